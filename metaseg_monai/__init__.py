@@ -1,0 +1,3 @@
+"""Segmentation of biomedical images steered by metadata (MONAI, PyTorch)."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,37 @@
+"""Entry point of ``python -m metaseg_monai`` and of the command ``metaseg``."""
+
+import sys
+
+import fire
+
+from metaseg_monai.cli import Commands
+from metaseg_monai.errors import MetasegError
+
+
+def main() -> None:
+    """Run one command; what a user can mend is one line on stderr and exit status 2."""
+    try:
+        fire.Fire(Commands(), command=_help_last(sys.argv[1:]), name="metaseg_monai")
+    except MetasegError as error:
+        sys.exit(_refusal(error))
+    except KeyboardInterrupt:
+        sys.stderr.write(
+            "\nStopped. What was finished is on disk; a training goes on from its last epoch with "
+            "the same command and --resume True.\n"
+        )
+        sys.exit(130)
+
+
+def _help_last(arguments: list[str]) -> list[str]:
+    """Keep fire from handing ``--help`` to a command as one of its overrides."""
+    rest = [argument for argument in arguments if argument not in ("--help", "-h")]
+    return rest if len(rest) == len(arguments) else [*rest, "--", "--help"]
+
+
+def _refusal(error: MetasegError) -> int:
+    sys.stderr.write(f"error: {error}\n")
+    return 2
+
+
+if __name__ == "__main__":
+    main()

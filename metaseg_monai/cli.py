@@ -1,0 +1,200 @@
+"""The commands: names, arguments and help; what they do lives elsewhere, imported when needed."""
+
+from typing import Any
+
+
+class Generate:
+    """Make data sets from nothing but a seed."""
+
+    def synthetic_shapes(
+        self,
+        output: str,
+        train: int = 600,
+        val: int = 120,
+        test: int = 120,
+        size: int = 64,
+        seed: int = 0,
+    ) -> str:
+        """Write images of six shapes, masks of one of them, and table.csv (thesis 4.6).
+
+        Example:
+            python -m metaseg_monai generate synthetic-shapes --output shapes --size 64 --seed 0
+
+        Args:
+            output: a new or empty folder.
+            train: number of training images, one task each.
+            val: number of validation images.
+            test: number of test images.
+            size: side of the square images in pixels, at least 32.
+            seed: the same seed gives the same bytes.
+        """
+        from metaseg_monai.data import generate_synthetic_shapes
+
+        return str(generate_synthetic_shapes(output, train, val, test, size, seed))
+
+
+class Commands:
+    """Segmentation steered by metadata. COMMAND --help shows the arguments and an example."""
+
+    def __init__(self) -> None:
+        self.generate = Generate()
+
+    def demo(
+        self,
+        output: str = "runs/demo",
+        variants: str = "se,me,sme,film",
+        seed: int = 0,
+        **overrides: Any,
+    ) -> str:
+        """Generate synthetic shapes, train and test the variants, and write a report.
+
+        Example:
+            python -m metaseg_monai demo --output runs/demo
+
+        Args:
+            output: folder for data, runs and report.
+            variants: comma-separated variants to train.
+            seed: of the training; the data always have seed 0.
+            overrides: settings of the bundle, such as --epochs 2.
+        """
+        from metaseg_monai.sharing.compare import compare, names
+
+        settings = {"seed": seed, **overrides}
+        report = compare("synthetic_shapes_segmentation", names(variants), output, settings)
+        return f"report: {report}"
+
+    def check(
+        self,
+        table: str,
+        schema: str,
+        columns: str | None = None,
+        classes: int = 2,
+        channels: str = "stored",
+    ) -> str:
+        """Read every file of a table and report all problems before any training.
+
+        Example:
+            python -m metaseg_monai check shapes/table.csv --schema schema.json
+
+        Args:
+            table: table.csv or the folder that holds it.
+            schema: JSON file of the metadata fields.
+            columns: JSON file of a column map, for tables with other column names.
+            classes: number of label classes with the background.
+            channels: stored | grey | rgb, as in training.
+        """
+        from metaseg_monai.sharing.check import check
+
+        return check(table, schema, columns, classes, channels)
+
+    def fit_schema(
+        self, table: str, fields: str, output: str, missing: str = "error", split: str = "split"
+    ) -> str:
+        """Propose a metadata schema from the training rows of a table and write it as JSON.
+
+        Example:
+            python -m metaseg_monai fit-schema table.csv --fields line,size_mm:continuous:mm \
+--output schema.json
+
+        Args:
+            table: CSV file with one column for each field.
+            fields: comma-separated column[:kind[:unit]]; kind is categorical, multi-label, ordinal
+                or continuous.
+            output: JSON file to write; an existing file is not overwritten.
+            missing: error | unknown, what a missing value means.
+            split: column that holds train / val / test, if there is one.
+        """
+        from metaseg_monai.metadata.fit import fit_schema
+        from metaseg_monai.sharing.compare import names
+
+        schema = fit_schema(table, names(fields), output, missing=missing, split_column=split)
+        return f"{output}: {', '.join(schema.entry_names)}. Check the ranges before you train."
+
+    def train(self, bundle: str, **overrides: Any) -> None:
+        """Train one variant of a bundle.
+
+        Example:
+            python -m metaseg_monai train synthetic_shapes_segmentation --variant me --epochs 20 \
+--output_dir runs/me
+
+        Args:
+            bundle: name under ./bundles, or a folder.
+            overrides: any setting of the bundle's configs/train.json; misspelt ones are refused.
+                --resume True goes on with an interrupted run.
+        """
+        from metaseg_monai.sharing import resolve_bundle, run_bundle
+
+        run_bundle(resolve_bundle(bundle), ["train.json"], overrides)
+
+    def evaluate(self, bundle: str, **overrides: Any) -> str:
+        """Test a trained variant in all test modes; write counts.csv and samples.npz.
+
+        Example:
+            python -m metaseg_monai evaluate synthetic_shapes_segmentation --variant me \
+--output_dir runs/me
+
+        Args:
+            bundle: name under ./bundles, or a folder.
+            overrides: any setting of train.json or evaluate.json, such as --split val or
+                --modes '["normal","shuffle"]'.
+        """
+        from metaseg_monai.sharing import resolve_bundle, run_bundle
+
+        run_bundle(resolve_bundle(bundle), ["train.json", "evaluate.json"], overrides)
+        return "evaluated; python -m metaseg_monai report <folder of runs> writes the tables"
+
+    def predict(
+        self, bundle: str, source: str, output: str, meta: str | None = None, **overrides: Any
+    ) -> str:
+        """Segment a folder of images, one image, or the cases of a table.
+
+        Example:
+            python -m metaseg_monai predict synthetic_shapes_segmentation --source images \
+--output masks --meta task=disc
+
+        Args:
+            bundle: name under ./bundles, or a folder.
+            source: folder of images, image file, or table.csv with the metadata of each case.
+            output: folder for the masks, one for each case.
+            meta: field=value[,field=value] for all images that have no table.
+            overrides: any setting of configs/inference.json, such as --ckpt_path FILE.
+        """
+        from metaseg_monai.sharing.predict import predict
+
+        return f"masks: {predict(bundle, source, output, meta, overrides)}"
+
+    def compare(
+        self, bundle: str, variants: str, output: str, seed: int = 0, **overrides: Any
+    ) -> str:
+        """Train and test several variants of a bundle on the same data, and write a report.
+
+        Example:
+            python -m metaseg_monai compare synthetic_shapes_segmentation --variants se,sme \
+--output runs/two
+
+        Args:
+            bundle: name under ./bundles, or a folder.
+            variants: comma-separated: none, se, me, sme, film, film-ivadomed, and any of them with
+                -dummy.
+            output: folder for the runs and the report; a finished run in it is kept.
+            seed: of the training.
+            overrides: settings of the bundle.
+        """
+        from metaseg_monai.sharing.compare import compare, names
+
+        return f"report: {compare(bundle, names(variants), output, {'seed': seed, **overrides})}"
+
+    def report(self, runs: str, output: str | None = None, title: str = "Comparison") -> str:
+        """Recompute tables, figures and the report from the files of finished runs.
+
+        Example:
+            python -m metaseg_monai report runs/demo
+
+        Args:
+            runs: folder with one folder for each variant.
+            output: where the report goes; by default the same folder.
+            title: heading of the report.
+        """
+        from metaseg_monai.sharing.compare import report
+
+        return f"report: {report(runs, output, title)}"

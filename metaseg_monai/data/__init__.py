@@ -1,0 +1,35 @@
+"""From tables and image files to items and arrays."""
+
+from metaseg_monai.data.cases import DataWarning, LoadedCase, load_case
+from metaseg_monai.data.check import TableCheck, check_table
+from metaseg_monai.data.columns import SPLITS, ColumnMap
+from metaseg_monai.data.find import find_cases
+from metaseg_monai.data.image import Image, convert_channels
+from metaseg_monai.data.readers import TiffReader, read_image
+from metaseg_monai.data.shapes import SHAPES
+from metaseg_monai.data.synthetic import generate_synthetic_shapes, synthetic_table
+from metaseg_monai.data.table import CaseTable, read_table
+from metaseg_monai.data.writers import mask_suffix, write_mask, write_table
+
+__all__ = [
+    "SHAPES",
+    "SPLITS",
+    "CaseTable",
+    "ColumnMap",
+    "DataWarning",
+    "Image",
+    "LoadedCase",
+    "TableCheck",
+    "TiffReader",
+    "check_table",
+    "convert_channels",
+    "find_cases",
+    "generate_synthetic_shapes",
+    "load_case",
+    "mask_suffix",
+    "read_image",
+    "read_table",
+    "synthetic_table",
+    "write_mask",
+    "write_table",
+]

@@ -1,0 +1,201 @@
+"""The synthetic shapes data of thesis 4.6 as files: TIFF images and labels beside a table."""
+
+import json
+import logging
+import shutil
+import uuid
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+from tqdm import tqdm
+
+from metaseg_monai.data.columns import SPLITS, ColumnMap
+from metaseg_monai.data.shapes import (
+    SMALLEST_SIDE,
+    balanced_tasks,
+    draw_image,
+    draw_placements,
+    shape_target,
+)
+from metaseg_monai.data.table import CaseTable, read_table
+from metaseg_monai.data.writers import write_table
+from metaseg_monai.errors import DataError
+from metaseg_monai.metadata import MetadataSchema
+
+GENERATE_COMMAND = "python -m metaseg_monai generate synthetic-shapes --output"
+SETTINGS_FILE = "generated.json"
+
+logger = logging.getLogger(__name__)
+
+
+def generate_synthetic_shapes(
+    output: str | Path,
+    train: int = 600,  # thesis 4.6: 100 / 20 / 20 images a class
+    val: int = 120,
+    test: int = 120,
+    size: int = 64,
+    seed: int = 0,
+) -> Path:
+    """Write images that all hold six shapes, each with the mask of the one its task names.
+
+    Images are 0/255 and labels 0/1, uint8, (size, size). The tasks are balanced within a split
+    and in random order. The same arguments give the same bytes. The folder appears complete or
+    not at all.
+
+    Args:
+        output: folder to make; it may exist if it is empty.
+        train: number of training images; `val` and `test` likewise.
+        val: number of validation images.
+        test: number of test images.
+        size: side of an image in pixels, at least 32.
+        seed: of the one random stream per image.
+
+    Returns:
+        The path of the table.
+
+    Raises:
+        DataError: the folder holds files, `size` is too small, `seed` or a count is negative, or
+            all counts are 0.
+    """
+    output = Path(output)
+    settings = _settings(train, val, test, size, seed)
+    if output.exists() and not _is_empty_folder(output):
+        raise DataError(f"{output}: not empty; give another folder, or remove it first")
+    if not _write_folder(output, settings):
+        raise DataError(f"{output}: another process filled it meanwhile; use that, or another one")
+    return output / "table.csv"
+
+
+def synthetic_table(
+    dataset_dir: str | Path,
+    default_dir: str | Path,
+    schema: MetadataSchema,
+    columns: ColumnMap | Mapping[str, Any] | str | Path | None = None,
+    train: int = 600,
+    val: int = 120,
+    test: int = 120,
+    size: int = 64,
+    seed: int = 0,
+) -> CaseTable:
+    """The table of a bundle whose data are generated: made once, read ever after (contract 16).
+
+    Only where `dataset_dir` is `default_dir` and is missing or empty the data are generated;
+    processes that do so at once end with the same data, those of the first to finish.
+
+    Args:
+        dataset_dir: folder that training reads.
+        default_dir: the bundle's own folder for generated data.
+        schema: of the metadata.
+        columns: see `read_table`.
+        train: see `generate_synthetic_shapes`; so `val`, `test`, `size` and `seed`.
+        val: number of validation images.
+        test: number of test images.
+        size: side of an image in pixels.
+        seed: of the images.
+
+    Raises:
+        DataError: another folder is missing or empty, the default folder holds data generated
+            with other settings, or the table has problems.
+    """
+    folder, default = Path(dataset_dir), Path(default_dir)
+    is_default = folder.resolve() == default.resolve()
+    settings = _settings(train, val, test, size, seed)
+    if not folder.exists() or _is_empty_folder(folder):  # files in it are the user's
+        if not is_default:
+            raise DataError(
+                f"{folder}: missing or empty; expected a folder with a table. Make one with "
+                f"`{GENERATE_COMMAND} {folder}`, or check the path (dataset_dir)"
+            )
+        logger.warning("%s is empty: generating the synthetic shapes data there, once", folder)
+        if not _write_folder(folder, settings):
+            logger.info("%s was filled by another process; using that", folder)
+    if is_default:
+        _check_settings(folder, settings)
+    return read_table(folder, schema, columns)
+
+
+def _settings(train: int, val: int, test: int, size: int, seed: int) -> dict[str, int]:
+    settings = {"train": train, "val": val, "test": test, "size": size, "seed": seed}
+    for name, value in settings.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            raise DataError(f"{name}={value!r}: expected a whole number, 0 or more")
+    if size < SMALLEST_SIDE:
+        raise DataError(f"size={size}: shapes need at least {SMALLEST_SIDE} pixels a side")
+    if train + val + test == 0:
+        raise DataError("train, val and test are all 0; ask for at least one image")
+    return settings
+
+
+def _is_empty_folder(path: Path) -> bool:
+    try:
+        return not any(path.iterdir())
+    except (FileNotFoundError, NotADirectoryError):  # another process may just replace it
+        return False
+
+
+def _check_settings(folder: Path, asked: dict[str, int]) -> None:
+    """Refuse generated data that are not those asked for; a folder made by hand passes."""
+    record = folder / SETTINGS_FILE
+    if record.is_file():
+        try:
+            made = json.loads(record.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise DataError(
+                f"{record}: damaged ({error}); remove {folder} to make it anew"
+            ) from error
+        if made != asked:
+            raise DataError(
+                f"{folder}: was generated with {made}, asked for {asked}; give another "
+                "dataset_dir, or remove the folder to generate it anew"
+            )
+
+
+def _write_folder(output: Path, settings: dict[str, int]) -> bool:
+    """Write everything beside `output`, then rename; False where another was there first."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    partial = output.with_name(f".partial-{uuid.uuid4().hex}-{output.name}")
+    try:
+        _write_shapes(partial, settings)
+        try:
+            partial.rename(output)  # onto an empty folder too, in one step, except on Windows
+        except OSError:
+            if output.exists() and not _is_empty_folder(output):
+                return False
+            with suppress(OSError):
+                output.rmdir()
+            partial.rename(output)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return True
+
+
+def _write_shapes(folder: Path, settings: dict[str, int]) -> None:
+    size, seed = settings["size"], settings["seed"]
+    (folder / "images").mkdir(parents=True)
+    (folder / "labels").mkdir()
+    rows = []
+    total = sum(settings[split] for split in SPLITS)
+    with tqdm(total=total, desc="synthetic shapes", unit="image", disable=None) as bar:
+        for stream, split in enumerate(SPLITS):
+            tasks = balanced_tasks(np.random.default_rng([seed, stream]), settings[split])
+            for number, task in enumerate(tasks):
+                placements = draw_placements(np.random.default_rng([seed, stream, number]), size)
+                name = f"{split}_{number:05d}"
+                image, label = f"images/{name}.tif", f"labels/{name}.tif"
+                _write_tiff(folder / image, draw_image(placements, size) * np.uint8(255))
+                target = shape_target(task, placements[task], size)
+                _write_tiff(folder / label, target.astype(np.uint8))
+                rows.append(
+                    {"image": image, "label": label, "task": task, "group": name, "split": split}
+                )
+                bar.update()
+    write_table(rows, folder / "table.csv")
+    (folder / SETTINGS_FILE).write_text(json.dumps(settings) + "\n", encoding="utf-8")
+
+
+def _write_tiff(path: Path, array: np.ndarray) -> None:
+    tifffile.imwrite(path, array, photometric="minisblack", compression="zlib", metadata=None)

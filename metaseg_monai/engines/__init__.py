@@ -1,0 +1,40 @@
+"""Parts of MONAI's and Ignite's engines, safe for metadata and for crashes."""
+
+from metaseg_monai.engines.checkpoints import (
+    read_checkpoint,
+    replace_file,
+    write_checkpoint,
+)
+from metaseg_monai.engines.collate import collate_cases
+from metaseg_monai.engines.guards import StopOnNonFinite, higher_is_better, lower_is_better
+from metaseg_monai.engines.inferers import SliceMetadataInferer, SlidingWindowMetadataInferer
+from metaseg_monai.engines.log import EpochLog
+from metaseg_monai.engines.order import EpochBatchSampler, ReplayDataset, training_loader
+from metaseg_monai.engines.precision import AutocastInferer, channels_last
+from metaseg_monai.engines.progress import RunProgress
+from metaseg_monai.engines.resume import RunCheckpoint
+from metaseg_monai.engines.schedules import cyclic_schedule
+from metaseg_monai.engines.weights import BestWeights, LoadWeights
+
+__all__ = [
+    "AutocastInferer",
+    "BestWeights",
+    "EpochBatchSampler",
+    "EpochLog",
+    "LoadWeights",
+    "ReplayDataset",
+    "RunCheckpoint",
+    "RunProgress",
+    "SliceMetadataInferer",
+    "SlidingWindowMetadataInferer",
+    "StopOnNonFinite",
+    "channels_last",
+    "collate_cases",
+    "cyclic_schedule",
+    "higher_is_better",
+    "lower_is_better",
+    "read_checkpoint",
+    "replace_file",
+    "training_loader",
+    "write_checkpoint",
+]

@@ -1,0 +1,231 @@
+"""How images larger than a window are run, each window with its own image's metadata.
+
+MONAI's `SlidingWindowInferer` mixes windows of several images in one batch but hands further
+arguments over whole, so metadata would meet the wrong image; its `SliceInferer` drops them.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from monai.data import MetaTensor
+from monai.inferers import Inferer, SlidingWindowInferer
+from torch import Tensor
+
+from metaseg_monai.engines.outputs import map_tensors
+from metaseg_monai.errors import ConfigError, DataError, MetadataError
+
+Network = Callable[..., Any]
+
+
+def _check_window(roi_size: Sequence[int] | int, sw_batch_size: int, padding_mode: str) -> None:
+    sizes = list(roi_size) if isinstance(roi_size, Sequence) else [roi_size]
+    if not sizes or any(isinstance(size, bool) or not isinstance(size, int) for size in sizes):
+        raise ConfigError(
+            f"roi_size must be whole numbers, one per axis (-1: the image's own size), "
+            f"got {roi_size!r}."
+        )
+    if sw_batch_size < 1:
+        raise ConfigError(f"sw_batch_size must be at least 1 window, got {sw_batch_size}.")
+    if padding_mode not in ("constant", "replicate"):
+        raise ConfigError(
+            f"padding_mode must be constant or replicate, got {padding_mode!r}: the other ways of "
+            "padding fail on images much smaller than the window."
+        )
+
+
+def _check_axes(inputs: Tensor, spatial_dims: int | None, name: str) -> None:
+    if spatial_dims is not None and inputs.ndim != spatial_dims + 2:
+        raise DataError(
+            f"{name} expects images (B, C, ...) of {spatial_dims} spatial axes, got shape "
+            f"{tuple(inputs.shape)}. Set roi_size to one number per axis of the images."
+        )
+
+
+def _rows(meta: Tensor, images: int) -> Tensor:
+    """Return `meta` (B, M) as a plain tensor after checking that it has a row per image."""
+    if meta.ndim != 2 or meta.shape[0] != images:
+        raise MetadataError(
+            f"meta must be (B, M) with one row per image: expected {images} rows, got shape "
+            f"{tuple(meta.shape)}. Give each image its own row; none is ever repeated."
+        )
+    return meta.as_tensor() if isinstance(meta, MetaTensor) else meta
+
+
+class SlidingWindowMetadataInferer(Inferer):
+    """Run a network on overlapping windows of a batch, each with its own image's metadata.
+
+    For every batch, `sw_batch_size` and overlap the result equals that of running the images one
+    at a time. The output has the images' size, also where they are smaller than the window.
+
+    Args:
+        roi_size: window size in pixels or voxels; -1 on an axis takes the image's own size.
+        sw_batch_size: windows run at once.
+        overlap: share of a window that overlaps the next, in [0, 1), for all axes or each.
+        mode: blending of overlapping windows, "gaussian" or "constant".
+        sigma_scale: width of the gaussian as a share of the window.
+        padding_mode: how images smaller than the window are filled, "constant" or "replicate".
+        cval: fill value of constant padding.
+        sw_device: where windows are run; default: where the images are.
+        device: where the output is put together; default: where the images are.
+        progress: show a bar over the windows.
+        cpu_thresh: put outputs of more pixels than this together on the CPU.
+        buffer_steps: windows along `buffer_dim` gathered on `sw_device` before a move to `device`.
+        buffer_dim: the spatial axis of that buffer.
+
+    Raises:
+        ConfigError: A setting is out of its range.
+
+    Example:
+        >>> inferer = SlidingWindowMetadataInferer(roi_size=8, sw_batch_size=3)
+        >>> def network(image, meta):  # each window is multiplied by its image's metadata
+        ...     return image * meta[:, :1, None, None]
+        >>> images, meta = torch.ones(2, 1, 12, 20), torch.tensor([[1.0], [5.0]])
+        >>> inferer(images, network, meta=meta).mean(dim=(1, 2, 3))
+        tensor([1., 5.])
+    """
+
+    def __init__(
+        self,
+        roi_size: Sequence[int] | int,
+        sw_batch_size: int = 4,
+        overlap: Sequence[float] | float = 0.25,
+        mode: str = "gaussian",
+        sigma_scale: Sequence[float] | float = 0.125,
+        padding_mode: str = "constant",
+        cval: float = 0.0,
+        sw_device: torch.device | str | None = None,
+        device: torch.device | str | None = None,
+        progress: bool = False,
+        cpu_thresh: int | None = None,
+        buffer_steps: int | None = None,
+        buffer_dim: int = -1,
+    ) -> None:
+        super().__init__()
+        _check_window(roi_size, sw_batch_size, padding_mode)
+        overlaps = [overlap] if isinstance(overlap, (int, float)) else list(overlap)
+        if any(not 0 <= share < 1 for share in overlaps):
+            raise ConfigError(f"overlap must be in [0, 1), got {overlap!r}.")
+        if mode not in ("gaussian", "constant"):
+            raise ConfigError(f"mode must be gaussian or constant, got {mode!r}.")
+        self.spatial_dims = None if isinstance(roi_size, int) else len(roi_size)
+        self.windows = SlidingWindowInferer(
+            roi_size=roi_size,
+            sw_batch_size=sw_batch_size,
+            overlap=overlap,
+            mode=mode,
+            sigma_scale=sigma_scale,
+            padding_mode=padding_mode,
+            cval=cval,
+            sw_device=sw_device,
+            device=device,
+            progress=progress,
+            cpu_thresh=cpu_thresh,
+            buffer_steps=buffer_steps,
+            buffer_dim=buffer_dim,
+            with_coord=True,
+        )
+
+    def __call__(self, inputs: Tensor, network: Network, meta: Tensor | None = None) -> Any:
+        """Return the network's output on whole images.
+
+        Args:
+            inputs: images (B, C, *S).
+            network: called as `network(windows, meta=rows)`, or `network(windows)` without meta.
+            meta: encoded metadata (B, M), or None.
+
+        Returns:
+            Logits (B, K, *S); a tuple or dict of them where the network gives one.
+
+        Raises:
+            DataError: The images have another number of spatial axes than `roi_size`.
+            MetadataError: `meta` has not one row per image; nothing is run then.
+        """
+        _check_axes(inputs, self.spatial_dims, "SlidingWindowMetadataInferer")
+        if meta is None:
+            return self.windows(inputs, lambda windows, coordinates: network(windows))
+        rows = _rows(meta, images=inputs.shape[0])
+
+        def run(windows: Tensor, coordinates: list[list[slice]]) -> Any:
+            images = [window[0].start for window in coordinates]  # the first slice is the image's
+            return network(windows, meta=rows[images].to(windows.device))
+
+        return self.windows(inputs, run)
+
+
+class SliceMetadataInferer(Inferer):
+    """Run a 2D network over the slices of 3D volumes, each with its own volume's metadata.
+
+    Args:
+        roi_size: window size in pixels inside a slice, two numbers; -1 takes the slice's own size.
+        spatial_dim: the axis that is cut: 0, 1 or 2 of the volume's spatial axes.
+        sw_batch_size: slices (or windows of slices) run at once.
+        overlap: share of a window that overlaps the next inside a slice, in [0, 1).
+        mode: blending of overlapping windows, "gaussian" or "constant".
+        sw_device: where windows are run; default: where the volumes are.
+        device: where the output is put together; default: where the volumes are.
+        progress: show a bar over the windows.
+
+    Raises:
+        ConfigError: A setting is out of its range.
+
+    Example:
+        >>> inferer = SliceMetadataInferer(roi_size=(-1, -1), sw_batch_size=4)
+        >>> def network(image, meta):
+        ...     return image * meta[:, :1, None, None]
+        >>> volumes, meta = torch.ones(2, 1, 6, 5, 3), torch.tensor([[1.0], [5.0]])
+        >>> inferer(volumes, network, meta=meta).mean(dim=(1, 2, 3, 4))
+        tensor([1., 5.])
+    """
+
+    def __init__(
+        self,
+        roi_size: Sequence[int],
+        spatial_dim: int = 2,
+        sw_batch_size: int = 4,
+        overlap: float = 0.25,
+        mode: str = "gaussian",
+        sw_device: torch.device | str | None = None,
+        device: torch.device | str | None = None,
+        progress: bool = False,
+    ) -> None:
+        super().__init__()
+        if not isinstance(roi_size, Sequence) or len(roi_size) != 2:
+            raise ConfigError(f"roi_size must be two numbers inside a slice, got {roi_size!r}.")
+        if spatial_dim not in (0, 1, 2):
+            raise ConfigError(f"spatial_dim must be 0, 1 or 2, got {spatial_dim!r}.")
+        window = list(roi_size)
+        window.insert(spatial_dim, 1)
+        self.axis = spatial_dim + 2
+        self.windows = SlidingWindowMetadataInferer(
+            roi_size=window,
+            sw_batch_size=sw_batch_size,
+            overlap=overlap,
+            mode=mode,
+            sw_device=sw_device,
+            device=device,
+            progress=progress,
+        )
+
+    def __call__(self, inputs: Tensor, network: Network, meta: Tensor | None = None) -> Any:
+        """Return the 2D network's output on whole volumes.
+
+        Args:
+            inputs: volumes (B, C, H, W, D).
+            network: 2D; called as `network(slices, meta=rows)`, or `network(slices)` without meta.
+            meta: encoded metadata (B, M), one row per volume, or None.
+
+        Returns:
+            Logits (B, K, H, W, D); a tuple or dict of them where the network gives one.
+
+        Raises:
+            DataError: The inputs are not volumes.
+            MetadataError: `meta` has not one row per volume; nothing is run then.
+        """
+        _check_axes(inputs, 3, "SliceMetadataInferer")
+
+        def on_slices(windows: Tensor, **metadata: Tensor) -> Any:
+            pred = network(windows.squeeze(self.axis), **metadata)
+            return map_tensors(lambda logits: logits.unsqueeze(self.axis), pred)
+
+        return self.windows(inputs, on_slices, meta=meta)

@@ -1,0 +1,84 @@
+"""How far a run is, and how long it will still take."""
+
+from typing import Any, TextIO
+
+from ignite.engine import Engine, Events
+from tqdm import tqdm
+
+from metaseg_monai.engines import processes
+from metaseg_monai.engines.log import loss_of
+
+
+class RunProgress:
+    """Show one bar over all iterations of a run, with the time left and the last losses.
+
+    The estimate goes by the mean speed since the start, so that it counts validations too. A
+    resumed run begins where it was. Only the first process of a distributed run shows the bar.
+    Stands behind `RunCheckpoint` and the ValidationHandler among the trainer's handlers; an
+    evaluation or inference shows its bar without a loss.
+
+    Args:
+        title: what the bar is for.
+        evaluator: whose `metric` is shown; None for none.
+        metric: name among the evaluator's metrics.
+        file: where the bar goes; default: standard error.
+    """
+
+    def __init__(
+        self,
+        title: str = "training",
+        evaluator: Engine | None = None,
+        metric: str = "val_loss",
+        file: TextIO | None = None,
+    ) -> None:
+        self.title = title
+        self.evaluator = evaluator
+        self.metric = metric
+        self.file = file
+        self._bar: Any = None
+        self._shown: dict[str, str] = {}
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to the trainer or evaluator."""
+        if processes.rank() != 0:
+            return
+        engine.add_event_handler(Events.STARTED, self._open)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._advance)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._show_validation)
+        engine.add_event_handler(Events.COMPLETED, self._close)
+        engine.add_event_handler(Events.EXCEPTION_RAISED, self._close_and_raise)
+
+    def _open(self, engine: Engine) -> None:
+        self._shown = {}
+        self._bar = tqdm(
+            total=engine.state.max_epochs * engine.state.epoch_length,
+            initial=engine.state.iteration,
+            desc=self.title,
+            unit="step",
+            smoothing=0,
+            dynamic_ncols=True,
+            file=self.file,
+        )
+
+    def _advance(self, engine: Engine) -> None:
+        output = engine.state.output
+        first = output[0] if isinstance(output, list) and output else output  # where decollated
+        if isinstance(first, dict) and "loss" in first:
+            self._shown["loss"] = f"{loss_of(output):.4f}"
+            self._bar.set_postfix(self._shown, refresh=False)
+        self._bar.update()
+
+    def _show_validation(self, engine: Engine) -> None:
+        if self.evaluator is not None and self.metric in self.evaluator.state.metrics:
+            self._shown[self.metric] = f"{float(self.evaluator.state.metrics[self.metric]):.4f}"
+            self._bar.set_postfix(self._shown)
+
+    def _close(self, engine: Engine) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def _close_and_raise(self, engine: Engine, error: BaseException) -> None:
+        """End the bar's line, so that what is said next (also after Ctrl-C) stands on its own."""
+        self._close(engine)
+        raise error

@@ -1,0 +1,69 @@
+"""How the learning rate moves over a run."""
+
+from typing import Any
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import CyclicLR
+
+from metaseg_monai.errors import ConfigError
+
+
+def cyclic_schedule(
+    optimizer: Optimizer,
+    base_lr: float,
+    max_lr: float,
+    cycles: int,
+    iterations: int,
+    decay: bool = False,
+) -> CyclicLR:
+    """Make a triangular schedule of whole cycles over a run (paper 2.2: 8 of 2e-4 to 8e-4).
+
+    Step it after every iteration (`LrScheduleHandler(lr_scheduler, epoch_level=False)`). Iteration
+    i of N (from 0) gets the triangle's value at i / N of the run: the first iteration runs at
+    `base_lr`, and the step after the last brings the rate back to it. A cycle need not be a whole
+    number of iterations.
+
+    Args:
+        optimizer: its momentum or betas are left alone.
+        base_lr: lowest learning rate.
+        max_lr: highest learning rate.
+        cycles: whole cycles over the run.
+        iterations: of the whole run, epochs times iterations per epoch.
+        decay: halve the height after each cycle.
+
+    Raises:
+        ConfigError: A value is out of its range, or a cycle would be under two iterations.
+
+    Example:
+        >>> import torch
+        >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+        >>> schedule = cyclic_schedule(optimizer, 1.0, 3.0, cycles=2, iterations=8)
+        >>> rates = []
+        >>> for _ in range(8):
+        ...     rates += schedule.get_last_lr()
+        ...     optimizer.step()
+        ...     schedule.step()
+        >>> rates
+        [1.0, 2.0, 3.0, 2.0, 1.0, 2.0, 3.0, 2.0]
+    """
+    if not 0 < base_lr <= max_lr:
+        raise ConfigError(
+            f"A cyclic schedule needs 0 < base_lr <= max_lr, got base_lr={base_lr!r} and "
+            f"max_lr={max_lr!r}."
+        )
+    if cycles < 1:
+        raise ConfigError(f"cycles must be at least 1, got {cycles!r}.")
+    if iterations < 2 * cycles:
+        raise ConfigError(
+            f"{cycles} cycles do not fit in a run of {iterations} iterations (a cycle takes 2 at "
+            "least: up and down). Lower cycles or train longer."
+        )
+    half_cycle: Any = iterations / cycles / 2  # CyclicLR reckons in floats, though typed int
+    return CyclicLR(
+        optimizer,
+        base_lr=base_lr,
+        max_lr=max_lr,
+        step_size_up=half_cycle,
+        mode="triangular2" if decay else "triangular",
+        cycle_momentum=False,
+    )

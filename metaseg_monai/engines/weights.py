@@ -1,0 +1,185 @@
+"""Which weights of a run are kept, and for which network they may be used."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ignite.engine import Engine, Events
+from torch import nn
+
+from metaseg_monai.engines import processes
+from metaseg_monai.engines.checkpoints import read_checkpoint, write_checkpoint
+from metaseg_monai.engines.differences import differences
+from metaseg_monai.engines.guards import higher_is_better, lower_is_better
+from metaseg_monai.errors import CheckpointError, ConfigError, TrainingError
+
+
+def _schema_text(schema: Any) -> str | None:
+    """Return a schema as canonical JSON text, given text, a MetadataSchema or None."""
+    if schema is None:
+        return None
+    try:
+        return json.dumps(json.loads(schema) if isinstance(schema, str) else schema.to_dict())
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"The metadata schema is not JSON: {error}. Write it anew.") from error
+
+
+class BestWeights:
+    """Write the network's weights whenever the validation metric is the best so far.
+
+    Attach it to the validation evaluator. NaN is never best, also not as the first value. Put it
+    among the objects of `RunCheckpoint`, so that a resumed run knows what the best was.
+
+    Args:
+        path: the file, e.g. `models/model.pt`. It holds "model" (the state_dict), "variant",
+            "schema" (JSON text or None), "settings", "metric" (its name), "value" and "epoch".
+        network: also inside DistributedDataParallel.
+        variant: the network's variant, checked when the weights are loaded.
+        schema: MetadataSchema or its JSON text, checked likewise; None where there is none.
+        settings: plain values worth knowing later.
+        metric: name among the evaluator's metrics (contract 15: the validation loss).
+        mode: "min" where lower is better, "max" where higher is.
+
+    Raises:
+        ConfigError: `mode` is neither, or the schema is not JSON.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        network: nn.Module,
+        variant: str,
+        schema: Any = None,
+        settings: Mapping[str, Any] | None = None,
+        metric: str = "val_loss",
+        mode: str = "min",
+    ) -> None:
+        if mode not in ("min", "max"):
+            raise ConfigError(f"mode must be min or max, got {mode!r}.")
+        self.path = Path(path)
+        self.network = network
+        self.variant = variant
+        self.schema = _schema_text(schema)
+        self.settings = dict(settings or {})
+        self.metric = metric
+        self.is_better = lower_is_better if mode == "min" else higher_is_better
+        self.best_value = math.nan
+        self.best_epoch = 0
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to the validation evaluator."""
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Compare the metric and write the weights where it improved.
+
+        Raises:
+            TrainingError: The evaluator has no such metric.
+            CheckpointError: The file cannot be written; the former best is intact.
+        """
+        if self.metric not in engine.state.metrics:
+            raise TrainingError(
+                f"The best weights go by {self.metric!r}, which the validation does not compute; "
+                f"it has {sorted(engine.state.metrics)}. Name one of these."
+            )
+        value = float(engine.state.metrics[self.metric])
+        if not self.is_better(value, self.best_value):
+            return
+        self.best_value, self.best_epoch = value, int(engine.state.epoch)
+        if processes.rank() != 0:
+            return
+        content = {
+            "model": processes.bare_network(self.network).state_dict(),
+            "variant": self.variant,
+            "schema": self.schema,
+            "settings": self.settings,
+            "metric": self.metric,
+            "value": self.best_value,
+            "epoch": self.best_epoch,
+        }
+        write_checkpoint(self.path, content)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the best value so far and its epoch."""
+        return {"value": self.best_value, "epoch": self.best_epoch}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up a best value and its epoch."""
+        self.best_value, self.best_epoch = state["value"], state["epoch"]
+
+
+class LoadWeights:
+    """Load weights by `BestWeights` into a network they were trained for, and into no other.
+
+    Attach it to the evaluator of an evaluation or inference; it loads when that starts.
+
+    Args:
+        path: the file.
+        network: also inside DistributedDataParallel.
+        schema: MetadataSchema or JSON text of the metadata this network will be given; None where
+            there is none.
+        variant: of this network.
+        training_command: told where the file is missing; default: that of the bundle around it.
+
+    Raises:
+        ConfigError: The schema is not JSON.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        network: nn.Module,
+        schema: Any,
+        variant: str,
+        training_command: str | None = None,
+    ) -> None:
+        self.path = Path(path)
+        self.network = network
+        self.schema = _schema_text(schema)
+        self.variant = variant
+        config = self.path.parent.parent / "configs" / "train.json"
+        bundle = config if config.is_file() else "bundles/<name>/configs/train.json"
+        default = f"python -m monai.bundle run training --config_file {bundle}"
+        self.training_command = training_command or default
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to an evaluator, first of its handlers."""
+        engine.add_event_handler(Events.STARTED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Load the weights when the engine starts; see `load`."""
+        self.load()
+        engine.logger.info(f"Weights are those of {self.path}.")
+
+    def load(self) -> None:
+        """Load the weights.
+
+        Raises:
+            CheckpointError: The file is missing, damaged or no weights of ours, or belongs to
+                another variant, schema or architecture; what differs is said.
+        """
+        if not self.path.is_file():
+            raise CheckpointError(
+                f"There are no weights at {self.path}. Train them first: {self.training_command}"
+            )
+        stored = read_checkpoint(self.path)
+        if missing := [key for key in ("model", "variant", "schema") if key not in stored]:
+            raise CheckpointError(
+                f"{self.path} has no {', '.join(missing)}: it was not written by a training of "
+                "this package, so what metadata it knows cannot be told."
+            )
+        found = {"variant": stored["variant"], "schema": stored["schema"]}
+        if lines := differences(found, {"variant": self.variant, "schema": self.schema}):
+            raise CheckpointError(
+                f"{self.path} was trained for something else: {'; '.join(lines)}. Use the "
+                f"configuration it was trained with, or train anew: {self.training_command}"
+            )
+        try:
+            processes.bare_network(self.network).load_state_dict(stored["model"])
+        except RuntimeError as error:
+            raise CheckpointError(
+                f"The weights in {self.path} do not fit this network: {error} Set the network's "
+                "sizes to those it was trained with."
+            ) from error

@@ -1,0 +1,42 @@
+"""From predictions to counts, from counts to scores and reports."""
+
+from metaseg_monai.evaluation.counts import CaseCounts, count_pixels, read_counts
+from metaseg_monai.evaluation.items import evaluation_items
+from metaseg_monai.evaluation.masks import SaveMasks
+from metaseg_monai.evaluation.modes import cross_modes, expand_modes
+from metaseg_monai.evaluation.samples import PredictionSamples
+from metaseg_monai.evaluation.scores import (
+    average_f1,
+    average_seeds,
+    case_f1,
+    case_mean_f1,
+    f1,
+    f1_error,
+    iou,
+    mode_matrix,
+    pooled_f1,
+    pooled_f1_by,
+    summarise,
+)
+
+__all__ = [
+    "CaseCounts",
+    "PredictionSamples",
+    "SaveMasks",
+    "average_f1",
+    "average_seeds",
+    "case_f1",
+    "case_mean_f1",
+    "count_pixels",
+    "cross_modes",
+    "evaluation_items",
+    "expand_modes",
+    "f1",
+    "f1_error",
+    "iou",
+    "mode_matrix",
+    "pooled_f1",
+    "pooled_f1_by",
+    "read_counts",
+    "summarise",
+]

@@ -1,0 +1,104 @@
+"""Keep a few predictions of an evaluation, for reports that have pictures but no network."""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from ignite.engine import Engine, Events
+from torch import Tensor
+
+from metaseg_monai.files import replacing
+
+
+class Sample(NamedTuple):
+    """One case: image (H, W) in 0..1, label (H, W), predicted classes (H, W) for each test mode."""
+
+    case: str
+    domain: str
+    image: np.ndarray
+    label: np.ndarray
+    preds: dict[str, np.ndarray]
+
+
+class PredictionSamples:
+    """Evaluator handler that stores the first cases of every domain with all their modes.
+
+    Args:
+        path: ``samples.npz`` to write when the evaluation is complete.
+        per_domain: number of cases kept for each domain.
+    """
+
+    def __init__(self, path: str | Path, per_domain: int = 1) -> None:
+        self.path = Path(path)
+        self.per_domain = per_domain
+        self.samples: dict[str, Sample] = {}
+
+    def attach(self, engine: Engine) -> None:
+        """Collect after every batch, write at the end."""
+        engine.add_event_handler(Events.STARTED, self.clear)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.collect)
+        engine.add_event_handler(Events.COMPLETED, self.write)
+
+    def clear(self, engine: Engine) -> None:
+        """Forget the samples of an earlier evaluation."""
+        self.samples = {}
+
+    def collect(self, engine: Engine) -> None:
+        """Keep the batch's cases that are still wanted."""
+        batch, output = engine.state.batch, engine.state.output
+        for index, case in enumerate(batch["case"]):
+            domain, mode = batch["domain"][index], batch["mode"][index]
+            if case not in self.samples:
+                kept = sum(sample.domain == domain for sample in self.samples.values())
+                if mode != "normal" or kept >= self.per_domain:
+                    continue
+                image = _plane(output["image"][index].float().mean(0))
+                label = _plane(output["label"][index, 0]).astype(np.uint8)
+                self.samples[case] = Sample(case, domain, _to_unit(image), label, {})
+            pred = _plane(output["pred"][index].argmax(0)).astype(np.uint8)
+            self.samples[case].preds[mode] = pred
+
+    def write(self, engine: Engine) -> None:
+        """Write the file in one step."""
+        arrays: dict[str, Any] = {}
+        index = []
+        for number, sample in enumerate(self.samples.values()):
+            arrays[f"image_{number}"] = sample.image
+            arrays[f"label_{number}"] = sample.label
+            for position, pred in enumerate(sample.preds.values()):
+                arrays[f"pred_{number}_{position}"] = pred
+            index.append(
+                {"case": sample.case, "domain": sample.domain, "modes": list(sample.preds)}
+            )
+        with replacing(self.path) as part, part.open("wb") as file:
+            np.savez_compressed(file, index=np.array(json.dumps(index)), **arrays)
+
+
+def read_samples(path: str | Path) -> list[Sample]:
+    """Read the file that `PredictionSamples` wrote."""
+    with np.load(path, allow_pickle=False) as arrays:
+        return [
+            Sample(
+                entry["case"],
+                entry["domain"],
+                arrays[f"image_{number}"],
+                arrays[f"label_{number}"],
+                {
+                    mode: arrays[f"pred_{number}_{position}"]
+                    for position, mode in enumerate(entry["modes"])
+                },
+            )
+            for number, entry in enumerate(json.loads(str(arrays["index"])))
+        ]
+
+
+def _plane(array: Tensor) -> np.ndarray:
+    """Return (H, W): the array itself, or the middle plane of the last axis of a volume."""
+    plane = array.detach().cpu().numpy()
+    return plane if plane.ndim == 2 else plane[..., plane.shape[-1] // 2]
+
+
+def _to_unit(image: np.ndarray) -> np.ndarray:
+    low, high = np.quantile(image, [0.01, 0.99])
+    return np.clip((image - low) / max(high - low, 1e-6), 0, 1).astype(np.float16)

@@ -1,0 +1,185 @@
+"""Propose a schema from a table: its categories and its ranges, for a person to review."""
+
+from __future__ import annotations
+
+import csv
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from metaseg_monai.errors import ConfigError, DataError, MetadataError
+from metaseg_monai.metadata.fields import MetadataField, did_you_mean, listing
+from metaseg_monai.metadata.kinds import read_field
+from metaseg_monai.metadata.proposals import PROPOSALS
+from metaseg_monai.metadata.quantities import read_number
+from metaseg_monai.metadata.schema import MetadataSchema
+
+logger = logging.getLogger(__name__)
+
+PerField = str | Mapping[str, str]  # one setting for all fields, or by column
+
+
+def fit_schema(
+    table: str | Path,
+    fields: Sequence[str],
+    output: str | Path | None = None,
+    *,
+    missing: PerField = "error",
+    scale: PerField = "linear",
+    out_of_range: PerField = "error",
+    provenance: PerField = "acquisition",
+    availability: PerField = "acquisition",
+    split_column: str = "split",
+    train_split: str = "train",
+) -> MetadataSchema:
+    """Propose a schema from the training rows of a CSV table.
+
+    Categories are sorted; a continuous range runs from the lowest to the highest value, rounded
+    outwards to two significant digits. Only rows of the training split are read where the table
+    has a split column, otherwise all rows; each field's description says which.
+
+    Args:
+        table: CSV file with a header.
+        fields: One ``column[:kind[:unit]]`` a field, in the order wanted. The kind is categorical,
+            multilabel, ordinal (numbers only), continuous (needs a unit) or vector; without one
+            it is categorical, unless all values are numbers, which is refused as unclear. One
+            text with commas between the fields will do.
+        output: JSON file to write; nothing is written without it.
+        missing: Policy for missing values, ``error`` or ``unknown``. This and the following four
+            are one setting for all fields, or a mapping from columns to settings.
+        scale: Scale of continuous fields: linear, log or log2.
+        out_of_range: Policy of continuous fields for values out of range: error or flag.
+        provenance: acquisition, clinical prior or label-derived. Review it: no table tells.
+        availability: acquisition, pre-operative or post-operative. Review it likewise.
+        split_column: Column that names each row's split.
+        train_split: Name of the training split in it.
+
+    Raises:
+        DataError: The table cannot be read or has no training rows.
+        MetadataError: A column is absent, a value does not fit its kind, or is missing under policy
+            ``error``.
+        ConfigError: `fields` or a setting is wrong, or `output` exists already.
+    """
+    if output is not None and Path(output).exists():
+        raise ConfigError(f"{output}: exists already; delete it, or name another output")
+    rows, source = _training_rows(Path(table), split_column, train_split)
+    specs = fields.split(",") if isinstance(fields, str) else fields
+    parts = [_parts(spec.strip()) for spec in specs]
+    columns = [column for column, _, _ in parts]
+    common = {"missing": missing, "provenance": provenance, "availability": availability}
+    of_quantities = {"scale": scale, "out_of_range": out_of_range}
+    proposals = []
+    for place, (column, kind, unit) in enumerate(parts):
+        settings = _settings_of(column, columns, common)
+        present = _present(rows, column, settings.get("missing", "error"), source)
+        _refuse_unclear(column, kind, present)
+        if kind == "continuous":
+            settings |= {"unit": unit, **_settings_of(column, columns, of_quantities)}
+        settings["description"] = f"proposed from {source}; review provenance and availability"
+        kind = kind or "categorical"
+        proposal = PROPOSALS[kind](column, present)
+        proposals.append(read_field(place, {"kind": kind, "name": column, **settings, **proposal}))
+    schema = MetadataSchema(proposals)
+    if output is not None:
+        schema.save(output)
+    logger.info("%d entries of %s proposed from %s", schema.width, listing(columns), source)
+    return schema
+
+
+def _training_rows(
+    table: Path, split_column: str, train_split: str
+) -> tuple[list[dict[str, str]], str]:
+    """The rows to fit, and where they come from in words."""
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, strict=True)
+            rows: list[dict[Any, Any]] = list(reader)
+            columns = list(reader.fieldnames or ())
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{table}: expected a CSV table in UTF-8: {error}") from error
+    if len(set(columns)) < len(columns):
+        raise DataError(f"{table}: the header names a column twice: {listing(columns)}")
+    for number, row in enumerate(rows, start=1):
+        if None in row or None in row.values():
+            raise DataError(f"{table}: row {number} does not have {len(columns)} cells; mend it")
+    if split_column not in columns:
+        chosen, source = rows, f"all {len(rows)} rows of {table.name}, without a split column"
+    else:
+        chosen = [row for row in rows if row[split_column] == train_split]
+        source = f"{len(chosen)} {train_split} rows of {table.name}"
+    if not chosen:
+        splits = listing(sorted({row[split_column] for row in rows})) if rows else "no rows at all"
+        raise DataError(
+            f"{table}: expected rows with {split_column} = {train_split!r}, got {splits}; "
+            f"name the training split"
+        )
+    return chosen, source
+
+
+def _parts(spec: str) -> tuple[str, str, str]:
+    """Column, kind and unit of ``column[:kind[:unit]]``, blank where left out."""
+    column, kind, unit, *rest = (*spec.split(":"), "", "")
+    if any(rest) or not column:
+        raise ConfigError(f"field {spec!r}: expected column[:kind[:unit]]")
+    if kind and kind not in PROPOSALS:
+        raise ConfigError(
+            f"field {spec!r}: expected a kind among {listing(PROPOSALS)}, got {kind!r}; "
+            f"{did_you_mean(kind, PROPOSALS)}"
+        )
+    if (kind == "continuous") != bool(unit):
+        raise ConfigError(
+            f"field {spec!r}: expected a unit for a continuous field and for no other; "
+            f"write for instance {column}:continuous:mm"
+        )
+    return column, kind, unit
+
+
+def _settings_of(
+    column: str, columns: Sequence[str], given: Mapping[str, PerField]
+) -> dict[str, Any]:
+    """The settings that concern one column."""
+    settings = {}
+    for name, setting in given.items():
+        if isinstance(setting, str):
+            settings[name] = setting
+            continue
+        for key in setting:
+            if key not in columns:
+                raise ConfigError(
+                    f"{name}: {key!r} is none of the fields, expected {listing(columns)}; "
+                    f"{did_you_mean(key, columns)}"
+                )
+        if column in setting:
+            settings[name] = setting[column]
+    return settings
+
+
+def _refuse_unclear(column: str, kind: str, present: Sequence[str]) -> None:
+    """Numbers may be names (magnifications) or quantities; only the caller knows."""
+    if not kind and all(read_number(text) is not None for text in present):
+        raise ConfigError(
+            f"field {column!r}: all values are numbers; write {column}:continuous:UNIT if they "
+            f"are quantities, {column}:categorical if they are names"
+        )
+
+
+def _present(
+    rows: Sequence[Mapping[str, str]], column: str, missing: str, source: str
+) -> list[str]:
+    """The column's values without the missing ones, which need policy ``unknown``."""
+    if column not in rows[0]:
+        raise MetadataError(
+            f"field {column!r} is no column of the table, expected one of {listing(rows[0])}; "
+            f"{did_you_mean(column, rows[0])}"
+        )
+    present = [row[column].strip() for row in rows if not MetadataField.is_missing(row[column])]
+    absent = len(rows) - len(present)
+    if not present or (absent and missing == "error"):
+        raise MetadataError(
+            f"field {column!r}: {absent} of {source} lack a value; fill them in, or use "
+            f"missing='unknown'"
+            if present
+            else f"field {column!r}: {source} have no value at all; leave the field out"
+        )
+    return present

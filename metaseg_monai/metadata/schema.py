@@ -1,0 +1,247 @@
+"""The order and meaning of the entries of `meta`, from raw values to the vector and back."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from metaseg_monai.errors import MetadataError
+from metaseg_monai.files import replacing
+from metaseg_monai.metadata.differences import field_differences, settings_that_count
+from metaseg_monai.metadata.fields import (
+    Availability,
+    Code,
+    MetadataWarning,
+    did_you_mean,
+    listing,
+)
+from metaseg_monai.metadata.kinds import AnyField, read_field
+
+
+@final
+class MetadataSchema:
+    """Fields of metadata in the order of their entries in `meta` (M,).
+
+    Args:
+        fields: The fields, or their settings as in JSON; names distinct. The first field has the
+            first entries.
+
+    Raises:
+        MetadataError: There is no field, two share a name, or a setting is wrong.
+
+    >>> from metaseg_monai.metadata import Categorical, Continuous
+    >>> schema = MetadataSchema([
+    ...     Categorical(name="task", values=("disc", "ring"),
+    ...                 provenance="acquisition", availability="acquisition"),
+    ...     Continuous(name="tumour_size", unit="mm", range=(0, 100), missing="unknown",
+    ...                provenance="label-derived", availability="pre-operative"),
+    ... ])
+    >>> schema.entry_names
+    ('task=disc', 'task=ring', 'tumour_size', 'tumour_size=unknown')
+    >>> schema.encode({"task": "ring", "tumour_size": "41"}).tolist()
+    [0.0, 1.0, 0.4099999964237213, 0.0]
+    >>> schema.decode([1, 0, 0, 1])
+    {'task': 'disc', 'tumour_size': None}
+    """
+
+    def __init__(self, fields: Sequence[AnyField | Mapping[str, Any]]) -> None:
+        self.fields = tuple(read_field(place, field) for place, field in enumerate(fields))
+        twice = sorted({name for name in self.names if self.names.count(name) > 1})
+        if twice or not self.fields:
+            came = f"{listing(twice)} more than once" if twice else "none"
+            raise MetadataError(f"schema: expected one field or more, names distinct, got {came}")
+        self.slices: dict[str, slice] = {}
+        start = 0
+        for field in self.fields:
+            self.slices[field.name] = slice(start, start + field.width)
+            start += field.width
+        self.width = start  # M
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the fields, in order."""
+        return tuple(field.name for field in self.fields)
+
+    @property
+    def entry_names(self) -> tuple[str, ...]:
+        """Names of the M entries, in order."""
+        return tuple(name for field in self.fields for name in field.entry_names)
+
+    def field(self, name: str) -> AnyField:
+        """The field of that name; MetadataError where there is none."""
+        if name not in self.slices:
+            raise MetadataError(self._no_field(name))
+        return self.fields[self.names.index(name)]
+
+    def encode(self, raw: Mapping[str, Any], case: str = "") -> Code:
+        """Turn raw values by field name into `meta`.
+
+        Args:
+            raw: One value a field. A field whose policy is ``unknown`` may be left out.
+            case: Name of the case, for messages.
+
+        Returns:
+            Vector of shape (M,), float32.
+
+        Raises:
+            MetadataError: A value is missing, not allowed, or belongs to no field; all such
+                problems of the case in one message.
+
+        Warns:
+            MetadataWarning: A value is out of range in a field whose policy is ``flag``.
+        """
+        codes, problems = self._attempt(raw, case)
+        if problems:
+            raise MetadataError("\n".join(problems))
+        for flag in self.flags(raw, case):
+            warnings.warn(flag, MetadataWarning, stacklevel=2)
+        return np.concatenate(codes)
+
+    def problems(self, raw: Mapping[str, Any], case: str = "") -> list[str]:
+        """What `encode` would refuse, one message each; empty where the values are all right."""
+        return self._attempt(raw, case)[1]
+
+    def flags(self, raw: Mapping[str, Any], case: str = "") -> list[str]:
+        """What `encode` would warn of, one message each."""
+        return [
+            _of_case(case) + flag
+            for field in self.fields
+            for flag in field.flags(raw.get(field.name))
+        ]
+
+    def decode(self, vector: ArrayLike) -> dict[str, Any]:
+        """Turn a vector (M,) made by `encode` back into raw values; None where one is unknown.
+
+        Raises:
+            MetadataError: The vector has another width, holds NaN or inf, or is no encoding
+                (as the vectors of the test modes ones and zeros).
+        """
+        codes = np.asarray(vector, dtype=np.float32)
+        if codes.shape != (self.width,) or not np.isfinite(codes).all():
+            raise MetadataError(
+                f"meta: expected {self.width} finite entries ({listing(self.entry_names)}), got "
+                f"shape {codes.shape} with {int((~np.isfinite(codes)).sum())} not finite; "
+                f"encode it with this schema"
+            )
+        return {field.name: field.decode(codes[self.slices[field.name]]) for field in self.fields}
+
+    def unknown(self, fields: Iterable[str] | None = None) -> Code:
+        """The vector (M,) that says unknown for the named fields, by default for all.
+
+        The entries of fields that are not named are 0.
+
+        Raises:
+            MetadataError: The policy of a named field is ``error``, or there is no such field.
+        """
+        vector = np.zeros(self.width, dtype=np.float32)
+        for name in self.names if fields is None else fields:
+            vector[self.slices[self.field(name).name]] = self.field(name).unknown()
+        return vector
+
+    def check_availability(
+        self, moment: Availability = "pre-operative", force: bool = False
+    ) -> None:
+        """Refuse a schema that needs values not yet known at a moment.
+
+        Args:
+            moment: When the model is used: acquisition, pre-operative or post-operative.
+            force: Accept them all the same, as in a retrospective study.
+
+        Raises:
+            MetadataError: A field becomes available only later, or `moment` is no such moment.
+        """
+        later = [field for field in self.fields if not field.known_at(moment)]
+        if later and not force:
+            named = ", ".join(f"{field.name!r} ({field.availability})" for field in later)
+            raise MetadataError(
+                f"expected metadata known at the moment {moment!r}, got fields known only later: "
+                f"{named}; use a model trained without them, or force it for a retrospective study"
+            )
+
+    def difference(self, other: MetadataSchema) -> list[str]:
+        """How another schema differs, in words, descriptions apart; empty where it does not."""
+        return field_differences(self.fields, other.fields)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON without descriptions; equal where `difference` is empty."""
+        content = [settings_that_count(field) for field in self.fields]
+        canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The schema as plain lists, texts and numbers, for JSON and checkpoints."""
+        return {"fields": [field.model_dump(mode="json") for field in self.fields]}
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> MetadataSchema:
+        """Read what `to_dict` gave.
+
+        Raises:
+            MetadataError: A field or setting is unknown, absent or wrong; names both.
+        """
+        fields = content.get("fields") if isinstance(content, Mapping) else None
+        if not isinstance(fields, list | tuple) or set(content) != {"fields"}:
+            raise MetadataError(f'schema: expected {{"fields": [...]}}, got {content!r:.200}')
+        return cls(fields)
+
+    def save(self, path: str | Path) -> None:
+        """Write the schema as JSON, whole or not at all."""
+        text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n"
+        with replacing(path) as part:
+            part.write_text(text, "utf-8")
+
+    @classmethod
+    def load(cls, path: str | Path) -> MetadataSchema:
+        """Read the JSON that `save` wrote.
+
+        Raises:
+            MetadataError: The file is absent, no JSON or no schema; names file and field.
+        """
+        try:
+            return cls.from_dict(json.loads(Path(path).read_text("utf-8")))
+        except (OSError, ValueError) as error:  # MetadataError and JSONDecodeError are ValueErrors
+            raise MetadataError(
+                f"{path}: not a metadata schema: {error}; correct the file, or write one with "
+                f"python -m metaseg_monai fit-schema"
+            ) from error
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, MetadataSchema) and self.fields == other.fields
+
+    def __hash__(self) -> int:
+        return hash(self.fields)
+
+    def __repr__(self) -> str:
+        return f"MetadataSchema({', '.join(f'{f.name}: {f.kind}[{f.width}]' for f in self.fields)})"
+
+    def _attempt(self, raw: Mapping[str, Any], case: str) -> tuple[list[Code], list[str]]:
+        """The codes of the fields that encode, and the problems of those that do not."""
+        place = _of_case(case)
+        if not isinstance(raw, Mapping):
+            return [], [f"{place}metadata: expected values by field name, got {raw!r:.200}"]
+        codes = []
+        problems = [f"{place}{self._no_field(name)}" for name in raw if name not in self.slices]
+        for field in self.fields:
+            try:
+                codes.append(field.encode(raw.get(field.name)))
+            except MetadataError as error:
+                problems.append(f"{place}{error}")
+        return codes, problems
+
+    def _no_field(self, name: object) -> str:
+        return (
+            f"{name!r} is no field of the schema, expected one of {listing(self.names)}; "
+            f"{did_you_mean(str(name), self.names)}"
+        )
+
+
+def _of_case(case: str) -> str:
+    return f"case {case!r}, " if case else ""

@@ -1,0 +1,194 @@
+"""Unet3: a U-Net of triple convolutions and constant width, with a gate behind each level."""
+
+import difflib
+from collections.abc import Sequence
+from typing import List, Literal, Optional  # noqa: UP035
+
+import torch
+import torch.nn.functional as F
+from monai.networks.layers.factories import Conv, Pool
+from torch import Tensor, nn
+
+from metaseg_monai.blocks.convolution import GatedTriple
+from metaseg_monai.blocks.gates import NoGate
+from metaseg_monai.blocks.meta_input import MetaInput
+from metaseg_monai.blocks.variants import check_variant, gate_of_variant
+from metaseg_monai.errors import ConfigError
+
+# TorchScript reads the annotations, and knows only Optional[...] and List[...]:
+# ruff: noqa: UP006, UP045
+
+
+def gate_places(levels: int) -> tuple[str, ...]:
+    """Name the places of the gates in the order in which an image passes them.
+
+    >>> gate_places(2)
+    ('encoder1', 'encoder2', 'middle', 'decoder2', 'decoder1')
+    """
+    downward = [f"encoder{level}" for level in range(1, levels + 1)]
+    upward = [f"decoder{level}" for level in range(levels, 0, -1)]
+    return (*downward, "middle", *upward)
+
+
+class Unet3(nn.Module):
+    """The network of the thesis (3.3, figure 3.2), gated by image and metadata (paper, figure 1).
+
+    Encoder levels, a middle and decoder levels are each three times convolution 3x3, batch
+    normalisation and ReLU with `channels` filters; max pooling by 2 leads down, up-sampling to
+    the nearest pixel and the concatenated skip lead up, a 1x1 convolution ends it. Any image size
+    from 1 up works and is kept. With its defaults and variant "none" it has 1,371,010 parameters.
+
+    Args:
+        in_channels: channels of the image.
+        out_channels: K, the classes, background included.
+        variant: "none", "se", "me", "sme", "film" or "film-ivadomed" (`metaseg_monai.blocks`).
+        meta_features: M, the width of the encoded metadata; 0 for "none" and "se".
+        channels: C, the filters of every convolution.
+        levels: how often the image is halved.
+        reduction: r of the gates' hidden width, round(C / r); 4 in the paper (2.1), 2 in the
+            thesis (4.1). "film-ivadomed" has its own.
+        spatial_dims: 2 or 3.
+        hidden_from: "inputs" makes the hidden width of "sme" round((C + M) / r) (thesis 4.1).
+        shift: se, me and sme give x * s + b instead of x * s (the authors' code, DAFT).
+        places: which of the 2 * levels + 1 places get a gate, by name or index of `gate_places`
+            (thesis 4.8, figure 4.11); None for all.
+        unknown_meta: the encoded vector that stands for `meta=None`; only if the network is
+            trained with metadata dropout and its schema knows "unknown". Else None is refused.
+        fused: run each gate as one autograd node in eager mode; False allows second derivatives.
+
+    Raises:
+        ConfigError: a setting is unknown, out of range, or does not go with another.
+
+    >>> network = Unet3(variant="sme", meta_features=3, channels=8, levels=2)
+    >>> network(torch.rand(2, 1, 33, 47), torch.eye(2, 3)).shape
+    torch.Size([2, 2, 33, 47])
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 1,
+        out_channels: int = 2,
+        variant: str = "sme",
+        meta_features: int = 0,
+        channels: int = 64,
+        levels: int = 5,
+        reduction: float = 4,
+        spatial_dims: int = 2,
+        *,
+        hidden_from: Literal["channels", "inputs"] = "channels",
+        shift: bool = False,
+        places: Sequence[int | str] | None = None,
+        unknown_meta: Sequence[float] | None = None,
+        fused: bool = True,
+    ) -> None:
+        super().__init__()
+        _check_sizes(in_channels, out_channels, channels, levels, spatial_dims)
+        check_variant(variant, meta_features, shift)
+        gated = _chosen_places(places, levels, variant)
+
+        def level(place: str, inputs: int) -> GatedTriple:
+            gate: nn.Module = NoGate(rectify=True)
+            if place in gated:
+                gate = gate_of_variant(
+                    variant,
+                    channels,
+                    meta_features,
+                    reduction=reduction,
+                    hidden_from=hidden_from,
+                    shift=shift,
+                    spatial_dims=spatial_dims,
+                    rectify=True,
+                    fused=fused,
+                )
+            return GatedTriple(inputs, channels, gate, spatial_dims)
+
+        names = gate_places(levels)
+        self.variant = variant
+        self.meta_features = meta_features
+        self.spatial_dims = spatial_dims
+        self.meta_input = MetaInput(meta_features, unknown_meta)
+        self.encoder = nn.ModuleList(
+            level(name, in_channels if name == "encoder1" else channels) for name in names[:levels]
+        )
+        self.pool = Pool[Pool.MAX, spatial_dims](kernel_size=2, ceil_mode=True)
+        self.middle = level("middle", channels)
+        self.decoder = nn.ModuleList(level(name, 2 * channels) for name in names[levels + 1 :])
+        self.head = Conv[Conv.CONV, spatial_dims](channels, out_channels, kernel_size=1)
+
+    def forward(self, image: Tensor, meta: Optional[Tensor] = None) -> Tensor:
+        """Return the logits (B, K, *S).
+
+        Args:
+            image: images (B, in_channels, *S).
+            meta: encoded metadata (B, M); None for a network without metadata, or for the
+                unknown vector where the network has one.
+
+        Raises:
+            ValueError: the number of axes of `image`, or the batch or width of `meta`, is wrong.
+        """
+        if image.dim() != self.spatial_dims + 2:
+            raise ValueError(
+                f"expected images (B, C, *S) with {self.spatial_dims} spatial axes, "
+                f"got {image.dim()} axes in all"
+            )
+        meta = self.meta_input(meta, image)
+        x = image
+        skips: List[Tensor] = []
+        for level in self.encoder:
+            skips.append(level(x, meta))
+            x = self.pool(skips[-1])
+        x = self.middle(x, meta)
+        for level in self.decoder:
+            skip = skips.pop()
+            x = F.interpolate(x, size=skip.shape[2:], mode="nearest")
+            x = level(torch.cat([x, skip], dim=1), meta)
+        return self.head(x)
+
+
+def _check_sizes(
+    in_channels: int, out_channels: int, channels: int, levels: int, spatial_dims: int
+) -> None:
+    sizes = {
+        "in_channels": in_channels,
+        "out_channels": out_channels,
+        "channels": channels,
+        "levels": levels,
+    }
+    for name, size in sizes.items():
+        if size < 1:
+            raise ConfigError(f"{name} must be 1 or more, got {size}")
+    if spatial_dims not in (2, 3):
+        raise ConfigError(f"spatial_dims must be 2 or 3, got {spatial_dims}")
+
+
+def _chosen_places(places: Sequence[int | str] | None, levels: int, variant: str) -> frozenset[str]:
+    """Name the places that get a gate."""
+    names = gate_places(levels)
+    if variant == "none":
+        if places is not None:
+            raise ConfigError("variant 'none' has no gates: leave places out")
+        return frozenset()
+    if places is None:
+        return frozenset(names)
+    if isinstance(places, str) or len(places) == 0:
+        raise ConfigError(
+            f"places must be a list of names or indices of {', '.join(names)}, got {places!r}; "
+            "for a network without gates use variant 'none'"
+        )
+    chosen = [_place_name(place, names) for place in places]
+    if len(set(chosen)) < len(chosen):
+        raise ConfigError(f"places names a place twice: {', '.join(chosen)}")
+    return frozenset(chosen)
+
+
+def _place_name(place: int | str, names: tuple[str, ...]) -> str:
+    if isinstance(place, int) and not isinstance(place, bool) and 0 <= place < len(names):
+        return names[place]
+    if isinstance(place, str) and place in names:
+        return place
+    near = difflib.get_close_matches(str(place), names, n=1)
+    hint = f", did you mean {near[0]!r}?" if near else "."
+    raise ConfigError(
+        f"unknown place {place!r}{hint} The places are {', '.join(names)}, "
+        f"or their indices 0 to {len(names) - 1}"
+    )

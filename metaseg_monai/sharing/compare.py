@@ -1,0 +1,83 @@
+"""Train and test several variants of one bundle on the same data, then report."""
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from metaseg_monai.errors import ConfigError
+from metaseg_monai.evaluation.report import write_report
+from metaseg_monai.sharing.locate import resolve_bundle
+from metaseg_monai.sharing.run import run_bundle
+
+logger = logging.getLogger(__name__)
+
+
+def compare(
+    bundle: str, variants: Sequence[str], output: str | Path, settings: Mapping[str, Any]
+) -> Path:
+    """Run ``train.json`` and ``evaluate.json`` for each variant and write the report.
+
+    A run that is already finished in ``output`` is kept; an interrupted one goes on.
+
+    Args:
+        bundle: name or folder of the bundle.
+        variants: names such as ``se``, ``sme``, ``film-dummy``.
+        output: folder; each variant gets a folder of its name in it.
+        settings: overrides for all variants.
+
+    Returns:
+        Path of ``report.html``.
+
+    Raises:
+        ConfigError: for unknown overrides.
+    """
+    folder, root = Path(output).resolve(), resolve_bundle(bundle)
+    started = time.monotonic()
+    for number, variant in enumerate(variants):
+        logger.warning(
+            "%s (%d of %d)%s",
+            variant,
+            number + 1,
+            len(variants),
+            _left(started, number, len(variants)),
+        )
+        overrides = {**settings, "variant": variant, "output_dir": str(folder / variant)}
+        run_bundle(root, ["train.json"], {**overrides, "resume": True})
+        run_bundle(root, ["train.json", "evaluate.json"], overrides)
+    return write_report({name: folder / name for name in variants}, folder, _title(root.name))
+
+
+def report(runs: str | Path, output: str | Path | None, title: str) -> Path:
+    """Write the report of every run in a folder (see `metaseg_monai.evaluation.report`).
+
+    Raises:
+        ConfigError: if no folder in it holds a ``counts.csv``.
+    """
+    folder = Path(runs)
+    found = {path.parent.name: path.parent for path in sorted(folder.glob("*/counts.csv"))}
+    if not found:
+        raise ConfigError(f"No folder in {folder} holds a counts.csv; evaluate a model first.")
+    return write_report(found, folder if output is None else Path(output), title)
+
+
+def names(text: str | Sequence[str]) -> list[str]:
+    """Split a comma-separated argument; fire turns ``a,b`` into a tuple already.
+
+    >>> names("se, sme")
+    ['se', 'sme']
+    """
+    parts = text.split(",") if isinstance(text, str) else map(str, text)
+    return [part.strip() for part in parts if part.strip()]
+
+
+def _left(started: float, done: int, total: int) -> str:
+    if not done:
+        return ""
+    seconds = (time.monotonic() - started) / done * (total - done)
+    return f", about {max(1, round(seconds / 60))} min left for all"
+
+
+def _title(name: str) -> str:
+    return name.removesuffix("_segmentation").replace("_", " ").capitalize()

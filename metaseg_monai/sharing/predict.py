@@ -1,0 +1,59 @@
+"""From a folder of images or a table to a folder of masks."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from metaseg_monai.errors import ConfigError, DataError
+from metaseg_monai.sharing.compare import names
+from metaseg_monai.sharing.locate import resolve_bundle
+from metaseg_monai.sharing.run import run_bundle
+
+
+def predict(
+    bundle: str, source: str, output: str, meta: str | None, overrides: Mapping[str, Any]
+) -> Path:
+    """Run a bundle's ``inference.json``.
+
+    Args:
+        bundle: name or folder of the bundle.
+        source: folder of images, an image, or a table.
+        output: folder for the masks.
+        meta: ``field=value,field=value`` for all images; None where a table gives it.
+        overrides: further settings.
+
+    Returns:
+        The folder of the masks.
+
+    Raises:
+        DataError: if the source does not exist.
+        ConfigError: if ``meta`` is not field=value.
+    """
+    if not Path(source).exists():
+        raise DataError(f"There is no image, folder or table at {source}.")
+    settings = {
+        "dataset_dir": str(Path(source).resolve()),
+        "output_dir": str(Path(output).resolve()),
+        "metadata": parse_metadata(meta) if meta is not None else None,
+        **overrides,
+    }
+    run_bundle(resolve_bundle(bundle), ["inference.json"], settings)
+    return Path(output)
+
+
+def parse_metadata(text: str) -> dict[str, str]:
+    """Split ``field=value,field=value``.
+
+    Raises:
+        ConfigError: for a part without ``=`` or a field that is named twice.
+
+    >>> parse_metadata("line=HeLa,size_mm=41")
+    {'line': 'HeLa', 'size_mm': '41'}
+    """
+    values: dict[str, str] = {}
+    for part in names(text):
+        field, equals, value = part.partition("=")
+        if not equals or not field or field in values:
+            raise ConfigError(f"--meta {part!r}: write each field once, as field=value.")
+        values[field.strip()] = value.strip()
+    return values

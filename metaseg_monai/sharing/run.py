@@ -1,0 +1,51 @@
+"""Run a bundle's workflow in this process, with checked overrides."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from monai.bundle import ConfigWorkflow
+
+from metaseg_monai.errors import MetasegError
+from metaseg_monai.sharing.overrides import check_overrides
+
+
+def run_bundle(bundle: Path, config_names: Sequence[str], overrides: Mapping[str, Any]) -> None:
+    """Initialize, run and finalize one workflow of a bundle, as ``monai.bundle run`` does.
+
+    Args:
+        bundle: folder of the bundle.
+        config_names: files under ``configs`` that are merged in this order.
+        overrides: ``{id: value}``; paths must be absolute or relative to the working directory.
+
+    Raises:
+        ConfigError: for an override that nothing uses.
+        MetasegError: whatever the library itself refuses, without the wrappers of MONAI.
+    """
+    files = [bundle / "configs" / name for name in config_names]
+    check_overrides(files, overrides)
+    workflow = ConfigWorkflow(
+        config_file=[str(file) for file in files],
+        meta_file=str(bundle / "configs" / "metadata.json"),
+        logging_file=str(bundle / "configs" / "logging.conf"),
+        workflow_type="infer" if "inference.json" in config_names else "train",
+        **{"bundle_root": str(bundle), **overrides},
+    )
+    try:
+        workflow.initialize()
+        workflow.run()
+        workflow.finalize()
+    except Exception as error:
+        cause = root_refusal(error)
+        if cause is None:
+            raise
+        raise cause from error
+
+
+def root_refusal(error: BaseException | None) -> MetasegError | None:
+    """Find the library's own error inside what MONAI and Ignite have wrapped around it."""
+    while error is not None:
+        if isinstance(error, MetasegError):
+            return error
+        error = error.__cause__ or error.__context__
+    return None

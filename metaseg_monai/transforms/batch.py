@@ -1,0 +1,33 @@
+"""What of an item goes into a batch."""
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import torch
+from monai.data import MetaTensor
+from monai.transforms import Transform
+
+TENSORS = ("image", "label", "meta")
+NAMES = ("case", "group", "split", "mode", "domain", "file")
+
+
+class KeepForBatchd(Transform):
+    """Keep what networks, losses and counts need; the last transform of a chain.
+
+    Tensors lose their MONAI metadata: every operation of a network on a MetaTensor costs a detour
+    through Python, and affines of several cases do not belong in one batch. The path of the image
+    is kept as ``file``, from which the geometry can be read again.
+    """
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return ``image`` (C, *S), ``label`` (1, *S) and ``meta`` (M,) if present, and names."""
+        image = data["image"]
+        file = image.meta.get("filename_or_obj", "") if isinstance(image, MetaTensor) else ""
+        item: dict[Hashable, Any] = {key: data[key] for key in NAMES if key in data}
+        item["file"] = str(file)
+        for key in TENSORS:
+            if key in data:
+                value = data[key]
+                plain = value.as_tensor() if isinstance(value, MetaTensor) else value
+                item[key] = torch.as_tensor(plain).contiguous()
+        return item

@@ -1,0 +1,87 @@
+"""From file paths to checked tensors."""
+
+import warnings
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.data import MetaTensor
+from monai.transforms import MapTransform
+
+from metaseg_monai.data.cases import DataWarning, load_case
+from metaseg_monai.data.image import Channels
+
+
+class LoadCased(MapTransform):
+    """Load the image of an item, and its label where it has one, checked against each other.
+
+    The image becomes a float32 MetaTensor (C, *S), the label a MetaTensor (1, *S) of classes,
+    uint8 (int64 beyond 256 classes). Their `meta` holds `filename_or_obj`, `format` and `axes`;
+    the affine is the file's where it has one (NIfTI), else the identity.
+
+    Args:
+        channels: "stored", "grey" or "rgb", see `metaseg_monai.data.convert_channels`.
+        classes: number of classes, background included.
+        image_key: key of the image path, or list of plane paths.
+        label_key: key of the label path; items without it (inference) pass.
+        spatial_dims: see `metaseg_monai.data.read_image`.
+        axes: see `metaseg_monai.data.read_image`; for the image only.
+
+    Raises:
+        DataError: (when called) a file cannot be read, pixels are not finite, or the label does
+            not fit; names case and file.
+
+    Warns:
+        DataWarning: (when called) an image is constant.
+    """
+
+    def __init__(
+        self,
+        channels: Channels = "stored",
+        classes: int = 2,
+        image_key: str = "image",
+        label_key: str = "label",
+        spatial_dims: int | None = None,
+        axes: str | None = None,
+    ) -> None:
+        super().__init__([image_key, label_key], allow_missing_keys=True)
+        self.channels = channels
+        self.classes = classes
+        self.image_key = image_key
+        self.label_key = label_key
+        self.spatial_dims = spatial_dims
+        self.axes = axes
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Replace the paths of an item by tensors; others are kept, but the used `label_values`.
+
+        Lists of different lengths would not collate into a batch.
+        """
+        item = dict(data)
+        loaded = load_case(
+            {str(key): value for key, value in item.items()},
+            self.channels,
+            self.classes,
+            self.spatial_dims,
+            self.axes,
+            self.image_key,
+            self.label_key,
+        )
+        item.pop("label_values", None)
+        for remark in loaded.remarks:
+            warnings.warn(remark, DataWarning, stacklevel=2)
+        attributes = loaded.attributes
+        affine = None
+        if attributes["affine"] is not None:
+            affine = torch.from_numpy(attributes["affine"])
+        for key, array in ((self.image_key, loaded.image), (self.label_key, loaded.label)):
+            if array is not None:
+                path = item[key]
+                meta = {
+                    "filename_or_obj": str(path if isinstance(path, (str, Path)) else path[0]),
+                    "format": attributes["format"],
+                    "axes": attributes["axes"],
+                }
+                item[key] = MetaTensor(torch.from_numpy(array), affine=affine, meta=meta)
+        return item

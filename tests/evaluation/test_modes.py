@@ -1,0 +1,131 @@
+import numpy as np
+import pytest
+
+from metaseg_monai.errors import MetadataError
+from metaseg_monai.evaluation import cross_modes, evaluation_items, expand_modes
+from metaseg_monai.metadata import Categorical, Continuous, MetadataSchema, MultiLabel, Ordinal
+
+KNOWN = {"provenance": "acquisition", "availability": "acquisition"}
+LINE = Categorical(name="line", values=("HeLa", "MDCK", "A549"), **KNOWN)
+SIZE = Continuous(name="size", unit="mm", range=(0, 100), missing="unknown", **KNOWN)
+
+
+def items(*raws):
+    return [{"case": f"c{i}", "metadata": raw} for i, raw in enumerate(raws)]
+
+
+def vectors(schema, mode, *raws, **options):
+    return np.stack([item["meta"] for item in cross_modes(items(*raws), [mode], schema, **options)])
+
+
+def test_normal_leaves_encoding_to_the_transform():
+    (item,) = cross_modes(items({"line": "HeLa"}), ["normal"], MetadataSchema([LINE]))
+    assert item["mode"] == "normal"
+    assert "meta" not in item
+
+
+def test_every_item_appears_once_per_mode_and_the_originals_stay():
+    cases = items({"line": "HeLa"}, {"line": "MDCK"})
+    crossed = cross_modes(cases, ["normal", "zeros"], MetadataSchema([LINE]))
+    assert [(i["case"], i["mode"]) for i in crossed] == [
+        ("c0", "normal"), ("c1", "normal"), ("c0", "zeros"), ("c1", "zeros"),
+    ]  # fmt: skip
+    assert "mode" not in cases[0]
+
+
+def test_shuffle_is_the_texts_cycle():
+    got = vectors(MetadataSchema([LINE]), "shuffle", *({"line": v} for v in LINE.values))
+    np.testing.assert_array_equal(got, [[0, 1, 0], [0, 0, 1], [1, 0, 0]])
+
+
+def test_shuffle_takes_the_mapping_of_the_facts():
+    mapping = {"line": {"HeLa": "A549", "MDCK": "HeLa", "A549": "MDCK"}}
+    got = vectors(MetadataSchema([LINE]), "shuffle", {"line": "HeLa"}, shuffle=mapping)
+    np.testing.assert_array_equal(got, [[0, 0, 1]])
+
+
+def test_shuffle_maps_mixtures_and_several_labels():
+    got = vectors(MetadataSchema([LINE]), "shuffle", {"line": {"HeLa": 0.25, "A549": 0.75}})
+    np.testing.assert_array_equal(got, [[0.75, 0.25, 0]])
+    tags = MetadataSchema([MultiLabel(name="tags", values=("a", "b", "c"), **KNOWN)])
+    np.testing.assert_array_equal(vectors(tags, "shuffle", {"tags": "a;b"}), [[0, 1, 1]])
+
+
+def test_shuffle_gives_every_case_another_ones_size_and_repeats_by_seed():
+    raws = [{"size": value} for value in (10, 20, 30, 40, 50)]
+    schema = MetadataSchema([SIZE])
+    got = vectors(schema, "shuffle", *raws, seed=3)[:, 0]
+    assert sorted(got.round(2)) == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5])
+    assert (got.round(2) != np.array([0.1, 0.2, 0.3, 0.4, 0.5])).all()
+    np.testing.assert_array_equal(got, vectors(schema, "shuffle", *raws, seed=3)[:, 0])
+    with pytest.raises(MetadataError, match="at least two cases"):
+        vectors(schema, "shuffle", {"size": 10})
+
+
+def test_shuffle_refuses_a_mapping_that_forgets_a_label():
+    with pytest.raises(MetadataError, match="A549"):
+        vectors(
+            MetadataSchema([LINE]),
+            "shuffle",
+            {"line": "HeLa"},
+            shuffle={"line": {"HeLa": "MDCK", "MDCK": "HeLa"}},
+        )
+
+
+def test_inverse_swaps_two_labels_and_refuses_three():
+    two = MetadataSchema([Categorical(name="line", values=("HeLa", "MDCK"), **KNOWN)])
+    np.testing.assert_array_equal(vectors(two, "inverse", {"line": "HeLa"}), [[0, 1]])
+    with pytest.raises(MetadataError, match="two labels"):
+        vectors(MetadataSchema([LINE]), "inverse", {"line": "HeLa"})
+
+
+@pytest.mark.parametrize(("mode", "value"), [("zeros", 0), ("ones", 1)])
+def test_constant_vectors(mode, value):
+    np.testing.assert_array_equal(
+        vectors(MetadataSchema([LINE]), mode, {"line": "HeLa"}), [[value] * 3]
+    )
+
+
+def test_missing_needs_a_schema_that_knows_unknown():
+    np.testing.assert_array_equal(vectors(MetadataSchema([SIZE]), "missing", {"size": 5}), [[0, 1]])
+    with pytest.raises(MetadataError, match="line"):
+        vectors(MetadataSchema([LINE]), "missing", {"line": "HeLa"})
+
+
+def test_fixed_changes_one_field_only():
+    schema = MetadataSchema([LINE, SIZE])
+    got = vectors(schema, "fixed:MDCK", {"line": "HeLa", "size": 50})
+    np.testing.assert_allclose(got, [[0, 1, 0, 0.5, 0]])
+    got = vectors(schema, "fixed:size=20", {"line": "HeLa", "size": 50})
+    np.testing.assert_allclose(got, [[1, 0, 0, 0.2, 0]])
+
+
+def test_perturb_scales_sizes_and_leaves_missing_ones_missing():
+    schema = MetadataSchema([SIZE])
+    got = vectors(schema, "perturb:1.5", {"size": 40}, {"size": None})
+    np.testing.assert_allclose(got, [[0.6, 0], [0, 1]])
+    with pytest.raises(MetadataError, match="continuous"):
+        vectors(MetadataSchema([LINE]), "perturb:2", {"line": "HeLa"})
+
+
+def test_expand_lists_every_label_and_names_the_field_where_it_must():
+    assert expand_modes(["fixed:*", "ones", "ones"], MetadataSchema([LINE])) == [
+        "fixed:HeLa", "fixed:MDCK", "fixed:A549", "ones",
+    ]  # fmt: skip
+    grade = Ordinal(name="grade", values=("I", "II"), **KNOWN)
+    assert "fixed:grade=II" in expand_modes(["fixed:*"], MetadataSchema([LINE, grade]))
+
+
+@pytest.mark.parametrize("mode", ["shufle", "fixed", "fixed:Hela", "perturb:-1", "perturb:x"])
+def test_unknown_modes_are_refused(mode):
+    with pytest.raises(MetadataError, match=mode.partition(":")[0]):
+        expand_modes([mode], MetadataSchema([LINE]))
+
+
+def test_domain_is_the_true_label_in_every_mode():
+    schema = MetadataSchema([LINE])
+    crossed = evaluation_items(items({"line": "MDCK"}), schema, "line", ["normal", "fixed:HeLa"])
+    assert [item["domain"] for item in crossed] == ["MDCK", "MDCK"]
+    assert evaluation_items(items({"line": "MDCK"}), schema, None)[0]["domain"] == "all"
+    with pytest.raises(MetadataError, match="lines"):
+        evaluation_items([], schema, "lines")

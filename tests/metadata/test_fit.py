@@ -1,0 +1,128 @@
+import pytest
+
+from metaseg_monai.errors import ConfigError, DataError, MetadataError
+from metaseg_monai.metadata import MetadataSchema, fit_schema
+
+TABLE = """\
+image,task,size,stain,grade,texture,magnification,site,split
+a.tif,ring,4.13,DAPI;actin,2,1;2,10,,train
+b.tif,disc,157.2,actin,10,3;4,40,north,train
+c.tif,cross,900,tubulin,3,5;6,20,north,test
+"""
+
+
+@pytest.fixture
+def table(tmp_path):
+    path = tmp_path / "table.csv"
+    path.write_text(TABLE)
+    return path
+
+
+def test_every_kind_from_the_training_rows(table, tmp_path):
+    output = tmp_path / "schema.json"
+    specs = ["task", "size:continuous:mm", "stain:multilabel", "grade:ordinal", "texture:vector"]
+    schema = fit_schema(
+        table,
+        [*specs, "magnification:continuous:x"],
+        output,
+        scale={"magnification": "log2"},
+        availability="pre-operative",
+    )
+    task, size, stain, grade, texture, magnification = schema.fields
+    assert task.values == ("disc", "ring")
+    assert (size.range, size.unit, size.scale) == ((4.1, 160.0), "mm", "linear")
+    assert stain.values == ("DAPI", "actin")
+    assert grade.values == ("2", "10")
+    assert texture.entries == 2
+    assert (magnification.range, magnification.scale) == ((10.0, 40.0), "log2")
+    assert size.description.startswith("proposed from 2 train rows of table.csv")
+    assert task.availability == "pre-operative"
+    assert MetadataSchema.load(output) == schema
+
+
+def test_all_rows_without_a_split_column(table):
+    schema = fit_schema(str(table), "task,size:continuous:mm", split_column="fold")
+    assert schema.field("task").values == ("cross", "disc", "ring")
+    assert schema.field("size").range == (4.1, 900.0)
+    assert "all 3 rows of table.csv, without a split column" in schema.fields[0].description
+
+
+def test_missing_values_need_the_policy(table):
+    with pytest.raises(MetadataError, match=r"'site': 1 of 2 train rows.*missing='unknown'"):
+        fit_schema(table, ["site"])
+    assert fit_schema(table, ["site"], missing="unknown").entry_names == (
+        "site=north",
+        "site=unknown",
+    )
+    assert fit_schema(table, ["task", "site"], missing={"site": "unknown"}).width == 4
+
+
+def test_an_existing_file_is_kept(table, tmp_path):
+    output = tmp_path / "schema.json"
+    output.write_text("mine")
+    with pytest.raises(ConfigError, match=r"schema.json: exists already"):
+        fit_schema(table, ["task"], output)
+    assert output.read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("field", "reason"),
+    [
+        ("taks", "'taks' is no column.*did you mean 'task'"),
+        ("size", "'size': all values are numbers; write size:continuous:UNIT"),
+        ("size:continuous", "expected a unit"),
+        ("task:categorical:mm", "expected a unit for a continuous field and for no other"),
+        ("size:continous:mm", "did you mean 'continuous'"),
+        ("task:continuous:mm", "'task': expected plain numbers, got 'ring'"),
+        ("task:ordinal", "order of 'disc', 'ring' cannot be read"),
+        ("size:continuous:mm:log", r"expected column\[:kind\[:unit\]\]"),
+    ],
+)
+def test_wrong_fields(table, field, reason):
+    with pytest.raises((ConfigError, MetadataError), match=reason):
+        fit_schema(table, [field])
+
+
+def test_wrong_settings(table):
+    with pytest.raises(ConfigError, match=r"scale: 'sise' is none of the fields.*'size'"):
+        fit_schema(table, ["size:continuous:mm"], scale={"sise": "log"})
+    with pytest.raises(MetadataError, match=r"field 'task': missing: .*got 'never'"):
+        fit_schema(table, ["task"], missing="never")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("task,split\na,val\n", "expected rows with split = 'train', got 'val'"),
+        ("task,split\n", "no rows at all"),
+        ("task,task\na,b\n", "names a column twice"),
+        ("task,split\na\n", "row 1 does not have 2 cells"),
+        ("task,split\na,train,b\n", "row 1 does not have 2 cells"),
+        ("task\n\udcff\n", "UTF-8"),
+    ],
+)
+def test_wrong_tables(tmp_path, content, reason):
+    path = tmp_path / "table.csv"
+    path.write_bytes(content.encode(errors="surrogateescape"))
+    with pytest.raises(DataError, match=f"table.csv: .*{reason}"):
+        fit_schema(path, ["task"])
+
+
+def test_an_absent_table(tmp_path):
+    with pytest.raises(DataError, match=r"absent.csv: expected a CSV table"):
+        fit_schema(tmp_path / "absent.csv", ["task"])
+
+
+@pytest.mark.parametrize(
+    ("cells", "field", "reason"),
+    [
+        (["5", "5.0"], "a:continuous:mm", "every value is 5"),
+        (["1;2", "1"], "a:vector", r"as many numbers in each row, got \[1, 2\]"),
+        (["", "unknown"], "a", "have no value at all"),
+    ],
+)
+def test_columns_that_tell_nothing(tmp_path, cells, field, reason):
+    path = tmp_path / "table.csv"
+    path.write_text("a,b\n" + "".join(f"{cell},x\n" for cell in cells))
+    with pytest.raises(MetadataError, match=reason):
+        fit_schema(path, [field])

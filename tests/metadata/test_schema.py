@@ -1,0 +1,225 @@
+import json
+import pickle
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from metaseg_monai.errors import MetadataError
+from metaseg_monai.metadata import (
+    Categorical,
+    Continuous,
+    MetadataSchema,
+    MetadataWarning,
+    MultiLabel,
+    Ordinal,
+    Vector,
+)
+
+KNOWN = {"provenance": "acquisition", "availability": "acquisition"}
+
+
+def every_kind(missing="error", **settings):
+    told = {**KNOWN, "missing": missing}
+    size = {"unit": "mm", "range": (1, 161), "out_of_range": "flag", **settings}
+    return MetadataSchema(
+        [
+            Categorical(name="task", values=("disc", "ring"), **told),
+            MultiLabel(name="stain", values=("DAPI", "actin"), **told),
+            Ordinal(name="grade", values=("I", "II", "III"), **told),
+            Continuous(name="size", **{**told, **size}),
+            Vector(name="texture", entries=2, **told),
+        ]
+    )
+
+
+RAW = {"task": "ring", "stain": ["actin"], "grade": "II", "size": 41.0, "texture": [3.0, 4.0]}
+
+
+def test_three_magnifications_and_six_lines_are_nine_entries():
+    schema = MetadataSchema(
+        [
+            Categorical(name="magnification", values=("10x", "20x", "40x"), **KNOWN),
+            Categorical(name="line", values=tuple("ABCDEF"), **KNOWN),
+        ]
+    )
+    assert schema.width == len(schema.entry_names) == 9
+    assert schema.slices == {"magnification": slice(0, 3), "line": slice(3, 9)}
+    vector = schema.encode({"line": "B", "magnification": "40x"})
+    assert vector.tolist() == [0, 0, 1, 0, 1, 0, 0, 0, 0]
+    assert schema.entry_names[4] == "line=B"
+
+
+def test_fields_are_concatenated_in_order():
+    vector = every_kind().encode(RAW)
+    assert vector.tolist() == [0, 1, 0, 1, 1, 1, 0, 0.25, 3, 4]
+    assert vector.dtype == np.float32
+    assert every_kind().decode(vector) == RAW
+
+
+def test_left_out_fields_are_unknown_where_the_policy_is():
+    schema = every_kind(missing="unknown")
+    assert np.array_equal(schema.encode({}), schema.unknown())
+    assert schema.decode(schema.unknown()) == dict.fromkeys(schema.names)
+    assert schema.unknown().sum() == 5
+    some = schema.unknown(["grade"])
+    assert some.nonzero()[0].tolist() == [schema.slices["grade"].stop - 1]
+
+
+def test_unknown_needs_the_policy():
+    with pytest.raises(MetadataError, match="'task' has no code for a missing value"):
+        every_kind().unknown()
+    with pytest.raises(MetadataError, match=r"'taks' is no field.*did you mean 'task'"):
+        every_kind("unknown").unknown(["taks"])
+
+
+def test_all_problems_of_a_case_in_one_message():
+    raw = {**RAW, "task": "dsic", "size": "41 mm", "taks": "disc"}
+    problems = every_kind().problems(raw, case="img_7")
+    assert len(problems) == 3
+    assert all(problem.startswith("case 'img_7', ") for problem in problems)
+    with pytest.raises(MetadataError) as caught:
+        every_kind().encode(raw, case="img_7")
+    assert str(caught.value) == "\n".join(problems)
+    assert "'taks' is no field" in problems[0]
+    assert "did you mean 'disc'?" in problems[1]
+    assert every_kind().problems(RAW) == []
+
+
+def test_a_missing_key_names_field_and_case():
+    raw = {name: value for name, value in RAW.items() if name != "grade"}
+    with pytest.raises(MetadataError, match=r"case 'img_7', field 'grade'.*got nothing"):
+        every_kind().encode(raw, case="img_7")
+
+
+def test_raw_metadata_is_a_mapping():
+    with pytest.raises(MetadataError, match="case 'a', metadata: expected values by field name"):
+        every_kind().encode("disc", case="a")
+
+
+def test_centimetres_are_flagged_with_case_field_and_value():
+    told = r"case 'img_7', field 'size'.*1 to 161, got 0.4.*; is it in cm\?"
+    with pytest.warns(MetadataWarning, match=told):
+        vector = every_kind().encode({**RAW, "size": 0.4}, case="img_7")
+    assert vector[7] == pytest.approx(-0.6 / 160)
+    assert len(every_kind().flags({**RAW, "size": 0.4})) == 1
+    assert every_kind().flags(RAW) == []
+    with pytest.raises(MetadataError, match=told):
+        every_kind(out_of_range="error").encode({**RAW, "size": 0.4}, case="img_7")
+
+
+RAWS = st.fixed_dictionaries(
+    {
+        "task": st.sampled_from([None, "disc", "ring", {"disc": 0.1, "ring": 0.9}]),
+        "stain": st.none() | st.lists(st.sampled_from(["DAPI", "actin"]), unique=True),
+        "grade": st.sampled_from([None, "I", "II", "III"]),
+        "size": st.none() | st.floats(1, 161),
+        "texture": st.none() | st.lists(st.floats(-9, 9, width=32), min_size=2, max_size=2),
+    }
+)
+
+
+@given(RAWS)
+def test_encode_inverts_decode(raw):
+    schema = every_kind("unknown")
+    vector = schema.encode(raw)
+    assert vector.shape == (schema.width,)
+    np.testing.assert_allclose(schema.encode(schema.decode(vector)), vector, atol=1e-6)
+
+
+@pytest.mark.parametrize("vector", [np.zeros(9), np.zeros((1, 10)), np.full(10, np.nan)])
+def test_decode_checks_the_vector(vector):
+    with pytest.raises(MetadataError, match="meta: expected 10 finite entries"):
+        every_kind().decode(vector)
+
+
+def test_json_round_trip(tmp_path):
+    schema = every_kind("unknown", range=(0.1, 1 / 3))
+    path = tmp_path / "deep" / "schema.json"
+    schema.save(path)
+    assert MetadataSchema.load(path) == schema
+    assert MetadataSchema.from_dict(json.loads(json.dumps(schema.to_dict()))) == schema
+    assert MetadataSchema(schema.to_dict()["fields"]) == schema
+    assert pickle.loads(pickle.dumps(schema)) == schema
+    assert [entry.name for entry in path.parent.iterdir()] == ["schema.json"]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("{", "Expecting property name"),
+        ("[]", r'expected \{"fields"'),
+        ('{"fields": {}}', r'expected \{"fields"'),
+        ('{"fields": []}', "one field or more"),
+        ('{"fields": [], "feilds": []}', r'expected \{"fields"'),
+        ('{"fields": [{"kind": "categoric", "name": "a"}]}', "field 1: .*'categoric'.*'ordinal'"),
+        ('{"fields": [{"name": "a"}]}', "field 1: .*'kind'"),
+        ('{"fields": [3]}', "field 1: "),
+        (
+            '{"fields": [{"kind": "vector", "name": "a", "entries": 2, "provenance": "acquisition",'
+            ' "availability": "now"}]}',
+            "field 1: field 'a': availability: .*got 'now'",
+        ),
+    ],
+)
+def test_a_broken_file_names_itself_and_the_field(tmp_path, content, reason):
+    path = tmp_path / "schema.json"
+    path.write_text(content)
+    with pytest.raises(MetadataError, match=f"schema.json: not a metadata schema: .*{reason}"):
+        MetadataSchema.load(path)
+
+
+def test_an_absent_file_names_itself(tmp_path):
+    with pytest.raises(MetadataError, match=r"absent.json: .*fit-schema"):
+        MetadataSchema.load(tmp_path / "absent.json")
+
+
+def test_field_names_are_distinct():
+    task = Categorical(name="task", values=("a",), **KNOWN)
+    with pytest.raises(MetadataError, match="'task' more than once"):
+        MetadataSchema([task, task])
+
+
+def test_difference_and_digest():
+    schema, other = every_kind(), every_kind(range=(1, 100))
+    assert schema.difference(every_kind()) == []
+    assert schema.digest == every_kind().digest
+    assert schema.difference(other) == [
+        "field 'size': range is [1.0, 161.0] in this one, [1.0, 100.0] in the other"
+    ]
+    assert schema.digest != other.digest
+    backwards = MetadataSchema(schema.fields[::-1])
+    assert schema.digest != backwards.digest
+    assert "order of the fields is task, stain" in schema.difference(backwards)[0]
+    fewer = MetadataSchema(schema.fields[1:])
+    assert schema.difference(fewer) == ["field 'task' is only in this one"]
+    assert fewer.difference(schema) == ["field 'task' is only in the other"]
+    renamed = MetadataSchema([Ordinal(name="task", values=("disc", "ring"), **KNOWN)])
+    assert "field 'task' is ordinal in this one, categorical" in renamed.difference(schema)[-1]
+
+
+def test_a_description_changes_nothing_but_equality():
+    task = {"name": "task", "values": ("a", "b"), **KNOWN}
+    schema = MetadataSchema([Categorical(**task)])
+    told = MetadataSchema([Categorical(**task, description="what is drawn")])
+    assert schema.digest == told.digest
+    assert schema.difference(told) == []
+    assert schema != told
+    assert hash(schema) == hash(MetadataSchema([Categorical(**task)]))
+
+
+def test_availability():
+    def known(availability):
+        told = {"provenance": "clinical prior", "availability": availability}
+        return MetadataSchema([Vector(name="score", entries=1, **told)])
+
+    known("pre-operative").check_availability()
+    known("post-operative").check_availability("post-operative")
+    known("post-operative").check_availability(force=True)
+    with pytest.raises(MetadataError, match=r"known only later: 'score' \(post-operative\)"):
+        known("post-operative").check_availability()
+    with pytest.raises(MetadataError, match=r"'score' \(pre-operative\)"):
+        known("pre-operative").check_availability("acquisition")
+    with pytest.raises(MetadataError, match="did you mean 'pre-operative'"):
+        known("pre-operative").check_availability("preoperative")

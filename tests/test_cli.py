@@ -1,0 +1,164 @@
+"""The commands as a user types them; heavy work has its own tests in tests/bundles."""
+
+import json
+import logging
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+from metaseg_monai.__main__ import main
+
+BUNDLE = Path(__file__).resolve().parents[1] / "bundles" / "synthetic_shapes_segmentation"
+COMMANDS = ["demo", "check", "fit-schema", "train", "evaluate", "predict", "compare", "report"]
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+
+
+def forget_closed_streams():
+    """Loggers that MONAI set up in an earlier test write to that test's captured stream."""
+    for logger in [logging.root, *logging.root.manager.loggerDict.values()]:
+        for handler in list(getattr(logger, "handlers", [])):
+            if getattr(getattr(handler, "stream", None), "closed", False):
+                logger.removeHandler(handler)
+
+
+@pytest.fixture
+def metaseg(monkeypatch, capsys):
+    """Run a command in this process; return exit status, stdout, stderr."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["metaseg_monai", *map(str, arguments)])
+        forget_closed_streams()
+        try:
+            main()
+            status = 0
+        except SystemExit as stop:
+            status = stop.code
+        out, err = capsys.readouterr()
+        return status, out, err
+
+    return call
+
+
+@pytest.fixture
+def refused(metaseg):
+    """Run a command that must fail with one clear message."""
+
+    def call(*arguments):
+        status, _, err = metaseg(*arguments)
+        assert status == 2
+        assert "Traceback" not in err
+        return err[err.rindex("error: ") :]
+
+    return call
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    """A copy of the bundle, so that nothing is written into the repository."""
+    ignored = shutil.ignore_patterns("data", "models", "eval")
+    return shutil.copytree(BUNDLE, tmp_path / BUNDLE.name, ignore=ignored)
+
+
+def tiny(*names):
+    facts = json.loads((BUNDLE / "configs/facts.json").read_text())["tiny"]
+    chosen = {k: v for k, v in facts.items() if not names or k in names}
+    return [part for key, value in chosen.items() for part in (f"--{key}", json.dumps(value))]
+
+
+def test_help_needs_nothing_heavy():
+    heavy = "{'torch', 'monai', 'numpy', 'pandas', 'matplotlib'}"
+    code = f"import sys, metaseg_monai.__main__; print({heavy} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, "generate synthetic-shapes"])
+def test_every_command_has_help_with_an_example(metaseg, command):
+    status, out, err = metaseg(*command.split(), "--help")
+    assert status == 0
+    assert f"python -m metaseg_monai {command}" in out + err
+
+
+def test_generate_then_check(metaseg, tmp_path):
+    sizes = ["--train", 12, "--val", 6, "--test", 6, "--size", 32]
+    status, out, _ = metaseg("generate", "synthetic-shapes", "--output", tmp_path / "d", *sizes)
+    assert status == 0
+    assert out.strip() == str(tmp_path / "d" / "table.csv")
+    schema = BUNDLE / "configs" / "schema.json"
+    status, out, _ = metaseg("check", tmp_path / "d", "--schema", schema)
+    assert status == 0
+    assert "no problems found" in out
+
+
+def test_check_reports_every_problem(metaseg, refused, tmp_path):
+    sizes = ["--train", 6, "--val", 0, "--test", 0, "--size", 32]
+    metaseg("generate", "synthetic-shapes", "--output", tmp_path / "d", *sizes)
+    table = tmp_path / "d" / "table.csv"
+    table.write_text(table.read_text().replace("disc", "disk").replace("ring", "rings"))
+    message = refused("check", table, "--schema", BUNDLE / "configs" / "schema.json")
+    assert "2 problem(s)" in message
+    assert "'disc'" in message
+    assert "'ring'" in message
+
+
+def test_misspelt_override_is_refused_before_anything_runs(refused, bundle):
+    assert "did you mean epochs" in refused("train", bundle, "--epoch", 1)
+    assert not (bundle / "data").exists()
+
+
+def test_unknown_bundle_lists_the_known(refused, monkeypatch):
+    monkeypatch.chdir(BUNDLE.parents[1])
+    assert BUNDLE.name in refused("train", "synthetic_shape")
+
+
+def test_a_refusal_inside_a_workflow_is_one_message(refused, bundle, tmp_path):
+    message = refused("train", bundle, "--dataset_dir", tmp_path / "nothing", *tiny())
+    assert "nothing" in message
+    assert "generate synthetic-shapes" in message
+
+
+def test_predict_needs_weights_and_metadata(refused, bundle, tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", np.eye(40, dtype=np.uint8))
+    arguments = ["predict", bundle, tmp_path / "a.tif", tmp_path / "out"]
+    assert "run training" in refused(*arguments, "--meta", "task=disc")
+    assert "--meta" in refused(*arguments)
+    assert "disc" in refused(*arguments, "--meta", "task=disk")
+    assert "field=value" in refused(*arguments, "--meta", "disc")
+    assert not (tmp_path / "out").exists()
+
+
+def test_train_evaluate_predict_report(metaseg, bundle, tmp_path):
+    run = tmp_path / "runs" / "sme"
+    assert metaseg("train", bundle, "--output_dir", run, *tiny())[0] == 0
+    assert metaseg("evaluate", bundle, "--output_dir", run, *tiny())[0] == 0
+    status, out, _ = metaseg("report", tmp_path / "runs")
+    assert status == 0
+    assert out.strip() == f"report: {tmp_path / 'runs' / 'report.html'}"
+
+    folder = tmp_path / "images"
+    folder.mkdir()
+    tifffile.imwrite(folder / "a.tif", np.eye(20, 30, dtype=np.uint8))  # smaller than the window
+    settings = ["--ckpt_path", run / "model.pt", *tiny("roi_size", "channels", "levels")]
+    status, _, err = metaseg(
+        "predict", bundle, folder, tmp_path / "out", "--meta", "task=disc", *settings
+    )
+    assert status == 0, err
+    assert tifffile.imread(tmp_path / "out" / "a.tif").shape == (20, 30)
+
+
+def test_weights_of_another_variant_are_refused(metaseg, refused, bundle, tmp_path):
+    assert metaseg("train", bundle, "--output_dir", tmp_path / "r", *tiny())[0] == 0
+    arguments = ["evaluate", bundle, "--output_dir", tmp_path / "r", "--variant", "me", *tiny()]
+    message = refused(*arguments)
+    assert "variant" in message
+    assert "sme" in message
+
+
+def test_report_without_runs(refused, tmp_path):
+    assert "counts.csv" in refused("report", tmp_path)

@@ -1,0 +1,31 @@
+import pytest
+
+from metaseg_monai.files import replacing, sweep_temporaries
+
+
+def test_the_old_file_survives_a_failure_and_nothing_else_is_left(tmp_path):
+    path = tmp_path / "a.nii.gz"
+    path.write_text("old")
+
+    def write_half():
+        with replacing(path) as part:
+            assert part.name.endswith(".nii.gz")
+            part.write_text("half")
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="full"):
+        write_half()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_sweep_removes_only_what_was_left_for_this_file(tmp_path):
+    path, other = tmp_path / "a.txt", tmp_path / "b.txt"
+    with replacing(path) as part:
+        part.write_text("new")
+        left = part.with_name(part.name.replace(".part-", ".part-killed"))
+        left.write_text("half")
+    other.write_text("kept")
+    assert sweep_temporaries(other) == []
+    assert sweep_temporaries(path) == [left]
+    assert sorted(tmp_path.iterdir()) == [path, other]
