@@ -14,6 +14,7 @@ class Generate:
         test: int = 120,
         size: int = 64,
         seed: int = 0,
+        overlap: float = 0.1,
     ) -> str:
         """Write images of six shapes, masks of one of them, and table.csv (thesis 4.6).
 
@@ -27,10 +28,11 @@ class Generate:
             test: number of test images.
             size: side of the square images in pixels, at least 32.
             seed: the same seed gives the same bytes.
+            overlap: largest part of a shape that another may cover; 1 for no limit.
         """
         from metaseg_monai.data import generate_synthetic_shapes
 
-        return str(generate_synthetic_shapes(output, train, val, test, size, seed))
+        return str(generate_synthetic_shapes(output, train, val, test, size, seed, overlap))
 
 
 class Commands:

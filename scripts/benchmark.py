@@ -172,10 +172,8 @@ def _inference(
 
     def step() -> None:
         network.eval()
-        with (
-            torch.inference_mode(),
-            torch.autocast(image.device.type, torch.bfloat16, enabled=half),
-        ):
+        autocast = torch.autocast(image.device.type, torch.bfloat16, enabled=half)
+        with torch.inference_mode(), autocast:
             network(image, meta)
 
     return step
@@ -211,13 +209,8 @@ def _row(
     pairs = zip(seconds[variant], seconds["none"], strict=True)
     ratios = [gated / without for gated, without in pairs]
     quartiles = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else [ratios[0]] * 3
-    device, dtype, layout, image, step = settings
     return Row(
-        device=device,
-        dtype=dtype,
-        layout=layout,
-        image=image,
-        step=step,
+        *settings,
         variant=variant,
         ratio=statistics.median(ratios),
         first_quartile=quartiles[0],

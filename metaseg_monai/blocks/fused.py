@@ -4,8 +4,10 @@ In training the price of a gate is neither its weights nor its products but its 
 pixels and, above all, the image-sized tensors that it allocates. Written out in plain operations
 a gate makes two in the forward pass and three in the backward pass. Here
 
-- the mean is a sum over the pixels in their own type (accumulated in float32), then divided;
-  `mean` on a CPU first converts a bfloat16 image to a float32 one;
+- the mean is a sum in the image's own type (accumulated in float32), then divided: on a CPU,
+  `mean` first makes a float32 copy of a bfloat16 image. For large channels-last images the sum is
+  a matrix product with a row of ones: `sum` shares out the channels among the cores, so that each
+  core reads the pixels that another one has just written;
 - the gradient of the scale, sum(g * x), is formed in the tensor that then takes dx;
 - a scale-only gate after a ReLU works in place: since sigmoid > 0, its output y = relu(x) * s
   still tells where x was positive, and sum(g * relu(x)) = sum(g * y) / s.
@@ -18,6 +20,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+MANY_PIXELS = 128 * 128  # from here on the matrix product was the faster sum on two cores
 
 Excite = Callable[[Tensor, Tensor], tuple[Tensor, Tensor | None]]
 
@@ -170,4 +174,8 @@ def _pixel_sum(pixels: Tensor, axis: int) -> Tensor:
     """Sum over the pixels: (B, C)."""
     if pixels.dtype == torch.float16:  # overflows at 65504
         return pixels.sum(axis, dtype=torch.float32)
+    if axis == 1 and pixels.device.type == "cpu" and pixels.shape[1] >= MANY_PIXELS:
+        ones = pixels.new_ones((pixels.shape[0], 1, pixels.shape[1]))
+        with torch.autocast("cpu", enabled=False):  # it would round a float32 image to bfloat16
+            return torch.bmm(ones, pixels).squeeze(1)
     return pixels.sum(axis)

@@ -28,7 +28,8 @@ class Shape(NamedTuple):
         thesis_name: the thesis' class name.
         zoom: factor on the drawn size.
         target: pixels of the shape's mask, from row and column offsets to the centre and a size.
-        every_other: only pixels with both indices odd are seen; the target is the whole shape.
+        every_other: only pixels with both indices odd are seen, counted from 1 in the box; the
+            target is the whole box.
     """
 
     thesis_name: str
@@ -47,12 +48,20 @@ def _box(rows: np.ndarray, columns: np.ndarray, size: float) -> np.ndarray:
     return _within(rows, width) & _within(columns, width)
 
 
+def _mesh_box(rows: np.ndarray, columns: np.ndarray, size: float) -> np.ndarray:
+    """A box that begins and ends with a pixel that is seen, so that the image tells its extent."""
+    half = max(1, round((size - 1) / 2))
+    return (abs(rows) <= half) & (abs(columns) <= half)
+
+
 def _triangle(rows: np.ndarray, columns: np.ndarray, size: float) -> np.ndarray:
     return _box(rows, columns, size) & (columns <= rows)
 
 
 def _disc(rows: np.ndarray, columns: np.ndarray, size: float) -> np.ndarray:
-    return np.hypot(rows, columns) < size
+    radius = max(size, 2.01)  # smaller, it would be a square of nine pixels
+    corner = abs(rows) + abs(columns) >= 1.35 * radius  # of a square, too, near a radius of 2.9
+    return (np.hypot(rows, columns) < radius) & ~corner
 
 
 def _ring(rows: np.ndarray, columns: np.ndarray, size: float) -> np.ndarray:
@@ -72,21 +81,41 @@ SHAPES = MappingProxyType(
         "triangle": Shape("TRIANG", 1.0, _triangle),
         "ring": Shape("CIRCLE", 0.7, _ring),
         "disc": Shape("FCIRCL", 0.5, _disc),
-        "mesh_square": Shape("MSQUAR", 1.0, _box, every_other=True),
+        "mesh_square": Shape("MSQUAR", 1.0, _mesh_box, every_other=True),
         "square": Shape("SQUARE", 0.8, _box),
         "cross": Shape("CROSS", 1.2, _cross),
     }
 )
 
 
-def draw_placements(random: np.random.Generator, side: int) -> dict[str, Placement]:
-    """Draw where each of the six shapes lies in an image of `side` x `side` pixels."""
-    placements = {}
+def draw_placements(
+    random: np.random.Generator, side: int, overlap: float = 1.0
+) -> dict[str, Placement]:
+    """Draw where each of the six shapes lies in an image of `side` x `side` pixels.
+
+    Args:
+        random: the stream to draw from.
+        side: of the image in pixels.
+        overlap: a placement is drawn again while it and an earlier shape share more than this
+            part of the smaller one's pixels; 1 never draws again.
+    """
+    placements: dict[str, Placement] = {}
+    targets: list[np.ndarray] = []
     for name, shape in SHAPES.items():
-        row, column = (int(place * side) for place in random.uniform(*PLACE_RANGE, size=2))
-        size = random.uniform(*SIZE_RANGE) * side * shape.zoom
-        placements[name] = Placement(row, column, float(size))
+        while True:
+            row, column = (int(place * side) for place in random.uniform(*PLACE_RANGE, size=2))
+            size = random.uniform(*SIZE_RANGE) * side * shape.zoom
+            placement = Placement(row, column, float(size))
+            target = shape_target(name, placement, side)
+            if all(_shared(target, other) <= overlap for other in targets):
+                break
+        placements[name] = placement
+        targets.append(target)
     return placements
+
+
+def _shared(first: np.ndarray, second: np.ndarray) -> float:
+    return float((first & second).sum() / min(first.sum(), second.sum()))
 
 
 def shape_target(name: str, placement: Placement, side: int) -> np.ndarray:
@@ -106,7 +135,8 @@ def draw_image(placements: dict[str, Placement], side: int) -> np.ndarray:
         seen = shape_target(name, placement, side)
         if SHAPES[name].every_other:
             both_odd = np.zeros_like(seen)
-            both_odd[1::2, 1::2] = True
+            first_row, first_column = seen.any(1).argmax(), seen.any(0).argmax()
+            both_odd[first_row::2, first_column::2] = True
             seen = seen & both_odd
         canvas |= seen
     return canvas

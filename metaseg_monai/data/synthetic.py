@@ -39,6 +39,7 @@ def generate_synthetic_shapes(
     test: int = 120,
     size: int = 64,
     seed: int = 0,
+    overlap: float = 0.1,
 ) -> Path:
     """Write images that all hold six shapes, each with the mask of the one its task names.
 
@@ -53,6 +54,8 @@ def generate_synthetic_shapes(
         test: number of test images.
         size: side of an image in pixels, at least 32.
         seed: of the one random stream per image.
+        overlap: largest part of a shape that another one may cover, 0 to 1. At 1 about one shape
+            in six is touched and some are hidden, which no network can undo.
 
     Returns:
         The path of the table.
@@ -62,7 +65,7 @@ def generate_synthetic_shapes(
             all counts are 0.
     """
     output = Path(output)
-    settings = _settings(train, val, test, size, seed)
+    settings = _settings(train, val, test, size, seed, overlap)
     if output.exists() and not _is_empty_folder(output):
         raise DataError(f"{output}: not empty; give another folder, or remove it first")
     if not _write_folder(output, settings):
@@ -80,6 +83,7 @@ def synthetic_table(
     test: int = 120,
     size: int = 64,
     seed: int = 0,
+    overlap: float = 0.1,
 ) -> CaseTable:
     """The table of a bundle whose data are generated: made once, read ever after (contract 16).
 
@@ -96,6 +100,7 @@ def synthetic_table(
         test: number of test images.
         size: side of an image in pixels.
         seed: of the images.
+        overlap: see `generate_synthetic_shapes`.
 
     Raises:
         DataError: another folder is missing or empty, the default folder holds data generated
@@ -103,7 +108,7 @@ def synthetic_table(
     """
     folder, default = Path(dataset_dir), Path(default_dir)
     is_default = folder.resolve() == default.resolve()
-    settings = _settings(train, val, test, size, seed)
+    settings = _settings(train, val, test, size, seed, overlap)
     if not folder.exists() or _is_empty_folder(folder):  # files in it are the user's
         if not is_default:
             raise DataError(
@@ -118,7 +123,9 @@ def synthetic_table(
     return read_table(folder, schema, columns)
 
 
-def _settings(train: int, val: int, test: int, size: int, seed: int) -> dict[str, int]:
+def _settings(
+    train: int, val: int, test: int, size: int, seed: int, overlap: float
+) -> dict[str, Any]:
     settings = {"train": train, "val": val, "test": test, "size": size, "seed": seed}
     for name, value in settings.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
@@ -127,7 +134,9 @@ def _settings(train: int, val: int, test: int, size: int, seed: int) -> dict[str
         raise DataError(f"size={size}: shapes need at least {SMALLEST_SIDE} pixels a side")
     if train + val + test == 0:
         raise DataError("train, val and test are all 0; ask for at least one image")
-    return settings
+    if isinstance(overlap, bool) or not isinstance(overlap, int | float) or not 0 <= overlap <= 1:
+        raise DataError(f"overlap={overlap!r}: expected a number from 0 to 1")
+    return {**settings, "overlap": float(overlap)}
 
 
 def _is_empty_folder(path: Path) -> bool:
@@ -137,7 +146,7 @@ def _is_empty_folder(path: Path) -> bool:
         return False
 
 
-def _check_settings(folder: Path, asked: dict[str, int]) -> None:
+def _check_settings(folder: Path, asked: dict[str, Any]) -> None:
     """Refuse generated data that are not those asked for; a folder made by hand passes."""
     record = folder / SETTINGS_FILE
     if record.is_file():
@@ -154,7 +163,7 @@ def _check_settings(folder: Path, asked: dict[str, int]) -> None:
             )
 
 
-def _write_folder(output: Path, settings: dict[str, int]) -> bool:
+def _write_folder(output: Path, settings: dict[str, Any]) -> bool:
     """Write everything beside `output`, then rename; False where another was there first."""
     output.parent.mkdir(parents=True, exist_ok=True)
     partial = output.with_name(f".partial-{uuid.uuid4().hex}-{output.name}")
@@ -173,7 +182,7 @@ def _write_folder(output: Path, settings: dict[str, int]) -> bool:
     return True
 
 
-def _write_shapes(folder: Path, settings: dict[str, int]) -> None:
+def _write_shapes(folder: Path, settings: dict[str, Any]) -> None:
     size, seed = settings["size"], settings["seed"]
     (folder / "images").mkdir(parents=True)
     (folder / "labels").mkdir()
@@ -183,7 +192,8 @@ def _write_shapes(folder: Path, settings: dict[str, int]) -> None:
         for stream, split in enumerate(SPLITS):
             tasks = balanced_tasks(np.random.default_rng([seed, stream]), settings[split])
             for number, task in enumerate(tasks):
-                placements = draw_placements(np.random.default_rng([seed, stream, number]), size)
+                random = np.random.default_rng([seed, stream, number])
+                placements = draw_placements(random, size, settings["overlap"])
                 name = f"{split}_{number:05d}"
                 image, label = f"images/{name}.tif", f"labels/{name}.tif"
                 _write_tiff(folder / image, draw_image(placements, size) * np.uint8(255))

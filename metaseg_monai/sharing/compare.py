@@ -9,6 +9,7 @@ from typing import Any
 from metaseg_monai.errors import ConfigError
 from metaseg_monai.evaluation.report import write_report
 from metaseg_monai.sharing.locate import resolve_bundle
+from metaseg_monai.sharing.overrides import check_overrides, load_config
 from metaseg_monai.sharing.run import run_bundle
 
 logger = logging.getLogger(__name__)
@@ -34,17 +35,16 @@ def compare(
         ConfigError: for unknown overrides.
     """
     folder, root = Path(output).resolve(), resolve_bundle(bundle)
+    configs = [root / "configs" / name for name in ("train.json", "evaluate.json")]
+    check_overrides(configs, settings)
+    only_testing = load_config(configs).keys() - load_config(configs[:1]).keys()
     started = time.monotonic()
     for number, variant in enumerate(variants):
-        logger.warning(
-            "%s (%d of %d)%s",
-            variant,
-            number + 1,
-            len(variants),
-            _left(started, number, len(variants)),
-        )
+        left = _left(started, number, len(variants))
+        logger.warning("%s (%d of %d)%s", variant, number + 1, len(variants), left)
         overrides = {**settings, "variant": variant, "output_dir": str(folder / variant)}
-        run_bundle(root, ["train.json"], {**overrides, "resume": True})
+        train = {key: value for key, value in overrides.items() if key not in only_testing}
+        run_bundle(root, ["train.json"], {**train, "resume": True})
         run_bundle(root, ["train.json", "evaluate.json"], overrides)
     return write_report({name: folder / name for name in variants}, folder, _title(root.name))
 

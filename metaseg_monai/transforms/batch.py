@@ -16,15 +16,16 @@ class KeepForBatchd(Transform):
 
     Tensors lose their MONAI metadata: every operation of a network on a MetaTensor costs a detour
     through Python, and affines of several cases do not belong in one batch. The path of the image
-    is kept as ``file``, from which the geometry can be read again.
+    is kept as ``file``, from which the geometry can be read again. It may stand twice: before a
+    cache, whose copies are then cheap, and at the end of the random transforms.
     """
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return ``image`` (C, *S), ``label`` (1, *S) and ``meta`` (M,) if present, and names."""
         image = data["image"]
-        file = image.meta.get("filename_or_obj", "") if isinstance(image, MetaTensor) else ""
         item: dict[Hashable, Any] = {key: data[key] for key in NAMES if key in data}
-        item["file"] = str(file)
+        if "file" not in item:
+            item["file"] = str(image.meta["filename_or_obj"])
         for key in TENSORS:
             if key in data:
                 value = data[key]

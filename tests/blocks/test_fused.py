@@ -104,6 +104,23 @@ def test_gradient_in_double(variant, width, shift, spatial_dims, channels_last, 
     assert torch.autograd.gradcheck(run, arguments, fast_mode=True)
 
 
+@pytest.mark.parametrize("autocast", [False, True])
+def test_large_images_are_summed_by_a_matrix_product_in_their_own_type(autocast):
+    gate, plain = pair_of_gates("sme", 3, False, 2, rectify=True, dtype=torch.float32)
+    x = torch.rand(2, 8, 128, 129).contiguous(memory_format=torch.channels_last).requires_grad_()
+    meta = torch.rand(2, 3)
+    weight = torch.rand_like(x)
+    found = []
+    for some_gate in (gate, plain):
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            y = some_gate(x * 1, meta)
+        assert y.dtype == torch.float32
+        found.append([y, *torch.autograd.grad((y * weight).sum(), [x, *some_gate.parameters()])])
+    tolerance = {"rtol": 0.02, "atol": 1e-3} if autocast else {"rtol": 1e-4, "atol": 1e-5}
+    for fused, reference in zip(*found, strict=True):
+        torch.testing.assert_close(fused, reference, **tolerance)
+
+
 def test_a_gradient_in_another_layout_is_taken():
     gate, plain = pair_of_gates("sme", 3, False, 2, rectify=True)
     x, meta = inputs(3, 2, channels_last=True)
