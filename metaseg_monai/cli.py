@@ -54,7 +54,7 @@ class Commands:
             python -m metaseg_monai demo --output runs/demo
 
         Args:
-            output: folder for data, runs and report.
+            output: folder for the runs and the report; the data go into the bundle's folder.
             variants: comma-separated variants to train.
             seed: of the training; the data always have seed 0.
             overrides: settings of the bundle, such as --epochs 2.

@@ -14,10 +14,15 @@ source "$(dirname "${BASH_SOURCE[0]}")/environment.sh" ""
 arguments=()
 while [ $# -gt 0 ]; do
     case "$1" in
-    --output)
-        [ $# -gt 1 ] || fail "--output needs a folder"
-        arguments+=(--output "$(cd "$here" && realpath -m "$2")")
-        shift 2
+    --output | --output=*)
+        if [ "$1" = --output ]; then
+            [ $# -gt 1 ] || fail "--output needs a folder"
+            shift
+        fi
+        folder="${1#--output=}"
+        case "$folder" in /*) ;; *) folder="$here/$folder" ;; esac
+        arguments+=(--output "$folder")
+        shift
         ;;
     *)
         arguments+=("$1")
@@ -25,4 +30,4 @@ while [ $# -gt 0 ]; do
         ;;
     esac
 done
-exec python -m metaseg_monai demo "${arguments[@]}"
+exec python -m metaseg_monai demo ${arguments[@]+"${arguments[@]}"}

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import tifffile
 
@@ -145,6 +146,9 @@ def test_train_evaluate_predict_report(metaseg, bundle, tmp_path):
     folder.mkdir()
     tifffile.imwrite(folder / "a.tif", np.eye(20, 30, dtype=np.uint8))  # smaller than the window
     settings = ["--ckpt_path", run / "model.pt", *tiny("roi_size", "channels", "levels")]
+    inside = metaseg("predict", bundle, folder, folder / "masks", "--meta", "task=disc", *settings)
+    assert inside[0] == 2
+    assert "lies in the folder of the images" in inside[2]
     status, _, err = metaseg(
         "predict", bundle, folder, tmp_path / "out", "--meta", "task=disc", *settings
     )
@@ -158,6 +162,75 @@ def test_weights_of_another_variant_are_refused(metaseg, refused, bundle, tmp_pa
     message = refused(*arguments)
     assert "variant" in message
     assert "sme" in message
+
+
+def test_a_dummy_is_tested_with_zeros_only(metaseg, bundle, tmp_path):
+    run = ["--variant", "sme-dummy", "--output_dir", tmp_path / "r", *tiny()]
+    assert metaseg("train", bundle, *run)[0] == 0
+    assert metaseg("evaluate", bundle, *run)[0] == 0
+    assert set(pd.read_csv(tmp_path / "r" / "counts.csv")["mode"]) == {"normal"}
+
+
+def test_a_network_without_metadata_predicts_without_metadata(metaseg, bundle, tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", np.eye(40, dtype=np.uint8))
+    run = tmp_path / "r"
+    assert metaseg("train", bundle, "--variant", "se", "--output_dir", run, *tiny())[0] == 0
+    settings = ["--variant", "se", "--ckpt_path", run / "model.pt"]
+    settings += tiny("roi_size", "channels", "levels")
+    assert metaseg("predict", bundle, tmp_path / "a.tif", tmp_path / "out", *settings)[0] == 0
+    assert (tmp_path / "out" / "a.tif").is_file()
+
+
+def test_a_run_goes_on_only_under_its_settings(metaseg, refused, bundle, tmp_path):
+    run = ["--output_dir", tmp_path / "r", *tiny()]
+    assert metaseg("train", bundle, *run)[0] == 0
+    for name, value in [("intensity_range", "[0,300]"), ("pad_size", "[40,40]"), ("seed", 1)]:
+        message = refused("train", bundle, *run, f"--{name}", value, "--resume", "true")
+        assert name in message
+    scaled = refused("evaluate", bundle, *run, "--intensity_range", "[0,300]")
+    assert "intensity_range" in scaled
+
+
+def test_unknown_metadata_needs_a_network_trained_for_it(metaseg, refused, bundle, tmp_path):
+    content = json.loads((BUNDLE / "configs/schema.json").read_text())
+    content["fields"][0]["missing"] = "unknown"
+    (tmp_path / "schema.json").write_text(json.dumps(content))
+    tifffile.imwrite(tmp_path / "a.tif", np.eye(40, dtype=np.uint8))
+    schema = ["--schema_file", tmp_path / "schema.json"]
+    small = tiny("roi_size", "channels", "levels")
+    for dropout, name in [(0.0, "never"), (0.5, "often")]:
+        run = ["--output_dir", tmp_path / name, "--metadata_dropout", dropout, *schema, *tiny()]
+        assert metaseg("train", bundle, *run)[0] == 0
+    image = ["predict", bundle, tmp_path / "a.tif", tmp_path / "out", *schema, *small]
+    message = refused(*image, "--ckpt_path", tmp_path / "never" / "model.pt")
+    assert "trained without metadata dropout" in message
+    often = ["--ckpt_path", tmp_path / "often" / "model.pt", "--metadata_dropout", 0.5]
+    assert metaseg(*image, *often)[0] == 0
+
+
+def test_images_that_do_not_fit_are_refused_by_name(metaseg, refused, bundle, tmp_path):
+    assert metaseg("train", bundle, "--output_dir", tmp_path / "r", *tiny())[0] == 0
+    settings = ["--ckpt_path", tmp_path / "r" / "model.pt", "--meta", "task=disc"]
+    settings += tiny("roi_size", "channels", "levels")
+    tifffile.imwrite(tmp_path / "rgb.tif", np.zeros((40, 40, 3), np.uint8), photometric="rgb")
+    message = refused("predict", bundle, tmp_path / "rgb.tif", tmp_path / "out", *settings)
+    assert "'rgb'" in message
+    assert "channel_conversion" in message
+    tifffile.imwrite(tmp_path / "deep.tif", np.eye(40, dtype=np.uint16) * 4000)
+    message = refused("predict", bundle, tmp_path / "deep.tif", tmp_path / "out", *settings)
+    assert "'deep'" in message
+    assert "intensity_range" in message
+
+
+def test_a_training_that_never_validates_is_refused(refused, bundle, tmp_path):
+    arguments = ["--val_interval", 5, "--output_dir", tmp_path / "r", *tiny()]
+    assert "val_interval" in refused("train", bundle, *arguments)
+
+
+def test_compare_refuses_unknown_variants_before_training(refused, bundle, tmp_path):
+    arguments = ["--variants", "se,smee", "--output", tmp_path / "o", *tiny()]
+    assert "smee" in refused("compare", bundle, *arguments)
+    assert not (tmp_path / "o").exists()
 
 
 def test_report_without_runs(refused, tmp_path):

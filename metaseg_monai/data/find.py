@@ -45,7 +45,8 @@ def find_cases(
     if source.suffix.lower() == ".csv" or (source / columns.table).is_file():
         table, problems = scan_table(source, schema, columns, metadata, inference=True)
         refuse(table.path, problems)
-        return list(table.rows)
+        unneeded = ("label", "label_values")
+        return [{k: v for k, v in row.items() if k not in unneeded} for row in table.rows]
     return _items_of(source, _images_in(source, columns), schema, dict(metadata or {}))
 
 

@@ -119,17 +119,17 @@ def _make_row(
     label = None
     if columns.label is not None and cells.get(columns.label):
         label = _relative(cells[columns.label], columns.label, problems)
-    group = cells.get(columns.group, "") if columns.group is not None else images[0]
+    group = cells.get(columns.group, "").strip() if columns.group is not None else images[0]
     split = None
     if columns.split in cells:
-        given = cells[columns.split]
+        given = cells[columns.split].strip()
         split = columns.split_names.get(given, given)
         if split not in SPLITS:
             problems.append(
                 f"column {columns.split!r}: unknown split {given!r}, expected "
                 f"{', '.join(SPLITS)} or a name in the column map's split_names"
             )
-    case = cells[columns.case] if columns.case is not None else ""
+    case = cells[columns.case].strip() if columns.case is not None else ""
     if columns.case is not None and not re.fullmatch(r"[^/\\]*[^/\\.][^/\\]*", case):
         problems.append(
             f"column {columns.case!r}: {case!r} cannot name a file; expected text without slashes"

@@ -1,5 +1,7 @@
 """A table of cases: one row is one image x one task (contract 7)."""
 
+import hashlib
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
@@ -49,6 +51,12 @@ class CaseTable:
                 f"{', '.join(self.splits) or 'no splits'}"
             )
         return items
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what the rows say (not of the files, nor of the folder they lie in)."""
+        rows = [{k: v for k, v in row.items() if k not in ("image", "label")} for row in self.rows]
+        return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
 
     def summary(self) -> str:
         """One line a split: cases, images, groups, and how often each metadata value occurs.

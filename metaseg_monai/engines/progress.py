@@ -1,5 +1,6 @@
 """How far a run is, and how long it will still take."""
 
+import sys
 from typing import Any, TextIO
 
 from ignite.engine import Engine, Events
@@ -56,6 +57,7 @@ class RunProgress:
             desc=self.title,
             unit="step",
             smoothing=0,
+            mininterval=0.2 if (self.file or sys.stderr).isatty() else 20,  # a log file stays short
             dynamic_ncols=True,
             file=self.file,
         )

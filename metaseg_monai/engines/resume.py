@@ -14,6 +14,7 @@ from metaseg_monai.engines.checkpoints import read_checkpoint, write_checkpoint
 from metaseg_monai.engines.differences import differences
 from metaseg_monai.engines.order import EpochBatchSampler
 from metaseg_monai.engines.randomness import random_states, restore_random_states
+from metaseg_monai.engines.weights import BestWeights
 from metaseg_monai.errors import CheckpointError, ConfigError
 from metaseg_monai.files import sweep_temporaries
 
@@ -136,6 +137,10 @@ class RunCheckpoint:
         if self.resume:
             engine.logger.info(f"No checkpoint at {self.path}: the run starts at the beginning.")
         self._save(engine, settings)  # in the place of a finished run
+        if processes.rank() == 0:
+            for value in self.objects.values():
+                if isinstance(value, BestWeights):
+                    value.start_anew()
 
     def _restore(self, engine: Engine, stored: dict[str, Any], settings: dict[str, Any]) -> None:
         if lines := differences(stored["settings"], settings):

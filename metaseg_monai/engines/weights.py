@@ -26,6 +26,14 @@ def _schema_text(schema: Any) -> str | None:
         raise ConfigError(f"The metadata schema is not JSON: {error}. Write it anew.") from error
 
 
+def _meaning(schema: str | None) -> Any:
+    """Return a schema without its descriptions, which change nothing."""
+    if schema is None:
+        return None
+    fields = json.loads(schema).get("fields", [])
+    return {"fields": [{k: v for k, v in f.items() if k != "description"} for f in fields]}
+
+
 class BestWeights:
     """Write the network's weights whenever the validation metric is the best so far.
 
@@ -38,7 +46,7 @@ class BestWeights:
         network: also inside DistributedDataParallel.
         variant: the network's variant, checked when the weights are loaded.
         schema: MetadataSchema or its JSON text, checked likewise; None where there is none.
-        settings: plain values worth knowing later.
+        settings: plain values that `LoadWeights` can ask for again.
         metric: name among the evaluator's metrics (contract 15: the validation loss).
         mode: "min" where lower is better, "max" where higher is.
 
@@ -101,6 +109,22 @@ class BestWeights:
         }
         write_checkpoint(self.path, content)
 
+    def start_anew(self) -> None:
+        """Remove the weights of an earlier run, which this one replaces."""
+        self.path.unlink(missing_ok=True)
+
+    def require(self) -> None:
+        """Refuse to end a training that left no weights.
+
+        Raises:
+            TrainingError: No validation has given a finite metric.
+        """
+        if not self.best_epoch:
+            raise TrainingError(
+                f"No weights were kept at {self.path}: no validation gave a finite {self.metric}. "
+                "Validate at least once (val_interval not above epochs)."
+            )
+
     def state_dict(self) -> dict[str, Any]:
         """Return the best value so far and its epoch."""
         return {"value": self.best_value, "epoch": self.best_epoch}
@@ -121,6 +145,7 @@ class LoadWeights:
         schema: MetadataSchema or JSON text of the metadata this network will be given; None where
             there is none.
         variant: of this network.
+        settings: plain values that must be those `BestWeights` stored (how images are scaled ...).
         training_command: told where the file is missing; default: that of the bundle around it.
 
     Raises:
@@ -133,12 +158,14 @@ class LoadWeights:
         network: nn.Module,
         schema: Any,
         variant: str,
+        settings: Mapping[str, Any] | None = None,
         training_command: str | None = None,
     ) -> None:
         self.path = Path(path)
         self.network = network
         self.schema = _schema_text(schema)
         self.variant = variant
+        self.settings = dict(settings or {})
         config = self.path.parent.parent / "configs" / "train.json"
         bundle = config if config.is_file() else "bundles/<name>/configs/train.json"
         default = f"python -m monai.bundle run training --config_file {bundle}"
@@ -170,8 +197,17 @@ class LoadWeights:
                 f"{self.path} has no {', '.join(missing)}: it was not written by a training of "
                 "this package, so what metadata it knows cannot be told."
             )
-        found = {"variant": stored["variant"], "schema": stored["schema"]}
-        if lines := differences(found, {"variant": self.variant, "schema": self.schema}):
+        found = {
+            "variant": stored["variant"],
+            "schema": _meaning(stored["schema"]),
+            "settings": {key: stored.get("settings", {}).get(key) for key in self.settings},
+        }
+        wanted = {
+            "variant": self.variant,
+            "schema": _meaning(self.schema),
+            "settings": self.settings,
+        }
+        if lines := differences(found, wanted):
             raise CheckpointError(
                 f"{self.path} was trained for something else: {'; '.join(lines)}. Use the "
                 f"configuration it was trained with, or train anew: {self.training_command}"

@@ -90,4 +90,7 @@ def read_counts(path: str | Path) -> pd.DataFrame:
     missing = [column for column in COUNT_COLUMNS if column not in table.columns]
     if missing or table.empty:
         raise DataError(f"{path} is no table of counts: it lacks {', '.join(missing) or 'rows'}.")
+    reserved = set(table["domain"]) & {"combined", "average"}
+    if reserved:
+        raise DataError(f"{path}: {reserved.pop()!r} names an aggregate; give that domain another.")
     return table

@@ -30,7 +30,8 @@ def learning_curves(logs: Mapping[str, pd.DataFrame]) -> bytes:
         axes = figure.add_subplot()
         for (name, log), colour in zip(logs.items(), _colours(len(logs)), strict=True):
             axes.plot(log["epoch"], log["train_loss"], "--", color=colour, lw=1, alpha=0.7)
-            axes.plot(log["epoch"], log["val_loss"], color=colour, lw=1.6, label=name)
+            seen = log.dropna(subset="val_loss")
+            axes.plot(seen["epoch"], seen["val_loss"], ".-", color=colour, lw=1.6, ms=4, label=name)
         axes.set(xlabel="epoch", ylabel="cross-entropy", yscale="log")
         axes.set_title("solid: validation, dashed: training", loc="left")
         figure.legend(loc="outside right upper")

@@ -106,10 +106,11 @@ def _apply(
             raws = [{**raw, field: value} for raw in raws]
         else:
             raws = _perturbed(raws, schema, _factor(argument))
-        vectors = (
-            schema.encode(raw, case=f"{item['case']} (mode {mode})")
+        known = _beyond_range(schema) if name == "perturb" else schema
+        vectors = [
+            known.encode(raw, case=f"{item['case']} (mode {mode})")
             for raw, item in zip(raws, items, strict=True)
-        )
+        ]
     return (
         {**item, "mode": mode, "meta": vector} for item, vector in zip(items, vectors, strict=True)
     )
@@ -173,6 +174,18 @@ def _labelled(schema: MetadataSchema) -> list[Categorical | Ordinal]:
     return [field for field in schema.fields if isinstance(field, Categorical | Ordinal)]
 
 
+def _beyond_range(schema: MetadataSchema) -> MetadataSchema:
+    """The schema that flags what it would refuse: a perturbed value may leave the range."""
+    return MetadataSchema(
+        [
+            field.model_copy(update={"out_of_range": "flag"})
+            if isinstance(field, Continuous)
+            else field
+            for field in schema.fields
+        ]
+    )
+
+
 def _cycle(values: Sequence[str]) -> dict[str, str]:
     return dict(zip(values, (*values[1:], values[0]), strict=True))
 
@@ -182,7 +195,8 @@ def _check_mapping(mapping: Mapping[str, str], field: str, values: Sequence[str]
     if wrong:
         raise MetadataError(
             f"The shuffle mapping of field {field!r} must give each of {', '.join(values)} a label "
-            f"of the same field; check {', '.join(sorted(wrong))} in facts.json."
+            f"of the same field; check {', '.join(sorted(wrong))} in the setting shuffle, or pass "
+            "--shuffle {} for the texts' cycle."
         )
 
 

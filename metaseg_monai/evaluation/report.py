@@ -3,8 +3,10 @@
 import base64
 import html
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -58,6 +60,7 @@ def write_report(runs: Mapping[str, Path], output: Path, title: str) -> Path:
     if not runs:
         raise DataError("There is no run to report: give folders that hold a counts.csv.")
     counts = {name: read_counts(folder / "counts.csv") for name, folder in runs.items()}
+    _check_comparable(counts)
     scores = score_table(counts)
     matrices = {
         name: mode_matrix(table) for name, table in counts.items() if table["mode"].nunique() > 1
@@ -66,7 +69,7 @@ def write_report(runs: Mapping[str, Path], output: Path, title: str) -> Path:
     found = describe(counts)
     summary = {"variants": {name: summarise(table) for name, table in counts.items()}}
 
-    _write(output / "summary.json", json.dumps(summary, indent=2) + "\n")
+    _write(output / "summary.json", _json(summary))
     _write(output / "tables" / "f1.csv", scores.to_csv(float_format="%.6f", lineterminator="\n"))
     for name, matrix in matrices.items():
         text = matrix.to_csv(float_format="%.6f", lineterminator="\n")
@@ -77,6 +80,35 @@ def write_report(runs: Mapping[str, Path], output: Path, title: str) -> Path:
     _write(output / "report.md", _markdown(title, found, scores, matrices, pictures))
     _write(output / "report.html", _page(title, found, scores, matrices, pictures))
     return output / "report.html"
+
+
+def _check_comparable(counts: Mapping[str, pd.DataFrame]) -> None:
+    """Refuse runs that cannot stand in one table."""
+    first, cases = "", None
+    for name, table in counts.items():
+        normal = table[table["mode"] == "normal"]
+        if normal.empty:
+            raise DataError(f"{name} has no counts of mode normal; evaluate it with that mode too.")
+        tested = set(zip(normal["split"], normal["case"], normal["domain"], strict=True))
+        if cases is not None and tested != cases:
+            raise DataError(
+                f"{first} and {name} were tested on different cases; evaluate both on the same "
+                "split of the same table, or report them apart."
+            )
+        first, cases = name, tested
+
+
+def _json(summary: Any) -> str:
+    """JSON in which a score that does not exist is null."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(inner) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [plain(inner) for inner in value]
+        return None if isinstance(value, float) and math.isnan(value) else value
+
+    return json.dumps(plain(summary), indent=2, allow_nan=False) + "\n"
 
 
 def score_table(counts: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -96,9 +128,10 @@ def score_table(counts: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 def describe(counts: Mapping[str, pd.DataFrame]) -> str:
     """Say in words what the table shows, without a claim that its size cannot carry."""
     combined = score_table(counts)["combined"]
-    cases = next(iter(counts.values()))["case"].nunique()
+    first = next(iter(counts.values()))
+    split = " and ".join(sorted(set(first["split"]))) or "given"
     sentences = [
-        f"On {cases} test cases the pooled F1 is "
+        f"On {first['case'].nunique()} cases of the {split} split the pooled F1 is "
         + ", ".join(f"{value:.3f} with {name}" for name, value in combined.items())
         + "."
     ]
@@ -106,7 +139,7 @@ def describe(counts: Mapping[str, pd.DataFrame]) -> str:
         pooled = mode_matrix(table).loc["combined"]
         if "shuffle" in pooled:
             sentences.append(
-                f"Given a foreign label, {name} falls from {pooled['normal']:.3f} to "
+                f"Given foreign labels, {name} goes from {pooled['normal']:.3f} to "
                 f"{pooled['shuffle']:.3f}."
             )
     sentences.append(
@@ -164,13 +197,23 @@ def _cells(table: pd.DataFrame, marks: tuple[str, str, str], rank: bool) -> list
 def _markdown_table(table: pd.DataFrame, rank: bool) -> str:
     head = [str(table.index.name or ""), *map(str, table.columns)]
     rows = _cells(table, ("**{}**", "<u>{}</u>", "{}"), rank)
+    head, *rows = [
+        [
+            html.escape(c, quote=False).replace("|", "\\|") if i == 0 or r == 0 else c
+            for i, c in enumerate(row)
+        ]
+        for r, row in enumerate([head, *rows])
+    ]
     rule = ["---", *["---:"] * (len(head) - 1)]
     return "\n".join("| " + " | ".join(row) + " |" for row in [head, rule, *rows])
 
 
 def _html_table(table: pd.DataFrame, rank: bool) -> str:
     head = "".join(f"<th>{html.escape(str(c))}</th>" for c in (table.index.name or "", *table))
-    rows = _cells(table, ("<b>{}</b>", "<u>{}</u>", "{}"), rank)
+    rows = [
+        [html.escape(name), *cells]
+        for name, *cells in _cells(table, ("<b>{}</b>", "<u>{}</u>", "{}"), rank)
+    ]
     body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
     return (
         f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody>'
@@ -205,7 +248,7 @@ def _page(
         f'<p class="found">{html.escape(found)}</p>',
         "<h2>F1 of each domain</h2>",
         _html_table(scores, rank=True),
-        '<p class="note">Pixel F1 of the test split. combined: counts pooled over all cases; '
+        '<p class="note">Pixel F1. combined: counts pooled over all cases; '
         "average: unweighted mean of the domains. Best in bold, second underlined.</p>",
     ]
     for name, (caption, png) in pictures.items():

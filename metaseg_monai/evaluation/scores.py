@@ -5,7 +5,7 @@ foreground class. The aggregates are named as in the contract of the project: *p
 added over all cases), *average* (unweighted mean of the domains' pooled scores) and *case mean*.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -55,9 +55,14 @@ def pooled_f1(counts: pd.DataFrame) -> float:
     NaN when no case has a foreground pixel in target or prediction.
     """
     per_class = counts.groupby("class")[["tp", "fp", "fn"]].sum()
-    scores = [f1(*row) for row in per_class.itertuples(index=False)]
-    scores = [score for score in scores if not np.isnan(score)]
-    return float(np.mean(scores)) if scores else float("nan")
+    return _mean_of_known(f1(*row) for row in per_class.itertuples(index=False))
+
+
+def pooled_counts(counts: pd.DataFrame) -> dict[str, float]:
+    """Counts of one class added over all cases, with their F1, F1 error and IoU."""
+    tp, fp, fn = (int(counts[name].sum()) for name in ("tp", "fp", "fn"))
+    scores = {"f1": f1(tp, fp, fn), "f1_error": f1_error(tp, fp, fn), "iou": iou(tp, fp, fn)}
+    return {"tp": tp, "fp": fp, "fn": fn, **scores}
 
 
 def pooled_f1_by(counts: pd.DataFrame, column: str) -> dict[str, float]:
@@ -67,7 +72,12 @@ def pooled_f1_by(counts: pd.DataFrame, column: str) -> dict[str, float]:
 
 def average_f1(counts: pd.DataFrame) -> float:
     """Unweighted mean of the domains' pooled F1 (paper table 1, column "Average")."""
-    return float(np.nanmean(list(pooled_f1_by(counts, "domain").values())))
+    return _mean_of_known(pooled_f1_by(counts, "domain").values())
+
+
+def _mean_of_known(scores: Iterable[float]) -> float:
+    known = [score for score in scores if not np.isnan(score)]
+    return float(np.mean(known)) if known else float("nan")
 
 
 def case_f1(counts: pd.DataFrame) -> pd.DataFrame:
@@ -93,7 +103,32 @@ def case_mean_f1(counts: pd.DataFrame, draws: int = 2000, seed: int = 0) -> Case
     Returns:
         mean, interval, number of cases with a score and number of empty cases left out.
     """
-    table = case_f1(counts)
+    return _mean_with_interval(case_f1(counts), draws, seed)
+
+
+def paired_difference(
+    first: pd.DataFrame, second: pd.DataFrame, draws: int = 2000, seed: int = 0
+) -> CaseMean:
+    """Mean over cases of first minus second, with the interval of `case_mean_f1`.
+
+    A case that is empty in one of them is left out and counted.
+
+    Args:
+        first: table of `case_f1` or `average_seeds`.
+        second: the same cases of another model.
+        draws: bootstrap samples.
+        seed: of the bootstrap.
+
+    Raises:
+        ValueError: if the tables do not hold the same cases.
+    """
+    if set(first["case"]) != set(second["case"]):
+        raise ValueError("the models were evaluated on different cases")
+    other = first["case"].map(second.set_index("case")["f1"])
+    return _mean_with_interval(first.assign(f1=first["f1"] - other), draws, seed)
+
+
+def _mean_with_interval(table: pd.DataFrame, draws: int, seed: int) -> CaseMean:
     empty = int(table["f1"].isna().sum())
     scored = table.dropna(subset="f1")
     if scored.empty:
@@ -108,10 +143,13 @@ def case_mean_f1(counts: pd.DataFrame, draws: int = 2000, seed: int = 0) -> Case
 def mode_matrix(counts: pd.DataFrame) -> pd.DataFrame:
     """Test-mode matrix (thesis table 4.13): rows ``combined`` and each domain, columns the modes.
 
-    ``combined`` is the pooled F1 over all cases of the mode.
+    ``combined`` is the pooled F1 over all cases of the mode. The domains stand in the order of the
+    fixed labels, so that each label's own domain lies on the diagonal.
     """
     modes = list(dict.fromkeys(counts["mode"]))
-    domains = list(dict.fromkeys(counts["domain"].astype(str)))
+    fixed = [mode.partition(":")[2].rpartition("=")[2] for mode in modes if "fixed:" in mode]
+    present = list(dict.fromkeys(counts["domain"].astype(str)))
+    domains = sorted(present, key=lambda name: fixed.index(name) if name in fixed else len(fixed))
     columns = {}
     for mode in modes:
         part = counts[counts["mode"] == mode]
@@ -120,13 +158,20 @@ def mode_matrix(counts: pd.DataFrame) -> pd.DataFrame:
 
 
 def summarise(counts: pd.DataFrame) -> dict[str, object]:
-    """All scores of one model as plain numbers for ``summary.json``."""
+    """All scores of one model as plain numbers for ``summary.json``.
+
+    ``per_class`` holds the domains (for tasks that name a class, its classes); ``pooled`` holds
+    the label classes.
+    """
     normal = counts[counts["mode"] == "normal"]
     mean = case_mean_f1(normal)
     return {
         "pooled_f1": pooled_f1(normal),
         "average_f1": average_f1(normal),
         "case_mean_f1": mean._asdict(),
+        "pooled": [
+            {"class": number, **pooled_counts(part)} for number, part in normal.groupby("class")
+        ],
         "per_class": pooled_f1_by(normal, "domain"),
         "modes": {
             str(mode): {"pooled_f1": pooled_f1(part), "per_class": pooled_f1_by(part, "domain")}

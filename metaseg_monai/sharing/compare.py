@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from metaseg_monai.blocks import METADATA_VARIANTS, VARIANTS
 from metaseg_monai.errors import ConfigError
 from metaseg_monai.evaluation.report import write_report
 from metaseg_monai.sharing.locate import resolve_bundle
@@ -32,9 +33,10 @@ def compare(
         Path of ``report.html``.
 
     Raises:
-        ConfigError: for unknown overrides.
+        ConfigError: for unknown overrides or variants, before anything is trained.
     """
     folder, root = Path(output).resolve(), resolve_bundle(bundle)
+    _check_variants(variants)
     configs = [root / "configs" / name for name in ("train.json", "evaluate.json")]
     check_overrides(configs, settings)
     only_testing = load_config(configs).keys() - load_config(configs[:1]).keys()
@@ -47,6 +49,16 @@ def compare(
         run_bundle(root, ["train.json"], {**train, "resume": True})
         run_bundle(root, ["train.json", "evaluate.json"], overrides)
     return write_report({name: folder / name for name in variants}, folder, _title(root.name))
+
+
+def _check_variants(variants: Sequence[str]) -> None:
+    known = [*VARIANTS, *(f"{name}-dummy" for name in METADATA_VARIANTS)]
+    wrong = [name for name in variants if name not in known]
+    if wrong or len(set(variants)) < len(variants) or not variants:
+        raise ConfigError(
+            f"--variants {','.join(variants)}: name each once, of {', '.join(known)}"
+            + (f"; {', '.join(wrong)} is none of them." if wrong else ".")
+        )
 
 
 def report(runs: str | Path, output: str | Path | None, title: str) -> Path:

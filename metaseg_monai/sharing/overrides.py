@@ -8,15 +8,18 @@ from pathlib import Path
 from pydoc import locate
 from typing import Any
 
-from monai.bundle import ConfigParser, ConfigWorkflow
+from monai.bundle import ConfigParser
 from monai.bundle.config_item import ComponentLocator, ConfigComponent
 
 from metaseg_monai.errors import ConfigError
 
+TRUTH = {"true": True, "false": False}
 REFERENCE = re.compile(r"[@%](\w+(?:(?:#|::)\w+)*)")
 
 
-def check_overrides(config_files: Sequence[str | Path], overrides: Mapping[str, Any]) -> None:
+def check_overrides(
+    config_files: Sequence[str | Path], overrides: Mapping[str, Any]
+) -> dict[str, Any]:
     """Accept only overrides that change something in the configuration.
 
     An override is accepted if it is an id of the configuration, if an expression or reference
@@ -26,8 +29,12 @@ def check_overrides(config_files: Sequence[str | Path], overrides: Mapping[str, 
         config_files: the files that are merged, in order.
         overrides: ``{id: value}`` such as ``{"epochs": 2, "train#trainer#max_epochs": 2}``.
 
+    Returns:
+        The overrides, with ``"true"`` and ``"false"`` as truth values where the default is one.
+
     Raises:
-        ConfigError: naming every unknown id with its nearest neighbours.
+        ConfigError: naming every unknown id with its nearest neighbours, and every value whose
+            type is not that of the default.
     """
     config = load_config(config_files)
     ids = dict(_flatten(config))
@@ -37,8 +44,7 @@ def check_overrides(config_files: Sequence[str | Path], overrides: Mapping[str, 
         if isinstance(value, str)
         for match in REFERENCE.findall(value)
     }
-    workflow = set(inspect.signature(ConfigWorkflow.__init__).parameters) - {"self", "properties"}
-    accepted = ids.keys() | named | workflow
+    accepted = ids.keys() | named
     problems = []
     for key in overrides:
         name = key.replace("::", "#")
@@ -50,6 +56,9 @@ def check_overrides(config_files: Sequence[str | Path], overrides: Mapping[str, 
             f"Nothing in {', '.join(Path(file).name for file in config_files)} uses the override "
             f"{'; '.join(problems)}."
         )
+    return {
+        key: _typed(key, ids.get(key.replace("::", "#")), value) for key, value in overrides.items()
+    }
 
 
 def load_config(config_files: Sequence[str | Path]) -> dict[str, Any]:
@@ -67,6 +76,33 @@ def load_config(config_files: Sequence[str | Path]) -> dict[str, Any]:
         raise ConfigError(
             f"Cannot read {', '.join(map(str, config_files))}: {error}. Mend the JSON."
         ) from error
+
+
+def _typed(key: str, default: Any, value: Any) -> Any:
+    """Return a value of the default's type, or refuse; expressions and None pass."""
+    if value is None or default is None or _is_reference(value) or _is_reference(default):
+        return value
+    if isinstance(default, bool) and isinstance(value, str) and value.lower() in TRUTH:
+        return TRUTH[value.lower()]
+    expected: dict[type, Any] = {
+        bool: bool,
+        int: int,
+        float: (int, float),
+        list: (list, tuple),
+        str: str,
+    }
+    kind = expected.get(type(default))
+    is_truth = isinstance(value, bool)
+    if kind and (not isinstance(value, kind) or is_truth != isinstance(default, bool)):
+        raise ConfigError(
+            f"The override {key!r} is {value!r}, but the setting is a {type(default).__name__} "
+            f"such as {default!r}."
+        )
+    return value
+
+
+def _is_reference(value: Any) -> bool:
+    return isinstance(value, str) and value[:1] in "$@%"
 
 
 def _flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -26,11 +26,16 @@ def predict(
         The folder of the masks.
 
     Raises:
-        DataError: if the source does not exist.
+        DataError: if the source does not exist, or the masks would lie among the images.
         ConfigError: if ``meta`` is not field=value.
     """
     if not Path(source).exists():
         raise DataError(f"There is no image, folder or table at {source}.")
+    if Path(source).is_dir() and Path(output).resolve().is_relative_to(Path(source).resolve()):
+        raise DataError(
+            f"--output {output} lies in the folder of the images ({source}), where masks would "
+            "replace images or be taken for them; choose a folder elsewhere."
+        )
     settings = {
         "dataset_dir": str(Path(source).resolve()),
         "output_dir": str(Path(output).resolve()),

@@ -1,5 +1,6 @@
 """Run a bundle's workflow in this process, with checked overrides."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,13 +24,15 @@ def run_bundle(bundle: Path, config_names: Sequence[str], overrides: Mapping[str
         MetasegError: whatever the library itself refuses, without the wrappers of MONAI.
     """
     files = [bundle / "configs" / name for name in config_names]
-    check_overrides(files, overrides)
+    settings = {"bundle_root": str(bundle), **check_overrides(files, overrides)}
+    for engine in ("SupervisedTrainer", "SupervisedEvaluator"):
+        logging.getLogger(f"ignite.engine.engine.{engine}").addFilter(_is_news)
     workflow = ConfigWorkflow(
         config_file=[str(file) for file in files],
         meta_file=str(bundle / "configs" / "metadata.json"),
         logging_file=str(bundle / "configs" / "logging.conf"),
         workflow_type="infer" if "inference.json" in config_names else "train",
-        **{"bundle_root": str(bundle), **overrides},
+        **settings,
     )
     try:
         workflow.initialize()
@@ -40,6 +43,11 @@ def run_bundle(bundle: Path, config_names: Sequence[str], overrides: Mapping[str
         if cause is None:
             raise
         raise cause from error
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Drop Ignite's own words on an exception, which is told once, by who catches it."""
+    return "terminating due to exception" not in record.getMessage()
 
 
 def root_refusal(error: BaseException | None) -> MetasegError | None:

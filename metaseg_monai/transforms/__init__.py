@@ -1,7 +1,14 @@
 """From items to what a network takes: image (C, *S), label (1, *S), meta (M,)."""
 
 from metaseg_monai.transforms.batch import KeepForBatchd
+from metaseg_monai.transforms.intensity import ScaleIntensityCased
 from metaseg_monai.transforms.load import LoadCased
 from metaseg_monai.transforms.metadata import DropMetadatad, EncodeMetadatad
 
-__all__ = ["DropMetadatad", "EncodeMetadatad", "KeepForBatchd", "LoadCased"]
+__all__ = [
+    "DropMetadatad",
+    "EncodeMetadatad",
+    "KeepForBatchd",
+    "LoadCased",
+    "ScaleIntensityCased",
+]

@@ -11,6 +11,7 @@ from monai.transforms import MapTransform
 
 from metaseg_monai.data.cases import DataWarning, load_case
 from metaseg_monai.data.image import Channels
+from metaseg_monai.errors import DataError
 
 
 class LoadCased(MapTransform):
@@ -27,6 +28,7 @@ class LoadCased(MapTransform):
         label_key: key of the label path; items without it (inference) pass.
         spatial_dims: see `metaseg_monai.data.read_image`.
         axes: see `metaseg_monai.data.read_image`; for the image only.
+        in_channels: channels that the network takes; None takes any number.
 
     Raises:
         DataError: (when called) a file cannot be read, pixels are not finite, or the label does
@@ -44,6 +46,7 @@ class LoadCased(MapTransform):
         label_key: str = "label",
         spatial_dims: int | None = None,
         axes: str | None = None,
+        in_channels: int | None = None,
     ) -> None:
         super().__init__([image_key, label_key], allow_missing_keys=True)
         self.channels = channels
@@ -52,6 +55,7 @@ class LoadCased(MapTransform):
         self.label_key = label_key
         self.spatial_dims = spatial_dims
         self.axes = axes
+        self.in_channels = in_channels
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Replace the paths of an item by tensors; others are kept, but the used `label_values`.
@@ -69,6 +73,13 @@ class LoadCased(MapTransform):
             self.label_key,
         )
         item.pop("label_values", None)
+        found = loaded.image.shape[0]
+        if self.in_channels not in (None, found):
+            raise DataError(
+                f"case {item.get('case', '?')!r}: {found} channels in {item[self.image_key]}, the "
+                f"network takes {self.in_channels}; set channel_conversion to grey or rgb, or "
+                "in_channels"
+            )
         for remark in loaded.remarks:
             warnings.warn(remark, DataWarning, stacklevel=2)
         attributes = loaded.attributes

@@ -25,6 +25,8 @@ class EncodeMetadatad(MapTransform):
         schema: The fields and their order.
         dummy: Give zeros of shape (M,) instead, for the control variants that are trained and
             tested with zeros.
+        allow_missing: False refuses missing values also where the schema knows "unknown": for a
+            network that was trained without metadata dropout and never saw that entry.
         metadata_key: Key of the raw values, a mapping by field name.
         meta_key: Key of the encoded vector.
 
@@ -44,12 +46,14 @@ class EncodeMetadatad(MapTransform):
         self,
         schema: MetadataSchema,
         dummy: bool = False,
+        allow_missing: bool = True,
         metadata_key: str = "metadata",
         meta_key: str = "meta",
     ) -> None:
         super().__init__(keys=metadata_key)
         self.schema = schema
         self.dummy = dummy
+        self.allow_missing = allow_missing
         self.metadata_key = metadata_key
         self.meta_key = meta_key
 
@@ -63,10 +67,10 @@ class EncodeMetadatad(MapTransform):
                 f"{place}: expected {expected} {self.meta_key!r} in the item, got keys "
                 f"{sorted(map(str, data))}; an encoded vector comes with its test mode's name"
             )
-        if mode != NORMAL:
-            meta = _checked(data[self.meta_key], self.schema, place)
-        elif self.dummy:
+        if self.dummy:
             meta = torch.zeros(self.schema.width)
+        elif mode != NORMAL:
+            meta = _checked(data[self.meta_key], self.schema, place)
         elif self.metadata_key not in data:
             raise MetadataError(
                 f"{place}: expected raw metadata under {self.metadata_key!r}, got keys "
@@ -74,8 +78,18 @@ class EncodeMetadatad(MapTransform):
             )
         else:
             raw = data[self.metadata_key]
+            if not self.allow_missing:
+                self._refuse_missing(raw, place)
             meta = torch.from_numpy(self.schema.encode(raw, case=str(data.get("case", ""))))
         return {**data, self.meta_key: meta}
+
+    def _refuse_missing(self, raw: Mapping[str, Any], place: str) -> None:
+        missing = [f.name for f in self.schema.fields if f.is_missing(raw.get(f.name))]
+        if missing:
+            raise MetadataError(
+                f"{place}: no value of {', '.join(missing)}, and this network was trained without "
+                "metadata dropout; give the value, or train with --metadata_dropout 0.1"
+            )
 
 
 class DropMetadatad(RandomizableTransform, MapTransform):

@@ -40,6 +40,16 @@ class BundleCopy:
             arguments += [f"--{key}", str(value)]
         return ["-m", "monai.bundle", "run", *([run_id] if run_id else []), *arguments]
 
+    def start(self, command: list[str]) -> subprocess.Popen:
+        """Run in the background, silently."""
+        return subprocess.Popen(
+            [sys.executable, *command],
+            cwd=self.elsewhere,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
     def run(self, command: list[str], launcher: tuple[str, ...] = ()) -> str:
         done = subprocess.run(
             [sys.executable, *launcher, *command],

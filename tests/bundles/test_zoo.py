@@ -3,8 +3,10 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jsonschema
@@ -33,7 +35,11 @@ def vector(bundle):
 
 
 def quiet(bundle):
-    return {"meta_file": str(bundle.root / "configs/metadata.json"), "logging_file": False}
+    return {
+        "meta_file": str(bundle.root / "configs/metadata.json"),
+        "logging_file": False,
+        "bundle_root": str(bundle.root),
+    }
 
 
 def test_composed_files_are_fresh():
@@ -84,7 +90,8 @@ def test_metadata_keeps_the_rules_of_the_zoo(bundle):
 
 @pytest.mark.parametrize(("name", "kind"), [("train", "train"), ("inference", "infer")])
 def test_properties(bundle, name, kind):
-    workflow = ConfigWorkflow(bundle.configs(name), workflow_type=kind, **quiet(bundle))
+    settings = quiet(bundle) | bundle.tiny(name)
+    workflow = ConfigWorkflow(bundle.configs(name), workflow_type=kind, **settings)
     workflow.initialize()
     assert not workflow.check_properties()
 
@@ -183,3 +190,24 @@ def test_two_processes_train_together(bundle, tmp_path):
     stored = torch.load(tmp_path / "model.pt", weights_only=True)["model"]
     assert not any(name.startswith("module.") for name in stored)
     assert len(pd.read_csv(tmp_path / "log.csv")) == bundle.facts["tiny"]["epochs"]
+
+
+def test_a_killed_training_resumes_to_the_same_weights(bundle, tmp_path):
+    settings = {"epochs": 6, "checkpoint_interval": 1}
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    bundle.run(bundle.command("training", "train", output_dir=whole, **settings))
+    command = bundle.command("training", "train", output_dir=killed, **settings)
+    process = bundle.start(command)
+    until = time.monotonic() + 120
+    while not (killed / "log.csv").exists() and time.monotonic() < until:
+        time.sleep(0.002)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    with pytest.raises(AssertionError, match="--resume True"):
+        bundle.run(command)
+    bundle.run([*command, "--resume", "True"])
+    for name in ("model.pt", "checkpoint.pt"):
+        first, second = (torch.load(run / name, weights_only=True) for run in (whole, killed))
+        key = "model" if name == "model.pt" else "objects"
+        network = [stored[key].get("network", stored[key]) for stored in (first, second)]
+        torch.testing.assert_close(network[0], network[1], rtol=0, atol=0)

@@ -59,7 +59,6 @@ def test_twenty_kills_inside_a_save(tmp_path):
     assert sum(result["inside"] for result in results) >= 20
 
 
-@pytest.mark.slow
 def test_two_processes_end_together_and_resume_to_the_same_bits(tmp_path):
     (result,) = trials(tmp_path, "rank=1")["rank"]
     assert result["whole"] == result["resumed"] == 0

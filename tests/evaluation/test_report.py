@@ -36,7 +36,7 @@ def test_report_can_be_recomputed_and_is_self_contained(tmp_path):
     assert not re.findall(r"(?:src|href)=\"(?!data:)", page)
     assert "0.947" in page  # 2 * 9 / (18 + 1)
     assert "<b>0.947</b>" in page
-    assert "sme falls from 0.947 to 0.000" in page
+    assert "sme goes from 0.947 to 0.000" in page
     summary = json.loads((tmp_path / "summary.json").read_text())["variants"]
     assert summary["sme"]["pooled_f1"] == pytest.approx(18 / 19)
     assert summary["sme"]["modes"]["fixed:x"]["per_class"] == {"x": 0.0, "y": 0.0}
@@ -45,6 +45,43 @@ def test_report_can_be_recomputed_and_is_self_contained(tmp_path):
     names = sorted(path.name for path in (tmp_path / "figures").iterdir())
     assert names == ["labels.png", "learning_curves.png", "modes_sme.png", "predictions.png"]
     assert "**0.947**" in (tmp_path / "report.md").read_text()
+
+
+def edited(folder, **columns):
+    counts = pd.read_csv(folder / "counts.csv")
+    counts.assign(**columns).to_csv(folder / "counts.csv", index=False)
+    return folder
+
+
+def test_names_are_escaped(tmp_path):
+    run = edited(make_run(tmp_path / "se", 2), domain="<script>|")
+    (run / "samples.npz").unlink()
+    page = write_report({"se": run}, tmp_path, "<b>").read_text()
+    assert "<script>" not in page
+    assert "&lt;script&gt;" in page
+    assert "\\|" in (tmp_path / "report.md").read_text()
+
+
+def test_empty_masks_give_null_not_nan(tmp_path):
+    run = edited(make_run(tmp_path / "se", 2), tp=0, fp=0, fn=0)
+    write_report({"se": run}, tmp_path, "Empty")
+    summary = json.loads((tmp_path / "summary.json").read_text(), parse_constant=pytest.fail)
+    assert summary["variants"]["se"]["pooled_f1"] is None
+
+
+@pytest.mark.parametrize(
+    ("columns", "reason"),
+    [
+        ({"mode": "shuffle"}, "no counts of mode normal"),
+        ({"split": "val"}, "different cases"),
+        ({"domain": "average"}, "'average'"),
+    ],
+)
+def test_runs_that_cannot_be_compared_are_refused(tmp_path, columns, reason):
+    runs = {"se": make_run(tmp_path / "se", 2), "sme": make_run(tmp_path / "sme", 9)}
+    edited(runs["sme"], **columns)
+    with pytest.raises(DataError, match=reason):
+        write_report(runs, tmp_path, "Shapes")
 
 
 def test_report_without_runs_or_counts_is_refused(tmp_path):

@@ -13,6 +13,7 @@ from metaseg_monai.evaluation import (
     f1_error,
     iou,
     mode_matrix,
+    paired_difference,
     pooled_f1,
     summarise,
 )
@@ -78,13 +79,22 @@ def test_mode_matrix_keeps_the_true_domain_and_the_order():
     counts = table(
         ("a", "a", "normal", "x", 1, 1, 0, 0),
         ("b", "b", "normal", "y", 1, 1, 0, 0),
-        ("a", "a", "fixed:y", "x", 1, 0, 1, 1),
-        ("b", "b", "fixed:y", "y", 1, 1, 0, 0),
+        ("a", "a", "shuffle", "x", 1, 0, 1, 1),
+        ("b", "b", "shuffle", "y", 1, 1, 0, 0),
     )
     matrix = mode_matrix(counts)
-    assert list(matrix.columns) == ["normal", "fixed:y"]
+    assert list(matrix.columns) == ["normal", "shuffle"]
     assert list(matrix.index) == ["combined", "x", "y"]
-    assert matrix["fixed:y"].tolist() == [0.5, 0.0, 1.0]
+    assert matrix["shuffle"].tolist() == [0.5, 0.0, 1.0]
+
+
+def test_domains_stand_in_the_order_of_the_fixed_labels():
+    rows = [
+        (case, case, mode, domain, 1, 1, 0, 0)
+        for mode in ("normal", "fixed:line=x", "fixed:line=y")
+        for case, domain in (("a", "y"), ("b", "other"), ("c", "x"))
+    ]
+    assert list(mode_matrix(table(*rows)).index) == ["combined", "x", "y", "other"]
 
 
 def test_summary_has_what_the_demo_promises():
@@ -92,6 +102,9 @@ def test_summary_has_what_the_demo_promises():
     assert summary["pooled_f1"] == 0.75
     assert summary["per_class"] == {"x": 0.75}
     assert summary["modes"]["normal"]["pooled_f1"] == 0.75
+    assert summary["pooled"] == [
+        {"class": 1, "tp": 3, "fp": 1, "fn": 1, "f1": 0.75, "f1_error": 0.25, "iou": 0.6}
+    ]
 
 
 def test_seeds_are_averaged_within_each_case():
@@ -100,3 +113,16 @@ def test_seeds_are_averaged_within_each_case():
     np.testing.assert_allclose(average_seeds([first, second])["f1"], [0.5])
     with pytest.raises(ValueError, match="different cases"):
         average_seeds([first, second.assign(case="b")])
+
+
+def test_paired_difference_pairs_by_case_and_clusters_by_group():
+    first = case_f1(
+        table(("a", "g", "normal", "x", 1, 1, 0, 0), ("b", "g", "normal", "x", 1, 0, 0, 1))
+    )
+    second = case_f1(
+        table(("b", "g", "normal", "x", 1, 0, 0, 1), ("a", "g", "normal", "x", 1, 0, 0, 1))
+    )
+    difference = paired_difference(first, second)
+    assert (difference.mean, difference.low, difference.high) == (0.5, 0.5, 0.5)  # one group
+    with pytest.raises(ValueError, match="different cases"):
+        paired_difference(first, second.assign(case="c"))

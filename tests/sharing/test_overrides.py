@@ -32,11 +32,10 @@ def files(tmp_path):
         "train#loader#batch_size",  # an argument that the target takes
         "train#trainer#amp",
         "run",
-        "meta_file",  # a parameter of the workflow
     ],
 )
 def test_accepted(files, key):
-    check_overrides(files, {key: 1})
+    assert check_overrides(files, {key: None}) == {key: None}
 
 
 @pytest.mark.parametrize(
@@ -52,6 +51,16 @@ def test_accepted(files, key):
 def test_misspelt_is_refused_with_a_suggestion(files, key, hint):
     with pytest.raises(ConfigError, match=hint):
         check_overrides(files, {key: 1})
+
+
+def test_values_have_the_type_of_the_default(files, tmp_path):
+    path = tmp_path / "types.json"
+    path.write_text(json.dumps({"flag": False, "epochs": 3, "lr": 0.1, "name": "a", "free": None}))
+    given = {"flag": "true", "epochs": "$1 + 1", "lr": 1, "free": "x"}
+    assert check_overrides([path], given) == {**given, "flag": True}
+    for wrong in ({"flag": "no"}, {"flag": 1}, {"epochs": "abc"}, {"epochs": True}, {"name": 2024}):
+        with pytest.raises(ConfigError, match=next(iter(wrong))):
+            check_overrides([path], wrong)
 
 
 def test_all_problems_in_one_message(files):

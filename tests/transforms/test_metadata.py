@@ -45,10 +45,10 @@ def test_dummy_is_zeros():
     assert meta.tolist() == [0] * 5
 
 
-@pytest.mark.parametrize("dummy", [False, True])
-def test_the_vector_of_a_test_mode_is_left_alone(dummy):
+@pytest.mark.parametrize(("dummy", "value"), [(False, 1), (True, 0)])
+def test_the_vector_of_a_test_mode_is_left_alone_but_for_a_dummy(dummy, value):
     item = {**ITEM, "mode": "ones", "meta": np.ones(5, dtype=np.float32)}
-    assert EncodeMetadatad(schema(), dummy=dummy)(item)["meta"].tolist() == [1] * 5
+    assert EncodeMetadatad(schema(), dummy=dummy)(item)["meta"].tolist() == [value] * 5
 
 
 def test_the_normal_mode_encodes():

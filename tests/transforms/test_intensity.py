@@ -1,0 +1,26 @@
+import pytest
+import torch
+
+from metaseg_monai.errors import ConfigError, DataError
+from metaseg_monai.transforms import ScaleIntensityCased
+
+
+def scaled(values, **settings):
+    item = {"case": "a", "image": torch.tensor(values, dtype=torch.float32)[None, None]}
+    return ScaleIntensityCased([0, 200], **settings)(item)["image"].flatten().tolist()
+
+
+def test_range_becomes_unit():
+    assert scaled([0.0, 50.0, 200.0]) == [0, 0.25, 1]
+
+
+@pytest.mark.parametrize("value", [-1.0, 201.0, 60000.0])
+def test_pixels_outside_are_refused_or_cut_as_asked(value):
+    with pytest.raises(DataError, match=r"case 'a'.*intensity_range \[0, 200\]"):
+        scaled([50.0, value])
+    assert scaled([50.0, value], clip=True) == [0.25, float(value > 0)]
+
+
+def test_unordered_range_is_refused():
+    with pytest.raises(ConfigError, match="lowest, highest"):
+        ScaleIntensityCased([255, 0])
