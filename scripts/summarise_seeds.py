@@ -35,7 +35,10 @@ def main(*runs: str, mode: str = "normal") -> str:
     tables = {
         name: [read_counts(Path(run) / name / "counts.csv") for run in runs] for name in variants
     }
-    matrices = {name: [mode_matrix(t)[mode] for t in seeds] for name, seeds in tables.items()}
+    without = [name for name in variants if not all(mode in set(t["mode"]) for t in tables[name])]
+    variants = [name for name in variants if name not in without]
+    if not variants:
+        raise SystemExit(f"no variant in {runs[0]} was evaluated in mode {mode}")
     domains = list(matrices[variants[0]][0].index)
     cases = {
         name: average_seeds([_cases(t, mode) for t in seeds]) for name, seeds in tables.items()
