@@ -35,14 +35,12 @@ def main(*runs: str, mode: str = "normal") -> str:
     tables = {
         name: [read_counts(Path(run) / name / "counts.csv") for run in runs] for name in variants
     }
-    without = [name for name in variants if not all(mode in set(t["mode"]) for t in tables[name])]
-    variants = [name for name in variants if name not in without]
+    variants = [name for name in variants if all(mode in set(t["mode"]) for t in tables[name])]
     if not variants:
         raise SystemExit(f"no variant in {runs[0]} was evaluated in mode {mode}")
+    matrices = {name: [mode_matrix(table)[mode] for table in tables[name]] for name in variants}
     domains = list(matrices[variants[0]][0].index)
-    cases = {
-        name: average_seeds([_cases(t, mode) for t in seeds]) for name, seeds in tables.items()
-    }
+    cases = {name: average_seeds([_cases(t, mode) for t in tables[name]]) for name in variants}
     head = ["variant", *domains, f"mean case difference to {variants[0]}"]
     lines = ["| " + " | ".join(head) + " |", "| --- |" + " ---: |" * (len(head) - 1)]
     for name in variants:
