@@ -13,6 +13,7 @@ from pathlib import Path
 import fire
 import pandas as pd
 
+from metaseg_monai.blocks import ALL_VARIANTS
 from metaseg_monai.evaluation import (
     average_seeds,
     case_f1,
@@ -29,9 +30,8 @@ def main(*runs: str, mode: str = "normal") -> str:
         runs: folders, one for each seed, with one folder for each variant.
         mode: test mode whose counts are used.
     """
-    variants = [path.parent.name for path in sorted(Path(runs[0]).glob("*/counts.csv"))]
-    order = ["none", "se", "me", "sme", "film"]
-    variants.sort(key=lambda name: order.index(name) if name in order else len(order))
+    found = {path.parent.name for path in Path(runs[0]).glob("*/counts.csv")}
+    variants = [name for name in ALL_VARIANTS if name in found]
     tables = {
         name: [read_counts(Path(run) / name / "counts.csv") for run in runs] for name in variants
     }

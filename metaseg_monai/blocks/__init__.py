@@ -8,9 +8,15 @@ from metaseg_monai.blocks.film import (
 )
 from metaseg_monai.blocks.gates import ChannelGate, NoGate
 from metaseg_monai.blocks.meta_input import MetaInput
-from metaseg_monai.blocks.variants import METADATA_VARIANTS, VARIANTS, gate_of_variant
+from metaseg_monai.blocks.variants import (
+    ALL_VARIANTS,
+    METADATA_VARIANTS,
+    VARIANTS,
+    gate_of_variant,
+)
 
 __all__ = [
+    "ALL_VARIANTS",
     "METADATA_VARIANTS",
     "VARIANTS",
     "ChannelGate",

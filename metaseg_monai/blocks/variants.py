@@ -13,6 +13,12 @@ from metaseg_monai.errors import ConfigError
 
 VARIANTS = ("none", "se", "me", "sme", "film", "film-ivadomed")
 METADATA_VARIANTS = ("me", "sme", "film", "film-ivadomed")
+ALL_VARIANTS = tuple(
+    name
+    for variant in VARIANTS
+    for name in (variant, f"{variant}-dummy")
+    if name == variant or variant in METADATA_VARIANTS
+)
 
 
 def check_variant(variant: str, meta_features: int, shift: bool) -> None:

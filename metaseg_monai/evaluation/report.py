@@ -175,12 +175,12 @@ def _pictures(
 
 
 def _ranked(column: pd.Series) -> list[tuple[str, int]]:
-    """Format a column; rank 0 is best, 1 second, 2 the rest, ties share a rank."""
-    rounded = column.round(3)
-    order = sorted(rounded.dropna().unique(), reverse=True)
+    """Format a column with each value's rank: 0 is best, 1 second, 2 the rest; ties share it."""
+    rounded = [float(value) for value in column.round(3)]
+    better = [sum(other > value for other in rounded) for value in rounded]
     return [
-        ("-" if pd.isna(v) else f"{v:.3f}", min(order.index(v), 2) if not pd.isna(v) else 2)
-        for v in rounded
+        ("-", 2) if math.isnan(value) else (f"{value:.3f}", min(place, 2))
+        for value, place in zip(rounded, better, strict=True)
     ]
 
 

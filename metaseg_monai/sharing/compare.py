@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from metaseg_monai.blocks import METADATA_VARIANTS, VARIANTS
+from metaseg_monai.blocks import ALL_VARIANTS
 from metaseg_monai.errors import ConfigError
 from metaseg_monai.evaluation.report import write_report
 from metaseg_monai.sharing.locate import resolve_bundle
@@ -52,11 +52,10 @@ def compare(
 
 
 def _check_variants(variants: Sequence[str]) -> None:
-    known = [*VARIANTS, *(f"{name}-dummy" for name in METADATA_VARIANTS)]
-    wrong = [name for name in variants if name not in known]
+    wrong = [name for name in variants if name not in ALL_VARIANTS]
     if wrong or len(set(variants)) < len(variants) or not variants:
         raise ConfigError(
-            f"--variants {','.join(variants)}: name each once, of {', '.join(known)}"
+            f"--variants {','.join(variants)}: name each once, of {', '.join(ALL_VARIANTS)}"
             + (f"; {', '.join(wrong)} is none of them." if wrong else ".")
         )
 
@@ -69,6 +68,8 @@ def report(runs: str | Path, output: str | Path | None, title: str) -> Path:
     """
     folder = Path(runs)
     found = {path.parent.name: path.parent for path in sorted(folder.glob("*/counts.csv"))}
+    known = [name for name in ALL_VARIANTS if name in found]
+    found = {name: found[name] for name in [*known, *sorted(found.keys() - set(known))]}
     if not found:
         raise ConfigError(f"No folder in {folder} holds a counts.csv; evaluate a model first.")
     return write_report(found, folder if output is None else Path(output), title)
