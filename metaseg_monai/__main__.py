@@ -16,8 +16,8 @@ def main() -> None:
         sys.exit(_refusal(error))
     except KeyboardInterrupt:
         sys.stderr.write(
-            "\nStopped. What was finished is on disk; a training goes on from its last epoch with "
-            "the same command and --resume True.\n"
+            "\nStopped; no file is half-written. A training goes on from its last finished epoch "
+            "with the same command and --resume True; demo and compare go on by themselves.\n"
         )
         sys.exit(130)
 

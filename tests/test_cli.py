@@ -103,7 +103,7 @@ def test_check_reports_every_problem(metaseg, refused, tmp_path):
     table = tmp_path / "d" / "table.csv"
     table.write_text(table.read_text().replace("disc", "disk").replace("ring", "rings"))
     message = refused("check", table, "--schema", BUNDLE / "configs" / "schema.json")
-    assert "2 problem(s)" in message
+    assert "2 problems" in message
     assert "'disc'" in message
     assert "'ring'" in message
 

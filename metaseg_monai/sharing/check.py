@@ -1,12 +1,11 @@
 """The deep check of a table as one text for a person."""
 
+from pathlib import Path
 from typing import Any
 
 from metaseg_monai.data import check_table
-from metaseg_monai.errors import DataError
+from metaseg_monai.data.table import refuse
 from metaseg_monai.metadata import MetadataSchema
-
-MOST = 30
 
 
 def check(table: str, schema: str, columns: str | None, classes: int, channels: Any) -> str:
@@ -23,9 +22,6 @@ def check(table: str, schema: str, columns: str | None, classes: int, channels: 
         DataError: listing the problems, if there are any.
     """
     found = check_table(table, MetadataSchema.load(schema), columns, classes, channels)
-    if found.problems:
-        rest = len(found.problems) - MOST
-        lines = [*found.problems[:MOST], *([f"and {rest} more"] if rest > 0 else [])]
-        raise DataError(f"{table} has {len(found.problems)} problem(s):\n  " + "\n  ".join(lines))
+    refuse(Path(table), found.problems)
     warnings = [f"warning: {text}" for text in found.warnings]
     return "\n".join([found.summary, *warnings, "no problems found"])
