@@ -176,8 +176,8 @@ class Commands:
 
         Args:
             bundle: name under ./bundles, or a folder.
-            variants: comma-separated: none, se, me, sme, film, film-ivadomed, and any of them with
-                -dummy.
+            variants: comma-separated: none, se, me, sme, film, film-ivadomed; those that take
+                metadata also with -dummy.
             output: folder for the runs and the report; a finished run in it is kept.
             seed: of the training.
             overrides: settings of the bundle.

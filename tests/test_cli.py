@@ -222,6 +222,33 @@ def test_images_that_do_not_fit_are_refused_by_name(metaseg, refused, bundle, tm
     assert "intensity_range" in message
 
 
+def test_a_new_run_keeps_the_former_weights_aside(metaseg, refused, bundle, tmp_path):
+    run = ["--output_dir", tmp_path / "r", *tiny()]
+    assert metaseg("train", bundle, *run)[0] == 0
+    first = (tmp_path / "r" / "model.pt").read_bytes()
+    assert metaseg("train", bundle, *run, "--seed", 5)[0] == 0
+    assert (tmp_path / "r" / "model.previous.pt").read_bytes() == first
+    assert (tmp_path / "r" / "model.pt").read_bytes() != first
+    (tmp_path / "r" / "model.pt").unlink()
+    message = refused("train", bundle, *run, "--seed", 5, "--resume", "true")
+    assert "are gone" in message
+
+
+def test_masks_never_replace_images(metaseg, refused, bundle, tmp_path):
+    assert metaseg("train", bundle, "--output_dir", tmp_path / "r", *tiny())[0] == 0
+    for name in ("a", "b"):
+        tifffile.imwrite(tmp_path / f"{name}.tif", np.eye(40, dtype=np.uint8))
+    before = (tmp_path / "a.tif").read_bytes()
+    table = tmp_path / "table.csv"
+    table.write_text("image,task,id\na.tif,disc,b\nb.tif,disc,a\n")
+    (tmp_path / "columns.json").write_text(json.dumps({"case": "id"}))
+    arguments = ["--columns_file", tmp_path / "columns.json"]
+    arguments += ["--ckpt_path", tmp_path / "r" / "model.pt"]
+    arguments += tiny("roi_size", "channels", "levels")
+    assert "would replace the image" in refused("predict", bundle, table, tmp_path, *arguments)
+    assert (tmp_path / "a.tif").read_bytes() == before
+
+
 def test_a_training_that_never_validates_is_refused(refused, bundle, tmp_path):
     arguments = ["--val_interval", 5, "--output_dir", tmp_path / "r", *tiny()]
     assert "val_interval" in refused("train", bundle, *arguments)

@@ -110,19 +110,26 @@ class BestWeights:
         write_checkpoint(self.path, content)
 
     def start_anew(self) -> None:
-        """Remove the weights of an earlier run, which this one replaces."""
-        self.path.unlink(missing_ok=True)
+        """Move the weights of an earlier run aside, so that they are not taken for this one's."""
+        if self.path.is_file():
+            self.path.replace(self.path.with_name(f"{self.path.stem}.previous{self.path.suffix}"))
 
     def require(self) -> None:
         """Refuse to end a training that left no weights.
 
         Raises:
             TrainingError: No validation has given a finite metric.
+            CheckpointError: The weights that a finished run had kept are gone.
         """
         if not self.best_epoch:
             raise TrainingError(
                 f"No weights were kept at {self.path}: no validation gave a finite {self.metric}. "
                 "Validate at least once (val_interval not above epochs)."
+            )
+        if processes.rank() == 0 and not self.path.is_file():
+            raise CheckpointError(
+                f"The run is finished, but its weights {self.path} are gone; delete the checkpoint "
+                "beside them to train anew."
             )
 
     def state_dict(self) -> dict[str, Any]:

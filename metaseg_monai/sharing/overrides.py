@@ -79,19 +79,22 @@ def load_config(config_files: Sequence[str | Path]) -> dict[str, Any]:
 
 
 def _typed(key: str, default: Any, value: Any) -> Any:
-    """Return a value of the default's type, or refuse; expressions and None pass."""
-    if value is None or default is None or _is_reference(value) or _is_reference(default):
+    """Return a value of the default's type, or refuse; expressions and references pass."""
+    if isinstance(value, tuple):  # fire reads 1,2 as one
+        value = list(value)
+    is_text = isinstance(default, str) and not _is_reference(default)
+    if isinstance(value, str) and value.lower() in TRUTH and not is_text:
+        value = TRUTH[value.lower()]
+    if default is None or _is_reference(value) or _is_reference(default):
         return value
-    if isinstance(default, bool) and isinstance(value, str) and value.lower() in TRUTH:
-        return TRUTH[value.lower()]
-    expected: dict[type, Any] = {
-        bool: bool,
-        int: int,
-        float: (int, float),
-        list: (list, tuple),
-        str: str,
-    }
-    kind = expected.get(type(default))
+    if value is None and is_text:
+        return value
+    if type(default) is int and isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(default, list) and default and type(default[0]) is type(value) is int:
+        value = [value] * len(default)
+    kinds: dict[type, Any] = {bool: bool, int: int, float: (int, float), list: list, str: str}
+    kind = kinds.get(type(default))
     is_truth = isinstance(value, bool)
     if kind and (not isinstance(value, kind) or is_truth != isinstance(default, bool)):
         raise ConfigError(

@@ -88,7 +88,8 @@ class EncodeMetadatad(MapTransform):
         if missing:
             raise MetadataError(
                 f"{place}: no value of {', '.join(missing)}, and this network was trained without "
-                "metadata dropout; give the value, or train with --metadata_dropout 0.1"
+                "metadata dropout; give the value, train with --metadata_dropout 0.1, or pass "
+                "--allow_missing True if its training table had missing values"
             )
 
 

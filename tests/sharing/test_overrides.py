@@ -35,7 +35,7 @@ def files(tmp_path):
     ],
 )
 def test_accepted(files, key):
-    assert check_overrides(files, {key: None}) == {key: None}
+    assert check_overrides(files, {key: "$1"}) == {key: "$1"}
 
 
 @pytest.mark.parametrize(
@@ -55,9 +55,18 @@ def test_misspelt_is_refused_with_a_suggestion(files, key, hint):
 
 def test_values_have_the_type_of_the_default(files, tmp_path):
     path = tmp_path / "types.json"
-    path.write_text(json.dumps({"flag": False, "epochs": 3, "lr": 0.1, "name": "a", "free": None}))
+    content = {"flag": False, "epochs": 3, "lr": 0.1, "name": "a", "free": None}
+    path.write_text(json.dumps(content | {"size": [4, 4], "maybe": "$1 > 0"}))
     given = {"flag": "true", "epochs": "$1 + 1", "lr": 1, "free": "x"}
     assert check_overrides([path], given) == {**given, "flag": True}
+    assert check_overrides([path], {"epochs": 2.0, "free": (1, 2)}) == {"epochs": 2, "free": [1, 2]}
+    assert check_overrides([path], {"size": 8, "maybe": "false"}) == {
+        "size": [8, 8],
+        "maybe": False,
+    }
+    for wrong in ({"epochs": None}, {"epochs": 2.5}, {"flag": None}):
+        with pytest.raises(ConfigError, match=next(iter(wrong))):
+            check_overrides([path], wrong)
     for wrong in ({"flag": "no"}, {"flag": 1}, {"epochs": "abc"}, {"epochs": True}, {"name": 2024}):
         with pytest.raises(ConfigError, match=next(iter(wrong))):
             check_overrides([path], wrong)
