@@ -59,7 +59,8 @@ class Commands:
             seed: of the training; the data always have seed 0.
             overrides: settings of the bundle, such as --epochs 2.
         """
-        from metaseg_monai.sharing.compare import compare, names
+        from metaseg_monai.sharing.arguments import names
+        from metaseg_monai.sharing.compare import compare
 
         settings = {"seed": seed, **overrides}
         report = compare("synthetic_shapes_segmentation", names(variants), output, settings)
@@ -107,7 +108,7 @@ class Commands:
             split: column that holds train / val / test, if there is one.
         """
         from metaseg_monai.metadata.fit import fit_schema
-        from metaseg_monai.sharing.compare import names
+        from metaseg_monai.sharing.arguments import names
 
         schema = fit_schema(table, names(fields), output, missing=missing, split_column=split)
         return f"{output}: {', '.join(schema.entry_names)}. Check the ranges before you train."
@@ -182,7 +183,8 @@ class Commands:
             seed: of the training.
             overrides: settings of the bundle.
         """
-        from metaseg_monai.sharing.compare import compare, names
+        from metaseg_monai.sharing.arguments import names
+        from metaseg_monai.sharing.compare import compare
 
         return f"report: {compare(bundle, names(variants), output, {'seed': seed, **overrides})}"
 

@@ -195,17 +195,17 @@ def _cells(table: pd.DataFrame, marks: tuple[str, str, str], rank: bool) -> list
 
 
 def _markdown_table(table: pd.DataFrame, rank: bool) -> str:
-    head = [str(table.index.name or ""), *map(str, table.columns)]
-    rows = _cells(table, ("**{}**", "<u>{}</u>", "{}"), rank)
-    head, *rows = [
-        [
-            html.escape(c, quote=False).replace("|", "\\|") if i == 0 or r == 0 else c
-            for i, c in enumerate(row)
-        ]
-        for r, row in enumerate([head, *rows])
+    head = [_markdown_name(name) for name in (table.index.name or "", *table.columns)]
+    rows = [
+        [_markdown_name(name), *cells]
+        for name, *cells in _cells(table, ("**{}**", "<u>{}</u>", "{}"), rank)
     ]
     rule = ["---", *["---:"] * (len(head) - 1)]
     return "\n".join("| " + " | ".join(row) + " |" for row in [head, rule, *rows])
+
+
+def _markdown_name(name: Any) -> str:
+    return html.escape(str(name), quote=False).replace("|", "\\|")
 
 
 def _html_table(table: pd.DataFrame, rank: bool) -> str:

@@ -75,16 +75,6 @@ def report(runs: str | Path, output: str | Path | None, title: str) -> Path:
     return write_report(found, folder if output is None else Path(output), title)
 
 
-def names(text: str | Sequence[str]) -> list[str]:
-    """Split a comma-separated argument; fire turns ``a,b`` into a tuple already.
-
-    >>> names("se, sme")
-    ['se', 'sme']
-    """
-    parts = text.split(",") if isinstance(text, str) else map(str, text)
-    return [part.strip() for part in parts if part.strip()]
-
-
 def _left(started: float, done: int, total: int) -> str:
     if not done:
         return ""

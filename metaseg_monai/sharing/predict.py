@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from metaseg_monai.errors import ConfigError, DataError
-from metaseg_monai.sharing.compare import names
+from metaseg_monai.errors import DataError
+from metaseg_monai.sharing.arguments import parse_metadata
 from metaseg_monai.sharing.locate import resolve_bundle
 from metaseg_monai.sharing.run import run_bundle
 
@@ -44,21 +44,3 @@ def predict(
     }
     run_bundle(resolve_bundle(bundle), ["inference.json"], settings)
     return Path(output)
-
-
-def parse_metadata(text: str) -> dict[str, str]:
-    """Split ``field=value,field=value``.
-
-    Raises:
-        ConfigError: for a part without ``=`` or a field that is named twice.
-
-    >>> parse_metadata("line=HeLa,size_mm=41")
-    {'line': 'HeLa', 'size_mm': '41'}
-    """
-    values: dict[str, str] = {}
-    for part in names(text):
-        field, equals, value = part.partition("=")
-        if not equals or not field or field in values:
-            raise ConfigError(f"--meta {part!r}: write each field once, as field=value.")
-        values[field.strip()] = value.strip()
-    return values

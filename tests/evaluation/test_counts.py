@@ -1,3 +1,5 @@
+import os
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -69,6 +71,19 @@ def test_missing_or_foreign_tables_are_refused(tmp_path):
     (tmp_path / "counts.csv").write_text("case,tp\na,1\n")
     with pytest.raises(DataError, match="lacks group"):
         read_counts(tmp_path / "counts.csv")
+
+
+class Evil:
+    def __reduce__(self):
+        return os.mkdir, ("harmed",)
+
+
+def test_code_in_samples_is_not_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.savez(tmp_path / "samples.npz", index=np.array([Evil()], dtype=object))
+    with pytest.raises(ValueError, match="allow_pickle=False"):
+        read_samples(tmp_path / "samples.npz")
+    assert not Path("harmed").exists()
 
 
 def test_samples_keep_the_first_case_of_each_domain_with_its_modes(tmp_path):

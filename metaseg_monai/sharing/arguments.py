@@ -1,0 +1,33 @@
+"""What a command's text arguments mean."""
+
+from collections.abc import Sequence
+
+from metaseg_monai.errors import ConfigError
+
+
+def names(text: str | Sequence[str]) -> list[str]:
+    """Split a comma-separated argument; fire turns ``a,b`` into a tuple already.
+
+    >>> names("se, sme")
+    ['se', 'sme']
+    """
+    parts = text.split(",") if isinstance(text, str) else map(str, text)
+    return [part.strip() for part in parts if part.strip()]
+
+
+def parse_metadata(text: str) -> dict[str, str]:
+    """Split ``field=value,field=value``.
+
+    Raises:
+        ConfigError: for a part without ``=`` or a field that is named twice.
+
+    >>> parse_metadata("line=HeLa,size_mm=41")
+    {'line': 'HeLa', 'size_mm': '41'}
+    """
+    values: dict[str, str] = {}
+    for part in names(text):
+        field, equals, value = part.partition("=")
+        if not equals or not field or field in values:
+            raise ConfigError(f"--meta {part!r}: write each field once, as field=value.")
+        values[field.strip()] = value.strip()
+    return values
