@@ -255,3 +255,12 @@ def test_excluded_rows_are_left_out_and_a_misspelt_one_is_told(folder, task_sche
     assert read_table(folder[0], task_schema, columns).splits == ("train",)
     with pytest.raises(DataError, match=r"excludes 'images/9\.tif', which no row has"):
         read_table(folder[0], task_schema, ColumnMap(exclude=["images/9.tif"]))
+
+
+def test_a_space_after_a_group_does_not_hide_it_in_two_splits(folder, task_schema, write_csv):
+    path, rows = folder
+    test = next(row for row in rows if row["split"] == "test")
+    test["group"] = next(row["group"] for row in rows if row["split"] == "train") + " "
+    write_csv(path / "table.csv", rows)
+    with pytest.raises(DataError, match="group"):
+        read_table(path, task_schema)

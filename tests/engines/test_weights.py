@@ -100,6 +100,14 @@ def load(path, network=None, schema=SCHEMA, variant="sme"):
     LoadWeights(path, network or torch.nn.Linear(1, 1), schema, variant).load()
 
 
+def test_another_description_changes_nothing(tmp_path):
+    network, best = make(tmp_path / "model.pt")
+    validate(best, network, [1.0])
+    content = json.loads(SCHEMA)
+    content["fields"][0]["description"] = "other words"
+    load(tmp_path / "model.pt", schema=json.dumps(content))
+
+
 def test_missing_weights_name_the_training_command(tmp_path):
     with pytest.raises(
         CheckpointError, match=r"no weights at .*run training --config_file bundles"

@@ -3,7 +3,14 @@ import pytest
 
 from metaseg_monai.errors import MetadataError
 from metaseg_monai.evaluation import cross_modes, evaluation_items, expand_modes
-from metaseg_monai.metadata import Categorical, Continuous, MetadataSchema, MultiLabel, Ordinal
+from metaseg_monai.metadata import (
+    Categorical,
+    Continuous,
+    MetadataSchema,
+    MetadataWarning,
+    MultiLabel,
+    Ordinal,
+)
 
 KNOWN = {"provenance": "acquisition", "availability": "acquisition"}
 LINE = Categorical(name="line", values=("HeLa", "MDCK", "A549"), **KNOWN)
@@ -104,6 +111,8 @@ def test_perturb_scales_sizes_and_leaves_missing_ones_missing():
     schema = MetadataSchema([SIZE])
     got = vectors(schema, "perturb:1.5", {"size": 40}, {"size": None})
     np.testing.assert_allclose(got, [[0.6, 0], [0, 1]])
+    with pytest.warns(MetadataWarning, match="size"):  # beyond the range, which is an error else
+        np.testing.assert_allclose(vectors(schema, "perturb:2", {"size": 90}), [[1.8, 0]])
     with pytest.raises(MetadataError, match="continuous"):
         vectors(MetadataSchema([LINE]), "perturb:2", {"line": "HeLa"})
 

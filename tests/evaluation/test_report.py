@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from metaseg_monai.errors import DataError
+from metaseg_monai.evaluation.figures import learning_curves
 from metaseg_monai.evaluation.report import write_report
 from metaseg_monai.evaluation.scores import COUNT_COLUMNS
 
@@ -82,6 +83,14 @@ def test_runs_that_cannot_be_compared_are_refused(tmp_path, columns, reason):
     edited(runs["sme"], **columns)
     with pytest.raises(DataError, match=reason):
         write_report(runs, tmp_path, "Shapes")
+
+
+def test_a_curve_joins_the_epochs_that_were_validated():
+    nothing = float("nan")
+    sparse = {"epoch": [1, 2, 3], "train_loss": [nothing] * 3, "val_loss": [1.0, nothing, 0.5]}
+    dense = {"epoch": [1, 3], "train_loss": [nothing] * 2, "val_loss": [1.0, 0.5]}
+    drawn = [learning_curves({"sme": pd.DataFrame(log)}) for log in (sparse, dense)]
+    assert drawn[0] == drawn[1]
 
 
 def test_report_without_runs_or_counts_is_refused(tmp_path):
