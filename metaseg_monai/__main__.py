@@ -17,7 +17,7 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.stderr.write(
             "\nStopped; no file is half-written. A training goes on from its last finished epoch "
-            "with the same command and --resume True; demo and compare go on by themselves.\n"
+            "with the same command and --resume True; demo and study go on by themselves.\n"
         )
         sys.exit(130)
 

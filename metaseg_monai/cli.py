@@ -59,12 +59,11 @@ class Commands:
             seed: of the training; the data always have seed 0.
             overrides: settings of the bundle, such as --epochs 2.
         """
-        from metaseg_monai.sharing.arguments import names
-        from metaseg_monai.sharing.compare import compare
+        from metaseg_monai.sharing.studies import make_study
+        from metaseg_monai.study.run import run_study
 
-        settings = {"seed": seed, **overrides}
-        report = compare("synthetic_shapes_segmentation", names(variants), output, settings)
-        return f"report: {report}"
+        study = make_study("synthetic_shapes_segmentation", variants, [seed], overrides)
+        return f"report: {run_study(study, output)}"
 
     def check(
         self,
@@ -125,7 +124,7 @@ class Commands:
             overrides: any setting of the bundle's configs/train.json; misspelt ones are refused.
                 --resume True goes on with an interrupted run.
         """
-        from metaseg_monai.sharing import resolve_bundle, run_bundle
+        from metaseg_monai.bundle import resolve_bundle, run_bundle
 
         run_bundle(resolve_bundle(bundle), ["train.json"], overrides)
 
@@ -141,10 +140,30 @@ class Commands:
             overrides: any setting of train.json or evaluate.json, such as --split val or
                 --modes '["normal","shuffle"]'.
         """
-        from metaseg_monai.sharing import resolve_bundle, run_bundle
+        from metaseg_monai.bundle import resolve_bundle, run_bundle
 
         run_bundle(resolve_bundle(bundle), ["train.json", "evaluate.json"], overrides)
         return "evaluated; python -m metaseg_monai report <folder of runs> writes the tables"
+
+    def explain(self, bundle: str, output_dir: str, **overrides: Any) -> str:
+        """Draw what every gate of a trained model does for each metadata value.
+
+        Example:
+            python -m metaseg_monai explain synthetic_shapes_segmentation --variant me \
+--output_dir runs/me
+
+        Args:
+            bundle: name under ./bundles, or a folder.
+            output_dir: folder of the trained model; figures and gates.csv go to explain/ in it.
+            overrides: settings of the training, and those of configs/explain.json, such as
+                --explain_cases 20 or --explain_gate middle.
+        """
+        from metaseg_monai.bundle import resolve_bundle, run_bundle
+        from metaseg_monai.explain import draw
+
+        configs = ["train.json", "evaluate.json", "explain.json"]
+        run_bundle(resolve_bundle(bundle), configs, {**overrides, "output_dir": output_dir})
+        return "\n".join(map(str, draw(output_dir)))
 
     def predict(
         self, bundle: str, source: str, output: str, meta: str | None = None, **overrides: Any
@@ -166,39 +185,59 @@ class Commands:
 
         return f"masks: {predict(bundle, source, output, meta, overrides)}"
 
-    def compare(
-        self, bundle: str, variants: str, output: str, seed: int = 0, **overrides: Any
+    def study(
+        self,
+        target: str,
+        variants: str | None = None,
+        seeds: str | None = None,
+        output: str | None = None,
+        workers: int | None = None,
+        threads: int | None = None,
+        cluster: str | None = None,
+        cluster_settings: dict[str, Any] | None = None,
+        tracking: str | None = None,
+        **overrides: Any,
     ) -> str:
-        """Train and test several variants of a bundle on the same data, and write a report.
+        """Run variants x seeds of a bundle, go on where it stopped, and report with tests.
 
         Example:
-            python -m metaseg_monai compare synthetic_shapes_segmentation --variants se,sme \
---output runs/two
+            python -m metaseg_monai study synthetic_shapes_segmentation \
+--variants none,se,me,sme,sme-dummy,film,film-dummy,experts --seeds 3 --output runs/shapes
 
         Args:
-            bundle: name under ./bundles, or a folder.
-            variants: comma-separated: none, se, me, sme, film, film-ivadomed; those that take
-                metadata also with -dummy.
-            output: folder for the runs and the report; a finished run in it is kept.
-            seed: of the training.
-            overrides: settings of the bundle.
+            target: JSON file of a study, or name or folder of a bundle.
+            variants: none, se, me, sme, film, film-ivadomed; those that take metadata also with
+                -dummy; experts (one SE network a domain, equal epochs), experts-steps (equal
+                steps). Only for a bundle.
+            seeds: how many training seeds, or which, as 4,7.
+            output: folder of the study, by default runs/<name>; a finished run in it is kept.
+            workers: runs beside each other; by default one for each GPU or group of cores.
+            threads: cores of a run.
+            cluster: slurm submits the runs as jobs (pip install "metaseg-monai[slurm]").
+            cluster_settings: of the jobs, as '{"timeout_min": 60, "slurm_partition": "gpu"}'.
+            tracking: MLflow store, as sqlite:///runs/mlflow.db
+                (pip install "metaseg-monai[tracking]").
+            overrides: settings of the bundle for all runs.
         """
-        from metaseg_monai.sharing.arguments import names
-        from metaseg_monai.sharing.compare import compare
+        from metaseg_monai.sharing.studies import make_study
+        from metaseg_monai.study.run import run_study
 
-        return f"report: {compare(bundle, names(variants), output, {'seed': seed, **overrides})}"
+        made = make_study(target, variants, seeds, overrides)
+        folder = output or f"runs/{made.name.lower().replace(' ', '_')}"
+        page = run_study(made, folder, workers, threads, cluster, cluster_settings, tracking)
+        return f"report: {page}"
 
-    def report(self, runs: str, output: str | None = None, title: str = "Comparison") -> str:
-        """Recompute tables, figures and the report from the files of finished runs.
+    def report(self, runs: str, output: str | None = None, title: str | None = None) -> str:
+        """Recompute tables, tests, figures and the report from the files of finished runs.
 
         Example:
-            python -m metaseg_monai report runs/demo
+            python -m metaseg_monai report runs/shapes
 
         Args:
-            runs: folder with one folder for each variant.
+            runs: folder of a study, or a folder with one folder for each evaluated model.
             output: where the report goes; by default the same folder.
-            title: heading of the report.
+            title: heading of the report; by default the study's name.
         """
-        from metaseg_monai.sharing.compare import report
+        from metaseg_monai.study.report import write_report
 
-        return f"report: {report(runs, output, title)}"
+        return f"report: {write_report(runs, output, title)}"

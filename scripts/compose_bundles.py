@@ -41,6 +41,7 @@ def compose(bundle: Path) -> dict[str, str]:
         "train.json": common | _read(SHARED / "train.json"),
         "inference.json": common | _read(SHARED / "inference.json"),
         "evaluate.json": _read(SHARED / "evaluate.json"),
+        "explain.json": _read(SHARED / "explain.json"),
         "multi_gpu_train.json": _read(SHARED / "multi_gpu_train.json"),
     }
     unused = [key for key in settings if not any(key in config for config in configs.values())]

@@ -15,7 +15,17 @@ import tifffile
 from metaseg_monai.__main__ import main
 
 BUNDLE = Path(__file__).resolve().parents[1] / "bundles" / "synthetic_shapes_segmentation"
-COMMANDS = ["demo", "check", "fit-schema", "train", "evaluate", "predict", "compare", "report"]
+COMMANDS = [
+    "demo",
+    "check",
+    "fit-schema",
+    "train",
+    "evaluate",
+    "explain",
+    "predict",
+    "study",
+    "report",
+]
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
@@ -141,6 +151,12 @@ def test_train_evaluate_predict_report(metaseg, bundle, tmp_path):
     status, out, _ = metaseg("report", tmp_path / "runs")
     assert status == 0
     assert out.strip() == f"report: {tmp_path / 'runs' / 'report.html'}"
+    assert "Nothing was fixed before" in (tmp_path / "runs" / "report.md").read_text()
+    status, out, _ = metaseg("explain", bundle, "--output_dir", run, *tiny())
+    assert status == 0
+    assert (run / "explain" / "gates.csv").is_file()
+    metaseg("report", tmp_path / "runs")
+    assert (tmp_path / "runs" / "figures" / "gates_sme_scale.png").is_file()
 
     folder = tmp_path / "images"
     folder.mkdir()
@@ -254,10 +270,25 @@ def test_a_training_that_never_validates_is_refused(refused, bundle, tmp_path):
     assert "val_interval" in refused("train", bundle, *arguments)
 
 
-def test_compare_refuses_unknown_variants_before_training(refused, bundle, tmp_path):
-    arguments = ["--variants", "se,smee", "--output", tmp_path / "o", *tiny()]
-    assert "smee" in refused("compare", bundle, *arguments)
-    assert not (tmp_path / "o").exists()
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--variants", "se,smee"], "smee"),
+        (["--variants", "se", "--seeds", "some"], "--seeds some"),
+        (["--variants", "se", "--epoch", 2], "did you mean epochs"),
+        (["--variants", "se", "--workers", 0], "--workers 0"),
+        (["--variants", "se", "--cluster_settings", "{'nodes': 1}"], "--cluster_settings needs"),
+    ],
+)
+def test_study_refuses_before_training(refused, bundle, tmp_path, arguments, reason):
+    said = refused("study", bundle, *arguments, "--output", tmp_path / "o", *tiny())
+    assert reason in said
+    assert not (tmp_path / "o" / "se").exists()
+
+
+def test_a_study_file_names_its_conditions_itself(refused, tmp_path):
+    (tmp_path / "s.json").write_text('{"name": "s", "bundle": "b", "conditions": ["se"]}')
+    assert "leave --variants out" in refused("study", tmp_path / "s.json", "--variants", "se")
 
 
 def test_report_without_runs(refused, tmp_path):

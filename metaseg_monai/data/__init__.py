@@ -6,6 +6,7 @@ from metaseg_monai.data.columns import SPLITS, ColumnMap
 from metaseg_monai.data.find import find_cases
 from metaseg_monai.data.image import Image, convert_channels
 from metaseg_monai.data.readers import TiffReader, read_image
+from metaseg_monai.data.select import fill_epoch, select_cases
 from metaseg_monai.data.shapes import SHAPES
 from metaseg_monai.data.synthetic import generate_synthetic_shapes, synthetic_table
 from metaseg_monai.data.table import CaseTable, read_table
@@ -23,12 +24,14 @@ __all__ = [
     "TiffReader",
     "check_table",
     "convert_channels",
+    "fill_epoch",
     "find_cases",
     "generate_synthetic_shapes",
     "load_case",
     "mask_suffix",
     "read_image",
     "read_table",
+    "select_cases",
     "synthetic_table",
     "write_mask",
     "write_table",

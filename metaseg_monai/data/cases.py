@@ -45,7 +45,8 @@ def load_case(
     Args:
         item: with a path (or plane paths) under `image_key`, maybe a path under `label_key`,
             `case` for messages, and maybe `label_values`: the pixel values that become class 1
-            while all others become 0. Without, the label's values are the classes.
+            while all others become 0, or "instances": all above 0. Without, the label's values
+            are the classes.
         channels: see `convert_channels`.
         classes: number of classes, background included; labels lie in 0..classes-1.
         spatial_dims: see `read_image`.
@@ -92,7 +93,11 @@ def _finite_float32(array: np.ndarray, path: str) -> np.ndarray:
 
 
 def _read_label(
-    path: str | Path, image: Image, spatial_dims: int, classes: int, foreground: list[int] | None
+    path: str | Path,
+    image: Image,
+    spatial_dims: int,
+    classes: int,
+    foreground: list[int] | str | None,
 ) -> np.ndarray:
     label = read_image(path, spatial_dims, palette="indices")
     if label.array.shape != (1, *image.array.shape[1:]):
@@ -111,7 +116,9 @@ def _read_label(
     if not whole:
         first = next(value for value in values if not float(value).is_integer())
         raise DataError(f"{path}: label value {first:g}; expected whole numbers; save it anew")
-    if foreground is not None:
+    if foreground == "instances" and values.min() >= 0:
+        return (label.array > 0).astype(np.uint8)
+    if isinstance(foreground, list):
         return np.isin(label.array, foreground).astype(np.uint8)
     outside = (values < 0) | (values >= classes)
     if outside.any():

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
@@ -31,8 +31,8 @@ class ColumnMap(BaseModel):
         separator: between planes, and between the values of `rows_per`.
         rows_per: schema field whose column may hold several values; one row is made of each.
         label_values: pixel values of the label that count as foreground: one list for all rows,
-            or {field: {value: list}} where a field's value decides; empty where the label's
-            values are the classes.
+            {field: {value: list}} where a field's value decides, or "instances" where every
+            object has a number of its own from 1; empty where the label's values are the classes.
         split_names: the table's name of a split -> train, val or test.
         exclude: cells of the image column whose rows are left out, for instance a copy of an image
             that stands in two splits.
@@ -55,7 +55,7 @@ class ColumnMap(BaseModel):
     metadata: dict[str, str] = {}
     separator: str = ";"
     rows_per: str | None = None
-    label_values: list[int] | dict[str, dict[str, list[int]]] = []
+    label_values: list[int] | dict[str, dict[str, list[int]]] | Literal["instances"] = []
     split_names: dict[str, str] = {}
     exclude: list[str] = []
 
@@ -75,8 +75,8 @@ class ColumnMap(BaseModel):
     @field_validator("label_values")
     @classmethod
     def _one_deciding_field(
-        cls, value: list[int] | dict[str, dict[str, list[int]]]
-    ) -> list[int] | dict[str, dict[str, list[int]]]:
+        cls, value: list[int] | dict[str, dict[str, list[int]]] | str
+    ) -> list[int] | dict[str, dict[str, list[int]]] | str:
         if isinstance(value, dict) and len(value) > 1:
             raise ValueError(f"expected one deciding field, got {', '.join(value)}")
         return value

@@ -26,7 +26,7 @@ class Row:
         group: what must stay in one split.
         split: train, val or test; None where the table has no split column.
         case: unique name.
-        label_values: pixel values that count as foreground, or None.
+        label_values: pixel values that count as foreground, "instances" for all above 0, or None.
         problems: what is wrong in this row alone.
     """
 
@@ -37,7 +37,7 @@ class Row:
     group: str
     split: str | None
     case: str
-    label_values: list[int] | None = None
+    label_values: list[int] | str | None = None
     problems: list[str] = field(default_factory=list)
 
 
@@ -142,8 +142,10 @@ def _make_row(
 
 def _foreground_values(
     metadata: Mapping[str, Any], columns: ColumnMap, problems: list[str]
-) -> list[int] | None:
+) -> list[int] | str | None:
     """The pixel values that are foreground in this row; None where label values are classes."""
+    if isinstance(columns.label_values, str):
+        return columns.label_values
     if isinstance(columns.label_values, list):
         return list(columns.label_values) or None
     for name, values in columns.label_values.items():

@@ -1,5 +1,13 @@
 """From predictions to counts, from counts to scores and reports."""
 
+from metaseg_monai.evaluation.calibration import (
+    CalibrationBins,
+    calibration_errors,
+    expected_calibration_error,
+    foreground_calibration_error,
+    read_calibration,
+    reliability,
+)
 from metaseg_monai.evaluation.counts import CaseCounts, count_pixels, read_counts
 from metaseg_monai.evaluation.items import evaluation_items
 from metaseg_monai.evaluation.masks import SaveMasks
@@ -21,24 +29,30 @@ from metaseg_monai.evaluation.scores import (
 )
 
 __all__ = [
+    "CalibrationBins",
     "CaseCounts",
     "PredictionSamples",
     "SaveMasks",
     "average_f1",
     "average_seeds",
+    "calibration_errors",
     "case_f1",
     "case_mean_f1",
     "count_pixels",
     "cross_modes",
     "evaluation_items",
     "expand_modes",
+    "expected_calibration_error",
     "f1",
     "f1_error",
+    "foreground_calibration_error",
     "iou",
     "mode_matrix",
     "paired_difference",
     "pooled_f1",
     "pooled_f1_by",
+    "read_calibration",
     "read_counts",
+    "reliability",
     "summarise",
 ]

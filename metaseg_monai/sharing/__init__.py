@@ -1,15 +1,1 @@
-"""Bundles: finding them, checking overrides, running their workflows."""
-
-from metaseg_monai.sharing.locate import bundle_name, find_bundle_root, resolve_bundle
-from metaseg_monai.sharing.overrides import check_overrides, load_config
-from metaseg_monai.sharing.run import root_refusal, run_bundle
-
-__all__ = [
-    "bundle_name",
-    "check_overrides",
-    "find_bundle_root",
-    "load_config",
-    "resolve_bundle",
-    "root_refusal",
-    "run_bundle",
-]
+"""What users do with trained models and tables: check, predict."""

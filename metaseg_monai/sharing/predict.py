@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from metaseg_monai.bundle.locate import resolve_bundle
+from metaseg_monai.bundle.run import run_bundle
 from metaseg_monai.errors import DataError
 from metaseg_monai.sharing.arguments import parse_metadata
-from metaseg_monai.sharing.locate import resolve_bundle
-from metaseg_monai.sharing.run import run_bundle
 
 
 def predict(

@@ -92,6 +92,18 @@ def test_label_values_choose_the_foreground(item):
     assert loaded.label[0, 1, 1] == 0
 
 
+def test_every_object_number_is_foreground(item):
+    label = label_with(2, np.uint16)
+    label[0, 0], label[1, 1] = 700, 1
+    loaded = load_case(item(label=label, label_values="instances"))
+    assert loaded.label.sum() == 8
+    assert loaded.label.max() == 1
+    label = label.astype(np.int16)
+    label[0, 0] = -7
+    with pytest.raises(DataError, match=r"label values -7"):
+        load_case(item(label=label, label_values="instances"))
+
+
 @pytest.mark.parametrize("shape", [(30, 20), (19, 30), (20, 30, 3)])
 def test_label_of_another_shape(item, shape):
     with pytest.raises(DataError, match=r"case 'c7'.*l\.tif.*expected"):

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from metaseg_monai.errors import ConfigError
-from metaseg_monai.sharing import check_overrides
+from metaseg_monai.bundle import check_overrides
 
 CONFIG = {
     "epochs": 3,

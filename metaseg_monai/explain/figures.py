@@ -1,0 +1,215 @@
+"""Figures of what the gates do, each returned as PNG bytes."""
+
+import io
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from metaseg_monai.explain.activations import (
+    Activations,
+    by_value,
+    compared_modes,
+    difference,
+)
+from metaseg_monai.explain.features import FeatureMaps
+
+WIDTH = 7.4  # inches
+ONE, OTHER, INK, SOFT = "#1b7fbd", "#d1495b", "#222222", "#6b6b6b"
+STYLE: Any = {
+    "font.size": 9,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": "#9a9a9a",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "axes.axisbelow": True,
+    "xtick.color": "#9a9a9a",
+    "ytick.color": "#9a9a9a",
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "legend.frameon": False,
+    "figure.facecolor": "white",
+}
+
+
+def gate_activations(activations: Activations, part: str = "scale") -> bytes:
+    """Heat map of every gate, one strip each: rows are metadata values, columns channels.
+
+    Args:
+        activations: of one network.
+        part: "scale" or "shift"; the first is drawn from 0 to 1 where it stays there, as after a
+            sigmoid, the second around 0.
+    """
+    tables = by_value(activations, part)
+    strips = [table.to_numpy() for table in tables.values()]
+    low, high = min(strip.min() for strip in strips), max(strip.max() for strip in strips)
+    colours = "viridis"
+    if part == "scale" and low >= 0 and high <= 1:
+        low, high = 0, 1
+    if part == "shift":
+        high = max(abs(low), abs(high))
+        low, colours = -high, "RdBu_r"
+    rows = len(next(iter(tables.values())))
+    columns = 2 if len(tables) > 5 else 1
+    lines = -(-len(tables) // columns)
+    size = (WIDTH, lines * (0.12 * rows + 0.36) + 0.35)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=size, layout="constrained")
+        grid = figure.subplots(lines, columns, squeeze=False)
+        places = list(grid.T.flat)  # down the first column, then down the second
+        for axes, (gate, table) in zip(places, tables.items(), strict=False):
+            values = table.to_numpy()
+            picture = axes.imshow(values, vmin=low, vmax=high, cmap=colours, aspect="auto")
+            _bare(axes)
+            _channel_axis(axes, values.shape[1], size=6.5)
+            axes.tick_params(axis="x", pad=1)
+            axes.set_yticks(range(rows), list(table.index) if axes in grid[:, 0] else [""] * rows)
+            axes.tick_params(axis="y", labelsize=6.5)
+            axes.set_title(gate, size=8, pad=2)
+        for spare in places[len(tables) :]:
+            spare.remove()
+        figure.colorbar(picture, ax=places[: len(tables)], fraction=0.03, aspect=40)
+        of = "metadata value" if _is_steered(activations) else "domain of the images"
+        cases = activations.rows.groupby("mode")["cases"].sum().max()
+        figure.suptitle(f"{part.capitalize()} of every channel by {of}, {cases} cases", size=10)
+        return _png(figure)
+
+
+def gate_differences(activations: Activations, first: str, second: str) -> bytes:
+    """Absolute difference of the scales under two metadata values, all gates (thesis figure B.6).
+
+    Args:
+        activations: of one network.
+        first: a metadata value.
+        second: another.
+    """
+    found = difference(activations, first, second)
+    widest = max(len(values) for values in found.values())
+    matrix = np.full((len(found), widest), np.nan)  # blank where a gate has fewer channels
+    for row, values in enumerate(found.values()):
+        matrix[row, : len(values)] = values
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 0.24 * len(found) + 1.2), layout="constrained")
+        left, right = figure.subplots(1, 2, width_ratios=(5, 1), sharey=True)
+        picture = left.imshow(matrix, vmin=0, cmap="magma_r", aspect="auto")
+        _bare(left)
+        left.set_yticks(range(len(found)), list(found))
+        _channel_axis(left, widest)
+        left.set_xlabel("channel")
+        left.set_title(f"All gates: {_gap_title(activations, first, second)}")
+        figure.colorbar(picture, ax=left, fraction=0.04, pad=0.02, label="|difference|")
+        right.barh(range(len(found)), np.nanmean(matrix, axis=1), color=SOFT, height=0.6)
+        right.set_title("mean")
+        right.tick_params(axis="y", length=0, labelleft=False)
+        right.xaxis.set_major_locator(mpl.ticker.MaxNLocator(2))
+        right.spines["left"].set_visible(False)
+        return _png(figure)
+
+
+def single_gate(activations: Activations, gate: str, first: str, second: str) -> bytes:
+    """Scales of one gate under two metadata values, and their difference (thesis figure 4.13).
+
+    Args:
+        activations: of one network.
+        gate: name of the gate.
+        first: a metadata value.
+        second: another.
+    """
+    gap = difference(activations, first, second)[gate]
+    table = by_value(activations)[gate]
+    channels = np.arange(len(gap))
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
+        above, below = figure.subplots(2, 1, sharex=True)
+        values = [table.loc[_short(name)].to_numpy() for name in (first, second)]
+        above.vlines(channels, *values, color="#c9c9c9", lw=2, zorder=1)
+        above.plot(channels, values[0], "o", mfc="none", color=ONE, ms=6, label=_short(first))
+        above.plot(channels, values[1], "o", color=OTHER, ms=3, label=_short(second))
+        above.set_ylabel("scale")
+        above.set_title(f"Gate {gate}: {_gap_title(activations, first, second)}")
+        figure.legend(*above.get_legend_handles_labels(), loc="outside right upper")
+        below.bar(channels, gap, color=SOFT, width=0.7)
+        _channel_axis(below, len(gap))
+        below.set(xlabel="channel", ylabel="|difference|", xlim=(-1, len(gap)))
+        return _png(figure)
+
+
+def feature_maps(maps: FeatureMaps, side: str = "after", columns: int = 8) -> bytes:
+    """The image, and the channels that metadata change most: a row for each metadata value.
+
+    Every channel has one range of greys for all its rows, so that rows can be compared.
+
+    Args:
+        maps: of one case.
+        side: "after" the gate or "before" it.
+        columns: number of channels shown (thesis figures B.4 and B.5 show all).
+    """
+    of_modes = maps.before if side == "before" else maps.after
+    modes = compared_modes(list(of_modes))
+    shown = maps.channels[:columns]
+    high, wide = maps.image.shape
+    names = [_short(mode) for mode in modes]
+    cell = (WIDTH - 0.08 * max(map(len, names)) - 0.1) / (len(shown) + 1)
+    size = (WIDTH, (cell * high / wide + 0.03) * len(modes) + 0.5)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=size, layout="constrained")
+        figure.get_layout_engine().set(w_pad=0.015, h_pad=0.015, wspace=0, hspace=0)  # type: ignore[union-attr, call-arg]
+        grid = figure.subplots(len(modes), len(shown) + 1, squeeze=False)
+        for line, mode, name in zip(grid, modes, names, strict=True):
+            line[0].imshow(maps.image.astype(float), cmap="gray", vmin=0, vmax=1)
+            line[0].set_ylabel(name, rotation=0, ha="right", va="center")
+            for place, axes in enumerate(line[1:]):
+                every = np.stack([of_modes[one][place] for one in modes]).astype(float)
+                top = max(np.quantile(every, 0.995), every.min() + 1e-6)
+                panel = of_modes[mode][place].astype(float)
+                axes.imshow(panel, cmap="gray", vmin=every.min(), vmax=top)
+        for axes in grid.flat:
+            axes.set(xticks=[], yticks=[])
+            _bare(axes)
+        for axes, head in zip(grid[0], ("image", *map(str, shown)), strict=True):
+            axes.set_title(head, size=8, loc="center", pad=2)
+        cut = f", first of {maps.windows} windows" if maps.windows > 1 else ""
+        where = f"{'behind' if side == 'after' else 'before'} gate {maps.gate}"
+        case = maps.case if len(maps.case) <= 40 else f"{maps.case[:39]}…"
+        figure.suptitle(f"Channels {where}, case {case} ({maps.domain}){cut}", size=10)
+        return _png(figure)
+
+
+def _short(name: str) -> str:
+    return name.removeprefix("fixed:")
+
+
+def _is_steered(activations: Activations) -> bool:
+    return activations.rows["mode"].nunique() > 1
+
+
+def _gap_title(activations: Activations, first: str, second: str) -> str:
+    if _is_steered(activations):
+        return f"scale under {_short(first)} and {_short(second)}, same images"
+    return f"scale on images of {_short(first)} and of {_short(second)}"
+
+
+def _bare(axes: Axes) -> None:
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+
+
+def _channel_axis(axes: Axes, channels: int, size: float = 9) -> None:
+    step = 2
+    while channels > 8 * step:
+        step *= 2
+    axes.set_xticks(range(0, channels, step))
+    axes.tick_params(axis="x", labelsize=size)
+
+
+def _png(figure: Figure) -> bytes:
+    FigureCanvasAgg(figure)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=150)
+    return buffer.getvalue()

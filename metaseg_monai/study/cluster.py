@@ -1,0 +1,167 @@
+"""Runs as jobs of a Slurm cluster, started, watched and stopped like processes of this machine."""
+
+import importlib
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from metaseg_monai.errors import ConfigError
+
+TIMEOUT_MIN = 24 * 60  # minutes; without a limit of our own submitit would end a job after five
+GRACE = 15.0  # seconds in which the result of an ended job may still appear on a shared disk
+REQUEUE = 30 * 60.0  # seconds a preempted job has to be queued again; submitit looks every 600
+
+
+class Cluster:
+    """A queue that takes each run as one job.
+
+    Args:
+        logs: folder for submitit's files, on a disk that all nodes share.
+        cluster: ``slurm``, or submitit's ``local`` to try it without a cluster.
+        settings: of each job, by submitit's names, such as ``{"timeout_min": 60, "gpus_per_node":
+            1, "cpus_per_task": 4, "slurm_partition": "gpu"}``. Without `timeout_min` a job may
+            take a day.
+
+    Raises:
+        ConfigError: submitit is not installed, there is no such cluster here, or a setting is
+            unknown or of the wrong type.
+    """
+
+    def __init__(
+        self, logs: Path, cluster: str = "slurm", settings: Mapping[str, Any] | None = None
+    ) -> None:
+        self.logs, self.cluster = logs.resolve(), cluster
+        self.submitit = _submitit()
+        try:
+            self.executor = self.submitit.AutoExecutor(folder=self.logs, cluster=cluster)
+        except (ValueError, RuntimeError) as error:
+            raise ConfigError(
+                f"--cluster {cluster}: {error} Leave it out to run on this machine."
+            ) from error
+        settings = {"timeout_min": TIMEOUT_MIN, **(settings or {})}
+        try:
+            self.executor.update_parameters(**settings)
+        except (NameError, ValueError, TypeError, AssertionError) as error:
+            raise ConfigError(f"--cluster_settings {settings}: {error}") from error
+        for name in ("nodes", "tasks_per_node", "ntasks_per_node"):
+            if self.executor.parameters.get(name, 1) != 1:
+                raise ConfigError(f"--cluster_settings: {name} must be 1, a run is one process.")
+
+    def start(
+        self,
+        name: str,
+        command: Sequence[str],
+        log: Path | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> "Job":
+        """Submit a command; it will run in the present working directory.
+
+        Args:
+            name: of the job, as the queue shows it.
+            command: program and arguments.
+            log: file to which the job's output is added; by default one by its name in `logs`.
+            environment: variables to set besides those of this process.
+
+        Raises:
+            ConfigError: the cluster does not accept the job.
+        """
+        log = (log or self.logs / f"{name}.log").resolve()
+        log.parent.mkdir(parents=True, exist_ok=True)
+        self.executor.update_parameters(name=name)
+        line = _shell(command, log, environment or {})
+        try:
+            # a study may itself be a job, whose variables would bend those of its jobs
+            with self.submitit.helpers.clean_env():
+                # a function of ours would make each job import the whole package once more
+                job = self.executor.submit(
+                    subprocess.call, line, cwd=str(Path.cwd()), stdin=subprocess.DEVNULL
+                )
+        except (self.submitit.core.utils.FailedJobError, OSError) as error:
+            raise ConfigError(
+                f"{self.cluster} did not accept the job {name}: {error} Change --cluster_settings."
+            ) from error
+        return Job(job, log)
+
+
+class Job:
+    """A submitted run, with the verbs of a process.
+
+    Args:
+        job: submitit's handle.
+        log: file that is told why a job ended, where the run itself could not say it.
+    """
+
+    def __init__(self, job: Any, log: Path) -> None:
+        self.job, self.log = job, log
+        self.status: int | None = None
+        self.silent_since: float | None = None
+
+    def poll(self) -> int | None:
+        """Return the exit status, or None while the job waits or runs.
+
+        The status is 1 where the job was killed, cancelled, or ended by its time limit. A
+        preempted job that the cluster queues again is waited for.
+        """
+        if self.status is None:
+            self.status = self._look()
+        return self.status
+
+    def stop(self) -> None:
+        """Cancel it; the run goes on from its checkpoint another time."""
+        if self.poll() is None:
+            self.job.cancel(check=False)
+
+    def _look(self) -> int | None:
+        done = self.job.done()
+        if self.job.paths.result_pickle.exists():
+            # submitit's "local" writes the result shortly before its process ends
+            return self._outcome() if done else None
+        # submitit never calls a preempted job done, since some clusters queue it again
+        if not done and self.job.state != "PREEMPTED":
+            self.silent_since = None
+            return None
+        now = time.monotonic()
+        if self.silent_since is None:
+            self.silent_since = now
+        if now - self.silent_since < (GRACE if done else REQUEUE):
+            return None
+        return self._failed(f"ended without a result, its state is {self.job.state}")
+
+    def _outcome(self) -> int:
+        error = self.job.exception()
+        return int(self.job.result()) if error is None else self._failed(str(error))
+
+    def _failed(self, reason: str) -> int:
+        with self.log.open("a", encoding="utf-8") as log:
+            log.write(f"job {self.job.job_id}: {reason}; see also {self.job.paths.stderr}\n")
+        return 1
+
+
+def _shell(command: Sequence[str], log: Path, environment: Mapping[str, str]) -> list[str]:
+    """Return the command with variables set and its output added to a file.
+
+    submitit's own `CommandFunction` keeps all output in memory, and fails where a letter of
+    several bytes, as in a progress bar, is cut by its buffer.
+
+    >>> import sys, tempfile
+    >>> file = Path(tempfile.mkdtemp()) / "log"
+    >>> code = "import os; print(os.environ['COLOUR']); exit(3)"
+    >>> subprocess.call(_shell([sys.executable, "-c", code], file, {"COLOUR": "light blue"}))
+    3
+    >>> file.read_text().strip()
+    'light blue'
+    """
+    variables = [f"{name}={value}" for name, value in environment.items()]
+    script = 'log=$1; shift; exec "$@" >>"$log" 2>&1'
+    return ["env", *variables, "sh", "-c", script, "sh", str(log), *command]
+
+
+def _submitit() -> Any:
+    try:
+        return importlib.import_module("submitit")
+    except ImportError as error:
+        raise ConfigError(
+            'A cluster needs submitit: pip install "metaseg-monai[slurm]", or leave out --cluster.'
+        ) from error

@@ -1,0 +1,201 @@
+"""What a study is: its JSON, checked, with everything that must be fixed before it is run."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from metaseg_monai.blocks import ALL_VARIANTS, METADATA_VARIANTS
+from metaseg_monai.errors import ConfigError
+
+EXPERTS = {"experts": False, "experts-steps": True}  # name -> at equal steps (contract 5)
+RESERVED = ("figures", "tables", "explain")  # folders of the report
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+class Protocol(BaseModel):
+    """What is decided before the first run (contract 13).
+
+    Attributes:
+        aggregate: score that the tables lead with: pooled over all cases, or the unweighted mean
+            of the domains (contract 10).
+        comparisons: pairs of conditions; Holm's correction counts all of them.
+        domain: domain that the comparisons are about; None for all cases.
+        test: paired test over cases, one value for each group, seeds averaged before.
+        alpha: level below which a corrected p-value counts.
+        sample_size: number of test cases that the comparisons are to be made of; None where it was
+            not fixed.
+        tuned_on: split on which settings were chosen.
+        notes: anything else that was decided before.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    aggregate: Literal["combined", "average"] = "combined"
+    comparisons: list[list[str]] = []
+    domain: str | None = None
+    test: Literal["t", "wilcoxon", "permutation"] = "permutation"
+    alpha: float = Field(default=0.05, gt=0, lt=1)
+    sample_size: int | None = Field(default=None, gt=0)
+    tuned_on: Literal["train", "val", "none"] = "val"
+    notes: str = ""
+
+    @field_validator("comparisons")
+    @classmethod
+    def _pairs(cls, value: list[list[str]]) -> list[list[str]]:
+        for pair in value:
+            if len(pair) != 2 or pair[0] == pair[1]:
+                raise ValueError(f"expected two different conditions, got {pair}")
+        return value
+
+
+class Study(BaseModel):
+    """A matrix of conditions and seeds of one bundle, and the protocol of their comparison.
+
+    Attributes:
+        name: heading of the report.
+        question: what the study is to answer, in one sentence.
+        bundle: name under ./bundles, or a folder.
+        settings: overrides of the bundle for all runs.
+        conditions: rows of the tables: name -> overrides. The names of the variants, ``experts``
+            (one SE network for each domain, at equal epochs) and ``experts-steps`` (at equal
+            steps) need none.
+        seeds: of the training.
+        data_seeds: of the data; `data_settings` says what they change.
+        data_settings: overrides in which ``{data_seed}`` stands for the data seed.
+        protocol: see `Protocol`.
+        references: tables of docs/references.json to print beside the results, by id, each with
+            ``{published column: our column}`` for columns of other names; a list of ids renames
+            none.
+
+    Raises:
+        ConfigError: an unknown key or a wrong value, named.
+
+    >>> study = Study(name="two", bundle="b", conditions={"se": {}, "sme": {}}, seeds=[0])
+    >>> study.protocol.comparisons
+    [['sme', 'se']]
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    name: str
+    question: str = ""
+    bundle: str
+    settings: dict[str, Any] = {}
+    conditions: dict[str, dict[str, Any]]
+    seeds: list[int] = [0, 1, 2]
+    data_seeds: list[int] = [0]
+    data_settings: dict[str, Any] = {}
+    protocol: Protocol = Protocol()
+    references: dict[str, dict[str, str]] = {}
+
+    def __init__(self, **content: Any) -> None:
+        try:
+            super().__init__(**content)
+        except ValidationError as error:
+            raise ConfigError(f"study: {_explain(error)}") from error
+
+    @field_validator("conditions", "references", mode="before")
+    @classmethod
+    def _names_alone(cls, value: Any) -> Any:
+        return {name: {} for name in value} if isinstance(value, list) else value
+
+    @field_validator("conditions")
+    @classmethod
+    def _known_conditions(cls, value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        if not value:
+            raise ValueError("expected at least one condition")
+        for name, settings in value.items():
+            if not NAME.fullmatch(name) or name in RESERVED:
+                raise ValueError(f"{name!r} cannot name a folder; use letters, digits, - and _")
+            if name not in ALL_VARIANTS and name not in EXPERTS and "variant" not in settings:
+                known = ", ".join([*ALL_VARIANTS, *EXPERTS])
+                raise ValueError(
+                    f"{name!r} is none of {known}; give it a setting 'variant', or take one of them"
+                )
+        return value
+
+    @field_validator("seeds", "data_seeds")
+    @classmethod
+    def _seeds(cls, value: list[int]) -> list[int]:
+        if not value or len(set(value)) < len(value) or min(value) < 0:
+            raise ValueError(f"expected different whole numbers from 0, got {value}")
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Study":
+        clash = set(self.settings) & {"seed", "data_seed", "variant", "output_dir", "resume"}
+        if clash:
+            raise ValueError(f"settings: {', '.join(sorted(clash))} belong to the matrix")
+        if len(self.data_seeds) > 1 and "{data_seed}" not in json.dumps(self.data_settings):
+            raise ValueError("several data_seeds need data_settings that hold '{data_seed}'")
+        strangers = {n for pair in self.protocol.comparisons for n in pair} - set(self.conditions)
+        if strangers:
+            raise ValueError(f"comparisons name {', '.join(sorted(strangers))}, no conditions")
+        if "comparisons" not in self.protocol.model_fields_set:
+            pairs = default_comparisons(list(self.conditions))
+            object.__setattr__(
+                self, "protocol", self.protocol.model_copy(update={"comparisons": pairs})
+            )
+        return self
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Study":
+        """Read a study from JSON.
+
+        Raises:
+            ConfigError: the file is missing or no JSON object, or a key is unknown or wrong.
+        """
+        try:
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            if not isinstance(content, dict):
+                raise ValueError(f"expected an object {{key: value}}, got {content!r:.80}")
+            return cls(**content)
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{path}: no study: {error}. Mend the file.") from error
+
+
+def default_comparisons(conditions: Sequence[str]) -> list[list[str]]:
+    """Compare each variant that takes metadata with SE and with its own dummy.
+
+    >>> default_comparisons(["none", "se", "me", "sme", "sme-dummy"])
+    [['me', 'se'], ['sme', 'se'], ['sme', 'sme-dummy']]
+    """
+    return [
+        [name, other]
+        for name in conditions
+        if name in METADATA_VARIANTS
+        for other in ("se", f"{name}-dummy")
+        if other in conditions
+    ]
+
+
+def fill_data_seed(settings: Mapping[str, Any], data_seed: int) -> dict[str, Any]:
+    """Put the data seed in the place of ``{data_seed}``, as a number where it stands alone.
+
+    >>> fill_data_seed({"dataset_dir": "data/{data_seed}", "table#seed": "{data_seed}"}, 3)
+    {'dataset_dir': 'data/3', 'table#seed': 3}
+    """
+    return {
+        key: data_seed
+        if value == "{data_seed}"
+        else value.replace("{data_seed}", str(data_seed))
+        if isinstance(value, str)
+        else value
+        for key, value in settings.items()
+    }
+
+
+def _explain(error: ValidationError) -> str:
+    told = []
+    for fault in error.errors():
+        place = ".".join(map(str, fault["loc"])) or "the whole"
+        if fault["type"] == "extra_forbidden":
+            model = Protocol if "protocol" in fault["loc"] else Study
+            told.append(f"unknown key {place!r}, expected one of {', '.join(model.model_fields)}")
+        else:
+            told.append(f"{place}: {fault['msg'].removeprefix('Value error, ')}")
+    return "; ".join(told)

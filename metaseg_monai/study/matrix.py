@@ -1,0 +1,142 @@
+"""From a study to its runs: one network each, with the settings and the folder it is run in."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from metaseg_monai.blocks import ALL_VARIANTS
+from metaseg_monai.bundle import check_overrides, load_config, resolve_bundle
+from metaseg_monai.data import ColumnMap
+from metaseg_monai.errors import ConfigError
+from metaseg_monai.metadata import MetadataSchema
+from metaseg_monai.study.design import EXPERTS, Study, fill_data_seed
+
+CONFIGS = ("train.json", "evaluate.json")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training with its evaluation.
+
+    Attributes:
+        condition: the row of the tables it belongs to.
+        seed: of the training.
+        data_seed: of the data.
+        domain: the one domain that an expert is trained on; None for all other networks.
+        settings: all overrides of the bundle but ``output_dir``.
+        epochs: of the training, for the estimate.
+        folder: relative to the study's output.
+        key: SHA-256 of the bundle's configuration, the settings, and the files that they name.
+    """
+
+    condition: str
+    seed: int
+    data_seed: int
+    domain: str | None
+    settings: dict[str, Any]
+    epochs: int
+    folder: str
+    key: str
+
+    @property
+    def name(self) -> str:
+        """What the run is called in messages: its folder."""
+        return self.folder
+
+
+def expand(study: Study) -> list[Run]:
+    """Return the runs of a study, those of the first seed first.
+
+    Seeds come first, so that an early stop leaves complete comparisons.
+
+    Raises:
+        ConfigError: a setting that nothing in the bundle uses, or experts without a domain.
+    """
+    files = [resolve_bundle(study.bundle) / "configs" / name for name in CONFIGS]
+    config = load_config(files)
+    runs = []
+    for data_seed in study.data_seeds:
+        common = {**study.settings, **fill_data_seed(study.data_settings, data_seed)}
+        for seed in study.seeds:
+            place = f"seed{seed}" if len(study.data_seeds) == 1 else f"data{data_seed}-seed{seed}"
+            for condition, own in study.conditions.items():
+                settings = {**common, "variant": condition, **own}
+                settings |= {"seed": seed, "data_seed": data_seed}
+                for domain, changed in _per_domain(condition, settings, config).items():
+                    checked = check_overrides(files, changed)
+                    folder = f"{condition}/{place}"
+                    folder += "" if domain is None else f"/{quote(domain, safe=' ')}"
+                    runs.append(
+                        Run(
+                            condition,
+                            seed,
+                            data_seed,
+                            domain,
+                            checked,
+                            int(checked.get("epochs", config["epochs"])),
+                            folder,
+                            _key(config, checked),
+                        )
+                    )
+    return runs
+
+
+def _per_domain(
+    condition: str, settings: dict[str, Any], config: Mapping[str, Any]
+) -> dict[str | None, dict[str, Any]]:
+    """Return the settings of a condition, or of each of its experts by domain."""
+    if condition not in EXPERTS:
+        _check_variant(condition, settings["variant"])
+        return {None: settings}
+    if settings["variant"] == condition:
+        settings = {**settings, "variant": "se"}
+    field, values = _domains(settings, config)
+    return {
+        value: {**settings, "train_only": {field: [value]}, "equal_steps": EXPERTS[condition]}
+        for value in values
+    }
+
+
+def _check_variant(condition: str, variant: Any) -> None:
+    if variant not in ALL_VARIANTS:
+        raise ConfigError(
+            f"Condition {condition!r} has the variant {variant!r}; choose one of "
+            f"{', '.join(ALL_VARIANTS)}."
+        )
+
+
+def _domains(settings: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[str, list[str]]:
+    """Return the domain field and its values among the studied cases."""
+    effective = {**config, **settings}
+    field = effective["domain"]
+    file = effective.get("schema_file")
+    schema = MetadataSchema.load(file) if file else MetadataSchema(effective["schema_fields"])
+    values = getattr(schema.field(field), "values", None) if field in schema.names else None
+    if not values:
+        raise ConfigError(
+            f"Experts need a domain: set `domain` to a field with labels, of "
+            f"{', '.join(schema.names)} (it is {field!r})."
+        )
+    only = (effective.get("only") or {}).get(field)
+    return field, [value for value in values if only is None or value in only]
+
+
+def table_file(settings: Mapping[str, Any], bundle: Path) -> Path:
+    """Return where the table of a run lies; it need not exist yet."""
+    folder = Path(settings.get("dataset_dir") or bundle / "data")
+    columns = settings.get("columns_file")
+    return folder / (ColumnMap.load(columns).table if columns else "table.csv")
+
+
+def _key(config: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
+    named = {
+        name: Path(settings[name]).read_text(encoding="utf-8")
+        for name in ("schema_file", "columns_file")
+        if settings.get(name) and Path(settings[name]).is_file()
+    }
+    content = json.dumps([config, settings, named], sort_keys=True, default=str)
+    return hashlib.sha256(content.encode()).hexdigest()

@@ -1,0 +1,243 @@
+"""Which figures a study's files allow, drawn with their captions."""
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from metaseg_monai.errors import DataError
+from metaseg_monai.evaluation.calibration import read_calibration, reliability
+from metaseg_monai.evaluation.samples import Sample, read_samples
+from metaseg_monai.study import figures
+from metaseg_monai.study.comparisons import Compared
+from metaseg_monai.study.document import Figure
+from metaseg_monai.study.figures import DifferenceRow
+from metaseg_monai.study.results import Results, is_expert
+from metaseg_monai.study.robustness import (
+    missing_share_curve,
+    perturbation_curve,
+    wrong_share_curve,
+)
+from metaseg_monai.study.scores import errors_by_seed, mode_table, with_modes
+from metaseg_monai.study.similarity import cluster, domain_similarity
+
+SHOWN = 8  # conditions side by side in a grid of pictures
+
+
+def ranking(results: Results, aggregate: str) -> Figure:
+    """F1 error of each condition, best first."""
+    errors = errors_by_seed(results, aggregate)
+    baseline = "se" if "se" in errors else None
+    png = figures.ranking(errors, f"F1 error, {aggregate}", baseline=baseline)
+    return Figure("ranking", "F1 error (1 - F1), lowest first; a dot for each training.", png)
+
+
+def differences(compared: Sequence[Compared], level: float) -> Figure:
+    """The planned comparisons as a forest plot."""
+    rows = [
+        DifferenceRow(
+            one.name,
+            one.overall.mean,
+            one.overall.low,
+            one.overall.high,
+            tuple(one.seeds.values()),
+            one.p_holm,
+        )
+        for one in compared
+    ]
+    caption = (
+        "Mean difference of the case F1 with its 95 % interval over cases; a dot for each training "
+        "seed. Right of zero: the first one scores higher."
+    )
+    return Figure("differences", caption, figures.differences(rows, level=level))
+
+
+def subgroup_differences(compared: Sequence[Compared], level: float) -> Figure | None:
+    """The planned comparisons in each domain."""
+    rows = [
+        DifferenceRow(
+            str(domain), row["mean"], row["low"], row["high"], (), row["p_holm"], one.name
+        )
+        for one in compared
+        if one.subgroups is not None
+        for domain, row in one.subgroups.iterrows()
+    ]
+    if not rows:
+        return None
+    caption = "The same in each domain; p-values corrected over the domains of a comparison."
+    return Figure("subgroups", caption, figures.differences(rows, level=level))
+
+
+def mode_maps(results: Results) -> list[Figure]:
+    """Test-mode matrix of each condition that has one, mean over seeds."""
+    return [
+        Figure(
+            f"modes_{name}",
+            f"Test modes of {name}, mean over seeds: rows are the true domain, columns the "
+            "metadata given.",
+            figures.mode_heatmap(mode_table(by_seed).mean, name),
+        )
+        for name, by_seed in with_modes(results).items()
+    ]
+
+
+def similarity_maps(results: Results) -> list[Figure]:
+    """Domain similarity as each metadata network sees it, clustered."""
+    drawn = []
+    for name, by_seed in with_modes(results).items():
+        try:
+            similarity = domain_similarity(mode_table(by_seed).mean)
+        except DataError:  # fewer than two domains with labels of their own: nothing to compare
+            continue
+        _, linkage = cluster(similarity)
+        caption = (
+            f"Domains alike to {name}: the share of its score that a domain keeps under another "
+            "domain's label, mean of both directions."
+        )
+        png = figures.similarity_map(similarity, linkage, name)
+        drawn.append(Figure(f"similarity_{name}", caption, png))
+    return drawn
+
+
+def robustness(results: Results) -> list[Figure]:
+    """Score against the share of wrong and of missing metadata, and against inexact values."""
+    wrong, missing, perturbed = {}, {}, {}
+    for name, by_seed in with_modes(results).items():
+        modes = set().union(*(result.counts["mode"] for result in by_seed.values()))
+        counts = {key.seed: result.counts for key, result in by_seed.items()}
+        if "shuffle" in modes:
+            wrong[name] = _by_seed({s: wrong_share_curve(c) for s, c in counts.items()})
+        if modes & {"missing", "zeros"}:
+            missing[name] = _by_seed({s: missing_share_curve(c) for s, c in counts.items()})
+        if any(mode.startswith("perturb:") for mode in modes):
+            perturbed[name] = _by_seed({s: perturbation_curve(c) for s, c in counts.items()})
+    drawn = []
+    if wrong:
+        caption = (
+            "Pooled F1 when a share of the cases comes with foreign metadata, computed from the "
+            "counts of the modes normal and shuffle."
+        )
+        png = figures.robustness_curves(wrong)
+        drawn.append(Figure("robustness_wrong", caption, png))
+    if missing:
+        absent = ", ".join(sorted({str(curve["mode"].iloc[0]) for curve in missing.values()}))
+        caption = f"The same for cases without metadata (mode {absent})."
+        png = figures.robustness_curves(missing, xlabel="cases without metadata")
+        drawn.append(Figure("robustness_missing", caption, png))
+    if perturbed:
+        caption = "Pooled F1 when continuous metadata is multiplied by a factor."
+        png = figures.perturbation_curves(perturbed)
+        drawn.append(Figure("robustness_perturbed", caption, png))
+    return drawn
+
+
+def calibration(tables: Mapping[str, pd.DataFrame]) -> list[Figure]:
+    """Reliability diagram of the conditions, and of the domains of each."""
+    if not tables:
+        return []
+    caption = (
+        "Foreground probability against how often it was right, all seeds pooled. On the diagonal: "
+        "a probability can be taken at its word."
+    )
+    curves = {name: reliability(table) for name, table in tables.items()}
+    drawn = [Figure("reliability", caption, figures.reliability(curves))]
+    for name, table in tables.items():
+        if table["domain"].nunique() > 1:
+            of_domains = {str(d): reliability(part) for d, part in table.groupby("domain")}
+            png = figures.reliability(of_domains, name)
+            drawn.append(Figure(f"reliability_{name}", f"The same for each domain: {name}.", png))
+    return drawn
+
+
+def calibration_tables(results: Results) -> dict[str, pd.DataFrame]:
+    """Calibration bins of each condition, over all seeds; experts on their own domains."""
+    tables = {}
+    for name, by_seed in results.conditions.items():
+        parts = []
+        for result in by_seed.values():
+            for domain, folder in result.folders.items():
+                if (folder / "calibration.csv").is_file():
+                    table = read_calibration(folder / "calibration.csv")
+                    parts.append(table[table["domain"] == domain] if domain else table)
+        if parts:
+            tables[name] = pd.concat(parts, ignore_index=True)
+    return tables
+
+
+def predictions(results: Results) -> list[Figure]:
+    """Predictions of the first seed, and the same image under every label."""
+    samples: dict[str, Sequence[Sample]] = {}
+    for name, by_seed in results.conditions.items():
+        result = next(iter(by_seed.values()))
+        found = [
+            sample
+            for domain, folder in result.folders.items()
+            if (folder / "samples.npz").is_file()
+            for sample in read_samples(folder / "samples.npz")
+            if not domain or sample.domain == domain
+        ]
+        if found:
+            samples[name] = found
+    drawn = []
+    names = _most_telling(list(samples))
+    if names:
+        png = figures.prediction_grid({name: samples[name] for name in names})
+        caption = (
+            "Predictions of the first seed, one case of each domain. White: right, blue: missed, "
+            "orange: false."
+        )
+        drawn.append(Figure("predictions", caption, png))
+    asked = {
+        name: samples[name]
+        for name in samples
+        if any(mode.startswith("fixed:") for sample in samples[name][:1] for mode in sample.preds)
+    }
+    if asked:
+        caption = "One image, asked for each label in turn."
+        drawn.append(Figure("labels", caption, figures.label_grid(asked)))
+    return drawn
+
+
+def gates(results: Results) -> list[Figure]:
+    """Channel activations of each explained run: `python -m metaseg_monai explain` makes them."""
+    drawn = []
+    for name, by_seed in results.conditions.items():
+        folder = next(iter(by_seed.values())).folder / "explain"
+        for stem, caption in (
+            ("scale", "Scale of every channel of every gate for each metadata value"),
+            ("difference", "Absolute difference of the two most different values"),
+        ):
+            if (folder / f"{stem}.png").is_file():
+                png = (folder / f"{stem}.png").read_bytes()
+                drawn.append(Figure(f"gates_{name}_{stem}", f"{caption}: {name}.", png))
+    return drawn
+
+
+def training(results: Results) -> list[Figure]:
+    """Learning curves of all conditions, and the learning rate."""
+    logs = {
+        name: [pd.read_csv(result.folder / "log.csv") for result in by_seed.values()]
+        for name, by_seed in results.conditions.items()
+        if not is_expert(name)
+        and all((result.folder / "log.csv").is_file() for result in by_seed.values())
+    }
+    if not logs:
+        return []
+    first = next(iter(logs.values()))[0]
+    caption = "Loss over epochs; dashed: training, solid: validation; a line for each seed."
+    return [
+        Figure("learning_curves", caption, figures.learning_curves(logs)),
+        Figure(
+            "learning_rate", "Learning rate at the end of each epoch.", figures.learning_rate(first)
+        ),
+    ]
+
+
+def _by_seed(curves: Mapping[int, pd.DataFrame]) -> pd.DataFrame:
+    return pd.concat([curve.assign(seed=seed) for seed, curve in curves.items()])
+
+
+def _most_telling(names: list[str]) -> list[str]:
+    """Leave out dummies first, then the last ones, where a grid would be too wide."""
+    if len(names) > SHOWN:
+        names = [name for name in names if not name.endswith("-dummy")]
+    return names[:SHOWN]

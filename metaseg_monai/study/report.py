@@ -1,0 +1,158 @@
+"""The report of a folder of runs: computed from their files, written as HTML, Markdown and more."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from metaseg_monai.files import replacing
+from metaseg_monai.study import sections, words
+from metaseg_monai.study.comparisons import Compared, compare_all
+from metaseg_monai.study.design import Protocol
+from metaseg_monai.study.document import Lead, Section, figures_of, tables_of
+from metaseg_monai.study.history import STUDY, read_history
+from metaseg_monai.study.markdown_page import markdown_page
+from metaseg_monai.study.page import page
+from metaseg_monai.study.render import to_csv, to_latex, to_markdown
+from metaseg_monai.study.results import Results, read_results, read_single_runs
+from metaseg_monai.study.scores import f1_table, reliance_table
+
+REFERENCES = Path("docs/references.json")
+
+
+def write_report(
+    runs: str | Path,
+    output: str | Path | None = None,
+    title: str | None = None,
+    references: Path = REFERENCES,
+) -> Path:
+    """Write the report of a study, or of a folder with one folder for each evaluated model.
+
+    Args:
+        runs: folder of the study or of the models.
+        output: folder for ``report.html``, ``report.md``, ``summary.json``, ``tables/`` (CSV,
+            Markdown, LaTeX) and ``figures/*.png``; by default `runs`.
+        title: heading; by default the study's name.
+        references: published figures, for studies that name some.
+
+    Returns:
+        Path of ``report.html``.
+
+    Raises:
+        DataError: no run has results, or a file of a run is damaged.
+        ConfigError: the study's files are damaged.
+    """
+    folder = Path(runs)
+    results = read_results(folder) if (folder / STUDY).is_file() else read_single_runs(folder)
+    target = folder if output is None else Path(output)
+    study = results.study
+    # what was not fixed before is described, not tested
+    protocol = Protocol(comparisons=[]) if study is None else study.protocol
+    history = read_history(folder) if study is not None else []
+    compared = compare_all(results, protocol)
+    heading = title or ("Comparison" if study is None else study.name)
+    table = f1_table(results)
+    lead = Lead(
+        question="" if study is None else study.question,
+        found={
+            "Found": "\n\n".join(
+                [
+                    *words.found(protocol, table, compared),
+                    *words.reliance_words(reliance_table(results)),
+                ]
+            ),
+            "How sure": words.how_sure(results, protocol, compared, history),
+            "Not shown": words.not_shown(results, protocol, compared),
+        },
+        facts=_facts(results),
+    )
+    body = [
+        section
+        for section in (
+            sections.score_section(results, protocol),
+            sections.comparison_section(protocol, compared),
+            sections.published_section(results, references),
+            sections.metadata_section(results),
+            sections.calibration_section(results),
+            *sections.picture_sections(results),
+            sections.record_section(results, history),
+        )
+        if section is not None
+    ]
+    _write_parts(target, body)
+    _write(target / "summary.json", _json(_summary(results, compared)))
+    _write(target / "report.md", markdown_page(heading, lead, body))
+    _write(target / "report.html", page(heading, lead, body))
+    return target / "report.html"
+
+
+def _facts(results: Results) -> dict[str, str]:
+    cases = results.cases(next(iter(results.conditions)))
+    splits = sorted(set(results.first.counts["split"]))
+    seeds = sorted({key.seed for by_seed in results.conditions.values() for key in by_seed})
+    facts = {
+        "Conditions": str(len(results.conditions)),
+        "Test cases": f"{len(cases)} ({', '.join(splits)})",
+        "Groups": str(cases["group"].nunique()),
+        "Domains": str(cases["domain"].nunique()),
+    }
+    if results.study is not None:
+        facts["Training seeds"] = ", ".join(map(str, seeds))
+        facts["Bundle"] = Path(results.study.bundle).name
+    return facts
+
+
+def _write_parts(target: Path, body: list[Section]) -> None:
+    for name, table in tables_of(body).items():
+        _write(target / "tables" / f"{name}.csv", to_csv(table))
+        _write(target / "tables" / f"{name}.md", to_markdown(table) + "\n")
+        _write(target / "tables" / f"{name}.tex", to_latex(table))
+    for name, figure in figures_of(body).items():
+        with replacing(target / "figures" / f"{name}.png") as part:
+            part.write_bytes(figure.png)
+
+
+def _summary(results: Results, compared: list[Compared]) -> dict[str, Any]:
+    """All main numbers, by condition and seed, for other programs."""
+    from metaseg_monai.evaluation import summarise
+
+    return {
+        "conditions": {
+            name: {
+                f"data{key.data_seed}-seed{key.seed}": summarise(result.counts)
+                for key, result in by_seed.items()
+            }
+            for name, by_seed in results.conditions.items()
+        },
+        "comparisons": [
+            {
+                "first": one.first,
+                "second": one.second,
+                **one.overall._asdict(),
+                "p_holm": one.p_holm,
+                "seeds": {
+                    f"data{key.data_seed}-seed{key.seed}": value for key, value in one.seeds.items()
+                },
+            }
+            for one in compared
+        ],
+        "missing": dict(results.missing),
+    }
+
+
+def _json(summary: Any) -> str:
+    """JSON in which a score that does not exist is null."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(inner) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [plain(inner) for inner in value]
+        return None if isinstance(value, float) and math.isnan(value) else value
+
+    return json.dumps(plain(summary), indent=2, allow_nan=False) + "\n"
+
+
+def _write(path: Path, text: str) -> None:
+    with replacing(path) as part:
+        part.write_text(text, encoding="utf-8")

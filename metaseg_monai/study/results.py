@@ -1,0 +1,171 @@
+"""The results of a study's finished runs, by condition and seed, read from their files alone."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from metaseg_monai.blocks import ALL_VARIANTS
+from metaseg_monai.errors import DataError
+from metaseg_monai.evaluation import average_seeds, case_f1, read_counts
+from metaseg_monai.study.design import EXPERTS, Study
+from metaseg_monai.study.history import read_plan, read_study
+from metaseg_monai.study.matrix import Run
+from metaseg_monai.study.record import RESULTS, read_record
+
+
+class Replicate(NamedTuple):
+    """Which of the repetitions: a training seed on the data of a data seed."""
+
+    data_seed: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one replicate of a condition gave.
+
+    Attributes:
+        counts: per-case counts; of experts, each on the domain that it was trained on.
+        folders: of its runs, by domain for experts, else under "".
+    """
+
+    counts: pd.DataFrame
+    folders: Mapping[str, Path]
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the only run, or of the first expert."""
+        return next(iter(self.folders.values()))
+
+    def in_mode(self, mode: str) -> pd.DataFrame:
+        """Counts of one test mode."""
+        return self.counts[self.counts["mode"] == mode]
+
+
+@dataclass(frozen=True)
+class Results:
+    """All results of a folder.
+
+    Attributes:
+        conditions: results by condition and replicate, in the study's order.
+        missing: runs without results, each with the reason.
+        study: what was planned; None for folders of single runs, for which nothing was fixed.
+    """
+
+    conditions: Mapping[str, Mapping[Replicate, Result]]
+    missing: Mapping[str, str]
+    study: Study | None = None
+
+    def cases(self, condition: str) -> pd.DataFrame:
+        """Per-case F1 with true metadata, averaged over seeds within each case (contract 12)."""
+        return average_cases(self.by_seed(condition))
+
+    def by_seed(self, condition: str) -> dict[Replicate, pd.DataFrame]:
+        """Per-case F1 with true metadata of each replicate."""
+        return {
+            replicate: case_f1(result.in_mode("normal"))
+            for replicate, result in self.conditions[condition].items()
+        }
+
+    @property
+    def first(self) -> Result:
+        """The first result, for what all share."""
+        return next(iter(next(iter(self.conditions.values())).values()))
+
+
+def average_cases(tables: Mapping[Replicate, pd.DataFrame]) -> pd.DataFrame:
+    """Average case tables over training seeds within each case; other data have other cases."""
+    data_seeds = sorted({replicate.data_seed for replicate in tables})
+    averaged = [
+        average_seeds([table for key, table in tables.items() if key.data_seed == data_seed])
+        for data_seed in data_seeds
+    ]
+    return pd.concat(averaged, ignore_index=True)
+
+
+def read_results(folder: Path) -> Results:
+    """Read the finished runs of a study; results of another configuration are never among them.
+
+    Raises:
+        ConfigError: the folder holds no study.
+        DataError: no run is finished.
+    """
+    study = read_study(folder)
+    found: dict[str, dict[Replicate, Result]] = {}
+    missing: dict[str, str] = {}
+    parts: dict[tuple[str, Replicate], dict[str, Path]] = {}
+    planned: dict[tuple[str, Replicate], int] = {}
+    for run in read_plan(folder):
+        place = (run.condition, Replicate(run.data_seed, run.seed))
+        planned[place] = planned.get(place, 0) + 1
+        if reason := _why_missing(folder / run.folder, run):
+            missing[run.name] = reason
+        else:
+            parts.setdefault(place, {})[run.domain or ""] = folder / run.folder
+    several = len(study.data_seeds) > 1
+    for (condition, replicate), folders in parts.items():
+        if len(folders) == planned[condition, replicate]:  # experts count only all together
+            counts = _joined(folders, replicate.data_seed if several else None)
+            found.setdefault(condition, {})[replicate] = Result(counts, folders)
+    if not found:
+        raise DataError(f"No run in {folder} is finished: {'; '.join(missing.values())}")
+    ordered = {name: found[name] for name in study.conditions if name in found}
+    return Results(ordered, missing, study)
+
+
+def read_single_runs(folder: Path) -> Results:
+    """Read every folder with a counts.csv in a folder as a condition of one seed.
+
+    Raises:
+        DataError: there is none.
+    """
+    places = {path.parent.name: path.parent for path in sorted(folder.glob("*/counts.csv"))}
+    if not places:
+        raise DataError(
+            f"{folder} holds neither a study.json nor folders with a counts.csv; run a study, or "
+            "evaluate a model with --output_dir in this folder."
+        )
+    known = [name for name in ALL_VARIANTS if name in places]
+    order = [*known, *sorted(places.keys() - set(known))]
+    only = Replicate(0, 0)
+    return Results(
+        {n: {only: Result(read_counts(places[n] / "counts.csv"), {"": places[n]})} for n in order},
+        {},
+    )
+
+
+def _joined(folders: Mapping[str, Path], data_seed: int | None) -> pd.DataFrame:
+    tables = []
+    for domain, folder in folders.items():
+        counts = read_counts(folder / "counts.csv")
+        if domain:  # an expert counts on its own domain
+            counts = counts[counts["domain"] == domain]
+        tables.append(counts)
+    joined = pd.concat(tables, ignore_index=True)
+    if data_seed is not None:  # the cases of other data are others
+        for column in ("case", "group"):
+            joined[column] = f"data{data_seed}/" + joined[column]
+    return joined
+
+
+def _why_missing(folder: Path, run: Run) -> str | None:
+    """Return why a run has no results, or None where it has."""
+    record: Mapping[str, Any] = read_record(folder) or {}
+    if not record:
+        return "not run yet"
+    if record["key"] != run.key:
+        return "was run with another configuration"
+    if record["state"] == "failed":
+        return f"failed: {record['error']}"
+    if record["state"] != "finished":
+        return "interrupted"
+    lost = [name for name in RESULTS if not (folder / name).is_file()]
+    return f"{', '.join(lost)} is gone" if lost else None
+
+
+def is_expert(condition: str) -> bool:
+    """Tell whether a condition is a set of networks, one for each domain."""
+    return condition in EXPERTS

@@ -1,0 +1,171 @@
+"""A table of results and what is shown of it: rounded text, its spread and its rank."""
+
+import math
+import re
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any, Literal, NamedTuple
+
+import pandas as pd
+
+from metaseg_monai.errors import ConfigError
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+MISSING = "-"
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Rows of numbers or text, with how they are to be read.
+
+    Columns may have two levels (a pandas MultiIndex), the upper of which is drawn as a heading
+    over its columns.
+
+    Attributes:
+        name: stem of its file, and its label in LaTeX.
+        title: what the table shows, without a full stop.
+        note: one or two sentences of how to read it.
+        values: numbers or text; NaN and None are shown as "-". Integers are shown as they are.
+        spread: half width or standard deviation of each value, of the same shape; NaN where none.
+        best: whether high or low is best; the best of each column is bold, the second underlined.
+        digits: decimals of numbers that are not integers.
+        first: heading of the column of row names.
+        unranked: names of rows that take no part in the ranking.
+
+    Raises:
+        ConfigError: name unfit for a file, a row or column twice, a spread of another shape, or an
+            unranked row that is not there.
+    """
+
+    name: str
+    title: str
+    note: str
+    values: pd.DataFrame
+    spread: pd.DataFrame | None = None
+    best: Literal["high", "low"] | None = None
+    digits: int = 3
+    first: str = ""
+    unranked: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not NAME.fullmatch(self.name):
+            raise ConfigError(
+                f"Table name {self.name!r} is to be a file's: use letters, digits, '.', '_', '-'."
+            )
+        for axis, labels in (("row", self.values.index), ("column", self.values.columns)):
+            if not labels.is_unique:
+                twice = labels[labels.duplicated()][0]
+                raise ConfigError(f"Table {self.name} has the {axis} {twice!r} twice; rename one.")
+        if self.spread is not None and not (
+            self.spread.index.equals(self.values.index)
+            and self.spread.columns.equals(self.values.columns)
+        ):
+            raise ConfigError(
+                f"Table {self.name}: the spread must have the rows and columns of the values."
+            )
+        if strangers := set(self.unranked) - {str(row) for row in self.values.index}:
+            raise ConfigError(
+                f"Table {self.name} has no row {', '.join(sorted(strangers))} to leave unranked; "
+                f"its rows are {', '.join(map(str, self.values.index))}."
+            )
+
+    @property
+    def heads(self) -> list[tuple[str, ...]]:
+        """Names of the columns, from the upper to the lower level."""
+        return [
+            tuple(str(level) for level in name) if isinstance(name, tuple) else (str(name),)
+            for name in self.values.columns
+        ]
+
+    @property
+    def rows(self) -> list[str]:
+        """Names of the rows."""
+        return [str(name) for name in self.values.index]
+
+
+class Cell(NamedTuple):
+    """What is shown of a value: its text, the text of its spread, and its rank.
+
+    ``rank`` is 1 for the best of its column, 2 for the second, 0 for the rest. A number's text
+    starts with a plain hyphen where it is negative.
+    """
+
+    text: str
+    spread: str = ""
+    rank: int = 0
+    number: bool = True
+
+
+def cells(table: Table) -> list[list[Cell]]:
+    """Return the cells of each row.
+
+    Values rank as they are shown, so that two which look alike rank alike; a tie for the best has
+    no second. Nothing is ranked in a column of one value, of text, of integers (they are counts,
+    which have no best) or where all values look alike.
+
+    >>> values = pd.DataFrame({"F1": [0.9121, 0.9119, 0.85]}, index=["se", "me", "none"])
+    >>> [(cell.text, cell.rank) for (cell,) in cells(Table("a", "A", "", values, best="high"))]
+    [('0.912', 1), ('0.912', 1), ('0.850', 0)]
+    """
+    columns = [_column(table, place) for place in range(table.values.shape[1])]
+    return [[column[row] for column in columns] for row in range(len(table.values))]
+
+
+def legend(table: Table) -> str:
+    """Say what bold and underlined mean, where a cell of the table is either."""
+    if not any(cell.rank for row in cells(table) for cell in row):
+        return ""
+    which = f" ({'highest' if table.best == 'high' else 'lowest'})"
+    return f"Best of each column{which} in bold, second underlined."
+
+
+def _column(table: Table, place: int) -> list[Cell]:
+    values = [_known(value) for value in table.values.iloc[:, place]]
+    texts = [_text(value, table.digits) for value in values]
+    ranks = [0] * len(values)
+    if table.best and any(isinstance(value, float) for value in values):
+        ranks = _ranks(table, values, texts)
+    if table.spread is None:
+        spreads = [""] * len(values)
+    else:
+        found = [_known(value) for value in table.spread.iloc[:, place]]
+        spreads = ["" if value is None else _text(value, table.digits) for value in found]
+    return [
+        Cell(text, "" if value is None else spread, rank, not isinstance(value, str))
+        for value, text, spread, rank in zip(values, texts, spreads, ranks, strict=True)
+    ]
+
+
+def _ranks(table: Table, values: list[Any], texts: list[str]) -> list[int]:
+    sign = 1.0 if table.best == "high" else -1.0
+    shown = [
+        None
+        if value is None or isinstance(value, str) or name in table.unranked
+        else sign * float(text)
+        for name, value, text in zip(table.rows, values, texts, strict=True)
+    ]
+    known = [value for value in shown if value is not None]
+    if len(set(known)) < 2:
+        return [0] * len(shown)
+    places = [0 if value is None else 1 + sum(other > value for other in known) for value in shown]
+    return [place if place <= 2 else 0 for place in places]
+
+
+def _known(value: Any) -> float | int | str | None:
+    """A plain number or text; None where there is no value."""
+    if isinstance(value, bool) or type(value).__name__ == "bool":
+        return "yes" if value else "no"
+    if isinstance(value, Integral):
+        return int(value)
+    if isinstance(value, Real):
+        return None if math.isnan(value) else float(value)
+    return None if value is None or value is pd.NA or value is pd.NaT else str(value)
+
+
+def _text(value: float | int | str | None, digits: int) -> str:
+    if value is None:
+        return MISSING
+    if not isinstance(value, float):
+        return str(value)
+    text = f"{value:.{digits}f}"
+    return text.removeprefix("-") if float(text) == 0 else text  # no "-0.000"

@@ -1,0 +1,65 @@
+"""A network so small that what its gates give is known without computing."""
+
+import pytest
+import torch
+from ignite.engine import Engine
+from torch import nn
+
+from metaseg_monai.blocks import ChannelGate
+
+
+class Echo(ChannelGate):
+    """Scale = metadata, shift = twice the metadata; made of no modules at all."""
+
+    def __init__(self, channels=3, rectify=False):
+        super().__init__(
+            meta_features=channels,
+            needs_meta=True,
+            squeezes=False,
+            shifts=True,
+            spatial_dims=2,
+            rectify=rectify,
+            fused=True,
+        )
+
+    def excite(self, z, meta):
+        return meta, 2 * meta
+
+
+class EchoNetwork(nn.Module):
+    """Channels k = 1, 2, 3 times the image, through one gate."""
+
+    def __init__(self):
+        super().__init__()
+        self.echo = Echo()
+
+    def forward(self, image, meta):
+        return self.echo(torch.cat([image, 2 * image, 3 * image], dim=1), meta)
+
+
+@pytest.fixture
+def echo():
+    return EchoNetwork()
+
+
+@pytest.fixture
+def evaluate():
+    """Run cases (case, mode, domain, image, meta) through a recorder and its handlers."""
+
+    def run(network, recorder, handlers, cases):
+        def step(engine, batch):
+            image, meta = batch["image"], batch["meta"]
+            with torch.no_grad():
+                return recorder(image, network) if meta is None else recorder(image, network, meta)
+
+        engine = Engine(step)
+        for handler in handlers:
+            handler.attach(engine)
+        engine.run(
+            [
+                {"case": [case], "mode": [mode], "domain": [domain], "image": image, "meta": meta}
+                for case, mode, domain, image, meta in cases
+            ]
+        )
+
+    return run

@@ -1,0 +1,131 @@
+import pytest
+import torch
+from torch import nn
+
+from metaseg_monai.blocks import SqueezeExcite
+from metaseg_monai.errors import ConfigError
+from metaseg_monai.explain import gates_of, record_gates
+from metaseg_monai.networks import Unet3
+
+
+def small(variant="sme", **settings):
+    torch.manual_seed(0)
+    entries = 0 if variant in ("none", "se") else 3
+    return Unet3(variant=variant, meta_features=entries, channels=8, levels=2, **settings).eval()
+
+
+class Backwards(nn.Module):
+    """Registers its last gate first."""
+
+    def __init__(self):
+        super().__init__()
+        self.last = SqueezeExcite(1, 1)
+        self.inner = nn.ModuleDict({"first": SqueezeExcite(1, 1)})
+
+    def forward(self, image):
+        return self.last(self.inner["first"](image))
+
+
+def test_gates_of_unet3_have_the_names_of_their_places():
+    assert list(gates_of(small(places=["decoder1", "encoder2"]))) == ["encoder2", "decoder1"]
+
+
+def test_gates_of_another_network_have_module_paths_and_are_recorded_in_forward_order():
+    network = Backwards()
+    assert list(gates_of(network)) == ["last", "inner.first"]
+    with record_gates(network) as record:
+        network(torch.rand(1, 1, 4, 4))
+    assert list(record.scale) == ["inner.first", "last"]
+
+
+@pytest.mark.parametrize("network", [small("none"), nn.Conv2d(1, 1, 1)])
+def test_a_network_without_gates_is_refused(network):
+    with pytest.raises(ConfigError, match="no gates to explain"):
+        gates_of(network)
+
+
+def test_a_gate_that_is_not_there_is_refused_with_a_suggestion():
+    with (
+        pytest.raises(ConfigError, match="did you mean 'decoder1'"),
+        record_gates(small(), ["decoder_1"]),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("variant", ["se", "me", "sme", "film", "film-ivadomed"])
+def test_scale_and_shift_are_those_that_turn_before_into_after(variant, fused):
+    network = small(variant, fused=fused)
+    meta = () if variant == "se" else (torch.eye(2, 3),)
+    with torch.no_grad(), record_gates(network, ["middle"]) as record:
+        network(torch.rand(2, 1, 12, 8), *meta)
+    scale = record.scale["middle"][0][0]
+    shift = record.shift["middle"][0][0] if "film" in variant else torch.zeros(8)
+    before, after = record.before["middle"], record.after["middle"]
+    assert before.shape == (8, 3, 2)
+    assert before.min() == 0  # the ReLU in front of the gate is done
+    assert before.max() > 0
+    torch.testing.assert_close(before * scale[:, None, None] + shift[:, None, None], after)
+    assert list(record.scale) == ["encoder1", "encoder2", "middle", "decoder2", "decoder1"]
+    assert bool(record.shift) == ("film" in variant)
+
+
+def test_gates_of_any_make_are_watched(echo):
+    meta = torch.tensor([[0.5, -1.0, 4.0]])
+    with record_gates(echo) as record:
+        echo(torch.ones(1, 1, 2, 2), meta=meta)
+    assert record.scale["echo"][0].tolist() == [[0.5, -1.0, 4.0]]
+    assert record.shift["echo"][0].tolist() == [[1.0, -2.0, 8.0]]
+
+
+def test_every_call_is_recorded_but_only_the_first_image_is_kept(echo):
+    first, second = torch.full((2, 1, 2, 2), 7.0), torch.zeros(1, 1, 2, 2)
+    with record_gates(echo, ["echo"]) as record:
+        echo(first, torch.ones(2, 3))
+        echo(image=second, meta=torch.zeros(1, 3))
+    assert record.images == 3
+    assert record.image.tolist() == first[0].tolist()
+    assert [scale.shape[0] for scale in record.scale["echo"]] == [2, 1]
+    assert record.after["echo"][:, 0, 0].tolist() == [7 + 2, 14 + 2, 21 + 2]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_network_is_left_as_it_was(fails):
+    network, image, meta = small(), torch.rand(1, 1, 8, 8), torch.eye(1, 3)
+    expected = network(image, meta)
+    try:
+        with record_gates(network, ["middle"]) as record:
+            assert torch.equal(network(image, meta), expected)
+            if fails:
+                network(image, torch.eye(1, 7))
+    except ValueError:
+        assert fails
+    assert torch.equal(network(image, meta), expected)
+    assert len(record.scale["decoder1"]) == 1
+    for module in network.modules():
+        assert not module._forward_hooks
+        assert not module._forward_pre_hooks
+        assert "excite" not in vars(module)
+
+
+def test_watching_does_not_touch_the_gradients():
+    gradients = []
+    for watched in (False, True):
+        network = small()
+        if watched:
+            with record_gates(network, ["middle"]) as record:
+                network(torch.ones(1, 1, 8, 8), torch.eye(1, 3)).sum().backward()
+            assert not record.scale["middle"][0].requires_grad
+        else:
+            network(torch.ones(1, 1, 8, 8), torch.eye(1, 3)).sum().backward()
+        gradients.append([parameter.grad for parameter in network.parameters()])
+    assert all(torch.equal(one, other) for one, other in zip(*gradients, strict=True))
+
+
+def test_watching_may_be_nested(echo):
+    image, meta = torch.ones(1, 1, 2, 2), torch.ones(1, 3)
+    with record_gates(echo) as outer:
+        with record_gates(echo) as inner:
+            echo(image, meta)
+        echo(image, meta)
+    assert (len(inner.scale["echo"]), len(outer.scale["echo"])) == (1, 2)

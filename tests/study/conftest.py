@@ -1,0 +1,79 @@
+"""A bundle to plan with, and run folders as a finished run leaves them."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from metaseg_monai.evaluation.scores import COUNT_COLUMNS
+
+BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
+TINY = {
+    "table#train": 12,
+    "table#val": 6,
+    "table#test": 6,
+    "table#size": 32,
+    "table#default_dir": "@dataset_dir",
+    "roi_size": [32, 32],
+    "pad_size": [36, 36],
+    "channels": 4,
+    "levels": 2,
+    "epochs": 2,
+}
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory):
+    """A copy of a bundle without data or weights."""
+    root = tmp_path_factory.mktemp("bundle") / "synthetic_shapes_segmentation"
+    shutil.copytree(BUNDLES / root.name, root, ignore=shutil.ignore_patterns("data", "models"))
+    return root
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """Settings that shrink the bundle to seconds."""
+    return TINY
+
+
+@pytest.fixture(scope="session")
+def finished():
+    """Makes a finished run's folder."""
+    return finish
+
+
+def finish(folder, run, bundle, hits=8, modes=("normal", "shuffle"), domains=("x", "y")):
+    """Write what a finished run leaves: `hits` of ten pixels found in mode normal, else none."""
+    folder = folder / run.folder
+    folder.mkdir(parents=True)
+    rows = [
+        (f"case{case}", f"case{case}", "test", mode, domain, 1, hits - case % 2, 1, 3, 50)
+        if mode == "normal"
+        else (f"case{case}", f"case{case}", "test", mode, domain, 1, 0, 9, 10, 50)
+        for mode in modes
+        for case, domain in enumerate(domains * 4)
+    ]
+    pd.DataFrame(rows, columns=COUNT_COLUMNS).to_csv(folder / "counts.csv", index=False)
+    log = {"epoch": [1, 2], "train_loss": [1.0, 0.5], "val_loss": [1.1, 0.6], "lr": [0.1, 0.2]}
+    pd.DataFrame({**log, "seconds": [1.0, 1.0]}).to_csv(folder / "log.csv", index=False)
+    (folder / "model.pt").write_bytes(b"weights")
+    record = {
+        "condition": run.condition,
+        "seed": run.seed,
+        "data_seed": run.data_seed,
+        "domain": run.domain,
+        "bundle": str(bundle),
+        "settings": run.settings,
+        "key": run.key,
+        "threads": 1,
+        "seconds": 2.5,
+        "state": "finished",
+        "table_sha256": None,
+        "started": "2026-01-01T00:00:00+00:00",
+        "ended": "2026-01-01T00:00:02+00:00",
+        "versions": {"metaseg-monai": "0", "torch": "0", "monai": "0"},
+    }
+    (folder / "run.json").write_text(json.dumps(record))
+    return folder

@@ -1,0 +1,63 @@
+import json
+
+import pytest
+
+from metaseg_monai.errors import ConfigError
+from metaseg_monai.study import Study
+from metaseg_monai.study.design import fill_data_seed
+
+PLAIN = {"name": "two", "bundle": "b", "conditions": ["se", "sme", "sme-dummy"]}
+
+
+def test_round_trip(tmp_path):
+    (tmp_path / "study.json").write_text(json.dumps({**PLAIN, "protocol": {"alpha": 0.01}}))
+    study = Study.load(tmp_path / "study.json")
+    assert study.conditions == {"se": {}, "sme": {}, "sme-dummy": {}}
+    assert study.protocol.comparisons == [["sme", "se"], ["sme", "sme-dummy"]]
+    assert Study(**study.model_dump()) == study
+
+
+def test_no_comparison_can_be_asked_for():
+    assert Study(**PLAIN, protocol={"comparisons": []}).protocol.comparisons == []
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"conditons": []}, "unknown key 'conditons', expected one of name"),
+        ({"protocol": {"tests": "t"}}, r"unknown key 'protocol.tests', expected one of aggregate"),
+        ({"conditions": []}, "at least one condition"),
+        ({"conditions": ["smee"]}, "'smee' is none of none, se"),
+        ({"conditions": {"a/b": {"variant": "se"}}}, "'a/b' cannot name a folder"),
+        ({"conditions": {"figures": {"variant": "se"}}}, "'figures' cannot name a folder"),
+        ({"seeds": []}, "seeds: expected different whole numbers"),
+        ({"seeds": [1, 1]}, "different whole numbers"),
+        ({"seeds": [-1]}, "whole numbers from 0"),
+        ({"data_seeds": [0, 1]}, "data_settings that hold"),
+        ({"settings": {"seed": 3}}, "seed belong to the matrix"),
+        ({"protocol": {"comparisons": [["sme", "film"]]}}, "comparisons name film"),
+        ({"protocol": {"comparisons": [["sme", "sme"]]}}, "two different conditions"),
+        ({"protocol": {"test": "anova"}}, "protocol.test"),
+        ({"protocol": {"alpha": 1.5}}, "protocol.alpha"),
+    ],
+)
+def test_refusals(change, reason):
+    with pytest.raises(ConfigError, match=reason):
+        Study(**{**PLAIN, **change})
+
+
+def test_a_file_that_is_no_study(tmp_path):
+    with pytest.raises(ConfigError, match=r"none\.json: no study"):
+        Study.load(tmp_path / "none.json")
+    (tmp_path / "list.json").write_text("[1]")
+    with pytest.raises(ConfigError, match=r"list\.json: no study: expected an object"):
+        Study.load(tmp_path / "list.json")
+
+
+def test_data_seed_is_filled_in():
+    settings = {"dataset_dir": "d-{data_seed}", "table#seed": "{data_seed}", "table#size": 48}
+    assert fill_data_seed(settings, 4) == {
+        "dataset_dir": "d-4",
+        "table#seed": 4,
+        "table#size": 48,
+    }

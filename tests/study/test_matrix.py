@@ -1,0 +1,93 @@
+import json
+
+import pytest
+
+from metaseg_monai.errors import ConfigError
+from metaseg_monai.study import Study
+from metaseg_monai.study.matrix import expand, table_file
+
+SHAPES = ["triangle", "ring", "disc", "mesh_square", "square", "cross"]
+
+
+@pytest.fixture
+def study(tiny):
+    """Makes a study of a bundle."""
+
+    def make(bundle, conditions, **changes):
+        settings = {**tiny, "dataset_dir": "data", **changes.pop("settings", {})}
+        return Study(
+            name="s", bundle=str(bundle), conditions=conditions, settings=settings, **changes
+        )
+
+    return make
+
+
+def test_seeds_come_first_so_that_an_early_stop_leaves_whole_comparisons(study, bundle):
+    runs = expand(study(bundle, ["se", "sme"], seeds=[3, 5]))
+    assert [run.folder for run in runs] == ["se/seed3", "sme/seed3", "se/seed5", "sme/seed5"]
+    assert [run.settings["seed"] for run in runs] == [3, 3, 5, 5]
+    assert runs[1].settings["variant"] == "sme"
+    assert runs[0].epochs == 2
+
+
+def test_experts_are_one_se_network_for_each_domain(study, bundle):
+    runs = expand(study(bundle, ["experts", "experts-steps"], seeds=[0]))
+    assert [run.domain for run in runs] == SHAPES * 2
+    assert {run.settings["variant"] for run in runs} == {"se"}
+    assert runs[2].settings["train_only"] == {"task": ["disc"]}
+    assert [run.settings["equal_steps"] for run in runs] == [False] * 6 + [True] * 6
+    fewer = expand(study(bundle, ["experts"], settings={"only": {"task": ["disc", "ring"]}}))
+    assert {run.domain for run in fewer} == {"disc", "ring"}
+
+
+def test_experts_need_a_domain(study, bundle):
+    with pytest.raises(ConfigError, match=r"set `domain` to a field with labels, of task"):
+        expand(study(bundle, ["experts"], settings={"domain": None}))
+
+
+def test_an_ablation_changes_its_own_settings(study, bundle):
+    runs = expand(study(bundle, {"ends": {"variant": "me", "places": ["encoder1"]}}, seeds=[0]))
+    assert runs[0].settings["places"] == ["encoder1"]
+    assert runs[0].folder == "ends/seed0"
+
+
+def test_data_seeds_make_data_and_folders_of_their_own(study, bundle):
+    data = {"dataset_dir": "d{data_seed}", "table#seed": "{data_seed}"}
+    runs = expand(study(bundle, ["se"], seeds=[0], data_seeds=[4, 5], data_settings=data))
+    assert [run.folder for run in runs] == ["se/data4-seed0", "se/data5-seed0"]
+    assert [run.settings["table#seed"] for run in runs] == [4, 5]
+    assert [run.settings["data_seed"] for run in runs] == [4, 5]
+
+
+def test_misspelt_settings_are_refused_before_anything_runs(study, bundle):
+    with pytest.raises(ConfigError, match="epoch"):
+        expand(study(bundle, ["se"], settings={"epoch": 2}))
+    with pytest.raises(ConfigError, match="'smee'"):
+        expand(study(bundle, {"mine": {"variant": "smee"}}))
+
+
+def test_the_key_tells_every_change_of_the_configuration(study, bundle, tmp_path):
+    schema = tmp_path / "schema.json"
+    schema.write_text(json.dumps(json.loads((bundle / "configs" / "schema.json").read_text())))
+
+    def key(**settings):
+        made = study(bundle, ["se"], seeds=[0], settings={"schema_file": str(schema), **settings})
+        return expand(made)[0].key
+
+    first = key()
+    assert key() == first
+    assert key(epochs=3) != first
+    schema.write_text(schema.read_text() + "\n")
+    assert key() != first
+    edited = bundle.parent / "edited"
+    edited.mkdir()
+    (edited / "configs").symlink_to(bundle / "configs")
+    same = study(edited, ["se"], seeds=[0], settings={"schema_file": str(schema)})
+    assert expand(same)[0].key == key()
+
+
+def test_where_the_table_lies(study, bundle, tmp_path):
+    (tmp_path / "columns.json").write_text('{"table": "manifest.csv"}')
+    settings = {"dataset_dir": "d", "columns_file": str(tmp_path / "columns.json")}
+    assert str(table_file(settings, bundle)) == "d/manifest.csv"
+    assert table_file({}, bundle) == bundle / "data" / "table.csv"
