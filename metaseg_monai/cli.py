@@ -238,6 +238,6 @@ class Commands:
             output: where the report goes; by default the same folder.
             title: heading of the report; by default the study's name.
         """
-        from metaseg_monai.study.report import write_report
+        from metaseg_monai.study.report.write import write_report
 
         return f"report: {write_report(runs, output, title)}"

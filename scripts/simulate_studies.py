@@ -4,7 +4,7 @@ Each study has two conditions that are equally good, three training seeds of eac
 (patients) with cases. It is tested as a real one: seeds averaged within each case, cases within
 each group, then every test over the groups, corrected by Holm for the one comparison. The table
 gives the share of the studies with p < 0.05 and its 95 % interval (Clopper and Pearson): about 5 %
-where a test keeps its promise, 3 to 7 % in the scenarios marked "yes".
+where a test or the interval keeps its promise, 3 to 7 % in the scenarios marked "yes".
 
 A score is the sum of the difficulty of the case and of its group, which both conditions share; the
 response of the group to the condition, the same with every seed; noise of every single score; and,

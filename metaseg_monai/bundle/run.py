@@ -7,8 +7,8 @@ from typing import Any
 
 from monai.bundle import ConfigWorkflow
 
-from metaseg_monai.errors import MetasegError
 from metaseg_monai.bundle.overrides import check_overrides
+from metaseg_monai.errors import MetasegError
 
 
 def run_bundle(bundle: Path, config_names: Sequence[str], overrides: Mapping[str, Any]) -> None:

@@ -21,22 +21,28 @@ class PairedT(NamedTuple):
     p: float
 
 
-def bca_interval(differences: np.ndarray, draws: int, seed: int) -> tuple[float, float]:
-    """95 % interval of the mean: bias-corrected and accelerated bootstrap (Efron 1987).
+def bootstrap_interval(differences: np.ndarray, draws: int, seed: int) -> tuple[float, float]:
+    """95 % interval of the mean: percentiles of the bootstrap, set wider for few units.
 
-    It follows skewed differences, which the percentile interval does not. Without spread both
-    ends are the common value; below 2 units they are NaN, because nobody knows the spread.
+    Plain percentiles are too narrow below some 40 units. They are moved outwards as if for t and
+    n - 1 (Hesterberg 2015, "expanded percentile"). BCa, the usual remedy for skew, is as narrow:
+    in simulated studies of 20 units it missed the truth as often as plain percentiles, and more
+    often under heavy tails. Without spread both ends are the common value; below 2 units they are
+    NaN, because nobody knows the spread.
     """
     if len(differences) < 2:
         return NAN, NAN
-    if np.ptp(differences) == 0:  # BCa divides by the spread
+    if np.ptp(differences) == 0:  # resampled means would differ by rounding
         return float(differences[0]), float(differences[0])
+    units = len(differences)
+    tail = stats.norm.sf(stats.t.ppf(0.975, units - 1) * np.sqrt(units / (units - 1)))
     interval = stats.bootstrap(
         (differences,),
         np.mean,
         n_resamples=draws,
         batch=1000,
-        method="BCa",
+        confidence_level=1 - 2 * tail,
+        method="percentile",
         rng=np.random.default_rng(seed),
     ).confidence_interval
     return float(interval.low), float(interval.high)

@@ -15,7 +15,7 @@ import pandas as pd
 from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.evaluation.differences import (
     NAN,
-    bca_interval,
+    bootstrap_interval,
     paired_t,
     sign_flips,
     signed_rank,
@@ -35,8 +35,8 @@ class Comparison(NamedTuple):
         groups: groups with such a case; the n of every test.
         empty: cases left out, because one of the conditions has no score for them.
         mean: mean over the groups of the mean difference of their cases.
-        low: lower end of the 95 % interval of `mean`, see `bca_interval`: it draws groups, is
-            `mean` if all groups differ by the same, and NaN below 2 groups.
+        low: lower end of the 95 % `bootstrap_interval` of `mean`, which draws groups: `mean` if
+            all groups differ by the same, NaN below 2 groups.
         high: upper end of the same.
         effect: Cohen's d_z, `mean` over the standard deviation of the groups' differences; NaN
             if that is 0 or unknown.
@@ -94,10 +94,7 @@ def group_differences(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame
     other = second.set_index("case")
     if set(first["case"]) != set(other.index):
         odd = sorted(map(str, set(first["case"]) ^ set(other.index)))
-        raise DataError(
-            f"the models were evaluated on different cases, such as {odd[0]}; compare the cases "
-            "that both have"
-        )
+        raise DataError(f"the models were evaluated on different cases, such as {odd[0]}")
     moved = first["case"][(first["group"] != first["case"].map(other["group"])).to_numpy()]
     if not moved.empty:
         raise DataError(f"case {moved.iloc[0]} is in different groups; evaluate on one table")
@@ -135,7 +132,7 @@ def compare_cases(
         len(differences),
         int(table["empty"].sum()),
         mean,
-        *bca_interval(differences, draws, seed),
+        *bootstrap_interval(differences, draws, seed),
         *paired_t(differences),
         signed_rank(differences),
         sign_flips(differences, draws, seed),

@@ -29,7 +29,13 @@ def fix(study: Study, runs: Sequence[Run], output: Path, finished_runs: int) -> 
         finished_runs: how many runs have results already.
     """
     history = read_history(output)
-    said = {"question": study.question, **study.protocol.model_dump()}
+    said = {
+        "question": study.question,
+        "conditions": ", ".join(study.conditions),
+        "seeds": ", ".join(map(str, study.seeds)),
+        "data_seeds": ", ".join(map(str, study.data_seeds)),
+        **study.protocol.model_dump(),
+    }
     if not history or history[-1]["protocol"] != said:
         entry = {"at": now(), "finished_runs": finished_runs, "protocol": said}
         _write(output / HISTORY, [*history, entry])

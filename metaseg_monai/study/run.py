@@ -13,7 +13,7 @@ from metaseg_monai.study.history import fix
 from metaseg_monai.study.matrix import Run, expand
 from metaseg_monai.study.processes import Process, Slot, command, slots
 from metaseg_monai.study.record import is_finished
-from metaseg_monai.study.report import write_report
+from metaseg_monai.study.report.write import write_report
 from metaseg_monai.study.runner import Start, Started, run_all
 
 try:

@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from metaseg_monai.errors import ConfigError
 from metaseg_monai.bundle import check_overrides
+from metaseg_monai.errors import ConfigError
 
 CONFIG = {
     "epochs": 3,

@@ -7,7 +7,7 @@ from itertools import groupby
 
 import pandas as pd
 
-from metaseg_monai.study.tables import Cell, Table, cells, legend
+from metaseg_monai.study.report.tables import Cell, Table, cells, legend
 
 MINUS = "\u2212"
 PLUS_MINUS = "\u00b1"

@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 from metaseg_monai.errors import ConfigError
-from metaseg_monai.study.render import to_csv, to_html, to_latex, to_markdown
-from metaseg_monai.study.tables import Table, cells, legend
+from metaseg_monai.study.report.render import to_csv, to_html, to_latex, to_markdown
+from metaseg_monai.study.report.tables import Table, cells, legend
 
 ROWS = ["none", "se", "me", "experts"]
 

@@ -3,7 +3,7 @@
 import html
 from collections.abc import Mapping, Sequence
 
-from metaseg_monai.study.document import (
+from metaseg_monai.study.report.document import (
     Details,
     Figure,
     Lead,
@@ -14,8 +14,8 @@ from metaseg_monai.study.document import (
     paragraphs,
     tables_of,
 )
-from metaseg_monai.study.render import escape_markdown, to_markdown
-from metaseg_monai.study.tables import Table
+from metaseg_monai.study.report.render import escape_markdown, to_markdown
+from metaseg_monai.study.report.tables import Table
 
 
 def markdown_page(

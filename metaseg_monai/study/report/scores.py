@@ -8,8 +8,8 @@ import pandas as pd
 
 from metaseg_monai.evaluation import average_f1, case_f1, mode_matrix, pooled_f1
 from metaseg_monai.evaluation.statistics import worst_subgroup
+from metaseg_monai.study.report.robustness import reliance
 from metaseg_monai.study.results import Replicate, Result, Results
-from metaseg_monai.study.robustness import reliance
 
 
 class Spread(NamedTuple):

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from metaseg_monai.errors import ConfigError, DataError
-from metaseg_monai.study.tables import Table
+from metaseg_monai.study.report.tables import Table
 
 KINDS = ("scores", "modes", "p-values", "findings")
 AGGREGATES = ("combined", "average", "case mean", "not stated")

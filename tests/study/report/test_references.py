@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from metaseg_monai.errors import ConfigError, DataError
-from metaseg_monai.study.references import beside, find_reference, load_references, verdict
+from metaseg_monai.study.report.references import beside, find_reference, load_references, verdict
 
 PATH = Path(__file__).resolve().parents[2] / "docs" / "references.json"
 CONDITIONS = {"none", "se", "me", "sme", "sme-dummy", "film-ivadomed", "film-ivadomed-dummy"}

@@ -3,7 +3,7 @@ import pytest
 
 from metaseg_monai.errors import DataError
 from metaseg_monai.evaluation.scores import COUNT_COLUMNS, pooled_f1
-from metaseg_monai.study.robustness import (
+from metaseg_monai.study.report.robustness import (
     missing_share_curve,
     perturbation_curve,
     reliance,

@@ -8,7 +8,7 @@ from PIL import Image
 
 from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.evaluation.samples import Sample
-from metaseg_monai.study.figures import (
+from metaseg_monai.study.report.figures import (
     DifferenceRow,
     differences,
     label_grid,
@@ -23,9 +23,9 @@ from metaseg_monai.study.figures import (
     robustness_curves,
     similarity_map,
 )
-from metaseg_monai.study.figures.grids import FALSE, HIT, MISSED
-from metaseg_monai.study.figures.ranking import BETTER, WORSE
-from metaseg_monai.study.figures.style import CONDITIONS, ink_on, looks
+from metaseg_monai.study.report.figures.grids import FALSE, HIT, MISSED
+from metaseg_monai.study.report.figures.ranking import BETTER, WORSE
+from metaseg_monai.study.report.figures.style import CONDITIONS, ink_on, looks
 
 
 def pixels(png):

@@ -8,10 +8,17 @@ import pytest
 from PIL import Image
 
 from metaseg_monai.errors import ConfigError
-from metaseg_monai.study.document import Details, Figure, Lead, Section, figures_of, tables_of
-from metaseg_monai.study.markdown_page import markdown_page
-from metaseg_monai.study.page import page
-from metaseg_monai.study.tables import Table
+from metaseg_monai.study.report.document import (
+    Details,
+    Figure,
+    Lead,
+    Section,
+    figures_of,
+    tables_of,
+)
+from metaseg_monai.study.report.markdown_page import markdown_page
+from metaseg_monai.study.report.page import page
+from metaseg_monai.study.report.tables import Table
 
 VOID = {"meta", "link", "img", "wbr", "br"}
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator, PercentFormatter
 
 from metaseg_monai.errors import DataError
-from metaseg_monai.study.figures.style import (
+from metaseg_monai.study.report.figures.style import (
     INK,
     SOFT,
     STYLE,

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from metaseg_monai.errors import ConfigError, DataError
-from metaseg_monai.study.figures.style import INK, SOFT, STYLE, WIDTH, looks, png
+from metaseg_monai.study.report.figures.style import INK, SOFT, STYLE, WIDTH, looks, png
 
 BETTER, WORSE, UNCLEAR = "#1b7fbd", "#d9632a", "#8a8f94"
 

@@ -13,7 +13,7 @@ from matplotlib.patches import Rectangle
 from scipy.cluster import hierarchy
 
 from metaseg_monai.errors import DataError
-from metaseg_monai.study.figures.style import (
+from metaseg_monai.study.report.figures.style import (
     INK,
     SOFT,
     STYLE,

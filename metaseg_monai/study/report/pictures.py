@@ -7,18 +7,18 @@ import pandas as pd
 from metaseg_monai.errors import DataError
 from metaseg_monai.evaluation.calibration import read_calibration, reliability
 from metaseg_monai.evaluation.samples import Sample, read_samples
-from metaseg_monai.study import figures
-from metaseg_monai.study.comparisons import Compared
-from metaseg_monai.study.document import Figure
-from metaseg_monai.study.figures import DifferenceRow
-from metaseg_monai.study.results import Results, is_expert
-from metaseg_monai.study.robustness import (
+from metaseg_monai.study.report import figures
+from metaseg_monai.study.report.comparisons import Compared
+from metaseg_monai.study.report.document import Figure
+from metaseg_monai.study.report.figures import DifferenceRow
+from metaseg_monai.study.report.robustness import (
     missing_share_curve,
     perturbation_curve,
     wrong_share_curve,
 )
-from metaseg_monai.study.scores import errors_by_seed, mode_table, with_modes
-from metaseg_monai.study.similarity import cluster, domain_similarity
+from metaseg_monai.study.report.scores import errors_by_seed, mode_table, with_modes
+from metaseg_monai.study.report.similarity import cluster, domain_similarity
+from metaseg_monai.study.results import Results, is_expert
 
 SHOWN = 8  # conditions side by side in a grid of pictures
 

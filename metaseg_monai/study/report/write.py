@@ -6,16 +6,18 @@ from pathlib import Path
 from typing import Any
 
 from metaseg_monai.files import replacing
-from metaseg_monai.study import sections, words
-from metaseg_monai.study.comparisons import Compared, compare_all
 from metaseg_monai.study.design import Protocol
-from metaseg_monai.study.document import Lead, Section, figures_of, tables_of
 from metaseg_monai.study.history import STUDY, read_history
-from metaseg_monai.study.markdown_page import markdown_page
-from metaseg_monai.study.page import page
-from metaseg_monai.study.render import to_csv, to_latex, to_markdown
+from metaseg_monai.study.report import sections, words
+from metaseg_monai.study.report.comparisons import Compared, compare_all
+from metaseg_monai.study.report.document import Lead, Section, figures_of, tables_of
+from metaseg_monai.study.report.markdown_page import markdown_page
+from metaseg_monai.study.report.page import page
+from metaseg_monai.study.report.provenance import record_section
+from metaseg_monai.study.report.published import published_section
+from metaseg_monai.study.report.render import to_csv, to_latex, to_markdown
+from metaseg_monai.study.report.scores import f1_table, reliance_table
 from metaseg_monai.study.results import Results, read_results, read_single_runs
-from metaseg_monai.study.scores import f1_table, reliance_table
 
 REFERENCES = Path("docs/references.json")
 
@@ -71,11 +73,11 @@ def write_report(
         for section in (
             sections.score_section(results, protocol),
             sections.comparison_section(protocol, compared),
-            sections.published_section(results, references),
+            published_section(results, references),
             sections.metadata_section(results),
             sections.calibration_section(results),
             *sections.picture_sections(results),
-            sections.record_section(results, history),
+            record_section(results, history),
         )
         if section is not None
     ]

@@ -4,7 +4,7 @@ import base64
 import html
 from collections.abc import Sequence
 
-from metaseg_monai.study.document import (
+from metaseg_monai.study.report.document import (
     Details,
     Figure,
     Lead,
@@ -16,9 +16,9 @@ from metaseg_monai.study.document import (
     paragraphs,
     tables_of,
 )
-from metaseg_monai.study.page_style import CSS
-from metaseg_monai.study.render import to_html
-from metaseg_monai.study.tables import Table
+from metaseg_monai.study.report.page_style import CSS
+from metaseg_monai.study.report.render import to_html
+from metaseg_monai.study.report.tables import Table
 
 HEAD = """<!doctype html>
 <html lang="en">

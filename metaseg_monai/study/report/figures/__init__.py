@@ -1,14 +1,14 @@
 """Figures of a study, each a function from plain tables to the bytes of a PNG."""
 
-from metaseg_monai.study.figures.grids import label_grid, overlay, prediction_grid
-from metaseg_monai.study.figures.maps import mode_heatmap, similarity_map
-from metaseg_monai.study.figures.ranking import DifferenceRow, differences, ranking
-from metaseg_monai.study.figures.robustness import (
+from metaseg_monai.study.report.figures.grids import label_grid, overlay, prediction_grid
+from metaseg_monai.study.report.figures.maps import mode_heatmap, similarity_map
+from metaseg_monai.study.report.figures.ranking import DifferenceRow, differences, ranking
+from metaseg_monai.study.report.figures.robustness import (
     perturbation_curves,
     reliability,
     robustness_curves,
 )
-from metaseg_monai.study.figures.training import learning_curves, learning_rate
+from metaseg_monai.study.report.figures.training import learning_curves, learning_rate
 
 __all__ = [
     "DifferenceRow",

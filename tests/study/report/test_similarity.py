@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from metaseg_monai.errors import DataError
-from metaseg_monai.study.similarity import cluster, domain_similarity
+from metaseg_monai.study.report.similarity import cluster, domain_similarity
 
 # thesis, table 4.11
 HETEROGENEOUS = pd.DataFrame(

@@ -1,19 +1,47 @@
 """What a study found, how sure it is, and what it does not show, in sentences for a reader."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from metaseg_monai.blocks import METADATA_VARIANTS
-from metaseg_monai.study.comparisons import Compared, p_value
 from metaseg_monai.study.design import Protocol
+from metaseg_monai.study.report.comparisons import Compared, p_value
+from metaseg_monai.study.report.scores import Spread
 from metaseg_monai.study.results import Results
-from metaseg_monai.study.scores import Spread
 
 TESTS = {
     "t": "paired t-test",
     "wilcoxon": "Wilcoxon signed-rank test",
     "permutation": "paired permutation test",
 }
+
+
+CONDITIONS = {
+    "none": "U-Net without gates and without metadata",
+    "se": "channels weighted by the image alone (squeeze-and-excitation)",
+    "me": "channels weighted by the metadata alone",
+    "sme": "channels weighted by image and metadata together",
+    "film": "channels scaled and shifted by the metadata (FiLM)",
+    "film-ivadomed": "FiLM as ivadomed builds it, scale and shift between 0 and 1",
+    "experts": "one SE network for each domain, trained for as many epochs",
+    "experts-steps": "one SE network for each domain, trained for as many steps",
+}
+
+
+def glossary(conditions: Sequence[str]) -> dict[str, str]:
+    """Say what the known conditions are.
+
+    >>> glossary(["sme-dummy", "mine"])
+    {'sme-dummy': 'as sme, but trained and tested with zeros instead of metadata'}
+    """
+    told = {}
+    for name in conditions:
+        if name in CONDITIONS:
+            told[name] = CONDITIONS[name]
+        elif (base := name.removesuffix("-dummy")) in CONDITIONS:
+            told[name] = f"as {base}, but trained and tested with zeros instead of metadata"
+    return told
 
 
 def found(protocol: Protocol, table: Spread, compared: Sequence[Compared]) -> list[str]:
@@ -82,7 +110,7 @@ def how_sure(
     sentences += _sample_size(protocol, compared)
     if results.missing:
         sentences.append(
-            f"{len(results.missing)} runs have no result and are left out: "
+            f"Without result and left out are {len(results.missing)} of the planned runs: "
             f"{', '.join(list(results.missing)[:6])}{' ...' if len(results.missing) > 6 else ''}."
         )
     return " ".join(sentences)
@@ -95,8 +123,10 @@ def not_shown(results: Results, protocol: Protocol, compared: Sequence[Compared]
     if compared:
         sentences.append(
             "Intervals and p-values are about other cases like these, for the networks that were "
-            f"trained; with {_trainings(replicates)} they say little about other trainings, which "
-            "is why a difference is claimed only where every seed shows it."
+            f"trained. With {_trainings(replicates)} they say little about other trainings: a "
+            "difference is claimed only where every seed shows it, which halves false claims "
+            "where trainings vary much, but does not rule them out (docs/results.md, simulated "
+            "studies)."
         )
     elif len(results.conditions) > 1:
         sentences.append(
@@ -111,11 +141,22 @@ def not_shown(results: Results, protocol: Protocol, compared: Sequence[Compared]
     return " ".join(sentences)
 
 
+def p_text(p: float) -> str:
+    """Write a p-value with three digits.
+
+    >>> p_text(0.00004), p_text(0.0421), p_text(float("nan"))
+    ('< 0.001', '0.042', '-')
+    """
+    if math.isnan(p):
+        return "-"
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
 def _compared(one: Compared, protocol: Protocol, where: str) -> str:
     overall = one.overall
     interval = f"{overall.mean:+.3f} [{overall.low:+.3f}, {overall.high:+.3f}]"
     p = one.p_holm
-    sure = f"p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}"
+    sure = f"p {p_text(p)}" if p < 0.001 else f"p = {p_text(p)}"
     seeds = ", ".join(f"{value:+.3f}" for value in one.seeds.values())
     if one.is_found(protocol.alpha):
         verb = "scores higher than" if overall.mean > 0 else "scores lower than"
@@ -123,8 +164,8 @@ def _compared(one: Compared, protocol: Protocol, where: str) -> str:
             f"{one.first} {verb} {one.second}{where}: mean case difference {interval}, {sure}, "
             f"{_every_seed(one)}."
         )
-    if p_value(overall, protocol) != p_value(overall, protocol):  # NaN: nothing to test
-        return f"{one.first} and {one.second}{where} cannot be compared: too few cases."
+    if math.isnan(p_value(overall, protocol)):
+        return f"{one.first} and {one.second}{where} cannot be tested: too few cases with a score."
     why = f"seeds {seeds}" if p < protocol.alpha else sure
     return f"No difference of {one.first} to {one.second}{where} was shown: {interval}, {why}."
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from metaseg_monai.errors import ConfigError
-from metaseg_monai.study.tables import NAME, Table
+from metaseg_monai.study.report.tables import NAME, Table
 
 PNG = b"\x89PNG\r\n\x1a\n"
 

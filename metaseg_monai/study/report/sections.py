@@ -1,27 +1,23 @@
 """What a report says of a study, section by section."""
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
 import pandas as pd
 
-from metaseg_monai.errors import ConfigError, DataError
+from metaseg_monai.errors import DataError
 from metaseg_monai.evaluation import (
     calibration_errors,
     expected_calibration_error,
     foreground_calibration_error,
 )
-from metaseg_monai.evaluation.statistics import compare_cases
-from metaseg_monai.study import pictures, scores
-from metaseg_monai.study.comparisons import Compared
 from metaseg_monai.study.design import Protocol
-from metaseg_monai.study.document import Details, Part, Section
-from metaseg_monai.study.record import read_record
-from metaseg_monai.study.references import Reference, beside, find_reference, verdict
+from metaseg_monai.study.report import pictures, scores
+from metaseg_monai.study.report.comparisons import Compared
+from metaseg_monai.study.report.document import Details, Part, Section
+from metaseg_monai.study.report.similarity import domain_similarity
+from metaseg_monai.study.report.tables import Table
+from metaseg_monai.study.report.words import TESTS, glossary, p_text
 from metaseg_monai.study.results import Results, is_expert
-from metaseg_monai.study.similarity import domain_similarity
-from metaseg_monai.study.tables import Table
 
 SEEDS = "Mean over trainings, ± half the distance between the lowest and the highest."
 
@@ -67,6 +63,10 @@ def score_section(results: Results, protocol: Protocol) -> Section:
                     first="tested on",
                 )
             )
+    told = glossary(list(results.conditions))
+    if told:
+        names = pd.DataFrame({"what it is": told})
+        parts.append(Details("What the rows are", [Table("glossary", "Conditions", "", names)]))
     return Section("Scores", "", [*parts, Details("Case by case, worst domain, experts", more)])
 
 
@@ -74,38 +74,55 @@ def comparison_section(protocol: Protocol, compared: Sequence[Compared]) -> Sect
     """The planned comparisons with their tests."""
     if not compared:
         return None
-    rows = {}
+    rows, tests = {}, {}
     for one in compared:
+        overall = one.overall
         rows[one.name] = {
-            "difference": one.overall.mean,
-            "low": one.overall.low,
-            "high": one.overall.high,
-            "d_z": one.overall.effect,
-            "p t": one.overall.p_t,
-            "p Wilcoxon": one.overall.p_wilcoxon,
-            "p permutation": one.overall.p_permutation,
-            "p corrected": one.p_holm,
+            "difference": overall.mean,
+            "low": overall.low,
+            "high": overall.high,
+            "d_z": overall.effect,
+            "p corrected": p_text(one.p_holm),
             "by seed": ", ".join(f"{value:+.3f}" for value in one.seeds.values()),
-            "cases": one.overall.cases,
-            "groups": one.overall.groups,
-            "empty": one.overall.empty,
+            "cases": overall.cases,
+        }
+        tests[one.name] = {
+            "t": overall.t,
+            "p t": p_text(overall.p_t),
+            "p Wilcoxon": p_text(overall.p_wilcoxon),
+            "p permutation": p_text(overall.p_permutation),
+            "groups": overall.groups,
+            "cases": overall.cases,
+            "empty": overall.empty,
+            "in both, of": f"{one.shared[0]} of {one.shared[1]}",
         }
     note = (
         "Difference of the case F1, first minus second, averaged over seeds within a case and over "
         "cases within a group; 95 % bootstrap interval over groups; d_z: mean over standard "
-        f"deviation of the groups' differences. Corrected by Holm: {protocol.test}."
+        f"deviation of the groups' differences; p: {TESTS[protocol.test]}, corrected by Holm for "
+        f"{len(compared)}."
     )
     where = f" on {protocol.domain}" if protocol.domain else ""
-    table = Table(
-        "comparisons", f"Planned comparisons{where}", note, pd.DataFrame(rows).T, first="comparison"
+    title = f"Planned comparisons{where}"
+    every = Table(
+        "tests",
+        f"All tests{where}",
+        "Two-sided and not corrected. The protocol names the one that counts. empty: cases without "
+        "a score in one of the two, left out; in both: cases that both were tested on.",
+        pd.DataFrame(tests).T,
+        first="comparison",
     )
-    parts: list[Part] = [table, pictures.differences(compared, protocol.alpha)]
+    parts: list[Part] = [
+        Table("comparisons", title, note, pd.DataFrame(rows).T, first="comparison"),
+        pictures.differences(compared, protocol.alpha),
+        Details("All tests", [every]),
+    ]
     by_domain: list[Part] = [
         Table(
             f"subgroups_{one.first}_{one.second}",
             f"{one.name} in each domain",
             f"As above; p_holm corrects the {protocol.test} test over the domains.",
-            one.subgroups,
+            _with_p_as_text(one.subgroups),
             first="domain",
         )
         for one in compared
@@ -119,26 +136,6 @@ def comparison_section(protocol: Protocol, compared: Sequence[Compared]) -> Sect
         f"{protocol.alpha:g} and every training seed has the same sign."
     )
     return Section("Comparisons", intro, parts)
-
-
-def published_section(results: Results, file: Path) -> Section | None:
-    """The texts' own figures beside ours."""
-    if results.study is None or not results.study.references:
-        return None
-    parts: list[Part] = []
-    for name, renamed in results.study.references.items():
-        try:
-            reference = find_reference(name, file)
-        except ConfigError as error:
-            parts.append(f"{name} cannot be shown: {error}")
-            continue
-        parts += _beside(results, reference, renamed)
-    intro = (
-        "The texts used other images and larger networks: scores cannot be equal. The verdict is "
-        "about the sign of a difference: agrees where our 95 % interval lies on the published "
-        "side of 0, disagrees where it lies on the other, else cannot tell."
-    )
-    return Section("Beside the published figures", intro, parts)
 
 
 def metadata_section(results: Results) -> Section | None:
@@ -228,29 +225,9 @@ def picture_sections(results: Results) -> list[Section]:
     return sections
 
 
-def record_section(results: Results, history: Sequence[Mapping[str, Any]]) -> Section:
-    """How it was made: protocol, runs and files."""
-    parts: list[Part] = []
-    for entry in history:
-        rows = {key: {"value": _plain(value)} for key, value in entry["protocol"].items() if value}
-        title = f"Protocol of {entry['at'].replace('T', ' ').replace('+00:00', ' UTC')}"
-        note = f"Written when {entry['finished_runs']} runs had results."
-        stem = f"protocol_{len(parts)}"
-        parts.append(Table(stem, title, note, pd.DataFrame(rows).T, first="fixed"))
-    if runs := _run_table(results):
-        parts.append(Details("Runs", runs))
-    if results.missing:
-        reasons = {name: {"reason": reason} for name, reason in results.missing.items()}
-        title = "Runs without results"
-        table = Table("missing", title, "Left out of everything above.", pd.DataFrame(reasons).T)
-        parts.append(table)
-    parts.append(
-        "All of this is computed from the files of the runs (`counts.csv`, `calibration.csv`, "
-        "`log.csv`, `samples.npz`); `python -m metaseg_monai report` makes it anew. Tables are in "
-        "`tables/` as CSV, Markdown and LaTeX, figures in `figures/`. Research software, not a "
-        "medical device."
-    )
-    return Section("How this was made", "", parts)
+def _with_p_as_text(table: pd.DataFrame) -> pd.DataFrame:
+    names = [str(name) for name in table.columns if str(name).startswith("p_")]
+    return table.assign(**{name: table[name].map(p_text) for name in names})
 
 
 def _without_copies(table: scores.Spread) -> scores.Spread:
@@ -259,85 +236,3 @@ def _without_copies(table: scores.Spread) -> scores.Spread:
         return table
     kept = ["combined", *[c for c in table.mean.columns[2:] if c != "all"]][:1]
     return scores.Spread(table.mean[kept], table.half_range[kept])
-
-
-def _beside(results: Results, reference: Reference, renamed: Mapping[str, str]) -> list[Part]:
-    if reference.kind == "findings":
-        rows = {name: {"published": row["finding"]} for name, row in reference.rows.items()}
-        title = f"Findings of {reference.source}"
-        found = pd.DataFrame(rows).T
-        return [Table(f"beside-{reference.id}", title, reference.note, found, first="what")]
-    ours = scores.f1_table(results).mean.rename(columns={v: k for k, v in renamed.items()})
-    if reference.kind == "modes":
-        return _beside_modes(results, reference, renamed)
-    try:
-        table = beside(reference, ours)
-    except DataError as error:
-        return [str(error)]
-    return [table, *_verdicts(results, reference)]
-
-
-def _beside_modes(results: Results, reference: Reference, renamed: Mapping[str, str]) -> list[Part]:
-    tested = scores.with_modes(results)
-    condition = next((name for name in ("me", "sme") if name in tested), None)
-    if condition is None:
-        return [f"{reference.id} is a matrix of test modes; none was evaluated."]
-    ours = scores.mode_table(tested[condition]).mean
-    back = {value: key for key, value in renamed.items()}
-    try:
-        return [beside(reference, ours.rename(index=back, columns=back))]
-    except DataError as error:
-        return [str(error)]
-
-
-def _verdicts(results: Results, reference: Reference) -> list[Part]:
-    """Published differences to SE beside our intervals of the same."""
-    column = "combined" if "combined" in reference.columns else "average"
-    rows = {}
-    for name in results.conditions:
-        if name == "se" or is_expert(name) or "se" not in results.conditions:
-            continue
-        try:
-            published = reference.difference(name, "se", column)
-        except ConfigError:  # not printed
-            continue
-        ours = compare_cases(results.cases(name), results.cases("se"))
-        rows[f"{name} - se"] = {
-            "published": published,
-            "ours": ours.mean,
-            "low": ours.low,
-            "high": ours.high,
-            "verdict": verdict(published, ours.low, ours.high),
-        }
-    if not rows:
-        return []
-    title = f"Differences to SE beside {reference.source}"
-    note = f"Published: {column}; ours: mean difference of the case F1 with its 95 % interval."
-    table = pd.DataFrame(rows).T
-    return [Table(f"verdict-{reference.id}", title, note, table, first="difference")]
-
-
-def _run_table(results: Results) -> list[Part]:
-    rows: dict[str, dict[str, Any]] = {}
-    for name, by_seed in results.conditions.items():
-        for key, result in by_seed.items():
-            for domain, folder in result.folders.items():
-                record = read_record(folder)
-                if record is None:  # evaluated by hand, outside a study
-                    continue
-                label = f"{name}, seed {key.seed}" + (f", {domain}" if domain else "")
-                label += f", data {key.data_seed}" if key.data_seed else ""
-                rows[label] = {
-                    "seconds": round(record["seconds"]),
-                    "ended": record["ended"][:19].replace("T", " "),
-                    "torch": record["versions"]["torch"],
-                    "configuration": record["key"][:8],
-                }
-    note = "configuration: start of the SHA-256 of the bundle's configuration and settings."
-    return [Table("runs", "Runs", note, pd.DataFrame(rows).T, first="run")] if rows else []
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, list):
-        return "; ".join(" against ".join(map(str, pair)) for pair in value)
-    return str(value)

@@ -1,0 +1,135 @@
+import json
+
+import pytest
+
+from metaseg_monai.errors import ConfigError, DataError
+from metaseg_monai.study import Study
+from metaseg_monai.study.history import fix, read_history
+from metaseg_monai.study.matrix import expand
+from metaseg_monai.study.results import Replicate, read_results, read_single_runs
+
+
+@pytest.fixture
+def planned(tmp_path, bundle, tiny):
+    """Makes a study in tmp_path; returns its runs by folder."""
+
+    def make(conditions, **changes):
+        settings = {**tiny, "dataset_dir": "data", **changes.pop("settings", {})}
+        content = {"name": "s", "bundle": str(bundle), "seeds": [0, 1], **changes}
+        study = Study(**content, conditions=conditions, settings=settings)
+        runs = expand(study)
+        fix(study, runs, tmp_path, finished_runs=0)
+        return {run.folder: run for run in runs}
+
+    return make
+
+
+def test_results_by_condition_and_seed(tmp_path, bundle, planned, finished):
+    runs = planned(["se", "sme"])
+    for folder in ("se/seed0", "se/seed1", "sme/seed1"):
+        finished(tmp_path, runs[folder], bundle)
+    results = read_results(tmp_path)
+    assert {name: list(by_seed) for name, by_seed in results.conditions.items()} == {
+        "se": [Replicate(0, 0), Replicate(0, 1)],
+        "sme": [Replicate(0, 1)],
+    }
+    assert dict(results.missing) == {"sme/seed0": "not run yet"}
+
+
+def test_results_of_another_configuration_are_never_mixed_in(tmp_path, bundle, planned, finished):
+    old = planned(["se", "sme"])
+    finished(tmp_path, old["se/seed0"], bundle)
+    finished(tmp_path, old["sme/seed0"], bundle)
+    new = planned({"se": {}, "sme": {"reduction": 2}})
+    assert new["se/seed0"].key == old["se/seed0"].key
+    results = read_results(tmp_path)
+    assert list(results.conditions) == ["se"]
+    assert results.missing["sme/seed0"] == "was run with another configuration"
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"state": "failed", "error": "no such image"}, "failed: no such image"),
+        ({"state": "running"}, "interrupted"),
+    ],
+)
+def test_why_a_run_has_no_results(tmp_path, bundle, planned, finished, change, reason):
+    runs = planned(["se", "sme"])
+    finished(tmp_path, runs["se/seed0"], bundle)
+    folder = finished(tmp_path, runs["sme/seed0"], bundle)
+    record = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps({**record, **change}))
+    assert read_results(tmp_path).missing["sme/seed0"] == reason
+    (tmp_path / "se" / "seed0" / "counts.csv").unlink()
+    with pytest.raises(DataError, match="is finished"):
+        read_results(tmp_path)
+
+
+def test_experts_count_on_their_own_domains_and_only_all_together(
+    tmp_path, bundle, planned, finished
+):
+    settings = {"only": {"task": ["disc", "ring"]}}
+    runs = planned(["se", "experts"], settings=settings)
+    finished(tmp_path, runs["se/seed0"], bundle, domains=("disc", "ring"))
+    finished(tmp_path, runs["experts/seed0/disc"], bundle, hits=9, domains=("disc", "ring"))
+    assert list(read_results(tmp_path).conditions) == ["se"]
+    finished(tmp_path, runs["experts/seed0/ring"], bundle, hits=2, domains=("disc", "ring"))
+    counts = read_results(tmp_path).conditions["experts"][Replicate(0, 0)].counts
+    assert len(counts) == 16  # 8 cases in two modes, each from one expert
+    normal = counts[counts["mode"] == "normal"]
+    assert set(normal[normal["domain"] == "disc"]["tp"]) == {9}
+    assert set(normal[normal["domain"] == "ring"]["tp"]) == {1}
+
+
+def test_seeds_are_averaged_within_a_case_and_data_have_cases_of_their_own(
+    tmp_path, bundle, planned, finished
+):
+    data = {"dataset_dir": "d{data_seed}"}
+    runs = planned(["se"], data_seeds=[0, 1], data_settings=data)
+    for folder, hits in (
+        ("se/data0-seed0", 8),
+        ("se/data0-seed1", 4),
+        ("se/data1-seed0", 6),
+        ("se/data1-seed1", 6),
+    ):
+        finished(tmp_path, runs[folder], bundle, hits=hits)
+    cases = read_results(tmp_path).cases("se")
+    assert len(cases) == 16
+    assert cases["case"].str.startswith("data0/").sum() == 8
+    f1 = cases.set_index("case")["f1"]
+    first = (16 / (16 + 4) + 8 / (8 + 4)) / 2  # 8 and 4 hits; 1 false, 3 missed
+    assert f1["data0/case0"] == pytest.approx(first)
+    assert f1["data1/case0"] == pytest.approx(12 / 16)
+
+
+def test_folders_of_single_runs(tmp_path, bundle, planned, finished):
+    runs = planned(["sme", "se"], seeds=[0])
+    for run in runs.values():
+        finished(tmp_path / "made", run, bundle)
+    for name in ("sme", "se"):
+        (tmp_path / "made" / name / "seed0").rename(tmp_path / "made" / f"{name}-run")
+    results = read_single_runs(tmp_path / "made")
+    assert list(results.conditions) == ["se-run", "sme-run"]
+    assert results.study is None
+    with pytest.raises(DataError, match=r"neither a study\.json nor"):
+        read_single_runs(tmp_path / "nothing")
+
+
+def test_a_changed_protocol_is_added_to_the_history(tmp_path, bundle, planned):
+    planned(["se", "sme"])
+    planned(["se", "sme"])
+    assert len(read_history(tmp_path)) == 1
+    planned(["se", "sme"], protocol={"alpha": 0.01})
+    history = read_history(tmp_path)
+    assert [entry["protocol"]["alpha"] for entry in history] == [0.05, 0.01]
+    (tmp_path / "protocol.json").write_text("{")
+    with pytest.raises(DataError, match="restore it"):
+        read_history(tmp_path)
+
+
+def test_damaged_plan(tmp_path, bundle, planned):
+    planned(["se"])
+    (tmp_path / "plan.json").write_text("[{}]")
+    with pytest.raises(ConfigError, match=r"plan\.json.*start the study again"):
+        read_results(tmp_path)
