@@ -67,6 +67,7 @@ class Study(BaseModel):
         data_seeds: of the data; `data_settings` says what they change.
         data_settings: overrides in which ``{data_seed}`` stands for the data seed.
         protocol: see `Protocol`.
+        explain: record what the gates do in the first run of each condition that takes metadata.
         references: tables of docs/references.json to print beside the results, by id, each with
             ``{published column: our column}`` for columns of other names; a list of ids renames
             none.
@@ -90,6 +91,7 @@ class Study(BaseModel):
     data_seeds: list[int] = [0]
     data_settings: dict[str, Any] = {}
     protocol: Protocol = Protocol()
+    explain: bool = True
     references: dict[str, dict[str, str]] = {}
 
     def __init__(self, **content: Any) -> None:

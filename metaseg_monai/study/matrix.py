@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from metaseg_monai.blocks import ALL_VARIANTS
+from metaseg_monai.blocks import ALL_VARIANTS, METADATA_VARIANTS
 from metaseg_monai.bundle import check_overrides, load_config, resolve_bundle
 from metaseg_monai.data import ColumnMap
 from metaseg_monai.errors import ConfigError
@@ -31,6 +31,7 @@ class Run:
         epochs: of the training, for the estimate.
         folder: relative to the study's output.
         key: SHA-256 of the bundle's configuration, the settings, and the files that they name.
+        explain: whether to record what its gates do.
     """
 
     condition: str
@@ -41,6 +42,7 @@ class Run:
     epochs: int
     folder: str
     key: str
+    explain: bool = False
 
     @property
     def name(self) -> str:
@@ -58,11 +60,12 @@ def expand(study: Study) -> list[Run]:
     """
     files = [resolve_bundle(study.bundle) / "configs" / name for name in CONFIGS]
     config = load_config(files)
-    runs = []
+    runs, first = [], ""
     for data_seed in study.data_seeds:
         common = {**study.settings, **fill_data_seed(study.data_settings, data_seed)}
         for seed in study.seeds:
             place = f"seed{seed}" if len(study.data_seeds) == 1 else f"data{data_seed}-seed{seed}"
+            first = first or place
             for condition, own in study.conditions.items():
                 settings = {**common, "variant": condition, **own}
                 settings |= {"seed": seed, "data_seed": data_seed}
@@ -80,6 +83,7 @@ def expand(study: Study) -> list[Run]:
                             int(checked.get("epochs", config["epochs"])),
                             folder,
                             _key(config, checked),
+                            study.explain and place == first and _has_gates(checked),
                         )
                     )
     return runs
@@ -99,6 +103,11 @@ def _per_domain(
         value: {**settings, "train_only": {field: [value]}, "equal_steps": EXPERTS[condition]}
         for value in values
     }
+
+
+def _has_gates(settings: Mapping[str, Any]) -> bool:
+    """Tell whether a network's gates read metadata that differs between cases."""
+    return settings["variant"] in METADATA_VARIANTS
 
 
 def _check_variant(condition: str, variant: Any) -> None:

@@ -80,6 +80,7 @@ def plan(output: Path, run: Run, bundle: Path, threads: int) -> tuple[Path, int]
             "settings": run.settings,
             "key": run.key,
             "threads": threads,
+            "explain": run.explain,
             "seconds": record["seconds"] if record is not None and same else 0.0,
             "state": "planned",
         },

@@ -58,6 +58,7 @@ def _run(folder: Path) -> int:
 
 def _train_and_evaluate(folder: Path, record: dict[str, Any]) -> None:
     from metaseg_monai.bundle import load_config, run_bundle
+    from metaseg_monai.explain import draw
     from metaseg_monai.study.matrix import CONFIGS
 
     bundle = Path(record["bundle"])
@@ -67,6 +68,9 @@ def _train_and_evaluate(folder: Path, record: dict[str, Any]) -> None:
     train = {key: value for key, value in settings.items() if key not in only_testing}
     run_bundle(bundle, ["train.json"], {**train, "resume": True})
     run_bundle(bundle, CONFIGS, settings)
+    if record["explain"]:
+        run_bundle(bundle, [*CONFIGS, "explain.json"], settings)
+        draw(folder)
 
 
 def _end_with_parent() -> None:

@@ -40,6 +40,12 @@ def test_experts_are_one_se_network_for_each_domain(study, bundle):
     assert {run.domain for run in fewer} == {"disc", "ring"}
 
 
+def test_gates_are_explained_once_for_each_condition_that_takes_metadata(study, bundle):
+    runs = expand(study(bundle, ["se", "sme", "sme-dummy", "experts"], seeds=[4, 5]))
+    assert [run.folder for run in runs if run.explain] == ["sme/seed4"]
+    assert not any(run.explain for run in expand(study(bundle, ["sme"], explain=False)))
+
+
 def test_experts_need_a_domain(study, bundle):
     with pytest.raises(ConfigError, match=r"set `domain` to a field with labels, of task"):
         expand(study(bundle, ["experts"], settings={"domain": None}))

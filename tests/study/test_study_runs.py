@@ -97,8 +97,10 @@ def test_a_killed_study_ends_with_the_same_weights_counts_and_tables(
     killed.run()
     for run in ("se/seed0", "sme/seed0"):
         assert same(killed.weights(run), undisturbed.weights(run))
-        for name in ("counts.csv", "calibration.csv"):
+        for name in ("counts.csv", "calibration.csv", "samples.npz"):
             assert killed.table(run, name) == undisturbed.table(run, name)
+    assert killed.table("sme/seed0/explain", "gates.csv")
+    assert "Gates" in (killed.output / "report.html").read_text()
     for table in (undisturbed.output / "tables").glob("*.csv"):
         if table.stem == "runs" or table.stem.startswith("protocol"):  # these tell times of day
             continue
