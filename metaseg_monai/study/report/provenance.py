@@ -3,10 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import pandas as pd
-
 from metaseg_monai.study.record import read_record
 from metaseg_monai.study.report.document import Details, Part, Section
+from metaseg_monai.study.report.scores import rows_of
 from metaseg_monai.study.report.tables import Table
 from metaseg_monai.study.results import Results
 
@@ -19,13 +18,13 @@ def record_section(results: Results, history: Sequence[Mapping[str, Any]]) -> Se
         title = f"Protocol of {entry['at'].replace('T', ' ').replace('+00:00', ' UTC')}"
         note = f"Written when {entry['finished_runs']} runs had results."
         stem = f"protocol_{len(parts)}"
-        parts.append(Table(stem, title, note, pd.DataFrame(rows).T, first="fixed"))
+        parts.append(Table(stem, title, note, rows_of(rows), first="fixed"))
     if runs := _run_table(results):
         parts.append(Details("Runs", runs))
     if results.missing:
         reasons = {name: {"reason": reason} for name, reason in results.missing.items()}
         title = "Runs without results"
-        table = Table("missing", title, "Left out of everything above.", pd.DataFrame(reasons).T)
+        table = Table("missing", title, "Left out of everything above.", rows_of(reasons))
         parts.append(table)
     parts.append(
         "All of this is computed from the files of the runs (`counts.csv`, `calibration.csv`, "
@@ -53,7 +52,7 @@ def _run_table(results: Results) -> list[Part]:
                     "configuration": record["key"][:8],
                 }
     note = "configuration: start of the SHA-256 of the bundle's configuration and settings."
-    return [Table("runs", "Runs", note, pd.DataFrame(rows).T, first="run")] if rows else []
+    return [Table("runs", "Runs", note, rows_of(rows), first="run")] if rows else []
 
 
 def _plain(value: Any) -> str:

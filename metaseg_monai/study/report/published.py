@@ -3,8 +3,6 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-import pandas as pd
-
 from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.evaluation.statistics import compare_cases
 from metaseg_monai.study.report import scores
@@ -38,7 +36,7 @@ def _beside(results: Results, reference: Reference, renamed: Mapping[str, str]) 
     if reference.kind == "findings":
         rows = {name: {"published": row["finding"]} for name, row in reference.rows.items()}
         title = f"Findings of {reference.source}"
-        found = pd.DataFrame(rows).T
+        found = scores.rows_of(rows)
         return [Table(f"beside-{reference.id}", title, reference.note, found, first="what")]
     ours = scores.f1_table(results).mean.rename(columns={v: k for k, v in renamed.items()})
     if reference.kind == "modes":
@@ -86,5 +84,5 @@ def _verdicts(results: Results, reference: Reference) -> list[Part]:
         return []
     title = f"Differences to SE beside {reference.source}"
     note = f"Published: {column}; ours: mean difference of the case F1 with its 95 % interval."
-    table = pd.DataFrame(rows).T
+    table = scores.rows_of(rows)
     return [Table(f"verdict-{reference.id}", title, note, table, first="difference")]

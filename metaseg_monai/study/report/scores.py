@@ -1,7 +1,7 @@
 """The numbers of a study's tables: one value for each seed first, mean and spread after."""
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -93,6 +93,15 @@ def reliance_table(results: Results) -> Spread | None:
     return _stacked([over_seeds(rows) for rows in told.values()]) if told else None
 
 
+def rows_of(rows: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+    """Make a table of rows by name, each column with a type of its own.
+
+    >>> rows_of({"se": {"f1": 0.5, "cases": 3}}).dtypes.astype(str).to_dict()
+    {'f1': 'float64', 'cases': 'int64'}
+    """
+    return pd.DataFrame(list(rows.values()), index=list(rows))
+
+
 def worst_table(results: Results) -> pd.DataFrame | None:
     """The domain with the lowest mean case F1 of each condition; None with one domain."""
     rows = {}
@@ -101,7 +110,7 @@ def worst_table(results: Results) -> pd.DataFrame | None:
         if cases["domain"].nunique() > 1:
             domain, mean = worst_subgroup(cases)
             rows[name] = {"worst domain": domain, "mean case F1": mean}
-    return pd.DataFrame(rows).T if rows else None
+    return rows_of(rows) if rows else None
 
 
 def case_table(results: Results) -> pd.DataFrame:
@@ -117,13 +126,13 @@ def case_table(results: Results) -> pd.DataFrame:
             for result in results.conditions[name].values()
         )
         rows[name] = {
-            "mean case F1": scores.mean(),
-            "median": scores.median(),
-            "lowest": scores.min(),
+            "mean case F1": float(scores.mean()),
+            "median": float(scores.median()),
+            "lowest": float(scores.min()),
             "cases": int(scores.notna().sum()),
             "empty, over all seeds": empty,
         }
-    return pd.DataFrame(rows).T
+    return rows_of(rows)
 
 
 def experts_elsewhere(by_seed: Mapping[Replicate, Result]) -> Spread:

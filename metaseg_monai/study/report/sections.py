@@ -109,11 +109,11 @@ def comparison_section(protocol: Protocol, compared: Sequence[Compared]) -> Sect
         f"All tests{where}",
         "Two-sided and not corrected. The protocol names the one that counts. empty: cases without "
         "a score in one of the two, left out; in both: cases that both were tested on.",
-        pd.DataFrame(tests).T,
+        scores.rows_of(tests),
         first="comparison",
     )
     parts: list[Part] = [
-        Table("comparisons", title, note, pd.DataFrame(rows).T, first="comparison"),
+        Table("comparisons", title, note, scores.rows_of(rows), first="comparison"),
         pictures.differences(compared, protocol.alpha),
         Details("All tests", [every]),
     ]
@@ -187,7 +187,8 @@ def calibration_section(results: Results) -> Section | None:
         "pooled; without sure background: bins above 0.1 only."
     )
     by_domain = {
-        name: calibration_errors(table)["foreground_error"] for name, table in tables.items()
+        name: calibration_errors(table)["foreground_error"].to_dict()
+        for name, table in tables.items()
     }
     first, *others = pictures.calibration(tables)
     parts: list[Part] = [
@@ -195,14 +196,14 @@ def calibration_section(results: Results) -> Section | None:
             "calibration",
             "Calibration",
             note,
-            pd.DataFrame(rows).T,
+            scores.rows_of(rows),
             best="low",
             first="condition",
         ),
         first,
     ]
     if others:
-        table = pd.DataFrame(by_domain).T
+        table = scores.rows_of(by_domain)
         title = "ECE without sure background, by domain"
         of_domains = Table("calibration_domains", title, "", table, best="low", first="condition")
         parts.append(Details("For each metadata value", [of_domains, *others]))

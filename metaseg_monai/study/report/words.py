@@ -166,8 +166,12 @@ def _compared(one: Compared, protocol: Protocol, where: str) -> str:
         )
     if math.isnan(p_value(overall, protocol)):
         return f"{one.first} and {one.second}{where} cannot be tested: too few cases with a score."
-    why = f"seeds {seeds}" if p < protocol.alpha else sure
-    return f"No difference of {one.first} to {one.second}{where} was shown: {interval}, {why}."
+    if p < protocol.alpha:
+        return (
+            f"{one.first} and {one.second}{where} differ by {interval} on average, but not in the "
+            f"same direction with every training (seeds {seeds}): no difference is claimed."
+        )
+    return f"No difference of {one.first} to {one.second}{where} was shown: {interval}, {sure}."
 
 
 def _every_seed(one: Compared) -> str:
