@@ -86,10 +86,16 @@ def read_counts(path: str | Path) -> pd.DataFrame:
     if not path.is_file():
         raise DataError(f"There are no counts at {path}: run the evaluation of this model first.")
     text = dict.fromkeys(["case", "group", "split", "mode", "domain"], str)
-    table = pd.read_csv(path, dtype=text, keep_default_na=False)
+    try:
+        table = pd.read_csv(path, dtype=text, keep_default_na=False)
+    except ValueError as error:  # pandas' errors of empty and broken files
+        raise DataError(f"{path} is no table of counts ({error}); evaluate again.") from error
     missing = [column for column in COUNT_COLUMNS if column not in table.columns]
     if missing or table.empty:
         raise DataError(f"{path} is no table of counts: it lacks {', '.join(missing) or 'rows'}.")
+    numbers = table[COUNT_COLUMNS[5:]]
+    if not all(kind.kind in "iu" for kind in numbers.dtypes) or (numbers < 0).any(axis=None):
+        raise DataError(f"{path}: counts must be whole numbers from 0; evaluate again.")
     reserved = set(table["domain"]) & {"combined", "average"}
     if reserved:
         raise DataError(f"{path}: {reserved.pop()!r} names an aggregate; give that domain another.")

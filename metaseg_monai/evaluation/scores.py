@@ -11,6 +11,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from metaseg_monai.errors import DataError
+
 COUNT_COLUMNS = ["case", "group", "split", "mode", "domain", "class", "tp", "fp", "fn", "tn"]
 
 
@@ -187,11 +189,13 @@ def average_seeds(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
         tables: results of `case_f1` over the same cases.
 
     Raises:
-        ValueError: if the tables do not hold the same cases.
+        DataError: if the tables do not hold the same cases.
     """
     cases = set(tables[0]["case"])
     if any(set(table["case"]) != cases for table in tables):
-        raise ValueError("the seeds were evaluated on different cases")
+        raise DataError(
+            "The training seeds were evaluated on different cases; evaluate all on the same split."
+        )
     return _mean_per_case(pd.concat(tables))
 
 

@@ -22,12 +22,14 @@ class Protocol(BaseModel):
     Attributes:
         aggregate: score that the tables lead with: pooled over all cases, or the unweighted mean
             of the domains (contract 10).
-        comparisons: pairs of conditions; Holm's correction counts all of them.
+        comparisons: pairs of conditions, the primary one first; Holm's correction counts all.
         domain: domain that the comparisons are about; None for all cases.
         test: paired test over cases, one value for each group, seeds averaged before.
         alpha: level below which a corrected p-value counts.
         sample_size: number of test cases that the comparisons are to be made of; None where it was
             not fixed.
+        learned: ``[low, high]``: a condition has learned its task where the score is at least high
+            with every seed, has not where it is below low with every seed, else it is unstable.
         tuned_on: split on which settings were chosen.
         notes: anything else that was decided before.
     """
@@ -40,8 +42,16 @@ class Protocol(BaseModel):
     test: Literal["t", "wilcoxon", "permutation"] = "permutation"
     alpha: float = Field(default=0.05, gt=0, lt=1)
     sample_size: int | None = Field(default=None, gt=0)
+    learned: list[float] | None = None
     tuned_on: Literal["train", "val", "none"] = "val"
     notes: str = ""
+
+    @field_validator("learned")
+    @classmethod
+    def _two_scores(cls, value: list[float] | None) -> list[float] | None:
+        if value is not None and (len(value) != 2 or not 0 <= value[0] <= value[1] <= 1):
+            raise ValueError(f"expected [low, high] between 0 and 1, got {value}")
+        return value
 
     @field_validator("comparisons")
     @classmethod
@@ -69,8 +79,8 @@ class Study(BaseModel):
         protocol: see `Protocol`.
         explain: record what the gates do in the first run of each condition that takes metadata.
         references: tables of docs/references.json to print beside the results, by id, each with
-            ``{published column: our column}`` for columns of other names; a list of ids renames
-            none.
+            ``{published name: our name}`` for rows and columns of other names (for findings, our
+            conditions, comma-separated); a list of ids renames none.
 
     Raises:
         ConfigError: an unknown key or a wrong value, named.

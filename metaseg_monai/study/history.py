@@ -17,7 +17,7 @@ PLAN = "plan.json"
 HISTORY = "protocol.json"
 
 
-def fix(study: Study, runs: Sequence[Run], output: Path, finished_runs: int) -> None:
+def fix(study: Study, runs: Sequence[Run], output: Path) -> None:
     """Write the study down before it is run; a changed protocol is added, never replaced.
 
     A report needs these files and the runs' folders, but not the bundle.
@@ -26,17 +26,19 @@ def fix(study: Study, runs: Sequence[Run], output: Path, finished_runs: int) -> 
         study: what is to be run.
         runs: its runs.
         output: the study's folder.
-        finished_runs: how many runs have results already.
     """
     history = read_history(output)
     said = {
         "question": study.question,
-        "conditions": ", ".join(study.conditions),
+        "conditions": {name: dict(own) for name, own in study.conditions.items()},
+        "settings": {**study.settings, **study.data_settings},
         "seeds": ", ".join(map(str, study.seeds)),
         "data_seeds": ", ".join(map(str, study.data_seeds)),
         **study.protocol.model_dump(),
     }
     if not history or history[-1]["protocol"] != said:
+        # also those of other configurations, wherever they were moved: they have been seen
+        finished_runs = len(list(output.glob("**/counts.csv")))
         entry = {"at": now(), "finished_runs": finished_runs, "protocol": said}
         _write(output / HISTORY, [*history, entry])
     _write(output / PLAN, [asdict(run) for run in runs])

@@ -145,9 +145,8 @@ def _joined(folders: Mapping[str, Path], data_seed: int | None) -> pd.DataFrame:
             counts = counts[counts["domain"] == domain]
         tables.append(counts)
     joined = pd.concat(tables, ignore_index=True)
-    if data_seed is not None:  # the cases of other data are others
-        for column in ("case", "group"):
-            joined[column] = f"data{data_seed}/" + joined[column]
+    if data_seed is not None:  # the cases of other data are others; a patient is the same
+        joined["case"] = f"data{data_seed}/" + joined["case"]
     return joined
 
 

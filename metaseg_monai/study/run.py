@@ -60,7 +60,7 @@ def run_study(
     folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder):
         missing = [run for run in runs if not is_finished(folder / run.folder, run)]
-        fix(study, runs, folder, finished_runs=len(runs) - len(missing))
+        fix(study, runs, folder)
         logger.warning(
             "%d runs, %d to do, %d beside each other", len(runs), len(missing), len(places)
         )

@@ -49,7 +49,7 @@ def finish(folder, run, bundle, hits=8, modes=("normal", "shuffle"), domains=("x
     folder = folder / run.folder
     folder.mkdir(parents=True)
     rows = [
-        (f"case{case}", f"case{case}", "test", mode, domain, 1, hits - case % 2, 1, 3, 50)
+        (f"case{case}", f"case{case}", "test", mode, domain, 1, max(0, hits - case % 2), 1, 3, 50)
         if mode == "normal"
         else (f"case{case}", f"case{case}", "test", mode, domain, 1, 0, 9, 10, 50)
         for mode in modes

@@ -18,7 +18,7 @@ def planned(tmp_path, bundle, tiny):
         content = {"name": "s", "bundle": str(bundle), "seeds": [0, 1], **changes}
         study = Study(**content, conditions=conditions, settings=settings)
         runs = expand(study)
-        fix(study, runs, tmp_path, finished_runs=0)
+        fix(study, runs, tmp_path)
         return {run.folder: run for run in runs}
 
     return make
@@ -97,6 +97,7 @@ def test_seeds_are_averaged_within_a_case_and_data_have_cases_of_their_own(
     cases = read_results(tmp_path).cases("se")
     assert len(cases) == 16
     assert cases["case"].str.startswith("data0/").sum() == 8
+    assert cases["group"].nunique() == 8  # a patient is the same in all data
     f1 = cases.set_index("case")["f1"]
     first = (16 / (16 + 4) + 8 / (8 + 4)) / 2  # 8 and 4 hits; 1 false, 3 missed
     assert f1["data0/case0"] == pytest.approx(first)
@@ -116,13 +117,18 @@ def test_folders_of_single_runs(tmp_path, bundle, planned, finished):
         read_single_runs(tmp_path / "nothing")
 
 
-def test_a_changed_protocol_is_added_to_the_history(tmp_path, bundle, planned):
+def test_a_changed_protocol_is_added_to_the_history(tmp_path, bundle, planned, finished):
     planned(["se", "sme"])
-    planned(["se", "sme"])
+    runs = planned(["se", "sme"])
     assert len(read_history(tmp_path)) == 1
+    finished(tmp_path, runs["se/seed0"], bundle)
     planned(["se", "sme"], protocol={"alpha": 0.01})
+    planned(["se", "sme"], protocol={"alpha": 0.01}, settings={"epochs": 3})
     history = read_history(tmp_path)
-    assert [entry["protocol"]["alpha"] for entry in history] == [0.05, 0.01]
+    assert [entry["protocol"]["alpha"] for entry in history] == [0.05, 0.01, 0.01]
+    assert [entry["protocol"]["settings"]["epochs"] for entry in history] == [2, 2, 3]
+    # results that other settings made have been seen all the same
+    assert [entry["finished_runs"] for entry in history] == [0, 1, 1]
     (tmp_path / "protocol.json").write_text("{")
     with pytest.raises(DataError, match="restore it"):
         read_history(tmp_path)

@@ -21,5 +21,5 @@ def test_a_study_can_be_planned(file, monkeypatch):
     assert len({run.folder for run in runs}) == len(runs)
     assert study.protocol.sample_size
     for name, renamed in study.references.items():
-        columns = find_reference(name, ROOT / "docs" / "references.json").columns
-        assert set(renamed) <= set(columns)
+        reference = find_reference(name, ROOT / "docs" / "references.json")
+        assert set(renamed) <= {*reference.columns, *reference.rows}

@@ -1,23 +1,28 @@
 """The comparisons that a study's protocol names: tests over cases, and what each seed says."""
 
-from typing import NamedTuple
+import math
+from typing import Literal, NamedTuple
 
 import pandas as pd
 
 from metaseg_monai.errors import DataError
 from metaseg_monai.evaluation.statistics import (
     Comparison,
+    SeedInterval,
     compare_cases,
     compare_subgroups,
     holm,
     seed_differences,
+    seed_interval,
 )
 from metaseg_monai.study.design import Protocol
 from metaseg_monai.study.results import Replicate, Results, average_cases
 
+Strength = Literal["found", "these trainings", "mixed", "none", "untested"]
+
 
 class Compared(NamedTuple):
-    """One planned comparison.
+    """One comparison.
 
     Attributes:
         first: condition.
@@ -25,6 +30,7 @@ class Compared(NamedTuple):
         overall: on the domain of the protocol, or on all cases.
         p_holm: of the protocol's test, corrected for all planned comparisons.
         seeds: difference of each replicate.
+        trainings: mean of `seeds` with its t interval, NaN below two.
         subgroups: the same in each domain, corrected over the domains; None for one domain.
         shared: number of cases that both were tested on, of those that either was.
     """
@@ -34,6 +40,7 @@ class Compared(NamedTuple):
     overall: Comparison
     p_holm: float
     seeds: dict[Replicate, float]
+    trainings: SeedInterval
     subgroups: pd.DataFrame | None
     shared: tuple[int, int]
 
@@ -42,38 +49,53 @@ class Compared(NamedTuple):
         """What the row is called."""
         return f"{self.first} - {self.second}"
 
-    def seeds_agree(self) -> bool:
-        """Tell whether the difference has the same sign with every seed."""
-        signs = [value > 0 for value in self.seeds.values()]
-        return bool(signs) and (all(signs) or not any(signs))
+    def strength(self, alpha: float) -> Strength:
+        """Tell how much may be claimed.
 
-    def is_found(self, alpha: float) -> bool:
-        """Tell whether a difference may be claimed: a small p, and no seed against it.
-
-        Tests over cases say nothing about other trainings of the same networks, which is why the
-        seeds must agree too.
+        A test over cases says nothing about other trainings of the same networks. So a difference
+        is *found* where the corrected p is below alpha and the interval over trainings lies on one
+        side of 0 as well; it is one of *these trainings* where all of them have the same sign but
+        that interval holds 0, and *mixed* where they do not.
         """
-        return self.p_holm < alpha and self.seeds_agree()
+        if self.overall.groups < 2 or math.isnan(self.p_holm):
+            return "untested"
+        if self.p_holm >= alpha:
+            return "none"
+        if self.trainings.low > 0 or self.trainings.high < 0:
+            return "found"
+        differences = self.seeds.values()
+        one_sign = all(d > 0 for d in differences) or all(d < 0 for d in differences)
+        return "these trainings" if one_sign else "mixed"
 
 
-def compare_all(results: Results, protocol: Protocol) -> list[Compared]:
-    """Make every comparison of the protocol whose conditions have results.
+def compare_all(results: Results, protocol: Protocol) -> tuple[list[Compared], dict[str, str]]:
+    """Make every comparison of the protocol.
+
+    Returns:
+        Those that could be made, corrected for all that were planned, and of the others the name
+        with the reason.
+    """
+    made, not_made = [], {}
+    for first, second in protocol.comparisons:
+        absent = [name for name in (first, second) if name not in results.conditions]
+        try:
+            if absent:
+                raise DataError(f"{', '.join(absent)} has no results")
+            made.append(compare_pair(first, second, results, protocol))
+        except DataError as error:
+            not_made[f"{first} - {second}"] = str(error)
+    # what could not be made still counts: otherwise a failed run would make the others look surer
+    planned = [p_value(one.overall, protocol) for one in made] + [1.0] * len(not_made)
+    corrected = holm(planned)[: len(made)]
+    return [one._replace(p_holm=p) for one, p in zip(made, corrected, strict=True)], not_made
+
+
+def compare_pair(first: str, second: str, results: Results, protocol: Protocol) -> Compared:
+    """Compare two conditions on the replicates and the cases that both have, uncorrected.
 
     Raises:
-        DataError: two conditions have no seed or no test case in common, or the protocol's domain
-            has no case.
+        DataError: they have no seed or no test case in common, or the protocol's domain has none.
     """
-    made = []
-    for first, second in protocol.comparisons:
-        if first not in results.conditions or second not in results.conditions:
-            continue
-        made.append(_compare(first, second, results, protocol))
-    corrected = holm([p_value(compared.overall, protocol) for compared in made])
-    return [one._replace(p_holm=p) for one, p in zip(made, corrected, strict=True)]
-
-
-def _compare(first: str, second: str, results: Results, protocol: Protocol) -> Compared:
-    """Compare two conditions on the replicates and the cases that both have."""
     ones, twos = results.by_seed(first), results.by_seed(second)
     replicates = [key for key in ones if key in twos]
     if not replicates:
@@ -94,15 +116,18 @@ def _compare(first: str, second: str, results: Results, protocol: Protocol) -> C
 
     of_both = (one[one["case"].isin(shared)], two[two["case"].isin(shared)])
     several = of_both[0]["domain"].nunique() > 1
+    overall = compare_cases(chosen(one), chosen(two))
+    seeds = seed_differences(
+        {key: chosen(ones[key]) for key in replicates},
+        {key: chosen(twos[key]) for key in replicates},
+    )
     return Compared(
         first,
         second,
-        compare_cases(chosen(one), chosen(two)),
-        float("nan"),
-        seed_differences(
-            {key: chosen(ones[key]) for key in replicates},
-            {key: chosen(twos[key]) for key in replicates},
-        ),
+        overall,
+        p_value(overall, protocol),
+        seeds,
+        seed_interval(seeds),
         compare_subgroups(*of_both, test=protocol.test) if several else None,
         (len(shared), len(either)),
     )

@@ -1,11 +1,13 @@
 """Which figures a study's files allow, drawn with their captions."""
 
+import math
+import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import pandas as pd
 
 from metaseg_monai.errors import DataError
-from metaseg_monai.evaluation.calibration import read_calibration, reliability
 from metaseg_monai.evaluation.samples import Sample, read_samples
 from metaseg_monai.study.report import figures
 from metaseg_monai.study.report.comparisons import Compared
@@ -20,12 +22,21 @@ from metaseg_monai.study.report.scores import errors_by_seed, mode_table, with_m
 from metaseg_monai.study.report.similarity import cluster, domain_similarity
 from metaseg_monai.study.results import Results, is_expert
 
+GATES = {
+    "scale": "Scale of every channel of every gate for each metadata value",
+    "shift": "Shift of every channel of every gate for each metadata value",
+    "difference": "Absolute difference of the two most different metadata values",
+    "gate_": "One gate: activations for two metadata values and their difference",
+    "features_": "Feature maps at the explained gate for each metadata value",
+}
 SHOWN = 8  # conditions side by side in a grid of pictures
 
 
-def ranking(results: Results, aggregate: str) -> Figure:
-    """F1 error of each condition, best first."""
+def ranking(results: Results, aggregate: str) -> Figure | None:
+    """F1 error of each condition, best first; None where no case has a foreground pixel."""
     errors = errors_by_seed(results, aggregate)
+    if all(math.isnan(error) for of_seeds in errors.values() for error in of_seeds):
+        return None
     baseline = "se" if "se" in errors else None
     png = figures.ranking(errors, f"F1 error, {aggregate}", baseline=baseline)
     return Figure("ranking", "F1 error (1 - F1), lowest first; a dot for each training.", png)
@@ -41,6 +52,7 @@ def differences(compared: Sequence[Compared], level: float) -> Figure:
             one.overall.high,
             tuple(one.seeds.values()),
             one.p_holm,
+            found=one.strength(level) == "found",
         )
         for one in compared
     ]
@@ -103,7 +115,7 @@ def robustness(results: Results) -> list[Figure]:
     wrong, missing, perturbed = {}, {}, {}
     for name, by_seed in with_modes(results).items():
         modes = set().union(*(result.counts["mode"] for result in by_seed.values()))
-        counts = {key.seed: result.counts for key, result in by_seed.items()}
+        counts = {number: result.counts for number, result in enumerate(by_seed.values())}
         if "shuffle" in modes:
             wrong[name] = _by_seed({s: wrong_share_curve(c) for s, c in counts.items()})
         if modes & {"missing", "zeros"}:
@@ -120,47 +132,14 @@ def robustness(results: Results) -> list[Figure]:
         drawn.append(Figure("robustness_wrong", caption, png))
     if missing:
         absent = ", ".join(sorted({str(curve["mode"].iloc[0]) for curve in missing.values()}))
-        caption = f"The same for cases without metadata (mode {absent})."
-        png = figures.robustness_curves(missing, xlabel="cases without metadata")
+        caption = f"The same for cases that get mode {absent} in place of their metadata."
+        png = figures.robustness_curves(missing, xlabel=f"cases with mode {absent}")
         drawn.append(Figure("robustness_missing", caption, png))
     if perturbed:
         caption = "Pooled F1 when continuous metadata is multiplied by a factor."
         png = figures.perturbation_curves(perturbed)
         drawn.append(Figure("robustness_perturbed", caption, png))
     return drawn
-
-
-def calibration(tables: Mapping[str, pd.DataFrame]) -> list[Figure]:
-    """Reliability diagram of the conditions, and of the domains of each."""
-    if not tables:
-        return []
-    caption = (
-        "Foreground probability against how often it was right, all seeds pooled. On the diagonal: "
-        "a probability can be taken at its word."
-    )
-    curves = {name: reliability(table) for name, table in tables.items()}
-    drawn = [Figure("reliability", caption, figures.reliability(curves))]
-    for name, table in tables.items():
-        if table["domain"].nunique() > 1:
-            of_domains = {str(d): reliability(part) for d, part in table.groupby("domain")}
-            png = figures.reliability(of_domains, name)
-            drawn.append(Figure(f"reliability_{name}", f"The same for each domain: {name}.", png))
-    return drawn
-
-
-def calibration_tables(results: Results) -> dict[str, pd.DataFrame]:
-    """Calibration bins of each condition, over all seeds; experts on their own domains."""
-    tables = {}
-    for name, by_seed in results.conditions.items():
-        parts = []
-        for result in by_seed.values():
-            for domain, folder in result.folders.items():
-                if (folder / "calibration.csv").is_file():
-                    table = read_calibration(folder / "calibration.csv")
-                    parts.append(table[table["domain"] == domain] if domain else table)
-        if parts:
-            tables[name] = pd.concat(parts, ignore_index=True)
-    return tables
 
 
 def predictions(results: Results) -> list[Figure]:
@@ -198,24 +177,22 @@ def predictions(results: Results) -> list[Figure]:
 
 
 def gates(results: Results) -> list[Figure]:
-    """Channel activations of each explained run: `python -m metaseg_monai explain` makes them."""
+    """What the gates of each explained run do: `python -m metaseg_monai explain` draws it."""
     drawn = []
     for name, by_seed in results.conditions.items():
         folder = next(iter(by_seed.values())).folder / "explain"
-        for stem, caption in (
-            ("scale", "Scale of every channel of every gate for each metadata value"),
-            ("difference", "Absolute difference of the two most different values"),
-        ):
-            if (folder / f"{stem}.png").is_file():
-                png = (folder / f"{stem}.png").read_bytes()
-                drawn.append(Figure(f"gates_{name}_{stem}", f"{caption}: {name}.", png))
+        for file in sorted(folder.glob("*.png")):
+            kind = next((told for start, told in GATES.items() if file.stem.startswith(start)), "")
+            caption = f"{kind or file.stem}: {name}."
+            stem = re.sub(r"[^A-Za-z0-9._-]", "_", f"gates_{name}_{file.stem}")
+            drawn.append(Figure(stem, caption, file.read_bytes()))
     return drawn
 
 
 def training(results: Results) -> list[Figure]:
     """Learning curves of all conditions, and the learning rate."""
     logs = {
-        name: [pd.read_csv(result.folder / "log.csv") for result in by_seed.values()]
+        name: [_read_log(result.folder / "log.csv") for result in by_seed.values()]
         for name, by_seed in results.conditions.items()
         if not is_expert(name)
         and all((result.folder / "log.csv").is_file() for result in by_seed.values())
@@ -230,6 +207,13 @@ def training(results: Results) -> list[Figure]:
             "learning_rate", "Learning rate at the end of each epoch.", figures.learning_rate(first)
         ),
     ]
+
+
+def _read_log(path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_csv(path)
+    except ValueError as error:  # pandas' errors of empty and broken files
+        raise DataError(f"{path}: no log ({error}); remove it, or run this run again.") from error
 
 
 def _by_seed(curves: Mapping[int, pd.DataFrame]) -> pd.DataFrame:

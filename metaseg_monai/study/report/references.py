@@ -37,6 +37,7 @@ class Reference:
         rows: values by our row names and columns; cells that are blank in print are absent.
         printed_rows: printed names by our row names, where they differ.
         note: what one must know to compare.
+        condition: of a matrix of test modes, the model it belongs to.
     """
 
     id: str
@@ -52,6 +53,7 @@ class Reference:
     rows: dict[str, dict[str, Any]]
     printed_rows: dict[str, str]
     note: str
+    condition: str | None = None
 
     def frame(self) -> pd.DataFrame:
         """Values as a table; NaN where nothing is printed."""
@@ -118,7 +120,8 @@ def find_reference(id: str, path: Path) -> Reference:
 def verdict(published_difference: float, low: float, high: float) -> Verdict:
     """Say whether our interval of a difference bears out the published difference.
 
-    A published difference that is 0 in three digits is borne out by an interval within -0.02 and
+    A published difference of at most 0.001, the rounding of two printed scores, counts as 0: it is
+    borne out by an interval within -0.02 and
     0.02, and contradicted by one wholly outside. Any other is borne out by an interval wholly on
     its side of 0, and contradicted by one wholly on the other side.
 
@@ -138,6 +141,8 @@ def verdict(published_difference: float, low: float, high: float) -> Verdict:
     if any(math.isnan(value) for value in (published_difference, low, high)):
         return "cannot tell"
     published = round(published_difference, 3)
+    if abs(published) <= 0.001:
+        published = 0.0
     if published == 0:
         within = low >= -EQUAL and high <= EQUAL
         outside = low > EQUAL or high < -EQUAL
@@ -189,7 +194,7 @@ def beside(reference: Reference, ours: pd.DataFrame) -> Table:
 def _reference(table: Any, where: str) -> Reference:
     """Check one table of the file."""
     known = [field.name for field in fields(Reference)]
-    if not isinstance(table, Mapping) or set(table) != set(known):
+    if not isinstance(table, Mapping) or set(table) | {"condition"} != set(known):
         raise ConfigError(f"{where} must have exactly the fields {', '.join(known)}.")
     reference = Reference(**table)
     where = f"{where} ({reference.id})"

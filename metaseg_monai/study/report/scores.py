@@ -8,6 +8,7 @@ import pandas as pd
 
 from metaseg_monai.evaluation import average_f1, case_f1, mode_matrix, pooled_f1
 from metaseg_monai.evaluation.statistics import worst_subgroup
+from metaseg_monai.study.design import Protocol
 from metaseg_monai.study.report.robustness import reliance
 from metaseg_monai.study.results import Replicate, Result, Results
 
@@ -43,6 +44,39 @@ def f1_scores(counts: pd.DataFrame) -> dict[str, float]:
 def f1_table(results: Results) -> Spread:
     """F1 with true metadata: conditions x combined, average and domains (paper table 1)."""
     return _of_conditions(results, lambda result: f1_scores(result.in_mode("normal")))
+
+
+def learned_table(results: Results, protocol: Protocol) -> pd.DataFrame | None:
+    """Whether each condition learned its task with every seed, by the protocol's limits."""
+    if protocol.learned is None:
+        return None
+    low, high = protocol.learned
+    column = protocol.domain or protocol.aggregate
+    rows = {}
+    for name, by_seed in results.conditions.items():
+        scores = [
+            f1_scores(r.in_mode("normal")).get(column, float("nan")) for r in by_seed.values()
+        ]
+        outcome = "unstable"
+        if min(scores) >= high:
+            outcome = "learned"
+        elif max(scores) < low:
+            outcome = "not learned"
+        lost = scores_lost(by_seed)
+        rows[name] = {
+            "outcome": outcome,
+            "lowest F1": min(scores),
+            "highest F1": max(scores),
+            "least lost by foreign metadata": lost,
+            "trainings": len(scores),
+        }
+    return rows_of(rows)
+
+
+def scores_lost(by_seed: Mapping[Replicate, Result]) -> float:
+    """Least pooled F1 that any training loses by foreign metadata; NaN where not tested."""
+    losses = [reliance(r.counts).get("normal - shuffle", float("nan")) for r in by_seed.values()]
+    return float(min(losses))
 
 
 def class_table(results: Results) -> Spread | None:
@@ -107,7 +141,7 @@ def worst_table(results: Results) -> pd.DataFrame | None:
     rows = {}
     for name in results.conditions:
         cases = results.cases(name)
-        if cases["domain"].nunique() > 1:
+        if cases["domain"].nunique() > 1 and cases["f1"].notna().any():
             domain, mean = worst_subgroup(cases)
             rows[name] = {"worst domain": domain, "mean case F1": mean}
     return rows_of(rows) if rows else None
@@ -125,12 +159,16 @@ def case_table(results: Results) -> pd.DataFrame:
             int(case_f1(result.in_mode("normal"))["f1"].isna().sum())
             for result in results.conditions[name].values()
         )
+        normal = pd.concat(r.in_mode("normal") for r in results.conditions[name].values())
+        empty_targets = normal[normal["tp"] + normal["fn"] == 0]
         rows[name] = {
             "mean case F1": float(scores.mean()),
             "median": float(scores.median()),
             "lowest": float(scores.min()),
             "cases": int(scores.notna().sum()),
             "empty, over all seeds": empty,
+            "empty targets": len(empty_targets),
+            "with false pixels": int((empty_targets["fp"] > 0).sum()),
         }
     return rows_of(rows)
 

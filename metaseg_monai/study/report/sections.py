@@ -1,22 +1,17 @@
 """What a report says of a study, section by section."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
 from metaseg_monai.errors import DataError
-from metaseg_monai.evaluation import (
-    calibration_errors,
-    expected_calibration_error,
-    foreground_calibration_error,
-)
 from metaseg_monai.study.design import Protocol
 from metaseg_monai.study.report import pictures, scores
 from metaseg_monai.study.report.comparisons import Compared
 from metaseg_monai.study.report.document import Details, Part, Section
 from metaseg_monai.study.report.similarity import domain_similarity
 from metaseg_monai.study.report.tables import Table
-from metaseg_monai.study.report.words import TESTS, glossary, p_text
+from metaseg_monai.study.report.words import TESTS, by_training, glossary, p_text
 from metaseg_monai.study.results import Results, is_expert
 
 SEEDS = "Mean over trainings, ± half the distance between the lowest and the highest."
@@ -27,13 +22,26 @@ def score_section(results: Results, protocol: Protocol) -> Section:
     table = scores.f1_table(results)
     note = (
         "Pixel F1 with true metadata. combined: counts pooled over all cases; average: unweighted "
-        f"mean of the domains. {SEEDS}"
+        "mean of the domains that hold a foreground pixel in target or prediction. F1 measures "
+        f"overlap: 0 none, 1 perfect. {SEEDS}"
     )
     values, spread = _without_copies(table)
+    trainings = [len(results.conditions[str(name)]) for name in values.index]
+    values, spread = values.assign(trainings=trainings), spread.assign(trainings=float("nan"))
     parts: list[Part] = [
-        Table("f1", "F1 of each condition", note, values, spread, best="high", first="condition"),
-        pictures.ranking(results, protocol.aggregate),
+        Table("f1", "F1 of each condition", note, values, spread, best="high", first="condition")
     ]
+    if (figure := pictures.ranking(results, protocol.aggregate)) is not None:
+        parts.append(figure)
+    learned = scores.learned_table(results, protocol)
+    if learned is not None and protocol.learned is not None:
+        low, high = protocol.learned
+        note = (
+            f"learned: F1 of at least {high:g} with every training; not learned: below {low:g} "
+            "with every training; else unstable."
+        )
+        title = "Which conditions learned the task"
+        parts.append(Table("learned", title, note, learned, first="condition"))
     classes = scores.class_table(results)
     if classes is not None:
         title = "F1 of each label class"
@@ -70,10 +78,20 @@ def score_section(results: Results, protocol: Protocol) -> Section:
     return Section("Scores", "", [*parts, Details("Case by case, worst domain, experts", more)])
 
 
-def comparison_section(protocol: Protocol, compared: Sequence[Compared]) -> Section | None:
+def comparison_section(
+    protocol: Protocol, compared: Sequence[Compared], not_made: Mapping[str, str]
+) -> Section | None:
     """The planned comparisons with their tests."""
-    if not compared:
+    if not compared and not not_made:
         return None
+    intro = (
+        f"A difference counts as found where the corrected p is below {protocol.alpha:g} and the "
+        "interval over trainings lies on one side of 0 as well. The first comparison is the "
+        "primary one."
+    )
+    undone: list[Part] = [f"Planned but not made: {n} ({why})" for n, why in not_made.items()]
+    if not compared:
+        return Section("Comparisons", intro, undone)
     rows, tests = {}, {}
     for one in compared:
         overall = one.overall
@@ -83,7 +101,9 @@ def comparison_section(protocol: Protocol, compared: Sequence[Compared]) -> Sect
             "high": overall.high,
             "d_z": overall.effect,
             "p corrected": p_text(one.p_holm),
-            "by seed": ", ".join(f"{value:+.3f}" for value in one.seeds.values()),
+            "by training": by_training(one),
+            "trainings, low": one.trainings.low,
+            "trainings, high": one.trainings.high,
             "cases": overall.cases,
         }
         tests[one.name] = {
@@ -100,7 +120,7 @@ def comparison_section(protocol: Protocol, compared: Sequence[Compared]) -> Sect
         "Difference of the case F1, first minus second, averaged over seeds within a case and over "
         "cases within a group; 95 % bootstrap interval over groups; d_z: mean over standard "
         f"deviation of the groups' differences; p: {TESTS[protocol.test]}, corrected by Holm for "
-        f"{len(compared)}."
+        f"{len(protocol.comparisons)}; trainings: 95 % t interval of the differences by training."
     )
     where = f" on {protocol.domain}" if protocol.domain else ""
     title = f"Planned comparisons{where}"
@@ -116,6 +136,7 @@ def comparison_section(protocol: Protocol, compared: Sequence[Compared]) -> Sect
         Table("comparisons", title, note, scores.rows_of(rows), first="comparison"),
         pictures.differences(compared, protocol.alpha),
         Details("All tests", [every]),
+        *undone,
     ]
     by_domain: list[Part] = [
         Table(
@@ -131,10 +152,6 @@ def comparison_section(protocol: Protocol, compared: Sequence[Compared]) -> Sect
     figure = pictures.subgroup_differences(compared, protocol.alpha)
     if figure is not None:
         parts.append(Details("In each domain", [figure, *by_domain]))
-    intro = (
-        "A difference counts as found where the corrected p is below "
-        f"{protocol.alpha:g} and every training seed has the same sign."
-    )
     return Section("Comparisons", intro, parts)
 
 
@@ -146,7 +163,10 @@ def metadata_section(results: Results) -> Section | None:
     parts: list[Part] = []
     reliance = scores.reliance_table(results)
     if reliance is not None:
-        note = f"Pooled F1 lost when each case gets foreign or no metadata. {SEEDS}"
+        note = (
+            "Pooled F1 lost when each case gets foreign metadata (shuffle), metadata marked as "
+            f"unknown (missing), or zeros in its place. {SEEDS}"
+        )
         parts.append(Table("reliance", "Reliance on metadata", note, *reliance, first="condition"))
     parts += pictures.robustness(results)
     parts += pictures.mode_maps(results)
@@ -170,46 +190,6 @@ def metadata_section(results: Results) -> Section | None:
     return Section("What metadata does", intro, parts)
 
 
-def calibration_section(results: Results) -> Section | None:
-    """Whether probabilities can be taken at their word."""
-    tables = pictures.calibration_tables(results)
-    if not tables:
-        return None
-    rows = {
-        name: {
-            "ECE": expected_calibration_error(table),
-            "ECE without sure background": foreground_calibration_error(table),
-        }
-        for name, table in tables.items()
-    }
-    note = (
-        "Expected calibration error of the foreground probability, ten bins, pixels of all seeds "
-        "pooled; without sure background: bins above 0.1 only."
-    )
-    by_domain = {
-        name: calibration_errors(table)["foreground_error"].to_dict()
-        for name, table in tables.items()
-    }
-    first, *others = pictures.calibration(tables)
-    parts: list[Part] = [
-        Table(
-            "calibration",
-            "Calibration",
-            note,
-            scores.rows_of(rows),
-            best="low",
-            first="condition",
-        ),
-        first,
-    ]
-    if others:
-        table = scores.rows_of(by_domain)
-        title = "ECE without sure background, by domain"
-        of_domains = Table("calibration_domains", title, "", table, best="low", first="condition")
-        parts.append(Details("For each metadata value", [of_domains, *others]))
-    return Section("Calibration", "", parts)
-
-
 def picture_sections(results: Results) -> list[Section]:
     """Predictions, gates and learning curves."""
     sections = []
@@ -218,8 +198,11 @@ def picture_sections(results: Results) -> list[Section]:
         sections.append(Section("Predictions", "", predictions))
     gates = pictures.gates(results)
     if gates:
-        intro = "Mean activation of every gate's channels for each metadata value, first seed."
-        sections.append(Section("Gates", intro, gates))
+        intro = "What the gates do for each metadata value, in the first training."
+        whole = [figure for figure in gates if figure.name.endswith(("_scale", "_difference"))]
+        rest: list[Part] = [figure for figure in gates if figure not in whole]
+        more: list[Part] = [Details("Single gates and feature maps", rest)] if rest else []
+        sections.append(Section("Gates", intro, [*whole, *more]))
     training = pictures.training(results)
     if training:
         sections.append(Section("Training", "", training))

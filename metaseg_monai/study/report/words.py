@@ -2,13 +2,11 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from metaseg_monai.blocks import METADATA_VARIANTS
 from metaseg_monai.study.design import Protocol
-from metaseg_monai.study.report.comparisons import Compared, p_value
+from metaseg_monai.study.report.comparisons import Compared
 from metaseg_monai.study.report.scores import Spread
-from metaseg_monai.study.results import Results
 
 TESTS = {
     "t": "paired t-test",
@@ -17,6 +15,7 @@ TESTS = {
 }
 
 
+LITTLE = 0.005  # F1; what nobody would notice
 CONDITIONS = {
     "none": "U-Net without gates and without metadata",
     "se": "channels weighted by the image alone (squeeze-and-excitation)",
@@ -44,101 +43,52 @@ def glossary(conditions: Sequence[str]) -> dict[str, str]:
     return told
 
 
-def found(protocol: Protocol, table: Spread, compared: Sequence[Compared]) -> list[str]:
+def found(
+    protocol: Protocol, table: Spread, compared: Sequence[Compared], not_made: Mapping[str, str]
+) -> list[str]:
     """Say which condition scored best, and what each planned comparison says, in paragraphs."""
-    scores = table.mean[protocol.aggregate].dropna()
+    domain = protocol.domain
+    column = protocol.aggregate if domain is None or domain not in table.mean else domain
+    scores = table.mean[column].dropna()
     if scores.empty:
         return ["No condition has a score: no test case holds a foreground pixel."]
     best, worst = str(scores.idxmax()), str(scores.idxmin())
-    measure = "pooled F1" if protocol.aggregate == "combined" else "average F1 of the domains"
-    said = [f"The {measure} of {best} is {scores[best]:.3f}."]
+    measure = {"combined": "F1 pooled over all cases", "average": "average F1 of the domains"}.get(
+        column, f"F1 on {column}"
+    )
+    said = [f"The {measure} of {best} is {scores[best]:.3f} (0: no overlap, 1: perfect)."]
     if len(scores) > 1:
         said = [
             f"The highest {measure} is {scores[best]:.3f}, of {best}; the lowest "
-            f"{scores.min():.3f}, of {worst}."
+            f"{scores.min():.3f}, of {worst} (0: no overlap with the truth, 1: perfect)."
         ]
     where = f" on {protocol.domain}" if protocol.domain else ""
-    said += [_compared(one, protocol, where) for one in compared]
-    about = " ".join(_about_metadata(protocol, compared))
-    return [*said, about] if about else said
+    for number, one in enumerate(compared):
+        primary = "Primary comparison: " if number == 0 and len(protocol.comparisons) > 1 else ""
+        said.append(primary + _compared(one, protocol, where))
+    if not_made:
+        said.append(f"Planned but not made: {', '.join(not_made)}.")
+    if about := " ".join(_about_metadata(protocol, compared)):
+        said.append(about)
+    if others := _not_planned(protocol, table, column):
+        said.append(others)
+    if told := glossary([n for n in table.mean.index if any(n in p for p in protocol.comparisons)]):
+        said.append("In short: " + "; ".join(f"{name} - {text}" for name, text in told.items()))
+    return said
 
 
 def reliance_words(reliance: Spread | None) -> list[str]:
-    """Say how far each condition depends on its metadata."""
-    if reliance is None or "normal - shuffle" not in reliance.mean:
+    """Say how far each condition depends on its metadata, where there are not too many."""
+    if reliance is None or "normal - shuffle" not in reliance.mean or len(reliance.mean) > 6:
         return []
-    losses = reliance.mean["normal - shuffle"]
-    told = ", ".join(f"{name} {loss:.3f}" for name, loss in losses.items())
-    return [f"With foreign metadata these networks lose pooled F1: {told}."]
-
-
-def how_sure(
-    results: Results,
-    protocol: Protocol,
-    compared: Sequence[Compared],
-    history: Sequence[Mapping[str, Any]],
-) -> str:
-    """Say on how many cases and seeds this rests, which test was made, and when it was fixed."""
-    numbers = [len(by_seed) for by_seed in results.conditions.values()]
-    trainings = _trainings(max(numbers))
-    if min(numbers) < max(numbers):
-        trainings = f"{min(numbers)} to {max(numbers)} trainings"
-    cases = results.cases(next(iter(results.conditions)))
-    sentences = [
-        f"{len(cases)} test cases in {cases['group'].nunique()} groups, {trainings} of each "
-        "condition."
+    losses, spreads = (frame["normal - shuffle"] for frame in reliance)
+    told = [
+        f"{name} loses {loss:.3f} (± {spread:.3f})"
+        if loss > max(spread, LITTLE)
+        else f"{name} hardly depends on it ({-loss:+.3f})"
+        for name, loss, spread in zip(losses.index, losses, spreads, strict=True)
     ]
-    if compared:
-        planned = len(compared)
-        sentences.append(
-            f"Compared are F1 scores case by case, seeds averaged within a case and cases within "
-            f"their group, by a {TESTS[protocol.test]}; intervals are 95 % and drawn over groups."
-            + (f" p-values are corrected for {planned} comparisons (Holm)." if planned > 1 else "")
-        )
-    if not history:
-        sentences.append("Nothing was fixed before these runs: read them as a first look.")
-    else:
-        first, last = history[0], history[-1]
-        fixed = f"Conditions, test and comparisons were fixed on {_day(last['at'])}"
-        if last["finished_runs"]:
-            sentences.append(
-                f"{fixed}, after {last['finished_runs']} runs had results (first fixed "
-                f"{_day(first['at'])}): read the comparisons as exploratory."
-            )
-        else:
-            sentences.append(f"{fixed}, before any run had a result.")
-    sentences += _sample_size(protocol, compared)
-    if results.missing:
-        sentences.append(
-            f"Without result and left out are {len(results.missing)} of the planned runs: "
-            f"{', '.join(list(results.missing)[:6])}{' ...' if len(results.missing) > 6 else ''}."
-        )
-    return " ".join(sentences)
-
-
-def not_shown(results: Results, protocol: Protocol, compared: Sequence[Compared]) -> str:
-    """Say what nobody should conclude from the report."""
-    sentences = []
-    replicates = min(len(by_seed) for by_seed in results.conditions.values())
-    if compared:
-        sentences.append(
-            "Intervals and p-values are about other cases like these, for the networks that were "
-            f"trained. With {_trainings(replicates)} they say little about other trainings: a "
-            "difference is claimed only where every seed shows it, which halves false claims "
-            "where trainings vary much, but does not rule them out (docs/results.md, simulated "
-            "studies)."
-        )
-    elif len(results.conditions) > 1:
-        sentences.append(
-            "No comparison was planned: differences between rows are described, not tested."
-        )
-    if any(not one.is_found(protocol.alpha) for one in compared):
-        sentences.append(
-            "A difference that was not found may still exist: the intervals show how large it "
-            "could be."
-        )
-    sentences.append("Other data, other networks and clinical use were not tested.")
-    return " ".join(sentences)
+    return [f"Pooled F1 with foreign instead of true metadata: {', '.join(told)}."]
 
 
 def p_text(p: float) -> str:
@@ -152,30 +102,63 @@ def p_text(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
+def by_training(one: Compared) -> str:
+    """Write the difference of each training, with its seed."""
+    several = len({key.data_seed for key in one.seeds}) > 1
+    return ", ".join(
+        f"seed {key.seed}{f' on data {key.data_seed}' if several else ''}: {value:+.3f}"
+        for key, value in one.seeds.items()
+    )
+
+
 def _compared(one: Compared, protocol: Protocol, where: str) -> str:
-    overall = one.overall
+    overall, pair = one.overall, f"{one.first} and {one.second}{where}"
+    strength = one.strength(protocol.alpha)
+    if strength == "untested":
+        why = "one group" if overall.groups == 1 else "too few cases with a score"
+        return f"{pair} cannot be tested: {why}."
     interval = f"{overall.mean:+.3f} [{overall.low:+.3f}, {overall.high:+.3f}]"
-    p = one.p_holm
-    sure = f"p {p_text(p)}" if p < 0.001 else f"p = {p_text(p)}"
-    seeds = ", ".join(f"{value:+.3f}" for value in one.seeds.values())
-    if one.is_found(protocol.alpha):
-        verb = "scores higher than" if overall.mean > 0 else "scores lower than"
+    p = f"p {p_text(one.p_holm)}" if one.p_holm < 0.001 else f"p = {p_text(one.p_holm)}"
+    seeds = by_training(one)
+    higher = "higher" if overall.mean > 0 else "lower"
+    trainings = one.trainings
+    if strength == "found":
         return (
-            f"{one.first} {verb} {one.second}{where}: mean case difference {interval}, {sure}, "
-            f"{_every_seed(one)}."
+            f"{one.first} scores {higher} than {one.second}{where}: mean case difference "
+            f"{interval}, {p}, {seeds}."
         )
-    if math.isnan(p_value(overall, protocol)):
-        return f"{one.first} and {one.second}{where} cannot be tested: too few cases with a score."
-    if p < protocol.alpha:
+    if strength == "none":
+        return f"No difference of {one.first} to {one.second}{where} was shown: {interval}, {p}."
+    if len(one.seeds) == 1:
         return (
-            f"{one.first} and {one.second}{where} differ by {interval} on average, but not in the "
-            f"same direction with every training (seeds {seeds}): no difference is claimed."
+            f"{one.first} scored {higher} than {one.second}{where} in this one training: {interval}"
+            f", {p}. Whether other trainings would is not tested."
         )
-    return f"No difference of {one.first} to {one.second}{where} was shown: {interval}, {sure}."
+    over = f"over trainings [{trainings.low:+.3f}, {trainings.high:+.3f}]"
+    if strength == "these trainings":
+        return (
+            f"{one.first} scored {higher} than {one.second}{where} in each of these trainings "
+            f"({seeds}; {over}; over cases {interval}, {p}), but they differ too much to say the "
+            "same of others."
+        )
+    return (
+        f"{pair} differ, but not in the same direction with every training ({seeds}; {over}; over "
+        f"cases {interval}, {p}): no difference is claimed."
+    )
 
 
-def _every_seed(one: Compared) -> str:
-    return "one seed" if len(one.seeds) == 1 else f"the same sign with all {len(one.seeds)} seeds"
+def _not_planned(protocol: Protocol, table: Spread, column: str) -> str:
+    """Give the scores of metadata variants that no planned comparison is about."""
+    planned = {name for pair in protocol.comparisons for name in pair}
+    others = [name for name in METADATA_VARIANTS if name in table.mean.index]
+    others = [name for name in others if name not in planned]
+    if not others or not planned:
+        return ""
+    told = ", ".join(
+        f"{name} {table.mean[column][name]:.3f} ± {table.half_range[column][name]:.3f}"
+        for name in others
+    )
+    return f"Not compared by plan, only described: {told}."
 
 
 def _about_metadata(protocol: Protocol, compared: Sequence[Compared]) -> list[str]:
@@ -187,15 +170,14 @@ def _about_metadata(protocol: Protocol, compared: Sequence[Compared]) -> list[st
         against_dummy = by_name.get((name, f"{name}-dummy"))
         if against_se is None:
             continue
-        gain = against_se.is_found(protocol.alpha) and against_se.overall.mean > 0
-        if not gain:
+        if not _higher(against_se, protocol):
             sentences.append(f"Metadata was not shown to help {name} against SE.")
         elif against_dummy is None:
             sentences.append(
                 f"Whether the gain of {name} comes from the metadata or from the larger gates is "
                 "open: it was not compared with its dummy."
             )
-        elif against_dummy.is_found(protocol.alpha) and against_dummy.overall.mean > 0:
+        elif _higher(against_dummy, protocol):
             sentences.append(
                 f"{name} also scores higher than the same network fed zeros, so the metadata "
                 "helped, not the larger gates."
@@ -208,17 +190,5 @@ def _about_metadata(protocol: Protocol, compared: Sequence[Compared]) -> list[st
     return sentences
 
 
-def _sample_size(protocol: Protocol, compared: Sequence[Compared]) -> list[str]:
-    made_of = {one.overall.cases + one.overall.empty for one in compared}
-    if protocol.sample_size is None or not made_of or made_of == {protocol.sample_size}:
-        return []
-    sizes = ", ".join(map(str, sorted(made_of)))
-    return [f"Planned were comparisons of {protocol.sample_size} cases; they are made of {sizes}."]
-
-
-def _trainings(count: int) -> str:
-    return "one training" if count == 1 else f"{count} trainings"
-
-
-def _day(timestamp: str) -> str:
-    return timestamp[:16].replace("T", " ") + " UTC"
+def _higher(one: Compared, protocol: Protocol) -> bool:
+    return one.strength(protocol.alpha) == "found" and one.overall.mean > 0

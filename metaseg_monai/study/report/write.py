@@ -8,7 +8,7 @@ from typing import Any
 from metaseg_monai.files import replacing
 from metaseg_monai.study.design import Protocol
 from metaseg_monai.study.history import STUDY, read_history
-from metaseg_monai.study.report import sections, words
+from metaseg_monai.study.report import certainty, sections, words
 from metaseg_monai.study.report.comparisons import Compared, compare_all
 from metaseg_monai.study.report.document import Lead, Section, figures_of, tables_of
 from metaseg_monai.study.report.markdown_page import markdown_page
@@ -17,6 +17,7 @@ from metaseg_monai.study.report.provenance import record_section
 from metaseg_monai.study.report.published import published_section
 from metaseg_monai.study.report.render import to_csv, to_latex, to_markdown
 from metaseg_monai.study.report.scores import f1_table, reliance_table
+from metaseg_monai.study.report.trust import calibration_section
 from metaseg_monai.study.results import Results, read_results, read_single_runs
 
 REFERENCES = Path("docs/references.json")
@@ -51,7 +52,7 @@ def write_report(
     # what was not fixed before is described, not tested
     protocol = Protocol(comparisons=[]) if study is None else study.protocol
     history = read_history(folder) if study is not None else []
-    compared = compare_all(results, protocol)
+    compared, not_made = compare_all(results, protocol)
     heading = title or ("Comparison" if study is None else study.name)
     table = f1_table(results)
     lead = Lead(
@@ -59,12 +60,12 @@ def write_report(
         found={
             "Found": "\n\n".join(
                 [
-                    *words.found(protocol, table, compared),
+                    *words.found(protocol, table, compared, not_made),
                     *words.reliance_words(reliance_table(results)),
                 ]
             ),
-            "How sure": words.how_sure(results, protocol, compared, history),
-            "Not shown": words.not_shown(results, protocol, compared),
+            "How sure": certainty.how_sure(results, protocol, compared, history),
+            "Not shown": certainty.not_shown(results, protocol, compared),
         },
         facts=_facts(results),
     )
@@ -72,17 +73,17 @@ def write_report(
         section
         for section in (
             sections.score_section(results, protocol),
-            sections.comparison_section(protocol, compared),
-            published_section(results, references),
+            sections.comparison_section(protocol, compared, not_made),
+            published_section(results, protocol, references),
             sections.metadata_section(results),
-            sections.calibration_section(results),
+            calibration_section(results),
             *sections.picture_sections(results),
             record_section(results, history),
         )
         if section is not None
     ]
     _write_parts(target, body)
-    _write(target / "summary.json", _json(_summary(results, compared)))
+    _write(target / "summary.json", _json(_summary(results, protocol, compared)))
     _write(target / "report.md", markdown_page(heading, lead, body))
     _write(target / "report.html", page(heading, lead, body))
     return target / "report.html"
@@ -114,7 +115,7 @@ def _write_parts(target: Path, body: list[Section]) -> None:
             part.write_bytes(figure.png)
 
 
-def _summary(results: Results, compared: list[Compared]) -> dict[str, Any]:
+def _summary(results: Results, protocol: Protocol, compared: list[Compared]) -> dict[str, Any]:
     """All main numbers, by condition and seed, for other programs."""
     from metaseg_monai.evaluation import summarise
 
@@ -132,6 +133,8 @@ def _summary(results: Results, compared: list[Compared]) -> dict[str, Any]:
                 "second": one.second,
                 **one.overall._asdict(),
                 "p_holm": one.p_holm,
+                "strength": one.strength(protocol.alpha),
+                "trainings": one.trainings._asdict(),
                 "seeds": {
                     f"data{key.data_seed}-seed{key.seed}": value for key, value in one.seeds.items()
                 },

@@ -8,7 +8,7 @@ import pytest
 from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.study.report.references import beside, find_reference, load_references, verdict
 
-PATH = Path(__file__).resolve().parents[2] / "docs" / "references.json"
+PATH = Path(__file__).resolve().parents[3] / "docs" / "references.json"
 CONDITIONS = {"none", "se", "me", "sme", "sme-dummy", "film-ivadomed", "film-ivadomed-dummy"}
 
 

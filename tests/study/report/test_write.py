@@ -18,7 +18,7 @@ DOMAINS = ("triangle", "ring")
 def reported(tmp_path, bundle, tiny, finished):
     """Makes a study whose runs find so many of ten pixels with each seed; returns its page."""
 
-    def make(hits, references=(), finished_runs=0, **protocol):
+    def make(hits, references=(), before=0, **protocol):
         study = Study(
             name="Tiny <study>",
             question="Does metadata help?",
@@ -30,7 +30,10 @@ def reported(tmp_path, bundle, tiny, finished):
             references=list(references),
         )
         runs = expand(study)
-        fix(study, runs, tmp_path, finished_runs)
+        for number in range(before):
+            (tmp_path / "previous" / str(number)).mkdir(parents=True)
+            (tmp_path / "previous" / str(number) / "counts.csv").touch()
+        fix(study, runs, tmp_path)
         for run in runs:
             found = hits[run.condition][run.seed]
             modes = MODES if run.condition in ("me", "sme") else ("normal",)
@@ -83,9 +86,10 @@ def test_words_when_metadata_helped(tmp_path, reported):
     reported({"se": (5, 5, 6), "sme": (8, 9, 9), "sme-dummy": (5, 6, 5)})
     text = said(tmp_path)
     assert "sme scores higher than se" in text
-    assert "the same sign with all 3 seeds" in text
+    assert "seed 0: +0." in text
     assert "so the metadata helped, not the larger gates" in text
-    assert "lose pooled F1: sme 0." in text
+    assert "sme loses 0." in text
+    assert "Not compared by plan" not in text
     assert "before any run had a result" in text
 
 
@@ -104,9 +108,57 @@ def test_words_when_metadata_did_not_help(tmp_path, reported):
     assert "may still exist" in text
 
 
-def test_words_when_one_seed_disagrees(tmp_path, reported):
+def test_words_when_one_training_disagrees(tmp_path, reported):
     reported({"se": (6, 6, 6), "sme": (9, 9, 5)})
-    assert "scores higher than" not in said(tmp_path)
+    text = said(tmp_path)
+    assert "scores higher than" not in text
+    assert "not in the same direction with every training (seed 0: +0." in text
+
+
+def test_words_when_trainings_differ_too_much(tmp_path, reported):
+    reported({"se": (4, 4, 4), "sme": (5, 5, 9)})
+    text = said(tmp_path)
+    assert "scores higher than" not in text
+    assert "sme scored higher than se in each of these trainings" in text
+    assert "differ too much to say the same of others" in text
+    assert "so the metadata helped" not in text
+
+
+def test_words_of_one_training(tmp_path, reported):
+    reported({"se": (4, None, None), "sme": (8, None, None), "sme-dummy": (4, None, None)})
+    text = said(tmp_path)
+    assert "in this one training" in text
+    assert "so the metadata helped" not in text
+    assert "One training says nothing about other trainings" in text
+
+
+def test_a_difference_of_zero_is_no_direction(tmp_path, reported):
+    reported({"se": (6, 6, 6), "sme": (6, 5, 5)})
+    assert "in each of these trainings" not in said(tmp_path)
+
+
+def test_what_could_not_be_compared_still_counts_in_the_correction(tmp_path, reported):
+    hits = {"se": (5, 5, 5), "sme": (8, 8, 8), "me": (None, None, None)}
+    reported(hits, comparisons=[["sme", "se"], ["me", "se"], ["me", "sme"]])
+    tests = pd.read_csv(tmp_path / "tables" / "tests.csv", index_col="comparison", dtype=str)
+    planned = pd.read_csv(
+        tmp_path / "tables" / "comparisons.csv", index_col="comparison", dtype=str
+    )
+    raw = float(tests.loc["sme - se", "p permutation"])
+    assert float(planned.loc["sme - se", "p corrected"]) == pytest.approx(3 * raw, abs=0.002)
+    assert "Planned but not made: me - se, me - sme" in said(tmp_path)
+
+
+def test_a_wrong_domain_does_not_lose_the_report(tmp_path, reported):
+    reported({"se": (5, 5, 5), "sme": (8, 8, 8)}, domain="circle")
+    assert "Planned but not made: sme - se" in said(tmp_path)
+
+
+def test_learned_or_not(tmp_path, reported):
+    hits = {"se": (0, 0, 0), "me": (9, 9, 9), "sme": (9, 9, 0)}
+    reported(hits, comparisons=[], learned=[0.2, 0.7])
+    table = pd.read_csv(tmp_path / "tables" / "learned.csv", index_col="condition")
+    assert dict(table["outcome"]) == {"se": "not learned", "me": "learned", "sme": "unstable"}
 
 
 def test_words_when_metadata_harmed(tmp_path, reported):
@@ -117,9 +169,9 @@ def test_words_when_metadata_harmed(tmp_path, reported):
 
 
 def test_words_on_what_departs_from_the_protocol(tmp_path, reported):
-    reported({"se": (5, 5, 6), "sme": (8, None, 9)}, finished_runs=2, sample_size=20)
+    reported({"se": (5, 5, 6), "sme": (8, None, 9)}, before=2, sample_size=20)
     text = said(tmp_path)
-    assert "after 2 runs had results" in text
+    assert "when 2 runs had results" in text
     assert "read the comparisons as exploratory" in text
     assert "Planned were comparisons of 20 cases; they are made of 8" in text
     assert "2 to 3 trainings of each condition" in text
@@ -129,7 +181,7 @@ def test_words_on_what_departs_from_the_protocol(tmp_path, reported):
 def test_comparisons_use_the_seeds_that_both_have(tmp_path, reported):
     reported({"se": (9, 5, 5), "sme": (None, 8, 8)})
     table = pd.read_csv(tmp_path / "tables" / "comparisons.csv", index_col="comparison")
-    assert len(table.loc["sme - se", "by seed"].split(", ")) == 2
+    assert table.loc["sme - se", "by training"].count("seed ") == 2
     both = {name: 2 * 2 * tp / 2 / (2 * tp + 4) for name, tp in (("se", 5), ("sme", 8))}
     less = {name: 2 * 2 * tp / 2 / (2 * tp + 4) for name, tp in (("se", 4), ("sme", 7))}
     expected = (both["sme"] - both["se"] + less["sme"] - less["se"]) / 2
@@ -148,8 +200,8 @@ def test_no_case_with_a_foreground_pixel(tmp_path, reported):
     for path in tmp_path.rglob("counts.csv"):
         counts = pd.read_csv(path)
         counts.assign(tp=0, fp=0, fn=0).to_csv(path, index=False)
-    with pytest.raises(DataError, match="No condition has a score"):
-        write_report(tmp_path)
+    write_report(tmp_path)
+    assert "No condition has a score" in said(tmp_path)
 
 
 def test_empty_cases_are_counted_not_scored(tmp_path, reported):
@@ -162,5 +214,27 @@ def test_empty_cases_are_counted_not_scored(tmp_path, reported):
     cases = pd.read_csv(tmp_path / "tables" / "cases.csv", index_col="condition")
     assert cases.loc["sme", "cases"] == 7
     assert cases.loc["sme", "empty, over all seeds"] == 3
+    assert cases.loc["sme", "empty targets"] == 3
+    assert cases.loc["sme", "with false pixels"] == 0
     tests = pd.read_csv(tmp_path / "tables" / "tests.csv", index_col="comparison")
     assert tests.loc["sme - se", "empty"] == 1
+
+
+@pytest.mark.parametrize("content", ["", "case,group\n", "a,b\n1,2\n"])
+def test_damaged_counts_are_named(tmp_path, reported, content):
+    reported({"se": (5, 5, 5)})
+    (tmp_path / "se" / "seed1" / "counts.csv").write_text(content)
+    with pytest.raises(DataError, match=r"seed1.counts\.csv is no table of counts"):
+        write_report(tmp_path)
+
+
+def test_counts_that_are_no_counts(tmp_path, reported):
+    reported({"se": (5, 5, 5)})
+    file = tmp_path / "se" / "seed1" / "counts.csv"
+    counts = pd.read_csv(file)
+    counts.assign(tp=-1).to_csv(file, index=False)
+    with pytest.raises(DataError, match="whole numbers from 0"):
+        write_report(tmp_path)
+    counts.assign(tp=None).to_csv(file, index=False)
+    with pytest.raises(DataError, match="whole numbers from 0"):
+        write_report(tmp_path)

@@ -19,6 +19,7 @@ class DifferenceRow(NamedTuple):
     ``mean``, ``low`` and ``high`` are a difference of F1 and its 95 % interval over cases,
     ``seeds`` the mean difference of each training seed, ``p`` the p-value adjusted for the family
     of tests (None where none was made), ``group`` the subgroup under whose heading it stands.
+    ``found`` tells whether it is marked; None leaves that to ``p``.
     """
 
     name: str
@@ -28,6 +29,7 @@ class DifferenceRow(NamedTuple):
     seeds: Sequence[float] = ()
     p: float | None = None
     group: str = ""
+    found: bool | None = None
 
 
 def ranking(
@@ -112,7 +114,7 @@ def differences(rows: Sequence[DifferenceRow], title: str = "", level: float = 0
         for place, line in enumerate(lines):
             if isinstance(line, str):
                 continue
-            clear = line.p is not None and line.p < level
+            clear = line.p is not None and line.p < level if line.found is None else line.found
             colour = UNCLEAR if not clear else BETTER if line.mean > 0 else WORSE
             axes.plot([line.low, line.high], [place, place], color=colour, lw=2.2, zorder=2)
             axes.plot(
@@ -134,8 +136,12 @@ def differences(rows: Sequence[DifferenceRow], title: str = "", level: float = 0
         axes.set(ylim=(len(lines) - 0.3, -0.7), xlim=(low - margin, high + margin))
         axes.set_xlabel("difference of F1 (right of 0: the first is better)")
         figure.supxlabel(
-            f"square and line: mean and 95 % interval over cases; dots: training seeds; "
-            f"filled and *: adjusted p < {level:g}",
+            "square and line: mean and 95 % interval over cases; dots: training seeds; "
+            + (
+                "filled and *: found, over cases and over trainings"
+                if any(row.found is not None for row in rows)
+                else f"filled and *: adjusted p < {level:g}"
+            ),
             size=8,
             color=SOFT,
         )

@@ -1,0 +1,122 @@
+"""How sure a study is of what it found, and what it does not show, in sentences for a reader."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from metaseg_monai.study.design import Protocol
+from metaseg_monai.study.report.comparisons import Compared
+from metaseg_monai.study.report.words import TESTS
+from metaseg_monai.study.results import Results
+
+
+def how_sure(
+    results: Results,
+    protocol: Protocol,
+    compared: Sequence[Compared],
+    history: Sequence[Mapping[str, Any]],
+) -> str:
+    """Say on how many cases and seeds this rests, which test was made, and when it was fixed."""
+    numbers = [len(by_seed) for by_seed in results.conditions.values()]
+    trainings = _trainings(max(numbers))
+    if min(numbers) < max(numbers):
+        trainings = f"{min(numbers)} to {max(numbers)} trainings"
+    cases = results.cases(next(iter(results.conditions)))
+    sentences = [
+        f"{_count(len(cases), 'test case')} in {_count(cases['group'].nunique(), 'group')}, "
+        f"{trainings} of each condition."
+    ]
+    if compared:
+        planned = len(protocol.comparisons)
+        sentences.append(
+            f"Compared are F1 scores case by case, seeds averaged within a case and cases within "
+            f"their group, by a {TESTS[protocol.test]}; intervals are 95 % and drawn over groups."
+            + (f" p-values are corrected for {planned} comparisons (Holm)." if planned > 1 else "")
+        )
+    left_out = max((one.overall.empty for one in compared), default=0)
+    if left_out:
+        sentences.append(
+            f"Up to {left_out} cases are left out of a comparison: empty in the target and in a "
+            "prediction, they have no score. See the table of false pixels on empty targets."
+        )
+    sentences += _different_cases(results)
+    if not history:
+        sentences.append("Nothing was fixed before these runs: read them as a first look.")
+    else:
+        first, last = history[0], history[-1]
+        fixed = f"Conditions, settings, test and comparisons were fixed on {_day(first['at'])}"
+        if len(history) == 1 and not first["finished_runs"]:
+            sentences.append(f"{fixed}, before any run had a result.")
+        else:
+            seen = first["finished_runs"] if len(history) == 1 else last["finished_runs"]
+            changed = f" and changed on {_day(last['at'])}" if len(history) > 1 else ""
+            sentences.append(
+                f"{fixed}{changed}, when {seen} runs had results: read the comparisons as "
+                "exploratory."
+            )
+    sentences += _sample_size(protocol, compared)
+    if results.missing:
+        sentences.append(
+            f"Without result and left out are {len(results.missing)} of the planned runs: "
+            f"{', '.join(list(results.missing)[:6])}{' ...' if len(results.missing) > 6 else ''}."
+        )
+    return " ".join(sentences)
+
+
+def not_shown(results: Results, protocol: Protocol, compared: Sequence[Compared]) -> str:
+    """Say what nobody should conclude from the report."""
+    sentences = []
+    replicates = min(len(by_seed) for by_seed in results.conditions.values())
+    if compared:
+        sentences.append(
+            "Intervals over cases and p-values are about other cases like these, for the networks "
+            f"that were trained. {_few_trainings(replicates)}"
+        )
+    elif len(results.conditions) > 1:
+        sentences.append(
+            "No comparison was planned: differences between rows are described, not tested."
+        )
+    if any(one.strength(protocol.alpha) != "found" for one in compared):
+        sentences.append(
+            "A difference that was not found may still exist: the two intervals, over cases and "
+            "over trainings, show how large it could be."
+        )
+    sentences.append("Other data, other networks and clinical use were not tested.")
+    return " ".join(sentences)
+
+
+def _different_cases(results: Results) -> list[str]:
+    sizes = {name: set(results.cases(name)["case"]) for name in results.conditions}
+    first = next(iter(sizes.values()))
+    if all(cases == first for cases in sizes.values()):
+        return []
+    told = ", ".join(f"{name} {len(cases)}" for name, cases in sizes.items())
+    return [f"The conditions were tested on different cases ({told}): rows cannot be compared."]
+
+
+def _few_trainings(replicates: int) -> str:
+    if replicates == 1:
+        return "One training says nothing about other trainings of the same networks."
+    return (
+        f"How other trainings would come out is judged from {replicates} of them only, by the "
+        "interval over trainings."
+    )
+
+
+def _sample_size(protocol: Protocol, compared: Sequence[Compared]) -> list[str]:
+    made_of = {one.overall.cases + one.overall.empty for one in compared}
+    if protocol.sample_size is None or not made_of or made_of == {protocol.sample_size}:
+        return []
+    sizes = ", ".join(map(str, sorted(made_of)))
+    return [f"Planned were comparisons of {protocol.sample_size} cases; they are made of {sizes}."]
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def _trainings(count: int) -> str:
+    return "one training" if count == 1 else f"{count} trainings"
+
+
+def _day(timestamp: str) -> str:
+    return timestamp[:16].replace("T", " ") + " UTC"
