@@ -133,12 +133,17 @@ def read_calibration(path: str | Path) -> pd.DataFrame:
             f"There are no calibration bins at {path}: evaluate this model in mode normal first."
         )
     text = dict.fromkeys(NAMES, str)
-    table = pd.read_csv(path, dtype=text, keep_default_na=False)
+    try:
+        table = pd.read_csv(path, dtype=text, keep_default_na=False)
+    except ValueError as error:  # pandas' errors of empty and broken files
+        raise DataError(f"{path} is no table of bins ({error}); evaluate again.") from error
     missing = [column for column in BIN_COLUMNS if column not in table.columns]
     if missing or table.empty:
         raise DataError(
             f"{path} is no table of calibration bins: it lacks {', '.join(missing) or 'rows'}."
         )
+    if any(table[name].dtype.kind not in "iuf" for name in BIN_COLUMNS[len(NAMES) :]):
+        raise DataError(f"{path}: a bin is not made of numbers; evaluate again.")
     return table
 
 

@@ -3,11 +3,13 @@
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 from ignite.engine import Engine, Events
 from torch import Tensor
 
+from metaseg_monai.errors import DataError
 from metaseg_monai.files import replacing
 
 
@@ -76,21 +78,28 @@ class PredictionSamples:
 
 
 def read_samples(path: str | Path) -> list[Sample]:
-    """Read the file that `PredictionSamples` wrote."""
-    with np.load(path, allow_pickle=False) as arrays:
-        return [
-            Sample(
-                entry["case"],
-                entry["domain"],
-                arrays[f"image_{number}"],
-                arrays[f"label_{number}"],
-                {
-                    mode: arrays[f"pred_{number}_{position}"]
-                    for position, mode in enumerate(entry["modes"])
-                },
-            )
-            for number, entry in enumerate(json.loads(str(arrays["index"])))
-        ]
+    """Read the file that `PredictionSamples` wrote.
+
+    Raises:
+        DataError: the file is damaged or is none.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return [
+                Sample(
+                    entry["case"],
+                    entry["domain"],
+                    arrays[f"image_{number}"],
+                    arrays[f"label_{number}"],
+                    {
+                        mode: arrays[f"pred_{number}_{position}"]
+                        for position, mode in enumerate(entry["modes"])
+                    },
+                )
+                for number, entry in enumerate(json.loads(str(arrays["index"])))
+            ]
+    except (ValueError, KeyError, EOFError, OSError, BadZipFile) as error:
+        raise DataError(f"{path}: no samples ({error}); evaluate again, or remove it.") from error
 
 
 def _plane(array: Tensor) -> np.ndarray:

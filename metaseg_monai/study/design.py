@@ -12,7 +12,9 @@ from metaseg_monai.blocks import ALL_VARIANTS, METADATA_VARIANTS
 from metaseg_monai.errors import ConfigError
 
 EXPERTS = {"experts": False, "experts-steps": True}  # name -> at equal steps (contract 5)
-RESERVED = ("figures", "tables", "explain")  # folders of the report
+RESERVED = ("figures", "tables", "previous", "jobs")  # folders beside those of the conditions
+FILES = (".json", ".html", ".md", ".lock", ".db")  # endings of files beside them
+MATRIX = {"seed", "data_seed", "output_dir", "resume"}  # settings that the matrix itself makes
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -56,6 +58,8 @@ class Protocol(BaseModel):
     @field_validator("comparisons")
     @classmethod
     def _pairs(cls, value: list[list[str]]) -> list[list[str]]:
+        if len({frozenset(pair) for pair in value}) < len(value):
+            raise ValueError(f"expected each pair once, got {value}")
         for pair in value:
             if len(pair) != 2 or pair[0] == pair[1]:
                 raise ValueError(f"expected two different conditions, got {pair}")
@@ -113,7 +117,11 @@ class Study(BaseModel):
     @field_validator("conditions", "references", mode="before")
     @classmethod
     def _names_alone(cls, value: Any) -> Any:
-        return {name: {} for name in value} if isinstance(value, list) else value
+        if not isinstance(value, list):
+            return value
+        if len(set(map(str, value))) < len(value):
+            raise ValueError(f"expected each name once, got {value}")
+        return {name: {} for name in value}
 
     @field_validator("conditions")
     @classmethod
@@ -121,13 +129,22 @@ class Study(BaseModel):
         if not value:
             raise ValueError("expected at least one condition")
         for name, settings in value.items():
-            if not NAME.fullmatch(name) or name in RESERVED:
+            if not NAME.fullmatch(name) or name.lower() in RESERVED or name.endswith(FILES):
                 raise ValueError(f"{name!r} cannot name a folder; use letters, digits, - and _")
             if name not in ALL_VARIANTS and name not in EXPERTS and "variant" not in settings:
                 known = ", ".join([*ALL_VARIANTS, *EXPERTS])
                 raise ValueError(
                     f"{name!r} is none of {known}; give it a setting 'variant', or take one of them"
                 )
+            if name in EXPERTS and {"variant", "train_only", "equal_steps"} & set(settings):
+                raise ValueError(
+                    f"{name} are SE networks, one for each domain; give a condition of another "
+                    "name its own variant and train_only"
+                )
+            if clash := MATRIX & set(settings):
+                raise ValueError(f"{name}: {', '.join(sorted(clash))} belong to the matrix")
+        if len({name.lower() for name in value}) < len(value):
+            raise ValueError("two names differ in upper and lower case only; folders may not")
         return value
 
     @field_validator("seeds", "data_seeds")
@@ -139,9 +156,9 @@ class Study(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Study":
-        clash = set(self.settings) & {"seed", "data_seed", "variant", "output_dir", "resume"}
-        if clash:
-            raise ValueError(f"settings: {', '.join(sorted(clash))} belong to the matrix")
+        for name in ("settings", "data_settings"):
+            if clash := set(getattr(self, name)) & {*MATRIX, "variant"}:
+                raise ValueError(f"{name}: {', '.join(sorted(clash))} belong to the matrix")
         if len(self.data_seeds) > 1 and "{data_seed}" not in json.dumps(self.data_settings):
             raise ValueError("several data_seeds need data_settings that hold '{data_seed}'")
         strangers = {n for pair in self.protocol.comparisons for n in pair} - set(self.conditions)
@@ -191,14 +208,17 @@ def fill_data_seed(settings: Mapping[str, Any], data_seed: int) -> dict[str, Any
     >>> fill_data_seed({"dataset_dir": "data/{data_seed}", "table#seed": "{data_seed}"}, 3)
     {'dataset_dir': 'data/3', 'table#seed': 3}
     """
-    return {
-        key: data_seed
-        if value == "{data_seed}"
-        else value.replace("{data_seed}", str(data_seed))
-        if isinstance(value, str)
-        else value
-        for key, value in settings.items()
-    }
+
+    def fill(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: fill(inner) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [fill(inner) for inner in value]
+        if value == "{data_seed}":
+            return data_seed
+        return value.replace("{data_seed}", str(data_seed)) if isinstance(value, str) else value
+
+    return {key: fill(value) for key, value in settings.items()}
 
 
 def _explain(error: ValidationError) -> str:

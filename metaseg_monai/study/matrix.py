@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from monai.bundle import ConfigParser
+
 from metaseg_monai.blocks import ALL_VARIANTS, METADATA_VARIANTS
 from metaseg_monai.bundle import check_overrides, load_config, resolve_bundle
 from metaseg_monai.data import ColumnMap
@@ -16,6 +18,7 @@ from metaseg_monai.metadata import MetadataSchema
 from metaseg_monai.study.design import EXPERTS, Study, fill_data_seed
 
 CONFIGS = ("train.json", "evaluate.json")
+NAMED = ("dataset_dir", "schema_file", "columns_file")
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ class Run:
         folder: relative to the study's output.
         key: SHA-256 of the bundle's configuration, the settings, and the files that they name.
         explain: whether to record what its gates do.
+        table: file of the cases; it need not exist yet where the data are generated.
     """
 
     condition: str
@@ -43,6 +47,7 @@ class Run:
     folder: str
     key: str
     explain: bool = False
+    table: str = ""
 
     @property
     def name(self) -> str:
@@ -58,7 +63,8 @@ def expand(study: Study) -> list[Run]:
     Raises:
         ConfigError: a setting that nothing in the bundle uses, or experts without a domain.
     """
-    files = [resolve_bundle(study.bundle) / "configs" / name for name in CONFIGS]
+    bundle = resolve_bundle(study.bundle)
+    files = [bundle / "configs" / name for name in CONFIGS]
     config = load_config(files)
     runs, first = [], ""
     for data_seed in study.data_seeds:
@@ -71,8 +77,11 @@ def expand(study: Study) -> list[Run]:
                 settings |= {"seed": seed, "data_seed": data_seed}
                 for domain, changed in _per_domain(condition, settings, config).items():
                     checked = check_overrides(files, changed)
+                    named = _named_files(config, checked, bundle)
+                    table = _table_file(named)
+                    _check(study, condition, {**config, **checked}, named)
                     folder = f"{condition}/{place}"
-                    folder += "" if domain is None else f"/{quote(domain, safe=' ')}"
+                    folder += "" if domain is None else f"/{_folder_name(domain)}"
                     runs.append(
                         Run(
                             condition,
@@ -80,10 +89,11 @@ def expand(study: Study) -> list[Run]:
                             data_seed,
                             domain,
                             checked,
-                            int(checked.get("epochs", config["epochs"])),
+                            _epochs(checked.get("epochs", config["epochs"])),
                             folder,
-                            _key(config, checked),
+                            _key(config, checked, named),
                             study.explain and place == first and _has_gates(checked),
+                            str(table),
                         )
                     )
     return runs
@@ -130,22 +140,75 @@ def _domains(settings: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[st
             f"Experts need a domain: set `domain` to a field with labels, of "
             f"{', '.join(schema.names)} (it is {field!r})."
         )
-    only = (effective.get("only") or {}).get(field)
-    return field, [value for value in values if only is None or value in only]
+    only = (effective.get("only") or {}).get(field, values)
+    if isinstance(only, str) or set(only) - set(values):
+        raise ConfigError(f"only={{{field!r}: {only!r}}}: expected a list of {', '.join(values)}.")
+    return field, [value for value in values if value in only]
 
 
-def table_file(settings: Mapping[str, Any], bundle: Path) -> Path:
-    """Return where the table of a run lies; it need not exist yet."""
-    folder = Path(settings.get("dataset_dir") or bundle / "data")
-    columns = settings.get("columns_file")
-    return folder / (ColumnMap.load(columns).table if columns else "table.csv")
+def _named_files(
+    config: Mapping[str, Any], settings: Mapping[str, Any], bundle: Path
+) -> dict[str, Path | None]:
+    """Return the folder of the data and the files of schema and columns, as the run will see them.
+
+    A bundle may name them itself, by an expression.
+    """
+    plain = {name: value for name, value in settings.items() if "#" not in name}
+    parser = ConfigParser({**config, **plain, "bundle_root": str(bundle)})
+    values = {name: parser.get_parsed_content(name) for name in NAMED}
+    return {name: Path(value) if value else None for name, value in values.items()}
 
 
-def _key(config: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
-    named = {
-        name: Path(settings[name]).read_text(encoding="utf-8")
-        for name in ("schema_file", "columns_file")
-        if settings.get(name) and Path(settings[name]).is_file()
-    }
-    content = json.dumps([config, settings, named], sort_keys=True, default=str)
+def _table_file(named: Mapping[str, Path | None]) -> Path:
+    columns = named["columns_file"]
+    folder = named["dataset_dir"] or Path()
+    return (folder / (ColumnMap.load(columns).table if columns else "table.csv")).absolute()
+
+
+def _check(
+    study: Study,
+    condition: str,
+    effective: Mapping[str, Any],
+    named: Mapping[str, Path | None],
+) -> None:
+    """Refuse before training what would be refused, or be of no use, after it."""
+    schema = _schema(effective, named)
+    if "normal" not in effective["modes"]:
+        raise ConfigError(f"{condition}: modes must hold 'normal', got {effective['modes']}.")
+    field, domain = effective["domain"], study.protocol.domain
+    values = getattr(schema.field(field), "values", None) if field in schema.names else ()
+    if domain is not None and values is not None and domain not in values:
+        raise ConfigError(
+            f"The protocol's domain {domain!r} is none of the domains: "
+            f"{', '.join(values) or 'there are none'}."
+        )
+
+
+def _schema(effective: Mapping[str, Any], named: Mapping[str, Path | None]) -> MetadataSchema:
+    file = named["schema_file"]
+    return MetadataSchema.load(file) if file else MetadataSchema(effective["schema_fields"])
+
+
+def _epochs(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigError(f"epochs is {value!r}; a study needs a whole number from 1.")
+    return value
+
+
+def _folder_name(domain: str) -> str:
+    """Make a folder of a domain's name, whatever it is.
+
+    >>> _folder_name("a/b"), _folder_name("..")
+    ('a%2Fb', '%2E%2E')
+    """
+    name = quote(domain, safe=" ")
+    return name if name.strip(".") else name.replace(".", "%2E")
+
+
+def _key(
+    config: Mapping[str, Any], settings: Mapping[str, Any], named: Mapping[str, Path | None]
+) -> str:
+    files = [named[name] for name in ("schema_file", "columns_file")]
+    texts = [file.read_text(encoding="utf-8") if file else None for file in files]
+    content = json.dumps([config, settings, texts], sort_keys=True, default=str)
     return hashlib.sha256(content.encode()).hexdigest()

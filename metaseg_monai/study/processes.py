@@ -31,7 +31,8 @@ def slots(workers: int | None = None, threads: int | None = None) -> list[Slot]:
         ConfigError: a number below 1.
     """
     for name, number in {"workers": workers, "threads": threads}.items():
-        if number is not None and (isinstance(number, bool) or number < 1):
+        whole = isinstance(number, int) and not isinstance(number, bool)
+        if number is not None and (not whole or number < 1):
             raise ConfigError(f"--{name} {number}: expected a whole number from 1.")
     import torch
 

@@ -10,10 +10,12 @@ from typing import Any
 
 from metaseg_monai.errors import DataError
 from metaseg_monai.files import replacing
-from metaseg_monai.study.matrix import Run, table_file
+from metaseg_monai.study.matrix import Run
 
 RECORD = "run.json"
 RESULTS = ("counts.csv", "log.csv", "model.pt")
+MEASURED = ("counts.csv", "calibration.csv")  # whose content is checked before it is reported
+NEEDED = ("state", "key", "table", "threads", "seconds")
 PREVIOUS = "previous"
 
 
@@ -28,8 +30,11 @@ def read_record(folder: Path) -> dict[str, Any] | None:
         return None
     try:
         record: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{file}: damaged ({error}); remove {folder} to run it again.") from error
+        missing = [name for name in NEEDED if name not in record]
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{file}: damaged ({error}); move its folder away.") from error
+    if missing:
+        raise DataError(f"{file}: lacks {', '.join(missing)}; move its folder away.")
     return record
 
 
@@ -40,34 +45,50 @@ def write_record(folder: Path, record: Mapping[str, Any]) -> None:
 
 
 def is_finished(folder: Path, run: Run) -> bool:
-    """Tell whether the folder holds the results of just this run on the data as they are now."""
+    """Tell whether the folder holds the results of just this run on the table as it is now."""
     record = read_record(folder)
     return (
         record is not None
         and record["state"] == "finished"
         and record["key"] == run.key
         and all((folder / name).is_file() for name in RESULTS)
-        and _same_table(record, table_file(run.settings, Path(record["bundle"])))
+        and _same_table(record, run)
     )
+
+
+def restore(output: Path, run: Run) -> None:
+    """Take back the finished results of just this run from where they were moved aside."""
+    if is_finished(output / run.folder, run):
+        return
+    kept = output / PREVIOUS / run.folder
+    for folder in sorted(kept.parent.glob(f"{kept.name}-{run.key[:8]}-*")):
+        if is_finished(folder, run):
+            _move_aside(output, run.folder)
+            (output / run.folder).parent.mkdir(parents=True, exist_ok=True)
+            shutil.move(folder, output / run.folder)
+            return
 
 
 def plan(output: Path, run: Run, bundle: Path, threads: int) -> tuple[Path, int]:
     """Make the run's folder ready; what another configuration left there is moved aside, whole.
 
-    An interrupted run of the same configuration keeps its folder and its number of threads, so
-    that it goes on to the same weights.
+    An interrupted run of the same configuration and table keeps its folder and its number of
+    threads, so that it goes on to the same weights.
 
     Returns:
         The run's folder, and the number of threads it must be computed with.
     """
     folder = output / run.folder
     record = read_record(folder)
-    same = record is not None and record["key"] == run.key
-    if record is not None and same and record["state"] == "finished":  # the table has changed
-        same = False
-    if folder.exists() and not same and any(folder.iterdir()):
-        _move_aside(output, run.folder, "none" if record is None else record["key"])
-    if record is not None and same:
+    goes_on = (
+        record is not None
+        and record["key"] == run.key
+        and record["state"] != "finished"  # else its table has changed, or files are gone
+        and _same_table(record, run)
+    )
+    if not goes_on:
+        _move_aside(output, run.folder)
+    elif record is not None:
         threads = record["threads"]
     write_record(
         folder,
@@ -78,19 +99,26 @@ def plan(output: Path, run: Run, bundle: Path, threads: int) -> tuple[Path, int]
             "domain": run.domain,
             "bundle": str(bundle),
             "settings": run.settings,
+            "table": run.table,
+            "table_sha256": record["table_sha256"] if record is not None and goes_on else None,
             "key": run.key,
             "threads": threads,
             "explain": run.explain,
-            "seconds": record["seconds"] if record is not None and same else 0.0,
+            "seconds": record["seconds"] if record is not None and goes_on else 0.0,
             "state": "planned",
         },
     )
     return folder, threads
 
 
-def table_sha256(file: Path) -> str | None:
-    """Return the digest of the table, or None where it does not exist."""
+def sha256(file: Path) -> str | None:
+    """Return the digest of a file, or None where it does not exist."""
     return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else None
+
+
+def measured(folder: Path) -> dict[str, str | None]:
+    """Return the digests of the files that a report is computed from."""
+    return {name: sha256(folder / name) for name in MEASURED}
 
 
 def now() -> str:
@@ -98,15 +126,19 @@ def now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
-def _same_table(record: Mapping[str, Any], file: Path) -> bool:
-    """A table that is no longer there cannot have changed what was finished."""
-    found = table_sha256(file)
-    return found is None or found == record["table_sha256"]
+def _same_table(record: Mapping[str, Any], run: Run) -> bool:
+    """A table that is no longer there, or was not there yet, cannot have changed."""
+    found, known = sha256(Path(run.table)), record["table_sha256"]
+    return found is None or known is None or found == known
 
 
-def _move_aside(output: Path, folder: str, key: str) -> None:
-    number = 1
-    while (target := output / PREVIOUS / f"{folder}-{key[:8]}-{number}").exists():
+def _move_aside(output: Path, folder: str) -> None:
+    """Move a run's folder to where nothing reads it; an empty or absent one is left."""
+    if not (output / folder).exists() or not any((output / folder).iterdir()):
+        return
+    record = read_record(output / folder)
+    number, key = 1, "none" if record is None else record["key"][:8]
+    while (target := output / PREVIOUS / f"{folder}-{key}-{number}").exists():
         number += 1
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.move(output / folder, target)

@@ -13,7 +13,7 @@ from metaseg_monai.evaluation import average_seeds, case_f1, read_counts
 from metaseg_monai.study.design import EXPERTS, Study
 from metaseg_monai.study.history import read_plan, read_study
 from metaseg_monai.study.matrix import Run
-from metaseg_monai.study.record import RESULTS, read_record
+from metaseg_monai.study.record import measured, read_record
 
 
 class Replicate(NamedTuple):
@@ -77,13 +77,11 @@ class Results:
 
 
 def average_cases(tables: Mapping[Replicate, pd.DataFrame]) -> pd.DataFrame:
-    """Average case tables over training seeds within each case; other data have other cases."""
-    data_seeds = sorted({replicate.data_seed for replicate in tables})
-    averaged = [
-        average_seeds([table for key, table in tables.items() if key.data_seed == data_seed])
-        for data_seed in data_seeds
-    ]
-    return pd.concat(averaged, ignore_index=True)
+    """Average case tables within each case; replicates on other data have other cases."""
+    same: dict[frozenset[str], list[pd.DataFrame]] = {}
+    for table in tables.values():
+        same.setdefault(frozenset(table["case"]), []).append(table)
+    return pd.concat([average_seeds(of_same) for of_same in same.values()], ignore_index=True)
 
 
 def read_results(folder: Path) -> Results:
@@ -105,13 +103,16 @@ def read_results(folder: Path) -> Results:
             missing[run.name] = reason
         else:
             parts.setdefault(place, {})[run.domain or ""] = folder / run.folder
-    several = len(study.data_seeds) > 1
+    parts, changed = _of_the_last_tables(parts, folder)
+    missing |= changed
+    several = _different_data(parts)
     for (condition, replicate), folders in parts.items():
         if len(folders) == planned[condition, replicate]:  # experts count only all together
             counts = _joined(folders, replicate.data_seed if several else None)
             found.setdefault(condition, {})[replicate] = Result(counts, folders)
     if not found:
-        raise DataError(f"No run in {folder} is finished: {'; '.join(missing.values())}")
+        told = "; ".join(f"{name} {reason}" for name, reason in missing.items())
+        raise DataError(f"No run in {folder} is finished: {told or 'none was planned'}")
     ordered = {name: found[name] for name in study.conditions if name in found}
     return Results(ordered, missing, study)
 
@@ -135,6 +136,43 @@ def read_single_runs(folder: Path) -> Results:
         {n: {only: Result(read_counts(places[n] / "counts.csv"), {"": places[n]})} for n in order},
         {},
     )
+
+
+Parts = dict[tuple[str, Replicate], dict[str, Path]]
+
+
+def _of_the_last_tables(parts: Parts, output: Path) -> tuple[Parts, dict[str, str]]:
+    """Leave out runs on an earlier content of a table than that of the run that ended last."""
+    last: dict[str, tuple[str, str]] = {}
+    records = {
+        folder: read_record(folder) or {}
+        for folders in parts.values()
+        for folder in folders.values()
+    }
+    for record in records.values():
+        at = (str(record.get("ended", "")), str(record["table_sha256"]))
+        last[record["table"]] = max(last.get(record["table"], at), at)
+    kept: Parts = {}
+    changed = {}
+    for place, folders in parts.items():
+        for domain, folder in folders.items():
+            record = records[folder]
+            if str(record["table_sha256"]) == last[record["table"]][1]:
+                kept.setdefault(place, {})[domain] = folder
+            else:
+                changed[str(folder.relative_to(output))] = "its table has changed since"
+    return kept, changed
+
+
+def _different_data(parts: Parts) -> bool:
+    """Tell whether data seeds made tables of their own, so that equal names are not one case."""
+    by_seed: dict[int, set[str]] = {}
+    for (_, replicate), folders in parts.items():
+        for folder in folders.values():
+            digest = str((read_record(folder) or {})["table_sha256"])
+            by_seed.setdefault(replicate.data_seed, set()).add(digest)
+    first = next(iter(by_seed.values()), set())
+    return any(digests != first for digests in by_seed.values())
 
 
 def _joined(folders: Mapping[str, Path], data_seed: int | None) -> pd.DataFrame:
@@ -161,8 +199,13 @@ def _why_missing(folder: Path, run: Run) -> str | None:
         return f"failed: {record['error']}"
     if record["state"] != "finished":
         return "interrupted"
-    lost = [name for name in RESULTS if not (folder / name).is_file()]
-    return f"{', '.join(lost)} is gone" if lost else None
+    if not (folder / "counts.csv").is_file():
+        return "counts.csv is gone"
+    known = record.get("measured", {})
+    altered = [
+        name for name, digest in measured(folder).items() if known.get(name, digest) != digest
+    ]
+    return f"{', '.join(altered)} is not what the run wrote" if altered else None
 
 
 def is_expert(condition: str) -> bool:

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from metaseg_monai.bundle import resolve_bundle
-from metaseg_monai.errors import ConfigError, TrainingError
+from metaseg_monai.errors import ConfigError, MetasegError, TrainingError
 from metaseg_monai.study.design import Study
 from metaseg_monai.study.history import fix
 from metaseg_monai.study.matrix import Run, expand
 from metaseg_monai.study.processes import Process, Slot, command, slots
-from metaseg_monai.study.record import is_finished
+from metaseg_monai.study.record import is_finished, restore
 from metaseg_monai.study.report.write import write_report
 from metaseg_monai.study.runner import Start, Started, run_all
 
@@ -57,17 +57,26 @@ def run_study(
     folder, bundle = Path(output).resolve(), resolve_bundle(study.bundle)
     runs = expand(study)
     places, start = _places(workers, threads, cluster, cluster_settings, folder)
+    if tracking is not None:
+        _check_tracking(tracking)
+    if folder.is_file():
+        raise ConfigError(f"--output {folder} is a file; name a folder.")
     folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder):
+        for run in runs:
+            restore(folder, run)
         missing = [run for run in runs if not is_finished(folder / run.folder, run)]
         fix(study, runs, folder)
         logger.warning(
-            "%d runs, %d to do, %d beside each other", len(runs), len(missing), len(places)
+            "runs: %d, to do: %d, beside each other: %d", len(runs), len(missing), len(places)
         )
         outcome = run_all(missing, folder, bundle, places, start)
-    if len(outcome.failed) == len(runs):
-        raise TrainingError(_told(outcome.failed, folder))
-    page = write_report(folder)
+    try:
+        page = write_report(folder)
+    except MetasegError as error:
+        if outcome.failed:
+            raise TrainingError(f"{_told(outcome.failed, folder)}\nno report: {error}") from error
+        raise
     if tracking is not None:
         _track(tracking, study, folder, runs)
     if outcome.failed:
@@ -105,6 +114,12 @@ def _places(
         return jobs.start(name, command(run), run / "run.log", environment)
 
     return [place] * (workers or MOST_JOBS), start
+
+
+def _check_tracking(uri: str) -> None:
+    from metaseg_monai.study.tracking import check
+
+    check(uri)
 
 
 def _track(uri: str, study: Study, folder: Path, runs: list[Run]) -> None:

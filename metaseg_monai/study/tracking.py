@@ -19,6 +19,16 @@ LONGEST = 6000  # characters of a parameter's value; MLflow takes no more
 QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
 
 
+def check(uri: str) -> None:
+    """Refuse an address or a missing MLflow before anything is trained.
+
+    Raises:
+        ConfigError: as `log_run`.
+    """
+    _database(uri)
+    _mlflow()
+
+
 def log_run(
     uri: str,
     study: str,

@@ -1,5 +1,6 @@
 """One run of a study in a process of its own: ``python -m metaseg_monai.study.worker FOLDER``."""
 
+import csv
 import os
 import sys
 import threading
@@ -30,35 +31,64 @@ def main(folder: Path) -> int:
 
 
 def _run(folder: Path) -> int:
-    from metaseg_monai.errors import MetasegError
-    from metaseg_monai.study.matrix import table_file
-    from metaseg_monai.study.record import now, read_record, table_sha256, write_record
+    from metaseg_monai.errors import DataError, MetasegError
+    from metaseg_monai.study.record import measured, now, read_record, sha256, write_record
 
     record = read_record(folder)
     if record is None:
         sys.stderr.write(f"{folder} holds no run.json; start a study instead.\n")
         return 1
-    started, before = time.monotonic(), record["seconds"]
     record |= {"state": "running", "started": now(), "versions": _versions()}
+    # a table that is generated does not exist before the first run
+    record["table_sha256"] = sha256(Path(record["table"])) or record["table_sha256"]
     write_record(folder, record)
+    started = time.monotonic()
     try:
         _train_and_evaluate(folder, record)
-        digest = table_sha256(table_file(record["settings"], Path(record["bundle"])))
-        record |= {"state": "finished", "table_sha256": digest}
+        after = sha256(Path(record["table"]))
+        if record["table_sha256"] not in (None, after):
+            raise DataError(f"{record['table']} was changed while this run was computed.")
+        record |= {"state": "finished", "table_sha256": after, "measured": measured(folder)}
     except MetasegError as error:
         record |= {"state": "failed", "error": str(error)}
         sys.stderr.write(f"error: {error}\n")
     except Exception as error:
         record |= {"state": "failed", "error": f"{type(error).__name__}: {error}"}
         traceback.print_exc()
-    record |= {"ended": now(), "seconds": before + time.monotonic() - started}
+    # what killed starts computed is in the log only, and counts where it is more
+    spent = max(record["seconds"] + time.monotonic() - started, _logged_seconds(folder))
+    record |= {"ended": now(), "seconds": spent}
     write_record(folder, record)
+    if record["state"] == "finished" and record["explain"]:
+        write_record(folder, {**record, "explained": _explain(folder, record)})
     return 0 if record["state"] == "finished" else 1
+
+
+def _logged_seconds(folder: Path) -> float:
+    if not (folder / "log.csv").is_file():
+        return 0.0
+    with (folder / "log.csv").open(newline="", encoding="utf-8") as file:
+        return sum(float(row["seconds"]) for row in csv.DictReader(file))
+
+
+def _explain(folder: Path, record: dict[str, Any]) -> str:
+    """Draw what the gates do; an error in this does not spoil the results."""
+    from metaseg_monai.bundle import run_bundle
+    from metaseg_monai.explain import draw
+    from metaseg_monai.study.matrix import CONFIGS
+
+    settings = {**record["settings"], "output_dir": str(folder.resolve())}
+    try:
+        run_bundle(Path(record["bundle"]), [*CONFIGS, "explain.json"], settings)
+        draw(folder)
+    except Exception as error:
+        traceback.print_exc()
+        return f"failed: {type(error).__name__}: {error}"
+    return "done"
 
 
 def _train_and_evaluate(folder: Path, record: dict[str, Any]) -> None:
     from metaseg_monai.bundle import load_config, run_bundle
-    from metaseg_monai.explain import draw
     from metaseg_monai.study.matrix import CONFIGS
 
     bundle = Path(record["bundle"])
@@ -68,15 +98,12 @@ def _train_and_evaluate(folder: Path, record: dict[str, Any]) -> None:
     train = {key: value for key, value in settings.items() if key not in only_testing}
     run_bundle(bundle, ["train.json"], {**train, "resume": True})
     run_bundle(bundle, CONFIGS, settings)
-    if record["explain"]:
-        run_bundle(bundle, [*CONFIGS, "explain.json"], settings)
-        draw(folder)
 
 
 def _end_with_parent() -> None:
     """End when the study's process is gone: an orphan would go on beside its own successor."""
     parent = os.environ.get(PARENT)
-    if parent is None:
+    if parent is None or os.name == "nt":  # where a launcher may stand between the two
         return
 
     def watch() -> None:

@@ -44,7 +44,9 @@ def finished():
     return finish
 
 
-def finish(folder, run, bundle, hits=8, modes=("normal", "shuffle"), domains=("x", "y")):
+def finish(
+    folder, run, bundle, hits=8, modes=("normal", "shuffle"), domains=("x", "y"), table_sha256=None
+):
     """Write what a finished run leaves: `hits` of ten pixels found in mode normal, else none."""
     folder = folder / run.folder
     folder.mkdir(parents=True)
@@ -70,7 +72,9 @@ def finish(folder, run, bundle, hits=8, modes=("normal", "shuffle"), domains=("x
         "threads": 1,
         "seconds": 2.5,
         "state": "finished",
-        "table_sha256": None,
+        "table": run.table,
+        "table_sha256": table_sha256,
+        "explain": False,
         "started": "2026-01-01T00:00:00+00:00",
         "ended": "2026-01-01T00:00:02+00:00",
         "versions": {"metaseg-monai": "0", "torch": "0", "monai": "0"},

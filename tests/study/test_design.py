@@ -30,6 +30,15 @@ def test_no_comparison_can_be_asked_for():
         ({"conditions": ["smee"]}, "'smee' is none of none, se"),
         ({"conditions": {"a/b": {"variant": "se"}}}, "'a/b' cannot name a folder"),
         ({"conditions": {"figures": {"variant": "se"}}}, "'figures' cannot name a folder"),
+        ({"conditions": {"Previous": {"variant": "se"}}}, "'Previous' cannot name a folder"),
+        ({"conditions": {"study.json": {"variant": "se"}}}, "cannot name a folder"),
+        ({"conditions": {"a": {"variant": "se"}, "A": {"variant": "me"}}}, "upper and lower case"),
+        ({"conditions": ["se", "se"]}, "each name once"),
+        ({"conditions": {"a": {"variant": "se", "seed": 7}}}, "a: seed belong to the matrix"),
+        ({"conditions": {"experts": {"variant": "sme"}}}, "experts are SE networks"),
+        ({"data_settings": {"seed": 3}}, "data_settings: seed belong"),
+        ({"protocol": {"comparisons": [["sme", "se"], ["se", "sme"]]}}, "each pair once"),
+        ({"protocol": {"learned": [0.8, 0.2]}}, "low, high"),
         ({"seeds": []}, "seeds: expected different whole numbers"),
         ({"seeds": [1, 1]}, "different whole numbers"),
         ({"seeds": [-1]}, "whole numbers from 0"),
@@ -55,6 +64,8 @@ def test_a_file_that_is_no_study(tmp_path):
 
 
 def test_data_seed_is_filled_in():
+    nested = fill_data_seed({"table": {"seed": "{data_seed}"}, "a": ["x{data_seed}"]}, 2)
+    assert nested == {"table": {"seed": 2}, "a": ["x2"]}
     settings = {"dataset_dir": "d-{data_seed}", "table#seed": "{data_seed}", "table#size": 48}
     assert fill_data_seed(settings, 4) == {
         "dataset_dir": "d-4",

@@ -1,10 +1,11 @@
 import json
+import shutil
 
 import pytest
 
-from metaseg_monai.errors import ConfigError
+from metaseg_monai.errors import ConfigError, MetasegError
 from metaseg_monai.study import Study
-from metaseg_monai.study.matrix import expand, table_file
+from metaseg_monai.study.matrix import expand
 
 SHAPES = ["triangle", "ring", "disc", "mesh_square", "square", "cross"]
 
@@ -92,8 +93,47 @@ def test_the_key_tells_every_change_of_the_configuration(study, bundle, tmp_path
     assert expand(same)[0].key == key()
 
 
-def test_where_the_table_lies(study, bundle, tmp_path):
-    (tmp_path / "columns.json").write_text('{"table": "manifest.csv"}')
-    settings = {"dataset_dir": "d", "columns_file": str(tmp_path / "columns.json")}
-    assert str(table_file(settings, bundle)) == "d/manifest.csv"
-    assert table_file({}, bundle) == bundle / "data" / "table.csv"
+def test_where_the_table_lies(study, bundle, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    columns = tmp_path / "columns.json"
+    columns.write_text('{"table": "manifest.csv"}')
+    run = expand(study(bundle, ["se"], settings={"columns_file": str(columns)}))[0]
+    assert run.table == str(tmp_path / "data" / "manifest.csv")
+    own = study(bundle, ["se"])
+    del own.settings["dataset_dir"], own.settings["table#default_dir"]
+    assert expand(own)[0].table == str(bundle / "data" / "table.csv")
+
+
+def test_a_schema_that_the_bundle_names_itself_is_in_the_key(study, bundle, tmp_path):
+    shutil.copytree(bundle, tmp_path / "b")
+    config = tmp_path / "b" / "configs" / "train.json"
+    content = json.loads(config.read_text())
+    content["schema_file"] = "$@bundle_root + '/configs/schema.json'"
+    config.write_text(json.dumps(content))
+    first = expand(study(tmp_path / "b", ["se"]))[0].key
+    schema = tmp_path / "b" / "configs" / "schema.json"
+    schema.write_text(schema.read_text() + " ")
+    assert expand(study(tmp_path / "b", ["se"]))[0].key != first
+
+
+@pytest.mark.parametrize(
+    ("settings", "protocol", "reason"),
+    [
+        ({"modes": ["shuffle"]}, {}, "modes must hold 'normal'"),
+        ({"epochs": "$2*3"}, {}, "epochs is"),
+        ({"schema_file": "none.json"}, {}, "none.json"),
+        ({"columns_file": "none.json"}, {}, "none.json"),
+        ({}, {"domain": "circel"}, "domain 'circel' is none of the domains: triangle"),
+    ],
+)
+def test_what_would_be_refused_after_training_is_refused_before(
+    study, bundle, settings, protocol, reason
+):
+    with pytest.raises(MetasegError, match=reason):
+        expand(study(bundle, ["se"], settings=settings, protocol=protocol))
+
+
+@pytest.mark.parametrize("only", ["disc", ["dis"]])
+def test_experts_of_domains_that_are_none(study, bundle, only):
+    with pytest.raises(ConfigError, match="expected a list of triangle"):
+        expand(study(bundle, ["experts"], settings={"only": {"task": only}}))

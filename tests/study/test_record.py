@@ -4,11 +4,13 @@ import pytest
 
 from metaseg_monai.errors import DataError
 from metaseg_monai.study.matrix import Run
-from metaseg_monai.study.record import is_finished, plan, read_record, write_record
+from metaseg_monai.study.record import is_finished, plan, read_record, restore, write_record
 
 
 def run(data, key="k1"):
-    return Run("se", 0, 0, None, {"dataset_dir": str(data)}, 2, "se/seed0", key)
+    return Run(
+        "se", 0, 0, None, {}, 2, "se/seed0", key, explain=False, table=str(data / "table.csv")
+    )
 
 
 @pytest.fixture
@@ -88,5 +90,31 @@ def test_a_finished_run_on_old_data_is_moved_aside(tmp_path, data):
 
 def test_a_damaged_record_is_told(tmp_path):
     (tmp_path / "run.json").write_text("{")
-    with pytest.raises(DataError, match=r"run\.json: damaged .* remove"):
+    with pytest.raises(DataError, match=r"run\.json: damaged .* move"):
         read_record(tmp_path)
+    (tmp_path / "run.json").write_text('{"state": "finished"}')
+    with pytest.raises(DataError, match=r"run\.json: lacks key, table"):
+        read_record(tmp_path)
+
+
+def test_an_interrupted_run_does_not_go_on_with_another_table(tmp_path, data):
+    out = tmp_path / "out"
+    folder, _ = plan(out, run(data), tmp_path, threads=1)
+    digest = hashlib.sha256((data / "table.csv").read_bytes()).hexdigest()
+    write_record(folder, {**read_record(folder), "state": "running", "table_sha256": digest})
+    (folder / "checkpoint.pt").write_text("half")
+    (data / "table.csv").write_text("other labels")
+    plan(out, run(data), tmp_path, threads=1)
+    assert not (folder / "checkpoint.pt").exists()
+    assert (out / "previous" / "se" / "seed0-k1-1" / "checkpoint.pt").is_file()
+
+
+def test_finished_results_are_taken_back_when_their_configuration_is(tmp_path, data):
+    out = tmp_path / "out"
+    folder, _ = plan(out, run(data), tmp_path, threads=1)
+    complete(folder, data)
+    plan(out, run(data, key="k2"), tmp_path, threads=1)
+    assert not is_finished(folder, run(data))
+    restore(out, run(data))
+    assert is_finished(folder, run(data))
+    assert read_record(out / "previous" / "se" / "seed0-k2-1")["key"] == "k2"

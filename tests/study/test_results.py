@@ -6,6 +6,7 @@ from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.study import Study
 from metaseg_monai.study.history import fix, read_history
 from metaseg_monai.study.matrix import expand
+from metaseg_monai.study.record import measured, write_record
 from metaseg_monai.study.results import Replicate, read_results, read_single_runs
 
 
@@ -93,7 +94,7 @@ def test_seeds_are_averaged_within_a_case_and_data_have_cases_of_their_own(
         ("se/data1-seed0", 6),
         ("se/data1-seed1", 6),
     ):
-        finished(tmp_path, runs[folder], bundle, hits=hits)
+        finished(tmp_path, runs[folder], bundle, hits=hits, table_sha256=folder[3:8])
     cases = read_results(tmp_path).cases("se")
     assert len(cases) == 16
     assert cases["case"].str.startswith("data0/").sum() == 8
@@ -139,3 +140,35 @@ def test_damaged_plan(tmp_path, bundle, planned):
     (tmp_path / "plan.json").write_text("[{}]")
     with pytest.raises(ConfigError, match=r"plan\.json.*start the study again"):
         read_results(tmp_path)
+
+
+def test_data_seeds_that_draw_from_one_table_share_its_cases(tmp_path, bundle, planned, finished):
+    data = {"table#default_dir": "d{data_seed}"}
+    runs = planned(["se"], data_seeds=[0, 1], data_settings=data)
+    for run in runs.values():
+        finished(tmp_path, run, bundle, table_sha256="one")
+    cases = read_results(tmp_path).cases("se")
+    assert sorted(cases["case"]) == [f"case{number}" for number in range(8)]
+
+
+def test_runs_on_an_earlier_table_are_not_mixed_in(tmp_path, bundle, planned, finished):
+    runs = planned(["se", "sme"])
+    for folder, digest, day in (("se/seed0", "new", 2), ("sme/seed0", "old", 1)):
+        made = finished(tmp_path, runs[folder], bundle, table_sha256=digest)
+        record = json.loads((made / "run.json").read_text())
+        record["ended"] = f"2026-01-0{day}T00:00:00+00:00"
+        (made / "run.json").write_text(json.dumps(record))
+    results = read_results(tmp_path)
+    assert list(results.conditions) == ["se"]
+    assert results.missing["sme/seed0"] == "its table has changed since"
+
+
+def test_altered_counts_are_not_reported(tmp_path, bundle, planned, finished):
+    runs = planned(["se", "sme"])
+    for folder in ("se/seed0", "sme/seed0"):
+        made = finished(tmp_path, runs[folder], bundle)
+        record = json.loads((made / "run.json").read_text())
+        write_record(made, {**record, "measured": measured(made)})
+    counts = made / "counts.csv"
+    counts.write_text("".join(counts.read_text().splitlines(keepends=True)[:-1]))
+    assert read_results(tmp_path).missing["sme/seed0"] == "counts.csv is not what the run wrote"

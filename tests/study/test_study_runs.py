@@ -114,7 +114,7 @@ def test_a_finished_run_is_never_run_again_unless_its_configuration_changed(
         run: (undisturbed.output / run / "model.pt").stat().st_mtime_ns
         for run in ("se/seed0", "sme/seed0")
     }
-    assert "2 runs, 0 to do" in undisturbed.run()
+    assert "runs: 2, to do: 0" in undisturbed.run()
     for run, time_ns in before.items():
         assert (undisturbed.output / run / "model.pt").stat().st_mtime_ns == time_ns
 

@@ -56,6 +56,10 @@ def _run_table(results: Results) -> list[Part]:
 
 
 def _plain(value: Any) -> str:
+    """Write a setting as text: pairs of conditions, lists, and settings by name."""
     if isinstance(value, list):
-        return "; ".join(" against ".join(map(str, pair)) for pair in value)
+        pairs = all(isinstance(part, list) for part in value)
+        return "; ".join(" against ".join(map(str, p)) if pairs else str(p) for p in value)
+    if isinstance(value, dict):
+        return "; ".join(f"{key}: {inner}" if inner != {} else key for key, inner in value.items())
     return str(value)

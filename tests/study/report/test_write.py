@@ -150,7 +150,7 @@ def test_what_could_not_be_compared_still_counts_in_the_correction(tmp_path, rep
 
 
 def test_a_wrong_domain_does_not_lose_the_report(tmp_path, reported):
-    reported({"se": (5, 5, 5), "sme": (8, 8, 8)}, domain="circle")
+    reported({"se": (5, 5, 5), "sme": (8, 8, 8)}, domain="cross")
     assert "Planned but not made: sme - se" in said(tmp_path)
 
 
@@ -225,6 +225,15 @@ def test_damaged_counts_are_named(tmp_path, reported, content):
     reported({"se": (5, 5, 5)})
     (tmp_path / "se" / "seed1" / "counts.csv").write_text(content)
     with pytest.raises(DataError, match=r"seed1.counts\.csv is no table of counts"):
+        write_report(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["log.csv", "calibration.csv", "samples.npz"])
+def test_a_damaged_file_is_named(tmp_path, reported, name):
+    reported({"se": (5, 5, 5)})
+    (tmp_path / "se" / "seed1" / name).write_text("")
+    (tmp_path / "se" / "seed0" / name).write_text("")
+    with pytest.raises(DataError, match=rf"seed0.{name}"):
         write_report(tmp_path)
 
 
