@@ -53,6 +53,8 @@ def how_sure(
                 f"{fixed}{changed}, when {seen} runs had results: read the comparisons as "
                 "exploratory."
             )
+    if protocol.notes:
+        sentences.append(f"Noted with it: {protocol.notes}")
     sentences += _sample_size(protocol, compared)
     if results.missing:
         sentences.append(

@@ -26,7 +26,8 @@ def published_section(results: Results, protocol: Protocol, file: Path) -> Secti
     intro = (
         "The texts used other images and larger networks: scores cannot be equal. The verdict is "
         "about the sign of a difference: agrees where our 95 % interval over cases lies on the "
-        "published side of 0, disagrees where it lies on the other, else cannot tell."
+        "published side of 0, disagrees where it lies on the other, else cannot tell; nor can "
+        "trainings tell that contradict each other."
     )
     return Section("Beside the published figures", intro, parts)
 
@@ -107,15 +108,18 @@ def _verdicts(
             difference = reference.difference(
                 published.get(first, first), published.get(second, second), column
             )
-            ours = compare_pair(first, second, results, of_same).overall
+            pair = compare_pair(first, second, results, of_same)
         except (ConfigError, DataError, KeyError):  # not printed, or not made by us
             continue
-        rows[f"{first} - {second}"] = {
+        ours, said = pair.overall, "cannot tell"
+        if pair.strength(protocol.alpha) in ("found", "none"):  # else trainings contradict
+            said = verdict(difference, ours.low, ours.high)
+        rows[pair.name] = {
             "published": difference,
             "ours": ours.mean,
             "low": ours.low,
             "high": ours.high,
-            "verdict": verdict(difference, ours.low, ours.high),
+            "verdict": said,
         }
     if not rows:
         return []
