@@ -277,6 +277,7 @@ def test_a_training_that_never_validates_is_refused(refused, bundle, tmp_path):
         (["--variants", "se", "--seeds", "some"], "--seeds some"),
         (["--variants", "se", "--epoch", 2], "did you mean epochs"),
         (["--variants", "se", "--workers", 0], "--workers 0"),
+        (["--variants", "se", "--workers", 1.5], "--workers 1.5"),
         (["--variants", "se", "--cluster_settings", "{'nodes': 1}"], "--cluster_settings needs"),
     ],
 )
@@ -284,6 +285,22 @@ def test_study_refuses_before_training(refused, bundle, tmp_path, arguments, rea
     said = refused("study", bundle, *arguments, "--output", tmp_path / "o", *tiny())
     assert reason in said
     assert not (tmp_path / "o" / "se").exists()
+
+
+def test_study_without_its_arguments(refused, tmp_path):
+    assert "no bundle at '5'" in refused("study", 5, "--output", tmp_path / "o")
+    (tmp_path / "file").touch()
+    (tmp_path / "s.json").write_text("{}")
+    assert "no study" in refused("study", tmp_path / "s.json", "--output")
+
+
+def test_a_report_where_nothing_can_be_written(refused, bundle, metaseg, tmp_path):
+    run = tmp_path / "runs" / "sme"
+    metaseg("train", bundle, "--output_dir", run, *tiny())
+    metaseg("evaluate", bundle, "--output_dir", run, *tiny())
+    (tmp_path / "file").touch()
+    said = refused("report", tmp_path / "runs", "--output", tmp_path / "file" / "x")
+    assert "name another --output" in said
 
 
 def test_a_study_file_names_its_conditions_itself(refused, tmp_path):

@@ -28,7 +28,8 @@ def make_study(
     Raises:
         ConfigError: a wrong argument, or the file is no study.
     """
-    if not str(target).endswith(".json"):
+    target = str(target)
+    if not target.endswith(".json"):
         return Study(
             name=Path(target).name.removesuffix("_segmentation").replace("_", " ").capitalize(),
             bundle=target,

@@ -54,6 +54,8 @@ def run_study(
             study.
         TrainingError: some runs failed; those that did not are reported all the same.
     """
+    if not isinstance(output, str | Path):  # an option without a value
+        raise ConfigError("--output needs a folder.")
     folder, bundle = Path(output).resolve(), resolve_bundle(study.bundle)
     runs = expand(study)
     places, start = _places(workers, threads, cluster, cluster_settings, folder)

@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from metaseg_monai.errors import ConfigError
 from metaseg_monai.files import replacing
 from metaseg_monai.study.design import Protocol
 from metaseg_monai.study.history import STUDY, read_history
@@ -82,10 +83,15 @@ def write_report(
         )
         if section is not None
     ]
-    _write_parts(target, body)
-    _write(target / "summary.json", _json(_summary(results, protocol, compared)))
-    _write(target / "report.md", markdown_page(heading, lead, body))
-    _write(target / "report.html", page(heading, lead, body))
+    try:
+        _write_parts(target, body)
+        _write(target / "summary.json", _json(_summary(results, protocol, compared)))
+        _write(target / "report.md", markdown_page(heading, lead, body))
+        _write(target / "report.html", page(heading, lead, body))
+    except OSError as error:
+        raise ConfigError(
+            f"Cannot write the report into {target}: {error.strerror}; name another --output."
+        ) from error
     return target / "report.html"
 
 
