@@ -108,28 +108,6 @@ def case_mean_f1(counts: pd.DataFrame, draws: int = 2000, seed: int = 0) -> Case
     return _mean_with_interval(case_f1(counts), draws, seed)
 
 
-def paired_difference(
-    first: pd.DataFrame, second: pd.DataFrame, draws: int = 2000, seed: int = 0
-) -> CaseMean:
-    """Mean over cases of first minus second, with the interval of `case_mean_f1`.
-
-    A case that is empty in one of them is left out and counted.
-
-    Args:
-        first: table of `case_f1` or `average_seeds`.
-        second: the same cases of another model.
-        draws: bootstrap samples.
-        seed: of the bootstrap.
-
-    Raises:
-        ValueError: if the tables do not hold the same cases.
-    """
-    if set(first["case"]) != set(second["case"]):
-        raise ValueError("the models were evaluated on different cases")
-    other = first["case"].map(second.set_index("case")["f1"])
-    return _mean_with_interval(first.assign(f1=first["f1"] - other), draws, seed)
-
-
 def _mean_with_interval(table: pd.DataFrame, draws: int, seed: int) -> CaseMean:
     empty = int(table["f1"].isna().sum())
     scored = table.dropna(subset="f1")

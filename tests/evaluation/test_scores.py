@@ -13,7 +13,6 @@ from metaseg_monai.evaluation import (
     f1_error,
     iou,
     mode_matrix,
-    paired_difference,
     pooled_f1,
     summarise,
 )
@@ -113,16 +112,3 @@ def test_seeds_are_averaged_within_each_case():
     np.testing.assert_allclose(average_seeds([first, second])["f1"], [0.5])
     with pytest.raises(ValueError, match="different cases"):
         average_seeds([first, second.assign(case="b")])
-
-
-def test_paired_difference_pairs_by_case_and_clusters_by_group():
-    first = case_f1(
-        table(("a", "g", "normal", "x", 1, 1, 0, 0), ("b", "g", "normal", "x", 1, 0, 0, 1))
-    )
-    second = case_f1(
-        table(("b", "g", "normal", "x", 1, 0, 0, 1), ("a", "g", "normal", "x", 1, 0, 0, 1))
-    )
-    difference = paired_difference(first, second)
-    assert (difference.mean, difference.low, difference.high) == (0.5, 0.5, 0.5)  # one group
-    with pytest.raises(ValueError, match="different cases"):
-        paired_difference(first, second.assign(case="c"))
