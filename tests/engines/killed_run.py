@@ -71,7 +71,8 @@ def kill_steps(folder, kills, workers=0):
         killed = in_child(partial(train, run, False, death, workers=workers))
         resumed = in_child(partial(train, run, True, workers=workers))
         results.append(
-            {"death": str(death), "killed": killed, "resumed": resumed} | same(whole, run)
+            {"death": f"{death[0].name} {death[1]}", "killed": killed, "resumed": resumed}
+            | same(whole, run)
         )
     return results
 
