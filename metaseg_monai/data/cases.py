@@ -117,9 +117,9 @@ def _read_label(
         first = next(value for value in values if not float(value).is_integer())
         raise DataError(f"{path}: label value {first:g}; expected whole numbers; save it anew")
     if foreground == "instances" and values.min() >= 0:
-        return (label.array > 0).astype(np.uint8)
+        return np.ascontiguousarray(label.array > 0, dtype=np.uint8)
     if isinstance(foreground, list):
-        return np.isin(label.array, foreground).astype(np.uint8)
+        return np.ascontiguousarray(np.isin(label.array, foreground), dtype=np.uint8)
     outside = (values < 0) | (values >= classes)
     if outside.any():
         found = ", ".join(
@@ -130,4 +130,5 @@ def _read_label(
             f"{path}: label values {found}, expected 0..{classes - 1}; set classes, or list the "
             "values that are foreground as label_values in the column map"
         )
-    return label.array.astype(np.uint8 if classes <= 256 else np.int64)
+    classes_type = np.uint8 if classes <= 256 else np.int64
+    return np.ascontiguousarray(label.array, dtype=classes_type)

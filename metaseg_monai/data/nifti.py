@@ -1,85 +1,122 @@
-"""Reading NIfTI: the whole file checked, scaling applied, affine kept exactly."""
+"""Reading NIfTI: header and stream checked, scaling applied, affine kept exactly."""
 
 import gzip
 import io
 import struct
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import nibabel as nib
 import numpy as np
+from nibabel.affines import apply_affine
+from nibabel.volumeutils import apply_read_scaling
 
 from metaseg_monai.data.image import Image, image_attributes
 from metaseg_monai.errors import DataError
 
 NIFTI1_HEADER_BYTES, NIFTI2_HEADER_BYTES = 348, 540
+LARGEST_BYTES = 8 << 30  # a CT of 1,000 slices as float64 has 2 GiB
+BOMB_BYTES, BOMB_RATIO = 512 << 20, 500  # CT compresses about 3 times, its labels about 200 times
+SURPLUS_BYTES = 1 << 20  # what may follow the voxels
+SAME_PLACE_VOXELS = 0.1
+SAME_SIZE_RATIO = 0.01
 
 
 def read_nifti(path: Path) -> Image:
     """Read a NIfTI-1 or NIfTI-2 file as (1, H, W) or (1, H, W, D), axes as stored.
 
     Values keep the file's data type, or become float where the header scales them (`scl_slope`,
-    `scl_inter`). A `.nii.gz` is read to the end of its gzip stream, so that its checksum is
-    compared; nibabel alone stops at the last voxel.
+    `scl_inter`). The header is checked before memory is taken for what it announces. A `.nii.gz`
+    is read to the end of its gzip stream, so that its checksum is compared; nibabel alone stops
+    at the last voxel.
 
     Args:
         path: a `.nii` or `.nii.gz` file.
 
+    Returns:
+        The image; the array has the file's order in memory (first axis fastest).
+
     Raises:
-        DataError: the file is damaged or truncated, shorter than its header announces, has a
-            voxel size that is no positive number, more than three dimensions, or RGB or complex
-            voxels.
+        DataError: the file is damaged or truncated, shorter or much longer than its header
+            announces, announces more than 8 GiB or is compressed as no image is, has a voxel size
+            that is no positive number, two affines that disagree, more than three dimensions, or
+            RGB or complex voxels.
     """
-    raw = _file_bytes(path)
     try:
-        kind = _image_class(path, raw)
-        header = kind.header_class.from_fileobj(io.BytesIO(raw), check=False)
-        _check_header(path, header, len(raw))
-        volume = kind.from_bytes(raw)
-        array = np.asanyarray(volume.dataobj)
+        with _open(path) as stream:
+            kind, header = _read_header(path, stream)
+            raw = _read_voxels(path, stream, header)
+        voxels = np.frombuffer(raw, header.get_data_dtype(), offset=int(header["vox_offset"]))
+        shape = header.get_data_shape()
+        stored = voxels[: int(np.prod(shape))].reshape(shape, order="F")
+        array = apply_read_scaling(stored, *header.get_slope_inter())
+        affine = np.asarray(header.get_best_affine(), dtype=np.float64)
     except DataError:
+        raise
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(
+            f"{path}: damaged or truncated gzip stream ({error}); copy it anew"
+        ) from error
+    except MemoryError:
         raise
     except Exception as error:  # a damaged header can fail anywhere inside nibabel
         raise DataError(f"{path}: cannot be read as NIfTI ({error}); copy it anew") from error
-    spacing_mm = tuple(float(size) for size in header.get_zooms())
+    _check_affine(path, header, affine)
     attributes = image_attributes(
         str(path),
         "nifti",
         "ijk"[: array.ndim],
         array.shape,
-        affine=np.asarray(volume.affine, dtype=np.float64),
-        spacing_mm=spacing_mm,
-        header=volume.header.copy(),
+        affine=affine,
+        spacing_mm=tuple(float(size) for size in header.get_zooms()),
+        header=kind.header_class.from_header(header),
     )
-    return Image(np.ascontiguousarray(array)[None], attributes)
+    return Image(array[None], attributes)
 
 
-def _file_bytes(path: Path) -> bytes:
-    """The uncompressed bytes of a file; the gzip stream's CRC and length are compared."""
-    if path.suffix.lower() != ".gz":
-        return path.read_bytes()
+def nifti_shape(path: Path) -> tuple[int, ...]:
+    """The shape that the header announces, after the checks of the header; voxels stay unread.
+
+    Raises:
+        DataError: as `read_nifti`, as far as the header shows it.
+    """
     try:
-        with gzip.open(path) as stream:
-            return stream.read()
-    except (OSError, EOFError, zlib.error, struct.error) as error:
+        with _open(path) as stream:
+            return tuple(int(size) for size in _read_header(path, stream)[1].get_data_shape())
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(
             f"{path}: damaged or truncated gzip stream ({error}); copy it anew"
         ) from error
 
 
-def _image_class(path: Path, raw: bytes) -> Any:
+def _open(path: Path) -> BinaryIO:
+    return cast(BinaryIO, gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb"))
+
+
+def _read_header(path: Path, stream: BinaryIO) -> tuple[Any, Any]:
+    raw = stream.read(NIFTI2_HEADER_BYTES)
     if len(raw) < NIFTI1_HEADER_BYTES:
         raise DataError(f"{path}: {len(raw)} bytes are too few for a NIfTI header; copy it anew")
     sizes = {struct.unpack_from(order + "i", raw)[0] for order in "<>"}
     if NIFTI1_HEADER_BYTES in sizes:
-        return nib.Nifti1Image
-    if NIFTI2_HEADER_BYTES in sizes:
-        return nib.Nifti2Image
-    raise DataError(f"{path}: does not begin as a NIfTI file does; name it by its true format")
+        kind: Any = nib.Nifti1Image
+    elif NIFTI2_HEADER_BYTES in sizes:
+        kind = nib.Nifti2Image
+    else:
+        raise DataError(f"{path}: does not begin as a NIfTI file does; name it by its true format")
+    try:
+        header = kind.header_class.from_fileobj(io.BytesIO(raw), check=False)
+        _check_header(path, header)
+    except DataError:
+        raise
+    except Exception as error:  # nibabel raises many kinds for damaged fields
+        raise DataError(f"{path}: damaged NIfTI header ({error}); copy it anew") from error
+    stream.seek(0)
+    return kind, header
 
 
-def _check_header(path: Path, header: Any, size: int) -> None:
+def _check_header(path: Path, header: Any) -> None:
     shape = header.get_data_shape()
     if len(shape) not in (2, 3):
         raise DataError(
@@ -89,12 +126,77 @@ def _check_header(path: Path, header: Any, size: int) -> None:
     dtype = header.get_data_dtype()
     if dtype.kind not in "iuf":
         raise DataError(f"{path}: voxels of type {dtype}, expected plain numbers; convert it")
-    needed = int(header["vox_offset"]) + dtype.itemsize * int(np.prod(shape, dtype=np.int64))
-    if size < needed:
+    needed = _announced(header)
+    if needed > LARGEST_BYTES:
+        raise DataError(
+            f"{path}: the header announces {needed >> 20} MiB for {shape}; at most "
+            f"{LARGEST_BYTES >> 20} are read: mend the header, or split the volume"
+        )
+    size = path.stat().st_size
+    compressed = path.suffix.lower() == ".gz"
+    if not compressed and size < needed:
         raise DataError(
             f"{path}: the header announces {needed} bytes for {shape}, the file has {size}; "
             "copy it anew"
         )
+    if compressed and needed > BOMB_BYTES and needed > BOMB_RATIO * size:
+        raise DataError(
+            f"{path}: {size} bytes announce {needed >> 20} MiB, more than {BOMB_RATIO} times "
+            "as much, which no scan does; if it is meant, save it uncompressed as .nii"
+        )
     zooms = header.get_zooms()
     if not all(np.isfinite(zoom) and zoom > 0 for zoom in zooms):
         raise DataError(f"{path}: voxel size {zooms} mm is not positive; mend the header (pixdim)")
+
+
+def _announced(header: Any) -> int:
+    voxels = int(np.prod(header.get_data_shape(), dtype=np.int64))
+    return int(header["vox_offset"]) + int(header.get_data_dtype().itemsize) * voxels
+
+
+def _read_voxels(path: Path, stream: BinaryIO, header: Any) -> np.ndarray:
+    """Read the header's bytes and the voxels, and see that the stream ends soon and well."""
+    raw = np.empty(_announced(header), dtype=np.uint8)
+    window, at = memoryview(raw), 0  # type: ignore[arg-type]
+    while at < raw.size:
+        count = stream.readinto(window[at : at + (1 << 22)])  # type: ignore[attr-defined]
+        if not count:
+            raise DataError(
+                f"{path}: the header announces {raw.size} bytes for {header.get_data_shape()}, "
+                f"the file has {at}; it is truncated: copy it anew"
+            )
+        at += count
+    if len(stream.read(SURPLUS_BYTES + 1)) > SURPLUS_BYTES:
+        raise DataError(
+            f"{path}: goes on far beyond the {raw.size} bytes that its header announces for "
+            f"{header.get_data_shape()}; mend the header or save it anew"
+        )
+    return raw
+
+
+def _check_affine(path: Path, header: Any, affine: np.ndarray) -> None:
+    """Refuse affines that are no grid, and qform and sform that put voxels at other places."""
+    sides = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-6 * sides.prod():
+        raise DataError(f"{path}: the affine {affine.tolist()} is no grid; mend the header")
+    if len(header.get_data_shape()) < 3:
+        return
+    zooms = np.array(header.get_zooms())
+    if header["sform_code"] > 0 and np.abs(sides / zooms - 1).max() > SAME_SIZE_RATIO:
+        raise DataError(
+            f"{path}: voxel sizes {zooms.tolist()} mm (pixdim) and {sides.round(4).tolist()} mm "
+            "(affine) disagree; mend the header"
+        )
+    if not (header["qform_code"] > 0 and header["sform_code"] > 0):
+        return
+    ends = np.array([[0, 0, 0], [size - 1 for size in header.get_data_shape()]])
+    quaternion = header.get_qform()
+    moved = apply_affine(affine, ends) - apply_affine(quaternion, ends)
+    turned = affine[:3, :3] - quaternion[:3, :3]
+    limit_mm = SAME_PLACE_VOXELS * float(zooms.min())
+    if np.abs(moved).max() > limit_mm or np.abs(turned).max() > limit_mm:
+        raise DataError(
+            f"{path}: sform and qform disagree by {np.abs(moved).max():.3g} mm at a corner, so "
+            "where and how the image lies is ambiguous; keep the right one (nibabel: set_sform, "
+            "set_qform)"
+        )
