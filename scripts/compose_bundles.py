@@ -42,6 +42,7 @@ def compose(bundle: Path) -> dict[str, str]:
         "inference.json": common | _read(SHARED / "inference.json"),
         "evaluate.json": _read(SHARED / "evaluate.json"),
         "explain.json": _read(SHARED / "explain.json"),
+        "estimate.json": _read(SHARED / "estimate.json"),
         "multi_gpu_train.json": _read(SHARED / "multi_gpu_train.json"),
     }
     unused = [key for key in settings if not any(key in config for config in configs.values())]
@@ -51,12 +52,22 @@ def compose(bundle: Path) -> dict[str, str]:
         f"configs/{name}": _settings_first({k: settings.get(k, v) for k, v in config.items()})
         for name, config in configs.items()
     }
+    for name, delta in facts.get("deltas", {}).items():
+        _check_delta(bundle, name, delta, configs["train.json"])
+        files[f"configs/{name}.json"] = delta
     files["configs/schema.json"] = facts["schema"]
     files["configs/metadata.json"] = _metadata(facts, files["configs/train.json"])
     texts = {name: format_config(config) + "\n" for name, config in files.items()}
     texts["configs/logging.conf"] = (SHARED / "logging.conf").read_text(encoding="utf-8")
     texts["LICENSE"] = (BUNDLES.parent / "LICENSE").read_text(encoding="utf-8")
     return texts
+
+
+def _check_delta(bundle: Path, name: str, delta: Config, train: Config) -> None:
+    """Refuse a configuration that is merged on train.json but names an id that it has not."""
+    unknown = [key for key in delta if key.partition("#")[0] not in train]
+    if unknown:
+        raise SystemExit(f"{bundle.name}: {name}.json sets {', '.join(unknown)}, unknown to train")
 
 
 def format_config(value: Any, indent: int = 0) -> str:

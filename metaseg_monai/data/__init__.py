@@ -3,11 +3,17 @@
 from metaseg_monai.data.cases import DataWarning, LoadedCase, load_case
 from metaseg_monai.data.check import TableCheck, check_table
 from metaseg_monai.data.columns import SPLITS, ColumnMap
+from metaseg_monai.data.empty import limit_empty
 from metaseg_monai.data.find import find_cases
 from metaseg_monai.data.image import Image, convert_channels
+from metaseg_monai.data.kits_prepare import prepare_kits21
+from metaseg_monai.data.kits_volumes import kits_volumes
+from metaseg_monai.data.phantom_table import phantom_table
+from metaseg_monai.data.phantoms import generate_phantoms
 from metaseg_monai.data.readers import TiffReader, read_image
 from metaseg_monai.data.select import fill_epoch, select_cases
 from metaseg_monai.data.shapes import SHAPES
+from metaseg_monai.data.slices import slice_items
 from metaseg_monai.data.synthetic import generate_synthetic_shapes, synthetic_table
 from metaseg_monai.data.table import CaseTable, read_table
 from metaseg_monai.data.writers import mask_suffix, write_mask, write_table
@@ -26,12 +32,18 @@ __all__ = [
     "convert_channels",
     "fill_epoch",
     "find_cases",
+    "generate_phantoms",
     "generate_synthetic_shapes",
+    "kits_volumes",
+    "limit_empty",
     "load_case",
     "mask_suffix",
+    "phantom_table",
+    "prepare_kits21",
     "read_image",
     "read_table",
     "select_cases",
+    "slice_items",
     "synthetic_table",
     "write_mask",
     "write_table",

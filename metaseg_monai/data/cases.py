@@ -6,8 +6,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from metaseg_monai.data.image import Channels, Image, convert_channels
+from metaseg_monai.data.axial import AxialVolume
+from metaseg_monai.data.image import Channels, Image, convert_channels, image_attributes
 from metaseg_monai.data.readers import read_image, same_affine
+from metaseg_monai.data.slices import VolumeCache, is_volume_file
 from metaseg_monai.errors import DataError
 
 
@@ -21,7 +23,8 @@ class LoadedCase(NamedTuple):
     Attributes:
         image: (C, *S) float32, finite, channels as asked for.
         label: (1, *S) classes, uint8 (int64 beyond 256 classes), or None where there is none.
-        attributes: of the image file, see `Image`.
+        attributes: of the image file, see `Image`; for a plane of a volume also `plane`, while
+            `spacing_mm` is (z, y, x) and `affine`, which a plane alone does not have, is None.
         remarks: what is allowed but seldom meant, in words.
     """
 
@@ -39,8 +42,12 @@ def load_case(
     axes: str | None = None,
     image_key: str = "image",
     label_key: str = "label",
+    volumes: VolumeCache | None = None,
 ) -> LoadedCase:
     """Read the image of an item, and its label where it has one.
+
+    An item with `plane` whose image is a NIfTI volume or DICOM series gives that axial plane
+    (1, H, W), and of its label volume the same; with a 2D image `plane` changes nothing.
 
     Args:
         item: with a path (or plane paths) under `image_key`, maybe a path under `label_key`,
@@ -53,6 +60,7 @@ def load_case(
         axes: see `read_image`; for the image only.
         image_key: key of the image.
         label_key: key of the label.
+        volumes: where the volumes of the planes stay, so that those to come need no reading.
 
     Raises:
         DataError: a file cannot be read, pixels are not finite, or the label's shape, affine or
@@ -62,22 +70,37 @@ def load_case(
         raise DataError(f"classes={classes}: expected 2 or more, background included")
     case = str(item.get("case", ""))
     try:
-        image = read_image(item[image_key], spatial_dims, axes)
-        pixels = _finite_float32(convert_channels(image.array, channels), image.attributes["path"])
+        volumes = volumes or VolumeCache()
+        path = item[image_key]
+        if (
+            "plane" in item
+            and spatial_dims != 3
+            and (volumes.holds("image", path) or is_volume_file(path))
+        ):
+            image, stored_label, remarks = _read_plane(item, image_key, label_key, volumes)
+        else:
+            image, stored_label = read_image(path, spatial_dims, axes), None
+            remarks = []
+            if label_key in item:
+                stored_label = _read_label(item[label_key], image, image.array.ndim - 1)
+        where = image.attributes["path"]
+        if "plane" in image.attributes:
+            where += f", plane {image.attributes['plane']}"
+        pixels = _finite_float32(convert_channels(image.array, channels), where)
         label = None
-        if label_key in item:
-            label = _read_label(
-                item[label_key], image, len(pixels.shape) - 1, classes, item.get("label_values")
+        if stored_label is not None:
+            label = _classes_of(
+                item[label_key], stored_label.array, classes, item.get("label_values")
             )
     except DataError as error:
         raise DataError(f"case {case!r}: {error}" if case else str(error)) from error
-    remarks = []
-    if pixels.min() == pixels.max():
+    if "plane" not in image.attributes and pixels.min() == pixels.max():
         remarks.append(
-            f"case {case!r}: {image.attributes['path']}: every pixel is {pixels.flat[0]:g}; "
+            f"{where}: every pixel is {pixels.flat[0]:g}; "
             "an image without contrast; remove the row if that is not meant"
         )
-    return LoadedCase(pixels, label, image.attributes, tuple(remarks))
+    told = tuple(f"case {case!r}: {remark}" for remark in remarks)
+    return LoadedCase(pixels, label, image.attributes, told)
 
 
 def _finite_float32(array: np.ndarray, path: str) -> np.ndarray:
@@ -92,13 +115,7 @@ def _finite_float32(array: np.ndarray, path: str) -> np.ndarray:
     return pixels
 
 
-def _read_label(
-    path: str | Path,
-    image: Image,
-    spatial_dims: int,
-    classes: int,
-    foreground: list[int] | str | None,
-) -> np.ndarray:
+def _read_label(path: str | Path, image: Image, spatial_dims: int) -> Image:
     label = read_image(path, spatial_dims, palette="indices")
     if label.array.shape != (1, *image.array.shape[1:]):
         raise DataError(
@@ -106,20 +123,69 @@ def _read_label(
             f"{label.array.shape[1:]}, expected one channel and {image.array.shape[1:]} as its "
             "image; save the classes as one channel on the image's grid"
         )
-    if not same_affine(label.attributes["affine"], image.attributes["affine"]):
+    _check_grid(path, label.attributes["affine"], image.attributes)
+    return label
+
+
+def _check_grid(path: str | Path, affine: np.ndarray | None, of_image: Mapping[str, Any]) -> None:
+    if not same_affine(affine, of_image["affine"]):
         raise DataError(
             f"{path}: the label's affine differs from its image's "
-            f"({image.attributes['path']}); resample the label onto the image's grid"
+            f"({of_image['path']}); resample the label onto the image's grid"
         )
-    values, counts = np.unique(label.array, return_counts=True)
+
+
+def _read_plane(
+    item: Mapping[str, Any], image_key: str, label_key: str, volumes: VolumeCache
+) -> tuple[Image, Image | None, list[str]]:
+    """One axial plane of an image volume and of its label volume; remarks on the whole volume."""
+    path, plane = item[image_key], item["plane"]
+    volume = volumes.read("image", path)
+    if not 0 <= plane < len(volume.planes):
+        raise DataError(
+            f"{path}: has {len(volume.planes)} planes, so no plane {plane}; the table or list of "
+            "slices was made from another volume"
+        )
+    remarks = []
+    if plane == 0 and volume.planes.min() == volume.planes.max():  # said once a volume
+        remarks.append(
+            f"{path}: every voxel is {volume.planes.flat[0]:g}; an image without contrast"
+        )
+    label = None
+    if label_key in item:
+        target = volumes.read("label", item[label_key])
+        if target.planes.shape != volume.planes.shape:
+            raise DataError(
+                f"{item[label_key]}: label of shape (planes, rows, columns) "
+                f"{target.planes.shape}, expected {volume.planes.shape} as its image; save the "
+                "classes on the image's grid"
+            )
+        _check_grid(item[label_key], target.affine, {"path": path, "affine": volume.affine})
+        label = _plane_image(target, item[label_key], plane)
+    return _plane_image(volume, path, plane), label, remarks
+
+
+def _plane_image(volume: AxialVolume, path: str, plane: int) -> Image:
+    array = volume.planes[plane][None]
+    attributes = image_attributes(
+        path, "nifti", "ij", array.shape[1:], spacing_mm=volume.spacing_mm
+    )
+    return Image(array, {**attributes, "plane": plane})
+
+
+def _classes_of(
+    path: str | Path, array: np.ndarray, classes: int, foreground: list[int] | str | None
+) -> np.ndarray:
+    """Stored label values as classes."""
+    values, counts = np.unique(array, return_counts=True)
     whole = values.dtype.kind != "f" or bool(np.all(np.isfinite(values) & (values % 1 == 0)))
     if not whole:
         first = next(value for value in values if not float(value).is_integer())
         raise DataError(f"{path}: label value {first:g}; expected whole numbers; save it anew")
     if foreground == "instances" and values.min() >= 0:
-        return np.ascontiguousarray(label.array > 0, dtype=np.uint8)
+        return np.ascontiguousarray(array > 0, dtype=np.uint8)
     if isinstance(foreground, list):
-        return np.ascontiguousarray(np.isin(label.array, foreground), dtype=np.uint8)
+        return np.ascontiguousarray(np.isin(array, foreground), dtype=np.uint8)
     outside = (values < 0) | (values >= classes)
     if outside.any():
         found = ", ".join(
@@ -131,4 +197,4 @@ def _read_label(
             "values that are foreground as label_values in the column map"
         )
     classes_type = np.uint8 if classes <= 256 else np.int64
-    return np.ascontiguousarray(label.array, dtype=classes_type)
+    return np.ascontiguousarray(array, dtype=classes_type)

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
+from metaseg_monai.data.place import PLACE_COLUMNS
 from metaseg_monai.errors import ConfigError
 
 SPLITS = ("train", "val", "test")
@@ -28,6 +29,10 @@ class ColumnMap(BaseModel):
         split: column of the split.
         case: column of the case names; None derives them from the image paths.
         metadata: schema field -> column, for columns named otherwise than their field.
+        factors: schema field -> number by which the table's values are multiplied, for columns in
+            another unit (10 for centimetres where the field has millimetres).
+        place: `volume`, `plane`, `planes`, `spacing_z_mm`, `spacing_y_mm` or `spacing_x_mm` ->
+            column, where a table names the place of a slice in its volume otherwise.
         separator: between planes, and between the values of `rows_per`.
         rows_per: schema field whose column may hold several values; one row is made of each.
         label_values: pixel values of the label that count as foreground: one list for all rows,
@@ -53,6 +58,8 @@ class ColumnMap(BaseModel):
     split: str = "split"
     case: str | None = None
     metadata: dict[str, str] = {}
+    factors: dict[str, float] = {}
+    place: dict[str, str] = {}
     separator: str = ";"
     rows_per: str | None = None
     label_values: list[int] | dict[str, dict[str, list[int]]] | Literal["instances"] = []
@@ -70,6 +77,22 @@ class ColumnMap(BaseModel):
     def _one_character(cls, value: str) -> str:
         if len(value) != 1:
             raise ValueError(f"expected one character, got {value!r}")
+        return value
+
+    @field_validator("factors")
+    @classmethod
+    def _positive(cls, value: dict[str, float]) -> dict[str, float]:
+        wrong = {name: factor for name, factor in value.items() if not 0 < factor < float("inf")}
+        if wrong:
+            raise ValueError(f"expected numbers above 0, got {wrong}")
+        return value
+
+    @field_validator("place")
+    @classmethod
+    def _known_places(cls, value: dict[str, str]) -> dict[str, str]:
+        unknown = sorted(set(value) - set(PLACE_COLUMNS))
+        if unknown:
+            raise ValueError(f"expected keys among {', '.join(PLACE_COLUMNS)}, got {unknown}")
         return value
 
     @field_validator("label_values")
@@ -96,7 +119,12 @@ class ColumnMap(BaseModel):
     def fields_named(self) -> set[str]:
         """Every schema field that this map names."""
         deciding = set(self.label_values) if isinstance(self.label_values, dict) else set()
-        return {*self.metadata, *deciding, *([self.rows_per] if self.rows_per else [])}
+        return {
+            *self.metadata,
+            *self.factors,
+            *deciding,
+            *([self.rows_per] if self.rows_per else []),
+        }
 
     @classmethod
     def load(cls, path: str | Path) -> "ColumnMap":

@@ -1,32 +1,50 @@
 """Which cases a prediction runs over: a table, a folder of images, or one image."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from metaseg_monai.data.case_metadata import attach_metadata
 from metaseg_monai.data.columns import ColumnMap, as_column_map
+from metaseg_monai.data.dicom import is_dicom_folder
+from metaseg_monai.data.headers import image_format
 from metaseg_monai.data.readers import FORMAT_OF_SUFFIX, image_suffix
 from metaseg_monai.data.rows import Row, name_cases, problems_between
 from metaseg_monai.data.table import refuse, scan_table
-from metaseg_monai.errors import DataError, MetadataError
+from metaseg_monai.errors import DataError
 from metaseg_monai.metadata import MetadataSchema
+
+KITS_IMAGES = ("imaging.nii.gz", "imaging.nii")
+KITS_CLINICAL = "kits.json"
 
 
 def find_cases(
     source: str | Path,
     schema: MetadataSchema | None,
     columns: ColumnMap | Mapping[str, Any] | str | Path | None = None,
-    metadata: Mapping[str, Any] | None = None,
+    metadata: Mapping[str, Any] | str | Path | None = None,
 ) -> list[dict[str, Any]]:
     """Items for inference; labels, groups and splits may be absent.
 
+    In a folder of KiTS cases (``case_*/imaging.nii.gz``, at any depth, or one such folder) only
+    these images are taken, not the labels beside them, and each folder names its case.
+
     Args:
         source: a folder with a table, a table, a folder of images (searched recursively, in the
-            order of their paths; hidden files left out), or one image.
+            order of their paths; hidden files left out; a folder of DICOM files is one image), or
+            one image.
         schema: of the metadata; None reads no metadata.
         columns: column map of the table, see `read_table`.
-        metadata: raw values by schema field for every case; in a table they take the place of
-            its columns.
+        metadata: raw values by schema field for every case (in a table they take the place of its
+            columns), or a file of one row a case (kits.json or another clinical JSON or CSV, see
+            `read_clinical`). None takes the kits.json of a folder of KiTS cases, if it has one. A
+            case without a row or value is missing it; the schema decides whether it may.
+
+    Returns:
+        Items with `image`, `case`, `group`, `metadata`; a NIfTI or DICOM image also has `mask`, the
+        relative path of its mask: that of the image in the source, or the case's name where one
+        image is several cases.
 
     Raises:
         DataError: the source is missing, holds no images, or its table has problems.
@@ -43,57 +61,121 @@ def find_cases(
     if not source.exists():
         raise DataError(f"{source}: no such file or folder; check the path")
     if source.suffix.lower() == ".csv" or (source / columns.table).is_file():
-        table, problems = scan_table(source, schema, columns, metadata, inference=True)
-        refuse(table.path, problems)
-        unneeded = ("label", "label_values")
-        return [{k: v for k, v in row.items() if k not in unneeded} for row in table.rows]
-    return _items_of(source, _images_in(source, columns), schema, dict(metadata or {}))
-
-
-def _images_in(source: Path, columns: ColumnMap) -> list[Path]:
-    if source.is_file():
-        return [source]
-    images = sorted(
-        path
-        for path in source.rglob("*")
-        if image_suffix(path) in FORMAT_OF_SUFFIX
-        and path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(source).parts)
-    )
-    if not images:
-        raise DataError(
-            f"{source}: neither the table {columns.table} nor images "
-            f"({', '.join(FORMAT_OF_SUFFIX)}); check the folder"
-        )
-    return images
-
-
-def _items_of(
-    source: Path, images: Sequence[Path], schema: MetadataSchema | None, metadata: dict[str, Any]
-) -> list[dict[str, Any]]:
-    if schema is not None:
-        problems = schema.problems(metadata, "")
-        if problems:
-            raise MetadataError(
-                f"{source}: "
-                + "; ".join(problems)
-                + ". Give the metadata of the images: "
-                + " ".join(f"--meta {name}=VALUE" for name in schema.names)
-                + ", or a table with one row a case"
-            )
+        return _items_of_table(source, schema, columns, metadata)
+    kits = _kits_images(source)
+    images = kits or _images_in(source, columns)
+    if metadata is None and kits:
+        metadata = _clinical_beside(source, kits)
     folder = source if source.is_dir() else source.parent
     rows = [
-        Row(number, (path.relative_to(folder).as_posix(),), None, {}, "", None, "")
+        Row(
+            number,
+            (_relative(path, folder),),
+            None,
+            {},
+            "",
+            None,
+            _case_of(path, folder, bool(kits)),
+        )
         for number, path in enumerate(images, start=1)
     ]
     name_cases(rows)
     refuse(source, problems_between(rows))
-    return [
-        {
-            "image": str(path.resolve()),
-            "case": row.case,
-            "group": row.case,
-            "metadata": dict(metadata),
-        }
+    items = [
+        {"image": str(path.resolve()), "case": row.case, "group": row.case, "metadata": {}}
         for path, row in zip(images, rows, strict=True)
     ]
+    _name_masks(items, [row.images[0] for row in rows])
+    attach_metadata(items, source, schema, metadata)
+    return items
+
+
+def _items_of_table(
+    source: Path,
+    schema: MetadataSchema | None,
+    columns: ColumnMap,
+    metadata: Mapping[str, Any] | str | Path | None,
+) -> list[dict[str, Any]]:
+    from_file = isinstance(metadata, (str, Path))
+    known = None if from_file else schema
+    fixed = None if isinstance(metadata, (str, Path)) else metadata
+    table, problems = scan_table(source, known, columns, fixed, inference=True)
+    refuse(table.path, problems)
+    unneeded = ("label", "label_values")
+    items = [{k: v for k, v in row.items() if k not in unneeded} for row in table.rows]
+    folder = table.path.parent.resolve()
+    single = [item for item in items if isinstance(item["image"], str)]
+    _name_masks(single, [_relative(Path(item["image"]), folder) for item in single])
+    if from_file:
+        attach_metadata(items, table.path, schema, metadata)
+    return items
+
+
+def _kits_images(source: Path) -> list[Path]:
+    """The images of a folder of KiTS cases, or of one case; empty where it is no such folder."""
+    if not source.is_dir():
+        return []
+    one = [source / name for name in KITS_IMAGES if (source / name).is_file()]
+    return one or sorted(
+        path
+        for name in KITS_IMAGES
+        for path in source.rglob(f"case_*/{name}")
+        if path.is_file() and not _is_hidden(path, source)
+    )
+
+
+def _clinical_beside(source: Path, images: Sequence[Path]) -> Path | None:
+    """The kits.json of a folder of KiTS cases, at its top or beside the cases."""
+    for folder in (source, images[0].parent.parent):
+        if folder.resolve().is_relative_to(source.resolve()) and (folder / KITS_CLINICAL).is_file():
+            return folder / KITS_CLINICAL
+    return None
+
+
+def _images_in(source: Path, columns: ColumnMap) -> list[Path]:
+    if source.is_file() or is_dicom_folder(source):
+        return [source]
+    images = sorted(
+        path
+        for path in source.rglob("*")
+        if not _is_hidden(path, source)
+        and (
+            is_dicom_folder(path)
+            if path.is_dir()
+            else image_suffix(path) in FORMAT_OF_SUFFIX and path.is_file()
+        )
+    )
+    if not images:
+        raise DataError(
+            f"{source}: neither the table {columns.table} nor images "
+            f"({', '.join(FORMAT_OF_SUFFIX)}, DICOM); check the folder"
+        )
+    return images
+
+
+def _is_hidden(path: Path, source: Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(source).parts)
+
+
+def _relative(path: Path, folder: Path) -> str:
+    """The path in its folder; a DICOM folder that is itself the source goes by its own name."""
+    return path.relative_to(folder).as_posix() if path != folder else path.resolve().name
+
+
+def _case_of(path: Path, folder: Path, kits: bool) -> str:
+    """The case's name where the path alone does not give it (see `name_cases`), else empty."""
+    if kits:
+        return path.resolve().parent.name
+    return _relative(path, folder).replace("/", "_") if path.is_dir() else ""
+
+
+def _name_masks(items: Sequence[dict[str, Any]], paths: Sequence[str]) -> None:
+    """Give NIfTI and DICOM images the paths of their masks, relative to the folder of all masks."""
+    times = Counter(paths)
+    for item, path in zip(items, paths, strict=True):
+        if image_format(item["image"]) not in ("nifti", "dicom"):
+            continue
+        if times[path] > 1:
+            item["mask"] = f"{item['case']}.nii.gz"
+        else:
+            item["mask"] = f"{path}.nii.gz" if Path(item["image"]).is_dir() else path

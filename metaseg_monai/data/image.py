@@ -18,10 +18,11 @@ class Image(NamedTuple):
     Attributes:
         array: (C, H, W) or (C, H, W, D) in the file's own row order and data type; a TIFF stack's
             pages lie along D.
-        attributes: what the file says beside the pixels: `path` (str), `format` ("tiff", "png",
-            "jpeg" or "nifti"), `axes` (the file's own, e.g. "YXS"), `spatial_shape` (tuple of
-            int), `affine` (4 x 4 float64, voxel to mm, or None), `spacing_mm` (one float per
-            spatial axis, or None), `header` (the NIfTI header, or None).
+        attributes: what the file says beside the pixels: `path` (str; of a DICOM series its
+            folder), `format` ("tiff", "png", "jpeg", "nifti" or "dicom"), `axes` (the file's own,
+            e.g. "YXS"), `spatial_shape` (tuple of int), `affine` (4 x 4 float64, voxel to mm, or
+            None), `spacing_mm` (one float per spatial axis, or None), `header` (the NIfTI header,
+            or None).
     """
 
     array: np.ndarray
@@ -41,7 +42,7 @@ def image_attributes(
 
     Args:
         path: the file's path as the caller gave it.
-        file_format: "tiff", "png", "jpeg" or "nifti".
+        file_format: "tiff", "png", "jpeg", "nifti" or "dicom".
         axes: the file's own axes, one letter each.
         spatial_shape: (H, W) or (H, W, D).
         affine: voxel to mm (4, 4), or None where the file has none.

@@ -37,7 +37,8 @@ def resize_image(image: Tensor, shape: tuple[int, int]) -> Tensor:
     """
     if tuple(image.shape[-2:]) == shape:
         return image
-    return F.interpolate(image, shape, mode="bilinear", align_corners=False, antialias=True)
+    shrinks = any(new < old for new, old in zip(shape, image.shape[-2:], strict=True))
+    return F.interpolate(image, shape, mode="bilinear", align_corners=False, antialias=shrinks)
 
 
 def resize_label(label: Tensor, shape: tuple[int, int]) -> Tensor:

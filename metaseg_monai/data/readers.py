@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from monai.data import ImageReader
 
+from metaseg_monai.data.dicom import read_dicom_series
 from metaseg_monai.data.image import Image, Palette
 from metaseg_monai.data.nifti import read_nifti
 from metaseg_monai.data.raster import read_jpeg, read_png
@@ -40,12 +41,14 @@ def read_image(
     axes: str | None = None,
     palette: Palette = "colours",
 ) -> Image:
-    """Read a TIFF, PNG, JPEG or NIfTI file in its own row order and data type.
+    """Read a TIFF, PNG, JPEG or NIfTI file, or a DICOM series, as stored and in its data type.
 
     Args:
-        path: one file, or several whose channels are stacked in the given order (planes).
-        spatial_dims: 2 or 3, to which the file must fit; None takes a NIfTI file's own and
-            2 for the others. Only with 3 do the pages of a TIFF become the axis D.
+        path: one file, or several whose channels are stacked in the given order (planes); a
+            folder is read as one DICOM series, which needs the extra [dicom].
+        spatial_dims: 2 or 3, to which the file must fit; None takes a NIfTI file's own, 3 for a
+            DICOM series and 2 for the others. Only with 3 do the pages of a TIFF become the axis
+            D.
         axes: overrides the axes a TIFF file names, e.g. "CYX" for pages that are channels.
         palette: "colours" looks palette indices up (images), "indices" keeps them (labels).
 
@@ -55,6 +58,7 @@ def read_image(
     Raises:
         DataError: a file is missing, of an unsupported format or damaged, does not fit
             `spatial_dims` or `axes`, or planes differ in shape, data type or affine.
+        ConfigError: a DICOM series is given, and pydicom is not installed.
     """
     if spatial_dims not in (None, 2, 3):
         raise DataError(f"spatial_dims={spatial_dims!r}: expected 2, 3 or None")
@@ -65,14 +69,15 @@ def read_image(
 
 
 def _read_file(path: Path, spatial_dims: int | None, axes: str | None, palette: Palette) -> Image:
-    file_format = FORMAT_OF_SUFFIX.get(image_suffix(path))
+    file_format = "dicom" if path.is_dir() else FORMAT_OF_SUFFIX.get(image_suffix(path))
     if file_format is None:
         raise DataError(
-            f"{path}: unsupported file type; expected {', '.join(FORMAT_OF_SUFFIX)}; convert it"
+            f"{path}: unsupported file type; expected {', '.join(FORMAT_OF_SUFFIX)}, or the folder "
+            "of a DICOM series; convert it"
         )
     if axes is not None and file_format != "tiff":
         raise DataError(f"{path}: axes={axes!r} can be named for TIFF files only; leave it out")
-    if not path.is_file():
+    if file_format != "dicom" and not path.is_file():
         raise DataError(f"{path}: no such file; check the path in the table or command")
     try:
         if file_format == "tiff":
@@ -81,6 +86,8 @@ def _read_file(path: Path, spatial_dims: int | None, axes: str | None, palette: 
             image = read_png(path, palette)
         elif file_format == "jpeg":
             image = read_jpeg(path)
+        elif file_format == "dicom":
+            image = read_dicom_series(path)
         else:
             image = read_nifti(path)
     except (OSError, MemoryError) as error:

@@ -9,9 +9,11 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from metaseg_monai.data.columns import SPLITS, ColumnMap
+from metaseg_monai.data.place import place_of
 from metaseg_monai.data.readers import image_suffix
 from metaseg_monai.errors import DataError
 from metaseg_monai.metadata import MetadataSchema
+from metaseg_monai.metadata.quantities import read_number
 
 
 @dataclass
@@ -27,6 +29,8 @@ class Row:
         split: train, val or test; None where the table has no split column.
         case: unique name.
         label_values: pixel values that count as foreground, "instances" for all above 0, or None.
+        cells: every cell of the line by its column.
+        place: where the image lies in its volume, see `place_of`.
         problems: what is wrong in this row alone.
     """
 
@@ -39,6 +43,8 @@ class Row:
     case: str
     label_values: list[int] | str | None = None
     problems: list[str] = field(default_factory=list)
+    cells: Mapping[str, str] = field(default_factory=dict)
+    place: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_lines(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]], list[str]]:
@@ -97,7 +103,7 @@ def make_rows(
     metadata: dict[str, Any] = {}
     for name in schema.names if schema else ():
         if columns.column_of(name) in cells:
-            metadata[name] = cells[columns.column_of(name)]
+            metadata[name] = _in_unit(cells[columns.column_of(name)], columns.factors.get(name))
     metadata.update(fixed)
     if columns.rows_per is None or columns.rows_per in fixed or not metadata[columns.rows_per]:
         return [_make_row(number, cells, metadata, columns)]
@@ -106,6 +112,12 @@ def make_rows(
         _make_row(number, cells, {**metadata, columns.rows_per: value.strip()}, columns)
         for value in values
     ]
+
+
+def _in_unit(cell: str, factor: float | None) -> str:
+    """The cell in the field's unit; what is no number is left for the schema to refuse."""
+    number = read_number(cell)
+    return cell if factor is None or number is None else f"{number * factor:.9g}"
 
 
 def _make_row(
@@ -134,9 +146,10 @@ def _make_row(
         problems.append(
             f"column {columns.case!r}: {case!r} cannot name a file; expected text without slashes"
         )
+    place, misplaced = place_of(cells, columns.place)
     return Row(
         number, images, label, metadata, group, split, case,
-        _foreground_values(metadata, columns, problems), problems,
+        _foreground_values(metadata, columns, problems), [*problems, *misplaced], cells, place,
     )  # fmt: skip
 
 

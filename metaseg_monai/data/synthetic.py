@@ -1,11 +1,6 @@
 """The synthetic shapes data of thesis 4.6 as files: TIFF images and labels beside a table."""
 
-import json
-import logging
-import shutil
-import uuid
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +9,7 @@ import tifffile
 from tqdm import tqdm
 
 from metaseg_monai.data.columns import SPLITS, ColumnMap
+from metaseg_monai.data.generated import ensure_generated, write_generated
 from metaseg_monai.data.shapes import (
     SMALLEST_SIDE,
     balanced_tasks,
@@ -27,9 +23,6 @@ from metaseg_monai.errors import DataError
 from metaseg_monai.metadata import MetadataSchema
 
 GENERATE_COMMAND = "python -m metaseg_monai generate synthetic-shapes --output"
-SETTINGS_FILE = "generated.json"
-
-logger = logging.getLogger(__name__)
 
 
 def generate_synthetic_shapes(
@@ -66,10 +59,7 @@ def generate_synthetic_shapes(
     """
     output = Path(output)
     settings = _settings(train, val, test, size, seed, overlap)
-    if output.exists() and not _is_empty_folder(output):
-        raise DataError(f"{output}: not empty; give another folder, or remove it first")
-    if not _write_folder(output, settings):
-        raise DataError(f"{output}: another process filled it meanwhile; use that, or another one")
+    write_generated(output, settings, lambda folder: _write_shapes(folder, settings))
     return output / "table.csv"
 
 
@@ -106,20 +96,15 @@ def synthetic_table(
         DataError: another folder is missing or empty, the default folder holds data generated
             with other settings, or the table has problems.
     """
-    folder, default = Path(dataset_dir), Path(default_dir)
-    is_default = folder.resolve() == default.resolve()
+    folder = Path(dataset_dir)
     settings = _settings(train, val, test, size, seed, overlap)
-    if not folder.exists() or _is_empty_folder(folder):  # files in it are the user's
-        if not is_default:
-            raise DataError(
-                f"{folder}: missing or empty; expected a folder with a table. Make one with "
-                f"`{GENERATE_COMMAND} {folder}`, or check the path (dataset_dir)"
-            )
-        logger.warning("%s is empty: generating the synthetic shapes data there, once", folder)
-        if not _write_folder(folder, settings):
-            logger.info("%s was filled by another process; using that", folder)
-    if is_default:
-        _check_settings(folder, settings)
+    ensure_generated(
+        folder,
+        Path(default_dir),
+        settings,
+        lambda partial: _write_shapes(partial, settings),
+        command=f"{GENERATE_COMMAND} {folder}",
+    )
     return read_table(folder, schema, columns)
 
 
@@ -137,49 +122,6 @@ def _settings(
     if isinstance(overlap, bool) or not isinstance(overlap, int | float) or not 0 <= overlap <= 1:
         raise DataError(f"overlap={overlap!r}: expected a number from 0 to 1")
     return {**settings, "overlap": float(overlap)}
-
-
-def _is_empty_folder(path: Path) -> bool:
-    try:
-        return not any(path.iterdir())
-    except (FileNotFoundError, NotADirectoryError):  # another process may just replace it
-        return False
-
-
-def _check_settings(folder: Path, asked: dict[str, Any]) -> None:
-    """Refuse generated data that are not those asked for; a folder made by hand passes."""
-    record = folder / SETTINGS_FILE
-    if record.is_file():
-        try:
-            made = json.loads(record.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise DataError(
-                f"{record}: damaged ({error}); remove {folder} to make it anew"
-            ) from error
-        if made != asked:
-            raise DataError(
-                f"{folder}: was generated with {made}, asked for {asked}; give another "
-                "dataset_dir, or remove the folder to generate it anew"
-            )
-
-
-def _write_folder(output: Path, settings: dict[str, Any]) -> bool:
-    """Write everything beside `output`, then rename; False where another was there first."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    partial = output.with_name(f".partial-{uuid.uuid4().hex}-{output.name}")
-    try:
-        _write_shapes(partial, settings)
-        try:
-            partial.rename(output)  # onto an empty folder too, in one step, except on Windows
-        except OSError:
-            if output.exists() and not _is_empty_folder(output):
-                return False
-            with suppress(OSError):
-                output.rmdir()
-            partial.rename(output)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return True
 
 
 def _write_shapes(folder: Path, settings: dict[str, Any]) -> None:
@@ -204,7 +146,6 @@ def _write_shapes(folder: Path, settings: dict[str, Any]) -> None:
                 )
                 bar.update()
     write_table(rows, folder / "table.csv")
-    (folder / SETTINGS_FILE).write_text(json.dumps(settings) + "\n", encoding="utf-8")
 
 
 def _write_tiff(path: Path, array: np.ndarray) -> None:

@@ -26,7 +26,9 @@ class CaseTable:
         path: the table's file.
         rows: every item, in the table's order: `image` (path, or list of plane paths), `label`
             (path; absent where the table has none), `case`, `group`, `split`, `metadata` (raw
-            values by schema field), and `label_values` where the column map gives them.
+            values by schema field), `label_values` where the column map gives them, `volume`,
+            `plane`, `planes` and `spacing_mm` (z, y, x) where the table has their columns
+            (`place_of`), and `columns` (every cell as text).
     """
 
     path: Path
@@ -54,8 +56,11 @@ class CaseTable:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of what the rows say (not of the files, nor of the folder they lie in)."""
-        rows = [{k: v for k, v in row.items() if k not in ("image", "label")} for row in self.rows]
+        """SHA-256 of what the rows say (not of files, folders, and columns that nothing reads)."""
+        rows = [
+            {k: v for k, v in row.items() if k not in ("image", "label", "columns")}
+            for row in self.rows
+        ]
         return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
 
     def summary(self) -> str:
@@ -244,4 +249,4 @@ def _as_item(row: Row, folder: Path, labelled: bool) -> dict[str, Any]:
     item |= {"case": row.case, "group": row.group or row.case, "metadata": row.metadata}
     if row.split is not None:
         item["split"] = row.split
-    return item
+    return {**item, **row.place, "columns": dict(row.cells)}

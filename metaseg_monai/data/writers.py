@@ -14,17 +14,17 @@ from metaseg_monai.data.readers import FORMAT_OF_SUFFIX, image_suffix
 from metaseg_monai.errors import DataError
 from metaseg_monai.files import replacing
 
-MASK_FORMAT = {"tiff": "tiff", "png": "png", "jpeg": "png", "nifti": "nifti"}
-MASK_SUFFIX = {"tiff": ".tif", "png": ".png", "jpeg": ".png", "nifti": ".nii.gz"}
+MASK_FORMAT = {"tiff": "tiff", "png": "png", "jpeg": "png", "nifti": "nifti", "dicom": "nifti"}
+MASK_SUFFIX = {"tiff": ".tif", "png": ".png", "nifti": ".nii.gz"}  # by the mask's format
 
 
 def mask_suffix(like: Mapping[str, Any]) -> str:
     """The suffix of a mask for an image with these attributes.
 
-    >>> mask_suffix({"format": "jpeg"})
-    '.png'
+    >>> mask_suffix({"format": "jpeg"}), mask_suffix({"format": "dicom"})
+    ('.png', '.nii.gz')
     """
-    return MASK_SUFFIX[like["format"]]
+    return MASK_SUFFIX[MASK_FORMAT[like["format"]]]
 
 
 def write_mask(path: str | Path, mask: np.ndarray, like: Mapping[str, Any]) -> Path:
@@ -35,8 +35,9 @@ def write_mask(path: str | Path, mask: np.ndarray, like: Mapping[str, Any]) -> P
             made where it is missing.
         mask: (H, W) or (H, W, D) whole numbers 0..65535; uint8 is written where they fit. A TIFF
             stack holds D as its pages.
-        like: attributes of the image (`Image.attributes`), of which `format` and, for NIfTI,
-            `affine` or `header` decide; a NIfTI mask has exactly the image's affine.
+        like: attributes of the image (`Image.attributes`), of which `format` and, for NIfTI and
+            DICOM, `affine` or `header` decide; a NIfTI mask has exactly the image's affine, and
+            is what a DICOM series gets: grid and classes, nothing of the patient's data.
 
     Returns:
         The path.
@@ -107,7 +108,12 @@ def _smallest_unsigned(path: Path, mask: np.ndarray) -> np.ndarray:
 def _write_nifti(path: Path, pixels: np.ndarray, like: Mapping[str, Any]) -> None:
     header = like.get("header")
     if header is None:
-        volume = nib.Nifti1Image(pixels, np.asarray(like["affine"], dtype=np.float64))
+        affine = np.asarray(like["affine"], dtype=np.float64)
+        volume = nib.Nifti1Image(pixels, affine)
+        if like["format"] == "dicom":  # its grid is straight, so that both forms can hold it
+            volume.header.set_xyzt_units("mm")
+            volume.set_sform(affine, code="scanner")
+            volume.set_qform(affine, code="scanner")
     else:
         header = header.copy()
         header.set_data_dtype(pixels.dtype)

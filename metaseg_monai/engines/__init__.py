@@ -1,5 +1,6 @@
 """Parts of MONAI's and Ignite's engines, safe for metadata and for crashes."""
 
+from metaseg_monai.engines.batches import VolumeBatches
 from metaseg_monai.engines.checkpoints import (
     read_checkpoint,
     replace_file,
@@ -28,6 +29,7 @@ __all__ = [
     "SliceMetadataInferer",
     "SlidingWindowMetadataInferer",
     "StopOnNonFinite",
+    "VolumeBatches",
     "channels_last",
     "collate_cases",
     "cyclic_schedule",

@@ -7,6 +7,7 @@ from ignite.engine import Engine, Events
 from tqdm import tqdm
 
 from metaseg_monai.engines import processes
+from metaseg_monai.engines.exceptions import hear_of_errors
 from metaseg_monai.engines.log import loss_of
 
 
@@ -23,6 +24,8 @@ class RunProgress:
         evaluator: whose `metric` is shown; None for none.
         metric: name among the evaluator's metrics.
         file: where the bar goes; default: standard error.
+        unit: what is counted: "step" counts iterations, any other word ("slice", "case") the
+            cases of each batch.
     """
 
     def __init__(
@@ -31,11 +34,13 @@ class RunProgress:
         evaluator: Engine | None = None,
         metric: str = "val_loss",
         file: TextIO | None = None,
+        unit: str = "step",
     ) -> None:
         self.title = title
         self.evaluator = evaluator
         self.metric = metric
         self.file = file
+        self.unit = unit
         self._bar: Any = None
         self._shown: dict[str, str] = {}
 
@@ -47,15 +52,19 @@ class RunProgress:
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._advance)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._show_validation)
         engine.add_event_handler(Events.COMPLETED, self._close)
-        engine.add_event_handler(Events.EXCEPTION_RAISED, self._close_and_raise)
+        hear_of_errors(engine, self._close_after_error)
 
     def _open(self, engine: Engine) -> None:
         self._shown = {}
+        total, done = engine.state.epoch_length, engine.state.iteration
+        if self.unit != "step":
+            total = len(engine.state.dataloader.dataset)
+            done = done * total // engine.state.epoch_length  # all batches are about equally large
         self._bar = tqdm(
-            total=engine.state.max_epochs * engine.state.epoch_length,
-            initial=engine.state.iteration,
+            total=engine.state.max_epochs * total,
+            initial=done,
             desc=self.title,
-            unit="step",
+            unit=self.unit,
             smoothing=0,
             mininterval=0.2 if (self.file or sys.stderr).isatty() else 20,  # a log file stays short
             dynamic_ncols=True,
@@ -68,7 +77,7 @@ class RunProgress:
         if isinstance(first, dict) and "loss" in first:
             self._shown["loss"] = f"{loss_of(output):.4f}"
             self._bar.set_postfix(self._shown, refresh=False)
-        self._bar.update()
+        self._bar.update(1 if self.unit == "step" else len(engine.state.batch["case"]))
 
     def _show_validation(self, engine: Engine) -> None:
         if self.evaluator is not None and self.metric in self.evaluator.state.metrics:
@@ -80,7 +89,6 @@ class RunProgress:
             self._bar.close()
             self._bar = None
 
-    def _close_and_raise(self, engine: Engine, error: BaseException) -> None:
+    def _close_after_error(self, engine: Engine, error: BaseException) -> None:
         """End the bar's line, so that what is said next (also after Ctrl-C) stands on its own."""
         self._close(engine)
-        raise error

@@ -8,6 +8,7 @@ from metaseg_monai.evaluation.calibration import (
     read_calibration,
     reliability,
 )
+from metaseg_monai.evaluation.cases import KnownOfCases, read_cases
 from metaseg_monai.evaluation.counts import CaseCounts, count_pixels, read_counts
 from metaseg_monai.evaluation.items import evaluation_items
 from metaseg_monai.evaluation.masks import SaveMasks
@@ -26,12 +27,15 @@ from metaseg_monai.evaluation.scores import (
     pooled_f1_by,
     summarise,
 )
+from metaseg_monai.evaluation.volume_scores import VolumeScores, read_volumes
 
 __all__ = [
     "CalibrationBins",
     "CaseCounts",
+    "KnownOfCases",
     "PredictionSamples",
     "SaveMasks",
+    "VolumeScores",
     "average_f1",
     "average_seeds",
     "calibration_errors",
@@ -50,7 +54,9 @@ __all__ = [
     "pooled_f1",
     "pooled_f1_by",
     "read_calibration",
+    "read_cases",
     "read_counts",
+    "read_volumes",
     "reliability",
     "summarise",
 ]

@@ -1,6 +1,7 @@
 """Which items an evaluation runs over: cases x test modes, each with the domain it counts for."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from metaseg_monai.errors import MetadataError
@@ -15,6 +16,7 @@ def evaluation_items(
     modes: Sequence[str] = ("normal",),
     shuffle: Mapping[str, Mapping[str, str]] | None = None,
     seed: int = 0,
+    predicted: str | Path | None = None,
 ) -> list[dict[str, Any]]:
     """Cross the cases with the test modes and name the domain of each case.
 
@@ -26,9 +28,11 @@ def evaluation_items(
         modes: test modes, see `metaseg_monai.evaluation.expand_modes`.
         shuffle: label mapping of mode ``shuffle``.
         seed: of the derangement of continuous fields.
+        predicted: ``predicted.csv`` of mode ``predicted``, see `cross_modes`.
 
     Raises:
-        MetadataError: if ``domain`` is no field of the schema.
+        MetadataError: if ``domain`` is no field of the schema, or a mode cannot be applied.
+        DataError: if `predicted` is no table of estimates of these cases.
     """
     if domain is not None and domain not in schema.names:
         raise MetadataError(
@@ -39,4 +43,4 @@ def evaluation_items(
         {**item, "domain": "all" if domain is None else str(item["metadata"].get(domain))}
         for item in items
     ]
-    return cross_modes(named, modes, schema, shuffle, seed)
+    return cross_modes(named, modes, schema, shuffle, seed, predicted)

@@ -1,56 +1,170 @@
-"""Write the predicted mask of every case beside its name."""
+"""Write the predicted mask of every case beside its name, and that of every volume in its shape."""
 
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from ignite.engine import Engine, Events
+from torch import Tensor
 
-from metaseg_monai.data import mask_suffix, read_image, write_mask
+from metaseg_monai.data.axial import AxialVolume
+from metaseg_monai.data.headers import image_format, read_header
+from metaseg_monai.data.planes import resize_image
+from metaseg_monai.data.slices import is_volume_file, volume_header
+from metaseg_monai.data.writers import mask_suffix, write_mask
+from metaseg_monai.engines.exceptions import hear_of_errors
 from metaseg_monai.errors import DataError
+
+
+@dataclass
+class _Stack:
+    """A volume's mask in the making: classes (D, H, W) and which planes came."""
+
+    view: AxialVolume
+    attributes: dict[str, Any]
+    classes: np.ndarray
+    came: np.ndarray
+
+    def missing(self) -> str:
+        planes = np.flatnonzero(~self.came).tolist()
+        shown = ", ".join(map(str, planes[:10])) + (", ..." if len(planes) > 10 else "")
+        return f"{len(planes)} of {len(self.came)} planes ({shown})"
 
 
 class SaveMasks:
     """Evaluator handler: one mask of class numbers for each case, in the format of its image.
 
-    A NIfTI mask has the affine of its image. Each file is written whole or not at all.
+    A NIfTI mask has the affine of its image. The slices of a volume become one mask with the
+    shape, affine and axes of the volume's file, written when all its planes came; one byte a voxel
+    is held until then. Where the batch has `native_shape` (B, 2), logits are resized to it first.
+    Each file is written whole or not at all.
+
+    A mask is named by its case, or as the item's `mask` says (see `find_cases`).
 
     Raises:
-        DataError: if a mask would replace an image of the same run.
+        DataError: a mask would replace an image of the same run or another mask, a plane comes
+            twice, or the run ends before all planes of a volume came.
 
     Args:
-        folder: where the masks go, named by their cases.
+        folder: where the masks go.
     """
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        self.inputs: set[Path] = set()
+        self._inputs: set[Path] = set()
+        self._items: dict[str, Mapping[str, Any]] = {}
+        self._volumes: set[str] = set()
+        self._stacks: dict[str, _Stack] = {}
 
     def attach(self, engine: Engine) -> None:
         """Write after every batch."""
         engine.add_event_handler(Events.STARTED, self.start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+        engine.add_event_handler(Events.COMPLETED, self.finish)
+        hear_of_errors(engine, self._tell_unfinished)
 
     def start(self, engine: Engine) -> None:
-        """Learn which files must not be written."""
-        self.inputs = _input_files(engine)
+        """Learn which files must not be written, and which cases are planes of volumes."""
+        items: list[Mapping[str, Any]] = engine.state.dataloader.dataset.data
+        images = {file for item in items for file in _files(item["image"])}
+        self._inputs = {Path(file).resolve() for file in images}
+        self._items = {item["case"]: item for item in items}
+        sliced = [item["image"] for item in items if "plane" in item]
+        files = {file for file in sliced if isinstance(file, str)}
+        self._volumes = {file for file in files if is_volume_file(file)}
+        self._stacks = {}
+        paths = {self._name(item): self._path(item) for item in items}
+        for path, times in Counter(paths.values()).items():
+            if times > 1:
+                names = ", ".join(name for name, other in paths.items() if other == path)
+                raise DataError(f"{names} would have the one mask {path}; give them other names.")
+        for name, path in paths.items():
+            if path.resolve() in self._inputs:
+                raise DataError(
+                    f"The mask of {name!r} would replace the image {path}; choose another output."
+                )
 
     def __call__(self, engine: Engine) -> None:
-        """Write the masks of one batch."""
-        batch, preds = engine.state.batch, engine.state.output["pred"].argmax(1)
-        for case, file, pred in zip(batch["case"], batch["file"], preds, strict=True):
-            like = read_image(file).attributes
-            mask = pred.cpu().numpy().astype(np.uint16)
-            path = self.folder / f"{case}{mask_suffix(like)}"
-            if path.resolve() in self.inputs:
-                raise DataError(
-                    f"The mask of {case!r} would replace the image {path}; choose another output."
-                )
-            write_mask(path, mask, like)
+        """Write the masks of one batch, or put its planes into their volumes."""
+        batch, preds = engine.state.batch, engine.state.output["pred"]
+        for row, case in enumerate(batch["case"]):
+            item = self._items[case]
+            native = batch["native_shape"][row].tolist() if "native_shape" in batch else None
+            mask = _classes(preds[row], native)
+            if self._is_plane(item):
+                self._put(item, mask)
+            else:
+                write_mask(self._path(item), mask, read_header(item["image"]))
+
+    def finish(self, engine: Engine) -> None:
+        """Refuse to end while planes of a volume are missing.
+
+        Raises:
+            DataError: names the volumes and their planes; they have no mask.
+        """
+        unfinished = self._unfinished()
+        self._stacks = {}
+        if unfinished:
+            raise DataError(
+                f"The run ended without all planes; missing are {unfinished}. No mask was written "
+                "there; run over all planes of a volume."
+            )
+
+    def _tell_unfinished(self, engine: Engine, error: BaseException) -> None:
+        if self._stacks:
+            engine.logger.warning(f"No mask was written where planes miss: {self._unfinished()}.")
+        self._stacks = {}
+
+    def _unfinished(self) -> str:
+        return "; ".join(f"{name}: {stack.missing()}" for name, stack in self._stacks.items())
+
+    def _put(self, item: Mapping[str, Any], mask: np.ndarray) -> None:
+        """Put one plane into its volume, and write the volume when it was the last."""
+        name = self._name(item)
+        if name not in self._stacks:
+            view, attributes = volume_header(item["image"])
+            shape = view.planes.shape
+            stack = _Stack(view, attributes, np.zeros(shape, mask.dtype), np.zeros(shape[0], bool))
+            self._stacks[name] = stack
+        stack, plane = self._stacks[name], item["plane"]
+        if stack.came[plane] or mask.shape != stack.classes.shape[1:]:
+            raise DataError(
+                f"{item['case']}: a mask of {mask.shape} for plane {plane} of {item['image']}, "
+                f"expected each plane once, in the shape {stack.classes.shape[1:]}"
+            )
+        stack.classes[plane], stack.came[plane] = mask, True
+        if stack.came.all():
+            restored = stack.view.restore(stack.classes)
+            write_mask(self._path(item), restored, stack.attributes)
+            del self._stacks[name]
+
+    def _is_plane(self, item: Mapping[str, Any]) -> bool:
+        return "plane" in item and item["image"] in self._volumes
+
+    def _name(self, item: Mapping[str, Any]) -> str:
+        return str(item["volume"] if self._is_plane(item) else item["case"])
+
+    def _path(self, item: Mapping[str, Any]) -> Path:
+        image = _files(item["image"])[0]
+        default = f"{self._name(item)}{mask_suffix({'format': image_format(image)})}"
+        return self.folder / item.get("mask", default)
 
 
-def _input_files(engine: Any) -> set[Path]:
-    """Every image file that the run reads."""
-    images = [item["image"] for item in engine.data_loader.dataset.data]
-    paths = [path for image in images for path in ([image] if isinstance(image, str) else image)]
-    return {Path(path).resolve() for path in paths}
+def _files(image: Any) -> list[str]:
+    return [image] if isinstance(image, str) else list(image)
+
+
+def _classes(logits: Tensor, native: list[int] | None) -> np.ndarray:
+    """The classes (*S) of logits (K, *S), as uint8 where they fit, in the stored plane's shape."""
+    if native is not None:
+        logits = resize_image(logits[None], (native[0], native[1]))[0]
+    best = logits[0]
+    classes = torch.zeros_like(best, dtype=torch.uint8 if len(logits) <= 256 else torch.int32)
+    for number in range(1, len(logits)):  # on a CPU 15 times as fast as argmax over the first axis
+        classes.masked_fill_(logits[number] > best, number)
+        best = torch.maximum(best, logits[number])
+    return np.asarray(classes.cpu().numpy())

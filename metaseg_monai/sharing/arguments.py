@@ -1,8 +1,11 @@
 """What a command's text arguments mean."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from metaseg_monai.errors import ConfigError
+
+CLINICAL_SUFFIXES = (".json", ".csv")
 
 
 def names(text: str | Sequence[str]) -> list[str]:
@@ -13,6 +16,24 @@ def names(text: str | Sequence[str]) -> list[str]:
     """
     parts = text.split(",") if isinstance(text, str) else map(str, text)
     return [part.strip() for part in parts if part.strip()]
+
+
+def metadata_source(text: str) -> dict[str, str] | str:
+    """What ``--meta`` gives: values for all images, or the path of a file with a row a case.
+
+    Raises:
+        ConfigError: the file is missing, or it is neither a file nor field=value.
+
+    >>> metadata_source("tumour_size_mm=41")
+    {'tumour_size_mm': '41'}
+    """
+    if "=" in text or Path(text).suffix.lower() not in CLINICAL_SUFFIXES:
+        return parse_metadata(text)
+    if not Path(text).is_file():
+        raise ConfigError(
+            f"--meta {text}: no such file; give field=value, or a file of {CLINICAL_SUFFIXES}."
+        )
+    return str(Path(text).resolve())
 
 
 def parse_metadata(text: str) -> dict[str, str]:

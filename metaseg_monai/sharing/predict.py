@@ -7,7 +7,7 @@ from typing import Any
 from metaseg_monai.bundle.locate import resolve_bundle
 from metaseg_monai.bundle.run import run_bundle
 from metaseg_monai.errors import DataError
-from metaseg_monai.sharing.arguments import parse_metadata
+from metaseg_monai.sharing.arguments import metadata_source
 
 
 def predict(
@@ -19,7 +19,9 @@ def predict(
         bundle: name or folder of the bundle.
         source: folder of images, an image, or a table.
         output: folder for the masks.
-        meta: ``field=value,field=value`` for all images; None where a table gives it.
+        meta: ``field=value,field=value`` for all images, where the value may be ``unknown``, or a
+            file with a row for each case (kits.json, JSON or CSV); None where a table or the
+            source's own kits.json gives it.
         overrides: further settings.
 
     Returns:
@@ -27,7 +29,7 @@ def predict(
 
     Raises:
         DataError: if the source does not exist, or the masks would lie among the images.
-        ConfigError: if ``meta`` is not field=value.
+        ConfigError: if ``meta`` is neither field=value nor a file.
     """
     if not Path(source).exists():
         raise DataError(f"There is no image, folder or table at {source}.")
@@ -39,7 +41,7 @@ def predict(
     settings = {
         "dataset_dir": str(Path(source).resolve()),
         "output_dir": str(Path(output).resolve()),
-        "metadata": parse_metadata(meta) if meta is not None else None,
+        "metadata": metadata_source(meta) if meta is not None else None,
         **overrides,
     }
     run_bundle(resolve_bundle(bundle), ["inference.json"], settings)

@@ -24,6 +24,8 @@ class Protocol(BaseModel):
     Attributes:
         aggregate: score that the tables lead with: pooled over all cases, or the unweighted mean
             of the domains (contract 10).
+        label_class: class of the label that scores and comparisons are about, where there are
+            several; None for the mean of all. A table of all classes is printed beside.
         comparisons: pairs of conditions, the primary one first; Holm's correction counts all.
         domain: domain that the comparisons are about; None for all cases.
         test: paired test over cases, one value for each group, seeds averaged before.
@@ -39,6 +41,7 @@ class Protocol(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     aggregate: Literal["combined", "average"] = "combined"
+    label_class: int | None = Field(default=None, gt=0)
     comparisons: list[list[str]] = []
     domain: str | None = None
     test: Literal["t", "wilcoxon", "permutation"] = "permutation"

@@ -14,7 +14,7 @@ from metaseg_monai.study.matrix import Run
 
 RECORD = "run.json"
 RESULTS = ("counts.csv", "log.csv", "model.pt")
-MEASURED = ("counts.csv", "calibration.csv")  # whose content is checked before it is reported
+MEASURED = ("counts.csv", "calibration.csv", "cases.csv", "schema.json", "volumes.csv")
 NEEDED = ("state", "key", "table", "threads", "seconds")
 PREVIOUS = "previous"
 

@@ -1,7 +1,7 @@
 """The results of a study's finished runs, by condition and seed, read from their files alone."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -69,6 +69,29 @@ class Results:
             replicate: case_f1(result.in_mode("normal"))
             for replicate, result in self.conditions[condition].items()
         }
+
+    def of_class(self, label_class: int | None) -> "Results":
+        """The results with the counts of one class of the label only; all of them for None.
+
+        Raises:
+            DataError: the runs have no such class.
+        """
+        if label_class is None:
+            return self
+        known = sorted(set(self.first.counts["class"]))
+        if label_class not in known:
+            raise DataError(
+                f"The protocol is about label class {label_class}, the runs have "
+                f"{', '.join(map(str, known))}; mend label_class in the study."
+            )
+        conditions = {
+            name: {
+                key: replace(one, counts=one.counts[one.counts["class"] == label_class])
+                for key, one in by_seed.items()
+            }
+            for name, by_seed in self.conditions.items()
+        }
+        return replace(self, conditions=conditions)
 
     @property
     def first(self) -> Result:

@@ -11,6 +11,7 @@ from monai.transforms import MapTransform
 
 from metaseg_monai.data.cases import DataWarning, load_case
 from metaseg_monai.data.image import Channels
+from metaseg_monai.data.slices import VolumeCache
 from metaseg_monai.errors import DataError
 
 
@@ -20,6 +21,10 @@ class LoadCased(MapTransform):
     The image becomes a float32 MetaTensor (C, *S), the label a MetaTensor (1, *S) of classes,
     uint8 (int64 beyond 256 classes). Their `meta` holds `filename_or_obj`, `format` and `axes`;
     the affine is the file's where it has one (NIfTI), else the identity.
+
+    An item with `plane` whose image is a NIfTI volume or DICOM series gives that axial plane
+    (1, H, W) and the file's own `spacing_mm` (z, y, x). The volume is read at its first plane and
+    kept until another one is asked for; each worker process keeps its own.
 
     Args:
         channels: "stored", "grey" or "rgb", see `metaseg_monai.data.convert_channels`.
@@ -56,6 +61,7 @@ class LoadCased(MapTransform):
         self.spatial_dims = spatial_dims
         self.axes = axes
         self.in_channels = in_channels
+        self.volumes = VolumeCache()
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Replace the paths of an item by tensors; others are kept, but the used `label_values`.
@@ -71,6 +77,7 @@ class LoadCased(MapTransform):
             self.axes,
             self.image_key,
             self.label_key,
+            self.volumes,
         )
         item.pop("label_values", None)
         found = loaded.image.shape[0]
@@ -83,6 +90,8 @@ class LoadCased(MapTransform):
         for remark in loaded.remarks:
             warnings.warn(remark, DataWarning, stacklevel=2)
         attributes = loaded.attributes
+        if "plane" in attributes:
+            item["spacing_mm"] = attributes["spacing_mm"]
         affine = None
         if attributes["affine"] is not None:
             affine = torch.from_numpy(attributes["affine"])

@@ -63,13 +63,23 @@ class BundleCopy:
         return done.stdout + done.stderr
 
 
+@pytest.fixture(scope="session")
+def copy_bundle(tmp_path_factory):
+    """Copy a bundle by its name, without data, weights or results."""
+
+    def copy(name: str) -> BundleCopy:
+        root = tmp_path_factory.mktemp("zoo") / name
+        ignored = shutil.ignore_patterns("data", "models", "eval")
+        shutil.copytree(BUNDLES / name, root, ignore=ignored)
+        return BundleCopy(root, tmp_path_factory.mktemp("elsewhere"))
+
+    return copy
+
+
 @pytest.fixture(scope="session", params=NAMES)
-def bundle(request, tmp_path_factory):
+def bundle(request, copy_bundle):
     """A copy without data, weights or results."""
-    root = tmp_path_factory.mktemp("zoo") / request.param
-    ignored = shutil.ignore_patterns("data", "models", "eval")
-    shutil.copytree(BUNDLES / request.param, root, ignore=ignored)
-    return BundleCopy(root, tmp_path_factory.mktemp("elsewhere"))
+    return copy_bundle(request.param)
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,14 @@
+import json
+
+import nibabel as nib
+import numpy as np
 import pytest
 import tifffile
 
 from metaseg_monai.data import find_cases
 from metaseg_monai.errors import DataError, MetadataError
+from metaseg_monai.metadata import Continuous, MetadataSchema
+from metaseg_monai.metadata.fields import MetadataWarning
 
 
 def test_folder_with_table_without_labels_groups_and_splits(folder, task_schema, write_csv):
@@ -15,6 +21,7 @@ def test_folder_with_table_without_labels_groups_and_splits(folder, task_schema,
         "case": "images_0",
         "group": "images_0",
         "metadata": {"task": "disc"},
+        "columns": {"image": "images/0.tif", "task": "disc"},
     }
     assert find_cases(path / "table.csv", task_schema) == items
 
@@ -102,3 +109,133 @@ def test_nothing_to_find(tmp_path, task_schema):
         find_cases(tmp_path / "no", task_schema)
     with pytest.raises(DataError, match="neither the table"):
         find_cases(tmp_path, task_schema)
+
+
+SIZE = Continuous(
+    name="tumour_size_mm",
+    unit="mm",
+    range=(5, 250),
+    missing="unknown",
+    provenance="clinical prior",
+    availability="pre-operative",
+)
+
+
+def save_volume(path, value=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    voxels = np.full((4, 5, 3), value, np.int16)
+    nib.save(nib.Nifti1Image(voxels, np.diag([1, 1, 5, 1.0])), path)
+
+
+@pytest.fixture
+def kits(tmp_path):
+    """Three cases as KiTS stores them, with labels beside them, and their kits.json."""
+    for case in ("case_00000", "case_00003", "case_00009"):
+        for name in ("imaging.nii.gz", "segmentation.nii.gz", "aggregated_MAJ_seg.nii.gz"):
+            save_volume(tmp_path / "data" / case / name)
+    rows = [
+        {"case_id": "case_00000", "radiographic_size": 4.1},
+        {"case_id": "case_00003", "radiographic_size": None},
+    ]
+    (tmp_path / "data" / "kits.json").write_text(json.dumps(rows))
+    return tmp_path / "data"
+
+
+def test_only_the_images_of_a_kits_folder_are_found(kits):
+    expected = [f"case_{number:05d}" for number in (0, 3, 9)]
+    items = find_cases(kits, None)
+    assert [item["case"] for item in items] == expected
+    assert items[1] == {
+        "image": str(kits / "case_00003" / "imaging.nii.gz"),
+        "case": "case_00003",
+        "group": "case_00003",
+        "metadata": {},
+        "mask": "case_00003/imaging.nii.gz",
+    }
+    above = find_cases(kits.parent, None)
+    assert [item["mask"] for item in above] == [f"data/{case}/imaging.nii.gz" for case in expected]
+    (one,) = find_cases(kits / "case_00003", None)
+    assert (one["case"], one["mask"]) == ("case_00003", "imaging.nii.gz")
+
+
+def test_kits_json_beside_the_cases_gives_their_metadata(kits):
+    with pytest.warns(MetadataWarning, match="no tumour_size_mm for 'case_00003', 'case_00009'"):
+        items = find_cases(kits, MetadataSchema([SIZE]))
+    assert [item["metadata"] for item in items] == [
+        {"tumour_size_mm": "41"},
+        {"tumour_size_mm": ""},
+        {},
+    ]
+    with pytest.warns(MetadataWarning):
+        assert find_cases(kits.parent, MetadataSchema([SIZE]))[0]["metadata"]
+
+
+def test_cases_without_a_size_are_refused_by_name_where_it_must_be_known(kits):
+    strict = MetadataSchema([SIZE.model_copy(update={"missing": "error"})])
+    with pytest.raises(MetadataError, match=r"(?s)2 problem.*case_00003.*case_00009.*has no row"):
+        find_cases(kits, strict)
+
+
+@pytest.mark.parametrize("value", ["41", "unknown"])
+def test_given_values_take_the_place_of_kits_json(kits, value):
+    items = find_cases(kits, MetadataSchema([SIZE]), metadata={"tumour_size_mm": value})
+    assert [item["metadata"] for item in items] == [{"tumour_size_mm": value}] * 3
+
+
+@pytest.mark.parametrize("value", ["4.1", "300", "41 mm"])
+def test_values_in_cm_or_out_of_range_are_refused(kits, value):
+    with pytest.raises(MetadataError, match="in mm from 5 to 250"):
+        find_cases(kits, MetadataSchema([SIZE]), metadata={"tumour_size_mm": value})
+
+
+def test_a_clinical_csv_is_matched_by_case(tmp_path, write_csv):
+    for name in ("b/p1.nii.gz", "p2.nii"):
+        save_volume(tmp_path / "in" / name)
+    rows = [{"case_id": "p2", "tumour_size_mm": "30"}, {"case_id": "b_p1", "tumour_size_mm": "20"}]
+    path = write_csv(tmp_path / "clinical.csv", rows)
+    items = find_cases(tmp_path / "in", MetadataSchema([SIZE]), metadata=path)
+    assert [(item["case"], item["mask"], item["metadata"]) for item in items] == [
+        ("b_p1", "b/p1.nii.gz", {"tumour_size_mm": "20"}),
+        ("p2", "p2.nii", {"tumour_size_mm": "30"}),
+    ]
+
+
+def test_a_file_without_the_field_says_what_it_has(kits, write_csv, tmp_path):
+    path = write_csv(tmp_path / "c.csv", [{"case_id": "case_00000", "age": "61"}])
+    schema = MetadataSchema([SIZE.model_copy(update={"name": "grade"})])
+    with pytest.raises(MetadataError, match=r"no column 'grade'; it has .*'age'"):
+        find_cases(kits, schema, metadata=str(path))
+
+
+def test_a_table_of_volumes_with_its_own_or_a_files_metadata(tmp_path, write_csv):
+    save_volume(tmp_path / "in" / "v" / "a.nii.gz")
+    save_volume(tmp_path / "in" / "b.nii.gz")
+    rows = [
+        {"image": "v/a.nii.gz", "name": "first", "tumour_size_mm": "40"},
+        {"image": "b.nii.gz", "name": "second", "tumour_size_mm": "unknown"},
+        {"image": "b.nii.gz", "name": "third", "tumour_size_mm": "60"},
+    ]
+    write_csv(tmp_path / "in" / "table.csv", rows)
+    items = find_cases(tmp_path / "in", MetadataSchema([SIZE]), {"case": "name"})
+    assert [item["metadata"]["tumour_size_mm"] for item in items] == ["40", "unknown", "60"]
+    assert [item["mask"] for item in items] == ["v/a.nii.gz", "second.nii.gz", "third.nii.gz"]
+    write_csv(
+        tmp_path / "in" / "table.csv", [{k: row[k] for k in row if k[0] != "t"} for row in rows[:2]]
+    )
+    sizes = [{"case_id": name, "tumour_size_mm": "77"} for name in ("first", "second")]
+    file = write_csv(tmp_path / "sizes.csv", sizes)
+    items = find_cases(tmp_path / "in", MetadataSchema([SIZE]), {"case": "name"}, file)
+    assert [item["metadata"] for item in items] == [{"tumour_size_mm": "77"}] * 2
+
+
+def test_dicom_folders_are_images_of_their_own(tmp_path):
+    for name in ("in/p.1/s2.3", "in/q"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "IM0").write_bytes(b"\0" * 128 + b"DICM")
+    items = find_cases(tmp_path / "in", None)
+    assert [(item["case"], item["mask"]) for item in items] == [
+        ("p.1_s2.3", "p.1/s2.3.nii.gz"),
+        ("q", "q.nii.gz"),
+    ]
+    (one,) = find_cases(tmp_path / "in" / "q", None)
+    assert (one["image"], one["case"], one["mask"]) == (str(tmp_path / "in/q"), "q", "q.nii.gz")

@@ -3,7 +3,16 @@ from pathlib import Path
 import pytest
 
 from metaseg_monai.data import ColumnMap, read_table
-from metaseg_monai.errors import DataError
+from metaseg_monai.errors import ConfigError, DataError
+from metaseg_monai.metadata import Continuous, MetadataSchema
+
+SIZE = Continuous(
+    name="size_mm",
+    unit="mm",
+    range=(5, 250),
+    provenance="clinical prior",
+    availability="pre-operative",
+)
 
 
 def read_edited(folder, schema, write_csv, *edits, columns=None):
@@ -17,7 +26,7 @@ def read_edited(folder, schema, write_csv, *edits, columns=None):
 
 
 def test_items_of_a_split(folder, task_schema):
-    path, _ = folder
+    path, rows = folder
     table = read_table(path, task_schema)
     assert table.splits == ("train", "test")
     assert table.items("test") == [
@@ -28,6 +37,7 @@ def test_items_of_a_split(folder, task_schema):
             "group": "patient2",
             "split": "test",
             "metadata": {"task": "disc"},
+            "columns": rows[2],
         }
     ]
     assert read_table(path / "table.csv", task_schema) == table
@@ -264,3 +274,65 @@ def test_a_space_after_a_group_does_not_hide_it_in_two_splits(folder, task_schem
     write_csv(path / "table.csv", rows)
     with pytest.raises(DataError, match="group"):
         read_table(path, task_schema)
+
+
+PLACE = {
+    "volume": "case_1",
+    "plane": "3",
+    "planes": "9",
+    "spacing_z_mm": "5",
+    "spacing_y_mm": "0.8",
+    "spacing_x_mm": "0.7",
+}
+
+
+def test_the_place_of_a_slice_in_its_volume(folder, task_schema, write_csv):
+    path, rows = folder
+    write_csv(path / "table.csv", [{**row, **PLACE} for row in rows])
+    item = read_table(path, task_schema).items("test")[0]
+    assert (item["volume"], item["plane"], item["planes"]) == ("case_1", 3, 9)
+    assert item["spacing_mm"] == (5.0, 0.8, 0.7)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"plane": "9"}, "counted from 0"),
+        ({"plane": "-1"}, "counted from 0"),
+        ({"planes": ""}, "lacks planes"),
+        ({"spacing_x_mm": "0"}, "above 0 mm"),
+        ({"spacing_z_mm": "thin"}, "above 0 mm"),
+    ],
+)
+def test_a_wrong_place_is_refused(folder, task_schema, write_csv, change, message):
+    path, rows = folder
+    write_csv(path / "table.csv", [{**row, **PLACE, **change} for row in rows])
+    with pytest.raises(DataError, match=message):
+        read_table(path, task_schema)
+
+
+def test_place_columns_of_other_names(folder, task_schema, write_csv):
+    path, rows = folder
+    renamed = {"case_id" if name == "volume" else name: cell for name, cell in PLACE.items()}
+    write_csv(path / "table.csv", [{**row, **renamed} for row in rows])
+    columns = ColumnMap(place={"volume": "case_id"})
+    assert read_table(path, task_schema, columns).items("test")[0]["volume"] == "case_1"
+    with pytest.raises(DataError, match="lacks volume"):
+        read_table(path, task_schema)
+
+
+def test_columns_in_another_unit(folder, write_csv):
+    path, rows = folder
+    sizes = ["4.1", "0.9", "12"]
+    write_csv(
+        path / "table.csv",
+        [{**row, "size_cm": size} for row, size in zip(rows, sizes, strict=True)],
+    )
+    schema = MetadataSchema([SIZE])
+    columns = ColumnMap(metadata={"size_mm": "size_cm"}, factors={"size_mm": 10})
+    table = read_table(path, schema, columns)
+    assert [row["metadata"]["size_mm"] for row in table.rows] == ["41", "9", "120"]
+    with pytest.raises(DataError, match="is it in cm"):
+        read_table(path, schema, ColumnMap(metadata={"size_mm": "size_cm"}))
+    with pytest.raises(ConfigError, match="above 0"):
+        ColumnMap(factors={"size_mm": 0})

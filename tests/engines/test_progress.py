@@ -56,6 +56,25 @@ def test_a_resumed_run_begins_where_it_was():
     assert "12/12" in bars[-1]
 
 
+class Slices(list):
+    """Batches of cases, and the dataset that they come from."""
+
+    dataset = range(5)
+
+
+@pytest.mark.parametrize("iteration", [0, 2])
+def test_slices_are_counted_by_their_cases(iteration):
+    file = io.StringIO()
+    engine = Engine(lambda engine, batch: None)
+    RunProgress("predict", file=file, unit="slice").attach(engine)
+    if iteration:
+        engine.load_state_dict({"iteration": 2, "max_epochs": 2, "epoch_length": 2})
+    engine.run(Slices([{"case": ["a", "b", "c"]}, {"case": ["d", "e"]}]), max_epochs=2)
+    last = file.getvalue().split("\r")[-1]
+    assert "10/10" in last
+    assert "slice" in last
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
 def test_errors_and_ctrl_c_pass_through_and_end_the_line(error):
     def iteration(engine, batch):

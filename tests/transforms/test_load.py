@@ -8,7 +8,7 @@ import torch
 from monai.data import MetaTensor, decollate_batch, list_data_collate
 from monai.transforms import Compose
 
-from metaseg_monai.data import DataWarning, write_mask
+from metaseg_monai.data import DataWarning, slices, write_mask
 from metaseg_monai.errors import DataError
 from metaseg_monai.transforms import LoadCased
 
@@ -129,3 +129,78 @@ def test_cause_survives_compose(item):
 
 def test_worker_processes_can_have_it(item):
     assert pickle.loads(pickle.dumps(LoadCased(channels="rgb")))(item)["image"].shape[0] == 3
+
+
+@pytest.fixture
+def plane_item(volume_item):
+    """Plane 1 of five; the rows of AFFINE run toward the front, its columns toward the right."""
+    return {**volume_item, "case": "v_0001", "volume": "v", "plane": 1, "planes": 5}
+
+
+def test_a_plane_of_a_volume_is_seen_from_the_feet_toward_the_back(plane_item):
+    array = np.arange(210).reshape(6, 7, 5).astype(np.int16)
+    nib.save(nib.Nifti1Image(array, AFFINE), plane_item["image"])
+    loaded = LoadCased()(plane_item)
+    # stored axes run toward front, left and head: planes from the end, rows from the end
+    expected = array[::-1, :, ::-1][:, :, 1]
+    np.testing.assert_array_equal(loaded["image"].numpy()[0], expected)
+    np.testing.assert_array_equal(loaded["label"].numpy()[0], expected % 2)
+    assert (loaded["image"].dtype, loaded["label"].dtype) == (torch.float32, torch.uint8)
+    assert loaded["spacing_mm"] == pytest.approx((2.5, 0.8, 0.7))
+    assert loaded["image"].meta["filename_or_obj"] == plane_item["image"]
+
+
+def test_the_volume_of_the_planes_is_read_once(plane_item, monkeypatch):
+    read, paths = slices.read_image, []
+    monkeypatch.setattr(
+        slices, "read_image", lambda path, **given: paths.append(path) or read(path, **given)
+    )
+    load = LoadCased()
+    for plane in range(5):
+        load({**plane_item, "plane": plane})
+    assert paths == [plane_item["image"], plane_item["label"]]
+    pickle.loads(pickle.dumps(load))(plane_item)
+    assert len(paths) == 4  # a worker process reads for itself
+
+
+def test_plane_is_but_information_on_a_stored_slice(item):
+    loaded = LoadCased()({**item, "plane": 7, "planes": 9, "spacing_mm": (3.0, 0.5, 0.5)})
+    assert loaded["image"].shape == (1, 20, 30)
+    assert loaded["spacing_mm"] == (3.0, 0.5, 0.5)
+
+
+def test_3d_networks_get_the_whole_volume(plane_item):
+    assert LoadCased(spatial_dims=3)(plane_item)["image"].shape == (1, 6, 7, 5)
+
+
+def test_planes_that_are_not_there_and_labels_that_do_not_fit(plane_item, tmp_path):
+    with pytest.raises(DataError, match=r"case 'v_0001'.*has 5 planes, so no plane 5"):
+        LoadCased()({**plane_item, "plane": 5})
+    other = {**plane_item, "label": str(tmp_path / "o.nii.gz")}
+    nib.save(nib.Nifti1Image(np.zeros((6, 7, 4), np.uint8), AFFINE), other["label"])
+    with pytest.raises(DataError, match=r"o\.nii\.gz: label of shape"):
+        LoadCased()(other)
+    moved = AFFINE.copy()
+    moved[0, 3] += 1
+    nib.save(nib.Nifti1Image(np.zeros((6, 7, 5), np.uint8), moved), other["label"])
+    with pytest.raises(DataError, match=r"o\.nii\.gz: the label's affine differs"):
+        LoadCased()(other)
+    label = np.zeros((6, 7, 5), np.uint8)
+    label[0, 0, 3] = 2  # plane 1 from the head
+    nib.save(nib.Nifti1Image(label, AFFINE), other["label"])
+    with pytest.raises(DataError, match=r"label values 2 \(1 px\)"):
+        LoadCased()(other)
+    assert LoadCased()({**other, "plane": 0})["label"].max() == 0
+
+
+def test_a_constant_volume_warns_once_and_an_empty_plane_does_not(plane_item):
+    del plane_item["label"]
+    array = np.zeros((6, 7, 5), np.int16)
+    nib.save(nib.Nifti1Image(array, AFFINE), plane_item["image"])
+    load = LoadCased()
+    with pytest.warns(DataWarning, match="every voxel is 0"):
+        load({**plane_item, "plane": 0})
+    load(plane_item)
+    array[0, 0, 0] = 1
+    nib.save(nib.Nifti1Image(array, AFFINE), plane_item["image"])
+    LoadCased()({**plane_item, "plane": 0})

@@ -1,6 +1,7 @@
 """The comparisons that a study's protocol names: tests over cases, and what each seed says."""
 
 import math
+from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 import pandas as pd
@@ -68,8 +69,19 @@ class Compared(NamedTuple):
         return "these trainings" if one_sign else "mixed"
 
 
-def compare_all(results: Results, protocol: Protocol) -> tuple[list[Compared], dict[str, str]]:
+Scores = Mapping[str, Mapping[Replicate, pd.DataFrame]]
+"""Tables with the columns case, group, domain and f1 (any score) by condition and replicate."""
+
+
+def compare_all(
+    results: Results, protocol: Protocol, scores: Scores | None = None
+) -> tuple[list[Compared], dict[str, str]]:
     """Make every comparison of the protocol.
+
+    Args:
+        results: of the study.
+        protocol: whose comparisons are made.
+        scores: what is compared; None is the F1 of each case.
 
     Returns:
         Those that could be made, corrected for all that were planned, and of the others the name
@@ -77,11 +89,16 @@ def compare_all(results: Results, protocol: Protocol) -> tuple[list[Compared], d
     """
     made, not_made = [], {}
     for first, second in protocol.comparisons:
-        absent = [name for name in (first, second) if name not in results.conditions]
+        known = results.conditions if scores is None else scores
+        absent = [name for name in (first, second) if name not in known]
         try:
             if absent:
                 raise DataError(f"{', '.join(absent)} has no results")
-            made.append(compare_pair(first, second, results, protocol))
+            if scores is None:
+                made.append(compare_pair(first, second, results, protocol))
+            else:
+                pair = (scores[first], scores[second])
+                made.append(compare_scores(first, second, *pair, protocol))
         except DataError as error:
             not_made[f"{first} - {second}"] = str(error)
     # what could not be made still counts: otherwise a failed run would make the others look surer
@@ -91,12 +108,23 @@ def compare_all(results: Results, protocol: Protocol) -> tuple[list[Compared], d
 
 
 def compare_pair(first: str, second: str, results: Results, protocol: Protocol) -> Compared:
+    """Compare the F1 of two conditions, see `compare_scores`."""
+    ones, twos = results.by_seed(first), results.by_seed(second)
+    return compare_scores(first, second, ones, twos, protocol)
+
+
+def compare_scores(
+    first: str,
+    second: str,
+    ones: Mapping[Replicate, pd.DataFrame],
+    twos: Mapping[Replicate, pd.DataFrame],
+    protocol: Protocol,
+) -> Compared:
     """Compare two conditions on the replicates and the cases that both have, uncorrected.
 
     Raises:
         DataError: they have no seed or no test case in common, or the protocol's domain has none.
     """
-    ones, twos = results.by_seed(first), results.by_seed(second)
     replicates = [key for key in ones if key in twos]
     if not replicates:
         raise DataError(

@@ -28,7 +28,8 @@ def record_section(results: Results, history: Sequence[Mapping[str, Any]]) -> Se
         parts.append(table)
     parts.append(
         "All of this is computed from the files of the runs (`counts.csv`, `calibration.csv`, "
-        "`log.csv`, `samples.npz`); `python -m metaseg_monai report` makes it anew. Tables are in "
+        "`cases.csv`, `schema.json`, `volumes.csv`, `log.csv`, `samples.npz`, as far as a run "
+        "wrote them); `python -m metaseg_monai report` makes it anew. Tables are in "
         "`tables/` as CSV, Markdown and LaTeX, figures in `figures/`. Research software, not a "
         "medical device."
     )

@@ -17,14 +17,22 @@ from metaseg_monai.study.results import Results, is_expert
 SEEDS = "Mean over trainings, ± half the distance between the lowest and the highest."
 
 
-def score_section(results: Results, protocol: Protocol) -> Section:
-    """F1 of each condition, by domain and class, with the worst domain."""
+def score_section(results: Results, protocol: Protocol, every_class: Results) -> Section:
+    """F1 of each condition, by domain and class, with the worst domain.
+
+    Args:
+        results: of the label class that the protocol is about.
+        protocol: of the study.
+        every_class: the same with all classes.
+    """
     table = scores.f1_table(results)
     note = (
         "Pixel F1 with true metadata. combined: counts pooled over all cases; average: unweighted "
         "mean of the domains that hold a foreground pixel in target or prediction. F1 measures "
         f"overlap: 0 none, 1 perfect. {SEEDS}"
     )
+    if protocol.label_class is not None:
+        note = f"Label class {protocol.label_class}, which the protocol is about. {note}"
     values, spread = _without_copies(table)
     trainings = [len(results.conditions[str(name)]) for name in values.index]
     values, spread = values.assign(trainings=trainings), spread.assign(trainings=float("nan"))
@@ -42,7 +50,7 @@ def score_section(results: Results, protocol: Protocol) -> Section:
         )
         title = "Which conditions learned the task"
         parts.append(Table("learned", title, note, learned, first="condition"))
-    classes = scores.class_table(results)
+    classes = scores.class_table(every_class)
     if classes is not None:
         title = "F1 of each label class"
         parts.append(Table("classes", title, SEEDS, *classes, best="high", first="condition"))

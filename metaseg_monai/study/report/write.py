@@ -10,6 +10,7 @@ from metaseg_monai.files import replacing
 from metaseg_monai.study.design import Protocol
 from metaseg_monai.study.history import STUDY, read_history
 from metaseg_monai.study.report import certainty, sections, words
+from metaseg_monai.study.report.audit import audit_section
 from metaseg_monai.study.report.comparisons import Compared, compare_all
 from metaseg_monai.study.report.document import Lead, Section, figures_of, tables_of
 from metaseg_monai.study.report.markdown_page import markdown_page
@@ -18,7 +19,10 @@ from metaseg_monai.study.report.provenance import record_section
 from metaseg_monai.study.report.published import published_section
 from metaseg_monai.study.report.render import to_csv, to_latex, to_markdown
 from metaseg_monai.study.report.scores import f1_table, reliance_table
+from metaseg_monai.study.report.sources import source_section
+from metaseg_monai.study.report.sweep_section import response_section
 from metaseg_monai.study.report.trust import calibration_section
+from metaseg_monai.study.report.volume_section import volume_section
 from metaseg_monai.study.results import Results, read_results, read_single_runs
 
 REFERENCES = Path("docs/references.json")
@@ -53,30 +57,35 @@ def write_report(
     # what was not fixed before is described, not tested
     protocol = Protocol(comparisons=[]) if study is None else study.protocol
     history = read_history(folder) if study is not None else []
-    compared, not_made = compare_all(results, protocol)
+    asked = results.of_class(protocol.label_class)
+    compared, not_made = compare_all(asked, protocol)
     heading = title or ("Comparison" if study is None else study.name)
-    table = f1_table(results)
+    table = f1_table(asked)
     lead = Lead(
         question="" if study is None else study.question,
         found={
             "Found": "\n\n".join(
                 [
                     *words.found(protocol, table, compared, not_made),
-                    *words.reliance_words(reliance_table(results)),
+                    *words.reliance_words(reliance_table(asked)),
                 ]
             ),
-            "How sure": certainty.how_sure(results, protocol, compared, history),
-            "Not shown": certainty.not_shown(results, protocol, compared),
+            "How sure": certainty.how_sure(asked, protocol, compared, history),
+            "Not shown": certainty.not_shown(asked, protocol, compared),
         },
         facts=_facts(results),
     )
     body = [
         section
         for section in (
-            sections.score_section(results, protocol),
+            sections.score_section(asked, protocol, results),
             sections.comparison_section(protocol, compared, not_made),
             published_section(results, protocol, references),
-            sections.metadata_section(results),
+            volume_section(results, protocol),
+            sections.metadata_section(asked),
+            response_section(results),
+            source_section(results),
+            audit_section(results),
             calibration_section(results),
             *sections.picture_sections(results),
             record_section(results, history),

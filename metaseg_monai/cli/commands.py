@@ -1,38 +1,8 @@
-"""The commands: names, arguments and help; what they do lives elsewhere, imported when needed."""
+"""The commands of the project; those that make data are in a file of their own."""
 
 from typing import Any
 
-
-class Generate:
-    """Make data sets from nothing but a seed."""
-
-    def synthetic_shapes(
-        self,
-        output: str,
-        train: int = 600,
-        val: int = 120,
-        test: int = 120,
-        size: int = 64,
-        seed: int = 0,
-        overlap: float = 0.1,
-    ) -> str:
-        """Write images of six shapes, masks of one of them, and table.csv (thesis 4.6).
-
-        Example:
-            python -m metaseg_monai generate synthetic-shapes --output shapes --size 64 --seed 0
-
-        Args:
-            output: a new or empty folder.
-            train: number of training images, one task each.
-            val: number of validation images.
-            test: number of test images.
-            size: side of the square images in pixels, at least 32.
-            seed: the same seed gives the same bytes.
-            overlap: largest part of a shape that another may cover; 1 for no limit.
-        """
-        from metaseg_monai.data import generate_synthetic_shapes
-
-        return str(generate_synthetic_shapes(output, train, val, test, size, seed, overlap))
+from metaseg_monai.cli.make_data import Generate, Prepare
 
 
 class Commands:
@@ -40,6 +10,7 @@ class Commands:
 
     def __init__(self) -> None:
         self.generate = Generate()
+        self.prepare = Prepare()
 
     def demo(
         self,
@@ -165,6 +136,28 @@ class Commands:
         run_bundle(resolve_bundle(bundle), configs, {**overrides, "output_dir": output_dir})
         return "\n".join(map(str, draw(output_dir)))
 
+    def estimate(self, bundle: str, output_dir: str, **overrides: Any) -> str:
+        """Learn to tell a continuous field, such as a size, from the image alone.
+
+        Writes predicted.csv (for the test mode predicted) and estimate.json with its scores beside
+        those of a constant.
+
+        Example:
+            python -m metaseg_monai estimate kits21_tumour_slices_segmentation \
+--output_dir runs/size
+
+        Args:
+            bundle: name under ./bundles, or a folder.
+            output_dir: folder for the estimates.
+            overrides: any setting of train.json or estimate.json, such as --estimate_field NAME.
+        """
+        from metaseg_monai.bundle import resolve_bundle, run_bundle
+        from metaseg_monai.evaluation.estimates import tell_estimate
+
+        configs = ["train.json", "estimate.json"]
+        run_bundle(resolve_bundle(bundle), configs, {**overrides, "output_dir": output_dir})
+        return tell_estimate(output_dir)
+
     def predict(
         self, bundle: str, source: str, output: str, meta: str | None = None, **overrides: Any
     ) -> str:
@@ -176,14 +169,32 @@ class Commands:
 
         Args:
             bundle: name under ./bundles, or a folder.
-            source: folder of images, image file, or table.csv with the metadata of each case.
+            source: folder of images, KiTS cases or DICOM series; image file; or table.csv with the
+                metadata of each case. Volumes are cut into axial slices and put together again.
             output: folder for the masks, one for each case.
-            meta: field=value[,field=value] for all images that have no table.
+            meta: field=value[,field=value] for all images (a value may be unknown), or a JSON or
+                CSV file with a row a case; of a KiTS folder its own kits.json by default.
             overrides: any setting of configs/inference.json, such as --ckpt_path FILE.
         """
         from metaseg_monai.sharing.predict import predict
 
         return f"masks: {predict(bundle, source, output, meta, overrides)}"
+
+    def score(self, predictions: str, labels: str, output: str) -> str:
+        """Score predicted kidney volumes against labels as the KiTS challenge does.
+
+        Example:
+            python -m metaseg_monai score --predictions masks --labels kits21/data --output scores
+
+        Args:
+            predictions: folder of NIfTI masks as predict writes them, or one.
+            labels: folder of NIfTI labels or of a KiTS download, or one.
+            output: folder for volumes.csv: Dice, surface Dice, HD95, volumes and lesions of each
+                case and region, in the geometry of the files.
+        """
+        from metaseg_monai.sharing.score import score
+
+        return score(predictions, labels, output)
 
     def study(
         self,

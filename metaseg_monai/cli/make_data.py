@@ -1,0 +1,126 @@
+"""The commands that make data: generate from a seed, prepare from a download."""
+
+from typing import Any
+
+
+class Generate:
+    """Make data sets from nothing but a seed."""
+
+    def synthetic_shapes(
+        self,
+        output: str,
+        train: int = 600,
+        val: int = 120,
+        test: int = 120,
+        size: int = 64,
+        seed: int = 0,
+        overlap: float = 0.1,
+    ) -> str:
+        """Write images of six shapes, masks of one of them, and table.csv (thesis 4.6).
+
+        Example:
+            python -m metaseg_monai generate synthetic-shapes --output shapes --size 64 --seed 0
+
+        Args:
+            output: a new or empty folder.
+            train: number of training images, one task each.
+            val: number of validation images.
+            test: number of test images.
+            size: side of the square images in pixels, at least 32.
+            seed: the same seed gives the same bytes.
+            overlap: largest part of a shape that another may cover; 1 for no limit.
+        """
+        from metaseg_monai.data import generate_synthetic_shapes
+
+        return str(generate_synthetic_shapes(output, train, val, test, size, seed, overlap))
+
+    def kits21_phantom(
+        self, output: str, cases: int = 24, matrix: int = 96, seed: int = 0, first: int = 0
+    ) -> str:
+        """Write CT phantoms in KiTS21's layout, whose tumours' extent is known but hardly seen.
+
+        Example:
+            python -m metaseg_monai generate kits21-phantom --cases 24 --output phantoms
+
+        Args:
+            output: a new or empty folder; gets case_00000/imaging.nii.gz, ... and kits.json.
+            cases: number of patients.
+            matrix: pixels a side, 96 for about 4 mm each; 512 as a real scan.
+            seed: the same seed gives the same voxels.
+            first: number of the first case; other numbers are other patients.
+        """
+        from metaseg_monai.data import generate_phantoms
+
+        return str(generate_phantoms(output, cases, matrix, seed, first))
+
+
+class Prepare:
+    """Turn public data sets, as downloaded, into folders with a table."""
+
+    def kits21(
+        self,
+        source: str,
+        output: str,
+        slice_rule: Any = "mass",
+        workers: int = 1,
+        clinical: str | None = None,
+        label_name: str | None = None,
+        labels_only: bool = False,
+        spacing: Any = 0.78,
+        size: Any = "radiographic",
+        splits: str | None = None,
+        train: float = 0.7,
+        val: float = 0.15,
+        test: float = 0.15,
+        seed: int = 0,
+        checksums: str | None = None,
+    ) -> str:
+        """Cut the CT volumes of KiTS19, KiTS21 or KiTS23 into axial slices with a table.
+
+        Every case is checked first; one with a problem is left out and told, the others are
+        prepared. Killed or interrupted, the same command goes on where it stopped.
+
+        Example:
+            python -m metaseg_monai prepare kits21 --source kits21/kits21/data --output kits21_mass \
+--slice_rule mass --workers 4
+
+        Args:
+            source: folder of the download, with case_00000, case_00001, ...
+            output: new or empty folder, or one prepared with the same settings.
+            slice_rule: mass (slices with tumour or cyst, the paper's), kidney or all.
+            workers: processes; each holds one volume in memory.
+            clinical: clinical table (JSON or CSV); by default the kits.json of the source.
+            label_name: file name of the labels; by default aggregated_MAJ_seg or segmentation.
+            labels_only: for sources without images: measures and slices.csv, no table to train on.
+            spacing: side of a pixel in mm, or native for pixels as they are.
+            size: radiographic, or pathologic (known only after the operation).
+            splits: official lists of cases: folder of train.txt, ..., JSON or CSV.
+            train: share of the patients; so val and test.
+            val: see train.
+            test: see train.
+            seed: of the split.
+            checksums: file of sha256sum to compare the source with.
+        """
+        from metaseg_monai.data.kits_prepare import prepare_kits21
+        from metaseg_monai.sharing.prepare import told
+
+        return told(
+            prepare_kits21(
+                source,
+                output,
+                slice_rule,
+                workers,
+                clinical,
+                label_name,
+                labels_only,
+                spacing,
+                size,
+                splits,
+                train,
+                val,
+                test,
+                seed,
+                checksums,
+            ),
+            output,
+        )

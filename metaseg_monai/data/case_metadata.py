@@ -1,0 +1,88 @@
+"""The metadata of images that no table describes: one value for all, or a row for each case."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from metaseg_monai.data.clinical import read_clinical
+from metaseg_monai.errors import MetadataError
+from metaseg_monai.metadata import MetadataSchema
+from metaseg_monai.metadata.fields import MetadataWarning, listing
+
+SHOWN_PROBLEMS = 30
+
+
+def attach_metadata(
+    items: Sequence[dict[str, Any]],
+    source: Path,
+    schema: MetadataSchema | None,
+    metadata: Mapping[str, Any] | str | Path | None,
+) -> None:
+    """Put the raw values of every case under `metadata`, after the schema has checked them.
+
+    Args:
+        items: with `case` and `group`, by which their rows are found in a file; changed in place.
+        source: where the items come from, for messages.
+        schema: of the metadata; None leaves the items as they are.
+        metadata: raw values by schema field for all cases, or a file with one row a case.
+
+    Raises:
+        MetadataError: a value is missing where it must not be, or refused, or the file has no
+            column of a field; names cases and fields.
+        DataError: the file cannot be read.
+
+    Warns:
+        MetadataWarning: cases have no value and are taken as unknown; names them.
+    """
+    if schema is None:
+        return
+    if isinstance(metadata, (str, Path)):
+        _attach_rows(items, Path(metadata), schema)
+        return
+    values = dict(metadata or {})
+    problems = schema.problems(values, "")
+    if problems:
+        raise MetadataError(
+            f"{source}: "
+            + "; ".join(problems)
+            + ". Give the metadata of the images: "
+            + " ".join(f"--meta {name}=VALUE" for name in schema.names)
+            + ", or a table with one row a case"
+        )
+    for item in items:
+        item["metadata"] = dict(values)
+
+
+def _attach_rows(items: Sequence[dict[str, Any]], file: Path, schema: MetadataSchema) -> None:
+    rows = read_clinical(file)
+    columns = sorted({column for row in rows.values() for column in row})
+    if absent := [name for name in schema.names if name not in columns]:
+        raise MetadataError(
+            f"{file}: no column {listing(absent)}; it has {listing(columns)}. Give the values by "
+            + " ".join(f"--meta {name}=VALUE" for name in schema.names)
+        )
+    problems: list[str] = []
+    unknown: dict[str, list[str]] = {}
+    for item in items:
+        row = rows.get(item["case"], rows.get(item["group"]))
+        values = {name: row[name] for name in schema.names if name in row} if row else {}
+        found = schema.problems(values, item["case"])
+        problems += found if row else [f"{problem} (it has no row)" for problem in found]
+        for field in schema.fields:
+            if field.is_missing(values.get(field.name)):
+                unknown.setdefault(field.name, []).append(item["case"])
+        item["metadata"] = values
+    if problems:
+        shown = problems[:SHOWN_PROBLEMS]
+        more = len(problems) - len(shown)
+        raise MetadataError(
+            "\n  ".join([f"{file}: {len(problems)} problem(s)", *shown])
+            + (f"\n  and {more} more" if more else "")
+        )
+    for name, cases in unknown.items():
+        warnings.warn(
+            f"{file}: no {name} for {listing(cases)}; taken as unknown",
+            MetadataWarning,
+            stacklevel=2,
+        )

@@ -1,0 +1,231 @@
+"""The clinical table of KiTS: one flat row of text a case, tumour size in mm."""
+
+import csv
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args
+
+from metaseg_monai.errors import DataError
+
+SizeSource = Literal["radiographic", "pathologic"]
+
+CASE, SIZE, CENSORED = "case_id", "tumour_size_mm", "_censored"
+SIZE_RANGE_MM = (5.0, 250.0)
+MM_PER_CM = 10
+SAME_NAME: Mapping[str, str] = {"bmi": "body_mass_index"}  # KiTS23 -> KiTS19 and KiTS21
+BOUND = re.compile(r"\s*([<>])=?\s*([-+]?\d+(?:\.\d+)?)\s*")
+MISSING = ("", "null", "none", "nan")  # as a cell of a CSV file
+
+
+class ClinicalTable(NamedTuple):
+    """A clinical table as far as it is right.
+
+    Attributes:
+        rows: {case: {column: text}}; all rows have the same columns in the same order, first
+            `tumour_size_mm`; missing values are "".
+        problems: {case: what is wrong with its row, in words}; these cases have no row.
+    """
+
+    rows: dict[str, dict[str, str]]
+    problems: dict[str, list[str]]
+
+
+def read_clinical(path: str | Path, size: SizeSource = "radiographic") -> dict[str, dict[str, str]]:
+    """Read kits.json of KiTS19, KiTS21 or KiTS23, or a CSV file with a column `case_id`.
+
+    Objects within a case become columns joined by "_" (comorbidities_copd), null becomes "",
+    true and false stay words, `bmi` becomes `body_mass_index`. A bound such as ">=90" becomes
+    "90", and its column gets a neighbour named <column>_censored: 1 where the true value is at
+    least the given one, -1 where it is at most that, 0 where it is exact.
+
+    `tumour_size_mm` is the radiographic size (of the largest lesion, measured before surgery) or
+    the pathologic size (measured on the specimen, after surgery), given there in cm; "" where
+    the table has none. Its range is left to the schema, or to `size_problem`.
+
+    Args:
+        path: `.json`, a list of objects with a `case_id` each, or `.csv`.
+        size: the measurement that becomes `tumour_size_mm`.
+
+    Returns:
+        {case: {column: text}}, all cases with the same columns.
+
+    Raises:
+        DataError: the file is missing or no such table, repeats a case, or holds values that are
+            no text, number, true, false or null; names the cases.
+    """
+    table = scan_clinical(path, size)
+    if table.problems:
+        told = [f"  {case}: {'; '.join(found)}" for case, found in table.problems.items()]
+        raise DataError("\n".join([f"{path}: mend the clinical table:", *told]))
+    return table.rows
+
+
+def scan_clinical(path: str | Path, size: SizeSource = "radiographic") -> ClinicalTable:
+    """Read a clinical table as `read_clinical`; a wrong row is told and the others are kept.
+
+    Raises:
+        DataError: the file is missing or no such table.
+    """
+    path = Path(path)
+    if size not in get_args(SizeSource):
+        raise DataError(f"size={size!r}: expected one of {', '.join(get_args(SizeSource))}")
+    rows: dict[str, dict[str, str]] = {}
+    problems: dict[str, list[str]] = {}
+    for case, entry in _entries(path):
+        row, found = _flat_row(entry, size)
+        if case in rows or case in problems:
+            rows.pop(case, None)
+            found = [f"{CASE} {case} appears more than once; keep the right entry"]
+        if found:
+            problems.setdefault(case, []).extend(f for f in found if f not in problems[case])
+        else:
+            rows[case] = row
+    return ClinicalTable(_same_columns(rows), problems)
+
+
+def size_problem(size_mm: str) -> str | None:
+    """What is wrong with a `tumour_size_mm` as a size of a kidney tumour; None if nothing.
+
+    >>> size_problem("41"), size_problem("")
+    (None, None)
+    >>> size_problem("410")
+    'tumour_size_mm 410 is outside 5 to 250; the table gives cm, so look for a size given in mm'
+    """
+    if not size_mm or SIZE_RANGE_MM[0] <= float(size_mm) <= SIZE_RANGE_MM[1]:
+        return None
+    low, high = SIZE_RANGE_MM
+    return (
+        f"{SIZE} {size_mm} is outside {low:g} to {high:g}; the table gives cm, so look for a size "
+        "given in mm"
+    )
+
+
+def _entries(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Every entry with its case."""
+    if path.suffix.lower() not in (".json", ".csv"):
+        raise DataError(f"{path}: expected a clinical table named .json or .csv")
+    try:
+        if path.suffix.lower() == ".json":
+            entries = json.loads(path.read_text(encoding="utf-8"))
+        else:
+            with path.open(encoding="utf-8-sig", newline="") as stream:
+                entries = [_typed(cells) for cells in csv.DictReader(stream, strict=True)]
+    except (OSError, ValueError, csv.Error) as error:
+        raise DataError(f"{path}: no clinical table ({error}); give kits.json or a CSV") from error
+    if not isinstance(entries, list) or not entries:
+        raise DataError(f"{path}: expected a list of cases, at least one; give KiTS's kits.json")
+    for number, entry in enumerate(entries, start=1):
+        case = entry.get(CASE) if isinstance(entry, Mapping) else None
+        if not isinstance(case, str) or not case.strip():
+            raise DataError(
+                f"{path}: entry {number} names no {CASE}; expected one such as 'case_00000'"
+            )
+        yield case.strip(), entry
+
+
+def _typed(cells: Mapping[str | None, Any]) -> dict[str, Any]:
+    """The cells of a CSV line; empty ones and words for "missing" become None."""
+    if None in cells or None in cells.values():
+        raise ValueError(f"the line of {cells.get(CASE)!r} has not as many cells as the header")
+    lower = {str(name).strip(): str(cell).strip() for name, cell in cells.items()}
+    words: Mapping[str, bool | None] = {"true": True, "false": False, **dict.fromkeys(MISSING)}
+    return {name: words.get(cell.lower(), cell) for name, cell in lower.items()}
+
+
+def _flat_row(entry: Mapping[str, Any], size: SizeSource) -> tuple[dict[str, str], list[str]]:
+    """One case as columns of text, and what is wrong with it."""
+    row: dict[str, str] = {}
+    problems = []
+    for name, value in _leaves(entry):
+        if name == CASE:
+            continue
+        column = SAME_NAME.get(name, name)
+        try:
+            text, censored = _text(value)
+        except DataError as error:
+            problems.append(f"{name} = {value!r:.60}: {error}")
+            continue
+        if text and row.get(column, text) not in ("", text):
+            problems.append(f"{name} {text} and {column} {row[column]} disagree; keep one")
+        row[column] = text or row.get(column, "")
+        if censored:
+            row[column + CENSORED] = str(censored)
+    try:
+        given = row.pop(SIZE, "")
+        row = {SIZE: _size_mm(row, f"{size}_size", given), **row}
+    except DataError as error:
+        problems.append(str(error))
+    return row, problems
+
+
+def _leaves(entry: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in entry.items():
+        full = f"{prefix}{name}".replace(".", "_")
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{full}_")
+        else:
+            yield full, value
+
+
+def _text(value: Any) -> tuple[str, int]:
+    """A value as text, and 1 or -1 where it is only a lower or upper bound."""
+    if value is None:
+        return "", 0
+    if isinstance(value, bool):
+        return str(value).lower(), 0
+    if isinstance(value, int):
+        return str(value), 0
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise DataError("not a finite number; expected a number, or null where it is missing")
+        return f"{value:.10g}", 0
+    if isinstance(value, str):
+        bound = BOUND.fullmatch(value)
+        if bound:
+            return bound[2], 1 if bound[1] == ">" else -1
+        return value.strip(), 0
+    raise DataError("expected text, a number, true, false or null; split it into columns of these")
+
+
+def _size_mm(row: Mapping[str, str], column: str, given: str) -> str:
+    """The tumour's size: from a column in cm, or as given in mm where there is no such column."""
+    if given and row.get(column):
+        raise DataError(f"both {SIZE} and {column} are given; keep one of them")
+    text, factor = (given, 1) if given else (row.get(column, ""), MM_PER_CM)
+    if not text:
+        return ""
+    try:
+        millimetres = float(text) * factor
+    except ValueError:
+        millimetres = math.nan
+    if not math.isfinite(millimetres) or millimetres <= 0:
+        name, unit = (SIZE, "mm") if given else (column, "cm")
+        raise DataError(
+            f"{name} {text!r} is no size; expected a positive number of {unit}, or null"
+        )
+    if row.get((SIZE if given else column) + CENSORED):
+        raise DataError(f"{column} is only a bound ({text}); expected a number, or null")
+    return f"{millimetres:.8g}"  # 4.1 cm is 41 mm, not 41.00000000000001
+
+
+def _same_columns(rows: Mapping[str, dict[str, str]]) -> dict[str, dict[str, str]]:
+    """Give every row the columns of all, a column of bounds beside its own column."""
+    seen = dict.fromkeys(name for row in rows.values() for name in row)
+    bounds = {name for name in seen if name.endswith(CENSORED)}
+    columns = [
+        column
+        for name in seen
+        if name not in bounds
+        for column in (name, name + CENSORED)
+        if column == name or column in bounds
+    ]
+
+    def cell(row: Mapping[str, str], column: str) -> str:
+        if column in bounds and column not in row:
+            return "0" if row.get(column.removesuffix(CENSORED)) else ""
+        return row.get(column, "")
+
+    return {case: {column: cell(row, column) for column in columns} for case, row in rows.items()}

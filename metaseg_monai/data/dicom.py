@@ -1,0 +1,209 @@
+"""Reading a DICOM series of CT or MR planes as one volume; needs the extra [dicom]."""
+
+import importlib
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from metaseg_monai.data.dicom_grid import SeriesGrid, series_grid
+from metaseg_monai.data.dicom_header import (
+    DECODE,
+    DicomPlane,
+    dicom_plane,
+    faults_as_errors,
+    read_header,
+)
+from metaseg_monai.data.image import Image, image_attributes
+from metaseg_monai.data.nifti import LARGEST_BYTES
+from metaseg_monai.errors import ConfigError, DataError
+
+MARK, MARK_AT = b"DICM", 128
+LOOKED_AT = 16  # files, before a folder is held to be without DICOM
+SHOWN = 10
+LARGEST_SCALING = 1 << 24  # so that 32 stored bits, scaled, stay within 64
+PIXEL_TAGS = [
+    "SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "Rows", "Columns",
+    "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelData",
+]  # fmt: skip
+
+
+def read_dicom_series(folder: str | Path) -> Image:
+    """Read the one series in a folder as (1, columns, rows, planes).
+
+    Planes are ordered by their positions, never by names or numbers; the affine turns DICOM's
+    (left, back, head) into NIfTI's (right, front, head), so that every position of the patient in
+    the scanner comes out right. Values are the stored ones times RescaleSlope plus
+    RescaleIntercept, Hounsfield units in CT: int16 where slope and intercept are whole and all
+    fits, else int32 or float32; padding outside the field of view stays as it is. Elements that
+    tell who the patient is are skipped, so that they can reach no output.
+
+    Args:
+        folder: its files are one series; DICOMDIR, hidden files and other kinds of files beside
+            them are left out, folders inside it are not searched.
+
+    Returns:
+        The image; in memory the first axis is the fastest, as in a NIfTI file.
+
+    Raises:
+        ConfigError: pydicom is not installed.
+        DataError: the folder holds none or several series, a file is damaged, not a single grey
+            plane of CT or MR, or compressed in a way no installed decoder reads, or the planes
+            make no regular, straight grid; names folder or file.
+    """
+    pydicom = _pydicom()
+    planes, grid = _planes_and_grid(pydicom, Path(folder))
+    columns, rows, depth = grid.shape
+    volume = np.empty((depth, rows, columns), dtype=np.int16)
+    for at, index in enumerate(grid.order):
+        values = _read_values(pydicom, planes[index])
+        if values.dtype != volume.dtype:  # rarely: a first plane beyond int16 widens all of them
+            volume = volume.astype(np.result_type(volume.dtype, values.dtype), copy=False)
+        volume[at] = values
+    return Image(volume.transpose(2, 1, 0)[None], _attributes(Path(folder), grid))
+
+
+def dicom_attributes(folder: str | Path) -> dict[str, Any]:
+    """The attributes that `read_dicom_series` gives, after its checks; pixels stay unread.
+
+    Raises:
+        ConfigError: pydicom is not installed.
+        DataError: as `read_dicom_series`, as far as headers show it.
+    """
+    return _attributes(Path(folder), _planes_and_grid(_pydicom(), Path(folder))[1])
+
+
+def is_dicom_folder(path: str | Path) -> bool:
+    """Whether a folder itself holds DICOM files, judged by the mark in the first ones.
+
+    >>> is_dicom_folder("nowhere")
+    False
+    """
+    path = Path(path)
+    return path.is_dir() and any(map(_has_mark, islice(_visible_files(path), LOOKED_AT)))
+
+
+def _pydicom() -> Any:
+    try:
+        importlib.import_module("pydicom.pixels")
+        return importlib.import_module("pydicom")
+    except ImportError as error:
+        raise ConfigError(
+            'Reading DICOM needs pydicom: pip install "metaseg-monai[dicom]", or convert the '
+            "series to NIfTI."
+        ) from error
+
+
+def _attributes(folder: Path, grid: SeriesGrid) -> dict[str, Any]:
+    return image_attributes(
+        str(folder), "dicom", "ijk", grid.shape, affine=grid.affine, spacing_mm=grid.spacing_mm
+    )
+
+
+def _visible_files(folder: Path) -> Iterator[Path]:
+    """Files in the order of their names; a DICOMDIR is a disc's list of contents, no image."""
+    for path in sorted(folder.iterdir()):
+        if not path.name.startswith(".") and path.name.upper() != "DICOMDIR" and path.is_file():
+            yield path
+
+
+def _has_mark(path: Path) -> bool:
+    with path.open("rb") as stream:
+        return stream.read(MARK_AT + len(MARK))[MARK_AT:] == MARK
+
+
+def _dicom_files(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder; give the folder of one DICOM series")
+    found: dict[bool, list[Path]] = {True: [], False: []}
+    for path in _visible_files(folder):
+        found[_has_mark(path)].append(path)
+    if not found[True]:
+        inside = [path.name for path in sorted(folder.iterdir()) if is_dicom_folder(path)]
+        raise DataError(
+            f"{folder}: none of its {len(found[False])} files is DICOM (no mark {MARK.decode()} "
+            f"at byte {MARK_AT}); give the folder that holds one series"
+            + (f", such as {', '.join(inside[:SHOWN])}" if inside else "")
+        )
+    kinds = {_kind_of_name(path) for path in found[True]}
+    for path in found[False]:  # other kinds of files may lie beside a series, broken planes not
+        if _kind_of_name(path) in kinds or path.stat().st_size == 0:
+            raise DataError(
+                f"{path}: lies among {len(found[True])} DICOM files, but has no mark "
+                f"{MARK.decode()} at byte {MARK_AT}; copy it anew, or move it away"
+            )
+    return found[True]
+
+
+def _kind_of_name(path: Path) -> str:
+    """The suffix; numbers, as in "IM.0042" or a dotted UID, are none."""
+    suffix = path.suffix.lower()
+    return "" if suffix[1:].isdigit() else suffix
+
+
+def _planes_and_grid(pydicom: Any, folder: Path) -> tuple[list[DicomPlane], SeriesGrid]:
+    headers = {path: read_header(pydicom, path) for path in _dicom_files(folder)}
+    _check_one_series(folder, headers)
+    planes = [dicom_plane(path, header) for path, header in headers.items()]
+    grid = series_grid(str(folder), [plane.place for plane in planes])
+    needed = 2 * int(np.prod(grid.shape, dtype=np.int64))
+    if needed > LARGEST_BYTES:
+        raise DataError(
+            f"{folder}: {needed >> 20} MiB of pixels for {grid.shape}; at most "
+            f"{LARGEST_BYTES >> 20} are read: split the series"
+        )
+    return planes, grid
+
+
+def _check_one_series(folder: Path, headers: Mapping[Path, Mapping[str, Any]]) -> None:
+    files: dict[str, list[Path]] = defaultdict(list)
+    for path, header in headers.items():
+        files[str(header.get("SeriesInstanceUID", ""))].append(path)
+    if len(files) == 1:
+        return
+    told = []
+    for paths in sorted(files.values(), key=len, reverse=True):
+        header = headers[paths[0]]
+        told.append(
+            f"{len(paths)} files of series {header.get('SeriesNumber', '?')} "
+            f"({header.get('Modality', '?')}, {header.get('SeriesDescription', 'no description')}, "
+            f"such as {paths[0].name})"
+        )
+    more = f"; and {len(told) - SHOWN} more" if len(told) > SHOWN else ""
+    raise DataError(
+        f"{folder}: holds {len(files)} series: {'; '.join(told[:SHOWN])}{more}; move each into a "
+        "folder of its own and give that of the wanted one"
+    )
+
+
+def _read_values(pydicom: Any, plane: DicomPlane) -> np.ndarray:
+    """Read one plane (rows, columns), rescaled, in the smallest type that holds it."""
+    with faults_as_errors(plane.path):
+        stored = pydicom.dcmread(plane.path, specific_tags=PIXEL_TAGS)
+        if "PixelData" not in stored:
+            raise DataError(f"{plane.path}: has no pixel data; it is truncated: copy it anew")
+        try:
+            pixels = np.asarray(stored.pixel_array)
+        except Exception as error:  # decoders raise what they like
+            compressed = stored.file_meta.TransferSyntaxUID.is_compressed
+            raise DataError(
+                f"{plane.path}: its pixels cannot be read, they are truncated or damaged ({error}"
+                f"); copy it anew{f', or {DECODE}' if compressed else ''}"
+            ) from error
+    if pixels.shape != plane.place.shape or pixels.dtype.kind not in "iu":
+        raise DataError(
+            f"{plane.path}: {pixels.dtype} pixels of shape {pixels.shape}, expected whole numbers "
+            f"of shape {plane.place.shape}; export the series anew"
+        )
+    scaling = (plane.slope, plane.intercept)
+    if not all(part.is_integer() and abs(part) < LARGEST_SCALING for part in scaling):
+        return (pixels * plane.slope + plane.intercept).astype(np.float32)
+    values = pixels.astype(np.int64) * int(plane.slope) + int(plane.intercept)
+    ends = np.array([values.min(), values.max()])
+    for dtype in (np.int16, np.int32):
+        if (ends.astype(dtype) == ends).all():
+            return values.astype(dtype)
+    return values

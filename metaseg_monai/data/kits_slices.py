@@ -1,0 +1,232 @@
+"""One volume to axial slices: which planes, their files, and their rows of the table."""
+
+import hashlib
+import io
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import tifffile
+import torch
+
+from metaseg_monai.data.axial import AxialVolume
+from metaseg_monai.data.clinical import SIZE
+from metaseg_monai.data.kits_case import CLASSES, gathered
+from metaseg_monai.data.planes import resampled_shape, resize_label, resize_stored
+from metaseg_monai.errors import DataError
+from metaseg_monai.files import PREFIX
+
+SliceRule = Literal["mass", "kidney", "all"]
+Spacing = float | Literal["native"]
+
+BLOCK = 32  # planes brought into their own order at a time
+FIRST_COLUMNS = ("image", "label", SIZE, "group", "split", "volume", "plane", "planes")
+
+
+def class_pixels(planes: np.ndarray) -> np.ndarray:
+    """Pixels of every class in every plane.
+
+    Args:
+        planes: (D, H, W) classes 0..3, uint8.
+
+    Returns:
+        (D, 4) int64.
+    """
+    counts = np.zeros((len(planes), len(CLASSES)), dtype=np.int64)
+    filled = np.flatnonzero(planes.any(axis=(1, 2)))
+    for plane, pixels in _ordered(planes, filled):
+        counts[plane, 1:] = [np.count_nonzero(pixels == k) for k in range(1, len(CLASSES))]
+    counts[:, 0] = planes.shape[1] * planes.shape[2] - counts.sum(axis=1)
+    return counts
+
+
+def chosen_planes(pixels: np.ndarray, rule: SliceRule) -> np.ndarray:
+    """The planes that a rule keeps.
+
+    Args:
+        pixels: (D, 4) from `class_pixels`.
+        rule: "mass", those with tumour or cyst (the paper's 10,346 slices of KiTS21); "kidney",
+            those with kidney, tumour or cyst (a few planes show a mass alone); "all".
+
+    Raises:
+        DataError: another rule.
+
+    >>> pixels = np.array([[9, 0, 0, 0], [5, 4, 0, 0], [5, 3, 1, 0], [7, 0, 0, 2]])
+    >>> [chosen_planes(pixels, rule).tolist() for rule in ("mass", "kidney", "all")]
+    [[2, 3], [1, 2, 3], [0, 1, 2, 3]]
+    """
+    if rule == "mass":
+        return np.flatnonzero(pixels[:, 2:].any(axis=1))
+    if rule == "kidney":
+        return np.flatnonzero(pixels[:, 1:].any(axis=1))
+    if rule == "all":
+        return np.arange(len(pixels))
+    raise DataError(f"slice rule {rule!r}: expected one of {', '.join(get_args(SliceRule))}")
+
+
+def write_slices(
+    case: str,
+    image: AxialVolume | None,
+    label: AxialVolume,
+    pixels: np.ndarray,
+    folder: str | Path,
+    rule: SliceRule = "mass",
+    spacing: Spacing = 0.78,
+) -> list[dict[str, Any]]:
+    """Write the slices of one volume as uncompressed TIFF files.
+
+    Images are int16 in images/, labels uint8 in labels/, both named <case>_<plane>.tif. Each file
+    is whole or absent.
+
+    Args:
+        case: name of the volume.
+        image: values that fit int16; None writes the labels alone.
+        label: classes 0..3, uint8, on the grid of the image.
+        pixels: (D, 4), `class_pixels(label.planes)`.
+        folder: the prepared folder.
+        rule: which planes, see `chosen_planes`.
+        spacing: side in mm of the square pixels that slices are resampled to, the image linearly
+            and the label by its nearest pixel; "native" writes the planes as they are.
+
+    Returns:
+        One row a slice, in the order of planes, for `table_row`; without image, `image` and
+        `image_sha256` are left out.
+
+    Raises:
+        DataError: an unknown rule.
+    """
+    folder = Path(folder)
+    chosen = chosen_planes(pixels, rule)
+    shape = label.planes.shape[1:]
+    z, y, x = label.spacing_mm
+    new = (shape[0], shape[1])
+    if spacing != "native":
+        new = resampled_shape(new, (y, x), float(spacing))
+    area = y * x
+    rows: dict[int, dict[str, Any]] = {}
+    for plane, classes in _ordered(label.planes, chosen):
+        name = f"{case}_{plane:04d}.tif"
+        kidney, tumour, cyst = (number(count * area) for count in pixels[plane, 1:])
+        rows[plane] = {
+            "image": f"images/{name}",
+            "label": f"labels/{name}",
+            "volume": case,
+            "plane": plane,
+            "planes": len(label.planes),
+            "position_mm": number(label.position_mm(plane)),
+            "spacing_z_mm": number(z),
+            "spacing_y_mm": number(y * shape[0] / new[0]),
+            "spacing_x_mm": number(x * shape[1] / new[1]),
+            "kidney_mm2": kidney,
+            "tumour_mm2": tumour,
+            "cyst_mm2": cyst,
+            "image_sha256": "",
+            "label_sha256": write_tiff(folder / "labels" / name, _resized_label(classes, new)),
+        }
+    if image is None:
+        kept = [key for key in next(iter(rows.values()), {}) if not key.startswith("image")]
+        return [{key: row[key] for key in kept} for row in rows.values()]
+    for plane, values in _ordered(image.planes, chosen):
+        stored = _resized_image(values, new)
+        rows[plane]["image_sha256"] = write_tiff(folder / rows[plane]["image"], stored)
+    return list(rows.values())
+
+
+def table_row(
+    row: Mapping[str, Any], clinical: Mapping[str, str], split: str, group: str | None = None
+) -> dict[str, Any]:
+    """A row of table.csv, columns in the order of the contract.
+
+    Args:
+        row: of `write_slices`.
+        clinical: of the case, from `read_clinical`; columns that the table has already, such as
+            `split`, become `clinical_<name>`.
+        split: train, val or test.
+        group: what must stay in one split; by default the volume.
+    """
+    whole = {
+        **row,
+        SIZE: clinical.get(SIZE, ""),
+        "group": row["volume"] if group is None else group,
+        "split": split,
+    }
+    first = [name for name in FIRST_COLUMNS if name in whole]
+    ordered = {name: whole[name] for name in [*first, *(n for n in row if n not in first)]}
+    reserved = {*ordered, *FIRST_COLUMNS, "image_sha256"}
+    for name, text in clinical.items():
+        if name != SIZE:
+            ordered[f"clinical_{name}" if name in reserved else name] = text
+    return ordered
+
+
+def write_tiff(path: Path, plane: np.ndarray) -> str:
+    """Write a plane (H, W) uncompressed, as `write_unflushed`; return the file's SHA-256."""
+    head, tail = _tiff_frame(plane.shape, plane.dtype.newbyteorder("<").str)
+    content = head + plane.astype(plane.dtype.newbyteorder("<"), copy=False).tobytes() + tail
+    write_unflushed(path, content)
+    return hashlib.sha256(content).hexdigest()
+
+
+@lru_cache(maxsize=64)
+def _tiff_frame(shape: tuple[int, ...], dtype: str) -> tuple[bytes, bytes]:
+    """What an uncompressed TIFF has before and after its pixels; the same for equal planes."""
+    stream = io.BytesIO()
+    blank = np.zeros(shape, dtype)
+    tifffile.imwrite(stream, blank, photometric="minisblack", metadata=None, byteorder="<")
+    content = stream.getvalue()
+    with tifffile.TiffFile(io.BytesIO(content)) as file:
+        start = int(file.pages[0].dataoffsets[0])
+    return content[:start], content[start + blank.nbytes :]
+
+
+def write_unflushed(path: Path, content: bytes) -> None:
+    """Write a file that is whole or absent after a kill, but may be lost in a power cut.
+
+    Flushing tens of small files a case to the disk takes longer than all the rest; the reader
+    must tell by a digest, or by the form of the content, whether the file arrived.
+    """
+    part = path.with_name(f"{PREFIX}{path.name}")
+    try:
+        part.write_bytes(content)
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_bytes(content)
+    part.replace(path)
+
+
+def number(value: float) -> str:
+    """A number as text, to six places, without trailing zeros.
+
+    >>> number(0.5), number(3.0), number(-1e-9)
+    ('0.5', '3', '0')
+    """
+    text = f"{value:.6f}".rstrip("0").rstrip(".")
+    return "0" if text == "-0" else text
+
+
+def _ordered(planes: np.ndarray, chosen: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """The chosen planes (in rising order) one by one, each contiguous in memory.
+
+    A file may hold neighbours of a plane far apart (KiTS does); planes are gathered in blocks, as
+    one alone takes as long as all of its block.
+    """
+    block: list[int] = []
+    for plane in [*chosen.tolist(), -1]:
+        if block and (plane < 0 or plane - block[0] >= BLOCK):
+            together = gathered(planes[block[0] : block[-1] + 1])
+            yield from ((member, together[member - block[0]]) for member in block)
+            block = []
+        block.append(plane)
+
+
+def _resized_image(plane: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    resized = resize_stored(plane if plane.dtype.kind == "f" else plane.astype(np.int16), shape)
+    return (np.rint(resized) if resized.dtype.kind == "f" else resized).astype(np.int16)
+
+
+def _resized_label(plane: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    if plane.shape == shape:
+        return plane
+    return resize_label(torch.from_numpy(plane)[None, None], shape)[0, 0].numpy()

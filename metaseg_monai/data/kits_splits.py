@@ -1,0 +1,130 @@
+"""Which patient is in which split: by a seed, or by lists that were published."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from metaseg_monai.data.columns import SPLITS
+from metaseg_monai.data.rows import read_lines
+from metaseg_monai.errors import DataError
+
+CASE_COLUMNS = ("case", "case_id", "volume", "group")
+
+
+def seeded_splits(
+    cases: Sequence[str], shares: tuple[float, float, float], seed: int
+) -> dict[str, str]:
+    """Divide cases by chance; one case more or less moves few of the others.
+
+    Cases are ordered by a hash of seed and name. Of three cases or more every split with a share
+    above 0 gets one at least.
+
+    Args:
+        cases: names; a KiTS case is a patient.
+        shares: of train, val and test; they sum to 1.
+        seed: of the order.
+
+    Returns:
+        {case: split}
+
+    Raises:
+        DataError: shares are below 0 or do not sum to 1, train has none, or the seed is no whole
+            number.
+
+    >>> splits = seeded_splits([f"case_{n:05d}" for n in range(20)], (0.7, 0.15, 0.15), seed=0)
+    >>> [list(splits.values()).count(split) for split in SPLITS]
+    [14, 3, 3]
+    """
+    right = all(isinstance(share, int | float) and 0 <= share <= 1 for share in shares)
+    if not right or abs(sum(shares) - 1) > 1e-6 or not shares[0]:
+        raise DataError(
+            f"shares of train, val and test {shares}: expected numbers from 0 that sum to 1, "
+            "with some for train"
+        )
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise DataError(f"seed={seed!r}: expected a whole number")
+    order = sorted(cases, key=lambda case: hashlib.sha256(f"{seed}:{case}".encode()).digest())
+    least = 1 if len(order) >= len(SPLITS) else 0
+    val, test = (max(least, round(len(order) * share)) if share else 0 for share in shares[1:])
+    if val + test >= len(order) > 0:
+        val, test = 0, 0
+    names = ["val"] * val + ["test"] * test + ["train"] * (len(order) - val - test)
+    return dict(sorted(zip(order, names, strict=True)))
+
+
+def read_splits(path: str | Path) -> dict[str, str]:
+    """Read official lists of cases.
+
+    Args:
+        path: a folder with train.txt, val.txt or test.txt (one case a line); a JSON file, either
+            {"train": [cases], ...} or {case: split}; or a CSV file with the columns case (or
+            case_id) and split. A case may be given by its number.
+
+    Returns:
+        {case: split}
+
+    Raises:
+        DataError: the file is missing or none of these, a case is in two splits, or a split is
+            none of train, val and test.
+    """
+    path = Path(path)
+    splits: dict[str, str] = {}
+    try:
+        for case, split in _entries(path):
+            if split not in SPLITS:
+                raise DataError(
+                    f"{path}: {case}: split {split!r}, expected one of {', '.join(SPLITS)}"
+                )
+            if splits.setdefault(case, split) != split:
+                raise DataError(
+                    f"{path}: {case} is in {splits[case]} and in {split}; keep it in one split"
+                )
+    except DataError:
+        raise
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: no lists of splits ({error}); mend the file") from error
+    if not splits:
+        raise DataError(
+            f"{path}: names no case; expected train.txt, val.txt and test.txt in a folder, or a "
+            "JSON or CSV file of case and split"
+        )
+    return splits
+
+
+def _entries(path: Path) -> Iterator[tuple[str, str]]:
+    if path.is_dir():
+        for split in SPLITS:
+            file = path / f"{split}.txt"
+            if file.is_file():
+                for line in file.read_text(encoding="utf-8").split():
+                    yield _case(line), split
+    elif path.suffix.lower() == ".csv":
+        header, lines, problems = read_lines(path)
+        column = next((name for name in CASE_COLUMNS if name in header), None)
+        if column is None or "split" not in header or problems:
+            raise DataError(
+                f"{path}: expected a column case and a column split, got {', '.join(header)}"
+                f"{'; ' + problems[0] if problems else ''}"
+            )
+        for _, cells in lines:
+            yield _case(cells[column]), cells["split"].strip()
+    else:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, Mapping):
+            raise DataError(
+                f"{path}: expected {{split: [cases]}} or {{case: split}}; of several folds, save "
+                "the one you mean"
+            )
+        for key, value in content.items():
+            if isinstance(value, list):
+                yield from ((_case(str(case)), str(key)) for case in value)
+            else:
+                yield _case(str(key)), str(value)
+
+
+def _case(name: str) -> str:
+    """A case by its name or its number."""
+    name = name.strip()
+    return f"case_{int(name):05d}" if re.fullmatch(r"\d+", name) else name

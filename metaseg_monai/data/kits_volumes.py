@@ -1,0 +1,68 @@
+"""A KiTS folder as a table of whole volumes, for 3D networks."""
+
+from pathlib import Path
+
+from metaseg_monai.data.clinical import SizeSource, scan_clinical
+from metaseg_monai.data.kits import find_kits
+from metaseg_monai.data.kits_splits import read_splits, seeded_splits
+from metaseg_monai.data.table import CaseTable, refuse
+from metaseg_monai.errors import DataError
+from metaseg_monai.metadata import MetadataSchema
+
+
+def kits_volumes(
+    source: str | Path,
+    schema: MetadataSchema,
+    splits: str | Path | None = None,
+    train: float = 0.7,
+    val: float = 0.15,
+    test: float = 0.15,
+    seed: int = 0,
+    clinical: str | Path | None = None,
+    size: SizeSource = "radiographic",
+) -> CaseTable:
+    """One item for each case, the volumes as they are; the same split as `prepare_kits21` makes.
+
+    Args:
+        source: folder of the download, see `find_kits`.
+        schema: of the metadata, columns of the clinical table.
+        splits: official lists, see `read_splits`; cases in none of them are left out.
+        train: share of the patients, where there are no lists; `val` and `test` likewise.
+        val: share of the validation patients.
+        test: share of the test patients.
+        seed: of the division into splits.
+        clinical: clinical table, JSON or CSV; by default the kits.json of the source.
+        size: the measurement that becomes `tumour_size_mm`.
+
+    Raises:
+        DataError: the source or a list is wrong, a case lacks a file, there is no clinical table,
+            or it has a value that the schema refuses; names every case.
+    """
+    folder = find_kits(source)
+    table = Path(clinical) if clinical is not None else folder.clinical
+    if table is None:
+        raise DataError(f"{source}: no kits.json found; name the clinical table (clinical)")
+    patients = scan_clinical(table, size)
+    given = read_splits(splits) if splits is not None else None
+    split_of = seeded_splits(folder.names, (train, val, test), seed) if given is None else given
+    problems = [str(problem) for problem in folder.problems if problem.case in split_of]
+    rows = []
+    for case in folder.cases:
+        if case.case not in split_of:
+            continue
+        row = patients.rows.get(case.case, {})
+        metadata = {name: row.get(name, "") for name in schema.names}
+        problems += schema.problems(metadata, case.case)
+        rows.append(
+            {
+                "image": str(case.image),
+                "label": str(case.label),
+                "case": case.case,
+                "group": case.case,
+                "metadata": metadata,
+                "split": split_of[case.case],
+                "columns": row,
+            }
+        )
+    refuse(table, problems)
+    return CaseTable(table, tuple(rows))

@@ -1,0 +1,86 @@
+"""What is known of every case beside its image: the file from which reports split and audit."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from ignite.engine import Engine, Events
+
+from metaseg_monai.data import CaseTable, write_table
+from metaseg_monai.errors import DataError
+from metaseg_monai.metadata import MetadataSchema
+
+NAMES = ("case", "group", "split", "volume", "plane")
+SPACING = ("spacing_z_mm", "spacing_y_mm", "spacing_x_mm")
+
+
+class KnownOfCases:
+    """Evaluator handler that writes ``cases.csv``, a row for each case of all splits of the table.
+
+    Beside names and place it has one column for each field of the schema, with the raw value,
+    empty where it is missing. The spacing is that of the pixels that were counted, after any
+    resampling, and empty for cases that were not evaluated or whose pixel size is unknown.
+    ``schema.json`` is written beside it.
+
+    Args:
+        path: file to write when the evaluation is complete.
+        table: of the run.
+        schema: whose fields become columns.
+    """
+
+    def __init__(self, path: str | Path, table: CaseTable, schema: MetadataSchema) -> None:
+        self.path = Path(path)
+        self.table = table
+        self.schema = schema
+        self.spacing: dict[str, list[float]] = {}
+
+    def attach(self, engine: Engine) -> None:
+        """Collect after every batch, write at the end."""
+        engine.add_event_handler(Events.STARTED, self.clear)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.collect)
+        engine.add_event_handler(Events.COMPLETED, self.write)
+
+    def clear(self, engine: Engine) -> None:
+        """Forget an earlier evaluation."""
+        self.spacing = {}
+
+    def collect(self, engine: Engine) -> None:
+        """Learn the spacing of the batch's pixels."""
+        batch: Any = engine.state.batch
+        if "spacing_mm" in batch:
+            self.spacing.update(zip(batch["case"], batch["spacing_mm"].tolist(), strict=True))
+
+    def write(self, engine: Engine) -> None:
+        """Write both files, each in one step."""
+        rows = []
+        for item in self.table.rows:
+            row = {name: item.get(name, "") for name in NAMES}
+            spacing = self.spacing.get(item["case"])
+            row |= dict.fromkeys(SPACING, "")
+            if spacing is not None:
+                row |= {n: f"{mm:.9g}" for n, mm in zip(SPACING, spacing, strict=True)}
+            for field in self.schema.fields:
+                raw = item["metadata"].get(field.name)
+                row[field.name] = "" if field.is_missing(raw) else raw
+            rows.append(row)
+        self.schema.save(self.path.with_name("schema.json"))
+        write_table(rows, self.path)
+
+
+def read_cases(path: str | Path) -> pd.DataFrame:
+    """Read a ``cases.csv``; metadata stay text, spacings are numbers (NaN where unknown).
+
+    Raises:
+        DataError: the file is missing or is no table of cases.
+    """
+    path = Path(path)
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        missing = [name for name in (*NAMES, *SPACING) if name not in table.columns]
+        if missing:
+            raise ValueError(f"it lacks {', '.join(missing)}")
+        for name in SPACING:
+            table[name] = pd.to_numeric(table[name])
+    except (OSError, ValueError) as error:  # pandas' parsing errors are ValueErrors
+        raise DataError(f"{path}: no table of cases ({error}); evaluate again.") from error
+    return table

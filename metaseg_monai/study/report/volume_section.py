@@ -1,0 +1,181 @@
+"""What the report says of whole volumes: scores of patients rather than of slices."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from metaseg_monai.evaluation.leakage import group_values
+from metaseg_monai.study.design import Protocol
+from metaseg_monai.study.report.comparisons import Compared, Scores, compare_all
+from metaseg_monai.study.report.document import Part, Section
+from metaseg_monai.study.report.run_files import all_cases, continuous_fields
+from metaseg_monai.study.report.scores import rows_of
+from metaseg_monai.study.report.tables import Table
+from metaseg_monai.study.report.volume_agreement import agreement_parts
+from metaseg_monai.study.report.volumes import (
+    SIZE_EDGES,
+    averaged,
+    dice_scores,
+    lesion_table,
+    mean_over_groups,
+    region_table,
+    subgroup_table,
+    volume_tables,
+)
+from metaseg_monai.study.report.words import TESTS, by_training, p_text
+from metaseg_monai.study.results import Results
+
+ORGANS = ("kidney_and_masses",)  # regions whose components are organs, not lesions
+
+
+def volume_section(
+    results: Results, protocol: Protocol, edges: Mapping[str, Sequence[float]] = SIZE_EDGES
+) -> Section | None:
+    """Scores of volumes; None where no run wrote any.
+
+    Args:
+        results: of the study.
+        protocol: whose comparisons are made on the Dice of the most special region as well.
+        edges: of the size subgroups, by field.
+    """
+    scores = volume_tables(results)
+    if not scores:
+        return None
+    tables = {name: averaged(by_seed) for name, by_seed in scores.items()}
+    first = next(iter(tables.values()))
+    regions = [str(region) for region in first["region"].unique()]
+    target = regions[-1]
+    note = (
+        "Dice and surface Dice: 1 where a region is empty in label and prediction, 0 where it is "
+        "in one of them, as in the official KiTS scores. HD95: 95 % of the surfaces lie closer "
+        "than this; undefined where the region is empty in either, then left out and counted over "
+        "all trainings, so read it with the Dice. Mean over patients with its 95 % interval over "
+        "patients, seeds averaged within a volume."
+    )
+    parts: list[Part] = [_complete(first), _words(tables, target)]
+    for region in reversed(regions):
+        title, stem = f"Whole volumes: {region}", re.sub(r"[^A-Za-z0-9._-]", "_", region)
+        told = note if region == target else "As above."
+        of_region = region_table(tables, region)
+        parts.append(Table(f"volumes_{stem}", title, told, of_region, first="condition"))
+    parts += _compared(results, protocol, scores, target)
+    lesions = [region for region in regions if region not in ORGANS]
+    if lesions:
+        note = (
+            "found: share of the true lesions, pooled over all volumes, of which at least the "
+            "share fixed in the evaluation was predicted; false per volume: predicted lesions "
+            "that touch no true one; false ml: mean volume predicted on planes whose label has "
+            "none of the region."
+        )
+        of_lesions = lesion_table(tables, lesions)
+        parts.append(Table("volumes_lesions", "Lesions", note, of_lesions, first="condition"))
+    parts += _subgroups(results, tables, regions, edges)
+    parts += agreement_parts(tables, target)
+    intro = "Slices stacked back into volumes and scored for each patient."
+    return Section("Whole volumes", intro, parts)
+
+
+def _complete(table: pd.DataFrame) -> str:
+    volumes = table.drop_duplicates("volume")
+    whole = int((volumes["complete"] == 1).sum())
+    if whole == len(volumes):
+        return f"Every plane of all {whole} volumes was scored."
+    some = f"Only {whole}" if whole else "None"
+    return (
+        f"{some} of {len(volumes)} volumes were scored on every plane; of the others only "
+        "some planes were, such as those with a mass. Their scores are not those of whole "
+        "patients: false findings elsewhere in the body were not looked for."
+    )
+
+
+def _words(tables: Mapping[str, pd.DataFrame], region: str) -> str:
+    means = {
+        name: mean_over_groups(table[table["region"] == region], "dice")[0]
+        for name, table in tables.items()
+    }
+    known = {name: mean for name, mean in means.items() if not math.isnan(mean)}
+    if not known:
+        return f"No volume has a Dice of {region}."
+    best = max(known, key=lambda name: known[name])
+    told = f"The mean Dice of {region} over patients is {known[best]:.3f} for {best}"
+    if len(known) > 1:
+        worst = min(known, key=lambda name: known[name])
+        told += f", the highest; the lowest is {known[worst]:.3f}, for {worst}"
+    return told + "."
+
+
+def _compared(results: Results, protocol: Protocol, scores: Scores, region: str) -> list[Part]:
+    """The planned comparisons, on the Dice of volumes."""
+    if not protocol.comparisons:
+        return []
+    everywhere = protocol.model_copy(update={"domain": None})
+    made, not_made = compare_all(results, everywhere, dice_scores(scores, region))
+    parts: list[Part] = []
+    if made:
+        rows = {
+            one.name: {
+                "difference": one.overall.mean,
+                "low": one.overall.low,
+                "high": one.overall.high,
+                "d_z": one.overall.effect,
+                "p corrected": p_text(one.p_holm),
+                "by training": by_training(one),
+                "trainings, low": one.trainings.low,
+                "trainings, high": one.trainings.high,
+                "volumes": one.overall.cases,
+                "patients": one.overall.groups,
+            }
+            for one in made
+        }
+        note = (
+            "Secondary to the planned comparisons above: the same pairs and test "
+            f"({TESTS[protocol.test]}, corrected by Holm for {len(protocol.comparisons)} within "
+            f"this table), with the Dice of {region} of each volume. Difference: first minus "
+            "second, seeds averaged within a volume, volumes within a patient; 95 % interval over "
+            "patients."
+        )
+        title = f"Planned comparisons on the Dice of {region}"
+        parts.append(" ".join(_difference(one, protocol, region) for one in made))
+        table = rows_of(rows)
+        parts.append(Table("volumes_comparisons", title, note, table, first="comparison"))
+    parts += [f"Planned but not made on volumes: {name} ({why})" for name, why in not_made.items()]
+    return parts
+
+
+def _difference(one: Compared, protocol: Protocol, region: str) -> str:
+    strength, overall = one.strength(protocol.alpha), one.overall
+    numbers = f"{overall.mean:+.3f} [{overall.low:+.3f}, {overall.high:+.3f}]"
+    pair = f"{one.first} and {one.second} in the Dice of {region}"
+    if strength == "untested":
+        return f"{pair} cannot be tested: too few patients."
+    if strength == "none":
+        return f"No difference of {pair} was shown: {numbers}."
+    higher = "higher" if overall.mean > 0 else "lower"
+    if strength == "found":
+        return f"{one.first} has a {higher} Dice of {region} than {one.second}: {numbers}."
+    return f"{pair} differ in these trainings only ({numbers}): no difference is claimed."
+
+
+def _subgroups(
+    results: Results,
+    tables: Mapping[str, pd.DataFrame],
+    regions: Sequence[str],
+    edges: Mapping[str, Sequence[float]],
+) -> list[Part]:
+    cases = all_cases(results)
+    parts: list[Part] = []
+    for name, field in continuous_fields(results).items():
+        if cases is None or name not in edges or name not in cases:
+            continue
+        values = group_values(cases, name)
+        table = subgroup_table(tables, regions, values, field.unit, edges[name])
+        note = (
+            "Mean Dice over patients; low and high: 95 % interval over patients. With few patients "
+            "in a row nothing can be said of it."
+        )
+        title = f"Dice by {name}"
+        stem = re.sub(r"[^A-Za-z0-9._-]", "_", f"volumes_by_{name}")
+        parts.append(Table(stem, title, note, table, first="condition, subgroup"))
+    return parts

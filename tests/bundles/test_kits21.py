@@ -1,0 +1,113 @@
+"""What only the CT bundle promises: volumes in, volumes out, in 2D and 3D."""
+
+import json
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+
+from metaseg_monai.evaluation import read_cases, read_counts, read_volumes
+
+
+@pytest.fixture(scope="module")
+def kits(copy_bundle):
+    """The bundle after a tiny training and evaluation."""
+    copy = copy_bundle("kits21_tumour_slices_segmentation")
+    copy.run(copy.command("training", "train"))
+    copy.run(copy.command("evaluating", "train", "evaluate"))
+    return copy
+
+
+def test_the_default_data_are_phantoms_and_their_slices(kits):
+    data = kits.root / "data"
+    table = pd.read_csv(data / "table.csv")
+    assert set(table["split"]) == {"train", "val", "test"}
+    assert (table[["tumour_mm2", "cyst_mm2"]].sum(axis=1) > 0).all()  # rule mass
+    assert len(list(data.glob("volumes/case_*/imaging.nii.gz"))) == 4
+
+
+def test_evaluation_writes_slices_cases_and_volumes(kits):
+    models = kits.root / "models"
+    counts, cases = read_counts(models / "counts.csv"), read_cases(models / "cases.csv")
+    volumes = read_volumes(models / "volumes.csv")
+    assert set(counts["class"]) == {1, 2, 3}
+    assert set(cases["split"]) == {"train", "val", "test"}
+    modes = {"normal", "missing", "fixed:tumour_size_mm=40"}
+    assert set(counts["mode"]) == set(volumes["mode"]) == modes
+    assert set(volumes["region"]) == {"kidney_and_masses", "masses", "tumour"}
+    assert set(volumes["volume"]) == set(cases[cases["split"] == "test"]["group"])
+    normal = counts[(counts["mode"] == "normal") & (counts["class"] == 2)]
+    voxel_mm3 = cases.set_index("case")[["spacing_z_mm", "spacing_y_mm", "spacing_x_mm"]].prod(
+        axis=1
+    )
+    true_mm3 = ((normal["tp"] + normal["fn"]) * voxel_mm3.loc[normal["case"]].to_numpy()).sum()
+    tumour = volumes[(volumes["mode"] == "normal") & (volumes["region"] == "tumour")]
+    assert tumour["true_mm3"].sum() == pytest.approx(true_mm3, rel=1e-3)
+
+
+@pytest.mark.parametrize("metadata", [None, {"tumour_size_mm": "unknown"}])
+def test_volumes_are_predicted_in_their_own_geometry(kits, tmp_path, metadata):
+    source = kits.root / "data/volumes"
+    given = {} if metadata is None else {"metadata": metadata}
+    kits.run(kits.command(None, "inference", dataset_dir=source, output_dir=tmp_path, **given))
+    masks = sorted(tmp_path.rglob("*.nii.gz"))
+    assert len(masks) == 4
+    for path in masks:
+        scan = nib.load(source / path.relative_to(tmp_path))
+        mask = nib.load(path)
+        assert mask.shape == scan.shape
+        np.testing.assert_array_equal(mask.affine, scan.affine)
+        assert set(np.unique(mask.dataobj)) <= {0, 1, 2, 3}
+
+
+def test_a_size_known_only_after_the_operation_is_refused(kits, tmp_path):
+    schema = json.loads((kits.root / "configs/schema.json").read_text())
+    schema["fields"][0] |= {"name": "pathologic_size_mm", "availability": "post-operative"}
+    (tmp_path / "schema.json").write_text(json.dumps(schema))
+    command = kits.command(
+        None,
+        "inference",
+        dataset_dir=kits.root / "data/volumes",
+        output_dir=tmp_path / "masks",
+        schema_file=tmp_path / "schema.json",
+        metadata={"pathologic_size_mm": 40},
+    )
+    with pytest.raises(AssertionError, match="known only later"):
+        kits.run(command)
+
+
+def test_a_3d_network_with_metadata_trains_and_is_tested_on_whole_volumes(kits, tmp_path):
+    small = {
+        "dataset_dir": kits.root / "data/volumes",
+        "output_dir": tmp_path,
+        "spacing_mm": [16, 16, 16],
+        "roi_size": [16, 16, 8],
+        "pad_size": [16, 16, 8],
+        "window_size": [16, 16, 8],
+    }
+    for stage, *configs in (("training",), ("evaluating", "evaluate")):
+        command = kits.command(stage, "train", "train_3d", *configs, **small)
+        of_phantoms = [at for at, word in enumerate(command) if word.startswith("--table#")]
+        kits.run([w for at, w in enumerate(command) if not {at, at - 1} & set(of_phantoms)])
+    volumes = read_volumes(tmp_path / "volumes.csv")
+    assert (volumes["complete"] == 1).all()
+    assert len(volumes["volume"].unique()) == 1
+    assert {"normal", "missing"} <= set(volumes["mode"])
+
+
+def test_tumour_free_slices_for_networks_of_whole_volumes(kits, tmp_path):
+    settings = {
+        "table#slice_rule": "all",
+        "dataset_dir": tmp_path / "data",
+        "table#default_dir": tmp_path / "data",
+        "output_dir": tmp_path / "run",
+        "empty_share": 0.5,
+        "epochs": 1,
+    }
+    said = kits.run(kits.command("training", "train", **settings))
+    table = pd.read_csv(tmp_path / "data/table.csv")
+    train = table[table["split"] == "train"]
+    full = int((train[["tumour_mm2", "cyst_mm2"]].sum(axis=1) > 0).sum())
+    assert len(train) > 2 * full
+    assert f"/{-(-2 * full // 4)} " in said  # steps of one epoch, batches of 4

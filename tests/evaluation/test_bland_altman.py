@@ -1,0 +1,91 @@
+import math
+
+import numpy as np
+import pytest
+
+from metaseg_monai.errors import DataError
+from metaseg_monai.evaluation.bland_altman import bland_altman
+from metaseg_monai.evaluation.differences import bootstrap_interval
+
+
+def test_bias_and_limits_by_hand():
+    # differences 1, 3, 5, 7: mean 4, variance (9 + 1 + 1 + 9) / 3
+    made = bland_altman([10, 20, 30, 40], [11, 23, 35, 47], list("abcd"))
+    deviation = math.sqrt(20 / 3)
+    assert (made.volumes, made.groups, made.bias) == (4, 4, 4)
+    assert made.lower == pytest.approx(4 - 1.96 * deviation)
+    assert made.upper == pytest.approx(4 + 1.96 * deviation)
+    assert made.bias_low < made.bias < made.bias_high
+    assert made.lower_low < made.lower < made.lower_high
+    assert made.upper_low < made.upper < made.upper_high
+
+
+def test_one_volume_a_group_has_the_interval_of_the_other_bootstrap():
+    rng = np.random.default_rng(0)
+    true, error = rng.uniform(10, 200, 30), rng.normal(2, 5, 30)
+    made = bland_altman(true, true + error, range(30), draws=20_000)
+    low, high = bootstrap_interval(error, 20_000, seed=1)
+    assert (made.bias_low, made.bias_high) == pytest.approx((low, high), abs=0.1)
+
+
+def test_two_volumes_have_three_bootstrap_samples_by_hand():
+    made = bland_altman([0, 0], [0, 2], ["a", "b"])  # 0 0, 0 2, 2 2; percentiles become extremes
+    assert (made.bias_low, made.bias_high) == pytest.approx((0, 2))
+    assert made.lower_low == pytest.approx(1 - 1.96 * math.sqrt(2))
+    assert made.upper_high == pytest.approx(1 + 1.96 * math.sqrt(2))
+
+
+def test_volumes_of_one_group_are_one_piece_of_evidence():
+    rng = np.random.default_rng(1)
+    error = rng.normal(0, 5, 12)
+    alone = bland_altman(np.zeros(12), error, range(12))
+    tenfold = bland_altman(np.zeros(120), np.repeat(error, 10), np.repeat(np.arange(12), 10))
+    assert tenfold.bias == pytest.approx(alone.bias)
+    assert tenfold.bias_high - tenfold.bias_low == pytest.approx(
+        alone.bias_high - alone.bias_low, rel=0.05
+    )
+    taken_apart = bland_altman(np.zeros(120), np.repeat(error, 10), range(120))
+    assert taken_apart.bias_high - taken_apart.bias_low < 0.5 * (alone.bias_high - alone.bias_low)
+
+
+def test_the_intervals_hold_the_truth_as_often_as_they_say():
+    rng = np.random.default_rng(2)
+    held = np.zeros(3)
+    for seed in range(300):
+        shift = np.repeat(rng.normal(0, 3, 20), 2)  # two volumes of each of 20 patients
+        error = 1 + shift + rng.normal(0, 4, 40)
+        made = bland_altman(np.zeros(40), error, np.repeat(np.arange(20), 2), draws=500, seed=seed)
+        held += [
+            made.bias_low < 1 < made.bias_high,
+            made.lower_low < 1 - 1.96 * 5 < made.lower_high,
+            made.upper_low < 1 + 1.96 * 5 < made.upper_high,
+        ]
+    assert (held / 300 > 0.88).all()  # percentiles of a standard deviation are narrow
+    assert (held / 300 < 0.99).all()
+
+
+def test_the_same_seed_gives_the_same_interval():
+    pred = np.random.default_rng(0).normal(size=20)
+    args = (np.zeros(20), pred, range(20))
+    assert bland_altman(*args, seed=3) == bland_altman(*args, seed=3)
+    assert bland_altman(*args, seed=3) != bland_altman(*args, seed=4)
+
+
+def test_what_few_volumes_leave_unknown():
+    nothing = bland_altman([], [], [])
+    assert nothing[:2] == (0, 0)
+    assert all(math.isnan(value) for value in nothing[2:])
+    one = bland_altman([10], [12], ["a"])
+    assert one[:3] == (1, 1, 2)
+    assert all(math.isnan(value) for value in one[3:])
+    patient = bland_altman([10, 20], [12, 24], ["a", "a"])
+    assert (patient.bias, patient.groups) == (3, 1)
+    assert patient.upper == pytest.approx(3 + 1.96 * math.sqrt(2))
+    assert math.isnan(patient.bias_low)
+
+
+def test_wrong_lists_are_refused():
+    with pytest.raises(DataError, match="2 true and 1 predicted volumes of 2 groups"):
+        bland_altman([1, 2], [1], ["a", "b"])
+    with pytest.raises(DataError, match="group b: volumes 2 and nan"):
+        bland_altman([1, 2], [1, float("nan")], ["a", "b"])

@@ -1,0 +1,141 @@
+import json
+import math
+
+import pytest
+import torch
+from ignite.engine import Engine
+
+from metaseg_monai.errors import DataError
+from metaseg_monai.evaluation.agreement import agreement
+from metaseg_monai.evaluation.estimates import (
+    FieldEstimates,
+    decoded,
+    known_items,
+    tell_estimate,
+)
+from metaseg_monai.evaluation.predicted import read_predicted
+from metaseg_monai.metadata import Continuous
+
+KNOWN = {"provenance": "acquisition", "availability": "acquisition"}
+SIZE = Continuous(name="size", unit="mm", range=(0, 100), missing="unknown", **KNOWN)
+LOG = Continuous(name="size", unit="mm", range=(1, 10000), scale="log", **KNOWN)
+
+
+def item(case, group, split, size, volume=None):
+    made = {"case": case, "group": group, "split": split, "metadata": {"size": size}}
+    return made if volume is None else {**made, "volume": volume}
+
+
+ITEMS = [
+    item("a0", "a", "train", "10"),
+    item("b0", "b", "train", "20"),
+    item("c0", "c", "train", "90"),
+    item("d0", "d", "val", "30"),
+    item("d1", "d", "val", "30"),
+    item("d2", "d", "val", ""),
+    item("e0", "e", "test", "unknown"),
+    item("f0", "f", "test", "40"),
+]
+CODES = {"a0": 0.1, "b0": 0.4, "c0": 0.7, "d0": 0.3, "d1": 0.9, "d2": 0.34, "e0": -0.2, "f0": 1.5}
+
+
+def run(folder, items=ITEMS, codes=CODES, field=SIZE):
+    handler = FieldEstimates(folder, items, field)
+    names = list(codes)
+
+    def step(engine, batch):
+        engine.state.batch = {"case": batch}
+        return {"pred": torch.tensor([[codes[case]] for case in batch])}
+
+    engine = Engine(step)
+    handler.attach(engine)
+    engine.run([names[:3], names[3:]])
+    return read_predicted(folder / "predicted.csv").set_index("group")
+
+
+def test_a_group_gets_the_median_of_its_slices_in_the_unit_of_the_field(tmp_path):
+    table = run(tmp_path)
+    assert table.index.tolist() == list("abcdef")
+    assert table["predicted"].tolist() == pytest.approx([10, 40, 70, 34, 0, 100], rel=1e-6)
+    assert table["true"].fillna(-1).tolist() == [10, 20, 90, 30, -1, 40]
+    assert table["clipped"].tolist() == [0, 0, 0, 0, 1, 1]
+    assert table["slices"].tolist() == [1, 1, 1, 3, 1, 1]
+    assert table["split"].tolist() == ["train"] * 3 + ["val"] + ["test"] * 2
+    assert set(table["field"]) == {"size"}
+    assert set(table["unit"]) == {"mm"}
+
+
+def test_the_median_is_that_of_the_codes(tmp_path):
+    items = [item("a0", "a", "train", "10"), item("a1", "a", "train", "10")]
+    table = run(tmp_path, items, {"a0": 0.25, "a1": 0.75}, LOG)
+    assert table["predicted"].tolist() == pytest.approx([100])  # not the mean of 10 and 1000
+
+
+def test_volumes_of_one_group_have_estimates_of_their_own(tmp_path):
+    items = [item("a0", "a", "train", "10", "x"), item("a1", "a", "train", "20", "y")]
+    table = run(tmp_path, items, {"a0": 0.1, "a1": 0.2})
+    assert table["volume"].tolist() == ["x", "y"]
+    assert table["predicted"].tolist() == pytest.approx([10, 20])
+
+
+def test_scores_stand_beside_those_of_the_training_median(tmp_path):
+    run(tmp_path)
+    scores = json.loads((tmp_path / "estimate.json").read_text())
+    assert (scores["field"], scores["unit"], scores["scale"]) == ("size", "mm", "linear")
+    assert scores["constant"] == pytest.approx(20)
+    train, val, test = (scores["splits"][split] for split in ("train", "val", "test"))
+    assert train["network"]["mae"] == pytest.approx((0 + 20 + 20) / 3)
+    assert train["network"]["r2"] == pytest.approx(1 - 800 / 3800)
+    assert train["constant"]["mae"] == pytest.approx((10 + 0 + 70) / 3)
+    assert train["constant"]["spearman"] is None
+    assert val["network"] == {"mae": pytest.approx(4), "r2": None, "spearman": None}
+    assert [test[key] for key in ("groups", "missing", "clipped")] == [2, 1, 2]
+    assert test["network"]["mae"] == pytest.approx(60)
+    told = tell_estimate(tmp_path)
+    assert "val: mean absolute error 4 (constant 10), R2 -, Spearman -; 1 groups" in told
+
+
+def test_agreement_by_hand():
+    scores = agreement([10, 10, 30, 40], [10, 20, 30, 40], SIZE)
+    assert scores["mae"] == 2.5
+    assert scores["r2"] == pytest.approx(1 - 100 / 500)
+    assert scores["spearman"] == pytest.approx(4.5 / math.sqrt(4.5 * 5), abs=1e-6)  # one tie
+    # on a log field a factor counts the same everywhere: 10 for 100 as 100 for 1000
+    low, high = agreement([10, 1000], [100, 1000], LOG), agreement([100, 100], [100, 1000], LOG)
+    assert low["r2"] == high["r2"] == pytest.approx(-1)
+    assert agreement([], [], SIZE) == {"mae": None, "r2": None, "spearman": None}
+
+
+@pytest.mark.parametrize(("code", "value"), [(0, 1), (1, 10000), (-3, 1), (900, 10000)])
+def test_a_code_beyond_the_range_is_clipped_to_exactly_its_ends(code, value):
+    assert decoded(float(code), LOG) == (value, code not in (0, 1))
+
+
+def test_missing_values_are_left_out_of_training():
+    known = known_items([each for each in ITEMS if each["split"] == "val"], SIZE)
+    assert [each["case"] for each in known] == ["d0", "d1"]
+    with pytest.raises(DataError, match="'test' has a value of 'size'"):
+        known_items([item("e0", "e", "test", "")], SIZE)
+
+
+def test_two_values_in_one_group_are_refused(tmp_path):
+    items = [item("a0", "a", "train", "10"), item("a1", "a", "train", "11")]
+    for call in (known_items, lambda *given: FieldEstimates(tmp_path, *given)):
+        with pytest.raises(DataError, match=r"Group 'a' has size 10 and 11.*'a1'"):
+            call(items, SIZE)
+
+
+def test_no_training_value_and_cases_not_evaluated_are_refused(tmp_path):
+    with pytest.raises(DataError, match="No training case has a value of 'size'"):
+        FieldEstimates(tmp_path, ITEMS[3:], SIZE)
+    with pytest.raises(DataError, match="'f0' was not evaluated"):
+        run(tmp_path, codes={case: code for case, code in CODES.items() if case != "f0"})
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_scores_to_tell_are_refused(tmp_path):
+    with pytest.raises(DataError, match="metaseg_monai estimate"):
+        tell_estimate(tmp_path)
+    (tmp_path / "estimate.json").write_text("{}")
+    with pytest.raises(DataError, match="no scores of an estimate"):
+        tell_estimate(tmp_path)

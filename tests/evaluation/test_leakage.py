@@ -1,0 +1,117 @@
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from metaseg_monai.errors import DataError
+from metaseg_monai.evaluation.leakage import (
+    associate,
+    group_values,
+    label_diameters,
+    r_squared,
+    spearman,
+)
+from metaseg_monai.evaluation.scores import COUNT_COLUMNS
+
+
+def table(*rows):
+    """Rows of (case, group, class, tp, fp, fn)."""
+    filled = [(c, g, "test", "normal", "all", k, tp, fp, fn, 0) for c, g, k, tp, fp, fn in rows]
+    return pd.DataFrame(filled, columns=COUNT_COLUMNS)
+
+
+def test_r_squared_by_hand():
+    # about their means: -1 0 1 and -1 1 0; product 1, squares 2 and 2
+    assert r_squared([1, 2, 3], [1, 3, 2]) == pytest.approx(0.25)
+    assert r_squared([1, 2, 3], [3, 1, 2]) == pytest.approx(0.25)
+    assert r_squared([1, 2, 3], [6, 4, 2]) == 1
+
+
+def test_a_power_law_is_a_line_of_logarithms_only():
+    values = np.array([1.0, 2.0, 4.0, 8.0])
+    assert r_squared(values, 3 * values**2, log=True) == pytest.approx(1)
+    assert r_squared(values, 3 * values**2) < 0.98
+
+
+def test_spearman_by_hand():
+    # 1 - 6 x (0 + 1 + 1) / (3 x 8)
+    assert spearman([10, 20, 30], [1, 3, 2]) == pytest.approx(0.5)
+    # ranks 1.5 1.5 3 and 1 2 3: product 1.5, squares 1.5 and 2
+    assert spearman([1, 1, 2], [1, 2, 3]) == pytest.approx(1.5 / math.sqrt(3))
+
+
+def test_what_does_not_vary_or_is_too_few_has_no_association():
+    for found in (r_squared([1, 1, 1], [1, 2, 3]), spearman([1, 2, 3], [5, 5, 5])):
+        assert math.isnan(found)
+    assert math.isnan(spearman([1, 2], [1, 2]))
+    assert math.isnan(r_squared([], [], log=True))
+
+
+def test_wrong_numbers_are_refused():
+    with pytest.raises(DataError, match="two values of each group"):
+        r_squared([1, 2, 3], [1, 2])
+    with pytest.raises(DataError, match="finite numbers"):
+        spearman([1, 2, 3], [1, 2, float("nan")])
+    with pytest.raises(DataError, match="above 0"):
+        r_squared([1, 2, 3], [1, 2, 0], log=True)
+
+
+def test_diameter_of_the_largest_slice_by_hand():
+    counts = table(
+        ("a0", "a", 2, 3, 9, 1),  # 4 pixels of the label, the false 9 are none of it
+        ("a1", "a", 2, 10, 0, 6),  # 16
+        ("b0", "b", 2, 0, 5, 0),
+    )
+    sizes = label_diameters(counts)
+    assert sizes.loc["a", 2] == pytest.approx(2 * math.sqrt(16 / math.pi))
+    assert math.isnan(sizes.loc["b", 2])
+    # in mm2 the first slice is the larger one: 4 x 9 against 16 x 1
+    in_mm = label_diameters(counts, pd.Series({"a0": 9.0, "a1": 1.0, "b0": 1.0}))
+    assert in_mm.loc["a", 2] == pytest.approx(2 * math.sqrt(36 / math.pi))
+    with pytest.raises(DataError, match="case b0 has no pixel spacing"):
+        label_diameters(counts, pd.Series({"a0": 9.0, "a1": 1.0}))
+
+
+def test_values_of_groups_leave_out_what_is_no_number():
+    cases = pd.DataFrame({"group": list("aabc"), "size": ["10", "20", "", ">=90"]})
+    assert group_values(cases, "size").to_dict() == {"a": 15.0}
+
+
+def test_association_of_the_groups_that_have_both():
+    values = pd.Series({"a": 1.0, "b": 2.0, "c": 4.0, "d": 8.0, "e": 16.0})
+    sizes = pd.Series({"a": 1.0, "b": 4.0, "c": 16.0, "d": 64.0, "f": 3.0})
+    one = associate(values, sizes, log=True)
+    assert (one.groups, one.r_squared, one.spearman) == (4, 1.0, 1.0)
+    assert one.low == one.high == pytest.approx(1)
+    assert one == associate(values, sizes, log=True)
+    # a size of 0 has no logarithm: its group is left out
+    assert associate(values, sizes.replace(1.0, 0.0), log=True).groups == 3
+
+
+def test_no_association_is_found_where_there_is_none():
+    names = [f"g{number}" for number in range(200)]
+    rng = np.random.default_rng(3)
+    one = associate(pd.Series(rng.random(200), names), pd.Series(rng.random(200), names), draws=500)
+    assert one.low < 0 < one.high
+    assert abs(one.spearman) < 0.2
+    assert one.r_squared < 0.04
+
+
+def test_the_interval_holds_the_truth_about_as_often_as_it_says():
+    covariance = [[1, 0.6], [0.6, 1]]
+    truth = 6 / math.pi * math.asin(0.6 / 2)  # Spearman of a bivariate normal
+    held = 0
+    for seed in range(100):
+        pairs = np.random.default_rng(seed).multivariate_normal([0, 0], covariance, 40)
+        one = associate(pd.Series(pairs[:, 0]), pd.Series(pairs[:, 1]), draws=300)
+        held += one.low <= truth <= one.high
+    assert held >= 88
+
+
+def test_few_groups_have_no_interval():
+    values = pd.Series({"a": 1.0, "b": 2.0, "c": 3.0})
+    one = associate(values, values)
+    assert one.spearman == 1
+    assert math.isnan(one.low)
+    assert math.isnan(one.r_squared_high)

@@ -1,0 +1,270 @@
+"""From volume files through a tiny random network and back into volume files."""
+
+import io
+import itertools
+import weakref
+
+import nibabel as nib
+import numpy as np
+import pytest
+import tifffile
+import torch
+from ignite.engine import Events
+from monai.data import DataLoader, Dataset
+from monai.engines import SupervisedEvaluator
+from monai.transforms import Compose
+from nibabel.orientations import (
+    apply_orientation,
+    axcodes2ornt,
+    inv_ornt_aff,
+    io_orientation,
+    ornt_transform,
+)
+
+from metaseg_monai.data.find import find_cases
+from metaseg_monai.data.slices import slice_items
+from metaseg_monai.engines import RunProgress, collate_cases
+from metaseg_monai.engines.batches import VolumeBatches
+from metaseg_monai.errors import DataError
+from metaseg_monai.evaluation import SaveMasks
+from metaseg_monai.transforms import KeepForBatchd, LoadCased, ScaleIntensityCased
+from metaseg_monai.transforms.spacing import ResampleToSpacingd
+
+SPACING = (4.0, 0.75, 0.625)  # exact in binary, so that no orientation rounds another way
+CANONICAL = np.array(  # planes toward the feet, rows toward the back, columns toward the left
+    [[0, 0, -SPACING[2], 31], [0, -SPACING[1], 0, 17], [-SPACING[0], 0, 0, 200], [0, 0, 0, 1.0]]
+)
+ORIENTATIONS = [
+    tuple(pair[turn] for pair, turn in zip(axes, turns, strict=True))
+    for axes in itertools.permutations(("RL", "AP", "SI"))
+    for turns in itertools.product((0, 1), repeat=3)
+]
+
+
+def phantom(shape=(3, 10, 12), seed=0):
+    return np.random.default_rng(seed).integers(-200, 300, shape).astype(np.int16)
+
+
+def save(path, planes, codes=("I", "P", "L"), **codes_of_form):
+    """Store planes (D, H, W) with axes toward the given sides of the body."""
+    stored = io_orientation(CANONICAL)
+    turn = ornt_transform(stored, axcodes2ornt(codes))
+    array = apply_orientation(planes, turn)
+    image = nib.Nifti1Image(array, CANONICAL @ inv_ornt_aff(turn, planes.shape))
+    for form, code in codes_of_form.items():
+        getattr(image, f"set_{form}")(image.affine, code=code)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(image, path)
+    return turn
+
+
+class TinyNetwork(torch.nn.Module):
+    def __init__(self, classes=3):
+        super().__init__()
+        torch.manual_seed(5)
+        self.layer = torch.nn.Conv2d(1, classes, 3, padding=1)
+
+    def forward(self, image):
+        return self.layer(image)
+
+
+def predict(source, output, spacing_mm=None, batch_size=2, items=None, network=None, workers=0):
+    items = slice_items(find_cases(source, None)) if items is None else items
+    load = [LoadCased(), ScaleIntensityCased([-150, 250], clip=True)]
+    chain = Compose([*load, ResampleToSpacingd(spacing_mm), KeepForBatchd()])
+    loader = DataLoader(
+        Dataset(items, chain),
+        batch_sampler=VolumeBatches(items, batch_size),
+        collate_fn=collate_cases,
+        num_workers=workers,
+    )
+    save_masks = SaveMasks(output)
+    engine = SupervisedEvaluator(
+        device=torch.device("cpu"),
+        val_data_loader=loader,
+        network=network or TinyNetwork(),
+        val_handlers=[save_masks],
+        decollate=False,
+    )
+    engine.logger.propagate = True
+    return engine, save_masks
+
+
+def classes_of(planes):
+    """The masks of planes (D, H, W), with nothing of what is tested here."""
+    scaled = (np.clip(planes, -150, 250).astype(np.float32) + 150) / 400
+    with torch.no_grad():
+        return TinyNetwork()(torch.from_numpy(scaled)[:, None]).argmax(1).numpy()
+
+
+@pytest.mark.parametrize("codes", ORIENTATIONS, ids="".join)
+def test_every_orientation_gives_the_same_mask_in_its_own_geometry(tmp_path, codes):
+    planes = phantom()
+    turn = save(tmp_path / "in" / "v.nii.gz", planes, codes)
+    predict(tmp_path / "in", tmp_path / "out")[0].run()
+    mask, image = nib.load(tmp_path / "out" / "v.nii.gz"), nib.load(tmp_path / "in" / "v.nii.gz")
+    assert nib.aff2axcodes(mask.affine) == codes
+    assert mask.shape == image.shape
+    assert mask.affine.tobytes() == image.affine.tobytes()
+    expected = apply_orientation(classes_of(planes), turn)
+    np.testing.assert_array_equal(np.asarray(mask.dataobj), expected)
+    assert len(np.unique(expected)) == 3
+
+
+def test_orientations_agree_where_planes_are_resampled(tmp_path):
+    masks = []
+    for number, codes in enumerate(ORIENTATIONS[::5]):
+        folder = tmp_path / str(number)
+        save(folder / "in" / "v.nii", phantom(), codes)
+        predict(folder / "in", folder / "out", spacing_mm=0.9)[0].run()
+        mask = np.asarray(nib.load(folder / "out" / "v.nii").dataobj)
+        back = ornt_transform(axcodes2ornt(codes), axcodes2ornt(("I", "P", "L")))
+        masks.append(apply_orientation(mask, back))
+    assert masks[0].shape == (3, 10, 12)  # the stored size, though the network saw 8 x 8
+    assert all((mask == masks[0]).all() for mask in masks)
+    assert (masks[0] != classes_of(phantom())).any()
+
+
+@pytest.mark.parametrize(("sform", "qform"), [(1, 0), (0, 2), (4, 1)])
+def test_header_of_the_mask_is_that_of_its_image(tmp_path, sform, qform):
+    save(tmp_path / "in" / "v.nii", phantom(), ("L", "P", "S"), sform=sform, qform=qform)
+    predict(tmp_path / "in", tmp_path / "out")[0].run()
+    mask, image = (nib.load(tmp_path / folder / "v.nii").header for folder in ("out", "in"))
+    assert mask.get_data_dtype() == np.uint8
+    for entry in (
+        *("sform_code", "qform_code", "pixdim", "xyzt_units", "srow_x", "srow_y", "srow_z"),
+        *("quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"),
+    ):
+        np.testing.assert_array_equal(mask[entry], image[entry], entry)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_volumes_of_two_shapes_in_a_kits_folder(tmp_path, workers):
+    shapes = {"case_00000": (3, 10, 12), "case_00007": (5, 9, 11)}
+    for seed, (case, shape) in enumerate(shapes.items()):
+        save(tmp_path / "in" / case / "imaging.nii.gz", phantom(shape, seed))
+        save(tmp_path / "in" / case / "segmentation.nii.gz", phantom(shape, seed))
+    predict(tmp_path / "in", tmp_path / "out", workers=workers)[0].run()
+    written = sorted(path.relative_to(tmp_path / "out") for path in tmp_path.rglob("out/*/*"))
+    assert [str(path) for path in written] == [f"{case}/imaging.nii.gz" for case in shapes]
+    for seed, (case, shape) in enumerate(shapes.items()):
+        mask = nib.load(tmp_path / "out" / case / "imaging.nii.gz")
+        np.testing.assert_array_equal(np.asarray(mask.dataobj), classes_of(phantom(shape, seed)))
+
+
+def test_slices_and_volumes_in_one_run(tmp_path):
+    (tmp_path / "in").mkdir()
+    tifffile.imwrite(tmp_path / "in" / "a.tif", phantom()[0])
+    save(tmp_path / "in" / "sub" / "v.nii.gz", phantom())
+    predict(tmp_path / "in", tmp_path / "out")[0].run()
+    np.testing.assert_array_equal(
+        tifffile.imread(tmp_path / "out" / "a.tif"), classes_of(phantom()[:1])[0]
+    )
+    assert nib.load(tmp_path / "out" / "sub" / "v.nii.gz").shape == (3, 10, 12)
+
+
+def test_2d_images_come_back_in_their_stored_size(tmp_path):
+    (tmp_path / "in").mkdir()
+    tifffile.imwrite(tmp_path / "in" / "a.tif", phantom()[0])
+    items = [{**item, "spacing_mm": SPACING} for item in find_cases(tmp_path / "in", None)]
+    predict(tmp_path / "in", tmp_path / "out", spacing_mm=1.5, items=items)[0].run()
+    assert tifffile.imread(tmp_path / "out" / "a.tif").shape == (10, 12)
+
+
+def test_a_network_that_changes_the_size_is_refused(tmp_path):
+    (tmp_path / "in").mkdir()
+    tifffile.imwrite(tmp_path / "in" / "a.tif", phantom()[0])
+    network = torch.nn.Conv2d(1, 3, 3)
+    with pytest.raises(DataError, match=r"mask of shape \(8, 10\), expected the image's"):
+        predict(tmp_path / "in", tmp_path / "out", network=network)[0].run()
+
+
+def test_a_missing_plane_leaves_no_mask_and_is_named(tmp_path):
+    save(tmp_path / "in" / "v.nii", phantom())
+    save(tmp_path / "in" / "w.nii", phantom())
+    items = slice_items(find_cases(tmp_path / "in", None))
+    del items[1]
+    with pytest.raises(DataError, match=r"missing are v: 1 of 3 planes \(1\)"):
+        predict(tmp_path / "in", tmp_path / "out", items=items)[0].run()
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["w.nii"]
+
+
+def test_a_stopped_run_says_which_volume_it_left(tmp_path, caplog):
+    for name in ("v.nii", "w.nii"):
+        save(tmp_path / "in" / name, phantom())
+    engine, masks = predict(tmp_path / "in", tmp_path / "out", batch_size=1)
+
+    def stop(engine):
+        raise ValueError("power cut")
+
+    engine.add_event_handler(Events.ITERATION_COMPLETED(once=5), stop)
+    with pytest.raises(ValueError, match="power cut"):
+        engine.run()
+    assert "w: 1 of 3 planes (2)" in caplog.text
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["v.nii"]
+    assert not masks._stacks
+
+
+@pytest.mark.parametrize("also", [False, True])
+def test_errors_pass_on_and_the_bar_ends(tmp_path, also):
+    save(tmp_path / "in" / "v.nii", phantom())
+    engine, _ = predict(tmp_path / "in", tmp_path / "in")
+    file = io.StringIO()
+    if also:
+        RunProgress("predict", file=file, unit="slice").attach(engine)
+    with pytest.raises(DataError, match="would replace"):
+        engine.run()
+    engine, _ = predict(tmp_path / "in", tmp_path / "out", network=torch.nn.Conv2d(3, 2, 1))
+    if also:
+        RunProgress("predict", file=file, unit="slice").attach(engine)
+    with pytest.raises(RuntimeError):
+        engine.run()
+    assert file.getvalue().endswith("\n") == also
+
+
+def test_a_plane_that_comes_twice_is_refused(tmp_path):
+    save(tmp_path / "in" / "v.nii", phantom())
+    items = slice_items(find_cases(tmp_path / "in", None))
+    with pytest.raises(DataError, match="expected each plane once"):
+        predict(tmp_path / "in", tmp_path / "out", items=[items[0], items[0]])[0].run()
+
+
+def test_memory_of_a_volume_is_given_back_when_it_is_written(tmp_path):
+    for name in ("v.nii", "w.nii"):
+        save(tmp_path / "in" / name, phantom())
+    engine, masks = predict(tmp_path / "in", tmp_path / "out", batch_size=1)
+    held, arrays = [], []
+
+    def look(engine):
+        held.append(list(masks._stacks))
+        arrays.extend(weakref.ref(stack.classes) for stack in masks._stacks.values())
+
+    engine.add_event_handler(Events.ITERATION_COMPLETED, look)
+    engine.run()
+    assert held == [["v"], ["v"], [], ["w"], ["w"], []]
+    assert all(array() is None for array in arrays)
+
+
+def test_masks_never_replace_images_nor_each_other(tmp_path):
+    save(tmp_path / "in" / "v.nii", phantom())
+    before = (tmp_path / "in" / "v.nii").read_bytes()
+    with pytest.raises(DataError, match=r"would replace the image .*v\.nii"):
+        predict(tmp_path / "in", tmp_path / "in")[0].run()
+    assert (tmp_path / "in" / "v.nii").read_bytes() == before
+    save(tmp_path / "in" / "w.nii", phantom())
+    items = slice_items(find_cases(tmp_path / "in", None))
+    for item in items:
+        item["mask"] = "one.nii"
+    with pytest.raises(DataError, match="v, w would have the one mask"):
+        predict(tmp_path / "in", tmp_path / "out", items=items)[0].run()
+    assert not (tmp_path / "out").exists()
+
+
+def test_broken_voxels_name_case_and_plane(tmp_path):
+    planes = phantom().astype(np.float32)
+    planes[2, 4, 4] = np.nan
+    save(tmp_path / "in" / "v.nii", planes)
+    with pytest.raises(RuntimeError) as caught:
+        predict(tmp_path / "in", tmp_path / "out")[0].run()
+    assert "case 'v_0002'" in str(caught.value.__cause__)
+    assert "v.nii, plane 2: 1 of 120 pixels" in str(caught.value.__cause__)

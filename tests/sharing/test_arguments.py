@@ -1,0 +1,24 @@
+import pytest
+
+from metaseg_monai.errors import ConfigError
+from metaseg_monai.sharing.arguments import metadata_source, parse_metadata
+
+
+def test_values_or_a_file(tmp_path, monkeypatch):
+    assert metadata_source("tumour_size_mm=unknown") == {"tumour_size_mm": "unknown"}
+    assert metadata_source("path=a.json") == {"path": "a.json"}
+    (tmp_path / "kits.json").write_text("[]")
+    monkeypatch.chdir(tmp_path)
+    assert metadata_source("kits.json") == str(tmp_path / "kits.json")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("none.json", "no such file"), ("41", "field=value"), ("a=1,a=2", "once")]
+)
+def test_what_is_neither_is_refused(text, message):
+    with pytest.raises(ConfigError, match=message):
+        metadata_source(text)
+
+
+def test_each_field_once():
+    assert parse_metadata("line=HeLa, size_mm=41") == {"line": "HeLa", "size_mm": "41"}

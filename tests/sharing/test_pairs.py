@@ -1,0 +1,84 @@
+import pytest
+
+from metaseg_monai.errors import DataError
+from metaseg_monai.sharing.pairs import find_pairs
+
+
+def make(folder, *names):
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return folder
+
+
+KITS = [f"case_0000{n}/{name}.nii.gz" for n in (0, 1) for name in ("imaging", "aggregated_MAJ_seg")]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "case_00000.nii.gz",
+        "case_00000.nii",
+        "case_00000_imaging.nii.gz",
+        "case_00000/imaging.nii.gz",
+        "case_00000/segmentation.nii.gz",
+        "case_00000/case_00000.nii.gz",
+    ],
+)
+def test_the_names_that_predictions_have(tmp_path, name):
+    predictions = make(tmp_path / "p", name)
+    found = find_pairs(predictions, make(tmp_path / "l", *KITS))
+    label = tmp_path / "l" / "case_00000" / "aggregated_MAJ_seg.nii.gz"
+    assert found.pairs == [("case_00000", predictions / name, label)]
+    assert found.unpredicted == ["case_00001"]
+
+
+@pytest.mark.parametrize(
+    ("names", "label"),
+    [
+        (["case_1/segmentation.nii.gz", "case_1/imaging.nii.gz"], "case_1/segmentation.nii.gz"),
+        (["data/case_1/segmentation.nii.gz"], "data/case_1/segmentation.nii.gz"),
+        (["case_1.nii.gz", "case_2.nii.gz"], "case_1.nii.gz"),
+        (["case_1/case_1.nii.gz"], "case_1/case_1.nii.gz"),
+    ],
+)
+def test_the_places_that_labels_have(tmp_path, names, label):
+    predictions = make(tmp_path / "p", "case_1.nii.gz")
+    (pair,) = find_pairs(predictions, make(tmp_path / "l", *names)).pairs
+    assert pair.label == tmp_path / "l" / label
+
+
+def test_pairs_come_in_the_order_of_their_names_without_half_written_files(tmp_path):
+    predictions = make(tmp_path / "p", "b.nii.gz", "a.nii.gz", ".part-1-a.nii.gz", "notes.txt")
+    found = find_pairs(predictions, make(tmp_path / "l", "b.nii.gz", "a.nii"))
+    assert [pair.case for pair in found.pairs] == ["a", "b"]
+
+
+def test_two_files_need_no_common_name(tmp_path):
+    make(tmp_path, "mask.nii.gz", *KITS)
+    label = tmp_path / "case_00000" / "aggregated_MAJ_seg.nii.gz"
+    found = find_pairs(tmp_path / "mask.nii.gz", label)
+    assert found.pairs == [("case_00000", tmp_path / "mask.nii.gz", label)]
+
+
+def test_a_prediction_without_a_label_is_refused(tmp_path):
+    predictions = make(tmp_path / "p", "case_00000.nii.gz", "case_00009.nii.gz")
+    with pytest.raises(DataError, match="case_00009: predicted, but without a label"):
+        find_pairs(predictions, make(tmp_path / "l", *KITS))
+
+
+def test_two_predictions_of_a_case_are_refused(tmp_path):
+    predictions = make(tmp_path / "p", "a.nii.gz", "a_imaging.nii.gz")
+    with pytest.raises(DataError, match=r"a: both .* are its predictions; keep one"):
+        find_pairs(predictions, make(tmp_path / "l", "a.nii.gz"))
+
+
+def test_nothing_to_score_is_refused(tmp_path):
+    labels = make(tmp_path / "l", "a.nii.gz")
+    with pytest.raises(DataError, match=r"nowhere: no such file or folder.*predictions"):
+        find_pairs(tmp_path / "nowhere", labels)
+    with pytest.raises(DataError, match="p: no NIfTI masks; expected predictions"):
+        find_pairs(make(tmp_path / "p", "a.png"), labels)
+    with pytest.raises(DataError, match="p: no NIfTI masks; expected labels"):
+        find_pairs(labels, tmp_path / "p")

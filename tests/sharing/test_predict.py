@@ -1,0 +1,157 @@
+"""Volumes through the KiTS bundle's own configuration, with random weights."""
+
+import json
+import shutil
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from ignite.engine import Engine
+from monai.bundle import ConfigParser
+
+from metaseg_monai.engines import BestWeights
+from metaseg_monai.errors import CheckpointError, DataError, MetadataError
+from metaseg_monai.sharing.predict import predict
+
+BUNDLE = Path(__file__).resolve().parents[2] / "bundles/kits21_tumour_slices_segmentation"
+AFFINE = np.array([[0, 0, -0.75, 40], [0, -0.75, 0, 30], [-4.0, 0, 0, 7], [0, 0, 0, 1]])
+POST_OPERATIVE = {
+    "kind": "continuous",
+    "name": "tumour_size_mm",
+    "unit": "mm",
+    "range": [5, 250],
+    "provenance": "clinical prior",
+    "availability": "post-operative",
+    "missing": "unknown",
+}
+
+pytestmark = pytest.mark.filterwarnings(
+    # MONAI 1.6.1 and Ignite 0.5.5 themselves, while they read or run a bundle
+    "ignore::DeprecationWarning",
+    "ignore::FutureWarning",
+    "ignore:parsing config_file:UserWarning",
+)
+
+
+def give_weights(bundle, **settings):
+    """Random weights as a training with these settings would leave them."""
+    parser = ConfigParser()
+    parser.read_config(bundle / "configs" / "inference.json")
+    parser.update({"bundle_root": str(bundle), **settings})
+    named = {key: parser.get_parsed_content(key) for key in ("variant", "schema", "trained_with")}
+    keep = BestWeights(
+        bundle / "models" / "model.pt",
+        parser.get_parsed_content("network_def"),
+        named["variant"],
+        named["schema"],
+        named["trained_with"],
+    )
+    engine = Engine(lambda engine, batch: None)
+    engine.state.epoch, engine.state.metrics = 1, {"val_loss": 1.0}
+    keep(engine)
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    """A copy of the bundle, and settings that make its network and images small."""
+    bundle = tmp_path / "bundle"
+    shutil.copytree(BUNDLE, bundle, ignore=shutil.ignore_patterns("data", "models", "eval"))
+    return bundle, {"channels": 4, "levels": 2, "spacing_mm": 1.5}
+
+
+@pytest.fixture
+def kits(tmp_path):
+    """Two cases of different shapes, one with a size in kits.json."""
+    for number, shape in enumerate([(5, 20, 24), (3, 28, 24)]):
+        folder = tmp_path / "kits" / f"case_{number:05d}"
+        folder.mkdir(parents=True)
+        voxels = np.random.default_rng(number).integers(-100, 300, shape).astype(np.int16)
+        nib.save(nib.Nifti1Image(voxels, AFFINE), folder / "imaging.nii.gz")
+        nib.save(nib.Nifti1Image(voxels * 0, AFFINE), folder / "segmentation.nii.gz")
+    rows = [{"case_id": "case_00000", "radiographic_size": 4.1}]
+    (tmp_path / "kits" / "kits.json").write_text(json.dumps(rows))
+    return tmp_path / "kits"
+
+
+def masks_of(folder):
+    return {
+        path.relative_to(folder).as_posix(): nib.load(path) for path in folder.rglob("*.nii.gz")
+    }
+
+
+@pytest.mark.filterwarnings("ignore:.*taken as unknown")
+def test_volumes_come_back_as_they_were(tiny, kits, tmp_path):
+    bundle, settings = tiny
+    give_weights(bundle, **settings)
+    predict(str(bundle), str(kits), str(tmp_path / "own"), None, settings)
+    masks = masks_of(tmp_path / "own")
+    assert sorted(masks) == ["case_00000/imaging.nii.gz", "case_00001/imaging.nii.gz"]
+    for name, mask in masks.items():
+        image = nib.load(kits / name)
+        assert mask.shape == image.shape
+        assert mask.affine.tobytes() == image.affine.tobytes()
+        assert set(np.unique(np.asarray(mask.dataobj))) <= {0, 1, 2, 3}
+    given = {"own": None, "file": str(kits / "kits.json"), "mm": "tumour_size_mm=41"}
+    given["unknown"] = "tumour_size_mm=unknown"
+    for name, meta in given.items():
+        predict(str(bundle), str(kits), str(tmp_path / name), meta, settings)
+    found = {name: masks_of(tmp_path / name) for name in given}
+    for case, like in (("case_00000", "mm"), ("case_00001", "unknown")):
+        mask = f"{case}/imaging.nii.gz"
+        for other in ("own", "file"):
+            np.testing.assert_array_equal(
+                np.asarray(found[other][mask].dataobj), np.asarray(found[like][mask].dataobj)
+            )
+
+
+@pytest.mark.parametrize(
+    ("meta", "message"),
+    [
+        ("tumour_size_mm=4.1", "is it in cm"),
+        ("tumour_size_mm=300", "from 5 to 250"),
+        ("size=41", "'size' is no field"),
+    ],
+)
+def test_wrong_sizes_are_refused(tiny, kits, tmp_path, meta, message):
+    bundle, settings = tiny
+    give_weights(bundle, **settings)
+    with pytest.raises(MetadataError, match=message):
+        predict(str(bundle), str(kits), str(tmp_path / "out"), meta, settings)
+    assert not (tmp_path / "out").exists()
+
+
+def test_unknown_is_refused_by_a_model_that_never_saw_it(tiny, kits, tmp_path):
+    bundle, settings = tiny
+    settings = {**settings, "metadata_dropout": 0.0}
+    give_weights(bundle, **settings)
+    meta = "tumour_size_mm=unknown"
+    with pytest.raises(MetadataError, match="trained without metadata dropout"):
+        predict(str(bundle), str(kits), str(tmp_path / "out"), meta, settings)
+    known = {key: value for key, value in settings.items() if key != "metadata_dropout"}
+    with pytest.raises(CheckpointError, match="unknown"):  # nor by weights of another training
+        predict(str(bundle), str(kits), str(tmp_path / "out"), meta, known)
+
+
+def test_post_operative_metadata_are_refused_unless_forced(tiny, kits, tmp_path):
+    bundle, settings = tiny
+    settings = {**settings, "schema_fields": [POST_OPERATIVE]}
+    give_weights(bundle, **settings)
+    arguments = (str(bundle), str(kits), str(tmp_path / "out"), "tumour_size_mm=41")
+    with pytest.raises(MetadataError, match=r"known only later: 'tumour_size_mm' \(post-operative"):
+        predict(*arguments, settings)
+    assert not (tmp_path / "out").exists()
+    predict(*arguments, {**settings, "force": True})
+    assert len(masks_of(tmp_path / "out")) == 2
+
+
+def test_a_tilted_volume_stops_the_run_before_it_begins(tiny, kits, tmp_path):
+    bundle, settings = tiny
+    give_weights(bundle, **settings)
+    turn, angle = np.eye(4), np.deg2rad(40)
+    turn[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    path = kits / "case_00001" / "imaging.nii.gz"
+    nib.save(nib.Nifti1Image(np.zeros((3, 4, 5), np.int16), turn @ AFFINE), path)
+    with pytest.raises(DataError, match=r"case 'case_00001'.*tilted by 40 degrees"):
+        predict(str(bundle), str(kits), str(tmp_path / "out"), "tumour_size_mm=41", settings)
+    assert not (tmp_path / "out").exists()

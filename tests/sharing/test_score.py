@@ -1,0 +1,142 @@
+import nibabel as nib
+import numpy as np
+import pytest
+
+from metaseg_monai.data.axial import AXES
+from metaseg_monai.errors import ConfigError, DataError
+from metaseg_monai.evaluation.volume_scores import read_volumes
+from metaseg_monai.evaluation.volumes import KITS_REGIONS, make_regions, score_volume
+from metaseg_monai.sharing.score import score
+
+SPACING = (3.0, 0.8, 0.5)  # z, y, x
+
+
+def label_of(seed):
+    label = np.zeros((6, 14, 12), np.uint8)
+    label[1:5, 2:12, 2:10] = 1
+    label[2:4, 3 + seed : 7 + seed, 3:8] = 2
+    label[4, 10, 5] = 3
+    return label
+
+
+def saved(path, planes, codes=AXES, dtype=np.uint8, shift_mm=0.0):
+    """Store planes (D, H, W) in another order and direction of axes."""
+    affine = np.diag([-SPACING[0], -SPACING[1], -SPACING[2], 1])[[2, 1, 0, 3]]
+    affine[0, 3] = shift_mm
+    volume = nib.Nifti1Image(planes.astype(dtype), affine)
+    assert nib.aff2axcodes(affine) == AXES
+    turn = nib.orientations.ornt_transform(
+        nib.orientations.axcodes2ornt(AXES), nib.orientations.axcodes2ornt(codes)
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(volume.as_reoriented(turn), path)
+    return path
+
+
+@pytest.mark.parametrize("codes", ["IPL", "RAS", "LPS", "SAR"])
+def test_scores_are_those_of_the_planes_whatever_the_order_of_axes(tmp_path, codes):
+    for seed in (0, 1):
+        label = label_of(seed)
+        pred = np.roll(label, 1, axis=0)
+        saved(tmp_path / "l" / f"case_{seed}" / "aggregated_MAJ_seg.nii.gz", label, codes)
+        saved(tmp_path / "p" / f"case_{seed}.nii.gz", pred, codes)
+    text = score(tmp_path / "p", tmp_path / "l", tmp_path / "out")
+    table = read_volumes(tmp_path / "out" / "volumes.csv")
+    assert table["volume"].tolist() == ["case_0"] * 3 + ["case_1"] * 3
+    assert set(table["mode"]) == {"normal"}
+    for seed in (0, 1):
+        label = label_of(seed)
+        expected = score_volume(
+            np.roll(label, 1, axis=0), label, SPACING, make_regions(KITS_REGIONS)
+        )
+        rows = table[table["volume"] == f"case_{seed}"][list(expected[0]._fields)]
+        for row, one in zip(rows.to_numpy().tolist(), expected, strict=True):
+            assert row[0] == one.region
+            assert row[1:] == pytest.approx(list(one[1:]), rel=1e-5)
+    assert str(tmp_path / "out" / "volumes.csv") in text
+
+
+def test_the_summary_has_means_and_their_numbers(tmp_path):
+    with_tumour, without = label_of(0), np.minimum(label_of(0), 1)
+    saved(tmp_path / "l" / "a.nii.gz", with_tumour)
+    saved(tmp_path / "l" / "b.nii.gz", without)
+    saved(tmp_path / "l" / "c.nii.gz", with_tumour)
+    saved(tmp_path / "p" / "a.nii.gz", with_tumour)
+    saved(tmp_path / "p" / "b.nii.gz", with_tumour)
+    text = score(tmp_path / "p", tmp_path / "l", tmp_path / "scores.csv")
+    (tumour,) = [line.split() for line in text.splitlines() if line.startswith("tumour")]
+    # Dice 1 and 0; a distance only of a; one lesion, found; one invented
+    assert tumour == ["tumour", "2", "0.5000", "0.5000", "0.00", "(1)", "1", "of", "1", "1"]
+    assert "not scored: 1 labels without a prediction, such as c" in text
+    assert len(read_volumes(tmp_path / "scores.csv")) == 6
+
+
+def test_masks_of_whole_floats_are_classes(tmp_path):
+    saved(tmp_path / "l.nii.gz", label_of(0))
+    saved(tmp_path / "p.nii.gz", label_of(0), dtype=np.float32)
+    score(tmp_path / "p.nii.gz", tmp_path / "l.nii.gz", tmp_path / "out")
+    assert read_volumes(tmp_path / "out" / "volumes.csv")["dice"].tolist() == [1, 1, 1]
+
+
+def test_own_regions_and_share(tmp_path):
+    saved(tmp_path / "a.nii.gz", label_of(0))
+    regions = {"all": {"classes": [1, 2, 3], "tolerance_mm": 2}}
+    a = tmp_path / "a.nii.gz"
+    text = score(a, a, tmp_path / "out", regions)
+    assert "all" in text
+    assert "tumour" not in text
+    with pytest.raises(ConfigError, match="found_share"):
+        score(a, a, tmp_path / "out", found_share=2)
+    with pytest.raises(ConfigError, match="regions is empty"):
+        score(a, a, tmp_path / "out", {})
+
+
+def refused(tmp_path, pred, message, **stored):
+    saved(tmp_path / "l" / "case_7.nii.gz", label_of(0))
+    saved(tmp_path / "p" / "case_7.nii.gz", pred, **stored)
+    with pytest.raises(DataError, match=f"case case_7: .*{message}"):
+        score(tmp_path / "p", tmp_path / "l", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_shape_is_refused(tmp_path):
+    refused(tmp_path, label_of(0)[:5], r"shape \(5, 14, 12\), its label \(6, 14, 12\)")
+
+
+def test_another_place_is_refused(tmp_path):
+    refused(tmp_path, label_of(0), "lie up to 0.4 mm apart", shift_mm=0.4)
+
+
+def test_another_direction_is_refused(tmp_path):
+    cube = np.zeros((6, 6, 6), np.uint8)
+    saved(tmp_path / "l" / "a.nii.gz", cube)
+    saved(tmp_path / "p" / "a.nii.gz", cube, codes="SPL")
+    with pytest.raises(DataError, match=r"case a: .*affines differ"):
+        score(tmp_path / "p", tmp_path / "l", tmp_path / "out")
+
+
+def test_rounding_of_an_affine_is_no_difference(tmp_path):
+    saved(tmp_path / "l.nii.gz", label_of(0))
+    saved(tmp_path / "p.nii.gz", label_of(0), shift_mm=0.01)
+    score(tmp_path / "p.nii.gz", tmp_path / "l.nii.gz", tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("pred", "message"),
+    [
+        (label_of(0) / 3.0, "expected whole numbers from 0"),
+        (label_of(0) * 80, "to 3, the highest class"),
+        (label_of(0).astype(float) - 1024, "values from -1024"),
+        (np.full((6, 14, 12), np.nan), "expected whole numbers"),
+    ],
+)
+def test_what_is_no_mask_of_classes_is_refused(tmp_path, pred, message):
+    refused(tmp_path, pred, message, dtype=np.float32)
+
+
+def test_a_damaged_file_names_its_case(tmp_path):
+    saved(tmp_path / "l" / "a.nii.gz", label_of(0))
+    path = saved(tmp_path / "p" / "a.nii.gz", label_of(0))
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(DataError, match=r"case a: .*truncated"):
+        score(tmp_path / "p", tmp_path / "l", tmp_path / "out")

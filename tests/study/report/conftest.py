@@ -1,0 +1,99 @@
+"""Runs on volumes with a continuous field, as their files would be."""
+
+import json
+from itertools import product
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from metaseg_monai.evaluation.scores import COUNT_COLUMNS
+from metaseg_monai.evaluation.volume_scores import VOLUME_COLUMNS
+from metaseg_monai.metadata import Continuous, MetadataSchema
+from metaseg_monai.study.results import Replicate, Result, Results
+
+SIZES = {"p0": 20.0, "p1": 40.0, "p2": 55.0, "p3": 70.0, "p4": 90.0}
+FIELD = Continuous(
+    name="size",
+    unit="mm",
+    range=(5, 250),
+    scale="log",
+    missing="unknown",
+    provenance="label-derived",
+    availability="pre-operative",
+    description="Of the largest lesion.",
+)
+SWEEP = ("fixed:size=10", "fixed:size=40", "fixed:size=160")
+SOURCES = ("normal", "missing", "predicted", "perturb:0.5", "shuffle")
+REGIONS = ("masses", "tumour")
+
+
+class Volumes:
+    """Writes runs of five patients with two slices each, whose label has about the size told."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def run(self, condition, seed=0, follows=0.0, modes=SOURCES + SWEEP, dice=0.8, gain=0.0):
+        """One run; its predicted area is the size given to the power of `follows`."""
+        folder = self.folder / condition / f"seed{seed}"
+        folder.mkdir(parents=True)
+        counts, cases = [], []
+        for (group, size), plane in product(SIZES.items(), range(2)):
+            case = f"{group}_{plane}"
+            label = int(size**2 / (1 + plane))
+            cases.append((case, group, "test", group, plane, 3.0, 0.5, 0.5, size))
+            for mode in modes:
+                given = float(mode.partition("=")[2]) if "=" in mode else size
+                pred = int(label * (given / size) ** follows)
+                tp = min(label, pred) * (9 if mode == "normal" else 8) // 10
+                row = (case, group, "test", mode, "all", 2, tp, pred - tp, label - tp, 10**5)
+                counts.append(row)
+        cases += [("t0", "t0", "train", "t0", 0, 3.0, 0.5, 0.5, 15.0)]
+        cases += [("t1", "t1", "train", "t1", 0, 3.0, 0.5, 0.5, 80.0)]
+        spacing = ["spacing_z_mm", "spacing_y_mm", "spacing_x_mm"]
+        names = ["case", "group", "split", "volume", "plane", *spacing, "size"]
+        pd.DataFrame(counts, columns=COUNT_COLUMNS).to_csv(folder / "counts.csv", index=False)
+        pd.DataFrame(cases, columns=names).to_csv(folder / "cases.csv", index=False)
+        MetadataSchema([FIELD]).save(folder / "schema.json")
+        rows = []
+        for number, group in enumerate(SIZES):
+            for mode, region in product([m for m in modes if m not in SWEEP], REGIONS):
+                score = dice + 0.01 * number + gain - (0.3 if mode == "missing" else 0)
+                rows.append(
+                    (group, group, "test", mode, region, 1, 40, score, score, 2.0 + number,
+                     10000.0, 10000.0 * score, 500.0, 2, 1 if number else 2, 1)
+                )  # fmt: skip
+        pd.DataFrame(rows, columns=VOLUME_COLUMNS).to_csv(folder / "volumes.csv", index=False)
+        return Result(pd.DataFrame(counts, columns=COUNT_COLUMNS), {"": folder})
+
+    def samples(self, result, modes=SWEEP):
+        """Stored predictions of two cases, a disc that grows with the value."""
+        rows, columns = np.mgrid[:40, :48]
+        distance = np.hypot(rows - 20, columns - 24)
+        arrays, index = {}, []
+        for number, case in enumerate(("p0_0", "p3_0")):
+            arrays[f"image_{number}"] = (distance < 12).astype(np.float16) * 0.5
+            arrays[f"label_{number}"] = (distance < 8).astype(np.uint8) * 2
+            for place, mode in enumerate(modes):
+                radius = 4 + float(mode.partition("=")[2] or 40) / 20
+                arrays[f"pred_{number}_{place}"] = (distance < radius).astype(np.uint8) * 2
+            index.append({"case": case, "domain": "all", "modes": list(modes)})
+        np.savez(result.folder / "samples.npz", index=np.array(json.dumps(index)), **arrays)
+
+    @staticmethod
+    def results(**conditions):
+        """Results of lists of runs, one a seed."""
+        return Results(
+            {
+                name.replace("_", "-"): {Replicate(0, seed): r for seed, r in enumerate(runs)}
+                for name, runs in conditions.items()
+            },
+            {},
+        )
+
+
+@pytest.fixture
+def volumes(tmp_path):
+    """Writes runs on volumes."""
+    return Volumes(tmp_path)

@@ -1,0 +1,80 @@
+import pandas as pd
+import pytest
+
+from metaseg_monai.errors import DataError, MetadataError
+from metaseg_monai.study.report.document import figures_of, tables_of
+from metaseg_monai.study.report.run_files import cases_of
+from metaseg_monai.study.report.sweep_section import response_section
+from metaseg_monai.study.results import Replicate
+
+
+def section_of(volumes, **conditions):
+    return response_section(volumes.results(**conditions))
+
+
+def test_a_network_that_follows_and_one_that_cannot(volumes):
+    runs = [volumes.run("sme", 0, follows=1), volumes.run("sme", 1, follows=1)]
+    volumes.samples(runs[0])
+    section = section_of(volumes, sme=runs, se=[volumes.run("se", modes=("normal",))])
+    assert "sme follows size: class 2 grows with size in 100 % of cases" in section.parts[0]
+    assert set(figures_of([section])) == {"response_size", "montage_size_sme"}
+    assert "Training values: 15 to 80 mm" in figures_of([section])["response_size"].caption
+    tables = tables_of([section])
+    assert tables["monotone_size"].values.loc["sme, class 2", "monotone"] == 1
+    assert tables["monotone_size"].values.loc["sme, class 2", "cases"] == 10
+    area = tables["response_size_class2"].values
+    assert list(area.index) == ["10", "40", "160"]
+    assert area["training", "holds it"].tolist() == [False, True, False]
+    # label of a patient: size^2 and half of it, so at 40 mm the area is 40 x size x 3 / 4 pixels
+    # of 0.25 mm2; mean size 55
+    assert area.loc["40", ("sme", "mean")] == pytest.approx(40 * 55 * 0.75 * 0.25, rel=1e-3)
+
+
+def test_a_flat_network_is_said_to_be_flat(volumes):
+    section = section_of(volumes, me=[volumes.run("me", follows=0)])
+    assert section.parts[0] == "me does not respond to size."
+    assert tables_of([section])["monotone_size"].values.loc["me, class 2", "flat"] == 1
+
+
+def test_a_network_that_shrinks_does_not_follow(volumes):
+    section = section_of(volumes, me=[volumes.run("me", follows=-0.5)])
+    assert "me does not follow size reliably: class 2 grows with size in 0 %" in section.parts[0]
+
+
+def test_without_spacing_areas_are_pixels(volumes):
+    run = volumes.run("sme", follows=1)
+    cases = pd.read_csv(run.folder / "cases.csv").assign(spacing_y_mm="")
+    cases.to_csv(run.folder / "cases.csv", index=False)
+    known = volumes.run("me", follows=1)  # whose areas would be others than in pixels
+    area = tables_of([section_of(volumes, sme=[run], me=[known])])["response_size_class2"]
+    assert "(pixels)" in area.title
+    for name in ("sme", "me"):
+        assert area.values.loc["40", (name, "mean")] == pytest.approx(40 * 55 * 0.75, rel=1e-3)
+
+
+def test_older_runs_have_no_such_section(volumes):
+    plain = volumes.run("se", modes=("normal",))
+    assert section_of(volumes, se=[plain]) is None
+    swept = volumes.run("sme", follows=1)
+    (swept.folder / "schema.json").unlink()
+    assert section_of(volumes, sme=[swept]) is None
+
+
+def test_damaged_files_are_named(volumes):
+    run = volumes.run("sme", follows=1)
+    cases = pd.read_csv(run.folder / "cases.csv")
+    cases.iloc[1:].to_csv(run.folder / "cases.csv", index=False)
+    with pytest.raises(DataError, match=r"cases\.csv lacks case p0_0 of counts\.csv"):
+        section_of(volumes, sme=[run])
+    pd.concat([cases, cases.iloc[:1]]).to_csv(run.folder / "cases.csv", index=False)
+    with pytest.raises(DataError, match="case p0_0 stands twice"):
+        section_of(volumes, sme=[run])
+    (run.folder / "schema.json").write_text("{}")
+    with pytest.raises(MetadataError, match=r"schema\.json: not a metadata schema"):
+        section_of(volumes, sme=[run])
+
+
+def test_cases_of_several_data_are_named_as_in_the_results(volumes):
+    run = volumes.run("sme")
+    run.counts["case"] = "data7/" + run.counts["case"]
+    assert cases_of(run, Replicate(7, 0))["case"].iloc[0] == "data7/p0_0"
