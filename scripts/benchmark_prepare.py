@@ -2,10 +2,12 @@
 
 CT-like volumes of 512 x 512 pixels are made in a temporary folder. Reading (decompression by
 nibabel of image and label) and preparing (rule mass, one worker) are timed one after the other in
-turning order, so that each pair sees the same state of a busy machine; so are one worker and two.
+turning order, so that each pair sees the same state of the machine; so are one worker and two,
+whose ratio means something only on a machine with two idle cores.
 """
 
 import gzip
+import shutil
 import statistics
 import sys
 import tempfile
@@ -19,8 +21,8 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 from tqdm import tqdm
 
-from metaseg_monai.data.kits import find_kits
-from metaseg_monai.data.kits_prepare import prepare_kits21
+from metaseg_monai.data.kits.find import find_kits
+from metaseg_monai.data.kits.prepare import prepare_kits21
 from metaseg_monai.errors import ConfigError, MetasegError
 
 SIDE = 512
@@ -102,6 +104,7 @@ def _prepare(source: Path, output: Path, workers: int, spacing: float | Literal[
     start = time.perf_counter()
     made = prepare_kits21(source, output, workers=workers, spacing=spacing)
     elapsed = time.perf_counter() - start
+    shutil.rmtree(output)
     if made.problems:
         raise ConfigError(f"the benchmark's own volumes have problems: {made.problems}")
     return elapsed

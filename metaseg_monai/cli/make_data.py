@@ -81,8 +81,8 @@ class Prepare:
         prepared. Killed or interrupted, the same command goes on where it stopped.
 
         Example:
-            python -m metaseg_monai prepare kits21 --source kits21/kits21/data --output kits21_mass \
---slice_rule mass --workers 4
+            python -m metaseg_monai prepare kits21 --source kits21/kits21/data \
+--output kits21_mass --slice_rule mass --workers 4
 
         Args:
             source: folder of the download, with case_00000, case_00001, ...
@@ -101,7 +101,7 @@ class Prepare:
             seed: of the split.
             checksums: file of sha256sum to compare the source with.
         """
-        from metaseg_monai.data.kits_prepare import prepare_kits21
+        from metaseg_monai.data.kits.prepare import prepare_kits21
         from metaseg_monai.sharing.prepare import told
 
         return told(

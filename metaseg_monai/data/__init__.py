@@ -6,10 +6,8 @@ from metaseg_monai.data.columns import SPLITS, ColumnMap
 from metaseg_monai.data.empty import limit_empty
 from metaseg_monai.data.find import find_cases
 from metaseg_monai.data.image import Image, convert_channels
-from metaseg_monai.data.kits_prepare import prepare_kits21
-from metaseg_monai.data.kits_volumes import kits_volumes
-from metaseg_monai.data.phantom_table import phantom_table
-from metaseg_monai.data.phantoms import generate_phantoms
+from metaseg_monai.data.kits import kits_volumes, prepare_kits21
+from metaseg_monai.data.phantoms import generate_phantoms, phantom_table
 from metaseg_monai.data.readers import TiffReader, read_image
 from metaseg_monai.data.select import fill_epoch, select_cases
 from metaseg_monai.data.shapes import SHAPES

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from metaseg_monai.data.clinical import read_clinical
+from metaseg_monai.data.kits.clinical import read_clinical
 from metaseg_monai.errors import MetadataError
 from metaseg_monai.metadata import MetadataSchema
 from metaseg_monai.metadata.fields import MetadataWarning, listing

@@ -7,7 +7,7 @@ from typing import Any
 
 from metaseg_monai.data.case_metadata import attach_metadata
 from metaseg_monai.data.columns import ColumnMap, as_column_map
-from metaseg_monai.data.dicom import is_dicom_folder
+from metaseg_monai.data.dicom.series import is_dicom_folder
 from metaseg_monai.data.headers import image_format
 from metaseg_monai.data.readers import FORMAT_OF_SUFFIX, image_suffix
 from metaseg_monai.data.rows import Row, name_cases, problems_between

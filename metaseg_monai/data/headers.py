@@ -9,7 +9,7 @@ import numpy as np
 import PIL.Image
 import tifffile
 
-from metaseg_monai.data.dicom import dicom_attributes
+from metaseg_monai.data.dicom.series import dicom_attributes
 from metaseg_monai.data.nifti import nifti_shape
 from metaseg_monai.data.readers import FORMAT_OF_SUFFIX, image_suffix
 from metaseg_monai.errors import DataError

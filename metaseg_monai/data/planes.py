@@ -49,7 +49,7 @@ def resize_label(label: Tensor, shape: tuple[int, int]) -> Tensor:
         torch.clamp(((torch.arange(new) + 0.5) * old / new).long(), max=old - 1)
         for old, new in zip(label.shape[-2:], shape, strict=True)
     )
-    return label[..., rows[:, None], columns[None, :]]
+    return label.index_select(-2, rows).index_select(-1, columns)
 
 
 def resize_stored(plane: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from monai.data import ImageReader
 
-from metaseg_monai.data.dicom import read_dicom_series
+from metaseg_monai.data.dicom.series import read_dicom_series
 from metaseg_monai.data.image import Image, Palette
 from metaseg_monai.data.nifti import read_nifti
 from metaseg_monai.data.raster import read_jpeg, read_png

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from metaseg_monai.data.kits import CASE_FOLDERS, IMAGE_NAMES, LABEL_NAMES, find_kits
+from metaseg_monai.data.kits.find import CASE_FOLDERS, IMAGE_NAMES, LABEL_NAMES, find_kits
 from metaseg_monai.data.readers import image_suffix
 from metaseg_monai.errors import DataError
 

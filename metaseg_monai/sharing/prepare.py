@@ -2,7 +2,7 @@
 
 import sys
 
-from metaseg_monai.data.kits_prepare import Prepared
+from metaseg_monai.data.kits.prepare import Prepared
 from metaseg_monai.errors import DataError
 
 SHOWN_PROBLEMS = 30

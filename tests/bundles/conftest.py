@@ -33,10 +33,14 @@ class BundleCopy:
         tiny = self.facts["tiny"].items()
         return {k: v for k, v in tiny if any(k.partition("#")[0] in config for config in known)}
 
-    def command(self, run_id: str | None, *names: str, **overrides) -> list[str]:
+    def command(
+        self, run_id: str | None, *names: str, generated: bool = True, **overrides
+    ) -> list[str]:
+        """The words of a command; `generated=False` leaves out what shapes generated data."""
         files = self.configs(*names)
         arguments = ["--config_file", files[0] if len(files) == 1 else str(files)]
-        for key, value in {**self.tiny(*names), **overrides}.items():
+        tiny = {k: v for k, v in self.tiny(*names).items() if generated or "table#" not in k}
+        for key, value in {**tiny, **overrides}.items():
             arguments += [f"--{key}", str(value)]
         return ["-m", "monai.bundle", "run", *([run_id] if run_id else []), *arguments]
 
@@ -50,14 +54,14 @@ class BundleCopy:
             stderr=subprocess.DEVNULL,
         )
 
-    def run(self, command: list[str], launcher: tuple[str, ...] = ()) -> str:
+    def run(self, command: list[str], launcher: tuple[str, ...] = (), timeout: float = 300) -> str:
         done = subprocess.run(
             [sys.executable, *launcher, *command],
             cwd=self.elsewhere,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=timeout,
         )
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
         return done.stdout + done.stderr

@@ -18,6 +18,7 @@ from metaseg_monai.study.report.robustness import (
     perturbation_curve,
     wrong_share_curve,
 )
+from metaseg_monai.study.report.run_files import continuous_fields
 from metaseg_monai.study.report.scores import errors_by_seed, mode_table, with_modes
 from metaseg_monai.study.report.similarity import cluster, domain_similarity
 from metaseg_monai.study.results import Results, is_expert
@@ -170,7 +171,7 @@ def predictions(results: Results) -> list[Figure]:
         for name in samples
         if any(mode.startswith("fixed:") for sample in samples[name][:1] for mode in sample.preds)
     }
-    if asked:
+    if asked and not continuous_fields(results):  # of numbers the response section draws all
         caption = "One image, asked for each label in turn."
         drawn.append(Figure("labels", caption, figures.label_grid(asked)))
     return drawn

@@ -12,7 +12,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from metaseg_monai.data.kits_prepare import prepare_kits21
+from metaseg_monai.data.kits.prepare import prepare_kits21
 from metaseg_monai.errors import DataError
 
 IMAGE, LABEL = "imaging.nii.gz", "aggregated_MAJ_seg.nii.gz"

@@ -1,6 +1,6 @@
 import pytest
 
-from metaseg_monai.data.kits import find_kits, read_checksums
+from metaseg_monai.data.kits.find import find_kits, read_checksums
 from metaseg_monai.errors import DataError
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from metaseg_monai.data.kits_measure import TumourMeasures, measure_tumour
+from metaseg_monai.data.kits.measure import TumourMeasures, measure_tumour
 
 
 def ball(shape, centre, radius_mm, spacing):

@@ -9,15 +9,15 @@ import time
 import numpy as np
 import pytest
 
-from metaseg_monai.data import kits_run
-from metaseg_monai.data.kits_prepare import prepare_kits21
+from metaseg_monai.data.kits import run as kits_run
+from metaseg_monai.data.kits.prepare import prepare_kits21
 from metaseg_monai.data.table import read_table
 from metaseg_monai.errors import DataError
 from metaseg_monai.metadata import Continuous, MetadataSchema
 
 COMMAND = """
 import sys
-from metaseg_monai.data.kits_prepare import prepare_kits21
+from metaseg_monai.data.kits.prepare import prepare_kits21
 if __name__ == "__main__":
     print(prepare_kits21(sys.argv[1], sys.argv[2], workers=int(sys.argv[3])).summary)
 """

@@ -11,7 +11,7 @@ import PIL.Image
 import pytest
 import tifffile
 
-from metaseg_monai.data.kits_prepare import prepare_kits21
+from metaseg_monai.data.kits.prepare import prepare_kits21
 
 REAL = Path(os.environ.get("METASEG_DATA", "../shared/data"))
 pytestmark = [

@@ -6,8 +6,8 @@ import pytest
 import tifffile
 
 from metaseg_monai.data.axial import axial_volume
-from metaseg_monai.data.kits_case import equal_planes, gathered
-from metaseg_monai.data.kits_slices import (
+from metaseg_monai.data.kits.case import equal_planes, gathered
+from metaseg_monai.data.kits.slices import (
     chosen_planes,
     class_pixels,
     number,

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from metaseg_monai.data.kits_splits import read_splits, seeded_splits
+from metaseg_monai.data.kits.splits import read_splits, seeded_splits
 from metaseg_monai.errors import DataError
 
 CASES = [f"case_{n:05d}" for n in range(100)]

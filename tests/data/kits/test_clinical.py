@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from metaseg_monai.data.clinical import read_clinical, scan_clinical, size_problem
+from metaseg_monai.data.kits.clinical import read_clinical, scan_clinical, size_problem
 from metaseg_monai.errors import DataError
 
 REAL = Path(os.environ.get("METASEG_DATA", "../shared/data"))

@@ -3,7 +3,8 @@ import json
 import numpy as np
 import pytest
 
-from metaseg_monai.data.anatomy import (
+from metaseg_monai.data.axial import axial_volume
+from metaseg_monai.data.phantoms.anatomy import (
     CYST,
     KIDNEY,
     SIZE_MM,
@@ -13,8 +14,7 @@ from metaseg_monai.data.anatomy import (
     draw_anatomy,
     render,
 )
-from metaseg_monai.data.axial import axial_volume
-from metaseg_monai.data.phantoms import NOISE_HU, generate_phantoms
+from metaseg_monai.data.phantoms.scans import NOISE_HU, generate_phantoms
 from metaseg_monai.data.readers import read_image
 from metaseg_monai.errors import DataError
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from metaseg_monai.data.dicom_grid import SeriesGrid, series_grid
-from metaseg_monai.data.dicom_header import (
+from metaseg_monai.data.dicom.grid import SeriesGrid, series_grid
+from metaseg_monai.data.dicom.header import (
     DECODE,
     DicomPlane,
     dicom_plane,

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from nibabel.orientations import ornt2axcodes
 
-from metaseg_monai.data.kits import KitsCase, Problem
-from metaseg_monai.data.kits_case import CLASSES, CaseVolumes, read_case
-from metaseg_monai.data.kits_measure import TUMOUR, measure_tumour
-from metaseg_monai.data.kits_slices import (
+from metaseg_monai.data.kits.case import CLASSES, CaseVolumes, read_case
+from metaseg_monai.data.kits.find import KitsCase, Problem
+from metaseg_monai.data.kits.measure import TUMOUR, measure_tumour
+from metaseg_monai.data.kits.slices import (
     SliceRule,
     Spacing,
     class_pixels,

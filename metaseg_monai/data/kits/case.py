@@ -7,7 +7,7 @@ import numpy as np
 
 from metaseg_monai.data.axial import AxialVolume, axial_volume
 from metaseg_monai.data.image import Image
-from metaseg_monai.data.kits import KitsCase, Problem
+from metaseg_monai.data.kits.find import KitsCase, Problem
 from metaseg_monai.data.readers import read_image, same_affine
 from metaseg_monai.errors import DataError
 

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from metaseg_monai.data.clinical import SizeSource, scan_clinical
-from metaseg_monai.data.kits import find_kits
-from metaseg_monai.data.kits_splits import read_splits, seeded_splits
+from metaseg_monai.data.kits.clinical import SizeSource, scan_clinical
+from metaseg_monai.data.kits.find import find_kits
+from metaseg_monai.data.kits.splits import read_splits, seeded_splits
 from metaseg_monai.data.table import CaseTable, refuse
 from metaseg_monai.errors import DataError
 from metaseg_monai.metadata import MetadataSchema

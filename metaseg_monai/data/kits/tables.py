@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from metaseg_monai.data.clinical import SIZE, ClinicalTable
-from metaseg_monai.data.kits import Problem, problem_rows
-from metaseg_monai.data.kits_job import Job, discard, read_record
-from metaseg_monai.data.kits_slices import table_row
+from metaseg_monai.data.kits.clinical import SIZE, ClinicalTable
+from metaseg_monai.data.kits.find import Problem, problem_rows
+from metaseg_monai.data.kits.job import Job, discard, read_record
+from metaseg_monai.data.kits.slices import table_row
 from metaseg_monai.data.writers import write_table
 
 TABLES = ("table.csv", "slices.csv", "cases.csv", "problems.csv")

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from metaseg_monai.data.dicom_grid import PlanePlace
+from metaseg_monai.data.dicom.grid import PlanePlace
 from metaseg_monai.errors import DataError
 
 MODALITIES = ("CT", "MR")

@@ -11,8 +11,8 @@ from nibabel.orientations import apply_orientation, inv_ornt_aff
 from scipy.ndimage import gaussian_filter
 from tqdm import tqdm
 
-from metaseg_monai.data.anatomy import Anatomy, draw_anatomy, render
 from metaseg_monai.data.generated import write_generated
+from metaseg_monai.data.phantoms.anatomy import Anatomy, draw_anatomy, render
 from metaseg_monai.errors import DataError
 
 FIELD_MM = 384.0  # side of the imaged square

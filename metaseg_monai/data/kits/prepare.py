@@ -5,20 +5,20 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
-from metaseg_monai.data.clinical import (
+from metaseg_monai.data.kits.clinical import (
     SIZE,
     ClinicalTable,
     SizeSource,
     scan_clinical,
     size_problem,
 )
-from metaseg_monai.data.kits import KitsFolder, Problem, find_kits, read_checksums
-from metaseg_monai.data.kits_job import Job
-from metaseg_monai.data.kits_run import run_jobs
-from metaseg_monai.data.kits_slices import SliceRule, Spacing
-from metaseg_monai.data.kits_splits import read_splits, seeded_splits
-from metaseg_monai.data.kits_summary import summary_of
-from metaseg_monai.data.kits_tables import TABLES, case_tables, copies, write_tables
+from metaseg_monai.data.kits.find import KitsFolder, Problem, find_kits, read_checksums
+from metaseg_monai.data.kits.job import Job
+from metaseg_monai.data.kits.run import run_jobs
+from metaseg_monai.data.kits.slices import SliceRule, Spacing
+from metaseg_monai.data.kits.splits import read_splits, seeded_splits
+from metaseg_monai.data.kits.summary import summary_of
+from metaseg_monai.data.kits.tables import TABLES, case_tables, copies, write_tables
 from metaseg_monai.errors import DataError
 from metaseg_monai.files import replacing
 

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from scipy.stats import spearmanr
 
-from metaseg_monai.data.clinical import SIZE, SizeSource
 from metaseg_monai.data.columns import SPLITS
-from metaseg_monai.data.kits import Problem
-from metaseg_monai.data.kits_slices import SliceRule
+from metaseg_monai.data.kits.clinical import SIZE, SizeSource
+from metaseg_monai.data.kits.find import Problem
+from metaseg_monai.data.kits.slices import SliceRule
 
 SHOWN = 20
 FEWEST_CASES = 3  # of which a correlation is told

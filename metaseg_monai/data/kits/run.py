@@ -13,8 +13,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from metaseg_monai.data.kits import Problem
-from metaseg_monai.data.kits_job import RECORDS, Job, is_done, run_job
+from metaseg_monai.data.kits.find import Problem
+from metaseg_monai.data.kits.job import RECORDS, Job, is_done, run_job
 from metaseg_monai.errors import DataError
 
 SLICE_NAME = re.compile(r"(?:\.part-)?(?P<case>.+)_\d{4,}\.tif")
@@ -91,7 +91,7 @@ def _context() -> BaseContext:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["metaseg_monai.data.kits_job"])  # imported once for all
+    context.set_forkserver_preload(["metaseg_monai.data.kits.job"])  # imported once for all
     return context
 
 

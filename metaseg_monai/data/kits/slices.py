@@ -12,8 +12,8 @@ import tifffile
 import torch
 
 from metaseg_monai.data.axial import AxialVolume
-from metaseg_monai.data.clinical import SIZE
-from metaseg_monai.data.kits_case import CLASSES, gathered
+from metaseg_monai.data.kits.case import CLASSES, gathered
+from metaseg_monai.data.kits.clinical import SIZE
 from metaseg_monai.data.planes import resampled_shape, resize_label, resize_stored
 from metaseg_monai.errors import DataError
 from metaseg_monai.files import PREFIX

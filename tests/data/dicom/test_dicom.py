@@ -10,7 +10,7 @@ from nibabel.orientations import apply_orientation, inv_ornt_aff
 from metaseg_monai.data import mask_suffix, read_image, write_mask
 from metaseg_monai.data.axial import axial_volume
 from metaseg_monai.data.cases import load_case
-from metaseg_monai.data.dicom import dicom_attributes, is_dicom_folder, read_dicom_series
+from metaseg_monai.data.dicom.series import dicom_attributes, is_dicom_folder, read_dicom_series
 from metaseg_monai.errors import ConfigError, DataError
 
 pydicom = pytest.importorskip("pydicom", reason="needs the extra [dicom]")
@@ -375,7 +375,7 @@ def test_pixels_longer_than_announced_keep_their_place(tmp_path):
 
 
 def test_size_is_checked_before_memory_is_taken(tmp_path, monkeypatch):
-    monkeypatch.setattr("metaseg_monai.data.dicom.LARGEST_BYTES", 2 * VOLUME.size - 1)
+    monkeypatch.setattr("metaseg_monai.data.dicom.series.LARGEST_BYTES", 2 * VOLUME.size - 1)
     refused(tmp_path / "ct", series(), r"at most 0 are read: split the series")
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from metaseg_monai.data.dicom_grid import PlanePlace, series_grid
+from metaseg_monai.data.dicom.grid import PlanePlace, series_grid
 from metaseg_monai.errors import DataError
 
 

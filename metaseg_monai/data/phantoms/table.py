@@ -8,9 +8,9 @@ from typing import Any
 
 from metaseg_monai.data.columns import ColumnMap
 from metaseg_monai.data.generated import ensure_generated
-from metaseg_monai.data.kits_prepare import prepare_kits21
-from metaseg_monai.data.kits_slices import SliceRule
-from metaseg_monai.data.phantoms import check_settings, write_phantoms
+from metaseg_monai.data.kits.prepare import prepare_kits21
+from metaseg_monai.data.kits.slices import SliceRule
+from metaseg_monai.data.phantoms.scans import check_settings, write_phantoms
 from metaseg_monai.data.table import CaseTable, read_table
 from metaseg_monai.metadata import MetadataSchema
 
