@@ -84,7 +84,10 @@ def axial_volume(image: Image) -> AxialVolume:
             "axes, a volume"
         )
     if affine is None:
-        raise DataError(f"{path}: has no affine, so its axial axis is unknown; save it as NIfTI")
+        raise DataError(
+            f"{path}: has no affine (of a NIfTI file, sform_code and qform_code are 0), so its "
+            "axial axis is unknown; save it as NIfTI with its true affine"
+        )
     directions = affine[:3, :3] / np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
     tilt = float(np.degrees(np.arccos(np.clip(np.abs(directions).max(axis=0).min(), 0, 1))))
     stored = io_orientation(affine)

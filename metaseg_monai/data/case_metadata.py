@@ -8,9 +8,9 @@ from typing import Any
 from metaseg_monai.data.kits.clinical import read_clinical
 from metaseg_monai.errors import MetadataError
 from metaseg_monai.metadata import MetadataSchema
-from metaseg_monai.metadata.fields import MetadataWarning, listing
+from metaseg_monai.metadata.fields import UNKNOWN, MetadataWarning, listing
 
-SHOWN_PROBLEMS = 30
+SHOWN_PROBLEMS, SHOWN_CASES = 30, 5
 
 
 def attach_metadata(
@@ -29,11 +29,12 @@ def attach_metadata(
 
     Raises:
         MetadataError: a value is missing where it must not be, or refused, or the file has no
-            column of a field; names cases and fields.
+            column of a field, or a row for none of the cases; names cases and fields.
         DataError: the file cannot be read.
 
     Warns:
-        MetadataWarning: cases have no value and are taken as unknown; names them.
+        MetadataWarning: values that no one gave are taken as unknown; names fields and cases.
+            Where "unknown" is given for all cases, there is no warning.
     """
     if schema is None:
         return
@@ -50,6 +51,16 @@ def attach_metadata(
             + " ".join(f"--meta {name}=VALUE" for name in schema.names)
             + ", or a table with one row a case"
         )
+    for field in schema.fields:
+        value = values.get(field.name)
+        if field.is_missing(value) and str(value).strip() != UNKNOWN:
+            warnings.warn(
+                f"{source}: no {field.name} is given; taken as unknown for all {len(items)} "
+                f"image(s). Give it (--meta {field.name}=VALUE, or a table), or say that it is "
+                f"not known: --meta {field.name}={UNKNOWN}",
+                MetadataWarning,
+                stacklevel=2,
+            )
     for item in items:
         item["metadata"] = dict(values)
 
@@ -60,6 +71,13 @@ def _attach_rows(items: Sequence[dict[str, Any]], file: Path, schema: MetadataSc
     if absent := [name for name in schema.names if name not in columns]:
         raise MetadataError(
             f"{file}: no column {listing(absent)}; it has {listing(columns)}. Give the values by "
+            + " ".join(f"--meta {name}=VALUE" for name in schema.names)
+        )
+    if not any(item["case"] in rows or item["group"] in rows for item in items):
+        raise MetadataError(
+            f"{file}: no row for any of {len(items)} case(s) "
+            f"({listing((item['case'] for item in items), SHOWN_CASES)}); it has rows for "
+            f"{listing(rows, SHOWN_CASES)}. Name the cases in it as here, or give the values by "
             + " ".join(f"--meta {name}=VALUE" for name in schema.names)
         )
     problems: list[str] = []

@@ -7,16 +7,12 @@ from typing import Any
 
 from metaseg_monai.data.case_metadata import attach_metadata
 from metaseg_monai.data.columns import ColumnMap, as_column_map
-from metaseg_monai.data.dicom.series import is_dicom_folder
 from metaseg_monai.data.headers import image_format
-from metaseg_monai.data.readers import FORMAT_OF_SUFFIX, image_suffix
+from metaseg_monai.data.image_paths import absolute, all_images, clinical_beside, kits_images
 from metaseg_monai.data.rows import Row, name_cases, problems_between
 from metaseg_monai.data.table import refuse, scan_table
-from metaseg_monai.errors import DataError
+from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.metadata import MetadataSchema
-
-KITS_IMAGES = ("imaging.nii.gz", "imaging.nii")
-KITS_CLINICAL = "kits.json"
 
 
 def find_cases(
@@ -27,8 +23,9 @@ def find_cases(
 ) -> list[dict[str, Any]]:
     """Items for inference; labels, groups and splits may be absent.
 
-    In a folder of KiTS cases (``case_*/imaging.nii.gz``, at any depth, or one such folder) only
-    these images are taken, not the labels beside them, and each folder names its case.
+    In a folder of KiTS cases (``case_*/imaging.nii.gz``, at any depth, one such folder or file)
+    only these images are taken, not the labels beside them, and each folder names its case. Links
+    are followed, but go by their own names.
 
     Args:
         source: a folder with a table, a table, a folder of images (searched recursively, in the
@@ -38,8 +35,9 @@ def find_cases(
         columns: column map of the table, see `read_table`.
         metadata: raw values by schema field for every case (in a table they take the place of its
             columns), or a file of one row a case (kits.json or another clinical JSON or CSV, see
-            `read_clinical`). None takes the kits.json of a folder of KiTS cases, if it has one. A
-            case without a row or value is missing it; the schema decides whether it may.
+            `read_clinical`). None takes the kits.json (or kits23.json ...) of KiTS cases, if they
+            have one. A case without a row or value is missing it; the schema decides whether it
+            may.
 
     Returns:
         Items with `image`, `case`, `group`, `metadata`; a NIfTI or DICOM image also has `mask`, the
@@ -49,7 +47,11 @@ def find_cases(
     Raises:
         DataError: the source is missing, holds no images, or its table has problems.
         MetadataError: the images' metadata are missing or refused; names the fields to give.
-        ConfigError: the column map is wrong.
+        ConfigError: the column map is wrong, or metadata are given where no schema takes them.
+
+    Warns:
+        MetadataWarning: values that were not given are taken as unknown; names the fields.
+        DataWarning: images in the folder are left out; names them.
 
     >>> find_cases("nowhere", None)
     Traceback (most recent call last):
@@ -58,14 +60,20 @@ def find_cases(
     """
     source = Path(source)
     columns = as_column_map(columns)
+    if schema is None and metadata:
+        raise ConfigError(
+            f"metadata {metadata!r:.200} for a model whose variant takes no metadata; leave "
+            "--meta out, or choose another variant"
+        )
     if not source.exists():
         raise DataError(f"{source}: no such file or folder; check the path")
     if source.suffix.lower() == ".csv" or (source / columns.table).is_file():
         return _items_of_table(source, schema, columns, metadata)
-    kits = _kits_images(source)
-    images = kits or _images_in(source, columns)
-    if metadata is None and kits:
-        metadata = _clinical_beside(source, kits)
+    source = absolute(source)
+    kits = kits_images(source)
+    images = kits or all_images(source, columns.table)
+    if metadata is None and kits and schema is not None:
+        metadata = clinical_beside(source, kits)
     folder = source if source.is_dir() else source.parent
     rows = [
         Row(
@@ -82,7 +90,7 @@ def find_cases(
     name_cases(rows)
     refuse(source, problems_between(rows))
     items = [
-        {"image": str(path.resolve()), "case": row.case, "group": row.case, "metadata": {}}
+        {"image": str(path), "case": row.case, "group": row.case, "metadata": {}}
         for path, row in zip(images, rows, strict=True)
     ]
     _name_masks(items, [row.images[0] for row in rows])
@@ -111,61 +119,15 @@ def _items_of_table(
     return items
 
 
-def _kits_images(source: Path) -> list[Path]:
-    """The images of a folder of KiTS cases, or of one case; empty where it is no such folder."""
-    if not source.is_dir():
-        return []
-    one = [source / name for name in KITS_IMAGES if (source / name).is_file()]
-    return one or sorted(
-        path
-        for name in KITS_IMAGES
-        for path in source.rglob(f"case_*/{name}")
-        if path.is_file() and not _is_hidden(path, source)
-    )
-
-
-def _clinical_beside(source: Path, images: Sequence[Path]) -> Path | None:
-    """The kits.json of a folder of KiTS cases, at its top or beside the cases."""
-    for folder in (source, images[0].parent.parent):
-        if folder.resolve().is_relative_to(source.resolve()) and (folder / KITS_CLINICAL).is_file():
-            return folder / KITS_CLINICAL
-    return None
-
-
-def _images_in(source: Path, columns: ColumnMap) -> list[Path]:
-    if source.is_file() or is_dicom_folder(source):
-        return [source]
-    images = sorted(
-        path
-        for path in source.rglob("*")
-        if not _is_hidden(path, source)
-        and (
-            is_dicom_folder(path)
-            if path.is_dir()
-            else image_suffix(path) in FORMAT_OF_SUFFIX and path.is_file()
-        )
-    )
-    if not images:
-        raise DataError(
-            f"{source}: neither the table {columns.table} nor images "
-            f"({', '.join(FORMAT_OF_SUFFIX)}, DICOM); check the folder"
-        )
-    return images
-
-
-def _is_hidden(path: Path, source: Path) -> bool:
-    return any(part.startswith(".") for part in path.relative_to(source).parts)
-
-
 def _relative(path: Path, folder: Path) -> str:
     """The path in its folder; a DICOM folder that is itself the source goes by its own name."""
-    return path.relative_to(folder).as_posix() if path != folder else path.resolve().name
+    return path.relative_to(folder).as_posix() if path != folder else path.name
 
 
 def _case_of(path: Path, folder: Path, kits: bool) -> str:
     """The case's name where the path alone does not give it (see `name_cases`), else empty."""
     if kits:
-        return path.resolve().parent.name
+        return path.parent.name
     return _relative(path, folder).replace("/", "_") if path.is_dir() else ""
 
 

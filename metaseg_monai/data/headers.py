@@ -5,12 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import nibabel as nib
-import numpy as np
 import PIL.Image
 import tifffile
 
 from metaseg_monai.data.dicom.series import dicom_attributes
-from metaseg_monai.data.nifti import nifti_shape
+from metaseg_monai.data.nifti import header_affine, nifti_shape
 from metaseg_monai.data.readers import FORMAT_OF_SUFFIX, image_suffix
 from metaseg_monai.errors import DataError
 
@@ -56,8 +55,7 @@ def read_header(path: str | Path | Sequence[str | Path]) -> dict[str, Any]:
         if file_format == "nifti":
             shape: tuple[int, ...] | None = nifti_shape(file)
             header = nib.load(file).header
-            affine = np.asarray(header.get_best_affine(), dtype=np.float64)
-            attributes |= {"affine": affine, "header": header}
+            attributes |= {"affine": header_affine(header), "header": header}
         elif file_format == "tiff":
             with tifffile.TiffFile(file) as tiff:
                 page = tiff.series[0].keyframe

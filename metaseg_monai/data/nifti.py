@@ -26,6 +26,8 @@ SAME_SIZE_RATIO = 0.01
 def read_nifti(path: Path) -> Image:
     """Read a NIfTI-1 or NIfTI-2 file as (1, H, W) or (1, H, W, D), axes as stored.
 
+    The affine is None where the header gives none, see `header_affine`.
+
     Values keep the file's data type, or become float where the header scales them (`scl_slope`,
     `scl_inter`). The header is checked before memory is taken for what it announces. A `.nii.gz`
     is read to the end of its gzip stream, so that its checksum is compared; nibabel alone stops
@@ -51,7 +53,8 @@ def read_nifti(path: Path) -> Image:
         shape = header.get_data_shape()
         stored = voxels[: int(np.prod(shape))].reshape(shape, order="F")
         array = apply_read_scaling(stored, *header.get_slope_inter())
-        affine = np.asarray(header.get_best_affine(), dtype=np.float64)
+        affine = header_affine(header)
+        own_header = kind.header_class.from_header(header)  # checked by nibabel, too
     except DataError:
         raise
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
@@ -62,7 +65,8 @@ def read_nifti(path: Path) -> Image:
         raise
     except Exception as error:  # a damaged header can fail anywhere inside nibabel
         raise DataError(f"{path}: cannot be read as NIfTI ({error}); copy it anew") from error
-    _check_affine(path, header, affine)
+    if affine is not None:
+        _check_affine(path, header, affine)
     attributes = image_attributes(
         str(path),
         "nifti",
@@ -70,9 +74,23 @@ def read_nifti(path: Path) -> Image:
         array.shape,
         affine=affine,
         spacing_mm=tuple(float(size) for size in header.get_zooms()),
-        header=kind.header_class.from_header(header),
+        header=own_header,
     )
     return Image(array[None], attributes)
+
+
+def header_affine(header: Any) -> np.ndarray | None:
+    """Voxel to mm (4, 4) as the header says it; None where sform and qform both have code 0.
+
+    For such a header nibabel makes an affine up from shape and voxel size, and so a direction
+    for every axis that nobody has stated.
+
+    Args:
+        header: nibabel's, of NIfTI-1 or NIfTI-2.
+    """
+    if header["sform_code"] == 0 and header["qform_code"] == 0:
+        return None
+    return np.asarray(header.get_best_affine(), dtype=np.float64)
 
 
 def nifti_shape(path: Path) -> tuple[int, ...]:
@@ -117,6 +135,12 @@ def _read_header(path: Path, stream: BinaryIO) -> tuple[Any, Any]:
 
 
 def _check_header(path: Path, header: Any) -> None:
+    start, first = float(header["vox_offset"]), int(header.single_vox_offset)
+    if not start >= first or start % 1:  # a NaN, too
+        raise DataError(
+            f"{path}: voxels begin at byte {start:g} (vox_offset), expected {first} or more, after "
+            "the header; mend the header, or join header and voxels of a pair into one .nii file"
+        )
     shape = header.get_data_shape()
     if len(shape) not in (2, 3):
         raise DataError(

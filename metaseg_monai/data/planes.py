@@ -1,5 +1,7 @@
 """Planes of another pixel size: images linearly, labels by the nearest pixel."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -28,28 +30,30 @@ def resampled_shape(
     return sides[0], sides[1]
 
 
-def resize_image(image: Tensor, shape: tuple[int, int]) -> Tensor:
-    """Resize planes linearly, averaging where pixels become larger.
+def resize_image(image: Tensor, shape: Sequence[int]) -> Tensor:
+    """Resize planes or volumes linearly; in planes, averaging where pixels become larger.
 
     Args:
-        image: (B, C, H, W) float32; intensities, or logits on their way back.
-        shape: wanted (H, W).
+        image: (B, C, H, W) or (B, C, H, W, D) float32; intensities, or logits on their way back.
+        shape: wanted (H, W) or (H, W, D).
     """
-    if tuple(image.shape[-2:]) == shape:
+    if tuple(image.shape[2:]) == tuple(shape):
         return image
-    shrinks = any(new < old for new, old in zip(shape, image.shape[-2:], strict=True))
-    return F.interpolate(image, shape, mode="bilinear", align_corners=False, antialias=shrinks)
-
-
-def resize_label(label: Tensor, shape: tuple[int, int]) -> Tensor:
-    """Resize planes of classes (B, C, H, W), each pixel from its nearest."""
-    if tuple(label.shape[-2:]) == shape:
-        return label
-    rows, columns = (
-        torch.clamp(((torch.arange(new) + 0.5) * old / new).long(), max=old - 1)
-        for old, new in zip(label.shape[-2:], shape, strict=True)
+    if len(shape) == 3:
+        return F.interpolate(image, tuple(shape), mode="trilinear", align_corners=False)
+    shrinks = any(new < old for new, old in zip(shape, image.shape[2:], strict=True))
+    return F.interpolate(
+        image, tuple(shape), mode="bilinear", align_corners=False, antialias=shrinks
     )
-    return label.index_select(-2, rows).index_select(-1, columns)
+
+
+def resize_label(label: Tensor, shape: Sequence[int]) -> Tensor:
+    """Resize classes (B, C, H, W) or (B, C, H, W, D), each pixel from its nearest."""
+    for axis, (old, new) in enumerate(zip(label.shape[2:], shape, strict=True), start=2):
+        if old != new:
+            nearest = ((torch.arange(new, device=label.device) + 0.5) * old / new).long()
+            label = label.index_select(axis, nearest.clamp(max=old - 1))
+    return label
 
 
 def resize_stored(plane: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

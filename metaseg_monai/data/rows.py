@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from metaseg_monai.data.columns import SPLITS, ColumnMap
-from metaseg_monai.data.place import place_of
+from metaseg_monai.data.place import place_of, disagreements
 from metaseg_monai.data.readers import image_suffix
 from metaseg_monai.errors import DataError
 from metaseg_monai.metadata import MetadataSchema
@@ -239,6 +239,7 @@ def problems_between(rows: Sequence[Row]) -> list[str]:
                 owners.append(("group", row.group))
             for owner in owners:
                 splits_of[owner].setdefault(row.split, row.number)
+    problems += disagreements([(r.place, r.group, r.images[0], r.number) for r in rows])
     for (kind, name), splits in splits_of.items():
         if len(splits) > 1:
             where = ", ".join(f"{split} (row {number})" for split, number in splits.items())

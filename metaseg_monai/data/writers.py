@@ -15,6 +15,8 @@ from metaseg_monai.errors import DataError
 from metaseg_monai.files import replacing
 
 MASK_FORMAT = {"tiff": "tiff", "png": "png", "jpeg": "png", "nifti": "nifti", "dicom": "nifti"}
+# Free text of a NIfTI header, in which converters put names, dates and numbers of patients.
+TEXT_ENTRIES = ("descrip", "aux_file", "intent_name", "db_name", "data_type", "unused_str")
 MASK_SUFFIX = {"tiff": ".tif", "png": ".png", "nifti": ".nii.gz"}  # by the mask's format
 
 
@@ -36,8 +38,9 @@ def write_mask(path: str | Path, mask: np.ndarray, like: Mapping[str, Any]) -> P
         mask: (H, W) or (H, W, D) whole numbers 0..65535; uint8 is written where they fit. A TIFF
             stack holds D as its pages.
         like: attributes of the image (`Image.attributes`), of which `format` and, for NIfTI and
-            DICOM, `affine` or `header` decide; a NIfTI mask has exactly the image's affine, and
-            is what a DICOM series gets: grid and classes, nothing of the patient's data.
+            DICOM, `affine` or `header` decide; a NIfTI mask has exactly the image's affine, but
+            none of its header's free text and extensions, and is what a DICOM series gets: grid
+            and classes, nothing of the patient's data.
 
     Returns:
         The path.
@@ -118,6 +121,12 @@ def _write_nifti(path: Path, pixels: np.ndarray, like: Mapping[str, Any]) -> Non
         header = header.copy()
         header.set_data_dtype(pixels.dtype)
         header["cal_min"], header["cal_max"] = 0, 0  # the image's display window
+        header.set_intent("none")
+        for name in TEXT_ENTRIES:
+            if name in header:
+                header[name] = b""
+        header.extensions = nib.nifti1.Nifti1Extensions()  # such as whole DICOM headers
+        header["vox_offset"] = 0  # nibabel's word for right behind the header
         nifti1 = isinstance(header, nib.Nifti1Header) and not isinstance(header, nib.Nifti2Header)
         kind = nib.Nifti1Image if nifti1 else nib.Nifti2Image
         volume = kind(pixels, None, header=header)

@@ -24,8 +24,8 @@ class RunProgress:
         evaluator: whose `metric` is shown; None for none.
         metric: name among the evaluator's metrics.
         file: where the bar goes; default: standard error.
-        unit: what is counted: "step" counts iterations, any other word ("slice", "case") the
-            cases of each batch.
+        unit: what is counted: "step" counts iterations, any other word ("image") the
+            items of each batch: images, or the slices of volumes.
     """
 
     def __init__(

@@ -9,6 +9,7 @@ from scipy import stats
 from metaseg_monai.errors import DataError
 from metaseg_monai.evaluation.differences import NAN
 
+FEWEST = 4  # groups; the slopes of fewer are those of their accidents
 WIDTH = 1.96  # standard deviations, between which 95 % of normal differences lie
 
 
@@ -27,6 +28,10 @@ class Limits(NamedTuple):
         upper: upper limit of agreement, bias + 1.96 standard deviations.
         upper_low: lower end of its 95 % interval.
         upper_high: upper end.
+        slope: of a straight line through the differences over the means of predicted and true:
+            where it is not 0 the bias grows or shrinks with size; NaN where the means do not vary.
+        slope_low: lower end of its 95 % interval; NaN below 4 groups.
+        slope_high: upper end.
     """
 
     volumes: int
@@ -40,6 +45,9 @@ class Limits(NamedTuple):
     upper: float
     upper_low: float
     upper_high: float
+    slope: float
+    slope_low: float
+    slope_high: float
 
 
 def bland_altman(
@@ -53,10 +61,11 @@ def bland_altman(
 
     The bootstrap draws whole groups; its percentiles are set wider for few groups as in
     `bootstrap_interval`. Every volume has the same weight. The limits suppose that differences do
-    not grow with size: look at the plot, or give logarithms.
+    not grow with size: look at the slope and the plot, or give logarithms. For what to expect of
+    one training give the volumes of every training, not their mean, whose errors are smaller.
 
     Args:
-        true: N volumes, in ml for instance.
+        true: N volumes, in ml for instance; one for each volume and training.
         pred: N volumes.
         groups: N names, patients for instance.
         draws: bootstrap samples.
@@ -85,30 +94,52 @@ def bland_altman(
     number = {name: place for place, name in enumerate(names)}
     bias = float(differences.mean()) if len(differences) else NAN
     half = WIDTH * float(differences.std(ddof=1)) if len(differences) > 1 else NAN
-    ends = [(NAN, NAN)] * 3
+    means = (np.asarray(pred, dtype=float) + np.asarray(true, dtype=float)) / 2
+    means = means - means.mean() if len(means) else means
+    centred = differences - bias
+    slope = float(_slopes(*_sums(centred, means, np.zeros(len(means), int)).T)[0])
+    ends = [(NAN, NAN)] * 4
     if len(names) > 1:
-        drawn = _drawn(differences - bias, np.array([number[name] for name in groups]), draws, seed)
+        sums = _sums(centred, means, np.array([number[name] for name in groups]))
+        *drawn, slopes = _drawn(sums, draws, seed)
         ends = [_interval(bias + values, len(names)) for values in drawn]
-    found = zip((bias, bias - half, bias + half), ends, strict=True)
+        known = slopes[~np.isnan(slopes)]  # a sample may hold one volume alone
+        clear = len(names) >= FEWEST and len(known)
+        ends.append(_interval(known, len(names)) if clear else (NAN, NAN))
+    found = zip((bias, bias - half, bias + half, slope), ends, strict=True)
     numbers = [value for centre, (low, high) in found for value in (centre, low, high)]
     return Limits(len(differences), len(names), *numbers)
 
 
-def _drawn(
-    centred: np.ndarray, number: np.ndarray, draws: int, seed: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Bias and both limits (draws,) of bootstrap samples, relative to the bias of all."""
-    groups = int(number.max()) + 1
-    sums = np.stack(
-        [np.bincount(number, weights) for weights in (np.ones_like(centred), centred, centred**2)],
-        axis=1,
-    )
+def _sums(centred: np.ndarray, means: np.ndarray, number: np.ndarray) -> np.ndarray:
+    """Sums within each group (groups, 6): count, d, d2, m, m2, dm."""
+    one = np.ones_like(centred)
+    weights = (one, centred, centred**2, means, means**2, centred * means)
+    return np.stack([np.bincount(number, w, minlength=1) for w in weights], axis=1)
+
+
+def _slopes(
+    sizes: np.ndarray, totals: np.ndarray, squares: np.ndarray, means: np.ndarray,
+    mean_squares: np.ndarray, products: np.ndarray,
+) -> np.ndarray:  # fmt: skip
+    """Slopes of differences over means from their sums; NaN where the means do not vary."""
+    sizes = np.maximum(sizes, 1)
+    spread = mean_squares - means**2 / sizes
+    varies = spread > 1e-12 * np.maximum(mean_squares, 1e-300)
+    shared = products - totals * means / sizes
+    return np.where(varies, shared / np.where(varies, spread, 1), NAN)
+
+
+def _drawn(sums: np.ndarray, draws: int, seed: int) -> tuple[np.ndarray, ...]:
+    """Bias and both limits (draws,) of bootstrap samples, relative to the bias of all; slopes."""
+    groups = len(sums)
     times = np.random.default_rng(seed).multinomial(groups, np.full(groups, 1 / groups), size=draws)
-    sizes, totals, squares = (times @ sums).T
+    drawn = (times @ sums).T
+    sizes, totals, squares = drawn[:3]
     means = totals / sizes
     variances = np.clip(squares - sizes * means**2, 0, None) / (sizes - 1)
     half = WIDTH * np.sqrt(variances)
-    return means, means - half, means + half
+    return means, means - half, means + half, _slopes(*drawn)
 
 
 def _interval(values: np.ndarray, units: int) -> tuple[float, float]:

@@ -17,6 +17,8 @@ from metaseg_monai.metadata import (
 
 Raw = dict[str, Any]
 
+DRAWS = 100  # of a shuffle, where several cases have equal values
+
 
 def labelled(schema: MetadataSchema) -> list[Categorical | Ordinal]:
     """The fields whose value is one label of a list."""
@@ -73,7 +75,7 @@ def _foreign(
         units = range(len(values))
         of_unit = dict(enumerate(values))
     names = list(of_unit)
-    source = _derangement(len(names), seed, field.name)
+    source = _derangement([repr(value) for value in of_unit.values()], seed, field.name)
     foreign = {name: of_unit[names[origin]] for name, origin in zip(names, source, strict=True)}
     return [foreign[unit] for unit in units]
 
@@ -151,14 +153,28 @@ def _relabel(value: Any, mapping: Mapping[str, str], separator: str | None = Non
     return value
 
 
-def _derangement(count: int, seed: int, field: str) -> list[int]:
-    """Draw one cycle through all cases, so that no case keeps its own value."""
+def _derangement(values: Sequence[str], seed: int, field: str) -> list[int]:
+    """Draw one cycle through all units: none gets its own value back.
+
+    Where several units have equal values, of many draws the one counts that gives the fewest of
+    them a value like their own.
+    """
+    count = len(values)
     if count < 2:
         raise MetadataError(
             f"Mode 'shuffle' of field {field!r} needs at least two cases of different groups; "
             f"there is {count}."
         )
-    order = np.random.default_rng(seed).permutation(count)
-    source = np.empty(count, dtype=int)
-    source[order] = np.roll(order, 1)
-    return source.tolist()
+    random = np.random.default_rng(seed)
+    best: list[int] = []
+    fewest = count + 1
+    for _ in range(DRAWS):
+        order = random.permutation(count)
+        source = np.empty(count, dtype=int)
+        source[order] = np.roll(order, 1)
+        kept = sum(values[place] == values[other] for place, other in enumerate(source))
+        if kept < fewest:
+            best, fewest = source.tolist(), kept
+        if fewest == 0:
+            break
+    return best

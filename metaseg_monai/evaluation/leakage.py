@@ -1,9 +1,11 @@
 """How much of the answer metadata gives away: its association with a size read off the labels.
 
 A tumour's size that a radiologist measured on the very image is partly the answer. Here the size
-of each group's label (patient: the slice with the largest area) is set beside the metadata value.
+of each volume's label (that of the slice with the largest area) is set beside the metadata value;
+images without a volume count as one volume of their group. Only intervals know of groups.
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +17,7 @@ from metaseg_monai.errors import DataError
 from metaseg_monai.metadata.quantities import read_number
 
 NAN = float("nan")
+UNIT = ["group", "volume"]
 FEWEST = 4  # groups; an interval of fewer would be that of their accidents
 
 
@@ -23,6 +26,7 @@ class Association(NamedTuple):
 
     Attributes:
         groups: with both values.
+        volumes: with both values; each has the same weight.
         r_squared: share of the variance that a straight line explains.
         r_squared_low: lower end of its 95 % percentile bootstrap interval, which draws groups; NaN
             below 4 groups. As all shares it is above 0 by chance alone, and so is this end.
@@ -33,6 +37,7 @@ class Association(NamedTuple):
     """
 
     groups: int
+    volumes: int
     r_squared: float
     r_squared_low: float
     r_squared_high: float
@@ -77,16 +82,19 @@ def spearman(first: ArrayLike, second: ArrayLike) -> float:
     return round(float(_correlations(_ranks(one), _ranks(two))[0]), 12)
 
 
-def label_diameters(counts: pd.DataFrame, pixel_mm2: pd.Series | None = None) -> pd.DataFrame:
-    """Diameter of the disc as large as the largest label area of each group, 2 sqrt(A / pi).
+def label_diameters(
+    counts: pd.DataFrame, pixel_mm2: pd.Series | None = None, volumes: pd.Series | None = None
+) -> pd.DataFrame:
+    """Diameter of the disc as large as the largest label area of each volume, 2 sqrt(A / pi).
 
     Args:
         counts: counts of one model in one test mode; the label is counted by tp + fn.
         pixel_mm2: area of a pixel by case; None measures in pixels.
+        volumes: volume by case; None where all images of a group are one.
 
     Returns:
-        Index: groups, columns: foreground classes; in mm or pixels, NaN where a group has no such
-        class.
+        Index: group, volume (empty without volumes), columns: foreground classes; in mm or pixels,
+        NaN where a volume has no such class.
 
     Raises:
         DataError: a case has no pixel area.
@@ -96,30 +104,36 @@ def label_diameters(counts: pd.DataFrame, pixel_mm2: pd.Series | None = None) ->
     if area.isna().any():
         case = counts["case"][area.isna()].iloc[0]
         raise DataError(f"case {case} has no pixel spacing in cases.csv; evaluate again.")
-    largest = counts.assign(area=area).groupby(["group", "class"])["area"].max().unstack("class")
+    volume = "" if volumes is None else counts["case"].map(volumes)
+    told = counts.assign(area=area, volume=volume)
+    largest = told.groupby([*UNIT, "class"])["area"].max().unstack("class")
     return (largest.where(largest > 0) / np.pi) ** 0.5 * 2
 
 
-def group_values(cases: pd.DataFrame, field: str) -> pd.Series:
-    """Mean of the plain numbers that the cases of each group have in a field, by group.
+def volume_values(cases: pd.DataFrame, field: str) -> pd.Series:
+    """Mean of the plain numbers that the cases of each volume have in a field.
 
     Args:
-        cases: columns ``group`` and the field's, as text; what is no number is left out.
+        cases: columns ``group``, ``volume`` and the field's, as text; what is no number is left
+            out.
         field: name of a column.
+
+    Returns:
+        Values by group and volume: the tumours of a patient's two scans need not be as large.
     """
     numbers = pd.to_numeric(cases[field].map(read_number))
-    return numbers.groupby(cases["group"]).mean().dropna()
+    return numbers.groupby([cases[name] for name in UNIT]).mean().dropna()
 
 
 def associate(
     values: pd.Series, sizes: pd.Series, log: bool = False, draws: int = 2000, seed: int = 0
 ) -> Association:
-    """Associate two values of the groups that have both, see `Association`.
+    """Associate two values of the volumes that have both, see `Association`.
 
     Args:
-        values: metadata by group.
-        sizes: size of the label by group.
-        log: R2 of the logarithms; groups with a value of 0 or below are left out.
+        values: metadata by group and volume, as of `volume_values`; or by group.
+        sizes: size of the label by the same.
+        log: R2 of the logarithms; volumes with a value of 0 or below are left out.
         draws: bootstrap samples; one in which a value does not vary is dropped.
         seed: of the bootstrap.
     """
@@ -129,12 +143,25 @@ def associate(
     one, two = both["value"].to_numpy(float), both["size"].to_numpy(float)
     share, rank = r_squared(one, two, log), spearman(one, two)
     of_share = of_rank = (NAN, NAN)
-    if len(both) >= FEWEST and not np.isnan(rank):
-        draw = np.random.default_rng(seed).integers(len(both), size=(draws, len(both)))
+    members = [np.asarray(rows) for rows in both.groupby(level=0).indices.values()]
+    if len(members) >= FEWEST and not np.isnan(rank):
         scaled = (np.log(one), np.log(two)) if log else (one, two)
-        of_share = _percentiles(_correlations(scaled[0][draw], scaled[1][draw]) ** 2)
-        of_rank = _percentiles(_correlations(_ranks(one[draw]), _ranks(two[draw])))
-    return Association(len(both), share, *of_share, rank, *of_rank)
+        shares, ranks = [], []
+        for drawn in _drawn(members, draws, seed):
+            shares.append(_correlations(scaled[0][drawn], scaled[1][drawn]) ** 2)
+            ranks.append(_correlations(_ranks(one[drawn]), _ranks(two[drawn])))
+        of_share, of_rank = (_percentiles(np.concatenate(found)) for found in (shares, ranks))
+    return Association(len(members), len(both), share, *of_share, rank, *of_rank)
+
+
+def _drawn(members: list[np.ndarray], draws: int, seed: int) -> Iterator[np.ndarray]:
+    """Bootstrap samples of whole groups, as rows of places; those of equal length together."""
+    groups = np.random.default_rng(seed).integers(len(members), size=(draws, len(members)))
+    if all(len(rows) == 1 for rows in members):
+        yield np.concatenate(members)[groups]
+        return
+    for sample in groups:
+        yield np.concatenate([members[group] for group in sample])[None]
 
 
 def _percentiles(values: np.ndarray) -> tuple[float, float]:

@@ -18,6 +18,7 @@ from metaseg_monai.data.slices import is_volume_file, volume_header
 from metaseg_monai.data.writers import mask_suffix, write_mask
 from metaseg_monai.engines.exceptions import hear_of_errors
 from metaseg_monai.errors import DataError
+from metaseg_monai.evaluation.mask_record import MaskRecord
 
 
 @dataclass
@@ -43,11 +44,14 @@ class SaveMasks:
     is held until then. Where the batch has `native_shape` (B, 2), logits are resized to it first.
     Each file is written whole or not at all.
 
-    A mask is named by its case, or as the item's `mask` says (see `find_cases`).
+    A mask is named by its case, or as the item's `mask` says (see `find_cases`). The folder also
+    gets a list of the masks, `predicted.sha256`; an existing file is replaced only where it is
+    still as a prediction before wrote it (see `MaskRecord`).
 
     Raises:
-        DataError: a mask would replace an image of the same run or another mask, a plane comes
-            twice, or the run ends before all planes of a volume came.
+        DataError: a mask would replace an image, any other file that is no mask as predicted
+            before, or another mask of the run, a plane comes twice, or the run ends before all
+            planes of a volume came.
 
     Args:
         folder: where the masks go.
@@ -59,6 +63,7 @@ class SaveMasks:
         self._items: dict[str, Mapping[str, Any]] = {}
         self._volumes: set[str] = set()
         self._stacks: dict[str, _Stack] = {}
+        self._record: MaskRecord | None = None
 
     def attach(self, engine: Engine) -> None:
         """Write after every batch."""
@@ -87,6 +92,8 @@ class SaveMasks:
                 raise DataError(
                     f"The mask of {name!r} would replace the image {path}; choose another output."
                 )
+        self._record = MaskRecord(self.folder)
+        self._record.check(paths.values())
 
     def __call__(self, engine: Engine) -> None:
         """Write the masks of one batch, or put its planes into their volumes."""
@@ -98,7 +105,7 @@ class SaveMasks:
             if self._is_plane(item):
                 self._put(item, mask)
             else:
-                write_mask(self._path(item), mask, read_header(item["image"]))
+                self._write(item, mask, read_header(item["image"]))
 
     def finish(self, engine: Engine) -> None:
         """Refuse to end while planes of a volume are missing.
@@ -108,6 +115,8 @@ class SaveMasks:
         """
         unfinished = self._unfinished()
         self._stacks = {}
+        if self._record is not None:
+            self._record.finish()
         if unfinished:
             raise DataError(
                 f"The run ended without all planes; missing are {unfinished}. No mask was written "
@@ -139,8 +148,13 @@ class SaveMasks:
         stack.classes[plane], stack.came[plane] = mask, True
         if stack.came.all():
             restored = stack.view.restore(stack.classes)
-            write_mask(self._path(item), restored, stack.attributes)
+            self._write(item, restored, stack.attributes)
             del self._stacks[name]
+
+    def _write(self, item: Mapping[str, Any], mask: np.ndarray, like: Mapping[str, Any]) -> None:
+        path = write_mask(self._path(item), mask, like)
+        if self._record is not None:
+            self._record.add(path)
 
     def _is_plane(self, item: Mapping[str, Any]) -> bool:
         return "plane" in item and item["image"] in self._volumes

@@ -24,17 +24,20 @@ class Sample(NamedTuple):
 
 
 class PredictionSamples:
-    """Evaluator handler that stores the first cases of every domain with all their modes.
+    """Evaluator handler that stores some cases of every domain with all their modes.
+
+    Of each of the first groups (patients) it is one, that with the largest foreground, for
+    neighbouring slices of a patient would show the same. The mode ``normal`` must come first.
 
     Args:
         path: ``samples.npz`` to write when the evaluation is complete.
-        per_domain: number of cases kept for each domain.
+        per_domain: largest number of cases kept for each domain, each of another group.
     """
 
     def __init__(self, path: str | Path, per_domain: int = 1) -> None:
         self.path = Path(path)
         self.per_domain = per_domain
-        self.samples: dict[str, Sample] = {}
+        self.samples: dict[tuple[str, str], Sample] = {}  # by domain and group
 
     def attach(self, engine: Engine) -> None:
         """Collect after every batch, write at the end."""
@@ -51,15 +54,21 @@ class PredictionSamples:
         batch, output = engine.state.batch, engine.state.output
         for index, case in enumerate(batch["case"]):
             domain, mode = batch["domain"][index], batch["mode"][index]
-            if case not in self.samples:
-                kept = sum(sample.domain == domain for sample in self.samples.values())
-                if mode != "normal" or kept >= self.per_domain:
-                    continue
+            place = domain, batch["group"][index]
+            if mode == "normal" and self._is_wanted(place, output["label"][index, 0]):
                 image = _plane(output["image"][index].float().mean(0))
                 label = _plane(output["label"][index, 0]).astype(np.uint8)
-                self.samples[case] = Sample(case, domain, _to_unit(image), label, {})
-            pred = _plane(output["pred"][index].argmax(0)).astype(np.uint8)
-            self.samples[case].preds[mode] = pred
+                self.samples[place] = Sample(case, domain, _to_unit(image), label, {})
+            if place in self.samples and self.samples[place].case == case:
+                pred = _plane(output["pred"][index].argmax(0)).astype(np.uint8)
+                self.samples[place].preds[mode] = pred
+
+    def _is_wanted(self, place: tuple[str, str], label: Tensor) -> bool:
+        """Whether a case is of a new group, while there is room, or shows more than its group's."""
+        if place in self.samples:
+            shown = np.count_nonzero(self.samples[place].label)
+            return int(np.count_nonzero(_plane(label))) > int(shown)
+        return sum(domain == place[0] for domain, _ in self.samples) < self.per_domain
 
     def write(self, engine: Engine) -> None:
         """Write the file in one step."""

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from metaseg_monai.errors import ConfigError
+from metaseg_monai.metadata.fields import UNKNOWN
 
 CLINICAL_SUFFIXES = (".json", ".csv")
 
@@ -18,8 +19,11 @@ def names(text: str | Sequence[str]) -> list[str]:
     return [part.strip() for part in parts if part.strip()]
 
 
-def metadata_source(text: str) -> dict[str, str] | str:
+def metadata_source(given: object) -> dict[str, str] | str:
     """What ``--meta`` gives: values for all images, or the path of a file with a row a case.
+
+    Args:
+        given: text; whatever else the command line made of it is refused.
 
     Raises:
         ConfigError: the file is missing, or it is neither a file nor field=value.
@@ -27,7 +31,18 @@ def metadata_source(text: str) -> dict[str, str] | str:
     >>> metadata_source("tumour_size_mm=41")
     {'tumour_size_mm': '41'}
     """
-    if "=" in text or Path(text).suffix.lower() not in CLINICAL_SUFFIXES:
+    text = given.strip() if isinstance(given, str) else ""
+    if "=" not in text and Path(text).suffix.lower() not in CLINICAL_SUFFIXES:
+        if given is True or given == "":
+            came = "--meta has no value"
+        else:
+            came = f"--meta {given} names no field"
+        value = text if text == UNKNOWN else "41"
+        raise ConfigError(
+            f"{came}; write field=value, such as --meta tumour_size_mm={value}, or give a "
+            f"{' or '.join(CLINICAL_SUFFIXES)} file with a row a case."
+        )
+    if "=" in text:
         return parse_metadata(text)
     if not Path(text).is_file():
         raise ConfigError(

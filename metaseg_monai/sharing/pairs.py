@@ -66,6 +66,9 @@ def _labels(source: Path) -> dict[str, Path]:
         cases = find_kits(source, labels_only=True).cases
         if cases:
             return {case.case: case.label for case in cases}
+    known = [source / name for name in LABEL_NAMES if (source / name).is_file()]
+    if known:  # the folder of one case, with its scan beside the label
+        return {source.resolve().name: known[0]}
     return _masks(source, "labels")
 
 

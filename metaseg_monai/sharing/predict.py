@@ -6,19 +6,21 @@ from typing import Any
 
 from metaseg_monai.bundle.locate import resolve_bundle
 from metaseg_monai.bundle.run import run_bundle
+from metaseg_monai.data.image_paths import absolute
 from metaseg_monai.errors import DataError
 from metaseg_monai.sharing.arguments import metadata_source
 
 
 def predict(
-    bundle: str, source: str, output: str, meta: str | None, overrides: Mapping[str, Any]
+    bundle: str, source: str, output: str, meta: object, overrides: Mapping[str, Any]
 ) -> Path:
     """Run a bundle's ``inference.json``.
 
     Args:
         bundle: name or folder of the bundle.
         source: folder of images, an image, or a table.
-        output: folder for the masks.
+        output: folder for the masks, apart from the images. In it only masks as an earlier
+            prediction wrote them are replaced.
         meta: ``field=value,field=value`` for all images, where the value may be ``unknown``, or a
             file with a row for each case (kits.json, JSON or CSV); None where a table or the
             source's own kits.json gives it.
@@ -28,21 +30,33 @@ def predict(
         The folder of the masks.
 
     Raises:
-        DataError: if the source does not exist, or the masks would lie among the images.
+        DataError: if the source does not exist, the masks would lie among the images, or a file
+            that is no earlier mask would be replaced.
         ConfigError: if ``meta`` is neither field=value nor a file.
     """
     if not Path(source).exists():
         raise DataError(f"There is no image, folder or table at {source}.")
-    if Path(source).is_dir() and Path(output).resolve().is_relative_to(Path(source).resolve()):
-        raise DataError(
-            f"--output {output} lies in the folder of the images ({source}), where masks would "
-            "replace images or be taken for them; choose a folder elsewhere."
-        )
+    _keep_apart(absolute(source), absolute(output))
     settings = {
-        "dataset_dir": str(Path(source).resolve()),
-        "output_dir": str(Path(output).resolve()),
+        "dataset_dir": str(absolute(source)),
+        "output_dir": str(absolute(output)),
         "metadata": metadata_source(meta) if meta is not None else None,
         **overrides,
     }
     run_bundle(resolve_bundle(bundle), ["inference.json"], settings)
     return Path(output)
+
+
+def _keep_apart(source: Path, output: Path) -> None:
+    """Refuse masks among images: an output in the folder of the images, or above the source."""
+    for images, masks in ((source, output), (source.resolve(), output.resolve())):
+        if images.is_dir() and masks.is_relative_to(images):
+            raise DataError(
+                f"--output {output} lies in the folder of the images ({source}), where masks would "
+                "replace images or be taken for them; choose a folder elsewhere."
+            )
+        if images.is_relative_to(masks):
+            raise DataError(
+                f"--output {output} holds the images ({source}), so masks would lie among images, "
+                "replace them or be taken for them; choose a folder elsewhere."
+            )

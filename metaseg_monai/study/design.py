@@ -30,8 +30,9 @@ class Protocol(BaseModel):
         domain: domain that the comparisons are about; None for all cases.
         test: paired test over cases, one value for each group, seeds averaged before.
         alpha: level below which a corrected p-value counts.
-        sample_size: number of test cases that the comparisons are to be made of; None where it was
-            not fixed.
+        sample_size: number of independent groups (patients, wells; images where each is a group of
+            its own) that the comparisons are to be made of, as tests and intervals count them;
+            None where it was not fixed.
         learned: ``[low, high]``: a condition has learned its task where the score is at least high
             with every seed, has not where it is below low with every seed, else it is unstable.
         tuned_on: split on which settings were chosen.

@@ -112,7 +112,7 @@ def read_results(folder: Path) -> Results:
 
     Raises:
         ConfigError: the folder holds no study.
-        DataError: no run is finished.
+        DataError: no run is finished, or one was evaluated without true metadata.
     """
     study = read_study(folder)
     found: dict[str, dict[Replicate, Result]] = {}
@@ -144,7 +144,7 @@ def read_single_runs(folder: Path) -> Results:
     """Read every folder with a counts.csv in a folder as a condition of one seed.
 
     Raises:
-        DataError: there is none.
+        DataError: there is none, or one was evaluated without true metadata.
     """
     places = {path.parent.name: path.parent for path in sorted(folder.glob("*/counts.csv"))}
     if not places:
@@ -156,7 +156,7 @@ def read_single_runs(folder: Path) -> Results:
     order = [*known, *sorted(places.keys() - set(known))]
     only = Replicate(0, 0)
     return Results(
-        {n: {only: Result(read_counts(places[n] / "counts.csv"), {"": places[n]})} for n in order},
+        {n: {only: Result(_counts(places[n]), {"": places[n]})} for n in order},
         {},
     )
 
@@ -201,7 +201,7 @@ def _different_data(parts: Parts) -> bool:
 def _joined(folders: Mapping[str, Path], data_seed: int | None) -> pd.DataFrame:
     tables = []
     for domain, folder in folders.items():
-        counts = read_counts(folder / "counts.csv")
+        counts = _counts(folder)
         if domain:  # an expert counts on its own domain
             counts = counts[counts["domain"] == domain]
         tables.append(counts)
@@ -209,6 +209,16 @@ def _joined(folders: Mapping[str, Path], data_seed: int | None) -> pd.DataFrame:
     if data_seed is not None:  # the cases of other data are others; a patient is the same
         joined["case"] = f"data{data_seed}/" + joined["case"]
     return joined
+
+
+def _counts(folder: Path) -> pd.DataFrame:
+    """Read a run's counts; mode normal is what every table starts from."""
+    path = folder / "counts.csv"
+    counts = read_counts(path)
+    if not (counts["mode"] == "normal").any():
+        present = ", ".join(map(str, counts["mode"].unique())) or "none"
+        raise DataError(f"{path} has no mode normal (it has {present}); evaluate with it.")
+    return counts
 
 
 def _why_missing(folder: Path, run: Run) -> str | None:

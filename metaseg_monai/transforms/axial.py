@@ -1,18 +1,24 @@
-"""Volumes stored in any order of axes brought to one grid."""
+"""Volumes stored in any order of axes brought to one grid, and back."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
-from monai.transforms import Compose, MapTransform, Orientationd, Spacingd
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from monai.transforms import MapTransform
 
+from metaseg_monai.data.axial import axial_volume
+from metaseg_monai.data.image import Image
+from metaseg_monai.data.planes import SAME_SPACING, resize_image, resize_label
 from metaseg_monai.errors import ConfigError
 
 
 class AxialVolumed(MapTransform):
     """Turn and resample volumes for 3D networks: rows to the back, columns left, planes down.
 
-    The image is resampled linearly, the label by the nearest voxel, by MONAI's `Orientationd` and
-    `Spacingd`.
+    The grid of planes, rows and columns keeps the extent of the stored one, so that a mask comes
+    back by the same resizing. The image is resampled linearly, the label by the nearest voxel.
 
     Args:
         spacing_mm: distance of planes, rows and columns (z, y, x), as everywhere in this project.
@@ -21,30 +27,50 @@ class AxialVolumed(MapTransform):
 
     Raises:
         ConfigError: `spacing_mm` is not three numbers above 0.
+        DataError: (when called) a volume is tilted or has no affine, see `axial_volume`.
     """
 
     def __init__(
         self, spacing_mm: Sequence[float], image_key: str = "image", label_key: str = "label"
     ) -> None:
-        keys = [image_key, label_key]
-        super().__init__(keys, allow_missing_keys=True)
+        super().__init__([image_key, label_key], allow_missing_keys=True)
         if len(spacing_mm) != 3 or not all(step > 0 for step in spacing_mm):
             raise ConfigError(f"spacing_mm={spacing_mm!r}: expected mm of planes, rows, columns")
         self.spacing_mm = tuple(float(step) for step in spacing_mm)
-        z, y, x = self.spacing_mm
-        self.steps = Compose(
-            [
-                Orientationd(keys, axcodes="PLI", labels=None, allow_missing_keys=True),
-                Spacingd(
-                    keys,
-                    pixdim=(y, x, z),
-                    mode=["bilinear", "nearest"],
-                    align_corners=False,
-                    allow_missing_keys=True,
-                ),
-            ]
-        )
+        self.image_key = image_key
+        self.label_key = label_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Return the item with image and label (C, H, W, D), and `spacing_mm` (z, y, x)."""
-        return {**self.steps(dict(data)), "spacing_mm": self.spacing_mm}
+        """Return the item with image and label (C, H, W, D).
+
+        `spacing_mm` (z, y, x) becomes that of the new voxels, `native_shape` the stored (H, W, D).
+        """
+        item = dict(data)
+        for key, resize in ((self.image_key, resize_image), (self.label_key, resize_label)):
+            if key not in item:
+                continue
+            stored = item[key]
+            path = str(stored.meta.get("filename_or_obj", item.get("case", "?")))
+            affine = np.asarray(stored.affine, dtype=np.float64)
+            view = axial_volume(Image(stored.numpy(), {"path": path, "affine": affine}))
+            planes, rows, columns = view.planes.shape
+            z, y, x = view.spacing_mm
+            grid = (rows, columns, planes)
+            steps = zip(grid, (y, x, z), (*self.spacing_mm[1:], self.spacing_mm[0]), strict=True)
+            shape = tuple(_resampled(*step) for step in steps)
+            array = torch.from_numpy(np.ascontiguousarray(np.moveaxis(view.planes, 0, -1)))
+            resized = resize(array[None, None], shape)[0]
+            item[key] = MetaTensor(resized, meta={"filename_or_obj": path})
+            item["native_shape"] = grid
+            item["spacing_mm"] = tuple(
+                step * old / new
+                for step, old, new in zip(
+                    (z, y, x), (planes, rows, columns), (shape[2], *shape[:2]), strict=True
+                )
+            )
+        return item
+
+
+def _resampled(size: int, step: float, target: float) -> int:
+    """Voxels along an axis of the same extent with steps of another length."""
+    return size if abs(step / target - 1) < SAME_SPACING else max(1, round(size * step / target))

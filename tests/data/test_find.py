@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import tifffile
 
-from metaseg_monai.data import find_cases
-from metaseg_monai.errors import DataError, MetadataError
+from metaseg_monai.data import DataWarning, find_cases
+from metaseg_monai.errors import ConfigError, DataError, MetadataError
 from metaseg_monai.metadata import Continuous, MetadataSchema
 from metaseg_monai.metadata.fields import MetadataWarning
 
@@ -239,3 +239,135 @@ def test_dicom_folders_are_images_of_their_own(tmp_path):
     ]
     (one,) = find_cases(tmp_path / "in" / "q", None)
     assert (one["image"], one["case"], one["mask"]) == (str(tmp_path / "in/q"), "q", "q.nii.gz")
+
+
+def test_links_go_by_their_own_names(tmp_path):
+    """A folder of links to volumes, and one of links to folders, as a data store makes them."""
+    store = tmp_path / "store"
+    save_volume(store / "case_00001" / "imaging.nii.gz")
+    for case in ("case_00004", "case_00005"):
+        (tmp_path / "files" / case).mkdir(parents=True)
+        link = tmp_path / "files" / case / "imaging.nii.gz"
+        link.symlink_to(store / "case_00001" / "imaging.nii.gz")
+        (tmp_path / "folders").mkdir(exist_ok=True)
+        (tmp_path / "folders" / case).symlink_to(store / "case_00001")
+    rows = [{"case_id": f"case_{n:05d}", "radiographic_size": n} for n in (1, 4, 5)]
+    for kind in ("files", "folders"):
+        (tmp_path / kind / "kits.json").write_text(json.dumps(rows))
+        items = find_cases(tmp_path / kind, MetadataSchema([SIZE]))
+        assert [item["case"] for item in items] == ["case_00004", "case_00005"]
+        assert [item["metadata"]["tumour_size_mm"] for item in items] == ["40", "50"]
+        assert [item["image"] for item in items] == [
+            str(tmp_path / kind / case / "imaging.nii.gz") for case in ("case_00004", "case_00005")
+        ]
+        (one,) = find_cases(tmp_path / kind / "case_00005", MetadataSchema([SIZE]))
+        assert (one["case"], one["metadata"]["tumour_size_mm"]) == ("case_00005", "50")
+
+
+def test_linked_folders_are_searched_but_never_in_a_circle(tmp_path):
+    save_volume(tmp_path / "store" / "p" / "ct.nii")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "b").symlink_to(tmp_path / "store" / "p")
+    (tmp_path / "store" / "p" / "back").symlink_to(tmp_path / "in")
+    assert [item["case"] for item in find_cases(tmp_path / "in", None)] == ["b_ct"]
+
+
+def test_a_relative_source_is_named_by_its_folder(tmp_path, monkeypatch):
+    save_volume(tmp_path / "case_00003" / "imaging.nii.gz")
+    (tmp_path / "case_00003" / "sub").mkdir()
+    monkeypatch.chdir(tmp_path / "case_00003" / "sub")
+    for source in ("..", "../../case_00003", "../sub/../imaging.nii.gz"):
+        (item,) = find_cases(source, None)
+        assert item["case"] == "case_00003"
+        assert item["image"] == str(tmp_path / "case_00003" / "imaging.nii.gz")
+
+
+@pytest.mark.parametrize("name", ["kits.json", "kits23.json", "kits21.json", "kits19.json"])
+@pytest.mark.parametrize("source", ["case_00000", "case_00000/imaging.nii.gz"])
+def test_one_case_takes_its_size_from_the_table_above_its_folder(kits, source, name):
+    (kits / "kits.json").rename(kits / name)
+    (item,) = find_cases(kits / source, MetadataSchema([SIZE]))
+    assert (item["case"], item["mask"]) == ("case_00000", "imaging.nii.gz")
+    assert item["metadata"] == {"tumour_size_mm": "41"}
+
+
+@pytest.mark.parametrize("place", ["", "dataset"])
+def test_the_table_of_kits23_is_found_too(kits, place):
+    kits.rename(kits.with_name("dataset"))
+    top = kits.parent
+    (top / "dataset" / "kits.json").rename(top / place / "kits23.json")
+    with pytest.warns(MetadataWarning, match="case_00009"):
+        items = find_cases(top, MetadataSchema([SIZE]))
+    assert items[0]["metadata"] == {"tumour_size_mm": "41"}
+
+
+@pytest.mark.parametrize("metadata", [None, {}, {"tumour_size_mm": ""}])
+def test_a_value_that_no_one_gave_is_not_silently_unknown(tmp_path, metadata):
+    save_volume(tmp_path / "in" / "a.nii.gz")
+    with pytest.warns(MetadataWarning, match=r"no tumour_size_mm .* unknown for all 1 image"):
+        find_cases(tmp_path / "in", MetadataSchema([SIZE]), metadata=metadata)
+
+
+def test_a_file_that_names_none_of_the_cases_is_refused(kits, write_csv, tmp_path):
+    path = write_csv(tmp_path / "c.csv", [{"case_id": "Case 0", "tumour_size_mm": "41"}])
+    message = r"no row for any of 3 case\(s\) \('case_00000', .*has rows for 'Case 0'"
+    with pytest.raises(MetadataError, match=message):
+        find_cases(kits, MetadataSchema([SIZE]), metadata=path)
+
+
+@pytest.mark.parametrize("given", [{"tumour_size_mm": "41"}, "kits.json"])
+def test_metadata_are_refused_where_the_variant_takes_none(kits, given):
+    with pytest.raises(ConfigError, match="variant takes no metadata"):
+        find_cases(kits, None, metadata=given)
+
+
+def test_images_beside_kits_cases_are_left_out_with_a_word(kits):
+    save_volume(kits / "patientA" / "ct.nii.gz")
+    save_volume(kits / "case_00000" / "second.nii.gz")
+    for name in ("raw", "segmentations", "instances"):
+        save_volume(kits / "case_00000" / name / "tumor_instance-1.nii.gz")
+    save_volume(kits / "case_00003" / "aggregated_OR_seg.nii.gz")
+    save_volume(kits / "case_00010" / "segmentation.nii.gz")
+    message = (
+        r"KiTS cases, so 3 image\(s\) .*: 'case_00000/second\.nii\.gz', "
+        r"'case_00010/segmentation\.nii\.gz', 'patientA/ct\.nii\.gz';"
+    )
+    with pytest.warns(DataWarning, match=message):
+        assert len(find_cases(kits, None)) == 3
+    with pytest.warns(DataWarning, match=r"a KiTS case, so 1 image\(s\).*'second\.nii\.gz'"):
+        find_cases(kits / "case_00000", None)
+
+
+def test_segmentations_beside_an_image_are_no_images(tmp_path):
+    for name in ("imaging", "aggregated_MAJ_seg", "segmentation", "aggregated_AND_seg"):
+        save_volume(tmp_path / "pat1" / f"{name}.nii.gz")
+    save_volume(tmp_path / "pat2" / "segmentation.nii.gz")  # alone, it may be any image
+    items = find_cases(tmp_path, None)
+    assert [item["case"] for item in items] == ["pat1_imaging", "pat2_segmentation"]
+
+
+def dicom_series(folder, frames=1, files=1):
+    pydicom = pytest.importorskip("pydicom", reason="needs the extra [dicom]")
+    folder.mkdir(parents=True)
+    for number in range(files):
+        plane = pydicom.Dataset()
+        plane.file_meta = pydicom.dataset.FileMetaDataset()
+        plane.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+        plane.file_meta.MediaStorageSOPClassUID = plane.SOPClassUID = "1.2.840.10008.5.1.4.1.1.2"
+        plane.file_meta.MediaStorageSOPInstanceUID = plane.SOPInstanceUID = f"1.2.{number + 1}"
+        plane.SeriesInstanceUID, plane.NumberOfFrames = "1.2.9", frames
+        plane.save_as(folder / f"IM{number}.dcm", enforce_file_format=True)
+
+
+def test_localisers_among_series_are_left_out_with_a_word(tmp_path):
+    dicom_series(tmp_path / "in" / "1_scout")
+    dicom_series(tmp_path / "in" / "2_abdomen", files=3)
+    dicom_series(tmp_path / "in" / "3_frames", frames=30)
+    with pytest.warns(DataWarning, match=r"1 DICOM series of one plane .*: '1_scout'$"):
+        items = find_cases(tmp_path / "in", None)
+    assert [item["case"] for item in items] == ["2_abdomen", "3_frames"]
+    (one,) = find_cases(tmp_path / "in" / "1_scout", None)  # named itself, its reader refuses it
+    assert one["case"] == "1_scout"
+    dicom_series(tmp_path / "only" / "scout")
+    with pytest.raises(DataError, match="'scout' have one plane"):
+        find_cases(tmp_path / "only", None)

@@ -43,3 +43,9 @@ def test_refusals_name_the_file(tmp_path):
         (tmp_path / name).write_bytes(b"no image")
         with pytest.raises(DataError, match=name):
             read_header(tmp_path / name)
+
+
+def test_without_codes_a_nifti_header_has_no_affine(tmp_path):
+    image = nib.Nifti1Image(np.zeros((4, 5, 6), np.int16), None)
+    nib.save(image, tmp_path / "a.nii")
+    assert read_header(tmp_path / "a.nii")["affine"] is None

@@ -1,10 +1,13 @@
 import gzip
+import struct
 
 import nibabel as nib
 import numpy as np
 import pytest
 
 from metaseg_monai.data import read_image
+from metaseg_monai.data.axial import axial_volume
+from metaseg_monai.data.writers import write_mask
 from metaseg_monai.errors import DataError
 
 VOLUME = np.random.default_rng(0).integers(-1000, 1000, (6, 7, 5)).astype(np.int16)
@@ -111,3 +114,68 @@ def test_other_content_is_refused(tmp_path):
     for name in ("a.nii", "b.nii", "c.nii.gz"):
         with pytest.raises(DataError, match=name):
             read_image(tmp_path / name)
+
+
+@pytest.mark.parametrize("shape", [(6, 7, 5), (6, 7)])
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
+def test_without_codes_there_is_no_affine_and_a_mask_keeps_the_header(tmp_path, shape, kind):
+    volume = kind(VOLUME.ravel()[: np.prod(shape)].reshape(shape), None)
+    volume.header.set_zooms((0.8, 0.7, 2.5)[: len(shape)])
+    nib.save(volume, tmp_path / "a.nii.gz")
+    assert nib.load(tmp_path / "a.nii.gz").affine is not None  # of nibabel's own making
+    image = read_image(tmp_path / "a.nii.gz")
+    assert image.attributes["affine"] is None
+    assert image.attributes["spacing_mm"] == pytest.approx((0.8, 0.7, 2.5)[: len(shape)])
+    mask = image.array[0] > 0
+    back = read_image(write_mask(tmp_path / "m.nii.gz", mask, image.attributes))
+    np.testing.assert_array_equal(back.array[0], mask)
+    assert back.attributes["affine"] is None
+    assert back.attributes["spacing_mm"] == image.attributes["spacing_mm"]
+    if len(shape) == 3:
+        with pytest.raises(DataError, match=r"has no affine .*sform_code and qform_code are 0"):
+            axial_volume(image)
+
+
+@pytest.mark.parametrize("code", ["sform_code", "qform_code"])
+def test_one_code_is_enough_for_an_affine(tmp_path, code):
+    volume = nib.Nifti1Image(VOLUME, None)
+    volume.set_sform(AFFINE, code=int(code == "sform_code"))
+    volume.set_qform(AFFINE, code=int(code == "qform_code"))
+    nib.save(volume, tmp_path / "a.nii")
+    affine = read_image(tmp_path / "a.nii").attributes["affine"]
+    np.testing.assert_allclose(affine, AFFINE, atol=1e-6)
+
+
+@pytest.mark.parametrize("offset", [0, 320, -352, 352.5, np.nan])
+def test_voxels_that_begin_within_the_header_are_refused(tmp_path, offset):
+    path = saved(tmp_path / "a.nii")
+    raw = bytearray(path.read_bytes())
+    struct.pack_into("<f", raw, 108, offset)
+    path.write_bytes(raw)
+    with pytest.raises(DataError, match=r"a\.nii: voxels begin at byte .*expected 352 or more"):
+        read_image(path)
+
+
+def test_nifti2_begins_later(tmp_path):
+    path = tmp_path / "a.nii"
+    nib.save(nib.Nifti2Image(VOLUME, AFFINE), path)
+    raw = bytearray(path.read_bytes())
+    struct.pack_into("<q", raw, 168, 352)
+    path.write_bytes(raw)
+    with pytest.raises(DataError, match="expected 544 or more"):
+        read_image(path)
+
+
+def test_every_bit_flip_in_a_header_is_refused_or_gives_an_image(tmp_path):
+    path = saved(tmp_path / "a.nii", VOLUME[:2, :2, :2])
+    raw = path.read_bytes()
+    refused = 0
+    for position in range(8 * 352):
+        damaged = bytearray(raw)
+        damaged[position // 8] ^= 1 << position % 8
+        path.write_bytes(damaged)
+        try:
+            assert read_image(path).array.ndim > 2
+        except DataError:
+            refused += 1
+    assert refused > 200

@@ -1,4 +1,5 @@
 import csv
+import gzip
 
 import nibabel as nib
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import tifffile
 
 from metaseg_monai.data import mask_suffix, read_image, write_mask, write_table
+from metaseg_monai.data.headers import read_header
 from metaseg_monai.errors import DataError
 
 MASK = (np.arange(600).reshape(20, 30) % 3).astype(np.int64)
@@ -63,6 +65,28 @@ def test_nifti_mask_has_the_images_affine(tmp_path, kind, code):
     assert back.get_data_dtype() == np.uint8
     np.testing.assert_array_equal(np.asarray(back.dataobj), mask)
     np.testing.assert_array_equal(back.affine, nib.load(tmp_path / "a.nii.gz").affine)
+
+
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_nothing_of_the_patient_goes_from_a_header_into_the_mask(tmp_path, kind, suffix):
+    volume = kind(np.zeros((4, 5, 6), np.int16), np.diag([1, 1, 5, 1.0]))
+    names = [n for n in volume.header if volume.header[n].dtype.kind == "S" and n != "magic"]
+    assert {"descrip", "aux_file", "intent_name"} <= set(names)
+    for name in names:
+        volume.header[name] = b"J. Doe"[: volume.header[name].dtype.itemsize]
+    volume.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"born J. Doe 1950"))
+    path = tmp_path / f"a{suffix}"
+    nib.save(volume, path)
+    like = read_header(path)
+    for attributes, name in ((like, "m"), (read_image(path).attributes, "n")):
+        mask = write_mask(tmp_path / f"{name}{suffix}", np.ones((4, 5, 6)), attributes)
+        raw = mask.read_bytes()
+        raw = gzip.decompress(raw) if suffix == ".nii.gz" else raw
+        assert b"Doe" not in raw
+        assert (read_image(mask).array == 1).all()
+        assert len(raw) == int(nib.load(mask).header.single_vox_offset) + 4 * 5 * 6
+    assert b"Doe" in like["header"].extensions[0].get_content()  # the image's stays
 
 
 def test_nifti_mask_from_the_affine_alone(tmp_path):

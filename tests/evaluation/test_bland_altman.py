@@ -35,6 +35,30 @@ def test_two_volumes_have_three_bootstrap_samples_by_hand():
     assert made.upper_high == pytest.approx(1 + 1.96 * math.sqrt(2))
 
 
+def test_slope_by_hand():
+    # means 10.5, 21.5, 32.5, 43.5, differences 1, 3, 5, 7
+    made = bland_altman([10, 20, 30, 40], [11, 23, 35, 47], list("abcd"))
+    assert made.slope == made.slope_low == made.slope_high == pytest.approx(2 / 11)
+    few = bland_altman([10, 20, 30], [11, 23, 35], list("abc"))
+    assert few.slope == pytest.approx(2 / 11)
+    assert math.isnan(few.slope_low)
+    level = bland_altman([10, 12, 14, 16], [14, 12, 10, 8], list("abcd"))  # all means are 12
+    assert math.isnan(level.slope)
+
+
+def test_the_slope_of_errors_that_do_not_grow_is_not_clear():
+    rng = np.random.default_rng(4)
+    held = 0
+    for seed in range(60):
+        true = rng.uniform(10, 200, 40)
+        even = bland_altman(true, true + rng.normal(5, 5, 40), range(40), draws=300, seed=seed)
+        held += even.slope_low < 0 < even.slope_high
+    assert held >= 52
+    short = bland_altman(true, 0.5 * true + rng.normal(0, 5, 40), range(40))
+    assert short.slope_high < -0.5  # of the mean, 0.75 of the true: -0.67
+    assert short.slope == pytest.approx(-2 / 3, abs=0.05)
+
+
 def test_volumes_of_one_group_are_one_piece_of_evidence():
     rng = np.random.default_rng(1)
     error = rng.normal(0, 5, 12)

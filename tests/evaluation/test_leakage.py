@@ -7,10 +7,10 @@ import pytest
 from metaseg_monai.errors import DataError
 from metaseg_monai.evaluation.leakage import (
     associate,
-    group_values,
     label_diameters,
     r_squared,
     spearman,
+    volume_values,
 )
 from metaseg_monai.evaluation.scores import COUNT_COLUMNS
 
@@ -64,18 +64,46 @@ def test_diameter_of_the_largest_slice_by_hand():
         ("b0", "b", 2, 0, 5, 0),
     )
     sizes = label_diameters(counts)
-    assert sizes.loc["a", 2] == pytest.approx(2 * math.sqrt(16 / math.pi))
-    assert math.isnan(sizes.loc["b", 2])
+    assert sizes.loc[("a", ""), 2] == pytest.approx(2 * math.sqrt(16 / math.pi))
+    assert math.isnan(sizes.loc[("b", ""), 2])
     # in mm2 the first slice is the larger one: 4 x 9 against 16 x 1
     in_mm = label_diameters(counts, pd.Series({"a0": 9.0, "a1": 1.0, "b0": 1.0}))
-    assert in_mm.loc["a", 2] == pytest.approx(2 * math.sqrt(36 / math.pi))
+    assert in_mm.loc[("a", ""), 2] == pytest.approx(2 * math.sqrt(36 / math.pi))
     with pytest.raises(DataError, match="case b0 has no pixel spacing"):
         label_diameters(counts, pd.Series({"a0": 9.0, "a1": 1.0}))
 
 
-def test_values_of_groups_leave_out_what_is_no_number():
-    cases = pd.DataFrame({"group": list("aabc"), "size": ["10", "20", "", ">=90"]})
-    assert group_values(cases, "size").to_dict() == {"a": 15.0}
+def test_diameters_of_the_volumes_of_a_patient_are_told_apart():
+    counts = table(("a0", "a", 2, 4, 0, 0), ("a1", "a", 2, 9, 0, 0), ("a2", "a", 2, 16, 0, 0))
+    sizes = label_diameters(counts, volumes=pd.Series({"a0": "one", "a1": "one", "a2": "two"}))
+    assert sizes[2].to_dict() == {
+        ("a", "one"): pytest.approx(6 / math.sqrt(math.pi)),
+        ("a", "two"): pytest.approx(8 / math.sqrt(math.pi)),
+    }
+
+
+def test_values_leave_out_what_is_no_number():
+    cases = pd.DataFrame({"group": list("aabc"), "volume": "", "size": ["10", "20", "", ">=90"]})
+    assert volume_values(cases, "size").to_dict() == {("a", ""): 15.0}
+
+
+def test_values_are_those_of_each_volume_however_many_slices_it_has():
+    cases = pd.DataFrame({"group": "a", "volume": ["one"] * 10 + ["two"] * 2, "size": "30"})
+    cases.loc[10:, "size"] = "90"
+    assert volume_values(cases, "size").to_dict() == {("a", "one"): 30, ("a", "two"): 90}
+
+
+def test_volumes_of_a_patient_are_one_piece_of_evidence():
+    rng = np.random.default_rng(5)
+    one, two = rng.random(20), rng.random(20)
+    alone = associate(pd.Series(one), pd.Series(two), draws=400)
+    index = pd.MultiIndex.from_product([range(20), list("abcdef")], names=["group", "volume"])
+    sixfold = associate(*(pd.Series(np.repeat(v, 6), index) for v in (one, two)), draws=400)
+    assert (sixfold.groups, sixfold.volumes) == (20, 120)
+    assert sixfold.spearman == pytest.approx(alone.spearman, abs=0.01)
+    assert sixfold.high - sixfold.low == pytest.approx(alone.high - alone.low, rel=0.1)
+    few = index.get_level_values("group") < 3
+    assert math.isnan(associate(*(pd.Series(np.arange(18.0), index[few]),) * 2).low)
 
 
 def test_association_of_the_groups_that_have_both():

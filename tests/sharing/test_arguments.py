@@ -20,5 +20,22 @@ def test_what_is_neither_is_refused(text, message):
         metadata_source(text)
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (41, r"--meta 41 names no field; .*tumour_size_mm=41"),
+        (4.1, r"--meta 4\.1 names no field"),
+        (True, "--meta has no value; write field=value"),
+        ("", "--meta has no value"),
+        (("a", "b"), "names no field"),
+        ({"a": 1}, "names no field"),
+        ("unknown", "--meta unknown names no field; .*tumour_size_mm=unknown"),
+    ],
+)
+def test_what_the_command_line_makes_of_other_values_is_refused(given, message):
+    with pytest.raises(ConfigError, match=message):
+        metadata_source(given)
+
+
 def test_each_field_once():
     assert parse_metadata("line=HeLa, size_mm=41") == {"line": "HeLa", "size_mm": "41"}

@@ -11,7 +11,8 @@ from ignite.engine import Engine
 from monai.bundle import ConfigParser
 
 from metaseg_monai.engines import BestWeights
-from metaseg_monai.errors import CheckpointError, DataError, MetadataError
+from metaseg_monai.errors import CheckpointError, ConfigError, DataError, MetadataError
+from metaseg_monai.sharing import predict as predicting
 from metaseg_monai.sharing.predict import predict
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundles/kits21_tumour_slices_segmentation"
@@ -155,3 +156,48 @@ def test_a_tilted_volume_stops_the_run_before_it_begins(tiny, kits, tmp_path):
     with pytest.raises(DataError, match=r"case 'case_00001'.*tilted by 40 degrees"):
         predict(str(bundle), str(kits), str(tmp_path / "out"), "tumour_size_mm=41", settings)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_variant_without_metadata_refuses_them(tiny, kits, tmp_path):
+    bundle, settings = tiny
+    settings = {**settings, "variant": "se"}
+    give_weights(bundle, **settings)
+    with pytest.raises(ConfigError, match="variant takes no metadata"):
+        predict(str(bundle), str(kits), str(tmp_path / "out"), "tumour_size_mm=99999", settings)
+    predict(str(bundle), str(kits), str(tmp_path / "out"), None, settings)
+    assert len(masks_of(tmp_path / "out")) == 2
+
+
+@pytest.mark.parametrize(
+    ("source", "output"), [("cl/monday", "cl"), ("cl/monday", "."), ("cl/scan.nii.gz", "cl")]
+)
+def test_an_output_that_holds_the_source_is_refused(tmp_path, source, output):
+    for name in ("cl/scan.nii.gz", "cl/monday/scan.nii.gz"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"scan")
+    (tmp_path / "link").symlink_to(tmp_path / source)
+    for given in (tmp_path / source, tmp_path / "link"):
+        with pytest.raises(DataError, match=r"--output .* holds the images .*elsewhere"):
+            predict("bundle", str(given), str(tmp_path / output), None, {})
+
+
+def test_an_output_among_the_images_is_refused_through_a_link_too(tmp_path):
+    (tmp_path / "images" / "masks").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "images")
+    for source, output in (("images", "images/masks"), ("link", "images/masks"), ("link", "link")):
+        with pytest.raises(DataError, match="lies in the folder of the images"):
+            predict("bundle", str(tmp_path / source), str(tmp_path / output), None, {})
+
+
+def test_the_source_keeps_the_names_of_links(kits, tmp_path, monkeypatch):
+    seen = {}
+
+    def run(bundle, names, settings):
+        seen.update(settings)
+
+    monkeypatch.setattr(predicting, "run_bundle", run)
+    monkeypatch.chdir(tmp_path)
+    Path("case_00007").symlink_to(kits / "case_00001")
+    predict(str(BUNDLE), "case_00007", "kits/../out", "tumour_size_mm=41", {})
+    assert seen["dataset_dir"] == str(tmp_path / "case_00007")
+    assert seen["output_dir"] == str(tmp_path / "out")

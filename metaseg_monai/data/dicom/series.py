@@ -86,6 +86,21 @@ def is_dicom_folder(path: str | Path) -> bool:
     return path.is_dir() and any(map(_has_mark, islice(_visible_files(path), LOOKED_AT)))
 
 
+def is_single_plane(folder: str | Path) -> bool:
+    """Whether a folder's DICOM files are one plane, as of a localiser, so that it is no volume.
+
+    A file of several frames is more than one plane; one that cannot be read is not held to be
+    single, so that `read_dicom_series` gets it and says why.
+    """
+    try:
+        files = _dicom_files(Path(folder))
+        if len(files) > 1:
+            return False
+        return int(read_header(_pydicom(), files[0]).get("NumberOfFrames") or 1) == 1
+    except (ConfigError, DataError):
+        return False
+
+
 def _pydicom() -> Any:
     try:
         importlib.import_module("pydicom.pixels")

@@ -1,6 +1,5 @@
 """Reading one KiTS case and checking all of it before anything is made of it."""
 
-import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,12 +7,12 @@ import numpy as np
 from metaseg_monai.data.axial import AxialVolume, axial_volume
 from metaseg_monai.data.image import Image
 from metaseg_monai.data.kits.find import KitsCase, Problem
+from metaseg_monai.data.kits.same import equal_planes, sample_digest, whole_digest
 from metaseg_monai.data.readers import read_image, same_affine
 from metaseg_monai.errors import DataError
 
 CLASSES = ("background", "kidney", "tumour", "cyst")
 LARGEST_EXTENT_MM = 1200.0  # a trunk; more is several scans in one file
-SAMPLE_STEP = 16  # pixels between those compared first
 SLAB = 16  # rows or columns copied at a time: few enough for the processor's cache
 WHOLE_WITHIN = 1e-3
 CHUNK = 1 << 20  # voxels looked at together
@@ -26,8 +25,8 @@ class CaseVolumes:
     Attributes:
         image: CT values; None where only the label was read.
         label: uint8 classes 0..3 on the same grid.
-        content: digest of the voxels, the same however they are stored; "" for a label without
-            any structure.
+        content: digest of some of the voxels, see `sample_digest`; of equal ones `whole_content`
+            decides.
         stored_shape: as the label's file has it.
         remarks: what is allowed but seldom meant, in words.
     """
@@ -74,8 +73,17 @@ def read_case(case: KitsCase) -> tuple[CaseVolumes | None, list[Problem]]:
     remarks = _extent_remarks(whole)
     if ct is not None and image is not None:
         remarks += _ct_remarks(ct.planes, image.array.ravel(order="K"))
-    content = _content(whole.planes if ct is None else ct.planes, sparse=ct is None)
+    content = sample_digest(whole.planes if ct is None else ct.planes, sparse=ct is None)
     return CaseVolumes(ct, whole, content, label.array.shape[1:], tuple(remarks)), []
+
+
+def whole_content(case: KitsCase) -> str:
+    """Digest of all voxels of a case's image, or of its label where only that is read.
+
+    Raises:
+        DataError: the file can no longer be read.
+    """
+    return whole_digest(axial_volume(read_image(case.image or case.label, 3)).planes)
 
 
 def _file(case: KitsCase, kind: str) -> str:
@@ -196,40 +204,6 @@ def _ct_remarks(planes: np.ndarray, stored: np.ndarray) -> list[str]:
     return remarks
 
 
-def equal_planes(planes: np.ndarray) -> list[tuple[int, int]]:
-    """Pairs of planes (D, H, W) that are equal to the bit, each with its first like; no constant.
-
-    A coarse sample of every plane is compared first, so that few planes are looked at wholly.
-    """
-    sample = np.ascontiguousarray(planes[:, ::SAMPLE_STEP, ::SAMPLE_STEP])
-    first: dict[bytes, int] = {}
-    pairs = []
-    for plane, pixels in enumerate(sample):
-        like = first.setdefault(pixels.tobytes(), plane)
-        if like == plane or not np.array_equal(planes[like], planes[plane]):
-            continue
-        if planes[plane].min() != planes[plane].max():
-            pairs.append((like, plane))
-    return pairs
-
-
 def _far_from_whole(stored: np.ndarray) -> bool:
     parts = (stored[at : at + CHUNK] for at in range(0, stored.size, CHUNK))
     return any(np.abs(part - np.rint(part)).max() > WHOLE_WITHIN for part in parts)
-
-
-def _content(planes: np.ndarray, sparse: bool) -> str:
-    """Digest of the shape and of a coarse sample of every plane, or of all planes with structure.
-
-    The noise of a CT makes two scans differ in any sample, so that equal ones are copies.
-    """
-    if sparse:
-        filled = np.flatnonzero(planes.any(axis=(1, 2)))
-        if not len(filled):
-            return ""
-        shown = planes[filled]
-    else:
-        shown = planes[:, ::SAMPLE_STEP, ::SAMPLE_STEP]
-    digest = hashlib.sha256(str(planes.shape).encode())
-    digest.update(np.ascontiguousarray(shown).astype("<f4").tobytes())
-    return digest.hexdigest()

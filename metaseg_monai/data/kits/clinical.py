@@ -4,7 +4,7 @@ import csv
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -25,7 +25,7 @@ class ClinicalTable(NamedTuple):
 
     Attributes:
         rows: {case: {column: text}}; all rows have the same columns in the same order, first
-            `tumour_size_mm`; missing values are "".
+            `tumour_size_mm` where the file has a size; missing values are "".
         problems: {case: what is wrong with its row, in words}; these cases have no row.
     """
 
@@ -42,8 +42,9 @@ def read_clinical(path: str | Path, size: SizeSource = "radiographic") -> dict[s
     least the given one, -1 where it is at most that, 0 where it is exact.
 
     `tumour_size_mm` is the radiographic size (of the largest lesion, measured before surgery) or
-    the pathologic size (measured on the specimen, after surgery), given there in cm; "" where
-    the table has none. Its range is left to the schema, or to `size_problem`.
+    the pathologic size (measured on the specimen, after surgery), given there in cm, or a column
+    of this name in mm; "" in the cases without one. A file with neither column gives rows without
+    `tumour_size_mm`. Its range is left to the schema, or to `size_problem`.
 
     Args:
         path: `.json`, a list of objects with a `case_id` each, or `.csv`.
@@ -84,6 +85,18 @@ def scan_clinical(path: str | Path, size: SizeSource = "radiographic") -> Clinic
         else:
             rows[case] = row
     return ClinicalTable(_same_columns(rows), problems)
+
+
+def check_columns(path: Path, table: ClinicalTable, names: Sequence[str], size: SizeSource) -> None:
+    """Raise DataError where a table lacks a column, which would be missing in every case."""
+    columns = next(iter(table.rows.values()), dict.fromkeys(names))
+    lacking = [name for name in names if name not in columns]
+    if lacking:
+        known = f" ({SIZE} is made of {size}_size in cm)" if SIZE in lacking else ""
+        raise DataError(
+            f"{path}: no column {', '.join(lacking)}{known}, but {', '.join(columns)}; add it, "
+            "empty where the value is unknown"
+        )
 
 
 def size_problem(size_mm: str) -> str | None:
@@ -154,8 +167,9 @@ def _flat_row(entry: Mapping[str, Any], size: SizeSource) -> tuple[dict[str, str
         if censored:
             row[column + CENSORED] = str(censored)
     try:
-        given = row.pop(SIZE, "")
-        row = {SIZE: _size_mm(row, f"{size}_size", given), **row}
+        if SIZE in row or f"{size}_size" in row:
+            given = row.pop(SIZE, "")
+            row = {SIZE: _size_mm(row, f"{size}_size", given), **row}
     except DataError as error:
         problems.append(str(error))
     return row, problems
@@ -214,6 +228,8 @@ def _size_mm(row: Mapping[str, str], column: str, given: str) -> str:
 def _same_columns(rows: Mapping[str, dict[str, str]]) -> dict[str, dict[str, str]]:
     """Give every row the columns of all, a column of bounds beside its own column."""
     seen = dict.fromkeys(name for row in rows.values() for name in row)
+    if SIZE in seen:  # perhaps not in the first case
+        seen = {SIZE: None, **seen}
     bounds = {name for name in seen if name.endswith(CENSORED)}
     columns = [
         column

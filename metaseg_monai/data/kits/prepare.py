@@ -9,15 +9,16 @@ from metaseg_monai.data.kits.clinical import (
     SIZE,
     ClinicalTable,
     SizeSource,
+    check_columns,
     scan_clinical,
     size_problem,
 )
 from metaseg_monai.data.kits.find import KitsFolder, Problem, find_kits, read_checksums
-from metaseg_monai.data.kits.job import Job
+from metaseg_monai.data.kits.job import RECORDS, Job
 from metaseg_monai.data.kits.run import run_jobs
 from metaseg_monai.data.kits.slices import SliceRule, Spacing
-from metaseg_monai.data.kits.splits import read_splits, seeded_splits
-from metaseg_monai.data.kits.summary import summary_of
+from metaseg_monai.data.kits.splits import divide
+from metaseg_monai.data.kits.summary import listed, summary_of
 from metaseg_monai.data.kits.tables import TABLES, case_tables, copies, write_tables
 from metaseg_monai.errors import DataError
 from metaseg_monai.files import replacing
@@ -65,7 +66,8 @@ def prepare_kits21(
 
     Args:
         source: folder of the download.
-        output: new or empty folder, or one prepared with the same settings.
+        output: new or empty folder, or one prepared with the same settings, whose cases are all
+            still in the source.
         slice_rule: "mass", "kidney" or "all", see `chosen_planes`.
         workers: processes; each holds one volume in memory.
         clinical: clinical table, JSON or CSV; by default the kits.json of the source.
@@ -82,14 +84,15 @@ def prepare_kits21(
 
     Raises:
         DataError: a setting, the source, the clinical table or the lists are wrong, the folder
-            was prepared with other settings or cannot be written, or a worker was killed.
+            was prepared with other settings or from cases that the source has no more, cannot be
+            written, or a worker was killed.
     """
     output = Path(output)
     _check_settings(slice_rule, workers, spacing)
     shares = (train, val, test)
     folder = find_kits(source, label_name, labels_only)
-    lists = None if splits is None else read_splits(splits)
-    split_of = seeded_splits(folder.names, shares, seed) if lists is None else lists
+    split_of = divide(folder.names, splits, shares, seed)
+    lists = None if splits is None else split_of
     step: Spacing = "native" if spacing == "native" else float(spacing)
     settings = {
         "source": "kits21",
@@ -104,10 +107,12 @@ def prepare_kits21(
     }
     table = Path(clinical) if clinical is not None else folder.clinical
     patients = scan_clinical(table, size) if table is not None else ClinicalTable({}, {})
+    if table is not None:
+        check_columns(table, patients, [SIZE], size)
     problems = [p for p in folder.problems if p.case in split_of]
     problems += _clinical_problems(folder, split_of, patients)
     expected = read_checksums(checksums) if checksums is not None else {}
-    _claim(output, settings)
+    _claim(output, settings, source, folder)
     wrong = {problem.case for problem in problems}
     jobs = [
         Job(case, output, slice_rule, step, expected)
@@ -125,9 +130,8 @@ def prepare_kits21(
             f"{output}: cannot be written ({error}); mend that and give the same command again: "
             "finished cases are kept"
         ) from error
-    left_out = [name for name in folder.names if name not in split_of]
     name = "slices.csv" if labels_only else "table.csv"
-    summary = summary_of(cases, problems, left_out, slice_rule, size, table)
+    summary = summary_of(cases, problems, folder.names, split_of, slice_rule, size, table)
     return Prepared(output / name if rows else None, summary, [str(p) for p in problems])
 
 
@@ -156,8 +160,10 @@ def _clinical_problems(
                 yield Problem(case, "", found_size, step)
 
 
-def _claim(output: Path, settings: Mapping[str, Any]) -> None:
-    """Take a new or empty folder, or one of the same settings."""
+def _claim(
+    output: Path, settings: Mapping[str, Any], source: str | Path, folder: KitsFolder
+) -> None:
+    """Take a new or empty folder, or one of the same settings made of cases of this source."""
     record = output / SETTINGS_FILE
     asked = json.loads(json.dumps(settings))
     if record.is_file():
@@ -171,6 +177,7 @@ def _claim(output: Path, settings: Mapping[str, Any]) -> None:
                 f"{k} {made.get(k)!r:.60}, now {asked.get(k)!r:.60}" for k in differing
             )
             raise DataError(f"{output}: was prepared with other settings ({told}); give another")
+        _keep_foreign(output, source, folder)
     elif output.is_dir() and any(output.iterdir()):
         raise DataError(f"{output}: not empty; give another folder, or remove it first")
     else:
@@ -179,3 +186,15 @@ def _claim(output: Path, settings: Mapping[str, Any]) -> None:
                 part.write_text(json.dumps(asked, indent=1) + "\n", encoding="utf-8")
         except OSError as error:
             raise DataError(f"{output}: cannot be made ({error}); give another folder") from error
+
+
+def _keep_foreign(output: Path, source: str | Path, folder: KitsFolder) -> None:
+    """Refuse to remove the slices of cases that another source had."""
+    done = sorted(path.stem for path in (output / RECORDS).glob("*.json") if path.name[0] != ".")
+    foreign = [case for case in done if case not in folder.names]
+    if foreign:
+        raise DataError(
+            f"{output}: holds {len(foreign)} cases that {source} has not: {listed(foreign)}; give "
+            f"another folder (output), put them into the source, or, to drop them, remove their "
+            f"files in {output / RECORDS}"
+        )

@@ -13,6 +13,38 @@ from metaseg_monai.errors import DataError
 CASE_COLUMNS = ("case", "case_id", "volume", "group")
 
 
+def divide(
+    cases: Sequence[str],
+    lists: str | Path | None,
+    shares: tuple[float, float, float],
+    seed: int,
+) -> dict[str, str]:
+    """Divide the cases of a folder by official lists, or by chance where there are none.
+
+    Args:
+        cases: names of all cases of the folder.
+        lists: see `read_splits`; None draws by `seeded_splits`.
+        shares: of train, val and test.
+        seed: of the draw.
+
+    Returns:
+        {case: split}; with lists, of the cases that they name, in the folder or not.
+
+    Raises:
+        DataError: as `read_splits` and `seeded_splits`, or the lists name no case of the folder.
+    """
+    if lists is None:
+        return seeded_splits(cases, shares, seed)
+    split_of = read_splits(lists)
+    if not set(cases) & set(split_of):
+        raise DataError(
+            f"{lists}: names no case of the source, but {len(split_of)} others such as "
+            f"{next(iter(split_of))}; the source has {len(cases)} such as {cases[0]}: give the "
+            "lists of this source"
+        )
+    return split_of
+
+
 def seeded_splits(
     cases: Sequence[str], shares: tuple[float, float, float], seed: int
 ) -> dict[str, str]:

@@ -20,7 +20,8 @@ FEWEST_CASES = 3  # of which a correlation is told
 def summary_of(
     cases: Sequence[Mapping[str, Any]],
     problems: Sequence[Problem],
-    left_out: Sequence[str],
+    names: Sequence[str],
+    split_of: Mapping[str, str],
     slice_rule: SliceRule,
     size: SizeSource,
     clinical: Path | None,
@@ -30,17 +31,26 @@ def summary_of(
     Args:
         cases: rows of cases.csv.
         problems: of the cases that are not in it.
-        left_out: cases that the official lists do not name.
+        names: all cases of the source.
+        split_of: {case: split}, of all cases that were asked for.
         slice_rule: which planes were written.
         size: which measurement `tumour_size_mm` is.
         clinical: the clinical table, or None.
     """
     wrong = sorted({problem.case for problem in problems})
     lines = [f"{len(cases)} cases prepared, {len(wrong)} with problems"]
+    left_out = [name for name in names if name not in split_of]
     if left_out:
-        lines.append(f"left out, as no list names them: {_listed(left_out)}")
+        lines.append(f"left out, as no list names them: {listed(left_out)}")
+    absent = sorted(set(split_of) - set(names))
+    if absent:
+        lines.append(
+            f"{len(absent)} cases of the lists are not in the source: {listed(absent)}; get them, "
+            "or go on without"
+        )
     if cases:
         lines += [*_slice_lines(cases, slice_rule), *_case_lines(cases)]
+        lines += _empty_splits(cases, names, split_of)
         lines += _size_lines(cases, size, clinical)
         remarks = [f"  {case['case']}: {case['remarks']}" for case in cases if case["remarks"]]
         lines += [f"remarks on {len(remarks)} cases (cases.csv)"] if remarks else []
@@ -78,6 +88,23 @@ def _case_lines(cases: Sequence[Mapping[str, Any]]) -> list[str]:
     return [f"voxels in mm: {', '.join(ranges)}", f"splits: {told}"]
 
 
+def _empty_splits(
+    cases: Sequence[Mapping[str, Any]], names: Sequence[str], split_of: Mapping[str, str]
+) -> list[str]:
+    """Splits that were to have slices and have none; no case is moved to another split."""
+    filled = {str(case["split"]) for case in cases if int(case["slices"])}
+    lines = []
+    for split in SPLITS:
+        meant = [name for name in names if split_of.get(name) == split]
+        if meant and split not in filled:
+            lines.append(
+                f"{split} is empty: its cases have problems or no slice ({listed(meant)}); mend "
+                "them, or prepare another folder with lists of your own (--splits) or another "
+                "--seed"
+            )
+    return lines
+
+
 def _size_lines(
     cases: Sequence[Mapping[str, Any]], size: SizeSource, clinical: Path | None
 ) -> list[str]:
@@ -88,7 +115,7 @@ def _size_lines(
     several = sum(int(case["tumour_components"]) > 1 for case in cases)
     lines = [
         f"{SIZE}: the {size} size, known {when} surgery; missing in {len(missing)} cases"
-        + (f" ({_listed(missing)})" if missing else ""),
+        + (f" ({listed(missing)})" if missing else ""),
         f"{several} cases have several tumours; the size is that of the largest one",
     ]
     pairs = np.array(
@@ -113,7 +140,8 @@ def _sum(cases: Sequence[Mapping[str, Any]], name: str) -> int:
     return sum(int(case[name]) for case in cases)
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """Names joined by commas, the first of many."""
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(names[:SHOWN]) + more
 

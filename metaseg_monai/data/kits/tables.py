@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from metaseg_monai.data.kits.case import whole_content
 from metaseg_monai.data.kits.clinical import SIZE, ClinicalTable
 from metaseg_monai.data.kits.find import Problem, problem_rows
 from metaseg_monai.data.kits.job import Job, discard, read_record
@@ -15,12 +16,22 @@ TABLES = ("table.csv", "slices.csv", "cases.csv", "problems.csv")
 
 
 def copies(jobs: Sequence[Job]) -> list[Problem]:
-    """Cases whose voxels are those of another case; which of them is right cannot be known."""
-    of_content: dict[str, list[Job]] = defaultdict(list)
+    """Cases whose voxels are those of another case; which of them is right cannot be known.
+
+    Cases with equal samples are read again and compared wholly.
+
+    Raises:
+        DataError: one of them can no longer be read.
+    """
+    of_sample: dict[str, list[Job]] = defaultdict(list)
     for job in jobs:
         record = read_record(job.record)
         if record is not None and record["content"]:
-            of_content[record["content"]].append(job)
+            of_sample[record["content"]].append(job)
+    of_content: dict[str, list[Job]] = defaultdict(list)
+    for alike in of_sample.values():
+        for job in alike if len(alike) > 1 else []:
+            of_content[whole_content(job.case)].append(job)
     problems = []
     for same in of_content.values():
         for job in same if len(same) > 1 else []:

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from metaseg_monai.data.kits.clinical import SizeSource, scan_clinical
+from metaseg_monai.data.kits.clinical import SizeSource, check_columns, scan_clinical
 from metaseg_monai.data.kits.find import find_kits
-from metaseg_monai.data.kits.splits import read_splits, seeded_splits
+from metaseg_monai.data.kits.splits import divide
 from metaseg_monai.data.table import CaseTable, refuse
 from metaseg_monai.errors import DataError
 from metaseg_monai.metadata import MetadataSchema
@@ -36,19 +36,24 @@ def kits_volumes(
 
     Raises:
         DataError: the source or a list is wrong, a case lacks a file, there is no clinical table,
-            or it has a value that the schema refuses; names every case.
+            it lacks a column of the schema, repeats a case, or has a value that is none or that
+            the schema refuses; names every case.
     """
     folder = find_kits(source)
     table = Path(clinical) if clinical is not None else folder.clinical
     if table is None:
         raise DataError(f"{source}: no kits.json found; name the clinical table (clinical)")
     patients = scan_clinical(table, size)
-    given = read_splits(splits) if splits is not None else None
-    split_of = seeded_splits(folder.names, (train, val, test), seed) if given is None else given
+    check_columns(table, patients, schema.names, size)
+    split_of = divide(folder.names, splits, (train, val, test), seed)
     problems = [str(problem) for problem in folder.problems if problem.case in split_of]
     rows = []
     for case in folder.cases:
         if case.case not in split_of:
+            continue
+        wrong = patients.problems.get(case.case, [])
+        if wrong:
+            problems += [f"{case.case}: {found}" for found in wrong]
             continue
         row = patients.rows.get(case.case, {})
         metadata = {name: row.get(name, "") for name in schema.names}

@@ -12,6 +12,7 @@ from metaseg_monai.data.kits.prepare import prepare_kits21
 from metaseg_monai.data.kits.slices import SliceRule
 from metaseg_monai.data.phantoms.scans import check_settings, write_phantoms
 from metaseg_monai.data.table import CaseTable, read_table
+from metaseg_monai.errors import DataError
 from metaseg_monai.metadata import MetadataSchema
 
 FIRST_CASE = {"train": 0, "val": 10000, "test": 20000}  # more training cases: the same test cases
@@ -50,7 +51,8 @@ def phantom_table(
 
     Raises:
         DataError: another folder is missing or empty, the default folder holds data generated
-            with other settings, an argument is out of its range, or the table has problems.
+            with other settings, an argument is out of its range, phantoms cannot be prepared, or
+            the table has problems.
     """
     counts = {"train": train, "val": val, "test": test}
     settings = {**counts, "matrix": matrix, "seed": seed}
@@ -66,7 +68,14 @@ def phantom_table(
             volumes, lists = Path(beside) / "volumes", Path(beside) / "splits.json"
             cases = write_phantoms(volumes, list(split_of), matrix, seed)
             lists.write_text(json.dumps(dict(zip(cases, split_of.values(), strict=True))) + "\n")
-            prepare_kits21(volumes, folder, slice_rule=slice_rule, spacing="native", splits=lists)
+            made = prepare_kits21(
+                volumes, folder, slice_rule=slice_rule, spacing="native", splits=lists
+            )
+            if made.problems:
+                raise DataError(
+                    f"{default_dir}: {len(made.problems)} problems of generated phantoms, such as "
+                    f"{made.problems[0]}; give another seed or matrix"
+                )
             volumes.rename(folder / "volumes")
 
     ensure_generated(

@@ -1,5 +1,6 @@
 """What the metadata gives away of the answer, and whether a user has it in time."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,21 +9,26 @@ import pandas as pd
 from metaseg_monai.evaluation.leakage import (
     Association,
     associate,
-    group_values,
     label_diameters,
+    volume_values,
 )
 from metaseg_monai.metadata import Continuous
 from metaseg_monai.metadata.kinds import AnyField
 from metaseg_monai.study.report.document import Part, Section
 from metaseg_monai.study.report.run_files import (
-    all_cases,
+    Given,
     cases_of,
+    class_names,
+    class_text,
     fields_of,
+    given_values,
+    listed,
+    other_values,
     pixel_areas,
 )
 from metaseg_monai.study.report.scores import rows_of
 from metaseg_monai.study.report.tables import Table
-from metaseg_monai.study.results import Results
+from metaseg_monai.study.results import Result, Results
 
 CLOSE = 0.7  # Spearman; from which a value tells much of the size of the label
 
@@ -43,23 +49,25 @@ def audit_section(results: Results) -> Section | None:
     described = [f"{n}: {f.description}" for n, f in fields.items() if f.description]
     if described:
         parts.append("\n\n".join(described))
-    found, unit = _associations(results, fields)
-    warned = [
-        warning
-        for name, field in fields.items()
-        if (warning := _warning(field, {n: a for (f, n), a in found.items() if f == name}))
-    ]
-    if found:
-        table = {f"{name}, class {n}": _numbers(one) for (name, n), one in found.items()}
+    names, told = class_names(results), list[str]()
+    table, units = dict[str, dict[str, Any]](), set[str]()
+    for name, field in fields.items():
+        given = given_values(results, name)
+        warned, found, unit = _audited(results, field, given, names)
+        told += [*warned, *_who(results, field, given)]
+        table |= found
+        units |= unit
+    if table:
         note = (
-            "Size of the label: the largest area over a group's images as the diameter of a disc "
-            f"of that area, in {unit}. R2: of a straight line, of the logarithms where the field "
-            "is encoded so; with 95 % intervals that draw groups. R2 is above 0 by chance alone. "
-            "Groups without the class or the value are left out."
+            "Size of the label: the largest area over a volume's images as the diameter of a disc "
+            f"of that area, in {listed(sorted(units))}; images without a volume are one of their "
+            "group. R2: of a straight line, of the logarithms where the field is encoded so; with "
+            "95 % intervals that draw groups. R2 is above 0 by chance alone. Volumes without the "
+            "class or the value are left out."
         )
         title = "Metadata against the size of the label"
         parts.append(Table("leakage", title, note, rows_of(table), first="field, class"))
-    return Section("Leakage audit", "What the metadata tells of the answer.", [*warned, *parts])
+    return Section("Leakage audit", "What the metadata tells of the answer.", [*told, *parts])
 
 
 def _facts(field: AnyField) -> dict[str, Any]:
@@ -77,42 +85,63 @@ def _facts(field: AnyField) -> dict[str, Any]:
     }
 
 
-def _associations(
-    results: Results, fields: dict[str, AnyField]
-) -> tuple[dict[tuple[str, int], Association], str]:
-    """Association of every quantity with the label size of every class, and the sizes' unit."""
-    cases = all_cases(results)
-    if cases is None:
-        return {}, ""
-    sizes, unit = _label_sizes(results)
-    found = {}
-    for name, field in fields.items():
-        if not isinstance(field, Continuous) or name not in cases:
-            continue
-        values = group_values(cases, name)
-        for number in map(int, sizes.columns.tolist()):
-            one = associate(values, sizes[number], field.scale != "linear")
-            if one.groups:
-                found[name, number] = one
-    return found, unit
+def _audited(
+    results: Results, field: AnyField, given: Sequence[Given], names: Mapping[int, str]
+) -> tuple[list[str], dict[str, dict[str, Any]], set[str]]:
+    """Warnings of a field, the associations of each set of its values, and the sizes' units."""
+    warned, rows, units = [], {}, set()
+    for place, one in enumerate(given):
+        found: dict[int, Association] = {}
+        if isinstance(field, Continuous):
+            sizes, unit = _label_sizes(results, one.conditions)
+            values = volume_values(one.cases, field.name)
+            for number in map(int, sizes.columns.tolist()):
+                association = associate(values, sizes[number], field.scale != "linear")
+                if association.groups:
+                    found[number] = association
+                    units.add(unit)
+        whose = f" ({listed(one.conditions)})" if len(given) > 1 else ""
+        for number, association in found.items():
+            rows[f"{field.name}{whose}, {class_text(names, number)}"] = _numbers(association)
+        # the origin that the schema tells is that of the usual values
+        warned.append(_warning(field, found, names, f"{field.name}{whose}", first=place == 0))
+    if not given:
+        warned.append(_warning(field, {}, names, field.name, first=True))
+    return [*filter(None, warned)], rows, units
 
 
-def _label_sizes(results: Results) -> tuple[pd.DataFrame, str]:
-    """Diameters of the evaluated labels of all data, from the first condition with cases."""
-    for by_seed in results.conditions.values():
-        told = {key: cases_of(result, key) for key, result in by_seed.items()}
-        if any(cases is None for cases in told.values()):
-            continue
-        scales = {key: pixel_areas(told[key], result.counts) for key, result in by_seed.items()}
-        known = all(scale is not None for scale in scales.values())
-        tables = [
-            label_diameters(result.in_mode("normal"), scales[key] if known else None)
-            for key, result in by_seed.items()
-        ]
-        # other data may hold other slices of a group; the same data give the same sizes
-        joined = pd.concat(tables).groupby(level=0).max()
-        return joined, "mm" if known else "pixels"
-    return pd.DataFrame(), ""
+def _who(results: Results, field: AnyField, given: Sequence[Given]) -> list[str]:
+    """Say which conditions were given other values of a field than most, or have no such field."""
+    told = [other_values(given, field.name)] if len(given) > 1 else []
+    having = [name for one in given for name in one.conditions]
+    for name, by_seed in results.conditions.items():
+        key, result = next(iter(by_seed.items()))
+        if having and name not in having and cases_of(result, key) is not None:
+            told.append(f"{name} has no field {field.name}.")
+    return told
+
+
+def _label_sizes(results: Results, names: Sequence[str]) -> tuple[pd.DataFrame, str]:
+    """Diameters of the evaluated labels of some conditions, of all their data, and their unit."""
+    chosen: dict[int, tuple[Result, pd.DataFrame]] = {}  # each data once
+    for name in names:
+        for key, result in results.conditions[name].items():
+            cases = cases_of(result, key)
+            if cases is not None:
+                chosen.setdefault(key.data_seed, (result, cases))
+    scales = [pixel_areas(cases, result.counts) for result, cases in chosen.values()]
+    known = all(scale is not None for scale in scales)
+    tables = [
+        label_diameters(
+            result.in_mode("normal"),
+            scale if known else None,
+            cases.set_index("case")["volume"],
+        )
+        for (result, cases), scale in zip(chosen.values(), scales, strict=True)
+    ]
+    # other data may hold other slices of a volume; the same data give the same sizes
+    joined = pd.concat(tables).groupby(level=[0, 1]).max()
+    return joined, "mm" if known else "pixels"
 
 
 def _numbers(one: Association) -> dict[str, Any]:
@@ -123,24 +152,32 @@ def _numbers(one: Association) -> dict[str, Any]:
         "Spearman": one.spearman,
         "low": one.low,
         "high": one.high,
+        "volumes": one.volumes,
         "groups": one.groups,
     }
 
 
-def _warning(field: AnyField, found: dict[int, Association]) -> str:
-    """Warn where a field is read off the label, or follows its size closely."""
+def _warning(
+    field: AnyField,
+    found: Mapping[int, Association],
+    names: Mapping[int, str],
+    called: str,
+    first: bool,
+) -> str:
+    """Warn where a field is read off the label (of its first values), or follows its size."""
     ranks = {n: one.spearman for n, one in found.items() if not np.isnan(one.spearman)}
     closest = max(ranks, key=lambda n: abs(ranks[n]), default=None)
     close = closest is not None and abs(ranks[closest]) > CLOSE
     reasons = []
-    if field.provenance == "label-derived":
+    if first and field.provenance == "label-derived":
         reasons.append("its provenance is the label")
     if close and closest is not None:
-        reasons.append(f"it follows the size of class {closest} (Spearman {ranks[closest]:.2f})")
+        size = f"the size of {class_text(names, closest)}"
+        reasons.append(f"it follows {size} (Spearman {ranks[closest]:.2f})")
     if not reasons:
         return ""
     return (
-        f"Warning: {field.name} is partly the answer: {' and '.join(reasons)}. A network that is "
+        f"Warning: {called} is partly the answer: {' and '.join(reasons)}. A network that is "
         "given it knows something of the mask before it sees the image. Its scores hold only where "
         "a user has such a value of the same quality; compare them with those of predicted and "
         "unknown values, and do not read them as a gain of the image analysis."

@@ -1,11 +1,12 @@
 """How sure a study is of what it found, and what it does not show, in sentences for a reader."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from metaseg_monai.study.design import Protocol
 from metaseg_monai.study.report.comparisons import Compared
-from metaseg_monai.study.report.words import TESTS
+from metaseg_monai.study.report.words import TESTS, drawn_over
 from metaseg_monai.study.results import Results
 
 
@@ -20,16 +21,16 @@ def how_sure(
     trainings = _trainings(max(numbers))
     if min(numbers) < max(numbers):
         trainings = f"{min(numbers)} to {max(numbers)} trainings"
-    cases = results.cases(next(iter(results.conditions)))
+    cases, groups = _sizes(results)
     sentences = [
-        f"{_count(len(cases), 'test case')} in {_count(cases['group'].nunique(), 'group')}, "
-        f"{trainings} of each condition."
+        f"{_count(cases, 'test case')} in {_count(groups, 'group')}, {trainings} of each condition."
     ]
     if compared:
         planned = len(protocol.comparisons)
         sentences.append(
             f"Compared are F1 scores case by case, seeds averaged within a case and cases within "
-            f"their group, by a {TESTS[protocol.test]}; intervals are 95 % and drawn over groups."
+            f"their group, by a {TESTS[protocol.test]}; intervals are 95 % and drawn over "
+            f"{drawn_over(cases, groups)}."
             + (f" p-values are corrected for {planned} comparisons (Holm)." if planned > 1 else "")
         )
     left_out = max((one.overall.empty for one in compared), default=0)
@@ -68,10 +69,12 @@ def not_shown(results: Results, protocol: Protocol, compared: Sequence[Compared]
     """Say what nobody should conclude from the report."""
     sentences = []
     replicates = min(len(by_seed) for by_seed in results.conditions.values())
+    over = drawn_over(*_sizes(results))
+    kind = over.partition(" ")[0]
     if compared:
         sentences.append(
-            "Intervals over cases and p-values are about other cases like these, for the networks "
-            f"that were trained. {_few_trainings(replicates)}"
+            f"Intervals over {over} and p-values are about other {kind} like these, for the "
+            f"networks that were trained. {_few_trainings(replicates)}"
         )
     elif len(results.conditions) > 1:
         sentences.append(
@@ -79,11 +82,34 @@ def not_shown(results: Results, protocol: Protocol, compared: Sequence[Compared]
         )
     if any(one.strength(protocol.alpha) != "found" for one in compared):
         sentences.append(
-            "A difference that was not found may still exist: the two intervals, over cases and "
+            f"A difference that was not found may still exist: the two intervals, over {kind} and "
             "over trainings, show how large it could be."
         )
     sentences.append("Other data, other networks and clinical use were not tested.")
     return " ".join(sentences)
+
+
+def facts(results: Results) -> dict[str, str]:
+    """What stands beside the lead of a report, in a few words each."""
+    cases, groups = _sizes(results)
+    splits = ", ".join(sorted(set(results.first.counts["split"])))
+    domains = results.cases(next(iter(results.conditions)))["domain"].nunique()
+    told = {
+        "Conditions": str(len(results.conditions)),
+        "Tested on": f"{_count(cases, 'case')} of {_count(groups, 'group')} ({splits})",
+        "Domains": str(domains),
+    }
+    if results.study is not None:
+        seeds = sorted({key.seed for by_seed in results.conditions.values() for key in by_seed})
+        told["Training seeds"] = ", ".join(map(str, seeds))
+        told["Bundle"] = Path(results.study.bundle).name
+    return told
+
+
+def _sizes(results: Results) -> tuple[int, int]:
+    """Number of test cases and of their groups."""
+    cases = results.cases(next(iter(results.conditions)))
+    return len(cases), int(cases["group"].nunique())
 
 
 def _different_cases(results: Results) -> list[str]:
@@ -105,11 +131,14 @@ def _few_trainings(replicates: int) -> str:
 
 
 def _sample_size(protocol: Protocol, compared: Sequence[Compared]) -> list[str]:
-    made_of = {one.overall.cases + one.overall.empty for one in compared}
+    made_of = {one.overall.groups for one in compared}
     if protocol.sample_size is None or not made_of or made_of == {protocol.sample_size}:
         return []
     sizes = ", ".join(map(str, sorted(made_of)))
-    return [f"Planned were comparisons of {protocol.sample_size} cases; they are made of {sizes}."]
+    return [
+        f"Planned were comparisons of {protocol.sample_size} groups (patients, wells, or images "
+        f"where each is its own); they are made of {sizes}."
+    ]
 
 
 def _count(number: int, what: str) -> str:

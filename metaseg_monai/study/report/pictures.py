@@ -8,7 +8,6 @@ from pathlib import Path
 import pandas as pd
 
 from metaseg_monai.errors import DataError
-from metaseg_monai.evaluation.samples import Sample, read_samples
 from metaseg_monai.study.report import figures
 from metaseg_monai.study.report.comparisons import Compared
 from metaseg_monai.study.report.document import Figure
@@ -18,9 +17,9 @@ from metaseg_monai.study.report.robustness import (
     perturbation_curve,
     wrong_share_curve,
 )
-from metaseg_monai.study.report.run_files import continuous_fields
 from metaseg_monai.study.report.scores import errors_by_seed, mode_table, with_modes
 from metaseg_monai.study.report.similarity import cluster, domain_similarity
+from metaseg_monai.study.report.words import drawn_over
 from metaseg_monai.study.results import Results, is_expert
 
 GATES = {
@@ -30,20 +29,21 @@ GATES = {
     "gate_": "One gate: activations for two metadata values and their difference",
     "features_": "Feature maps at the explained gate for each metadata value",
 }
-SHOWN = 8  # conditions side by side in a grid of pictures
 
 
-def ranking(results: Results, aggregate: str) -> Figure | None:
-    """F1 error of each condition, best first; None where no case has a foreground pixel."""
+def ranking(results: Results, aggregate: str, score: str = "F1") -> Figure | None:
+    """Error of each condition, best first; None where no case has a foreground pixel."""
     errors = errors_by_seed(results, aggregate)
     if all(math.isnan(error) for of_seeds in errors.values() for error in of_seeds):
         return None
     baseline = "se" if "se" in errors else None
-    png = figures.ranking(errors, f"F1 error, {aggregate}", baseline=baseline)
-    return Figure("ranking", "F1 error (1 - F1), lowest first; a dot for each training.", png)
+    title = f"Error of the {score}, {aggregate}"
+    png = figures.ranking(errors, title, baseline=baseline)
+    caption = f"Error of the {score} (1 - F1), lowest first; a dot for each training."
+    return Figure("ranking", caption, png)
 
 
-def differences(compared: Sequence[Compared], level: float) -> Figure:
+def differences(compared: Sequence[Compared], level: float, score: str = "F1") -> Figure:
     """The planned comparisons as a forest plot."""
     rows = [
         DifferenceRow(
@@ -57,11 +57,12 @@ def differences(compared: Sequence[Compared], level: float) -> Figure:
         )
         for one in compared
     ]
+    over = _drawn_over(compared)
     caption = (
-        "Mean difference of the case F1 with its 95 % interval over cases; a dot for each training "
-        "seed. Right of zero: the first one scores higher."
+        f"Mean difference of the {score} with its 95 % interval over {over}; a dot for each "
+        "training seed. Right of zero: the first one scores higher."
     )
-    return Figure("differences", caption, figures.differences(rows, level=level))
+    return Figure("differences", caption, figures.differences(rows, level=level, over=over))
 
 
 def subgroup_differences(compared: Sequence[Compared], level: float) -> Figure | None:
@@ -77,20 +78,19 @@ def subgroup_differences(compared: Sequence[Compared], level: float) -> Figure |
     if not rows:
         return None
     caption = "The same in each domain; p-values corrected over the domains of a comparison."
-    return Figure("subgroups", caption, figures.differences(rows, level=level))
+    png = figures.differences(rows, level=level, over=_drawn_over(compared))
+    return Figure("subgroups", caption, png)
 
 
 def mode_maps(results: Results) -> list[Figure]:
     """Test-mode matrix of each condition that has one, mean over seeds."""
-    return [
-        Figure(
-            f"modes_{name}",
-            f"Test modes of {name}, mean over seeds: rows are the true domain, columns the "
-            "metadata given.",
-            figures.mode_heatmap(mode_table(by_seed).mean, name),
-        )
-        for name, by_seed in with_modes(results).items()
-    ]
+    drawn = []
+    for name, by_seed in with_modes(results).items():
+        matrix = mode_table(by_seed).mean
+        rows = "rows are the true domain, columns" if len(matrix) > 1 else "all cases; columns are"
+        caption = f"Test modes of {name}, mean over seeds: {rows} the metadata given."
+        drawn.append(Figure(f"modes_{name}", caption, figures.mode_heatmap(matrix, name)))
+    return drawn
 
 
 def similarity_maps(results: Results) -> list[Figure]:
@@ -143,40 +143,6 @@ def robustness(results: Results) -> list[Figure]:
     return drawn
 
 
-def predictions(results: Results) -> list[Figure]:
-    """Predictions of the first seed, and the same image under every label."""
-    samples: dict[str, Sequence[Sample]] = {}
-    for name, by_seed in results.conditions.items():
-        result = next(iter(by_seed.values()))
-        found = [
-            sample
-            for domain, folder in result.folders.items()
-            if (folder / "samples.npz").is_file()
-            for sample in read_samples(folder / "samples.npz")
-            if not domain or sample.domain == domain
-        ]
-        if found:
-            samples[name] = found
-    drawn = []
-    names = _most_telling(list(samples))
-    if names:
-        png = figures.prediction_grid({name: samples[name] for name in names})
-        caption = (
-            "Predictions of the first seed, one case of each domain. White: right, blue: missed, "
-            "orange: false."
-        )
-        drawn.append(Figure("predictions", caption, png))
-    asked = {
-        name: samples[name]
-        for name in samples
-        if any(mode.startswith("fixed:") for sample in samples[name][:1] for mode in sample.preds)
-    }
-    if asked and not continuous_fields(results):  # of numbers the response section draws all
-        caption = "One image, asked for each label in turn."
-        drawn.append(Figure("labels", caption, figures.label_grid(asked)))
-    return drawn
-
-
 def gates(results: Results) -> list[Figure]:
     """What the gates of each explained run do: `python -m metaseg_monai explain` draws it."""
     drawn = []
@@ -221,8 +187,8 @@ def _by_seed(curves: Mapping[int, pd.DataFrame]) -> pd.DataFrame:
     return pd.concat([curve.assign(seed=seed) for seed, curve in curves.items()])
 
 
-def _most_telling(names: list[str]) -> list[str]:
-    """Leave out dummies first, then the last ones, where a grid would be too wide."""
-    if len(names) > SHOWN:
-        names = [name for name in names if not name.endswith("-dummy")]
-    return names[:SHOWN]
+def _drawn_over(compared: Sequence[Compared]) -> str:
+    """Name what the intervals are drawn over."""
+    return drawn_over(
+        sum(one.overall.cases for one in compared), sum(one.overall.groups for one in compared)
+    )

@@ -10,11 +10,15 @@ from metaseg_monai.evaluation import average_f1, case_f1, mode_matrix, pooled_f1
 from metaseg_monai.evaluation.statistics import worst_subgroup
 from metaseg_monai.study.design import Protocol
 from metaseg_monai.study.report.robustness import reliance
+from metaseg_monai.study.report.run_files import class_text
 from metaseg_monai.study.results import Replicate, Result, Results
 
 
 class Spread(NamedTuple):
-    """Mean over the replicates, and half the distance from the lowest to the highest of them."""
+    """Mean over the replicates, and half the distance from the lowest to the highest of them.
+
+    The half distance of a single replicate is NaN: nothing is known of others.
+    """
 
     mean: pd.DataFrame
     half_range: pd.DataFrame
@@ -30,8 +34,16 @@ def over_seeds(tables: Mapping[Replicate, pd.DataFrame]) -> Spread:
     """
     first = next(iter(tables.values()))
     values = np.stack([table.loc[first.index, first.columns] for table in tables.values()])
-    frames = (values.mean(axis=0), np.ptp(values, axis=0) / 2)
+    spread = np.ptp(values, axis=0) / 2 if len(values) > 1 else np.full(values.shape[1:], np.nan)
+    frames = (values.mean(axis=0), spread)
     return Spread(*(pd.DataFrame(f, index=first.index, columns=first.columns) for f in frames))
+
+
+def seeds_note(results: Results) -> str:
+    """Say what a score is the mean of, and what stands behind ±."""
+    if max(map(len, results.conditions.values())) == 1:
+        return "One training of each condition."
+    return "Mean over trainings, ± half the distance between the lowest and the highest."
 
 
 def f1_scores(counts: pd.DataFrame) -> dict[str, float]:
@@ -79,14 +91,17 @@ def scores_lost(by_seed: Mapping[Replicate, Result]) -> float:
     return float(min(losses))
 
 
-def class_table(results: Results) -> Spread | None:
-    """Pooled F1 of each label class; None where there is only one."""
+def class_table(results: Results, names: Mapping[int, str]) -> Spread | None:
+    """Pooled F1 of each label class, by its name where it has one; None where there is only one."""
     if results.first.counts["class"].nunique() < 2:
         return None
+    told = {number: class_text(names, number) for number in set(results.first.counts["class"])}
+    if len(set(told.values())) < len(told):  # two classes of one name would be one column
+        told = {number: class_text({}, number) for number in told}
     return _of_conditions(
         results,
         lambda result: {
-            f"class {number}": pooled_f1(part)
+            told[number]: pooled_f1(part)
             for number, part in result.in_mode("normal").groupby("class")
         },
     )
@@ -101,8 +116,14 @@ def errors_by_seed(results: Results, aggregate: str) -> dict[str, list[float]]:
 
 
 def mode_table(by_seed: Mapping[Replicate, Result]) -> Spread:
-    """Test-mode matrix of one condition over its seeds (thesis tables 4.2, 4.6, 4.11, 4.13)."""
-    return over_seeds({key: mode_matrix(result.counts) for key, result in by_seed.items()})
+    """Test-mode matrix of one condition over its seeds (thesis tables 4.2, 4.6, 4.11, 4.13).
+
+    With a single domain only its row ``combined``, which is the same as that of the domain.
+    """
+    table = over_seeds({key: mode_matrix(result.counts) for key, result in by_seed.items()})
+    if len(table.mean) > 2:
+        return table
+    return Spread(*(frame.loc[["combined"]] for frame in table))
 
 
 def with_modes(results: Results) -> dict[str, Mapping[Replicate, Result]]:

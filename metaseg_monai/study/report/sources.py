@@ -2,24 +2,39 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
 
 import pandas as pd
 
 from metaseg_monai.evaluation import pooled_f1
 from metaseg_monai.study.report.document import Part, Section
-from metaseg_monai.study.report.run_files import continuous_fields, volumes_of
+from metaseg_monai.study.report.run_files import (
+    class_names,
+    class_text,
+    continuous_fields,
+    given_values,
+    listed,
+    other_values,
+    reads_metadata,
+)
 from metaseg_monai.study.report.scores import Spread, over_seeds
 from metaseg_monai.study.report.tables import Table
+from metaseg_monai.study.report.volume_conditions import lacking
+from metaseg_monai.study.report.volumes import averaged, regions_of, volume_tables
 from metaseg_monai.study.report.words import LITTLE
-from metaseg_monai.study.results import Replicate, Result, Results
+from metaseg_monai.study.results import Result, Results
 
 SOURCES = {"normal": "true", "predicted": "predicted", "missing": "unknown", "shuffle": "foreign"}
+_ONE = {True: "reads no metadata and has one score", False: "read no metadata and have one score"}
 LAST = ("foreign",)  # after the inexact values
 
 
-def source_section(results: Results) -> Section | None:
-    """What each source of the metadata is worth; None where no run has continuous metadata."""
+def source_section(results: Results, label_class: int | None = None) -> Section | None:
+    """What each source of the metadata is worth; None where no run has continuous metadata.
+
+    Args:
+        results: of all classes.
+        label_class: that the protocol is about, which is told of first; None for all.
+    """
     if not continuous_fields(results):
         return None
     sources = _sources(results)
@@ -27,19 +42,28 @@ def source_section(results: Results) -> Section | None:
         return None
     note = (
         "predicted: estimated from the image; unknown: marked as not known; x: true value times "
-        "that factor; foreign: of another case. Conditions that read no metadata have one score. "
+        "that factor; foreign: of another case; -: not tested. "
         "Mean over trainings, ± half the distance between the lowest and the highest."
     )
-    numbers = sorted(results.first.counts["class"].unique())
+    if without := [name for name in results.conditions if not reads_metadata(results, name)]:
+        note = f"{listed(without)} {_ONE[len(without) == 1]}. {note}"
+    for field in continuous_fields(results):
+        if others := other_values(given_values(results, field), field):
+            note += f" {others} For these, true is the value that was given."
+    names, numbers = class_names(results), sorted(results.first.counts["class"].unique())
+    numbers.sort(key=lambda number: number != label_class)
     parts: list[Part] = []
     for number in numbers:
         of_class = _table(results, sources, partial(_class_f1, number=number))
-        title = f"Pooled F1 of class {number} by the source of the metadata"
+        title = f"Pooled F1 of {class_text(names, number)} by the source of the metadata"
         stem = f"sources_class{number}"
         told = "As above." if parts else note
         parts.append(Table(stem, title, told, *of_class, first="condition"))
     volumes = _volume_parts(results, sources)
-    if words := _words(_table(results, sources, _foreground_f1).mean):
+    of = "mean of the classes'" if label_class is None else class_text(names, label_class)
+    head = f"Pooled F1, {of}: " if len(numbers) > 1 else "Pooled F1: "
+    about = _table(results.of_class(label_class), sources, _foreground_f1).mean
+    if words := _words(about, head):
         parts.insert(0, words)
     intro = "The same trained networks; only where their metadata comes from differs."
     return Section("Where the metadata comes from", intro, [*parts, *volumes])
@@ -89,30 +113,38 @@ def _foreground_f1(result: Result, mode: str) -> float:
 
 def _volume_parts(results: Results, sources: Mapping[str, str]) -> list[Part]:
     """Mean Dice of volumes in their last, most special region, by source."""
-    tables: dict[tuple[str, Replicate], Any] = {
-        (name, key): volumes_of(result, key)
-        for name, by_seed in results.conditions.items()
-        for key, result in by_seed.items()
-    }
-    if any(table is None for table in tables.values()):
+    of_modes = {head: volume_tables(results, mode) for mode, head in sources.items()}
+    scored = volume_tables(results)
+    if not scored:
         return []
-    region = str(next(iter(tables.values()))["region"].iloc[-1])
-    by_folder = {
-        results.conditions[name][key].folder: table for (name, key), table in tables.items()
-    }
-
-    def dice(result: Result, mode: str) -> float:
-        table = by_folder[result.folder]
-        rows = table[(table["mode"] == mode) & (table["region"] == region)]
-        return float(rows.groupby("group")["dice"].mean().mean())
-
-    title = f"Dice of whole volumes, {region}, by the source of the metadata"
+    region = regions_of({name: averaged(by_seed) for name, by_seed in scored.items()})[-1]
+    rows = []
+    for name, by_seed in results.conditions.items():
+        frames = {
+            key: pd.DataFrame(
+                [{h: _mean_dice(of.get(name, {}).get(key), region) for h, of in of_modes.items()}],
+                index=[name],
+            )
+            for key in scored.get(name, by_seed)
+        }
+        rows.append(over_seeds(frames))
     told = "Mean over groups; else as above."
-    values = _table(results, sources, dice)
+    if absent := lacking(results, scored):
+        told += f" {absent}"
+    title = f"Dice of whole volumes, {region}, by the source of the metadata"
+    values = Spread(*(pd.concat(frames) for frames in zip(*rows, strict=True)))
     return [Table("sources_volumes", title, told, *values, first="condition")]
 
 
-def _words(mean: pd.DataFrame) -> str:
+def _mean_dice(table: pd.DataFrame | None, region: str) -> float:
+    """Mean over groups; NaN without volumes."""
+    if table is None:
+        return float("nan")
+    rows = table[table["region"] == region]
+    return float(rows.groupby("group")["dice"].mean().mean())
+
+
+def _words(mean: pd.DataFrame, head: str) -> str:
     """Say what remains of each condition's score without the true value."""
     told = []
     for name, row in mean.iterrows():
@@ -125,4 +157,4 @@ def _words(mean: pd.DataFrame) -> str:
             told.append(f"{name} scores the same whatever metadata it gets ({row['true']:.3f}).")
         elif lost:
             told.append(f"{name}: {row['true']:.3f} with true values, {', '.join(lost)}.")
-    return f"Mean of the classes' pooled F1. {' '.join(told)}" if told else ""
+    return head + " ".join(told) if told else ""

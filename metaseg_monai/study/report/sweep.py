@@ -18,17 +18,20 @@ TOLERANCE = 0.02  # of a case's largest area; what a contour may shake without m
 
 
 class Monotonicity(NamedTuple):
-    """How areas follow a growing value, over the cases with any predicted pixel of a class.
+    """How areas follow a growing value, over the cases whose label holds a class.
 
     Attributes:
-        not_shrinking: mean share of the steps, from one value to the next, without a smaller area.
+        not_shrinking: mean share of the steps, from one value to the next, without a smaller area;
+            of the cases with a predicted pixel at any value.
         spearman: mean over cases of the rank correlation of area and value; a case whose area
             never changes has none.
         monotone: share of cases that grow, by more than 2 % of their largest area from the lowest
-            to the highest value, without a step that shrinks by more than that.
-        flat: share of cases whose area never changes by more than 2 % of the largest.
-        cases: with a predicted pixel at any value.
-        empty: cases without one, left out.
+            to the highest value, without a step that shrinks by more than that. One in which the
+            class is never predicted does not grow.
+        flat: share of cases whose area never changes by more than 2 % of the largest, among them
+            those in which the class is never predicted.
+        cases: whose label holds the class.
+        empty: those of them without a predicted pixel at any value.
     """
 
     not_shrinking: float
@@ -66,7 +69,8 @@ def sweep_areas(
         pixel_mm2: area of a pixel by case; None measures in pixels.
 
     Returns:
-        Columns ``case, group, class, value, area``, values ascending within a case and class.
+        Columns ``case, group, class, value, area, label``, values ascending within a case and
+        class; label is the true area.
 
     Raises:
         DataError: there are fewer than two values, or they were counted on different cases.
@@ -86,6 +90,7 @@ def sweep_areas(
             "class": rows["class"],
             "value": rows["mode"].map(values),
             "area": (rows["tp"] + rows["fp"]) * scale,
+            "label": (rows["tp"] + rows["fn"]) * scale,
         }
     )
     sizes = table.groupby(["case", "class"])["value"].agg(["size", "nunique"])
@@ -127,19 +132,18 @@ def monotonicity(areas: pd.DataFrame) -> dict[int, Monotonicity]:
     """
     found = {}
     for number, of_class in areas.groupby("class"):
-        table = of_class.pivot(index="case", columns="value", values="area").sort_index(axis=1)
-        shown = table[table.max(axis=1) > 0]
-        found[int(str(number))] = _of_cases(
-            shown.to_numpy(float), shown.columns.to_numpy(float), len(table) - len(shown)
-        )
+        held = of_class[of_class["label"] > 0]
+        table = held.pivot(index="case", columns="value", values="area").sort_index(axis=1)
+        found[int(str(number))] = _of_cases(table.to_numpy(float), table.columns.to_numpy(float))
     return found
 
 
-def _of_cases(areas: np.ndarray, values: np.ndarray, empty: int) -> Monotonicity:
+def _of_cases(areas: np.ndarray, values: np.ndarray) -> Monotonicity:
     """Summarise areas (cases, values)."""
+    nan = float("nan")
     if not len(areas):
-        nan = float("nan")
-        return Monotonicity(nan, nan, nan, nan, 0, empty)
+        return Monotonicity(nan, nan, nan, nan, 0, 0)
+    predicted = areas.max(axis=1) > 0
     steps = np.diff(areas, axis=1)
     allowed = TOLERANCE * areas.max(axis=1)
     grown = areas[:, -1] - areas[:, 0] > allowed
@@ -147,10 +151,10 @@ def _of_cases(areas: np.ndarray, values: np.ndarray, empty: int) -> Monotonicity
     ranks = [spearman(values, row) for row in areas]
     known = [rank for rank in ranks if not np.isnan(rank)]
     return Monotonicity(
-        float((steps >= 0).mean()),
-        float(np.mean(known)) if known else float("nan"),
+        float((steps[predicted] >= 0).mean()) if predicted.any() else nan,
+        float(np.mean(known)) if known else nan,
         float(monotone.mean()),
         float((np.ptp(areas, axis=1) <= allowed).mean()),
         len(areas),
-        empty,
+        int((~predicted).sum()),
     )

@@ -1,6 +1,6 @@
 """The same slices under several values of a field, with the contours of what was predicted."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,11 +17,13 @@ from metaseg_monai.study.report.run_files import CASES
 from metaseg_monai.study.report.sweep import sweep_modes
 from metaseg_monai.study.results import Results
 
-SHOWN_CASES, SHOWN_VALUES, SHOWN_CONDITIONS = 5, 8, 3
+SHOWN_CASES, SHOWN_VALUES, SHOWN_CONDITIONS = 5, 9, 3
 T = TypeVar("T")
 
 
-def montages(results: Results, field: Continuous, stem: str) -> list[Figure]:
+def montages(
+    results: Results, field: Continuous, stem: str, classes: Mapping[int, str]
+) -> list[Figure]:
     """Contours of the first training of the conditions that respond, dummies last."""
     drawn: list[Figure] = []
     names = sorted(results.conditions, key=lambda name: name.endswith("-dummy"))
@@ -43,7 +45,7 @@ def montages(results: Results, field: Continuous, stem: str) -> list[Figure]:
             f"{name}, first training: the same slices, asked with each {field.name} in turn. "
             "Colour: prediction, dashed white: label; the case's own value stands on its left."
         )
-        png = montage(samples, heads, titles)
+        png = montage(samples, heads, titles, classes)
         drawn.append(Figure(f"montage_{stem}_{name}", caption, png))
     return drawn
 

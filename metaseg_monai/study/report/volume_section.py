@@ -6,14 +6,16 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from metaseg_monai.evaluation.leakage import group_values
+from metaseg_monai.evaluation.leakage import volume_values
+from metaseg_monai.evaluation.lesions import FOUND_SHARE
 from metaseg_monai.study.design import Protocol
-from metaseg_monai.study.report.comparisons import Compared, Scores, compare_all
+from metaseg_monai.study.report.comparisons import Scores, compare_all
 from metaseg_monai.study.report.document import Part, Section
-from metaseg_monai.study.report.run_files import all_cases, continuous_fields
+from metaseg_monai.study.report.run_files import continuous_fields, given_values, other_values
 from metaseg_monai.study.report.scores import rows_of
 from metaseg_monai.study.report.tables import Table
 from metaseg_monai.study.report.volume_agreement import agreement_parts
+from metaseg_monai.study.report.volume_conditions import completeness, how_scored, lacking
 from metaseg_monai.study.report.volumes import (
     SIZE_EDGES,
     averaged,
@@ -21,10 +23,11 @@ from metaseg_monai.study.report.volumes import (
     lesion_table,
     mean_over_groups,
     region_table,
+    regions_of,
     subgroup_table,
     volume_tables,
 )
-from metaseg_monai.study.report.words import TESTS, by_training, p_text
+from metaseg_monai.study.report.words import TESTS, by_training, compared_text, p_text
 from metaseg_monai.study.results import Results
 
 ORGANS = ("kidney_and_masses",)  # regions whose components are organs, not lesions
@@ -44,8 +47,7 @@ def volume_section(
     if not scores:
         return None
     tables = {name: averaged(by_seed) for name, by_seed in scores.items()}
-    first = next(iter(tables.values()))
-    regions = [str(region) for region in first["region"].unique()]
+    regions = regions_of(tables)
     target = regions[-1]
     note = (
         "Dice and surface Dice: 1 where a region is empty in label and prediction, 0 where it is "
@@ -54,7 +56,8 @@ def volume_section(
         "all trainings, so read it with the Dice. Mean over patients with its 95 % interval over "
         "patients, seeds averaged within a volume."
     )
-    parts: list[Part] = [_complete(first), _words(tables, target)]
+    about = [completeness(tables), lacking(results, scores), how_scored(results, regions)]
+    parts: list[Part] = [*filter(None, about), _words(tables, target)]
     for region in reversed(regions):
         title, stem = f"Whole volumes: {region}", re.sub(r"[^A-Za-z0-9._-]", "_", region)
         told = note if region == target else "As above."
@@ -64,30 +67,17 @@ def volume_section(
     lesions = [region for region in regions if region not in ORGANS]
     if lesions:
         note = (
-            "found: share of the true lesions, pooled over all volumes, of which at least the "
-            "share fixed in the evaluation was predicted; false per volume: predicted lesions "
+            "found: share of the true lesions, pooled over all volumes, of whose voxels at least "
+            f"{100 * FOUND_SHARE:g} % were predicted; false per volume: predicted lesions "
             "that touch no true one; false ml: mean volume predicted on planes whose label has "
             "none of the region."
         )
         of_lesions = lesion_table(tables, lesions)
         parts.append(Table("volumes_lesions", "Lesions", note, of_lesions, first="condition"))
     parts += _subgroups(results, tables, regions, edges)
-    parts += agreement_parts(tables, target)
+    parts += agreement_parts(scores, tables, target)
     intro = "Slices stacked back into volumes and scored for each patient."
     return Section("Whole volumes", intro, parts)
-
-
-def _complete(table: pd.DataFrame) -> str:
-    volumes = table.drop_duplicates("volume")
-    whole = int((volumes["complete"] == 1).sum())
-    if whole == len(volumes):
-        return f"Every plane of all {whole} volumes was scored."
-    some = f"Only {whole}" if whole else "None"
-    return (
-        f"{some} of {len(volumes)} volumes were scored on every plane; of the others only "
-        "some planes were, such as those with a mass. Their scores are not those of whole "
-        "patients: false findings elsewhere in the body were not looked for."
-    )
 
 
 def _words(tables: Mapping[str, pd.DataFrame], region: str) -> str:
@@ -137,25 +127,12 @@ def _compared(results: Results, protocol: Protocol, scores: Scores, region: str)
             "patients."
         )
         title = f"Planned comparisons on the Dice of {region}"
-        parts.append(" ".join(_difference(one, protocol, region) for one in made))
+        score = f"Dice of {region} of whole volumes"
+        parts.append(" ".join(compared_text(one, everywhere, score) for one in made))
         table = rows_of(rows)
         parts.append(Table("volumes_comparisons", title, note, table, first="comparison"))
     parts += [f"Planned but not made on volumes: {name} ({why})" for name, why in not_made.items()]
     return parts
-
-
-def _difference(one: Compared, protocol: Protocol, region: str) -> str:
-    strength, overall = one.strength(protocol.alpha), one.overall
-    numbers = f"{overall.mean:+.3f} [{overall.low:+.3f}, {overall.high:+.3f}]"
-    pair = f"{one.first} and {one.second} in the Dice of {region}"
-    if strength == "untested":
-        return f"{pair} cannot be tested: too few patients."
-    if strength == "none":
-        return f"No difference of {pair} was shown: {numbers}."
-    higher = "higher" if overall.mean > 0 else "lower"
-    if strength == "found":
-        return f"{one.first} has a {higher} Dice of {region} than {one.second}: {numbers}."
-    return f"{pair} differ in these trainings only ({numbers}): no difference is claimed."
 
 
 def _subgroups(
@@ -164,17 +141,19 @@ def _subgroups(
     regions: Sequence[str],
     edges: Mapping[str, Sequence[float]],
 ) -> list[Part]:
-    cases = all_cases(results)
     parts: list[Part] = []
     for name, field in continuous_fields(results).items():
-        if cases is None or name not in edges or name not in cases:
+        given = given_values(results, name) if name in edges else []
+        if not given:
             continue
-        values = group_values(cases, name)
+        values = volume_values(given[0].cases, name)
         table = subgroup_table(tables, regions, values, field.unit, edges[name])
         note = (
             "Mean Dice over patients; low and high: 95 % interval over patients. With few patients "
             "in a row nothing can be said of it."
         )
+        if others := other_values(given, name):
+            note += f" {others} The volumes are grouped by the values of the latter for all."
         title = f"Dice by {name}"
         stem = re.sub(r"[^A-Za-z0-9._-]", "_", f"volumes_by_{name}")
         parts.append(Table(stem, title, note, table, first="condition, subgroup"))

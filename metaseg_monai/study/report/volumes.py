@@ -47,6 +47,13 @@ def averaged(by_seed: Mapping[Any, pd.DataFrame]) -> pd.DataFrame:
     return means.assign(undefined=by_volume["undefined"].sum()).reset_index()
 
 
+def regions_of(tables: Mapping[str, pd.DataFrame]) -> list[str]:
+    """The regions of all conditions, the most special of those with the most regions last."""
+    told = sorted(([*map(str, t["region"].unique())] for t in tables.values()), key=len)
+    rare = [region for regions in told for region in regions if region not in told[-1]]
+    return [*dict.fromkeys(rare), *told[-1]]
+
+
 def mean_over_groups(table: pd.DataFrame, column: str) -> tuple[float, float, float]:
     """Mean over groups of the mean of their volumes, with its 95 % `bootstrap_interval`."""
     means = table.groupby("group")[column].mean().dropna().to_numpy(float)
@@ -102,13 +109,14 @@ def subgroup_table(
     Args:
         tables: of `averaged`, by condition.
         regions: columns.
-        values: value by group; groups without one are a subgroup of their own.
+        values: value by group and volume; volumes without one are a subgroup of their own.
         unit: of the values.
         edges: ascending; a value equal to an edge belongs below it.
     """
     rows: dict[str, dict[str, Any]] = {}
     for name, table in tables.items():
-        within = table["group"].map(values).map(lambda v: size_group(v, edges, unit))
+        known = values.reindex(pd.MultiIndex.from_frame(table[["group", "volume"]]))
+        within = np.array([size_group(float(v), edges, unit) for v in known])
         for label in (*size_labels(edges, unit), UNKNOWN_SIZE):
             part = table[within == label]
             if part.empty:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from metaseg_monai.blocks import METADATA_VARIANTS
 from metaseg_monai.study.design import Protocol
 from metaseg_monai.study.report.comparisons import Compared
+from metaseg_monai.study.report.run_files import class_text
 from metaseg_monai.study.report.scores import Spread
 
 TESTS = {
@@ -43,8 +44,21 @@ def glossary(conditions: Sequence[str]) -> dict[str, str]:
     return told
 
 
+def score_name(label_class: int | None, names: Mapping[int, str]) -> str:
+    """Name the score of the label class that a protocol is about.
+
+    >>> score_name(2, {2: "tumour"}), score_name(2, {}), score_name(None, {})
+    ('F1 of tumour', 'F1 of class 2', 'F1')
+    """
+    return "F1" if label_class is None else f"F1 of {class_text(names, label_class)}"
+
+
 def found(
-    protocol: Protocol, table: Spread, compared: Sequence[Compared], not_made: Mapping[str, str]
+    protocol: Protocol,
+    table: Spread,
+    compared: Sequence[Compared],
+    not_made: Mapping[str, str],
+    score: str = "F1",
 ) -> list[str]:
     """Say which condition scored best, and what each planned comparison says, in paragraphs."""
     domain = protocol.domain
@@ -53,42 +67,114 @@ def found(
     if scores.empty:
         return ["No condition has a score: no test case holds a foreground pixel."]
     best, worst = str(scores.idxmax()), str(scores.idxmin())
-    measure = {"combined": "F1 pooled over all cases", "average": "average F1 of the domains"}.get(
-        column, f"F1 on {column}"
-    )
+    measure = {
+        "combined": f"{score} pooled over all cases",
+        "average": f"average {score} over the domains",
+    }.get(column, f"{score} on {column}")
     said = [f"The {measure} of {best} is {scores[best]:.3f} (0: no overlap, 1: perfect)."]
     if len(scores) > 1:
         said = [
             f"The highest {measure} is {scores[best]:.3f}, of {best}; the lowest "
             f"{scores.min():.3f}, of {worst} (0: no overlap with the truth, 1: perfect)."
         ]
-    where = f" on {protocol.domain}" if protocol.domain else ""
-    for number, one in enumerate(compared):
-        primary = "Primary comparison: " if number == 0 and len(protocol.comparisons) > 1 else ""
-        said.append(primary + _compared(one, protocol, where))
-    if not_made:
-        said.append(f"Planned but not made: {', '.join(not_made)}.")
+    if lacking := primary_not_made(protocol, not_made):
+        said.append(lacking + (" The others are secondary." if compared else ""))
+    for one in compared:
+        primary = is_primary(one, protocol) and len(protocol.comparisons) > 1
+        said.append(
+            f"{'Primary comparison: ' if primary else ''}{compared_text(one, protocol, score)}"
+        )
+    if others := [name for name in not_made if name not in lacking]:
+        said.append(f"Planned but not made: {', '.join(others)}.")
     if about := " ".join(_about_metadata(protocol, compared)):
         said.append(about)
-    if others := _not_planned(protocol, table, column):
-        said.append(others)
+    if described := _not_planned(protocol, table, column):
+        said.append(described)
     if told := glossary([n for n in table.mean.index if any(n in p for p in protocol.comparisons)]):
         said.append("In short: " + "; ".join(f"{name} - {text}" for name, text in told.items()))
     return said
 
 
-def reliance_words(reliance: Spread | None) -> list[str]:
+def reliance_words(reliance: Spread | None, score: str = "F1") -> list[str]:
     """Say how far each condition depends on its metadata, where there are not too many."""
     if reliance is None or "normal - shuffle" not in reliance.mean or len(reliance.mean) > 6:
         return []
     losses, spreads = (frame["normal - shuffle"] for frame in reliance)
+    losses = losses.dropna()  # a condition may have been tested without foreign metadata
     told = [
-        f"{name} loses {loss:.3f} (± {spread:.3f})"
-        if loss > max(spread, LITTLE)
+        f"{name} loses {loss:.3f}{_half_range(spread, ' (', ')')}"
+        if loss > LITTLE and not loss <= spread  # the spread of one training is unknown
         else f"{name} hardly depends on it ({-loss:+.3f})"
-        for name, loss, spread in zip(losses.index, losses, spreads, strict=True)
+        for name, loss, spread in zip(losses.index, losses, spreads[losses.index], strict=True)
     ]
-    return [f"Pooled F1 with foreign instead of true metadata: {', '.join(told)}."]
+    return [f"Pooled {score} with foreign instead of true metadata: {', '.join(told)}."]
+
+
+def compared_text(one: Compared, protocol: Protocol, score: str = "F1") -> str:
+    """Tell what one comparison says, and how far it reaches.
+
+    Args:
+        one: comparison of any score of cases.
+        protocol: its domain, where it has one, is named: give one without it where `one` is of
+            all cases.
+        score: what was compared, as it is named in the middle of a sentence.
+    """
+    overall, trainings = one.overall, one.trainings
+    where = f" on {protocol.domain}" if protocol.domain else ""
+    pair = f"{one.first} and {one.second}"
+    strength = one.strength(protocol.alpha)
+    if strength == "untested":
+        why = {0: "no case has a score in both", 1: "there is only one group"}
+        reason = why.get(overall.groups, "the test gives no p-value")
+        return f"{pair} cannot be compared in the {score}{where}: {reason}."
+    interval = f"{overall.mean:+.3f} [{overall.low:+.3f}, {overall.high:+.3f}]"
+    p = f"p {p_text(one.p_holm)}" if one.p_holm < 0.001 else f"p = {p_text(one.p_holm)}"
+    if strength == "none":
+        return f"No difference of {pair} in the {score}{where} was shown: {interval}, {p}."
+    seeds = by_training(one)
+    higher = f"a {'higher' if overall.mean > 0 else 'lower'} {score} than {one.second}{where}"
+    if strength == "found":
+        return f"{one.first} has {higher}: {interval} on average, {p}, {seeds}."
+    if len(one.seeds) == 1:
+        return (
+            f"{one.first} had {higher} in this one training: {interval}, {p}. Whether other "
+            "trainings would is not tested."
+        )
+    over = (
+        f"{seeds}; over trainings [{trainings.low:+.3f}, {trainings.high:+.3f}]; over "
+        f"{drawn_over(overall.cases, overall.groups)} {interval}, {p}"
+    )
+    if strength == "these trainings":
+        return (
+            f"{one.first} had {higher} in each of these trainings ({over}), but they differ too "
+            "much to say the same of others."
+        )
+    return (
+        f"{pair} differ in the {score}{where}, but not in the same direction with every training "
+        f"({over}): no difference is claimed."
+    )
+
+
+def drawn_over(cases: int, groups: int) -> str:
+    """Name what tests and intervals are made over.
+
+    >>> drawn_over(437, 32), drawn_over(8, 8)
+    ('groups (patients, wells)', 'cases')
+    """
+    return "groups (patients, wells)" if cases > groups else "cases"
+
+
+def is_primary(one: Compared, protocol: Protocol) -> bool:
+    """Tell whether a comparison is the protocol's first, whichever of them could be made."""
+    return [one.first, one.second] == protocol.comparisons[0]
+
+
+def primary_not_made(protocol: Protocol, not_made: Mapping[str, str]) -> str:
+    """Say that the primary comparison is lacking and why; "" where it was made."""
+    first = " - ".join(protocol.comparisons[0]) if protocol.comparisons else ""
+    if first not in not_made:
+        return ""
+    return f"The primary comparison, {first}, was not made: {not_made[first].rstrip('.')}."
 
 
 def p_text(p: float) -> str:
@@ -111,42 +197,6 @@ def by_training(one: Compared) -> str:
     )
 
 
-def _compared(one: Compared, protocol: Protocol, where: str) -> str:
-    overall, pair = one.overall, f"{one.first} and {one.second}{where}"
-    strength = one.strength(protocol.alpha)
-    if strength == "untested":
-        why = "one group" if overall.groups == 1 else "too few cases with a score"
-        return f"{pair} cannot be tested: {why}."
-    interval = f"{overall.mean:+.3f} [{overall.low:+.3f}, {overall.high:+.3f}]"
-    p = f"p {p_text(one.p_holm)}" if one.p_holm < 0.001 else f"p = {p_text(one.p_holm)}"
-    seeds = by_training(one)
-    higher = "higher" if overall.mean > 0 else "lower"
-    trainings = one.trainings
-    if strength == "found":
-        return (
-            f"{one.first} scores {higher} than {one.second}{where}: mean case difference "
-            f"{interval}, {p}, {seeds}."
-        )
-    if strength == "none":
-        return f"No difference of {one.first} to {one.second}{where} was shown: {interval}, {p}."
-    if len(one.seeds) == 1:
-        return (
-            f"{one.first} scored {higher} than {one.second}{where} in this one training: {interval}"
-            f", {p}. Whether other trainings would is not tested."
-        )
-    over = f"over trainings [{trainings.low:+.3f}, {trainings.high:+.3f}]"
-    if strength == "these trainings":
-        return (
-            f"{one.first} scored {higher} than {one.second}{where} in each of these trainings "
-            f"({seeds}; {over}; over cases {interval}, {p}), but they differ too much to say the "
-            "same of others."
-        )
-    return (
-        f"{pair} differ, but not in the same direction with every training ({seeds}; {over}; over "
-        f"cases {interval}, {p}): no difference is claimed."
-    )
-
-
 def _not_planned(protocol: Protocol, table: Spread, column: str) -> str:
     """Give the scores of metadata variants that no planned comparison is about."""
     planned = {name for pair in protocol.comparisons for name in pair}
@@ -155,10 +205,14 @@ def _not_planned(protocol: Protocol, table: Spread, column: str) -> str:
     if not others or not planned:
         return ""
     told = ", ".join(
-        f"{name} {table.mean[column][name]:.3f} ± {table.half_range[column][name]:.3f}"
+        f"{name} {table.mean[column][name]:.3f}{_half_range(table.half_range[column][name], ' ')}"
         for name in others
     )
     return f"Not compared by plan, only described: {told}."
+
+
+def _half_range(value: float, before: str, after: str = "") -> str:
+    return "" if math.isnan(value) else f"{before}± {value:.3f}{after}"
 
 
 def _about_metadata(protocol: Protocol, compared: Sequence[Compared]) -> list[str]:

@@ -18,6 +18,8 @@ from metaseg_monai.study.report.page import page
 from metaseg_monai.study.report.provenance import record_section
 from metaseg_monai.study.report.published import published_section
 from metaseg_monai.study.report.render import to_csv, to_latex, to_markdown
+from metaseg_monai.study.report.run_files import class_names
+from metaseg_monai.study.report.score_section import score_section
 from metaseg_monai.study.report.scores import f1_table, reliance_table
 from metaseg_monai.study.report.sources import source_section
 from metaseg_monai.study.report.sweep_section import response_section
@@ -61,30 +63,31 @@ def write_report(
     compared, not_made = compare_all(asked, protocol)
     heading = title or ("Comparison" if study is None else study.name)
     table = f1_table(asked)
+    score = words.score_name(protocol.label_class, class_names(results))
     lead = Lead(
         question="" if study is None else study.question,
         found={
             "Found": "\n\n".join(
                 [
-                    *words.found(protocol, table, compared, not_made),
-                    *words.reliance_words(reliance_table(asked)),
+                    *words.found(protocol, table, compared, not_made, score),
+                    *words.reliance_words(reliance_table(asked), score),
                 ]
             ),
             "How sure": certainty.how_sure(asked, protocol, compared, history),
             "Not shown": certainty.not_shown(asked, protocol, compared),
         },
-        facts=_facts(results),
+        facts=certainty.facts(results),
     )
     body = [
         section
         for section in (
-            sections.score_section(asked, protocol, results),
-            sections.comparison_section(protocol, compared, not_made),
+            score_section(asked, protocol, results),
+            sections.comparison_section(protocol, compared, not_made, score),
             published_section(results, protocol, references),
             volume_section(results, protocol),
-            sections.metadata_section(asked),
+            sections.metadata_section(asked, score),
             response_section(results),
-            source_section(results),
+            source_section(results, protocol.label_class),
             audit_section(results),
             calibration_section(results),
             *sections.picture_sections(results),
@@ -102,22 +105,6 @@ def write_report(
             f"Cannot write the report into {target}: {error.strerror}; name another --output."
         ) from error
     return target / "report.html"
-
-
-def _facts(results: Results) -> dict[str, str]:
-    cases = results.cases(next(iter(results.conditions)))
-    splits = sorted(set(results.first.counts["split"]))
-    seeds = sorted({key.seed for by_seed in results.conditions.values() for key in by_seed})
-    facts = {
-        "Conditions": str(len(results.conditions)),
-        "Test cases": f"{len(cases)} ({', '.join(splits)})",
-        "Groups": str(cases["group"].nunique()),
-        "Domains": str(cases["domain"].nunique()),
-    }
-    if results.study is not None:
-        facts["Training seeds"] = ", ".join(map(str, seeds))
-        facts["Bundle"] = Path(results.study.bundle).name
-    return facts
 
 
 def _write_parts(target: Path, body: list[Section]) -> None:

@@ -90,6 +90,21 @@ def test_a_size_in_mm_of_ones_own(tmp_path):
         read_clinical(both)
 
 
+def test_a_file_without_size_gives_no_column_of_sizes(tmp_path):
+    (tmp_path / "own.csv").write_text("case_id,size_mm\na,41\n")
+    assert read_clinical(tmp_path / "own.csv") == {"a": {"size_mm": "41"}}
+    (tmp_path / "cm.csv").write_text("case_id,radiographic_size\na,4.1\n")
+    assert read_clinical(tmp_path / "cm.csv")["a"]["tumour_size_mm"] == "41"
+    assert "tumour_size_mm" not in read_clinical(tmp_path / "cm.csv", size="pathologic")["a"]
+
+
+def test_a_size_of_some_cases_is_the_first_column_of_all(tmp_path):
+    entries = [{"case_id": "a", "gender": "male"}, entry(radiographic_size=4.1)]
+    rows = read_clinical(written(tmp_path / "kits.json", *entries))
+    assert [row["tumour_size_mm"] for row in rows.values()] == ["", "41"]
+    assert [next(iter(row)) for row in rows.values()] == ["tumour_size_mm"] * 2
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [

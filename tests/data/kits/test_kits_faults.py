@@ -46,6 +46,21 @@ def qform_elsewhere(kits, case):
     nib.save(volume, case / IMAGE)
 
 
+def no_codes(name):
+    def fault(kits, case):
+        header(case, name, 252, bytes(4))  # qform_code and sform_code
+
+    return fault
+
+
+def voxels_at_0(kits, case):
+    header(case, IMAGE, 108, bytes(4))
+
+
+def magic(kits, case):
+    header(case, IMAGE, 344, b"o+1")
+
+
 def label_flipped(kits, case):
     kits.save(case / LABEL, kits.label(), codes=("I", "A", "R"))
     raw = nib.load(case / LABEL)
@@ -95,6 +110,10 @@ FAULTS = [
     ("2 truncated", cut, IMAGE, "damaged or truncated gzip"),
     ("4 pixdim 0", pixdim_0, IMAGE, "voxel size .* is not positive"),
     ("5 sform and qform", qform_elsewhere, IMAGE, "disagree"),
+    ("no codes", no_codes(IMAGE), IMAGE, "no affine .*its axial axis is unknown"),
+    ("label without codes", no_codes(LABEL), LABEL, "no affine .*its axial axis is unknown"),
+    ("vox_offset 0", voxels_at_0, IMAGE, "voxels begin at byte 0"),
+    ("magic", magic, IMAGE, "cannot be read as NIfTI"),
     ("6 label flipped", label_flipped, LABEL, "the label's affine differs from its image's"),
     ("6 label shifted", label_shifted, LABEL, "affine differs from its image's, by up to 3"),
     (
@@ -205,6 +224,32 @@ def test_one_scan_under_two_cases(kits, tmp_path, codes):  # 28, 29
         ]
         assert {row["group"] for row in rows_of(made.table)} == {"case_00001"}
         assert not list((tmp_path / "out").rglob("*case_00000*"))
+
+
+def test_images_that_differ_beside_the_sample_are_no_copies(kits, tmp_path):
+    source = tmp_path / "source"
+    for number in range(3):
+        image = np.full(kits.shape, -79, np.int16)
+        image[:, 4:12, 4:12] = 30 + (number == 1)  # between the pixels that are sampled
+        kits.case(source, number, image=image)
+    kits.clinical(source, 3)
+    for _ in range(2):
+        made = prepare_kits21(source, tmp_path / "out")
+        assert [p.split(";")[0].split(": ")[-1] for p in made.problems] == [
+            "the same voxels as case_00002",
+            "the same voxels as case_00000",
+        ]
+        assert {row["group"] for row in rows_of(made.table)} == {"case_00001"}
+
+
+def test_labels_at_other_places_are_no_copies(kits, tmp_path):
+    source = kits.folder(tmp_path / "source", 2)
+    kits.save(source / "case_00001" / LABEL, np.roll(kits.label(), 1, axis=0))
+    made = prepare_kits21(source, tmp_path / "out", labels_only=True)
+    assert made.problems == []
+    kits.save(source / "case_00001" / LABEL, kits.label())
+    made = prepare_kits21(source, tmp_path / "again", labels_only=True)
+    assert len(made.problems) == 2
 
 
 def test_one_patient_in_two_lists(kits, tmp_path):  # 29

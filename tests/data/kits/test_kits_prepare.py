@@ -205,7 +205,7 @@ def test_lost_or_damaged_slices_are_made_anew(kits, tmp_path):
     ],
 )
 def test_other_settings_are_refused(kits, tmp_path, setting, value):
-    source = kits.folder(tmp_path / "source", 1)
+    source = kits.folder(tmp_path / "source", 1, case_0={"pathologic_size": None})
     prepare_kits21(source, tmp_path / "out")
     before = content(tmp_path / "out")
     values = {setting: value} | ({"train": 0.75} if setting == "test" else {})

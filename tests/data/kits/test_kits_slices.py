@@ -6,7 +6,8 @@ import pytest
 import tifffile
 
 from metaseg_monai.data.axial import axial_volume
-from metaseg_monai.data.kits.case import equal_planes, gathered
+from metaseg_monai.data.kits.case import gathered
+from metaseg_monai.data.kits.same import equal_planes
 from metaseg_monai.data.kits.slices import (
     chosen_planes,
     class_pixels,
@@ -208,6 +209,8 @@ def test_equal_planes_are_found_and_constant_ones_are_not():
     assert equal_planes(planes) == [(3, 6)]
     planes[6, 1, 1] += 1  # beside the sample
     assert equal_planes(planes) == []
+    planes[7] = planes[6]  # not like the first plane of the same sample, but like another
+    assert equal_planes(planes) == [(6, 7)]
 
 
 def test_number_text():

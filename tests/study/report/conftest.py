@@ -10,6 +10,10 @@ import pytest
 from metaseg_monai.evaluation.scores import COUNT_COLUMNS
 from metaseg_monai.evaluation.volume_scores import VOLUME_COLUMNS
 from metaseg_monai.metadata import Continuous, MetadataSchema
+from metaseg_monai.study import Study
+from metaseg_monai.study.history import fix
+from metaseg_monai.study.matrix import expand
+from metaseg_monai.study.report.write import write_report
 from metaseg_monai.study.results import Replicate, Result, Results
 
 SIZES = {"p0": 20.0, "p1": 40.0, "p2": 55.0, "p3": 70.0, "p4": 90.0}
@@ -97,3 +101,37 @@ class Volumes:
 def volumes(tmp_path):
     """Writes runs on volumes."""
     return Volumes(tmp_path)
+
+
+LABELS = ("triangle", "ring")
+LABEL_MODES = ("normal", "shuffle", "fixed:triangle", "fixed:ring")
+
+
+@pytest.fixture
+def reported(tmp_path, bundle, tiny, finished):
+    """Makes a study whose runs find so many of ten pixels with each seed; returns its page."""
+
+    def make(hits, references=(), before=0, **protocol):
+        study = Study(
+            name="Tiny <study>",
+            question="Does metadata help?",
+            bundle=str(bundle),
+            conditions=list(hits),
+            seeds=[0, 1, 2],
+            settings={**tiny, "dataset_dir": "data"},
+            protocol={"sample_size": 8, **protocol},
+            references=list(references),
+        )
+        runs = expand(study)
+        for number in range(before):
+            (tmp_path / "previous" / str(number)).mkdir(parents=True)
+            (tmp_path / "previous" / str(number) / "counts.csv").touch()
+        fix(study, runs, tmp_path)
+        for run in runs:
+            found = hits[run.condition][run.seed]
+            modes = LABEL_MODES if run.condition in ("me", "sme") else ("normal",)
+            if found is not None:
+                finished(tmp_path, run, bundle, found, modes, LABELS)
+        return write_report(tmp_path).read_text(encoding="utf-8")
+
+    return make

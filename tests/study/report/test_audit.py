@@ -1,9 +1,12 @@
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 
 from metaseg_monai.metadata import Continuous, MetadataSchema
 from metaseg_monai.study.report.audit import audit_section
 from metaseg_monai.study.report.document import tables_of
+from metaseg_monai.study.results import Replicate, Results
 
 
 def write_field(run, **changes):
@@ -71,6 +74,50 @@ def test_what_is_known_only_after_the_operation_is_said_to_be_refused(volumes):
     table = tables_of([audit_section(volumes.results(sme=[run]))])["metadata_fields"].values
     assert table.loc["size", "at inference"] == "refused unless forced"
     assert table.loc["size", "range"] == "5 to 250"
+
+
+def test_each_set_of_values_is_audited_once_whatever_the_order(volumes):
+    runs = {n: volumes.run(n) for n in ("me-unrelated", "se", "sme")}
+    unrelated(runs["me-unrelated"])
+    runs = {name.replace("-", "_"): [run] for name, run in runs.items()}
+    for order in (runs, dict(reversed(runs.items()))):
+        section = audit_section(volumes.results(**order))
+        used = "se and sme" if order is runs else "sme and se"
+        table = tables_of([section])["leakage"].values
+        assert table["Spearman"].to_dict() == {
+            f"size ({used}), class 2": 1,
+            "size (me-unrelated), class 2": pytest.approx(0, abs=0.7),
+        }
+        told = [part for part in section.parts if isinstance(part, str)]
+        assert [part for part in told if part.startswith("Warning")] == told[:1]
+        assert told[0].startswith(f"Warning: size ({used}) is partly the answer")
+        assert told[1] == f"me-unrelated was given other values of size than {used}."
+
+
+def test_who_has_no_such_field_is_named(volumes):
+    other = volumes.run("other")
+    write_field(other, name="age")
+    cases = pd.read_csv(other.folder / "cases.csv").drop(columns="size")
+    cases.to_csv(other.folder / "cases.csv", index=False)
+    section = audit_section(volumes.results(other=[other], sme=[volumes.run("sme")]))
+    assert "other has no field size." in section.parts
+    assert list(tables_of([section])["leakage"].values.index) == ["size, class 2"]
+
+
+def test_equal_names_in_other_data_are_other_volumes(volumes):
+    runs = []
+    for seed, factor in enumerate((1, 2)):  # sizes and labels of the second data are all larger
+        run = volumes.run("sme", seed)
+        cases = pd.read_csv(run.folder / "cases.csv")
+        cases["size"] *= factor
+        cases.to_csv(run.folder / "cases.csv", index=False)
+        counts = run.counts.assign(case=f"data{seed}/" + run.counts["case"])
+        counts[["tp", "fp", "fn"]] *= factor**2
+        runs.append(replace(run, counts=counts))
+    results = Results({"sme": {Replicate(n, 0): run for n, run in enumerate(runs)}}, {})
+    row = tables_of([audit_section(results)])["leakage"].values.loc["size, class 2"]
+    assert (row["volumes"], row["groups"]) == (10, 5)
+    assert row["R2"] == pytest.approx(1, abs=1e-3)  # were they mixed, sizes would not fit labels
 
 
 def test_without_cases_only_the_fields_are_told(volumes):

@@ -14,11 +14,11 @@ from metaseg_monai.study.report.sweep import (
 )
 
 
-def table(areas, number=2, values=(10, 20, 40), groups=None):
-    """Predicted areas by case at each value, half of them right."""
+def table(areas, number=2, values=(10, 20, 40), groups=None, without=()):
+    """Predicted areas by case at each value, half of them right; none where no label is."""
     rows = [
         (case, (groups or {}).get(case, case), "test", f"fixed:size={value}", "all", number,
-         area // 2, area - area // 2, 7, 100)
+         *((0, area, 0) if case in without else (area // 2, area - area // 2, 7)), 100)
         for case, of_case in areas.items()
         for value, area in zip(values, of_case, strict=True)
     ]  # fmt: skip
@@ -62,12 +62,13 @@ def test_monotone_by_hand():
         "shrinks once": (10, 100, 90),
         "flat": (100, 100, 101),
         "falls": (100, 50, 10),
-        "empty": (0, 0, 0),
+        "never predicted": (0, 0, 0),
+        "no label": (10, 50, 100),
     }
-    one = monotonicity(sweep_areas(table(areas), "size"))[2]
-    assert one.monotone == pytest.approx(3 / 6)
-    assert one.flat == pytest.approx(1 / 6)
-    assert (one.cases, one.empty) == (6, 1)
+    one = monotonicity(sweep_areas(table(areas, without=["no label"]), "size"))[2]
+    assert one.monotone == pytest.approx(3 / 7)
+    assert one.flat == pytest.approx(2 / 7)
+    assert (one.cases, one.empty) == (7, 1)
     # of two steps each: 2, 2, 1, 1, 2, 0 do not shrink
     assert one.not_shrinking == pytest.approx(8 / 12)
     late = 1.5 / math.sqrt(3)  # ranks 1.5 1.5 3
@@ -80,10 +81,16 @@ def test_a_network_that_reads_nothing_is_flat_not_monotone():
     assert math.isnan(one.spearman)
 
 
-def test_a_class_that_is_never_predicted_has_no_share():
+def test_a_class_that_is_never_predicted_is_not_monotone():
     one = monotonicity(sweep_areas(table({"a": (0, 0, 0)}), "size"))[2]
+    assert (one.monotone, one.flat, one.cases, one.empty) == (0, 1, 1, 1)
+    assert math.isnan(one.not_shrinking)
+
+
+def test_a_class_that_no_label_holds_has_no_share():
+    one = monotonicity(sweep_areas(table({"a": (1, 2, 3)}, without="a"), "size"))[2]
     assert math.isnan(one.monotone)
-    assert (one.cases, one.empty) == (0, 1)
+    assert (one.cases, one.empty) == (0, 0)
 
 
 def test_classes_are_told_apart():

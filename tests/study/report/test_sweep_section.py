@@ -2,10 +2,14 @@ import pandas as pd
 import pytest
 
 from metaseg_monai.errors import DataError, MetadataError
+from metaseg_monai.metadata import Continuous
 from metaseg_monai.study.report.document import figures_of, tables_of
-from metaseg_monai.study.report.run_files import cases_of
+from metaseg_monai.study.report.sweep_numbers import swept_areas
 from metaseg_monai.study.report.sweep_section import response_section
-from metaseg_monai.study.results import Replicate
+
+FIELD = Continuous(
+    name="size", unit="mm", range=(5, 250), provenance="label-derived", availability="pre-operative"
+)
 
 
 def section_of(volumes, **conditions):
@@ -16,7 +20,10 @@ def test_a_network_that_follows_and_one_that_cannot(volumes):
     runs = [volumes.run("sme", 0, follows=1), volumes.run("sme", 1, follows=1)]
     volumes.samples(runs[0])
     section = section_of(volumes, sme=runs, se=[volumes.run("se", modes=("normal",))])
-    assert "sme follows size: class 2 grows with size in 100 % of cases" in section.parts[0]
+    assert (
+        "sme follows size: class 2 grows with size in 100 % of the 10 cases whose label"
+        in section.parts[0]
+    )
     assert set(figures_of([section])) == {"response_size", "montage_size_sme"}
     assert "Training values: 15 to 80 mm" in figures_of([section])["response_size"].caption
     tables = tables_of([section])
@@ -39,6 +46,40 @@ def test_a_flat_network_is_said_to_be_flat(volumes):
 def test_a_network_that_shrinks_does_not_follow(volumes):
     section = section_of(volumes, me=[volumes.run("me", follows=-0.5)])
     assert "me does not follow size reliably: class 2 grows with size in 0 %" in section.parts[0]
+
+
+def test_what_is_never_predicted_counts_against_a_network(volumes):
+    run = volumes.run("sme", follows=1)
+    silent = run.counts["case"].isin(["p0_0", "p1_0", "p2_0"])  # of ten: three tell nothing
+    run.counts.loc[silent, "fn"] += run.counts.loc[silent, "tp"]
+    run.counts.loc[silent, ["tp", "fp"]] = 0
+    section = section_of(volumes, sme=[run])
+    told = "sme does not follow size reliably: class 2 grows with size in 70 % of the 10 cases"
+    assert told in section.parts[0]
+    row = tables_of([section])["monotone_size"].values.loc["sme, class 2"]
+    assert (row["monotone"], row["never predicted"], row["cases"]) == pytest.approx((0.7, 0.3, 10))
+
+
+def test_a_network_that_reads_metadata_but_was_not_swept_is_not_drawn_flat(volumes):
+    runs = {
+        "sme": [volumes.run("sme", follows=1)],
+        "me_unrelated": [volumes.run("me-unrelated", modes=("normal", "missing"))],
+        "se": [volumes.run("se", modes=("normal",))],
+    }
+    swept = swept_areas(volumes.results(**runs), FIELD)
+    assert set(swept.normal) == {"sme", "se"}
+    caption = figures_of([section_of(volumes, **runs)])["response_size"].caption
+    assert "Not drawn, because asked with no other value: me-unrelated." in caption
+
+
+def test_the_training_range_is_that_of_most_swept_conditions_in_any_order(volumes):
+    other = volumes.run("me", follows=1)
+    cases = pd.read_csv(other.folder / "cases.csv").assign(size=33)
+    cases.to_csv(other.folder / "cases.csv", index=False)
+    runs = {n: [volumes.run(n, follows=1)] for n in ("sme", "film")}
+    caption = figures_of([section_of(volumes, me=[other], **runs)])["response_size"].caption
+    assert "Training values: 15 to 80 mm" in caption
+    assert "me was given other values of size than sme and film." in caption
 
 
 def test_without_spacing_areas_are_pixels(volumes):
@@ -72,9 +113,3 @@ def test_damaged_files_are_named(volumes):
     (run.folder / "schema.json").write_text("{}")
     with pytest.raises(MetadataError, match=r"schema\.json: not a metadata schema"):
         section_of(volumes, sme=[run])
-
-
-def test_cases_of_several_data_are_named_as_in_the_results(volumes):
-    run = volumes.run("sme")
-    run.counts["case"] = "data7/" + run.counts["case"]
-    assert cases_of(run, Replicate(7, 0))["case"].iloc[0] == "data7/p0_0"

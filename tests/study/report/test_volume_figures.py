@@ -12,7 +12,12 @@ from metaseg_monai.evaluation.samples import Sample
 from metaseg_monai.study.report.figures.agreement import Panel, agreement
 from metaseg_monai.study.report.figures.montage import CLASSES, montage
 from metaseg_monai.study.report.figures.style import CONDITIONS
-from metaseg_monai.study.report.figures.sweep import BEYOND, Response, response_curves
+from metaseg_monai.study.report.figures.sweep import (
+    BEYOND,
+    Response,
+    response_curves,
+    ticks_apart,
+)
 
 
 def places(png, colour):
@@ -73,8 +78,20 @@ def test_montage_shows_a_contour_in_each_column_and_says_none_where_a_mode_is_ab
     assert montage([sample(radius=0, modes=())], {"10 mm": "a"}, ["empty"])
 
 
+def test_the_contours_are_named_where_names_are_known():
+    named = montage([sample()], {"10 mm": "a"}, ["case"], {1: "tumour and more"})
+    assert named != montage([sample()], {"10 mm": "a"}, ["case"])
+
+
+def test_labels_of_ticks_stand_apart():
+    sizes = [10, 14, 20, 28, 40, 57, 80, 113, 160]
+    assert ticks_apart(sizes, True, 6.0) == sizes
+    assert ticks_apart(sizes, True, 2.0) == [10, 20, 40, 80, 160]
+    assert ticks_apart([1, 2, 3, 4, 5, 100], False, 2.0) == [1, 100]
+
+
 def test_agreement_draws_each_condition_about_its_bias():
-    true, unknown = np.array([10.0, 20, 30, 40]), Limits(4, 4, *[np.nan] * 9)
+    true, unknown = np.array([10.0, 20, 30, 40]), Limits(4, 4, *[np.nan] * 12)
     less, more = Panel(true, true - 5, unknown), Panel(true, true + 5, unknown)
     png = agreement({"se": less, "sme": more})  # dots alone
     se, sme = (places(png, CONDITIONS[name])[0] for name in ("se", "sme"))

@@ -6,6 +6,7 @@ import pytest
 from metaseg_monai.study.design import Protocol
 from metaseg_monai.study.report.document import figures_of, tables_of
 from metaseg_monai.study.report.volume_section import volume_section
+from metaseg_monai.study.report.volumes import subgroup_table
 from metaseg_monai.study.report.write import write_report
 
 PAIR = Protocol(comparisons=[["sme", "se"]])
@@ -70,8 +71,112 @@ def test_volumes_of_which_only_some_planes_were_scored(volumes):
     run = volumes.run("sme")
     change(run, complete=0)
     section = volume_section(volumes.results(sme=[run]), PAIR)
-    assert "None of 5 volumes were scored on every plane" in told(section)
+    assert "Of all 5 volumes only some planes were scored, such as" in told(section)
     assert "not those of whole patients" in told(section)
+    change(run, complete=[1] * 20 + [0] * 30)
+    section = volume_section(volumes.results(sme=[run]), PAIR)
+    assert "Every plane was scored of 2 of 5 volumes; of the others only some" in told(section)
+    other = volumes.run("se")  # what one condition did not score whole is not whole
+    assert "Every plane was scored of 2 of 5" in told(
+        volume_section(volumes.results(se=[other], sme=[run]), PAIR)
+    )
+
+
+def test_pixel_size_tolerances_and_what_counts_as_found_are_stated(volumes):
+    run = volumes.run("sme")
+    section = volume_section(volumes.results(sme=[run]), PAIR)
+    said = told(section)
+    assert "All scores of volumes are on pixels of 0.5 mm in planes 3 mm apart" in said
+    assert "forgives 1.1329 mm for masses and 1.1498 mm for tumour" in said
+    assert "They are not the official KiTS scores" in said
+    assert "at least 10 % were predicted" in tables_of([section])["volumes_lesions"].note
+    cases = pd.read_csv(run.folder / "cases.csv")
+    cases.loc[0, ["spacing_x_mm", "spacing_y_mm"]] = [0.7, 0.6]
+    cases.to_csv(run.folder / "cases.csv", index=False)
+    said = told(volume_section(volumes.results(sme=[run]), PAIR))
+    assert "pixels of 0.5 to 0.6 by 0.5 to 0.7 mm" in said
+    spacing = [name for name in cases if name.startswith("spacing")]
+    cases.assign(**dict.fromkeys(spacing, "")).to_csv(run.folder / "cases.csv", index=False)
+    said = told(volume_section(volumes.results(sme=[run]), PAIR))
+    assert "pixels of a size that the runs do not tell" in said
+
+
+def test_limits_are_those_of_one_training_not_of_their_mean(volumes):
+    runs = [volumes.run("sme", seed) for seed in range(2)]
+    change(runs[0], pred_mm3=12000.0)
+    change(runs[1], pred_mm3=8000.0)
+    section = volume_section(volumes.results(sme=runs), PAIR)
+    row = tables_of([section])["volumes_agreement"].values.loc["sme"]
+    # +2 and -2 ml in each of five volumes; the mean of both is right everywhere
+    assert row["bias"] == 0
+    assert row["upper limit"] == pytest.approx(1.96 * math.sqrt(40 / 9))
+    assert (row["bias, low"], row["bias, high"]) == pytest.approx((0, 0))  # patients are drawn
+    assert (row["volumes"], row["trainings"]) == (5, 2)
+
+
+def test_a_bias_that_grows_is_told_and_conditions_left_out_are_named(volumes):
+    runs = {f"c{number}": [volumes.run(f"c{number}")] for number in range(7)}
+    true = [v for size in (10, 20, 40, 60, 90) for v in [size * 1000.0] * 10]
+    change(runs["c0"][0], true_mm3=true, pred_mm3=[0.5 * v for v in true])
+    change(runs["c1"][0], true_mm3=true, pred_mm3=[v + 1000 for v in true])
+    section = volume_section(volumes.results(**runs), PAIR)
+    # half of each is missing: -0.5 of the true volume, which is 4 / 3 of the mean of both
+    assert "c0 -0.67 [-0.67, -0.67]" in told(section)
+    assert "c1 +" not in told(section)
+    caption = figures_of([section])["volumes_agreement"].caption
+    assert "Not drawn, but among the numbers: c6." in caption
+
+
+def test_conditions_without_volumes_are_named(volumes):
+    sme = [volumes.run("sme", seed) for seed in range(2)]
+    se = [volumes.run("se", seed) for seed in range(2)]
+    (sme[1].folder / "volumes.csv").unlink()
+    for run in se:
+        (run.folder / "volumes.csv").unlink()
+    said = told(volume_section(volumes.results(sme=sme, se=se), PAIR))
+    assert "No volumes were scored of se." in said
+    assert "Of sme only 1 of 2 trainings have scores of volumes." in said
+
+
+def test_regions_of_every_condition_are_shown(volumes):
+    less, more = volumes.run("se"), volumes.run("sme")
+    table = pd.read_csv(less.folder / "volumes.csv")
+    table[table["region"] == "masses"].to_csv(less.folder / "volumes.csv", index=False)
+    tables = tables_of([volume_section(volumes.results(se=[less], sme=[more]), PAIR)])
+    assert math.isnan(tables["volumes_tumour"].values.loc["se", ("Dice", "mean")])
+    assert tables["volumes_tumour"].values.loc["sme", ("Dice", "mean")] == pytest.approx(0.82)
+
+
+def test_subgroups_are_of_volumes_and_of_the_values_of_most_conditions(volumes):
+    other = volumes.run("me-unrelated")
+    cases = pd.read_csv(other.folder / "cases.csv").assign(size=100)
+    cases.to_csv(other.folder / "cases.csv", index=False)
+    runs = {"me_unrelated": [other], "se": [volumes.run("se")], "sme": [volumes.run("sme")]}
+    table = tables_of([volume_section(volumes.results(**runs), PAIR, EDGES)])["volumes_by_size"]
+    assert table.values.loc["me-unrelated, <= 40 mm", "patients"] == 2
+    assert "me-unrelated was given other values of size than se and sme." in table.note
+
+
+def test_two_volumes_of_a_patient_may_be_of_two_sizes():
+    table = pd.DataFrame({"volume": ["a1", "a2"], "group": "a", "region": "tumour"})
+    sizes = pd.Series({("a", "a1"): 30.0, ("a", "a2"): 90.0})
+    by_size = subgroup_table(
+        {"sme": table.assign(dice=[0.5, 0.9])}, ["tumour"], sizes, "mm", (40, 70)
+    )
+    assert by_size["tumour"].to_dict() == {"sme, <= 40 mm": 0.5, "sme, > 70 mm": 0.9}
+    unknown = subgroup_table(
+        {"sme": table.assign(dice=[0.5, 0.9])}, ["tumour"], sizes[:0], "mm", (40, 70)
+    )
+    assert list(unknown.index) == ["sme, size unknown"]
+
+
+def test_a_single_training_is_told_as_one(volumes):
+    sme, se = volumes.run("sme", gain=0.1), volumes.run("se", modes=("normal",))
+    table = pd.read_csv(sme.folder / "volumes.csv")
+    change(sme, dice=table["dice"] + 0.01 * table["group"].str[1].astype(int))
+    loose = PAIR.model_copy(update={"alpha": 0.3})
+    said = told(volume_section(volumes.results(sme=[sme], se=[se]), loose))
+    assert "a higher Dice of tumour of whole volumes than se in this one training" in said
 
 
 def test_planned_comparisons_on_volumes(volumes):
@@ -85,14 +190,15 @@ def test_planned_comparisons_on_volumes(volumes):
     row = tables_of([section])["volumes_comparisons"].values.loc["sme - se"]
     assert row["difference"] == pytest.approx(0.1 + 0.02 + 0.002)
     assert row["patients"] == 5
-    assert "sme has a higher Dice of tumour than se: +0.122" in told(section)
+    assert "sme has a higher Dice of tumour of whole volumes than se: +0.122" in told(section)
 
 
 def test_no_difference_is_said_plainly_and_what_was_not_run_is_named(volumes):
     same = {name: [volumes.run(name, seed) for seed in range(2)] for name in ("sme", "se")}
     planned = Protocol(comparisons=[["sme", "se"], ["sme", "film"]])
     section = volume_section(volumes.results(**same), planned)
-    assert "No difference of sme and se in the Dice of tumour was shown" in told(section)
+    said = told(section)
+    assert "No difference of sme and se in the Dice of tumour of whole volumes was shown" in said
     assert "Planned but not made on volumes: sme - film" in told(section)
 
 

@@ -79,20 +79,23 @@ def _draw(axes: Axes, panel: Panel, look: Look) -> None:
             axes.plot(
                 [0.975, 0.975], [low, high], "_-", color=INK, lw=1.1, ms=6, mew=1.1, transform=edge
             )
+        above = (line == "-" and value > 0) or value == limits.upper
         axes.annotate(
             f"{value:+.1f}",
             (0.955, value),
-            (0, 2),
+            (0, 3 if above else -3),
             xycoords=edge,
             textcoords="offset points",
             ha="right",
+            va="bottom" if above else "top",
             size=8,
             color=INK,
+            bbox={"fc": "white", "ec": "none", "alpha": 0.85, "pad": 0.6},  # over the zero line
             zorder=4,
         )
     axes.plot(
         (panel.pred_ml + panel.true_ml) / 2, difference, look.marker, color=look.colour,
         mec="white", mew=0.5, ms=5, zorder=3,
     )  # fmt: skip
-    axes.margins(x=0.12)  # room for the intervals
+    axes.margins(x=0.12, y=0.12)  # room for the intervals and the numbers
     axes.grid()

@@ -22,6 +22,7 @@ def montage(
     samples: Sequence[Sample],
     modes: Mapping[str, str],
     titles: Sequence[str],
+    classes: Mapping[int, str] | None = None,
 ) -> bytes:
     """Contours on the same image under several values: rows are cases, columns values.
 
@@ -29,6 +30,7 @@ def montage(
         samples: cases, with the predictions of `modes`.
         modes: test mode by the heading of its column.
         titles: what is written beside each case.
+        classes: names of the classes; "class 1" where not known.
 
     Returns:
         PNG; prediction in one colour a class, label dashed in white. Only the surroundings of the
@@ -61,7 +63,10 @@ def montage(
         for head, axes in zip(modes, grid[0], strict=True):
             axes.set_title(head, size=8.5, loc="center")
         shown = _classes([a for s in samples for a in (s.label, *map(s.preds.get, modes.values()))])
-        handles = [Line2D([], [], color=_of_class(n), lw=1.6, label=f"class {n}") for n in shown]
+        handles = [
+            Line2D([], [], color=_of_class(n), lw=1.6, label=(classes or {}).get(n, f"class {n}"))
+            for n in shown
+        ]
         handles.append(Line2D([], [], color=SOFT, lw=1.1, ls=(0, (2, 1.4)), label="label"))
         figure.legend(handles=handles, loc="lower center", ncols=len(handles))
         return png(figure)

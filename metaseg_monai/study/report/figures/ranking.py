@@ -16,9 +16,10 @@ BETTER, WORSE, UNCLEAR = "#1b7fbd", "#d9632a", "#8a8f94"
 class DifferenceRow(NamedTuple):
     """One line of a forest plot.
 
-    ``mean``, ``low`` and ``high`` are a difference of F1 and its 95 % interval over cases,
-    ``seeds`` the mean difference of each training seed, ``p`` the p-value adjusted for the family
-    of tests (None where none was made), ``group`` the subgroup under whose heading it stands.
+    ``mean``, ``low`` and ``high`` are a difference of F1 and its 95 % interval over cases or
+    groups, ``seeds`` the mean difference of each training seed, ``p`` the p-value adjusted for the
+    family of tests (None where none was made), ``group`` the subgroup under whose heading it
+    stands.
     ``found`` tells whether it is marked; None leaves that to ``p``.
     """
 
@@ -84,13 +85,16 @@ def ranking(
         return png(figure)
 
 
-def differences(rows: Sequence[DifferenceRow], title: str = "", level: float = 0.05) -> bytes:
+def differences(
+    rows: Sequence[DifferenceRow], title: str = "", level: float = 0.05, over: str = "cases"
+) -> bytes:
     """Forest plot: each difference with its interval, its seeds and its adjusted p-value.
 
     Args:
         rows: lines in the order in which they are shown, within each group.
         title: heading.
         level: an adjusted p below it is marked by a star and a filled square.
+        over: what the intervals are drawn over.
 
     Returns:
         PNG. Blue: significantly better, orange: significantly worse, grey: cannot tell.
@@ -136,9 +140,10 @@ def differences(rows: Sequence[DifferenceRow], title: str = "", level: float = 0
         axes.set(ylim=(len(lines) - 0.3, -0.7), xlim=(low - margin, high + margin))
         axes.set_xlabel("difference of F1 (right of 0: the first is better)")
         figure.supxlabel(
-            "square and line: mean and 95 % interval over cases; dots: training seeds; "
+            f"square and line: mean and 95 % interval over {over}; dots: training seeds"
+            + (";\n" if len(over) > len("cases") else "; ")
             + (
-                "filled and *: found, over cases and over trainings"
+                f"filled and *: found, over {over.partition(' ')[0]} and over trainings"
                 if any(row.found is not None for row in rows)
                 else f"filled and *: adjusted p < {level:g}"
             ),

@@ -1,6 +1,7 @@
 """How much is predicted over a continuous value: one curve a condition, one panel a class."""
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import matplotlib as mpl
@@ -14,6 +15,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from metaseg_monai.errors import DataError
 from metaseg_monai.study.report.figures.style import INK, SOFT, STYLE, WIDTH, Look, looks, png
 
+LETTER = 0.08  # inches, the width of a digit
 BEYOND = "#f3efe6"  # ground of the values that no training case had
 
 
@@ -67,7 +69,8 @@ def response_curves(
             if log:
                 axes.set_xscale("log")
             values = sorted({float(v) for c in response.curves.values() for v in c["value"]})
-            axes.xaxis.set_major_locator(FixedLocator(_apart(values, log)))
+            inches = (WIDTH - 0.4) / columns - 0.4  # beside labels of the other axis
+            axes.xaxis.set_major_locator(FixedLocator(ticks_apart(values, log, inches)))
             axes.xaxis.set_minor_locator(NullLocator())
             axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         for axes in grid[-1] if rows == 1 else grid.flat[len(classes) - columns : len(classes)]:
@@ -138,12 +141,20 @@ def _key(
     return handles
 
 
-def _apart(values: Sequence[float], log: bool) -> list[float]:
-    """The values whose ticks stand at least a ninth of the axis apart, both ends kept."""
-    places = np.log(values) if log else np.asarray(values)
-    least = (places[-1] - places[0]) / 9
-    kept = [0]
-    for place in range(1, len(values) - 1):
-        if min(places[place] - places[kept[-1]], places[-1] - places[place]) >= least:
-            kept.append(place)
-    return [values[place] for place in (*kept, len(values) - 1)]
+def ticks_apart(values: Sequence[float], log: bool, inches: float) -> list[float]:
+    """Every value, or every second, third, ..., so that labels stand apart; both ends are kept.
+
+    >>> ticks_apart([10, 14, 20, 28, 40, 57, 80, 113, 160], True, 2.0)
+    [10, 20, 40, 80, 160]
+    """
+    places = np.log(values) if log else np.asarray(values, dtype=float)
+    places = (places - places[0]) / (np.ptp(places) or 1.0) * inches
+    half = [LETTER * len(f"{value:g}") / 2 for value in values]
+    last, kept = len(values) - 1, [0]
+    for step in range(1, len(values)):
+        kept = [*range(0, last, step), last]
+        if len(kept) > 2 and last - kept[-2] < step:  # the last step is shorter
+            del kept[-2]
+        if all(places[b] - places[a] >= half[a] + half[b] + LETTER for a, b in pairwise(kept)):
+            break
+    return [values[place] for place in kept]

@@ -1,0 +1,78 @@
+import json
+from dataclasses import replace
+
+import pandas as pd
+
+from metaseg_monai.study.design import Protocol, Study
+from metaseg_monai.study.report.run_files import (
+    cases_of,
+    class_names,
+    given_values,
+    other_values,
+    reads_metadata,
+)
+from metaseg_monai.study.results import Replicate
+
+
+def study_of(bundle, conditions):
+    return Study(
+        name="a", question="", bundle=str(bundle), conditions=conditions, seeds=[0],
+        protocol=Protocol(comparisons=[]),
+    )  # fmt: skip
+
+
+def give(run, **columns):
+    cases = pd.read_csv(run.folder / "cases.csv", dtype=str).assign(**columns)
+    cases.to_csv(run.folder / "cases.csv", index=False)
+    return run
+
+
+def test_classes_are_named_as_the_bundle_names_them(volumes, tmp_path):
+    results = volumes.results(se=[volumes.run("se")])
+    assert class_names(results) == {}
+    configs = tmp_path / "bundle" / "configs"
+    configs.mkdir(parents=True)
+    (configs / "train.json").write_text("{}")
+    named = replace(results, study=study_of(configs.parent, {"se": {}}))
+    assert class_names(named) == {}
+    channels = {"0": "background", "1": "kidney", "2": "tumour"}
+    metadata = {"network_data_format": {"outputs": {"pred": {"channel_def": channels}}}}
+    (configs / "metadata.json").write_text(json.dumps(metadata))
+    assert class_names(named) == {1: "kidney", 2: "tumour"}
+    (configs / "metadata.json").write_text('{"network_data_format": []}')
+    assert class_names(named) == {}
+    assert class_names(replace(results, study=study_of(tmp_path / "gone", {"se": {}}))) == {}
+
+
+def test_cases_of_several_data_are_named_as_in_the_results(volumes):
+    run = volumes.run("sme")
+    run.counts["case"] = "data7/" + run.counts["case"]
+    first = cases_of(run, Replicate(7, 0)).iloc[0]
+    assert (first["case"], first["group"], first["volume"]) == ("data7/p0_0", "p0", "data7/p0")
+
+
+def test_values_are_those_of_most_conditions_whatever_the_order(volumes):
+    runs = {
+        "me_unrelated": [give(volumes.run("me-unrelated"), size="33")],
+        "se": [volumes.run("se")],
+        "sme": [give(volumes.run("sme"))],
+        "unknown": [give(volumes.run("unknown"), size="")],
+        "elsewhere": [give(volumes.run("elsewhere"))],
+    }
+    cases = pd.read_csv(runs["elsewhere"][0].folder / "cases.csv")
+    cases.drop(columns="size").to_csv(runs["elsewhere"][0].folder / "cases.csv", index=False)
+    sets = given_values(volumes.results(**runs), "size")
+    assert [one.conditions for one in sets] == [["se", "sme"], ["me-unrelated"], ["unknown"]]
+    told = other_values(sets[:2], "size")
+    assert told == "me-unrelated was given other values of size than se and sme."
+    assert set(sets[1].cases["size"]) == {"33"}
+
+
+def test_who_reads_metadata(volumes):
+    runs = {name: [volumes.run(name, modes=("normal",))] for name in ("se", "me", "mine")}
+    runs["other"] = [volumes.run("other", modes=("normal", "missing"))]
+    results = volumes.results(**runs)
+    reading = {name: reads_metadata(results, name) for name in results.conditions}
+    assert reading == {"se": False, "me": True, "mine": False, "other": True}
+    planned = study_of("b", {"mine": {"variant": "film"}})
+    assert reads_metadata(replace(results, study=planned), "mine")
