@@ -75,7 +75,7 @@ class Commands:
                 or continuous.
             output: JSON file to write; an existing file is not overwritten.
             missing: error | unknown, what a missing value means.
-            split: column that holds train / val / test, if there is one.
+            split: column of train / val / test, if there is one.
         """
         from metaseg_monai.metadata.fit import fit_schema
         from metaseg_monai.sharing.arguments import names
@@ -159,7 +159,7 @@ class Commands:
         return tell_estimate(output_dir)
 
     def predict(
-        self, bundle: str, source: str, output: str, meta: str | None = None, **overrides: Any
+        self, bundle: str, source: str, output: str, meta: Any = None, **overrides: Any
     ) -> str:
         """Segment a folder of images, one image, or the cases of a table.
 
@@ -171,9 +171,10 @@ class Commands:
             bundle: name under ./bundles, or a folder.
             source: folder of images, KiTS cases or DICOM series; image file; or table.csv with the
                 metadata of each case. Volumes are cut into axial slices and put together again.
-            output: folder for the masks, one for each case.
+            output: folder for the masks, apart from the images. Its list predicted.sha256 tells which
+                files are masks of an earlier prediction; no other file is ever replaced.
             meta: field=value[,field=value] for all images (a value may be unknown), or a JSON or
-                CSV file with a row a case; of a KiTS folder its own kits.json by default.
+                CSV file with a row a case; of KiTS cases their own kits.json by default.
             overrides: any setting of configs/inference.json, such as --ckpt_path FILE.
         """
         from metaseg_monai.sharing.predict import predict

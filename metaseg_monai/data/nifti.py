@@ -1,7 +1,6 @@
 """Reading NIfTI: header and stream checked, scaling applied, affine kept exactly."""
 
 import gzip
-import io
 import struct
 import zlib
 from pathlib import Path
@@ -37,7 +36,8 @@ def read_nifti(path: Path) -> Image:
         path: a `.nii` or `.nii.gz` file.
 
     Returns:
-        The image; the array has the file's order in memory (first axis fastest).
+        The image; the array has the file's order in memory (first axis fastest), the header no
+        extensions.
 
     Raises:
         DataError: the file is damaged or truncated, shorter or much longer than its header
@@ -124,7 +124,8 @@ def _read_header(path: Path, stream: BinaryIO) -> tuple[Any, Any]:
     else:
         raise DataError(f"{path}: does not begin as a NIfTI file does; name it by its true format")
     try:
-        header = kind.header_class.from_fileobj(io.BytesIO(raw), check=False)
+        size = kind.header_class.template_dtype.itemsize  # extensions, of any length, stay unread
+        header = kind.header_class(raw[:size], check=False)
         _check_header(path, header)
     except DataError:
         raise

@@ -104,6 +104,9 @@ class SaveMasks:
             mask = _classes(preds[row], native)
             if self._is_plane(item):
                 self._put(item, mask)
+            elif native is not None and len(native) == 3:  # turned by AxialVolumed
+                view, attributes = volume_header(item["image"])
+                self._write(item, view.restore(np.moveaxis(mask, -1, 0)), attributes)
             else:
                 self._write(item, mask, read_header(item["image"]))
 
@@ -175,7 +178,7 @@ def _files(image: Any) -> list[str]:
 def _classes(logits: Tensor, native: list[int] | None) -> np.ndarray:
     """The classes (*S) of logits (K, *S), as uint8 where they fit, in the stored plane's shape."""
     if native is not None:
-        logits = resize_image(logits[None], (native[0], native[1]))[0]
+        logits = resize_image(logits[None], native)[0]
     best = logits[0]
     classes = torch.zeros_like(best, dtype=torch.uint8 if len(logits) <= 256 else torch.int32)
     for number in range(1, len(logits)):  # on a CPU 15 times as fast as argmax over the first axis

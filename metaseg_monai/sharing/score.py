@@ -111,6 +111,12 @@ def _check_geometry(pair: Pair, pred: Image, label: Image) -> None:
             f"{pair.pred} has the shape {pred.array.shape[1:]}, its label {label.array.shape[1:]}; "
             "resample the mask to the grid of the label"
         )
+    for image in (pred, label):
+        if image.attributes["affine"] is None:
+            raise DataError(
+                f"{image.attributes['path']}: has no affine (sform_code and qform_code are 0), so "
+                "mask and label cannot be laid over each other; save it with its true affine"
+            )
     ends = np.array(np.meshgrid(*[(0, size - 1) for size in pred.array.shape[1:]])).reshape(3, -1).T
     places = [apply_affine(image.attributes["affine"], ends) for image in (pred, label)]
     apart_mm = float(np.sqrt(((places[0] - places[1]) ** 2).sum(axis=1)).max())

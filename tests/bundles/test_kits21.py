@@ -92,6 +92,14 @@ def test_a_3d_network_with_metadata_trains_and_is_tested_on_whole_volumes(kits, 
     assert (volumes["complete"] == 1).all()
     assert len(volumes["volume"].unique()) == 1
     assert {"normal", "missing"} <= set(volumes["mode"])
+    source = kits.root / "data/volumes/case_00001"  # stored along other axes than its planes
+    small |= {"dataset_dir": source, "output_dir": tmp_path / "masks"}
+    known = {"ckpt_path": tmp_path / "model.pt", "metadata": {"tumour_size_mm": 40}}
+    kits.run(kits.command(None, "inference", "train_3d", generated=False, **small, **known))
+    (path,) = (tmp_path / "masks").rglob("*.nii.gz")
+    scan, mask = nib.load(source / "imaging.nii.gz"), nib.load(path)
+    assert mask.shape == scan.shape
+    np.testing.assert_array_equal(mask.affine, scan.affine)
 
 
 def test_tumour_free_slices_for_networks_of_whole_volumes(kits, tmp_path):

@@ -166,6 +166,18 @@ def test_nifti2_begins_later(tmp_path):
         read_image(path)
 
 
+def test_long_extensions_are_passed_over(tmp_path):
+    volume = nib.Nifti1Image(VOLUME, AFFINE)
+    volume.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"name " * 1000))
+    nib.save(volume, tmp_path / "a.nii.gz")
+    image = read_image(tmp_path / "a.nii.gz")
+    np.testing.assert_array_equal(image.array[0], VOLUME)
+    mask = write_mask(tmp_path / "m.nii.gz", VOLUME > 0, image.attributes)
+    np.testing.assert_array_equal(read_image(mask).array[0], VOLUME > 0)
+    np.testing.assert_array_equal(nib.load(mask).get_fdata(), VOLUME > 0)
+    assert b"name" not in gzip.decompress(mask.read_bytes())
+
+
 def test_every_bit_flip_in_a_header_is_refused_or_gives_an_image(tmp_path):
     path = saved(tmp_path / "a.nii", VOLUME[:2, :2, :2])
     raw = path.read_bytes()
