@@ -171,8 +171,8 @@ class Commands:
             bundle: name under ./bundles, or a folder.
             source: folder of images, KiTS cases or DICOM series; image file; or table.csv with the
                 metadata of each case. Volumes are cut into axial slices and put together again.
-            output: folder for the masks, apart from the images. Its list predicted.sha256 tells which
-                files are masks of an earlier prediction; no other file is ever replaced.
+            output: folder for the masks, apart from the images. Its list predicted.sha256 tells
+                which files are masks of an earlier prediction; no other file is ever replaced.
             meta: field=value[,field=value] for all images (a value may be unknown), or a JSON or
                 CSV file with a row a case; of KiTS cases their own kits.json by default.
             overrides: any setting of configs/inference.json, such as --ckpt_path FILE.

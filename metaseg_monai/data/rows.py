@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from metaseg_monai.data.columns import SPLITS, ColumnMap
-from metaseg_monai.data.place import place_of, disagreements
+from metaseg_monai.data.place import disagreements, place_of
 from metaseg_monai.data.readers import image_suffix
 from metaseg_monai.errors import DataError
 from metaseg_monai.metadata import MetadataSchema
