@@ -221,6 +221,7 @@ def test_unknown_metadata_needs_a_network_trained_for_it(metaseg, refused, bundl
         run = ["--output_dir", tmp_path / name, "--metadata_dropout", dropout, *schema, *tiny()]
         assert metaseg("train", bundle, *run)[0] == 0
     image = ["predict", bundle, tmp_path / "a.tif", tmp_path / "out", *schema, *small]
+    image += ["--meta", "task=unknown"]
     message = refused(*image, "--ckpt_path", tmp_path / "never" / "model.pt")
     assert "trained without metadata dropout" in message
     often = ["--ckpt_path", tmp_path / "often" / "model.pt", "--metadata_dropout", 0.5]
@@ -264,7 +265,7 @@ def test_masks_never_replace_images(metaseg, refused, bundle, tmp_path):
     arguments = ["--columns_file", tmp_path / "columns.json"]
     arguments += ["--ckpt_path", tmp_path / "r" / "model.pt"]
     arguments += tiny("roi_size", "channels", "levels")
-    assert "would replace the image" in refused("predict", bundle, table, tmp_path, *arguments)
+    assert "would lie among images" in refused("predict", bundle, table, tmp_path, *arguments)
     assert (tmp_path / "a.tif").read_bytes() == before
 
 
