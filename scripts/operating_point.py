@@ -62,9 +62,14 @@ def _margins(run: Path, label_class: int, bundle: str | None) -> dict[str, np.nd
     load = parser.get_parsed_content("validate#preprocessing")
     cases = parser.get_parsed_content("cases")
     return {
-        split: sum(
-            _histogram(network, inferer, load(item), label_class)
-            for item in tqdm(cases.items(split), desc=f"{run.parent.name} {split}", disable=None)
+        split: np.sum(
+            [
+                _histogram(network, inferer, load(item), label_class)
+                for item in tqdm(
+                    cases.items(split), desc=f"{run.parent.name} {split}", disable=None
+                )
+            ],
+            axis=0,
         )
         for split in ("val", "test")
     }
