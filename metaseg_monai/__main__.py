@@ -11,7 +11,7 @@ from metaseg_monai.errors import MetasegError
 def main() -> None:
     """Run one command; what a user can mend is one line on stderr and exit status 2."""
     try:
-        fire.Fire(Commands(), command=_help_last(sys.argv[1:]), name="metaseg_monai")
+        fire.Fire(Commands(), command=help_last(sys.argv[1:]), name="metaseg_monai")
     except MetasegError as error:
         sys.exit(_refusal(error))
     except KeyboardInterrupt:
@@ -22,7 +22,7 @@ def main() -> None:
         sys.exit(130)
 
 
-def _help_last(arguments: list[str]) -> list[str]:
+def help_last(arguments: list[str]) -> list[str]:
     """Keep fire from handing ``--help`` to a command as one of its overrides."""
     rest = [argument for argument in arguments if argument not in ("--help", "-h")]
     return rest if len(rest) == len(arguments) else [*rest, "--", "--help"]

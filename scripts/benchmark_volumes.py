@@ -24,6 +24,7 @@ from ignite.engine import Engine, Events
 from monai.bundle import ConfigParser
 from tqdm import tqdm
 
+from metaseg_monai.__main__ import help_last
 from metaseg_monai.bundle import resolve_bundle
 from metaseg_monai.engines import BestWeights
 from metaseg_monai.errors import ConfigError, MetasegError
@@ -165,6 +166,6 @@ def _wait(device: torch.device) -> None:
 
 if __name__ == "__main__":
     try:
-        fire.Fire(benchmark)
+        fire.Fire(benchmark, command=help_last(sys.argv[1:]))
     except MetasegError as error:
         sys.exit(f"error: {error}")
