@@ -13,6 +13,7 @@ from monai.bundle.config_item import ComponentLocator, ConfigComponent
 
 from metaseg_monai.errors import ConfigError
 
+OFF_BY_NULL = ("spacing_mm", "empty_share")  # numbers that a bundle may set and a user unset
 TRUTH = {"true": True, "false": False}
 REFERENCE = re.compile(r"[@%](\w+(?:(?:#|::)\w+)*)")
 
@@ -87,7 +88,7 @@ def _typed(key: str, default: Any, value: Any) -> Any:
         value = TRUTH[value.lower()]
     if default is None or _is_reference(value) or _is_reference(default):
         return value
-    if value is None and is_text:
+    if value is None and (is_text or key in OFF_BY_NULL):
         return value
     if type(default) is int and isinstance(value, float) and value.is_integer():
         value = int(value)

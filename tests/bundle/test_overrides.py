@@ -64,7 +64,9 @@ def test_values_have_the_type_of_the_default(files, tmp_path):
         "size": [8, 8],
         "maybe": False,
     }
-    for wrong in ({"epochs": None}, {"epochs": 2.5}, {"flag": None}):
+    path.write_text(json.dumps(content | {"size": [4, 4], "maybe": "$1 > 0", "spacing_mm": 5.0}))
+    assert check_overrides([path], {"spacing_mm": None}) == {"spacing_mm": None}
+    for wrong in ({"epochs": None}, {"epochs": 2.5}, {"flag": None}, {"lr": None}):
         with pytest.raises(ConfigError, match=next(iter(wrong))):
             check_overrides([path], wrong)
     for wrong in ({"flag": "no"}, {"flag": 1}, {"epochs": "abc"}, {"epochs": True}, {"name": 2024}):
