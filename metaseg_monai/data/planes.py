@@ -23,11 +23,21 @@ def resampled_shape(
     >>> resampled_shape((512, 512), (0.78, 0.78), 1.56), resampled_shape((10, 20), (1, 1), 1)
     ((256, 256), (10, 20))
     """
-    sides = [
-        size if abs(step / target_mm - 1) < SAME_SPACING else max(1, round(size * step / target_mm))
-        for size, step in zip(shape, spacing_mm, strict=True)
-    ]
-    return sides[0], sides[1]
+    rows, columns = (
+        resampled_size(size, step, target_mm) for size, step in zip(shape, spacing_mm, strict=True)
+    )
+    return rows, columns
+
+
+def resampled_size(size: int, step_mm: float, target_mm: float) -> int:
+    """Pixels along one axis of the same extent, with steps of another length.
+
+    >>> resampled_size(512, 0.78, 1.56)
+    256
+    """
+    if abs(step_mm / target_mm - 1) < SAME_SPACING:
+        return size
+    return max(1, round(size * step_mm / target_mm))
 
 
 def resize_image(image: Tensor, shape: Sequence[int]) -> Tensor:

@@ -10,7 +10,7 @@ from monai.transforms import MapTransform
 
 from metaseg_monai.data.axial import axial_volume
 from metaseg_monai.data.image import Image
-from metaseg_monai.data.planes import SAME_SPACING, resize_image, resize_label
+from metaseg_monai.data.planes import resampled_size, resize_image, resize_label
 from metaseg_monai.errors import ConfigError
 
 
@@ -57,7 +57,7 @@ class AxialVolumed(MapTransform):
             z, y, x = view.spacing_mm
             grid = (rows, columns, planes)
             steps = zip(grid, (y, x, z), (*self.spacing_mm[1:], self.spacing_mm[0]), strict=True)
-            shape = tuple(_resampled(*step) for step in steps)
+            shape = tuple(resampled_size(*step) for step in steps)
             array = torch.from_numpy(np.ascontiguousarray(np.moveaxis(view.planes, 0, -1)))
             resized = resize(array[None, None], shape)[0]
             item[key] = MetaTensor(resized, meta={"filename_or_obj": path})
@@ -69,8 +69,3 @@ class AxialVolumed(MapTransform):
                 )
             )
         return item
-
-
-def _resampled(size: int, step: float, target: float) -> int:
-    """Voxels along an axis of the same extent with steps of another length."""
-    return size if abs(step / target - 1) < SAME_SPACING else max(1, round(size * step / target))

@@ -28,7 +28,7 @@ from metaseg_monai.engines import RunProgress, collate_cases
 from metaseg_monai.engines.batches import VolumeBatches
 from metaseg_monai.errors import DataError
 from metaseg_monai.evaluation import SaveMasks
-from metaseg_monai.transforms import KeepForBatchd, LoadCased, ScaleIntensityCased
+from metaseg_monai.transforms import AxialVolumed, KeepForBatchd, LoadCased, ScaleIntensityCased
 from metaseg_monai.transforms.spacing import ResampleToSpacingd
 
 SPACING = (4.0, 0.75, 0.625)  # exact in binary, so that no orientation rounds another way
@@ -69,10 +69,14 @@ class TinyNetwork(torch.nn.Module):
         return self.layer(image)
 
 
-def predict(source, output, spacing_mm=None, batch_size=2, items=None, network=None, workers=0):
+def predict(
+    source, output, spacing_mm=None, batch_size=2, items=None, network=None, workers=0, load=None
+):
     items = slice_items(find_cases(source, None)) if items is None else items
-    load = [LoadCased(), ScaleIntensityCased([-150, 250], clip=True)]
-    chain = Compose([*load, ResampleToSpacingd(spacing_mm), KeepForBatchd()])
+    if load is None:
+        scale = ScaleIntensityCased([-150, 250], clip=True)
+        load = [LoadCased(), ResampleToSpacingd(spacing_mm), scale]
+    chain = Compose([*load, KeepForBatchd()])
     loader = DataLoader(
         Dataset(items, chain),
         batch_sampler=VolumeBatches(items, batch_size),
@@ -110,6 +114,25 @@ def test_every_orientation_gives_the_same_mask_in_its_own_geometry(tmp_path, cod
     expected = apply_orientation(classes_of(planes), turn)
     np.testing.assert_array_equal(np.asarray(mask.dataobj), expected)
     assert len(np.unique(expected)) == 3
+
+
+@pytest.mark.parametrize("codes", ORIENTATIONS[::5], ids="".join)
+@pytest.mark.parametrize("spacing_mm", [SPACING, (2.0, 1.5, 0.625)])
+def test_masks_of_3d_networks_come_back_in_their_own_geometry(tmp_path, codes, spacing_mm):
+    blocks = np.zeros((4, 10, 12), np.int16)  # nothing symmetric, and coarse enough to come back
+    blocks[:2, 2:6, 2:4] = 250
+    turn = save(tmp_path / "in" / "v.nii.gz", blocks, codes)
+    load = [LoadCased(spatial_dims=3), AxialVolumed(spacing_mm), ScaleIntensityCased([0, 250])]
+    items = find_cases(tmp_path / "in", None)
+    bright = torch.nn.Conv3d(1, 2, 1)
+    with torch.no_grad():
+        bright.weight[:, 0, 0, 0, 0] = torch.tensor([-1.0, 1.0])
+        bright.bias[:] = torch.tensor([0.5, -0.5])
+    predict(tmp_path / "in", tmp_path / "out", items=items, network=bright, load=load)[0].run()
+    mask, image = nib.load(tmp_path / "out" / "v.nii.gz"), nib.load(tmp_path / "in" / "v.nii.gz")
+    assert mask.affine.tobytes() == image.affine.tobytes()
+    expected = apply_orientation((blocks > 0).astype(np.uint8), turn)
+    np.testing.assert_array_equal(np.asarray(mask.dataobj), expected)
 
 
 def test_orientations_agree_where_planes_are_resampled(tmp_path):
