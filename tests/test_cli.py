@@ -314,3 +314,27 @@ def test_a_study_file_names_its_conditions_itself(refused, tmp_path):
 
 def test_report_without_runs(refused, tmp_path):
     assert "counts.csv" in refused("report", tmp_path)
+
+
+def test_phantoms_are_prepared_and_a_damaged_case_is_told(metaseg, refused, tmp_path):
+    volumes, slices = tmp_path / "volumes", tmp_path / "slices"
+    generate = ["generate", "kits21-phantom", "--output", volumes, "--cases", 3, "--matrix", 32]
+    assert metaseg(*generate)[0] == 0
+    damaged = volumes / "case_00001" / "imaging.nii.gz"
+    damaged.write_bytes(damaged.read_bytes()[:-3])
+    prepare = ["prepare", "kits21", "--source", volumes, "--spacing", "native", "--seed", 4]
+    message = refused(*prepare, "--output", slices, "--slice-rule", "all")
+    assert "problems.csv" in message
+    table = pd.read_csv(slices / "table.csv")
+    assert set(table["volume"]) == {"case_00000", "case_00002"}
+    assert (
+        table.groupby("volume")["plane"].count() == table.groupby("volume")["planes"].max()
+    ).all()
+    assert json.loads((slices / "prepared.json").read_text())["seed"] == 4
+    labels = tmp_path / "scored"
+    status, out, _ = metaseg(
+        "score", volumes / "case_00002/aggregated_MAJ_seg.nii.gz", volumes / "case_00002", labels
+    )
+    assert status == 0
+    assert "tumour" in out
+    assert (pd.read_csv(labels / "volumes.csv")["dice"] == 1).all()
