@@ -12,6 +12,7 @@ Example:
 import json
 import sys
 from pathlib import Path
+from string import Template
 from typing import Any
 
 import fire
@@ -53,21 +54,25 @@ def compose(bundle: Path) -> dict[str, str]:
         for name, config in configs.items()
     }
     for name, delta in facts.get("deltas", {}).items():
-        _check_delta(bundle, name, delta, configs["train.json"])
+        _check_delta(bundle, name, delta, configs["train.json"] | configs["evaluate.json"])
         files[f"configs/{name}.json"] = delta
     files["configs/schema.json"] = facts["schema"]
     files["configs/metadata.json"] = _metadata(facts, files["configs/train.json"])
     texts = {name: format_config(config) + "\n" for name, config in files.items()}
     texts["configs/logging.conf"] = (SHARED / "logging.conf").read_text(encoding="utf-8")
+    if "readme" in facts:
+        page = Template((SHARED / "microscopy.md").read_text(encoding="utf-8"))
+        texts["docs/README.md"] = page.substitute(facts["readme"], name=facts["name"])
+        texts["docs/data_license.txt"] = (SHARED / "data_license.txt").read_text(encoding="utf-8")
     texts["LICENSE"] = (BUNDLES.parent / "LICENSE").read_text(encoding="utf-8")
     return texts
 
 
-def _check_delta(bundle: Path, name: str, delta: Config, train: Config) -> None:
-    """Refuse a configuration that is merged on train.json but names an id that it has not."""
-    unknown = [key for key in delta if key.partition("#")[0] not in train]
+def _check_delta(bundle: Path, name: str, delta: Config, known: Config) -> None:
+    """Refuse a configuration to be merged last that names an id which the others have not."""
+    unknown = [key for key in delta if key.partition("#")[0] not in known]
     if unknown:
-        raise SystemExit(f"{bundle.name}: {name}.json sets {', '.join(unknown)}, unknown to train")
+        raise SystemExit(f"{bundle.name}: nothing uses {', '.join(unknown)} of {name}.json")
 
 
 def format_config(value: Any, indent: int = 0) -> str:

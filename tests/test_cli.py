@@ -338,3 +338,16 @@ def test_phantoms_are_prepared_and_a_damaged_case_is_told(metaseg, refused, tmp_
     assert status == 0
     assert "tumour" in out
     assert (pd.read_csv(labels / "volumes.csv")["dice"] == 1).all()
+
+
+def test_an_unknown_configuration_names_those_there_are(refused):
+    told = refused("train", "seven_lines_nuclei_segmentation", "--configuration", "pilto")
+    assert "pilto" in told
+    assert "pilot" in told
+
+
+def test_cells_are_generated(metaseg, tmp_path):
+    given = ["--recipe", "styles", "--train", 6, "--val", 3, "--test", 3, "--size", 32]
+    assert metaseg("generate", "cells", "--output", tmp_path / "cells", *given)[0] == 0
+    table = pd.read_csv(tmp_path / "cells" / "table.csv")
+    assert set(table["style"]) == {"exact", "fine", "coarse"}

@@ -8,7 +8,17 @@ from typing import Any
 from monai.bundle import ConfigWorkflow
 
 from metaseg_monai.bundle.overrides import check_overrides
-from metaseg_monai.errors import MetasegError
+from metaseg_monai.errors import ConfigError, MetasegError
+
+
+def configs_of(*names: str, more: str | None = None) -> list[str]:
+    """The files of a workflow, and a further configuration of the bundle merged last.
+
+    >>> configs_of("train", "evaluate", more="pilot")
+    ['train.json', 'evaluate.json', 'pilot.json']
+    """
+    wanted = [*names, more.removesuffix(".json")] if more else list(names)
+    return [f"{name}.json" for name in wanted]
 
 
 def run_bundle(bundle: Path, config_names: Sequence[str], overrides: Mapping[str, Any]) -> None:
@@ -20,10 +30,14 @@ def run_bundle(bundle: Path, config_names: Sequence[str], overrides: Mapping[str
         overrides: ``{id: value}``; paths must be absolute or relative to the working directory.
 
     Raises:
-        ConfigError: for an override that nothing uses.
+        ConfigError: for a file that is not there, or an override that nothing uses.
         MetasegError: whatever the library itself refuses, without the wrappers of MONAI.
     """
     files = [bundle / "configs" / name for name in config_names]
+    for file in files:
+        if not file.is_file():
+            known = ", ".join(sorted(path.stem for path in file.parent.glob("*.json")))
+            raise ConfigError(f"{file}: no such configuration; {bundle.name} has {known}")
     settings = {"bundle_root": str(bundle), **check_overrides(files, overrides)}
     for engine in ("SupervisedTrainer", "SupervisedEvaluator"):
         logging.getLogger(f"ignite.engine.engine.{engine}").addFilter(_is_news)

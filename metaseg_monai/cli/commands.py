@@ -83,7 +83,7 @@ class Commands:
         schema = fit_schema(table, names(fields), output, missing=missing, split_column=split)
         return f"{output}: {', '.join(schema.entry_names)}. Check the ranges before you train."
 
-    def train(self, bundle: str, **overrides: Any) -> None:
+    def train(self, bundle: str, configuration: str | None = None, **overrides: Any) -> None:
         """Train one variant of a bundle.
 
         Example:
@@ -92,14 +92,15 @@ class Commands:
 
         Args:
             bundle: name under ./bundles, or a folder.
+            configuration: a further file of the bundle's configs/, such as full_size, merged last.
             overrides: any setting of the bundle's configs/train.json; misspelt ones are refused.
                 --resume True goes on with an interrupted run.
         """
-        from metaseg_monai.bundle import resolve_bundle, run_bundle
+        from metaseg_monai.bundle import configs_of, resolve_bundle, run_bundle
 
-        run_bundle(resolve_bundle(bundle), ["train.json"], overrides)
+        run_bundle(resolve_bundle(bundle), configs_of("train", more=configuration), overrides)
 
-    def evaluate(self, bundle: str, **overrides: Any) -> str:
+    def evaluate(self, bundle: str, configuration: str | None = None, **overrides: Any) -> str:
         """Test a trained variant in all test modes; write counts.csv and samples.npz.
 
         Example:
@@ -108,15 +109,19 @@ class Commands:
 
         Args:
             bundle: name under ./bundles, or a folder.
+            configuration: that of the training, if it had one.
             overrides: any setting of train.json or evaluate.json, such as --split val or
                 --modes '["normal","shuffle"]'.
         """
-        from metaseg_monai.bundle import resolve_bundle, run_bundle
+        from metaseg_monai.bundle import configs_of, resolve_bundle, run_bundle
 
-        run_bundle(resolve_bundle(bundle), ["train.json", "evaluate.json"], overrides)
+        configs = configs_of("train", "evaluate", more=configuration)
+        run_bundle(resolve_bundle(bundle), configs, overrides)
         return "evaluated; python -m metaseg_monai report <folder of runs> writes the tables"
 
-    def explain(self, bundle: str, output_dir: str, **overrides: Any) -> str:
+    def explain(
+        self, bundle: str, output_dir: str, configuration: str | None = None, **overrides: Any
+    ) -> str:
         """Draw what every gate of a trained model does for each metadata value.
 
         Example:
@@ -126,13 +131,14 @@ class Commands:
         Args:
             bundle: name under ./bundles, or a folder.
             output_dir: folder of the trained model; figures and gates.csv go to explain/ in it.
+            configuration: that of the training, if it had one.
             overrides: settings of the training, and those of configs/explain.json, such as
                 --explain_cases 20 or --explain_gate middle.
         """
-        from metaseg_monai.bundle import resolve_bundle, run_bundle
+        from metaseg_monai.bundle import configs_of, resolve_bundle, run_bundle
         from metaseg_monai.explain import draw
 
-        configs = ["train.json", "evaluate.json", "explain.json"]
+        configs = configs_of("train", "evaluate", "explain", more=configuration)
         run_bundle(resolve_bundle(bundle), configs, {**overrides, "output_dir": output_dir})
         return "\n".join(map(str, draw(output_dir)))
 
@@ -159,7 +165,13 @@ class Commands:
         return tell_estimate(output_dir)
 
     def predict(
-        self, bundle: str, source: str, output: str, meta: Any = None, **overrides: Any
+        self,
+        bundle: str,
+        source: str,
+        output: str,
+        meta: Any = None,
+        configuration: str | None = None,
+        **overrides: Any,
     ) -> str:
         """Segment a folder of images, one image, or the cases of a table.
 
@@ -175,11 +187,12 @@ class Commands:
                 which files are masks of an earlier prediction; no other file is ever replaced.
             meta: field=value[,field=value] for all images (a value may be unknown), or a JSON or
                 CSV file with a row a case; of KiTS cases their own kits.json by default.
+            configuration: that of the training, if it had one.
             overrides: any setting of configs/inference.json, such as --ckpt_path FILE.
         """
         from metaseg_monai.sharing.predict import predict
 
-        return f"masks: {predict(bundle, source, output, meta, overrides)}"
+        return f"masks: {predict(bundle, source, output, meta, overrides, configuration)}"
 
     def score(self, predictions: str, labels: str, output: str) -> str:
         """Score predicted kidney volumes against labels as the KiTS challenge does.

@@ -53,6 +53,58 @@ class Generate:
 
         return str(generate_phantoms(output, cases, matrix, seed, first))
 
+    def cells(
+        self,
+        output: str,
+        recipe: str = "seven_lines",
+        layout: Any = "small",
+        train: int | None = None,
+        val: int | None = None,
+        test: int | None = None,
+        size: int = 1080,
+        seed: int = 0,
+        cue: Any = "image",
+        fields_per_well: int = 4,
+        workers: int = 1,
+    ) -> str:
+        """Simulate microscopy of cells: 16-bit TIFF, labels, objects, plates, all metadata.
+
+        Example:
+            python -m metaseg_monai generate cells --recipe seven_lines --output cells --size 256
+
+        Args:
+            output: a new or empty folder.
+            recipe: seven_lines, two_lines, extended, magnification, acquisition (every field
+                varies, magnifications 20/30/1/49 %), heterogeneous, styles, anomalies,
+                anomalies_curtailed or anomalies_curtailed_apart.
+            layout: small (56 / 14 / 28 images) or thesis (the numbers of its appendix A).
+            train: training images, with the texts' proportions; so val and test.
+            val: validation images.
+            test: test images.
+            size: pixels a side; a smaller image is a smaller field, not a coarser one.
+            seed: the same seed gives the same bytes.
+            cue: what tells the nucleus' shape: image (faintly seen), metadata (only the line tells
+                it) or nothing (the line decides nothing).
+            fields_per_well: most images of a well; a well stays in one split.
+            workers: processes.
+        """
+        from metaseg_monai.data import generate_cells
+
+        made = generate_cells(
+            output,
+            recipe=recipe,
+            layout=layout,
+            train=train,
+            val=val,
+            test=test,
+            size=size,
+            seed=seed,
+            cue=cue,
+            fields_per_well=fields_per_well,
+            workers=workers,
+        )
+        return str(made)
+
 
 class Prepare:
     """Turn public data sets, as downloaded, into folders with a table."""

@@ -1,6 +1,7 @@
 """From tables and image files to items and arrays."""
 
 from metaseg_monai.data.cases import DataWarning, LoadedCase, load_case
+from metaseg_monai.data.cells import cells_table, generate_cells
 from metaseg_monai.data.check import TableCheck, check_table
 from metaseg_monai.data.columns import SPLITS, ColumnMap
 from metaseg_monai.data.empty import limit_empty
@@ -26,10 +27,12 @@ __all__ = [
     "LoadedCase",
     "TableCheck",
     "TiffReader",
+    "cells_table",
     "check_table",
     "convert_channels",
     "fill_epoch",
     "find_cases",
+    "generate_cells",
     "generate_phantoms",
     "generate_synthetic_shapes",
     "kits_volumes",

@@ -5,14 +5,19 @@ from pathlib import Path
 from typing import Any
 
 from metaseg_monai.bundle.locate import resolve_bundle
-from metaseg_monai.bundle.run import run_bundle
+from metaseg_monai.bundle.run import configs_of, run_bundle
 from metaseg_monai.data.image_paths import absolute
 from metaseg_monai.errors import DataError
 from metaseg_monai.sharing.arguments import metadata_source
 
 
 def predict(
-    bundle: str, source: str, output: str, meta: object, overrides: Mapping[str, Any]
+    bundle: str,
+    source: str,
+    output: str,
+    meta: object,
+    overrides: Mapping[str, Any],
+    configuration: str | None = None,
 ) -> Path:
     """Run a bundle's ``inference.json``.
 
@@ -25,6 +30,7 @@ def predict(
             file with a row for each case (kits.json, JSON or CSV); None where a table or the
             source's own kits.json gives it.
         overrides: further settings.
+        configuration: further file of the bundle, merged last.
 
     Returns:
         The folder of the masks.
@@ -43,7 +49,7 @@ def predict(
         "metadata": metadata_source(meta) if meta is not None else None,
         **overrides,
     }
-    run_bundle(resolve_bundle(bundle), ["inference.json"], settings)
+    run_bundle(resolve_bundle(bundle), configs_of("inference", more=configuration), settings)
     return Path(output)
 
 
