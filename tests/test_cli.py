@@ -15,7 +15,11 @@ import tifffile
 from metaseg_monai.__main__ import main
 
 BUNDLE = Path(__file__).resolve().parents[1] / "bundles" / "synthetic_shapes_segmentation"
-MAKING = ["generate synthetic-shapes", "generate kits21-phantom", "prepare kits21"]
+MAKING = ["generate synthetic-shapes", "generate kits21-phantom", "generate cells"]
+MAKING += [
+    f"prepare {name}"
+    for name in ("kits21", "cells", "dsb2018", "cracks", "names", "magnify", "styles")
+]
 COMMANDS = [
     "demo",
     "check",

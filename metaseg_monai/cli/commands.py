@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from metaseg_monai.cli.make_data import Generate, Prepare
+from metaseg_monai.cli.generate import Generate
+from metaseg_monai.cli.prepare import Prepare
 
 
 class Commands:

@@ -10,36 +10,21 @@ from typing import Any
 import torch
 from monai.data import MetaTensor
 from monai.inferers import Inferer, SlidingWindowInferer
+from monai.utils import fall_back_tuple
 from torch import Tensor
 
 from metaseg_monai.engines.outputs import map_tensors
-from metaseg_monai.errors import ConfigError, DataError, MetadataError
+from metaseg_monai.engines.tiles import run_tiles
+from metaseg_monai.engines.windows import (
+    check_axes,
+    check_blend,
+    check_window,
+    margins_of,
+    pyramid_weights,
+)
+from metaseg_monai.errors import ConfigError, MetadataError
 
 Network = Callable[..., Any]
-
-
-def _check_window(roi_size: Sequence[int] | int, sw_batch_size: int, padding_mode: str) -> None:
-    sizes = list(roi_size) if isinstance(roi_size, Sequence) else [roi_size]
-    if not sizes or any(isinstance(size, bool) or not isinstance(size, int) for size in sizes):
-        raise ConfigError(
-            f"roi_size must be whole numbers, one per axis (-1: the image's own size), "
-            f"got {roi_size!r}."
-        )
-    if sw_batch_size < 1:
-        raise ConfigError(f"sw_batch_size must be at least 1 window, got {sw_batch_size}.")
-    if padding_mode not in ("constant", "replicate"):
-        raise ConfigError(
-            f"padding_mode must be constant or replicate, got {padding_mode!r}: the other ways of "
-            "padding fail on images much smaller than the window."
-        )
-
-
-def _check_axes(inputs: Tensor, spatial_dims: int | None, name: str) -> None:
-    if spatial_dims is not None and inputs.ndim != spatial_dims + 2:
-        raise DataError(
-            f"{name} expects images (B, C, ...) of {spatial_dims} spatial axes, got shape "
-            f"{tuple(inputs.shape)}. Set roi_size to one number per axis of the images."
-        )
 
 
 def _rows(meta: Tensor, images: int) -> Tensor:
@@ -62,7 +47,12 @@ class SlidingWindowMetadataInferer(Inferer):
         roi_size: window size in pixels or voxels; -1 on an axis takes the image's own size.
         sw_batch_size: windows run at once.
         overlap: share of a window that overlaps the next, in [0, 1), for all axes or each.
-        mode: blending of overlapping windows, "gaussian" or "constant".
+        blend: a mean of overlapping windows with "gaussian", "constant" or "pyramid" weights
+            (falling linearly to the edge), or "discard": each pixel comes from one window, whose
+            margins are cut off (thesis 3.1); `metaseg_monai.engines.tiles` says when that is exact.
+        margin_px: of "discard", pixels cut off at each inner end, for all axes or each; None takes
+            half of `overlap`.
+        align: of "discard", windows begin at multiples of it; 2 ** levels of a U-Net.
         sigma_scale: width of the gaussian as a share of the window.
         padding_mode: how images smaller than the window are filled, "constant" or "replicate".
         cval: fill value of constant padding.
@@ -90,7 +80,7 @@ class SlidingWindowMetadataInferer(Inferer):
         roi_size: Sequence[int] | int,
         sw_batch_size: int = 4,
         overlap: Sequence[float] | float = 0.25,
-        mode: str = "gaussian",
+        blend: str = "gaussian",
         sigma_scale: Sequence[float] | float = 0.125,
         padding_mode: str = "constant",
         cval: float = 0.0,
@@ -100,20 +90,22 @@ class SlidingWindowMetadataInferer(Inferer):
         cpu_thresh: int | None = None,
         buffer_steps: int | None = None,
         buffer_dim: int = -1,
+        margin_px: Sequence[int] | int | None = None,
+        align: int = 1,
     ) -> None:
         super().__init__()
-        _check_window(roi_size, sw_batch_size, padding_mode)
-        overlaps = [overlap] if isinstance(overlap, (int, float)) else list(overlap)
-        if any(not 0 <= share < 1 for share in overlaps):
-            raise ConfigError(f"overlap must be in [0, 1), got {overlap!r}.")
-        if mode not in ("gaussian", "constant"):
-            raise ConfigError(f"mode must be gaussian or constant, got {mode!r}.")
+        check_window(roi_size, sw_batch_size, padding_mode)
+        check_blend(blend, overlap, margin_px, align, buffer_steps)
+        self.blend, self.align = blend, align
+        if blend == "discard":
+            sizes = [roi_size] if isinstance(roi_size, int) else roi_size
+            self.margins = margins_of(sizes, overlap, margin_px, align)
         self.spatial_dims = None if isinstance(roi_size, int) else len(roi_size)
         self.windows = SlidingWindowInferer(
             roi_size=roi_size,
             sw_batch_size=sw_batch_size,
             overlap=overlap,
-            mode=mode,
+            mode="gaussian" if blend == "gaussian" else "constant",
             sigma_scale=sigma_scale,
             padding_mode=padding_mode,
             cval=cval,
@@ -141,16 +133,43 @@ class SlidingWindowMetadataInferer(Inferer):
             DataError: The images have another number of spatial axes than `roi_size`.
             MetadataError: `meta` has not one row per image; nothing is run then.
         """
-        _check_axes(inputs, self.spatial_dims, "SlidingWindowMetadataInferer")
-        if meta is None:
-            return self.windows(inputs, lambda windows, coordinates: network(windows))
-        rows = _rows(meta, images=inputs.shape[0])
+        check_axes(inputs, self.spatial_dims, "SlidingWindowMetadataInferer")
+        rows = None if meta is None else _rows(meta, images=inputs.shape[0])
 
-        def run(windows: Tensor, coordinates: list[list[slice]]) -> Any:
-            images = [window[0].start for window in coordinates]  # the first slice is the image's
+        def run(windows: Tensor, images: list[int]) -> Any:
+            if rows is None:
+                return network(windows)
             return network(windows, meta=rows[images].to(windows.device))
 
-        return self.windows(inputs, run)
+        sizes = fall_back_tuple(self.windows.roi_size, inputs.shape[2:])
+        if self.blend == "discard":
+            return self._discarding(inputs, run, sizes)
+        if self.blend == "pyramid":
+            self.windows.roi_weight_map = pyramid_weights(sizes)
+
+        def blended(windows: Tensor, coordinates: list[list[slice]]) -> Any:
+            return run(windows, [place[0].start for place in coordinates])  # the image's own slice
+
+        return self.windows(inputs, blended)
+
+    def _discarding(
+        self, inputs: Tensor, run: Callable[[Tensor, list[int]], Any], sizes: tuple[int, ...]
+    ) -> Any:
+        given = self.windows
+        large = given.cpu_thresh is not None and inputs.shape[2:].numel() > given.cpu_thresh
+        return run_tiles(
+            inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs,
+            run,
+            sizes,
+            self.margins * (len(sizes) // len(self.margins)),  # one roi_size stands for all axes
+            align=self.align,
+            batch_size=given.sw_batch_size,
+            pad_mode=given.padding_mode,
+            pad_value=given.cval,
+            sw_device=given.sw_device,
+            device="cpu" if given.device is None and large else given.device,
+            progress=given.progress,
+        )
 
 
 class SliceMetadataInferer(Inferer):
@@ -161,7 +180,7 @@ class SliceMetadataInferer(Inferer):
         spatial_dim: the axis that is cut: 0, 1 or 2 of the volume's spatial axes.
         sw_batch_size: slices (or windows of slices) run at once.
         overlap: share of a window that overlaps the next inside a slice, in [0, 1).
-        mode: blending of overlapping windows, "gaussian" or "constant".
+        blend: what becomes of overlapping windows, see `SlidingWindowMetadataInferer`.
         sw_device: where windows are run; default: where the volumes are.
         device: where the output is put together; default: where the volumes are.
         progress: show a bar over the windows.
@@ -184,7 +203,7 @@ class SliceMetadataInferer(Inferer):
         spatial_dim: int = 2,
         sw_batch_size: int = 4,
         overlap: float = 0.25,
-        mode: str = "gaussian",
+        blend: str = "gaussian",
         sw_device: torch.device | str | None = None,
         device: torch.device | str | None = None,
         progress: bool = False,
@@ -201,7 +220,7 @@ class SliceMetadataInferer(Inferer):
             roi_size=window,
             sw_batch_size=sw_batch_size,
             overlap=overlap,
-            mode=mode,
+            blend=blend,
             sw_device=sw_device,
             device=device,
             progress=progress,
@@ -222,7 +241,7 @@ class SliceMetadataInferer(Inferer):
             DataError: The inputs are not volumes.
             MetadataError: `meta` has not one row per volume; nothing is run then.
         """
-        _check_axes(inputs, 3, "SliceMetadataInferer")
+        check_axes(inputs, 3, "SliceMetadataInferer")
 
         def on_slices(windows: Tensor, **metadata: Tensor) -> Any:
             pred = network(windows.squeeze(self.axis), **metadata)

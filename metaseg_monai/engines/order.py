@@ -1,29 +1,21 @@
-"""In which order, and with which random draws, cases are seen: the same however often resumed.
+"""In which order cases are seen: the same however often resumed.
 
-The order of an epoch is drawn from (seed, epoch) and the draws of an item from (seed, epoch,
-index), so they depend neither on workers nor on what was run before.
+The order of an epoch is drawn from (seed, epoch), so it does not depend on what was run before.
 """
 
-import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
-from monai.transforms import Compose, Randomizable, RandomizableTrait
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from metaseg_monai.engines import processes
 from metaseg_monai.engines.collate import collate_cases
-from metaseg_monai.engines.randomness import seed_for, seeded
+from metaseg_monai.engines.randomness import seed_for
+from metaseg_monai.engines.replay import Key, ReplayDataset, check_seed
+from metaseg_monai.engines.sampling import EpochDraw, field_values
 from metaseg_monai.errors import ConfigError
-
-Key = tuple[int, int]  # (epoch, index)
-
-
-def _check_seed(seed: int) -> None:
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise ConfigError(f"seed must be a whole number from 0, got {seed!r}.")
 
 
 class EpochBatchSampler(Sampler[list[Key]]):
@@ -42,6 +34,7 @@ class EpochBatchSampler(Sampler[list[Key]]):
             are repeated until all have the same number.
         rank: number of this process; default: that of the distributed run, if any.
         world_size: number of processes; default: that of the distributed run, if any.
+        draw: takes the place of the order, see `EpochDraw`; batches are as many as without.
 
     Raises:
         ConfigError: A value is out of its range, or no batch would be left.
@@ -64,6 +57,7 @@ class EpochBatchSampler(Sampler[list[Key]]):
         drop_last: bool = False,
         rank: int | None = None,
         world_size: int | None = None,
+        draw: EpochDraw | None = None,
     ) -> None:
         self.length = length
         self.batch_size = batch_size
@@ -72,8 +66,9 @@ class EpochBatchSampler(Sampler[list[Key]]):
         self.drop_last = drop_last
         self.rank = processes.rank() if rank is None else rank
         self.world_size = processes.world_size() if world_size is None else world_size
+        self.draw = draw
         self._position = (1, 0)
-        _check_seed(seed)
+        check_seed(seed)
         if length < 1 or batch_size < 1:
             raise ConfigError(
                 f"Training needs at least one item and one item a batch, got {length} items and "
@@ -108,98 +103,17 @@ class EpochBatchSampler(Sampler[list[Key]]):
 
     def _order(self, epoch: int) -> list[int]:
         """Return the epoch's items over all processes, their number a multiple of them."""
+        batch = self.batch_size * self.world_size
+        items = len(self) * batch
+        if not self.drop_last:
+            items = -(-self.length // self.world_size) * self.world_size
+        if self.draw is not None:
+            return self.draw.epoch(epoch, len(self), batch, items)
         order = list(range(self.length))
         if self.shuffle:
             generator = np.random.default_rng(seed_for(self.seed, epoch))
             order = generator.permutation(self.length).tolist()
-        if self.drop_last:
-            return order[: len(self) * self.batch_size * self.world_size]
-        rounds = -(-self.length // self.world_size) * self.world_size
-        return [order[place % self.length] for place in range(rounds)]
-
-
-def _random_parts(transform: Any) -> list[str]:
-    """Return the names of the random transforms in a chain."""
-    if type(transform) is Compose:
-        return [name for part in transform.transforms for name in _random_parts(part)]
-    is_random = isinstance(transform, (Randomizable, RandomizableTrait))
-    return [type(transform).__name__] if is_random else []
-
-
-class ReplayDataset(Dataset[Any]):
-    """Items after a fixed and a random chain of transforms, the draws replayed by their seed.
-
-    Args:
-        items: one dict per case.
-        load: the fixed chain, e.g. reading and scaling; None for none.
-        augment: the random chain; None for none. Its own generators and the global ones of the
-            CPU are seeded from (seed, epoch, index) before each item, the global ones put back.
-        seed: of the random chain, from 0.
-        cache: keep what `load` gives in memory. Each loading worker keeps its own, and `augment`
-            always gets a copy.
-
-    Raises:
-        ConfigError: `load` holds a random transform, or `seed` is negative.
-
-    Example:
-        >>> from monai.transforms import RandScaleIntensityd
-        >>> augment = RandScaleIntensityd("image", factors=0.5, prob=1.0)
-        >>> items = [{"image": np.ones((1, 2, 2), dtype=np.float32)}] * 3
-        >>> dataset = ReplayDataset(items, augment=augment, seed=0)
-        >>> keys = (1, 2), (1, 2), 2
-        >>> first, again, other = (float(dataset[key]["image"][0, 0, 0]) for key in keys)
-        >>> first == again, first == other  # a plain index is epoch 0
-        (True, False)
-    """
-
-    def __init__(
-        self,
-        items: Sequence[dict[str, Any]],
-        load: Callable[[Any], Any] | None = None,
-        augment: Callable[[Any], Any] | None = None,
-        seed: int = 0,
-        cache: bool = False,
-    ) -> None:
-        _check_seed(seed)
-        if drawn := _random_parts(load):
-            raise ConfigError(
-                f"`load` holds random transforms ({', '.join(drawn)}), whose draws would not be "
-                "replayed. Move them to `augment`."
-            )
-        self.items = items
-        self.load = load
-        self.augment = augment
-        self.seed = seed
-        self.cache = cache
-        self._loaded: dict[int, Any] = {}
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getitem__(self, key: int | Key) -> Any:
-        """Return an item by (epoch, index), or by its index alone as of epoch 0."""
-        epoch, index = key if isinstance(key, tuple) else (0, key)
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"Item {index} of {len(self)} was asked for.")
-        index %= len(self)
-        item = self._load(index)
-        if self.augment is None:
-            return item
-        seed = seed_for(self.seed, epoch, index)
-        if isinstance(self.augment, Randomizable):
-            self.augment.set_random_state(seed=seed)
-        with seeded(seed):
-            return self.augment(item)
-
-    def _load(self, index: int) -> Any:
-        if index in self._loaded:
-            return copy.deepcopy(self._loaded[index])
-        item = copy.deepcopy(self.items[index])
-        if self.load is not None:
-            item = self.load(item)
-        if self.cache:
-            self._loaded[index] = copy.deepcopy(item)
-        return item
+        return [order[place % self.length] for place in range(items)]
 
 
 def training_loader(
@@ -212,6 +126,8 @@ def training_loader(
     pin_memory: bool = False,
     rank: int | None = None,
     world_size: int | None = None,
+    balance: str | None = None,
+    homogeneous: str | None = None,
 ) -> DataLoader[Any]:
     """Make the loader of a training run that can be resumed exactly.
 
@@ -228,12 +144,24 @@ def training_loader(
         pin_memory: copy batches to pinned memory, for a faster move to the GPU.
         rank: see `EpochBatchSampler`.
         world_size: see `EpochBatchSampler`.
+        balance: metadata field whose values an epoch holds equally often; None for as they are.
+        homogeneous: metadata field of which a batch holds one value; None for any. Both are told
+            in `EpochDraw`; the number of batches is that without them.
 
     Raises:
-        ConfigError: A value is out of its range.
+        ConfigError: A value is out of its range, or a field cannot be used.
+        DataError: A case has no value of a field.
     """
     length = len(dataset)  # type: ignore[arg-type]
-    sampler = EpochBatchSampler(length, batch_size, seed, shuffle, drop_last, rank, world_size)
+    draw = None
+    if balance is not None or homogeneous is not None:
+        check_seed(seed)
+        items = dataset.items if isinstance(dataset, ReplayDataset) else ()
+        balanced = field_values(items, balance, "balance")
+        draw = EpochDraw(balanced, field_values(items, homogeneous, "homogeneous"), seed, shuffle)
+    sampler = EpochBatchSampler(
+        length, batch_size, seed, shuffle, drop_last, rank, world_size, draw
+    )
     return DataLoader(
         dataset,
         batch_sampler=sampler,

@@ -9,10 +9,17 @@ from metaseg_monai.evaluation.calibration import (
     reliability,
 )
 from metaseg_monai.evaluation.cases import KnownOfCases, read_cases
+from metaseg_monai.evaluation.clean_up import CleanUpPredictions
 from metaseg_monai.evaluation.counts import CaseCounts, count_pixels, read_counts
 from metaseg_monai.evaluation.items import evaluation_items
 from metaseg_monai.evaluation.masks import SaveMasks
 from metaseg_monai.evaluation.modes import cross_modes, expand_modes
+from metaseg_monai.evaluation.objects import (
+    ObjectScores,
+    ObjectTable,
+    SaveObjects,
+    read_object_scores,
+)
 from metaseg_monai.evaluation.samples import PredictionSamples
 from metaseg_monai.evaluation.scores import (
     average_f1,
@@ -32,9 +39,13 @@ from metaseg_monai.evaluation.volume_scores import VolumeScores, read_volumes
 __all__ = [
     "CalibrationBins",
     "CaseCounts",
+    "CleanUpPredictions",
     "KnownOfCases",
+    "ObjectScores",
+    "ObjectTable",
     "PredictionSamples",
     "SaveMasks",
+    "SaveObjects",
     "VolumeScores",
     "average_f1",
     "average_seeds",
@@ -56,6 +67,7 @@ __all__ = [
     "read_calibration",
     "read_cases",
     "read_counts",
+    "read_object_scores",
     "read_volumes",
     "reliability",
     "summarise",

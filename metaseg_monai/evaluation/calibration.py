@@ -11,8 +11,10 @@ from torch import Tensor
 from metaseg_monai.data import write_table
 from metaseg_monai.errors import ConfigError, DataError
 
-NAMES = ["case", "group", "split", "domain"]
-BIN_COLUMNS = [*NAMES, "class", "bin", "pixels", "confidence", "positives"]
+NAMES = ["case", "group", "split", "mode", "domain"]
+NUMBERS = ["class", "bin", "pixels", "confidence", "positives", "inside"]
+BIN_COLUMNS = [*NAMES, *NUMBERS]
+_LATER: dict[str, Any] = {"mode": "normal", "inside": float("nan")}  # for files of 0.1.0
 
 
 def bin_probabilities(logits: Tensor, label: Tensor, bins: int = 10) -> Tensor:
@@ -26,11 +28,11 @@ def bin_probabilities(logits: Tensor, label: Tensor, bins: int = 10) -> Tensor:
         bins: number of bins of equal width over 0..1.
 
     Returns:
-        float64 (B, K - 1, bins, 3): for each foreground class its pixels, the sum of their
-        probabilities, and how many of them are of the class.
+        float64 (B, K - 1, bins, 4): for each foreground class its pixels, the sum of their
+        probabilities, how many of them are of the class, and the sum of those' probabilities.
 
-    >>> bin_probabilities(torch.zeros(1, 2, 3), torch.tensor([[0, 1, 1]]), bins=4)[0, 0].tolist()
-    [[0.0, 0.0, 0.0], [0.0, 0.0, 0.0], [3.0, 1.5, 2.0], [0.0, 0.0, 0.0]]
+    >>> bin_probabilities(torch.zeros(1, 2, 3), torch.tensor([[0, 1, 1]]), bins=2)[0, 0].tolist()
+    [[0.0, 0.0, 0.0, 0.0], [3.0, 1.5, 2.0, 1.0]]
     """
     if logits.shape[:1] + logits.shape[2:] != label.shape:
         raise DataError(f"logits {tuple(logits.shape)} and target {tuple(label.shape)} do not fit")
@@ -46,19 +48,26 @@ def bin_probabilities(logits: Tensor, label: Tensor, bins: int = 10) -> Tensor:
     cells = images * classes * bins
     pixels = torch.bincount(place, minlength=cells).double()
     confidence = torch.bincount(place, weights=p.flatten().double(), minlength=cells)
-    positives = torch.bincount(place[truth.flatten()], minlength=cells).double()
-    return torch.stack([pixels, confidence, positives], dim=-1).view(images, classes, bins, 3)
+    of_class = truth.flatten()
+    positives = torch.bincount(place[of_class], minlength=cells).double()
+    inside = torch.bincount(
+        place[of_class], weights=p.flatten()[of_class].double(), minlength=cells
+    )
+    sums = torch.stack([pixels, confidence, positives, inside], dim=-1)
+    return sums.view(images, classes, bins, 4)
 
 
 class CalibrationBins:
     """Evaluator handler that writes ``calibration.csv`` when the evaluation is complete.
 
-    Only mode ``normal`` is counted: a probability is judged under true metadata. An evaluation
-    without that mode writes no file, and removes one of an earlier evaluation, which would stand
-    beside counts of other predictions.
+    Every mode is counted. A probability is judged under true metadata, in mode ``normal``; the
+    other modes tell how much of it a foreign value takes (paper 3.2). An evaluation without mode
+    ``normal`` writes no file, and removes one of an earlier evaluation, which would stand beside
+    counts of other predictions.
 
     Args:
-        path: file to write; one row for each case, foreground class and bin that is not empty.
+        path: file to write; one row for each case, mode, foreground class and bin that is not
+            empty.
         classes: number of classes K with the background.
         bins: number of bins of equal width over 0..1.
 
@@ -85,44 +94,45 @@ class CalibrationBins:
         self.rows = []
 
     def count(self, engine: Engine) -> None:
-        """Add the bins of the batch's cases that are in mode ``normal``.
+        """Add the bins of the batch's cases.
 
         Raises:
             DataError: the prediction has another number of channels than there are classes.
         """
         batch, output = engine.state.batch, engine.state.output
-        normal = [index for index, mode in enumerate(batch["mode"]) if mode == "normal"]
-        if not normal:
-            return
         if output["pred"].shape[1] != self.classes:
             raise DataError(
-                f"{batch['case'][normal[0]]}: the prediction has {output['pred'].shape[1]} "
+                f"{batch['case'][0]}: the prediction has {output['pred'].shape[1]} "
                 f"channels for {self.classes} classes; set classes to what the network predicts."
             )
-        logits, label = output["pred"][normal], output["label"][normal, 0].long()
-        cells = bin_probabilities(logits, label, self.bins).tolist()
-        for index, of_case in zip(normal, cells, strict=True):
+        sums = bin_probabilities(output["pred"], output["label"][:, 0].long(), self.bins).tolist()
+        for index, of_case in enumerate(sums):
             names = {key: batch[key][index] for key in NAMES}
             for number, of_class in enumerate(of_case, start=1):
-                for place, (pixels, confidence, positives) in enumerate(of_class):
+                for place, (pixels, confidence, positives, inside) in enumerate(of_class):
                     if pixels:
-                        counts = (number, place, int(pixels), confidence, int(positives))
-                        cell = dict(zip(BIN_COLUMNS[len(NAMES) :], counts, strict=True))
-                        self.rows.append({**names, **cell})
+                        cell = (number, place, int(pixels), confidence, int(positives), inside)
+                        self.rows.append({**names, **dict(zip(NUMBERS, cell, strict=True))})
 
     def write(self, engine: Engine) -> None:
         """Write the file in one step."""
-        if self.rows:
+        if any(row["mode"] == "normal" for row in self.rows):
             write_table(self.rows, self.path)
         else:
             self.path.unlink(missing_ok=True)
 
 
-def read_calibration(path: str | Path) -> pd.DataFrame:
-    """Read a ``calibration.csv``: one row for each case, foreground class and filled bin.
+def read_calibration(path: str | Path, mode: str | None = "normal") -> pd.DataFrame:
+    """Read a ``calibration.csv``: one row for each case, mode, foreground class and filled bin.
 
-    ``pixels`` is the number of pixels in the bin, ``confidence`` the sum of their probabilities
-    and ``positives`` the number of those that are of the class.
+    ``pixels`` is the number of pixels in the bin, ``confidence`` the sum of their probabilities,
+    ``positives`` the number of those that are of the class and ``inside`` the sum of the
+    probabilities of these. Earlier files tell of mode ``normal`` alone and nothing of ``inside``,
+    which is NaN then.
+
+    Args:
+        path: the file.
+        mode: the rows of this test mode; None for those of all.
 
     Raises:
         DataError: if the file is missing or is not a table of bins.
@@ -137,14 +147,18 @@ def read_calibration(path: str | Path) -> pd.DataFrame:
         table = pd.read_csv(path, dtype=text, keep_default_na=False)
     except ValueError as error:  # pandas' errors of empty and broken files
         raise DataError(f"{path} is no table of bins ({error}); evaluate again.") from error
+    if not set(_LATER) & set(table.columns):
+        table = table.assign(**_LATER)
     missing = [column for column in BIN_COLUMNS if column not in table.columns]
     if missing or table.empty:
         raise DataError(
             f"{path} is no table of calibration bins: it lacks {', '.join(missing) or 'rows'}."
         )
-    if any(table[name].dtype.kind not in "iuf" for name in BIN_COLUMNS[len(NAMES) :]):
+    if any(table[name].dtype.kind not in "iuf" for name in NUMBERS):
         raise DataError(f"{path}: a bin is not made of numbers; evaluate again.")
-    return table
+    if mode is None:
+        return table
+    return table[table["mode"] == mode].reset_index(drop=True)
 
 
 def reliability(table: pd.DataFrame) -> pd.DataFrame:

@@ -20,6 +20,8 @@ from metaseg_monai.engines.exceptions import hear_of_errors
 from metaseg_monai.errors import DataError
 from metaseg_monai.evaluation.mask_record import MaskRecord
 
+PIXELS_AT_ONCE = 1 << 20  # of which classes are found; a block of them stays in the cache
+
 
 @dataclass
 class _Stack:
@@ -42,7 +44,8 @@ class SaveMasks:
     A NIfTI mask has the affine of its image. The slices of a volume become one mask with the
     shape, affine and axes of the volume's file, written when all its planes came; one byte a voxel
     is held until then. Where the batch has `native_shape` (B, 2), logits are resized to it first.
-    Each file is written whole or not at all.
+    Each file is written whole or not at all. Before the next batch is read, the engine's last batch
+    and output are let go: of large images no two then take memory.
 
     A mask is named by its case, or as the item's `mask` says (see `find_cases`). The folder also
     gets a list of the masks, `predicted.sha256`; an existing file is replaced only where it is
@@ -68,6 +71,7 @@ class SaveMasks:
     def attach(self, engine: Engine) -> None:
         """Write after every batch."""
         engine.add_event_handler(Events.STARTED, self.start)
+        engine.add_event_handler(Events.GET_BATCH_STARTED, _let_go)  # every handler is done then
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
         engine.add_event_handler(Events.COMPLETED, self.finish)
         hear_of_errors(engine, self._tell_unfinished)
@@ -179,9 +183,16 @@ def _classes(logits: Tensor, native: list[int] | None) -> np.ndarray:
     """The classes (*S) of logits (K, *S), as uint8 where they fit, in the stored plane's shape."""
     if native is not None:
         logits = resize_image(logits[None], native)[0]
-    best = logits[0]
-    classes = torch.zeros_like(best, dtype=torch.uint8 if len(logits) <= 256 else torch.int32)
-    for number in range(1, len(logits)):  # on a CPU 15 times as fast as argmax over the first axis
-        classes.masked_fill_(logits[number] > best, number)
-        best = torch.maximum(best, logits[number])
+    dtype = torch.uint8 if len(logits) <= 256 else torch.int32
+    classes = torch.zeros(logits.shape[1:], dtype=dtype, device=logits.device)
+    rows = max(1, PIXELS_AT_ONCE // logits[0, 0].numel())
+    for part, found in zip(logits.split(rows, dim=1), classes.split(rows), strict=True):
+        best = part[0]
+        for number in range(1, len(part)):  # on a CPU 15 times as fast as argmax over the classes
+            found.masked_fill_(part[number] > best, number)
+            best = torch.maximum(best, part[number])
     return np.asarray(classes.cpu().numpy())
+
+
+def _let_go(engine: Engine) -> None:
+    engine.state.batch = engine.state.output = None

@@ -14,7 +14,14 @@ from metaseg_monai.study.matrix import Run
 
 RECORD = "run.json"
 RESULTS = ("counts.csv", "log.csv", "model.pt")
-MEASURED = ("counts.csv", "calibration.csv", "cases.csv", "schema.json", "volumes.csv")
+MEASURED = (
+    "counts.csv",
+    "calibration.csv",
+    "cases.csv",
+    "schema.json",
+    "volumes.csv",
+    "objects_scores.csv",
+)
 NEEDED = ("state", "key", "table", "threads", "seconds")
 PREVIOUS = "previous"
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from skimage.measure import label as components
 
+from metaseg_monai.data import polygons
 from metaseg_monai.data.polygons import object_diameters, polygonise, scaled_tolerance
 from metaseg_monai.errors import ConfigError, DataError
 
@@ -162,12 +163,35 @@ def test_no_object_vanishes(tolerance):
         assert np.array_equal(drawn, labels)
 
 
-def test_a_bow_outside_of_its_own_polygon_is_left_as_it_is():
-    labels = np.zeros((60, 60), np.uint8)
-    labels[disc(labels.shape, (30, 30), 24) & ~disc(labels.shape, (31, 30), 24)] = 1
-    for tolerance in (1.0, 4.0, 8.0, 20.0):
-        drawn = polygonise(labels, tolerance)
-        assert ((drawn > 0) & (labels > 0)).any()
+@pytest.mark.parametrize(
+    "outline",
+    [
+        [[5.0, 5.0], [5.0, 9.0], [5.0, 5.0]],  # a line through pixels
+        [[5.4, 5.4], [5.4, 5.6], [5.6, 5.6], [5.4, 5.4]],  # between pixels
+        [[0.6, 0.6], [0.6, 3.4], [3.4, 0.6], [0.6, 0.6]],  # beside the object
+    ],
+    ids=["line", "sliver", "beside"],
+)
+def test_an_outline_without_a_pixel_of_its_own_is_left_as_it_is(monkeypatch, outline):
+    monkeypatch.setattr(polygons, "approximate_polygon", lambda ring, tolerance: np.array(outline))
+    labels = np.zeros((12, 12), np.uint8)
+    labels[0:12, 11] = labels[11, 0:12] = 3  # an angle, whose box is the image
+    assert np.array_equal(polygonise(labels, 2.0), labels)
+
+
+@pytest.mark.parametrize(
+    "outline",
+    [[[5.0, 5.0], [5.0, 9.0], [5.0, 5.0]], [[5.4, 5.4], [5.4, 5.6], [5.6, 5.6], [5.4, 5.4]]],
+    ids=["line", "sliver"],
+)
+def test_a_hole_whose_outline_holds_no_pixel_is_left_as_it_is(monkeypatch, outline):
+    small = np.array(outline)
+    monkeypatch.setattr(
+        polygons, "approximate_polygon", lambda ring, _: small if len(ring) < 12 else ring
+    )
+    labels = np.ones((12, 12), np.uint8)
+    labels[5, 5] = 0
+    assert np.array_equal(polygonise(labels, 2.0), labels)
 
 
 def test_no_objects_are_no_objects():

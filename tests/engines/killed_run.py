@@ -19,7 +19,7 @@ from ignite.engine import Events
 from monai.engines import IterationEvents
 from tiny_run import EPOCHS, LENGTH, make_run, same
 
-from metaseg_monai.engines import read_checkpoint, write_checkpoint
+from metaseg_monai.engines import end_processes, read_checkpoint, write_checkpoint
 
 
 def in_child(work):
@@ -97,7 +97,7 @@ def kill_rank(folder):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             train(run, resume, death if rank == 1 else None, rank=rank, world=2)
-        dist.destroy_process_group()
+        end_processes()
 
     def both(run, resume, death=None):
         meeting = folder / f"{run.name}-{resume}"

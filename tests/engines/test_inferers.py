@@ -42,7 +42,7 @@ def window_cases(draw):
         "size": [draw(st.integers(*size)) for _ in range(dims)],
         "roi_size": [draw(st.integers(*roi) | st.just(-1)) for _ in range(dims)],
         "overlap": draw(st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.7])),
-        "mode": draw(st.sampled_from(["gaussian", "constant"])),
+        "blend": draw(st.sampled_from(["gaussian", "constant"])),
         "buffer_steps": draw(st.sampled_from([None, None, 1, 2, 3])),
         "buffer_dim": draw(st.integers(-dims, dims - 1)),
         "seed": draw(st.integers(0, 1000)),
@@ -55,14 +55,15 @@ def largest_difference(case):
     torch.manual_seed(case["seed"])
     images = torch.randn(case["batch"], 1, *case["size"])
     meta = torch.randn(case["batch"], 2) * 3
-    common = {key: case[key] for key in ("roi_size", "overlap", "mode")}
+    common = {key: case[key] for key in ("roi_size", "overlap")}
     inferer = SlidingWindowMetadataInferer(
         sw_batch_size=case["sw_batch_size"],
         buffer_steps=case["buffer_steps"],
         buffer_dim=case["buffer_dim"],
+        blend=case["blend"],
         **common,
     )
-    alone = SlidingWindowInferer(sw_batch_size=1, **common)
+    alone = SlidingWindowInferer(sw_batch_size=1, mode=case["blend"], **common)
     with torch.no_grad():
         mixed = inferer(images, network, meta=meta)
         expected = torch.cat(
@@ -180,7 +181,7 @@ def test_unknown_arguments_are_refused():
         ({"roi_size": 4, "sw_batch_size": 0}, "sw_batch_size"),
         ({"roi_size": 4, "overlap": 1.0}, "overlap"),
         ({"roi_size": 4, "overlap": (0.5, -0.1)}, "overlap"),
-        ({"roi_size": 4, "mode": "cubic"}, "mode"),
+        ({"roi_size": 4, "blend": "cubic"}, "blend"),
         ({"roi_size": 4, "padding_mode": "reflect"}, "padding_mode"),
     ],
 )

@@ -28,7 +28,9 @@ def logits_of(*p):
 
 def bins_of(*rows):
     """A table of (domain, bin, pixels, confidence, positives)."""
-    filled = [(f"c{i}", f"c{i}", "test", d, 1, *rest) for i, (d, *rest) in enumerate(rows)]
+    filled = [
+        (f"c{i}", f"c{i}", "test", "normal", d, 1, *rest, 0.0) for i, (d, *rest) in enumerate(rows)
+    ]
     return pd.DataFrame(filled, columns=BIN_COLUMNS)
 
 
@@ -36,13 +38,13 @@ def test_bins_of_one_image_by_hand():
     cells = bin_probabilities(
         logits_of(0.0, 0.1, 0.2, 0.3, 0.6, 0.9, 1.0), torch.tensor([[0, 1, 0, 1, 0, 1, 1]]), bins=4
     )
-    expected = torch.tensor([[3, 0.3, 1], [1, 0.3, 1], [1, 0.6, 0], [2, 1.9, 2]])
+    expected = torch.tensor([[3, 0.3, 1, 0.1], [1, 0.3, 1, 0.3], [1, 0.6, 0, 0], [2, 1.9, 2, 1.9]])
     torch.testing.assert_close(cells[0, 0], expected.double())
 
 
 def test_a_probability_on_an_edge_is_in_the_upper_bin():
     cells = bin_probabilities(logits_of(0.5, 0.5), torch.tensor([[1, 0]]), bins=2)
-    torch.testing.assert_close(cells[0, 0], torch.tensor([[0, 0, 0], [2, 1, 1]]).double())
+    torch.testing.assert_close(cells[0, 0], torch.tensor([[0, 0, 0, 0], [2, 1, 1, 0.5]]).double())
 
 
 def test_images_and_classes_are_kept_apart():
@@ -56,6 +58,7 @@ def test_images_and_classes_are_kept_apart():
             for place in range(5):
                 inside = (of_class >= place / 5) & (of_class < (place + 1) / 5)
                 by_loop = [inside.sum(), of_class[inside].double().sum(), (inside & truth).sum()]
+                by_loop.append(of_class[inside & truth].double().sum())
                 assert cells[image, number - 1, place].tolist() == pytest.approx(
                     [float(value) for value in by_loop]
                 )
@@ -91,24 +94,45 @@ def evaluated(handler, modes=("normal", "ones"), classes=2):
     engine.run([[mode, mode] for mode in modes])
 
 
-def test_the_file_holds_the_filled_bins_of_mode_normal(tmp_path):
+def test_the_file_holds_the_filled_bins_of_every_mode(tmp_path):
     evaluated(CalibrationBins(tmp_path / "calibration.csv", classes=2))
-    table = read_calibration(tmp_path / "calibration.csv")
+    table = read_calibration(tmp_path / "calibration.csv", mode=None)
     assert list(table.columns) == BIN_COLUMNS
-    assert table.drop(columns="confidence").to_numpy().tolist() == [
-        ["a", "01", "test", "x", 1, 7, 8, 4],
-        ["b", "NA", "test", "y", 1, 7, 8, 0],
+    assert table.drop(columns=["confidence", "inside"]).to_numpy().tolist() == [
+        ["a", "01", "test", "normal", "x", 1, 7, 8, 4],
+        ["b", "NA", "test", "normal", "y", 1, 7, 8, 0],
+        ["a", "01", "test", "ones", "x", 1, 7, 8, 4],
+        ["b", "NA", "test", "ones", "y", 1, 7, 8, 0],
     ]
-    assert table["confidence"].tolist() == pytest.approx([6, 6])
+    assert table["confidence"].tolist() == pytest.approx([6, 6, 6, 6])
+    assert table["inside"].tolist() == pytest.approx([3, 0, 3, 0])
 
 
-def test_a_batch_of_mixed_modes_gives_its_normal_cases(tmp_path):
+def test_one_mode_is_read_and_that_is_normal_unless_told(tmp_path):
+    evaluated(CalibrationBins(tmp_path / "calibration.csv", classes=2))
+    assert set(read_calibration(tmp_path / "calibration.csv")["mode"]) == {"normal"}
+    ones = read_calibration(tmp_path / "calibration.csv", mode="ones")
+    assert ones[["case", "mode"]].to_numpy().tolist() == [["a", "ones"], ["b", "ones"]]
+
+
+def test_a_file_of_an_earlier_version_is_of_mode_normal(tmp_path):
+    (tmp_path / "calibration.csv").write_text(
+        "case,group,split,domain,class,bin,pixels,confidence,positives\na,g,test,x,1,7,8,6.0,4\n"
+    )
+    table = read_calibration(tmp_path / "calibration.csv")
+    assert sorted(table.columns) == sorted(BIN_COLUMNS)
+    assert (table["mode"].item(), table["confidence"].item()) == ("normal", 6)
+    assert math.isnan(table["inside"].item())
+
+
+def test_cases_of_a_batch_keep_their_modes(tmp_path):
     handler = CalibrationBins(tmp_path / "calibration.csv", classes=2)
     batch = {"case": ["a", "b"], "group": ["a", "b"], "split": ["test"] * 2, "domain": ["x", "x"]}
     output = {"pred": torch.zeros(2, 2, 3), "label": torch.tensor([[[0, 0, 0]], [[1, 1, 0]]])}
     state = SimpleNamespace(batch=batch | {"mode": ["zeros", "normal"]}, output=output)
     handler.count(SimpleNamespace(state=state))
-    assert [(row["case"], row["bin"], row["positives"]) for row in handler.rows] == [("b", 5, 2)]
+    found = [(row["case"], row["mode"], row["bin"], row["positives"]) for row in handler.rows]
+    assert found == [("a", "zeros", 5, 0), ("b", "normal", 5, 2)]
 
 
 def test_a_second_evaluation_starts_from_nothing(tmp_path):

@@ -9,7 +9,7 @@ from metaseg_monai.study.matrix import expand
 from metaseg_monai.study.report.references import find_reference
 
 ROOT = Path(__file__).resolve().parents[2]
-FILES = sorted([*ROOT.glob("bundles/*/studies/*.json"), *ROOT.glob("docs/examples/*/study.json")])
+FILES = sorted([*ROOT.glob("bundles/*/studies/*.json"), *ROOT.glob("docs/examples/*/study*.json")])
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.parent.name}/{file.stem}")

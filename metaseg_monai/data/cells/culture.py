@@ -122,7 +122,11 @@ def _window(centre_um: float, reach_um: float, pixel_um: float, size: int) -> sl
 def _ripples(random: np.random.Generator, shape: Shape) -> list[tuple[int, float, float]]:
     """Harmonics of an outline: (order, amplitude, phase)."""
     return [
-        (order, float(random.normal(0, shape.ripple * HARMONICS[0] / order)), float(random.uniform(0, 2 * np.pi)))
+        (
+            order,
+            float(random.normal(0, shape.ripple * HARMONICS[0] / order)),
+            float(random.uniform(0, 2 * np.pi)),
+        )
         for order in HARMONICS
     ]
 

@@ -13,11 +13,14 @@ from metaseg_monai.study.report import certainty, sections, words
 from metaseg_monai.study.report.audit import audit_section
 from metaseg_monai.study.report.comparisons import Compared, compare_all
 from metaseg_monai.study.report.document import Lead, Section, figures_of, tables_of
+from metaseg_monai.study.report.encoding_section import encoding_section
 from metaseg_monai.study.report.markdown_page import markdown_page
+from metaseg_monai.study.report.objects_section import objects_section
 from metaseg_monai.study.report.page import page
 from metaseg_monai.study.report.provenance import record_section
 from metaseg_monai.study.report.published import published_section
 from metaseg_monai.study.report.render import to_csv, to_latex, to_markdown
+from metaseg_monai.study.report.requested_section import requested_section
 from metaseg_monai.study.report.run_files import class_names
 from metaseg_monai.study.report.score_section import score_section
 from metaseg_monai.study.report.scores import f1_table, reliance_table
@@ -85,8 +88,11 @@ def write_report(
             sections.comparison_section(protocol, compared, not_made, score),
             published_section(results, protocol, references),
             volume_section(results, protocol),
+            objects_section(results, protocol),
             sections.metadata_section(asked, score),
             response_section(results),
+            requested_section(results),
+            encoding_section(asked, score),
             source_section(results, protocol.label_class),
             audit_section(results),
             calibration_section(results),

@@ -1,0 +1,134 @@
+"""A lab's own table of images: which row belongs to which file."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+
+from metaseg_monai.data.columns import SPLITS
+from metaseg_monai.data.kits.find import Problem
+from metaseg_monai.data.microscopy.cases import OWN_COLUMNS, without_suffix
+from metaseg_monai.data.rows import read_lines
+from metaseg_monai.errors import DataError
+
+KEYS = ("image", "file", "filename", "file_name", "image_name", "image_id", "name", "stem", "id")
+SPLIT_NAMES: Mapping[str, str] = {
+    **{split: split for split in SPLITS},
+    "training": "train",
+    "validation": "val",
+    "valid": "val",
+    "testing": "test",
+}
+
+
+def find_lab_table(source: Path, metadata: str | Path | None) -> Path | None:
+    """The table named, else the one CSV file of the source folder, or None where it has none.
+
+    Raises:
+        DataError: the named file is missing, or the folder has several CSV files.
+    """
+    if metadata is not None:
+        given = Path(metadata)
+        path = given if given.is_file() else source / given
+        if not path.is_file():
+            raise DataError(f"{metadata}: no such table, here or in {source}; check --metadata")
+        return path
+    tables = [path for path in sorted(source.glob("*.csv")) if not path.name.startswith(".")]
+    if len(tables) > 1:
+        raise DataError(
+            f"{source}: several CSV files ({', '.join(path.name for path in tables)}); name the "
+            "one that holds the metadata with --metadata"
+        )
+    return tables[0] if tables else None
+
+
+def rows_of_images(
+    table: Path, key: str | None, names: Sequence[str]
+) -> tuple[dict[str, dict[str, str]], list[Problem]]:
+    """Give every image its row of the table.
+
+    Args:
+        table: CSV file.
+        key: column that names the images, by path, by file name, or either without its suffix;
+            None takes the first of `KEYS` that the table has.
+        names: paths of the images relative to their folder.
+
+    Returns:
+        {name: cells} of images with exactly one row, and the problems: rows without image or of
+        several, images without row or of several rows.
+
+    Raises:
+        DataError: the table cannot be read or has no such column, or no row fits any image.
+    """
+    header, lines, broken = read_lines(table)
+    column = _key_column(table, header, key)
+    ways: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        last = PurePosixPath(name).name
+        for way in dict.fromkeys((name, without_suffix(name), last, without_suffix(last))):
+            ways[way].append(name)
+    rows: dict[str, list[tuple[int, dict[str, str]]]] = defaultdict(list)
+    problems = [Problem("", table.name, text, "mend the row") for text in broken]
+    for number, cells in lines:
+        value = cells[column].strip().replace("\\", "/")
+        found = ways.get(value) or ways.get(PurePosixPath(value).name, [])
+        if len(found) == 1:
+            rows[found[0]].append((number, {name: cells[name] for name in header if name}))
+            continue
+        told = f"row {number}: {column}={value!r} names " + (
+            f"several images ({', '.join(found)})" if found else "no image"
+        )
+        problems.append(Problem(value, table.name, told, "mend the row, or get the image"))
+    if not rows:
+        raise DataError(
+            f"{table}: no row of {len(lines)} fits any of {len(names)} images by its column "
+            f"{column!r} (row {lines[0][0]}: {lines[0][1][column]!r}, first image: {names[0]!r}); "
+            "name the right column with --key"
+            if lines and names
+            else f"{table}: no row fits any image; check the folder of the images"
+        )
+    for name in names:
+        if len(rows[name]) != 1:
+            numbers = ", ".join(str(number) for number, _ in rows[name])
+            told = f"is in rows {numbers}" if numbers else "has no row"
+            problems.append(Problem(name, table.name, told, "give every image one row"))
+    return {name: found[0][1] for name, found in rows.items() if len(found) == 1}, problems
+
+
+def as_columns(cells: Mapping[str, str]) -> dict[str, str]:
+    """The cells that become columns of the prepared table: all but those it has itself."""
+    return {name: text.strip() for name, text in cells.items() if name not in OWN_COLUMNS}
+
+
+def split_of(cells: Mapping[str, str], column: str | None, case: str) -> str | Problem:
+    """The split that a row gives; "" where there is no such column.
+
+    Args:
+        cells: of the row.
+        column: None takes `split` where the table has it.
+        case: for the problem.
+    """
+    name = column or "split"
+    if name not in cells:
+        return ""
+    text = cells[name].strip()
+    found = SPLIT_NAMES.get(text.lower())
+    if found is None:
+        told = f"column {name!r}: unknown split {text!r}, expected {', '.join(SPLIT_NAMES)}"
+        return Problem(case, "", told, "mend the row")
+    return found
+
+
+def _key_column(table: Path, header: Sequence[str], key: str | None) -> str:
+    if key is not None:
+        if key not in header:
+            raise DataError(
+                f"{table}: no column {key!r}; it has {', '.join(header)}: name one with --key"
+            )
+        return key
+    known = {name.lower(): name for name in reversed(header)}
+    for name in KEYS:
+        if name in known:
+            return known[name]
+    raise DataError(
+        f"{table}: which column names the images? It has {', '.join(header)}; say it with --key"
+    )

@@ -1,0 +1,292 @@
+"""Folders whose training masks are drawn in several styles."""
+
+import hashlib
+from collections import Counter
+
+import numpy as np
+import pytest
+import tifffile
+
+from metaseg_monai.data.derived.redraw import Drawing, redraw
+from metaseg_monai.data.derived.style_shares import share_styles
+from metaseg_monai.data.derived.styles import prepare_styles
+from metaseg_monai.data.polygons import polygonise
+from metaseg_monai.data.readers import read_image
+from metaseg_monai.data.rows import read_lines
+from metaseg_monai.data.table import read_table
+from metaseg_monai.errors import ConfigError, DataError
+
+STYLES = ["exact", "fine", "coarse"]
+
+
+def nuclei(seed, side=64):
+    random = np.random.default_rng(seed)
+    rows, columns = np.ogrid[:side, :side]
+    numbers = np.zeros((side, side), np.uint16)
+    for number, (row, column) in enumerate([(16, 16), (16, 47), (47, 30)], start=1):
+        high, wide = random.uniform(9, 13, 2)
+        numbers[((rows - row) / high) ** 2 + ((columns - column) / wide) ** 2 <= 1] = number
+    return numbers
+
+
+@pytest.fixture
+def cells(tmp_path, write_csv):
+    """12 training wells (two lines), 2 validation and 2 test wells, one image each."""
+
+    def make(kind="binary", fields=1):
+        folder = tmp_path / "cells"
+        (folder / "images").mkdir(parents=True)
+        (folder / "labels").mkdir()
+        rows = []
+        for well, split in enumerate(["train"] * 12 + ["val"] * 2 + ["test"] * 2):
+            for field in range(fields):
+                name = f"w{well}_{field}.tif"
+                numbers = nuclei(10 * well + field)
+                image = np.random.default_rng(well).integers(0, 65535, numbers.shape, np.uint16)
+                tifffile.imwrite(folder / "images" / name, image)
+                label = numbers if kind == "numbers" else (numbers > 0).astype(np.uint8)
+                tifffile.imwrite(folder / "labels" / name, label)
+                row = {"image": f"images/{name}", "label": f"labels/{name}"}
+                row |= {"cell_line": "HeLa" if well % 2 else "MDCK", "group": f"w{well}"}
+                row |= {"split": split, "plate": "P1"}
+                if kind == "both":
+                    tifffile.imwrite(folder / "labels" / f"n_{name}", numbers)
+                    row["instances"] = f"labels/n_{name}"
+                rows.append(row)
+        write_csv(folder / "table.csv", rows)
+        return folder
+
+    return make
+
+
+def rows_of(folder):
+    return [cells for _, cells in read_lines(folder / "table.csv")[1]]
+
+
+def plane(path):
+    return read_image(path, palette="indices").array[0]
+
+
+def test_a_third_of_the_training_rows_has_each_style_and_the_rest_is_exact(cells, tmp_path):
+    source, output = cells(), tmp_path / "styled"
+    summaries = prepare_styles(source, output)
+    rows = rows_of(output)
+    assert Counter(row["style"] for row in rows if row["split"] == "train") == {
+        "exact": 4,
+        "fine": 4,
+        "coarse": 4,
+    }
+    assert {row["style"] for row in rows if row["split"] != "train"} == {"exact"}
+    assert [row["cell_line"] for row in rows] == [row["cell_line"] for row in rows_of(source)]
+    assert [(s.style, s.rows, s.objects) for s in summaries] == [(n, 4, 12) for n in STYLES]
+    assert len(read_table(output, None).rows) == 16
+
+
+def test_masks_are_the_polygons_of_their_objects_and_exact_ones_the_same_bytes(cells, tmp_path):
+    source, output = cells(), tmp_path / "styled"
+    prepare_styles(source, output)
+    tolerances = {"fine": 2.0, "coarse": 3.5}
+    for before, after in zip(rows_of(source), rows_of(output), strict=True):
+        assert (output / after["image"]).read_bytes() == (source / before["image"]).read_bytes()
+        if after["style"] == "exact":
+            assert after["label"] == before["label"]
+            assert (output / after["label"]).read_bytes() == (source / before["label"]).read_bytes()
+        else:
+            exact, drawn = plane(source / before["label"]), plane(output / after["label"])
+            well = int(after["group"][1:])
+            expected = polygonise(nuclei(10 * well), tolerances[after["style"]]) > 0
+            assert np.array_equal(drawn, expected)
+            assert not np.array_equal(drawn, exact)
+            assert not (output / before["label"]).exists()
+
+
+def test_the_summary_is_what_the_files_say(cells, tmp_path):
+    source, output = cells(), tmp_path / "styled"
+    summaries = {summary.style: summary for summary in prepare_styles(source, output)}
+    tp = fp = fn = 0
+    changes = []
+    for before, after in zip(rows_of(source), rows_of(output), strict=True):
+        if after["style"] == "coarse":
+            numbers = nuclei(10 * int(after["group"][1:]))
+            drawn = plane(output / after["label"]) > 0
+            tp += (drawn & (numbers > 0)).sum()
+            fp += (drawn & (numbers == 0)).sum()
+            fn += (~drawn & (numbers > 0)).sum()
+            new = polygonise(numbers, 3.5)
+            changes += [(new == n).sum() / (numbers == n).sum() - 1 for n in (1, 2, 3)]
+        assert before["image"] == after["image"]
+    assert summaries["coarse"].f1 == pytest.approx(2 * tp / (2 * tp + fp + fn))
+    assert summaries["coarse"].area_change == pytest.approx(np.mean(changes))
+    assert (summaries["exact"].f1, summaries["exact"].area_change) == (1.0, 0.0)
+    assert summaries["coarse"].f1 < summaries["fine"].f1 < 1
+    lines = [cells for _, cells in read_lines(output / "styles.csv")[1]]
+    assert [line["style"] for line in lines] == STYLES
+    assert float(lines[2]["f1"]) == summaries["coarse"].f1
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(cells, tmp_path):
+    def digest(name, seed):
+        prepare_styles(source, tmp_path / name, seed=seed)
+        files = sorted(path for path in (tmp_path / name).rglob("*") if path.is_file())
+        return [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
+
+    source = cells()
+    assert digest("a", 0) == digest("b", 0)
+    prepare_styles(source, tmp_path / "c", seed=1)
+    drawn = [[row["style"] for row in rows_of(tmp_path / name)] for name in "abc"]
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_a_file_of_object_numbers_is_drawn_again_beside_the_label(cells, tmp_path):
+    source, output = cells("both"), tmp_path / "styled"
+    prepare_styles(source, output)
+    for before, after in zip(rows_of(source), rows_of(output), strict=True):
+        label, numbers = plane(output / after["label"]), plane(output / after["instances"])
+        assert np.array_equal(label > 0, numbers > 0)
+        assert set(np.unique(numbers)) == {0, 1, 2, 3}
+        changed = not np.array_equal(numbers, plane(source / before["instances"]))
+        assert changed == (after["style"] != "exact")
+
+
+def test_labels_of_object_numbers_keep_them_and_the_column_map_goes_along(cells, tmp_path):
+    source, output = cells("numbers"), tmp_path / "styled"
+    left_out = rows_of(source)[0]["image"]
+    columns = {"label_values": "instances", "exclude": [left_out]}
+    prepare_styles(source, output, columns=columns)
+    assert all(
+        set(np.unique(plane(output / row["label"]))) == {0, 1, 2, 3} for row in rows_of(output)
+    )
+    again = read_table(output, None, output / "columns.json")
+    assert len(again.rows) == 15
+    assert again.rows[0]["label_values"] == "instances"
+
+
+def test_each_class_of_a_label_keeps_its_value(cells, tmp_path):
+    source = cells()
+    for row in rows_of(source):
+        label = plane(source / row["label"]).copy()
+        label[:32] *= 2  # the two upper nuclei are of another class
+        label[46:48, 29:31] = 0  # a hole
+        tifffile.imwrite(source / row["label"], label)
+    prepare_styles(source, tmp_path / "styled")
+    for row in rows_of(tmp_path / "styled"):
+        drawn = plane(tmp_path / "styled" / row["label"])
+        assert drawn[16, 16] == drawn[16, 47] == 2
+        assert drawn[50, 30] == 1
+        assert drawn[46, 30] == 0
+
+
+def test_parts_that_touch_at_a_corner_are_one_object(cells, tmp_path):
+    source = cells()
+    for row in rows_of(source):
+        label = np.zeros((64, 64), np.uint8)
+        label[10:20, 10:20] = label[20:30, 20:30] = 1
+        tifffile.imwrite(source / row["label"], label)
+    summaries = prepare_styles(source, tmp_path / "styled")
+    assert [summary.objects for summary in summaries] == [4, 4, 4]
+
+
+def test_gaps_between_objects_that_filled_the_image_become_background():
+    full = np.ones((64, 64), np.uint8)
+    drawing, change = redraw(Drawing(full, np.maximum(nuclei(1) * 3, 2), {}, {}), 3.0)
+    assert np.array_equal(drawing.label, drawing.objects > 0)
+    assert change.fn == (drawing.objects == 0).sum() > 0
+    assert (change.tp, change.fp) == (full.size - change.fn, 0)
+
+
+def test_tolerances_follow_the_diameter_where_its_reference_is_given(cells, tmp_path):
+    source = cells()
+    areas = [
+        (nuclei(10 * int(row["group"][1:])) == number).sum()
+        for row in rows_of(source)
+        if row["split"] == "train"
+        for number in (1, 2, 3)
+    ]
+    median = np.median(np.sqrt(4 * np.array(areas) / np.pi))
+    summaries = prepare_styles(source, tmp_path / "styled", reference_diameter_px=44.0)
+    assert [s.tolerance_px for s in summaries] == pytest.approx(
+        [0.0, 2 * median / 44, 3.5 * median / 44]
+    )
+
+
+def test_one_group_has_one_style_and_one_image_too(cells, tmp_path):
+    source = cells(fields=2)
+    prepare_styles(source, tmp_path / "groups")
+    styles = {}
+    for row in rows_of(tmp_path / "groups"):
+        assert styles.setdefault(row["group"], row["style"]) == row["style"]
+    prepare_styles(source, tmp_path / "images", unit="image")
+    of_group = {}
+    for row in rows_of(tmp_path / "images"):
+        of_group.setdefault(row["group"], set()).add(row["style"])
+    assert max(map(len, of_group.values())) == 2
+
+
+def item(image, group, **columns):
+    return {"image": image, "group": group, "columns": columns}
+
+
+def test_shares_are_equal_within_each_value():
+    items = [item(f"{n}.tif", f"g{n}", line="ab"[n % 2]) for n in range(24)]
+    for seed in range(5):
+        shared = share_styles(items, STYLES, seed, "line", "group")
+        counts = Counter((i["columns"]["line"], shared[i["image"],]) for i in items)
+        assert set(counts.values()) == {4}
+        assert len(counts) == 6
+
+
+def test_all_rows_of_an_image_share_its_style():
+    items = [item(f"{n // 2}.tif", f"g{n}") for n in range(12)]
+    shared = share_styles(items, STYLES, 0, None, "image")
+    assert Counter(shared.values()) == {"exact": 2, "fine": 2, "coarse": 2}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"tolerances": {"fine": 2.0}}, "expected one style of tolerance 0"),
+        ({"tolerances": {"a/b": 0.0}}, "cannot name files"),
+        ({"unit": "plate"}, "expected group or image"),
+        ({"balance": "line"}, r"no such column; the table has .*cell_line"),
+        ({"column": "cell_line"}, r"already tells rows apart \(HeLa, MDCK\)"),
+        ({"columns": {"label": None}}, "label is null"),
+        ({"reference_diameter_px": 0.0}, "reference_diameter_px is"),
+        ({"tolerances": {"exact": 0, "fine": -1}}, "tolerance_px is -1"),
+    ],
+)
+def test_wrong_settings_are_refused_and_leave_nothing(cells, tmp_path, settings, message):
+    with pytest.raises(ConfigError, match=message):
+        prepare_styles(cells(), tmp_path / "styled", **settings)
+    assert [path.name for path in tmp_path.iterdir()] == ["cells"]
+
+
+def test_a_folder_that_holds_files_is_refused(cells, tmp_path):
+    (tmp_path / "styled").mkdir()
+    (tmp_path / "styled" / "mine.txt").write_text("x")
+    with pytest.raises(DataError, match="not empty"):
+        prepare_styles(cells(), tmp_path / "styled")
+
+
+def test_object_numbers_that_disagree_with_the_label_are_refused(cells, tmp_path):
+    source = cells("both")
+    row = rows_of(source)[3]
+    tifffile.imwrite(source / row["instances"], np.zeros((64, 64), np.uint16))
+    with pytest.raises(DataError, match=r"case 'images_w3_0'.*cover other pixels"):
+        prepare_styles(source, tmp_path / "styled")
+    assert not (tmp_path / "styled").exists()
+
+
+def test_object_numbers_outside_of_the_folder_are_refused(cells, tmp_path, write_csv):
+    source = cells("both")
+    rows = rows_of(source)
+    rows[0]["instances"] = "../n.tif"
+    write_csv(source / "table.csv", rows)
+    with pytest.raises(DataError, match="leaves the table's folder"):
+        prepare_styles(source, tmp_path / "styled")
+
+
+def test_a_label_of_fractions_is_refused(cells, tmp_path):
+    source = cells()
+    tifffile.imwrite(source / rows_of(source)[0]["label"], np.full((64, 64), 0.5, np.float32))
+    with pytest.raises(DataError, match=r"case 'images_w0_0'.*whole numbers"):
+        prepare_styles(source, tmp_path / "styled")

@@ -1,0 +1,74 @@
+"""Large images through the real command: how much memory a pixel takes."""
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tifffile
+
+from metaseg_monai.bundle import resolve_bundle
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "benchmark_large_image.py"
+SIZE = 3000
+BYTES_A_PIXEL = 15  # 4 the image, 8 the logits of two classes, 1 the mask, 1 its copy for the file
+BYTES_BESIDE = 40e6  # tiles, and modules that are imported late
+
+CHILD = """
+import resource, sys
+import metaseg_monai.evaluation, metaseg_monai.transforms
+from metaseg_monai.__main__ import main
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+main()
+print("grown", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.fixture(scope="module")
+def benchmark():
+    """The script, as a module."""
+    spec = importlib.util.spec_from_file_location("benchmark_large_image", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss counts in other units elsewhere")
+def test_images_one_after_the_other_take_the_memory_of_one(benchmark, tmp_path):
+    settings = {
+        **benchmark.SMALL,
+        "roi_size": [200, 200],
+        "sw_batch_size": 1,
+        "precision": None,
+        "window_inferer#blend": "discard",
+    }
+    bundle = resolve_bundle("synthetic_shapes_segmentation")
+    for folder in ("configs", "docs"):
+        (tmp_path / "bundle").mkdir(exist_ok=True)
+        (tmp_path / "bundle" / folder).symlink_to(bundle / folder)
+    for number in (0, 1):
+        benchmark._write_image(
+            tmp_path / "in" / f"{number}.tif", SIZE, tile=512 * number, seed=number
+        )
+    benchmark._give_weights(tmp_path / "bundle", settings)
+    command = [sys.executable, "-c", CHILD, "predict", str(tmp_path / "bundle")]
+    command += ["--source", str(tmp_path / "in"), "--output", str(tmp_path / "out")]
+    command += [f"--{key}={value}" for key, value in settings.items()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+    grown = int(done.stdout.split()[-1]) * 1024
+    assert grown < BYTES_A_PIXEL * SIZE**2 + BYTES_BESIDE, f"{grown / SIZE**2:.1f} bytes a pixel"
+    for number in (0, 1):
+        assert tifffile.imread(tmp_path / "out" / f"{number}.tif").shape == (SIZE, SIZE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("blend", ["gaussian", "discard"])
+def test_14000_pixels_square_take_less_than_4_gigabytes(blend):
+    command = [sys.executable, str(SCRIPT), "--size", "14000", "--limit_gb", "4"]
+    done = subprocess.run(
+        [*command, f"--window_inferer#blend={blend}"], capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stdout + done.stderr[-2000:]
+    assert "1 of 1 images" in done.stdout
