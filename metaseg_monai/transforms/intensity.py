@@ -3,7 +3,8 @@
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
-from monai.transforms import MapTransform, ScaleIntensityRange
+import torch
+from monai.transforms import MapTransform
 
 from metaseg_monai.errors import ConfigError, DataError
 
@@ -33,7 +34,6 @@ class ScaleIntensityCased(MapTransform):
             raise ConfigError(f"intensity_range must be lowest, highest; got {intensity_range}")
         self.clip = clip
         self.image_key = image_key
-        self.scale = ScaleIntensityRange(self.low, self.high, 0.0, 1.0, clip=clip)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return the item with the scaled image."""
@@ -45,4 +45,6 @@ class ScaleIntensityCased(MapTransform):
                 f"outside intensity_range [{self.low:g}, {self.high:g}]; set intensity_range to "
                 "that of your images (65535 for 16 bits), or intensity_clip to cut them"
             )
-        return {**data, self.image_key: self.scale(image)}
+        scaled = image.to(torch.float32) - self.low  # in one new tensor: images may be large
+        scaled /= self.high - self.low
+        return {**data, self.image_key: scaled.clamp_(0.0, 1.0) if self.clip else scaled}
