@@ -19,7 +19,7 @@ from metaseg_monai.data.cells import SEVEN_LINES
 from metaseg_monai.data.cells.acquisition import Acquisition
 from metaseg_monai.data.cells.lines import Cue
 from metaseg_monai.data.cells.picture import Picture, draw_picture
-from metaseg_monai.data.cells.plan import ANOMALIES, NUCLEI, Plan
+from metaseg_monai.data.cells.plan import ANOMALIES, CRACK, CRACKS, NUCLEI, Plan
 
 SIZE, COLUMNS = 120, 7
 COMMON = Acquisition(magnification=20, focus_um=4.0, density_per_mm2=1300)
@@ -36,7 +36,7 @@ def tile(
     seed: int = 5,
 ) -> Tile:
     """One picture of the sheet and the task whose outline is drawn into it."""
-    tasks = (NUCLEI, ANOMALIES) if task == ANOMALIES else (NUCLEI,)
+    tasks = (NUCLEI, ANOMALIES) if task == ANOMALIES else (task,)
     plan = Plan("train", line, taken.magnification, tasks, style)
     return title, draw_picture(np.random.default_rng(seed), plan, taken, SIZE, cue), task
 
@@ -52,7 +52,7 @@ def rows() -> list[tuple[str, list[Tile]]]:
             "magnification",
             [tile(f"{m:g}x", taken=replace(some, magnification=m)) for m in (5, 10, 20, 40)]
             + [tile("foreign collection (AZ)", "AZ")]
-            + [tile("concrete", "CRACK", seed=seed) for seed in (1, 3)],
+            + [tile("concrete", CRACK, task=CRACKS, seed=seed) for seed in (1, 3)],
         ),
         (
             "acquisition at 20x",

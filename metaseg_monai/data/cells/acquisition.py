@@ -12,6 +12,7 @@ STAINS = ("none", "haematoxylin")
 EXPOSURES_MS = (20, 5, 10, 40)  # the first is common
 FOCUS_UM = {"focal": (2.0, 5.0), "non-focal": (8.0, 14.0)}  # distance from the plane of the cells
 DENSITY_PER_MM2 = (500.0, 1500.0)
+LAMP = (0.92, 1.08)
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class Acquisition:
         staining: of `STAINS`; haematoxylin darkens nuclei.
         illumination: of `ILLUMINATIONS`.
         density_per_mm2: cells on a square millimetre.
+        lamp: brightness; 1 is common.
+        light_angle: in radians, direction from which tilted light comes.
     """
 
     magnification: float
@@ -41,6 +44,8 @@ class Acquisition:
     staining: str = "none"
     illumination: str = "even"
     density_per_mm2: float = 1000.0
+    lamp: float = 1.0
+    light_angle: float = 0.0
 
     @property
     def pixel_um(self) -> float:
@@ -84,4 +89,6 @@ def draw_acquisition(
         staining=staining,
         illumination=str(random.choice(ILLUMINATIONS)),
         density_per_mm2=round(float(random.uniform(*DENSITY_PER_MM2))),
+        lamp=float(random.uniform(*LAMP)),
+        light_angle=float(random.uniform(0, 2 * np.pi)),
     )

@@ -1,14 +1,20 @@
 """A field of cells: where they lie, how they are turned, and the maps that optics then see."""
 
+import itertools
+from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from metaseg_monai.data.cells.lines import Line, Shape
+from metaseg_monai.errors import DataError
 
 CROWDING = 0.8  # least distance of two cells, a share of the sum of their radii
 ATTEMPTS = 12
+SIZE_SPREAD, LARGEST_SIZE = 0.08, 4.0  # of the logarithm; in spreads
+MOST_OBJECTS = 65535
 SMALLEST_OBJECT_PX = 4
 HARMONICS = (3, 4, 5)
 
@@ -43,20 +49,29 @@ def draw_culture(
         size: (H, W) in pixels.
         pixel_um: side of a pixel.
         density_per_mm2: cells on a square millimetre that are tried; those without room fall away.
+
+    Raises:
+        DataError: more cells than 16 bits can number.
     """
     relief, nuclei = np.zeros(size, np.float32), np.zeros(size, np.float32)
     objects = np.zeros(size, np.uint16)
     margin_um = line.body.radius_um
     extent = (size[0] * pixel_um + 2 * margin_um, size[1] * pixel_um + 2 * margin_um)
     wanted = random.poisson(density_per_mm2 * extent[0] * extent[1] / 1e6)
-    placed: list[tuple[float, float, float]] = []
+    crowd = _Crowd(2 * CROWDING * line.body.radius_um * np.exp(LARGEST_SIZE * SIZE_SPREAD))
     number = 0
     for _ in range(max(1, wanted)):
-        scale = float(np.exp(random.normal(0, 0.08)))
-        centre = _free_place(random, placed, extent, line.body.radius_um * scale)
+        size_noise = np.clip(random.normal(), -LARGEST_SIZE, LARGEST_SIZE)
+        scale = float(np.exp(SIZE_SPREAD * size_noise))
+        centre = _free_place(random, crowd, extent, line.body.radius_um * scale)
         if centre is None:
             continue
         number += 1
+        if number > MOST_OBJECTS:
+            raise DataError(
+                f"a field of {size[0]} x {size[1]} pixels of {pixel_um:g} um holds more than "
+                f"{MOST_OBJECTS} cells, which 16 bits cannot number; choose a smaller size"
+            )
         middle = (centre[0] - margin_um, centre[1] - margin_um)
         angle = random.uniform(0, np.pi)
         _add_cell(random, line, (relief, nuclei, objects), middle, angle, scale, pixel_um, number)
@@ -65,7 +80,7 @@ def draw_culture(
 
 def _free_place(
     random: np.random.Generator,
-    placed: list[tuple[float, float, float]],
+    crowd: "_Crowd",
     extent: tuple[float, float],
     radius: float,
 ) -> tuple[float, float] | None:
@@ -73,11 +88,28 @@ def _free_place(
         y, x = random.uniform(0, extent[0]), random.uniform(0, extent[1])
         if all(
             (y - other_y) ** 2 + (x - other_x) ** 2 > (CROWDING * (radius + other)) ** 2
-            for other_y, other_x, other in placed
+            for other_y, other_x, other in crowd.near(y, x)
         ):
-            placed.append((y, x, radius))
+            crowd.add(y, x, radius)
             return y, x
     return None
+
+
+class _Crowd:
+    """Cells (y, x, radius) by the square of `side` they lie in: neighbours are found at once."""
+
+    def __init__(self, side: float) -> None:
+        self.side = side
+        self._squares: dict[tuple[int, int], list[tuple[float, float, float]]] = defaultdict(list)
+
+    def add(self, y: float, x: float, radius: float) -> None:
+        self._squares[int(y // self.side), int(x // self.side)].append((y, x, radius))
+
+    def near(self, y: float, x: float) -> Iterator[tuple[float, float, float]]:
+        """All cells less than `side` away, and some others."""
+        row, column = int(y // self.side), int(x // self.side)
+        for place in itertools.product(range(row - 1, row + 2), range(column - 1, column + 2)):
+            yield from self._squares.get(place, ())
 
 
 def _add_cell(

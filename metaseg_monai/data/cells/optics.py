@@ -50,7 +50,7 @@ def expose(
         light = 1 + np.clip(signal, -0.75, 1.5)
         if acquisition.staining == "haematoxylin":
             light = light * (1 - ABSORPTION * gaussian_filter(culture.nuclei, blur_px))
-    light = light * _illumination(random, culture.relief.shape, acquisition.illumination)
+    light = light * illumination(culture.relief.shape, acquisition)
     if shadow is not None:
         light = light * shadow
     expected = ELECTRONS * light * acquisition.exposure_ms / COMMON_EXPOSURE_MS
@@ -59,15 +59,13 @@ def expose(
     return np.asarray(np.clip(np.rint(counts), 0, 65535), dtype=np.uint16)
 
 
-def _illumination(
-    random: np.random.Generator, shape: tuple[int, ...], kind: str
-) -> np.ndarray | float:
-    lamp = random.uniform(0.92, 1.08)
+def illumination(shape: tuple[int, ...], taken: Acquisition) -> np.ndarray:
+    """The light (H, W) that falls on an empty field of a well: the same for all its images."""
     y = np.linspace(-1, 1, shape[0])[:, None]
     x = np.linspace(-1, 1, shape[1])[None, :]
-    if kind == "tilted":
-        angle = random.uniform(0, 2 * np.pi)
-        return np.asarray(lamp * (1 + 0.18 * (y * np.sin(angle) + x * np.cos(angle))))
-    if kind == "vignetted":
-        return np.asarray(lamp * (1.05 - 0.16 * (y**2 + x**2)))
-    return float(lamp)
+    light = np.ones(shape)
+    if taken.illumination == "tilted":
+        light += 0.18 * (y * np.sin(taken.light_angle) + x * np.cos(taken.light_angle))
+    elif taken.illumination == "vignetted":
+        light += 0.05 - 0.16 * (y**2 + x**2)
+    return taken.lamp * light

@@ -10,13 +10,12 @@ from metaseg_monai.data.cells.concrete import draw_concrete
 from metaseg_monai.data.cells.culture import draw_culture
 from metaseg_monai.data.cells.lines import Cue, line_as_seen
 from metaseg_monai.data.cells.optics import expose
-from metaseg_monai.data.cells.plan import ANOMALIES, NUCLEI, Plan
+from metaseg_monai.data.cells.plan import ANOMALIES, CRACK, NUCLEI, Plan
 from metaseg_monai.data.polygons import polygonise
 
 STYLE_TOLERANCE_PX = {"exact": 0.0, "fine": 2.0, "coarse": 3.5}  # at 20x (paper 3.2)
 STYLE_MAGNIFICATION = 20.0
 SPOILT = 0.2  # share of the images without a label of anomalies that have some all the same
-CRACK = "CRACK"
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ def draw_picture(
     shape = (size, size)
     if plan.line == CRACK:
         image, mask = draw_concrete(random, shape)
-        return Picture(image, {NUCLEI: mask}, None)
+        return Picture(image, dict.fromkeys(plan.tasks, mask), None)
     pixel_um = acquisition.pixel_um
     line = line_as_seen(plan.line, cue)
     culture = draw_culture(random, line, shape, pixel_um, acquisition.density_per_mm2)

@@ -36,7 +36,8 @@ A7_ANOMALIES = dict(zip(SPLITS, (194, 70, 101), strict=True))
 IMBALANCED = {"5": 0.20, "10": 0.30, "20": 0.01, "40": 0.49}  # proposal, section 3.2
 COMMON_MAGNIFICATION = 20.0
 STYLES = ("exact", "fine", "coarse")
-NUCLEI, ANOMALIES = "nuclei", "anomalies"
+NUCLEI, ANOMALIES, CRACKS = "nuclei", "anomalies", "cracks"
+CRACK = "CRACK"  # the line of concrete
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,11 @@ def _acquisition(split: str, total: int | None, random: np.random.Generator) -> 
 
 def _heterogeneous(split: str, total: int | None, random: np.random.Generator) -> list[Plan]:
     """Thesis 4.5, table A.5."""
-    return _of_lines({**A5_CRACK, "HeLa": A1["HeLa"], "HepG2": A1["HepG2"]}, split, total)
+    plans = _of_lines({**A5_CRACK, "HeLa": A1["HeLa"], "HepG2": A1["HepG2"]}, split, total)
+    return [
+        replace(plan, tasks=(CRACKS,), source=CRACK) if plan.line == CRACK else plan
+        for plan in plans
+    ]
 
 
 def _styles(split: str, total: int | None, random: np.random.Generator) -> list[Plan]:
@@ -198,10 +203,10 @@ def _curtailed_apart(split: str, total: int | None, random: np.random.Generator)
     """Thesis 4.7, last part: as many images of each task, but none has both."""
     if split == "test":
         return _anomalies(split, total, random)
-    number = A7_ANOMALIES[split] if total is None else total
+    both = 2 * A7_ANOMALIES[split] if total is None else total
     return [
         replace(plan, tasks=(task,))
-        for task in (NUCLEI, ANOMALIES)
+        for task, number in ((NUCLEI, both - both // 2), (ANOMALIES, both // 2))
         for plan in _of_lines(A1, split, number)
     ]
 
@@ -218,7 +223,12 @@ RECIPES: dict[str, Callable[[str, int | None, np.random.Generator], list[Plan]]]
     "anomalies_curtailed": _curtailed,
     "anomalies_curtailed_apart": _curtailed_apart,
 }
-LINES_OF_RECIPE = {"magnification": tuple(A4), "two_lines": ("HeLa", "MDCK")}
+LINES_OF_RECIPE = {
+    "magnification": tuple(A4),
+    "two_lines": ("HeLa", "MDCK"),
+    "extended": (*SEVEN_LINES, "AZ"),
+    "heterogeneous": (CRACK, "HeLa", "HepG2"),
+}
 
 
 def unrelated_lines(recipe: str) -> tuple[str, ...]:

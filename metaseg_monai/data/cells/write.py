@@ -11,8 +11,15 @@ import tifffile
 from tqdm import tqdm
 
 from metaseg_monai.data.cells.lines import CUES, Cue
-from metaseg_monai.data.cells.picture import CRACK, Picture, draw_picture
-from metaseg_monai.data.cells.plan import Plan, Totals, make_plan, unrelated_lines
+from metaseg_monai.data.cells.picture import Picture, draw_picture
+from metaseg_monai.data.cells.plan import (
+    CRACK,
+    NUCLEI,
+    Plan,
+    Totals,
+    make_plan,
+    unrelated_lines,
+)
 from metaseg_monai.data.cells.plates import Place, place_images
 from metaseg_monai.data.columns import SPLITS, ColumnMap
 from metaseg_monai.data.generated import ensure_generated, write_generated
@@ -76,6 +83,8 @@ def generate_cells(
     Raises:
         DataError: the folder holds files, or an argument is out of its range.
     """
+    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
+        raise DataError(f"workers={workers!r}: expected a whole number of processes, 1 or more")
     totals = _totals(layout, train, val, test)
     settings = _settings(recipe, totals, size, seed, cue, fields_per_well)
     write_generated(Path(output), settings, partial(_write, settings=settings, workers=workers))
@@ -151,6 +160,11 @@ def _settings(
             raise DataError(f"{name}={value!r}: expected a whole number, {least} or more")
     if cue not in CUES:
         raise DataError(f"cue {cue!r}: expected one of {', '.join(CUES)}")
+    if recipe == "acquisition" and cue == "metadata":
+        raise DataError(
+            "recipe acquisition with cue metadata: fluorescence and stains show the nuclei, so "
+            "metadata would not be the only cue; choose another recipe or cue"
+        )
     make_plan(recipe, totals, seed)
     return {
         "recipe": recipe,
@@ -213,7 +227,7 @@ def _make(job: Job, folder: Path, settings: dict[str, Any]) -> list[dict[str, An
 
 
 def _write_objects(folder: Path, name: str, task: str, picture: Picture) -> str:
-    if picture.objects is None or task != "nuclei":
+    if picture.objects is None or task != NUCLEI:
         return ""
     path = f"objects/{name}.tif"
     _write_tiff(folder / path, picture.objects, None)

@@ -6,12 +6,15 @@ import pytest
 import tifffile
 from scipy.ndimage import label as components
 
+import metaseg_monai.data.cells.culture as culture_module
 from metaseg_monai.data import cells_table, generate_cells, load_case
 from metaseg_monai.data.cells.acquisition import Acquisition
 from metaseg_monai.data.cells.anomalies import VISIBLE, draw_anomalies
 from metaseg_monai.data.cells.culture import Culture, draw_culture
 from metaseg_monai.data.cells.lines import LINES, SEVEN_LINES, line_as_seen
-from metaseg_monai.data.cells.optics import expose
+from metaseg_monai.data.cells.optics import expose, illumination
+from metaseg_monai.data.cells.picture import draw_picture
+from metaseg_monai.data.cells.plan import Plan
 from metaseg_monai.errors import DataError
 from metaseg_monai.metadata import Categorical, MetadataSchema
 
@@ -113,6 +116,53 @@ def test_only_metadata_tells_the_nucleus_by_design():
     assert areas[1] > 2 * areas[0]
 
 
+def test_images_of_all_lines_are_equal_where_only_metadata_tells(tmp_path):
+    plain = Acquisition(magnification=20)
+    images = [
+        draw_picture(np.random.default_rng(4), Plan("train", name), plain, 96, "metadata").image
+        for name in ("HeLa", "HT1080")
+    ]
+    np.testing.assert_array_equal(*images)
+    with pytest.raises(DataError, match="metadata would not be the only cue"):
+        generate(tmp_path / "cells", "acquisition", cue="metadata")
+
+
+def test_all_fields_of_a_well_have_the_same_light(tmp_path):
+    for kind in ("tilted", "vignetted", "even"):
+        taken = Acquisition(20, illumination=kind, lamp=0.95, light_angle=1.0)
+        empty = Culture(*(np.zeros((48, 48), np.float32),) * 2, np.zeros((48, 48), np.uint16))
+        light = illumination((48, 48), taken)
+        shots = [expose(np.random.default_rng(n), empty, taken) for n in range(40)]
+        flat = np.mean(shots, axis=0) / np.mean(shots)
+        np.testing.assert_allclose(flat, light / light.mean(), rtol=0.02)
+
+
+def test_crowded_fields_take_seconds_and_cells_keep_their_distance(monkeypatch):
+    placed = []
+    monkeypatch.setattr(culture_module._Crowd, "add", recorded(placed, culture_module._Crowd.add))
+    draw_culture(np.random.default_rng(0), LINES["MDCK"], (200, 200), 2.6, 1500.0)
+    cells = np.array(placed)
+    gaps = np.hypot(*(cells[:, None, :2] - cells[None, :, :2]).transpose(2, 0, 1))
+    least = culture_module.CROWDING * (cells[:, None, 2] + cells[None, :, 2])
+    np.fill_diagonal(gaps, np.inf)
+    assert len(cells) > 150
+    assert (gaps > least).all()
+
+
+def recorded(into, method):
+    def add(self, y, x, radius):
+        into.append((y, x, radius))
+        method(self, y, x, radius)
+
+    return add
+
+
+def test_more_cells_than_can_be_numbered_are_refused(monkeypatch):
+    monkeypatch.setattr(culture_module, "MOST_OBJECTS", 3)
+    with pytest.raises(DataError, match="choose a smaller size"):
+        field(LINES["MDCK"])
+
+
 def test_nothing_tells_the_nucleus_where_lines_are_one():
     small, large = (field(line_as_seen(name, "nothing")) for name in ("MDCK", "NIH3T3"))
     np.testing.assert_array_equal(small.relief, large.relief)
@@ -203,6 +253,8 @@ def test_cracks_have_no_objective(tmp_path):
     table = generate(tmp_path / "cells", "heterogeneous")
     wall = table[table["domain"] == "CRACK"]
     assert len(wall)
+    assert set(wall["task"]) == {"cracks"}
+    assert set(table["unrelated_line"]) <= {"CRACK", "HeLa", "HepG2"}
     assert (wall[["magnification", "pixel_um", "instances"]] == "").all(axis=None)
     assert tifffile.imread(tmp_path / "cells" / wall.iloc[0]["label"]).any()
 
@@ -234,6 +286,7 @@ def test_other_settings_are_not_mistaken_for_the_data_there(tmp_path):
         ({"cue": "smell"}, "cue 'smell'"),
         ({"layout": "large"}, "layout 'large'"),
         ({"fields_per_well": 0}, "fields_per_well=0"),
+        ({"workers": "two"}, "workers='two'"),
     ],
 )
 def test_refusals_leave_no_folder(tmp_path, wrong, told):
