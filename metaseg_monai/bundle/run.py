@@ -10,15 +10,18 @@ from monai.bundle import ConfigWorkflow
 from metaseg_monai.bundle.overrides import check_overrides
 from metaseg_monai.errors import ConfigError, MetasegError
 
+WORKFLOWS = {"train", "evaluate", "explain", "estimate", "inference", "multi_gpu_train"}
+NO_CONFIGURATION = ("facts", "metadata", "schema", "columns")
 
-def configs_of(*names: str, more: str | None = None) -> list[str]:
-    """The files of a workflow, and a further configuration of the bundle merged last.
+
+def configs_of(*names: str, more: str | Sequence[str] | None = None) -> list[str]:
+    """The files of a workflow, and further configurations of the bundle merged last, in order.
 
     >>> configs_of("train", "evaluate", more="pilot")
     ['train.json', 'evaluate.json', 'pilot.json']
     """
-    wanted = [*names, more.removesuffix(".json")] if more else list(names)
-    return [f"{name}.json" for name in wanted]
+    further = more.split(",") if isinstance(more, str) else list(more or [])
+    return [f"{name.strip().removesuffix('.json')}.json" for name in (*names, *further)]
 
 
 def run_bundle(bundle: Path, config_names: Sequence[str], overrides: Mapping[str, Any]) -> None:
@@ -36,8 +39,11 @@ def run_bundle(bundle: Path, config_names: Sequence[str], overrides: Mapping[str
     files = [bundle / "configs" / name for name in config_names]
     for file in files:
         if not file.is_file():
-            known = ", ".join(sorted(path.stem for path in file.parent.glob("*.json")))
-            raise ConfigError(f"{file}: no such configuration; {bundle.name} has {known}")
+            found = {path.stem for path in file.parent.glob("*.json")}
+            known = [n for n in sorted(found - WORKFLOWS) if not n.startswith(NO_CONFIGURATION)]
+            raise ConfigError(
+                f"{file}: no such configuration; {bundle.name} has {', '.join(known) or 'none'}"
+            )
     settings = {"bundle_root": str(bundle), **check_overrides(files, overrides)}
     for engine in ("SupervisedTrainer", "SupervisedEvaluator"):
         logging.getLogger(f"ignite.engine.engine.{engine}").addFilter(_is_news)

@@ -1,6 +1,6 @@
 """From a folder of images or a table to a folder of masks."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ def predict(
     output: str,
     meta: object,
     overrides: Mapping[str, Any],
-    configuration: str | None = None,
+    configuration: str | Sequence[str] | None = None,
 ) -> Path:
     """Run a bundle's ``inference.json``.
 
@@ -30,7 +30,7 @@ def predict(
             file with a row for each case (kits.json, JSON or CSV); None where a table or the
             source's own kits.json gives it.
         overrides: further settings.
-        configuration: further file of the bundle, merged last.
+        configuration: further files of the bundle, merged last.
 
     Returns:
         The folder of the masks.
