@@ -5,13 +5,17 @@ import sys
 import fire
 
 from metaseg_monai.cli import Commands
+from metaseg_monai.cli.check_flags import check_flags
 from metaseg_monai.errors import MetasegError
 
 
 def main() -> None:
     """Run one command; what a user can mend is one line on stderr and exit status 2."""
     try:
-        fire.Fire(Commands(), command=help_last(sys.argv[1:]), name="metaseg_monai")
+        commands, arguments = Commands(), sys.argv[1:]
+        if help_last(arguments) == arguments:  # nobody asked for help
+            check_flags(commands, arguments)
+        fire.Fire(commands, command=help_last(arguments), name="metaseg_monai")
     except MetasegError as error:
         sys.exit(_refusal(error))
     except KeyboardInterrupt:

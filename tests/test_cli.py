@@ -299,7 +299,8 @@ def test_study_without_its_arguments(refused, tmp_path):
     assert "no bundle at '5'" in refused("study", 5, "--output", tmp_path / "o")
     (tmp_path / "file").touch()
     (tmp_path / "s.json").write_text("{}")
-    assert "no study" in refused("study", tmp_path / "s.json", "--output")
+    assert "no study" in refused("study", tmp_path / "s.json", "--output", tmp_path / "o")
+    assert "--output has no value" in refused("study", tmp_path / "s.json", "--output")
 
 
 def test_a_report_where_nothing_can_be_written(refused, bundle, metaseg, tmp_path):

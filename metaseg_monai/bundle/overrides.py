@@ -13,7 +13,9 @@ from monai.bundle.config_item import ComponentLocator, ConfigComponent
 
 from metaseg_monai.errors import ConfigError
 
-OFF_BY_NULL = ("spacing_mm", "empty_share")  # numbers that a bundle may set and a user unset
+# numbers and lists that a bundle may set and a user unset
+OFF_BY_NULL = ("spacing_mm", "empty_share", "margin_px", "val_crop", "objects_by")
+NULL = "null"  # messages and files write None so; the command line passes it as text
 TRUTH = {"true": True, "false": False}
 REFERENCE = re.compile(r"[@%](\w+(?:(?:#|::)\w+)*)")
 
@@ -31,7 +33,8 @@ def check_overrides(
         overrides: ``{id: value}`` such as ``{"epochs": 2, "train#trainer#max_epochs": 2}``.
 
     Returns:
-        The overrides, with ``"true"`` and ``"false"`` as truth values where the default is one.
+        The overrides, with ``"true"`` and ``"false"`` as truth values where the default is one, and
+        ``"null"``, as the command line passes it, as None.
 
     Raises:
         ConfigError: naming every unknown id with its nearest neighbours, and every value whose
@@ -86,6 +89,8 @@ def _typed(key: str, default: Any, value: Any) -> Any:
     is_text = isinstance(default, str) and not _is_reference(default)
     if isinstance(value, str) and value.lower() in TRUTH and not is_text:
         value = TRUTH[value.lower()]
+    if value == NULL:
+        value = None
     if default is None or _is_reference(value) or _is_reference(default):
         return value
     if value is None and (is_text or key in OFF_BY_NULL):

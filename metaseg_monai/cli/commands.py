@@ -1,12 +1,15 @@
-"""The commands of the project; those that make data are in a file of their own."""
+"""The commands of the project; those that make data or run a bundle are in files of their own."""
 
 from typing import Any
 
 from metaseg_monai.cli.generate import Generate
 from metaseg_monai.cli.prepare import Prepare
+from metaseg_monai.cli.run_bundles import RunBundles
+from metaseg_monai.cli.typed import as_typed
 
 
-class Commands:
+@as_typed()
+class Commands(RunBundles):
     """Segmentation steered by metadata. COMMAND --help shows the arguments and an example."""
 
     def __init__(self) -> None:
@@ -84,117 +87,6 @@ class Commands:
         schema = fit_schema(table, names(fields), output, missing=missing, split_column=split)
         return f"{output}: {', '.join(schema.entry_names)}. Check the ranges before you train."
 
-    def train(self, bundle: str, configuration: str | None = None, **overrides: Any) -> None:
-        """Train one variant of a bundle.
-
-        Example:
-            python -m metaseg_monai train synthetic_shapes_segmentation --variant me --epochs 20 \
---output_dir runs/me
-
-        Args:
-            bundle: name under ./bundles, or a folder.
-            configuration: a further file of the bundle's configs/, such as full_size, merged last.
-            overrides: any setting of the bundle's configs/train.json; misspelt ones are refused.
-                --resume True goes on with an interrupted run.
-        """
-        from metaseg_monai.bundle import configs_of, resolve_bundle, run_bundle
-
-        run_bundle(resolve_bundle(bundle), configs_of("train", more=configuration), overrides)
-
-    def evaluate(self, bundle: str, configuration: str | None = None, **overrides: Any) -> str:
-        """Test a trained variant in all test modes; write counts.csv and samples.npz.
-
-        Example:
-            python -m metaseg_monai evaluate synthetic_shapes_segmentation --variant me \
---output_dir runs/me
-
-        Args:
-            bundle: name under ./bundles, or a folder.
-            configuration: that of the training, if it had one.
-            overrides: any setting of train.json or evaluate.json, such as --split val or
-                --modes '["normal","shuffle"]'.
-        """
-        from metaseg_monai.bundle import configs_of, resolve_bundle, run_bundle
-
-        configs = configs_of("train", "evaluate", more=configuration)
-        run_bundle(resolve_bundle(bundle), configs, overrides)
-        return "evaluated; python -m metaseg_monai report <folder of runs> writes the tables"
-
-    def explain(
-        self, bundle: str, output_dir: str, configuration: str | None = None, **overrides: Any
-    ) -> str:
-        """Draw what every gate of a trained model does for each metadata value.
-
-        Example:
-            python -m metaseg_monai explain synthetic_shapes_segmentation --variant me \
---output_dir runs/me
-
-        Args:
-            bundle: name under ./bundles, or a folder.
-            output_dir: folder of the trained model; figures and gates.csv go to explain/ in it.
-            configuration: that of the training, if it had one.
-            overrides: settings of the training, and those of configs/explain.json, such as
-                --explain_cases 20 or --explain_gate middle.
-        """
-        from metaseg_monai.bundle import configs_of, resolve_bundle, run_bundle
-        from metaseg_monai.explain import draw
-
-        configs = configs_of("train", "evaluate", "explain", more=configuration)
-        run_bundle(resolve_bundle(bundle), configs, {**overrides, "output_dir": output_dir})
-        return "\n".join(map(str, draw(output_dir)))
-
-    def estimate(self, bundle: str, output_dir: str, **overrides: Any) -> str:
-        """Learn to tell a continuous field, such as a size, from the image alone.
-
-        Writes predicted.csv (for the test mode predicted) and estimate.json with its scores beside
-        those of a constant.
-
-        Example:
-            python -m metaseg_monai estimate kits21_tumour_slices_segmentation \
---output_dir runs/size
-
-        Args:
-            bundle: name under ./bundles, or a folder.
-            output_dir: folder for the estimates.
-            overrides: any setting of train.json or estimate.json, such as --estimate_field NAME.
-        """
-        from metaseg_monai.bundle import resolve_bundle, run_bundle
-        from metaseg_monai.evaluation.estimates import tell_estimate
-
-        configs = ["train.json", "estimate.json"]
-        run_bundle(resolve_bundle(bundle), configs, {**overrides, "output_dir": output_dir})
-        return tell_estimate(output_dir)
-
-    def predict(
-        self,
-        bundle: str,
-        source: str,
-        output: str,
-        meta: Any = None,
-        configuration: str | None = None,
-        **overrides: Any,
-    ) -> str:
-        """Segment a folder of images, one image, or the cases of a table.
-
-        Example:
-            python -m metaseg_monai predict synthetic_shapes_segmentation --source images \
---output masks --meta task=disc
-
-        Args:
-            bundle: name under ./bundles, or a folder.
-            source: folder of images, KiTS cases or DICOM series; image file; or table.csv with the
-                metadata of each case. Volumes are cut into axial slices and put together again.
-            output: folder for the masks, apart from the images. Its list predicted.sha256 tells
-                which files are masks of an earlier prediction; no other file is ever replaced.
-            meta: field=value[,field=value] for all images (a value may be unknown), or a JSON or
-                CSV file with a row a case; of KiTS cases their own kits.json by default.
-            configuration: that of the training, if it had one.
-            overrides: any setting of configs/inference.json, such as --ckpt_path FILE.
-        """
-        from metaseg_monai.sharing.predict import predict
-
-        return f"masks: {predict(bundle, source, output, meta, overrides, configuration)}"
-
     def score(self, predictions: str, labels: str, output: str) -> str:
         """Score predicted kidney volumes against labels as the KiTS challenge does.
 
@@ -215,7 +107,7 @@ class Commands:
         self,
         target: str,
         variants: str | None = None,
-        seeds: str | None = None,
+        seeds: Any = None,
         output: str | None = None,
         workers: int | None = None,
         threads: int | None = None,

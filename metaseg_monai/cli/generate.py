@@ -2,7 +2,10 @@
 
 from typing import Any
 
+from metaseg_monai.cli.typed import as_typed
 
+
+@as_typed()
 class Generate:
     """Make data sets from nothing but a seed."""
 

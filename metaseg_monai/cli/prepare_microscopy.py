@@ -3,8 +3,10 @@
 from typing import Any
 
 from metaseg_monai.cli.prepare_settings import prepare_options, told_or_refused
+from metaseg_monai.cli.typed import as_typed
 
 
+@as_typed()
 class PrepareMicroscopy:
     """Turn microscopy images, public or of a laboratory, into folders with a table."""
 
@@ -20,7 +22,7 @@ class PrepareMicroscopy:
         labels: str = "classes",
         classes: int = 2,
         threshold: float | None = None,
-        group: Any = "",
+        group: str = "",
         split: str | None = None,
         train: float = 0.7,
         val: float = 0.15,
@@ -80,7 +82,7 @@ class PrepareMicroscopy:
         key: str | None = None,
         split: str | None = None,
         overlap: Any = "refuse",
-        group: Any = "",
+        group: str = "",
         train: float = 0.7,
         val: float = 0.15,
         test: float = 0.15,
@@ -173,11 +175,11 @@ class PrepareMicroscopy:
         output: str,
         pattern: str,
         mask_pattern: str | None = None,
-        join: Any = "",
+        join: str = "",
         labels: str = "classes",
         classes: int = 2,
         threshold: float | None = None,
-        group: Any = "",
+        group: str = "",
         train: float = 0.7,
         val: float = 0.15,
         test: float = 0.15,

@@ -2,7 +2,10 @@
 
 from typing import Any
 
+from metaseg_monai.cli.typed import as_typed
 
+
+@as_typed()
 class PrepareTables:
     """Derive a folder with a table from another one."""
 
@@ -12,7 +15,7 @@ class PrepareTables:
         output: str,
         targets: Any = (15, 64),
         magnification: str = "magnification",
-        splits: Any = "test",
+        splits: str = "test",
         columns: str | None = None,
         size: Any = "whole",
         only_new: bool = False,
@@ -51,6 +54,7 @@ class PrepareTables:
         balance: str | None = None,
         unit: str = "group",
         reference_diameter_px: float | None = None,
+        column: str = "style",
     ) -> str:
         """Copy a folder, its training masks drawn in equal shares of several annotation styles.
 
@@ -68,11 +72,12 @@ class PrepareTables:
             unit: group (one style a group) or image.
             reference_diameter_px: median nucleus diameter the tolerances were made for; they are
                 then scaled to the nuclei of this folder.
+            column: name of the new column, where the table has a column style already.
         """
         from metaseg_monai.data.derived.styles import prepare_styles
 
         made = prepare_styles(
-            source, output, tolerances, seed, columns, balance, unit, reference_diameter_px
+            source, output, tolerances, seed, columns, balance, unit, reference_diameter_px, column
         )
         return "\n".join(
             f"{row.style}: {row.rows} masks, {row.objects} objects, tolerance "

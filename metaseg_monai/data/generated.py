@@ -3,12 +3,12 @@
 import json
 import logging
 import shutil
-import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from metaseg_monai.data.partial import partial_beside
 from metaseg_monai.errors import DataError
 
 SETTINGS_FILE = "generated.json"
@@ -28,6 +28,7 @@ def write_generated(output: Path, settings: Settings, write: Callable[[Path], No
     Raises:
         DataError: the folder holds files.
     """
+    output = output.resolve()  # "." has no name
     if output.exists() and not _is_empty_folder(output):
         raise DataError(f"{output}: not empty; give another folder, or remove it first")
     if not _write_folder(output, settings, write):
@@ -92,20 +93,33 @@ def _check_settings(folder: Path, asked: Settings) -> None:
 
 def _write_folder(output: Path, settings: Settings, write: Callable[[Path], None]) -> bool:
     """Write everything beside `output`, then rename; False where another was there first."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    partial = output.with_name(f".partial-{uuid.uuid4().hex}-{output.name}")
+    output = output.resolve()
+    partial = partial_beside(output)
     try:
-        partial.mkdir()
+        partial.mkdir(parents=True)
+    except OSError as error:
+        raise DataError(f"{output}: cannot be made ({error}); give another folder") from error
+    try:
         write(partial)
         (partial / SETTINGS_FILE).write_text(json.dumps(settings) + "\n", encoding="utf-8")
-        try:
-            partial.rename(output)  # onto an empty folder too, in one step, except on Windows
-        except OSError:
-            if output.exists() and not _is_empty_folder(output):
-                return False
-            with suppress(OSError):
-                output.rmdir()
-            partial.rename(output)
+        return _put_in_place(partial, output)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _put_in_place(partial: Path, output: Path) -> bool:
+    if output == Path.cwd() and _is_empty_folder(output):
+        # Renaming would leave the user's shell in a folder that is gone. What is in it goes over
+        # one by one, so the folder counts as filled (not empty) from the first on.
+        for path in sorted(partial.iterdir()):
+            path.rename(output / path.name)
+        return True
+    try:
+        partial.rename(output)  # onto an empty folder too, in one step, except on Windows
+    except OSError:
+        if output.exists() and not _is_empty_folder(output):
+            return False
+        with suppress(OSError):
+            output.rmdir()
+        partial.rename(output)
     return True

@@ -10,6 +10,9 @@ from metaseg_monai.errors import ConfigError
 from metaseg_monai.transforms.clean_up import check_sizes, clean_up
 
 SIZES = ("object_px", "hole_px")
+EXPECTED = (
+    f'expected {" and ".join(SIZES)}, as {{"object_px": 30, "hole_px": 30}}, or null for none'
+)
 
 
 def clean_logits(logits: Tensor, object_px: int, hole_px: int) -> Tensor:
@@ -58,16 +61,15 @@ class CleanUpPredictions:
             off.
 
     Raises:
-        ConfigError: an unknown key, or a size that is no whole number from 0.
+        ConfigError: no mapping, an unknown key, or a size that is no whole number from 0.
     """
 
     def __init__(self, sizes: Mapping[str, int] | None) -> None:
-        unknown = sorted(set(sizes or {}) - set(SIZES))
+        if sizes is not None and not isinstance(sizes, Mapping):
+            raise ConfigError(f"clean_up is {sizes!r}; {EXPECTED}")
+        unknown = sorted(map(str, set(sizes or {}) - set(SIZES)))
         if unknown:
-            raise ConfigError(
-                f"clean_up: unknown key {unknown[0]!r}; expected {' and '.join(SIZES)}, as "
-                '{"object_px": 30, "hole_px": 30}, or null for none'
-            )
+            raise ConfigError(f"clean_up: unknown key {unknown[0]!r}; {EXPECTED}")
         self.object_px, self.hole_px = ((sizes or {}).get(name, 0) for name in SIZES)
         check_sizes(self.object_px, self.hole_px)
 

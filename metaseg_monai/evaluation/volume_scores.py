@@ -14,6 +14,7 @@ from ignite.engine import Engine, Events
 from metaseg_monai.data import write_table
 from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.evaluation.lesions import FOUND_SHARE, check_share
+from metaseg_monai.evaluation.stale import remove_stale
 from metaseg_monai.evaluation.volumes import (
     KITS_REGIONS,
     VolumeScore,
@@ -53,30 +54,39 @@ class VolumeScores:
 
     Args:
         path: file to write; it appears only when the evaluation is complete.
-        regions: ``{name: {"classes": [...], "tolerance_mm": ...}}``.
+        regions: ``{name: {"classes": [...], "tolerance_mm": ...}}``. None or {}: nothing is
+            scored, and the file of an earlier evaluation is removed when this one is complete.
         found_share: of a lesion's voxels that must be predicted for it to be found.
 
     Raises:
-        ConfigError: regions or share are none; while running: batches lack a key.
+        ConfigError: regions or share are wrong; while running: batches lack a key.
         DataError: while running: a plane comes twice, or planes of a volume do not fit together.
     """
 
     def __init__(
         self,
         path: str | Path,
-        regions: Mapping[str, Mapping[str, Any]] = KITS_REGIONS,
+        regions: Mapping[str, Mapping[str, Any]] | None = KITS_REGIONS,
         found_share: float = FOUND_SHARE,
     ) -> None:
         check_share(found_share)
+        if regions is not None and not isinstance(regions, Mapping):
+            raise ConfigError(
+                f"regions is {regions!r}; expected {{name: {{classes, tolerance_mm}}}}, or {{}} or "
+                "null to score no volumes"
+            )
         self.path = Path(path)
-        self.regions = make_regions(regions)
+        self.regions = make_regions(regions) if regions else []
         self.found_share = found_share
         self.rows: list[dict[str, Any]] = []
         self.open: dict[tuple[str, str], _Collected] = {}
         self.expected: Counter[tuple[str, str]] = Counter()
 
     def attach(self, engine: Engine) -> None:
-        """Collect after every batch of the evaluator, write at its end."""
+        """Collect after every batch of the evaluator, write at its end; or remove what is stale."""
+        if not self.regions:
+            engine.add_event_handler(Events.COMPLETED, self.remove)
+            return
         engine.add_event_handler(Events.STARTED, self.clear)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.collect)
         engine.add_event_handler(Events.COMPLETED, self.write)
@@ -118,6 +128,10 @@ class VolumeScores:
         for key in list(self.open):
             self._finish(key)
         write_table(self.rows, self.path)
+
+    def remove(self, engine: Engine) -> None:
+        """Remove scores of an earlier evaluation, of other predictions than those beside them."""
+        remove_stale(self.path, TEXT_COLUMNS)
 
     def _start(self, batch: Mapping[str, Any], index: int, count: int) -> _Collected:
         spacing = tuple(float(size) for size in batch["spacing_mm"][index])

@@ -74,6 +74,22 @@ def test_values_have_the_type_of_the_default(files, tmp_path):
             check_overrides([path], wrong)
 
 
+def test_null_as_the_command_line_passes_it_is_none(tmp_path):
+    path = tmp_path / "off.json"
+    content = {
+        "balance": None, "objects": {"method": "watershed"}, "domain": "task", "path": "$1 + 1",
+        "objects_by": ["task"], "spacing_mm": 5.0, "margin_px": 8, "val_crop": [64, 64],
+    }  # fmt: skip
+    path.write_text(json.dumps(content | {"epochs": 3, "flag": True, "roi_size": [4, 4]}))
+    given = dict.fromkeys(content, "null")
+    assert check_overrides([path], given) == dict.fromkeys(content)
+    assert check_overrides([path], dict.fromkeys(content)) == dict.fromkeys(content)
+    assert check_overrides([path], {"balance": "none"}) == {"balance": "none"}
+    for wrong in ("epochs", "flag", "roi_size"):
+        with pytest.raises(ConfigError, match=f"'{wrong}' is None, but the setting is"):
+            check_overrides([path], {wrong: "null"})
+
+
 def test_all_problems_in_one_message(files):
     with pytest.raises(ConfigError, match=r"'epoch'.*'runn'"):
         check_overrides(files, {"epoch": 1, "runn": 2})

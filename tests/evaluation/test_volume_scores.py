@@ -231,8 +231,22 @@ def test_planes_that_do_not_belong_together_are_refused(tmp_path):
 def test_wrong_settings_are_refused_before_the_evaluation(tmp_path):
     with pytest.raises(ConfigError, match="found_share"):
         VolumeScores(tmp_path / "volumes.csv", found_share=0)
-    with pytest.raises(ConfigError, match="regions is empty"):
-        VolumeScores(tmp_path / "volumes.csv", {})
+    with pytest.raises(ConfigError, match=r"regions is 30; expected .*null to score no volumes"):
+        VolumeScores(tmp_path / "volumes.csv", 30)
+
+
+@pytest.mark.parametrize("off", [None, {}])
+def test_without_regions_the_scores_of_an_earlier_evaluation_go(tmp_path, off):
+    path, items = tmp_path / "volumes.csv", slices({"a": label_of(0)})
+    evaluated(VolumeScores(path, REGIONS), items)
+    handler = VolumeScores(path, off)
+    assert path.exists()  # until the evaluation is complete
+    evaluated(handler, items, list(batched(items, drop=["plane", "spacing_mm"])))
+    assert not path.exists()
+    evaluated(handler, items)  # nothing to remove
+    path.write_text("volume,ours\n")
+    evaluated(handler, items)
+    assert path.exists()
 
 
 def test_missing_foreign_or_damaged_tables_are_refused(tmp_path):

@@ -85,7 +85,9 @@ def make_plan(recipe: str, totals: Totals, seed: int) -> list[Plan]:
     plans = []
     for stream, split in enumerate(SPLITS):
         total = totals.get(split)
-        if total is not None and (isinstance(total, bool) or total != int(total) or total < 0):
+        if total is not None and (
+            isinstance(total, bool) or not isinstance(total, int) or total < 0
+        ):
             raise DataError(f"{split}={total!r}: expected a whole number of images, 0 or more")
         random = np.random.default_rng([seed, 7, stream])
         made = RECIPES[recipe](split, total, random)

@@ -117,7 +117,11 @@ def magnify_table(
 
 
 def _check_settings(targets: Sequence[float], splits: Sequence[str], size: str) -> None:
-    numbers = [target for target in targets if (read_number(target) or 0) > 0]
+    numbers = [
+        target
+        for target in targets
+        if not isinstance(target, (str, bool)) and (read_number(target) or 0) > 0
+    ]
     if not targets or len(numbers) < len(targets) or len(set(targets)) < len(targets):
         raise ConfigError(f"targets={list(targets)}: expected different numbers above 0")
     if not splits or set(splits) - set(SPLITS):

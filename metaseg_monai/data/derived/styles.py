@@ -1,6 +1,5 @@
 """A data set whose training masks were drawn in several annotation styles (paper 3.2)."""
 
-import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,16 +9,23 @@ import numpy as np
 
 from metaseg_monai.data.columns import ColumnMap, as_column_map
 from metaseg_monai.data.derived.redraw import Change, Drawing, read_drawing, redraw
+from metaseg_monai.data.derived.repeats import schema_of_repeats
+from metaseg_monai.data.derived.style_settings import (
+    INSTANCES,
+    check_column,
+    check_map,
+    check_numbers,
+    check_tolerances,
+)
 from metaseg_monai.data.derived.style_shares import image_files, share_styles
 from metaseg_monai.data.generated import write_generated
 from metaseg_monai.data.polygons import Labels, object_diameters, scaled_tolerance
 from metaseg_monai.data.readers import image_suffix
-from metaseg_monai.data.table import CaseTable, read_table
+from metaseg_monai.data.table import CaseTable, find_table, read_table
 from metaseg_monai.data.writers import mask_suffix, write_mask, write_table
-from metaseg_monai.errors import ConfigError, DataError
+from metaseg_monai.errors import DataError
 
 TOLERANCES: Mapping[str, float] = {"exact": 0.0, "fine": 2.0, "coarse": 3.5}  # paper figure S2
-INSTANCES = "instances"  # column with the file of object numbers of a row
 SUMMARY_FILE = "styles.csv"
 
 Item = dict[str, Any]
@@ -61,7 +67,8 @@ def prepare_styles(
     Validation and test masks stay exact, as in paper 3.2. Objects are told apart by the column
     ``instances`` (a file of object numbers, drawn again too), by a label of object numbers, or as
     connected parts. Images are copied byte for byte, and so are labels that stay exact. The folder
-    appears complete or not at all; the same arguments give the same bytes.
+    appears complete or not at all; the same arguments give the same bytes. An image may have
+    several rows, such as one for each task: they have one style, and each its own label.
 
     Args:
         source: folder with a table, or the table.
@@ -87,11 +94,12 @@ def prepare_styles(
         DataError: `output` holds files, the table has problems, no label or no training rows, or a
             label is no plane of whole numbers.
     """
-    tolerances = dict(TOLERANCES if tolerances is None else tolerances)
-    exact = _exact_style(tolerances)
+    tolerances, exact = check_tolerances(TOLERANCES if tolerances is None else tolerances)
+    check_numbers(seed, reference_diameter_px)
     given, columns = columns is not None, as_column_map(columns)
-    table = read_table(source, None, _without_metadata(columns))
-    _check_column(table, column)
+    check_map(columns)
+    table = _read_rows(source, columns)
+    check_column(table, column, columns)
     training, home = table.items("train"), table.path.parent.resolve()
     style_of = share_styles(training, list(tolerances), seed, balance, unit)
     if reference_diameter_px is not None:
@@ -128,40 +136,11 @@ def prepare_styles(
     return summary
 
 
-def _exact_style(tolerances: Mapping[str, float]) -> str:
-    wrong = [name for name in tolerances if not re.fullmatch(r"[\w-]+", str(name))]
-    if wrong:
-        raise ConfigError(f"tolerances: {wrong[0]!r} cannot name files; use letters, digits, - _")
-    exact = [name for name, tolerance in tolerances.items() if tolerance == 0]
-    if len(exact) != 1:
-        raise ConfigError(
-            f"tolerances={dict(tolerances)}: expected one style of tolerance 0, that of the "
-            "validation and test masks, as {'exact': 0, 'fine': 2, 'coarse': 3.5}"
-        )
-    return exact[0]
-
-
-def _without_metadata(columns: ColumnMap) -> ColumnMap:
-    """The map without what needs a schema: a label is drawn the same whatever its metadata."""
-    if columns.label is None:
-        raise ConfigError("column map: label is null; styles need a column of label files")
-    if isinstance(columns.label_values, dict):
-        raise ConfigError(
-            "column map: label_values that a metadata field decides give one label several masks; "
-            "save each mask as a label of its own first"
-        )
-    return columns.model_copy(update={"metadata": {}, "factors": {}, "rows_per": None})
-
-
-def _check_column(table: CaseTable, column: str) -> None:
-    """Refuse to replace a column that tells rows apart."""
-    values = {item["columns"].get(column) for item in table.rows}
-    if len(values) > 1:
-        told = ", ".join(sorted(map(str, values)))
-        raise ConfigError(
-            f"{table.path}: its column {column!r} already tells rows apart ({told}); give the "
-            "styles another column"
-        )
+def _read_rows(source: str | Path, columns: ColumnMap) -> CaseTable:
+    """Read the rows without what needs a schema: a label is drawn the same whatever it means."""
+    schema, place = schema_of_repeats(find_table(source, columns), columns)
+    plain = {"metadata": place, "factors": {}, "rows_per": None}
+    return read_table(source, schema, columns.model_copy(update=plain))
 
 
 def _paths(item: Item, folder: Path) -> tuple[Path, Path | None]:

@@ -71,8 +71,11 @@ def as_object_settings(settings: ObjectSettings | Mapping[str, Any] | None) -> O
         return settings
     known = [field.name for field in fields(ObjectSettings)]
     if settings is not None and not isinstance(settings, Mapping):
-        raise ConfigError(f"objects is {settings!r}; expected settings of {', '.join(known)}")
-    if unknown := sorted(set(settings or {}) - set(known)):
+        raise ConfigError(
+            f"objects is {settings!r}; expected settings of {', '.join(known)}, as "
+            '{"method": "watershed", "smallest_px": 12}, or null'
+        )
+    if unknown := sorted(map(str, set(settings or {}) - set(known))):
         raise ConfigError(
             f"objects: unknown key {', '.join(map(repr, unknown))}; expected {', '.join(known)}"
         )

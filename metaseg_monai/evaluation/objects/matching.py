@@ -47,6 +47,7 @@ class ObjectMatch(NamedTuple):
         matched_iou: mean IoU of the pairs matched at 0.5; NaN without any.
         splits: true objects that were predicted in parts, see `match_objects`.
         merges: predicted objects that join several true ones.
+        ignored: true objects that are smaller than those looked for; in no other count.
     """
 
     true: int
@@ -55,9 +56,10 @@ class ObjectMatch(NamedTuple):
     matched_iou: float
     splits: int
     merges: int
+    ignored: int = 0
 
 
-def match_objects(true: np.ndarray, pred: np.ndarray) -> ObjectMatch:
+def match_objects(true: np.ndarray, pred: np.ndarray, smallest_px: int = 1) -> ObjectMatch:
     """Compare the objects of an image with the true ones.
 
     A pair matches at an IoU of the threshold or above, each object once, as in StarDist (Schmidt
@@ -65,9 +67,14 @@ def match_objects(true: np.ndarray, pred: np.ndarray) -> ObjectMatch:
     A split is a true object in which two or more predicted objects lie, each with more than half
     of its own pixels; a merge is a predicted object in which two or more true ones lie so.
 
+    Where predictions leave small objects out, the truth must not count them: true objects of fewer
+    pixels than `smallest_px` are ignored, and with them each predicted object that reaches an IoU
+    of 0.5 with one, or that lies in them with more than half of its pixels.
+
     Args:
         true: (H, W) whole numbers, 0 background, objects 1 to T without gaps.
         pred: (H, W) likewise.
+        smallest_px: of the predicted objects, see `ObjectSettings`.
 
     Raises:
         DataError: the shapes differ.
@@ -75,7 +82,8 @@ def match_objects(true: np.ndarray, pred: np.ndarray) -> ObjectMatch:
     >>> match_objects(np.array([[1, 1, 1, 0, 2]]), np.array([[1, 1, 0, 0, 0]])).found[:4]
     (1, 1, 1, 1)
     """
-    pairs = overlaps(true, pred)
+    every = overlaps(true, pred)
+    pairs = without_small(every, smallest_px)
     iou = pairs.iou
     at_half = match_pairs(pairs, THRESHOLDS[0])
     return ObjectMatch(
@@ -85,6 +93,7 @@ def match_objects(true: np.ndarray, pred: np.ndarray) -> ObjectMatch:
         matched_iou=float(iou[at_half].mean()) if len(at_half) else float("nan"),
         splits=_hosts(pairs.true, 2 * pairs.shared_px > pairs.pred_px[pairs.pred]),
         merges=_hosts(pairs.pred, 2 * pairs.shared_px > pairs.true_px[pairs.true]),
+        ignored=len(every.true_px) - len(pairs.true_px),
     )
 
 
@@ -112,6 +121,35 @@ def overlaps(true: np.ndarray, pred: np.ndarray) -> Overlaps:
     pairs = counted.tocoo()
     areas = object_areas(true, shape[0]), object_areas(pred, shape[1])
     return Overlaps(*areas, pairs.row, pairs.col, pairs.data)
+
+
+def without_small(pairs: Overlaps, smallest_px: int) -> Overlaps:
+    """The pairs without small true objects and the predicted ones that stand for them.
+
+    A predicted object that reaches an IoU of 0.5 with a larger true one always stays.
+
+    Args:
+        pairs: of `overlaps`.
+        smallest_px: true objects of fewer pixels go, see `match_objects`.
+
+    >>> pairs = overlaps(np.array([[1, 1, 1, 0, 2]]), np.array([[1, 1, 1, 2, 2]]))
+    >>> [len(places) for places in without_small(pairs, 2)[:2]]
+    [1, 1]
+    """
+    small = pairs.true_px < smallest_px
+    of_small = small[pairs.true]
+    inside = np.zeros_like(pairs.pred_px)
+    np.add.at(inside, pairs.pred[of_small], pairs.shared_px[of_small])
+    gone = 2 * inside > pairs.pred_px
+    gone[pairs.pred[of_small & (pairs.iou >= THRESHOLDS[0])]] = True
+    kept = ~of_small & ~gone[pairs.pred]
+    return Overlaps(
+        pairs.true_px[~small],
+        pairs.pred_px[~gone],
+        (np.cumsum(~small) - 1)[pairs.true[kept]],
+        (np.cumsum(~gone) - 1)[pairs.pred[kept]],
+        pairs.shared_px[kept],
+    )
 
 
 def match_pairs(pairs: Overlaps, threshold: float) -> np.ndarray:

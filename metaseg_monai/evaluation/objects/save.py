@@ -51,7 +51,7 @@ class SaveObjects:
         folder: str | Path,
         form: Form = "labels",
         objects: ObjectSettings | Mapping[str, Any] | None = None,
-        by: Sequence[str] = (),
+        by: Sequence[str] | None = (),
     ) -> None:
         if form not in get_args(Form):
             raise ConfigError(

@@ -1,9 +1,12 @@
 """The tables of a prediction's objects: one row an object, and one a well."""
 
+import re
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from ignite.engine import Engine, Events
 from torch import Tensor
@@ -19,7 +22,7 @@ from metaseg_monai.evaluation.objects.instances import (
 )
 from metaseg_monai.evaluation.objects.pixel_size import pixel_size_um
 from metaseg_monai.evaluation.objects.shapes import measure_objects
-from metaseg_monai.evaluation.objects.wells import well_summary
+from metaseg_monai.evaluation.objects.wells import OF_IMAGE, well_summary
 from metaseg_monai.files import replacing
 
 OBJECTS, WELLS = "objects.csv", "wells.csv"
@@ -37,11 +40,11 @@ class ObjectTable:
     Args:
         folder: where both files go when the evaluation is complete.
         objects: settings of `ObjectSettings`; None is connected components.
-        by: metadata fields or columns of the table that both files show; wells are kept apart by
-            them. Name the task here where an image is predicted for several.
+        by: metadata fields or columns of the table that both files show, each once; wells are kept
+            apart by them. Name the task here where an image is predicted for several.
 
     Raises:
-        ConfigError: a setting is wrong.
+        ConfigError: a setting is wrong, such as a name in `by` that a column of measures has.
         DataError: while running: an image cannot be read, or is no 2D image of the predicted
             shape; names the case.
     """
@@ -50,13 +53,11 @@ class ObjectTable:
         self,
         folder: str | Path,
         objects: ObjectSettings | Mapping[str, Any] | None = None,
-        by: Sequence[str] = (),
+        by: Sequence[str] | None = (),
     ) -> None:
         self.folder = Path(folder)
         self.settings = as_object_settings(objects)
-        if isinstance(by, str) or not all(isinstance(name, str) for name in by):
-            raise ConfigError(f"by is {by!r}; expected a list of fields or columns")
-        self.by = [name for name in by if name not in (*KEY, "case", "class")]
+        self.by = _checked(by)
         self.items: dict[str, Mapping[str, Any]] = {}
         self.objects: list[pd.DataFrame] = []
         self.images: list[dict[str, Any]] = []
@@ -159,6 +160,38 @@ def find_native(
         return find_objects(logits, settings)
     except DataError as error:
         raise DataError(f"case {item['case']!r}: {error}") from error
+
+
+def _checked(by: Sequence[str] | None) -> list[str]:
+    """The names, each once, without those that the tables show in any case."""
+    if by is None:
+        return []
+    if (
+        isinstance(by, str)
+        or not isinstance(by, Sequence)
+        or not all(isinstance(name, str) for name in by)
+    ):
+        raise ConfigError(f"objects_by is {by!r}; expected a list of fields or columns")
+    names = [name for name in dict.fromkeys(by) if name not in (*KEY, "case", "class")]
+    # channels have columns such as mean_intensity_2
+    if taken := [name for name in names if re.sub(r"_\d+$", "", name) in _measures()]:
+        raise ConfigError(
+            f"objects_by names {taken[0]!r}, as {OBJECTS} and {WELLS} name a column of their own; "
+            "give the field or column another name in the table, or leave it out of objects_by"
+        )
+    return names
+
+
+@cache
+def _measures() -> frozenset[str]:
+    """The columns that both tables are made with, from those of a single pixel."""
+    pixel = Objects(np.ones((1, 1), dtype=np.int32), np.ones(1, dtype=np.int64))
+    objects = measure_objects(pixel, np.zeros((1, 1, 1)), None)
+    names = {**dict.fromkeys(KEY, ""), "case": ""}
+    sizes = {"imaged_px": 1, "pixel_um": float("nan")}
+    images = pd.DataFrame([{**names, "class": 1, **sizes}])
+    wells = well_summary(images, objects.assign(**names))
+    return frozenset([*objects.columns, *wells.columns, *OF_IMAGE])
 
 
 def _value(item: Mapping[str, Any], name: str) -> str:

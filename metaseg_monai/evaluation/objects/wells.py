@@ -8,6 +8,7 @@ PLACE = ("plate", "well", "group")
 TYPICAL = (
     "area_px", "area_um2", "diameter_px", "diameter_um", "eccentricity", "solidity",
 )  # fmt: skip
+OF_IMAGE = ("imaged_px", "pixel_um", "_alone", "_area")  # of images, beside their names
 UM2_PER_MM2 = 1e6
 DECIMALS = 4
 
@@ -53,7 +54,9 @@ def well_summary(
     table["whole_objects"] = of_whole.size().reindex(table.index, fill_value=0)
     table["objects_per_image"] = table["objects"] / table["images"]
     table["objects_per_mm2"] = table["objects"] / table["imaged_mm2"]
-    means = [name for name in objects.columns if name.startswith("mean_intensity")]
+    means = [
+        name for name in objects.columns if name.startswith("mean_intensity") and name not in by
+    ]
     for name in (*TYPICAL, *means):
         table[f"median_{name}"] = of_whole[name].median().reindex(table.index)
     first = [*PLACE, *by, "class", "images", "objects", "whole_objects", "objects_per_image"]

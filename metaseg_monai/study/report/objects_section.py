@@ -43,9 +43,11 @@ def objects_section(results: Results, protocol: Protocol) -> Section | None:
         "counts pooled over all cases, mean over label classes. Matched IoU: mean of the found "
         "objects. Splits: true objects in which two or more predicted ones lie; merges: predicted "
         "objects in which two or more true ones lie, each with more than half of its own pixels. "
+        "True objects below the smallest size that predictions keep are ignored, and with them "
+        "the predicted ones that stand for them. "
         f"{seeds}"
     )
-    parts: list[Part] = [*filter(None, [_truth(found), _lacking(results, found)])]
+    parts: list[Part] = [*filter(None, [_truth(found), _ignored(found), _lacking(results, found)])]
     parts.append(Table("objects", "Objects by condition", note, *values, first="condition"))
     by_domain = scores.f1_table(found)
     if len(by_domain.mean.columns) > 3:
@@ -169,11 +171,28 @@ def _truth(results: Results) -> str:
         for source in result.counts["truth"].unique()
     }
     touching = "connected parts of the label, so that objects which touch are one"
+    alike = "predicted ones are made likewise there, whatever the method"
     if sources == {"components"}:
-        return f"The true objects are {touching}."
+        return f"The true objects are {touching}; {alike}."
     if "components" in sources:
-        return f"The true objects of some cases are numbered in a file; of the others {touching}."
+        return (
+            f"The true objects of some cases are numbered in a file; of the others {touching}, "
+            f"and {alike}."
+        )
     return "The true objects are numbered in files of their own."
+
+
+def _ignored(results: Results) -> str:
+    """Say how many true objects are too small to count, or that a run did not ignore them."""
+    trainings = [one for by_seed in results.conditions.values() for one in by_seed.values()]
+    tables = [one.in_mode("normal")["ignored"] for one in trainings]
+    if any(table.isna().any() for table in tables):
+        return (
+            "Some runs were scored before small true objects were ignored and cases without "
+            "object numbers kept whole; evaluate them again before they are compared."
+        )
+    most = max(int(table.sum()) for table in tables)
+    return f"True objects ignored, as they are below the smallest size: {most}." if most else ""
 
 
 def _lacking(results: Results, found: Results) -> str:

@@ -286,7 +286,8 @@ def test_other_settings_are_not_mistaken_for_the_data_there(tmp_path):
         ({"cue": "smell"}, "cue 'smell'"),
         ({"layout": "large"}, "layout 'large'"),
         ({"fields_per_well": 0}, "fields_per_well=0"),
-        ({"workers": "two"}, "workers='two'"),
+        ({"workers": "two"}, "workers=.two."),
+        ({"train": "abc"}, "train=.abc."),
     ],
 )
 def test_refusals_leave_no_folder(tmp_path, wrong, told):

@@ -222,6 +222,7 @@ def test_colours_stay_channels(tmp_path):
     ("settings", "error", "message"),
     [
         ({"targets": [0, 15]}, ConfigError, r"targets=\[0, 15\]: expected different numbers above"),
+        ({"targets": ["15", True]}, ConfigError, r"targets=.*expected different numbers above"),
         ({"targets": []}, ConfigError, "expected different numbers above 0"),
         ({"targets": [20, 15]}, ConfigError, r"20 is trained already .*10, 20, 40\); leave it out"),
         ({"splits": ["exam"]}, ConfigError, "expected some of train, val, test"),

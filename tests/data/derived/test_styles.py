@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 import tifffile
 
+from metaseg_monai.data.cells.write import generate_cells
+from metaseg_monai.data.columns import ColumnMap
 from metaseg_monai.data.derived.redraw import Drawing, redraw
+from metaseg_monai.data.derived.repeats import schema_of_repeats
 from metaseg_monai.data.derived.style_shares import share_styles
 from metaseg_monai.data.derived.styles import prepare_styles
 from metaseg_monai.data.polygons import polygonise
@@ -251,7 +254,20 @@ def test_all_rows_of_an_image_share_its_style():
         ({"column": "cell_line"}, r"already tells rows apart \(HeLa, MDCK\)"),
         ({"columns": {"label": None}}, "label is null"),
         ({"reference_diameter_px": 0.0}, "reference_diameter_px is"),
-        ({"tolerances": {"exact": 0, "fine": -1}}, "tolerance_px is -1"),
+        ({"tolerances": {"exact": 0, "fine": -1}}, "'fine' is -1"),
+        ({"tolerances": {"exact": 0, "fine": "2"}}, "'fine' is '2'"),
+        ({"tolerances": {"exact": 0, "fine": float("nan")}}, "'fine' is nan"),
+        ({"tolerances": {"exact": False, "fine": 2}}, "'exact' is False"),
+        ({"tolerances": {0: 0}}, "cannot name files"),
+        ({"tolerances": 2}, r"tolerances=2: expected the tolerance .* of each style"),
+        ({"seed": -1}, "seed=-1"),
+        ({"seed": "abc"}, "seed='abc'"),
+        ({"seed": True}, "seed=True"),
+        ({"reference_diameter_px": "20"}, "reference_diameter_px is '20'"),
+        ({"reference_diameter_px": float("inf")}, "reference_diameter_px is inf"),
+        ({"column": "label"}, "column='label'"),
+        ({"column": "instances"}, "column='instances'"),
+        ({"column": " "}, "column=' '"),
     ],
 )
 def test_wrong_settings_are_refused_and_leave_nothing(cells, tmp_path, settings, message):
@@ -290,3 +306,75 @@ def test_a_label_of_fractions_is_refused(cells, tmp_path):
     tifffile.imwrite(source / rows_of(source)[0]["label"], np.full((64, 64), 0.5, np.float32))
     with pytest.raises(DataError, match=r"case 'images_w0_0'.*whole numbers"):
         prepare_styles(source, tmp_path / "styled")
+
+
+def with_tasks(source, write_csv):
+    """Give every image a second row: anomalies, which have no file of object numbers."""
+    rows = []
+    for row in rows_of(source):
+        label = np.zeros((64, 64), np.uint8)
+        label[4:14, 40:60] = 1
+        path = row["label"].replace("labels/", "labels/anomalies_")
+        tifffile.imwrite(source / path, label)
+        rows += [row | {"task": "nuclei"}]
+        rows += [row | {"task": "anomalies", "label": path, "instances": ""}]
+    write_csv(source / "table.csv", rows)
+    return rows
+
+
+@pytest.mark.parametrize("unit", ["group", "image"])
+def test_the_tasks_of_an_image_share_its_style_and_have_labels_of_their_own(
+    cells, tmp_path, write_csv, unit
+):
+    source, output = cells("both", fields=2), tmp_path / "styled"
+    before = with_tasks(source, write_csv)
+    prepare_styles(source, output, unit=unit)
+    rows = rows_of(output)
+    assert [(r["image"], r["task"]) for r in rows] == [(r["image"], r["task"]) for r in before]
+    styles = {row["image"]: row["style"] for row in rows}
+    assert all(row["style"] == styles[row["image"]] for row in rows)
+    assert Counter(row["style"] for row in rows if row["split"] == "train") == dict.fromkeys(
+        STYLES, 16
+    )
+    assert len({row["label"] for row in rows}) == len(rows) == 64
+    for row in rows:
+        label = plane(output / row["label"])
+        if row["task"] == "anomalies":
+            assert row["instances"] == ""
+            assert label[8, 50] == 1
+            assert label[16, 16] == 0
+        else:
+            assert np.array_equal(label > 0, plane(output / row["instances"]) > 0)
+
+
+def test_generated_anomalies_are_drawn(tmp_path):
+    sizes = {"train": 3, "val": 1, "test": 1, "size": 48}
+    generate_cells(tmp_path / "cells", "anomalies", **sizes)
+    prepare_styles(tmp_path / "cells", tmp_path / "styled", unit="image", column="hand")
+    rows = rows_of(tmp_path / "styled")
+    assert len({row["image"] for row in rows}) < len(rows)
+    assert {bool(row["instances"]) for row in rows if row["task"] == "anomalies"} == {False}
+
+
+def test_rows_that_nothing_tells_apart_are_refused(cells, tmp_path, write_csv):
+    source = cells()
+    rows = rows_of(source)
+    write_csv(source / "table.csv", [*rows, rows[0]])
+    with pytest.raises(DataError, match=r"row 18.*the same image and metadata as row 2"):
+        prepare_styles(source, tmp_path / "styled")
+
+
+def test_the_column_that_tells_rows_apart(tmp_path, write_csv):
+    def found(*rows):
+        write_csv(tmp_path / "t.csv", [dict(zip("ital", row, strict=True)) for row in rows])
+        columns = ColumnMap(image="i", label="l", exclude=["z"])
+        return schema_of_repeats(tmp_path / "t.csv", columns)
+
+    schema, place = found("ax1p", "ay2q", "bx3r")
+    assert place == {"row": "t"}  # of t, a and l, that with the fewest values
+    assert schema.field("row").values == ("x", "y")
+    assert found("axxp", "bxxp", "zxxp", "zyyp") == (None, {})
+    assert found("axxp", "axxp") == (None, {})
+    assert found(["a", "", "1", "p"], ["a", "unknown", "1", "p"]) == (None, {})
+    schema, place = found(["a", "", "1", "p"], ["a", "x", "1", "p"])
+    assert (place, schema.field("row").values) == ({"row": "t"}, ("x",))

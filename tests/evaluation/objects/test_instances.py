@@ -153,7 +153,9 @@ def test_large_images_are_taken_in_bands():
         ({"min_distance_px": 2.5}, "min_distance_px is 2.5"),
         ({"smallest_px": True}, "smallest_px is True"),
         ({"smallest": 3}, "unknown key 'smallest'; expected method, smallest_px"),
+        ({"smallest": 3, 3: 3}, "unknown key '3', 'smallest'"),
         (["watershed"], "expected settings of method"),
+        (30, r"objects is 30; .*, as \{.*\}, or null"),
     ],
 )
 def test_wrong_settings_are_refused(settings, message):

@@ -12,6 +12,7 @@ from metaseg_monai.evaluation.objects.matching import (
     match_pairs,
     object_f1,
     overlaps,
+    without_small,
 )
 
 
@@ -54,6 +55,42 @@ def test_a_wrong_place_is_false_and_missed():
     match = match_objects(row("1100000"), row("0000011"))
     assert (match.found[0], match.true, match.pred) == (0, 1, 1)
     assert np.isnan(match.matched_iou)
+
+
+def test_true_objects_below_the_smallest_size_are_ignored_and_what_stands_for_them():
+    # objects of 4, 2 and 1 pixels, all predicted as they are
+    perfect = match_objects(row("1111022030"), row("1111022030"), smallest_px=4)
+    assert perfect[:4] == (1, 1, (1,) * 10, 1)
+    assert perfect.ignored == 2
+    # the same, as a prediction that leaves small objects out makes them
+    left_out = match_objects(row("1111022030"), row("1111000000"), smallest_px=4)
+    assert left_out == perfect
+    assert match_objects(row("1111022030"), row("1111000000")).found[0] == 1
+    assert match_objects(row("1111022030"), row("1111000000")).true == 3
+    # an IoU of a half, where no more than half of the predicted pixels lies in the small one
+    half = match_objects(row("1111000220000"), row("1111000222200"), smallest_px=4)
+    assert (half.true, half.pred, half.found[0]) == (1, 1, 1)
+    # most of it lies in two small ones together, at an IoU below a half with either
+    across = match_objects(row("1111022330"), row("1111022222"), smallest_px=4)
+    assert (across.true, across.pred, across.merges, across.ignored) == (1, 1, 0, 2)
+    # less than half of it lies in a small one: it is false
+    false = match_objects(row("1111220000"), row("1111022200"), smallest_px=4)
+    assert (false.true, false.pred, false.found[0]) == (1, 2, 1)
+    # one that finds a larger object stays, though a small one lies in it
+    joined = match_objects(row("1111220"), row("1111110"), smallest_px=4)
+    assert (joined.true, joined.pred, joined.found[0], joined.merges) == (1, 1, 1, 0)
+
+
+def test_small_objects_between_others_leave_the_numbers_of_the_others_right():
+    true = row("1022203333044440")
+    match = match_objects(true, row("2011103333044440"), smallest_px=3)
+    assert (match.true, match.pred, match.found, match.ignored) == (3, 3, (3,) * 10, 1)
+    pairs = without_small(overlaps(true, true), 4)
+    assert pairs.true_px.tolist() == pairs.pred_px.tolist() == [4, 4]
+    assert pairs.true.tolist() == pairs.pred.tolist() == [0, 1]
+    nothing = match_objects(true, true, smallest_px=9)
+    assert (nothing.true, nothing.pred, nothing.ignored) == (0, 0, 4)
+    assert np.isnan(nothing.matched_iou)
 
 
 def test_one_or_both_empty():

@@ -11,6 +11,7 @@ from ignite.engine import Engine
 from metaseg_monai.data.table import read_table
 from metaseg_monai.data.writers import write_table
 from metaseg_monai.errors import ConfigError, DataError
+from metaseg_monai.evaluation.objects.instances import split_objects
 from metaseg_monai.evaluation.objects.scores import (
     OBJECT_SCORE_COLUMNS,
     ObjectScores,
@@ -105,6 +106,70 @@ def test_both_empty_has_no_score(tmp_path):
     assert (row["true"], row["pred"], row["truth"]) == (0, 0, "components")
     assert scores[["f1_50", "f1_50_95", "precision_50", "recall_50"]].isna().all(axis=None)
     assert ",,,,,," in (tmp_path / "s.csv").read_text()
+
+
+def test_a_perfect_mask_without_object_numbers_is_perfect_whatever_the_method(tmp_path):
+    crack = np.zeros((40, 60), np.uint8)
+    for column in range(4, 56):  # a line that bends and widens, which a watershed cuts
+        middle = 20 + round(8 * np.sin(column / 4))
+        half = 2 + (column % 12 > 5)
+        crack[middle - half : middle + half + 1, column] = 1
+    crack[1, 1] = 1  # a speck below the smallest size
+    instances = np.zeros(crack.shape, np.uint16)
+    instances[:12, :20] = TOUCHING
+    nuclei = (instances > 0).astype(np.uint8)
+    table = table_of(tmp_path, {"crack": (crack, None), "nuclei": (nuclei, instances)})
+    preds = {"crack": crack, "nuclei": nuclei}
+    for landscape in ("distance", "probability"):
+        settings = {"method": "watershed", "smallest_px": 4, "min_distance_px": 2}
+        handler = ObjectScores(tmp_path / "s.csv", table, {**settings, "landscape": landscape})
+        scores = evaluated(handler, batches_of(table, preds)).set_index("case")
+        of_crack = scores.loc["crack"]
+        assert of_crack["truth"] == "components"
+        assert of_crack[["true", "pred", "splits", "merges", "ignored"]].tolist() == [1, 1, 0, 0, 1]
+        assert (of_crack["f1_50"], of_crack["f1_50_95"], of_crack["matched_iou"]) == (1, 1, 1)
+        if landscape == "distance":  # objects that are numbered are still cut
+            assert scores.loc["nuclei", "pred"] > 2
+    # the watershed does cut the crack
+    assert split_objects(crack > 0, handler.settings)[1] > 2
+
+
+@pytest.mark.parametrize("off", [None, {}])
+def test_without_objects_the_scores_of_an_earlier_evaluation_go(tmp_path, off):
+    label = (TOUCHING > 0).astype(np.uint8)
+    table = table_of(tmp_path, {"a": (label, None)})
+    path = tmp_path / "objects_scores.csv"
+    evaluated(ObjectScores(path, table), batches_of(table, {"a": label}))
+    handler = ObjectScores(path, table, off)
+    (strange,) = batches_of(table, {"a": label})
+    strange.output["pred"] = torch.zeros(1, 2, 3, 4, 5)  # volumes are no matter
+
+    def step(engine, batch):
+        engine.state.batch = batch.names
+        return batch.output
+
+    engine = Engine(step)
+    handler.attach(engine)
+    assert path.exists()  # until the evaluation is complete
+    engine.run([strange])
+    assert not path.exists()
+    engine.run([strange])  # nothing to remove
+    path.write_text("case,ours\n")
+    engine.run([strange])
+    assert path.exists()
+
+
+def test_tables_from_before_small_objects_were_ignored_are_told_apart(tmp_path):
+    label = (TOUCHING > 0).astype(np.uint8)
+    table = table_of(tmp_path, {"a": (label, None)})
+    path = tmp_path / "s.csv"
+    scores = evaluated(ObjectScores(path, table), batches_of(table, {"a": label}))
+    assert scores["ignored"].tolist() == [0]
+    scores.drop(columns="ignored").to_csv(path, index=False)
+    assert read_object_scores(path)["ignored"].isna().all()
+    scores.assign(ignored=-1).to_csv(path, index=False)
+    with pytest.raises(DataError, match="ignored must be whole numbers from 0"):
+        read_object_scores(path)
 
 
 def test_true_objects_come_from_column_then_label_then_components(tmp_path):
@@ -204,7 +269,7 @@ def test_missing_foreign_or_damaged_tables_are_refused(tmp_path):
     path.write_text("case,mode\na,normal\n")
     with pytest.raises(DataError, match="lacks group"):
         read_object_scores(path)
-    good = "a,g,test,normal,d,1,3,2,2,0,1,0.8,0.5,1.0,0.667,0.9,0,1,2,2,1,1,1,1,0,0,0,instances"
+    good = "a,g,test,normal,d,1,3,2,2,0,1,0.8,0.5,1.0,0.667,0.9,0,1,2,2,1,1,1,1,0,0,0,instances,0"
     head = ",".join(OBJECT_SCORE_COLUMNS)
     for line, message in [
         (good.replace("1,3,2,2,0,1", "1,3,2,9,0,1"), "tp_50 above the number"),

@@ -199,6 +199,29 @@ def test_tasks_and_classes_are_kept_apart(tmp_path):
         run(ObjectTable(tmp_path / "out", by=["tasks"]), items, [MASK, MASK])
 
 
+def test_names_that_both_tables_show_are_taken_once_and_never_from_their_own_columns(tmp_path):
+    items = [item_of(tmp_path, "a", well="B02", dye="red", object="x", median_area_px="7")]
+    run(ObjectTable(tmp_path / "out", by=["dye", "well", "dye"]), items, [MASK])
+    wells = pd.read_csv(tmp_path / "out" / "wells.csv")
+    assert wells[["plate", "well", "dye", "objects"]].to_numpy().tolist() == [
+        ["P1", "B02", "red", 3]
+    ]
+    assert ObjectTable(tmp_path, by=None).by == []
+    of_objects = ("object", "area_px", "touches_border", "area_um2", "mean_intensity_2")
+    of_wells = ("images", "objects", "objects_per_mm2", "median_area_px", "median_mean_intensity")
+    for name in (*of_objects, *of_wells, "pixel_um", "imaged_px", "_alone"):
+        with pytest.raises(ConfigError, match=f"objects_by names '{name}', as objects.csv and"):
+            ObjectTable(tmp_path / "never", by=["dye", name])
+    assert not (tmp_path / "never").exists()
+
+
+def test_a_name_that_only_resembles_a_measure_is_a_name(tmp_path):
+    items = [item_of(tmp_path, "a", well="B02", mean_intensity_class="bright")]
+    run(ObjectTable(tmp_path / "out", by=["mean_intensity_class"]), items, [MASK])
+    wells = pd.read_csv(tmp_path / "out" / "wells.csv")
+    assert wells.loc[0, "mean_intensity_class"] == "bright"
+
+
 def test_medians_do_not_depend_on_the_order_of_cases():
     images = pd.DataFrame(
         {
@@ -238,7 +261,10 @@ def test_resampled_predictions_are_measured_in_the_pixels_of_the_file(tmp_path):
 
 
 def test_wrong_settings_are_refused(tmp_path):
-    with pytest.raises(ConfigError, match="by is 'task'; expected a list"):
+    with pytest.raises(ConfigError, match="objects_by is 'task'; expected a list"):
         ObjectTable(tmp_path, by="task")
+    for wrong in (5, [5]):
+        with pytest.raises(ConfigError, match="expected a list of fields or columns"):
+            ObjectTable(tmp_path, by=wrong)
     with pytest.raises(ConfigError, match="unknown key"):
         ObjectTable(tmp_path, {"size": 3})

@@ -108,9 +108,24 @@ def test_planned_comparisons_are_made_on_objects_too(tmp_path):
 def test_what_true_objects_were_made_of_is_said(tmp_path):
     one, other = run(tmp_path / "a", 8), run(tmp_path / "b", 8, truth="components")
     assert "numbered in files of their own" in told(objects_section(results(se=[one]), PAIR))
-    assert "objects which touch are one" in told(objects_section(results(se=[other]), PAIR))
+    of_parts = told(objects_section(results(se=[other]), PAIR))
+    assert "objects which touch are one; predicted ones are made likewise there" in of_parts
     both = told(objects_section(results(se=[one, other]), PAIR))
     assert "of some cases are numbered in a file; of the others connected parts" in both
+    assert "and predicted ones are made likewise there" in both
+
+
+def test_ignored_objects_are_counted_and_runs_that_ignored_none_are_told(tmp_path):
+    result = run(tmp_path / "a", 8, modes=("normal", "shuffle"))
+    assert "ignored" not in told(objects_section(results(se=[result]), PAIR))
+    change(result, ignored=2)
+    section = objects_section(results(se=[result]), PAIR)
+    assert "True objects ignored, as they are below the smallest size: 12." in told(section)
+    assert "smallest size" in tables_of([section])["objects"].note
+    path = result.folder / "objects_scores.csv"
+    pd.read_csv(path).drop(columns="ignored").to_csv(path, index=False)
+    old = told(objects_section(results(se=[result]), PAIR))
+    assert "scored before small true objects were ignored" in old
 
 
 def test_runs_without_objects_are_named_and_none_makes_no_section(tmp_path):

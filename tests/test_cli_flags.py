@@ -1,0 +1,165 @@
+"""What is misspelt is refused before anything runs, and text stays as it was typed."""
+
+import sys
+
+import fire
+import pytest
+
+from metaseg_monai.__main__ import main
+from metaseg_monai.cli import Commands
+from metaseg_monai.cli.check_flags import check_flags
+from metaseg_monai.errors import ConfigError
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::SyntaxWarning")
+CELLS = ["prepare", "cells", "lab", "out"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([*CELLS, "--gruop", "plate"], r"prepare cells: no option --gruop; did you mean --group"),
+        ([*CELLS, "--gruop=plate"], "did you mean --group"),
+        ([*CELLS, "--qqqq"], "the options are --source, --output"),
+        ([*CELLS, "--no-grey"], "did you mean --nogrey"),
+        ([*CELLS, "--nogrey", "1"], "no option --nogrey"),
+        ([*CELLS, "--dry_run", "maybe"], "--dry_run maybe: expected True or False"),
+        (["prepare", "cells", "--dry_run", "lab", "out"], "--dry_run lab: expected True"),
+        ([*CELLS, "--seed"], "--seed has no value"),
+        ([*CELLS, "--split", "--seed", "3"], "--split has no value"),
+        ([*CELLS, "-m", "x"], "-m could be --metadata or --masks or --mask_suffix"),
+        ([*CELLS, "-z", "x"], "no option -z"),
+        ([*CELLS, "-", "upper"], "'-' alone"),
+        ([*CELLS, "--seed", "1", "--", "--trace", "--", "x"], "no option --;"),
+        (["report", "runs", "out", "title", "more"], "'more' is one value too many"),
+        (["report", "a", "b", "c", "--runs", "r"], "'c' is one value too many"),
+        (["train", "bundle", "full_size", "more"], "'more' is one value too many"),
+        (["generate", "cels", "--output", "x"], "'cels' is no command of generate; did you mean c"),
+        (["trian", "bundle"], "'trian' is no command; did you mean train"),
+        (["--output", "x"], "is one of check, demo, estimate"),
+        (["prepare", "--source", "x"], "'--source' is no command of prepare; is one of cells"),
+        (["generate", "synthetic-shape", "x"], "did you mean synthetic-shapes"),
+    ],
+)
+def test_what_fire_would_complain_of_afterwards(arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        check_flags(Commands(), arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["prepare"],
+        ["--", "--completion"],
+        [*CELLS, "--dry-run", "--mask-suffix", "_m", "--seed=3", "--train", "-3"],
+        [*CELLS, "--nogrey", "--ome=True", "-k", "name", "--group=plate,well"],
+        ["prepare", "styles", "--source=a", "-o", "b"],
+        ["report", "out", "title", "--runs", "r"],
+        [*CELLS, "--", "--trace"],
+        ["fit-schema", "t.csv", "--fields", "a", "--output", "o"],
+        ["fit_schema", "t.csv", "a", "o", "error", "split"],
+        ["train", "bundle", "--anything", "3", "--flag", "-x", "1", "--resume"],
+        ["predict", "bundle", "a", "b", "line=HeLa", "pilot", "--ckpt_path", "f"],
+    ],
+)
+def test_what_fire_accepts_passes(arguments):
+    check_flags(Commands(), arguments)
+
+
+class Shown:
+    """A command that takes part of what fire offers; it shows what it got."""
+
+    def show(self, source: str, seed: int = 0, grey: bool = False) -> str:
+        """Show it."""
+        return f"{source!r} {seed!r} {grey!r}"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "a", "a -s 3", "a --seed 3", "a --nogrey", "--seed 3 a --grey", "a --se 3", "a 1 True",
+        "a 1 True 3", "a -g", "a --no-grey", "--grey=True a", "a --seed=-3", "a --seed -3",
+    ],
+)  # fmt: skip
+def test_the_check_agrees_with_fire(given):
+    words = ["show", *given.split()]
+    try:
+        check_flags(Shown(), words)
+        passes = True
+    except ConfigError:
+        passes = False
+    try:
+        fire.Fire(Shown(), words)
+        taken = True
+    except SystemExit:
+        taken = False
+    assert passes == taken
+
+
+@pytest.fixture
+def metaseg(monkeypatch, capsys, tmp_path):
+    """Run a command in an empty folder; return exit status, stdout, stderr."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["metaseg_monai", *map(str, arguments)])
+        try:
+            main()
+            status = 0
+        except SystemExit as stop:
+            status = stop.code
+        return status, *capsys.readouterr()
+
+    return call
+
+
+TINY = ["--train", 1, "--val", 1, "--test", 1, "--size", 32]
+
+
+def test_a_misspelt_option_writes_nothing(metaseg, tmp_path):
+    given = ["generate", "synthetic-shapes", "--output", "x", *TINY, "--sed", 3]
+    status, _, err = metaseg(*given)
+    assert (status, err) == (
+        2, "error: generate synthetic-shapes: no option --sed; did you mean --seed?\n"
+    )  # fmt: skip
+    assert not list((tmp_path / "here").iterdir())
+
+
+@pytest.mark.parametrize("name", ["2024", "1e3", "1_000", "a,b", "None", "0x10", "[1]"])
+def test_a_folder_may_be_called_anything(metaseg, tmp_path, name):
+    status, out, err = metaseg("generate", "synthetic-shapes", "--output", name, *TINY)
+    assert (status, out.strip()) == (0, f"{name}/table.csv"), err
+    assert [path.name for path in (tmp_path / "here").iterdir()] == [name]
+
+
+def test_the_present_folder_is_filled(metaseg, tmp_path):
+    before = (tmp_path / "here").stat().st_ino
+    assert metaseg("generate", "synthetic-shapes", "--output", ".", *TINY)[0] == 0
+    assert (tmp_path / "here" / "table.csv").is_file()
+    assert (tmp_path / "here").stat().st_ino == before  # the user's shell stands in it
+    assert [path.name for path in tmp_path.iterdir()] == ["here"]
+
+
+def test_an_empty_name_is_refused(metaseg):
+    status, _, err = metaseg("generate", "synthetic-shapes", "--output", "", *TINY)
+    assert (status, "--output is empty" in err) == (2, True)
+    status, _, err = metaseg("train", "bundle", "--output_dir")
+    assert (status, "--output_dir has no value" in err) == (2, True)
+
+
+def test_numbers_name_bundles_runs_and_titles(metaseg):
+    assert "no bundle at '7'" in metaseg("train", 7)[2]
+    assert "2024" in metaseg("report", 2024, "--title", 3)[2]
+
+
+def test_styles_in_a_column_of_ones_own(metaseg, tmp_path):
+    metaseg("generate", "cells", "--output", "cells", "--recipe", "styles", *TINY[2:], "--train", 3)
+    styles = ["prepare", "styles", "--source", "cells", "--output", "styled", "--unit", "image"]
+    status, _, err = metaseg(*styles)
+    assert (status, "--column" in err) == (2, True)
+    assert metaseg(*styles, "--column", "hand")[0] == 0
+    header = (tmp_path / "here" / "styled" / "table.csv").read_text().splitlines()[0].split(",")
+    assert {"style", "hand"} < set(header)
+    status, _, err = metaseg(*styles[:5], "x", "--tolerances", 2, "--column", "hand")
+    assert (status, "tolerances=2: expected the tolerance" in err) == (2, True)
