@@ -48,13 +48,14 @@ class PrepareMicroscopy:
             metadata: the CSV file, where it is not the only one of the source.
             key: its column that names the images, as path, file name or name without suffix.
             images: folder of the images.
-            masks: folder of the masks.
+            masks: folder of the masks; that of the images, if mask_suffix tells them apart.
             mask_suffix: what a mask's name has behind its image's, such as _mask.
             labels: classes (values are the classes 0, 1, ...), binary (0 and one other value,
                 such as 255) or instances (every object has a number).
             classes: number of classes with the background.
             threshold: grey values above it are foreground; takes the place of labels.
-            group: columns whose cases stay in one split, such as plate,well.
+            group: columns whose cases stay in one split, such as plate,well; by default the
+                table's column group, where it has one.
             split: column of train, val and test; by default split, else a seeded draw.
             train: part of the groups, or a number of groups; so val and test.
             val: see train.
@@ -105,7 +106,7 @@ class PrepareMicroscopy:
             key: its column that names the images.
             split: its column of train, val and test; by default split, else a seeded draw.
             overlap: pixels of several objects: refuse, or smaller (they go to the smaller one).
-            group: columns whose cases stay in one split.
+            group: columns whose cases stay in one split; by default the table's column group.
             train: part of the groups, or a number of groups; so val and test.
             val: see train.
             test: see train.
@@ -210,7 +211,8 @@ class PrepareMicroscopy:
                 such as 255) or instances (every object has a number).
             classes: number of classes with the background.
             threshold: grey values above it are foreground; takes the place of labels.
-            group: named groups whose cases stay in one split, such as plate,well.
+            group: named groups whose cases stay in one split; by default plate and well, or all
+                but channel, plane and time.
             train: part of the groups, or a number of groups; so val and test.
             val: see train.
             test: see train.

@@ -1,6 +1,7 @@
 """What a folder of microscopy images holds, before any pixel is read."""
 
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -99,13 +100,24 @@ def relative(path: Path, root: Path) -> str:
     return path.relative_to(root).as_posix()
 
 
+def composed(text: str) -> str:
+    """Text in the one form in which it is compared: accents in one character with their letter.
+
+    Some systems store file names with accents of their own (NFD), tables and keyboards seldom do.
+
+    >>> composed("Zu\u0308rich") == "Z\u00fcrich"
+    True
+    """
+    return unicodedata.normalize("NFC", text)
+
+
 def safe_name(*parts: str) -> str:
     """Text that can name a file on every system.
 
     >>> safe_name("plate 1", "B/02")
     'plate-1_B-02'
     """
-    name = "_".join(re.sub(r"[^\w.+-]+", "-", part) for part in parts if part)
+    name = "_".join(re.sub(r"[^\w.+-]+", "-", composed(part)) for part in parts if part)
     return name.strip(".") or "case"
 
 
@@ -118,6 +130,20 @@ def listed(names: Iterable[str]) -> str:
     names = list(names)
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(names[:SHOWN]) + more
+
+
+def problem_of(case: FoundCase, path: Path, root: Path, error: DataError) -> Problem:
+    """The problem of a case, at the file that the message begins with.
+
+    Args:
+        case: the case.
+        path: the file where the message names none of the case.
+        root: folder that files are named relative to.
+        error: what was found.
+    """
+    named = [file for file in (*case.images, *case.masks) if str(error).startswith(f"{file}:")]
+    file = named[0] if named else path
+    return Problem.of_error(case.case, relative(file, root), file, error)
 
 
 def without_namesakes(

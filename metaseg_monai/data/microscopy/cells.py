@@ -1,6 +1,7 @@
 """A folder as a laboratory has it: images, masks of the same names, and a metadata table."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 from metaseg_monai.data.kits.find import Problem
@@ -8,6 +9,7 @@ from metaseg_monai.data.kits.prepare import Prepared
 from metaseg_monai.data.microscopy.cases import (
     FoundCase,
     FoundFolder,
+    composed,
     is_image,
     listed,
     relative,
@@ -19,10 +21,11 @@ from metaseg_monai.data.microscopy.cases import (
 from metaseg_monai.data.microscopy.lab_table import (
     as_columns,
     find_lab_table,
+    group_of,
     rows_of_images,
     split_of,
 )
-from metaseg_monai.data.microscopy.masks import mask_rule
+from metaseg_monai.data.microscopy.mask_settings import mask_rule
 from metaseg_monai.data.microscopy.prepare import PrepareOptions, prepare_found
 from metaseg_monai.errors import DataError
 
@@ -49,7 +52,7 @@ def prepare_cells(
         metadata: CSV file, all of whose columns become columns; by default the one in `source`.
         key: its column that names the images, see `rows_of_images`.
         images: folder of the images in `source`, "." for itself.
-        masks: folder of the masks.
+        masks: folder of the masks; it may be that of the images where masks have a suffix.
         mask_suffix: what a mask's name has behind its image's, such as "_mask".
         labels: what pixel values of the masks mean, see `mask_rule`.
         classes: see `mask_rule`.
@@ -62,7 +65,9 @@ def prepare_cells(
     """
     options = options or PrepareOptions()
     rule = mask_rule(labels, classes, threshold)
-    found = find_cells(source, metadata, key, images, masks, mask_suffix, split, options.ome)
+    found = find_cells(
+        source, metadata, key, images, masks, mask_suffix, split, options.group, options.ome
+    )
     settings = {
         "layout": "cells",
         "metadata": None if metadata is None else str(metadata),
@@ -85,13 +90,15 @@ def find_cells(
     masks: str,
     mask_suffix: str,
     split: str | None,
+    group: Sequence[str],
     ome: bool,
 ) -> FoundFolder:
     """Find the images of such a folder with their masks and rows; see `prepare_cells`.
 
     Raises:
-        DataError: a folder is missing or has no image, or there is no metadata table and `ome`
-            does not replace it.
+        DataError: a folder is missing or has no image, images and masks in one folder are not
+            told apart, there is no metadata table and `ome` does not replace it, or see
+            `rows_of_images`.
     """
     root = source_folder(source, f"a folder with {images}/, {masks}/ and a metadata table (CSV)")
     folders = [root / images, root / masks]
@@ -102,7 +109,7 @@ def find_cells(
                 f"{listed(p.name for p in sorted(root.iterdir()) if p.is_dir()) or 'none'}: name "
                 "them with --images and --masks"
             )
-    files = [path for path in visible_files(folders[0]) if folders[1] not in path.parents]
+    files, mask_files = _images_and_masks(folders[0], folders[1], mask_suffix)
     of_image = {relative(path, folders[0]): path for path in files if is_image(path)}
     if not of_image:
         raise DataError(f"{folders[0]}: no image (TIFF, PNG, JPEG, NIfTI); check --images")
@@ -112,20 +119,15 @@ def find_cells(
             f"{root}: no CSV file with the metadata of the images; put one there, name it with "
             "--metadata, or take them from the images with --ome"
         )
-    rows: dict[str, dict[str, str]] = {name: {} for name in of_image}
-    problems: list[Problem] = []
-    if table is not None:
-        rows, problems = rows_of_images(table, key, list(of_image))
-        if split is not None and split not in next(iter(rows.values())):
-            raise DataError(f"{table}: no column {split!r}; name the split's with --split")
+    rows, problems, remarks = rows_of_images(table, key, split, group, list(of_image))
     of_mask: dict[str, list[Path]] = defaultdict(list)
-    for path in visible_files(folders[1]):
+    for path in mask_files:
         if is_image(path):
-            of_mask[without_suffix(relative(path, folders[1]))].append(path)
+            of_mask[composed(without_suffix(relative(path, folders[1])))].append(path)
     cases = []
     for name, path in of_image.items():
-        stem = without_suffix(name)
-        found = of_mask.pop(stem + mask_suffix, [])
+        stem = composed(without_suffix(name))
+        found = of_mask.pop(stem + composed(mask_suffix), [])
         case, file = safe_name(*stem.split("/")), relative(path, root)
         if len(found) != 1:
             told = "several masks: " + listed(f.name for f in found) if found else "no mask"
@@ -136,13 +138,26 @@ def find_cells(
             if isinstance(given, Problem):
                 problems.append(given)
                 continue
-            group = rows[name].get("group", "").strip()
-            columns = as_columns(rows[name])
-            cases.append(FoundCase(case, (path,), (found[0],), columns, group=group, split=given))
-    remarks = []
+            columns, own = as_columns(rows[name]), group_of(rows[name])
+            cases.append(FoundCase(case, (path,), (found[0],), columns, group=own, split=given))
     others = [relative(path, root) for path in files if not is_image(path)]
     if others:
         remarks.append(f"{len(others)} files of other types: {listed(others)}")
     if of_mask:
         remarks.append(f"{len(of_mask)} masks without image: {listed(of_mask)}")
     return FoundFolder(root, tuple(cases), tuple(problems), tuple(remarks))
+
+
+def _images_and_masks(images: Path, masks: Path, mask_suffix: str) -> tuple[list[Path], list[Path]]:
+    """The files of both folders, which the suffix tells apart where the folders are one."""
+    files = visible_files(images)
+    if images.resolve() != masks.resolve():
+        return [path for path in files if masks not in path.parents], visible_files(masks)
+    if not mask_suffix:
+        raise DataError(
+            f"{images}: images and masks in one folder; say with --mask_suffix what the name of a "
+            "mask has behind its image's, such as _mask"
+        )
+    ending = composed(mask_suffix)
+    of_masks = [path for path in files if composed(without_suffix(path.name)).endswith(ending)]
+    return [path for path in files if path not in set(of_masks)], of_masks

@@ -11,6 +11,7 @@ from metaseg_monai.data.kits.prepare import Prepared
 from metaseg_monai.data.microscopy.cases import (
     FoundCase,
     FoundFolder,
+    composed,
     is_image,
     listed,
     relative,
@@ -20,7 +21,8 @@ from metaseg_monai.data.microscopy.cases import (
     without_suffix,
 )
 from metaseg_monai.data.microscopy.divide import Shares
-from metaseg_monai.data.microscopy.masks import CrackForestMasks, MaskRule, ThresholdMasks
+from metaseg_monai.data.microscopy.mask_settings import threshold_rule
+from metaseg_monai.data.microscopy.masks import CrackForestMasks, MaskRule
 from metaseg_monai.data.microscopy.prepare import PrepareOptions, prepare_found
 from metaseg_monai.errors import DataError
 
@@ -85,8 +87,9 @@ def prepare_cracks(
     Raises:
         DataError: a setting is wrong, the folders are not there, or see `prepare_found`.
     """
+    above = threshold_rule(threshold)
     found = find_cracks(source, layout, domain, photo)
-    rule: MaskRule = CrackForestMasks() if layout == "crackforest" else ThresholdMasks(threshold)
+    rule: MaskRule = CrackForestMasks() if layout == "crackforest" else above
     settings = {"layout": layout, "domain": domain, "photo": photo, "threshold": threshold}
     default = PrepareOptions(shares=crack_shares(layout), grey=True)
     return prepare_found(found, output, rule, options or default, settings)
@@ -117,10 +120,10 @@ def find_cracks(source: str | Path, layout: str, domain: str, photo: str | None)
         of_mask: dict[str, list[Path]] = defaultdict(list)
         for path in visible_files(root / masks):
             if path.suffix.lower() in LAYOUTS[layout].mask_suffixes:
-                of_mask[path.stem].append(path)
+                of_mask[composed(path.stem)].append(path)
         prefix = (split or "train") if len(pairs) > 1 else ""
         for path in visible_files(root / images):
-            stem = without_suffix(path.name)
+            stem = composed(without_suffix(path.name))
             if not is_image(path):
                 continue
             case, found = safe_name(prefix, stem), of_mask.pop(stem, [])
@@ -147,7 +150,7 @@ def _photo_pattern(photo: str | None) -> re.Pattern[str] | None:
     if photo is None:
         return None
     try:
-        pattern = re.compile(photo)
+        pattern = re.compile(composed(photo))
     except re.error as error:
         raise DataError(f"photo={photo!r}: no regular expression ({error}); mend it") from error
     if pattern.groups < 1:

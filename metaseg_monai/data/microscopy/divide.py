@@ -21,8 +21,8 @@ def with_groups(
 
     Args:
         cases: whose `group` may be decided already.
-        columns: whose values make the group, joined by "_" (plate and well); where there are
-            none, a case without group is its own.
+        columns: whose values make the group, joined by "_" (plate and well), of which "group" is
+            what a case has already; where there are none, a case without group is its own.
 
     Returns:
         The cases, and the problems of those that lack a value.
@@ -31,6 +31,8 @@ def with_groups(
         DataError: no case has such a column.
     """
     known = list(dict.fromkeys(name for case in cases for name in case.columns))
+    if any(case.group for case in cases):
+        known.append("group")
     strangers = [name for name in columns if name not in known]
     if strangers and cases:
         raise DataError(
@@ -39,7 +41,8 @@ def with_groups(
         )
     grouped, problems = [], []
     for case in cases:
-        parts = [case.columns.get(name, "") for name in columns]
+        values = {**case.columns, "group": case.group}
+        parts = [values.get(name, "") for name in columns]
         if "" in parts:
             empty = ", ".join(name for name, part in zip(columns, parts, strict=True) if not part)
             told = f"no value of {empty}, which makes the group"

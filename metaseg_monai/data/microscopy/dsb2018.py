@@ -1,5 +1,6 @@
 """The layout of the Data Science Bowl 2018, stage 1: a folder an image, a file an object."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from metaseg_monai.data.kits.find import Problem
@@ -16,6 +17,7 @@ from metaseg_monai.data.microscopy.cases import (
 from metaseg_monai.data.microscopy.lab_table import (
     as_columns,
     find_lab_table,
+    group_of,
     rows_of_images,
     split_of,
 )
@@ -38,7 +40,8 @@ def prepare_dsb2018(
     Args:
         source: stage1_train, or the folder that holds it.
         output: see `prepare_found`.
-        metadata: CSV file with a row an image, for columns, groups and splits; it may be left out.
+        metadata: CSV file with a row an image, for columns, groups and splits; without it there
+            are neither `key` nor `split`.
         key: its column that names the images, by id or file name, see `rows_of_images`.
         split: its column of the split; by default `split`, and a seeded draw where there is none.
         overlap: what becomes of pixels that several objects claim, see `ObjectFiles`.
@@ -49,7 +52,7 @@ def prepare_dsb2018(
     """
     options = options or PrepareOptions()
     rule = ObjectFiles(overlap)
-    found = find_dsb2018(source, metadata, key, split)
+    found = find_dsb2018(source, metadata, key, split, options.group)
     settings = {
         "layout": "dsb2018",
         "metadata": None if metadata is None else str(metadata),
@@ -61,12 +64,16 @@ def prepare_dsb2018(
 
 
 def find_dsb2018(
-    source: str | Path, metadata: str | Path | None, key: str | None, split: str | None
+    source: str | Path,
+    metadata: str | Path | None,
+    key: str | None,
+    split: str | None,
+    group: Sequence[str],
 ) -> FoundFolder:
     """Find the images of such a folder with their objects; see `prepare_dsb2018`.
 
     Raises:
-        DataError: there is none.
+        DataError: there is none, or see `rows_of_images`.
     """
     given = source_folder(source, "the folder stage1_train")
     root = given / "stage1_train" if (given / "stage1_train").is_dir() else given
@@ -74,14 +81,11 @@ def find_dsb2018(
     if not folders:
         raise DataError(f"{root}: no folder <id>/images/; name the folder stage1_train")
     names = [path.name for path in folders]
-    rows: dict[str, dict[str, str]] = {name: {} for name in names}
-    problems: list[Problem] = []
-    if metadata is not None:
-        table = find_lab_table(given, metadata)
-        if table is not None:
-            # with a suffix, as a table may name the image by its file
-            found_rows, problems = rows_of_images(table, key, [f"{name}.png" for name in names])
-            rows = {name.removesuffix(".png"): cells for name, cells in found_rows.items()}
+    table = None if metadata is None else find_lab_table(given, metadata)
+    # with a suffix, as a table may name the image by its file
+    told_rows = rows_of_images(table, key, split, group, [f"{name}.png" for name in names])
+    rows = {name.removesuffix(".png"): cells for name, cells in told_rows.cells.items()}
+    problems = told_rows.problems
     cases = []
     for folder in folders:
         case = safe_name(folder.name)
@@ -96,9 +100,9 @@ def find_dsb2018(
             if isinstance(given_split, Problem):
                 problems.append(given_split)
                 continue
-            group = rows[folder.name].get("group", "").strip()
-            columns = as_columns(rows[folder.name])
+            cells = rows[folder.name]
+            columns, own = as_columns(cells), group_of(cells)
             cases.append(
-                FoundCase(case, (images[0],), tuple(masks), columns, group=group, split=given_split)
+                FoundCase(case, (images[0],), tuple(masks), columns, group=own, split=given_split)
             )
-    return FoundFolder(root, tuple(cases), tuple(problems))
+    return FoundFolder(root, tuple(cases), tuple(problems), tuple(told_rows.remarks))

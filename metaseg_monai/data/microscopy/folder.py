@@ -1,7 +1,9 @@
 """A prepared folder: complete or not at all, and made anew only by the command that made it."""
 
+import glob
 import json
 import shutil
+import time
 import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,6 +13,8 @@ from metaseg_monai.errors import DataError
 
 SETTINGS_FILE = "prepared.json"
 WRITTEN = ("images", "labels", "instances", "table.csv", "problems.csv", SETTINGS_FILE)
+PARTIAL, OLD = ".partial-", ".old-"
+ABANDONED_S = 3600.0  # without a change; a run writes a file within seconds
 Made = TypeVar("Made")
 
 
@@ -42,9 +46,12 @@ def check_output(output: Path, settings: Mapping[str, Any]) -> None:
         except ValueError as error:
             raise DataError(f"{record}: damaged ({error}); give another folder") from error
         asked = json.loads(json.dumps(settings))
-        if made != asked:
+        made = made if isinstance(made, dict) else {}
+        names = [name for name in {**made, **asked} if made.get(name) != asked.get(name)]
+        if names:
+            was, now = ({name: one.get(name) for name in names} for one in (made, asked))
             raise DataError(
-                f"{output}: was prepared with {made}, asked for {asked}; give another folder, or "
+                f"{output}: was prepared with {was}, asked for {now}; give another folder, or "
                 "remove it first"
             )
 
@@ -63,7 +70,8 @@ def write_folder(output: Path, settings: Mapping[str, Any], write: Callable[[Pat
     Raises:
         DataError: the folder cannot be written; what was there before is as it was.
     """
-    partial = output.with_name(f".partial-{uuid.uuid4().hex}-{output.name}")
+    output = output.resolve()  # "." has no name to write beside
+    partial = output.with_name(f"{PARTIAL}{uuid.uuid4().hex}-{output.name}")
     try:
         partial.mkdir(parents=True)
         made = write(partial)
@@ -80,15 +88,69 @@ def write_folder(output: Path, settings: Mapping[str, Any], write: Callable[[Pat
     return made
 
 
+def sweep_leftovers(output: Path) -> list[str]:
+    """Remove what killed runs left beside a folder; tell what may belong to a run that goes on.
+
+    Args:
+        output: the folder that they wrote. Where it is missing, what it was before stays.
+
+    Returns:
+        In words, what was removed or stays.
+    """
+    output = output.resolve()
+    ending = f"{'[0-9a-f]' * 32}-{glob.escape(output.name)}"
+    remarks = []
+    for left in sorted(
+        path for kind in (PARTIAL, OLD) for path in output.parent.glob(kind + ending)
+    ):
+        try:
+            changed = max(_changed(path) for path in (left, *left.rglob("*")))
+        except OSError:  # another run is moving it
+            continue
+        unique = left.name.startswith(OLD) and not output.exists()
+        if time.time() - changed > ABANDONED_S and not unique:
+            shutil.rmtree(left, ignore_errors=True)
+            remarks.append(f"removed {left}, left by a run that was ended")
+        else:
+            remarks.append(
+                f"{left} was left by a run that was ended, if none writes it just now; remove it"
+            )
+    return remarks
+
+
+def _changed(path: Path) -> float:
+    """When a file was written or moved."""
+    return max(path.stat().st_mtime, path.stat().st_ctime)
+
+
 def _put(partial: Path, output: Path) -> None:
     """Put the new folder in the place of an old one, which is removed last."""
-    old = output.with_name(f".old-{uuid.uuid4().hex}-{output.name}")
-    if output.exists():
-        output.rename(old)
-    try:
-        partial.rename(output)
-    except OSError:
-        if old.exists():
-            old.rename(output)
-        raise
+    old = output.with_name(f"{OLD}{uuid.uuid4().hex}-{output.name}")
+    if output in (Path.cwd(), *Path.cwd().parents):
+        _fill(partial, output, old)
+    else:
+        if output.exists():
+            output.rename(old)
+        try:
+            partial.rename(output)
+        except OSError:
+            if old.exists():
+                old.rename(output)
+            raise
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _fill(partial: Path, output: Path, old: Path) -> None:
+    """Exchange the content of a folder that someone stands in, and would lose by a new one."""
+    old.mkdir()
+    moves = [(path, old / path.name) for path in output.iterdir()]
+    moves += [(path, output / path.name) for path in partial.iterdir()]
+    done: list[tuple[Path, Path]] = []
+    try:
+        for path, target in moves:
+            path.rename(target)
+            done.append((path, target))
+    except OSError:
+        for path, target in reversed(done):
+            target.rename(path)
+        raise

@@ -25,12 +25,14 @@ class Masks(NamedTuple):
         copied: the file to copy as it is in place of writing `label`; None where it is converted.
         objects: (H, W) uint16 object numbers, 0 background; None where objects have no numbers.
         remarks: what was decided or is seldom meant, in words.
+        peak: the largest grey value where a threshold decides; None where none does.
     """
 
     label: np.ndarray
     copied: Path | None = None
     objects: np.ndarray | None = None
     remarks: tuple[str, ...] = ()
+    peak: float | None = None
 
 
 class MaskRule(Protocol):
@@ -106,11 +108,12 @@ class ThresholdMasks:
         grey = convert_channels(read_image(path, 2).array, "grey")[0]
         if not np.all(np.isfinite(grey)):
             raise DataError(f"{path}: values that are no finite numbers; save it anew")
-        if grey.max() == 1 and self.above >= 1:
+        if 0 < grey.max() <= 1 <= self.above:
             raise DataError(
-                f"{path}: values up to 1, of which none is above {self.above:g}; give threshold=0"
+                f"{path}: values up to {grey.max():g}, of which none is above {self.above:g}; give "
+                f"threshold={0 if grey.max() == 1 else 0.5}"
             )
-        return Masks((grey > self.above).astype(np.uint8))
+        return Masks((grey > self.above).astype(np.uint8), peak=float(grey.max()))
 
 
 @dataclass(frozen=True)
@@ -202,33 +205,6 @@ class CrackForestMasks:
                 "rows and columns; copy it anew"
             )
         return Masks((array > 1).astype(np.uint8))
-
-
-def mask_rule(labels: str, classes: int = 2, threshold: float | None = None) -> MaskRule:
-    """The rule that settings name.
-
-    Args:
-        labels: "classes", "binary" or "instances".
-        classes: number of classes with the background, for "classes".
-        threshold: takes the place of `labels`, see `ThresholdMasks`.
-
-    Raises:
-        DataError: a setting has a wrong value.
-
-    >>> mask_rule("binary"), mask_rule("classes", threshold=127)
-    (BinaryMasks(), ThresholdMasks(above=127.0))
-    """
-    if threshold is not None:
-        if isinstance(threshold, bool) or not isinstance(threshold, int | float):
-            raise DataError(f"threshold={threshold!r}: expected a number, such as 127")
-        return ThresholdMasks(float(threshold))
-    if labels not in get_args(Labels):
-        raise DataError(f"labels={labels!r}: expected one of {', '.join(get_args(Labels))}")
-    if isinstance(classes, bool) or not isinstance(classes, int) or not 2 <= classes <= 256:
-        raise DataError(f"classes={classes!r}: expected a whole number from 2 to 256")
-    if labels == "classes":
-        return ClassMasks(classes)
-    return BinaryMasks() if labels == "binary" else NumberedMasks()
 
 
 def _one_channel(path: Path) -> np.ndarray:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from metaseg_monai.data.microscopy.cases import OWN_COLUMNS, relative
+from metaseg_monai.data.microscopy.cases import OWN_COLUMNS, composed, relative, safe_name
 from metaseg_monai.errors import DataError
 
 PRESETS: Mapping[str, str] = {
@@ -22,6 +22,8 @@ PRESETS: Mapping[str, str] = {
     ),
 }
 ALLOWED_OWN = ("group", "split")  # of the table's own columns, those a name may give
+SAME_FIELD = ("channel", "ch", "wavelength", "plane", "z", "timepoint", "time", "t")
+MOST_ROWS = 32  # of a plate of 1536 wells
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ def compile_patterns(
 def name_values(path: Path, root: Path, pattern: re.Pattern[str]) -> tuple[str, ...] | None:
     """The values of the named groups, in their order; None where the name does not fit."""
     name = relative(path, root) if "/" in pattern.pattern else path.name
-    match = pattern.fullmatch(name)
+    match = pattern.fullmatch(composed(name))
     return tuple(match[group] or "" for group in pattern.groupindex) if match else None
 
 
@@ -80,15 +82,44 @@ def natural_order(values: Sequence[str]) -> list[tuple[int, str]]:
 
 
 def well_name(row: str, column: str) -> str:
-    """The usual name of a well of up to 26 rows, such as B03; "" beyond."""
-    if not (row.isdecimal() and column.isdecimal() and 1 <= int(row) <= 26):
+    """The usual name of a well of up to 32 rows, such as B03; "" beyond.
+
+    >>> well_name("02", "03"), well_name("27", "1"), well_name("32", "48"), well_name("33", "1")
+    ('B03', 'AA01', 'AF48', '')
+    """
+    if not (row.isdecimal() and column.isdecimal() and 1 <= int(row) <= MOST_ROWS):
         return ""
-    return f"{chr(ord('A') + int(row) - 1)}{int(column):02d}"
+    rounds, letter = divmod(int(row) - 1, 26)
+    return f"{'A' * rounds}{chr(ord('A') + letter)}{int(column):02d}"
+
+
+def group_columns(names: Sequence[str]) -> tuple[str, ...] | None:
+    """The columns that make the group where none are named; None where every image is its own.
+
+    Plate and well where the names tell a well, else all that do not merely tell channels, planes
+    and times of one field apart.
+
+    >>> group_columns(["plate", "well", "field"]), group_columns(["line", "field", "channel"])
+    (('plate', 'well'), ('line', 'field'))
+    >>> group_columns(["line", "number"]), group_columns(["time"])
+    (None, ())
+    """
+    if "well" in names:
+        return tuple(name for name in ("plate", "well") if name in names)
+    others = tuple(name for name in names if name not in SAME_FIELD)
+    return others if len(others) < len(names) else None
+
+
+def group_value(columns: Mapping[str, str], names: Sequence[str] | None) -> str:
+    """The group by the values of `group_columns`, of which some may be missing; "" by none."""
+    if names is None:
+        return ""
+    return safe_name(*(columns[name] for name in names)) if names else "all"
 
 
 def _compiled(setting: str, text: str) -> re.Pattern[str]:
     try:
-        pattern = re.compile(text)
+        pattern = re.compile(composed(text))
     except re.error as error:
         raise DataError(f"{setting}={text!r}: no regular expression ({error}); mend it") from error
     own = [name for name in pattern.groupindex if name in OWN_COLUMNS and name not in ALLOWED_OWN]

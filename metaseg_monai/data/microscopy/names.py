@@ -18,10 +18,12 @@ from metaseg_monai.data.microscopy.cases import (
     visible_files,
 )
 from metaseg_monai.data.microscopy.lab_table import split_of
-from metaseg_monai.data.microscopy.masks import mask_rule
+from metaseg_monai.data.microscopy.mask_settings import mask_rule, refuse_without_masks
 from metaseg_monai.data.microscopy.name_patterns import (
     NamePatterns,
     compile_patterns,
+    group_columns,
+    group_value,
     name_values,
     natural_order,
     well_name,
@@ -48,7 +50,8 @@ def prepare_names(
         output: see `prepare_found`.
         pattern: regular expression with named groups, such as
             `(?P<plate>.+)_(?P<well>[A-P]\d\d)\.tif`, that fits all of a name; or "metaxpress" or
-            "opera". Groups named `group` and `split` give these.
+            "opera". Groups named `group` and `split` give these; without a group, and where the
+            options name none, see `group_columns`.
         mask_pattern: the same for masks; a mask belongs to the images that agree in all of its
             named groups. None for a folder without masks, to predict on.
         join: named groups that tell the planes of one image apart; they become its channels in
@@ -59,11 +62,14 @@ def prepare_names(
         options: those of all layouts.
 
     Raises:
-        DataError: see `compile_patterns`, `find_names` and `prepare_found`.
+        DataError: settings of masks without `mask_pattern`; see `mask_rule`, `compile_patterns`,
+            `find_names` and `prepare_found`.
     """
     options = options or PrepareOptions()
     patterns = compile_patterns(pattern, mask_pattern, join)
     rule = mask_rule(labels, classes, threshold)
+    if patterns.mask is None:
+        refuse_without_masks(labels, classes, threshold)
     settings = {
         "layout": "names",
         "pattern": pattern,
@@ -73,12 +79,17 @@ def prepare_names(
         "classes": classes,
         "threshold": threshold,
     }
-    found = find_names(source, patterns)
+    found = find_names(source, patterns, options.group)
     return prepare_found(found, output, rule if patterns.mask else None, options, settings)
 
 
-def find_names(source: str | Path, patterns: NamePatterns) -> FoundFolder:
+def find_names(source: str | Path, patterns: NamePatterns, group: Sequence[str]) -> FoundFolder:
     """Find the images and masks that fit the patterns.
+
+    Args:
+        source: the folder.
+        patterns: of the names.
+        group: columns that make the group, where they are named.
 
     Raises:
         DataError: no image or no mask fits, or two give the same values.
@@ -104,8 +115,15 @@ def find_names(source: str | Path, patterns: NamePatterns) -> FoundFolder:
                 f"{setting}: fits none of {len(images) + len(others)} files in {root}, such as "
                 f"{listed(others or [relative(p, root) for p in images.values()])}; mend it"
             )
-    cases, problems, used = _cases(root, patterns, images, masks)
+    apart = [name for name in patterns.image.groupindex if name not in patterns.join]
+    if {"row", "column"} <= set(apart):
+        apart.append("well")
+    by = None if group or "group" in apart else group_columns(apart)
+    cases, problems, used = _cases(root, patterns, images, masks, by)
     remarks = []
+    if by is not None:
+        told = f"{' and '.join(by)} make the groups" if by else "all images are one group"
+        remarks.append(f"no group is named: {told}; name others with --group")
     if others:
         remarks.append(f"{len(others)} files that do not fit: {listed(others)}")
     left = [relative(path, root) for values, path in masks.items() if values not in used]
@@ -119,6 +137,7 @@ def _cases(
     patterns: NamePatterns,
     images: Mapping[tuple[str, ...], Path],
     masks: Mapping[tuple[str, ...], Path],
+    by: Sequence[str] | None,
 ) -> tuple[list[FoundCase], list[Problem], set[tuple[str, ...]]]:
     """The cases, what is wrong with others, and the masks that belong to an image."""
     names = list(patterns.image.groupindex)
@@ -161,7 +180,7 @@ def _cases(
                 (masks[wanted],) if patterns.mask else (),
                 metadata,
                 tuple("_".join(plane) for plane in expected),
-                columns.get("group", ""),
+                columns.get("group", "") or group_value(columns, by),
                 given,
             )
         )

@@ -102,6 +102,24 @@ def ome_columns(text: str, where: str) -> dict[str, str]:
     }
 
 
+def ome_sides_um(text: str, where: str) -> tuple[float, float] | None:
+    """The sides (x, y) of a pixel in micrometres; None where they are not both told.
+
+    Args:
+        text: OME-XML of one image.
+        where: the file, for messages.
+
+    Raises:
+        DataError: as `read_ome`, except that pixels need not be square.
+    """
+    images = _children(_parsed(text, where), "Image")
+    pixels = _children(images[0], "Pixels") if images else []
+    if not pixels:
+        return None
+    x, y = (_length_um(pixels[0], f"PhysicalSize{axis}", where) for axis in "XY")
+    return None if x is None or y is None else (x, y)
+
+
 def _parsed(text: str, where: str) -> ET.Element:
     upper = text[:MOST_CHARACTERS].upper()
     if len(text) > MOST_CHARACTERS or "<!DOCTYPE" in upper or "<!ENTITY" in upper:

@@ -1,7 +1,7 @@
 """From the cases of any source to a folder with a table that training reads."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +9,25 @@ from tqdm import tqdm
 
 from metaseg_monai.data.kits.find import Problem, problem_rows
 from metaseg_monai.data.kits.prepare import Prepared
-from metaseg_monai.data.microscopy.cases import FoundCase, FoundFolder, relative, without_namesakes
+from metaseg_monai.data.microscopy.cases import (
+    FoundCase,
+    FoundFolder,
+    problem_of,
+    relative,
+    without_namesakes,
+)
 from metaseg_monai.data.microscopy.copies import notes_on, without_copies
 from metaseg_monai.data.microscopy.divide import Shares, with_groups, with_splits
-from metaseg_monai.data.microscopy.folder import check_output, write_folder
-from metaseg_monai.data.microscopy.masks import MaskRule
-from metaseg_monai.data.microscopy.ome import OME_COLUMNS, read_ome
-from metaseg_monai.data.microscopy.tell import counts, preview, told_problems, told_remarks
+from metaseg_monai.data.microscopy.folder import check_output, sweep_leftovers, write_folder
+from metaseg_monai.data.microscopy.masks import MaskRule, ThresholdMasks
+from metaseg_monai.data.microscopy.ome_cases import with_ome
+from metaseg_monai.data.microscopy.tell import (
+    counts,
+    empty_splits,
+    preview,
+    told_problems,
+    told_remarks,
+)
 from metaseg_monai.data.microscopy.write_case import WrittenCase, write_case
 from metaseg_monai.data.writers import write_table
 from metaseg_monai.errors import DataError
@@ -33,6 +45,9 @@ class PrepareOptions:
         axes: of TIFF files, see `write_case`.
         ome: OME metadata become columns, see `read_ome`.
         dry_run: read no pixels and write nothing.
+
+    Raises:
+        DataError: a value is of another type.
     """
 
     group: tuple[str, ...] = ()
@@ -42,6 +57,15 @@ class PrepareOptions:
     axes: str | None = None
     ome: bool = False
     dry_run: bool = False
+
+    def __post_init__(self) -> None:
+        if not (self.axes is None or isinstance(self.axes, str)):
+            raise DataError(f"axes={self.axes!r}: expected letters, such as CYX")
+        if isinstance(self.group, str) or not all(isinstance(name, str) for name in self.group):
+            raise DataError(f"group={self.group!r}: expected names of columns")
+        for name in ("grey", "ome", "dry_run"):
+            if not isinstance(getattr(self, name), bool):
+                raise DataError(f"{name}={getattr(self, name)!r}: expected True or False")
 
 
 def prepare_found(
@@ -54,13 +78,14 @@ def prepare_found(
     """Check, divide and write the cases of a source; problems leave out their cases only.
 
     Writes images/, labels/, instances/ where objects have numbers, table.csv, prepared.json (the
-    settings) and, where there are any, problems.csv. Files are copied byte for byte, unless an
-    option converts them. Cases with the same pixels in different splits are problems, in the same
-    split they are told.
+    settings and the source) and, where there are any, problems.csv. Files are copied byte for
+    byte, unless an option converts them. Cases with the same pixels in different splits are
+    problems, in the same split they are told.
 
     Args:
         found: the cases.
-        output: new or empty folder, or one prepared with the same settings, which is made anew.
+        output: new or empty folder, or one prepared from the same source with the same settings,
+            which is made anew.
         rule: how masks are read; None for a folder without masks.
         options: see `PrepareOptions`.
         settings: of the layout, kept with the options.
@@ -69,11 +94,11 @@ def prepare_found(
         The table (None in a dry run or without any case), the summary and the problems.
 
     Raises:
-        DataError: an option is wrong, or the output lies in the source, or cannot be taken or
-            written.
+        DataError: an option is wrong, the output lies in the source or cannot be taken or written,
+            or all masks become empty by a threshold.
     """
     output = Path(output)
-    kept = {**settings, **asdict(options)}
+    kept = {"source": str(found.root.resolve()), **settings, **asdict(options)}
     del kept["dry_run"]
     if found.root.resolve() in (output.resolve(), *output.resolve().parents):
         raise DataError(f"{output}: lies in the source {found.root}; give a folder outside of it")
@@ -81,7 +106,7 @@ def prepare_found(
     cases, problems = without_namesakes(found.cases, found.root)
     problems = [*found.problems, *problems]
     if options.ome:
-        cases, more = _with_ome(cases, found.root)
+        cases, more = with_ome(cases, found.root)
         problems += more
     cases, more = with_groups(cases, options.group)
     problems += more
@@ -96,6 +121,7 @@ def prepare_found(
         )
     if options.dry_run:
         rows = [_row(case, _planned(case, found.root, rule), cases) for case in cases]
+        plain += _lacking(rows, rule, options)
         head = f"dry run: {len(rows)} cases, {len(problems)} problems; nothing is written to"
         lines = [f"{head} {output}, and pixels were not read", *preview(rows)]
         return _told(None, lines, rows, plain, notes, problems)
@@ -103,6 +129,7 @@ def prepare_found(
     def write(folder: Path) -> list[dict[str, str]]:
         nonlocal notes
         written = _write_cases(cases, rule, options, folder, found.root, problems)
+        _check_threshold(written, rule)
         written = without_copies(written, folder, found.root, problems)
         notes = notes_on(written)
         known = [one.found for one in written]
@@ -114,47 +141,12 @@ def prepare_found(
             write_table(problem_rows(problems), folder / "problems.csv")
         return rows
 
+    plain += sweep_leftovers(output)
     rows = write_folder(output, kept, write)
+    plain += _lacking(rows, rule, options)
     table = output / "table.csv" if rows else None
     head = f"{output}: {len(rows)} cases prepared, {len(problems)} problems"
     return _told(table, [head], rows, plain, notes, problems)
-
-
-def _with_ome(cases: Sequence[FoundCase], root: Path) -> tuple[list[FoundCase], list[Problem]]:
-    """Add the columns of OME metadata; a cell of the same name stays, and numbers must agree."""
-    added, problems = [], []
-    for case in cases:
-        try:
-            told = read_ome(case.images)
-        except DataError as error:
-            problems.append(_problem(case, case.images[0], root, error))
-            continue
-        columns = dict(case.columns)
-        for name in OME_COLUMNS:
-            cell, value = columns.get(name, ""), told[name]
-            columns[name] = cell or value
-            if cell and value and name != "channel" and not _same_number(cell, value):
-                found = f"{name} is {cell!r}, its OME metadata have {value}"
-                file = relative(case.images[0], root)
-                problems.append(Problem(case.case, file, found, "mend the one or the other"))
-                break
-        else:
-            added.append(replace(case, columns=columns))
-    return added, problems
-
-
-def _same_number(one: str, other: str) -> bool:
-    try:
-        return abs(float(one) - float(other)) <= 1e-3 * abs(float(other))
-    except ValueError:
-        return False
-
-
-def _problem(case: FoundCase, path: Path, root: Path, error: DataError) -> Problem:
-    """The problem of a case, at the file that the message begins with."""
-    named = [file for file in (*case.images, *case.masks) if str(error).startswith(f"{file}:")]
-    file = named[0] if named else path
-    return Problem.of_error(case.case, relative(file, root), file, error)
 
 
 def _write_cases(
@@ -170,8 +162,25 @@ def _write_cases(
         try:
             written.append(write_case(case, rule, folder, options.grey, options.axes))
         except DataError as error:
-            problems.append(_problem(case, case.images[0], root, error))
+            problems.append(problem_of(case, case.images[0], root, error))
     return written
+
+
+def _check_threshold(written: Sequence[WrittenCase], rule: MaskRule | None) -> None:
+    """Refuse a threshold that no mask reaches, though some are not black."""
+    peaks = [one.peak for one in written if one.peak is not None]
+    if isinstance(rule, ThresholdMasks) and 0 < max(peaks, default=0) <= rule.above:
+        raise DataError(
+            f"threshold={rule.above:g}: all {len(peaks)} masks become empty, as their largest "
+            f"value is {max(peaks):g}; give a threshold below it"
+        )
+
+
+def _lacking(
+    rows: Sequence[Mapping[str, str]], rule: MaskRule | None, options: PrepareOptions
+) -> list[str]:
+    """A warning of empty splits; images without masks, which are predicted on, need none."""
+    return [] if rule is None else empty_splits(rows, options.shares)
 
 
 def _row(case: FoundCase, files: Mapping[str, str], cases: Sequence[FoundCase]) -> dict[str, str]:

@@ -32,6 +32,29 @@ def counts(rows: Sequence[Mapping[str, str]]) -> list[str]:
     return lines
 
 
+def empty_splits(rows: Sequence[Mapping[str, str]], shares: Sequence[float]) -> list[str]:
+    """A warning where a split that was to have cases has none.
+
+    Args:
+        rows: as they stand in table.csv.
+        shares: of train, val and test.
+    """
+    found = {row["split"] for row in rows}
+    lacking = [
+        split
+        for split, share in zip(SPLITS, shares, strict=True)
+        if share > 0 and split not in found
+    ]
+    if not rows or not lacking:
+        return []
+    groups = len({row["group"] for row in rows})
+    return [
+        f"WARNING: no case in {' and '.join(lacking)}: {len(rows)} cases are {groups} "
+        f"group{'' if groups == 1 else 's'}; mend the split column, or name columns that divide "
+        "them further with --group"
+    ]
+
+
 def preview(rows: Sequence[Mapping[str, str]]) -> list[str]:
     """The first rows as they stand in table.csv."""
     stream = io.StringIO()

@@ -12,6 +12,7 @@ import tifffile
 from metaseg_monai.data.image import Image, convert_channels
 from metaseg_monai.data.microscopy.cases import FoundCase, safe_name
 from metaseg_monai.data.microscopy.masks import MaskRule, Masks
+from metaseg_monai.data.microscopy.resolution import Resolution, tiff_resolution
 from metaseg_monai.data.readers import image_suffix, read_image, same_affine
 from metaseg_monai.errors import DataError
 
@@ -26,8 +27,9 @@ class WrittenCase:
             `instances`.
         content: SHA-256 of the image's pixels; "" of an image without contrast, which is like
             any other.
-        pixels: data type and channels of the image, in words.
+        pixels: data type and channels of the image as it was written, in words.
         empty: whether its label is background everywhere.
+        peak: the largest grey value of its mask where a threshold decides, else None.
         remarks: what is allowed but seldom meant, in words.
     """
 
@@ -36,6 +38,7 @@ class WrittenCase:
     content: str
     pixels: str
     empty: bool
+    peak: float | None
     remarks: tuple[str, ...]
 
     @property
@@ -56,7 +59,8 @@ def write_case(
         grey: turn colours into one channel by the luma of ITU-R BT.601, rounded to the image's
             data type.
         axes: the axes of TIFF files, where the file names others or none; see `read_image`. The
-            file is then written with these names, its pixels unchanged.
+            file is then written with these names, its pixels unchanged. A TIFF that is written
+            anew keeps its resolution, see `tiff_resolution`.
 
     Raises:
         DataError: a file cannot be read, or image and label do not fit each other.
@@ -69,25 +73,29 @@ def write_case(
         _check_shape(case.masks[0], masks, shape)
         _check_grid(case.masks[0], masks, planes[0])
     converted = [_converted(plane, grey, axes) for plane in planes]  # all, before one is written
+    remarks = [] if masks is None else list(masks.remarks)
     images = [
-        _write_image(path, array, output / name)
+        _write_image(path, array, output / name, remarks)
         for path, array, name in zip(case.images, converted, _image_names(case), strict=True)
     ]
     files = {"image": ";".join(path.relative_to(output).as_posix() for path in images)}
     if masks is not None:
         files |= _write_masks(case, masks, output)
     low = min(plane.array.min() for plane in planes)
-    remarks = [] if masks is None else list(masks.remarks)
     flat = bool(low == max(plane.array.max() for plane in planes))
     if flat:
         remarks.append(f"every pixel is {low:g}: an image without contrast")
-    channels = sum(len(plane.array) for plane in planes)
+    channels = sum(
+        len(plane.array if made is None else made)
+        for plane, made in zip(planes, converted, strict=True)
+    )
     return WrittenCase(
         case,
         files,
         "" if flat else _content(planes),
         f"{planes[0].array.dtype} with {channels} channel{'' if channels == 1 else 's'}",
         masks is not None and not masks.label.any(),
+        None if masks is None else masks.peak,
         tuple(remarks),
     )
 
@@ -162,7 +170,7 @@ def _converted(image: Image, grey: bool, axes: str | None) -> np.ndarray | None:
     return image.array if axes and image.attributes["format"] == "tiff" else None
 
 
-def _write_image(path: Path, array: np.ndarray | None, target: Path) -> Path:
+def _write_image(path: Path, array: np.ndarray | None, target: Path, remarks: list[str]) -> Path:
     """Copy a file byte for byte, or write the pixels (C, H, W) that take its place."""
     target.parent.mkdir(parents=True, exist_ok=True)
     if array is None:
@@ -171,7 +179,12 @@ def _write_image(path: Path, array: np.ndarray | None, target: Path) -> Path:
         return copy
     made = target.with_name(target.name + ".tif")
     pixels, names = (array[0], "YX") if len(array) == 1 else (array, "CYX")
-    _write_tiff(made, pixels, names)
+    try:
+        resolution = tiff_resolution(path)
+    except DataError:
+        resolution = None
+        remarks.append("written anew without the size of its pixels: OME metadata are not legible")
+    _write_tiff(made, pixels, names, resolution)
     return made
 
 
@@ -192,9 +205,17 @@ def _write_masks(case: FoundCase, masks: Masks, output: Path) -> dict[str, str]:
     return files
 
 
-def _write_tiff(path: Path, pixels: np.ndarray, axes: str) -> None:
+def _write_tiff(
+    path: Path, pixels: np.ndarray, axes: str, resolution: Resolution | None = None
+) -> None:
     tifffile.imwrite(
-        path, pixels, photometric="minisblack", compression="zlib", metadata={"axes": axes}
+        path,
+        pixels,
+        photometric="minisblack",
+        compression="zlib",
+        metadata={"axes": axes},
+        resolution=None if resolution is None else resolution.per_unit,
+        resolutionunit=None if resolution is None else resolution.unit,
     )
 
 

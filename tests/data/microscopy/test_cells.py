@@ -181,7 +181,7 @@ def test_refusals(lab, tmp_path):
         prepare_cells(source, out, key="dose")
     with pytest.raises(DataError, match=r"no row of 6 fits any of 6 images by its column 'well'"):
         prepare_cells(source, out, key="well")
-    with pytest.raises(DataError, match="no column 'fold'; name the split's"):
+    with pytest.raises(DataError, match=r"no column 'fold'; it has File, .*: name the split's"):
         prepare_cells(source, out, split="fold")
     with pytest.raises(DataError, match="group=dish: no column dish; the images have File"):
         prepare_cells(source, out, options=PrepareOptions(group=("dish",)))

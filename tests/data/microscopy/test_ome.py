@@ -125,3 +125,21 @@ def test_planes_must_agree(lab, tmp_path):
     paths[1].write_bytes(b"MM\0*")
     with pytest.raises(DataError, match="header cannot be read"):
         read_ome(paths)
+
+
+@pytest.mark.parametrize("cell", ["20x", "20 X", "20\u00d7", "20", "20.0"])
+def test_a_magnification_may_be_written_with_an_x(lab, tmp_path, cell):
+    objective = '<Objective ID="Objective:0" NominalMagnification="20"/>'
+    for n in range(3):
+        path = tmp_path / "s" / "images" / f"im{n}.tif"
+        text = xml(objective=objective)
+        lab.tif(path, lab.image(n), description=text, metadata=None)
+        lab.png(tmp_path / "s" / "masks" / f"im{n}.png", lab.mask())
+    rows = [{"file": f"im{n}.tif", "magnification": cell} for n in range(3)]
+    lab.csv(tmp_path / "s" / "t.csv", rows)
+    made = prepare_cells(tmp_path / "s", tmp_path / "out", options=OME)
+    assert made.problems == []
+    assert {row["magnification"] for row in lab.rows(made.table)} == {cell}  # the lab's own word
+    lab.csv(tmp_path / "s" / "t.csv", [{**row, "magnification": "40x"} for row in rows])
+    told = prepare_cells(tmp_path / "s", tmp_path / "b", options=OME)
+    assert "magnification is '40x', its OME metadata have 20" in told.problems[0]
