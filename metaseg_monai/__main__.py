@@ -29,7 +29,9 @@ def main() -> None:
 def help_last(arguments: list[str]) -> list[str]:
     """Keep fire from handing ``--help`` to a command as one of its overrides."""
     rest = [argument for argument in arguments if argument not in ("--help", "-h")]
-    return rest if len(rest) == len(arguments) else [*rest, "--", "--help"]
+    if len(rest) == len(arguments):
+        return rest
+    return [*(rest[:-1] if rest[-1:] == ["--"] else rest), "--", "--help"]
 
 
 def _refusal(error: MetasegError) -> int:

@@ -4,6 +4,7 @@ Example:
     python scripts/draw_cells.py --output docs/images/cells.png
 """
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 
+from metaseg_monai.cli.check_flags import check_flags
 from metaseg_monai.data.cells import SEVEN_LINES
 from metaseg_monai.data.cells.acquisition import Acquisition
 from metaseg_monai.data.cells.lines import Cue
@@ -107,4 +109,5 @@ def main(output: str = "docs/images/cells.png") -> None:
 
 
 if __name__ == "__main__":
+    check_flags(main, sys.argv[1:])
     fire.Fire(main)

@@ -18,7 +18,7 @@ from monai.bundle import ConfigParser
 from tqdm import tqdm
 
 from metaseg_monai.__main__ import help_last
-from metaseg_monai.bundle import check_overrides, resolve_bundle
+from metaseg_monai.bundle import check_overrides, configs_of, resolve_bundle
 from metaseg_monai.data import write_table
 from metaseg_monai.engines import AutocastInferer, LoadWeights, SlidingWindowMetadataInferer
 from metaseg_monai.errors import ConfigError, MetasegError
@@ -37,6 +37,7 @@ def measure(
     split: str = "test",
     margin_px: int | None = None,
     align: int | None = None,
+    configuration: Any = None,
     **overrides: Any,
 ) -> None:
     """Print, and write as CSV, the pooled F1 of each tile size and its change.
@@ -55,9 +56,12 @@ def measure(
         split: of the cases.
         margin_px: cut off at each inner end of a tile; default: half of the bundle's overlap.
         align: tiles begin at multiples of it; default: 2 ** levels.
+        configuration: that of the training, if it had one, such as full_size.
         overrides: settings of the bundle, such as --variant se --channels 16.
     """
-    parser = _parsed(resolve_bundle(bundle), {"dataset_dir": dataset, **overrides})
+    configs = configs_of("train", "evaluate", more=configuration)
+    settings = {"dataset_dir": dataset, **overrides}
+    parser = _parsed(resolve_bundle(bundle), configs, settings)
     network = parser.get_parsed_content("network")
     known = (parser.get_parsed_content(key) for key in ("schema", "variant", "trained_with"))
     LoadWeights(weights, network, *known).load()
@@ -86,8 +90,8 @@ def measure(
     sys.stdout.write(f"{shown}\n{output}\n")
 
 
-def _parsed(bundle: Path, settings: dict[str, Any]) -> ConfigParser:
-    files = [bundle / "configs" / name for name in ("train.json", "evaluate.json")]
+def _parsed(bundle: Path, configs: list[str], settings: dict[str, Any]) -> ConfigParser:
+    files = [bundle / "configs" / name for name in configs]
     checked = check_overrides(files, settings)
     parser = ConfigParser()
     parser.read_config([str(file) for file in files])

@@ -5,7 +5,7 @@ import sys
 import fire
 import pytest
 
-from metaseg_monai.__main__ import main
+from metaseg_monai.__main__ import help_last, main
 from metaseg_monai.cli import Commands
 from metaseg_monai.cli.check_flags import check_flags
 from metaseg_monai.errors import ConfigError
@@ -163,3 +163,24 @@ def test_styles_in_a_column_of_ones_own(metaseg, tmp_path):
     assert {"style", "hand"} < set(header)
     status, _, err = metaseg(*styles[:5], "x", "--tolerances", 2, "--column", "hand")
     assert (status, "tolerances=2: expected the tolerance" in err) == (2, True)
+
+
+def test_an_option_given_twice_is_refused():
+    for arguments in (
+        ["prepare", "cells", "--source", "a", "--source", "b", "--output", "c"],
+        ["train", "some_bundle", "--epochs", "2", "--epochs", "3"],
+    ):
+        with pytest.raises(ConfigError, match="given twice"):
+            check_flags(Commands(), arguments)
+
+
+def test_an_empty_path_setting_never_means_the_root(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["metaseg", "train", "some_bundle", "--output_dir", ""])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 2
+    assert "--output_dir is empty" in capsys.readouterr().err
+
+
+def test_fires_own_form_of_help():
+    assert help_last(["predict", "--", "--help"]) == ["predict", "--", "--help"]

@@ -82,6 +82,9 @@ def load_config(config_files: Sequence[str | Path]) -> dict[str, Any]:
         ) from error
 
 
+SIZES = ("roi_size", "window_size", "pad_size")  # pixels along each axis
+
+
 def _typed(key: str, default: Any, value: Any) -> Any:
     """Return a value of the default's type, or refuse; expressions and references pass."""
     if isinstance(value, tuple):  # fire reads 1,2 as one
@@ -106,6 +109,11 @@ def _typed(key: str, default: Any, value: Any) -> Any:
         raise ConfigError(
             f"The override {key!r} is {value!r}, but the setting is a {type(default).__name__} "
             f"such as {default!r}."
+        )
+    if key in SIZES and [type(size) for size in value] != [int] * len(default):
+        raise ConfigError(
+            f"The override {key!r} is {value!r}; expected {len(default)} whole numbers, one per "
+            f"axis, such as {default!r}."
         )
     return value
 

@@ -65,8 +65,11 @@ def _check_arguments(parameters: Parameters, given: Sequence[str], command: str)
         if not equals and rest and not FLAG.match(rest[0]):
             value = rest.pop(0)
         name = _name_of(flag, own, takes_any, value is None, command)
+        meant = name or flag.lstrip("-").replace("-", "_")
+        if meant in named:
+            raise ConfigError(f"{command}: {flag} is given twice; leave one of them out")
+        named.add(meant)
         if name in own:
-            named.add(name)
             _check_value(flag, own[name], value)
     free = [name for name in own if name not in named]
     if len(values) > len(free):

@@ -54,4 +54,6 @@ def _typed(argument: inspect.Parameter, text: str) -> str | None:
 def _typed_setting(name: str, text: str) -> str | None:
     if text in ("True", "False"):  # what fire makes of an option without a value
         raise ConfigError(f"--{name} has no value; give a path (./{text} where that is its name)")
+    if not text.strip():
+        raise ConfigError(f"--{name} is empty; is a variable of the shell not set?")
     return None if text == "None" else text

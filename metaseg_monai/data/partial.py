@@ -8,6 +8,7 @@ import shutil
 import time
 import uuid
 import zlib
+from contextlib import suppress
 from pathlib import Path
 
 ABANDONED_S = 24 * 3600  # a writer of whom nothing else is known writes a file more often
@@ -47,8 +48,12 @@ def _is_left_behind(path: Path, name: str) -> bool:
 
 
 def _machine() -> str:
-    """Tells the machines apart that share a disk, and whose numbers of processes are their own."""
-    return f"{zlib.crc32(platform.node().encode()):08x}"
+    """Tells apart what shares a disk, but not its numbers of processes: machines and containers."""
+    told = [platform.node()]
+    with suppress(OSError):  # Linux only; elsewhere the name must do
+        told.append(str(Path("/proc/self/ns/pid").stat().st_ino))
+        told.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii"))
+    return f"{zlib.crc32(' '.join(told).encode()):08x}"
 
 
 def _is_alive(process: int) -> bool:

@@ -46,8 +46,8 @@ def _case_names(batch: Any, rows: int) -> list[str]:
 
 
 def _rows_not_finite(values: Tensor) -> list[int]:
-    axes = tuple(range(1, values.ndim))  # the extremes are NaN where any value is
-    low, high = values.detach().amin(axes), values.detach().amax(axes)
+    rows = values.detach().reshape(len(values), -1)
+    low, high = rows.amin(1), rows.amax(1)  # NaN where any value is
     return torch.nonzero(~(torch.isfinite(low) & torch.isfinite(high))).flatten().tolist()
 
 

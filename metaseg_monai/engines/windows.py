@@ -80,9 +80,13 @@ def check_blend(
     Raises:
         ConfigError: names the setting.
     """
-    overlaps = [overlap] if isinstance(overlap, (int, float)) else list(overlap)
-    if any(not 0 <= share < 1 for share in overlaps):
-        raise ConfigError(f"overlap must be in [0, 1), got {overlap!r}.")
+    overlaps = _numbers(overlap)
+    if any(not isinstance(share, (int, float)) or not 0 <= share < 1 for share in overlaps):
+        raise ConfigError(f"overlap must be in [0, 1), for all axes or each, got {overlap!r}.")
+    for name, given in (("margin_px", margin_px), ("align", align)):
+        whole = all(isinstance(n, int) and not isinstance(n, bool) for n in _numbers(given))
+        if given is not None and not whole:
+            raise ConfigError(f"{name} must be whole numbers of pixels, got {given!r}.")
     if blend not in BLENDS:
         raise ConfigError(f"blend must be one of {', '.join(BLENDS)}, got {blend!r}.")
     if blend != "discard" and (margin_px is not None or align != 1):
@@ -95,6 +99,11 @@ def check_blend(
             "buffer_steps gathers blended windows; tiles of blend discard go straight into the "
             "output: leave buffer_steps out."
         )
+
+
+def _numbers(given: object) -> list[object]:
+    """One number or several, as a list; text is one thing."""
+    return list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
 
 
 def margins_of(
@@ -120,6 +129,8 @@ def margins_of(
     axes = len(windows)
     if margin_px is None:
         shares = [overlap] * axes if isinstance(overlap, (int, float)) else list(overlap)
+        if len(shares) != axes:
+            raise ConfigError(f"overlap must be one number or {axes}, one per axis; got {shares}.")
         margins = [
             int(max(window, 0) * share / 2) for window, share in zip(windows, shares, strict=True)
         ]

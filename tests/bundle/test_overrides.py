@@ -101,3 +101,12 @@ def test_missing_or_broken_file(tmp_path):
     (tmp_path / "bad.json").write_text("{")
     with pytest.raises(ConfigError, match=r"bad\.json"):
         check_overrides([tmp_path / "bad.json"], {})
+
+
+@pytest.mark.parametrize("size", [[32], [32.5, 1], ["a", "b"], [32, 32, 32], []])
+def test_sizes_are_whole_numbers_one_per_axis(tmp_path, size):
+    file = tmp_path / "train.json"
+    file.write_text('{"roi_size": [64, 64]}')
+    with pytest.raises(ConfigError, match="one per axis"):
+        check_overrides([file], {"roi_size": size})
+    assert check_overrides([file], {"roi_size": 32}) == {"roi_size": [32, 32]}

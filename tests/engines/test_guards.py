@@ -6,6 +6,7 @@ from monai.engines import SupervisedEvaluator, SupervisedTrainer
 from torch import nn
 
 from metaseg_monai.engines import StopOnNonFinite, collate_cases, higher_is_better, lower_is_better
+from metaseg_monai.engines.guards import _rows_not_finite
 from metaseg_monai.errors import TrainingError
 
 NAN, INF = math.nan, math.inf
@@ -106,3 +107,8 @@ def test_a_prediction_that_is_not_finite_stops_an_evaluation(values, overflow_at
     )
     with pytest.raises(TrainingError, match=message):
         evaluator.run()
+
+
+def test_rows_of_any_number_of_axes():
+    assert _rows_not_finite(torch.tensor([1.0, float("nan"), 2.0])) == [1]
+    assert _rows_not_finite(torch.tensor([[1.0, 2.0], [float("inf"), 0.0]])) == [1]

@@ -214,3 +214,18 @@ def test_a_network_that_changes_the_size_is_refused():
 def test_settings_that_do_not_go_together_are_refused(arguments, message):
     with pytest.raises(ConfigError, match=message):
         SlidingWindowMetadataInferer(8, **arguments)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"margin_px": 2.5},
+        {"margin_px": True},
+        {"align": 2.0},
+        {"overlap": "0.2"},
+        {"overlap": (0.2,)},
+    ],
+)
+def test_settings_of_the_wrong_kind_are_told(wrong):
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
+        SlidingWindowMetadataInferer((32, 32), blend="discard", **wrong)
