@@ -12,11 +12,12 @@ from metaseg_monai.evaluation import pooled_f1
 from metaseg_monai.evaluation.objects.scores import FOUND_COLUMNS, read_object_scores
 from metaseg_monai.study.design import Protocol
 from metaseg_monai.study.report import scores
+from metaseg_monai.study.report.comparison_row import compared_row
 from metaseg_monai.study.report.comparisons import compare_all
 from metaseg_monai.study.report.document import Details, Part, Section
 from metaseg_monai.study.report.run_files import listed
 from metaseg_monai.study.report.tables import Table
-from metaseg_monai.study.report.words import TESTS, by_training, compared_text, p_text
+from metaseg_monai.study.report.words import TESTS, compared_text
 from metaseg_monai.study.results import Replicate, Result, Results
 
 OBJECT_SCORES = "objects_scores.csv"
@@ -214,21 +215,7 @@ def _compared(results: Results, protocol: Protocol) -> list[Part]:
     made, not_made = compare_all(results, protocol)
     parts: list[Part] = []
     if made:
-        rows: dict[str, dict[str, Any]] = {
-            one.name: {
-                "difference": one.overall.mean,
-                "low": one.overall.low,
-                "high": one.overall.high,
-                "d_z": one.overall.effect,
-                "p corrected": p_text(one.p_holm),
-                "by training": by_training(one),
-                "trainings, low": one.trainings.low,
-                "trainings, high": one.trainings.high,
-                "cases": one.overall.cases,
-                "groups": one.overall.groups,
-            }
-            for one in made
-        }
+        rows: dict[str, dict[str, Any]] = {one.name: compared_row(one) for one in made}
         note = (
             "Secondary to the planned comparisons above: the same pairs and test "
             f"({TESTS[protocol.test]}, corrected by Holm for {len(protocol.comparisons)} within "

@@ -7,13 +7,13 @@ import pandas as pd
 from metaseg_monai.errors import DataError
 from metaseg_monai.study.design import Protocol
 from metaseg_monai.study.report import pictures, prediction_pictures, scores
+from metaseg_monai.study.report.comparison_row import compared_row
 from metaseg_monai.study.report.comparisons import Compared
 from metaseg_monai.study.report.document import Details, Part, Section
 from metaseg_monai.study.report.similarity import domain_similarity
 from metaseg_monai.study.report.tables import Table
 from metaseg_monai.study.report.words import (
     TESTS,
-    by_training,
     p_text,
     primary_not_made,
 )
@@ -45,18 +45,7 @@ def comparison_section(
     rows, tests = {}, {}
     for one in compared:
         overall = one.overall
-        rows[one.name] = {
-            "difference": overall.mean,
-            "low": overall.low,
-            "high": overall.high,
-            "d_z": overall.effect,
-            "p corrected": p_text(one.p_holm),
-            "by training": by_training(one),
-            "trainings, low": one.trainings.low,
-            "trainings, high": one.trainings.high,
-            "cases": overall.cases,
-            "groups": overall.groups,
-        }
+        rows[one.name] = compared_row(one)
         tests[one.name] = {
             "t": overall.t,
             "p t": p_text(overall.p_t),

@@ -9,6 +9,7 @@ import pandas as pd
 from metaseg_monai.evaluation.leakage import volume_values
 from metaseg_monai.evaluation.lesions import FOUND_SHARE
 from metaseg_monai.study.design import Protocol
+from metaseg_monai.study.report.comparison_row import compared_row
 from metaseg_monai.study.report.comparisons import Scores, compare_all
 from metaseg_monai.study.report.document import Part, Section
 from metaseg_monai.study.report.run_files import continuous_fields, given_values, other_values
@@ -27,7 +28,7 @@ from metaseg_monai.study.report.volumes import (
     subgroup_table,
     volume_tables,
 )
-from metaseg_monai.study.report.words import TESTS, by_training, compared_text, p_text
+from metaseg_monai.study.report.words import TESTS, compared_text
 from metaseg_monai.study.results import Results
 
 ORGANS = ("kidney_and_masses",)  # regions whose components are organs, not lesions
@@ -104,21 +105,7 @@ def _compared(results: Results, protocol: Protocol, scores: Scores, region: str)
     made, not_made = compare_all(results, everywhere, dice_scores(scores, region))
     parts: list[Part] = []
     if made:
-        rows = {
-            one.name: {
-                "difference": one.overall.mean,
-                "low": one.overall.low,
-                "high": one.overall.high,
-                "d_z": one.overall.effect,
-                "p corrected": p_text(one.p_holm),
-                "by training": by_training(one),
-                "trainings, low": one.trainings.low,
-                "trainings, high": one.trainings.high,
-                "volumes": one.overall.cases,
-                "patients": one.overall.groups,
-            }
-            for one in made
-        }
+        rows = {one.name: compared_row(one, "volumes", "patients") for one in made}
         note = (
             "Secondary to the planned comparisons above: the same pairs and test "
             f"({TESTS[protocol.test]}, corrected by Holm for {len(protocol.comparisons)} within "
