@@ -176,7 +176,7 @@ def _distance(
     along = (x * np.cos(angle) + y * np.sin(angle)) / np.sqrt(shape.elongation)
     across = (y * np.cos(angle) - x * np.sin(angle)) * np.sqrt(shape.elongation)
     theta = np.arctan2(across, along)
-    edge = 1 - shape.bean * np.exp(-(((theta - np.pi / 2) / 0.7) ** 2))
+    edge = 1 - shape.flattened * np.exp(-(((theta - np.pi / 2) / 0.7) ** 2))
     for order, amplitude, phase in ripples:
         edge = edge + amplitude * np.cos(order * theta + phase)
     return np.asarray(np.hypot(along, across) / (radius * np.clip(edge, 0.2, None)))

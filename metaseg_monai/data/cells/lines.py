@@ -19,13 +19,13 @@ class Shape:
     Attributes:
         radius_um: of the disc of the same area.
         elongation: long over short axis.
-        bean: depth of the dent on one side, a share of the radius.
+        flattened: how much nearer the middle of one side is, a share of the radius.
         ripple: irregularity of the outline, a share of the radius.
     """
 
     radius_um: float
     elongation: float = 1.0
-    bean: float = 0.0
+    flattened: float = 0.0
     ripple: float = 0.03
 
 
@@ -54,7 +54,7 @@ LINES: dict[str, Line] = {
     "A549": Line(Shape(6.4, 1.6), Shape(12.5, 1.7, ripple=0.06), 0.8, 1.4),
     "HT1080": Line(Shape(5.6, 2.1), Shape(12.0, 2.3, ripple=0.12), 1.2, 0.8),
     "HepG2": Line(Shape(6.0, 1.05), Shape(10.0, 1.15, ripple=0.05), 1.4, 1.8),
-    "MCF7": Line(Shape(5.4, 1.35, bean=0.3), Shape(10.5, 1.3, ripple=0.05), 0.9, 1.2),
+    "MCF7": Line(Shape(5.4, 1.35, flattened=0.3), Shape(10.5, 1.3, ripple=0.05), 0.9, 1.2),
     "NIH3T3": Line(Shape(8.0, 1.7), Shape(14.5, 2.0, ripple=0.1), 0.6, 0.7),
     "AZ": Line(Shape(6.2, 1.3), Shape(11.0, 1.2, ripple=0.2), 1.6, 2.4),
 }
