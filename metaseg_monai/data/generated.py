@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from metaseg_monai.data.partial import partial_beside
+from metaseg_monai.data.partial import folder_beside, remove_leftovers
 from metaseg_monai.errors import DataError
 
 SETTINGS_FILE = "generated.json"
@@ -94,7 +94,9 @@ def _check_settings(folder: Path, asked: Settings) -> None:
 def _write_folder(output: Path, settings: Settings, write: Callable[[Path], None]) -> bool:
     """Write everything beside `output`, then rename; False where another was there first."""
     output = output.resolve()
-    partial = partial_beside(output)
+    for path in remove_leftovers(output).removed:
+        logger.warning("%s: was left half-written by a run that was killed; removed", path)
+    partial = folder_beside(output)
     try:
         partial.mkdir(parents=True)
     except OSError as error:

@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from metaseg_monai.data.generated import ensure_generated, write_generated
-from metaseg_monai.data.partial import ABANDONED_S, partial_beside
+from metaseg_monai.data.partial import folder_beside
 from metaseg_monai.errors import DataError
 
 
@@ -39,7 +39,7 @@ def test_what_a_killed_writer_left_is_removed_by_the_next(tmp_path, caplog):
 
 
 def test_what_living_writers_and_other_outputs_have_is_kept(tmp_path, caplog):
-    mine = partial_beside(tmp_path / "out")
+    mine = folder_beside(tmp_path / "out")
     dead = mine.name.replace(f".{os.getpid()}-", ".4194999-")
     kept = [
         mine.name,
@@ -53,20 +53,6 @@ def test_what_living_writers_and_other_outputs_have_is_kept(tmp_path, caplog):
     write_generated(tmp_path / "out", {}, fill)
     assert names(tmp_path) == sorted([*kept, "out"])
     assert caplog.text.count("removed") == 1
-
-
-@pytest.mark.parametrize("name", [".partial-" + "0" * 32, ".partial-00000000.1-" + "0" * 32])
-def test_what_nobody_wrote_into_for_a_day_is_removed(tmp_path, name):
-    folders = [tmp_path / f"{name}-out", tmp_path / f"{name}-out" / "images"]
-    for folder in folders:
-        folder.mkdir()
-    old = folders[0].stat().st_mtime - ABANDONED_S - 60
-    os.utime(folders[0], (old, old))
-    partial_beside(tmp_path / "out")
-    assert folders[0].exists()  # its images are new
-    os.utime(folders[1], (old, old))
-    partial_beside(tmp_path / "out")
-    assert names(tmp_path) == []
 
 
 def test_the_present_folder_stays_the_same_folder(tmp_path, monkeypatch):

@@ -1,20 +1,16 @@
 """A prepared folder: complete or not at all, and made anew only by the command that made it."""
 
-import glob
 import json
 import shutil
-import time
-import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from metaseg_monai.data.partial import OLD, folder_beside, remove_leftovers
 from metaseg_monai.errors import DataError
 
 SETTINGS_FILE = "prepared.json"
 WRITTEN = ("images", "labels", "instances", "table.csv", "problems.csv", SETTINGS_FILE)
-PARTIAL, OLD = ".partial-", ".old-"
-ABANDONED_S = 3600.0  # without a change; a run writes a file within seconds
 Made = TypeVar("Made")
 
 
@@ -71,7 +67,7 @@ def write_folder(output: Path, settings: Mapping[str, Any], write: Callable[[Pat
         DataError: the folder cannot be written; what was there before is as it was.
     """
     output = output.resolve()  # "." has no name to write beside
-    partial = output.with_name(f"{PARTIAL}{uuid.uuid4().hex}-{output.name}")
+    partial = folder_beside(output)
     try:
         partial.mkdir(parents=True)
         made = write(partial)
@@ -92,40 +88,21 @@ def sweep_leftovers(output: Path) -> list[str]:
     """Remove what killed runs left beside a folder; tell what may belong to a run that goes on.
 
     Args:
-        output: the folder that they wrote. Where it is missing, what it was before stays.
+        output: the folder that they wrote.
 
     Returns:
         In words, what was removed or stays.
     """
-    output = output.resolve()
-    ending = f"{'[0-9a-f]' * 32}-{glob.escape(output.name)}"
-    remarks = []
-    for left in sorted(
-        path for kind in (PARTIAL, OLD) for path in output.parent.glob(kind + ending)
-    ):
-        try:
-            changed = max(_changed(path) for path in (left, *left.rglob("*")))
-        except OSError:  # another run is moving it
-            continue
-        unique = left.name.startswith(OLD) and not output.exists()
-        if time.time() - changed > ABANDONED_S and not unique:
-            shutil.rmtree(left, ignore_errors=True)
-            remarks.append(f"removed {left}, left by a run that was ended")
-        else:
-            remarks.append(
-                f"{left} was left by a run that was ended, if none writes it just now; remove it"
-            )
-    return remarks
-
-
-def _changed(path: Path) -> float:
-    """When a file was written or moved."""
-    return max(path.stat().st_mtime, path.stat().st_ctime)
+    removed, kept = remove_leftovers(output.resolve())
+    may_be_left = "was left by a run that was ended, if none writes it just now; remove it"
+    return [f"removed {path}, left by a run that was ended" for path in removed] + [
+        f"{path} {may_be_left}" for path in kept
+    ]
 
 
 def _put(partial: Path, output: Path) -> None:
     """Put the new folder in the place of an old one, which is removed last."""
-    old = output.with_name(f"{OLD}{uuid.uuid4().hex}-{output.name}")
+    old = folder_beside(output, OLD)
     if output in (Path.cwd(), *Path.cwd().parents):
         _fill(partial, output, old)
     else:

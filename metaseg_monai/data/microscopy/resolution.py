@@ -10,7 +10,10 @@ from metaseg_monai.data.readers import FORMAT_OF_SUFFIX, image_suffix
 
 UM_PER_CM = 1e4
 TAGS = ("XResolution", "YResolution", "ResolutionUnit")
-IMAGEJ_UNITS = {"micron": 1.0, "microns": 1.0, "\\u00b5m": 1.0, **MICROMETRES}
+IMAGEJ_UNITS = {
+    **dict.fromkeys(("micron", "microns", "micrometer", "micrometre", "\\u00b5m"), 1.0),
+    **MICROMETRES,
+}
 
 
 class Resolution(NamedTuple):

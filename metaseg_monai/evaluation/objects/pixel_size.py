@@ -1,6 +1,5 @@
 """How many micrometres a pixel measures: from the table or the image's file, never guessed."""
 
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,14 +7,12 @@ from typing import Any
 import tifffile
 
 from metaseg_monai.data.headers import image_format
+from metaseg_monai.data.microscopy.ome import ome_sides_um
+from metaseg_monai.data.microscopy.resolution import IMAGEJ_UNITS, UM_PER_CM
 from metaseg_monai.errors import DataError
 from metaseg_monai.metadata.quantities import read_number
 
 COLUMN = "pixel_um"
-MICROMETRES = {
-    "nm": 1e-3, "µm": 1.0, "μm": 1.0, "um": 1.0, "micron": 1.0, "microns": 1.0,
-    "micrometer": 1.0, "micrometre": 1.0, "\\u00b5m": 1.0, "mm": 1e3, "cm": 1e4, "m": 1e6,
-}  # fmt: skip
 SCREEN_UM = 40.0  # larger pixels, as of 72 to 600 dpi, are those of a screen or printer
 SQUARE = 1e-3  # relative
 
@@ -54,7 +51,7 @@ def tiff_pixel_um(path: str | Path) -> float | None:
     """
     try:
         with tifffile.TiffFile(path) as file:
-            sides = _of_ome(file.ome_metadata or "") if file.is_ome else _of_tags(file)
+            sides = _of_ome(file.ome_metadata or "", path) if file.is_ome else _of_tags(file)
     except Exception as error:  # damaged headers fail anywhere inside tifffile
         raise DataError(f"{path}: its header cannot be read ({error}); copy it anew") from error
     if sides is None or not all(side > 0 for side in sides):
@@ -62,24 +59,11 @@ def tiff_pixel_um(path: str | Path) -> float | None:
     return sides[1] if abs(sides[0] / sides[1] - 1) < SQUARE else None
 
 
-def _of_ome(text: str) -> tuple[float, float] | None:
-    """Sides (y, x) of the first image of OME-XML (schema 2016-06; the default unit is µm)."""
-    if "<!DOCTYPE" in text or "<!ENTITY" in text:
-        return None  # no OME file has any; they may make a parser read or build without end
+def _of_ome(text: str, path: str | Path) -> tuple[float, float] | None:
     try:
-        pixels = ElementTree.fromstring(text).find(".//{*}Pixels")
-    except ElementTree.ParseError:
+        return ome_sides_um(text, str(path))
+    except DataError:  # metadata that cannot be understood tell nothing; the pixels are read
         return None
-    if pixels is None:
-        return None
-    sides = []
-    for axis in "YX":
-        size = read_number(pixels.get(f"PhysicalSize{axis}", ""))
-        unit = MICROMETRES.get(pixels.get(f"PhysicalSize{axis}Unit", "µm").lower())
-        if size is None or unit is None:
-            return None
-        sides.append(size * unit)
-    return sides[0], sides[1]
 
 
 def _of_tags(file: Any) -> tuple[float, float] | None:
@@ -91,10 +75,10 @@ def _of_tags(file: Any) -> tuple[float, float] | None:
         return None
     imagej = str((file.imagej_metadata or {}).get("unit", "")).lower()
     if imagej:
-        unit = MICROMETRES.get(imagej)
+        unit = IMAGEJ_UNITS.get(imagej)
     else:
         stored = tags["ResolutionUnit"].value if "ResolutionUnit" in tags else None
-        unit = MICROMETRES["cm"] if stored == tifffile.RESUNIT.CENTIMETER else None
+        unit = UM_PER_CM if stored == tifffile.RESUNIT.CENTIMETER else None
     if unit is None:
         return None
     y, x = (unit * denominator / numerator for numerator, denominator in per_unit)

@@ -1,11 +1,11 @@
 """The folder that a preparation makes: whose it is, and what it leaves beside it."""
 
-import os
 import time
 
 import pytest
 
-from metaseg_monai.data.microscopy import PrepareOptions, folder, prepare_cells
+from metaseg_monai.data import partial
+from metaseg_monai.data.microscopy import PrepareOptions, prepare_cells
 from metaseg_monai.errors import DataError
 
 HEX = "0123456789abcdef" * 2
@@ -59,7 +59,7 @@ def test_the_folder_one_stands_in_is_as_it_was_after_a_failure(lab, tmp_path, mo
     rename = type(here).rename
 
     def broken(path, target):
-        if path.name == "table.csv" and path.parent.name.startswith(folder.PARTIAL):
+        if path.name == "table.csv" and path.parent.name.startswith(".partial-"):
             raise OSError("disk gone")
         return rename(path, target)
 
@@ -78,22 +78,10 @@ def test_what_a_kill_left_is_removed_or_told(lab, tmp_path, kind, monkeypatch):
     made = prepare_cells(source, tmp_path / "out")
     assert f"{left} was left by a run that was ended, if none writes it just now" in made.summary
     assert left.is_dir()
-    later = time.time() + 2 * folder.ABANDONED_S
-    monkeypatch.setattr(folder.time, "time", lambda: later)
+    later = time.time() + 2 * partial.ABANDONED_S
+    monkeypatch.setattr(partial.time, "time", lambda: later)
     made = prepare_cells(source, tmp_path / "out")
     assert f"removed {left}, left by a run that was ended" in made.summary
     assert not left.exists()
     assert foreign.is_dir()  # of a folder whose name ends alike
     assert "left by" not in prepare_cells(source, tmp_path / "out").summary
-
-
-def test_the_only_copy_of_an_old_folder_stays(lab, tmp_path, monkeypatch):
-    """Killed between the two renames: the old folder is beside, and no new one in its place."""
-    source, _ = lab.cells(tmp_path / "lab")
-    old = tmp_path / f".old-{HEX}-out"
-    lab.png(old / "a.png", lab.mask())
-    os.utime(old, (0, 0))
-    later = time.time() + 2 * folder.ABANDONED_S
-    monkeypatch.setattr(folder.time, "time", lambda: later)
-    prepare_cells(source, tmp_path / "out")
-    assert old.is_dir()
