@@ -151,6 +151,12 @@ def test_predict_needs_weights_and_metadata(refused, bundle, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("command", ["evaluate", "explain"])
+def test_weights_are_asked_for_before_data_are_made(refused, bundle, tmp_path, command):
+    assert "run training" in refused(command, bundle, "--output_dir", tmp_path / "run")
+    assert not (bundle / "data").exists()
+
+
 def test_train_evaluate_predict_report(metaseg, bundle, tmp_path):
     run = tmp_path / "runs" / "sme"
     assert metaseg("train", bundle, "--output_dir", run, *tiny())[0] == 0

@@ -187,12 +187,15 @@ class LoadWeights:
         self.load()
         engine.logger.info(f"Weights are those of {self.path}.")
 
-    def load(self) -> None:
-        """Load the weights.
+    def check(self) -> Mapping[str, Any]:
+        """Refuse weights that are missing or of something else, before data are read or made.
+
+        Returns:
+            What the file holds.
 
         Raises:
             CheckpointError: The file is missing, damaged or no weights of ours, or belongs to
-                another variant, schema or architecture; what differs is said.
+                another variant or schema; what differs is said.
         """
         if not self.path.is_file():
             raise CheckpointError(
@@ -219,6 +222,15 @@ class LoadWeights:
                 f"{self.path} was trained for something else: {'; '.join(lines)}. Use the "
                 f"configuration it was trained with, or train anew: {self.training_command}"
             )
+        return stored
+
+    def load(self) -> None:
+        """Load the weights.
+
+        Raises:
+            CheckpointError: As `check`, or they are of another architecture.
+        """
+        stored = self.check()
         try:
             processes.bare_network(self.network).load_state_dict(stored["model"])
         except RuntimeError as error:

@@ -117,3 +117,10 @@ def test_tumour_free_slices_for_networks_of_whole_volumes(kits, tmp_path):
     full = int((train[["tumour_mm2", "cyst_mm2"]].sum(axis=1) > 0).sum())
     assert len(train) > 2 * full
     assert f"/{-(-2 * full // 4)} " in said  # steps of one epoch, batches of 4
+
+
+def test_the_size_is_estimated_from_any_folder(kits, tmp_path):
+    names = ("train", "estimate")
+    kits.run(kits.command("estimating", *names, output_dir=tmp_path, estimate_channels=[4, 4]))
+    volumes = pd.read_csv(kits.root / "data/table.csv")["group"].nunique()
+    assert len(pd.read_csv(tmp_path / "predicted.csv")) == volumes
