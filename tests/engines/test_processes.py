@@ -10,7 +10,10 @@ from metaseg_monai.engines import processes
 def pauses(monkeypatch):
     """The seconds that `end_processes` waited, each with whether the group was there still."""
     seen = []
-    pause = lambda seconds: seen.append((seconds, dist.is_initialized()))  # noqa: E731
+
+    def pause(seconds):
+        seen.append((seconds, dist.is_initialized()))
+
     monkeypatch.setattr(processes.time, "sleep", pause)
     return seen
 
