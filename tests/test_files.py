@@ -1,6 +1,8 @@
+import hashlib
+
 import pytest
 
-from metaseg_monai.files import replacing, sweep_temporaries
+from metaseg_monai.files import file_sha256, replacing, sweep_temporaries
 
 
 def test_the_old_file_survives_a_failure_and_nothing_else_is_left(tmp_path):
@@ -29,3 +31,9 @@ def test_sweep_removes_only_what_was_left_for_this_file(tmp_path):
     assert sweep_temporaries(other) == []
     assert sweep_temporaries(path) == [left]
     assert sorted(tmp_path.iterdir()) == [path, other]
+
+
+def test_a_digest_is_that_of_sha256sum(tmp_path):
+    (tmp_path / "a").write_bytes(b"abc" * 500_000)
+    expected = hashlib.sha256(b"abc" * 500_000).hexdigest()
+    assert file_sha256(tmp_path / "a") == expected

@@ -1,6 +1,5 @@
 """The deep check of a table: every file read, before any training."""
 
-import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from metaseg_monai.data.columns import ColumnMap
 from metaseg_monai.data.image import Channels
 from metaseg_monai.data.table import scan_table
 from metaseg_monai.errors import DataError
+from metaseg_monai.files import file_sha256
 from metaseg_monai.metadata import MetadataSchema
 
 
@@ -92,7 +92,7 @@ class _Tally:
         planes = [image] if isinstance(image, str) else image
         if str(image) not in self.hashed:
             self.hashed.add(str(image))
-            digest = hashlib.sha256(b"".join(_sha256(Path(plane)) for plane in planes)).hexdigest()
+            digest = ";".join(map(file_sha256, planes))
             self.paths_of_content[digest][str(image)] = item["split"]
 
     def count(self, item: Mapping[str, Any], loaded: LoadedCase) -> None:
@@ -153,11 +153,3 @@ class _Tally:
             f"values {self.value_range[0]:g} to {self.value_range[1]:g}",
             f"  pixels of each class: {told}; empty masks: {len(self.empty)}",
         ]
-
-
-def _sha256(path: Path) -> bytes:
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.digest()

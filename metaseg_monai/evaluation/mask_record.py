@@ -1,12 +1,11 @@
 """Which files in a folder are masks as a prediction wrote them, so that no other is replaced."""
 
-import hashlib
 import re
 from collections.abc import Iterable
 from pathlib import Path
 
 from metaseg_monai.errors import DataError
-from metaseg_monai.files import replacing
+from metaseg_monai.files import file_sha256, replacing
 from metaseg_monai.metadata.fields import listing
 
 NAME = "predicted.sha256"
@@ -51,7 +50,7 @@ class MaskRecord:
         foreign = [
             target.relative_to(self.folder).as_posix()
             for target in targets
-            if target.exists() and self._digests.get(self._name(target)) != _sha256(target)
+            if target.exists() and not self._wrote(target)
         ]
         if foreign:
             raise DataError(
@@ -60,9 +59,13 @@ class MaskRecord:
                 "move them away"
             )
 
+    def _wrote(self, target: Path) -> bool:
+        known = self._digests.get(self._name(target))
+        return known is not None and target.is_file() and file_sha256(target) == known
+
     def add(self, mask: Path) -> None:
         """Note a mask that was just written."""
-        name, digest = self._name(mask), _sha256(mask)
+        name, digest = self._name(mask), file_sha256(mask)
         if self._digests.get(name) == digest:
             return
         self._digests[name] = digest
@@ -79,13 +82,3 @@ class MaskRecord:
 
     def _name(self, mask: Path) -> str:
         return mask.relative_to(self.folder).as_posix()
-
-
-def _sha256(path: Path) -> str:
-    if not path.is_file():
-        return ""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

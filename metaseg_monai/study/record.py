@@ -1,6 +1,5 @@
 """What is known of a run, in its folder's run.json: settings, state, and the data it ran on."""
 
-import hashlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from metaseg_monai.errors import DataError
-from metaseg_monai.files import replacing
+from metaseg_monai.files import file_sha256, replacing
 from metaseg_monai.study.matrix import Run
 
 RECORD = "run.json"
@@ -120,7 +119,7 @@ def plan(output: Path, run: Run, bundle: Path, threads: int) -> tuple[Path, int]
 
 def sha256(file: Path) -> str | None:
     """Return the digest of a file, or None where it does not exist."""
-    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else None
+    return file_sha256(file) if file.is_file() else None
 
 
 def measured(folder: Path) -> dict[str, str | None]:

@@ -1,7 +1,6 @@
 """Preparing one case so that a kill at any moment leaves it done or not begun."""
 
 import glob
-import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -24,9 +23,9 @@ from metaseg_monai.data.kits.slices import (
     write_slices,
     write_unflushed,
 )
+from metaseg_monai.files import file_sha256
 
 RECORDS = ".cases"
-CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -117,15 +116,6 @@ def discard(job: Job) -> None:
     for kind in ("images", "labels"):
         for path in (job.output / kind).glob(f"{glob.escape(job.case.case)}_[0-9][0-9]*.tif"):
             path.unlink(missing_ok=True)
-
-
-def file_sha256(path: Path) -> str:
-    """The SHA-256 of a file's content."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while chunk := stream.read(CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _source_of(job: Job) -> tuple[dict[str, dict[str, Any]], list[Problem]]:
