@@ -14,4 +14,5 @@ ruff format --check .
 mypy
 lint-imports
 python scripts/compose_bundles.py --check
-exec python -m pytest -n "${PYTEST_WORKERS:-2}" "$@"
+# by file: bundles that a file's tests train are trained once (loadgroup is broken in pytest 9.2 + xdist 3.8)
+exec python -m pytest -n "${PYTEST_WORKERS:-2}" --dist loadfile "$@"

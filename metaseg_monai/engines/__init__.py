@@ -17,6 +17,7 @@ from metaseg_monai.engines.progress import RunProgress
 from metaseg_monai.engines.replay import ReplayDataset
 from metaseg_monai.engines.resume import RunCheckpoint
 from metaseg_monai.engines.schedules import cyclic_schedule
+from metaseg_monai.engines.trained_on import RecordTrained, RefuseTrained
 from metaseg_monai.engines.weights import BestWeights, LoadWeights
 
 __all__ = [
@@ -25,6 +26,8 @@ __all__ = [
     "EpochBatchSampler",
     "EpochLog",
     "LoadWeights",
+    "RecordTrained",
+    "RefuseTrained",
     "ReplayDataset",
     "RunCheckpoint",
     "RunProgress",

@@ -89,9 +89,9 @@ def test_metadata_keeps_the_rules_of_the_zoo(bundle):
 
 
 @pytest.mark.parametrize(("name", "kind"), [("train", "train"), ("inference", "infer")])
-def test_properties(bundle, name, kind):
-    settings = quiet(bundle) | bundle.tiny(name)
-    workflow = ConfigWorkflow(bundle.configs(name), workflow_type=kind, **settings)
+def test_properties(trained, name, kind):
+    settings = quiet(trained) | trained.tiny(name)
+    workflow = ConfigWorkflow(trained.configs(name), workflow_type=kind, **settings)
     workflow.initialize()
     assert not workflow.check_properties()
 
@@ -137,10 +137,10 @@ def test_inference_writes_a_mask_for_each_case(trained, tmp_path):
     assert len(masks) == len(pd.read_csv(trained.root / "data/table.csv"))
 
 
-def test_inference_without_weights_names_the_training_command(bundle, tmp_path):
-    command = bundle.command(None, "inference", ckpt_path=tmp_path / "none.pt")
+def test_inference_without_weights_names_the_training_command(trained, tmp_path):
+    command = trained.command(None, "inference", ckpt_path=tmp_path / "none.pt")
     with pytest.raises(AssertionError, match="run training"):
-        bundle.run(command)
+        trained.run(command)
 
 
 def test_export_keeps_both_inputs(trained, tmp_path):
