@@ -7,6 +7,7 @@ import numpy as np
 from metaseg_monai.data.axial import AxialVolume, axial_volume
 from metaseg_monai.data.image import Image
 from metaseg_monai.data.kits.find import KitsCase, Problem
+from metaseg_monai.data.kits.phases import repeated_after
 from metaseg_monai.data.kits.same import equal_planes, sample_digest, whole_digest
 from metaseg_monai.data.readers import read_image, same_affine
 from metaseg_monai.errors import DataError
@@ -70,7 +71,7 @@ def read_case(case: KitsCase) -> tuple[CaseVolumes | None, list[Problem]]:
     classes = planes["label"]
     whole = AxialVolume(_as_classes(classes.planes), classes.affine, classes.orientation)
     ct = planes.get("image")
-    remarks = _extent_remarks(whole)
+    remarks = _extent_remarks(whole) + _phase_remarks(whole, ct)
     if ct is not None and image is not None:
         remarks += _ct_remarks(ct.planes, image.array.ravel(order="K"))
     content = sample_digest(whole.planes if ct is None else ct.planes, sparse=ct is None)
@@ -181,6 +182,22 @@ def _extent_remarks(volume: AxialVolume) -> list[str]:
         f"{len(volume.planes)} planes over {extent:.0f} mm: several contrast phases appended? "
         "Their slices show the same patient more than once"
     ]
+
+
+def _phase_remarks(label: AxialVolume, image: AxialVolume | None) -> list[str]:
+    """Whether the image, or else the label, shows the patient more than once."""
+    for kind, volume in (("image", image), ("label", label)):
+        if volume is None:
+            continue
+        found = repeated_after(volume.planes, volume.spacing_mm[0])
+        if found is not None:
+            offset, likeness = found
+            return [
+                f"from plane {offset} on, the {kind} changes as from plane 0 on (correlation "
+                f"{likeness:.2f}): several contrast phases appended? Their slices show the same "
+                "patient more than once"
+            ]
+    return []
 
 
 def _ct_remarks(planes: np.ndarray, stored: np.ndarray) -> list[str]:

@@ -1,23 +1,21 @@
 """The clinical table of KiTS: one flat row of text a case, tumour size in mm."""
 
-import csv
-import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
+from metaseg_monai.data.kits.clinical_file import CASE, Repeated, entries_of
 from metaseg_monai.errors import DataError
+from metaseg_monai.metadata.quantities import read_number
 
 SizeSource = Literal["radiographic", "pathologic"]
 
-CASE, SIZE, CENSORED = "case_id", "tumour_size_mm", "_censored"
-SIZE_RANGE_MM = (5.0, 250.0)
+SIZE, CENSORED = "tumour_size_mm", "_censored"
 MM_PER_CM = 10
 SAME_NAME: Mapping[str, str] = {"bmi": "body_mass_index"}  # KiTS23 -> KiTS19 and KiTS21
 BOUND = re.compile(r"\s*([<>])=?\s*([-+]?\d+(?:\.\d+)?)\s*")
-MISSING = ("", "null", "none", "nan")  # as a cell of a CSV file
 
 
 class ClinicalTable(NamedTuple):
@@ -27,10 +25,12 @@ class ClinicalTable(NamedTuple):
         rows: {case: {column: text}}; all rows have the same columns in the same order, first
             `tumour_size_mm` where the file has a size; missing values are "".
         problems: {case: what is wrong with its row, in words}; these cases have no row.
+        path: the file; None where there is none.
     """
 
     rows: dict[str, dict[str, str]]
     problems: dict[str, list[str]]
+    path: Path | None = None
 
 
 def read_clinical(path: str | Path, size: SizeSource = "radiographic") -> dict[str, dict[str, str]]:
@@ -44,7 +44,7 @@ def read_clinical(path: str | Path, size: SizeSource = "radiographic") -> dict[s
     `tumour_size_mm` is the radiographic size (of the largest lesion, measured before surgery) or
     the pathologic size (measured on the specimen, after surgery), given there in cm, or a column
     of this name in mm; "" in the cases without one. A file with neither column gives rows without
-    `tumour_size_mm`. Its range is left to the schema, or to `size_problem`.
+    `tumour_size_mm`. Its range is left to the schema, or to `metaseg_monai.data.kits.sizes`.
 
     Args:
         path: `.json`, a list of objects with a `case_id` each, or `.csv`.
@@ -54,8 +54,8 @@ def read_clinical(path: str | Path, size: SizeSource = "radiographic") -> dict[s
         {case: {column: text}}, all cases with the same columns.
 
     Raises:
-        DataError: the file is missing or no such table, repeats a case, or holds values that are
-            no text, number, true, false or null; names the cases.
+        DataError: the file is missing or no such table, repeats a column, a case or a key, or
+            holds values that are no text, number, true, false or null; names the cases.
     """
     table = scan_clinical(path, size)
     if table.problems:
@@ -75,7 +75,7 @@ def scan_clinical(path: str | Path, size: SizeSource = "radiographic") -> Clinic
         raise DataError(f"size={size!r}: expected one of {', '.join(get_args(SizeSource))}")
     rows: dict[str, dict[str, str]] = {}
     problems: dict[str, list[str]] = {}
-    for case, entry in _entries(path):
+    for case, entry in entries_of(path):
         row, found = _flat_row(entry, size)
         if case in rows or case in problems:
             rows.pop(case, None)
@@ -84,7 +84,7 @@ def scan_clinical(path: str | Path, size: SizeSource = "radiographic") -> Clinic
             problems.setdefault(case, []).extend(f for f in found if f not in problems[case])
         else:
             rows[case] = row
-    return ClinicalTable(_same_columns(rows), problems)
+    return ClinicalTable(_same_columns(rows), problems, path)
 
 
 def check_columns(path: Path, table: ClinicalTable, names: Sequence[str], size: SizeSource) -> None:
@@ -99,53 +99,15 @@ def check_columns(path: Path, table: ClinicalTable, names: Sequence[str], size: 
         )
 
 
-def size_problem(size_mm: str) -> str | None:
-    """What is wrong with a `tumour_size_mm` as a size of a kidney tumour; None if nothing.
-
-    >>> size_problem("41"), size_problem("")
-    (None, None)
-    >>> size_problem("410")
-    'tumour_size_mm 410 is outside 5 to 250; the table gives cm, so look for a size given in mm'
-    """
-    if not size_mm or SIZE_RANGE_MM[0] <= float(size_mm) <= SIZE_RANGE_MM[1]:
-        return None
-    low, high = SIZE_RANGE_MM
-    return (
-        f"{SIZE} {size_mm} is outside {low:g} to {high:g}; the table gives cm, so look for a size "
-        "given in mm"
-    )
-
-
-def _entries(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Every entry with its case."""
-    if path.suffix.lower() not in (".json", ".csv"):
-        raise DataError(f"{path}: expected a clinical table named .json or .csv")
-    try:
-        if path.suffix.lower() == ".json":
-            entries = json.loads(path.read_text(encoding="utf-8"))
-        else:
-            with path.open(encoding="utf-8-sig", newline="") as stream:
-                entries = [_typed(cells) for cells in csv.DictReader(stream, strict=True)]
-    except (OSError, ValueError, csv.Error) as error:
-        raise DataError(f"{path}: no clinical table ({error}); give kits.json or a CSV") from error
-    if not isinstance(entries, list) or not entries:
-        raise DataError(f"{path}: expected a list of cases, at least one; give KiTS's kits.json")
-    for number, entry in enumerate(entries, start=1):
-        case = entry.get(CASE) if isinstance(entry, Mapping) else None
-        if not isinstance(case, str) or not case.strip():
-            raise DataError(
-                f"{path}: entry {number} names no {CASE}; expected one such as 'case_00000'"
-            )
-        yield case.strip(), entry
-
-
-def _typed(cells: Mapping[str | None, Any]) -> dict[str, Any]:
-    """The cells of a CSV line; empty ones and words for "missing" become None."""
-    if None in cells or None in cells.values():
-        raise ValueError(f"the line of {cells.get(CASE)!r} has not as many cells as the header")
-    lower = {str(name).strip(): str(cell).strip() for name, cell in cells.items()}
-    words: Mapping[str, bool | None] = {"true": True, "false": False, **dict.fromkeys(MISSING)}
-    return {name: words.get(cell.lower(), cell) for name, cell in lower.items()}
+def check_cases(table: ClinicalTable, cases: Sequence[str]) -> None:
+    """Raise DataError where a table has a row for none of the cases, as one of another source."""
+    known = [*table.rows, *table.problems]
+    if not set(cases) & set(known):
+        raise DataError(
+            f"{table.path}: no row for any of {len(cases)} cases such as {cases[0]}; it has "
+            f"{len(known)} rows, such as {known[0]}: name the cases in it ({CASE}) as their "
+            "folders, or give the table of this source (clinical)"
+        )
 
 
 def _flat_row(entry: Mapping[str, Any], size: SizeSource) -> tuple[dict[str, str], list[str]]:
@@ -161,11 +123,14 @@ def _flat_row(entry: Mapping[str, Any], size: SizeSource) -> tuple[dict[str, str
         except DataError as error:
             problems.append(f"{name} = {value!r:.60}: {error}")
             continue
-        if text and row.get(column, text) not in ("", text):
-            problems.append(f"{name} {text} and {column} {row[column]} disagree; keep one")
-        row[column] = text or row.get(column, "")
-        if censored:
-            row[column + CENSORED] = str(censored)
+        cells = {column: text, **({column + CENSORED: str(censored)} if censored else {})}
+        for key, cell in cells.items():
+            if cell and row.get(key, cell) not in ("", cell):
+                problems.append(f"{name} {cell} and {key} {row[key]} disagree; keep one")
+            row[key] = cell or row.get(key, "")
+    for name in (SIZE, *(f"{one}_size" for one in get_args(SizeSource))):
+        if isinstance(entry.get(name), Mapping):
+            problems.append(f"{name} = {entry[name]!r:.60}: expected one number, or null")
     try:
         if SIZE in row or f"{size}_size" in row:
             given = row.pop(SIZE, "")
@@ -186,6 +151,8 @@ def _leaves(entry: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
 
 def _text(value: Any) -> tuple[str, int]:
     """A value as text, and 1 or -1 where it is only a lower or upper bound."""
+    if isinstance(value, Repeated):
+        raise DataError("given more than once; keep the right one")
     if value is None:
         return "", 0
     if isinstance(value, bool):
@@ -211,18 +178,15 @@ def _size_mm(row: Mapping[str, str], column: str, given: str) -> str:
     text, factor = (given, 1) if given else (row.get(column, ""), MM_PER_CM)
     if not text:
         return ""
-    try:
-        millimetres = float(text) * factor
-    except ValueError:
-        millimetres = math.nan
-    if not math.isfinite(millimetres) or millimetres <= 0:
-        name, unit = (SIZE, "mm") if given else (column, "cm")
+    name, unit = (SIZE, "mm") if given else (column, "cm")
+    value = read_number(text)
+    if value is None or value <= 0:
         raise DataError(
             f"{name} {text!r} is no size; expected a positive number of {unit}, or null"
         )
-    if row.get((SIZE if given else column) + CENSORED):
-        raise DataError(f"{column} is only a bound ({text}); expected a number, or null")
-    return f"{millimetres:.8g}"  # 4.1 cm is 41 mm, not 41.00000000000001
+    if row.get(name + CENSORED):
+        raise DataError(f"{name} is only a bound ({text}); expected a number, or null")
+    return f"{value * factor:.8g}"  # 4.1 cm is 41 mm, not 41.00000000000001
 
 
 def _same_columns(rows: Mapping[str, dict[str, str]]) -> dict[str, dict[str, str]]:

@@ -16,6 +16,7 @@ CASE_FOLDERS = (
     "kits19/data",
     "kits23/dataset",
 )
+CHECK_RIGHTS = "check the disk and the rights"
 CLINICAL_NAMES = ("kits.json", "kits23.json", "kits21.json", "kits19.json")
 IMAGE_NAMES = ("imaging.nii.gz", "imaging.nii")
 LABEL_NAMES = (
@@ -80,8 +81,8 @@ class KitsFolder:
 
     Attributes:
         cases: every case whose files are there, by name.
-        problems: cases that lack a file.
-        clinical: the clinical table, or None.
+        problems: cases that lack a file, or whose folder cannot be read.
+        clinical: the clinical table within the source, or None.
     """
 
     cases: tuple[KitsCase, ...]
@@ -106,7 +107,8 @@ def find_kits(
         labels_only: cases need no image.
 
     Raises:
-        DataError: there is no such folder, no case in it, or cases in several of its folders.
+        DataError: there is no such folder, it cannot be read, no case is in it, or cases are in
+            several of its folders.
     """
     source = Path(source)
     if not source.is_dir():
@@ -115,11 +117,14 @@ def find_kits(
         raise DataError(
             f"label_name={label_name!r}: expected a file name, such as {LABEL_NAMES[0]}"
         )
-    holding = {
-        (source / name).resolve(): source / name
-        for name in CASE_FOLDERS
-        if (source / name).is_dir() and _case_folders(source / name)
-    }
+    try:
+        holding = {
+            (source / name).resolve(): source / name
+            for name in CASE_FOLDERS
+            if (source / name).is_dir() and _case_folders(source / name)
+        }
+    except OSError as error:
+        raise DataError(f"{source}: {_unreadable(error)}; {CHECK_RIGHTS}") from error
     if len(holding) != 1:
         looked = ", ".join(str(source / name) for name in CASE_FOLDERS)
         found = ", ".join(map(str, holding.values()))
@@ -132,7 +137,13 @@ def find_kits(
     (folder,) = holding.values()
     cases, problems = [], []
     for path in _case_folders(folder):
-        image, label = _file_of(path, IMAGE_NAMES), _file_of(path, _label_names(label_name))
+        try:
+            image, label = _file_of(path, IMAGE_NAMES), _file_of(path, _label_names(label_name))
+        except OSError as error:
+            problems.append(
+                Problem(path.name, "", f"its folder {_unreadable(error)}", CHECK_RIGHTS)
+            )
+            continue
         lacking = []
         if image is None and not labels_only:
             lacking.append(_lack(path.name, IMAGE_NAMES[0], "get it, or ask for labels only"))
@@ -142,9 +153,14 @@ def find_kits(
         if label is not None and not lacking:
             cases.append(KitsCase(path.name, None if labels_only else image, label))
         problems += lacking
-    tables = [base / name for base in (folder, folder.parent, source) for name in CLINICAL_NAMES]
-    clinical = next((table for table in tables if table.is_file()), None)
-    return KitsFolder(tuple(cases), tuple(problems), clinical)
+    return KitsFolder(tuple(cases), tuple(problems), _clinical_table(source, folder))
+
+
+def _clinical_table(source: Path, folder: Path) -> Path | None:
+    """The table beside the cases, where KiTS19, 21 and 23 ship it, or above; never outside."""
+    bases = [folder, *(base for base in folder.parents if base.is_relative_to(source))]
+    tables = [base / name for base in bases for name in CLINICAL_NAMES]
+    return next((table for table in tables if table.is_file()), None)
 
 
 def _case_folders(folder: Path) -> list[Path]:
@@ -161,6 +177,10 @@ def _label_names(label_name: str | None) -> Sequence[str]:
 
 def _file_of(folder: Path, names: Sequence[str]) -> Path | None:
     return next((folder / name for name in names if (folder / name).is_file()), None)
+
+
+def _unreadable(error: OSError) -> str:
+    return f"cannot be read ({error.strerror})"
 
 
 def _lack(case: str, name: str, next_step: str) -> Problem:

@@ -13,11 +13,12 @@ import torch
 from nibabel.orientations import ornt2axcodes
 
 from metaseg_monai.data.kits.case import CLASSES, CaseVolumes, read_case
-from metaseg_monai.data.kits.find import KitsCase, Problem
+from metaseg_monai.data.kits.find import CHECK_RIGHTS, KitsCase, Problem
 from metaseg_monai.data.kits.measure import TUMOUR, measure_tumour
 from metaseg_monai.data.kits.slices import (
     SliceRule,
     Spacing,
+    case_of_slice,
     class_pixels,
     number,
     write_slices,
@@ -61,24 +62,25 @@ def is_done(job: Job) -> bool:
     record = read_record(job.record)
     if record is None or set(record["source"]) != set(job.case.files):
         return False
-    for name, path in job.case.files.items():
-        known = record["source"][name]
-        state = path.stat()
-        if state.st_size != known["bytes"]:
-            return False
-        if state.st_mtime_ns != known["mtime_ns"] and file_sha256(path) != known["sha256"]:
-            return False
-        if job.expected.get(name, known["sha256"]) != known["sha256"]:
-            return False
     try:
         return all(
+            _is_same(path, record["source"][name], job.expected.get(name))
+            for name, path in job.case.files.items()
+        ) and all(
             file_sha256(job.output / row[key]) == row[f"{key}_sha256"]
             for row in record["slices"]
             for key in ("image", "label")
             if key in row
         )
-    except OSError:  # one is missing
+    except OSError:  # one is missing, or cannot be read
         return False
+
+
+def _is_same(path: Path, known: Mapping[str, Any], expected: str | None) -> bool:
+    state = path.stat()
+    if state.st_size != known["bytes"] or expected not in (None, known["sha256"]):
+        return False
+    return state.st_mtime_ns == known["mtime_ns"] or file_sha256(path) == known["sha256"]
 
 
 def run_job(job: Job) -> list[Problem]:
@@ -91,7 +93,7 @@ def run_job(job: Job) -> list[Problem]:
     discard(job)
     source, problems = _source_of(job)
     volumes, found = read_case(job.case)
-    problems += found
+    problems += [told for told in found if told.file in source]  # once, if it cannot be read
     if problems or volumes is None:
         return problems
     with _one_thread():
@@ -114,8 +116,9 @@ def discard(job: Job) -> None:
     """Remove what the folder holds of a case, its record first."""
     job.record.unlink(missing_ok=True)
     for kind in ("images", "labels"):
-        for path in (job.output / kind).glob(f"{glob.escape(job.case.case)}_[0-9][0-9]*.tif"):
-            path.unlink(missing_ok=True)
+        for path in (job.output / kind).glob(f"{glob.escape(job.case.case)}_*.tif"):
+            if case_of_slice(path.name) == job.case.case:
+                path.unlink(missing_ok=True)
 
 
 def _source_of(job: Job) -> tuple[dict[str, dict[str, Any]], list[Problem]]:
@@ -127,7 +130,7 @@ def _source_of(job: Job) -> tuple[dict[str, dict[str, Any]], list[Problem]]:
             sha256 = file_sha256(path)
         except OSError as error:
             found = f"cannot be read ({error.strerror})"
-            problems.append(Problem(job.case.case, name, found, "check the disk and the rights"))
+            problems.append(Problem(job.case.case, name, found, CHECK_RIGHTS))
             continue
         source[name] = {"sha256": sha256, "bytes": state.st_size, "mtime_ns": state.st_mtime_ns}
         if job.expected.get(name, sha256) != sha256:

@@ -1,29 +1,28 @@
 """From a KiTS folder to a prepared one: all cases, resumable, every problem told."""
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
+from metaseg_monai.data.kits.claim import CLINICAL, check_claim, claim
 from metaseg_monai.data.kits.clinical import (
     SIZE,
     ClinicalTable,
     SizeSource,
+    check_cases,
     check_columns,
     scan_clinical,
-    size_problem,
 )
 from metaseg_monai.data.kits.find import KitsFolder, Problem, find_kits, read_checksums
-from metaseg_monai.data.kits.job import RECORDS, Job
+from metaseg_monai.data.kits.job import Job
+from metaseg_monai.data.kits.lock import alone
 from metaseg_monai.data.kits.run import run_jobs
+from metaseg_monai.data.kits.sizes import size_problem
 from metaseg_monai.data.kits.slices import SliceRule, Spacing
 from metaseg_monai.data.kits.splits import divide
-from metaseg_monai.data.kits.summary import listed, summary_of
+from metaseg_monai.data.kits.summary import summary_of
 from metaseg_monai.data.kits.tables import TABLES, case_tables, copies, write_tables
 from metaseg_monai.errors import DataError
-from metaseg_monai.files import replacing
-
-SETTINGS_FILE = "prepared.json"
 
 
 class Prepared(NamedTuple):
@@ -70,7 +69,8 @@ def prepare_kits21(
             still in the source.
         slice_rule: "mass", "kidney" or "all", see `chosen_planes`.
         workers: processes; each holds one volume in memory.
-        clinical: clinical table, JSON or CSV; by default the kits.json of the source.
+        clinical: clinical table, JSON or CSV, with a row for one case at least; by default the
+            kits.json of the source.
         label_name: see `find_kits`.
         labels_only: of cases without CT; writes labels/ and slices.csv in place of table.csv.
         spacing: mm, or "native", see `write_slices`.
@@ -84,8 +84,8 @@ def prepare_kits21(
 
     Raises:
         DataError: a setting, the source, the clinical table or the lists are wrong, the folder
-            was prepared with other settings or from cases that the source has no more, cannot be
-            written, or a worker was killed.
+            was prepared with other settings or from cases that the source has no more, is being
+            prepared by another process, cannot be written, or a worker was killed.
     """
     output = Path(output)
     _check_settings(slice_rule, workers, spacing)
@@ -94,6 +94,7 @@ def prepare_kits21(
     split_of = divide(folder.names, splits, shares, seed)
     lists = None if splits is None else split_of
     step: Spacing = "native" if spacing == "native" else float(spacing)
+    table = Path(clinical) if clinical is not None else folder.clinical
     settings = {
         "source": "kits21",
         "slice_rule": slice_rule,
@@ -104,15 +105,16 @@ def prepare_kits21(
         "splits": None if lists is None else dict(sorted(lists.items())),
         "shares": None if lists else shares,
         "seed": None if lists else seed,
+        CLINICAL: _told(table, Path(source)),
     }
-    table = Path(clinical) if clinical is not None else folder.clinical
     patients = scan_clinical(table, size) if table is not None else ClinicalTable({}, {})
     if table is not None:
         check_columns(table, patients, [SIZE], size)
+        check_cases(patients, [name for name in folder.names if name in split_of])
     problems = [p for p in folder.problems if p.case in split_of]
     problems += _clinical_problems(folder, split_of, patients)
     expected = read_checksums(checksums) if checksums is not None else {}
-    _claim(output, settings, source, folder)
+    check_claim(output, settings, source, folder.names)
     wrong = {problem.case for problem in problems}
     jobs = [
         Job(case, output, slice_rule, step, expected)
@@ -120,18 +122,21 @@ def prepare_kits21(
         if case.case in split_of and case.case not in wrong
     ]
     try:
-        problems += run_jobs(jobs, output, workers, TABLES)
-        problems += copies(jobs)
-        problems.sort(key=lambda problem: (problem.case, problem.file))
-        rows, cases = case_tables(jobs, split_of, patients)
-        write_tables(output, labels_only, rows, cases, problems)
+        with alone(output):
+            check_claim(output, settings, source, folder.names)  # again: nobody else changes it now
+            claim(output, settings)
+            problems += run_jobs(jobs, output, workers, TABLES)
+            problems += copies(jobs)
+            problems.sort(key=lambda problem: (problem.case, problem.file))
+            rows, cases = case_tables(jobs, split_of, patients, size)
+            write_tables(output, labels_only, rows, cases, problems)
     except OSError as error:
         raise DataError(
             f"{output}: cannot be written ({error}); mend that and give the same command again: "
             "finished cases are kept"
         ) from error
     name = "slices.csv" if labels_only else "table.csv"
-    summary = summary_of(cases, problems, folder.names, split_of, slice_rule, size, table)
+    summary = summary_of(cases, problems, folder.names, split_of, slice_rule, size, patients)
     return Prepared(output / name if rows else None, summary, [str(p) for p in problems])
 
 
@@ -146,6 +151,13 @@ def _check_settings(slice_rule: str, workers: int, spacing: Spacing) -> None:
         raise DataError(f'spacing={spacing!r}: expected mm from 0.1 to 10, or "native"')
 
 
+def _told(table: Path | None, source: Path) -> str | None:
+    """The clinical table as the settings name it: one within the source wherever that lies."""
+    if table is None:
+        return None
+    return (table.relative_to(source) if table.is_relative_to(source) else table).as_posix()
+
+
 def _clinical_problems(
     folder: KitsFolder, split_of: Mapping[str, str], patients: ClinicalTable
 ) -> Iterator[Problem]:
@@ -158,43 +170,3 @@ def _clinical_problems(
             found_size = size_problem(patients.rows.get(case, {}).get(SIZE, ""))
             if found_size is not None:
                 yield Problem(case, "", found_size, step)
-
-
-def _claim(
-    output: Path, settings: Mapping[str, Any], source: str | Path, folder: KitsFolder
-) -> None:
-    """Take a new or empty folder, or one of the same settings made of cases of this source."""
-    record = output / SETTINGS_FILE
-    asked = json.loads(json.dumps(settings))
-    if record.is_file():
-        try:
-            made = json.loads(record.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise DataError(f"{record}: damaged ({error}); give another folder") from error
-        differing = sorted(key for key in {*asked, *made} if asked.get(key) != made.get(key))
-        if differing:
-            told = ", ".join(
-                f"{k} {made.get(k)!r:.60}, now {asked.get(k)!r:.60}" for k in differing
-            )
-            raise DataError(f"{output}: was prepared with other settings ({told}); give another")
-        _keep_foreign(output, source, folder)
-    elif output.is_dir() and any(output.iterdir()):
-        raise DataError(f"{output}: not empty; give another folder, or remove it first")
-    else:
-        try:
-            with replacing(record) as part:
-                part.write_text(json.dumps(asked, indent=1) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise DataError(f"{output}: cannot be made ({error}); give another folder") from error
-
-
-def _keep_foreign(output: Path, source: str | Path, folder: KitsFolder) -> None:
-    """Refuse to remove the slices of cases that another source had."""
-    done = sorted(path.stem for path in (output / RECORDS).glob("*.json") if path.name[0] != ".")
-    foreign = [case for case in done if case not in folder.names]
-    if foreign:
-        raise DataError(
-            f"{output}: holds {len(foreign)} cases that {source} has not: {listed(foreign)}; give "
-            f"another folder (output), put them into the source, or, to drop them, remove their "
-            f"files in {output / RECORDS}"
-        )

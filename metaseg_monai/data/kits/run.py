@@ -2,7 +2,6 @@
 
 import multiprocessing
 import os
-import re
 import signal
 import threading
 from collections.abc import Iterator, Sequence
@@ -15,9 +14,8 @@ from tqdm import tqdm
 
 from metaseg_monai.data.kits.find import Problem
 from metaseg_monai.data.kits.job import RECORDS, Job, is_done, run_job
+from metaseg_monai.data.kits.slices import case_of_slice
 from metaseg_monai.errors import DataError
-
-SLICE_NAME = re.compile(r"(?:\.part-)?(?P<case>.+)_\d{4,}\.tif")
 
 
 def run_jobs(
@@ -63,8 +61,8 @@ def _sweep(output: Path, known: set[str], done: set[str]) -> None:
             record.unlink(missing_ok=True)
     for kind in ("images", "labels"):
         for path in (output / kind).glob("*"):
-            name = SLICE_NAME.fullmatch(path.name)
-            if name and (name["case"] not in done or path.name.startswith(".")):
+            case = case_of_slice(path.name)
+            if case is not None and (case not in done or path.name.startswith(".")):
                 path.unlink(missing_ok=True)
 
 

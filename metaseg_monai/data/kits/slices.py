@@ -2,6 +2,8 @@
 
 import hashlib
 import io
+import re
+import uuid
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -21,6 +23,7 @@ from metaseg_monai.files import PREFIX
 SliceRule = Literal["mass", "kidney", "all"]
 Spacing = float | Literal["native"]
 
+SLICE_NAME = re.compile(r"(?:\.part-(?:[0-9a-f]{32}-)?)?(?P<case>.+)_\d{4,}\.tif")
 BLOCK = 32  # planes brought into their own order at a time
 FIRST_COLUMNS = ("image", "label", SIZE, "group", "split", "volume", "plane", "planes")
 
@@ -161,6 +164,17 @@ def table_row(
     return ordered
 
 
+def case_of_slice(name: str) -> str | None:
+    """The case that a file of images/ or labels/ belongs to, half-written or whole; None if none.
+
+    >>> case_of_slice("case_00001_0003.tif"), case_of_slice("case_00001_01_0003.tif")
+    ('case_00001', 'case_00001_01')
+    >>> case_of_slice("notes.tif")
+    """
+    found = SLICE_NAME.fullmatch(name)
+    return None if found is None else found["case"]
+
+
 def write_tiff(path: Path, plane: np.ndarray) -> str:
     """Write a plane (H, W) uncompressed, as `write_unflushed`; return the file's SHA-256."""
     head, tail = _tiff_frame(plane.shape, plane.dtype.newbyteorder("<").str)
@@ -187,7 +201,7 @@ def write_unflushed(path: Path, content: bytes) -> None:
     Flushing tens of small files a case to the disk takes longer than all the rest; the reader
     must tell by a digest, or by the form of the content, whether the file arrived.
     """
-    part = path.with_name(f"{PREFIX}{path.name}")
+    part = path.with_name(f"{PREFIX}{uuid.uuid4().hex}-{path.name}")
     try:
         part.write_bytes(content)
     except FileNotFoundError:

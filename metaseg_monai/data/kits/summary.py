@@ -2,19 +2,19 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy.stats import spearmanr
 
 from metaseg_monai.data.columns import SPLITS
-from metaseg_monai.data.kits.clinical import SIZE, SizeSource
+from metaseg_monai.data.kits.clinical import SIZE, ClinicalTable, SizeSource
 from metaseg_monai.data.kits.find import Problem
 from metaseg_monai.data.kits.slices import SliceRule
 
 SHOWN = 20
 FEWEST_CASES = 3  # of which a correlation is told
+LEAST_SPEARMAN = 0.5  # of sizes that belong to their labels; KiTS21 has 0.94
 
 
 def summary_of(
@@ -24,7 +24,7 @@ def summary_of(
     split_of: Mapping[str, str],
     slice_rule: SliceRule,
     size: SizeSource,
-    clinical: Path | None,
+    patients: ClinicalTable,
 ) -> str:
     """Describe a prepared folder.
 
@@ -35,7 +35,7 @@ def summary_of(
         split_of: {case: split}, of all cases that were asked for.
         slice_rule: which planes were written.
         size: which measurement `tumour_size_mm` is.
-        clinical: the clinical table, or None.
+        patients: the clinical table; one without a path where there is none.
     """
     wrong = sorted({problem.case for problem in problems})
     lines = [f"{len(cases)} cases prepared, {len(wrong)} with problems"]
@@ -51,7 +51,7 @@ def summary_of(
     if cases:
         lines += [*_slice_lines(cases, slice_rule), *_case_lines(cases)]
         lines += _empty_splits(cases, names, split_of)
-        lines += _size_lines(cases, size, clinical)
+        lines += _size_lines(cases, size, patients)
         remarks = [f"  {case['case']}: {case['remarks']}" for case in cases if case["remarks"]]
         lines += [f"remarks on {len(remarks)} cases (cases.csv)"] if remarks else []
         lines += _shown(remarks)
@@ -106,14 +106,17 @@ def _empty_splits(
 
 
 def _size_lines(
-    cases: Sequence[Mapping[str, Any]], size: SizeSource, clinical: Path | None
+    cases: Sequence[Mapping[str, Any]], size: SizeSource, patients: ClinicalTable
 ) -> list[str]:
-    if clinical is None:
+    if patients.path is None:
         return [f"no clinical table: {SIZE} is missing everywhere; name one (--clinical)"]
     missing = [str(case["case"]) for case in cases if not case[SIZE]]
     when = "after" if size == "pathologic" else "before"
     several = sum(int(case["tumour_components"]) > 1 for case in cases)
+    absent = [str(case["case"]) for case in cases if case["case"] not in patients.rows]
     lines = [
+        f"clinical table: {patients.path}"
+        + (f"; it has no row for {len(absent)} cases ({listed(absent)})" if absent else ""),
         f"{SIZE}: the {size} size, known {when} surgery; missing in {len(missing)} cases"
         + (f" ({listed(missing)})" if missing else ""),
         f"{several} cases have several tumours; the size is that of the largest one",
@@ -128,10 +131,14 @@ def _size_lines(
     if len(pairs) >= FEWEST_CASES and np.all(np.ptp(pairs, axis=0) > 0):
         rank = float(spearmanr(pairs[:, 0], pairs[:, 1]).statistic)
         squared = float(np.corrcoef(np.log(pairs), rowvar=False)[0, 1] ** 2)
+        meaning = (
+            "the size is partly derived from what the label shows"
+            if rank >= LEAST_SPEARMAN
+            else "size and label disagree: check the units and the case_id of the clinical table"
+        )
         lines.append(
             f"{SIZE} against the largest in-plane diameter of the label ({len(pairs)} cases): "
-            f"Spearman {rank:.2f}, R2 of the logarithms {squared:.2f}; the size is partly derived "
-            "from what the label shows"
+            f"Spearman {rank:.2f}, R2 of the logarithms {squared:.2f}; {meaning}"
         )
     return lines
 

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from metaseg_monai.data.kits.case import whole_content
-from metaseg_monai.data.kits.clinical import SIZE, ClinicalTable
+from metaseg_monai.data.kits.clinical import SIZE, ClinicalTable, SizeSource
 from metaseg_monai.data.kits.find import Problem, problem_rows
 from metaseg_monai.data.kits.job import Job, discard, read_record
+from metaseg_monai.data.kits.sizes import size_remark
 from metaseg_monai.data.kits.slices import table_row
 from metaseg_monai.data.writers import write_table
 
@@ -45,7 +46,7 @@ def copies(jobs: Sequence[Job]) -> list[Problem]:
 
 
 def case_tables(
-    jobs: Sequence[Job], split_of: Mapping[str, str], patients: ClinicalTable
+    jobs: Sequence[Job], split_of: Mapping[str, str], patients: ClinicalTable, size: SizeSource
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Rows of table.csv and of cases.csv, by case and plane."""
     columns = next(iter(patients.rows.values()), {SIZE: ""})
@@ -59,6 +60,8 @@ def case_tables(
         remarks = record["remarks"]
         if patients.rows and case not in patients.rows:
             remarks = [*remarks, "not in the clinical table"]
+        odd = size_remark(patient, size, record["row"]["tumour_diameter_mm"])
+        remarks = remarks if odd is None else [*remarks, odd]
         rows += [table_row(row, patient, split) for row in record["slices"]]
         sums = {
             f"{kind}_sha256": record["source"][name]["sha256"]

@@ -1,13 +1,20 @@
 """A KiTS folder as a table of whole volumes, for 3D networks."""
 
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from metaseg_monai.data.kits.clinical import SizeSource, check_columns, scan_clinical
+from metaseg_monai.data.kits.clinical import ClinicalTable, SizeSource, check_columns, scan_clinical
 from metaseg_monai.data.kits.find import find_kits
 from metaseg_monai.data.kits.splits import divide
+from metaseg_monai.data.never_given import warn_never_given
 from metaseg_monai.data.table import CaseTable, refuse
 from metaseg_monai.errors import DataError
-from metaseg_monai.metadata import MetadataSchema
+from metaseg_monai.metadata import MetadataSchema, MetadataWarning
+from metaseg_monai.metadata.fields import listing
+
+SHOWN_CASES = 5
 
 
 def kits_volumes(
@@ -36,8 +43,12 @@ def kits_volumes(
 
     Raises:
         DataError: the source or a list is wrong, a case lacks a file, there is no clinical table,
-            it lacks a column of the schema, repeats a case, or has a value that is none or that
-            the schema refuses; names every case.
+            it lacks a column of the schema, has a row for none of the cases, repeats a case, or
+            has a value that is none or that the schema refuses; names every case.
+
+    Warns:
+        MetadataWarning: cases without a row are taken as unknown, or no training case has a value
+            of a field; names cases and fields.
     """
     folder = find_kits(source)
     table = Path(clinical) if clinical is not None else folder.clinical
@@ -47,10 +58,10 @@ def kits_volumes(
     check_columns(table, patients, schema.names, size)
     split_of = divide(folder.names, splits, (train, val, test), seed)
     problems = [str(problem) for problem in folder.problems if problem.case in split_of]
-    rows = []
-    for case in folder.cases:
-        if case.case not in split_of:
-            continue
+    chosen = [case for case in folder.cases if case.case in split_of]
+    rowless = _without_row(table, [case.case for case in chosen], patients)
+    rows: list[dict[str, Any]] = []
+    for case in chosen:
         wrong = patients.problems.get(case.case, [])
         if wrong:
             problems += [f"{case.case}: {found}" for found in wrong]
@@ -70,4 +81,25 @@ def kits_volumes(
             }
         )
     refuse(table, problems)
+    if rowless:
+        warnings.warn(
+            f"{table}: no row for {listing(rowless)}; their {', '.join(schema.names)} are taken "
+            "as unknown",
+            MetadataWarning,
+            stacklevel=2,
+        )
+    warn_never_given(table, rows, schema)
     return CaseTable(table, tuple(rows))
+
+
+def _without_row(table: Path, cases: Sequence[str], patients: ClinicalTable) -> list[str]:
+    """The cases that the clinical table lacks; refused where these are all."""
+    known = {*patients.rows, *patients.problems}
+    rowless = [case for case in cases if case not in known]
+    if rowless and len(rowless) == len(cases):
+        raise DataError(
+            f"{table}: no row for any of {len(cases)} cases ({listing(cases, SHOWN_CASES)}); it "
+            f"has rows for {listing(patients.rows, SHOWN_CASES)}; name the cases in it (case_id) "
+            "as their folders, or give another table (clinical)"
+        )
+    return rowless

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from metaseg_monai.data.kits.clinical import read_clinical, scan_clinical, size_problem
+from metaseg_monai.data.kits.clinical import read_clinical, scan_clinical
+from metaseg_monai.data.kits.sizes import size_problem
 from metaseg_monai.errors import DataError
 
 REAL = Path(os.environ.get("METASEG_DATA", "../shared/data"))
@@ -126,6 +127,48 @@ def test_wrong_values_are_told_by_case_and_the_other_cases_kept(tmp_path, values
     assert list(table.problems) == ["case_00007"]
 
 
+@pytest.mark.parametrize("size", [">=41", "4_1", "\u0664", "inf"])
+def test_a_size_in_mm_that_is_no_plain_number(tmp_path, size):
+    (tmp_path / "own.csv").write_text(f"case_id,tumour_size_mm\na,{size}\nb,30\n", "utf-8")
+    table = scan_clinical(tmp_path / "own.csv")
+    assert list(table.rows) == ["b"]
+    told = "tumour_size_mm is only a bound (41)" if ">" in size else "no size; expected a positive"
+    assert told in table.problems["a"][0]
+
+
+def test_a_size_in_cm_with_an_underscore_is_no_41_cm(tmp_path):
+    path = written(tmp_path / "kits.json", entry(radiographic_size="4_1"))
+    with pytest.raises(DataError, match="case_00000: radiographic_size '4_1' is no size"):
+        read_clinical(path)
+
+
+@pytest.mark.parametrize("name", ["radiographic_size", "pathologic_size", "tumour_size_mm"])
+def test_a_size_within_an_object_is_not_taken_as_missing(tmp_path, name):
+    one = {"case_id": "case_00003", name: {"a": 4}}
+    path = written(tmp_path / "kits.json", one, entry())
+    with pytest.raises(DataError, match=rf"kits.json.*\n.*case_00003: {name} = .'a': 4.: expected"):
+        read_clinical(path)
+
+
+def test_a_key_given_twice_is_told_with_its_case(tmp_path):
+    path = tmp_path / "kits.json"
+    twice = '{"case_id": "a", "radiographic_size": 4, "radiographic_size": 41}'
+    nested = '{"case_id": "b", "comorbidities": {"copd": true, "copd": false}}'
+    path.write_text(f'[{twice}, {nested}, {{"case_id": "c", "radiographic_size": 3}}]')
+    table = scan_clinical(path)
+    assert list(table.rows) == ["c"]
+    assert table.problems["a"] == [
+        "radiographic_size = [4, 41]: given more than once; keep the right one"
+    ]
+    assert table.problems["b"][0].startswith("comorbidities_copd = [True, False]: given more than")
+
+
+def test_a_bound_does_not_overwrite_a_column_of_the_same_name(tmp_path):
+    path = written(tmp_path / "kits.json", entry(age_censored="0", age=">=90"))
+    with pytest.raises(DataError, match=r"case_00000: age 1 and age_censored 0 disagree"):
+        read_clinical(path)
+
+
 def test_repeated_cases_are_refused(tmp_path):
     path = written(tmp_path / "kits.json", entry(), entry(radiographic_size=9), entry(), entry(1))
     with pytest.raises(DataError, match="case_00000: case_id case_00000 appears more than once"):
@@ -140,7 +183,14 @@ def test_repeated_cases_are_refused(tmp_path):
         ("kits.json", "[]", "expected a list of cases"),
         ("kits.json", '{"case_00000": {}}', "expected a list of cases"),
         ("kits.json", '[{"case": 1}]', "entry 1 names no case_id"),
-        ("kits.csv", "case_id,a\nx\n", "not as many cells"),
+        ("kits.csv", "case_id,a\nx\n", "row 2: 1 cells, the header has 2"),
+        (
+            "kits.json",
+            '[{"case_id": "a", "case_id": "b"}]',
+            r"entry 1 has case_id twice .*'a', 'b'",
+        ),
+        ("kits.csv", "case_id,size,size\na,1,2\n", r"columns \['size'\] appear more than once"),
+        ("kits.csv", "case_id,a,case_id\na,1,b\n", r"columns \['case_id'\] appear more than once"),
         ("kits.txt", "", r"named \.json or \.csv"),
     ],
 )

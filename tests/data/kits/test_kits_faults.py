@@ -71,6 +71,10 @@ def label_shifted(kits, case):
     kits.save(case / LABEL, kits.label(), shift=3.0)
 
 
+def label_shifted_by_a_little(kits, case):
+    kits.save(case / LABEL, kits.label(), shift=0.125)
+
+
 def label_shorter(kits, case):
     kits.save(case / LABEL, kits.label()[:-1])
 
@@ -116,6 +120,7 @@ FAULTS = [
     ("magic", magic, IMAGE, "cannot be read as NIfTI"),
     ("6 label flipped", label_flipped, LABEL, "the label's affine differs from its image's"),
     ("6 label shifted", label_shifted, LABEL, "affine differs from its image's, by up to 3"),
+    ("6 label a bit aside", label_shifted_by_a_little, LABEL, "image's, by up to 0.125"),
     (
         "7 label shape",
         label_shorter,

@@ -7,7 +7,7 @@ import tifffile
 
 from metaseg_monai.data.axial import axial_volume
 from metaseg_monai.data.kits.case import gathered
-from metaseg_monai.data.kits.same import equal_planes
+from metaseg_monai.data.kits.same import equal_planes, whole_digest
 from metaseg_monai.data.kits.slices import (
     chosen_planes,
     class_pixels,
@@ -215,3 +215,11 @@ def test_equal_planes_are_found_and_constant_ones_are_not():
 
 def test_number_text():
     assert [number(v) for v in (0.1 + 0.2, 1e-7, 12.0, -3.25)] == ["0.3", "0", "12", "-3.25"]
+
+
+def test_the_same_values_in_another_shape_are_another_volume():
+    values = np.arange(24, dtype=np.int16)
+    digests = [whole_digest(values.reshape(shape)) for shape in ((2, 3, 4), (2, 4, 3), (4, 2, 3))]
+    assert len(set(digests)) == 3
+    stored = np.asfortranarray(values.reshape(2, 3, 4).astype(np.float32))
+    assert whole_digest(stored) == digests[0]

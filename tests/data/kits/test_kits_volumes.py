@@ -2,7 +2,7 @@ import pytest
 
 from metaseg_monai.data.kits.volumes import kits_volumes
 from metaseg_monai.errors import DataError
-from metaseg_monai.metadata import Continuous, MetadataSchema
+from metaseg_monai.metadata import Continuous, MetadataSchema, MetadataWarning
 
 SIZE = {"unit": "mm", "provenance": "clinical prior", "availability": "pre-operative"}
 
@@ -12,10 +12,10 @@ def schema(name="tumour_size_mm"):
 
 
 def test_one_item_a_case(kits, tmp_path):
-    source = kits.folder(tmp_path / "source", case_2={"radiographic_size": None})
+    source = kits.folder(tmp_path / "source", case_1={"radiographic_size": None})
     rows = kits_volumes(source, schema()).rows
     assert [row["case"] for row in rows] == ["case_00000", "case_00001", "case_00002"]
-    assert [row["metadata"]["tumour_size_mm"] for row in rows] == ["20", "30", ""]
+    assert [row["metadata"]["tumour_size_mm"] for row in rows] == ["20", "", "40"]
     assert {row["split"] for row in rows} == {"train", "val", "test"}
     assert rows[0]["image"] == str(source / "case_00000" / "imaging.nii.gz")
 
@@ -51,4 +51,26 @@ def test_a_table_without_a_field_and_lists_without_a_case_are_refused(kits, tmp_
         kits_volumes(source, schema(), splits=tmp_path / "lists.json")
     (source / "kits.json").unlink()
     with pytest.raises(DataError, match=r"no kits\.json found"):
+        kits_volumes(source, schema())
+
+
+def test_a_table_of_other_cases_is_refused(kits, tmp_path):
+    names = {f"case_{n}": {"case_id": f"Case {n}"} for n in range(3)}
+    source = kits.folder(tmp_path / "source", **names)
+    message = r"no row for any of 3 cases \('case_00000', .*has rows for 'Case 0', .*\(case_id\)"
+    with pytest.raises(DataError, match=message):
+        kits_volumes(source, schema())
+
+
+def test_cases_without_a_row_are_told(kits, tmp_path):
+    source = kits.folder(tmp_path / "source", case_1={"case_id": "Case 1"})
+    with pytest.warns(MetadataWarning, match="no row for 'case_00001'; their tumour_size_mm are"):
+        rows = kits_volumes(source, schema()).rows
+    assert [row["metadata"]["tumour_size_mm"] for row in rows] == ["20", "", "40"]
+
+
+def test_a_field_that_no_training_case_gives_is_told(kits, tmp_path):
+    source = kits.folder(tmp_path / "source", case_2={"radiographic_size": None})
+    message = r"kits\.json: no 'tumour_size_mm' in any of 1 training row\(s\)"
+    with pytest.warns(MetadataWarning, match=message):
         kits_volumes(source, schema())

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -6,15 +7,18 @@ import pytest
 from metaseg_monai.data.axial import axial_volume
 from metaseg_monai.data.phantoms.anatomy import (
     CYST,
+    FAT,
     KIDNEY,
     SIZE_MM,
+    TUMOUR,
+    TUMOUR_CLASS,
     Anatomy,
     Ellipsoid,
     Lesion,
     draw_anatomy,
     render,
 )
-from metaseg_monai.data.phantoms.scans import NOISE_HU, generate_phantoms
+from metaseg_monai.data.phantoms.scans import NOISE_HU, _clinical, generate_phantoms
 from metaseg_monai.data.readers import read_image
 from metaseg_monai.errors import DataError
 
@@ -116,6 +120,40 @@ def test_the_middle_plane_hides_the_radius_but_the_label_shows_it():
     np.testing.assert_allclose(small[middle], large[middle], atol=1e-3)
     areas = [int((label[middle] == 2).sum()) * 9 for label in (small_label, large_label)]
     np.testing.assert_allclose(areas, [np.pi * 12**2, np.pi * 30**2], rtol=0.1)
+
+
+def test_the_radiographic_size_is_read_with_an_error_of_4_percent_and_no_bias():
+    random, stranger = np.random.default_rng(0), draw_anatomy(np.random.default_rng(1))
+    read = [_clinical(random, 100.0, stranger)["radiographic_size"] for _ in range(1000)]
+    assert np.mean(read) == pytest.approx(10.0, abs=0.05)
+    assert np.std(read) == pytest.approx(0.4, rel=0.1)
+
+
+def test_the_contrast_of_the_core_falls_to_the_poles_and_ends_there():
+    radius = 30.0
+    tumour = Lesion((0, 0, 0), radius, 7.0)
+    alone = anatomy(radius)
+    alone = replace(alone, kidneys=(), cysts=(), tumours=(tumour,))
+    z = np.array([0.0, 15.0, 29.99, 31.0, 60.0])  # shares 0, 1/2, 1 of the radius, and beyond
+    hu, _ = render(alone, z, np.zeros(1), np.zeros(1))
+    weights = (hu[:, 0, 0] - FAT) / (TUMOUR - FAT)
+    np.testing.assert_allclose(weights, [1.0, 0.875, 0.5, 0.0, 0.0], atol=1e-3)
+
+
+def test_a_tumour_takes_no_voxel_of_spine_or_wall():
+    whole = anatomy(30.0)
+    behind = replace(whole, tumours=(Lesion((0, 60, 0), 30.0, 7.0),))
+    grid = (GRID[0], GRID[1] + 60.7, GRID[2] + 0.3)  # no voxel on a border
+    hu, label = render(behind, *grid)
+    free, _ = render(replace(behind, tumours=()), *grid)
+    taken = label == TUMOUR_CLASS
+    z, y, x = np.meshgrid(*grid, indexing="ij")
+    ball = z**2 + (y - 60) ** 2 + x**2 <= 30**2
+    spine = ((y - 70) / 5) ** 2 + (x / 5) ** 2 <= 1
+    cavity = (y / 80) ** 2 + (x / 80) ** 2 <= 1
+    assert np.any(ball & spine)
+    np.testing.assert_array_equal(taken, ball & cavity & ~spine)
+    np.testing.assert_array_equal(hu[spine], free[spine])
 
 
 def test_tumour_lies_over_kidney_and_cyst_over_all():
