@@ -42,13 +42,14 @@ def attach_metadata(
         _attach_rows(items, Path(metadata), schema)
         return
     values = dict(metadata or {})
+    told = listing((item["case"] for item in items), SHOWN_CASES)
     problems = schema.problems(values, "")
     if problems:
         raise MetadataError(
-            f"{source}: "
+            f"{source} ({told}): "
             + "; ".join(problems)
             + ". Give the metadata of the images: "
-            + " ".join(f"--meta {name}=VALUE" for name in schema.names)
+            + _as_written(schema)
             + ", or a table with one row a case"
         )
     for field in schema.fields:
@@ -56,13 +57,20 @@ def attach_metadata(
         if field.is_missing(value) and str(value).strip() != UNKNOWN:
             warnings.warn(
                 f"{source}: no {field.name} is given; taken as unknown for all {len(items)} "
-                f"image(s). Give it (--meta {field.name}=VALUE, or a table), or say that it is "
-                f"not known: --meta {field.name}={UNKNOWN}",
+                f"image(s) ({told}). Give it (--meta {field.name}=VALUE, or a table), or say that "
+                f"it is not known: --meta {field.name}={UNKNOWN}",
                 MetadataWarning,
                 stacklevel=2,
             )
     for item in items:
         item["metadata"] = dict(values)
+
+
+def _as_written(schema: MetadataSchema) -> str:
+    """How values for all images are given, by our command and by MONAI's."""
+    given = ",".join(f"{name}=VALUE" for name in schema.names)
+    pairs = ", ".join(f"'{name}': 'VALUE'" for name in schema.names)
+    return f'--meta {given} (monai.bundle run: --metadata "{{{pairs}}}")'
 
 
 def _attach_rows(items: Sequence[dict[str, Any]], file: Path, schema: MetadataSchema) -> None:
@@ -71,14 +79,14 @@ def _attach_rows(items: Sequence[dict[str, Any]], file: Path, schema: MetadataSc
     if absent := [name for name in schema.names if name not in columns]:
         raise MetadataError(
             f"{file}: no column {listing(absent)}; it has {listing(columns)}. Give the values by "
-            + " ".join(f"--meta {name}=VALUE" for name in schema.names)
+            + _as_written(schema)
         )
     if not any(item["case"] in rows or item["group"] in rows for item in items):
         raise MetadataError(
             f"{file}: no row for any of {len(items)} case(s) "
             f"({listing((item['case'] for item in items), SHOWN_CASES)}); it has rows for "
             f"{listing(rows, SHOWN_CASES)}. Name the cases in it as here, or give the values by "
-            + " ".join(f"--meta {name}=VALUE" for name in schema.names)
+            + _as_written(schema)
         )
     problems: list[str] = []
     unknown: dict[str, list[str]] = {}

@@ -34,6 +34,16 @@ class LoadedCase(NamedTuple):
     remarks: tuple[str, ...]
 
 
+def image_files(item: Mapping[str, Any]) -> tuple[str, ...]:
+    """The files of an item's image: one, or one a plane; a tuple that tells rows of one image.
+
+    >>> image_files({"image": "a.png"})
+    ('a.png',)
+    """
+    image = item["image"]
+    return (image,) if isinstance(image, str) else tuple(image)
+
+
 def load_case(
     item: Mapping[str, Any],
     channels: Channels = "stored",
@@ -123,7 +133,14 @@ def _read_label(path: str | Path, image: Image, spatial_dims: int) -> Image:
             f"{label.array.shape[1:]}, expected one channel and {image.array.shape[1:]} as its "
             "image; save the classes as one channel on the image's grid"
         )
-    _check_grid(path, label.attributes["affine"], image.attributes)
+    affine = label.attributes["affine"]
+    if spatial_dims == 3 and affine is None and image.attributes["affine"] is not None:
+        raise DataError(
+            f"{path}: the label has no affine (of a NIfTI file, sform_code and qform_code are 0), "
+            f"its image has one ({image.attributes['path']}), so where the label lies is unknown; "
+            "save it as NIfTI with its true affine"
+        )
+    _check_grid(path, affine, image.attributes)
     return label
 
 

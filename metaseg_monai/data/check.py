@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from metaseg_monai.data.cases import LoadedCase, load_case
-from metaseg_monai.data.columns import ColumnMap
+from metaseg_monai.data.cases import LoadedCase, image_files, load_case
+from metaseg_monai.data.columns import SPLITS, ColumnMap
 from metaseg_monai.data.image import Channels
 from metaseg_monai.data.table import scan_table
 from metaseg_monai.errors import DataError
@@ -71,6 +71,11 @@ def check_table(
         tally.count(item, loaded)
     problems += tally.problems()
     warnings += tally.warnings()
+    warnings += [
+        f"no rows of the split {split!r}: training needs train and val, evaluation test"
+        for split in SPLITS
+        if split not in table.splits
+    ]
     return TableCheck(problems, warnings, "\n".join([table.summary(), *tally.lines()]))
 
 
@@ -89,10 +94,9 @@ class _Tally:
 
     def remember_content(self, item: Mapping[str, Any]) -> None:
         image = item["image"]
-        planes = [image] if isinstance(image, str) else image
         if str(image) not in self.hashed:
             self.hashed.add(str(image))
-            digest = ";".join(map(file_sha256, planes))
+            digest = ";".join(map(file_sha256, image_files(item)))
             self.paths_of_content[digest][str(image)] = item["split"]
 
     def count(self, item: Mapping[str, Any], loaded: LoadedCase) -> None:
@@ -128,6 +132,11 @@ class _Tally:
             for paths in self.paths_of_content.values()
             if len(paths) > 1 and len(set(paths.values())) == 1
         ]
+        if len(self.shapes) > 1:
+            found.append(
+                f"the images have {len(self.shapes)} sizes: validation and tests see whole images "
+                "and need val_batch_size 1; training crops them (roi_size)"
+            )
         if self.labelled:
             found += [
                 f"class {number} is in no label"

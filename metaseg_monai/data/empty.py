@@ -1,5 +1,6 @@
 """How many slices without the target a network is trained on."""
 
+import logging
 from dataclasses import replace
 from math import floor
 from typing import Any
@@ -9,6 +10,8 @@ import numpy as np
 from metaseg_monai.data.table import CaseTable
 from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.metadata.quantities import read_number
+
+logger = logging.getLogger(__name__)
 
 
 def limit_empty(
@@ -22,12 +25,13 @@ def limit_empty(
     Args:
         table: the whole table, with rule "all": empty slices are there to be chosen from.
         share: of the training slices that are to be empty, from 0, below 1; None keeps all.
-            Where the table has fewer of them, all are kept.
+            Where the table has fewer of them, all are kept, and the log says so.
         columns: of the table, with the area of each target class; a slice is empty where all are 0.
         seed: draws which empty slices are kept; all patients together.
 
     Raises:
-        ConfigError: the share is out of its range, or the table has not these columns.
+        ConfigError: the share is out of its range, the table has not these columns, or no
+            training slice is empty.
         DataError: no training slice holds the target.
     """
     if share is None:
@@ -39,7 +43,17 @@ def limit_empty(
     full = len(training) - len(empty)
     if full == 0:
         raise DataError(f"{table.path}: no training slice has {' or '.join(columns)} above 0")
-    wanted = min(len(empty), floor(full * share / (1 - share) + 0.5))
+    wanted = floor(full * share / (1 - share) + 0.5)
+    if wanted and not empty:
+        raise ConfigError(
+            f"empty_share={share}: {table.path} has no training slice without "
+            f"{' and '.join(columns)}; prepare with --slice-rule all, or set empty_share to null"
+        )
+    if wanted > len(empty):
+        logger.warning(
+            "empty_share=%g: only %d training slices are empty, which is a share of %.2f",
+            *(share, len(empty), len(empty) / len(training)),
+        )
     order = np.random.default_rng(seed).permutation(len(empty))
     dropped = {empty[place] for place in order[wanted:]}
     kept = tuple(row for number, row in enumerate(table.rows) if number not in dropped)

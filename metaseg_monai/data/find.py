@@ -1,5 +1,6 @@
 """Which cases a prediction runs over: a table, a folder of images, or one image."""
 
+import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,10 +10,15 @@ from metaseg_monai.data.case_metadata import attach_metadata
 from metaseg_monai.data.columns import ColumnMap, as_column_map
 from metaseg_monai.data.headers import image_format
 from metaseg_monai.data.image_paths import absolute, all_images, clinical_beside, kits_images
-from metaseg_monai.data.rows import Row, name_cases, problems_between
+from metaseg_monai.data.readable import readable
+from metaseg_monai.data.rows import Row, name_cases
 from metaseg_monai.data.table import refuse, scan_table
 from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.metadata import MetadataSchema
+
+LABEL_FOLDERS = {"label", "labels", "labelstr", "mask", "masks", "annotations", "instances"}
+
+logger = logging.getLogger(__name__)
 
 
 def find_cases(
@@ -35,9 +41,9 @@ def find_cases(
         columns: column map of the table, see `read_table`.
         metadata: raw values by schema field for every case (in a table they take the place of its
             columns), or a file of one row a case (kits.json or another clinical JSON or CSV, see
-            `read_clinical`). None takes the kits.json (or kits23.json ...) of KiTS cases, if they
-            have one. A case without a row or value is missing it; the schema decides whether it
-            may.
+            `read_clinical`). None takes the kits.json (or kits23.json ...) nearest to each KiTS
+            case, if there is one. A case without a row or value is missing it; the schema decides
+            whether it may.
 
     Returns:
         Items with `image`, `case`, `group`, `metadata`; a NIfTI or DICOM image also has `mask`, the
@@ -45,7 +51,8 @@ def find_cases(
         image is several cases.
 
     Raises:
-        DataError: the source is missing, holds no images, or its table has problems.
+        DataError: the source is missing, may not be read, holds no images or two of one case's
+            name, or its table has problems.
         MetadataError: the images' metadata are missing or refused; names the fields to give.
         ConfigError: the column map is wrong, or metadata are given where no schema takes them.
 
@@ -65,15 +72,23 @@ def find_cases(
             f"metadata {metadata!r:.200} for a model whose variant takes no metadata; leave "
             "--meta out, or choose another variant"
         )
-    if not source.exists():
-        raise DataError(f"{source}: no such file or folder; check the path")
-    if source.suffix.lower() == ".csv" or (source / columns.table).is_file():
-        return _items_of_table(source, schema, columns, metadata)
-    source = absolute(source)
+    with readable(source):
+        if not source.exists():
+            raise DataError(f"{source}: no such file or folder; check the path")
+        if source.suffix.lower() == ".csv" or (source / columns.table).is_file():
+            return _items_of_table(source, schema, columns, metadata)
+        return _items_of_images(absolute(source), schema, columns.table, metadata)
+
+
+def _items_of_images(
+    source: Path,
+    schema: MetadataSchema | None,
+    table: str,
+    metadata: Mapping[str, Any] | str | Path | None,
+) -> list[dict[str, Any]]:
+    """The items of a folder of images without a table, or of one image."""
     kits = kits_images(source)
-    images = kits or all_images(source, columns.table)
-    if metadata is None and kits and schema is not None:
-        metadata = clinical_beside(source, kits)
+    images = kits or all_images(source, table)
     folder = source if source.is_dir() else source.parent
     rows = [
         Row(
@@ -88,14 +103,41 @@ def find_cases(
         for number, path in enumerate(images, start=1)
     ]
     name_cases(rows)
-    refuse(source, problems_between(rows))
+    refuse(source, _namesakes(rows))
     items = [
         {"image": str(path), "case": row.case, "group": row.case, "metadata": {}}
         for path, row in zip(images, rows, strict=True)
     ]
     _name_masks(items, [row.images[0] for row in rows])
-    attach_metadata(items, source, schema, metadata)
+    _tell_labels([Path(row.images[0]) for row in rows], source)
+    if metadata is None and kits and schema is not None:
+        _attach_nearest(items, source, schema)
+    else:
+        attach_metadata(items, source, schema, metadata)
     return items
+
+
+def _attach_nearest(items: Sequence[dict[str, Any]], source: Path, schema: MetadataSchema) -> None:
+    """Give each KiTS case the row of its own download's table, never that of a namesake."""
+    of_table: dict[Path | None, list[dict[str, Any]]] = {}
+    for item in items:
+        of_table.setdefault(clinical_beside(source, Path(item["image"])), []).append(item)
+    for table, beside in of_table.items():
+        attach_metadata(beside, source, schema, table)
+
+
+def _namesakes(rows: Sequence[Row]) -> list[str]:
+    """Problems of images that would be one case, by their paths: there is no table to look into."""
+    first: dict[str, Row] = {}
+    problems = []
+    for row in rows:
+        other = first.setdefault(row.case, row)
+        if other is not row:
+            problems.append(
+                f"{row.images[0]}: the case {row.case!r} is also {other.images[0]}; rename one of "
+                "the two, or predict on their folders apart"
+            )
+    return problems
 
 
 def _items_of_table(
@@ -117,6 +159,17 @@ def _items_of_table(
     if from_file:
         attach_metadata(items, table.path, schema, metadata)
     return items
+
+
+def _tell_labels(paths: Sequence[Path], source: Path) -> None:
+    """Warn of a folder that holds images and labels beside each other, without a table."""
+    labels = [path for path in paths if LABEL_FOLDERS & {part.lower() for part in path.parts[:-1]}]
+    if 0 < len(labels) < len(paths):
+        logger.warning(
+            "%s: %d of %d files lie in a folder of labels (%s ...), and are taken as images; give "
+            "the folder of the images alone if they are none",
+            *(source, len(labels), len(paths), labels[0]),
+        )
 
 
 def _relative(path: Path, folder: Path) -> str:

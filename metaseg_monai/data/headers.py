@@ -9,7 +9,9 @@ import PIL.Image
 import tifffile
 
 from metaseg_monai.data.dicom.series import dicom_attributes
-from metaseg_monai.data.nifti import header_affine, nifti_shape
+from metaseg_monai.data.nifti import nifti_shape
+from metaseg_monai.data.nifti_header import header_affine
+from metaseg_monai.data.readable import readable
 from metaseg_monai.data.readers import FORMAT_OF_SUFFIX, image_suffix
 from metaseg_monai.errors import DataError
 
@@ -42,7 +44,7 @@ def read_header(path: str | Path | Sequence[str | Path]) -> dict[str, Any]:
         whose number of axes is the reader's choice.
 
     Raises:
-        DataError: the file is missing, no image, or its header is damaged.
+        DataError: the file is missing, may not be read, is no image, or its header is damaged.
         ConfigError: it is a DICOM series, and pydicom is not installed.
     """
     file = Path(path if isinstance(path, (str, Path)) else path[0])
@@ -51,19 +53,21 @@ def read_header(path: str | Path | Sequence[str | Path]) -> dict[str, Any]:
         return dicom_attributes(file)
     attributes: dict[str, Any] = {"path": str(file), "format": file_format}
     attributes |= {"affine": None, "header": None}
+    shape: tuple[int, ...] | None
     try:
-        if file_format == "nifti":
-            shape: tuple[int, ...] | None = nifti_shape(file)
-            header = nib.load(file).header
-            attributes |= {"affine": header_affine(header), "header": header}
-        elif file_format == "tiff":
-            with tifffile.TiffFile(file) as tiff:
-                page = tiff.series[0].keyframe
-                stack = set(tiff.series[0].axes) - set("YXSC")
-                shape = None if stack else (page.imagelength, page.imagewidth)
-        else:
-            with PIL.Image.open(file) as picture:
-                shape = (picture.height, picture.width)
+        with readable(file):
+            if file_format == "nifti":
+                shape = nifti_shape(file)
+                header = nib.load(file).header
+                attributes |= {"affine": header_affine(header), "header": header}
+            elif file_format == "tiff":
+                with tifffile.TiffFile(file) as tiff:
+                    page = tiff.series[0].keyframe
+                    stack = set(tiff.series[0].axes) - set("YXSC")
+                    shape = None if stack else (page.imagelength, page.imagewidth)
+            else:
+                with PIL.Image.open(file) as picture:
+                    shape = (picture.height, picture.width)
     except DataError:
         raise
     except Exception as error:  # damaged headers fail anywhere inside three libraries

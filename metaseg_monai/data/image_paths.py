@@ -3,7 +3,7 @@
 import os
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from metaseg_monai.data.cases import DataWarning
@@ -64,16 +64,16 @@ def kits_images(source: Path) -> list[Path]:
     return images
 
 
-def clinical_beside(source: Path, images: Sequence[Path]) -> Path | None:
-    """The clinical table (kits.json, kits23.json ...) of KiTS cases.
+def clinical_beside(source: Path, image: Path) -> Path | None:
+    """The clinical table (kits.json, kits23.json ...) of a KiTS case, the nearest there is.
 
-    It is looked for beside the cases' folders (also where the source is one case of them), in the
-    folder above within the source, and at the top of the source.
+    It is looked for beside the case's folder (also where the source is that case), then in the
+    folders above it up to the source. Another case of the source may have another table.
     """
-    beside = images[0].parent.parent
+    beside = image.parent.parent
     folders = [beside]
-    if source.is_dir() and beside.is_relative_to(source):
-        folders += [folder for folder in (beside.parent, source) if folder.is_relative_to(source)]
+    if source.is_dir():
+        folders += [folder for folder in beside.parents if folder.is_relative_to(source)]
     tables = [folder / name for folder in folders for name in CLINICAL_NAMES]
     return next((table for table in tables if table.is_file()), None)
 
@@ -122,13 +122,18 @@ def all_images(source: Path, table: str) -> list[Path]:
 def _walk(folder: Path) -> Iterator[Path]:
     """All files and folders below, hidden ones apart; linked folders too, but never in a circle."""
     paths = []
-    for at, folders, files in os.walk(folder, followlinks=True):
+    for at, folders, files in os.walk(folder, onerror=_raise, followlinks=True):
         here = Path(at)
         folders[:] = [
             name for name in folders if not name.startswith(".") and not _leads_back(here / name)
         ]
         paths += [here / name for name in (*folders, *files) if not name.startswith(".")]
     return iter(sorted(paths))
+
+
+def _raise(error: OSError) -> None:
+    """Not to pass silently over folders that cannot be listed, as `os.walk` does."""
+    raise error
 
 
 def _leads_back(path: Path) -> bool:

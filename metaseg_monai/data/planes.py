@@ -1,5 +1,6 @@
 """Planes of another pixel size: images linearly, labels by the nearest pixel."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -7,6 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from metaseg_monai.data.nifti_header import LARGEST_BYTES
+from metaseg_monai.errors import DataError
+
+LARGEST_PIXELS = LARGEST_BYTES // 4  # as float32
 SAME_SPACING = 1e-3  # relative
 
 
@@ -20,13 +25,41 @@ def resampled_shape(
         spacing_mm: (y, x) of a pixel.
         target_mm: side of the wanted pixel.
 
+    Raises:
+        DataError: as `resampled_grid`.
+
     >>> resampled_shape((512, 512), (0.78, 0.78), 1.56), resampled_shape((10, 20), (1, 1), 1)
     ((256, 256), (10, 20))
     """
-    rows, columns = (
-        resampled_size(size, step, target_mm) for size, step in zip(shape, spacing_mm, strict=True)
-    )
+    rows, columns = resampled_grid(shape, spacing_mm, (target_mm, target_mm))
     return rows, columns
+
+
+def resampled_grid(
+    shape: Sequence[int], spacing_mm: Sequence[float], target_mm: Sequence[float]
+) -> tuple[int, ...]:
+    """Pixels along every axis of the same extent, with steps of other lengths.
+
+    Args:
+        shape: pixels along each axis.
+        spacing_mm: distance of pixels along each axis.
+        target_mm: wanted distances.
+
+    Raises:
+        DataError: there would be more pixels than are read from any file.
+    """
+    sizes = tuple(map(resampled_size, shape, spacing_mm, target_mm))
+    if math.prod(sizes) > max(LARGEST_PIXELS, math.prod(shape)):
+        old, new, given, wanted = (
+            " x ".join(f"{number:g}" for number in numbers)
+            for numbers in (shape, sizes, spacing_mm, target_mm)
+        )
+        raise DataError(
+            f"{old} pixels of {given} mm would become {new} of {wanted} mm, expected at most "
+            f"{LARGEST_PIXELS >> 20} million; mend the pixel size of the file, or ask for "
+            "larger pixels (spacing_mm)"
+        )
+    return sizes
 
 
 def resampled_size(size: int, step_mm: float, target_mm: float) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 
 from metaseg_monai.data.columns import SPLITS, ColumnMap
 from metaseg_monai.data.place import disagreements, place_of
+from metaseg_monai.data.readable import readable
 from metaseg_monai.data.readers import image_suffix
 from metaseg_monai.errors import DataError
 from metaseg_monai.metadata import MetadataSchema
@@ -58,12 +59,12 @@ def read_lines(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]],
         cells is not the header's.
 
     Raises:
-        DataError: the file is not UTF-8, empty, without rows, or repeats a column.
+        DataError: the file may not be read, is not UTF-8, empty, without rows, or repeats a column.
     """
     try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
+        with readable(path), path.open(encoding="utf-8-sig", newline="") as stream:
             lines = list(csv.reader(stream, strict=True))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: not readable as UTF-8 CSV ({error}); save it anew") from error
     if not lines:
         raise DataError(f"{path}: empty; expected a header line and one row a case")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from metaseg_monai.data.columns import SPLITS, ColumnMap, as_column_map
+from metaseg_monai.data.never_given import warn_never_given
 from metaseg_monai.data.readers import FORMAT_OF_SUFFIX, image_suffix
 from metaseg_monai.data.rows import Row, make_rows, name_cases, problems_between, read_lines
 from metaseg_monai.errors import DataError
@@ -50,7 +51,8 @@ class CaseTable:
         if not items:
             raise DataError(
                 f"{self.path}: no rows of the split {split!r}; the table has "
-                f"{', '.join(self.splits) or 'no splits'}"
+                f"{', '.join(self.splits) or 'no splits'}. Give rows that split, or name what the "
+                "table calls it in the column map"
             )
         return items
 
@@ -99,9 +101,13 @@ def read_table(
             rows or cases, a group or image in two splits, unknown splits, metadata that the
             schema refuses, paths that leave the table's folder.
         ConfigError: the column map is wrong.
+
+    Warns:
+        MetadataWarning: no training row gives a field.
     """
     table, problems = scan_table(path, schema, columns)
     refuse(table.path, problems)
+    warn_never_given(table.path, table.rows, schema)
     return table
 
 
@@ -159,9 +165,14 @@ def find_table(path: str | Path, columns: ColumnMap) -> Path:
     path = Path(path)
     file = path / columns.table if path.is_dir() else path
     if not file.is_file():
+        others = ", ".join(sorted(one.name for one in file.parent.glob("*.csv"))[:5])
         raise DataError(
-            f"{file}: no such table; expected a folder with {columns.table}, or a CSV file. Make "
-            "one with `python -m metaseg_monai generate`, or name another in the column map"
+            f"{file}: no such table; expected a folder with {columns.table}, or a CSV file"
+            + (
+                f". There is {others}: name it as table in a column map (columns_file)"
+                if others
+                else ". Make one with `python -m metaseg_monai prepare`, or `generate`"
+            )
         )
     return file
 

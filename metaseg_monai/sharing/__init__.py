@@ -1,1 +1,1 @@
-"""What users do with trained models and tables: check, predict."""
+"""What users do around a training: check a table, prepare, start a study, predict, score."""

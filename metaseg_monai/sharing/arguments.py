@@ -37,9 +37,9 @@ def metadata_source(given: object) -> dict[str, str] | str:
             came = "--meta has no value"
         else:
             came = f"--meta {given} names no field"
-        value = text if text == UNKNOWN else "41"
+        value = text if text == UNKNOWN else "value"
         raise ConfigError(
-            f"{came}; write field=value, such as --meta tumour_size_mm={value}, or give a "
+            f"{came}; write --meta field={value}, or give a "
             f"{' or '.join(CLINICAL_SUFFIXES)} file with a row a case."
         )
     if "=" in text:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from metaseg_monai.data.image_paths import absolute
 from metaseg_monai.data.kits.find import CASE_FOLDERS, IMAGE_NAMES, LABEL_NAMES, find_kits
 from metaseg_monai.data.readers import image_suffix
 from metaseg_monai.errors import DataError
@@ -34,7 +35,7 @@ def find_pairs(predictions: str | Path, labels: str | Path) -> Pairs:
 
     A file ``case_00000.nii.gz`` or ``case_00000_imaging.nii.gz`` is of the case case_00000; one
     that is named as in a KiTS download (imaging, aggregated_MAJ_seg, segmentation) is of the case
-    that names its folder. Folders are searched two levels deep.
+    that names its folder. Folders are searched two levels deep. Links go by their own names.
 
     Args:
         predictions: folder of masks, or one mask.
@@ -68,7 +69,7 @@ def _labels(source: Path) -> dict[str, Path]:
             return {case.case: case.label for case in cases}
     known = [source / name for name in LABEL_NAMES if (source / name).is_file()]
     if known:  # the folder of one case, with its scan beside the label
-        return {source.resolve().name: known[0]}
+        return {absolute(source).name: known[0]}
     return _masks(source, "labels")
 
 
@@ -98,7 +99,7 @@ def _masks(source: Path, what: str) -> dict[str, Path]:
 
 def _case_of(path: Path) -> str:
     if path.name in FILE_NAMES:
-        return path.resolve().parent.name
+        return absolute(path).parent.name
     return path.name[: -len(image_suffix(path))].removesuffix(IMAGE_ENDING)
 
 

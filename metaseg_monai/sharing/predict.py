@@ -7,6 +7,7 @@ from typing import Any
 from metaseg_monai.bundle.locate import resolve_bundle
 from metaseg_monai.bundle.run import configs_of, run_bundle
 from metaseg_monai.data.image_paths import absolute
+from metaseg_monai.data.readable import readable
 from metaseg_monai.errors import DataError
 from metaseg_monai.sharing.arguments import metadata_source
 
@@ -40,7 +41,9 @@ def predict(
             that is no earlier mask would be replaced.
         ConfigError: if ``meta`` is neither field=value nor a file.
     """
-    if not Path(source).exists():
+    with readable(source):
+        is_there = Path(source).exists()
+    if not is_there:
         raise DataError(f"There is no image, folder or table at {source}.")
     _keep_apart(absolute(source), absolute(output))
     settings = {

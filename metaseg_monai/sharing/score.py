@@ -14,7 +14,7 @@ from metaseg_monai.data.axial import axial_volume
 from metaseg_monai.data.nifti import SAME_PLACE_VOXELS
 from metaseg_monai.errors import DataError
 from metaseg_monai.evaluation.lesions import FOUND_SHARE
-from metaseg_monai.evaluation.volume_scores import read_volumes, volume_row
+from metaseg_monai.evaluation.volume_scores import TEXT_COLUMNS, read_volumes, volume_row
 from metaseg_monai.evaluation.volumes import (
     KITS_REGIONS,
     Region,
@@ -22,6 +22,7 @@ from metaseg_monai.evaluation.volumes import (
     make_regions,
     score_volume,
 )
+from metaseg_monai.sharing.output_table import cannot_write, output_table
 from metaseg_monai.sharing.pairs import Pair, find_pairs
 
 FILE_NAME = "volumes.csv"
@@ -39,23 +40,27 @@ def score(
     Args:
         predictions: folder of NIfTI masks, or one, see `find_pairs`.
         labels: folder of NIfTI labels or a KiTS download, or one label.
-        output: CSV file, or folder that gets ``volumes.csv``.
+        output: CSV file, or folder that gets ``volumes.csv``. Only scores of volumes are replaced.
         regions: ``{name: {"classes": [...], "tolerance_mm": ...}}``; None for those of KiTS.
         found_share: of a lesion's voxels that must be predicted for it to be found.
 
     Raises:
         DataError: files cannot be paired or read, a mask has another shape or place than its
-            label, or values that are no classes of the regions; names the case.
+            label, or values that are no classes of the regions; names the case. Or the output
+            cannot be written, or would replace a file that is no table of scores.
         ConfigError: the regions or the share are none.
     """
     made = make_regions(KITS_REGIONS if regions is None else regions)
     found = find_pairs(predictions, labels)
-    path = Path(output) if Path(output).suffix == ".csv" else Path(output) / FILE_NAME
+    path = output_table(output, FILE_NAME, TEXT_COLUMNS)
     rows = []
     for pair in tqdm(found.pairs, desc="score", unit="case", disable=None):
         names = {"volume": pair.case, "group": pair.case, "split": "", "mode": "normal"}
         rows += [volume_row(names, one) for one in _score_pair(pair, made, found_share)]
-    write_table(rows, path)
+    try:
+        write_table(rows, path)
+    except OSError as error:  # a full disk, say
+        raise cannot_write(output, error) from error
     lines = [summarise_volumes(read_volumes(path)), f"all cases: {path}"]
     if found.unpredicted:
         missing = found.unpredicted

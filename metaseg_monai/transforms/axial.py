@@ -8,10 +8,11 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
-from metaseg_monai.data.axial import axial_volume
+from metaseg_monai.data.axial import AxialVolume, axial_volume
 from metaseg_monai.data.image import Image
-from metaseg_monai.data.planes import resampled_size, resize_image, resize_label
-from metaseg_monai.errors import ConfigError
+from metaseg_monai.data.planes import resampled_grid, resize_image, resize_label
+from metaseg_monai.errors import ConfigError, DataError
+from metaseg_monai.transforms.load import HAS_AFFINE
 
 
 class AxialVolumed(MapTransform):
@@ -27,7 +28,8 @@ class AxialVolumed(MapTransform):
 
     Raises:
         ConfigError: `spacing_mm` is not three numbers above 0.
-        DataError: (when called) a volume is tilted or has no affine, see `axial_volume`.
+        DataError: (when called) a volume is tilted or has no affine, see `axial_volume`, or would
+            become too large for memory; names the case.
     """
 
     def __init__(
@@ -49,18 +51,16 @@ class AxialVolumed(MapTransform):
         for key, resize in ((self.image_key, resize_image), (self.label_key, resize_label)):
             if key not in item:
                 continue
-            stored = item[key]
-            path = str(stored.meta.get("filename_or_obj", item.get("case", "?")))
-            affine = np.asarray(stored.affine, dtype=np.float64)
-            view = axial_volume(Image(stored.numpy(), {"path": path, "affine": affine}))
+            try:
+                view, shape = self._grid(item[key])
+            except DataError as error:
+                raise DataError(f"case {item.get('case', '?')!r}: {error}") from error
             planes, rows, columns = view.planes.shape
             z, y, x = view.spacing_mm
             grid = (rows, columns, planes)
-            steps = zip(grid, (y, x, z), (*self.spacing_mm[1:], self.spacing_mm[0]), strict=True)
-            shape = tuple(resampled_size(*step) for step in steps)
             array = torch.from_numpy(np.ascontiguousarray(np.moveaxis(view.planes, 0, -1)))
             resized = resize(array[None, None], shape)[0]
-            item[key] = MetaTensor(resized, meta={"filename_or_obj": path})
+            item[key] = MetaTensor(resized, meta={"filename_or_obj": _path(item[key])})
             item["native_shape"] = grid
             item["spacing_mm"] = tuple(
                 step * old / new
@@ -69,3 +69,21 @@ class AxialVolumed(MapTransform):
                 )
             )
         return item
+
+    def _grid(self, stored: MetaTensor) -> tuple[AxialVolume, tuple[int, ...]]:
+        """The volume seen as planes, and its new (H, W, D)."""
+        path = _path(stored)
+        known = stored.meta.get(HAS_AFFINE, True)
+        affine = np.asarray(stored.affine, dtype=np.float64) if known else None
+        view = axial_volume(Image(stored.numpy(), {"path": path, "affine": affine}))
+        planes, rows, columns = view.planes.shape
+        z, y, x = view.spacing_mm
+        wanted = (*self.spacing_mm[1:], self.spacing_mm[0])
+        try:
+            return view, resampled_grid((rows, columns, planes), (y, x, z), wanted)
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from error
+
+
+def _path(stored: MetaTensor) -> str:
+    return str(stored.meta.get("filename_or_obj", "?"))

@@ -11,7 +11,7 @@ from metaseg_monai.errors import ConfigError, DataError
 Mask = npt.NDArray[Any]
 
 
-def clean_up(mask: Mask, smallest_object_px: int = 0, smallest_hole_px: int = 0) -> Mask:
+def clean_up(mask: Mask, object_px: int = 0, hole_px: int = 0) -> Mask:
     """Remove small objects of each class, then fill small holes (thesis 4.2, after prediction).
 
     An object is a connected part of one class, pixels that touch at their corners included; it
@@ -22,8 +22,8 @@ def clean_up(mask: Mask, smallest_object_px: int = 0, smallest_hole_px: int = 0)
 
     Args:
         mask: (*S) classes, 0 = background; 2D or 3D.
-        smallest_object_px: objects of fewer pixels are removed; 0 or 1 keeps all.
-        smallest_hole_px: holes of fewer pixels are filled; 0 or 1 keeps all.
+        object_px: objects of fewer pixels are removed; 0 or 1 keeps all.
+        hole_px: holes of fewer pixels are filled; 0 or 1 keeps all.
 
     Returns:
         (*S) of the same type.
@@ -33,34 +33,34 @@ def clean_up(mask: Mask, smallest_object_px: int = 0, smallest_hole_px: int = 0)
         DataError: the mask is not of whole numbers, or not 2D or 3D.
 
     >>> mask = np.array([[1, 1, 1, 0, 0], [1, 0, 1, 0, 0], [1, 1, 1, 0, 1]])
-    >>> clean_up(mask, smallest_object_px=2, smallest_hole_px=2)
+    >>> clean_up(mask, object_px=2, hole_px=2)
     array([[1, 1, 1, 0, 0],
            [1, 1, 1, 0, 0],
            [1, 1, 1, 0, 0]])
     """
-    check_sizes(smallest_object_px, smallest_hole_px)
+    check_sizes(object_px, hole_px)
     if mask.dtype.kind not in "bui" or mask.ndim not in (2, 3) or mask.size == 0:
         raise DataError(
             f"mask of shape {mask.shape} and type {mask.dtype}: expected whole numbers (H, W) or "
             "(H, W, D), the classes"
         )
     cleaned = mask.copy()
-    if smallest_object_px > 1:
-        cleaned[_small_parts(mask, mask.ndim, smallest_object_px) > 0] = 0
-    if smallest_hole_px > 1:
-        _fill(cleaned, smallest_hole_px)
+    if object_px > 1:
+        cleaned[_small_parts(mask, mask.ndim, object_px) > 0] = 0
+    if hole_px > 1:
+        _fill(cleaned, hole_px)
     return cleaned
 
 
-def check_sizes(smallest_object_px: int, smallest_hole_px: int) -> None:
+def check_sizes(object_px: int, hole_px: int) -> None:
     """Refuse sizes that are no whole numbers of pixels from 0.
 
     Raises:
         ConfigError: names the size.
     """
     for name, size in (
-        ("smallest_object_px", smallest_object_px),
-        ("smallest_hole_px", smallest_hole_px),
+        ("object_px", object_px),
+        ("hole_px", hole_px),
     ):
         if isinstance(size, bool) or not isinstance(size, int) or size < 0:
             raise ConfigError(f"{name}={size!r}: expected a whole number of pixels from 0 (off)")

@@ -1,11 +1,13 @@
 """From stored pixel values to the range that a network is trained on."""
 
+import warnings
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
 from monai.transforms import MapTransform
 
+from metaseg_monai.data.cases import DataWarning
 from metaseg_monai.errors import ConfigError, DataError
 
 
@@ -22,7 +24,11 @@ class ScaleIntensityCased(MapTransform):
 
     Raises:
         ConfigError: the range is not ordered.
-        DataError: (when called) a pixel lies outside the range; names case and values.
+        DataError: (when called) a pixel lies outside the range, or the image has 8 bits and the
+            range is that of more; names case and values.
+
+    Warns:
+        DataWarning: (when called) the whole image lies in the lowest 1/256 of the range.
     """
 
     def __init__(
@@ -45,6 +51,18 @@ class ScaleIntensityCased(MapTransform):
                 f"outside intensity_range [{self.low:g}, {self.high:g}]; set intensity_range to "
                 "that of your images (65535 for 16 bits), or intensity_clip to cut them"
             )
+        if not self.clip and highest - self.low <= (self.high - self.low) / 256:
+            self._refuse_or_tell_dark(image.dtype, highest, data.get("case", "?"))
         scaled = image.to(torch.float32) - self.low  # in one new tensor: images may be large
         scaled /= self.high - self.low
         return {**data, self.image_key: scaled.clamp_(0.0, 1.0) if self.clip else scaled}
+
+    def _refuse_or_tell_dark(self, dtype: torch.dtype, highest: float, case: Any) -> None:
+        """Tell an image that would be black to the network, as one of 8 bits among 16 is."""
+        told = (
+            f"case {case!r}: pixels end at {highest:g}, intensity_range at {self.high:g}; set "
+            "intensity_range to that of your images ([0, 255] for 8 bits)"
+        )
+        if dtype == torch.uint8 and self.high > 255:
+            raise DataError(told)
+        warnings.warn(told + ", if it is not just dark", DataWarning, stacklevel=3)

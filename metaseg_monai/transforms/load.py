@@ -14,13 +14,15 @@ from metaseg_monai.data.image import Channels
 from metaseg_monai.data.slices import VolumeCache
 from metaseg_monai.errors import DataError
 
+HAS_AFFINE = "has_affine"  # in `meta`; a MetaTensor itself takes the identity where there is none
+
 
 class LoadCased(MapTransform):
     """Load the image of an item, and its label where it has one, checked against each other.
 
     The image becomes a float32 MetaTensor (C, *S), the label a MetaTensor (1, *S) of classes,
     uint8 (int64 beyond 256 classes). Their `meta` holds `filename_or_obj`, `format` and `axes`;
-    the affine is the file's where it has one (NIfTI), else the identity.
+    the affine is the file's where it has one (NIfTI), else the identity; `has_affine` tells which.
 
     An item with `plane` whose image is a NIfTI volume or DICOM series gives that axial plane
     (1, H, W) and the file's own `spacing_mm` (z, y, x). The volume is read at its first plane and
@@ -102,6 +104,7 @@ class LoadCased(MapTransform):
                     "filename_or_obj": str(path if isinstance(path, (str, Path)) else path[0]),
                     "format": attributes["format"],
                     "axes": attributes["axes"],
+                    HAS_AFFINE: affine is not None,
                 }
                 item[key] = MetaTensor(torch.from_numpy(array), affine=affine, meta=meta)
         return item

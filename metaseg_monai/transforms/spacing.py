@@ -25,8 +25,8 @@ class ResampleToSpacingd(MapTransform):
 
     Raises:
         ConfigError: `spacing_mm` is not above 0.
-        DataError: (when called) the item has no `spacing_mm`, or its image is no plane; names the
-            case.
+        DataError: (when called) the item has no `spacing_mm`, its image is no plane, or would
+            become too large for memory; names the case.
     """
 
     def __init__(
@@ -58,7 +58,11 @@ class ResampleToSpacingd(MapTransform):
             )
         stored = (int(image.shape[1]), int(image.shape[2]))
         z, y, x = item["spacing_mm"]
-        shape = resampled_shape(stored, (y, x), self.spacing_mm)
+        try:
+            shape = resampled_shape(stored, (y, x), self.spacing_mm)
+        except DataError as error:
+            path = image.meta.get("filename_or_obj", "") if isinstance(image, MetaTensor) else ""
+            raise DataError(f"{case}: {path}: {error}") from error
         item["native_shape"] = stored
         if shape != stored:
             item["spacing_mm"] = (z, y * stored[0] / shape[0], x * stored[1] / shape[1])

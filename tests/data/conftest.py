@@ -1,9 +1,12 @@
 import csv
+import json
 
+import nibabel as nib
 import numpy as np
 import pytest
 import tifffile
 
+from metaseg_monai.data import read_table
 from metaseg_monai.metadata import Categorical, Continuous, MetadataSchema
 
 WHEN = {"provenance": "acquisition", "availability": "acquisition"}
@@ -60,3 +63,42 @@ def folder(tmp_path, write_csv):
         )
     write_csv(tmp_path / "table.csv", rows)
     return tmp_path, rows
+
+
+@pytest.fixture
+def save_volume():
+    def save(path, value=0):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        voxels = np.full((4, 5, 3), value, np.int16)
+        nib.save(nib.Nifti1Image(voxels, np.diag([1, 1, 5, 1.0])), path)
+
+    return save
+
+
+@pytest.fixture
+def kits(tmp_path, save_volume):
+    """Three cases as KiTS stores them, with labels beside them, and their kits.json."""
+    for case in ("case_00000", "case_00003", "case_00009"):
+        for name in ("imaging.nii.gz", "segmentation.nii.gz", "aggregated_MAJ_seg.nii.gz"):
+            save_volume(tmp_path / "data" / case / name)
+    rows = [
+        {"case_id": "case_00000", "radiographic_size": 4.1},
+        {"case_id": "case_00003", "radiographic_size": None},
+    ]
+    (tmp_path / "data" / "kits.json").write_text(json.dumps(rows))
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def read_edited():
+    """Read the folder's table after edits {row: {column: cell}} or extra rows."""
+
+    def read(folder, schema, write_csv, *edits, columns=None):
+        path, rows = folder
+        for edit in edits:
+            for number, cells in edit.items():
+                rows[number].update(cells)
+        write_csv(path / "table.csv", rows)
+        return read_table(path, schema, columns)
+
+    return read

@@ -75,6 +75,14 @@ def test_what_is_no_volume_is_refused(array, affine, message):
         axial_volume(image(array, affine))
 
 
+def test_the_height_of_a_tilted_plane_is_that_of_its_middle():
+    tilted = KITS.copy()
+    tilted[2] = [-5, 0.3, 0.2, 100]
+    volume = axial_volume(image(PLANES, tilted))
+    middle = 100 + 0.3 * 2 + 0.2 * 2.5  # of rows 0..4 and columns 0..5
+    assert [volume.position_mm(plane) for plane in (0, 1)] == pytest.approx([middle, middle - 5])
+
+
 def test_a_mask_of_another_shape_is_not_restored():
     with pytest.raises(DataError, match="expected"):
         axial_volume(image(PLANES, KITS)).restore(PLANES[1:])

@@ -10,12 +10,13 @@ from metaseg_monai.errors import DataError
 from metaseg_monai.metadata import Categorical, MetadataSchema
 
 REAL = Path(os.environ.get("METASEG_DATA", "../shared/data"))
+NO_VALIDATION = "no rows of the split 'val': training needs train and val, evaluation test"
 
 
 def test_good_table(folder, task_schema):
     problems, warnings, summary = check_table(folder[0], task_schema)
     assert problems == []
-    assert warnings == []
+    assert warnings == [NO_VALIDATION]
     assert "20x30 (3)" in summary
     assert "0: 97.33%, 1: 2.67%" in summary  # 16 of 600 pixels
 
@@ -54,7 +55,7 @@ def test_constant_images_and_empty_masks_are_warned_of(folder, task_schema):
     tifffile.imwrite(path / "labels/1.tif", np.zeros((20, 30), np.uint8))
     found = check_table(path, task_schema, classes=3)
     assert found.problems == []
-    assert len(found.warnings) == 3
+    assert len(found.warnings) == 4
     for told in ("every pixel is 1", "1 of 3 masks are empty: images_1", "class 2 is in no label"):
         assert sum(told in warning for warning in found.warnings) == 1
     assert "empty masks: 1" in found.summary
@@ -76,8 +77,17 @@ def test_flags_of_the_schema_are_warnings(folder, size_schema, write_csv):
     write_csv(path / "table.csv", rows)
     found = check_table(path, size_schema)
     assert found.problems == []
-    assert len(found.warnings) == 1
+    assert found.warnings[1:] == [NO_VALIDATION]
     assert "images_1" in found.warnings[0]
+
+
+def test_images_of_several_sizes_are_told(folder, task_schema):
+    path, _ = folder
+    for kind in ("images", "labels"):
+        tifffile.imwrite(path / kind / "1.tif", np.eye(24, dtype=np.uint8))
+    found = check_table(path, task_schema)
+    assert found.problems == []
+    assert "the images have 2 sizes: validation and tests see whole images" in found.warnings[0]
 
 
 def test_missing_table_raises(tmp_path, task_schema):

@@ -54,3 +54,11 @@ def test_refusals():
         limit_empty(whole, 0.5, [])
     with pytest.raises(DataError, match="no training slice"):
         limit_empty(table([0.0, 0.0]), 0.5, COLUMNS)
+
+
+def test_a_share_that_the_table_cannot_give_is_told_or_refused(caplog):
+    limit_empty(table([0.0] * 10 + [7.0] * 10), 0.8, COLUMNS)
+    assert "only 10 training slices are empty, which is a share of 0.50" in caplog.text
+    with pytest.raises(ConfigError, match=r"empty_share=0.3: table.csv .*--slice-rule all"):
+        limit_empty(table([3.0, 7.0]), 0.3, COLUMNS)
+    assert kept(limit_empty(table([3.0, 7.0]), 0.0, COLUMNS)) == (2, 0)

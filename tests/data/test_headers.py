@@ -45,6 +45,15 @@ def test_refusals_name_the_file(tmp_path):
             read_header(tmp_path / name)
 
 
+def test_a_file_that_may_not_be_read_says_so(tmp_path, monkeypatch):
+    def forbidden(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(tifffile, "TiffFile", forbidden)
+    with pytest.raises(DataError, match=r"a\.tif: cannot be read \(Permission denied\); check its"):
+        read_header(tmp_path / "a.tif")
+
+
 def test_without_codes_a_nifti_header_has_no_affine(tmp_path):
     image = nib.Nifti1Image(np.zeros((4, 5, 6), np.int16), None)
     nib.save(image, tmp_path / "a.nii")

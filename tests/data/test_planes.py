@@ -2,13 +2,42 @@ import numpy as np
 import pytest
 import torch
 
-from metaseg_monai.data.planes import resampled_shape, resize_image, resize_label, resize_stored
+from metaseg_monai.data.planes import (
+    resampled_grid,
+    resampled_shape,
+    resize_image,
+    resize_label,
+    resize_stored,
+)
+from metaseg_monai.errors import DataError
 
 
 def test_the_extent_is_kept_within_half_a_pixel():
     assert resampled_shape((512, 796), (0.44, 0.44), 0.78) == (289, 449)
     assert resampled_shape((512, 512), (0.7804, 0.78), 0.78) == (512, 512)
     assert resampled_shape((3, 3), (0.1, 0.1), 9) == (1, 1)
+
+
+def test_only_rounding_is_no_other_spacing():
+    assert resampled_shape((512, 512), (0.79, 0.7806), 0.78) == (519, 512)
+
+
+def test_a_grid_beyond_what_any_file_may_hold_is_refused():
+    message = (
+        r"24 x 20 x 6 pixels of 8000 x 8000 x 8000 mm would become 16000 x 13333 x 4000 of 12 x 12 "
+        r"x 12 mm, expected at most 2048 million; mend the pixel size"
+    )
+    with pytest.raises(DataError, match=message):
+        resampled_grid((24, 20, 6), (8000,) * 3, (12,) * 3)
+    with pytest.raises(DataError, match="mend the pixel size"):
+        resampled_shape((512, 512), (800, 800), 0.78)
+    assert resampled_grid((512, 512, 1000), (0.8, 0.8, 1), (1, 1, 1)) == (410, 410, 1000)
+
+
+def test_pixels_between_the_new_ones_count_where_planes_shrink():
+    stripes = torch.tensor([1.0, 0, 0, 0]).repeat(8).expand(1, 1, 32, 32)
+    fewer = resize_image(stripes, (8, 8))
+    np.testing.assert_allclose(fewer[..., 1:-1], 0.25, atol=0.05)
 
 
 def test_halving_averages_and_ramps_stay_ramps():

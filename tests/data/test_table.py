@@ -2,27 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from metaseg_monai.data import ColumnMap, read_table
-from metaseg_monai.errors import ConfigError, DataError
-from metaseg_monai.metadata import Continuous, MetadataSchema
-
-SIZE = Continuous(
-    name="size_mm",
-    unit="mm",
-    range=(5, 250),
-    provenance="clinical prior",
-    availability="pre-operative",
-)
-
-
-def read_edited(folder, schema, write_csv, *edits, columns=None):
-    """Read the folder's table after edits {row: {column: cell}} or extra rows."""
-    path, rows = folder
-    for edit in edits:
-        for number, cells in edit.items():
-            rows[number].update(cells)
-    write_csv(path / "table.csv", rows)
-    return read_table(path, schema, columns)
+from metaseg_monai.data import read_table
+from metaseg_monai.errors import DataError
 
 
 def test_items_of_a_split(folder, task_schema):
@@ -90,7 +71,7 @@ def test_text_is_kept_exact(folder, size_schema, write_csv):
         ({1: {"image": "images/0.tif", "task": "disc"}}, "same image and metadata as row 2"),
     ],
 )
-def test_each_fault_is_named(folder, task_schema, write_csv, edit, message):
+def test_each_fault_is_named(folder, task_schema, write_csv, edit, message, read_edited):
     with pytest.raises(DataError, match=message):
         read_edited(folder, task_schema, write_csv, edit)
 
@@ -106,7 +87,7 @@ def test_a_size_that_is_no_number_is_named(folder, size_schema, write_csv, size)
         read_table(path, size_schema)
 
 
-def test_all_problems_in_one_report(folder, task_schema, write_csv):
+def test_all_problems_in_one_report(folder, task_schema, write_csv, read_edited):
     with pytest.raises(DataError, match=r"table\.csv: 4 problems") as caught:
         read_edited(
             folder,
@@ -168,14 +149,14 @@ def test_byte_order_mark_of_a_spreadsheet_is_no_part_of_a_name(folder, task_sche
     assert len(read_table(path, task_schema).rows) == 3
 
 
-def test_two_tasks_on_one_image_are_two_cases(folder, task_schema, write_csv):
+def test_two_tasks_on_one_image_are_two_cases(folder, task_schema, write_csv, read_edited):
     table = read_edited(
         folder, task_schema, write_csv, {1: {"image": "images/0.tif", "group": "patient0"}}
     )
     assert [row["case"] for row in table.rows] == ["images_0__disc", "images_0__ring", "images_2"]
 
 
-def test_paths_that_give_one_case_name_are_told(folder, task_schema, write_csv):
+def test_paths_that_give_one_case_name_are_told(folder, task_schema, write_csv, read_edited):
     path, _ = folder
     (path / "images_1.tif").write_bytes((path / "images/1.tif").read_bytes())
     with pytest.raises(DataError, match="the case 'images_1' is also row 2"):
@@ -185,86 +166,10 @@ def test_paths_that_give_one_case_name_are_told(folder, task_schema, write_csv):
         )  # fmt: skip
 
 
-def test_own_case_names(folder, task_schema, write_csv):
-    path, rows = folder
-    named = [{**row, "name": f"case {number}"} for number, row in enumerate(rows)]
-    write_csv(path / "table.csv", named)
-    table = read_table(path, task_schema, {"case": "name"})
-    assert [row["case"] for row in table.rows] == ["case 0", "case 1", "case 2"]
-    named[0]["name"], named[1]["name"] = "case 2", "a/b"
-    write_csv(path / "table.csv", named)
-    with pytest.raises(DataError, match=r"2 problems\n.*'a/b' cannot name(.|\n)*'case 2'"):
-        read_table(path, task_schema, {"case": "name"})
-
-
-def test_column_map_renames_and_planes(folder, task_schema, write_csv):
-    path, rows = folder
-    own = [
-        {
-            "file": f"{row['image']}|{row['image']}",
-            "what": row["task"],
-            "mask": row["label"],
-            "set": {"train": "training", "test": "hold-out"}[row["split"]],
-        }
-        for row in rows
-    ]
-    write_csv(path / "own.csv", own)
-    columns = ColumnMap(
-        table="own.csv",
-        image="file",
-        label="mask",
-        group=None,
-        split="set",
-        metadata={"task": "what"},
-        separator="|",
-        split_names={"training": "train", "hold-out": "test"},
-    )
-    item = read_table(path, task_schema, columns).items("test")[0]
-    assert item["image"] == [str(path / "images/2.tif")] * 2
-    assert item["metadata"] == {"task": "disc"}
-    assert item["group"] == "images/2.tif"
-    columns.save(path / "columns.json")
-    assert read_table(path, task_schema, path / "columns.json").items("test") == [item]
-
-
-def test_one_row_per_value_with_its_label_values(folder, task_schema, write_csv):
-    columns = {"rows_per": "task", "label_values": {"task": {"disc": [2], "ring": [1, 3]}}}
-    table = read_edited(folder, task_schema, write_csv, {0: {"task": "disc;ring"}}, columns=columns)
-    told = [(row["case"], row["metadata"]["task"], row["label_values"]) for row in table.rows]
-    assert told == [
-        ("images_0__disc", "disc", [2]),
-        ("images_0__ring", "ring", [1, 3]),
-        ("images_1", "ring", [1, 3]),
-        ("images_2", "disc", [2]),
-    ]
-
-
-def test_one_list_of_label_values_for_all_rows(folder, task_schema):
-    table = read_table(folder[0], task_schema, {"label_values": [255]})
-    assert {tuple(row["label_values"]) for row in table.rows} == {(255,)}
-
-
-def test_a_value_without_label_values_is_a_problem(folder, task_schema):
-    with pytest.raises(DataError, match=r"row 3 \(images_1\).*no label_values for 'ring'"):
-        read_table(folder[0], task_schema, {"label_values": {"task": {"disc": [1]}}})
-
-
-def test_column_map_of_another_schema_is_refused(folder, task_schema):
-    with pytest.raises(DataError, match="the column map names colour"):
-        read_table(folder[0], task_schema, {"metadata": {"colour": "task"}})
-
-
 def test_relative_folder_gives_absolute_paths(folder, task_schema, monkeypatch):
     monkeypatch.chdir(folder[0].parent)
     item = read_table(folder[0].name, task_schema).items("test")[0]
     assert Path(item["image"]).is_absolute()
-
-
-def test_excluded_rows_are_left_out_and_a_misspelt_one_is_told(folder, task_schema):
-    columns = ColumnMap(exclude=["images/2.tif"])
-    assert read_table(folder[0], task_schema, columns).splits == ("train",)
-    with pytest.raises(DataError, match=r"excludes 'images/9\.tif', which no row has"):
-        read_table(folder[0], task_schema, ColumnMap(exclude=["images/9.tif"]))
 
 
 def test_a_space_after_a_group_does_not_hide_it_in_two_splits(folder, task_schema, write_csv):
@@ -274,96 +179,3 @@ def test_a_space_after_a_group_does_not_hide_it_in_two_splits(folder, task_schem
     write_csv(path / "table.csv", rows)
     with pytest.raises(DataError, match="group"):
         read_table(path, task_schema)
-
-
-PLACE = {
-    "volume": "case_1",
-    "plane": "3",
-    "planes": "9",
-    "spacing_z_mm": "5",
-    "spacing_y_mm": "0.8",
-    "spacing_x_mm": "0.7",
-}
-
-
-def test_the_place_of_a_slice_in_its_volume(folder, task_schema, write_csv):
-    path, rows = folder
-    write_csv(path / "table.csv", [{**row, **PLACE, "volume": row["group"]} for row in rows])
-    item = read_table(path, task_schema).items("test")[0]
-    assert (item["volume"], item["plane"], item["planes"]) == ("patient2", 3, 9)
-    assert item["spacing_mm"] == (5.0, 0.8, 0.7)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"plane": "9"}, "counted from 0"),
-        ({"plane": "-1"}, "counted from 0"),
-        ({"plane": "\u00b2"}, "counted from 0"),
-        ({"planes": ""}, "lacks planes"),
-        ({"spacing_x_mm": "0"}, "above 0 mm"),
-        ({"spacing_z_mm": "thin"}, "above 0 mm"),
-    ],
-)
-def test_a_wrong_place_is_refused(folder, task_schema, write_csv, change, message):
-    path, rows = folder
-    write_csv(path / "table.csv", [{**row, **PLACE, **change} for row in rows])
-    with pytest.raises(DataError, match=message):
-        read_table(path, task_schema)
-
-
-def test_place_columns_of_other_names(folder, task_schema, write_csv):
-    path, rows = folder
-    unnamed = {name: cell for name, cell in PLACE.items() if name != "volume"}
-    write_csv(path / "table.csv", [{**row, **unnamed, "case_id": row["group"]} for row in rows])
-    columns = ColumnMap(place={"volume": "case_id"})
-    assert read_table(path, task_schema, columns).items("test")[0]["volume"] == "patient2"
-    assert "volume" not in read_table(path, task_schema).items("test")[0]
-
-
-def test_columns_in_another_unit(folder, write_csv):
-    path, rows = folder
-    sizes = ["4.1", "0.9", "12"]
-    write_csv(
-        path / "table.csv",
-        [{**row, "size_cm": size} for row, size in zip(rows, sizes, strict=True)],
-    )
-    schema = MetadataSchema([SIZE])
-    columns = ColumnMap(metadata={"size_mm": "size_cm"}, factors={"size_mm": 10})
-    table = read_table(path, schema, columns)
-    assert [row["metadata"]["size_mm"] for row in table.rows] == ["41", "9", "120"]
-    with pytest.raises(DataError, match="is it in cm"):
-        read_table(path, schema, ColumnMap(metadata={"size_mm": "size_cm"}))
-    with pytest.raises(ConfigError, match="above 0"):
-        ColumnMap(factors={"size_mm": 0})
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({}, "volume 'case_1' has several values of group"),
-        ({"group": "one", "planes": "7"}, "volume 'case_1' has several values of planes"),
-        ({"group": "one", "plane": "0"}, r"plane 0 of volume 'case_1' has two images.*rows? 2"),
-    ],
-)
-def test_volumes_that_contradict_themselves_are_refused(
-    folder, task_schema, write_csv, change, message
-):
-    path, rows = folder
-    placed = [{**row, **PLACE, "plane": str(n)} for n, row in enumerate(rows)]
-    placed[0] |= {"group": "one"} if change else {}
-    placed[1] |= change
-    placed[2] |= {"volume": "another"} if change else {}
-    write_csv(path / "table.csv", placed)
-    with pytest.raises(DataError, match=message):
-        read_table(path, task_schema)
-
-
-def test_a_clinical_column_named_volume_is_no_place(folder, task_schema, write_csv):
-    path, rows = folder
-    blank = {"spacing_y_mm": "", "spacing_x_mm": ""}
-    write_csv(path / "table.csv", [{**row, "volume": "12.3", **blank} for row in rows])
-    item = read_table(path, task_schema).items("test")[0]
-    assert "volume" not in item
-    assert "spacing_mm" not in item
-    assert item["columns"]["volume"] == "12.3"

@@ -23,13 +23,13 @@ def test_what_is_neither_is_refused(text, message):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (41, r"--meta 41 names no field; .*tumour_size_mm=41"),
+        (41, r"--meta 41 names no field; .*--meta field=value"),
         (4.1, r"--meta 4\.1 names no field"),
-        (True, "--meta has no value; write field=value"),
+        (True, "--meta has no value; write --meta field=value"),
         ("", "--meta has no value"),
         (("a", "b"), "names no field"),
         ({"a": 1}, "names no field"),
-        ("unknown", "--meta unknown names no field; .*tumour_size_mm=unknown"),
+        ("unknown", "--meta unknown names no field; .*--meta field=unknown"),
     ],
 )
 def test_what_the_command_line_makes_of_other_values_is_refused(given, message):

@@ -82,3 +82,16 @@ def test_nothing_to_score_is_refused(tmp_path):
         find_pairs(make(tmp_path / "p", "a.png"), labels)
     with pytest.raises(DataError, match="p: no NIfTI masks; expected labels"):
         find_pairs(labels, tmp_path / "p")
+
+
+def test_links_go_by_their_own_names(tmp_path, monkeypatch):
+    store = make(tmp_path / "store", "blob2/segmentation.nii.gz", "blob1/segmentation.nii.gz")
+    for side, blob in (("p", "blob2"), ("l", "blob1")):
+        (tmp_path / side).mkdir()
+        (tmp_path / side / "case_1").symlink_to(store / blob)
+    mask, label = (tmp_path / side / "case_1" / "segmentation.nii.gz" for side in "pl")
+    for labels in (tmp_path / "l", tmp_path / "l" / "case_1"):
+        assert find_pairs(tmp_path / "p", labels).pairs == [("case_1", mask, label)]
+    monkeypatch.chdir(make(tmp_path / "case_1", "segmentation.nii.gz"))
+    (pair,) = find_pairs(".", tmp_path / "l").pairs
+    assert pair.case == "case_1"

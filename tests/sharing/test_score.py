@@ -103,8 +103,9 @@ def test_another_shape_is_refused(tmp_path):
     refused(tmp_path, label_of(0)[:5], r"shape \(5, 14, 12\), its label \(6, 14, 12\)")
 
 
-def test_another_place_is_refused(tmp_path):
-    refused(tmp_path, label_of(0), "lie up to 0.4 mm apart", shift_mm=0.4)
+@pytest.mark.parametrize("shift_mm", [0.4, 0.1])  # a tenth of the shortest side is 0.05
+def test_another_place_is_refused(tmp_path, shift_mm):
+    refused(tmp_path, label_of(0), f"lie up to {shift_mm} mm apart", shift_mm=shift_mm)
 
 
 def test_another_direction_is_refused(tmp_path):

@@ -6,7 +6,7 @@ from monai.data import MetaTensor
 
 from metaseg_monai.data.planes import resize_image
 from metaseg_monai.errors import ConfigError, DataError
-from metaseg_monai.transforms import AxialVolumed
+from metaseg_monai.transforms import AxialVolumed, LoadCased
 
 PLANES = np.random.default_rng(0).normal(size=(6, 8, 10)).astype(np.float32)
 KITS = np.array([[0, 0, -2.0, 30], [0, -2.0, 0, 20], [-4.0, 0, 0, 100], [0, 0, 0, 1]])
@@ -39,6 +39,29 @@ def test_resampling_keeps_the_extent_and_comes_back():
     ramp = torch.arange(12.0).expand(1, 1, 4, 10, 12)
     back = resize_image(ramp, done["native_shape"])[0, 0, 0, 0]
     np.testing.assert_allclose(back, np.arange(6) * 2 + 0.5)
+
+
+def test_a_volume_whose_place_no_one_stated_is_refused(tmp_path):
+    for name, affine in (("i", None), ("l", None), ("known", KITS)):
+        array = (PLANES > 0.5).astype(np.uint8)
+        nib.save(nib.Nifti1Image(array, affine), tmp_path / f"{name}.nii.gz")
+    files = {name: str(tmp_path / f"{name}.nii.gz") for name in ("i", "l", "known")}
+    load = LoadCased(classes=4, spatial_dims=3)
+    for label in ({}, {"label": files["l"]}):
+        loaded = load({"case": "c7", "image": files["i"], **label})
+        with pytest.raises(DataError, match=r"case 'c7': .*i\.nii\.gz: has no affine"):
+            AxialVolumed((3, 2, 2))(loaded)
+    with pytest.raises(DataError, match=r"case 'c7': .*l\.nii\.gz: the label has no affine"):
+        load({"case": "c7", "image": files["known"], "label": files["l"]})
+    loaded = load({"case": "c7", "image": files["known"], "label": files["known"]})
+    assert AxialVolumed((4, 2, 2))(loaded)["label"].shape == (1, 8, 10, 6)
+
+
+def test_a_grid_too_large_for_memory_is_refused_with_its_file():
+    vast = item()
+    vast["image"].meta["filename_or_obj"] = "a.nii"
+    with pytest.raises(DataError, match=r"case 'a': a\.nii: .* of 0\.001 x 0\.001 x 0\.001 mm"):
+        AxialVolumed((0.001, 0.001, 0.001))(vast)
 
 
 def test_refusals():

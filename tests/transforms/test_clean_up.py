@@ -80,7 +80,7 @@ def test_volumes_are_cleaned_in_all_three_directions():
 
 @pytest.mark.parametrize("size", [-1, 2.5, True])
 def test_sizes_that_are_no_counts_are_refused(size):
-    with pytest.raises(ConfigError, match="smallest_hole_px="):
+    with pytest.raises(ConfigError, match="hole_px="):
         clean_up(np.zeros((3, 3), np.uint8), 0, size)
 
 

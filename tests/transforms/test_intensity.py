@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from metaseg_monai.data.cases import DataWarning
 from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.transforms import ScaleIntensityCased
 
@@ -24,3 +25,21 @@ def test_pixels_outside_are_refused_or_cut_as_asked(value):
 def test_unordered_range_is_refused():
     with pytest.raises(ConfigError, match="lowest, highest"):
         ScaleIntensityCased([255, 0])
+
+
+def wide(image):
+    return ScaleIntensityCased([0, 65535])({"case": "a", "image": image})
+
+
+def test_eight_bits_in_a_range_of_sixteen_are_refused():
+    with pytest.raises(DataError, match=r"case 'a': pixels end at 9, intensity_range at 65535"):
+        wide(torch.full((1, 2, 2), 9, dtype=torch.uint8))
+    assert ScaleIntensityCased([0, 65535], clip=True)(
+        {"image": torch.full((1, 2, 2), 9, dtype=torch.uint8)}
+    )["image"].max() == pytest.approx(9 / 65535)
+
+
+def test_a_dark_image_is_told_and_kept():
+    with pytest.warns(DataWarning, match=r"case 'a': pixels end at 255.*if it is not just dark"):
+        wide(torch.full((1, 2, 2), 255.0))
+    wide(torch.full((1, 2, 2), 300.0))  # as 12 bits of 16: no warning

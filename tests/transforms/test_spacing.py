@@ -44,5 +44,7 @@ def test_refusals():
     del unknown["spacing_mm"]
     with pytest.raises(DataError, match=r"case 'a'.*pixel size is unknown"):
         ResampleToSpacingd(1.0)(unknown)
+    with pytest.raises(DataError, match=r"case 'a': a\.tif: 20 x 40 pixels of 2 x 1 mm would"):
+        ResampleToSpacingd(1e-4)(item())
     with pytest.raises(DataError, match="expected a plane"):
         ResampleToSpacingd(1.0)(item((1, 4, 4, 4)))

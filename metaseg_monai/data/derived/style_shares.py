@@ -6,15 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from metaseg_monai.data.cases import image_files
 from metaseg_monai.errors import ConfigError
 
 Item = dict[str, Any]
-
-
-def image_files(item: Item) -> tuple[str, ...]:
-    """The image of a row as the tuple of its files, which tells rows of one image."""
-    image = item["image"]
-    return (image,) if isinstance(image, str) else tuple(image)
 
 
 def share_styles(

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from metaseg_monai.data.cases import image_files
 from metaseg_monai.data.columns import ColumnMap, as_column_map
 from metaseg_monai.data.derived.redraw import Change, Drawing, read_drawing, redraw
 from metaseg_monai.data.derived.repeats import schema_of_repeats
@@ -17,7 +18,7 @@ from metaseg_monai.data.derived.style_settings import (
     check_numbers,
     check_tolerances,
 )
-from metaseg_monai.data.derived.style_shares import image_files, share_styles
+from metaseg_monai.data.derived.style_shares import share_styles
 from metaseg_monai.data.generated import write_generated
 from metaseg_monai.data.polygons import Labels, object_diameters, scaled_tolerance
 from metaseg_monai.data.readers import image_suffix

@@ -18,7 +18,8 @@ from metaseg_monai.data.dicom.header import (
     read_header,
 )
 from metaseg_monai.data.image import Image, image_attributes
-from metaseg_monai.data.nifti import LARGEST_BYTES
+from metaseg_monai.data.nifti_header import LARGEST_BYTES
+from metaseg_monai.data.readable import readable
 from metaseg_monai.errors import ConfigError, DataError
 
 MARK, MARK_AT = b"DICM", 128
@@ -73,7 +74,8 @@ def dicom_attributes(folder: str | Path) -> dict[str, Any]:
         ConfigError: pydicom is not installed.
         DataError: as `read_dicom_series`, as far as headers show it.
     """
-    return _attributes(Path(folder), _planes_and_grid(_pydicom(), Path(folder))[1])
+    with readable(folder):
+        return _attributes(Path(folder), _planes_and_grid(_pydicom(), Path(folder))[1])
 
 
 def is_dicom_folder(path: str | Path) -> bool:

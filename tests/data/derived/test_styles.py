@@ -1,4 +1,4 @@
-"""Folders whose training masks are drawn in several styles."""
+"""What is drawn in folders whose training masks have several styles."""
 
 import hashlib
 from collections import Counter
@@ -8,69 +8,18 @@ import pytest
 import tifffile
 
 from metaseg_monai.data.cells.write import generate_cells
-from metaseg_monai.data.columns import ColumnMap
 from metaseg_monai.data.derived.redraw import Drawing, redraw
-from metaseg_monai.data.derived.repeats import schema_of_repeats
-from metaseg_monai.data.derived.style_shares import share_styles
 from metaseg_monai.data.derived.styles import prepare_styles
 from metaseg_monai.data.polygons import polygonise
-from metaseg_monai.data.readers import read_image
 from metaseg_monai.data.rows import read_lines
 from metaseg_monai.data.table import read_table
-from metaseg_monai.errors import ConfigError, DataError
 
 STYLES = ["exact", "fine", "coarse"]
 
 
-def nuclei(seed, side=64):
-    random = np.random.default_rng(seed)
-    rows, columns = np.ogrid[:side, :side]
-    numbers = np.zeros((side, side), np.uint16)
-    for number, (row, column) in enumerate([(16, 16), (16, 47), (47, 30)], start=1):
-        high, wide = random.uniform(9, 13, 2)
-        numbers[((rows - row) / high) ** 2 + ((columns - column) / wide) ** 2 <= 1] = number
-    return numbers
-
-
-@pytest.fixture
-def cells(tmp_path, write_csv):
-    """12 training wells (two lines), 2 validation and 2 test wells, one image each."""
-
-    def make(kind="binary", fields=1):
-        folder = tmp_path / "cells"
-        (folder / "images").mkdir(parents=True)
-        (folder / "labels").mkdir()
-        rows = []
-        for well, split in enumerate(["train"] * 12 + ["val"] * 2 + ["test"] * 2):
-            for field in range(fields):
-                name = f"w{well}_{field}.tif"
-                numbers = nuclei(10 * well + field)
-                image = np.random.default_rng(well).integers(0, 65535, numbers.shape, np.uint16)
-                tifffile.imwrite(folder / "images" / name, image)
-                label = numbers if kind == "numbers" else (numbers > 0).astype(np.uint8)
-                tifffile.imwrite(folder / "labels" / name, label)
-                row = {"image": f"images/{name}", "label": f"labels/{name}"}
-                row |= {"cell_line": "HeLa" if well % 2 else "MDCK", "group": f"w{well}"}
-                row |= {"split": split, "plate": "P1"}
-                if kind == "both":
-                    tifffile.imwrite(folder / "labels" / f"n_{name}", numbers)
-                    row["instances"] = f"labels/n_{name}"
-                rows.append(row)
-        write_csv(folder / "table.csv", rows)
-        return folder
-
-    return make
-
-
-def rows_of(folder):
-    return [cells for _, cells in read_lines(folder / "table.csv")[1]]
-
-
-def plane(path):
-    return read_image(path, palette="indices").array[0]
-
-
-def test_a_third_of_the_training_rows_has_each_style_and_the_rest_is_exact(cells, tmp_path):
+def test_a_third_of_the_training_rows_has_each_style_and_the_rest_is_exact(
+    cells, tmp_path, rows_of
+):
     source, output = cells(), tmp_path / "styled"
     summaries = prepare_styles(source, output)
     rows = rows_of(output)
@@ -85,7 +34,9 @@ def test_a_third_of_the_training_rows_has_each_style_and_the_rest_is_exact(cells
     assert len(read_table(output, None).rows) == 16
 
 
-def test_masks_are_the_polygons_of_their_objects_and_exact_ones_the_same_bytes(cells, tmp_path):
+def test_masks_are_the_polygons_of_their_objects_and_exact_ones_the_same_bytes(
+    cells, tmp_path, nuclei, rows_of, plane
+):
     source, output = cells(), tmp_path / "styled"
     prepare_styles(source, output)
     tolerances = {"fine": 2.0, "coarse": 3.5}
@@ -103,7 +54,7 @@ def test_masks_are_the_polygons_of_their_objects_and_exact_ones_the_same_bytes(c
             assert not (output / before["label"]).exists()
 
 
-def test_the_summary_is_what_the_files_say(cells, tmp_path):
+def test_the_summary_is_what_the_files_say(cells, tmp_path, nuclei, rows_of, plane):
     source, output = cells(), tmp_path / "styled"
     summaries = {summary.style: summary for summary in prepare_styles(source, output)}
     tp = fp = fn = 0
@@ -127,7 +78,7 @@ def test_the_summary_is_what_the_files_say(cells, tmp_path):
     assert float(lines[2]["f1"]) == summaries["coarse"].f1
 
 
-def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(cells, tmp_path):
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(cells, tmp_path, rows_of):
     def digest(name, seed):
         prepare_styles(source, tmp_path / name, seed=seed)
         files = sorted(path for path in (tmp_path / name).rglob("*") if path.is_file())
@@ -140,7 +91,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(cells, tmp_p
     assert drawn[0] == drawn[1] != drawn[2]
 
 
-def test_a_file_of_object_numbers_is_drawn_again_beside_the_label(cells, tmp_path):
+def test_a_file_of_object_numbers_is_drawn_again_beside_the_label(cells, tmp_path, rows_of, plane):
     source, output = cells("both"), tmp_path / "styled"
     prepare_styles(source, output)
     for before, after in zip(rows_of(source), rows_of(output), strict=True):
@@ -151,7 +102,9 @@ def test_a_file_of_object_numbers_is_drawn_again_beside_the_label(cells, tmp_pat
         assert changed == (after["style"] != "exact")
 
 
-def test_labels_of_object_numbers_keep_them_and_the_column_map_goes_along(cells, tmp_path):
+def test_labels_of_object_numbers_keep_them_and_the_column_map_goes_along(
+    cells, tmp_path, rows_of, plane
+):
     source, output = cells("numbers"), tmp_path / "styled"
     left_out = rows_of(source)[0]["image"]
     columns = {"label_values": "instances", "exclude": [left_out]}
@@ -164,7 +117,7 @@ def test_labels_of_object_numbers_keep_them_and_the_column_map_goes_along(cells,
     assert again.rows[0]["label_values"] == "instances"
 
 
-def test_each_class_of_a_label_keeps_its_value(cells, tmp_path):
+def test_each_class_of_a_label_keeps_its_value(cells, tmp_path, rows_of, plane):
     source = cells()
     for row in rows_of(source):
         label = plane(source / row["label"]).copy()
@@ -179,7 +132,7 @@ def test_each_class_of_a_label_keeps_its_value(cells, tmp_path):
         assert drawn[46, 30] == 0
 
 
-def test_parts_that_touch_at_a_corner_are_one_object(cells, tmp_path):
+def test_parts_that_touch_at_a_corner_are_one_object(cells, tmp_path, rows_of):
     source = cells()
     for row in rows_of(source):
         label = np.zeros((64, 64), np.uint8)
@@ -189,7 +142,7 @@ def test_parts_that_touch_at_a_corner_are_one_object(cells, tmp_path):
     assert [summary.objects for summary in summaries] == [4, 4, 4]
 
 
-def test_gaps_between_objects_that_filled_the_image_become_background():
+def test_gaps_between_objects_that_filled_the_image_become_background(nuclei):
     full = np.ones((64, 64), np.uint8)
     drawing, change = redraw(Drawing(full, np.maximum(nuclei(1) * 3, 2), {}, {}), 3.0)
     assert np.array_equal(drawing.label, drawing.objects > 0)
@@ -197,7 +150,9 @@ def test_gaps_between_objects_that_filled_the_image_become_background():
     assert (change.tp, change.fp) == (full.size - change.fn, 0)
 
 
-def test_tolerances_follow_the_diameter_where_its_reference_is_given(cells, tmp_path):
+def test_tolerances_follow_the_diameter_where_its_reference_is_given(
+    cells, tmp_path, nuclei, rows_of
+):
     source = cells()
     areas = [
         (nuclei(10 * int(row["group"][1:])) == number).sum()
@@ -212,169 +167,10 @@ def test_tolerances_follow_the_diameter_where_its_reference_is_given(cells, tmp_
     )
 
 
-def test_one_group_has_one_style_and_one_image_too(cells, tmp_path):
-    source = cells(fields=2)
-    prepare_styles(source, tmp_path / "groups")
-    styles = {}
-    for row in rows_of(tmp_path / "groups"):
-        assert styles.setdefault(row["group"], row["style"]) == row["style"]
-    prepare_styles(source, tmp_path / "images", unit="image")
-    of_group = {}
-    for row in rows_of(tmp_path / "images"):
-        of_group.setdefault(row["group"], set()).add(row["style"])
-    assert max(map(len, of_group.values())) == 2
-
-
-def item(image, group, **columns):
-    return {"image": image, "group": group, "columns": columns}
-
-
-def test_shares_are_equal_within_each_value():
-    items = [item(f"{n}.tif", f"g{n}", line="ab"[n % 2]) for n in range(24)]
-    for seed in range(5):
-        shared = share_styles(items, STYLES, seed, "line", "group")
-        counts = Counter((i["columns"]["line"], shared[i["image"],]) for i in items)
-        assert set(counts.values()) == {4}
-        assert len(counts) == 6
-
-
-def test_all_rows_of_an_image_share_its_style():
-    items = [item(f"{n // 2}.tif", f"g{n}") for n in range(12)]
-    shared = share_styles(items, STYLES, 0, None, "image")
-    assert Counter(shared.values()) == {"exact": 2, "fine": 2, "coarse": 2}
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"tolerances": {"fine": 2.0}}, "expected one style of tolerance 0"),
-        ({"tolerances": {"a/b": 0.0}}, "cannot name files"),
-        ({"unit": "plate"}, "expected group or image"),
-        ({"balance": "line"}, r"no such column; the table has .*cell_line"),
-        ({"column": "cell_line"}, r"already tells rows apart \(HeLa, MDCK\)"),
-        ({"columns": {"label": None}}, "label is null"),
-        ({"reference_diameter_px": 0.0}, "reference_diameter_px is"),
-        ({"tolerances": {"exact": 0, "fine": -1}}, "'fine' is -1"),
-        ({"tolerances": {"exact": 0, "fine": "2"}}, "'fine' is '2'"),
-        ({"tolerances": {"exact": 0, "fine": float("nan")}}, "'fine' is nan"),
-        ({"tolerances": {"exact": False, "fine": 2}}, "'exact' is False"),
-        ({"tolerances": {0: 0}}, "cannot name files"),
-        ({"tolerances": 2}, r"tolerances=2: expected the tolerance .* of each style"),
-        ({"seed": -1}, "seed=-1"),
-        ({"seed": "abc"}, "seed='abc'"),
-        ({"seed": True}, "seed=True"),
-        ({"reference_diameter_px": "20"}, "reference_diameter_px is '20'"),
-        ({"reference_diameter_px": float("inf")}, "reference_diameter_px is inf"),
-        ({"column": "label"}, "column='label'"),
-        ({"column": "instances"}, "column='instances'"),
-        ({"column": " "}, "column=' '"),
-    ],
-)
-def test_wrong_settings_are_refused_and_leave_nothing(cells, tmp_path, settings, message):
-    with pytest.raises(ConfigError, match=message):
-        prepare_styles(cells(), tmp_path / "styled", **settings)
-    assert [path.name for path in tmp_path.iterdir()] == ["cells"]
-
-
-def test_a_folder_that_holds_files_is_refused(cells, tmp_path):
-    (tmp_path / "styled").mkdir()
-    (tmp_path / "styled" / "mine.txt").write_text("x")
-    with pytest.raises(DataError, match="not empty"):
-        prepare_styles(cells(), tmp_path / "styled")
-
-
-def test_object_numbers_that_disagree_with_the_label_are_refused(cells, tmp_path):
-    source = cells("both")
-    row = rows_of(source)[3]
-    tifffile.imwrite(source / row["instances"], np.zeros((64, 64), np.uint16))
-    with pytest.raises(DataError, match=r"case 'images_w3_0'.*cover other pixels"):
-        prepare_styles(source, tmp_path / "styled")
-    assert not (tmp_path / "styled").exists()
-
-
-def test_object_numbers_outside_of_the_folder_are_refused(cells, tmp_path, write_csv):
-    source = cells("both")
-    rows = rows_of(source)
-    rows[0]["instances"] = "../n.tif"
-    write_csv(source / "table.csv", rows)
-    with pytest.raises(DataError, match="leaves the table's folder"):
-        prepare_styles(source, tmp_path / "styled")
-
-
-def test_a_label_of_fractions_is_refused(cells, tmp_path):
-    source = cells()
-    tifffile.imwrite(source / rows_of(source)[0]["label"], np.full((64, 64), 0.5, np.float32))
-    with pytest.raises(DataError, match=r"case 'images_w0_0'.*whole numbers"):
-        prepare_styles(source, tmp_path / "styled")
-
-
-def with_tasks(source, write_csv):
-    """Give every image a second row: anomalies, which have no file of object numbers."""
-    rows = []
-    for row in rows_of(source):
-        label = np.zeros((64, 64), np.uint8)
-        label[4:14, 40:60] = 1
-        path = row["label"].replace("labels/", "labels/anomalies_")
-        tifffile.imwrite(source / path, label)
-        rows += [row | {"task": "nuclei"}]
-        rows += [row | {"task": "anomalies", "label": path, "instances": ""}]
-    write_csv(source / "table.csv", rows)
-    return rows
-
-
-@pytest.mark.parametrize("unit", ["group", "image"])
-def test_the_tasks_of_an_image_share_its_style_and_have_labels_of_their_own(
-    cells, tmp_path, write_csv, unit
-):
-    source, output = cells("both", fields=2), tmp_path / "styled"
-    before = with_tasks(source, write_csv)
-    prepare_styles(source, output, unit=unit)
-    rows = rows_of(output)
-    assert [(r["image"], r["task"]) for r in rows] == [(r["image"], r["task"]) for r in before]
-    styles = {row["image"]: row["style"] for row in rows}
-    assert all(row["style"] == styles[row["image"]] for row in rows)
-    assert Counter(row["style"] for row in rows if row["split"] == "train") == dict.fromkeys(
-        STYLES, 16
-    )
-    assert len({row["label"] for row in rows}) == len(rows) == 64
-    for row in rows:
-        label = plane(output / row["label"])
-        if row["task"] == "anomalies":
-            assert row["instances"] == ""
-            assert label[8, 50] == 1
-            assert label[16, 16] == 0
-        else:
-            assert np.array_equal(label > 0, plane(output / row["instances"]) > 0)
-
-
-def test_generated_anomalies_are_drawn(tmp_path):
+def test_generated_anomalies_are_drawn(tmp_path, rows_of):
     sizes = {"train": 3, "val": 1, "test": 1, "size": 48}
     generate_cells(tmp_path / "cells", "anomalies", **sizes)
     prepare_styles(tmp_path / "cells", tmp_path / "styled", unit="image", column="hand")
     rows = rows_of(tmp_path / "styled")
     assert len({row["image"] for row in rows}) < len(rows)
     assert {bool(row["instances"]) for row in rows if row["task"] == "anomalies"} == {False}
-
-
-def test_rows_that_nothing_tells_apart_are_refused(cells, tmp_path, write_csv):
-    source = cells()
-    rows = rows_of(source)
-    write_csv(source / "table.csv", [*rows, rows[0]])
-    with pytest.raises(DataError, match=r"row 18.*the same image and metadata as row 2"):
-        prepare_styles(source, tmp_path / "styled")
-
-
-def test_the_column_that_tells_rows_apart(tmp_path, write_csv):
-    def found(*rows):
-        write_csv(tmp_path / "t.csv", [dict(zip("ital", row, strict=True)) for row in rows])
-        columns = ColumnMap(image="i", label="l", exclude=["z"])
-        return schema_of_repeats(tmp_path / "t.csv", columns)
-
-    schema, place = found("ax1p", "ay2q", "bx3r")
-    assert place == {"row": "t"}  # of t, a and l, that with the fewest values
-    assert schema.field("row").values == ("x", "y")
-    assert found("axxp", "bxxp", "zxxp", "zyyp") == (None, {})
-    assert found("axxp", "axxp") == (None, {})
-    assert found(["a", "", "1", "p"], ["a", "unknown", "1", "p"]) == (None, {})
-    schema, place = found(["a", "", "1", "p"], ["a", "x", "1", "p"])
-    assert (place, schema.field("row").values) == ({"row": "t"}, ("x",))
