@@ -1,4 +1,4 @@
-"""From predictions to counts, from counts to scores and reports."""
+"""From predictions to counts per case, and from counts to scores and their comparison."""
 
 from metaseg_monai.evaluation.calibration import (
     CalibrationBins,

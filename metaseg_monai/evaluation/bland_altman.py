@@ -4,12 +4,10 @@ from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from metaseg_monai.errors import DataError
-from metaseg_monai.evaluation.differences import NAN
+from metaseg_monai.evaluation.group_bootstrap import NAN, Statistic, group_interval
 
-FEWEST = 4  # groups; the slopes of fewer are those of their accidents
 WIDTH = 1.96  # standard deviations, between which 95 % of normal differences lie
 
 
@@ -20,7 +18,7 @@ class Limits(NamedTuple):
         volumes: differences.
         groups: independent units.
         bias: mean difference; NaN without a volume.
-        bias_low: lower end of its 95 % interval; all intervals are NaN below 2 groups.
+        bias_low: lower end of its 95 % interval; all intervals are NaN below 5 groups.
         bias_high: upper end.
         lower: lower limit of agreement, bias - 1.96 standard deviations; NaN below 2 volumes.
         lower_low: lower end of its 95 % interval.
@@ -30,7 +28,7 @@ class Limits(NamedTuple):
         upper_high: upper end.
         slope: of a straight line through the differences over the means of predicted and true:
             where it is not 0 the bias grows or shrinks with size; NaN where the means do not vary.
-        slope_low: lower end of its 95 % interval; NaN below 4 groups.
+        slope_low: lower end of its 95 % interval.
         slope_high: upper end.
     """
 
@@ -59,10 +57,10 @@ def bland_altman(
 ) -> Limits:
     """Bias and 95 % limits of agreement (Bland and Altman 1986), intervals clustered by group.
 
-    The bootstrap draws whole groups; its percentiles are set wider for few groups as in
-    `bootstrap_interval`. Every volume has the same weight. The limits suppose that differences do
-    not grow with size: look at the slope and the plot, or give logarithms. For what to expect of
-    one training give the volumes of every training, not their mean, whose errors are smaller.
+    Intervals are those of `group_interval`. Every volume has the same weight. The limits suppose
+    that differences do not grow with size: look at the slope and the plot, or give logarithms. For
+    what to expect of one training give the volumes of every training, not their mean, whose errors
+    are smaller.
 
     Args:
         true: N volumes, in ml for instance; one for each volume and training.
@@ -98,14 +96,13 @@ def bland_altman(
     means = means - means.mean() if len(means) else means
     centred = differences - bias
     slope = float(_slopes(*_sums(centred, means, np.zeros(len(means), int)).T)[0])
-    ends = [(NAN, NAN)] * 4
-    if len(names) > 1:
-        sums = _sums(centred, means, np.array([number[name] for name in groups]))
-        *drawn, slopes = _drawn(sums, draws, seed)
-        ends = [_interval(bias + values, len(names)) for values in drawn]
-        known = slopes[~np.isnan(slopes)]  # a sample may hold one volume alone
-        clear = len(names) >= FEWEST and len(known)
-        ends.append(_interval(known, len(names)) if clear else (NAN, NAN))
+    sums = _sums(centred, means, np.array([number[name] for name in groups], dtype=int))
+
+    def number_of_samples(place: int) -> Statistic:
+        return lambda times: _of_samples(times @ sums)[place]
+
+    ends = [group_interval(number_of_samples(place), len(names), draws, seed) for place in range(4)]
+    ends[:3] = [(bias + low, bias + high) for low, high in ends[:3]]
     found = zip((bias, bias - half, bias + half, slope), ends, strict=True)
     numbers = [value for centre, (low, high) in found for value in (centre, low, high)]
     return Limits(len(differences), len(names), *numbers)
@@ -130,20 +127,10 @@ def _slopes(
     return np.where(varies, shared / np.where(varies, spread, 1), NAN)
 
 
-def _drawn(sums: np.ndarray, draws: int, seed: int) -> tuple[np.ndarray, ...]:
-    """Bias and both limits (draws,) of bootstrap samples, relative to the bias of all; slopes."""
-    groups = len(sums)
-    times = np.random.default_rng(seed).multinomial(groups, np.full(groups, 1 / groups), size=draws)
-    drawn = (times @ sums).T
-    sizes, totals, squares = drawn[:3]
+def _of_samples(sums: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Bias and both limits (S,), relative to the bias of all, and slopes from sums (S, 6)."""
+    sizes, totals, squares, *_ = sums.T
     means = totals / sizes
     variances = np.clip(squares - sizes * means**2, 0, None) / (sizes - 1)
     half = WIDTH * np.sqrt(variances)
-    return means, means - half, means + half, _slopes(*drawn)
-
-
-def _interval(values: np.ndarray, units: int) -> tuple[float, float]:
-    """Percentiles for few units, see `bootstrap_interval`."""
-    tail = stats.norm.sf(stats.t.ppf(0.975, units - 1) * np.sqrt(units / (units - 1)))
-    low, high = np.quantile(values, [tail, 1 - tail])
-    return float(low), float(high)
+    return means, means - half, means + half, _slopes(*sums.T)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from metaseg_monai.data import write_table
 from metaseg_monai.errors import ConfigError, DataError
+from metaseg_monai.evaluation.stale import remove_stale
 
 NAMES = ["case", "group", "split", "mode", "domain"]
 NUMBERS = ["class", "bin", "pixels", "confidence", "positives", "inside"]
@@ -119,7 +120,7 @@ class CalibrationBins:
         if any(row["mode"] == "normal" for row in self.rows):
             write_table(self.rows, self.path)
         else:
-            self.path.unlink(missing_ok=True)
+            remove_stale(self.path, NAMES)
 
 
 def read_calibration(path: str | Path, mode: str | None = "normal") -> pd.DataFrame:

@@ -1,24 +1,22 @@
 """How much of the answer metadata gives away: its association with a size read off the labels.
 
 A tumour's size that a radiologist measured on the very image is partly the answer. Here the size
-of each volume's label (that of the slice with the largest area) is set beside the metadata value;
-images without a volume count as one volume of their group. Only intervals know of groups.
+of each volume's label (of slices that of the one with the largest area) is set beside the metadata
+value; images without a volume count as one volume of their group. Only intervals know of groups.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
-from scipy import stats
 
 from metaseg_monai.errors import DataError
+from metaseg_monai.evaluation.group_bootstrap import NAN, group_interval
 from metaseg_monai.metadata.quantities import read_number
 
-NAN = float("nan")
 UNIT = ["group", "volume"]
-FEWEST = 4  # groups; an interval of fewer would be that of their accidents
 
 
 class Association(NamedTuple):
@@ -28,8 +26,8 @@ class Association(NamedTuple):
         groups: with both values.
         volumes: with both values; each has the same weight.
         r_squared: share of the variance that a straight line explains.
-        r_squared_low: lower end of its 95 % percentile bootstrap interval, which draws groups; NaN
-            below 4 groups. As all shares it is above 0 by chance alone, and so is this end.
+        r_squared_low: lower end of its 95 % `group_interval`; NaN below 5 groups. As all shares it
+            is above 0 by chance alone, and so is this end.
         r_squared_high: upper end of the same.
         spearman: rank correlation.
         low: lower end of its interval.
@@ -63,7 +61,8 @@ def r_squared(first: ArrayLike, second: ArrayLike, log: bool = False) -> float:
     >>> r_squared([1, 2, 3], [2, 4, 6]), r_squared([1, 10, 100], [1, 100, 10000], log=True)
     (1.0, 1.0)
     """
-    return round(float(_correlations(*_pairs(first, second, log))[0] ** 2), 12)
+    one, two = _pairs(first, second, log)
+    return round(float(_correlations(one, two, _once(one))[0] ** 2), 12)
 
 
 def spearman(first: ArrayLike, second: ArrayLike) -> float:
@@ -79,35 +78,43 @@ def spearman(first: ArrayLike, second: ArrayLike) -> float:
     (1.0, -1.0)
     """
     one, two = _pairs(first, second, False)
-    return round(float(_correlations(_ranks(one), _ranks(two))[0]), 12)
+    return round(float(_rank_correlations(one, two, _once(one))[0]), 12)
 
 
 def label_diameters(
-    counts: pd.DataFrame, pixel_mm2: pd.Series | None = None, volumes: pd.Series | None = None
+    counts: pd.DataFrame,
+    pixel_size: pd.Series | None = None,
+    volumes: pd.Series | None = None,
+    dims: int = 2,
 ) -> pd.DataFrame:
-    """Diameter of the disc as large as the largest label area of each volume, 2 sqrt(A / pi).
+    """Diameter of the disc, or ball, as large as the largest label of each volume's images.
+
+    Of the area A of a slice it is 2 sqrt(A / pi), of the volume V of a scan it is
+    cbrt(6 V / pi).
 
     Args:
         counts: counts of one model in one test mode; the label is counted by tp + fn.
-        pixel_mm2: area of a pixel by case; None measures in pixels.
+        pixel_size: mm2 of a pixel, or mm3 of a voxel, by case; None measures in pixels.
         volumes: volume by case; None where all images of a group are one.
+        dims: 2 where a case is an image, 3 where it is a volume.
 
     Returns:
         Index: group, volume (empty without volumes), columns: foreground classes; in mm or pixels,
         NaN where a volume has no such class.
 
     Raises:
-        DataError: a case has no pixel area.
+        DataError: a case has no pixel size.
     """
-    scale = 1.0 if pixel_mm2 is None else counts["case"].map(pixel_mm2)
-    area = (counts["tp"] + counts["fn"]) * scale
-    if area.isna().any():
-        case = counts["case"][area.isna()].iloc[0]
+    scale = 1.0 if pixel_size is None else counts["case"].map(pixel_size)
+    size = (counts["tp"] + counts["fn"]) * scale
+    if size.isna().any():
+        case = counts["case"][size.isna()].iloc[0]
         raise DataError(f"case {case} has no pixel spacing in cases.csv; evaluate again.")
     volume = "" if volumes is None else counts["case"].map(volumes)
-    told = counts.assign(area=area, volume=volume)
-    largest = told.groupby([*UNIT, "class"])["area"].max().unstack("class")
-    return (largest.where(largest > 0) / np.pi) ** 0.5 * 2
+    told = counts.assign(size=size, volume=volume)
+    largest = told.groupby([*UNIT, "class"])["size"].max().unstack("class")
+    of_diameter_1 = np.pi / 4 if dims == 2 else np.pi / 6
+    return (largest.where(largest > 0) / of_diameter_1) ** (1 / dims)
 
 
 def volume_values(cases: pd.DataFrame, field: str) -> pd.Series:
@@ -142,30 +149,15 @@ def associate(
         both = both[(both > 0).all(axis=1)]
     one, two = both["value"].to_numpy(float), both["size"].to_numpy(float)
     share, rank = r_squared(one, two, log), spearman(one, two)
-    of_share = of_rank = (NAN, NAN)
-    members = [np.asarray(rows) for rows in both.groupby(level=0).indices.values()]
-    if len(members) >= FEWEST and not np.isnan(rank):
-        scaled = (np.log(one), np.log(two)) if log else (one, two)
-        shares, ranks = [], []
-        for drawn in _drawn(members, draws, seed):
-            shares.append(_correlations(scaled[0][drawn], scaled[1][drawn]) ** 2)
-            ranks.append(_correlations(_ranks(one[drawn]), _ranks(two[drawn])))
-        of_share, of_rank = (_percentiles(np.concatenate(found)) for found in (shares, ranks))
-    return Association(len(members), len(both), share, *of_share, rank, *of_rank)
+    scaled = (np.log(one), np.log(two)) if log else (one, two)
+    place, names = pd.factorize(both.index.get_level_values(0))
 
+    def interval(number: Callable[[np.ndarray], np.ndarray]) -> tuple[float, float]:
+        return group_interval(lambda times: number(times[:, place]), len(names), draws, seed)
 
-def _drawn(members: list[np.ndarray], draws: int, seed: int) -> Iterator[np.ndarray]:
-    """Bootstrap samples of whole groups, as rows of places; those of equal length together."""
-    groups = np.random.default_rng(seed).integers(len(members), size=(draws, len(members)))
-    if all(len(rows) == 1 for rows in members):
-        yield np.concatenate(members)[groups]
-        return
-    for sample in groups:
-        yield np.concatenate([members[group] for group in sample])[None]
-
-
-def _percentiles(values: np.ndarray) -> tuple[float, float]:
-    return float(np.nanquantile(values, 0.025)), float(np.nanquantile(values, 0.975))
+    of_share = interval(lambda times: _correlations(scaled[0], scaled[1], times) ** 2)
+    of_rank = interval(lambda times: _rank_correlations(one, two, times))
+    return Association(len(names), len(both), share, *of_share, rank, *of_rank)
 
 
 def _pairs(first: ArrayLike, second: ArrayLike, log: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -181,18 +173,40 @@ def _pairs(first: ArrayLike, second: ArrayLike, log: bool) -> tuple[np.ndarray, 
     return (np.log(one), np.log(two)) if log else (one, two)
 
 
-def _ranks(values: np.ndarray) -> np.ndarray:
-    return stats.rankdata(values, axis=-1)
+def _once(values: np.ndarray) -> np.ndarray:
+    """One sample, in which every value stands once."""
+    return np.ones((1, len(values)))
 
 
-def _correlations(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Pearson correlation along the last axis, of each row; NaN where one does not vary."""
-    one, two = np.atleast_2d(first), np.atleast_2d(second)
-    if one.shape[-1] < 3:
-        return np.full(len(one), NAN)
-    flat = (np.ptp(one, axis=-1) == 0) | (np.ptp(two, axis=-1) == 0)
-    one = one - one.mean(axis=-1, keepdims=True)
-    two = two - two.mean(axis=-1, keepdims=True)
-    norm = np.sqrt((one**2).sum(axis=-1) * (two**2).sum(axis=-1))
-    product = (one * two).sum(axis=-1)
+def _ranks(values: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """Ranks (S, n) within samples in which value k (n,) stands times[:, k] times."""
+    _, place = np.unique(values, return_inverse=True)
+    equal = times @ (place[:, None] == np.arange(place.max(initial=0) + 1))
+    return (equal.cumsum(axis=1) - (equal - 1) / 2)[:, place]
+
+
+def _rank_correlations(first: np.ndarray, second: np.ndarray, times: np.ndarray) -> np.ndarray:
+    return _correlations(_ranks(first, times), _ranks(second, times), times)
+
+
+def _correlations(first: np.ndarray, second: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """Pearson correlation (S,) of samples in which pair k stands times[:, k] times.
+
+    NaN below 3 pairs, or where one of the two does not vary in a sample.
+    """
+    sizes = times.sum(axis=1, keepdims=True)
+    if times.shape[1] == 0 or sizes.min() < 3:
+        return np.full(len(times), NAN)
+    flat = _is_flat(first, times) | _is_flat(second, times)
+    one = first - (times * first).sum(axis=1, keepdims=True) / sizes
+    two = second - (times * second).sum(axis=1, keepdims=True) / sizes
+    norm = np.sqrt((times * one**2).sum(axis=1) * (times * two**2).sum(axis=1))
+    product = (times * one * two).sum(axis=1)
     return np.where(flat, NAN, np.clip(product / np.where(flat, 1, norm), -1, 1))
+
+
+def _is_flat(values: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """Whether all values of a sample are the same."""
+    drawn = times > 0
+    lowest = np.where(drawn, values, np.inf).min(axis=1)
+    return lowest == np.where(drawn, values, -np.inf).max(axis=1)

@@ -1,6 +1,5 @@
 """Write the predicted mask of every case beside its name, and that of every volume in its shape."""
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from ignite.engine import Engine, Events
 from torch import Tensor
 
 from metaseg_monai.data.axial import AxialVolume
+from metaseg_monai.data.cases import image_files
 from metaseg_monai.data.headers import image_format, read_header
 from metaseg_monai.data.planes import resize_image
 from metaseg_monai.data.slices import is_volume_file, volume_header
@@ -62,16 +62,15 @@ class SaveMasks:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        self._inputs: set[Path] = set()
         self._items: dict[str, Mapping[str, Any]] = {}
         self._volumes: set[str] = set()
         self._stacks: dict[str, _Stack] = {}
-        self._record: MaskRecord | None = None
+        self._record = MaskRecord(folder)
 
     def attach(self, engine: Engine) -> None:
         """Write after every batch."""
         engine.add_event_handler(Events.STARTED, self.start)
-        engine.add_event_handler(Events.GET_BATCH_STARTED, _let_go)  # every handler is done then
+        engine.add_event_handler(Events.GET_BATCH_STARTED, let_go)  # every handler is done then
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
         engine.add_event_handler(Events.COMPLETED, self.finish)
         hear_of_errors(engine, self._tell_unfinished)
@@ -79,24 +78,14 @@ class SaveMasks:
     def start(self, engine: Engine) -> None:
         """Learn which files must not be written, and which cases are planes of volumes."""
         items: list[Mapping[str, Any]] = engine.state.dataloader.dataset.data
-        images = {file for item in items for file in _files(item["image"])}
-        self._inputs = {Path(file).resolve() for file in images}
         self._items = {item["case"]: item for item in items}
         sliced = [item["image"] for item in items if "plane" in item]
         files = {file for file in sliced if isinstance(file, str)}
         self._volumes = {file for file in files if is_volume_file(file)}
         self._stacks = {}
         paths = {self._name(item): self._path(item) for item in items}
-        for path, times in Counter(paths.values()).items():
-            if times > 1:
-                names = ", ".join(name for name, other in paths.items() if other == path)
-                raise DataError(f"{names} would have the one mask {path}; give them other names.")
-        for name, path in paths.items():
-            if path.resolve() in self._inputs:
-                raise DataError(
-                    f"The mask of {name!r} would replace the image {path}; choose another output."
-                )
         self._record = MaskRecord(self.folder)
+        self._record.check_names(paths, {file for item in items for file in image_files(item)})
         self._record.check(paths.values())
 
     def __call__(self, engine: Engine) -> None:
@@ -122,8 +111,7 @@ class SaveMasks:
         """
         unfinished = self._unfinished()
         self._stacks = {}
-        if self._record is not None:
-            self._record.finish()
+        self._record.finish()
         if unfinished:
             raise DataError(
                 f"The run ended without all planes; missing are {unfinished}. No mask was written "
@@ -131,12 +119,16 @@ class SaveMasks:
             )
 
     def _tell_unfinished(self, engine: Engine, error: BaseException) -> None:
-        if self._stacks:
-            engine.logger.warning(f"No mask was written where planes miss: {self._unfinished()}.")
+        if unfinished := self._unfinished():
+            engine.logger.warning(f"No mask was written where planes miss: {unfinished}.")
         self._stacks = {}
 
     def _unfinished(self) -> str:
-        return "; ".join(f"{name}: {stack.missing()}" for name, stack in self._stacks.items())
+        return "; ".join(
+            f"{name}: {stack.missing()}"
+            for name, stack in self._stacks.items()
+            if not stack.came.all()
+        )
 
     def _put(self, item: Mapping[str, Any], mask: np.ndarray) -> None:
         """Put one plane into its volume, and write the volume when it was the last."""
@@ -159,9 +151,9 @@ class SaveMasks:
             del self._stacks[name]
 
     def _write(self, item: Mapping[str, Any], mask: np.ndarray, like: Mapping[str, Any]) -> None:
-        path = write_mask(self._path(item), mask, like)
-        if self._record is not None:
-            self._record.add(path)
+        with self._record.writing():
+            path = write_mask(self._path(item), mask, like)
+        self._record.add(path)
 
     def _is_plane(self, item: Mapping[str, Any]) -> bool:
         return "plane" in item and item["image"] in self._volumes
@@ -170,13 +162,14 @@ class SaveMasks:
         return str(item["volume"] if self._is_plane(item) else item["case"])
 
     def _path(self, item: Mapping[str, Any]) -> Path:
-        image = _files(item["image"])[0]
+        image = image_files(item)[0]
         default = f"{self._name(item)}{mask_suffix({'format': image_format(image)})}"
         return self.folder / item.get("mask", default)
 
 
-def _files(image: Any) -> list[str]:
-    return [image] if isinstance(image, str) else list(image)
+def let_go(engine: Engine) -> None:
+    """Drop the last batch and its output, so that no two large images take memory."""
+    engine.state.batch = engine.state.output = None
 
 
 def _classes(logits: Tensor, native: list[int] | None) -> np.ndarray:
@@ -192,7 +185,3 @@ def _classes(logits: Tensor, native: list[int] | None) -> np.ndarray:
             found.masked_fill_(part[number] > best, number)
             best = torch.maximum(best, part[number])
     return np.asarray(classes.cpu().numpy())
-
-
-def _let_go(engine: Engine) -> None:
-    engine.state.batch = engine.state.output = None

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-NAN = float("nan")
+from metaseg_monai.evaluation.group_bootstrap import FEWEST, NAN, group_interval
 
 
 class PairedT(NamedTuple):
@@ -22,30 +22,16 @@ class PairedT(NamedTuple):
 
 
 def bootstrap_interval(differences: np.ndarray, draws: int, seed: int) -> tuple[float, float]:
-    """95 % interval of the mean: percentiles of the bootstrap, set wider for few units.
+    """95 % `group_interval` of the mean.
 
-    Plain percentiles are too narrow below some 40 units. They are moved outwards as if for t and
-    n - 1 (Hesterberg 2015, "expanded percentile"). BCa, the usual remedy for skew, is as narrow:
-    in simulated studies of 20 units it missed the truth as often as plain percentiles, and more
-    often under heavy tails. Without spread both ends are the common value; below 2 units they are
-    NaN, because nobody knows the spread.
+    BCa, the usual remedy for skew, is narrower: in simulated studies of 20 units it missed the
+    truth as often as plain percentiles, and more often under heavy tails. Without spread both ends
+    are the common value; below 5 units they are NaN, because too little is known of the spread.
     """
-    if len(differences) < 2:
-        return NAN, NAN
-    if np.ptp(differences) == 0:  # resampled means would differ by rounding
-        return float(differences[0]), float(differences[0])
     units = len(differences)
-    tail = stats.norm.sf(stats.t.ppf(0.975, units - 1) * np.sqrt(units / (units - 1)))
-    interval = stats.bootstrap(
-        (differences,),
-        np.mean,
-        n_resamples=draws,
-        batch=1000,
-        confidence_level=1 - 2 * tail,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
-    return float(interval.low), float(interval.high)
+    if units >= FEWEST and np.ptp(differences) == 0:  # resampled means would differ by rounding
+        return float(differences[0]), float(differences[0])
+    return group_interval(lambda times: times @ differences / units, units, draws, seed)
 
 
 def paired_t(differences: np.ndarray) -> PairedT:

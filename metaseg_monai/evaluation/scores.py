@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from metaseg_monai.errors import DataError
+from metaseg_monai.evaluation.group_bootstrap import ratio_interval
 
 COUNT_COLUMNS = ["case", "group", "split", "mode", "domain", "class", "tp", "fp", "fn", "tn"]
 
@@ -113,11 +114,9 @@ def _mean_with_interval(table: pd.DataFrame, draws: int, seed: int) -> CaseMean:
     scored = table.dropna(subset="f1")
     if scored.empty:
         return CaseMean(float("nan"), float("nan"), float("nan"), 0, empty)
-    groups = scored.groupby("group")["f1"].agg(["sum", "size"]).to_numpy()
-    draw = np.random.default_rng(seed).integers(len(groups), size=(draws, len(groups)))
-    sums, sizes = groups[draw].sum(axis=1).T
-    low, high = np.quantile(sums / sizes, [0.025, 0.975])
-    return CaseMean(float(scored["f1"].mean()), float(low), float(high), len(scored), empty)
+    sums, sizes = scored.groupby("group")["f1"].agg(["sum", "size"]).to_numpy(float).T
+    low, high = ratio_interval(sums, sizes, draws, seed)
+    return CaseMean(float(scored["f1"].mean()), low, high, len(scored), empty)
 
 
 def mode_matrix(counts: pd.DataFrame) -> pd.DataFrame:

@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 
 from metaseg_monai.errors import ConfigError, DataError
-from metaseg_monai.evaluation.differences import (
-    NAN,
+from metaseg_monai.evaluation.group_bootstrap import NAN
+from metaseg_monai.evaluation.paired_tests import (
     bootstrap_interval,
     paired_t,
     sign_flips,
@@ -36,7 +36,7 @@ class Comparison(NamedTuple):
         empty: cases left out, because one of the conditions has no score for them.
         mean: mean over the groups of the mean difference of their cases.
         low: lower end of the 95 % `bootstrap_interval` of `mean`, which draws groups: `mean` if
-            all groups differ by the same, NaN below 2 groups.
+            all groups differ by the same, NaN below 5 groups.
         high: upper end of the same.
         effect: Cohen's d_z, `mean` over the standard deviation of the groups' differences; NaN
             if that is 0 or unknown.

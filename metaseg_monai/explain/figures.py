@@ -1,12 +1,10 @@
 """Figures of what the gates do, each returned as PNG bytes."""
 
-import io
-from typing import Any
+import textwrap
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from metaseg_monai.explain.activations import (
@@ -16,26 +14,10 @@ from metaseg_monai.explain.activations import (
     difference,
 )
 from metaseg_monai.explain.features import FeatureMaps
+from metaseg_monai.explain.figure_style import SOFT, STYLE, WIDTH, png
 
-WIDTH = 7.4  # inches
-ONE, OTHER, INK, SOFT = "#1b7fbd", "#d1495b", "#222222", "#6b6b6b"
-STYLE: Any = {
-    "font.size": 9,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": "#9a9a9a",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 10,
-    "axes.titlelocation": "left",
-    "axes.axisbelow": True,
-    "xtick.color": "#9a9a9a",
-    "ytick.color": "#9a9a9a",
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "legend.frameon": False,
-    "figure.facecolor": "white",
-}
+ONE, OTHER = "#1b7fbd", "#d1495b"
+LETTERS = 84  # of 10 point that fit into the width of a figure
 
 
 def gate_activations(activations: Activations, part: str = "scale") -> bytes:
@@ -78,7 +60,7 @@ def gate_activations(activations: Activations, part: str = "scale") -> bytes:
         of = "metadata value" if _is_steered(activations) else "domain of the images"
         cases = activations.rows.groupby("mode")["cases"].sum().max()
         figure.suptitle(f"{part.capitalize()} of every channel by {of}, {cases} cases", size=10)
-        return _png(figure)
+        return png(figure)
 
 
 def gate_differences(activations: Activations, first: str, second: str) -> bytes:
@@ -95,21 +77,22 @@ def gate_differences(activations: Activations, first: str, second: str) -> bytes
     for row, values in enumerate(found.values()):
         matrix[row, : len(values)] = values
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, 0.24 * len(found) + 1.2), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 0.24 * len(found) + 1.5), layout="constrained")
         left, right = figure.subplots(1, 2, width_ratios=(5, 1), sharey=True)
         picture = left.imshow(matrix, vmin=0, cmap="magma_r", aspect="auto")
         _bare(left)
         left.set_yticks(range(len(found)), list(found))
         _channel_axis(left, widest)
         left.set_xlabel("channel")
-        left.set_title(f"All gates: {_gap_title(activations, first, second)}")
+        left.set_title("|difference| of every channel")
+        figure.suptitle(_fitting(f"All gates: {_gap_title(activations, first, second)}"), size=10)
         figure.colorbar(picture, ax=left, fraction=0.04, pad=0.02, label="|difference|")
         right.barh(range(len(found)), np.nanmean(matrix, axis=1), color=SOFT, height=0.6)
         right.set_title("mean")
         right.tick_params(axis="y", length=0, labelleft=False)
         right.xaxis.set_major_locator(mpl.ticker.MaxNLocator(2))
         right.spines["left"].set_visible(False)
-        return _png(figure)
+        return png(figure)
 
 
 def single_gate(activations: Activations, gate: str, first: str, second: str) -> bytes:
@@ -132,12 +115,15 @@ def single_gate(activations: Activations, gate: str, first: str, second: str) ->
         above.plot(channels, values[0], "o", mfc="none", color=ONE, ms=6, label=_short(first))
         above.plot(channels, values[1], "o", color=OTHER, ms=3, label=_short(second))
         above.set_ylabel("scale")
-        above.set_title(f"Gate {gate}: {_gap_title(activations, first, second)}")
-        figure.legend(*above.get_legend_handles_labels(), loc="outside right upper")
+        title = f"Gate {gate}: {_gap_title(activations, first, second)}"
+        figure.suptitle(_fitting(title), size=10, x=0.01, ha="left")
+        beside = len(_short(first) + _short(second)) < LETTERS - 12  # with their markers
+        handles = above.get_legend_handles_labels()
+        figure.legend(*handles, loc="outside lower center", ncols=2 if beside else 1)
         below.bar(channels, gap, color=SOFT, width=0.7)
         _channel_axis(below, len(gap))
         below.set(xlabel="channel", ylabel="|difference|", xlim=(-1, len(gap)))
-        return _png(figure)
+        return png(figure)
 
 
 def feature_maps(maps: FeatureMaps, side: str = "after", columns: int = 8) -> bytes:
@@ -178,7 +164,7 @@ def feature_maps(maps: FeatureMaps, side: str = "after", columns: int = 8) -> by
         where = f"{'behind' if side == 'after' else 'before'} gate {maps.gate}"
         case = maps.case if len(maps.case) <= 40 else f"{maps.case[:39]}…"
         figure.suptitle(f"Channels {where}, case {case} ({maps.domain}){cut}", size=10)
-        return _png(figure)
+        return png(figure)
 
 
 def _short(name: str) -> str:
@@ -191,8 +177,15 @@ def _is_steered(activations: Activations) -> bool:
 
 def _gap_title(activations: Activations, first: str, second: str) -> str:
     if _is_steered(activations):
-        return f"scale under {_short(first)} and {_short(second)}, same images"
+        field, equals, value = _short(second).partition("=")
+        other = value if equals and _short(first).startswith(f"{field}=") else _short(second)
+        return f"scale under {_short(first)} and {other}, same images"
     return f"scale on images of {_short(first)} and of {_short(second)}"
+
+
+def _fitting(title: str) -> str:
+    """A title in as many lines as the width of a figure asks for."""
+    return textwrap.fill(title, LETTERS, break_long_words=False)
 
 
 def _bare(axes: Axes) -> None:
@@ -206,10 +199,3 @@ def _channel_axis(axes: Axes, channels: int, size: float = 9) -> None:
         step *= 2
     axes.set_xticks(range(0, channels, step))
     axes.tick_params(axis="x", labelsize=size)
-
-
-def _png(figure: Figure) -> bytes:
-    FigureCanvasAgg(figure)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=150)
-    return buffer.getvalue()

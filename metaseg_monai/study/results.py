@@ -147,6 +147,10 @@ def read_single_runs(folder: Path) -> Results:
         DataError: there is none, or one was evaluated without true metadata.
     """
     places = {path.parent.name: path.parent for path in sorted(folder.glob("*/counts.csv"))}
+    if (folder / "counts.csv").is_file():
+        raise DataError(
+            f"{folder} is one evaluated model; give the folder around it, {folder.resolve().parent}"
+        )
     if not places:
         raise DataError(
             f"{folder} holds neither a study.json nor folders with a counts.csv; run a study, or "

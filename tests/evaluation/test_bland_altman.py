@@ -5,16 +5,16 @@ import pytest
 
 from metaseg_monai.errors import DataError
 from metaseg_monai.evaluation.bland_altman import bland_altman
-from metaseg_monai.evaluation.differences import bootstrap_interval
+from metaseg_monai.evaluation.paired_tests import bootstrap_interval
 
 
 def test_bias_and_limits_by_hand():
-    # differences 1, 3, 5, 7: mean 4, variance (9 + 1 + 1 + 9) / 3
-    made = bland_altman([10, 20, 30, 40], [11, 23, 35, 47], list("abcd"))
-    deviation = math.sqrt(20 / 3)
-    assert (made.volumes, made.groups, made.bias) == (4, 4, 4)
-    assert made.lower == pytest.approx(4 - 1.96 * deviation)
-    assert made.upper == pytest.approx(4 + 1.96 * deviation)
+    # differences 1, 3, 5, 7, 9: mean 5, variance (16 + 4 + 0 + 4 + 16) / 4
+    made = bland_altman([10, 20, 30, 40, 50], [11, 23, 35, 47, 59], list("abcde"))
+    deviation = math.sqrt(10)
+    assert (made.volumes, made.groups, made.bias) == (5, 5, 5)
+    assert made.lower == pytest.approx(5 - 1.96 * deviation)
+    assert made.upper == pytest.approx(5 + 1.96 * deviation)
     assert made.bias_low < made.bias < made.bias_high
     assert made.lower_low < made.lower < made.lower_high
     assert made.upper_low < made.upper < made.upper_high
@@ -28,17 +28,42 @@ def test_one_volume_a_group_has_the_interval_of_the_other_bootstrap():
     assert (made.bias_low, made.bias_high) == pytest.approx((low, high), abs=0.1)
 
 
-def test_two_volumes_have_three_bootstrap_samples_by_hand():
-    made = bland_altman([0, 0], [0, 2], ["a", "b"])  # 0 0, 0 2, 2 2; percentiles become extremes
-    assert (made.bias_low, made.bias_high) == pytest.approx((0, 2))
-    assert made.lower_low == pytest.approx(1 - 1.96 * math.sqrt(2))
-    assert made.upper_high == pytest.approx(1 + 1.96 * math.sqrt(2))
+def test_few_volumes_have_every_bootstrap_sample_whatever_the_seed():
+    pred = [0, 0, 0, 0, 5]
+    made = bland_altman([0] * 5, pred, list("abcde"))
+    # 1 of 3125 samples holds the 5 five times, 20 hold it four times; the tail is 3 of 3125
+    assert (made.bias_low, made.bias_high) == pytest.approx((0, 4))
+    # four of five 5: mean 4, variance 25 x 4 / 5 / 4; one of five: mean 1, the same
+    assert made.upper_high == pytest.approx(4 + 1.96 * math.sqrt(5))
+    assert made.lower_low == pytest.approx(1 - 1.96 * math.sqrt(5))
+    assert made == bland_altman([0] * 5, pred, list("abcde"), draws=10, seed=5)
+
+
+def test_limits_have_the_deviation_of_samples_as_of_all():
+    rng = np.random.default_rng(3)
+    one, pred = np.zeros(6), rng.normal(size=6)
+    twice = bland_altman(np.zeros(12), np.repeat(pred, 2), np.repeat(np.arange(6), 2))
+    made = bland_altman(one, pred, range(6))
+    # every sample of the doubled volumes has the same spread but for n / (n - 1)
+    ratio = math.sqrt(12 / 11 * 5 / 6)
+    assert twice.upper_high - twice.bias < made.upper_high - made.bias
+    assert (twice.upper - twice.bias) / (made.upper - made.bias) == pytest.approx(ratio)
+
+
+@pytest.mark.parametrize("groups", [2, 3, 4])
+def test_too_few_groups_have_no_interval_however_many_volumes(groups):
+    pred = np.random.default_rng(0).normal(size=3 * groups)
+    made = bland_altman(np.zeros(3 * groups), pred, np.repeat(np.arange(groups), 3))
+    ends = [value for name, value in made._asdict().items() if name.endswith(("_low", "_high"))]
+    assert len(ends) == 8
+    assert np.isnan(ends).all()
+    assert not np.isnan([made.bias, made.lower, made.upper, made.slope]).any()
 
 
 def test_slope_by_hand():
-    # means 10.5, 21.5, 32.5, 43.5, differences 1, 3, 5, 7
-    made = bland_altman([10, 20, 30, 40], [11, 23, 35, 47], list("abcd"))
-    assert made.slope == made.slope_low == made.slope_high == pytest.approx(2 / 11)
+    # means 10.5, 21.5, 32.5, 43.5, 54.5, differences 1, 3, 5, 7, 9
+    made = bland_altman([10, 20, 30, 40, 50], [11, 23, 35, 47, 59], list("abcde"))
+    assert (made.slope, made.slope_low, made.slope_high) == pytest.approx((2 / 11,) * 3)
     few = bland_altman([10, 20, 30], [11, 23, 35], list("abc"))
     assert few.slope == pytest.approx(2 / 11)
     assert math.isnan(few.slope_low)

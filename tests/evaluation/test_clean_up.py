@@ -84,7 +84,7 @@ def test_it_is_off_without_sizes(sizes):
     [
         ({"objects": 3}, "unknown key 'objects'; expected object_px and hole_px"),
         ({3: 3, "objects": 3}, "unknown key '3'"),
-        ({"hole_px": -1}, "smallest_hole_px=-1"),
+        ({"hole_px": -1}, "hole_px=-1"),
         (30, r"clean_up is 30; expected object_px and hole_px, as \{.*\}, or null for none"),
         ("null", "clean_up is 'null'; expected"),
         (0, "clean_up is 0; expected"),

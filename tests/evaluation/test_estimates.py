@@ -90,6 +90,7 @@ def test_scores_stand_beside_those_of_the_training_median(tmp_path):
     assert train["constant"]["spearman"] is None
     assert val["network"] == {"mae": pytest.approx(4), "r2": None, "spearman": None}
     assert [test[key] for key in ("groups", "missing", "clipped")] == [2, 1, 2]
+    assert (train["clipped"], val["clipped"]) == (0, 0)
     assert test["network"]["mae"] == pytest.approx(60)
     told = tell_estimate(tmp_path)
     assert "val: mean absolute error 4 (constant 10), R2 -, Spearman -; 1 groups" in told

@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from metaseg_monai.errors import DataError
 from metaseg_monai.evaluation.leakage import (
@@ -39,6 +40,8 @@ def test_spearman_by_hand():
     assert spearman([10, 20, 30], [1, 3, 2]) == pytest.approx(0.5)
     # ranks 1.5 1.5 3 and 1 2 3: product 1.5, squares 1.5 and 2
     assert spearman([1, 1, 2], [1, 2, 3]) == pytest.approx(1.5 / math.sqrt(3))
+    # ranks 1.5 1.5 3 4, which are -1 -1 0.5 1.5 about their mean: product 4.5, squares 4.5 and 5
+    assert spearman([1, 1, 2, 3], [1, 2, 3, 4]) == pytest.approx(4.5 / math.sqrt(4.5 * 5))
 
 
 def test_what_does_not_vary_or_is_too_few_has_no_association():
@@ -107,14 +110,16 @@ def test_volumes_of_a_patient_are_one_piece_of_evidence():
 
 
 def test_association_of_the_groups_that_have_both():
-    values = pd.Series({"a": 1.0, "b": 2.0, "c": 4.0, "d": 8.0, "e": 16.0})
-    sizes = pd.Series({"a": 1.0, "b": 4.0, "c": 16.0, "d": 64.0, "f": 3.0})
+    values = pd.Series({"a": 1.0, "b": 2.0, "c": 4.0, "d": 8.0, "e": 16.0, "f": 32.0})
+    sizes = pd.Series({"a": 1.0, "b": 4.0, "c": 16.0, "d": 64.0, "e": 256.0, "g": 3.0})
     one = associate(values, sizes, log=True)
-    assert (one.groups, one.r_squared, one.spearman) == (4, 1.0, 1.0)
+    assert (one.groups, one.r_squared, one.spearman) == (5, 1.0, 1.0)
+    # of the plain values a line explains less, in every sample of more than two
+    assert (one.r_squared_low, one.r_squared_high) == pytest.approx((1, 1))
     assert one.low == one.high == pytest.approx(1)
     assert one == associate(values, sizes, log=True)
     # a size of 0 has no logarithm: its group is left out
-    assert associate(values, sizes.replace(1.0, 0.0), log=True).groups == 3
+    assert associate(values, sizes.replace(1.0, 0.0), log=True).groups == 4
 
 
 def test_no_association_is_found_where_there_is_none():
@@ -137,8 +142,37 @@ def test_the_interval_holds_the_truth_about_as_often_as_it_says():
     assert held >= 88
 
 
-def test_few_groups_have_no_interval():
-    values = pd.Series({"a": 1.0, "b": 2.0, "c": 3.0})
+def test_the_interval_is_that_of_samples_of_whole_groups():
+    rng = np.random.default_rng(7)
+    groups = np.repeat(np.arange(12), 2)
+    index = pd.MultiIndex.from_arrays([groups, [*"ab"] * 12], names=["group", "volume"])
+    first = pd.Series(rng.integers(1, 9, 24).astype(float), index)  # with ties
+    second = first + pd.Series(rng.integers(0, 9, 24).astype(float), index)
+    made = associate(first, second, log=True, draws=20_000)
+    ranks, shares = [], []
+    for drawn in rng.integers(12, size=(4000, 12)):
+        rows = (2 * drawn[:, None] + [0, 1]).ravel()
+        one, two = first.to_numpy()[rows], second.to_numpy()[rows]
+        ranks.append(stats.spearmanr(one, two).statistic)
+        shares.append(np.corrcoef(np.log(one), np.log(two))[0, 1] ** 2)
+    tail = stats.norm.sf(2.200985 * math.sqrt(12 / 11))  # t of 11 degrees of freedom, of a table
+    ends = [tail, 1 - tail]
+    assert (made.low, made.high) == pytest.approx(np.quantile(ranks, ends), abs=0.03)
+    of_share = (made.r_squared_low, made.r_squared_high)
+    assert of_share == pytest.approx(np.quantile(shares, ends), abs=0.03)
+    plain = associate(first, second, draws=20_000)
+    assert plain.r_squared_low > made.r_squared_low + 0.1
+
+
+def test_diameter_of_a_ball_by_hand():
+    counts = table(("a", "a", 2, 3, 9, 1))  # 4 voxels of the label
+    sizes = label_diameters(counts, pd.Series({"a": 9 * math.pi}), dims=3)
+    assert sizes.loc[("a", ""), 2] == pytest.approx(6)  # 36 pi mm3: radius 3
+
+
+@pytest.mark.parametrize("groups", [3, 4])
+def test_few_groups_have_no_interval(groups):
+    values = pd.Series(np.arange(1.0, groups + 1), list("abcd")[:groups])
     one = associate(values, values)
     assert one.spearman == 1
     assert math.isnan(one.low)

@@ -1,6 +1,5 @@
 """From volume files through a tiny random network and back into volume files."""
 
-import hashlib
 import io
 import itertools
 import weakref
@@ -11,30 +10,15 @@ import pytest
 import tifffile
 import torch
 from ignite.engine import Events
-from monai.data import DataLoader, Dataset
-from monai.engines import SupervisedEvaluator
-from monai.transforms import Compose
-from nibabel.orientations import (
-    apply_orientation,
-    axcodes2ornt,
-    inv_ornt_aff,
-    io_orientation,
-    ornt_transform,
-)
+from nibabel.orientations import apply_orientation, axcodes2ornt, ornt_transform
 
 from metaseg_monai.data.find import find_cases
 from metaseg_monai.data.slices import slice_items
-from metaseg_monai.engines import RunProgress, collate_cases
-from metaseg_monai.engines.batches import VolumeBatches
+from metaseg_monai.engines import RunProgress
 from metaseg_monai.errors import DataError
-from metaseg_monai.evaluation import SaveMasks
-from metaseg_monai.transforms import AxialVolumed, KeepForBatchd, LoadCased, ScaleIntensityCased
-from metaseg_monai.transforms.spacing import ResampleToSpacingd
+from metaseg_monai.transforms import AxialVolumed, LoadCased, ScaleIntensityCased
 
-SPACING = (4.0, 0.75, 0.625)  # exact in binary, so that no orientation rounds another way
-CANONICAL = np.array(  # planes toward the feet, rows toward the back, columns toward the left
-    [[0, 0, -SPACING[2], 31], [0, -SPACING[1], 0, 17], [-SPACING[0], 0, 0, 200], [0, 0, 0, 1.0]]
-)
+SPACING = (4.0, 0.75, 0.625)  # of the volumes that `save` stores
 ORIENTATIONS = [
     tuple(pair[turn] for pair, turn in zip(axes, turns, strict=True))
     for axes in itertools.permutations(("RL", "AP", "SI"))
@@ -42,68 +26,10 @@ ORIENTATIONS = [
 ]
 
 
-def phantom(shape=(3, 10, 12), seed=0):
-    return np.random.default_rng(seed).integers(-200, 300, shape).astype(np.int16)
-
-
-def save(path, planes, codes=("I", "P", "L"), **codes_of_form):
-    """Store planes (D, H, W) with axes toward the given sides of the body."""
-    stored = io_orientation(CANONICAL)
-    turn = ornt_transform(stored, axcodes2ornt(codes))
-    array = apply_orientation(planes, turn)
-    image = nib.Nifti1Image(array, CANONICAL @ inv_ornt_aff(turn, planes.shape))
-    for form, code in codes_of_form.items():
-        getattr(image, f"set_{form}")(image.affine, code=code)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    nib.save(image, path)
-    return turn
-
-
-class TinyNetwork(torch.nn.Module):
-    def __init__(self, classes=3):
-        super().__init__()
-        torch.manual_seed(5)
-        self.layer = torch.nn.Conv2d(1, classes, 3, padding=1)
-
-    def forward(self, image):
-        return self.layer(image)
-
-
-def predict(
-    source, output, spacing_mm=None, batch_size=2, items=None, network=None, workers=0, load=None
-):
-    items = slice_items(find_cases(source, None)) if items is None else items
-    if load is None:
-        scale = ScaleIntensityCased([-150, 250], clip=True)
-        load = [LoadCased(), ResampleToSpacingd(spacing_mm), scale]
-    chain = Compose([*load, KeepForBatchd()])
-    loader = DataLoader(
-        Dataset(items, chain),
-        batch_sampler=VolumeBatches(items, batch_size),
-        collate_fn=collate_cases,
-        num_workers=workers,
-    )
-    save_masks = SaveMasks(output)
-    engine = SupervisedEvaluator(
-        device=torch.device("cpu"),
-        val_data_loader=loader,
-        network=network or TinyNetwork(),
-        val_handlers=[save_masks],
-        decollate=False,
-    )
-    engine.logger.propagate = True
-    return engine, save_masks
-
-
-def classes_of(planes):
-    """The masks of planes (D, H, W), with nothing of what is tested here."""
-    scaled = (np.clip(planes, -150, 250).astype(np.float32) + 150) / 400
-    with torch.no_grad():
-        return TinyNetwork()(torch.from_numpy(scaled)[:, None]).argmax(1).numpy()
-
-
 @pytest.mark.parametrize("codes", ORIENTATIONS, ids="".join)
-def test_every_orientation_gives_the_same_mask_in_its_own_geometry(tmp_path, codes):
+def test_every_orientation_gives_the_same_mask_in_its_own_geometry(
+    tmp_path, codes, phantom, save, predict, classes_of
+):
     planes = phantom()
     turn = save(tmp_path / "in" / "v.nii.gz", planes, codes)
     predict(tmp_path / "in", tmp_path / "out")[0].run()
@@ -118,7 +44,9 @@ def test_every_orientation_gives_the_same_mask_in_its_own_geometry(tmp_path, cod
 
 @pytest.mark.parametrize("codes", ORIENTATIONS[::5], ids="".join)
 @pytest.mark.parametrize("spacing_mm", [SPACING, (2.0, 1.5, 0.625)])
-def test_masks_of_3d_networks_come_back_in_their_own_geometry(tmp_path, codes, spacing_mm):
+def test_masks_of_3d_networks_come_back_in_their_own_geometry(
+    tmp_path, codes, spacing_mm, save, predict
+):
     blocks = np.zeros((4, 10, 12), np.int16)  # nothing symmetric, and coarse enough to come back
     blocks[:2, 2:6, 2:4] = 250
     turn = save(tmp_path / "in" / "v.nii.gz", blocks, codes)
@@ -135,7 +63,9 @@ def test_masks_of_3d_networks_come_back_in_their_own_geometry(tmp_path, codes, s
     np.testing.assert_array_equal(np.asarray(mask.dataobj), expected)
 
 
-def test_orientations_agree_where_planes_are_resampled(tmp_path):
+def test_orientations_agree_where_planes_are_resampled(
+    tmp_path, phantom, save, predict, classes_of
+):
     masks = []
     for number, codes in enumerate(ORIENTATIONS[::5]):
         folder = tmp_path / str(number)
@@ -150,7 +80,7 @@ def test_orientations_agree_where_planes_are_resampled(tmp_path):
 
 
 @pytest.mark.parametrize(("sform", "qform"), [(1, 0), (0, 2), (4, 1)])
-def test_header_of_the_mask_is_that_of_its_image(tmp_path, sform, qform):
+def test_header_of_the_mask_is_that_of_its_image(tmp_path, sform, qform, phantom, save, predict):
     save(tmp_path / "in" / "v.nii", phantom(), ("L", "P", "S"), sform=sform, qform=qform)
     predict(tmp_path / "in", tmp_path / "out")[0].run()
     mask, image = (nib.load(tmp_path / folder / "v.nii").header for folder in ("out", "in"))
@@ -163,7 +93,9 @@ def test_header_of_the_mask_is_that_of_its_image(tmp_path, sform, qform):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_volumes_of_two_shapes_in_a_kits_folder(tmp_path, workers):
+def test_volumes_of_two_shapes_in_a_kits_folder(
+    tmp_path, workers, phantom, save, predict, classes_of
+):
     shapes = {"case_00000": (3, 10, 12), "case_00007": (5, 9, 11)}
     for seed, (case, shape) in enumerate(shapes.items()):
         save(tmp_path / "in" / case / "imaging.nii.gz", phantom(shape, seed))
@@ -176,7 +108,7 @@ def test_volumes_of_two_shapes_in_a_kits_folder(tmp_path, workers):
         np.testing.assert_array_equal(np.asarray(mask.dataobj), classes_of(phantom(shape, seed)))
 
 
-def test_slices_and_volumes_in_one_run(tmp_path):
+def test_slices_and_volumes_in_one_run(tmp_path, phantom, save, predict, classes_of):
     (tmp_path / "in").mkdir()
     tifffile.imwrite(tmp_path / "in" / "a.tif", phantom()[0])
     save(tmp_path / "in" / "sub" / "v.nii.gz", phantom())
@@ -187,7 +119,7 @@ def test_slices_and_volumes_in_one_run(tmp_path):
     assert nib.load(tmp_path / "out" / "sub" / "v.nii.gz").shape == (3, 10, 12)
 
 
-def test_2d_images_come_back_in_their_stored_size(tmp_path):
+def test_2d_images_come_back_in_their_stored_size(tmp_path, phantom, predict):
     (tmp_path / "in").mkdir()
     tifffile.imwrite(tmp_path / "in" / "a.tif", phantom()[0])
     items = [{**item, "spacing_mm": SPACING} for item in find_cases(tmp_path / "in", None)]
@@ -195,7 +127,7 @@ def test_2d_images_come_back_in_their_stored_size(tmp_path):
     assert tifffile.imread(tmp_path / "out" / "a.tif").shape == (10, 12)
 
 
-def test_a_network_that_changes_the_size_is_refused(tmp_path):
+def test_a_network_that_changes_the_size_is_refused(tmp_path, phantom, predict):
     (tmp_path / "in").mkdir()
     tifffile.imwrite(tmp_path / "in" / "a.tif", phantom()[0])
     network = torch.nn.Conv2d(1, 3, 3)
@@ -203,7 +135,7 @@ def test_a_network_that_changes_the_size_is_refused(tmp_path):
         predict(tmp_path / "in", tmp_path / "out", network=network)[0].run()
 
 
-def test_a_missing_plane_leaves_no_mask_and_is_named(tmp_path):
+def test_a_missing_plane_leaves_no_mask_and_is_named(tmp_path, phantom, save, predict):
     save(tmp_path / "in" / "v.nii", phantom())
     save(tmp_path / "in" / "w.nii", phantom())
     items = slice_items(find_cases(tmp_path / "in", None))
@@ -213,7 +145,7 @@ def test_a_missing_plane_leaves_no_mask_and_is_named(tmp_path):
     assert [path.name for path in (tmp_path / "out").glob("*.nii")] == ["w.nii"]
 
 
-def test_a_stopped_run_says_which_volume_it_left(tmp_path, caplog):
+def test_a_stopped_run_says_which_volume_it_left(tmp_path, caplog, phantom, save, predict):
     for name in ("v.nii", "w.nii"):
         save(tmp_path / "in" / name, phantom())
     engine, masks = predict(tmp_path / "in", tmp_path / "out", batch_size=1)
@@ -230,7 +162,7 @@ def test_a_stopped_run_says_which_volume_it_left(tmp_path, caplog):
 
 
 @pytest.mark.parametrize("also", [False, True])
-def test_errors_pass_on_and_the_bar_ends(tmp_path, also):
+def test_errors_pass_on_and_the_bar_ends(tmp_path, also, phantom, save, predict):
     save(tmp_path / "in" / "v.nii", phantom())
     engine, _ = predict(tmp_path / "in", tmp_path / "in")
     file = io.StringIO()
@@ -246,14 +178,14 @@ def test_errors_pass_on_and_the_bar_ends(tmp_path, also):
     assert file.getvalue().endswith("\n") == also
 
 
-def test_a_plane_that_comes_twice_is_refused(tmp_path):
+def test_a_plane_that_comes_twice_is_refused(tmp_path, phantom, save, predict):
     save(tmp_path / "in" / "v.nii", phantom())
     items = slice_items(find_cases(tmp_path / "in", None))
     with pytest.raises(DataError, match="expected each plane once"):
         predict(tmp_path / "in", tmp_path / "out", items=[items[0], items[0]])[0].run()
 
 
-def test_memory_of_a_volume_is_given_back_when_it_is_written(tmp_path):
+def test_memory_of_a_volume_is_given_back_when_it_is_written(tmp_path, phantom, save, predict):
     for name in ("v.nii", "w.nii"):
         save(tmp_path / "in" / name, phantom())
     engine, masks = predict(tmp_path / "in", tmp_path / "out", batch_size=1)
@@ -269,73 +201,7 @@ def test_memory_of_a_volume_is_given_back_when_it_is_written(tmp_path):
     assert all(array() is None for array in arrays)
 
 
-def test_masks_never_replace_images_nor_each_other(tmp_path):
-    save(tmp_path / "in" / "v.nii", phantom())
-    before = (tmp_path / "in" / "v.nii").read_bytes()
-    with pytest.raises(DataError, match=r"would replace the image .*v\.nii"):
-        predict(tmp_path / "in", tmp_path / "in")[0].run()
-    assert (tmp_path / "in" / "v.nii").read_bytes() == before
-    save(tmp_path / "in" / "w.nii", phantom())
-    items = slice_items(find_cases(tmp_path / "in", None))
-    for item in items:
-        item["mask"] = "one.nii"
-    with pytest.raises(DataError, match="v, w would have the one mask"):
-        predict(tmp_path / "in", tmp_path / "out", items=items)[0].run()
-    assert not (tmp_path / "out").exists()
-
-
-def test_only_unchanged_masks_of_before_are_replaced(tmp_path):
-    for name in ("v.nii", "sub/w.nii"):
-        save(tmp_path / "in" / name, phantom())
-    out = tmp_path / "out"
-    for _ in range(2):  # the second time, its own masks are replaced
-        predict(tmp_path / "in", out)[0].run()
-    lines = (out / "predicted.sha256").read_text().splitlines()
-    assert [line[66:] for line in lines] == ["sub/w.nii", "v.nii"]
-    assert lines[1][:64] == hashlib.sha256((out / "v.nii").read_bytes()).hexdigest()
-    before = (out / "sub" / "w.nii").read_bytes()
-    save(out / "v.nii", phantom(seed=1))  # a scan, or a mask corrected by hand
-    scan = (out / "v.nii").read_bytes()
-    with pytest.raises(DataError, match=r"1 file\(s\) would be replaced .*'v\.nii'; choose"):
-        predict(tmp_path / "in", out)[0].run()
-    assert (out / "v.nii").read_bytes() == scan
-    assert (out / "sub" / "w.nii").read_bytes() == before
-    (out / "v.nii").unlink()
-    predict(tmp_path / "in", out)[0].run()
-
-
-def test_masks_of_a_stopped_run_may_be_written_again(tmp_path):
-    for name in ("v.nii", "w.nii"):
-        save(tmp_path / "in" / name, phantom())
-    engine, _ = predict(tmp_path / "in", tmp_path / "out", batch_size=1)
-
-    def stop(engine):
-        raise ValueError("power cut")
-
-    engine.add_event_handler(Events.ITERATION_COMPLETED(once=5), stop)
-    with pytest.raises(ValueError, match="power cut"):
-        engine.run()
-    predict(tmp_path / "in", tmp_path / "out")[0].run()
-    assert len(list((tmp_path / "out").glob("*.nii"))) == 2
-
-
-def test_linked_volumes_are_never_replaced(tmp_path):
-    save(tmp_path / "store" / "v.nii", phantom())
-    (tmp_path / "in").mkdir()
-    (tmp_path / "in" / "v.nii").symlink_to(tmp_path / "store" / "v.nii")
-    with pytest.raises(DataError, match="would replace the image"):
-        predict(tmp_path / "in", tmp_path / "store")[0].run()
-
-
-def test_a_damaged_list_of_masks_is_told(tmp_path):
-    save(tmp_path / "in" / "v.nii", phantom())
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "predicted.sha256").write_bytes(b"\xff\xfe")
-    with pytest.raises(DataError, match=r"predicted\.sha256: no list of masks"):
-        predict(tmp_path / "in", tmp_path / "out")[0].run()
-
-
-def test_broken_voxels_name_case_and_plane(tmp_path):
+def test_broken_voxels_name_case_and_plane(tmp_path, phantom, save, predict):
     planes = phantom().astype(np.float32)
     planes[2, 4, 4] = np.nan
     save(tmp_path / "in" / "v.nii", planes)

@@ -138,3 +138,27 @@ def test_domain_is_the_true_label_in_every_mode():
     assert evaluation_items(items({"line": "MDCK"}), schema, None)[0]["domain"] == "all"
     with pytest.raises(MetadataError, match="lines"):
         evaluation_items([], schema, "lines")
+
+
+def test_missing_is_not_tested_on_a_network_that_never_saw_an_unknown(caplog):
+    schema, cases = MetadataSchema([SIZE]), items({"size": 10}, {"size": 20})
+    modes = ["normal", "missing", "zeros"]
+    with caplog.at_level("WARNING"):
+        known = evaluation_items(cases, schema, None, modes)
+    assert [item["mode"] for item in known] == [mode for mode in modes for _ in cases]
+    assert not caplog.messages
+    with caplog.at_level("WARNING"):
+        left = evaluation_items(cases, schema, None, modes, unknown=False)
+    assert {item["mode"] for item in left} == {"normal", "zeros"}
+    assert "missing is left out" in caplog.text
+    assert "metadata_dropout" in caplog.text
+    caplog.clear()
+    evaluation_items(cases, schema, None, ["normal", "zeros"], unknown=False)
+    assert not caplog.messages
+    with pytest.raises(MetadataError, match="metadata_dropout"):
+        evaluation_items(cases, schema, None, ["missing"], unknown=False)
+
+
+def test_a_requested_value_beyond_the_range_is_refused():
+    with pytest.raises(MetadataError, match="size"):
+        vectors(MetadataSchema([SIZE]), "fixed:size=500", {"size": 10})

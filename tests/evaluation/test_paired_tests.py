@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from metaseg_monai.evaluation.differences import (
+from metaseg_monai.evaluation.paired_tests import (
     bootstrap_interval,
     paired_t,
     sign_flips,
@@ -45,16 +45,18 @@ def test_drawn_sign_flips_come_near_to_all_of_them_and_replay():
     assert drawn * 2**8 == pytest.approx(round(drawn * 2**8))  # (found + 1) of (draws + 1)
 
 
-def test_the_interval_of_two_units_is_their_range():
-    assert bootstrap_interval(np.array([0.1, 0.3]), draws=99, seed=0) == (0.1, 0.3)
+def test_the_interval_of_units_that_are_alike_is_their_value():
+    assert bootstrap_interval(np.full(5, 0.1), draws=99, seed=0) == (0.1, 0.1)
+    for units in range(5):  # too few to tell, alike or not
+        assert np.isnan(bootstrap_interval(np.full(units, 0.1), draws=99, seed=0)).all()
 
 
 def test_the_interval_of_many_units_is_that_of_plain_percentiles_and_replays():
     many = np.random.default_rng(0).exponential(size=400)
     plain = stats.bootstrap(
-        (many,), np.mean, n_resamples=999, method="percentile", rng=np.random.default_rng(5)
+        (many,), np.mean, n_resamples=2000, method="percentile", rng=np.random.default_rng(5)
     ).confidence_interval
-    low, high = bootstrap_interval(many, draws=999, seed=5)
+    low, high = bootstrap_interval(many, draws=2000, seed=5)
     assert (low, high) == pytest.approx((plain.low, plain.high), abs=0.01)
     assert low <= plain.low < plain.high <= high
-    assert (low, high) == bootstrap_interval(many, draws=999, seed=5)
+    assert (low, high) == bootstrap_interval(many, draws=2000, seed=5)

@@ -61,17 +61,21 @@ def test_empty_cases_are_left_out_of_the_case_mean_and_counted():
 
 
 def test_interval_draws_whole_groups():
-    within = [("a", 1.0), ("b", 0.0)]
+    within = [("a", 1.0), ("b", 0.0), ("c", 1.0), ("d", 0.0), ("e", 1.0), ("f", 0.0)]
     rows = [
         (f"{group}{i}", group, "normal", "x", 1, int(score), 0, int(1 - score))
         for group, score in within
         for i in range(50)
     ]
     mean = case_mean_f1(table(*rows))
-    assert (mean.low, mean.high) == (0.0, 1.0)  # two groups: by cases it would be about 0.4 to 0.6
+    assert mean.low < 0.1 < 0.9 < mean.high  # six groups: by cases it would be 0.4 to 0.6
     alone = [(case, case, *rest) for case, _, *rest in rows]
     narrow = case_mean_f1(table(*alone))
     assert 0.35 < narrow.low < narrow.high < 0.65
+    few = case_mean_f1(table(*rows[:200]))  # of four groups
+    assert few.mean == 0.5
+    assert math.isnan(few.low)
+    assert math.isnan(few.high)
 
 
 def test_mode_matrix_keeps_the_true_domain_and_the_order():

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from metaseg_monai.errors import ConfigError, DataError
-from metaseg_monai.evaluation.differences import paired_t
+from metaseg_monai.evaluation.paired_tests import paired_t
 from metaseg_monai.evaluation.statistics import (
     compare_cases,
     compare_subgroups,
@@ -126,6 +126,12 @@ def test_rounding_is_no_difference():
     base = single([0.1 + 0.2] * 4)
     made = compare_cases(base, base.assign(f1=0.3))
     assert (made.mean, made.p_t, made.p_wilcoxon, made.p_permutation) == (0, 1, 1, 1)
+
+
+def test_small_differences_are_kept():
+    made = compare_cases(*differing([0.0004, 0.0003, 0.0002, 0.0004, 0.0002, 0.0003]))
+    assert made.mean == pytest.approx(0.0003)
+    assert 0 < made.low < 0.0003 < made.high
 
 
 def test_holm_by_hand():

@@ -183,6 +183,20 @@ def test_a_run_weighs_by_its_planes():
     assert made.surface_dice == pytest.approx(6 / (6 + 1 + 1.4), abs=0.01)
 
 
+@pytest.mark.parametrize("planes", [6, 7, 8, 15])
+def test_both_open_ends_of_a_run_weigh_alike_wherever_a_slab_ends(planes):
+    """Slabs are of eight layers, as many as seven planes have."""
+    label = cylinder(10, planes)
+    pred = label.copy()
+    pred[-1] = cylinder(14, 1)[0]
+    at = list(range(2, 2 + planes))
+    one, other = (
+        scores(p, label, 0.5, (3.0, 1.0, 1.0), at=at, count=planes + 4) for p in (pred, pred[::-1])
+    )
+    assert one.surface_dice == pytest.approx(other.surface_dice)
+    assert one.surface_dice < 1
+
+
 def test_runs_lie_at_their_true_distance():
     """Label in one run, prediction in another: as far apart as the planes are."""
     label, pred = cylinder(3, 2), cylinder(3, 2)

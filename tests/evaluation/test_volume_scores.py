@@ -204,6 +204,35 @@ def test_whole_volumes_of_3d_networks_have_their_planes_last(tmp_path):
     assert table["hd95_mm"].tolist() == [score.hd95_mm for score in scores]
 
 
+def test_whole_volumes_are_called_by_their_volume_where_it_has_a_name(tmp_path):
+    label = torch.from_numpy(label_of(0).transpose(1, 2, 0).copy())[None, None]
+    batch = {
+        "case": ["a"], "volume": ["scan 7"], "group": ["g"], "split": ["test"], "mode": ["normal"],
+        "spacing_mm": torch.tensor([SPACING]),
+    }  # fmt: skip
+    step = SimpleNamespace(names=batch, output={"pred": one_hot(label[0].numpy()), "label": label})
+    evaluated(VolumeScores(tmp_path / "volumes.csv", REGIONS), [{"case": "a"}], [step])
+    assert set(read_volumes(tmp_path / "volumes.csv")["volume"]) == {"scan 7"}
+
+
+@pytest.mark.parametrize(("settings", "found"), [({}, 1), ({"found_share": 0.3}, 0)])
+def test_the_share_that_finds_a_lesion_is_a_setting(tmp_path, settings, found):
+    items = slices({"a": label_of(0)}, modes=("normal",))
+    for item in items:  # a quarter of the tumour
+        item["pred"] = np.where(item["label"][0] == 2, 2, 0)
+        item["pred"][:, 4:] = 0
+    evaluated(VolumeScores(tmp_path / "volumes.csv", REGIONS, **settings), items)
+    table = read_volumes(tmp_path / "volumes.csv").set_index("region")
+    assert table.loc["tumour", ["lesions", "lesions_found"]].tolist() == [1, found]
+
+
+def test_planes_of_a_loader_that_does_not_tell_how_many_come_are_scored_at_the_end(tmp_path):
+    handler = VolumeScores(tmp_path / "volumes.csv", REGIONS)
+    evaluated(handler, [], list(batched(slices({"a": label_of(0)}, modes=("normal",)))))
+    table = read_volumes(tmp_path / "volumes.csv")
+    assert table[["complete", "planes"]].to_numpy().tolist() == [[1, 5]] * 2
+
+
 @pytest.mark.parametrize("key", ["volume", "plane", "planes", "spacing_mm"])
 def test_slices_without_their_place_are_refused(tmp_path, key):
     items = slices({"a": label_of(0)})
@@ -222,7 +251,9 @@ def test_planes_that_do_not_belong_together_are_refused(tmp_path):
     with pytest.raises(DataError, match=r"plane 3: .*\(11, 10\).*\(12, 10\)"):
         run(label=np.zeros((1, 11, 10), np.uint8), pred=np.zeros((11, 10), np.uint8))
     with pytest.raises(DataError, match="plane 3: spacing"):
-        run(spacing_mm=(4.0, 0.5, 0.6))
+        run(spacing_mm=(4.0, 0.5, 0.501))
+    run(spacing_mm=(4.0, 0.5, 0.5001))  # rounded
+    (tmp_path / "volumes.csv").unlink()
     with pytest.raises(DataError, match=r"volume a \(mode normal\): planes 0 to 8 of a"):
         run(plane=8)
     assert not (tmp_path / "volumes.csv").exists()
@@ -266,6 +297,8 @@ def test_missing_foreign_or_damaged_tables_are_refused(tmp_path):
         (good.replace("0.9", ""), "dice must be numbers"),
         (good.replace("0.9", "-0.9"), "dice must be numbers"),
         (good.replace("0.9", "1.9"), "at most 1"),
+        (good.replace("0.8", "1.8"), "at most 1"),
+        (good.replace("tumour,1", "tumour,2"), "at most 1"),
         (f"{good}\n{good}", "volume a, mode normal, region tumour stands there twice"),
     ]:
         path.write_text(f"{head}\n{line}\n")

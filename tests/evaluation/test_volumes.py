@@ -28,6 +28,12 @@ def by_region(scores):
     return {score.region: score for score in scores}
 
 
+def test_the_largest_class_is_what_a_byte_holds():
+    label = np.where(volume() == 2, 255, 0).astype(np.uint8)
+    brightest = make_regions({"a": {"classes": [255], "tolerance_mm": 1}})
+    assert score_volume(label, label, SPACING, brightest)[0].true_mm3 == 32
+
+
 def test_regions_contain_each_other_and_volumes_are_in_mm3():
     made = by_region(score_volume(volume(), volume(), SPACING, REGIONS))
     assert {name: score.true_mm3 for name, score in made.items()} == {
@@ -145,6 +151,7 @@ def test_wrong_shapes_are_refused_though_both_are_empty():
         ({"a": {"classes": [2, 2], "tolerance_mm": 1}}, "each once"),
         ({"a": {"classes": 2, "tolerance_mm": 1}}, "classes"),
         ({"a": {"classes": [1.5], "tolerance_mm": 1}}, "classes"),
+        ({"a": {"classes": [256], "tolerance_mm": 1}}, "to 255, each once"),
         ({"a": {"classes": [1], "tolerance_mm": -1}}, "tolerance_mm -1"),
         ({"a": {"classes": [1], "tolerance_mm": "1"}}, "tolerance_mm '1'"),
     ],

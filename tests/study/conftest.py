@@ -50,13 +50,12 @@ def finish(
     """Write what a finished run leaves: `hits` of ten pixels found in mode normal, else none."""
     folder = folder / run.folder
     folder.mkdir(parents=True)
-    rows = [
-        (f"case{case}", f"case{case}", "test", mode, domain, 1, max(0, hits - case % 2), 1, 3, 50)
-        if mode == "normal"
-        else (f"case{case}", f"case{case}", "test", mode, domain, 1, 0, 9, 10, 50)
-        for mode in modes
-        for case, domain in enumerate(domains * 4)
-    ]
+    rows = []
+    for mode in modes:
+        for case, domain in enumerate(domains * 4):
+            place = (f"case{case}", f"case{case}", "test", mode, domain, 1)
+            tp = max(0, hits - case % 2) if mode == "normal" else 0
+            rows.append((*place, tp, 1 if mode == "normal" else 9, 10 - tp, 50))
     pd.DataFrame(rows, columns=COUNT_COLUMNS).to_csv(folder / "counts.csv", index=False)
     log = {"epoch": [1, 2], "train_loss": [1.0, 0.5], "val_loss": [1.1, 0.6], "lr": [0.1, 0.2]}
     pd.DataFrame({**log, "seconds": [1.0, 1.0]}).to_csv(folder / "log.csv", index=False)

@@ -6,6 +6,7 @@ from typing import Any
 
 import tifffile
 
+from metaseg_monai.data.cases import image_files
 from metaseg_monai.data.headers import image_format
 from metaseg_monai.data.microscopy.ome import ome_sides_um
 from metaseg_monai.data.microscopy.resolution import IMAGEJ_UNITS, UM_PER_CM
@@ -39,7 +40,7 @@ def pixel_size_um(item: Mapping[str, Any]) -> float | None:
                 "above 0, or an empty cell where the size is unknown"
             )
         return number
-    file = item["image"] if isinstance(item["image"], (str, Path)) else item["image"][0]
+    file = image_files(item)[0]
     return tiff_pixel_um(file) if image_format(file) == "tiff" else None
 
 

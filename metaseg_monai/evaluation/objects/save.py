@@ -1,6 +1,5 @@
 """Write the predicted objects of every image as a label image for Fiji and napari."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -9,9 +8,11 @@ import numpy as np
 import tifffile
 from ignite.engine import Engine, Events
 
+from metaseg_monai.data.cases import image_files
 from metaseg_monai.data.headers import image_format
 from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.evaluation.mask_record import MaskRecord
+from metaseg_monai.evaluation.masks import let_go
 from metaseg_monai.evaluation.objects.instances import ObjectSettings
 from metaseg_monai.evaluation.objects.pixel_size import pixel_size_um
 from metaseg_monai.evaluation.objects.table import ObjectTable, find_native
@@ -61,12 +62,12 @@ class SaveObjects:
         self.folder = Path(folder)
         self.form = form
         self.table = ObjectTable(folder, objects, by)
-        self._record: MaskRecord | None = None
+        self._record = MaskRecord(folder)
 
     def attach(self, engine: Engine) -> None:
         """Write label images after every batch, the tables at the end."""
         engine.add_event_handler(Events.STARTED, self.start)
-        engine.add_event_handler(Events.GET_BATCH_STARTED, _let_go)  # every handler is done then
+        engine.add_event_handler(Events.GET_BATCH_STARTED, let_go)  # every handler is done then
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
         engine.add_event_handler(Events.COMPLETED, self.finish)
 
@@ -75,24 +76,15 @@ class SaveObjects:
         self.table.start(engine)
         items = self.table.items
         for case, item in items.items():
-            if "plane" in item or image_format(_files(item)[0]) in ("nifti", "dicom"):
+            if "plane" in item or image_format(image_files(item)[0]) in ("nifti", "dicom"):
                 raise DataError(
-                    f"case {case!r}: objects are made of 2D images, {_files(item)[0]} is of a "
+                    f"case {case!r}: objects are made of 2D images, {image_files(item)[0]} is of a "
                     "volume; write its mask instead"
                 )
         paths = {case: self._path(case) for case in items}
-        for path, times in Counter(paths.values()).items():
-            if times > 1:
-                names = ", ".join(case for case, other in paths.items() if other == path)
-                raise DataError(f"{names} would have the one file {path}; give them other names.")
-        images = {Path(file).resolve() for item in items.values() for file in _files(item)}
-        for case, path in paths.items():
-            if path.resolve() in images:
-                raise DataError(
-                    f"The objects of {case!r} would replace the image {path}; choose another "
-                    "output."
-                )
+        images = {file for item in items.values() for file in image_files(item)}
         self._record = MaskRecord(self.folder)
+        self._record.check_names(paths, images, "objects")
         self._record.check([*paths.values(), *self.table.paths])
 
     def __call__(self, engine: Engine) -> None:
@@ -103,17 +95,17 @@ class SaveObjects:
             native = batch["native_shape"][row].tolist() if "native_shape" in batch else None
             objects = find_native(item, preds[row], native, self.table.settings)
             self.table.add(item, objects, len(preds[row]))
-            path = write_labels(self._path(case), objects.labels, pixel_size_um(item))
-            if self._record is not None:
-                self._record.add(path)
+            with self._record.writing():
+                path = write_labels(self._path(case), objects.labels, pixel_size_um(item))
+            self._record.add(path)
 
     def finish(self, engine: Engine) -> None:
         """Write the tables."""
-        self.table.save()
-        if self._record is not None:
-            for path in self.table.paths:
-                self._record.add(path)
-            self._record.finish()
+        with self._record.writing():
+            self.table.save()
+        for path in self.table.paths:
+            self._record.add(path)
+        self._record.finish()
 
     def _path(self, case: str) -> Path:
         return self.folder / f"{case}{SUFFIX[self.form]}"
@@ -151,11 +143,3 @@ def write_labels(path: str | Path, labels: np.ndarray, pixel_um: float | None = 
             **settings,
         )
     return path
-
-
-def _files(item: Mapping[str, Any]) -> list[str]:
-    return [item["image"]] if isinstance(item["image"], str) else list(item["image"])
-
-
-def _let_go(engine: Engine) -> None:
-    engine.state.batch = engine.state.output = None

@@ -24,13 +24,18 @@ from metaseg_monai.study.report.run_files import (
     given_values,
     listed,
     other_values,
-    pixel_areas,
+    pixel_sizes,
 )
 from metaseg_monai.study.report.scores import rows_of
 from metaseg_monai.study.report.tables import Table
 from metaseg_monai.study.results import Result, Results
 
 CLOSE = 0.7  # Spearman; from which a value tells much of the size of the label
+DISC = (
+    "the largest area over a volume's images as the diameter of a disc of that area, in {} (images "
+    "without a volume are one of their group)"
+)
+BALL = "the volume of the label as the diameter of a ball of that volume, in mm"
 
 
 def audit_section(results: Results) -> Section | None:
@@ -59,11 +64,10 @@ def audit_section(results: Results) -> Section | None:
         units |= unit
     if table:
         note = (
-            "Size of the label: the largest area over a volume's images as the diameter of a disc "
-            f"of that area, in {listed(sorted(units))}; images without a volume are one of their "
-            "group. R2: of a straight line, of the logarithms where the field is encoded so; with "
-            "95 % intervals that draw groups. R2 is above 0 by chance alone. Volumes without the "
-            "class or the value are left out."
+            f"Size of the label: {listed(sorted(units))}. R2: of a straight line, of the "
+            "logarithms where the field is encoded so; with 95 % intervals that draw groups, none "
+            "below five of them. R2 is above 0 by chance alone. Volumes without the class or the "
+            "value are left out."
         )
         title = "Metadata against the size of the label"
         parts.append(Table("leakage", title, note, rows_of(table), first="field, class"))
@@ -88,18 +92,18 @@ def _facts(field: AnyField) -> dict[str, Any]:
 def _audited(
     results: Results, field: AnyField, given: Sequence[Given], names: Mapping[int, str]
 ) -> tuple[list[str], dict[str, dict[str, Any]], set[str]]:
-    """Warnings of a field, the associations of each set of its values, and the sizes' units."""
+    """Warnings of a field, the associations of each set of its values, and what sizes are."""
     warned, rows, units = [], {}, set()
     for place, one in enumerate(given):
         found: dict[int, Association] = {}
         if isinstance(field, Continuous):
-            sizes, unit = _label_sizes(results, one.conditions)
+            sizes, told = _label_sizes(results, one.conditions)
             values = volume_values(one.cases, field.name)
             for number in map(int, sizes.columns.tolist()):
                 association = associate(values, sizes[number], field.scale != "linear")
                 if association.groups:
                     found[number] = association
-                    units.add(unit)
+                    units.add(told)
         whose = f" ({listed(one.conditions)})" if len(given) > 1 else ""
         for number, association in found.items():
             rows[f"{field.name}{whose}, {class_text(names, number)}"] = _numbers(association)
@@ -122,26 +126,29 @@ def _who(results: Results, field: AnyField, given: Sequence[Given]) -> list[str]
 
 
 def _label_sizes(results: Results, names: Sequence[str]) -> tuple[pd.DataFrame, str]:
-    """Diameters of the evaluated labels of some conditions, of all their data, and their unit."""
+    """Diameters of the evaluated labels of some conditions, of all their data; what they are."""
     chosen: dict[int, tuple[Result, pd.DataFrame]] = {}  # each data once
     for name in names:
         for key, result in results.conditions[name].items():
             cases = cases_of(result, key)
             if cases is not None:
                 chosen.setdefault(key.data_seed, (result, cases))
-    scales = [pixel_areas(cases, result.counts) for result, cases in chosen.values()]
-    known = all(scale is not None for scale in scales)
+    found = [pixel_sizes(cases, result.counts) for result, cases in chosen.values()]
+    scales = [size for size in found if size is not None]
+    known = len(scales) == len(found) and len({size.dims for size in scales}) == 1
+    dims = scales[0].dims if known else 2
     tables = [
         label_diameters(
             result.in_mode("normal"),
-            scale if known else None,
+            size.of_case if known and size is not None else None,
             cases.set_index("case")["volume"],
+            dims,
         )
-        for (result, cases), scale in zip(chosen.values(), scales, strict=True)
+        for (result, cases), size in zip(chosen.values(), found, strict=True)
     ]
     # other data may hold other slices of a volume; the same data give the same sizes
     joined = pd.concat(tables).groupby(level=[0, 1]).max()
-    return joined, "mm" if known else "pixels"
+    return joined, BALL if dims == 3 else DISC.format("mm" if known else "pixels")
 
 
 def _numbers(one: Association) -> dict[str, Any]:

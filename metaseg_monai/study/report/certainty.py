@@ -4,8 +4,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from metaseg_monai.study.design import Protocol
+from metaseg_monai.study.report.comparable import counted, same_cases, tested_on
 from metaseg_monai.study.report.comparisons import Compared
+from metaseg_monai.study.report.run_files import listed
 from metaseg_monai.study.report.words import TESTS, drawn_over
 from metaseg_monai.study.results import Results
 
@@ -15,16 +19,23 @@ def how_sure(
     protocol: Protocol,
     compared: Sequence[Compared],
     history: Sequence[Mapping[str, Any]],
+    reasons: Sequence[str] = (),
 ) -> str:
-    """Say on how many cases and seeds this rests, which test was made, and when it was fixed."""
+    """Say on how many cases and seeds this rests, which test was made, and when it was fixed.
+
+    Args:
+        results: of the study.
+        protocol: of the study.
+        compared: what was compared.
+        history: when something was fixed.
+        reasons: why conditions cannot be compared, see `why_not_comparable`.
+    """
     numbers = [len(by_seed) for by_seed in results.conditions.values()]
     trainings = _trainings(max(numbers))
     if min(numbers) < max(numbers):
         trainings = f"{min(numbers)} to {max(numbers)} trainings"
     cases, groups = _sizes(results)
-    sentences = [
-        f"{_count(cases, 'test case')} in {_count(groups, 'group')}, {trainings} of each condition."
-    ]
+    sentences = [f"{_tested(results)} {trainings} of each condition.", *reasons]
     if compared:
         planned = len(protocol.comparisons)
         sentences.append(
@@ -39,7 +50,6 @@ def how_sure(
             f"Up to {left_out} cases are left out of a comparison: empty in the target and in a "
             "prediction, they have no score. See the table of false pixels on empty targets."
         )
-    sentences += _different_cases(results)
     if not history:
         sentences.append("Nothing was fixed before these runs: read them as a first look.")
     else:
@@ -91,12 +101,10 @@ def not_shown(results: Results, protocol: Protocol, compared: Sequence[Compared]
 
 def facts(results: Results) -> dict[str, str]:
     """What stands beside the lead of a report, in a few words each."""
-    cases, groups = _sizes(results)
-    splits = ", ".join(sorted(set(results.first.counts["split"])))
     domains = results.cases(next(iter(results.conditions)))["domain"].nunique()
     told = {
         "Conditions": str(len(results.conditions)),
-        "Tested on": f"{_count(cases, 'case')} of {_count(groups, 'group')} ({splits})",
+        "Tested on": _fact(results),
         "Domains": str(domains),
     }
     if results.study is not None:
@@ -106,19 +114,33 @@ def facts(results: Results) -> dict[str, str]:
     return told
 
 
+def _tested(results: Results) -> str:
+    """What was tested on, by conditions where they differ, as the start of a sentence."""
+    sets = same_cases(results)
+    told = [
+        f"{counted(cases)} in {_count(cases['group'].nunique(), 'group')}"
+        + (f" for {listed(names)}" if len(sets) > 1 else "")
+        for names, cases in sets.items()
+    ]
+    return "; ".join(told) + (";" if len(sets) > 1 else ",")
+
+
+def _fact(results: Results) -> str:
+    """The same in few words."""
+    sets = same_cases(results)
+    told = [
+        (f"{listed(names)}: " if len(sets) > 1 else "")
+        + f"{_count(len(cases), 'case')} of {_count(cases['group'].nunique(), 'group')} "
+        + f"({listed(sorted(set(cases['split'])))})"
+        for names, cases in sets.items()
+    ]
+    return "; ".join(told)
+
+
 def _sizes(results: Results) -> tuple[int, int]:
-    """Number of test cases and of their groups."""
-    cases = results.cases(next(iter(results.conditions)))
-    return len(cases), int(cases["group"].nunique())
-
-
-def _different_cases(results: Results) -> list[str]:
-    sizes = {name: set(results.cases(name)["case"]) for name in results.conditions}
-    first = next(iter(sizes.values()))
-    if all(cases == first for cases in sizes.values()):
-        return []
-    told = ", ".join(f"{name} {len(cases)}" for name, cases in sizes.items())
-    return [f"The conditions were tested on different cases ({told}): rows cannot be compared."]
+    """Number of cases and of their groups, of all conditions together."""
+    cases = pd.concat(tested_on(results).values())
+    return cases["case"].nunique(), cases["group"].nunique()
 
 
 def _few_trainings(replicates: int) -> str:

@@ -17,6 +17,7 @@ from metaseg_monai.evaluation.statistics import (
     seed_interval,
 )
 from metaseg_monai.study.design import Protocol
+from metaseg_monai.study.report.comparable import different_labels, of_conditions
 from metaseg_monai.study.results import Replicate, Results, average_cases
 
 Strength = Literal["found", "these trainings", "mixed", "none", "untested"]
@@ -108,7 +109,13 @@ def compare_all(
 
 
 def compare_pair(first: str, second: str, results: Results, protocol: Protocol) -> Compared:
-    """Compare the F1 of two conditions, see `compare_scores`."""
+    """Compare the F1 of two conditions, see `compare_scores`.
+
+    Raises:
+        DataError: as there, or the labels of the cases that both have differ in size.
+    """
+    if reasons := different_labels(of_conditions(results, first, second), {}):
+        raise DataError(reasons[0])
     ones, twos = results.by_seed(first), results.by_seed(second)
     return compare_scores(first, second, ones, twos, protocol)
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from metaseg_monai.evaluation.cases import NAMES, SPACING
-from metaseg_monai.evaluation.differences import bootstrap_interval
+from metaseg_monai.evaluation.paired_tests import bootstrap_interval
 from metaseg_monai.metadata import Continuous
 from metaseg_monai.metadata.quantities import read_number
 from metaseg_monai.study.report.document import Details, Figure, Part, Section
@@ -135,7 +135,7 @@ def _of_field(results: Results, field: str, values: Values, score: str) -> list[
     stem = re.sub(r"[^A-Za-z0-9._-]", "_", field)
     note = (
         f"Mean {score} of the cases at each {field}, cases within a group first, seeds within a "
-        "case; 95 % interval over groups, that of a single group unknown."
+        "case; 95 % interval over groups, none below five of them."
     )
     if others := other_values(given_values(results, field), field):
         note += f" {others} Cases stand at their true {field}."

@@ -84,9 +84,12 @@ th.text, td.text { text-align: left; }
 th.long, td.long { text-align: left; white-space: normal; min-width: 14rem; }
 .spread { color: var(--soft); font-size: .88em; }
 th.start, td.start { border-left: 1px solid var(--line); }
-.wide th, .wide td { padding-left: .55rem; padding-right: .55rem; }
+.wide th, .wide td { padding-left: .4rem; padding-right: .4rem; }
 .wide .spread { display: block; line-height: 1.25; }
 .wide td { line-height: 1.3; }
+.wide thead th, .wide td.text { white-space: normal; }
+.wide td.long { min-width: 10rem; }
+.wider { font-size: .84rem; }
 
 details { margin: 1.1rem 0; border: 1px solid var(--line); border-radius: 6px; }
 details > summary { cursor: pointer; padding: .55rem .95rem; font-weight: 500;

@@ -17,6 +17,7 @@ from metaseg_monai.study.report.robustness import (
     perturbation_curve,
     wrong_share_curve,
 )
+from metaseg_monai.study.report.run_files import continuous_fields
 from metaseg_monai.study.report.scores import errors_by_seed, mode_table, with_modes
 from metaseg_monai.study.report.similarity import cluster, domain_similarity
 from metaseg_monai.study.report.words import drawn_over
@@ -85,11 +86,12 @@ def subgroup_differences(compared: Sequence[Compared], level: float) -> Figure |
 def mode_maps(results: Results) -> list[Figure]:
     """Test-mode matrix of each condition that has one, mean over seeds."""
     drawn = []
+    units = {name: field.unit for name, field in continuous_fields(results).items()}
     for name, by_seed in with_modes(results).items():
         matrix = mode_table(by_seed).mean
         rows = "rows are the true domain, columns" if len(matrix) > 1 else "all cases; columns are"
         caption = f"Test modes of {name}, mean over seeds: {rows} the metadata given."
-        drawn.append(Figure(f"modes_{name}", caption, figures.mode_heatmap(matrix, name)))
+        drawn.append(Figure(f"modes_{name}", caption, figures.mode_heatmap(matrix, name, units)))
     return drawn
 
 

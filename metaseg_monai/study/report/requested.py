@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from metaseg_monai.evaluation.differences import bootstrap_interval
+from metaseg_monai.evaluation.paired_tests import bootstrap_interval
 
 OWN = "own value"  # what mode normal is called beside requested values
 QUANTITIES = ("area", "inside", "outside")

@@ -155,6 +155,6 @@ def _table(of_class: Mapping[str, pd.DataFrame], stem: str, title: str) -> Table
     note = (
         "area: predicted area over that of the labels; inside, outside: mean probability of the "
         "class in and out of the labels. Mean over groups with the ends of its 95 % interval. -: "
-        "not recorded, or fewer than two groups."
+        "not recorded, or fewer than five groups."
     )
     return Table(stem, title, note, values, first="condition, asked for")

@@ -2,14 +2,15 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from metaseg_monai.blocks import METADATA_VARIANTS
 from metaseg_monai.bundle.locate import resolve_bundle
 from metaseg_monai.errors import ConfigError, DataError
-from metaseg_monai.evaluation.cases import read_cases
+from metaseg_monai.evaluation.cases import CLASSES, read_cases
 from metaseg_monai.evaluation.volume_scores import read_volumes
 from metaseg_monai.metadata import Continuous, MetadataSchema
 from metaseg_monai.metadata.kinds import AnyField
@@ -20,19 +21,25 @@ CASES, SCHEMA, VOLUMES = "cases.csv", "schema.json", "volumes.csv"
 
 
 def class_names(results: Results) -> dict[int, str]:
-    """Names of the label's foreground classes, as the study's bundle gives them; empty if unknown.
+    """Names of the label's foreground classes; empty if unknown.
 
-    They stand in its ``configs/metadata.json``, under network_data_format.outputs.pred.channel_def.
+    The study's bundle gives them in its ``configs/metadata.json``, under
+    network_data_format.outputs.pred.channel_def; single runs in their ``classes.json``.
     """
-    if results.study is None:
-        return {}
     try:
-        file = resolve_bundle(results.study.bundle) / "configs" / "metadata.json"
-        outputs = json.loads(file.read_text(encoding="utf-8"))["network_data_format"]["outputs"]
-        named = {int(n): str(name) for n, name in outputs["pred"]["channel_def"].items()}
+        if results.study is None:
+            content = _read_json(results.first.folder / CLASSES)
+        else:
+            file = resolve_bundle(results.study.bundle) / "configs" / "metadata.json"
+            content = _read_json(file)["network_data_format"]["outputs"]["pred"]["channel_def"]
+        named = {int(number): str(name) for number, name in content.items()}
     except (ConfigError, OSError, ValueError, TypeError, KeyError, AttributeError):
         return {}  # a report is made where the bundle is not, or gives no names
     return {number: name for number, name in named.items() if number > 0 and name.strip()}
+
+
+def _read_json(file: Path) -> Any:
+    return json.loads(file.read_text(encoding="utf-8"))
 
 
 def class_text(names: Mapping[int, str], number: int) -> str:
@@ -57,7 +64,7 @@ def reads_metadata(results: Results, name: str) -> bool:
 def cases_of(result: Result, key: Replicate) -> pd.DataFrame | None:
     """The cases of a result, named as in its counts; None where the run wrote none.
 
-    Volumes are named as in its scores of volumes.
+    Volumes are named as in its scores of volumes: a case that is a whole volume by itself.
 
     Raises:
         DataError: the file is damaged, has a case twice, or lacks one that was counted.
@@ -66,6 +73,8 @@ def cases_of(result: Result, key: Replicate) -> pd.DataFrame | None:
     if not path.is_file():
         return None
     cases = read_cases(path)
+    if are_volumes(cases).any():
+        cases["volume"] = cases["volume"].where(cases["plane"] != "", cases["case"])
     prefix = f"data{key.data_seed}/"  # the results name the cases of other data so
     if result.counts["case"].str.startswith(prefix).all():
         for column in ("case", "volume"):
@@ -81,13 +90,33 @@ def cases_of(result: Result, key: Replicate) -> pd.DataFrame | None:
     return cases
 
 
-def pixel_areas(cases: pd.DataFrame | None, counts: pd.DataFrame) -> pd.Series | None:
-    """Area of a pixel in mm2 by counted case; None where that of any is unknown."""
+class PixelSizes(NamedTuple):
+    """Area of a pixel in mm2, or of a voxel its volume in mm3, by counted case.
+
+    ``dims``: 2 where a case is an image, 3 where it is a volume.
+    """
+
+    of_case: pd.Series
+    dims: int
+
+
+def pixel_sizes(cases: pd.DataFrame | None, counts: pd.DataFrame) -> PixelSizes | None:
+    """What the counted pixels measure; None where it is unknown of any, or images and volumes."""
     if cases is None:
         return None
     counted = cases.set_index("case").loc[counts["case"].unique()]
     areas: pd.Series = counted["spacing_y_mm"] * counted["spacing_x_mm"]
-    return None if areas.isna().any() else areas
+    whole = are_volumes(counted)
+    if areas.isna().any() or whole.nunique() > 1:
+        return None
+    if whole.all():
+        return PixelSizes(areas * counted["spacing_z_mm"], 3)
+    return PixelSizes(areas, 2)
+
+
+def are_volumes(cases: pd.DataFrame) -> pd.Series:
+    """Tell which evaluated cases are whole volumes: their planes have a distance, but no place."""
+    return (cases["plane"] == "") & cases["spacing_z_mm"].notna()
 
 
 def fields_of(results: Results) -> dict[str, AnyField]:

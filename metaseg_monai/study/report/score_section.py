@@ -11,13 +11,16 @@ from metaseg_monai.study.report.words import glossary, score_name
 from metaseg_monai.study.results import Results, is_expert
 
 
-def score_section(results: Results, protocol: Protocol, every_class: Results) -> Section:
+def score_section(
+    results: Results, protocol: Protocol, every_class: Results, ranked: bool = True
+) -> Section:
     """F1 of each condition, by domain and class, with the worst domain.
 
     Args:
         results: of the label class that the protocol is about.
         protocol: of the study.
         every_class: the same with all classes.
+        ranked: draw the conditions beside each other, lowest error first.
     """
     table = scores.f1_table(results)
     average = (
@@ -30,8 +33,10 @@ def score_section(results: Results, protocol: Protocol, every_class: Results) ->
     seeds = scores.seeds_note(results)
     names = class_names(every_class)
     score = score_name(protocol.label_class, names)
+    several = results.first.counts["class"].nunique()
+    of = f"mean of the {several} classes, each with its " if several > 1 else ""
     note = (
-        f"Pixel F1 with true metadata. combined: counts pooled over all cases{average}. F1 "
+        f"Pixel F1 with true metadata. combined: {of}counts pooled over all cases{average}. F1 "
         f"measures overlap: 0 none, 1 perfect. {seeds}"
     )
     if protocol.label_class is not None:
@@ -41,7 +46,8 @@ def score_section(results: Results, protocol: Protocol, every_class: Results) ->
     parts: list[Part] = [
         Table("f1", f"{score} by condition", note, values, spread, best="high", first="condition")
     ]
-    if (figure := pictures.ranking(results, protocol.aggregate, score)) is not None:
+    figure = pictures.ranking(results, protocol.aggregate, score) if ranked else None
+    if figure is not None:
         parts.append(figure)
     learned = scores.learned_table(results, protocol)
     if learned is not None and protocol.learned is not None:

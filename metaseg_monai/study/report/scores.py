@@ -172,6 +172,7 @@ def case_table(results: Results) -> pd.DataFrame:
     """Mean over cases with seeds averaged within each, and how many cases were left out as empty.
 
     Empty in target and prediction: no score, counted; only one of them empty: 0 (contract 11).
+    Empty targets are cases whose label holds no class; with false pixels: by any training.
     """
     rows = {}
     for name in results.conditions:
@@ -181,15 +182,17 @@ def case_table(results: Results) -> pd.DataFrame:
             for result in results.conditions[name].values()
         )
         normal = pd.concat(r.in_mode("normal") for r in results.conditions[name].values())
-        empty_targets = normal[normal["tp"] + normal["fn"] == 0]
+        held = (normal["tp"] + normal["fn"]).groupby(normal["case"]).transform("max")
+        empty_targets = normal[held == 0]
+        false = empty_targets[empty_targets["fp"] > 0]
         rows[name] = {
             "mean case F1": float(scores.mean()),
             "median": float(scores.median()),
             "lowest": float(scores.min()),
             "cases": int(scores.notna().sum()),
             "empty, over all seeds": empty,
-            "empty targets": len(empty_targets),
-            "with false pixels": int((empty_targets["fp"] > 0).sum()),
+            "empty targets": empty_targets["case"].nunique(),
+            "with false pixels": false["case"].nunique(),
         }
     return rows_of(rows)
 

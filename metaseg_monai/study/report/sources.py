@@ -7,6 +7,7 @@ import pandas as pd
 
 from metaseg_monai.evaluation import pooled_f1
 from metaseg_monai.study.report.document import Part, Section
+from metaseg_monai.study.report.findings import LITTLE
 from metaseg_monai.study.report.run_files import (
     class_names,
     class_text,
@@ -20,7 +21,6 @@ from metaseg_monai.study.report.scores import Spread, over_seeds
 from metaseg_monai.study.report.tables import Table
 from metaseg_monai.study.report.volume_conditions import lacking
 from metaseg_monai.study.report.volumes import averaged, regions_of, volume_tables
-from metaseg_monai.study.report.words import LITTLE
 from metaseg_monai.study.results import Result, Results
 
 SOURCES = {"normal": "true", "predicted": "predicted", "missing": "unknown", "shuffle": "foreign"}

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from metaseg_monai.errors import DataError
-from metaseg_monai.evaluation.differences import bootstrap_interval
 from metaseg_monai.evaluation.leakage import spearman
+from metaseg_monai.evaluation.paired_tests import bootstrap_interval
 from metaseg_monai.metadata.quantities import read_number
 
 TOLERANCE = 0.02  # of a case's largest area; what a contour may shake without meaning it

@@ -8,9 +8,10 @@ import pandas as pd
 from metaseg_monai.metadata import Continuous
 from metaseg_monai.study.report.figures.sweep import Response
 from metaseg_monai.study.report.run_files import (
+    PixelSizes,
     cases_of,
     class_text,
-    pixel_areas,
+    pixel_sizes,
     reads_metadata,
 )
 from metaseg_monai.study.report.scores import Spread, over_seeds, rows_of
@@ -20,15 +21,19 @@ from metaseg_monai.study.report.sweep import (
     sweep_areas,
     sweep_modes,
 )
+from metaseg_monai.study.report.volumes import ML
 from metaseg_monai.study.results import Replicate, Results
+
+UNITS: Mapping[int, str] = {0: "pixels", 2: "mm²", 3: "ml"}  # by the axes of a case, 0: unknown
 
 
 class Swept(NamedTuple):
     """What was counted: areas by condition and replicate, counts with true metadata, and the unit.
 
-    Counts have a further column ``scale``, the area of a pixel in that unit. ``unasked``:
-    conditions that read metadata, but were given no other value than their own; they are not among
-    the counts, because nobody knows whether they are flat.
+    The areas of whole volumes, as 3D networks have them, are their volumes. Counts have a further
+    column ``scale``, the area (volume) of a pixel in that unit. ``unasked``: conditions that read
+    metadata, but were given no other value than their own; they are not among the counts, because
+    nobody knows whether they are flat.
     """
 
     areas: dict[str, dict[Replicate, pd.DataFrame]]
@@ -36,20 +41,27 @@ class Swept(NamedTuple):
     unit: str
     unasked: list[str]
 
+    @property
+    def what(self) -> str:
+        """What is measured: the area or the volume of a class."""
+        return "volume" if self.unit == UNITS[3] else "area"
+
 
 def swept_areas(results: Results, field: Continuous) -> Swept:
-    """Areas in mm2 where the spacing of every case is known, else in pixels."""
+    """Areas in mm2, volumes in ml; in pixels unless every case has a spacing and all are alike."""
     places = [(n, key, r) for n, rs in results.conditions.items() for key, r in rs.items()]
-    scales = [pixel_areas(cases_of(r, key), r.counts) for _, key, r in places]
-    known = all(scale is not None for scale in scales)
+    sizes = [pixel_sizes(cases_of(r, key), r.counts) for _, key, r in places]
+    dims = {0 if size is None else size.dims for size in sizes}
+    unit = UNITS[dims.pop() if len(dims) == 1 else 0]
+    scales = [_scale(size, unit) for size in sizes]
     areas: dict[str, dict[Replicate, pd.DataFrame]] = {}
     normal: dict[str, list[pd.DataFrame]] = {}
     for (name, key, result), scale in zip(places, scales, strict=True):
         if len(sweep_modes(result.counts, field.name)) > 1:
-            table = sweep_areas(result.counts, field.name, scale if known else None)
+            table = sweep_areas(result.counts, field.name, scale)
             areas.setdefault(name, {})[key] = table
         rows = result.in_mode("normal")
-        used = rows["case"].map(scale) if known and scale is not None else 1.0
+        used = 1.0 if scale is None else rows["case"].map(scale)
         normal.setdefault(name, []).append(rows.assign(scale=used))
     unasked = [name for name in normal if name not in areas and reads_metadata(results, name)]
     joined = {
@@ -57,7 +69,14 @@ def swept_areas(results: Results, field: Continuous) -> Swept:
         for name, tables in normal.items()
         if name not in unasked
     }
-    return Swept(areas, joined, "mm²" if known else "pixels", unasked)
+    return Swept(areas, joined, unit, unasked)
+
+
+def _scale(size: PixelSizes | None, unit: str) -> pd.Series | None:
+    """What a pixel of each case measures in a unit; None where the unit is the pixel."""
+    if size is None or unit == UNITS[0]:
+        return None
+    return size.of_case / ML if unit == UNITS[3] else size.of_case
 
 
 def responses(

@@ -22,9 +22,21 @@ T = TypeVar("T")
 
 
 def montages(
-    results: Results, field: Continuous, stem: str, classes: Mapping[int, str]
+    results: Results,
+    field: Continuous,
+    stem: str,
+    classes: Mapping[int, str],
+    trained: tuple[float, float] | None = None,
 ) -> list[Figure]:
-    """Contours of the first training of the conditions that respond, dummies last."""
+    """Contours of the first training of the conditions that respond, dummies last.
+
+    Args:
+        results: of the study.
+        field: whose value is asked.
+        stem: of the files' names.
+        classes: names of the label's classes.
+        trained: lowest and highest value of the training cases; values beyond them are marked.
+    """
     drawn: list[Figure] = []
     names = sorted(results.conditions, key=lambda name: name.endswith("-dummy"))
     for name in names:
@@ -40,12 +52,16 @@ def montages(
         own = _own_values(result.folder / CASES, samples, field)
         samples = _spread_out(sorted(samples, key=lambda s: own.get(s.case, np.inf)), SHOWN_CASES)
         titles = [_title(sample.case, own.get(sample.case), field) for sample in samples]
-        heads = {f"{value:g} {field.unit}": modes[value] for value in wanted}
+        heads = {_head(value, field): modes[value] for value in wanted}
+        low, high = trained or (-np.inf, np.inf)
+        beyond = [_head(value, field) for value in wanted if not low <= value <= high]
         caption = (
             f"{name}, first training: the same slices, asked with each {field.name} in turn. "
             "Colour: prediction, dashed white: label; the case's own value stands on its left."
         )
-        png = montage(samples, heads, titles, classes)
+        if beyond:
+            caption += f" Hollow dot: beyond the training values, {low:g} to {high:g} {field.unit}."
+        png = montage(samples, heads, titles, classes, beyond)
         drawn.append(Figure(f"montage_{stem}_{name}", caption, png))
     return drawn
 
@@ -63,6 +79,10 @@ def _own_values(path: Path, samples: Sequence[Sample], field: Continuous) -> dic
         for sample in samples
         if pd.notna(values.get(sample.case))
     }
+
+
+def _head(value: float, field: Continuous) -> str:
+    return f"{value:g} {field.unit}"
 
 
 def _title(case: str, own: float | None, field: Continuous) -> str:

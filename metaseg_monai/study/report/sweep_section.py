@@ -19,7 +19,7 @@ from metaseg_monai.study.report.run_files import (
     other_values,
 )
 from metaseg_monai.study.report.sweep import TOLERANCE, response_curve
-from metaseg_monai.study.report.sweep_numbers import monotone_table, responses, swept_areas
+from metaseg_monai.study.report.sweep_numbers import Swept, monotone_table, responses, swept_areas
 from metaseg_monai.study.report.sweep_pictures import montages
 from metaseg_monai.study.report.tables import Table
 from metaseg_monai.study.results import Results
@@ -57,11 +57,12 @@ def _of_field(results: Results, field: Continuous) -> list[Part]:
         swept.unit,
         trained,
         field.scale != "linear",
+        swept.what,
     )
     caption = (
-        f"Predicted area over the {field.name} that is given; mean over groups with its 95 % "
-        "interval over groups, seeds averaged within a case. Level lines: networks that read no "
-        "metadata."
+        f"Predicted {swept.what} over the {field.name} that is given; mean over groups with its "
+        "95 % interval over groups, seeds averaged within a case. Level lines: networks that read "
+        "no metadata."
     )
     if swept.unasked:
         caption += f" Not drawn, because asked with no other value: {listed(swept.unasked)}."
@@ -74,14 +75,14 @@ def _of_field(results: Results, field: Continuous) -> list[Part]:
             caption += f" {others} The training values are those of {listed(given[0].conditions)}."
     note = (
         "Of the cases whose label holds the class, which the column cases counts. monotone: share "
-        "whose area grows from the lowest to the highest value and which no step shrinks, each by "
-        f"more than {100 * TOLERANCE:g} % of the case's largest area; flat: share whose area never "
-        "changes by more than that; never predicted: share without a pixel of the class at any "
-        "value, which is flat and not monotone. Of the others: steps: share of all steps that do "
-        "not shrink the area; Spearman: mean of the cases' rank correlations of area and value. "
-        "Mean over trainings, ± half the distance between the lowest and the highest."
+        f"whose {swept.what} grows from the lowest to the highest value and which no step shrinks, "
+        f"each by more than {100 * TOLERANCE:g} % of the case's largest; flat: share in which it "
+        "never changes by more than that; never predicted: share without a pixel of the class at "
+        "any value, which is flat and not monotone. Of the others: steps: share of all steps that "
+        "do not shrink it; Spearman: mean of the cases' rank correlations with the value. Mean "
+        "over trainings, ± half the distance between the lowest and the highest."
     )
-    title = f"Does the area grow with {field.name}?"
+    title = f"Does the {swept.what} grow with {field.name}?"
     return [
         _words(values, field, list(swept.areas)),
         Figure(f"response_{stem}", caption, png),
@@ -93,11 +94,11 @@ def _of_field(results: Results, field: Continuous) -> list[Part]:
             spread.half_range.assign(cases=float("nan")),
             first="condition, class",
         ),
-        *montages(results, field, stem, names),
+        *montages(results, field, stem, names, trained),
         Details(
             "Response as numbers",
             [
-                _numbers(number, names, curves, trained, field, swept.unit, f"response_{stem}")
+                _numbers(number, names, curves, trained, field, swept, f"response_{stem}")
                 for number in sorted({int(n) for c in curves.values() for n in c["class"]})
             ],
         ),
@@ -145,7 +146,7 @@ def _numbers(
     curves: Mapping[str, pd.DataFrame],
     trained: tuple[float, float] | None,
     field: Continuous,
-    unit: str,
+    swept: Swept,
     stem: str,
 ) -> Table:
     """The curves of a class: values x (condition; mean, low, high)."""
@@ -160,7 +161,8 @@ def _numbers(
     table.index = pd.Index([f"{value:g}" for value in table.index])
     return Table(
         f"{stem}_class{number}",
-        f"Area of {class_text(names, number)} ({unit}) at each {field.name}",
+        f"{swept.what.capitalize()} of {class_text(names, number)} ({swept.unit}) at each "
+        f"{field.name}",
         "Mean over groups with the ends of its 95 % interval.",
         table,
         digits=1,

@@ -74,7 +74,7 @@ def agreement_parts(scores: Scores, tables: Mapping[str, pd.DataFrame], region: 
         "Predicted minus true, every volume with every training. bias: mean difference; limits: "
         "bias ± 1.96 standard deviations of the differences; slope: change of the difference with "
         "each ml of the mean of both; each with its 95 % interval, which draws patients with all "
-        "their trainings. The limits suppose a slope of 0.",
+        "their trainings; none below five of them. The limits suppose a slope of 0.",
         rows_of(rows),
         digits=2,
         first="condition",

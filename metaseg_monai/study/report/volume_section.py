@@ -12,7 +12,12 @@ from metaseg_monai.study.design import Protocol
 from metaseg_monai.study.report.comparison_row import compared_row
 from metaseg_monai.study.report.comparisons import Scores, compare_all
 from metaseg_monai.study.report.document import Part, Section
-from metaseg_monai.study.report.run_files import continuous_fields, given_values, other_values
+from metaseg_monai.study.report.run_files import (
+    continuous_fields,
+    given_values,
+    listed,
+    other_values,
+)
 from metaseg_monai.study.report.scores import rows_of
 from metaseg_monai.study.report.tables import Table
 from metaseg_monai.study.report.volume_agreement import agreement_parts
@@ -35,7 +40,10 @@ ORGANS = ("kidney_and_masses",)  # regions whose components are organs, not lesi
 
 
 def volume_section(
-    results: Results, protocol: Protocol, edges: Mapping[str, Sequence[float]] = SIZE_EDGES
+    results: Results,
+    protocol: Protocol,
+    edges: Mapping[str, Sequence[float]] = SIZE_EDGES,
+    ranked: bool = True,
 ) -> Section | None:
     """Scores of volumes; None where no run wrote any.
 
@@ -43,6 +51,7 @@ def volume_section(
         results: of the study.
         protocol: whose comparisons are made on the Dice of the most special region as well.
         edges: of the size subgroups, by field.
+        ranked: say which condition is highest and lowest; False where they cannot be compared.
     """
     scores = volume_tables(results)
     if not scores:
@@ -54,11 +63,12 @@ def volume_section(
         "Dice and surface Dice: 1 where a region is empty in label and prediction, 0 where it is "
         "in one of them, as in the official KiTS scores. HD95: 95 % of the surfaces lie closer "
         "than this; undefined where the region is empty in either, then left out and counted over "
-        "all trainings, so read it with the Dice. Mean over patients with its 95 % interval over "
-        "patients, seeds averaged within a volume."
+        "all trainings, so read it with the Dice and the number of patients that it is of. Mean "
+        "over patients with its 95 % interval over patients, none below five of them; seeds "
+        "averaged within a volume."
     )
     about = [completeness(tables), lacking(results, scores), how_scored(results, regions)]
-    parts: list[Part] = [*filter(None, about), _words(tables, target)]
+    parts: list[Part] = [*filter(None, about), _words(tables, target, ranked)]
     for region in reversed(regions):
         title, stem = f"Whole volumes: {region}", re.sub(r"[^A-Za-z0-9._-]", "_", region)
         told = note if region == target else "As above."
@@ -69,19 +79,24 @@ def volume_section(
     if lesions:
         note = (
             "found: share of the true lesions, pooled over all volumes, of whose voxels at least "
-            f"{100 * FOUND_SHARE:g} % were predicted; false per volume: predicted lesions "
-            "that touch no true one; false ml: mean volume predicted on planes whose label has "
-            "none of the region."
+            f"{100 * FOUND_SHARE:g} % were predicted, of the patients with any; false per volume: "
+            "predicted lesions that touch no true one; false ml: mean volume predicted on planes "
+            "whose label has none of the region. low and high: 95 % interval, for which patients "
+            "are drawn with all their volumes; none below five of them. Seeds averaged within a "
+            "volume."
         )
         of_lesions = lesion_table(tables, lesions)
-        parts.append(Table("volumes_lesions", "Lesions", note, of_lesions, first="condition"))
+        parts.append(
+            Table("volumes_lesions", "Lesions", note, of_lesions, first="condition, region")
+        )
     parts += _subgroups(results, tables, regions, edges)
     parts += agreement_parts(scores, tables, target)
     intro = "Slices stacked back into volumes and scored for each patient."
     return Section("Whole volumes", intro, parts)
 
 
-def _words(tables: Mapping[str, pd.DataFrame], region: str) -> str:
+def _words(tables: Mapping[str, pd.DataFrame], region: str, ranked: bool) -> str:
+    """The mean Dice of the conditions; without saying which is highest where not `ranked`."""
     means = {
         name: mean_over_groups(table[table["region"] == region], "dice")[0]
         for name, table in tables.items()
@@ -89,12 +104,19 @@ def _words(tables: Mapping[str, pd.DataFrame], region: str) -> str:
     known = {name: mean for name, mean in means.items() if not math.isnan(mean)}
     if not known:
         return f"No volume has a Dice of {region}."
-    best = max(known, key=lambda name: known[name])
-    told = f"The mean Dice of {region} over patients is {known[best]:.3f} for {best}"
-    if len(known) > 1:
-        worst = min(known, key=lambda name: known[name])
-        told += f", the highest; the lowest is {known[worst]:.3f}, for {worst}"
-    return told + "."
+    told = f"The mean Dice of {region} over patients is"
+    shown = {name: f"{mean:.3f}" for name, mean in known.items()}  # what looks alike is alike
+    best, worst = (end(shown.values(), key=float) for end in (max, min))
+    highest, lowest = (
+        listed([name for name, mean in shown.items() if mean == end]) for end in (best, worst)
+    )
+    if len(shown) == 1:
+        return f"{told} {best} for {highest}."
+    if not ranked:
+        return f"{told} {listed([f'{mean} for {name}' for name, mean in shown.items()])}."
+    if best == worst:
+        return f"{told} alike for {highest}: {best}."
+    return f"{told} {best} for {highest}, the highest; the lowest is {worst}, for {lowest}."
 
 
 def _compared(results: Results, protocol: Protocol, scores: Scores, region: str) -> list[Part]:

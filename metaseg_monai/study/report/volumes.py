@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from metaseg_monai.evaluation.differences import bootstrap_interval
+from metaseg_monai.evaluation.group_bootstrap import ratio_interval
+from metaseg_monai.evaluation.paired_tests import bootstrap_interval
 from metaseg_monai.study.report.comparisons import Scores
 from metaseg_monai.study.report.run_files import volumes_of
 from metaseg_monai.study.report.scores import rows_of
@@ -16,6 +17,11 @@ from metaseg_monai.study.results import Results
 MEASURES = {"dice": "Dice", "surface_dice": "surface Dice", "hd95_mm": "HD95 (mm)"}
 SIZE_EDGES: Mapping[str, Sequence[float]] = {
     "tumour_size_mm": (40, 70)  # T1a, T1b and T2 of the TNM stages of renal cancer
+}
+LESION_RATES = {  # each by its columns
+    "found": ("lesions_found", "lesions"),
+    "false per volume": ("lesions_false", "volumes"),
+    "false ml": ("false_ml", "volumes"),
 }
 DRAWS = 2000
 UNKNOWN_SIZE = "size unknown"
@@ -77,27 +83,39 @@ def region_table(tables: Mapping[str, pd.DataFrame], region: str) -> pd.DataFram
             ends = mean_over_groups(part, column)
             row |= {(measure, k): v for k, v in zip(("mean", "low", "high"), ends, strict=True)}
         row["HD95 (mm)", "undefined"] = int(part["undefined"].sum())
+        row["HD95 (mm)", "patients"] = part.loc[part["hd95_mm"].notna(), "group"].nunique()
         row["n", "volumes"], row["n", "patients"] = len(part), part["group"].nunique()
         rows[name] = row
     return _two_levels(rows)
 
 
 def lesion_table(tables: Mapping[str, pd.DataFrame], regions: Sequence[str]) -> pd.DataFrame:
-    """Lesions found and false ones: conditions x (region; measure)."""
+    """Lesions found and false ones: (condition, region) x (measure; mean, low, high) and n.
+
+    Means are sums over all volumes, of lesions or of volumes; intervals are over patients. What is
+    found rests on the patients with any lesion.
+    """
     rows: dict[str, dict[tuple[str, str], Any]] = {}
     for name, table in tables.items():
-        rows[name] = {}
         for region in regions:
             part = table[table["region"] == region]
-            lesions = part["lesions"].sum()
-            found = part["lesions_found"].sum() / lesions if lesions else float("nan")
-            rows[name] |= {
-                (region, "found"): float(found),
-                (region, "of"): round(lesions),
-                (region, "false per volume"): float(part["lesions_false"].mean()),
-                (region, "false ml"): float(part["false_mm3"].mean() / ML),
-            }
+            part = part.assign(volumes=1, false_ml=part["false_mm3"] / ML)
+            sums = part.groupby("group").sum(numeric_only=True)
+            row: dict[tuple[str, str], Any] = {}
+            for measure, (column, of) in LESION_RATES.items():
+                ends = _rate(sums[column].to_numpy(float), sums[of].to_numpy(float))
+                row |= {(measure, k): v for k, v in zip(("mean", "low", "high"), ends, strict=True)}
+            row["n", "lesions"] = round(sums["lesions"].sum())
+            row["n", "patients with any"] = int((sums["lesions"] > 0).sum())
+            row["n", "patients"] = len(sums)
+            rows[f"{name}, {region}"] = row
     return _two_levels(rows)
+
+
+def _rate(parts: np.ndarray, wholes: np.ndarray) -> tuple[float, float, float]:
+    """Sum of parts over sum of wholes, one of each group, with its 95 % `ratio_interval`."""
+    rate = float(parts.sum() / wholes.sum()) if wholes.any() else float("nan")
+    return (rate, *ratio_interval(parts, wholes, DRAWS, seed=0))
 
 
 def subgroup_table(

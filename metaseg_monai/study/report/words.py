@@ -1,22 +1,17 @@
-"""What a study found, how sure it is, and what it does not show, in sentences for a reader."""
+"""What a condition, a score, a comparison and a p-value are called in the text of a report."""
 
 import math
 from collections.abc import Mapping, Sequence
 
-from metaseg_monai.blocks import METADATA_VARIANTS
 from metaseg_monai.study.design import Protocol
 from metaseg_monai.study.report.comparisons import Compared
 from metaseg_monai.study.report.run_files import class_text
-from metaseg_monai.study.report.scores import Spread
 
 TESTS = {
     "t": "paired t-test",
     "wilcoxon": "Wilcoxon signed-rank test",
     "permutation": "paired permutation test",
 }
-
-
-LITTLE = 0.005  # F1; what nobody would notice
 CONDITIONS = {
     "none": "U-Net without gates and without metadata",
     "se": "channels weighted by the image alone (squeeze-and-excitation)",
@@ -53,63 +48,6 @@ def score_name(label_class: int | None, names: Mapping[int, str]) -> str:
     return "F1" if label_class is None else f"F1 of {class_text(names, label_class)}"
 
 
-def found(
-    protocol: Protocol,
-    table: Spread,
-    compared: Sequence[Compared],
-    not_made: Mapping[str, str],
-    score: str = "F1",
-) -> list[str]:
-    """Say which condition scored best, and what each planned comparison says, in paragraphs."""
-    domain = protocol.domain
-    column = protocol.aggregate if domain is None or domain not in table.mean else domain
-    scores = table.mean[column].dropna()
-    if scores.empty:
-        return ["No condition has a score: no test case holds a foreground pixel."]
-    best, worst = str(scores.idxmax()), str(scores.idxmin())
-    measure = {
-        "combined": f"{score} pooled over all cases",
-        "average": f"average {score} over the domains",
-    }.get(column, f"{score} on {column}")
-    said = [f"The {measure} of {best} is {scores[best]:.3f} (0: no overlap, 1: perfect)."]
-    if len(scores) > 1:
-        said = [
-            f"The highest {measure} is {scores[best]:.3f}, of {best}; the lowest "
-            f"{scores.min():.3f}, of {worst} (0: no overlap with the truth, 1: perfect)."
-        ]
-    if lacking := primary_not_made(protocol, not_made):
-        said.append(lacking + (" The others are secondary." if compared else ""))
-    for one in compared:
-        primary = is_primary(one, protocol) and len(protocol.comparisons) > 1
-        said.append(
-            f"{'Primary comparison: ' if primary else ''}{compared_text(one, protocol, score)}"
-        )
-    if others := [name for name in not_made if name not in lacking]:
-        said.append(f"Planned but not made: {', '.join(others)}.")
-    if about := " ".join(_about_metadata(protocol, compared)):
-        said.append(about)
-    if described := _not_planned(protocol, table, column):
-        said.append(described)
-    if told := glossary([n for n in table.mean.index if any(n in p for p in protocol.comparisons)]):
-        said.append("In short: " + "; ".join(f"{name} - {text}" for name, text in told.items()))
-    return said
-
-
-def reliance_words(reliance: Spread | None, score: str = "F1") -> list[str]:
-    """Say how far each condition depends on its metadata, where there are not too many."""
-    if reliance is None or "normal - shuffle" not in reliance.mean or len(reliance.mean) > 6:
-        return []
-    losses, spreads = (frame["normal - shuffle"] for frame in reliance)
-    losses = losses.dropna()  # a condition may have been tested without foreign metadata
-    told = [
-        f"{name} loses {loss:.3f}{_half_range(spread, ' (', ')')}"
-        if loss > LITTLE and not loss <= spread  # the spread of one training is unknown
-        else f"{name} hardly depends on it ({-loss:+.3f})"
-        for name, loss, spread in zip(losses.index, losses, spreads[losses.index], strict=True)
-    ]
-    return [f"Pooled {score} with foreign instead of true metadata: {', '.join(told)}."]
-
-
 def compared_text(one: Compared, protocol: Protocol, score: str = "F1") -> str:
     """Tell what one comparison says, and how far it reaches.
 
@@ -127,7 +65,9 @@ def compared_text(one: Compared, protocol: Protocol, score: str = "F1") -> str:
         why = {0: "no case has a score in both", 1: "there is only one group"}
         reason = why.get(overall.groups, "the test gives no p-value")
         return f"{pair} cannot be compared in the {score}{where}: {reason}."
-    interval = f"{overall.mean:+.3f} [{overall.low:+.3f}, {overall.high:+.3f}]"
+    interval = with_interval(overall.mean, overall.low, overall.high)
+    if math.isnan(overall.low):
+        interval = f"{overall.mean:+.3f} (too few groups for an interval)"
     p = f"p {p_text(one.p_holm)}" if one.p_holm < 0.001 else f"p = {p_text(one.p_holm)}"
     if strength == "none":
         return f"No difference of {pair} in the {score}{where} was shown: {interval}, {p}."
@@ -153,6 +93,17 @@ def compared_text(one: Compared, protocol: Protocol, score: str = "F1") -> str:
         f"{pair} differ in the {score}{where}, but not in the same direction with every training "
         f"({over}): no difference is claimed."
     )
+
+
+def with_interval(mean: float, low: float, high: float) -> str:
+    """Write a difference with its interval, where it has one.
+
+    >>> with_interval(0.1, 0.02, 0.2), with_interval(0.1, math.nan, math.nan)
+    ('+0.100 [+0.020, +0.200]', '+0.100 (too few for an interval)')
+    """
+    if math.isnan(low):
+        return f"{mean:+.3f} (too few for an interval)"
+    return f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
 def drawn_over(cases: int, groups: int) -> str:
@@ -195,54 +146,3 @@ def by_training(one: Compared) -> str:
         f"seed {key.seed}{f' on data {key.data_seed}' if several else ''}: {value:+.3f}"
         for key, value in one.seeds.items()
     )
-
-
-def _not_planned(protocol: Protocol, table: Spread, column: str) -> str:
-    """Give the scores of metadata variants that no planned comparison is about."""
-    planned = {name for pair in protocol.comparisons for name in pair}
-    others = [name for name in METADATA_VARIANTS if name in table.mean.index]
-    others = [name for name in others if name not in planned]
-    if not others or not planned:
-        return ""
-    told = ", ".join(
-        f"{name} {table.mean[column][name]:.3f}{_half_range(table.half_range[column][name], ' ')}"
-        for name in others
-    )
-    return f"Not compared by plan, only described: {told}."
-
-
-def _half_range(value: float, before: str, after: str = "") -> str:
-    return "" if math.isnan(value) else f"{before}± {value:.3f}{after}"
-
-
-def _about_metadata(protocol: Protocol, compared: Sequence[Compared]) -> list[str]:
-    """Say of each metadata variant whether metadata helped, or whether a dummy explains it."""
-    by_name = {(one.first, one.second): one for one in compared}
-    sentences = []
-    for name in METADATA_VARIANTS:
-        against_se = by_name.get((name, "se"))
-        against_dummy = by_name.get((name, f"{name}-dummy"))
-        if against_se is None:
-            continue
-        if not _higher(against_se, protocol):
-            sentences.append(f"Metadata was not shown to help {name} against SE.")
-        elif against_dummy is None:
-            sentences.append(
-                f"Whether the gain of {name} comes from the metadata or from the larger gates is "
-                "open: it was not compared with its dummy."
-            )
-        elif _higher(against_dummy, protocol):
-            sentences.append(
-                f"{name} also scores higher than the same network fed zeros, so the metadata "
-                "helped, not the larger gates."
-            )
-        else:
-            sentences.append(
-                f"{name} was not shown to score higher than the same network fed zeros: the dummy "
-                "may explain its gain over SE."
-            )
-    return sentences
-
-
-def _higher(one: Compared, protocol: Protocol) -> bool:
-    return one.strength(protocol.alpha) == "found" and one.overall.mean > 0

@@ -9,8 +9,9 @@ from metaseg_monai.errors import ConfigError
 from metaseg_monai.files import replacing
 from metaseg_monai.study.design import Protocol
 from metaseg_monai.study.history import STUDY, read_history
-from metaseg_monai.study.report import certainty, sections, words
+from metaseg_monai.study.report import certainty, findings, sections, words
 from metaseg_monai.study.report.audit import audit_section
+from metaseg_monai.study.report.comparable import unranked, why_not_comparable
 from metaseg_monai.study.report.comparisons import Compared, compare_all
 from metaseg_monai.study.report.document import Lead, Section, figures_of, tables_of
 from metaseg_monai.study.report.encoding_section import encoding_section
@@ -66,17 +67,20 @@ def write_report(
     compared, not_made = compare_all(asked, protocol)
     heading = title or ("Comparison" if study is None else study.name)
     table = f1_table(asked)
-    score = words.score_name(protocol.label_class, class_names(results))
+    names = class_names(results)
+    score = words.score_name(protocol.label_class, names)
+    reasons = why_not_comparable(results, names)
+    classes = asked.first.counts["class"].nunique()
     lead = Lead(
         question="" if study is None else study.question,
         found={
             "Found": "\n\n".join(
                 [
-                    *words.found(protocol, table, compared, not_made, score),
-                    *words.reliance_words(reliance_table(asked), score),
+                    *findings.found(protocol, table, compared, not_made, score, reasons, classes),
+                    *findings.reliance_words(reliance_table(asked), score),
                 ]
             ),
-            "How sure": certainty.how_sure(asked, protocol, compared, history),
+            "How sure": certainty.how_sure(asked, protocol, compared, history, reasons),
             "Not shown": certainty.not_shown(asked, protocol, compared),
         },
         facts=certainty.facts(results),
@@ -84,10 +88,10 @@ def write_report(
     body = [
         section
         for section in (
-            score_section(asked, protocol, results),
+            score_section(asked, protocol, results, ranked=not reasons),
             sections.comparison_section(protocol, compared, not_made, score),
             published_section(results, protocol, references),
-            volume_section(results, protocol),
+            volume_section(results, protocol, ranked=not reasons),
             objects_section(results, protocol),
             sections.metadata_section(asked, score),
             response_section(results),
@@ -101,9 +105,10 @@ def write_report(
         )
         if section is not None
     ]
+    body = unranked(body) if reasons else body
     try:
         _write_parts(target, body)
-        _write(target / "summary.json", _json(_summary(results, protocol, compared)))
+        _write(target / "summary.json", _json(_summary(results, protocol, compared, reasons)))
         _write(target / "report.md", markdown_page(heading, lead, body))
         _write(target / "report.html", page(heading, lead, body))
     except OSError as error:
@@ -123,7 +128,9 @@ def _write_parts(target: Path, body: list[Section]) -> None:
             part.write_bytes(figure.png)
 
 
-def _summary(results: Results, protocol: Protocol, compared: list[Compared]) -> dict[str, Any]:
+def _summary(
+    results: Results, protocol: Protocol, compared: list[Compared], reasons: list[str]
+) -> dict[str, Any]:
     """All main numbers, by condition and seed, for other programs."""
     from metaseg_monai.evaluation import summarise
 
@@ -149,6 +156,7 @@ def _summary(results: Results, protocol: Protocol, compared: list[Compared]) -> 
             }
             for one in compared
         ],
+        "not_comparable": reasons,
         "missing": dict(results.missing),
     }
 

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from metaseg_monai.metadata import Continuous, MetadataSchema
-from metaseg_monai.study.report.audit import audit_section
+from metaseg_monai.study.report.audit import _label_sizes, audit_section
 from metaseg_monai.study.report.document import tables_of
 from metaseg_monai.study.results import Replicate, Results
 
@@ -66,6 +66,56 @@ def test_an_unrelated_prior_is_not_warned_of(volumes):
     section = audit_section(volumes.results(sme=[run]))
     assert not any("Warning" in part for part in section.parts if isinstance(part, str))
     assert abs(tables_of([section])["leakage"].values.loc["size, class 2", "Spearman"]) < 0.7
+
+
+@pytest.mark.parametrize(
+    ("sizes", "rank"),
+    [((20, 55, 40, 70, 90), 0.9), ((40, 20, 55, 90, 70), 0.8), ((90, 70, 55, 40, 20), -1.0)],
+)
+def test_a_value_that_follows_the_size_loosely_or_backwards_is_warned_of(volumes, sizes, rank):
+    run = volumes.run("sme")
+    write_field(run)
+    cases = pd.read_csv(run.folder / "cases.csv")
+    given = {f"p{place}": size for place, size in enumerate(sizes)}
+    cases["size"] = cases["group"].map(given).fillna(50)
+    cases.to_csv(run.folder / "cases.csv", index=False)
+    warning = audit_section(volumes.results(sme=[run])).parts[0]
+    assert f"it follows the size of class 2 (Spearman {rank:.2f})" in warning
+
+
+def test_the_closest_class_is_told_whichever_its_sign(volumes):
+    run = volumes.run("sme")
+    write_field(run)
+    other = run.counts.assign(**{"class": 1})
+    place = other["group"].str[1].astype(int)
+    # class 1 shrinks as the value grows, class 2 follows it only loosely
+    other["tp"], other["fn"] = 5000 - 1000 * place, 0
+    class_2 = run.counts.assign(tp=place.map({0: 300, 1: 100, 2: 500, 3: 200, 4: 400}), fn=0)
+    run = replace(run, counts=pd.concat([other, class_2]))
+    warning = audit_section(volumes.results(sme=[run])).parts[0]
+    assert "it follows the size of class 1 (Spearman -1.00)" in warning
+
+
+def test_the_size_of_a_volume_is_that_of_all_data_that_hold_slices_of_it(volumes):
+    first, second = volumes.run("sme", 0), volumes.run("sme", 1)
+    larger = second.counts["group"] == "p0"  # other slices of the smallest patient
+    second.counts.loc[larger, ["tp", "fn"]] *= 100
+    results = Results({"sme": {Replicate(n, 0): r for n, r in enumerate((first, second))}}, {})
+    row = tables_of([audit_section(results)])["leakage"].values.loc["size, class 2"]
+    assert row["Spearman"] == pytest.approx(0)  # ranks 5 1 2 3 4 of 1 2 3 4 5
+
+
+def test_whole_volumes_have_the_diameter_of_a_ball(volumes):
+    section = audit_section(volumes.results(sme=[volumes.whole("sme")]))
+    table = tables_of([section])["leakage"]
+    assert table.note.startswith(
+        "Size of the label: the volume of the label as the diameter of a ball of that volume, in mm"
+    )
+    sizes, _ = _label_sizes(volumes.results(sme=[volumes.whole("me")]), ["sme"])
+    assert sizes[2].tolist() == pytest.approx([20, 40, 55, 70, 90], rel=1e-3)
+    assert table.values.loc["size, class 2", "volumes"] == 5
+    slices = tables_of([audit_section(volumes.results(se=[volumes.run("se")]))])["leakage"]
+    assert "as the diameter of a disc of that area, in mm (images without" in slices.note
 
 
 def test_what_is_known_only_after_the_operation_is_said_to_be_refused(volumes):

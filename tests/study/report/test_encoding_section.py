@@ -11,7 +11,12 @@ from metaseg_monai.evaluation.scores import COUNT_COLUMNS
 from metaseg_monai.metadata import Categorical, Continuous, MetadataSchema
 from metaseg_monai.study import Study
 from metaseg_monai.study.report.document import figures_of, tables_of
-from metaseg_monai.study.report.encoding_section import encoding_section, unseen_values
+from metaseg_monai.study.report.encoding_section import (
+    Values,
+    curve_by_value,
+    encoding_section,
+    unseen_values,
+)
 from metaseg_monai.study.report.figures.by_value import value_curves
 from metaseg_monai.study.report.figures.style import CONDITIONS
 from metaseg_monai.study.results import Replicate, Result, Results
@@ -76,14 +81,25 @@ def test_values_between_and_beyond_by_hand(run):
     # two wells, of two fields each, one pixel apart
     assert table.loc["15", ("sme", "score")] == pytest.approx((f1(6) + f1(5)) / 2)
     assert table.loc["64", ("sme", "score")] == pytest.approx((f1(2) + f1(1)) / 2)
-    low, mean, high = table.loc["15", "sme"][["low", "score", "high"]]
-    assert low < mean < high
+    assert table["sme"][["low", "high"]].isna().all(axis=None)  # two wells tell no interval
     told = section.parts[0]
     assert "Training cases have magnification 10, 20 and 40." in told
     assert "At 15, between them, mean case F1: sme 0.708." in told
     assert "At 64, beyond them, mean case F1: sme 0.258." in told
     caption = figures_of([section])["by_magnification"].caption
     assert "Hollow: 15 and 64, which no training case had." in caption
+
+
+def test_the_interval_at_a_value_draws_groups():
+    cases = pd.DataFrame(
+        {"case": list("abcdef"), "group": list("vvwxyz"), "f1": [0, 0.2, 1, 1, 1, 1]}
+    )
+    curve = curve_by_value(cases, Values(dict.fromkeys("abcdef", 15.0), {}, []))
+    row = curve.iloc[0]
+    assert (row["score"], row["groups"]) == (pytest.approx((0.1 + 4) / 5), 5)
+    # one of the five; 1 in 3125 samples holds none of the others, 21 at most one of them
+    assert row["low"] == pytest.approx((4 * 0.1 + 1) / 5)
+    assert row["high"] == 1
 
 
 def test_a_code_that_was_told_the_nearest_stands_at_its_true_value(run):

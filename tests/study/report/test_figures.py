@@ -1,4 +1,5 @@
 import io
+import sys
 
 import numpy as np
 import pandas as pd
@@ -11,9 +12,11 @@ from metaseg_monai.evaluation.samples import Sample
 from metaseg_monai.study.report.figures import (
     DifferenceRow,
     differences,
+    grids,
     label_grid,
     learning_curves,
     learning_rate,
+    maps,
     mode_heatmap,
     overlay,
     perturbation_curves,
@@ -25,6 +28,7 @@ from metaseg_monai.study.report.figures import (
 )
 from metaseg_monai.study.report.figures.grids import FALSE, HIT, MISSED
 from metaseg_monai.study.report.figures.ranking import BETTER, WORSE
+from metaseg_monai.study.report.figures.ranking import _numbers as ranking_numbers
 from metaseg_monai.study.report.figures.style import CONDITIONS, ink_on, looks
 
 
@@ -102,6 +106,13 @@ def test_difference_is_coloured_only_if_its_adjusted_p_is_small():
     assert colours(0.02, 0.01) == (True, False)
     assert colours(-0.02, 0.01) == (False, True)
     assert colours(0.02, 0.06) == colours(0.02, None) == colours(0.02, np.nan) == (False, False)
+
+
+def test_a_difference_without_interval_is_drawn_and_written_without_one():
+    row = DifferenceRow("sme - se", 0.1, np.nan, np.nan, (), 0.5)
+    assert ranking_numbers(row, False) == "+0.100 p=0.500  "
+    assert ranking_numbers(row._replace(low=0.0, high=0.2), False).startswith("+0.100 [+0.000")
+    assert pixels(differences([row])).shape
 
 
 def test_differences_take_groups_and_a_missing_score_and_refuse_none():
@@ -242,3 +253,51 @@ def test_long_names_and_many_conditions_stay_within_the_page():
 def test_narrow_figures_are_as_wide_as_the_page():
     table = pd.DataFrame([[1.0]], index=["a"], columns=["normal"])
     assert pixels(mode_heatmap(table, "")).shape[1] == pixels(learning_rate(log())).shape[1]
+
+
+def boxes(figure):
+    """Left and width of the panels, in rows from the top."""
+    found = [axes.get_position() for axes in figure.axes]
+    rows = sorted({round(box.y0, 6) for box in found}, reverse=True)
+    return [[(b.x0, b.width) for b in found if round(b.y0, 6) == row] for row in rows]
+
+
+def test_images_of_any_shape_stand_under_their_heads(monkeypatch):
+    monkeypatch.setattr(grids, "png", lambda figure: figure)
+    stored = [sample(f"case_{n}", "all") for n in range(3)]
+    wide = np.zeros((12, 20))
+    stored[2] = Sample("case_2", "all", wide, wide.astype(np.uint8), {"normal": wide})
+    figure = prediction_grid({"se": stored, "sme": stored})
+    first, *others = boxes(figure)
+    assert len(first) == 4
+    for row in others:
+        np.testing.assert_allclose(row, first)
+    assert [axes.get_ylabel() for axes in figure.axes[::4]] == ["case_0", "case_1", "case_2"]
+    high, *_, low = (axes.get_position().height for axes in figure.axes)
+    assert low == pytest.approx(12 / 20 * high)
+    last = first[-1]
+    assert 1 - sum(last) < 0.1  # no empty strip on the right
+    two = [sample("case_0", "x"), sample("case_1", "y")]
+    assert [axes.get_ylabel() for axes in prediction_grid({"se": two}).axes[::3]] == ["x", "y"]
+
+
+def test_fixed_numbers_are_told_with_their_field_and_unit(monkeypatch):
+    monkeypatch.setattr(maps, "png", lambda figure: figure)
+
+    def texts(*modes, units=None):
+        matrix = pd.DataFrame([[0.5] * len(modes)], index=["combined"], columns=modes)
+        return [text.get_text() for text in mode_heatmap(matrix, "sme", units).axes[0].texts]
+
+    modes = ("normal", "fixed:size=10", "fixed:size=20")
+    assert texts(*modes, units={"size": "mm"})[-1] == "size (mm)"
+    assert texts(*modes)[-1] == "size"
+    for others in (("normal", "fixed:a", "fixed:b"), ("fixed:size=10", "fixed:line=HeLa")):
+        assert set(texts(*others, units={"size": "mm"})) == {"0.50"}
+
+
+def test_a_difference_without_interval_is_written_without(monkeypatch):
+    module = sys.modules[DifferenceRow.__module__]  # the package names the function alike
+    monkeypatch.setattr(module, "png", lambda figure: figure)
+    row = DifferenceRow("sme - se", 0.1, float("nan"), float("nan"), (0.1,), 0.5)
+    (axes,) = differences([row]).axes
+    assert [text.get_text().strip() for text in axes.texts] == ["+0.100 p=0.500"]

@@ -18,6 +18,7 @@ from metaseg_monai.study.report.document import (
 )
 from metaseg_monai.study.report.markdown_page import markdown_page
 from metaseg_monai.study.report.page import page
+from metaseg_monai.study.report.page_style import CSS
 from metaseg_monai.study.report.tables import Table
 
 VOID = {"meta", "link", "img", "wbr", "br"}
@@ -140,3 +141,8 @@ def test_refuses_a_figure_that_is_no_png():
         Figure("curves", "", b"\xff\xd8 jpeg")
     with pytest.raises(ConfigError, match=r"'../x' is to be a file's"):
         Figure("../x", "", png())
+
+
+def test_words_of_a_wide_table_may_go_on_in_a_second_line():
+    rules = CSS[: CSS.index("@media")]
+    assert ".wide thead th, .wide td.text { white-space: normal; }" in rules

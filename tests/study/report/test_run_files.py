@@ -9,6 +9,7 @@ from metaseg_monai.study.report.run_files import (
     class_names,
     given_values,
     other_values,
+    pixel_sizes,
     reads_metadata,
 )
 from metaseg_monai.study.results import Replicate
@@ -28,8 +29,11 @@ def give(run, **columns):
 
 
 def test_classes_are_named_as_the_bundle_names_them(volumes, tmp_path):
-    results = volumes.results(se=[volumes.run("se")])
+    run = volumes.run("se")
+    results = volumes.results(se=[run])
     assert class_names(results) == {}
+    (run.folder / "classes.json").write_text('{"0": "background", "1": "liver"}')
+    assert class_names(results) == {1: "liver"}  # of a single run, without a study
     configs = tmp_path / "bundle" / "configs"
     configs.mkdir(parents=True)
     (configs / "train.json").write_text("{}")
@@ -49,6 +53,22 @@ def test_cases_of_several_data_are_named_as_in_the_results(volumes):
     run.counts["case"] = "data7/" + run.counts["case"]
     first = cases_of(run, Replicate(7, 0)).iloc[0]
     assert (first["case"], first["group"], first["volume"]) == ("data7/p0_0", "p0", "data7/p0")
+
+
+def test_a_case_that_is_a_volume_is_told_by_its_planes(volumes):
+    run = volumes.whole("sme")
+    cases = cases_of(run, Replicate(0, 0))
+    assert cases["volume"].tolist() == cases["case"].tolist()  # as in the scores of volumes
+    sizes = pixel_sizes(cases, run.counts)
+    assert (sizes.dims, set(sizes.of_case)) == (3, {0.75})
+    slices = volumes.run("se")
+    sizes = pixel_sizes(cases_of(slices, Replicate(0, 0)), slices.counts)
+    assert (sizes.dims, set(sizes.of_case)) == (2, {0.25})
+    images = cases.assign(spacing_z_mm=float("nan"))  # single images: planes have no distance
+    assert pixel_sizes(images, run.counts).dims == 2
+    images.loc[0, "spacing_z_mm"] = 3.0
+    assert pixel_sizes(images, run.counts) is None
+    assert pixel_sizes(None, run.counts) is None
 
 
 def test_values_are_those_of_most_conditions_whatever_the_order(volumes):

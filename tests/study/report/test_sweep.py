@@ -48,8 +48,10 @@ def test_the_curve_weighs_groups_alike_and_averages_seeds_before():
     # group p: 2 3 4 and 1 more by the second seed, group q: 11
     assert curve["area"].tolist() == [7, 7.5, 8]
     assert curve["groups"].tolist() == [2, 2, 2]
-    assert (curve["low"] <= curve["area"]).all()
-    assert (curve["area"] <= curve["high"]).all()
+    many = table({f"c{n}": (n, 2 * n, 3 * n) for n in range(1, 9)})
+    curve = response_curve([sweep_areas(many, "size")])
+    assert (curve["low"] < curve["area"]).all()
+    assert (curve["area"] < curve["high"]).all()
     alone = response_curve([first[first["group"] == "q"]])
     assert alone["low"].isna().all()
 
@@ -73,6 +75,16 @@ def test_monotone_by_hand():
     assert one.not_shrinking == pytest.approx(8 / 12)
     late = 1.5 / math.sqrt(3)  # ranks 1.5 1.5 3
     assert one.spearman == pytest.approx(np.mean([1, late, 0.5, 0.5, late, -1]))
+
+
+def test_a_contour_may_shake_by_two_percent_not_more():
+    shakes = {"a": (100, 1000, 981)}
+    grows = {"a": (100, 1000, 975)}
+    stays = {"a": (1000, 1000, 975)}
+    one, two, three = (
+        monotonicity(sweep_areas(table(areas), "size"))[2] for areas in (shakes, grows, stays)
+    )
+    assert (one.monotone, two.monotone, three.flat) == (1, 0, 0)
 
 
 def test_a_network_that_reads_nothing_is_flat_not_monotone():

@@ -5,6 +5,7 @@ import pytest
 
 from metaseg_monai.study.design import Protocol
 from metaseg_monai.study.report.document import figures_of, tables_of
+from metaseg_monai.study.report.tables import cells
 from metaseg_monai.study.report.volume_section import volume_section
 from metaseg_monai.study.report.volumes import subgroup_table
 from metaseg_monai.study.report.write import write_report
@@ -32,9 +33,11 @@ def test_scores_lesions_and_subgroups_by_hand(volumes):
     assert row["HD95 (mm)", "mean"] == pytest.approx(4)
     assert row["Dice", "low"] < 0.77 < row["Dice", "high"]
     assert (row["n", "volumes"], row["n", "patients"]) == (5, 5)
-    lesions = tables["volumes_lesions"].values.loc["sme", "tumour"]
-    assert lesions["found"] == pytest.approx(6 / 10)
-    assert (lesions["of"], lesions["false per volume"], lesions["false ml"]) == (10, 1, 0.5)
+    lesions = tables["volumes_lesions"].values.loc["sme, tumour"]
+    assert lesions["found", "mean"] == pytest.approx(6 / 10)
+    assert (lesions["false per volume", "mean"], lesions["false ml", "mean"]) == (1, 0.5)
+    assert lesions["n"].tolist() == [10, 5, 5]
+    assert 0.5 <= lesions["found", "low"] < 0.6 < lesions["found", "high"] <= 1
     by_size = tables["volumes_by_size"].values
     # a size on an edge belongs below it: 20 and 40, 55 and 70, 90
     assert by_size["patients"].to_dict() == {
@@ -125,6 +128,62 @@ def test_a_bias_that_grows_is_told_and_conditions_left_out_are_named(volumes):
     assert "c1 +" not in told(section)
     caption = figures_of([section])["volumes_agreement"].caption
     assert "Not drawn, but among the numbers: c6." in caption
+
+
+def test_a_bias_that_grows_upwards_is_told_too_and_one_of_few_patients_is_not(volumes):
+    run = volumes.run("se")
+    true = [v for size in (10, 20, 40, 60, 90) for v in [size * 1000.0] * 10]
+    change(run, true_mm3=true, pred_mm3=[2 * v for v in true])
+    assert "se +0.67 [+0.67, +0.67]" in told(volume_section(volumes.results(se=[run]), PAIR))
+    table = pd.read_csv(run.folder / "volumes.csv")
+    table[table["group"] != "p4"].to_csv(run.folder / "volumes.csv", index=False)
+    section = volume_section(volumes.results(se=[run]), PAIR)
+    assert "changes with the volume" not in told(section)
+    tables = tables_of([section])
+    for name in ("volumes_agreement", "volumes_tumour", "volumes_lesions"):
+        shown = {head[-1]: cell.text for head, cell in zip(
+            tables[name].heads, cells(tables[name])[0], strict=True
+        )}  # fmt: skip
+        ends = [text for head, text in shown.items() if head.endswith(("low", "high"))]
+        assert ends, name
+        assert set(ends) == {"-"}, name
+
+
+def test_what_prints_alike_is_said_to_be_alike(volumes):
+    def said(**dice):
+        runs = {name: [volumes.run(name + str(place), dice=value)] for place, (name, value) in
+                enumerate(dice.items())}  # fmt: skip
+        return told(volume_section(volumes.results(**runs), PAIR))
+
+    start = "The mean Dice of tumour over patients is"
+    assert f"{start} 0.820 for sme, the highest; the lowest is 0.320, for se." in said(
+        se=0.3, sme=0.8
+    )
+    (volumes.folder / "se0").rename(volumes.folder / "before")
+    assert f"{start} alike for se and me: 0.320." in said(se=0.3, me=0.3001)
+    alone = told(volume_section(volumes.results(x=[volumes.run("x", dice=0.3)]), PAIR))
+    assert f"{start} 0.320 for x." in alone
+    assert "highest" not in alone
+
+
+def test_what_is_no_lesion_has_no_lesion_scores(volumes):
+    run = volumes.run("sme")
+    table = pd.read_csv(run.folder / "volumes.csv")
+    organs = table[table["region"] == "masses"].assign(region="kidney_and_masses")
+    pd.concat([organs, table]).to_csv(run.folder / "volumes.csv", index=False)
+    tables = tables_of([volume_section(volumes.results(sme=[run]), PAIR)])
+    assert "volumes_kidney_and_masses" in tables
+    assert set(tables["volumes_lesions"].values.index) == {"sme, masses", "sme, tumour"}
+
+
+def test_volumes_of_3d_networks_have_their_sizes(volumes):
+    section = volume_section(volumes.results(sme=[volumes.whole("sme")]), PAIR, EDGES)
+    by_size = tables_of([section])["volumes_by_size"].values
+    assert by_size["patients"].to_dict() == {
+        "sme, <= 40 mm": 2,
+        "sme, 40-70 mm": 2,
+        "sme, > 70 mm": 1,
+    }
 
 
 def test_conditions_without_volumes_are_named(volumes):

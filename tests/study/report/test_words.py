@@ -74,3 +74,10 @@ def test_intervals_are_over_groups_where_these_hold_several_cases():
 def test_the_domain_of_the_protocol_is_named():
     on_cross = PROTOCOL.model_copy(update={"domain": "cross"})
     assert compared_text(compared(), on_cross).startswith("sme has a higher F1 than se on cross: ")
+
+
+def test_too_few_groups_are_said_to_have_no_interval():
+    few = compared(p=0.2, groups=4)
+    few = few._replace(overall=few.overall._replace(low=NAN, high=NAN))
+    text = compared_text(few, PROTOCOL)
+    assert text.endswith("was shown: +0.100 (too few groups for an interval), p = 0.200.")

@@ -28,8 +28,8 @@ def test_report_is_self_contained_and_can_be_recomputed(tmp_path, reported):
 def test_tables_hold_mean_and_spread_over_seeds(tmp_path, reported):
     reported({"se": (5, 5, 5), "sme": (8, 9, 7)})
     table = pd.read_csv(tmp_path / "tables" / "f1.csv", index_col="condition")
-    # tp 4 x 8 + 4 x 7, fp 8, fn 24 for 8 hits, and so on
-    f1 = [2 * tp / (2 * tp + 8 + 24) for tp in (4 * 8 + 4 * 7, 4 * 9 + 4 * 8, 4 * 7 + 4 * 6)]
+    # tp 4 x 8 + 4 x 7 of 8 x 10, fp 8, for 8 hits, and so on
+    f1 = [2 * tp / (tp + 8 + 80) for tp in (4 * 8 + 4 * 7, 4 * 9 + 4 * 8, 4 * 7 + 4 * 6)]
     assert table.loc["sme", "combined"] == pytest.approx(sum(f1) / 3)
     assert table.loc["sme", "combined spread"] == pytest.approx((max(f1) - min(f1)) / 2)
     latex = (tmp_path / "tables" / "f1.tex").read_text()
@@ -105,8 +105,8 @@ def test_comparisons_use_the_seeds_that_both_have(tmp_path, reported):
     reported({"se": (9, 5, 5), "sme": (None, 8, 8)})
     table = pd.read_csv(tmp_path / "tables" / "comparisons.csv", index_col="comparison")
     assert table.loc["sme - se", "by training"].count("seed ") == 2
-    both = {name: 2 * 2 * tp / 2 / (2 * tp + 4) for name, tp in (("se", 5), ("sme", 8))}
-    less = {name: 2 * 2 * tp / 2 / (2 * tp + 4) for name, tp in (("se", 4), ("sme", 7))}
+    both = {name: 2 * tp / (tp + 11) for name, tp in (("se", 5), ("sme", 8))}
+    less = {name: 2 * tp / (tp + 11) for name, tp in (("se", 4), ("sme", 7))}
     expected = (both["sme"] - both["se"] + less["sme"] - less["se"]) / 2
     assert table.loc["sme - se", "difference"] == pytest.approx(expected)
 
@@ -128,7 +128,7 @@ def test_empty_cases_are_counted_not_scored(tmp_path, reported):
     cases = pd.read_csv(tmp_path / "tables" / "cases.csv", index_col="condition")
     assert cases.loc["sme", "cases"] == 7
     assert cases.loc["sme", "empty, over all seeds"] == 3
-    assert cases.loc["sme", "empty targets"] == 3
+    assert cases.loc["sme", "empty targets"] == 1
     assert cases.loc["sme", "with false pixels"] == 0
     tests = pd.read_csv(tmp_path / "tables" / "tests.csv", index_col="comparison")
     assert tests.loc["sme - se", "empty"] == 1

@@ -10,15 +10,8 @@ from matplotlib.figure import Figure
 
 from metaseg_monai.errors import DataError
 from metaseg_monai.evaluation.bland_altman import Limits
-from metaseg_monai.study.report.figures.style import (
-    INK,
-    STYLE,
-    WIDTH,
-    Look,
-    looks,
-    panels,
-    png,
-)
+from metaseg_monai.explain.figure_style import INK, STYLE, WIDTH, png
+from metaseg_monai.study.report.figures.style import Look, looks, panels
 
 
 class Panel(NamedTuple):

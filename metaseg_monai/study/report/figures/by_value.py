@@ -10,7 +10,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from metaseg_monai.errors import DataError
-from metaseg_monai.study.report.figures.style import SOFT, STYLE, WIDTH, looks, png
+from metaseg_monai.explain.figure_style import SOFT, STYLE, WIDTH, png
+from metaseg_monai.study.report.figures.style import looks
 from metaseg_monai.study.report.figures.sweep import ticks_apart
 
 DODGE = 0.035  # of the axis, over which the bars of all conditions are spread beside each other

@@ -4,16 +4,18 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch
 
 from metaseg_monai.errors import DataError
 from metaseg_monai.evaluation.samples import Sample
-from metaseg_monai.study.report.figures.style import SOFT, STYLE, folded, mode_labels, png
+from metaseg_monai.explain.figure_style import SOFT, STYLE, WIDTH, png
+from metaseg_monai.study.report.figures.style import folded, mode_labels
 
 # white, blue and orange differ in lightness as well, so that they stay apart without colour vision
 HIT, MISSED, FALSE = (0.95, 0.95, 0.95), (0.16, 0.47, 0.86), (0.98, 0.45, 0.14)
+WIDEST, GAP = 1.6, 0.05  # inches: a panel, and what lies between two
 Panel = np.ndarray | None
 
 
@@ -21,6 +23,8 @@ def prediction_grid(
     samples: Mapping[str, Sequence[Sample]], mode: str = "normal", rows: int = 8
 ) -> bytes:
     """One row a case: image, target and the prediction of each condition.
+
+    Rows are named by their domain, or by their case where there is only one domain.
 
     Args:
         samples: samples of each condition; the cases are those of the first one, and a condition
@@ -46,7 +50,9 @@ def prediction_grid(
         for of_name in known.values():
             line.append(_overlaid(of_name.get(sample.case), mode))
         lines.append(line)
-    return _grid(lines, ["image", "target", *samples], [one.domain for one in chosen], True)
+    several = len({one.domain for one in chosen}) > 1
+    names = [one.domain if several else one.case for one in chosen]
+    return _grid(lines, ["image", "target", *samples], names, True)
 
 
 def label_grid(samples: Mapping[str, Sequence[Sample]]) -> bytes:
@@ -114,49 +120,74 @@ def _spread_over_domains(samples: Sequence[Sample], most: int) -> list[Sample]:
 def _grid(
     lines: Sequence[Sequence[Panel]], heads: Sequence[str], names: Sequence[str], key: bool
 ) -> bytes:
-    rows, columns = len(lines), len(heads)
-    side = float(np.clip(7.4 / columns, 0.52, 1.25))
+    """Draw panels in columns of one width, each row as high as its first panel asks for."""
+    labels = [folded(name, 14) for name in names]
+    beside = 0.085 * max(len(line) for label in labels for line in label.split("\n")) + 0.15
+    side = float(np.clip((WIDTH - beside) / len(heads), 0.52, WIDEST))
     turned = side < 0.75
     # a turned head leans over the panels on its right, the last ones over the edge of the picture
     over = max(0.055 * len(head) - side * place for place, head in enumerate(reversed(heads)))
     margin = max(0.0, over) if turned else 0.0
     above = 0.05 * max(map(len, heads)) + 0.2 if turned else 0.36
-    size = (side * columns + 1.1 + margin, side * rows + above + (0.4 if key else 0.1))
+    below = 0.4 if key else 0.1
+    heights = [(side - GAP) * _aspect(line) + GAP for line in lines]
+    used = beside + side * len(heads) + margin
+    size = (max(used, WIDTH), above + sum(heights) + below)
+    left = beside + (size[0] - used) / 2
     with mpl.rc_context(STYLE):
-        close = ConstrainedLayoutEngine(
-            w_pad=0.02,
-            h_pad=0.02,
-            wspace=0,
-            hspace=0,
-            rect=(0, 0, 1 - margin / size[0], 1 - above / size[1] if turned else 1),
-        )
-        figure = Figure(figsize=size, layout=close)
-        grid = figure.subplots(rows, columns, squeeze=False)
-        for line, name, row in zip(lines, names, grid, strict=True):
-            for panel, axes in zip(line, row, strict=True):
-                axes.set(xticks=[], yticks=[])
-                axes.spines[:].set_visible(False)
-                if panel is None:
-                    axes.text(0.5, 0.5, "none", ha="center", va="center", color=SOFT, size=8)
-                else:
-                    axes.imshow(panel.astype(float), cmap="gray", vmin=0, vmax=1)
-            row[0].set_ylabel(folded(name, 14), rotation=0, ha="right", va="center", labelpad=6)
-        for head, axes in zip(heads, grid[0], strict=True):
-            if turned:
-                axes.text(
-                    0.3,
-                    1.06,
-                    head,
-                    transform=axes.transAxes,
-                    rotation=40,
-                    rotation_mode="anchor",
-                    size=8,
-                    in_layout=False,
-                )
-            else:
-                axes.set_title(folded(head, max(6, int(side * 12))), size=9, loc="center")
+        figure = Figure(figsize=size)
+        top = size[1] - above
+        for place, (line, label, height) in enumerate(zip(lines, labels, heights, strict=True)):
+            top -= height
+            for column, (panel, head) in enumerate(zip(line, heads, strict=True)):
+                corner = (left + column * side, top)
+                axes = figure.add_axes(_box(corner, side, height, size))
+                _draw_panel(axes, panel)
+                if column == 0:
+                    axes.set_ylabel(label, rotation=0, ha="right", va="center", labelpad=6)
+                if place == 0:
+                    _draw_head(axes, head, side, turned)
         if key:
             colours = {"hit": HIT, "missed": MISSED, "false": FALSE}
             handles = [Patch(fc=c, ec=SOFT, lw=0.6, label=name) for name, c in colours.items()]
-            figure.legend(handles=handles, loc="outside lower center", ncols=3)
+            figure.legend(handles=handles, loc="lower center", ncols=3)
         return png(figure)
+
+
+def _aspect(line: Sequence[Panel]) -> float:
+    """Height of a row's first picture by its width, within what a page bears."""
+    shape = next((panel.shape for panel in line if panel is not None), (1, 1))
+    return float(np.clip(shape[0] / shape[1], 0.3, 1.5))
+
+
+def _box(
+    corner: tuple[float, float], width: float, height: float, size: tuple[float, float]
+) -> tuple[float, float, float, float]:
+    """Place of a panel, given in inches, in shares of the picture, with a gap around it."""
+    x, y = corner[0] + GAP / 2, corner[1] + GAP / 2
+    return x / size[0], y / size[1], (width - GAP) / size[0], (height - GAP) / size[1]
+
+
+def _draw_panel(axes: Axes, panel: Panel) -> None:
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
+    if panel is None:
+        axes.text(0.5, 0.5, "none", ha="center", va="center", color=SOFT, size=8)
+    else:
+        axes.imshow(panel.astype(float), cmap="gray", vmin=0, vmax=1)
+
+
+def _draw_head(axes: Axes, head: str, side: float, turned: bool) -> None:
+    if not turned:
+        axes.set_title(folded(head, max(6, int(side * 12))), size=9, loc="center")
+        return
+    axes.annotate(
+        head,
+        (0.3, 1),
+        (0, 3),
+        xycoords="axes fraction",
+        textcoords="offset points",
+        rotation=40,
+        rotation_mode="anchor",
+        size=8,
+    )

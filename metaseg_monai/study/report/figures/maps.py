@@ -13,24 +13,18 @@ from matplotlib.patches import Rectangle
 from scipy.cluster import hierarchy
 
 from metaseg_monai.errors import DataError
-from metaseg_monai.study.report.figures.style import (
-    INK,
-    SOFT,
-    STYLE,
-    folded,
-    ink_on,
-    mode_labels,
-    png,
-)
+from metaseg_monai.explain.figure_style import INK, SOFT, STYLE, png
+from metaseg_monai.study.report.figures.style import folded, ink_on, mode_labels
 
 
-def mode_heatmap(matrix: pd.DataFrame, title: str) -> bytes:
+def mode_heatmap(matrix: pd.DataFrame, title: str, units: Mapping[str, str] | None = None) -> bytes:
     """Scores of each domain under each test mode, with their numbers (thesis table 4.13).
 
     Args:
         matrix: rows ``combined`` and the domains, columns the modes (`evaluation.mode_matrix`),
             values 0..1; NaN stays blank.
         title: heading.
+        units: of the fields that are fixed to numbers.
 
     Returns:
         PNG; a frame marks each domain under its own label.
@@ -49,7 +43,7 @@ def mode_heatmap(matrix: pd.DataFrame, title: str) -> bytes:
         left = 0.4 + 0.075 * max(map(len, rows))
         across = max(0.9 + 0.54 * len(modes), 3.4, 0.085 * len(title))
         width = min(left + across, 8.4)
-        figure = Figure(figsize=(width, 1.55 + 0.34 * len(rows)), layout="constrained")
+        figure = Figure(figsize=(width, 1.75 + 0.34 * len(rows)), layout="constrained")
         axes = figure.add_subplot()
         picture = _heat(axes, matrix)
         axes.set_xticks(range(len(modes)), [folded(label, 13) for label in labels])
@@ -64,7 +58,10 @@ def mode_heatmap(matrix: pd.DataFrame, title: str) -> bytes:
             for row, name in enumerate(rows):
                 if fixed[column] and name in (label, label.rpartition("=")[2]):
                     axes.add_patch(_frame(row, column))
-        axes.set_title(title, pad=8)
+        heading = _fixed_field(modes, units or {})
+        if heading:
+            _head_group(axes, heading, fixed)
+        axes.set_title(title, pad=21 if heading else 8)
         axes.set_xlabel("metadata given to the network", color=SOFT)
         figure.colorbar(picture, ax=axes, label="pooled F1", fraction=0.03, pad=0.02, aspect=30)
         return png(figure)
@@ -113,6 +110,30 @@ def similarity_map(
             axes.set(xlabel="given the label of", ylabel="images of")
         figure.colorbar(picture, ax=axes, label="similarity", fraction=0.04, pad=0.02, aspect=30)
         return png(figure)
+
+
+def _fixed_field(modes: list[str], units: Mapping[str, str]) -> str:
+    """Name and unit of the only field that modes fix, which their labels do not tell; else ""."""
+    fields = {m.partition(":")[2].partition("=")[0] for m in modes if m.startswith("fixed:")}
+    if len(fields) != 1 or not any("=" in mode for mode in modes):
+        return ""
+    (field,) = fields
+    return f"{field} ({units[field]})" if field in units else field
+
+
+def _head_group(axes: Axes, heading: str, fixed: list[bool]) -> None:
+    """Write what the fixed values are of above their columns, which stand together."""
+    first, count = fixed.index(True), sum(fixed)
+    fits = 0.075 * len(heading) < 0.54 * count
+    axes.annotate(
+        heading,
+        (first + (count - 1) / 2 if fits else first + count - 0.5, -0.5),
+        (0, 4),
+        textcoords="offset points",
+        ha="center" if fits else "right",
+        color=SOFT,
+        in_layout=False,
+    )
 
 
 def _tree(axes: Axes, tree: Mapping[str, Any]) -> None:

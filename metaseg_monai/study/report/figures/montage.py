@@ -1,6 +1,6 @@
 """Contours of predictions on the same images under several values of a field, side by side."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import matplotlib as mpl
 import numpy as np
@@ -10,11 +10,12 @@ from matplotlib.lines import Line2D
 
 from metaseg_monai.errors import DataError
 from metaseg_monai.evaluation.samples import Sample
-from metaseg_monai.study.report.figures.style import SOFT, STYLE, WIDTH, png
+from metaseg_monai.explain.figure_style import INK, SOFT, STYLE, WIDTH, png
 
 CLASSES = ("#ffb000", "#ff4f79", "#35d0ff", "#9dff57", "#c79bff")  # readable on a grey image
 MARGIN = 0.12  # of the side of what is shown of an image, around all contours
 SMALLEST = 24  # pixels of the side of what is shown
+HOLLOW = "\u25cb"
 ABOVE, BELOW = 0.25, 0.35  # inches
 
 
@@ -23,6 +24,7 @@ def montage(
     modes: Mapping[str, str],
     titles: Sequence[str],
     classes: Mapping[int, str] | None = None,
+    beyond: Collection[str] = (),
 ) -> bytes:
     """Contours on the same image under several values: rows are cases, columns values.
 
@@ -31,6 +33,7 @@ def montage(
         modes: test mode by the heading of its column.
         titles: what is written beside each case.
         classes: names of the classes; "class 1" where not known.
+        beyond: headings of the values that no training case had; they are grey, with a hollow dot.
 
     Returns:
         PNG; prediction in one colour a class, label dashed in white. Only the surroundings of the
@@ -61,13 +64,20 @@ def montage(
                 _draw_contours(axes, sample, mode, window)
             row[0].set_ylabel(title, rotation=0, ha="right", va="center", labelpad=6, size=8)
         for head, axes in zip(modes, grid[0], strict=True):
-            axes.set_title(head, size=8.5, loc="center")
+            guessed = head in beyond
+            text, colour = (f"{HOLLOW} {head}", SOFT) if guessed else (head, INK)
+            axes.set_title(text, size=8, loc="center", color=colour)
         shown = _classes([a for s in samples for a in (s.label, *map(s.preds.get, modes.values()))])
         handles = [
             Line2D([], [], color=_of_class(n), lw=1.6, label=(classes or {}).get(n, f"class {n}"))
             for n in shown
         ]
         handles.append(Line2D([], [], color=SOFT, lw=1.1, ls=(0, (2, 1.4)), label="label"))
+        if beyond:
+            handles.append(
+                Line2D([], [], marker="o", ls="", mfc="white", mec=SOFT, ms=5,
+                       label="beyond training values")
+            )  # fmt: skip
         figure.legend(handles=handles, loc="lower center", ncols=len(handles))
         return png(figure)
 

@@ -8,7 +8,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from metaseg_monai.errors import ConfigError, DataError
-from metaseg_monai.study.report.figures.style import INK, SOFT, STYLE, WIDTH, looks, png
+from metaseg_monai.explain.figure_style import INK, SOFT, STYLE, WIDTH, png
+from metaseg_monai.study.report.figures.style import looks
 
 BETTER, WORSE, UNCLEAR = "#1b7fbd", "#d9632a", "#8a8f94"
 
@@ -160,7 +161,9 @@ def differences(
 def _numbers(row: DifferenceRow, clear: bool) -> str:
     if not np.isfinite(row.mean):
         return "no score"
-    text = f"{row.mean:+.3f} [{row.low:+.3f}, {row.high:+.3f}]"
+    text = f"{row.mean:+.3f}"
+    if np.isfinite([row.low, row.high]).all():
+        text += f" [{row.low:+.3f}, {row.high:+.3f}]"
     if row.p is None or not np.isfinite(row.p):
         return text
     p = "p<0.001" if row.p < 0.001 else f"p={row.p:.3f}"

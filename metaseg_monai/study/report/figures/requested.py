@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from metaseg_monai.errors import DataError
-from metaseg_monai.study.report.figures.style import INK, STYLE, WIDTH, Look, looks, png
+from metaseg_monai.explain.figure_style import INK, STYLE, WIDTH, png
+from metaseg_monai.study.report.figures.style import Look, looks
 
 HEADS = {
     "area": "predicted area / area of the labels",

@@ -10,16 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator, PercentFormatter
 
 from metaseg_monai.errors import DataError
-from metaseg_monai.study.report.figures.style import (
-    INK,
-    SOFT,
-    STYLE,
-    WIDTH,
-    Look,
-    looks,
-    panels,
-    png,
-)
+from metaseg_monai.explain.figure_style import INK, SOFT, STYLE, WIDTH, png
+from metaseg_monai.study.report.figures.style import Look, looks, panels
 
 TOGETHER = 4  # more reliability curves than this get a panel each
 

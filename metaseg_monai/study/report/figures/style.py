@@ -1,7 +1,6 @@
-"""One look for all figures: type, size, and a colour for each condition that never changes."""
+"""One look for all figures of a report, and a colour for each condition that never changes."""
 
 import colorsys
-import io
 import re
 from collections.abc import Iterable, Sequence
 from itertools import cycle
@@ -9,35 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
-from PIL import Image
 
-WIDTH = 7.4  # inches; 1110 pixels, so that 9 point is about 13 pixels on a page 800 pixels wide
-DPI = 150
-INK, SOFT, GRID = "#222222", "#6b6b6b", "#e3e3e3"
-STYLE: Any = {
-    "font.size": 9,
-    "font.family": "DejaVu Sans",
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": "#9a9a9a",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 10,
-    "axes.titlelocation": "left",
-    "axes.axisbelow": True,
-    "grid.color": GRID,
-    "xtick.color": "#9a9a9a",
-    "ytick.color": "#9a9a9a",
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "legend.frameon": False,
-    "legend.fontsize": 9,
-    "figure.facecolor": "white",
-    "hatch.linewidth": 0.6,
-}
+from metaseg_monai.explain.figure_style import INK
+
 CONDITIONS = {
     "none": "#7d8288",
     "se": "#1b7fbd",
@@ -45,7 +20,6 @@ CONDITIONS = {
     "sme": "#2e9e6b",
     "film": "#8a5cc2",
     "film-ivadomed": "#c25aa8",
-    "dynamic": "#c98a1b",
     "experts": "#7a4a21",
 }
 # for domains and ablations, which have no colour of their own: told apart by order and marker
@@ -147,23 +121,6 @@ def panels(figure: Figure, count: int, most: int = 4) -> list[Axes]:
     for above in places[max(0, count - columns) : count]:
         above.xaxis.set_tick_params(labelbottom=True)
     return places[:count]
-
-
-def png(figure: Figure) -> bytes:
-    """Draw a figure at 150 dots an inch; the same figure gives the same bytes.
-
-    A narrow figure gets a white margin on its right, so that letters have one size on a page that
-    shows all figures equally wide.
-    """
-    figure.set_dpi(DPI)
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    picture = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
-    page = Image.new("RGB", (max(picture.width, round(WIDTH * DPI)), picture.height), "white")
-    page.paste(picture)
-    buffer = io.BytesIO()
-    page.save(buffer, format="PNG", dpi=(DPI, DPI), optimize=True)
-    return buffer.getvalue()
 
 
 def _variant_of(name: str) -> str | None:

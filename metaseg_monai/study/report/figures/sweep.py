@@ -13,7 +13,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from metaseg_monai.errors import DataError
-from metaseg_monai.study.report.figures.style import INK, SOFT, STYLE, WIDTH, Look, looks, png
+from metaseg_monai.explain.figure_style import INK, SOFT, STYLE, WIDTH, png
+from metaseg_monai.study.report.figures.style import Look, looks
 
 LETTER = 0.08  # inches, the width of a digit
 BEYOND = "#f3efe6"  # ground of the values that no training case had
@@ -37,8 +38,9 @@ def response_curves(
     unit: str,
     trained: tuple[float, float] | None,
     log: bool = False,
+    what: str = "area",
 ) -> bytes:
-    """Predicted area over the given value: one panel a class, one line a condition.
+    """Predicted area (volume) over the given value: one panel a class, one line a condition.
 
     Args:
         classes: what is drawn, by the name of its class.
@@ -47,6 +49,7 @@ def response_curves(
         trained: lowest and highest value of the training cases; beyond them the ground is shaded
             and points are hollow.
         log: draw the values on a logarithmic axis.
+        what: is predicted, as the axis says.
 
     Raises:
         DataError: no class has a curve.
@@ -75,9 +78,9 @@ def response_curves(
             axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         for axes in grid[-1] if rows == 1 else grid.flat[len(classes) - columns : len(classes)]:
             axes.set_xlabel(xlabel)
-        figure.supylabel(f"predicted area ({unit})", size=9)
+        figure.supylabel(f"predicted {what} ({unit})", size=9)
         figure.legend(
-            handles=_key(names, classes, style, trained),
+            handles=_key(names, classes, style, trained, what),
             loc="outside lower center",
             ncols=3,
         )
@@ -117,6 +120,7 @@ def _key(
     classes: Mapping[str, Response],
     style: Mapping[str, Look],
     trained: tuple[float, float] | None,
+    what: str,
 ) -> list[Line2D]:
     flat = {name for one in classes.values() for name in one.flat}
     handles = [
@@ -132,7 +136,7 @@ def _key(
         )
         for name in names
     ]
-    handles.append(Line2D([], [], color=INK, lw=1, ls=(0, (1, 1.6)), label="area of the labels"))
+    handles.append(Line2D([], [], color=INK, lw=1, ls=(0, (1, 1.6)), label=f"{what} of the labels"))
     if trained is not None:
         handles.append(
             Line2D([], [], marker="o", ls="", mfc="white", mec=SOFT, ms=4.5,

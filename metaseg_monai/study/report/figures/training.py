@@ -11,16 +11,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from metaseg_monai.errors import DataError
-from metaseg_monai.study.report.figures.style import (
-    SOFT,
-    STYLE,
-    WIDTH,
-    Look,
-    folded,
-    looks,
-    panels,
-    png,
-)
+from metaseg_monai.explain.figure_style import SOFT, STYLE, WIDTH, png
+from metaseg_monai.study.report.figures.style import Look, folded, looks, panels
 
 TOGETHER = 4  # more conditions than this get a panel each
 
