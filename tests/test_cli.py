@@ -109,7 +109,7 @@ def test_generate_then_check(metaseg, tmp_path):
     assert status == 0
     assert out.strip() == str(tmp_path / "d" / "table.csv")
     schema = BUNDLE / "configs" / "schema.json"
-    status, out, _ = metaseg("check", tmp_path / "d", "--schema", schema)
+    status, out, _ = metaseg("check", tmp_path / "d", "--schema_file", schema)
     assert status == 0
     assert "no problems found" in out
 
@@ -119,7 +119,7 @@ def test_check_reports_every_problem(metaseg, refused, tmp_path):
     metaseg("generate", "synthetic-shapes", "--output", tmp_path / "d", *sizes)
     table = tmp_path / "d" / "table.csv"
     table.write_text(table.read_text().replace("disc", "disk").replace("ring", "rings"))
-    message = refused("check", table, "--schema", BUNDLE / "configs" / "schema.json")
+    message = refused("check", table, "--schema_file", BUNDLE / "configs" / "schema.json")
     assert "2 problems" in message
     assert "'disc'" in message
     assert "'ring'" in message

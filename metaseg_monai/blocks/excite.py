@@ -26,7 +26,7 @@ class SqueezeExcite(ChannelGate):
         fused: one autograd node in eager mode, without second derivatives.
 
     Raises:
-        ConfigError: a size, `reduction` or `hidden_from` is out of range.
+        ConfigError: a size or `reduction` is out of range.
 
     >>> SqueezeExcite(64)(torch.rand(2, 64, 9, 7)).shape
     torch.Size([2, 64, 9, 7])
@@ -71,7 +71,7 @@ class MetadataExcite(ChannelGate):
         fused: one autograd node in eager mode, without second derivatives.
 
     Raises:
-        ConfigError: a size, `reduction` or `hidden_from` is out of range.
+        ConfigError: a size or `reduction` is out of range.
 
     >>> MetadataExcite(64, meta_features=7)(torch.rand(2, 64, 9, 7), torch.eye(2, 7)).shape
     torch.Size([2, 64, 9, 7])

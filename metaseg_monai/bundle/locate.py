@@ -25,7 +25,8 @@ def find_bundle_root(name: str) -> str:
         if bundle_name(place) == name:
             return str(place.resolve())
     raise ConfigError(
-        f"The folder of bundle {name!r} is not known here; pass --bundle_root <its folder>."
+        f"The folder of bundle {name!r} is not known here; pass --bundle_root <its folder> "
+        "(bundle_root=... in Python)."
     )
 
 

@@ -43,26 +43,26 @@ class Commands(RunBundles):
     def check(
         self,
         table: str,
-        schema: str,
-        columns: str | None = None,
+        schema_file: str,
+        columns_file: str | None = None,
         classes: int = 2,
-        channels: str = "stored",
+        channel_conversion: str = "stored",
     ) -> str:
         """Read every file of a table and report all problems before any training.
 
         Example:
-            python -m metaseg_monai check shapes/table.csv --schema schema.json
+            python -m metaseg_monai check shapes/table.csv --schema_file schema.json
 
         Args:
             table: table.csv or the folder that holds it.
-            schema: JSON file of the metadata fields.
-            columns: JSON file of a column map, for tables with other column names.
+            schema_file: JSON file of the metadata fields.
+            columns_file: JSON file of a column map, for tables with other column names.
             classes: number of label classes with the background.
-            channels: stored | grey | rgb, as in training.
+            channel_conversion: stored | grey | rgb, as in training.
         """
         from metaseg_monai.sharing.check import check
 
-        return check(table, schema, columns, classes, channels)
+        return check(table, schema_file, columns_file, classes, channel_conversion)
 
     def fit_schema(
         self, table: str, fields: str, output: str, missing: str = "error", split: str = "split"

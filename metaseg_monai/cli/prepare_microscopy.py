@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from metaseg_monai.cli.prepare_settings import prepare_options, told_or_refused
+from metaseg_monai.cli.prepare_settings import prepare_options
 from metaseg_monai.cli.typed import as_typed
 
 
@@ -67,13 +67,14 @@ class PrepareMicroscopy:
             dry_run: show the first rows and the counts, and write nothing.
         """
         from metaseg_monai.data.microscopy import prepare_cells
+        from metaseg_monai.sharing.prepare import told
 
         options = prepare_options(group, (train, val, test), seed, grey, axes, ome, dry_run)
         made = prepare_cells(
             source, output, metadata, key, images, masks, mask_suffix, labels, classes, threshold,
             split, options,
         )  # fmt: skip
-        return told_or_refused(made, output, dry_run)
+        return told(made, output, dry_run)
 
     def dsb2018(
         self,
@@ -116,10 +117,11 @@ class PrepareMicroscopy:
             dry_run: show the first rows and the counts, and write nothing.
         """
         from metaseg_monai.data.microscopy import prepare_dsb2018
+        from metaseg_monai.sharing.prepare import told
 
         options = prepare_options(group, (train, val, test), seed, grey, None, ome, dry_run)
         made = prepare_dsb2018(source, output, metadata, key, split, overlap, options)
-        return told_or_refused(made, output, dry_run)
+        return told(made, output, dry_run)
 
     def cracks(
         self,
@@ -163,12 +165,13 @@ class PrepareMicroscopy:
             dry_run: show the first rows and the counts, and write nothing.
         """
         from metaseg_monai.data.microscopy import crack_shares, prepare_cracks
+        from metaseg_monai.sharing.prepare import told
 
         if (train, val, test) == (None, None, None):
             train, val, test = crack_shares(layout)
         options = prepare_options("", (train, val, test), seed, grey, None, ome, dry_run)
         made = prepare_cracks(source, output, layout, domain, photo, threshold, options)
-        return told_or_refused(made, output, dry_run)
+        return told(made, output, dry_run)
 
     def names(
         self,
@@ -224,10 +227,11 @@ class PrepareMicroscopy:
         """
         from metaseg_monai.data.microscopy import prepare_names
         from metaseg_monai.sharing.arguments import names
+        from metaseg_monai.sharing.prepare import told
 
         options = prepare_options(group, (train, val, test), seed, grey, axes, ome, dry_run)
         made = prepare_names(
             source, output, pattern, mask_pattern, tuple(names(join)), labels, classes, threshold,
             options,
         )  # fmt: skip
-        return told_or_refused(made, output, dry_run)
+        return told(made, output, dry_run)

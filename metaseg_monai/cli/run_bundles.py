@@ -1,5 +1,6 @@
 """The commands that run one bundle: train it, test it, look into it, use it."""
 
+from pathlib import Path
 from typing import Any
 
 from metaseg_monai.cli.typed import as_typed
@@ -46,7 +47,8 @@ class RunBundles:
 
         configs = configs_of("train", "evaluate", more=configuration)
         run_bundle(resolve_bundle(bundle), configs, overrides)
-        return "evaluated; python -m metaseg_monai report <folder of runs> writes the tables"
+        runs = Path(overrides["output_dir"]).parent if "output_dir" in overrides else "RUNS"
+        return f"evaluated; python -m metaseg_monai report {runs} writes the tables"
 
     def explain(
         self, bundle: str, output_dir: str, configuration: Any = None, **overrides: Any
@@ -71,7 +73,9 @@ class RunBundles:
         run_bundle(resolve_bundle(bundle), configs, {**overrides, "output_dir": output_dir})
         return "\n".join(map(str, draw(output_dir)))
 
-    def estimate(self, bundle: str, output_dir: str, **overrides: Any) -> str:
+    def estimate(
+        self, bundle: str, output_dir: str, configuration: Any = None, **overrides: Any
+    ) -> str:
         """Learn to tell a continuous field, such as a size, from the image alone.
 
         Writes predicted.csv (for the test mode predicted) and estimate.json with its scores beside
@@ -84,12 +88,13 @@ class RunBundles:
         Args:
             bundle: name under ./bundles, or a folder.
             output_dir: folder for the estimates.
+            configuration: further files of the bundle's configs/, as for train.
             overrides: any setting of train.json or estimate.json, such as --estimate_field NAME.
         """
-        from metaseg_monai.bundle import resolve_bundle, run_bundle
+        from metaseg_monai.bundle import configs_of, resolve_bundle, run_bundle
         from metaseg_monai.evaluation.estimates import tell_estimate
 
-        configs = ["train.json", "estimate.json"]
+        configs = configs_of("train", "estimate", more=configuration)
         run_bundle(resolve_bundle(bundle), configs, {**overrides, "output_dir": output_dir})
         return tell_estimate(output_dir)
 

@@ -5,11 +5,15 @@ from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
 
+from fire import decorators
 from fire.decorators import SetParseFn
 
 from metaseg_monai.errors import ConfigError
 
 Commands = TypeVar("Commands", bound=type)
+
+# fire 0.7 lists its own attribute on a command as a group of commands in --help, unless private
+decorators.FIRE_METADATA = "_fire_metadata"
 
 
 def as_typed(*settings: str) -> Callable[[Commands], Commands]:

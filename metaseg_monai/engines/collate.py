@@ -75,5 +75,6 @@ def _check_shapes(key: str, carried: Sequence[Mapping[str, Any]], cases: Sequenc
     raise DataError(
         f"Cases of one batch differ in the shape of {key!r}: {shapes[0]} in case {cases[0]}, "
         f"{shapes[odd]} in case {cases[odd]}. Crop or pad them to one size in the transforms "
-        "(e.g. RandSpatialCropd, SpatialPadd), or set the batch size to 1."
+        "(e.g. RandSpatialCropd, SpatialPadd), or set the batch size to 1: val_batch_size for "
+        "validation and tests, which see whole images."
     )

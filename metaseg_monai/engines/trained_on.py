@@ -9,6 +9,7 @@ from typing import Any
 
 from ignite.engine import Engine, Events
 
+from metaseg_monai.data.cases import image_files
 from metaseg_monai.engines import processes
 from metaseg_monai.engines.checkpoints import replace_file
 from metaseg_monai.errors import DataError
@@ -50,7 +51,7 @@ class RecordTrained:
         """
         if processes.rank() != 0:
             return
-        of_image = {_files(item): item for item in self.items}
+        of_image = {image_files(item): item for item in self.items}
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(COLUMNS)
@@ -86,7 +87,7 @@ class RefuseTrained:
         Raises:
             DataError: Some were trained on, or the file is damaged, or an image cannot be read.
         """
-        tested = {_files(item): item for item in self.items if item.get("split") == "test"}
+        tested = {image_files(item): item for item in self.items if item.get("split") == "test"}
         if not tested:
             return
         if not self.path.is_file():
@@ -128,11 +129,6 @@ class RefuseTrained:
                 "remove the file to test without knowing what was trained on"
             )
         return rows
-
-
-def _files(item: Mapping[str, Any]) -> tuple[str, ...]:
-    image = item["image"]
-    return (image,) if isinstance(image, str) else tuple(image)
 
 
 def _digest(files: tuple[str, ...]) -> str:

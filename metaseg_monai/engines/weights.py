@@ -13,25 +13,8 @@ from metaseg_monai.engines import processes
 from metaseg_monai.engines.checkpoints import read_checkpoint, write_checkpoint
 from metaseg_monai.engines.differences import differences
 from metaseg_monai.engines.guards import higher_is_better, lower_is_better
-from metaseg_monai.errors import CheckpointError, ConfigError, TrainingError
-
-
-def _schema_text(schema: Any) -> str | None:
-    """Return a schema as canonical JSON text, given text, a MetadataSchema or None."""
-    if schema is None:
-        return None
-    try:
-        return json.dumps(json.loads(schema) if isinstance(schema, str) else schema.to_dict())
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"The metadata schema is not JSON: {error}. Write it anew.") from error
-
-
-def _meaning(schema: str | None) -> Any:
-    """Return a schema without its descriptions, which change nothing."""
-    if schema is None:
-        return None
-    fields = json.loads(schema).get("fields", [])
-    return {"fields": [{k: v for k, v in f.items() if k != "description"} for f in fields]}
+from metaseg_monai.errors import CheckpointError, ConfigError, MetadataError, TrainingError
+from metaseg_monai.metadata import MetadataSchema
 
 
 class BestWeights:
@@ -45,13 +28,13 @@ class BestWeights:
             "schema" (JSON text or None), "settings", "metric" (its name), "value" and "epoch".
         network: also inside DistributedDataParallel.
         variant: the network's variant, checked when the weights are loaded.
-        schema: MetadataSchema or its JSON text, checked likewise; None where there is none.
+        schema: of its metadata, checked likewise; None where there is none.
         settings: plain values that `LoadWeights` can ask for again.
         metric: name among the evaluator's metrics (contract 15: the validation loss).
         mode: "min" where lower is better, "max" where higher is.
 
     Raises:
-        ConfigError: `mode` is neither, or the schema is not JSON.
+        ConfigError: `mode` is neither.
     """
 
     def __init__(
@@ -59,7 +42,7 @@ class BestWeights:
         path: str | Path,
         network: nn.Module,
         variant: str,
-        schema: Any = None,
+        schema: MetadataSchema | None = None,
         settings: Mapping[str, Any] | None = None,
         metric: str = "val_loss",
         mode: str = "min",
@@ -69,7 +52,7 @@ class BestWeights:
         self.path = Path(path)
         self.network = network
         self.variant = variant
-        self.schema = _schema_text(schema)
+        self.schema = schema
         self.settings = dict(settings or {})
         self.metric = metric
         self.is_better = lower_is_better if mode == "min" else higher_is_better
@@ -101,7 +84,7 @@ class BestWeights:
         content = {
             "model": processes.bare_network(self.network).state_dict(),
             "variant": self.variant,
-            "schema": self.schema,
+            "schema": None if self.schema is None else json.dumps(self.schema.to_dict()),
             "settings": self.settings,
             "metric": self.metric,
             "value": self.best_value,
@@ -149,34 +132,32 @@ class LoadWeights:
     Args:
         path: the file.
         network: also inside DistributedDataParallel.
-        schema: MetadataSchema or JSON text of the metadata this network will be given; None where
-            there is none.
+        schema: of the metadata this network will be given; None where there is none.
         variant: of this network.
         settings: plain values that must be those `BestWeights` stored (how images are scaled ...).
-        training_command: told where the file is missing; default: that of the bundle around it.
-
-    Raises:
-        ConfigError: The schema is not JSON.
+        bundle_root: folder of the bundle, whose training command is told where weights are missing.
     """
 
     def __init__(
         self,
         path: str | Path,
         network: nn.Module,
-        schema: Any,
+        schema: MetadataSchema | None,
         variant: str,
         settings: Mapping[str, Any] | None = None,
-        training_command: str | None = None,
+        bundle_root: str | Path | None = None,
     ) -> None:
         self.path = Path(path)
         self.network = network
-        self.schema = _schema_text(schema)
+        self.schema = schema
         self.variant = variant
         self.settings = dict(settings or {})
-        config = self.path.parent.parent / "configs" / "train.json"
-        bundle = config if config.is_file() else "bundles/<name>/configs/train.json"
-        default = f"python -m monai.bundle run training --config_file {bundle}"
-        self.training_command = training_command or default
+        self.train = "Train them first"
+        if bundle_root is not None:
+            self.train += (
+                f": python -m monai.bundle run training --config_file {bundle_root}/configs/"
+                f"train.json --variant {variant} --output_dir {self.path.parent}"
+            )
 
     def attach(self, engine: Engine) -> None:
         """Attach to an evaluator, first of its handlers."""
@@ -198,9 +179,7 @@ class LoadWeights:
                 another variant or schema; what differs is said.
         """
         if not self.path.is_file():
-            raise CheckpointError(
-                f"There are no weights at {self.path}. Train them first: {self.training_command}"
-            )
+            raise CheckpointError(f"There are no weights at {self.path}. {self.train}")
         stored = read_checkpoint(self.path)
         if missing := [key for key in ("model", "variant", "schema") if key not in stored]:
             raise CheckpointError(
@@ -209,18 +188,18 @@ class LoadWeights:
             )
         found = {
             "variant": stored["variant"],
-            "schema": _meaning(stored["schema"]),
+            "schema": self._settings_of(stored["schema"]),
             "settings": {key: stored.get("settings", {}).get(key) for key in self.settings},
         }
         wanted = {
             "variant": self.variant,
-            "schema": _meaning(self.schema),
+            "schema": None if self.schema is None else self.schema.settings,
             "settings": self.settings,
         }
         if lines := differences(found, wanted):
             raise CheckpointError(
                 f"{self.path} was trained for something else: {'; '.join(lines)}. Use the "
-                f"configuration it was trained with, or train anew: {self.training_command}"
+                "settings it was trained with, or train anew into another folder"
             )
         return stored
 
@@ -237,4 +216,14 @@ class LoadWeights:
             raise CheckpointError(
                 f"The weights in {self.path} do not fit this network: {error} Set the network's "
                 "sizes to those it was trained with."
+            ) from error
+
+    def _settings_of(self, text: str | None) -> list[dict[str, Any]] | None:
+        if text is None:
+            return None
+        try:
+            return MetadataSchema.from_dict(json.loads(text)).settings
+        except (ValueError, MetadataError) as error:
+            raise CheckpointError(
+                f"The metadata schema in {self.path} cannot be read ({error}); train anew."
             ) from error

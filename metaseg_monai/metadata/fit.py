@@ -91,6 +91,8 @@ def _training_rows(
     table: Path, split_column: str, train_split: str
 ) -> tuple[list[dict[str, str]], str]:
     """The rows to fit, and where they come from in words."""
+    if table.is_dir():
+        table = table / "table.csv"
     try:
         with table.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, strict=True)

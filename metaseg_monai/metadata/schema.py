@@ -14,7 +14,6 @@ from numpy.typing import ArrayLike
 
 from metaseg_monai.errors import MetadataError
 from metaseg_monai.files import replacing
-from metaseg_monai.metadata.differences import field_differences, settings_that_count
 from metaseg_monai.metadata.fields import (
     Availability,
     Code,
@@ -165,15 +164,17 @@ class MetadataSchema:
                 f"{named}; use a model trained without them, or force it for a retrospective study"
             )
 
-    def difference(self, other: MetadataSchema) -> list[str]:
-        """How another schema differs, in words, descriptions apart; empty where it does not."""
-        return field_differences(self.fields, other.fields)
+    @property
+    def settings(self) -> list[dict[str, Any]]:
+        """Each field's settings that change its code or its use: all but its description."""
+        return [field.model_dump(mode="json", exclude={"description"}) for field in self.fields]
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the canonical JSON without descriptions; equal where `difference` is empty."""
-        content = [settings_that_count(field) for field in self.fields]
-        canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        """SHA-256 of the canonical JSON of `settings`."""
+        canonical = json.dumps(
+            self.settings, sort_keys=True, separators=(",", ":"), allow_nan=False
+        )
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     def to_dict(self) -> dict[str, Any]:

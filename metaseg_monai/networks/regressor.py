@@ -69,7 +69,7 @@ class ImageRegressor(nn.Module):
 
         Raises:
             ValueError: the axes or channels are others, or the image is too small to be halved
-                once a convolution.
+                once a convolution, or one image in training of which one pixel would be left.
         """
         right = image.dim() == self.spatial_dims + 2 and image.shape[1] == self.in_channels
         if not right or min(image.shape[2:]) < self.smallest:
@@ -77,6 +77,12 @@ class ImageRegressor(nn.Module):
                 f"expected images (B, {self.in_channels}, *S) with {self.spatial_dims} spatial "
                 f"axes of {self.smallest} pixels or more, got {tuple(image.shape)}; pad them "
                 "(pad_size, roi_size), or give the network fewer channels entries"
+            )
+        if self.training and len(image) == 1 and max(image.shape[2:]) <= self.smallest:
+            raise ValueError(
+                f"one image of {tuple(image.shape[2:])} leaves one pixel, of which nothing can be "
+                "normalised in training; take larger images (roi_size), fewer channels entries, or "
+                "a batch_size that leaves no rest of one"
             )
         features = self.convolutions(image).flatten(start_dim=2)
         # bfloat16 would leave the answer 8 bits, so that autocast ends here

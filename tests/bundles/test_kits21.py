@@ -32,6 +32,8 @@ def test_evaluation_writes_slices_cases_and_volumes(kits):
     counts, cases = read_counts(models / "counts.csv"), read_cases(models / "cases.csv")
     volumes = read_volumes(models / "volumes.csv")
     assert set(counts["class"]) == {1, 2, 3}
+    names = json.loads((models / "classes.json").read_text())
+    assert names == {"0": "background", "1": "kidney", "2": "tumour", "3": "cyst"}
     assert set(cases["split"]) == {"train", "val", "test"}
     modes = {"normal", "missing", "fixed:tumour_size_mm=40"}
     assert set(counts["mode"]) == set(volumes["mode"]) == modes
@@ -121,6 +123,6 @@ def test_tumour_free_slices_for_networks_of_whole_volumes(kits, tmp_path):
 
 def test_the_size_is_estimated_from_any_folder(kits, tmp_path):
     names = ("train", "estimate")
-    kits.run(kits.command("estimating", *names, output_dir=tmp_path, estimate_channels=[4, 4]))
+    kits.run(kits.command("estimating", *names, output_dir=tmp_path))
     volumes = pd.read_csv(kits.root / "data/table.csv")["group"].nunique()
     assert len(pd.read_csv(tmp_path / "predicted.csv")) == volumes

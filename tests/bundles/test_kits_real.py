@@ -16,6 +16,7 @@ DATA = Path(os.environ.get("METASEG_DATA", "../shared/data")) / "kits2d"
 pytestmark = [
     pytest.mark.real_data,
     pytest.mark.slow,
+    pytest.mark.timeout(3600),
     pytest.mark.skipif(not DATA.is_dir(), reason=f"no {DATA}; set METASEG_DATA"),
 ]
 

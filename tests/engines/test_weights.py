@@ -8,13 +8,16 @@ from ignite.engine import Engine, State
 from metaseg_monai.engines import BestWeights, LoadWeights, read_checkpoint
 from metaseg_monai.engines import weights as weights_module
 from metaseg_monai.errors import CheckpointError, ConfigError, TrainingError
+from metaseg_monai.metadata import MetadataSchema
 
-SCHEMA = json.dumps({"fields": [{"name": "task", "values": ["disc", "ring"]}]})
+
+def task(*values, **more):
+    known = {"provenance": "acquisition", "availability": "acquisition"}
+    field = {"kind": "categorical", "name": "task", "values": list(values), **known, **more}
+    return MetadataSchema.from_dict({"fields": [field]})
 
 
-class SchemaLike:
-    def to_dict(self):
-        return json.loads(SCHEMA)
+SCHEMA = task("disc", "ring")
 
 
 def validate(best, network, values, first_epoch=1):
@@ -54,7 +57,7 @@ def test_the_best_epoch_is_kept(tmp_path, mode, values, epoch):
         {"seed": 3},
         "val_loss",
     )
-    assert json.loads(stored["schema"]) == json.loads(SCHEMA)
+    assert json.loads(stored["schema"]) == SCHEMA.to_dict()
 
 
 def test_nan_alone_is_never_written(tmp_path):
@@ -81,17 +84,14 @@ def test_an_unknown_metric_is_named(tmp_path):
 def test_wrong_mode_or_schema_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="min or max"):
         make(tmp_path, mode="best")
-    with pytest.raises(ConfigError, match="not JSON"):
-        BestWeights(tmp_path, torch.nn.Linear(1, 1), "se", "{")
 
 
-@pytest.mark.parametrize("schema", [SCHEMA, SchemaLike()])
-def test_weights_go_into_the_network_they_are_for(tmp_path, schema):
+def test_weights_go_into_the_network_they_are_for(tmp_path):
     network, best = make(tmp_path / "model.pt")
     validate(best, network, [1.0])
     fresh = torch.nn.Linear(1, 1)
     engine = Engine(lambda engine, batch: None)
-    LoadWeights(tmp_path / "model.pt", fresh, schema, "sme").attach(engine)
+    LoadWeights(tmp_path / "model.pt", fresh, SCHEMA, "sme").attach(engine)
     engine.run([0])
     assert fresh.weight.item() == 1
 
@@ -103,20 +103,26 @@ def load(path, network=None, schema=SCHEMA, variant="sme"):
 def test_another_description_changes_nothing(tmp_path):
     network, best = make(tmp_path / "model.pt")
     validate(best, network, [1.0])
-    content = json.loads(SCHEMA)
-    content["fields"][0]["description"] = "other words"
-    load(tmp_path / "model.pt", schema=json.dumps(content))
+    load(tmp_path / "model.pt", schema=task("disc", "ring", description="other words"))
 
 
 def test_missing_weights_name_the_training_command(tmp_path):
-    with pytest.raises(
-        CheckpointError, match=r"no weights at .*run training --config_file bundles"
-    ):
-        load(tmp_path / "models" / "model.pt")
-    (tmp_path / "configs").mkdir()
-    (tmp_path / "configs" / "train.json").touch()
-    with pytest.raises(CheckpointError, match=f"--config_file {tmp_path}/configs/train.json"):
-        load(tmp_path / "models" / "model.pt")
+    path = tmp_path / "run" / "model.pt"
+    weights = LoadWeights(path, torch.nn.Linear(1, 1), SCHEMA, "sme", bundle_root="shapes")
+    command = r"--config_file shapes/configs/train\.json --variant sme --output_dir .*/run$"
+    with pytest.raises(CheckpointError, match=r"no weights at .*model\.pt.*" + command):
+        weights.check()
+    with pytest.raises(CheckpointError, match=r"no weights at .*Train them first$"):
+        load(path)
+
+
+def test_a_damaged_schema_is_told(tmp_path):
+    network, best = make(tmp_path / "model.pt")
+    validate(best, network, [1.0])
+    content = {**read_checkpoint(tmp_path / "model.pt"), "schema": '{"fields": 3}'}
+    torch.save(content, tmp_path / "model.pt")
+    with pytest.raises(CheckpointError, match=r"schema in .*model\.pt cannot be read"):
+        load(tmp_path / "model.pt")
 
 
 @pytest.mark.parametrize(
@@ -124,8 +130,8 @@ def test_missing_weights_name_the_training_command(tmp_path):
     [
         ({"variant": "film"}, "variant: 'sme' in the checkpoint, 'film' now"),
         (
-            {"schema": SCHEMA.replace("ring", "cross")},
-            r"schema.fields.task.values: \['disc', 'ring'\].*\['disc', 'cross'\] now",
+            {"schema": task("disc", "cross")},
+            r"schema.task.values: \['disc', 'ring'\].*\['disc', 'cross'\] now",
         ),
         ({"schema": None}, "schema: .*None now"),
         ({"network": torch.nn.Linear(2, 1)}, "do not fit this network"),

@@ -42,6 +42,15 @@ def test_the_answer_keeps_its_digits_under_autocast():
     assert not torch.equal(answer, answer.bfloat16().float())
 
 
+def test_one_image_of_one_last_pixel_cannot_train():
+    network = ImageRegressor(channels=(4, 8, 8))
+    assert network(torch.rand(2, 1, 8, 8)).shape == (2, 1)
+    assert network(torch.rand(1, 1, 8, 9)).shape == (1, 1)
+    with pytest.raises(ValueError, match=r"one image of \(8, 8\) leaves one pixel.*batch_size"):
+        network(torch.rand(1, 1, 8, 8))
+    assert network.eval()(torch.rand(1, 1, 8, 8)).shape == (1, 1)
+
+
 def test_wrong_images_and_settings_are_refused():
     network = ImageRegressor(channels=(4, 8, 8))
     for wrong in [(2, 3, 16, 16), (2, 1, 16, 7), (2, 1, 16)]:

@@ -1,6 +1,3 @@
-import io
-
-import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
@@ -12,25 +9,9 @@ VARIANTS = ["none", "se", "me", "sme", "film", "film-ivadomed"]
 STEERED = VARIANTS[2:]
 NAKED = 1_371_010
 
-# PyTorch 2.13 deprecates TorchScript, which MONAI's export of bundles still writes.
-script_is_old = pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
-
 
 def count(network):
     return sum(weight.numel() for weight in network.parameters())
-
-
-def small(variant, spatial_dims=2, seed=0, **settings):
-    torch.manual_seed(seed)
-    settings = {"channels": 8, "levels": 2, "reduction": 1, "meta_features": 3, **settings}
-    if variant not in STEERED:
-        settings["meta_features"] = 0
-    return Unet3(variant=variant, spatial_dims=spatial_dims, **settings)
-
-
-def batch(variant, size=(2, 1, 9, 14)):
-    torch.manual_seed(1)
-    return torch.rand(size), torch.rand(size[0], 3) if variant in STEERED else None
 
 
 @pytest.mark.parametrize(
@@ -70,7 +51,7 @@ def test_gates_as_large_as_those_of_the_authors_code():
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("size", [(2, 1, 16, 24), (2, 1, 8, 8, 8)])
-def test_shape_and_a_gradient_for_every_weight(variant, size):
+def test_shape_and_a_gradient_for_every_weight(variant, size, small, batch):
     network = small(variant, len(size) - 2, out_channels=3)
     image, meta = batch(variant, size)
     pred = network(image.requires_grad_(), meta)
@@ -85,7 +66,7 @@ def test_shape_and_a_gradient_for_every_weight(variant, size):
 
 @pytest.mark.parametrize("height", range(17, 98, 16))
 @pytest.mark.parametrize("width", [1, 2, 31, 64, 97])
-def test_any_size_in_2d_is_kept(height, width):
+def test_any_size_in_2d_is_kept(height, width, small):
     network = small("sme", channels=2, levels=5).eval()
     with torch.no_grad():
         pred = network(torch.rand(1, 1, height, width), torch.rand(1, 3))
@@ -93,7 +74,7 @@ def test_any_size_in_2d_is_kept(height, width):
 
 
 @pytest.mark.parametrize("size", [(1, 1, 1), (5, 7, 9), (17, 3, 12), (33, 1, 2)])
-def test_any_size_in_3d_is_kept(size):
+def test_any_size_in_3d_is_kept(size, small):
     network = small("sme", 3, channels=2, levels=5).eval()
     with torch.no_grad():
         assert network(torch.rand(1, 1, *size), torch.rand(1, 3)).shape == (1, 2, *size)
@@ -109,7 +90,7 @@ def test_up_sampling_at_odd_sizes_puts_each_pixel_above_its_pool():
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("channels_last", [False, True])
-def test_fused_gates_change_neither_logits_nor_gradients(variant, channels_last):
+def test_fused_gates_change_neither_logits_nor_gradients(variant, channels_last, small, batch):
     image, meta = batch(variant)
     layout = torch.channels_last if channels_last else torch.contiguous_format
     outcomes = []
@@ -124,7 +105,7 @@ def test_fused_gates_change_neither_logits_nor_gradients(variant, channels_last)
 
 
 @pytest.mark.parametrize("variant", STEERED)
-def test_each_metadata_entry_changes_the_logits(variant):
+def test_each_metadata_entry_changes_the_logits(variant, small, batch):
     network = small(variant).eval()
     image, meta = batch(variant)
     pred = network(image, meta)
@@ -135,7 +116,7 @@ def test_each_metadata_entry_changes_the_logits(variant):
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_each_image_keeps_its_own_metadata(variant):
+def test_each_image_keeps_its_own_metadata(variant, small, batch):
     network = small(variant).eval()
     image, meta = batch(variant, (4, 1, 9, 14))
     order = torch.tensor([3, 1, 0, 2])
@@ -152,7 +133,7 @@ def test_names_of_the_places():
 
 
 @pytest.mark.parametrize("place", range(5))
-def test_a_single_gate_at_any_place_steers_the_network(place):
+def test_a_single_gate_at_any_place_steers_the_network(place, small, batch):
     network = small("me", places=[place]).eval()
     gates = [name for name, _ in network.named_modules() if name.endswith("gate.excitation")]
     expected = {
@@ -167,7 +148,7 @@ def test_a_single_gate_at_any_place_steers_the_network(place):
     assert (network(image, meta) - network(image, 1 - meta)).abs().max() > 1e-6
 
 
-def test_places_by_name_and_index_are_the_same():
+def test_places_by_name_and_index_are_the_same(small):
     by_name = small("me", places=["encoder1", "decoder1"])
     by_index = small("me", places=[4, 0])
     assert list(by_name.state_dict()) == list(by_index.state_dict())
@@ -176,13 +157,13 @@ def test_places_by_name_and_index_are_the_same():
 
 
 @pytest.mark.parametrize("shape", [(1, 3), (3, 3), (2, 2), (2, 4), (3,), (2, 3, 1)])
-def test_wrong_metadata_are_refused(shape):
+def test_wrong_metadata_are_refused(shape, small, batch):
     image, _ = batch("none")
     with pytest.raises(ValueError, match=r"expected meta of shape \(2, 3\)"):
         small("film")(image, torch.rand(shape))
 
 
-def test_missing_and_unwanted_metadata_are_refused():
+def test_missing_and_unwanted_metadata_are_refused(small, batch):
     image, meta = batch("me")
     for variant in STEERED:
         with pytest.raises(ValueError, match="trained with metadata of width 3"):
@@ -192,7 +173,7 @@ def test_missing_and_unwanted_metadata_are_refused():
             small(variant)(image, meta)
 
 
-def test_meta_none_is_the_unknown_vector():
+def test_meta_none_is_the_unknown_vector(small, batch):
     image, _ = batch("me")
     unknown = [0.0, 0.25, 1.0]
     network = small("me", unknown_meta=unknown).eval()
@@ -200,7 +181,7 @@ def test_meta_none_is_the_unknown_vector():
     assert list(network.state_dict()) == list(small("me").state_dict())
 
 
-def test_an_image_of_other_dimension_is_refused():
+def test_an_image_of_other_dimension_is_refused(small):
     with pytest.raises(ValueError, match="3 spatial axes, got 4 axes"):
         small("none", 3)(torch.rand(1, 1, 8, 8))
 
@@ -233,72 +214,8 @@ def test_settings_that_do_not_go_together_are_refused(settings, message):
         Unet3(**settings)
 
 
-@script_is_old
 @pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("spatial_dims", [2, 3])
-def test_scripted_equals_eager_and_refuses_the_same(variant, spatial_dims):
-    network = small(variant, spatial_dims, levels=1).eval()
-    scripted = torch.jit.script(network)
-    image, meta = batch(variant, (2, 1, 9, 14, 5)[: spatial_dims + 2])
-    with torch.no_grad():
-        torch.testing.assert_close(scripted(image, meta), network(image, meta))
-    wrong = torch.rand(1, 3)
-    message = "expected meta of shape" if variant in STEERED else "takes no metadata"
-    with pytest.raises(torch.jit.Error, match=message):
-        scripted(image, wrong)
-
-
-@script_is_old
-def test_scripted_keeps_the_unknown_vector_and_shift_through_a_file():
-    network = small("sme", levels=1, shift=True, unknown_meta=[0.0, 0.5, 1.0]).eval()
-    file = io.BytesIO()
-    torch.jit.save(torch.jit.script(network), file)
-    file.seek(0)
-    image, meta = batch("sme")
-    loaded = torch.jit.load(file)
-    with torch.no_grad():
-        torch.testing.assert_close(loaded(image), network(image))
-        torch.testing.assert_close(loaded(image, meta), network(image, meta))
-
-
-@script_is_old
-def test_traced_equals_eager_at_other_sizes():
-    network = small("sme").eval()
-    image, meta = batch("sme", (3, 1, 10, 7))
-    traced = torch.jit.trace(network, batch("sme"))
-    with torch.no_grad():
-        torch.testing.assert_close(traced(image, meta), network(image, meta))
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the exporter's own
-@pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("size", [(10, 7), (6, 5, 4)])
-def test_onnx_keeps_both_inputs_and_the_logits(variant, size):
-    onnx = pytest.importorskip("onnx")
-    reference = pytest.importorskip("onnx.reference")
-    network = small(variant, len(size), channels=4, levels=1).eval()
-    given = [tensor for tensor in batch(variant, (2, 1, *size)) if tensor is not None]
-    names = ["image", "meta"][: len(given)]
-    file = io.BytesIO()
-    sizes = {0: "batch", **{2 + axis: f"size{axis}" for axis in range(len(size))}}
-    torch.onnx.export(
-        network,
-        tuple(given),
-        file,
-        input_names=names,
-        dynamic_axes={"image": sizes, **({"meta": {0: "batch"}} if len(given) > 1 else {})},
-        dynamo=False,
-    )
-    model = onnx.load_from_string(file.getvalue())
-    assert [entry.name for entry in model.graph.input] == names
-    other = [t for t in batch(variant, (3, 1, *(edge + 1 for edge in size))) if t is not None]
-    feed = {name: tensor.numpy() for name, tensor in zip(names, other, strict=True)}
-    (pred,) = reference.ReferenceEvaluator(model).run(None, feed)
-    np.testing.assert_allclose(pred, network(*other).detach().numpy(), atol=1e-5)
-
-
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_meta_tensors_go_in_and_come_out(variant):
+def test_meta_tensors_go_in_and_come_out(variant, small, batch):
     network = small(variant)
     image, meta = batch(variant)
     pred = network(MetaTensor(image, meta={"case": "a"}), meta)
@@ -313,7 +230,7 @@ def test_meta_tensors_go_in_and_come_out(variant):
 
 
 @pytest.mark.parametrize("variant", ["none", "sme", "film"])
-def test_bfloat16_autocast_trains(variant):
+def test_bfloat16_autocast_trains(variant, small, batch):
     network = small(variant, levels=1).to(memory_format=torch.channels_last)
     image, meta = batch(variant, (2, 1, 16, 16))
     target = image > 0.5
@@ -330,7 +247,7 @@ def test_bfloat16_autocast_trains(variant):
     assert losses[-1] < 0.7 * losses[0]
 
 
-def test_checkpointed_activations_give_the_same_gradients():
+def test_checkpointed_activations_give_the_same_gradients(small, batch):
     network = small("sme").double()
     image, meta = batch("sme")
     found = []
