@@ -22,7 +22,7 @@ from metaseg_monai.errors import CheckpointError, DataError, MetadataError
 from metaseg_monai.evaluation import evaluation_items
 from metaseg_monai.evaluation.estimates import tell_estimate
 from metaseg_monai.evaluation.predicted import read_predicted
-from metaseg_monai.metadata import MetadataSchema
+from metaseg_monai.metadata import MetadataSchema, MetadataWarning
 
 BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
 CONFIGS = ["train.json", "estimate.json"]
@@ -204,6 +204,7 @@ def test_wrong_fields_and_values_are_refused_before_training(bundle, discs, tmp_
         estimate(bundle, other, tmp_path / "b")
     table["width_px"] = ""
     table.to_csv(other / "table.csv", index=False)
-    with pytest.raises(DataError, match="No training case has a value of 'width_px'"):
+    missing = pytest.raises(DataError, match="No training case has a value of 'width_px'")
+    with pytest.warns(MetadataWarning, match="no 'width_px' in any"), missing:
         estimate(bundle, other, tmp_path / "c")
     assert not list(tmp_path.glob("*/*.pt"))
