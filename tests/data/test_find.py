@@ -103,3 +103,13 @@ def test_nothing_to_find(tmp_path, task_schema):
         find_cases(tmp_path / "no", task_schema)
     with pytest.raises(DataError, match="neither the table"):
         find_cases(tmp_path, task_schema)
+
+
+def test_labels_beside_images_are_told(folder, caplog):
+    path, _ = folder
+    (path / "table.csv").unlink()
+    assert len(find_cases(path, None)) == 6
+    assert "3 of 6 files lie in a folder of labels (labels/0.tif ...)" in caplog.text
+    caplog.clear()
+    find_cases(path / "images", None)
+    assert not caplog.records

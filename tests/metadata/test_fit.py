@@ -38,6 +38,7 @@ def test_every_kind_from_the_training_rows(table, tmp_path):
     assert size.description.startswith("proposed from 2 train rows of table.csv")
     assert task.availability == "pre-operative"
     assert MetadataSchema.load(output) == schema
+    assert fit_schema(tmp_path, "task") == fit_schema(table, "task")
 
 
 def test_all_rows_without_a_split_column(table):

@@ -116,6 +116,8 @@ def test_folders_of_single_runs(tmp_path, bundle, planned, finished):
     assert results.study is None
     with pytest.raises(DataError, match=r"neither a study\.json nor"):
         read_single_runs(tmp_path / "nothing")
+    with pytest.raises(DataError, match=r"is one evaluated model; give the folder around it.*made"):
+        read_single_runs(tmp_path / "made" / "se-run")
 
 
 def test_a_changed_protocol_is_added_to_the_history(tmp_path, bundle, planned, finished):

@@ -161,6 +161,11 @@ def test_what_prints_alike_is_said_to_be_alike(volumes):
     )
     (volumes.folder / "se0").rename(volumes.folder / "before")
     assert f"{start} alike for se and me: 0.320." in said(se=0.3, me=0.3001)
+    (volumes.folder / "se0").rename(volumes.folder / "earlier")
+    (volumes.folder / "me1").rename(volumes.folder / "later")
+    runs = {"se": [volumes.run("se0", dice=0.3)], "me": [volumes.run("me1", dice=0.8)]}
+    apart = told(volume_section(volumes.results(**runs), PAIR, ranked=False))
+    assert f"{start} 0.320 for se and 0.820 for me." in apart
     alone = told(volume_section(volumes.results(x=[volumes.run("x", dice=0.3)]), PAIR))
     assert f"{start} 0.320 for x." in alone
     assert "highest" not in alone
