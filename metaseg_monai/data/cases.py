@@ -23,8 +23,9 @@ class LoadedCase(NamedTuple):
     Attributes:
         image: (C, *S) float32, finite, channels as asked for.
         label: (1, *S) classes, uint8 (int64 beyond 256 classes), or None where there is none.
-        attributes: of the image file, see `Image`; for a plane of a volume also `plane`, while
-            `spacing_mm` is (z, y, x) and `affine`, which a plane alone does not have, is None.
+        attributes: of the image file, see `Image`, with `stored`, the type of its pixels there;
+            for a plane of a volume also `plane`, while `spacing_mm` is (z, y, x) and `affine`,
+            which a plane alone does not have, is None.
         remarks: what is allowed but seldom meant, in words.
     """
 
@@ -41,7 +42,7 @@ def image_files(item: Mapping[str, Any]) -> tuple[str, ...]:
     ('a.png',)
     """
     image = item["image"]
-    return (image,) if isinstance(image, str) else tuple(image)
+    return (str(image),) if isinstance(image, (str, Path)) else tuple(map(str, image))
 
 
 def load_case(
@@ -110,7 +111,8 @@ def load_case(
             "an image without contrast; remove the row if that is not meant"
         )
     told = tuple(f"case {case!r}: {remark}" for remark in remarks)
-    return LoadedCase(pixels, label, image.attributes, told)
+    attributes = {**image.attributes, "stored": str(image.array.dtype)}
+    return LoadedCase(pixels, label, attributes, told)
 
 
 def _finite_float32(array: np.ndarray, path: str) -> np.ndarray:

@@ -50,19 +50,20 @@ def evaluation_items(
         {**item, "domain": "all" if domain is None else str(item["metadata"].get(domain))}
         for item in items
     ]
-    known = list(modes) if unknown else _without_missing(modes)
+    known = list(modes) if unknown else _without_missing(modes, schema)
     return cross_modes(named, known, schema, shuffle, seed, predicted)
 
 
-def _without_missing(modes: Sequence[str]) -> list[str]:
+def _without_missing(modes: Sequence[str], schema: MetadataSchema) -> list[str]:
     left = [mode for mode in modes if mode != "missing"]
     if len(left) == len(modes):
         return left
     why = (
         "the network was trained without unknown metadata (metadata_dropout 0) and does not know "
-        "it; train with --metadata_dropout 0.1, or pass --allow_missing True if its training table "
-        "had missing values"
+        "it; train with --metadata_dropout 0.1"
     )
+    if all(field.missing == "unknown" for field in schema.fields):
+        why += ", or pass --allow_missing True if its training table had missing values"
     if not left:
         raise MetadataError(f"Mode missing cannot be tested: {why}.")
     logger.warning("Mode missing is left out: %s.", why)

@@ -84,7 +84,7 @@ class Unet3(nn.Module):
         super().__init__()
         _check_sizes(in_channels, out_channels, channels, levels, spatial_dims)
         check_variant(variant, meta_features, shift)
-        gated = _chosen_places(places, levels, variant)
+        gated = chosen_places(places, levels, variant)
 
         def level(place: str, inputs: int) -> GatedTriple:
             gate: nn.Module = NoGate(rectify=True)
@@ -161,15 +161,27 @@ def _check_sizes(
         raise ConfigError(f"spatial_dims must be 2 or 3, got {spatial_dims}")
 
 
-def _chosen_places(places: Sequence[int | str] | None, levels: int, variant: str) -> frozenset[str]:
-    """Name the places that get a gate."""
+def chosen_places(places: Sequence[int | str] | None, levels: int, variant: str) -> list[str]:
+    """Name the places that get a gate, in the order of `gate_places`.
+
+    Args:
+        places: by name or index; None is all.
+        levels: of the network.
+        variant: of the gates; none has no places.
+
+    Raises:
+        ConfigError: a place is unknown or named twice, or the list is empty.
+
+    >>> chosen_places(["middle", 0], levels=2, variant="se")
+    ['encoder1', 'middle']
+    """
     names = gate_places(levels)
     if variant == "none":
         if places is not None:
             raise ConfigError("variant 'none' has no gates: leave places out")
-        return frozenset()
+        return []
     if places is None:
-        return frozenset(names)
+        return list(names)
     if isinstance(places, str) or len(places) == 0:
         raise ConfigError(
             f"places must be a list of names or indices of {', '.join(names)}, got {places!r}; "
@@ -178,7 +190,7 @@ def _chosen_places(places: Sequence[int | str] | None, levels: int, variant: str
     chosen = [_place_name(place, names) for place in places]
     if len(set(chosen)) < len(chosen):
         raise ConfigError(f"places names a place twice: {', '.join(chosen)}")
-    return frozenset(chosen)
+    return [name for name in names if name in chosen]
 
 
 def _place_name(place: int | str, names: tuple[str, ...]) -> str:

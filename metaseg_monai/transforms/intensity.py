@@ -9,6 +9,7 @@ from monai.transforms import MapTransform
 
 from metaseg_monai.data.cases import DataWarning
 from metaseg_monai.errors import ConfigError, DataError
+from metaseg_monai.transforms.load import STORED
 
 
 class ScaleIntensityCased(MapTransform):
@@ -51,18 +52,20 @@ class ScaleIntensityCased(MapTransform):
                 f"outside intensity_range [{self.low:g}, {self.high:g}]; set intensity_range to "
                 "that of your images (65535 for 16 bits), or intensity_clip to cut them"
             )
-        if not self.clip and highest - self.low <= (self.high - self.low) / 256:
-            self._refuse_or_tell_dark(image.dtype, highest, data.get("case", "?"))
+        dark = highest - self.low <= (self.high - self.low) / 256
+        if dark and not self.clip and lowest < highest:  # constant images are told when loaded
+            stored = getattr(image, "meta", {}).get(STORED)
+            self._refuse_or_tell_dark(stored == "uint8", highest, data.get("case", "?"))
         scaled = image.to(torch.float32) - self.low  # in one new tensor: images may be large
         scaled /= self.high - self.low
         return {**data, self.image_key: scaled.clamp_(0.0, 1.0) if self.clip else scaled}
 
-    def _refuse_or_tell_dark(self, dtype: torch.dtype, highest: float, case: Any) -> None:
+    def _refuse_or_tell_dark(self, has_8_bits: bool, highest: float, case: Any) -> None:
         """Tell an image that would be black to the network, as one of 8 bits among 16 is."""
         told = (
             f"case {case!r}: pixels end at {highest:g}, intensity_range at {self.high:g}; set "
-            "intensity_range to that of your images ([0, 255] for 8 bits)"
+            "intensity_range to that of your images"
         )
-        if dtype == torch.uint8 and self.high > 255:
-            raise DataError(told)
+        if has_8_bits and self.high > 255:
+            raise DataError(f"{told} ([0, 255] for 8 bits)")
         warnings.warn(told + ", if it is not just dark", DataWarning, stacklevel=3)

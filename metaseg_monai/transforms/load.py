@@ -14,6 +14,7 @@ from metaseg_monai.data.image import Channels
 from metaseg_monai.data.slices import VolumeCache
 from metaseg_monai.errors import DataError
 
+STORED = "stored"  # in `meta`; the type of the pixels in the file, which are float32 here
 HAS_AFFINE = "has_affine"  # in `meta`; a MetaTensor itself takes the identity where there is none
 
 
@@ -104,6 +105,7 @@ class LoadCased(MapTransform):
                     "filename_or_obj": str(path if isinstance(path, (str, Path)) else path[0]),
                     "format": attributes["format"],
                     "axes": attributes["axes"],
+                    STORED: attributes["stored"],
                     HAS_AFFINE: affine is not None,
                 }
                 item[key] = MetaTensor(torch.from_numpy(array), affine=affine, meta=meta)

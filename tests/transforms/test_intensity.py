@@ -1,9 +1,11 @@
+import numpy as np
 import pytest
+import tifffile
 import torch
 
 from metaseg_monai.data.cases import DataWarning
 from metaseg_monai.errors import ConfigError, DataError
-from metaseg_monai.transforms import ScaleIntensityCased
+from metaseg_monai.transforms import LoadCased, ScaleIntensityCased
 
 
 def scaled(values, **settings):
@@ -31,15 +33,18 @@ def wide(image):
     return ScaleIntensityCased([0, 65535])({"case": "a", "image": image})
 
 
-def test_eight_bits_in_a_range_of_sixteen_are_refused():
-    with pytest.raises(DataError, match=r"case 'a': pixels end at 9, intensity_range at 65535"):
-        wide(torch.full((1, 2, 2), 9, dtype=torch.uint8))
-    assert ScaleIntensityCased([0, 65535], clip=True)(
-        {"image": torch.full((1, 2, 2), 9, dtype=torch.uint8)}
-    )["image"].max() == pytest.approx(9 / 65535)
+@pytest.mark.parametrize("channels", ["stored", "grey"])
+def test_eight_bits_in_a_range_of_sixteen_are_refused(tmp_path, channels):
+    tifffile.imwrite(tmp_path / "a.tif", np.arange(9, dtype=np.uint8).reshape(3, 3))
+    item = LoadCased(channels)({"case": "a", "image": str(tmp_path / "a.tif")})
+    with pytest.raises(DataError, match=r"case 'a': pixels end at 8, intensity_range at 65535"):
+        wide(item["image"])
+    cut = ScaleIntensityCased([0, 65535], clip=True)({"image": item["image"]})["image"]
+    assert cut.max() == pytest.approx(8 / 65535)
 
 
 def test_a_dark_image_is_told_and_kept():
     with pytest.warns(DataWarning, match=r"case 'a': pixels end at 255.*if it is not just dark"):
-        wide(torch.full((1, 2, 2), 255.0))
-    wide(torch.full((1, 2, 2), 300.0))  # as 12 bits of 16: no warning
+        wide(torch.tensor([[[0.0, 255.0]]]))
+    wide(torch.tensor([[[0.0, 300.0]]]))  # as 12 bits of 16: no warning
+    wide(torch.zeros(1, 2, 2))  # constant images are told when they are loaded

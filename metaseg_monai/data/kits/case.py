@@ -194,8 +194,8 @@ def _phase_remarks(label: AxialVolume, image: AxialVolume | None) -> list[str]:
             offset, likeness = found
             return [
                 f"from plane {offset} on, the {kind} changes as from plane 0 on (correlation "
-                f"{likeness:.2f}): several contrast phases appended? Their slices show the same "
-                "patient more than once"
+                f"{likeness:.2f}): several contrast phases appended, or like organs above each "
+                "other? Slices of several phases show the same patient more than once"
             ]
     return []
 
