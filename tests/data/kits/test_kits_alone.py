@@ -190,3 +190,11 @@ def test_a_disk_without_locks_is_used_all_the_same(tmp_path, monkeypatch, withou
     with lock.alone(tmp_path / "new"):
         assert (tmp_path / "new").is_dir()
     assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_an_error_within_passes_and_frees_the_folder(tmp_path):
+    with pytest.raises(DataError, match="broken"), lock.alone(tmp_path / "out"):
+        raise DataError("broken")
+    with lock.alone(tmp_path / "out"):
+        assert (tmp_path / "out" / ".lock").is_file()
+    assert not (tmp_path / "out" / ".lock").exists()
