@@ -4,8 +4,8 @@ import sys
 
 import fire
 
-from metaseg_monai.cli import Commands
 from metaseg_monai.cli.check_flags import check_flags
+from metaseg_monai.cli.commands import Commands
 from metaseg_monai.errors import MetasegError
 
 

@@ -18,10 +18,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from metaseg_monai.blocks import METADATA_VARIANTS, VARIANTS
 from metaseg_monai.errors import ConfigError, MetasegError
 from metaseg_monai.losses import PixelCrossEntropy
-from metaseg_monai.networks import Unet3
+from metaseg_monai.networks import METADATA_VARIANTS, VARIANTS, Unet3
 
 DTYPES = ("float32", "bfloat16")
 STEPS = ("training", "inference")

@@ -22,8 +22,8 @@ from monai.bundle import ConfigParser
 
 from metaseg_monai.__main__ import help_last
 from metaseg_monai.bundle import resolve_bundle
-from metaseg_monai.engines import BestWeights
 from metaseg_monai.errors import ConfigError, MetasegError
+from metaseg_monai.training import BestWeights
 
 GB = 1e9  # bytes
 SMALL = {  # what is asked for is the memory beside the network, so the network is small

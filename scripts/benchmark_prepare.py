@@ -21,9 +21,9 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 from tqdm import tqdm
 
-from metaseg_monai.data.kits.find import find_kits
-from metaseg_monai.data.kits.prepare import prepare_kits21
 from metaseg_monai.errors import ConfigError, MetasegError
+from metaseg_monai.prepare.kits import prepare_kits21
+from metaseg_monai.prepare.kits_find import find_kits
 
 SIDE = 512
 AFFINE = np.array([[0, 0, -0.85, 0], [0, -0.85, 0, 0], [-3.0, 0, 0, 0], [0, 0, 0, 1]])

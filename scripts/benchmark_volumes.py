@@ -26,8 +26,8 @@ from tqdm import tqdm
 
 from metaseg_monai.__main__ import help_last
 from metaseg_monai.bundle import resolve_bundle
-from metaseg_monai.engines import BestWeights
 from metaseg_monai.errors import ConfigError, MetasegError
+from metaseg_monai.training import BestWeights
 
 
 def benchmark(

@@ -19,11 +19,11 @@ from matplotlib.axes import Axes
 from PIL import Image
 
 from metaseg_monai.cli.check_flags import check_flags
-from metaseg_monai.data.cells import SEVEN_LINES
-from metaseg_monai.data.cells.acquisition import Acquisition
-from metaseg_monai.data.cells.lines import Cue
-from metaseg_monai.data.cells.picture import Picture, draw_picture
-from metaseg_monai.data.cells.plan import ANOMALIES, CRACK, CRACKS, NUCLEI, Plan
+from metaseg_monai.simulate import SEVEN_LINES
+from metaseg_monai.simulate.cells.acquisition import Acquisition
+from metaseg_monai.simulate.cells.lines import Cue
+from metaseg_monai.simulate.cells.picture import Picture, draw_picture
+from metaseg_monai.simulate.cells.plan import ANOMALIES, CRACK, CRACKS, NUCLEI, Plan
 
 SIZE, COLUMNS = 120, 7
 COMMON = Acquisition(magnification=20, focus_um=4.0, density_per_mm2=1300)

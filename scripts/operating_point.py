@@ -17,7 +17,8 @@ import torch
 from monai.bundle import ConfigParser
 from tqdm import tqdm
 
-from metaseg_monai.engines import AutocastInferer, read_checkpoint
+from metaseg_monai.inferers import AutocastInferer
+from metaseg_monai.training import read_checkpoint
 
 EDGES = np.linspace(-20, 20, 801)  # of the margin: logit of the class minus the highest other one
 

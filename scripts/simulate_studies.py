@@ -19,8 +19,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from metaseg_monai.evaluation import average_seeds
-from metaseg_monai.evaluation.statistics import compare_cases, holm, seed_differences
+from metaseg_monai.metrics import average_seeds
+from metaseg_monai.metrics.statistics import compare_cases, holm, seed_differences
 
 SEEDS = 3
 LEVEL, DIFFICULTY, RESPONSE, NOISE = 0.10, 0.10, 0.02, 0.04  # standard deviations, in F1

@@ -7,8 +7,8 @@ import pytest
 import scipy.io
 
 from metaseg_monai.cli.prepare import Prepare
-from metaseg_monai.data.table import read_table
 from metaseg_monai.errors import DataError
+from metaseg_monai.tables.table import read_table
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::SyntaxWarning")
 

@@ -13,12 +13,14 @@ import tifffile
 import torch
 from ignite.engine import Engine, State
 
-from metaseg_monai.data import ColumnMap, check_table, load_case, read_image, read_table, write_mask
-from metaseg_monai.engines import SlidingWindowMetadataInferer
 from metaseg_monai.errors import DataError, MetadataError
-from metaseg_monai.evaluation import CaseCounts, case_f1, pooled_f1, read_counts
+from metaseg_monai.evaluation import CaseCounts, read_counts
+from metaseg_monai.images import read_image, write_mask
+from metaseg_monai.inferers import SlidingWindowMetadataInferer
 from metaseg_monai.metadata import Categorical, Continuous, MetadataSchema
+from metaseg_monai.metrics import case_f1, pooled_f1
 from metaseg_monai.networks import Unet3
+from metaseg_monai.tables import ColumnMap, check_table, load_case, read_table
 from metaseg_monai.transforms import EncodeMetadatad
 
 HEIGHT, WIDTH = 24, 32

@@ -2,4 +2,6 @@
 
 from metaseg_monai.cli.commands import Commands
 
-__all__ = ["Commands"]
+__all__ = [
+    "Commands",
+]

@@ -34,7 +34,7 @@ class Commands(RunBundles):
             seed: of the training; the data always have seed 0.
             overrides: settings of the bundle, such as --epochs 2.
         """
-        from metaseg_monai.sharing.studies import make_study
+        from metaseg_monai.sharing.study import make_study
         from metaseg_monai.study.run import run_study
 
         study = make_study("synthetic_shapes_segmentation", variants, [seed], overrides)
@@ -82,7 +82,7 @@ class Commands(RunBundles):
             split: column of train / val / test, if there is one.
         """
         from metaseg_monai.metadata.fit import fit_schema
-        from metaseg_monai.sharing.arguments import names
+        from metaseg_monai.sharing.predict import names
 
         schema = fit_schema(table, names(fields), output, missing=missing, split_column=split)
         return f"{output}: {', '.join(schema.entry_names)}. Check the ranges before you train."
@@ -137,7 +137,7 @@ class Commands(RunBundles):
                 (pip install "metaseg-monai[tracking]").
             overrides: settings of the bundle for all runs.
         """
-        from metaseg_monai.sharing.studies import make_study
+        from metaseg_monai.sharing.study import make_study
         from metaseg_monai.study.run import run_study
 
         made = make_study(target, variants, seeds, overrides)
@@ -156,6 +156,6 @@ class Commands(RunBundles):
             output: where the report goes; by default the same folder.
             title: heading of the report; by default the study's name.
         """
-        from metaseg_monai.study.report.write import write_report
+        from metaseg_monai.reporting.write import write_report
 
         return f"report: {write_report(runs, output, title)}"

@@ -33,7 +33,7 @@ class Generate:
             seed: the same seed gives the same bytes.
             overlap: largest part of a shape that another may cover; 1 for no limit.
         """
-        from metaseg_monai.data import generate_synthetic_shapes
+        from metaseg_monai.simulate.shapes import generate_synthetic_shapes
 
         return str(generate_synthetic_shapes(output, train, val, test, size, seed, overlap))
 
@@ -52,7 +52,7 @@ class Generate:
             seed: the same seed gives the same voxels.
             first: number of the first case; other numbers are other patients.
         """
-        from metaseg_monai.data import generate_phantoms
+        from metaseg_monai.simulate.phantoms.scans import generate_phantoms
 
         return str(generate_phantoms(output, cases, matrix, seed, first))
 
@@ -91,7 +91,7 @@ class Generate:
             fields_per_well: most images of a well; a well stays in one split.
             workers: processes.
         """
-        from metaseg_monai.data import generate_cells
+        from metaseg_monai.simulate.cells.write import generate_cells
 
         made = generate_cells(
             output,

@@ -55,7 +55,7 @@ class Prepare(PrepareMicroscopy, PrepareTables):
             seed: of the split.
             checksums: file of sha256sum to compare the source with.
         """
-        from metaseg_monai.data.kits.prepare import prepare_kits21
+        from metaseg_monai.prepare.kits import prepare_kits21
         from metaseg_monai.sharing.prepare import told
 
         return told(

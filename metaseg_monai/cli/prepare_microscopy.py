@@ -66,7 +66,7 @@ class PrepareMicroscopy:
             ome: columns pixel_um, magnification and channel from OME-TIFF metadata.
             dry_run: show the first rows and the counts, and write nothing.
         """
-        from metaseg_monai.data.microscopy import prepare_cells
+        from metaseg_monai.prepare.cells import prepare_cells
         from metaseg_monai.sharing.prepare import told
 
         options = prepare_options(group, (train, val, test), seed, grey, axes, ome, dry_run)
@@ -116,7 +116,7 @@ class PrepareMicroscopy:
             ome: columns pixel_um, magnification and channel from OME-TIFF metadata.
             dry_run: show the first rows and the counts, and write nothing.
         """
-        from metaseg_monai.data.microscopy import prepare_dsb2018
+        from metaseg_monai.prepare.dsb2018 import prepare_dsb2018
         from metaseg_monai.sharing.prepare import told
 
         options = prepare_options(group, (train, val, test), seed, grey, None, ome, dry_run)
@@ -164,7 +164,7 @@ class PrepareMicroscopy:
             ome: columns pixel_um, magnification and channel from OME-TIFF metadata.
             dry_run: show the first rows and the counts, and write nothing.
         """
-        from metaseg_monai.data.microscopy import crack_shares, prepare_cracks
+        from metaseg_monai.prepare.cracks import crack_shares, prepare_cracks
         from metaseg_monai.sharing.prepare import told
 
         if (train, val, test) == (None, None, None):
@@ -225,8 +225,8 @@ class PrepareMicroscopy:
             ome: columns pixel_um, magnification and channel from OME-TIFF metadata.
             dry_run: show the first rows and the counts, and write nothing.
         """
-        from metaseg_monai.data.microscopy import prepare_names
-        from metaseg_monai.sharing.arguments import names
+        from metaseg_monai.prepare.names import prepare_names
+        from metaseg_monai.sharing.predict import names
         from metaseg_monai.sharing.prepare import told
 
         options = prepare_options(group, (train, val, test), seed, grey, axes, ome, dry_run)

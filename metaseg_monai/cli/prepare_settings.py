@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from metaseg_monai.data.microscopy import PrepareOptions
+    from metaseg_monai.prepare.folder import PrepareOptions
 
 
 def prepare_options(
@@ -15,9 +15,9 @@ def prepare_options(
     Raises:
         DataError: a share is no number.
     """
-    from metaseg_monai.data.microscopy import PrepareOptions
-    from metaseg_monai.data.microscopy.divide import check_shares
-    from metaseg_monai.sharing.arguments import names
+    from metaseg_monai.prepare.folder import PrepareOptions
+    from metaseg_monai.prepare.splits import check_shares
+    from metaseg_monai.sharing.predict import names
 
     return PrepareOptions(
         tuple(names(group)), check_shares(*shares), seed, grey, axes, ome, dry_run

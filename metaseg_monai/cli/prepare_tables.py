@@ -36,8 +36,8 @@ class PrepareTables:
             size: whole, or crop for enlarged images cut to their source's size.
             only_new: leave out the stored rows and their files.
         """
-        from metaseg_monai.data.derived.magnify import magnify_table
-        from metaseg_monai.sharing.arguments import names
+        from metaseg_monai.sharing.predict import names
+        from metaseg_monai.simulate.magnify import magnify_table
 
         wanted = targets if isinstance(targets, (list, tuple)) else [targets]
         chosen = list(names(splits) or [])
@@ -74,7 +74,7 @@ class PrepareTables:
                 then scaled to the nuclei of this folder.
             column: name of the new column, where the table has a column style already.
         """
-        from metaseg_monai.data.derived.styles import prepare_styles
+        from metaseg_monai.simulate.styles import prepare_styles
 
         made = prepare_styles(
             source, output, tolerances, seed, columns, balance, unit, reference_diameter_px, column

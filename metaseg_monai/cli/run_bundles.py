@@ -26,7 +26,8 @@ class RunBundles:
             overrides: any setting of the bundle's configs/train.json; misspelt ones are refused.
                 --resume True goes on with an interrupted run.
         """
-        from metaseg_monai.bundle import configs_of, resolve_bundle, run_bundle
+        from metaseg_monai.bundle.locate import resolve_bundle
+        from metaseg_monai.bundle.run import configs_of, run_bundle
 
         run_bundle(resolve_bundle(bundle), configs_of("train", more=configuration), overrides)
 
@@ -43,7 +44,8 @@ class RunBundles:
             overrides: any setting of train.json or evaluate.json, such as --split val or
                 --modes '["normal","shuffle"]'.
         """
-        from metaseg_monai.bundle import configs_of, resolve_bundle, run_bundle
+        from metaseg_monai.bundle.locate import resolve_bundle
+        from metaseg_monai.bundle.run import configs_of, run_bundle
 
         configs = configs_of("train", "evaluate", more=configuration)
         run_bundle(resolve_bundle(bundle), configs, overrides)
@@ -66,8 +68,9 @@ class RunBundles:
             overrides: settings of the training, and those of configs/explain.json, such as
                 --explain_cases 20 or --explain_gate middle.
         """
-        from metaseg_monai.bundle import configs_of, resolve_bundle, run_bundle
-        from metaseg_monai.explain import draw
+        from metaseg_monai.bundle.locate import resolve_bundle
+        from metaseg_monai.bundle.run import configs_of, run_bundle
+        from metaseg_monai.explain.draw import draw
 
         configs = configs_of("train", "evaluate", "explain", more=configuration)
         run_bundle(resolve_bundle(bundle), configs, {**overrides, "output_dir": output_dir})
@@ -91,7 +94,8 @@ class RunBundles:
             configuration: further files of the bundle's configs/, as for train.
             overrides: any setting of train.json or estimate.json, such as --estimate_field NAME.
         """
-        from metaseg_monai.bundle import configs_of, resolve_bundle, run_bundle
+        from metaseg_monai.bundle.locate import resolve_bundle
+        from metaseg_monai.bundle.run import configs_of, run_bundle
         from metaseg_monai.evaluation.estimates import tell_estimate
 
         configs = configs_of("train", "estimate", more=configuration)

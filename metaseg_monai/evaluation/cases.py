@@ -9,10 +9,11 @@ from typing import Any
 import pandas as pd
 from ignite.engine import Engine, Events
 
-from metaseg_monai.data import CaseTable, write_table
 from metaseg_monai.errors import DataError
 from metaseg_monai.files import replacing
-from metaseg_monai.metadata import MetadataSchema
+from metaseg_monai.images.writers import write_table
+from metaseg_monai.metadata.schema import MetadataSchema
+from metaseg_monai.tables.table import CaseTable
 
 CLASSES = "classes.json"
 NAMES = ("case", "group", "split", "volume", "plane")

@@ -8,9 +8,9 @@ import torch
 from ignite.engine import Engine, Events
 from torch import Tensor
 
-from metaseg_monai.data import write_table
 from metaseg_monai.errors import DataError
-from metaseg_monai.evaluation.scores import COUNT_COLUMNS
+from metaseg_monai.images.writers import write_table
+from metaseg_monai.metrics.scores import COUNT_COLUMNS
 
 
 def count_pixels(pred: Tensor, label: Tensor, classes: int) -> Tensor:

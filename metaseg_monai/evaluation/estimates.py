@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from ignite.engine import Engine, Events
 
-from metaseg_monai.data import write_table
 from metaseg_monai.errors import DataError
-from metaseg_monai.evaluation.agreement import agreement
-from metaseg_monai.evaluation.predicted import Unit, unit_of
+from metaseg_monai.evaluation.modes import Unit, unit_of
 from metaseg_monai.files import replacing
-from metaseg_monai.metadata import Continuous
+from metaseg_monai.images.writers import write_table
+from metaseg_monai.metadata.fields import Continuous
+from metaseg_monai.metrics.agreement import agreement
 
 Item = Mapping[str, Any]
 

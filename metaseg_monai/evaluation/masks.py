@@ -1,24 +1,150 @@
 """Write the predicted mask of every case beside its name, and that of every volume in its shape."""
 
-from collections.abc import Mapping
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from ignite.engine import Engine, Events
 from torch import Tensor
 
-from metaseg_monai.data.axial import AxialVolume
-from metaseg_monai.data.cases import image_files
-from metaseg_monai.data.headers import image_format, read_header
-from metaseg_monai.data.planes import resize_image
-from metaseg_monai.data.slices import is_volume_file, volume_header
-from metaseg_monai.data.writers import mask_suffix, write_mask
-from metaseg_monai.engines.exceptions import hear_of_errors
 from metaseg_monai.errors import DataError
-from metaseg_monai.evaluation.mask_record import MaskRecord
+from metaseg_monai.files import file_sha256, replacing
+from metaseg_monai.images.axial import AxialVolume, is_volume_file, volume_header
+from metaseg_monai.images.read import image_format, read_header
+from metaseg_monai.images.resample import resize_image
+from metaseg_monai.images.writers import mask_suffix, write_mask
+from metaseg_monai.metadata.fields import listing
+from metaseg_monai.tables.cases import image_files
+from metaseg_monai.training.handlers import hear_of_errors
+
+# Which files in a folder are masks as a prediction wrote them, so that no other is replaced.
+
+NAME = "predicted.sha256"
+
+
+class MaskRecord:
+    """The list ``predicted.sha256`` in a folder of masks, in the form of `sha256sum`.
+
+    It has a line for each mask that was written. A file may be replaced only if it is still what
+    the last line of its name says, so that neither a scan nor a mask corrected by hand is lost.
+
+    Args:
+        folder: of the masks.
+
+    Raises:
+        DataError: the list is there, but cannot be read.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.path = self.folder / NAME
+        self._digests: dict[str, str] = {}
+        if self.path.exists():
+            try:
+                lines = self.path.read_text(encoding="utf-8").splitlines()
+            except (OSError, ValueError) as error:
+                raise DataError(
+                    f"{self.path}: no list of masks ({error}); choose another output"
+                ) from error
+            found = (re.fullmatch(r"([0-9a-f]{64})  (.+)", line) for line in lines)
+            self._digests = {line[2]: line[1] for line in found if line}
+
+    def check_names(
+        self,
+        paths: Mapping[str, Path],
+        images: Iterable[str],
+        what: Literal["mask", "objects"] = "mask",
+    ) -> None:
+        """See that each case has a file of its own, and that no file is an image.
+
+        Args:
+            paths: file to be written by case, or by volume.
+            images: files of all images; links are followed.
+            what: of a case is written.
+
+        Raises:
+            DataError: two cases have one file, or a file would replace an image; names them.
+        """
+        for path, times in Counter(paths.values()).items():
+            if times > 1:
+                names = ", ".join(name for name, other in paths.items() if other == path)
+                one = "mask" if what == "mask" else "file"
+                raise DataError(f"{names} would have the one {one} {path}; give them other names.")
+        inputs = {Path(file).resolve() for file in images}
+        for name, path in paths.items():
+            if path.resolve() in inputs:
+                raise DataError(
+                    f"The {what} of {name!r} would replace the image {path}; choose another output."
+                )
+
+    def check(self, targets: Iterable[Path]) -> None:
+        """See that nothing but masks of earlier predictions would be replaced; make the folder.
+
+        Args:
+            targets: files to be written, in the folder.
+
+        Raises:
+            DataError: other files are there; names them. Or the folder cannot be made.
+        """
+        foreign = [
+            target.relative_to(self.folder).as_posix()
+            for target in targets
+            if target.exists() and not self._wrote(target)
+        ]
+        if foreign:
+            raise DataError(
+                f"{self.folder}: {len(foreign)} file(s) would be replaced that are no masks as "
+                f"predicted before ({NAME}): {listing(foreign, 10)}; choose another output, or "
+                "move them away"
+            )
+        with self.writing():
+            self.folder.mkdir(parents=True, exist_ok=True)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Say what to do where the folder, or a file in it, cannot be written.
+
+        Raises:
+            DataError: in place of an OSError of the block.
+        """
+        try:
+            yield
+        except OSError as error:
+            raise DataError(
+                f"{self.folder}: cannot be written ({error}); free the disk, or choose another "
+                "output. Masks that are finished stay"
+            ) from error
+
+    def _wrote(self, target: Path) -> bool:
+        known = self._digests.get(self._name(target))
+        return known is not None and target.is_file() and file_sha256(target) == known
+
+    def add(self, mask: Path) -> None:
+        """Note a mask that was just written."""
+        name, digest = self._name(mask), file_sha256(mask)
+        if self._digests.get(name) == digest:
+            return
+        self._digests[name] = digest
+        with self.writing(), self.path.open("a", encoding="utf-8", newline="\n") as stream:
+            stream.write(f"{digest}  {name}\n")
+
+    def finish(self) -> None:
+        """Leave one line a mask, in the order of the names."""
+        if not self._digests:
+            return
+        with self.writing(), replacing(self.path) as part:
+            lines = [f"{digest}  {name}\n" for name, digest in sorted(self._digests.items())]
+            part.write_text("".join(lines), encoding="utf-8", newline="\n")
+
+    def _name(self, mask: Path) -> str:
+        return mask.relative_to(self.folder).as_posix()
+
 
 PIXELS_AT_ONCE = 1 << 20  # of which classes are found; a block of them stays in the cache
 

@@ -6,22 +6,291 @@ here, before any image is read, so that a run of the modes is an ordinary evalua
 items.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import logging
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from metaseg_monai.errors import MetadataError
-from metaseg_monai.evaluation.changes import (
-    beyond_range,
-    inverted,
-    labelled,
-    perturbed,
-    shuffled,
+from metaseg_monai.errors import DataError, MetadataError
+from metaseg_monai.metadata.fields import (
+    Categorical,
+    Continuous,
+    MetadataField,
+    MultiLabel,
+    Ordinal,
 )
-from metaseg_monai.evaluation.predicted import unit_of, with_predicted
-from metaseg_monai.metadata import MetadataSchema
+from metaseg_monai.metadata.schema import MetadataSchema
+
+# How the raw metadata of all cases are changed for a test mode, before they are encoded.
+
+Raw = dict[str, Any]
+
+DRAWS = 100  # of a shuffle, where several cases have equal values
+
+
+def labelled(schema: MetadataSchema) -> list[Categorical | Ordinal]:
+    """The fields whose value is one label of a list."""
+    return [field for field in schema.fields if isinstance(field, Categorical | Ordinal)]
+
+
+def shuffled(
+    raws: Sequence[Raw],
+    units: Sequence[Hashable],
+    schema: MetadataSchema,
+    shuffle: Mapping[str, Mapping[str, str]],
+    seed: int,
+) -> list[Raw]:
+    """Labels changed by the mapping; numbers and vectors those of another unit.
+
+    Slices of one patient share a size: drawn slice by slice, many would keep their own. So whole
+    units change places, unless the items of one differ in the field; then single items do.
+
+    Args:
+        raws: N raw values by field name.
+        units: to which unit each of the N belongs, such as its group and volume.
+        schema: of the metadata.
+        shuffle: ``{field: {label: foreign label}}``; by default each label becomes the next.
+        seed: of the derangement.
+
+    Raises:
+        MetadataError: a mapping forgets a label, or there are not two units.
+    """
+    changed = [dict(raw) for raw in raws]
+    for number, field in enumerate(schema.fields):
+        if isinstance(field, Categorical | Ordinal | MultiLabel):
+            mapping = shuffle.get(field.name) or _cycle(field.values)
+            _check_mapping(mapping, field.name, field.values)
+            separator = field.separator if isinstance(field, MultiLabel) else None
+            for raw in changed:
+                raw[field.name] = _relabel(raw.get(field.name), mapping, separator)
+        else:
+            foreign = _foreign([raw.get(field.name) for raw in raws], units, seed + number, field)
+            for raw, value in zip(changed, foreign, strict=True):
+                raw[field.name] = value
+    return changed
+
+
+def _foreign(
+    values: Sequence[Any], units: Sequence[Hashable], seed: int, field: MetadataField
+) -> list[Any]:
+    """Give every unit the value of another, or every item where the items of a unit differ."""
+    of_unit: dict[Hashable, Any] = {}
+    # by their text, for a vector may be an array, and NaN is no other value than NaN
+    if any(
+        repr(of_unit.setdefault(unit, value)) != repr(value)
+        for unit, value in zip(units, values, strict=True)
+    ):
+        units = range(len(values))
+        of_unit = dict(enumerate(values))
+    names = list(of_unit)
+    source = _derangement([repr(value) for value in of_unit.values()], seed, field.name)
+    foreign = {name: of_unit[names[origin]] for name, origin in zip(names, source, strict=True)}
+    return [foreign[unit] for unit in units]
+
+
+def inverted(raws: Sequence[Raw], schema: MetadataSchema) -> list[Raw]:
+    """The other one of two labels; MetadataError for any other schema."""
+    pairs = [field for field in labelled(schema) if len(field.values) == 2]
+    if len(schema.fields) != 1 or not pairs:
+        raise MetadataError(
+            "Mode 'inverse' needs a schema of one field with two labels (thesis 4.1); this one has "
+            f"{', '.join(schema.entry_names)}. Use 'shuffle' instead."
+        )
+    field = pairs[0]
+    mapping = _cycle(field.values)
+    return [{**raw, field.name: _relabel(raw.get(field.name), mapping)} for raw in raws]
+
+
+def perturbed(raws: Sequence[Raw], schema: MetadataSchema, factor: float) -> list[Raw]:
+    """Every continuous value times a factor, missing ones still missing.
+
+    Raises:
+        MetadataError: the schema has no continuous field.
+    """
+    continuous = [field.name for field in schema.fields if isinstance(field, Continuous)]
+    if not continuous:
+        raise MetadataError("Mode 'perturb' needs a continuous field; this schema has none.")
+    return [
+        {
+            **raw,
+            **{
+                name: float(raw[name]) * factor
+                for name in continuous
+                if not schema.field(name).is_missing(raw.get(name))
+            },
+        }
+        for raw in raws
+    ]
+
+
+def beyond_range(schema: MetadataSchema) -> MetadataSchema:
+    """The schema that flags what it would refuse: a changed value may leave the range."""
+    return MetadataSchema(
+        [
+            field.model_copy(update={"out_of_range": "flag"})
+            if isinstance(field, Continuous)
+            else field
+            for field in schema.fields
+        ]
+    )
+
+
+def _cycle(values: Sequence[str]) -> dict[str, str]:
+    return dict(zip(values, (*values[1:], values[0]), strict=True))
+
+
+def _check_mapping(mapping: Mapping[str, str], field: str, values: Sequence[str]) -> None:
+    wrong = set(mapping) ^ set(values) | set(mapping.values()) - set(values)
+    if wrong:
+        raise MetadataError(
+            f"The shuffle mapping of field {field!r} must give each of {', '.join(values)} a label "
+            f"of the same field; check {', '.join(sorted(wrong))} in the setting shuffle, or pass "
+            "--shuffle {} for the texts' cycle."
+        )
+
+
+def _relabel(value: Any, mapping: Mapping[str, str], separator: str | None = None) -> Any:
+    """Map a label, a mixture of labels or several labels; leave a missing value missing."""
+    if isinstance(value, str):
+        parts = [value] if separator is None else value.split(separator)
+        return (separator or "").join(mapping.get(part.strip(), part) for part in parts)
+    if isinstance(value, Mapping):
+        return {mapping[label]: share for label, share in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [mapping[label] for label in value]
+    return value
+
+
+def _derangement(values: Sequence[str], seed: int, field: str) -> list[int]:
+    """Draw one cycle through all units: none gets its own value back.
+
+    Where several units have equal values, of many draws the one counts that gives the fewest of
+    them a value like their own.
+    """
+    count = len(values)
+    if count < 2:
+        raise MetadataError(
+            f"Mode 'shuffle' of field {field!r} needs at least two cases of different groups; "
+            f"there is {count}."
+        )
+    random = np.random.default_rng(seed)
+    best: list[int] = []
+    fewest = count + 1
+    for _ in range(DRAWS):
+        order = random.permutation(count)
+        source = np.empty(count, dtype=int)
+        source[order] = np.roll(order, 1)
+        kept = sum(values[place] == values[other] for place, other in enumerate(source))
+        if kept < fewest:
+            best, fewest = source.tolist(), kept
+        if fewest == 0:
+            break
+    return best
+
+
+# The test mode whose metadata were estimated from the image, in the place of the true ones.
+
+ESTIMATE_COMMAND = "python -m metaseg_monai estimate <bundle> --output_dir runs/size"
+COLUMNS = ("group", "volume", "split", "field", "unit", "predicted", "true", "clipped", "slices")
+Unit = tuple[str, str]
+
+
+def unit_of(item: Mapping[str, Any]) -> Unit:
+    """The group and volume whose items share one value; an empty text where there is no volume."""
+    return str(item.get("group", item.get("case", ""))), str(item.get("volume", ""))
+
+
+def read_predicted(path: str | Path) -> pd.DataFrame:
+    """Read the ``predicted.csv`` that an estimate wrote.
+
+    Returns:
+        One row a group (and volume): the columns `COLUMNS`; `true` is NaN where it is unknown.
+
+    Raises:
+        DataError: the file is missing or is no table of estimates.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"There are no estimates at {path}; make them: {ESTIMATE_COMMAND}")
+    text = dict.fromkeys(COLUMNS[:5], str)
+    try:
+        table = pd.read_csv(path, dtype=text, keep_default_na=False, na_values={"true": [""]})
+    except ValueError as error:  # pandas' errors of empty and broken files
+        raise DataError(f"{path} is no table of estimates ({error}); estimate again.") from error
+    missing = [column for column in COLUMNS if column not in table.columns]
+    if missing or table.empty:
+        raise DataError(
+            f"{path} is no table of estimates: it lacks {', '.join(missing) or 'rows'}. Make one: "
+            f"{ESTIMATE_COMMAND}"
+        )
+    for column in ("predicted", "true"):
+        numbers = table[column] if column == "predicted" else table[column].dropna()
+        if numbers.dtype.kind not in "iuf" or not np.isfinite(numbers).all():
+            raise DataError(f"{path}: column {column!r} must hold plain numbers; estimate again.")
+    if len(fields := sorted(set(table["field"]))) != 1:
+        raise DataError(f"{path}: expected estimates of one field, got {', '.join(fields)}.")
+    twice = table.duplicated(["group", "volume"])
+    if twice.any():
+        raise DataError(f"{path}: group {table.loc[twice, 'group'].iloc[0]!r} stands there twice.")
+    return table
+
+
+def with_predicted(
+    items: Sequence[Mapping[str, Any]], schema: MetadataSchema, path: str | Path | None
+) -> list[dict[str, Any]]:
+    """The raw metadata of items, with the estimates of one field instead of its true values.
+
+    Args:
+        items: with `group`, maybe `volume` and `split`, and raw `metadata`.
+        schema: of the metadata.
+        path: ``predicted.csv``.
+
+    Raises:
+        MetadataError: there is no path, or the estimates' field is no continuous one of the
+            schema in the same unit.
+        DataError: the file is missing or no table of estimates, lacks a group, or its group was
+            in another split: an estimate that was trained on the case is no estimate.
+    """
+    if path is None:
+        raise MetadataError(
+            f"Mode 'predicted' needs estimates of the metadata. Make them: {ESTIMATE_COMMAND} and "
+            "pass --predicted_metadata runs/size/predicted.csv, or leave the mode out."
+        )
+    table = read_predicted(path)
+    name, unit = table["field"].iloc[0], table["unit"].iloc[0]
+    field = schema.field(name) if name in schema.names else None
+    if not isinstance(field, Continuous) or field.unit != unit:
+        raise MetadataError(
+            f"{path} holds estimates of {name!r} in {unit}, which is no continuous field of the "
+            f"schema ({', '.join(schema.names)}) in that unit. Estimate a field of this bundle: "
+            f"{ESTIMATE_COMMAND}"
+        )
+    of_unit: dict[Unit, tuple[float, str]] = {
+        (str(group), str(volume)): (float(value), str(split))
+        for group, volume, value, split in table[["group", "volume", "predicted", "split"]].values
+    }
+    changed = []
+    for item in items:
+        group, volume = unit_of(item)
+        if (group, volume) not in of_unit:
+            named = f"{group!r}, volume {volume!r}" if volume else repr(group)
+            raise DataError(
+                f"{path} has no estimate for group {named} (case {item.get('case', '?')!r}); "
+                f"estimate on the same table: {ESTIMATE_COMMAND}"
+            )
+        value, split = of_unit[group, volume]
+        if item.get("split", split) != split:
+            raise DataError(
+                f"{path}: group {group!r} was in the split {split!r} when {name} was estimated, "
+                f"but is in {item['split']!r} here; estimate on the same table, or the network "
+                "that estimates may have seen the case."
+            )
+        changed.append({**item["metadata"], name: value})
+    return changed
+
 
 Item = dict[str, Any]
 PLAIN_MODES = ("normal", "shuffle", "inverse", "zeros", "ones", "missing", "predicted")
@@ -162,3 +431,66 @@ def _factor(argument: str) -> float:
     if not 0 < factor < float("inf"):
         raise MetadataError(f"Mode 'perturb:{argument}' needs a positive number, as perturb:1.25.")
     return factor
+
+
+# Which items an evaluation runs over: cases x test modes, each with the domain it counts for.
+
+logger = logging.getLogger(__name__)
+
+
+def evaluation_items(
+    items: Sequence[dict[str, Any]],
+    schema: MetadataSchema,
+    domain: str | None,
+    modes: Sequence[str] = ("normal",),
+    shuffle: Mapping[str, Mapping[str, str]] | None = None,
+    seed: int = 0,
+    predicted: str | Path | None = None,
+    unknown: bool = True,
+) -> list[dict[str, Any]]:
+    """Cross the cases with the test modes and name the domain of each case.
+
+    Args:
+        items: cases of one split.
+        schema: of the metadata.
+        domain: metadata field whose true value is the domain that a case is scored in
+            (cell line, task); None puts all cases in one domain ``all``.
+        modes: test modes, see `metaseg_monai.evaluation.expand_modes`.
+        shuffle: label mapping of mode ``shuffle``.
+        seed: of the derangement of continuous fields.
+        predicted: ``predicted.csv`` of mode ``predicted``, see `cross_modes`.
+        unknown: False for a network that was trained without unknown metadata: what it makes of
+            mode ``missing`` means nothing, so that the mode is left out with a warning.
+
+    Raises:
+        MetadataError: if ``domain`` is no field of the schema, a mode cannot be applied,
+            or no other mode than ``missing`` is asked for without `unknown`.
+        DataError: if `predicted` is no table of estimates of these cases.
+    """
+    if domain is not None and domain not in schema.names:
+        raise MetadataError(
+            f"The domain field {domain!r} is not in the schema; choose one of "
+            f"{', '.join(schema.names)} or None."
+        )
+    named = [
+        {**item, "domain": "all" if domain is None else str(item["metadata"].get(domain))}
+        for item in items
+    ]
+    known = list(modes) if unknown else _without_missing(modes, schema)
+    return cross_modes(named, known, schema, shuffle, seed, predicted)
+
+
+def _without_missing(modes: Sequence[str], schema: MetadataSchema) -> list[str]:
+    left = [mode for mode in modes if mode != "missing"]
+    if len(left) == len(modes):
+        return left
+    why = (
+        "the network was trained without unknown metadata (metadata_dropout 0) and does not know "
+        "it; train with --metadata_dropout 0.1"
+    )
+    if all(field.missing == "unknown" for field in schema.fields):
+        why += ", or pass --allow_missing True if its training table had missing values"
+    if not left:
+        raise MetadataError(f"Mode missing cannot be tested: {why}.")
+    logger.warning("Mode missing is left out: %s.", why)
+    return left

@@ -7,12 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from metaseg_monai.explain.activations import (
-    Activations,
-    by_value,
-    compared_modes,
-    difference,
-)
+from metaseg_monai.explain.activations import Activations, by_value, compared_modes, difference
 from metaseg_monai.explain.features import FeatureMaps
 from metaseg_monai.explain.figure_style import SOFT, STYLE, WIDTH, png
 

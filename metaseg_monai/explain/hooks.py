@@ -9,8 +9,8 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from metaseg_monai.blocks.gates import ChannelGate
 from metaseg_monai.errors import ConfigError
+from metaseg_monai.networks.gates import ChannelGate
 from metaseg_monai.networks.unet3 import Unet3, gate_places
 
 

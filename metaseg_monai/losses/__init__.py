@@ -2,4 +2,6 @@
 
 from metaseg_monai.losses.cross_entropy import PixelCrossEntropy
 
-__all__ = ["PixelCrossEntropy"]
+__all__ = [
+    "PixelCrossEntropy",
+]

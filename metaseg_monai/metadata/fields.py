@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import difflib
 import math
+import numbers
+import re
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
-from typing import Any, Literal, get_args
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any, Literal, final, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic import Field as Setting
 
 from metaseg_monai.errors import MetadataError
@@ -210,3 +220,403 @@ def explain_validation(error: ValidationError) -> str:
         came = "" if detail["type"] == "missing" else f", got {detail['input']!r}"
         reasons.append(f"{place}: {reason}{came}" if place else reason)
     return "; ".join(reasons)
+
+
+# Fields whose values are numbers: one quantity with a unit and a range, or a free vector.
+
+_PLAIN_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_LARGEST = float(np.finfo(np.float32).max)
+_SLIPS = {  # (declared unit, factor that would bring the value inside) -> the unit it was given in
+    ("mm", 10.0): "cm",
+    ("mm", 0.001): "um",
+    ("cm", 0.1): "mm",
+    ("um", 1000.0): "mm",
+}
+
+
+def read_number(value: Any) -> float | None:
+    """A finite number, or None where the value is no plain number.
+
+    >>> [read_number(value) for value in ("41", 41.5, "41 mm", "NaN", ">=90", True, "1e999")]
+    [41.0, 41.5, None, None, None, None, None]
+    """
+    if isinstance(value, str):
+        if _PLAIN_NUMBER.fullmatch(value.strip()) is None:
+            return None
+    elif not isinstance(value, numbers.Real) or isinstance(value, bool):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:  # an integer beyond every float
+        return None
+    return number if math.isfinite(number) else None
+
+
+@final
+class Continuous(MetadataField):
+    """One quantity in one entry: (f(value) - f(low)) / (f(high) - f(low)).
+
+    The range is a fact of the schema, so that the code of a value never depends on the data at
+    hand. A value outside it is never clamped: under policy ``flag`` its entry lies below 0 or
+    above 1.
+
+    Args:
+        unit: Unit of raw values and range, for instance ``mm``; ``x`` for a magnification.
+        range: Lowest and highest expected value, in `unit`.
+        scale: f, the identity or a logarithm, which needs values above 0. ``log`` and ``log2``
+            give the same code; write ``log2`` where the steps are doublings (magnification).
+        out_of_range: ``error`` refuses a value outside the range, ``flag`` warns of it.
+
+    >>> magnification = Continuous(
+    ...     name="magnification", unit="x", range=(10, 40), scale="log2",
+    ...     provenance="acquisition", availability="acquisition",
+    ... )
+    >>> [magnification.encode(value).tolist() for value in (10, "20", 40.0)]
+    [[0.0], [0.5], [1.0]]
+    """
+
+    kind: Literal["continuous"] = "continuous"
+    unit: str = Setting(min_length=1)
+    range: tuple[float, float]
+    scale: Literal["linear", "log", "log2"] = "linear"
+    out_of_range: Literal["error", "flag"] = "error"
+
+    @model_validator(mode="after")
+    def _range_is_ordered(self) -> Continuous:
+        low, high = self.range
+        if low >= high:
+            raise ValueError(f"range: expected the lowest value first, got {low:g} to {high:g}")
+        if self.scale != "linear" and low <= 0:
+            raise ValueError(f"range: expected values above 0 for scale {self.scale}, got {low:g}")
+        return self
+
+    @property
+    def value_entry_names(self) -> tuple[str, ...]:
+        """The field's own name."""
+        return (self.name,)
+
+    def expected(self) -> str:
+        """A number, its unit and its range."""
+        low, high = self.range
+        return f"a plain number in {self.unit} from {low:g} to {high:g}"
+
+    def encode_value(self, value: Any) -> Sequence[float]:
+        """The position of the value between the ends of the range, 0 to 1 inside it."""
+        number = read_number(value)
+        if number is None:
+            raise self.refusal(value, f"write the number alone, in {self.unit}")
+        doubt = self._doubt(number)
+        if doubt and self.out_of_range == "error":
+            raise self.refusal(value, doubt)
+        if self.scale != "linear" and number <= 0:
+            raise self.refusal(value, f"the scale {self.scale} needs a value above 0")
+        low, high = (self._scaled(end) for end in self.range)
+        entry = (self._scaled(number) - low) / (high - low)
+        if abs(entry) > _LARGEST:
+            raise self.refusal(value, "correct it, it cannot be stored")
+        return [entry]
+
+    def decode_value(self, code: Code) -> float:
+        """The value in the field's unit, to float32 precision."""
+        low, high = (self._scaled(end) for end in self.range)
+        scaled = low + float(code[0]) * (high - low)
+        try:
+            return scaled if self.scale == "linear" else math.exp(scaled)
+        except OverflowError as error:
+            raise self.not_a_code(code) from error
+
+    def flags(self, value: Any) -> list[str]:
+        """Says that a value lies outside the range, and which unit it may have been given in."""
+        number = read_number(value)
+        doubt = None if number is None else self._doubt(number)
+        if doubt is None or self.out_of_range == "error":
+            return []
+        return [f"field {self.name!r}: expected {self.expected()}, got {value!r}; {doubt}"]
+
+    def _scaled(self, number: float) -> float:
+        return number if self.scale == "linear" else math.log(number)
+
+    def _doubt(self, number: float) -> str | None:
+        """What may be wrong with a number outside the range; None inside it."""
+        low, high = self.range
+        if low <= number <= high:
+            return None
+        for factor in (10.0, 0.1, 1000.0, 0.001):
+            if low <= number * factor <= high:
+                given = _SLIPS.get((self.unit, factor), "another unit")
+                return f"is it in {given}? In {self.unit} {number * factor:g} would be inside"
+        return "correct the value, or the range in the schema"
+
+
+@final
+class Vector(MetadataField):
+    """Several free numbers, one entry each, taken as they are.
+
+    A raw value is a list or tuple of numbers, a one-dimensional array, or one text with the
+    numbers joined by ``;``.
+
+    Args:
+        entries: Names of the entries, or how many there are.
+
+    >>> texture = Vector(
+    ...     name="texture", entries=("contrast", "entropy"),
+    ...     provenance="acquisition", availability="acquisition",
+    ... )
+    >>> texture.encode([0.5, -2]).tolist(), texture.entry_names
+    ([0.5, -2.0], ('texture[contrast]', 'texture[entropy]'))
+    """
+
+    kind: Literal["vector"] = "vector"
+    entries: tuple[str, ...] | int
+
+    @field_validator("entries", mode="after")
+    @classmethod
+    def _entries_are_distinct(cls, entries: tuple[str, ...] | int) -> tuple[str, ...] | int:
+        if entries in (0, ()) or (isinstance(entries, int) and entries < 0):
+            raise ValueError("expected at least one entry")
+        if isinstance(entries, tuple) and len(set(entries)) < len(entries):
+            raise ValueError("the names are not distinct")
+        return entries
+
+    @property
+    def value_entry_names(self) -> tuple[str, ...]:
+        """One name an entry, for instance ``texture[contrast]`` or ``texture[0]``."""
+        names = range(self.entries) if isinstance(self.entries, int) else self.entries
+        return tuple(f"{self.name}[{name}]" for name in names)
+
+    def expected(self) -> str:
+        """How many numbers, and what each is."""
+        size = len(self.value_entry_names)
+        named = "" if isinstance(self.entries, int) else f" ({', '.join(self.entries)})"
+        return f"{size} plain numbers{named}, as a list or joined by ';'"
+
+    def encode_value(self, value: Any) -> Sequence[float]:
+        """The numbers as given."""
+        given = value.split(";") if isinstance(value, str) else value
+        if isinstance(given, np.ndarray) and given.ndim == 1:
+            given = given.tolist()
+        if not isinstance(given, list | tuple) or len(given) != len(self.value_entry_names):
+            raise self.refusal(value, "give every number, in the order of the entries")
+        entries = []
+        for position, part in enumerate(given):
+            number = read_number(part)
+            if number is None or abs(number) > _LARGEST:
+                raise self.refusal(value, f"entry {position} is {part!r}: write a plain number")
+            entries.append(number)
+        return entries
+
+    def decode_value(self, code: Code) -> list[float]:
+        """The numbers, to float32 precision."""
+        return [float(entry) for entry in code]
+
+
+# Fields whose values are names: one of several, several at once, or steps of a scale.
+
+FRACTION_TOLERANCE = 1e-5  # float32 fractions still sum to 1 after a round trip
+
+
+def _checked_names(values: tuple[str, ...]) -> tuple[str, ...]:
+    for value in values:
+        if MetadataField.is_missing(value):
+            raise ValueError(f"{value!r} stands for a missing value and cannot be a value")
+        if value != value.strip():
+            raise ValueError(f"{value!r} begins or ends with a space")
+    if len(set(values)) < len(values):
+        raise ValueError("the values are not distinct")
+    return values
+
+
+Names = Annotated[tuple[str, ...], Setting(min_length=1), AfterValidator(_checked_names)]
+
+
+class _NamedValues(MetadataField):
+    values: Names
+
+    def _listed(self) -> str:
+        """The values for a message, with the way to leave them out where the policy has one."""
+        listed = listing(self.values)
+        return f"{listed} (or {UNKNOWN!r})" if self.missing == "unknown" else listed
+
+    def _index(self, name: Any, value: Any) -> int:
+        """Position of one name; `value` is the whole raw value, for the message."""
+        if not isinstance(name, str):
+            raise self.refusal(value, "give the value's name as text")
+        if name.strip() not in self.values:
+            raise self.refusal(value, did_you_mean(name, self.values))
+        return self.values.index(name.strip())
+
+
+@final
+class Categorical(_NamedValues):
+    """One of several values, one entry a value (thesis section 3.2).
+
+    A raw value is a name, or a mapping of names to fractions that sum to 1, for mixed domains.
+
+    Args:
+        values: The names, in the order of the entries.
+
+    >>> line = Categorical(
+    ...     name="line", values=("HeLa", "MDCK", "A549"),
+    ...     provenance="acquisition", availability="acquisition",
+    ... )
+    >>> line.encode("MDCK").tolist()
+    [0.0, 1.0, 0.0]
+    >>> line.encode({"HeLa": 0.25, "A549": 0.75}).tolist()
+    [0.25, 0.0, 0.75]
+    """
+
+    kind: Literal["categorical"] = "categorical"
+
+    @property
+    def value_entry_names(self) -> tuple[str, ...]:
+        """One name a value, for instance ``task=disc``."""
+        return tuple(f"{self.name}={value}" for value in self.values)
+
+    def expected(self) -> str:
+        """The allowed names."""
+        return f"one of {self._listed()}"
+
+    def encode_value(self, value: Any) -> Sequence[float]:
+        """1 for the named value, or the fractions of a mapping."""
+        if not isinstance(value, Mapping):
+            chosen = self._index(value, value)
+            return [float(entry == chosen) for entry in range(len(self.values))]
+        entries = [0.0] * len(self.values)
+        for name, fraction in value.items():
+            share = read_number(fraction)
+            if share is None or share < 0:
+                raise self.refusal(value, f"the fraction of {name!r} is to be a number >= 0")
+            entries[self._index(name, value)] += share
+        if not math.isclose(sum(entries), 1.0, abs_tol=FRACTION_TOLERANCE):
+            raise self.refusal(value, f"the fractions sum to {sum(entries):g}: make the sum 1")
+        return entries
+
+    def decode_value(self, code: Code) -> str | dict[str, float]:
+        """The name, or a mapping of names to their fractions where the code mixes values."""
+        if (code < 0).any() or not math.isclose(code.sum(), 1.0, abs_tol=FRACTION_TOLERANCE):
+            raise self.not_a_code(code)
+        present = {
+            name: float(share) for name, share in zip(self.values, code, strict=True) if share
+        }
+        return next(iter(present)) if list(present.values()) == [1.0] else present
+
+
+@final
+class MultiLabel(_NamedValues):
+    """Any subset of several values, one entry a value.
+
+    A raw value is a list, tuple or set of names, the empty one included, or one text with the
+    names joined by `separator`. Blank text is a missing value, not the empty subset.
+
+    Args:
+        values: The names, in the order of the entries; none contains `separator`.
+        separator: What joins the names in a table's cell.
+
+    >>> stain = MultiLabel(
+    ...     name="stain", values=("DAPI", "actin"),
+    ...     provenance="acquisition", availability="acquisition",
+    ... )
+    >>> stain.encode("DAPI;actin").tolist(), stain.encode([]).tolist()
+    ([1.0, 1.0], [0.0, 0.0])
+    """
+
+    kind: Literal["multilabel"] = "multilabel"
+    separator: str = Setting(default=";", min_length=1)
+
+    @model_validator(mode="after")
+    def _values_are_separable(self) -> MultiLabel:
+        for value in self.values:
+            if self.separator in value:
+                raise ValueError(f"values: {value!r} contains the separator {self.separator!r}")
+        return self
+
+    @property
+    def value_entry_names(self) -> tuple[str, ...]:
+        """One name a value, for instance ``stain=DAPI``."""
+        return tuple(f"{self.name}={value}" for value in self.values)
+
+    def expected(self) -> str:
+        """The allowed names and what joins them."""
+        return f"any of {self._listed()}, as a list or joined by {self.separator!r}"
+
+    def encode_value(self, value: Any) -> Sequence[float]:
+        """1 for each name given."""
+        names = value.split(self.separator) if isinstance(value, str) else value
+        if not isinstance(names, list | tuple | set | frozenset):
+            raise self.refusal(value, "give a list of names or one text")
+        entries = [0.0] * len(self.values)
+        for name in names:
+            entries[self._index(name, value)] = 1.0
+        return entries
+
+    def decode_value(self, code: Code) -> list[str]:
+        """The names whose entry is 1, in the order of the schema."""
+        if not set(code.tolist()) <= {0.0, 1.0}:
+            raise self.not_a_code(code)
+        return [name for name, entry in zip(self.values, code, strict=True) if entry]
+
+
+@final
+class Ordinal(_NamedValues):
+    """One step of a scale, as a thermometer: entry i is 1 where the value is step i or later.
+
+    The first step is (1, 0, 0, ...) and the last (1, 1, 1, ...), so that neighbours differ in one
+    entry and no step has the code of all zeros.
+
+    Args:
+        values: The steps, lowest first.
+
+    >>> grade = Ordinal(
+    ...     name="grade", values=("I", "II", "III"),
+    ...     provenance="clinical prior", availability="pre-operative",
+    ... )
+    >>> grade.encode("II").tolist()
+    [1.0, 1.0, 0.0]
+    """
+
+    kind: Literal["ordinal"] = "ordinal"
+
+    @property
+    def value_entry_names(self) -> tuple[str, ...]:
+        """One name a step, for instance ``grade>=II``."""
+        return tuple(f"{self.name}>={value}" for value in self.values)
+
+    def expected(self) -> str:
+        """The allowed steps, lowest first."""
+        return f"one of {self._listed()}"
+
+    def encode_value(self, value: Any) -> Sequence[float]:
+        """1 up to and with the step."""
+        step = self._index(value, value)
+        return [float(step >= entry) for entry in range(len(self.values))]
+
+    def decode_value(self, code: Code) -> str:
+        """The last step whose entry is 1."""
+        steps = int(code.sum()) if 1 <= code.sum() <= len(code) else 0
+        if steps == 0 or code.tolist() != [1.0] * steps + [0.0] * (len(code) - steps):
+            raise self.not_a_code(code)
+        return self.values[steps - 1]
+
+
+# The kinds of field there are, and how one is read from JSON.
+
+AnyField = Annotated[
+    Categorical | MultiLabel | Ordinal | Continuous | Vector, Setting(discriminator="kind")
+]
+_FIELD: TypeAdapter[AnyField] = TypeAdapter(AnyField)
+
+
+def read_field(place: int, content: Any) -> AnyField:
+    """Make the field that JSON content describes, by its ``kind``; a field stays as it is.
+
+    Args:
+        place: Index of the field in its schema, for messages.
+        content: The field's settings by name.
+
+    Raises:
+        MetadataError: The kind or a setting is unknown, absent or wrong.
+    """
+    try:
+        return _FIELD.validate_python(content)
+    except ValidationError as error:
+        raise MetadataError(f"schema, field {place + 1}: {explain_validation(error)}") from error

@@ -15,13 +15,14 @@ from numpy.typing import ArrayLike
 from metaseg_monai.errors import MetadataError
 from metaseg_monai.files import replacing
 from metaseg_monai.metadata.fields import (
+    AnyField,
     Availability,
     Code,
     MetadataWarning,
     did_you_mean,
     listing,
+    read_field,
 )
-from metaseg_monai.metadata.kinds import AnyField, read_field
 
 
 @final

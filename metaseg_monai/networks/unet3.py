@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from monai.networks.layers.factories import Conv, Pool
 from torch import Tensor, nn
 
-from metaseg_monai.blocks.convolution import GatedTriple
-from metaseg_monai.blocks.gates import NoGate
-from metaseg_monai.blocks.meta_input import MetaInput
-from metaseg_monai.blocks.variants import check_variant, gate_of_variant
 from metaseg_monai.errors import ConfigError
+from metaseg_monai.networks.convolution import GatedTriple
+from metaseg_monai.networks.excite import check_variant, gate_of_variant
+from metaseg_monai.networks.gates import NoGate
+from metaseg_monai.networks.meta_input import MetaInput
 
 # TorchScript reads the annotations, and knows only Optional[...] and List[...]:
 # ruff: noqa: UP006, UP045
@@ -41,7 +41,7 @@ class Unet3(nn.Module):
     Args:
         in_channels: channels of the image.
         out_channels: K, the classes, background included.
-        variant: "none", "se", "me", "sme", "film" or "film-ivadomed" (`metaseg_monai.blocks`).
+        variant: "none", "se", "me", "sme", "film" or "film-ivadomed" (`metaseg_monai.networks`).
         meta_features: M, the width of the encoded metadata; 0 for "none" and "se".
         channels: C, the filters of every convolution.
         levels: how often the image is halved.

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from metaseg_monai.data import check_table
-from metaseg_monai.data.table import refuse
-from metaseg_monai.metadata import MetadataSchema
+from metaseg_monai.metadata.schema import MetadataSchema
+from metaseg_monai.tables.check import check_table
+from metaseg_monai.tables.table import refuse
 
 
 def check(table: str, schema: str, columns: str | None, classes: int, channels: Any) -> str:

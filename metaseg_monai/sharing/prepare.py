@@ -2,8 +2,8 @@
 
 import sys
 
-from metaseg_monai.data.kits.prepare import Prepared
 from metaseg_monai.errors import DataError
+from metaseg_monai.prepare.problems import Prepared
 
 
 def told(prepared: Prepared, output: str, dry_run: bool = False) -> str:

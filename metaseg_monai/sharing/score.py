@@ -1,29 +1,184 @@
 """Score predicted volumes against labels in the geometry of their files, as challenges do."""
 
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from nibabel.affines import apply_affine
 from tqdm import tqdm
 
-from metaseg_monai.data import Image, read_image, write_table
-from metaseg_monai.data.axial import axial_volume
-from metaseg_monai.data.nifti import SAME_PLACE_VOXELS
 from metaseg_monai.errors import DataError
-from metaseg_monai.evaluation.lesions import FOUND_SHARE
-from metaseg_monai.evaluation.volume_scores import TEXT_COLUMNS, read_volumes, volume_row
-from metaseg_monai.evaluation.volumes import (
+from metaseg_monai.evaluation.volumes import TEXT_COLUMNS, read_volumes, volume_row
+from metaseg_monai.images.axial import axial_volume
+from metaseg_monai.images.image import Image
+from metaseg_monai.images.nifti import SAME_PLACE_VOXELS
+from metaseg_monai.images.read import image_suffix, read_image
+from metaseg_monai.images.writers import write_table
+from metaseg_monai.metrics.volumes import (
+    FOUND_SHARE,
     KITS_REGIONS,
     Region,
     VolumeScore,
     make_regions,
     score_volume,
 )
-from metaseg_monai.sharing.output_table import cannot_write, output_table
-from metaseg_monai.sharing.pairs import Pair, find_pairs
+from metaseg_monai.prepare.kits_find import CASE_FOLDERS, IMAGE_NAMES, LABEL_NAMES, find_kits
+from metaseg_monai.tables.find import absolute
+
+# Which predicted mask belongs to which label.
+
+SUFFIXES = (".nii", ".nii.gz")
+FILE_NAMES = (*IMAGE_NAMES, *LABEL_NAMES)  # of one case, which its folder names
+IMAGE_ENDING = "_imaging"
+SHOWN = 5
+
+
+class Pair(NamedTuple):
+    """Files of one case."""
+
+    case: str
+    pred: Path
+    label: Path
+
+
+class Pairs(NamedTuple):
+    """Pairs in the order of their names, and the labels that have no prediction."""
+
+    pairs: list[Pair]
+    unpredicted: list[str]
+
+
+def find_pairs(predictions: str | Path, labels: str | Path) -> Pairs:
+    """Pair NIfTI masks by the names of their cases.
+
+    A file ``case_00000.nii.gz`` or ``case_00000_imaging.nii.gz`` is of the case case_00000; one
+    that is named as in a KiTS download (imaging, aggregated_MAJ_seg, segmentation) is of the case
+    that names its folder. Folders are searched two levels deep. Links go by their own names.
+
+    Args:
+        predictions: folder of masks, or one mask.
+        labels: folder of labels, a KiTS download (the aggregated_MAJ_seg, else the segmentation of
+            each case), or, with one mask, its label.
+
+    Raises:
+        DataError: nothing is there, two files are of one case, or a prediction has no label.
+    """
+    found = _masks(Path(predictions), "predictions")
+    known = _labels(Path(labels))
+    if Path(predictions).is_file() and Path(labels).is_file():
+        (pred,), ((case, label),) = found.values(), known.items()
+        return Pairs([Pair(case, pred, label)], [])
+    strangers = sorted(set(found) - set(known))
+    if strangers:
+        raise DataError(
+            f"{_shown(strangers)}: predicted, but without a label in {labels}, which has "
+            f"{_shown(sorted(known))}; name labels and predictions alike, or remove what is no "
+            f"prediction from {predictions}"
+        )
+    pairs = [Pair(case, found[case], known[case]) for case in sorted(found)]
+    return Pairs(pairs, sorted(set(known) - set(found)))
+
+
+def _labels(source: Path) -> dict[str, Path]:
+    inside = (path for name in CASE_FOLDERS for path in (source / name).glob("case_*"))
+    if source.is_dir() and any(path.is_dir() for path in inside):
+        cases = find_kits(source, labels_only=True).cases
+        if cases:
+            return {case.case: case.label for case in cases}
+    known = [source / name for name in LABEL_NAMES if (source / name).is_file()]
+    if known:  # the folder of one case, with its scan beside the label
+        return {absolute(source).name: known[0]}
+    return _masks(source, "labels")
+
+
+def _masks(source: Path, what: str) -> dict[str, Path]:
+    """The NIfTI files of a folder by the names of their cases."""
+    if not source.exists():
+        raise DataError(f"{source}: no such file or folder; check the path of the {what}")
+    paths = [source] if source.is_file() else sorted([*source.glob("*"), *source.glob("*/*")])
+    files = [
+        path
+        for path in paths
+        if path.is_file() and image_suffix(path) in SUFFIXES and not path.name.startswith(".")
+    ]
+    if not files:
+        raise DataError(
+            f"{source}: no NIfTI masks; expected {what} as case_00000.nii.gz or "
+            "case_00000/segmentation.nii.gz"
+        )
+    named: dict[str, Path] = {}
+    for path in files:
+        case = _case_of(path)
+        if case in named:
+            raise DataError(f"{case}: both {named[case]} and {path} are its {what}; keep one")
+        named[case] = path
+    return named
+
+
+def _case_of(path: Path) -> str:
+    if path.name in FILE_NAMES:
+        return absolute(path).parent.name
+    return path.name[: -len(image_suffix(path))].removesuffix(IMAGE_ENDING)
+
+
+def _shown(names: Sequence[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
+
+
+# The table that a command is to write: a free place, or a table that the command wrote before.
+
+
+def output_table(output: str | Path, name: str, columns: Sequence[str]) -> Path:
+    """The file to write; seen to be possible before long work, and to replace nobody's own file.
+
+    Nothing is made: a command that fails leaves no folder behind.
+
+    Args:
+        output: CSV file, or folder that gets a file.
+        name: of that file.
+        columns: with which the header of such a table begins.
+
+    Raises:
+        DataError: a file is there that begins otherwise, or none can be written there.
+    """
+    path = Path(output) if Path(output).suffix == ".csv" else Path(output) / name
+    try:
+        if path.exists():
+            _check_ours(path, columns)
+        folder = next(folder for folder in path.absolute().parents if folder.exists())
+        if not folder.is_dir():
+            raise DataError(
+                f"--output {output}: {folder} is a file; choose a folder, or a file named .csv"
+            )
+        with tempfile.TemporaryFile(dir=folder):
+            return path
+    except OSError as error:
+        raise cannot_write(output, error) from error
+
+
+def cannot_write(output: str | Path, error: OSError) -> DataError:
+    """The error of an output that the system refuses."""
+    return DataError(
+        f"--output {output}: cannot be written ({error.strerror or error}); choose a folder that "
+        "you may write to, on a disk with room"
+    )
+
+
+def _check_ours(path: Path, columns: Sequence[str]) -> None:
+    if not path.is_file():
+        raise DataError(f"{path}: is a folder; choose another output, or remove it")
+    with path.open(encoding="utf-8", errors="replace") as file:
+        header = file.readline().rstrip("\r\n").split(",")
+    if header[: len(columns)] != list(columns):
+        raise DataError(
+            f"{path}: would be replaced, but does not begin with {','.join(columns)} as a table of "
+            "scores does; choose another output, or move it away"
+        )
+
 
 FILE_NAME = "volumes.csv"
 

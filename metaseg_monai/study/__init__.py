@@ -2,4 +2,7 @@
 
 from metaseg_monai.study.design import Protocol, Study
 
-__all__ = ["Protocol", "Study"]
+__all__ = [
+    "Protocol",
+    "Study",
+]

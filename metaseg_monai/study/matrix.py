@@ -10,12 +10,13 @@ from urllib.parse import quote
 
 from monai.bundle import ConfigParser
 
-from metaseg_monai.blocks import ALL_VARIANTS, METADATA_VARIANTS
-from metaseg_monai.bundle import check_overrides, load_config, resolve_bundle
-from metaseg_monai.data import ColumnMap
+from metaseg_monai.bundle.locate import resolve_bundle
+from metaseg_monai.bundle.overrides import check_overrides, load_config
 from metaseg_monai.errors import ConfigError
-from metaseg_monai.metadata import MetadataSchema
+from metaseg_monai.metadata.schema import MetadataSchema
+from metaseg_monai.networks.excite import ALL_VARIANTS, METADATA_VARIANTS
 from metaseg_monai.study.design import EXPERTS, Study, fill_data_seed
+from metaseg_monai.tables.columns import ColumnMap
 
 CONFIGS = ("train.json", "evaluate.json")
 NAMED = ("dataset_dir", "schema_file", "columns_file")

@@ -6,14 +6,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from metaseg_monai.bundle import resolve_bundle
+from metaseg_monai.bundle.locate import resolve_bundle
 from metaseg_monai.errors import ConfigError, MetasegError, TrainingError
+from metaseg_monai.reporting.write import write_report
 from metaseg_monai.study.design import Study
 from metaseg_monai.study.history import fix
 from metaseg_monai.study.matrix import Run, expand
 from metaseg_monai.study.processes import Process, Slot, command, slots
 from metaseg_monai.study.record import is_finished, restore
-from metaseg_monai.study.report.write import write_report
 from metaseg_monai.study.runner import Start, Started, run_all
 
 try:
@@ -125,7 +125,8 @@ def _check_tracking(uri: str) -> None:
 
 
 def _track(uri: str, study: Study, folder: Path, runs: list[Run]) -> None:
-    from metaseg_monai.evaluation import average_f1, pooled_f1, read_counts
+    from metaseg_monai.evaluation.counts import read_counts
+    from metaseg_monai.metrics.scores import average_f1, pooled_f1
     from metaseg_monai.study.tracking import log_run
 
     for run in runs:

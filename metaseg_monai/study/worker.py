@@ -73,8 +73,8 @@ def _logged_seconds(folder: Path) -> float:
 
 def _explain(folder: Path, record: dict[str, Any]) -> str:
     """Draw what the gates do; an error in this does not spoil the results."""
-    from metaseg_monai.bundle import run_bundle
-    from metaseg_monai.explain import draw
+    from metaseg_monai.bundle.run import run_bundle
+    from metaseg_monai.explain.draw import draw
     from metaseg_monai.study.matrix import CONFIGS
 
     settings = {**record["settings"], "output_dir": str(folder.resolve())}
@@ -88,7 +88,8 @@ def _explain(folder: Path, record: dict[str, Any]) -> str:
 
 
 def _train_and_evaluate(folder: Path, record: dict[str, Any]) -> None:
-    from metaseg_monai.bundle import load_config, run_bundle
+    from metaseg_monai.bundle.overrides import load_config
+    from metaseg_monai.bundle.run import run_bundle
     from metaseg_monai.study.matrix import CONFIGS
 
     bundle = Path(record["bundle"])

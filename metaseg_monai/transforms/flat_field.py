@@ -10,8 +10,8 @@ from monai.transforms import MapTransform
 from monai.utils import convert_to_dst_type
 from scipy.ndimage import gaussian_filter
 
-from metaseg_monai.data.readers import read_image
 from metaseg_monai.errors import ConfigError, DataError
+from metaseg_monai.images.read import read_image
 
 ESTIMATE = "estimate"
 

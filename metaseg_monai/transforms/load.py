@@ -9,10 +9,10 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
-from metaseg_monai.data.cases import DataWarning, load_case
-from metaseg_monai.data.image import Channels
-from metaseg_monai.data.slices import VolumeCache
 from metaseg_monai.errors import DataError
+from metaseg_monai.images.axial import VolumeCache
+from metaseg_monai.images.image import Channels
+from metaseg_monai.tables.cases import DataWarning, load_case
 
 STORED = "stored"  # in `meta`; the type of the pixels in the file, which are float32 here
 HAS_AFFINE = "has_affine"  # in `meta`; a MetaTensor itself takes the identity where there is none
@@ -30,12 +30,12 @@ class LoadCased(MapTransform):
     kept until another one is asked for; each worker process keeps its own.
 
     Args:
-        channels: "stored", "grey" or "rgb", see `metaseg_monai.data.convert_channels`.
+        channels: "stored", "grey" or "rgb", see `metaseg_monai.images.convert_channels`.
         classes: number of classes, background included.
         image_key: key of the image path, or list of plane paths.
         label_key: key of the label path; items without it (inference) pass.
-        spatial_dims: see `metaseg_monai.data.read_image`.
-        axes: see `metaseg_monai.data.read_image`; for the image only.
+        spatial_dims: see `metaseg_monai.images.read_image`.
+        axes: see `metaseg_monai.images.read_image`; for the image only.
         in_channels: channels that the network takes; None takes any number.
 
     Raises:

@@ -10,7 +10,7 @@ from monai.transforms import MapTransform, RandomizableTransform
 from torch import Tensor
 
 from metaseg_monai.errors import MetadataError
-from metaseg_monai.metadata import MetadataSchema
+from metaseg_monai.metadata.schema import MetadataSchema
 
 NORMAL = "normal"  # the test mode with the case's own metadata
 

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from metaseg_monai.evaluation import read_counts
-from metaseg_monai.evaluation.scores import pooled_f1_by
-from metaseg_monai.study.report.sweep import monotonicity, sweep_areas
+from metaseg_monai.metrics.scores import pooled_f1_by
+from metaseg_monai.reporting.response import monotonicity, sweep_areas
 
 TUMOUR = 2
 

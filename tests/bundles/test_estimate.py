@@ -17,12 +17,13 @@ import tifffile
 import torch
 
 from metaseg_monai.bundle import run_bundle
-from metaseg_monai.data import read_table, write_table
 from metaseg_monai.errors import CheckpointError, DataError, MetadataError
 from metaseg_monai.evaluation import evaluation_items
 from metaseg_monai.evaluation.estimates import tell_estimate
-from metaseg_monai.evaluation.predicted import read_predicted
+from metaseg_monai.evaluation.modes import read_predicted
+from metaseg_monai.images import write_table
 from metaseg_monai.metadata import MetadataSchema, MetadataWarning
+from metaseg_monai.tables import read_table
 
 BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
 CONFIGS = ["train.json", "estimate.json"]

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from metaseg_monai.evaluation import read_counts
-from metaseg_monai.evaluation.scores import pooled_f1_by
+from metaseg_monai.metrics.scores import pooled_f1_by
 
 DATA = Path(os.environ.get("METASEG_DATA", "../shared/data")) / "kits2d"
 

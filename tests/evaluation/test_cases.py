@@ -4,10 +4,10 @@ import pytest
 import torch
 from ignite.engine import Engine
 
-from metaseg_monai.data import CaseTable
 from metaseg_monai.errors import DataError
 from metaseg_monai.evaluation import KnownOfCases, read_cases
 from metaseg_monai.metadata import Continuous, MetadataSchema
+from metaseg_monai.tables import CaseTable
 
 SIZE = Continuous(
     name="size_mm",

@@ -6,15 +6,10 @@ import torch
 from ignite.engine import Engine
 
 from metaseg_monai.errors import DataError
-from metaseg_monai.evaluation.agreement import agreement
-from metaseg_monai.evaluation.estimates import (
-    FieldEstimates,
-    decoded,
-    known_items,
-    tell_estimate,
-)
-from metaseg_monai.evaluation.predicted import read_predicted
+from metaseg_monai.evaluation.estimates import FieldEstimates, decoded, known_items, tell_estimate
+from metaseg_monai.evaluation.modes import read_predicted
 from metaseg_monai.metadata import Continuous
+from metaseg_monai.metrics.agreement import agreement
 
 KNOWN = {"provenance": "acquisition", "availability": "acquisition"}
 SIZE = Continuous(name="size", unit="mm", range=(0, 100), missing="unknown", **KNOWN)

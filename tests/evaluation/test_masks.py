@@ -12,10 +12,10 @@ import torch
 from ignite.engine import Events
 from nibabel.orientations import apply_orientation, axcodes2ornt, ornt_transform
 
-from metaseg_monai.data.find import find_cases
-from metaseg_monai.data.slices import slice_items
-from metaseg_monai.engines import RunProgress
 from metaseg_monai.errors import DataError
+from metaseg_monai.images.axial import slice_items
+from metaseg_monai.tables.find import find_cases
+from metaseg_monai.training import RunProgress
 from metaseg_monai.transforms import AxialVolumed, LoadCased, ScaleIntensityCased
 
 SPACING = (4.0, 0.75, 0.625)  # of the volumes that `save` stores

@@ -5,9 +5,9 @@ import hashlib
 import pytest
 from ignite.engine import Events
 
-from metaseg_monai.data.find import find_cases
-from metaseg_monai.data.slices import slice_items
 from metaseg_monai.errors import DataError
+from metaseg_monai.images.axial import slice_items
+from metaseg_monai.tables.find import find_cases
 
 
 def test_masks_never_replace_images_nor_each_other(tmp_path, phantom, save, predict):

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from metaseg_monai.data import write_table
 from metaseg_monai.errors import DataError, MetadataError
 from metaseg_monai.evaluation import cross_modes, evaluation_items, expand_modes
-from metaseg_monai.evaluation.predicted import read_predicted
+from metaseg_monai.evaluation.modes import read_predicted
+from metaseg_monai.images import write_table
 from metaseg_monai.metadata import Categorical, Continuous, MetadataSchema, MetadataWarning
 
 KNOWN = {"provenance": "acquisition", "availability": "acquisition"}

@@ -6,8 +6,8 @@ import torch
 from ignite.engine import Engine
 
 from metaseg_monai.errors import ConfigError, DataError
-from metaseg_monai.evaluation.volume_scores import VOLUME_COLUMNS, VolumeScores, read_volumes
-from metaseg_monai.evaluation.volumes import make_regions, score_volume
+from metaseg_monai.evaluation.volumes import VOLUME_COLUMNS, VolumeScores, read_volumes
+from metaseg_monai.metrics.volumes import make_regions, score_volume
 
 REGIONS = {
     "masses": {"classes": [2, 3], "tolerance_mm": 1.1},

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from metaseg_monai.data import ColumnMap, read_table
 from metaseg_monai.metadata import MetadataSchema
+from metaseg_monai.tables import ColumnMap, read_table
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "docs" / "examples" / "annotators"
 LABELS = ("label", "label_kits19", "label_ann1", "label_ann2", "label_ann3")

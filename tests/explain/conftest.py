@@ -5,7 +5,7 @@ import torch
 from ignite.engine import Engine
 from torch import nn
 
-from metaseg_monai.blocks import ChannelGate
+from metaseg_monai.networks import ChannelGate
 
 
 class Echo(ChannelGate):

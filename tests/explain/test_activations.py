@@ -6,8 +6,6 @@ import pytest
 import torch
 from monai.inferers import SimpleInferer
 
-from metaseg_monai.blocks import SqueezeExcite
-from metaseg_monai.engines import SlidingWindowMetadataInferer
 from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.explain import (
     Activations,
@@ -18,6 +16,8 @@ from metaseg_monai.explain import (
     read_activations,
 )
 from metaseg_monai.explain.activations import most_different
+from metaseg_monai.inferers import SlidingWindowMetadataInferer
+from metaseg_monai.networks import SqueezeExcite
 
 IMAGE = torch.ones(1, 1, 4, 4)
 

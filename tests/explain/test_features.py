@@ -3,10 +3,10 @@ import pytest
 import torch
 from monai.inferers import SimpleInferer
 
-from metaseg_monai.blocks import SqueezeExcite
-from metaseg_monai.engines import SlidingWindowMetadataInferer
 from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.explain import GateFeatures, RecordGates, read_features
+from metaseg_monai.inferers import SlidingWindowMetadataInferer
+from metaseg_monai.networks import SqueezeExcite
 
 
 def ramp():

@@ -2,10 +2,9 @@ import pytest
 import torch
 from torch import nn
 
-from metaseg_monai.blocks import SqueezeExcite
 from metaseg_monai.errors import ConfigError
 from metaseg_monai.explain import gates_of, record_gates
-from metaseg_monai.networks import Unet3
+from metaseg_monai.networks import SqueezeExcite, Unet3
 
 
 def small(variant="sme", **settings):

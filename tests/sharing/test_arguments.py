@@ -1,7 +1,7 @@
 import pytest
 
 from metaseg_monai.errors import ConfigError
-from metaseg_monai.sharing.arguments import metadata_source, parse_metadata
+from metaseg_monai.sharing.predict import metadata_source, parse_metadata
 
 
 def test_values_or_a_file(tmp_path, monkeypatch):

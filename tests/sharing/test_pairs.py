@@ -1,7 +1,7 @@
 import pytest
 
 from metaseg_monai.errors import DataError
-from metaseg_monai.sharing.pairs import find_pairs
+from metaseg_monai.sharing.score import find_pairs
 
 
 def make(folder, *names):

@@ -10,10 +10,10 @@ import pytest
 from ignite.engine import Engine
 from monai.bundle import ConfigParser
 
-from metaseg_monai.engines import BestWeights
 from metaseg_monai.errors import CheckpointError, ConfigError, DataError, MetadataError
 from metaseg_monai.sharing import predict as predicting
 from metaseg_monai.sharing.predict import predict
+from metaseg_monai.training import BestWeights
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundles/kits21_tumour_slices_segmentation"
 AFFINE = np.array([[0, 0, -0.75, 40], [0, -0.75, 0, 30], [-4.0, 0, 0, 7], [0, 0, 0, 1]])

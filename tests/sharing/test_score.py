@@ -2,10 +2,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from metaseg_monai.data.axial import AXES
 from metaseg_monai.errors import ConfigError, DataError
-from metaseg_monai.evaluation.volume_scores import read_volumes
-from metaseg_monai.evaluation.volumes import KITS_REGIONS, make_regions, score_volume
+from metaseg_monai.evaluation.volumes import read_volumes
+from metaseg_monai.images.axial import AXES
+from metaseg_monai.metrics.volumes import KITS_REGIONS, make_regions, score_volume
 from metaseg_monai.sharing.score import score
 
 SPACING = (3.0, 0.8, 0.5)  # z, y, x

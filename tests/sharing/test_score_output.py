@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from metaseg_monai.errors import DataError
-from metaseg_monai.evaluation.volume_scores import read_volumes
+from metaseg_monai.evaluation.volumes import read_volumes
 from metaseg_monai.sharing import score as scoring
 from metaseg_monai.sharing.score import score
 

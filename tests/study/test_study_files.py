@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from metaseg_monai.reporting.published import find_reference
 from metaseg_monai.study import Study
 from metaseg_monai.study.matrix import expand
-from metaseg_monai.study.report.references import find_reference
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted([*ROOT.glob("bundles/*/studies/*.json"), *ROOT.glob("docs/examples/*/study*.json")])

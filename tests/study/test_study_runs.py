@@ -10,7 +10,7 @@ import time
 import pytest
 import torch
 
-from metaseg_monai.engines.checkpoints import read_checkpoint
+from metaseg_monai.training.checkpoints import read_checkpoint
 
 
 class StudyRun:

@@ -3,8 +3,8 @@ import pytest
 import tifffile
 import torch
 
-from metaseg_monai.data.cases import DataWarning
 from metaseg_monai.errors import ConfigError, DataError
+from metaseg_monai.tables.cases import DataWarning
 from metaseg_monai.transforms import LoadCased, ScaleIntensityCased
 
 

@@ -8,8 +8,10 @@ import torch
 from monai.data import MetaTensor, decollate_batch, list_data_collate
 from monai.transforms import Compose
 
-from metaseg_monai.data import DataWarning, slices, write_mask
 from metaseg_monai.errors import DataError
+from metaseg_monai.images import axial as slices
+from metaseg_monai.images import write_mask
+from metaseg_monai.tables import DataWarning
 from metaseg_monai.transforms import LoadCased
 
 PIXELS = np.arange(600, dtype=np.uint8).reshape(20, 30)

@@ -1,0 +1,300 @@
+"""The true objects of a case: from a file of object numbers, or the parts of its label."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from ignite.engine import Engine, Events
+from skimage.segmentation import relabel_sequential
+
+from metaseg_monai.errors import ConfigError, DataError
+from metaseg_monai.files import remove_stale
+from metaseg_monai.images.read import read_image
+from metaseg_monai.images.resample import resize_label
+from metaseg_monai.images.writers import write_table
+from metaseg_monai.metrics.objects import (
+    THRESHOLDS,
+    ObjectMatch,
+    Objects,
+    ObjectSettings,
+    as_object_settings,
+    find_objects,
+    match_objects,
+    object_f1,
+    overlaps,
+    split_objects,
+)
+from metaseg_monai.tables.table import CaseTable
+
+COLUMN = "instances"
+PARTS = ObjectSettings()  # connected over 8 neighbours, however small
+
+
+class TrueObjects(NamedTuple):
+    """True objects, and what they were made of: `instances`, `label` or `components`.
+
+    Of `components` objects that touch are one.
+    """
+
+    objects: Objects
+    source: Literal["instances", "label", "components"]
+
+
+def true_objects(
+    item: Mapping[str, Any],
+    folder: Path,
+    label: np.ndarray,
+    classes: int,
+    native_shape: Sequence[int] | None = None,
+) -> TrueObjects:
+    """The true objects of a case.
+
+    They are, in this order: the file that the table names in its column `instances`; the label's
+    own file where the column map says "instances"; the connected parts of each class of the label.
+    An object of a file is of the class that most of its foreground pixels have in the label.
+
+    Args:
+        item: of the table.
+        folder: of the table, to which `instances` is relative.
+        label: (H, W) classes as they are evaluated.
+        classes: number of classes K with the background.
+        native_shape: (H, W) of the files where the evaluation resampled them to `label`'s shape.
+
+    Raises:
+        DataError: the file is missing or damaged, holds no whole numbers from 0, has another
+            shape, or an object without a pixel of the label; names the case.
+    """
+    named = str(item.get("columns", {}).get(COLUMN, "")).strip()
+    of_label = item.get("label_values") == "instances"
+    if not named and not of_label:
+        return TrueObjects(_parts(label, classes), "components")
+    file = folder / named if named else Path(item["label"])
+    try:
+        numbers = _read_numbers(file, label.shape, native_shape)
+        owners = _classes_of(numbers, label, classes)
+    except DataError as error:
+        raise DataError(f"case {item.get('case', '?')!r}: {error}") from error
+    return TrueObjects(Objects(numbers, owners), "instances" if named else "label")
+
+
+def _parts(label: np.ndarray, classes: int) -> Objects:
+    labels = np.zeros(label.shape, dtype=np.int32)
+    owners: list[int] = []
+    for number in range(1, classes):
+        found, count = split_objects(label == number, PARTS)
+        np.add(found, len(owners), out=labels, where=found > 0)
+        owners += [number] * count
+    return Objects(labels, np.array(owners, dtype=np.int64))
+
+
+def _read_numbers(
+    file: Path, shape: tuple[int, ...], native_shape: Sequence[int] | None
+) -> np.ndarray:
+    stored = read_image(file, 2, palette="indices").array
+    whole = stored.dtype.kind in "bui" or bool(np.all(np.isfinite(stored) & (stored % 1 == 0)))
+    if len(stored) != 1 or not whole or stored.min() < 0:
+        raise DataError(
+            f"{file}: expected one channel of object numbers, whole and from 0; save it anew"
+        )
+    found = stored.shape[1:]
+    if found != shape and (native_shape is None or found != tuple(native_shape)):
+        raise DataError(
+            f"{file}: object numbers of shape {found}, evaluated were {shape}; save them on the "
+            "image's grid, and evaluate whole images rather than crops"
+        )
+    numbers = relabel_sequential(stored[0].astype(np.int64))[0].astype(np.int32)
+    if found == shape:
+        return numbers
+    resized = resize_label(torch.from_numpy(numbers)[None, None], shape)[0, 0].numpy()
+    return np.asarray(relabel_sequential(resized)[0], dtype=np.int32)
+
+
+def _classes_of(numbers: np.ndarray, label: np.ndarray, classes: int) -> np.ndarray:
+    count = int(numbers.max(initial=0))
+    pairs = overlaps(numbers, label)
+    if classes == 2:  # an object may lose its last pixel to a coarse label
+        if count and not len(pairs.true):
+            raise DataError(
+                f"none of its {count} objects has a pixel of the label: they are not those of "
+                "this label; mend the column, or leave the cell empty"
+            )
+        return np.ones(count, dtype=np.int64)
+    votes = np.zeros((count, classes), dtype=np.int64)
+    votes[pairs.true, pairs.pred + 1] = pairs.shared_px
+    if (strangers := np.flatnonzero(votes.sum(1) == 0)).size:
+        raise DataError(
+            f"object {strangers[0] + 1} of {count} has no pixel of the label, so no class; mend "
+            "the label, or leave the cell empty"
+        )
+    return votes.argmax(1)
+
+
+# Score single objects while images are evaluated, and read the table again.
+
+NAMES = ["case", "group", "split", "mode", "domain"]
+FOUND_COLUMNS = [f"tp_{round(100 * threshold)}" for threshold in THRESHOLDS]
+WHOLE = ["class", "true", "pred", "tp_50", "fp_50", "fn_50", "splits", "merges", *FOUND_COLUMNS[1:]]
+SHARES = ["f1_50", "f1_50_95", "precision_50", "recall_50", "matched_iou"]
+OBJECT_SCORE_COLUMNS = [
+    *NAMES, "class", "true", "pred", "tp_50", "fp_50", "fn_50", *SHARES, "splits", "merges",
+    *FOUND_COLUMNS[1:], "truth", "ignored",
+]  # fmt: skip
+COMPONENTS = ObjectSettings()
+
+
+class ObjectScores:
+    """Evaluator handler that writes ``objects_scores.csv``: a row a case, mode and class.
+
+    True objects are those of `true_objects`; predicted ones are made of the highest class score
+    of each pixel. Where a case has no object numbers, so that its true objects are the connected
+    parts of its label, its predicted ones are connected parts too, whatever the method: a
+    watershed would cut a perfect mask of a crack into pieces of which none is true. True objects
+    below `smallest_px` are ignored as predicted ones are (see `match_objects`), and counted in the
+    column `ignored`. Objects at the image's border count as any other. All is measured at the
+    resolution of the evaluation. Scores that do not exist are empty cells: all where truth and
+    prediction have no object; precision, recall and matched IoU where they would divide by 0.
+
+    Args:
+        path: file to write; it appears only when the evaluation is complete.
+        table: of the run, which names the files of true objects.
+        objects: settings of `ObjectSettings`. None or {}: no objects are scored, and the file of
+            an earlier evaluation is removed when this one is complete.
+
+    Raises:
+        ConfigError: a setting is wrong; while running: predictions are not of images.
+        DataError: while running: a case is not in the table, or its true objects do not fit.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        table: CaseTable,
+        objects: ObjectSettings | Mapping[str, Any] | None = COMPONENTS,
+    ) -> None:
+        self.path = Path(path)
+        self.folder = table.path.parent
+        self.items = {item["case"]: item for item in table.rows}
+        self.off = objects is None or objects == {}
+        self.settings = as_object_settings(objects)
+        self.rows: list[dict[str, Any]] = []
+
+    def attach(self, engine: Engine) -> None:
+        """Score after every batch of the evaluator, write at its end; or remove what is stale."""
+        if self.off:
+            engine.add_event_handler(Events.COMPLETED, self.remove)
+            return
+        engine.add_event_handler(Events.STARTED, self.clear)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.score)
+        engine.add_event_handler(Events.COMPLETED, self.write)
+
+    def clear(self, engine: Engine) -> None:
+        """Forget an earlier evaluation."""
+        self.rows = []
+
+    def score(self, engine: Engine) -> None:
+        """Add the rows of the batch's images."""
+        batch, output = engine.state.batch, engine.state.output
+        preds, labels = output["pred"], output["label"]
+        if preds.ndim != 4:
+            raise ConfigError(
+                f"objects are scored in images (B, K, H, W), the predictions are "
+                f"{tuple(preds.shape)}; set objects to null for volumes"
+            )
+        for index, case in enumerate(batch["case"]):
+            if case not in self.items:
+                raise DataError(f"case {case!r} is not in the table; give ObjectScores the run's")
+            label = labels[index, 0].to(torch.int32).cpu().numpy()
+            native = batch["native_shape"][index].tolist() if "native_shape" in batch else None
+            truth = true_objects(self.items[case], self.folder, label, preds.shape[1], native)
+            parts = truth.source == "components"
+            settings = replace(self.settings, method="components") if parts else self.settings
+            found = find_objects(preds[index], settings)
+            names = {name: batch[name][index] for name in NAMES}
+            for number in range(1, preds.shape[1]):
+                own = truth.objects.of_class(number), found.of_class(number)
+                scored = match_row(match_objects(*own, settings.smallest_px))
+                row = {**names, "class": number, **scored, "truth": truth.source}
+                self.rows.append({column: row[column] for column in OBJECT_SCORE_COLUMNS})
+
+    def write(self, engine: Engine) -> None:
+        """Write the file in one step."""
+        write_table(self.rows, self.path)
+
+    def remove(self, engine: Engine) -> None:
+        """Remove scores of an earlier evaluation, of other predictions than those beside them."""
+        remove_stale(self.path, OBJECT_SCORE_COLUMNS[: len(NAMES) + 3])
+
+
+def match_row(match: ObjectMatch) -> dict[str, Any]:
+    """Counts and scores of an image as cells; what does not exist is empty."""
+    at_half = match.found[0]
+    by_threshold = [object_f1(found, match.true, match.pred) for found in match.found]
+    shares = {
+        "f1_50": by_threshold[0],
+        "f1_50_95": float(np.mean(by_threshold)),
+        "precision_50": at_half / match.pred if match.pred else float("nan"),
+        "recall_50": at_half / match.true if match.true else float("nan"),
+        "matched_iou": match.matched_iou,
+    }
+    return {
+        "true": match.true,
+        "pred": match.pred,
+        **dict(zip(FOUND_COLUMNS, match.found, strict=True)),
+        "fp_50": match.pred - at_half,
+        "fn_50": match.true - at_half,
+        **{name: "" if value != value else value for name, value in shares.items()},
+        "splits": match.splits,
+        "merges": match.merges,
+        "ignored": match.ignored,
+    }
+
+
+def read_object_scores(path: str | Path) -> pd.DataFrame:
+    """Read an ``objects_scores.csv``; what is empty becomes NaN.
+
+    A table that was written before small true objects were ignored has no column `ignored`; it
+    gets one of NaN.
+
+    Raises:
+        DataError: the file is missing or no table of object scores, or holds a case, mode and
+            class twice.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"There are no scores of objects at {path}: evaluate with objects set.")
+    text = dict.fromkeys([*NAMES, "truth"], str)
+    empty = {name: [""] for name in SHARES}
+    try:
+        table = pd.read_csv(path, dtype=text, keep_default_na=False, na_values=empty)
+    except ValueError as error:  # pandas' errors of empty and broken files
+        raise DataError(f"{path} is no table of objects ({error}); evaluate again.") from error
+    if "ignored" not in table.columns:
+        table["ignored"] = float("nan")
+    missing = [column for column in OBJECT_SCORE_COLUMNS if column not in table.columns]
+    if missing or table.empty:
+        raise DataError(f"{path} is no table of objects: it lacks {', '.join(missing) or 'rows'}.")
+    kinds = table.dtypes
+    whole = [name for name in (*WHOLE, "ignored") if not table[name].isna().all()]
+    wrong = [name for name in whole if kinds[name].kind not in "iu" or (table[name] < 0).any()]
+    if wrong:
+        raise DataError(f"{path}: {wrong[0]} must be whole numbers from 0; evaluate again.")
+    wrong = [
+        name for name in SHARES
+        if kinds[name].kind not in "iuf" or not table[name].dropna().between(0, 1).all()
+    ]  # fmt: skip
+    if wrong:
+        raise DataError(f"{path}: {wrong[0]} must be numbers from 0 to 1; evaluate again.")
+    if (table["tp_50"] > table[["true", "pred"]].min(axis=1)).any():
+        raise DataError(f"{path}: tp_50 above the number of objects; evaluate again.")
+    twice = table[table.duplicated(["case", "mode", "class"])]
+    if not twice.empty:
+        first = twice.iloc[0]
+        raise DataError(
+            f"{path}: case {first['case']}, mode {first['mode']}, class {first['class']} stands "
+            "there twice; evaluate again."
+        )
+    return table

@@ -1,0 +1,479 @@
+"""Write the predicted objects of every image as a label image for Fiji and napari."""
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import pandas as pd
+import tifffile
+from ignite.engine import Engine, Events
+from torch import Tensor
+
+from metaseg_monai.errors import ConfigError, DataError
+from metaseg_monai.evaluation.masks import MaskRecord, let_go
+from metaseg_monai.files import replacing
+from metaseg_monai.images.read import image_format, read_image
+from metaseg_monai.images.resample import resize_image
+from metaseg_monai.metadata.fields import read_number
+from metaseg_monai.metrics.objects import (
+    Objects,
+    ObjectSettings,
+    as_object_settings,
+    find_objects,
+    measure_objects,
+)
+from metaseg_monai.prepare.ome import IMAGEJ_UNITS, UM_PER_CM, ome_sides_um
+from metaseg_monai.tables.cases import image_files
+
+# What the objects of a well are together: how many, how dense, how large.
+
+PLACE = ("plate", "well", "group")
+TYPICAL = (
+    "area_px", "area_um2", "diameter_px", "diameter_um", "eccentricity", "solidity",
+)  # fmt: skip
+OF_IMAGE = ("imaged_px", "pixel_um", "_alone", "_area")  # of images, beside their names
+UM2_PER_MM2 = 1e6
+DECIMALS = 4
+
+
+def well_summary(
+    images: pd.DataFrame, objects: pd.DataFrame, by: Sequence[str] = ()
+) -> pd.DataFrame:
+    """Sum the objects of each well up, a row a well and class.
+
+    `objects` and the densities count every object; `whole_objects` leaves out those that touch
+    the image's border, and medians are over these whole ones alone, as a cut object has neither
+    its size nor its shape. Images without any object count as images.
+
+    Args:
+        images: a row for each image and class: `case`, `plate`, `well`, `group`, `class`,
+            `imaged_px`, `pixel_um` (NaN where unknown) and the columns `by`.
+        objects: rows of `objects.csv`, with the same columns.
+        by: further columns that keep rows apart, such as the task.
+
+    Returns:
+        `plate`, `well` and `group` (the group only where it is one), `by`, `class`, `images`,
+        `objects`, `whole_objects`, `objects_per_image`, `imaged_mm2` and `objects_per_mm2` (empty
+        where the pixel size of any image is unknown), `median_...`. Without a well the group
+        stands for it.
+    """
+    keys = ["plate", "well", "_alone", *by, "class"]
+    # an image belongs to its well, whatever its group; without a well it belongs to its group
+    images = images.assign(_alone=images["group"].where(images["well"] == "", ""))
+    wells = images.groupby(keys, sort=False)
+    area = images["imaged_px"] * images["pixel_um"] ** 2 / UM2_PER_MM2
+    known = images.assign(_area=area).groupby(keys, sort=False)["_area"]
+    table = pd.DataFrame(
+        {
+            "group": wells["group"].agg(_only),
+            "images": wells["case"].count(),
+            "imaged_mm2": known.sum(min_count=1).where(known.count() == wells["case"].count()),
+        }
+    )
+    placed = objects.merge(images[["case", "class", "_alone"]], on=["case", "class"])
+    of_all = placed.groupby(keys, sort=False)
+    of_whole = placed[placed["touches_border"] == 0].groupby(keys, sort=False)
+    table["objects"] = of_all.size().reindex(table.index, fill_value=0)
+    table["whole_objects"] = of_whole.size().reindex(table.index, fill_value=0)
+    table["objects_per_image"] = table["objects"] / table["images"]
+    table["objects_per_mm2"] = table["objects"] / table["imaged_mm2"]
+    means = [
+        name for name in objects.columns if name.startswith("mean_intensity") and name not in by
+    ]
+    for name in (*TYPICAL, *means):
+        table[f"median_{name}"] = of_whole[name].median().reindex(table.index)
+    first = [*PLACE, *by, "class", "images", "objects", "whole_objects", "objects_per_image"]
+    table = table.reset_index().drop(columns="_alone")
+    rest = [name for name in table.columns if name not in first]
+    return table[[*first, *rest]].round(DECIMALS)
+
+
+def _only(groups: pd.Series) -> str:
+    """The one group of a well; empty where there are several."""
+    return str(groups.iloc[0]) if groups.nunique() == 1 else ""
+
+
+# How many micrometres a pixel measures: from the table or the image's file, never guessed.
+
+COLUMN = "pixel_um"
+SCREEN_UM = 40.0  # larger pixels, as of 72 to 600 dpi, are those of a screen or printer
+SQUARE = 1e-3  # relative
+
+
+def pixel_size_um(item: Mapping[str, Any]) -> float | None:
+    """The side of an image's square pixels in micrometres; None where it is unknown.
+
+    The table's column `pixel_um` comes first, then what a TIFF says of itself: its OME metadata,
+    its ImageJ unit, or a resolution per centimetre. A resolution per inch is that of a screen or
+    printer and tells nothing; pixels that are not square have no one size.
+
+    Args:
+        item: of a table or folder, with `image`.
+
+    Raises:
+        DataError: the column holds no number above 0, or the file cannot be read.
+    """
+    told = str(item.get("columns", {}).get(COLUMN, "")).strip()
+    if told:
+        number = read_number(told)
+        if number is None or number <= 0:
+            raise DataError(
+                f"case {item.get('case', '?')!r}: {COLUMN} is {told!r}; expected micrometres "
+                "above 0, or an empty cell where the size is unknown"
+            )
+        return number
+    file = image_files(item)[0]
+    return tiff_pixel_um(file) if image_format(file) == "tiff" else None
+
+
+def tiff_pixel_um(path: str | Path) -> float | None:
+    """The side of a TIFF's square pixels in micrometres; None where it does not tell.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    try:
+        with tifffile.TiffFile(path) as file:
+            sides = _of_ome(file.ome_metadata or "", path) if file.is_ome else _of_tags(file)
+    except Exception as error:  # damaged headers fail anywhere inside tifffile
+        raise DataError(f"{path}: its header cannot be read ({error}); copy it anew") from error
+    if sides is None or not all(side > 0 for side in sides):
+        return None
+    return sides[1] if abs(sides[0] / sides[1] - 1) < SQUARE else None
+
+
+def _of_ome(text: str, path: str | Path) -> tuple[float, float] | None:
+    try:
+        return ome_sides_um(text, str(path))
+    except DataError:  # metadata that cannot be understood tell nothing; the pixels are read
+        return None
+
+
+def _of_tags(file: Any) -> tuple[float, float] | None:
+    tags = file.pages[0].tags
+    if "XResolution" not in tags or "YResolution" not in tags:
+        return None
+    per_unit = [tags[f"{axis}Resolution"].value for axis in "YX"]
+    if any(0 in pair for pair in per_unit):
+        return None
+    imagej = str((file.imagej_metadata or {}).get("unit", "")).lower()
+    if imagej:
+        unit = IMAGEJ_UNITS.get(imagej)
+    else:
+        stored = tags["ResolutionUnit"].value if "ResolutionUnit" in tags else None
+        unit = UM_PER_CM if stored == tifffile.RESUNIT.CENTIMETER else None
+    if unit is None:
+        return None
+    y, x = (unit * denominator / numerator for numerator, denominator in per_unit)
+    return (y, x) if imagej or max(y, x) < SCREEN_UM else None
+
+
+# The tables of a prediction's objects: one row an object, and one a well.
+
+OBJECTS, WELLS = "objects.csv", "wells.csv"
+KEY = ["plate", "well", "group"]
+
+
+class ObjectTable:
+    """Evaluator handler that writes ``objects.csv`` and ``wells.csv`` of the predicted objects.
+
+    Objects are measured in the pixels of the image's own file, to which logits are resized where
+    the evaluation resampled them, with the intensities that the file stores. Of an evaluation in
+    several test modes the mode normal is measured. The columns of the wells are those of the
+    table, where it has them.
+
+    Args:
+        folder: where both files go when the evaluation is complete.
+        objects: settings of `ObjectSettings`; None is connected components.
+        by: metadata fields or columns of the table that both files show, each once; wells are kept
+            apart by them. Name the task here where an image is predicted for several.
+
+    Raises:
+        ConfigError: a setting is wrong, such as a name in `by` that a column of measures has.
+        DataError: while running: an image cannot be read, or is no 2D image of the predicted
+            shape; names the case.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        objects: ObjectSettings | Mapping[str, Any] | None = None,
+        by: Sequence[str] | None = (),
+    ) -> None:
+        self.folder = Path(folder)
+        self.settings = as_object_settings(objects)
+        self.by = _checked(by)
+        self.items: dict[str, Mapping[str, Any]] = {}
+        self.objects: list[pd.DataFrame] = []
+        self.images: list[dict[str, Any]] = []
+
+    @property
+    def paths(self) -> tuple[Path, Path]:
+        """The files that are written."""
+        return self.folder / OBJECTS, self.folder / WELLS
+
+    def attach(self, engine: Engine) -> None:
+        """Measure after every batch of the evaluator, write at its end."""
+        engine.add_event_handler(Events.STARTED, self.start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.measure)
+        engine.add_event_handler(Events.COMPLETED, self.write)
+
+    def start(self, engine: Engine) -> None:
+        """Forget an earlier evaluation and learn which images will come."""
+        items: list[Mapping[str, Any]] = engine.state.dataloader.dataset.data
+        self.items = {item["case"]: item for item in items}
+        self.objects, self.images = [], []
+        for item in items:
+            for name in self.by:
+                _value(item, name)
+
+    def measure(self, engine: Engine) -> None:
+        """Find and measure the objects of one batch."""
+        batch, preds = engine.state.batch, engine.state.output["pred"]
+        for row, case in enumerate(batch["case"]):
+            if "mode" not in batch or batch["mode"][row] == "normal":
+                native = batch["native_shape"][row].tolist() if "native_shape" in batch else None
+                item, logits = self.items[case], preds[row]
+                self.add(item, find_native(item, logits, native, self.settings), len(logits))
+
+    def add(self, item: Mapping[str, Any], objects: Objects, classes: int) -> None:
+        """Measure the objects of one image.
+
+        Args:
+            item: of the table or folder.
+            objects: in the pixels of the image's file.
+            classes: number of classes with the background.
+        """
+        pixel_um = pixel_size_um(item)
+        try:
+            image = read_image(item["image"], 2).array
+            measured = measure_objects(objects, image, pixel_um)
+        except DataError as error:
+            raise DataError(f"case {item['case']!r}: {error}") from error
+        cells = item.get("columns", {})
+        told = {name: _value(item, name) for name in self.by}
+        names = {"case": item["case"], "plate": cells.get("plate", "")}
+        names |= {"well": cells.get("well", ""), "group": item["group"], **told}
+        for place, (name, value) in enumerate(names.items()):
+            measured.insert(place, name, str(value))
+        self.objects.append(measured)
+        height, width = objects.labels.shape
+        size = {"imaged_px": height * width, "pixel_um": pixel_um or float("nan")}
+        self.images += [{**names, "class": number, **size} for number in range(1, classes)]
+
+    def write(self, engine: Engine) -> None:
+        """Write both files, each in one step."""
+        self.save()
+
+    def save(self) -> None:
+        """Write both files; a prediction without objects leaves a header alone.
+
+        Raises:
+            DataError: no image came.
+        """
+        if not self.images:
+            raise DataError(f"{self.folder}: no image was predicted, so there are no objects")
+        # of the tables with a row, as empty ones have no types of their own
+        tables = [table for table in self.objects if len(table)] or self.objects[:1]
+        objects = pd.concat(tables, ignore_index=True)
+        wells = well_summary(pd.DataFrame(self.images), objects, self.by)
+        for path, table in zip(self.paths, (objects, wells), strict=True):
+            with replacing(path) as part:  # not by write_table: it takes no table without rows
+                table.to_csv(part, index=False, lineterminator="\n")
+
+
+def find_native(
+    item: Mapping[str, Any],
+    logits: Tensor,
+    native_shape: Sequence[int] | None,
+    settings: ObjectSettings,
+) -> Objects:
+    """The objects of an image in the pixels of its file.
+
+    Args:
+        item: for messages.
+        logits: (K, H, W).
+        native_shape: (H, W) of the file where the evaluation resampled it.
+        settings: how objects are made.
+
+    Raises:
+        DataError: the logits are not those of an image; names the case.
+    """
+    try:
+        if native_shape is not None and logits.ndim == 3:
+            logits = resize_image(logits[None].float(), native_shape)[0]
+        return find_objects(logits, settings)
+    except DataError as error:
+        raise DataError(f"case {item['case']!r}: {error}") from error
+
+
+def _checked(by: Sequence[str] | None) -> list[str]:
+    """The names, each once, without those that the tables show in any case."""
+    if by is None:
+        return []
+    if (
+        isinstance(by, str)
+        or not isinstance(by, Sequence)
+        or not all(isinstance(name, str) for name in by)
+    ):
+        raise ConfigError(f"objects_by is {by!r}; expected a list of fields or columns")
+    names = [name for name in dict.fromkeys(by) if name not in (*KEY, "case", "class")]
+    # channels have columns such as mean_intensity_2
+    if taken := [name for name in names if re.sub(r"_\d+$", "", name) in _measures()]:
+        raise ConfigError(
+            f"objects_by names {taken[0]!r}, as {OBJECTS} and {WELLS} name a column of their own; "
+            "give the field or column another name in the table, or leave it out of objects_by"
+        )
+    return names
+
+
+@cache
+def _measures() -> frozenset[str]:
+    """The columns that both tables are made with, from those of a single pixel."""
+    pixel = Objects(np.ones((1, 1), dtype=np.int32), np.ones(1, dtype=np.int64))
+    objects = measure_objects(pixel, np.zeros((1, 1, 1)), None)
+    names = {**dict.fromkeys(KEY, ""), "case": ""}
+    sizes = {"imaged_px": 1, "pixel_um": float("nan")}
+    images = pd.DataFrame([{**names, "class": 1, **sizes}])
+    wells = well_summary(images, objects.assign(**names))
+    return frozenset([*objects.columns, *wells.columns, *OF_IMAGE])
+
+
+def _value(item: Mapping[str, Any], name: str) -> str:
+    known = {**item.get("columns", {}), **item.get("metadata", {})}
+    if name not in known:
+        raise DataError(
+            f"case {item['case']!r} has no field or column {name!r}; it has "
+            f"{', '.join(map(str, known)) or 'none'}: mend `by`"
+        )
+    value = known[name]
+    return "" if value is None else str(value)
+
+
+Form = Literal["labels", "ome-labels"]
+SUFFIX: Mapping[str, str] = {"labels": "_objects.tif", "ome-labels": "_objects.ome.tif"}
+
+
+class SaveObjects:
+    """Evaluator handler: a label image ``<case>_objects.tif`` for each image, and its tables.
+
+    Background is 0, every object has a number of its own, by which ``objects.csv`` tells of it;
+    ``wells.csv`` sums it up (see `ObjectTable`). Pixels are 16-bit, or 32-bit where an image has
+    more than 65,535 objects, in the shape and pixel size of the image's file.
+
+    Before the next batch is read, the engine's last batch and output are let go, so that no two
+    large images take memory. An existing file is replaced only where it is still as a prediction
+    before wrote it (see `MaskRecord`). Use it in the place of `SaveMasks`, not beside it in one
+    folder.
+
+    Args:
+        folder: where all files go.
+        form: "labels": TIFF with its resolution per centimetre; "ome-labels": OME-TIFF.
+        objects: settings of `ObjectSettings`; None is connected components.
+        by: fields or columns that the tables show, see `ObjectTable`.
+
+    Raises:
+        ConfigError: a setting is wrong.
+        DataError: while running: a file would replace an image, another image's objects, or what
+            is no earlier prediction; or a case is no 2D image.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        form: Form = "labels",
+        objects: ObjectSettings | Mapping[str, Any] | None = None,
+        by: Sequence[str] | None = (),
+    ) -> None:
+        if form not in get_args(Form):
+            raise ConfigError(
+                f"predictions are written as 'mask' (SaveMasks) or {', '.join(get_args(Form))}, "
+                f"not {form!r}"
+            )
+        self.folder = Path(folder)
+        self.form = form
+        self.table = ObjectTable(folder, objects, by)
+        self._record = MaskRecord(folder)
+
+    def attach(self, engine: Engine) -> None:
+        """Write label images after every batch, the tables at the end."""
+        engine.add_event_handler(Events.STARTED, self.start)
+        engine.add_event_handler(Events.GET_BATCH_STARTED, let_go)  # every handler is done then
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+        engine.add_event_handler(Events.COMPLETED, self.finish)
+
+    def start(self, engine: Engine) -> None:
+        """Learn which files must not be written."""
+        self.table.start(engine)
+        items = self.table.items
+        for case, item in items.items():
+            if "plane" in item or image_format(image_files(item)[0]) in ("nifti", "dicom"):
+                raise DataError(
+                    f"case {case!r}: objects are made of 2D images, {image_files(item)[0]} is of a "
+                    "volume; write its mask instead"
+                )
+        paths = {case: self._path(case) for case in items}
+        images = {file for item in items.values() for file in image_files(item)}
+        self._record = MaskRecord(self.folder)
+        self._record.check_names(paths, images, "objects")
+        self._record.check([*paths.values(), *self.table.paths])
+
+    def __call__(self, engine: Engine) -> None:
+        """Write the objects of one batch and measure them."""
+        batch, preds = engine.state.batch, engine.state.output["pred"]
+        for row, case in enumerate(batch["case"]):
+            item = self.table.items[case]
+            native = batch["native_shape"][row].tolist() if "native_shape" in batch else None
+            objects = find_native(item, preds[row], native, self.table.settings)
+            self.table.add(item, objects, len(preds[row]))
+            with self._record.writing():
+                path = write_labels(self._path(case), objects.labels, pixel_size_um(item))
+            self._record.add(path)
+
+    def finish(self, engine: Engine) -> None:
+        """Write the tables."""
+        with self._record.writing():
+            self.table.save()
+        for path in self.table.paths:
+            self._record.add(path)
+        self._record.finish()
+
+    def _path(self, case: str) -> Path:
+        return self.folder / f"{case}{SUFFIX[self.form]}"
+
+
+def write_labels(path: str | Path, labels: np.ndarray, pixel_um: float | None = None) -> Path:
+    """Write object numbers as a 16-bit TIFF, or 32-bit beyond 65,535.
+
+    Args:
+        path: file to write; an OME-TIFF where it ends in ``.ome.tif``.
+        labels: (H, W) whole numbers from 0.
+        pixel_um: side of a pixel in micrometres; None where it is unknown.
+
+    Returns:
+        The path.
+    """
+    path = Path(path)
+    narrow = labels.max(initial=0) <= np.iinfo(np.uint16).max
+    ome = path.name.lower().endswith(".ome.tif")
+    described: dict[str, Any] = {"axes": "YX"}
+    settings: dict[str, Any] = {}
+    if pixel_um is not None and ome:
+        for axis in "YX":
+            described |= {f"PhysicalSize{axis}": pixel_um, f"PhysicalSize{axis}Unit": "µm"}
+    elif pixel_um is not None:
+        settings = {"resolution": (UM_PER_CM / pixel_um,) * 2, "resolutionunit": "CENTIMETER"}
+    with replacing(path) as partial:
+        tifffile.imwrite(
+            partial,
+            labels.astype(np.uint16 if narrow else np.uint32),
+            ome=ome,
+            photometric="minisblack",
+            compression="zlib",
+            metadata=described,
+            **settings,
+        )
+    return path

@@ -1,0 +1,21 @@
+"""Files of images in and out: arrays as stored, with spacing and orientation."""
+
+from metaseg_monai.images.axial import slice_items
+from metaseg_monai.images.dicom import dicom_attributes, is_dicom_folder, read_dicom_series
+from metaseg_monai.images.image import Image, convert_channels
+from metaseg_monai.images.read import TiffReader, read_image
+from metaseg_monai.images.writers import mask_suffix, write_mask, write_table
+
+__all__ = [
+    "Image",
+    "TiffReader",
+    "convert_channels",
+    "dicom_attributes",
+    "is_dicom_folder",
+    "mask_suffix",
+    "read_dicom_series",
+    "read_image",
+    "slice_items",
+    "write_mask",
+    "write_table",
+]

@@ -1,0 +1,101 @@
+"""Reading PNG and JPEG: exact values, checksums verified, one frame."""
+
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+
+from metaseg_monai.errors import DataError
+from metaseg_monai.images.image import Image, Palette, image_attributes
+
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+GREY, COLOURS_WITH_16_BIT = 0, (2, 4, 6)  # colour types of the PNG specification, 11.2.1
+CHANNELS_OF_MODE = {"1": 1, "L": 1, "I;16": 1, "LA": 2, "RGB": 3, "RGBA": 4}
+DECODING_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
+
+
+def read_png(path: Path, palette: Palette = "colours") -> Image:
+    """Read a PNG as (C, H, W): uint8, or uint16 for 16-bit grey; 1, 2 and 4 bit as stored.
+
+    Every chunk's checksum is compared (Pillow leaves out that of the pixels).
+
+    Args:
+        path: the file.
+        palette: "colours" looks palette indices up (images), "indices" keeps them (labels).
+
+    Raises:
+        DataError: the file is damaged or truncated, animated, or 16-bit colour, which Pillow
+            would reduce to 8 bit.
+    """
+    bits, colour_type, frames = _check_png(path)
+    if frames > 1:
+        raise DataError(f"{path}: an animation of {frames} frames; save the one frame meant")
+    if bits == 16 and colour_type in COLOURS_WITH_16_BIT:
+        raise DataError(
+            f"{path}: a 16-bit colour PNG cannot be read exactly; save it as 16-bit RGB TIFF"
+        )
+    try:
+        with PngImageFile(path) as file:
+            mode, array = file.mode, np.array(file)
+            if mode == "P" and palette == "colours":
+                mode = "RGBA" if "transparency" in file.info else "RGB"
+                array = np.array(file.convert(mode))
+    except DECODING_ERRORS as error:
+        raise DataError(f"{path}: cannot be read as PNG ({error}); copy or save it anew") from error
+    if array.dtype == np.bool_:
+        array = array.astype(np.uint8)
+    elif colour_type == GREY and bits < 8:
+        array = array // (255 // ((1 << bits) - 1))  # Pillow stretches 2 and 4 bit to 0..255
+    return _as_image(path, array, mode if mode != "P" else "L", "png")
+
+
+def read_jpeg(path: Path) -> Image:
+    """Read a JPEG as (C, H, W) uint8, rows as stored (an EXIF rotation is not applied).
+
+    Raises:
+        DataError: the file is damaged or truncated, or neither grey nor RGB.
+    """
+    try:
+        with JpegImageFile(path) as file:
+            mode, array = file.mode, np.array(file)
+    except DECODING_ERRORS as error:
+        raise DataError(
+            f"{path}: cannot be read as JPEG ({error}); copy or save it anew"
+        ) from error
+    return _as_image(path, array, mode, "jpeg")
+
+
+def _as_image(path: Path, array: np.ndarray, mode: str, file_format: str) -> Image:
+    if mode not in CHANNELS_OF_MODE:
+        raise DataError(f"{path}: pixels are stored as {mode}; expected grey or RGB; convert it")
+    axes = "YX" if array.ndim == 2 else "YXS"
+    array = array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1))
+    return Image(array, image_attributes(str(path), file_format, axes, array.shape[1:]))
+
+
+def _check_png(path: Path) -> tuple[int, int, int]:
+    """Verify every chunk's CRC; return bit depth, colour type and number of frames."""
+    data = path.read_bytes()
+    if data[:8] != PNG_SIGNATURE:
+        raise DataError(f"{path}: does not begin as a PNG does; name the file by its true format")
+    bits, colour_type, frames, kind = 0, 0, 1, b""
+    position = 8
+    while kind != b"IEND":
+        if position + 12 > len(data):
+            raise DataError(f"{path}: truncated PNG (no end chunk); copy or save it anew")
+        length, kind = struct.unpack_from(">I4s", data, position)
+        end = position + 8 + length
+        body = data[position + 4 : end]
+        if end + 4 > len(data) or zlib.crc32(body) != struct.unpack_from(">I", data, end)[0]:
+            raise DataError(
+                f"{path}: damaged PNG (chunk {kind!r} fails its checksum); copy or save it anew"
+            )
+        if kind == b"IHDR":
+            bits, colour_type = body[12], body[13]
+        elif kind == b"acTL":
+            frames = struct.unpack_from(">I", body, 4)[0]
+        position = end + 4
+    return bits, colour_type, frames

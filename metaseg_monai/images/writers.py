@@ -1,0 +1,133 @@
+"""Writing masks and tables so that a file is either whole or absent."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import PIL.Image
+import tifffile
+
+from metaseg_monai.errors import DataError
+from metaseg_monai.files import replacing
+from metaseg_monai.images.read import FORMAT_OF_SUFFIX, image_suffix
+
+MASK_FORMAT = {"tiff": "tiff", "png": "png", "jpeg": "png", "nifti": "nifti", "dicom": "nifti"}
+# Free text of a NIfTI header, in which converters put names, dates and numbers of patients.
+TEXT_ENTRIES = ("descrip", "aux_file", "intent_name", "db_name", "data_type", "unused_str")
+MASK_SUFFIX = {"tiff": ".tif", "png": ".png", "nifti": ".nii.gz"}  # by the mask's format
+
+
+def mask_suffix(like: Mapping[str, Any]) -> str:
+    """The suffix of a mask for an image with these attributes.
+
+    >>> mask_suffix({"format": "jpeg"}), mask_suffix({"format": "dicom"})
+    ('.png', '.nii.gz')
+    """
+    return MASK_SUFFIX[MASK_FORMAT[like["format"]]]
+
+
+def write_mask(path: str | Path, mask: np.ndarray, like: Mapping[str, Any]) -> Path:
+    """Write a mask in the format that fits its image.
+
+    Args:
+        path: file to write, `.tif`, `.png` or `.nii(.gz)` as `mask_suffix` tells; its folder is
+            made where it is missing.
+        mask: (H, W) or (H, W, D) whole numbers 0..65535; uint8 is written where they fit. A TIFF
+            stack holds D as its pages.
+        like: attributes of the image (`Image.attributes`), of which `format` and, for NIfTI and
+            DICOM, `affine` or `header` decide; a NIfTI mask has exactly the image's affine, but
+            none of its header's free text and extensions, and is what a DICOM series gets: grid
+            and classes, nothing of the patient's data.
+
+    Returns:
+        The path.
+
+    Raises:
+        DataError: the suffix does not fit the format, the shape is not the image's, or values
+            are not whole numbers in range.
+    """
+    path = Path(path)
+    file_format = MASK_FORMAT[like["format"]]
+    if FORMAT_OF_SUFFIX.get(image_suffix(path)) != file_format:
+        raise DataError(f"{path}: a mask for {like['format']} ends in {mask_suffix(like)}")
+    pixels = _smallest_unsigned(path, np.asarray(mask))
+    shape = tuple(int(size) for size in like.get("spatial_shape", pixels.shape))
+    if pixels.shape != shape or pixels.ndim not in (2, 3):
+        raise DataError(f"{path}: mask of shape {pixels.shape}, expected the image's {shape}")
+    with replacing(path) as partial:
+        if file_format == "tiff":
+            pages = pixels if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
+            tifffile.imwrite(
+                partial,
+                pages,
+                photometric="minisblack",
+                compression="zlib",
+                metadata={"axes": "ZYX"[-pixels.ndim :]},
+            )
+        elif file_format == "png":
+            PIL.Image.fromarray(pixels).save(partial)
+        else:
+            _write_nifti(partial, pixels, like)
+    return path
+
+
+def write_table(rows: Sequence[Mapping[str, Any]], path: str | Path) -> Path:
+    """Write rows as a UTF-8 CSV table, columns in the order of the first row.
+
+    Args:
+        rows: one mapping a row, all with the same keys.
+        path: file to write; its folder is made where it is missing.
+
+    Returns:
+        The path.
+
+    Raises:
+        DataError: there are no rows, or one has other columns than the first.
+    """
+    path = Path(path)
+    if not rows:
+        raise DataError(f"{path}: no rows to write")
+    columns = list(rows[0])
+    for number, row in enumerate(rows, start=2):
+        if set(row) != set(columns):
+            raise DataError(f"{path}: row {number} has the columns {list(row)}, not {columns}")
+    with replacing(path) as partial, partial.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def _smallest_unsigned(path: Path, mask: np.ndarray) -> np.ndarray:
+    whole = mask.dtype.kind in "bui" or bool(np.all(np.isfinite(mask) & (mask % 1 == 0)))
+    if mask.size == 0 or not whole or mask.min() < 0 or mask.max() > np.iinfo(np.uint16).max:
+        raise DataError(f"{path}: a mask holds whole numbers 0..65535, at least one")
+    return mask.astype(np.uint8 if mask.max() <= np.iinfo(np.uint8).max else np.uint16)
+
+
+def _write_nifti(path: Path, pixels: np.ndarray, like: Mapping[str, Any]) -> None:
+    header = like.get("header")
+    if header is None:
+        affine = np.asarray(like["affine"], dtype=np.float64)
+        volume = nib.Nifti1Image(pixels, affine)
+        if like["format"] == "dicom":  # its grid is straight, so that both forms can hold it
+            volume.header.set_xyzt_units("mm")
+            volume.set_sform(affine, code="scanner")
+            volume.set_qform(affine, code="scanner")
+    else:
+        header = header.copy()
+        header.set_data_dtype(pixels.dtype)
+        header["cal_min"], header["cal_max"] = 0, 0  # the image's display window
+        header.set_intent("none")
+        for name in TEXT_ENTRIES:
+            if name in header:
+                header[name] = b""
+        header.extensions = nib.nifti1.Nifti1Extensions()  # such as whole DICOM headers
+        header["vox_offset"] = 0  # nibabel's word for right behind the header
+        nifti1 = isinstance(header, nib.Nifti1Header) and not isinstance(header, nib.Nifti2Header)
+        kind = nib.Nifti1Image if nifti1 else nib.Nifti2Image
+        volume = kind(pixels, None, header=header)
+    nib.save(volume, path)

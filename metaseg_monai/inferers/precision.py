@@ -1,0 +1,84 @@
+"""In which number format and memory layout a network runs.
+
+MONAI's own mixed precision is for CUDA only; this one serves CPU and GPU alike.
+"""
+
+from typing import Any
+
+import torch
+from monai.inferers import Inferer
+from torch import Tensor, nn
+
+from metaseg_monai.errors import ConfigError
+from metaseg_monai.inferers.outputs import map_tensors
+
+
+def _to_float32(output: Tensor) -> Tensor:
+    return output.float() if output.is_floating_point() else output
+
+
+class AutocastInferer(Inferer):
+    """Run another inferer's network in bfloat16 and give its logits in float32.
+
+    Only the network runs under autocast: windows are blended and losses computed in float32.
+
+    Args:
+        inferer: the inferer to wrap, e.g. MONAI's SimpleInferer for training.
+        dtype: "bfloat16", or None for the network's own format. (float16 would need scaled
+            losses and is not offered.)
+        device_type: "cpu" or "cuda"; default: that of the images.
+
+    Raises:
+        ConfigError: `dtype` is another one.
+
+    Example:
+        >>> from monai.inferers import SimpleInferer
+        >>> network = nn.Conv2d(1, 2, 3)
+        >>> AutocastInferer(SimpleInferer())(torch.ones(1, 1, 8, 8), network).dtype
+        torch.float32
+    """
+
+    def __init__(
+        self, inferer: Inferer, dtype: str | None = "bfloat16", device_type: str | None = None
+    ) -> None:
+        super().__init__()
+        if dtype not in ("bfloat16", None):
+            raise ConfigError(f"dtype must be bfloat16 or None (off), got {dtype!r}.")
+        self.inferer = inferer
+        self.dtype = dtype
+        self.device_type = device_type
+
+    def __call__(self, inputs: Tensor, network: Any, meta: Tensor | None = None) -> Any:
+        """Return the wrapped inferer's output (B, K, *S) in float32.
+
+        Args:
+            inputs: images (B, C, *S).
+            network: called by the wrapped inferer.
+            meta: encoded metadata (B, M), or None where the network takes none.
+        """
+        metadata = {} if meta is None else {"meta": meta}
+        if self.dtype is None:
+            return self.inferer(inputs, network, **metadata)
+
+        def in_bfloat16(images: Tensor, **metadata: Tensor) -> Any:
+            with torch.autocast(self.device_type or images.device.type, dtype=torch.bfloat16):
+                pred = network(images, **metadata)
+            return map_tensors(_to_float32, pred)
+
+        return self.inferer(inputs, in_bfloat16, **metadata)
+
+
+def channels_last(network: nn.Module, spatial_dims: int) -> nn.Module:
+    """Lay the network's weights out with the channels last, faster for most convolutions.
+
+    Args:
+        network: any network; changed in place and returned.
+        spatial_dims: 2 or 3.
+
+    Raises:
+        ConfigError: `spatial_dims` is neither.
+    """
+    formats = {2: torch.channels_last, 3: torch.channels_last_3d}
+    if spatial_dims not in formats:
+        raise ConfigError(f"spatial_dims must be 2 or 3, got {spatial_dims!r}.")
+    return network.to(memory_format=formats[spatial_dims])  # type: ignore[call-overload]

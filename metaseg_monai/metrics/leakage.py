@@ -1,0 +1,212 @@
+"""How much of the answer metadata gives away: its association with a size read off the labels.
+
+A tumour's size that a radiologist measured on the very image is partly the answer. Here the size
+of each volume's label (of slices that of the one with the largest area) is set beside the metadata
+value; images without a volume count as one volume of their group. Only intervals know of groups.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+
+from metaseg_monai.errors import DataError
+from metaseg_monai.metadata.fields import read_number
+from metaseg_monai.metrics.bootstrap import NAN, group_interval
+
+UNIT = ["group", "volume"]
+
+
+class Association(NamedTuple):
+    """How closely two values of each group go together.
+
+    Attributes:
+        groups: with both values.
+        volumes: with both values; each has the same weight.
+        r_squared: share of the variance that a straight line explains.
+        r_squared_low: lower end of its 95 % `group_interval`; NaN below 5 groups. As all shares it
+            is above 0 by chance alone, and so is this end.
+        r_squared_high: upper end of the same.
+        spearman: rank correlation.
+        low: lower end of its interval.
+        high: upper end of the same.
+    """
+
+    groups: int
+    volumes: int
+    r_squared: float
+    r_squared_low: float
+    r_squared_high: float
+    spearman: float
+    low: float
+    high: float
+
+
+def r_squared(first: ArrayLike, second: ArrayLike, log: bool = False) -> float:
+    """Share of the variance of one value that a straight line over the other explains.
+
+    Args:
+        first: values (n,).
+        second: values (n,).
+        log: take the logarithm of both, as a field of scale log is encoded.
+
+    Returns:
+        0 to 1; NaN below 3 pairs, or where one of the two does not vary.
+
+    Raises:
+        DataError: lengths differ, a value is no finite number, or it is not above 0 with `log`.
+
+    >>> r_squared([1, 2, 3], [2, 4, 6]), r_squared([1, 10, 100], [1, 100, 10000], log=True)
+    (1.0, 1.0)
+    """
+    one, two = _pairs(first, second, log)
+    return round(float(_correlations(one, two, _once(one))[0] ** 2), 12)
+
+
+def spearman(first: ArrayLike, second: ArrayLike) -> float:
+    """Spearman's rank correlation; equal values share their mean rank.
+
+    Returns:
+        -1 to 1; NaN below 3 pairs, or where one of the two does not vary.
+
+    Raises:
+        DataError: lengths differ, or a value is no finite number.
+
+    >>> spearman([1, 2, 3, 4], [1, 4, 9, 16]), spearman([1, 2, 3], [3, 2, 1])
+    (1.0, -1.0)
+    """
+    one, two = _pairs(first, second, False)
+    return round(float(_rank_correlations(one, two, _once(one))[0]), 12)
+
+
+def label_diameters(
+    counts: pd.DataFrame,
+    pixel_size: pd.Series | None = None,
+    volumes: pd.Series | None = None,
+    dims: int = 2,
+) -> pd.DataFrame:
+    """Diameter of the disc, or ball, as large as the largest label of each volume's images.
+
+    Of the area A of a slice it is 2 sqrt(A / pi), of the volume V of a scan it is
+    cbrt(6 V / pi).
+
+    Args:
+        counts: counts of one model in one test mode; the label is counted by tp + fn.
+        pixel_size: mm2 of a pixel, or mm3 of a voxel, by case; None measures in pixels.
+        volumes: volume by case; None where all images of a group are one.
+        dims: 2 where a case is an image, 3 where it is a volume.
+
+    Returns:
+        Index: group, volume (empty without volumes), columns: foreground classes; in mm or pixels,
+        NaN where a volume has no such class.
+
+    Raises:
+        DataError: a case has no pixel size.
+    """
+    scale = 1.0 if pixel_size is None else counts["case"].map(pixel_size)
+    size = (counts["tp"] + counts["fn"]) * scale
+    if size.isna().any():
+        case = counts["case"][size.isna()].iloc[0]
+        raise DataError(f"case {case} has no pixel spacing in cases.csv; evaluate again.")
+    volume = "" if volumes is None else counts["case"].map(volumes)
+    told = counts.assign(size=size, volume=volume)
+    largest = told.groupby([*UNIT, "class"])["size"].max().unstack("class")
+    of_diameter_1 = np.pi / 4 if dims == 2 else np.pi / 6
+    return (largest.where(largest > 0) / of_diameter_1) ** (1 / dims)
+
+
+def volume_values(cases: pd.DataFrame, field: str) -> pd.Series:
+    """Mean of the plain numbers that the cases of each volume have in a field.
+
+    Args:
+        cases: columns ``group``, ``volume`` and the field's, as text; what is no number is left
+            out.
+        field: name of a column.
+
+    Returns:
+        Values by group and volume: the tumours of a patient's two scans need not be as large.
+    """
+    numbers = pd.to_numeric(cases[field].map(read_number))
+    return numbers.groupby([cases[name] for name in UNIT]).mean().dropna()
+
+
+def associate(
+    values: pd.Series, sizes: pd.Series, log: bool = False, draws: int = 2000, seed: int = 0
+) -> Association:
+    """Associate two values of the volumes that have both, see `Association`.
+
+    Args:
+        values: metadata by group and volume, as of `volume_values`; or by group.
+        sizes: size of the label by the same.
+        log: R2 of the logarithms; volumes with a value of 0 or below are left out.
+        draws: bootstrap samples; one in which a value does not vary is dropped.
+        seed: of the bootstrap.
+    """
+    both = pd.concat([values, sizes], axis=1, join="inner", keys=["value", "size"]).dropna()
+    if log:
+        both = both[(both > 0).all(axis=1)]
+    one, two = both["value"].to_numpy(float), both["size"].to_numpy(float)
+    share, rank = r_squared(one, two, log), spearman(one, two)
+    scaled = (np.log(one), np.log(two)) if log else (one, two)
+    place, names = pd.factorize(both.index.get_level_values(0))
+
+    def interval(number: Callable[[np.ndarray], np.ndarray]) -> tuple[float, float]:
+        return group_interval(lambda times: number(times[:, place]), len(names), draws, seed)
+
+    of_share = interval(lambda times: _correlations(scaled[0], scaled[1], times) ** 2)
+    of_rank = interval(lambda times: _rank_correlations(one, two, times))
+    return Association(len(names), len(both), share, *of_share, rank, *of_rank)
+
+
+def _pairs(first: ArrayLike, second: ArrayLike, log: bool) -> tuple[np.ndarray, np.ndarray]:
+    one, two = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
+    if one.shape != two.shape or one.ndim != 1:
+        raise DataError(
+            f"An association needs two values of each group; got {one.shape} and {two.shape}."
+        )
+    if not (np.isfinite(one).all() and np.isfinite(two).all()):
+        raise DataError("An association needs finite numbers; leave out groups without a value.")
+    if log and (min(one.min(initial=1), two.min(initial=1)) <= 0):
+        raise DataError("The logarithm needs values above 0; leave out the groups without a size.")
+    return (np.log(one), np.log(two)) if log else (one, two)
+
+
+def _once(values: np.ndarray) -> np.ndarray:
+    """One sample, in which every value stands once."""
+    return np.ones((1, len(values)))
+
+
+def _ranks(values: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """Ranks (S, n) within samples in which value k (n,) stands times[:, k] times."""
+    _, place = np.unique(values, return_inverse=True)
+    equal = times @ (place[:, None] == np.arange(place.max(initial=0) + 1))
+    return (equal.cumsum(axis=1) - (equal - 1) / 2)[:, place]
+
+
+def _rank_correlations(first: np.ndarray, second: np.ndarray, times: np.ndarray) -> np.ndarray:
+    return _correlations(_ranks(first, times), _ranks(second, times), times)
+
+
+def _correlations(first: np.ndarray, second: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """Pearson correlation (S,) of samples in which pair k stands times[:, k] times.
+
+    NaN below 3 pairs, or where one of the two does not vary in a sample.
+    """
+    sizes = times.sum(axis=1, keepdims=True)
+    if times.shape[1] == 0 or sizes.min() < 3:
+        return np.full(len(times), NAN)
+    flat = _is_flat(first, times) | _is_flat(second, times)
+    one = first - (times * first).sum(axis=1, keepdims=True) / sizes
+    two = second - (times * second).sum(axis=1, keepdims=True) / sizes
+    norm = np.sqrt((times * one**2).sum(axis=1) * (times * two**2).sum(axis=1))
+    product = (times * one * two).sum(axis=1)
+    return np.where(flat, NAN, np.clip(product / np.where(flat, 1, norm), -1, 1))
+
+
+def _is_flat(values: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """Whether all values of a sample are the same."""
+    drawn = times > 0
+    lowest = np.where(drawn, values, np.inf).min(axis=1)
+    return lowest == np.where(drawn, values, -np.inf).max(axis=1)

@@ -1,0 +1,544 @@
+"""From predicted class scores to single objects: connected components, or a watershed of them."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy import ndimage
+from scipy.optimize import linear_sum_assignment
+from scipy.sparse import coo_array, csr_array
+from scipy.sparse.csgraph import connected_components
+from skimage.feature import peak_local_max
+from skimage.measure import regionprops
+from skimage.segmentation import watershed
+from torch import Tensor
+
+from metaseg_monai.errors import ConfigError, DataError
+
+Method = Literal["components", "watershed"]
+Landscape = Literal["distance", "probability"]
+Box = tuple[slice, slice]
+Odds = Callable[[Box], np.ndarray]
+
+TOUCHING = np.ones((3, 3), dtype=bool)  # by edges or corners: 8 neighbours
+BAND = 512  # rows at once, so that no 64-bit copy of a whole slide is made
+
+
+@dataclass(frozen=True)
+class ObjectSettings:
+    """How objects are made of a mask.
+
+    Attributes:
+        method: "components": pixels that touch by edge or corner are one object; "watershed":
+            each component is cut between its peaks.
+        smallest_px: objects of fewer pixels are left out.
+        min_distance_px: peaks of one component are at least this far apart, in rows or columns.
+        landscape: of the watershed: "distance" to the component's edge; "probability" of its
+            class, smoothed by a Gaussian of half of `min_distance_px`.
+
+    Raises:
+        ConfigError: a value is wrong; names it.
+    """
+
+    method: Method = "components"
+    smallest_px: int = 1
+    min_distance_px: int = 5
+    landscape: Landscape = "distance"
+
+    def __post_init__(self) -> None:
+        for name, kind in (("method", Method), ("landscape", Landscape)):
+            if getattr(self, name) not in get_args(kind):
+                raise ConfigError(
+                    f"objects: {name} is {getattr(self, name)!r}; expected one of "
+                    f"{', '.join(get_args(kind))}"
+                )
+        for name in ("smallest_px", "min_distance_px"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ConfigError(
+                    f"objects: {name} is {value!r}; expected a whole number of pixels from 1"
+                )
+
+
+def as_object_settings(settings: ObjectSettings | Mapping[str, Any] | None) -> ObjectSettings:
+    """The settings themselves, from a bundle's mapping, or connected components for None.
+
+    Raises:
+        ConfigError: an unknown key or a wrong value; names it.
+
+    >>> as_object_settings({"method": "watershed"}).min_distance_px
+    5
+    """
+    if isinstance(settings, ObjectSettings):
+        return settings
+    known = [field.name for field in fields(ObjectSettings)]
+    if settings is not None and not isinstance(settings, Mapping):
+        raise ConfigError(
+            f"objects is {settings!r}; expected settings of {', '.join(known)}, as "
+            '{"method": "watershed", "smallest_px": 12}, or null'
+        )
+    if unknown := sorted(map(str, set(settings or {}) - set(known))):
+        raise ConfigError(
+            f"objects: unknown key {', '.join(map(repr, unknown))}; expected {', '.join(known)}"
+        )
+    return ObjectSettings(**(settings or {}))
+
+
+class Objects(NamedTuple):
+    """The objects of one image.
+
+    Attributes:
+        labels: (H, W) int32, 0 background, objects 1 to N without gaps.
+        classes: (N,) int64, class of each object.
+    """
+
+    labels: np.ndarray
+    classes: np.ndarray
+
+    def of_class(self, number: int) -> np.ndarray:
+        """The objects of one class (H, W) int32, numbered anew without gaps."""
+        own = self.classes == number
+        return self.labels if own.all() else _kept(self.labels.copy(), own)
+
+
+def find_objects(logits: Tensor, settings: ObjectSettings) -> Objects:
+    """The objects of every foreground class of an image, those of lower classes first.
+
+    Args:
+        logits: (K, H, W) of K classes, class 0 the background; each pixel is of its highest.
+        settings: how they are made.
+
+    Raises:
+        DataError: the logits are not those of an image.
+    """
+    if logits.ndim != 3 or len(logits) < 2:
+        raise DataError(
+            f"class scores of shape {tuple(logits.shape)}; objects are made of (classes, rows, "
+            "columns) with two classes or more: switch objects off for volumes"
+        )
+    classes = class_map(logits)
+    odds = logits.detach().cpu() if settings.landscape == "probability" else None
+    labels: np.ndarray | None = None
+    owners: list[int] = []
+    for number in range(1, len(logits)):
+        of_class = None if odds is None else _log_odds(odds, number)
+        mask = classes.view(bool) if len(logits) == 2 else classes == number  # a view is no copy
+        found, count = split_objects(mask, settings, of_class)
+        if labels is None:
+            labels = found
+        else:
+            np.add(found, len(owners), out=labels, where=found > 0)
+        owners += [number] * count
+    return Objects(np.asarray(labels), np.array(owners, dtype=np.int64))
+
+
+def class_map(logits: Tensor) -> np.ndarray:
+    """The class (H, W) of the highest of logits (K, H, W), the lower one where two are equal."""
+    kind = torch.uint8 if len(logits) <= 256 else torch.int32
+    classes = torch.zeros(logits.shape[1:], dtype=kind)
+    for rows in bands(len(classes)):
+        best = logits[0, rows].cpu()
+        for number in range(1, len(logits)):  # on a CPU much faster than argmax over the classes
+            score = logits[number, rows].cpu()
+            classes[rows].masked_fill_(score > best, number)
+            best = torch.maximum(best, score)
+    return np.asarray(classes.numpy())
+
+
+def split_objects(
+    mask: np.ndarray, settings: ObjectSettings, odds: Odds | None = None
+) -> tuple[np.ndarray, int]:
+    """Number the objects of a mask.
+
+    Args:
+        mask: (H, W) bool.
+        settings: how objects are made.
+        odds: gives the log-odds of the class in a box of the image, for landscape "probability".
+
+    Returns:
+        (H, W) int32 with the objects 1 to N without gaps, and N.
+    """
+    labels = np.zeros(mask.shape, dtype=np.int32)
+    count = int(ndimage.label(mask, TOUCHING, output=labels))
+    if settings.method == "watershed":
+        count = _cut(labels, settings, odds)
+    large = object_areas(labels, count) >= settings.smallest_px
+    return (labels, count) if large.all() else (_kept(labels, large), int(large.sum()))
+
+
+def object_areas(labels: np.ndarray, count: int) -> np.ndarray:
+    """Pixels of each of the objects 1 to `count` of labels (H, W).
+
+    >>> object_areas(np.array([[1, 1, 0], [0, 2, 2]]), 3).tolist()
+    [2, 2, 0]
+    """
+    areas = np.zeros(count + 1, dtype=np.int64)
+    for rows in bands(len(labels)):
+        areas += np.bincount(labels[rows].ravel(), minlength=count + 1)
+    return areas[1:]
+
+
+def bands(height: int) -> Iterator[slice]:
+    """Slices of rows that make up a height."""
+    return (slice(start, min(start + BAND, height)) for start in range(0, height, BAND))
+
+
+def _kept(labels: np.ndarray, keep: np.ndarray) -> np.ndarray:
+    """The labels, changed in place, with only the objects to keep, numbered anew."""
+    numbers = np.zeros(len(keep) + 1, dtype=labels.dtype)
+    numbers[1:][keep] = np.arange(1, keep.sum() + 1)
+    for rows in bands(len(labels)):
+        labels[rows] = numbers[labels[rows]]
+    return labels
+
+
+def _log_odds(logits: Tensor, number: int) -> Odds:
+    """Log-odds of a class: in the order of its probability, but never all 1 where it is sure."""
+
+    def within(box: Box) -> np.ndarray:
+        crop = logits[(slice(None), *box)].float()
+        others = torch.cat([crop[:number], crop[number + 1 :]]).logsumexp(0)
+        return np.nan_to_num((crop[number] - others).numpy())
+
+    return within
+
+
+def _cut(labels: np.ndarray, settings: ObjectSettings, odds: Odds | None) -> int:
+    """Cut components between their peaks, in place; return the number of objects.
+
+    Each component is looked at in its own box. Distances are those of the whole mask: the nearest
+    pixel that is not of a component is background, as components that touch are one.
+    """
+    boxes = ndimage.find_objects(labels)
+    count = len(boxes)
+    for number, (rows, columns) in enumerate(boxes, start=1):
+        sides = (rows.stop - rows.start, columns.stop - columns.start)
+        if max(sides) <= settings.min_distance_px:  # two peaks have no room
+            continue
+        box = (slice(max(rows.start - 1, 0), rows.stop + 1),
+               slice(max(columns.start - 1, 0), columns.stop + 1))  # fmt: skip
+        part = labels[box]
+        own = part == number
+        heights = _heights(own, box, settings, odds)
+        peaks = peak_local_max(heights, min_distance=settings.min_distance_px, exclude_border=False)
+        if len(peaks) < 2:
+            continue
+        markers = np.zeros(own.shape, dtype=np.int32)
+        markers[tuple(peaks.T)] = np.arange(1, len(peaks) + 1)
+        pieces = watershed(-heights, markers, TOUCHING, mask=own)
+        part[own] = np.where(pieces == 1, number, count + pieces - 1)[own]
+        count += len(peaks) - 1
+    return count
+
+
+def _heights(own: np.ndarray, box: Box, settings: ObjectSettings, odds: Odds | None) -> np.ndarray:
+    """The landscape of one component; lower than the whole component outside of it."""
+    if odds is None and own.all():  # the image is one object, which has no edge
+        return np.zeros(own.shape)
+    if odds is None:
+        return np.asarray(ndimage.distance_transform_edt(own))
+    smooth = ndimage.gaussian_filter(odds(box), settings.min_distance_px / 2)
+    return np.where(own, smooth, smooth[own].min() - 1)
+
+
+# Which predicted object is which true one, and how many were found, split and merged.
+
+THRESHOLDS = tuple(percent / 100 for percent in range(50, 100, 5))  # 0.9 is 9 / 10 exactly
+
+
+class Overlaps(NamedTuple):
+    """Areas of true and predicted objects, and of every pair that shares a pixel.
+
+    Attributes:
+        true_px: (T,) pixels of each true object.
+        pred_px: (P,) pixels of each predicted object.
+        true: (N,) place of the true object of each pair.
+        pred: (N,) place of its predicted object.
+        shared_px: (N,) pixels of both.
+    """
+
+    true_px: np.ndarray
+    pred_px: np.ndarray
+    true: np.ndarray
+    pred: np.ndarray
+    shared_px: np.ndarray
+
+    @property
+    def iou(self) -> np.ndarray:
+        """Intersection over union of each pair (N,)."""
+        both = self.true_px[self.true] + self.pred_px[self.pred]
+        return np.asarray(self.shared_px / (both - self.shared_px))
+
+
+class ObjectMatch(NamedTuple):
+    """Counts of one image and class.
+
+    Attributes:
+        true: objects of the truth.
+        pred: predicted objects.
+        found: matched pairs at each of `THRESHOLDS`.
+        matched_iou: mean IoU of the pairs matched at 0.5; NaN without any.
+        splits: true objects that were predicted in parts, see `match_objects`.
+        merges: predicted objects that join several true ones.
+        ignored: true objects that are smaller than those looked for; in no other count.
+    """
+
+    true: int
+    pred: int
+    found: tuple[int, ...]
+    matched_iou: float
+    splits: int
+    merges: int
+    ignored: int = 0
+
+
+def match_objects(true: np.ndarray, pred: np.ndarray, smallest_px: int = 1) -> ObjectMatch:
+    """Compare the objects of an image with the true ones.
+
+    A pair matches at an IoU of the threshold or above, each object once, as in StarDist (Schmidt
+    et al. 2018); of the Data Science Bowl 2018 it differs by counting the threshold itself.
+    A split is a true object in which two or more predicted objects lie, each with more than half
+    of its own pixels; a merge is a predicted object in which two or more true ones lie so.
+
+    Where predictions leave small objects out, the truth must not count them: true objects of fewer
+    pixels than `smallest_px` are ignored, and with them each predicted object that reaches an IoU
+    of 0.5 with one, or that lies in them with more than half of its pixels.
+
+    Args:
+        true: (H, W) whole numbers, 0 background, objects 1 to T without gaps.
+        pred: (H, W) likewise.
+        smallest_px: of the predicted objects, see `ObjectSettings`.
+
+    Raises:
+        DataError: the shapes differ.
+
+    >>> match_objects(np.array([[1, 1, 1, 0, 2]]), np.array([[1, 1, 0, 0, 0]])).found[:4]
+    (1, 1, 1, 1)
+    """
+    every = overlaps(true, pred)
+    pairs = without_small(every, smallest_px)
+    iou = pairs.iou
+    at_half = match_pairs(pairs, THRESHOLDS[0])
+    return ObjectMatch(
+        true=len(pairs.true_px),
+        pred=len(pairs.pred_px),
+        found=tuple(len(match_pairs(pairs, threshold)) for threshold in THRESHOLDS),
+        matched_iou=float(iou[at_half].mean()) if len(at_half) else float("nan"),
+        splits=_hosts(pairs.true, 2 * pairs.shared_px > pairs.pred_px[pairs.pred]),
+        merges=_hosts(pairs.pred, 2 * pairs.shared_px > pairs.true_px[pairs.true]),
+        ignored=len(every.true_px) - len(pairs.true_px),
+    )
+
+
+def overlaps(true: np.ndarray, pred: np.ndarray) -> Overlaps:
+    """Count the pixels of all pairs that overlap; the others take no memory.
+
+    Args:
+        true: (H, W) whole numbers, 0 background, objects 1 to T.
+        pred: (H, W) likewise.
+
+    Raises:
+        DataError: the shapes differ.
+    """
+    if true.shape != pred.shape:
+        raise DataError(
+            f"true objects of shape {true.shape}, predicted ones of {pred.shape}; evaluate whole "
+            "images on the grid of their labels"
+        )
+    shape = (int(true.max(initial=0)), int(pred.max(initial=0)))
+    counted = csr_array(shape, dtype=np.int64)
+    for rows in bands(len(true)):
+        both = (true[rows] > 0) & (pred[rows] > 0)
+        places = (true[rows][both].astype(np.int64) - 1, pred[rows][both].astype(np.int64) - 1)
+        counted = counted + coo_array((np.ones(len(places[0]), np.int64), places), shape).tocsr()
+    pairs = counted.tocoo()
+    areas = object_areas(true, shape[0]), object_areas(pred, shape[1])
+    return Overlaps(*areas, pairs.row, pairs.col, pairs.data)
+
+
+def without_small(pairs: Overlaps, smallest_px: int) -> Overlaps:
+    """The pairs without small true objects and the predicted ones that stand for them.
+
+    A predicted object that reaches an IoU of 0.5 with a larger true one always stays.
+
+    Args:
+        pairs: of `overlaps`.
+        smallest_px: true objects of fewer pixels go, see `match_objects`.
+
+    >>> pairs = overlaps(np.array([[1, 1, 1, 0, 2]]), np.array([[1, 1, 1, 2, 2]]))
+    >>> [len(places) for places in without_small(pairs, 2)[:2]]
+    [1, 1]
+    """
+    small = pairs.true_px < smallest_px
+    of_small = small[pairs.true]
+    inside = np.zeros_like(pairs.pred_px)
+    np.add.at(inside, pairs.pred[of_small], pairs.shared_px[of_small])
+    gone = 2 * inside > pairs.pred_px
+    gone[pairs.pred[of_small & (pairs.iou >= THRESHOLDS[0])]] = True
+    kept = ~of_small & ~gone[pairs.pred]
+    return Overlaps(
+        pairs.true_px[~small],
+        pairs.pred_px[~gone],
+        (np.cumsum(~small) - 1)[pairs.true[kept]],
+        (np.cumsum(~gone) - 1)[pairs.pred[kept]],
+        pairs.shared_px[kept],
+    )
+
+
+def match_pairs(pairs: Overlaps, threshold: float) -> np.ndarray:
+    """Places of the pairs that are matched, every object at most once.
+
+    As many pairs as possible, among those the ones of the highest total IoU. From 0.5 an object
+    has one partner, or two that are its exact halves, of which either serves.
+
+    Args:
+        pairs: of `overlaps`.
+        threshold: least IoU, above 0, at most 1.
+
+    Raises:
+        ConfigError: another threshold.
+
+    >>> true, pred = np.array([[1, 1, 1, 2]]), np.array([[1, 2, 2, 2]])
+    >>> [len(match_pairs(overlaps(true, pred), least)) for least in (0.5, 0.25)]
+    [1, 2]
+    """
+    if not 0 < threshold <= 1:
+        raise ConfigError(f"threshold is {threshold}; expected an IoU above 0 and at most 1")
+    iou = pairs.iou
+    good = np.flatnonzero(iou >= threshold)
+    if threshold >= 0.5:
+        for side in (pairs.true, pairs.pred):
+            good = good[np.unique(side[good], return_index=True)[1]]
+        return good
+    size = (len(pairs.true_px), len(pairs.pred_px))
+    ends = (pairs.true[good], size[0] + pairs.pred[good])
+    graph = coo_array((np.ones(len(good)), ends), (sum(size),) * 2)
+    groups = connected_components(graph, directed=False)[1][pairs.true[good]]
+    chosen = [_assigned(pairs, good[groups == group], iou) for group in np.unique(groups)]
+    return np.concatenate(chosen) if chosen else good
+
+
+def object_f1(found: float, true: float, pred: float) -> float:
+    """F1 of objects: 2 found / (true + pred); NaN where there are none at all.
+
+    >>> object_f1(1, 2, 2), object_f1(0, 0, 3)
+    (0.5, 0.0)
+    """
+    return 2 * found / (true + pred) if true + pred else float("nan")
+
+
+def _assigned(pairs: Overlaps, group: np.ndarray, iou: np.ndarray) -> np.ndarray:
+    """The best one-to-one matching of pairs that hang together."""
+    rows, row_of = np.unique(pairs.true[group], return_inverse=True)
+    columns, column_of = np.unique(pairs.pred[group], return_inverse=True)
+    place = np.full((len(rows), len(columns)), -1)
+    place[row_of, column_of] = group
+    gain = np.zeros(place.shape)
+    # a further pair counts more than any gain of IoU
+    gain[row_of, column_of] = 1 + iou[group] / (2 * min(place.shape))
+    best = place[linear_sum_assignment(gain, maximize=True)]
+    return np.asarray(best[best >= 0])
+
+
+def _hosts(host: np.ndarray, inside: np.ndarray) -> int:
+    """How many objects hold two or more others."""
+    return int((np.bincount(host[inside]) >= 2).sum())
+
+
+# Size, shape and intensity of every object of an image.
+
+LENGTHS = {
+    "diameter": "equivalent_diameter_area",
+    "perimeter": "perimeter",
+    "major_axis": "axis_major_length",
+    "minor_axis": "axis_minor_length",
+}
+DECIMALS = 4
+
+
+def measure_objects(
+    objects: Objects, image: np.ndarray | None, pixel_um: float | None
+) -> pd.DataFrame:
+    """Measure every object, one after the other, so that a whole slide needs no further copy.
+
+    Shapes are those of scikit-image's `regionprops`: diameter of the disc of equal area,
+    perimeter (0 for a single pixel), axes of the ellipse of equal moments, its eccentricity, and
+    solidity, the share of the convex hull that is filled. The centroid is that of the pixels,
+    whose centres have whole coordinates, from 0 of the upper left one.
+
+    Args:
+        objects: of the image.
+        image: (C, H, W) as the file stores it, whose intensities are measured; None leaves them
+            out.
+        pixel_um: side of a pixel in micrometres; None leaves the columns in micrometres empty.
+
+    Returns:
+        A row an object, in the order of their numbers: `object`, `class`, `centroid_y_px`,
+        `centroid_x_px`, `area_px`, lengths, `eccentricity`, `solidity`, `touches_border`, mean,
+        sd, min and max intensity (of several channels each with its number, from 1), and sizes in
+        micrometres.
+
+    Raises:
+        DataError: the image has another shape.
+    """
+    shape = objects.labels.shape
+    if image is not None and image.shape[1:] != shape:
+        raise DataError(
+            f"the image has the shape {image.shape[1:]}, its objects {shape}; measure objects in "
+            "whole images rather than crops"
+        )
+    regions = regionprops(objects.labels)
+    rows = []
+    for place, region in enumerate(regions):
+        regions[place] = None  # with all that scikit-image keeps of it
+        rows.append(_measured(region, shape, image))
+    table = pd.DataFrame(rows, columns=None if rows else list(_no_row(image)))
+    table.insert(1, "class", objects.classes[table["object"].to_numpy(dtype=np.int64) - 1])
+    return _with_micrometres(table, pixel_um)
+
+
+def _measured(region: Any, shape: tuple[int, ...], image: np.ndarray | None) -> dict[str, Any]:
+    top, left, bottom, right = region.bbox
+    y, x = region.centroid
+    row = {"object": region.label, "centroid_y_px": y, "centroid_x_px": x}
+    row["area_px"] = int(region.area)
+    row |= {f"{name}_px": getattr(region, known) for name, known in LENGTHS.items()}
+    row["eccentricity"] = region.eccentricity
+    row["solidity"] = region.solidity
+    row["touches_border"] = int(top == 0 or left == 0 or bottom == shape[0] or right == shape[1])
+    if image is not None:
+        for number, channel in enumerate(image, start=1):
+            pixels = channel[region.slice][region.image].astype(np.float64)
+            names = _intensities(number, len(image))
+            row |= dict(
+                zip(names, (pixels.mean(), pixels.std(), pixels.min(), pixels.max()), strict=True)
+            )
+    return row
+
+
+def _intensities(channel: int, channels: int) -> list[str]:
+    """Names of the columns of one channel.
+
+    >>> _intensities(1, 1)[:2], _intensities(2, 3)[0]
+    (['mean_intensity', 'sd_intensity'], 'mean_intensity_2')
+    """
+    suffix = f"_{channel}" if channels > 1 else ""
+    return [f"{name}_intensity{suffix}" for name in ("mean", "sd", "min", "max")]
+
+
+def _no_row(image: np.ndarray | None) -> dict[str, Any]:
+    """The columns of an image without objects, as those of one with an object."""
+    (pixel,) = regionprops(np.ones((1, 1), dtype=np.int32))
+    one = None if image is None else np.zeros((len(image), 1, 1))
+    return _measured(pixel, (1, 1), one)
+
+
+def _with_micrometres(table: pd.DataFrame, pixel_um: float | None) -> pd.DataFrame:
+    side = float("nan") if pixel_um is None else pixel_um
+    lengths = ("centroid_y", "centroid_x", *LENGTHS)
+    sizes = {f"{name}_um": table[f"{name}_px"].astype(float) * side for name in lengths}
+    sizes["area_um2"] = table["area_px"].astype(float) * side**2
+    return table.assign(**sizes).round(DECIMALS)

@@ -1,0 +1,181 @@
+"""Scores from per-case counts: small formulas over tables, nothing that needs an image.
+
+A table of counts has the columns of `COUNT_COLUMNS`: one row for each case, test mode and
+foreground class. The aggregates are named as in the contract of the project: *pooled* (counts
+added over all cases), *average* (unweighted mean of the domains' pooled scores) and *case mean*.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from metaseg_monai.errors import DataError
+from metaseg_monai.metrics.bootstrap import ratio_interval
+
+COUNT_COLUMNS = ["case", "group", "split", "mode", "domain", "class", "tp", "fp", "fn", "tn"]
+
+
+class CaseMean(NamedTuple):
+    """Mean over cases, its bootstrap interval, and how many cases it is made of."""
+
+    mean: float
+    low: float
+    high: float
+    cases: int
+    empty: int
+
+
+def f1(tp: float, fp: float, fn: float) -> float:
+    """F1 (Dice) score 2TP / (2TP + FP + FN), thesis 3.4; NaN if target and prediction are empty.
+
+    >>> f1(tp=3, fp=1, fn=1)
+    0.75
+    """
+    denominator = 2 * tp + fp + fn
+    return float(2 * tp / denominator) if denominator else float("nan")
+
+
+def iou(tp: float, fp: float, fn: float) -> float:
+    """Intersection over union TP / (TP + FP + FN); NaN if target and prediction are empty.
+
+    >>> iou(tp=3, fp=1, fn=1)
+    0.6
+    """
+    denominator = tp + fp + fn
+    return float(tp / denominator) if denominator else float("nan")
+
+
+def f1_error(tp: float, fp: float, fn: float) -> float:
+    """Complement of F1 to one (thesis 3.4), which is easier to compare in a plot."""
+    return 1.0 - f1(tp, fp, fn)
+
+
+def pooled_f1(counts: pd.DataFrame) -> float:
+    """F1 of the counts added over all cases; with several classes the mean of the classes' F1.
+
+    NaN when no case has a foreground pixel in target or prediction.
+    """
+    per_class = counts.groupby("class")[["tp", "fp", "fn"]].sum()
+    return _mean_of_known(f1(*row) for row in per_class.itertuples(index=False))
+
+
+def pooled_counts(counts: pd.DataFrame) -> dict[str, float]:
+    """Counts of one class added over all cases, with their F1, F1 error and IoU."""
+    tp, fp, fn = (int(counts[name].sum()) for name in ("tp", "fp", "fn"))
+    scores = {"f1": f1(tp, fp, fn), "f1_error": f1_error(tp, fp, fn), "iou": iou(tp, fp, fn)}
+    return {"tp": tp, "fp": fp, "fn": fn, **scores}
+
+
+def pooled_f1_by(counts: pd.DataFrame, column: str) -> dict[str, float]:
+    """`pooled_f1` of each value of a column (``domain``, ``class``, ``mode``), in table order."""
+    return {str(key): pooled_f1(part) for key, part in counts.groupby(column, sort=False)}
+
+
+def average_f1(counts: pd.DataFrame) -> float:
+    """Unweighted mean of the domains' pooled F1 (paper table 1, column "Average")."""
+    return _mean_of_known(pooled_f1_by(counts, "domain").values())
+
+
+def _mean_of_known(scores: Iterable[float]) -> float:
+    known = [score for score in scores if not np.isnan(score)]
+    return float(np.mean(known)) if known else float("nan")
+
+
+def case_f1(counts: pd.DataFrame) -> pd.DataFrame:
+    """One row for each case: ``case, group, domain, f1``.
+
+    A case is empty (F1 is NaN) where target and prediction are empty in every class; where only
+    one of them is empty, F1 is 0. Several classes: mean of the classes that are not empty.
+    """
+    rows = counts.assign(
+        f1=[f1(tp, fp, fn) for tp, fp, fn in counts[["tp", "fp", "fn"]].itertuples(index=False)]
+    )
+    return _mean_per_case(rows)
+
+
+def case_mean_f1(counts: pd.DataFrame, draws: int = 2000, seed: int = 0) -> CaseMean:
+    """Mean of `case_f1` with a 95 % percentile bootstrap interval that draws whole groups.
+
+    Args:
+        counts: counts of one model, one seed and one test mode.
+        draws: bootstrap samples.
+        seed: of the bootstrap.
+
+    Returns:
+        mean, interval, number of cases with a score and number of empty cases left out.
+    """
+    return _mean_with_interval(case_f1(counts), draws, seed)
+
+
+def _mean_with_interval(table: pd.DataFrame, draws: int, seed: int) -> CaseMean:
+    empty = int(table["f1"].isna().sum())
+    scored = table.dropna(subset="f1")
+    if scored.empty:
+        return CaseMean(float("nan"), float("nan"), float("nan"), 0, empty)
+    sums, sizes = scored.groupby("group")["f1"].agg(["sum", "size"]).to_numpy(float).T
+    low, high = ratio_interval(sums, sizes, draws, seed)
+    return CaseMean(float(scored["f1"].mean()), low, high, len(scored), empty)
+
+
+def mode_matrix(counts: pd.DataFrame) -> pd.DataFrame:
+    """Test-mode matrix (thesis table 4.13): rows ``combined`` and each domain, columns the modes.
+
+    ``combined`` is the pooled F1 over all cases of the mode. The domains stand in the order of the
+    fixed labels, so that each label's own domain lies on the diagonal.
+    """
+    modes = list(dict.fromkeys(counts["mode"]))
+    fixed = [mode.partition(":")[2].rpartition("=")[2] for mode in modes if "fixed:" in mode]
+    present = list(dict.fromkeys(counts["domain"].astype(str)))
+    domains = sorted(present, key=lambda name: fixed.index(name) if name in fixed else len(fixed))
+    columns = {}
+    for mode in modes:
+        part = counts[counts["mode"] == mode]
+        columns[mode] = {"combined": pooled_f1(part), **pooled_f1_by(part, "domain")}
+    return pd.DataFrame(columns, index=["combined", *domains])
+
+
+def summarise(counts: pd.DataFrame) -> dict[str, object]:
+    """All scores of one model as plain numbers for ``summary.json``.
+
+    ``per_class`` holds the domains (for tasks that name a class, its classes); ``pooled`` holds
+    the label classes.
+    """
+    normal = counts[counts["mode"] == "normal"]
+    mean = case_mean_f1(normal)
+    return {
+        "pooled_f1": pooled_f1(normal),
+        "average_f1": average_f1(normal),
+        "case_mean_f1": mean._asdict(),
+        "pooled": [
+            {"class": number, **pooled_counts(part)} for number, part in normal.groupby("class")
+        ],
+        "per_class": pooled_f1_by(normal, "domain"),
+        "modes": {
+            str(mode): {"pooled_f1": pooled_f1(part), "per_class": pooled_f1_by(part, "domain")}
+            for mode, part in counts.groupby("mode", sort=False)
+        },
+    }
+
+
+def average_seeds(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Average `case_f1` tables of several training seeds within each case (contract, Scores 12).
+
+    Args:
+        tables: results of `case_f1` over the same cases.
+
+    Raises:
+        DataError: if the tables do not hold the same cases.
+    """
+    cases = set(tables[0]["case"])
+    if any(set(table["case"]) != cases for table in tables):
+        raise DataError(
+            "The training seeds were evaluated on different cases; evaluate all on the same split."
+        )
+    return _mean_per_case(pd.concat(tables))
+
+
+def _mean_per_case(rows: pd.DataFrame) -> pd.DataFrame:
+    means = rows.groupby(["case", "group", "domain"], sort=False)["f1"].mean()
+    return means.reset_index()

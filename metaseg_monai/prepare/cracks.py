@@ -1,0 +1,172 @@
+"""Public data sets of cracks in concrete and asphalt, the foreign domain of the thesis (4.5)."""
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from metaseg_monai.errors import DataError
+from metaseg_monai.prepare.folder import PrepareOptions, prepare_found
+from metaseg_monai.prepare.found import (
+    FoundCase,
+    FoundFolder,
+    composed,
+    is_image,
+    listed,
+    relative,
+    safe_name,
+    source_folder,
+    visible_files,
+    without_suffix,
+)
+from metaseg_monai.prepare.masks import CrackForestMasks, MaskRule, threshold_rule
+from metaseg_monai.prepare.problems import Prepared, Problem
+from metaseg_monai.prepare.splits import Shares
+
+CrackLayout = Literal["mendeley", "crackforest", "deepcrack"]
+Pair = tuple[str, str, str]  # split ("" to draw), folder of the images, folder of the masks
+
+
+class _Layout(NamedTuple):
+    """A layout: the ways in which its folders are called, masks, and how it is divided."""
+
+    ways: tuple[tuple[Pair, ...], ...]
+    mask_suffixes: tuple[str, ...]
+    shares: Shares
+
+
+PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+LAYOUTS: Mapping[str, _Layout] = {
+    "mendeley": _Layout(
+        ((("", "rgb", "BW"),), (("", "images", "masks"),)),
+        PICTURES,
+        (333 / 445, 56 / 445, 56 / 445),  # thesis 4.5 and table A.5
+    ),
+    "crackforest": _Layout((((("", "image", "groundTruth")),),), (".mat",), (0.7, 0.15, 0.15)),
+    "deepcrack": _Layout(
+        (
+            (("", "train_img", "train_lab"), ("test", "test_img", "test_lab")),
+            (("", "train/images", "train/masks"), ("test", "test/images", "test/masks")),
+        ),
+        PICTURES,
+        (0.85, 0.15, 0.0),  # of the official training part
+    ),
+}
+
+
+def prepare_cracks(
+    source: str | Path,
+    output: str | Path,
+    layout: CrackLayout = "mendeley",
+    domain: str = "CRACK",
+    photo: str | None = None,
+    threshold: float = 127,
+    options: PrepareOptions | None = None,
+) -> Prepared:
+    """Prepare a data set of cracks, with the column `domain`.
+
+    Layouts: "mendeley" (Concrete Crack Segmentation, jwsn7tfbrp: rgb/ and BW/, or images/ and
+    masks/), "crackforest" (image/*.jpg and groundTruth/*.mat) and "deepcrack" (train_img,
+    train_lab, test_img, test_lab, or train/images, ...; its test part stays the test split). The
+    folders may lie one level below `source`.
+
+    Args:
+        source: the folder of the download.
+        output: see `prepare_found`.
+        layout: see above.
+        domain: the value of the column `domain`.
+        photo: regular expression whose first group is the part of an image's name, without
+            suffix, that names the photograph it was cut from; its value is the group. By default
+            every image is its own group.
+        threshold: grey values of mask images above it are crack.
+        options: those of all layouts. See `crack_shares` for what the texts divided by.
+
+    Raises:
+        DataError: a setting is wrong, the folders are not there, or see `prepare_found`.
+    """
+    above = threshold_rule(threshold)
+    found = find_cracks(source, layout, domain, photo)
+    rule: MaskRule = CrackForestMasks() if layout == "crackforest" else above
+    settings = {"layout": layout, "domain": domain, "photo": photo, "threshold": threshold}
+    default = PrepareOptions(shares=crack_shares(layout), grey=True)
+    return prepare_found(found, output, rule, options or default, settings)
+
+
+def crack_shares(layout: str) -> Shares:
+    """The default shares of a layout; for mendeley those of the thesis, 333 : 56 : 56 images.
+
+    Raises:
+        DataError: there is no such layout.
+    """
+    if layout not in LAYOUTS:
+        raise DataError(f"layout={layout!r}: expected one of {', '.join(LAYOUTS)}")
+    return LAYOUTS[layout].shares
+
+
+def find_cracks(source: str | Path, layout: str, domain: str, photo: str | None) -> FoundFolder:
+    """Find the images of such a folder with their masks; see `prepare_cracks`.
+
+    Raises:
+        DataError: a setting is wrong, or the folders are not there.
+    """
+    crack_shares(layout)  # refuses an unknown layout
+    cut = _photo_pattern(photo)
+    root, pairs = _base(source_folder(source, f"the folder of {layout}"), layout)
+    cases, problems, remarks = [], [], []
+    for split, images, masks in pairs:
+        of_mask: dict[str, list[Path]] = defaultdict(list)
+        for path in visible_files(root / masks):
+            if path.suffix.lower() in LAYOUTS[layout].mask_suffixes:
+                of_mask[composed(path.stem)].append(path)
+        prefix = (split or "train") if len(pairs) > 1 else ""
+        for path in visible_files(root / images):
+            stem = composed(without_suffix(path.name))
+            if not is_image(path):
+                continue
+            case, found = safe_name(prefix, stem), of_mask.pop(stem, [])
+            if len(found) != 1:
+                told = "several masks: " + listed(f.name for f in found) if found else "no mask"
+                step = f"expected one named {stem} in {masks}/"
+                problems.append(Problem(case, relative(path, root), told, step))
+                continue
+            match = cut.match(stem) if cut else None
+            if cut and not (match and match[1]):
+                told = f"its name does not fit photo={photo!r}"
+                problems.append(Problem(case, relative(path, root), told, "mend the pattern"))
+                continue
+            group = safe_name(match[1]) if match else ""
+            cases.append(
+                FoundCase(case, (path,), (found[0],), {"domain": domain}, (), group, split)
+            )
+        if of_mask:
+            remarks.append(f"{len(of_mask)} masks without image in {masks}: {listed(of_mask)}")
+    return FoundFolder(root, tuple(cases), tuple(problems), tuple(remarks))
+
+
+def _photo_pattern(photo: str | None) -> re.Pattern[str] | None:
+    if photo is None:
+        return None
+    try:
+        pattern = re.compile(composed(photo))
+    except re.error as error:
+        raise DataError(f"photo={photo!r}: no regular expression ({error}); mend it") from error
+    if pattern.groups < 1:
+        raise DataError(f"photo={photo!r}: expected a group in brackets, as '(.+?)(-\\d+)?$'")
+    return pattern
+
+
+def _base(source: Path, layout: str) -> tuple[Path, tuple[Pair, ...]]:
+    """The folder that holds the layout's folders, and those."""
+    below = [path for path in sorted(source.iterdir()) if path.is_dir()]
+    for root in (source, *below):
+        for pairs in LAYOUTS[layout].ways:
+            if all((root / name).is_dir() for _, *names in pairs for name in names):
+                return root, pairs
+    ways = (
+        ", ".join(name for _, *names in pairs for name in names) for pairs in LAYOUTS[layout].ways
+    )
+    raise DataError(
+        f"{source}: expected the folders {', or '.join(ways)} of layout={layout!r}, in it or in a "
+        f"folder of it; it has {listed(path.name for path in below) or 'no folders'}"
+    )

@@ -1,0 +1,298 @@
+"""How the mask files of a source become a label and numbered objects."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple, Protocol, get_args
+
+import numpy as np
+import scipy.io
+
+from metaseg_monai.errors import DataError
+from metaseg_monai.images.image import convert_channels
+from metaseg_monai.images.read import read_image
+
+Overlap = Literal["refuse", "smaller"]
+Labels = Literal["classes", "binary", "instances"]
+MOST_OBJECTS = np.iinfo(np.uint16).max
+
+
+class Masks(NamedTuple):
+    """The masks of one case.
+
+    Attributes:
+        label: (H, W) uint8 classes.
+        copied: the file to copy as it is in place of writing `label`; None where it is converted.
+        objects: (H, W) uint16 object numbers, 0 background; None where objects have no numbers.
+        remarks: what was decided or is seldom meant, in words.
+        peak: the largest grey value where a threshold decides; None where none does.
+    """
+
+    label: np.ndarray
+    copied: Path | None = None
+    objects: np.ndarray | None = None
+    remarks: tuple[str, ...] = ()
+    peak: float | None = None
+
+
+class MaskRule(Protocol):
+    """Reads the mask of a case."""
+
+    def read(self, paths: Sequence[Path]) -> Masks:
+        """Read the mask.
+
+        Raises:
+            DataError: a file cannot be read or its values are not as the rule expects.
+        """
+
+
+@dataclass(frozen=True)
+class ClassMasks:
+    """Pixel values are the classes 0..classes-1; the file is copied byte for byte."""
+
+    classes: int = 2
+
+    def read(self, paths: Sequence[Path]) -> Masks:
+        """See `MaskRule`."""
+        path = paths[0]
+        array = read_image(path, 2, palette="indices").array
+        if len(array) != 1:
+            raise DataError(
+                f"{path}: a mask of {len(array)} channels, expected one; save it with one channel, "
+                "or give labels=binary, which takes equal channels"
+            )
+        _check_whole(path, array)
+        wrong = (array < 0) | (array >= self.classes)
+        if wrong.any():
+            values, counts = np.unique(array[wrong], return_counts=True)
+            told = ", ".join(f"{v:g} ({n} px)" for v, n in zip(values[:5], counts, strict=False))
+            raise DataError(
+                f"{path}: label values {told}, expected 0..{self.classes - 1}; mend it, or say "
+                "what the values mean: labels=binary (0 and one other), labels=instances (object "
+                "numbers), threshold=N, or classes=N"
+            )
+        return Masks(array[0].astype(np.uint8), copied=path)
+
+
+@dataclass(frozen=True)
+class BinaryMasks:
+    """Zero is background, the one other value foreground; several equal channels are one."""
+
+    def read(self, paths: Sequence[Path]) -> Masks:
+        """See `MaskRule`."""
+        path = paths[0]
+        array = _one_channel(path)
+        values = np.unique(array)
+        if len(values[values != 0]) > 1:
+            shown = ", ".join(f"{value:g}" for value in values[:5])
+            raise DataError(
+                f"{path}: {len(values)} values ({shown}, ...), expected 0 and one other; give "
+                "threshold=N, or labels=instances for object numbers"
+            )
+        return Masks((array != 0).astype(np.uint8))
+
+
+@dataclass(frozen=True)
+class ThresholdMasks:
+    """Grey values above a number are foreground (colours by their luma), as in JPEG masks.
+
+    Attributes:
+        above: pixels of larger values are foreground.
+    """
+
+    above: float
+
+    def read(self, paths: Sequence[Path]) -> Masks:
+        """See `MaskRule`."""
+        path = paths[0]
+        grey = convert_channels(read_image(path, 2).array, "grey")[0]
+        if not np.all(np.isfinite(grey)):
+            raise DataError(f"{path}: values that are no finite numbers; save it anew")
+        if 0 < grey.max() <= 1 <= self.above:
+            raise DataError(
+                f"{path}: values up to {grey.max():g}, of which none is above {self.above:g}; give "
+                f"threshold={0 if grey.max() == 1 else 0.5}"
+            )
+        return Masks((grey > self.above).astype(np.uint8), peak=float(grey.max()))
+
+
+@dataclass(frozen=True)
+class NumberedMasks:
+    """Every object has a number from 1, zero is background."""
+
+    def read(self, paths: Sequence[Path]) -> Masks:
+        """See `MaskRule`."""
+        path = paths[0]
+        array = _one_channel(path)
+        _check_whole(path, array)
+        if array.min() < 0 or array.max() > MOST_OBJECTS:
+            raise DataError(
+                f"{path}: object numbers {array.min():g} to {array.max():g}, expected "
+                f"0..{MOST_OBJECTS}; number the objects anew from 1"
+            )
+        return Masks((array > 0).astype(np.uint8), objects=array.astype(np.uint16))
+
+
+@dataclass(frozen=True)
+class ObjectFiles:
+    """One file an object, numbered in the order of the file names.
+
+    Attributes:
+        overlap: what becomes of pixels that several files claim: "refuse", or "smaller" gives
+            them to the object of the smaller area.
+    """
+
+    overlap: Overlap = "refuse"
+
+    def __post_init__(self) -> None:
+        if self.overlap not in get_args(Overlap):
+            allowed = ", ".join(get_args(Overlap))
+            raise DataError(f"overlap={self.overlap!r}: expected one of {allowed}")
+
+    def read(self, paths: Sequence[Path]) -> Masks:
+        """See `MaskRule`."""
+        if len(paths) > MOST_OBJECTS:
+            raise DataError(f"{paths[0].parent}: {len(paths)} objects; at most {MOST_OBJECTS}")
+        masks = [_one_channel(path) != 0 for path in paths]
+        for path, mask in zip(paths, masks, strict=True):
+            if mask.shape != masks[0].shape:
+                raise DataError(
+                    f"{path}: shape {mask.shape}, but {masks[0].shape} in {paths[0].name}; get "
+                    "the files anew"
+                )
+        areas = [int(mask.sum()) for mask in masks]
+        claims = np.zeros(masks[0].shape, np.uint16)
+        objects = np.zeros(masks[0].shape, np.uint16)
+        for number in sorted(range(len(masks)), key=lambda n: -areas[n]):
+            claims += masks[number]
+            objects[masks[number]] = number + 1
+        shared = int(np.count_nonzero(claims > 1))
+        if shared and self.overlap == "refuse":
+            raise DataError(
+                f"{paths[0].parent}: {shared} pixels belong to several objects; mend the masks, or "
+                "give overlap=smaller, by which they go to the smaller object"
+            )
+        left = len(np.unique(objects[objects > 0]))
+        remarks = []
+        if shared:
+            remarks.append(f"{shared} pixels of several objects went to the smaller one")
+        if areas.count(0):
+            remarks.append(f"{areas.count(0)} empty object files")
+        if left + areas.count(0) < len(masks):
+            remarks.append(f"{len(masks) - areas.count(0) - left} objects wholly under others")
+        return Masks((objects > 0).astype(np.uint8), objects=objects, remarks=tuple(remarks))
+
+
+@dataclass(frozen=True)
+class CrackForestMasks:
+    """MATLAB file with `groundTruth.Segmentation`: 1 is background, larger values are crack."""
+
+    def read(self, paths: Sequence[Path]) -> Masks:
+        """See `MaskRule`."""
+        path = paths[0]
+        try:
+            content = scipy.io.loadmat(path, struct_as_record=False, squeeze_me=True)
+            array = np.asarray(content["groundTruth"].Segmentation)
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read ({error}); copy it anew") from error
+        except Exception as error:  # damaged files fail anywhere inside the reader
+            raise DataError(
+                f"{path}: no groundTruth.Segmentation ({error}); copy it anew"
+            ) from error
+        if array.ndim != 2 or array.dtype.kind not in "buif" or array.min() < 1:
+            raise DataError(
+                f"{path}: Segmentation of {array.dtype} {array.shape}, expected numbers from 1 in "
+                "rows and columns; copy it anew"
+            )
+        return Masks((array > 1).astype(np.uint8))
+
+
+def _one_channel(path: Path) -> np.ndarray:
+    """The one channel (H, W), or that which all channels are equal to, an opaque alpha aside."""
+    array = read_image(path, 2, palette="indices").array
+    colours = array if len(array) in (1, 3) else convert_channels(array, "rgb")
+    if np.any(colours[1:] != colours[0]):
+        raise DataError(f"{path}: a mask in colours, expected one channel; save it as grey")
+    return colours[0]
+
+
+def _check_whole(path: Path, array: np.ndarray) -> None:
+    if array.dtype.kind == "f" and not np.all(np.isfinite(array) & (array % 1 == 0)):
+        broken = array[~(np.isfinite(array) & (array % 1 == 0))]
+        raise DataError(
+            f"{path}: label value {float(broken[0]):g}, expected whole numbers; save it anew"
+        )
+
+
+# The settings that say how masks are read, checked before any file is.
+
+DEFAULT_LABELS = "classes"
+DEFAULT_CLASSES = 2
+
+
+def mask_rule(
+    labels: str, classes: int = DEFAULT_CLASSES, threshold: float | None = None
+) -> MaskRule:
+    """The rule that settings name.
+
+    Args:
+        labels: "classes", "binary" or "instances".
+        classes: number of classes with the background, for "classes".
+        threshold: takes the place of `labels`, see `ThresholdMasks`.
+
+    Raises:
+        DataError: a setting has a wrong value, or would have no effect beside another.
+
+    >>> mask_rule("binary"), mask_rule("classes", threshold=127)
+    (BinaryMasks(), ThresholdMasks(above=127.0))
+    """
+    if labels not in get_args(Labels):
+        raise DataError(f"labels={labels!r}: expected one of {', '.join(get_args(Labels))}")
+    if isinstance(classes, bool) or not isinstance(classes, int) or not 2 <= classes <= 256:
+        raise DataError(f"classes={classes!r}: expected a whole number from 2 to 256")
+    other = f"labels={labels}" if labels != "classes" else ""
+    other = other if threshold is None else f"threshold={threshold!r}"
+    if other and classes != DEFAULT_CLASSES:
+        raise DataError(f"classes={classes}: {other} makes two classes; leave one of both out")
+    if threshold is not None:
+        if labels == "instances":
+            raise DataError(
+                f"threshold={threshold!r}: labels=instances are object numbers, which have none; "
+                "leave one of both out"
+            )
+        return threshold_rule(threshold)
+    if labels == "classes":
+        return ClassMasks(classes)
+    return BinaryMasks() if labels == "binary" else NumberedMasks()
+
+
+def threshold_rule(threshold: object) -> ThresholdMasks:
+    """The rule of a threshold.
+
+    Args:
+        threshold: as it came; see `ThresholdMasks`.
+
+    Raises:
+        DataError: it is no finite number.
+    """
+    number = threshold if isinstance(threshold, int | float) else math.nan
+    if isinstance(threshold, bool) or not math.isfinite(number):
+        raise DataError(f"threshold={threshold!r}: expected a number, such as 127")
+    return ThresholdMasks(float(number))
+
+
+def refuse_without_masks(labels: str, classes: int, threshold: float | None) -> None:
+    """Refuse settings of masks where there are none to read.
+
+    Raises:
+        DataError: one is not its default.
+    """
+    given = {"labels": labels, "classes": classes, "threshold": threshold}
+    default = {"labels": DEFAULT_LABELS, "classes": DEFAULT_CLASSES, "threshold": None}
+    idle = [f"{name}={value!r}" for name, value in given.items() if value != default[name]]
+    if idle:
+        raise DataError(
+            f"{', '.join(idle)}: there are no masks to read; name them with --mask_pattern, or "
+            "leave this out"
+        )

@@ -1,0 +1,1 @@
+"""From runs' files to tables, pictures and one page."""

@@ -1,0 +1,193 @@
+"""Pictures of predictions: several conditions on one image, and one image under every label."""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from metaseg_monai.errors import DataError
+from metaseg_monai.evaluation.samples import Sample
+from metaseg_monai.explain.figure_style import SOFT, STYLE, WIDTH, png
+from metaseg_monai.reporting.figures.style import folded, mode_labels
+
+# white, blue and orange differ in lightness as well, so that they stay apart without colour vision
+HIT, MISSED, FALSE = (0.95, 0.95, 0.95), (0.16, 0.47, 0.86), (0.98, 0.45, 0.14)
+WIDEST, GAP = 1.6, 0.05  # inches: a panel, and what lies between two
+Panel = np.ndarray | None
+
+
+def prediction_grid(
+    samples: Mapping[str, Sequence[Sample]], mode: str = "normal", rows: int = 8
+) -> bytes:
+    """One row a case: image, target and the prediction of each condition.
+
+    Rows are named by their domain, or by their case where there is only one domain.
+
+    Args:
+        samples: samples of each condition; the cases are those of the first one, and a condition
+            that lacks a case or the mode leaves its place empty.
+        mode: test mode whose predictions are shown.
+        rows: most cases; where there are more, every domain has its turn.
+
+    Returns:
+        PNG with hits white, missed pixels blue and false ones orange. A pixel that was given the
+        wrong one of several classes counts as missed.
+
+    Raises:
+        DataError: if there is no sample.
+    """
+    first = next(iter(samples.values()), ())
+    if not first:
+        raise DataError("There is no stored prediction to draw; the run has an empty samples.npz.")
+    known = {name: {one.case: one for one in some} for name, some in samples.items()}
+    lines: list[list[Panel]] = []
+    chosen = _spread_over_domains(first, rows)
+    for sample in chosen:
+        line: list[Panel] = [sample.image, sample.label / max(1, sample.label.max())]
+        for of_name in known.values():
+            line.append(_overlaid(of_name.get(sample.case), mode))
+        lines.append(line)
+    several = len({one.domain for one in chosen}) > 1
+    names = [one.domain if several else one.case for one in chosen]
+    return _grid(lines, ["image", "target", *samples], names, True)
+
+
+def label_grid(samples: Mapping[str, Sequence[Sample]]) -> bytes:
+    """The same image under every fixed label: one row a condition that takes metadata.
+
+    Args:
+        samples: samples of each condition, with modes ``fixed:<label>``; of each its first is
+            shown.
+
+    Raises:
+        DataError: if no condition has a fixed label.
+    """
+    shown = {
+        name: some[0]
+        for name, some in samples.items()
+        if some and any(mode.startswith("fixed:") for mode in some[0].preds)
+    }
+    if not shown:
+        raise DataError("No stored prediction has a fixed label; evaluate with the mode fixed:*.")
+    modes = list(
+        dict.fromkeys(
+            mode for one in shown.values() for mode in one.preds if mode.startswith("fixed:")
+        )
+    )
+    lines: list[list[Panel]] = [
+        [one.image, *(one.preds[mode] > 0 if mode in one.preds else None for mode in modes)]
+        for one in shown.values()
+    ]
+    return _grid(lines, ["image", *mode_labels(modes)], list(shown), False)
+
+
+def overlay(pred: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """Colour a prediction by what is right in it.
+
+    Args:
+        pred: predicted classes (H, W).
+        label: true classes (H, W).
+
+    Returns:
+        Colours (H, W, 3) in 0..1: hits white, missed pixels blue, false ones orange.
+    """
+    picture = np.zeros((*pred.shape, 3))
+    picture[(pred > 0) & (pred == label)] = HIT
+    picture[(label > 0) & (pred != label)] = MISSED
+    picture[(pred > 0) & (label == 0)] = FALSE
+    return picture
+
+
+def _overlaid(sample: Sample | None, mode: str) -> Panel:
+    if sample is None or mode not in sample.preds:
+        return None
+    return overlay(sample.preds[mode], sample.label)
+
+
+def _spread_over_domains(samples: Sequence[Sample], most: int) -> list[Sample]:
+    """At most `most` samples in their order: the first of every domain, then the second, ..."""
+    seen: dict[str, int] = {}
+    turns = []
+    for place, sample in enumerate(samples):
+        seen[sample.domain] = seen.get(sample.domain, 0) + 1
+        turns.append((seen[sample.domain], place))
+    return [samples[place] for place in sorted(place for _, place in sorted(turns)[:most])]
+
+
+def _grid(
+    lines: Sequence[Sequence[Panel]], heads: Sequence[str], names: Sequence[str], key: bool
+) -> bytes:
+    """Draw panels in columns of one width, each row as high as its first panel asks for."""
+    labels = [folded(name, 14) for name in names]
+    beside = 0.085 * max(len(line) for label in labels for line in label.split("\n")) + 0.15
+    side = float(np.clip((WIDTH - beside) / len(heads), 0.52, WIDEST))
+    turned = side < 0.75
+    # a turned head leans over the panels on its right, the last ones over the edge of the picture
+    over = max(0.055 * len(head) - side * place for place, head in enumerate(reversed(heads)))
+    margin = max(0.0, over) if turned else 0.0
+    above = 0.05 * max(map(len, heads)) + 0.2 if turned else 0.36
+    below = 0.4 if key else 0.1
+    heights = [(side - GAP) * _aspect(line) + GAP for line in lines]
+    used = beside + side * len(heads) + margin
+    size = (max(used, WIDTH), above + sum(heights) + below)
+    left = beside + (size[0] - used) / 2
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=size)
+        top = size[1] - above
+        for place, (line, label, height) in enumerate(zip(lines, labels, heights, strict=True)):
+            top -= height
+            for column, (panel, head) in enumerate(zip(line, heads, strict=True)):
+                corner = (left + column * side, top)
+                axes = figure.add_axes(_box(corner, side, height, size))
+                _draw_panel(axes, panel)
+                if column == 0:
+                    axes.set_ylabel(label, rotation=0, ha="right", va="center", labelpad=6)
+                if place == 0:
+                    _draw_head(axes, head, side, turned)
+        if key:
+            colours = {"hit": HIT, "missed": MISSED, "false": FALSE}
+            handles = [Patch(fc=c, ec=SOFT, lw=0.6, label=name) for name, c in colours.items()]
+            figure.legend(handles=handles, loc="lower center", ncols=3)
+        return png(figure)
+
+
+def _aspect(line: Sequence[Panel]) -> float:
+    """Height of a row's first picture by its width, within what a page bears."""
+    shape = next((panel.shape for panel in line if panel is not None), (1, 1))
+    return float(np.clip(shape[0] / shape[1], 0.3, 1.5))
+
+
+def _box(
+    corner: tuple[float, float], width: float, height: float, size: tuple[float, float]
+) -> tuple[float, float, float, float]:
+    """Place of a panel, given in inches, in shares of the picture, with a gap around it."""
+    x, y = corner[0] + GAP / 2, corner[1] + GAP / 2
+    return x / size[0], y / size[1], (width - GAP) / size[0], (height - GAP) / size[1]
+
+
+def _draw_panel(axes: Axes, panel: Panel) -> None:
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
+    if panel is None:
+        axes.text(0.5, 0.5, "none", ha="center", va="center", color=SOFT, size=8)
+    else:
+        axes.imshow(panel.astype(float), cmap="gray", vmin=0, vmax=1)
+
+
+def _draw_head(axes: Axes, head: str, side: float, turned: bool) -> None:
+    if not turned:
+        axes.set_title(folded(head, max(6, int(side * 12))), size=9, loc="center")
+        return
+    axes.annotate(
+        head,
+        (0.3, 1),
+        (0, 3),
+        xycoords="axes fraction",
+        textcoords="offset points",
+        rotation=40,
+        rotation_mode="anchor",
+        size=8,
+    )

@@ -1,0 +1,175 @@
+"""Conditions ranked by their error, and differences between conditions with their intervals."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+
+from metaseg_monai.errors import ConfigError, DataError
+from metaseg_monai.explain.figure_style import INK, SOFT, STYLE, WIDTH, png
+from metaseg_monai.reporting.figures.style import looks
+
+BETTER, WORSE, UNCLEAR = "#1b7fbd", "#d9632a", "#8a8f94"
+
+
+class DifferenceRow(NamedTuple):
+    """One line of a forest plot.
+
+    ``mean``, ``low`` and ``high`` are a difference of F1 and its 95 % interval over cases or
+    groups, ``seeds`` the mean difference of each training seed, ``p`` the p-value adjusted for the
+    family of tests (None where none was made), ``group`` the subgroup under whose heading it
+    stands.
+    ``found`` tells whether it is marked; None leaves that to ``p``.
+    """
+
+    name: str
+    mean: float
+    low: float
+    high: float
+    seeds: Sequence[float] = ()
+    p: float | None = None
+    group: str = ""
+    found: bool | None = None
+
+
+def ranking(
+    errors: Mapping[str, Sequence[float]], title: str, baseline: str | None = None
+) -> bytes:
+    """Mean F1 error of each condition as a bar, best on top, one dot a seed (thesis figure 4.8).
+
+    Args:
+        errors: F1 error (1 - F1, 0..1) of each training seed, by condition; NaN is left out, and
+            a condition without any score stands last.
+        title: heading, which should name the aggregate and the data.
+        baseline: condition whose mean is drawn through all bars.
+
+    Returns:
+        PNG; the axis starts at 0, because the length of a bar is read as its value.
+
+    Raises:
+        DataError: if no condition has a score.
+        ConfigError: if the baseline is not one of the conditions.
+    """
+    if baseline is not None and baseline not in errors:
+        raise ConfigError(f"The baseline {baseline} is not ranked; use one of {', '.join(errors)}.")
+    known = {name: [float(e) for e in seeds if np.isfinite(e)] for name, seeds in errors.items()}
+    means = {name: float(np.mean(seeds)) if seeds else np.nan for name, seeds in known.items()}
+    order = sorted(means, key=lambda name: (np.isnan(means[name]), means[name]))
+    if not order or np.isnan(means[order[0]]):
+        raise DataError("No condition has a score to rank; evaluate a run in mode normal first.")
+    style = looks(errors)
+    highest = max(max(seeds) for seeds in known.values() if seeds)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 0.9 + 0.31 * len(order)), layout="constrained")
+        axes = figure.add_subplot()
+        for place, name in enumerate(order):
+            look, seeds = style[name], known[name]
+            edge = "white" if look.hatch else look.colour
+            axes.barh(place, means[name], 0.66, color=look.colour, hatch=look.hatch, ec=edge, lw=0)
+            axes.plot(seeds, _spread(place, len(seeds)), "o", color="white", mec=INK, mew=0.8, ms=4)
+            right = max([means[name], *seeds]) if seeds else 0.0
+            text = f"{means[name]:.3f}" if seeds else "no score"
+            axes.annotate(
+                text, (right, place), (6, 0), textcoords="offset points", va="center", color=INK
+            )
+        if baseline is not None and known[baseline]:
+            axes.axvline(means[baseline], color=INK, lw=0.9, ls=(0, (4, 3)), zorder=0.9)
+        axes.set_yticks(range(len(order)), order)
+        axes.set(ylim=(len(order) - 0.4, -0.6), xlim=(0, highest * 1.12 or 1.0))
+        axes.set_xlabel("F1 error (1 - F1, lower is better); bar: mean, dot: one training seed")
+        axes.set_title(title)
+        axes.grid(axis="x")
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+        return png(figure)
+
+
+def differences(
+    rows: Sequence[DifferenceRow], title: str = "", level: float = 0.05, over: str = "cases"
+) -> bytes:
+    """Forest plot: each difference with its interval, its seeds and its adjusted p-value.
+
+    Args:
+        rows: lines in the order in which they are shown, within each group.
+        title: heading.
+        level: an adjusted p below it is marked by a star and a filled square.
+        over: what the intervals are drawn over.
+
+    Returns:
+        PNG. Blue: significantly better, orange: significantly worse, grey: cannot tell.
+
+    Raises:
+        DataError: if there are no rows.
+    """
+    if not rows:
+        raise DataError("There is no difference to draw; a study needs at least two conditions.")
+    lines: list[DifferenceRow | str] = []
+    for group in dict.fromkeys(row.group for row in rows):
+        lines += [group] if group else []
+        lines += [row for row in rows if row.group == group]
+    shown = [x for row in rows for x in (row.mean, row.low, row.high, *row.seeds) if np.isfinite(x)]
+    low, high = min([0.0, *shown]), max([0.0, *shown])
+    margin = 0.06 * ((high - low) or 1.0)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 1.05 + 0.3 * len(lines)), layout="constrained")
+        axes = figure.add_subplot()
+        axes.axvline(0, color=INK, lw=0.9, zorder=1)
+        for place, line in enumerate(lines):
+            if isinstance(line, str):
+                continue
+            clear = line.p is not None and line.p < level if line.found is None else line.found
+            colour = UNCLEAR if not clear else BETTER if line.mean > 0 else WORSE
+            axes.plot([line.low, line.high], [place, place], color=colour, lw=2.2, zorder=2)
+            axes.plot(
+                line.mean, place, "s", ms=7, mec=colour, mew=1.5, color=colour if clear else "white"
+            )
+            axes.plot(line.seeds, [place + 0.3] * len(line.seeds), "o", ms=2.8, color=SOFT, mew=0)
+            axes.annotate(
+                _numbers(line, clear),
+                (1.01, place),
+                xycoords=("axes fraction", "data"),
+                va="center",
+                family="DejaVu Sans Mono",
+                size=8,
+                color=INK if np.isfinite(line.mean) else SOFT,
+            )
+        axes.set_yticks(range(len(lines)), [x if isinstance(x, str) else x.name for x in lines])
+        for label, line in zip(axes.get_yticklabels(), lines, strict=True):
+            label.set_fontweight("bold" if isinstance(line, str) else "normal")
+        axes.set(ylim=(len(lines) - 0.3, -0.7), xlim=(low - margin, high + margin))
+        axes.set_xlabel("difference of F1 (right of 0: the first is better)")
+        figure.supxlabel(
+            f"square and line: mean and 95 % interval over {over}; dots: training seeds"
+            + (";\n" if len(over) > len("cases") else "; ")
+            + (
+                f"filled and *: found, over {over.partition(' ')[0]} and over trainings"
+                if any(row.found is not None for row in rows)
+                else f"filled and *: adjusted p < {level:g}"
+            ),
+            size=8,
+            color=SOFT,
+        )
+        axes.set_title(title)
+        axes.grid(axis="x")
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+        return png(figure)
+
+
+def _numbers(row: DifferenceRow, clear: bool) -> str:
+    if not np.isfinite(row.mean):
+        return "no score"
+    text = f"{row.mean:+.3f}"
+    if np.isfinite([row.low, row.high]).all():
+        text += f" [{row.low:+.3f}, {row.high:+.3f}]"
+    if row.p is None or not np.isfinite(row.p):
+        return text
+    p = "p<0.001" if row.p < 0.001 else f"p={row.p:.3f}"
+    return f"{text} {p}{' *' if clear else '  '}"
+
+
+def _spread(place: float, count: int) -> np.ndarray:
+    """Heights of the dots of one bar, a little apart so that equal seeds stay visible."""
+    return place + (np.linspace(-0.17, 0.17, count) if count > 1 else np.zeros(count))

@@ -1,0 +1,168 @@
+"""Curves over a doubt: scores under wrong metadata, and how far probabilities can be believed."""
+
+from collections.abc import Mapping
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator, PercentFormatter
+
+from metaseg_monai.errors import DataError
+from metaseg_monai.explain.figure_style import INK, SOFT, STYLE, WIDTH, png
+from metaseg_monai.reporting.figures.style import Look, looks, panels
+
+TOGETHER = 4  # more reliability curves than this get a panel each
+
+
+def robustness_curves(
+    curves: Mapping[str, pd.DataFrame], title: str = "", xlabel: str = "cases with wrong metadata"
+) -> bytes:
+    """F1 against the share of cases with wrong or missing metadata.
+
+    Args:
+        curves: `study.robustness.wrong_share_curve` or `missing_share_curve` by condition; a
+            further column ``seed`` draws each training seed thinly and their mean.
+        title: heading.
+        xlabel: what the share is a share of.
+
+    Raises:
+        DataError: if there is no curve or a curve lacks a column.
+    """
+    with mpl.rc_context(STYLE):
+        figure, axes = _curves(curves, "share", title)
+        axes.set(xlim=(0, 1), xlabel=xlabel)
+        axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        return png(figure)
+
+
+def perturbation_curves(curves: Mapping[str, pd.DataFrame], title: str = "") -> bytes:
+    """F1 against the factor by which continuous metadata is wrong, on a logarithmic axis.
+
+    Args:
+        curves: `study.robustness.perturbation_curve` by condition; a further column ``seed`` as
+            in `robustness_curves`.
+        title: heading.
+
+    Raises:
+        DataError: if there is no curve or a curve lacks a column.
+    """
+    with mpl.rc_context(STYLE):
+        figure, axes = _curves(curves, "factor", title)
+        axes.axvline(1, color=SOFT, lw=0.9, ls=(0, (4, 3)), zorder=0.9)
+        axes.set(xscale="log", xlabel="metadata multiplied by")
+        factors = sorted({float(f) for curve in curves.values() for f in curve["factor"]})
+        axes.xaxis.set_major_locator(FixedLocator(factors))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        if len(factors) > 9:
+            axes.tick_params(axis="x", rotation=45)
+        return png(figure)
+
+
+def reliability(curves: Mapping[str, pd.DataFrame], title: str = "") -> bytes:
+    """Reliability diagram: predicted probability against how often it is right (Guo et al. 2017).
+
+    Args:
+        curves: one row a bin: ``pixels``, ``confidence`` (mean probability of the class in 0..1)
+            and ``frequency`` (share of the pixels that are of the class), by domain or condition.
+        title: heading.
+
+    Returns:
+        PNG; the legend gives the expected calibration error, the mean distance from the diagonal
+        over all pixels. More than four curves get a panel each.
+
+    Raises:
+        DataError: if there is no curve or a curve lacks a column.
+    """
+    _check(curves, "pixels", "confidence", "frequency")
+    style, apart = looks(curves), len(curves) > TOGETHER
+    names = {name: f"{name}  ECE {_error(curve):.3f}" for name, curve in curves.items()}
+    with mpl.rc_context(STYLE):
+        rows = -(-len(curves) // 4)
+        letters = max(map(len, names.values()))
+        size = (WIDTH, 0.7 + 1.95 * rows) if apart else (4.3 + 0.08 * letters, 3.7)
+        figure = Figure(figsize=size, layout="constrained")
+        places = panels(figure, len(curves)) if apart else [figure.add_subplot()] * len(curves)
+        for axes in dict.fromkeys(places):
+            axes.plot([0, 1], [0, 1], color=SOFT, lw=0.9, ls=(0, (4, 3)), zorder=1)
+            axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
+            if apart:
+                axes.set(xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
+            axes.grid()
+        for (name, curve), axes in zip(curves.items(), places, strict=True):
+            _draw_bins(axes, curve, style[name], names[name])
+            if apart:
+                axes.set_title(names[name].replace("  ", "\n"), size=8.5)
+        figure.supxlabel("predicted probability  (larger dot: more pixels)", size=9)
+        figure.supylabel("observed frequency", size=9)
+        if not apart:
+            figure.legend(loc="outside right upper")
+        if title:
+            figure.suptitle(title, x=0.01, ha="left", size=10)
+        return png(figure)
+
+
+def _curves(curves: Mapping[str, pd.DataFrame], column: str, title: str) -> tuple[Figure, Axes]:
+    """Draw one line a condition over a column, from 0 up so that a drop keeps its proportion."""
+    _check(curves, column, "f1")
+    figure = Figure(figsize=(WIDTH, 3.4), layout="constrained")
+    axes = figure.add_subplot()
+    style = looks(curves)
+    top = 0.0
+    for name, curve in curves.items():
+        look = style[name]
+        if "seed" in curve:
+            for _, of_seed in curve.groupby("seed"):
+                axes.plot(of_seed[column], of_seed["f1"], look.line, color=look.colour, lw=0.6)
+        mean = curve.groupby(column)["f1"].mean()
+        every = max(1, len(mean) // 5)
+        axes.plot(
+            mean.index,
+            mean,
+            look.line,
+            color=look.colour,
+            lw=2,
+            marker=look.marker,
+            ms=5,
+            markevery=every,
+            label=name,
+            clip_on=False,
+        )
+        top = max(top, float(np.nanmax(curve["f1"], initial=0.0)))
+    axes.set(ylabel="pooled F1", ylim=(0, min(1.0, 1.1 * top) or 1.0))
+    axes.set_title(title)
+    axes.grid()
+    figure.legend(loc="outside right upper")
+    return figure, axes
+
+
+def _draw_bins(axes: Axes, curve: pd.DataFrame, look: Look, label: str) -> None:
+    """Line and dots of one curve; the area of a dot grows with the digits of its pixel count."""
+    filled = curve[curve["pixels"] > 0].sort_values("confidence")
+    share = filled["pixels"] / max(1, filled["pixels"].sum())
+    area = 8 + 9 * np.clip(4 + np.log10(share), 0, 4)
+    axes.plot(
+        filled["confidence"], filled["frequency"], look.line, color=look.colour, lw=1.5, label=label
+    )
+    axes.scatter(
+        filled["confidence"], filled["frequency"], area, color=look.colour, ec=INK, lw=0.4, zorder=3
+    )
+
+
+def _error(curve: pd.DataFrame) -> float:
+    filled = curve[curve["pixels"] > 0]
+    if filled.empty:
+        return float("nan")
+    gap = (filled["frequency"] - filled["confidence"]).abs()
+    return float((gap * filled["pixels"]).sum() / filled["pixels"].sum())
+
+
+def _check(curves: Mapping[str, pd.DataFrame], *columns: str) -> None:
+    if not curves:
+        raise DataError("There is no curve to draw.")
+    for name, curve in curves.items():
+        absent = [column for column in columns if column not in curve]
+        if absent:
+            raise DataError(f"The curve of {name} has no column {', '.join(absent)}.")

@@ -1,0 +1,164 @@
+"""How much is predicted over a continuous value: one curve a condition, one panel a class."""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from metaseg_monai.errors import DataError
+from metaseg_monai.explain.figure_style import INK, SOFT, STYLE, WIDTH, png
+from metaseg_monai.reporting.figures.style import Look, looks
+
+LETTER = 0.08  # inches, the width of a digit
+BEYOND = "#f3efe6"  # ground of the values that no training case had
+
+
+class Response(NamedTuple):
+    """What is drawn of one class.
+
+    ``curves``: by condition a table of `reporting.response.response_curve`; ``flat``: mean area by
+    condition that reads no metadata; ``true``: mean area of the labels.
+    """
+
+    curves: Mapping[str, pd.DataFrame]
+    flat: Mapping[str, float]
+    true: float
+
+
+def response_curves(
+    classes: Mapping[str, Response],
+    xlabel: str,
+    unit: str,
+    trained: tuple[float, float] | None,
+    log: bool = False,
+    what: str = "area",
+) -> bytes:
+    """Predicted area (volume) over the given value: one panel a class, one line a condition.
+
+    Args:
+        classes: what is drawn, by the name of its class.
+        xlabel: name and unit of the value.
+        unit: of the areas.
+        trained: lowest and highest value of the training cases; beyond them the ground is shaded
+            and points are hollow.
+        log: draw the values on a logarithmic axis.
+        what: is predicted, as the axis says.
+
+    Raises:
+        DataError: no class has a curve.
+    """
+    names = list(dict.fromkeys(n for one in classes.values() for n in (*one.curves, *one.flat)))
+    if not any(len(curve) for one in classes.values() for curve in one.curves.values()):
+        raise DataError("There is no response to draw; evaluate with modes fixed:<field>=<value>.")
+    style = looks(names)
+    columns = min(3, len(classes))
+    rows = -(-len(classes) // columns)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 0.75 + 2.5 * rows), layout="constrained")
+        grid = figure.subplots(rows, columns, sharex=True, squeeze=False)
+        for spare in grid.flat[len(classes) :]:
+            spare.remove()
+        for (name, response), axes in zip(classes.items(), grid.flat, strict=False):
+            _draw_response(axes, response, style, trained)
+            axes.set_title(name)
+            axes.xaxis.set_tick_params(labelbottom=True)
+            if log:
+                axes.set_xscale("log")
+            values = sorted({float(v) for c in response.curves.values() for v in c["value"]})
+            inches = (WIDTH - 0.4) / columns - 0.4  # beside labels of the other axis
+            axes.xaxis.set_major_locator(FixedLocator(ticks_apart(values, log, inches)))
+            axes.xaxis.set_minor_locator(NullLocator())
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        for axes in grid[-1] if rows == 1 else grid.flat[len(classes) - columns : len(classes)]:
+            axes.set_xlabel(xlabel)
+        figure.supylabel(f"predicted {what} ({unit})", size=9)
+        figure.legend(
+            handles=_key(names, classes, style, trained, what),
+            loc="outside lower center",
+            ncols=3,
+        )
+        return png(figure)
+
+
+def _draw_response(
+    axes: Axes, response: Response, style: Mapping[str, Look], trained: tuple[float, float] | None
+) -> None:
+    values = [float(v) for curve in response.curves.values() for v in curve["value"]]
+    if trained is not None and values:
+        for start, end in ((min(values), trained[0]), (trained[1], max(values))):
+            if end > start:
+                axes.axvspan(start, end, color=BEYOND, lw=0, zorder=0)
+    for name, curve in response.curves.items():
+        look = style[name]
+        axes.fill_between(
+            curve["value"], curve["low"], curve["high"], color=look.colour, alpha=0.14, lw=0
+        )
+        axes.plot(curve["value"], curve["area"], look.line, color=look.colour, lw=1.8)
+        low, high = trained or (-np.inf, np.inf)
+        inside = curve["value"].between(low, high)
+        for part, fill in ((curve[inside], look.colour), (curve[~inside], "white")):
+            axes.plot(part["value"], part["area"], look.marker, color=look.colour, mfc=fill, ms=4.5)
+    for name, area in response.flat.items():
+        axes.axhline(area, color=style[name].colour, lw=1.3, ls=style[name].line, zorder=1.5)
+    if np.isfinite(response.true):
+        axes.axhline(response.true, color=INK, lw=1, ls=(0, (1, 1.6)), zorder=1.5)
+    shown = [*response.flat.values(), response.true]
+    shown += [float(v) for c in response.curves.values() for v in (*c["area"], *c["high"])]
+    axes.set_ylim(0, 1.08 * max((v for v in shown if np.isfinite(v)), default=0.0) or 1.0)
+    axes.grid()
+
+
+def _key(
+    names: Sequence[str],
+    classes: Mapping[str, Response],
+    style: Mapping[str, Look],
+    trained: tuple[float, float] | None,
+    what: str,
+) -> list[Line2D]:
+    flat = {name for one in classes.values() for name in one.flat}
+    handles = [
+        Line2D(
+            [],
+            [],
+            color=style[name].colour,
+            ls=style[name].line,
+            marker="" if name in flat else style[name].marker,
+            ms=4.5,
+            lw=1.6,
+            label=f"{name} (no metadata)" if name in flat else name,
+        )
+        for name in names
+    ]
+    handles.append(Line2D([], [], color=INK, lw=1, ls=(0, (1, 1.6)), label=f"{what} of the labels"))
+    if trained is not None:
+        handles.append(
+            Line2D([], [], marker="o", ls="", mfc="white", mec=SOFT, ms=4.5,
+                   label="beyond training values")
+        )  # fmt: skip
+    return handles
+
+
+def ticks_apart(values: Sequence[float], log: bool, inches: float) -> list[float]:
+    """Every value, or every second, third, ..., so that labels stand apart; both ends are kept.
+
+    >>> ticks_apart([10, 14, 20, 28, 40, 57, 80, 113, 160], True, 2.0)
+    [10, 20, 40, 80, 160]
+    """
+    places = np.log(values) if log else np.asarray(values, dtype=float)
+    places = (places - places[0]) / (np.ptp(places) or 1.0) * inches
+    half = [LETTER * len(f"{value:g}") / 2 for value in values]
+    last, kept = len(values) - 1, [0]
+    for step in range(1, len(values)):
+        kept = [*range(0, last, step), last]
+        if len(kept) > 2 and last - kept[-2] < step:  # the last step is shorter
+            del kept[-2]
+        if all(places[b] - places[a] >= half[a] + half[b] + LETTER for a, b in pairwise(kept)):
+            break
+    return [values[place] for place in kept]

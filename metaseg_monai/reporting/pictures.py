@@ -1,0 +1,260 @@
+"""Which figures a study's files allow, drawn with their captions."""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from metaseg_monai.errors import DataError
+from metaseg_monai.evaluation.samples import Sample, read_samples
+from metaseg_monai.reporting import figures
+from metaseg_monai.reporting.comparisons import Compared
+from metaseg_monai.reporting.figures.ranking import DifferenceRow
+from metaseg_monai.reporting.page import Figure
+from metaseg_monai.reporting.runs import Results, continuous_fields, is_expert
+from metaseg_monai.reporting.scores import (
+    cluster,
+    domain_similarity,
+    errors_by_seed,
+    missing_share_curve,
+    mode_table,
+    perturbation_curve,
+    with_modes,
+    wrong_share_curve,
+)
+from metaseg_monai.reporting.words import drawn_over
+
+GATES = {
+    "scale": "Scale of every channel of every gate for each metadata value",
+    "shift": "Shift of every channel of every gate for each metadata value",
+    "difference": "Absolute difference of the two most different metadata values",
+    "gate_": "One gate: activations for two metadata values and their difference",
+    "features_": "Feature maps at the explained gate for each metadata value",
+}
+
+
+def ranking(results: Results, aggregate: str, score: str = "F1") -> Figure | None:
+    """Error of each condition, best first; None where no case has a foreground pixel."""
+    errors = errors_by_seed(results, aggregate)
+    if all(math.isnan(error) for of_seeds in errors.values() for error in of_seeds):
+        return None
+    baseline = "se" if "se" in errors else None
+    title = f"Error of the {score}, {aggregate}"
+    png = figures.ranking(errors, title, baseline=baseline)
+    caption = f"Error of the {score} (1 - F1), lowest first; a dot for each training."
+    return Figure("ranking", caption, png)
+
+
+def differences(compared: Sequence[Compared], level: float, score: str = "F1") -> Figure:
+    """The planned comparisons as a forest plot."""
+    rows = [
+        DifferenceRow(
+            one.name,
+            one.overall.mean,
+            one.overall.low,
+            one.overall.high,
+            tuple(one.seeds.values()),
+            one.p_holm,
+            found=one.strength(level) == "found",
+        )
+        for one in compared
+    ]
+    over = _drawn_over(compared)
+    caption = (
+        f"Mean difference of the {score} with its 95 % interval over {over}; a dot for each "
+        "training seed. Right of zero: the first one scores higher."
+    )
+    return Figure("differences", caption, figures.differences(rows, level=level, over=over))
+
+
+def subgroup_differences(compared: Sequence[Compared], level: float) -> Figure | None:
+    """The planned comparisons in each domain."""
+    rows = [
+        DifferenceRow(
+            str(domain), row["mean"], row["low"], row["high"], (), row["p_holm"], one.name
+        )
+        for one in compared
+        if one.subgroups is not None
+        for domain, row in one.subgroups.iterrows()
+    ]
+    if not rows:
+        return None
+    caption = "The same in each domain; p-values corrected over the domains of a comparison."
+    png = figures.differences(rows, level=level, over=_drawn_over(compared))
+    return Figure("subgroups", caption, png)
+
+
+def mode_maps(results: Results) -> list[Figure]:
+    """Test-mode matrix of each condition that has one, mean over seeds."""
+    drawn = []
+    units = {name: field.unit for name, field in continuous_fields(results).items()}
+    for name, by_seed in with_modes(results).items():
+        matrix = mode_table(by_seed).mean
+        rows = "rows are the true domain, columns" if len(matrix) > 1 else "all cases; columns are"
+        caption = f"Test modes of {name}, mean over seeds: {rows} the metadata given."
+        drawn.append(Figure(f"modes_{name}", caption, figures.mode_heatmap(matrix, name, units)))
+    return drawn
+
+
+def similarity_maps(results: Results) -> list[Figure]:
+    """Domain similarity as each metadata network sees it, clustered."""
+    drawn = []
+    for name, by_seed in with_modes(results).items():
+        try:
+            similarity = domain_similarity(mode_table(by_seed).mean)
+        except DataError:  # fewer than two domains with labels of their own: nothing to compare
+            continue
+        _, linkage = cluster(similarity)
+        caption = (
+            f"Domains alike to {name}: the share of its score that a domain keeps under another "
+            "domain's label, mean of both directions."
+        )
+        png = figures.similarity_map(similarity, linkage, name)
+        drawn.append(Figure(f"similarity_{name}", caption, png))
+    return drawn
+
+
+def robustness(results: Results) -> list[Figure]:
+    """Score against the share of wrong and of missing metadata, and against inexact values."""
+    wrong, missing, perturbed = {}, {}, {}
+    for name, by_seed in with_modes(results).items():
+        modes = set().union(*(result.counts["mode"] for result in by_seed.values()))
+        counts = {number: result.counts for number, result in enumerate(by_seed.values())}
+        if "shuffle" in modes:
+            wrong[name] = _by_seed({s: wrong_share_curve(c) for s, c in counts.items()})
+        if modes & {"missing", "zeros"}:
+            missing[name] = _by_seed({s: missing_share_curve(c) for s, c in counts.items()})
+        if any(mode.startswith("perturb:") for mode in modes):
+            perturbed[name] = _by_seed({s: perturbation_curve(c) for s, c in counts.items()})
+    drawn = []
+    if wrong:
+        caption = (
+            "Pooled F1 when a share of the cases comes with foreign metadata, computed from the "
+            "counts of the modes normal and shuffle."
+        )
+        png = figures.robustness_curves(wrong)
+        drawn.append(Figure("robustness_wrong", caption, png))
+    if missing:
+        absent = ", ".join(sorted({str(curve["mode"].iloc[0]) for curve in missing.values()}))
+        caption = f"The same for cases that get mode {absent} in place of their metadata."
+        png = figures.robustness_curves(missing, xlabel=f"cases with mode {absent}")
+        drawn.append(Figure("robustness_missing", caption, png))
+    if perturbed:
+        caption = "Pooled F1 when continuous metadata is multiplied by a factor."
+        png = figures.perturbation_curves(perturbed)
+        drawn.append(Figure("robustness_perturbed", caption, png))
+    return drawn
+
+
+def gates(results: Results) -> list[Figure]:
+    """What the gates of each explained run do: `python -m metaseg_monai explain` draws it."""
+    drawn = []
+    for name, by_seed in results.conditions.items():
+        folder = next(iter(by_seed.values())).folder / "explain"
+        for file in sorted(folder.glob("*.png")):
+            kind = next((told for start, told in GATES.items() if file.stem.startswith(start)), "")
+            caption = f"{kind or file.stem}: {name}."
+            stem = re.sub(r"[^A-Za-z0-9._-]", "_", f"gates_{name}_{file.stem}")
+            drawn.append(Figure(stem, caption, file.read_bytes()))
+    return drawn
+
+
+def training(results: Results) -> list[Figure]:
+    """Learning curves of all conditions, and the learning rate."""
+    logs = {
+        name: [_read_log(result.folder / "log.csv") for result in by_seed.values()]
+        for name, by_seed in results.conditions.items()
+        if not is_expert(name)
+        and all((result.folder / "log.csv").is_file() for result in by_seed.values())
+    }
+    if not logs:
+        return []
+    first = next(iter(logs.values()))[0]
+    caption = "Loss over epochs; dashed: training, solid: validation; a line for each seed."
+    return [
+        Figure("learning_curves", caption, figures.learning_curves(logs)),
+        Figure(
+            "learning_rate", "Learning rate at the end of each epoch.", figures.learning_rate(first)
+        ),
+    ]
+
+
+def _read_log(path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_csv(path)
+    except ValueError as error:  # pandas' errors of empty and broken files
+        raise DataError(f"{path}: no log ({error}); remove it, or run this run again.") from error
+
+
+def _by_seed(curves: Mapping[int, pd.DataFrame]) -> pd.DataFrame:
+    return pd.concat([curve.assign(seed=seed) for seed, curve in curves.items()])
+
+
+def _drawn_over(compared: Sequence[Compared]) -> str:
+    """Name what the intervals are drawn over."""
+    return drawn_over(
+        sum(one.overall.cases for one in compared), sum(one.overall.groups for one in compared)
+    )
+
+
+# Pictures of what the networks predicted, from the samples that the runs stored.
+
+CASES = 8  # rows of a grid of pictures
+SHOWN = 8  # conditions side by side in it
+
+
+def predictions(results: Results) -> list[Figure]:
+    """Predictions of the first seed, and the same image under every label."""
+    samples: dict[str, Sequence[Sample]] = {}
+    for name, by_seed in results.conditions.items():
+        result = next(iter(by_seed.values()))
+        found = [
+            sample
+            for domain, folder in result.folders.items()
+            if (folder / "samples.npz").is_file()
+            for sample in read_samples(folder / "samples.npz")
+            if not domain or sample.domain == domain
+        ]
+        if found:
+            samples[name] = found
+    drawn = []
+    names = _most_telling(list(samples))
+    if names:
+        png = figures.prediction_grid({name: samples[name] for name in names}, rows=CASES)
+        caption = (
+            f"Predictions of the first seed{shown(samples, names)}. White: right, blue: missed, "
+            "orange: false."
+        )
+        drawn.append(Figure("predictions", caption, png))
+    asked = {
+        name: samples[name]
+        for name in samples
+        if any(mode.startswith("fixed:") for sample in samples[name][:1] for mode in sample.preds)
+    }
+    if asked and not continuous_fields(results):  # of numbers the response section draws all
+        caption = "One image, asked for each label in turn."
+        drawn.append(Figure("labels", caption, figures.label_grid(asked)))
+    return drawn
+
+
+def shown(samples: Mapping[str, Sequence[Sample]], names: Sequence[str]) -> str:
+    """Say how many cases and which conditions a grid of predictions shows, in half a sentence."""
+    stored = samples[names[0]]
+    domains = Counter(sample.domain for sample in stored)
+    told = f" on {min(len(stored), CASES)} test {'case' if len(stored) == 1 else 'cases'}"
+    if len(stored) > CASES:
+        told += f" of {len(stored)} that are stored"
+    if len(domains) > 1 and len(stored) <= CASES:
+        told += f" ({', '.join(f'{count} of {domain}' for domain, count in domains.items())})"
+    left_out = [name for name in samples if name not in names]
+    return told + (f"; without {', '.join(left_out)}" if left_out else "")
+
+
+def _most_telling(names: list[str]) -> list[str]:
+    """Leave out dummies first, then the last ones, where a grid would be too wide."""
+    if len(names) > SHOWN:
+        names = [name for name in names if not name.endswith("-dummy")]
+    return names[:SHOWN]

@@ -1,0 +1,343 @@
+"""The published figures of the texts, and what our own say beside them."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+
+from metaseg_monai.errors import ConfigError, DataError
+from metaseg_monai.reporting import scores
+from metaseg_monai.reporting.comparisons import compare_pair
+from metaseg_monai.reporting.page import Part, Section
+from metaseg_monai.reporting.runs import Results
+from metaseg_monai.reporting.tables import Table
+from metaseg_monai.study.design import Protocol
+
+KINDS = ("scores", "modes", "p-values", "findings")
+AGGREGATES = ("combined", "average", "case mean", "not stated")
+EQUAL = 0.02  # F1; what counts as no difference beside a published difference of 0
+Verdict = Literal["agrees", "disagrees", "cannot tell"]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """One published table.
+
+    Attributes:
+        id: such as ``thesis-4.12``.
+        kind: scores (rows are conditions), modes (rows are domains, columns test modes), p-values
+            or findings (in words).
+        source: text and table.
+        data: data set, as the texts call it.
+        bundle: the bundle that repeats it; None where there is none.
+        network: as printed.
+        aggregate: of the columns that are no domain (contract 10).
+        score: what the numbers are.
+        columns: our names, in the printed order.
+        printed_columns: the printed names of the same columns.
+        rows: values by our row names and columns; cells that are blank in print are absent.
+        printed_rows: printed names by our row names, where they differ.
+        note: what one must know to compare.
+        condition: of a matrix of test modes, the model it belongs to.
+    """
+
+    id: str
+    kind: str
+    source: str
+    data: str
+    bundle: str | None
+    network: str
+    aggregate: str
+    score: str
+    columns: list[str]
+    printed_columns: list[str]
+    rows: dict[str, dict[str, Any]]
+    printed_rows: dict[str, str]
+    note: str
+    condition: str | None = None
+
+    def frame(self) -> pd.DataFrame:
+        """Values as a table; NaN where nothing is printed."""
+        return pd.DataFrame.from_dict(self.rows, orient="index").reindex(columns=self.columns)
+
+    def difference(self, first: str, second: str, column: str) -> float:
+        """First minus second row, rounded to the printed digits.
+
+        Raises:
+            ConfigError: one of them is not printed.
+        """
+        values = []
+        for row in (first, second):
+            if column not in self.rows.get(row, {}):
+                raise ConfigError(
+                    f"{self.id} prints no {column} of {row}; its rows are {', '.join(self.rows)}, "
+                    f"its columns {', '.join(self.columns)}."
+                )
+            values.append(float(self.rows[row][column]))
+        return round(values[0] - values[1], 4)
+
+
+def load_references(path: Path) -> dict[str, Reference]:
+    """Read the published figures, by their id.
+
+    Args:
+        path: ``docs/references.json`` of the repository, or a file of that form.
+
+    Raises:
+        ConfigError: no such file, not of the form, or an id twice.
+    """
+    try:
+        tables = json.loads(path.read_text(encoding="utf-8"))["tables"]
+    except OSError as error:
+        raise ConfigError(
+            f"Cannot read the published figures: {error}; give the path of references.json, which "
+            "is in docs of the repository."
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f'{path} is not JSON of the form {{"tables": [...]}}: {error}') from error
+    found: dict[str, Reference] = {}
+    for number, table in enumerate(tables):
+        reference = _reference(table, f"{path}, table {number}")
+        if reference.id in found:
+            raise ConfigError(f"{path} has the id {reference.id} twice; rename one.")
+        found[reference.id] = reference
+    return found
+
+
+def find_reference(id: str, path: Path) -> Reference:
+    """Return the published table of an id.
+
+    Raises:
+        ConfigError: there is none; the message lists the ids.
+    """
+    references = load_references(path)
+    if id not in references:
+        raise ConfigError(
+            f"{path} has no published table {id!r}; its ids are {', '.join(references)}."
+        )
+    return references[id]
+
+
+def verdict(published_difference: float, low: float, high: float) -> Verdict:
+    """Say whether our interval of a difference bears out the published difference.
+
+    A published difference of at most 0.001, the rounding of two printed scores, counts as 0: it is
+    borne out by an interval within -0.02 and
+    0.02, and contradicted by one wholly outside. Any other is borne out by an interval wholly on
+    its side of 0, and contradicted by one wholly on the other side.
+
+    Args:
+        published_difference: of two conditions, in F1.
+        low: lower end of our interval of the same difference.
+        high: upper end.
+
+    Raises:
+        ValueError: if low is above high.
+
+    >>> verdict(0.008, 0.001, 0.02), verdict(0.008, -0.01, 0.02), verdict(0.008, -0.03, -0.01)
+    ('agrees', 'cannot tell', 'disagrees')
+    """
+    if low > high:
+        raise ValueError(f"an interval from {low} to {high} ends before it starts")
+    if any(math.isnan(value) for value in (published_difference, low, high)):
+        return "cannot tell"
+    published = round(published_difference, 3)
+    if abs(published) <= 0.001:
+        published = 0.0
+    if published == 0:
+        within = low >= -EQUAL and high <= EQUAL
+        outside = low > EQUAL or high < -EQUAL
+        return "agrees" if within else "disagrees" if outside else "cannot tell"
+    if low <= 0 <= high:
+        return "cannot tell"
+    return "agrees" if (low > 0) == (published > 0) else "disagrees"
+
+
+def beside(reference: Reference, ours: pd.DataFrame) -> Table:
+    """Set our figures and the published ones in neighbouring columns.
+
+    Args:
+        reference: published table.
+        ours: the same score, rows and columns named as in the reference.
+
+    Returns:
+        The rows and columns that both have, in the order of `ours`; of scores, the best of each
+        column is marked, so that the two rankings can be compared.
+
+    Raises:
+        DataError: no row or no column is in both.
+    """
+    published = reference.frame()
+    rows = [row for row in ours.index if row in published.index]
+    columns = [column for column in ours.columns if column in published.columns]
+    if not rows or not columns:
+        raise DataError(
+            f"{reference.id} and our table share no cell: published rows are "
+            f"{', '.join(map(str, published.index))} and columns "
+            f"{', '.join(map(str, published.columns))}; ours are "
+            f"{', '.join(map(str, ours.index))} and {', '.join(map(str, ours.columns))}."
+        )
+    both = {}
+    for column in columns:
+        both[str(column), "ours"] = ours.loc[rows, column]
+        both[str(column), "published"] = published.loc[rows, column]
+    details = f"{reference.data}; {reference.network}; {reference.score}"
+    return Table(
+        name=f"beside-{reference.id}",
+        title=f"Ours beside {reference.source}",
+        note=f"Published: {details}; aggregate {reference.aggregate}. {reference.note}".strip(),
+        values=pd.DataFrame(both),
+        best="high" if reference.kind == "scores" else None,
+        first="domain" if reference.kind == "modes" else "condition",
+    )
+
+
+def _reference(table: Any, where: str) -> Reference:
+    """Check one table of the file."""
+    known = [field.name for field in fields(Reference)]
+    if not isinstance(table, Mapping) or set(table) | {"condition"} != set(known):
+        raise ConfigError(f"{where} must have exactly the fields {', '.join(known)}.")
+    reference = Reference(**table)
+    where = f"{where} ({reference.id})"
+    if reference.kind not in KINDS:
+        raise ConfigError(f"{where}: kind {reference.kind!r} is none of {', '.join(KINDS)}.")
+    if reference.aggregate not in AGGREGATES:
+        raise ConfigError(
+            f"{where}: aggregate {reference.aggregate!r} is none of {', '.join(AGGREGATES)}."
+        )
+    if len(reference.columns) != len(reference.printed_columns):
+        raise ConfigError(f"{where}: columns and printed_columns differ in number.")
+    for name, row in reference.rows.items():
+        if strangers := set(row) - set(reference.columns):
+            raise ConfigError(f"{where}: row {name} has no column {', '.join(sorted(strangers))}.")
+    if strangers := set(reference.printed_rows) - set(reference.rows):
+        raise ConfigError(f"{where}: printed_rows names {', '.join(sorted(strangers))}, no rows.")
+    return reference
+
+
+# The texts' own figures beside ours, with a verdict on each difference.
+
+
+def published_section(results: Results, protocol: Protocol, file: Path) -> Section | None:
+    """The texts' own figures beside ours."""
+    if results.study is None or not results.study.references:
+        return None
+    parts: list[Part] = []
+    for name, renamed in results.study.references.items():
+        try:
+            parts += _beside(results, protocol, find_reference(name, file), renamed)
+        except (ConfigError, DataError) as error:
+            parts.append(f"{name} cannot be shown: {error}")
+    intro = (
+        "The texts used other images and larger networks: scores cannot be equal. The verdict is "
+        "about the sign of a difference: agrees where our 95 % interval over cases lies on the "
+        "published side of 0, disagrees where it lies on the other, else cannot tell; nor can "
+        "trainings tell that contradict each other."
+    )
+    return Section("Beside the published figures", intro, parts)
+
+
+def _beside(
+    results: Results, protocol: Protocol, reference: Reference, renamed: Mapping[str, str]
+) -> list[Part]:
+    if reference.kind == "findings":
+        return [_findings(results, protocol, reference, renamed)]
+    published = {ours: name for name, ours in renamed.items()}
+    if reference.kind == "modes":
+        return [_modes(results, reference, published)]
+    ours = scores.f1_table(results).mean
+    table = beside(reference, ours.rename(index=published, columns=published))
+    return [table, *_verdicts(results, protocol, reference, published)]
+
+
+def _findings(
+    results: Results, protocol: Protocol, reference: Reference, renamed: Mapping[str, str]
+) -> Table:
+    """Findings in words beside what our conditions did."""
+    learned = scores.learned_table(results, protocol)
+    rows = {}
+    for name, row in reference.rows.items():
+        conditions = [part.strip() for part in renamed.get(name, "").split(",") if part.strip()]
+        told = {"published": row["finding"]}
+        if learned is not None and conditions:
+            known = [c for c in conditions if c in learned.index]
+            outcomes = [str(learned.loc[c, "outcome"]) for c in known]
+            told["ours"] = "; ".join(f"{c}: {o}" for c, o in zip(known, outcomes, strict=True))
+            told["verdict"] = _agreement(outcomes, row.get("outcome"))
+        rows[name] = told
+    title = f"Findings of {reference.source}"
+    note = f"{reference.note} agrees: all of ours had the published outcome; disagrees: none had."
+    table = scores.rows_of(rows)
+    return Table(f"beside-{reference.id}", title, note, table, first="what")
+
+
+def _agreement(outcomes: list[str], published: str | None) -> str:
+    if published is None or not outcomes:
+        return "cannot tell"
+    same = [outcome == published for outcome in outcomes]
+    return "agrees" if all(same) else "cannot tell" if any(same) else "disagrees"
+
+
+def _modes(results: Results, reference: Reference, published: Mapping[str, str]) -> Table:
+    tested = scores.with_modes(results)
+    if reference.condition not in tested:
+        raise DataError(
+            f"it is a matrix of {reference.condition}, which was not tested in several modes here"
+        )
+    ours = scores.mode_table(tested[reference.condition]).mean
+    ours.columns = [_mode(str(column), published) for column in ours.columns]
+    return beside(reference, ours.rename(index=published))
+
+
+def _mode(name: str, published: Mapping[str, str]) -> str:
+    """Name a mode as the references do: fixed:<label>, the label as published."""
+    kind, colon, label = name.partition(":")
+    label = label.rpartition("=")[2]
+    return kind + colon + published.get(label, label)
+
+
+def _verdicts(
+    results: Results, protocol: Protocol, reference: Reference, published: Mapping[str, str]
+) -> list[Part]:
+    """Published differences beside our intervals of the same: planned pairs, and those to SE."""
+    column = published.get(protocol.domain or "", "")
+    if column not in reference.columns:
+        column = "combined" if "combined" in reference.columns else "average"
+    # a score over all domains stands beside a difference over all domains
+    of_same = protocol if column in published.values() else protocol.model_copy(update=ALL)
+    pairs = [(first, second) for first, second in protocol.comparisons]
+    pairs += [(name, "se") for name in results.conditions if name != "se"]
+    rows = {}
+    for first, second in dict.fromkeys(pairs):
+        try:
+            difference = reference.difference(
+                published.get(first, first), published.get(second, second), column
+            )
+            pair = compare_pair(first, second, results, of_same)
+        except (ConfigError, DataError, KeyError):  # not printed, or not made by us
+            continue
+        ours, said = pair.overall, "cannot tell"
+        if pair.strength(protocol.alpha) in ("found", "none"):  # else trainings contradict
+            said = verdict(difference, ours.low, ours.high)
+        rows[pair.name] = {
+            "published": difference,
+            "ours": ours.mean,
+            "low": ours.low,
+            "high": ours.high,
+            "verdict": said,
+        }
+    if not rows:
+        return []
+    title = f"Differences beside {reference.source}"
+    note = (
+        f"Published: {column} F1; ours: mean difference of the case F1 over the seeds that both "
+        "have, with its 95 % interval over cases. Published differences up to 0.001 count as 0."
+    )
+    return [Table(f"verdict-{reference.id}", title, note, scores.rows_of(rows), first="difference")]
+
+
+ALL: Mapping[str, None] = {"domain": None}

@@ -1,0 +1,489 @@
+"""What the report says of each condition's scores: by domain, by label class and case by case."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from metaseg_monai.errors import ConfigError, DataError
+from metaseg_monai.files import replacing
+from metaseg_monai.reporting import pictures, scores, words
+from metaseg_monai.reporting import pictures as prediction_pictures
+from metaseg_monai.reporting import words as certainty
+from metaseg_monai.reporting import words as findings
+from metaseg_monai.reporting import write as sections
+from metaseg_monai.reporting.audit import audit_section, calibration_section, source_section
+from metaseg_monai.reporting.comparisons import Compared, compare_all
+from metaseg_monai.reporting.objects import objects_section
+from metaseg_monai.reporting.page import (
+    Details,
+    Lead,
+    Part,
+    Section,
+    figures_of,
+    markdown_page,
+    page,
+    tables_of,
+)
+from metaseg_monai.reporting.published import published_section
+from metaseg_monai.reporting.response import encoding_section, requested_section, response_section
+from metaseg_monai.reporting.runs import (
+    Results,
+    class_names,
+    is_expert,
+    read_results,
+    read_single_runs,
+    unranked,
+    why_not_comparable,
+)
+from metaseg_monai.reporting.scores import domain_similarity, f1_table, reliance_table, rows_of
+from metaseg_monai.reporting.tables import Table, to_csv, to_latex, to_markdown
+from metaseg_monai.reporting.volumes import volume_section
+from metaseg_monai.reporting.words import (
+    TESTS,
+    compared_row,
+    glossary,
+    p_text,
+    primary_not_made,
+    score_name,
+)
+from metaseg_monai.study.design import Protocol
+from metaseg_monai.study.history import STUDY, read_history
+from metaseg_monai.study.record import read_record
+
+
+def score_section(
+    results: Results, protocol: Protocol, every_class: Results, ranked: bool = True
+) -> Section:
+    """F1 of each condition, by domain and class, with the worst domain.
+
+    Args:
+        results: of the label class that the protocol is about.
+        protocol: of the study.
+        every_class: the same with all classes.
+        ranked: draw the conditions beside each other, lowest error first.
+    """
+    table = scores.f1_table(results)
+    average = (
+        "; average: unweighted mean of the domains that hold a foreground pixel in target or "
+        "prediction"
+    )
+    if len(table.mean.columns) == 3:  # the average and the only domain say the same
+        table, average = scores.Spread(*(frame[["combined"]] for frame in table)), ""
+    values, spread = table
+    seeds = scores.seeds_note(results)
+    names = class_names(every_class)
+    score = score_name(protocol.label_class, names)
+    several = results.first.counts["class"].nunique()
+    of = f"mean of the {several} classes, each with its " if several > 1 else ""
+    note = (
+        f"Pixel F1 with true metadata. combined: {of}counts pooled over all cases{average}. F1 "
+        f"measures overlap: 0 none, 1 perfect. {seeds}"
+    )
+    if protocol.label_class is not None:
+        note = f"The protocol is about label class {protocol.label_class}. {note}"
+    trainings = [len(results.conditions[str(name)]) for name in values.index]
+    values, spread = values.assign(trainings=trainings), spread.assign(trainings=float("nan"))
+    parts: list[Part] = [
+        Table("f1", f"{score} by condition", note, values, spread, best="high", first="condition")
+    ]
+    figure = pictures.ranking(results, protocol.aggregate, score) if ranked else None
+    if figure is not None:
+        parts.append(figure)
+    learned = scores.learned_table(results, protocol)
+    if learned is not None and protocol.learned is not None:
+        low, high = protocol.learned
+        note = (
+            f"learned: F1 of at least {high:g} with every training; not learned: below {low:g} "
+            "with every training; else unstable."
+        )
+        title = "Which conditions learned the task"
+        parts.append(Table("learned", title, note, learned, first="condition"))
+    classes = scores.class_table(every_class, names)
+    if classes is not None:
+        title = "F1 of each label class"
+        parts.append(Table("classes", title, seeds, *classes, best="high", first="condition"))
+    more: list[Part] = [
+        Table(
+            "cases",
+            f"{score} case by case",
+            "Seeds averaged within a case. A case that is empty in target and prediction has no "
+            "score and is counted; one that is empty in only one of them has 0.",
+            scores.case_table(results),
+            first="condition",
+        )
+    ]
+    worst = scores.worst_table(results)
+    if worst is not None:
+        note = "Domain with the lowest mean of its groups' case F1."
+        more.append(Table("worst", "Worst domain", note, worst, first="condition"))
+    for name, by_seed in results.conditions.items():
+        if is_expert(name):
+            more.append(
+                Table(
+                    f"elsewhere_{name}",
+                    f"{name} on all domains",
+                    f"Columns: the domain an expert was trained on; rows: tested on. {seeds}",
+                    *scores.experts_elsewhere(by_seed),
+                    first="tested on",
+                )
+            )
+    told = glossary(list(results.conditions))
+    if told:
+        rows = pd.DataFrame({"what it is": told})
+        parts.append(Details("What the rows are", [Table("glossary", "Conditions", "", rows)]))
+    return Section("Scores", "", [*parts, Details("Case by case, worst domain, experts", more)])
+
+
+# What a report says of a study, section by section.
+
+GIVEN = {
+    "normal - shuffle": "foreign metadata (shuffle)",
+    "normal - missing": "metadata marked as unknown (missing)",
+    "normal - zeros": "zeros in place of its metadata (zeros)",
+}
+
+
+def comparison_section(
+    protocol: Protocol,
+    compared: Sequence[Compared],
+    not_made: Mapping[str, str],
+    score: str = "F1",
+) -> Section | None:
+    """The planned comparisons with their tests; `score` names what they are made of."""
+    if not compared and not not_made:
+        return None
+    intro = (
+        f"A difference counts as found where the corrected p is below {protocol.alpha:g} and the "
+        "interval over trainings lies on one side of 0 as well. "
+    ) + _primary(protocol, not_made)
+    undone: list[Part] = [f"Planned but not made: {n} ({why})" for n, why in not_made.items()]
+    if not compared:
+        return Section("Comparisons", intro, undone)
+    rows, tests = {}, {}
+    for one in compared:
+        overall = one.overall
+        rows[one.name] = compared_row(one)
+        tests[one.name] = {
+            "t": overall.t,
+            "p t": p_text(overall.p_t),
+            "p Wilcoxon": p_text(overall.p_wilcoxon),
+            "p permutation": p_text(overall.p_permutation),
+            "groups": overall.groups,
+            "cases": overall.cases,
+            "empty": overall.empty,
+            "in both, of": f"{one.shared[0]} of {one.shared[1]}",
+        }
+    note = (
+        f"Difference of the {score}, first minus second, averaged over seeds within a case and "
+        "over cases within a group; 95 % bootstrap interval over groups; d_z: mean over standard "
+        f"deviation of the groups' differences; p: {TESTS[protocol.test]}, corrected by Holm for "
+        f"{len(protocol.comparisons)}; trainings: 95 % t interval of the differences by training."
+    )
+    where = f" on {protocol.domain}" if protocol.domain else ""
+    title = f"Planned comparisons{where}"
+    every = Table(
+        "tests",
+        f"All tests{where}",
+        "Two-sided and not corrected. The protocol names the one that counts. empty: cases without "
+        "a score in one of the two, left out; in both: cases that both were tested on.",
+        scores.rows_of(tests),
+        first="comparison",
+    )
+    parts: list[Part] = [
+        Table("comparisons", title, note, scores.rows_of(rows), first="comparison"),
+        pictures.differences(compared, protocol.alpha, score),
+        Details("All tests", [every]),
+        *undone,
+    ]
+    by_domain: list[Part] = [
+        Table(
+            f"subgroups_{one.first}_{one.second}",
+            f"{one.name} in each domain",
+            f"As above; p_holm corrects the {protocol.test} test over the domains.",
+            _with_p_as_text(one.subgroups),
+            first="domain",
+        )
+        for one in compared
+        if one.subgroups is not None
+    ]
+    figure = pictures.subgroup_differences(compared, protocol.alpha)
+    if figure is not None:
+        parts.append(Details("In each domain", [figure, *by_domain]))
+    return Section("Comparisons", intro, parts)
+
+
+def metadata_section(results: Results, score: str = "F1") -> Section | None:
+    """What each network does with wrong, missing and foreign metadata; `score` names its F1."""
+    tested = scores.with_modes(results)
+    if not tested:
+        return None
+    parts: list[Part] = []
+    seeds = scores.seeds_note(results)
+    reliance = scores.reliance_table(results)
+    if reliance is not None:
+        given = ", or ".join(GIVEN[str(column)] for column in reliance.mean.columns)
+        note = f"Pooled {score} lost when each case gets {given}. {seeds}"
+        parts.append(Table("reliance", "Reliance on metadata", note, *reliance, first="condition"))
+    parts += pictures.robustness(results)
+    parts += pictures.mode_maps(results)
+    tables: list[Part] = []
+    for name, by_seed in tested.items():
+        table = scores.mode_table(by_seed)
+        title = f"Test modes of {name}"
+        tables.append(Table(f"modes_{name}", title, seeds, *table, first="true domain"))
+        try:
+            similarity = domain_similarity(table.mean, symmetric=False)
+        except DataError:  # fewer than two domains with labels of their own
+            continue
+        note = "Share of its own score that a domain (row) keeps under another label (column)."
+        title = f"Domain similarity seen by {name}"
+        tables.append(Table(f"similarity_{name}", title, note, similarity, first="domain"))
+    maps = pictures.similarity_maps(results)
+    if maps:
+        parts.append(Details("Which domains are alike to the networks", maps))
+    parts.append(Details("Test modes as numbers", tables))
+    intro = "The same trained networks, given other metadata than the true one."
+    return Section("What metadata does", intro, parts)
+
+
+def picture_sections(results: Results) -> list[Section]:
+    """Predictions, gates and learning curves."""
+    sections = []
+    predictions = prediction_pictures.predictions(results)
+    if predictions:
+        sections.append(Section("Predictions", "", predictions))
+    gates = pictures.gates(results)
+    if gates:
+        intro = "What the gates do for each metadata value, in the first training."
+        whole = [figure for figure in gates if figure.name.endswith(("_scale", "_difference"))]
+        rest: list[Part] = [figure for figure in gates if figure not in whole]
+        more: list[Part] = [Details("Single gates and feature maps", rest)] if rest else []
+        sections.append(Section("Gates", intro, [*whole, *more]))
+    training = pictures.training(results)
+    if training:
+        sections.append(Section("Training", "", training))
+    return sections
+
+
+def _primary(protocol: Protocol, not_made: Mapping[str, str]) -> str:
+    """Say which comparison is the primary one, whether or not it could be made."""
+    name = " - ".join(protocol.comparisons[0])
+    return primary_not_made(protocol, not_made) or f"The primary comparison is {name}."
+
+
+def _with_p_as_text(table: pd.DataFrame) -> pd.DataFrame:
+    names = [str(name) for name in table.columns if str(name).startswith("p_")]
+    return table.assign(**{name: table[name].map(p_text) for name in names})
+
+
+# How the results were made: what was fixed and when, the runs, and those that are missing.
+
+
+def record_section(results: Results, history: Sequence[Mapping[str, Any]]) -> Section:
+    """How it was made: protocol, runs and files."""
+    parts: list[Part] = []
+    for entry in history:
+        rows = {key: {"value": _plain(value)} for key, value in entry["protocol"].items() if value}
+        title = f"Protocol of {entry['at'].replace('T', ' ').replace('+00:00', ' UTC')}"
+        note = f"Written when {entry['finished_runs']} runs had results."
+        stem = f"protocol_{len(parts)}"
+        parts.append(Table(stem, title, note, rows_of(rows), first="fixed"))
+    if runs := _run_table(results):
+        parts.append(Details("Runs", runs))
+    if results.missing:
+        reasons = {name: {"reason": reason} for name, reason in results.missing.items()}
+        title = "Runs without results"
+        table = Table("missing", title, "Left out of everything above.", rows_of(reasons))
+        parts.append(table)
+    parts.append(
+        "All of this is computed from the files of the runs (`counts.csv`, `calibration.csv`, "
+        "`cases.csv`, `schema.json`, `volumes.csv`, `log.csv`, `samples.npz`, as far as a run "
+        "wrote them); `python -m metaseg_monai report` makes it anew. Tables are in "
+        "`tables/` as CSV, Markdown and LaTeX, figures in `figures/`. Research software, not a "
+        "medical device."
+    )
+    return Section("How this was made", "", parts)
+
+
+def _run_table(results: Results) -> list[Part]:
+    rows: dict[str, dict[str, Any]] = {}
+    for name, by_seed in results.conditions.items():
+        for key, result in by_seed.items():
+            for domain, folder in result.folders.items():
+                record = read_record(folder)
+                if record is None:  # evaluated by hand, outside a study
+                    continue
+                label = f"{name}, seed {key.seed}" + (f", {domain}" if domain else "")
+                label += f", data {key.data_seed}" if key.data_seed else ""
+                rows[label] = {
+                    "seconds": round(record["seconds"]),
+                    "ended": record["ended"][:19].replace("T", " "),
+                    "torch": record["versions"]["torch"],
+                    "configuration": record["key"][:8],
+                }
+    note = "configuration: start of the SHA-256 of the bundle's configuration and settings."
+    return [Table("runs", "Runs", note, rows_of(rows), first="run")] if rows else []
+
+
+def _plain(value: Any) -> str:
+    """Write a setting as text: pairs of conditions, lists, and settings by name."""
+    if isinstance(value, list):
+        pairs = all(isinstance(part, list) for part in value)
+        return "; ".join(" against ".join(map(str, p)) if pairs else str(p) for p in value)
+    if isinstance(value, dict):
+        return "; ".join(f"{key}: {inner}" if inner != {} else key for key, inner in value.items())
+    return str(value)
+
+
+# The report of a folder of runs: computed from their files, written as HTML, Markdown and more.
+
+REFERENCES = Path("docs/references.json")
+
+
+def write_report(
+    runs: str | Path,
+    output: str | Path | None = None,
+    title: str | None = None,
+    references: Path = REFERENCES,
+) -> Path:
+    """Write the report of a study, or of a folder with one folder for each evaluated model.
+
+    Args:
+        runs: folder of the study or of the models.
+        output: folder for ``report.html``, ``report.md``, ``summary.json``, ``tables/`` (CSV,
+            Markdown, LaTeX) and ``figures/*.png``; by default `runs`.
+        title: heading; by default the study's name.
+        references: published figures, for studies that name some.
+
+    Returns:
+        Path of ``report.html``.
+
+    Raises:
+        DataError: no run has results, or a file of a run is damaged.
+        ConfigError: the study's files are damaged.
+    """
+    folder = Path(runs)
+    results = read_results(folder) if (folder / STUDY).is_file() else read_single_runs(folder)
+    target = folder if output is None else Path(output)
+    study = results.study
+    # what was not fixed before is described, not tested
+    protocol = Protocol(comparisons=[]) if study is None else study.protocol
+    history = read_history(folder) if study is not None else []
+    asked = results.of_class(protocol.label_class)
+    compared, not_made = compare_all(asked, protocol)
+    heading = title or ("Comparison" if study is None else study.name)
+    table = f1_table(asked)
+    names = class_names(results)
+    score = words.score_name(protocol.label_class, names)
+    reasons = why_not_comparable(results, names)
+    classes = asked.first.counts["class"].nunique()
+    lead = Lead(
+        question="" if study is None else study.question,
+        found={
+            "Found": "\n\n".join(
+                [
+                    *findings.found(protocol, table, compared, not_made, score, reasons, classes),
+                    *findings.reliance_words(reliance_table(asked), score),
+                ]
+            ),
+            "How sure": certainty.how_sure(asked, protocol, compared, history, reasons),
+            "Not shown": certainty.not_shown(asked, protocol, compared),
+        },
+        facts=certainty.facts(results),
+    )
+    body = [
+        section
+        for section in (
+            score_section(asked, protocol, results, ranked=not reasons),
+            sections.comparison_section(protocol, compared, not_made, score),
+            published_section(results, protocol, references),
+            volume_section(results, protocol, ranked=not reasons),
+            objects_section(results, protocol),
+            sections.metadata_section(asked, score),
+            response_section(results),
+            requested_section(results),
+            encoding_section(asked, score),
+            source_section(results, protocol.label_class),
+            audit_section(results),
+            calibration_section(results),
+            *sections.picture_sections(results),
+            record_section(results, history),
+        )
+        if section is not None
+    ]
+    body = unranked(body) if reasons else body
+    try:
+        _write_parts(target, body)
+        _write(target / "summary.json", _json(_summary(results, protocol, compared, reasons)))
+        _write(target / "report.md", markdown_page(heading, lead, body))
+        _write(target / "report.html", page(heading, lead, body))
+    except OSError as error:
+        raise ConfigError(
+            f"Cannot write the report into {target}: {error.strerror}; name another --output."
+        ) from error
+    return target / "report.html"
+
+
+def _write_parts(target: Path, body: list[Section]) -> None:
+    for name, table in tables_of(body).items():
+        _write(target / "tables" / f"{name}.csv", to_csv(table))
+        _write(target / "tables" / f"{name}.md", to_markdown(table) + "\n")
+        _write(target / "tables" / f"{name}.tex", to_latex(table))
+    for name, figure in figures_of(body).items():
+        with replacing(target / "figures" / f"{name}.png") as part:
+            part.write_bytes(figure.png)
+
+
+def _summary(
+    results: Results, protocol: Protocol, compared: list[Compared], reasons: list[str]
+) -> dict[str, Any]:
+    """All main numbers, by condition and seed, for other programs."""
+    from metaseg_monai.metrics.scores import summarise
+
+    return {
+        "conditions": {
+            name: {
+                f"data{key.data_seed}-seed{key.seed}": summarise(result.counts)
+                for key, result in by_seed.items()
+            }
+            for name, by_seed in results.conditions.items()
+        },
+        "comparisons": [
+            {
+                "first": one.first,
+                "second": one.second,
+                **one.overall._asdict(),
+                "p_holm": one.p_holm,
+                "strength": one.strength(protocol.alpha),
+                "trainings": one.trainings._asdict(),
+                "seeds": {
+                    f"data{key.data_seed}-seed{key.seed}": value for key, value in one.seeds.items()
+                },
+            }
+            for one in compared
+        ],
+        "not_comparable": reasons,
+        "missing": dict(results.missing),
+    }
+
+
+def _json(summary: Any) -> str:
+    """JSON in which a score that does not exist is null."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(inner) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [plain(inner) for inner in value]
+        return None if isinstance(value, float) and math.isnan(value) else value
+
+    return json.dumps(plain(summary), indent=2, allow_nan=False) + "\n"
+
+
+def _write(path: Path, text: str) -> None:
+    with replacing(path) as part:
+        part.write_text(text, encoding="utf-8")

@@ -1,0 +1,198 @@
+"""A field of cells: where they lie, how they are turned, and the maps that optics then see."""
+
+import itertools
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.ndimage import gaussian_filter
+
+from metaseg_monai.errors import DataError
+from metaseg_monai.simulate.cells.lines import Line, Shape
+
+CROWDING = 0.8  # least distance of two cells, a share of the sum of their radii
+ATTEMPTS = 12
+SIZE_SPREAD, LARGEST_SIZE = 0.08, 4.0  # of the logarithm; in spreads
+MOST_OBJECTS = 65535
+SMALLEST_OBJECT_PX = 4
+HARMONICS = (3, 4, 5)
+
+
+@dataclass(frozen=True)
+class Culture:
+    """What lies in one field of view; all arrays are (H, W).
+
+    Attributes:
+        relief: optical thickness of the cells, about 1 in the middle of one; float32.
+        nuclei: share of a pixel that nuclei cover, for stains; float32.
+        objects: number of the nucleus of a pixel, from 1, 0 for none; uint16.
+    """
+
+    relief: np.ndarray
+    nuclei: np.ndarray
+    objects: np.ndarray
+
+
+def draw_culture(
+    random: np.random.Generator,
+    line: Line,
+    size: tuple[int, int],
+    pixel_um: float,
+    density_per_mm2: float,
+) -> Culture:
+    """Draw the cells of a field; cells at its border are cut.
+
+    Args:
+        random: the only source of chance.
+        line: of the cells.
+        size: (H, W) in pixels.
+        pixel_um: side of a pixel.
+        density_per_mm2: cells on a square millimetre that are tried; those without room fall away.
+
+    Raises:
+        DataError: more cells than 16 bits can number.
+    """
+    relief, nuclei = np.zeros(size, np.float32), np.zeros(size, np.float32)
+    objects = np.zeros(size, np.uint16)
+    margin_um = line.body.radius_um
+    extent = (size[0] * pixel_um + 2 * margin_um, size[1] * pixel_um + 2 * margin_um)
+    wanted = random.poisson(density_per_mm2 * extent[0] * extent[1] / 1e6)
+    crowd = _Crowd(2 * CROWDING * line.body.radius_um * np.exp(LARGEST_SIZE * SIZE_SPREAD))
+    number = 0
+    for _ in range(max(1, wanted)):
+        size_noise = np.clip(random.normal(), -LARGEST_SIZE, LARGEST_SIZE)
+        scale = float(np.exp(SIZE_SPREAD * size_noise))
+        centre = _free_place(random, crowd, extent, line.body.radius_um * scale)
+        if centre is None:
+            continue
+        number += 1
+        if number > MOST_OBJECTS:
+            raise DataError(
+                f"a field of {size[0]} x {size[1]} pixels of {pixel_um:g} um holds more than "
+                f"{MOST_OBJECTS} cells, which 16 bits cannot number; choose a smaller size"
+            )
+        middle = (centre[0] - margin_um, centre[1] - margin_um)
+        angle = random.uniform(0, np.pi)
+        _add_cell(random, line, (relief, nuclei, objects), middle, angle, scale, pixel_um, number)
+    return Culture(relief, nuclei, _renumbered(objects))
+
+
+def _free_place(
+    random: np.random.Generator,
+    crowd: "_Crowd",
+    extent: tuple[float, float],
+    radius: float,
+) -> tuple[float, float] | None:
+    for _ in range(ATTEMPTS):
+        y, x = random.uniform(0, extent[0]), random.uniform(0, extent[1])
+        if all(
+            (y - other_y) ** 2 + (x - other_x) ** 2 > (CROWDING * (radius + other)) ** 2
+            for other_y, other_x, other in crowd.near(y, x)
+        ):
+            crowd.add(y, x, radius)
+            return y, x
+    return None
+
+
+class _Crowd:
+    """Cells (y, x, radius) by the square of `side` they lie in: neighbours are found at once."""
+
+    def __init__(self, side: float) -> None:
+        self.side = side
+        self._squares: dict[tuple[int, int], list[tuple[float, float, float]]] = defaultdict(list)
+
+    def add(self, y: float, x: float, radius: float) -> None:
+        self._squares[int(y // self.side), int(x // self.side)].append((y, x, radius))
+
+    def near(self, y: float, x: float) -> Iterator[tuple[float, float, float]]:
+        """All cells less than `side` away, and some others."""
+        row, column = int(y // self.side), int(x // self.side)
+        for place in itertools.product(range(row - 1, row + 2), range(column - 1, column + 2)):
+            yield from self._squares.get(place, ())
+
+
+def _add_cell(
+    random: np.random.Generator,
+    line: Line,
+    maps: tuple[np.ndarray, np.ndarray, np.ndarray],
+    centre_um: tuple[float, float],
+    angle: float,
+    scale: float,
+    pixel_um: float,
+    number: int,
+) -> None:
+    relief, nuclei, objects = maps
+    reach = 2.2 * line.body.radius_um * scale * np.sqrt(line.body.elongation)
+    rows = _window(centre_um[0], reach, pixel_um, relief.shape[0])
+    columns = _window(centre_um[1], reach, pixel_um, relief.shape[1])
+    tilt, drift = random.normal(0, 0.06), random.normal(0, 0.04, 2) * line.body.radius_um
+    outlines = [_ripples(random, shape) for shape in (line.body, line.nucleus)]
+    grain_seed = int(random.integers(2**32))
+    if rows.stop <= rows.start or columns.stop <= columns.start:
+        return
+    y = (np.arange(rows.start, rows.stop) + 0.5)[:, None] * pixel_um - centre_um[0]
+    x = (np.arange(columns.start, columns.stop) + 0.5)[None, :] * pixel_um - centre_um[1]
+    body = _distance(line.body, outlines[0], y, x, angle, scale)
+    nucleus = _distance(line.nucleus, outlines[1], y - drift[0], x - drift[1], angle + tilt, scale)
+    height = np.sqrt(np.clip(1 - body**2, 0, 1)) * line.height
+    grain = _grain(grain_seed, body.shape, pixel_um) * line.grain * (body < 0.95)
+    dome = np.sqrt(np.clip(1 - nucleus**2, 0, 1)) * line.faintness
+    relief[rows, columns] += height * (1 + 0.06 * grain) + dome
+    inside = nucleus < 1
+    nuclei[rows, columns] = np.maximum(nuclei[rows, columns], inside)
+    patch = objects[rows, columns]
+    patch[inside & (patch == 0)] = number
+
+
+def _window(centre_um: float, reach_um: float, pixel_um: float, size: int) -> slice:
+    first = int(np.floor((centre_um - reach_um) / pixel_um))
+    last = int(np.ceil((centre_um + reach_um) / pixel_um)) + 1
+    return slice(max(0, first), min(size, max(0, last)))
+
+
+def _ripples(random: np.random.Generator, shape: Shape) -> list[tuple[int, float, float]]:
+    """Harmonics of an outline: (order, amplitude, phase)."""
+    return [
+        (
+            order,
+            float(random.normal(0, shape.ripple * HARMONICS[0] / order)),
+            float(random.uniform(0, 2 * np.pi)),
+        )
+        for order in HARMONICS
+    ]
+
+
+def _distance(
+    shape: Shape,
+    ripples: list[tuple[int, float, float]],
+    y: np.ndarray,
+    x: np.ndarray,
+    angle: float,
+    scale: float,
+) -> np.ndarray:
+    """Distance from the centre (h, w) in units of the outline's: 1 on the outline."""
+    radius = shape.radius_um * scale
+    along = (x * np.cos(angle) + y * np.sin(angle)) / np.sqrt(shape.elongation)
+    across = (y * np.cos(angle) - x * np.sin(angle)) * np.sqrt(shape.elongation)
+    theta = np.arctan2(across, along)
+    edge = 1 - shape.flattened * np.exp(-(((theta - np.pi / 2) / 0.7) ** 2))
+    for order, amplitude, phase in ripples:
+        edge = edge + amplitude * np.cos(order * theta + phase)
+    return np.asarray(np.hypot(along, across) / (radius * np.clip(edge, 0.2, None)))
+
+
+def _grain(seed: int, shape: tuple[int, ...], pixel_um: float) -> np.ndarray:
+    noise = np.random.default_rng(seed).standard_normal(shape)
+    smooth = gaussian_filter(noise, max(0.5, 0.5 / pixel_um))
+    return np.asarray(smooth / max(float(smooth.std()), 1e-6))
+
+
+def _renumbered(objects: np.ndarray) -> np.ndarray:
+    """Number the objects without gaps, without those of which only a few pixels are left."""
+    sizes = np.bincount(objects.ravel())
+    kept = np.flatnonzero(sizes >= SMALLEST_OBJECT_PX)
+    kept = kept[kept > 0]
+    numbers = np.zeros(len(sizes), np.uint16)
+    numbers[kept] = np.arange(1, len(kept) + 1)
+    return numbers[objects]

@@ -1,0 +1,238 @@
+"""Which images the data sets of the texts consist of, with the counts of thesis appendix A."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from metaseg_monai.errors import DataError
+from metaseg_monai.simulate.cells.lines import SEVEN_LINES
+from metaseg_monai.tables.columns import SPLITS
+
+Counts = dict[str, dict[str, int]]  # value -> split -> images
+
+
+def _table(**rows: tuple[int, int, int]) -> Counts:
+    return {name: dict(zip(SPLITS, counts, strict=True)) for name, counts in rows.items()}
+
+
+A1 = _table(
+    HeLa=(293, 58, 81), MDCK=(292, 79, 61), A549=(286, 66, 80), HT1080=(284, 78, 70),
+    HepG2=(283, 82, 67), MCF7=(290, 70, 72), NIH3T3=(288, 71, 73),
+)  # fmt: skip
+A2_AZ = _table(AZ=(628, 78, 78))
+A3 = {
+    name.removesuffix("x"): counts
+    for name, counts in _table(
+        **{"10x": (843, 218, 230), "20x": (862, 215, 233), "40x": (872, 209, 206)}
+    ).items()
+}
+A4 = _table(
+    A549=(435, 97, 114), NIH3T3=(437, 124, 123), HeLa=(446, 106, 117), HepG2=(409, 116, 107),
+    HT1080=(429, 86, 98), MCF7=(421, 113, 110),
+)  # fmt: skip
+A5_CRACK = _table(CRACK=(333, 56, 56))
+A7_ANOMALIES = dict(zip(SPLITS, (194, 70, 101), strict=True))
+IMBALANCED = {"5": 0.20, "10": 0.30, "20": 0.01, "40": 0.49}  # proposal, section 3.2
+COMMON_MAGNIFICATION = 20.0
+STYLES = ("exact", "fine", "coarse")
+NUCLEI, ANOMALIES, CRACKS = "nuclei", "anomalies", "cracks"
+CRACK = "CRACK"  # the line of concrete
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One image to be made.
+
+    Attributes:
+        split: train, val or test.
+        line: cell line, or "CRACK" for concrete.
+        magnification: of the objective.
+        tasks: of which the image has a label each.
+        style: in which the label is drawn.
+        source: collection that the image stands for.
+    """
+
+    split: str
+    line: str
+    magnification: float = COMMON_MAGNIFICATION
+    tasks: tuple[str, ...] = (NUCLEI,)
+    style: str = STYLES[0]
+    source: str = "7LINES"
+
+    @property
+    def domain(self) -> str:
+        """The line of cells, or what else the image shows."""
+        return self.line
+
+
+Totals = Mapping[str, int | None]  # images of a split; None for the texts' own number
+
+
+def make_plan(recipe: str, totals: Totals, seed: int) -> list[Plan]:
+    """The images of a data set, split by split, in random order.
+
+    Args:
+        recipe: a key of `RECIPES`.
+        totals: images of each split, with the texts' proportions; None for the texts' numbers.
+        seed: of all chance.
+
+    Raises:
+        DataError: an unknown recipe, a negative total, or no training image at all.
+    """
+    if recipe not in RECIPES:
+        raise DataError(f"recipe {recipe!r}: expected one of {', '.join(RECIPES)}")
+    plans = []
+    for stream, split in enumerate(SPLITS):
+        total = totals.get(split)
+        if total is not None and (
+            isinstance(total, bool) or not isinstance(total, int) or total < 0
+        ):
+            raise DataError(f"{split}={total!r}: expected a whole number of images, 0 or more")
+        random = np.random.default_rng([seed, 7, stream])
+        made = RECIPES[recipe](split, total, random)
+        plans += [made[place] for place in random.permutation(len(made))]
+    if not plans:
+        raise DataError("train, val and test are all 0; ask for at least one image")
+    return plans
+
+
+def divided(counts: Counts, split: str, total: int | None) -> dict[str, int]:
+    """Share `total` images among the values as the texts do (largest remainder).
+
+    >>> divided({"a": {"train": 60}, "b": {"train": 30}}, "train", 4)
+    {'a': 3, 'b': 1}
+    """
+    own = {name: of_split[split] for name, of_split in counts.items()}
+    if total is None:
+        return own
+    exact = {name: total * count / sum(own.values()) for name, count in own.items()}
+    shared = {name: int(count) for name, count in exact.items()}
+    rest = sorted(exact, key=lambda name: shared[name] - exact[name])
+    for name in rest[: total - sum(shared.values())]:
+        shared[name] += 1
+    return shared
+
+
+def _of_lines(counts: Counts, split: str, total: int | None) -> list[Plan]:
+    shared = divided(counts, split, total)
+    return [Plan(split, line) for line, count in shared.items() for _ in range(count)]
+
+
+def _seven_lines(split: str, total: int | None, random: np.random.Generator) -> list[Plan]:
+    return _of_lines(A1, split, total)
+
+
+def _two_lines(split: str, total: int | None, random: np.random.Generator) -> list[Plan]:
+    """Thesis 4.1."""
+    return _of_lines({line: A1[line] for line in ("HeLa", "MDCK")}, split, total)
+
+
+def _extended(split: str, total: int | None, random: np.random.Generator) -> list[Plan]:
+    """Thesis 4.4, table A.2."""
+    plans = _of_lines({**A1, **A2_AZ}, split, total)
+    return [replace(plan, source="AZ") if plan.line == "AZ" else plan for plan in plans]
+
+
+def _magnification(split: str, total: int | None, random: np.random.Generator) -> list[Plan]:
+    """Thesis 4.3, tables A.3 and A.4, which give the margins: their pairing is by chance."""
+    plans = _of_lines(A4, split, total)
+    shared = divided(A3, split, total)
+    values = [float(name) for name, count in shared.items() for _ in range(count)]
+    order = random.permutation(len(values))
+    return [
+        replace(plan, magnification=values[place]) for plan, place in zip(plans, order, strict=True)
+    ]
+
+
+def _acquisition(split: str, total: int | None, random: np.random.Generator) -> list[Plan]:
+    """Proposal, section 3.2: training is imbalanced, validation and test are not."""
+    plans = _of_lines(A1, split, total)
+    parts = IMBALANCED if split == "train" else dict.fromkeys(IMBALANCED, 1.0)
+    counts = {name: {split: round(1000 * part)} for name, part in parts.items()}
+    shared = divided(counts, split, len(plans))
+    values = [float(name) for name, count in shared.items() for _ in range(count)]
+    order = random.permutation(len(values))
+    return [
+        replace(plan, magnification=values[place]) for plan, place in zip(plans, order, strict=True)
+    ]
+
+
+def _heterogeneous(split: str, total: int | None, random: np.random.Generator) -> list[Plan]:
+    """Thesis 4.5, table A.5."""
+    plans = _of_lines({**A5_CRACK, "HeLa": A1["HeLa"], "HepG2": A1["HepG2"]}, split, total)
+    return [
+        replace(plan, tasks=(CRACKS,), source=CRACK) if plan.line == CRACK else plan
+        for plan in plans
+    ]
+
+
+def _styles(split: str, total: int | None, random: np.random.Generator) -> list[Plan]:
+    """Paper 3.2: a third of the training masks in each style, all others exact."""
+    plans = _of_lines(A1, split, total)
+    if split != "train":
+        return plans
+    first = int(random.integers(len(STYLES)))  # lines lie in order, so each gets all styles
+    return [
+        replace(plan, style=STYLES[(number + first) % len(STYLES)])
+        for number, plan in enumerate(plans)
+    ]
+
+
+def _anomalies(split: str, total: int | None, random: np.random.Generator) -> list[Plan]:
+    """Thesis 4.7, table A.7: some of the images have a second label."""
+    plans = _of_lines(A1, split, total)
+    both = A7_ANOMALIES[split]
+    if total is not None:
+        own = sum(count[split] for count in A1.values())
+        both = min(len(plans), max(1, round(both * total / own))) if plans else 0
+    chosen = set(random.permutation(len(plans))[:both].tolist())
+    return [
+        replace(plan, tasks=(NUCLEI, ANOMALIES)) if number in chosen else plan
+        for number, plan in enumerate(plans)
+    ]
+
+
+def _curtailed(split: str, total: int | None, random: np.random.Generator) -> list[Plan]:
+    """Table A.8: training and validation images all have both labels; the test is whole."""
+    if split == "test":
+        return _anomalies(split, total, random)
+    number = A7_ANOMALIES[split] if total is None else total
+    return [replace(plan, tasks=(NUCLEI, ANOMALIES)) for plan in _of_lines(A1, split, number)]
+
+
+def _curtailed_apart(split: str, total: int | None, random: np.random.Generator) -> list[Plan]:
+    """Thesis 4.7, last part: as many images of each task, but none has both."""
+    if split == "test":
+        return _anomalies(split, total, random)
+    both = 2 * A7_ANOMALIES[split] if total is None else total
+    return [
+        replace(plan, tasks=(task,))
+        for task, number in ((NUCLEI, both - both // 2), (ANOMALIES, both // 2))
+        for plan in _of_lines(A1, split, number)
+    ]
+
+
+RECIPES: dict[str, Callable[[str, int | None, np.random.Generator], list[Plan]]] = {
+    "seven_lines": _seven_lines,
+    "two_lines": _two_lines,
+    "extended": _extended,
+    "magnification": _magnification,
+    "acquisition": _acquisition,
+    "heterogeneous": _heterogeneous,
+    "styles": _styles,
+    "anomalies": _anomalies,
+    "anomalies_curtailed": _curtailed,
+    "anomalies_curtailed_apart": _curtailed_apart,
+}
+LINES_OF_RECIPE = {
+    "magnification": tuple(A4),
+    "two_lines": ("HeLa", "MDCK"),
+    "extended": (*SEVEN_LINES, "AZ"),
+    "heterogeneous": (CRACK, "HeLa", "HepG2"),
+}
+
+
+def unrelated_lines(recipe: str) -> tuple[str, ...]:
+    """The lines among which the null control draws."""
+    return LINES_OF_RECIPE.get(recipe, SEVEN_LINES)

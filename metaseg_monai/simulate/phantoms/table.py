@@ -1,0 +1,88 @@
+"""The phantoms as a bundle's default data: volumes, their slices and the table, made once."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from metaseg_monai.errors import DataError
+from metaseg_monai.metadata.schema import MetadataSchema
+from metaseg_monai.prepare.kits import prepare_kits21
+from metaseg_monai.prepare.kits_slices import SliceRule
+from metaseg_monai.simulate.generated import ensure_generated
+from metaseg_monai.simulate.phantoms.scans import check_settings, write_phantoms
+from metaseg_monai.tables.columns import ColumnMap
+from metaseg_monai.tables.table import CaseTable, read_table
+
+FIRST_CASE = {"train": 0, "val": 10000, "test": 20000}  # more training cases: the same test cases
+COMMANDS = (
+    "python -m metaseg_monai generate kits21-phantom --output VOLUMES, then "
+    "python -m metaseg_monai prepare kits21 --source VOLUMES --output"
+)
+
+
+def phantom_table(
+    dataset_dir: str | Path,
+    default_dir: str | Path,
+    schema: MetadataSchema,
+    columns: ColumnMap | Mapping[str, Any] | str | Path | None = None,
+    train: int = 16,
+    val: int = 4,
+    test: int = 4,
+    matrix: int = 96,
+    seed: int = 0,
+    slice_rule: SliceRule = "mass",
+) -> CaseTable:
+    """The table of slices in a folder; a bundle's empty default folder is filled with phantoms.
+
+    Args:
+        dataset_dir: folder that training reads, made by `prepare_kits21`; a real data set is given
+            by its folder, and the arguments below do not count.
+        default_dir: the bundle's own folder for generated data.
+        schema: of the metadata.
+        columns: see `read_table`.
+        train: number of training patients; so `val` and `test`.
+        val: number of validation patients.
+        test: number of test patients.
+        matrix: pixels a side, see `generate_phantoms`.
+        seed: of the phantoms.
+        slice_rule: which slices become rows, see `prepare_kits21`; "all" for volume scores.
+
+    Raises:
+        DataError: another folder is missing or empty, the default folder holds data generated
+            with other settings, an argument is out of its range, phantoms cannot be prepared, or
+            the table has problems.
+    """
+    counts = {"train": train, "val": val, "test": test}
+    settings = {**counts, "matrix": matrix, "seed": seed}
+    check_settings(settings)
+
+    def write(folder: Path) -> None:
+        split_of = {
+            number: split
+            for split, count in counts.items()
+            for number in range(FIRST_CASE[split], FIRST_CASE[split] + count)
+        }
+        with TemporaryDirectory(dir=folder.parent, prefix=".volumes-") as beside:
+            volumes, lists = Path(beside) / "volumes", Path(beside) / "splits.json"
+            cases = write_phantoms(volumes, list(split_of), matrix, seed)
+            lists.write_text(json.dumps(dict(zip(cases, split_of.values(), strict=True))) + "\n")
+            made = prepare_kits21(
+                volumes, folder, slice_rule=slice_rule, spacing="native", splits=lists
+            )
+            if made.problems:
+                raise DataError(
+                    f"{default_dir}: {len(made.problems)} problems of generated phantoms, such as "
+                    f"{made.problems[0]}; give another seed or matrix"
+                )
+            volumes.rename(folder / "volumes")
+
+    ensure_generated(
+        Path(dataset_dir),
+        Path(default_dir),
+        {**settings, "slice_rule": slice_rule},
+        write,
+        command=f"{COMMANDS} {dataset_dir}",
+    )
+    return read_table(dataset_dir, schema, columns)

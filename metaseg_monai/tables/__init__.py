@@ -1,0 +1,24 @@
+"""Tables of cases: rows, columns, splits, and the items made of them."""
+
+from metaseg_monai.tables.cases import DataWarning, LoadedCase, load_case
+from metaseg_monai.tables.check import TableCheck, check_table
+from metaseg_monai.tables.columns import SPLITS, ColumnMap
+from metaseg_monai.tables.find import find_cases
+from metaseg_monai.tables.select import fill_epoch, limit_empty, select_cases
+from metaseg_monai.tables.table import CaseTable, read_table
+
+__all__ = [
+    "SPLITS",
+    "CaseTable",
+    "ColumnMap",
+    "DataWarning",
+    "LoadedCase",
+    "TableCheck",
+    "check_table",
+    "fill_epoch",
+    "find_cases",
+    "limit_empty",
+    "load_case",
+    "read_table",
+    "select_cases",
+]

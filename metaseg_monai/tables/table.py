@@ -1,0 +1,534 @@
+"""A table of cases: one row is one image x one task (contract 7)."""
+
+import csv
+import hashlib
+import json
+import re
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+from metaseg_monai.errors import DataError
+from metaseg_monai.files import readable
+from metaseg_monai.images.read import FORMAT_OF_SUFFIX, image_suffix
+from metaseg_monai.metadata.fields import MetadataWarning, listing, read_number
+from metaseg_monai.metadata.schema import MetadataSchema
+from metaseg_monai.tables.columns import SPLITS, ColumnMap, as_column_map, disagreements, place_of
+
+# From the lines of a table to items, with every problem found on the way.
+
+
+@dataclass
+class Row:
+    """One image x one value of `rows_per`, as the table gives it.
+
+    Attributes:
+        number: row of the table as a spreadsheet counts them (the header is 1).
+        images: image paths relative to the table's folder.
+        label: label path relative to the table's folder, or None.
+        metadata: raw value by schema field.
+        group: what must stay in one split.
+        split: train, val or test; None where the table has no split column.
+        case: unique name.
+        label_values: pixel values that count as foreground, "instances" for all above 0, or None.
+        cells: every cell of the line by its column.
+        place: where the image lies in its volume, see `place_of`.
+        problems: what is wrong in this row alone.
+    """
+
+    number: int
+    images: tuple[str, ...]
+    label: str | None
+    metadata: dict[str, Any]
+    group: str
+    split: str | None
+    case: str
+    label_values: list[int] | str | None = None
+    problems: list[str] = field(default_factory=list)
+    cells: Mapping[str, str] = field(default_factory=dict)
+    place: Mapping[str, Any] = field(default_factory=dict)
+
+
+def read_lines(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]], list[str]]:
+    """Read a CSV file as text, cell by cell, exactly.
+
+    Args:
+        path: the table, UTF-8, comma-separated, one header line.
+
+    Returns:
+        The header, the rows as (number, {column: cell}), and problems of rows whose number of
+        cells is not the header's.
+
+    Raises:
+        DataError: the file may not be read, is not UTF-8, empty, without rows, or repeats a column.
+    """
+    try:
+        with readable(path), path.open(encoding="utf-8-sig", newline="") as stream:
+            lines = list(csv.reader(stream, strict=True))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: not readable as UTF-8 CSV ({error}); save it anew") from error
+    if not lines:
+        raise DataError(f"{path}: empty; expected a header line and one row a case")
+    header = [name.strip() for name in lines[0]]
+    if len(header) == 1 and re.search(r"[;\t]", header[0]):
+        raise DataError(f"{path}: separated by semicolons or tabs; save it comma-separated")
+    twice = sorted({name for name in header if header.count(name) > 1})
+    if twice:
+        raise DataError(f"{path}: columns {twice} appear more than once; rename or remove them")
+    rows, problems = [], []
+    for number, cells in enumerate(lines[1:], start=2):
+        if len(cells) == len(header):
+            rows.append((number, dict(zip(header, cells, strict=True))))
+        elif cells:  # a blank line is no row
+            problems.append(f"row {number}: {len(cells)} cells, the header has {len(header)}")
+    if not rows and not problems:
+        raise DataError(f"{path}: a header without rows; expected one row a case")
+    return header, rows, problems
+
+
+def make_rows(
+    number: int,
+    cells: Mapping[str, str],
+    schema: MetadataSchema | None,
+    columns: ColumnMap,
+    fixed: Mapping[str, Any],
+) -> list[Row]:
+    """Turn one line of the table into its rows; more than one only with `rows_per`.
+
+    Args:
+        number: row of the table.
+        cells: cell by column.
+        schema: names the metadata fields to read; None reads none.
+        columns: where they are.
+        fixed: raw metadata that take the place of the table's.
+    """
+    metadata: dict[str, Any] = {}
+    for name in schema.names if schema else ():
+        if columns.column_of(name) in cells:
+            metadata[name] = _in_unit(cells[columns.column_of(name)], columns.factors.get(name))
+    metadata.update(fixed)
+    if columns.rows_per is None or columns.rows_per in fixed or not metadata[columns.rows_per]:
+        return [_make_row(number, cells, metadata, columns)]
+    values = metadata[columns.rows_per].split(columns.separator)
+    return [
+        _make_row(number, cells, {**metadata, columns.rows_per: value.strip()}, columns)
+        for value in values
+    ]
+
+
+def _in_unit(cell: str, factor: float | None) -> str:
+    """The cell in the field's unit; what is no number is left for the schema to refuse."""
+    number = read_number(cell)
+    return cell if factor is None or number is None else f"{number * factor:.9g}"
+
+
+def _make_row(
+    number: int, cells: Mapping[str, str], metadata: dict[str, Any], columns: ColumnMap
+) -> Row:
+    problems: list[str] = []
+    images = tuple(
+        _relative(path, columns.image, problems)
+        for path in cells[columns.image].split(columns.separator)
+    )
+    label = None
+    if columns.label is not None and cells.get(columns.label):
+        label = _relative(cells[columns.label], columns.label, problems)
+    group = cells.get(columns.group, "").strip() if columns.group is not None else images[0]
+    split = None
+    if columns.split in cells:
+        given = cells[columns.split].strip()
+        split = columns.split_names.get(given, given)
+        if split not in SPLITS:
+            problems.append(
+                f"column {columns.split!r}: unknown split {given!r}, expected "
+                f"{', '.join(SPLITS)} or a name in the column map's split_names"
+            )
+    case = cells[columns.case].strip() if columns.case is not None else ""
+    if columns.case is not None and not re.fullmatch(r"[^/\\]*[^/\\.][^/\\]*", case):
+        problems.append(
+            f"column {columns.case!r}: {case!r} cannot name a file; expected text without slashes"
+        )
+    place, misplaced = place_of(cells, columns.place)
+    return Row(
+        number, images, label, metadata, group, split, case,
+        _foreground_values(metadata, columns, problems), [*problems, *misplaced], cells, place,
+    )  # fmt: skip
+
+
+def _foreground_values(
+    metadata: Mapping[str, Any], columns: ColumnMap, problems: list[str]
+) -> list[int] | str | None:
+    """The pixel values that are foreground in this row; None where label values are classes."""
+    if isinstance(columns.label_values, str):
+        return columns.label_values
+    if isinstance(columns.label_values, list):
+        return list(columns.label_values) or None
+    for name, values in columns.label_values.items():
+        if metadata.get(name) in values:
+            return list(values[metadata[name]])
+        problems.append(
+            f"field {name!r}: no label_values for {metadata.get(name)!r} in the column map, "
+            f"which has {', '.join(values)}"
+        )
+    return None
+
+
+def _relative(path: str, column: str, problems: list[str]) -> str:
+    """A path inside the table's folder, normalised; anything else is a problem."""
+    if not path.strip():
+        problems.append(f"column {column!r}: an empty path; expected one relative to the table")
+    elif (
+        PurePosixPath(path).is_absolute()
+        or PureWindowsPath(path).anchor
+        or ".." in re.split(r"[/\\]", path)
+    ):
+        problems.append(
+            f"column {column!r}: {path!r} leaves the table's folder; expected a path relative to "
+            "the table, without '..' (a symbolic link inside the folder may lead elsewhere)"
+        )
+    return str(PurePosixPath(path.strip()))
+
+
+def name_cases(rows: Sequence[Row]) -> None:
+    """Name every row that has no case: its first image's path, then the metadata that differ.
+
+    >>> rows = [Row(n, ("a/b.png",), None, {"task": t}, "", None, "") for n, t in
+    ...         enumerate(["disc", "ring"])]
+    >>> name_cases(rows)
+    >>> [row.case for row in rows]
+    ['a_b__disc', 'a_b__ring']
+    """
+    of_stem: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        if not row.case:
+            path = row.images[0].replace("\\", "/")
+            of_stem[path[: len(path) - len(image_suffix(path))].replace("/", "_")].append(row)
+    for stem, sharing in of_stem.items():
+        differing = [
+            name
+            for name in sharing[0].metadata
+            if len({str(row.metadata.get(name)) for row in sharing}) > 1
+        ]
+        for row in sharing:
+            values = [re.sub(r"[^\w.+-]+", "-", str(row.metadata[name])) for name in differing]
+            row.case = "__".join([stem, *values])
+
+
+def problems_between(rows: Sequence[Row]) -> list[str]:
+    """Problems that no row shows alone: repeated rows and cases, groups and images in two splits.
+
+    A row that repeats another is told once, not again by its case name.
+    """
+    problems = []
+    first_of_content: dict[tuple[Any, ...], Row] = {}
+    first_of_case: dict[str, Row] = {}
+    splits_of: dict[tuple[str, str], dict[str, int]] = defaultdict(dict)
+    for row in rows:
+        same = first_of_content.setdefault((row.images, *map(str, row.metadata.values())), row)
+        namesake = first_of_case.setdefault(row.case, row)
+        if same is not row:
+            problems.append(
+                f"row {row.number} ({row.case}): the same image and metadata as row {same.number}"
+            )
+        elif namesake is not row:
+            problems.append(
+                f"row {row.number}: the case {row.case!r} is also row {namesake.number}; "
+                "rename an image, or name the cases in a column of their own"
+            )
+        if row.split is not None:
+            owners = [("image", image) for image in dict.fromkeys(row.images)]
+            if row.group and row.group not in row.images:
+                owners.append(("group", row.group))
+            for owner in owners:
+                splits_of[owner].setdefault(row.split, row.number)
+    problems += disagreements([(r.place, r.group, r.images[0], r.number) for r in rows])
+    for (kind, name), splits in splits_of.items():
+        if len(splits) > 1:
+            where = ", ".join(f"{split} (row {number})" for split, number in splits.items())
+            problems.append(f"{kind} {name!r} is in several splits: {where}; keep it in one")
+    return problems
+
+
+# Metadata that no training row gives: a network would learn of them nothing but "unknown".
+
+
+def warn_never_given(
+    path: Path, rows: Iterable[Mapping[str, Any]], schema: MetadataSchema | None
+) -> None:
+    """Warn of fields that are missing in every training row.
+
+    A field whose policy is ``error`` is refused row by row before.
+
+    Args:
+        path: of the table, for the message.
+        rows: with `metadata`, and `split` where the table has one; without, all are of training.
+        schema: of the metadata; None has no fields.
+
+    Warns:
+        MetadataWarning: names the fields.
+    """
+    training = [row["metadata"] for row in rows if row.get("split", "train") == "train"]
+    never = [
+        field.name
+        for field in (schema.fields if schema is not None else ())
+        if training and all(field.is_missing(raw.get(field.name)) for raw in training)
+    ]
+    if never:
+        warnings.warn(
+            f"{path}: no {listing(never)} in any of {len(training)} training row(s), so that a "
+            "network would only learn what unknown means; fill the column in, or leave the field "
+            "out of the schema",
+            MetadataWarning,
+            stacklevel=3,
+        )
+
+
+SHOWN_PROBLEMS = 30
+
+
+@dataclass(frozen=True)
+class CaseTable:
+    """The items of a validated table.
+
+    Attributes:
+        path: the table's file.
+        rows: every item, in the table's order: `image` (path, or list of plane paths), `label`
+            (path; absent where the table has none), `case`, `group`, `split`, `metadata` (raw
+            values by schema field), `label_values` where the column map gives them, `volume`,
+            `plane`, `planes` and `spacing_mm` (z, y, x) where the table has their columns
+            (`place_of`), and `columns` (every cell as text).
+    """
+
+    path: Path
+    rows: tuple[dict[str, Any], ...]
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that have rows, in the order train, val, test."""
+        present = {row.get("split") for row in self.rows}
+        return tuple(split for split in SPLITS if split in present)
+
+    def items(self, split: str) -> list[dict[str, Any]]:
+        """The items of a split, copied.
+
+        Raises:
+            DataError: the split has no rows.
+        """
+        items = [deepcopy(row) for row in self.rows if row.get("split") == split]
+        if not items:
+            raise DataError(
+                f"{self.path}: no rows of the split {split!r}; the table has "
+                f"{', '.join(self.splits) or 'no splits'}. Give rows that split, or name what the "
+                "table calls it in the column map"
+            )
+        return items
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what the rows say (not of files, folders, and columns that nothing reads)."""
+        rows = [
+            {k: v for k, v in row.items() if k not in ("image", "label", "columns")}
+            for row in self.rows
+        ]
+        return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
+
+    def summary(self) -> str:
+        """One line a split: cases, images, groups, and how often each metadata value occurs.
+
+        Fields of more than 12 distinct values are told by their number of values.
+        """
+        lines = [f"{self.path}: {len(self.rows)} cases"]
+        for split in self.splits:
+            items = [row for row in self.rows if row.get("split") == split]
+            images = {str(item["image"]) for item in items}
+            groups = {item["group"] for item in items}
+            told = [f"{len(items)} cases", f"{len(images)} images", f"{len(groups)} groups"]
+            for name in items[0]["metadata"]:
+                counts = Counter(str(item["metadata"][name]) or "missing" for item in items)
+                values = ", ".join(f"{value} {n}" for value, n in sorted(counts.items()))
+                told.append(f"{name}: {values if len(counts) <= 12 else f'{len(counts)} values'}")
+            lines.append(f"  {split}: {'; '.join(told)}")
+        return "\n".join(lines)
+
+
+def read_table(
+    path: str | Path,
+    schema: MetadataSchema | None,
+    columns: ColumnMap | Mapping[str, Any] | str | Path | None = None,
+) -> CaseTable:
+    """Read and validate a table; every problem is told at once.
+
+    Args:
+        path: the table, or the folder that holds it.
+        schema: of the metadata; None reads no metadata.
+        columns: the column map, its settings, or its JSON file; None is the plain form.
+
+    Raises:
+        DataError: the table or columns are missing, or rows are wrong: missing files, repeated
+            rows or cases, a group or image in two splits, unknown splits, metadata that the
+            schema refuses, paths that leave the table's folder.
+        ConfigError: the column map is wrong.
+
+    Warns:
+        MetadataWarning: no training row gives a field.
+    """
+    table, problems = scan_table(path, schema, columns)
+    refuse(table.path, problems)
+    warn_never_given(table.path, table.rows, schema)
+    return table
+
+
+def scan_table(
+    path: str | Path,
+    schema: MetadataSchema | None,
+    columns: ColumnMap | Mapping[str, Any] | str | Path | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    inference: bool = False,
+) -> tuple[CaseTable, list[str]]:
+    """Read a table; return the rows that are right by themselves, and all problems.
+
+    Args:
+        path: the table, or the folder that holds it.
+        schema: of the metadata; None reads no metadata.
+        columns: as in `read_table`.
+        metadata: raw values that take the place of the table's, for all rows.
+        inference: the label, group and split columns may be absent, and labels may be empty
+            (one that is leaves the labels out of all items).
+
+    Raises:
+        DataError: the table is missing or unreadable, or lacks columns.
+        ConfigError: the column map is wrong or names fields that the schema has not.
+    """
+    columns = as_column_map(columns)
+    file = find_table(path, columns)
+    header, lines, problems = read_lines(file)
+    _check_columns(file, header, schema, columns, metadata or {}, inference)
+    absent = set(columns.exclude) - {cells[columns.image] for _, cells in lines}
+    problems += [f"the column map excludes {name!r}, which no row has" for name in sorted(absent)]
+    rows = [
+        row
+        for number, cells in lines
+        if cells[columns.image] not in columns.exclude
+        for row in make_rows(number, cells, schema, columns, metadata or {})
+    ]
+    name_cases(rows)
+    folder = file.parent.resolve()
+    exists: dict[str, bool] = {}
+    for row in rows:
+        row.problems += _problems_of(row, folder, schema, columns, inference, exists)
+        problems += [f"row {row.number} ({row.case}): {problem}" for problem in row.problems]
+    problems += problems_between(rows)
+    right = [row for row in rows if not row.problems]
+    labelled = all(row.label for row in right)
+    return CaseTable(file, tuple(_as_item(row, folder, labelled) for row in right)), problems
+
+
+def find_table(path: str | Path, columns: ColumnMap) -> Path:
+    """The table's file.
+
+    Raises:
+        DataError: there is none.
+    """
+    path = Path(path)
+    file = path / columns.table if path.is_dir() else path
+    if not file.is_file():
+        others = ", ".join(sorted(one.name for one in file.parent.glob("*.csv"))[:5])
+        raise DataError(
+            f"{file}: no such table; expected a folder with {columns.table}, or a CSV file"
+            + (
+                f". There is {others}: name it as table in a column map (columns_file)"
+                if others
+                else ". Make one with `python -m metaseg_monai prepare`, or `generate`"
+            )
+        )
+    return file
+
+
+def refuse(path: Path, problems: Sequence[str]) -> None:
+    """Raise one DataError that lists the problems, if there are any.
+
+    >>> refuse(Path("table.csv"), ["row 2: no label"])
+    Traceback (most recent call last):
+    ...
+    metaseg_monai.errors.DataError: table.csv: 1 problem
+      row 2: no label
+    """
+    if problems:
+        shown = [f"  {problem}" for problem in problems[:SHOWN_PROBLEMS]]
+        if len(problems) > SHOWN_PROBLEMS:
+            shown.append(f"  and {len(problems) - SHOWN_PROBLEMS} more")
+        plural = "" if len(problems) == 1 else "s"
+        raise DataError("\n".join([f"{path}: {len(problems)} problem{plural}", *shown]))
+
+
+def _check_columns(
+    file: Path,
+    header: Sequence[str],
+    schema: MetadataSchema | None,
+    columns: ColumnMap,
+    metadata: Mapping[str, Any],
+    inference: bool,
+) -> None:
+    names = schema.names if schema else ()
+    strangers = sorted(columns.fields_named() - set(names))
+    if strangers:
+        raise DataError(
+            f"{file}: the column map names {', '.join(strangers)}, but the fields of the schema "
+            f"are {', '.join(names) or 'none'}; mend the one or the other"
+        )
+    needed: list[str | None] = [columns.image]
+    needed += [columns.column_of(name) for name in names if name not in metadata]
+    if not inference:
+        needed += [columns.label, columns.group, columns.split]
+    if columns.case is not None:
+        needed.append(columns.case)
+    missing = [name for name in needed if name is not None and name not in header]
+    if missing:
+        raise DataError(
+            f"{file}: no column {', '.join(map(repr, missing))}; the table has "
+            f"{', '.join(header)}. Add it, or name the table's own columns in a column map"
+        )
+
+
+def _problems_of(
+    row: Row,
+    folder: Path,
+    schema: MetadataSchema | None,
+    columns: ColumnMap,
+    inference: bool,
+    exists: dict[str, bool],
+) -> list[str]:
+    """Problems of one row that need the disk, the schema or the moment."""
+    problems = []
+    if not inference and columns.label is not None and row.label is None:
+        problems.append(f"column {columns.label!r}: no label; give one, or remove the row")
+    if not inference and not row.group:
+        problems.append(f"column {columns.group!r}: no group; name the patient or well")
+    if not row.problems:  # paths are inside the folder
+        for path in [*row.images, *([row.label] if row.label else [])]:
+            if path not in exists:
+                exists[path] = (folder / path).is_file()
+            if not exists[path]:
+                problems.append(f"no such file {path!r} beside the table")
+            elif image_suffix(path) not in FORMAT_OF_SUFFIX:
+                problems.append(f"unsupported file type {path!r}")
+    if schema is not None:
+        problems += schema.problems(row.metadata, "")
+    return problems
+
+
+def _as_item(row: Row, folder: Path, labelled: bool) -> dict[str, Any]:
+    images = [str(folder / image) for image in row.images]
+    item: dict[str, Any] = {"image": images[0] if len(images) == 1 else images}
+    if labelled and row.label is not None:
+        item["label"] = str(folder / row.label)
+        if row.label_values is not None:
+            item["label_values"] = row.label_values
+    item |= {"case": row.case, "group": row.group or row.case, "metadata": row.metadata}
+    if row.split is not None:
+        item["split"] = row.split
+    return {**item, **row.place, "columns": dict(row.cells)}

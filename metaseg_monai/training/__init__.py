@@ -1,0 +1,39 @@
+"""Training with MONAI's and Ignite's engines: loaders, exact resume, weights, handlers."""
+
+from metaseg_monai.training.checkpoints import read_checkpoint, replace_file, write_checkpoint
+from metaseg_monai.training.collate import VolumeBatches, collate_cases
+from metaseg_monai.training.handlers import (
+    EpochLog,
+    RunProgress,
+    StopOnNonFinite,
+    higher_is_better,
+    lower_is_better,
+)
+from metaseg_monai.training.loader import EpochBatchSampler, ReplayDataset, training_loader
+from metaseg_monai.training.processes import end_processes
+from metaseg_monai.training.resume import RunCheckpoint
+from metaseg_monai.training.schedules import cyclic_schedule
+from metaseg_monai.training.weights import BestWeights, LoadWeights, RecordTrained, RefuseTrained
+
+__all__ = [
+    "BestWeights",
+    "EpochBatchSampler",
+    "EpochLog",
+    "LoadWeights",
+    "RecordTrained",
+    "RefuseTrained",
+    "ReplayDataset",
+    "RunCheckpoint",
+    "RunProgress",
+    "StopOnNonFinite",
+    "VolumeBatches",
+    "collate_cases",
+    "cyclic_schedule",
+    "end_processes",
+    "higher_is_better",
+    "lower_is_better",
+    "read_checkpoint",
+    "replace_file",
+    "training_loader",
+    "write_checkpoint",
+]

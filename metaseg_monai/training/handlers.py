@@ -1,0 +1,376 @@
+"""When a run must stop, and which of two scores is the better: NaN is neither fine nor best."""
+
+import csv
+import io
+import math
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+import torch
+from ignite.engine import Engine, Events
+from monai.engines import Evaluator, IterationEvents
+from monai.handlers import from_engine
+from torch import Tensor
+from torch.optim import Optimizer
+from tqdm import tqdm
+
+from metaseg_monai.errors import DataError, TrainingError
+from metaseg_monai.inferers.outputs import each_tensor
+from metaseg_monai.training import processes
+from metaseg_monai.training.checkpoints import replace_file
+
+
+def lower_is_better(current: float, best: float) -> bool:
+    """Return whether `current` is lower than `best`, for MONAI's `metric_cmp_fn`.
+
+    NaN is never better; any number is better than NaN, which MONAI keeps where it came first.
+
+    Example:
+        >>> lower_is_better(0.2, best=0.3), lower_is_better(math.nan, best=0.3)
+        (True, False)
+        >>> lower_is_better(0.2, best=math.nan)
+        True
+    """
+    return not math.isnan(current) and (math.isnan(best) or current < best)
+
+
+def higher_is_better(current: float, best: float) -> bool:
+    """Return whether `current` is higher than `best`, for MONAI's `metric_cmp_fn`.
+
+    NaN is never better; any number is better than NaN, which MONAI keeps where it came first.
+
+    Example:
+        >>> higher_is_better(0.3, 0.2), higher_is_better(math.nan, 0.2)
+        (True, False)
+    """
+    return not math.isnan(current) and (math.isnan(best) or current > best)
+
+
+def _case_names(batch: Any, rows: int) -> list[str]:
+    names = batch.get("case") if isinstance(batch, dict) else None
+    if isinstance(names, (list, tuple)) and len(names) == rows:
+        return [str(name) for name in names]
+    return [f"row {row} of the batch" for row in range(rows)]
+
+
+def _rows_not_finite(values: Tensor) -> list[int]:
+    rows = values.detach().reshape(len(values), -1)
+    low, high = rows.amin(1), rows.amax(1)  # NaN where any value is
+    return torch.nonzero(~(torch.isfinite(low) & torch.isfinite(high))).flatten().tolist()
+
+
+class StopOnNonFinite:
+    """Stop a run at the first value that is not finite, naming the cases.
+
+    On a trainer the loss is checked before the gradients are, so that no weight is touched; on an
+    evaluator the predictions, of which MONAI's Dice would score a NaN as perfect.
+    """
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to one of MONAI's trainers or evaluators."""
+        if isinstance(engine, Evaluator):
+            engine.add_event_handler(IterationEvents.FORWARD_COMPLETED, self.check_prediction)
+        else:
+            engine.add_event_handler(IterationEvents.LOSS_COMPLETED, self.check_loss)
+
+    def check_loss(self, engine: Engine) -> None:
+        """Check the loss of a training iteration.
+
+        Raises:
+            TrainingError: It is not finite; names epoch, iteration and the cases of the batch.
+        """
+        loss = engine.state.output["loss"].detach()
+        if bool(torch.isfinite(loss).all()):
+            return
+        images = engine.state.output["image"]
+        names = _case_names(engine.state.batch, rows=images.shape[0])
+        broken = [names[row] for row in _rows_not_finite(images)]
+        advice = (
+            f"The image of {', '.join(broken)} holds NaN or Inf: mend or leave out the file."
+            if broken
+            else "Their images are finite: lower the learning rate, or look at their labels."
+        )
+        raise TrainingError(
+            f"The loss is {float(loss)} in epoch {engine.state.epoch}, iteration "
+            f"{engine.state.iteration}, on the cases {', '.join(names)}. {advice} The checkpoint "
+            "on disk is that of the last save before."
+        )
+
+    def check_prediction(self, engine: Engine) -> None:
+        """Check the predictions of an evaluation iteration.
+
+        Raises:
+            TrainingError: One is not finite; names epoch and the cases it belongs to.
+        """
+        images, pred = engine.state.output["image"], engine.state.output["pred"]
+        names = _case_names(engine.state.batch, rows=images.shape[0])
+        rows = sorted({row for values in each_tensor(pred) for row in _rows_not_finite(values)})
+        if not rows:
+            return
+        broken = set(_rows_not_finite(images))
+        cause = "its image too" if broken.issuperset(rows) else "though the image is finite"
+        raise TrainingError(
+            f"The prediction for {', '.join(names[row] for row in rows)} holds NaN or Inf "
+            f"({cause}), in the evaluation of epoch {engine.state.epoch}. Mend the image, or use "
+            "weights of an earlier epoch."
+        )
+
+
+# What is written down of a run, one row per epoch.
+
+
+def loss_of(output: Any) -> float:
+    """Return the loss in a MONAI trainer's output, decollated or not."""
+    loss: Any = from_engine("loss", first=True)(output)
+    value = loss[0] if isinstance(loss, tuple) else loss
+    return float(value.detach() if isinstance(value, Tensor) else value)
+
+
+class EpochLog:
+    """Write a CSV row per epoch: epoch, train_loss, validation metrics, lr, seconds.
+
+    Stands behind the ValidationHandler among the trainer's handlers, and among the objects of
+    `RunCheckpoint`, which keeps the sums of an epoch that is resumed in its middle. A resumed run
+    drops the rows of epochs it runs again. The file is replaced whole: no row is ever half written.
+
+    Args:
+        path: the CSV file.
+        optimizer: its first group's learning rate at the epoch's end is written.
+        evaluator: whose metrics are written, where it ran in that epoch; None for none.
+        metrics: names among the evaluator's metrics, in column order.
+        clock: seconds, for tests.
+
+    The loss is the mean over the epoch's iterations on the first process.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        optimizer: Optimizer,
+        evaluator: Engine | None = None,
+        metrics: Sequence[str] = ("val_loss",),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.path = Path(path)
+        self.optimizer = optimizer
+        self.evaluator = evaluator
+        self.metrics = () if evaluator is None else tuple(metrics)
+        self.columns = ("epoch", "train_loss", *self.metrics, "lr", "seconds")
+        self._clock = clock
+        self._sum = 0.0
+        self._iterations = 0
+        self._seconds = 0.0
+        self._since = 0.0
+        self._rows: list[dict[str, str]] = []
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to the trainer, behind the ValidationHandler."""
+        engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(Events.EPOCH_STARTED, self._begin_epoch)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._add_loss)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._write_epoch)
+
+    def _start(self, engine: Engine) -> None:
+        done = engine.state.epoch if engine.state.iteration else 0
+        self._rows = self._read(done) if done else []
+
+    def _read(self, epochs: int) -> list[dict[str, str]]:
+        """Return the rows of the first `epochs` epochs of an earlier part of the run."""
+        if not self.path.is_file():
+            return []
+        with self.path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            if tuple(reader.fieldnames or ()) != self.columns:
+                raise DataError(
+                    f"{self.path} has the columns {reader.fieldnames}, this run writes "
+                    f"{list(self.columns)}. Move the file away, or resume with the same metrics."
+                )
+            return [row for row in reader if int(row["epoch"]) <= epochs]
+
+    def _begin_epoch(self, engine: Engine) -> None:
+        done = engine.state.iteration - (engine.state.epoch - 1) * engine.state.epoch_length
+        if done == 0:
+            self._sum, self._iterations, self._seconds = 0.0, 0, 0.0
+        if done != self._iterations:
+            raise TrainingError(
+                f"The log {self.path} has the losses of {self._iterations} of the {done} "
+                "iterations already run in this epoch. Put the EpochLog among the objects of "
+                "RunCheckpoint."
+            )
+        self._since = self._clock()
+
+    def _add_loss(self, engine: Engine) -> None:
+        self._sum += loss_of(engine.state.output)
+        self._iterations += 1
+
+    def _write_epoch(self, engine: Engine) -> None:
+        epoch = engine.state.epoch
+        values = {
+            "epoch": epoch,
+            "train_loss": self._sum / self._iterations,
+            **self._metrics_of(epoch),
+            "lr": self.optimizer.param_groups[0]["lr"],
+            "seconds": f"{self._seconds + self._clock() - self._since:.3f}",
+        }
+        self._rows.append({key: str(value) for key, value in values.items()})
+        self._sum, self._iterations, self._seconds = 0.0, 0, 0.0
+        if processes.rank() == 0:
+            text = io.StringIO(newline="")
+            writer = csv.DictWriter(text, self.columns)
+            writer.writeheader()
+            writer.writerows(self._rows)
+            replace_file(self.path, text.getvalue().encode())
+
+    def _metrics_of(self, epoch: int) -> dict[str, Any]:
+        """Return the evaluator's metrics of this epoch; empty cells where it did not run."""
+        if self.evaluator is None or self.evaluator.state.epoch != epoch:
+            return dict.fromkeys(self.metrics, "")
+        known = self.evaluator.state.metrics
+        if missing := [name for name in self.metrics if name not in known]:
+            raise TrainingError(
+                f"The log has columns for {missing}, but the validation computes {sorted(known)}. "
+                "Name these in `metrics`."
+            )
+        return {name: float(known[name]) for name in self.metrics}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the sums of the epoch so far."""
+        running = self._clock() - self._since if self._iterations else 0.0
+        return {
+            "sum": self._sum,
+            "iterations": self._iterations,
+            "seconds": self._seconds + running,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up the sums of an epoch's beginning."""
+        self._sum = state["sum"]
+        self._iterations = state["iterations"]
+        self._seconds = state["seconds"]
+
+
+# Hearing of the error that ends a run without swallowing it.
+
+
+def hear_of_errors(engine: Engine, handler: Callable[[Engine, BaseException], None]) -> None:
+    """Call a handler with the error that ends a run, and let the error pass on.
+
+    Ignite swallows an error as soon as one handler is attached to it, and a handler that raises it
+    again keeps those behind it from being called. Here all are called before it passes.
+
+    Args:
+        engine: any engine.
+        handler: called with the engine and the error; may be called twice.
+
+    Example:
+        >>> engine = Engine(lambda engine, batch: 1 / 0)
+        >>> hear_of_errors(engine, lambda engine, error: print("first:", error))
+        >>> hear_of_errors(engine, lambda engine, error: print("second:", error))
+        >>> engine.logger.disabled = True
+        >>> try:
+        ...     engine.run([0])
+        ... except ZeroDivisionError:
+        ...     print("passed on")
+        first: division by zero
+        second: division by zero
+        first: division by zero
+        second: division by zero
+        passed on
+    """
+    if engine.has_event_handler(_pass_on, Events.EXCEPTION_RAISED):
+        engine.remove_event_handler(_pass_on, Events.EXCEPTION_RAISED)
+    engine.add_event_handler(Events.EXCEPTION_RAISED, handler)
+    engine.add_event_handler(Events.EXCEPTION_RAISED, _pass_on)
+
+
+def _pass_on(engine: Engine, error: BaseException) -> None:
+    raise error
+
+
+# How far a run is, and how long it will still take.
+
+
+class RunProgress:
+    """Show one bar over all iterations of a run, with the time left and the last losses.
+
+    The estimate goes by the mean speed since the start, so that it counts validations too. A
+    resumed run begins where it was. Only the first process of a distributed run shows the bar.
+    Stands behind `RunCheckpoint` and the ValidationHandler among the trainer's handlers; an
+    evaluation or inference shows its bar without a loss.
+
+    Args:
+        title: what the bar is for.
+        evaluator: whose `metric` is shown; None for none.
+        metric: name among the evaluator's metrics.
+        file: where the bar goes; default: standard error.
+        unit: what is counted: "step" counts iterations, any other word ("image") the
+            items of each batch: images, or the slices of volumes.
+    """
+
+    def __init__(
+        self,
+        title: str = "training",
+        evaluator: Engine | None = None,
+        metric: str = "val_loss",
+        file: TextIO | None = None,
+        unit: str = "step",
+    ) -> None:
+        self.title = title
+        self.evaluator = evaluator
+        self.metric = metric
+        self.file = file
+        self.unit = unit
+        self._bar: Any = None
+        self._shown: dict[str, str] = {}
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to the trainer or evaluator."""
+        if processes.rank() != 0:
+            return
+        engine.add_event_handler(Events.STARTED, self._open)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._advance)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._show_validation)
+        engine.add_event_handler(Events.COMPLETED, self._close)
+        hear_of_errors(engine, self._close_after_error)
+
+    def _open(self, engine: Engine) -> None:
+        self._shown = {}
+        total, done = engine.state.epoch_length, engine.state.iteration
+        if self.unit != "step":
+            total = len(engine.state.dataloader.dataset)
+            done = done * total // engine.state.epoch_length  # all batches are about equally large
+        self._bar = tqdm(
+            total=engine.state.max_epochs * total,
+            initial=done,
+            desc=self.title,
+            unit=self.unit,
+            smoothing=0,
+            mininterval=0.2 if (self.file or sys.stderr).isatty() else 20,  # a log file stays short
+            dynamic_ncols=True,
+            file=self.file,
+        )
+
+    def _advance(self, engine: Engine) -> None:
+        output = engine.state.output
+        first = output[0] if isinstance(output, list) and output else output  # where decollated
+        if isinstance(first, dict) and "loss" in first:
+            self._shown["loss"] = f"{loss_of(output):.4f}"
+            self._bar.set_postfix(self._shown, refresh=False)
+        self._bar.update(1 if self.unit == "step" else len(engine.state.batch["case"]))
+
+    def _show_validation(self, engine: Engine) -> None:
+        if self.evaluator is not None and self.metric in self.evaluator.state.metrics:
+            self._shown[self.metric] = f"{float(self.evaluator.state.metrics[self.metric]):.4f}"
+            self._bar.set_postfix(self._shown)
+
+    def _close(self, engine: Engine) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def _close_after_error(self, engine: Engine, error: BaseException) -> None:
+        """End the bar's line, so that what is said next (also after Ctrl-C) stands on its own."""
+        self._close(engine)

@@ -1,0 +1,90 @@
+import nibabel as nib
+import numpy as np
+import pytest
+import tifffile
+
+from metaseg_monai.errors import DataError
+from metaseg_monai.images import convert_channels, read_image
+
+
+def plane(tmp_path, name, value, shape=(4, 6), dtype=np.uint8):
+    path = tmp_path / name
+    tifffile.imwrite(path, np.full(shape, value, dtype))
+    return path
+
+
+def test_planes_are_stacked_in_order(tmp_path):
+    paths = [plane(tmp_path, f"{value}.tif", value) for value in (3, 1, 2)]
+    image = read_image(paths)
+    assert image.array.shape == (3, 4, 6)
+    assert image.array[:, 0, 0].tolist() == [3, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [({"shape": (4, 7)}, "spatial shape"), ({"dtype": np.uint16}, "data type")],
+)
+def test_planes_that_differ_are_refused(tmp_path, other, message):
+    paths = [plane(tmp_path, "a.tif", 1), plane(tmp_path, "b.tif", 1, **other)]
+    with pytest.raises(DataError, match=rf"b\.tif: {message}"):
+        read_image(paths)
+
+
+def test_planes_of_other_affine_are_refused(tmp_path):
+    for name, shift in (("a.nii", 0), ("b.nii", 2)):
+        affine = np.eye(4)
+        affine[0, 3] = shift
+        nib.save(nib.Nifti1Image(np.zeros((3, 4, 5), np.uint8), affine), tmp_path / name)
+    with pytest.raises(DataError, match="affine"):
+        read_image([tmp_path / "a.nii", tmp_path / "b.nii"])
+
+
+def test_missing_unsupported_and_empty(tmp_path):
+    with pytest.raises(DataError, match=r"a\.tif: no such file"):
+        read_image(tmp_path / "a.tif")
+    with pytest.raises(DataError, match=r"a\.bmp: unsupported.*\.png"):
+        read_image(tmp_path / "a.bmp")
+    with pytest.raises(DataError, match="no image path"):
+        read_image([])
+    (tmp_path / "a.tif").write_bytes(b"")
+    with pytest.raises(DataError, match=r"a\.tif"):
+        read_image(tmp_path / "a.tif")
+
+
+def test_settings_that_do_not_fit_are_refused(tmp_path):
+    path = plane(tmp_path, "a.tif", 1)
+    with pytest.raises(DataError, match="spatial_dims=4"):
+        read_image(path, spatial_dims=4)
+    with pytest.raises(DataError, match="TIFF files only"):
+        read_image("a.png", axes="YX")
+
+
+def test_stored_channels_are_untouched():
+    array = np.arange(24, dtype=np.uint16).reshape(6, 2, 2)
+    assert convert_channels(array, "stored") is array
+
+
+def test_grey_of_rgb_is_the_luma():
+    array = np.array([[[100]], [[200]], [[50]]], np.uint8)
+    grey = convert_channels(array, "grey")
+    assert grey.dtype == np.float32
+    assert grey.item() == pytest.approx(0.299 * 100 + 0.587 * 200 + 0.114 * 50)
+
+
+def test_rgb_of_grey_repeats():
+    array = np.arange(4, dtype=np.uint8).reshape(1, 2, 2)
+    assert convert_channels(array, "rgb").tolist() == array.tolist() * 3
+
+
+def test_only_an_opaque_alpha_is_left_out():
+    rgba = np.full((4, 2, 2), 255, np.uint8)
+    assert convert_channels(rgba, "rgb").shape == (3, 2, 2)
+    rgba[3, 0, 0] = 254
+    for channels in ("rgb", "grey"):
+        with pytest.raises(DataError, match="4 channels cannot"):
+            convert_channels(rgba, channels)
+
+
+def test_unknown_conversion_is_refused():
+    with pytest.raises(DataError, match="expected one of stored, grey, rgb"):
+        convert_channels(np.zeros((1, 2, 2)), "gray")

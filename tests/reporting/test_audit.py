@@ -1,0 +1,178 @@
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+
+from metaseg_monai.metadata import Continuous, MetadataSchema
+from metaseg_monai.reporting.audit import _label_sizes, audit_section
+from metaseg_monai.reporting.page import tables_of
+from metaseg_monai.reporting.runs import Replicate, Results
+
+
+def write_field(run, **changes):
+    settings = {
+        "name": "size",
+        "unit": "mm",
+        "range": (5, 250),
+        "provenance": "clinical prior",
+        "availability": "pre-operative",
+        **changes,
+    }
+    MetadataSchema([Continuous(**settings)]).save(run.folder / "schema.json")
+
+
+def unrelated(run):
+    cases = pd.read_csv(run.folder / "cases.csv")
+    given = {"p0": 50, "p1": 70, "p2": 20, "p3": 90, "p4": 40}
+    cases["size"] = cases["group"].map(given).fillna(50)
+    cases.to_csv(run.folder / "cases.csv", index=False)
+
+
+def test_a_size_read_off_the_label_is_warned_of(volumes):
+    section = audit_section(volumes.results(sme=[volumes.run("sme")]))
+    assert section.parts[0].startswith("Warning: size is partly the answer")
+    assert "its provenance is the label and it follows the size of class 2" in section.parts[0]
+    table = tables_of([section])["leakage"].values
+    assert table.loc["size, class 2", "Spearman"] == 1
+    assert table.loc["size, class 2", "R2"] == pytest.approx(1, abs=1e-4)
+    assert table.loc["size, class 2", "groups"] == 5
+    assert "size: Of the largest lesion." in section.parts
+
+
+def test_r2_is_of_the_logarithms_where_the_field_is_encoded_so(volumes):
+    run = volumes.run("sme")
+    cases = pd.read_csv(run.folder / "cases.csv")
+    cases.assign(size=cases["size"] ** 3).to_csv(run.folder / "cases.csv", index=False)
+    share = {}
+    for scale in ("linear", "log"):
+        write_field(run, scale=scale)
+        section = audit_section(volumes.results(sme=[run]))
+        share[scale] = tables_of([section])["leakage"].values.loc["size, class 2", "R2"]
+    assert share["log"] == pytest.approx(1, abs=1e-4)
+    assert share["linear"] < 0.95
+
+
+def test_a_close_value_of_another_provenance_is_warned_of(volumes):
+    run = volumes.run("sme")
+    write_field(run)
+    warning = audit_section(volumes.results(sme=[run])).parts[0]
+    assert "partly the answer: it follows the size of class 2 (Spearman 1.00)" in warning
+
+
+def test_an_unrelated_prior_is_not_warned_of(volumes):
+    run = volumes.run("sme")
+    write_field(run)
+    unrelated(run)
+    section = audit_section(volumes.results(sme=[run]))
+    assert not any("Warning" in part for part in section.parts if isinstance(part, str))
+    assert abs(tables_of([section])["leakage"].values.loc["size, class 2", "Spearman"]) < 0.7
+
+
+@pytest.mark.parametrize(
+    ("sizes", "rank"),
+    [((20, 55, 40, 70, 90), 0.9), ((40, 20, 55, 90, 70), 0.8), ((90, 70, 55, 40, 20), -1.0)],
+)
+def test_a_value_that_follows_the_size_loosely_or_backwards_is_warned_of(volumes, sizes, rank):
+    run = volumes.run("sme")
+    write_field(run)
+    cases = pd.read_csv(run.folder / "cases.csv")
+    given = {f"p{place}": size for place, size in enumerate(sizes)}
+    cases["size"] = cases["group"].map(given).fillna(50)
+    cases.to_csv(run.folder / "cases.csv", index=False)
+    warning = audit_section(volumes.results(sme=[run])).parts[0]
+    assert f"it follows the size of class 2 (Spearman {rank:.2f})" in warning
+
+
+def test_the_closest_class_is_told_whichever_its_sign(volumes):
+    run = volumes.run("sme")
+    write_field(run)
+    other = run.counts.assign(**{"class": 1})
+    place = other["group"].str[1].astype(int)
+    # class 1 shrinks as the value grows, class 2 follows it only loosely
+    other["tp"], other["fn"] = 5000 - 1000 * place, 0
+    class_2 = run.counts.assign(tp=place.map({0: 300, 1: 100, 2: 500, 3: 200, 4: 400}), fn=0)
+    run = replace(run, counts=pd.concat([other, class_2]))
+    warning = audit_section(volumes.results(sme=[run])).parts[0]
+    assert "it follows the size of class 1 (Spearman -1.00)" in warning
+
+
+def test_the_size_of_a_volume_is_that_of_all_data_that_hold_slices_of_it(volumes):
+    first, second = volumes.run("sme", 0), volumes.run("sme", 1)
+    larger = second.counts["group"] == "p0"  # other slices of the smallest patient
+    second.counts.loc[larger, ["tp", "fn"]] *= 100
+    results = Results({"sme": {Replicate(n, 0): r for n, r in enumerate((first, second))}}, {})
+    row = tables_of([audit_section(results)])["leakage"].values.loc["size, class 2"]
+    assert row["Spearman"] == pytest.approx(0)  # ranks 5 1 2 3 4 of 1 2 3 4 5
+
+
+def test_whole_volumes_have_the_diameter_of_a_ball(volumes):
+    section = audit_section(volumes.results(sme=[volumes.whole("sme")]))
+    table = tables_of([section])["leakage"]
+    assert table.note.startswith(
+        "Size of the label: the volume of the label as the diameter of a ball of that volume, in mm"
+    )
+    sizes, _ = _label_sizes(volumes.results(sme=[volumes.whole("me")]), ["sme"])
+    assert sizes[2].tolist() == pytest.approx([20, 40, 55, 70, 90], rel=1e-3)
+    assert table.values.loc["size, class 2", "volumes"] == 5
+    slices = tables_of([audit_section(volumes.results(se=[volumes.run("se")]))])["leakage"]
+    assert "as the diameter of a disc of that area, in mm (images without" in slices.note
+
+
+def test_what_is_known_only_after_the_operation_is_said_to_be_refused(volumes):
+    run = volumes.run("sme")
+    write_field(run, availability="post-operative")
+    table = tables_of([audit_section(volumes.results(sme=[run]))])["metadata_fields"].values
+    assert table.loc["size", "at inference"] == "refused unless forced"
+    assert table.loc["size", "range"] == "5 to 250"
+
+
+def test_each_set_of_values_is_audited_once_whatever_the_order(volumes):
+    runs = {n: volumes.run(n) for n in ("me-unrelated", "se", "sme")}
+    unrelated(runs["me-unrelated"])
+    runs = {name.replace("-", "_"): [run] for name, run in runs.items()}
+    for order in (runs, dict(reversed(runs.items()))):
+        section = audit_section(volumes.results(**order))
+        used = "se and sme" if order is runs else "sme and se"
+        table = tables_of([section])["leakage"].values
+        assert table["Spearman"].to_dict() == {
+            f"size ({used}), class 2": 1,
+            "size (me-unrelated), class 2": pytest.approx(0, abs=0.7),
+        }
+        told = [part for part in section.parts if isinstance(part, str)]
+        assert [part for part in told if part.startswith("Warning")] == told[:1]
+        assert told[0].startswith(f"Warning: size ({used}) is partly the answer")
+        assert told[1] == f"me-unrelated was given other values of size than {used}."
+
+
+def test_who_has_no_such_field_is_named(volumes):
+    other = volumes.run("other")
+    write_field(other, name="age")
+    cases = pd.read_csv(other.folder / "cases.csv").drop(columns="size")
+    cases.to_csv(other.folder / "cases.csv", index=False)
+    section = audit_section(volumes.results(other=[other], sme=[volumes.run("sme")]))
+    assert "other has no field size." in section.parts
+    assert list(tables_of([section])["leakage"].values.index) == ["size, class 2"]
+
+
+def test_equal_names_in_other_data_are_other_volumes(volumes):
+    runs = []
+    for seed, factor in enumerate((1, 2)):  # sizes and labels of the second data are all larger
+        run = volumes.run("sme", seed)
+        cases = pd.read_csv(run.folder / "cases.csv")
+        cases["size"] *= factor
+        cases.to_csv(run.folder / "cases.csv", index=False)
+        counts = run.counts.assign(case=f"data{seed}/" + run.counts["case"])
+        counts[["tp", "fp", "fn"]] *= factor**2
+        runs.append(replace(run, counts=counts))
+    results = Results({"sme": {Replicate(n, 0): run for n, run in enumerate(runs)}}, {})
+    row = tables_of([audit_section(results)])["leakage"].values.loc["size, class 2"]
+    assert (row["volumes"], row["groups"]) == (10, 5)
+    assert row["R2"] == pytest.approx(1, abs=1e-3)  # were they mixed, sizes would not fit labels
+
+
+def test_without_cases_only_the_fields_are_told(volumes):
+    run = volumes.run("sme")
+    (run.folder / "cases.csv").unlink()
+    assert set(tables_of([audit_section(volumes.results(sme=[run]))])) == {"metadata_fields"}
+    (run.folder / "schema.json").unlink()
+    assert audit_section(volumes.results(sme=[run])) is None

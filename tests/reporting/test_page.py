@@ -1,0 +1,148 @@
+import base64
+import io
+import re
+from html.parser import HTMLParser
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+from metaseg_monai.errors import ConfigError
+from metaseg_monai.reporting.page import (
+    CSS,
+    Details,
+    Figure,
+    Lead,
+    Section,
+    figures_of,
+    markdown_page,
+    page,
+    tables_of,
+)
+from metaseg_monai.reporting.tables import Table
+
+VOID = {"meta", "link", "img", "wbr", "br"}
+
+
+def png(width=6, height=4):
+    buffer = io.BytesIO()
+    Image.new("RGB", (width, height)).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def scores(name="f1"):
+    return Table(name, "F1 < 1", "Higher is better.", pd.DataFrame({"a": [0.5]}, index=["se"]))
+
+
+LEAD = Lead(
+    "Does it help?",
+    {"Found": "SME & ME gain.\n\nThe dummy does not.", "Not shown": "Other clinics."},
+    {"Bundle": "seven_lines", "Version": "`a_b`"},
+)
+SECTIONS = [
+    Section("Scores", "Run `study <x>`.", [scores(), Figure("curves", "Loss _a_.", png())]),
+    Section("Runs", "", [Details("All", ["One & two.", scores("runs"), Figure("b", "B", png())])]),
+]
+
+
+class Reader(HTMLParser):
+    """Checks that tags close in order and collects attributes by tag."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.seen = [], {}
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.seen.setdefault(tag, []).append(dict(attrs))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_the_page_is_well_formed_and_loads_nothing():
+    text = page("A & B", LEAD, SECTIONS)
+    seen = Reader(text).seen
+    assert "script" not in seen
+    assert [link["href"] for link in seen["link"]] == ["data:,"]
+    assert all(image["src"].startswith("data:image/png;base64,") for image in seen["img"])
+    assert not re.search(r"https?://|url\(|@import", text)
+
+
+def test_every_entry_of_the_contents_leads_to_its_section():
+    seen = Reader(page("A", LEAD, [*SECTIONS, Section("Scores", "", [])])).seen
+    targets = [link["href"].removeprefix("#") for link in seen["a"]]
+    ids = [attrs["id"] for tag in seen.values() for attrs in tag if "id" in attrs]
+    assert targets == ["section-scores", "section-runs", "section-scores-2"]
+    assert set(targets) < set(ids)
+    assert len(ids) == len(set(ids))
+
+
+def test_a_picture_has_its_bytes_its_size_and_a_text_for_who_cannot_see_it():
+    picture = Figure("b", "Caption.", png(60, 40), alt="A red bar.")
+    (image,) = Reader(page("A", Lead(), [Section("S", "", [picture])])).seen["img"]
+    assert base64.b64decode(image["src"].partition(",")[2]) == picture.png
+    assert (image["width"], image["height"], image["alt"]) == ("60", "40", "A red bar.")
+
+
+def test_the_lead_stands_before_the_sections_with_all_its_paragraphs():
+    text = page("A", LEAD, SECTIONS)
+    places = [
+        text.index(part)
+        for part in ("<p>SME &amp; ME gain.</p>", "<p>The dummy does not.</p>", "Other clinics.")
+    ]
+    assert places == sorted(places)
+    assert places[-1] < text.index("seven_<wbr>lines") < text.index('id="section-scores"')
+
+
+def test_text_is_escaped_and_code_is_marked():
+    text = page("A <i>", Lead(), [Section("S", "Run `study <x>` & wait.", [])])
+    assert "<title>A &lt;i&gt;</title>" in text
+    assert "<p>Run <code>study &lt;x&gt;</code> &amp; wait.</p>" in text
+
+
+def test_details_hold_their_parts():
+    text = page("A", Lead(), SECTIONS)
+    inner = re.search(r"<details><summary>All</summary>(.*?)</details>", text, re.S).group(1)
+    assert "<p>One &amp; two.</p>" in inner
+    assert 'id="table-runs"' in inner
+
+
+def test_markdown_has_the_same_content_and_links_its_figures():
+    text = markdown_page("A_b", LEAD, SECTIONS, figures="pictures")
+    lines = text.splitlines()
+    assert lines[0] == "# A\\_b"
+    assert "**Found.** SME &amp; ME gain." in lines
+    assert "- Bundle: seven\\_lines" in lines
+    assert "Run `study <x>`." in lines
+    assert "![Loss \\_a\\_.](pictures/curves.png)" in lines
+    assert "<details><summary>All</summary>" in lines
+    assert "| se | 0.500 |" in lines
+    assert lines.index("</details>") > lines.index("![B](pictures/b.png)")
+
+
+def test_names_are_collected_in_reading_order_also_from_details():
+    assert list(tables_of(SECTIONS)) == ["f1", "runs"]
+    assert list(figures_of(SECTIONS)) == ["curves", "b"]
+
+
+@pytest.mark.parametrize("write", [page, markdown_page])
+def test_refuses_two_parts_that_would_be_one_file(write):
+    twice = [Section("S", "", [scores(), Details("more", [scores()])])]
+    with pytest.raises(ConfigError, match="Two parts of the report are named f1"):
+        write("A", Lead(), twice)
+
+
+def test_refuses_a_figure_that_is_no_png():
+    with pytest.raises(ConfigError, match="Figure curves is not a PNG"):
+        Figure("curves", "", b"\xff\xd8 jpeg")
+    with pytest.raises(ConfigError, match=r"'../x' is to be a file's"):
+        Figure("../x", "", png())
+
+
+def test_words_of_a_wide_table_may_go_on_in_a_second_line():
+    rules = CSS[: CSS.index("@media")]
+    assert ".wide thead th, .wide td.text { white-space: normal; }" in rules

@@ -1,0 +1,174 @@
+"""What is drawn in folders whose training masks have several styles."""
+
+import hashlib
+from collections import Counter
+
+import numpy as np
+import pytest
+import tifffile
+
+from metaseg_monai.simulate.cells.write import generate_cells
+from metaseg_monai.simulate.polygons import polygonise
+from metaseg_monai.simulate.styles import Drawing, prepare_styles, redraw
+from metaseg_monai.tables.table import read_lines, read_table
+
+STYLES = ["exact", "fine", "coarse"]
+
+
+def test_a_third_of_the_training_rows_has_each_style_and_the_rest_is_exact(
+    cells, tmp_path, rows_of
+):
+    source, output = cells(), tmp_path / "styled"
+    summaries = prepare_styles(source, output)
+    rows = rows_of(output)
+    assert Counter(row["style"] for row in rows if row["split"] == "train") == {
+        "exact": 4,
+        "fine": 4,
+        "coarse": 4,
+    }
+    assert {row["style"] for row in rows if row["split"] != "train"} == {"exact"}
+    assert [row["cell_line"] for row in rows] == [row["cell_line"] for row in rows_of(source)]
+    assert [(s.style, s.rows, s.objects) for s in summaries] == [(n, 4, 12) for n in STYLES]
+    assert len(read_table(output, None).rows) == 16
+
+
+def test_masks_are_the_polygons_of_their_objects_and_exact_ones_the_same_bytes(
+    cells, tmp_path, nuclei, rows_of, plane
+):
+    source, output = cells(), tmp_path / "styled"
+    prepare_styles(source, output)
+    tolerances = {"fine": 2.0, "coarse": 3.5}
+    for before, after in zip(rows_of(source), rows_of(output), strict=True):
+        assert (output / after["image"]).read_bytes() == (source / before["image"]).read_bytes()
+        if after["style"] == "exact":
+            assert after["label"] == before["label"]
+            assert (output / after["label"]).read_bytes() == (source / before["label"]).read_bytes()
+        else:
+            exact, drawn = plane(source / before["label"]), plane(output / after["label"])
+            well = int(after["group"][1:])
+            expected = polygonise(nuclei(10 * well), tolerances[after["style"]]) > 0
+            assert np.array_equal(drawn, expected)
+            assert not np.array_equal(drawn, exact)
+            assert not (output / before["label"]).exists()
+
+
+def test_the_summary_is_what_the_files_say(cells, tmp_path, nuclei, rows_of, plane):
+    source, output = cells(), tmp_path / "styled"
+    summaries = {summary.style: summary for summary in prepare_styles(source, output)}
+    tp = fp = fn = 0
+    changes = []
+    for before, after in zip(rows_of(source), rows_of(output), strict=True):
+        if after["style"] == "coarse":
+            numbers = nuclei(10 * int(after["group"][1:]))
+            drawn = plane(output / after["label"]) > 0
+            tp += (drawn & (numbers > 0)).sum()
+            fp += (drawn & (numbers == 0)).sum()
+            fn += (~drawn & (numbers > 0)).sum()
+            new = polygonise(numbers, 3.5)
+            changes += [(new == n).sum() / (numbers == n).sum() - 1 for n in (1, 2, 3)]
+        assert before["image"] == after["image"]
+    assert summaries["coarse"].f1 == pytest.approx(2 * tp / (2 * tp + fp + fn))
+    assert summaries["coarse"].area_change == pytest.approx(np.mean(changes))
+    assert (summaries["exact"].f1, summaries["exact"].area_change) == (1.0, 0.0)
+    assert summaries["coarse"].f1 < summaries["fine"].f1 < 1
+    lines = [cells for _, cells in read_lines(output / "styles.csv")[1]]
+    assert [line["style"] for line in lines] == STYLES
+    assert float(lines[2]["f1"]) == summaries["coarse"].f1
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(cells, tmp_path, rows_of):
+    def digest(name, seed):
+        prepare_styles(source, tmp_path / name, seed=seed)
+        files = sorted(path for path in (tmp_path / name).rglob("*") if path.is_file())
+        return [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
+
+    source = cells()
+    assert digest("a", 0) == digest("b", 0)
+    prepare_styles(source, tmp_path / "c", seed=1)
+    drawn = [[row["style"] for row in rows_of(tmp_path / name)] for name in "abc"]
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_a_file_of_object_numbers_is_drawn_again_beside_the_label(cells, tmp_path, rows_of, plane):
+    source, output = cells("both"), tmp_path / "styled"
+    prepare_styles(source, output)
+    for before, after in zip(rows_of(source), rows_of(output), strict=True):
+        label, numbers = plane(output / after["label"]), plane(output / after["instances"])
+        assert np.array_equal(label > 0, numbers > 0)
+        assert set(np.unique(numbers)) == {0, 1, 2, 3}
+        changed = not np.array_equal(numbers, plane(source / before["instances"]))
+        assert changed == (after["style"] != "exact")
+
+
+def test_labels_of_object_numbers_keep_them_and_the_column_map_goes_along(
+    cells, tmp_path, rows_of, plane
+):
+    source, output = cells("numbers"), tmp_path / "styled"
+    left_out = rows_of(source)[0]["image"]
+    columns = {"label_values": "instances", "exclude": [left_out]}
+    prepare_styles(source, output, columns=columns)
+    assert all(
+        set(np.unique(plane(output / row["label"]))) == {0, 1, 2, 3} for row in rows_of(output)
+    )
+    again = read_table(output, None, output / "columns.json")
+    assert len(again.rows) == 15
+    assert again.rows[0]["label_values"] == "instances"
+
+
+def test_each_class_of_a_label_keeps_its_value(cells, tmp_path, rows_of, plane):
+    source = cells()
+    for row in rows_of(source):
+        label = plane(source / row["label"]).copy()
+        label[:32] *= 2  # the two upper nuclei are of another class
+        label[46:48, 29:31] = 0  # a hole
+        tifffile.imwrite(source / row["label"], label)
+    prepare_styles(source, tmp_path / "styled")
+    for row in rows_of(tmp_path / "styled"):
+        drawn = plane(tmp_path / "styled" / row["label"])
+        assert drawn[16, 16] == drawn[16, 47] == 2
+        assert drawn[50, 30] == 1
+        assert drawn[46, 30] == 0
+
+
+def test_parts_that_touch_at_a_corner_are_one_object(cells, tmp_path, rows_of):
+    source = cells()
+    for row in rows_of(source):
+        label = np.zeros((64, 64), np.uint8)
+        label[10:20, 10:20] = label[20:30, 20:30] = 1
+        tifffile.imwrite(source / row["label"], label)
+    summaries = prepare_styles(source, tmp_path / "styled")
+    assert [summary.objects for summary in summaries] == [4, 4, 4]
+
+
+def test_gaps_between_objects_that_filled_the_image_become_background(nuclei):
+    full = np.ones((64, 64), np.uint8)
+    drawing, change = redraw(Drawing(full, np.maximum(nuclei(1) * 3, 2), {}, {}), 3.0)
+    assert np.array_equal(drawing.label, drawing.objects > 0)
+    assert change.fn == (drawing.objects == 0).sum() > 0
+    assert (change.tp, change.fp) == (full.size - change.fn, 0)
+
+
+def test_tolerances_follow_the_diameter_where_its_reference_is_given(
+    cells, tmp_path, nuclei, rows_of
+):
+    source = cells()
+    areas = [
+        (nuclei(10 * int(row["group"][1:])) == number).sum()
+        for row in rows_of(source)
+        if row["split"] == "train"
+        for number in (1, 2, 3)
+    ]
+    median = np.median(np.sqrt(4 * np.array(areas) / np.pi))
+    summaries = prepare_styles(source, tmp_path / "styled", reference_diameter_px=44.0)
+    assert [s.tolerance_px for s in summaries] == pytest.approx(
+        [0.0, 2 * median / 44, 3.5 * median / 44]
+    )
+
+
+def test_generated_anomalies_are_drawn(tmp_path, rows_of):
+    sizes = {"train": 3, "val": 1, "test": 1, "size": 48}
+    generate_cells(tmp_path / "cells", "anomalies", **sizes)
+    prepare_styles(tmp_path / "cells", tmp_path / "styled", unit="image", column="hand")
+    rows = rows_of(tmp_path / "styled")
+    assert len({row["image"] for row in rows}) < len(rows)
+    assert {bool(row["instances"]) for row in rows if row["task"] == "anomalies"} == {False}

@@ -1,0 +1,148 @@
+import os
+import pickle
+import random
+import resource
+import signal
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from metaseg_monai.errors import CheckpointError
+from metaseg_monai.training import read_checkpoint, replace_file, write_checkpoint
+
+STATE = {"model": {"w": torch.arange(2000.0)}, "iteration": 3, "list": [1, (2.5, None, "a")]}
+
+
+def test_what_is_written_is_read_back(tmp_path):
+    path = tmp_path / "new" / "checkpoint.pt"
+    write_checkpoint(path, STATE)
+    state = read_checkpoint(path)
+    assert torch.equal(state["model"]["w"], STATE["model"]["w"])
+    assert (state["iteration"], state["list"]) == (3, [1, (2.5, None, "a")])
+    assert [file.name for file in path.parent.iterdir()] == ["checkpoint.pt"]
+
+
+def test_module_and_optimizer_states_are_plain(tmp_path):
+    network = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.Adam(network.parameters())
+    network(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    write_checkpoint(tmp_path / "a.pt", {"n": network.state_dict(), "o": optimizer.state_dict()})
+    assert isinstance(read_checkpoint(tmp_path / "a.pt")["n"], OrderedDict)
+
+
+@pytest.mark.parametrize(
+    ("value", "place"),
+    [
+        ({"best": np.float64(0.5)}, r"state\['best'\] is numpy\.float64"),
+        ({"a": [1, {"b": Path("x")}]}, r"state\['a'\]\[1\]\['b'\]"),
+        ({"a": np.zeros(2)}, "numpy.ndarray"),
+    ],
+)
+def test_what_could_not_be_read_safely_is_not_written(tmp_path, value, place):
+    with pytest.raises(CheckpointError, match=place):
+        write_checkpoint(tmp_path / "a.pt", value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_every_flipped_bit_is_noticed_or_harmless(tmp_path, seed):
+    """PyTorch alone loads most of these without a word, the weights altered."""
+    path = tmp_path / "checkpoint.pt"
+    write_checkpoint(path, STATE)
+    whole, draw = path.read_bytes(), random.Random(seed)
+    refused = 0
+    for _ in range(25):
+        broken = bytearray(whole)
+        broken[draw.randrange(len(broken))] ^= 1 << draw.randrange(8)
+        path.write_bytes(broken)
+        try:
+            state = read_checkpoint(path)
+        except CheckpointError as error:
+            refused += str(path) in str(error)
+        else:
+            assert torch.equal(state["model"]["w"], STATE["model"]["w"])
+            assert state["iteration"] == 3
+    assert refused > 15
+
+
+@pytest.mark.parametrize("content", [b"", b"PK", b"no checkpoint at all"])
+def test_a_file_that_is_none_is_named(tmp_path, content):
+    path = tmp_path / "checkpoint.pt"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"Cannot read .*checkpoint\.pt"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize("kept", [0.3, 0.9, 0.999])
+def test_a_truncated_file_is_named(tmp_path, kept):
+    path = tmp_path / "checkpoint.pt"
+    write_checkpoint(path, STATE)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * kept)])
+    with pytest.raises(CheckpointError, match=r"checkpoint\.pt"):
+        read_checkpoint(path)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(CheckpointError, match=r"no checkpoint at .*checkpoint\.pt"):
+        read_checkpoint(tmp_path / "checkpoint.pt")
+
+
+class Evil:
+    def __reduce__(self):
+        return os.mkdir, ("harmed",)
+
+
+def test_code_in_a_file_is_not_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"model": Evil()}, tmp_path / "evil.pt")
+    with pytest.raises(CheckpointError, match="could run code"):
+        read_checkpoint(tmp_path / "evil.pt")
+    (tmp_path / "evil.pkl").write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(CheckpointError, match="Cannot read"):
+        read_checkpoint(tmp_path / "evil.pkl")
+    assert not Path("harmed").exists()
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    write_checkpoint(path, STATE)
+    before = path.read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, hard))
+    try:
+        with pytest.raises(
+            CheckpointError, match=r"Cannot write .*checkpoint\.pt.*intact.*[Ff]ree"
+        ):
+            write_checkpoint(path, {"model": torch.zeros(1 << 18)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["checkpoint.pt"]
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_a_death_at_any_step_leaves_the_old_file(tmp_path, monkeypatch, step):
+    path = tmp_path / "checkpoint.pt"
+    write_checkpoint(path, {"iteration": 1})
+
+    def die(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(*((os, "fsync") if step == "fsync" else (Path, "replace")), die)
+    with pytest.raises(KeyboardInterrupt):
+        write_checkpoint(path, {"iteration": 2})
+    assert read_checkpoint(path) == {"iteration": 1}
+    assert [file.name for file in tmp_path.iterdir()] == ["checkpoint.pt"]
+
+
+def test_a_folder_that_is_a_file_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(CheckpointError, match="Cannot write"):
+        replace_file(tmp_path / "file" / "a", b"")

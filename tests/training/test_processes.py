@@ -1,0 +1,55 @@
+import pytest
+import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+
+from metaseg_monai.training import processes
+
+
+@pytest.fixture
+def pauses(monkeypatch):
+    """The seconds that `end_processes` waited, each with whether the group was there still."""
+    seen = []
+
+    def pause(seconds):
+        seen.append((seconds, dist.is_initialized()))
+
+    monkeypatch.setattr(processes.time, "sleep", pause)
+    return seen
+
+
+@pytest.fixture
+def group(tmp_path):
+    """A distributed run of one process."""
+    dist.init_process_group("gloo", f"file://{tmp_path / 'meeting'}", rank=0, world_size=1)
+    yield
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def test_the_run_ends_and_leaves_no_group(group):
+    network = DistributedDataParallel(torch.nn.Linear(3, 1))
+    network(torch.ones(2, 3)).sum().backward()
+    assert processes.gather(4) == [4]
+    processes.end_processes()
+    assert not dist.is_initialized()
+    assert (processes.rank(), processes.world_size()) == (0, 1)
+    assert processes.bare_network(network) is network.module
+
+
+def test_the_threads_of_gloo_get_their_moment_before_the_end(group, pauses):
+    processes.end_processes()
+    assert pauses == [(processes.GLOO_PAUSE, True)]
+
+
+def test_other_backends_do_not_wait(group, pauses, monkeypatch):
+    monkeypatch.setattr(dist, "get_backend", lambda: "nccl")
+    processes.end_processes()
+    assert pauses == []
+    assert not dist.is_initialized()
+
+
+def test_outside_of_a_distributed_run_nothing_happens(pauses):
+    processes.end_processes()
+    processes.end_processes()
+    assert pauses == []

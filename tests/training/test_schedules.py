@@ -1,0 +1,112 @@
+import io
+
+import pytest
+import torch
+from ignite.engine import Engine
+from monai.handlers import LrScheduleHandler
+
+from metaseg_monai.errors import ConfigError
+from metaseg_monai.training import cyclic_schedule
+
+
+def make(iterations, cycles=8, base=2e-4, top=8e-4, **more):
+    optimizer = torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    return optimizer, cyclic_schedule(optimizer, base, top, cycles, iterations, **more)
+
+
+def rates(iterations, **more):
+    """The rate of each iteration, and the one after the last."""
+    optimizer, schedule = make(iterations, **more)
+    values = [optimizer.param_groups[0]["lr"]]
+    for _ in range(iterations):
+        optimizer.step()
+        schedule.step()
+        values.append(optimizer.param_groups[0]["lr"])
+    return values
+
+
+def test_eight_cycles_of_the_paper_by_hand():
+    """Paper 2.2: 2e-4 to 8e-4, 8 cycles; here 8 iterations a cycle, so 1.5e-4 a step."""
+    cycle = [2e-4, 3.5e-4, 5e-4, 6.5e-4, 8e-4, 6.5e-4, 5e-4, 3.5e-4]
+    assert rates(64) == pytest.approx([*cycle * 8, 2e-4])
+
+
+def test_height_halves_with_decay():
+    values = rates(16, cycles=4, base=1.0, top=9.0, decay=True)
+    assert values == pytest.approx([1, 5, 9, 5, 1, 3, 5, 3, 1, 2, 3, 2, 1, 1.5, 2, 1.5, 1])
+
+
+@pytest.mark.parametrize("iterations", [16, 17, 99, 1000, 1001, 1237])
+@pytest.mark.parametrize("decay", [False, True])
+def test_the_last_iteration_ends_the_last_cycle(iterations, decay):
+    values = rates(iterations, decay=decay)
+    assert values[0] == pytest.approx(2e-4)
+    assert values[-1] == pytest.approx(2e-4)
+    assert min(values) >= 2e-4 * (1 - 1e-9)
+    assert max(values) <= 8e-4 * (1 + 1e-9)
+    peaks = [
+        place
+        for place in range(1, iterations)
+        if values[place - 1] < values[place] >= values[place + 1] and values[place] > 2.01e-4
+    ]
+    assert len(peaks) == 8 or iterations == 17
+
+
+def test_odd_iterations_follow_the_triangle_exactly():
+    """7 iterations, 2 cycles: a cycle is 3.5 iterations; the values of the triangle at i / 3.5."""
+    expected = [0, 2 / 3.5, 2 - 4 / 3.5, 2 - 6 / 3.5, 1 / 3.5, 3 / 3.5, 2 - 5 / 3.5, 0]
+    assert rates(7, cycles=2, base=1.0, top=2.0) == pytest.approx([1 + h for h in expected])
+
+
+def test_adam_betas_are_left_alone():
+    optimizer, schedule = make(64)
+    optimizer.step()
+    schedule.step()
+    assert optimizer.param_groups[0]["betas"] == (0.9, 0.999)
+
+
+def test_works_with_monais_handler_per_iteration():
+    optimizer, schedule = make(8, cycles=1, base=1.0, top=5.0)
+    seen = []
+
+    def iteration(engine, batch):
+        seen.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+
+    engine = Engine(iteration)
+    LrScheduleHandler(schedule, print_lr=False, epoch_level=False).attach(engine)
+    engine.run(range(4), max_epochs=2)
+    assert seen == pytest.approx([1, 2, 3, 4, 5, 4, 3, 2])
+
+
+def test_state_is_plain_and_goes_on_where_it_was():
+    optimizer, schedule = make(64)
+    for _ in range(11):
+        optimizer.step()
+        schedule.step()
+    file = io.BytesIO()
+    torch.save({"schedule": schedule.state_dict(), "optimizer": optimizer.state_dict()}, file)
+    file.seek(0)
+    state = torch.load(file, weights_only=True)
+    other_optimizer, other = make(64)
+    other_optimizer.load_state_dict(state["optimizer"])
+    other.load_state_dict(state["schedule"])
+    for _ in range(20):
+        for one, step in ((optimizer, schedule), (other_optimizer, other)):
+            one.step()
+            step.step()
+        assert other_optimizer.param_groups[0]["lr"] == optimizer.param_groups[0]["lr"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"iterations": 15}, "do not fit"),
+        ({"iterations": 64, "cycles": 0}, "cycles"),
+        ({"iterations": 64, "base": 0.0}, "base_lr"),
+        ({"iterations": 64, "base": 1.0}, "base_lr"),
+    ],
+)
+def test_impossible_schedules_are_refused(arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        make(**arguments)
