@@ -1,5 +1,6 @@
 """Files that are either whole or absent, written beside their place; and what a file holds."""
 
+import csv
 import glob
 import hashlib
 import os
@@ -9,10 +10,10 @@ import shutil
 import time
 import uuid
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from metaseg_monai.errors import DataError
 
@@ -49,6 +50,33 @@ def replacing(path: str | Path) -> Iterator[Path]:
         _sync_folder(path.parent)
     finally:
         part.unlink(missing_ok=True)
+
+
+def write_table(rows: Sequence[Mapping[str, Any]], path: str | Path) -> Path:
+    """Write rows as a UTF-8 CSV table, columns in the order of the first row.
+
+    Args:
+        rows: one mapping a row, all with the same keys.
+        path: file to write; its folder is made where it is missing.
+
+    Returns:
+        The path.
+
+    Raises:
+        DataError: there are no rows, or one has other columns than the first.
+    """
+    path = Path(path)
+    if not rows:
+        raise DataError(f"{path}: no rows to write")
+    columns = list(rows[0])
+    for number, row in enumerate(rows, start=2):
+        if set(row) != set(columns):
+            raise DataError(f"{path}: row {number} has the columns {list(row)}, not {columns}")
+    with replacing(path) as partial, partial.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
 
 
 def sweep_temporaries(path: str | Path) -> list[Path]:

@@ -21,7 +21,7 @@ from metaseg_monai.__main__ import help_last
 from metaseg_monai.bundle import check_overrides, configs_of, resolve_bundle
 from metaseg_monai.errors import ConfigError, MetasegError
 from metaseg_monai.evaluation.counts import count_pixels
-from metaseg_monai.images import write_table
+from metaseg_monai.files import write_table
 from metaseg_monai.inferers import AutocastInferer, SlidingWindowMetadataInferer
 from metaseg_monai.metrics import pooled_f1
 from metaseg_monai.training import LoadWeights

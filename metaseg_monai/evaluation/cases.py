@@ -10,8 +10,7 @@ import pandas as pd
 from ignite.engine import Engine, Events
 
 from metaseg_monai.errors import DataError
-from metaseg_monai.files import replacing
-from metaseg_monai.images.writers import write_table
+from metaseg_monai.files import replacing, write_table
 from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.tables.table import CaseTable
 

@@ -9,7 +9,7 @@ from ignite.engine import Engine, Events
 from torch import Tensor
 
 from metaseg_monai.errors import DataError
-from metaseg_monai.images.writers import write_table
+from metaseg_monai.files import write_table
 from metaseg_monai.metrics.scores import COUNT_COLUMNS
 
 

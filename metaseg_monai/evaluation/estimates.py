@@ -11,8 +11,7 @@ from ignite.engine import Engine, Events
 
 from metaseg_monai.errors import DataError
 from metaseg_monai.evaluation.modes import Unit, unit_of
-from metaseg_monai.files import replacing
-from metaseg_monai.images.writers import write_table
+from metaseg_monai.files import replacing, write_table
 from metaseg_monai.metadata.fields import Continuous
 from metaseg_monai.metrics.agreement import agreement
 
@@ -168,13 +167,13 @@ class FieldEstimates:
         for split in dict.fromkeys(estimate.split for estimate in estimates):
             of_split = [estimate for estimate in estimates if estimate.split == split]
             pairs = [(each.predicted, each.true) for each in of_split if each.true is not None]
-            true = [value for _, value in pairs]
+            true, log = [value for _, value in pairs], self.field.scale != "linear"
             splits[split] = {
                 "groups": len(of_split),
                 "missing": len(of_split) - len(pairs),
                 "clipped": sum(estimate.clipped for estimate in of_split),
-                "network": agreement([value for value, _ in pairs], true, self.field),
-                "constant": agreement([self.constant] * len(pairs), true, self.field),
+                "network": agreement([value for value, _ in pairs], true, log),
+                "constant": agreement([self.constant] * len(pairs), true, log),
             }
         named = {"field": self.field.name, "unit": self.field.unit, "scale": self.field.scale}
         return {**named, "constant": self.constant, "splits": splits}

@@ -12,10 +12,9 @@ from ignite.engine import Engine, Events
 from skimage.segmentation import relabel_sequential
 
 from metaseg_monai.errors import ConfigError, DataError
-from metaseg_monai.files import remove_stale
+from metaseg_monai.files import remove_stale, write_table
 from metaseg_monai.images.read import read_image
 from metaseg_monai.images.resample import resize_label
-from metaseg_monai.images.writers import write_table
 from metaseg_monai.metrics.objects import (
     THRESHOLDS,
     ObjectMatch,

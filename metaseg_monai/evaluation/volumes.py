@@ -12,8 +12,7 @@ import torch
 from ignite.engine import Engine, Events
 
 from metaseg_monai.errors import ConfigError, DataError
-from metaseg_monai.files import remove_stale
-from metaseg_monai.images.writers import write_table
+from metaseg_monai.files import remove_stale, write_table
 from metaseg_monai.metrics.volumes import (
     FOUND_SHARE,
     KITS_REGIONS,

@@ -4,7 +4,7 @@ from metaseg_monai.images.axial import slice_items
 from metaseg_monai.images.dicom import dicom_attributes, is_dicom_folder, read_dicom_series
 from metaseg_monai.images.image import Image, convert_channels
 from metaseg_monai.images.read import TiffReader, read_image
-from metaseg_monai.images.writers import mask_suffix, write_mask, write_table
+from metaseg_monai.images.writers import mask_suffix, write_mask
 
 __all__ = [
     "Image",
@@ -17,5 +17,4 @@ __all__ = [
     "read_image",
     "slice_items",
     "write_mask",
-    "write_table",
 ]

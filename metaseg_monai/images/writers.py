@@ -1,7 +1,6 @@
-"""Writing masks and tables so that a file is either whole or absent."""
+"""Writing masks so that a file is either whole or absent."""
 
-import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -71,33 +70,6 @@ def write_mask(path: str | Path, mask: np.ndarray, like: Mapping[str, Any]) -> P
             PIL.Image.fromarray(pixels).save(partial)
         else:
             _write_nifti(partial, pixels, like)
-    return path
-
-
-def write_table(rows: Sequence[Mapping[str, Any]], path: str | Path) -> Path:
-    """Write rows as a UTF-8 CSV table, columns in the order of the first row.
-
-    Args:
-        rows: one mapping a row, all with the same keys.
-        path: file to write; its folder is made where it is missing.
-
-    Returns:
-        The path.
-
-    Raises:
-        DataError: there are no rows, or one has other columns than the first.
-    """
-    path = Path(path)
-    if not rows:
-        raise DataError(f"{path}: no rows to write")
-    columns = list(rows[0])
-    for number, row in enumerate(rows, start=2):
-        if set(row) != set(columns):
-            raise DataError(f"{path}: row {number} has the columns {list(row)}, not {columns}")
-    with replacing(path) as partial, partial.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.DictWriter(stream, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
     return path
 
 

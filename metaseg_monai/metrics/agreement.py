@@ -7,7 +7,6 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from metaseg_monai.errors import DataError
-from metaseg_monai.metadata.fields import Continuous
 from metaseg_monai.metrics.bootstrap import NAN, Statistic, group_interval
 
 WIDTH = 1.96  # standard deviations, between which 95 % of normal differences lie
@@ -142,23 +141,21 @@ def _of_samples(sums: np.ndarray) -> tuple[np.ndarray, ...]:
 
 
 def agreement(
-    predicted: Sequence[float], true: Sequence[float], field: Continuous
+    predicted: Sequence[float], true: Sequence[float], log: bool = False
 ) -> dict[str, float | None]:
-    """Mean absolute error, R2 and Spearman's rank correlation of estimates of a field.
+    """Mean absolute error, R2 and Spearman's rank correlation of estimates of a quantity.
 
     Args:
-        predicted: N values in the field's unit.
-        true: N values in the field's unit.
-        field: gives the scale of R2: the logarithm where the field's scale is one.
+        predicted: N values in one unit.
+        true: N values in the same unit.
+        log: R2 of the logarithms.
 
     Returns:
-        `mae` in the field's unit; `r2`, 1 - squared errors / squared distances from the mean of
+        `mae` in that unit; `r2`, 1 - squared errors / squared distances from the mean of
         `true`, so 0 for that mean and negative for worse; `spearman`. None where undefined: `mae`
         of no values, `r2` where all true values are one, `spearman` where either side is constant.
 
-    >>> size = Continuous(name="size", unit="mm", range=(1, 1000), scale="log",
-    ...                   provenance="acquisition", availability="acquisition")
-    >>> agreement([1, 10, 1000], [1, 100, 1000], size)
+    >>> agreement([1, 10, 1000], [1, 100, 1000], log=True)
     {'mae': 30.0, 'r2': 0.785714, 'spearman': 1.0}
     """
     if not true:
@@ -168,7 +165,7 @@ def agreement(
         "mae": round(float(np.abs(guess - truth).mean()), 6), "r2": None, "spearman": None,
     }  # fmt: skip
     if np.ptp(truth) > 0:
-        x, y = (values if field.scale == "linear" else np.log(values) for values in (guess, truth))
+        x, y = (np.log(values) if log else values for values in (guess, truth))
         explained = 1 - ((x - y) ** 2).sum() / ((y - y.mean()) ** 2).sum()
         scores["r2"] = round(float(explained), 6)
         if np.ptp(guess) > 0:

@@ -9,8 +9,7 @@ from ignite.engine import Engine, Events
 from torch import Tensor
 
 from metaseg_monai.errors import ConfigError, DataError
-from metaseg_monai.files import remove_stale
-from metaseg_monai.images.writers import write_table
+from metaseg_monai.files import remove_stale, write_table
 
 NAMES = ["case", "group", "split", "mode", "domain"]
 NUMBERS = ["class", "bin", "pixels", "confidence", "positives", "inside"]

@@ -13,7 +13,6 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from metaseg_monai.errors import DataError
-from metaseg_monai.metadata.fields import read_number
 from metaseg_monai.metrics.bootstrap import NAN, group_interval
 
 UNIT = ["group", "volume"]
@@ -128,7 +127,7 @@ def volume_values(cases: pd.DataFrame, field: str) -> pd.Series:
     Returns:
         Values by group and volume: the tumours of a patient's two scans need not be as large.
     """
-    numbers = pd.to_numeric(cases[field].map(read_number))
+    numbers = pd.to_numeric(cases[field], errors="coerce").replace([np.inf, -np.inf], np.nan)
     return numbers.groupby([cases[name] for name in UNIT]).mean().dropna()
 
 

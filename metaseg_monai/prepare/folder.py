@@ -13,8 +13,7 @@ from typing import Any, TypeVar
 from tqdm import tqdm
 
 from metaseg_monai.errors import DataError
-from metaseg_monai.files import OLD, folder_beside, remove_leftovers
-from metaseg_monai.images.writers import write_table
+from metaseg_monai.files import OLD, folder_beside, remove_leftovers, write_table
 from metaseg_monai.prepare.found import (
     OWN_COLUMNS,
     FoundCase,

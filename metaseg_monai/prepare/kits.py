@@ -21,13 +21,10 @@ from scipy.stats import spearmanr
 from tqdm import tqdm
 
 from metaseg_monai.errors import DataError
-from metaseg_monai.files import replacing
-from metaseg_monai.images.writers import write_table
+from metaseg_monai.files import replacing, write_table
 from metaseg_monai.prepare.clinical import (
     SIZE,
-    ClinicalTable,
     SizeSource,
-    check_cases,
     check_columns,
     scan_clinical,
     size_problem,
@@ -50,6 +47,7 @@ from metaseg_monai.prepare.kits_slices import (
 from metaseg_monai.prepare.problems import Prepared, Problem, problem_rows
 from metaseg_monai.prepare.splits import divide
 from metaseg_monai.tables.columns import SPLITS
+from metaseg_monai.tables.lines import ClinicalTable, check_cases
 
 # Running the cases of a prepared folder: workers, what is done already, and what is left over.
 

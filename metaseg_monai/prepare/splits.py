@@ -12,7 +12,7 @@ from metaseg_monai.errors import DataError
 from metaseg_monai.prepare.found import FoundCase, listed
 from metaseg_monai.prepare.problems import Problem
 from metaseg_monai.tables.columns import SPLITS
-from metaseg_monai.tables.table import read_lines
+from metaseg_monai.tables.lines import read_lines
 
 CASE_COLUMNS = ("case", "case_id", "volume", "group")
 

@@ -12,11 +12,11 @@ from tqdm import tqdm
 
 from metaseg_monai.errors import DataError
 from metaseg_monai.evaluation.volumes import TEXT_COLUMNS, read_volumes, volume_row
+from metaseg_monai.files import write_table
 from metaseg_monai.images.axial import axial_volume
 from metaseg_monai.images.image import Image
 from metaseg_monai.images.nifti import SAME_PLACE_VOXELS
 from metaseg_monai.images.read import image_suffix, read_image
-from metaseg_monai.images.writers import write_table
 from metaseg_monai.metrics.volumes import (
     FOUND_SHARE,
     KITS_REGIONS,

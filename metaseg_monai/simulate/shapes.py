@@ -10,7 +10,7 @@ import tifffile
 from tqdm import tqdm
 
 from metaseg_monai.errors import DataError
-from metaseg_monai.images.writers import write_table
+from metaseg_monai.files import write_table
 from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.simulate.generated import ensure_generated, write_generated
 from metaseg_monai.tables.columns import SPLITS, ColumnMap

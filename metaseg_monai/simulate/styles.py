@@ -12,15 +12,17 @@ import numpy as np
 from skimage.measure import label as connected_components
 
 from metaseg_monai.errors import ConfigError, DataError
+from metaseg_monai.files import write_table
 from metaseg_monai.images.read import image_suffix, read_image
-from metaseg_monai.images.writers import mask_suffix, write_mask, write_table
+from metaseg_monai.images.writers import mask_suffix, write_mask
 from metaseg_monai.metadata.fields import Categorical
 from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.simulate.generated import write_generated
 from metaseg_monai.simulate.polygons import Labels, object_diameters, polygonise, scaled_tolerance
 from metaseg_monai.tables.cases import image_files
 from metaseg_monai.tables.columns import ColumnMap, as_column_map
-from metaseg_monai.tables.table import CaseTable, find_table, read_lines, read_table
+from metaseg_monai.tables.lines import read_lines
+from metaseg_monai.tables.table import CaseTable, find_table, read_table
 
 # One label drawn again in an annotation style, and what that changed.
 

@@ -4,6 +4,7 @@ from metaseg_monai.tables.cases import DataWarning, LoadedCase, load_case
 from metaseg_monai.tables.check import TableCheck, check_table
 from metaseg_monai.tables.columns import SPLITS, ColumnMap
 from metaseg_monai.tables.find import find_cases
+from metaseg_monai.tables.lines import read_clinical
 from metaseg_monai.tables.select import fill_epoch, limit_empty, select_cases
 from metaseg_monai.tables.table import CaseTable, read_table
 
@@ -19,6 +20,7 @@ __all__ = [
     "find_cases",
     "limit_empty",
     "load_case",
+    "read_clinical",
     "read_table",
     "select_cases",
 ]

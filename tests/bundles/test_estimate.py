@@ -21,7 +21,7 @@ from metaseg_monai.errors import CheckpointError, DataError, MetadataError
 from metaseg_monai.evaluation import evaluation_items
 from metaseg_monai.evaluation.estimates import tell_estimate
 from metaseg_monai.evaluation.modes import read_predicted
-from metaseg_monai.images import write_table
+from metaseg_monai.files import write_table
 from metaseg_monai.metadata import MetadataSchema, MetadataWarning
 from metaseg_monai.tables import read_table
 

@@ -92,14 +92,14 @@ def test_scores_stand_beside_those_of_the_training_median(tmp_path):
 
 
 def test_agreement_by_hand():
-    scores = agreement([10, 10, 30, 40], [10, 20, 30, 40], SIZE)
+    scores = agreement([10, 10, 30, 40], [10, 20, 30, 40])
     assert scores["mae"] == 2.5
     assert scores["r2"] == pytest.approx(1 - 100 / 500)
     assert scores["spearman"] == pytest.approx(4.5 / math.sqrt(4.5 * 5), abs=1e-6)  # one tie
     # on a log field a factor counts the same everywhere: 10 for 100 as 100 for 1000
-    low, high = agreement([10, 1000], [100, 1000], LOG), agreement([100, 100], [100, 1000], LOG)
+    low, high = (agreement(pred, [100, 1000], log=True) for pred in ([10, 1000], [100, 100]))
     assert low["r2"] == high["r2"] == pytest.approx(-1)
-    assert agreement([], [], SIZE) == {"mae": None, "r2": None, "spearman": None}
+    assert agreement([], []) == {"mae": None, "r2": None, "spearman": None}
 
 
 @pytest.mark.parametrize(("code", "value"), [(0, 1), (1, 10000), (-3, 1), (900, 10000)])

@@ -15,7 +15,7 @@ from metaseg_monai.evaluation.object_scores import (
     read_object_scores,
     true_objects,
 )
-from metaseg_monai.images.writers import write_table
+from metaseg_monai.files import write_table
 from metaseg_monai.metrics.objects import split_objects
 from metaseg_monai.tables.table import read_table
 

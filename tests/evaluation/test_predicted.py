@@ -4,7 +4,7 @@ import pytest
 from metaseg_monai.errors import DataError, MetadataError
 from metaseg_monai.evaluation import cross_modes, evaluation_items, expand_modes
 from metaseg_monai.evaluation.modes import read_predicted
-from metaseg_monai.images import write_table
+from metaseg_monai.files import write_table
 from metaseg_monai.metadata import Categorical, Continuous, MetadataSchema, MetadataWarning
 
 KNOWN = {"provenance": "acquisition", "availability": "acquisition"}

@@ -8,7 +8,8 @@ import pytest
 import tifffile
 
 from metaseg_monai.errors import DataError
-from metaseg_monai.images import mask_suffix, read_image, write_mask, write_table
+from metaseg_monai.files import write_table
+from metaseg_monai.images import mask_suffix, read_image, write_mask
 from metaseg_monai.images.read import read_header
 
 MASK = (np.arange(600).reshape(20, 30) % 3).astype(np.int64)

@@ -3,7 +3,7 @@ import pytest
 import tifffile
 
 from metaseg_monai.images.read import read_image
-from metaseg_monai.tables.table import read_lines
+from metaseg_monai.tables.lines import read_lines
 
 
 @pytest.fixture(scope="session")

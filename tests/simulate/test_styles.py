@@ -10,7 +10,8 @@ import tifffile
 from metaseg_monai.simulate.cells.write import generate_cells
 from metaseg_monai.simulate.polygons import polygonise
 from metaseg_monai.simulate.styles import Drawing, prepare_styles, redraw
-from metaseg_monai.tables.table import read_lines, read_table
+from metaseg_monai.tables.lines import read_lines
+from metaseg_monai.tables.table import read_table
 
 STYLES = ["exact", "fine", "coarse"]
 

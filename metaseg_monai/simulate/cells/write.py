@@ -11,7 +11,7 @@ import tifffile
 from tqdm import tqdm
 
 from metaseg_monai.errors import DataError
-from metaseg_monai.images.writers import write_table
+from metaseg_monai.files import write_table
 from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.simulate.cells.lines import CUES, Cue
 from metaseg_monai.simulate.cells.picture import Picture, draw_picture
