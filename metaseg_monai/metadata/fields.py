@@ -30,11 +30,24 @@ Availability = Literal["acquisition", "pre-operative", "post-operative"]
 Code = NDArray[np.float32]
 
 UNKNOWN = "unknown"
+# What a cell may say instead of nothing, in any case; the same words in every command.
+MISSING_WORDS = ("", "nan", "na", "n/a", "null", "none", "-", ".")
 _MOMENTS: tuple[str, ...] = get_args(Availability)  # earliest first
 
 
 class MetadataWarning(UserWarning):
     """A metadata value was used as it is but looks wrong, for instance out of its range."""
+
+
+def says_nothing(value: Any) -> bool:
+    """Whether a raw value is missing: None, a NaN, ``unknown`` or one of `MISSING_WORDS`.
+
+    >>> [says_nothing(value) for value in (None, " ", "unknown", "N/A", float("nan"), 0, "Unknown")]
+    [True, True, True, True, True, False, False]
+    """
+    if isinstance(value, str):
+        return value.strip() == UNKNOWN or value.strip().lower() in MISSING_WORDS
+    return value is None or (isinstance(value, float | np.floating) and math.isnan(value))
 
 
 class MetadataField(BaseModel):
@@ -86,16 +99,10 @@ class MetadataField(BaseModel):
         """Number of entries of the field's code."""
         return len(self.entry_names)
 
-    @staticmethod
-    def is_missing(value: Any) -> bool:
-        """Whether a raw value says nothing: None, blank text, ``unknown`` or a NaN number.
-
-        >>> [MetadataField.is_missing(value) for value in (None, " ", "unknown", "NaN", 0)]
-        [True, True, True, False, False]
-        """
-        if isinstance(value, str):
-            return value.strip() in ("", UNKNOWN)
-        return value is None or (isinstance(value, float | np.floating) and math.isnan(value))
+    def is_missing(self, value: Any) -> bool:
+        """Whether a raw value says nothing, see `says_nothing`; a declared name says something."""
+        declared = isinstance(value, str) and value.strip() in getattr(self, "values", ())
+        return says_nothing(value) and not declared
 
     def encode(self, value: Any) -> Code:
         """Turn a raw value into the field's code.
@@ -417,7 +424,7 @@ FRACTION_TOLERANCE = 1e-5  # float32 fractions still sum to 1 after a round trip
 
 def _checked_names(values: tuple[str, ...]) -> tuple[str, ...]:
     for value in values:
-        if MetadataField.is_missing(value):
+        if value.strip() in ("", UNKNOWN):
             raise ValueError(f"{value!r} stands for a missing value and cannot be a value")
         if value != value.strip():
             raise ValueError(f"{value!r} begins or ends with a space")

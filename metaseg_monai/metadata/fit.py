@@ -11,11 +11,11 @@ from typing import Any
 
 from metaseg_monai.errors import ConfigError, DataError, MetadataError
 from metaseg_monai.metadata.fields import (
-    MetadataField,
     did_you_mean,
     listing,
     read_field,
     read_number,
+    says_nothing,
 )
 from metaseg_monai.metadata.schema import MetadataSchema
 
@@ -257,7 +257,7 @@ def _present(
             f"field {column!r} is no column of the table, expected one of {listing(rows[0])}; "
             f"{did_you_mean(column, rows[0])}"
         )
-    present = [row[column].strip() for row in rows if not MetadataField.is_missing(row[column])]
+    present = [row[column].strip() for row in rows if not says_nothing(row[column])]
     absent = len(rows) - len(present)
     if not present or (absent and missing == "error"):
         raise MetadataError(

@@ -15,7 +15,7 @@ from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.files import write_table
 from metaseg_monai.images.read import image_suffix, read_image
 from metaseg_monai.images.writers import mask_suffix, write_mask
-from metaseg_monai.metadata.fields import Categorical
+from metaseg_monai.metadata.fields import Categorical, says_nothing
 from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.simulate.generated import write_generated
 from metaseg_monai.simulate.polygons import Labels, object_diameters, polygonise, scaled_tolerance
@@ -172,7 +172,7 @@ def schema_of_repeats(
 
 
 def _said(cell: str) -> str:
-    return "" if Categorical.is_missing(cell) else cell.strip()
+    return "" if says_nothing(cell) else cell.strip()
 
 
 # What is asked of annotation styles, checked before anything is read or written.

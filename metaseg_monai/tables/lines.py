@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from metaseg_monai.errors import DataError
 from metaseg_monai.files import readable
+from metaseg_monai.metadata.fields import MISSING_WORDS
 
 
 def read_lines(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]], list[str]]:
@@ -55,11 +56,7 @@ def read_lines(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]],
 CASE = "case_id"
 CENSORED = "_censored"
 BOUND = re.compile(r"\s*([<>])=?\s*([-+]?\d+(?:\.\d+)?)\s*")
-WORDS: Mapping[str, bool | None] = {  # as a cell of a CSV file
-    "true": True,
-    "false": False,
-    **dict.fromkeys(("", "null", "none", "nan")),
-}
+WORDS: Mapping[str, bool | None] = {"true": True, "false": False, **dict.fromkeys(MISSING_WORDS)}
 Adapt = Callable[[dict[str, str], Mapping[str, Any]], tuple[dict[str, str], list[str]]]
 
 

@@ -65,12 +65,21 @@ def test_a_misspelt_category_is_not_missing():
         line.encode("MDKC")
 
 
-@pytest.mark.parametrize("value", [None, "", "  ", "unknown", float("nan"), np.float32("nan")])
+WORDS = ("", "  ", "unknown", "NaN", "NA", "n/a", "NULL", "None", "-", ".")
+
+
+@pytest.mark.parametrize("value", [None, *WORDS, float("nan"), np.float32("nan")])
 def test_missing(value):
     told = {"name": "line", "values": ("a", "b"), **KNOWN}
     assert Categorical(**told, missing="unknown").encode(value).tolist() == [0, 0, 1]
     with pytest.raises(MetadataError, match=r"field 'line'.*got nothing.*missing='unknown'"):
         Categorical(**told).encode(value)
+
+
+def test_a_declared_name_is_no_word_for_missing():
+    stain = Categorical(name="stain", values=("none", "DAPI"), missing="unknown", **KNOWN)
+    assert stain.encode("none").tolist() == [1, 0, 0]
+    assert stain.encode("None").tolist() == [0, 0, 1]
 
 
 def test_unknown_entry_comes_last_and_decodes_to_none():

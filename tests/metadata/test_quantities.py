@@ -36,7 +36,7 @@ def test_plain_numbers(value):
 
 @pytest.mark.parametrize("policy", ["error", "unknown"])
 @pytest.mark.parametrize(
-    "value", ["41 mm", "NaN", "nan", ">=90", True, math.inf, "inf", "4,1", "1_0", [41], 10**400]
+    "value", ["41 mm", "nano", ">=90", True, math.inf, "inf", "4,1", "1_0", [41], 10**400]
 )
 def test_what_is_no_plain_number(value, policy):
     with pytest.raises(MetadataError, match=r"'size'.*plain number in mm from 1 to 161, got"):
