@@ -20,8 +20,8 @@ import tifffile
 from ignite.engine import Engine
 from monai.bundle import ConfigParser
 
-from metaseg_monai.__main__ import help_last
 from metaseg_monai.bundle import resolve_bundle
+from metaseg_monai.cli.commands import help_last
 from metaseg_monai.errors import ConfigError, MetasegError
 from metaseg_monai.training import BestWeights
 

@@ -24,8 +24,8 @@ from ignite.engine import Engine, Events
 from monai.bundle import ConfigParser
 from tqdm import tqdm
 
-from metaseg_monai.__main__ import help_last
 from metaseg_monai.bundle import resolve_bundle
+from metaseg_monai.cli.commands import help_last
 from metaseg_monai.errors import ConfigError, MetasegError
 from metaseg_monai.training import BestWeights
 

@@ -18,7 +18,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from PIL import Image
 
-from metaseg_monai.cli.check_flags import check_flags
+from metaseg_monai.cli.flags import check_flags
 from metaseg_monai.simulate import SEVEN_LINES
 from metaseg_monai.simulate.cells.acquisition import Acquisition
 from metaseg_monai.simulate.cells.lines import Cue
@@ -113,5 +113,5 @@ def main(output: str = "docs/images/cells.png") -> None:
 
 
 if __name__ == "__main__":
-    check_flags(main, sys.argv[1:])
+    check_flags(main, sys.argv[1:], "draw_cells")
     fire.Fire(main)

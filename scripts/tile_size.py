@@ -17,8 +17,8 @@ import torch
 from monai.bundle import ConfigParser
 from tqdm import tqdm
 
-from metaseg_monai.__main__ import help_last
 from metaseg_monai.bundle import check_overrides, configs_of, resolve_bundle
+from metaseg_monai.cli.commands import help_last
 from metaseg_monai.errors import ConfigError, MetasegError
 from metaseg_monai.evaluation.counts import count_pixels
 from metaseg_monai.files import write_table

@@ -24,13 +24,18 @@ def configs_of(*names: str, more: str | Sequence[str] | None = None) -> list[str
     return [f"{name.strip().removesuffix('.json')}.json" for name in (*names, *further)]
 
 
-def run_bundle(bundle: Path, config_names: Sequence[str], overrides: Mapping[str, Any]) -> None:
+def run_bundle(
+    bundle: Path, config_names: Sequence[str], overrides: Mapping[str, Any]
+) -> ConfigWorkflow:
     """Initialize, run and finalize one workflow of a bundle, as ``monai.bundle run`` does.
 
     Args:
         bundle: folder of the bundle.
         config_names: files under ``configs`` that are merged in this order.
         overrides: ``{id: value}``; paths must be absolute or relative to the working directory.
+
+    Returns:
+        The workflow that ran, whose parser gives its objects by id.
 
     Raises:
         ConfigError: for a file that is not there, or an override that nothing uses.
@@ -63,6 +68,7 @@ def run_bundle(bundle: Path, config_names: Sequence[str], overrides: Mapping[str
         if cause is None:
             raise
         raise cause from error
+    return workflow
 
 
 def _is_news(record: logging.LogRecord) -> bool:

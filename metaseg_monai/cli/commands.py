@@ -1,161 +1,159 @@
-"""The commands of the project; those that make data or run a bundle are in files of their own."""
+"""The commands: which function each of them is. Name, help and arguments are the function's own."""
 
+import ast
+import importlib
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from metaseg_monai.cli.generate import Generate
-from metaseg_monai.cli.prepare import Prepare
-from metaseg_monai.cli.run_bundles import RunBundles
-from metaseg_monai.cli.typed import as_typed
+import fire
+
+from metaseg_monai.cli.flags import as_command, check_flags, did_you_mean
+from metaseg_monai.errors import ConfigError, DataError, MetasegError
+
+Tree = Mapping[str, "str | Mapping[str, str]"]
+
+PROGRAM = "metaseg_monai"
+HELP = ("--help", "-h")
+COMMANDS: Tree = {
+    "demo": "metaseg_monai.sharing.study:demo",
+    "train": "metaseg_monai.sharing.run:train",
+    "evaluate": "metaseg_monai.sharing.run:evaluate",
+    "predict": "metaseg_monai.sharing.run:predict",
+    "report": "metaseg_monai.sharing.study:report",
+    "study": "metaseg_monai.sharing.study:study",
+    "explain": "metaseg_monai.sharing.run:explain",
+    "estimate": "metaseg_monai.sharing.run:estimate",
+    "check": "metaseg_monai.sharing.check:check",
+    "fit-schema": "metaseg_monai.metadata.fit:fit_schema",
+    "score": "metaseg_monai.sharing.score:score",
+    "generate": {
+        "synthetic-shapes": "metaseg_monai.simulate.shapes:generate_synthetic_shapes",
+        "kits21-phantom": "metaseg_monai.simulate.phantoms.scans:generate_phantoms",
+        "cells": "metaseg_monai.simulate.cells.write:generate_cells",
+    },
+    "prepare": {
+        "kits21": "metaseg_monai.cli.prepare:Prepare.kits21",
+        "cells": "metaseg_monai.cli.prepare:Prepare.cells",
+        "names": "metaseg_monai.cli.prepare:Prepare.names",
+        "dsb2018": "metaseg_monai.cli.prepare:Prepare.dsb2018",
+        "cracks": "metaseg_monai.cli.prepare:Prepare.cracks",
+        "magnify": "metaseg_monai.cli.prepare:Prepare.magnify",
+        "styles": "metaseg_monai.cli.prepare:Prepare.styles",
+    },
+}
 
 
-@as_typed()
-class Commands(RunBundles):
-    """Segmentation steered by metadata. COMMAND --help shows the arguments and an example."""
+def main() -> None:
+    """Run one command; what a user can mend is one line on stderr and exit status 2."""
+    try:
+        run(sys.argv[1:])
+    except MetasegError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.stderr.write(
+            "\nStopped; no file is half-written. A training goes on from its last finished epoch "
+            "with the same command and --resume True; demo and study go on by themselves.\n"
+        )
+        sys.exit(130)
 
-    def __init__(self) -> None:
-        self.generate = Generate()
-        self.prepare = Prepare()
 
-    def demo(
-        self,
-        output: str = "runs/demo",
-        variants: str = "se,me,sme,film",
-        seed: int = 0,
-        **overrides: Any,
-    ) -> str:
-        """Generate synthetic shapes, train and test the variants, and write a report.
+def run(arguments: Sequence[str], commands: Tree = COMMANDS) -> None:
+    """Find the command that the first words name, check its options, call it, print its result.
 
-        Example:
-            python -m metaseg_monai demo --output runs/demo
+    Args:
+        arguments: words of the command line; ``--help`` may stand anywhere among them.
+        commands: functions, as ``module:name``, by the names of commands; or groups of them.
 
-        Args:
-            output: folder for the runs and the report; the data go into the bundle's folder.
-            variants: comma-separated variants to train.
-            seed: of the training; the data always have seed 0.
-            overrides: settings of the bundle, such as --epochs 2.
-        """
-        from metaseg_monai.sharing.study import make_study
-        from metaseg_monai.study.run import run_study
+    Raises:
+        ConfigError: no such command or option, or a value that cannot be one.
+        DataError: a preparation left out cases; the others are prepared.
+    """
+    found, words, rest = find(arguments, commands)
+    if isinstance(found, str):
+        call(load(found), words, rest)
+    else:
+        sys.stdout.write(overview(found, words) + "\n")
 
-        study = make_study("synthetic_shapes_segmentation", variants, [seed], overrides)
-        return f"report: {run_study(study, output)}"
 
-    def check(
-        self,
-        table: str,
-        schema_file: str,
-        columns_file: str | None = None,
-        classes: int = 2,
-        channel_conversion: str = "stored",
-    ) -> str:
-        """Read every file of a table and report all problems before any training.
+def call(function: Callable[..., Any], words: Sequence[str], arguments: Sequence[str]) -> None:
+    """Check the options of a command, call it, and print its result or its help.
 
-        Example:
-            python -m metaseg_monai check shapes/table.csv --schema_file schema.json
+    Args:
+        function: the command.
+        words: its name, and before it that of its group.
+        arguments: of the command line, behind the name.
 
-        Args:
-            table: table.csv or the folder that holds it.
-            schema_file: JSON file of the metadata fields.
-            columns_file: JSON file of a column map, for tables with other column names.
-            classes: number of label classes with the background.
-            channel_conversion: stored | grey | rgb, as in training.
-        """
-        from metaseg_monai.sharing.check import check
+    Raises:
+        ConfigError: no such option, or a value that cannot be one.
+        DataError: a preparation left out cases; the others are prepared.
+    """
+    rest = help_last(arguments)
+    if rest == list(arguments):  # nobody asked for help
+        check_flags(function, rest, " ".join(words))
+    tree: Any = as_command(function, rest)
+    for word in reversed(words):
+        tree = {word: tree}
+    result = fire.Fire(tree, [*words, *rest], name=PROGRAM, serialize=_text)
+    if refusal := getattr(result, "refusal", None):
+        raise DataError(refusal)
 
-        return check(table, schema_file, columns_file, classes, channel_conversion)
 
-    def fit_schema(
-        self, table: str, fields: str, output: str, missing: str = "error", split: str = "split"
-    ) -> str:
-        """Propose a metadata schema from the training rows of a table and write it as JSON.
+def find(arguments: Sequence[str], commands: Tree) -> tuple[Any, list[str], list[str]]:
+    """Return the function or group that the first words name, these words, and the others."""
+    found: Any = commands
+    words: list[str] = []
+    rest = list(arguments)
+    while rest and rest[0] not in ("--", *HELP) and not isinstance(found, str):
+        word = rest.pop(0)
+        name = word.replace("_", "-")
+        if name not in found:
+            place = f" of {' '.join(words)}" if words else ""
+            close = did_you_mean(word, found, "is one of " + ", ".join(sorted(found)))
+            raise ConfigError(f"{word!r} is no command{place}; {close}")
+        found = found[name]
+        words.append(name)
+    return found, words, rest
 
-        Example:
-            python -m metaseg_monai fit-schema table.csv --fields line,size_mm:continuous:mm \
---output schema.json
 
-        Args:
-            table: CSV file with one column for each field.
-            fields: comma-separated column[:kind[:unit]]; kind is categorical, multi-label, ordinal
-                or continuous.
-            output: JSON file to write; an existing file is not overwritten.
-            missing: error | unknown, what a missing value means.
-            split: column of train / val / test, if there is one.
-        """
-        from metaseg_monai.metadata.fit import fit_schema
-        from metaseg_monai.sharing.predict import names
+def help_last(arguments: Sequence[str]) -> list[str]:
+    """Keep fire from handing ``--help`` to a command as one of its overrides."""
+    rest = [argument for argument in arguments if argument not in HELP]
+    if len(rest) == len(arguments):
+        return rest
+    return [*(rest[:-1] if rest[-1:] == ["--"] else rest), "--", "--help"]
 
-        schema = fit_schema(table, names(fields), output, missing=missing, split_column=split)
-        return f"{output}: {', '.join(schema.entry_names)}. Check the ranges before you train."
 
-    def score(self, predictions: str, labels: str, output: str) -> str:
-        """Score predicted kidney volumes against labels as the KiTS challenge does.
+def overview(commands: Tree, words: Sequence[str] = ()) -> str:
+    """The commands of a group with the first line of each one's help, read without importing it."""
+    lines = [f"python -m {' '.join([PROGRAM, *words])} COMMAND --help shows arguments and example."]
+    for name, found in commands.items():
+        told = ", ".join(found) if not isinstance(found, str) else _first_line(found)
+        lines.append(f"  {name:<17}{told}")
+    return "\n".join(lines)
 
-        Example:
-            python -m metaseg_monai score --predictions masks --labels kits21/data --output scores
 
-        Args:
-            predictions: folder of NIfTI masks as predict writes them, or one.
-            labels: folder of NIfTI labels or of a KiTS download, or one.
-            output: folder for volumes.csv: Dice, surface Dice, HD95, volumes and lesions of each
-                case and region, in the geometry of the files.
-        """
-        from metaseg_monai.sharing.score import score
+def load(target: str) -> Callable[..., Any]:
+    """Import the function that ``module:name`` names."""
+    module, _, name = target.partition(":")
+    function: Any = importlib.import_module(module)
+    for part in name.split("."):
+        function = getattr(function, part)
+        function = function() if isinstance(function, type) else function
+    return function
 
-        return score(predictions, labels, output)
 
-    def study(
-        self,
-        target: str,
-        variants: str | None = None,
-        seeds: Any = None,
-        output: str | None = None,
-        workers: int | None = None,
-        threads: int | None = None,
-        cluster: str | None = None,
-        cluster_settings: dict[str, Any] | None = None,
-        tracking: str | None = None,
-        **overrides: Any,
-    ) -> str:
-        """Run variants x seeds of a bundle, go on where it stopped, and report with tests.
+def _first_line(target: str) -> str:
+    module, _, name = target.partition(":")
+    root = Path(__file__).parents[1]
+    name = name.rpartition(".")[2]
+    file = root.joinpath(*module.split(".")[1:]).with_suffix(".py")
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    made = next(n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef) and n.name == name)
+    return (ast.get_docstring(made) or "").partition("\n")[0]
 
-        Example:
-            python -m metaseg_monai study synthetic_shapes_segmentation \
---variants none,se,me,sme,sme-dummy,film,film-dummy,experts --seeds 3 --output runs/shapes
 
-        Args:
-            target: JSON file of a study, or name or folder of a bundle.
-            variants: none, se, me, sme, film, film-ivadomed; those that take metadata also with
-                -dummy; experts (one SE network a domain, equal epochs), experts-steps (equal
-                steps). Only for a bundle.
-            seeds: how many training seeds, or which, as 4,7.
-            output: folder of the study, by default runs/<name>; a finished run in it is kept.
-            workers: runs beside each other; by default one for each GPU or group of cores.
-            threads: cores of a run.
-            cluster: slurm submits the runs as jobs (pip install "metaseg-monai[slurm]").
-            cluster_settings: of the jobs, as '{"timeout_min": 60, "slurm_partition": "gpu"}'.
-            tracking: MLflow store, as sqlite:///runs/mlflow.db
-                (pip install "metaseg-monai[tracking]").
-            overrides: settings of the bundle for all runs.
-        """
-        from metaseg_monai.sharing.study import make_study
-        from metaseg_monai.study.run import run_study
-
-        made = make_study(target, variants, seeds, overrides)
-        folder = output or f"runs/{made.name.lower().replace(' ', '_')}"
-        page = run_study(made, folder, workers, threads, cluster, cluster_settings, tracking)
-        return f"report: {page}"
-
-    def report(self, runs: str, output: str | None = None, title: str | None = None) -> str:
-        """Recompute tables, tests, figures and the report from the files of finished runs.
-
-        Example:
-            python -m metaseg_monai report runs/shapes
-
-        Args:
-            runs: folder of a study, or a folder with one folder for each evaluated model.
-            output: where the report goes; by default the same folder.
-            title: heading of the report; by default the study's name.
-        """
-        from metaseg_monai.reporting.write import write_report
-
-        return f"report: {write_report(runs, output, title)}"
+def _text(result: object) -> str:
+    return "\n".join(map(str, result)) if isinstance(result, list) else str(result)

@@ -4,10 +4,8 @@ from typing import Any
 
 from metaseg_monai.cli.prepare_microscopy import PrepareMicroscopy
 from metaseg_monai.cli.prepare_tables import PrepareTables
-from metaseg_monai.cli.typed import as_typed
 
 
-@as_typed()
 class Prepare(PrepareMicroscopy, PrepareTables):
     """Turn data sets, public or of a laboratory, into folders with a table."""
 

@@ -3,10 +3,8 @@
 from typing import Any
 
 from metaseg_monai.cli.prepare_settings import prepare_options
-from metaseg_monai.cli.typed import as_typed
 
 
-@as_typed()
 class PrepareMicroscopy:
     """Turn microscopy images, public or of a laboratory, into folders with a table."""
 
@@ -226,8 +224,8 @@ class PrepareMicroscopy:
             dry_run: show the first rows and the counts, and write nothing.
         """
         from metaseg_monai.prepare.names import prepare_names
-        from metaseg_monai.sharing.predict import names
         from metaseg_monai.sharing.prepare import told
+        from metaseg_monai.sharing.study import names
 
         options = prepare_options(group, (train, val, test), seed, grey, axes, ome, dry_run)
         made = prepare_names(

@@ -17,7 +17,7 @@ def prepare_options(
     """
     from metaseg_monai.prepare.folder import PrepareOptions
     from metaseg_monai.prepare.splits import check_shares
-    from metaseg_monai.sharing.predict import names
+    from metaseg_monai.sharing.study import names
 
     return PrepareOptions(
         tuple(names(group)), check_shares(*shares), seed, grey, axes, ome, dry_run

@@ -2,10 +2,7 @@
 
 from typing import Any
 
-from metaseg_monai.cli.typed import as_typed
 
-
-@as_typed()
 class PrepareTables:
     """Derive a folder with a table from another one."""
 
@@ -36,7 +33,7 @@ class PrepareTables:
             size: whole, or crop for enlarged images cut to their source's size.
             only_new: leave out the stored rows and their files.
         """
-        from metaseg_monai.sharing.predict import names
+        from metaseg_monai.sharing.study import names
         from metaseg_monai.simulate.magnify import magnify_table
 
         wanted = targets if isinstance(targets, (list, tuple)) else [targets]

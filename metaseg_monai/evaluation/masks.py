@@ -184,10 +184,14 @@ class SaveMasks:
 
     Args:
         folder: where the masks go.
+
+    Attributes:
+        paths: file of the mask of each case and volume, known when the run starts.
     """
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
+        self.paths: dict[str, Path] = {}
         self._items: dict[str, Mapping[str, Any]] = {}
         self._volumes: set[str] = set()
         self._stacks: dict[str, _Stack] = {}
@@ -209,10 +213,10 @@ class SaveMasks:
         files = {file for file in sliced if isinstance(file, str)}
         self._volumes = {file for file in files if is_volume_file(file)}
         self._stacks = {}
-        paths = {self._name(item): self._path(item) for item in items}
+        self.paths = {self._name(item): self._path(item) for item in items}
         self._record = MaskRecord(self.folder)
-        self._record.check_names(paths, {file for item in items for file in image_files(item)})
-        self._record.check(paths.values())
+        self._record.check_names(self.paths, {file for item in items for file in image_files(item)})
+        self._record.check(self.paths.values())
 
     def __call__(self, engine: Engine) -> None:
         """Write the masks of one batch, or put its planes into their volumes."""

@@ -395,6 +395,7 @@ class SaveObjects:
             )
         self.folder = Path(folder)
         self.form = form
+        self.paths: dict[str, Path] = {}
         self.table = ObjectTable(folder, objects, by)
         self._record = MaskRecord(folder)
 
@@ -415,11 +416,11 @@ class SaveObjects:
                     f"case {case!r}: objects are made of 2D images, {image_files(item)[0]} is of a "
                     "volume; write its mask instead"
                 )
-        paths = {case: self._path(case) for case in items}
+        self.paths = {case: self._path(case) for case in items}
         images = {file for item in items.values() for file in image_files(item)}
         self._record = MaskRecord(self.folder)
-        self._record.check_names(paths, images, "objects")
-        self._record.check([*paths.values(), *self.table.paths])
+        self._record.check_names(self.paths, images, "objects")
+        self._record.check([*self.paths.values(), *self.table.paths])
 
     def __call__(self, engine: Engine) -> None:
         """Write the objects of one batch and measure them."""

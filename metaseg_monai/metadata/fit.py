@@ -115,7 +115,11 @@ def fit_schema(
     split_column: str = "split",
     train_split: str = "train",
 ) -> MetadataSchema:
-    """Propose a schema from the training rows of a CSV table.
+    """Propose a metadata schema from the training rows of a table; check it before you train.
+
+    Example:
+        python -m metaseg_monai fit-schema table.csv --fields line,size_mm:continuous:mm \
+--output schema.json
 
     Categories are sorted; a continuous range runs from the lowest to the highest value, rounded
     outwards to two significant digits. Only rows of the training split are read where the table

@@ -190,7 +190,13 @@ def score(
     regions: Mapping[str, Mapping[str, Any]] | None = None,
     found_share: float = FOUND_SHARE,
 ) -> str:
-    """Score masks against labels, write ``volumes.csv`` and return a summary.
+    """Score predicted volumes against labels as challenges do, and write ``volumes.csv``.
+
+    Example:
+        python -m metaseg_monai score --predictions masks --labels kits21/data --output scores
+
+    Dice, surface Dice, HD95, volumes and lesions of each case and region, in the geometry of the
+    files.
 
     Args:
         predictions: folder of NIfTI masks, or one, see `find_pairs`.

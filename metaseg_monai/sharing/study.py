@@ -1,18 +1,135 @@
-"""What the arguments of the commands ``study`` and ``demo`` mean."""
+"""Plan, run and report studies: variants x seeds of a bundle."""
 
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from metaseg_monai.errors import ConfigError
-from metaseg_monai.sharing.predict import names
+from metaseg_monai.reporting.write import write_report
 from metaseg_monai.study.design import Study
+from metaseg_monai.study.run import run_study
 
-VARIANTS = "none,se,me,sme,sme-dummy,film,film-dummy"
+VARIANTS = ("none", "se", "me", "sme", "sme-dummy", "film", "film-dummy")
+DEMO = "synthetic_shapes_segmentation"
+
+
+@dataclass(frozen=True)
+class Report:
+    """A report of finished runs.
+
+    Attributes:
+        html: the page; tables, figures, report.md and summary.json lie beside it.
+        summary: what summary.json holds: scores, comparisons and what was found, as numbers.
+    """
+
+    html: Path
+    summary: dict[str, Any]
+
+    def __str__(self) -> str:
+        return f"report: {self.html}"
+
+
+def report(
+    folder: str | Path, output: str | Path | None = None, title: str | None = None
+) -> Report:
+    """Recompute tables, tests, figures and the report from the files of finished runs.
+
+    Example:
+        python -m metaseg_monai report runs/shapes
+
+    Args:
+        folder: of a study, or a folder with one folder for each evaluated model.
+        output: where the report goes; by default the same folder.
+        title: heading of the report; by default the study's name.
+
+    Returns:
+        The page, and its numbers.
+
+    Raises:
+        DataError: no run has results, or a file of a run is damaged.
+        ConfigError: the study's files are damaged, or nothing can be written there.
+    """
+    html = write_report(folder, output, title)
+    summary = json.loads((html.parent / "summary.json").read_text(encoding="utf-8"))
+    return Report(html, summary)
+
+
+def demo(
+    output: str | Path = "runs/demo",
+    variants: str | Sequence[str] = ("se", "me", "sme", "film"),
+    seed: int = 0,
+    **settings: Any,
+) -> Report:
+    """Generate synthetic shapes, train and test the variants, and write a report.
+
+    Example:
+        python -m metaseg_monai demo --output runs/demo
+
+    Args:
+        output: folder for the runs and the report; the data go into the bundle's folder.
+        variants: comma-separated variants to train.
+        seed: of the training; the data always have seed 0.
+        settings: of the bundle, such as --epochs 2.
+
+    Returns:
+        The report.
+
+    Raises:
+        TrainingError: some runs failed; the others are reported.
+    """
+    return study(DEMO, variants, [seed], output, **settings)
+
+
+def study(
+    target: str | Path,
+    variants: str | Sequence[str] | None = None,
+    seeds: Any = None,
+    output: str | Path | None = None,
+    workers: int | None = None,
+    threads: int | None = None,
+    cluster: str | None = None,
+    cluster_settings: Mapping[str, Any] | None = None,
+    tracking: str | None = None,
+    **settings: Any,
+) -> Report:
+    """Run variants x seeds of a bundle, go on where it stopped, and report with tests.
+
+    Example:
+        python -m metaseg_monai study synthetic_shapes_segmentation \
+--variants none,se,me,sme,sme-dummy,film,film-dummy,experts --seeds 3 --output runs/shapes
+
+    Args:
+        target: JSON file of a study, or name or folder of a bundle.
+        variants: none, se, me, sme, film, film-ivadomed; those that take metadata also with
+            -dummy; experts (one SE network a domain, equal epochs), experts-steps (equal
+            steps). Only for a bundle.
+        seeds: how many training seeds, or which, as 4,7.
+        output: folder of the study, by default runs/<name>; a finished run in it is kept.
+        workers: runs beside each other; by default one for each GPU or group of cores.
+        threads: cores of a run.
+        cluster: slurm submits the runs as jobs (pip install "metaseg-monai[slurm]").
+        cluster_settings: of the jobs, as '{"timeout_min": 60, "slurm_partition": "gpu"}'.
+        tracking: MLflow store, as sqlite:///runs/mlflow.db
+            (pip install "metaseg-monai[tracking]").
+        settings: of the bundle for all runs.
+
+    Returns:
+        The report.
+
+    Raises:
+        ConfigError: a wrong argument, before anything is trained.
+        TrainingError: some runs failed; the others are reported.
+    """
+    made = make_study(target, variants, seeds, settings)
+    folder = Path(output or f"runs/{made.name.lower().replace(' ', '_')}")
+    run_study(made, folder, workers, threads, cluster, cluster_settings, tracking)
+    return report(folder)
 
 
 def make_study(
-    target: str,
+    target: str | Path,
     variants: str | Sequence[str] | None,
     seeds: Any,
     overrides: Mapping[str, Any],
@@ -58,3 +175,13 @@ def _seeds(seeds: Any) -> list[int]:
         return [int(seed) for seed in names(seeds)]
     except (TypeError, ValueError) as error:
         raise ConfigError(f"--seeds {seeds}: give a number of seeds, or a list as 4,7.") from error
+
+
+def names(text: str | Sequence[str]) -> list[str]:
+    """Split a comma-separated argument; a sequence is itself.
+
+    >>> names("se, sme")
+    ['se', 'sme']
+    """
+    parts = text.split(",") if isinstance(text, str) else map(str, text)
+    return [part.strip() for part in parts if part.strip()]

@@ -180,7 +180,10 @@ def generate_synthetic_shapes(
     seed: int = 0,
     overlap: float = 0.1,
 ) -> Path:
-    """Write images that all hold six shapes, each with the mask of the one its task names.
+    """Write images of six shapes, each with the mask of the one its task names (thesis 4.6).
+
+    Example:
+        python -m metaseg_monai generate synthetic-shapes --output shapes --size 64 --seed 0
 
     Images are 0/255 and labels 0/1, uint8, (size, size). The tasks are balanced within a split
     and in random order. The same arguments give the same bytes. The folder appears complete or

@@ -48,7 +48,12 @@ def generate_cells(
     fields_per_well: int = 4,
     workers: int = 1,
 ) -> Path:
-    """Write simulated fields of cells in the composition of a data set of the texts.
+    """Write simulated fields of cells: 16-bit TIFF, labels, objects, plates, all metadata.
+
+    Example:
+        python -m metaseg_monai generate cells --recipe seven_lines --output cells --size 256
+
+    The composition is that of a data set of the texts.
 
     Real about them: the acquisition fields of the proposal act as optics does (the contrast of
     brightfield grows with the distance of the focus and turns with its side, apertures follow the
@@ -65,9 +70,11 @@ def generate_cells(
 
     Args:
         output: a new or empty folder.
-        recipe: which data set, a key of `RECIPES`.
-        layout: "small", or "thesis" for the numbers of appendix A, which `train`, `val` and `test`
-            replace one by one.
+        recipe: which data set, a key of `RECIPES`: seven_lines, two_lines, extended, magnification,
+            acquisition (every field varies), heterogeneous, styles, anomalies, anomalies_curtailed
+            or anomalies_curtailed_apart.
+        layout: small (56 / 14 / 28 images), or thesis for the numbers of appendix A, which `train`,
+            `val` and `test` replace one by one.
         train: training images, with the texts' proportions; so `val` and `test`.
         val: validation images.
         test: test images.

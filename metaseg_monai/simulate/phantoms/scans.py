@@ -31,6 +31,9 @@ def generate_phantoms(
 ) -> Path:
     """Write CT phantoms as KiTS21 has its cases: two NIfTI files each, and kits.json.
 
+    Example:
+        python -m metaseg_monai generate kits21-phantom --cases 24 --output phantoms
+
     Real about them: attenuation of tissues in Hounsfield units, sizes of organs and tumours
     (log-normal, median 40 mm), partial volume, correlated noise, pixel sizes and plane distances
     that vary between cases, stored orientations that vary, one matrix in eight that is not square,

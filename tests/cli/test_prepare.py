@@ -1,13 +1,12 @@
 """The commands of prepare as a user types them."""
 
-import fire
 import numpy as np
 import PIL.Image
 import pytest
 import scipy.io
 
-from metaseg_monai.cli.prepare import Prepare
-from metaseg_monai.errors import DataError
+from metaseg_monai.cli.commands import run
+from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.tables.table import read_table
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::SyntaxWarning")
@@ -28,7 +27,7 @@ def saved(path, array):
 
 
 def call(*arguments):
-    return fire.Fire(Prepare(), command=[str(argument) for argument in arguments], name="prepare")
+    run(["prepare", *map(str, arguments)])
 
 
 @pytest.fixture
@@ -66,7 +65,7 @@ def test_problems_of_a_dry_run(lab_folder, tmp_path, capsys):
 
 
 def test_shares_that_are_no_numbers(lab_folder, tmp_path):
-    with pytest.raises(DataError, match="train='most': expected a part"):
+    with pytest.raises(ConfigError, match="--train most: expected a number"):
         call("cells", lab_folder, tmp_path / "out", "--train", "most")
 
 
@@ -114,8 +113,3 @@ def test_names(tmp_path, capsys):
     rows = read_table(tmp_path / "out", None).rows
     assert [len(row["image"]) for row in rows] == [2, 2, 2]
     assert [row["columns"]["well"] for row in rows] == ["A01", "A02", "A03"]
-
-
-@pytest.mark.parametrize("command", ["cells", "dsb2018", "cracks", "names"])
-def test_help_shows_an_example(command):
-    assert f"python -m metaseg_monai prepare {command}" in getattr(Prepare, command).__doc__

@@ -12,9 +12,9 @@ import pandas as pd
 import pytest
 import tifffile
 
-from metaseg_monai.__main__ import main
+from metaseg_monai.cli.commands import main
 
-BUNDLE = Path(__file__).resolve().parents[1] / "bundles" / "synthetic_shapes_segmentation"
+BUNDLE = Path(__file__).resolve().parents[2] / "bundles" / "synthetic_shapes_segmentation"
 MAKING = ["generate synthetic-shapes", "generate kits21-phantom", "generate cells"]
 MAKING += [
     f"prepare {name}"

@@ -5,13 +5,19 @@ import sys
 import fire
 import pytest
 
-from metaseg_monai.__main__ import help_last, main
-from metaseg_monai.cli import Commands
-from metaseg_monai.cli.check_flags import check_flags
+from metaseg_monai.cli.commands import COMMANDS, find, help_last, load, main
+from metaseg_monai.cli.flags import check_flags
 from metaseg_monai.errors import ConfigError
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::SyntaxWarning")
 CELLS = ["prepare", "cells", "lab", "out"]
+
+
+def check(arguments):
+    """Find the command and check its options, without running it."""
+    found, words, rest = find(arguments, COMMANDS)
+    if isinstance(found, str):
+        check_flags(load(found), rest, " ".join(words))
 
 
 @pytest.mark.parametrize(
@@ -31,8 +37,8 @@ CELLS = ["prepare", "cells", "lab", "out"]
         ([*CELLS, "-", "upper"], "'-' alone"),
         ([*CELLS, "--seed", "1", "--", "--trace", "--", "x"], "no option --;"),
         (["report", "runs", "out", "title", "more"], "'more' is one value too many"),
-        (["report", "a", "b", "c", "--runs", "r"], "'c' is one value too many"),
-        (["train", "bundle", "full_size", "more"], "'more' is one value too many"),
+        (["report", "a", "b", "c", "--folder", "r"], "'c' is one value too many"),
+        (["train", "bundle", "out", "full_size", "more"], "'more' is one value too many"),
         (["generate", "cels", "--output", "x"], "'cels' is no command of generate; did you mean c"),
         (["trian", "bundle"], "'trian' is no command; did you mean train"),
         (["--output", "x"], "is one of check, demo, estimate"),
@@ -42,7 +48,7 @@ CELLS = ["prepare", "cells", "lab", "out"]
 )
 def test_what_fire_would_complain_of_afterwards(arguments, message):
     with pytest.raises(ConfigError, match=message):
-        check_flags(Commands(), arguments)
+        check(arguments)
 
 
 @pytest.mark.parametrize(
@@ -54,7 +60,7 @@ def test_what_fire_would_complain_of_afterwards(arguments, message):
         [*CELLS, "--dry-run", "--mask-suffix", "_m", "--seed=3", "--train", "-3"],
         [*CELLS, "--nogrey", "--ome=True", "-k", "name", "--group=plate,well"],
         ["prepare", "styles", "--source=a", "-o", "b"],
-        ["report", "out", "title", "--runs", "r"],
+        ["report", "out", "title", "--folder", "r"],
         [*CELLS, "--", "--trace"],
         ["fit-schema", "t.csv", "--fields", "a", "--output", "o"],
         ["fit_schema", "t.csv", "a", "o", "error", "split"],
@@ -63,15 +69,12 @@ def test_what_fire_would_complain_of_afterwards(arguments, message):
     ],
 )
 def test_what_fire_accepts_passes(arguments):
-    check_flags(Commands(), arguments)
+    check(arguments)
 
 
-class Shown:
-    """A command that takes part of what fire offers; it shows what it got."""
-
-    def show(self, source: str, seed: int = 0, grey: bool = False) -> str:
-        """Show it."""
-        return f"{source!r} {seed!r} {grey!r}"
+def show(source: str, seed: int = 0, grey: bool = False) -> str:
+    """Take part of what fire offers; show what came."""
+    return f"{source!r} {seed!r} {grey!r}"
 
 
 @pytest.mark.parametrize(
@@ -82,14 +85,14 @@ class Shown:
     ],
 )  # fmt: skip
 def test_the_check_agrees_with_fire(given):
-    words = ["show", *given.split()]
+    words = given.split()
     try:
-        check_flags(Shown(), words)
+        check_flags(show, words, "show")
         passes = True
     except ConfigError:
         passes = False
     try:
-        fire.Fire(Shown(), words)
+        fire.Fire(show, words)
         taken = True
     except SystemExit:
         taken = False
@@ -171,7 +174,7 @@ def test_an_option_given_twice_is_refused():
         ["train", "some_bundle", "--epochs", "2", "--epochs", "3"],
     ):
         with pytest.raises(ConfigError, match="given twice"):
-            check_flags(Commands(), arguments)
+            check(arguments)
 
 
 def test_an_empty_path_setting_never_means_the_root(monkeypatch, capsys):

@@ -11,8 +11,8 @@ from ignite.engine import Engine
 from monai.bundle import ConfigParser
 
 from metaseg_monai.errors import CheckpointError, ConfigError, DataError, MetadataError
-from metaseg_monai.sharing import predict as predicting
-from metaseg_monai.sharing.predict import predict
+from metaseg_monai.sharing import run as running
+from metaseg_monai.sharing.run import predict
 from metaseg_monai.training import BestWeights
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundles/kits21_tumour_slices_segmentation"
@@ -85,7 +85,7 @@ def masks_of(folder):
 def test_volumes_come_back_as_they_were(tiny, kits, tmp_path):
     bundle, settings = tiny
     give_weights(bundle, **settings)
-    predict(str(bundle), str(kits), str(tmp_path / "own"), None, settings)
+    predict(str(bundle), str(kits), str(tmp_path / "own"), None, **settings)
     masks = masks_of(tmp_path / "own")
     assert sorted(masks) == ["case_00000/imaging.nii.gz", "case_00001/imaging.nii.gz"]
     for name, mask in masks.items():
@@ -96,7 +96,7 @@ def test_volumes_come_back_as_they_were(tiny, kits, tmp_path):
     given = {"own": None, "file": str(kits / "kits.json"), "mm": "tumour_size_mm=41"}
     given["unknown"] = "tumour_size_mm=unknown"
     for name, meta in given.items():
-        predict(str(bundle), str(kits), str(tmp_path / name), meta, settings)
+        predict(str(bundle), str(kits), str(tmp_path / name), meta, **settings)
     found = {name: masks_of(tmp_path / name) for name in given}
     for case, like in (("case_00000", "mm"), ("case_00001", "unknown")):
         mask = f"{case}/imaging.nii.gz"
@@ -118,7 +118,7 @@ def test_wrong_sizes_are_refused(tiny, kits, tmp_path, meta, message):
     bundle, settings = tiny
     give_weights(bundle, **settings)
     with pytest.raises(MetadataError, match=message):
-        predict(str(bundle), str(kits), str(tmp_path / "out"), meta, settings)
+        predict(str(bundle), str(kits), str(tmp_path / "out"), meta, **settings)
     assert not (tmp_path / "out").exists()
 
 
@@ -128,10 +128,10 @@ def test_unknown_is_refused_by_a_model_that_never_saw_it(tiny, kits, tmp_path):
     give_weights(bundle, **settings)
     meta = "tumour_size_mm=unknown"
     with pytest.raises(MetadataError, match="trained without metadata dropout"):
-        predict(str(bundle), str(kits), str(tmp_path / "out"), meta, settings)
+        predict(str(bundle), str(kits), str(tmp_path / "out"), meta, **settings)
     known = {key: value for key, value in settings.items() if key != "metadata_dropout"}
     with pytest.raises(CheckpointError, match="unknown"):  # nor by weights of another training
-        predict(str(bundle), str(kits), str(tmp_path / "out"), meta, known)
+        predict(str(bundle), str(kits), str(tmp_path / "out"), meta, **known)
 
 
 def test_post_operative_metadata_are_refused_unless_forced(tiny, kits, tmp_path):
@@ -140,9 +140,9 @@ def test_post_operative_metadata_are_refused_unless_forced(tiny, kits, tmp_path)
     give_weights(bundle, **settings)
     arguments = (str(bundle), str(kits), str(tmp_path / "out"), "tumour_size_mm=41")
     with pytest.raises(MetadataError, match=r"known only later: 'tumour_size_mm' \(post-operative"):
-        predict(*arguments, settings)
+        predict(*arguments, **settings)
     assert not (tmp_path / "out").exists()
-    predict(*arguments, {**settings, "force": True})
+    predict(*arguments, force=True, **settings)
     assert len(masks_of(tmp_path / "out")) == 2
 
 
@@ -154,7 +154,7 @@ def test_a_tilted_volume_stops_the_run_before_it_begins(tiny, kits, tmp_path):
     path = kits / "case_00001" / "imaging.nii.gz"
     nib.save(nib.Nifti1Image(np.zeros((3, 4, 5), np.int16), turn @ AFFINE), path)
     with pytest.raises(DataError, match=r"case 'case_00001'.*tilted by 40 degrees"):
-        predict(str(bundle), str(kits), str(tmp_path / "out"), "tumour_size_mm=41", settings)
+        predict(str(bundle), str(kits), str(tmp_path / "out"), "tumour_size_mm=41", **settings)
     assert not (tmp_path / "out").exists()
 
 
@@ -163,8 +163,8 @@ def test_a_variant_without_metadata_refuses_them(tiny, kits, tmp_path):
     settings = {**settings, "variant": "se"}
     give_weights(bundle, **settings)
     with pytest.raises(ConfigError, match="variant takes no metadata"):
-        predict(str(bundle), str(kits), str(tmp_path / "out"), "tumour_size_mm=99999", settings)
-    predict(str(bundle), str(kits), str(tmp_path / "out"), None, settings)
+        predict(str(bundle), str(kits), str(tmp_path / "out"), "tumour_size_mm=99999", **settings)
+    predict(str(bundle), str(kits), str(tmp_path / "out"), None, **settings)
     assert len(masks_of(tmp_path / "out")) == 2
 
 
@@ -178,7 +178,7 @@ def test_an_output_that_holds_the_source_is_refused(tmp_path, source, output):
     (tmp_path / "link").symlink_to(tmp_path / source)
     for given in (tmp_path / source, tmp_path / "link"):
         with pytest.raises(DataError, match=r"--output .* holds the images .*elsewhere"):
-            predict("bundle", str(given), str(tmp_path / output), None, {})
+            predict("bundle", str(given), str(tmp_path / output), None)
 
 
 def test_an_output_among_the_images_is_refused_through_a_link_too(tmp_path):
@@ -186,7 +186,7 @@ def test_an_output_among_the_images_is_refused_through_a_link_too(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "images")
     for source, output in (("images", "images/masks"), ("link", "images/masks"), ("link", "link")):
         with pytest.raises(DataError, match="lies in the folder of the images"):
-            predict("bundle", str(tmp_path / source), str(tmp_path / output), None, {})
+            predict("bundle", str(tmp_path / source), str(tmp_path / output), None)
 
 
 def test_the_source_keeps_the_names_of_links(kits, tmp_path, monkeypatch):
@@ -194,10 +194,12 @@ def test_the_source_keeps_the_names_of_links(kits, tmp_path, monkeypatch):
 
     def run(bundle, names, settings):
         seen.update(settings)
+        raise KeyboardInterrupt
 
-    monkeypatch.setattr(predicting, "run_bundle", run)
+    monkeypatch.setattr(running, "run_bundle", run)
     monkeypatch.chdir(tmp_path)
     Path("case_00007").symlink_to(kits / "case_00001")
-    predict(str(BUNDLE), "case_00007", "kits/../out", "tumour_size_mm=41", {})
+    with pytest.raises(KeyboardInterrupt):
+        predict(str(BUNDLE), "case_00007", "kits/../out", "tumour_size_mm=41")
     assert seen["dataset_dir"] == str(tmp_path / "case_00007")
     assert seen["output_dir"] == str(tmp_path / "out")

@@ -1,0 +1,404 @@
+"""Train, test, explain and use one bundle or one trained model, from a shell or a notebook."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from metaseg_monai.bundle.locate import resolve_bundle
+from metaseg_monai.bundle.overrides import load_config
+from metaseg_monai.bundle.run import configs_of, run_bundle
+from metaseg_monai.errors import ConfigError, DataError
+from metaseg_monai.evaluation.counts import read_counts
+from metaseg_monai.evaluation.estimates import tell_estimate
+from metaseg_monai.explain.draw import draw
+from metaseg_monai.files import readable, replacing
+from metaseg_monai.metadata.fields import UNKNOWN
+from metaseg_monai.metrics.scores import average_f1, case_mean_f1, pooled_f1
+from metaseg_monai.tables.find import absolute
+
+RECORDS = ("training.json", "run.json")  # of a training, and of a run of a study
+CLINICAL_SUFFIXES = (".json", ".csv")
+Configuration = str | Path | Sequence[str] | None
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained model.
+
+    Attributes:
+        folder: with model.pt, its facts in model.json, log.csv and the checkpoint.
+        log: a row for each epoch: losses, learning rate, seconds.
+    """
+
+    folder: Path
+    log: pd.DataFrame
+
+    def __str__(self) -> str:
+        return f"trained {len(self.log)} epochs; {self.folder / 'model.pt'}"
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """The test of a model.
+
+    Attributes:
+        folder: of the model, with counts.csv and what else was measured.
+        counts: a row for each case, test mode and class: true and false positives, false negatives.
+        scores: a row for each test mode: F1 pooled over all cases, unweighted mean of the domains,
+            and mean over cases with its 95 % interval.
+    """
+
+    folder: Path
+    counts: pd.DataFrame
+    scores: pd.DataFrame
+
+    def __str__(self) -> str:
+        return f"{self.scores.round(3).to_string()}\nevaluated {self.folder}; python -m \
+metaseg_monai report {self.folder.parent} writes the tables"
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """The masks of a prediction.
+
+    Attributes:
+        folder: of the masks.
+        cases: a row for each case: its name and the file of its mask.
+    """
+
+    folder: Path
+    cases: pd.DataFrame
+
+    @property
+    def masks(self) -> list[Path]:
+        """Files of the masks, in the order of `cases`."""
+        return list(map(Path, self.cases["mask"]))
+
+    def __str__(self) -> str:
+        return f"masks: {self.folder}"
+
+
+def train(
+    bundle: str | Path,
+    output_dir: str | Path | None = None,
+    configuration: Any = None,
+    **settings: Any,
+) -> Trained:
+    """Train one variant of a bundle.
+
+    Example:
+        python -m metaseg_monai train synthetic_shapes_segmentation --variant me --epochs 20 \
+--output_dir runs/me
+
+    Args:
+        bundle: name under ./bundles, or a folder.
+        output_dir: folder of the model; by default the bundle's own.
+        configuration: further files of the bundle's configs/, as pilot or pilot,full_size, merged
+            last in that order.
+        settings: any setting of the bundle's configs/train.json; misspelt ones are refused.
+            --resume True goes on with an interrupted run.
+
+    Returns:
+        The model's folder and the log of its training.
+
+    Raises:
+        ConfigError: no such bundle, configuration or setting.
+        DataError: the table or its images cannot be used.
+        TrainingError: the loss is not finite, or no epoch was validated.
+    """
+    given = dict(settings) if output_dir is None else {**settings, "output_dir": str(output_dir)}
+    root, further = resolve_bundle(str(bundle)), configs_of(more=configuration)
+    workflow = run_bundle(root, ["train.json", *further], given)
+    folder = absolute(workflow.parser.get_parsed_content("output_dir"))
+    record = {"bundle": str(root), "configuration": further, "settings": _lasting(given)}
+    with replacing(folder / RECORDS[0]) as part:
+        part.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    return Trained(folder, pd.read_csv(folder / "log.csv"))
+
+
+def evaluate(
+    folder: str | Path,
+    split: str | None = None,
+    modes: Any = None,
+    configuration: Any = None,
+    **settings: Any,
+) -> Evaluated:
+    """Test a trained model in all test modes; write counts.csv, samples.npz and more beside it.
+
+    Example:
+        python -m metaseg_monai evaluate runs/me
+        python -m metaseg_monai evaluate synthetic_shapes_segmentation --variant me \
+--output_dir runs/me
+
+    Args:
+        folder: of the model; or name or folder of a bundle, with the settings of the training.
+        split: of the table, by default test.
+        modes: test modes such as '["normal","shuffle"]'; by default those of the bundle.
+        configuration: that of the training, where a bundle is given.
+        settings: any setting of train.json or evaluate.json.
+
+    Returns:
+        Counts of every case, and scores of every mode.
+
+    Raises:
+        ConfigError: neither a model nor a bundle; no such setting; weights of something else.
+        DataError: the table cannot be used, or the model was trained on one of its images.
+    """
+    chosen = {"split": split, "modes": modes}
+    settings |= {name: value for name, value in chosen.items() if value is not None}
+    root, further, given = _known(folder, configuration, settings)
+    workflow = run_bundle(root, configs_of("train", "evaluate", more=further), given)
+    model = absolute(workflow.parser.get_parsed_content("output_dir"))
+    counts = read_counts(model / "counts.csv")
+    return Evaluated(model, counts, scores_by_mode(counts))
+
+
+def scores_by_mode(counts: pd.DataFrame) -> pd.DataFrame:
+    """Scores of each test mode of one model (contract of aggregates: pooled, average, case mean).
+
+    Args:
+        counts: of `metaseg_monai.evaluation.read_counts`.
+    """
+    rows = {}
+    for mode, part in counts.groupby("mode", sort=False):
+        mean = case_mean_f1(part)
+        rows[mode] = {
+            "pooled_f1": pooled_f1(part),
+            "average_f1": average_f1(part),
+            "case_mean_f1": mean.mean,
+            "low": mean.low,
+            "high": mean.high,
+            "cases": mean.cases,
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("mode")
+
+
+def explain(
+    folder: str | Path,
+    output_dir: str | Path | None = None,
+    configuration: Any = None,
+    **settings: Any,
+) -> list[Path]:
+    """Draw what every gate of a trained model does for each metadata value.
+
+    Example:
+        python -m metaseg_monai explain runs/me
+        python -m metaseg_monai explain synthetic_shapes_segmentation --variant me \
+--output_dir runs/me
+
+    Args:
+        folder: of the model; or name or folder of a bundle, with the settings of the training.
+        output_dir: folder of the model, where a bundle is given; figures and gates.csv go to
+            explain/ in it.
+        configuration: that of the training, where a bundle is given.
+        settings: those of the training, and of configs/explain.json, such as --explain_cases 20
+            or --explain_gate middle.
+
+    Returns:
+        The files written.
+
+    Raises:
+        ConfigError: neither a model nor a bundle, no such setting, or a network without gates.
+    """
+    if output_dir is not None:
+        settings["output_dir"] = str(output_dir)
+    root, further, given = _known(folder, configuration, settings)
+    workflow = run_bundle(root, configs_of("train", "evaluate", "explain", more=further), given)
+    return draw(workflow.parser.get_parsed_content("output_dir"))
+
+
+def estimate(
+    bundle: str | Path, output_dir: str | Path, configuration: Any = None, **settings: Any
+) -> str:
+    """Learn to tell a continuous field, such as a size, from the image alone.
+
+    Writes predicted.csv (for the test mode predicted) and estimate.json with its scores beside
+    those of a constant.
+
+    Example:
+        python -m metaseg_monai estimate kits21_tumour_slices_segmentation --output_dir runs/size
+
+    Args:
+        bundle: name under ./bundles, or a folder.
+        output_dir: folder for the estimates.
+        configuration: further files of the bundle's configs/, as for train.
+        settings: any setting of train.json or estimate.json, such as --estimate_field NAME.
+
+    Returns:
+        The scores in words.
+
+    Raises:
+        ConfigError: no such bundle, configuration, setting or field.
+    """
+    configs = configs_of("train", "estimate", more=configuration)
+    given = {**settings, "output_dir": str(output_dir)}
+    run_bundle(resolve_bundle(str(bundle)), configs, given)
+    return tell_estimate(str(output_dir))
+
+
+def predict(
+    folder: str | Path,
+    source: str | Path,
+    output: str | Path | None = None,
+    meta: Any = None,
+    configuration: Any = None,
+    **settings: Any,
+) -> Predicted:
+    """Segment a folder of images, one image, or the cases of a table.
+
+    Example:
+        python -m metaseg_monai predict runs/me --source images --output masks --meta task=disc
+        python -m metaseg_monai predict synthetic_shapes_segmentation --source images \
+--output masks --meta task=disc --ckpt_path runs/me/model.pt
+
+    Args:
+        folder: of the model; or name or folder of a bundle, with ckpt_path.
+        source: folder of images, KiTS cases or DICOM series; image file; or table.csv with the
+            metadata of each case. Volumes are cut into axial slices and put together again.
+        output: folder for the masks, apart from the images; by default masks/ in the model's
+            folder. Its list predicted.sha256 tells which files are masks of an earlier prediction;
+            no other file is ever replaced.
+        meta: field=value[,field=value] for all images (a value may be unknown), or a JSON or CSV
+            file with a row a case; of KiTS cases their own kits.json by default.
+        configuration: that of the training, where a bundle is given.
+        settings: any setting of configs/inference.json.
+
+    Returns:
+        The cases and the files of their masks.
+
+    Raises:
+        DataError: the source does not exist, the masks would lie among the images, or a file that
+            is no earlier mask would be replaced.
+        ConfigError: neither a model nor a bundle, or `meta` is neither field=value nor a file.
+    """
+    with readable(source):
+        is_there = Path(source).exists()
+    if not is_there:
+        raise DataError(f"There is no image, folder or table at {source}.")
+    if output is None:
+        if not any((Path(folder) / name).is_file() for name in RECORDS):
+            raise ConfigError("output is not given; name a folder for the masks.")
+        output = Path(folder) / "masks"
+    _keep_apart(absolute(source), absolute(output))
+    root, further, known = _known(folder, configuration, settings)
+    files = [root / "configs" / name for name in configs_of("inference", more=further)]
+    if known is not settings:  # a model; what concerned its training alone does not matter here
+        ids = load_config(files).keys()
+        known = {k: v for k, v in known.items() if k in settings or k.partition("#")[0] in ids}
+        known = {"ckpt_path": str(absolute(folder) / "model.pt"), **known}
+    given = {
+        **known,
+        "dataset_dir": str(absolute(source)),
+        "output_dir": str(absolute(output)),
+        "metadata": None if meta is None else metadata_source(meta),
+    }
+    return Predicted(absolute(output), _cases(run_bundle(root, [f.name for f in files], given)))
+
+
+def metadata_source(given: object) -> dict[str, str] | str:
+    """What ``--meta`` gives: values for all images, or the path of a file with a row a case.
+
+    Args:
+        given: a mapping, or text; whatever else the command line made of it is refused.
+
+    Raises:
+        ConfigError: the file is missing, or it is neither a file nor field=value.
+
+    >>> metadata_source("tumour_size_mm=41")
+    {'tumour_size_mm': '41'}
+    """
+    if isinstance(given, Mapping):
+        return {str(field): str(value) for field, value in given.items()}
+    text = str(given).strip() if isinstance(given, str | Path) else ""
+    if "=" not in text and Path(text).suffix.lower() not in CLINICAL_SUFFIXES:
+        if given is True or given == "":
+            came = "--meta has no value"
+        else:
+            came = f"--meta {given} names no field"
+        value = text if text == UNKNOWN else "value"
+        raise ConfigError(
+            f"{came}; write --meta field={value}, or give a "
+            f"{' or '.join(CLINICAL_SUFFIXES)} file with a row a case."
+        )
+    if "=" in text:
+        return parse_metadata(text)
+    if not Path(text).is_file():
+        raise ConfigError(
+            f"--meta {text}: no such file; give field=value, or a file of {CLINICAL_SUFFIXES}."
+        )
+    return str(Path(text).resolve())
+
+
+def parse_metadata(text: str) -> dict[str, str]:
+    """Split ``field=value,field=value``.
+
+    Raises:
+        ConfigError: for a part without ``=`` or a field that is named twice.
+
+    >>> parse_metadata("line=HeLa,size_mm=41")
+    {'line': 'HeLa', 'size_mm': '41'}
+    """
+    values: dict[str, str] = {}
+    for part in filter(None, map(str.strip, text.split(","))):
+        field, equals, value = part.partition("=")
+        if not equals or not field or field in values:
+            raise ConfigError(f"--meta {part!r}: write each field once, as field=value.")
+        values[field.strip()] = value.strip()
+    return values
+
+
+def _known(
+    folder: str | Path, configuration: Any, settings: Mapping[str, Any]
+) -> tuple[Path, Any, Mapping[str, Any]]:
+    """Bundle, further configurations and settings of a model's folder, or those that are given."""
+    for file in (Path(folder) / name for name in RECORDS):
+        if file.is_file():
+            try:
+                record = json.loads(file.read_text(encoding="utf-8"))
+                root, recorded = resolve_bundle(record["bundle"]), record["settings"]
+                known = {**recorded, "output_dir": str(absolute(folder))}
+            except (ValueError, KeyError, TypeError) as error:
+                raise DataError(f"{file}: damaged ({error}); give the bundle instead.") from error
+            return root, configuration or record.get("configuration"), {**known, **settings}
+    if (Path(folder) / "model.pt").is_file() and not (Path(folder) / "configs").is_dir():
+        raise ConfigError(
+            f"{folder} does not say how it was trained ({' or '.join(RECORDS)}); give the bundle "
+            f"and the settings of the training, with --output_dir {folder}."
+        )
+    return resolve_bundle(str(folder)), configuration, settings
+
+
+def _lasting(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings as another command can use them, from another working directory."""
+    kept = {name: value for name, value in settings.items() if name not in ("resume", "output_dir")}
+    for name, value in kept.items():
+        is_path = name.endswith(("_dir", "_file", "_path")) and isinstance(value, str | Path)
+        if is_path and not str(value).startswith(("$", "@", "%")):
+            kept[name] = str(absolute(value))
+    return kept
+
+
+def _cases(workflow: Any) -> pd.DataFrame:
+    handlers = workflow.parser.get_parsed_content("handlers")
+    paths = next(handler.paths for handler in handlers if hasattr(handler, "paths"))
+    rows = [{"case": case, "mask": str(path)} for case, path in paths.items()]
+    return pd.DataFrame(rows, columns=["case", "mask"])
+
+
+def _keep_apart(source: Path, output: Path) -> None:
+    """Refuse masks among images: an output in the folder of the images, or above the source."""
+    for images, masks in ((source, output), (source.resolve(), output.resolve())):
+        if images.is_dir() and masks.is_relative_to(images):
+            raise DataError(
+                f"--output {output} lies in the folder of the images ({source}), where masks would "
+                "replace images or be taken for them; choose a folder elsewhere."
+            )
+        if images.is_relative_to(masks):
+            raise DataError(
+                f"--output {output} holds the images ({source}), so masks would lie among images, "
+                "replace them or be taken for them; choose a folder elsewhere."
+            )

@@ -1,0 +1,54 @@
+"""A further configuration of a bundle reaches every command that takes one, and is merged last."""
+
+from pathlib import Path
+
+import pytest
+
+from metaseg_monai.cli.commands import run
+
+
+class StopError(Exception):
+    """In place of running a bundle."""
+
+
+@pytest.fixture
+def merged(monkeypatch, tmp_path):
+    """The files that a command line would merge."""
+    (tmp_path / "images").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    seen = []
+
+    def record(bundle, configs, overrides):
+        seen.append(list(configs))
+        raise StopError
+
+    monkeypatch.setattr("metaseg_monai.sharing.run.run_bundle", record)
+    monkeypatch.setattr("metaseg_monai.sharing.run.resolve_bundle", lambda _: BUNDLE)
+
+    def call(*arguments):
+        with pytest.raises(StopError):
+            run(arguments)
+        return seen.pop()
+
+    return call
+
+
+BUNDLE = Path(__file__).resolve().parents[2] / "bundles" / "seven_lines_nuclei_segmentation"
+
+
+@pytest.mark.parametrize(
+    ("command", "configs"),
+    [
+        ("train b", ["train.json"]),
+        ("evaluate b", ["train.json", "evaluate.json"]),
+        ("explain b --output_dir out", ["train.json", "evaluate.json", "explain.json"]),
+        ("predict b images masks", ["inference.json"]),
+    ],
+)
+def test_commands_merge_it_last(merged, command, configs):
+    words = command.split()
+    assert merged(*words) == configs
+    assert merged(*words, "--configuration", "pilot") == [*configs, "pilot.json"]
+    both = ["pilot.json", "full_size.json"]
+    assert merged(*words, "--configuration", "pilot,full_size") == [*configs, *both]

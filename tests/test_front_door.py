@@ -1,0 +1,73 @@
+"""What `from metaseg_monai import ...` gives, in a notebook's way."""
+
+import importlib
+import pkgutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tifffile
+
+import metaseg_monai
+from metaseg_monai import evaluate, predict, read_table, report, train
+from metaseg_monai.errors import ConfigError, DataError
+
+pytestmark = pytest.mark.filterwarnings(
+    # MONAI 1.6.1 and Ignite 0.5.5 themselves, while they read or run a bundle
+    "ignore::DeprecationWarning",
+    "ignore::FutureWarning",
+    "ignore:parsing config_file:UserWarning",
+)
+
+
+def test_no_room_hides_a_name():
+    for room in pkgutil.walk_packages(metaseg_monai.__path__, "metaseg_monai."):
+        if not room.name.endswith("__main__"):
+            importlib.import_module(room.name)
+    for name in metaseg_monai.__all__:
+        assert callable(getattr(metaseg_monai, name)), name
+    assert set(metaseg_monai.__all__) <= set(dir(metaseg_monai))
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = metaseg_monai.nothing
+
+
+def test_the_door_is_light():
+    heavy = "{'torch', 'monai', 'numpy', 'pandas', 'matplotlib'}"
+    code = f"import sys, metaseg_monai; print({heavy} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+def test_train_evaluate_predict_report(bundle, tiny, tmp_path, monkeypatch):
+    data = tmp_path / "data"
+    monkeypatch.chdir(tmp_path)
+    settings = {**tiny, "table#default_dir": str(data), "dataset_dir": "data"}
+    model = train(bundle, "runs/me", variant="me", **settings)
+    assert (model.folder / "model.pt").is_file()
+    assert list(model.log["epoch"]) == [1, 2]
+    monkeypatch.chdir("runs")  # a relative folder of the training is still found
+    tested = evaluate(model.folder, modes=["normal", "zeros"])
+    assert list(tested.scores.index) == ["normal", "zeros"]
+    assert set(tested.counts["mode"]) == {"normal", "zeros"}
+    tests = [row for row in read_table(data, None).rows if row["split"] == "test"]
+    assert tested.counts["case"].nunique() == len(tests)
+    (tmp_path / "images").mkdir()
+    tifffile.imwrite(tmp_path / "images/a.tif", np.eye(40, 36, dtype=np.uint8))
+    made = predict(model.folder, tmp_path / "images", meta={"task": "disc"})
+    assert list(made.cases["case"]) == ["a"]
+    assert tifffile.imread(made.masks[0]).shape == (40, 36)
+    page = report(tmp_path / "runs")
+    assert page.html.is_file()
+    assert page.summary["conditions"]
+    for shown in (model, tested, made, page):
+        assert str(tmp_path) in str(shown)
+
+
+def test_a_model_that_does_not_tell_its_bundle(tmp_path):
+    (tmp_path / "model.pt").touch()
+    with pytest.raises(ConfigError, match="give the bundle and the settings"):
+        evaluate(tmp_path)
+    (tmp_path / "training.json").write_text("{}")
+    with pytest.raises(DataError, match=r"training\.json: damaged"):
+        evaluate(tmp_path)
