@@ -132,6 +132,11 @@ class MetadataSchema:
             )
         return {field.name: field.decode(codes[self.slices[field.name]]) for field in self.fields}
 
+    @property
+    def knows_unknown(self) -> bool:
+        """Whether every field may be unknown (`missing="unknown"`), so that `unknown()` works."""
+        return all(field.missing == "unknown" for field in self.fields)
+
     def unknown(self, fields: Iterable[str] | None = None) -> Code:
         """The vector (M,) that says unknown for the named fields, by default for all.
 

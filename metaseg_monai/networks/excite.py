@@ -292,11 +292,8 @@ def check_variant(variant: str, meta_features: int, shift: bool) -> None:
 are none, se, me, sme, film, film-ivadomed
     """
     if variant not in VARIANTS:
-        hint = "."
-        if str(variant).endswith("-dummy"):
-            hint = ": a dummy is a way of training, the network itself is built without '-dummy'."
-        elif near := difflib.get_close_matches(str(variant), VARIANTS, n=1):
-            hint = f", did you mean {near[0]!r}?"
+        near = difflib.get_close_matches(str(variant), VARIANTS, n=1)
+        hint = f", did you mean {near[0]!r}?" if near else "."
         raise ConfigError(
             f"unknown variant {variant!r}{hint} The variants are {', '.join(VARIANTS)}"
         )
@@ -308,7 +305,7 @@ are none, se, me, sme, film, film-ivadomed
     if variant in METADATA_VARIANTS and meta_features < 1:
         raise ConfigError(
             f"variant {variant!r} is steered by metadata: meta_features must be 1 or more, got "
-            f"{meta_features}; use the width of the metadata schema"
+            f"{meta_features}; give the schema, or its width"
         )
     if shift and variant not in ("se", "me", "sme"):
         raise ConfigError(f"shift is a choice of se, me and sme only, not of variant {variant!r}")

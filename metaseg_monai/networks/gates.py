@@ -53,7 +53,7 @@ class ChannelGate(nn.Module):
         if meta_features < 1 and needs_meta:
             raise ConfigError(
                 f"{type(self).__name__} is steered by metadata: meta_features must be 1 or more, "
-                f"got {meta_features}; use the width of the metadata schema"
+                f"got {meta_features}; give the width of the metadata schema"
             )
         self.meta_features = meta_features
         self.squeezes = squeezes

@@ -8,12 +8,18 @@ import torch
 from torch import Tensor, nn
 
 from metaseg_monai.errors import ConfigError
+from metaseg_monai.metadata import MetadataSchema
 
 # TorchScript reads the annotations, and knows only Optional[...]:
 # ruff: noqa: UP045
 
 
-def required_meta(meta: Optional[Tensor], images: int, width: int) -> Tensor:
+def required_meta(
+    meta: Optional[Tensor],
+    images: int,
+    width: int,
+    no_unknown: str = "a gate by itself never has",
+) -> Tensor:
     """Return `meta` once its batch and width are those of the images and of the model.
 
     Args:
@@ -21,6 +27,7 @@ def required_meta(meta: Optional[Tensor], images: int, width: int) -> Tensor:
         images: B, the number of images.
         width: M, the number of entries the model was built for. With 0, `meta` must be None and
             an empty (B, 0) comes back.
+        no_unknown: for the message, why None does not stand for unknown metadata.
 
     Raises:
         ValueError: `meta` is missing, not wanted, or of another shape. Nothing is broadcast.
@@ -33,14 +40,14 @@ def required_meta(meta: Optional[Tensor], images: int, width: int) -> Tensor:
     if width == 0:
         if meta is not None:
             raise ValueError(
-                "this model takes no metadata (meta_features=0) but meta was given: leave it "
+                "this network takes no metadata (meta_features=0) but meta was given: leave it "
                 "out, or train a variant that reads it (me, sme, film)"
             )
         return torch.empty((images, 0))
     if meta is None:
         raise ValueError(
-            f"this model was trained with metadata of width {width}: pass meta of shape "
-            f"({images}, {width}); meta=None is accepted only by a network built with unknown_meta"
+            f"this network reads metadata of width {width}: pass meta of shape ({images}, {width})"
+            f"; meta=None is accepted only with an unknown vector, which {no_unknown}"
         )
     if torch.jit.is_tracing():  # type: ignore[attr-defined]
         return meta  # sizes are symbols while tracing and cannot be compared
@@ -56,22 +63,41 @@ class MetaInput(nn.Module):
     """The door through which metadata enter a network, checked once for all its gates.
 
     Args:
-        meta_features: M, the number of metadata entries; 0 for a network without metadata.
-        unknown_meta: the M entries that stand for `meta=None`, as the model's schema encodes
-            "unknown"; only for a network trained with metadata dropout. Without them `meta=None`
-            is refused.
+        schema: the model's schema, which gives the width and the unknown vector.
+        meta_features: without a schema: M, the number of entries; 0 for a network without metadata.
+        unknown_meta: without a schema: the M entries that stand for `meta=None`.
+        unknown_trained: training showed the network unknown metadata (metadata dropout). Only then,
+            and only if every field of the schema has missing="unknown", None stands for unknown.
 
     Raises:
-        ConfigError: `meta_features` is negative, or `unknown_meta` has not M finite entries.
+        ConfigError: a setting does not go with another, or `unknown_meta` has not M finite entries.
 
-    >>> MetaInput(2, unknown_meta=[0, 1])(None, torch.zeros(3, 1, 8, 8)).shape
+    >>> MetaInput(meta_features=2, unknown_meta=[0, 1])(None, torch.zeros(3, 1, 8, 8)).shape
     torch.Size([3, 2])
     """
 
     unknown: Optional[Tensor]
 
-    def __init__(self, meta_features: int, unknown_meta: Sequence[float] | None = None) -> None:
+    def __init__(
+        self,
+        schema: MetadataSchema | None = None,
+        meta_features: int = 0,
+        unknown_meta: Sequence[float] | None = None,
+        unknown_trained: bool = False,
+    ) -> None:
         super().__init__()
+        self.no_unknown = "this network was built without (unknown_meta)"
+        if schema is not None:
+            needed = [repr(field.name) for field in schema.fields if field.missing != "unknown"]
+            meta_features = schema.width
+            if needed:
+                self.no_unknown = f"the schema lacks (missing='error' in {', '.join(needed)})"
+            elif not unknown_trained:
+                self.no_unknown = (
+                    "this network never saw in training (no metadata dropout, or a dummy)"
+                )
+            else:
+                unknown_meta = schema.unknown().tolist()
         if meta_features < 0:
             raise ConfigError(f"meta_features must be 0 or more, got {meta_features}")
         self.meta_features = meta_features
@@ -93,10 +119,20 @@ class MetaInput(nn.Module):
         """Return the metadata (B, M) for images (B, C, *S); None where the network reads none.
 
         Raises:
-            ValueError: `meta` is missing, not wanted, or of another shape than (B, M).
+            ValueError: `meta` is missing, not wanted, or of another shape than (B, M); or it is
+                left out of a trace or export, which would then read no metadata ever after.
         """
+        if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+            recording = torch.jit.is_tracing() or torch.compiler.is_exporting()  # type: ignore[attr-defined]
+            if meta is None and self.meta_features > 0 and recording:
+                raise ValueError(
+                    "a trace or export without meta would be a network that reads no metadata: "
+                    f"give both inputs, image and meta (B, {self.meta_features}), such as "
+                    "convert_to_onnx(network, [image, meta], input_names=['image', 'meta']), or "
+                    "script the network (ckpt_export without --use_trace), which keeps both"
+                )
         unknown = self.unknown
         if meta is None and unknown is not None:
             return unknown.expand(image.shape[0], self.meta_features)
-        entries = required_meta(meta, image.shape[0], self.meta_features)
+        entries = required_meta(meta, image.shape[0], self.meta_features, self.no_unknown)
         return entries if self.meta_features > 0 else None

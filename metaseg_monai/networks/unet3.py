@@ -10,8 +10,14 @@ from monai.networks.layers.factories import Conv, Pool
 from torch import Tensor, nn
 
 from metaseg_monai.errors import ConfigError
+from metaseg_monai.metadata import MetadataSchema
 from metaseg_monai.networks.convolution import GatedTriple
-from metaseg_monai.networks.excite import check_variant, gate_of_variant
+from metaseg_monai.networks.excite import (
+    ALL_VARIANTS,
+    METADATA_VARIANTS,
+    check_variant,
+    gate_of_variant,
+)
 from metaseg_monai.networks.gates import NoGate
 from metaseg_monai.networks.meta_input import MetaInput
 
@@ -39,21 +45,26 @@ class Unet3(nn.Module):
     from 1 up works and is kept. With its defaults and variant "none" it has 1,371,010 parameters.
 
     Args:
+        schema: the metadata's schema; gives the width and the vector for unknown metadata. Not
+            used by "none" and "se".
+        variant: "none", "se", "me", "sme", "film" or "film-ivadomed" (`metaseg_monai.networks`);
+            "<variant>-dummy", which is trained and tested with zeros, is the same network.
         in_channels: channels of the image.
         out_channels: K, the classes, background included.
-        variant: "none", "se", "me", "sme", "film" or "film-ivadomed" (`metaseg_monai.networks`).
-        meta_features: M, the width of the encoded metadata; 0 for "none" and "se".
         channels: C, the filters of every convolution.
         levels: how often the image is halved.
         reduction: r of the gates' hidden width, round(C / r); 4 in the paper (2.1), 2 in the
             thesis (4.1). "film-ivadomed" has its own.
+        places: which of the 2 * levels + 1 places get a gate, by name or index of `gate_places`
+            (thesis 4.8, figure 4.11); None for all.
         spatial_dims: 2 or 3.
         hidden_from: "inputs" makes the hidden width of "sme" round((C + M) / r) (thesis 4.1).
         shift: se, me and sme give x * s + b instead of x * s (the authors' code, DAFT).
-        places: which of the 2 * levels + 1 places get a gate, by name or index of `gate_places`
-            (thesis 4.8, figure 4.11); None for all.
-        unknown_meta: the encoded vector that stands for `meta=None`; only if the network is
-            trained with metadata dropout and its schema knows "unknown". Else None is refused.
+        meta_features: without a schema: M, the width of the encoded metadata.
+        unknown_meta: without a schema: the encoded vector that stands for `meta=None`; only for a
+            network trained with metadata dropout. Else None is refused.
+        unknown_trained: the same with a schema: training drops metadata, so that `meta=None`
+            stands for unknown if every field of the schema has missing="unknown".
         fused: run each gate as one autograd node in eager mode; False allows second derivatives.
 
     Raises:
@@ -66,33 +77,50 @@ class Unet3(nn.Module):
 
     def __init__(
         self,
+        schema: MetadataSchema | None = None,
+        variant: str = "sme",
         in_channels: int = 1,
         out_channels: int = 2,
-        variant: str = "sme",
-        meta_features: int = 0,
         channels: int = 64,
         levels: int = 5,
         reduction: float = 4,
+        places: Sequence[int | str] | None = None,
         spatial_dims: int = 2,
         *,
         hidden_from: Literal["channels", "inputs"] = "channels",
         shift: bool = False,
-        places: Sequence[int | str] | None = None,
+        meta_features: int | None = None,
         unknown_meta: Sequence[float] | None = None,
+        unknown_trained: bool = False,
         fused: bool = True,
     ) -> None:
         super().__init__()
         _check_sizes(in_channels, out_channels, channels, levels, spatial_dims)
-        check_variant(variant, meta_features, shift)
-        gated = chosen_places(places, levels, variant)
+        if schema is not None and not (meta_features is None and unknown_meta is None):
+            raise ConfigError(
+                "meta_features and unknown_meta are for a network without a schema, and this one "
+                "has a schema, which gives both: leave them out"
+            )
+        gate = variant.removesuffix("-dummy") if variant in ALL_VARIANTS else variant
+        reads = gate in METADATA_VARIANTS
+        if reads and unknown_trained and schema is None and unknown_meta is None:
+            raise ConfigError("unknown_trained needs the schema, or unknown_meta in its place")
+        door = MetaInput(
+            schema if reads else None,
+            meta_features or 0,
+            unknown_meta,
+            unknown_trained and gate == variant,
+        )
+        check_variant(gate, door.meta_features, shift)
+        gated = chosen_places(places, levels, gate)
 
         def level(place: str, inputs: int) -> GatedTriple:
-            gate: nn.Module = NoGate(rectify=True)
+            block: nn.Module = NoGate(rectify=True)
             if place in gated:
-                gate = gate_of_variant(
-                    variant,
+                block = gate_of_variant(
+                    gate,
                     channels,
-                    meta_features,
+                    door.meta_features,
                     reduction=reduction,
                     hidden_from=hidden_from,
                     shift=shift,
@@ -100,13 +128,13 @@ class Unet3(nn.Module):
                     rectify=True,
                     fused=fused,
                 )
-            return GatedTriple(inputs, channels, gate, spatial_dims)
+            return GatedTriple(inputs, channels, block, spatial_dims)
 
         names = gate_places(levels)
         self.variant = variant
-        self.meta_features = meta_features
+        self.meta_features = door.meta_features  # 0: reads no metadata
         self.spatial_dims = spatial_dims
-        self.meta_input = MetaInput(meta_features, unknown_meta)
+        self.meta_input = door
         self.encoder = nn.ModuleList(
             level(name, in_channels if name == "encoder1" else channels) for name in names[:levels]
         )

@@ -152,7 +152,7 @@ def test_wrong_batch_or_width_is_refused(variant, shape):
 @pytest.mark.parametrize("variant", STEERED)
 def test_missing_metadata_is_refused(variant):
     gate, x, _ = gate_and_inputs(variant)
-    with pytest.raises(ValueError, match=r"trained with metadata of width 3.*unknown_meta"):
+    with pytest.raises(ValueError, match=r"reads metadata of width 3: pass meta of shape \(4, 3\)"):
         gate(x)
 
 

@@ -3,6 +3,7 @@ import torch
 from monai.data import MetaTensor
 
 from metaseg_monai.errors import ConfigError
+from metaseg_monai.metadata import Categorical, MetadataSchema
 from metaseg_monai.networks import Unet3, gate_places
 
 VARIANTS = ["none", "se", "me", "sme", "film", "film-ivadomed"]
@@ -166,7 +167,7 @@ def test_wrong_metadata_are_refused(shape, small, batch):
 def test_missing_and_unwanted_metadata_are_refused(small, batch):
     image, meta = batch("me")
     for variant in STEERED:
-        with pytest.raises(ValueError, match="trained with metadata of width 3"):
+        with pytest.raises(ValueError, match="reads metadata of width 3"):
             small(variant)(image)
     for variant in ("none", "se"):
         with pytest.raises(ValueError, match="takes no metadata"):
@@ -181,6 +182,73 @@ def test_meta_none_is_the_unknown_vector(small, batch):
     assert list(network.state_dict()) == list(small("me").state_dict())
 
 
+def schema_of(*missing):
+    fields = [
+        Categorical(
+            name=f"field{number}",
+            values=("a", "b"),
+            missing=policy,
+            provenance="acquisition",
+            availability="acquisition",
+        )
+        for number, policy in enumerate(missing)
+    ]
+    return MetadataSchema(fields)
+
+
+UNKNOWN = schema_of("unknown", "unknown")
+
+
+@pytest.mark.parametrize("variant", STEERED)
+def test_a_schema_gives_width_and_unknown_vector(variant, batch):
+    def make(name=variant, **settings):
+        torch.manual_seed(0)
+        return Unet3(variant=name, channels=4, levels=1, **settings).eval()
+
+    network = make(schema=UNKNOWN, unknown_trained=True)
+    plain = make(meta_features=6, unknown_meta=UNKNOWN.unknown().tolist())
+    dummy = make(f"{variant}-dummy", schema=UNKNOWN)
+    image, meta = batch("none")[0], torch.rand(2, 6)
+    assert network.meta_features == dummy.meta_features == 6
+    assert (network.variant, dummy.variant) == (variant, f"{variant}-dummy")
+    for other in (plain, dummy):
+        assert list(other.state_dict()) == list(network.state_dict())
+        assert torch.equal(other(image, meta), network(image, meta))
+    unknown = torch.from_numpy(UNKNOWN.unknown()).expand(2, 6)
+    assert torch.equal(network(image), network(image, unknown))
+    assert torch.equal(network(image), plain(image))
+
+
+@pytest.mark.parametrize(
+    ("schema", "variant", "trained", "why"),
+    [
+        (schema_of("unknown", "error"), "sme", True, "schema lacks .missing='error' in 'field1'"),
+        (UNKNOWN, "sme", False, "never saw in training"),
+        (UNKNOWN, "sme-dummy", True, "never saw in training .no metadata dropout, or a dummy"),
+    ],
+)
+def test_none_is_unknown_only_if_the_schema_knows_it_and_training_showed_it(
+    schema, variant, trained, why, batch
+):
+    network = Unet3(schema, variant, channels=4, levels=1, unknown_trained=trained)
+    with pytest.raises(ValueError, match=f"pass meta of shape .*, which .*{why}"):
+        network(batch("none")[0])
+
+
+@pytest.mark.parametrize("variant", ["none", "se"])
+def test_networks_without_metadata_do_not_use_the_schema(variant, batch):
+    network = Unet3(UNKNOWN, variant, channels=4, levels=1, unknown_trained=True)
+    assert network.meta_features == 0
+    with pytest.raises(ValueError, match="takes no metadata"):
+        network(batch("none")[0], torch.rand(2, 6))
+
+
+@pytest.mark.parametrize("settings", [{"meta_features": 6}, {"unknown_meta": [0.0] * 6}])
+def test_a_schema_goes_without_a_second_width_or_unknown_vector(settings):
+    with pytest.raises(ConfigError, match="has a schema, which gives both: leave them out"):
+        Unet3(UNKNOWN, **settings)
+
+
 def test_an_image_of_other_dimension_is_refused(small):
     with pytest.raises(ValueError, match="3 spatial axes, got 4 axes"):
         small("none", 3)(torch.rand(1, 1, 8, 8))
@@ -190,7 +258,8 @@ def test_an_image_of_other_dimension_is_refused(small):
     ("settings", "message"),
     [
         ({"variant": "smee", "meta_features": 3}, "did you mean 'sme'"),
-        ({"variant": "sme-dummy", "meta_features": 3}, "built without '-dummy'"),
+        ({"variant": "se-dummy"}, "unknown variant 'se-dummy'. The variants are none, se"),
+        ({"unknown_trained": True, "meta_features": 3}, "unknown_trained needs the schema"),
         ({"variant": "sme"}, "'sme' is steered by metadata"),
         ({"variant": "none", "meta_features": 3}, "'none' takes no metadata"),
         ({"variant": "film", "meta_features": 3, "shift": True}, "shift is a choice of"),

@@ -5,6 +5,7 @@ import io
 import numpy as np
 import pytest
 import torch
+from monai.networks.utils import convert_to_onnx, convert_to_torchscript
 
 VARIANTS = ["none", "se", "me", "sme", "film", "film-ivadomed"]
 STEERED = VARIANTS[2:]
@@ -75,3 +76,38 @@ def test_onnx_keeps_both_inputs_and_the_logits(variant, size, small, batch):
     feed = {name: tensor.numpy() for name, tensor in zip(names, other, strict=True)}
     (pred,) = reference.ReferenceEvaluator(model).run(None, feed)
     np.testing.assert_allclose(pred, network(*other).detach().numpy(), atol=1e-5)
+
+
+@script_is_old
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize(
+    "export",
+    [
+        lambda network, image: torch.jit.trace(network, (image,)),
+        lambda network, image: torch.export.export(network, (image,)),
+        lambda network, image: convert_to_torchscript(network, inputs=[image], use_trace=True),
+        lambda network, image: convert_to_onnx(network, [image]),
+        lambda network, image: torch.onnx.export(network, (image,), io.BytesIO(), dynamo=False),
+    ],
+    ids=["trace", "export", "monai-trace", "monai-onnx", "onnx"],
+)
+def test_no_export_leaves_the_metadata_out(export, small, batch):
+    pytest.importorskip("onnxscript")
+    network = small("sme", levels=1, unknown_meta=[0.0, 0.0, 1.0]).eval()
+    with pytest.raises(Exception, match=r"give both inputs, image and meta \(B, 3\), such as"):
+        export(network, batch("sme")[0])
+    export(small("se", levels=1).eval(), batch("se")[0])
+
+
+@script_is_old
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_exports_with_metadata_and_compiling_without_pass(small, batch):
+    pytest.importorskip("onnxscript")
+    network = small("sme", levels=1, unknown_meta=[0.0, 0.0, 1.0]).eval()
+    image, meta = batch("sme")
+    exported = torch.export.export(network, (image, meta)).module()
+    torch.testing.assert_close(exported(image, meta), network(image, meta))
+    model = convert_to_onnx(network, [image, meta], input_names=["image", "meta"])
+    assert [entry.name for entry in model.graph.input] == ["image", "meta"]
+    compiled = torch.compile(network, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(image), network(image))
