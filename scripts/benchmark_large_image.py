@@ -112,7 +112,7 @@ def _give_weights(bundle: Path, settings: dict[str, Any]) -> None:
     parser.read_meta(bundle / "configs" / "metadata.json")
     parser.read_config(bundle / "configs" / "inference.json")
     parser.update({"bundle_root": str(bundle), **settings})
-    keys = ("network_def", "variant", "schema", "trained_with")
+    keys = ("network_def", "schema", "trained_with")
     keep = BestWeights(
         bundle / "models" / "model.pt", *(parser.get_parsed_content(key) for key in keys)
     )

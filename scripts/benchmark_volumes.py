@@ -108,7 +108,7 @@ def _parsed(bundle: Path, settings: dict[str, Any]) -> ConfigParser:
 
 def _give_weights(bundle: Path, settings: dict[str, Any]) -> None:
     parser = _parsed(bundle, settings)
-    keys = ("network_def", "variant", "schema", "trained_with")
+    keys = ("network_def", "schema", "trained_with")
     keep = BestWeights(
         bundle / "models" / "model.pt", *(parser.get_parsed_content(key) for key in keys)
     )

@@ -18,7 +18,7 @@ from monai.bundle import ConfigParser
 from tqdm import tqdm
 
 from metaseg_monai.inferers import AutocastInferer
-from metaseg_monai.training import read_checkpoint
+from metaseg_monai.training import read_weights
 
 EDGES = np.linspace(-20, 20, 801)  # of the margin: logit of the class minus the highest other one
 
@@ -57,7 +57,7 @@ def _margins(run: Path, label_class: int, bundle: str | None) -> dict[str, np.nd
     for key, value in settings.items():
         parser[key] = value
     network = parser.get_parsed_content("network")
-    network.load_state_dict(read_checkpoint(run / "model.pt")["model"])
+    network.load_state_dict(read_weights(run / "model.pt")[0])
     network.eval()
     inferer = AutocastInferer(parser.get_parsed_content("window_inferer"))
     load = parser.get_parsed_content("validate#preprocessing")

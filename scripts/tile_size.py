@@ -64,7 +64,7 @@ def measure(
     settings = {"dataset_dir": dataset, **overrides}
     parser = _parsed(resolve_bundle(bundle), configs, settings)
     network = parser.get_parsed_content("network")
-    known = (parser.get_parsed_content(key) for key in ("schema", "variant", "trained_with"))
+    known = (parser.get_parsed_content(key) for key in ("schema", "trained_with"))
     LoadWeights(weights, network, *known).load()
     network.eval()
     items = parser.get_parsed_content("cases").items(split)

@@ -13,7 +13,14 @@ from metaseg_monai.training.loader import EpochBatchSampler, ReplayDataset, trai
 from metaseg_monai.training.processes import end_processes
 from metaseg_monai.training.resume import RunCheckpoint
 from metaseg_monai.training.schedules import cyclic_schedule
-from metaseg_monai.training.weights import BestWeights, LoadWeights, RecordTrained, RefuseTrained
+from metaseg_monai.training.weights import (
+    BestWeights,
+    LoadWeights,
+    RecordTrained,
+    RefuseTrained,
+    read_weights,
+    write_weights,
+)
 
 __all__ = [
     "BestWeights",
@@ -33,7 +40,9 @@ __all__ = [
     "higher_is_better",
     "lower_is_better",
     "read_checkpoint",
+    "read_weights",
     "replace_file",
     "training_loader",
     "write_checkpoint",
+    "write_weights",
 ]

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from metaseg_monai.errors import CheckpointError
+from metaseg_monai.errors import CheckpointError, ConfigError
 from metaseg_monai.files import replacing
 
 _PLAIN = (int, float, bool, str, bytes, type(None))
@@ -114,16 +114,33 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return state
 
 
-# In what two sets of settings differ, in words.
+# Settings: plain values, and in what two sets of them differ, in words.
 
 _SHOWN = 80  # characters of a value in a message
+
+
+def plain(values: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return settings as JSON would give them back.
+
+    Args:
+        values: of a run, as the configuration has them.
+        name: what they are, for the message.
+
+    Raises:
+        ConfigError: One is no plain value.
+    """
+    try:
+        copied: dict[str, Any] = json.loads(json.dumps(dict(values)))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{name} must be plain values, as in JSON: {error}.") from error
+    return copied
 
 
 def differences(stored: Any, current: Any, place: str = "") -> list[str]:
     """Return one line per difference between plain values; empty where they agree.
 
     Text that holds a JSON object, such as a metadata schema, is compared by content. Items of a
-    list are known by their "name" where they have one.
+    list are known by their "name" or the class in their "_target_", where these differ.
 
     Args:
         stored: as in a checkpoint.
@@ -161,14 +178,18 @@ def _opened(value: Any) -> Any:
             return json.loads(value)
         except json.JSONDecodeError:
             return value
-    if isinstance(value, list) and value and all(_is_named(item) for item in value):
-        named = {item["name"]: item for item in value}
-        return named if len(named) == len(value) else value
+    if isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
+        named = {_name_of(item): item for item in value}
+        unique = len(named) == len(value) and None not in named
+        return named if unique else dict(enumerate(value))
     return value
 
 
-def _is_named(item: Any) -> bool:
-    return isinstance(item, Mapping) and isinstance(item.get("name"), str)
+def _name_of(item: Any) -> str | None:
+    if not isinstance(item, Mapping):
+        return None
+    name = item.get("name", str(item.get("_target_", "")).rpartition(".")[2])
+    return name if isinstance(name, str) and name else None
 
 
 def _short(value: Any) -> str:

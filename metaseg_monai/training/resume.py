@@ -1,6 +1,5 @@
 """How a killed run goes on, to the same weights bit for bit as if it had never been killed."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,12 @@ from torch import nn
 from metaseg_monai.errors import CheckpointError, ConfigError
 from metaseg_monai.files import sweep_temporaries
 from metaseg_monai.training import processes
-from metaseg_monai.training.checkpoints import differences, read_checkpoint, write_checkpoint
+from metaseg_monai.training.checkpoints import (
+    differences,
+    plain,
+    read_checkpoint,
+    write_checkpoint,
+)
 from metaseg_monai.training.loader import EpochBatchSampler
 from metaseg_monai.training.randomness import random_states, restore_random_states
 from metaseg_monai.training.weights import BestWeights
@@ -61,10 +65,7 @@ class RunCheckpoint:
                 raise ConfigError(f"objects[{key!r}] is {type(value).__name__} without state_dict.")
         if every < 0:
             raise ConfigError(f"every must be 0 or a number of iterations, got {every!r}.")
-        try:
-            self.settings = json.loads(json.dumps(dict(settings)))
-        except (TypeError, ValueError) as error:
-            raise ConfigError(f"settings must be plain values, as in JSON: {error}.") from error
+        self.settings = plain(settings, "settings")
         self.path = Path(directory) / name
         self.objects = dict(objects)
         self.every = every

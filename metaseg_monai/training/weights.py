@@ -1,17 +1,29 @@
-"""Which weights of a run are kept, and for which network they may be used."""
+"""The weights that a run keeps: one file that knows what it is for, and who may load it.
+
+`model.pt` is a bare state_dict, as MONAI's `load`, `ckpt_export` and `CheckpointLoader` take it.
+Its facts lie within, where PyTorch keeps the versions of modules (`state_dict._metadata`), as JSON
+text with a SHA-256 over the tensors: neither can be exchanged without the other. `model.json`
+beside it is a copy of the facts for readers.
+"""
 
 import csv
+import hashlib
 import io
 import json
 import logging
 import math
+import platform
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import monai
+import torch
 from ignite.engine import Engine, Events
-from torch import nn
+from torch import Tensor, nn
 
+from metaseg_monai import __version__
 from metaseg_monai.errors import (
     CheckpointError,
     ConfigError,
@@ -19,17 +31,160 @@ from metaseg_monai.errors import (
     MetadataError,
     TrainingError,
 )
-from metaseg_monai.files import file_sha256
+from metaseg_monai.files import file_sha256, sweep_temporaries
 from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.tables.cases import image_files
 from metaseg_monai.training import processes
 from metaseg_monai.training.checkpoints import (
     differences,
+    plain,
     read_checkpoint,
     replace_file,
     write_checkpoint,
 )
 from metaseg_monai.training.handlers import higher_is_better, lower_is_better
+
+KEY = "metaseg"  # of the facts in `state_dict._metadata[""]`
+OLD_KEYS = ("model", "variant", "schema", "settings")
+# Facts that an evaluation may have otherwise, or that only the training knows.
+NOT_COMPARED = {"window", "class_names", "intensity", "trained_on", "best", "versions"}
+
+
+def weights_sha256(state: Mapping[str, Any]) -> str:
+    """The SHA-256 over names, types, shapes and values of a state_dict.
+
+    It does not depend on the device, the order of the names or the memory format.
+
+    Args:
+        state: tensors by name.
+
+    >>> one = {"a": torch.zeros(2, 3), "b": torch.ones(1)}
+    >>> weights_sha256(one) == weights_sha256(dict(reversed(one.items())))
+    True
+    >>> weights_sha256(one) == weights_sha256({**one, "b": torch.ones(1) + 1e-6})
+    False
+    """
+    digest = hashlib.sha256()
+    for name, value in sorted(state.items()):
+        if not isinstance(value, Tensor):  # the extra state of a module
+            digest.update(f"{name} {value!r}\n".encode())
+            continue
+        values = value.detach().cpu().contiguous()
+        digest.update(f"{name} {values.dtype} {tuple(values.shape)}\n".encode())
+        digest.update(values.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def write_weights(path: str | Path, network: nn.Module, facts: Mapping[str, Any]) -> None:
+    """Write the weights of a network with their facts, whole or not at all.
+
+    Args:
+        path: the file, e.g. `models/model.pt`; `model.json` is written beside it.
+        network: also inside DistributedDataParallel.
+        facts: plain values: what the network is and what it was trained for (contract 27).
+            `weights_sha256` and `versions` are added.
+
+    Raises:
+        ConfigError: the facts are not plain values.
+        CheckpointError: the file cannot be written; an older one is intact.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     write_weights(f"{folder}/model.pt", nn.Linear(2, 1), {"variant": "se"})
+        ...     state, facts = read_weights(f"{folder}/model.pt")
+        >>> list(state), facts["variant"], len(facts["weights_sha256"])
+        (['weight', 'bias'], 'se', 64)
+    """
+    path = Path(path)
+    state: Any = processes.bare_network(network).state_dict()
+    modules = {name: dict(known) for name, known in state._metadata.items()}
+    state = OrderedDict(
+        (name, value.detach().cpu() if isinstance(value, Tensor) else value)
+        for name, value in state.items()
+    )
+    known = {
+        "weights_sha256": weights_sha256(state),
+        **plain(facts, "The facts of weights"),
+        "versions": {
+            "python": platform.python_version(),
+            "torch": str(torch.__version__),
+            "monai": monai.__version__,
+            "metaseg_monai": __version__,
+        },
+    }
+    modules.setdefault("", {})[KEY] = json.dumps(known)
+    state._metadata = modules
+    for stale in (path, path.with_suffix(".json")):
+        sweep_temporaries(stale)
+    write_checkpoint(path, state)
+    _write_copy(path, known)
+
+
+def _write_copy(path: Path, facts: Mapping[str, Any]) -> None:
+    text = json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
+    replace_file(path.with_suffix(".json"), text.encode())
+
+
+def read_weights(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Read weights and their facts, and make sure that they belong together.
+
+    Args:
+        path: of a file by `write_weights`. The nested files of earlier releases are read, too:
+            what they knew becomes facts.
+
+    Returns:
+        The state_dict, on the CPU, and the facts.
+
+    Raises:
+        CheckpointError: the file is missing or damaged, has no facts, or other weights than its
+            facts describe.
+    """
+    state: Any = read_checkpoint(path)
+    if all(key in state for key in OLD_KEYS):
+        return _converted(path, state)
+    try:
+        facts = json.loads(state._metadata[""][KEY])
+        described = facts["weights_sha256"]
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} holds weights without facts: no training of this package wrote it, or it was "
+            "saved again since, so nobody can tell which network and metadata they are for. Use "
+            "the file that the training left; weights of your own are saved with their facts by "
+            "metaseg_monai.training.write_weights."
+        ) from error
+    if described != weights_sha256(state):
+        raise CheckpointError(
+            f"The weights in {path} are not the weights these facts describe: they were changed, "
+            "converted or exchanged after the training. Put back the file that the training left; "
+            "weights of your own are saved with their facts by "
+            "metaseg_monai.training.write_weights."
+        )
+    return state, facts
+
+
+def _converted(path: str | Path, stored: Mapping[str, Any]) -> tuple[dict[str, Any], Any]:
+    """Return state and facts of the nested form, {"model", "variant", "schema", "settings", ...}.
+
+    Its settings had the names that the facts have, but for "unknown".
+    """
+    settings = dict(stored["settings"])
+    if "unknown" in settings:
+        settings["unknown_trained"] = settings.pop("unknown")
+    try:
+        schema = None if stored["schema"] is None else json.loads(stored["schema"])
+    except ValueError as error:
+        raise CheckpointError(
+            f"The metadata schema in {path} cannot be read ({error}); train anew."
+        ) from error
+    facts = {
+        "weights_sha256": weights_sha256(stored["model"]),
+        **settings,
+        "variant": stored["variant"],
+        "schema": schema,
+        "best": {key: stored.get(key) for key in ("metric", "value", "epoch")},
+    }
+    return stored["model"], facts
 
 
 class BestWeights:
@@ -39,26 +194,25 @@ class BestWeights:
     among the objects of `RunCheckpoint`, so that a resumed run knows what the best was.
 
     Args:
-        path: the file, e.g. `models/model.pt`. It holds "model" (the state_dict), "variant",
-            "schema" (JSON text or None), "settings", "metric" (its name), "value" and "epoch".
+        path: the file, e.g. `models/model.pt`; see `write_weights`.
         network: also inside DistributedDataParallel.
-        variant: the network's variant, checked when the weights are loaded.
-        schema: of its metadata, checked likewise; None where there is none.
-        settings: plain values that `LoadWeights` can ask for again.
+        schema: of its metadata, checked when the weights are loaded; None where there is none.
+        facts: plain values that tell what runs: network, variant, preprocessing ... (contract 27).
+            `schema`, `unknown_trained` (of a network that says so), `trained_on` (of
+            `RecordTrained`) and `best` {metric, value, epoch} are added.
         metric: name among the evaluator's metrics (contract 15: the validation loss).
         mode: "min" where lower is better, "max" where higher is.
 
     Raises:
-        ConfigError: `mode` is neither.
+        ConfigError: `mode` is neither, or the facts are not plain.
     """
 
     def __init__(
         self,
         path: str | Path,
         network: nn.Module,
-        variant: str,
         schema: MetadataSchema | None = None,
-        settings: Mapping[str, Any] | None = None,
+        facts: Mapping[str, Any] | None = None,
         metric: str = "val_loss",
         mode: str = "min",
     ) -> None:
@@ -66,9 +220,7 @@ class BestWeights:
             raise ConfigError(f"mode must be min or max, got {mode!r}.")
         self.path = Path(path)
         self.network = network
-        self.variant = variant
-        self.schema = schema
-        self.settings = dict(settings or {})
+        self.facts = _known(network, schema, facts)
         self.metric = metric
         self.is_better = lower_is_better if mode == "min" else higher_is_better
         self.best_value = math.nan
@@ -94,41 +246,36 @@ class BestWeights:
         if not self.is_better(value, self.best_value):
             return
         self.best_value, self.best_epoch = value, int(engine.state.epoch)
-        if processes.rank() != 0:
-            return
-        content = {
-            "model": processes.bare_network(self.network).state_dict(),
-            "variant": self.variant,
-            "schema": None if self.schema is None else json.dumps(self.schema.to_dict()),
-            "settings": self.settings,
-            "metric": self.metric,
-            "value": self.best_value,
-            "epoch": self.best_epoch,
-        }
-        write_checkpoint(self.path, content)
+        if processes.rank() == 0:
+            best = {"metric": self.metric, "value": value, "epoch": self.best_epoch}
+            write_weights(self.path, self.network, {**self.facts, "best": best})
 
     def start_anew(self) -> None:
         """Move the weights of an earlier run aside, so that they are not taken for this one's."""
-        if self.path.is_file():
-            self.path.replace(self.path.with_name(f"{self.path.stem}.previous{self.path.suffix}"))
+        for path in (self.path, self.path.with_suffix(".json")):
+            if path.is_file():
+                path.replace(path.with_name(f"{path.stem}.previous{path.suffix}"))
 
     def require(self) -> None:
-        """Refuse to end a training that left no weights.
+        """Refuse to end a training that left no weights; renew `model.json` after a kill.
 
         Raises:
             TrainingError: No validation has given a finite metric.
-            CheckpointError: The weights that a finished run had kept are gone.
+            CheckpointError: The weights that a finished run had kept are gone or damaged.
         """
         if not self.best_epoch:
             raise TrainingError(
                 f"No weights were kept at {self.path}: no validation gave a finite {self.metric}. "
                 "Validate at least once (val_interval not above epochs)."
             )
-        if processes.rank() == 0 and not self.path.is_file():
+        if processes.rank() != 0:
+            return
+        if not self.path.is_file():
             raise CheckpointError(
                 f"The run is finished, but its weights {self.path} are gone; delete the checkpoint "
                 "beside them to train anew."
             )
+        _write_copy(self.path, read_weights(self.path)[1])
 
     def state_dict(self) -> dict[str, Any]:
         """Return the best value so far and its epoch."""
@@ -139,8 +286,18 @@ class BestWeights:
         self.best_value, self.best_epoch = state["value"], state["epoch"]
 
 
+def _known(
+    network: nn.Module, schema: MetadataSchema | None, facts: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Return the facts with the schema and what the network itself tells."""
+    known = plain(facts or {}, "The facts of weights")
+    known["schema"] = None if schema is None else schema.to_dict()
+    unknown = getattr(processes.bare_network(network), "unknown_trained", None)
+    return known if unknown is None else {**known, "unknown_trained": bool(unknown)}
+
+
 class LoadWeights:
-    """Load weights by `BestWeights` into a network they were trained for, and into no other.
+    """Load weights into a network they were trained for, and into no other.
 
     Attach it to the evaluator of an evaluation or inference; it loads when that starts.
 
@@ -148,30 +305,32 @@ class LoadWeights:
         path: the file.
         network: also inside DistributedDataParallel.
         schema: of the metadata this network will be given; None where there is none.
-        variant: of this network.
-        settings: plain values that must be those `BestWeights` stored (how images are scaled ...).
+        facts: as for `BestWeights`, of what runs now. Each must be as recorded, but for window,
+            class names and intensity statistics.
         bundle_root: folder of the bundle, whose training command is told where weights are missing.
+
+    Attributes:
+        recorded: the facts in the file, `weights_sha256` among them; empty before it is read.
     """
 
     def __init__(
         self,
         path: str | Path,
         network: nn.Module,
-        schema: MetadataSchema | None,
-        variant: str,
-        settings: Mapping[str, Any] | None = None,
+        schema: MetadataSchema | None = None,
+        facts: Mapping[str, Any] | None = None,
         bundle_root: str | Path | None = None,
     ) -> None:
         self.path = Path(path)
         self.network = network
-        self.schema = schema
-        self.variant = variant
-        self.settings = dict(settings or {})
+        self.facts = _known(network, schema, facts)
+        self.recorded: dict[str, Any] = {}
         self.train = "Train them first"
         if bundle_root is not None:
+            variant = f" --variant {self.facts['variant']}" if "variant" in self.facts else ""
             self.train += (
                 f": python -m monai.bundle run training --config_file {bundle_root}/configs/"
-                f"train.json --variant {variant} --output_dir {self.path.parent}"
+                f"train.json{variant} --output_dir {self.path.parent}"
             )
 
     def attach(self, engine: Engine) -> None:
@@ -183,40 +342,29 @@ class LoadWeights:
         self.load()
         engine.logger.info(f"Weights are those of {self.path}.")
 
-    def check(self) -> Mapping[str, Any]:
+    def check(self) -> dict[str, Any]:
         """Refuse weights that are missing or of something else, before data are read or made.
 
         Returns:
-            What the file holds.
+            The state_dict.
 
         Raises:
-            CheckpointError: The file is missing, damaged or no weights of ours, or belongs to
-                another variant or schema; what differs is said.
+            CheckpointError: The file is missing, damaged or no weights of ours (`read_weights`),
+                or was trained for something else; each difference is said.
         """
         if not self.path.is_file():
             raise CheckpointError(f"There are no weights at {self.path}. {self.train}")
-        stored = read_checkpoint(self.path)
-        if missing := [key for key in ("model", "variant", "schema") if key not in stored]:
-            raise CheckpointError(
-                f"{self.path} has no {', '.join(missing)}: it was not written by a training of "
-                "this package, so what metadata it knows cannot be told."
-            )
-        found = {
-            "variant": stored["variant"],
-            "schema": self._settings_of(stored["schema"]),
-            "settings": {key: stored.get("settings", {}).get(key) for key in self.settings},
-        }
-        wanted = {
-            "variant": self.variant,
-            "schema": None if self.schema is None else self.schema.settings,
-            "settings": self.settings,
-        }
-        if lines := differences(found, wanted):
+        state, self.recorded = read_weights(self.path)
+        now = {key: value for key, value in self.facts.items() if key not in NOT_COMPARED}
+        then = {key: self.recorded.get(key) for key in now}
+        for known in (then, now):
+            known["schema"] = self._fields(known["schema"])
+        if lines := differences(then, now):
             raise CheckpointError(
                 f"{self.path} was trained for something else: {'; '.join(lines)}. Use the "
                 "settings it was trained with, or train anew into another folder"
             )
-        return stored
+        return state
 
     def load(self) -> None:
         """Load the weights.
@@ -224,20 +372,19 @@ class LoadWeights:
         Raises:
             CheckpointError: As `check`, or they are of another architecture.
         """
-        stored = self.check()
+        state = self.check()
         try:
-            processes.bare_network(self.network).load_state_dict(stored["model"])
+            processes.bare_network(self.network).load_state_dict(state)
         except RuntimeError as error:
             raise CheckpointError(
                 f"The weights in {self.path} do not fit this network: {error} Set the network's "
                 "sizes to those it was trained with."
             ) from error
 
-    def _settings_of(self, text: str | None) -> list[dict[str, Any]] | None:
-        if text is None:
-            return None
+    def _fields(self, schema: Any) -> list[dict[str, Any]] | None:
+        """Return what makes a recorded schema, without the words that only describe it."""
         try:
-            return MetadataSchema.from_dict(json.loads(text)).settings
+            return None if schema is None else MetadataSchema.from_dict(schema).settings
         except (ValueError, MetadataError) as error:
             raise CheckpointError(
                 f"The metadata schema in {self.path} cannot be read ({error}); train anew."
@@ -246,7 +393,7 @@ class LoadWeights:
 
 # Which images a network was trained on, so that it is tested on none of them.
 
-NAME = "trained_on.csv"
+TRAINED_ON = "trained_on.csv"
 COLUMNS = ("sha256", "split", "group", "case")
 SHOWN = 5
 
@@ -258,15 +405,16 @@ class RecordTrained:
 
     Attach it to the trainer, behind `RunCheckpoint`, which may refuse to go on. It writes
     `trained_on.csv`, a row an image: the SHA-256 of its file (of several planes joined by ";"),
-    its split (train, or val, which chose the weights), group and case.
+    its split (train, or val, which chose the weights), group and case. The weights' facts hold
+    the file's own SHA-256.
 
     Args:
-        weights: file of the weights, e.g. `models/model.pt`.
+        weights: that this training will keep.
         items: the cases of these splits.
     """
 
-    def __init__(self, weights: str | Path, items: Iterable[Mapping[str, Any]]) -> None:
-        self.path = Path(weights).with_name(NAME)
+    def __init__(self, weights: BestWeights, items: Iterable[Mapping[str, Any]]) -> None:
+        self.weights = weights
         self.items = items
 
     def attach(self, engine: Engine) -> None:
@@ -288,24 +436,31 @@ class RecordTrained:
         writer.writerow(COLUMNS)
         for image, item in of_image.items():
             writer.writerow([_digest(image), *(item[name] for name in COLUMNS[1:])])
-        replace_file(self.path, text.getvalue().encode())
+        content = text.getvalue().encode()
+        replace_file(self.weights.path.with_name(TRAINED_ON), content)
+        self.weights.facts["trained_on"] = {
+            "file": TRAINED_ON,
+            "sha256": hashlib.sha256(content).hexdigest(),
+            "images": len(of_image),
+        }
 
 
 class RefuseTrained:
     """Refuse to test a network on images that it was trained on, or chosen by.
 
-    Attach it to the evaluator. Cases of the splits train and val are let through: who tests on
-    them means it. Another image of a group that has been trained on is told in the log: names of
-    groups, such as 1, 2, 3, may coincide between data sets.
+    Attach it to the evaluator, behind `LoadWeights`. Cases of the splits train and val are let
+    through: who tests on them means it. Another image of a group that has been trained on is told
+    in the log: names of groups, such as 1, 2, 3, may coincide between data sets.
 
     Args:
-        weights: file of the weights. Where `trained_on.csv` is missing beside it, as with weights
+        weights: that are tested. Where `trained_on.csv` is missing beside them, as with weights
             from elsewhere, the log says that nothing is known.
         items: the cases to be tested.
     """
 
-    def __init__(self, weights: str | Path, items: Iterable[Mapping[str, Any]]) -> None:
-        self.path = Path(weights).with_name(NAME)
+    def __init__(self, weights: LoadWeights, items: Iterable[Mapping[str, Any]]) -> None:
+        self.weights = weights
+        self.path = weights.path.with_name(TRAINED_ON)
         self.items = items
 
     def attach(self, engine: Engine) -> None:
@@ -316,7 +471,8 @@ class RefuseTrained:
         """Compare the images.
 
         Raises:
-            DataError: Some were trained on, or the file is damaged, or an image cannot be read.
+            DataError: Some were trained on, or the file is damaged or of other weights, or an
+                image cannot be read.
         """
         tested = {image_files(item): item for item in self.items if item.get("split") == "test"}
         if not tested:
@@ -328,19 +484,16 @@ class RefuseTrained:
             return
         known = self._read()
         of_content = {row["sha256"]: row for row in known}
-        twice = {
-            str(item["case"]): of_content[digest]
+        twice = [
+            f"{item['case']} (was {row['split']} case {row['case']})"
             for image, item in tested.items()
-            if (digest := _digest(image)) in of_content
-        }
+            if (row := of_content.get(_digest(image)))
+        ]
         if twice:
-            shown = [
-                f"{case} (was {row['split']} case {row['case']})" for case, row in twice.items()
-            ]
-            more = f" and {len(shown) - SHOWN} more" if len(shown) > SHOWN else ""
+            more = f" and {len(twice) - SHOWN} more" if len(twice) > SHOWN else ""
             raise DataError(
                 f"{len(twice)} of {len(tested)} test images were in the training of these "
-                f"weights ({self.path}): {', '.join(shown[:SHOWN])}{more}. The table was probably "
+                f"weights ({self.path}): {', '.join(twice[:SHOWN])}{more}. The table was probably "
                 "split anew since; test with the table of the training, or train anew"
             )
         groups = sorted({row["group"] for row in known} & {i["group"] for i in tested.values()})
@@ -353,11 +506,18 @@ class RefuseTrained:
             )
 
     def _read(self) -> list[dict[str, str]]:
+        advice = "remove the file to test without knowing what was trained on"
+        recorded = self.weights.recorded.get("trained_on")
+        if recorded and file_sha256(self.path) != recorded["sha256"]:
+            raise DataError(
+                f"{self.path}: not the record of the images that {self.weights.path} was trained "
+                f"on; put back the file that this training wrote, or {advice}"
+            )
         rows = list(csv.DictReader(io.StringIO(self.path.read_text(encoding="utf-8"))))
         if not rows or set(rows[0]) != set(COLUMNS):
             raise DataError(
                 f"{self.path}: damaged, expected the columns {', '.join(COLUMNS)}; train anew, or "
-                "remove the file to test without knowing what was trained on"
+                f"{advice}"
             )
         return rows
 

@@ -116,7 +116,7 @@ def estimate(bundle, discs, output, **overrides):
 
 def files(folder):
     names = ["predicted.csv", "estimate.json"]
-    stored = torch.load(folder / "estimate.pt", weights_only=True)["model"]
+    stored = torch.load(folder / "estimate.pt", weights_only=True)
     return [(folder / name).read_bytes() for name in names], stored
 
 

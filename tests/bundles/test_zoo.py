@@ -16,6 +16,7 @@ import torch
 from monai.bundle import ConfigWorkflow, ckpt_export, create_workflow, load, verify_net_in_out
 
 from metaseg_monai.metadata import MetadataSchema
+from metaseg_monai.training import read_weights
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DATA = Path(os.environ.get("METASEG_DATA", REPOSITORY / ".." / "shared" / "data"))
@@ -111,9 +112,9 @@ def test_training_leaves_weights_log_and_checkpoint(trained):
     log = pd.read_csv(trained.root / "models/log.csv")
     assert log["epoch"].tolist() == [1, 2]
     assert log[["train_loss", "val_loss"]].notna().all(axis=None)
-    stored = torch.load(trained.root / "models/model.pt", weights_only=True)
-    assert stored["variant"] == trained.read("train")["variant"]
-    assert MetadataSchema.from_dict(json.loads(stored["schema"])).width == vector(trained).numel()
+    facts = read_weights(trained.root / "models/model.pt")[1]
+    assert facts["variant"] == trained.read("train")["variant"]
+    assert MetadataSchema.from_dict(facts["schema"]).width == vector(trained).numel()
 
 
 def test_run_without_an_id_trains(bundle, tmp_path):
@@ -151,7 +152,7 @@ def test_export_keeps_both_inputs(trained, tmp_path):
         ckpt_file=str(trained.root / "models/model.pt"),
         meta_file=str(trained.root / "configs/metadata.json"),
         config_file=trained.configs("inference")[0],
-        key_in_ckpt="model",
+        key_in_ckpt="",
         **tiny,
     )
     exported = torch.jit.load(tmp_path / "model.ts")
@@ -168,7 +169,6 @@ def loaded(trained):
         trained.root.name,
         bundle_dir=str(trained.root.parent),
         source="github",
-        key_in_ckpt="model",
         workflow_type="inference",
         net_override={k: v for k, v in tiny.items() if k in ("channels", "levels")},
     )
@@ -177,7 +177,7 @@ def loaded(trained):
 def test_load_and_create_workflow_from_elsewhere(trained, monkeypatch):
     monkeypatch.chdir(trained.elsewhere)
     network = loaded(trained)
-    stored = torch.load(trained.root / "models/model.pt", weights_only=True)["model"]
+    stored = torch.load(trained.root / "models/model.pt", weights_only=True)
     torch.testing.assert_close(network.state_dict(), stored, check_device=False)
     workflow = create_workflow(
         config_file=trained.configs("inference")[0], workflow_type="infer", **quiet(trained)
@@ -189,7 +189,7 @@ def test_two_processes_train_together(bundle, tmp_path):
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
     command = bundle.command("training", "train", "multi_gpu_train", output_dir=tmp_path)
     bundle.run(command, launcher)
-    stored = torch.load(tmp_path / "model.pt", weights_only=True)["model"]
+    stored = torch.load(tmp_path / "model.pt", weights_only=True)
     assert not any(name.startswith("module.") for name in stored)
     assert len(pd.read_csv(tmp_path / "log.csv")) == bundle.facts["tiny"]["epochs"]
 
@@ -209,7 +209,6 @@ def test_a_killed_training_resumes_to_the_same_weights(bundle, tmp_path):
         bundle.run(command)
     bundle.run([*command, "--resume", "True"])
     for name in ("model.pt", "checkpoint.pt"):
-        first, second = (torch.load(run / name, weights_only=True) for run in (whole, killed))
-        key = "model" if name == "model.pt" else "objects"
-        network = [stored[key].get("network", stored[key]) for stored in (first, second)]
-        torch.testing.assert_close(network[0], network[1], rtol=0, atol=0)
+        stored = [torch.load(run / name, weights_only=True) for run in (whole, killed)]
+        networks = [one["objects"]["network"] if "objects" in one else one for one in stored]
+        torch.testing.assert_close(*networks, rtol=0, atol=0)

@@ -47,7 +47,7 @@ def weights_of(script, folder, variant):
         metadata = {"meta": torch.eye(6)[:1]} if network.meta_features else {}
         low, high = network.eval()(torch.rand(1, 1, 131, 131).round(), **metadata)[0]
         network.head.bias[1] -= (high - low).median()
-    known = (parser.get_parsed_content(key) for key in ("variant", "schema", "trained_with"))
+    known = (parser.get_parsed_content(key) for key in ("schema", "trained_with"))
     engine = Engine(lambda engine, batch: None)
     engine.state.epoch, engine.state.metrics = 1, {"val_loss": 1.0}
     BestWeights(folder / "model.pt", network, *known)(engine)

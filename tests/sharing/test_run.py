@@ -40,13 +40,10 @@ def give_weights(bundle, **settings):
     parser = ConfigParser()
     parser.read_config(bundle / "configs" / "inference.json")
     parser.update({"bundle_root": str(bundle), **settings})
-    named = {key: parser.get_parsed_content(key) for key in ("variant", "schema", "trained_with")}
+    named = [parser.get_parsed_content(key) for key in ("network_def", "schema", "trained_with")]
     keep = BestWeights(
         bundle / "models" / "model.pt",
-        parser.get_parsed_content("network_def"),
-        named["variant"],
-        named["schema"],
-        named["trained_with"],
+        *named,
     )
     engine = Engine(lambda engine, batch: None)
     engine.state.epoch, engine.state.metrics = 1, {"val_loss": 1.0}

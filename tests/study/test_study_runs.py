@@ -10,7 +10,7 @@ import time
 import pytest
 import torch
 
-from metaseg_monai.training.checkpoints import read_checkpoint
+from metaseg_monai.training import read_weights
 
 
 class StudyRun:
@@ -63,7 +63,7 @@ class StudyRun:
         process.communicate()
 
     def weights(self, run):
-        return read_checkpoint(self.output / run / "model.pt")["model"]
+        return read_weights(self.output / run / "model.pt")[0]
 
     def table(self, run, name="counts.csv"):
         return (self.output / run / name).read_bytes()

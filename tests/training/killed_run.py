@@ -19,7 +19,13 @@ from ignite.engine import Events
 from monai.engines import IterationEvents
 from tiny_run import EPOCHS, LENGTH, make_run, same
 
-from metaseg_monai.training import end_processes, read_checkpoint, write_checkpoint
+from metaseg_monai.training import (
+    end_processes,
+    read_checkpoint,
+    read_weights,
+    write_checkpoint,
+    write_weights,
+)
 
 
 def in_child(work):
@@ -131,10 +137,31 @@ def _pair(work):
     return sum(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) != 0 for child in children)
 
 
-def kill_saves(folder, kills):
+def save_checkpoint(path, version):
+    write_checkpoint(path, {"version": version, "w": torch.full((2**19,), version)})
+
+
+def checkpoint_is_whole(path):
+    state = read_checkpoint(path)
+    return bool((state["w"] == state["version"]).all())
+
+
+def save_weights(path, version):
+    network = torch.nn.Linear(2**19, 1, bias=False)
+    torch.nn.init.constant_(network.weight, version)
+    write_weights(path, network, {"version": version})
+
+
+def weights_are_whole(path):
+    state, facts = read_weights(path)
+    copy = json.loads(path.with_suffix(".json").read_text())
+    return bool((state["weight"] == facts["version"]).all()) and copy["version"] >= 0
+
+
+def kill_saves(folder, kills, save, is_whole):
     """Kill a process that saves without pause, and read what it left."""
     draw = random.Random(kills)
-    path = folder / "checkpoint.pt"
+    path = folder / "saved.pt"
     results = []
     for _ in range(kills):
         first = folder / "first"
@@ -142,21 +169,20 @@ def kill_saves(folder, kills):
         child = os.fork()
         if child == 0:
             for version in range(100000):
-                write_checkpoint(path, {"iteration": version, "w": torch.full((2**19,), version)})
+                save(path, version)
                 first.touch()
             os._exit(0)
         while not first.exists():
             time.sleep(0.001)
         time.sleep(draw.uniform(0, 0.03))
         until = time.monotonic() + 1  # then it is not written beside the old file at all
-        while not list(folder.glob(".part-*-checkpoint.pt")) and time.monotonic() < until:
-            pass
+        if draw.random() < 0.7:  # within a save, else wherever it is
+            while not list(folder.glob(".part-*")) and time.monotonic() < until:
+                pass
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-        halves = list(folder.glob(".part-*-checkpoint.pt"))
-        state = read_checkpoint(path)
-        whole = bool((state["w"] == state["iteration"]).all())
-        results.append({"loadable": whole, "inside": len(halves) > 0})
+        halves = list(folder.glob(".part-*"))
+        results.append({"loadable": is_whole(path), "inside": len(halves) > 0})
         for half in halves:
             half.unlink()
     return results
@@ -167,7 +193,8 @@ TRIALS = {
     "steps_workers": partial(kill_steps, workers=2),
     "often": lambda folder, kills: kill_often(folder),
     "rank": lambda folder, kills: kill_rank(folder),
-    "saves": kill_saves,
+    "saves": partial(kill_saves, save=save_checkpoint, is_whole=checkpoint_is_whole),
+    "weights": partial(kill_saves, save=save_weights, is_whole=weights_are_whole),
 }
 
 

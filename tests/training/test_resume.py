@@ -35,10 +35,10 @@ def is_exact(result):
 
 
 def test_killed_runs_resume_to_the_same_bits(tmp_path):
-    found = trials(tmp_path, "steps=4", "often=1", "saves=4")
+    found = trials(tmp_path, "steps=4", "often=1", "saves=4", "weights=4")
     assert [result for result in found["steps"] if not is_exact(result)] == []
     assert [result for result in found["often"] if not is_exact(result)] == []
-    assert all(result["loadable"] for result in found["saves"])
+    assert all(result["loadable"] for result in found["saves"] + found["weights"])
 
 
 @pytest.mark.slow
@@ -49,14 +49,12 @@ def test_twenty_kills_at_random_steps(tmp_path):
 
 
 @pytest.mark.slow
-def test_twenty_kills_inside_a_save(tmp_path):
-    results = []
-    while sum(result["inside"] for result in results) < 20 and len(results) < 200:
-        folder = tmp_path / str(len(results))
-        folder.mkdir()
-        results += trials(folder, "saves=25")["saves"]
+@pytest.mark.parametrize("name", ["saves", "weights"])
+def test_fifty_kills_within_and_between_saves_leave_a_file_that_loads(tmp_path, name):
+    results = trials(tmp_path, f"{name}=50")[name]
+    assert len(results) == 50
     assert all(result["loadable"] for result in results)
-    assert sum(result["inside"] for result in results) >= 20
+    assert 20 <= sum(result["inside"] for result in results) < 50
 
 
 def test_two_processes_end_together_and_resume_to_the_same_bits(tmp_path):

@@ -1,14 +1,37 @@
+"""Weights know what they are for, where they belong, and what they were trained on."""
+
+import io
 import json
 import math
+import shutil
 
+import pandas as pd
 import pytest
 import torch
 from ignite.engine import Engine, State
+from monai.bundle import ckpt_export, load
+from monai.handlers import CheckpointLoader
+from torch import nn
 
-from metaseg_monai.errors import CheckpointError, ConfigError, TrainingError
+from metaseg_monai.errors import CheckpointError, ConfigError, DataError, TrainingError
 from metaseg_monai.metadata import MetadataSchema
-from metaseg_monai.training import BestWeights, LoadWeights, read_checkpoint
-from metaseg_monai.training import weights as weights_module
+from metaseg_monai.training import (
+    BestWeights,
+    LoadWeights,
+    RecordTrained,
+    RefuseTrained,
+    processes,
+    read_weights,
+    write_weights,
+)
+
+LOAD, SCALE = {"_target_": "x.LoadCased"}, {"_target_": "x.Scale", "range": [0, 255]}
+FACTS = {
+    "variant": "sme",
+    "network": {"_target_": "torch.nn.Linear", "in_features": 1},
+    "preprocessing": [LOAD, SCALE],
+    "window": [96, 96],
+}
 
 
 def task(*values, **more):
@@ -20,19 +43,179 @@ def task(*values, **more):
 SCHEMA = task("disc", "ring")
 
 
-def validate(best, network, values, first_epoch=1):
+def start(handler):
+    engine = Engine(lambda engine, batch: None)
+    handler.attach(engine)
+    engine.run([0])
+
+
+def validate(best, values, first_epoch=1):
     """Run a validation per value; weights are filled with the epoch's number."""
     for epoch, value in enumerate(values, start=first_epoch):
         with torch.no_grad():
-            network.weight.fill_(epoch)
+            best.network.weight.fill_(epoch)
         engine = Engine(lambda engine, batch: None)
         engine.state = State(epoch=epoch, metrics={"val_loss": value})
         best(engine)
 
 
 def make(path, mode="min", **more):
-    network = torch.nn.Linear(1, 1)
-    return network, BestWeights(path, network, "sme", SCHEMA, {"seed": 3}, mode=mode, **more)
+    return BestWeights(path, nn.Linear(1, 1), SCHEMA, FACTS, mode=mode, **more)
+
+
+@pytest.fixture
+def path(tmp_path):
+    """Weights of one validation, whose only weight is 1."""
+    validate(make(tmp_path / "model.pt"), [1.0])
+    return tmp_path / "model.pt"
+
+
+def weights_of(path, network=None, schema=SCHEMA, **facts):
+    return LoadWeights(path, network or nn.Linear(1, 1), schema, {**FACTS, **facts})
+
+
+# The file
+
+
+def test_weights_and_facts_come_back_and_can_be_read_in_a_copy(path):
+    state, facts = read_weights(path)
+    assert list(state) == ["weight", "bias"]
+    assert list(facts) == [
+        "weights_sha256", "variant", "network", "preprocessing", "window", "schema", "best",
+        "versions",
+    ]  # fmt: skip
+    assert {key: facts[key] for key in FACTS} == FACTS
+    assert facts["schema"] == SCHEMA.to_dict()
+    assert facts["best"] == {"metric": "val_loss", "value": 1.0, "epoch": 1}
+    assert facts["versions"]["torch"] == torch.__version__
+    assert json.loads(path.with_suffix(".json").read_text()) == facts
+
+
+def test_the_digest_goes_by_values_not_by_their_place_in_memory(tmp_path):
+    network = nn.Conv2d(2, 3, 3)
+    write_weights(tmp_path / "a.pt", network, {})
+    write_weights(tmp_path / "b.pt", network.to(memory_format=torch.channels_last), {})
+    digests = {read_weights(tmp_path / f"{name}.pt")[1]["weights_sha256"] for name in "ab"}
+    assert len(digests) == 1
+
+
+def test_a_network_tells_whether_unknown_was_trained(tmp_path):
+    network = nn.Linear(1, 1)
+    network.unknown_trained = True
+    validate(BestWeights(tmp_path / "model.pt", network), [1.0])
+    assert read_weights(tmp_path / "model.pt")[1]["unknown_trained"] is True
+    LoadWeights(tmp_path / "model.pt", network).load()
+    network.unknown_trained = False
+    with pytest.raises(CheckpointError, match="unknown_trained: True in the checkpoint, False now"):
+        LoadWeights(tmp_path / "model.pt", network).load()
+
+
+def test_facts_that_are_not_plain_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match="facts of weights must be plain"):
+        BestWeights(tmp_path / "model.pt", nn.Linear(1, 1), facts={"path": tmp_path})
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_everybody_can_read_them(path, tmp_path):
+    state = torch.load(path, weights_only=True)
+    fresh = nn.Linear(1, 1)
+    fresh.load_state_dict(state, strict=True)
+    assert fresh.weight.item() == 1
+    for key in ("model", "network"):
+        fresh = nn.Linear(1, 1)
+        start(CheckpointLoader(str(path), {key: fresh}))
+        assert fresh.weight.item() == 1
+    again = io.BytesIO()
+    torch.save(state, again)
+    (tmp_path / "again.pt").write_bytes(again.getvalue())
+    assert read_weights(tmp_path / "again.pt")[1] == read_weights(path)[1]
+
+
+@pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore:parsing config_file:UserWarning"
+)
+def test_monai_loads_and_exports_them_without_a_word_about_keys(path, tmp_path, monkeypatch):
+    configs = tmp_path / "tiny" / "configs"
+    configs.mkdir(parents=True)
+    network = {"_target_": "torch.nn.Linear", "in_features": 1, "out_features": 1}
+    config = {"network_def": network, "initialize": [], "run": [], "finalize": []}
+    (configs / "inference.json").write_text(json.dumps(config))
+    (configs / "metadata.json").write_text("{}")
+    (tmp_path / "tiny" / "models").mkdir()
+    shutil.copy(path, tmp_path / "tiny" / "models")
+    monkeypatch.chdir(tmp_path / "tiny")
+    loaded = load("tiny", bundle_dir=str(tmp_path), source="github", workflow_type="inference")
+    assert loaded.weight.item() == 1
+    names = {"ckpt_file": str(path), "config_file": str(configs / "inference.json")}
+    meta = str(configs / "metadata.json")
+    ckpt_export("network_def", "model.ts", meta_file=meta, key_in_ckpt="", **names)
+    assert torch.jit.load("model.ts").weight.item() == 1
+
+
+# What belongs together
+
+
+def changed(state):
+    state["weight"] += 1e-6
+
+
+def halved(state):
+    for name in state:
+        state[name] = state[name].half()
+
+
+def exchanged(state):
+    state.update(nn.Linear(1, 1).state_dict())
+
+
+def renamed(state):
+    state["gain"] = state.pop("weight")
+
+
+@pytest.mark.parametrize("harm", [changed, halved, exchanged, renamed])
+def test_other_weights_under_these_facts_are_refused(path, harm):
+    state = torch.load(path, weights_only=True)
+    harm(state)
+    torch.save(state, path)
+    with pytest.raises(CheckpointError, match=r"not the weights these facts describe.*Put back"):
+        weights_of(path).load()
+
+
+def test_weights_saved_again_by_a_network_have_no_facts(path):
+    network = nn.Linear(1, 1)
+    network.load_state_dict(torch.load(path, weights_only=True))
+    torch.save(network.state_dict(), path)
+    with pytest.raises(CheckpointError, match=r"weights without facts.*write_weights"):
+        weights_of(path).load()
+    torch.save({"weight": torch.ones(1, 1)}, path)
+    with pytest.raises(CheckpointError, match="weights without facts"):
+        weights_of(path).load()
+
+
+def test_weights_of_earlier_releases_are_read_with_what_they_knew(tmp_path):
+    old = {
+        "model": nn.Linear(1, 1).state_dict(),
+        "variant": "sme",
+        "schema": json.dumps(SCHEMA.to_dict()),
+        "settings": {"classes": 2, "unknown": True},
+        "metric": "val_loss",
+        "value": 0.5,
+        "epoch": 3,
+    }
+    torch.save(old, tmp_path / "model.pt")
+    state, facts = read_weights(tmp_path / "model.pt")
+    assert list(state) == ["weight", "bias"]
+    assert facts["best"] == {"metric": "val_loss", "value": 0.5, "epoch": 3}
+    now = {"variant": "sme", "classes": 2, "unknown_trained": True}
+    LoadWeights(tmp_path / "model.pt", nn.Linear(1, 1), SCHEMA, now).load()
+    with pytest.raises(CheckpointError, match="classes: 2 in the checkpoint, 3 now"):
+        LoadWeights(tmp_path / "model.pt", nn.Linear(1, 1), SCHEMA, now | {"classes": 3}).load()
+    torch.save({**old, "schema": "{"}, tmp_path / "model.pt")
+    with pytest.raises(CheckpointError, match=r"schema in .*model\.pt cannot be read"):
+        read_weights(tmp_path / "model.pt")
+
+
+# The best of a run
 
 
 @pytest.mark.parametrize(
@@ -46,83 +229,82 @@ def make(path, mode="min", **more):
     ],
 )
 def test_the_best_epoch_is_kept(tmp_path, mode, values, epoch):
-    network, best = make(tmp_path / "model.pt", mode)
-    validate(best, network, values)
-    stored = read_checkpoint(tmp_path / "model.pt")
-    assert stored["epoch"] == epoch
-    assert stored["model"]["weight"].item() == epoch
-    assert stored["value"] == values[epoch - 1]
-    assert (stored["variant"], stored["settings"], stored["metric"]) == (
-        "sme",
-        {"seed": 3},
-        "val_loss",
-    )
-    assert json.loads(stored["schema"]) == SCHEMA.to_dict()
+    best = make(tmp_path / "model.pt", mode)
+    validate(best, values)
+    state, facts = read_weights(tmp_path / "model.pt")
+    assert state["weight"].item() == epoch
+    assert facts["best"] == {"metric": "val_loss", "value": values[epoch - 1], "epoch": epoch}
+    best.require()
 
 
-def test_nan_alone_is_never_written(tmp_path):
-    network, best = make(tmp_path / "model.pt")
-    validate(best, network, [math.nan, math.nan])
-    assert not (tmp_path / "model.pt").exists()
+def test_nan_alone_is_never_written_and_a_run_without_weights_is_refused(tmp_path):
+    best = make(tmp_path / "model.pt")
+    validate(best, [math.nan, math.nan])
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(TrainingError, match="no validation gave a finite val_loss"):
+        best.require()
 
 
-def test_the_best_value_survives_a_resume(tmp_path):
-    network, best = make(tmp_path / "model.pt")
-    validate(best, network, [1.0])
-    network, again = make(tmp_path / "model.pt")
-    again.load_state_dict(best.state_dict())
-    validate(again, network, [2.0], first_epoch=2)
-    assert read_checkpoint(tmp_path / "model.pt")["epoch"] == 1
+def test_the_best_value_survives_a_resume(path):
+    again = make(path)
+    again.load_state_dict({"value": 1.0, "epoch": 1})
+    validate(again, [2.0], first_epoch=2)
+    assert read_weights(path)[1]["best"]["epoch"] == 1
+    path.with_suffix(".json").write_text("of an earlier epoch: killed between the two files")
+    again.require()
+    assert json.loads(path.with_suffix(".json").read_text()) == read_weights(path)[1]
+    path.unlink()
+    with pytest.raises(CheckpointError, match="are gone"):
+        again.require()
 
 
-def test_an_unknown_metric_is_named(tmp_path):
-    network, best = make(tmp_path / "model.pt", metric="dice")
+def test_a_new_run_keeps_the_former_weights_aside(path):
+    make(path).start_anew()
+    assert sorted(file.name for file in path.parent.iterdir()) == [
+        "model.previous.json",
+        "model.previous.pt",
+    ]
+    assert read_weights(path.with_name("model.previous.pt"))[0]["weight"].item() == 1
+
+
+def test_an_unknown_metric_or_mode_is_named(tmp_path):
     with pytest.raises(TrainingError, match=r"'dice'.*\['val_loss'\]"):
-        validate(best, network, [1.0])
-
-
-def test_wrong_mode_or_schema_is_refused(tmp_path):
+        validate(make(tmp_path / "model.pt", metric="dice"), [1.0])
     with pytest.raises(ConfigError, match="min or max"):
         make(tmp_path, mode="best")
 
 
-def test_weights_go_into_the_network_they_are_for(tmp_path):
-    network, best = make(tmp_path / "model.pt")
-    validate(best, network, [1.0])
-    fresh = torch.nn.Linear(1, 1)
-    engine = Engine(lambda engine, batch: None)
-    LoadWeights(tmp_path / "model.pt", fresh, SCHEMA, "sme").attach(engine)
-    engine.run([0])
-    assert fresh.weight.item() == 1
+def test_only_the_first_process_writes(tmp_path, monkeypatch):
+    monkeypatch.setattr(processes, "rank", lambda: 1)
+    best = make(tmp_path / "model.pt")
+    validate(best, [1.0])
+    assert list(tmp_path.iterdir()) == []
+    assert best.state_dict() == {"value": 1.0, "epoch": 1}
+    best.require()
 
 
-def load(path, network=None, schema=SCHEMA, variant="sme"):
-    LoadWeights(path, network or torch.nn.Linear(1, 1), schema, variant).load()
+# Where they may go
 
 
-def test_another_description_changes_nothing(tmp_path):
-    network, best = make(tmp_path / "model.pt")
-    validate(best, network, [1.0])
-    load(tmp_path / "model.pt", schema=task("disc", "ring", description="other words"))
+def test_weights_go_into_the_network_they_are_for(path):
+    weights = weights_of(path, window=[-1, -1])
+    start(weights)
+    assert weights.network.weight.item() == 1
+    assert weights.recorded == read_weights(path)[1]
+
+
+def test_another_description_changes_nothing(path):
+    weights_of(path, schema=task("disc", "ring", description="other words")).load()
 
 
 def test_missing_weights_name_the_training_command(tmp_path):
     path = tmp_path / "run" / "model.pt"
-    weights = LoadWeights(path, torch.nn.Linear(1, 1), SCHEMA, "sme", bundle_root="shapes")
+    weights = LoadWeights(path, nn.Linear(1, 1), SCHEMA, {"variant": "sme"}, "shapes")
     command = r"--config_file shapes/configs/train\.json --variant sme --output_dir .*/run$"
     with pytest.raises(CheckpointError, match=r"no weights at .*model\.pt.*" + command):
         weights.check()
     with pytest.raises(CheckpointError, match=r"no weights at .*Train them first$"):
-        load(path)
-
-
-def test_a_damaged_schema_is_told(tmp_path):
-    network, best = make(tmp_path / "model.pt")
-    validate(best, network, [1.0])
-    content = {**read_checkpoint(tmp_path / "model.pt"), "schema": '{"fields": 3}'}
-    torch.save(content, tmp_path / "model.pt")
-    with pytest.raises(CheckpointError, match=r"schema in .*model\.pt cannot be read"):
-        load(tmp_path / "model.pt")
+        weights_of(path).load()
 
 
 @pytest.mark.parametrize(
@@ -134,25 +316,94 @@ def test_a_damaged_schema_is_told(tmp_path):
             r"schema.task.values: \['disc', 'ring'\].*\['disc', 'cross'\] now",
         ),
         ({"schema": None}, "schema: .*None now"),
-        ({"network": torch.nn.Linear(2, 1)}, "do not fit this network"),
+        ({"network": nn.Linear(2, 1)}, "do not fit this network"),
+        (
+            {"preprocessing": [LOAD, {"_target_": "y.Scale", "range": [0, 1]}]},
+            r"preprocessing\.Scale\._target_: 'x\.Scale' in .*; "
+            r"preprocessing\.Scale\.range: \[0, 255\] in the checkpoint, \[0, 1\] now",
+        ),
+        ({"preprocessing": [LOAD]}, r"preprocessing\.Scale: .* none now"),
+        ({"preprocessing": [SCALE, LOAD]}, "preprocessing: order"),
+        ({"spacing_mm": 3}, "spacing_mm: None in the checkpoint, 3 now"),
     ],
 )
-def test_weights_for_something_else_are_refused(tmp_path, arguments, message):
-    network, best = make(tmp_path / "model.pt")
-    validate(best, network, [1.0])
+def test_weights_for_something_else_are_refused(path, arguments, message):
     with pytest.raises(CheckpointError, match=message):
-        load(tmp_path / "model.pt", **arguments)
+        weights_of(path, **arguments).load()
 
 
-def test_bare_weights_are_refused(tmp_path):
-    torch.save(torch.nn.Linear(1, 1).state_dict(), tmp_path / "model.pt")
-    with pytest.raises(CheckpointError, match="no model, variant, schema"):
-        load(tmp_path / "model.pt")
+# What they were trained on
 
 
-def test_only_the_first_process_writes(tmp_path, monkeypatch):
-    monkeypatch.setattr(weights_module.processes, "rank", lambda: 1)
-    network, best = make(tmp_path / "model.pt")
-    validate(best, network, [1.0])
-    assert not (tmp_path / "model.pt").exists()
-    assert best.state_dict() == {"value": 1.0, "epoch": 1}
+@pytest.fixture
+def items(tmp_path):
+    """Four cases of one image each, and one of two planes that others have alone."""
+    made = []
+    for number, split in enumerate(["train", "train", "val", "test"]):
+        file = tmp_path / f"{number}.tif"
+        file.write_bytes(bytes([number]) * 100)
+        made.append({"image": str(file), "case": f"c{number}", "group": f"g{number}"})
+        made[-1]["split"] = split
+    planes = [str(tmp_path / "0.tif"), str(tmp_path / "3.tif")]
+    return [*made, {"image": planes, "case": "c4", "group": "g4", "split": "test"}]
+
+
+def record(path, items):
+    best = make(path)
+    start(RecordTrained(best, [item for item in items if item["split"] != "test"]))
+    validate(best, [1.0])
+    return path.with_name("trained_on.csv")
+
+
+def refuse(path, items):
+    weights = weights_of(path)
+    weights.load()
+    start(RefuseTrained(weights, items))
+
+
+def test_an_image_is_one_row_and_the_facts_know_the_file(path, items):
+    table = pd.read_csv(record(path, [*items, {**items[0], "case": "c0-task2"}]))
+    assert table["split"].tolist() == ["train", "train", "val"]
+    assert table["group"].tolist() == ["g0", "g1", "g2"]
+    assert table["sha256"].str.len().eq(64).all()
+    known = read_weights(path)[1]["trained_on"]
+    assert (known["file"], known["images"], len(known["sha256"])) == ("trained_on.csv", 3, 64)
+
+
+def test_unseen_images_pass_in_silence(path, items, caplog):
+    record(path, items)
+    refuse(path, items)  # also those of train and val, which somebody tests on purpose
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(("number", "split"), [(1, "train"), (2, "val")])
+def test_a_copy_under_another_name_is_refused(path, items, number, split):
+    record(path, items)
+    copy = shutil.copy(items[number]["image"], path.parent / "copy.tif")
+    test = {"image": str(copy), "case": "x", "group": "y", "split": "test"}
+    with pytest.raises(DataError, match=rf"1 of 3 test .* x \(was {split} case c{number}\)"):
+        refuse(path, [*items, test])
+
+
+def test_another_image_of_a_group_is_told(path, items, caplog):
+    record(path, items)
+    refuse(path, [{**items[3], "group": "g1"}])
+    assert "1 groups of the test cases have the name of one that was trained on (g1)" in caplog.text
+
+
+def test_what_is_not_known_is_told(path, items, caplog):
+    refuse(path, items)
+    assert "nobody knows whether the test cases were trained on" in caplog.text
+
+
+def test_a_foreign_or_damaged_record_and_a_missing_image_are_refused(path, items):
+    file = record(path, items)
+    with pytest.raises(DataError, match=r"gone\.tif: cannot be read"):
+        refuse(path, [{**items[3], "image": str(path.with_name("gone.tif"))}])
+    file.write_text(file.read_text().replace("g1", "g9"))
+    with pytest.raises(DataError, match=r"not the record of the images that .*model\.pt was"):
+        refuse(path, items)
+    validate(make(path), [1.0])  # weights that know of no record
+    file.write_text("sha256\n1\n")
+    with pytest.raises(DataError, match="damaged, expected the columns sha256"):
+        refuse(path, items)

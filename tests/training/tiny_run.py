@@ -18,6 +18,7 @@ from metaseg_monai.training import (
     collate_cases,
     cyclic_schedule,
     read_checkpoint,
+    read_weights,
     training_loader,
 )
 
@@ -92,7 +93,7 @@ def make_run(folder, resume, workers=0, rank=0, world=1, every=2, epochs=EPOCHS)
         decollate=False,
         key_val_metric={"val_loss": Loss(loss, output_transform=from_engine(["pred", "label"]))},
     )
-    best = BestWeights(folder / "model.pt", network, variant="none")
+    best = BestWeights(folder / "model.pt", network, facts={"variant": "none"})
     best.attach(evaluator)
     log = EpochLog(folder / "log.csv", optimizer, evaluator)
     checkpoint = RunCheckpoint(
@@ -142,6 +143,6 @@ def same(first, second):
     return {
         "finished": read_checkpoint(first / "checkpoint.pt")["finished"],
         "checkpoint": equal(*(read_checkpoint(f / "checkpoint.pt") for f in (first, second))),
-        "model": equal(*(read_checkpoint(f / "model.pt") for f in (first, second))),
+        "model": equal(*(read_weights(f / "model.pt") for f in (first, second))),
         "log": rows(first) == rows(second) and len(rows(first)) == EPOCHS + 1,
     }
