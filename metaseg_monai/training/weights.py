@@ -15,6 +15,7 @@ import math
 import platform
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,6 @@ import torch
 from ignite.engine import Engine, Events
 from torch import Tensor, nn
 
-from metaseg_monai import __version__
 from metaseg_monai.errors import (
     CheckpointError,
     ConfigError,
@@ -110,7 +110,7 @@ def write_weights(path: str | Path, network: nn.Module, facts: Mapping[str, Any]
             "python": platform.python_version(),
             "torch": str(torch.__version__),
             "monai": monai.__version__,
-            "metaseg_monai": __version__,
+            "metaseg_monai": version("metaseg-monai"),
         },
     }
     modules.setdefault("", {})[KEY] = json.dumps(known)
