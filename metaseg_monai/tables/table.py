@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from metaseg_monai.errors import DataError
+from metaseg_monai.errors import DataError, MetadataError
 from metaseg_monai.images.read import FORMAT_OF_SUFFIX, image_suffix
 from metaseg_monai.metadata.fields import MetadataWarning, listing, read_number
 from metaseg_monai.metadata.schema import MetadataSchema
@@ -155,6 +155,18 @@ def _relative(path: str, column: str, problems: list[str]) -> str:
     return str(PurePosixPath(path.strip()))
 
 
+def case_name(path: str, is_folder: bool = False) -> str:
+    """The name of a case by the path of its image, relative to its source.
+
+    >>> case_name("a/b.nii.gz"), case_name("p.1/s2.3", is_folder=True)
+    ('a_b', 'p.1_s2.3')
+    """
+    stem = path.replace("\\", "/")
+    if not is_folder:
+        stem = stem[: len(stem) - len(image_suffix(stem))]
+    return stem.replace("/", "_")
+
+
 def name_cases(rows: Sequence[Row]) -> None:
     """Name every row that has no case: its first image's path, then the metadata that differ.
 
@@ -167,8 +179,7 @@ def name_cases(rows: Sequence[Row]) -> None:
     of_stem: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         if not row.case:
-            path = row.images[0].replace("\\", "/")
-            of_stem[path[: len(path) - len(image_suffix(path))].replace("/", "_")].append(row)
+            of_stem[case_name(row.images[0])].append(row)
     for stem, sharing in of_stem.items():
         differing = [
             name
@@ -410,8 +421,10 @@ def find_table(path: str | Path, columns: ColumnMap) -> Path:
     return file
 
 
-def refuse(path: Path, problems: Sequence[str]) -> None:
-    """Raise one DataError that lists the problems, if there are any.
+def refuse(
+    path: Path, problems: Sequence[str], kind: type[DataError | MetadataError] = DataError
+) -> None:
+    """Raise one error that lists the problems, if there are any.
 
     >>> refuse(Path("table.csv"), ["row 2: no label"])
     Traceback (most recent call last):
@@ -424,7 +437,7 @@ def refuse(path: Path, problems: Sequence[str]) -> None:
         if len(problems) > SHOWN_PROBLEMS:
             shown.append(f"  and {len(problems) - SHOWN_PROBLEMS} more")
         plural = "" if len(problems) == 1 else "s"
-        raise DataError("\n".join([f"{path}: {len(problems)} problem{plural}", *shown]))
+        raise kind("\n".join([f"{path}: {len(problems)} problem{plural}", *shown]))
 
 
 def _check_columns(

@@ -93,13 +93,12 @@ def test_header_of_the_mask_is_that_of_its_image(tmp_path, sform, qform, phantom
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_volumes_of_two_shapes_in_a_kits_folder(
+def test_volumes_of_two_shapes_in_folders_of_their_own(
     tmp_path, workers, phantom, save, predict, classes_of
 ):
     shapes = {"case_00000": (3, 10, 12), "case_00007": (5, 9, 11)}
     for seed, (case, shape) in enumerate(shapes.items()):
         save(tmp_path / "in" / case / "imaging.nii.gz", phantom(shape, seed))
-        save(tmp_path / "in" / case / "segmentation.nii.gz", phantom(shape, seed))
     predict(tmp_path / "in", tmp_path / "out", workers=workers)[0].run()
     written = sorted(path.relative_to(tmp_path / "out") for path in tmp_path.rglob("out/*/*"))
     assert [str(path) for path in written] == [f"{case}/imaging.nii.gz" for case in shapes]

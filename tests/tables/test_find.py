@@ -1,8 +1,22 @@
+import os
+
 import pytest
 import tifffile
 
-from metaseg_monai.errors import DataError, MetadataError
-from metaseg_monai.tables import find_cases
+from metaseg_monai.errors import ConfigError, DataError, MetadataError
+from metaseg_monai.metadata import Continuous, MetadataSchema
+from metaseg_monai.metadata.fields import MetadataWarning
+from metaseg_monai.tables import DataWarning, find_cases, read_table
+
+SIZE = Continuous(
+    name="tumour_size_mm",
+    unit="mm",
+    range=(5, 250),
+    missing="unknown",
+    provenance="clinical prior",
+    availability="pre-operative",
+)
+SCHEMA = MetadataSchema([SIZE])
 
 
 def test_folder_with_table_without_labels_groups_and_splits(folder, task_schema, write_csv):
@@ -113,3 +127,186 @@ def test_labels_beside_images_are_told(folder, caplog):
     caplog.clear()
     find_cases(path / "images", None)
     assert not caplog.records
+
+
+def test_dicom_folders_are_images_of_their_own(tmp_path):
+    for name in ("in/p.1/s2.3", "in/q"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "IM0").write_bytes(b"\0" * 128 + b"DICM")
+    items = find_cases(tmp_path / "in", None)
+    assert [(item["case"], item["mask"]) for item in items] == [
+        ("p.1_s2.3", "p.1/s2.3.nii.gz"),
+        ("q", "q.nii.gz"),
+    ]
+    (one,) = find_cases(tmp_path / "in" / "q", None)
+    assert (one["image"], one["case"], one["mask"]) == (str(tmp_path / "in/q"), "q", "q.nii.gz")
+
+
+def test_linked_folders_are_searched_but_never_in_a_circle(tmp_path, save_volume):
+    save_volume(tmp_path / "store" / "p" / "ct.nii")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "b").symlink_to(tmp_path / "store" / "p")
+    (tmp_path / "store" / "p" / "back").symlink_to(tmp_path / "in")
+    assert [item["case"] for item in find_cases(tmp_path / "in", None)] == ["b_ct"]
+
+
+def dicom_series(folder, frames=1, files=1):
+    pydicom = pytest.importorskip("pydicom", reason="needs the extra [dicom]")
+    folder.mkdir(parents=True)
+    for number in range(files):
+        plane = pydicom.Dataset()
+        plane.file_meta = pydicom.dataset.FileMetaDataset()
+        plane.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+        plane.file_meta.MediaStorageSOPClassUID = plane.SOPClassUID = "1.2.840.10008.5.1.4.1.1.2"
+        plane.file_meta.MediaStorageSOPInstanceUID = plane.SOPInstanceUID = f"1.2.{number + 1}"
+        plane.SeriesInstanceUID, plane.NumberOfFrames = "1.2.9", frames
+        plane.save_as(folder / f"IM{number}.dcm", enforce_file_format=True)
+
+
+def test_localisers_among_series_are_left_out_with_a_word(tmp_path):
+    dicom_series(tmp_path / "in" / "1_scout")
+    dicom_series(tmp_path / "in" / "2_abdomen", files=3)
+    dicom_series(tmp_path / "in" / "3_frames", frames=30)
+    with pytest.warns(DataWarning, match=r"1 DICOM series of one plane .*: '1_scout'$"):
+        items = find_cases(tmp_path / "in", None)
+    assert [item["case"] for item in items] == ["2_abdomen", "3_frames"]
+    (one,) = find_cases(tmp_path / "in" / "1_scout", None)  # named itself, its reader refuses it
+    assert one["case"] == "1_scout"
+    dicom_series(tmp_path / "only" / "scout")
+    with pytest.raises(DataError, match="'scout' have one plane"):
+        find_cases(tmp_path / "only", None)
+
+
+def test_the_row_of_the_case_goes_before_that_of_its_group(tmp_path, write_csv, save_volume):
+    for name in ("a", "b"):
+        save_volume(tmp_path / f"{name}.nii.gz")
+    rows = [{"image": f"{name}.nii.gz", "name": name, "group": "patient"} for name in ("a", "b")]
+    write_csv(tmp_path / "table.csv", rows)
+    given = [{"case_id": "patient", "tumour_size_mm": "20"}, {"case_id": "a", SIZE.name: "30"}]
+    file = write_csv(tmp_path / "sizes.csv", given)
+    items = find_cases(tmp_path, SCHEMA, {"case": "name"}, file)
+    assert [item["metadata"] for item in items] == [{SIZE.name: "30"}, {SIZE.name: "20"}]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "case"),
+    [
+        ("s1.nii", "s1.nii.gz", "s1"),
+        ("a/s1.nii.gz", "a_s1.nii.gz", "a_s1"),
+    ],
+)
+def test_images_that_would_be_one_case_are_told_by_path(tmp_path, save_volume, one, other, case):
+    for name in (one, other):
+        save_volume(tmp_path / name)
+    with pytest.raises(DataError) as caught:
+        find_cases(tmp_path, None)
+    assert f"{other}: the case '{case}' is also {one}; rename one" in str(caught.value)
+    assert "row" not in str(caught.value)
+
+
+def test_a_folder_that_may_not_be_listed_is_named(tmp_path, monkeypatch, save_volume):
+    for name in ("a", "b"):
+        save_volume(tmp_path / name / "ct.nii.gz")
+    scandir = os.scandir
+
+    def forbid_b(path):
+        if str(path) == str(tmp_path / "b"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", forbid_b)
+    with pytest.raises(
+        DataError, match=r"/b: cannot be read \(Permission denied\); check its perm"
+    ):
+        find_cases(tmp_path, None)
+
+
+def test_a_table_that_may_not_be_read_is_named(tmp_path, monkeypatch):
+    path = tmp_path / "table.csv"
+    path.write_text("image\na.nii\n")
+
+    def forbidden(self, *args, **options):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(type(path), "open", forbidden)
+    for reading in (find_cases, read_table):
+        with pytest.raises(DataError, match=r"table\.csv: cannot be read \(Permission denied\)"):
+            reading(path, None)
+
+
+@pytest.mark.parametrize("value", ["4.1", "300", "41 mm"])
+def test_values_in_cm_or_out_of_range_are_refused(folder, value):
+    with pytest.raises(MetadataError, match="in mm from 5 to 250"):
+        find_cases(folder[0] / "images", SCHEMA, metadata={"tumour_size_mm": value})
+
+
+def test_a_clinical_csv_is_matched_by_case(tmp_path, write_csv, save_volume):
+    for name in ("b/p1.nii.gz", "p2.nii"):
+        save_volume(tmp_path / "in" / name)
+    rows = [{"case_id": "p2", "tumour_size_mm": "30"}, {"case_id": "b_p1", "tumour_size_mm": "20"}]
+    path = write_csv(tmp_path / "clinical.csv", rows)
+    items = find_cases(tmp_path / "in", SCHEMA, metadata=path)
+    assert [(item["case"], item["mask"], item["metadata"]) for item in items] == [
+        ("b_p1", "b/p1.nii.gz", {"tumour_size_mm": "20"}),
+        ("p2", "p2.nii", {"tumour_size_mm": "30"}),
+    ]
+
+
+def test_a_table_of_volumes_with_its_own_or_a_files_metadata(tmp_path, write_csv, save_volume):
+    save_volume(tmp_path / "in" / "v" / "a.nii.gz")
+    save_volume(tmp_path / "in" / "b.nii.gz")
+    rows = [
+        {"image": "v/a.nii.gz", "name": "first", "tumour_size_mm": "40"},
+        {"image": "b.nii.gz", "name": "second", "tumour_size_mm": "unknown"},
+        {"image": "b.nii.gz", "name": "third", "tumour_size_mm": "60"},
+    ]
+    write_csv(tmp_path / "in" / "table.csv", rows)
+    items = find_cases(tmp_path / "in", SCHEMA, {"case": "name"})
+    assert [item["metadata"]["tumour_size_mm"] for item in items] == ["40", "unknown", "60"]
+    assert [item["mask"] for item in items] == ["v/a.nii.gz", "second.nii.gz", "third.nii.gz"]
+    write_csv(
+        tmp_path / "in" / "table.csv", [{k: row[k] for k in row if k[0] != "t"} for row in rows[:2]]
+    )
+    sizes = [{"case_id": name, "tumour_size_mm": "77"} for name in ("first", "second")]
+    file = write_csv(tmp_path / "sizes.csv", sizes)
+    items = find_cases(tmp_path / "in", SCHEMA, {"case": "name"}, file)
+    assert [item["metadata"] for item in items] == [{"tumour_size_mm": "77"}] * 2
+
+
+@pytest.mark.parametrize("metadata", [None, {}, {"tumour_size_mm": ""}])
+def test_a_value_that_no_one_gave_is_not_silently_unknown(tmp_path, metadata, save_volume):
+    save_volume(tmp_path / "in" / "a.nii.gz")
+    with pytest.warns(MetadataWarning, match=r"no tumour_size_mm .* unknown for all 1 image"):
+        find_cases(tmp_path / "in", SCHEMA, metadata=metadata)
+
+
+@pytest.mark.parametrize("given", [{"tumour_size_mm": "41"}, "kits.json"])
+def test_metadata_are_refused_where_the_variant_takes_none(folder, given):
+    with pytest.raises(ConfigError, match="variant takes no metadata"):
+        find_cases(folder[0], None, metadata=given)
+
+
+def test_a_file_without_the_field_or_the_cases_says_what_it_has(tmp_path, write_csv, save_volume):
+    save_volume(tmp_path / "in" / "a.nii")
+    path = write_csv(tmp_path / "c.csv", [{"case_id": "A", "age": "61"}])
+    with pytest.raises(MetadataError, match=r"no column 'tumour_size_mm'; it has 'age'"):
+        find_cases(tmp_path / "in", SCHEMA, metadata=str(path))
+    write_csv(path, [{"case_id": "A", "tumour_size_mm": "41"}])
+    with pytest.raises(MetadataError, match=r"no row for any of 1 case\(s\) \('a'\).*for 'A'"):
+        find_cases(tmp_path / "in", SCHEMA, metadata=path)
+
+
+def test_a_layout_is_asked_for_images_and_labels(folder):
+    class Odd:
+        def find(self, source):
+            return {path: path.stem * 2 for path in sorted(source.glob("images/[12].tif"))}
+
+        def is_label(self, path):
+            return path.parent.name == "labels"
+
+    path, _ = folder
+    (path / "table.csv").unlink()
+    assert [item["case"] for item in find_cases(path, layout=Odd())] == ["11", "22"]
+    (path / "images").rename(path / "others")
+    found = find_cases(path, layout=Odd())
+    assert [item["case"] for item in found] == [f"others_{number}" for number in range(3)]
