@@ -1,8 +1,11 @@
 """Files that are either whole or absent, written beside their place; and what a file holds."""
 
 import csv
+import errno
 import glob
 import hashlib
+import json
+import logging
 import os
 import platform
 import re
@@ -17,8 +20,11 @@ from typing import Any, NamedTuple
 
 from metaseg_monai.errors import DataError
 
+logger = logging.getLogger(__name__)
+
 PREFIX = ".part-"
 CHUNK_BYTES = 1 << 20
+WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)  # some disks of clusters
 
 
 @contextmanager
@@ -147,10 +153,167 @@ permissions and those of its folder, or copy it to where you may read it
         ) from error
 
 
-# Where a folder is written before it is whole, and what a killed writer left of one there.
+# Folders that are whole or not there: written beside their place, whatever killed writers left.
 
 PARTIAL, OLD = "partial", "old"
 ABANDONED_S = 24 * 3600  # a writer of whom nothing else is known writes a file more often
+
+
+class FolderFilledError(DataError):
+    """Somebody else has filled a folder that was to be made."""
+
+
+@contextmanager
+def new_folder(output: str | Path, replace: bool = False) -> Iterator[Path]:
+    """Give an empty folder beside `output` to fill; it takes its place when the block ends well.
+
+    If the block raises or the process is killed, `output` is as it was. What killed writers left
+    beside it is removed first, and told. A folder in which somebody stands stays the same one.
+
+    Args:
+        output: the folder to be, which may exist if it is empty.
+        replace: put the new folder in the place of an old one, which is removed last.
+
+    Raises:
+        FolderFilledError: there are files in `output`, perhaps since the beginning of the block.
+        DataError: no folder can be made there.
+        OSError: it cannot be put in its place.
+
+    >>> import tempfile
+    >>> output = Path(tempfile.mkdtemp()) / "cells"
+    >>> with new_folder(output) as part:
+    ...     _ = (part / "table.csv").write_text("image")
+    >>> [file.name for file in output.iterdir()], [path.name for path in output.parent.iterdir()]
+    (['table.csv'], ['cells'])
+    """
+    output = Path(output).resolve()  # "." has no name to write beside
+    removed, kept = remove_leftovers(output)
+    for path in removed:
+        logger.warning("%s: was left half-written by a run that was killed; removed", path)
+    for path in kept:
+        logger.warning("%s: left by a killed run, if none writes it just now; then remove it", path)
+    partial = folder_beside(output)
+    try:
+        partial.mkdir(parents=True)
+    except OSError as error:
+        raise DataError(f"{output}: cannot be made ({error}); give another folder") from error
+    try:
+        yield partial
+        _put(partial, output, replace)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _put(partial: Path, output: Path, replace: bool) -> None:
+    filled = f"{output}: another process filled it meanwhile; use that, or give another folder"
+    if not replace and _holds_files(output):
+        raise FolderFilledError(filled)
+    old = folder_beside(output, OLD)
+    if output in (Path.cwd(), *Path.cwd().parents):  # a shell there would stand in a lost folder
+        old.mkdir()
+        moves = [(path, old / path.name) for path in output.iterdir()]
+        _move([*moves, *((path, output / path.name) for path in sorted(partial.iterdir()))])
+    elif replace and output.exists():
+        _move([(output, old), (partial, output)])
+    else:
+        with suppress(OSError):
+            output.rmdir()  # Windows renames onto no folder, not even an empty one
+        try:
+            partial.rename(output)
+        except OSError as error:
+            if _holds_files(output):
+                raise FolderFilledError(filled) from error
+            raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _holds_files(folder: Path) -> bool:
+    try:
+        return any(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):  # another process may just replace it
+        return False
+
+
+def _move(moves: Sequence[tuple[Path, Path]]) -> None:
+    """Rename one after the other, or nothing."""
+    done: list[tuple[Path, Path]] = []
+    try:
+        for path, target in moves:
+            path.rename(target)
+            done.append((path, target))
+    except OSError:
+        for path, target in reversed(done):
+            target.rename(path)
+        raise
+
+
+def check_settings(record: Path, settings: Mapping[str, Any], free: Sequence[str] = ()) -> None:
+    """Refuse a folder that was made with other settings; one without a record of them passes.
+
+    Args:
+        record: JSON file in the folder.
+        settings: that are asked for, as JSON can hold them.
+        free: names of those that may differ.
+
+    Raises:
+        DataError: the record is damaged, or settings differ; names these.
+    """
+    if not record.is_file():
+        return
+    try:
+        made = json.loads(record.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(
+            f"{record}: damaged ({error}); give another folder, or remove {record.parent} first"
+        ) from error
+    asked = json.loads(json.dumps(settings))
+    made = made if isinstance(made, dict) else {}
+    names = [name for name in {**made, **asked} if made.get(name) != asked.get(name)]
+    if names := [name for name in names if name not in free]:
+        was, now = (
+            ", ".join(f"{name}={one.get(name)!r:.200}" for name in names) for one in (made, asked)
+        )
+        raise DataError(
+            f"{record.parent}: was made with {was}, asked for {now}; give another folder, or "
+            "remove it first"
+        )
+
+
+@contextmanager
+def locked(path: Path, where: str | Path, doing: str) -> Iterator[None]:
+    """Hold a lock, which is free again when the block or the process ends, however it does.
+
+    A disk that has no locks is used without.
+
+    Args:
+        path: file of the lock, which stays; its folder is made where it is missing.
+        where: what is held, and `doing` what its holder does, for the message to others.
+        doing: such as "is preparing this folder".
+
+    Raises:
+        DataError: another process holds it.
+        OSError: the file cannot be made.
+    """
+    from filelock import FileLock, Timeout  # 60 ms, and few need a lock
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock, holder = FileLock(path), path.with_name(f"{path.name}-holder")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        told = holder.read_text(encoding="utf-8") if holder.is_file() else "another process"
+        raise DataError(
+            f"{where}: {told} {doing}; wait until it ends, or give another folder"
+        ) from error
+    except OSError as error:
+        if error.errno not in WITHOUT_LOCKS:
+            raise
+    holder.write_text(f"process {os.getpid()} on {platform.node()}", encoding="utf-8")
+    try:
+        yield
+    finally:
+        holder.unlink(missing_ok=True)
+        lock.release()
 
 
 class Leftovers(NamedTuple):

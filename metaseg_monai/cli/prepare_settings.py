@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from metaseg_monai.prepare.folder import PrepareOptions
+    from metaseg_monai.prepare.pipeline import PrepareOptions
 
 
 def prepare_options(
@@ -15,7 +15,7 @@ def prepare_options(
     Raises:
         DataError: a share is no number.
     """
-    from metaseg_monai.prepare.folder import PrepareOptions
+    from metaseg_monai.prepare.pipeline import PrepareOptions
     from metaseg_monai.prepare.splits import check_shares
     from metaseg_monai.sharing.study import names
 

@@ -1,14 +1,14 @@
 """A folder as a laboratory has it: images, masks of the same names, and a metadata table."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from metaseg_monai.errors import DataError
-from metaseg_monai.prepare.folder import PrepareOptions, prepare_found
 from metaseg_monai.prepare.found import (
     FoundCase,
     FoundFolder,
+    Problem,
     composed,
     is_image,
     listed,
@@ -18,15 +18,9 @@ from metaseg_monai.prepare.found import (
     visible_files,
     without_suffix,
 )
-from metaseg_monai.prepare.lab_table import (
-    as_columns,
-    find_lab_table,
-    group_of,
-    rows_of_images,
-    split_of,
-)
+from metaseg_monai.prepare.lab_table import find_lab_table, read_lab_table
 from metaseg_monai.prepare.masks import mask_rule
-from metaseg_monai.prepare.problems import Prepared, Problem
+from metaseg_monai.prepare.pipeline import Prepared, PrepareOptions, prepare_found
 
 
 def prepare_cells(
@@ -49,7 +43,7 @@ def prepare_cells(
         source: the folder.
         output: see `prepare_found`.
         metadata: CSV file, all of whose columns become columns; by default the one in `source`.
-        key: its column that names the images, see `rows_of_images`.
+        key: its column that names the images, see `read_lab_table`.
         images: folder of the images in `source`, "." for itself.
         masks: folder of the masks; it may be that of the images where masks have a suffix.
         mask_suffix: what a mask's name has behind its image's, such as "_mask".
@@ -60,13 +54,46 @@ def prepare_cells(
         options: those of all layouts; the table's column `group` counts where none is named.
 
     Raises:
-        DataError: see `find_cells` and `prepare_found`.
+        DataError: a folder is missing or has no image, images and masks in one folder are not
+            told apart, there is no metadata table and OME metadata do not replace it; or see
+            `mask_rule`, `read_lab_table` and `prepare_found`.
     """
     options = options or PrepareOptions()
     rule = mask_rule(labels, classes, threshold)
-    found = find_cells(
-        source, metadata, key, images, masks, mask_suffix, split, options.group, options.ome
-    )
+    root = source_folder(source, f"a folder with {images}/, {masks}/ and a metadata table (CSV)")
+    image_files, mask_files = _images_and_masks(root, root / images, root / masks, mask_suffix)
+    of_image = {relative(path, root / images): path for path in image_files if is_image(path)}
+    if not of_image:
+        raise DataError(f"{root / images}: no image (TIFF, PNG, JPEG, NIfTI); check --images")
+    metadata_file = find_lab_table(root, metadata)
+    if metadata_file is None and not options.ome:
+        raise DataError(
+            f"{root}: no CSV file with the metadata of the images; put one there, name it with "
+            "--metadata, or take them from the images with --ome"
+        )
+    table = read_lab_table(metadata_file, key, split, options.group, list(of_image))
+    of_mask: dict[str, list[Path]] = defaultdict(list)
+    for path in filter(is_image, mask_files):
+        of_mask[composed(without_suffix(relative(path, root / masks)))].append(path)
+
+    def found() -> Iterator[FoundCase | Problem | str]:
+        yield from table.told
+        for name, path in of_image.items():
+            stem = composed(without_suffix(name))
+            of_stem = of_mask.pop(stem + composed(mask_suffix), [])
+            case = FoundCase(safe_name(*stem.split("/")), (path,), tuple(of_stem))
+            if len(of_stem) == 1:
+                yield from table.described(case, name)
+            else:
+                several = "several masks: " + listed(file.name for file in of_stem)
+                step = f"expected one named {stem}{mask_suffix} in {masks}/ (see --mask_suffix)"
+                yield case.problem(root, several if of_stem else "no mask", step)
+        others = [relative(path, root) for path in image_files if not is_image(path)]
+        if others:
+            yield f"{len(others)} files of other types: {listed(others)}"
+        if of_mask:
+            yield f"{len(of_mask)} masks without image: {listed(of_mask)}"
+
     settings = {
         "layout": "cells",
         "metadata": None if metadata is None else str(metadata),
@@ -78,77 +105,20 @@ def prepare_cells(
         "threshold": threshold,
         "split": split,
     }
-    return prepare_found(found, output, rule, options, settings)
+    return prepare_found(FoundFolder.of(root, found()), output, rule, options, settings)
 
 
-def find_cells(
-    source: str | Path,
-    metadata: str | Path | None,
-    key: str | None,
-    images: str,
-    masks: str,
-    mask_suffix: str,
-    split: str | None,
-    group: Sequence[str],
-    ome: bool,
-) -> FoundFolder:
-    """Find the images of such a folder with their masks and rows; see `prepare_cells`.
-
-    Raises:
-        DataError: a folder is missing or has no image, images and masks in one folder are not
-            told apart, there is no metadata table and `ome` does not replace it, or see
-            `rows_of_images`.
-    """
-    root = source_folder(source, f"a folder with {images}/, {masks}/ and a metadata table (CSV)")
-    folders = [root / images, root / masks]
-    for folder in folders:
+def _images_and_masks(
+    root: Path, images: Path, masks: Path, mask_suffix: str
+) -> tuple[list[Path], list[Path]]:
+    """The files of both folders, which the suffix tells apart where the folders are one."""
+    for folder in (images, masks):
         if not folder.is_dir():
             raise DataError(
                 f"{folder}: no such folder; {root} has "
                 f"{listed(p.name for p in sorted(root.iterdir()) if p.is_dir()) or 'none'}: name "
                 "them with --images and --masks"
             )
-    files, mask_files = _images_and_masks(folders[0], folders[1], mask_suffix)
-    of_image = {relative(path, folders[0]): path for path in files if is_image(path)}
-    if not of_image:
-        raise DataError(f"{folders[0]}: no image (TIFF, PNG, JPEG, NIfTI); check --images")
-    table = find_lab_table(root, metadata)
-    if table is None and not ome:
-        raise DataError(
-            f"{root}: no CSV file with the metadata of the images; put one there, name it with "
-            "--metadata, or take them from the images with --ome"
-        )
-    rows, problems, remarks = rows_of_images(table, key, split, group, list(of_image))
-    of_mask: dict[str, list[Path]] = defaultdict(list)
-    for path in mask_files:
-        if is_image(path):
-            of_mask[composed(without_suffix(relative(path, folders[1])))].append(path)
-    cases = []
-    for name, path in of_image.items():
-        stem = composed(without_suffix(name))
-        found = of_mask.pop(stem + composed(mask_suffix), [])
-        case, file = safe_name(*stem.split("/")), relative(path, root)
-        if len(found) != 1:
-            told = "several masks: " + listed(f.name for f in found) if found else "no mask"
-            step = f"expected one named {stem}{mask_suffix} in {masks}/ (see --mask_suffix)"
-            problems.append(Problem(case, file, told, step))
-        elif name in rows:
-            given = split_of(rows[name], split, case)
-            if isinstance(given, Problem):
-                problems.append(given)
-                continue
-            columns, own = as_columns(rows[name]), group_of(rows[name])
-            cases.append(FoundCase(case, (path,), (found[0],), columns, group=own, split=given))
-    others = [relative(path, root) for path in files if not is_image(path)]
-    if others:
-        remarks.append(f"{len(others)} files of other types: {listed(others)}")
-    if of_mask:
-        remarks.append(f"{len(of_mask)} masks without image: {listed(of_mask)}")
-    return FoundFolder(root, tuple(cases), tuple(problems), tuple(remarks))
-
-
-def _images_and_masks(images: Path, masks: Path, mask_suffix: str) -> tuple[list[Path], list[Path]]:
-    """The files of both folders, which the suffix tells apart where the folders are one."""
     files = visible_files(images)
     if images.resolve() != masks.resolve():
         return [path for path in files if masks not in path.parents], visible_files(masks)

@@ -2,26 +2,25 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from metaseg_monai.errors import DataError
-from metaseg_monai.prepare.folder import PrepareOptions, prepare_found
 from metaseg_monai.prepare.found import (
     FoundCase,
     FoundFolder,
+    Problem,
     composed,
     is_image,
     listed,
-    relative,
     safe_name,
     source_folder,
     visible_files,
     without_suffix,
 )
-from metaseg_monai.prepare.masks import CrackForestMasks, MaskRule, threshold_rule
-from metaseg_monai.prepare.problems import Prepared, Problem
+from metaseg_monai.prepare.masks import CrackForestMasks, mask_rule
+from metaseg_monai.prepare.pipeline import Prepared, PrepareOptions, prepare_found
 from metaseg_monai.prepare.splits import Shares
 
 CrackLayout = Literal["mendeley", "crackforest", "deepcrack"]
@@ -85,12 +84,47 @@ def prepare_cracks(
     Raises:
         DataError: a setting is wrong, the folders are not there, or see `prepare_found`.
     """
-    above = threshold_rule(threshold)
-    found = find_cracks(source, layout, domain, photo)
-    rule: MaskRule = CrackForestMasks() if layout == "crackforest" else above
-    settings = {"layout": layout, "domain": domain, "photo": photo, "threshold": threshold}
-    default = PrepareOptions(shares=crack_shares(layout), grey=True)
-    return prepare_found(found, output, rule, options or default, settings)
+    shares = crack_shares(layout)  # refuses an unknown layout
+    rule = mask_rule(threshold=threshold)
+    cut = re.compile("()") if photo is None else _photo_pattern(photo)
+    root, pairs = _base(source_folder(source, f"the folder of {layout}"), layout)
+
+    def found() -> Iterator[FoundCase | Problem | str]:
+        for split, images, masks in pairs:
+            of_mask: dict[str, list[Path]] = defaultdict(list)
+            for path in visible_files(root / masks):
+                if path.suffix.lower() in LAYOUTS[layout].mask_suffixes:
+                    of_mask[composed(path.stem)].append(path)
+            prefix = (split or "train") if len(pairs) > 1 else ""
+            for path in filter(is_image, visible_files(root / images)):
+                stem = composed(without_suffix(path.name))
+                files, match = of_mask.pop(stem, []), cut.match(stem)
+                case = FoundCase(
+                    safe_name(prefix, stem),
+                    (path,),
+                    tuple(files),
+                    {"domain": domain},
+                    group=safe_name(match[1]) if match and match[1] else "",
+                    split=split,
+                )
+                if len(files) != 1:
+                    told = "several masks: " + listed(f.name for f in files) if files else "no mask"
+                    yield case.problem(root, told, f"expected one named {stem} in {masks}/")
+                elif photo is not None and not case.group:
+                    told = f"its name does not fit photo={photo!r}"
+                    yield case.problem(root, told, "mend the pattern")
+                else:
+                    yield case
+            if of_mask:
+                yield f"{len(of_mask)} masks without image in {masks}: {listed(of_mask)}"
+
+    return prepare_found(
+        FoundFolder.of(root, found()),
+        output,
+        CrackForestMasks() if layout == "crackforest" else rule,
+        options or PrepareOptions(shares=shares, grey=True),
+        {"layout": layout, "domain": domain, "photo": photo, "threshold": threshold},
+    )
 
 
 def crack_shares(layout: str) -> Shares:
@@ -104,49 +138,7 @@ def crack_shares(layout: str) -> Shares:
     return LAYOUTS[layout].shares
 
 
-def find_cracks(source: str | Path, layout: str, domain: str, photo: str | None) -> FoundFolder:
-    """Find the images of such a folder with their masks; see `prepare_cracks`.
-
-    Raises:
-        DataError: a setting is wrong, or the folders are not there.
-    """
-    crack_shares(layout)  # refuses an unknown layout
-    cut = _photo_pattern(photo)
-    root, pairs = _base(source_folder(source, f"the folder of {layout}"), layout)
-    cases, problems, remarks = [], [], []
-    for split, images, masks in pairs:
-        of_mask: dict[str, list[Path]] = defaultdict(list)
-        for path in visible_files(root / masks):
-            if path.suffix.lower() in LAYOUTS[layout].mask_suffixes:
-                of_mask[composed(path.stem)].append(path)
-        prefix = (split or "train") if len(pairs) > 1 else ""
-        for path in visible_files(root / images):
-            stem = composed(without_suffix(path.name))
-            if not is_image(path):
-                continue
-            case, found = safe_name(prefix, stem), of_mask.pop(stem, [])
-            if len(found) != 1:
-                told = "several masks: " + listed(f.name for f in found) if found else "no mask"
-                step = f"expected one named {stem} in {masks}/"
-                problems.append(Problem(case, relative(path, root), told, step))
-                continue
-            match = cut.match(stem) if cut else None
-            if cut and not (match and match[1]):
-                told = f"its name does not fit photo={photo!r}"
-                problems.append(Problem(case, relative(path, root), told, "mend the pattern"))
-                continue
-            group = safe_name(match[1]) if match else ""
-            cases.append(
-                FoundCase(case, (path,), (found[0],), {"domain": domain}, (), group, split)
-            )
-        if of_mask:
-            remarks.append(f"{len(of_mask)} masks without image in {masks}: {listed(of_mask)}")
-    return FoundFolder(root, tuple(cases), tuple(problems), tuple(remarks))
-
-
-def _photo_pattern(photo: str | None) -> re.Pattern[str] | None:
-    if photo is None:
-        return None
+def _photo_pattern(photo: str) -> re.Pattern[str]:
     try:
         pattern = re.compile(composed(photo))
     except re.error as error:

@@ -1,18 +1,51 @@
-"""What a folder of microscopy images holds, before any pixel is read."""
+"""What a source folder holds before any pixel is read: cases, and problems of others."""
 
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from metaseg_monai.errors import DataError
 from metaseg_monai.images.read import FORMAT_OF_SUFFIX, image_suffix
-from metaseg_monai.prepare.problems import Problem
 
-SHOWN = 5
+Item = TypeVar("Item")
 OWN_COLUMNS = ("image", "label", "instances", "group", "split")  # the table's, never a lab's
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Why a case is left out.
+
+    Attributes:
+        case: its name.
+        file: what is wrong, relative to the source ("" if it is no file).
+        problem: what was found and what was expected.
+        next_step: what to do.
+    """
+
+    case: str
+    file: str
+    problem: str
+    next_step: str
+
+    def __str__(self) -> str:
+        where = f"{self.file}: " if self.file else ""
+        return f"{self.case}: {where}{self.problem}; {self.next_step}"
+
+    @classmethod
+    def of_error(cls, case: str, file: str, path: str | Path, error: Exception) -> "Problem":
+        """The problem that an error of the readers tells of `path`; it ends with its next step."""
+        problem, _, next_step = str(error).removeprefix(f"{path}: ").rpartition("; ")
+        return cls(case, file, problem or next_step, next_step if problem else "copy it anew")
+
+    @property
+    def row(self) -> dict[str, str]:
+        """The row of problems.csv."""
+        told = {"case": self.case, "file": self.file, "problem": self.problem}
+        return {**told, "next step": self.next_step}
 
 
 @dataclass(frozen=True)
@@ -37,6 +70,16 @@ class FoundCase:
     group: str = ""
     split: str = ""
 
+    def problem(self, root: Path, problem: str, next_step: str) -> Problem:
+        """A problem of its first image."""
+        return Problem(self.case, relative(self.images[0], root), problem, next_step)
+
+    def problem_of(self, root: Path, error: DataError) -> Problem:
+        """The problem that an error tells, at the file with which its message begins."""
+        told = [file for file in (*self.images, *self.masks) if str(error).startswith(f"{file}:")]
+        file = told[0] if told else self.images[0]
+        return Problem.of_error(self.case, relative(file, root), file, error)
+
 
 @dataclass(frozen=True)
 class FoundFolder:
@@ -50,9 +93,20 @@ class FoundFolder:
     """
 
     root: Path
-    cases: tuple[FoundCase, ...]
+    cases: tuple[FoundCase, ...] = ()
     problems: tuple[Problem, ...] = ()
     remarks: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, root: Path, found: Iterable[FoundCase | Problem | str]) -> "FoundFolder":
+        """Cases, problems and remarks as a layout comes upon them."""
+        told = list(found)
+        return cls(
+            root,
+            tuple(one for one in told if isinstance(one, FoundCase)),
+            tuple(one for one in told if isinstance(one, Problem)),
+            tuple(one for one in told if isinstance(one, str)),
+        )
 
 
 def source_folder(source: str | Path, expected: str) -> Path:
@@ -73,11 +127,11 @@ def source_folder(source: str | Path, expected: str) -> Path:
 
 def visible_files(folder: Path) -> list[Path]:
     """All files below a folder in the order of their paths, without hidden ones."""
-    files = (path for path in folder.rglob("*") if path.is_file())
     return sorted(
         path
-        for path in files
-        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        for path in folder.rglob("*")
+        if path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     )
 
 
@@ -121,43 +175,54 @@ def safe_name(*parts: str) -> str:
     return name.strip(".") or "case"
 
 
-def listed(names: Iterable[str]) -> str:
+def listed(names: Iterable[str], shown: int = 5) -> str:
     """The first names, and how many more there are.
 
     >>> listed("abcdefg")
     'a, b, c, d, e and 2 more'
     """
     names = list(names)
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more
 
 
-def problem_of(case: FoundCase, path: Path, root: Path, error: DataError) -> Problem:
-    """The problem of a case, at the file that the message begins with.
+def alike(items: Iterable[Item], *keys: Callable[[Item], Hashable]) -> list[list[Item]]:
+    """Items that are alike in every key, each with the others like it.
 
     Args:
-        case: the case.
-        path: the file where the message names none of the case.
-        root: folder that files are named relative to.
-        error: what was found.
+        items: to compare.
+        keys: the cheapest first: a later one is asked only where all earlier ones agree. An item
+            whose key is "" is like no other.
+
+    >>> alike(["a", "A", "b", "aa"], len, str.casefold)
+    [['a', 'A']]
     """
-    named = [file for file in (*case.images, *case.masks) if str(error).startswith(f"{file}:")]
-    file = named[0] if named else path
-    return Problem.of_error(case.case, relative(file, root), file, error)
+    groups = [list(items)]
+    for key in keys:
+        parts = []
+        for group in groups:
+            of_key: dict[Hashable, list[Item]] = defaultdict(list)
+            for item in group:
+                of_key[key(item)].append(item)
+            parts += [same for value, same in of_key.items() if len(same) > 1 and value != ""]
+        groups = parts
+    return groups
 
 
 def without_namesakes(
     cases: Sequence[FoundCase], root: Path
 ) -> tuple[list[FoundCase], list[Problem]]:
     """Leave out cases of equal names, which are equal files where case does not count."""
-    of_name: dict[str, list[FoundCase]] = defaultdict(list)
-    for case in cases:
-        of_name[case.case.casefold()].append(case)
-    problems = []
-    for same in of_name.values():
-        for case in same if len(same) > 1 else []:
-            others = (relative(c.images[0], root) for c in same if c is not case)
-            file = relative(case.images[0], root)
-            found = f"gives the same case as {listed(others)}"
-            problems.append(Problem(case.case, file, found, "rename one, or remove the copy"))
-    return [case for case in cases if len(of_name[case.case.casefold()]) == 1], problems
+    namesakes = alike(cases, lambda case: case.case.casefold())
+    problems = [
+        case.problem(
+            root,
+            "gives the same case as "
+            + listed(relative(other.images[0], root) for other in same if other is not case),
+            "rename one, or remove the copy",
+        )
+        for same in namesakes
+        for case in same
+    ]
+    left_out = {id(case) for same in namesakes for case in same}
+    return [case for case in cases if id(case) not in left_out], problems

@@ -30,6 +30,7 @@ from metaseg_monai.prepare.clinical import (
     size_problem,
     size_remark,
 )
+from metaseg_monai.prepare.found import Problem
 from metaseg_monai.prepare.kits_case import whole_content
 from metaseg_monai.prepare.kits_find import KitsFolder, find_kits, read_checksums
 from metaseg_monai.prepare.kits_slices import (
@@ -44,7 +45,7 @@ from metaseg_monai.prepare.kits_slices import (
     run_job,
     table_row,
 )
-from metaseg_monai.prepare.problems import Prepared, Problem, problem_rows
+from metaseg_monai.prepare.pipeline import Prepared
 from metaseg_monai.prepare.splits import divide
 from metaseg_monai.tables.columns import SPLITS
 from metaseg_monai.tables.lines import ClinicalTable, check_cases
@@ -216,7 +217,7 @@ def write_tables(
     tables = {
         "slices.csv" if labels_only else "table.csv": rows,
         "cases.csv": cases,
-        "problems.csv": problem_rows(problems),
+        "problems.csv": [problem.row for problem in problems],
     }
     for name, lines in tables.items():
         if lines:

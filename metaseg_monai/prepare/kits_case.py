@@ -14,8 +14,8 @@ from metaseg_monai.errors import DataError
 from metaseg_monai.images.axial import AxialVolume, axial_volume
 from metaseg_monai.images.image import Image
 from metaseg_monai.images.read import read_image, same_affine
+from metaseg_monai.prepare.found import Problem
 from metaseg_monai.prepare.kits_find import KitsCase
-from metaseg_monai.prepare.problems import Problem
 
 # Whether a volume shows the same anatomy twice: contrast phases appended to one another.
 

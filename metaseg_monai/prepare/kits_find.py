@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from metaseg_monai.errors import DataError
-from metaseg_monai.prepare.problems import Problem
+from metaseg_monai.prepare.found import Problem
 
 CASE_FOLDERS = (
     ".",

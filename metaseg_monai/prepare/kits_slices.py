@@ -23,6 +23,7 @@ from metaseg_monai.files import PREFIX, file_sha256
 from metaseg_monai.images.axial import AxialVolume
 from metaseg_monai.images.resample import resampled_shape, resize_label, resize_stored
 from metaseg_monai.prepare.clinical import SIZE
+from metaseg_monai.prepare.found import Problem
 from metaseg_monai.prepare.kits_case import (
     CLASSES,
     TUMOUR,
@@ -32,7 +33,6 @@ from metaseg_monai.prepare.kits_case import (
     read_case,
 )
 from metaseg_monai.prepare.kits_find import CHECK_RIGHTS, KitsCase
-from metaseg_monai.prepare.problems import Problem
 
 SliceRule = Literal["mass", "kidney", "all"]
 Spacing = float | Literal["native"]

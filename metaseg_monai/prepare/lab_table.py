@@ -2,12 +2,11 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
 
 from metaseg_monai.errors import DataError
-from metaseg_monai.prepare.found import OWN_COLUMNS, composed, without_suffix
-from metaseg_monai.prepare.problems import Problem
+from metaseg_monai.prepare.found import OWN_COLUMNS, FoundCase, Problem, composed, without_suffix
 from metaseg_monai.tables.columns import SPLITS
 from metaseg_monai.tables.lines import read_lines
 
@@ -21,18 +20,51 @@ SPLIT_NAMES: Mapping[str, str] = {
 }
 
 
-class TableRows(NamedTuple):
+@dataclass(frozen=True)
+class LabTable:
     """What a table tells of the images.
 
     Attributes:
         cells: of each image that has exactly one row, by its name.
-        problems: rows without image or of several, images without row or of several rows.
-        remarks: what becomes of columns that the prepared table has itself, in words.
+        split: column of the split; None takes `split` where the table has it.
+        told: rows without image or of several, images without row or of several rows; and what
+            becomes of columns that the prepared table has itself, in words.
     """
 
-    cells: dict[str, dict[str, str]]
-    problems: list[Problem]
-    remarks: list[str]
+    cells: Mapping[str, Mapping[str, str]]
+    split: str | None
+    told: Sequence[Problem | str]
+
+    def described(self, case: FoundCase, name: str) -> list[FoundCase | Problem]:
+        """The case with columns, group and split of its image's row; [] where it has no one row."""
+        if name not in self.cells:
+            return []
+        return [described(case, self.cells[name], self.split)]
+
+
+def described(
+    case: FoundCase, cells: Mapping[str, str], split: str | None = None
+) -> FoundCase | Problem:
+    """A case with the columns, the group and the split that cells give.
+
+    Args:
+        case: the case.
+        cells: all but the table's own become columns; `group` gives the group.
+        split: the cell that gives the split, see `LabTable`.
+    """
+    name = split or "split"
+    text = cells.get(name, "").strip()
+    if name in cells and text.lower() not in SPLIT_NAMES:
+        told = f"column {name!r}: unknown split {text!r}, expected {', '.join(SPLIT_NAMES)}"
+        return Problem(case.case, "", told, "mend the row")
+    return replace(
+        case,
+        columns={
+            name: composed(cell.strip()) for name, cell in cells.items() if name not in OWN_COLUMNS
+        },
+        group=composed(cells.get("group", "").strip()),
+        split=SPLIT_NAMES.get(text.lower(), ""),
+    )
 
 
 def find_lab_table(source: Path, metadata: str | Path | None) -> Path | None:
@@ -56,20 +88,20 @@ def find_lab_table(source: Path, metadata: str | Path | None) -> Path | None:
     return tables[0] if tables else None
 
 
-def rows_of_images(
+def read_lab_table(
     table: Path | None,
     key: str | None,
     split: str | None,
     group: Sequence[str],
     names: Sequence[str],
-) -> TableRows:
+) -> LabTable:
     """Give every image its row of the table.
 
     Args:
         table: CSV file; without one every image has a row without cells.
         key: column that names the images, by path, by file name, or either without its suffix;
             None takes the first of `KEYS` that the table has.
-        split: column of the split, see `split_of`.
+        split: column of the split, see `LabTable`.
         group: columns that make the group, where they are named.
         names: paths of the images relative to their folder.
 
@@ -84,7 +116,7 @@ def rows_of_images(
                 f"{', '.join(idle)}: there is no table that has columns; name it with --metadata, "
                 "or leave this out"
             )
-        return TableRows({name: {} for name in names}, [], [])
+        return LabTable({name: {} for name in names}, None, [])
     header, lines, broken = read_lines(table)
     column = _key_column(table, header, key)
     if split is not None and split not in header:
@@ -98,17 +130,16 @@ def rows_of_images(
         for way in dict.fromkeys((name, without_suffix(name), last, without_suffix(last))):
             ways[composed(way)].append(name)
     rows: dict[str, list[tuple[int, dict[str, str]]]] = defaultdict(list)
-    problems = [Problem("", table.name, text, "mend the row") for text in broken]
+    told: list[Problem | str] = [Problem("", table.name, text, "mend the row") for text in broken]
     for number, cells in lines:
         value = composed(cells[column].strip().replace("\\", "/"))
         found = ways.get(value) or ways.get(PurePosixPath(value).name, [])
         if len(found) == 1:
             rows[found[0]].append((number, {name: cells[name] for name in header if name}))
-            continue
-        told = f"row {number}: {column}={value!r} names " + (
-            f"several images ({', '.join(found)})" if found else "no image"
-        )
-        problems.append(Problem(value, table.name, told, "mend the row, or get the image"))
+        else:
+            which = f"several images ({', '.join(found)})" if found else "no image"
+            problem = f"row {number}: {column}={value!r} names {which}"
+            told.append(Problem(value, table.name, problem, "mend the row, or get the image"))
     if not rows:
         raise DataError(
             f"{table}: no row of {len(lines)} fits any of {len(names)} images by its column "
@@ -120,39 +151,27 @@ def rows_of_images(
     for name in names:
         if len(rows[name]) != 1:
             numbers = ", ".join(str(number) for number, _ in rows[name])
-            told = f"is in rows {numbers}" if numbers else "has no row"
-            problems.append(Problem(name, table.name, told, "give every image one row"))
+            problem = f"is in rows {numbers}" if numbers else "has no row"
+            told.append(Problem(name, table.name, problem, "give every image one row"))
+    told += _remarks(header, {column, split or "split"}, group)
     cells_of = {name: found[0][1] for name, found in rows.items() if len(found) == 1}
-    return TableRows(cells_of, problems, _remarks(header, {column, split or "split"}, group))
+    return LabTable(cells_of, split, told)
 
 
-def as_columns(cells: Mapping[str, str]) -> dict[str, str]:
-    """The cells that become columns of the prepared table: all but those it has itself."""
-    return {name: composed(text.strip()) for name, text in cells.items() if name not in OWN_COLUMNS}
-
-
-def group_of(cells: Mapping[str, str]) -> str:
-    """The group that a row gives; "" where there is no such column, or nothing in it."""
-    return composed(cells.get("group", "").strip())
-
-
-def split_of(cells: Mapping[str, str], column: str | None, case: str) -> str | Problem:
-    """The split that a row gives; "" where there is no such column.
-
-    Args:
-        cells: of the row.
-        column: None takes `split` where the table has it.
-        case: for the problem.
-    """
-    name = column or "split"
-    if name not in cells:
-        return ""
-    text = cells[name].strip()
-    found = SPLIT_NAMES.get(text.lower())
-    if found is None:
-        told = f"column {name!r}: unknown split {text!r}, expected {', '.join(SPLIT_NAMES)}"
-        return Problem(case, "", told, "mend the row")
-    return found
+def _key_column(table: Path, header: Sequence[str], key: str | None) -> str:
+    if key is not None:
+        if key not in header:
+            raise DataError(
+                f"{table}: no column {key!r}; it has {', '.join(header)}: name one with --key"
+            )
+        return key
+    known = {name.lower(): name for name in reversed(header)}
+    for name in KEYS:
+        if name in known:
+            return known[name]
+    raise DataError(
+        f"{table}: which column names the images? It has {', '.join(header)}; say it with --key"
+    )
 
 
 def _remarks(header: Sequence[str], used: set[str], group: Sequence[str]) -> list[str]:
@@ -172,19 +191,3 @@ def _remarks(header: Sequence[str], used: set[str], group: Sequence[str]) -> lis
             f"{', '.join(lost)}; rename them to keep them"
         )
     return remarks
-
-
-def _key_column(table: Path, header: Sequence[str], key: str | None) -> str:
-    if key is not None:
-        if key not in header:
-            raise DataError(
-                f"{table}: no column {key!r}; it has {', '.join(header)}: name one with --key"
-            )
-        return key
-    known = {name.lower(): name for name in reversed(header)}
-    for name in KEYS:
-        if name in known:
-            return known[name]
-    raise DataError(
-        f"{table}: which column names the images? It has {', '.join(header)}; say it with --key"
-    )

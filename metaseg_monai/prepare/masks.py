@@ -37,10 +37,10 @@ class Masks(NamedTuple):
 
 
 class MaskRule(Protocol):
-    """Reads the mask of a case."""
+    """How masks are read; most rules take one file a case."""
 
     def read(self, paths: Sequence[Path]) -> Masks:
-        """Read the mask.
+        """Read the mask of a case.
 
         Raises:
             DataError: a file cannot be read or its values are not as the rule expects.
@@ -81,13 +81,12 @@ class BinaryMasks:
 
     def read(self, paths: Sequence[Path]) -> Masks:
         """See `MaskRule`."""
-        path = paths[0]
-        array = _one_channel(path)
+        array = _one_channel(paths[0])
         values = np.unique(array)
         if len(values[values != 0]) > 1:
             shown = ", ".join(f"{value:g}" for value in values[:5])
             raise DataError(
-                f"{path}: {len(values)} values ({shown}, ...), expected 0 and one other; give "
+                f"{paths[0]}: {len(values)} values ({shown}, ...), expected 0 and one other; give "
                 "threshold=N, or labels=instances for object numbers"
             )
         return Masks((array != 0).astype(np.uint8))
@@ -95,24 +94,19 @@ class BinaryMasks:
 
 @dataclass(frozen=True)
 class ThresholdMasks:
-    """Grey values above a number are foreground (colours by their luma), as in JPEG masks.
-
-    Attributes:
-        above: pixels of larger values are foreground.
-    """
+    """Grey values above a number are foreground (colours by their luma), as in JPEG masks."""
 
     above: float
 
     def read(self, paths: Sequence[Path]) -> Masks:
         """See `MaskRule`."""
-        path = paths[0]
-        grey = convert_channels(read_image(path, 2).array, "grey")[0]
+        grey = convert_channels(read_image(paths[0], 2).array, "grey")[0]
         if not np.all(np.isfinite(grey)):
-            raise DataError(f"{path}: values that are no finite numbers; save it anew")
+            raise DataError(f"{paths[0]}: values that are no finite numbers; save it anew")
         if 0 < grey.max() <= 1 <= self.above:
             raise DataError(
-                f"{path}: values up to {grey.max():g}, of which none is above {self.above:g}; give "
-                f"threshold={0 if grey.max() == 1 else 0.5}"
+                f"{paths[0]}: values up to {grey.max():g}, of which none is above {self.above:g}; "
+                f"give threshold={0 if grey.max() == 1 else 0.5}"
             )
         return Masks((grey > self.above).astype(np.uint8), peak=float(grey.max()))
 
@@ -123,12 +117,11 @@ class NumberedMasks:
 
     def read(self, paths: Sequence[Path]) -> Masks:
         """See `MaskRule`."""
-        path = paths[0]
-        array = _one_channel(path)
-        _check_whole(path, array)
+        array = _one_channel(paths[0])
+        _check_whole(paths[0], array)
         if array.min() < 0 or array.max() > MOST_OBJECTS:
             raise DataError(
-                f"{path}: object numbers {array.min():g} to {array.max():g}, expected "
+                f"{paths[0]}: object numbers {array.min():g} to {array.max():g}, expected "
                 f"0..{MOST_OBJECTS}; number the objects anew from 1"
             )
         return Masks((array > 0).astype(np.uint8), objects=array.astype(np.uint16))
@@ -161,27 +154,26 @@ class ObjectFiles:
                     f"{path}: shape {mask.shape}, but {masks[0].shape} in {paths[0].name}; get "
                     "the files anew"
                 )
-        areas = [int(mask.sum()) for mask in masks]
-        claims = np.zeros(masks[0].shape, np.uint16)
+        areas = np.array([int(mask.sum()) for mask in masks])
         objects = np.zeros(masks[0].shape, np.uint16)
-        for number in sorted(range(len(masks)), key=lambda n: -areas[n]):
-            claims += masks[number]
+        for number in np.argsort(-areas, kind="stable"):
             objects[masks[number]] = number + 1
+        claims = sum(masks, np.zeros(masks[0].shape, np.uint16))
         shared = int(np.count_nonzero(claims > 1))
         if shared and self.overlap == "refuse":
             raise DataError(
                 f"{paths[0].parent}: {shared} pixels belong to several objects; mend the masks, or "
                 "give overlap=smaller, by which they go to the smaller object"
             )
-        left = len(np.unique(objects[objects > 0]))
-        remarks = []
-        if shared:
-            remarks.append(f"{shared} pixels of several objects went to the smaller one")
-        if areas.count(0):
-            remarks.append(f"{areas.count(0)} empty object files")
-        if left + areas.count(0) < len(masks):
-            remarks.append(f"{len(masks) - areas.count(0) - left} objects wholly under others")
-        return Masks((objects > 0).astype(np.uint8), objects=objects, remarks=tuple(remarks))
+        empty = int(np.count_nonzero(areas == 0))
+        under = len(masks) - empty - len(np.unique(objects[objects > 0]))
+        told = {
+            f"{shared} pixels of several objects went to the smaller one": shared,
+            f"{empty} empty object files": empty,
+            f"{under} objects wholly under others": under,
+        }
+        remarks = tuple(remark for remark, count in told.items() if count)
+        return Masks((objects > 0).astype(np.uint8), objects=objects, remarks=remarks)
 
 
 @dataclass(frozen=True)
@@ -218,23 +210,15 @@ def _one_channel(path: Path) -> np.ndarray:
 
 
 def _check_whole(path: Path, array: np.ndarray) -> None:
-    if array.dtype.kind == "f" and not np.all(np.isfinite(array) & (array % 1 == 0)):
-        broken = array[~(np.isfinite(array) & (array % 1 == 0))]
+    broken = array[array != np.trunc(array)] if array.dtype.kind == "f" else array[:0]
+    if len(broken):
         raise DataError(
             f"{path}: label value {float(broken[0]):g}, expected whole numbers; save it anew"
         )
 
 
-# The settings that say how masks are read, checked before any file is.
-
-DEFAULT_LABELS = "classes"
-DEFAULT_CLASSES = 2
-
-
-def mask_rule(
-    labels: str, classes: int = DEFAULT_CLASSES, threshold: float | None = None
-) -> MaskRule:
-    """The rule that settings name.
+def mask_rule(labels: str = "classes", classes: int = 2, threshold: object = None) -> MaskRule:
+    """The rule that settings name, checked before any file is read.
 
     Args:
         labels: "classes", "binary" or "instances".
@@ -251,34 +235,20 @@ def mask_rule(
         raise DataError(f"labels={labels!r}: expected one of {', '.join(get_args(Labels))}")
     if isinstance(classes, bool) or not isinstance(classes, int) or not 2 <= classes <= 256:
         raise DataError(f"classes={classes!r}: expected a whole number from 2 to 256")
-    other = f"labels={labels}" if labels != "classes" else ""
-    other = other if threshold is None else f"threshold={threshold!r}"
-    if other and classes != DEFAULT_CLASSES:
+    other = f"labels={labels}" if threshold is None else f"threshold={threshold!r}"
+    if other != "labels=classes" and classes != 2:
         raise DataError(f"classes={classes}: {other} makes two classes; leave one of both out")
-    if threshold is not None:
-        if labels == "instances":
-            raise DataError(
-                f"threshold={threshold!r}: labels=instances are object numbers, which have none; "
-                "leave one of both out"
-            )
-        return threshold_rule(threshold)
-    if labels == "classes":
+    if threshold is None and labels == "classes":
         return ClassMasks(classes)
-    return BinaryMasks() if labels == "binary" else NumberedMasks()
-
-
-def threshold_rule(threshold: object) -> ThresholdMasks:
-    """The rule of a threshold.
-
-    Args:
-        threshold: as it came; see `ThresholdMasks`.
-
-    Raises:
-        DataError: it is no finite number.
-    """
+    if threshold is None:
+        return BinaryMasks() if labels == "binary" else NumberedMasks()
+    if labels == "instances":
+        raise DataError(
+            f"{other}: labels=instances are object numbers, which have none; leave one of both out"
+        )
     number = threshold if isinstance(threshold, int | float) else math.nan
     if isinstance(threshold, bool) or not math.isfinite(number):
-        raise DataError(f"threshold={threshold!r}: expected a number, such as 127")
+        raise DataError(f"{other}: expected a number, such as 127")
     return ThresholdMasks(float(number))
 
 
@@ -289,7 +259,7 @@ def refuse_without_masks(labels: str, classes: int, threshold: float | None) -> 
         DataError: one is not its default.
     """
     given = {"labels": labels, "classes": classes, "threshold": threshold}
-    default = {"labels": DEFAULT_LABELS, "classes": DEFAULT_CLASSES, "threshold": None}
+    default = {"labels": "classes", "classes": 2, "threshold": None}
     idle = [f"{name}={value!r}" for name, value in given.items() if value != default[name]]
     if idle:
         raise DataError(

@@ -2,16 +2,16 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from metaseg_monai.errors import DataError
-from metaseg_monai.prepare.folder import PrepareOptions, prepare_found
 from metaseg_monai.prepare.found import (
     OWN_COLUMNS,
     FoundCase,
     FoundFolder,
+    Problem,
     composed,
     is_image,
     listed,
@@ -20,11 +20,9 @@ from metaseg_monai.prepare.found import (
     source_folder,
     visible_files,
 )
-from metaseg_monai.prepare.lab_table import split_of
+from metaseg_monai.prepare.lab_table import described
 from metaseg_monai.prepare.masks import mask_rule, refuse_without_masks
-from metaseg_monai.prepare.problems import Prepared, Problem
-
-# The patterns of file names that give metadata, and what a name gives by them.
+from metaseg_monai.prepare.pipeline import Prepared, PrepareOptions, prepare_found
 
 PRESETS: Mapping[str, str] = {
     # MetaXpress: TimePoint_1/ZStep_1/plate_A01_s1_w1<identifier>.tif; no thumbnails
@@ -44,26 +42,112 @@ SAME_FIELD = ("channel", "ch", "wavelength", "plane", "z", "timepoint", "time", 
 MOST_ROWS = 32  # of a plate of 1536 wells
 
 
-@dataclass(frozen=True)
-class NamePatterns:
-    """What file names tell.
+def prepare_names(
+    source: str | Path,
+    output: str | Path,
+    pattern: str,
+    mask_pattern: str | None = None,
+    join: Sequence[str] = (),
+    labels: str = "classes",
+    classes: int = 2,
+    threshold: float | None = None,
+    options: PrepareOptions | None = None,
+) -> Prepared:
+    r"""Prepare a folder whose file names give the metadata.
 
-    Attributes:
-        image: of the path of an image relative to the source, or of its name alone where the
-            pattern has no "/".
-        mask: the same of masks; None for a folder without.
-        join: named groups of `image` that tell the planes of one image apart.
+    Args:
+        source: the folder; images may lie in folders of it.
+        output: see `prepare_found`.
+        pattern: regular expression with named groups, such as
+            `(?P<plate>.+)_(?P<well>[A-P]\d\d)\.tif`, that fits all of a name; or "metaxpress" or
+            "opera". Groups named `group` and `split` give these; without a group, and where the
+            options name none, see `group_columns`.
+        mask_pattern: the same for masks; a mask belongs to the images that agree in all of its
+            named groups. None for a folder without masks, to predict on.
+        join: named groups that tell the planes of one image apart; they become its channels in
+            the order of these values.
+        labels: what pixel values of the masks mean, see `mask_rule`.
+        classes: see `mask_rule`.
+        threshold: see `mask_rule`.
+        options: those of all layouts.
+
+    Raises:
+        DataError: a pattern is wrong or fits no file, two files give the same values, settings of
+            masks without `mask_pattern`; see `mask_rule` and `prepare_found`.
     """
+    options = options or PrepareOptions()
+    image, mask = compile_patterns(pattern, mask_pattern, join)
+    rule = mask_rule(labels, classes, threshold)
+    if mask is None:
+        refuse_without_masks(labels, classes, threshold)
+    root = source_folder(source, "a folder of images")
+    images, masks, others = _fitting(root, image, mask)
+    apart = [name for name in image.groupindex if name not in join]
+    of_key: dict[tuple[str, ...], dict[tuple[str, ...], Path]] = defaultdict(dict)
+    for values, path in images.items():
+        value = dict(zip(image.groupindex, values, strict=True))
+        planes = of_key[tuple(value[name] for name in apart)]
+        planes[tuple(value[name] for name in join)] = path
+    expected = sorted({plane for planes in of_key.values() for plane in planes}, key=natural_order)
+    has_wells = {"row", "column"} <= set(apart) and "well" not in apart
+    columns_apart = [*apart, "well"] if has_wells else apart
+    by = None if options.group or "group" in apart else group_columns(columns_apart)
 
-    image: re.Pattern[str]
-    mask: re.Pattern[str] | None = None
-    join: tuple[str, ...] = ()
+    def found() -> Iterator[FoundCase | Problem | str]:
+        lonely = dict(masks)
+        for key, planes in of_key.items():
+            first = next(iter(planes.values()))
+            columns = dict(zip(apart, key, strict=True))
+            for index, name in enumerate(join):
+                columns[name] = ";".join(p[index] for p in sorted(planes, key=natural_order))
+            if has_wells:
+                columns["well"] = well_name(columns["row"], columns["column"])
+            told = {name: columns[name] for name in mask.groupindex} if mask else {}
+            wanted = tuple(told.values())
+            lonely.pop(wanted, None)
+            case = FoundCase(
+                safe_name(*key) if any(key) else safe_name(first.stem),
+                tuple(planes[plane] for plane in expected if plane in planes),
+                (masks[wanted],) if wanted in masks else (),
+                planes=tuple("_".join(plane) for plane in expected),
+            )
+            lacking = ["_".join(plane) for plane in expected if plane not in planes]
+            if lacking or (mask and not case.masks):
+                told_lack = f"no plane {listed(lacking)}" if lacking else f"no mask with {told}"
+                step = "get it, or join less" if lacking else "get it"
+                yield Problem(case.case, relative(first, root), told_lack, step)
+                continue
+            full = described(case, columns)
+            if isinstance(full, FoundCase) and not full.group and by is not None:
+                group = safe_name(*(columns[name] for name in by)) if by else "all"
+                full = replace(full, group=group)
+            yield full
+        if by is not None:
+            made = f"{' and '.join(by)} make the groups" if by else "all images are one group"
+            yield f"no group is named: {made}; name others with --group"
+        if others:
+            yield f"{len(others)} files that do not fit: {listed(others)}"
+        if lonely:
+            left = [relative(path, root) for path in lonely.values()]
+            yield f"{len(left)} masks without image: {listed(left)}"
+
+    settings = {
+        "layout": "names",
+        "pattern": pattern,
+        "mask_pattern": mask_pattern,
+        "join": list(join),
+        "labels": labels,
+        "classes": classes,
+        "threshold": threshold,
+    }
+    cases = FoundFolder.of(root, found())
+    return prepare_found(cases, output, rule if mask else None, options, settings)
 
 
 def compile_patterns(
     pattern: str, mask_pattern: str | None = None, join: Sequence[str] = ()
-) -> NamePatterns:
-    """Check the patterns of `prepare_names`.
+) -> tuple[re.Pattern[str], re.Pattern[str] | None]:
+    """Check the patterns of `prepare_names`; return those of images and of masks.
 
     Raises:
         DataError: one is no regular expression, has no named groups or such as the table has
@@ -84,14 +168,58 @@ def compile_patterns(
             )
     if not apart:
         raise DataError("join: all named groups; leave out those that tell images apart")
-    return NamePatterns(image, mask, tuple(join))
+    return image, mask
+
+
+def _compiled(setting: str, text: str) -> re.Pattern[str]:
+    try:
+        pattern = re.compile(composed(text))
+    except re.error as error:
+        raise DataError(f"{setting}={text!r}: no regular expression ({error}); mend it") from error
+    own = [name for name in pattern.groupindex if name in OWN_COLUMNS and name not in ALLOWED_OWN]
+    if own or not pattern.groupindex:
+        found = f"the group {', '.join(own)} is a column of its own" if own else "no named group"
+        raise DataError(
+            f"{setting}={text!r}: {found}; name the parts of the name that are metadata, as in "
+            f"(?P<well>[A-P]\\d\\d), or give one of {', '.join(PRESETS)}"
+        )
+    return pattern
 
 
 def name_values(path: Path, root: Path, pattern: re.Pattern[str]) -> tuple[str, ...] | None:
-    """The values of the named groups, in their order; None where the name does not fit."""
+    """The values of the named groups, in their order; None where the name does not fit.
+
+    A pattern with a "/" is of the path relative to the root, another of the name alone.
+    """
     name = relative(path, root) if "/" in pattern.pattern else path.name
     match = pattern.fullmatch(composed(name))
     return tuple(match[group] or "" for group in pattern.groupindex) if match else None
+
+
+def _fitting(
+    root: Path, image: re.Pattern[str], mask: re.Pattern[str] | None
+) -> tuple[dict[tuple[str, ...], Path], dict[tuple[str, ...], Path], list[str]]:
+    """The images and the masks by their values, and other files."""
+    images: dict[tuple[str, ...], Path] = {}
+    masks: dict[tuple[str, ...], Path] = {}
+    others = []
+    for path in visible_files(root):
+        of_mask = name_values(path, root, mask) if mask else None
+        values, known = (of_mask, masks) if of_mask else (name_values(path, root, image), images)
+        if values is None or not is_image(path):
+            others.append(relative(path, root))
+        elif known.setdefault(values, path) is not path:
+            raise DataError(
+                f"{relative(path, root)} and {relative(known[values], root)} give the same values "
+                f"{values}; name a further group in the pattern, or remove the copy"
+            )
+    for setting, found in (("pattern", images), ("mask_pattern", masks)):
+        if not found and (setting == "pattern" or mask):
+            raise DataError(
+                f"{setting}: fits none of {len(images) + len(others)} files in {root}, such as "
+                f"{listed(others or [relative(p, root) for p in images.values()])}; mend it"
+            )
+    return images, masks, others
 
 
 def natural_order(values: Sequence[str]) -> list[tuple[int, str]]:
@@ -126,180 +254,3 @@ def group_columns(names: Sequence[str]) -> tuple[str, ...] | None:
         return tuple(name for name in ("plate", "well") if name in names)
     others = tuple(name for name in names if name not in SAME_FIELD)
     return others if len(others) < len(names) else None
-
-
-def group_value(columns: Mapping[str, str], names: Sequence[str] | None) -> str:
-    """The group by the values of `group_columns`, of which some may be missing; "" by none."""
-    if names is None:
-        return ""
-    return safe_name(*(columns[name] for name in names)) if names else "all"
-
-
-def _compiled(setting: str, text: str) -> re.Pattern[str]:
-    try:
-        pattern = re.compile(composed(text))
-    except re.error as error:
-        raise DataError(f"{setting}={text!r}: no regular expression ({error}); mend it") from error
-    own = [name for name in pattern.groupindex if name in OWN_COLUMNS and name not in ALLOWED_OWN]
-    if own or not pattern.groupindex:
-        found = f"the group {', '.join(own)} is a column of its own" if own else "no named group"
-        raise DataError(
-            f"{setting}={text!r}: {found}; name the parts of the name that are metadata, as in "
-            f"(?P<well>[A-P]\\d\\d), or give one of {', '.join(PRESETS)}"
-        )
-    return pattern
-
-
-def prepare_names(
-    source: str | Path,
-    output: str | Path,
-    pattern: str,
-    mask_pattern: str | None = None,
-    join: Sequence[str] = (),
-    labels: str = "classes",
-    classes: int = 2,
-    threshold: float | None = None,
-    options: PrepareOptions | None = None,
-) -> Prepared:
-    r"""Prepare a folder whose file names give the metadata.
-
-    Args:
-        source: the folder; images may lie in folders of it.
-        output: see `prepare_found`.
-        pattern: regular expression with named groups, such as
-            `(?P<plate>.+)_(?P<well>[A-P]\d\d)\.tif`, that fits all of a name; or "metaxpress" or
-            "opera". Groups named `group` and `split` give these; without a group, and where the
-            options name none, see `group_columns`.
-        mask_pattern: the same for masks; a mask belongs to the images that agree in all of its
-            named groups. None for a folder without masks, to predict on.
-        join: named groups that tell the planes of one image apart; they become its channels in
-            the order of these values.
-        labels: what pixel values of the masks mean, see `mask_rule`.
-        classes: see `mask_rule`.
-        threshold: see `mask_rule`.
-        options: those of all layouts.
-
-    Raises:
-        DataError: settings of masks without `mask_pattern`; see `mask_rule`, `compile_patterns`,
-            `find_names` and `prepare_found`.
-    """
-    options = options or PrepareOptions()
-    patterns = compile_patterns(pattern, mask_pattern, join)
-    rule = mask_rule(labels, classes, threshold)
-    if patterns.mask is None:
-        refuse_without_masks(labels, classes, threshold)
-    settings = {
-        "layout": "names",
-        "pattern": pattern,
-        "mask_pattern": mask_pattern,
-        "join": list(join),
-        "labels": labels,
-        "classes": classes,
-        "threshold": threshold,
-    }
-    found = find_names(source, patterns, options.group)
-    return prepare_found(found, output, rule if patterns.mask else None, options, settings)
-
-
-def find_names(source: str | Path, patterns: NamePatterns, group: Sequence[str]) -> FoundFolder:
-    """Find the images and masks that fit the patterns.
-
-    Args:
-        source: the folder.
-        patterns: of the names.
-        group: columns that make the group, where they are named.
-
-    Raises:
-        DataError: no image or no mask fits, or two give the same values.
-    """
-    root = source_folder(source, "a folder of images")
-    images: dict[tuple[str, ...], Path] = {}
-    masks: dict[tuple[str, ...], Path] = {}
-    others = []
-    for path in visible_files(root):
-        mask = name_values(path, root, patterns.mask) if patterns.mask else None
-        image = None if mask else name_values(path, root, patterns.image)
-        values, known = (mask, masks) if mask else (image, images)
-        if values is None or not is_image(path):
-            others.append(relative(path, root))
-        elif known.setdefault(values, path) is not path:
-            raise DataError(
-                f"{relative(path, root)} and {relative(known[values], root)} give the same values "
-                f"{values}; name a further group in the pattern, or remove the copy"
-            )
-    for setting, found in (("pattern", images), ("mask_pattern", masks)):
-        if not found and (setting == "pattern" or patterns.mask):
-            raise DataError(
-                f"{setting}: fits none of {len(images) + len(others)} files in {root}, such as "
-                f"{listed(others or [relative(p, root) for p in images.values()])}; mend it"
-            )
-    apart = [name for name in patterns.image.groupindex if name not in patterns.join]
-    if {"row", "column"} <= set(apart):
-        apart.append("well")
-    by = None if group or "group" in apart else group_columns(apart)
-    cases, problems, used = _cases(root, patterns, images, masks, by)
-    remarks = []
-    if by is not None:
-        told = f"{' and '.join(by)} make the groups" if by else "all images are one group"
-        remarks.append(f"no group is named: {told}; name others with --group")
-    if others:
-        remarks.append(f"{len(others)} files that do not fit: {listed(others)}")
-    left = [relative(path, root) for values, path in masks.items() if values not in used]
-    if left:
-        remarks.append(f"{len(left)} masks without image: {listed(left)}")
-    return FoundFolder(root, tuple(cases), tuple(problems), tuple(remarks))
-
-
-def _cases(
-    root: Path,
-    patterns: NamePatterns,
-    images: Mapping[tuple[str, ...], Path],
-    masks: Mapping[tuple[str, ...], Path],
-    by: Sequence[str] | None,
-) -> tuple[list[FoundCase], list[Problem], set[tuple[str, ...]]]:
-    """The cases, what is wrong with others, and the masks that belong to an image."""
-    names = list(patterns.image.groupindex)
-    apart = [names.index(name) for name in names if name not in patterns.join]
-    joined = [names.index(name) for name in patterns.join]
-    of_key: dict[tuple[str, ...], dict[tuple[str, ...], Path]] = defaultdict(dict)
-    for values, path in images.items():
-        planes = of_key[tuple(values[index] for index in apart)]
-        planes[tuple(values[index] for index in joined)] = path
-    expected = sorted({plane for planes in of_key.values() for plane in planes}, key=natural_order)
-    cases, problems, used = [], [], set()
-    for key, planes in of_key.items():
-        columns = {names[i]: value for i, value in zip(apart, key, strict=True)}
-        case = safe_name(*key) if any(key) else safe_name(next(iter(planes.values())).stem)
-        for index, name in enumerate(patterns.join):
-            columns[name] = ";".join(plane[index] for plane in sorted(planes, key=natural_order))
-        if {"row", "column"} <= columns.keys() and "well" not in columns:
-            columns["well"] = well_name(columns["row"], columns["column"])
-        first = relative(next(iter(planes.values())), root)
-        wanted = tuple(columns[name] for name in patterns.mask.groupindex) if patterns.mask else ()
-        used.add(wanted)
-        lacking = [plane for plane in expected if plane not in planes]
-        if lacking:
-            told = f"no plane {listed('_'.join(plane) for plane in lacking)}"
-            problems.append(Problem(case, first, told, "get it, or join less"))
-            continue
-        if patterns.mask and wanted not in masks:
-            told = f"no mask with {dict(zip(patterns.mask.groupindex, wanted, strict=True))}"
-            problems.append(Problem(case, first, told, "get it"))
-            continue
-        given = split_of(columns, None, case)
-        if isinstance(given, Problem):
-            problems.append(given)
-            continue
-        metadata = {name: text for name, text in columns.items() if name not in OWN_COLUMNS}
-        cases.append(
-            FoundCase(
-                case,
-                tuple(planes[plane] for plane in expected),
-                (masks[wanted],) if patterns.mask else (),
-                metadata,
-                tuple("_".join(plane) for plane in expected),
-                columns.get("group", "") or group_value(columns, by),
-                given,
-            )
-        )
-    return cases, problems, used

@@ -1,4 +1,4 @@
-"""Pixel size, magnification and channels from the OME metadata of a TIFF."""
+"""Pixel size, magnification and channels, as a TIFF and its OME metadata tell them."""
 
 import math
 import re
@@ -12,187 +12,22 @@ import tifffile
 
 from metaseg_monai.errors import DataError
 from metaseg_monai.images.read import FORMAT_OF_SUFFIX, image_suffix
-from metaseg_monai.prepare.found import FoundCase, problem_of, relative
-from metaseg_monai.prepare.problems import Problem
+from metaseg_monai.prepare.found import FoundCase, Problem
 
 OME_COLUMNS = ("pixel_um", "magnification", "channel")
 MOST_CHARACTERS = 50_000_000
 SQUARE_WITHIN = 0.01  # of the pixel's side
 # Units of length of the OME schema 2016-06; "pixel" and "reference frame" are no length.
 MICROMETRES: Mapping[str, float] = {
-    "m": 1e6,
-    "cm": 1e4,
-    "mm": 1e3,
-    "µm": 1.0,  # micro sign
-    "μm": 1.0,  # Greek mu
-    "um": 1.0,
-    "nm": 1e-3,
-    "pm": 1e-6,
-    "Å": 1e-4,
-    "in": 25_400.0,
+    "m": 1e6, "cm": 1e4, "mm": 1e3, "\u00b5m": 1.0, "\u03bcm": 1.0, "um": 1.0, "nm": 1e-3,
+    "pm": 1e-6, "\u00c5": 1e-4, "in": 25_400.0,
+}  # fmt: skip
+UM_PER_CM = 1e4
+TAGS = ("XResolution", "YResolution", "ResolutionUnit")
+IMAGEJ_UNITS = {
+    **dict.fromkeys(("micron", "microns", "micrometer", "micrometre", "\\u00b5m"), 1.0),
+    **MICROMETRES,
 }
-
-
-def read_ome(paths: Sequence[Path]) -> dict[str, str]:
-    """What the OME metadata of an image's files tell, as columns.
-
-    Args:
-        paths: the image's one file, or its planes.
-
-    Returns:
-        `pixel_um`, the side of a pixel in micrometres; `magnification`, the nominal one of the
-        objective; `channel`, the names of the channels joined by ";". "" for what is not told.
-
-    Raises:
-        DataError: metadata are no XML, declare entities, give pixels that are not square or a
-            size that is none, or planes differ; or a file is one of several of an OME set.
-    """
-    told = [_read_file(path) for path in paths]
-    columns = {}
-    for name in ("pixel_um", "magnification"):
-        values = {one[name] for one in told}
-        if len(values) > 1:
-            raise DataError(
-                f"{paths[0]}: {name} differs between planes of one image ({sorted(values)}); save "
-                "them with the same metadata"
-            )
-        columns[name] = values.pop()
-    columns["channel"] = ";".join(one["channel"] for one in told if one["channel"])
-    return columns
-
-
-def _read_file(path: Path) -> dict[str, str]:
-    nothing = dict.fromkeys(OME_COLUMNS, "")
-    if FORMAT_OF_SUFFIX.get(image_suffix(path)) != "tiff":
-        return nothing
-    try:
-        with tifffile.TiffFile(path) as file:
-            text = file.ome_metadata if file.is_ome else None
-    except Exception as error:  # damaged headers fail anywhere inside the library
-        raise DataError(f"{path}: its header cannot be read ({error}); copy it anew") from error
-    return nothing if text is None else ome_columns(text, str(path))
-
-
-def ome_columns(text: str, where: str) -> dict[str, str]:
-    """The columns of an OME-XML text; see `read_ome`.
-
-    Args:
-        text: OME-XML.
-        where: the file, for messages.
-
-    Raises:
-        DataError: as `read_ome`.
-    """
-    root = _parsed(text, where)
-    images = _children(root, "Image")
-    if len(images) != 1:
-        raise DataError(
-            f"{where}: OME metadata of {len(images)} images, expected one; save each as a file of "
-            "its own"
-        )
-    pixels = _children(images[0], "Pixels")
-    if not pixels:
-        raise DataError(f"{where}: OME metadata without Pixels; save the file anew, or leave ome")
-    files = {element.get("FileName", "") for element in root.iter() if _tag(element) == "UUID"}
-    if len(files) > 1:
-        raise DataError(
-            f"{where}: one of the {len(files)} files of an OME-TIFF set; save each image with all "
-            "its planes in a file of its own"
-        )
-    names = [channel.get("Name") or "" for channel in _children(pixels[0], "Channel")]
-    return {
-        "pixel_um": _pixel_um(pixels[0], where),
-        "magnification": _magnification(root, images[0], where),
-        "channel": ";".join(name.replace(";", ",") for name in names) if any(names) else "",
-    }
-
-
-def ome_sides_um(text: str, where: str) -> tuple[float, float] | None:
-    """The sides (x, y) of a pixel in micrometres; None where they are not both told.
-
-    Args:
-        text: OME-XML of one image.
-        where: the file, for messages.
-
-    Raises:
-        DataError: as `read_ome`, except that pixels need not be square.
-    """
-    images = _children(_parsed(text, where), "Image")
-    pixels = _children(images[0], "Pixels") if images else []
-    if not pixels:
-        return None
-    x, y = (_length_um(pixels[0], f"PhysicalSize{axis}", where) for axis in "XY")
-    return None if x is None or y is None else (x, y)
-
-
-def _parsed(text: str, where: str) -> ET.Element:
-    upper = text[:MOST_CHARACTERS].upper()
-    if len(text) > MOST_CHARACTERS or "<!DOCTYPE" in upper or "<!ENTITY" in upper:
-        raise DataError(
-            f"{where}: OME metadata with a document type or entities, or beyond {MOST_CHARACTERS} "
-            "characters; save the file anew without"
-        )
-    try:
-        return ET.fromstring(text)
-    except (ET.ParseError, ValueError) as error:
-        raise DataError(f"{where}: OME metadata are no XML ({error}); save it anew") from error
-
-
-def _pixel_um(pixels: ET.Element, where: str) -> str:
-    sides = [_length_um(pixels, f"PhysicalSize{axis}", where) for axis in "XY"]
-    known = [side for side in sides if side is not None]
-    if len(known) == 2 and abs(known[0] - known[1]) > SQUARE_WITHIN * max(known):
-        raise DataError(
-            f"{where}: pixels of {known[0]:g} x {known[1]:g} micrometres, expected squares; "
-            "resample the image, or mend PhysicalSizeX and PhysicalSizeY"
-        )
-    return f"{known[0]:.6g}" if known else ""
-
-
-def _length_um(pixels: ET.Element, name: str, where: str) -> float | None:
-    text, unit = pixels.get(name), pixels.get(f"{name}Unit", "µm")
-    factor = MICROMETRES.get(unit)
-    if text is None or (factor is None and unit in ("pixel", "reference frame")):
-        return None
-    if factor is None:
-        raise DataError(
-            f"{where}: {name}Unit {unit!r}, expected one of {', '.join(MICROMETRES)}; mend it"
-        )
-    return _positive(text, name, where) * factor
-
-
-def _positive(text: str, name: str, where: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise DataError(f"{where}: {name}={text!r}, expected a number above 0; mend the metadata")
-    return value
-
-
-def _magnification(root: ET.Element, image: ET.Element, where: str) -> str:
-    """The nominal magnification of the objective the image names, or of the only one."""
-    objectives = [element for element in root.iter() if _tag(element) == "Objective"]
-    used = _children(image, "ObjectiveSettings")
-    if used:
-        objectives = [one for one in objectives if one.get("ID") == used[0].get("ID")]
-    if len(objectives) != 1 or objectives[0].get("NominalMagnification") is None:
-        return ""
-    name = "NominalMagnification"
-    return f"{_positive(objectives[0].get(name, ''), name, where):.6g}"
-
-
-def _children(parent: ET.Element, tag: str) -> list[ET.Element]:
-    return [element for element in parent if _tag(element) == tag]
-
-
-def _tag(element: ET.Element) -> str:
-    """The tag without its namespace, which changes with every version of the schema."""
-    return str(element.tag).rpartition("}")[2]
-
-
-# OME metadata of images as columns of their cases.
 
 
 def with_ome(cases: Sequence[FoundCase], root: Path) -> tuple[list[FoundCase], list[Problem]]:
@@ -213,38 +48,166 @@ def with_ome(cases: Sequence[FoundCase], root: Path) -> tuple[list[FoundCase], l
         try:
             told = read_ome(case.images)
         except DataError as error:
-            problems.append(problem_of(case, case.images[0], root, error))
+            problems.append(case.problem_of(root, error))
             continue
-        columns = dict(case.columns)
-        for name in OME_COLUMNS:
-            cell, value = columns.get(name, ""), told[name]
-            columns[name] = cell or value
-            number = re.sub(r"\s*[xX\u00d7]$", "", cell) if name == "magnification" else cell
-            if cell and value and name != "channel" and not _same_number(number, value):
-                found = f"{name} is {cell!r}, its OME metadata have {value}"
-                file = relative(case.images[0], root)
-                problems.append(Problem(case.case, file, found, "mend the one or the other"))
-                break
+        cells = {name: case.columns.get(name, "") for name in OME_COLUMNS}
+        differing = [
+            f"{name} is {cells[name]!r}, its OME metadata have {told[name]}"
+            for name in ("pixel_um", "magnification")
+            if cells[name] and told[name] and not _same_number(cells[name], told[name])
+        ]
+        if differing:
+            problems.append(case.problem(root, differing[0], "mend the one or the other"))
         else:
-            added.append(replace(case, columns=columns))
+            columns = {name: cells[name] or told[name] for name in OME_COLUMNS}
+            added.append(replace(case, columns={**case.columns, **columns}))
     return added, problems
 
 
-def _same_number(one: str, other: str) -> bool:
+def _same_number(cell: str, value: str) -> bool:
     try:
-        return abs(float(one) - float(other)) <= 1e-3 * abs(float(other))
+        number = float(re.sub(r"\s*[xX\u00d7]$", "", cell))
     except ValueError:
         return False
+    return abs(number - float(value)) <= 1e-3 * abs(float(value))
 
 
-# The size of the pixels that a TIFF tells, kept where its pixels are written anew.
+def read_ome(paths: Sequence[Path]) -> dict[str, str]:
+    """What the OME metadata of an image's files tell, as columns.
 
-UM_PER_CM = 1e4
-TAGS = ("XResolution", "YResolution", "ResolutionUnit")
-IMAGEJ_UNITS = {
-    **dict.fromkeys(("micron", "microns", "micrometer", "micrometre", "\\u00b5m"), 1.0),
-    **MICROMETRES,
-}
+    Args:
+        paths: the image's one file, or its planes.
+
+    Returns:
+        `pixel_um`, the side of a pixel in micrometres; `magnification`, the nominal one of the
+        objective; `channel`, the names of the channels joined by ";". "" for what is not told.
+
+    Raises:
+        DataError: metadata are no XML, declare entities, give pixels that are not square or a
+            size that is none, or planes differ; or a file is one of several of an OME set.
+    """
+    told = [_read_file(path) for path in paths]
+    for name in ("pixel_um", "magnification"):
+        values = sorted({one[name] for one in told})
+        if len(values) > 1:
+            raise DataError(
+                f"{paths[0]}: {name} differs between planes of one image ({values}); save them "
+                "with the same metadata"
+            )
+    return {**told[0], "channel": ";".join(one["channel"] for one in told if one["channel"])}
+
+
+def _read_file(path: Path) -> dict[str, str]:
+    text = None
+    if FORMAT_OF_SUFFIX.get(image_suffix(path)) == "tiff":
+        try:
+            with tifffile.TiffFile(path) as file:
+                text = file.ome_metadata if file.is_ome else None
+        except Exception as error:  # damaged headers fail anywhere inside the library
+            raise DataError(f"{path}: its header cannot be read ({error}); copy it anew") from error
+    return dict.fromkeys(OME_COLUMNS, "") if text is None else ome_columns(text, str(path))
+
+
+def ome_columns(text: str, where: str) -> dict[str, str]:
+    """The columns of an OME-XML text; see `read_ome`.
+
+    Args:
+        text: OME-XML.
+        where: the file, for messages.
+
+    Raises:
+        DataError: as `read_ome`.
+    """
+    root = _parsed(text, where)
+    images = root.findall("{*}Image")
+    if len(images) != 1:
+        raise DataError(
+            f"{where}: OME metadata of {len(images)} images, expected one; save each as a file of "
+            "its own"
+        )
+    pixels = images[0].find("{*}Pixels")
+    if pixels is None:
+        raise DataError(f"{where}: OME metadata without Pixels; save the file anew, or leave ome")
+    files = {element.get("FileName", "") for element in root.iterfind(".//{*}UUID")}
+    if len(files) > 1:
+        raise DataError(
+            f"{where}: one of the {len(files)} files of an OME-TIFF set; save each image with all "
+            "its planes in a file of its own"
+        )
+    sides = [_length_um(pixels, f"PhysicalSize{axis}", where) for axis in "XY"]
+    known = [side for side in sides if side is not None]
+    if len(known) == 2 and abs(known[0] - known[1]) > SQUARE_WITHIN * max(known):
+        raise DataError(
+            f"{where}: pixels of {known[0]:g} x {known[1]:g} micrometres, expected squares; "
+            "resample the image, or mend PhysicalSizeX and PhysicalSizeY"
+        )
+    names = [channel.get("Name") or "" for channel in pixels.iterfind("{*}Channel")]
+    return {
+        "pixel_um": f"{known[0]:.6g}" if known else "",
+        "magnification": _magnification(root, images[0], where),
+        "channel": ";".join(name.replace(";", ",") for name in names) if any(names) else "",
+    }
+
+
+def ome_sides_um(text: str, where: str) -> tuple[float, float] | None:
+    """The sides (x, y) of a pixel in micrometres; None where they are not both told.
+
+    Args:
+        text: OME-XML of one image.
+        where: the file, for messages.
+
+    Raises:
+        DataError: as `read_ome`, except that pixels need not be square.
+    """
+    pixels = _parsed(text, where).find("{*}Image/{*}Pixels")
+    if pixels is None:
+        return None
+    x, y = (_length_um(pixels, f"PhysicalSize{axis}", where) for axis in "XY")
+    return None if x is None or y is None else (x, y)
+
+
+def _parsed(text: str, where: str) -> ET.Element:
+    upper = text[:MOST_CHARACTERS].upper()
+    if len(text) > MOST_CHARACTERS or "<!DOCTYPE" in upper or "<!ENTITY" in upper:
+        raise DataError(
+            f"{where}: OME metadata with a document type or entities, or beyond {MOST_CHARACTERS} "
+            "characters; save the file anew without"
+        )
+    try:
+        return ET.fromstring(text)
+    except (ET.ParseError, ValueError) as error:
+        raise DataError(f"{where}: OME metadata are no XML ({error}); save it anew") from error
+
+
+def _length_um(pixels: ET.Element, name: str, where: str) -> float | None:
+    text, unit = pixels.get(name), pixels.get(f"{name}Unit", "\u00b5m")
+    if text is None or unit in ("pixel", "reference frame"):
+        return None
+    if unit not in MICROMETRES:
+        raise DataError(
+            f"{where}: {name}Unit {unit!r}, expected one of {', '.join(MICROMETRES)}; mend it"
+        )
+    return _positive(text, name, where) * MICROMETRES[unit]
+
+
+def _positive(text: str, name: str, where: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise DataError(f"{where}: {name}={text!r}, expected a number above 0; mend the metadata")
+    return value
+
+
+def _magnification(root: ET.Element, image: ET.Element, where: str) -> str:
+    """The nominal magnification of the objective the image names, or of the only one."""
+    objectives, name = list(root.iterfind(".//{*}Objective")), "NominalMagnification"
+    used = image.find("{*}ObjectiveSettings")
+    if used is not None:
+        objectives = [one for one in objectives if one.get("ID") == used.get("ID")]
+    text = objectives[0].get(name) if len(objectives) == 1 else None
+    return "" if text is None else f"{_positive(text, name, where):.6g}"
 
 
 class Resolution(NamedTuple):
@@ -276,11 +239,10 @@ def tiff_resolution(path: Path) -> Resolution | None:
         ome = file.ome_metadata if file.is_ome else None
         imagej = (file.imagej_metadata or {}).get("unit")
         tags = file.pages.first.tags
-        stored = [tags[name].value if name in tags else None for name in TAGS]
+        x, y, unit = (tags[name].value if name in tags else None for name in TAGS)
     sides = None if ome is None else ome_sides_um(ome, str(path))
     if sides is not None:
         return Resolution((UM_PER_CM / sides[0], UM_PER_CM / sides[1]), tifffile.RESUNIT.CENTIMETER)
-    x, y, unit = stored
     if not (x and y and x[0] and y[0] and x[1] and y[1]):
         return None
     micrometres = IMAGEJ_UNITS.get(str(imagej).lower(), IMAGEJ_UNITS.get(str(imagej)))

@@ -1,4 +1,4 @@
-"""Which patient is in which split: by a seed, or by lists that were published."""
+"""Which cases stay together, and in which split: as published, as a table says, or by a seed."""
 
 import hashlib
 import json
@@ -9,49 +9,27 @@ from dataclasses import replace
 from pathlib import Path
 
 from metaseg_monai.errors import DataError
-from metaseg_monai.prepare.found import FoundCase, listed
-from metaseg_monai.prepare.problems import Problem
+from metaseg_monai.prepare.found import FoundCase, Problem, listed
 from metaseg_monai.tables.columns import SPLITS
 from metaseg_monai.tables.lines import read_lines
 
 CASE_COLUMNS = ("case", "case_id", "volume", "group")
+Shares = tuple[float, float, float]
 
 
-def divide(
-    cases: Sequence[str],
-    lists: str | Path | None,
-    shares: tuple[float, float, float],
-    seed: int,
-) -> dict[str, str]:
-    """Divide the cases of a folder by official lists, or by chance where there are none.
-
-    Args:
-        cases: names of all cases of the folder.
-        lists: see `read_splits`; None draws by `seeded_splits`.
-        shares: of train, val and test.
-        seed: of the draw.
-
-    Returns:
-        {case: split}; with lists, of the cases that they name, in the folder or not.
+def check_shares(train: object, val: object, test: object) -> Shares:
+    """The shares as they came, if they are numbers.
 
     Raises:
-        DataError: as `read_splits` and `seeded_splits`, or the lists name no case of the folder.
+        DataError: one is no number.
     """
-    if lists is None:
-        return seeded_splits(cases, shares, seed)
-    split_of = read_splits(lists)
-    if not set(cases) & set(split_of):
-        raise DataError(
-            f"{lists}: names no case of the source, but {len(split_of)} others such as "
-            f"{next(iter(split_of))}; the source has {len(cases)} such as {cases[0]}: give the "
-            "lists of this source"
-        )
-    return split_of
+    for name, share in zip(SPLITS, (train, val, test), strict=True):
+        if isinstance(share, bool) or not isinstance(share, int | float):
+            raise DataError(f"{name}={share!r}: expected a part such as 0.7, or a whole number")
+    return (train, val, test)  # type: ignore[return-value]
 
 
-def seeded_splits(
-    cases: Sequence[str], shares: tuple[float, float, float], seed: int
-) -> dict[str, str]:
+def seeded_splits(cases: Sequence[str], shares: Shares, seed: int) -> dict[str, str]:
     """Divide cases by chance; one case more or less moves few of the others.
 
     Cases are ordered by a hash of seed and name. Of three cases or more every split with a share
@@ -81,13 +59,45 @@ def seeded_splits(
         )
     if isinstance(seed, bool) or not isinstance(seed, int):
         raise DataError(f"seed={seed!r}: expected a whole number")
-    order = sorted(cases, key=lambda case: hashlib.sha256(f"{seed}:{case}".encode()).digest())
-    least = 1 if len(order) >= len(SPLITS) else 0
-    val, test = (max(least, round(len(order) * share)) if share else 0 for share in shares[1:])
-    if val + test >= len(order) > 0:
+    least = 1 if len(cases) >= len(SPLITS) else 0
+    val, test = (max(least, round(len(cases) * share)) if share else 0 for share in shares[1:])
+    if val + test >= len(cases):
         val, test = 0, 0
-    names = ["val"] * val + ["test"] * test + ["train"] * (len(order) - val - test)
-    return dict(sorted(zip(order, names, strict=True)))
+    names = ["val"] * val + ["test"] * test + ["train"] * (len(cases) - val - test)
+    return dict(sorted(zip(_shuffled(cases, seed), names, strict=True)))
+
+
+def _shuffled(names: Sequence[str], seed: int) -> list[str]:
+    return sorted(names, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest())
+
+
+def divide(
+    cases: Sequence[str], lists: str | Path | None, shares: Shares, seed: int
+) -> dict[str, str]:
+    """Divide the cases of a folder by official lists, or by chance where there are none.
+
+    Args:
+        cases: names of all cases of the folder.
+        lists: see `read_splits`; None draws by `seeded_splits`.
+        shares: of train, val and test.
+        seed: of the draw.
+
+    Returns:
+        {case: split}; with lists, of the cases that they name, in the folder or not.
+
+    Raises:
+        DataError: as `read_splits` and `seeded_splits`, or the lists name no case of the folder.
+    """
+    if lists is None:
+        return seeded_splits(cases, shares, seed)
+    split_of = read_splits(lists)
+    if not set(cases) & set(split_of):
+        raise DataError(
+            f"{lists}: names no case of the source, but {len(split_of)} others such as "
+            f"{next(iter(split_of))}; the source has {len(cases)} such as {cases[0]}: give the "
+            "lists of this source"
+        )
+    return split_of
 
 
 def read_splits(path: str | Path) -> dict[str, str]:
@@ -108,7 +118,8 @@ def read_splits(path: str | Path) -> dict[str, str]:
     path = Path(path)
     splits: dict[str, str] = {}
     try:
-        for case, split in _entries(path):
+        for name, split in _entries(path):
+            case = f"case_{int(name):05d}" if re.fullmatch(r"\d+", name.strip()) else name.strip()
             if split not in SPLITS:
                 raise DataError(
                     f"{path}: {case}: split {split!r}, expected one of {', '.join(SPLITS)}"
@@ -130,12 +141,12 @@ def read_splits(path: str | Path) -> dict[str, str]:
 
 
 def _entries(path: Path) -> Iterator[tuple[str, str]]:
+    """Names of cases as they are given, and their splits."""
     if path.is_dir():
         for split in SPLITS:
-            file = path / f"{split}.txt"
-            if file.is_file():
-                for line in file.read_text(encoding="utf-8").split():
-                    yield _case(line), split
+            if (path / f"{split}.txt").is_file():
+                names = (path / f"{split}.txt").read_text(encoding="utf-8").split()
+                yield from ((name, split) for name in names)
     elif path.suffix.lower() == ".csv":
         header, lines, problems = read_lines(path)
         column = next((name for name in CASE_COLUMNS if name in header), None)
@@ -144,8 +155,7 @@ def _entries(path: Path) -> Iterator[tuple[str, str]]:
                 f"{path}: expected a column case and a column split, got {', '.join(header)}"
                 f"{'; ' + problems[0] if problems else ''}"
             )
-        for _, cells in lines:
-            yield _case(cells[column]), cells["split"].strip()
+        yield from ((cells[column], cells["split"].strip()) for _, cells in lines)
     else:
         content = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(content, Mapping):
@@ -155,20 +165,9 @@ def _entries(path: Path) -> Iterator[tuple[str, str]]:
             )
         for key, value in content.items():
             if isinstance(value, list):
-                yield from ((_case(str(case)), str(key)) for case in value)
+                yield from ((str(case), key) for case in value)
             else:
-                yield _case(str(key)), str(value)
-
-
-def _case(name: str) -> str:
-    """A case by its name or its number."""
-    name = name.strip()
-    return f"case_{int(name):05d}" if re.fullmatch(r"\d+", name) else name
-
-
-# Which cases belong together, and in which split they are.
-
-Shares = tuple[float, float, float]
+                yield key, str(value)
 
 
 def with_groups(
@@ -198,14 +197,14 @@ def with_groups(
         )
     grouped, problems = [], []
     for case in cases:
-        values = {**case.columns, "group": case.group}
-        parts = [values.get(name, "") for name in columns]
-        if "" in parts:
-            empty = ", ".join(name for name, part in zip(columns, parts, strict=True) if not part)
+        parts = {name: {**case.columns, "group": case.group}.get(name, "") for name in columns}
+        empty = ", ".join(name for name, part in parts.items() if not part)
+        if empty:
             told = f"no value of {empty}, which makes the group"
             problems.append(Problem(case.case, "", told, "fill it in"))
         else:
-            grouped.append(replace(case, group="_".join(parts) or case.group or case.case))
+            group = "_".join(parts.values()) or case.group or case.case
+            grouped.append(replace(case, group=group))
     return grouped, problems
 
 
@@ -229,34 +228,26 @@ def with_splits(
     given: dict[str, set[str]] = defaultdict(set)
     for case in cases:
         given[case.group].add(case.split)
-    problems = []
-    for case in cases:
-        if len(given[case.group]) > 1:
-            told = ", ".join(sorted(split or "none" for split in given[case.group]))
-            problem = f"its group {case.group!r} is in several splits: {told}"
-            problems.append(Problem(case.case, "", problem, "keep a group in one split"))
-    right = [case for case in cases if len(given[case.group]) == 1]
-    drawn = _drawn(sorted({case.group for case in right if not case.split}), shares, seed)
-    split = [replace(case, split=case.split or drawn.get(case.group, "")) for case in right]
+    problems = [
+        Problem(
+            case.case,
+            "",
+            f"its group {case.group!r} is in several splits: "
+            + ", ".join(sorted(split or "none" for split in given[case.group])),
+            "keep a group in one split",
+        )
+        for case in cases
+        if len(given[case.group]) > 1
+    ]
+    drawn = _drawn(sorted(group for group, splits in given.items() if splits == {""}), shares, seed)
+    split = [
+        replace(case, split=case.split or drawn.get(case.group, ""))
+        for case in cases
+        if len(given[case.group]) == 1
+    ]
     left_out = [case.case for case in split if not case.split]
-    remarks = []
-    if left_out:
-        remarks.append(f"{len(left_out)} cases beyond the numbers asked for: {listed(left_out)}")
-    return [case for case in split if case.split], problems, remarks
-
-
-def check_shares(train: object, val: object, test: object) -> Shares:
-    """The shares as they came, if they are numbers.
-
-    Raises:
-        DataError: one is no number.
-    """
-    shares = []
-    for name, share in zip(SPLITS, (train, val, test), strict=True):
-        if isinstance(share, bool) or not isinstance(share, int | float):
-            raise DataError(f"{name}={share!r}: expected a part such as 0.7, or a whole number")
-        shares.append(share)
-    return (shares[0], shares[1], shares[2])
+    told = f"{len(left_out)} cases beyond the numbers asked for: {listed(left_out)}"
+    return [case for case in split if case.split], problems, [told] if left_out else []
 
 
 def _drawn(groups: Sequence[str], shares: Shares, seed: int) -> dict[str, str]:
@@ -270,6 +261,5 @@ def _drawn(groups: Sequence[str], shares: Shares, seed: int) -> dict[str, str]:
             f"train, val and test {shares}: {total} asked for, but there are {len(groups)} groups; "
             "ask for fewer, or give parts that sum to 1"
         )
-    order = sorted(groups, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest())
     names = [split for split, count in zip(SPLITS, shares, strict=True) for _ in range(int(count))]
-    return dict(zip(order, names, strict=False))
+    return dict(zip(_shuffled(groups, seed), names, strict=False))

@@ -3,7 +3,7 @@
 import sys
 
 from metaseg_monai.errors import DataError
-from metaseg_monai.prepare.problems import Prepared
+from metaseg_monai.prepare.pipeline import Prepared
 
 
 def told(prepared: Prepared, output: str, dry_run: bool = False) -> str:

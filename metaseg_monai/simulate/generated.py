@@ -2,14 +2,12 @@
 
 import json
 import logging
-import shutil
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from metaseg_monai.errors import DataError
-from metaseg_monai.files import folder_beside, remove_leftovers
+from metaseg_monai.files import FolderFilledError, check_settings, new_folder
 
 SETTINGS_FILE = "generated.json"
 Settings = dict[str, Any]
@@ -31,8 +29,7 @@ def write_generated(output: Path, settings: Settings, write: Callable[[Path], No
     output = output.resolve()  # "." has no name
     if output.exists() and not _is_empty_folder(output):
         raise DataError(f"{output}: not empty; give another folder, or remove it first")
-    if not _write_folder(output, settings, write):
-        raise DataError(f"{output}: another process filled it meanwhile; use that, or another one")
+    _write_folder(output, settings, write)
 
 
 def ensure_generated(
@@ -61,10 +58,12 @@ def ensure_generated(
                 f"`{command}`, or check the path (dataset_dir)"
             )
         logger.warning("%s is empty: generating data there, once", folder)
-        if not _write_folder(folder, settings, write):
+        try:
+            _write_folder(folder, settings, write)
+        except FolderFilledError:
             logger.info("%s was filled by another process; using that", folder)
-    if is_default:
-        _check_settings(folder, settings)
+    if is_default:  # a folder made by hand has no settings
+        check_settings(folder / SETTINGS_FILE, settings)
 
 
 def _is_empty_folder(path: Path) -> bool:
@@ -74,54 +73,7 @@ def _is_empty_folder(path: Path) -> bool:
         return False
 
 
-def _check_settings(folder: Path, asked: Settings) -> None:
-    """Refuse generated data that are not those asked for; a folder made by hand passes."""
-    record = folder / SETTINGS_FILE
-    if record.is_file():
-        try:
-            made = json.loads(record.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise DataError(
-                f"{record}: damaged ({error}); remove {folder} to make it anew"
-            ) from error
-        if made != asked:
-            raise DataError(
-                f"{folder}: was generated with {made}, asked for {asked}; give another "
-                "dataset_dir, or remove the folder to generate it anew"
-            )
-
-
-def _write_folder(output: Path, settings: Settings, write: Callable[[Path], None]) -> bool:
-    """Write everything beside `output`, then rename; False where another was there first."""
-    output = output.resolve()
-    for path in remove_leftovers(output).removed:
-        logger.warning("%s: was left half-written by a run that was killed; removed", path)
-    partial = folder_beside(output)
-    try:
-        partial.mkdir(parents=True)
-    except OSError as error:
-        raise DataError(f"{output}: cannot be made ({error}); give another folder") from error
-    try:
+def _write_folder(output: Path, settings: Settings, write: Callable[[Path], None]) -> None:
+    with new_folder(output) as partial:
         write(partial)
         (partial / SETTINGS_FILE).write_text(json.dumps(settings) + "\n", encoding="utf-8")
-        return _put_in_place(partial, output)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def _put_in_place(partial: Path, output: Path) -> bool:
-    if output == Path.cwd() and _is_empty_folder(output):
-        # Renaming would leave the user's shell in a folder that is gone. What is in it goes over
-        # one by one, so the folder counts as filled (not empty) from the first on.
-        for path in sorted(partial.iterdir()):
-            path.rename(output / path.name)
-        return True
-    try:
-        partial.rename(output)  # onto an empty folder too, in one step, except on Windows
-    except OSError:
-        if output.exists() and not _is_empty_folder(output):
-            return False
-        with suppress(OSError):
-            output.rmdir()
-        partial.rename(output)
-    return True

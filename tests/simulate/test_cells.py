@@ -273,7 +273,7 @@ def test_the_table_reads_back(tmp_path):
 def test_other_settings_are_not_mistaken_for_the_data_there(tmp_path):
     made = {"train": 7, "val": 7, "test": 7, "size": 32}
     cells_table(tmp_path / "data", tmp_path / "data", SCHEMA, **made)
-    with pytest.raises(DataError, match="was generated with"):
+    with pytest.raises(DataError, match="was made with"):
         cells_table(tmp_path / "data", tmp_path / "data", SCHEMA, **made, cue="metadata")
     with pytest.raises(DataError, match="generate cells --output"):
         cells_table(tmp_path / "none", tmp_path / "data", SCHEMA, **made)

@@ -1,0 +1,478 @@
+"""From the cases of any source to a folder with a table that training reads."""
+
+import hashlib
+import json
+import shutil
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import tifffile
+from tqdm import tqdm
+
+from metaseg_monai.errors import DataError
+from metaseg_monai.files import check_settings, new_folder, write_table
+from metaseg_monai.images.image import Image, convert_channels
+from metaseg_monai.images.read import image_suffix, read_image, same_affine
+from metaseg_monai.prepare.found import (
+    OWN_COLUMNS,
+    FoundCase,
+    FoundFolder,
+    Problem,
+    alike,
+    listed,
+    relative,
+    safe_name,
+    without_namesakes,
+)
+from metaseg_monai.prepare.masks import MaskRule, Masks
+from metaseg_monai.prepare.ome import Resolution, tiff_resolution, with_ome
+from metaseg_monai.prepare.splits import Shares, with_groups, with_splits
+from metaseg_monai.tables.columns import SPLITS
+
+SETTINGS_FILE = "prepared.json"
+WRITTEN = ("images", "labels", "instances", "table.csv", "problems.csv", SETTINGS_FILE)
+PREVIEW_ROWS = 5
+MOST_VALUES = 12
+SHOWN_PROBLEMS = 10
+
+
+class Prepared(NamedTuple):
+    """What a preparation made.
+
+    Attributes:
+        table: table.csv (of KiTS labels alone slices.csv); None without any case.
+        summary: what the folder holds, in words.
+        problems: one line a problem; these cases are not in the table.
+    """
+
+    table: Path | None
+    summary: str
+    problems: list[str]
+
+
+@dataclass(frozen=True)
+class PrepareOptions:
+    """What all layouts have in common.
+
+    Attributes:
+        group: columns whose values make the group, such as ("plate", "well").
+        shares: of the groups in train, val and test, see `with_splits`.
+        seed: of the division into splits.
+        grey: colours become one channel by the luma of ITU-R BT.601, rounded to the data type.
+        axes: of TIFF files that name others or none, see `read_image`; they are then written with
+            these names, their pixels unchanged.
+        ome: OME metadata become columns, see `read_ome`.
+        dry_run: read no pixels and write nothing.
+
+    Raises:
+        DataError: a value is of another type.
+    """
+
+    group: tuple[str, ...] = ()
+    shares: Shares = (0.7, 0.15, 0.15)
+    seed: int = 0
+    grey: bool = False
+    axes: str | None = None
+    ome: bool = False
+    dry_run: bool = False
+
+    def __post_init__(self) -> None:
+        if not (self.axes is None or isinstance(self.axes, str)):
+            raise DataError(f"axes={self.axes!r}: expected letters, such as CYX")
+        if isinstance(self.group, str) or not all(isinstance(name, str) for name in self.group):
+            raise DataError(f"group={self.group!r}: expected names of columns")
+        for name in ("grey", "ome", "dry_run"):
+            if not isinstance(getattr(self, name), bool):
+                raise DataError(f"{name}={getattr(self, name)!r}: expected True or False")
+
+
+def prepare_found(
+    found: FoundFolder,
+    output: str | Path,
+    rule: MaskRule | None,
+    options: PrepareOptions,
+    settings: Mapping[str, Any],
+) -> Prepared:
+    """Check, divide and write the cases of a source; problems leave out their cases only.
+
+    Writes images/, labels/, instances/ where objects have numbers, table.csv, prepared.json (the
+    settings and the source) and, where there are any, problems.csv: all of them or nothing. Files
+    are copied byte for byte, unless an option converts them. Cases with the same pixels in
+    different splits are problems, in the same split they are told.
+
+    Args:
+        found: the cases.
+        output: new or empty folder, or one prepared from the same source with the same settings,
+            which is made anew.
+        rule: how masks are read; None for a folder without masks.
+        options: see `PrepareOptions`.
+        settings: of the layout, kept with the options.
+
+    Returns:
+        The table (None in a dry run or without any case), the summary and the problems.
+
+    Raises:
+        DataError: an option is wrong, the output lies in the source or cannot be taken or written,
+            or all masks become empty by a threshold.
+    """
+    output, root = Path(output), found.root
+    kept = {"source": str(root.resolve()), **settings, **asdict(options)}
+    del kept["dry_run"]
+    if root.resolve() in (output.resolve(), *output.resolve().parents):
+        raise DataError(f"{output}: lies in the source {root}; give a folder outside of it")
+    _check_output(output, kept)
+    cases, problems, remarks = _divided(found, options)
+    notes: Mapping[str, list[str]] = {}
+    if options.dry_run:
+        rows = _rows([(case, _planned(case, root, rule)) for case in cases])
+        head = f"dry run: {len(rows)} cases, {len(problems)} problems; nothing is written to"
+        told = [f"{head} {output}, and pixels were not read", *_preview(rows)]
+    else:
+        try:
+            with new_folder(output, replace=True) as folder:
+                rows, notes, more = _write(cases, root, rule, options, folder)
+                problems = sorted([*problems, *more], key=lambda one: (one.case, one.file))
+                if problems:
+                    write_table([problem.row for problem in problems], folder / "problems.csv")
+                text = json.dumps(kept, indent=1) + "\n"
+                (folder / SETTINGS_FILE).write_text(text, encoding="utf-8")
+                _check_output(output, kept)  # it may have been filled meanwhile
+        except OSError as error:
+            raise DataError(
+                f"{output}: cannot be written ({error}); mend that and give the command again"
+            ) from error
+        told = [f"{output}: {len(rows)} cases prepared, {len(problems)} problems"]
+    if rule is not None:  # images without masks are predicted on: they need no splits
+        remarks += _empty_splits(rows, options.shares)
+    told += [*_counts(rows), *(f"  {remark}" for remark in remarks)]
+    told += [
+        f"  {note}: {len(names)} case{'' if len(names) == 1 else 's'} ({listed(names)})"
+        for note, names in notes.items()
+    ]
+    told += shown([f"  problem: {problem}" for problem in problems], SHOWN_PROBLEMS, " problems")
+    table = output / "table.csv" if rows and not options.dry_run else None
+    return Prepared(table, "\n".join(told), [str(problem) for problem in problems])
+
+
+def _check_output(output: Path, settings: Mapping[str, Any]) -> None:
+    """Refuse a folder that holds anything but what the same command wrote."""
+    if not output.exists():
+        return
+    if not output.is_dir():
+        raise DataError(f"{output}: a file, expected a new or empty folder; give another")
+    names = sorted(path.name for path in output.iterdir())
+    foreign = [name for name in names if name not in WRITTEN]
+    if foreign or (names and SETTINGS_FILE not in names):
+        raise DataError(
+            f"{output}: holds {', '.join((foreign or names)[:5])}; give a new or empty folder, or "
+            "one made by this very command, which is then made anew"
+        )
+    check_settings(output / SETTINGS_FILE, settings)
+
+
+def _divided(
+    found: FoundFolder, options: PrepareOptions
+) -> tuple[list[FoundCase], list[Problem], list[str]]:
+    """The cases with all columns, groups and splits, the problems of others, and remarks."""
+    cases, namesakes = without_namesakes(found.cases, found.root)
+    problems = [*found.problems, *namesakes]
+    if options.ome:
+        cases, more = with_ome(cases, found.root)
+        problems += more
+    cases, more = with_groups(cases, options.group)
+    problems += more
+    cases, more, remarks = with_splits(cases, options.shares, options.seed)
+    if cases and all(case.group == case.case for case in cases):
+        remarks.append(
+            "every image is its own group: where several show one well, patient or photograph, "
+            "name what tells it, so that it stays in one split"
+        )
+    return cases, problems + more, [*found.remarks, *remarks]
+
+
+def _rows(files: Sequence[tuple[FoundCase, Mapping[str, str]]]) -> list[dict[str, str]]:
+    """Rows of table.csv, with the columns of all cases."""
+    names = dict.fromkeys(name for case, _ in files for name in case.columns)
+    return [
+        {name: of_case[name] for name in ("image", "label") if name in of_case}
+        | {name: case.columns.get(name, "") for name in names}
+        | {name: of_case[name] for name in ("instances",) if name in of_case}
+        | {"group": case.group, "split": case.split}
+        for case, of_case in files
+    ]
+
+
+def _planned(case: FoundCase, root: Path, rule: MaskRule | None) -> dict[str, str]:
+    """The source files of a case, as a dry run shows them."""
+    files = {"image": ";".join(relative(path, root) for path in case.images)}
+    if rule is not None:
+        more = f" and {len(case.masks) - 1} more" if len(case.masks) > 1 else ""
+        files["label"] = relative(case.masks[0], root) + more
+    return files
+
+
+# Writing the files of the cases.
+
+
+class WrittenCase(NamedTuple):
+    """What was written of a case.
+
+    Attributes:
+        found: the case.
+        files: path relative to the folder by column: `image` (planes joined by ";"), `label`,
+            `instances`.
+        content: SHA-256 of the image's pixels; "" of an image without contrast, which is like
+            any other.
+        peak: see `Masks`.
+        notes: what is told of it, beginning with its type of pixels.
+    """
+
+    found: FoundCase
+    files: dict[str, str]
+    content: str
+    peak: float | None
+    notes: tuple[str, ...]
+
+
+def _write(
+    cases: Sequence[FoundCase],
+    root: Path,
+    rule: MaskRule | None,
+    options: PrepareOptions,
+    folder: Path,
+) -> tuple[list[dict[str, str]], dict[str, list[str]], list[Problem]]:
+    """Write the files and the table; return its rows, notes with their cases, and problems."""
+    written, problems = [], []
+    for case in tqdm(cases, desc="prepare", unit="case", disable=None):
+        try:
+            written.append(_write_case(case, rule, options, folder))
+        except DataError as error:
+            problems.append(case.problem_of(root, error))
+    peaks = [one.peak for one in written if one.peak is not None]
+    above = getattr(rule, "above", 0)
+    if 0 < max(peaks, default=0) <= above:
+        raise DataError(
+            f"threshold={above:g}: all {len(peaks)} masks become empty, as their largest "
+            f"value is {max(peaks):g}; give a threshold below it"
+        )
+    for same in alike(written, lambda one: one.content):
+        if len({one.found.split for one in same}) > 1:  # which of them is right is unknown
+            problems += [_copy(one, same, root) for one in same]
+            for one in same:
+                _remove(one, folder)
+                written.remove(one)
+    notes: dict[str, list[str]] = defaultdict(list)
+    for one in written:
+        for note in one.notes:
+            notes[note].append(one.found.case)
+    for same in alike(written, lambda one: one.content):
+        notes["the same pixels within one split"] += [one.found.case for one in same]
+    rows = _rows([(one.found, one.files) for one in written])
+    if rows:
+        write_table(rows, folder / "table.csv")
+    return rows, notes, problems
+
+
+def _copy(one: WrittenCase, same: Sequence[WrittenCase], root: Path) -> Problem:
+    split = one.found.split
+    others = [other.found for other in same if other.found.split != split]
+    told = ", ".join(f"{other.case} ({other.split})" for other in others)
+    step = "keep one of them, or give them one group"
+    return one.found.problem(root, f"in {split} with the same pixels as {told}", step)
+
+
+def _remove(one: WrittenCase, folder: Path) -> None:
+    paths = [folder / path for joined in one.files.values() for path in joined.split(";")]
+    for path in paths:
+        path.unlink()
+    if len(one.found.images) > 1:  # the folder of its planes
+        paths[0].parent.rmdir()
+
+
+def _write_case(
+    case: FoundCase, rule: MaskRule | None, options: PrepareOptions, folder: Path
+) -> WrittenCase:
+    """Read all files of a case, check them against each other, and write them."""
+    planes = [_read(path, options.axes) for path in case.images]
+    first = planes[0]
+    for plane in planes[1:]:
+        one, other = first.array, plane.array
+        if (one.shape[1:], one.dtype) != (other.shape[1:], other.dtype):
+            raise DataError(
+                f"{plane.attributes['path']}: {other.dtype} {other.shape[1:]} differs from "
+                f"{one.dtype} {one.shape[1:]} of {first.attributes['path']}; planes of one image "
+                "must agree"
+            )
+    masks = None if rule is None else _read_masks(case, rule, first)
+    converted = [_converted(plane, options) for plane in planes]  # all, before one is written
+    remarks = [] if masks is None else list(masks.remarks)
+    names = [f"images/{case.case}"]
+    if len(planes) > 1:  # a folder of the case's name with a file a plane
+        names = [f"images/{case.case}/{safe_name(plane)}" for plane in case.planes]
+    images = [
+        _write_image(path, array, folder / name, remarks)
+        for path, array, name in zip(case.images, converted, names, strict=True)
+    ]
+    files = {"image": ";".join(relative(path, folder) for path in images)}
+    if masks is not None:
+        files |= _write_masks(case, masks, folder)
+    low = min(plane.array.min() for plane in planes)
+    flat = bool(low == max(plane.array.max() for plane in planes))
+    if flat:
+        remarks.append(f"every pixel is {low:g}: an image without contrast")
+    if masks is not None and not masks.label.any():
+        remarks.append("masks without foreground")
+    count = sum(
+        len(plane.array if made is None else made)
+        for plane, made in zip(planes, converted, strict=True)
+    )
+    kind = f"{first.array.dtype} with {count} channel{'' if count == 1 else 's'}"
+    content = hashlib.sha256()
+    for plane in planes:
+        content.update(f"{plane.array.dtype} {plane.array.shape}".encode())
+        content.update(plane.array.tobytes())
+    digest = "" if flat else content.hexdigest()
+    return WrittenCase(case, files, digest, masks and masks.peak, (kind, *remarks))
+
+
+def _read(path: Path, axes: str | None) -> Image:
+    is_tiff = image_suffix(path) in (".tif", ".tiff")
+    image = read_image(path, 2, axes if is_tiff else None)
+    if is_tiff:
+        with tifffile.TiffFile(path) as file:
+            if file.series[0].is_multifile:  # a copy would lack the pixels of the others
+                raise DataError(
+                    f"{path}: one of several files of an OME-TIFF set; save each image with all "
+                    "its planes in a file of its own"
+                )
+    broken = int(image.array.size - np.count_nonzero(np.isfinite(image.array)))
+    if broken:
+        raise DataError(
+            f"{path}: {broken} of {image.array.size} pixels are not finite numbers; mend the image"
+        )
+    return image
+
+
+def _read_masks(case: FoundCase, rule: MaskRule, image: Image) -> Masks:
+    masks, shape, path = rule.read(case.masks), image.array.shape[1:], case.masks[0]
+    if masks.label.shape != shape:
+        raise DataError(
+            f"{path}: label of shape {masks.label.shape}, expected {shape} (rows, columns) as its "
+            "image; save it on the image's grid"
+        )
+    affine = image.attributes["affine"]
+    if masks.copied is not None and affine is not None:  # of NIfTI files
+        label = read_image(path, 2, palette="indices")
+        if not same_affine(label.attributes["affine"], affine):
+            raise DataError(f"{path}: its affine differs from its image's; resample the label")
+    return masks
+
+
+def _converted(image: Image, options: PrepareOptions) -> np.ndarray | None:
+    """The pixels (C, H, W) to write; None where the file is copied."""
+    if options.grey and len(image.array) > 1:
+        try:
+            luma = convert_channels(image.array, "grey")
+        except DataError as error:
+            raise DataError(f"{image.attributes['path']}: {error}") from error
+        kind = image.array.dtype
+        return luma if kind.kind == "f" else np.rint(luma).astype(kind)
+    return image.array if options.axes and image.attributes["format"] == "tiff" else None
+
+
+def _write_image(path: Path, array: np.ndarray | None, target: Path, remarks: list[str]) -> Path:
+    """Copy a file byte for byte, or write the pixels (C, H, W) that take its place."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if array is None:
+        copy = target.with_name(target.name + image_suffix(path))
+        shutil.copyfile(path, copy)
+        return copy
+    try:
+        resolution = tiff_resolution(path)
+    except DataError:
+        resolution = None
+        remarks.append("written anew without the size of its pixels: OME metadata are not legible")
+    made = target.with_name(f"{target.name}.tif")
+    _write_tiff(made, array[0] if len(array) == 1 else array, resolution)
+    return made
+
+
+def _write_masks(case: FoundCase, masks: Masks, folder: Path) -> dict[str, str]:
+    for kind in ("labels", *([] if masks.objects is None else ["instances"])):
+        (folder / kind).mkdir(exist_ok=True)
+    files = {"label": f"labels/{case.case}.tif"}
+    if masks.copied is None:
+        _write_tiff(folder / files["label"], masks.label)
+    else:
+        files = {"label": f"labels/{case.case}{image_suffix(masks.copied)}"}
+        shutil.copyfile(masks.copied, folder / files["label"])
+    if masks.objects is not None:
+        files["instances"] = f"instances/{case.case}.tif"
+        _write_tiff(folder / files["instances"], masks.objects)
+    return files
+
+
+def _write_tiff(path: Path, pixels: np.ndarray, resolution: Resolution | None = None) -> None:
+    per_unit, unit = resolution or (None, None)
+    tifffile.imwrite(
+        path,
+        pixels,
+        photometric="minisblack",
+        compression="zlib",
+        metadata={"axes": "CYX"[-pixels.ndim :]},
+        resolution=per_unit,
+        resolutionunit=unit,
+    )
+
+
+# What was found and written, in words.
+
+
+def shown(lines: Sequence[str], most: int, what: str = "") -> list[str]:
+    """The first lines, and how many more there are."""
+    more = len(lines) - most
+    return [*lines[:most], *([f"  and {more} more{what}"] if more > 0 else [])]
+
+
+def _preview(rows: Sequence[Mapping[str, str]]) -> list[str]:
+    """The first rows as they stand in table.csv."""
+    text = pd.DataFrame(rows[:PREVIEW_ROWS]).to_csv(index=False, lineterminator="\n")
+    more = len(rows) - PREVIEW_ROWS
+    return [*text.splitlines(), *([f"... and {more} more rows"] if more > 0 else [])]
+
+
+def _counts(rows: Sequence[Mapping[str, str]]) -> list[str]:
+    """One line a split: cases, groups, and how often each value of a column occurs."""
+    table = pd.DataFrame(rows)
+    lines = []
+    for split in SPLITS if rows else ():
+        part = table[table["split"] == split]
+        told = [f"{len(part)} cases", f"{part['group'].nunique()} groups"]
+        for name in rows[0]:
+            if name not in OWN_COLUMNS:
+                values = part[name].replace("", "missing").value_counts().sort_index()
+                told_values = ", ".join(f"{value} {count}" for value, count in values.items())
+                few = len(values) <= MOST_VALUES
+                told.append(f"{name}: {told_values if few else f'{len(values)} values'}")
+        lines += [f"  {split}: {'; '.join(told)}"] if len(part) else []
+    return lines
+
+
+def _empty_splits(rows: Sequence[Mapping[str, str]], shares: Shares) -> list[str]:
+    """A warning where a split that was to have cases has none."""
+    found = {row["split"] for row in rows}
+    of_split = zip(SPLITS, shares, strict=True)
+    lacking = [split for split, share in of_split if share > 0 and split not in found]
+    if not rows or not lacking:
+        return []
+    groups = len({row["group"] for row in rows})
+    return [
+        f"WARNING: no case in {' and '.join(lacking)}: {len(rows)} cases are {groups} "
+        f"group{'' if groups == 1 else 's'}; mend the split column, or name columns that divide "
+        "them further with --group"
+    ]
