@@ -1,7 +1,13 @@
 """Training with MONAI's and Ignite's engines: loaders, exact resume, weights, handlers."""
 
 from metaseg_monai.training.checkpoints import read_checkpoint, replace_file, write_checkpoint
-from metaseg_monai.training.collate import VolumeBatches, collate_cases
+from metaseg_monai.training.collate import (
+    FieldTarget,
+    PrepareBatchMeta,
+    VolumeBatches,
+    collate_cases,
+    continuous_field,
+)
 from metaseg_monai.training.handlers import (
     EpochLog,
     RunProgress,
@@ -26,7 +32,9 @@ __all__ = [
     "BestWeights",
     "EpochBatchSampler",
     "EpochLog",
+    "FieldTarget",
     "LoadWeights",
+    "PrepareBatchMeta",
     "RecordTrained",
     "RefuseTrained",
     "ReplayDataset",
@@ -35,6 +43,7 @@ __all__ = [
     "StopOnNonFinite",
     "VolumeBatches",
     "collate_cases",
+    "continuous_field",
     "cyclic_schedule",
     "end_processes",
     "higher_is_better",

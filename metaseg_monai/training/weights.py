@@ -33,6 +33,7 @@ from metaseg_monai.errors import (
 )
 from metaseg_monai.files import file_sha256, sweep_temporaries
 from metaseg_monai.metadata.schema import MetadataSchema
+from metaseg_monai.networks.meta_input import MetaInput
 from metaseg_monai.tables.cases import image_files
 from metaseg_monai.training import processes
 from metaseg_monai.training.checkpoints import (
@@ -198,7 +199,7 @@ class BestWeights:
         network: also inside DistributedDataParallel.
         schema: of its metadata, checked when the weights are loaded; None where there is none.
         facts: plain values that tell what runs: network, variant, preprocessing ... (contract 27).
-            `schema`, `unknown_trained` (of a network that says so), `trained_on` (of
+            `schema`, `unknown_trained` (of the network), `trained_on` (of
             `RecordTrained`) and `best` {metric, value, epoch} are added.
         metric: name among the evaluator's metrics (contract 15: the validation loss).
         mode: "min" where lower is better, "max" where higher is.
@@ -292,8 +293,9 @@ def _known(
     """Return the facts with the schema and what the network itself tells."""
     known = plain(facts or {}, "The facts of weights")
     known["schema"] = None if schema is None else schema.to_dict()
-    unknown = getattr(processes.bare_network(network), "unknown_trained", None)
-    return known if unknown is None else {**known, "unknown_trained": bool(unknown)}
+    doors = [module for module in network.modules() if isinstance(module, MetaInput)]
+    known["unknown_trained"] = any(door.unknown is not None for door in doors)
+    return known
 
 
 class LoadWeights:

@@ -18,8 +18,7 @@ from nibabel.orientations import (
 from metaseg_monai.evaluation import SaveMasks
 from metaseg_monai.images.axial import slice_items
 from metaseg_monai.tables.find import find_cases
-from metaseg_monai.training import collate_cases
-from metaseg_monai.training.collate import VolumeBatches
+from metaseg_monai.training import VolumeBatches, collate_cases
 from metaseg_monai.transforms import KeepForBatchd, LoadCased, ScaleIntensityCased
 from metaseg_monai.transforms.spacing import ResampleToSpacingd
 

@@ -2,9 +2,18 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor, decollate_batch
+from torch import nn
 
-from metaseg_monai.errors import DataError
-from metaseg_monai.training import collate_cases
+from metaseg_monai.errors import ConfigError, DataError, MetadataError
+from metaseg_monai.metadata import Categorical, Continuous, MetadataSchema
+from metaseg_monai.networks import Unet3
+from metaseg_monai.training import (
+    FieldTarget,
+    PrepareBatchMeta,
+    VolumeBatches,
+    collate_cases,
+    continuous_field,
+)
 
 
 def item(name, size=4, **more):
@@ -66,3 +75,82 @@ def test_shapes_that_differ_are_named_with_what_to_do():
 def test_text_beside_a_tensor_is_refused():
     with pytest.raises(DataError, match=r"'meta'.*\(3,\) in case a, text in case b"):
         collate_cases([item("a"), item("b", meta="disc")])
+
+
+def test_no_batch_crosses_volumes_and_the_order_is_kept():
+    items = [{"volume": name} for name in "aaaaabbc"]
+    assert list(VolumeBatches(items, 2)) == [[0, 1], [2, 3], [4], [5, 6], [7]]
+    assert len(VolumeBatches(items, 2)) == 5
+
+
+def test_images_without_a_volume_go_alone():
+    assert list(VolumeBatches([{"case": "a"}, {"volume": "v"}, {"case": "b"}] * 2, 4)) == [
+        [place] for place in range(6)
+    ]
+
+
+@pytest.mark.parametrize("size", [0, -1, 1.5, True])
+def test_sizes_that_are_none_are_refused(size):
+    with pytest.raises(ConfigError, match="batch_size"):
+        VolumeBatches([], size)
+
+
+@pytest.mark.parametrize("variant", ["sme", "se"])
+def test_meta_goes_to_networks_that_read_it(variant):
+    network = Unet3(
+        variant=variant, meta_features=3 if variant == "sme" else 0, channels=2, levels=1
+    )
+    batch = collate_cases([item("a"), item("b")])
+    image, label, args, more = PrepareBatchMeta(network)(batch, "cpu", dtype=torch.float64)
+    assert image.dtype == label.dtype == torch.float64
+    assert args == ()
+    assert [tuple(more[key].shape) for key in more] == ([(2, 3)] if variant == "sme" else [])
+    del batch["meta"], batch["label"]
+    if variant == "sme":
+        with pytest.raises(DataError, match="for a network that reads it; put EncodeMetadatad"):
+            PrepareBatchMeta(network)(batch)
+    else:
+        assert PrepareBatchMeta(network)(batch)[1:] == (None, (), {})
+
+
+def test_a_network_of_somebody_else_gets_the_image_alone():
+    assert PrepareBatchMeta(nn.Conv2d(1, 1, 1))(collate_cases([item("a")]))[2:] == ((), {})
+
+
+KNOWN = {"provenance": "acquisition", "availability": "acquisition"}
+SITE = Categorical(name="site", values=("left", "right"), **KNOWN)
+SIZE = Continuous(name="size", unit="mm", range=(0, 100), missing="unknown", **KNOWN)
+ZOOM = Continuous(name="zoom", unit="x", range=(10, 40), scale="log2", **KNOWN)
+SCHEMA = MetadataSchema([SITE, SIZE, ZOOM])
+
+
+def test_the_field_is_the_first_continuous_one_or_the_named_one():
+    assert continuous_field(SCHEMA) == SIZE
+    assert continuous_field(SCHEMA, "zoom") == ZOOM
+
+
+def test_other_fields_are_refused():
+    with pytest.raises(MetadataError, match=r"'site' is categorical.*size, zoom"):
+        continuous_field(SCHEMA, "site")
+    with pytest.raises(MetadataError, match="did you mean 'size'"):
+        continuous_field(SCHEMA, "sise")
+    with pytest.raises(MetadataError, match=r"schema has site \(categorical\)"):
+        continuous_field(MetadataSchema([SITE]))
+
+
+@pytest.mark.parametrize(("field", "codes"), [(SIZE, [0.2, 0.7]), (ZOOM, [0.5, 1.0])])
+def test_the_target_is_the_code_of_the_field(field, codes):
+    raws = [{"site": "right", "size": 20, "zoom": 20}, {"site": "left", "size": 70, "zoom": 40}]
+    meta = torch.stack([torch.from_numpy(SCHEMA.encode(raw)) for raw in raws])
+    batch = {"image": torch.rand(2, 1, 4, 4), "meta": meta, "label": torch.zeros(2, 1, 4, 4)}
+    image, target = FieldTarget(SCHEMA, field)(batch, "cpu", dtype=torch.float64)
+    torch.testing.assert_close(target[:, 0], torch.tensor(codes).double())
+    assert image.shape == (2, 1, 4, 4)
+    assert image.dtype == torch.float64
+
+
+def test_a_batch_without_metadata_is_refused():
+    with pytest.raises(DataError, match="EncodeMetadatad"):
+        FieldTarget(SCHEMA, SIZE)({"image": torch.rand(1, 1, 4, 4)})
+    with pytest.raises(MetadataError, match="size"):
+        FieldTarget(MetadataSchema([SITE]), SIZE)

@@ -15,6 +15,7 @@ from torch import nn
 
 from metaseg_monai.errors import CheckpointError, ConfigError, DataError, TrainingError
 from metaseg_monai.metadata import MetadataSchema
+from metaseg_monai.networks.meta_input import MetaInput
 from metaseg_monai.training import (
     BestWeights,
     LoadWeights,
@@ -81,8 +82,8 @@ def test_weights_and_facts_come_back_and_can_be_read_in_a_copy(path):
     state, facts = read_weights(path)
     assert list(state) == ["weight", "bias"]
     assert list(facts) == [
-        "weights_sha256", "variant", "network", "preprocessing", "window", "schema", "best",
-        "versions",
+        "weights_sha256", "variant", "network", "preprocessing", "window", "schema",
+        "unknown_trained", "best", "versions",
     ]  # fmt: skip
     assert {key: facts[key] for key in FACTS} == FACTS
     assert facts["schema"] == SCHEMA.to_dict()
@@ -100,14 +101,16 @@ def test_the_digest_goes_by_values_not_by_their_place_in_memory(tmp_path):
 
 
 def test_a_network_tells_whether_unknown_was_trained(tmp_path):
-    network = nn.Linear(1, 1)
-    network.unknown_trained = True
-    validate(BestWeights(tmp_path / "model.pt", network), [1.0])
+    def network(unknown):
+        made = nn.Linear(1, 1)
+        made.door = MetaInput(meta_features=2, unknown_meta=unknown)
+        return made
+
+    validate(BestWeights(tmp_path / "model.pt", network([0, 1])), [1.0])
     assert read_weights(tmp_path / "model.pt")[1]["unknown_trained"] is True
-    LoadWeights(tmp_path / "model.pt", network).load()
-    network.unknown_trained = False
+    LoadWeights(tmp_path / "model.pt", network([0, 1])).load()
     with pytest.raises(CheckpointError, match="unknown_trained: True in the checkpoint, False now"):
-        LoadWeights(tmp_path / "model.pt", network).load()
+        LoadWeights(tmp_path / "model.pt", network(None)).load()
 
 
 def test_facts_that_are_not_plain_are_refused(tmp_path):
@@ -197,7 +200,7 @@ def test_weights_of_earlier_releases_are_read_with_what_they_knew(tmp_path):
         "model": nn.Linear(1, 1).state_dict(),
         "variant": "sme",
         "schema": json.dumps(SCHEMA.to_dict()),
-        "settings": {"classes": 2, "unknown": True},
+        "settings": {"classes": 2, "unknown": False},
         "metric": "val_loss",
         "value": 0.5,
         "epoch": 3,
@@ -206,7 +209,7 @@ def test_weights_of_earlier_releases_are_read_with_what_they_knew(tmp_path):
     state, facts = read_weights(tmp_path / "model.pt")
     assert list(state) == ["weight", "bias"]
     assert facts["best"] == {"metric": "val_loss", "value": 0.5, "epoch": 3}
-    now = {"variant": "sme", "classes": 2, "unknown_trained": True}
+    now = {"variant": "sme", "classes": 2}
     LoadWeights(tmp_path / "model.pt", nn.Linear(1, 1), SCHEMA, now).load()
     with pytest.raises(CheckpointError, match="classes: 2 in the checkpoint, 3 now"):
         LoadWeights(tmp_path / "model.pt", nn.Linear(1, 1), SCHEMA, now | {"classes": 3}).load()
