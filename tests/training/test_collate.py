@@ -97,9 +97,8 @@ def test_sizes_that_are_none_are_refused(size):
 
 @pytest.mark.parametrize("variant", ["sme", "se"])
 def test_meta_goes_to_networks_that_read_it(variant):
-    network = Unet3(
-        variant=variant, meta_features=3 if variant == "sme" else 0, channels=2, levels=1
-    )
+    width = 3 if variant == "sme" else 0
+    network = Unet3(variant=variant, meta_features=width, channels=4, levels=1)
     batch = collate_cases([item("a"), item("b")])
     image, label, args, more = PrepareBatchMeta(network)(batch, "cpu", dtype=torch.float64)
     assert image.dtype == label.dtype == torch.float64
