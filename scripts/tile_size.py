@@ -20,7 +20,7 @@ from tqdm import tqdm
 from metaseg_monai.bundle import check_overrides, configs_of, resolve_bundle
 from metaseg_monai.cli.commands import help_last
 from metaseg_monai.errors import ConfigError, MetasegError
-from metaseg_monai.evaluation.counts import count_pixels
+from metaseg_monai.evaluation import count_pixels
 from metaseg_monai.files import write_table
 from metaseg_monai.inferers import AutocastInferer, SlidingWindowMetadataInferer
 from metaseg_monai.metrics import pooled_f1

@@ -14,7 +14,7 @@ import torch
 from ignite.engine import Engine, State
 
 from metaseg_monai.errors import DataError, MetadataError
-from metaseg_monai.evaluation import CaseCounts, read_counts
+from metaseg_monai.evaluation import CaseCounts, PerCase, read_counts
 from metaseg_monai.images import read_image, write_mask
 from metaseg_monai.inferers import SlidingWindowMetadataInferer
 from metaseg_monai.metadata import Categorical, Continuous, MetadataSchema
@@ -231,8 +231,7 @@ def test_16_empty_masks_are_told_and_their_false_pixels_are_counted(folder, tmp_
     assert "1 of 3 masks are empty: images_P1_A01" in folder.check().warnings
     table = read_table(folder.path, make_schema())
     hits = {"train": 0, "val": 7, "test": 0}  # pixels predicted where no label is
-    counts, engine = CaseCounts(tmp_path / "counts.csv", classes=2), Engine(lambda e, b: None)
-    counts.clear(engine)
+    counts, engine = PerCase(tmp_path / "counts.csv", CaseCounts(2)), Engine(lambda e, b: None)
     for split in table.splits:
         item = table.items(split)[0]
         label = torch.from_numpy(load_case(item).label)[None]
@@ -244,7 +243,7 @@ def test_16_empty_masks_are_told_and_their_false_pixels_are_counted(folder, tmp_
             batch={**names, "mode": ["normal"], "domain": ["all"]},
             output={"pred": pred, "label": label},
         )
-        counts.count(engine)
+        counts.collect(engine)
     counts.write(engine)
     read = read_counts(tmp_path / "counts.csv")
     # target and prediction empty: no score; target missed and 7 false pixels: 0; right: 1

@@ -1,32 +1,22 @@
 """How well one metadata field can be told from the image alone, one value a group."""
 
 import json
+import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from ignite.engine import Engine, Events
 
 from metaseg_monai.errors import DataError
-from metaseg_monai.evaluation.modes import Unit, unit_of
-from metaseg_monai.files import replacing, write_table
+from metaseg_monai.evaluation.modes import PREDICTED, Unit, unit_of
+from metaseg_monai.evaluation.per_case import Case
+from metaseg_monai.files import replacing
 from metaseg_monai.metadata.fields import Continuous
 from metaseg_monai.metrics.agreement import agreement
 
 Item = Mapping[str, Any]
-
-
-class Estimate(NamedTuple):
-    """The estimate for one group (and volume), in the unit of the field."""
-
-    unit: Unit
-    split: str
-    predicted: float
-    true: float | None
-    clipped: bool
-    slices: int
 
 
 def known_items(items: Sequence[dict[str, Any]], field: Continuous) -> list[dict[str, Any]]:
@@ -72,7 +62,7 @@ def true_values(items: Sequence[Item], field: Continuous) -> dict[Unit, float]:
 
 
 class FieldEstimates:
-    """Evaluator handler that writes ``predicted.csv`` and ``estimate.json`` at the end.
+    """Measure of ``predicted.csv``, with ``estimate.json`` beside it.
 
     The estimate of a group is the median of its slices' predicted codes. One beyond the field's
     range is clipped to the range and marked. The scores (`agreement`) stand beside those of a
@@ -80,7 +70,6 @@ class FieldEstimates:
     Only the test split is honest: the network learned from train and was chosen on val.
 
     Args:
-        folder: where both files go.
         items: the evaluated cases of all splits, with raw `metadata`.
         field: the estimated field.
 
@@ -88,9 +77,8 @@ class FieldEstimates:
         DataError: slices of one group have different true values, or no training group has one.
     """
 
-    def __init__(self, folder: str | Path, items: Sequence[Item], field: Continuous) -> None:
-        self.folder = Path(folder)
-        self.items = {str(item["case"]): item for item in items}
+    def __init__(self, items: Sequence[Item], field: Continuous) -> None:
+        self.items = items
         self.field = field
         self.true = true_values(items, field)
         train = [
@@ -104,76 +92,67 @@ class FieldEstimates:
                 "estimates with. Fill in the table, or choose another field."
             )
         self.constant = decoded(float(np.median(train)), field)[0]
-        self.codes: dict[str, float] = {}
 
-    def attach(self, engine: Engine) -> None:
-        """Collect after every batch, write at the end."""
-        engine.add_event_handler(Events.STARTED, self.clear)
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self.collect)
-        engine.add_event_handler(Events.COMPLETED, self.write)
+    def __call__(self, case: Case) -> Iterator[tuple[str, float]]:
+        """The case's name and predicted code, of `pred` (1,)."""
+        yield case["case"], float(case["pred"])
 
-    def clear(self, engine: Engine) -> None:
-        """Forget the estimates of an earlier run."""
-        self.codes = {}
-
-    def collect(self, engine: Engine) -> None:
-        """Take up the predicted codes (B, 1) of a batch."""
-        codes = engine.state.output["pred"].flatten().tolist()
-        self.codes.update(zip(engine.state.batch["case"], codes, strict=True))
-
-    def write(self, engine: Engine) -> None:
-        """Write both files, each in one step."""
-        estimates = self.estimates()
-        rows = [
-            {
-                "group": estimate.unit[0],
-                "volume": estimate.unit[1],
-                "split": estimate.split,
-                "field": self.field.name,
-                "unit": self.field.unit,
-                "predicted": estimate.predicted,
-                "true": "" if estimate.true is None else estimate.true,
-                "clipped": int(estimate.clipped),
-                "slices": estimate.slices,
-            }
-            for estimate in estimates
-        ]
-        write_table(rows, self.folder / "predicted.csv")
-        text = json.dumps(self.scores(estimates), indent=2, allow_nan=False) + "\n"
-        with replacing(self.folder / "estimate.json") as part:
+    def write(self, path: Path, found: list[tuple[str, float]]) -> list[Path]:
+        """Write both files."""
+        rows = self.estimates(dict(found))
+        scores = path.with_name("estimate.json")
+        text = json.dumps(self.scores(rows), indent=2, allow_nan=False) + "\n"
+        PREDICTED.write(path, rows)
+        with replacing(scores) as part:
             part.write_text(text, encoding="utf-8")
+        return [path, scores]
 
-    def estimates(self) -> list[Estimate]:
-        """One estimate a group, in the order of the table."""
-        codes: dict[Unit, list[float]] = defaultdict(list)
-        split: dict[Unit, str] = {}
-        for case, item in self.items.items():
-            if case not in self.codes:
+    def estimates(self, codes: Mapping[str, float]) -> list[dict[str, Any]]:
+        """One row of ``predicted.csv`` a group (and volume), in the order of the table.
+
+        Args:
+            codes: by case.
+        """
+        slices: dict[Unit, list[Item]] = defaultdict(list)
+        for item in self.items:
+            if item["case"] not in codes:
                 raise DataError(
-                    f"Case {case!r} was not evaluated; evaluate the items given to FieldEstimates."
+                    f"Case {item['case']!r} was not evaluated; evaluate the items given to "
+                    "FieldEstimates."
                 )
-            codes[unit_of(item)].append(self.codes[case])
-            split[unit_of(item)] = str(item.get("split", ""))
-        made = []
-        for unit, of_unit in codes.items():
-            value, clipped = decoded(float(np.median(of_unit)), self.field)
-            true = self.true.get(unit)
-            made.append(Estimate(unit, split[unit], value, true, clipped, len(of_unit)))
-        return made
+            slices[unit_of(item)].append(item)
+        rows = []
+        for unit, items in slices.items():
+            code = float(np.median([codes[item["case"]] for item in items]))
+            value, clipped = decoded(code, self.field)
+            rows.append(
+                {
+                    "group": unit[0],
+                    "volume": unit[1],
+                    "split": str(items[-1].get("split", "")),
+                    "field": self.field.name,
+                    "unit": self.field.unit,
+                    "predicted": value,
+                    "true": self.true.get(unit, math.nan),
+                    "clipped": int(clipped),
+                    "slices": len(items),
+                }
+            )
+        return rows
 
-    def scores(self, estimates: Sequence[Estimate]) -> dict[str, Any]:
+    def scores(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Agreement with the true values in every split, of the network and of the constant."""
-        splits = {}
-        for split in dict.fromkeys(estimate.split for estimate in estimates):
-            of_split = [estimate for estimate in estimates if estimate.split == split]
-            pairs = [(each.predicted, each.true) for each in of_split if each.true is not None]
-            true, log = [value for _, value in pairs], self.field.scale != "linear"
+        splits, log = {}, self.field.scale != "linear"
+        for split in dict.fromkeys(row["split"] for row in rows):
+            of_split = [row for row in rows if row["split"] == split]
+            known = [row for row in of_split if row["true"] == row["true"]]
+            true = [row["true"] for row in known]
             splits[split] = {
                 "groups": len(of_split),
-                "missing": len(of_split) - len(pairs),
-                "clipped": sum(estimate.clipped for estimate in of_split),
-                "network": agreement([value for value, _ in pairs], true, log),
-                "constant": agreement([self.constant] * len(pairs), true, log),
+                "missing": len(of_split) - len(known),
+                "clipped": sum(row["clipped"] for row in of_split),
+                "network": agreement([row["predicted"] for row in known], true, log),
+                "constant": agreement([self.constant] * len(known), true, log),
             }
         named = {"field": self.field.name, "unit": self.field.unit, "scale": self.field.scale}
         return {**named, "constant": self.constant, "splits": splits}

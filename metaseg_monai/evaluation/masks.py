@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,8 @@ import torch
 from ignite.engine import Engine, Events
 from torch import Tensor
 
-from metaseg_monai.errors import DataError
+from metaseg_monai.errors import ConfigError, DataError
+from metaseg_monai.evaluation.per_case import Case, PerCase
 from metaseg_monai.files import file_sha256, replacing
 from metaseg_monai.images.axial import AxialVolume, is_volume_file, volume_header
 from metaseg_monai.images.read import image_format, read_header
@@ -22,6 +23,84 @@ from metaseg_monai.images.writers import mask_suffix, write_mask
 from metaseg_monai.metadata.fields import listing
 from metaseg_monai.tables.cases import image_files
 from metaseg_monai.training.handlers import hear_of_errors
+from metaseg_monai.transforms.clean_up import check_sizes, clean_up
+
+# Small objects and holes taken out of predictions, in testing and in prediction alike.
+
+SIZES = ("object_px", "hole_px")
+EXPECTED = (
+    f'expected {" and ".join(SIZES)}, as {{"object_px": 30, "hole_px": 30}}, or null for none'
+)
+
+
+def clean_logits(logits: Tensor, object_px: int, hole_px: int) -> Tensor:
+    """Change logits so that their best classes are the cleaned mask.
+
+    Where the mask is changed, the new class takes the highest logit of the pixel and all others
+    lie at least 1 below; every other pixel keeps its logits. Masks that are resized afterwards are
+    therefore cleaned too, while probabilities of changed pixels no longer mean anything.
+
+    Args:
+        logits: (B, K, *S).
+        object_px: see `metaseg_monai.transforms.clean_up.clean_up`; likewise `hole_px`.
+        hole_px: see `object_px`.
+
+    Returns:
+        float32 (B, K, *S), on the device of the logits.
+
+    >>> logits = torch.zeros(1, 2, 3, 3)
+    >>> logits[0, 1, 1, 1] = 5.0  # a speck of one pixel
+    >>> clean_logits(logits, object_px=2, hole_px=0)[0, :, 1, 1].tolist()
+    [5.0, 4.0]
+    """
+    logits = logits.float()  # below 1 apart, bfloat16 cannot tell large logits
+    best = logits.argmax(1)
+    masks = [clean_up(mask.cpu().numpy(), object_px, hole_px) for mask in best]
+    cleaned = torch.stack([torch.from_numpy(mask) for mask in masks]).to(best.device)
+    changed = (cleaned != best).unsqueeze(1)
+    highest = logits.amax(1, keepdim=True)
+    classes = torch.arange(logits.shape[1], device=logits.device)
+    new = classes.view(1, -1, *[1] * (logits.ndim - 2)) == cleaned.unsqueeze(1)
+    return torch.where(
+        changed, torch.where(new, highest, torch.minimum(logits, highest - 1)), logits
+    )
+
+
+class CleanUpPredictions:
+    """Evaluator handler that removes small objects and fills small holes of predictions.
+
+    Handlers that are listed later (counts, samples, masks) see the cleaned prediction. What reads
+    probabilities, such as `CalibrationBins` or a watershed of the probability map, belongs before
+    it in the list. Sizes are in pixels of the network's image, after any resampling.
+
+    Args:
+        sizes: {"object_px": smallest object kept, "hole_px": smallest hole kept}, see
+            `metaseg_monai.transforms.clean_up.clean_up`; one that is absent is off. None: all is
+            off.
+
+    Raises:
+        ConfigError: no mapping, an unknown key, or a size that is no whole number from 0.
+    """
+
+    def __init__(self, sizes: Mapping[str, int] | None) -> None:
+        if sizes is not None and not isinstance(sizes, Mapping):
+            raise ConfigError(f"clean_up is {sizes!r}; {EXPECTED}")
+        unknown = sorted(map(str, set(sizes or {}) - set(SIZES)))
+        if unknown:
+            raise ConfigError(f"clean_up: unknown key {unknown[0]!r}; {EXPECTED}")
+        self.object_px, self.hole_px = ((sizes or {}).get(name, 0) for name in SIZES)
+        check_sizes(self.object_px, self.hole_px)
+
+    def attach(self, engine: Engine) -> None:
+        """Clean after every batch, unless all sizes are 0."""
+        if max(self.object_px, self.hole_px) > 1:
+            engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Replace the logits of the batch by cleaned ones."""
+        output = engine.state.output
+        output["pred"] = clean_logits(output["pred"], self.object_px, self.hole_px)
+
 
 # Which files in a folder are masks as a prediction wrote them, so that no other is replaced.
 
@@ -55,47 +134,40 @@ class MaskRecord:
             found = (re.fullmatch(r"([0-9a-f]{64})  (.+)", line) for line in lines)
             self._digests = {line[2]: line[1] for line in found if line}
 
-    def check_names(
+    def claim(
         self,
         paths: Mapping[str, Path],
-        images: Iterable[str],
+        items: Iterable[Mapping[str, Any]],
         what: Literal["mask", "objects"] = "mask",
+        beside: Sequence[Path] = (),
     ) -> None:
-        """See that each case has a file of its own, and that no file is an image.
+        """See that nothing but masks of earlier predictions would be replaced; make the folder.
 
         Args:
-            paths: file to be written by case, or by volume.
-            images: files of all images; links are followed.
+            paths: file to be written, by case or volume.
+            items: whose images must stay; links are followed.
             what: of a case is written.
+            beside: further files to be written.
 
         Raises:
-            DataError: two cases have one file, or a file would replace an image; names them.
+            DataError: two cases have one file, a file would replace an image or what is no earlier
+                prediction, or the folder cannot be made; names them.
         """
         for path, times in Counter(paths.values()).items():
             if times > 1:
                 names = ", ".join(name for name, other in paths.items() if other == path)
                 one = "mask" if what == "mask" else "file"
                 raise DataError(f"{names} would have the one {one} {path}; give them other names.")
-        inputs = {Path(file).resolve() for file in images}
+        inputs = {Path(file).resolve() for item in items for file in image_files(item)}
         for name, path in paths.items():
             if path.resolve() in inputs:
                 raise DataError(
                     f"The {what} of {name!r} would replace the image {path}; choose another output."
                 )
-
-    def check(self, targets: Iterable[Path]) -> None:
-        """See that nothing but masks of earlier predictions would be replaced; make the folder.
-
-        Args:
-            targets: files to be written, in the folder.
-
-        Raises:
-            DataError: other files are there; names them. Or the folder cannot be made.
-        """
         foreign = [
-            target.relative_to(self.folder).as_posix()
-            for target in targets
-            if target.exists() and not self._wrote(target)
+            self._name(path)
+            for path in (*paths.values(), *beside)
+            if path.exists() and not self._wrote(path)
         ]
         if foreign:
             raise DataError(
@@ -134,13 +206,14 @@ class MaskRecord:
         with self.writing(), self.path.open("a", encoding="utf-8", newline="\n") as stream:
             stream.write(f"{digest}  {name}\n")
 
-    def finish(self) -> None:
-        """Leave one line a mask, in the order of the names."""
+    def finish(self) -> list[Path]:
+        """Leave one line a mask, in the order of the names; return the list, if there is one."""
         if not self._digests:
-            return
+            return []
         with self.writing(), replacing(self.path) as part:
             lines = [f"{digest}  {name}\n" for name, digest in sorted(self._digests.items())]
             part.write_text("".join(lines), encoding="utf-8", newline="\n")
+        return [self.path]
 
     def _name(self, mask: Path) -> str:
         return mask.relative_to(self.folder).as_posix()
@@ -199,41 +272,36 @@ class SaveMasks:
 
     def attach(self, engine: Engine) -> None:
         """Write after every batch."""
-        engine.add_event_handler(Events.STARTED, self.start)
+        PerCase(self.folder, self).attach(engine)
         engine.add_event_handler(Events.GET_BATCH_STARTED, let_go)  # every handler is done then
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
-        engine.add_event_handler(Events.COMPLETED, self.finish)
         hear_of_errors(engine, self._tell_unfinished)
 
-    def start(self, engine: Engine) -> None:
+    def start(self, items: Sequence[Mapping[str, Any]]) -> None:
         """Learn which files must not be written, and which cases are planes of volumes."""
-        items: list[Mapping[str, Any]] = engine.state.dataloader.dataset.data
         self._items = {item["case"]: item for item in items}
         sliced = [item["image"] for item in items if "plane" in item]
         files = {file for file in sliced if isinstance(file, str)}
         self._volumes = {file for file in files if is_volume_file(file)}
         self._stacks = {}
-        self.paths = {self._name(item): self._path(item) for item in items}
         self._record = MaskRecord(self.folder)
-        self._record.check_names(self.paths, {file for item in items for file in image_files(item)})
-        self._record.check(self.paths.values())
+        self.paths = {self._name(item): self._path(item) for item in items}
+        self._record.claim(self.paths, items)
 
-    def __call__(self, engine: Engine) -> None:
-        """Write the masks of one batch, or put its planes into their volumes."""
-        batch, preds = engine.state.batch, engine.state.output["pred"]
-        for row, case in enumerate(batch["case"]):
-            item = self._items[case]
-            native = batch["native_shape"][row].tolist() if "native_shape" in batch else None
-            mask = _classes(preds[row], native)
-            if self._is_plane(item):
-                self._put(item, mask)
-            elif native is not None and len(native) == 3:  # turned by AxialVolumed
-                view, attributes = volume_header(item["image"])
-                self._write(item, view.restore(np.moveaxis(mask, -1, 0)), attributes)
-            else:
-                self._write(item, mask, read_header(item["image"]))
+    def __call__(self, case: Case) -> tuple[()]:
+        """Write the mask of a case, or put it as a plane into its volume."""
+        item = self._items[case["case"]]
+        native = case["native_shape"].tolist() if "native_shape" in case else None
+        mask = _classes(case["pred"], native)
+        if self._is_plane(item):
+            self._put(item, mask)
+        elif native is not None and len(native) == 3:  # turned by AxialVolumed
+            view, attributes = volume_header(item["image"])
+            self._write(item, view.restore(np.moveaxis(mask, -1, 0)), attributes)
+        else:
+            self._write(item, mask, read_header(item["image"]))
+        return ()
 
-    def finish(self, engine: Engine) -> None:
+    def write(self, path: Path, found: list[Any]) -> list[Path]:
         """Refuse to end while planes of a volume are missing.
 
         Raises:
@@ -241,12 +309,13 @@ class SaveMasks:
         """
         unfinished = self._unfinished()
         self._stacks = {}
-        self._record.finish()
+        written = self._record.finish()
         if unfinished:
             raise DataError(
                 f"The run ended without all planes; missing are {unfinished}. No mask was written "
                 "there; run over all planes of a volume."
             )
+        return written
 
     def _tell_unfinished(self, engine: Engine, error: BaseException) -> None:
         if unfinished := self._unfinished():

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from metaseg_monai.errors import DataError, MetadataError
+from metaseg_monai.evaluation.per_case import NUMBER, TEXT, WHOLE, Table, read_rows
 from metaseg_monai.metadata.fields import (
     Categorical,
     Continuous,
@@ -194,7 +195,17 @@ def _derangement(values: Sequence[str], seed: int, field: str) -> list[int]:
 # The test mode whose metadata were estimated from the image, in the place of the true ones.
 
 ESTIMATE_COMMAND = "python -m metaseg_monai estimate <bundle> --output_dir runs/size"
-COLUMNS = ("group", "volume", "split", "field", "unit", "predicted", "true", "clipped", "slices")
+PREDICTED = Table(
+    "estimates",
+    f"make them: {ESTIMATE_COMMAND}",
+    {
+        **dict.fromkeys(("group", "volume", "split", "field", "unit"), TEXT),
+        **{"predicted": NUMBER, "true": NUMBER._replace(empty=True)},
+        **{"clipped": WHOLE, "slices": WHOLE},
+    },
+    key=("group", "volume"),
+    again=f"estimate again: {ESTIMATE_COMMAND}",
+)
 Unit = tuple[str, str]
 
 
@@ -204,38 +215,15 @@ def unit_of(item: Mapping[str, Any]) -> Unit:
 
 
 def read_predicted(path: str | Path) -> pd.DataFrame:
-    """Read the ``predicted.csv`` that an estimate wrote.
-
-    Returns:
-        One row a group (and volume): the columns `COLUMNS`; `true` is NaN where it is unknown.
+    """Read the ``predicted.csv`` that an estimate wrote: a row a group (and volume).
 
     Raises:
-        DataError: the file is missing or is no table of estimates.
+        DataError: see `read_rows`; or the estimates are of several fields.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise DataError(f"There are no estimates at {path}; make them: {ESTIMATE_COMMAND}")
-    text = dict.fromkeys(COLUMNS[:5], str)
-    try:
-        table = pd.read_csv(path, dtype=text, keep_default_na=False, na_values={"true": [""]})
-    except ValueError as error:  # pandas' errors of empty and broken files
-        raise DataError(f"{path} is no table of estimates ({error}); estimate again.") from error
-    missing = [column for column in COLUMNS if column not in table.columns]
-    if missing or table.empty:
-        raise DataError(
-            f"{path} is no table of estimates: it lacks {', '.join(missing) or 'rows'}. Make one: "
-            f"{ESTIMATE_COMMAND}"
-        )
-    for column in ("predicted", "true"):
-        numbers = table[column] if column == "predicted" else table[column].dropna()
-        if numbers.dtype.kind not in "iuf" or not np.isfinite(numbers).all():
-            raise DataError(f"{path}: column {column!r} must hold plain numbers; estimate again.")
-    if len(fields := sorted(set(table["field"]))) != 1:
+    rows = read_rows(path, PREDICTED)
+    if len(fields := sorted(set(rows["field"]))) != 1:
         raise DataError(f"{path}: expected estimates of one field, got {', '.join(fields)}.")
-    twice = table.duplicated(["group", "volume"])
-    if twice.any():
-        raise DataError(f"{path}: group {table.loc[twice, 'group'].iloc[0]!r} stands there twice.")
-    return table
+    return rows
 
 
 def with_predicted(

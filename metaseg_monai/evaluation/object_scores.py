@@ -1,6 +1,7 @@
 """The true objects of a case: from a file of object numbers, or the parts of its label."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -8,11 +9,20 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from ignite.engine import Engine, Events
 from skimage.segmentation import relabel_sequential
 
 from metaseg_monai.errors import ConfigError, DataError
-from metaseg_monai.files import remove_stale, write_table
+from metaseg_monai.evaluation.per_case import (
+    NAMES,
+    SHARE,
+    TEXT,
+    WHOLE,
+    Case,
+    Row,
+    Table,
+    names_of,
+    read_rows,
+)
 from metaseg_monai.images.read import read_image
 from metaseg_monai.images.resample import resize_label
 from metaseg_monai.metrics.objects import (
@@ -134,19 +144,26 @@ def _classes_of(numbers: np.ndarray, label: np.ndarray, classes: int) -> np.ndar
 
 # Score single objects while images are evaluated, and read the table again.
 
-NAMES = ["case", "group", "split", "mode", "domain"]
 FOUND_COLUMNS = [f"tp_{round(100 * threshold)}" for threshold in THRESHOLDS]
-WHOLE = ["class", "true", "pred", "tp_50", "fp_50", "fn_50", "splits", "merges", *FOUND_COLUMNS[1:]]
-SHARES = ["f1_50", "f1_50_95", "precision_50", "recall_50", "matched_iou"]
-OBJECT_SCORE_COLUMNS = [
-    *NAMES, "class", "true", "pred", "tp_50", "fp_50", "fn_50", *SHARES, "splits", "merges",
-    *FOUND_COLUMNS[1:], "truth", "ignored",
-]  # fmt: skip
-COMPONENTS = ObjectSettings()
+SHARES = ("f1_50", "f1_50_95", "precision_50", "recall_50", "matched_iou")
+SCORES = Table(
+    "scores of objects",
+    "evaluate with objects set.",
+    {
+        **dict.fromkeys(NAMES, TEXT),
+        **dict.fromkeys(("class", "true", "pred", "tp_50", "fp_50", "fn_50"), WHOLE),
+        **dict.fromkeys(SHARES, SHARE._replace(empty=True)),
+        **dict.fromkeys(("splits", "merges", *FOUND_COLUMNS[1:]), WHOLE),
+        "truth": TEXT,
+        "ignored": WHOLE,
+    },
+    key=("case", "mode", "class"),
+    later={"ignored": math.nan},  # from before small true objects were ignored
+)
 
 
 class ObjectScores:
-    """Evaluator handler that writes ``objects_scores.csv``: a row a case, mode and class.
+    """Measure of ``objects_scores.csv``: a row for each case, mode and class.
 
     True objects are those of `true_objects`; predicted ones are made of the highest class score
     of each pixel. Where a case has no object numbers, so that its true objects are the connected
@@ -158,7 +175,6 @@ class ObjectScores:
     prediction have no object; precision, recall and matched IoU where they would divide by 0.
 
     Args:
-        path: file to write; it appears only when the evaluation is complete.
         table: of the run, which names the files of true objects.
         objects: settings of `ObjectSettings`. None or {}: no objects are scored, and the file of
             an earlier evaluation is removed when this one is complete.
@@ -169,83 +185,57 @@ class ObjectScores:
     """
 
     def __init__(
-        self,
-        path: str | Path,
-        table: CaseTable,
-        objects: ObjectSettings | Mapping[str, Any] | None = COMPONENTS,
+        self, table: CaseTable, objects: ObjectSettings | Mapping[str, Any] | None = PARTS
     ) -> None:
-        self.path = Path(path)
         self.folder = table.path.parent
         self.items = {item["case"]: item for item in table.rows}
-        self.off = objects is None or objects == {}
-        self.settings = as_object_settings(objects)
-        self.rows: list[dict[str, Any]] = []
+        self.settings = as_object_settings(objects) if objects else None
 
-    def attach(self, engine: Engine) -> None:
-        """Score after every batch of the evaluator, write at its end; or remove what is stale."""
-        if self.off:
-            engine.add_event_handler(Events.COMPLETED, self.remove)
+    def __call__(self, case: Case) -> Iterator[Row]:
+        """The scores of each class."""
+        if self.settings is None:
             return
-        engine.add_event_handler(Events.STARTED, self.clear)
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self.score)
-        engine.add_event_handler(Events.COMPLETED, self.write)
-
-    def clear(self, engine: Engine) -> None:
-        """Forget an earlier evaluation."""
-        self.rows = []
-
-    def score(self, engine: Engine) -> None:
-        """Add the rows of the batch's images."""
-        batch, output = engine.state.batch, engine.state.output
-        preds, labels = output["pred"], output["label"]
-        if preds.ndim != 4:
+        pred, name = case["pred"], case["case"]
+        if pred.ndim != 3:
             raise ConfigError(
-                f"objects are scored in images (B, K, H, W), the predictions are "
-                f"{tuple(preds.shape)}; set objects to null for volumes"
+                f"objects are scored in images (K, H, W), the prediction of {name} is "
+                f"{tuple(pred.shape)}; set objects to null for volumes"
             )
-        for index, case in enumerate(batch["case"]):
-            if case not in self.items:
-                raise DataError(f"case {case!r} is not in the table; give ObjectScores the run's")
-            label = labels[index, 0].to(torch.int32).cpu().numpy()
-            native = batch["native_shape"][index].tolist() if "native_shape" in batch else None
-            truth = true_objects(self.items[case], self.folder, label, preds.shape[1], native)
-            parts = truth.source == "components"
-            settings = replace(self.settings, method="components") if parts else self.settings
-            found = find_objects(preds[index], settings)
-            names = {name: batch[name][index] for name in NAMES}
-            for number in range(1, preds.shape[1]):
-                own = truth.objects.of_class(number), found.of_class(number)
-                scored = match_row(match_objects(*own, settings.smallest_px))
-                row = {**names, "class": number, **scored, "truth": truth.source}
-                self.rows.append({column: row[column] for column in OBJECT_SCORE_COLUMNS})
+        if name not in self.items:
+            raise DataError(f"case {name!r} is not in the table; give ObjectScores the run's")
+        label = case["label"][0].to(torch.int32).cpu().numpy()
+        native = case["native_shape"].tolist() if "native_shape" in case else None
+        truth = true_objects(self.items[name], self.folder, label, len(pred), native)
+        settings = self.settings
+        if truth.source == "components":
+            settings = replace(settings, method="components")
+        found = find_objects(pred, settings)
+        for number in range(1, len(pred)):
+            match = match_objects(
+                truth.objects.of_class(number), found.of_class(number), settings.smallest_px
+            )
+            yield {**names_of(case), "class": number, **match_row(match), "truth": truth.source}
 
-    def write(self, engine: Engine) -> None:
-        """Write the file in one step."""
-        write_table(self.rows, self.path)
-
-    def remove(self, engine: Engine) -> None:
-        """Remove scores of an earlier evaluation, of other predictions than those beside them."""
-        remove_stale(self.path, OBJECT_SCORE_COLUMNS[: len(NAMES) + 3])
+    def write(self, path: Path, found: list[Row]) -> list[Path]:
+        """Write the table."""
+        return SCORES.write(path, found)
 
 
-def match_row(match: ObjectMatch) -> dict[str, Any]:
-    """Counts and scores of an image as cells; what does not exist is empty."""
+def match_row(match: ObjectMatch) -> dict[str, float]:
+    """Counts and scores of an image as cells; NaN for what does not exist."""
     at_half = match.found[0]
     by_threshold = [object_f1(found, match.true, match.pred) for found in match.found]
-    shares = {
-        "f1_50": by_threshold[0],
-        "f1_50_95": float(np.mean(by_threshold)),
-        "precision_50": at_half / match.pred if match.pred else float("nan"),
-        "recall_50": at_half / match.true if match.true else float("nan"),
-        "matched_iou": match.matched_iou,
-    }
     return {
         "true": match.true,
         "pred": match.pred,
         **dict(zip(FOUND_COLUMNS, match.found, strict=True)),
         "fp_50": match.pred - at_half,
         "fn_50": match.true - at_half,
-        **{name: "" if value != value else value for name, value in shares.items()},
+        "f1_50": by_threshold[0],
+        "f1_50_95": float(np.mean(by_threshold)),
+        "precision_50": at_half / match.pred if match.pred else math.nan,
+        "recall_50": at_half / match.true if match.true else math.nan,
+        "matched_iou": match.matched_iou,
         "splits": match.splits,
         "merges": match.merges,
         "ignored": match.ignored,
@@ -259,41 +249,9 @@ def read_object_scores(path: str | Path) -> pd.DataFrame:
     gets one of NaN.
 
     Raises:
-        DataError: the file is missing or no table of object scores, or holds a case, mode and
-            class twice.
+        DataError: see `read_rows`; or more objects were found than there are.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise DataError(f"There are no scores of objects at {path}: evaluate with objects set.")
-    text = dict.fromkeys([*NAMES, "truth"], str)
-    empty = {name: [""] for name in SHARES}
-    try:
-        table = pd.read_csv(path, dtype=text, keep_default_na=False, na_values=empty)
-    except ValueError as error:  # pandas' errors of empty and broken files
-        raise DataError(f"{path} is no table of objects ({error}); evaluate again.") from error
-    if "ignored" not in table.columns:
-        table["ignored"] = float("nan")
-    missing = [column for column in OBJECT_SCORE_COLUMNS if column not in table.columns]
-    if missing or table.empty:
-        raise DataError(f"{path} is no table of objects: it lacks {', '.join(missing) or 'rows'}.")
-    kinds = table.dtypes
-    whole = [name for name in (*WHOLE, "ignored") if not table[name].isna().all()]
-    wrong = [name for name in whole if kinds[name].kind not in "iu" or (table[name] < 0).any()]
-    if wrong:
-        raise DataError(f"{path}: {wrong[0]} must be whole numbers from 0; evaluate again.")
-    wrong = [
-        name for name in SHARES
-        if kinds[name].kind not in "iuf" or not table[name].dropna().between(0, 1).all()
-    ]  # fmt: skip
-    if wrong:
-        raise DataError(f"{path}: {wrong[0]} must be numbers from 0 to 1; evaluate again.")
-    if (table["tp_50"] > table[["true", "pred"]].min(axis=1)).any():
+    rows = read_rows(path, SCORES)
+    if (rows["tp_50"] > rows[["true", "pred"]].min(axis=1)).any():
         raise DataError(f"{path}: tp_50 above the number of objects; evaluate again.")
-    twice = table[table.duplicated(["case", "mode", "class"])]
-    if not twice.empty:
-        first = twice.iloc[0]
-        raise DataError(
-            f"{path}: case {first['case']}, mode {first['mode']}, class {first['class']} stands "
-            "there twice; evaluate again."
-        )
-    return table
+    return rows

@@ -1,7 +1,8 @@
 """Write the predicted objects of every image as a label image for Fiji and napari."""
 
+import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -10,10 +11,10 @@ import numpy as np
 import pandas as pd
 import tifffile
 from ignite.engine import Engine, Events
-from torch import Tensor
 
 from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.evaluation.masks import MaskRecord, let_go
+from metaseg_monai.evaluation.per_case import Case, PerCase
 from metaseg_monai.files import replacing
 from metaseg_monai.images.read import image_format, read_image
 from metaseg_monai.images.resample import resize_image
@@ -171,188 +172,10 @@ def _of_tags(file: Any) -> tuple[float, float] | None:
     return (y, x) if imagej or max(y, x) < SCREEN_UM else None
 
 
-# The tables of a prediction's objects: one row an object, and one a well.
+# The objects of every image as they are predicted, with both tables.
 
 OBJECTS, WELLS = "objects.csv", "wells.csv"
-KEY = ["plate", "well", "group"]
-
-
-class ObjectTable:
-    """Evaluator handler that writes ``objects.csv`` and ``wells.csv`` of the predicted objects.
-
-    Objects are measured in the pixels of the image's own file, to which logits are resized where
-    the evaluation resampled them, with the intensities that the file stores. Of an evaluation in
-    several test modes the mode normal is measured. The columns of the wells are those of the
-    table, where it has them.
-
-    Args:
-        folder: where both files go when the evaluation is complete.
-        objects: settings of `ObjectSettings`; None is connected components.
-        by: metadata fields or columns of the table that both files show, each once; wells are kept
-            apart by them. Name the task here where an image is predicted for several.
-
-    Raises:
-        ConfigError: a setting is wrong, such as a name in `by` that a column of measures has.
-        DataError: while running: an image cannot be read, or is no 2D image of the predicted
-            shape; names the case.
-    """
-
-    def __init__(
-        self,
-        folder: str | Path,
-        objects: ObjectSettings | Mapping[str, Any] | None = None,
-        by: Sequence[str] | None = (),
-    ) -> None:
-        self.folder = Path(folder)
-        self.settings = as_object_settings(objects)
-        self.by = _checked(by)
-        self.items: dict[str, Mapping[str, Any]] = {}
-        self.objects: list[pd.DataFrame] = []
-        self.images: list[dict[str, Any]] = []
-
-    @property
-    def paths(self) -> tuple[Path, Path]:
-        """The files that are written."""
-        return self.folder / OBJECTS, self.folder / WELLS
-
-    def attach(self, engine: Engine) -> None:
-        """Measure after every batch of the evaluator, write at its end."""
-        engine.add_event_handler(Events.STARTED, self.start)
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self.measure)
-        engine.add_event_handler(Events.COMPLETED, self.write)
-
-    def start(self, engine: Engine) -> None:
-        """Forget an earlier evaluation and learn which images will come."""
-        items: list[Mapping[str, Any]] = engine.state.dataloader.dataset.data
-        self.items = {item["case"]: item for item in items}
-        self.objects, self.images = [], []
-        for item in items:
-            for name in self.by:
-                _value(item, name)
-
-    def measure(self, engine: Engine) -> None:
-        """Find and measure the objects of one batch."""
-        batch, preds = engine.state.batch, engine.state.output["pred"]
-        for row, case in enumerate(batch["case"]):
-            if "mode" not in batch or batch["mode"][row] == "normal":
-                native = batch["native_shape"][row].tolist() if "native_shape" in batch else None
-                item, logits = self.items[case], preds[row]
-                self.add(item, find_native(item, logits, native, self.settings), len(logits))
-
-    def add(self, item: Mapping[str, Any], objects: Objects, classes: int) -> None:
-        """Measure the objects of one image.
-
-        Args:
-            item: of the table or folder.
-            objects: in the pixels of the image's file.
-            classes: number of classes with the background.
-        """
-        pixel_um = pixel_size_um(item)
-        try:
-            image = read_image(item["image"], 2).array
-            measured = measure_objects(objects, image, pixel_um)
-        except DataError as error:
-            raise DataError(f"case {item['case']!r}: {error}") from error
-        cells = item.get("columns", {})
-        told = {name: _value(item, name) for name in self.by}
-        names = {"case": item["case"], "plate": cells.get("plate", "")}
-        names |= {"well": cells.get("well", ""), "group": item["group"], **told}
-        for place, (name, value) in enumerate(names.items()):
-            measured.insert(place, name, str(value))
-        self.objects.append(measured)
-        height, width = objects.labels.shape
-        size = {"imaged_px": height * width, "pixel_um": pixel_um or float("nan")}
-        self.images += [{**names, "class": number, **size} for number in range(1, classes)]
-
-    def write(self, engine: Engine) -> None:
-        """Write both files, each in one step."""
-        self.save()
-
-    def save(self) -> None:
-        """Write both files; a prediction without objects leaves a header alone.
-
-        Raises:
-            DataError: no image came.
-        """
-        if not self.images:
-            raise DataError(f"{self.folder}: no image was predicted, so there are no objects")
-        # of the tables with a row, as empty ones have no types of their own
-        tables = [table for table in self.objects if len(table)] or self.objects[:1]
-        objects = pd.concat(tables, ignore_index=True)
-        wells = well_summary(pd.DataFrame(self.images), objects, self.by)
-        for path, table in zip(self.paths, (objects, wells), strict=True):
-            with replacing(path) as part:  # not by write_table: it takes no table without rows
-                table.to_csv(part, index=False, lineterminator="\n")
-
-
-def find_native(
-    item: Mapping[str, Any],
-    logits: Tensor,
-    native_shape: Sequence[int] | None,
-    settings: ObjectSettings,
-) -> Objects:
-    """The objects of an image in the pixels of its file.
-
-    Args:
-        item: for messages.
-        logits: (K, H, W).
-        native_shape: (H, W) of the file where the evaluation resampled it.
-        settings: how objects are made.
-
-    Raises:
-        DataError: the logits are not those of an image; names the case.
-    """
-    try:
-        if native_shape is not None and logits.ndim == 3:
-            logits = resize_image(logits[None].float(), native_shape)[0]
-        return find_objects(logits, settings)
-    except DataError as error:
-        raise DataError(f"case {item['case']!r}: {error}") from error
-
-
-def _checked(by: Sequence[str] | None) -> list[str]:
-    """The names, each once, without those that the tables show in any case."""
-    if by is None:
-        return []
-    if (
-        isinstance(by, str)
-        or not isinstance(by, Sequence)
-        or not all(isinstance(name, str) for name in by)
-    ):
-        raise ConfigError(f"objects_by is {by!r}; expected a list of fields or columns")
-    names = [name for name in dict.fromkeys(by) if name not in (*KEY, "case", "class")]
-    # channels have columns such as mean_intensity_2
-    if taken := [name for name in names if re.sub(r"_\d+$", "", name) in _measures()]:
-        raise ConfigError(
-            f"objects_by names {taken[0]!r}, as {OBJECTS} and {WELLS} name a column of their own; "
-            "give the field or column another name in the table, or leave it out of objects_by"
-        )
-    return names
-
-
-@cache
-def _measures() -> frozenset[str]:
-    """The columns that both tables are made with, from those of a single pixel."""
-    pixel = Objects(np.ones((1, 1), dtype=np.int32), np.ones(1, dtype=np.int64))
-    objects = measure_objects(pixel, np.zeros((1, 1, 1)), None)
-    names = {**dict.fromkeys(KEY, ""), "case": ""}
-    sizes = {"imaged_px": 1, "pixel_um": float("nan")}
-    images = pd.DataFrame([{**names, "class": 1, **sizes}])
-    wells = well_summary(images, objects.assign(**names))
-    return frozenset([*objects.columns, *wells.columns, *OF_IMAGE])
-
-
-def _value(item: Mapping[str, Any], name: str) -> str:
-    known = {**item.get("columns", {}), **item.get("metadata", {})}
-    if name not in known:
-        raise DataError(
-            f"case {item['case']!r} has no field or column {name!r}; it has "
-            f"{', '.join(map(str, known)) or 'none'}: mend `by`"
-        )
-    value = known[name]
-    return "" if value is None else str(value)
-
-
+Measured = tuple[pd.DataFrame, list[dict[str, Any]]]  # objects, and the image for each class
 Form = Literal["labels", "ome-labels"]
 SUFFIX: Mapping[str, str] = {"labels": "_objects.tif", "ome-labels": "_objects.ome.tif"}
 
@@ -361,8 +184,10 @@ class SaveObjects:
     """Evaluator handler: a label image ``<case>_objects.tif`` for each image, and its tables.
 
     Background is 0, every object has a number of its own, by which ``objects.csv`` tells of it;
-    ``wells.csv`` sums it up (see `ObjectTable`). Pixels are 16-bit, or 32-bit where an image has
-    more than 65,535 objects, in the shape and pixel size of the image's file.
+    ``wells.csv`` sums it up, see `well_summary`. Pixels are 16-bit, or 32-bit where an image has
+    more than 65,535 objects, in the shape and pixel size of the image's file: logits are resized
+    to it where the evaluation resampled them, and objects are measured in its pixels, with the
+    intensities that it stores. The columns of the wells are those of the table, where it has them.
 
     Before the next batch is read, the engine's last batch and output are let go, so that no two
     large images take memory. An existing file is replaced only where it is still as a prediction
@@ -373,12 +198,14 @@ class SaveObjects:
         folder: where all files go.
         form: "labels": TIFF with its resolution per centimetre; "ome-labels": OME-TIFF.
         objects: settings of `ObjectSettings`; None is connected components.
-        by: fields or columns that the tables show, see `ObjectTable`.
+        by: metadata fields or columns of the table that both tables show, each once; wells are
+            kept apart by them. Name the task here where an image is predicted for several.
 
     Raises:
-        ConfigError: a setting is wrong.
+        ConfigError: a setting is wrong, such as a name in `by` that a column of measures has.
         DataError: while running: a file would replace an image, another image's objects, or what
-            is no earlier prediction; or a case is no 2D image.
+            is no earlier prediction; an image cannot be read, or is no 2D image of the predicted
+            shape; names the case.
     """
 
     def __init__(
@@ -395,55 +222,122 @@ class SaveObjects:
             )
         self.folder = Path(folder)
         self.form = form
+        self.settings = as_object_settings(objects)
+        self.by = _checked(by)
+        self.items: dict[str, Mapping[str, Any]] = {}
         self.paths: dict[str, Path] = {}
-        self.table = ObjectTable(folder, objects, by)
         self._record = MaskRecord(folder)
 
     def attach(self, engine: Engine) -> None:
         """Write label images after every batch, the tables at the end."""
-        engine.add_event_handler(Events.STARTED, self.start)
+        PerCase(self.folder, self).attach(engine)
         engine.add_event_handler(Events.GET_BATCH_STARTED, let_go)  # every handler is done then
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
-        engine.add_event_handler(Events.COMPLETED, self.finish)
 
-    def start(self, engine: Engine) -> None:
-        """Learn which files must not be written."""
-        self.table.start(engine)
-        items = self.table.items
-        for case, item in items.items():
+    def start(self, items: Sequence[Mapping[str, Any]]) -> None:
+        """Learn which files must not be written, and whether all names of `by` are there."""
+        self.items = {item["case"]: item for item in items}
+        for case, item in self.items.items():
+            for name in self.by:
+                _value(item, name)
             if "plane" in item or image_format(image_files(item)[0]) in ("nifti", "dicom"):
                 raise DataError(
                     f"case {case!r}: objects are made of 2D images, {image_files(item)[0]} is of a "
                     "volume; write its mask instead"
                 )
-        self.paths = {case: self._path(case) for case in items}
-        images = {file for item in items.values() for file in image_files(item)}
         self._record = MaskRecord(self.folder)
-        self._record.check_names(self.paths, images, "objects")
-        self._record.check([*self.paths.values(), *self.table.paths])
+        self.paths = {case: self._path(case) for case in self.items}
+        tables = [self.folder / OBJECTS, self.folder / WELLS]
+        self._record.claim(self.paths, items, "objects", tables)
 
-    def __call__(self, engine: Engine) -> None:
-        """Write the objects of one batch and measure them."""
-        batch, preds = engine.state.batch, engine.state.output["pred"]
-        for row, case in enumerate(batch["case"]):
-            item = self.table.items[case]
-            native = batch["native_shape"][row].tolist() if "native_shape" in batch else None
-            objects = find_native(item, preds[row], native, self.table.settings)
-            self.table.add(item, objects, len(preds[row]))
-            with self._record.writing():
-                path = write_labels(self._path(case), objects.labels, pixel_size_um(item))
-            self._record.add(path)
-
-    def finish(self, engine: Engine) -> None:
-        """Write the tables."""
+    def __call__(self, case: Case) -> Iterator[Measured]:
+        """Write the objects of an image; its rows of ``objects.csv``, and what wells need of it."""
+        item, logits = self.items[case["case"]], case["pred"]
+        pixel_um = pixel_size_um(item)
+        try:
+            if "native_shape" in case and logits.ndim == 3:
+                logits = resize_image(logits[None].float(), case["native_shape"].tolist())[0]
+            objects = find_objects(logits, self.settings)
+            measured = measure_objects(objects, read_image(item["image"], 2).array, pixel_um)
+        except DataError as error:
+            raise DataError(f"case {item['case']!r}: {error}") from error
+        cells = item.get("columns", {})
+        names = {"case": item["case"], "plate": cells.get("plate", "")}
+        names |= {"well": cells.get("well", ""), "group": item["group"]}
+        names |= {name: _value(item, name) for name in self.by}
+        for place, (name, value) in enumerate(names.items()):
+            measured.insert(place, name, str(value))
+        height, width = objects.labels.shape
+        size = {"imaged_px": height * width, "pixel_um": pixel_um or math.nan}
         with self._record.writing():
-            self.table.save()
-        for path in self.table.paths:
-            self._record.add(path)
-        self._record.finish()
+            path = write_labels(self._path(item["case"]), objects.labels, pixel_um)
+        self._record.add(path)
+        yield measured, [{**names, "class": number, **size} for number in range(1, len(logits))]
+
+    def write(self, path: Path, found: list[Measured]) -> list[Path]:
+        """Write both tables; a prediction without objects leaves a header alone.
+
+        Raises:
+            DataError: no image came.
+        """
+        if not found:
+            raise DataError(f"{path}: no image was predicted, so there are no objects")
+        # of the tables with a row, as empty ones have no types of their own
+        tables = [table for table, _ in found if len(table)] or [found[0][0]]
+        objects = pd.concat(tables, ignore_index=True)
+        images = pd.DataFrame([image for _, of_case in found for image in of_case])
+        wells = well_summary(images, objects, self.by)
+        with self._record.writing():
+            for name, table in ((OBJECTS, objects), (WELLS, wells)):
+                with replacing(path / name) as part:
+                    table.to_csv(part, index=False, lineterminator="\n")
+                self._record.add(path / name)
+        return self._record.finish()
 
     def _path(self, case: str) -> Path:
         return self.folder / f"{case}{SUFFIX[self.form]}"
+
+
+def _checked(by: Sequence[str] | None) -> list[str]:
+    """The names, each once, without those that the tables show in any case."""
+    if by is None:
+        return []
+    if (
+        isinstance(by, str)
+        or not isinstance(by, Sequence)
+        or not all(isinstance(name, str) for name in by)
+    ):
+        raise ConfigError(f"objects_by is {by!r}; expected a list of fields or columns")
+    names = [name for name in dict.fromkeys(by) if name not in (*PLACE, "case", "class")]
+    # channels have columns such as mean_intensity_2
+    if taken := [name for name in names if re.sub(r"_\d+$", "", name) in _measures()]:
+        raise ConfigError(
+            f"objects_by names {taken[0]!r}, as {OBJECTS} and {WELLS} name a column of their own; "
+            "give the field or column another name in the table, or leave it out of objects_by"
+        )
+    return names
+
+
+@cache
+def _measures() -> frozenset[str]:
+    """The columns that both tables are made with, from those of a single pixel."""
+    pixel = Objects(np.ones((1, 1), dtype=np.int32), np.ones(1, dtype=np.int64))
+    objects = measure_objects(pixel, np.zeros((1, 1, 1)), None)
+    names = {**dict.fromkeys(PLACE, ""), "case": ""}
+    sizes = {"imaged_px": 1, "pixel_um": float("nan")}
+    images = pd.DataFrame([{**names, "class": 1, **sizes}])
+    wells = well_summary(images, objects.assign(**names))
+    return frozenset([*objects.columns, *wells.columns, *OF_IMAGE])
+
+
+def _value(item: Mapping[str, Any], name: str) -> str:
+    known = {**item.get("columns", {}), **item.get("metadata", {})}
+    if name not in known:
+        raise DataError(
+            f"case {item['case']!r} has no field or column {name!r}; it has "
+            f"{', '.join(map(str, known)) or 'none'}: mend `by`"
+        )
+    value = known[name]
+    return "" if value is None else str(value)
 
 
 def write_labels(path: str | Path, labels: np.ndarray, pixel_um: float | None = None) -> Path:

@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 from zipfile import BadZipFile
 
 import numpy as np
-from ignite.engine import Engine, Events
 from torch import Tensor
 
 from metaseg_monai.errors import DataError
+from metaseg_monai.evaluation.per_case import Case
 from metaseg_monai.files import replacing
 
 
@@ -24,66 +24,55 @@ class Sample(NamedTuple):
 
 
 class PredictionSamples:
-    """Evaluator handler that stores some cases of every domain with all their modes.
+    """Measure of ``samples.npz``: some cases of every domain with all their modes.
 
     Of each of the first groups (patients) it is one, that with the largest foreground, for
     neighbouring slices of a patient would show the same. The mode ``normal`` must come first.
 
     Args:
-        path: ``samples.npz`` to write when the evaluation is complete.
         per_domain: largest number of cases kept for each domain, each of another group.
     """
 
-    def __init__(self, path: str | Path, per_domain: int = 1) -> None:
-        self.path = Path(path)
+    def __init__(self, per_domain: int = 1) -> None:
         self.per_domain = per_domain
         self.samples: dict[tuple[str, str], Sample] = {}  # by domain and group
 
-    def attach(self, engine: Engine) -> None:
-        """Collect after every batch, write at the end."""
-        engine.add_event_handler(Events.STARTED, self.clear)
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self.collect)
-        engine.add_event_handler(Events.COMPLETED, self.write)
-
-    def clear(self, engine: Engine) -> None:
+    def start(self, items: list[Any]) -> None:
         """Forget the samples of an earlier evaluation."""
         self.samples = {}
 
-    def collect(self, engine: Engine) -> None:
-        """Keep the batch's cases that are still wanted."""
-        batch, output = engine.state.batch, engine.state.output
-        for index, case in enumerate(batch["case"]):
-            domain, mode = batch["domain"][index], batch["mode"][index]
-            place = domain, batch["group"][index]
-            if mode == "normal" and self._is_wanted(place, output["label"][index, 0]):
-                image = _plane(output["image"][index].float().mean(0))
-                label = _plane(output["label"][index, 0]).astype(np.uint8)
-                self.samples[place] = Sample(case, domain, _to_unit(image), label, {})
-            if place in self.samples and self.samples[place].case == case:
-                pred = _plane(output["pred"][index].argmax(0)).astype(np.uint8)
-                self.samples[place].preds[mode] = pred
+    def __call__(self, case: Case) -> tuple[()]:
+        """Keep the case if it is still wanted."""
+        place = case["domain"], case["group"]
+        if case["mode"] == "normal":
+            label = _plane(case["label"][0]).astype(np.uint8)
+            if self._is_wanted(place, label):
+                image = _to_unit(_plane(case["image"].float().mean(0)))
+                self.samples[place] = Sample(case["case"], case["domain"], image, label, {})
+        if place in self.samples and self.samples[place].case == case["case"]:
+            pred = _plane(case["pred"].argmax(0)).astype(np.uint8)
+            self.samples[place].preds[case["mode"]] = pred
+        return ()
 
-    def _is_wanted(self, place: tuple[str, str], label: Tensor) -> bool:
+    def _is_wanted(self, place: tuple[str, str], label: np.ndarray) -> bool:
         """Whether a case is of a new group, while there is room, or shows more than its group's."""
         if place in self.samples:
-            shown = np.count_nonzero(self.samples[place].label)
-            return int(np.count_nonzero(_plane(label))) > int(shown)
+            return bool(np.count_nonzero(label) > np.count_nonzero(self.samples[place].label))
         return sum(domain == place[0] for domain, _ in self.samples) < self.per_domain
 
-    def write(self, engine: Engine) -> None:
-        """Write the file in one step."""
+    def write(self, path: Path, found: list[Any]) -> list[Path]:
+        """Write the file."""
         arrays: dict[str, Any] = {}
         index = []
         for number, sample in enumerate(self.samples.values()):
-            arrays[f"image_{number}"] = sample.image
-            arrays[f"label_{number}"] = sample.label
+            arrays |= {f"image_{number}": sample.image, f"label_{number}": sample.label}
             for position, pred in enumerate(sample.preds.values()):
                 arrays[f"pred_{number}_{position}"] = pred
-            index.append(
-                {"case": sample.case, "domain": sample.domain, "modes": list(sample.preds)}
-            )
-        with replacing(self.path) as part, part.open("wb") as file:
+            told = {"case": sample.case, "domain": sample.domain, "modes": list(sample.preds)}
+            index.append(told)
+        with replacing(path) as part, part.open("wb") as file:
             np.savez_compressed(file, index=np.array(json.dumps(index)), **arrays)
+        return [path]
 
 
 def read_samples(path: str | Path) -> list[Sample]:

@@ -1,11 +1,9 @@
 """Pure numbers: counts and masks to scores, intervals and tests."""
 
 from metaseg_monai.metrics.calibration import (
-    CalibrationBins,
     calibration_errors,
     expected_calibration_error,
     foreground_calibration_error,
-    read_calibration,
     reliability,
 )
 from metaseg_monai.metrics.objects import ObjectSettings, match_objects
@@ -24,7 +22,6 @@ from metaseg_monai.metrics.scores import (
 )
 
 __all__ = [
-    "CalibrationBins",
     "ObjectSettings",
     "average_f1",
     "average_seeds",
@@ -40,7 +37,6 @@ __all__ = [
     "mode_matrix",
     "pooled_f1",
     "pooled_f1_by",
-    "read_calibration",
     "reliability",
     "summarise",
 ]

@@ -1,20 +1,10 @@
 """Can a predicted probability be taken at its word? Bins for each case, and errors from them."""
 
-from pathlib import Path
-from typing import Any
-
 import pandas as pd
 import torch
-from ignite.engine import Engine, Events
 from torch import Tensor
 
-from metaseg_monai.errors import ConfigError, DataError
-from metaseg_monai.files import remove_stale, write_table
-
-NAMES = ["case", "group", "split", "mode", "domain"]
-NUMBERS = ["class", "bin", "pixels", "confidence", "positives", "inside"]
-BIN_COLUMNS = [*NAMES, *NUMBERS]
-_LATER: dict[str, Any] = {"mode": "normal", "inside": float("nan")}  # for files of 0.1.0
+from metaseg_monai.errors import DataError
 
 
 def bin_probabilities(logits: Tensor, label: Tensor, bins: int = 10) -> Tensor:
@@ -57,115 +47,11 @@ def bin_probabilities(logits: Tensor, label: Tensor, bins: int = 10) -> Tensor:
     return sums.view(images, classes, bins, 4)
 
 
-class CalibrationBins:
-    """Evaluator handler that writes ``calibration.csv`` when the evaluation is complete.
-
-    Every mode is counted. A probability is judged under true metadata, in mode ``normal``; the
-    other modes tell how much of it a foreign value takes (paper 3.2). An evaluation without mode
-    ``normal`` writes no file, and removes one of an earlier evaluation, which would stand beside
-    counts of other predictions.
-
-    Args:
-        path: file to write; one row for each case, mode, foreground class and bin that is not
-            empty.
-        classes: number of classes K with the background.
-        bins: number of bins of equal width over 0..1.
-
-    Raises:
-        ConfigError: fewer than two bins.
-    """
-
-    def __init__(self, path: str | Path, classes: int, bins: int = 10) -> None:
-        if bins < 2:
-            raise ConfigError(f"CalibrationBins: bins is {bins}; use at least 2, commonly 10.")
-        self.path = Path(path)
-        self.classes = classes
-        self.bins = bins
-        self.rows: list[dict[str, Any]] = []
-
-    def attach(self, engine: Engine) -> None:
-        """Count after every batch of the evaluator, write at its end."""
-        engine.add_event_handler(Events.STARTED, self.clear)
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self.count)
-        engine.add_event_handler(Events.COMPLETED, self.write)
-
-    def clear(self, engine: Engine) -> None:
-        """Forget the bins of an earlier evaluation."""
-        self.rows = []
-
-    def count(self, engine: Engine) -> None:
-        """Add the bins of the batch's cases.
-
-        Raises:
-            DataError: the prediction has another number of channels than there are classes.
-        """
-        batch, output = engine.state.batch, engine.state.output
-        if output["pred"].shape[1] != self.classes:
-            raise DataError(
-                f"{batch['case'][0]}: the prediction has {output['pred'].shape[1]} "
-                f"channels for {self.classes} classes; set classes to what the network predicts."
-            )
-        sums = bin_probabilities(output["pred"], output["label"][:, 0].long(), self.bins).tolist()
-        for index, of_case in enumerate(sums):
-            names = {key: batch[key][index] for key in NAMES}
-            for number, of_class in enumerate(of_case, start=1):
-                for place, (pixels, confidence, positives, inside) in enumerate(of_class):
-                    if pixels:
-                        cell = (number, place, int(pixels), confidence, int(positives), inside)
-                        self.rows.append({**names, **dict(zip(NUMBERS, cell, strict=True))})
-
-    def write(self, engine: Engine) -> None:
-        """Write the file in one step."""
-        if any(row["mode"] == "normal" for row in self.rows):
-            write_table(self.rows, self.path)
-        else:
-            remove_stale(self.path, NAMES)
-
-
-def read_calibration(path: str | Path, mode: str | None = "normal") -> pd.DataFrame:
-    """Read a ``calibration.csv``: one row for each case, mode, foreground class and filled bin.
-
-    ``pixels`` is the number of pixels in the bin, ``confidence`` the sum of their probabilities,
-    ``positives`` the number of those that are of the class and ``inside`` the sum of the
-    probabilities of these. Earlier files tell of mode ``normal`` alone and nothing of ``inside``,
-    which is NaN then.
-
-    Args:
-        path: the file.
-        mode: the rows of this test mode; None for those of all.
-
-    Raises:
-        DataError: if the file is missing or is not a table of bins.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise DataError(
-            f"There are no calibration bins at {path}: evaluate this model in mode normal first."
-        )
-    text = dict.fromkeys(NAMES, str)
-    try:
-        table = pd.read_csv(path, dtype=text, keep_default_na=False)
-    except ValueError as error:  # pandas' errors of empty and broken files
-        raise DataError(f"{path} is no table of bins ({error}); evaluate again.") from error
-    if not set(_LATER) & set(table.columns):
-        table = table.assign(**_LATER)
-    missing = [column for column in BIN_COLUMNS if column not in table.columns]
-    if missing or table.empty:
-        raise DataError(
-            f"{path} is no table of calibration bins: it lacks {', '.join(missing) or 'rows'}."
-        )
-    if any(table[name].dtype.kind not in "iuf" for name in NUMBERS):
-        raise DataError(f"{path}: a bin is not made of numbers; evaluate again.")
-    if mode is None:
-        return table
-    return table[table["mode"] == mode].reset_index(drop=True)
-
-
 def reliability(table: pd.DataFrame) -> pd.DataFrame:
     """Add the bins of all cases and classes: the points of a reliability diagram.
 
     Args:
-        table: rows of `read_calibration`, of one or more cases, classes and seeds.
+        table: rows of `evaluation.read_calibration`, of one or more cases, classes and seeds.
 
     Returns:
         One row for each bin that is not empty: ``bin``, ``pixels``, ``confidence`` (mean
@@ -190,7 +76,7 @@ def expected_calibration_error(table: pd.DataFrame) -> float:
     probability near 0, which are right and hide the rest: read `foreground_calibration_error` too.
 
     Args:
-        table: rows of `read_calibration`.
+        table: rows of `evaluation.read_calibration`.
 
     >>> row = {"bin": 9, "pixels": 10, "confidence": 9.5, "positives": 7}
     >>> round(expected_calibration_error(pd.DataFrame([row])), 3)
@@ -205,7 +91,7 @@ def foreground_calibration_error(table: pd.DataFrame) -> float:
     NaN where every pixel is in the first bin.
 
     Args:
-        table: rows of `read_calibration`.
+        table: rows of `evaluation.read_calibration`.
     """
     return _error(reliability(table[table["bin"] > 0]))
 

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from metaseg_monai.evaluation import read_calibration
 from metaseg_monai.metadata.fields import AnyField, Continuous
 from metaseg_monai.metrics.calibration import (
     calibration_errors,
     expected_calibration_error,
     foreground_calibration_error,
-    read_calibration,
     reliability,
 )
 from metaseg_monai.metrics.leakage import Association, associate, label_diameters, volume_values

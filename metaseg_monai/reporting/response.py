@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 
 from metaseg_monai.errors import DataError
-from metaseg_monai.evaluation.cases import NAMES, SPACING, read_cases
+from metaseg_monai.evaluation import read_calibration, read_cases
+from metaseg_monai.evaluation.per_case import PLACE, SPACING
 from metaseg_monai.evaluation.samples import Sample, read_samples
 from metaseg_monai.metadata.fields import Categorical, Continuous, Ordinal, read_number
-from metaseg_monai.metrics.calibration import read_calibration
 from metaseg_monai.metrics.leakage import spearman
 from metaseg_monai.metrics.statistics import bootstrap_interval
 from metaseg_monai.reporting.figures.by_value import value_curves
@@ -849,7 +849,7 @@ def _numbers_told(results: Results) -> list[str]:
         for key, result in by_seed.items():
             if (result.folder / CASES).is_file() and (cases := cases_of(result, key)) is not None:
                 names |= dict.fromkeys(map(str, cases.columns))
-    return [name for name in names if name not in (*NAMES, *SPACING)]
+    return [name for name in names if name not in (*PLACE, *SPACING)]
 
 
 def _of_field_encoding_section(

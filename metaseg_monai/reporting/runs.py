@@ -10,9 +10,8 @@ import pandas as pd
 
 from metaseg_monai.bundle.locate import resolve_bundle
 from metaseg_monai.errors import ConfigError, DataError
-from metaseg_monai.evaluation.cases import CLASSES, read_cases
-from metaseg_monai.evaluation.counts import read_counts
-from metaseg_monai.evaluation.volumes import read_volumes
+from metaseg_monai.evaluation import read_cases, read_counts, read_volumes
+from metaseg_monai.evaluation.per_case import CLASSES
 from metaseg_monai.metadata.fields import AnyField, Continuous, read_number
 from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.metrics.scores import average_seeds, case_f1

@@ -310,7 +310,7 @@ def case_table(results: Results) -> pd.DataFrame:
 
 def experts_elsewhere(by_seed: Mapping[Replicate, Result]) -> Spread:
     """Each expert (columns) on every domain (rows), its own and the foreign ones (thesis 4.1)."""
-    from metaseg_monai.evaluation.counts import read_counts
+    from metaseg_monai.evaluation import read_counts
     from metaseg_monai.metrics.scores import pooled_f1_by
 
     tables = {}

@@ -12,7 +12,7 @@ from metaseg_monai.bundle.locate import resolve_bundle
 from metaseg_monai.bundle.overrides import load_config
 from metaseg_monai.bundle.run import configs_of, run_bundle
 from metaseg_monai.errors import ConfigError, DataError
-from metaseg_monai.evaluation.counts import read_counts
+from metaseg_monai.evaluation import read_counts
 from metaseg_monai.evaluation.estimates import tell_estimate
 from metaseg_monai.explain.draw import draw
 from metaseg_monai.files import readable, replacing

@@ -11,8 +11,8 @@ from nibabel.affines import apply_affine
 from tqdm import tqdm
 
 from metaseg_monai.errors import DataError
-from metaseg_monai.evaluation.volumes import TEXT_COLUMNS, read_volumes, volume_row
-from metaseg_monai.files import write_table
+from metaseg_monai.evaluation import read_volumes
+from metaseg_monai.evaluation.volume_table import VOLUMES
 from metaseg_monai.images.axial import axial_volume
 from metaseg_monai.images.image import Image
 from metaseg_monai.images.nifti import SAME_PLACE_VOXELS
@@ -213,13 +213,13 @@ def score(
     """
     made = make_regions(KITS_REGIONS if regions is None else regions)
     found = find_pairs(predictions, labels)
-    path = output_table(output, FILE_NAME, TEXT_COLUMNS)
+    path = output_table(output, FILE_NAME, VOLUMES.first)
     rows = []
     for pair in tqdm(found.pairs, desc="score", unit="case", disable=None):
         names = {"volume": pair.case, "group": pair.case, "split": "", "mode": "normal"}
-        rows += [volume_row(names, one) for one in _score_pair(pair, made, found_share)]
+        rows += [{**names, **one._asdict()} for one in _score_pair(pair, made, found_share)]
     try:
-        write_table(rows, path)
+        VOLUMES.write(path, rows)
     except OSError as error:  # a full disk, say
         raise cannot_write(output, error) from error
     lines = [summarise_volumes(read_volumes(path)), f"all cases: {path}"]

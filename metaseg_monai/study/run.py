@@ -125,7 +125,7 @@ def _check_tracking(uri: str) -> None:
 
 
 def _track(uri: str, study: Study, folder: Path, runs: list[Run]) -> None:
-    from metaseg_monai.evaluation.counts import read_counts
+    from metaseg_monai.evaluation import read_counts
     from metaseg_monai.metrics.scores import average_f1, pooled_f1
     from metaseg_monai.study.tracking import log_run
 

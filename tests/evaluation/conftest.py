@@ -1,9 +1,12 @@
-"""Volume files, and a tiny random network that makes masks of them."""
+"""An engine over given batches, volume files, and a tiny random network that makes their masks."""
+
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from ignite.engine import Engine
 from monai.data import DataLoader, Dataset
 from monai.engines import SupervisedEvaluator
 from monai.transforms import Compose
@@ -15,7 +18,7 @@ from nibabel.orientations import (
     ornt_transform,
 )
 
-from metaseg_monai.evaluation import SaveMasks
+from metaseg_monai.evaluation import PerCase, SaveMasks
 from metaseg_monai.images.axial import slice_items
 from metaseg_monai.tables.find import find_cases
 from metaseg_monai.training import VolumeBatches, collate_cases
@@ -36,6 +39,52 @@ class TinyNetwork(torch.nn.Module):
 
     def forward(self, image):
         return self.layer(image)
+
+
+class Loader(list):
+    """Batches with the items they are made of, as a DataLoader has them."""
+
+    def __init__(self, batches, items):
+        super().__init__(batches)
+        self.dataset = SimpleNamespace(data=items)
+
+
+@pytest.fixture(scope="session")
+def run():
+    """Run a handler over pairs (batch, output of the evaluator)."""
+
+    def run_handler(handler, pairs, items=()):
+        def step(engine, pair):
+            engine.state.batch, output = pair
+            return output
+
+        engine = Engine(step)
+        handler.attach(engine)
+        engine.run(Loader(pairs, items))
+        return engine.state
+
+    return run_handler
+
+
+@pytest.fixture(scope="session")
+def measured(run):
+    """Measure pairs (batch, output of the evaluator) and return the path of what is written."""
+
+    def measure_pairs(measure, path, pairs, items=()):
+        run(PerCase(path, measure), pairs, items)
+        return path
+
+    return measure_pairs
+
+
+@pytest.fixture(scope="session")
+def one_hot():
+    """Logits (K, *S) of classes (*S)."""
+
+    def logits(classes, count=2):
+        return torch.nn.functional.one_hot(torch.as_tensor(classes).long(), count).movedim(-1, 0)
+
+    return logits
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ import torch
 from ignite.engine import Engine, Events
 
 from metaseg_monai.errors import ConfigError
-from metaseg_monai.evaluation.clean_up import CleanUpPredictions, clean_logits
+from metaseg_monai.evaluation.masks import CleanUpPredictions, clean_logits
 
 
 def specks(classes=2):

@@ -3,7 +3,6 @@ import math
 
 import pytest
 import torch
-from ignite.engine import Engine
 
 from metaseg_monai.errors import DataError
 from metaseg_monai.evaluation.estimates import FieldEstimates, decoded, known_items, tell_estimate
@@ -34,22 +33,22 @@ ITEMS = [
 CODES = {"a0": 0.1, "b0": 0.4, "c0": 0.7, "d0": 0.3, "d1": 0.9, "d2": 0.34, "e0": -0.2, "f0": 1.5}
 
 
-def run(folder, items=ITEMS, codes=CODES, field=SIZE):
-    handler = FieldEstimates(folder, items, field)
-    names = list(codes)
+@pytest.fixture
+def predicted(tmp_path, measured):
+    def predict(items=ITEMS, codes=CODES, field=SIZE):
+        names = list(codes)
+        pairs = [
+            ({"case": part}, {"pred": torch.tensor([[codes[case]] for case in part])})
+            for part in (names[:3], names[3:])
+        ]
+        path = measured(FieldEstimates(items, field), tmp_path / "predicted.csv", pairs)
+        return read_predicted(path).set_index("group")
 
-    def step(engine, batch):
-        engine.state.batch = {"case": batch}
-        return {"pred": torch.tensor([[codes[case]] for case in batch])}
-
-    engine = Engine(step)
-    handler.attach(engine)
-    engine.run([names[:3], names[3:]])
-    return read_predicted(folder / "predicted.csv").set_index("group")
+    return predict
 
 
-def test_a_group_gets_the_median_of_its_slices_in_the_unit_of_the_field(tmp_path):
-    table = run(tmp_path)
+def test_a_group_gets_the_median_of_its_slices_in_the_unit_of_the_field(predicted):
+    table = predicted()
     assert table.index.tolist() == list("abcdef")
     assert table["predicted"].tolist() == pytest.approx([10, 40, 70, 34, 0, 100], rel=1e-6)
     assert table["true"].fillna(-1).tolist() == [10, 20, 90, 30, -1, 40]
@@ -60,21 +59,21 @@ def test_a_group_gets_the_median_of_its_slices_in_the_unit_of_the_field(tmp_path
     assert set(table["unit"]) == {"mm"}
 
 
-def test_the_median_is_that_of_the_codes(tmp_path):
+def test_the_median_is_that_of_the_codes(predicted):
     items = [item("a0", "a", "train", "10"), item("a1", "a", "train", "10")]
-    table = run(tmp_path, items, {"a0": 0.25, "a1": 0.75}, LOG)
+    table = predicted(items, {"a0": 0.25, "a1": 0.75}, LOG)
     assert table["predicted"].tolist() == pytest.approx([100])  # not the mean of 10 and 1000
 
 
-def test_volumes_of_one_group_have_estimates_of_their_own(tmp_path):
+def test_volumes_of_one_group_have_estimates_of_their_own(predicted):
     items = [item("a0", "a", "train", "10", "x"), item("a1", "a", "train", "20", "y")]
-    table = run(tmp_path, items, {"a0": 0.1, "a1": 0.2})
+    table = predicted(items, {"a0": 0.1, "a1": 0.2})
     assert table["volume"].tolist() == ["x", "y"]
     assert table["predicted"].tolist() == pytest.approx([10, 20])
 
 
-def test_scores_stand_beside_those_of_the_training_median(tmp_path):
-    run(tmp_path)
+def test_scores_stand_beside_those_of_the_training_median(tmp_path, predicted):
+    predicted()
     scores = json.loads((tmp_path / "estimate.json").read_text())
     assert (scores["field"], scores["unit"], scores["scale"]) == ("size", "mm", "linear")
     assert scores["constant"] == pytest.approx(20)
@@ -114,18 +113,18 @@ def test_missing_values_are_left_out_of_training():
         known_items([item("e0", "e", "test", "")], SIZE)
 
 
-def test_two_values_in_one_group_are_refused(tmp_path):
+def test_two_values_in_one_group_are_refused():
     items = [item("a0", "a", "train", "10"), item("a1", "a", "train", "11")]
-    for call in (known_items, lambda *given: FieldEstimates(tmp_path, *given)):
+    for call in (known_items, FieldEstimates):
         with pytest.raises(DataError, match=r"Group 'a' has size 10 and 11.*'a1'"):
             call(items, SIZE)
 
 
-def test_no_training_value_and_cases_not_evaluated_are_refused(tmp_path):
+def test_no_training_value_and_cases_not_evaluated_are_refused(tmp_path, predicted):
     with pytest.raises(DataError, match="No training case has a value of 'size'"):
-        FieldEstimates(tmp_path, ITEMS[3:], SIZE)
+        FieldEstimates(ITEMS[3:], SIZE)
     with pytest.raises(DataError, match="'f0' was not evaluated"):
-        run(tmp_path, codes={case: code for case, code in CODES.items() if case != "f0"})
+        predicted(codes={case: code for case, code in CODES.items() if case != "f0"})
     assert not list(tmp_path.iterdir())
 
 

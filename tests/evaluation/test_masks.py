@@ -1,18 +1,21 @@
 """From volume files through a tiny random network and back into volume files."""
 
+import hashlib
 import io
 import itertools
 import weakref
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
 import pytest
 import tifffile
 import torch
-from ignite.engine import Events
+from ignite.engine import Engine, Events
 from nibabel.orientations import apply_orientation, axcodes2ornt, ornt_transform
 
 from metaseg_monai.errors import DataError
+from metaseg_monai.evaluation import masks
 from metaseg_monai.images.axial import slice_items
 from metaseg_monai.tables.find import find_cases
 from metaseg_monai.training import RunProgress
@@ -147,7 +150,7 @@ def test_a_missing_plane_leaves_no_mask_and_is_named(tmp_path, phantom, save, pr
 def test_a_stopped_run_says_which_volume_it_left(tmp_path, caplog, phantom, save, predict):
     for name in ("v.nii", "w.nii"):
         save(tmp_path / "in" / name, phantom())
-    engine, masks = predict(tmp_path / "in", tmp_path / "out", batch_size=1)
+    engine, handler = predict(tmp_path / "in", tmp_path / "out", batch_size=1)
 
     def stop(engine):
         raise ValueError("power cut")
@@ -157,7 +160,7 @@ def test_a_stopped_run_says_which_volume_it_left(tmp_path, caplog, phantom, save
         engine.run()
     assert "w: 1 of 3 planes (2)" in caplog.text
     assert [path.name for path in (tmp_path / "out").glob("*.nii")] == ["v.nii"]
-    assert not masks._stacks
+    assert not handler._stacks
 
 
 @pytest.mark.parametrize("also", [False, True])
@@ -187,12 +190,12 @@ def test_a_plane_that_comes_twice_is_refused(tmp_path, phantom, save, predict):
 def test_memory_of_a_volume_is_given_back_when_it_is_written(tmp_path, phantom, save, predict):
     for name in ("v.nii", "w.nii"):
         save(tmp_path / "in" / name, phantom())
-    engine, masks = predict(tmp_path / "in", tmp_path / "out", batch_size=1)
+    engine, handler = predict(tmp_path / "in", tmp_path / "out", batch_size=1)
     held, arrays = [], []
 
     def look(engine):
-        held.append(list(masks._stacks))
-        arrays.extend(weakref.ref(stack.classes) for stack in masks._stacks.values())
+        held.append(list(handler._stacks))
+        arrays.extend(weakref.ref(stack.classes) for stack in handler._stacks.values())
 
     engine.add_event_handler(Events.ITERATION_COMPLETED, look)
     engine.run()
@@ -208,3 +211,122 @@ def test_broken_voxels_name_case_and_plane(tmp_path, phantom, save, predict):
         predict(tmp_path / "in", tmp_path / "out")[0].run()
     assert "case 'v_0002'" in str(caught.value.__cause__)
     assert "v.nii, plane 2: 1 of 120 pixels" in str(caught.value.__cause__)
+
+
+def test_classes_found_in_blocks_are_those_of_argmax(monkeypatch):
+    torch.manual_seed(0)
+    logits = torch.randn(3, 11, 7).round()  # with ties, where the first class wins
+    for pixels in (1, 7, 15, 70, 1000):
+        monkeypatch.setattr(masks, "PIXELS_AT_ONCE", pixels)
+        assert (masks._classes(logits, None) == logits.argmax(0).numpy()).all()
+
+
+def test_a_batch_and_its_output_are_let_go_before_the_next_is_read(tmp_path, monkeypatch):
+    held = []
+
+    def batches():
+        for number in range(3):
+            held.append((engine.state.batch, engine.state.output))
+            yield number
+
+    engine = Engine(lambda engine, batch: batch + 10)
+    monkeypatch.setattr(masks, "PerCase", lambda *given: SimpleNamespace(attach=lambda engine: 0))
+    masks.SaveMasks(tmp_path).attach(engine)
+    engine.run(batches(), epoch_length=3)
+    assert held == [(None, None)] * 3
+    assert engine.state.output == 12  # the last is still there for who asks at the end
+
+
+def test_masks_never_replace_images_nor_each_other(tmp_path, phantom, save, predict):
+    save(tmp_path / "in" / "v.nii", phantom())
+    before = (tmp_path / "in" / "v.nii").read_bytes()
+    with pytest.raises(DataError, match=r"would replace the image .*v\.nii"):
+        predict(tmp_path / "in", tmp_path / "in")[0].run()
+    assert (tmp_path / "in" / "v.nii").read_bytes() == before
+    save(tmp_path / "in" / "w.nii", phantom())
+    items = slice_items(find_cases(tmp_path / "in", None))
+    for item in items:
+        item["mask"] = "one.nii"
+    with pytest.raises(DataError, match="v, w would have the one mask"):
+        predict(tmp_path / "in", tmp_path / "out", items=items)[0].run()
+    assert not (tmp_path / "out").exists()
+
+
+def test_only_unchanged_masks_of_before_are_replaced(tmp_path, phantom, save, predict):
+    for name in ("v.nii", "sub/w.nii"):
+        save(tmp_path / "in" / name, phantom())
+    out = tmp_path / "out"
+    for _ in range(2):  # the second time, its own masks are replaced
+        predict(tmp_path / "in", out)[0].run()
+    lines = (out / "predicted.sha256").read_text().splitlines()
+    assert [line[66:] for line in lines] == ["sub/w.nii", "v.nii"]
+    assert lines[1][:64] == hashlib.sha256((out / "v.nii").read_bytes()).hexdigest()
+    before = (out / "sub" / "w.nii").read_bytes()
+    save(out / "v.nii", phantom(seed=1))  # a scan, or a mask corrected by hand
+    scan = (out / "v.nii").read_bytes()
+    with pytest.raises(DataError, match=r"1 file\(s\) would be replaced .*'v\.nii'; choose"):
+        predict(tmp_path / "in", out)[0].run()
+    assert (out / "v.nii").read_bytes() == scan
+    assert (out / "sub" / "w.nii").read_bytes() == before
+    (out / "v.nii").unlink()
+    predict(tmp_path / "in", out)[0].run()
+
+
+def test_masks_of_a_stopped_run_may_be_written_again(tmp_path, phantom, save, predict):
+    for name in ("v.nii", "w.nii"):
+        save(tmp_path / "in" / name, phantom())
+    engine, _ = predict(tmp_path / "in", tmp_path / "out", batch_size=1)
+
+    def stop(engine):
+        raise ValueError("power cut")
+
+    engine.add_event_handler(Events.ITERATION_COMPLETED(once=5), stop)
+    with pytest.raises(ValueError, match="power cut"):
+        engine.run()
+    predict(tmp_path / "in", tmp_path / "out")[0].run()
+    assert len(list((tmp_path / "out").glob("*.nii"))) == 2
+
+
+def test_linked_volumes_are_never_replaced(tmp_path, phantom, save, predict):
+    save(tmp_path / "store" / "v.nii", phantom())
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "v.nii").symlink_to(tmp_path / "store" / "v.nii")
+    with pytest.raises(DataError, match="would replace the image"):
+        predict(tmp_path / "in", tmp_path / "store")[0].run()
+
+
+def test_a_damaged_list_of_masks_is_told(tmp_path, phantom, save, predict):
+    save(tmp_path / "in" / "v.nii", phantom())
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "predicted.sha256").write_bytes(b"\xff\xfe")
+    with pytest.raises(DataError, match=r"predicted\.sha256: no list of masks"):
+        predict(tmp_path / "in", tmp_path / "out")[0].run()
+
+
+def test_an_output_that_is_a_file_is_refused_before_anything_runs(tmp_path, phantom, save, predict):
+    save(tmp_path / "in" / "v.nii", phantom())
+    (tmp_path / "out").write_text("mine")
+    engine, _ = predict(tmp_path / "in", tmp_path / "out")
+    with pytest.raises(DataError, match=r"out: cannot be written .*choose another output"):
+        engine.run()
+    assert engine.state.iteration == 0
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_a_full_disk_is_told_and_finished_masks_stay(
+    tmp_path, phantom, save, predict, monkeypatch, caplog
+):
+    for name in ("v.nii", "w.nii"):
+        save(tmp_path / "in" / name, phantom())
+    write = masks.write_mask
+
+    def full(path, *given):
+        if path.name == "w.nii":
+            raise OSError(28, "No space left on device")
+        return write(path, *given)
+
+    monkeypatch.setattr(masks, "write_mask", full)
+    with pytest.raises(DataError, match=r"out: cannot be written .*No space.*finished stay"):
+        predict(tmp_path / "in", tmp_path / "out")[0].run()
+    assert (tmp_path / "out" / "v.nii").is_file()
+    assert "planes miss" not in caplog.text  # all planes of w came

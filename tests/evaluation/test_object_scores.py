@@ -1,16 +1,14 @@
 """From tables with object numbers through an engine to objects_scores.csv."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import tifffile
 import torch
-from ignite.engine import Engine
 
 from metaseg_monai.errors import ConfigError, DataError
+from metaseg_monai.evaluation import PerCase
 from metaseg_monai.evaluation.object_scores import (
-    OBJECT_SCORE_COLUMNS,
+    SCORES,
     ObjectScores,
     read_object_scores,
     true_objects,
@@ -43,41 +41,39 @@ def table_of(folder, cases, columns=None):
     return read_table(folder, None, columns)
 
 
-def batches_of(table, preds, mode="normal", classes=2, **more):
+def pairs_of(table, preds, mode="normal", classes=2, **more):
+    """Pairs of batch and output, one a case; a label among the rest is that of the first."""
+    pairs = []
     for item in table.rows:
-        label = (tifffile.imread(item["label"]) > 0).astype(np.uint8)
-        label = more.pop("label", label)
-        batch = {name: [item[name]] for name in ("case", "group", "split")}
-        batch |= {"mode": [mode], "domain": ["line"], **more}
+        label = more.pop("label", (tifffile.imread(item["label"]) > 0).astype(np.uint8))
+        names = {name: [item[name]] for name in ("case", "group", "split")}
         output = {
             "pred": one_hot(preds[item["case"]], classes)[None].float(),
             "label": torch.from_numpy(label)[None, None],
         }
-        yield SimpleNamespace(names=batch, output=output)
+        pairs.append(({**names, "mode": [mode], "domain": ["line"], **more}, output))
+    return pairs
 
 
-def evaluated(handler, batches):
-    def step(engine, batch):
-        engine.state.batch = batch.names
-        return batch.output
+@pytest.fixture
+def scored(tmp_path, measured):
+    def score(measure, pairs):
+        return read_object_scores(measured(measure, tmp_path / "s.csv", pairs))
 
-    engine = Engine(step)
-    handler.attach(engine)
-    engine.run(list(batches))
-    return read_object_scores(handler.path)
+    return score
 
 
-def test_every_case_and_mode_has_a_row_of_hand_counted_scores(tmp_path):
+def test_every_case_and_mode_has_a_row_of_hand_counted_scores(tmp_path, scored):
     label = (TOUCHING > 0).astype(np.uint8)
     table = table_of(tmp_path, {"a": (label, TOUCHING), "b": (label, TOUCHING)})
     cut = label.copy()
     cut[:, 6] = 0  # the two that touch come apart, the second smaller by a quarter
     cut[8:11, 15:] = 0  # half of the third is left
-    handler = ObjectScores(tmp_path / "objects_scores.csv", table)
-    batches = [*batches_of(table, {"a": label, "b": cut})]
-    batches += batches_of(table, {"a": 0 * label, "b": label}, "shuffle")
-    scores = evaluated(handler, batches)
-    assert scores.columns.tolist() == OBJECT_SCORE_COLUMNS
+    measure = ObjectScores(table)
+    pairs = [*pairs_of(table, {"a": label, "b": cut})]
+    pairs += pairs_of(table, {"a": 0 * label, "b": label}, "shuffle")
+    scores = scored(measure, pairs)
+    assert scores.columns.tolist() == list(SCORES.columns)
     keys = ["case", "mode", "true", "pred", "tp_50", "fp_50", "fn_50", "splits", "merges"]
     assert scores[keys].to_numpy().tolist() == [
         ["a", "normal", 3, 2, 2, 0, 1, 0, 1],  # one of the exact halves is found
@@ -97,18 +93,18 @@ def test_every_case_and_mode_has_a_row_of_hand_counted_scores(tmp_path):
     assert set(scores["group"]) == {"well a", "well b"}
 
 
-def test_both_empty_has_no_score(tmp_path):
+def test_both_empty_has_no_score(tmp_path, scored):
     label = np.zeros((12, 20), np.uint8)
     table = table_of(tmp_path, {"a": (label, None)})
-    handler = ObjectScores(tmp_path / "s.csv", table)
-    scores = evaluated(handler, batches_of(table, {"a": label}))
+    measure = ObjectScores(table)
+    scores = scored(measure, pairs_of(table, {"a": label}))
     row = scores.iloc[0]
     assert (row["true"], row["pred"], row["truth"]) == (0, 0, "components")
     assert scores[["f1_50", "f1_50_95", "precision_50", "recall_50"]].isna().all(axis=None)
     assert ",,,,,," in (tmp_path / "s.csv").read_text()
 
 
-def test_a_perfect_mask_without_object_numbers_is_perfect_whatever_the_method(tmp_path):
+def test_a_perfect_mask_without_object_numbers_is_perfect_whatever_the_method(tmp_path, scored):
     crack = np.zeros((40, 60), np.uint8)
     for column in range(4, 56):  # a line that bends and widens, which a watershed cuts
         middle = 20 + round(8 * np.sin(column / 4))
@@ -122,8 +118,8 @@ def test_a_perfect_mask_without_object_numbers_is_perfect_whatever_the_method(tm
     preds = {"crack": crack, "nuclei": nuclei}
     for landscape in ("distance", "probability"):
         settings = {"method": "watershed", "smallest_px": 4, "min_distance_px": 2}
-        handler = ObjectScores(tmp_path / "s.csv", table, {**settings, "landscape": landscape})
-        scores = evaluated(handler, batches_of(table, preds)).set_index("case")
+        measure = ObjectScores(table, {**settings, "landscape": landscape})
+        scores = scored(measure, pairs_of(table, preds)).set_index("case")
         of_crack = scores.loc["crack"]
         assert of_crack["truth"] == "components"
         assert of_crack[["true", "pred", "splits", "merges", "ignored"]].tolist() == [1, 1, 0, 0, 1]
@@ -131,39 +127,31 @@ def test_a_perfect_mask_without_object_numbers_is_perfect_whatever_the_method(tm
         if landscape == "distance":  # objects that are numbered are still cut
             assert scores.loc["nuclei", "pred"] > 2
     # the watershed does cut the crack
-    assert split_objects(crack > 0, handler.settings)[1] > 2
+    assert split_objects(crack > 0, measure.settings)[1] > 2
 
 
 @pytest.mark.parametrize("off", [None, {}])
-def test_without_objects_the_scores_of_an_earlier_evaluation_go(tmp_path, off):
-    label = (TOUCHING > 0).astype(np.uint8)
-    table = table_of(tmp_path, {"a": (label, None)})
-    path = tmp_path / "objects_scores.csv"
-    evaluated(ObjectScores(path, table), batches_of(table, {"a": label}))
-    handler = ObjectScores(path, table, off)
-    (strange,) = batches_of(table, {"a": label})
-    strange.output["pred"] = torch.zeros(1, 2, 3, 4, 5)  # volumes are no matter
-
-    def step(engine, batch):
-        engine.state.batch = batch.names
-        return batch.output
-
-    engine = Engine(step)
-    handler.attach(engine)
-    assert path.exists()  # until the evaluation is complete
-    engine.run([strange])
-    assert not path.exists()
-    engine.run([strange])  # nothing to remove
-    path.write_text("case,ours\n")
-    engine.run([strange])
-    assert path.exists()
-
-
-def test_tables_from_before_small_objects_were_ignored_are_told_apart(tmp_path):
+def test_without_objects_the_scores_of_an_earlier_evaluation_go(tmp_path, scored, run, off):
     label = (TOUCHING > 0).astype(np.uint8)
     table = table_of(tmp_path, {"a": (label, None)})
     path = tmp_path / "s.csv"
-    scores = evaluated(ObjectScores(path, table), batches_of(table, {"a": label}))
+    scored(ObjectScores(table), pairs_of(table, {"a": label}))
+    handler = PerCase(path, ObjectScores(table, off))
+    assert path.exists()  # until the evaluation is complete
+    (strange,) = pairs_of(table, {"a": label})
+    strange[1]["pred"] = torch.zeros(1, 2, 3, 4, 5)  # volumes are no matter
+    run(handler, [strange])
+    assert not path.exists()
+    path.write_text("case,ours\n")
+    run(handler, [strange])
+    assert path.exists()
+
+
+def test_tables_from_before_small_objects_were_ignored_are_told_apart(tmp_path, scored):
+    label = (TOUCHING > 0).astype(np.uint8)
+    table = table_of(tmp_path, {"a": (label, None)})
+    path = tmp_path / "s.csv"
+    scores = scored(ObjectScores(table), pairs_of(table, {"a": label}))
     assert scores["ignored"].tolist() == [0]
     scores.drop(columns="ignored").to_csv(path, index=False)
     assert read_object_scores(path)["ignored"].isna().all()
@@ -191,7 +179,7 @@ def test_true_objects_come_from_column_then_label_then_components(tmp_path):
     assert [len(one.objects.classes) for one in truth] == [3, 1]
 
 
-def test_an_object_is_of_the_class_that_most_of_its_pixels_have(tmp_path):
+def test_an_object_is_of_the_class_that_most_of_its_pixels_have(tmp_path, scored):
     label = (TOUCHING > 0).astype(np.uint8)
     label[8:11, 12:18] = 2
     label[2:4, 2:6] = 2
@@ -201,9 +189,9 @@ def test_an_object_is_of_the_class_that_most_of_its_pixels_have(tmp_path):
     assert truth.objects.classes.tolist() == [1, 2, 2]
     parts = true_objects({"case": "a"}, tmp_path, label, 3)
     assert parts.objects.classes.tolist() == [1, 2, 2]
-    handler = ObjectScores(tmp_path / "s.csv", table)
+    measure = ObjectScores(table)
     pred = np.where(TOUCHING == 3, 1, np.where(TOUCHING > 0, 2, 0))
-    scores = evaluated(handler, batches_of(table, {"a": pred}, classes=3, label=label))
+    scores = scored(measure, pairs_of(table, {"a": pred}, classes=3, label=label))
     assert scores[["class", "true", "pred", "tp_50"]].to_numpy().tolist() == [
         [1, 1, 1, 1],
         [2, 2, 2, 2],
@@ -213,16 +201,16 @@ def test_an_object_is_of_the_class_that_most_of_its_pixels_have(tmp_path):
         true_objects(table.rows[0], tmp_path, label, 3)
 
 
-def test_resampled_images_are_scored_at_their_own_resolution(tmp_path):
+def test_resampled_images_are_scored_at_their_own_resolution(tmp_path, scored):
     large = TOUCHING.repeat(2, 0).repeat(2, 1)
     table = table_of(tmp_path, {"a": ((large > 0).astype(np.uint8), large)})
     label = (TOUCHING > 0).astype(np.uint8)
     native = {"native_shape": torch.tensor([large.shape]), "label": label}
-    handler = ObjectScores(tmp_path / "s.csv", table)
-    scores = evaluated(handler, batches_of(table, {"a": label}, **native))
+    measure = ObjectScores(table)
+    scores = scored(measure, pairs_of(table, {"a": label}, **native))
     assert scores.loc[0, "true"] == 3
     with pytest.raises(DataError, match=r"case 'a': .*shape \(24, 40\), evaluated were \(12, 20\)"):
-        evaluated(handler, batches_of(table, {"a": label}, label=label))
+        scored(measure, pairs_of(table, {"a": label}, label=label))
 
 
 def test_files_that_hold_no_objects_of_the_label_are_refused(tmp_path):
@@ -240,43 +228,32 @@ def test_files_that_hold_no_objects_of_the_label_are_refused(tmp_path):
         true_objects(table.rows[0], tmp_path, label, 2)
 
 
-def test_a_second_evaluation_starts_from_nothing_and_a_failed_one_writes_nothing(tmp_path):
+def test_cases_that_cannot_be_scored_are_refused_and_nothing_is_written(tmp_path, scored):
     label = (TOUCHING > 0).astype(np.uint8)
     table = table_of(tmp_path, {"a": (label, None)})
-    handler = ObjectScores(tmp_path / "s.csv", table)
-    for _ in range(2):
-        assert len(evaluated(handler, batches_of(table, {"a": label}))) == 1
-    (tmp_path / "s.csv").unlink()
-    (strange,) = batches_of(table, {"a": label})
-    strange.names["case"] = ["other"]
+    (strange,) = pairs_of(table, {"a": label})
+    strange[0]["case"] = ["other"]
     with pytest.raises(DataError, match="case 'other' is not in the table"):
-        evaluated(handler, [strange])
-    strange.output["pred"] = torch.zeros(1, 2, 3, 4, 5)
+        scored(ObjectScores(table), [strange])
+    strange[1]["pred"] = torch.zeros(1, 2, 3, 4, 5)
     with pytest.raises(ConfigError, match="set objects to null for volumes"):
-        evaluated(handler, [strange])
+        scored(ObjectScores(table), [strange])
     assert not (tmp_path / "s.csv").exists()
     with pytest.raises(ConfigError, match="unknown key"):
-        ObjectScores(tmp_path / "s.csv", table, {"methods": "watershed"})
+        ObjectScores(table, {"methods": "watershed"})
 
 
-def test_missing_foreign_or_damaged_tables_are_refused(tmp_path):
+def test_missing_or_damaged_tables_are_refused(tmp_path):
     path = tmp_path / "s.csv"
     with pytest.raises(DataError, match="no scores of objects"):
         read_object_scores(path)
-    path.write_text("")
-    with pytest.raises(DataError, match="no table of objects"):
-        read_object_scores(path)
-    path.write_text("case,mode\na,normal\n")
-    with pytest.raises(DataError, match="lacks group"):
-        read_object_scores(path)
     good = "a,g,test,normal,d,1,3,2,2,0,1,0.8,0.5,1.0,0.667,0.9,0,1,2,2,1,1,1,1,0,0,0,instances,0"
-    head = ",".join(OBJECT_SCORE_COLUMNS)
+    head = ",".join(SCORES.columns)
     for line, message in [
         (good.replace("1,3,2,2,0,1", "1,3,2,9,0,1"), "tp_50 above the number"),
         (good.replace("1,3,2,2,0,1", "1,3,,2,0,1"), "pred must be whole numbers"),
         (good.replace("1,3,2,2,0,1", "1,-3,2,2,0,1"), "true must be whole numbers"),
         (good.replace("0.8", "1.8"), "f1_50 must be numbers from 0 to 1"),
-        (good.replace("0.8", "x"), "f1_50 must be numbers from 0 to 1"),
         (f"{good}\n{good}", "case a, mode normal, class 1 stands there twice"),
     ]:
         path.write_text(f"{head}\n{line}\n")

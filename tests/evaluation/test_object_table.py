@@ -1,39 +1,35 @@
-"""Objects measured in the pixels of their file, one row each, and summed up by well."""
+"""Objects of predictions: label images, their tables in the pixels of their file, and wells."""
 
-import math
-from types import SimpleNamespace
+import hashlib
 
 import numpy as np
 import pandas as pd
 import pytest
 import tifffile
 import torch
-from ignite.engine import Engine
-from skimage.measure import regionprops_table
+from ignite.engine import Events
+from monai.data import DataLoader, Dataset
+from monai.engines import SupervisedEvaluator
+from monai.transforms import Compose
 
 from metaseg_monai.errors import ConfigError, DataError
-from metaseg_monai.evaluation.object_table import ObjectTable, well_summary
-from metaseg_monai.metrics.objects import ObjectSettings, find_objects, measure_objects
+from metaseg_monai.evaluation.object_table import (
+    SaveObjects,
+    pixel_size_um,
+    tiff_pixel_um,
+    well_summary,
+    write_labels,
+)
+from metaseg_monai.images.read import read_image
+from metaseg_monai.tables.find import find_cases
+from metaseg_monai.training import collate_cases
+from metaseg_monai.transforms import KeepForBatchd, LoadCased
 
 MASK = np.zeros((20, 30), np.uint8)
 MASK[0:4, 3:8] = 1  # at the border: 20 pixels
 MASK[8:14, 10:14] = 1  # 24 pixels
 MASK[15:18, 20:28] = 1  # 24 pixels
 IMAGE = np.arange(600, dtype=np.uint16).reshape(20, 30) * 100
-
-
-def one_hot(classes, count=2):
-    return torch.nn.functional.one_hot(torch.as_tensor(classes).long(), count).movedim(-1, 0)
-
-
-def objects_of(mask, count=2):
-    return find_objects(one_hot(mask, count).float(), ObjectSettings())
-
-
-class Loader(list):
-    def __init__(self, items, batches):
-        super().__init__(batches)
-        self.dataset = SimpleNamespace(data=items)
 
 
 def item_of(folder, case, image=IMAGE, well=None, metadata=None, **columns):
@@ -48,175 +44,101 @@ def item_of(folder, case, image=IMAGE, well=None, metadata=None, **columns):
     }  # fmt: skip
 
 
-def run(handler, items, masks, classes=2, **batch_keys):
-    def step(engine, batch):
-        engine.state.batch = batch[0]
-        return {"pred": batch[1]}
+@pytest.fixture
+def tables(tmp_path, run, one_hot):
+    """Save the objects of masks, one a case, and read their tables."""
 
-    batches = [
-        (
-            {"case": [item["case"]], **batch_keys},
-            one_hot(mask, classes)[None].float(),
-        )
-        for item, mask in zip(items, masks, strict=True)
-    ]
-    engine = Engine(step)
-    handler.attach(engine)
-    engine.run(Loader(items, batches))
+    def save(items, masks, classes=2, objects=None, by=(), **batch):
+        pairs = [
+            ({"case": [item["case"]], **batch}, {"pred": one_hot(mask, classes)[None].float()})
+            for item, mask in zip(items, masks, strict=True)
+        ]
+        run(SaveObjects(tmp_path / "out", objects=objects, by=by), pairs, items)
+        return [pd.read_csv(tmp_path / "out" / name) for name in ("objects.csv", "wells.csv")]
+
+    return save
 
 
-def test_every_object_is_measured_as_scikit_image_does_at_once():
-    objects = objects_of(MASK)
-    table = measure_objects(objects, IMAGE[None], None)
-    names = {
-        "label": "object", "centroid-0": "centroid_y_px", "centroid-1": "centroid_x_px",
-        "area": "area_px", "equivalent_diameter_area": "diameter_px", "perimeter": "perimeter_px",
-        "axis_major_length": "major_axis_px", "axis_minor_length": "minor_axis_px",
-        "eccentricity": "eccentricity", "solidity": "solidity", "intensity_mean": "mean_intensity",
-        "intensity_min": "min_intensity", "intensity_max": "max_intensity",
-    }  # fmt: skip
-    known = [name.partition("-")[0] for name in names]
-    expected = pd.DataFrame(regionprops_table(objects.labels, IMAGE, [*dict.fromkeys(known)]))
-    pd.testing.assert_frame_equal(
-        table[list(names.values())], expected.rename(columns=names)[list(names.values())],
-        check_dtype=False, atol=1e-4,
-    )  # fmt: skip
-    inside = IMAGE[MASK.astype(bool) & (np.indices(MASK.shape)[0] < 4)]
-    assert table.loc[0, "sd_intensity"] == pytest.approx(inside.std(), abs=1e-4)
-    assert table["touches_border"].tolist() == [1, 0, 0]
-    assert table["class"].tolist() == [1, 1, 1]
-    assert table["area_um2"].isna().all()
-
-
-@pytest.mark.parametrize("side", [0, 1])
-@pytest.mark.parametrize("at", ["start", "end"])
-def test_all_four_borders_touch(side, at):
-    mask = np.zeros((9, 9), np.uint8)
-    place = [4, 4]
-    place[side] = 0 if at == "start" else 8
-    mask[tuple(place)] = 1
-    mask[2, 2] = 1
-    table = measure_objects(objects_of(mask), None, None)
-    borders = dict(zip(table["area_px"].index, table["touches_border"], strict=True))
-    assert sorted(borders.values()) == [0, 1]
-
-
-def test_micrometres_where_the_pixel_size_is_known():
-    row = measure_objects(objects_of(MASK), None, 0.5).iloc[1]
-    assert (row["centroid_y_px"], row["centroid_y_um"]) == (10.5, 5.25)
-    assert (row["area_px"], row["area_um2"]) == (24, 6)
-    assert row["diameter_px"] == pytest.approx(2 * math.sqrt(24 / math.pi), abs=1e-4)
-    assert row["diameter_um"] == pytest.approx(math.sqrt(24 / math.pi), abs=1e-4)
-
-
-def test_single_pixels_and_lines_have_shapes_without_warnings():
-    mask = np.zeros((9, 9), np.uint8)
-    mask[1, 1] = mask[3, 2:6] = 1
-    np.fill_diagonal(mask[5:, 5:], 1)
-    table = measure_objects(objects_of(mask), None, 1.0)
-    assert table["area_px"].tolist() == [1, 4, 4]
-    assert table["solidity"].tolist() == [1, 1, 1]
-
-
-def test_channels_are_numbered_and_empty_images_have_the_same_columns():
-    image = np.stack([IMAGE, IMAGE // 2, IMAGE // 4])
-    table = measure_objects(objects_of(MASK), image, 0.5)
-    assert table["mean_intensity_2"].tolist() == pytest.approx(table["mean_intensity_1"] / 2)
-    empty = measure_objects(objects_of(0 * MASK), image, 0.5)
-    assert empty.columns.tolist() == table.columns.tolist()
-    assert len(empty) == 0
-    with pytest.raises(DataError, match=r"shape \(19, 30\), its objects \(20, 30\)"):
-        measure_objects(objects_of(MASK), IMAGE[None, 1:], None)
-
-
-def test_both_tables_of_a_run(tmp_path):
+def test_both_tables_of_a_run(tmp_path, tables):
     items = [
         item_of(tmp_path / "in", "a", well="B02", pixel_um="0.5"),
         item_of(tmp_path / "in", "b", well="B02", pixel_um="0.5"),
         item_of(tmp_path / "in", "c", well="B03", pixel_um="0.5"),
         item_of(tmp_path / "in", "d"),
     ]
-    run(ObjectTable(tmp_path / "out"), items, [MASK, 0 * MASK, MASK, MASK])
-    objects = pd.read_csv(tmp_path / "out" / "objects.csv", keep_default_na=False)
+    objects, wells = tables(items, [MASK, 0 * MASK, MASK, MASK])
     assert objects["case"].tolist() == ["a"] * 3 + ["c"] * 3 + ["d"] * 3
     assert objects["object"].tolist() == [1, 2, 3] * 3
     assert objects.columns[:6].tolist() == ["case", "plate", "well", "group", "object", "class"]
-    assert objects["area_um2"].tolist() == ["5.0", "6.0", "6.0"] * 2 + [""] * 3
+    assert objects["area_um2"].fillna(0).tolist() == [5, 6, 6] * 2 + [0] * 3
     assert objects["max_intensity"].tolist()[:3] == [9700, 40300, 53700]
-    wells = pd.read_csv(tmp_path / "out" / "wells.csv", keep_default_na=False)
     names = ["plate", "well", "group", "images", "objects", "whole_objects", "objects_per_image"]
-    assert wells[names].to_numpy().tolist() == [
+    assert wells[names].fillna("").to_numpy().tolist() == [
         ["P1", "B02", "", 2, 3, 2, 1.5],
         ["P1", "B03", "group of c", 1, 3, 2, 3],
         ["", "", "group of d", 1, 3, 2, 3],
     ]
     area = 600 * 0.25 / 1e6
-    assert wells["imaged_mm2"].tolist() == [str(round(2 * area, 4)), str(round(area, 4)), ""]
-    assert float(wells.loc[0, "objects_per_mm2"]) == pytest.approx(3 / (2 * area))
+    assert wells["imaged_mm2"].fillna(0).tolist() == [round(2 * area, 4), round(area, 4), 0]
+    assert wells.loc[0, "objects_per_mm2"] == pytest.approx(3 / (2 * area))
     assert wells["median_area_px"].tolist() == [24, 24, 24]  # not the one of 20 at the border
-    assert wells["median_area_um2"].tolist() == ["6.0", "6.0", ""]
+    assert wells["median_area_um2"].fillna(0).tolist() == [6, 6, 0]
 
 
-def test_a_well_without_objects_is_a_row(tmp_path):
+def test_a_well_without_objects_is_a_row(tmp_path, tables):
     items = [item_of(tmp_path, "a", well="B02", pixel_um="1")]
-    run(ObjectTable(tmp_path / "out"), items, [0 * MASK])
-    wells = pd.read_csv(tmp_path / "out" / "wells.csv")
+    _, wells = tables(items, [0 * MASK])
     assert (wells.loc[0, "objects"], wells.loc[0, "objects_per_mm2"]) == (0, 0)
     assert wells["median_area_px"].isna().all()
     assert (tmp_path / "out" / "objects.csv").read_text().count("\n") == 1
 
 
-def test_one_image_of_unknown_pixel_size_leaves_the_density_of_its_well_unknown(tmp_path):
+def test_one_image_of_unknown_pixel_size_leaves_the_density_of_its_well_unknown(tmp_path, tables):
     items = [
         item_of(tmp_path, "a", well="B02", pixel_um="1"),
         item_of(tmp_path, "b", well="B02", pixel_um=""),
     ]
-    run(ObjectTable(tmp_path / "out"), items, [MASK, MASK])
-    wells = pd.read_csv(tmp_path / "out" / "wells.csv")
+    _, wells = tables(items, [MASK, MASK])
     assert wells["objects_per_mm2"].isna().all()
 
 
-def test_tasks_and_classes_are_kept_apart(tmp_path):
+def test_tasks_and_classes_are_kept_apart(tmp_path, tables):
     items = [
         {**item_of(tmp_path, "a", well="B02"), "metadata": {"task": task}, "case": f"a_{task}"}
         for task in ("nuclei", "debris")
     ]
     classes = MASK.copy()
     classes[15:18] *= 2
-    run(ObjectTable(tmp_path / "out", by=["task"]), items, [classes, MASK], classes=3)
-    wells = pd.read_csv(tmp_path / "out" / "wells.csv")
+    objects, wells = tables(items, [classes, MASK], classes=3, by=["task"])
     assert wells[["task", "class", "images", "objects"]].to_numpy().tolist() == [
         ["nuclei", 1, 1, 2],
         ["nuclei", 2, 1, 1],
         ["debris", 1, 1, 3],
         ["debris", 2, 1, 0],
     ]
-    objects = pd.read_csv(tmp_path / "out" / "objects.csv")
     assert objects["task"].tolist() == ["nuclei"] * 3 + ["debris"] * 3
     with pytest.raises(DataError, match=r"has no field or column 'tasks'; it has .*task"):
-        run(ObjectTable(tmp_path / "out", by=["tasks"]), items, [MASK, MASK])
+        tables(items, [MASK, MASK], by=["tasks"])
 
 
-def test_names_that_both_tables_show_are_taken_once_and_never_from_their_own_columns(tmp_path):
+def test_names_that_both_tables_show_are_taken_once_and_are_no_measures(tmp_path, tables):
     items = [item_of(tmp_path, "a", well="B02", dye="red", object="x", median_area_px="7")]
-    run(ObjectTable(tmp_path / "out", by=["dye", "well", "dye"]), items, [MASK])
-    wells = pd.read_csv(tmp_path / "out" / "wells.csv")
+    _, wells = tables(items, [MASK], by=["dye", "well", "dye"])
     assert wells[["plate", "well", "dye", "objects"]].to_numpy().tolist() == [
         ["P1", "B02", "red", 3]
     ]
-    assert ObjectTable(tmp_path, by=None).by == []
+    assert SaveObjects(tmp_path, by=None).by == []
     of_objects = ("object", "area_px", "touches_border", "area_um2", "mean_intensity_2")
     of_wells = ("images", "objects", "objects_per_mm2", "median_area_px", "median_mean_intensity")
     for name in (*of_objects, *of_wells, "pixel_um", "imaged_px", "_alone"):
         with pytest.raises(ConfigError, match=f"objects_by names '{name}', as objects.csv and"):
-            ObjectTable(tmp_path / "never", by=["dye", name])
+            SaveObjects(tmp_path / "never", by=["dye", name])
     assert not (tmp_path / "never").exists()
 
 
-def test_a_name_that_only_resembles_a_measure_is_a_name(tmp_path):
+def test_a_name_that_only_resembles_a_measure_is_a_name(tmp_path, tables):
     items = [item_of(tmp_path, "a", well="B02", mean_intensity_class="bright")]
-    run(ObjectTable(tmp_path / "out", by=["mean_intensity_class"]), items, [MASK])
-    wells = pd.read_csv(tmp_path / "out" / "wells.csv")
+    _, wells = tables(items, [MASK], by=["mean_intensity_class"])
     assert wells.loc[0, "mean_intensity_class"] == "bright"
 
 
@@ -237,32 +159,227 @@ def test_medians_do_not_depend_on_the_order_of_cases():
     assert wells["group"].tolist() == ["", "y"]
 
 
-def test_of_several_test_modes_the_true_metadata_count(tmp_path):
-    items = [item_of(tmp_path, "a")]
-    handler = ObjectTable(tmp_path / "out")
-    with pytest.raises(DataError, match="no image was predicted"):
-        run(handler, items, [MASK], mode=["shuffle"])
-    for _ in range(2):  # a second evaluation starts from nothing
-        run(handler, items, [MASK], mode=["normal"])
-    assert len(pd.read_csv(tmp_path / "out" / "objects.csv")) == 3
-
-
-def test_resampled_predictions_are_measured_in_the_pixels_of_the_file(tmp_path):
+def test_resampled_predictions_are_measured_in_the_pixels_of_the_file(tmp_path, tables):
     large = MASK.repeat(2, 0).repeat(2, 1)
     items = [item_of(tmp_path, "a", image=IMAGE.repeat(2, 0).repeat(2, 1))]
     native = {"native_shape": torch.tensor([large.shape])}
-    run(ObjectTable(tmp_path / "out"), items, [MASK], **native)
-    objects = pd.read_csv(tmp_path / "out" / "objects.csv")
+    objects, _ = tables(items, [MASK], **native)
     assert objects["area_px"].tolist() == pytest.approx([80, 96, 96], rel=0.1)
     with pytest.raises(DataError, match=r"case 'a': the image has the shape \(40, 60\)"):
-        run(ObjectTable(tmp_path / "out"), items, [MASK])
+        tables(items, [MASK])
 
 
 def test_wrong_settings_are_refused(tmp_path):
-    with pytest.raises(ConfigError, match="objects_by is 'task'; expected a list"):
-        ObjectTable(tmp_path, by="task")
-    for wrong in (5, [5]):
-        with pytest.raises(ConfigError, match="expected a list of fields or columns"):
-            ObjectTable(tmp_path, by=wrong)
+    for wrong in ("task", 5, [5]):
+        with pytest.raises(ConfigError, match=r"objects_by is .*; expected a list of fields or"):
+            SaveObjects(tmp_path, by=wrong)
     with pytest.raises(ConfigError, match="unknown key"):
-        ObjectTable(tmp_path, {"size": 3})
+        SaveObjects(tmp_path, objects={"size": 3})
+    with pytest.raises(ConfigError, match=r"'mask' .* labels, ome-labels, not 'label'"):
+        SaveObjects(tmp_path, "label")
+    with pytest.raises(DataError, match="no image was predicted"):
+        SaveObjects(tmp_path).write(tmp_path, [])
+
+
+PICTURE = np.zeros((20, 30), np.uint16)
+PICTURE[2:6, 3:8], PICTURE[8:14, 10:14], PICTURE[8:14, 14:19] = 900, 700, 800
+SETTINGS = {"method": "watershed", "min_distance_px": 2}
+
+
+class Bright(torch.nn.Module):
+    """Foreground where a pixel is above 500."""
+
+    def forward(self, image):
+        return torch.cat([500 - image, image - 500], dim=1)
+
+
+def save(path, image=PICTURE, **settings):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tifffile.imwrite(path, image, photometric="minisblack", **settings)
+
+
+def predict(source, handler):
+    items = find_cases(source, None)
+    chain = Compose([LoadCased(), KeepForBatchd()])
+    SupervisedEvaluator(
+        device=torch.device("cpu"),
+        val_data_loader=DataLoader(Dataset(items, chain), 1, collate_fn=collate_cases),
+        network=Bright(),
+        val_handlers=[handler],
+        decollate=False,
+    ).run()
+
+
+@pytest.mark.parametrize(
+    ("form", "name"), [("labels", "a_objects.tif"), ("ome-labels", "a_objects.ome.tif")]
+)
+def test_labels_have_the_shape_and_pixel_size_of_the_image(tmp_path, form, name):
+    save(tmp_path / "in" / "a.tif", resolution=(20000, 20000), resolutionunit="CENTIMETER")
+    predict(tmp_path / "in", SaveObjects(tmp_path / "out", form, SETTINGS))
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        name, "objects.csv", "wells.csv", "predicted.sha256",
+    }  # fmt: skip
+    labels = read_image(tmp_path / "out" / name).array[0]
+    assert labels.dtype == np.uint16
+    np.testing.assert_array_equal(labels > 0, PICTURE > 500)
+    assert tiff_pixel_um(tmp_path / "out" / name) == pytest.approx(0.5)
+    with tifffile.TiffFile(tmp_path / "out" / name) as file:
+        assert file.is_ome is (form == "ome-labels")
+        assert file.series[0].axes == "YX"
+    table = pd.read_csv(tmp_path / "out" / "objects.csv")
+    for _, row in table.iterrows():
+        assert row["area_px"] == (labels == row["object"]).sum()
+    assert table["max_intensity"].max() == 900
+    assert pd.read_csv(tmp_path / "out" / "wells.csv").loc[0, "objects"] == labels.max()
+
+
+def test_an_unknown_pixel_size_is_not_invented(tmp_path):
+    for name in ("a.tif", "a.ome.tif"):
+        write_labels(tmp_path / name, PICTURE)
+        assert tiff_pixel_um(tmp_path / name) is None
+
+
+def test_ome_metadata_are_those_of_the_standard(tmp_path):
+    write_labels(tmp_path / "a.ome.tif", PICTURE, 0.325)
+    with tifffile.TiffFile(tmp_path / "a.ome.tif") as file:
+        text = file.ome_metadata
+    for told in ('PhysicalSizeX="0.325"', 'PhysicalSizeYUnit="µm"', 'SizeX="30"', 'SizeY="20"'):
+        assert told in text
+    assert 'Type="uint16"' in text
+
+
+def test_more_objects_than_16_bits_hold_are_written_with_32(tmp_path):
+    labels = np.arange(66000, dtype=np.int32).reshape(220, 300)
+    for name in ("a.tif", "a.ome.tif"):
+        write_labels(tmp_path / name, labels)
+        stored = tifffile.imread(tmp_path / name)
+        assert stored.dtype == np.uint32
+        np.testing.assert_array_equal(stored, labels)
+    write_labels(tmp_path / "b.tif", labels[:218])
+    assert tifffile.imread(tmp_path / "b.tif").dtype == np.uint16
+
+
+def test_only_earlier_predictions_are_replaced(tmp_path):
+    save(tmp_path / "in" / "a.tif")
+    out = tmp_path / "out"
+    for _ in range(2):
+        predict(tmp_path / "in", SaveObjects(out, objects=SETTINGS))
+    lines = (out / "predicted.sha256").read_text().splitlines()
+    assert [line.split("  ")[1] for line in lines] == ["a_objects.tif", "objects.csv", "wells.csv"]
+    for line in lines:
+        digest, name = line.split("  ")
+        assert hashlib.sha256((out / name).read_bytes()).hexdigest() == digest
+    for name in ("a_objects.tif", "objects.csv"):
+        before = (out / name).read_bytes()
+        (out / name).write_bytes(b"corrected by hand")
+        with pytest.raises(DataError, match=f"no masks as predicted before .*{name}"):
+            predict(tmp_path / "in", SaveObjects(out))
+        (out / name).write_bytes(before)
+
+
+def test_images_and_names_in_common_are_refused(tmp_path):
+    save(tmp_path / "in" / "a.tif")
+    save(tmp_path / "in" / "a_objects.tif")
+    with pytest.raises(DataError, match="The objects of 'a' would replace the image"):
+        predict(tmp_path / "in", SaveObjects(tmp_path / "in"))
+    save(tmp_path / "volume" / "v.nii.gz")
+    with pytest.raises(DataError, match="objects are made of 2D images"):
+        predict(tmp_path / "volume", SaveObjects(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_image_is_held_while_the_next_is_read(tmp_path):
+    held = []
+
+    class Watched(SaveObjects):
+        def attach(self, engine):
+            super().attach(engine)
+            engine.add_event_handler(Events.GET_BATCH_COMPLETED, self.look)
+
+        def look(self, engine):
+            held.append(engine.state.output)
+
+    for name in "abc":
+        save(tmp_path / "in" / f"{name}.tif")
+    predict(tmp_path / "in", Watched(tmp_path / "out"))
+    assert held == [None] * 3
+
+
+PIXELS = np.zeros((4, 6), np.uint16)
+
+
+def write(path, **settings):
+    tifffile.imwrite(path, PIXELS, photometric="minisblack", **settings)
+    return path
+
+
+def ome(tmp_path, **described):
+    return write(tmp_path / "a.ome.tif", ome=True, metadata={"axes": "YX", **described})
+
+
+def test_the_column_comes_before_the_file(tmp_path):
+    file = ome(tmp_path, PhysicalSizeX=0.5, PhysicalSizeY=0.5)
+    item = {"case": "a", "image": str(file), "columns": {"pixel_um": " 0.325 "}}
+    assert pixel_size_um(item) == 0.325
+    assert pixel_size_um({**item, "columns": {"pixel_um": ""}}) == 0.5
+    assert pixel_size_um({"case": "a", "image": [str(file), "other.tif"]}) == 0.5
+    (tmp_path / "a.png").touch()
+    assert pixel_size_um({"case": "a", "image": str(tmp_path / "a.png")}) is None
+
+
+@pytest.mark.parametrize("cell", ["0", "-1", "half", "nan", "0,5"])
+def test_a_column_without_a_size_is_refused(cell):
+    with pytest.raises(DataError, match=r"case 'a': pixel_um is .*; expected micrometres"):
+        pixel_size_um({"case": "a", "image": "a.tif", "columns": {"pixel_um": cell}})
+
+
+@pytest.mark.parametrize(
+    ("size", "unit", "expected"),
+    [(0.65, "µm", 0.65), (650, "nm", 0.65), (0.00065, "mm", 0.65), (0.65, "pixel", None)],
+)
+def test_ome_units_become_micrometres(tmp_path, size, unit, expected):
+    units = {f"PhysicalSize{axis}Unit": unit for axis in "XY"}
+    file = ome(tmp_path, PhysicalSizeX=size, PhysicalSizeY=size, **units)
+    assert tiff_pixel_um(file) == (expected if expected is None else pytest.approx(expected))
+
+
+def test_what_is_not_told_or_not_square_is_unknown(tmp_path):
+    assert tiff_pixel_um(ome(tmp_path)) is None
+    assert tiff_pixel_um(ome(tmp_path, PhysicalSizeX=0.5)) is None
+    assert tiff_pixel_um(ome(tmp_path, PhysicalSizeX=0.5, PhysicalSizeY=0.6)) is None
+    assert tiff_pixel_um(write(tmp_path / "b.tif")) is None
+
+
+def test_imagej_and_centimetres_tell_and_a_screen_does_not(tmp_path):
+    imagej = {"imagej": True, "resolution": (2, 2)}
+    for unit, expected in (("um", 0.5), ("micron", 0.5), ("nm", 0.0005), ("pixel", None)):
+        assert tiff_pixel_um(write(tmp_path / "c.tif", **imagej, metadata={"unit": unit})) == (
+            expected
+        )
+    for unit, value, expected in (
+        ("CENTIMETER", 20000, 0.5),
+        ("CENTIMETER", 28.346, None),  # 72 per inch
+        ("INCH", 72, None),
+        ("INCH", 50800, None),
+        ("NONE", 1, None),
+    ):
+        file = write(tmp_path / "d.tif", resolution=(value, value), resolutionunit=unit)
+        assert tiff_pixel_um(file) == expected
+
+
+def test_a_file_that_could_make_a_parser_run_away_tells_nothing(tmp_path):
+    text = (
+        '<?xml version="1.0"?><!DOCTYPE OME [<!ENTITY a "0.5">]>'
+        '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Image ID="Image:0">'
+        '<Pixels PhysicalSizeX="&a;" PhysicalSizeY="&a;"/></Image></OME>'
+    )
+    file = write(tmp_path / "e.tif", description=text, metadata=None)
+    with tifffile.TiffFile(file) as stored:
+        assert stored.is_ome
+    assert tiff_pixel_um(file) is None
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    (tmp_path / "f.tif").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"f\.tif: its header cannot be read"):
+        tiff_pixel_um(tmp_path / "f.tif")

@@ -1,37 +1,62 @@
-import numpy as np
-import torch
-from ignite.engine import Engine
+import os
+from pathlib import Path
 
+import numpy as np
+import pytest
+import torch
+
+from metaseg_monai.errors import DataError
 from metaseg_monai.evaluation import PredictionSamples
 from metaseg_monai.evaluation.samples import read_samples
 
 
-def run(tmp_path, cases, per_domain):
+@pytest.fixture
+def sampled(tmp_path, measured):
     """Evaluate cases (group, domain, foreground pixels) in two modes, one case a batch."""
-    batches, outputs = [], []
-    for mode in ("normal", "zeros"):
-        for number, (group, domain, pixels) in enumerate(cases):
-            label = torch.zeros(1, 1, 4, 4)
-            label.view(-1)[:pixels] = 1
-            names = {"case": f"c{number}", "group": group, "domain": domain, "mode": mode}
-            batches.append({key: [value] for key, value in names.items()})
-            pred = torch.cat([1 - label, label], dim=1)
-            outputs.append({"image": torch.rand(1, 1, 4, 4), "label": label, "pred": pred})
-    given = iter(outputs)
-    engine = Engine(lambda engine, batch: next(given))
-    PredictionSamples(tmp_path / "samples.npz", per_domain).attach(engine)
-    engine.run(batches)
-    return read_samples(tmp_path / "samples.npz")
+
+    def sample(cases, per_domain, shape=(4, 4)):
+        pairs = []
+        for mode in ("normal", "zeros"):
+            for number, (group, domain, pixels) in enumerate(cases):
+                label = torch.zeros(1, 1, *shape)
+                label.view(-1)[:pixels] = 1
+                names = {"case": f"c{number}", "group": group, "domain": domain, "mode": mode}
+                pred = torch.cat([1 - label, label], dim=1).roll(int(mode != "normal"), -1)
+                output = {"image": torch.rand(1, 1, *shape), "label": label, "pred": pred}
+                pairs.append(({key: [value] for key, value in names.items()}, output))
+        return read_samples(measured(PredictionSamples(per_domain), tmp_path / "s.npz", pairs))
+
+    return sample
 
 
-def test_one_case_of_each_patient_with_the_most_to_see(tmp_path):
+def test_one_case_of_each_patient_with_the_most_to_see(sampled):
     cases = [("a", "x", 1), ("a", "x", 5), ("a", "x", 2), ("b", "x", 0), ("c", "x", 9)]
-    samples = run(tmp_path, cases, per_domain=2)
+    samples = sampled(cases, per_domain=2)
     assert [sample.case for sample in samples] == ["c1", "c3"]
     assert all(list(sample.preds) == ["normal", "zeros"] for sample in samples)
-    np.testing.assert_array_equal(samples[0].preds["zeros"], samples[0].label)
+    np.testing.assert_array_equal(samples[0].preds["normal"], samples[0].label)
+    np.testing.assert_array_equal(samples[0].preds["zeros"], np.roll(samples[0].label, 1, -1))
+    assert 0 <= samples[0].image.min() <= samples[0].image.max() <= 1
 
 
-def test_every_domain_has_its_cases(tmp_path):
+def test_every_domain_has_its_cases(sampled):
     cases = [("a", "x", 1), ("b", "x", 2), ("a", "y", 3)]
-    assert [one.domain for one in run(tmp_path, cases, per_domain=1)] == ["x", "y"]
+    assert [one.domain for one in sampled(cases, per_domain=1)] == ["x", "y"]
+
+
+def test_of_volumes_the_middle_plane_is_kept(sampled):
+    (sample,) = sampled([("a", "x", 30)], per_domain=1, shape=(4, 5, 3))
+    assert sample.image.shape == sample.label.shape == sample.preds["zeros"].shape == (4, 5)
+
+
+class Evil:
+    def __reduce__(self):
+        return os.mkdir, ("harmed",)
+
+
+def test_code_in_samples_is_not_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.savez(tmp_path / "samples.npz", index=np.array([Evil()], dtype=object))
+    with pytest.raises(DataError, match="allow_pickle=False"):
+        read_samples(tmp_path / "samples.npz")
+    assert not Path("harmed").exists()

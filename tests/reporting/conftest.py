@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from metaseg_monai.evaluation.volumes import VOLUME_COLUMNS
+from metaseg_monai.evaluation.volume_table import VOLUMES
 from metaseg_monai.metadata import Continuous, MetadataSchema
 from metaseg_monai.metrics.scores import COUNT_COLUMNS
 from metaseg_monai.reporting.runs import Replicate, Result, Results
@@ -69,7 +69,9 @@ class Volumes:
                     (group, group, "test", mode, region, 1, 40, score, score, 2.0 + number,
                      10000.0, 10000.0 * score, 500.0, 2, 1 if number else 2, 1)
                 )  # fmt: skip
-        pd.DataFrame(rows, columns=VOLUME_COLUMNS).to_csv(folder / "volumes.csv", index=False)
+        pd.DataFrame(rows, columns=list(VOLUMES.columns)).to_csv(
+            folder / "volumes.csv", index=False
+        )
         return Result(pd.DataFrame(counts, columns=COUNT_COLUMNS), {"": folder})
 
     def whole(self, condition, **settings):

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from metaseg_monai.errors import DataError
-from metaseg_monai.evaluation.object_scores import OBJECT_SCORE_COLUMNS, match_row
+from metaseg_monai.evaluation.object_scores import SCORES, match_row
 from metaseg_monai.metrics.objects import ObjectMatch
 from metaseg_monai.metrics.scores import COUNT_COLUMNS
 from metaseg_monai.reporting.objects import object_results, objects_section
@@ -35,7 +35,7 @@ def run(folder, hits, modes=("normal",), truth="instances", classes=(1,), cases=
                 rows.append({**names, **match_row(match)})
                 counts.append((prefix + case, f"group {case}", "test", mode, domain, number,
                                5, 5, 5, 100))  # fmt: skip
-    pd.DataFrame(rows)[OBJECT_SCORE_COLUMNS].to_csv(folder / "objects_scores.csv", index=False)
+    pd.DataFrame(rows)[list(SCORES.columns)].to_csv(folder / "objects_scores.csv", index=False)
     return Result(pd.DataFrame(counts, columns=COUNT_COLUMNS), {"": folder})
 
 

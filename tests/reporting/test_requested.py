@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 from metaseg_monai.errors import DataError
+from metaseg_monai.evaluation.per_case import BINS
 from metaseg_monai.metadata import Categorical, MetadataSchema
-from metaseg_monai.metrics.calibration import BIN_COLUMNS
 from metaseg_monai.metrics.scores import COUNT_COLUMNS
 from metaseg_monai.reporting.figures.requested import requested_labels
 from metaseg_monai.reporting.page import figures_of, tables_of
@@ -52,7 +52,9 @@ class Runs:
         table = pd.DataFrame(counts, columns=COUNT_COLUMNS)
         table.to_csv(folder / "counts.csv", index=False)
         if bins:
-            pd.DataFrame(sums, columns=BIN_COLUMNS).to_csv(folder / "calibration.csv", index=False)
+            pd.DataFrame(sums, columns=list(BINS.columns)).to_csv(
+                folder / "calibration.csv", index=False
+            )
         MetadataSchema([STYLE]).save(folder / "schema.json")
         return Result(table, {"": folder})
 
@@ -100,7 +102,7 @@ def test_a_group_by_hand():
             ("c", "q", "test", "normal", "all", 1, 5, 50, 30.0, 0, 0.0),
             ("a", "p", "test", "ones", "all", 1, 5, 50, 30.0, 30, 20.0),
         ],
-        columns=BIN_COLUMNS,
+        columns=list(BINS.columns),
     )
     table = by_group(counts, bins, {"normal": OWN})
     assert list(table.index) == [(1, OWN, "p"), (1, OWN, "q")]

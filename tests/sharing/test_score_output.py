@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from metaseg_monai.errors import DataError
-from metaseg_monai.evaluation.volumes import read_volumes
+from metaseg_monai.evaluation import per_case, read_volumes
 from metaseg_monai.sharing import score as scoring
 from metaseg_monai.sharing.score import score
 
@@ -67,7 +67,7 @@ def test_a_disk_that_fills_up_is_told(mask, tmp_path, monkeypatch):
     def full(rows, path):
         raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr(scoring, "write_table", full)
+    monkeypatch.setattr(per_case, "write_table", full)
     with pytest.raises(DataError, match=r"cannot be written \(No space left on device\)"):
         score(mask, mask, tmp_path / "out")
 

@@ -1,0 +1,438 @@
+"""One row a case: the handler that collects what is measured, and the reader of its tables.
+
+An evaluation writes what it measures of every case in every test mode; scores and tables are
+computed later, from these files alone.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import takewhile
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import pandas as pd
+import torch
+from ignite.engine import Engine, Events
+from torch import Tensor
+
+from metaseg_monai.errors import ConfigError, DataError
+from metaseg_monai.files import remove_stale, replacing, write_table
+from metaseg_monai.metadata.schema import MetadataSchema
+from metaseg_monai.metrics.calibration import bin_probabilities
+from metaseg_monai.tables.table import CaseTable
+
+Case = Mapping[str, Any]
+Row = Mapping[str, Any]
+NAMES = ("case", "group", "split", "mode", "domain")
+
+
+class Measure(Protocol):
+    """What `PerCase` measures. One that holds more than its settings has `start`, too."""
+
+    def __call__(self, case: Case) -> Iterable[Any]:
+        """What is kept of a case.
+
+        Args:
+            case: the entries of its batch (`case`, `group`, `split`, `mode`, `domain`, ...) and
+                `image` (C, *S), `label` (1, *S), `pred` (K, *S), the network's output.
+        """
+        ...
+
+    def write(self, path: Path, found: list[Any]) -> Iterable[Path]:
+        """Write what was kept of all cases, each file in one step; return the files."""
+        ...
+
+
+class PerCase:
+    """Evaluator handler that measures every case and writes all of it when the run is complete.
+
+    Attributes:
+        found: what was measured so far.
+
+    Args:
+        path: file to write; it appears only when every case has been measured.
+        measure: called with each case, see `Measure`. Its method ``start``, if it has one, is
+            called before with the items that will come.
+    """
+
+    def __init__(self, path: str | Path, measure: Measure) -> None:
+        self.path = Path(path)
+        self.measure = measure
+        self.found: list[Any] = []
+
+    def attach(self, engine: Engine) -> None:
+        """Measure after every batch of the evaluator, write at its end."""
+        engine.add_event_handler(Events.STARTED, self.start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.collect)
+        engine.add_event_handler(Events.COMPLETED, self.write)
+
+    def start(self, engine: Engine) -> None:
+        """Forget an earlier evaluation."""
+        self.found = []
+        if hasattr(self.measure, "start"):
+            dataset = getattr(engine.state.dataloader, "dataset", None)
+            self.measure.start(list(getattr(dataset, "data", ())))
+
+    def collect(self, engine: Engine) -> None:
+        """Measure the cases of the batch."""
+        for case in cases_of(engine):
+            self.found += self.measure(case)
+
+    def write(self, engine: Engine) -> None:
+        """Write the files, and tell of them in ``engine.state.written``."""
+        files = list(self.measure.write(self.path, self.found))
+        engine.state.written = [*getattr(engine.state, "written", []), *files]
+
+
+def cases_of(engine: Engine) -> Iterator[dict[str, Any]]:
+    """Each case of the present batch, with what the evaluator made of it."""
+    batch = {**engine.state.batch, **engine.state.output}
+    known = {key: values for key, values in batch.items() if values is not None}
+    for place in range(len(batch["case"])):
+        yield {key: values[place] for key, values in known.items()}
+
+
+def names_of(case: Case) -> dict[str, str]:
+    """The names by which a case is told of in a table."""
+    return {name: case[name] for name in NAMES}
+
+
+# What a table holds, to write it and to read it again.
+
+
+class Kind(NamedTuple):
+    """Which numbers a column may hold."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    whole: bool = False
+    empty: bool = False
+
+    def __str__(self) -> str:
+        """Say it, as in "dice must be numbers from 0 to 1"."""
+        told = "whole numbers" if self.whole else "numbers"
+        told += f" from {self.low:g}" if self.low > -math.inf else ""
+        return told + (f" to {self.high:g}" if self.high < math.inf else "")
+
+    def holds(self, values: pd.Series) -> bool:
+        """Whether a column is of this kind."""
+        if values.dtype.kind not in ("iu" if self.whole else "iuf"):
+            return False
+        known = values.dropna() if self.empty else values
+        return bool(np.isfinite(known).all() and known.between(self.low, self.high).all())
+
+
+TEXT = None
+NUMBER, AMOUNT, SHARE, WHOLE = Kind(), Kind(low=0), Kind(0, 1), Kind(low=0, whole=True)
+
+
+@dataclass(frozen=True)
+class Table:
+    """The columns of a table.
+
+    Attributes:
+        of: what its rows are, as "counts".
+        missing: what to say where the file is missing: how it is made.
+        columns: `TEXT` or the kind of numbers, by name, in the order of the file.
+        key: columns that name a row, each once.
+        later: columns that earlier versions did not write, and what stands for them.
+        again: what to do with a damaged table.
+    """
+
+    of: str
+    missing: str
+    columns: Mapping[str, Kind | None]
+    key: Sequence[str] = ()
+    later: Mapping[str, Any] = field(default_factory=dict)
+    again: str = "evaluate again"
+
+    @property
+    def first(self) -> list[str]:
+        """The columns of text with which every such table begins."""
+        return list(takewhile(lambda name: self.columns[name] is TEXT, self.columns))
+
+    def write(self, path: Path, rows: Sequence[Row]) -> list[Path]:
+        """Write the rows; where there are none, remove the table of an earlier evaluation.
+
+        Args:
+            path: file to write.
+            rows: with the columns; numbers that do not exist, NaN, become empty cells.
+
+        Returns:
+            The file, if there is one.
+        """
+        if not rows:
+            remove_stale(path, self.first)
+            return []
+        cells = [
+            {name: "" if row[name] != row[name] else row[name] for name in self.columns}
+            for row in rows
+        ]
+        return [write_table(cells, path)]
+
+
+def read_rows(path: str | Path, table: Table) -> pd.DataFrame:
+    """Read a table that an evaluation wrote.
+
+    Args:
+        path: the file.
+        table: which columns it has; further ones are text.
+
+    Returns:
+        The rows. Text stays text, also NA and 007; empty numbers are NaN.
+
+    Raises:
+        DataError: the file is missing, damaged or another table, a number is out of its range, or
+            two rows have one key.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"There are no {table.of} at {path}: {table.missing}")
+    numbers = {name: kind for name, kind in table.columns.items() if kind is not TEXT}
+    try:
+        header = pd.read_csv(path, nrows=0).columns
+        rows = pd.read_csv(
+            path,
+            dtype=dict.fromkeys(header.difference(list(numbers)), str),
+            keep_default_na=False,
+            na_values={name: [""] for name, kind in numbers.items() if kind.empty},
+        )
+    except (OSError, ValueError) as error:  # pandas' errors of empty and broken files
+        raise DataError(f"{path} is no table of {table.of} ({error}); {table.again}.") from error
+    later = {} if set(table.later) & set(rows.columns) else table.later
+    rows = rows.assign(**later)
+    lacking = [name for name in table.columns if name not in rows.columns]
+    if lacking or rows.empty:
+        raise DataError(
+            f"{path} is no table of {table.of}: it lacks {', '.join(lacking) or 'rows'}; "
+            f"{table.again}."
+        )
+    for name, kind in numbers.items():
+        if name not in later and not kind.holds(rows[name]):
+            raise DataError(f"{path}: {name} must be {kind}; {table.again}.")
+    if table.key and (twice := rows.duplicated(list(table.key))).any():
+        named = ", ".join(f"{name} {rows.loc[twice, name].iloc[0]}" for name in table.key)
+        raise DataError(f"{path}: {named} stands there twice; {table.again}.")
+    return rows
+
+
+# The counts of every class, from which all scores are computed.
+
+COUNTS = Table(
+    "counts",
+    "run the evaluation of this model first.",
+    {**dict.fromkeys(NAMES, TEXT), **dict.fromkeys(("class", "tp", "fp", "fn", "tn"), WHOLE)},
+)
+
+
+def count_pixels(pred: Tensor, label: Tensor, classes: int) -> Tensor:
+    """Count true and false positives and negatives of every foreground class in every image.
+
+    Args:
+        pred: predicted classes (B, *S).
+        label: target classes (B, *S).
+        classes: number of classes K with the background, which is class 0.
+
+    Returns:
+        int64 (B, K - 1, 4): tp, fp, fn, tn of the classes 1 to K - 1.
+
+    >>> count_pixels(torch.tensor([[1, 1, 0]]), torch.tensor([[1, 0, 1]]), classes=2).tolist()
+    [[[1, 1, 1, 0]]]
+    """
+    if pred.shape != label.shape:
+        raise DataError(f"prediction {tuple(pred.shape)} and target {tuple(label.shape)} differ")
+    counts = []
+    for number in range(1, classes):
+        hit, truth = (pred == number).flatten(1), (label == number).flatten(1)
+        cells = [hit & truth, hit & ~truth, ~hit & truth, ~hit & ~truth]
+        counts.append(torch.stack([cell.sum(1) for cell in cells], dim=1))
+    return torch.stack(counts, dim=1)
+
+
+class CaseCounts:
+    """Measure of ``counts.csv``: a row for each case, mode and foreground class.
+
+    Args:
+        classes: number of classes K with the background.
+    """
+
+    def __init__(self, classes: int) -> None:
+        self.classes = classes
+
+    def __call__(self, case: Case) -> Iterator[Row]:
+        """The counts of each class."""
+        pred, label = case["pred"].argmax(0, keepdim=True), case["label"].long()
+        for number, counts in enumerate(count_pixels(pred, label, self.classes)[0].tolist(), 1):
+            cells = dict(zip(("tp", "fp", "fn", "tn"), counts, strict=True))
+            yield {**names_of(case), "class": number, **cells}
+
+    def write(self, path: Path, found: list[Row]) -> list[Path]:
+        """Write the table."""
+        return COUNTS.write(path, found)
+
+
+def read_counts(path: str | Path) -> pd.DataFrame:
+    """Read a ``counts.csv``.
+
+    Raises:
+        DataError: see `read_rows`; or a domain has the name of an aggregate.
+    """
+    rows = read_rows(path, COUNTS)
+    if reserved := set(rows["domain"]) & {"combined", "average"}:
+        raise DataError(f"{path}: {reserved.pop()!r} names an aggregate; give that domain another.")
+    return rows
+
+
+# Whether predicted probabilities can be taken at their word.
+
+BINS = Table(
+    "calibration bins",
+    "evaluate this model in mode normal first.",
+    {
+        **dict.fromkeys(NAMES, TEXT),
+        **{"class": WHOLE, "bin": WHOLE, "pixels": WHOLE},
+        **{"confidence": AMOUNT, "positives": WHOLE, "inside": AMOUNT},
+    },
+    later={"mode": "normal", "inside": math.nan},  # 0.1.0 had neither
+)
+
+
+class CalibrationBins:
+    """Measure of ``calibration.csv``: a row for each case, mode, class and bin that is not empty.
+
+    Every mode is counted. A probability is judged under true metadata, in mode ``normal``; the
+    other modes tell how much of it a foreign value takes (paper 3.2). An evaluation without mode
+    ``normal`` writes no file, and removes one of an earlier evaluation, which would stand beside
+    counts of other predictions.
+
+    Args:
+        classes: number of classes K with the background.
+        bins: number of bins of equal width over 0..1.
+
+    Raises:
+        ConfigError: fewer than two bins.
+        DataError: while running: the prediction has another number of channels.
+    """
+
+    def __init__(self, classes: int, bins: int = 10) -> None:
+        if bins < 2:
+            raise ConfigError(f"CalibrationBins: bins is {bins}; use at least 2, commonly 10.")
+        self.classes = classes
+        self.bins = bins
+
+    def __call__(self, case: Case) -> Iterator[Row]:
+        """The filled bins of each class."""
+        pred = case["pred"]
+        if len(pred) != self.classes:
+            raise DataError(
+                f"{case['case']}: the prediction has {len(pred)} channels for {self.classes} "
+                "classes; set classes to what the network predicts."
+            )
+        sums = bin_probabilities(pred[None], case["label"].long(), self.bins)[0].tolist()
+        for number, of_class in enumerate(sums, 1):
+            for place, (pixels, confidence, positives, inside) in enumerate(of_class):
+                if pixels:
+                    sized = {"pixels": int(pixels), "positives": int(positives), "inside": inside}
+                    told = {"class": number, "bin": place, "confidence": confidence, **sized}
+                    yield {**names_of(case), **told}
+
+    def write(self, path: Path, found: list[Row]) -> list[Path]:
+        """Write the table."""
+        return BINS.write(path, found if any(row["mode"] == "normal" for row in found) else [])
+
+
+def read_calibration(path: str | Path, mode: str | None = "normal") -> pd.DataFrame:
+    """Read a ``calibration.csv``: one row for each case, mode, foreground class and filled bin.
+
+    ``pixels`` is the number of pixels in the bin, ``confidence`` the sum of their probabilities,
+    ``positives`` the number of those that are of the class and ``inside`` the sum of the
+    probabilities of these. Earlier files tell of mode ``normal`` alone and nothing of ``inside``,
+    which is NaN then.
+
+    Args:
+        path: the file.
+        mode: the rows of this test mode; None for those of all.
+
+    Raises:
+        DataError: see `read_rows`.
+    """
+    rows = read_rows(path, BINS)
+    return rows if mode is None else rows[rows["mode"] == mode].reset_index(drop=True)
+
+
+# What is known of every case beside its image, by which reports split and audit.
+
+CLASSES = "classes.json"
+SPACING = ("spacing_z_mm", "spacing_y_mm", "spacing_x_mm")
+PLACE = ("case", "group", "split", "volume", "plane")
+CASES = Table(
+    "cases",
+    "evaluate again.",
+    {**dict.fromkeys(PLACE, TEXT), **dict.fromkeys(SPACING, NUMBER._replace(empty=True))},
+)
+
+
+class KnownOfCases:
+    """Measure of ``cases.csv``: a row for each case of all splits of the table.
+
+    Beside names and place it has one column for each field of the schema, with the raw value,
+    empty where it is missing. The spacing is that of the pixels that were counted, after any
+    resampling, and empty for cases that were not evaluated or whose pixel size is unknown. That of
+    planes is empty for images that are no slice; so a case of whole voxels without a plane is a
+    volume.
+    ``schema.json`` is written beside it, and ``classes.json`` where the classes have names.
+
+    Args:
+        table: of the run.
+        schema: whose fields become columns.
+        class_names: by their numbers, as the channel_def of a bundle's metadata.json.
+    """
+
+    def __init__(
+        self,
+        table: CaseTable,
+        schema: MetadataSchema,
+        class_names: Mapping[str, str] | None = None,
+    ) -> None:
+        self.table = table
+        self.schema = schema
+        self.class_names = class_names
+
+    def __call__(self, case: Case) -> Iterator[tuple[str, list[float]]]:
+        """The case's name and the spacing of its pixels."""
+        if "spacing_mm" in case:
+            sides = case["spacing_mm"].tolist()
+            if case["image"].ndim == 3 and "plane" not in case:  # (C, H, W)
+                sides[0] = math.nan
+            yield case["case"], sides
+
+    def write(self, path: Path, found: list[tuple[str, list[float]]]) -> list[Path]:
+        """Write the table and what its columns and classes mean."""
+        spacing, rows = dict(found), []
+        for item in self.table.rows:
+            row = {name: item.get(name, "") for name in PLACE}
+            for name, mm in zip(SPACING, spacing.get(item["case"], [math.nan] * 3), strict=True):
+                row[name] = "" if math.isnan(mm) else f"{mm:.9g}"
+            for known in self.schema.fields:
+                raw = item["metadata"].get(known.name)
+                row[known.name] = "" if known.is_missing(raw) else raw
+            rows.append(row)
+        files = [path.with_name("schema.json")]
+        self.schema.save(files[0])
+        if self.class_names is not None:
+            files.append(path.with_name(CLASSES))
+            with replacing(files[1]) as part:
+                part.write_text(json.dumps(dict(self.class_names)) + "\n", encoding="utf-8")
+        return [write_table(rows, path), *files]
+
+
+def read_cases(path: str | Path) -> pd.DataFrame:
+    """Read a ``cases.csv``; metadata stay text, spacings are numbers (NaN where unknown).
+
+    Raises:
+        DataError: see `read_rows`.
+    """
+    return read_rows(path, CASES)
