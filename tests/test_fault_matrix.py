@@ -146,7 +146,10 @@ FAULTS = {
     "19": (cell("cell_line", "Hela"), r"row 2 \(images_P1_A01\).*'HeLa', 'MDCK', got 'Hela'.*mean"),
     "20": (cell("cell_line", ""), r"row 2 \(images_P1_A01\).*'cell_line'.*got nothing \(''\)"),
     "21 NaN": (cell("magnification", "NaN"), r"row 2 \(images_P1_A01\).*'magnification'.*5 to 60"),
-    "21 None": (cell("magnification", "None"), r"row 2 .*plain number in x from 5 to 60, got 'No"),
+    "21 None": (
+        cell("magnification", "None"),
+        r"row 2 .*plain number in x from 5 to 60, got nothing",
+    ),
     "21 text": (cell("magnification", "20x"), r"row 2 .*plain number in x from 5 to 60, got '20x"),
     "28 row": (copied_row, r"row 5 \(images_P1_A01\): the same image and metadata as row 2"),
     "28 name": (one_name, r"row 5: the case 'images_P1_A01' is also row 2"),
