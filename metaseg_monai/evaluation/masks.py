@@ -21,7 +21,7 @@ from metaseg_monai.images.read import image_format, read_header
 from metaseg_monai.images.resample import resize_image
 from metaseg_monai.images.writers import mask_suffix, write_mask
 from metaseg_monai.metadata.fields import listing
-from metaseg_monai.tables.cases import image_files
+from metaseg_monai.tables.check import image_files
 from metaseg_monai.training.handlers import hear_of_errors
 from metaseg_monai.transforms.clean_up import check_sizes, clean_up
 

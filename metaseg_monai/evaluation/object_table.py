@@ -27,7 +27,7 @@ from metaseg_monai.metrics.objects import (
     measure_objects,
 )
 from metaseg_monai.prepare.ome import IMAGEJ_UNITS, UM_PER_CM, ome_sides_um
-from metaseg_monai.tables.cases import image_files
+from metaseg_monai.tables.check import image_files
 
 # What the objects of a well are together: how many, how dense, how large.
 

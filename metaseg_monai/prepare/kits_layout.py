@@ -7,7 +7,7 @@ from pathlib import Path
 from metaseg_monai.metadata.fields import listing
 from metaseg_monai.prepare.clinical import read_clinical
 from metaseg_monai.prepare.kits_find import CLINICAL_NAMES, IMAGE_NAMES
-from metaseg_monai.tables.cases import DataWarning
+from metaseg_monai.tables.check import DataWarning
 from metaseg_monai.tables.find import image_paths
 
 # What KiTS19, KiTS21 and KiTS23 keep in a case's folder beside its image, all made from labels.

@@ -19,7 +19,7 @@ from metaseg_monai.metadata.fields import Categorical, says_nothing
 from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.simulate.generated import write_generated
 from metaseg_monai.simulate.polygons import Labels, object_diameters, polygonise, scaled_tolerance
-from metaseg_monai.tables.cases import image_files
+from metaseg_monai.tables.check import image_files
 from metaseg_monai.tables.columns import ColumnMap, as_column_map
 from metaseg_monai.tables.lines import read_lines
 from metaseg_monai.tables.table import CaseTable, find_table, read_table

@@ -1,7 +1,6 @@
 """Tables of cases: rows, columns, splits, and the items made of them."""
 
-from metaseg_monai.tables.cases import DataWarning, LoadedCase, load_case
-from metaseg_monai.tables.check import TableCheck, check_table
+from metaseg_monai.tables.check import DataWarning, LoadedCase, TableCheck, check_table, load_case
 from metaseg_monai.tables.columns import SPLITS, ColumnMap
 from metaseg_monai.tables.find import find_cases
 from metaseg_monai.tables.lines import read_clinical

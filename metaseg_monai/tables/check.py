@@ -1,20 +1,47 @@
-"""The deep check of a table: every file read, before any training."""
+"""What is wrong with the files of a case, and of a whole table before any training."""
 
-from collections import Counter, defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
+import torch
+from monai.data import MetaTensor
 from tqdm import tqdm
 
 from metaseg_monai.errors import DataError
 from metaseg_monai.files import file_sha256
-from metaseg_monai.images.image import Channels
+from metaseg_monai.images.axial import AxialVolume, VolumeCache, is_volume_file
+from metaseg_monai.images.image import Channels, Image, Palette, convert_channels, image_attributes
+from metaseg_monai.images.read import read_image, same_affine
 from metaseg_monai.metadata.schema import MetadataSchema
-from metaseg_monai.tables.cases import LoadedCase, image_files, load_case
-from metaseg_monai.tables.columns import SPLITS, ColumnMap
+from metaseg_monai.tables.columns import SPLITS, Columns
 from metaseg_monai.tables.table import scan_table
+
+SHOWN = 5
+
+
+class DataWarning(UserWarning):
+    """Something about an image that is allowed but seldom meant, such as one constant value."""
+
+
+class LoadedCase(NamedTuple):
+    """A case as a network can take it.
+
+    Attributes:
+        image: (C, *S) float32, finite, channels as asked for.
+        label: (1, *S) classes, uint8 (int64 beyond 256 classes), or None where there is none.
+        attributes: of the image file, see `Image`, with `stored`, the type of its pixels there;
+            for a plane of a volume also `plane`, while `spacing_mm` is (z, y, x) and `affine`,
+            which a plane alone does not have, is None.
+        remarks: what is allowed but seldom meant, in words.
+    """
+
+    image: np.ndarray
+    label: np.ndarray | None
+    attributes: dict[str, Any]
+    remarks: tuple[str, ...]
 
 
 class TableCheck(NamedTuple):
@@ -33,8 +60,8 @@ class TableCheck(NamedTuple):
 
 def check_table(
     path: str | Path,
-    schema: MetadataSchema | None,
-    columns: ColumnMap | Mapping[str, Any] | str | Path | None = None,
+    schema: MetadataSchema | None = None,
+    columns: Columns = None,
     classes: int = 2,
     channels: Channels = "stored",
     spatial_dims: int | None = None,
@@ -56,109 +83,293 @@ def check_table(
         ConfigError: the column map is wrong.
     """
     table, problems = scan_table(path, schema, columns)
-    tally = _Tally(classes)
-    warnings: list[str] = []
+    remarks: list[str] = []
+    content: dict[str, tuple[str, str]] = {}  # image: sha256 of its files, split
+    cases = []
     for item in tqdm(table.rows, desc="check", unit="case", disable=None):
         if schema is not None:
-            warnings += schema.flags(item["metadata"], item["case"])
-        tally.remember_content(item)
+            remarks += schema.flags(item["metadata"], item["case"])
+        if str(item["image"]) not in content:
+            digest = ";".join(map(file_sha256, image_files(item)))
+            content[str(item["image"])] = digest, item["split"]
         try:
             loaded = load_case(item, channels, classes, spatial_dims, axes)
         except DataError as error:
             problems.append(str(error))
             continue
-        warnings += loaded.remarks
-        tally.count(item, loaded)
-    problems += tally.problems()
-    warnings += tally.warnings()
-    warnings += [
+        remarks += loaded.remarks
+        cases.append(_tally(item["case"], loaded, classes))
+    copies = pd.DataFrame(list(content.values()), list(content), ["digest", "split"])
+    for _, same in copies[copies.duplicated("digest", keep=False)].groupby("digest", sort=False):
+        if same["split"].nunique() > 1:
+            told = ", ".join(f"{image} ({split})" for image, split in same["split"].items())
+            problems.append(f"the same image content in several splits: {told}; keep one")
+        else:
+            remarks.append(f"the same image content under several paths: {', '.join(same.index)}")
+    summary = [table.summary()]
+    if cases:
+        found = pd.DataFrame(cases)
+        problems += _problems_of(found)
+        remarks += _remarks_on(found)
+        summary += _summary_of(found)
+    else:
+        summary.append("  no case could be read")
+    remarks += [
         f"no rows of the split {split!r}: training needs train and val, evaluation test"
         for split in SPLITS
         if split not in table.splits
     ]
-    return TableCheck(problems, warnings, "\n".join([table.summary(), *tally.lines()]))
+    return TableCheck(problems, remarks, "\n".join(summary))
 
 
-class _Tally:
-    """Counts over all cases of a table."""
+def _tally(case: str, loaded: LoadedCase, classes: int) -> dict[str, Any]:
+    image, label = loaded.image, loaded.label
+    pixels = np.bincount([] if label is None else label.ravel(), minlength=classes)
+    return {
+        "case": case,
+        "channels": image.shape[0],
+        "shape": "x".join(map(str, image.shape[1:])),
+        "lowest": float(image.min()),
+        "highest": float(image.max()),
+        "labelled": label is not None,
+        "empty": label is not None and not pixels[1:].any(),
+        "pixels": pixels,
+    }
 
-    def __init__(self, classes: int) -> None:
-        self.pixels_of_class = np.zeros(classes, dtype=np.int64)
-        self.channels: dict[int, str] = {}  # number of channels -> first case
-        self.shapes: Counter[tuple[int, ...]] = Counter()
-        self.empty: list[str] = []
-        self.labelled = 0
-        self.paths_of_content: dict[str, dict[str, str]] = defaultdict(dict)  # sha256: path: split
-        self.hashed: set[str] = set()
-        self.value_range = (np.inf, -np.inf)
 
-    def remember_content(self, item: Mapping[str, Any]) -> None:
-        image = item["image"]
-        if str(image) not in self.hashed:
-            self.hashed.add(str(image))
-            digest = ";".join(map(file_sha256, image_files(item)))
-            self.paths_of_content[digest][str(image)] = item["split"]
+def _problems_of(cases: pd.DataFrame) -> list[str]:
+    first = cases.drop_duplicates("channels")
+    if len(first) == 1:
+        return []
+    told = ", ".join(f"{row.channels} (case {row.case!r})" for row in first.itertuples(index=False))
+    return [
+        f'the images have different numbers of channels: {told}; set channels="grey" or '
+        'channels="rgb"'
+    ]
 
-    def count(self, item: Mapping[str, Any], loaded: LoadedCase) -> None:
-        self.channels.setdefault(loaded.image.shape[0], item["case"])
-        self.shapes[loaded.image.shape[1:]] += 1
-        low, high = float(loaded.image.min()), float(loaded.image.max())
-        self.value_range = (min(self.value_range[0], low), max(self.value_range[1], high))
-        if loaded.label is not None:
-            self.labelled += 1
-            counts = np.bincount(loaded.label.ravel(), minlength=len(self.pixels_of_class))
-            self.pixels_of_class += counts
-            if not counts[1:].any():
-                self.empty.append(item["case"])
 
-    def problems(self) -> list[str]:
-        found = [
-            f"the same image content in several splits: "
-            f"{', '.join(f'{path} ({split})' for path, split in paths.items())}; keep one"
-            for paths in self.paths_of_content.values()
-            if len(set(paths.values())) > 1
-        ]
-        if len(self.channels) > 1:
-            told = ", ".join(f"{count} (case {case!r})" for count, case in self.channels.items())
-            found.append(
-                f'the images have different numbers of channels: {told}; set channels="grey" '
-                'or channels="rgb"'
-            )
-        return found
-
-    def warnings(self) -> list[str]:
-        found = [
-            f"the same image content under several paths: {', '.join(paths)}"
-            for paths in self.paths_of_content.values()
-            if len(paths) > 1 and len(set(paths.values())) == 1
-        ]
-        if len(self.shapes) > 1:
-            found.append(
-                f"the images have {len(self.shapes)} sizes: validation and tests see whole images "
-                "and need val_batch_size 1; training crops them (roi_size)"
-            )
-        if self.labelled:
-            found += [
-                f"class {number} is in no label"
-                for number, count in enumerate(self.pixels_of_class)
-                if count == 0
-            ]
-        if self.empty:
-            shown = ", ".join(self.empty[:5]) + (", ..." if len(self.empty) > 5 else "")
-            found.append(f"{len(self.empty)} of {self.labelled} masks are empty: {shown}")
-        return found
-
-    def lines(self) -> list[str]:
-        if not self.shapes:
-            return ["  no case could be read"]
-        shapes = ", ".join(
-            f"{'x'.join(map(str, shape))} ({count})" for shape, count in self.shapes.most_common(3)
+def _remarks_on(cases: pd.DataFrame) -> list[str]:
+    found = []
+    if (sizes := cases["shape"].nunique()) > 1:
+        found.append(
+            f"the images have {sizes} sizes: validation and tests see whole images and need "
+            "val_batch_size 1; training crops them (roi_size)"
         )
-        more = f" and {len(self.shapes) - 3} more" if len(self.shapes) > 3 else ""
-        parts = self.pixels_of_class / max(1, int(self.pixels_of_class.sum()))
-        told = ", ".join(f"{number}: {part:.2%}" for number, part in enumerate(parts))
-        return [
-            f"  image shapes: {shapes}{more}; channels: {', '.join(map(str, self.channels))}; "
-            f"values {self.value_range[0]:g} to {self.value_range[1]:g}",
-            f"  pixels of each class: {told}; empty masks: {len(self.empty)}",
-        ]
+    labelled, empty = cases["labelled"].sum(), cases["case"][cases["empty"]]
+    if labelled:
+        absent = np.flatnonzero(np.sum(cases["pixels"].tolist(), axis=0) == 0)
+        found += [f"class {number} is in no label" for number in absent]
+    if len(empty):
+        shown = ", ".join(empty[:SHOWN]) + (", ..." if len(empty) > SHOWN else "")
+        found.append(f"{len(empty)} of {labelled} masks are empty: {shown}")
+    return found
+
+
+def _summary_of(cases: pd.DataFrame) -> list[str]:
+    counts = cases["shape"].value_counts()
+    shapes = ", ".join(f"{shape} ({count})" for shape, count in counts[:3].items())
+    more = f" and {len(counts) - 3} more" if len(counts) > 3 else ""
+    pixels = np.sum(cases["pixels"].tolist(), axis=0)
+    parts = pixels / max(1, int(pixels.sum()))
+    told = ", ".join(f"{number}: {part:.2%}" for number, part in enumerate(parts))
+    channels = ", ".join(map(str, cases["channels"].unique()))
+    return [
+        f"  image shapes: {shapes}{more}; channels: {channels}; "
+        f"values {cases['lowest'].min():g} to {cases['highest'].max():g}",
+        f"  pixels of each class: {told}; empty masks: {cases['empty'].sum()}",
+    ]
+
+
+# One case: image and label, read and checked against each other.
+
+
+def image_files(item: Mapping[str, Any]) -> tuple[str, ...]:
+    """The files of an item's image: one, or one a plane; a tuple that tells rows of one image.
+
+    >>> image_files({"image": "a.png"})
+    ('a.png',)
+    """
+    image = item["image"]
+    return (str(image),) if isinstance(image, (str, Path)) else tuple(map(str, image))
+
+
+def load_case(
+    item: Mapping[str, Any],
+    channels: Channels = "stored",
+    classes: int = 2,
+    spatial_dims: int | None = None,
+    axes: str | None = None,
+    volumes: VolumeCache | None = None,
+) -> LoadedCase:
+    """Read the image of an item, and its label where it has one.
+
+    An item with `plane` whose image is a NIfTI volume or DICOM series gives that axial plane
+    (1, H, W), and of its label volume the same; with a 2D image `plane` changes nothing.
+
+    Args:
+        item: with `image`, a path, plane paths, or an array (C, *S), or (H, W), maybe `label` of
+            the same kinds, `case` for messages, and maybe `label_values`: the pixel values that
+            become class 1 while all others become 0, or "instances": all above 0. Without, the
+            label's values are the classes. A MetaTensor of three axes brings its affine.
+        channels: see `convert_channels`.
+        classes: number of classes, background included; labels lie in 0..classes-1.
+        spatial_dims: see `read_image`.
+        axes: see `read_image`; for the image only.
+        volumes: where the volumes of the planes stay, so that those to come need no reading.
+
+    Raises:
+        DataError: a file cannot be read, pixels are not finite, or the label's shape, affine or
+            values do not fit; names case and file.
+    """
+    if classes < 2:
+        raise DataError(f"classes={classes}: expected 2 or more, background included")
+    case = str(item.get("case", ""))
+    volumes = volumes or VolumeCache()
+    path = item["image"]
+    try:
+        remarks: list[str] = []
+        planar = "plane" in item and spatial_dims != 3 and isinstance(path, (str, Path))
+        if planar and (volumes.holds("image", path) or is_volume_file(path)):
+            image, stored_label = _read_plane(item, volumes, remarks)
+        else:
+            image, stored_label = _read(path, spatial_dims, axes), None
+            if "label" in item:
+                stored_label = _read_label(item["label"], image)
+        where = image.attributes["path"]
+        if "plane" in image.attributes:
+            where += f", plane {image.attributes['plane']}"
+        pixels = _finite_float32(convert_channels(image.array, channels), where)
+        label = None
+        if stored_label is not None:
+            label = _classes_of(stored_label, classes, item.get("label_values"))
+    except DataError as error:
+        raise DataError(f"case {case!r}: {error}" if case else str(error)) from error
+    if "plane" not in image.attributes and pixels.min() == pixels.max():
+        remarks.append(
+            f"{where}: every pixel is {pixels.flat[0]:g}; "
+            "an image without contrast; remove the row if that is not meant"
+        )
+    told = tuple(f"case {case!r}: {remark}" for remark in remarks)
+    attributes = {**image.attributes, "stored": str(image.array.dtype)}
+    return LoadedCase(pixels, label, attributes, told)
+
+
+def _read(
+    given: Any, spatial_dims: int | None, axes: str | None = None, palette: Palette = "colours"
+) -> Image:
+    """An image from its file, or as it is given."""
+    if not isinstance(given, (np.ndarray, torch.Tensor)):
+        return read_image(given, spatial_dims, axes, palette)
+    array = np.asarray(given.detach().cpu() if isinstance(given, torch.Tensor) else given)
+    array = array[None] if array.ndim == 2 else array
+    if array.ndim not in (3, 4) or spatial_dims not in (None, array.ndim - 1) or not array.size:
+        raise DataError(
+            f"an array of shape {array.shape}, expected (C, H, W), (H, W) or, of a volume, "
+            "(C, H, W, D)"
+        )
+    affine = None
+    if isinstance(given, MetaTensor) and array.ndim == 4:
+        affine = np.asarray(given.affine, dtype=np.float64)
+    return Image(array, image_attributes("array", "array", "", array.shape[1:], affine))
+
+
+def _finite_float32(array: np.ndarray, path: str) -> np.ndarray:
+    with np.errstate(over="ignore"):  # beyond float32's range becomes inf, refused below
+        pixels = np.ascontiguousarray(array, dtype=np.float32)
+    broken = int(pixels.size - np.count_nonzero(np.isfinite(pixels)))
+    if broken:
+        raise DataError(
+            f"{path}: {broken} of {pixels.size} pixels are not finite numbers; mend the image or "
+            "remove the row"
+        )
+    return pixels
+
+
+def _read_label(given: Any, image: Image) -> Image:
+    spatial_dims = image.array.ndim - 1
+    label = _read(given, spatial_dims, palette="indices")
+    path, affine = label.attributes["path"], label.attributes["affine"]
+    if label.array.shape != (1, *image.array.shape[1:]):
+        raise DataError(
+            f"{path}: label of {label.array.shape[0]} channel(s) and shape "
+            f"{label.array.shape[1:]}, expected one channel and {image.array.shape[1:]} as its "
+            "image; save the classes as one channel on the image's grid"
+        )
+    if spatial_dims == 3 and affine is None and image.attributes["affine"] is not None:
+        raise DataError(
+            f"{path}: the label has no affine (of a NIfTI file, sform_code and qform_code are 0), "
+            f"its image has one ({image.attributes['path']}), so where the label lies is unknown; "
+            "save it as NIfTI with its true affine"
+        )
+    _check_grid(path, affine, image.attributes["path"], image.attributes["affine"])
+    return label
+
+
+def _check_grid(
+    label: str, affine: np.ndarray | None, image: str, of_image: np.ndarray | None
+) -> None:
+    if not same_affine(affine, of_image):
+        raise DataError(
+            f"{label}: the label's affine differs from its image's ({image}); resample the label "
+            "onto the image's grid"
+        )
+
+
+def _read_plane(
+    item: Mapping[str, Any], volumes: VolumeCache, remarks: list[str]
+) -> tuple[Image, Image | None]:
+    """One axial plane of an image volume and of its label volume; remarks on the whole volume."""
+    path, plane = item["image"], item["plane"]
+    volume = volumes.read("image", path)
+    if not 0 <= plane < len(volume.planes):
+        raise DataError(
+            f"{path}: has {len(volume.planes)} planes, so no plane {plane}; the table or list of "
+            "slices was made from another volume"
+        )
+    if plane == 0 and volume.planes.min() == volume.planes.max():  # said once a volume
+        remarks.append(
+            f"{path}: every voxel is {volume.planes.flat[0]:g}; an image without contrast"
+        )
+    label = None
+    if "label" in item:
+        target = volumes.read("label", item["label"])
+        if target.planes.shape != volume.planes.shape:
+            raise DataError(
+                f"{item['label']}: label of shape (planes, rows, columns) "
+                f"{target.planes.shape}, expected {volume.planes.shape} as its image; save the "
+                "classes on the image's grid"
+            )
+        _check_grid(item["label"], target.affine, path, volume.affine)
+        label = _plane_image(target, item["label"], plane)
+    return _plane_image(volume, path, plane), label
+
+
+def _plane_image(volume: AxialVolume, path: str, plane: int) -> Image:
+    array = volume.planes[plane][None]
+    attributes = image_attributes(
+        str(path), "nifti", "ij", array.shape[1:], spacing_mm=volume.spacing_mm
+    )
+    return Image(array, {**attributes, "plane": plane})
+
+
+def _classes_of(label: Image, classes: int, foreground: list[int] | str | None) -> np.ndarray:
+    """Stored label values as classes."""
+    path, array = label.attributes["path"], label.array
+    values, counts = np.unique(array, return_counts=True)
+    if broken := [value for value in values if not float(value).is_integer()]:
+        raise DataError(f"{path}: label value {broken[0]:g}; expected whole numbers; save it anew")
+    if foreground == "instances" and values.min() >= 0:
+        return np.ascontiguousarray(array > 0, dtype=np.uint8)
+    if isinstance(foreground, list):
+        return np.ascontiguousarray(np.isin(array, foreground), dtype=np.uint8)
+    outside = (values < 0) | (values >= classes)
+    if outside.any():
+        found = ", ".join(
+            f"{value:g} ({count} px)"
+            for value, count in zip(values[outside][:5].tolist(), counts[outside], strict=False)
+        )
+        raise DataError(
+            f"{path}: label values {found}, expected 0..{classes - 1}; set classes, or list the "
+            "values that are foreground as label_values in the column map"
+        )
+    return np.ascontiguousarray(array, dtype=np.uint8 if classes <= 256 else np.int64)

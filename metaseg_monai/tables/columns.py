@@ -1,105 +1,19 @@
-"""Where a slice lies: its volume, its plane, and the size of its voxels."""
+"""How a lab's own table is read without rewriting it (contract 7)."""
 
 import json
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
+from pydantic import Field as Setting
 
 from metaseg_monai.errors import ConfigError
-from metaseg_monai.metadata.fields import read_number
 
-VOLUME_COLUMNS = ("volume", "plane", "planes")
-SPACING_COLUMNS = ("spacing_z_mm", "spacing_y_mm", "spacing_x_mm")
-PLACE_COLUMNS = (*VOLUME_COLUMNS, *SPACING_COLUMNS)
-
-
-def place_of(
-    cells: Mapping[str, str], names: Mapping[str, str]
-) -> tuple[dict[str, Any], list[str]]:
-    """Read where a row's image lies in its volume, as far as the table says it.
-
-    Args:
-        cells: cell by column.
-        names: columns named otherwise than in `PLACE_COLUMNS`, by those names.
-
-    Returns:
-        `volume` (str), `plane` and `planes` (int) where the table has them, `spacing_mm` (z, y, x)
-        where it has at least the last two of its columns, filled; and problems in words.
-
-    >>> place_of({"volume": "a", "plane": "3", "planes": "9", "spacing_z_mm": "5",
-    ...           "spacing_y_mm": "0.8", "spacing_x_mm": "0.8"}, {})[0]["spacing_mm"]
-    (5.0, 0.8, 0.8)
-    >>> place_of({"image": "a.png"}, {})
-    ({}, [])
-    """
-    given = {
-        name: cells[names.get(name, name)].strip()
-        for name in PLACE_COLUMNS
-        if names.get(name, name) in cells
-    }
-    place: dict[str, Any] = {}
-    problems = []
-    if "volume" in given and "plane" in given:  # a column "volume" alone may mean anything
-        missing = [name for name in PLACE_COLUMNS if not given.get(name)]
-        if missing:
-            return {}, [f"the place in its volume lacks {', '.join(missing)}; give the columns"]
-        plane, planes = _index(given["plane"]), _index(given["planes"])
-        if plane is None or planes is None or not plane < planes:
-            problems.append(
-                f"plane {given['plane']!r} of {given['planes']!r} planes; expected whole numbers, "
-                "planes counted from 0"
-            )
-        place = {"volume": given["volume"], "plane": plane, "planes": planes}
-    if given.get("spacing_y_mm") or given.get("spacing_x_mm"):
-        given.setdefault("spacing_z_mm", "1")  # of a single image it has no meaning
-        sides = [read_number(given.get(name, "")) for name in SPACING_COLUMNS]
-        if any(side is None or side <= 0 for side in sides):
-            told = ", ".join(f"{name} {given.get(name)!r}" for name in SPACING_COLUMNS)
-            problems.append(f"{told}: expected voxel sizes above 0 mm")
-        place["spacing_mm"] = tuple(sides)
-    return ({}, problems) if problems else (place, [])
-
-
-def disagreements(rows: Sequence[tuple[Mapping[str, Any], str, str, int]]) -> list[str]:
-    """Problems of volumes of several groups, numbers of planes or spacings, or of double planes.
-
-    Args:
-        rows: place, group, image and number of each row.
-    """
-    problems = []
-    first: dict[str, dict[str, dict[str, int]]] = defaultdict(lambda: defaultdict(dict))
-    seen: dict[tuple[str, int], tuple[str, int]] = {}
-    for place, group, image, number in rows:
-        if "volume" not in place:
-            continue
-        name = place["volume"]
-        told = {"group": group, "planes": place["planes"], "spacing_mm": place["spacing_mm"]}
-        for what, value in told.items():
-            first[name][what].setdefault(str(value), number)
-        other, earlier = seen.setdefault((name, place["plane"]), (image, number))
-        if other != image:
-            problems.append(
-                f"plane {place['plane']} of volume {name!r} has two images: "
-                f"{other} (row {earlier}) and {image} (row {number}); leave one out"
-            )
-    for name, of_volume in first.items():
-        for what, values in of_volume.items():
-            if len(values) > 1:
-                where = ", ".join(f"{value} (row {number})" for value, number in values.items())
-                problems.append(f"volume {name!r} has several values of {what}: {where}; mend one")
-    return problems
-
-
-def _index(text: str) -> int | None:
-    return int(text) if text.isascii() and text.isdecimal() else None
-
-
-# How a lab's own table is read without rewriting it (contract 7).
-
+Split = Literal["train", "val", "test"]
 SPLITS = ("train", "val", "test")
+Place = Literal["volume", "plane", "planes", "spacing_z_mm", "spacing_y_mm", "spacing_x_mm"]
+Values = dict[str, list[int]]  # the pixel values that are foreground, by a field's value
 
 
 class ColumnMap(BaseModel):
@@ -147,12 +61,14 @@ class ColumnMap(BaseModel):
     split: str = "split"
     case: str | None = None
     metadata: dict[str, str] = {}
-    factors: dict[str, float] = {}
-    place: dict[str, str] = {}
-    separator: str = ";"
+    factors: dict[str, Annotated[float, Setting(gt=0, allow_inf_nan=False)]] = {}
+    place: dict[Place, str] = {}
+    separator: Annotated[str, StringConstraints(min_length=1, max_length=1)] = ";"
     rows_per: str | None = None
-    label_values: list[int] | dict[str, dict[str, list[int]]] | Literal["instances"] = []
-    split_names: dict[str, str] = {}
+    label_values: (
+        list[int] | Annotated[dict[str, Values], Setting(max_length=1)] | Literal["instances"]
+    ) = []
+    split_names: dict[str, Split] = {}
     exclude: list[str] = []
 
     def __init__(self, **settings: Any) -> None:
@@ -161,59 +77,15 @@ class ColumnMap(BaseModel):
         except ValidationError as error:
             raise ConfigError(f"column map: {_explain(error)}") from error
 
-    @field_validator("separator")
-    @classmethod
-    def _one_character(cls, value: str) -> str:
-        if len(value) != 1:
-            raise ValueError(f"expected one character, got {value!r}")
-        return value
-
-    @field_validator("factors")
-    @classmethod
-    def _positive(cls, value: dict[str, float]) -> dict[str, float]:
-        wrong = {name: factor for name, factor in value.items() if not 0 < factor < float("inf")}
-        if wrong:
-            raise ValueError(f"expected numbers above 0, got {wrong}")
-        return value
-
-    @field_validator("place")
-    @classmethod
-    def _known_places(cls, value: dict[str, str]) -> dict[str, str]:
-        unknown = sorted(set(value) - set(PLACE_COLUMNS))
-        if unknown:
-            raise ValueError(f"expected keys among {', '.join(PLACE_COLUMNS)}, got {unknown}")
-        return value
-
-    @field_validator("label_values")
-    @classmethod
-    def _one_deciding_field(
-        cls, value: list[int] | dict[str, dict[str, list[int]]] | str
-    ) -> list[int] | dict[str, dict[str, list[int]]] | str:
-        if isinstance(value, dict) and len(value) > 1:
-            raise ValueError(f"expected one deciding field, got {', '.join(value)}")
-        return value
-
-    @field_validator("split_names")
-    @classmethod
-    def _known_splits(cls, value: dict[str, str]) -> dict[str, str]:
-        unknown = sorted(set(value.values()) - set(SPLITS))
-        if unknown:
-            raise ValueError(f"expected values among {', '.join(SPLITS)}, got {unknown}")
-        return value
-
     def column_of(self, field: str) -> str:
         """The table's column of a schema field."""
         return self.metadata.get(field, field)
 
     def fields_named(self) -> set[str]:
         """Every schema field that this map names."""
-        deciding = set(self.label_values) if isinstance(self.label_values, dict) else set()
-        return {
-            *self.metadata,
-            *self.factors,
-            *deciding,
-            *([self.rows_per] if self.rows_per else []),
-        }
+        deciding = self.label_values if isinstance(self.label_values, dict) else {}
+        repeated = [self.rows_per] if self.rows_per else []
+        return {*self.metadata, *self.factors, *deciding, *repeated}
 
     @classmethod
     def load(cls, path: str | Path) -> "ColumnMap":
@@ -237,7 +109,10 @@ class ColumnMap(BaseModel):
         Path(path).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def as_column_map(columns: ColumnMap | Mapping[str, Any] | str | Path | None) -> ColumnMap:
+Columns = ColumnMap | Mapping[str, Any] | str | Path | None
+
+
+def as_column_map(columns: Columns) -> ColumnMap:
     """The column map itself, from its settings, from its JSON file, or the plain form for None.
 
     Raises:
@@ -253,8 +128,9 @@ def as_column_map(columns: ColumnMap | Mapping[str, Any] | str | Path | None) ->
 def _explain(error: ValidationError) -> str:
     known = ", ".join(ColumnMap.model_fields)
     return "; ".join(
-        f"unknown key {'.'.join(map(str, fault['loc']))!r}, expected one of {known}"
+        f"unknown key {key!r}, expected one of {known}"
         if fault["type"] == "extra_forbidden"
-        else f"key {'.'.join(map(str, fault['loc']))!r}: {fault['msg']}"
+        else f"key {key!r}: {fault['msg']}, got {fault['input']!r:.80}"
         for fault in error.errors()
+        for key in [".".join(map(str, fault["loc"]))]
     )

@@ -14,7 +14,7 @@ from metaseg_monai.images.dicom import is_dicom_folder, is_single_plane
 from metaseg_monai.images.read import FORMAT_OF_SUFFIX, image_format, image_suffix
 from metaseg_monai.metadata.fields import UNKNOWN, MetadataWarning, listing
 from metaseg_monai.metadata.schema import MetadataSchema
-from metaseg_monai.tables.cases import DataWarning
+from metaseg_monai.tables.check import DataWarning
 from metaseg_monai.tables.columns import ColumnMap, as_column_map
 from metaseg_monai.tables.lines import read_clinical
 from metaseg_monai.tables.table import case_name, refuse, scan_table

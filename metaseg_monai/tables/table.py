@@ -9,258 +9,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
+from pydoc import locate
+from typing import Any, get_args
 
-from metaseg_monai.errors import DataError, MetadataError
+from metaseg_monai.errors import ConfigError, DataError, MetadataError
 from metaseg_monai.images.read import FORMAT_OF_SUFFIX, image_suffix
 from metaseg_monai.metadata.fields import MetadataWarning, listing, read_number
 from metaseg_monai.metadata.schema import MetadataSchema
-from metaseg_monai.tables.columns import SPLITS, ColumnMap, as_column_map, disagreements, place_of
+from metaseg_monai.tables.columns import SPLITS, ColumnMap, Columns, Place, as_column_map
 from metaseg_monai.tables.lines import read_lines
 
-# From the lines of a table to items, with every problem found on the way.
-
-
-@dataclass
-class Row:
-    """One image x one value of `rows_per`, as the table gives it.
-
-    Attributes:
-        number: row of the table as a spreadsheet counts them (the header is 1).
-        images: image paths relative to the table's folder.
-        label: label path relative to the table's folder, or None.
-        metadata: raw value by schema field.
-        group: what must stay in one split.
-        split: train, val or test; None where the table has no split column.
-        case: unique name.
-        label_values: pixel values that count as foreground, "instances" for all above 0, or None.
-        cells: every cell of the line by its column.
-        place: where the image lies in its volume, see `place_of`.
-        problems: what is wrong in this row alone.
-    """
-
-    number: int
-    images: tuple[str, ...]
-    label: str | None
-    metadata: dict[str, Any]
-    group: str
-    split: str | None
-    case: str
-    label_values: list[int] | str | None = None
-    problems: list[str] = field(default_factory=list)
-    cells: Mapping[str, str] = field(default_factory=dict)
-    place: Mapping[str, Any] = field(default_factory=dict)
-
-
-def make_rows(
-    number: int,
-    cells: Mapping[str, str],
-    schema: MetadataSchema | None,
-    columns: ColumnMap,
-    fixed: Mapping[str, Any],
-) -> list[Row]:
-    """Turn one line of the table into its rows; more than one only with `rows_per`.
-
-    Args:
-        number: row of the table.
-        cells: cell by column.
-        schema: names the metadata fields to read; None reads none.
-        columns: where they are.
-        fixed: raw metadata that take the place of the table's.
-    """
-    metadata: dict[str, Any] = {}
-    for name in schema.names if schema else ():
-        if columns.column_of(name) in cells:
-            metadata[name] = _in_unit(cells[columns.column_of(name)], columns.factors.get(name))
-    metadata.update(fixed)
-    if columns.rows_per is None or columns.rows_per in fixed or not metadata[columns.rows_per]:
-        return [_make_row(number, cells, metadata, columns)]
-    values = metadata[columns.rows_per].split(columns.separator)
-    return [
-        _make_row(number, cells, {**metadata, columns.rows_per: value.strip()}, columns)
-        for value in values
-    ]
-
-
-def _in_unit(cell: str, factor: float | None) -> str:
-    """The cell in the field's unit; what is no number is left for the schema to refuse."""
-    number = read_number(cell)
-    return cell if factor is None or number is None else f"{number * factor:.9g}"
-
-
-def _make_row(
-    number: int, cells: Mapping[str, str], metadata: dict[str, Any], columns: ColumnMap
-) -> Row:
-    problems: list[str] = []
-    images = tuple(
-        _relative(path, columns.image, problems)
-        for path in cells[columns.image].split(columns.separator)
-    )
-    label = None
-    if columns.label is not None and cells.get(columns.label):
-        label = _relative(cells[columns.label], columns.label, problems)
-    group = cells.get(columns.group, "").strip() if columns.group is not None else images[0]
-    split = None
-    if columns.split in cells:
-        given = cells[columns.split].strip()
-        split = columns.split_names.get(given, given)
-        if split not in SPLITS:
-            problems.append(
-                f"column {columns.split!r}: unknown split {given!r}, expected "
-                f"{', '.join(SPLITS)} or a name in the column map's split_names"
-            )
-    case = cells[columns.case].strip() if columns.case is not None else ""
-    if columns.case is not None and not re.fullmatch(r"[^/\\]*[^/\\.][^/\\]*", case):
-        problems.append(
-            f"column {columns.case!r}: {case!r} cannot name a file; expected text without slashes"
-        )
-    place, misplaced = place_of(cells, columns.place)
-    return Row(
-        number, images, label, metadata, group, split, case,
-        _foreground_values(metadata, columns, problems), [*problems, *misplaced], cells, place,
-    )  # fmt: skip
-
-
-def _foreground_values(
-    metadata: Mapping[str, Any], columns: ColumnMap, problems: list[str]
-) -> list[int] | str | None:
-    """The pixel values that are foreground in this row; None where label values are classes."""
-    if isinstance(columns.label_values, str):
-        return columns.label_values
-    if isinstance(columns.label_values, list):
-        return list(columns.label_values) or None
-    for name, values in columns.label_values.items():
-        if metadata.get(name) in values:
-            return list(values[metadata[name]])
-        problems.append(
-            f"field {name!r}: no label_values for {metadata.get(name)!r} in the column map, "
-            f"which has {', '.join(values)}"
-        )
-    return None
-
-
-def _relative(path: str, column: str, problems: list[str]) -> str:
-    """A path inside the table's folder, normalised; anything else is a problem."""
-    if not path.strip():
-        problems.append(f"column {column!r}: an empty path; expected one relative to the table")
-    elif (
-        PurePosixPath(path).is_absolute()
-        or PureWindowsPath(path).anchor
-        or ".." in re.split(r"[/\\]", path)
-    ):
-        problems.append(
-            f"column {column!r}: {path!r} leaves the table's folder; expected a path relative to "
-            "the table, without '..' (a symbolic link inside the folder may lead elsewhere)"
-        )
-    return str(PurePosixPath(path.strip()))
-
-
-def case_name(path: str, is_folder: bool = False) -> str:
-    """The name of a case by the path of its image, relative to its source.
-
-    >>> case_name("a/b.nii.gz"), case_name("p.1/s2.3", is_folder=True)
-    ('a_b', 'p.1_s2.3')
-    """
-    stem = path.replace("\\", "/")
-    if not is_folder:
-        stem = stem[: len(stem) - len(image_suffix(stem))]
-    return stem.replace("/", "_")
-
-
-def name_cases(rows: Sequence[Row]) -> None:
-    """Name every row that has no case: its first image's path, then the metadata that differ.
-
-    >>> rows = [Row(n, ("a/b.png",), None, {"task": t}, "", None, "") for n, t in
-    ...         enumerate(["disc", "ring"])]
-    >>> name_cases(rows)
-    >>> [row.case for row in rows]
-    ['a_b__disc', 'a_b__ring']
-    """
-    of_stem: dict[str, list[Row]] = defaultdict(list)
-    for row in rows:
-        if not row.case:
-            of_stem[case_name(row.images[0])].append(row)
-    for stem, sharing in of_stem.items():
-        differing = [
-            name
-            for name in sharing[0].metadata
-            if len({str(row.metadata.get(name)) for row in sharing}) > 1
-        ]
-        for row in sharing:
-            values = [re.sub(r"[^\w.+-]+", "-", str(row.metadata[name])) for name in differing]
-            row.case = "__".join([stem, *values])
-
-
-def problems_between(rows: Sequence[Row]) -> list[str]:
-    """Problems that no row shows alone: repeated rows and cases, groups and images in two splits.
-
-    A row that repeats another is told once, not again by its case name.
-    """
-    problems = []
-    first_of_content: dict[tuple[Any, ...], Row] = {}
-    first_of_case: dict[str, Row] = {}
-    splits_of: dict[tuple[str, str], dict[str, int]] = defaultdict(dict)
-    for row in rows:
-        same = first_of_content.setdefault((row.images, *map(str, row.metadata.values())), row)
-        namesake = first_of_case.setdefault(row.case, row)
-        if same is not row:
-            problems.append(
-                f"row {row.number} ({row.case}): the same image and metadata as row {same.number}"
-            )
-        elif namesake is not row:
-            problems.append(
-                f"row {row.number}: the case {row.case!r} is also row {namesake.number}; "
-                "rename an image, or name the cases in a column of their own"
-            )
-        if row.split is not None:
-            owners = [("image", image) for image in dict.fromkeys(row.images)]
-            if row.group and row.group not in row.images:
-                owners.append(("group", row.group))
-            for owner in owners:
-                splits_of[owner].setdefault(row.split, row.number)
-    problems += disagreements([(r.place, r.group, r.images[0], r.number) for r in rows])
-    for (kind, name), splits in splits_of.items():
-        if len(splits) > 1:
-            where = ", ".join(f"{split} (row {number})" for split, number in splits.items())
-            problems.append(f"{kind} {name!r} is in several splits: {where}; keep it in one")
-    return problems
-
-
-# Metadata that no training row gives: a network would learn of them nothing but "unknown".
-
-
-def warn_never_given(
-    path: Path, rows: Iterable[Mapping[str, Any]], schema: MetadataSchema | None
-) -> None:
-    """Warn of fields that are missing in every training row.
-
-    A field whose policy is ``error`` is refused row by row before.
-
-    Args:
-        path: of the table, for the message.
-        rows: with `metadata`, and `split` where the table has one; without, all are of training.
-        schema: of the metadata; None has no fields.
-
-    Warns:
-        MetadataWarning: names the fields.
-    """
-    training = [row["metadata"] for row in rows if row.get("split", "train") == "train"]
-    never = [
-        field.name
-        for field in (schema.fields if schema is not None else ())
-        if training and all(field.is_missing(raw.get(field.name)) for raw in training)
-    ]
-    if never:
-        warnings.warn(
-            f"{path}: no {listing(never)} in any of {len(training)} training row(s), so that a "
-            "network would only learn what unknown means; fill the column in, or leave the field "
-            "out of the schema",
-            MetadataWarning,
-            stacklevel=3,
-        )
-
-
+PLACE_COLUMNS: tuple[str, ...] = get_args(Place)
+SPACING_COLUMNS = PLACE_COLUMNS[3:]
 SHOWN_PROBLEMS = 30
+MOST_VALUES = 12
 
 
 @dataclass(frozen=True)
@@ -272,8 +34,8 @@ class CaseTable:
         rows: every item, in the table's order: `image` (path, or list of plane paths), `label`
             (path; absent where the table has none), `case`, `group`, `split`, `metadata` (raw
             values by schema field), `label_values` where the column map gives them, `volume`,
-            `plane`, `planes` and `spacing_mm` (z, y, x) where the table has their columns
-            (`place_of`), and `columns` (every cell as text).
+            `plane`, `planes` and `spacing_mm` (z, y, x) where the table has their columns, and
+            `columns` (every cell as text).
     """
 
     path: Path
@@ -323,15 +85,17 @@ class CaseTable:
             for name in items[0]["metadata"]:
                 counts = Counter(str(item["metadata"][name]) or "missing" for item in items)
                 values = ", ".join(f"{value} {n}" for value, n in sorted(counts.items()))
-                told.append(f"{name}: {values if len(counts) <= 12 else f'{len(counts)} values'}")
+                few = len(counts) <= MOST_VALUES
+                told.append(f"{name}: {values if few else f'{len(counts)} values'}")
             lines.append(f"  {split}: {'; '.join(told)}")
         return "\n".join(lines)
 
 
 def read_table(
     path: str | Path,
-    schema: MetadataSchema | None,
-    columns: ColumnMap | Mapping[str, Any] | str | Path | None = None,
+    schema: MetadataSchema | None = None,
+    columns: Columns = None,
+    simulate: str | Path | None = None,
 ) -> CaseTable:
     """Read and validate a table; every problem is told at once.
 
@@ -339,26 +103,48 @@ def read_table(
         path: the table, or the folder that holds it.
         schema: of the metadata; None reads no metadata.
         columns: the column map, its settings, or its JSON file; None is the plain form.
+        simulate: JSON file {"_target_": a simulator, "output": its folder, relative to the file,
+            ...}; where `path` is that folder and missing or empty, it is filled once.
 
     Raises:
         DataError: the table or columns are missing, or rows are wrong: missing files, repeated
             rows or cases, a group or image in two splits, unknown splits, metadata that the
-            schema refuses, paths that leave the table's folder.
-        ConfigError: the column map is wrong.
+            schema refuses, paths that leave the table's folder; or the folder was simulated with
+            other settings.
+        ConfigError: the column map or the file of the simulator is wrong.
 
     Warns:
         MetadataWarning: no training row gives a field.
     """
+    if simulate is not None:
+        _simulate_once(Path(path), Path(simulate))
     table, problems = scan_table(path, schema, columns)
     refuse(table.path, problems)
     warn_never_given(table.path, table.rows, schema)
     return table
 
 
+def _simulate_once(folder: Path, recipe: Path) -> None:
+    """Have the simulator fill its own folder, or see that it has these settings (contract 16)."""
+    try:
+        settings = json.loads(recipe.read_text(encoding="utf-8"))
+        target, output = settings.pop("_target_"), recipe.parent / settings.pop("output")
+        simulator: Any = locate(target)
+        if not callable(simulator):
+            raise ValueError(f"nothing is called {target!r}")
+    except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
+        raise ConfigError(
+            f"{recipe}: expected {{_target_: a simulator, output: its folder, settings}} "
+            f"({type(error).__name__}: {error}); mend the file"
+        ) from error
+    if folder.resolve() == output.resolve():
+        simulator(output=folder, once=True, **settings)
+
+
 def scan_table(
     path: str | Path,
     schema: MetadataSchema | None,
-    columns: ColumnMap | Mapping[str, Any] | str | Path | None = None,
+    columns: Columns = None,
     metadata: Mapping[str, Any] | None = None,
     inference: bool = False,
 ) -> tuple[CaseTable, list[str]]:
@@ -388,13 +174,13 @@ def scan_table(
         if cells[columns.image] not in columns.exclude
         for row in make_rows(number, cells, schema, columns, metadata or {})
     ]
-    name_cases(rows)
+    _name_cases(rows)
     folder = file.parent.resolve()
     exists: dict[str, bool] = {}
     for row in rows:
         row.problems += _problems_of(row, folder, schema, columns, inference, exists)
         problems += [f"row {row.number} ({row.case}): {problem}" for problem in row.problems]
-    problems += problems_between(rows)
+    problems += _problems_between(rows)
     right = [row for row in rows if not row.problems]
     labelled = all(row.label for row in right)
     return CaseTable(file, tuple(_as_item(row, folder, labelled) for row in right)), problems
@@ -440,6 +226,237 @@ def refuse(
         raise kind("\n".join([f"{path}: {len(problems)} problem{plural}", *shown]))
 
 
+def warn_never_given(
+    path: Path, rows: Iterable[Mapping[str, Any]], schema: MetadataSchema | None
+) -> None:
+    """Warn of fields missing in every training row: a network would learn only "unknown" of them.
+
+    A field whose policy is ``error`` is refused row by row before.
+
+    Args:
+        path: of the table, for the message.
+        rows: with `metadata`, and `split` where the table has one; without, all are of training.
+        schema: of the metadata; None has no fields.
+
+    Warns:
+        MetadataWarning: names the fields.
+    """
+    training = [row["metadata"] for row in rows if row.get("split", "train") == "train"]
+    never = [
+        field.name
+        for field in (schema.fields if schema is not None else ())
+        if training and all(field.is_missing(raw.get(field.name)) for raw in training)
+    ]
+    if never:
+        warnings.warn(
+            f"{path}: no {listing(never)} in any of {len(training)} training row(s), so that a "
+            "network would only learn what unknown means; fill the column in, or leave the field "
+            "out of the schema",
+            MetadataWarning,
+            stacklevel=3,
+        )
+
+
+# From the lines of a table to items, with every problem found on the way.
+
+
+@dataclass
+class Row:
+    """One image x one value of `rows_per`, as the table gives it.
+
+    Attributes:
+        number: row of the table as a spreadsheet counts them (the header is 1).
+        images: image paths relative to the table's folder.
+        label: label path relative to the table's folder, or None.
+        metadata: raw value by schema field.
+        group: what must stay in one split.
+        split: train, val or test; None where the table has no split column.
+        case: unique name.
+        label_values: pixel values that count as foreground, "instances" for all above 0, or None.
+        problems: what is wrong in this row alone.
+        cells: every cell of the line by its column.
+        place: where the image lies in its volume, as far as the table says it: `volume`, `plane`
+            and `planes`, `spacing_mm` (z, y, x).
+    """
+
+    number: int
+    images: tuple[str, ...]
+    label: str | None
+    metadata: dict[str, Any]
+    group: str
+    split: str | None
+    case: str
+    label_values: list[int] | str | None = None
+    problems: list[str] = field(default_factory=list)
+    cells: Mapping[str, str] = field(default_factory=dict)
+    place: Mapping[str, Any] = field(default_factory=dict)
+
+
+def make_rows(
+    number: int,
+    cells: Mapping[str, str],
+    schema: MetadataSchema | None,
+    columns: ColumnMap,
+    fixed: Mapping[str, Any],
+) -> list[Row]:
+    """Turn one line of the table into its rows; more than one only with `rows_per`.
+
+    Args:
+        number: row of the table.
+        cells: cell by column.
+        schema: names the metadata fields to read; None reads none.
+        columns: where they are.
+        fixed: raw metadata that take the place of the table's.
+    """
+    metadata: dict[str, Any] = {
+        name: _in_unit(cells[columns.column_of(name)], columns.factors.get(name))
+        for name in (schema.names if schema else ())
+        if columns.column_of(name) in cells
+    }
+    metadata.update(fixed)
+    if columns.rows_per is None or columns.rows_per in fixed or not metadata[columns.rows_per]:
+        return [_make_row(number, cells, metadata, columns)]
+    values = metadata[columns.rows_per].split(columns.separator)
+    return [
+        _make_row(number, cells, {**metadata, columns.rows_per: value.strip()}, columns)
+        for value in values
+    ]
+
+
+def _in_unit(cell: str, factor: float | None) -> str:
+    """The cell in the field's unit; what is no number is left for the schema to refuse."""
+    number = read_number(cell)
+    return cell if factor is None or number is None else f"{number * factor:.9g}"
+
+
+def _make_row(
+    number: int, cells: Mapping[str, str], metadata: dict[str, Any], columns: ColumnMap
+) -> Row:
+    problems: list[str] = []
+    images = tuple(
+        _relative(path, columns.image, problems)
+        for path in cells[columns.image].split(columns.separator)
+    )
+    label = None
+    if columns.label is not None and cells.get(columns.label):
+        label = _relative(cells[columns.label], columns.label, problems)
+    group = cells.get(columns.group, "").strip() if columns.group is not None else images[0]
+    split = None
+    if columns.split in cells:
+        given = cells[columns.split].strip()
+        split = columns.split_names.get(given, given)
+        if split not in SPLITS:
+            problems.append(
+                f"column {columns.split!r}: unknown split {given!r}, expected "
+                f"{', '.join(SPLITS)} or a name in the column map's split_names"
+            )
+    case = cells[columns.case].strip() if columns.case is not None else ""
+    if columns.case is not None and not re.fullmatch(r"[^/\\]*[^/\\.][^/\\]*", case):
+        problems.append(
+            f"column {columns.case!r}: {case!r} cannot name a file; expected text without slashes"
+        )
+    foreground = _foreground_values(metadata, columns, problems)
+    place = _place_of(cells, columns, problems)
+    return Row(
+        number, images, label, metadata, group, split, case, foreground, problems, cells, place
+    )
+
+
+def _relative(path: str, column: str, problems: list[str]) -> str:
+    """A path inside the table's folder, normalised; anything else is a problem."""
+    if not path.strip():
+        problems.append(f"column {column!r}: an empty path; expected one relative to the table")
+    elif (
+        PurePosixPath(path).is_absolute()
+        or PureWindowsPath(path).anchor
+        or ".." in re.split(r"[/\\]", path)
+    ):
+        problems.append(
+            f"column {column!r}: {path!r} leaves the table's folder; expected a path relative to "
+            "the table, without '..' (a symbolic link inside the folder may lead elsewhere)"
+        )
+    return str(PurePosixPath(path.strip()))
+
+
+def _foreground_values(
+    metadata: Mapping[str, Any], columns: ColumnMap, problems: list[str]
+) -> list[int] | str | None:
+    """The pixel values that are foreground in this row; None where label values are classes."""
+    if not isinstance(columns.label_values, dict):
+        return columns.label_values or None
+    for name, values in columns.label_values.items():
+        if metadata.get(name) in values:
+            return list(values[metadata[name]])
+        problems.append(
+            f"field {name!r}: no label_values for {metadata.get(name)!r} in the column map, "
+            f"which has {', '.join(values)}"
+        )
+    return None
+
+
+def _place_of(cells: Mapping[str, str], columns: ColumnMap, problems: list[str]) -> dict[str, Any]:
+    """Where a row's image lies in its volume, as far as the table says it."""
+    names: Mapping[Any, str] = columns.place
+    given = {
+        name: cells[names.get(name, name)].strip()
+        for name in PLACE_COLUMNS
+        if names.get(name, name) in cells
+    }
+    place: dict[str, Any] = {}
+    before = len(problems)
+    if "volume" in given and "plane" in given:  # a column "volume" alone may mean anything
+        if missing := [name for name in PLACE_COLUMNS if not given.get(name)]:
+            problems.append(f"the place in its volume lacks {', '.join(missing)}; give the columns")
+            return {}
+        plane, planes = (
+            int(text) if text.isascii() and text.isdecimal() else -1
+            for text in (given["plane"], given["planes"])
+        )
+        if not 0 <= plane < planes:
+            problems.append(
+                f"plane {given['plane']!r} of {given['planes']!r} planes; expected whole numbers, "
+                "planes counted from 0"
+            )
+        place = {"volume": given["volume"], "plane": plane, "planes": planes}
+    if given.get("spacing_y_mm") or given.get("spacing_x_mm"):
+        given.setdefault("spacing_z_mm", "1")  # of a single image it has no meaning
+        sides = [read_number(given.get(name, "")) for name in SPACING_COLUMNS]
+        if any(side is None or side <= 0 for side in sides):
+            told = ", ".join(f"{name} {given.get(name)!r}" for name in SPACING_COLUMNS)
+            problems.append(f"{told}: expected voxel sizes above 0 mm")
+        place["spacing_mm"] = tuple(sides)
+    return place if len(problems) == before else {}
+
+
+def case_name(path: str, is_folder: bool = False) -> str:
+    """The name of a case by the path of its image, relative to its source.
+
+    >>> case_name("a/b.nii.gz"), case_name("p.1/s2.3", is_folder=True)
+    ('a_b', 'p.1_s2.3')
+    """
+    stem = path.replace("\\", "/")
+    if not is_folder:
+        stem = stem[: len(stem) - len(image_suffix(stem))]
+    return stem.replace("/", "_")
+
+
+def _name_cases(rows: Sequence[Row]) -> None:
+    """Name every row that has no case: its first image's path, then the metadata that differ."""
+    of_stem: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        if not row.case:
+            of_stem[case_name(row.images[0])].append(row)
+    for stem, sharing in of_stem.items():
+        differing = [
+            name
+            for name in sharing[0].metadata
+            if len({str(row.metadata.get(name)) for row in sharing}) > 1
+        ]
+        for row in sharing:
+            values = [re.sub(r"[^\w.+-]+", "-", str(row.metadata[name])) for name in differing]
+            row.case = "__".join([stem, *values])
+
+
 def _check_columns(
     file: Path,
     header: Sequence[str],
@@ -459,8 +476,7 @@ def _check_columns(
     needed += [columns.column_of(name) for name in names if name not in metadata]
     if not inference:
         needed += [columns.label, columns.group, columns.split]
-    if columns.case is not None:
-        needed.append(columns.case)
+    needed.append(columns.case)
     missing = [name for name in needed if name is not None and name not in header]
     if missing:
         raise DataError(
@@ -494,6 +510,66 @@ def _problems_of(
     if schema is not None:
         problems += schema.problems(row.metadata, "")
     return problems
+
+
+def _problems_between(rows: Sequence[Row]) -> list[str]:
+    """Problems that no row shows alone: repeated rows and cases, groups and images in two splits.
+
+    A row that repeats another is told once, not again by its case name.
+    """
+    problems = []
+    first_of_content: dict[tuple[Any, ...], Row] = {}
+    first_of_case: dict[str, Row] = {}
+    for row in rows:
+        same = first_of_content.setdefault((row.images, *map(str, row.metadata.values())), row)
+        namesake = first_of_case.setdefault(row.case, row)
+        if same is not row:
+            problems.append(
+                f"row {row.number} ({row.case}): the same image and metadata as row {same.number}"
+            )
+        elif namesake is not row:
+            problems.append(
+                f"row {row.number}: the case {row.case!r} is also row {namesake.number}; "
+                "rename an image, or name the cases in a column of their own"
+            )
+    placed = [row for row in rows if "volume" in row.place]
+    doubles = _several(
+        ((row.place["volume"], row.place["plane"]), row.images[0], row.number) for row in placed
+    )
+    problems += [
+        f"plane {plane} of volume {volume!r} has two images: {where}; leave one out"
+        for (volume, plane), where in doubles.items()
+    ]
+    for what in ("group", "planes", "spacing_mm"):
+        told = [(r.place["volume"], {"group": r.group, **r.place}[what], r.number) for r in placed]
+        problems += [
+            f"volume {volume!r} has several values of {what}: {where}; mend one"
+            for volume, where in _several(told).items()
+        ]
+    owners: list[tuple[tuple[str, str], str, int]] = []
+    for row in rows:
+        if row.split is not None:
+            named = [("image", image) for image in dict.fromkeys(row.images)]
+            if row.group and row.group not in row.images:
+                named.append(("group", row.group))
+            owners += [(owner, row.split, row.number) for owner in named]
+    problems += [
+        f"{kind} {name!r} is in several splits: {where}; keep it in one"
+        for (kind, name), where in _several(owners).items()
+    ]
+    return problems
+
+
+def _several(told: Iterable[tuple[Any, Any, int]]) -> dict[Any, str]:
+    """Names that have several values, with the first row of each value."""
+    values: dict[Any, dict[Any, int]] = defaultdict(dict)
+    for name, value, number in told:
+        values[name].setdefault(value, number)
+    return {
+        name: ", ".join(f"{value} (row {number})" for value, number in rows.items())
+        for name, rows in values.items()
+        if len(rows) > 1
+    }
 
 
 def _as_item(row: Row, folder: Path, labelled: bool) -> dict[str, Any]:

@@ -34,7 +34,7 @@ from metaseg_monai.errors import (
 from metaseg_monai.files import file_sha256, sweep_temporaries
 from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.networks.meta_input import MetaInput
-from metaseg_monai.tables.cases import image_files
+from metaseg_monai.tables.check import image_files
 from metaseg_monai.training import processes
 from metaseg_monai.training.checkpoints import (
     differences,

@@ -8,7 +8,7 @@ import torch
 from monai.transforms import MapTransform
 
 from metaseg_monai.errors import ConfigError, DataError
-from metaseg_monai.tables.cases import DataWarning
+from metaseg_monai.tables.check import DataWarning
 from metaseg_monai.transforms.load import STORED
 
 

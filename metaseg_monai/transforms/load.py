@@ -12,7 +12,7 @@ from monai.transforms import MapTransform
 from metaseg_monai.errors import DataError
 from metaseg_monai.images.axial import VolumeCache
 from metaseg_monai.images.image import Channels
-from metaseg_monai.tables.cases import DataWarning, load_case
+from metaseg_monai.tables.check import DataWarning, load_case
 
 STORED = "stored"  # in `meta`; the type of the pixels in the file, which are float32 here
 HAS_AFFINE = "has_affine"  # in `meta`; a MetaTensor itself takes the identity where there is none
@@ -32,8 +32,6 @@ class LoadCased(MapTransform):
     Args:
         channels: "stored", "grey" or "rgb", see `metaseg_monai.images.convert_channels`.
         classes: number of classes, background included.
-        image_key: key of the image path, or list of plane paths.
-        label_key: key of the label path; items without it (inference) pass.
         spatial_dims: see `metaseg_monai.images.read_image`.
         axes: see `metaseg_monai.images.read_image`; for the image only.
         in_channels: channels that the network takes; None takes any number.
@@ -50,17 +48,13 @@ class LoadCased(MapTransform):
         self,
         channels: Channels = "stored",
         classes: int = 2,
-        image_key: str = "image",
-        label_key: str = "label",
         spatial_dims: int | None = None,
         axes: str | None = None,
         in_channels: int | None = None,
     ) -> None:
-        super().__init__([image_key, label_key], allow_missing_keys=True)
+        super().__init__(["image", "label"], allow_missing_keys=True)
         self.channels = channels
         self.classes = classes
-        self.image_key = image_key
-        self.label_key = label_key
         self.spatial_dims = spatial_dims
         self.axes = axes
         self.in_channels = in_channels
@@ -78,15 +72,13 @@ class LoadCased(MapTransform):
             self.classes,
             self.spatial_dims,
             self.axes,
-            self.image_key,
-            self.label_key,
             self.volumes,
         )
         item.pop("label_values", None)
         found = loaded.image.shape[0]
         if self.in_channels not in (None, found):
             raise DataError(
-                f"case {item.get('case', '?')!r}: {found} channels in {item[self.image_key]}, the "
+                f"case {item.get('case', '?')!r}: {found} channels in {item['image']}, the "
                 f"network takes {self.in_channels}; set channel_conversion to grey or rgb, or "
                 "in_channels"
             )
@@ -98,7 +90,7 @@ class LoadCased(MapTransform):
         affine = None
         if attributes["affine"] is not None:
             affine = torch.from_numpy(attributes["affine"])
-        for key, array in ((self.image_key, loaded.image), (self.label_key, loaded.label)):
+        for key, array in (("image", loaded.image), ("label", loaded.label)):
             if array is not None:
                 path = item[key]
                 meta = {

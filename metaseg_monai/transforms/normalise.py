@@ -13,7 +13,7 @@ from monai.transforms import MapTransform
 from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.files import replacing
 from metaseg_monai.images.image import Channels
-from metaseg_monai.tables.cases import load_case
+from metaseg_monai.tables.check import load_case
 
 IMAGE = "image"
 PERCENTILES = (0.5, 99.5)

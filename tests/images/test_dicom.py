@@ -8,7 +8,7 @@ from nibabel.orientations import apply_orientation, inv_ornt_aff
 from metaseg_monai.images import mask_suffix, read_image, write_mask
 from metaseg_monai.images.axial import axial_volume
 from metaseg_monai.images.dicom import dicom_attributes, read_dicom_series
-from metaseg_monai.tables.cases import load_case
+from metaseg_monai.tables.check import load_case
 
 pydicom = pytest.importorskip("pydicom", reason="needs the extra [dicom]")
 

@@ -3,6 +3,8 @@ import numpy as np
 import PIL.Image
 import pytest
 import tifffile
+import torch
+from monai.data import MetaTensor
 
 from metaseg_monai.errors import DataError
 from metaseg_monai.tables import load_case
@@ -130,3 +132,21 @@ def test_label_on_another_grid(tmp_path):
     item = {"image": str(tmp_path / "i.nii"), "label": str(tmp_path / "l.nii"), "case": "c7"}
     with pytest.raises(DataError, match=r"case 'c7'.*l\.nii.*affine"):
         load_case(item)
+
+
+@pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy])
+def test_arrays_are_taken_as_they_are(kind):
+    loaded = load_case({"image": kind(PIXELS), "label": kind(label_with(1)), "case": "c7"})
+    assert loaded.image.shape == loaded.label.shape == (1, 20, 30)
+    assert (loaded.attributes["stored"], loaded.attributes["affine"]) == ("uint8", None)
+    with pytest.raises(DataError, match=r"case 'c7': array: label values 7 \(6 px\)"):
+        load_case({"image": kind(PIXELS), "label": kind(label_with(7)), "case": "c7"})
+    with pytest.raises(DataError, match=r"an array of shape \(600,\), expected"):
+        load_case({"image": kind(PIXELS.ravel())})
+
+
+def test_a_tensor_of_a_volume_brings_its_affine():
+    image = MetaTensor(torch.zeros(1, 3, 4, 5), affine=torch.diag(torch.tensor([2.0, 2, 5, 1])))
+    assert load_case({"image": image}).attributes["affine"].tolist()[2] == [0, 0, 5, 0]
+    with pytest.raises(DataError, match="affine differs"):
+        load_case({"image": image, "label": MetaTensor(torch.zeros(1, 3, 4, 5))})

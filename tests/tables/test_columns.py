@@ -35,9 +35,9 @@ def test_round_trip_through_json(tmp_path):
         ({"imge": "x"}, "unknown key 'imge'.*image"),
         ({"image": 3}, "key 'image'"),
         ({"label_values": ["2"]}, "key 'label_values"),
-        ({"separator": ";;"}, "separator.*one character"),
+        ({"separator": ";;"}, "separator.*1 character"),
         ({"split_names": {"training": "trian"}}, "split_names.*trian"),
-        ({"label_values": {"a": {"x": [1]}, "b": {"y": [1]}}}, "one deciding field"),
+        ({"label_values": {"a": {"x": [1]}, "b": {"y": [1]}}}, "label_values.*at most 1 item"),
         ({"label_values": {"a": {"x": [1.5]}}}, "label_values"),
     ],
 )

@@ -102,5 +102,5 @@ def test_columns_in_another_unit(folder, write_csv):
     assert [row["metadata"]["size_mm"] for row in table.rows] == ["41", "9", "120"]
     with pytest.raises(DataError, match="is it in cm"):
         read_table(path, schema, ColumnMap(metadata={"size_mm": "size_cm"}))
-    with pytest.raises(ConfigError, match="above 0"):
+    with pytest.raises(ConfigError, match="greater than 0"):
         ColumnMap(factors={"size_mm": 0})

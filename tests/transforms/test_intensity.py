@@ -4,7 +4,7 @@ import tifffile
 import torch
 
 from metaseg_monai.errors import ConfigError, DataError
-from metaseg_monai.tables.cases import DataWarning
+from metaseg_monai.tables.check import DataWarning
 from metaseg_monai.transforms import LoadCased, ScaleIntensityCased
 
 
