@@ -19,9 +19,8 @@ from metaseg_monai.networks.excite import ALL_VARIANTS, METADATA_VARIANTS
 from metaseg_monai.reporting.page import Details, Part, Section
 from metaseg_monai.reporting.tables import Table
 from metaseg_monai.study.design import EXPERTS, Study
-from metaseg_monai.study.history import read_plan, read_study
 from metaseg_monai.study.matrix import Run
-from metaseg_monai.study.record import measured, read_record
+from metaseg_monai.study.record import measured, read_plan, read_record, read_study
 
 # The results of a study's finished runs, by condition and seed, read from their files alone.
 

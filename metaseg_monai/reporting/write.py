@@ -51,8 +51,7 @@ from metaseg_monai.reporting.words import (
     score_name,
 )
 from metaseg_monai.study.design import Protocol
-from metaseg_monai.study.history import STUDY, read_history
-from metaseg_monai.study.record import read_record
+from metaseg_monai.study.record import STUDY, read_history, read_record
 
 
 def score_section(

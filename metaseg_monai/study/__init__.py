@@ -2,7 +2,4 @@
 
 from metaseg_monai.study.design import Protocol, Study
 
-__all__ = [
-    "Protocol",
-    "Study",
-]
+__all__ = ["Protocol", "Study"]

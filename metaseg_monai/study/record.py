@@ -1,16 +1,21 @@
-"""What is known of a run, in its folder's run.json: settings, state, and the data it ran on."""
+"""What is written down: the study and every protocol that was fixed; of a run, what it ran on."""
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from metaseg_monai.errors import DataError
+from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.files import file_sha256, replacing
+from metaseg_monai.study.design import Study
 from metaseg_monai.study.matrix import Run
 
+STUDY = "study.json"
+PLAN = "plan.json"
+HISTORY = "protocol.json"
 RECORD = "run.json"
 RESULTS = ("counts.csv", "log.csv", "model.pt")
 MEASURED = (
@@ -23,6 +28,75 @@ MEASURED = (
 )
 NEEDED = ("state", "key", "table", "threads", "seconds")
 PREVIOUS = "previous"
+
+
+def fix(study: Study, runs: Sequence[Run], output: Path) -> None:
+    """Write the study down before it is run; a changed protocol is added, never replaced.
+
+    A report needs these files and the runs' folders, but not the bundle.
+
+    Args:
+        study: what is to be run.
+        runs: its runs.
+        output: the study's folder.
+    """
+    history = read_history(output)
+    said = {
+        "question": study.question,
+        "conditions": {name: dict(own) for name, own in study.conditions.items()},
+        "settings": {**study.settings, **study.data_settings},
+        "seeds": ", ".join(map(str, study.seeds)),
+        "data_seeds": ", ".join(map(str, study.data_seeds)),
+        **study.protocol.model_dump(),
+    }
+    if not history or history[-1]["protocol"] != said:
+        # also those of other configurations, wherever they were moved: they have been seen
+        finished_runs = len(list(output.glob("**/counts.csv")))
+        entry = {"at": now(), "finished_runs": finished_runs, "protocol": said}
+        _write(output / HISTORY, [*history, entry])
+    _write(output / PLAN, [asdict(run) for run in runs])
+    _write(output / STUDY, study.model_dump())
+
+
+def read_history(output: Path) -> list[dict[str, Any]]:
+    """Return every protocol that was fixed: ``at``, ``finished_runs``, ``protocol``; oldest first.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    file = output / HISTORY
+    if not file.is_file():
+        return []
+    try:
+        history: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{file}: damaged ({error}); restore it from a copy.") from error
+    return history
+
+
+def read_study(output: Path) -> Study:
+    """Return the study that a folder holds.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if not (output / STUDY).is_file():
+        raise ConfigError(
+            f"{output} holds no {STUDY}; start one with `python -m metaseg_monai study`."
+        )
+    return Study.load(output / STUDY)
+
+
+def read_plan(output: Path) -> list[Run]:
+    """Return the runs that the study was last started with.
+
+    Raises:
+        ConfigError: there are none, or the file is damaged.
+    """
+    try:
+        return [Run(**run) for run in json.loads((output / PLAN).read_text(encoding="utf-8"))]
+    except (OSError, ValueError, TypeError) as error:
+        raise ConfigError(f"{output / PLAN}: {error}; start the study again.") from error
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:
@@ -46,8 +120,7 @@ def read_record(folder: Path) -> dict[str, Any] | None:
 
 def write_record(folder: Path, record: Mapping[str, Any]) -> None:
     """Replace the record in one step."""
-    with replacing(folder / RECORD) as part:
-        part.write_text(json.dumps(record, indent=2, default=str) + "\n", encoding="utf-8")
+    _write(folder / RECORD, record)
 
 
 def is_finished(folder: Path, run: Run) -> bool:
@@ -148,3 +221,8 @@ def _move_aside(output: Path, folder: str) -> None:
         number += 1
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.move(output / folder, target)
+
+
+def _write(path: Path, content: Any) -> None:
+    with replacing(path) as part:
+        part.write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")

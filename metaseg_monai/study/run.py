@@ -1,29 +1,128 @@
 """The whole of a study: fix the protocol, run what is missing, report."""
 
+import csv
 import logging
-from collections.abc import Iterator, Mapping
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from typing import Protocol as Interface
+
+from filelock import FileLock, Timeout
+from tqdm import tqdm
 
 from metaseg_monai.bundle.locate import resolve_bundle
 from metaseg_monai.errors import ConfigError, MetasegError, TrainingError
 from metaseg_monai.reporting.write import write_report
 from metaseg_monai.study.design import Study
-from metaseg_monai.study.history import fix
 from metaseg_monai.study.matrix import Run, expand
-from metaseg_monai.study.processes import Process, Slot, command, slots
-from metaseg_monai.study.record import is_finished, restore
-from metaseg_monai.study.runner import Start, Started, run_all
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+from metaseg_monai.study.record import fix, is_finished, plan, read_record, restore
+from metaseg_monai.study.workers import Process, Slot, command, slots
 
 MOST_JOBS = 100  # waiting in a queue at once
+PAUSE = 0.5  # seconds between looks at the processes
+BAR = "{l_bar}{bar}| {n:.1f}/{total:.0f} runs [{elapsed}<{remaining}] {postfix}"
+TRAINING_SHARE = 0.9  # of a run's time, the rest is evaluation; for the estimate only
 
 logger = logging.getLogger(__name__)
+
+
+class Started(Interface):
+    """A run that has been started somewhere."""
+
+    def poll(self) -> int | None:
+        """Return the exit status, or None while it runs."""
+
+    def stop(self) -> None:
+        """End it now."""
+
+
+Start = Callable[[Path, Slot, int], Started]  # folder of the run, slot, threads
+
+
+@dataclass
+class Outcome:
+    """What became of the runs: names of those that finished and, with the reason, that failed."""
+
+    finished: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+
+
+def run_all(
+    runs: Sequence[Run], output: Path, bundle: Path, places: Sequence[Slot], start: Start
+) -> Outcome:
+    """Compute runs, one at each place at a time, with a bar over all of them.
+
+    A run that fails is told and left; the others go on. When this process is stopped, its runs
+    are stopped too, and go on from their checkpoints another time.
+
+    Args:
+        runs: those not yet finished.
+        output: the study's folder.
+        bundle: the bundle's folder.
+        places: where runs can be computed.
+        start: starts one planned run.
+    """
+    waiting, free, outcome = list(runs), list(places), Outcome()
+    active: dict[str, tuple[Run, Slot, Started]] = {}
+    seconds = 0.5 if sys.stderr.isatty() else 30.0  # a log file stays short
+    with tqdm(
+        total=float(len(runs)), desc="study", bar_format=BAR, smoothing=0, disable=not runs
+    ) as bar:
+        shown = time.monotonic()
+        try:
+            while waiting or active:
+                while waiting and free:
+                    run, slot = waiting.pop(0), free.pop(0)
+                    folder, threads = plan(output, run, bundle, slot.threads)
+                    active[run.name] = (run, slot, start(folder, slot, threads))
+                time.sleep(PAUSE)
+                for name, (run, slot, started) in list(active.items()):
+                    status = started.poll()
+                    if status is None:
+                        continue
+                    del active[name]
+                    free.append(slot)
+                    if reason := _failure(output / run.folder, status):
+                        outcome.failed[name] = reason
+                        bar.write(f"{name} failed: {reason}", file=sys.stderr)
+                    else:
+                        outcome.finished.append(name)
+                done = len(outcome.finished) + len(outcome.failed)
+                under_way = [
+                    _part(output / run.folder, run.epochs) for run, _, _ in active.values()
+                ]
+                bar.n = round(done + sum(under_way), 2)
+                bar.set_postfix_str(", ".join(active), refresh=False)
+                if time.monotonic() - shown > seconds:
+                    shown = time.monotonic()
+                    bar.refresh()
+        finally:
+            for _, _, started in active.values():
+                started.stop()
+    return outcome
+
+
+def _failure(folder: Path, status: int) -> str | None:
+    """Return why a run failed, or None."""
+    record = read_record(folder) or {}
+    if status == 0 and record.get("state") == "finished":
+        return None
+    reason = record.get("error") if record.get("state") == "failed" else None
+    return f"{reason or f'ended with status {status}'} (see {folder / 'run.log'})"
+
+
+def _part(folder: Path, epochs: int) -> float:
+    """Estimate how much of a run is done from the rows of its log."""
+    try:
+        with (folder / "log.csv").open(newline="", encoding="utf-8") as file:
+            done = sum(1 for _ in csv.reader(file)) - 1
+    except OSError:
+        return 0.0
+    return TRAINING_SHARE * min(1.0, max(0, done) / max(1, epochs))
 
 
 def run_study(
@@ -40,7 +139,7 @@ def run_study(
     Args:
         study: what to run.
         output: folder of the study; give the same one to go on.
-        workers: runs beside each other, see `metaseg_monai.study.processes.slots`.
+        workers: runs beside each other, see `metaseg_monai.study.workers.slots`.
         threads: cores of a run.
         cluster: ``slurm`` submits each run as a job through submitit; None computes here.
         cluster_settings: of the jobs, such as ``{"timeout_min": 60, "slurm_partition": "gpu"}``.
@@ -105,7 +204,7 @@ def _places(
         if settings:
             raise ConfigError("--cluster_settings needs --cluster, such as --cluster slurm.")
         return slots(workers, threads), Process
-    from metaseg_monai.study.cluster import Cluster
+    from metaseg_monai.study.workers import Cluster
 
     jobs = Cluster(folder / "jobs", cluster, settings)
     place = Slot(None, threads or int((settings or {}).get("cpus_per_task", 1)))
@@ -140,10 +239,8 @@ def _track(uri: str, study: Study, folder: Path, runs: list[Run]) -> None:
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Refuse a second process in the same folder, which would run everything twice."""
-    with (folder / "study.lock").open("w") as file:
-        if fcntl is not None:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise ConfigError(f"Another process runs the study in {folder}; wait.") from error
-        yield
+    try:
+        with FileLock(folder / "study.lock", timeout=0):
+            yield
+    except Timeout as error:
+        raise ConfigError(f"Another process runs the study in {folder}; wait.") from error

@@ -6,15 +6,10 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-try:
-    import fcntl
-except ImportError:  # Windows has no such locks; there the study's own care must do
-    fcntl = None  # type: ignore[assignment]
+from filelock import FileLock
 
 PARENT = "METASEG_STUDY_PROCESS"  # the process whose end ends this one
 LOCK = "run.lock"
@@ -26,7 +21,7 @@ def main(folder: Path) -> int:
     An interrupted training goes on from its checkpoint.
     """
     _end_with_parent()
-    with _only_one(folder / LOCK):
+    with FileLock(folder / LOCK):  # wait until no other process works on the same run
         return _run(folder)
 
 
@@ -113,15 +108,6 @@ def _end_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-@contextmanager
-def _only_one(path: Path) -> Iterator[None]:
-    """Wait until no other process works on the same run."""
-    with path.open("w") as file:
-        if fcntl is not None:
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _versions() -> dict[str, str]:

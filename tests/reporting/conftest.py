@@ -14,8 +14,8 @@ from metaseg_monai.metrics.scores import COUNT_COLUMNS
 from metaseg_monai.reporting.runs import Replicate, Result, Results
 from metaseg_monai.reporting.write import write_report
 from metaseg_monai.study import Study
-from metaseg_monai.study.history import fix
 from metaseg_monai.study.matrix import expand
+from metaseg_monai.study.record import fix
 
 SIZES = {"p0": 20.0, "p1": 40.0, "p2": 55.0, "p3": 70.0, "p4": 90.0}
 FIELD = Continuous(

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import pytest
 
 from metaseg_monai.errors import ConfigError
-from metaseg_monai.study import cluster
-from metaseg_monai.study.cluster import Cluster, Job
+from metaseg_monai.study import workers as cluster
+from metaseg_monai.study.workers import Cluster, Job
 
 SHOW = "import os, sys; print(os.getcwd(), os.environ['COLOUR']); sys.exit(int(sys.argv[1]))"
 SBATCH = """#!/bin/sh

@@ -5,9 +5,8 @@ import pytest
 from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.reporting.runs import Replicate, read_results, read_single_runs
 from metaseg_monai.study import Study
-from metaseg_monai.study.history import fix, read_history
 from metaseg_monai.study.matrix import expand
-from metaseg_monai.study.record import measured, write_record
+from metaseg_monai.study.record import fix, measured, read_history, write_record
 
 
 @pytest.fixture

@@ -3,10 +3,10 @@ import json
 import pytest
 
 from metaseg_monai.errors import ConfigError
-from metaseg_monai.study import runner
+from metaseg_monai.study import run as runner
 from metaseg_monai.study.matrix import Run
-from metaseg_monai.study.processes import Slot, slots
 from metaseg_monai.study.record import read_record, write_record
+from metaseg_monai.study.workers import Slot, slots
 
 
 def run(name, epochs=2):
@@ -78,7 +78,7 @@ def test_progress_counts_the_epochs_of_runs_under_way(tmp_path):
 def test_slots_divide_the_machine(monkeypatch):
     import torch
 
-    from metaseg_monai.study import processes
+    from metaseg_monai.study import workers as processes
 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     monkeypatch.setattr(processes, "_cores", lambda: 2)
@@ -95,7 +95,7 @@ def test_slots_divide_the_machine(monkeypatch):
 
 
 def test_a_gpu_is_named_as_the_environment_does(monkeypatch):
-    from metaseg_monai.study.processes import _visible
+    from metaseg_monai.study.workers import _visible
 
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
     assert _visible(1) == "5"

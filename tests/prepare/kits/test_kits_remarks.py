@@ -10,11 +10,12 @@ from scipy.ndimage import gaussian_filter
 from metaseg_monai.images.axial import axial_volume
 from metaseg_monai.images.read import read_image
 from metaseg_monai.prepare import kits_case as phases
-from metaseg_monai.prepare.clinical import ClinicalTable, size_remark
+from metaseg_monai.prepare.clinical import size_remark
 from metaseg_monai.prepare.kits import _size_lines, prepare_kits21
 from metaseg_monai.prepare.kits_case import repeated_after
 from metaseg_monai.simulate.phantoms.anatomy import draw_anatomy, render
 from metaseg_monai.simulate.phantoms.scans import generate_phantoms
+from metaseg_monai.tables.lines import ClinicalTable
 
 PLANE_MM, PIXEL_MM = 5.0, 6.0
 PLANE = (np.arange(64) - 31.5) * PIXEL_MM
