@@ -6,6 +6,7 @@ computed later, from these files alone.
 
 import json
 import math
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
@@ -19,10 +20,12 @@ from ignite.engine import Engine, Events
 from torch import Tensor
 
 from metaseg_monai.errors import ConfigError, DataError
-from metaseg_monai.files import remove_stale, replacing, write_table
+from metaseg_monai.files import file_sha256, remove_stale, replacing, write_table
 from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.metrics.calibration import bin_probabilities
+from metaseg_monai.metrics.scores import case_f1
 from metaseg_monai.tables.table import CaseTable
+from metaseg_monai.training.weights import LoadWeights
 
 Case = Mapping[str, Any]
 Row = Mapping[str, Any]
@@ -30,7 +33,11 @@ NAMES = ("case", "group", "split", "mode", "domain")
 
 
 class Measure(Protocol):
-    """What `PerCase` measures. One that holds more than its settings has `start`, too."""
+    """What `PerCase` measures.
+
+    One that holds more than its settings has a method `start`, too, which is called with the items
+    that will come; one that has `metrics` gives numbers of what was found, by name, to the engine.
+    """
 
     def __call__(self, case: Case) -> Iterable[Any]:
         """What is kept of a case.
@@ -54,8 +61,7 @@ class PerCase:
 
     Args:
         path: file to write; it appears only when every case has been measured.
-        measure: called with each case, see `Measure`. Its method ``start``, if it has one, is
-            called before with the items that will come.
+        measure: called with each case, see `Measure`.
     """
 
     def __init__(self, path: str | Path, measure: Measure) -> None:
@@ -67,6 +73,8 @@ class PerCase:
         """Measure after every batch of the evaluator, write at its end."""
         engine.add_event_handler(Events.STARTED, self.start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.collect)
+        if hasattr(self.measure, "metrics"):
+            engine.add_event_handler(Events.EPOCH_COMPLETED, self.tell)
         engine.add_event_handler(Events.COMPLETED, self.write)
 
     def start(self, engine: Engine) -> None:
@@ -80,6 +88,12 @@ class PerCase:
         """Measure the cases of the batch."""
         for case in cases_of(engine):
             self.found += self.measure(case)
+
+    def tell(self, engine: Engine) -> None:
+        """Add the measure's metrics to those of the engine, and log them."""
+        for name, value in self.measure.metrics(self.found).items():  # type: ignore[attr-defined]
+            engine.state.metrics[name] = value
+            engine.logger.info(f"{name}: {value:.4f}")
 
     def write(self, engine: Engine) -> None:
         """Write the files, and tell of them in ``engine.state.written``."""
@@ -269,6 +283,11 @@ class CaseCounts:
             cells = dict(zip(("tp", "fp", "fn", "tn"), counts, strict=True))
             yield {**names_of(case), "class": number, **cells}
 
+    def metrics(self, found: list[Row]) -> dict[str, float]:
+        """The mean F1 (Dice) of the cases under true metadata, as of `case_mean_f1`."""
+        normal = [row for row in found if row["mode"] == "normal"]
+        return {"val_mean_dice": case_f1(pd.DataFrame(normal))["f1"].mean()} if normal else {}
+
     def write(self, path: Path, found: list[Row]) -> list[Path]:
         """Write the table."""
         return COUNTS.write(path, found)
@@ -436,3 +455,49 @@ def read_cases(path: str | Path) -> pd.DataFrame:
         DataError: see `read_rows`.
     """
     return read_rows(path, CASES)
+
+
+# Which weights made which files.
+
+
+class RecordEvaluation:
+    """Evaluator handler that writes ``evaluation.json``: the results belong to these weights.
+
+    It holds `weights_sha256` (as in the weights' facts), `split`, `table_sha256` (of the table's
+    file), `modes` and `files`, the SHA-256 by name of every file that a `PerCase` wrote. So it
+    stands behind them in the list of handlers.
+
+    Args:
+        path: file to write, in the folder of the results.
+        weights: those that are evaluated.
+        table: of the run.
+        split: of the table that is evaluated.
+    """
+
+    def __init__(
+        self, path: str | Path, weights: LoadWeights, table: CaseTable, split: str
+    ) -> None:
+        self.path = Path(path)
+        self.weights = weights
+        self.table = table
+        self.split = split
+
+    def attach(self, engine: Engine) -> None:
+        """Write at the end of the evaluation."""
+        engine.add_event_handler(Events.COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Write the file in one step."""
+        table, files = Path(self.table.path), getattr(engine.state, "written", [])
+        content = {
+            "weights_sha256": self.weights.recorded["weights_sha256"],
+            "split": self.split,
+            "table_sha256": file_sha256(table) if table.is_file() else None,
+            "modes": list(dict.fromkeys(i["mode"] for i in engine.state.dataloader.dataset.data)),
+            "files": {
+                Path(os.path.relpath(file, self.path.parent)).as_posix(): file_sha256(file)
+                for file in files
+            },
+        }
+        with replacing(self.path) as part:
+            part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -1,6 +1,8 @@
 """One handler collects every case, one reader refuses what is no such table."""
 
+import json
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,12 +15,15 @@ from metaseg_monai.evaluation import (
     CaseCounts,
     KnownOfCases,
     PerCase,
+    RecordEvaluation,
+    VolumeScores,
     count_pixels,
     read_calibration,
     read_cases,
     read_counts,
 )
 from metaseg_monai.evaluation.per_case import AMOUNT, BINS, COUNTS, SHARE, TEXT, Table, read_rows
+from metaseg_monai.files import file_sha256
 from metaseg_monai.metadata import Continuous, MetadataSchema
 from metaseg_monai.tables import CaseTable
 
@@ -62,6 +67,7 @@ def test_every_case_mode_and_class_is_counted_once_also_the_second_time(tmp_path
     for _ in range(2):
         state = run(handler, pairs(shifted(one_hot)))
     assert state.written == [tmp_path / "counts.csv"]
+    assert state.metrics == {"val_mean_dice": 0.5}  # of the one case that is not empty
     counts = read_counts(tmp_path / "counts.csv")
     assert counts[["case", "group", "mode"]].to_numpy().tolist() == [
         ["a", "01", "normal"], ["b", "NA", "normal"], ["a", "01", "ones"], ["b", "NA", "ones"],
@@ -219,3 +225,27 @@ def test_counts_are_whole_and_of_a_domain_of_their_own(tmp_path):
         path.write_text(f"{head}\n{line}\n")
         with pytest.raises(DataError, match=message):
             read_counts(path)
+
+
+def test_an_evaluation_says_which_weights_made_which_files(tmp_path, run, one_hot):
+    (tmp_path / "table.csv").write_text("image\n")
+    weights = SimpleNamespace(recorded={"weights_sha256": "5a"})
+    table = CaseTable(tmp_path / "table.csv", ())
+    record = RecordEvaluation(tmp_path / "out" / "evaluation.json", weights, table, "test")
+    counts = PerCase(tmp_path / "out" / "counts.csv", CaseCounts(classes=2))
+    off = PerCase(tmp_path / "out" / "volumes.csv", VolumeScores({}))
+
+    def attach(engine):
+        for handler in (counts, off, record):
+            handler.attach(engine)
+
+    items = [{"mode": mode} for mode in ("normal", "normal", "ones", "ones")]
+    for _ in range(2):
+        run(SimpleNamespace(attach=attach), pairs(shifted(one_hot)), items)
+    assert json.loads((tmp_path / "out" / "evaluation.json").read_text()) == {
+        "weights_sha256": "5a",
+        "split": "test",
+        "table_sha256": file_sha256(tmp_path / "table.csv"),
+        "modes": ["normal", "ones"],
+        "files": {"counts.csv": file_sha256(tmp_path / "out" / "counts.csv")},
+    }
