@@ -8,28 +8,42 @@ from typing import Any
 
 from metaseg_monai.errors import DataError
 from metaseg_monai.files import FolderFilledError, check_settings, new_folder
+from metaseg_monai.tables.table import GENERATED
 
-SETTINGS_FILE = "generated.json"
+SETTINGS_FILE = GENERATED
 Settings = dict[str, Any]
 
 logger = logging.getLogger(__name__)
 
 
-def write_generated(output: Path, settings: Settings, write: Callable[[Path], None]) -> None:
+def write_generated(
+    output: Path, settings: Settings, write: Callable[[Path], None], once: bool = False
+) -> None:
     """Make a folder of generated data.
+
+    Processes that do so at once end with the same data, those of the first to finish.
 
     Args:
         output: folder to make; it may exist if it is empty.
         settings: what decides its content; kept in the folder.
         write: fills a given folder.
+        once: leave a folder that was made with these settings as it is.
 
     Raises:
-        DataError: the folder holds files.
+        DataError: the folder holds files, or was made with other settings.
     """
     output = output.resolve()  # "." has no name
-    if output.exists() and not _is_empty_folder(output):
+    record = output / SETTINGS_FILE
+    if not _is_empty_folder(output) and output.exists() and not (once and record.is_file()):
         raise DataError(f"{output}: not empty; give another folder, or remove it first")
-    _write_folder(output, settings, write)
+    if not record.is_file():
+        try:
+            _write_folder(output, settings, write)
+        except FolderFilledError:
+            if not once:
+                raise
+            logger.info("%s was filled by another process; using that", output)
+    check_settings(record, settings)
 
 
 def ensure_generated(

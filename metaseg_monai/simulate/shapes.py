@@ -190,7 +190,7 @@ def generate_synthetic_shapes(
     not at all.
 
     Args:
-        output: folder to make; it may exist if it is empty.
+        output: folder to make; it may exist if it is empty, or was made with these arguments.
         train: number of training images; `val` and `test` likewise.
         val: number of validation images.
         test: number of test images.
@@ -203,12 +203,12 @@ def generate_synthetic_shapes(
         The path of the table.
 
     Raises:
-        DataError: the folder holds files, `size` is too small, `seed` or a count is negative, or
-            all counts are 0.
+        DataError: the folder holds other files, `size` is too small, `seed` or a count is
+            negative, or all counts are 0.
     """
     output = Path(output)
     settings = _settings(train, val, test, size, seed, overlap)
-    write_generated(output, settings, lambda folder: _write_shapes(folder, settings))
+    write_generated(output, settings, lambda folder: _write_shapes(folder, settings), once=True)
     return output / "table.csv"
 
 

@@ -1,7 +1,9 @@
 """A table of cases: one row is one image x one task (contract 7)."""
 
 import hashlib
+import inspect
 import json
+import logging
 import re
 import warnings
 from collections import Counter, defaultdict
@@ -21,8 +23,11 @@ from metaseg_monai.tables.lines import read_lines
 
 PLACE_COLUMNS: tuple[str, ...] = get_args(Place)
 SPACING_COLUMNS = PLACE_COLUMNS[3:]
+GENERATED = "generated.json"  # in a folder that a simulator filled: the settings it had
 SHOWN_PROBLEMS = 30
 MOST_VALUES = 12
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -128,17 +133,20 @@ def _simulate_once(folder: Path, recipe: Path) -> None:
     """Have the simulator fill its own folder, or see that it has these settings (contract 16)."""
     try:
         settings = json.loads(recipe.read_text(encoding="utf-8"))
-        target, output = settings.pop("_target_"), recipe.parent / settings.pop("output")
-        simulator: Any = locate(target)
-        if not callable(simulator):
-            raise ValueError(f"nothing is called {target!r}")
+        simulator: Any = locate(settings.pop("_target_"))
+        settings["output"] = recipe.parent / settings["output"]
+        inspect.signature(simulator).bind(**settings)
     except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
         raise ConfigError(
             f"{recipe}: expected {{_target_: a simulator, output: its folder, settings}} "
             f"({type(error).__name__}: {error}); mend the file"
         ) from error
-    if folder.resolve() == output.resolve():
-        simulator(output=folder, once=True, **settings)
+    if folder.resolve() == settings["output"].resolve():
+        empty = not folder.exists() or not any(folder.iterdir())
+        if empty:
+            logger.warning("%s is empty: generating data there, once", folder)
+        if empty or (folder / GENERATED).is_file():  # else it is the user's
+            simulator(**settings)
 
 
 def scan_table(

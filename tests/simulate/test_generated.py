@@ -1,14 +1,17 @@
 """Folders of generated data, and what killed writers leave beside them."""
 
+import json
 import multiprocessing
 import os
 import signal
 
 import pytest
 
-from metaseg_monai.errors import DataError
+from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.files import folder_beside
+from metaseg_monai.simulate import generate_phantom_slices
 from metaseg_monai.simulate.generated import ensure_generated, write_generated
+from metaseg_monai.tables import read_table
 
 
 def fill(folder):
@@ -78,3 +81,64 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match="cannot be made"):
         write_generated(tmp_path / "file" / "out", {}, fill)
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    """A bundle's configs/simulate.json, whose folder is data."""
+
+    def write(**settings):
+        path = tmp_path / "bundle" / "configs" / "simulate.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        target = "metaseg_monai.simulate.generate_synthetic_shapes"
+        few = {"train": 2, "val": 1, "test": 1, "size": 32}
+        path.write_text(json.dumps({"_target_": target, "output": "../data", **few, **settings}))
+        return path
+
+    return write
+
+
+def test_a_bundles_own_folder_is_filled_once_and_said_so(tmp_path, recipe, caplog):
+    data = tmp_path / "bundle" / "data"
+    table = read_table(data, simulate=recipe())
+    assert len(table.rows) == 4
+    assert f"{data} is empty: generating data there, once" in caplog.text
+    caplog.clear()
+    assert read_table(data, simulate=recipe()) == table
+    assert caplog.text == ""
+    with pytest.raises(DataError, match=r"made with size=32, asked for size=40"):
+        read_table(data, simulate=recipe(size=40))
+    (data / "generated.json").unlink()  # made by hand
+    assert read_table(data, simulate=recipe(size=40)) == table
+
+
+def test_no_other_folder_is_filled(tmp_path, recipe):
+    with pytest.raises(DataError, match=r"mine: no such table.*prepare.*generate"):
+        read_table(tmp_path / "mine", simulate=recipe())
+    (tmp_path / "bundle" / "data").mkdir()
+    (tmp_path / "bundle" / "data" / "own.csv").write_text("image\na.tif\n")
+    with pytest.raises(DataError, match="There is own\\.csv: name it"):
+        read_table(tmp_path / "bundle" / "data", simulate=recipe())
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"sizes": 32}, "unexpected keyword argument 'sizes'"),
+        ({"_target_": "metaseg_monai.simulate.generate_shapes"}, "expected {_target_: a simulator"),
+        ({"output": None}, "TypeError"),
+    ],
+)
+def test_a_recipe_that_names_no_simulator_is_refused(tmp_path, recipe, settings, told):
+    with pytest.raises(ConfigError, match=rf"simulate\.json: .*{told}"):
+        read_table(tmp_path / "bundle" / "data", simulate=recipe(**settings))
+    assert not (tmp_path / "bundle" / "data").exists()
+
+
+def test_phantom_slices_are_made_once(tmp_path):
+    few = {"train": 1, "val": 0, "test": 1, "matrix": 48}
+    made = generate_phantom_slices(tmp_path / "a", **few)
+    before = made.stat().st_mtime_ns
+    assert generate_phantom_slices(tmp_path / "a", **few) == made
+    assert made.stat().st_mtime_ns == before
+    assert {row["split"] for row in read_table(made).rows} == {"train", "test"}

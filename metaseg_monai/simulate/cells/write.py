@@ -69,7 +69,7 @@ def generate_cells(
     pixel_um, instances (file of the object numbers; nuclei only), group (plate and well) and split.
 
     Args:
-        output: a new or empty folder.
+        output: a new or empty folder, or one made with these arguments.
         recipe: which data set, a key of `RECIPES`: seven_lines, two_lines, extended, magnification,
             acquisition (every field varies), heterogeneous, styles, anomalies, anomalies_curtailed
             or anomalies_curtailed_apart.
@@ -88,13 +88,14 @@ def generate_cells(
         The path of the table.
 
     Raises:
-        DataError: the folder holds files, or an argument is out of its range.
+        DataError: the folder holds other files, or an argument is out of its range.
     """
     if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
         raise DataError(f"workers={workers!r}: expected a whole number of processes, 1 or more")
     totals = _totals(layout, train, val, test)
     settings = _settings(recipe, totals, size, seed, cue, fields_per_well)
-    write_generated(Path(output), settings, partial(_write, settings=settings, workers=workers))
+    write = partial(_write, settings=settings, workers=workers)
+    write_generated(Path(output), settings, write, once=True)
     return Path(output) / "table.csv"
 
 

@@ -50,7 +50,7 @@ def generate_phantoms(
     reads it in place of the true size makes a null control on the same images.
 
     Args:
-        output: a new or empty folder.
+        output: a new or empty folder, or one made with these arguments.
         cases: number of patients.
         matrix: pixels a side; 96 gives pixels of about 4 mm, 512 those of a real scan.
         seed: of all chance; each case has a stream of its own.
@@ -60,7 +60,7 @@ def generate_phantoms(
         The folder.
 
     Raises:
-        DataError: the folder holds files, or an argument is out of its range.
+        DataError: the folder holds other files, or an argument is out of its range.
     """
     settings = {"cases": cases, "matrix": matrix, "seed": seed, "first": first}
     check_settings(settings)
@@ -69,7 +69,7 @@ def generate_phantoms(
     def write(folder: Path) -> None:
         write_phantoms(folder, numbers, matrix, seed)
 
-    write_generated(Path(output), settings, write)
+    write_generated(Path(output), settings, write, once=True)
     return Path(output)
 
 
