@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from metaseg_monai.images.writers import write_mask
     from metaseg_monai.inferers.sliding import SlidingWindowMetadataInferer
     from metaseg_monai.metadata.schema import MetadataSchema
-    from metaseg_monai.networks.excite import SqueezeMetadataExcite
+    from metaseg_monai.networks.gates import SqueezeMetadataExcite
     from metaseg_monai.networks.unet3 import Unet3
     from metaseg_monai.sharing.run import evaluate, predict, train
     from metaseg_monai.sharing.study import report
@@ -49,7 +49,7 @@ _ROOMS = {
     "EncodeMetadatad": "transforms.metadata",
     "MetadataSchema": "metadata.schema",
     "SlidingWindowMetadataInferer": "inferers.sliding",
-    "SqueezeMetadataExcite": "networks.excite",
+    "SqueezeMetadataExcite": "networks.gates",
     "Unet3": "networks.unet3",
     "evaluate": "sharing.run",
     "find_cases": "tables.find",

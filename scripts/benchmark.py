@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from metaseg_monai.errors import ConfigError, MetasegError
 from metaseg_monai.losses import PixelCrossEntropy
-from metaseg_monai.networks import METADATA_VARIANTS, VARIANTS, Unet3
+from metaseg_monai.networks import METADATA_VARIANTS, VARIANTS, ChannelGate, Unet3
 
 DTYPES = ("float32", "bfloat16")
 STEPS = ("training", "inference")
@@ -111,10 +111,12 @@ def benchmark(
             levels=levels,
             reduction=reduction,
             spatial_dims=spatial_dims,
-            fused=fused,
         ).to(device=torch.device(device), memory_format=memory_format)  # type: ignore[call-overload]
         for name in names
     }
+    for network in networks.values():
+        for gate in filter(lambda module: isinstance(module, ChannelGate), network.modules()):
+            gate.fused = fused
     rows = []
     total = len(settings) * (repetitions + WARM_UPS) * len(names)
     with tqdm(total=total, unit="step") as progress:

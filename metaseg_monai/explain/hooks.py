@@ -136,10 +136,10 @@ def _keep_image(record: GateRecord) -> Callable[[nn.Module, Any, dict[str, Any]]
 
 
 def _keep_before(name: str, record: GateRecord) -> Callable[[nn.Module, Any], None]:
-    def keep(gate: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    def keep(gate: nn.Module, inputs: tuple[Any, ...]) -> None:
         if name not in record.before:  # copied at once: a gate with a ReLU overwrites its input
             x = _first(inputs[0])
-            record.before[name] = F.relu(x) if gate.rectify else x
+            record.before[name] = F.relu(x) if inputs[2:] == (True,) else x
 
     return keep
 

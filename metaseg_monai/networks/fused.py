@@ -98,8 +98,8 @@ class _FusedGate(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
             raise RuntimeError(
-                "a fused gate has no second derivatives (create_graph=True): build the network or "
-                "the gate with fused=False"
+                "a fused gate has no second derivatives (create_graph=True): set fused = False on "
+                "the network's gates, its modules of type ChannelGate"
             )
         (image,) = ctx.saved_tensors
         z, entries, scale, shift, parameters = ctx.inner

@@ -66,8 +66,9 @@ class MetaInput(nn.Module):
         schema: the model's schema, which gives the width and the unknown vector.
         meta_features: without a schema: M, the number of entries; 0 for a network without metadata.
         unknown_meta: without a schema: the M entries that stand for `meta=None`.
-        unknown_trained: training showed the network unknown metadata (metadata dropout). Only then,
-            and only if every field of the schema has missing="unknown", None stands for unknown.
+        unknown_trained: with a schema: training showed the network unknown metadata (metadata
+            dropout). Only then, and only if every field of the schema has missing="unknown", None
+            stands for unknown; else it is refused.
 
     Raises:
         ConfigError: a setting does not go with another, or `unknown_meta` has not M finite entries.
@@ -81,15 +82,19 @@ class MetaInput(nn.Module):
     def __init__(
         self,
         schema: MetadataSchema | None = None,
-        meta_features: int = 0,
+        meta_features: int | None = None,
         unknown_meta: Sequence[float] | None = None,
         unknown_trained: bool = False,
     ) -> None:
         super().__init__()
         self.no_unknown = "this network was built without (unknown_meta)"
-        if schema is not None:
+        if schema is None:
+            if unknown_trained and unknown_meta is None:
+                raise ConfigError("unknown_trained needs the schema, or unknown_meta in its place")
+            self.meta_features = meta_features or 0
+        elif meta_features is None and unknown_meta is None:
+            self.meta_features = schema.width
             needed = [repr(field.name) for field in schema.fields if field.missing != "unknown"]
-            meta_features = schema.width
             if needed:
                 self.no_unknown = f"the schema lacks (missing='error' in {', '.join(needed)})"
             elif not unknown_trained:
@@ -98,16 +103,20 @@ class MetaInput(nn.Module):
                 )
             else:
                 unknown_meta = schema.unknown().tolist()
-        if meta_features < 0:
+        else:
+            raise ConfigError(
+                "meta_features and unknown_meta are for a network without a schema, and this one "
+                "has a schema, which gives both: leave them out"
+            )
+        if self.meta_features < 0:
             raise ConfigError(f"meta_features must be 0 or more, got {meta_features}")
-        self.meta_features = meta_features
         if unknown_meta is None:
             self.register_buffer("unknown", None, persistent=False)
             return
         entries = [float(entry) for entry in unknown_meta]
-        if meta_features == 0 or len(entries) != meta_features:
+        if not 0 < self.meta_features == len(entries):
             raise ConfigError(
-                f"unknown_meta needs one number for each of the meta_features={meta_features} "
+                f"unknown_meta needs one number for each of the meta_features={self.meta_features} "
                 f"entries, got {len(entries)}: take schema.unknown() of the model's own schema, "
                 "and leave it out of a network without metadata"
             )

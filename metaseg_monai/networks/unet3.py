@@ -6,20 +6,13 @@ from typing import List, Literal, Optional  # noqa: UP035
 
 import torch
 import torch.nn.functional as F
-from monai.networks.layers.factories import Conv, Pool
+from monai.networks.layers.factories import Conv, Norm, Pool
 from torch import Tensor, nn
 
 from metaseg_monai.errors import ConfigError
 from metaseg_monai.metadata import MetadataSchema
-from metaseg_monai.networks.convolution import GatedTriple
-from metaseg_monai.networks.excite import (
-    ALL_VARIANTS,
-    METADATA_VARIANTS,
-    check_variant,
-    gate_of_variant,
-)
 from metaseg_monai.networks.gates import NoGate
-from metaseg_monai.networks.meta_input import MetaInput
+from metaseg_monai.networks.variants import base_variant, gate_of_variant, meta_input_of
 
 # TorchScript reads the annotations, and knows only Optional[...] and List[...]:
 # ruff: noqa: UP006, UP045
@@ -34,6 +27,42 @@ def gate_places(levels: int) -> tuple[str, ...]:
     downward = [f"encoder{level}" for level in range(1, levels + 1)]
     upward = [f"decoder{level}" for level in range(levels, 0, -1)]
     return (*downward, "middle", *upward)
+
+
+class GatedTriple(nn.Module):
+    """Three times convolution, batch normalisation and ReLU, then a gate: one level (thesis 3.3).
+
+    Args:
+        in_channels: channels of the input.
+        channels: C, channels of each convolution.
+        gate: called with the features (B, C, *S) before the last ReLU, `meta` and rectify=True.
+        spatial_dims: 2 or 3.
+
+    >>> from metaseg_monai.networks import SqueezeExcite
+    >>> GatedTriple(1, 8, SqueezeExcite(8))(torch.rand(2, 1, 9, 7)).shape
+    torch.Size([2, 8, 9, 7])
+    """
+
+    def __init__(
+        self, in_channels: int, channels: int, gate: nn.Module, spatial_dims: int = 2
+    ) -> None:
+        super().__init__()
+        convolution, normalisation = Conv[Conv.CONV, spatial_dims], Norm[Norm.BATCH, spatial_dims]
+        self.convolutions = nn.Sequential(
+            convolution(in_channels, channels, kernel_size=3, padding=1),
+            normalisation(channels),
+            nn.ReLU(inplace=True),
+            convolution(channels, channels, kernel_size=3, padding=1),
+            normalisation(channels),
+            nn.ReLU(inplace=True),
+            convolution(channels, channels, kernel_size=3, padding=1),
+            normalisation(channels),
+        )
+        self.gate = gate
+
+    def forward(self, x: Tensor, meta: Optional[Tensor] = None) -> Tensor:
+        """Return gate(features of x, meta) (B, C, *S) for x (B, in_channels, *S)."""
+        return self.gate(self.convolutions(x), meta, True)
 
 
 class Unet3(nn.Module):
@@ -65,7 +94,6 @@ class Unet3(nn.Module):
             network trained with metadata dropout. Else None is refused.
         unknown_trained: the same with a schema: training drops metadata, so that `meta=None`
             stands for unknown if every field of the schema has missing="unknown".
-        fused: run each gate as one autograd node in eager mode; False allows second derivatives.
 
     Raises:
         ConfigError: a setting is unknown, out of range, or does not go with another.
@@ -92,49 +120,32 @@ class Unet3(nn.Module):
         meta_features: int | None = None,
         unknown_meta: Sequence[float] | None = None,
         unknown_trained: bool = False,
-        fused: bool = True,
     ) -> None:
         super().__init__()
         _check_sizes(in_channels, out_channels, channels, levels, spatial_dims)
-        if schema is not None and not (meta_features is None and unknown_meta is None):
-            raise ConfigError(
-                "meta_features and unknown_meta are for a network without a schema, and this one "
-                "has a schema, which gives both: leave them out"
-            )
-        gate = variant.removesuffix("-dummy") if variant in ALL_VARIANTS else variant
-        reads = gate in METADATA_VARIANTS
-        if reads and unknown_trained and schema is None and unknown_meta is None:
-            raise ConfigError("unknown_trained needs the schema, or unknown_meta in its place")
-        door = MetaInput(
-            schema if reads else None,
-            meta_features or 0,
-            unknown_meta,
-            unknown_trained and gate == variant,
+        self.variant = variant
+        self.spatial_dims = spatial_dims
+        self.meta_input = meta_input_of(
+            variant, schema, meta_features, unknown_meta, unknown_trained
         )
-        check_variant(gate, door.meta_features, shift)
+        self.meta_features = self.meta_input.meta_features  # M; 0: reads no metadata
+        gate = base_variant(variant)
         gated = chosen_places(places, levels, gate)
 
         def level(place: str, inputs: int) -> GatedTriple:
-            block: nn.Module = NoGate(rectify=True)
-            if place in gated:
-                block = gate_of_variant(
-                    gate,
-                    channels,
-                    door.meta_features,
-                    reduction=reduction,
-                    hidden_from=hidden_from,
-                    shift=shift,
-                    spatial_dims=spatial_dims,
-                    rectify=True,
-                    fused=fused,
-                )
+            if place not in gated:
+                return GatedTriple(inputs, channels, NoGate(), spatial_dims)
+            block = gate_of_variant(
+                gate,
+                channels,
+                self.meta_features,
+                reduction=reduction,
+                hidden_from=hidden_from,
+                shift=shift,
+            )
             return GatedTriple(inputs, channels, block, spatial_dims)
 
         names = gate_places(levels)
-        self.variant = variant
-        self.meta_features = door.meta_features  # 0: reads no metadata
-        self.spatial_dims = spatial_dims
-        self.meta_input = door
         self.encoder = nn.ModuleList(
             level(name, in_channels if name == "encoder1" else channels) for name in names[:levels]
         )

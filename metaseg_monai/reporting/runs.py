@@ -15,7 +15,7 @@ from metaseg_monai.evaluation.per_case import CLASSES
 from metaseg_monai.metadata.fields import AnyField, Continuous, read_number
 from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.metrics.scores import average_seeds, case_f1
-from metaseg_monai.networks.excite import ALL_VARIANTS, METADATA_VARIANTS
+from metaseg_monai.networks.variants import ALL_VARIANTS, METADATA_VARIANTS
 from metaseg_monai.reporting.page import Details, Part, Section
 from metaseg_monai.reporting.tables import Table
 from metaseg_monai.study.design import EXPERTS, Study

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from metaseg_monai.networks.excite import METADATA_VARIANTS
+from metaseg_monai.networks.variants import METADATA_VARIANTS
 from metaseg_monai.reporting.comparisons import Compared
 from metaseg_monai.reporting.runs import Results, class_text, counted, listed, same_cases, tested_on
 from metaseg_monai.reporting.scores import Spread

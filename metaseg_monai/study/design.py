@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from metaseg_monai.errors import ConfigError
-from metaseg_monai.networks.excite import ALL_VARIANTS, METADATA_VARIANTS
+from metaseg_monai.networks.variants import ALL_VARIANTS, METADATA_VARIANTS
 
 EXPERTS = {"experts": False, "experts-steps": True}  # name -> at equal steps (contract 5)
 RESERVED = ("figures", "tables", "previous", "jobs")  # folders beside those of the conditions

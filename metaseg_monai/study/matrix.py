@@ -14,7 +14,7 @@ from metaseg_monai.bundle.locate import resolve_bundle
 from metaseg_monai.bundle.overrides import check_overrides, load_config
 from metaseg_monai.errors import ConfigError
 from metaseg_monai.metadata.schema import MetadataSchema
-from metaseg_monai.networks.excite import ALL_VARIANTS, METADATA_VARIANTS
+from metaseg_monai.networks.variants import ALL_VARIANTS, METADATA_VARIANTS
 from metaseg_monai.study.design import EXPERTS, Study, fill_data_seed
 from metaseg_monai.tables.columns import ColumnMap
 

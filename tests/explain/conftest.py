@@ -11,16 +11,11 @@ from metaseg_monai.networks import ChannelGate
 class Echo(ChannelGate):
     """Scale = metadata, shift = twice the metadata; made of no modules at all."""
 
-    def __init__(self, channels=3, rectify=False):
-        super().__init__(
-            meta_features=channels,
-            needs_meta=True,
-            squeezes=False,
-            shifts=True,
-            spatial_dims=2,
-            rectify=rectify,
-            fused=True,
-        )
+    reads_image = False
+    reads_meta = True
+
+    def __init__(self, channels=3):
+        super().__init__(channels)
 
     def excite(self, z, meta):
         return meta, 2 * meta

@@ -63,7 +63,7 @@ def test_of_a_large_image_the_first_window_is_kept_and_said_so(tmp_path, echo, e
 
 
 def test_of_a_volume_the_middle_plane_is_kept(tmp_path, evaluate):
-    gate = SqueezeExcite(1, 1, spatial_dims=3)
+    gate = SqueezeExcite(1, 1)
     recorder = RecordGates(SimpleInferer())
     handler = GateFeatures(tmp_path / "f.npz", recorder)
     volume = torch.arange(3.0).expand(1, 1, 2, 2, 3)

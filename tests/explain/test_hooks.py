@@ -54,7 +54,9 @@ def test_a_gate_that_is_not_there_is_refused_with_a_suggestion():
 @pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize("variant", ["se", "me", "sme", "film", "film-ivadomed"])
 def test_scale_and_shift_are_those_that_turn_before_into_after(variant, fused):
-    network = small(variant, fused=fused)
+    network = small(variant)
+    for gate in gates_of(network).values():
+        gate.fused = fused
     meta = () if variant == "se" else (torch.eye(2, 3),)
     with torch.no_grad(), record_gates(network, ["middle"]) as record:
         network(torch.rand(2, 1, 12, 8), *meta)

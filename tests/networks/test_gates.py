@@ -1,9 +1,17 @@
+"""What every gate of the table promises, fused as plain, and what each gives by hand."""
+
+import copy
+import inspect
+
 import pytest
 import torch
 import torch.nn.functional as F
+from monai.data import MetaTensor
 
 from metaseg_monai.errors import ConfigError
 from metaseg_monai.networks import (
+    GATES,
+    METADATA_VARIANTS,
     FeatureWiseLinearModulation,
     IvadomedFeatureWiseLinearModulation,
     MetadataExcite,
@@ -12,20 +20,213 @@ from metaseg_monai.networks import (
     SqueezeMetadataExcite,
     gate_of_variant,
 )
-from metaseg_monai.networks.excitation import hidden_width
+from metaseg_monai.networks.fused import fusible
+from metaseg_monai.networks.gates import hidden_width
 
-GATES = ["se", "me", "sme", "film", "film-ivadomed"]
-STEERED = ["me", "sme", "film", "film-ivadomed"]
+CASES = [
+    pytest.param(variant, shift, id=variant + "-shift" * shift)
+    for variant, gate in GATES.items()
+    for shift in [False, True][: 1 + ("shift" in inspect.signature(gate).parameters)]
+]
+LAYOUTS = {
+    (2, False): torch.contiguous_format,
+    (2, True): torch.channels_last,
+    (3, False): torch.contiguous_format,
+    (3, True): torch.channels_last_3d,
+}
+every_gate = pytest.mark.parametrize(("variant", "shift"), CASES)
+every_layout = pytest.mark.parametrize("channels_last", [False, True])
+both_dims = pytest.mark.parametrize("dims", [2, 3])
+rectified = pytest.mark.parametrize("rectify", [False, True])
 
 
-def gate_and_inputs(variant, spatial_dims=2, channels=16, meta_features=3, batch=4, **settings):
-    torch.manual_seed(0)
-    width = meta_features if variant in STEERED else 0
-    gate = gate_of_variant(
-        variant, channels, width, reduction=1, spatial_dims=spatial_dims, **settings
-    )
-    x = torch.randn(batch, channels, *(5, 7, 3)[:spatial_dims])
-    return gate, x, torch.rand(batch, width) if width else None
+def make(variant, shift=False, dims=2, channels_last=True, dtype=torch.float32):
+    """A gate, its plain twin, features (4, 8, *S) and metadata (4, 3), or None."""
+    torch.manual_seed(1)
+    width = 3 if GATES[variant].reads_meta else 0
+    gate = gate_of_variant(variant, 8, width, reduction=1, shift=shift).to(dtype)
+    x = torch.randn(4, 8, *(5, 4, 3)[:dims], dtype=dtype)
+    x = x.contiguous(memory_format=LAYOUTS[dims, channels_last]).requires_grad_()
+    meta = torch.rand(4, width, dtype=dtype).requires_grad_() if width else None
+    plain = copy.deepcopy(gate)
+    plain.fused = False
+    return gate, plain, x, meta
+
+
+def outcome(gate, x, meta, weight=1.0, rectify=True):
+    """The output, and the gradients of the features, the metadata and all weights."""
+    y = gate(x * 1, meta, rectify)  # a gate that rectifies overwrites its input
+    wanted = [x, *([] if meta is None else [meta]), *gate.parameters()]
+    return [y, *torch.autograd.grad((y.float() * weight).sum(), wanted)]
+
+
+def assert_same(found, expected, **tolerance):
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, **tolerance)
+
+
+@rectified
+@every_layout
+@both_dims
+@every_gate
+def test_fused_equals_plain_and_everything_has_a_gradient(
+    variant, shift, dims, channels_last, rectify
+):
+    gate, plain, x, meta = make(variant, shift, dims, channels_last)
+    assert fusible(x)
+    weight = torch.randn_like(x)
+    fused = outcome(gate, x, meta, weight, rectify)
+    assert "FusedGate" in type(fused[0].grad_fn).__name__
+    assert fused[0].shape == x.shape
+    assert fused[0].stride() == x.stride()
+    assert all(gradient.abs().sum() > 0 for gradient in fused[1:])
+    assert_same(fused, outcome(plain, x, meta, weight, rectify))
+
+
+@every_layout
+@every_gate
+def test_fused_is_as_exact_as_plain_under_bfloat16_autocast(variant, shift, channels_last):
+    gate, plain, x, meta = make(variant, shift, channels_last=channels_last)
+    exact = outcome(plain, x, meta)
+    with torch.autocast("cpu", torch.bfloat16):
+        x = x.detach().bfloat16().requires_grad_()
+        found = [outcome(some_gate, x, meta) for some_gate in (gate, plain)]
+    assert found[0][0].dtype == torch.bfloat16
+    for ours, theirs, true in zip(*found, exact, strict=True):
+        error, plain_error = ((one.float() - true).norm() for one in (ours, theirs))
+        assert error <= 3 * plain_error + 0.01 * true.norm()
+
+
+@rectified
+@every_layout
+@both_dims
+@every_gate
+def test_gradient_in_double(variant, shift, dims, channels_last, rectify):
+    gate, _, x, meta = make(variant, shift, dims, channels_last, torch.float64)
+    weights = dict(gate.named_parameters())
+
+    def run(features, entries, *values):
+        state = dict(zip(weights, values, strict=True))
+        return torch.func.functional_call(gate, state, (features * 1, entries, rectify))
+
+    assert torch.autograd.gradcheck(run, (x, meta, *weights.values()), fast_mode=True)
+
+
+@every_gate
+def test_rectify_is_the_relu_before_the_gate(variant, shift):
+    *gates, x, meta = make(variant, shift)
+    for gate in gates:
+        torch.testing.assert_close(gate(x * 1, meta, True), gate(F.relu(x), meta))
+
+
+@every_gate
+def test_each_image_is_gated_by_its_own_metadata(variant, shift):
+    gate, _, x, meta = make(variant, shift)
+    order = [2, 0, 3, 1]
+    permuted = gate(x[order], None if meta is None else meta[order])
+    torch.testing.assert_close(permuted, gate(x, meta)[order])
+    alone = [gate(x[[i]], None if meta is None else meta[[i]]) for i in order]
+    torch.testing.assert_close(permuted, torch.cat(alone))
+
+
+@pytest.mark.parametrize("variant", METADATA_VARIANTS)
+def test_each_metadata_entry_matters(variant):
+    gate, _, x, meta = make(variant)
+    for entry in range(3):
+        other = meta + torch.eye(3)[entry]
+        assert (gate(x, other) - gate(x, meta)).abs().amax(dim=(1, 2, 3)).min() > 1e-4, entry
+
+
+@every_gate
+def test_a_meta_tensor_stays_one(variant, shift):
+    gate, plain, x, meta = make(variant, shift)
+    y = gate(MetaTensor(x * 1, meta={"case": "a"}), meta)
+    assert isinstance(y, MetaTensor)
+    assert y.meta["case"] == "a"
+    torch.testing.assert_close(y.as_tensor(), plain(x, meta))
+
+
+@every_gate
+def test_inference_frozen_gates_and_a_kept_graph(variant, shift):
+    gate, plain, x, meta = make(variant, shift)
+    with torch.inference_mode():
+        y = gate(x * 1, meta)
+    assert not y.requires_grad
+    torch.testing.assert_close(y, plain(x, meta).detach())
+    y = gate(x * 1, meta).sum()
+    first = torch.autograd.grad(y, x, retain_graph=True)
+    assert_same(torch.autograd.grad(y, x), first)
+    found = []
+    for some_gate in (gate, plain):
+        some_gate.requires_grad_(requires_grad=False)
+        y = some_gate(x * 1, None if meta is None else meta.detach(), True)
+        found.append(torch.autograd.grad(y.sum(), x))
+    assert_same(*found)
+
+
+@pytest.mark.parametrize("shape", [(1, 3), (5, 3), (4, 2), (4, 1), (3,), (4, 3, 1)])
+@pytest.mark.parametrize("variant", METADATA_VARIANTS)
+def test_wrong_batch_or_width_is_refused(variant, shape):
+    gate, _, x, _ = make(variant)
+    with pytest.raises(ValueError, match=r"expected meta of shape \(4, 3\)"):
+        gate(x, torch.rand(shape))
+
+
+@pytest.mark.parametrize("variant", GATES)
+def test_missing_and_unwanted_metadata_and_vectors_are_refused(variant):
+    gate, _, x, meta = make(variant)
+    wrong = torch.rand(4, 3) if meta is None else None
+    message = "takes no metadata" if meta is None else r"width 3: pass meta of shape \(4, 3\)"
+    with pytest.raises(ValueError, match=message):
+        gate(x, wrong)
+    with pytest.raises(ValueError, match=r"expected features \(B, C, \*S\), got 2 axes"):
+        gate(x[:, :, 0, 0], meta)
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_large_images_are_summed_by_a_matrix_product_in_their_own_type(autocast):
+    gate, plain, _, meta = make("sme")
+    x = torch.rand(4, 8, 128, 129).contiguous(memory_format=torch.channels_last).requires_grad_()
+    weight = torch.rand_like(x)
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        found = [outcome(some_gate, x, meta, weight) for some_gate in (gate, plain)]
+    assert found[0][0].dtype == torch.float32
+    tolerance = {"rtol": 0.02, "atol": 1e-3} if autocast else {"rtol": 1e-4, "atol": 1e-5}
+    assert_same(*found, **tolerance)
+
+
+def test_a_gradient_in_another_layout_is_taken():
+    gate, plain, x, meta = make("sme")
+    wide = torch.randn(4, 16, 10, 4).contiguous(memory_format=torch.channels_last)
+    for weight in (wide[:, 4:12, ::2], torch.randn(x.shape), torch.ones(()).expand(x.shape)):
+        assert_same(outcome(gate, x, meta, weight), outcome(plain, x, meta, weight))
+
+
+def test_a_closed_gate_gives_zeros_and_no_nan():
+    gate, _, x, meta = make("me")
+    torch.nn.init.constant_(gate.excitation.expand.bias, -1e4)
+    assert all(found.count_nonzero() == 0 for found in outcome(gate, x, meta))
+
+
+def test_a_second_derivative_is_refused_and_possible_in_the_plain_path():
+    gate, plain, x, meta = make("sme")
+    with pytest.raises(RuntimeError, match=r"no second derivatives.*fused = False"):
+        torch.autograd.grad(gate(x, meta).sum(), x, create_graph=True)
+    slope = torch.autograd.grad(plain(x, meta).sum(), x, create_graph=True)[0]
+    assert torch.autograd.grad(slope.square().sum(), meta)[0].abs().sum() > 0
+
+
+def test_only_dense_layouts_are_fused_and_others_still_work():
+    gate, plain, _, meta = make("sme")
+    x = torch.randn(4, 8, 10, 4)[:, :, ::2]
+    assert not fusible(x)
+    torch.testing.assert_close(gate(x, meta), plain(x, meta))
+
+
+def test_no_gate_is_the_identity_or_relu():
+    x = torch.tensor([[[[1.0, -3.0]]]])
+    assert NoGate()(x).equal(x)
+    assert NoGate()(x.clone(), torch.ones(1, 1), rectify=True).equal(F.relu(x))
 
 
 def sigmoid(value):
@@ -38,144 +239,59 @@ def fill(linear, weight, bias):
         linear.bias.copy_(torch.tensor(bias))
 
 
-@pytest.mark.parametrize("variant", GATES)
-@pytest.mark.parametrize("spatial_dims", [2, 3])
-def test_shape_is_kept_and_every_weight_and_input_has_a_gradient(variant, spatial_dims):
-    gate, x, meta = gate_and_inputs(variant, spatial_dims)
-    x.requires_grad_()
-    y = gate(x, meta)
-    assert y.shape == x.shape
-    y.square().sum().backward()
-    assert x.grad.abs().sum() > 0
-    for name, weight in gate.named_parameters():
-        assert weight.grad is not None, name
-        assert weight.grad.abs().sum() > 0, name
-
-
-@pytest.mark.parametrize("fused", [True, False])
-def test_squeeze_excite_by_hand(fused):
-    gate = SqueezeExcite(2, reduction=2, fused=fused)
+def squeeze_excite():
+    gate = SqueezeExcite(2, reduction=2)
     fill(gate.excitation.reduce, [[1.0, -1.0]], [0.5])
     fill(gate.excitation.expand, [[2.0], [-1.0]], [0.0, 1.0])
     x = torch.tensor([[[[1.0, 3.0]], [[0.0, 1.0]]]])  # means 2 and 0.5: hidden 2
-    expected = torch.stack([x[0, 0] * sigmoid(4), x[0, 1] * sigmoid(-1)])[None]
-    torch.testing.assert_close(gate(x), expected)
+    return gate, x, None, torch.stack([x[0, 0] * sigmoid(4), x[0, 1] * sigmoid(-1)])[None]
 
 
-@pytest.mark.parametrize("fused", [True, False])
-def test_metadata_excite_by_hand_with_shift(fused):
-    gate = MetadataExcite(2, meta_features=1, reduction=2, shift=True, fused=fused)
+def metadata_excite_with_shift():
+    gate = MetadataExcite(2, meta_features=1, reduction=2, shift=True)
     fill(gate.excitation.reduce, [[2.0]], [1.0])
     fill(gate.excitation.expand, [[1.0], [0.0], [-1.0], [2.0]], [0.0, 0.0, 0.0, 1.0])
     x = torch.tensor([[[[1.0, 3.0]], [[0.0, -1.0]]]])
     # meta 0.5: hidden 2, scale logits 2 and 0, shifts -2 and 5
     expected = torch.stack([x[0, 0] * sigmoid(2) - 2, x[0, 1] * 0.5 + 5])[None]
-    torch.testing.assert_close(gate(x, torch.tensor([[0.5]])), expected)
+    return gate, x, torch.tensor([[0.5]]), expected
 
 
-@pytest.mark.parametrize("fused", [True, False])
-def test_squeeze_metadata_excite_by_hand(fused):
-    gate = SqueezeMetadataExcite(1, meta_features=2, reduction=1, fused=fused)
+def squeeze_metadata_excite():
+    gate = SqueezeMetadataExcite(1, meta_features=2, reduction=1)
     fill(gate.excitation.reduce, [[1.0, 10.0, -1.0]], [0.0])  # [z, m1, m2]
     fill(gate.excitation.expand, [[1.0]], [-3.0])
     x = torch.tensor([[[[1.0, 3.0]]], [[[1.0, 1.0]]]])  # means 2 and 1
     meta = torch.tensor([[0.1, 1.0], [0.3, 0.0]])  # hidden 2 and 4, logits -1 and 1
-    expected = torch.stack([x[0] * sigmoid(-1), x[1] * sigmoid(1)])
-    torch.testing.assert_close(gate(x, meta), expected)
+    return gate, x, meta, torch.stack([x[0] * sigmoid(-1), x[1] * sigmoid(1)])
 
 
-@pytest.mark.parametrize("fused", [True, False])
-def test_film_by_hand(fused):
-    gate = FeatureWiseLinearModulation(1, meta_features=1, reduction=1, fused=fused)
+def film():
+    gate = FeatureWiseLinearModulation(1, meta_features=1, reduction=1)
     fill(gate.modulation.hidden, [[1.0]], [0.0])
     fill(gate.modulation.film, [[2.0], [-1.0]], [0.0, 0.5])
     x = torch.tensor([[[[1.0, -3.0]]]])  # meta 1: gamma 2, beta -0.5
-    torch.testing.assert_close(gate(x, torch.ones(1, 1)), 3 * x - 0.5)
+    return gate, x, torch.ones(1, 1), 3 * x - 0.5
 
 
-@pytest.mark.parametrize("fused", [True, False])
-def test_ivadomed_film_by_hand(fused):
-    gate = IvadomedFeatureWiseLinearModulation(1, meta_features=1, fused=fused)
-    for linear in (gate.modulation.first, gate.modulation.second, gate.modulation.film):
-        torch.nn.init.zeros_(linear.weight)
-        torch.nn.init.zeros_(linear.bias)
+def ivadomed_film():
+    gate = IvadomedFeatureWiseLinearModulation(1, meta_features=1)
+    for weight in gate.parameters():
+        torch.nn.init.zeros_(weight)
     torch.nn.init.constant_(gate.modulation.film.weight, 0.25)  # 16 hidden of 0.5: logits 2
     x = torch.tensor([[[[1.0, -3.0]]]])
-    torch.testing.assert_close(gate(x, torch.ones(1, 1)), sigmoid(2) * x + sigmoid(2))
+    return gate, x, torch.ones(1, 1), sigmoid(2) * x + sigmoid(2)
 
 
 @pytest.mark.parametrize("fused", [True, False])
-@pytest.mark.parametrize("variant", GATES)
-def test_rectify_is_the_relu_before_the_gate(variant, fused):
-    gate, x, meta = gate_and_inputs(variant, fused=fused, rectify=False)
-    rectified, _, _ = gate_and_inputs(variant, fused=fused, rectify=True)
-    rectified.load_state_dict(gate.state_dict())
-    torch.testing.assert_close(rectified(x.clone(), meta), gate(F.relu(x), meta))
-
-
-def test_no_gate_is_the_identity_or_relu():
-    x = torch.tensor([[[[1.0, -3.0]]]])
-    assert NoGate()(x).equal(x)
-    assert NoGate(rectify=True)(x.clone(), torch.ones(1, 1)).equal(F.relu(x))
-
-
-@pytest.mark.parametrize("variant", STEERED)
-def test_each_metadata_entry_matters(variant):
-    gate, x, meta = gate_and_inputs(variant)
-    y = gate(x, meta)
-    for entry in range(meta.shape[1]):
-        other = meta.clone()
-        other[:, entry] += 1
-        assert (gate(x, other) - y).abs().amax(dim=(1, 2, 3)).min() > 1e-4, entry
-
-
-@pytest.mark.parametrize("variant", GATES)
-def test_each_image_is_gated_by_its_own_metadata(variant):
-    gate, x, meta = gate_and_inputs(variant)
-    order = torch.tensor([2, 0, 3, 1])
-    permuted = gate(x[order], None if meta is None else meta[order])
-    torch.testing.assert_close(permuted, gate(x, meta)[order])
-    alone = torch.cat(
-        [gate(x[i : i + 1], None if meta is None else meta[i : i + 1]) for i in order]
-    )
-    torch.testing.assert_close(permuted, alone)
-
-
-@pytest.mark.parametrize("variant", STEERED)
-@pytest.mark.parametrize("shape", [(1, 3), (5, 3), (4, 2), (4, 1), (3,), (4, 3, 1)])
-def test_wrong_batch_or_width_is_refused(variant, shape):
-    gate, x, _ = gate_and_inputs(variant)
-    with pytest.raises(ValueError, match=r"expected meta of shape \(4, 3\)"):
-        gate(x, torch.rand(shape))
-
-
-@pytest.mark.parametrize("variant", STEERED)
-def test_missing_metadata_is_refused(variant):
-    gate, x, _ = gate_and_inputs(variant)
-    with pytest.raises(ValueError, match=r"reads metadata of width 3: pass meta of shape \(4, 3\)"):
-        gate(x)
-
-
-def test_unwanted_metadata_is_refused():
-    with pytest.raises(ValueError, match="takes no metadata"):
-        SqueezeExcite(4)(torch.rand(1, 4, 3, 3), torch.rand(1, 2))
-
-
-def test_an_image_of_other_dimension_is_refused():
-    with pytest.raises(ValueError, match="3 spatial axes, got 4 axes"):
-        SqueezeExcite(4, spatial_dims=3)(torch.rand(1, 4, 3, 3))
-
-
-def test_settings_out_of_range_are_refused():
-    with pytest.raises(ConfigError, match="spatial_dims must be 2 or 3, got 1"):
-        SqueezeExcite(4, spatial_dims=1)
-    with pytest.raises(ConfigError, match=r"MetadataExcite .* meta_features must be 1 or more"):
-        MetadataExcite(4, meta_features=0)
-    with pytest.raises(ConfigError, match="hidden_from must be"):
-        SqueezeMetadataExcite(4, 2, hidden_from="outputs")
-    for reduction in (0, -1, 9):
-        with pytest.raises(ConfigError, match=f"reduction={reduction} .*hidden neurons"):
-            SqueezeExcite(4, reduction=reduction)
+@pytest.mark.parametrize(
+    "example",
+    [squeeze_excite, metadata_excite_with_shift, squeeze_metadata_excite, film, ivadomed_film],
+)
+def test_by_hand(example, fused):
+    gate, x, meta, expected = example()
+    gate.fused = fused
+    torch.testing.assert_close(gate(x, meta), expected)
 
 
 @pytest.mark.parametrize(
@@ -192,18 +308,25 @@ def test_hidden_width_of_sme_counts_channels_or_inputs():
     assert thesis.excitation.reduce.out_features == 35
 
 
-def test_variants_and_settings_that_do_not_go_together_are_refused():
-    with pytest.raises(ConfigError, match=r"unknown variant 'smee', did you mean 'sme'"):
-        gate_of_variant("smee", 4, 2)
-    with pytest.raises(
-        ConfigError, match=r"unknown variant 'attention'. The variants are none, se"
-    ):
-        gate_of_variant("attention", 4, 2)
-    with pytest.raises(ConfigError, match=r"variant 'se' takes no metadata.*got 2"):
-        gate_of_variant("se", 4, 2)
-    with pytest.raises(ConfigError, match="variant 'film' is steered by metadata"):
-        gate_of_variant("film", 4)
-    with pytest.raises(ConfigError, match="shift is a choice of se, me and sme only"):
-        gate_of_variant("film", 4, 2, shift=True)
-    with pytest.raises(ConfigError, match="'none' has no gate"):
-        gate_of_variant("none", 4)
+@pytest.mark.parametrize(
+    ("make_gate", "message"),
+    [
+        (lambda: MetadataExcite(4, meta_features=0), r"MetadataExcite .*must be 1 or more.*got 0"),
+        (lambda: SqueezeMetadataExcite(4, 2, hidden_from="outputs"), "hidden_from must be"),
+        (lambda: SqueezeExcite(4, reduction=0), "reduction=0 .*hidden neurons"),
+        (lambda: SqueezeExcite(4, reduction=-1), "reduction=-1 .*hidden neurons"),
+        (lambda: SqueezeExcite(4, reduction=9), "reduction=9 .*hidden neurons"),
+        (lambda: gate_of_variant("smee", 4, 2), "unknown variant 'smee', did you mean 'sme'"),
+        (lambda: gate_of_variant("attention", 4), "'attention'. The variants are none, se"),
+        (lambda: gate_of_variant("se", 4, 2), r"variant 'se' takes no metadata.*got 2"),
+        (lambda: gate_of_variant("film", 4), "variant 'film' is steered by metadata"),
+        (
+            lambda: gate_of_variant("film", 4, 2, shift=True),
+            "shift is a choice of se, me, sme",
+        ),
+        (lambda: gate_of_variant("none", 4), "'none' has no gate"),
+    ],
+)
+def test_settings_out_of_range_are_refused(make_gate, message):
+    with pytest.raises(ConfigError, match=message):
+        make_gate()

@@ -1,14 +1,46 @@
+"""Unet3 with every gate of the table: sizes, metadata, refusals, and what exports of it give."""
+
+import io
+
+import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
+from monai.networks.utils import convert_to_onnx, convert_to_torchscript
 
 from metaseg_monai.errors import ConfigError
 from metaseg_monai.metadata import Categorical, MetadataSchema
-from metaseg_monai.networks import Unet3, gate_places
+from metaseg_monai.networks import (
+    ALL_VARIANTS,
+    METADATA_VARIANTS,
+    VARIANTS,
+    ChannelGate,
+    MetaInput,
+    Unet3,
+    gate_places,
+    reads_metadata,
+)
 
-VARIANTS = ["none", "se", "me", "sme", "film", "film-ivadomed"]
-STEERED = VARIANTS[2:]
 NAKED = 1_371_010
+
+every_variant = pytest.mark.parametrize("variant", VARIANTS)
+every_steered_variant = pytest.mark.parametrize("variant", METADATA_VARIANTS)
+# PyTorch 2.13 deprecates TorchScript, which MONAI's export of bundles still writes; and the
+# exporters warn of their own.
+script_is_old = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+
+
+def small(variant, spatial_dims=2, **settings):
+    torch.manual_seed(0)
+    settings = {"channels": 8, "levels": 2, "reduction": 1, **settings}
+    if "schema" not in settings and reads_metadata(variant):
+        settings["meta_features"] = 3
+    return Unet3(variant=variant, spatial_dims=spatial_dims, **settings)
+
+
+def batch(variant, size=(2, 1, 9, 14)):
+    torch.manual_seed(1)
+    return torch.rand(size), torch.rand(size[0], 3) if reads_metadata(variant) else None
 
 
 def count(network):
@@ -50,9 +82,9 @@ def test_gates_as_large_as_those_of_the_authors_code():
     assert count(film) - NAKED == 1_494_258 - 1_453_250
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@every_variant
 @pytest.mark.parametrize("size", [(2, 1, 16, 24), (2, 1, 8, 8, 8)])
-def test_shape_and_a_gradient_for_every_weight(variant, size, small, batch):
+def test_shape_and_a_gradient_for_every_weight(variant, size):
     network = small(variant, len(size) - 2, out_channels=3)
     image, meta = batch(variant, size)
     pred = network(image.requires_grad_(), meta)
@@ -65,18 +97,12 @@ def test_shape_and_a_gradient_for_every_weight(variant, size, small, batch):
             assert weight.grad.abs().sum() > 0, name
 
 
-@pytest.mark.parametrize("height", range(17, 98, 16))
-@pytest.mark.parametrize("width", [1, 2, 31, 64, 97])
-def test_any_size_in_2d_is_kept(height, width, small):
-    network = small("sme", channels=2, levels=5).eval()
-    with torch.no_grad():
-        pred = network(torch.rand(1, 1, height, width), torch.rand(1, 3))
-    assert pred.shape == (1, 2, height, width)
+SIZES_2D = [(height, width) for height in range(17, 98, 16) for width in (1, 2, 31, 64, 97)]
 
 
-@pytest.mark.parametrize("size", [(1, 1, 1), (5, 7, 9), (17, 3, 12), (33, 1, 2)])
-def test_any_size_in_3d_is_kept(size, small):
-    network = small("sme", 3, channels=2, levels=5).eval()
+@pytest.mark.parametrize("size", [*SIZES_2D, (1, 1, 1), (5, 7, 9), (17, 3, 12), (33, 1, 2)])
+def test_any_size_is_kept(size):
+    network = small("sme", len(size), channels=2, levels=5).eval()
     with torch.no_grad():
         assert network(torch.rand(1, 1, *size), torch.rand(1, 3)).shape == (1, 2, *size)
 
@@ -89,35 +115,34 @@ def test_up_sampling_at_odd_sizes_puts_each_pixel_above_its_pool():
         assert fine.tolist() == [pixel // 2 for pixel in range(size)]
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@every_variant
 @pytest.mark.parametrize("channels_last", [False, True])
-def test_fused_gates_change_neither_logits_nor_gradients(variant, channels_last, small, batch):
+def test_fused_gates_change_neither_logits_nor_gradients(variant, channels_last):
     image, meta = batch(variant)
     layout = torch.channels_last if channels_last else torch.contiguous_format
+    network = small(variant).double().to(memory_format=layout)
     outcomes = []
     for fused in (True, False):
-        network = small(variant, fused=fused).double().to(memory_format=layout)
+        for gate in (module for module in network.modules() if isinstance(module, ChannelGate)):
+            gate.fused = fused
         pred = network(image.double(), None if meta is None else meta.double())
-        outcomes.append(
-            [pred, *torch.autograd.grad(pred.square().mean(), list(network.parameters()))]
-        )
+        outcomes.append([pred, *torch.autograd.grad(pred.square().mean(), network.parameters())])
     for fused, plain in zip(*outcomes, strict=True):
         torch.testing.assert_close(fused, plain)
 
 
-@pytest.mark.parametrize("variant", STEERED)
-def test_each_metadata_entry_changes_the_logits(variant, small, batch):
+@every_steered_variant
+def test_each_metadata_entry_changes_the_logits(variant):
     network = small(variant).eval()
     image, meta = batch(variant)
     pred = network(image, meta)
     for entry in range(3):
-        other = meta.clone()
-        other[:, entry] += 1
+        other = meta + torch.eye(3)[entry]
         assert (network(image, other) - pred).abs().amax(dim=(1, 2, 3)).min() > 1e-6, entry
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_each_image_keeps_its_own_metadata(variant, small, batch):
+@every_variant
+def test_each_image_keeps_its_own_metadata(variant):
     network = small(variant).eval()
     image, meta = batch(variant, (4, 1, 9, 14))
     order = torch.tensor([3, 1, 0, 2])
@@ -133,23 +158,19 @@ def test_names_of_the_places():
     assert places[10] == "decoder1"
 
 
-@pytest.mark.parametrize("place", range(5))
-def test_a_single_gate_at_any_place_steers_the_network(place, small, batch):
+@pytest.mark.parametrize(
+    ("place", "module"),
+    [*enumerate(["encoder.0", "encoder.1", "middle", "decoder.0", "decoder.1"])],
+)
+def test_a_single_gate_at_any_place_steers_the_network(place, module):
     network = small("me", places=[place]).eval()
     gates = [name for name, _ in network.named_modules() if name.endswith("gate.excitation")]
-    expected = {
-        "encoder1": "encoder.0",
-        "encoder2": "encoder.1",
-        "middle": "middle",
-        "decoder2": "decoder.0",
-        "decoder1": "decoder.1",
-    }
-    assert gates == [expected[gate_places(2)[place]] + ".gate.excitation"]
+    assert gates == [f"{module}.gate.excitation"]
     image, meta = batch("me")
     assert (network(image, meta) - network(image, 1 - meta)).abs().max() > 1e-6
 
 
-def test_places_by_name_and_index_are_the_same(small):
+def test_places_by_name_and_index_are_the_same():
     by_name = small("me", places=["encoder1", "decoder1"])
     by_index = small("me", places=[4, 0])
     assert list(by_name.state_dict()) == list(by_index.state_dict())
@@ -158,64 +179,49 @@ def test_places_by_name_and_index_are_the_same(small):
 
 
 @pytest.mark.parametrize("shape", [(1, 3), (3, 3), (2, 2), (2, 4), (3,), (2, 3, 1)])
-def test_wrong_metadata_are_refused(shape, small, batch):
-    image, _ = batch("none")
+def test_wrong_metadata_are_refused(shape):
     with pytest.raises(ValueError, match=r"expected meta of shape \(2, 3\)"):
-        small("film")(image, torch.rand(shape))
+        small("film")(batch("none")[0], torch.rand(shape))
 
 
-def test_missing_and_unwanted_metadata_are_refused(small, batch):
-    image, meta = batch("me")
-    for variant in STEERED:
-        with pytest.raises(ValueError, match="reads metadata of width 3"):
-            small(variant)(image)
-    for variant in ("none", "se"):
-        with pytest.raises(ValueError, match="takes no metadata"):
-            small(variant)(image, meta)
+@pytest.mark.parametrize("variant", ALL_VARIANTS)
+def test_missing_and_unwanted_metadata_are_refused(variant):
+    image, meta = batch(variant)
+    message = "takes no metadata" if meta is None else "reads metadata of width 3"
+    with pytest.raises(ValueError, match=message):
+        small(variant)(image, torch.rand(2, 3) if meta is None else None)
 
 
-def test_meta_none_is_the_unknown_vector(small, batch):
-    image, _ = batch("me")
-    unknown = [0.0, 0.25, 1.0]
-    network = small("me", unknown_meta=unknown).eval()
-    torch.testing.assert_close(network(image), network(image, torch.tensor([unknown, unknown])))
-    assert list(network.state_dict()) == list(small("me").state_dict())
+def test_an_image_of_other_dimension_is_refused():
+    with pytest.raises(ValueError, match="3 spatial axes, got 4 axes"):
+        small("none", 3)(torch.rand(1, 1, 8, 8))
 
 
 def schema_of(*missing):
-    fields = [
-        Categorical(
-            name=f"field{number}",
-            values=("a", "b"),
-            missing=policy,
-            provenance="acquisition",
-            availability="acquisition",
-        )
-        for number, policy in enumerate(missing)
-    ]
-    return MetadataSchema(fields)
+    common = {"provenance": "acquisition", "availability": "acquisition", "values": ("a", "b")}
+    names = [f"field{number}" for number in range(len(missing))]
+    pairs = zip(names, missing, strict=True)
+    return MetadataSchema([Categorical(name=n, missing=policy, **common) for n, policy in pairs])
 
 
 UNKNOWN = schema_of("unknown", "unknown")
+VECTOR = UNKNOWN.unknown().tolist()
 
 
-@pytest.mark.parametrize("variant", STEERED)
-def test_a_schema_gives_width_and_unknown_vector(variant, batch):
-    def make(name=variant, **settings):
-        torch.manual_seed(0)
-        return Unet3(variant=name, channels=4, levels=1, **settings).eval()
-
-    network = make(schema=UNKNOWN, unknown_trained=True)
-    plain = make(meta_features=6, unknown_meta=UNKNOWN.unknown().tolist())
-    dummy = make(f"{variant}-dummy", schema=UNKNOWN)
+@every_steered_variant
+def test_a_schema_gives_width_and_unknown_vector(variant):
+    network = small(variant, schema=UNKNOWN, unknown_trained=True).eval()
+    torch.manual_seed(0)
+    sizes = {"channels": 8, "levels": 2, "reduction": 1}
+    plain = Unet3(variant=variant, meta_features=6, unknown_meta=VECTOR, **sizes).eval()
+    dummy = small(f"{variant}-dummy", schema=UNKNOWN).eval()
     image, meta = batch("none")[0], torch.rand(2, 6)
     assert network.meta_features == dummy.meta_features == 6
     assert (network.variant, dummy.variant) == (variant, f"{variant}-dummy")
     for other in (plain, dummy):
         assert list(other.state_dict()) == list(network.state_dict())
         assert torch.equal(other(image, meta), network(image, meta))
-    unknown = torch.from_numpy(UNKNOWN.unknown()).expand(2, 6)
-    assert torch.equal(network(image), network(image, unknown))
+    assert torch.equal(network(image), network(image, torch.tensor([VECTOR, VECTOR])))
     assert torch.equal(network(image), plain(image))
 
 
@@ -228,30 +234,27 @@ def test_a_schema_gives_width_and_unknown_vector(variant, batch):
     ],
 )
 def test_none_is_unknown_only_if_the_schema_knows_it_and_training_showed_it(
-    schema, variant, trained, why, batch
+    schema, variant, trained, why
 ):
-    network = Unet3(schema, variant, channels=4, levels=1, unknown_trained=trained)
+    network = small(variant, schema=schema, unknown_trained=trained)
     with pytest.raises(ValueError, match=f"pass meta of shape .*, which .*{why}"):
         network(batch("none")[0])
 
 
 @pytest.mark.parametrize("variant", ["none", "se"])
-def test_networks_without_metadata_do_not_use_the_schema(variant, batch):
-    network = Unet3(UNKNOWN, variant, channels=4, levels=1, unknown_trained=True)
+def test_networks_without_metadata_do_not_use_the_schema(variant):
+    network = small(variant, schema=UNKNOWN, unknown_trained=True)
     assert network.meta_features == 0
-    with pytest.raises(ValueError, match="takes no metadata"):
-        network(batch("none")[0], torch.rand(2, 6))
+    assert network(batch("none")[0]).shape == (2, 2, 9, 14)
 
 
-@pytest.mark.parametrize("settings", [{"meta_features": 6}, {"unknown_meta": [0.0] * 6}])
-def test_a_schema_goes_without_a_second_width_or_unknown_vector(settings):
-    with pytest.raises(ConfigError, match="has a schema, which gives both: leave them out"):
-        Unet3(UNKNOWN, **settings)
-
-
-def test_an_image_of_other_dimension_is_refused(small):
-    with pytest.raises(ValueError, match="3 spatial axes, got 4 axes"):
-        small("none", 3)(torch.rand(1, 1, 8, 8))
+def test_the_unknown_vector_is_no_weight_and_follows_the_type():
+    door = MetaInput(meta_features=2, unknown_meta=[0.25, 1])
+    assert door.state_dict() == {}
+    assert door(None, torch.zeros(3, 1, 4, 4)).tolist() == [[0.25, 1.0]] * 3
+    assert door.to(torch.float64).unknown.dtype == torch.float64
+    given = torch.rand(3, 2)
+    assert door(given, torch.zeros(3, 1, 4, 4)) is given
 
 
 @pytest.mark.parametrize(
@@ -259,15 +262,20 @@ def test_an_image_of_other_dimension_is_refused(small):
     [
         ({"variant": "smee", "meta_features": 3}, "did you mean 'sme'"),
         ({"variant": "se-dummy"}, "unknown variant 'se-dummy'. The variants are none, se"),
-        ({"unknown_trained": True, "meta_features": 3}, "unknown_trained needs the schema"),
-        ({"variant": "sme"}, "'sme' is steered by metadata"),
+        ({"variant": "sme"}, "'sme' is steered by metadata: give the schema"),
+        ({"meta_features": -1}, "meta_features must be 0 or more, got -1"),
         ({"variant": "none", "meta_features": 3}, "'none' takes no metadata"),
         ({"variant": "film", "meta_features": 3, "shift": True}, "shift is a choice of"),
         ({"variant": "se", "levels": 0}, "levels must be 1 or more, got 0"),
         ({"variant": "se", "out_channels": 0}, "out_channels must be 1 or more"),
         ({"variant": "none", "spatial_dims": 1}, "spatial_dims must be 2 or 3, got 1"),
         ({"variant": "se", "reduction": 200}, "reduction=200 .*hidden neurons"),
-        ({"variant": "se", "unknown_meta": [0.0]}, "unknown_meta needs"),
+        ({"variant": "se", "unknown_meta": [0.0]}, "unknown_meta needs .*meta_features=0 entries"),
+        ({"meta_features": 2, "unknown_meta": [0.0]}, "meta_features=2 entries, got 1"),
+        ({"meta_features": 1, "unknown_meta": [float("nan")]}, "must be finite"),
+        ({"meta_features": 3, "unknown_trained": True}, "unknown_trained needs the schema"),
+        ({"schema": UNKNOWN, "meta_features": 6}, "has a schema, which gives both"),
+        ({"schema": UNKNOWN, "unknown_meta": VECTOR}, "has a schema, which gives both"),
         ({"variant": "none", "places": ["middle"]}, "'none' has no gates"),
         ({"variant": "se", "places": []}, "use variant 'none'"),
         ({"variant": "se", "places": "middle"}, "places must be a list"),
@@ -283,23 +291,21 @@ def test_settings_that_do_not_go_together_are_refused(settings, message):
         Unet3(**settings)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_meta_tensors_go_in_and_come_out(variant, small, batch):
+@every_variant
+def test_meta_tensors_go_in_and_come_out(variant):
     network = small(variant)
     image, meta = batch(variant)
     pred = network(MetaTensor(image, meta={"case": "a"}), meta)
     assert isinstance(pred, MetaTensor)
     assert pred.meta["case"] == "a"
-    pred.square().mean().backward()
-    found = [weight.grad.clone() for weight in network.parameters()]
-    network.zero_grad()
-    network(image, meta).square().mean().backward()
-    for with_meta, without in zip(found, network.parameters(), strict=True):
-        torch.testing.assert_close(with_meta, without.grad)
+    found = torch.autograd.grad(pred.square().mean().as_tensor(), list(network.parameters()))
+    expected = torch.autograd.grad(network(image, meta).square().mean(), network.parameters())
+    for with_meta, without in zip(found, expected, strict=True):
+        torch.testing.assert_close(with_meta, without)
 
 
 @pytest.mark.parametrize("variant", ["none", "sme", "film"])
-def test_bfloat16_autocast_trains(variant, small, batch):
+def test_bfloat16_autocast_trains(variant):
     network = small(variant, levels=1).to(memory_format=torch.channels_last)
     image, meta = batch(variant, (2, 1, 16, 16))
     target = image > 0.5
@@ -316,19 +322,105 @@ def test_bfloat16_autocast_trains(variant, small, batch):
     assert losses[-1] < 0.7 * losses[0]
 
 
-def test_checkpointed_activations_give_the_same_gradients(small, batch):
+def test_checkpointed_activations_give_the_same_gradients():
     network = small("sme").double()
-    image, meta = batch("sme")
+    given = [tensor.double() for tensor in batch("sme")]
     found = []
-    for checkpointed in (False, True):
-        network.zero_grad()
-        if checkpointed:
-            pred = torch.utils.checkpoint.checkpoint(
-                network, image.double(), meta.double(), use_reentrant=False
-            )
-        else:
-            pred = network(image.double(), meta.double())
-        pred.square().mean().backward()
-        found.append([weight.grad.clone() for weight in network.parameters()])
-    for again, once in zip(*found, strict=True):
+    for pred in (
+        network(*given),
+        torch.utils.checkpoint.checkpoint(network, *given, use_reentrant=False),
+    ):
+        found.append(torch.autograd.grad(pred.square().mean(), network.parameters()))
+    for once, again in zip(*found, strict=True):
         torch.testing.assert_close(again, once)
+
+
+@script_is_old
+@every_variant
+@pytest.mark.parametrize("spatial_dims", [2, 3])
+def test_scripted_equals_eager_and_refuses_the_same(variant, spatial_dims):
+    network = small(variant, spatial_dims, levels=1).eval()
+    scripted = torch.jit.script(network)
+    image, meta = batch(variant, (2, 1, 9, 14, 5)[: spatial_dims + 2])
+    with torch.no_grad():
+        torch.testing.assert_close(scripted(image, meta), network(image, meta))
+    message = "takes no metadata" if meta is None else "expected meta of shape"
+    with pytest.raises(torch.jit.Error, match=message):
+        scripted(image, torch.rand(1, 3))
+
+
+@script_is_old
+def test_scripted_keeps_the_unknown_vector_and_shift_through_a_file():
+    network = small("sme", levels=1, shift=True, unknown_meta=[0.0, 0.5, 1.0]).eval()
+    file = io.BytesIO()
+    torch.jit.save(torch.jit.script(network), file)
+    file.seek(0)
+    image, meta = batch("sme")
+    loaded = torch.jit.load(file)
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(image), network(image))
+        torch.testing.assert_close(loaded(image, meta), network(image, meta))
+
+
+@script_is_old
+@every_variant
+@pytest.mark.parametrize("size", [(10, 7), (6, 5, 4)])
+def test_onnx_keeps_both_inputs_and_the_logits(variant, size):
+    onnx = pytest.importorskip("onnx")
+    reference = pytest.importorskip("onnx.reference")
+    network = small(variant, len(size), channels=4, levels=1).eval()
+    given = [tensor for tensor in batch(variant, (2, 1, *size)) if tensor is not None]
+    names = ["image", "meta"][: len(given)]
+    file = io.BytesIO()
+    sizes = {0: "batch", **{2 + axis: f"size{axis}" for axis in range(len(size))}}
+    axes = {"image": sizes, "meta": {0: "batch"}}
+    torch.onnx.export(
+        network,
+        tuple(given),
+        file,
+        input_names=names,
+        dynamic_axes={name: axes[name] for name in names},
+        dynamo=False,
+    )
+    model = onnx.load_from_string(file.getvalue())
+    assert [entry.name for entry in model.graph.input] == names
+    other = [t for t in batch(variant, (3, 1, *(edge + 1 for edge in size))) if t is not None]
+    feed = {name: tensor.numpy() for name, tensor in zip(names, other, strict=True)}
+    (pred,) = reference.ReferenceEvaluator(model).run(None, feed)
+    np.testing.assert_allclose(pred, network(*other).detach().numpy(), atol=1e-5)
+
+
+@script_is_old
+@pytest.mark.parametrize(
+    "export",
+    [
+        lambda network, image: torch.jit.trace(network, (image,)),
+        lambda network, image: torch.export.export(network, (image,)),
+        lambda network, image: convert_to_torchscript(network, inputs=[image], use_trace=True),
+        lambda network, image: convert_to_onnx(network, [image]),  # torch's dynamo exporter
+        lambda network, image: torch.onnx.export(network, (image,), io.BytesIO(), dynamo=False),
+    ],
+    ids=["trace", "export", "monai-trace", "monai-onnx", "onnx"],
+)
+def test_no_export_leaves_the_metadata_out(export):
+    pytest.importorskip("onnxscript")
+    network = small("sme", levels=1, unknown_meta=[0.0, 0.0, 1.0]).eval()
+    with pytest.raises(Exception, match=r"give both inputs, image and meta \(B, 3\), such as"):
+        export(network, batch("sme")[0])
+    export(small("se", levels=1).eval(), batch("se")[0])
+
+
+@script_is_old
+def test_exports_with_metadata_and_compiling_without_pass():
+    pytest.importorskip("onnxscript")
+    network = small("sme", levels=1, unknown_meta=[0.0, 0.0, 1.0]).eval()
+    image, meta = batch("sme")
+    exported = torch.export.export(network, (image, meta)).module()
+    torch.testing.assert_close(exported(image, meta), network(image, meta))
+    model = convert_to_onnx(network, [image, meta], input_names=["image", "meta"])
+    assert [entry.name for entry in model.graph.input] == ["image", "meta"]
+    traced = torch.jit.trace(network, (image, meta))
+    other = batch("sme", (3, 1, 10, 7))
+    torch.testing.assert_close(traced(*other), network(*other))
+    compiled = torch.compile(network, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(image), network(image))

@@ -1,0 +1,151 @@
+"""Variants: which gate a name of the paper stands for. A new gate is a line of `GATES`."""
+
+import difflib
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+from metaseg_monai.errors import ConfigError
+from metaseg_monai.metadata import MetadataSchema
+from metaseg_monai.networks.gates import (
+    ChannelGate,
+    FeatureWiseLinearModulation,
+    IvadomedFeatureWiseLinearModulation,
+    MetadataExcite,
+    SqueezeExcite,
+    SqueezeMetadataExcite,
+)
+from metaseg_monai.networks.meta_input import MetaInput
+
+GATES: dict[str, type[ChannelGate]] = {
+    "se": SqueezeExcite,
+    "me": MetadataExcite,
+    "sme": SqueezeMetadataExcite,
+    "film": FeatureWiseLinearModulation,
+    "film-ivadomed": IvadomedFeatureWiseLinearModulation,
+}
+
+VARIANTS = ("none", *GATES)
+METADATA_VARIANTS = tuple(name for name, gate in GATES.items() if gate.reads_meta)
+ALL_VARIANTS = tuple(  # a dummy is trained and tested with zeros for metadata
+    name
+    for variant in VARIANTS
+    for name in (variant, f"{variant}-dummy")
+    if name == variant or variant in METADATA_VARIANTS
+)
+
+
+def reads_metadata(variant: str) -> bool:
+    """Whether the networks of a variant, dummies included, read metadata.
+
+    Raises:
+        ConfigError: there is no such variant.
+
+    >>> reads_metadata("sme-dummy"), reads_metadata("se")
+    (True, False)
+    """
+    return base_variant(variant) in METADATA_VARIANTS
+
+
+def base_variant(variant: str) -> str:
+    """The variant whose network a variant has: that of a dummy is the one without "-dummy".
+
+    Raises:
+        ConfigError: there is no such variant.
+
+    >>> base_variant("smee")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ...
+    metaseg_monai.errors.ConfigError: unknown variant 'smee', did you mean 'sme'? The variants ...
+    """
+    if variant not in ALL_VARIANTS:
+        near = difflib.get_close_matches(str(variant), VARIANTS, n=1)
+        hint = f", did you mean {near[0]!r}?" if near else "."
+        raise ConfigError(
+            f"unknown variant {variant!r}{hint} The variants are {', '.join(VARIANTS)}"
+        )
+    return variant.removesuffix("-dummy")
+
+
+def gate_of_variant(
+    variant: str,
+    channels: int,
+    meta_features: int = 0,
+    *,
+    reduction: float = 4,
+    hidden_from: str = "channels",
+    shift: bool = False,
+) -> ChannelGate:
+    """Return the gate of any variant but "none".
+
+    Args:
+        variant: a name of `GATES`.
+        channels: C, the channels of the features.
+        meta_features: M, the entries of the metadata; 0 for a gate that reads none.
+        reduction: r of the hidden width, for the gates that have it as a setting.
+        hidden_from: the hidden width of SME (see `SqueezeMetadataExcite`); the other gates have
+            round(C / r) either way, as in the authors' code.
+        shift: x * s + b instead of x * s; only of a gate that has it as a setting.
+
+    Raises:
+        ConfigError: the settings do not go together.
+
+    >>> type(gate_of_variant("me", 64, meta_features=7)).__name__
+    'MetadataExcite'
+    """
+    _check_width(variant, meta_features)
+    if variant == "none":
+        raise ConfigError("variant 'none' has no gate: leave the place empty (NoGate)")
+    parameters = {name: inspect.signature(gate).parameters for name, gate in GATES.items()}
+    if shift and "shift" not in parameters[variant]:
+        shifting = ", ".join(name for name in GATES if "shift" in parameters[name])
+        raise ConfigError(f"shift is a choice of {shifting} only, not of variant {variant!r}")
+    settings: dict[str, Any] = {
+        "channels": channels,
+        "meta_features": meta_features,
+        "reduction": reduction,
+        "hidden_from": hidden_from,
+        "shift": shift,
+    }
+    return GATES[variant](**{n: v for n, v in settings.items() if n in parameters[variant]})
+
+
+def meta_input_of(
+    variant: str,
+    schema: MetadataSchema | None = None,
+    meta_features: int | None = None,
+    unknown_meta: Sequence[float] | None = None,
+    unknown_trained: bool = False,
+) -> MetaInput:
+    """Return the door for the metadata of a network of any variant, dummies included.
+
+    Args:
+        variant: a name of `ALL_VARIANTS`. The door of one that reads no metadata lets none in.
+        schema: and the further arguments as for `MetaInput`; a dummy never knows unknown.
+        meta_features: without a schema.
+        unknown_meta: without a schema.
+        unknown_trained: with a schema.
+
+    Raises:
+        ConfigError: the variant is unknown, or the settings do not go together.
+    """
+    base = base_variant(variant)
+    reads = base in METADATA_VARIANTS
+    trained = unknown_trained and reads and base == variant
+    door = MetaInput(schema if reads else None, meta_features, unknown_meta, trained)
+    _check_width(base, door.meta_features)
+    return door
+
+
+def _check_width(variant: str, meta_features: int) -> None:
+    reads = reads_metadata(variant)
+    if not reads and meta_features != 0:
+        raise ConfigError(
+            f"variant {variant!r} takes no metadata: meta_features must be 0, got "
+            f"{meta_features}; set it to 0 or choose one of {', '.join(METADATA_VARIANTS)}"
+        )
+    if reads and meta_features < 1:
+        raise ConfigError(
+            f"variant {variant!r} is steered by metadata: give the schema, or its width as "
+            f"meta_features, which must be 1 or more, got {meta_features}"
+        )
