@@ -85,6 +85,44 @@ def write_table(rows: Sequence[Mapping[str, Any]], path: str | Path) -> Path:
     return path
 
 
+def read_lines(path: str | Path) -> tuple[list[str], list[tuple[int, dict[str, str]]], list[str]]:
+    """Read a CSV file as text, cell by cell, exactly.
+
+    Args:
+        path: the table, UTF-8, comma-separated, one header line.
+
+    Returns:
+        The header, the rows as (number, {column: cell}), and problems of rows whose number of
+        cells is not the header's.
+
+    Raises:
+        DataError: the file may not be read, is not UTF-8, empty, without rows, or repeats a column.
+    """
+    path = Path(path)
+    try:
+        with readable(path), path.open(encoding="utf-8-sig", newline="") as stream:
+            lines = list(csv.reader(stream, strict=True))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: not readable as UTF-8 CSV ({error}); save it anew") from error
+    if not lines:
+        raise DataError(f"{path}: empty; expected a header line and one row a case")
+    header = [name.strip() for name in lines[0]]
+    if len(header) == 1 and re.search(r"[;\t]", header[0]):
+        raise DataError(f"{path}: separated by semicolons or tabs; save it comma-separated")
+    twice = sorted({name for name in header if header.count(name) > 1})
+    if twice:
+        raise DataError(f"{path}: columns {twice} appear more than once; rename or remove them")
+    rows, problems = [], []
+    for number, cells in enumerate(lines[1:], start=2):
+        if len(cells) == len(header):
+            rows.append((number, dict(zip(header, cells, strict=True))))
+        elif cells:  # a blank line is no row
+            problems.append(f"row {number}: {len(cells)} cells, the header has {len(header)}")
+    if not rows and not problems:
+        raise DataError(f"{path}: a header without rows; expected one row a case")
+    return header, rows, problems
+
+
 def sweep_temporaries(path: str | Path) -> list[Path]:
     """Delete what killed processes left half-written for this file; return what was deleted."""
     path = Path(path)

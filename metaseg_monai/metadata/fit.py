@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from metaseg_monai.errors import ConfigError, DataError, MetadataError
+from metaseg_monai.files import read_lines
 from metaseg_monai.metadata.fields import (
     did_you_mean,
     listing,
@@ -179,25 +179,17 @@ def _training_rows(
     """The rows to fit, and where they come from in words."""
     if table.is_dir():
         table = table / "table.csv"
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, strict=True)
-            rows: list[dict[Any, Any]] = list(reader)
-            columns = list(reader.fieldnames or ())
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{table}: expected a CSV table in UTF-8: {error}") from error
-    if len(set(columns)) < len(columns):
-        raise DataError(f"{table}: the header names a column twice: {listing(columns)}")
-    for number, row in enumerate(rows, start=1):
-        if None in row or None in row.values():
-            raise DataError(f"{table}: row {number} does not have {len(columns)} cells; mend it")
+    columns, lines, broken = read_lines(table)
+    if broken:
+        raise DataError(f"{table}: {'; '.join(broken)}; mend these rows")
+    rows = [cells for _, cells in lines]
     if split_column not in columns:
         chosen, source = rows, f"all {len(rows)} rows of {table.name}, without a split column"
     else:
         chosen = [row for row in rows if row[split_column] == train_split]
         source = f"{len(chosen)} {train_split} rows of {table.name}"
     if not chosen:
-        splits = listing(sorted({row[split_column] for row in rows})) if rows else "no rows at all"
+        splits = listing(sorted({row[split_column] for row in rows}))
         raise DataError(
             f"{table}: expected rows with {split_column} = {train_split!r}, got {splits}; "
             f"name the training split"

@@ -6,9 +6,9 @@ from typing import Any, Literal, get_args
 
 from metaseg_monai.errors import DataError
 from metaseg_monai.metadata.fields import read_number
-from metaseg_monai.tables.lines import CENSORED, Adapt, ClinicalTable
-from metaseg_monai.tables.lines import read_clinical as read_any_clinical
-from metaseg_monai.tables.lines import scan_clinical as scan_any_clinical
+from metaseg_monai.tables.clinical import CENSORED, Adapt, ClinicalTable
+from metaseg_monai.tables.clinical import read_clinical as read_any_clinical
+from metaseg_monai.tables.clinical import scan_clinical as scan_any_clinical
 
 SizeSource = Literal["radiographic", "pathologic"]
 

@@ -47,8 +47,8 @@ from metaseg_monai.prepare.kits_slices import (
 )
 from metaseg_monai.prepare.pipeline import Prepared
 from metaseg_monai.prepare.splits import divide
+from metaseg_monai.tables.clinical import ClinicalTable, check_cases
 from metaseg_monai.tables.columns import SPLITS
-from metaseg_monai.tables.lines import ClinicalTable, check_cases
 
 # Running the cases of a prepared folder: workers, what is done already, and what is left over.
 

@@ -11,7 +11,7 @@ from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.prepare.clinical import SizeSource, check_columns, scan_clinical
 from metaseg_monai.prepare.kits_find import find_kits
 from metaseg_monai.prepare.splits import divide
-from metaseg_monai.tables.lines import ClinicalTable
+from metaseg_monai.tables.clinical import ClinicalTable
 from metaseg_monai.tables.table import CaseTable, refuse, warn_never_given
 
 SHOWN_CASES = 5

@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from metaseg_monai.errors import DataError
+from metaseg_monai.files import read_lines
 from metaseg_monai.prepare.found import OWN_COLUMNS, FoundCase, Problem, composed, without_suffix
 from metaseg_monai.tables.columns import SPLITS
-from metaseg_monai.tables.lines import read_lines
 
 KEYS = ("image", "file", "filename", "file_name", "image_name", "image_id", "name", "stem", "id")
 SPLIT_NAMES: Mapping[str, str] = {

@@ -9,9 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from metaseg_monai.errors import DataError
+from metaseg_monai.files import read_lines
 from metaseg_monai.prepare.found import FoundCase, Problem, listed
 from metaseg_monai.tables.columns import SPLITS
-from metaseg_monai.tables.lines import read_lines
 
 CASE_COLUMNS = ("case", "case_id", "volume", "group")
 Shares = tuple[float, float, float]

@@ -17,13 +17,12 @@ import torch
 from tqdm import tqdm
 
 from metaseg_monai.errors import ConfigError, DataError
-from metaseg_monai.files import replacing, write_table
+from metaseg_monai.files import read_lines, replacing, write_table
 from metaseg_monai.images.read import image_suffix, read_image
 from metaseg_monai.images.resample import resampled_shape, resize_label, resize_stored
 from metaseg_monai.metadata.fields import read_number
 from metaseg_monai.simulate.generated import write_generated
 from metaseg_monai.tables.columns import SPLITS, ColumnMap, as_column_map
-from metaseg_monai.tables.lines import read_lines
 from metaseg_monai.tables.table import Row, find_table, make_rows, refuse
 
 # Where a number lies among the few that a network was trained with.

@@ -12,7 +12,7 @@ import numpy as np
 from skimage.measure import label as connected_components
 
 from metaseg_monai.errors import ConfigError, DataError
-from metaseg_monai.files import write_table
+from metaseg_monai.files import read_lines, write_table
 from metaseg_monai.images.read import image_suffix, read_image
 from metaseg_monai.images.writers import mask_suffix, write_mask
 from metaseg_monai.metadata.fields import Categorical, says_nothing
@@ -21,7 +21,6 @@ from metaseg_monai.simulate.generated import write_generated
 from metaseg_monai.simulate.polygons import Labels, object_diameters, polygonise, scaled_tolerance
 from metaseg_monai.tables.check import image_files
 from metaseg_monai.tables.columns import ColumnMap, as_column_map
-from metaseg_monai.tables.lines import read_lines
 from metaseg_monai.tables.table import CaseTable, find_table, read_table
 
 # One label drawn again in an annotation style, and what that changed.

@@ -1,9 +1,9 @@
 """Tables of cases: rows, columns, splits, and the items made of them."""
 
 from metaseg_monai.tables.check import DataWarning, LoadedCase, TableCheck, check_table, load_case
+from metaseg_monai.tables.clinical import read_clinical
 from metaseg_monai.tables.columns import SPLITS, ColumnMap
 from metaseg_monai.tables.find import find_cases
-from metaseg_monai.tables.lines import read_clinical
 from metaseg_monai.tables.select import fill_epoch, limit_empty, select_cases
 from metaseg_monai.tables.table import CaseTable, read_table
 

@@ -15,8 +15,8 @@ from metaseg_monai.images.read import FORMAT_OF_SUFFIX, image_format, image_suff
 from metaseg_monai.metadata.fields import UNKNOWN, MetadataWarning, listing
 from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.tables.check import DataWarning
+from metaseg_monai.tables.clinical import read_clinical
 from metaseg_monai.tables.columns import ColumnMap, as_column_map
-from metaseg_monai.tables.lines import read_clinical
 from metaseg_monai.tables.table import case_name, refuse, scan_table
 
 LABEL_FOLDERS = {"label", "labels", "labelstr", "mask", "masks", "annotations", "instances"}

@@ -95,10 +95,10 @@ def test_wrong_settings(table):
     ("content", "reason"),
     [
         ("task,split\na,val\n", "expected rows with split = 'train', got 'val'"),
-        ("task,split\n", "no rows at all"),
-        ("task,task\na,b\n", "names a column twice"),
-        ("task,split\na\n", "row 1 does not have 2 cells"),
-        ("task,split\na,train,b\n", "row 1 does not have 2 cells"),
+        ("task,split\n", "a header without rows"),
+        ("task,task\na,b\n", "more than once"),
+        ("task,split\na\n", "row 2: 1 cells, the header has 2"),
+        ("task,split\na,train,b\n", "row 2: 3 cells, the header has 2"),
         ("task\n\udcff\n", "UTF-8"),
     ],
 )
@@ -110,7 +110,7 @@ def test_wrong_tables(tmp_path, content, reason):
 
 
 def test_an_absent_table(tmp_path):
-    with pytest.raises(DataError, match=r"absent.csv: expected a CSV table"):
+    with pytest.raises(DataError, match=r"absent.csv: cannot be read"):
         fit_schema(tmp_path / "absent.csv", ["task"])
 
 

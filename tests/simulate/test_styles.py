@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import tifffile
 
+from metaseg_monai.files import read_lines
 from metaseg_monai.simulate.cells.write import generate_cells
 from metaseg_monai.simulate.polygons import polygonise
 from metaseg_monai.simulate.styles import Drawing, prepare_styles, redraw
-from metaseg_monai.tables.lines import read_lines
 from metaseg_monai.tables.table import read_table
 
 STYLES = ["exact", "fine", "coarse"]

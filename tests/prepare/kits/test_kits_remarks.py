@@ -15,7 +15,7 @@ from metaseg_monai.prepare.kits import _size_lines, prepare_kits21
 from metaseg_monai.prepare.kits_case import repeated_after
 from metaseg_monai.simulate.phantoms.anatomy import draw_anatomy, render
 from metaseg_monai.simulate.phantoms.scans import generate_phantoms
-from metaseg_monai.tables.lines import ClinicalTable
+from metaseg_monai.tables.clinical import ClinicalTable
 
 PLANE_MM, PIXEL_MM = 5.0, 6.0
 PLANE = (np.arange(64) - 31.5) * PIXEL_MM

@@ -1,6 +1,5 @@
-"""Files of rows, read as text and refused where a cell could be taken for another's."""
+"""A clinical table: one flat row of text a case, from CSV or nested JSON."""
 
-import csv
 import json
 import math
 import re
@@ -10,48 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from metaseg_monai.errors import DataError
-from metaseg_monai.files import readable
+from metaseg_monai.files import read_lines
 from metaseg_monai.metadata.fields import MISSING_WORDS
-
-
-def read_lines(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]], list[str]]:
-    """Read a CSV file as text, cell by cell, exactly.
-
-    Args:
-        path: the table, UTF-8, comma-separated, one header line.
-
-    Returns:
-        The header, the rows as (number, {column: cell}), and problems of rows whose number of
-        cells is not the header's.
-
-    Raises:
-        DataError: the file may not be read, is not UTF-8, empty, without rows, or repeats a column.
-    """
-    try:
-        with readable(path), path.open(encoding="utf-8-sig", newline="") as stream:
-            lines = list(csv.reader(stream, strict=True))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: not readable as UTF-8 CSV ({error}); save it anew") from error
-    if not lines:
-        raise DataError(f"{path}: empty; expected a header line and one row a case")
-    header = [name.strip() for name in lines[0]]
-    if len(header) == 1 and re.search(r"[;\t]", header[0]):
-        raise DataError(f"{path}: separated by semicolons or tabs; save it comma-separated")
-    twice = sorted({name for name in header if header.count(name) > 1})
-    if twice:
-        raise DataError(f"{path}: columns {twice} appear more than once; rename or remove them")
-    rows, problems = [], []
-    for number, cells in enumerate(lines[1:], start=2):
-        if len(cells) == len(header):
-            rows.append((number, dict(zip(header, cells, strict=True))))
-        elif cells:  # a blank line is no row
-            problems.append(f"row {number}: {len(cells)} cells, the header has {len(header)}")
-    if not rows and not problems:
-        raise DataError(f"{path}: a header without rows; expected one row a case")
-    return header, rows, problems
-
-
-# A clinical table: one flat row of text a case, from CSV or nested JSON.
 
 CASE = "case_id"
 CENSORED = "_censored"
