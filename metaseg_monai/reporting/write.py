@@ -27,6 +27,8 @@ from metaseg_monai.reporting.page import (
     markdown_page,
     page,
     tables_of,
+    to_latex,
+    to_markdown,
 )
 from metaseg_monai.reporting.published import published_section
 from metaseg_monai.reporting.response import encoding_section, requested_section, response_section
@@ -40,7 +42,7 @@ from metaseg_monai.reporting.runs import (
     why_not_comparable,
 )
 from metaseg_monai.reporting.scores import domain_similarity, f1_table, reliance_table, rows_of
-from metaseg_monai.reporting.tables import Table, to_csv, to_latex, to_markdown
+from metaseg_monai.reporting.tables import Table, to_csv
 from metaseg_monai.reporting.volumes import volume_section
 from metaseg_monai.reporting.words import (
     TESTS,

@@ -2,14 +2,15 @@ import base64
 import io
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pandas as pd
 import pytest
 from PIL import Image
 
+from metaseg_monai import reporting
 from metaseg_monai.errors import ConfigError
 from metaseg_monai.reporting.page import (
-    CSS,
     Details,
     Figure,
     Lead,
@@ -144,5 +145,6 @@ def test_refuses_a_figure_that_is_no_png():
 
 
 def test_words_of_a_wide_table_may_go_on_in_a_second_line():
-    rules = CSS[: CSS.index("@media")]
+    css = (Path(reporting.__file__).parent / "templates/page.css").read_text(encoding="utf-8")
+    rules = css[: css.index("@media")]
     assert ".wide thead th, .wide td.text { white-space: normal; }" in rules

@@ -5,15 +5,8 @@ import pandas as pd
 import pytest
 
 from metaseg_monai.errors import ConfigError
-from metaseg_monai.reporting.tables import (
-    Table,
-    cells,
-    legend,
-    to_csv,
-    to_html,
-    to_latex,
-    to_markdown,
-)
+from metaseg_monai.reporting.page import to_html, to_latex, to_markdown
+from metaseg_monai.reporting.tables import Table, cells, legend, to_csv
 
 ROWS = ["none", "se", "me", "experts"]
 
