@@ -21,7 +21,7 @@ from PIL import Image
 from metaseg_monai.cli.flags import check_flags
 from metaseg_monai.simulate import SEVEN_LINES
 from metaseg_monai.simulate.cells.acquisition import Acquisition
-from metaseg_monai.simulate.cells.lines import Cue
+from metaseg_monai.simulate.cells.culture import Cue
 from metaseg_monai.simulate.cells.picture import Picture, draw_picture
 from metaseg_monai.simulate.cells.plan import ANOMALIES, CRACK, CRACKS, NUCLEI, Plan
 

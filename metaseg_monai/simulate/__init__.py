@@ -1,6 +1,6 @@
 """Data that are made: cells, CT phantoms, shapes, other magnifications and styles."""
 
-from metaseg_monai.simulate.cells.lines import CUES, LINES, SEVEN_LINES
+from metaseg_monai.simulate.cells.culture import CUES, LINES, SEVEN_LINES
 from metaseg_monai.simulate.cells.plan import RECIPES
 from metaseg_monai.simulate.cells.write import cells_table, generate_cells
 from metaseg_monai.simulate.magnify import magnify_table

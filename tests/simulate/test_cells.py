@@ -10,11 +10,16 @@ import metaseg_monai.simulate.cells.culture as culture_module
 from metaseg_monai.errors import DataError
 from metaseg_monai.metadata import Categorical, MetadataSchema
 from metaseg_monai.simulate import cells_table, generate_cells
-from metaseg_monai.simulate.cells.acquisition import Acquisition
-from metaseg_monai.simulate.cells.anomalies import VISIBLE, draw_anomalies
-from metaseg_monai.simulate.cells.culture import Culture, draw_culture
-from metaseg_monai.simulate.cells.lines import LINES, SEVEN_LINES, line_as_seen
-from metaseg_monai.simulate.cells.optics import expose, illumination
+from metaseg_monai.simulate.cells.acquisition import Acquisition, expose, illumination
+from metaseg_monai.simulate.cells.culture import (
+    LINES,
+    SEVEN_LINES,
+    VISIBLE,
+    Culture,
+    draw_anomalies,
+    draw_culture,
+    line_as_seen,
+)
 from metaseg_monai.simulate.cells.picture import draw_picture
 from metaseg_monai.simulate.cells.plan import Plan
 from metaseg_monai.tables import load_case

@@ -7,10 +7,8 @@ import pytest
 from skimage.measure import label, regionprops
 
 from metaseg_monai.simulate.cells import picture as picture_module
-from metaseg_monai.simulate.cells.acquisition import Acquisition
-from metaseg_monai.simulate.cells.culture import Culture, draw_culture
-from metaseg_monai.simulate.cells.lines import LINES
-from metaseg_monai.simulate.cells.optics import expose
+from metaseg_monai.simulate.cells.acquisition import Acquisition, expose
+from metaseg_monai.simulate.cells.culture import LINES, Culture, draw_culture
 from metaseg_monai.simulate.cells.picture import draw_picture
 from metaseg_monai.simulate.cells.plan import ANOMALIES, NUCLEI, Plan
 

@@ -1,15 +1,99 @@
-"""A field of cells: where they lie, how they are turned, and the maps that optics then see."""
+"""A field of cells: their lines and anomalies, where they lie, and the maps that optics see."""
 
 import itertools
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import binary_dilation, gaussian_filter
+from skimage.draw import disk, line
 
 from metaseg_monai.errors import DataError
-from metaseg_monai.simulate.cells.lines import Line, Shape
+
+Cue = Literal["metadata", "image", "nothing"]
+CUES: tuple[str, ...] = get_args(Cue)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A body of smooth outline.
+
+    Attributes:
+        radius_um: of the disc of the same area.
+        elongation: long over short axis.
+        flattened: how much nearer the middle of one side is, a share of the radius.
+        ripple: irregularity of the outline, a share of the radius.
+    """
+
+    radius_um: float
+    elongation: float = 1.0
+    flattened: float = 0.0
+    ripple: float = 0.03
+
+
+@dataclass(frozen=True)
+class Line:
+    """A cell line.
+
+    Attributes:
+        nucleus: what the label shows.
+        body: what one sees of the cell.
+        height: of the body's relief; 1 is common.
+        grain: contrast of the granules inside; 1 is common.
+        faintness: contrast of the nucleus' own relief, a share of the body's.
+    """
+
+    nucleus: Shape
+    body: Shape
+    height: float = 1.0
+    grain: float = 1.0
+    faintness: float = 0.12
+
+
+LINES: dict[str, Line] = {
+    "HeLa": Line(Shape(7.0, 1.25), Shape(12.0, 1.4, ripple=0.08), 1.1, 1.0),
+    "MDCK": Line(Shape(4.6, 1.1), Shape(9.0, 1.1, ripple=0.03), 0.7, 0.5),
+    "A549": Line(Shape(6.4, 1.6), Shape(12.5, 1.7, ripple=0.06), 0.8, 1.4),
+    "HT1080": Line(Shape(5.6, 2.1), Shape(12.0, 2.3, ripple=0.12), 1.2, 0.8),
+    "HepG2": Line(Shape(6.0, 1.05), Shape(10.0, 1.15, ripple=0.05), 1.4, 1.8),
+    "MCF7": Line(Shape(5.4, 1.35, flattened=0.3), Shape(10.5, 1.3, ripple=0.05), 0.9, 1.2),
+    "NIH3T3": Line(Shape(8.0, 1.7), Shape(14.5, 2.0, ripple=0.1), 0.6, 0.7),
+    "AZ": Line(Shape(6.2, 1.3), Shape(11.0, 1.2, ripple=0.2), 1.6, 2.4),
+}
+SEVEN_LINES = ("HeLa", "MDCK", "A549", "HT1080", "HepG2", "MCF7", "NIH3T3")  # order of thesis 3.2
+COMMON_BODY = Shape(13.0, 1.35, ripple=0.06)
+COMMON_NUCLEUS = Shape(6.2, 1.35)
+HIDDEN = 0.0
+
+
+def line_as_seen(name: str, cue: Cue) -> Line:
+    """The line as the generator draws it.
+
+    Args:
+        name: a key of `LINES`.
+        cue: what tells the shape of the nucleus. "metadata": all lines look alike and nuclei are
+            invisible, but their shape and size are those of their line, so that only its name
+            tells them (the thought experiment of the thesis, chapter 5). "image": the body looks
+            as the line does and the nucleus is faintly visible. "nothing": as "image", but all
+            lines are one, so that the name says nothing (null control).
+
+    Raises:
+        DataError: an unknown line or cue.
+    """
+    if name not in LINES or cue not in CUES:
+        raise DataError(
+            f"line {name!r} with cue {cue!r}: expected one of {', '.join(LINES)} and one of "
+            f"{', '.join(CUES)}"
+        )
+    line = LINES[name]
+    if cue == "metadata":
+        return Line(line.nucleus, COMMON_BODY, faintness=HIDDEN)
+    if cue == "nothing":
+        return Line(COMMON_NUCLEUS, COMMON_BODY)
+    return line
+
 
 CROWDING = 0.8  # least distance of two cells, a share of the sum of their radii
 ATTEMPTS = 12
@@ -196,3 +280,79 @@ def _renumbered(objects: np.ndarray) -> np.ndarray:
     numbers = np.zeros(len(sizes), np.uint16)
     numbers[kept] = np.arange(1, len(kept) + 1)
     return numbers[objects]
+
+
+# What does not belong into a field: fibres, dust, bubbles, smears, and their mask.
+
+VISIBLE = 0.06  # loss of light from which a pixel counts as anomalous
+KINDS = ("fibre", "dust", "bubble", "smear")
+
+
+def draw_anomalies(
+    random: np.random.Generator, size: tuple[int, int], pixel_um: float, number: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw anomalies of random kinds.
+
+    Args:
+        random: the only source of chance.
+        size: (H, W) in pixels.
+        pixel_um: side of a pixel; anomalies have sizes in micrometres.
+        number: of anomalies.
+
+    Returns:
+        Transmission (H, W) float32, 1 where nothing is, and the mask (H, W) uint8 of 0 and 1.
+    """
+    transmission = np.ones(size, np.float32)
+    for _ in range(number):
+        draw = {"fibre": _fibre, "dust": _dust, "bubble": _bubble, "smear": _smear}
+        transmission *= draw[str(random.choice(KINDS))](random, size, pixel_um)
+    return transmission, (np.abs(transmission - 1) > VISIBLE).astype(np.uint8)
+
+
+def _fibre(random: np.random.Generator, size: tuple[int, int], pixel_um: float) -> np.ndarray:
+    canvas = np.zeros(size, bool)
+    place = random.uniform(0, 1, 2) * size
+    heading, step = random.uniform(0, 2 * np.pi), max(2.0, 6 / pixel_um)
+    for _ in range(int(random.integers(6, 16))):
+        heading += random.normal(0, 0.35)
+        following = place + step * np.array([np.sin(heading), np.cos(heading)])
+        rows, columns = line(*np.rint(place).astype(int), *np.rint(following).astype(int))
+        kept = (rows >= 0) & (rows < size[0]) & (columns >= 0) & (columns < size[1])
+        canvas[rows[kept], columns[kept]] = True
+        place = following
+    wide = binary_dilation(canvas, iterations=max(1, round(1.2 / pixel_um)))
+    return _shaded(wide, random.uniform(0.3, 0.6), random.uniform(0.4, 1.5) / pixel_um)
+
+
+def _dust(random: np.random.Generator, size: tuple[int, int], pixel_um: float) -> np.ndarray:
+    canvas = np.zeros(size, bool)
+    middle = random.uniform(0, 1, 2) * size
+    for _ in range(int(random.integers(1, 6))):
+        centre = middle + random.normal(0, 5 / pixel_um, 2)
+        canvas[disk(centre, max(1.5, random.uniform(1.5, 5) / pixel_um), shape=size)] = True
+    return _shaded(canvas, random.uniform(0.4, 0.8), random.uniform(0.3, 1.0) / pixel_um)
+
+
+def _bubble(random: np.random.Generator, size: tuple[int, int], pixel_um: float) -> np.ndarray:
+    """A dark rim with a bright heart."""
+    centre = random.uniform(0, 1, 2) * size
+    radius = max(3.0, random.uniform(6, 16) / pixel_um)
+    whole, heart = np.zeros(size, bool), np.zeros(size, bool)
+    whole[disk(centre, radius, shape=size)] = True
+    heart[disk(centre, 0.75 * radius, shape=size)] = True
+    blur = 0.4 / pixel_um
+    rim = _shaded(whole & ~heart, 0.6, blur)
+    return np.asarray(rim * (2 - _shaded(heart, 0.25, blur)), dtype=np.float32)
+
+
+def _smear(random: np.random.Generator, size: tuple[int, int], pixel_um: float) -> np.ndarray:
+    """A large body far out of focus."""
+    canvas = np.zeros(size, bool)
+    centre = random.uniform(0, 1, 2) * size
+    canvas[disk(centre, max(4.0, random.uniform(10, 25) / pixel_um), shape=size)] = True
+    return _shaded(canvas, random.uniform(0.25, 0.45), random.uniform(2, 5) / pixel_um)
+
+
+def _shaded(canvas: np.ndarray, depth: float, blur_px: float) -> np.ndarray:
+    soft = gaussian_filter(canvas.astype(np.float32), max(0.4, blur_px))
+    return np.asarray(1 - depth * soft, dtype=np.float32)

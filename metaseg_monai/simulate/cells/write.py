@@ -13,17 +13,18 @@ from tqdm import tqdm
 from metaseg_monai.errors import DataError
 from metaseg_monai.files import write_table
 from metaseg_monai.metadata.schema import MetadataSchema
-from metaseg_monai.simulate.cells.lines import CUES, Cue
+from metaseg_monai.simulate.cells.culture import CUES, Cue
 from metaseg_monai.simulate.cells.picture import Picture, draw_picture
 from metaseg_monai.simulate.cells.plan import (
     CRACK,
     NUCLEI,
+    Place,
     Plan,
     Totals,
     make_plan,
+    place_images,
     unrelated_lines,
 )
-from metaseg_monai.simulate.cells.plates import Place, place_images
 from metaseg_monai.simulate.generated import ensure_generated, write_generated
 from metaseg_monai.tables.columns import SPLITS, ColumnMap
 from metaseg_monai.tables.table import CaseTable, read_table
