@@ -1,6 +1,11 @@
 """Training with MONAI's and Ignite's engines: loaders, exact resume, weights, handlers."""
 
-from metaseg_monai.training.checkpoints import read_checkpoint, replace_file, write_checkpoint
+from metaseg_monai.training.checkpoints import (
+    RunCheckpoint,
+    read_checkpoint,
+    replace_file,
+    write_checkpoint,
+)
 from metaseg_monai.training.collate import (
     FieldTarget,
     PrepareBatchMeta,
@@ -17,7 +22,7 @@ from metaseg_monai.training.handlers import (
 )
 from metaseg_monai.training.loader import EpochBatchSampler, ReplayDataset, training_loader
 from metaseg_monai.training.processes import end_processes
-from metaseg_monai.training.resume import RunCheckpoint
+from metaseg_monai.training.sampling import EpochDraw
 from metaseg_monai.training.schedules import cyclic_schedule
 from metaseg_monai.training.weights import (
     BestWeights,
@@ -31,6 +36,7 @@ from metaseg_monai.training.weights import (
 __all__ = [
     "BestWeights",
     "EpochBatchSampler",
+    "EpochDraw",
     "EpochLog",
     "FieldTarget",
     "LoadWeights",

@@ -1,12 +1,14 @@
 """How cases become a batch, and a batch what the network and the loss get."""
 
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from monai.data import MetaTensor
 from monai.data.utils import list_data_collate
-from monai.engines import PrepareBatch, default_prepare_batch
+from monai.engines import PrepareBatch, PrepareBatchExtraInput
 from torch import Tensor, nn
 from torch.utils.data import Sampler
 
@@ -15,15 +17,38 @@ from metaseg_monai.metadata.fields import Continuous
 from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.training import processes
 
-_CARRIED = (Tensor, np.ndarray, np.generic, bool, int, float, str)
+# What is not an array and goes into a batch: names, and sizes as tuples of numbers.
+NAMES = ("case", "group", "split", "mode", "domain", "file", "volume", "plane", "planes")
+SIZES = ("spacing_mm", "native_shape")
+
+
+def batchable(item: Mapping[Any, Any]) -> dict[Any, Any]:
+    """Return what of an item goes into a batch: its tensors and arrays, names and sizes.
+
+    Tensors lose their MONAI metadata: every operation of a network on a MetaTensor costs a detour
+    through Python, and affines of several cases do not belong in one batch. The path of the image
+    is kept as "file", from which the geometry can be read again. Raw values, such as metadata
+    before encoding, stay behind: MONAI would drop or transpose them where items differ.
+
+    >>> batchable({"case": "a", "spacing_mm": (5.0, 1.0, 1.0), "metadata": {"size_mm": 3}})
+    {'case': 'a', 'spacing_mm': tensor([5., 1., 1.])}
+    """
+    kept = {}
+    for key, value in item.items():
+        if isinstance(value, MetaTensor):
+            kept[key] = value.as_tensor().contiguous()
+        elif isinstance(value, (Tensor, np.ndarray)) or key in SIZES:
+            kept[key] = torch.as_tensor(value).contiguous()
+        elif key in NAMES:
+            kept[key] = value
+    image = item.get("image")
+    if isinstance(image, MetaTensor) and "filename_or_obj" in image.meta:
+        kept.setdefault("file", str(image.meta["filename_or_obj"]))
+    return kept
 
 
 def collate_cases(batch: Sequence[Mapping[str, Any] | list[Mapping[str, Any]]]) -> dict[str, Any]:
-    """Join items into a batch, and refuse items that differ in keys or shapes.
-
-    Tensors, arrays and numbers are stacked, text becomes a list, so that "case" names each row of
-    the batch. Raw values (mappings, lists, None), such as metadata before encoding, stay behind:
-    MONAI would drop or transpose them where items differ.
+    """Join what is `batchable` of items into a batch, and refuse items that differ.
 
     Args:
         batch: one dict per item, or one list of dicts where a transform crops several samples.
@@ -39,51 +64,33 @@ def collate_cases(batch: Sequence[Mapping[str, Any] | list[Mapping[str, Any]]]) 
         >>> batch["case"], batch["meta"].shape
         (['a', 'b'], torch.Size([2, 2]))
     """
-    samples: list[Mapping[str, Any]] = []
+    raw: list[Mapping[str, Any]] = []
     for item in batch:
-        samples += item if isinstance(item, list) else [item]
-    cases = [str(sample.get("case", f"item {place}")) for place, sample in enumerate(samples)]
-    carried = [
-        {key: value for key, value in sample.items() if isinstance(value, _CARRIED)}
-        for sample in samples
-    ]
-    keys = list(dict.fromkeys(key for sample in carried for key in sample))
-    for key in keys:
-        _check_present(key, carried, samples, cases)
-        _check_shapes(key, carried, cases)
-    return list_data_collate([{key: sample[key] for key in keys} for sample in carried])
-
-
-def _check_present(
-    key: str,
-    carried: Sequence[Mapping[str, Any]],
-    samples: Sequence[Mapping[str, Any]],
-    cases: Sequence[str],
-) -> None:
-    having = next(case for case, sample in zip(cases, carried, strict=True) if key in sample)
-    for case, sample, raw in zip(cases, carried, samples, strict=True):
-        if key not in sample:
-            found = f"holds {type(raw[key]).__name__} there" if key in raw else "has none"
-            raise DataError(
-                f"Case {having} has {key!r} to put in a batch, but case {case} {found}. Give every "
-                f"case {key!r}, or none."
-            )
-
-
-def _check_shapes(key: str, carried: Sequence[Mapping[str, Any]], cases: Sequence[str]) -> None:
-    shapes = [
-        "text" if isinstance(sample[key], str) else tuple(np.shape(sample[key]))
-        for sample in carried
-    ]
-    if len(set(shapes)) == 1:
-        return
-    odd = next(place for place, shape in enumerate(shapes) if shape != shapes[0])
-    raise DataError(
-        f"Cases of one batch differ in the shape of {key!r}: {shapes[0]} in case {cases[0]}, "
-        f"{shapes[odd]} in case {cases[odd]}. Crop or pad them to one size in the transforms "
-        "(e.g. RandSpatialCropd, SpatialPadd), or set the batch size to 1: val_batch_size for "
-        "validation and tests, which see whole images."
-    )
+        raw += item if isinstance(item, list) else [item]
+    cases = [str(sample.get("case", f"item {place}")) for place, sample in enumerate(raw)]
+    samples = [batchable(sample) for sample in raw]
+    for key in dict.fromkeys(key for sample in samples for key in sample):
+        (first, shape), *others = [
+            (case, tuple(np.shape(sample[key])))
+            for case, sample in zip(cases, samples, strict=True)
+            if key in sample
+        ]
+        for case, sample, given in zip(cases, samples, raw, strict=True):
+            if key not in sample:
+                found = f"holds {type(given[key]).__name__} there" if key in given else "has none"
+                raise DataError(
+                    f"Case {first} has {key!r} to put in a batch, but case {case} "
+                    f"{found}. Give every case {key!r}, or none."
+                )
+        for case, other in others:
+            if other != shape:
+                raise DataError(
+                    f"Cases of one batch differ in the shape of {key!r}: {shape} in case {first}, "
+                    f"{other} in case {case}. Crop or pad them to one size in the transforms (e.g. "
+                    "RandSpatialCropd, SpatialPadd), or set the batch size to 1: val_batch_size "
+                    "for validation and tests, which see whole images."
+                )
+    return list_data_collate(samples)
 
 
 class VolumeBatches(Sampler[list[int]]):
@@ -126,46 +133,43 @@ class VolumeBatches(Sampler[list[int]]):
         return len(self.batches)
 
 
-class PrepareBatchMeta(PrepareBatch):
+class PrepareBatchMeta(PrepareBatchExtraInput):
     """Give a trainer or evaluator image and label, and `meta` to a network that reads metadata.
 
-    The network tells whether it does by its `meta_features`; one that has none, such as MONAI's
-    own, gets the image alone.
-
     Args:
-        network: that the batches are for, also inside DistributedDataParallel.
+        network: tells by its `meta_features` whether it does (0: no); one without that attribute
+            by an argument `meta` of its forward. Also inside DistributedDataParallel.
+
+    Attributes:
+        reads_metadata: whether batches need `meta`.
     """
 
     def __init__(self, network: nn.Module) -> None:
-        self.reads = bool(getattr(processes.bare_network(network), "meta_features", 0))
+        network = processes.bare_network(network)
+        takes = "meta" in inspect.signature(network.forward).parameters
+        self.reads_metadata = bool(getattr(network, "meta_features", takes))
+        super().__init__({"meta": "meta"} if self.reads_metadata else {})
 
-    def __call__(
-        self,
-        batchdata: Mapping[str, Any],
-        device: str | torch.device | None = None,
-        non_blocking: bool = False,
-        **kwargs: Any,
-    ) -> tuple[Any, ...]:
+    def __call__(self, batchdata: Any, *args: Any, **kwargs: Any) -> Any:
         """Return image (B, C, *S), label (B, 1, *S) or None, (), and {"meta": (B, M)} or {}.
-
-        Args:
-            batchdata: with `image`, and where the network reads it the encoded `meta`.
-            device: where all go.
-            non_blocking: as of `Tensor.to`, like `kwargs`.
 
         Raises:
             DataError: the network reads metadata, but the batch has none.
         """
-        image, label = default_prepare_batch(dict(batchdata), device, non_blocking, **kwargs)
-        if not self.reads:
-            return image, label, (), {}
-        meta = _meta_of(batchdata, "for a network that reads it")
-        move = {"device": device, "non_blocking": non_blocking, **kwargs}
-        return image, label, (), {"meta": meta.to(**move)}
+        if self.reads_metadata:
+            _check_meta(batchdata, "for a network that reads it")
+        return super().__call__(batchdata, *args, **kwargs)
+
+
+def _check_meta(batchdata: Mapping[str, Any], purpose: str) -> None:
+    if "meta" not in batchdata:
+        raise DataError(
+            f"The batch has no encoded metadata {purpose}; put EncodeMetadatad into the transforms."
+        )
 
 
 def continuous_field(schema: MetadataSchema, name: str | None = None) -> Continuous:
-    """The field to estimate: the one of that name, or the first continuous one.
+    """The field that a regressor estimates: that of the name, or the first continuous one.
 
     Raises:
         MetadataError: The named field is not in the schema or not continuous, or none is.
@@ -223,16 +227,7 @@ class FieldTarget(PrepareBatch):
         Raises:
             DataError: the batch has no `meta`.
         """
-        target = _meta_of(batchdata, f"to learn {self.name!r} from")
-        target = target[:, self.entry : self.entry + 1]
+        _check_meta(batchdata, f"to learn {self.name!r} from")
+        target = batchdata["meta"][:, self.entry : self.entry + 1]
         move = {"device": device, "non_blocking": non_blocking, **kwargs}
         return batchdata["image"].to(**move), target.to(**move)
-
-
-def _meta_of(batchdata: Mapping[str, Any], purpose: str) -> Tensor:
-    if "meta" not in batchdata:
-        raise DataError(
-            f"The batch has no encoded metadata {purpose}; put EncodeMetadatad into the transforms."
-        )
-    meta: Tensor = batchdata["meta"]
-    return meta

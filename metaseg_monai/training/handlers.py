@@ -1,14 +1,13 @@
-"""When a run must stop, and which of two scores is the better: NaN is neither fine nor best."""
+"""What watches a run: when it must stop, what is written down of it, and how far it is."""
 
-import csv
-import io
 import math
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from time import monotonic
+from typing import Any
 
+import pandas as pd
 import torch
 from ignite.engine import Engine, Events
 from monai.engines import Evaluator, IterationEvents
@@ -38,28 +37,13 @@ def lower_is_better(current: float, best: float) -> bool:
 
 
 def higher_is_better(current: float, best: float) -> bool:
-    """Return whether `current` is higher than `best`, for MONAI's `metric_cmp_fn`.
-
-    NaN is never better; any number is better than NaN, which MONAI keeps where it came first.
+    """Return whether `current` is higher than `best`; of NaN as `lower_is_better`.
 
     Example:
         >>> higher_is_better(0.3, 0.2), higher_is_better(math.nan, 0.2)
         (True, False)
     """
     return not math.isnan(current) and (math.isnan(best) or current > best)
-
-
-def _case_names(batch: Any, rows: int) -> list[str]:
-    names = batch.get("case") if isinstance(batch, dict) else None
-    if isinstance(names, (list, tuple)) and len(names) == rows:
-        return [str(name) for name in names]
-    return [f"row {row} of the batch" for row in range(rows)]
-
-
-def _rows_not_finite(values: Tensor) -> list[int]:
-    rows = values.detach().reshape(len(values), -1)
-    low, high = rows.amin(1), rows.amax(1)  # NaN where any value is
-    return torch.nonzero(~(torch.isfinite(low) & torch.isfinite(high))).flatten().tolist()
 
 
 class StopOnNonFinite:
@@ -86,7 +70,7 @@ class StopOnNonFinite:
         if bool(torch.isfinite(loss).all()):
             return
         images = engine.state.output["image"]
-        names = _case_names(engine.state.batch, rows=images.shape[0])
+        names = _case_names(engine.state.batch, rows=len(images))
         broken = [names[row] for row in _rows_not_finite(images)]
         advice = (
             f"The image of {', '.join(broken)} holds NaN or Inf: mend or leave out the file."
@@ -106,12 +90,12 @@ class StopOnNonFinite:
             TrainingError: One is not finite; names epoch and the cases it belongs to.
         """
         images, pred = engine.state.output["image"], engine.state.output["pred"]
-        names = _case_names(engine.state.batch, rows=images.shape[0])
         rows = sorted({row for values in each_tensor(pred) for row in _rows_not_finite(values)})
         if not rows:
             return
-        broken = set(_rows_not_finite(images))
-        cause = "its image too" if broken.issuperset(rows) else "though the image is finite"
+        names = _case_names(engine.state.batch, rows=len(images))
+        of_image = set(_rows_not_finite(images)).issuperset(rows)
+        cause = "its image too" if of_image else "though the image is finite"
         raise TrainingError(
             f"The prediction for {', '.join(names[row] for row in rows)} holds NaN or Inf "
             f"({cause}), in the evaluation of epoch {engine.state.epoch}. Mend the image, or use "
@@ -119,7 +103,17 @@ class StopOnNonFinite:
         )
 
 
-# What is written down of a run, one row per epoch.
+def _case_names(batch: Any, rows: int) -> list[str]:
+    names = batch.get("case") if isinstance(batch, dict) else None
+    if isinstance(names, (list, tuple)) and len(names) == rows:
+        return [str(name) for name in names]
+    return [f"row {row} of the batch" for row in range(rows)]
+
+
+def _rows_not_finite(values: Tensor) -> list[int]:
+    rows = values.detach().reshape(len(values), -1)
+    low, high = rows.amin(1), rows.amax(1)  # NaN where any value is
+    return torch.nonzero(~(torch.isfinite(low) & torch.isfinite(high))).flatten().tolist()
 
 
 def loss_of(output: Any) -> float:
@@ -141,7 +135,6 @@ class EpochLog:
         optimizer: its first group's learning rate at the epoch's end is written.
         evaluator: whose metrics are written, where it ran in that epoch; None for none.
         metrics: names among the evaluator's metrics, in column order.
-        clock: seconds, for tests.
 
     The loss is the mean over the epoch's iterations on the first process.
     """
@@ -152,19 +145,18 @@ class EpochLog:
         optimizer: Optimizer,
         evaluator: Engine | None = None,
         metrics: Sequence[str] = ("val_loss",),
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.path = Path(path)
         self.optimizer = optimizer
         self.evaluator = evaluator
         self.metrics = () if evaluator is None else tuple(metrics)
-        self.columns = ("epoch", "train_loss", *self.metrics, "lr", "seconds")
-        self._clock = clock
-        self._sum = 0.0
-        self._iterations = 0
-        self._seconds = 0.0
+        self.columns = ["epoch", "train_loss", *self.metrics, "lr", "seconds"]
+        self._rows: list[dict[str, Any]] = []
         self._since = 0.0
-        self._rows: list[dict[str, str]] = []
+        self._begin(0.0, 0, 0.0)
+
+    def _begin(self, loss: float, iterations: int, seconds: float) -> None:
+        self._sum, self._iterations, self._seconds = loss, iterations, seconds
 
     def attach(self, engine: Engine) -> None:
         """Attach to the trainer, behind the ValidationHandler."""
@@ -174,33 +166,29 @@ class EpochLog:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._write_epoch)
 
     def _start(self, engine: Engine) -> None:
-        done = engine.state.epoch if engine.state.iteration else 0
-        self._rows = self._read(done) if done else []
-
-    def _read(self, epochs: int) -> list[dict[str, str]]:
-        """Return the rows of the first `epochs` epochs of an earlier part of the run."""
-        if not self.path.is_file():
-            return []
-        with self.path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            if tuple(reader.fieldnames or ()) != self.columns:
-                raise DataError(
-                    f"{self.path} has the columns {reader.fieldnames}, this run writes "
-                    f"{list(self.columns)}. Move the file away, or resume with the same metrics."
-                )
-            return [row for row in reader if int(row["epoch"]) <= epochs]
+        """Take up the rows of the epochs that an earlier part of the run has finished."""
+        self._rows = []
+        if not engine.state.iteration or not self.path.is_file():
+            return
+        table = pd.read_csv(self.path, dtype=str, keep_default_na=False)
+        if list(table.columns) != self.columns:
+            raise DataError(
+                f"{self.path} has the columns {list(table.columns)}, this run writes "
+                f"{self.columns}. Move the file away, or resume with the same metrics."
+            )
+        self._rows = table[table["epoch"].astype(int) <= engine.state.epoch].to_dict("records")
 
     def _begin_epoch(self, engine: Engine) -> None:
         done = engine.state.iteration - (engine.state.epoch - 1) * engine.state.epoch_length
         if done == 0:
-            self._sum, self._iterations, self._seconds = 0.0, 0, 0.0
+            self._begin(0.0, 0, 0.0)
         if done != self._iterations:
             raise TrainingError(
                 f"The log {self.path} has the losses of {self._iterations} of the {done} "
                 "iterations already run in this epoch. Put the EpochLog among the objects of "
                 "RunCheckpoint."
             )
-        self._since = self._clock()
+        self._since = monotonic()
 
     def _add_loss(self, engine: Engine) -> None:
         self._sum += loss_of(engine.state.output)
@@ -208,21 +196,18 @@ class EpochLog:
 
     def _write_epoch(self, engine: Engine) -> None:
         epoch = engine.state.epoch
-        values = {
+        row = {
             "epoch": epoch,
             "train_loss": self._sum / self._iterations,
             **self._metrics_of(epoch),
             "lr": self.optimizer.param_groups[0]["lr"],
-            "seconds": f"{self._seconds + self._clock() - self._since:.3f}",
+            "seconds": f"{self._seconds + monotonic() - self._since:.3f}",
         }
-        self._rows.append({key: str(value) for key, value in values.items()})
-        self._sum, self._iterations, self._seconds = 0.0, 0, 0.0
+        self._rows.append({key: str(value) for key, value in row.items()})
+        self._begin(0.0, 0, 0.0)
         if processes.rank() == 0:
-            text = io.StringIO(newline="")
-            writer = csv.DictWriter(text, self.columns)
-            writer.writeheader()
-            writer.writerows(self._rows)
-            replace_file(self.path, text.getvalue().encode())
+            table = pd.DataFrame(self._rows, columns=self.columns)
+            replace_file(self.path, table.to_csv(index=False, lineterminator="\r\n").encode())
 
     def _metrics_of(self, epoch: int) -> dict[str, Any]:
         """Return the evaluator's metrics of this epoch; empty cells where it did not run."""
@@ -238,21 +223,13 @@ class EpochLog:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the sums of the epoch so far."""
-        running = self._clock() - self._since if self._iterations else 0.0
-        return {
-            "sum": self._sum,
-            "iterations": self._iterations,
-            "seconds": self._seconds + running,
-        }
+        running = monotonic() - self._since if self._iterations else 0.0
+        sums = {"sum": self._sum, "iterations": self._iterations}
+        return {**sums, "seconds": self._seconds + running}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up the sums of an epoch's beginning."""
-        self._sum = state["sum"]
-        self._iterations = state["iterations"]
-        self._seconds = state["seconds"]
-
-
-# Hearing of the error that ends a run without swallowing it.
+        self._begin(state["sum"], state["iterations"], state["seconds"])
 
 
 def hear_of_errors(engine: Engine, handler: Callable[[Engine, BaseException], None]) -> None:
@@ -290,22 +267,18 @@ def _pass_on(engine: Engine, error: BaseException) -> None:
     raise error
 
 
-# How far a run is, and how long it will still take.
-
-
 class RunProgress:
     """Show one bar over all iterations of a run, with the time left and the last losses.
 
     The estimate goes by the mean speed since the start, so that it counts validations too. A
-    resumed run begins where it was. Only the first process of a distributed run shows the bar.
-    Stands behind `RunCheckpoint` and the ValidationHandler among the trainer's handlers; an
-    evaluation or inference shows its bar without a loss.
+    resumed run begins where it was. Only the first process of a distributed run shows the bar, on
+    standard error. Stands behind `RunCheckpoint` and the ValidationHandler among the trainer's
+    handlers; an evaluation or inference shows its bar without a loss.
 
     Args:
         title: what the bar is for.
         evaluator: whose `metric` is shown; None for none.
         metric: name among the evaluator's metrics.
-        file: where the bar goes; default: standard error.
         unit: what is counted: "step" counts iterations, any other word ("image") the
             items of each batch: images, or the slices of volumes.
     """
@@ -315,13 +288,11 @@ class RunProgress:
         title: str = "training",
         evaluator: Engine | None = None,
         metric: str = "val_loss",
-        file: TextIO | None = None,
         unit: str = "step",
     ) -> None:
         self.title = title
         self.evaluator = evaluator
         self.metric = metric
-        self.file = file
         self.unit = unit
         self._bar: Any = None
         self._shown: dict[str, str] = {}
@@ -334,7 +305,7 @@ class RunProgress:
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._advance)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._show_validation)
         engine.add_event_handler(Events.COMPLETED, self._close)
-        hear_of_errors(engine, self._close_after_error)
+        hear_of_errors(engine, self._close)  # what is said next, also after Ctrl-C, has its line
 
     def _open(self, engine: Engine) -> None:
         self._shown = {}
@@ -348,9 +319,8 @@ class RunProgress:
             desc=self.title,
             unit=self.unit,
             smoothing=0,
-            mininterval=0.2 if (self.file or sys.stderr).isatty() else 20,  # a log file stays short
+            mininterval=0.2 if sys.stderr.isatty() else 20,  # a log file stays short
             dynamic_ncols=True,
-            file=self.file,
         )
 
     def _advance(self, engine: Engine) -> None:
@@ -366,11 +336,7 @@ class RunProgress:
             self._shown[self.metric] = f"{float(self.evaluator.state.metrics[self.metric]):.4f}"
             self._bar.set_postfix(self._shown)
 
-    def _close(self, engine: Engine) -> None:
+    def _close(self, engine: Engine, error: BaseException | None = None) -> None:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
-
-    def _close_after_error(self, engine: Engine, error: BaseException) -> None:
-        """End the bar's line, so that what is said next (also after Ctrl-C) stands on its own."""
-        self._close(engine)

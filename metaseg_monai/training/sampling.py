@@ -1,50 +1,90 @@
-"""Which items an epoch draws where values of the metadata are to be balanced or kept apart.
+"""What a training draws: from a seed and numbers alone, so that any epoch can be drawn again.
 
-Everything is counted from the start of the training and drawn from a seed, so that any epoch can be
-drawn without those before it.
+Nothing depends on what was drawn before: a run that was killed goes on with the same draws.
 """
 
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from metaseg_monai.errors import ConfigError, DataError
-from metaseg_monai.training.randomness import seed_for
 
 Numbers = NDArray[np.int64]
 
 
-class Stream(ABC):
-    """An endless row of items of which any part can be asked for."""
+def seed_for(*numbers: int) -> int:
+    """Return a seed in [0, 2**32) drawn from whole numbers >= 0, such as (seed, epoch, index).
 
-    size: int  # different items
+    Example:
+        >>> seed_for(0, 1, 2) == seed_for(0, 1, 2), seed_for(0, 1, 2) == seed_for(0, 2, 1)
+        (True, False)
+    """
+    # The count stands first, for NumPy pads short seeds with zeros: (1, 2) would equal (1, 2, 0).
+    return int(np.random.SeedSequence([len(numbers), *numbers]).generate_state(1)[0])
 
-    @abstractmethod
-    def take(self, start: int, count: int) -> Numbers:
-        """Return the items at the places from `start`."""
+
+def check_seed(seed: int) -> None:
+    """Refuse what is no seed.
+
+    Raises:
+        ConfigError: it is no whole number from 0.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise ConfigError(f"seed must be a whole number from 0, got {seed!r}.")
 
 
-class Deck(Stream):
-    """Items in a drawn order, all once before any comes again, in a new order each time.
+def seed_generators(seed: int) -> None:
+    """Seed Python's, NumPy's and PyTorch's global generators of the CPU, from [0, 2**32)."""
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 MONAI and users draw from it
+    torch.default_generator.manual_seed(seed)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed the CPU's global generators inside the block, and put them back after it.
+
+    For transforms that draw from global generators instead of their own.
+
+    Example:
+        >>> with seeded(7):
+        ...     first = torch.rand(1)
+        >>> with seeded(7):
+        ...     bool(torch.rand(1) == first)
+        True
+    """
+    python, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
+    with torch.random.fork_rng(devices=[]):
+        seed_generators(seed)
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy_state)  # noqa: NPY002
+
+
+class Deck:
+    """An endless row of items in a drawn order, all once before any comes again, in a new order.
 
     Args:
         items: numbers of the items.
         seed: of the orders, from 0.
         number: of the deck, so that decks of one seed differ.
-        shuffle: draw the orders; else the items' own.
 
-    >>> Deck([7, 8], seed=0, number=0, shuffle=False).take(1, 4).tolist()
-    [8, 7, 8, 7]
+    >>> [sorted(Deck([7, 8], seed=0, number=0).take(place, 2).tolist()) for place in (0, 2)]
+    [[7, 8], [7, 8]]
     """
 
-    def __init__(self, items: Sequence[int], seed: int, number: int, shuffle: bool) -> None:
+    def __init__(self, items: Sequence[int], seed: int, number: int) -> None:
         self.items = np.asarray(items, dtype=np.int64)
         self.size = len(self.items)
         self._draw = (seed, number)
-        self._shuffle = shuffle
 
     def take(self, start: int, count: int) -> Numbers:
         """Return the items at the places from `start`."""
@@ -53,12 +93,9 @@ class Deck(Stream):
         return np.concatenate(rounds)[start - first * self.size :][:count]
 
     def _order(self, number: int) -> Numbers:
-        if not self._shuffle:
-            return self.items
         # four numbers, for (seed, epoch) and (seed, epoch, index) draw other things
         seed, deck = self._draw
-        generator = np.random.default_rng(seed_for(seed, deck, number, 0))
-        return generator.permutation(self.items)
+        return np.random.default_rng(seed_for(seed, deck, number, 0)).permutation(self.items)
 
 
 class Turns:
@@ -85,67 +122,94 @@ class Turns:
         return owners, rounds * self.weights + had
 
 
-class Mix(Stream):
-    """Items of several streams, each as often as the others.
+class Mix:
+    """An endless row of the items of several decks, each as often as the others.
 
-    >>> rare, common = (Deck(items, 0, 0, shuffle=False) for items in ([0], [1, 2, 3]))
-    >>> Mix([rare, common]).take(0, 6).tolist()
-    [0, 1, 0, 2, 0, 3]
+    >>> Mix([Deck([0], 0, 0), Deck([1], 0, 1)]).take(0, 4).tolist()
+    [0, 1, 0, 1]
     """
 
-    def __init__(self, streams: Sequence[Stream]) -> None:
-        self.streams = streams
-        self.size = sum(stream.size for stream in streams)
-        self._turns = Turns([1] * len(streams))
+    def __init__(self, decks: Sequence[Deck]) -> None:
+        self.decks = decks
+        self.size = sum(deck.size for deck in decks)
+        self._turns = Turns([1] * len(decks))
 
     def take(self, start: int, count: int) -> Numbers:
         """Return the items at the places from `start`."""
         owners, before = self._turns.between(start, count)
         taken = np.empty(count, dtype=np.int64)
-        for number, stream in enumerate(self.streams):
+        for number, deck in enumerate(self.decks):
             own = owners == number
-            taken[own] = stream.take(int(before[number]), int(own.sum()))
+            taken[own] = deck.take(int(before[number]), int(own.sum()))
         return taken
 
 
+@dataclass(frozen=True)
 class EpochDraw:
-    """Draw the items of each epoch so that values are balanced, or that each batch has one value.
+    """Draw epochs in which values of the metadata are balanced, or each batch has one value.
 
     Balanced: each epoch holds every value equally often, to within one; items of a rare value are
     repeated and those of a common one take turns, so that no item comes again before the others of
     its value. Homogeneous: every batch, over all processes together, holds one value and is full
     (the sequential training of the thesis, 4.7); values have batches as they have items, or equally
-    many where they are balanced too.
+    many where they are balanced too. The number of batches stays that of an epoch without it.
+
+    A configuration puts it into the loader:
+    `"train#dataloader#draw": {"_target_": "metaseg_monai.training.EpochDraw", "balance": "task"}`.
+
+    Args:
+        balance: field whose values are balanced; None balances nothing.
+        homogeneous: field of which a batch has one value; None mixes them. With another field than
+            `balance`, that one is balanced within the batches of each value.
+    """
+
+    balance: str | None = None
+    homogeneous: str | None = None
+
+    def order(self, items: Sequence[Mapping[str, Any]], seed: int) -> "Order":
+        """Return the order of a training over these items.
+
+        Args:
+            items: of the dataset, each with its raw ``metadata``.
+            seed: of the order, from 0.
+
+        Raises:
+            ConfigError: no field is given, or one of them cannot be used.
+            DataError: a case has no value of a field.
+        """
+        if self.balance is None and self.homogeneous is None:
+            raise ConfigError("EpochDraw needs a field: give `balance` or `homogeneous`.")
+        return Order(
+            _values(items, self.balance, "balance"),
+            _values(items, self.homogeneous, "homogeneous"),
+            seed,
+        )
+
+
+class Order:
+    """The items of every epoch of a training, see `EpochDraw`.
 
     Args:
         balance: value of each item to balance; None balances nothing.
-        homogeneous: value of each item that a batch has one of; None mixes them. With other values
-            than `balance`, those are balanced within the batches of each value.
+        homogeneous: value of each item that a batch has one of; None mixes them.
         seed: of the order, from 0.
-        shuffle: draw the order; else values come in turns and items in their own order.
     """
 
     def __init__(
-        self,
-        balance: Sequence[str] | None,
-        homogeneous: Sequence[str] | None,
-        seed: int,
-        shuffle: bool = True,
+        self, balance: Sequence[str] | None, homogeneous: Sequence[str] | None, seed: int
     ) -> None:
         self._seed = seed
-        self._shuffle = shuffle
-        values = homogeneous or balance or ()
-        parts = _members(range(len(values)), homogeneous)
         self._by_batch = homogeneous is not None
-        self._streams: list[Stream] = []
-        decks = 0
-        for part in parts:
-            inner = _members(part, balance)
-            drawn = [Deck(one, seed, decks + n, shuffle) for n, one in enumerate(inner)]
-            self._streams.append(drawn[0] if len(drawn) == 1 else Mix(drawn))
-            decks += len(drawn)
+        self._rows: list[Deck | Mix] = []
+        number = 0
+        for part in _members(range(len(homogeneous or balance or ())), homogeneous):
+            decks = []
+            for own in _members(part, balance):
+                decks.append(Deck(own, seed, number))
+                number += 1
+            self._rows.append(decks[0] if len(decks) == 1 else Mix(decks))
         equal = balance is not None and list(balance) == list(homogeneous or balance)
-        self._turns = Turns([1 if equal else stream.size for stream in self._streams])
+        self._turns = Turns([1 if equal else row.size for row in self._rows])
 
     def epoch(self, epoch: int, batches: int, batch: int, items: int) -> list[int]:
         """Return the items of an epoch over all processes, which take every so many-th of them.
@@ -158,30 +222,18 @@ class EpochDraw:
         """
         generator = np.random.default_rng(seed_for(self._seed, epoch))
         if not self._by_batch:
-            drawn = self._streams[0].take((epoch - 1) * items, items)
-            return (generator.permutation(drawn) if self._shuffle else drawn).tolist()
+            return generator.permutation(self._rows[0].take((epoch - 1) * items, items)).tolist()
         owners, before = self._turns.between((epoch - 1) * batches, batches)
         taken = np.empty((batches, batch), dtype=np.int64)
-        for number, stream in enumerate(self._streams):
+        for number, row in enumerate(self._rows):
             own = owners == number
             start, count = int(before[number]) * batch, int(own.sum()) * batch
-            taken[own] = stream.take(start, count).reshape(-1, batch)
-        return (generator.permutation(taken) if self._shuffle else taken).flatten().tolist()
+            taken[own] = row.take(start, count).reshape(-1, batch)
+        return generator.permutation(taken).flatten().tolist()
 
 
-def field_values(items: Any, field: str | None, setting: str) -> list[str] | None:
-    """Return each item's value of a metadata field; None for no field.
-
-    Args:
-        items: of the dataset, each with its raw ``metadata``.
-        field: its name.
-        setting: that asks for it, for messages.
-
-    Raises:
-        ConfigError: the dataset has no such items, no item has the field, or no two items share a
-            value.
-        DataError: an item has no value.
-    """
+def _values(items: Any, field: str | None, setting: str) -> list[str] | None:
+    """Return each item's value of a metadata field; None for no field."""
     if field is None:
         return None
     if not items or any("metadata" not in item for item in items):

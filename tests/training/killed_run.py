@@ -102,7 +102,7 @@ def kill_rank(folder):
         dist.init_process_group("gloo", f"file://{meeting}", rank=rank, world_size=2)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            train(run, resume, death if rank == 1 else None, rank=rank, world=2)
+            train(run, resume, death if rank == 1 else None, world=2)
         end_processes()
 
     def both(run, resume, death=None):

@@ -1,3 +1,4 @@
+import json
 import os
 import pickle
 import random
@@ -12,6 +13,7 @@ import torch
 
 from metaseg_monai.errors import CheckpointError
 from metaseg_monai.training import read_checkpoint, replace_file, write_checkpoint
+from metaseg_monai.training.checkpoints import differences
 
 STATE = {"model": {"w": torch.arange(2000.0)}, "iteration": 3, "list": [1, (2.5, None, "a")]}
 
@@ -146,3 +148,52 @@ def test_a_folder_that_is_a_file_is_named(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(CheckpointError, match="Cannot write"):
         replace_file(tmp_path / "file" / "a", b"")
+
+
+# In what settings differ
+
+
+def schema(*fields):
+    return json.dumps(
+        {"fields": [{"name": name, "values": list(values)} for name, values in fields]}
+    )
+
+
+def test_equal_settings_have_none():
+    assert differences({"a": 1, "b": [1, 2]}, {"b": [1, 2], "a": 1.0}) == []
+
+
+@pytest.mark.parametrize(
+    ("stored", "current", "line"),
+    [
+        ({"epochs": 100}, {"epochs": 50}, "epochs: 100 in the checkpoint, 50 now"),
+        ({"seed": 1}, {}, "seed: 1 in the checkpoint, none now"),
+        ({}, {"seed": None}, "seed: none in the checkpoint, None now"),
+        ({"a": {"b": [1]}}, {"a": {"b": [2]}}, "a.b: [1] in the checkpoint, [2] now"),
+        ({"a": 1}, {"a": True}, "a: 1 in the checkpoint, True now"),
+        ({"a": [{"b": 1}] * 2}, {"a": [{"b": 1}, {}]}, "a.1.b: 1 in the checkpoint, none now"),
+    ],
+)
+def test_each_difference_is_named(stored, current, line):
+    assert differences(stored, current) == [line]
+
+
+def test_schemas_are_compared_by_field():
+    stored = {"schema": schema(("task", ["disc"]), ("organ", ["liver"]))}
+    current = {"schema": schema(("task", ["disc", "ring"]), ("organ", ["liver"]))}
+    assert differences(stored, current) == [
+        "schema.fields.task.values: ['disc'] in the checkpoint, ['disc', 'ring'] now"
+    ]
+
+
+def test_the_order_of_fields_counts():
+    stored = {"schema": schema(("task", ["disc"]), ("organ", ["liver"]))}
+    current = {"schema": schema(("organ", ["liver"]), ("task", ["disc"]))}
+    assert differences(stored, current) == [
+        "schema.fields: order ['task', 'organ'] is now ['organ', 'task']"
+    ]
+
+
+def test_long_values_are_shortened():
+    (line,) = differences({"a": "x" * 500}, {"a": "y" * 500})
+    assert len(line) < 220

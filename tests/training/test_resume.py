@@ -224,9 +224,7 @@ def test_the_log_must_be_among_the_objects(runs, tmp_path):
     stop_at(runs.make_run(tmp_path, resume=False), 7)
     trainer = runs.make_run(tmp_path, resume=True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            "metaseg_monai.training.handlers.EpochLog.load_state_dict", lambda self, state: None
-        )
+        patch.setattr("metaseg_monai.training.EpochLog.load_state_dict", lambda self, state: None)
         with pytest.raises(TrainingError, match="among the objects of RunCheckpoint"):
             trainer.run()
 

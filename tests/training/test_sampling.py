@@ -6,9 +6,14 @@ from ignite.engine import Engine
 from torch import nn
 
 from metaseg_monai.errors import ConfigError, DataError
-from metaseg_monai.training.loader import ReplayDataset, training_loader
-from metaseg_monai.training.resume import RunCheckpoint
-from metaseg_monai.training.sampling import Deck, EpochDraw
+from metaseg_monai.training import (
+    EpochDraw,
+    ReplayDataset,
+    RunCheckpoint,
+    processes,
+    training_loader,
+)
+from metaseg_monai.training.sampling import Deck, Order, seed_for
 
 TASKS = ["nucleus"] * 17 + ["cytoplasm"] * 3
 LINES = (["A"] * 5 + ["B"] * 12) + ["B", "B", "A"]
@@ -21,15 +26,33 @@ def items_of(tasks, lines=LINES):
     ]
 
 
-def loader(rank=0, world=1, batch=4, tasks=TASKS, **settings):
-    dataset = ReplayDataset(items_of(tasks), seed=0)
-    return training_loader(dataset, batch, 3, rank=rank, world_size=world, **settings)
+def loader(batch=4, tasks=TASKS, **fields):
+    dataset = ReplayDataset(items_of(tasks))
+    return training_loader(dataset, batch, 3, draw=EpochDraw(**fields) if fields else None)
 
 
 def epochs(count, **settings):
     """Item numbers of each batch of each epoch."""
     sampler = loader(**settings).batch_sampler
     return [[[index for _, index in batch] for batch in sampler] for _ in range(count)]
+
+
+def shares(world, count, **settings):
+    """The epochs of each process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(processes, "world_size", lambda: world)
+        found = []
+        for rank in range(world):
+            patch.setattr(processes, "rank", lambda rank=rank: rank)
+            found.append(epochs(count, **settings))
+    return found
+
+
+def test_seeds_differ_where_their_numbers_do():
+    numbers = [(0,), (0, 0), (0, 0, 0), (1, 2), (2, 1), (1, 2, 0), (5, 1, 2), (5, 2, 1)]
+    seeds = {seed_for(*each) for each in numbers}
+    assert len(seeds) == len(numbers)
+    assert all(0 <= seed < 2**32 for seed in seeds)
 
 
 def flat(batches):
@@ -65,12 +88,12 @@ def test_no_item_comes_again_before_the_others_of_its_value():
 
 
 def test_a_deck_is_shuffled_anew_each_time():
-    deck = Deck(range(9), seed=0, number=0, shuffle=True)
+    deck = Deck(range(9), seed=0, number=0)
     rounds = [tuple(deck.take(9 * number, 9).tolist()) for number in range(5)]
     assert all(sorted(one) == list(range(9)) for one in rounds)
     assert len(set(rounds)) == 5
     assert deck.take(7, 15).tolist() == [*rounds[0][7:], *rounds[1], *rounds[2][:4]]
-    other = Deck(range(9), seed=0, number=1, shuffle=True)
+    other = Deck(range(9), seed=0, number=1)
     assert tuple(other.take(0, 9).tolist()) != rounds[0]
 
 
@@ -82,9 +105,8 @@ def test_values_do_not_come_in_turns():
 @pytest.mark.parametrize("balance", [None, "task"])
 @pytest.mark.parametrize("world", [1, 2])
 def test_a_batch_over_all_processes_has_one_value(balance, world):
-    shares = [epochs(5, rank=rank, world=world, balance=balance, homogeneous="task", batch=2)
-              for rank in range(world)]  # fmt: skip
-    for of_processes in zip(*shares, strict=True):
+    found = shares(world, 5, balance=balance, homogeneous="task", batch=2)
+    for of_processes in zip(*found, strict=True):
         assert {len(batches) for batches in of_processes} == {10 // world}
         for batches in zip(*of_processes, strict=True):
             assert [len(batch) for batch in batches] == [2] * world
@@ -127,31 +149,21 @@ def test_any_epoch_is_drawn_without_those_before_it():
 
 
 @pytest.mark.parametrize("world", [1, 2, 3])
-@pytest.mark.parametrize("drop_last", [False, True])
 @pytest.mark.parametrize("fields", [{"balance": "task"}, {"homogeneous": "task"}])
-def test_processes_have_equal_numbers_of_batches(world, drop_last, fields):
-    plain = len(loader(world=world, batch=3, drop_last=drop_last))
-    shares = [
-        epochs(2, rank=rank, world=world, batch=3, drop_last=drop_last, **fields)
-        for rank in range(world)
-    ]
-    assert {len(epoch) for share in shares for epoch in share} == {plain}
-    assert len({tuple(map(len, epoch)) for share in shares for epoch in share}) == 1
+def test_processes_have_equal_numbers_of_batches(world, fields):
+    plain = shares(world, 1, batch=3)
+    found = shares(world, 2, batch=3, **fields)
+    assert {len(epoch) for share in found for epoch in share} == {len(plain[0][0])}
+    assert len({tuple(map(len, epoch)) for share in found for epoch in share}) == 1
     if "balance" in fields:
-        for of_processes in zip(*shares, strict=True):
+        for of_processes in zip(*found, strict=True):
             counts = Counter(TASKS[i] for batches in of_processes for i in flat(batches))
             assert spread(counts.values()) <= 1
 
 
-def test_without_shuffling_values_come_in_turns_and_items_in_their_order():
-    (epoch,) = epochs(1, balance="task", shuffle=False, batch=20)
-    assert epoch[0][:10] == [17, 0, 18, 1, 19, 2, 17, 3, 18, 4]  # values by alphabet
-
-
 def test_another_seed_is_another_order():
-    orders = [EpochDraw(TASKS, None, seed).epoch(1, 5, 4, 20) for seed in (0, 1)]
-    assert orders[0] != orders[1]
-    assert orders[0] == EpochDraw(TASKS, None, 0).epoch(1, 5, 4, 20)
+    orders = [Order(TASKS, None, seed).epoch(1, 5, 4, 20) for seed in (0, 1, 0)]
+    assert orders[0] == orders[2] != orders[1]
 
 
 def test_one_value_alone_is_every_item_once():
@@ -168,10 +180,13 @@ def test_a_field_that_cannot_be_used_is_refused(setting):
             loader(tasks=["a", nothing, "a"], **{setting: "task"})
     with pytest.raises(ConfigError, match="every one of the 3 training cases has a value of its"):
         loader(tasks=["a", "b", "c"], **{setting: "task"})
+    draw = EpochDraw(**{setting: "task"})
     with pytest.raises(ConfigError, match="whose items hold their metadata"):
-        training_loader(ReplayDataset([{"case": "a"}]), 1, 0, **{setting: "task"})
+        training_loader(ReplayDataset([{"case": "a"}]), 1, 0, draw=draw)
     with pytest.raises(ConfigError, match="seed"):
-        training_loader(ReplayDataset(items_of(TASKS)), 1, -1, **{setting: "task"})
+        training_loader(ReplayDataset(items_of(TASKS)), 1, -1, draw=draw)
+    with pytest.raises(ConfigError, match="needs a field"):
+        training_loader(ReplayDataset(items_of(TASKS)), 1, 0, draw=EpochDraw())
 
 
 def test_a_balanced_run_that_was_stopped_resumes_with_the_same_batches(tmp_path):

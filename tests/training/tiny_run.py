@@ -7,7 +7,7 @@ import torch
 from ignite.metrics import Loss
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
 from monai.handlers import LrScheduleHandler, ValidationHandler, from_engine
-from monai.transforms import Compose, EnsureTyped, Lambdad, RandFlipd, RandGaussianNoised
+from monai.transforms import EnsureTyped, Lambdad, RandFlipd, RandGaussianNoised
 from torch import nn
 
 from metaseg_monai.training import (
@@ -64,7 +64,7 @@ def global_noise(image):
     return image + random.random() * 0.1 + np.random.rand() * 0.1 + torch.rand(1) * 0.1  # noqa: NPY002
 
 
-def make_run(folder, resume, workers=0, rank=0, world=1, every=2, epochs=EPOCHS):
+def make_run(folder, resume, workers=0, world=1, every=2, epochs=EPOCHS):
     """Return the trainer of a run whose files go to `folder`."""
     torch.manual_seed(1)
     random.seed(1)
@@ -73,16 +73,14 @@ def make_run(folder, resume, workers=0, rank=0, world=1, every=2, epochs=EPOCHS)
     if world > 1:
         network = nn.parallel.DistributedDataParallel(network)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
-    augment = Compose(
-        [
-            RandFlipd(["image", "label"], prob=0.5),
-            RandGaussianNoised("image", prob=0.9),
-            Lambdad("image", global_noise),
-        ]
-    )
-    fixed = EnsureTyped(["image", "label"])
-    dataset = ReplayDataset(items(), fixed, augment, seed=5, cache=True)
-    loader = training_loader(dataset, BATCH, 5, num_workers=workers, rank=rank, world_size=world)
+    augment = [
+        RandFlipd(["image", "label"], prob=0.5),
+        RandGaussianNoised("image", prob=0.9),
+        Lambdad("image", global_noise),
+    ]
+    fixed = [EnsureTyped(["image", "label"])]
+    dataset = ReplayDataset(items(), fixed, augment, seed=5)
+    loader = training_loader(dataset, BATCH, 5, num_workers=workers)
     iterations = epochs * len(loader)
     schedule = cyclic_schedule(optimizer, 1e-3, 2e-2, cycles=1, iterations=iterations)
     validation = ReplayDataset(items()[:4], fixed)

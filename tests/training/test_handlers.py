@@ -1,0 +1,294 @@
+"""A run stops where a value is not finite, is written down by epochs, and shows how far it is."""
+
+import csv
+import math
+
+import pytest
+import torch
+from ignite.engine import Engine, Events, State
+from monai.engines import SupervisedEvaluator, SupervisedTrainer
+from torch import nn
+
+from metaseg_monai.errors import DataError, TrainingError
+from metaseg_monai.training import (
+    EpochLog,
+    RunProgress,
+    StopOnNonFinite,
+    collate_cases,
+    handlers,
+    higher_is_better,
+    lower_is_better,
+    processes,
+)
+
+NAN, INF = math.nan, math.inf
+
+
+@pytest.mark.parametrize(
+    ("current", "best", "lower", "higher"),
+    [
+        (1.0, 2.0, True, False),
+        (2.0, 1.0, False, True),
+        (1.0, 1.0, False, False),
+        (NAN, 1.0, False, False),
+        (1.0, NAN, True, True),
+        (NAN, NAN, False, False),
+        (-INF, 1.0, True, False),
+    ],
+)
+def test_nan_is_never_better(current, best, lower, higher):
+    assert lower_is_better(current, best) is lower
+    assert higher_is_better(current, best) is higher
+
+
+# Stopping
+
+
+def loader(image_values, count=4):
+    items = [
+        {
+            "case": f"case {i}",
+            "image": torch.full((1, 4, 4), image_values.get(i, 0.5)),
+            "label": torch.zeros(1, 4, 4),
+        }
+        for i in range(count)
+    ]
+    return torch.utils.data.DataLoader(items, batch_size=2, collate_fn=collate_cases)
+
+
+class Network(nn.Conv2d):
+    """Overflows at one of its calls."""
+
+    def __init__(self, overflow_at=None):
+        super().__init__(1, 1, 1)
+        self.overflow_at = overflow_at
+        self.calls = 0
+
+    def forward(self, image, meta=None):
+        self.calls += 1
+        out = super().forward(image)
+        return out * INF if self.calls == self.overflow_at else out
+
+
+def train(network, data):
+    SupervisedTrainer(
+        device="cpu",
+        max_epochs=2,
+        train_data_loader=data,
+        network=network,
+        optimizer=torch.optim.SGD(network.parameters(), lr=0.1),
+        loss_function=lambda pred, label: (pred - label).square().mean(),
+        train_handlers=[StopOnNonFinite()],
+    ).run()
+
+
+@pytest.mark.parametrize(
+    ("values", "overflow_at", "message"),
+    [
+        ({3: NAN}, None, r"epoch 1, iteration 2.*case 2, case 3.*image of case 3"),
+        ({3: INF}, None, r"epoch 1, iteration 2.*case 2, case 3.*image of case 3"),
+        ({}, 3, r"epoch 2, iteration 3.*case 0, case 1.*learning rate"),
+    ],
+)
+def test_a_loss_that_is_not_finite_stops_training_with_weights_intact(values, overflow_at, message):
+    network = Network(overflow_at)
+    with pytest.raises(TrainingError, match=message):
+        train(network, loader(values))
+    assert all(bool(torch.isfinite(weight).all()) for weight in network.parameters())
+
+
+def test_finite_runs_are_left_alone():
+    network = Network()
+    train(network, loader({}))
+    assert network.calls == 4
+
+
+@pytest.mark.parametrize(
+    ("values", "overflow_at", "message"),
+    [
+        ({1: NAN}, None, r"prediction for case 1 holds NaN.*its image too"),
+        ({}, 2, r"prediction for case 2, case 3 holds NaN.*though the image is finite"),
+    ],
+)
+def test_a_prediction_that_is_not_finite_stops_an_evaluation(values, overflow_at, message):
+    evaluator = SupervisedEvaluator(
+        device="cpu",
+        val_data_loader=loader(values),
+        network=Network(overflow_at),
+        val_handlers=[StopOnNonFinite()],
+    )
+    with pytest.raises(TrainingError, match=message):
+        evaluator.run()
+
+
+def test_a_batch_without_names_is_counted_by_rows():
+    engine = Engine(lambda engine, batch: None)
+    images = torch.tensor([[1.0, 2.0], [INF, 0.0]])
+    engine.state = State(output={"image": images, "loss": torch.tensor(NAN)}, batch=[], epoch=1)
+    with pytest.raises(TrainingError, match="The image of row 1 of the batch"):
+        StopOnNonFinite().check_loss(engine)
+
+
+# The log
+
+
+def logged(path, validated=(), **more):
+    """An engine whose iterations have the losses of its data, and a log behind its validation."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
+    engine = Engine(lambda engine, batch: [{"loss": torch.tensor(batch)}] * 2)
+    if validated:
+        more["evaluator"] = evaluator = Engine(lambda engine, batch: None)
+        evaluator.state = State(epoch=0, metrics={})
+
+        def validation(engine):
+            if engine.state.epoch in validated:
+                evaluator.state.epoch = engine.state.epoch
+                evaluator.state.metrics = {"val_loss": 10.0 * engine.state.epoch, "f1": 0.5}
+
+        engine.add_event_handler(Events.EPOCH_COMPLETED, validation)
+    EpochLog(path, optimizer, **more).attach(engine)
+    return engine
+
+
+def rows(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_row_per_epoch_holds_the_mean_loss(tmp_path, monkeypatch):
+    ticks = iter(range(1000))
+    monkeypatch.setattr(handlers, "monotonic", lambda: next(ticks))
+    logged(tmp_path / "log.csv").run([1.0, 2.0, 6.0], max_epochs=2)
+    expected = [
+        {"epoch": str(epoch), "train_loss": "3.0", "lr": "0.5", "seconds": "1.000"}
+        for epoch in (1, 2)
+    ]
+    assert rows(tmp_path / "log.csv") == expected
+
+
+def test_metrics_are_written_where_the_validation_ran(tmp_path):
+    engine = logged(tmp_path / "log.csv", validated=(2,), metrics=("val_loss", "f1"))
+    engine.run([1.0], max_epochs=3)
+    written = [(row["val_loss"], row["f1"]) for row in rows(tmp_path / "log.csv")]
+    assert written == [("", ""), ("20.0", "0.5"), ("", "")]
+
+
+def test_a_metric_that_is_not_computed_is_named(tmp_path):
+    engine = logged(tmp_path / "log.csv", validated=(1,), metrics=("dice",))
+    with pytest.raises(TrainingError, match=r"\['dice'\].*\['f1', 'val_loss'\]"):
+        engine.run([1.0], max_epochs=1)
+
+
+def test_a_new_run_starts_a_new_file_and_a_resumed_one_drops_later_rows(tmp_path):
+    path = tmp_path / "log.csv"
+    logged(path).run([1.0], max_epochs=3)
+    engine = logged(path)
+    engine.load_state_dict({"epoch": 1, "max_epochs": 2, "epoch_length": 1})
+    engine.run([5.0])
+    assert [(row["epoch"], row["train_loss"]) for row in rows(path)] == [("1", "1.0"), ("2", "5.0")]
+    logged(path).run([7.0], max_epochs=1)
+    assert [row["train_loss"] for row in rows(path)] == ["7.0"]
+
+
+def test_a_resumed_log_of_other_columns_is_refused(tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_text("epoch,loss\n1,2\n")
+    engine = logged(path)
+    engine.load_state_dict({"epoch": 1, "max_epochs": 2, "epoch_length": 1})
+    with pytest.raises(DataError, match=r"log\.csv has the columns \['epoch', 'loss'\]"):
+        engine.run([5.0])
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        {"loss": torch.tensor(2.0, requires_grad=True)},
+        [{"loss": 2.0}, {"loss": 2.0}],
+        [{"loss": torch.tensor(2.0)}],
+    ],
+)
+def test_the_loss_is_found_in_every_form_of_output(output):
+    assert handlers.loss_of(output) == 2.0
+
+
+# Progress
+
+
+def shown(capsys, output=None, unit="step", evaluator=None, data=range(4), epochs=3, done=None):
+    """The states of the bar of a run."""
+    engine = Engine(lambda engine, batch: output)
+    RunProgress("sme", evaluator=evaluator, unit=unit).attach(engine)
+    if done is None:
+        engine.run(data, max_epochs=epochs)
+    else:
+        length = len(data)
+        state = {"iteration": done, "max_epochs": epochs, "epoch_length": length}
+        engine.load_state_dict(state)
+        engine.run(data)
+    return capsys.readouterr().err
+
+
+def test_one_bar_spans_the_run_with_the_last_losses(capsys):
+    evaluator = Engine(lambda engine, batch: None)
+    evaluator.state = State(metrics={"val_loss": 0.75})
+    text = shown(capsys, {"loss": 0.25}, evaluator=evaluator)
+    last = text.split("\r")[-1]
+    assert last.startswith("sme: ")
+    for part in ("12/12", "loss=0.2500", "val_loss=0.7500"):
+        assert part in last
+    assert text.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("output", "loss"),
+    [
+        ([{"loss": 0.25}] * 2, "loss=0.2500"),
+        ({"pred": 1}, ""),
+        ([{"pred": 1}], ""),
+        (None, ""),
+    ],
+)
+def test_a_loss_is_shown_where_there_is_one(capsys, output, loss):
+    last = shown(capsys, output, epochs=1).split("\r")[-1]
+    assert "4/4" in last
+    assert loss in last
+    assert ("loss" in last) == bool(loss)
+
+
+def test_a_resumed_run_begins_where_it_was(capsys):
+    bars = shown(capsys, {"loss": 0.25}, done=6).split("\r")
+    assert any("6/12" in bar for bar in bars)
+    assert not any("0/12" in bar for bar in bars)
+    assert "12/12" in bars[-1]
+
+
+class Slices(list):
+    """Batches of cases, and the dataset that they come from."""
+
+    dataset = range(5)
+
+
+@pytest.mark.parametrize("done", [None, 2])
+def test_slices_are_counted_by_their_cases(capsys, done):
+    data = Slices([{"case": ["a", "b", "c"]}, {"case": ["d", "e"]}])
+    last = shown(capsys, unit="slice", data=data, epochs=2, done=done).split("\r")[-1]
+    assert "10/10" in last
+    assert "slice" in last
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
+def test_errors_and_ctrl_c_pass_through_and_end_the_line(capsys, error):
+    def iteration(engine, batch):
+        if engine.state.iteration == 3:
+            raise error("stop")
+
+    engine = Engine(iteration)
+    RunProgress().attach(engine)
+    with pytest.raises(error, match="stop"):
+        engine.run(range(4), max_epochs=3)
+    assert capsys.readouterr().err.endswith("\n")
+
+
+def test_only_the_first_process_shows_it(capsys, monkeypatch):
+    monkeypatch.setattr(processes, "rank", lambda: 1)
+    assert shown(capsys) == ""

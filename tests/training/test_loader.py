@@ -1,0 +1,196 @@
+"""Cases are seen in the same order and with the same draws, however often a run is resumed."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from monai.transforms import Compose, EnsureTyped, Lambdad, OneOf, RandFlipd, RandGaussianNoised
+
+from metaseg_monai.errors import ConfigError
+from metaseg_monai.training import (
+    EpochBatchSampler,
+    ReplayDataset,
+    processes,
+    training_loader,
+)
+
+
+def draws():
+    """One draw of each global generator of the CPU."""
+    return random.gauss(0, 1), np.random.randn(3).tolist(), torch.randn(3).tolist()  # noqa: NPY002
+
+
+def seen(batches):
+    return [index for batch in batches for _, index in batch]
+
+
+# The order
+
+
+def test_each_epoch_holds_every_item_once_in_its_own_order():
+    sampler = EpochBatchSampler(23, 4, seed=0)
+    epochs = [list(sampler) for _ in range(3)]
+    assert all(sorted(seen(epoch)) == list(range(23)) for epoch in epochs)
+    assert [len(batch) for batch in epochs[0]] == [4, 4, 4, 4, 4, 3]
+    assert len({tuple(seen(epoch)) for epoch in epochs}) == 3
+    assert [{epoch for batch in one for epoch, _ in batch} for one in epochs] == [{1}, {2}, {3}]
+    assert epochs[0] == list(EpochBatchSampler(23, 4, seed=0))
+    assert epochs[0] != list(EpochBatchSampler(23, 4, seed=1))
+
+
+def test_an_epoch_can_be_begun_in_its_middle():
+    sampler = EpochBatchSampler(23, 4, seed=0)
+    epochs = [list(sampler) for _ in range(3)]
+    sampler.begin_epoch(2, skip=3)
+    assert list(sampler) == epochs[1][3:]
+    assert list(sampler) == epochs[2]
+    assert len(sampler) == 6
+
+
+@pytest.mark.parametrize("length", [1, 7, 8, 9, 16])
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_processes_share_an_epoch(monkeypatch, length, world_size):
+    shares = []
+    monkeypatch.setattr(processes, "world_size", lambda: world_size)
+    for rank in range(world_size):
+        monkeypatch.setattr(processes, "rank", lambda rank=rank: rank)
+        sampler = EpochBatchSampler(length, 2, seed=0)
+        shares.append(list(sampler))
+        assert len(shares[-1]) == len(sampler)
+    assert len({tuple(map(len, share)) for share in shares}) == 1
+    together = [index for share in shares for index in seen(share)]
+    assert set(together) == set(range(length))
+    assert len(together) < length + world_size
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"length": 0, "batch_size": 2, "seed": 0}, "at least one item"),
+        ({"length": 3, "batch_size": 0, "seed": 0}, "batch_size=0"),
+        ({"length": 3, "batch_size": 1, "seed": -1}, "seed"),
+    ],
+)
+def test_impossible_samplers_are_refused(arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        EpochBatchSampler(**arguments)
+
+
+# The items
+
+
+def make_items(count=5):
+    draw = np.random.default_rng(0)
+    return [
+        {"case": f"c{i}", "image": draw.normal(size=(1, 4, 4)).astype(np.float32)}
+        for i in range(count)
+    ]
+
+
+def add_global_draws(image):
+    return image + random.random() + np.random.rand() + torch.rand(1)  # noqa: NPY002
+
+
+def replayed(seed=0):
+    augment = [
+        RandFlipd("image", prob=0.5),
+        Compose([RandGaussianNoised("image", prob=0.9)]),
+        Lambdad("image", add_global_draws),
+    ]
+    return ReplayDataset(make_items(), [EnsureTyped("image")], augment, seed=seed)
+
+
+def images(dataset, *keys):
+    return [torch.as_tensor(dataset[key]["image"]) for key in keys]
+
+
+def test_draws_are_replayed_by_seed_epoch_and_index():
+    keys = [(1, 0), (1, 1), (2, 0), 3]
+    first, again = images(replayed(), *keys), images(replayed(), *keys[::-1])[::-1]
+    assert all(torch.equal(one, other) for one, other in zip(first, again, strict=True))
+    assert not torch.equal(*images(replayed(), (2, 0), (3, 0)))
+    assert not torch.equal(images(replayed(seed=1), (1, 0))[0], first[0])
+
+
+def test_a_plain_index_is_epoch_0():
+    dataset = replayed()
+    assert torch.equal(*images(dataset, 2, (0, 2)))
+    assert torch.equal(*images(dataset, -1, 4))
+    with pytest.raises(IndexError, match="5 of 5"):
+        dataset[5]
+    assert len(dataset) == 5
+
+
+def test_reading_an_item_leaves_the_global_generators_alone():
+    dataset = replayed()
+
+    def read():
+        random.seed(3)
+        np.random.seed(3)  # noqa: NPY002
+        torch.manual_seed(3)
+        draws()  # an odd number of normal draws leaves half a pair behind, which is state too
+        dataset[1]
+        return draws()
+
+    first = read()
+    dataset.augment = None
+    assert read() == first
+
+
+@pytest.mark.parametrize("cache", [False, True])
+@pytest.mark.parametrize("load", [None, EnsureTyped("image")])
+def test_augmenting_in_place_never_reaches_the_items(cache, load):
+    def spoil(item):
+        item["image"] += 1
+        item["case"] = "spoilt"
+        return item
+
+    items = make_items()
+    before = [item["image"].copy() for item in items]
+    dataset = ReplayDataset(items, load, spoil, cache=cache)
+    for _ in range(3):
+        np.testing.assert_array_equal(np.asarray(dataset[0]["image"]), before[0] + 1)
+    np.testing.assert_array_equal(items[0]["image"], before[0])
+    assert items[0]["case"] == "c0"
+
+
+@pytest.mark.parametrize(("cache", "calls"), [(False, 3), (True, 1)])
+def test_cache_loads_once(cache, calls):
+    loaded = []
+
+    def load(item):
+        loaded.append(item["case"])
+        return item
+
+    dataset = ReplayDataset(make_items(), load, cache=cache)
+    for epoch in range(3):
+        dataset[epoch, 1]
+    assert loaded == ["c1"] * calls
+
+
+@pytest.mark.parametrize(
+    "load",
+    [
+        [EnsureTyped("image"), RandFlipd("image")],
+        Compose([Compose([RandFlipd("image")])]),
+        OneOf([EnsureTyped("image")]),
+    ],
+)
+def test_random_transforms_in_the_fixed_chain_are_refused(load):
+    with pytest.raises(ConfigError, match=r"(RandFlipd|OneOf).*Move them to `augment`"):
+        ReplayDataset(make_items(), load)
+
+
+@pytest.mark.filterwarnings("ignore:This process.*multi-threaded:DeprecationWarning")
+@pytest.mark.parametrize("workers", [0, 2])
+def test_loader_gives_the_same_batches_with_any_workers(workers):
+    def epochs(count):
+        loader = training_loader(replayed(), 2, seed=0, num_workers=count)
+        return [(b["case"], torch.as_tensor(b["image"])) for _ in range(2) for b in loader]
+
+    state = torch.get_rng_state()
+    first, other = epochs(0), epochs(workers)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert [case for case, _ in first] == [case for case, _ in other]
+    assert all(torch.equal(a, b) for (_, a), (_, b) in zip(first, other, strict=True))
