@@ -122,7 +122,12 @@ class Unet3(nn.Module):
         unknown_trained: bool = False,
     ) -> None:
         super().__init__()
-        _check_sizes(in_channels, out_channels, channels, levels, spatial_dims)
+        sizes = {"in_channels": in_channels, "out_channels": out_channels}
+        for name, size in {**sizes, "channels": channels, "levels": levels}.items():
+            if size < 1:
+                raise ConfigError(f"{name} must be 1 or more, got {size}")
+        if spatial_dims not in (2, 3):
+            raise ConfigError(f"spatial_dims must be 2 or 3, got {spatial_dims}")
         self.variant = variant
         self.spatial_dims = spatial_dims
         self.meta_input = meta_input_of(
@@ -182,22 +187,6 @@ class Unet3(nn.Module):
             x = F.interpolate(x, size=skip.shape[2:], mode="nearest")
             x = level(torch.cat([x, skip], dim=1), meta)
         return self.head(x)
-
-
-def _check_sizes(
-    in_channels: int, out_channels: int, channels: int, levels: int, spatial_dims: int
-) -> None:
-    sizes = {
-        "in_channels": in_channels,
-        "out_channels": out_channels,
-        "channels": channels,
-        "levels": levels,
-    }
-    for name, size in sizes.items():
-        if size < 1:
-            raise ConfigError(f"{name} must be 1 or more, got {size}")
-    if spatial_dims not in (2, 3):
-        raise ConfigError(f"spatial_dims must be 2 or 3, got {spatial_dims}")
 
 
 def chosen_places(places: Sequence[int | str] | None, levels: int, variant: str) -> list[str]:
