@@ -1,11 +1,16 @@
 """Inference that keeps each image's metadata its own."""
 
 from metaseg_monai.inferers.precision import AutocastInferer, channels_last
-from metaseg_monai.inferers.sliding import SliceMetadataInferer, SlidingWindowMetadataInferer
+from metaseg_monai.inferers.sliding import (
+    SliceMetadataInferer,
+    SlidingWindowMetadataInferer,
+    each_tensor,
+)
 
 __all__ = [
     "AutocastInferer",
     "SliceMetadataInferer",
     "SlidingWindowMetadataInferer",
     "channels_last",
+    "each_tensor",
 ]

@@ -10,11 +10,7 @@ from monai.inferers import Inferer
 from torch import Tensor, nn
 
 from metaseg_monai.errors import ConfigError
-from metaseg_monai.inferers.outputs import map_tensors
-
-
-def _to_float32(output: Tensor) -> Tensor:
-    return output.float() if output.is_floating_point() else output
+from metaseg_monai.inferers.sliding import map_tensors
 
 
 class AutocastInferer(Inferer):
@@ -26,7 +22,6 @@ class AutocastInferer(Inferer):
         inferer: the inferer to wrap, e.g. MONAI's SimpleInferer for training.
         dtype: "bfloat16", or None for the network's own format. (float16 would need scaled
             losses and is not offered.)
-        device_type: "cpu" or "cuda"; default: that of the images.
 
     Raises:
         ConfigError: `dtype` is another one.
@@ -38,15 +33,12 @@ class AutocastInferer(Inferer):
         torch.float32
     """
 
-    def __init__(
-        self, inferer: Inferer, dtype: str | None = "bfloat16", device_type: str | None = None
-    ) -> None:
+    def __init__(self, inferer: Inferer, dtype: str | None = "bfloat16") -> None:
         super().__init__()
         if dtype not in ("bfloat16", None):
             raise ConfigError(f"dtype must be bfloat16 or None (off), got {dtype!r}.")
         self.inferer = inferer
         self.dtype = dtype
-        self.device_type = device_type
 
     def __call__(self, inputs: Tensor, network: Any, meta: Tensor | None = None) -> Any:
         """Return the wrapped inferer's output (B, K, *S) in float32.
@@ -56,16 +48,14 @@ class AutocastInferer(Inferer):
             network: called by the wrapped inferer.
             meta: encoded metadata (B, M), or None where the network takes none.
         """
-        metadata = {} if meta is None else {"meta": meta}
-        if self.dtype is None:
-            return self.inferer(inputs, network, **metadata)
 
         def in_bfloat16(images: Tensor, **metadata: Tensor) -> Any:
-            with torch.autocast(self.device_type or images.device.type, dtype=torch.bfloat16):
+            with torch.autocast(images.device.type, dtype=torch.bfloat16):
                 pred = network(images, **metadata)
-            return map_tensors(_to_float32, pred)
+            return map_tensors(lambda one: one.float() if one.is_floating_point() else one, pred)
 
-        return self.inferer(inputs, in_bfloat16, **metadata)
+        metadata = {} if meta is None else {"meta": meta}
+        return self.inferer(inputs, in_bfloat16 if self.dtype else network, **metadata)
 
 
 def channels_last(network: nn.Module, spatial_dims: int) -> nn.Module:

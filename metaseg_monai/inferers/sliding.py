@@ -4,22 +4,246 @@ MONAI's `SlidingWindowInferer` mixes windows of several images in one batch but 
 arguments over whole, so metadata would meet the wrong image; its `SliceInferer` drops them.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from monai.data import MetaTensor
 from monai.inferers import Inferer, SlidingWindowInferer
 from monai.utils import fall_back_tuple
 from torch import Tensor
 
 from metaseg_monai.errors import ConfigError, DataError, MetadataError
-from metaseg_monai.inferers.outputs import map_tensors
-from metaseg_monai.inferers.tiles import check_tiles, run_tiles
-
-# Sliding windows: which settings are refused, and what a window's pixels count for.
 
 BLENDS = ("gaussian", "constant", "pyramid", "discard")
+
+Network = Callable[..., Any]
+Device = torch.device | str | None
+
+
+class SlidingWindowMetadataInferer(Inferer):
+    """Run a network on overlapping windows of a batch, each with its own image's metadata.
+
+    For every batch, `sw_batch_size` and overlap the result equals that of running the images one
+    at a time. The output has the images' size, also where they are smaller than the window and
+    therefore lie in the middle of one, among zeros.
+
+    Args:
+        roi_size: window size in pixels or voxels; -1 on an axis takes the image's own size.
+        sw_batch_size: windows run at once.
+        overlap: share of a window that overlaps the next, in [0, 1), for all axes or each.
+        blend: a mean of overlapping windows with "gaussian", "constant" or "pyramid" weights
+            (falling linearly to the edge), or "discard": each pixel comes from one window, whose
+            margins are cut off (thesis 3.1); `run_tiles` says when that is exact.
+        margin_px: of "discard", pixels cut off at each inner end, for all axes or each; None takes
+            half of `overlap`.
+        align: of "discard", windows begin at multiples of it; 2 ** levels of a U-Net.
+        sw_device: where windows are run; default: where the images are.
+        device: where the output is put together; default: where the images are.
+
+    Raises:
+        ConfigError: A setting is out of its range, or does not go with another.
+
+    Example:
+        >>> inferer = SlidingWindowMetadataInferer(roi_size=8, sw_batch_size=3)
+        >>> def network(image, meta):  # each window is multiplied by its image's metadata
+        ...     return image * meta[:, :1, None, None]
+        >>> images, meta = torch.ones(2, 1, 12, 20), torch.tensor([[1.0], [5.0]])
+        >>> inferer(images, network, meta=meta).mean(dim=(1, 2, 3))
+        tensor([1., 5.])
+    """
+
+    def __init__(
+        self,
+        roi_size: Sequence[int] | int,
+        sw_batch_size: int = 4,
+        overlap: Sequence[float] | float = 0.25,
+        blend: str = "gaussian",
+        margin_px: Sequence[int] | int | None = None,
+        align: int = 1,
+        sw_device: Device = None,
+        device: Device = None,
+    ) -> None:
+        super().__init__()
+        _check_whole("roi_size", roi_size, -1)
+        _check_whole("sw_batch_size", sw_batch_size, 1)
+        _check_whole("margin_px", margin_px or 0, 0)
+        _check_whole("align", align, 1)
+        shares = [overlap] if isinstance(overlap, int | float | str) else list(overlap)
+        if any(not isinstance(share, int | float) or not 0 <= share < 1 for share in shares):
+            raise ConfigError(f"overlap must be in [0, 1), for all axes or each, got {overlap!r}.")
+        if blend not in BLENDS:
+            raise ConfigError(f"blend must be one of {', '.join(BLENDS)}, got {blend!r}.")
+        if blend != "discard" and (margin_px is not None or align != 1):
+            raise ConfigError(
+                f"margin_px and align are settings of blend discard, not of {blend}; leave them "
+                "out, or set blend to discard."
+            )
+        self.blend, self.align = blend, align
+        self.spatial_dims = None if isinstance(roi_size, int) else len(roi_size)
+        if blend == "discard":
+            sizes = [roi_size] if isinstance(roi_size, int) else roi_size
+            self.margins = margins_of(sizes, overlap, margin_px, align)
+        self.windows = SlidingWindowInferer(
+            roi_size=roi_size,
+            sw_batch_size=sw_batch_size,
+            overlap=overlap,
+            mode="gaussian" if blend == "gaussian" else "constant",
+            sw_device=sw_device,
+            device=device,
+            with_coord=True,
+        )
+
+    def __call__(self, inputs: Tensor, network: Network, meta: Tensor | None = None) -> Any:
+        """Return the network's output on whole images.
+
+        Args:
+            inputs: images (B, C, *S).
+            network: called as `network(windows, meta=rows)`, or `network(windows)` without meta.
+            meta: encoded metadata (B, M), or None.
+
+        Returns:
+            Logits (B, K, *S); a tuple or dict of them where the network gives one.
+
+        Raises:
+            DataError: The images have another number of spatial axes than `roi_size`.
+            MetadataError: `meta` has not one row per image; nothing is run then.
+        """
+        _check_axes(inputs, self.spatial_dims, "SlidingWindowMetadataInferer")
+        if meta is not None and (meta.ndim != 2 or meta.shape[0] != inputs.shape[0]):
+            raise MetadataError(
+                f"meta must be (B, M) with one row per image: expected {inputs.shape[0]} rows, got "
+                f"shape {tuple(meta.shape)}. Give each image its own row; none is ever repeated."
+            )
+        rows = meta.as_tensor() if isinstance(meta, MetaTensor) else meta
+
+        def run(windows: Tensor, images: list[int]) -> Any:
+            if rows is None:
+                return network(windows)
+            return network(windows, meta=rows[images].to(windows.device))
+
+        def blended(windows: Tensor, coordinates: list[list[slice]]) -> Any:
+            return run(windows, [place[0].start for place in coordinates])  # the image's own slice
+
+        window = fall_back_tuple(self.windows.roi_size, inputs.shape[2:])
+        if self.blend == "discard":
+            return run_tiles(
+                inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs,
+                run,
+                window,
+                self.margins * (len(window) // len(self.margins)),  # one roi_size for all axes
+                self.align,
+                self.windows.sw_batch_size,
+                self.windows.sw_device,
+                self.windows.device,
+            )
+        if self.blend == "pyramid":
+            self.windows.roi_weight_map = pyramid_weights(window)
+        return self.windows(inputs, blended)
+
+
+class SliceMetadataInferer(Inferer):
+    """Run a 2D network over the slices of 3D volumes, each with its own volume's metadata.
+
+    Args:
+        roi_size: window size in pixels inside a slice, two numbers; -1 takes the slice's own size.
+        spatial_dim: the axis that is cut: 0, 1 or 2 of the volume's spatial axes.
+        sw_batch_size: slices (or windows of slices) run at once.
+        overlap: share of a window that overlaps the next inside a slice, in [0, 1).
+        blend: what becomes of overlapping windows, see `SlidingWindowMetadataInferer`.
+        sw_device: where windows are run; default: where the volumes are.
+        device: where the output is put together; default: where the volumes are.
+
+    Raises:
+        ConfigError: A setting is out of its range.
+
+    Example:
+        >>> inferer = SliceMetadataInferer(roi_size=(-1, -1), sw_batch_size=4)
+        >>> def network(image, meta):
+        ...     return image * meta[:, :1, None, None]
+        >>> volumes, meta = torch.ones(2, 1, 6, 5, 3), torch.tensor([[1.0], [5.0]])
+        >>> inferer(volumes, network, meta=meta).mean(dim=(1, 2, 3, 4))
+        tensor([1., 5.])
+    """
+
+    def __init__(
+        self,
+        roi_size: Sequence[int],
+        spatial_dim: int = 2,
+        sw_batch_size: int = 4,
+        overlap: float = 0.25,
+        blend: str = "gaussian",
+        sw_device: Device = None,
+        device: Device = None,
+    ) -> None:
+        super().__init__()
+        if not isinstance(roi_size, Sequence) or len(roi_size) != 2:
+            raise ConfigError(f"roi_size must be two numbers inside a slice, got {roi_size!r}.")
+        if spatial_dim not in (0, 1, 2):
+            raise ConfigError(f"spatial_dim must be 0, 1 or 2, got {spatial_dim!r}.")
+        window = [*roi_size[:spatial_dim], 1, *roi_size[spatial_dim:]]
+        self.axis = spatial_dim + 2
+        self.windows = SlidingWindowMetadataInferer(
+            window, sw_batch_size, overlap, blend, sw_device=sw_device, device=device
+        )
+
+    def __call__(self, inputs: Tensor, network: Network, meta: Tensor | None = None) -> Any:
+        """Return the 2D network's output on whole volumes.
+
+        Args:
+            inputs: volumes (B, C, H, W, D).
+            network: 2D; called as `network(slices, meta=rows)`, or `network(slices)` without meta.
+            meta: encoded metadata (B, M), one row per volume, or None.
+
+        Returns:
+            Logits (B, K, H, W, D); a tuple or dict of them where the network gives one.
+
+        Raises:
+            DataError: The inputs are not volumes.
+            MetadataError: `meta` has not one row per volume; nothing is run then.
+        """
+        _check_axes(inputs, 3, "SliceMetadataInferer")
+
+        def on_slices(windows: Tensor, **metadata: Tensor) -> Any:
+            pred = network(windows.squeeze(self.axis), **metadata)
+            return map_tensors(lambda logits: logits.unsqueeze(self.axis), pred)
+
+        return self.windows(inputs, on_slices, meta=meta)
+
+
+def map_tensors(function: Callable[[Tensor], Any], output: Any) -> Any:
+    """Apply `function` to each tensor of a network's output and keep the output's form.
+
+    Args:
+        function: what to do with one tensor.
+        output: a tensor, a list or tuple of them, or a dict of them.
+
+    Raises:
+        ConfigError: The output has another form.
+
+    Example:
+        >>> map_tensors(torch.neg, {"pred": torch.tensor([1.0])})
+        {'pred': tensor([-1.])}
+    """
+    if isinstance(output, Tensor):
+        return function(output)
+    if isinstance(output, Mapping):
+        return {key: map_tensors(function, value) for key, value in output.items()}
+    if isinstance(output, list | tuple):
+        return tuple(map_tensors(function, value) for value in output)
+    raise ConfigError(
+        f"The network returned {type(output).__name__}; expected a tensor, or a list, tuple or "
+        "dict of tensors. Change the network's forward()."
+    )
+
+
+def each_tensor(output: Any) -> list[Tensor]:
+    """List the tensors of a network's output; see `map_tensors` for the forms."""
+    found: list[Tensor] = []
+    map_tensors(found.append, output)
+    return found
 
 
 def pyramid_weights(window: Sequence[int]) -> Tensor:
@@ -45,76 +269,50 @@ def pyramid_weights(window: Sequence[int]) -> Tensor:
     return weights
 
 
-def check_window(roi_size: Sequence[int] | int, sw_batch_size: int, padding_mode: str) -> None:
-    """Refuse a window that is none.
+class Span(NamedTuple):
+    """A tile along one axis of the image: what the network sees, and the part that is kept."""
 
-    Raises:
-        ConfigError: names the setting.
+    seen: slice
+    kept: slice
+
+    @property
+    def pixels(self) -> int:
+        """How many the network sees."""
+        return self.seen.stop - self.seen.start
+
+    @property
+    def inner(self) -> slice:
+        """The kept part, counted from the tile's own start."""
+        return slice(self.kept.start - self.seen.start, self.kept.stop - self.seen.start)
+
+
+def tile_spans(size: int, window: int, margin: int, align: int) -> list[Span]:
+    """Cover an axis by tiles whose kept parts meet without gap or overlap.
+
+    Tiles begin at multiples of `align`, so that the cells of pooling layers are those of the
+    untiled image. The last tile ends with the image and is up to `align - 1` pixels smaller.
+
+    Args:
+        size: pixels of the image, one tile where that is at most `window`.
+        window: pixels of a tile.
+        margin: pixels discarded at each inner end of a tile.
+        align: what tiles begin at multiples of.
+
+    >>> for seen, kept in tile_spans(size=20, window=12, margin=2, align=4):
+    ...     print(seen.start, seen.stop, kept.start, kept.stop)
+    0 12 0 10
+    8 20 10 20
     """
-    sizes = list(roi_size) if isinstance(roi_size, Sequence) else [roi_size]
-    if not sizes or any(isinstance(size, bool) or not isinstance(size, int) for size in sizes):
-        raise ConfigError(
-            f"roi_size must be whole numbers, one per axis (-1: the image's own size), "
-            f"got {roi_size!r}."
-        )
-    if sw_batch_size < 1:
-        raise ConfigError(f"sw_batch_size must be at least 1 window, got {sw_batch_size}.")
-    if padding_mode not in ("constant", "replicate"):
-        raise ConfigError(
-            f"padding_mode must be constant or replicate, got {padding_mode!r}: the other ways of "
-            "padding fail on images much smaller than the window."
-        )
-
-
-def check_axes(inputs: Tensor, spatial_dims: int | None, name: str) -> None:
-    """Refuse images of another number of axes than the inferer `name` was made for.
-
-    Raises:
-        DataError: names the inferer and the shape.
-    """
-    if spatial_dims is not None and inputs.ndim != spatial_dims + 2:
-        raise DataError(
-            f"{name} expects images (B, C, ...) of {spatial_dims} spatial axes, got shape "
-            f"{tuple(inputs.shape)}. Set roi_size to one number per axis of the images."
-        )
-
-
-def check_blend(
-    blend: str,
-    overlap: Sequence[float] | float,
-    margin_px: Sequence[int] | int | None,
-    align: int,
-    buffer_steps: int | None,
-) -> None:
-    """Refuse settings of a sliding window that do not go with each other.
-
-    Raises:
-        ConfigError: names the setting.
-    """
-    overlaps = _numbers(overlap)
-    if any(not isinstance(share, (int, float)) or not 0 <= share < 1 for share in overlaps):
-        raise ConfigError(f"overlap must be in [0, 1), for all axes or each, got {overlap!r}.")
-    for name, given in (("margin_px", margin_px), ("align", align)):
-        whole = all(isinstance(n, int) and not isinstance(n, bool) for n in _numbers(given))
-        if given is not None and not whole:
-            raise ConfigError(f"{name} must be whole numbers of pixels, got {given!r}.")
-    if blend not in BLENDS:
-        raise ConfigError(f"blend must be one of {', '.join(BLENDS)}, got {blend!r}.")
-    if blend != "discard" and (margin_px is not None or align != 1):
-        raise ConfigError(
-            f"margin_px and align are settings of blend discard, not of {blend}; leave them out, "
-            "or set blend to discard."
-        )
-    if blend == "discard" and buffer_steps is not None:
-        raise ConfigError(
-            "buffer_steps gathers blended windows; tiles of blend discard go straight into the "
-            "output: leave buffer_steps out."
-        )
-
-
-def _numbers(given: object) -> list[object]:
-    """One number or several, as a list; text is one thing."""
-    return list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
+    if size <= window:
+        return [Span(slice(0, size), slice(0, size))]
+    step = (window - 2 * margin) // align * align
+    last = -((window - size) // align) * align  # the first multiple from which a tile reaches over
+    starts = [*range(0, last, step), last]
+    joints = [0, *(start + margin for start in starts[1:]), size]
+    return [
+        Span(slice(start, min(start + window, size)), slice(*kept))
+        for start, kept in zip(starts, itertools.pairwise(joints), strict=True)
+    ]
 
 
 def margins_of(
@@ -132,250 +330,124 @@ def margins_of(
         align: what windows begin at multiples of.
 
     Raises:
-        ConfigError: the margins leave nothing of a window.
+        ConfigError: there is not one margin an axis, it leaves nothing of a window, or a window is
+            no multiple of `align`.
 
     >>> margins_of((512, -1), 0.25, None, 1), margins_of((512, 512), 0.25, 30, 1)
     ([64, 0], [30, 30])
     """
-    axes = len(windows)
-    if margin_px is None:
-        shares = [overlap] * axes if isinstance(overlap, (int, float)) else list(overlap)
-        if len(shares) != axes:
-            raise ConfigError(f"overlap must be one number or {axes}, one per axis; got {shares}.")
-        margins = [
-            int(max(window, 0) * share / 2) for window, share in zip(windows, shares, strict=True)
-        ]
-    else:
-        margins = [margin_px] * axes if isinstance(margin_px, int) else list(margin_px)
-    if len(margins) != axes:
-        raise ConfigError(
-            f"margin_px must be one number or one per axis of roi_size, got {margin_px!r}."
-        )
-    check_tiles(windows, margins, align)
-    return [margin if window > 0 else 0 for window, margin in zip(windows, margins, strict=True)]
+    name, given = ("overlap", overlap) if margin_px is None else ("margin_px", margin_px)
+    per_axis = list(given) if isinstance(given, Sequence) else [given] * len(windows)
+    if len(per_axis) != len(windows):
+        raise ConfigError(f"{name} must be one number or one per axis of roi_size, got {given!r}.")
+    margins = []
+    for window, one in zip(windows, per_axis, strict=True):
+        margin = 0 if window <= 0 else int(window * one / 2) if margin_px is None else int(one)
+        if window > 0 and window % align:
+            raise ConfigError(
+                f"roi_size {window} is no multiple of align {align}: the last cell of a pooling "
+                "layer would be cut inside the image. Round roi_size."
+            )
+        if window > 0 and window - 2 * margin < align:
+            raise ConfigError(
+                f"A tile of {window} pixels keeps {window - 2 * margin} without its margins of "
+                f"{margin}, expected at least {align} (align). Make roi_size larger, or margin_px "
+                "or overlap smaller."
+            )
+        margins.append(margin)
+    return margins
 
 
-Network = Callable[..., Any]
+def run_tiles(
+    inputs: Tensor,
+    run: Callable[[Tensor, list[int]], Any],
+    window: Sequence[int],
+    margins: Sequence[int],
+    align: int = 1,
+    batch_size: int = 4,
+    sw_device: Device = None,
+    device: Device = None,
+) -> Any:
+    """Run a network tile by tile and put the kept parts straight into its output (thesis 3.1).
 
+    No weights are needed beside the output, which saves a third of its memory with two classes.
+    The result is that of the untiled image where
 
-def _rows(meta: Tensor, images: int) -> Tensor:
-    """Return `meta` (B, M) as a plain tensor after checking that it has a row per image."""
-    if meta.ndim != 2 or meta.shape[0] != images:
-        raise MetadataError(
-            f"meta must be (B, M) with one row per image: expected {images} rows, got shape "
-            f"{tuple(meta.shape)}. Give each image its own row; none is ever repeated."
-        )
-    return meta.as_tensor() if isinstance(meta, MetaTensor) else meta
-
-
-class SlidingWindowMetadataInferer(Inferer):
-    """Run a network on overlapping windows of a batch, each with its own image's metadata.
-
-    For every batch, `sw_batch_size` and overlap the result equals that of running the images one
-    at a time. The output has the images' size, also where they are smaller than the window.
+    - the margin is as wide as the network sees to one side: 33, 69, 141 and 285 pixels for a Unet3
+      of 2, 3, 4 and 5 levels;
+    - tiles begin at multiples of 2 ** levels, so that they share the pooling cells of the image.
+      The image itself may have any size, for its last tile ends where it ends, as its own pooling
+      does;
+    - the image is not smaller than the tile (it would be padded);
+    - the network does not pool over the whole image, as the gates of SE and SME do.
 
     Args:
-        roi_size: window size in pixels or voxels; -1 on an axis takes the image's own size.
-        sw_batch_size: windows run at once.
-        overlap: share of a window that overlaps the next, in [0, 1), for all axes or each.
-        blend: a mean of overlapping windows with "gaussian", "constant" or "pyramid" weights
-            (falling linearly to the edge), or "discard": each pixel comes from one window, whose
-            margins are cut off (thesis 3.1); `inferers.tiles` says when that is exact.
-        margin_px: of "discard", pixels cut off at each inner end, for all axes or each; None takes
-            half of `overlap`.
-        align: of "discard", windows begin at multiples of it; 2 ** levels of a U-Net.
-        sigma_scale: width of the gaussian as a share of the window.
-        padding_mode: how images smaller than the window are filled, "constant" or "replicate".
-        cval: fill value of constant padding.
-        sw_device: where windows are run; default: where the images are.
+        inputs: images (B, C, *S).
+        run: called with tiles (N, C, *window) and the N numbers of their images.
+        window: pixels of a tile along each axis; smaller images are padded with zeros around.
+        margins: pixels discarded at each inner end of a tile, along each axis.
+        align: tiles begin at multiples of it.
+        batch_size: tiles run at once.
+        sw_device: where tiles are run; default: where the images are.
         device: where the output is put together; default: where the images are.
-        progress: show a bar over the windows.
-        cpu_thresh: put outputs of more pixels than this together on the CPU.
-        buffer_steps: windows along `buffer_dim` gathered on `sw_device` before a move to `device`.
-        buffer_dim: the spatial axis of that buffer.
+
+    Returns:
+        The output (B, K, *S); a tuple or dict of them where `run` gives one.
 
     Raises:
-        ConfigError: A setting is out of its range.
-
-    Example:
-        >>> inferer = SlidingWindowMetadataInferer(roi_size=8, sw_batch_size=3)
-        >>> def network(image, meta):  # each window is multiplied by its image's metadata
-        ...     return image * meta[:, :1, None, None]
-        >>> images, meta = torch.ones(2, 1, 12, 20), torch.tensor([[1.0], [5.0]])
-        >>> inferer(images, network, meta=meta).mean(dim=(1, 2, 3))
-        tensor([1., 5.])
+        ConfigError: the network changes the size of a tile.
     """
+    sw_device, device = sw_device or inputs.device, device or inputs.device
+    missing = [max(pixels - size, 0) for pixels, size in zip(window, inputs.shape[2:], strict=True)]
+    inner = [slice(m // 2, m // 2 + n) for m, n in zip(missing, inputs.shape[2:], strict=True)]
+    if any(missing):
+        inputs = F.pad(inputs, [width for m in reversed(missing) for width in (m // 2, m - m // 2)])
+    settings = zip(inputs.shape[2:], window, margins, strict=True)
+    axes = [tile_spans(size, pixels, margin, align) for size, pixels, margin in settings]
 
-    def __init__(
-        self,
-        roi_size: Sequence[int] | int,
-        sw_batch_size: int = 4,
-        overlap: Sequence[float] | float = 0.25,
-        blend: str = "gaussian",
-        sigma_scale: Sequence[float] | float = 0.125,
-        padding_mode: str = "constant",
-        cval: float = 0.0,
-        sw_device: torch.device | str | None = None,
-        device: torch.device | str | None = None,
-        progress: bool = False,
-        cpu_thresh: int | None = None,
-        buffer_steps: int | None = None,
-        buffer_dim: int = -1,
-        margin_px: Sequence[int] | int | None = None,
-        align: int = 1,
-    ) -> None:
-        super().__init__()
-        check_window(roi_size, sw_batch_size, padding_mode)
-        check_blend(blend, overlap, margin_px, align, buffer_steps)
-        self.blend, self.align = blend, align
-        if blend == "discard":
-            sizes = [roi_size] if isinstance(roi_size, int) else roi_size
-            self.margins = margins_of(sizes, overlap, margin_px, align)
-        self.spatial_dims = None if isinstance(roi_size, int) else len(roi_size)
-        self.windows = SlidingWindowInferer(
-            roi_size=roi_size,
-            sw_batch_size=sw_batch_size,
-            overlap=overlap,
-            mode="gaussian" if blend == "gaussian" else "constant",
-            sigma_scale=sigma_scale,
-            padding_mode=padding_mode,
-            cval=cval,
-            sw_device=sw_device,
-            device=device,
-            progress=progress,
-            cpu_thresh=cpu_thresh,
-            buffer_steps=buffer_steps,
-            buffer_dim=buffer_dim,
-            with_coord=True,
-        )
+    def shape(tile: tuple[int, tuple[Span, ...]]) -> tuple[int, ...]:
+        return tuple(span.pixels for span in tile[1])
 
-    def __call__(self, inputs: Tensor, network: Network, meta: Tensor | None = None) -> Any:
-        """Return the network's output on whole images.
+    def whole(part: Tensor) -> Tensor:
+        return part.new_empty((len(inputs), part.shape[1], *inputs.shape[2:]), device=device)
 
-        Args:
-            inputs: images (B, C, *S).
-            network: called as `network(windows, meta=rows)`, or `network(windows)` without meta.
-            meta: encoded metadata (B, M), or None.
+    output: Any = None
+    every = sorted(itertools.product(range(len(inputs)), itertools.product(*axes)), key=shape)
+    for size, alike in itertools.groupby(every, key=shape):
+        while batch := list(itertools.islice(alike, batch_size)):
+            places = [
+                (image, slice(None), *(span.seen for span in spans)) for image, spans in batch
+            ]
+            tiles = torch.stack([inputs[place] for place in places]).to(sw_device)
+            pred = run(tiles, [image for image, _ in batch])
+            if output is None:
+                output = map_tensors(whole, pred)
+            for target, parts in zip(each_tensor(output), each_tensor(pred), strict=True):
+                if parts.shape[2:] != size:
+                    raise ConfigError(
+                        f"The network gave {tuple(parts.shape[2:])} pixels for a tile of {size}; "
+                        "tiles need a network that keeps the size. Use blend gaussian or constant."
+                    )
+                for part, (image, spans) in zip(parts, batch, strict=True):
+                    kept = part[(slice(None), *(s.inner for s in spans))]
+                    target[(image, slice(None), *(s.kept for s in spans))] = kept.to(device)
+    if any(missing):
+        output = map_tensors(lambda padded: padded[(slice(None), slice(None), *inner)], output)
+    return output
 
-        Returns:
-            Logits (B, K, *S); a tuple or dict of them where the network gives one.
 
-        Raises:
-            DataError: The images have another number of spatial axes than `roi_size`.
-            MetadataError: `meta` has not one row per image; nothing is run then.
-        """
-        check_axes(inputs, self.spatial_dims, "SlidingWindowMetadataInferer")
-        rows = None if meta is None else _rows(meta, images=inputs.shape[0])
-
-        def run(windows: Tensor, images: list[int]) -> Any:
-            if rows is None:
-                return network(windows)
-            return network(windows, meta=rows[images].to(windows.device))
-
-        sizes = fall_back_tuple(self.windows.roi_size, inputs.shape[2:])
-        if self.blend == "discard":
-            return self._discarding(inputs, run, sizes)
-        if self.blend == "pyramid":
-            self.windows.roi_weight_map = pyramid_weights(sizes)
-
-        def blended(windows: Tensor, coordinates: list[list[slice]]) -> Any:
-            return run(windows, [place[0].start for place in coordinates])  # the image's own slice
-
-        return self.windows(inputs, blended)
-
-    def _discarding(
-        self, inputs: Tensor, run: Callable[[Tensor, list[int]], Any], sizes: tuple[int, ...]
-    ) -> Any:
-        given = self.windows
-        large = given.cpu_thresh is not None and inputs.shape[2:].numel() > given.cpu_thresh
-        return run_tiles(
-            inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs,
-            run,
-            sizes,
-            self.margins * (len(sizes) // len(self.margins)),  # one roi_size stands for all axes
-            align=self.align,
-            batch_size=given.sw_batch_size,
-            pad_mode=given.padding_mode,
-            pad_value=given.cval,
-            sw_device=given.sw_device,
-            device="cpu" if given.device is None and large else given.device,
-            progress=given.progress,
+def _check_axes(inputs: Tensor, spatial_dims: int | None, name: str) -> None:
+    if spatial_dims is not None and inputs.ndim != spatial_dims + 2:
+        raise DataError(
+            f"{name} expects images (B, C, ...) of {spatial_dims} spatial axes, got shape "
+            f"{tuple(inputs.shape)}. Set roi_size to one number per axis of the images."
         )
 
 
-class SliceMetadataInferer(Inferer):
-    """Run a 2D network over the slices of 3D volumes, each with its own volume's metadata.
-
-    Args:
-        roi_size: window size in pixels inside a slice, two numbers; -1 takes the slice's own size.
-        spatial_dim: the axis that is cut: 0, 1 or 2 of the volume's spatial axes.
-        sw_batch_size: slices (or windows of slices) run at once.
-        overlap: share of a window that overlaps the next inside a slice, in [0, 1).
-        blend: what becomes of overlapping windows, see `SlidingWindowMetadataInferer`.
-        sw_device: where windows are run; default: where the volumes are.
-        device: where the output is put together; default: where the volumes are.
-        progress: show a bar over the windows.
-
-    Raises:
-        ConfigError: A setting is out of its range.
-
-    Example:
-        >>> inferer = SliceMetadataInferer(roi_size=(-1, -1), sw_batch_size=4)
-        >>> def network(image, meta):
-        ...     return image * meta[:, :1, None, None]
-        >>> volumes, meta = torch.ones(2, 1, 6, 5, 3), torch.tensor([[1.0], [5.0]])
-        >>> inferer(volumes, network, meta=meta).mean(dim=(1, 2, 3, 4))
-        tensor([1., 5.])
-    """
-
-    def __init__(
-        self,
-        roi_size: Sequence[int],
-        spatial_dim: int = 2,
-        sw_batch_size: int = 4,
-        overlap: float = 0.25,
-        blend: str = "gaussian",
-        sw_device: torch.device | str | None = None,
-        device: torch.device | str | None = None,
-        progress: bool = False,
-    ) -> None:
-        super().__init__()
-        if not isinstance(roi_size, Sequence) or len(roi_size) != 2:
-            raise ConfigError(f"roi_size must be two numbers inside a slice, got {roi_size!r}.")
-        if spatial_dim not in (0, 1, 2):
-            raise ConfigError(f"spatial_dim must be 0, 1 or 2, got {spatial_dim!r}.")
-        window = list(roi_size)
-        window.insert(spatial_dim, 1)
-        self.axis = spatial_dim + 2
-        self.windows = SlidingWindowMetadataInferer(
-            roi_size=window,
-            sw_batch_size=sw_batch_size,
-            overlap=overlap,
-            blend=blend,
-            sw_device=sw_device,
-            device=device,
-            progress=progress,
+def _check_whole(name: str, given: Sequence[int] | int, least: int) -> None:
+    numbers = list(given) if isinstance(given, Sequence) else [given]
+    if not numbers or any(type(number) is not int or number < least for number in numbers):
+        raise ConfigError(
+            f"{name} must be whole numbers, {least} or more (-1 in roi_size: the image's own "
+            f"size), got {given!r}."
         )
-
-    def __call__(self, inputs: Tensor, network: Network, meta: Tensor | None = None) -> Any:
-        """Return the 2D network's output on whole volumes.
-
-        Args:
-            inputs: volumes (B, C, H, W, D).
-            network: 2D; called as `network(slices, meta=rows)`, or `network(slices)` without meta.
-            meta: encoded metadata (B, M), one row per volume, or None.
-
-        Returns:
-            Logits (B, K, H, W, D); a tuple or dict of them where the network gives one.
-
-        Raises:
-            DataError: The inputs are not volumes.
-            MetadataError: `meta` has not one row per volume; nothing is run then.
-        """
-        check_axes(inputs, 3, "SliceMetadataInferer")
-
-        def on_slices(windows: Tensor, **metadata: Tensor) -> Any:
-            pred = network(windows.squeeze(self.axis), **metadata)
-            return map_tensors(lambda logits: logits.unsqueeze(self.axis), pred)
-
-        return self.windows(inputs, on_slices, meta=meta)

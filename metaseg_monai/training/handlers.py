@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from tqdm import tqdm
 
 from metaseg_monai.errors import DataError, TrainingError
-from metaseg_monai.inferers.outputs import each_tensor
+from metaseg_monai.inferers import each_tensor
 from metaseg_monai.training import processes
 from metaseg_monai.training.checkpoints import replace_file
 
