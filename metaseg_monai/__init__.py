@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from metaseg_monai.images.read import read_image
-    from metaseg_monai.images.writers import write_mask
+    from metaseg_monai.images.write import write_mask
     from metaseg_monai.inferers.sliding import SlidingWindowMetadataInferer
     from metaseg_monai.metadata.schema import MetadataSchema
     from metaseg_monai.networks.gates import SqueezeMetadataExcite
@@ -58,7 +58,7 @@ _ROOMS = {
     "read_table": "tables.table",
     "report": "sharing.study",
     "train": "sharing.run",
-    "write_mask": "images.writers",
+    "write_mask": "images.write",
 }
 
 

@@ -204,7 +204,7 @@ def test_10_26_27_rows_stay_rows_and_sizes_are_kept_to_the_mask(folder, shape):
     seen = infer(image, lambda window, meta: window, meta=meta)
     np.testing.assert_allclose(seen[0, 0], pixels, rtol=1e-5)
     mask = (seen[0, 0].numpy() > 20000).astype(np.uint8)
-    path = write_mask(folder.path / "mask.tif", mask, loaded.attributes)
+    path = write_mask(mask, folder.path / "mask.tif", loaded.attributes)
     assert np.argwhere(tifffile.imread(path)).tolist() == [[2, 9], [8, 3]]
     network = Unet3(meta_features=3, variant="sme", channels=4, levels=2).eval()
     with torch.no_grad():

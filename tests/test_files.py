@@ -1,8 +1,10 @@
+import csv
 import hashlib
 
 import pytest
 
-from metaseg_monai.files import file_sha256, replacing, sweep_temporaries
+from metaseg_monai.errors import DataError
+from metaseg_monai.files import file_sha256, replacing, sweep_temporaries, write_table
 
 
 def test_the_old_file_survives_a_failure_and_nothing_else_is_left(tmp_path):
@@ -37,3 +39,18 @@ def test_a_digest_is_that_of_sha256sum(tmp_path):
     (tmp_path / "a").write_bytes(b"abc" * 500_000)
     expected = hashlib.sha256(b"abc" * 500_000).hexdigest()
     assert file_sha256(tmp_path / "a") == expected
+
+
+def test_table_round_trip(tmp_path):
+    rows = [{"image": "a,b.tif", "task": 'di"sc'}, {"task": "ring", "image": "ä\n.tif"}]
+    path = write_table(rows, tmp_path / "new" / "table.csv")
+    with path.open(newline="", encoding="utf-8") as stream:
+        assert list(csv.DictReader(stream)) == rows
+
+
+def test_table_of_uneven_rows_is_refused(tmp_path):
+    with pytest.raises(DataError, match="row 3"):
+        write_table([{"a": 1}, {"b": 1}], tmp_path / "t.csv")
+    with pytest.raises(DataError, match="no rows"):
+        write_table([], tmp_path / "t.csv")
+    assert list(tmp_path.iterdir()) == []

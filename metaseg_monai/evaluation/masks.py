@@ -16,10 +16,10 @@ from torch import Tensor
 from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.evaluation.per_case import Case, PerCase
 from metaseg_monai.files import file_sha256, replacing
-from metaseg_monai.images.axial import AxialVolume, is_volume_file, volume_header
-from metaseg_monai.images.read import image_format, read_header
-from metaseg_monai.images.resample import resize_image
-from metaseg_monai.images.writers import mask_suffix, write_mask
+from metaseg_monai.images.geometry import AxialVolume, is_volume_file, resize_image, volume_header
+from metaseg_monai.images.image import image_format
+from metaseg_monai.images.read import read_header
+from metaseg_monai.images.write import mask_suffix, write_mask
 from metaseg_monai.metadata.fields import listing
 from metaseg_monai.tables.check import image_files
 from metaseg_monai.training.handlers import hear_of_errors
@@ -351,7 +351,7 @@ class SaveMasks:
 
     def _write(self, item: Mapping[str, Any], mask: np.ndarray, like: Mapping[str, Any]) -> None:
         with self._record.writing():
-            path = write_mask(self._path(item), mask, like)
+            path = write_mask(mask, self._path(item), like)
         self._record.add(path)
 
     def _is_plane(self, item: Mapping[str, Any]) -> bool:

@@ -23,8 +23,8 @@ from metaseg_monai.evaluation.per_case import (
     names_of,
     read_rows,
 )
+from metaseg_monai.images.geometry import resize_label
 from metaseg_monai.images.read import read_image
-from metaseg_monai.images.resample import resize_label
 from metaseg_monai.metrics.objects import (
     THRESHOLDS,
     ObjectMatch,

@@ -16,8 +16,9 @@ from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.evaluation.masks import MaskRecord, let_go
 from metaseg_monai.evaluation.per_case import Case, PerCase
 from metaseg_monai.files import replacing
-from metaseg_monai.images.read import image_format, read_image
-from metaseg_monai.images.resample import resize_image
+from metaseg_monai.images.geometry import resize_image
+from metaseg_monai.images.image import image_format
+from metaseg_monai.images.read import read_image
 from metaseg_monai.metadata.fields import read_number
 from metaseg_monai.metrics.objects import (
     Objects,

@@ -1,14 +1,13 @@
 """Files of images in and out: arrays as stored, with spacing and orientation."""
 
-from metaseg_monai.images.axial import slice_items
 from metaseg_monai.images.dicom import dicom_attributes, is_dicom_folder, read_dicom_series
+from metaseg_monai.images.geometry import slice_items
 from metaseg_monai.images.image import Image, convert_channels
-from metaseg_monai.images.read import TiffReader, read_image
-from metaseg_monai.images.writers import mask_suffix, write_mask
+from metaseg_monai.images.read import read_image
+from metaseg_monai.images.write import mask_suffix, write_mask
 
 __all__ = [
     "Image",
-    "TiffReader",
     "convert_channels",
     "dicom_attributes",
     "is_dicom_folder",

@@ -2,7 +2,7 @@
 
 import importlib
 import warnings
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
@@ -13,12 +13,11 @@ import numpy as np
 
 from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.files import readable
-from metaseg_monai.images.dicom_grid import PlanePlace, SeriesGrid, series_grid
-from metaseg_monai.images.image import Image, image_attributes
-from metaseg_monai.images.nifti import LARGEST_BYTES
+from metaseg_monai.images.image import LARGEST_BYTES, Image, image_attributes
 
-# What the header of one DICOM plane says, and whether the plane can be part of a volume.
-
+MARK, MARK_AT = b"DICM", 128
+LOOKED_AT = 16  # files, before a folder is held to be without DICOM
+SHOWN, SHOWN_GAPS = 10, 3
 MODALITIES = ("CT", "MR")
 HOUNSFIELD = ("HU", "US", "")  # "US", unspecified, is what some scanners write for HU
 # Nothing that names a person is among what is read.
@@ -28,10 +27,20 @@ HEADER_TAGS = [
     "PhotometricInterpretation", "NumberOfFrames", "Rows", "Columns", "PixelSpacing",
     "RescaleIntercept", "RescaleSlope", "RescaleType",
 ]  # fmt: skip
+PIXEL_TAGS = [
+    "SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "Rows", "Columns",
+    "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelData",
+]  # fmt: skip
 DECODE = (
     "install a decoder (pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg), or "
     "decompress the series first (gdcmconv --raw)"
 )
+LARGEST_SCALING = 1 << 24  # so that 32 stored bits, scaled, stay within 64
+TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])  # DICOM counts toward left and back, NIfTI right and front
+SAME_DIRECTION = 1e-3  # of unit vectors; some scanners round them to three decimals
+GAP_RATIO = 0.01
+ROUNDED_MM = 0.011  # what positions written with two decimals can be off by between two planes
+SIDEWAYS_PIXELS = 0.1
 
 
 class DicomPlane(NamedTuple):
@@ -39,125 +48,42 @@ class DicomPlane(NamedTuple):
 
     Attributes:
         path: its file.
-        place: where it lies.
+        instance: its own identity (SOPInstanceUID).
+        frame: the identity of the space its position is in (FrameOfReferenceUID), or "".
+        shape: rows, columns.
+        spacing_mm: distance of rows, distance of columns (PixelSpacing).
+        orientation: unit vectors along a row and down a column (ImageOrientationPatient).
+        position_mm: middle of its first pixel, toward left, back, head (ImagePositionPatient).
         slope: by which stored values are multiplied.
         intercept: what is added then.
     """
 
     path: Path
-    place: PlanePlace
-    slope: float
-    intercept: float
+    instance: str
+    frame: str
+    shape: tuple[int, ...]
+    spacing_mm: tuple[float, ...]
+    orientation: tuple[float, ...]
+    position_mm: tuple[float, ...]
+    slope: float = 1.0
+    intercept: float = 0.0
 
 
-@contextmanager
-def faults_as_errors(path: Path) -> Iterator[None]:
-    """Name the file whatever fails in pydicom; its warnings are of what is checked here."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    except (DataError, MemoryError):
-        raise
-    except Exception as error:  # a damaged file can fail anywhere inside pydicom
-        raise DataError(f"{path}: cannot be read as DICOM ({error}); copy it anew") from error
+class SeriesGrid(NamedTuple):
+    """The grid that the planes of a series make.
 
-
-def read_header(pydicom: Any, path: Path) -> dict[str, Any]:
-    """Read the elements that `HEADER_TAGS` names, where the file has them; all else is skipped.
-
-    Raises:
-        DataError: the file is damaged, or its pixels are stored so that no decoder reads them.
+    Attributes:
+        order: which plane comes first, second ...: along the normal (row x column direction),
+            whatever the order of the files.
+        shape: columns, rows, planes.
+        affine: (4, 4) float64, index (column, row, plane) to mm (R, A, S).
+        spacing_mm: distance of columns, rows and planes.
     """
-    with faults_as_errors(path):
-        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=HEADER_TAGS)
-        syntax = header.file_meta.TransferSyntaxUID
-        try:
-            available = pydicom.pixels.get_decoder(syntax).is_available
-        except NotImplementedError:  # no way of storing pixels that pydicom knows
-            available = False
-        if not available:
-            raise DataError(f"{path}: compressed as {syntax.name}, without a decoder; {DECODE}")
-        if not header.get("SeriesInstanceUID"):
-            raise DataError(f"{path}: tells no series (SeriesInstanceUID); it is cut: copy it anew")
-        return {keyword: header.get(keyword) for keyword in HEADER_TAGS if keyword in header}
 
-
-def dicom_plane(path: Path, header: Mapping[str, Any]) -> DicomPlane:
-    """Check the header that `read_header` gave.
-
-    Raises:
-        DataError: it is not of one grey plane of CT or MR, its values are not Hounsfield units
-            in CT, or it lacks its place in the patient.
-    """
-    with faults_as_errors(path):
-        modality = header.get("Modality", "")
-        colour = header.get("PhotometricInterpretation", "")
-        for what, wrong in (
-            (f"is of modality {modality!r}, expected CT or MR", modality not in MODALITIES),
-            ("holds several frames", int(header.get("NumberOfFrames") or 1) != 1),
-            (f"has pixels of kind {colour!r}, expected grey", not colour.startswith("MONOCHROME")),
-            ("has several samples a pixel, expected grey", header.get("SamplesPerPixel", 1) != 1),
-        ):
-            if wrong:
-                raise DataError(
-                    f"{path}: {what}; give a series of CT or MR with one grey plane a file, or "
-                    "convert it to NIfTI"
-                )
-        unit = str(header.get("RescaleType") or "")
-        if modality == "CT" and unit.upper() not in HOUNSFIELD:
-            raise DataError(
-                f"{path}: its values are {unit!r} (RescaleType), not Hounsfield units; give the "
-                "series of CT images itself"
-            )
-        scaled = modality == "CT" or "RescaleSlope" in header or "RescaleIntercept" in header
-        place = PlanePlace(
-            path.name,
-            str(header.get("SOPInstanceUID", path.name)),
-            str(header.get("FrameOfReferenceUID", "")),
-            (int(_numbers(path, header, "Rows")[0]), int(_numbers(path, header, "Columns")[0])),
-            _numbers(path, header, "PixelSpacing", 2),
-            _numbers(path, header, "ImageOrientationPatient", 6),
-            _numbers(path, header, "ImagePositionPatient", 3),
-        )
-        slope = _numbers(path, header, "RescaleSlope")[0] if scaled else 1.0
-        intercept = _numbers(path, header, "RescaleIntercept")[0] if scaled else 0.0
-    if min(*place.shape, *place.spacing_mm) <= 0 or slope == 0:
-        raise DataError(
-            f"{path}: {place.shape} pixels, PixelSpacing {place.spacing_mm}, RescaleSlope "
-            f"{slope:g}: expected positive sizes and a slope other than 0; export the series anew"
-        )
-    return DicomPlane(path, place, slope, intercept)
-
-
-def _numbers(
-    path: Path, header: Mapping[str, Any], keyword: str, count: int = 1
-) -> tuple[float, ...]:
-    """The finite numbers that a required element holds."""
-    if keyword not in header:
-        raise DataError(
-            f"{path}: has no {keyword}; expected an original plane of CT or MR, no screenshot or "
-            "derived image, and not cut; give another series, or copy it anew"
-        )
-    value = header[keyword]
-    parts = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
-    try:
-        numbers = tuple(float(part) for part in parts)
-    except (TypeError, ValueError):
-        numbers = ()
-    if len(numbers) != count or not np.isfinite(numbers).all():
-        raise DataError(f"{path}: {keyword} is {value}, expected {count} number(s); export it anew")
-    return numbers
-
-
-MARK, MARK_AT = b"DICM", 128
-LOOKED_AT = 16  # files, before a folder is held to be without DICOM
-SHOWN = 10
-LARGEST_SCALING = 1 << 24  # so that 32 stored bits, scaled, stay within 64
-PIXEL_TAGS = [
-    "SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "Rows", "Columns",
-    "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelData",
-]  # fmt: skip
+    order: tuple[int, ...]
+    shape: tuple[int, int, int]
+    affine: np.ndarray
+    spacing_mm: tuple[float, float, float]
 
 
 def read_dicom_series(folder: str | Path) -> Image:
@@ -226,7 +152,7 @@ def is_single_plane(folder: str | Path) -> bool:
         files = _dicom_files(Path(folder))
         if len(files) > 1:
             return False
-        return int(read_header(_pydicom(), files[0]).get("NumberOfFrames") or 1) == 1
+        return int(_read_header(_pydicom(), files[0]).get("NumberOfFrames") or 1) == 1
     except (ConfigError, DataError):
         return False
 
@@ -246,6 +172,23 @@ def _attributes(folder: Path, grid: SeriesGrid) -> dict[str, Any]:
     return image_attributes(
         str(folder), "dicom", "ijk", grid.shape, affine=grid.affine, spacing_mm=grid.spacing_mm
     )
+
+
+def _planes_and_grid(pydicom: Any, folder: Path) -> tuple[list[DicomPlane], SeriesGrid]:
+    headers = {path: _read_header(pydicom, path) for path in _dicom_files(folder)}
+    _check_one_series(folder, headers)
+    planes = [_plane(path, header) for path, header in headers.items()]
+    grid = series_grid(str(folder), planes)
+    needed = 2 * int(np.prod(grid.shape, dtype=np.int64))
+    if needed > LARGEST_BYTES:
+        raise DataError(
+            f"{folder}: {needed >> 20} MiB of pixels for {grid.shape}; at most "
+            f"{LARGEST_BYTES >> 20} are read: split the series"
+        )
+    return planes, grid
+
+
+# Which files of a folder are planes of the series.
 
 
 def _visible_files(folder: Path) -> Iterator[Path]:
@@ -289,20 +232,6 @@ def _kind_of_name(path: Path) -> str:
     return "" if suffix[1:].isdigit() else suffix
 
 
-def _planes_and_grid(pydicom: Any, folder: Path) -> tuple[list[DicomPlane], SeriesGrid]:
-    headers = {path: read_header(pydicom, path) for path in _dicom_files(folder)}
-    _check_one_series(folder, headers)
-    planes = [dicom_plane(path, header) for path, header in headers.items()]
-    grid = series_grid(str(folder), [plane.place for plane in planes])
-    needed = 2 * int(np.prod(grid.shape, dtype=np.int64))
-    if needed > LARGEST_BYTES:
-        raise DataError(
-            f"{folder}: {needed >> 20} MiB of pixels for {grid.shape}; at most "
-            f"{LARGEST_BYTES >> 20} are read: split the series"
-        )
-    return planes, grid
-
-
 def _check_one_series(folder: Path, headers: Mapping[Path, Mapping[str, Any]]) -> None:
     files: dict[str, list[Path]] = defaultdict(list)
     for path, header in headers.items():
@@ -324,9 +253,106 @@ def _check_one_series(folder: Path, headers: Mapping[Path, Mapping[str, Any]]) -
     )
 
 
+# What the header of one plane says, whether it can be part of a volume, and its values.
+
+
+@contextmanager
+def _faults_as_errors(path: Path) -> Iterator[None]:
+    """Name the file whatever fails in pydicom; its warnings are of what is checked here."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except (DataError, MemoryError):
+        raise
+    except Exception as error:  # a damaged file can fail anywhere inside pydicom
+        raise DataError(f"{path}: cannot be read as DICOM ({error}); copy it anew") from error
+
+
+def _read_header(pydicom: Any, path: Path) -> dict[str, Any]:
+    """The elements that `HEADER_TAGS` names, where the file has them; all else is skipped."""
+    with _faults_as_errors(path):
+        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=HEADER_TAGS)
+        syntax = header.file_meta.TransferSyntaxUID
+        try:
+            available = pydicom.pixels.get_decoder(syntax).is_available
+        except NotImplementedError:  # no way of storing pixels that pydicom knows
+            available = False
+        if not available:
+            raise DataError(f"{path}: compressed as {syntax.name}, without a decoder; {DECODE}")
+        if not header.get("SeriesInstanceUID"):
+            raise DataError(f"{path}: tells no series (SeriesInstanceUID); it is cut: copy it anew")
+        return {keyword: header.get(keyword) for keyword in HEADER_TAGS if keyword in header}
+
+
+def _plane(path: Path, header: Mapping[str, Any]) -> DicomPlane:
+    """Check that a header is of one grey plane of CT or MR with its place in the patient."""
+    with _faults_as_errors(path):
+        modality = header.get("Modality", "")
+        colour = header.get("PhotometricInterpretation", "")
+        for what, wrong in (
+            (f"is of modality {modality!r}, expected CT or MR", modality not in MODALITIES),
+            ("holds several frames", int(header.get("NumberOfFrames") or 1) != 1),
+            (f"has pixels of kind {colour!r}, expected grey", not colour.startswith("MONOCHROME")),
+            ("has several samples a pixel, expected grey", header.get("SamplesPerPixel", 1) != 1),
+        ):
+            if wrong:
+                raise DataError(
+                    f"{path}: {what}; give a series of CT or MR with one grey plane a file, or "
+                    "convert it to NIfTI"
+                )
+        unit = str(header.get("RescaleType") or "")
+        if modality == "CT" and unit.upper() not in HOUNSFIELD:
+            raise DataError(
+                f"{path}: its values are {unit!r} (RescaleType), not Hounsfield units; give the "
+                "series of CT images itself"
+            )
+        plane = DicomPlane(
+            path,
+            str(header.get("SOPInstanceUID", path.name)),
+            str(header.get("FrameOfReferenceUID", "")),
+            (int(_numbers(path, header, "Rows")[0]), int(_numbers(path, header, "Columns")[0])),
+            _numbers(path, header, "PixelSpacing", 2),
+            _numbers(path, header, "ImageOrientationPatient", 6),
+            _numbers(path, header, "ImagePositionPatient", 3),
+        )
+        if modality == "CT" or "RescaleSlope" in header or "RescaleIntercept" in header:
+            plane = plane._replace(
+                slope=_numbers(path, header, "RescaleSlope")[0],
+                intercept=_numbers(path, header, "RescaleIntercept")[0],
+            )
+    if min(*plane.shape, *plane.spacing_mm) <= 0 or plane.slope == 0:
+        raise DataError(
+            f"{path}: {plane.shape} pixels, PixelSpacing {plane.spacing_mm}, RescaleSlope "
+            f"{plane.slope:g}: expected positive sizes and a slope other than 0; export the "
+            "series anew"
+        )
+    return plane
+
+
+def _numbers(
+    path: Path, header: Mapping[str, Any], keyword: str, count: int = 1
+) -> tuple[float, ...]:
+    """The finite numbers that a required element holds."""
+    if keyword not in header:
+        raise DataError(
+            f"{path}: has no {keyword}; expected an original plane of CT or MR, no screenshot or "
+            "derived image, and not cut; give another series, or copy it anew"
+        )
+    value = header[keyword]
+    parts = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+    try:
+        numbers = tuple(float(part) for part in parts)
+    except (TypeError, ValueError):
+        numbers = ()
+    if len(numbers) != count or not np.isfinite(numbers).all():
+        raise DataError(f"{path}: {keyword} is {value}, expected {count} number(s); export it anew")
+    return numbers
+
+
 def _read_values(pydicom: Any, plane: DicomPlane) -> np.ndarray:
     """Read one plane (rows, columns), rescaled, in the smallest type that holds it."""
-    with faults_as_errors(plane.path):
+    with _faults_as_errors(plane.path):
         stored = pydicom.dcmread(plane.path, specific_tags=PIXEL_TAGS)
         if "PixelData" not in stored:
             raise DataError(f"{plane.path}: has no pixel data; it is truncated: copy it anew")
@@ -338,10 +364,10 @@ def _read_values(pydicom: Any, plane: DicomPlane) -> np.ndarray:
                 f"{plane.path}: its pixels cannot be read, they are truncated or damaged ({error}"
                 f"); copy it anew{f', or {DECODE}' if compressed else ''}"
             ) from error
-    if pixels.shape != plane.place.shape or pixels.dtype.kind not in "iu":
+    if pixels.shape != plane.shape or pixels.dtype.kind not in "iu":
         raise DataError(
             f"{plane.path}: {pixels.dtype} pixels of shape {pixels.shape}, expected whole numbers "
-            f"of shape {plane.place.shape}; export the series anew"
+            f"of shape {plane.shape}; export the series anew"
         )
     scaling = (plane.slope, plane.intercept)
     if not all(part.is_integer() and abs(part) < LARGEST_SCALING for part in scaling):
@@ -352,3 +378,146 @@ def _read_values(pydicom: Any, plane: DicomPlane) -> np.ndarray:
         if (ends.astype(dtype) == ends).all():
             return values.astype(dtype)
     return values
+
+
+# Where the planes lie: their order, and one affine for all of them.
+
+
+def series_grid(folder: str, planes: Sequence[DicomPlane]) -> SeriesGrid:
+    """Order planes and see that they make one regular, straight grid.
+
+    Planes that lack at an end of the series leave no gap and cannot be noticed.
+
+    Args:
+        folder: for messages.
+        planes: in any order.
+
+    Raises:
+        DataError: there are fewer than two planes, they differ in shape, spacing, orientation or
+            frame of reference, two lie at one position, gaps differ by more than 1 % (or 0.01
+            mm), or they shift sideways as with a tilted gantry; names the files.
+
+    >>> front = {"shape": (4, 6), "spacing_mm": (0.8, 0.7), "orientation": (1, 0, 0, 0, 1, 0)}
+    >>> grid = series_grid("ct", [
+    ...     DicomPlane(Path(f"{z}.dcm"), str(z), "", position_mm=(5, 2, z), **front)
+    ...     for z in (9, 3, 6)
+    ... ])
+    >>> grid.order, grid.shape, grid.spacing_mm
+    ((1, 2, 0), (6, 4, 3), (0.7, 0.8, 3.0))
+    >>> grid.affine[2].tolist()
+    [0.0, 0.0, 3.0, 3.0]
+    """
+    if len(planes) < 2:
+        raise DataError(
+            f"{folder}: {len(planes)} plane, so the distance of planes is unknown; expected a "
+            "whole series of CT or MR"
+        )
+    for keyword, name, tolerance in (
+        ("FrameOfReferenceUID", "frame", 0.0),
+        ("Rows and Columns", "shape", 0.0),
+        ("PixelSpacing", "spacing_mm", 1e-4),
+        ("ImageOrientationPatient", "orientation", SAME_DIRECTION),
+    ):
+        _check_agreement(folder, planes, keyword, name, tolerance)
+    first = planes[0]
+    along_row, down_column = _directions(folder, first)
+    normal = np.cross(along_row, down_column)
+    positions = np.array([plane.position_mm for plane in planes], dtype=np.float64)
+    heights = positions @ normal
+    order = np.argsort(heights, kind="stable")
+    ordered = [planes[index] for index in order]
+    _check_gaps(folder, ordered, heights[order])
+    offsets = positions[order] - positions[order[0]]
+    _check_straight(folder, ordered, offsets, normal)
+    step = offsets[-1] / (len(planes) - 1)
+    rows_mm, columns_mm = first.spacing_mm
+    lps = np.eye(4)
+    lps[:3] = np.stack(
+        [along_row * columns_mm, down_column * rows_mm, step, positions[order[0]]], axis=1
+    )
+    return SeriesGrid(
+        tuple(order.tolist()),
+        (first.shape[1], first.shape[0], len(planes)),
+        TO_RAS @ lps,
+        (float(columns_mm), float(rows_mm), float(np.linalg.norm(step))),
+    )
+
+
+def _check_agreement(
+    folder: str, planes: Sequence[DicomPlane], keyword: str, name: str, tolerance: float
+) -> None:
+    values: list[Any] = [getattr(plane, name) for plane in planes]
+    usual = Counter(values).most_common(1)[0][0]
+    odd = [
+        plane
+        for plane, value in zip(planes, values, strict=True)
+        if value != usual and not (tolerance and np.allclose(value, usual, rtol=0, atol=tolerance))
+    ]
+    if odd:
+        typical = planes[values.index(usual)].path.name
+        raise DataError(
+            f"{folder}: {len(odd)} of {len(planes)} planes differ in {keyword}: {odd[0].path.name} "
+            f"has {getattr(odd[0], name)}, {typical} has {usual}; move localisers and other scans "
+            "into folders of their own"
+        )
+
+
+def _directions(folder: str, plane: DicomPlane) -> tuple[np.ndarray, np.ndarray]:
+    """Two unit vectors at a right angle; rounding of the file's text is taken out."""
+    along_row, down_column = np.array(plane.orientation, dtype=np.float64).reshape(2, 3)
+    sizes = np.linalg.norm(along_row), np.linalg.norm(down_column)
+    lean = float(along_row @ down_column)
+    if max(abs(size - 1) for size in sizes) > SAME_DIRECTION or abs(lean) > SAME_DIRECTION:
+        raise DataError(
+            f"{folder}: {plane.path.name}: ImageOrientationPatient {plane.orientation} is no pair "
+            "of unit vectors at a right angle; export the series anew"
+        )
+    along_row = along_row / sizes[0]
+    down_column = down_column - (down_column @ along_row) * along_row
+    return along_row, down_column / np.linalg.norm(down_column)
+
+
+def _check_gaps(folder: str, ordered: Sequence[DicomPlane], heights: np.ndarray) -> None:
+    gaps = np.diff(heights)
+    told = [f"{p.path.name} at {height:g} mm" for p, height in zip(ordered, heights, strict=True)]
+    same = np.flatnonzero(gaps < ROUNDED_MM)
+    if len(same):
+        index = int(same[0])
+        copies = ordered[index].instance == ordered[index + 1].instance
+        reason = (
+            "they are copies of one image: delete one"
+            if copies
+            else "several phases, echoes or repeats in one series: keep one of them in the folder"
+        )
+        raise DataError(
+            f"{folder}: {len(same)} planes lie where another one lies, such as {told[index]} and "
+            f"{told[index + 1]}; {reason}"
+        )
+    usual = float(np.median(gaps))
+    uneven = np.flatnonzero(np.abs(gaps - usual) > max(GAP_RATIO * usual, ROUNDED_MM))
+    if len(uneven):
+        shown = "; ".join(
+            f"{gaps[index]:g} mm between {told[index]} and {told[index + 1]}"
+            for index in uneven[:SHOWN_GAPS]
+        )
+        lacking = int(sum(max(0, round(gaps[index] / usual) - 1) for index in uneven))
+        lack = f"; about {lacking} planes lack: copy the series anew" if lacking else ""
+        raise DataError(
+            f"{folder}: planes are {usual:g} mm apart, but {len(uneven)} of {len(gaps)} gaps are "
+            f"not: {shown}{lack or '; resample it to equal distances first'}"
+        )
+
+
+def _check_straight(
+    folder: str, ordered: Sequence[DicomPlane], offsets: np.ndarray, normal: np.ndarray
+) -> None:
+    """Refuse planes that do not lie above each other."""
+    sideways = np.linalg.norm(offsets - np.outer(offsets @ normal, normal), axis=1)
+    worst = int(sideways.argmax())
+    if sideways[worst] > SIDEWAYS_PIXELS * min(ordered[0].spacing_mm):
+        tilt = np.degrees(np.arctan2(sideways[-1], offsets[-1] @ normal))
+        raise DataError(
+            f"{folder}: {ordered[worst].path.name} lies {sideways[worst]:.3g} mm sideways of "
+            f"{ordered[0].path.name} (a gantry tilt of {tilt:.2g} degrees?); convert the series "
+            "with dcm2niix, which straightens it, and give the NIfTI file"
+        )

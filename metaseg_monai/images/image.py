@@ -1,5 +1,7 @@
-"""What reading one image gives, and the explicit conversion of its channels."""
+"""What reading one image gives, the format that its name tells, and the conversion of channels."""
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
@@ -9,6 +11,16 @@ from metaseg_monai.errors import DataError
 Channels = Literal["stored", "grey", "rgb"]
 Palette = Literal["colours", "indices"]
 
+FORMAT_OF_SUFFIX: Mapping[str, str] = {
+    ".tif": "tiff",
+    ".tiff": "tiff",
+    ".png": "png",
+    ".jpg": "jpeg",
+    ".jpeg": "jpeg",
+    ".nii": "nifti",
+    ".nii.gz": "nifti",
+}
+LARGEST_BYTES = 8 << 30  # a CT of 1,000 slices as float64 has 2 GiB
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's mode "L"
 
 
@@ -38,17 +50,7 @@ def image_attributes(
     spacing_mm: tuple[float, ...] | None = None,
     header: Any = None,
 ) -> dict[str, Any]:
-    """Attributes of an `Image`, complete for every format.
-
-    Args:
-        path: the file's path as the caller gave it.
-        file_format: "tiff", "png", "jpeg", "nifti" or "dicom".
-        axes: the file's own axes, one letter each.
-        spatial_shape: (H, W) or (H, W, D).
-        affine: voxel to mm (4, 4), or None where the file has none.
-        spacing_mm: voxel size along each spatial axis, or None where the file has none.
-        header: the NIfTI header, or None.
-    """
+    """The attributes of an `Image`, complete for every format."""
     return {
         "path": path,
         "format": file_format,
@@ -58,6 +60,34 @@ def image_attributes(
         "spacing_mm": spacing_mm,
         "header": header,
     }
+
+
+def image_suffix(path: str | Path) -> str:
+    """The suffix that decides how a file is read, in lower case; ".nii.gz" is one suffix.
+
+    >>> image_suffix("a/b.NII.gz"), image_suffix("c.d.tif")
+    ('.nii.gz', '.tif')
+    """
+    name = Path(path).name.lower()
+    return ".nii.gz" if name.endswith(".nii.gz") else Path(name).suffix
+
+
+def image_format(path: str | Path) -> str:
+    """One of "tiff", "png", "jpeg" or "nifti" by the file's name, or "dicom" for a folder.
+
+    Raises:
+        DataError: it is none of these.
+
+    >>> image_format("a/b.nii.gz")
+    'nifti'
+    """
+    file_format = "dicom" if Path(path).is_dir() else FORMAT_OF_SUFFIX.get(image_suffix(path))
+    if file_format is None:
+        raise DataError(
+            f"{path}: unsupported file type; expected {', '.join(FORMAT_OF_SUFFIX)}, or the folder "
+            "of a DICOM series; convert it"
+        )
+    return file_format
 
 
 def convert_channels(array: np.ndarray, channels: Channels) -> np.ndarray:
@@ -83,7 +113,10 @@ def convert_channels(array: np.ndarray, channels: Channels) -> np.ndarray:
         raise DataError(f"channels={channels!r}: expected one of {', '.join(get_args(Channels))}")
     if channels == "stored":
         return array
-    colours = _without_opaque_alpha(array)
+    colours = array
+    if array.shape[0] in (2, 4) and array.dtype.kind == "u":
+        opaque = bool(np.all(array[-1] == np.iinfo(array.dtype).max))
+        colours = array[:-1] if opaque else array
     count = colours.shape[0]
     if count not in (1, 3):
         raise DataError(
@@ -95,11 +128,3 @@ def convert_channels(array: np.ndarray, channels: Channels) -> np.ndarray:
     if count == 1:
         return colours.astype(np.float32)
     return np.tensordot(LUMA, colours.astype(np.float64), axes=1)[None].astype(np.float32)
-
-
-def _without_opaque_alpha(array: np.ndarray) -> np.ndarray:
-    """Drop the last of two or four channels where it is the integer type's maximum everywhere."""
-    if array.shape[0] not in (2, 4) or array.dtype.kind != "u":
-        return array
-    opaque = bool(np.all(array[-1] == np.iinfo(array.dtype).max))
-    return array[:-1] if opaque else array

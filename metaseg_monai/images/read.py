@@ -1,42 +1,20 @@
 """The one reading path for image and label files of every format."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import PIL.Image
 import tifffile
-from monai.data import ImageReader
 
 from metaseg_monai.errors import DataError
 from metaseg_monai.files import readable
 from metaseg_monai.images.dicom import dicom_attributes, read_dicom_series
-from metaseg_monai.images.image import Image, Palette
-from metaseg_monai.images.nifti import header_affine, nifti_shape, read_nifti
+from metaseg_monai.images.image import Image, Palette, image_format
+from metaseg_monai.images.nifti import nifti_attributes, read_nifti
 from metaseg_monai.images.raster import read_jpeg, read_png
 from metaseg_monai.images.tiff import read_tiff
-
-FORMAT_OF_SUFFIX: Mapping[str, str] = {
-    ".tif": "tiff",
-    ".tiff": "tiff",
-    ".png": "png",
-    ".jpg": "jpeg",
-    ".jpeg": "jpeg",
-    ".nii": "nifti",
-    ".nii.gz": "nifti",
-}
-
-
-def image_suffix(path: str | Path) -> str:
-    """The suffix that decides how a file is read, in lower case; ".nii.gz" is one suffix.
-
-    >>> image_suffix("a/b.NII.gz"), image_suffix("c.d.tif")
-    ('.nii.gz', '.tif')
-    """
-    name = Path(path).name.lower()
-    return ".nii.gz" if name.endswith(".nii.gz") else Path(name).suffix
 
 
 def read_image(
@@ -73,12 +51,7 @@ def read_image(
 
 
 def _read_file(path: Path, spatial_dims: int | None, axes: str | None, palette: Palette) -> Image:
-    file_format = "dicom" if path.is_dir() else FORMAT_OF_SUFFIX.get(image_suffix(path))
-    if file_format is None:
-        raise DataError(
-            f"{path}: unsupported file type; expected {', '.join(FORMAT_OF_SUFFIX)}, or the folder "
-            "of a DICOM series; convert it"
-        )
+    file_format = image_format(path)
     if axes is not None and file_format != "tiff":
         raise DataError(f"{path}: axes={axes!r} can be named for TIFF files only; leave it out")
     if file_format != "dicom" and not path.is_file():
@@ -137,66 +110,6 @@ def same_affine(one: np.ndarray | None, other: np.ndarray | None, tolerance: flo
     return one is None or other is None or bool(np.allclose(one, other, rtol=0, atol=tolerance))
 
 
-class TiffReader(ImageReader):
-    """MONAI's door to `read_image` for TIFF: exact data types, axes by name, channel first.
-
-    For `LoadImaged(reader=TiffReader(), dtype=None, ensure_channel_first=True)`. MONAI itself
-    reads TIFF with Pillow, which transposes, takes the first page only and reduces 16-bit RGB.
-
-    Args:
-        spatial_dims: 2 or 3; with 3 the pages become the last axis.
-        axes: overrides the axes that the files name.
-    """
-
-    def __init__(self, spatial_dims: int = 2, axes: str | None = None) -> None:
-        super().__init__()
-        self.spatial_dims = spatial_dims
-        self.axes = axes
-
-    def verify_suffix(self, filename: Sequence[str | Path] | str | Path) -> bool:
-        """Whether every file is named as a TIFF."""
-        names = [filename] if isinstance(filename, (str, Path)) else filename
-        return all(FORMAT_OF_SUFFIX.get(image_suffix(name)) == "tiff" for name in names)
-
-    def read(self, data: Sequence[str | Path] | str | Path) -> Image:
-        """Read one file, or several as planes of one image.
-
-        Raises:
-            DataError: as `read_image`, or a file is not named as a TIFF.
-        """
-        if not self.verify_suffix(data):
-            raise DataError(f"{data}: not named .tif or .tiff; use metaseg_monai.images.read_image")
-        return read_image(data, self.spatial_dims, self.axes)
-
-    def get_data(self, img: Image) -> tuple[np.ndarray, dict[str, Any]]:
-        """The array (C, *S) and MONAI's metadata of an image that `read` gave."""
-        return img.array, {
-            "original_channel_dim": 0,
-            "spatial_shape": np.asarray(img.attributes["spatial_shape"]),
-            "axes": img.attributes["axes"],
-        }
-
-
-# What a file says of its image, read without its pixels.
-
-
-def image_format(path: str | Path) -> str:
-    """One of "tiff", "png", "jpeg" or "nifti" by the file's name, or "dicom" for a folder.
-
-    Raises:
-        DataError: it is none of these.
-
-    >>> image_format("a/b.nii.gz")
-    'nifti'
-    """
-    file_format = "dicom" if Path(path).is_dir() else FORMAT_OF_SUFFIX.get(image_suffix(path))
-    if file_format is None:
-        raise DataError(
-            f"{path}: unsupported file type; expected {', '.join(FORMAT_OF_SUFFIX)}; convert it"
-        )
-    return file_format
-
-
 def read_header(path: str | Path | Sequence[str | Path]) -> dict[str, Any]:
     """As much of `Image.attributes` as `write_mask` needs for a mask of this image.
 
@@ -215,16 +128,12 @@ def read_header(path: str | Path | Sequence[str | Path]) -> dict[str, Any]:
     file_format = image_format(file)
     if file_format == "dicom":
         return dicom_attributes(file)
-    attributes: dict[str, Any] = {"path": str(file), "format": file_format}
-    attributes |= {"affine": None, "header": None}
+    if file_format == "nifti":
+        return nifti_attributes(file)
     shape: tuple[int, ...] | None
     try:
         with readable(file):
-            if file_format == "nifti":
-                shape = nifti_shape(file)
-                header = nib.load(file).header
-                attributes |= {"affine": header_affine(header), "header": header}
-            elif file_format == "tiff":
+            if file_format == "tiff":
                 with tifffile.TiffFile(file) as tiff:
                     page = tiff.series[0].keyframe
                     stack = set(tiff.series[0].axes) - set("YXSC")
@@ -234,6 +143,7 @@ def read_header(path: str | Path | Sequence[str | Path]) -> dict[str, Any]:
                     shape = (picture.height, picture.width)
     except DataError:
         raise
-    except Exception as error:  # damaged headers fail anywhere inside three libraries
+    except Exception as error:  # damaged headers fail anywhere inside two libraries
         raise DataError(f"{file}: its header cannot be read ({error}); copy it anew") from error
+    attributes = {"path": str(file), "format": file_format, "affine": None, "header": None}
     return attributes if shape is None else {**attributes, "spatial_shape": shape}

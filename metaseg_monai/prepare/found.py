@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from metaseg_monai.errors import DataError
-from metaseg_monai.images.read import FORMAT_OF_SUFFIX, image_suffix
+from metaseg_monai.images.image import FORMAT_OF_SUFFIX, image_suffix
 
 Item = TypeVar("Item")
 OWN_COLUMNS = ("image", "label", "instances", "group", "split")  # the table's, never a lab's

@@ -11,7 +11,7 @@ from scipy import ndimage
 from scipy.spatial.distance import pdist
 
 from metaseg_monai.errors import DataError
-from metaseg_monai.images.axial import AxialVolume, axial_volume
+from metaseg_monai.images.geometry import AxialVolume, axial_volume
 from metaseg_monai.images.image import Image
 from metaseg_monai.images.read import read_image, same_affine
 from metaseg_monai.prepare.found import Problem

@@ -20,8 +20,7 @@ from nibabel.orientations import ornt2axcodes
 
 from metaseg_monai.errors import DataError
 from metaseg_monai.files import PREFIX, file_sha256
-from metaseg_monai.images.axial import AxialVolume
-from metaseg_monai.images.resample import resampled_shape, resize_label, resize_stored
+from metaseg_monai.images.geometry import AxialVolume, resampled_shape, resize_label, resize_stored
 from metaseg_monai.prepare.clinical import SIZE
 from metaseg_monai.prepare.found import Problem
 from metaseg_monai.prepare.kits_case import (

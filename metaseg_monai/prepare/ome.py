@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import tifffile
 
 from metaseg_monai.errors import DataError
-from metaseg_monai.images.read import FORMAT_OF_SUFFIX, image_suffix
+from metaseg_monai.images.image import FORMAT_OF_SUFFIX, image_suffix
 from metaseg_monai.prepare.found import FoundCase, Problem
 
 OME_COLUMNS = ("pixel_um", "magnification", "channel")

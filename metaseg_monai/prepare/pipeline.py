@@ -16,8 +16,8 @@ from tqdm import tqdm
 
 from metaseg_monai.errors import DataError
 from metaseg_monai.files import check_settings, new_folder, write_table
-from metaseg_monai.images.image import Image, convert_channels
-from metaseg_monai.images.read import image_suffix, read_image, same_affine
+from metaseg_monai.images.image import Image, convert_channels, image_suffix
+from metaseg_monai.images.read import read_image, same_affine
 from metaseg_monai.prepare.found import (
     OWN_COLUMNS,
     FoundCase,

@@ -13,10 +13,10 @@ from tqdm import tqdm
 from metaseg_monai.errors import DataError
 from metaseg_monai.evaluation import read_volumes
 from metaseg_monai.evaluation.volume_table import VOLUMES
-from metaseg_monai.images.axial import axial_volume
-from metaseg_monai.images.image import Image
+from metaseg_monai.images.geometry import axial_volume
+from metaseg_monai.images.image import Image, image_suffix
 from metaseg_monai.images.nifti import SAME_PLACE_VOXELS
-from metaseg_monai.images.read import image_suffix, read_image
+from metaseg_monai.images.read import read_image
 from metaseg_monai.metrics.volumes import (
     FOUND_SHARE,
     KITS_REGIONS,

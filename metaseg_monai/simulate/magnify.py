@@ -18,8 +18,9 @@ from tqdm import tqdm
 
 from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.files import read_lines, replacing, write_table
-from metaseg_monai.images.read import image_suffix, read_image
-from metaseg_monai.images.resample import resampled_shape, resize_label, resize_stored
+from metaseg_monai.images.geometry import resampled_shape, resize_label, resize_stored
+from metaseg_monai.images.image import image_suffix
+from metaseg_monai.images.read import read_image
 from metaseg_monai.metadata.fields import read_number
 from metaseg_monai.simulate.generated import write_generated
 from metaseg_monai.tables.columns import SPLITS, ColumnMap, as_column_map

@@ -13,8 +13,9 @@ from skimage.measure import label as connected_components
 
 from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.files import read_lines, write_table
-from metaseg_monai.images.read import image_suffix, read_image
-from metaseg_monai.images.writers import mask_suffix, write_mask
+from metaseg_monai.images.image import image_suffix
+from metaseg_monai.images.read import read_image
+from metaseg_monai.images.write import mask_suffix, write_mask
 from metaseg_monai.metadata.fields import Categorical, says_nothing
 from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.simulate.generated import write_generated
@@ -502,7 +503,7 @@ def _write_drawn(
     """Write a mask under a name that tells its style, as another row may use the exact one."""
     stem = exact.name[: len(exact.name) - len(image_suffix(exact))]
     path = exact.with_name(f"{stem}__{style}{mask_suffix(like)}")
-    write_mask(output / path, mask, like)
+    write_mask(mask, output / path, like)
     return path.as_posix()
 
 

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from metaseg_monai.errors import DataError
 from metaseg_monai.files import file_sha256
-from metaseg_monai.images.axial import AxialVolume, VolumeCache, is_volume_file
+from metaseg_monai.images.geometry import AxialVolume, VolumeCache, is_volume_file
 from metaseg_monai.images.image import Channels, Image, Palette, convert_channels, image_attributes
 from metaseg_monai.images.read import read_image, same_affine
 from metaseg_monai.metadata.schema import MetadataSchema

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from metaseg_monai.errors import ConfigError, DataError, MetadataError
 from metaseg_monai.files import readable
 from metaseg_monai.images.dicom import is_dicom_folder, is_single_plane
-from metaseg_monai.images.read import FORMAT_OF_SUFFIX, image_format, image_suffix
+from metaseg_monai.images.image import FORMAT_OF_SUFFIX, image_format, image_suffix
 from metaseg_monai.metadata.fields import UNKNOWN, MetadataWarning, listing
 from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.tables.check import DataWarning

@@ -9,9 +9,14 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
 from metaseg_monai.errors import ConfigError, DataError
-from metaseg_monai.images.axial import AxialVolume, axial_volume
+from metaseg_monai.images.geometry import (
+    AxialVolume,
+    axial_volume,
+    resampled_grid,
+    resize_image,
+    resize_label,
+)
 from metaseg_monai.images.image import Image
-from metaseg_monai.images.resample import resampled_grid, resize_image, resize_label
 from metaseg_monai.transforms.load import HAS_AFFINE
 
 

@@ -10,7 +10,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
 from metaseg_monai.errors import DataError
-from metaseg_monai.images.axial import VolumeCache
+from metaseg_monai.images.geometry import VolumeCache
 from metaseg_monai.images.image import Channels
 from metaseg_monai.tables.check import DataWarning, load_case
 

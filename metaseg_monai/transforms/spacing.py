@@ -8,7 +8,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
 from metaseg_monai.errors import ConfigError, DataError
-from metaseg_monai.images.resample import resampled_shape, resize_image, resize_label
+from metaseg_monai.images.geometry import resampled_shape, resize_image, resize_label
 
 
 class ResampleToSpacingd(MapTransform):

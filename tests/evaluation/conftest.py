@@ -19,7 +19,7 @@ from nibabel.orientations import (
 )
 
 from metaseg_monai.evaluation import PerCase, SaveMasks
-from metaseg_monai.images.axial import slice_items
+from metaseg_monai.images.geometry import slice_items
 from metaseg_monai.tables.find import find_cases
 from metaseg_monai.training import VolumeBatches, collate_cases
 from metaseg_monai.transforms import KeepForBatchd, LoadCased, ScaleIntensityCased

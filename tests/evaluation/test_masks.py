@@ -16,7 +16,7 @@ from nibabel.orientations import apply_orientation, axcodes2ornt, ornt_transform
 
 from metaseg_monai.errors import DataError
 from metaseg_monai.evaluation import masks
-from metaseg_monai.images.axial import slice_items
+from metaseg_monai.images.geometry import slice_items
 from metaseg_monai.tables.find import find_cases
 from metaseg_monai.training import RunProgress
 from metaseg_monai.transforms import AxialVolumed, LoadCased, ScaleIntensityCased

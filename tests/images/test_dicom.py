@@ -1,14 +1,25 @@
+"""DICOM series as volumes: values, geometry, and every refusal by file or folder."""
+
 import itertools
+import sys
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 from nibabel.orientations import apply_orientation, inv_ornt_aff
 
-from metaseg_monai.images import mask_suffix, read_image, write_mask
-from metaseg_monai.images.axial import axial_volume
-from metaseg_monai.images.dicom import dicom_attributes, read_dicom_series
-from metaseg_monai.tables.check import load_case
+from metaseg_monai.errors import ConfigError, DataError
+from metaseg_monai.images import dicom, mask_suffix, read_image, write_mask
+from metaseg_monai.images.dicom import (
+    DicomPlane,
+    dicom_attributes,
+    is_dicom_folder,
+    read_dicom_series,
+    series_grid,
+)
+from metaseg_monai.images.geometry import axial_volume
+from metaseg_monai.tables import find_cases, load_case
 
 pydicom = pytest.importorskip("pydicom", reason="needs the extra [dicom]")
 
@@ -144,8 +155,8 @@ def test_mask_is_nifti_on_the_series_grid_without_patient_data(tmp_path, series,
     image = read_image(saved(tmp_path / "ct", series()))
     assert mask_suffix(image.attributes) == ".nii.gz"
     mask = (series.volume > 0).astype(np.uint8)
-    write_mask(tmp_path / "m.nii.gz", mask, image.attributes)
-    write_mask(tmp_path / "m.nii", mask, image.attributes)
+    write_mask(mask, tmp_path / "m.nii.gz", image.attributes)
+    write_mask(mask, tmp_path / "m.nii", image.attributes)
     back = nib.load(tmp_path / "m.nii.gz")
     np.testing.assert_array_equal(np.asarray(back.dataobj), mask)
     np.testing.assert_array_equal(back.affine, series.affine.astype(np.float32))
@@ -187,3 +198,271 @@ def test_case_of_a_series_with_a_nifti_label(tmp_path, series, saved):
     loaded = load_case(item)
     np.testing.assert_array_equal(loaded.image[0], series.volume.astype(np.float32))
     np.testing.assert_array_equal(loaded.label[0], series.volume > 0)
+
+
+@pytest.mark.parametrize("names", ["IM{:04d}.dcm", "IM{:04d}", "IM.{:04d}", "1.2.840.{}"])
+def test_damaged_start_among_planes_is_refused_whatever_their_names(tmp_path, names, series, saved):
+    folder = saved(tmp_path / "ct", series(), names)
+    path = folder / names.format(3)  # the last plane: its lack would leave no gap
+    path.write_bytes(bytes(200))
+    with pytest.raises(DataError, match=rf"{path.name}: lies among 3 DICOM files.*copy it anew"):
+        read_dicom_series(folder)
+
+
+def test_empty_file_is_refused(tmp_path, series, saved):
+    folder = saved(tmp_path / "ct", series())
+    (folder / "a.part").write_bytes(b"")
+    with pytest.raises(DataError, match=r"a\.part: lies among"):
+        read_dicom_series(folder)
+
+
+def test_several_series_are_listed(tmp_path, series, refused):
+    planes = series()
+    planes[0].SeriesInstanceUID, planes[0].SeriesNumber = "1.2.9", 1
+    planes[0].SeriesDescription, planes[0].Modality = "Dose report", "SR"
+    message = (
+        r"ct: holds 2 series: 3 files of series 3 \(CT, Abdomen venous, such as IM0001.dcm\); "
+        r"1 files of series 1 \(SR, Dose report, such as IM0000.dcm\); move each"
+    )
+    refused(tmp_path / "ct", planes, message)
+
+
+def test_folders_without_dicom(tmp_path, series, saved):
+    with pytest.raises(DataError, match="nowhere: no such folder"):
+        read_dicom_series(tmp_path / "nowhere")
+    saved(tmp_path / "disc" / "ct", series())
+    (tmp_path / "disc" / "index.html").write_text("x")
+    with pytest.raises(DataError, match=r"none of its 1 files is DICOM.*such as ct$"):
+        read_image(tmp_path / "disc")
+    assert is_dicom_folder(tmp_path / "disc" / "ct")
+    assert not is_dicom_folder(tmp_path / "disc")
+    assert not is_dicom_folder(tmp_path / "disc" / "ct" / "IM0000.dcm")
+    (tmp_path / "disc" / "DICOMDIR").write_bytes(bytes(128) + b"DICM")
+    assert not is_dicom_folder(tmp_path / "disc")
+
+
+def edit(**elements):
+    def change(planes):
+        for keyword, value in elements.items():
+            setattr(planes[2], keyword, value)
+
+    return change
+
+
+def remove(keyword):
+    return lambda planes: delattr(planes[2], keyword)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (edit(Modality="PT"), r"IM0002\.dcm: is of modality 'PT', expected CT or MR"),
+        (edit(NumberOfFrames=5), r"IM0002\.dcm: holds several frames"),
+        (edit(PhotometricInterpretation="RGB"), r"pixels of kind 'RGB', expected grey"),
+        (edit(SamplesPerPixel=3), "several samples a pixel"),
+        (edit(RescaleType="MGML"), r"values are 'MGML' \(RescaleType\), not Hounsfield"),
+        (remove("SeriesInstanceUID"), r"IM0002\.dcm: tells no series"),
+        (remove("RescaleSlope"), r"IM0002\.dcm: has no RescaleSlope"),
+        (remove("ImagePositionPatient"), r"IM0002\.dcm: has no ImagePositionPatient.*screenshot"),
+        (edit(PixelSpacing=None), r"IM0002\.dcm: PixelSpacing is .*expected 2 number"),
+        (edit(ImagePositionPatient=[1, 2]), r"ImagePositionPatient is \[1.0, 2.0\], expected 3"),
+        (edit(PixelSpacing=[0, 1]), "expected positive sizes"),
+        (edit(RescaleSlope=0), "slope other than 0"),
+        (edit(PixelSpacing=[0.8, 0.71]), r"1 of 4 planes differ in PixelSpacing: IM0002\.dcm"),
+        (edit(FrameOfReferenceUID="1.9"), "differ in FrameOfReferenceUID"),
+        (edit(Rows=4), r"differ in Rows and Columns: IM0002\.dcm has \(4, 6\), .* \(5, 6\)"),
+    ],
+)
+def test_plane_that_cannot_be_part_of_a_volume_is_refused(
+    tmp_path, change, message, series, refused
+):
+    planes = series()
+    change(planes)
+    refused(tmp_path / "ct", planes, message)
+    with pytest.raises(DataError, match=message):
+        dicom_attributes(tmp_path / "ct")
+
+
+def test_ct_without_any_rescaling_is_refused(tmp_path, series, refused):
+    planes = series()
+    for plane in planes:
+        del plane.RescaleSlope, plane.RescaleIntercept
+    refused(tmp_path / "ct", planes, "has no RescaleSlope")
+
+
+def test_compression_without_decoder_is_refused(tmp_path, series, refused):
+    planes = series()
+    for plane in planes:
+        plane.compress(pydicom.uid.RLELossless)
+        plane.file_meta.TransferSyntaxUID = pydicom.uid.MPEG2MPML
+    refused(tmp_path / "ct", planes, r"IM0000.*compressed as MPEG2.*without a decoder.*pip install")
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_every_truncation_is_refused(tmp_path, packed, series, saved):
+    planes = series()[2:]
+    if packed:
+        for plane in planes:
+            plane.compress(pydicom.uid.RLELossless)
+    folder = saved(tmp_path / "ct", planes)
+    path = folder / "IM0001.dcm"
+    raw = path.read_bytes()
+    for size in range(0, len(raw) - 8 * packed, 3):  # RLE ends with a mark of 8 bytes, no pixels
+        path.write_bytes(raw[:size])
+        with pytest.raises(DataError, match=r"IM0001\.dcm"):
+            read_dicom_series(folder)
+
+
+def test_flipped_bits_never_end_without_a_name(tmp_path, series, saved):
+    """Pixels carry no checksum, so that a flip there is seen by nobody; all else must be named."""
+    folder = saved(tmp_path / "ct", series()[2:])
+    path = folder / "IM0001.dcm"
+    raw = path.read_bytes()
+    pixels_at = len(raw) - 2 * series.volume[..., 0].size
+    refusals = 0
+    for position in range(132, pixels_at, 3):
+        damaged = bytearray(raw)
+        damaged[position] ^= 8
+        path.write_bytes(damaged)
+        try:
+            array = read_dicom_series(folder).array
+        except DataError:
+            refusals += 1
+        else:
+            assert array.shape == (1, 6, 5, 2)
+    assert refusals > 0
+
+
+def test_pixels_longer_than_announced_keep_their_place(tmp_path, series, saved, refused):
+    planes = series()
+    planes[1].PixelData += bytes(10)
+    array = read_dicom_series(saved(tmp_path / "ct", planes)).array
+    np.testing.assert_array_equal(array[0], series.volume)
+    planes[1].PixelData += bytes(2 * series.volume[..., 0].size)  # a second frame
+    refused(tmp_path / "ct", planes, r"IM0001\.dcm: .*shape \(2, 5, 6\), expected")
+
+
+def test_size_is_checked_before_memory_is_taken(tmp_path, monkeypatch, series, refused):
+    monkeypatch.setattr("metaseg_monai.images.dicom.LARGEST_BYTES", 2 * series.volume.size - 1)
+    refused(tmp_path / "ct", series(), r"at most 0 are read: split the series")
+
+
+def test_settings_that_do_not_fit_a_series(tmp_path, series, saved):
+    folder = saved(tmp_path / "ct", series())
+    assert read_image(folder, spatial_dims=3).array.shape == (1, 6, 5, 4)
+    with pytest.raises(DataError, match="has 3 spatial axes"):
+        read_image(folder, spatial_dims=2)
+    with pytest.raises(DataError, match="TIFF files only"):
+        read_image(folder, axes="YX")
+    with pytest.raises(DataError, match=r"IM0000\.dcm: unsupported.*the folder of a DICOM series"):
+        read_image(folder / "IM0000.dcm")
+
+
+def test_missing_pydicom_names_the_extra(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pydicom", None)
+    monkeypatch.setitem(sys.modules, "pydicom.pixels", None)
+    with pytest.raises(ConfigError, match=r'pip install "metaseg-monai\[dicom\]"'):
+        read_image(tmp_path)
+
+
+def places(positions, orientation=(1, 0, 0, 0, 1, 0), spacing=(0.8, 0.7)):
+    return [
+        DicomPlane(Path(f"{n}.dcm"), f"id{n}", "", (4, 6), spacing, tuple(orientation), position)
+        for n, position in enumerate(positions)
+    ]
+
+
+def upward(*heights):
+    return [(5.0, 2.0, float(height)) for height in heights]
+
+
+def test_affine_by_hand():
+    """Coronal planes: rows run to the left, columns down, planes from front to back."""
+    grid = series_grid("ct", places([(1, 8, 3), (1, 4, 3), (1, 6, 3)], (1, 0, 0, 0, 0, -1)))
+    assert grid.order == (1, 2, 0)  # the normal, left x down, points to the back
+    assert grid.shape == (6, 4, 3)
+    assert grid.spacing_mm == (0.7, 0.8, 2.0)
+    expected = [[-0.7, 0, 0, -1], [0, 0, -2, -4], [0, -0.8, 0, 3], [0, 0, 0, 1]]
+    np.testing.assert_array_equal(grid.affine, expected)
+    assert not np.signbit(grid.affine[grid.affine == 0]).any()
+
+
+def test_mirrored_rows_order_planes_downward():
+    grid = series_grid("ct", places(upward(0, 3, 6), (-1, 0, 0, 0, 1, 0)))
+    assert grid.order == (2, 1, 0)
+    assert grid.affine[2].tolist() == [0, 0, -3, 6]
+    assert np.linalg.det(grid.affine[:3, :3]) > 0
+
+
+@pytest.mark.parametrize(
+    ("heights", "message"),
+    [
+        (
+            (0, 2, 4, 10, 12),
+            r"ct: planes are 2 mm apart, but 1 of 4 gaps are not: 6 mm between 2\.dcm at 4 mm and "
+            r"3\.dcm at 10 mm; about 2 planes lack",
+        ),
+        ((0, 2, 4, 6.03, 8), r"2 of 4 gaps are not: 2\.03 mm between 2\.dcm.*equal distances"),
+        ((0, 5, 10, 5.005), r"1 planes lie where another one lies, such as 1\.dcm.*3\.dcm.*phases"),
+        ((0, 2, 0, 2), "2 planes lie where another one lies"),
+        ((0,), r"ct: 1 plane, so the distance of planes is unknown"),
+    ],
+)
+def test_irregular_positions_are_named(heights, message):
+    with pytest.raises(DataError, match=message):
+        series_grid("ct", places(upward(*heights)))
+
+
+def test_gaps_within_one_percent_pass():
+    grid = series_grid("ct", places(upward(0, 2, 4.018, 6, 8)))
+    assert grid.spacing_mm[2] == 2
+
+
+def test_copies_are_told_from_phases():
+    planes = places(upward(0, 2, 4, 4))
+    planes[3] = planes[3]._replace(instance="id2")
+    with pytest.raises(DataError, match="copies of one image: delete one"):
+        series_grid("ct", planes)
+
+
+def test_gantry_tilt_is_refused_and_measured():
+    tilt = np.tan(np.radians(10))
+    planes = places([(5.0, 2 + tilt * height, height) for height in (0.0, 2.0, 4.0)])
+    with pytest.raises(DataError, match=r"2\.dcm lies 0\.705 mm sideways.*tilt of 10 degrees.*dcm"):
+        series_grid("ct", planes)
+    series_grid("ct", places([(5.0, 2 + 0.01 * height, height) for height in (0.0, 2.0, 4.0)]))
+
+
+def test_one_plane_shifted_sideways_is_named():
+    with pytest.raises(DataError, match=r"1\.dcm lies 0\.5 mm sideways of 0\.dcm"):
+        series_grid("ct", places([(5.0, 2.0, 0.0), (5.5, 2.0, 2.0), (5.0, 2.0, 4.0)]))
+
+
+@pytest.mark.parametrize(
+    "orientation", [(1, 0, 0, 0.01, 1, 0), (1.01, 0, 0, 0, 1, 0), (0, 0, 0, 0, 1, 0)]
+)
+def test_directions_that_are_no_axes_are_refused(orientation):
+    with pytest.raises(DataError, match=r"0\.dcm: ImageOrientationPatient"):
+        series_grid("ct", places(upward(0, 1), orientation))
+
+
+def test_odd_plane_out_is_named_wherever_it_stands():
+    planes = places(upward(0, 2, 4))
+    planes[0] = planes[0]._replace(orientation=(0, 1, 0, 0, 0, -1))
+    with pytest.raises(
+        DataError,
+        match=r"1 of 3 planes differ in ImageOrientationPatient: 0\.dcm has .*, 1\.dcm has .*local",
+    ):
+        series_grid("ct", planes)
+
+
+@pytest.mark.parametrize("reading", [dicom_attributes, find_cases])
+def test_a_plane_that_may_not_be_read_is_named(tmp_path, monkeypatch, reading):
+    (tmp_path / "IM0").write_bytes(b"\0" * 128 + b"DICM")
+
+    def forbidden(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(dicom, "_has_mark", forbidden)
+    with pytest.raises(DataError, match=r"IM0: cannot be read \(Permission denied\); check its"):
+        reading(tmp_path)

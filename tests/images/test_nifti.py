@@ -1,3 +1,5 @@
+"""NIfTI: what a header says of size, unit and place, what its file holds, and what is refused."""
+
 import gzip
 import struct
 
@@ -6,27 +8,39 @@ import numpy as np
 import pytest
 
 from metaseg_monai.errors import DataError
-from metaseg_monai.images import read_image
-from metaseg_monai.images.axial import axial_volume
-from metaseg_monai.images.writers import write_mask
+from metaseg_monai.images import nifti, read_image, slice_items, write_mask
+from metaseg_monai.images.geometry import axial_volume, volume_header
+from metaseg_monai.images.read import read_header
 
 VOLUME = np.random.default_rng(0).integers(-1000, 1000, (6, 7, 5)).astype(np.int16)
-AFFINE = np.array([[0, -0.7, 0, 10], [0.8, 0, 0, -4], [0, 0, 2.5, 3], [0, 0, 0, 1.0]])
+AFFINE = np.array([[0, -0.75, 0, 10], [0.5, 0, 0, -4], [0, 0, 2.5, 3], [0, 0, 0, 1.0]])
 
 
-def saved(path, array=VOLUME, affine=AFFINE):
-    nib.save(nib.Nifti1Image(array, affine), path)
+def saved(path, array=VOLUME, sform=AFFINE, qform=None, unit=2, kind=nib.Nifti1Image):
+    volume = kind(array, sform)
+    if qform is not None:
+        volume.set_qform(qform, code=1)
+    volume.header["xyzt_units"] = unit
+    nib.save(volume, path)
+    return path
+
+
+def packed(path, place, form, value):
+    """The file with one entry of its header changed."""
+    raw = bytearray(path.read_bytes())
+    struct.pack_into(form, raw, place, value)
+    path.write_bytes(raw)
     return path
 
 
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
-def test_voxels_affine_and_spacing_as_stored(tmp_path, name):
-    image = read_image(saved(tmp_path / name))
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
+def test_voxels_affine_and_spacing_as_stored(tmp_path, name, kind):
+    image = read_image(saved(tmp_path / name, kind=kind))
     assert image.array.dtype == np.int16
     np.testing.assert_array_equal(image.array, VOLUME[None])
-    stored = nib.load(tmp_path / name).affine
-    np.testing.assert_array_equal(image.attributes["affine"], stored)
-    assert image.attributes["spacing_mm"] == pytest.approx((0.8, 0.7, 2.5))
+    np.testing.assert_array_equal(image.attributes["affine"], nib.load(tmp_path / name).affine)
+    assert image.attributes["spacing_mm"] == pytest.approx((0.5, 0.75, 2.5))
 
 
 def test_two_dimensional_and_spatial_dims(tmp_path):
@@ -36,20 +50,13 @@ def test_two_dimensional_and_spatial_dims(tmp_path):
         read_image(path, spatial_dims=3)
 
 
-def test_nifti2(tmp_path):
-    nib.save(nib.Nifti2Image(VOLUME, AFFINE), tmp_path / "a.nii.gz")
-    np.testing.assert_array_equal(read_image(tmp_path / "a.nii.gz").array[0], VOLUME)
-
-
 def test_scaling_of_the_header_is_applied(tmp_path):
     volume = nib.Nifti1Image(VOLUME.astype(np.float64) / 4, AFFINE)
     volume.set_data_dtype(np.int16)
     nib.save(volume, tmp_path / "a.nii")
-    raw = nib.load(tmp_path / "a.nii")
-    assert raw.dataobj.slope != 1
-    np.testing.assert_allclose(
-        read_image(tmp_path / "a.nii").array[0], VOLUME / 4, atol=raw.dataobj.slope
-    )
+    slope = nib.load(tmp_path / "a.nii").dataobj.slope
+    assert slope != 1
+    np.testing.assert_allclose(read_image(tmp_path / "a.nii").array[0], VOLUME / 4, atol=slope)
 
 
 def test_every_bit_flip_in_a_gz_is_refused_or_harmless(tmp_path):
@@ -69,6 +76,21 @@ def test_every_bit_flip_in_a_gz_is_refused_or_harmless(tmp_path):
     assert refused > 0.9 * len(raw)
 
 
+def test_every_bit_flip_in_a_header_is_refused_or_gives_an_image(tmp_path):
+    path = saved(tmp_path / "a.nii", VOLUME[:2, :2, :2])
+    raw = path.read_bytes()
+    refused = 0
+    for position in range(8 * 352):
+        damaged = bytearray(raw)
+        damaged[position // 8] ^= 1 << position % 8
+        path.write_bytes(damaged)
+        try:
+            assert read_image(path).array.ndim > 2
+        except DataError:
+            refused += 1
+    assert refused > 200
+
+
 @pytest.mark.parametrize("cut", [1, 5, 9, 60])
 def test_truncated_gz_is_refused(tmp_path, cut):
     path = saved(tmp_path / "a.nii.gz")
@@ -84,36 +106,27 @@ def test_short_file_is_refused_from_its_header(tmp_path):
         read_image(path)
 
 
-def test_zero_voxel_size_is_refused(tmp_path):
-    path = saved(tmp_path / "a.nii")
-    raw = bytearray(path.read_bytes())
-    raw[80:84] = bytes(4)  # pixdim[1]
-    path.write_bytes(raw)
-    with pytest.raises(DataError, match="voxel size"):
-        read_image(path)
-
-
 @pytest.mark.parametrize(
     ("array", "message"),
     [
-        (np.zeros((4, 4, 4, 2), np.float32), "4 dimensions"),
+        (np.zeros((6, 7, 5, 2), np.int16), r"4 dimensions \(6, 7, 5, 2\).*file of its own$"),
         (np.zeros((4, 4, 4), np.complex64), "complex"),
         (np.zeros((4, 4, 4), [("R", "u1"), ("G", "u1"), ("B", "u1")]), "plain numbers"),
     ],
 )
 def test_what_is_no_plain_volume_is_refused(tmp_path, array, message):
-    saved(tmp_path / "a.nii", array)
     with pytest.raises(DataError, match=message):
-        read_image(tmp_path / "a.nii")
+        read_image(saved(tmp_path / "a.nii", array))
 
 
-def test_other_content_is_refused(tmp_path):
-    (tmp_path / "a.nii").write_bytes(bytes(10))
-    (tmp_path / "b.nii").write_bytes(bytes(1000))
-    (tmp_path / "c.nii.gz").write_bytes(gzip.compress(bytes(1000)))
-    for name in ("a.nii", "b.nii", "c.nii.gz"):
-        with pytest.raises(DataError, match=name):
-            read_image(tmp_path / name)
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("a.nii", bytes(10)), ("b.nii", bytes(1000)), ("c.nii.gz", gzip.compress(bytes(1000)))],
+)
+def test_other_content_is_refused(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=name):
+        read_image(tmp_path / name)
 
 
 @pytest.mark.parametrize("shape", [(6, 7, 5), (6, 7)])
@@ -124,10 +137,10 @@ def test_without_codes_there_is_no_affine_and_a_mask_keeps_the_header(tmp_path, 
     nib.save(volume, tmp_path / "a.nii.gz")
     assert nib.load(tmp_path / "a.nii.gz").affine is not None  # of nibabel's own making
     image = read_image(tmp_path / "a.nii.gz")
-    assert image.attributes["affine"] is None
+    assert image.attributes["affine"] is None is read_header(tmp_path / "a.nii.gz")["affine"]
     assert image.attributes["spacing_mm"] == pytest.approx((0.8, 0.7, 2.5)[: len(shape)])
     mask = image.array[0] > 0
-    back = read_image(write_mask(tmp_path / "m.nii.gz", mask, image.attributes))
+    back = read_image(write_mask(mask, tmp_path / "m.nii.gz", like=image))
     np.testing.assert_array_equal(back.array[0], mask)
     assert back.attributes["affine"] is None
     assert back.attributes["spacing_mm"] == image.attributes["spacing_mm"]
@@ -148,20 +161,13 @@ def test_one_code_is_enough_for_an_affine(tmp_path, code):
 
 @pytest.mark.parametrize("offset", [0, 320, -352, 352.5, np.nan])
 def test_voxels_that_begin_within_the_header_are_refused(tmp_path, offset):
-    path = saved(tmp_path / "a.nii")
-    raw = bytearray(path.read_bytes())
-    struct.pack_into("<f", raw, 108, offset)
-    path.write_bytes(raw)
+    path = packed(saved(tmp_path / "a.nii"), 108, "<f", offset)
     with pytest.raises(DataError, match=r"a\.nii: voxels begin at byte .*expected 352 or more"):
         read_image(path)
 
 
 def test_nifti2_begins_later(tmp_path):
-    path = tmp_path / "a.nii"
-    nib.save(nib.Nifti2Image(VOLUME, AFFINE), path)
-    raw = bytearray(path.read_bytes())
-    struct.pack_into("<q", raw, 168, 352)
-    path.write_bytes(raw)
+    path = packed(saved(tmp_path / "a.nii", kind=nib.Nifti2Image), 168, "<q", 352)
     with pytest.raises(DataError, match="expected 544 or more"):
         read_image(path)
 
@@ -172,22 +178,115 @@ def test_long_extensions_are_passed_over(tmp_path):
     nib.save(volume, tmp_path / "a.nii.gz")
     image = read_image(tmp_path / "a.nii.gz")
     np.testing.assert_array_equal(image.array[0], VOLUME)
-    mask = write_mask(tmp_path / "m.nii.gz", VOLUME > 0, image.attributes)
+    mask = write_mask(VOLUME > 0, tmp_path / "m.nii.gz", image)
     np.testing.assert_array_equal(read_image(mask).array[0], VOLUME > 0)
     np.testing.assert_array_equal(nib.load(mask).get_fdata(), VOLUME > 0)
     assert b"name" not in gzip.decompress(mask.read_bytes())
 
 
-def test_every_bit_flip_in_a_header_is_refused_or_gives_an_image(tmp_path):
-    path = saved(tmp_path / "a.nii", VOLUME[:2, :2, :2])
-    raw = path.read_bytes()
-    refused = 0
-    for position in range(8 * 352):
-        damaged = bytearray(raw)
-        damaged[position // 8] ^= 1 << position % 8
-        path.write_bytes(damaged)
-        try:
-            assert read_image(path).array.ndim > 2
-        except DataError:
-            refused += 1
-    assert refused > 200
+# What a header says of unit, size and place, and what its file holds beside.
+
+
+@pytest.mark.parametrize(
+    ("unit", "factor"), [(0, 1), (1, 1000), (2, 1), (3, 0.001), (3 | 8, 0.001)]
+)
+def test_affine_and_spacing_are_in_mm_whatever_the_unit(tmp_path, unit, factor):
+    scaled = np.diag([1 / factor] * 3 + [1]) @ AFFINE
+    path = saved(tmp_path / "a.nii.gz", sform=scaled, qform=scaled, unit=unit)
+    image = read_image(path)
+    np.testing.assert_allclose(image.attributes["affine"], AFFINE, rtol=1e-6)
+    assert image.attributes["spacing_mm"] == pytest.approx((0.5, 0.75, 2.5))
+    np.testing.assert_array_equal(read_header(path)["affine"], image.attributes["affine"])
+    for volume in (axial_volume(image), volume_header(path)[0]):
+        assert volume.spacing_mm == pytest.approx((2.5, 0.5, 0.75))
+
+
+@pytest.mark.parametrize("unit", [1, 3, 3 | 8])
+def test_a_mask_has_the_affine_and_the_unit_of_its_file(tmp_path, unit):
+    path = saved(tmp_path / "a.nii.gz", unit=unit)
+    for number, like in enumerate((read_image(path), read_header(path), path)):
+        mask = nib.load(write_mask(VOLUME > 0, tmp_path / f"{number}.nii.gz", like))
+        assert int(mask.header["xyzt_units"]) == unit
+        assert mask.affine.tobytes() == nib.load(path).affine.tobytes()
+        assert mask.header.get_zooms() == nib.load(path).header.get_zooms()
+
+
+def test_a_unit_that_is_none_is_refused(tmp_path):
+    path = saved(tmp_path / "a.nii", unit=5)
+    with pytest.raises(DataError, match=r"a\.nii: its unit of length is 5 \(xyzt_units\)"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
+@pytest.mark.parametrize(("surplus", "fits"), [(84, 6), (200, 7)])
+def test_planes_that_the_header_does_not_know_are_refused(tmp_path, name, surplus, fits):
+    longer = saved(tmp_path / "l.nii").read_bytes() + bytes(surplus)
+    (tmp_path / name).write_bytes(gzip.compress(longer) if name.endswith("gz") else longer)
+    message = (
+        rf"{name}: goes on for {surplus} bytes beyond .* \(6, 7, 5\), .*\(6, 7, {fits}\); mend"
+    )
+    with pytest.raises(DataError, match=message):
+        read_image(tmp_path / name)
+
+
+def test_two_images_in_a_file_of_one_are_refused(tmp_path):
+    path = saved(tmp_path / "a.nii", VOLUME[:, :, 0])
+    path.write_bytes(path.read_bytes() + bytes(84))
+    with pytest.raises(DataError, match=r"for \(6, 7\), so that .* fit \(6, 7, 2\); mend"):
+        read_image(path)
+
+
+def test_a_far_longer_file_is_refused_and_padding_is_not(tmp_path):
+    path = saved(tmp_path / "a.nii")
+    whole = path.read_bytes()
+    path.write_bytes(whole + bytes(83))
+    np.testing.assert_array_equal(read_image(path).array[0], VOLUME)
+    path.write_bytes(whole + bytes(3 << 20))
+    with pytest.raises(DataError, match=r"1048577 bytes or more .*\(6, 7, 12488\) or more; mend"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("shape", [(6, 7, 5, 1), (6, 7, 5, 1, 1)])
+def test_an_axis_of_one_behind_the_third_is_left_out(tmp_path, shape):
+    path = saved(tmp_path / "a.nii.gz", VOLUME.reshape(shape))
+    assert nib.load(path).shape == shape
+    image = read_image(path, spatial_dims=3)
+    np.testing.assert_array_equal(image.array[0], VOLUME)
+    assert image.attributes["spacing_mm"] == pytest.approx((0.5, 0.75, 2.5))
+    assert len(slice_items([{"image": str(path), "case": "a"}])) == 5
+    for like in (image, path):
+        mask = nib.load(write_mask(VOLUME > 0, tmp_path / "m.nii.gz", like))
+        np.testing.assert_array_equal(mask.get_fdata(), VOLUME > 0)
+        assert mask.shape == (6, 7, 5)
+        assert mask.affine.tobytes() == nib.load(path).affine.tobytes()
+
+
+def test_voxel_sizes_that_are_none_or_disagree_are_refused(tmp_path):
+    path = packed(saved(tmp_path / "a.nii"), 80, "<f", 0)  # pixdim[1]
+    with pytest.raises(DataError, match="voxel size"):
+        read_image(path)
+    path = packed(saved(tmp_path / "a.nii"), 88, "<f", 2.6)  # pixdim[3]
+    for reading in (read_image, read_header):
+        with pytest.raises(DataError, match=r"2\.599\S+\] mm \(pixdim\) and \[0\.5, 0\.75, 2\.5\]"):
+            reading(path)
+    assert read_image(packed(path, 88, "<f", 2.51)).array.shape == (1, 6, 7, 5)
+
+
+def test_sform_and_qform_that_agree_in_two_corners_only_are_refused(tmp_path):
+    """Turned by a third around the diagonal of a cube, whose ends stay in their places."""
+    cube, turned = np.zeros((4, 4, 4), np.int16), np.eye(4)[[2, 0, 1, 3]]
+    path = saved(tmp_path / "a.nii", cube, np.eye(4), qform=turned)
+    with pytest.raises(DataError, match="sform and qform disagree"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("reading", [read_image, read_header])
+def test_a_file_that_may_not_be_read_says_so(tmp_path, monkeypatch, reading):
+    path = saved(tmp_path / "a.nii.gz")
+
+    def forbidden(path, mode):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(nifti.gzip, "open", forbidden)
+    with pytest.raises(DataError, match=r"a\.nii\.gz: cannot be read \(Permission denied\); check"):
+        reading(path)

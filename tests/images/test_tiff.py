@@ -4,10 +4,9 @@ import numpy as np
 import PIL.Image
 import pytest
 import tifffile
-from monai.transforms import LoadImaged
 
 from metaseg_monai.errors import DataError
-from metaseg_monai.images import TiffReader, read_image
+from metaseg_monai.images import read_image
 
 GREY = {"photometric": "minisblack"}
 
@@ -179,29 +178,6 @@ def test_every_bit_flip_in_a_deflated_tiff_is_read_alike_or_refused(tmp_path):
         except DataError:
             continue
         np.testing.assert_array_equal(came, good)
-
-
-def test_tiff_reader_serves_monai(tmp_path):
-    array = ramp(20, 30, 3, dtype=np.uint16) * 36
-    path = written(tmp_path, array, photometric="rgb")
-    load = LoadImaged("image", reader=TiffReader(), dtype=None, ensure_channel_first=True)
-    image = load({"image": str(path)})["image"]
-    assert image.shape == (3, 20, 30)
-    np.testing.assert_array_equal(image.numpy(), array.transpose(2, 0, 1))
-
-
-def test_tiff_reader_stacks_planes_and_refuses_other_names(tmp_path):
-    paths = []
-    for number in range(3):
-        paths.append(tmp_path / f"{number}.tif")
-        tifffile.imwrite(paths[-1], ramp(20, 30) + np.uint8(number))
-    reader = TiffReader()
-    array, meta = reader.get_data(reader.read(paths))
-    assert array.shape == (3, 20, 30)
-    assert meta["original_channel_dim"] == 0
-    assert not reader.verify_suffix("a.png")
-    with pytest.raises(DataError, match="not named"):
-        reader.read("a.png")
 
 
 def test_compression_without_decoder_names_what_to_install(tmp_path):

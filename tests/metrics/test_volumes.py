@@ -7,7 +7,7 @@ import pytest
 
 from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.images import read_image
-from metaseg_monai.images.axial import axial_volume
+from metaseg_monai.images.geometry import axial_volume
 from metaseg_monai.metrics.volumes import KITS_REGIONS, make_regions, planes_first, score_volume
 
 REAL = Path(os.environ.get("METASEG_DATA", "../shared/data"))

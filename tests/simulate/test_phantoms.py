@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from metaseg_monai.errors import DataError
-from metaseg_monai.images.axial import axial_volume
+from metaseg_monai.images.geometry import axial_volume
 from metaseg_monai.images.read import read_image
 from metaseg_monai.simulate.phantoms.anatomy import (
     CYST,

@@ -5,7 +5,7 @@ import torch
 from monai.data import MetaTensor
 
 from metaseg_monai.errors import ConfigError, DataError
-from metaseg_monai.images.resample import resize_image
+from metaseg_monai.images.geometry import resize_image
 from metaseg_monai.transforms import AxialVolumed, LoadCased
 
 PLANES = np.random.default_rng(0).normal(size=(6, 8, 10)).astype(np.float32)

@@ -9,7 +9,7 @@ from monai.data import MetaTensor, decollate_batch, list_data_collate
 from monai.transforms import Compose
 
 from metaseg_monai.errors import DataError
-from metaseg_monai.images import axial as slices
+from metaseg_monai.images import geometry as slices
 from metaseg_monai.images import write_mask
 from metaseg_monai.tables import DataWarning
 from metaseg_monai.transforms import LoadCased
@@ -91,7 +91,7 @@ def test_meta_of_a_batch_is_enough_to_write_a_mask(volume_item, tmp_path):
     load = LoadCased()
     batch = list_data_collate([load(volume_item), load(volume_item)])
     image = decollate_batch(batch)[1]["image"]
-    write_mask(tmp_path / "m.nii.gz", np.ones((6, 7, 5)), image.meta)
+    write_mask(np.ones((6, 7, 5)), tmp_path / "m.nii.gz", image.meta)
     stored = nib.load(volume_item["image"]).affine
     np.testing.assert_array_equal(nib.load(tmp_path / "m.nii.gz").affine, stored)
 

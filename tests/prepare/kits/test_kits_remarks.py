@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from metaseg_monai.images.axial import axial_volume
+from metaseg_monai.images.geometry import axial_volume
 from metaseg_monai.images.read import read_image
 from metaseg_monai.prepare import kits_case as phases
 from metaseg_monai.prepare.clinical import size_remark

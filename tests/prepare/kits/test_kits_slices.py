@@ -6,7 +6,7 @@ import pytest
 import tifffile
 
 from metaseg_monai.errors import DataError
-from metaseg_monai.images.axial import axial_volume
+from metaseg_monai.images.geometry import axial_volume
 from metaseg_monai.images.read import read_image
 from metaseg_monai.prepare.kits_case import equal_planes, gathered, whole_digest
 from metaseg_monai.prepare.kits_slices import (

@@ -1,4 +1,4 @@
-"""Writing masks so that a file is either whole or absent."""
+"""Writing a mask in the format and on the grid of its image, whole or not at all."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,12 +11,13 @@ import tifffile
 
 from metaseg_monai.errors import DataError
 from metaseg_monai.files import replacing
-from metaseg_monai.images.read import FORMAT_OF_SUFFIX, image_suffix
+from metaseg_monai.images.image import FORMAT_OF_SUFFIX, Image, image_suffix
+from metaseg_monai.images.read import read_header
 
 MASK_FORMAT = {"tiff": "tiff", "png": "png", "jpeg": "png", "nifti": "nifti", "dicom": "nifti"}
+MASK_SUFFIX = {"tiff": ".tif", "png": ".png", "nifti": ".nii.gz"}  # by the mask's format
 # Free text of a NIfTI header, in which converters put names, dates and numbers of patients.
 TEXT_ENTRIES = ("descrip", "aux_file", "intent_name", "db_name", "data_type", "unused_str")
-MASK_SUFFIX = {"tiff": ".tif", "png": ".png", "nifti": ".nii.gz"}  # by the mask's format
 
 
 def mask_suffix(like: Mapping[str, Any]) -> str:
@@ -28,18 +29,20 @@ def mask_suffix(like: Mapping[str, Any]) -> str:
     return MASK_SUFFIX[MASK_FORMAT[like["format"]]]
 
 
-def write_mask(path: str | Path, mask: np.ndarray, like: Mapping[str, Any]) -> Path:
+def write_mask(
+    mask: np.ndarray, path: str | Path, like: Image | Mapping[str, Any] | str | Path
+) -> Path:
     """Write a mask in the format that fits its image.
 
     Args:
-        path: file to write, `.tif`, `.png` or `.nii(.gz)` as `mask_suffix` tells; its folder is
-            made where it is missing.
         mask: (H, W) or (H, W, D) whole numbers 0..65535; uint8 is written where they fit. A TIFF
             stack holds D as its pages.
-        like: attributes of the image (`Image.attributes`), of which `format` and, for NIfTI and
-            DICOM, `affine` or `header` decide; a NIfTI mask has exactly the image's affine, but
-            none of its header's free text and extensions, and is what a DICOM series gets: grid
-            and classes, nothing of the patient's data.
+        path: file to write, `.tif`, `.png` or `.nii(.gz)` as `mask_suffix` tells; its folder is
+            made where it is missing.
+        like: the image, its path, or its attributes, of which `format` and, for NIfTI and DICOM,
+            `affine` or `header` decide; a NIfTI mask has exactly the image's affine, but none of
+            its header's free text and extensions, and is what a DICOM series gets: grid and
+            classes, nothing of the patient's data.
 
     Returns:
         The path.
@@ -47,13 +50,20 @@ def write_mask(path: str | Path, mask: np.ndarray, like: Mapping[str, Any]) -> P
     Raises:
         DataError: the suffix does not fit the format, the shape is not the image's, or values
             are not whole numbers in range.
+
+    Example:
+        image = read_image("scan.nii.gz")
+        write_mask(image.array[0] > 100, "mask.nii.gz", like=image)
     """
+    if isinstance(like, (str, Path)):
+        like = read_header(like)
+    told = like.attributes if isinstance(like, Image) else like
     path = Path(path)
-    file_format = MASK_FORMAT[like["format"]]
+    file_format = MASK_FORMAT[told["format"]]
     if FORMAT_OF_SUFFIX.get(image_suffix(path)) != file_format:
-        raise DataError(f"{path}: a mask for {like['format']} ends in {mask_suffix(like)}")
+        raise DataError(f"{path}: a mask for {told['format']} ends in {mask_suffix(told)}")
     pixels = _smallest_unsigned(path, np.asarray(mask))
-    shape = tuple(int(size) for size in like.get("spatial_shape", pixels.shape))
+    shape = tuple(int(size) for size in told.get("spatial_shape", pixels.shape))
     if pixels.shape != shape or pixels.ndim not in (2, 3):
         raise DataError(f"{path}: mask of shape {pixels.shape}, expected the image's {shape}")
     with replacing(path) as partial:
@@ -69,7 +79,7 @@ def write_mask(path: str | Path, mask: np.ndarray, like: Mapping[str, Any]) -> P
         elif file_format == "png":
             PIL.Image.fromarray(pixels).save(partial)
         else:
-            _write_nifti(partial, pixels, like)
+            _write_nifti(partial, pixels, told)
     return path
 
 
@@ -99,7 +109,6 @@ def _write_nifti(path: Path, pixels: np.ndarray, like: Mapping[str, Any]) -> Non
                 header[name] = b""
         header.extensions = nib.nifti1.Nifti1Extensions()  # such as whole DICOM headers
         header["vox_offset"] = 0  # nibabel's word for right behind the header
-        nifti1 = isinstance(header, nib.Nifti1Header) and not isinstance(header, nib.Nifti2Header)
-        kind = nib.Nifti1Image if nifti1 else nib.Nifti2Image
+        kind = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
         volume = kind(pixels, None, header=header)
     nib.save(volume, path)
