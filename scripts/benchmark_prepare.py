@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from metaseg_monai.errors import ConfigError, MetasegError
 from metaseg_monai.prepare.kits import prepare_kits21
-from metaseg_monai.prepare.kits_find import find_kits
+from metaseg_monai.prepare.kits_source import find_kits
 
 SIDE = 512
 AFFINE = np.array([[0, 0, -0.85, 0], [0, -0.85, 0, 0], [-3.0, 0, 0, 0], [0, 0, 0, 1]])
@@ -95,7 +95,7 @@ def _tell(what: str, pairs: list[tuple[float, float]], cases: int) -> None:
 def _read(source: Path) -> float:
     start = time.perf_counter()
     for case in find_kits(source).cases:
-        for path in case.files.values():
+        for path in (*case.images, *case.masks):
             np.asanyarray(nib.load(path).dataobj)
     return time.perf_counter() - start
 

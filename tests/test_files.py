@@ -1,10 +1,18 @@
 import csv
+import errno
 import hashlib
 
 import pytest
 
 from metaseg_monai.errors import DataError
-from metaseg_monai.files import file_sha256, replacing, sweep_temporaries, write_table
+from metaseg_monai.files import (
+    check_settings,
+    file_sha256,
+    locked,
+    replacing,
+    sweep_temporaries,
+    write_table,
+)
 
 
 def test_the_old_file_survives_a_failure_and_nothing_else_is_left(tmp_path):
@@ -54,3 +62,36 @@ def test_table_of_uneven_rows_is_refused(tmp_path):
     with pytest.raises(DataError, match="no rows"):
         write_table([], tmp_path / "t.csv")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_refuses_a_second_holder_and_is_free_afterwards(tmp_path):
+    lock = (tmp_path / "new" / ".lock", "the folder", "is working in it")
+    told = "the folder: process .* on .* is working in it; wait until it ends, or give another"
+    for _ in range(2):
+        with pytest.raises(DataError, match=told), locked(*lock), locked(*lock):
+            pass
+    with pytest.raises(ValueError, match="of the block"), locked(*lock):
+        raise ValueError("of the block")
+    with locked(*lock):
+        pass
+
+
+def test_a_disk_without_locks_is_used_all_the_same(tmp_path, monkeypatch):
+    def flock(stream, how):
+        raise OSError(errno.ENOTSUP, "Operation not supported")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with locked(tmp_path / ".lock", tmp_path, "is there"):
+        assert (tmp_path / ".lock-holder").is_file()
+
+
+def test_other_settings_are_named_and_those_that_are_free_are_not(tmp_path):
+    record = tmp_path / "made.json"
+    check_settings(record, {"seed": 1})
+    record.write_text('{"seed": 0, "table": "a.csv"}')
+    check_settings(record, {"seed": 0, "table": "b.csv"}, free=["table"])
+    with pytest.raises(DataError, match="was made with seed=0, asked for seed=1; give another"):
+        check_settings(record, {"seed": 1, "table": "a.csv"})
+    record.write_text("{")
+    with pytest.raises(DataError, match=r"made\.json: damaged"):
+        check_settings(record, {})

@@ -1,12 +1,10 @@
 """From a data set as it is published to a folder with table.csv."""
 
 from metaseg_monai.prepare.cells import prepare_cells
-from metaseg_monai.prepare.clinical import read_clinical
 from metaseg_monai.prepare.cracks import crack_shares, prepare_cracks
 from metaseg_monai.prepare.dsb2018 import prepare_dsb2018
-from metaseg_monai.prepare.kits import prepare_kits21
-from metaseg_monai.prepare.kits_layout import KitsLayout
-from metaseg_monai.prepare.kits_volumes import kits_volumes
+from metaseg_monai.prepare.kits import kits_volumes, prepare_kits21
+from metaseg_monai.prepare.kits_source import KitsLayout, read_clinical
 from metaseg_monai.prepare.names import prepare_names
 from metaseg_monai.prepare.ome import ome_columns, read_ome
 from metaseg_monai.prepare.pipeline import Prepared, PrepareOptions

@@ -97,6 +97,11 @@ class FoundFolder:
     problems: tuple[Problem, ...] = ()
     remarks: tuple[str, ...] = ()
 
+    @property
+    def names(self) -> list[str]:
+        """All cases, those with problems too."""
+        return sorted({c.case for c in self.cases} | {p.case for p in self.problems})
+
     @classmethod
     def of(cls, root: Path, found: Iterable[FoundCase | Problem | str]) -> "FoundFolder":
         """Cases, problems and remarks as a layout comes upon them."""

@@ -2,20 +2,28 @@
 
 import hashlib
 import json
+import multiprocessing
+import os
 import shutil
+import signal
+import threading
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
 import tifffile
+import torch
 from tqdm import tqdm
 
 from metaseg_monai.errors import DataError
-from metaseg_monai.files import check_settings, new_folder, write_table
+from metaseg_monai.files import PREFIX, check_settings, new_folder, write_table
 from metaseg_monai.images.image import Image, convert_channels, image_suffix
 from metaseg_monai.images.read import read_image, same_affine
 from metaseg_monai.prepare.found import (
@@ -34,7 +42,9 @@ from metaseg_monai.prepare.ome import Resolution, tiff_resolution, with_ome
 from metaseg_monai.prepare.splits import Shares, with_groups, with_splits
 from metaseg_monai.tables.columns import SPLITS
 
+Result = TypeVar("Result")
 SETTINGS_FILE = "prepared.json"
+RECORDS = ".cases"  # of cases that are done, where a folder grows case by case
 WRITTEN = ("images", "labels", "instances", "table.csv", "problems.csv", SETTINGS_FILE)
 PREVIEW_ROWS = 5
 MOST_VALUES = 12
@@ -125,7 +135,7 @@ def prepare_found(
     del kept["dry_run"]
     if root.resolve() in (output.resolve(), *output.resolve().parents):
         raise DataError(f"{output}: lies in the source {root}; give a folder outside of it")
-    _check_output(output, kept)
+    check_output(output, kept, WRITTEN)
     cases, problems, remarks = _divided(found, options)
     notes: Mapping[str, list[str]] = {}
     if options.dry_run:
@@ -141,7 +151,7 @@ def prepare_found(
                     write_table([problem.row for problem in problems], folder / "problems.csv")
                 text = json.dumps(kept, indent=1) + "\n"
                 (folder / SETTINGS_FILE).write_text(text, encoding="utf-8")
-                _check_output(output, kept)  # it may have been filled meanwhile
+                check_output(output, kept, WRITTEN)  # it may have been filled meanwhile
         except OSError as error:
             raise DataError(
                 f"{output}: cannot be written ({error}); mend that and give the command again"
@@ -159,20 +169,88 @@ def prepare_found(
     return Prepared(table, "\n".join(told), [str(problem) for problem in problems])
 
 
-def _check_output(output: Path, settings: Mapping[str, Any]) -> None:
-    """Refuse a folder that holds anything but what the same command wrote."""
+def check_output(
+    output: Path,
+    settings: Mapping[str, Any],
+    own: Collection[str] | None = None,
+    free: Sequence[str] = (),
+) -> None:
+    """Refuse a folder that holds anything but what the same command wrote, and leave it so.
+
+    Args:
+        output: the folder to make.
+        settings: see `check_settings`, and `free`.
+        own: names of all that may be in it; None allows files beside a record of settings.
+        free: names of settings that may differ.
+
+    Raises:
+        DataError: it is a file, or holds other files or what other settings made.
+    """
     if not output.exists():
         return
     if not output.is_dir():
         raise DataError(f"{output}: a file, expected a new or empty folder; give another")
-    names = sorted(path.name for path in output.iterdir())
-    foreign = [name for name in names if name not in WRITTEN]
+    half = (RECORDS, PREFIX)  # what a killed preparation may have left
+    names = sorted(path.name for path in output.iterdir() if not path.name.startswith(half))
+    foreign = [name for name in names if own and name not in own]
     if foreign or (names and SETTINGS_FILE not in names):
         raise DataError(
             f"{output}: holds {', '.join((foreign or names)[:5])}; give a new or empty folder, or "
-            "one made by this very command, which is then made anew"
+            "one made by this very command"
         )
-    check_settings(output / SETTINGS_FILE, settings)
+    check_settings(output / SETTINGS_FILE, settings, free)
+
+
+def each_case(
+    write: Callable[[FoundCase], Result], cases: Sequence[FoundCase], workers: int = 1
+) -> Iterator[Result]:
+    """Write the cases, and show how far it is.
+
+    Args:
+        write: writes one case; of a module, where several processes are to call it.
+        cases: all of them.
+        workers: processes; with 1, and for a single case, none is started, and the order is kept.
+
+    Raises:
+        DataError: a worker was killed.
+    """
+    with tqdm(total=len(cases), desc="prepare", unit="case", disable=None) as bar:
+        if min(workers, len(cases)) <= 1:
+            for case in cases:
+                yield write(case)
+                bar.update()
+            return
+        # never a fork of this process, whose threads it would lack
+        ways = multiprocessing.get_all_start_methods()
+        context = multiprocessing.get_context("forkserver" if "forkserver" in ways else "spawn")
+        if "forkserver" in ways:
+            context.set_forkserver_preload([write.__module__])  # imported once for all
+        with ProcessPoolExecutor(min(workers, len(cases)), context, _begin_worker) as pool:
+            try:
+                for future in as_completed([pool.submit(write, case) for case in cases]):
+                    yield future.result()
+                    bar.update()
+            except BrokenProcessPool as error:
+                raise DataError(
+                    "a worker was killed, perhaps for want of memory; give the same command "
+                    "again, with fewer workers: finished cases are kept"
+                ) from error
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+
+def _begin_worker() -> None:
+    """Leave Ctrl-C to the parent, and end with it, however it ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)  # there are as many cases at once as processes
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+
+        def follow() -> None:
+            parent.join()
+            os._exit(1)
+
+        threading.Thread(target=follow, daemon=True).start()
 
 
 def _divided(
@@ -248,11 +326,12 @@ def _write(
 ) -> tuple[list[dict[str, str]], dict[str, list[str]], list[Problem]]:
     """Write the files and the table; return its rows, notes with their cases, and problems."""
     written, problems = [], []
-    for case in tqdm(cases, desc="prepare", unit="case", disable=None):
-        try:
-            written.append(_write_case(case, rule, options, folder))
-        except DataError as error:
-            problems.append(case.problem_of(root, error))
+    write = partial(_write_case, rule, options, folder)
+    for case, one in zip(cases, each_case(write, cases), strict=True):
+        if isinstance(one, WrittenCase):
+            written.append(one)
+        else:
+            problems.append(case.problem_of(root, one))
     peaks = [one.peak for one in written if one.peak is not None]
     above = getattr(rule, "above", 0)
     if 0 < max(peaks, default=0) <= above:
@@ -295,7 +374,16 @@ def _remove(one: WrittenCase, folder: Path) -> None:
 
 
 def _write_case(
-    case: FoundCase, rule: MaskRule | None, options: PrepareOptions, folder: Path
+    rule: MaskRule | None, options: PrepareOptions, folder: Path, case: FoundCase
+) -> WrittenCase | DataError:
+    try:
+        return _written(rule, options, folder, case)
+    except DataError as error:
+        return error
+
+
+def _written(
+    rule: MaskRule | None, options: PrepareOptions, folder: Path, case: FoundCase
 ) -> WrittenCase:
     """Read all files of a case, check them against each other, and write them."""
     planes = [_read(path, options.axes) for path in case.images]

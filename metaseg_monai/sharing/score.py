@@ -25,7 +25,7 @@ from metaseg_monai.metrics.volumes import (
     make_regions,
     score_volume,
 )
-from metaseg_monai.prepare.kits_find import CASE_FOLDERS, IMAGE_NAMES, LABEL_NAMES, find_kits
+from metaseg_monai.prepare.kits_source import CASE_FOLDERS, IMAGE_NAMES, LABEL_NAMES, find_kits
 from metaseg_monai.tables.find import absolute
 
 # Which predicted mask belongs to which label.
@@ -87,7 +87,7 @@ def _labels(source: Path) -> dict[str, Path]:
     if source.is_dir() and any(path.is_dir() for path in inside):
         cases = find_kits(source, labels_only=True).cases
         if cases:
-            return {case.case: case.label for case in cases}
+            return {case.case: case.masks[0] for case in cases}
     known = [source / name for name in LABEL_NAMES if (source / name).is_file()]
     if known:  # the folder of one case, with its scan beside the label
         return {absolute(source).name: known[0]}

@@ -10,7 +10,7 @@ from typing import Any
 from metaseg_monai.errors import DataError
 from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.prepare.kits import prepare_kits21
-from metaseg_monai.prepare.kits_slices import SliceRule
+from metaseg_monai.prepare.kits_case import SliceRule
 from metaseg_monai.simulate.generated import ensure_generated, write_generated
 from metaseg_monai.simulate.phantoms.scans import check_settings, write_phantoms
 from metaseg_monai.tables.columns import ColumnMap

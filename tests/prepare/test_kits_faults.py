@@ -1,6 +1,5 @@
-"""Faults in one case of three: it is named with file and next step, and the others are prepared."""
+"""Faults in one case of three: it is named with file and next step, the others are prepared."""
 
-import csv
 import gzip
 import hashlib
 import json
@@ -18,13 +17,13 @@ from metaseg_monai.prepare.kits import prepare_kits21
 IMAGE, LABEL = "imaging.nii.gz", "aggregated_MAJ_seg.nii.gz"
 
 
-def flip_bit(kits, case):
+def flip_bit(scans, case):
     raw = bytearray((case / IMAGE).read_bytes())
     raw[len(raw) // 2] ^= 8
     (case / IMAGE).write_bytes(raw)
 
 
-def cut(kits, case):
+def cut(scans, case):
     (case / IMAGE).write_bytes((case / IMAGE).read_bytes()[:-1])
 
 
@@ -34,11 +33,11 @@ def header(case, name, start, content):
     (case / name).write_bytes(gzip.compress(raw))
 
 
-def pixdim_0(kits, case):
+def pixdim_0(scans, case):
     header(case, IMAGE, 80, bytes(4))
 
 
-def qform_elsewhere(kits, case):
+def qform_elsewhere(scans, case):
     volume = nib.load(case / IMAGE)
     volume.set_qform(np.diag([2.0, 2, 2, 1]), code=1)
     volume.header["pixdim"][1:4] = volume.header.get_zooms()
@@ -47,57 +46,57 @@ def qform_elsewhere(kits, case):
 
 
 def no_codes(name):
-    def fault(kits, case):
+    def fault(scans, case):
         header(case, name, 252, bytes(4))  # qform_code and sform_code
 
     return fault
 
 
-def voxels_at_0(kits, case):
+def voxels_at_0(scans, case):
     header(case, IMAGE, 108, bytes(4))
 
 
-def magic(kits, case):
+def magic(scans, case):
     header(case, IMAGE, 344, b"o+1")
 
 
-def label_flipped(kits, case):
-    kits.save(case / LABEL, kits.label(), codes=("I", "A", "R"))
+def label_flipped(scans, case):
+    scans.save(case / LABEL, scans.label(), codes=("I", "A", "R"))
     raw = nib.load(case / LABEL)
     nib.save(nib.Nifti1Image(np.asarray(raw.dataobj), raw.affine), case / LABEL)
 
 
-def label_shifted(kits, case):
-    kits.save(case / LABEL, kits.label(), shift=3.0)
+def label_shifted(scans, case):
+    scans.save(case / LABEL, scans.label(), shift=3.0)
 
 
-def label_shifted_by_a_little(kits, case):
-    kits.save(case / LABEL, kits.label(), shift=0.125)
+def label_shifted_by_a_little(scans, case):
+    scans.save(case / LABEL, scans.label(), shift=0.125)
 
 
-def label_shorter(kits, case):
-    kits.save(case / LABEL, kits.label()[:-1])
+def label_shorter(scans, case):
+    scans.save(case / LABEL, scans.label()[:-1])
 
 
 def image_with(value):
-    def fault(kits, case):
-        image = kits.image().astype(np.float32)
+    def fault(scans, case):
+        image = scans.image().astype(np.float32)
         image[1, 2, 3] = value
-        kits.save(case / IMAGE, image)
+        scans.save(case / IMAGE, image)
 
     return fault
 
 
 def label_with(value, dtype):
-    def fault(kits, case):
-        label = kits.label().astype(dtype)
+    def fault(scans, case):
+        label = scans.label().astype(dtype)
         label[1, 2, 3] = value
-        kits.save(case / LABEL, label)
+        scans.save(case / LABEL, label)
 
     return fault
 
 
-def bomb(kits, case):
+def bomb(scans, case):
     head = nib.Nifti1Header()
     head.set_data_shape((800, 800, 1200))
     head.set_data_dtype(np.int16)
@@ -105,7 +104,7 @@ def bomb(kits, case):
     (case / IMAGE).write_bytes(gzip.compress(head.binaryblock + bytes(1 << 20)))
 
 
-def giant_header(kits, case):
+def giant_header(scans, case):
     header(case, IMAGE, 40, struct.pack("<4h", 3, 32767, 32767, 2000))
 
 
@@ -140,24 +139,19 @@ FAULTS = [
 ]
 
 
-def rows_of(path):
-    with path.open(newline="") as stream:
-        return list(csv.DictReader(stream))
-
-
-def prepared_without(kits, tmp_path, wrong, **settings):
+def prepared_without(scans, tmp_path, wrong, **settings):
     """Prepare; return the one problem, after seeing that the other cases are whole."""
     out = tmp_path / "out"
     made = prepare_kits21(tmp_path / "source", out, **settings)
-    (problem,) = rows_of(out / "problems.csv")
+    (problem,) = scans.rows(out / "problems.csv")
     assert problem["case"] == wrong
     assert problem["next step"]
     assert made.problems[0].startswith(f"{wrong}: ")
     assert "2 cases prepared, 1 with problems" in made.summary
     assert made.problems[0] in made.summary
     others = {f"case_{n:05d}" for n in range(3)} - {wrong}
-    assert {row["group"] for row in rows_of(made.table)} == others
-    assert {row["case"] for row in rows_of(out / "cases.csv")} == others
+    assert {row["group"] for row in scans.rows(made.table)} == others
+    assert {row["case"] for row in scans.rows(out / "cases.csv")} == others
     assert not list(out.rglob(f"*{wrong}*"))
     return problem
 
@@ -165,19 +159,19 @@ def prepared_without(kits, tmp_path, wrong, **settings):
 @pytest.mark.parametrize(
     ("fault", "name", "message"), [f[1:] for f in FAULTS], ids=[f[0] for f in FAULTS]
 )
-def test_faulty_file(kits, tmp_path, fault, name, message):
-    source = kits.folder(tmp_path / "source")
-    fault(kits, source / "case_00001")
-    problem = prepared_without(kits, tmp_path, "case_00001")
+def test_faulty_file(scans, tmp_path, fault, name, message):
+    source = scans.folder(tmp_path / "source")
+    fault(scans, source / "case_00001")
+    problem = prepared_without(scans, tmp_path, "case_00001")
     assert problem["file"] == f"case_00001/{name}"
     assert str(tmp_path) not in problem["problem"]
     assert re.search(message, problem["problem"]), problem
 
 
-def test_all_problems_of_a_case_are_told(kits, tmp_path):
-    source = kits.folder(tmp_path / "source")
-    image_with(np.nan)(kits, source / "case_00001")
-    label_with(9, np.uint8)(kits, source / "case_00001")
+def test_all_problems_of_a_case_are_told(scans, tmp_path):
+    source = scans.folder(tmp_path / "source")
+    image_with(np.nan)(scans, source / "case_00001")
+    label_with(9, np.uint8)(scans, source / "case_00001")
     made = prepare_kits21(source, tmp_path / "out")
     assert len(made.problems) == 2
     assert "1 with problems" in made.summary
@@ -192,88 +186,88 @@ def test_all_problems_of_a_case_are_told(kits, tmp_path):
         (0.4, "tumour_size_mm 4 is outside 5 to 250"),  # 22
     ],
 )
-def test_faulty_size(kits, tmp_path, size, message):
-    source = kits.folder(tmp_path / "source", case_1={"radiographic_size": size})
-    problem = prepared_without(kits, tmp_path, "case_00001")
+def test_faulty_size(scans, tmp_path, size, message):
+    source = scans.folder(tmp_path / "source", case_1={"radiographic_size": size})
+    problem = prepared_without(scans, tmp_path, "case_00001")
     assert message in problem["problem"]
-    kits.clinical(source, 3)  # mended: the case is prepared after all
+    scans.clinical(source, 3)  # mended: the case is prepared after all
     made = prepare_kits21(source, tmp_path / "out")
     assert made.problems == []
     assert not (tmp_path / "out" / "problems.csv").exists()
-    assert len(rows_of(made.table)) == 9
+    assert len(scans.rows(made.table)) == 9
 
 
-def test_missing_size_is_no_problem(kits, tmp_path):  # 21
-    source = kits.folder(tmp_path / "source", case_1={"radiographic_size": None})
+def test_missing_size_is_no_problem(scans, tmp_path):  # 21
+    source = scans.folder(tmp_path / "source", case_1={"radiographic_size": None})
     made = prepare_kits21(source, tmp_path / "out")
     assert made.problems == []
     assert "missing in 1 cases (case_00001)" in made.summary
 
 
-def test_repeated_patient_in_the_clinical_table(kits, tmp_path):  # 28
-    source = kits.folder(tmp_path / "source", case_2={"case_id": "case_00001"})
+def test_repeated_patient_in_the_clinical_table(scans, tmp_path):  # 28
+    source = scans.folder(tmp_path / "source", case_2={"case_id": "case_00001"})
     made = prepare_kits21(source, tmp_path / "out")
     assert made.problems[0].startswith("case_00001: case_id case_00001 appears more than once")
-    assert {row["group"] for row in rows_of(made.table)} == {"case_00000", "case_00002"}
+    assert {row["group"] for row in scans.rows(made.table)} == {"case_00000", "case_00002"}
 
 
 @pytest.mark.parametrize("codes", [("I", "P", "L"), ("R", "A", "S")])
-def test_one_scan_under_two_cases(kits, tmp_path, codes):  # 28, 29
-    source = kits.folder(tmp_path / "source")
-    kits.case(source, 2, image=kits.image(0), codes=codes)
+def test_one_scan_under_two_cases(scans, tmp_path, codes):  # 28, 29
+    source = scans.folder(tmp_path / "source")
+    scans.case(source, 2, image=scans.image(0), codes=codes)
     for _ in range(2):  # told again the next time
         made = prepare_kits21(source, tmp_path / "out")
         assert [p.split(";")[0] for p in made.problems] == [
             "case_00000: case_00000/imaging.nii.gz: the same voxels as case_00002",
             "case_00002: case_00002/imaging.nii.gz: the same voxels as case_00000",
         ]
-        assert {row["group"] for row in rows_of(made.table)} == {"case_00001"}
+        assert {row["group"] for row in scans.rows(made.table)} == {"case_00001"}
         assert not list((tmp_path / "out").rglob("*case_00000*"))
 
 
-def test_images_that_differ_beside_the_sample_are_no_copies(kits, tmp_path):
+def test_images_that_differ_beside_the_sample_are_no_copies(scans, tmp_path):
     source = tmp_path / "source"
     for number in range(3):
-        image = np.full(kits.shape, -79, np.int16)
+        image = np.full(scans.shape, -79, np.int16)
         image[:, 4:12, 4:12] = 30 + (number == 1)  # between the pixels that are sampled
-        kits.case(source, number, image=image)
-    kits.clinical(source, 3)
+        scans.case(source, number, image=image)
+    scans.clinical(source, 3)
     for _ in range(2):
         made = prepare_kits21(source, tmp_path / "out")
         assert [p.split(";")[0].split(": ")[-1] for p in made.problems] == [
             "the same voxels as case_00002",
             "the same voxels as case_00000",
         ]
-        assert {row["group"] for row in rows_of(made.table)} == {"case_00001"}
+        assert {row["group"] for row in scans.rows(made.table)} == {"case_00001"}
 
 
-def test_labels_at_other_places_are_no_copies(kits, tmp_path):
-    source = kits.folder(tmp_path / "source", 2)
-    kits.save(source / "case_00001" / LABEL, np.roll(kits.label(), 1, axis=0))
+def test_labels_at_other_places_are_no_copies(scans, tmp_path):
+    source = scans.folder(tmp_path / "source", 2)
+    scans.save(source / "case_00001" / LABEL, np.roll(scans.label(), 1, axis=0))
     made = prepare_kits21(source, tmp_path / "out", labels_only=True)
     assert made.problems == []
-    kits.save(source / "case_00001" / LABEL, kits.label())
+    scans.save(source / "case_00001" / LABEL, scans.label())
     made = prepare_kits21(source, tmp_path / "again", labels_only=True)
     assert len(made.problems) == 2
 
 
-def test_one_patient_in_two_lists(kits, tmp_path):  # 29
-    source = kits.folder(tmp_path / "source")
+def test_one_patient_in_two_lists(scans, tmp_path):  # 29
+    source = scans.folder(tmp_path / "source")
     (tmp_path / "lists.json").write_text('{"train": [0, 1], "test": [1, 2]}')
     with pytest.raises(DataError, match="case_00001 is in train and in test"):
         prepare_kits21(source, tmp_path / "out", splits=tmp_path / "lists.json")
     assert not (tmp_path / "out").exists()
 
 
-def test_changed_source_is_made_anew_and_told(kits, tmp_path):  # 30, 3
+def test_changed_source_is_made_anew_and_told(scans, tmp_path):  # 30, 3
     source = tmp_path / "source"
     for number in range(3):
-        kits.case(source, number)
+        scans.case(source, number)
         for name in (IMAGE, LABEL):
             packed = source / f"case_{number:05d}" / name
             packed.with_suffix("").write_bytes(gzip.decompress(packed.read_bytes()))
             packed.unlink()
-    kits.clinical(source, 3)
+    scans.clinical(source, 3)
     out = tmp_path / "out"
     prepare_kits21(source, out)
     before = (out / "table.csv").read_bytes()
@@ -288,8 +282,8 @@ def test_changed_source_is_made_anew_and_told(kits, tmp_path):  # 30, 3
     assert "case_00001: case_00001/imaging.nii has changed since it was prepared" in made.summary
 
 
-def test_checksums_see_a_flipped_bit_of_a_header(kits, tmp_path):  # 3
-    source = kits.folder(tmp_path / "source")
+def test_checksums_see_a_flipped_bit_of_a_header(scans, tmp_path):  # 3
+    source = scans.folder(tmp_path / "source")
     packed = source / "case_00001" / IMAGE
     raw = bytearray(gzip.decompress(packed.read_bytes()))
     lines = [f"{hashlib.sha256(raw).hexdigest()}  ./case_00001/imaging.nii"]
@@ -298,22 +292,22 @@ def test_checksums_see_a_flipped_bit_of_a_header(kits, tmp_path):  # 3
     packed.unlink()
     prepare_kits21(source, tmp_path / "out")  # nothing to see without the list
     (tmp_path / "sums.txt").write_text("\n".join(lines))
-    problem = prepared_without(kits, tmp_path, "case_00001", checksums=tmp_path / "sums.txt")
+    problem = prepared_without(scans, tmp_path, "case_00001", checksums=tmp_path / "sums.txt")
     assert "the list of checksums has" in problem["problem"]
 
 
-def test_changed_clinical_table_changes_the_table(kits, tmp_path):  # 30
-    source = kits.folder(tmp_path / "source")
+def test_changed_clinical_table_changes_the_table(scans, tmp_path):  # 30
+    source = scans.folder(tmp_path / "source")
     prepare_kits21(source, tmp_path / "out")
-    kits.clinical(source, 3, case_2={"radiographic_size": 9.9})
+    scans.clinical(source, 3, case_2={"radiographic_size": 9.9})
     made = prepare_kits21(source, tmp_path / "out")
-    assert {row["tumour_size_mm"] for row in rows_of(made.table)} == {"20", "30", "99"}
+    assert {row["tumour_size_mm"] for row in scans.rows(made.table)} == {"20", "30", "99"}
 
 
-def test_when_every_case_is_wrong_there_is_no_table(kits, tmp_path):
-    source = kits.folder(tmp_path / "source", 1)
+def test_when_every_case_is_wrong_there_is_no_table(scans, tmp_path):
+    source = scans.folder(tmp_path / "source", 1)
     prepare_kits21(source, tmp_path / "out")
-    cut(kits, source / "case_00000")
+    cut(scans, source / "case_00000")
     made = prepare_kits21(source, tmp_path / "out")
     assert made.table is None
     assert sorted(p.name for p in (tmp_path / "out").glob("*.*")) == [

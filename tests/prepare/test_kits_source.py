@@ -1,13 +1,19 @@
+"""What a KiTS download holds: cases, checksums, the clinical table."""
+
 import json
-import os
-from pathlib import Path
 
 import pytest
 
 from metaseg_monai.errors import DataError
-from metaseg_monai.prepare.clinical import read_clinical, scan_clinical, size_problem
-
-REAL = Path(os.environ.get("METASEG_DATA", "../shared/data"))
+from metaseg_monai.prepare.kits_case import source_files
+from metaseg_monai.prepare.kits_source import (
+    find_clinical,
+    find_kits,
+    read_checksums,
+    read_clinical,
+    scan_clinical,
+    size_problem,
+)
 
 
 def entry(number=0, **values):
@@ -17,6 +23,83 @@ def entry(number=0, **values):
 def written(path, *entries):
     path.write_text(json.dumps(entries))
     return path
+
+
+@pytest.mark.parametrize("inside", [".", "data", "dataset", "kits21/data", "kits23/dataset"])
+@pytest.mark.parametrize("label", ["aggregated_MAJ_seg.nii.gz", "segmentation.nii.gz"])
+def test_every_layout_is_found(tmp_path, inside, label):
+    folder = tmp_path / inside
+    for number in (1, 0):
+        case = folder / f"case_{number:05d}"
+        case.mkdir(parents=True)
+        (case / "imaging.nii.gz").touch()
+        (case / label).touch()
+    (folder / "kits.json").touch()
+    found = find_kits(tmp_path)
+    assert found.names == ["case_00000", "case_00001"]
+    assert [case.masks[0].name for case in found.cases] == [label, label]
+    assert find_clinical(tmp_path, found.root) == folder / "kits.json"
+    assert set(source_files(found.cases[0])) == {"case_00000/imaging.nii.gz", f"case_00000/{label}"}
+
+
+def test_the_aggregated_label_comes_first_and_another_by_name(tmp_path):
+    for name in ("imaging", "segmentation", "aggregated_MAJ_seg", "aggregated_OR_seg"):
+        (tmp_path / "case_00000").mkdir(exist_ok=True)
+        (tmp_path / "case_00000" / f"{name}.nii.gz").touch()
+    assert find_kits(tmp_path).cases[0].masks[0].name == "aggregated_MAJ_seg.nii.gz"
+    for name in ("aggregated_OR_seg", "aggregated_OR_seg.nii.gz"):
+        assert find_kits(tmp_path, name).cases[0].masks[0].name == "aggregated_OR_seg.nii.gz"
+    (problem,) = find_kits(tmp_path, "aggregated_AND_seg").problems
+    assert "aggregated_AND_seg: no such file" in str(problem)
+    with pytest.raises(DataError, match="expected a file name"):
+        find_kits(tmp_path, "../other")
+
+
+def test_cases_that_lack_a_file_are_problems(tmp_path):
+    for number, names in enumerate([["imaging.nii.gz"], ["segmentation.nii.gz"], []]):
+        case = tmp_path / f"case_{number:05d}"
+        case.mkdir()
+        for name in names:
+            (case / name).touch()
+    found = find_kits(tmp_path)
+    assert found.cases == ()
+    assert [(p.case, p.file.split("/")[1][:7]) for p in found.problems] == [
+        ("case_00000", "aggrega"),
+        ("case_00001", "imaging"),
+        ("case_00002", "imaging"),
+        ("case_00002", "aggrega"),
+    ]
+    labels = find_kits(tmp_path, labels_only=True)
+    assert [case.case for case in labels.cases] == ["case_00001"]
+    assert labels.cases[0].images == ()
+
+
+def test_no_folder_no_case_and_two_folders_are_refused(tmp_path):
+    with pytest.raises(DataError, match="no such folder"):
+        find_kits(tmp_path / "missing")
+    with pytest.raises(DataError, match=r"no folders case_\* \(looked in"):
+        find_kits(tmp_path)
+    for inside in ("data", "dataset"):
+        (tmp_path / inside / "case_00000").mkdir(parents=True)
+    with pytest.raises(DataError, match=r"cases in several folders \(.*data, .*dataset\)"):
+        find_kits(tmp_path)
+
+
+def test_checksums(tmp_path):
+    path = tmp_path / "sums"
+    path.write_text(f"{'a' * 64}  data/case_00000/imaging.nii.gz\n{'B' * 64} *case_1/x y.nii\n\n")
+    assert read_checksums(path) == {
+        "case_00000/imaging.nii.gz": "a" * 64,
+        "case_1/x y.nii": "b" * 64,
+    }
+    path.write_text(f"{'a' * 64}  c/x\n{'b' * 64}  c/x\n")
+    with pytest.raises(DataError, match=r"line 2: another SHA-256 of c/x"):
+        read_checksums(path)
+    path.write_text("abc  c/x\n")
+    with pytest.raises(DataError, match="line 1: expected a SHA-256"):
+        read_checksums(path)
+    with pytest.raises(DataError, match="no list of checksums"):
+        read_checksums(tmp_path / "missing")
 
 
 def test_sizes_in_cm_become_mm_without_the_dust_of_floats(tmp_path):
@@ -211,19 +294,3 @@ def test_sizes_outside_are_told_and_not_clamped(tmp_path, size):
     assert f"tumour_size_mm {size} is outside 5 to 250" in size_problem(size)
     path = written(tmp_path / "kits.json", entry(radiographic_size=float(size) / 10))
     assert read_clinical(path)["case_00000"]["tumour_size_mm"] == size
-
-
-@pytest.mark.real_data
-def test_real_table():
-    path = REAL / "kits_seg3d" / "kits.json"
-    if not path.is_file():
-        pytest.skip(f"no real data in {REAL} (set METASEG_DATA)")
-    entries = {entry["case_id"]: entry for entry in json.loads(path.read_text())}
-    rows = read_clinical(path)
-    assert list(rows) == list(entries)
-    assert len(rows) == 475
-    for case, row in rows.items():
-        size = entries[case]["radiographic_size"]
-        assert row["tumour_size_mm"] == ("" if size is None else f"{round(size * 10, 6):g}")
-    assert sum(not row["tumour_size_mm"] for row in rows.values()) == 7
-    assert not [case for case, row in rows.items() if size_problem(row["tumour_size_mm"])]

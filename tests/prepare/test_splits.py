@@ -1,3 +1,5 @@
+"""Splits by a seed and by official lists."""
+
 import json
 
 import pytest
