@@ -13,7 +13,6 @@ import tifffile
 
 from metaseg_monai.metadata import Categorical, Continuous, MetadataSchema
 from metaseg_monai.metrics.scores import COUNT_COLUMNS
-from metaseg_monai.tables import read_table
 
 WHEN = {"provenance": "acquisition", "availability": "acquisition"}
 
@@ -79,35 +78,6 @@ def save_volume():
         nib.save(nib.Nifti1Image(voxels, np.diag([1, 1, 5, 1.0])), path)
 
     return save
-
-
-@pytest.fixture
-def kits(tmp_path, save_volume):
-    """Three cases as KiTS stores them, with labels beside them, and their kits.json."""
-    for case in ("case_00000", "case_00003", "case_00009"):
-        for name in ("imaging.nii.gz", "segmentation.nii.gz", "aggregated_MAJ_seg.nii.gz"):
-            save_volume(tmp_path / "data" / case / name)
-    rows = [
-        {"case_id": "case_00000", "radiographic_size": 4.1},
-        {"case_id": "case_00003", "radiographic_size": None},
-    ]
-    (tmp_path / "data" / "kits.json").write_text(json.dumps(rows))
-    return tmp_path / "data"
-
-
-@pytest.fixture
-def read_edited():
-    """Read the folder's table after edits {row: {column: cell}} or extra rows."""
-
-    def read(folder, schema, write_csv, *edits, columns=None):
-        path, rows = folder
-        for edit in edits:
-            for number, cells in edit.items():
-                rows[number].update(cells)
-        write_csv(path / "table.csv", rows)
-        return read_table(path, schema, columns)
-
-    return read
 
 
 BUNDLES = Path(__file__).resolve().parents[1] / "bundles"

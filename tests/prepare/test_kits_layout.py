@@ -22,6 +22,20 @@ SCHEMA = MetadataSchema([SIZE])
 STRICT = MetadataSchema([SIZE.model_copy(update={"missing": "error"})])
 
 
+@pytest.fixture
+def kits(tmp_path, save_volume):
+    """Three cases as KiTS stores them, with labels beside them, and their kits.json."""
+    for case in ("case_00000", "case_00003", "case_00009"):
+        for name in ("imaging.nii.gz", "segmentation.nii.gz", "aggregated_MAJ_seg.nii.gz"):
+            save_volume(tmp_path / "data" / case / name)
+    rows = [
+        {"case_id": "case_00000", "radiographic_size": 4.1},
+        {"case_id": "case_00003", "radiographic_size": None},
+    ]
+    (tmp_path / "data" / "kits.json").write_text(json.dumps(rows))
+    return tmp_path / "data"
+
+
 def found(source, schema=None, metadata=None):
     return find_cases(source, schema, metadata=metadata, layout=KitsLayout())
 

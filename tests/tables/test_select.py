@@ -1,10 +1,13 @@
+"""What a study takes of a table: some domains, fewer of a rare one, fewer empty slices."""
+
 from pathlib import Path
 
 import pytest
 
 from metaseg_monai.errors import ConfigError, DataError
-from metaseg_monai.tables import fill_epoch, select_cases
-from metaseg_monai.tables.table import CaseTable
+from metaseg_monai.tables import CaseTable, fill_epoch, limit_empty, select_cases
+
+AREAS = ["tumour_mm2", "cyst_mm2"]
 
 
 def table(**counts):
@@ -23,6 +26,22 @@ def names(selected, split):
     return [row["case"] for row in selected.rows if row["split"] == split]
 
 
+def slices(train, val=(0.0, 5.0)):
+    """Areas of training and validation slices."""
+    areas = [("train", area) for area in train] + [("val", area) for area in val]
+    rows = (
+        {"case": f"{split}{n}", "split": split, "columns": {"tumour_mm2": str(a), "cyst_mm2": "0"}}
+        for n, (split, a) in enumerate(areas)
+    )
+    return CaseTable(Path("table.csv"), tuple(rows))
+
+
+def kept(made):
+    """How many training slices there are, and how many of them are empty."""
+    areas = [float(row["columns"]["tumour_mm2"]) for row in made.rows if row["split"] == "train"]
+    return len(areas), sum(area == 0 for area in areas)
+
+
 def test_only_some_domains_in_the_given_splits():
     expert = select_cases(table(a=2, b=3), only={"line": ["a"]}, splits=("train", "val"))
     assert names(expert, "train") == ["train_a0", "train_a1"]
@@ -30,11 +49,7 @@ def test_only_some_domains_in_the_given_splits():
     assert names(expert, "test") == ["test_a0", "test_b0"]
     fewer = select_cases(table(a=2, b=3, c=1), only={"line": ["a", "b"]})
     assert names(fewer, "test") == ["test_a0", "test_b0"]
-
-
-def test_nothing_asked_for_changes_nothing():
-    whole = table(a=2, b=3)
-    assert select_cases(whole, only={}, share={}).digest == whole.digest
+    assert select_cases(fewer, only={}, share={}).digest == fewer.digest
 
 
 def test_a_rare_domain_is_thinned_in_training_alone():
@@ -47,14 +62,13 @@ def test_a_rare_domain_is_thinned_in_training_alone():
 
 
 def test_thinning_is_drawn_by_its_seed_and_nested():
-    def kept(part, seed):
-        return set(
-            names(select_cases(table(b=40), share={"line": {"b": part}}, seed=seed), "train")
-        )
+    def drawn(part, seed):
+        thin = select_cases(table(b=40), share={"line": {"b": part}}, seed=seed)
+        return set(names(thin, "train"))
 
-    assert kept(0.2, 0) == kept(0.2, 0)
-    assert kept(0.2, 0) != kept(0.2, 1)
-    assert kept(0.1, 0) < kept(0.2, 0)
+    assert drawn(0.2, 0) == drawn(0.2, 0)
+    assert drawn(0.2, 0) != drawn(0.2, 1)
+    assert drawn(0.1, 0) < drawn(0.2, 0)
 
 
 @pytest.mark.parametrize(
@@ -88,3 +102,35 @@ def test_an_epoch_is_filled_in_order():
     assert fill_epoch(items, None) == items
     with pytest.raises(ConfigError, match="leave out"):
         fill_epoch(items, 1)
+
+
+def test_the_share_of_empty_training_slices():
+    whole = slices([0.0] * 90 + [7.0] * 10)
+    assert kept(limit_empty(whole, 0.5, AREAS)) == (20, 10)
+    assert kept(limit_empty(whole, 0.0, AREAS)) == (10, 0)
+    assert kept(limit_empty(whole, 0.95, AREAS)) == (100, 90)  # all there are
+    assert limit_empty(whole, None, []) is whole
+    first, again, other = (limit_empty(whole, 0.5, AREAS, seed) for seed in (0, 0, 1))
+    assert first == again != other
+    assert [row for row in first.rows if row["split"] == "val"] == list(whole.rows[-2:])
+
+
+@pytest.mark.parametrize(
+    ("areas", "share", "columns", "error", "told"),
+    [
+        *(([0.0, 3.0], share, AREAS, ConfigError, "empty_share") for share in (1.0, -0.1, True)),
+        ([0.0, 3.0], 0.5, ["liver_mm2"], ConfigError, "areas"),
+        ([0.0, 3.0], 0.5, [], ConfigError, "any column"),
+        ([0.0, 0.0], 0.5, AREAS, DataError, "no training slice"),
+        ([3.0, 7.0], 0.3, AREAS, ConfigError, "empty_share=0.3: table.csv .*--slice-rule all"),
+    ],
+)
+def test_a_share_that_the_table_cannot_give_is_refused(areas, share, columns, error, told):
+    with pytest.raises(error, match=told):
+        limit_empty(slices(areas), share, columns)
+
+
+def test_fewer_empty_slices_than_asked_for_are_told(caplog):
+    limit_empty(slices([0.0] * 10 + [7.0] * 10), 0.8, AREAS)
+    assert "only 10 training slices are empty, which is a share of 0.50" in caplog.text
+    assert kept(limit_empty(slices([3.0, 7.0]), 0.0, AREAS)) == (2, 0)
