@@ -1,6 +1,6 @@
-"""True, predicted, unknown and inexact metadata in one table, for the same networks."""
+"""What scores rest on: where metadata comes from, what it gives away, and sure probabilities."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -18,26 +18,24 @@ from metaseg_monai.metrics.calibration import (
 from metaseg_monai.metrics.leakage import Association, associate, label_diameters, volume_values
 from metaseg_monai.metrics.scores import pooled_f1
 from metaseg_monai.reporting import figures
+from metaseg_monai.reporting.comparisons import lacking
 from metaseg_monai.reporting.page import Details, Figure, Part, Section
 from metaseg_monai.reporting.runs import (
+    TRAINING,
     Given,
-    Result,
     Results,
-    cases_of,
-    class_names,
     class_text,
-    continuous_fields,
-    fields_of,
     given_values,
     listed,
     other_values,
     pixel_sizes,
-    reads_metadata,
 )
-from metaseg_monai.reporting.scores import Spread, over_seeds, rows_of
+from metaseg_monai.reporting.scores import Spread, of_trainings, rows_of, spread
 from metaseg_monai.reporting.tables import Table
-from metaseg_monai.reporting.volumes import averaged, lacking, regions_of, volume_tables
+from metaseg_monai.reporting.volumes import in_mode, regions_of
 from metaseg_monai.reporting.words import LITTLE
+
+# True, predicted, unknown and inexact metadata in one table, for the same networks.
 
 SOURCES = {"normal": "true", "predicted": "predicted", "missing": "unknown", "shuffle": "foreign"}
 _ONE = {True: "reads no metadata and has one score", False: "read no metadata and have one score"}
@@ -51,9 +49,9 @@ def source_section(results: Results, label_class: int | None = None) -> Section 
         results: of all classes.
         label_class: that the protocol is about, which is told of first; None for all.
     """
-    if not continuous_fields(results):
+    if not results.continuous:
         return None
-    sources = _sources(results)
+    sources = _sources(set(results.counts["mode"]))
     if not set(sources.values()) & {"predicted", "unknown"} and len(sources) < 3:
         return None
     note = (
@@ -61,16 +59,16 @@ def source_section(results: Results, label_class: int | None = None) -> Section 
         "that factor; foreign: of another case; -: not tested. "
         "Mean over trainings, ± half the distance between the lowest and the highest."
     )
-    if without := [name for name in results.conditions if not reads_metadata(results, name)]:
+    if without := [name for name in results.conditions if not results.reads_metadata(name)]:
         note = f"{listed(without)} {_ONE[len(without) == 1]}. {note}"
-    for field in continuous_fields(results):
+    for field in results.continuous:
         if others := other_values(given_values(results, field), field):
             note += f" {others} For these, true is the value that was given."
-    names, numbers = class_names(results), sorted(results.first.counts["class"].unique())
-    numbers.sort(key=lambda number: number != label_class)
+    numbers = sorted(set(results.counts["class"]), key=lambda n: (n != label_class, n))
+    names, of_modes = results.class_names, partial(_of_modes, sources)
     parts: list[Part] = []
     for number in numbers:
-        of_class = _table(results, sources, partial(_class_f1, number=number))
+        of_class = spread(of_trainings(results.of_class(number).counts, of_modes))
         title = f"Pooled F1 of {class_text(names, number)} by the source of the metadata"
         stem = f"sources_class{number}"
         told = "As above." if parts else note
@@ -78,86 +76,50 @@ def source_section(results: Results, label_class: int | None = None) -> Section 
     volumes = _volume_parts(results, sources)
     of = "mean of the classes'" if label_class is None else class_text(names, label_class)
     head = f"Pooled F1, {of}: " if len(numbers) > 1 else "Pooled F1: "
-    about = _table(results.of_class(label_class), sources, _foreground_f1).mean
-    if words := _words(about, head):
+    about = spread(of_trainings(results.of_class(label_class).counts, of_modes))
+    if words := _words(about.mean, head):
         parts.insert(0, words)
     intro = "The same trained networks; only where their metadata comes from differs."
     return Section("Where the metadata comes from", intro, [*parts, *volumes])
 
 
-def _sources(results: Results) -> dict[str, str]:
+def _sources(modes: set[str]) -> dict[str, str]:
     """The modes that were evaluated, in the order of the columns, with their headings."""
-    modes = {
-        str(mode)
-        for by_seed in results.conditions.values()
-        for result in by_seed.values()
-        for mode in result.counts["mode"].unique()
-    }
     plain = {mode: head for mode, head in SOURCES.items() if mode in modes}
-    factors = sorted(float(m.partition(":")[2]) for m in modes if m.startswith("perturb:"))
-    named = {float(m.partition(":")[2]): m for m in modes if m.startswith("perturb:")}
-    inexact = {named[factor]: f"x{factor:g}" for factor in factors}
-    return {
-        **{mode: head for mode, head in plain.items() if head not in LAST},
-        **inexact,
-        **{mode: head for mode, head in plain.items() if head in LAST},
-    }
+    factors = {m: float(m.partition(":")[2]) for m in modes if m.startswith("perturb:")}
+    inexact = {mode: f"x{factors[mode]:g}" for mode in sorted(factors, key=factors.__getitem__)}
+    foreign = {mode: head for mode, head in plain.items() if head in LAST}
+    return {**{m: head for m, head in plain.items() if m not in foreign}, **inexact, **foreign}
 
 
-def _table(
-    results: Results, sources: Mapping[str, str], score: Callable[[Result, str], float]
-) -> Spread:
-    """Scores of conditions x sources; NaN where a condition was not tested with one."""
-    rows = []
-    for name, by_seed in results.conditions.items():
-        scored = {
-            key: pd.DataFrame([{h: score(r, m) for m, h in sources.items()}], index=[name])
-            for key, r in by_seed.items()
-        }
-        rows.append(over_seeds(scored))
-    return Spread(*(pd.concat(frames) for frames in zip(*rows, strict=True)))
-
-
-def _class_f1(result: Result, mode: str, number: int) -> float:
-    counts = result.in_mode(mode)
-    return pooled_f1(counts[counts["class"] == number])
-
-
-def _foreground_f1(result: Result, mode: str) -> float:
-    return pooled_f1(result.in_mode(mode))
+def _of_modes(sources: Mapping[str, str], counts: pd.DataFrame) -> dict[str, float]:
+    """Pooled F1 with each source; NaN where a training was not tested with one."""
+    return {head: pooled_f1(counts[counts["mode"] == mode]) for mode, head in sources.items()}
 
 
 def _volume_parts(results: Results, sources: Mapping[str, str]) -> list[Part]:
     """Mean Dice of volumes in their last, most special region, by source."""
-    of_modes = {head: volume_tables(results, mode) for mode, head in sources.items()}
-    scored = volume_tables(results)
-    if not scored:
+    scored = in_mode(results.volumes, "normal")
+    if scored.empty:
         return []
-    region = regions_of({name: averaged(by_seed) for name, by_seed in scored.items()})[-1]
-    rows = []
-    for name, by_seed in results.conditions.items():
-        frames = {
-            key: pd.DataFrame(
-                [{h: _mean_dice(of.get(name, {}).get(key), region) for h, of in of_modes.items()}],
-                index=[name],
-            )
-            for key in scored.get(name, by_seed)
+    volumes = results.volumes.merge(scored[TRAINING].drop_duplicates(), on=TRAINING)
+    region = regions_of(scored)[-1]
+
+    def mean_dice(rows: pd.DataFrame) -> dict[str, float]:
+        """Mean over groups; NaN without volumes."""
+        rows = rows[rows["region"] == region]
+        return {
+            head: rows[rows["mode"] == mode].groupby("group")["dice"].mean().mean()
+            for mode, head in sources.items()
         }
-        rows.append(over_seeds(frames))
+
     told = "Mean over groups; else as above."
-    if absent := lacking(results, scored):
+    if absent := lacking(results, scored, "volumes"):
         told += f" {absent}"
     title = f"Dice of whole volumes, {region}, by the source of the metadata"
-    values = Spread(*(pd.concat(frames) for frames in zip(*rows, strict=True)))
+    values = spread(of_trainings(volumes, mean_dice))
+    values = Spread(*(frame.reindex(results.conditions) for frame in values))
     return [Table("sources_volumes", title, told, *values, first="condition")]
-
-
-def _mean_dice(table: pd.DataFrame | None, region: str) -> float:
-    """Mean over groups; NaN without volumes."""
-    if table is None:
-        return float("nan")
-    rows = table[table["region"] == region]
-    return float(rows.groupby("group")["dice"].mean().mean())
 
 
 def _words(mean: pd.DataFrame, head: str) -> str:
@@ -188,7 +150,7 @@ BALL = "the volume of the label as the diameter of a ball of that volume, in mm"
 
 def audit_section(results: Results) -> Section | None:
     """Origin of each field, and how closely quantities follow the size of the label."""
-    fields = fields_of(results)
+    fields = results.fields
     if not fields:
         return None
     note = (
@@ -202,11 +164,10 @@ def audit_section(results: Results) -> Section | None:
     described = [f"{n}: {f.description}" for n, f in fields.items() if f.description]
     if described:
         parts.append("\n\n".join(described))
-    names, told = class_names(results), list[str]()
-    table, units = dict[str, dict[str, Any]](), set[str]()
+    told, table, units = list[str](), dict[str, dict[str, Any]](), set[str]()
     for name, field in fields.items():
         given = given_values(results, name)
-        warned, found, unit = _audited(results, field, given, names)
+        warned, found, unit = _audited(results, field, given)
         told += [*warned, *_who(results, field, given)]
         table |= found
         units |= unit
@@ -238,14 +199,14 @@ def _facts(field: AnyField) -> dict[str, Any]:
 
 
 def _audited(
-    results: Results, field: AnyField, given: Sequence[Given], names: Mapping[int, str]
+    results: Results, field: AnyField, given: Sequence[Given]
 ) -> tuple[list[str], dict[str, dict[str, Any]], set[str]]:
     """Warnings of a field, the associations of each set of its values, and what sizes are."""
-    warned, rows, units = [], {}, set()
+    warned, rows, units, names = [], {}, set(), results.class_names
     for place, one in enumerate(given):
         found: dict[int, Association] = {}
         if isinstance(field, Continuous):
-            sizes, told = _label_sizes(results, one.conditions)
+            sizes, told = label_sizes(results, one.conditions)
             values = volume_values(one.cases, field.name)
             for number in map(int, sizes.columns.tolist()):
                 association = associate(values, sizes[number], field.scale != "linear")
@@ -266,37 +227,27 @@ def _who(results: Results, field: AnyField, given: Sequence[Given]) -> list[str]
     """Say which conditions were given other values of a field than most, or have no such field."""
     told = [other_values(given, field.name)] if len(given) > 1 else []
     having = [name for one in given for name in one.conditions]
-    for name, by_seed in results.conditions.items():
-        key, result = next(iter(by_seed.items()))
-        if having and name not in having and cases_of(result, key) is not None:
-            told.append(f"{name} has no field {field.name}.")
+    known = set(results.cases["condition"])
+    told += [
+        f"{name} has no field {field.name}."
+        for name in results.conditions
+        if having and name not in having and name in known
+    ]
     return told
 
 
-def _label_sizes(results: Results, names: Sequence[str]) -> tuple[pd.DataFrame, str]:
+def label_sizes(results: Results, names: Sequence[str]) -> tuple[pd.DataFrame, str]:
     """Diameters of the evaluated labels of some conditions, of all their data; what they are."""
-    chosen: dict[int, tuple[Result, pd.DataFrame]] = {}  # each data once
-    for name in names:
-        for key, result in results.conditions[name].items():
-            cases = cases_of(result, key)
-            if cases is not None:
-                chosen.setdefault(key.data_seed, (result, cases))
-    found = [pixel_sizes(cases, result.counts) for result, cases in chosen.values()]
-    scales = [size for size in found if size is not None]
-    known = len(scales) == len(found) and len({size.dims for size in scales}) == 1
-    dims = scales[0].dims if known else 2
-    tables = [
-        label_diameters(
-            result.in_mode("normal"),
-            size.of_case if known and size is not None else None,
-            cases.set_index("case")["volume"],
-            dims,
-        )
-        for (result, cases), size in zip(chosen.values(), found, strict=True)
-    ]
+    chosen = results.of(*names)
+    first = chosen.cases.drop_duplicates("data_seed")[TRAINING]  # each data once
+    cases = chosen.counted_cases().merge(first, on=TRAINING)
+    found = pixel_sizes(cases)
+    of_case = cases.assign(size=1.0 if found is None else found.sizes).set_index("case")
     # other data may hold other slices of a volume; the same data give the same sizes
-    joined = pd.concat(tables).groupby(level=[0, 1]).max()
-    return joined, BALL if dims == 3 else DISC.format("mm" if known else "pixels")
+    of_case = of_case[~of_case.index.duplicated()]
+    counts, dims = chosen.normal.merge(first, on=TRAINING), 2 if found is None else found.dims
+    sizes = label_diameters(counts, of_case["size"], of_case["volume"], dims)
+    return sizes, BALL if dims == 3 else DISC.format("pixels" if found is None else "mm")
 
 
 def _numbers(one: Association) -> dict[str, Any]:
@@ -344,9 +295,10 @@ def _warning(
 
 def calibration_section(results: Results) -> Section | None:
     """Whether probabilities can be taken at their word."""
-    tables = calibration_tables(results)
-    if not tables:
+    bins = results.read("calibration.csv", read_calibration)
+    if bins.empty:
         return None
+    tables = {str(name): rows for name, rows in bins.groupby("condition", sort=False)}
     rows = {
         name: {
             "ECE": expected_calibration_error(table),
@@ -384,8 +336,6 @@ def calibration_section(results: Results) -> Section | None:
 
 def diagrams(tables: Mapping[str, pd.DataFrame]) -> list[Figure]:
     """Reliability diagram of the conditions, and of the domains of each."""
-    if not tables:
-        return []
     caption = (
         "Foreground probability against how often it was right, all seeds pooled. On the diagonal: "
         "a probability can be taken at its word."
@@ -398,18 +348,3 @@ def diagrams(tables: Mapping[str, pd.DataFrame]) -> list[Figure]:
             png = figures.reliability(of_domains, name)
             drawn.append(Figure(f"reliability_{name}", f"The same for each domain: {name}.", png))
     return drawn
-
-
-def calibration_tables(results: Results) -> dict[str, pd.DataFrame]:
-    """Calibration bins of each condition, over all seeds; experts on their own domains."""
-    tables = {}
-    for name, by_seed in results.conditions.items():
-        parts = []
-        for result in by_seed.values():
-            for domain, folder in result.folders.items():
-                if (folder / "calibration.csv").is_file():
-                    table = read_calibration(folder / "calibration.csv")
-                    parts.append(table[table["domain"] == domain] if domain else table)
-        if parts:
-            tables[name] = pd.concat(parts, ignore_index=True)
-    return tables

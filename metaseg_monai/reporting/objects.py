@@ -1,21 +1,17 @@
 """What the report says of single objects: how many were found, split and merged."""
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from metaseg_monai.errors import DataError
 from metaseg_monai.evaluation.object_scores import FOUND_COLUMNS, read_object_scores
 from metaseg_monai.metrics.scores import pooled_f1
 from metaseg_monai.reporting import scores
-from metaseg_monai.reporting.comparisons import compare_all
+from metaseg_monai.reporting.comparisons import compared_again, lacking
 from metaseg_monai.reporting.page import Details, Part, Section
-from metaseg_monai.reporting.runs import Replicate, Result, Results, listed
+from metaseg_monai.reporting.runs import TRAINING, Results
 from metaseg_monai.reporting.tables import Table
-from metaseg_monai.reporting.words import TESTS, compared_row, compared_text
 from metaseg_monai.study.design import Protocol
 
 OBJECT_SCORES = "objects_scores.csv"
@@ -34,7 +30,10 @@ def objects_section(results: Results, protocol: Protocol) -> Section | None:
     if every is None:
         return None
     found = every.of_class(protocol.label_class)
-    values = _of_conditions(found)
+    values, half_range = scores.spread(scores.of_trainings(found.normal, object_numbers))
+    number = "true objects"  # the same with every training on the same data
+    values[number] = values[number].round().astype(int)
+    half_range[number] = float("nan")
     seeds = scores.seeds_note(found)
     note = (
         "With true metadata. F1 at IoU 0.5: an object is found where a predicted one shares at "
@@ -46,8 +45,10 @@ def objects_section(results: Results, protocol: Protocol) -> Section | None:
         "the predicted ones that stand for them. "
         f"{seeds}"
     )
-    parts: list[Part] = [*filter(None, [_truth(found), _ignored(found), _lacking(results, found)])]
-    parts.append(Table("objects", "Objects by condition", note, *values, first="condition"))
+    about = [_truth(found), _ignored(found), lacking(results, found.counts, "objects")]
+    title = "Objects by condition"
+    table = Table("objects", title, note, values, half_range, first="condition")
+    parts: list[Part] = [*filter(None, about), table]
     by_domain = scores.f1_table(found)
     if len(by_domain.mean.columns) > 3:
         told = f"combined: counts pooled over all cases; average: mean of the domains. {seeds}"
@@ -55,7 +56,7 @@ def objects_section(results: Results, protocol: Protocol) -> Section | None:
         parts.append(
             Table("objects_domains", title, told, *by_domain, best="high", first="condition")
         )
-    parts += _compared(found, protocol)
+    parts += compared_again(found, protocol, None, "objects", SCORE)
     reliance = scores.reliance_table(found)
     if reliance is not None:
         title = "Objects lost by other metadata"
@@ -76,19 +77,14 @@ def objects_section(results: Results, protocol: Protocol) -> Section | None:
 def object_results(results: Results) -> Results | None:
     """The results with objects in the place of pixels: found, false and missed ones at IoU 0.5.
 
-    The columns of `read_object_scores` are kept beside the counts. Conditions and replicates
+    The columns of `read_object_scores` are kept beside the counts. Conditions and trainings
     without scores of objects are left out; None where no run has any.
+
+    Raises:
+        DataError: a file is damaged, or has other cases than the counts.
     """
-    conditions: dict[str, Mapping[Replicate, Result]] = {}
-    for name, by_seed in results.conditions.items():
-        known = {
-            key: replace(result, counts=table)
-            for key, result in by_seed.items()
-            if (table := _table_of(result, key)) is not None
-        }
-        if known:
-            conditions[name] = known
-    return replace(results, conditions=conditions) if conditions else None
+    table = results.read(OBJECT_SCORES, read_object_scores, has="same")
+    return None if table.empty else replace(results, counts=_at(table, FOUND_COLUMNS[0]))
 
 
 def object_numbers(table: pd.DataFrame) -> dict[str, float]:
@@ -107,32 +103,6 @@ def object_numbers(table: pd.DataFrame) -> dict[str, float]:
     }
 
 
-def _table_of(result: Result, key: Replicate) -> pd.DataFrame | None:
-    """Scores of a result's objects, named as in its counts; of experts each on its own domain.
-
-    Raises:
-        DataError: a file is damaged, or has other cases than the counts.
-    """
-    tables = []
-    for domain, folder in result.folders.items():
-        path = folder / OBJECT_SCORES
-        if not path.is_file():
-            return None
-        table = read_object_scores(path)
-        tables.append(table[table["domain"] == domain] if domain else table)
-    table = pd.concat(tables, ignore_index=True)
-    prefix = f"data{key.data_seed}/"  # the results name the cases of other data so
-    if result.counts["case"].str.startswith(prefix).all():
-        table["case"] = prefix + table["case"]
-    if set(table["case"]) != set(result.counts["case"]):
-        odd = min(set(table["case"]) ^ set(result.counts["case"]))
-        raise DataError(
-            f"{result.folder / OBJECT_SCORES}: only it or only counts.csv beside it has case "
-            f"{odd}; evaluate again."
-        )
-    return _at(table, FOUND_COLUMNS[0])
-
-
 def _at(table: pd.DataFrame, column: str) -> pd.DataFrame:
     """The table with the counts of one threshold as tp, fp and fn."""
     found = table[column]
@@ -143,32 +113,9 @@ def _share(part: float, whole: float) -> float:
     return float(part / whole) if whole else float("nan")
 
 
-def _of_conditions(results: Results) -> scores.Spread:
-    rows = [
-        scores.over_seeds(
-            {
-                key: pd.DataFrame([object_numbers(result.in_mode("normal"))], index=[name])
-                for key, result in by_seed.items()
-            }
-        )
-        for name, by_seed in results.conditions.items()
-    ]
-    mean, half_range = (pd.concat(frames) for frames in zip(*rows, strict=True))
-    count = "true objects"  # the same with every training on the same data
-    return scores.Spread(
-        mean.assign(**{count: mean[count].round().astype(int)}),
-        half_range.assign(**{count: float("nan")}),
-    )
-
-
 def _truth(results: Results) -> str:
     """Say what the true objects were made of, as touching objects of a mask are one."""
-    sources = {
-        source
-        for by_seed in results.conditions.values()
-        for result in by_seed.values()
-        for source in result.counts["truth"].unique()
-    }
+    sources = set(results.counts["truth"])
     touching = "connected parts of the label, so that objects which touch are one"
     alike = "predicted ones are made likewise there, whatever the method"
     if sources == {"components"}:
@@ -183,45 +130,11 @@ def _truth(results: Results) -> str:
 
 def _ignored(results: Results) -> str:
     """Say how many true objects are too small to count, or that a run did not ignore them."""
-    trainings = [one for by_seed in results.conditions.values() for one in by_seed.values()]
-    tables = [one.in_mode("normal")["ignored"] for one in trainings]
-    if any(table.isna().any() for table in tables):
+    ignored = results.normal["ignored"]
+    if ignored.isna().any():
         return (
             "Some runs were scored before small true objects were ignored and cases without "
             "object numbers kept whole; evaluate them again before they are compared."
         )
-    most = max(int(table.sum()) for table in tables)
+    most = int(results.normal.groupby(TRAINING)["ignored"].sum().max())
     return f"True objects ignored, as they are below the smallest size: {most}." if most else ""
-
-
-def _lacking(results: Results, found: Results) -> str:
-    without = [name for name in results.conditions if name not in found.conditions]
-    told = [f"No objects were scored of {listed(without)}."] if without else []
-    for name, by_seed in found.conditions.items():
-        if len(by_seed) < len(results.conditions[name]):
-            told.append(
-                f"Of {name} only {len(by_seed)} of {len(results.conditions[name])} trainings have "
-                "scores of objects."
-            )
-    return " ".join(told)
-
-
-def _compared(results: Results, protocol: Protocol) -> list[Part]:
-    """The planned comparisons, on the objects of each case."""
-    if not protocol.comparisons:
-        return []
-    made, not_made = compare_all(results, protocol)
-    parts: list[Part] = []
-    if made:
-        rows: dict[str, dict[str, Any]] = {one.name: compared_row(one) for one in made}
-        note = (
-            "Secondary to the planned comparisons above: the same pairs and test "
-            f"({TESTS[protocol.test]}, corrected by Holm for {len(protocol.comparisons)} within "
-            f"this table), with the {SCORE} of each case. Difference: first minus second, seeds "
-            "averaged within a case, cases within a group; 95 % interval over groups."
-        )
-        parts.append(" ".join(compared_text(one, protocol, SCORE) for one in made))
-        title = f"Planned comparisons on the {SCORE}"
-        table = scores.rows_of(rows)
-        parts.append(Table("objects_comparisons", title, note, table, first="comparison"))
-    return parts + [f"Planned but not made on objects: {n} ({why})" for n, why in not_made.items()]

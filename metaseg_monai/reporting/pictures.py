@@ -3,7 +3,7 @@
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -11,21 +11,21 @@ import pandas as pd
 from metaseg_monai.errors import DataError
 from metaseg_monai.evaluation.samples import Sample, read_samples
 from metaseg_monai.reporting import figures
-from metaseg_monai.reporting.comparisons import Compared
+from metaseg_monai.reporting.comparisons import Compared, drawn_over
 from metaseg_monai.reporting.figures.ranking import DifferenceRow
 from metaseg_monai.reporting.page import Figure
-from metaseg_monai.reporting.runs import Results, continuous_fields, is_expert
+from metaseg_monai.reporting.runs import Replicate, Results, by_replicate, is_expert
 from metaseg_monai.reporting.scores import (
     cluster,
     domain_similarity,
-    errors_by_seed,
+    f1_scores,
     missing_share_curve,
-    mode_table,
+    mode_tables,
+    of_trainings,
     perturbation_curve,
     with_modes,
     wrong_share_curve,
 )
-from metaseg_monai.reporting.words import drawn_over
 
 GATES = {
     "scale": "Scale of every channel of every gate for each metadata value",
@@ -38,7 +38,8 @@ GATES = {
 
 def ranking(results: Results, aggregate: str, score: str = "F1") -> Figure | None:
     """Error of each condition, best first; None where no case has a foreground pixel."""
-    errors = errors_by_seed(results, aggregate)
+    scores = of_trainings(results.normal, f1_scores)[aggregate]
+    errors = {name: list(1 - scores[[name]]) for name in results.conditions}
     if all(math.isnan(error) for of_seeds in errors.values() for error in of_seeds):
         return None
     baseline = "se" if "se" in errors else None
@@ -90,9 +91,8 @@ def subgroup_differences(compared: Sequence[Compared], level: float) -> Figure |
 def mode_maps(results: Results) -> list[Figure]:
     """Test-mode matrix of each condition that has one, mean over seeds."""
     drawn = []
-    units = {name: field.unit for name, field in continuous_fields(results).items()}
-    for name, by_seed in with_modes(results).items():
-        matrix = mode_table(by_seed).mean
+    units = {name: field.unit for name, field in results.continuous.items()}
+    for name, (matrix, _) in mode_tables(results).items():
         rows = "rows are the true domain, columns" if len(matrix) > 1 else "all cases; columns are"
         caption = f"Test modes of {name}, mean over seeds: {rows} the metadata given."
         drawn.append(Figure(f"modes_{name}", caption, figures.mode_heatmap(matrix, name, units)))
@@ -102,9 +102,9 @@ def mode_maps(results: Results) -> list[Figure]:
 def similarity_maps(results: Results) -> list[Figure]:
     """Domain similarity as each metadata network sees it, clustered."""
     drawn = []
-    for name, by_seed in with_modes(results).items():
+    for name, (matrix, _) in mode_tables(results).items():
         try:
-            similarity = domain_similarity(mode_table(by_seed).mean)
+            similarity = domain_similarity(matrix)
         except DataError:  # fewer than two domains with labels of their own: nothing to compare
             continue
         _, linkage = cluster(similarity)
@@ -120,15 +120,15 @@ def similarity_maps(results: Results) -> list[Figure]:
 def robustness(results: Results) -> list[Figure]:
     """Score against the share of wrong and of missing metadata, and against inexact values."""
     wrong, missing, perturbed = {}, {}, {}
-    for name, by_seed in with_modes(results).items():
-        modes = set().union(*(result.counts["mode"] for result in by_seed.values()))
-        counts = {number: result.counts for number, result in enumerate(by_seed.values())}
+    tested = with_modes(results)
+    for name in tested.conditions:
+        modes, trainings = set(tested.modes(name)), by_replicate(tested.counts, name)
         if "shuffle" in modes:
-            wrong[name] = _by_seed({s: wrong_share_curve(c) for s, c in counts.items()})
+            wrong[name] = _by_seed(trainings, wrong_share_curve)
         if modes & {"missing", "zeros"}:
-            missing[name] = _by_seed({s: missing_share_curve(c) for s, c in counts.items()})
+            missing[name] = _by_seed(trainings, missing_share_curve)
         if any(mode.startswith("perturb:") for mode in modes):
-            perturbed[name] = _by_seed({s: perturbation_curve(c) for s, c in counts.items()})
+            perturbed[name] = _by_seed(trainings, perturbation_curve)
     drawn = []
     if wrong:
         caption = (
@@ -152,9 +152,8 @@ def robustness(results: Results) -> list[Figure]:
 def gates(results: Results) -> list[Figure]:
     """What the gates of each explained run do: `python -m metaseg_monai explain` draws it."""
     drawn = []
-    for name, by_seed in results.conditions.items():
-        folder = next(iter(by_seed.values())).folder / "explain"
-        for file in sorted(folder.glob("*.png")):
+    for name, (run, *_) in results.first_runs.items():
+        for file in sorted((run.folder / "explain").glob("*.png")):
             kind = next((told for start, told in GATES.items() if file.stem.startswith(start)), "")
             caption = f"{kind or file.stem}: {name}."
             stem = re.sub(r"[^A-Za-z0-9._-]", "_", f"gates_{name}_{file.stem}")
@@ -164,12 +163,11 @@ def gates(results: Results) -> list[Figure]:
 
 def training(results: Results) -> list[Figure]:
     """Learning curves of all conditions, and the learning rate."""
-    logs = {
-        name: [_read_log(result.folder / "log.csv") for result in by_seed.values()]
-        for name, by_seed in results.conditions.items()
-        if not is_expert(name)
-        and all((result.folder / "log.csv").is_file() for result in by_seed.values())
-    }
+    logs = {}
+    for name in results.conditions:
+        paths = [run.folder / "log.csv" for run in results.runs if run.condition == name]
+        if not is_expert(name) and all(path.is_file() for path in paths):
+            logs[name] = [_read_log(path) for path in paths]
     if not logs:
         return []
     first = next(iter(logs.values()))[0]
@@ -189,8 +187,11 @@ def _read_log(path: Path) -> pd.DataFrame:
         raise DataError(f"{path}: no log ({error}); remove it, or run this run again.") from error
 
 
-def _by_seed(curves: Mapping[int, pd.DataFrame]) -> pd.DataFrame:
-    return pd.concat([curve.assign(seed=seed) for seed, curve in curves.items()])
+def _by_seed(
+    trainings: Mapping[Replicate, pd.DataFrame], curve: Callable[[pd.DataFrame], pd.DataFrame]
+) -> pd.DataFrame:
+    curves = [curve(counts).assign(seed=place) for place, counts in enumerate(trainings.values())]
+    return pd.concat(curves)
 
 
 def _drawn_over(compared: Sequence[Compared]) -> str:
@@ -209,14 +210,13 @@ SHOWN = 8  # conditions side by side in it
 def predictions(results: Results) -> list[Figure]:
     """Predictions of the first seed, and the same image under every label."""
     samples: dict[str, Sequence[Sample]] = {}
-    for name, by_seed in results.conditions.items():
-        result = next(iter(by_seed.values()))
+    for name in results.conditions:
         found = [
             sample
-            for domain, folder in result.folders.items()
-            if (folder / "samples.npz").is_file()
-            for sample in read_samples(folder / "samples.npz")
-            if not domain or sample.domain == domain
+            for run in results.first_runs[name]
+            if (run.folder / "samples.npz").is_file()
+            for sample in read_samples(run.folder / "samples.npz")
+            if not run.domain or sample.domain == run.domain
         ]
         if found:
             samples[name] = found
@@ -234,7 +234,7 @@ def predictions(results: Results) -> list[Figure]:
         for name in samples
         if any(mode.startswith("fixed:") for sample in samples[name][:1] for mode in sample.preds)
     }
-    if asked and not continuous_fields(results):  # of numbers the response section draws all
+    if asked and not results.continuous:  # of numbers the response section draws all
         caption = "One image, asked for each label in turn."
         drawn.append(Figure("labels", caption, figures.label_grid(asked)))
     return drawn

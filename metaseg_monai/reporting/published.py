@@ -283,12 +283,12 @@ def _agreement(outcomes: list[str], published: str | None) -> str:
 
 
 def _modes(results: Results, reference: Reference, published: Mapping[str, str]) -> Table:
-    tested = scores.with_modes(results)
+    tested = scores.mode_tables(results)
     if reference.condition not in tested:
         raise DataError(
             f"it is a matrix of {reference.condition}, which was not tested in several modes here"
         )
-    ours = scores.mode_table(tested[reference.condition]).mean
+    ours = tested[reference.condition].mean
     ours.columns = [_mode(str(column), published) for column in ours.columns]
     return beside(reference, ours.rename(index=published))
 

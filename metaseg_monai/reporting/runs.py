@@ -1,28 +1,32 @@
-"""Whether all conditions were tested on the same, so that their rows may be ranked and compared."""
+"""The results of finished runs as tidy frames; every number of a report is a groupby of them."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from operator import itemgetter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 
 from metaseg_monai.bundle.locate import resolve_bundle
 from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.evaluation import read_cases, read_counts, read_volumes
-from metaseg_monai.evaluation.per_case import CLASSES
+from metaseg_monai.evaluation.per_case import CLASSES, PLACE, SPACING
 from metaseg_monai.metadata.fields import AnyField, Continuous, read_number
 from metaseg_monai.metadata.schema import MetadataSchema
-from metaseg_monai.metrics.scores import average_seeds, case_f1
+from metaseg_monai.metrics.scores import case_f1
 from metaseg_monai.networks.variants import ALL_VARIANTS, METADATA_VARIANTS
-from metaseg_monai.reporting.page import Details, Part, Section
-from metaseg_monai.reporting.tables import Table
 from metaseg_monai.study.design import EXPERTS, Study
 from metaseg_monai.study.matrix import Run
 from metaseg_monai.study.record import measured, read_plan, read_record, read_study
 
-# The results of a study's finished runs, by condition and seed, read from their files alone.
+REPLICATE = ["data_seed", "seed"]
+TRAINING = ["condition", *REPLICATE]
+Training = tuple[str, int, int]
+COUNTS, CASES, SCHEMA, VOLUMES = "counts.csv", "cases.csv", "schema.json", "volumes.csv"
 
 
 class Replicate(NamedTuple):
@@ -32,52 +36,198 @@ class Replicate(NamedTuple):
     seed: int
 
 
-@dataclass(frozen=True)
-class Result:
-    """What one replicate of a condition gave.
+class Finished(NamedTuple):
+    """A finished run; ``domain`` is empty unless it is an expert."""
 
-    Attributes:
-        counts: per-case counts; of experts, each on the domain that it was trained on.
-        folders: of its runs, by domain for experts, else under "".
-    """
-
-    counts: pd.DataFrame
-    folders: Mapping[str, Path]
+    condition: str
+    data_seed: int
+    seed: int
+    domain: str
+    folder: Path
 
     @property
-    def folder(self) -> Path:
-        """The folder of the only run, or of the first expert."""
-        return next(iter(self.folders.values()))
-
-    def in_mode(self, mode: str) -> pd.DataFrame:
-        """Counts of one test mode."""
-        return self.counts[self.counts["mode"] == mode]
+    def training(self) -> Training:
+        """What it is a run of: all experts together are one training."""
+        return self[:3]
 
 
 @dataclass(frozen=True)
 class Results:
-    """All results of a folder.
+    """All results of a folder, in frames that have the columns `TRAINING`.
+
+    Conditions stand in the study's order in all of them, trainings in the order of its plan.
 
     Attributes:
-        conditions: results by condition and replicate, in the study's order.
+        counts: per-case counts as of `read_counts`; of experts, each on the domain that it was
+            trained on.
+        runs: which there are, in the same order.
         missing: runs without results, each with the reason.
         study: what was planned; None for folders of single runs, for which nothing was fixed.
+        several_data: whether data seeds made tables of their own, so that equal names are not one
+            case: cases and volumes are then named ``data<seed>/...``, groups (patients) are not.
     """
 
-    conditions: Mapping[str, Mapping[Replicate, Result]]
+    counts: pd.DataFrame
+    runs: Sequence[Finished]
     missing: Mapping[str, str]
     study: Study | None = None
+    several_data: bool = False
 
-    def cases(self, condition: str) -> pd.DataFrame:
-        """Per-case F1 with true metadata, averaged over seeds within each case (contract 12)."""
-        return average_cases(self.by_seed(condition))
+    @cached_property
+    def conditions(self) -> list[str]:
+        """Names of those with results."""
+        return list(self.counts["condition"].unique())
 
-    def by_seed(self, condition: str) -> dict[Replicate, pd.DataFrame]:
-        """Per-case F1 with true metadata of each replicate."""
-        return {
-            replicate: case_f1(result.in_mode("normal"))
-            for replicate, result in self.conditions[condition].items()
-        }
+    @cached_property
+    def normal(self) -> pd.DataFrame:
+        """The counts with true metadata."""
+        return self.counts[self.counts["mode"] == "normal"]
+
+    @cached_property
+    def f1(self) -> pd.DataFrame:
+        """F1 of each training and case with true metadata: ``case, group, domain, f1``."""
+        return each_training(self.normal, case_f1)
+
+    @cached_property
+    def trainings(self) -> Mapping[str, int]:
+        """Number of trainings by condition."""
+        return Counter(name for name, *_ in by_training(self.counts))
+
+    @cached_property
+    def cases(self) -> pd.DataFrame:
+        """What each training's run knows of its cases, see `read_cases`; no rows where it is old.
+
+        A case that is a whole volume by itself has its own name as volume, as in `volumes`.
+
+        Raises:
+            DataError: a file is damaged, has a case twice, or lacks one that was counted.
+        """
+        first = [runs[0]._replace(domain="") for runs in self.by_training.values()]
+        cases = replace(self, runs=first).read(CASES, _cases, has="all")
+        if cases.empty:
+            return self._counted()[:0].reindex(columns=[*TRAINING, *PLACE, *SPACING])
+        return cases
+
+    @cached_property
+    def volumes(self) -> pd.DataFrame:
+        """Scores of volumes, see `read_volumes`; of experts none: whose a volume is is not known.
+
+        Raises:
+            DataError: a file is damaged.
+        """
+        single = [
+            runs[0]._replace(domain="") for runs in self.by_training.values() if len(runs) == 1
+        ]
+        return replace(self, runs=single).read(VOLUMES, read_volumes)
+
+    @cached_property
+    def fields(self) -> dict[str, AnyField]:
+        """The metadata fields of all runs that wrote their schema, by name; the first one counts.
+
+        Raises:
+            MetadataError: a schema.json is damaged.
+        """
+        found: dict[str, AnyField] = {}
+        for run, *_ in self.first_runs.values():
+            if (run.folder / SCHEMA).is_file():
+                for field in MetadataSchema.load(run.folder / SCHEMA).fields:
+                    found.setdefault(field.name, field)
+        return found
+
+    @property
+    def continuous(self) -> dict[str, Continuous]:
+        """The fields that are quantities, by name."""
+        return {n: field for n, field in self.fields.items() if isinstance(field, Continuous)}
+
+    @cached_property
+    def class_names(self) -> dict[int, str]:
+        """Names of the label's foreground classes; empty if unknown.
+
+        The study's bundle gives them in its ``configs/metadata.json``, under
+        network_data_format.outputs.pred.channel_def; single runs in their ``classes.json``.
+        """
+        try:
+            if self.study is None:
+                content = _read_json(self.runs[0].folder / CLASSES)
+            else:
+                file = resolve_bundle(self.study.bundle) / "configs" / "metadata.json"
+                content = _read_json(file)["network_data_format"]["outputs"]["pred"]["channel_def"]
+            named = {int(number): str(name) for number, name in content.items()}
+        except (ConfigError, OSError, ValueError, TypeError, KeyError, AttributeError):
+            return {}  # a report is made where the bundle is not, or gives no names
+        return {number: name for number, name in named.items() if number > 0 and name.strip()}
+
+    @cached_property
+    def by_training(self) -> dict[Training, list[Finished]]:
+        """The runs of each training: several where it is one of experts."""
+        found: dict[Training, list[Finished]] = {}
+        for run in self.runs:
+            found.setdefault(run.training, []).append(run)
+        return found
+
+    @cached_property
+    def first_runs(self) -> dict[str, list[Finished]]:
+        """The runs of each condition's first training."""
+        found: dict[str, list[Finished]] = {}
+        for (condition, *_), runs in self.by_training.items():
+            found.setdefault(condition, runs)
+        return found
+
+    def read(
+        self,
+        name: str,
+        reader: Callable[[Path], pd.DataFrame],
+        has: Literal["any", "all", "same"] = "any",
+    ) -> pd.DataFrame:
+        """The rows of one file of every run, named as in the counts; no rows where none wrote it.
+
+        Of experts each counts on its own domain, and only where all of them wrote the file.
+
+        Args:
+            name: of the file.
+            reader: of one such file.
+            has: which cases it must have: all that were counted, or the same and no other.
+
+        Raises:
+            DataError: it lacks a case that was counted, or has another one.
+        """
+        tables = [pd.DataFrame(columns=TRAINING)]
+        for training, runs in self.by_training.items():
+            if not all((run.folder / name).is_file() for run in runs):
+                continue
+            rows = []
+            for run in runs:
+                table = reader(run.folder / name)
+                rows.append(table[table["domain"] == run.domain] if run.domain else table)
+            table = _named(pd.concat(rows), training)
+            if self.several_data:
+                for column in table.columns.intersection(["case", "volume"]):
+                    table[column] = f"data{runs[0].data_seed}/" + table[column]
+            if has != "any":
+                self._refuse_others(table, training, runs[0].folder / name, has)
+            tables.append(table)
+        return pd.concat(tables[1:] or tables, ignore_index=True)
+
+    def _refuse_others(self, table: pd.DataFrame, training: Training, path: Path, has: str) -> None:
+        counted, own = self._counted_cases[training], set(table["case"])
+        if lacking := counted - own:
+            raise DataError(
+                f"{path} lacks case {min(lacking)} of {COUNTS} beside it; evaluate again."
+            )
+        if has == "same" and (more := own - counted):
+            raise DataError(
+                f"{path} has case {min(more)}, which {COUNTS} beside it lacks; evaluate again."
+            )
+
+    @cached_property
+    def _counted_cases(self) -> dict[Training, set[str]]:
+        return {key: set(rows["case"]) for key, rows in by_training(self.counts).items()}
+
+    def of(self, *names: str) -> "Results":
+        """The results of some conditions only, in this order."""
+        counts = [self.counts[self.counts["condition"] == name] for name in names]
+        runs = [run for name in names for run in self.runs if run.condition == name]
+        return replace(self, counts=pd.concat(counts or [self.counts[:0]]), runs=runs)
 
     def of_class(self, label_class: int | None) -> "Results":
         """The results with the counts of one class of the label only; all of them for None.
@@ -87,66 +237,117 @@ class Results:
         """
         if label_class is None:
             return self
-        known = sorted(set(self.first.counts["class"]))
+        known = sorted(set(self.counts["class"]))
         if label_class not in known:
             raise DataError(
                 f"The protocol is about label class {label_class}, the runs have "
                 f"{', '.join(map(str, known))}; mend label_class in the study."
             )
-        conditions = {
-            name: {
-                key: replace(one, counts=one.counts[one.counts["class"] == label_class])
-                for key, one in by_seed.items()
-            }
-            for name, by_seed in self.conditions.items()
-        }
-        return replace(self, conditions=conditions)
+        return replace(self, counts=self.counts[self.counts["class"] == label_class])
 
-    @property
-    def first(self) -> Result:
-        """The first result, for what all share."""
-        return next(iter(next(iter(self.conditions.values())).values()))
+    def modes(self, condition: str) -> list[str]:
+        """The test modes of a condition."""
+        return list(self.counts.loc[self.counts["condition"] == condition, "mode"].unique())
+
+    def reads_metadata(self, condition: str) -> bool:
+        """Tell whether a condition is given metadata: by its variant, or by its test modes.
+
+        A dummy is given zeros, which is none.
+        """
+        own = {} if self.study is None else self.study.conditions.get(condition, {})
+        of_variant = own.get("variant", condition) in METADATA_VARIANTS
+        return of_variant or set(self.modes(condition)) != {"normal"}
+
+    def counted_cases(self) -> pd.DataFrame:
+        """The rows of `cases` that were counted, NaN where a run knows nothing of its cases."""
+        return self._counted().merge(self.cases, how="left", on=[*TRAINING, "case"])
+
+    def _counted(self) -> pd.DataFrame:
+        return self.counts[[*TRAINING, "case"]].drop_duplicates(ignore_index=True)
 
 
-def average_cases(tables: Mapping[Replicate, pd.DataFrame]) -> pd.DataFrame:
-    """Average case tables within each case; replicates on other data have other cases."""
-    same: dict[frozenset[str], list[pd.DataFrame]] = {}
-    for table in tables.values():
-        same.setdefault(frozenset(table["case"]), []).append(table)
-    return pd.concat([average_seeds(of_same) for of_same in same.values()], ignore_index=True)
+def by_condition(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The rows of each condition."""
+    return {str(name): rows for name, rows in table.groupby("condition", sort=False)}
+
+
+def by_training(table: pd.DataFrame) -> dict[Training, pd.DataFrame]:
+    """The rows of each training."""
+    groups: Any = table.groupby(TRAINING, sort=False)
+    return {(name, int(data), int(seed)): rows for (name, data, seed), rows in groups}
+
+
+def by_replicate(table: pd.DataFrame, condition: str) -> dict[Replicate, pd.DataFrame]:
+    """The rows of each training of a condition."""
+    trainings = by_training(table[table["condition"] == condition])
+    return {Replicate(*replicate): rows for (_, *replicate), rows in trainings.items()}
+
+
+def each_training(
+    table: pd.DataFrame, measure: Callable[[pd.DataFrame], pd.DataFrame]
+) -> pd.DataFrame:
+    """What a function makes of the rows of each training, one below the other."""
+    tables = [_named(measure(rows), key) for key, rows in by_training(table).items()]
+    return pd.concat(tables, ignore_index=True)
+
+
+def _named(table: pd.DataFrame, training: Training) -> pd.DataFrame:
+    name, data_seed, seed = training
+    return table.assign(condition=name, data_seed=data_seed, seed=seed)
+
+
+def average_seeds(scores: pd.DataFrame) -> pd.DataFrame:
+    """F1 of cases averaged over the trainings within each (contract 12).
+
+    Replicates on other data have other cases.
+
+    Args:
+        scores: rows as of `Results.f1`.
+    """
+    names = ["condition", "case", "group", "domain"]
+    return scores.groupby(names, sort=False)["f1"].mean().reset_index()
 
 
 def read_results(folder: Path) -> Results:
     """Read the finished runs of a study; results of another configuration are never among them.
 
+    Experts count only all together, and runs on an earlier content of a table than that of the run
+    that ended last do not.
+
     Raises:
         ConfigError: the folder holds no study.
         DataError: no run is finished, or one was evaluated without true metadata.
     """
-    study = read_study(folder)
-    found: dict[str, dict[Replicate, Result]] = {}
+    study, plan = read_study(folder), read_plan(folder)
     missing: dict[str, str] = {}
-    parts: dict[tuple[str, Replicate], dict[str, Path]] = {}
-    planned: dict[tuple[str, Replicate], int] = {}
-    for run in read_plan(folder):
-        place = (run.condition, Replicate(run.data_seed, run.seed))
-        planned[place] = planned.get(place, 0) + 1
-        if reason := _why_missing(folder / run.folder, run):
+    done: list[tuple[Run, str, str, str]] = []
+    for run in plan:
+        record = read_record(folder / run.folder) or {}
+        if reason := _why_missing(folder / run.folder, run, record):
             missing[run.name] = reason
         else:
-            parts.setdefault(place, {})[run.domain or ""] = folder / run.folder
-    parts, changed = _of_the_last_tables(parts, folder)
-    missing |= changed
-    several = _different_data(parts)
-    for (condition, replicate), folders in parts.items():
-        if len(folders) == planned[condition, replicate]:  # experts count only all together
-            counts = _joined(folders, replicate.data_seed if several else None)
-            found.setdefault(condition, {})[replicate] = Result(counts, folders)
-    if not found:
-        told = "; ".join(f"{name} {reason}" for name, reason in missing.items())
-        raise DataError(f"No run in {folder} is finished: {told or 'none was planned'}")
-    ordered = {name: found[name] for name in study.conditions if name in found}
-    return Results(ordered, missing, study)
+            ended, digest = str(record.get("ended", "")), str(record["table_sha256"])
+            done.append((run, record["table"], ended, digest))
+    last = {table: digest for _, table, _, digest in sorted(done, key=itemgetter(2, 3))}
+    digests: dict[int, set[str]] = {}
+    runs = []
+    for run, table, _, digest in done:
+        if digest != last[table]:
+            missing[run.name] = "its table has changed since"
+            continue
+        digests.setdefault(run.data_seed, set()).add(digest)
+        place = (run.condition, run.data_seed, run.seed, run.domain or "")
+        runs.append(Finished(*place, folder / run.folder))
+    planned = Counter((run.condition, run.data_seed, run.seed) for run in plan)
+    number = Counter(run.training for run in runs)
+    order = list(study.conditions)
+    whole = [run for run in runs if number[run.training] == planned[run.training]]
+    if whole:
+        whole.sort(key=lambda run: order.index(run.condition))
+        several = len({frozenset(of_seed) for of_seed in digests.values()}) > 1
+        return _counted(Results(pd.DataFrame(), whole, missing, study, several))
+    told = "; ".join(f"{name} {reason}" for name, reason in missing.items())
+    raise DataError(f"No run in {folder} is finished: {told or 'none was planned'}")
 
 
 def read_single_runs(folder: Path) -> Results:
@@ -155,8 +356,8 @@ def read_single_runs(folder: Path) -> Results:
     Raises:
         DataError: there is none, or one was evaluated without true metadata.
     """
-    places = {path.parent.name: path.parent for path in sorted(folder.glob("*/counts.csv"))}
-    if (folder / "counts.csv").is_file():
+    places = {path.parent.name: path.parent for path in sorted(folder.glob(f"*/{COUNTS}"))}
+    if (folder / COUNTS).is_file():
         raise DataError(
             f"{folder} is one evaluated model; give the folder around it, {folder.resolve().parent}"
         )
@@ -167,76 +368,15 @@ def read_single_runs(folder: Path) -> Results:
         )
     known = [name for name in ALL_VARIANTS if name in places]
     order = [*known, *sorted(places.keys() - set(known))]
-    only = Replicate(0, 0)
-    return Results(
-        {n: {only: Result(_counts(places[n]), {"": places[n]})} for n in order},
-        {},
-    )
+    runs = [Finished(name, 0, 0, "", places[name]) for name in order]
+    return _counted(Results(pd.DataFrame(), runs, {}))
 
 
-Parts = dict[tuple[str, Replicate], dict[str, Path]]
+def _counted(results: Results) -> Results:
+    return replace(results, counts=results.read(COUNTS, _counts))
 
 
-def _of_the_last_tables(parts: Parts, output: Path) -> tuple[Parts, dict[str, str]]:
-    """Leave out runs on an earlier content of a table than that of the run that ended last."""
-    last: dict[str, tuple[str, str]] = {}
-    records = {
-        folder: read_record(folder) or {}
-        for folders in parts.values()
-        for folder in folders.values()
-    }
-    for record in records.values():
-        at = (str(record.get("ended", "")), str(record["table_sha256"]))
-        last[record["table"]] = max(last.get(record["table"], at), at)
-    kept: Parts = {}
-    changed = {}
-    for place, folders in parts.items():
-        for domain, folder in folders.items():
-            record = records[folder]
-            if str(record["table_sha256"]) == last[record["table"]][1]:
-                kept.setdefault(place, {})[domain] = folder
-            else:
-                changed[str(folder.relative_to(output))] = "its table has changed since"
-    return kept, changed
-
-
-def _different_data(parts: Parts) -> bool:
-    """Tell whether data seeds made tables of their own, so that equal names are not one case."""
-    by_seed: dict[int, set[str]] = {}
-    for (_, replicate), folders in parts.items():
-        for folder in folders.values():
-            digest = str((read_record(folder) or {})["table_sha256"])
-            by_seed.setdefault(replicate.data_seed, set()).add(digest)
-    first = next(iter(by_seed.values()), set())
-    return any(digests != first for digests in by_seed.values())
-
-
-def _joined(folders: Mapping[str, Path], data_seed: int | None) -> pd.DataFrame:
-    tables = []
-    for domain, folder in folders.items():
-        counts = _counts(folder)
-        if domain:  # an expert counts on its own domain
-            counts = counts[counts["domain"] == domain]
-        tables.append(counts)
-    joined = pd.concat(tables, ignore_index=True)
-    if data_seed is not None:  # the cases of other data are others; a patient is the same
-        joined["case"] = f"data{data_seed}/" + joined["case"]
-    return joined
-
-
-def _counts(folder: Path) -> pd.DataFrame:
-    """Read a run's counts; mode normal is what every table starts from."""
-    path = folder / "counts.csv"
-    counts = read_counts(path)
-    if not (counts["mode"] == "normal").any():
-        present = ", ".join(map(str, counts["mode"].unique())) or "none"
-        raise DataError(f"{path} has no mode normal (it has {present}); evaluate with it.")
-    return counts
-
-
-def _why_missing(folder: Path, run: Run) -> str | None:
-    """Return why a run has no results, or None where it has."""
-    record: Mapping[str, Any] = read_record(folder) or {}
+def _why_missing(folder: Path, run: Run, record: Mapping[str, Any]) -> str | None:
     if not record:
         return "not run yet"
     if record["key"] != run.key:
@@ -245,7 +385,7 @@ def _why_missing(folder: Path, run: Run) -> str | None:
         return f"failed: {record['error']}"
     if record["state"] != "finished":
         return "interrupted"
-    if not (folder / "counts.csv").is_file():
+    if not (folder / COUNTS).is_file():
         return "counts.csv is gone"
     known = record.get("measured", {})
     altered = [
@@ -254,36 +394,32 @@ def _why_missing(folder: Path, run: Run) -> str | None:
     return f"{', '.join(altered)} is not what the run wrote" if altered else None
 
 
-def is_expert(condition: str) -> bool:
-    """Tell whether a condition is a set of networks, one for each domain."""
-    return condition in EXPERTS
+def _counts(path: Path) -> pd.DataFrame:
+    """Read a run's counts; mode normal is what every table starts from."""
+    counts = read_counts(path)
+    if not (counts["mode"] == "normal").any():
+        present = ", ".join(map(str, counts["mode"].unique())) or "none"
+        raise DataError(f"{path} has no mode normal (it has {present}); evaluate with it.")
+    return counts
 
 
-# What a run says of its cases beside the counts: spacing, raw metadata, schema, volumes.
-
-CASES, SCHEMA, VOLUMES = "cases.csv", "schema.json", "volumes.csv"
-
-
-def class_names(results: Results) -> dict[int, str]:
-    """Names of the label's foreground classes; empty if unknown.
-
-    The study's bundle gives them in its ``configs/metadata.json``, under
-    network_data_format.outputs.pred.channel_def; single runs in their ``classes.json``.
-    """
-    try:
-        if results.study is None:
-            content = _read_json(results.first.folder / CLASSES)
-        else:
-            file = resolve_bundle(results.study.bundle) / "configs" / "metadata.json"
-            content = _read_json(file)["network_data_format"]["outputs"]["pred"]["channel_def"]
-        named = {int(number): str(name) for number, name in content.items()}
-    except (ConfigError, OSError, ValueError, TypeError, KeyError, AttributeError):
-        return {}  # a report is made where the bundle is not, or gives no names
-    return {number: name for number, name in named.items() if number > 0 and name.strip()}
+def _cases(path: Path) -> pd.DataFrame:
+    cases = read_cases(path)
+    twice = cases["case"][cases["case"].duplicated()]
+    if not twice.empty:
+        raise DataError(f"{path}: case {twice.iloc[0]} stands twice; name cases uniquely.")
+    if are_volumes(cases).any():
+        cases["volume"] = cases["volume"].where(cases["plane"] != "", cases["case"])
+    return cases
 
 
 def _read_json(file: Path) -> Any:
     return json.loads(file.read_text(encoding="utf-8"))
+
+
+def is_expert(condition: str) -> bool:
+    """Tell whether a condition is a set of networks, one for each domain."""
+    return condition in EXPERTS
 
 
 def class_text(names: Mapping[int, str], number: int) -> str:
@@ -295,92 +431,30 @@ def class_text(names: Mapping[int, str], number: int) -> str:
     return names.get(int(number), f"class {number}")
 
 
-def reads_metadata(results: Results, name: str) -> bool:
-    """Tell whether a condition is given metadata: by its variant, or by the modes it was tested in.
-
-    A dummy is given zeros, which is none.
-    """
-    modes = {m for result in results.conditions[name].values() for m in result.counts["mode"]}
-    own = {} if results.study is None else results.study.conditions.get(name, {})
-    return modes != {"normal"} or own.get("variant", name) in METADATA_VARIANTS
-
-
-def cases_of(result: Result, key: Replicate) -> pd.DataFrame | None:
-    """The cases of a result, named as in its counts; None where the run wrote none.
-
-    Volumes are named as in its scores of volumes: a case that is a whole volume by itself.
-
-    Raises:
-        DataError: the file is damaged, has a case twice, or lacks one that was counted.
-    """
-    path = result.folder / CASES
-    if not path.is_file():
-        return None
-    cases = read_cases(path)
-    if are_volumes(cases).any():
-        cases["volume"] = cases["volume"].where(cases["plane"] != "", cases["case"])
-    prefix = f"data{key.data_seed}/"  # the results name the cases of other data so
-    if result.counts["case"].str.startswith(prefix).all():
-        for column in ("case", "volume"):
-            cases[column] = prefix + cases[column]
-    twice = cases["case"][cases["case"].duplicated()]
-    if not twice.empty:
-        raise DataError(f"{path}: case {twice.iloc[0]} stands twice; name cases uniquely.")
-    strangers = set(result.counts["case"]) - set(cases["case"])
-    if strangers:
-        raise DataError(
-            f"{path} lacks case {min(strangers)} of counts.csv beside it; evaluate again."
-        )
-    return cases
-
-
-class PixelSizes(NamedTuple):
-    """Area of a pixel in mm2, or of a voxel its volume in mm3, by counted case.
-
-    ``dims``: 2 where a case is an image, 3 where it is a volume.
-    """
-
-    of_case: pd.Series
-    dims: int
-
-
-def pixel_sizes(cases: pd.DataFrame | None, counts: pd.DataFrame) -> PixelSizes | None:
-    """What the counted pixels measure; None where it is unknown of any, or images and volumes."""
-    if cases is None:
-        return None
-    counted = cases.set_index("case").loc[counts["case"].unique()]
-    areas: pd.Series = counted["spacing_y_mm"] * counted["spacing_x_mm"]
-    whole = are_volumes(counted)
-    if areas.isna().any() or whole.nunique() > 1:
-        return None
-    if whole.all():
-        return PixelSizes(areas * counted["spacing_z_mm"], 3)
-    return PixelSizes(areas, 2)
-
-
 def are_volumes(cases: pd.DataFrame) -> pd.Series:
     """Tell which evaluated cases are whole volumes: their planes have a distance, but no place."""
     return (cases["plane"] == "") & cases["spacing_z_mm"].notna()
 
 
-def fields_of(results: Results) -> dict[str, AnyField]:
-    """The metadata fields of all runs that wrote their schema, by name; those of the first count.
+class PixelSizes(NamedTuple):
+    """Area of a pixel in mm2, or of a voxel its volume in mm3, of each row.
 
-    Raises:
-        MetadataError: a schema.json is damaged.
+    ``dims``: 2 where a case is an image, 3 where it is a volume.
     """
-    fields: dict[str, AnyField] = {}
-    for by_seed in results.conditions.values():
-        path = next(iter(by_seed.values())).folder / SCHEMA
-        if path.is_file():
-            for field in MetadataSchema.load(path).fields:
-                fields.setdefault(field.name, field)
-    return fields
+
+    sizes: pd.Series
+    dims: int
 
 
-def continuous_fields(results: Results) -> dict[str, Continuous]:
-    """The fields that are quantities, by name."""
-    return {n: field for n, field in fields_of(results).items() if isinstance(field, Continuous)}
+def pixel_sizes(cases: pd.DataFrame) -> PixelSizes | None:
+    """What the pixels of cases measure; None where it is unknown of any, or images and volumes."""
+    areas: pd.Series = cases["spacing_y_mm"] * cases["spacing_x_mm"]
+    whole = are_volumes(cases)
+    if areas.isna().any() or whole.nunique() > 1:
+        return None
+    if whole.all():
+        return PixelSizes(areas * cases["spacing_z_mm"], 3)
+    return PixelSizes(areas, 2)
 
 
 class Given(NamedTuple):
@@ -403,12 +477,11 @@ def given_values(results: Results, field: str, names: Sequence[str] | None = Non
         without any value last. Two conditions share a set where the cases of both agree.
     """
     sets: list[Given] = []
+    known = results.cases.dropna(subset=field) if field in results.cases else results.cases[:0]
     for name in results.conditions if names is None else names:
-        tables = [cases_of(result, key) for key, result in results.conditions[name].items()]
-        told = [table for table in tables if table is not None and field in table]
-        if not told:
+        cases = known[known["condition"] == name].drop_duplicates("case", ignore_index=True)
+        if cases.empty:
             continue
-        cases = pd.concat(told, ignore_index=True).drop_duplicates("case", ignore_index=True)
         for place, one in enumerate(sets):
             if _agree(one.cases, cases, field):
                 joined = pd.concat([one.cases, cases], ignore_index=True)
@@ -418,6 +491,18 @@ def given_values(results: Results, field: str, names: Sequence[str] | None = Non
         else:
             sets.append(Given([name], cases))
     return sorted(sets, key=lambda one: ((one.cases[field] == "").all(), -len(one.conditions)))
+
+
+def _agree(first: pd.DataFrame, second: pd.DataFrame, field: str) -> bool:
+    """Tell whether the cases that both tables have, have the same values; 40 and 40.0 are."""
+    both = first.merge(second, on="case")
+    one, other = ([_plain(v) for v in both[f"{field}_{side}"]] for side in "xy")
+    return one == other
+
+
+def _plain(value: str) -> float | str:
+    number = read_number(value)
+    return value if number is None else number
 
 
 def other_values(sets: Sequence[Given], field: str) -> str:
@@ -441,154 +526,3 @@ def listed(names: Sequence[str]) -> str:
     'se, me and sme'
     """
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
-
-
-def _agree(first: pd.DataFrame, second: pd.DataFrame, field: str) -> bool:
-    """Tell whether the cases that both tables have, have the same values; 40 and 40.0 are."""
-    one, other = (table.set_index("case")[field] for table in (first, second))
-    shared = one.index.intersection(other.index)
-    return [_plain(value) for value in one[shared]] == [_plain(value) for value in other[shared]]
-
-
-def _plain(value: str) -> float | str:
-    number = read_number(value)
-    return value if number is None else number
-
-
-def volumes_of(result: Result, key: Replicate) -> pd.DataFrame | None:
-    """The scores of a result's volumes, named as its cases; None where the run wrote none.
-
-    None as well for experts: which of them is the one for a volume is not known.
-    """
-    path = result.folder / VOLUMES
-    if len(result.folders) > 1 or not path.is_file():
-        return None
-    volumes = read_volumes(path)
-    prefix = f"data{key.data_seed}/"
-    if result.counts["case"].str.startswith(prefix).all():
-        volumes["volume"] = prefix + volumes["volume"]
-    return volumes
-
-
-NOT = "rows cannot be compared"
-ROUNDING = 0.01  # of a label's pixels; a single pixel is always allowed
-
-
-def why_not_comparable(results: Results, names: Mapping[int, str] | None = None) -> list[str]:
-    """Say what conditions differ in that makes their scores no comparison; empty where nothing.
-
-    Rows may be compared where all conditions were tested on the same cases of the same splits, and
-    the labels of these cases hold as many pixels for all of them.
-
-    Args:
-        results: of all classes.
-        names: of the label's classes.
-    """
-    return [*_different_cases(results), *different_labels(results, names or {})]
-
-
-def tested_on(results: Results) -> dict[str, pd.DataFrame]:
-    """The cases that each condition was tested on, all seeds together: ``case, group, split``."""
-    columns = ["case", "group", "split"]
-    return {
-        name: pd.concat(r.in_mode("normal")[columns] for r in by_seed.values()).drop_duplicates()
-        for name, by_seed in results.conditions.items()
-    }
-
-
-def same_cases(results: Results) -> dict[tuple[str, ...], pd.DataFrame]:
-    """The different sets of cases, as of `tested_on`, by the conditions that were tested on them.
-
-    One entry where rows may be compared, as far as their cases go.
-    """
-    found: dict[frozenset[tuple[str, str]], list[str]] = {}
-    tested = tested_on(results)
-    for name, cases in tested.items():
-        key = frozenset(zip(cases["case"], cases["split"], strict=True))
-        found.setdefault(key, []).append(name)
-    return {tuple(names): tested[names[0]] for names in found.values()}
-
-
-def different_labels(results: Results, names: Mapping[int, str]) -> list[str]:
-    """Say of which cases the label has not the same size for all conditions, in a sentence.
-
-    That is so after evaluations at different pixel sizes. Cases that only one condition has say
-    nothing.
-    """
-    if len(results.conditions) < 2:
-        return []
-    sizes = _label_sizes(results)
-    gap = sizes.max(axis=1) - sizes.min(axis=1)
-    differ = gap > (ROUNDING * sizes.max(axis=1)).clip(lower=1)
-    if not differ.any():
-        return []
-    worst = gap.index.get_loc(gap[differ].idxmax())
-    case, number = gap.index.tolist()[worst]
-    example = ", ".join(
-        f"{pixels:.0f} for {name}" for name, pixels in sizes.iloc[worst].dropna().items()
-    )
-    of = sizes.index.get_level_values("case")
-    return [
-        f"The labels of {of[differ].nunique()} of {of.nunique()} cases are not of the same size "
-        f"for all conditions (pixels of {class_text(names, number)} in {case}: {example}), as "
-        f"where they were tested at different pixel sizes: {NOT}."
-    ]
-
-
-def unranked(sections: Sequence[Section]) -> list[Section]:
-    """The sections without marks for the best of a column, for rows that cannot be compared."""
-    return [replace(section, parts=_unranked(section.parts)) for section in sections]
-
-
-def of_conditions(results: Results, *names: str) -> Results:
-    """The results of some conditions only."""
-    return replace(results, conditions={name: results.conditions[name] for name in names})
-
-
-def counted(cases: pd.DataFrame) -> str:
-    """Number of cases with their split, as of `tested_on`.
-
-    >>> counted(pd.DataFrame({"split": ["test"] * 3})), counted(pd.DataFrame({"split": ["test"]}))
-    ('3 test cases', '1 test case')
-    >>> counted(pd.DataFrame({"split": ["val", "test", "test"]}))
-    '3 cases (2 test and 1 val)'
-    """
-    number = cases["split"].value_counts().sort_index()
-    noun = "case" if len(cases) == 1 else "cases"
-    if len(number) == 1:
-        return f"{len(cases)} {number.index[0]} {noun}"
-    return f"{len(cases)} {noun} ({listed([f'{n} {split}' for split, n in number.items()])})"
-
-
-def _unranked(parts: Sequence[Part]) -> list[Part]:
-    found: list[Part] = []
-    for part in parts:
-        if isinstance(part, Table):
-            found.append(replace(part, best=None))
-        elif isinstance(part, Details):
-            found.append(replace(part, parts=_unranked(part.parts)))
-        else:
-            found.append(part)
-    return found
-
-
-def _label_sizes(results: Results) -> pd.DataFrame:
-    """Pixels of each label: (case, class) x conditions, only what two or more of them have."""
-    columns = {}
-    for name, by_seed in results.conditions.items():
-        rows = pd.concat(result.in_mode("normal") for result in by_seed.values())
-        pixels = rows["tp"] + rows["fn"]
-        columns[name] = pixels.groupby([rows["case"], rows["class"]]).mean()
-    sizes = pd.DataFrame(columns)
-    return sizes[sizes.notna().sum(axis=1) > 1]
-
-
-def _different_cases(results: Results) -> list[str]:
-    if len(same_cases(results)) == 1:
-        return []
-    tested = tested_on(results)
-    told = ", ".join(f"{name} {counted(cases)}" for name, cases in tested.items())
-    cases = {frozenset(table["case"]) for table in tested.values()}
-    if len(cases) == 1:
-        return [f"The same cases are of different splits in the conditions ({told}): {NOT}."]
-    return [f"The conditions were tested on different cases ({told}): {NOT}."]

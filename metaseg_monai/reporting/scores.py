@@ -1,4 +1,4 @@
-"""The numbers of a study's tables: one value for each seed first, mean and spread after."""
+"""The numbers of a report's tables: one value for each training first, mean and spread after."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -9,14 +9,257 @@ from scipy.cluster import hierarchy
 from scipy.spatial.distance import squareform
 
 from metaseg_monai.errors import DataError
-from metaseg_monai.metrics.scores import average_f1, case_f1, mode_matrix, pooled_f1
-from metaseg_monai.metrics.statistics import worst_subgroup
-from metaseg_monai.reporting.runs import Replicate, Result, Results, class_text
+from metaseg_monai.evaluation import read_counts
+from metaseg_monai.metrics.scores import average_f1, mode_matrix, pooled_f1, pooled_f1_by
+from metaseg_monai.metrics.statistics import bootstrap_interval, worst_subgroup
+from metaseg_monai.reporting.runs import (
+    COUNTS,
+    TRAINING,
+    Results,
+    average_seeds,
+    by_condition,
+    by_replicate,
+    by_training,
+    class_text,
+)
 from metaseg_monai.study.design import Protocol
+
+DRAWS = 2000
+ENDS = ("mean", "low", "high")
+
+
+class Spread(NamedTuple):
+    """Mean over the trainings, and half the distance from the lowest to the highest of them.
+
+    The half distance of a single training is NaN: nothing is known of others.
+    """
+
+    mean: pd.DataFrame
+    half_range: pd.DataFrame
+
+
+def spread(rows: pd.DataFrame) -> Spread:
+    """Summarise a table with a row for each training, whose index says what it is a row of.
+
+    >>> two = spread(pd.DataFrame({"f1": [0.4, 0.6]}, index=["se", "se"]))
+    >>> round(float(two.mean.loc["se", "f1"]), 3), round(float(two.half_range.iloc[0, 0]), 3)
+    (0.5, 0.1)
+    """
+    groups = rows.groupby(level=0, sort=False)
+    return Spread(groups.agg(_mean), groups.agg(_half_range))
+
+
+def _mean(values: pd.Series) -> float:
+    """Unknown where any is."""
+    return float(values.to_numpy(float).mean())
+
+
+def _half_range(values: pd.Series) -> float:
+    return float(np.ptp(values.to_numpy(float)) / 2) if len(values) > 1 else float("nan")
+
+
+def of_trainings(
+    counts: pd.DataFrame, score: Callable[[pd.DataFrame], Mapping[str, float]]
+) -> pd.DataFrame:
+    """Scores of the counts of each training, a row a training, by condition."""
+    found = {training: score(rows) for training, rows in by_training(counts).items()}
+    conditions = pd.Index([name for name, *_ in found], name="condition")
+    return pd.DataFrame(list(found.values()), index=conditions)
+
+
+def over_groups(means: pd.Series) -> pd.DataFrame:
+    """Mean over groups, with the ends of its 95 % `bootstrap_interval`.
+
+    Args:
+        means: of each group; the last level of the index is the group, those before are the rows.
+            NaN is left out.
+
+    Returns:
+        Rows in the order of `means`; columns ``mean, low, high, groups``.
+    """
+    groups = means.groupby(level=means.index.names[:-1], sort=False)
+    rows = []
+    for _, of_row in groups:
+        known = of_row.dropna().to_numpy(float)
+        mean = float(known.mean()) if len(known) else float("nan")
+        rows.append((mean, *bootstrap_interval(known, DRAWS, seed=0), len(known)))
+    return pd.DataFrame(rows, index=groups.size().index, columns=[*ENDS, "groups"])
+
+
+def rows_of(rows: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+    """Make a table of rows by name, each column with a type of its own.
+
+    >>> rows_of({"se": {"f1": 0.5, "cases": 3}}).dtypes.astype(str).to_dict()
+    {'f1': 'float64', 'cases': 'int64'}
+    """
+    return pd.DataFrame(list(rows.values()), index=list(rows))
+
+
+def seeds_note(results: Results) -> str:
+    """Say what a score is the mean of, and what stands behind ±."""
+    if max(results.trainings.values()) == 1:
+        return "One training of each condition."
+    return "Mean over trainings, ± half the distance between the lowest and the highest."
+
+
+# F1 with true metadata, by condition.
+
+
+def f1_scores(counts: pd.DataFrame) -> dict[str, float]:
+    """Combined, average and each domain's pooled F1 of one result (contract 10)."""
+    matrix = mode_matrix(counts)["normal"]
+    domains = {str(name): float(value) for name, value in matrix.drop("combined").items()}
+    return {"combined": matrix.loc["combined"], "average": average_f1(counts), **domains}
+
+
+def f1_table(results: Results) -> Spread:
+    """F1 with true metadata: conditions x combined, average and domains (paper table 1)."""
+    return spread(of_trainings(results.normal, f1_scores))
+
+
+def learned_table(results: Results, protocol: Protocol) -> pd.DataFrame | None:
+    """Whether each condition learned its task with every seed, by the protocol's limits."""
+    if protocol.learned is None:
+        return None
+    low, high = protocol.learned
+    column = protocol.domain or protocol.aggregate
+    scores = of_trainings(results.normal, f1_scores).reindex(columns=[column])
+    lost = of_trainings(results.counts, reliance).reindex(columns=["normal - shuffle"])
+    rows: dict[str, dict[str, Any]] = {}
+    for name in results.conditions:
+        of_name = scores.loc[[name], column]
+        outcome = "unstable"
+        if (of_name >= high).all():
+            outcome = "learned"
+        elif (of_name < low).all():
+            outcome = "not learned"
+        rows[name] = {
+            "outcome": outcome,
+            "lowest F1": of_name.min(skipna=False),
+            "highest F1": of_name.max(skipna=False),
+            "least lost by foreign metadata": lost.loc[[name]].min(axis=None, skipna=False),
+            "trainings": len(of_name),
+        }
+    return rows_of(rows)
+
+
+def class_table(results: Results, names: Mapping[int, str]) -> Spread | None:
+    """Pooled F1 of each label class, by its name where it has one; None where there is only one."""
+    numbers = sorted(set(results.counts["class"]))
+    if len(numbers) < 2:
+        return None
+    told = {number: class_text(names, number) for number in numbers}
+    if len(set(told.values())) < len(told):  # two classes of one name would be one column
+        told = {number: class_text({}, number) for number in told}
+    scores = of_trainings(
+        results.normal,
+        lambda counts: {told[n]: pooled_f1(part) for n, part in counts.groupby("class")},
+    )
+    return spread(scores)
+
+
+def case_table(results: Results) -> pd.DataFrame:
+    """Mean over cases with seeds averaged within each, and how many cases were left out as empty.
+
+    Empty in target and prediction: no score, counted; only one of them empty: 0 (contract 11).
+    Empty targets are cases whose label holds no class; with false pixels: by any training.
+    """
+    normal = results.normal
+    held = (normal["tp"] + normal["fn"]).groupby([normal["condition"], normal["case"]])
+    empty = normal[held.transform("max") == 0]
+    names = results.conditions
+    scores = average_seeds(results.f1).groupby("condition")["f1"]
+    targets, false = (
+        rows.groupby("condition")["case"].nunique().reindex(names, fill_value=0)
+        for rows in (empty, empty[empty["fp"] > 0])
+    )
+    table = {
+        "mean case F1": scores.apply(lambda f1: f1.mean()),
+        "median": scores.median(),
+        "lowest": scores.min(),
+        "cases": scores.count(),
+        "empty, over all seeds": results.f1["f1"].isna().groupby(results.f1["condition"]).sum(),
+        "empty targets": targets,
+        "with false pixels": false,
+    }
+    return pd.DataFrame(table).reindex(names)
+
+
+def worst_table(results: Results) -> pd.DataFrame | None:
+    """The domain with the lowest mean case F1 of each condition; None with one domain."""
+    rows = {}
+    for name, cases in by_condition(average_seeds(results.f1)).items():
+        if cases["domain"].nunique() > 1 and cases["f1"].notna().any():
+            domain, mean = worst_subgroup(cases)
+            rows[name] = {"worst domain": domain, "mean case F1": mean}
+    return rows_of(rows) if rows else None
+
+
+def experts_elsewhere(results: Results, condition: str) -> Spread:
+    """Each expert (columns) on every domain (rows), its own and the foreign ones (thesis 4.1)."""
+    tables = []
+    for runs in results.of(condition).by_training.values():
+        files = {run.domain: run.folder / COUNTS for run in runs}
+        tested = {own: pooled_f1_by(read_counts(file), "domain") for own, file in files.items()}
+        tables.append(pd.DataFrame(tested).reindex(index=list(files)))
+    return spread(pd.concat(tables))
+
 
 # What wrong, missing or inexact metadata costs, from the counts of an evaluation's test modes.
 
 SHARES = tuple(np.linspace(0.0, 1.0, 21).round(2).tolist())
+
+
+def with_modes(results: Results) -> Results:
+    """The results of conditions of which every training was tested in more modes than normal."""
+    modes = results.counts.groupby(TRAINING, sort=False)["mode"].nunique()
+    several = (modes > 1).groupby(level="condition", sort=False).all()
+    return results.of(*several.index[several])
+
+
+def mode_tables(results: Results) -> dict[str, Spread]:
+    """Test-mode matrix of the conditions that were tested in several modes, by condition.
+
+    Thesis tables 4.2, 4.6, 4.11, 4.13. With a single domain only its row ``combined``, which is
+    the same as that of the domain.
+    """
+    tested = with_modes(results)
+    found = {}
+    for name in tested.conditions:
+        matrices = map(mode_matrix, by_replicate(tested.counts, name).values())
+        table = spread(pd.concat(list(matrices)))
+        if len(table.mean) <= 2:
+            table = Spread(*(frame.loc[["combined"]] for frame in table))
+        found[name] = table
+    return found
+
+
+def reliance(counts: pd.DataFrame) -> dict[str, float]:
+    """Pooled F1 that is lost with foreign, with missing and with zero metadata.
+
+    Near 0: the network hardly reads its metadata. Large: it cannot do without it. Only the modes
+    that were evaluated appear, as ``normal - shuffle``, ``normal - missing``, ``normal - zeros``.
+
+    Args:
+        counts: table of counts of one model and one training seed.
+
+    Raises:
+        DataError: if mode ``normal`` is absent, or a mode was counted on other cases.
+    """
+    normal = pooled_f1(_mode(counts, "normal"))
+    present = set(counts["mode"])
+    return {
+        f"normal - {mode}": normal - pooled_f1(_mode(counts, mode))
+        for mode in ("shuffle", "missing", "zeros")
+        if mode in present
+    }
+
+
+def reliance_table(results: Results) -> Spread | None:
+    """How much pooled F1 is lost by wrong or missing metadata; None where no condition can."""
+    tested = with_modes(results)
+    lost = of_trainings(tested.counts, reliance)
+    return None if lost.empty else spread(lost[lost.notna().any(axis=1)])
 
 
 def wrong_share_curve(counts: pd.DataFrame, shares: Sequence[float] = SHARES) -> pd.DataFrame:
@@ -62,46 +305,20 @@ def perturbation_curve(counts: pd.DataFrame) -> pd.DataFrame:
     perturbed = [mode for mode in counts["mode"].unique() if str(mode).startswith("perturb:")]
     if not perturbed:
         raise DataError(_absent("perturb:<factor>", counts))
-    normal = _mode(counts, "normal")
     scores = {float(mode.partition(":")[2]): pooled_f1(_mode(counts, mode)) for mode in perturbed}
-    scores[1.0] = pooled_f1(normal)
+    scores[1.0] = pooled_f1(_mode(counts, "normal"))
     return pd.DataFrame(sorted(scores.items()), columns=["factor", "f1"])
 
 
-def reliance(counts: pd.DataFrame) -> dict[str, float]:
-    """Pooled F1 that is lost with foreign, with missing and with zero metadata.
-
-    Near 0: the network hardly reads its metadata. Large: it cannot do without it. Only the modes
-    that were evaluated appear, as ``normal - shuffle``, ``normal - missing``, ``normal - zeros``.
-
-    Args:
-        counts: table of counts of one model and one training seed.
-
-    Raises:
-        DataError: if mode ``normal`` is absent, or a mode was counted on other cases.
-    """
-    normal = pooled_f1(_mode(counts, "normal"))
-    present = set(counts["mode"])
-    return {
-        f"normal - {mode}": normal - pooled_f1(_mode(counts, mode))
-        for mode in ("shuffle", "missing", "zeros")
-        if mode in present
-    }
-
-
 def _share_curve(counts: pd.DataFrame, foreign: str, shares: Sequence[float]) -> pd.DataFrame:
-    true, false = _totals(_mode(counts, "normal")), _totals(_mode(counts, foreign))
-    rows = []
-    for share in shares:
-        if not 0 <= share <= 1:
-            raise DataError(f"A share of cases lies in 0..1; got {share}.")
-        expected = (1 - share) * true + share * false
-        rows.append((share, pooled_f1(expected.reset_index()), foreign))
-    return pd.DataFrame(rows, columns=["share", "f1", "mode"])
-
-
-def _totals(counts: pd.DataFrame) -> pd.DataFrame:
-    return counts.groupby("class")[["tp", "fp", "fn"]].sum()
+    if wrong := [share for share in shares if not 0 <= share <= 1]:
+        raise DataError(f"A share of cases lies in 0..1; got {wrong[0]}.")
+    true, false = (
+        _mode(counts, mode).groupby("class")[["tp", "fp", "fn"]].sum()
+        for mode in ("normal", foreign)
+    )
+    f1 = [pooled_f1(((1 - share) * true + share * false).reset_index()) for share in shares]
+    return pd.DataFrame({"share": shares, "f1": f1, "mode": foreign})
 
 
 def _mode(counts: pd.DataFrame, mode: str) -> pd.DataFrame:
@@ -109,11 +326,11 @@ def _mode(counts: pd.DataFrame, mode: str) -> pd.DataFrame:
     part = counts[counts["mode"] == mode]
     if part.empty:
         raise DataError(_absent(mode, counts))
-    normal = counts[counts["mode"] == "normal"]
-    keys = ["case", "class"]
-    if sorted(zip(*(part[key] for key in keys), strict=True)) != sorted(
-        zip(*(normal[key] for key in keys), strict=True)
-    ):
+    one, other = (
+        rows[["case", "class"]].sort_values(["case", "class"]).to_numpy().tolist()
+        for rows in (part, counts[counts["mode"] == "normal"])
+    )
+    if one != other:
         raise DataError(
             f"Mode {mode} was counted on other cases than mode normal; evaluate both in one run."
         )
@@ -123,217 +340,6 @@ def _mode(counts: pd.DataFrame, mode: str) -> pd.DataFrame:
 def _absent(mode: str, counts: pd.DataFrame) -> str:
     present = ", ".join(map(str, counts["mode"].unique())) or "none"
     return f"The counts have no mode {mode} (they have {present}); evaluate the run with it."
-
-
-class Spread(NamedTuple):
-    """Mean over the replicates, and half the distance from the lowest to the highest of them.
-
-    The half distance of a single replicate is NaN: nothing is known of others.
-    """
-
-    mean: pd.DataFrame
-    half_range: pd.DataFrame
-
-
-def over_seeds(tables: Mapping[Replicate, pd.DataFrame]) -> Spread:
-    """Summarise tables of the same form, one for each replicate.
-
-    >>> one, two = (pd.DataFrame({"f1": [value]}, index=["se"]) for value in (0.4, 0.6))
-    >>> spread = over_seeds({Replicate(0, 0): one, Replicate(0, 1): two})
-    >>> round(float(spread.mean.loc["se", "f1"]), 3), round(float(spread.half_range.iloc[0, 0]), 3)
-    (0.5, 0.1)
-    """
-    first = next(iter(tables.values()))
-    values = np.stack([table.loc[first.index, first.columns] for table in tables.values()])
-    spread = np.ptp(values, axis=0) / 2 if len(values) > 1 else np.full(values.shape[1:], np.nan)
-    frames = (values.mean(axis=0), spread)
-    return Spread(*(pd.DataFrame(f, index=first.index, columns=first.columns) for f in frames))
-
-
-def seeds_note(results: Results) -> str:
-    """Say what a score is the mean of, and what stands behind ±."""
-    if max(map(len, results.conditions.values())) == 1:
-        return "One training of each condition."
-    return "Mean over trainings, ± half the distance between the lowest and the highest."
-
-
-def f1_scores(counts: pd.DataFrame) -> dict[str, float]:
-    """Combined, average and each domain's pooled F1 of one result (contract 10)."""
-    matrix = mode_matrix(counts)["normal"]
-    domains = {str(name): float(value) for name, value in matrix.drop("combined").items()}
-    return {"combined": matrix.loc["combined"], "average": average_f1(counts), **domains}
-
-
-def f1_table(results: Results) -> Spread:
-    """F1 with true metadata: conditions x combined, average and domains (paper table 1)."""
-    return _of_conditions(results, lambda result: f1_scores(result.in_mode("normal")))
-
-
-def learned_table(results: Results, protocol: Protocol) -> pd.DataFrame | None:
-    """Whether each condition learned its task with every seed, by the protocol's limits."""
-    if protocol.learned is None:
-        return None
-    low, high = protocol.learned
-    column = protocol.domain or protocol.aggregate
-    rows = {}
-    for name, by_seed in results.conditions.items():
-        scores = [
-            f1_scores(r.in_mode("normal")).get(column, float("nan")) for r in by_seed.values()
-        ]
-        outcome = "unstable"
-        if min(scores) >= high:
-            outcome = "learned"
-        elif max(scores) < low:
-            outcome = "not learned"
-        lost = scores_lost(by_seed)
-        rows[name] = {
-            "outcome": outcome,
-            "lowest F1": min(scores),
-            "highest F1": max(scores),
-            "least lost by foreign metadata": lost,
-            "trainings": len(scores),
-        }
-    return rows_of(rows)
-
-
-def scores_lost(by_seed: Mapping[Replicate, Result]) -> float:
-    """Least pooled F1 that any training loses by foreign metadata; NaN where not tested."""
-    losses = [reliance(r.counts).get("normal - shuffle", float("nan")) for r in by_seed.values()]
-    return float(min(losses))
-
-
-def class_table(results: Results, names: Mapping[int, str]) -> Spread | None:
-    """Pooled F1 of each label class, by its name where it has one; None where there is only one."""
-    if results.first.counts["class"].nunique() < 2:
-        return None
-    told = {number: class_text(names, number) for number in set(results.first.counts["class"])}
-    if len(set(told.values())) < len(told):  # two classes of one name would be one column
-        told = {number: class_text({}, number) for number in told}
-    return _of_conditions(
-        results,
-        lambda result: {
-            told[number]: pooled_f1(part)
-            for number, part in result.in_mode("normal").groupby("class")
-        },
-    )
-
-
-def errors_by_seed(results: Results, aggregate: str) -> dict[str, list[float]]:
-    """F1 error 1 - F1 of each condition and replicate (thesis figures 4.2, 4.3, 4.8)."""
-    return {
-        name: [1 - f1_scores(result.in_mode("normal"))[aggregate] for result in by_seed.values()]
-        for name, by_seed in results.conditions.items()
-    }
-
-
-def mode_table(by_seed: Mapping[Replicate, Result]) -> Spread:
-    """Test-mode matrix of one condition over its seeds (thesis tables 4.2, 4.6, 4.11, 4.13).
-
-    With a single domain only its row ``combined``, which is the same as that of the domain.
-    """
-    table = over_seeds({key: mode_matrix(result.counts) for key, result in by_seed.items()})
-    if len(table.mean) > 2:
-        return table
-    return Spread(*(frame.loc[["combined"]] for frame in table))
-
-
-def with_modes(results: Results) -> dict[str, Mapping[Replicate, Result]]:
-    """The conditions that were tested in more modes than normal."""
-    return {
-        name: by_seed
-        for name, by_seed in results.conditions.items()
-        if all(result.counts["mode"].nunique() > 1 for result in by_seed.values())
-    }
-
-
-def reliance_table(results: Results) -> Spread | None:
-    """How much pooled F1 is lost by wrong or missing metadata; None where no condition can."""
-    told = {
-        name: {
-            key: pd.DataFrame([reliance(result.counts)], index=[name])
-            for key, result in by_seed.items()
-        }
-        for name, by_seed in with_modes(results).items()
-    }
-    told = {name: rows for name, rows in told.items() if not next(iter(rows.values())).empty}
-    return _stacked([over_seeds(rows) for rows in told.values()]) if told else None
-
-
-def rows_of(rows: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
-    """Make a table of rows by name, each column with a type of its own.
-
-    >>> rows_of({"se": {"f1": 0.5, "cases": 3}}).dtypes.astype(str).to_dict()
-    {'f1': 'float64', 'cases': 'int64'}
-    """
-    return pd.DataFrame(list(rows.values()), index=list(rows))
-
-
-def worst_table(results: Results) -> pd.DataFrame | None:
-    """The domain with the lowest mean case F1 of each condition; None with one domain."""
-    rows = {}
-    for name in results.conditions:
-        cases = results.cases(name)
-        if cases["domain"].nunique() > 1 and cases["f1"].notna().any():
-            domain, mean = worst_subgroup(cases)
-            rows[name] = {"worst domain": domain, "mean case F1": mean}
-    return rows_of(rows) if rows else None
-
-
-def case_table(results: Results) -> pd.DataFrame:
-    """Mean over cases with seeds averaged within each, and how many cases were left out as empty.
-
-    Empty in target and prediction: no score, counted; only one of them empty: 0 (contract 11).
-    Empty targets are cases whose label holds no class; with false pixels: by any training.
-    """
-    rows = {}
-    for name in results.conditions:
-        scores = results.cases(name)["f1"]
-        empty = sum(
-            int(case_f1(result.in_mode("normal"))["f1"].isna().sum())
-            for result in results.conditions[name].values()
-        )
-        normal = pd.concat(r.in_mode("normal") for r in results.conditions[name].values())
-        held = (normal["tp"] + normal["fn"]).groupby(normal["case"]).transform("max")
-        empty_targets = normal[held == 0]
-        false = empty_targets[empty_targets["fp"] > 0]
-        rows[name] = {
-            "mean case F1": float(scores.mean()),
-            "median": float(scores.median()),
-            "lowest": float(scores.min()),
-            "cases": int(scores.notna().sum()),
-            "empty, over all seeds": empty,
-            "empty targets": empty_targets["case"].nunique(),
-            "with false pixels": false["case"].nunique(),
-        }
-    return rows_of(rows)
-
-
-def experts_elsewhere(by_seed: Mapping[Replicate, Result]) -> Spread:
-    """Each expert (columns) on every domain (rows), its own and the foreign ones (thesis 4.1)."""
-    from metaseg_monai.evaluation import read_counts
-    from metaseg_monai.metrics.scores import pooled_f1_by
-
-    tables = {}
-    for key, result in by_seed.items():
-        tested = {
-            domain: pooled_f1_by(read_counts(folder / "counts.csv"), "domain")
-            for domain, folder in result.folders.items()
-        }
-        tables[key] = pd.DataFrame(tested).reindex(index=list(result.folders))
-    return over_seeds(tables)
-
-
-def _of_conditions(results: Results, score: Callable[[Result], Mapping[str, float]]) -> Spread:
-    rows = []
-    for name, by_seed in results.conditions.items():
-        scored = {key: pd.DataFrame([score(r)], index=[name]) for key, r in by_seed.items()}
-        rows.append(over_seeds(scored))
-    return _stacked(rows)
-
-
-def _stacked(rows: list[Spread]) -> Spread:
-    mean, half_range = (pd.concat(frames) for frames in zip(*rows, strict=True))
-    return Spread(mean.rename_axis("condition"), half_range.rename_axis("condition"))
 
 
 # How alike two domains are to a trained network, read from its scores under foreign labels.

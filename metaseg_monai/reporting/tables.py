@@ -18,6 +18,15 @@ WIDER = 12  # more than these are printed in small letters, so that paper holds 
 LONG = 32  # letters; longer text in a cell may go on in a second line
 
 
+def stem(name: str) -> str:
+    """A name as that of a file.
+
+    >>> stem("size (mm)")
+    'size__mm_'
+    """
+    return re.sub(r"[^A-Za-z0-9._-]", "_", name)
+
+
 @dataclass(frozen=True, eq=False)
 class Table:
     """Rows of numbers or text, with how they are to be read.

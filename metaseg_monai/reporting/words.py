@@ -1,4 +1,4 @@
-"""What a condition, a score, a comparison and a p-value are called in the text of a report."""
+"""What a study found, how sure it is and what it does not show, in sentences for a reader."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,16 +8,22 @@ from typing import Any
 import pandas as pd
 
 from metaseg_monai.networks.variants import METADATA_VARIANTS
-from metaseg_monai.reporting.comparisons import Compared
-from metaseg_monai.reporting.runs import Results, class_text, counted, listed, same_cases, tested_on
+from metaseg_monai.reporting.comparisons import (
+    TESTS,
+    Compared,
+    compared_text,
+    counted,
+    drawn_over,
+    is_primary,
+    primary_not_made,
+    same_cases,
+    tested_on,
+)
+from metaseg_monai.reporting.runs import Results, class_text, listed
 from metaseg_monai.reporting.scores import Spread
 from metaseg_monai.study.design import Protocol
 
-TESTS = {
-    "t": "paired t-test",
-    "wilcoxon": "Wilcoxon signed-rank test",
-    "permutation": "paired permutation test",
-}
+LITTLE = 0.005  # F1; what nobody would notice
 CONDITIONS = {
     "none": "U-Net without gates and without metadata",
     "se": "channels weighted by the image alone (squeeze-and-excitation)",
@@ -52,111 +58,6 @@ def score_name(label_class: int | None, names: Mapping[int, str]) -> str:
     ('F1 of tumour', 'F1 of class 2', 'F1')
     """
     return "F1" if label_class is None else f"F1 of {class_text(names, label_class)}"
-
-
-def compared_text(one: Compared, protocol: Protocol, score: str = "F1") -> str:
-    """Tell what one comparison says, and how far it reaches.
-
-    Args:
-        one: comparison of any score of cases.
-        protocol: its domain, where it has one, is named: give one without it where `one` is of
-            all cases.
-        score: what was compared, as it is named in the middle of a sentence.
-    """
-    overall, trainings = one.overall, one.trainings
-    where = f" on {protocol.domain}" if protocol.domain else ""
-    pair = f"{one.first} and {one.second}"
-    strength = one.strength(protocol.alpha)
-    if strength == "untested":
-        why = {0: "no case has a score in both", 1: "there is only one group"}
-        reason = why.get(overall.groups, "the test gives no p-value")
-        return f"{pair} cannot be compared in the {score}{where}: {reason}."
-    interval = with_interval(overall.mean, overall.low, overall.high)
-    if math.isnan(overall.low):
-        interval = f"{overall.mean:+.3f} (too few groups for an interval)"
-    p = f"p {p_text(one.p_holm)}" if one.p_holm < 0.001 else f"p = {p_text(one.p_holm)}"
-    if strength == "none":
-        return f"No difference of {pair} in the {score}{where} was shown: {interval}, {p}."
-    seeds = by_training(one)
-    higher = f"a {'higher' if overall.mean > 0 else 'lower'} {score} than {one.second}{where}"
-    if strength == "found":
-        return f"{one.first} has {higher}: {interval} on average, {p}, {seeds}."
-    if len(one.seeds) == 1:
-        return (
-            f"{one.first} had {higher} in this one training: {interval}, {p}. Whether other "
-            "trainings would is not tested."
-        )
-    over = (
-        f"{seeds}; over trainings [{trainings.low:+.3f}, {trainings.high:+.3f}]; over "
-        f"{drawn_over(overall.cases, overall.groups)} {interval}, {p}"
-    )
-    if strength == "these trainings":
-        return (
-            f"{one.first} had {higher} in each of these trainings ({over}), but they differ too "
-            "much to say the same of others."
-        )
-    return (
-        f"{pair} differ in the {score}{where}, but not in the same direction with every training "
-        f"({over}): no difference is claimed."
-    )
-
-
-def with_interval(mean: float, low: float, high: float) -> str:
-    """Write a difference with its interval, where it has one.
-
-    >>> with_interval(0.1, 0.02, 0.2), with_interval(0.1, math.nan, math.nan)
-    ('+0.100 [+0.020, +0.200]', '+0.100 (too few for an interval)')
-    """
-    if math.isnan(low):
-        return f"{mean:+.3f} (too few for an interval)"
-    return f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
-
-
-def drawn_over(cases: int, groups: int) -> str:
-    """Name what tests and intervals are made over.
-
-    >>> drawn_over(437, 32), drawn_over(8, 8)
-    ('groups (patients, wells)', 'cases')
-    """
-    return "groups (patients, wells)" if cases > groups else "cases"
-
-
-def is_primary(one: Compared, protocol: Protocol) -> bool:
-    """Tell whether a comparison is the protocol's first, whichever of them could be made."""
-    return [one.first, one.second] == protocol.comparisons[0]
-
-
-def primary_not_made(protocol: Protocol, not_made: Mapping[str, str]) -> str:
-    """Say that the primary comparison is lacking and why; "" where it was made."""
-    first = " - ".join(protocol.comparisons[0]) if protocol.comparisons else ""
-    if first not in not_made:
-        return ""
-    return f"The primary comparison, {first}, was not made: {not_made[first].rstrip('.')}."
-
-
-def p_text(p: float) -> str:
-    """Write a p-value with three digits.
-
-    >>> p_text(0.00004), p_text(0.0421), p_text(float("nan"))
-    ('< 0.001', '0.042', '-')
-    """
-    if math.isnan(p):
-        return "-"
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def by_training(one: Compared) -> str:
-    """Write the difference of each training, with its seed."""
-    several = len({key.data_seed for key in one.seeds}) > 1
-    return ", ".join(
-        f"seed {key.seed}{f' on data {key.data_seed}' if several else ''}: {value:+.3f}"
-        for key, value in one.seeds.items()
-    )
-
-
-# What a study found, in sentences for a reader; how sure it is stands in `certainty`.
-
-LITTLE = 0.005  # F1; what nobody would notice
 
 
 def found(
@@ -287,9 +188,6 @@ def _higher(one: Compared, protocol: Protocol) -> bool:
     return one.strength(protocol.alpha) == "found" and one.overall.mean > 0
 
 
-# How sure a study is of what it found, and what it does not show, in sentences for a reader.
-
-
 def how_sure(
     results: Results,
     protocol: Protocol,
@@ -306,10 +204,10 @@ def how_sure(
         history: when something was fixed.
         reasons: why conditions cannot be compared, see `why_not_comparable`.
     """
-    numbers = [len(by_seed) for by_seed in results.conditions.values()]
-    trainings = _trainings(max(numbers))
-    if min(numbers) < max(numbers):
-        trainings = f"{min(numbers)} to {max(numbers)} trainings"
+    fewest, most = min(results.trainings.values()), max(results.trainings.values())
+    trainings = "one training" if most == 1 else f"{most} trainings"
+    if fewest < most:
+        trainings = f"{fewest} to {most} trainings"
     cases, groups = _sizes(results)
     sentences = [f"{_tested(results)} {trainings} of each condition.", *reasons]
     if compared:
@@ -354,7 +252,7 @@ def how_sure(
 def not_shown(results: Results, protocol: Protocol, compared: Sequence[Compared]) -> str:
     """Say what nobody should conclude from the report."""
     sentences = []
-    replicates = min(len(by_seed) for by_seed in results.conditions.values())
+    replicates = min(results.trainings.values())
     over = drawn_over(*_sizes(results))
     kind = over.partition(" ")[0]
     if compared:
@@ -377,15 +275,14 @@ def not_shown(results: Results, protocol: Protocol, compared: Sequence[Compared]
 
 def facts(results: Results) -> dict[str, str]:
     """What stands beside the lead of a report, in a few words each."""
-    domains = results.cases(next(iter(results.conditions)))["domain"].nunique()
+    first = results.normal[results.normal["condition"] == results.conditions[0]]
     told = {
         "Conditions": str(len(results.conditions)),
         "Tested on": _fact(results),
-        "Domains": str(domains),
+        "Domains": str(first["domain"].nunique()),
     }
     if results.study is not None:
-        seeds = sorted({key.seed for by_seed in results.conditions.values() for key in by_seed})
-        told["Training seeds"] = ", ".join(map(str, seeds))
+        told["Training seeds"] = ", ".join(map(str, sorted(set(results.counts["seed"]))))
         told["Bundle"] = Path(results.study.bundle).name
     return told
 
@@ -415,7 +312,7 @@ def _fact(results: Results) -> str:
 
 def _sizes(results: Results) -> tuple[int, int]:
     """Number of cases and of their groups, of all conditions together."""
-    cases = pd.concat(tested_on(results).values())
+    cases = tested_on(results)
     return cases["case"].nunique(), cases["group"].nunique()
 
 
@@ -443,34 +340,5 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
-def _trainings(count: int) -> str:
-    return "one training" if count == 1 else f"{count} trainings"
-
-
 def _day(timestamp: str) -> str:
     return timestamp[:16].replace("T", " ") + " UTC"
-
-
-# The row that every table of planned comparisons has for one of them.
-
-
-def compared_row(one: Compared, cases: str = "cases", groups: str = "groups") -> dict[str, Any]:
-    """The row of a comparison in every table of them.
-
-    Args:
-        one: the comparison.
-        cases: what a case is called.
-        groups: what a group is called.
-    """
-    return {
-        "difference": one.overall.mean,
-        "low": one.overall.low,
-        "high": one.overall.high,
-        "d_z": one.overall.effect,
-        "p corrected": p_text(one.p_holm),
-        "by training": by_training(one),
-        "trainings, low": one.trainings.low,
-        "trainings, high": one.trainings.high,
-        cases: one.overall.cases,
-        groups: one.overall.groups,
-    }

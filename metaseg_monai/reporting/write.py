@@ -1,8 +1,9 @@
-"""What the report says of each condition's scores: by domain, by label class and case by case."""
+"""The report of a folder of runs: computed from their files, written as HTML, Markdown and more."""
 
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,18 @@ import pandas as pd
 
 from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.files import replacing
+from metaseg_monai.metrics.scores import summarise
 from metaseg_monai.reporting import pictures, scores, words
-from metaseg_monai.reporting import pictures as prediction_pictures
-from metaseg_monai.reporting import words as certainty
-from metaseg_monai.reporting import words as findings
-from metaseg_monai.reporting import write as sections
 from metaseg_monai.reporting.audit import audit_section, calibration_section, source_section
-from metaseg_monai.reporting.comparisons import Compared, compare_all
+from metaseg_monai.reporting.comparisons import (
+    TESTS,
+    Compared,
+    compare_all,
+    compared_row,
+    p_text,
+    primary_not_made,
+    why_not_comparable,
+)
 from metaseg_monai.reporting.objects import objects_section
 from metaseg_monai.reporting.page import (
     Details,
@@ -34,26 +40,178 @@ from metaseg_monai.reporting.published import published_section
 from metaseg_monai.reporting.response import encoding_section, requested_section, response_section
 from metaseg_monai.reporting.runs import (
     Results,
-    class_names,
+    by_replicate,
     is_expert,
     read_results,
     read_single_runs,
-    unranked,
-    why_not_comparable,
 )
-from metaseg_monai.reporting.scores import domain_similarity, f1_table, reliance_table, rows_of
+from metaseg_monai.reporting.scores import Spread, domain_similarity, rows_of
 from metaseg_monai.reporting.tables import Table, to_csv
 from metaseg_monai.reporting.volumes import volume_section
-from metaseg_monai.reporting.words import (
-    TESTS,
-    compared_row,
-    glossary,
-    p_text,
-    primary_not_made,
-    score_name,
-)
 from metaseg_monai.study.design import Protocol
 from metaseg_monai.study.record import STUDY, read_history, read_record
+
+REFERENCES = Path("docs/references.json")
+GIVEN = {
+    "normal - shuffle": "foreign metadata (shuffle)",
+    "normal - missing": "metadata marked as unknown (missing)",
+    "normal - zeros": "zeros in place of its metadata (zeros)",
+}
+
+
+def write_report(
+    runs: str | Path,
+    output: str | Path | None = None,
+    title: str | None = None,
+    references: Path = REFERENCES,
+) -> Path:
+    """Write the report of a study, or of a folder with one folder for each evaluated model.
+
+    Args:
+        runs: folder of the study or of the models.
+        output: folder for ``report.html``, ``report.md``, ``summary.json``, ``tables/`` (CSV,
+            Markdown, LaTeX) and ``figures/*.png``; by default `runs`.
+        title: heading; by default the study's name.
+        references: published figures, for studies that name some.
+
+    Returns:
+        Path of ``report.html``.
+
+    Raises:
+        DataError: no run has results, or a file of a run is damaged.
+        ConfigError: the study's files are damaged.
+    """
+    folder = Path(runs)
+    results = read_results(folder) if (folder / STUDY).is_file() else read_single_runs(folder)
+    target = folder if output is None else Path(output)
+    study = results.study
+    # what was not fixed before is described, not tested
+    protocol = Protocol(comparisons=[]) if study is None else study.protocol
+    history = read_history(folder) if study is not None else []
+    asked = results.of_class(protocol.label_class)
+    compared, not_made = compare_all(asked, protocol)
+    heading = title or ("Comparison" if study is None else study.name)
+    table = scores.f1_table(asked)
+    score = words.score_name(protocol.label_class, results.class_names)
+    reasons = why_not_comparable(results)
+    classes = asked.counts["class"].nunique()
+    lead = Lead(
+        question="" if study is None else study.question,
+        found={
+            "Found": "\n\n".join(
+                [
+                    *words.found(protocol, table, compared, not_made, score, reasons, classes),
+                    *words.reliance_words(scores.reliance_table(asked), score),
+                ]
+            ),
+            "How sure": words.how_sure(asked, protocol, compared, history, reasons),
+            "Not shown": words.not_shown(asked, protocol, compared),
+        },
+        facts=words.facts(results),
+    )
+    body = [
+        section
+        for section in (
+            score_section(asked, protocol, results, ranked=not reasons),
+            comparison_section(protocol, compared, not_made, score),
+            published_section(results, protocol, references),
+            volume_section(results, protocol, ranked=not reasons),
+            objects_section(results, protocol),
+            metadata_section(asked, score),
+            response_section(results),
+            requested_section(results),
+            encoding_section(asked, score),
+            source_section(results, protocol.label_class),
+            audit_section(results),
+            calibration_section(results),
+            *picture_sections(results),
+            record_section(results, history),
+        )
+        if section is not None
+    ]
+    if reasons:
+        body = [replace(section, parts=unranked(section.parts)) for section in body]
+    try:
+        _write_parts(target, body)
+        _write(target / "summary.json", _json(_summary(results, protocol, compared, reasons)))
+        _write(target / "report.md", markdown_page(heading, lead, body))
+        _write(target / "report.html", page(heading, lead, body))
+    except OSError as error:
+        raise ConfigError(
+            f"Cannot write the report into {target}: {error.strerror}; name another --output."
+        ) from error
+    return target / "report.html"
+
+
+def _write_parts(target: Path, body: list[Section]) -> None:
+    for name, table in tables_of(body).items():
+        _write(target / "tables" / f"{name}.csv", to_csv(table))
+        _write(target / "tables" / f"{name}.md", to_markdown(table) + "\n")
+        _write(target / "tables" / f"{name}.tex", to_latex(table))
+    for name, figure in figures_of(body).items():
+        with replacing(target / "figures" / f"{name}.png") as part:
+            part.write_bytes(figure.png)
+
+
+def _summary(
+    results: Results, protocol: Protocol, compared: list[Compared], reasons: list[str]
+) -> dict[str, Any]:
+    """All main numbers, by condition and seed, for other programs."""
+    return {
+        "conditions": {
+            name: {
+                f"data{key.data_seed}-seed{key.seed}": summarise(counts)
+                for key, counts in by_replicate(results.counts, name).items()
+            }
+            for name in results.conditions
+        },
+        "comparisons": [
+            {
+                "first": one.first,
+                "second": one.second,
+                **one.overall._asdict(),
+                "p_holm": one.p_holm,
+                "strength": one.strength(protocol.alpha),
+                "trainings": one.trainings._asdict(),
+                "seeds": {
+                    f"data{key.data_seed}-seed{key.seed}": value for key, value in one.seeds.items()
+                },
+            }
+            for one in compared
+        ],
+        "not_comparable": reasons,
+        "missing": dict(results.missing),
+    }
+
+
+def _json(summary: Any) -> str:
+    """JSON in which a score that does not exist is null."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(inner) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [plain(inner) for inner in value]
+        return None if isinstance(value, float) and math.isnan(value) else value
+
+    return json.dumps(plain(summary), indent=2, allow_nan=False) + "\n"
+
+
+def _write(path: Path, text: str) -> None:
+    with replacing(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def unranked(parts: Sequence[Part]) -> list[Part]:
+    """The parts without marks for the best of a column, for rows that cannot be compared."""
+    return [
+        replace(part, best=None)
+        if isinstance(part, Table)
+        else replace(part, parts=unranked(part.parts))
+        if isinstance(part, Details)
+        else part
+        for part in parts
+    ]
 
 
 def score_section(
@@ -73,12 +231,11 @@ def score_section(
         "prediction"
     )
     if len(table.mean.columns) == 3:  # the average and the only domain say the same
-        table, average = scores.Spread(*(frame[["combined"]] for frame in table)), ""
+        table, average = Spread(*(frame[["combined"]] for frame in table)), ""
     values, spread = table
     seeds = scores.seeds_note(results)
-    names = class_names(every_class)
-    score = score_name(protocol.label_class, names)
-    several = results.first.counts["class"].nunique()
+    score = words.score_name(protocol.label_class, every_class.class_names)
+    several = results.counts["class"].nunique()
     of = f"mean of the {several} classes, each with its " if several > 1 else ""
     note = (
         f"Pixel F1 with true metadata. combined: {of}counts pooled over all cases{average}. F1 "
@@ -86,8 +243,8 @@ def score_section(
     )
     if protocol.label_class is not None:
         note = f"The protocol is about label class {protocol.label_class}. {note}"
-    trainings = [len(results.conditions[str(name)]) for name in values.index]
-    values, spread = values.assign(trainings=trainings), spread.assign(trainings=float("nan"))
+    values = values.assign(trainings=pd.Series(results.trainings))
+    spread = spread.assign(trainings=float("nan"))
     parts: list[Part] = [
         Table("f1", f"{score} by condition", note, values, spread, best="high", first="condition")
     ]
@@ -103,7 +260,7 @@ def score_section(
         )
         title = "Which conditions learned the task"
         parts.append(Table("learned", title, note, learned, first="condition"))
-    classes = scores.class_table(every_class, names)
+    classes = scores.class_table(every_class, every_class.class_names)
     if classes is not None:
         title = "F1 of each label class"
         parts.append(Table("classes", title, seeds, *classes, best="high", first="condition"))
@@ -121,31 +278,22 @@ def score_section(
     if worst is not None:
         note = "Domain with the lowest mean of its groups' case F1."
         more.append(Table("worst", "Worst domain", note, worst, first="condition"))
-    for name, by_seed in results.conditions.items():
+    for name in results.conditions:
         if is_expert(name):
             more.append(
                 Table(
                     f"elsewhere_{name}",
                     f"{name} on all domains",
                     f"Columns: the domain an expert was trained on; rows: tested on. {seeds}",
-                    *scores.experts_elsewhere(by_seed),
+                    *scores.experts_elsewhere(results, name),
                     first="tested on",
                 )
             )
-    told = glossary(list(results.conditions))
+    told = words.glossary(results.conditions)
     if told:
         rows = pd.DataFrame({"what it is": told})
         parts.append(Details("What the rows are", [Table("glossary", "Conditions", "", rows)]))
     return Section("Scores", "", [*parts, Details("Case by case, worst domain, experts", more)])
-
-
-# What a report says of a study, section by section.
-
-GIVEN = {
-    "normal - shuffle": "foreign metadata (shuffle)",
-    "normal - missing": "metadata marked as unknown (missing)",
-    "normal - zeros": "zeros in place of its metadata (zeros)",
-}
 
 
 def comparison_section(
@@ -219,7 +367,7 @@ def comparison_section(
 
 def metadata_section(results: Results, score: str = "F1") -> Section | None:
     """What each network does with wrong, missing and foreign metadata; `score` names its F1."""
-    tested = scores.with_modes(results)
+    tested = scores.mode_tables(results)
     if not tested:
         return None
     parts: list[Part] = []
@@ -232,8 +380,7 @@ def metadata_section(results: Results, score: str = "F1") -> Section | None:
     parts += pictures.robustness(results)
     parts += pictures.mode_maps(results)
     tables: list[Part] = []
-    for name, by_seed in tested.items():
-        table = scores.mode_table(by_seed)
+    for name, table in tested.items():
         title = f"Test modes of {name}"
         tables.append(Table(f"modes_{name}", title, seeds, *table, first="true domain"))
         try:
@@ -253,8 +400,8 @@ def metadata_section(results: Results, score: str = "F1") -> Section | None:
 
 def picture_sections(results: Results) -> list[Section]:
     """Predictions, gates and learning curves."""
-    sections = []
-    predictions = prediction_pictures.predictions(results)
+    sections: list[Section] = []
+    predictions = pictures.predictions(results)
     if predictions:
         sections.append(Section("Predictions", "", predictions))
     gates = pictures.gates(results)
@@ -279,9 +426,6 @@ def _primary(protocol: Protocol, not_made: Mapping[str, str]) -> str:
 def _with_p_as_text(table: pd.DataFrame) -> pd.DataFrame:
     names = [str(name) for name in table.columns if str(name).startswith("p_")]
     return table.assign(**{name: table[name].map(p_text) for name in names})
-
-
-# How the results were made: what was fixed and when, the runs, and those that are missing.
 
 
 def record_section(results: Results, history: Sequence[Mapping[str, Any]]) -> Section:
@@ -312,20 +456,18 @@ def record_section(results: Results, history: Sequence[Mapping[str, Any]]) -> Se
 
 def _run_table(results: Results) -> list[Part]:
     rows: dict[str, dict[str, Any]] = {}
-    for name, by_seed in results.conditions.items():
-        for key, result in by_seed.items():
-            for domain, folder in result.folders.items():
-                record = read_record(folder)
-                if record is None:  # evaluated by hand, outside a study
-                    continue
-                label = f"{name}, seed {key.seed}" + (f", {domain}" if domain else "")
-                label += f", data {key.data_seed}" if key.data_seed else ""
-                rows[label] = {
-                    "seconds": round(record["seconds"]),
-                    "ended": record["ended"][:19].replace("T", " "),
-                    "torch": record["versions"]["torch"],
-                    "configuration": record["key"][:8],
-                }
+    for run in results.runs:
+        record = read_record(run.folder)
+        if record is None:  # evaluated by hand, outside a study
+            continue
+        label = f"{run.condition}, seed {run.seed}" + (f", {run.domain}" if run.domain else "")
+        label += f", data {run.data_seed}" if run.data_seed else ""
+        rows[label] = {
+            "seconds": round(record["seconds"]),
+            "ended": record["ended"][:19].replace("T", " "),
+            "torch": record["versions"]["torch"],
+            "configuration": record["key"][:8],
+        }
     note = "configuration: start of the SHA-256 of the bundle's configuration and settings."
     return [Table("runs", "Runs", note, rows_of(rows), first="run")] if rows else []
 
@@ -338,153 +480,3 @@ def _plain(value: Any) -> str:
     if isinstance(value, dict):
         return "; ".join(f"{key}: {inner}" if inner != {} else key for key, inner in value.items())
     return str(value)
-
-
-# The report of a folder of runs: computed from their files, written as HTML, Markdown and more.
-
-REFERENCES = Path("docs/references.json")
-
-
-def write_report(
-    runs: str | Path,
-    output: str | Path | None = None,
-    title: str | None = None,
-    references: Path = REFERENCES,
-) -> Path:
-    """Write the report of a study, or of a folder with one folder for each evaluated model.
-
-    Args:
-        runs: folder of the study or of the models.
-        output: folder for ``report.html``, ``report.md``, ``summary.json``, ``tables/`` (CSV,
-            Markdown, LaTeX) and ``figures/*.png``; by default `runs`.
-        title: heading; by default the study's name.
-        references: published figures, for studies that name some.
-
-    Returns:
-        Path of ``report.html``.
-
-    Raises:
-        DataError: no run has results, or a file of a run is damaged.
-        ConfigError: the study's files are damaged.
-    """
-    folder = Path(runs)
-    results = read_results(folder) if (folder / STUDY).is_file() else read_single_runs(folder)
-    target = folder if output is None else Path(output)
-    study = results.study
-    # what was not fixed before is described, not tested
-    protocol = Protocol(comparisons=[]) if study is None else study.protocol
-    history = read_history(folder) if study is not None else []
-    asked = results.of_class(protocol.label_class)
-    compared, not_made = compare_all(asked, protocol)
-    heading = title or ("Comparison" if study is None else study.name)
-    table = f1_table(asked)
-    names = class_names(results)
-    score = words.score_name(protocol.label_class, names)
-    reasons = why_not_comparable(results, names)
-    classes = asked.first.counts["class"].nunique()
-    lead = Lead(
-        question="" if study is None else study.question,
-        found={
-            "Found": "\n\n".join(
-                [
-                    *findings.found(protocol, table, compared, not_made, score, reasons, classes),
-                    *findings.reliance_words(reliance_table(asked), score),
-                ]
-            ),
-            "How sure": certainty.how_sure(asked, protocol, compared, history, reasons),
-            "Not shown": certainty.not_shown(asked, protocol, compared),
-        },
-        facts=certainty.facts(results),
-    )
-    body = [
-        section
-        for section in (
-            score_section(asked, protocol, results, ranked=not reasons),
-            sections.comparison_section(protocol, compared, not_made, score),
-            published_section(results, protocol, references),
-            volume_section(results, protocol, ranked=not reasons),
-            objects_section(results, protocol),
-            sections.metadata_section(asked, score),
-            response_section(results),
-            requested_section(results),
-            encoding_section(asked, score),
-            source_section(results, protocol.label_class),
-            audit_section(results),
-            calibration_section(results),
-            *sections.picture_sections(results),
-            record_section(results, history),
-        )
-        if section is not None
-    ]
-    body = unranked(body) if reasons else body
-    try:
-        _write_parts(target, body)
-        _write(target / "summary.json", _json(_summary(results, protocol, compared, reasons)))
-        _write(target / "report.md", markdown_page(heading, lead, body))
-        _write(target / "report.html", page(heading, lead, body))
-    except OSError as error:
-        raise ConfigError(
-            f"Cannot write the report into {target}: {error.strerror}; name another --output."
-        ) from error
-    return target / "report.html"
-
-
-def _write_parts(target: Path, body: list[Section]) -> None:
-    for name, table in tables_of(body).items():
-        _write(target / "tables" / f"{name}.csv", to_csv(table))
-        _write(target / "tables" / f"{name}.md", to_markdown(table) + "\n")
-        _write(target / "tables" / f"{name}.tex", to_latex(table))
-    for name, figure in figures_of(body).items():
-        with replacing(target / "figures" / f"{name}.png") as part:
-            part.write_bytes(figure.png)
-
-
-def _summary(
-    results: Results, protocol: Protocol, compared: list[Compared], reasons: list[str]
-) -> dict[str, Any]:
-    """All main numbers, by condition and seed, for other programs."""
-    from metaseg_monai.metrics.scores import summarise
-
-    return {
-        "conditions": {
-            name: {
-                f"data{key.data_seed}-seed{key.seed}": summarise(result.counts)
-                for key, result in by_seed.items()
-            }
-            for name, by_seed in results.conditions.items()
-        },
-        "comparisons": [
-            {
-                "first": one.first,
-                "second": one.second,
-                **one.overall._asdict(),
-                "p_holm": one.p_holm,
-                "strength": one.strength(protocol.alpha),
-                "trainings": one.trainings._asdict(),
-                "seeds": {
-                    f"data{key.data_seed}-seed{key.seed}": value for key, value in one.seeds.items()
-                },
-            }
-            for one in compared
-        ],
-        "not_comparable": reasons,
-        "missing": dict(results.missing),
-    }
-
-
-def _json(summary: Any) -> str:
-    """JSON in which a score that does not exist is null."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: plain(inner) for key, inner in value.items()}
-        if isinstance(value, list):
-            return [plain(inner) for inner in value]
-        return None if isinstance(value, float) and math.isnan(value) else value
-
-    return json.dumps(plain(summary), indent=2, allow_nan=False) + "\n"
-
-
-def _write(path: Path, text: str) -> None:
-    with replacing(path) as part:
-        part.write_text(text, encoding="utf-8")

@@ -1,8 +1,10 @@
-"""Runs on volumes with a continuous field, as their files would be."""
+"""Results of runs that never were: any counts, and runs on volumes with a continuous field."""
 
 import json
 import math
+from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,7 +13,7 @@ import pytest
 from metaseg_monai.evaluation.volume_table import VOLUMES
 from metaseg_monai.metadata import Continuous, MetadataSchema
 from metaseg_monai.metrics.scores import COUNT_COLUMNS
-from metaseg_monai.reporting.runs import Replicate, Result, Results
+from metaseg_monai.reporting.runs import Finished, Results
 from metaseg_monai.reporting.write import write_report
 from metaseg_monai.study import Study
 from metaseg_monai.study.matrix import expand
@@ -31,6 +33,43 @@ FIELD = Continuous(
 SWEEP = ("fixed:size=10", "fixed:size=40", "fixed:size=160")
 SOURCES = ("normal", "missing", "predicted", "perturb:0.5", "shuffle")
 REGIONS = ("masses", "tumour")
+
+
+@dataclass
+class Made:
+    """Counts of one training, and the folders of its runs: by domain for experts, else one."""
+
+    counts: pd.DataFrame
+    folder: Path | dict[str, Path] = Path("none")
+
+
+def join(study=None, several_data=False, **conditions):
+    """Results of lists of trainings, or of trainings by data seed and seed; me_dummy: me-dummy."""
+    counts, runs = [], []
+    for name, trainings in conditions.items():
+        name = name.replace("_", "-")
+        if not isinstance(trainings, dict):
+            trainings = {(0, seed): one for seed, one in enumerate(trainings)}
+        for (data, seed), one in trainings.items():
+            table = one.counts.assign(condition=name, data_seed=data, seed=seed)
+            if several_data:
+                table["case"] = f"data{data}/" + table["case"]
+            counts.append(table)
+            folders = one.folder if isinstance(one.folder, dict) else {"": one.folder}
+            runs += [Finished(name, data, seed, *place) for place in folders.items()]
+    return Results(pd.concat(counts, ignore_index=True), runs, {}, study, several_data)
+
+
+@pytest.fixture
+def results_of():
+    """Joins trainings to results, see `join`."""
+    return join
+
+
+@pytest.fixture
+def made():
+    """A training that never was, see `Made`."""
+    return Made
 
 
 class Volumes:
@@ -72,7 +111,7 @@ class Volumes:
         pd.DataFrame(rows, columns=list(VOLUMES.columns)).to_csv(
             folder / "volumes.csv", index=False
         )
-        return Result(pd.DataFrame(counts, columns=COUNT_COLUMNS), {"": folder})
+        return Made(pd.DataFrame(counts, columns=COUNT_COLUMNS), folder)
 
     def whole(self, condition, **settings):
         """A run of a 3D network: each patient one case, a ball of about the size told, in ml."""
@@ -87,7 +126,7 @@ class Volumes:
         cases = cases[cases["plane"] == 0].assign(volume="", plane="")
         cases.assign(case=cases["group"]).to_csv(run.folder / "cases.csv", index=False)
         counts.to_csv(run.folder / "counts.csv", index=False)
-        return Result(counts, run.folders)
+        return Made(counts, run.folder)
 
     def samples(self, result, modes=SWEEP):
         """Stored predictions of two cases, a disc that grows with the value."""
@@ -103,16 +142,7 @@ class Volumes:
             index.append({"case": case, "domain": "all", "modes": list(modes)})
         np.savez(result.folder / "samples.npz", index=np.array(json.dumps(index)), **arrays)
 
-    @staticmethod
-    def results(**conditions):
-        """Results of lists of runs, one a seed."""
-        return Results(
-            {
-                name.replace("_", "-"): {Replicate(0, seed): r for seed, r in enumerate(runs)}
-                for name, runs in conditions.items()
-            },
-            {},
-        )
+    results = staticmethod(join)
 
 
 @pytest.fixture

@@ -9,12 +9,14 @@ from PIL import Image
 
 from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.evaluation.samples import Sample
-from metaseg_monai.reporting import (
+from metaseg_monai.reporting.figures import (
     DifferenceRow,
     differences,
+    grids,
     label_grid,
     learning_curves,
     learning_rate,
+    maps,
     mode_heatmap,
     overlay,
     perturbation_curves,
@@ -24,7 +26,6 @@ from metaseg_monai.reporting import (
     robustness_curves,
     similarity_map,
 )
-from metaseg_monai.reporting.figures import grids, maps
 from metaseg_monai.reporting.figures.grids import FALSE, HIT, MISSED
 from metaseg_monai.reporting.figures.ranking import BETTER, WORSE
 from metaseg_monai.reporting.figures.ranking import _numbers as ranking_numbers

@@ -12,7 +12,7 @@ from metaseg_monai.reporting.figures.sweep import BEYOND, Response, response_cur
 from metaseg_monai.reporting.page import figures_of
 from metaseg_monai.reporting.response import response_section
 
-CURVE = pd.DataFrame({"value": [10.0, 40.0, 160.0], "area": [1.0, 2.0, 3.0]}).assign(low=0, high=4)
+CURVE = pd.DataFrame({"value": [10.0, 40.0, 160.0], "mean": [1.0, 2.0, 3.0]}).assign(low=0, high=4)
 
 
 @pytest.fixture

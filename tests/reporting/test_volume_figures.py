@@ -23,8 +23,8 @@ def places(png, colour):
 
 
 def curve(areas, values=(10, 40, 160)):
-    table = pd.DataFrame({"value": values, "area": areas, "class": 2})
-    return table.assign(low=table["area"] - 1, high=table["area"] + 1)
+    table = pd.DataFrame({"value": values, "mean": areas, "class": 2})
+    return table.assign(low=table["mean"] - 1, high=table["mean"] + 1)
 
 
 def sample(shape=(40, 48), radius=8, modes=("a", "b")):

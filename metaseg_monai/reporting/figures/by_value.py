@@ -26,8 +26,8 @@ def value_curves(
     """Score over the value, one line a condition, with its interval as a bar.
 
     Args:
-        curves: by condition ``value, score, low, high``, values ascending; an end that is NaN is
-            not drawn.
+        curves: by condition ``mean, low, high`` by value, ascending; an end that is NaN is not
+            drawn.
         unseen: values to be drawn hollow.
         xlabel: name and unit of the value; its axis is logarithmic where all values are above 0.
         ylabel: name of the score.
@@ -35,7 +35,7 @@ def value_curves(
     Raises:
         DataError: there is nothing to draw.
     """
-    values = sorted({float(value) for curve in curves.values() for value in curve["value"]})
+    values = sorted({float(value) for curve in curves.values() for value in curve.index})
     if not values:
         raise DataError("There is no score to draw; no tested case has a known value.")
     style, log = looks(curves), values[0] > 0
@@ -47,13 +47,13 @@ def value_curves(
         for number, (name, curve) in enumerate(curves.items()):
             look = style[name]
             beside = DODGE * ((number + 0.5) / len(curves) - 0.5)
-            places = _moved(curve["value"].to_numpy(float), beside, values, log)
-            axes.plot(places, curve["score"], look.line, color=look.colour, lw=1.4)
+            places = _moved(curve.index.to_numpy(float), beside, values, log)
+            axes.plot(places, curve["mean"], look.line, color=look.colour, lw=1.4)
             axes.vlines(places, curve["low"], curve["high"], color=look.colour, lw=1, alpha=0.7)
-            hollow = curve["value"].isin(list(unseen)).to_numpy()
+            hollow = curve.index.isin(list(unseen))
             for part, fill in ((~hollow, look.colour), (hollow, "white")):
                 axes.plot(
-                    places[part], curve["score"][part], look.marker, color=look.colour, mfc=fill,
+                    places[part], curve["mean"][part], look.marker, color=look.colour, mfc=fill,
                     ms=5,
                 )  # fmt: skip
         axes.xaxis.set_major_locator(FixedLocator(ticks_apart(values, log, WIDTH - 1)))

@@ -100,17 +100,17 @@ def _draw_response(
         axes.fill_between(
             curve["value"], curve["low"], curve["high"], color=look.colour, alpha=0.14, lw=0
         )
-        axes.plot(curve["value"], curve["area"], look.line, color=look.colour, lw=1.8)
+        axes.plot(curve["value"], curve["mean"], look.line, color=look.colour, lw=1.8)
         low, high = trained or (-np.inf, np.inf)
         inside = curve["value"].between(low, high)
         for part, fill in ((curve[inside], look.colour), (curve[~inside], "white")):
-            axes.plot(part["value"], part["area"], look.marker, color=look.colour, mfc=fill, ms=4.5)
+            axes.plot(part["value"], part["mean"], look.marker, color=look.colour, mfc=fill, ms=4.5)
     for name, area in response.flat.items():
         axes.axhline(area, color=style[name].colour, lw=1.3, ls=style[name].line, zorder=1.5)
     if np.isfinite(response.true):
         axes.axhline(response.true, color=INK, lw=1, ls=(0, (1, 1.6)), zorder=1.5)
     shown = [*response.flat.values(), response.true]
-    shown += [float(v) for c in response.curves.values() for v in (*c["area"], *c["high"])]
+    shown += [float(v) for c in response.curves.values() for v in (*c["mean"], *c["high"])]
     axes.set_ylim(0, 1.08 * max((v for v in shown if np.isfinite(v)), default=0.0) or 1.0)
     axes.grid()
 

@@ -1,10 +1,19 @@
 import json
+from dataclasses import replace
 
+import pandas as pd
 import pytest
 
 from metaseg_monai.errors import ConfigError, DataError
-from metaseg_monai.reporting.runs import Replicate, read_results, read_single_runs
-from metaseg_monai.study import Study
+from metaseg_monai.reporting.runs import (
+    average_seeds,
+    given_values,
+    other_values,
+    pixel_sizes,
+    read_results,
+    read_single_runs,
+)
+from metaseg_monai.study.design import Protocol, Study
 from metaseg_monai.study.matrix import expand
 from metaseg_monai.study.record import fix, measured, read_history, write_record
 
@@ -29,10 +38,8 @@ def test_results_by_condition_and_seed(tmp_path, bundle, planned, finished):
     for folder in ("se/seed0", "se/seed1", "sme/seed1"):
         finished(tmp_path, runs[folder], bundle)
     results = read_results(tmp_path)
-    assert {name: list(by_seed) for name, by_seed in results.conditions.items()} == {
-        "se": [Replicate(0, 0), Replicate(0, 1)],
-        "sme": [Replicate(0, 1)],
-    }
+    assert list(results.by_training) == [("se", 0, 0), ("se", 0, 1), ("sme", 0, 1)]
+    assert results.trainings == {"se": 2, "sme": 1}
     assert dict(results.missing) == {"sme/seed0": "not run yet"}
 
 
@@ -43,7 +50,7 @@ def test_results_of_another_configuration_are_never_mixed_in(tmp_path, bundle, p
     new = planned({"se": {}, "sme": {"reduction": 2}})
     assert new["se/seed0"].key == old["se/seed0"].key
     results = read_results(tmp_path)
-    assert list(results.conditions) == ["se"]
+    assert results.conditions == ["se"]
     assert results.missing["sme/seed0"] == "was run with another configuration"
 
 
@@ -73,9 +80,9 @@ def test_experts_count_on_their_own_domains_and_only_all_together(
     runs = planned(["se", "experts"], settings=settings)
     finished(tmp_path, runs["se/seed0"], bundle, domains=("disc", "ring"))
     finished(tmp_path, runs["experts/seed0/disc"], bundle, hits=9, domains=("disc", "ring"))
-    assert list(read_results(tmp_path).conditions) == ["se"]
+    assert read_results(tmp_path).conditions == ["se"]
     finished(tmp_path, runs["experts/seed0/ring"], bundle, hits=2, domains=("disc", "ring"))
-    counts = read_results(tmp_path).conditions["experts"][Replicate(0, 0)].counts
+    counts = read_results(tmp_path).of("experts").counts
     assert len(counts) == 16  # 8 cases in two modes, each from one expert
     normal = counts[counts["mode"] == "normal"]
     assert set(normal[normal["domain"] == "disc"]["tp"]) == {9}
@@ -94,7 +101,7 @@ def test_seeds_are_averaged_within_a_case_and_data_have_cases_of_their_own(
         ("se/data1-seed1", 6),
     ):
         finished(tmp_path, runs[folder], bundle, hits=hits, table_sha256=folder[3:8])
-    cases = read_results(tmp_path).cases("se")
+    cases = average_seeds(read_results(tmp_path).f1)
     assert len(cases) == 16
     assert cases["case"].str.startswith("data0/").sum() == 8
     assert cases["group"].nunique() == 8  # a patient is the same in all data
@@ -111,7 +118,7 @@ def test_folders_of_single_runs(tmp_path, bundle, planned, finished):
     for name in ("sme", "se"):
         (tmp_path / "made" / name / "seed0").rename(tmp_path / "made" / f"{name}-run")
     results = read_single_runs(tmp_path / "made")
-    assert list(results.conditions) == ["se-run", "sme-run"]
+    assert results.conditions == ["se-run", "sme-run"]
     assert results.study is None
     with pytest.raises(DataError, match=r"neither a study\.json nor"):
         read_single_runs(tmp_path / "nothing")
@@ -148,7 +155,7 @@ def test_data_seeds_that_draw_from_one_table_share_its_cases(tmp_path, bundle, p
     runs = planned(["se"], data_seeds=[0, 1], data_settings=data)
     for run in runs.values():
         finished(tmp_path, run, bundle, table_sha256="one")
-    cases = read_results(tmp_path).cases("se")
+    cases = average_seeds(read_results(tmp_path).f1)
     assert sorted(cases["case"]) == [f"case{number}" for number in range(8)]
 
 
@@ -160,7 +167,7 @@ def test_runs_on_an_earlier_table_are_not_mixed_in(tmp_path, bundle, planned, fi
         record["ended"] = f"2026-01-0{day}T00:00:00+00:00"
         (made / "run.json").write_text(json.dumps(record))
     results = read_results(tmp_path)
-    assert list(results.conditions) == ["se"]
+    assert results.conditions == ["se"]
     assert results.missing["sme/seed0"] == "its table has changed since"
 
 
@@ -173,3 +180,89 @@ def test_altered_counts_are_not_reported(tmp_path, bundle, planned, finished):
     counts = made / "counts.csv"
     counts.write_text("".join(counts.read_text().splitlines(keepends=True)[:-1]))
     assert read_results(tmp_path).missing["sme/seed0"] == "counts.csv is not what the run wrote"
+
+
+def study_of(bundle, conditions):
+    return Study(
+        name="a", question="", bundle=str(bundle), conditions=conditions, seeds=[0],
+        protocol=Protocol(comparisons=[]),
+    )  # fmt: skip
+
+
+def give(run, **columns):
+    cases = pd.read_csv(run.folder / "cases.csv", dtype=str).assign(**columns)
+    cases.to_csv(run.folder / "cases.csv", index=False)
+    return run
+
+
+def test_classes_are_named_as_the_bundle_names_them(volumes, tmp_path):
+    run = volumes.run("se")
+    assert volumes.results(se=[run]).class_names == {}
+    (run.folder / "classes.json").write_text('{"0": "background", "1": "liver"}')
+    results = volumes.results(se=[run])
+    assert results.class_names == {1: "liver"}  # of a single run, without a study
+    bundle = tmp_path / "bundle"
+
+    def named(bundle, metadata=None):
+        if metadata is not None:
+            (bundle / "configs" / "metadata.json").write_text(metadata)
+        return replace(results, study=study_of(bundle, {"se": {}})).class_names
+
+    (bundle / "configs").mkdir(parents=True)
+    (bundle / "configs" / "train.json").write_text("{}")
+    assert named(bundle) == {}
+    channels = {"0": "background", "1": "kidney", "2": "tumour"}
+    metadata = {"network_data_format": {"outputs": {"pred": {"channel_def": channels}}}}
+    assert named(bundle, json.dumps(metadata)) == {1: "kidney", 2: "tumour"}
+    assert named(bundle, '{"network_data_format": []}') == {}
+    assert named(tmp_path / "gone") == {}
+
+
+def test_cases_of_several_data_are_named_as_in_the_results(volumes):
+    results = volumes.results(several_data=True, sme={(7, 0): volumes.run("sme")})
+    first = results.cases.iloc[0]
+    assert (first["case"], first["group"], first["volume"]) == ("data7/p0_0", "p0", "data7/p0")
+
+
+def test_a_case_that_is_a_volume_is_told_by_its_planes(volumes):
+    results = volumes.results(sme=[volumes.whole("sme")])
+    assert results.cases["volume"].tolist() == results.cases["case"].tolist()  # as in volumes
+    cases = results.counted_cases()
+    sizes = pixel_sizes(cases)
+    assert (sizes.dims, set(sizes.sizes)) == (3, {0.75})
+    sizes = pixel_sizes(volumes.results(se=[volumes.run("se")]).counted_cases())
+    assert (sizes.dims, set(sizes.sizes)) == (2, {0.25})
+    images = cases.assign(spacing_z_mm=float("nan"))  # single images: planes have no distance
+    assert pixel_sizes(images).dims == 2
+    images.loc[0, "spacing_z_mm"] = 3.0
+    assert pixel_sizes(images) is None
+    unknown = volumes.run("me")
+    (unknown.folder / "cases.csv").unlink()
+    assert pixel_sizes(volumes.results(me=[unknown]).counted_cases()) is None
+
+
+def test_values_are_those_of_most_conditions_whatever_the_order(volumes):
+    runs = {
+        "me_unrelated": [give(volumes.run("me-unrelated"), size="33")],
+        "se": [volumes.run("se")],
+        "sme": [give(volumes.run("sme"))],
+        "unknown": [give(volumes.run("unknown"), size="")],
+        "elsewhere": [give(volumes.run("elsewhere"))],
+    }
+    cases = pd.read_csv(runs["elsewhere"][0].folder / "cases.csv")
+    cases.drop(columns="size").to_csv(runs["elsewhere"][0].folder / "cases.csv", index=False)
+    sets = given_values(volumes.results(**runs), "size")
+    assert [one.conditions for one in sets] == [["se", "sme"], ["me-unrelated"], ["unknown"]]
+    told = other_values(sets[:2], "size")
+    assert told == "me-unrelated was given other values of size than se and sme."
+    assert set(sets[1].cases["size"]) == {"33"}
+
+
+def test_who_reads_metadata(volumes):
+    runs = {name: [volumes.run(name, modes=("normal",))] for name in ("se", "me", "mine")}
+    runs["other"] = [volumes.run("other", modes=("normal", "missing"))]
+    results = volumes.results(**runs)
+    reading = {name: results.reads_metadata(name) for name in results.conditions}
+    assert reading == {"se": False, "me": True, "mine": False, "other": True}
+    planned = study_of("b", {"mine": {"variant": "film"}})
+    assert replace(results, study=planned).reads_metadata("mine")

@@ -1,3 +1,5 @@
+"""Whole volumes: their numbers by hand, with several of a patient, and what is said of them."""
+
 import math
 
 import pandas as pd
@@ -5,12 +7,90 @@ import pytest
 
 from metaseg_monai.reporting.page import figures_of, tables_of
 from metaseg_monai.reporting.tables import cells
-from metaseg_monai.reporting.volumes import subgroup_table, volume_section
+from metaseg_monai.reporting.volumes import (
+    SIZE_EDGES,
+    lesion_table,
+    region_table,
+    size_group,
+    subgroup_table,
+    volume_section,
+)
 from metaseg_monai.reporting.write import write_report
 from metaseg_monai.study.design import Protocol
 
 PAIR = Protocol(comparisons=[["sme", "se"]])
 EDGES = {"size": (40, 70)}
+
+
+def averaged(**columns):
+    """Volumes of six patients, the first of whom has two; the same region."""
+    groups = ["a", "a", "b", "c", "d", "e", "f"]
+    table = pd.DataFrame({"group": groups, "volume": [f"v{n}" for n in range(7)]})
+    return table.assign(
+        condition="se", region="tumour", dice=0.5, surface_dice=0.5, hd95_mm=3.0, undefined=0,
+        lesions=1, lesions_found=1.0, lesions_false=0.0, false_mm3=0.0,
+    ).assign(**columns)  # fmt: skip
+
+
+def test_a_patient_counts_once_however_many_volumes_he_has():
+    table = averaged(dice=[0.0, 0.2, 0.6, 0.6, 0.6, 0.6, 0.6])
+    row = region_table(table, "tumour").loc["se"]
+    assert row["Dice", "mean"] == pytest.approx((0.1 + 5 * 0.6) / 6)
+    # of 6^6 samples 6.7 hold the first patient more often than four times, one five times of six
+    ends = row["Dice", "low"], row["Dice", "high"]
+    assert ends == pytest.approx(((4 * 0.1 + 2 * 0.6) / 6, 0.6))
+    assert (row["n", "volumes"], row["n", "patients"]) == (7, 6)
+
+
+def test_patients_behind_each_distance_are_counted():
+    known = [math.nan, 3.0, math.nan, 5.0, math.nan, 7.0, math.nan]
+    row = region_table(averaged(hd95_mm=known), "tumour").loc["se"]
+    assert row["HD95 (mm)", "mean"] == pytest.approx(5)
+    assert (row["HD95 (mm)", "patients"], row["n", "patients"]) == (3, 6)
+    assert math.isnan(row["HD95 (mm)", "low"])  # of three
+    assert not math.isnan(row["Dice", "low"])
+
+
+def test_lesions_are_pooled_with_an_interval_over_patients():
+    table = averaged(
+        lesions=[1, 2, 9, 1, 1, 2, 0], lesions_found=[1.0, 2.0, 0.0, 1.0, 0.5, 1.0, 0.0],
+        lesions_false=[0.0, 3.0, 1.0, 0.0, 0.0, 0.0, 3.0], false_mm3=[0.0, 7000.0, *[0.0] * 5],
+    )  # fmt: skip
+    row = lesion_table(table, ["tumour"]).loc["se, tumour"]
+    assert row["found", "mean"] == pytest.approx(5.5 / 16)  # mean of the shares: 0.6
+    assert row["n"].tolist() == [16, 5, 6]
+    # one of 3125 samples of those with a lesion holds b alone, five b four times and d
+    assert row["found", "low"] == pytest.approx(0.5 / 37)
+    assert row["found", "high"] == pytest.approx(1)
+    assert row["false per volume", "mean"] == 1
+    assert row["false per volume", "low"] == pytest.approx(0)
+    assert 2 < row["false per volume", "high"] < 3
+    assert row["false ml", "mean"] == 1
+    assert row["false ml", "low"] == 0 < row["false ml", "high"] < 3.5
+
+
+def test_few_patients_have_no_interval_of_their_lesions():
+    few = averaged().iloc[:5]  # four patients
+    row = lesion_table(few, ["tumour"]).loc["se, tumour"]
+    assert (row["found", "mean"], row["n", "patients"]) == (1, 4)
+    ends = [value for name, value in row.items() if name[1] in ("low", "high")]
+    assert [math.isnan(value) for value in ends] == [True] * 6
+    none = lesion_table(averaged(lesions=0, lesions_found=0.0), ["tumour"])
+    assert math.isnan(none.loc["se, tumour", ("found", "mean")])
+
+
+def test_the_stages_end_at_40_and_70_mm():
+    edges = SIZE_EDGES["tumour_size_mm"]
+    told = [size_group(size, edges, "mm") for size in (40, 40.5, 70, 70.5)]
+    assert told == ["<= 40 mm", "40-70 mm", "40-70 mm", "> 70 mm"]
+    assert [size_group(70.5, e, "mm") for e in SIZE_EDGES.values()] == ["> 70 mm"]
+
+
+def test_patients_of_a_size_are_counted_not_their_volumes():
+    table = averaged()
+    sizes = pd.Series(30.0, pd.MultiIndex.from_frame(table[["group", "volume"]]))
+    by_size = subgroup_table(table, ["tumour"], sizes, "mm", (40, 70))
+    assert by_size["patients"].to_dict() == {"se, <= 40 mm": 6}
 
 
 def told(section):
@@ -222,14 +302,11 @@ def test_subgroups_are_of_volumes_and_of_the_values_of_most_conditions(volumes):
 
 def test_two_volumes_of_a_patient_may_be_of_two_sizes():
     table = pd.DataFrame({"volume": ["a1", "a2"], "group": "a", "region": "tumour"})
+    table = table.assign(condition="sme", dice=[0.5, 0.9])
     sizes = pd.Series({("a", "a1"): 30.0, ("a", "a2"): 90.0})
-    by_size = subgroup_table(
-        {"sme": table.assign(dice=[0.5, 0.9])}, ["tumour"], sizes, "mm", (40, 70)
-    )
+    by_size = subgroup_table(table, ["tumour"], sizes, "mm", (40, 70))
     assert by_size["tumour"].to_dict() == {"sme, <= 40 mm": 0.5, "sme, > 70 mm": 0.9}
-    unknown = subgroup_table(
-        {"sme": table.assign(dice=[0.5, 0.9])}, ["tumour"], sizes[:0], "mm", (40, 70)
-    )
+    unknown = subgroup_table(table, ["tumour"], sizes[:0], "mm", (40, 70))
     assert list(unknown.index) == ["sme, size unknown"]
 
 

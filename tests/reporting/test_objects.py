@@ -1,5 +1,4 @@
 import math
-from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -10,7 +9,6 @@ from metaseg_monai.metrics.objects import ObjectMatch
 from metaseg_monai.metrics.scores import COUNT_COLUMNS
 from metaseg_monai.reporting.objects import object_results, objects_section
 from metaseg_monai.reporting.page import tables_of
-from metaseg_monai.reporting.runs import Replicate, Result, Results
 from metaseg_monai.study.design import Protocol
 
 PAIR = Protocol(comparisons=[["sme", "se"]])
@@ -21,7 +19,17 @@ def told(section):
     return " ".join(part for part in section.parts if isinstance(part, str))
 
 
-def run(folder, hits, modes=("normal",), truth="instances", classes=(1,), cases=CASES, prefix=""):
+@pytest.fixture
+def run(made, tmp_path):
+    """Writes a run, see `write`."""
+
+    def make(name, *settings, **more):
+        return made(write(tmp_path / name, *settings, **more), tmp_path / name)
+
+    return make
+
+
+def write(folder, hits, modes=("normal",), truth="instances", classes=(1,), cases=CASES):
     """Ten true objects in every case, of which so many are found, and two false ones."""
     folder.mkdir(parents=True)
     rows, counts = [], []
@@ -33,20 +41,10 @@ def run(folder, hits, modes=("normal",), truth="instances", classes=(1,), cases=
                 names = {"case": case, "group": f"group {case}", "split": "test", "mode": mode}
                 names |= {"domain": domain, "class": number, "truth": truth}
                 rows.append({**names, **match_row(match)})
-                counts.append((prefix + case, f"group {case}", "test", mode, domain, number,
+                counts.append((case, f"group {case}", "test", mode, domain, number,
                                5, 5, 5, 100))  # fmt: skip
     pd.DataFrame(rows)[list(SCORES.columns)].to_csv(folder / "objects_scores.csv", index=False)
-    return Result(pd.DataFrame(counts, columns=COUNT_COLUMNS), {"": folder})
-
-
-def results(**conditions):
-    return Results(
-        {
-            name: {Replicate(0, seed): one for seed, one in enumerate(runs)}
-            for name, runs in conditions.items()
-        },
-        {},
-    )
+    return pd.DataFrame(counts, columns=COUNT_COLUMNS)
 
 
 def change(result, **columns):
@@ -54,9 +52,9 @@ def change(result, **columns):
     pd.read_csv(path).assign(**columns).to_csv(path, index=False)
 
 
-def test_scores_by_hand(tmp_path):
-    runs = [run(tmp_path / f"se{hits}", hits) for hits in (6, 8)]
-    tables = tables_of([objects_section(results(se=runs), PAIR)])
+def test_scores_by_hand(run, results_of):
+    runs = [run(f"se{hits}", hits) for hits in (6, 8)]
+    tables = tables_of([objects_section(results_of(se=runs), PAIR)])
     row = tables["objects"].values.loc["se"]
     # found 6 of 10 with 8 predicted, and 8 of 10 with 10
     half = [12 / 18, 16 / 20]
@@ -76,8 +74,8 @@ def test_scores_by_hand(tmp_path):
     assert by_domain.loc["se", "x"] == pytest.approx(sum(half) / 2)
 
 
-def test_no_object_anywhere_is_left_out_of_case_means_and_counted(tmp_path):
-    result = run(tmp_path / "se", 8)
+def test_no_object_anywhere_is_left_out_of_case_means_and_counted(run, results_of):
+    result = run("se", 8)
     empty = {"true": 0, "pred": 0, "tp_50": 0, "fp_50": 0, "fn_50": 0}
     empty |= {f"tp_{percent}": 0 for percent in range(55, 100, 5)}
     path = result.folder / "objects_scores.csv"
@@ -88,97 +86,90 @@ def test_no_object_anywhere_is_left_out_of_case_means_and_counted(tmp_path):
     table.loc[1, ["tp_50", *[f"tp_{percent}" for percent in range(55, 100, 5)]]] = 0
     table.loc[1, "fn_50"] = 10
     table.to_csv(path, index=False)
-    cases = tables_of([objects_section(results(se=[result]), PAIR)])["objects_cases"].values
+    cases = tables_of([objects_section(results_of(se=[result]), PAIR)])["objects_cases"].values
     row = cases.loc["se"]
     assert (row["cases"], row["empty, over all seeds"], row["with false objects"]) == (5, 1, 0)
     assert row["mean case F1"] == pytest.approx(4 * 0.8 / 5)
 
 
-def test_planned_comparisons_are_made_on_objects_too(tmp_path):
-    better = [run(tmp_path / f"sme{seed}", 9) for seed in range(3)]
-    worse = [run(tmp_path / f"se{seed}", 6) for seed in range(3)]
-    section = objects_section(results(sme=better, se=worse), PAIR)
+def test_planned_comparisons_are_made_on_objects_too(run, results_of):
+    better = [run(f"sme{seed}", 9) for seed in range(3)]
+    worse = [run(f"se{seed}", 6) for seed in range(3)]
+    section = objects_section(results_of(sme=better, se=worse), PAIR)
     row = tables_of([section])["objects_comparisons"].values.loc["sme - se"]
     assert row["difference"] == pytest.approx(18 / 21 - 12 / 18)
     assert "object F1 at IoU 0.5" in told(section)
-    alone = objects_section(results(sme=better), PAIR)
+    alone = objects_section(results_of(sme=better), PAIR)
     assert "Planned but not made on objects: sme - se (se has no results)" in told(alone)
 
 
-def test_what_true_objects_were_made_of_is_said(tmp_path):
-    one, other = run(tmp_path / "a", 8), run(tmp_path / "b", 8, truth="components")
-    assert "numbered in files of their own" in told(objects_section(results(se=[one]), PAIR))
-    of_parts = told(objects_section(results(se=[other]), PAIR))
+def test_what_true_objects_were_made_of_is_said(run, results_of):
+    one, other = run("a", 8), run("b", 8, truth="components")
+    assert "numbered in files of their own" in told(objects_section(results_of(se=[one]), PAIR))
+    of_parts = told(objects_section(results_of(se=[other]), PAIR))
     assert "objects which touch are one; predicted ones are made likewise there" in of_parts
-    both = told(objects_section(results(se=[one, other]), PAIR))
+    both = told(objects_section(results_of(se=[one, other]), PAIR))
     assert "of some cases are numbered in a file; of the others connected parts" in both
     assert "and predicted ones are made likewise there" in both
 
 
-def test_ignored_objects_are_counted_and_runs_that_ignored_none_are_told(tmp_path):
-    result = run(tmp_path / "a", 8, modes=("normal", "shuffle"))
-    assert "ignored" not in told(objects_section(results(se=[result]), PAIR))
+def test_ignored_objects_are_counted_and_runs_that_ignored_none_are_told(run, results_of):
+    result = run("a", 8, modes=("normal", "shuffle"))
+    assert "ignored" not in told(objects_section(results_of(se=[result]), PAIR))
     change(result, ignored=2)
-    section = objects_section(results(se=[result]), PAIR)
+    section = objects_section(results_of(se=[result]), PAIR)
     assert "True objects ignored, as they are below the smallest size: 12." in told(section)
     assert "smallest size" in tables_of([section])["objects"].note
     path = result.folder / "objects_scores.csv"
     pd.read_csv(path).drop(columns="ignored").to_csv(path, index=False)
-    old = told(objects_section(results(se=[result]), PAIR))
+    old = told(objects_section(results_of(se=[result]), PAIR))
     assert "scored before small true objects were ignored" in old
 
 
-def test_runs_without_objects_are_named_and_none_makes_no_section(tmp_path):
-    runs = [run(tmp_path / f"se{seed}", 8) for seed in range(2)]
-    other = run(tmp_path / "none", 8)
+def test_runs_without_objects_are_named_and_none_makes_no_section(run, results_of):
+    runs = [run(f"se{seed}", 8) for seed in range(2)]
+    other = run("none", 8)
     for one in (runs[1], other):
         (one.folder / "objects_scores.csv").unlink()
-    said = told(objects_section(results(se=runs, none=[other]), PAIR))
+    said = told(objects_section(results_of(se=runs, none=[other]), PAIR))
     assert "No objects were scored of none." in said
     assert "Of se only 1 of 2 trainings have scores of objects." in said
-    assert objects_section(results(none=[other]), PAIR) is None
+    assert objects_section(results_of(none=[other]), PAIR) is None
 
 
-def test_experts_count_on_their_own_domain(tmp_path):
-    folders = {"x": run(tmp_path / "x", 9).folder, "y": run(tmp_path / "y", 5).folder}
-    counts = run(tmp_path / "both", 7).counts
-    expert = Result(counts, folders)
-    values = tables_of([objects_section(results(experts=[expert]), PAIR)])
+def test_experts_count_on_their_own_domain(run, results_of, made):
+    folders = {"x": run("x", 9).folder, "y": run("y", 5).folder}
+    counts = run("both", 7).counts
+    expert = made(counts, folders)
+    values = tables_of([objects_section(results_of(experts=[expert]), PAIR)])
     row = values["objects_domains"].values.loc["experts"]
     assert (row["x"], row["y"]) == pytest.approx((18 / 21, 10 / 17))
 
 
-def test_cases_of_other_data_are_named_as_in_the_counts_and_strangers_refused(tmp_path):
-    result = run(tmp_path / "a", 8, prefix="data0/")
-    (found,) = object_results(results(se=[result])).conditions["se"].values()
-    assert set(found.counts["case"]) == {f"data0/{case}" for case in CASES}
+def test_cases_of_other_data_are_named_as_in_the_counts_and_strangers_refused(run, results_of):
+    result = run("a", 8)
+    of_data = {"several_data": True, "se": {(3, 0): result}}
+    found = object_results(results_of(**of_data))
+    assert set(found.counts["case"]) == {f"data3/{case}" for case in CASES}
     change(result, case=[*list(CASES)[:-1], "other"])
-    with pytest.raises(DataError, match=r"objects_scores\.csv: only it or only counts\.csv"):
-        object_results(results(se=[result]))
+    with pytest.raises(DataError, match=r"objects_scores\.csv lacks case data3/c5 of counts\.csv"):
+        object_results(results_of(**of_data))
+    result.counts = result.counts.iloc[:-1]
+    with pytest.raises(DataError, match=r"objects_scores\.csv has case data3/other, which"):
+        object_results(results_of(**of_data))
 
 
-def test_foreign_metadata_and_the_class_of_the_protocol(tmp_path):
-    result = run(tmp_path / "a", 8, modes=("normal", "shuffle"), classes=(1, 2))
+def test_foreign_metadata_and_the_class_of_the_protocol(run, results_of):
+    result = run("a", 8, modes=("normal", "shuffle"), classes=(1, 2))
     path = result.folder / "objects_scores.csv"
     table = pd.read_csv(path)
     table.loc[table["class"] == 2, ["pred", "fp_50"]] = [18, 10]
     table.to_csv(path, index=False)
-    both = tables_of([objects_section(results(me=[result]), PAIR)])
+    both = tables_of([objects_section(results_of(me=[result]), PAIR)])
     f1 = {1: 16 / 20, 2: 16 / 28}
     assert both["objects"].values.loc["me", "F1 at IoU 0.5"] == pytest.approx(sum(f1.values()) / 2)
-    one = objects_section(results(me=[result]), replace_class(PAIR, 1))
+    one = objects_section(results_of(me=[result]), PAIR.model_copy(update={"label_class": 1}))
     tables = tables_of([one])
     assert tables["objects"].values.loc["me", "F1 at IoU 0.5"] == pytest.approx(f1[1])
     lost = tables["objects_reliance"].values.loc["me", "normal - shuffle"]
     assert lost == pytest.approx(16 / 20 - 14 / 19)
-
-
-def replace_class(protocol, number):
-    return protocol.model_copy(update={"label_class": number})
-
-
-def test_the_results_themselves_stay_about_pixels(tmp_path):
-    of_pixels = results(se=[run(tmp_path / "a", 8)])
-    object_results(of_pixels)
-    assert (of_pixels.first.counts["tp"] == 5).all()
-    assert replace(of_pixels).first.counts.columns.tolist() == COUNT_COLUMNS
