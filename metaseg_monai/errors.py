@@ -1,5 +1,8 @@
 """Errors whose message names the case, field or file, what was expected, and the next step."""
 
+import difflib
+from collections.abc import Iterable
+
 
 class MetasegError(Exception):
     """Anything a user can mend; the command line prints its message without a traceback."""
@@ -23,3 +26,24 @@ class CheckpointError(MetasegError, RuntimeError):
 
 class TrainingError(MetasegError, RuntimeError):
     """Training cannot go on, for instance after a loss that is not finite."""
+
+
+def listing(names: Iterable[str], most: int = 30) -> str:
+    """Names for a message, the first `most` of them.
+
+    >>> listing(["disc", "ring", "cross"], most=2)
+    "'disc', 'ring' and 1 more"
+    """
+    quoted = [repr(name) for name in names]
+    rest = len(quoted) - most
+    return ", ".join(quoted[:most]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def did_you_mean(name: object, allowed: Iterable[str]) -> str:
+    """The next step for a name that is not among the allowed ones.
+
+    >>> did_you_mean("dsic", ["disc", "ring"])
+    "did you mean 'disc'?"
+    """
+    close = difflib.get_close_matches(str(name), list(allowed), n=1)
+    return f"did you mean {close[0]!r}?" if close else "use one of these names"

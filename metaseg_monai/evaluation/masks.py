@@ -13,14 +13,13 @@ import torch
 from ignite.engine import Engine, Events
 from torch import Tensor
 
-from metaseg_monai.errors import ConfigError, DataError
+from metaseg_monai.errors import ConfigError, DataError, listing
 from metaseg_monai.evaluation.per_case import Case, PerCase
 from metaseg_monai.files import file_sha256, replacing
 from metaseg_monai.images.geometry import AxialVolume, is_volume_file, resize_image, volume_header
 from metaseg_monai.images.image import image_format
 from metaseg_monai.images.read import read_header
 from metaseg_monai.images.write import mask_suffix, write_mask
-from metaseg_monai.metadata.fields import listing
 from metaseg_monai.tables.check import image_files
 from metaseg_monai.training.handlers import hear_of_errors
 from metaseg_monai.transforms.clean_up import check_sizes, clean_up

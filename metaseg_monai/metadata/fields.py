@@ -1,14 +1,14 @@
-"""What every metadata field declares, and how a missing value is told from a wrong one."""
+"""Kinds of metadata fields: which raw values each allows, its code, and what a table suggests."""
 
 from __future__ import annotations
 
-import difflib
 import math
 import numbers
 import re
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Any, Literal, final, get_args
+from collections.abc import Mapping, Sequence
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from typing import Annotated, Any, ClassVar, Literal, final, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ from pydantic import (
 )
 from pydantic import Field as Setting
 
-from metaseg_monai.errors import MetadataError
+from metaseg_monai.errors import MetadataError, did_you_mean, listing
 
 Provenance = Literal["acquisition", "clinical prior", "label-derived"]
 Availability = Literal["acquisition", "pre-operative", "post-operative"]
@@ -32,7 +32,17 @@ Code = NDArray[np.float32]
 UNKNOWN = "unknown"
 # What a cell may say instead of nothing, in any case; the same words in every command.
 MISSING_WORDS = ("", "nan", "na", "n/a", "null", "none", "-", ".")
+SEPARATOR = ";"  # joins several names or numbers in one cell
+FRACTION_TOLERANCE = 1e-5  # float32 fractions still sum to 1 after a round trip
 _MOMENTS: tuple[str, ...] = get_args(Availability)  # earliest first
+_PLAIN_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_LARGEST = float(np.finfo(np.float32).max)
+_SLIPS = {  # (declared unit, factor that would bring the value inside) -> the unit it was given in
+    ("mm", 10.0): "cm",
+    ("mm", 0.001): "um",
+    ("cm", 0.1): "mm",
+    ("um", 1000.0): "mm",
+}
 
 
 class MetadataWarning(UserWarning):
@@ -48,6 +58,24 @@ def says_nothing(value: Any) -> bool:
     if isinstance(value, str):
         return value.strip() == UNKNOWN or value.strip().lower() in MISSING_WORDS
     return value is None or (isinstance(value, float | np.floating) and math.isnan(value))
+
+
+def read_number(value: Any) -> float | None:
+    """A finite number, or None where the value is no plain number.
+
+    >>> [read_number(value) for value in ("41", 41.5, "41 mm", "NaN", ">=90", True, "1e999")]
+    [41.0, 41.5, None, None, None, None, None]
+    """
+    if isinstance(value, str):
+        if _PLAIN_NUMBER.fullmatch(value.strip()) is None:
+            return None
+    elif not isinstance(value, numbers.Real) or isinstance(value, bool):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:  # an integer beyond every float
+        return None
+    return number if math.isfinite(number) else None
 
 
 class MetadataField(BaseModel):
@@ -166,6 +194,11 @@ class MetadataField(BaseModel):
         """Doubts about a value that is allowed all the same, in words; only some kinds have any."""
         return []
 
+    @staticmethod
+    @abstractmethod
+    def propose(column: str, present: Sequence[str]) -> dict[str, Any]:
+        """The settings that a table's column suggests, from its values that are not missing."""
+
     @abstractmethod
     def expected(self) -> str:
         """The raw values that are allowed, in words."""
@@ -193,25 +226,26 @@ class MetadataField(BaseModel):
         )
 
 
-def listing(names: Iterable[str], most: int = 30) -> str:
-    """Names for a message, the first `most` of them.
+def _numbers(column: str, texts: Sequence[str]) -> list[float]:
+    """The numbers that a column's texts are."""
+    for text in texts:
+        if read_number(text) is None:
+            raise MetadataError(
+                f"field {column!r}: expected plain numbers, got {text!r}; write the number alone"
+            )
+    return [float(text) for text in texts]
 
-    >>> listing(["disc", "ring", "cross"], most=2)
-    "'disc', 'ring' and 1 more"
+
+def _two_digits(number: float, rounding: str) -> float:
+    """A number to two significant digits, rounded as `decimal` names it.
+
+    >>> _two_digits(157.2, ROUND_CEILING), _two_digits(-0.0413, ROUND_FLOOR)
+    (160.0, -0.042)
     """
-    quoted = [repr(name) for name in names]
-    rest = len(quoted) - most
-    return ", ".join(quoted[:most]) + (f" and {rest} more" if rest > 0 else "")
-
-
-def did_you_mean(name: str, allowed: Iterable[str]) -> str:
-    """The next step for a name that is not among the allowed ones.
-
-    >>> did_you_mean("dsic", ["disc", "ring"])
-    "did you mean 'disc'?"
-    """
-    close = difflib.get_close_matches(name, list(allowed), n=1)
-    return f"did you mean {close[0]!r}?" if close else "use one of these names"
+    exact = Decimal(repr(number))
+    if exact == 0:
+        return 0.0
+    return float(exact.quantize(Decimal(1).scaleb(exact.adjusted() - 1), rounding=rounding))
 
 
 def explain_validation(error: ValidationError) -> str:
@@ -229,34 +263,198 @@ def explain_validation(error: ValidationError) -> str:
     return "; ".join(reasons)
 
 
-# Fields whose values are numbers: one quantity with a unit and a range, or a free vector.
+def _checked_names(values: tuple[str, ...]) -> tuple[str, ...]:
+    for value in values:
+        if value.strip() in ("", UNKNOWN):
+            raise ValueError(f"{value!r} stands for a missing value and cannot be a value")
+        if value != value.strip():
+            raise ValueError(f"{value!r} begins or ends with a space")
+    if len(set(values)) < len(values):
+        raise ValueError("the values are not distinct")
+    return values
 
-_PLAIN_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
-_LARGEST = float(np.finfo(np.float32).max)
-_SLIPS = {  # (declared unit, factor that would bring the value inside) -> the unit it was given in
-    ("mm", 10.0): "cm",
-    ("mm", 0.001): "um",
-    ("cm", 0.1): "mm",
-    ("um", 1000.0): "mm",
-}
+
+Names = Annotated[tuple[str, ...], Setting(min_length=1), AfterValidator(_checked_names)]
 
 
-def read_number(value: Any) -> float | None:
-    """A finite number, or None where the value is no plain number.
+class _NamedValues(MetadataField):
+    joint: ClassVar[str] = "="
 
-    >>> [read_number(value) for value in ("41", 41.5, "41 mm", "NaN", ">=90", True, "1e999")]
-    [41.0, 41.5, None, None, None, None, None]
+    values: Names
+
+    @property
+    def value_entry_names(self) -> tuple[str, ...]:
+        """One name a value, for instance ``task=disc``, or a step, as ``grade>=II``."""
+        return tuple(f"{self.name}{self.joint}{value}" for value in self.values)
+
+    def expected(self) -> str:
+        """The allowed names; the steps of a scale lowest first."""
+        return f"one of {self._listed()}"
+
+    def _listed(self) -> str:
+        """The values for a message, with the way to leave them out where the policy has one."""
+        listed = listing(self.values)
+        return f"{listed} (or {UNKNOWN!r})" if self.missing == "unknown" else listed
+
+    def _index(self, name: Any, value: Any) -> int:
+        """Position of one name; `value` is the whole raw value, for the message."""
+        if not isinstance(name, str):
+            raise self.refusal(value, "give the value's name as text")
+        if name.strip() not in self.values:
+            raise self.refusal(value, did_you_mean(name, self.values))
+        return self.values.index(name.strip())
+
+
+@final
+class Categorical(_NamedValues):
+    """One of several values, one entry a value (thesis section 3.2).
+
+    A raw value is a name, or a mapping of names to fractions that sum to 1, for mixed domains.
+
+    Args:
+        values: The names, in the order of the entries.
+
+    >>> line = Categorical(
+    ...     name="line", values=("HeLa", "MDCK", "A549"),
+    ...     provenance="acquisition", availability="acquisition",
+    ... )
+    >>> line.encode("MDCK").tolist()
+    [0.0, 1.0, 0.0]
+    >>> line.encode({"HeLa": 0.25, "A549": 0.75}).tolist()
+    [0.25, 0.0, 0.75]
     """
-    if isinstance(value, str):
-        if _PLAIN_NUMBER.fullmatch(value.strip()) is None:
-            return None
-    elif not isinstance(value, numbers.Real) or isinstance(value, bool):
-        return None
-    try:
-        number = float(value)
-    except OverflowError:  # an integer beyond every float
-        return None
-    return number if math.isfinite(number) else None
+
+    kind: Literal["categorical"] = "categorical"
+
+    @staticmethod
+    def propose(column: str, present: Sequence[str]) -> dict[str, Any]:
+        """The names that occur, sorted."""
+        return {"values": sorted(set(present))}
+
+    def encode_value(self, value: Any) -> Sequence[float]:
+        """1 for the named value, or the fractions of a mapping."""
+        if not isinstance(value, Mapping):
+            chosen = self._index(value, value)
+            return [float(entry == chosen) for entry in range(len(self.values))]
+        entries = [0.0] * len(self.values)
+        for name, fraction in value.items():
+            share = read_number(fraction)
+            if share is None or share < 0:
+                raise self.refusal(value, f"the fraction of {name!r} is to be a number >= 0")
+            entries[self._index(name, value)] += share
+        if not math.isclose(sum(entries), 1.0, abs_tol=FRACTION_TOLERANCE):
+            raise self.refusal(value, f"the fractions sum to {sum(entries):g}: make the sum 1")
+        return entries
+
+    def decode_value(self, code: Code) -> str | dict[str, float]:
+        """The name, or a mapping of names to their fractions where the code mixes values."""
+        if (code < 0).any() or not math.isclose(code.sum(), 1.0, abs_tol=FRACTION_TOLERANCE):
+            raise self.not_a_code(code)
+        present = {
+            name: float(share) for name, share in zip(self.values, code, strict=True) if share
+        }
+        return next(iter(present)) if list(present.values()) == [1.0] else present
+
+
+@final
+class MultiLabel(_NamedValues):
+    """Any subset of several values, one entry a value.
+
+    A raw value is a list, tuple or set of names, the empty one included, or one text with the
+    names joined by `separator`. Blank text is a missing value, not the empty subset.
+
+    Args:
+        values: The names, in the order of the entries; none contains `separator`.
+        separator: What joins the names in a table's cell.
+
+    >>> stain = MultiLabel(
+    ...     name="stain", values=("DAPI", "actin"),
+    ...     provenance="acquisition", availability="acquisition",
+    ... )
+    >>> stain.encode("DAPI;actin").tolist(), stain.encode([]).tolist()
+    ([1.0, 1.0], [0.0, 0.0])
+    """
+
+    kind: Literal["multilabel"] = "multilabel"
+    separator: str = Setting(default=SEPARATOR, min_length=1)
+
+    @model_validator(mode="after")
+    def _values_are_separable(self) -> MultiLabel:
+        for value in self.values:
+            if self.separator in value:
+                raise ValueError(f"values: {value!r} contains the separator {self.separator!r}")
+        return self
+
+    @staticmethod
+    def propose(column: str, present: Sequence[str]) -> dict[str, Any]:
+        """The names that occur, sorted."""
+        names = {name.strip() for text in present for name in text.split(SEPARATOR)}
+        return {"values": sorted(names), "separator": SEPARATOR}
+
+    def expected(self) -> str:
+        """The allowed names and what joins them."""
+        return f"any of {self._listed()}, as a list or joined by {self.separator!r}"
+
+    def encode_value(self, value: Any) -> Sequence[float]:
+        """1 for each name given."""
+        names = value.split(self.separator) if isinstance(value, str) else value
+        if not isinstance(names, list | tuple | set | frozenset):
+            raise self.refusal(value, "give a list of names or one text")
+        entries = [0.0] * len(self.values)
+        for name in names:
+            entries[self._index(name, value)] = 1.0
+        return entries
+
+    def decode_value(self, code: Code) -> list[str]:
+        """The names whose entry is 1, in the order of the schema."""
+        if not set(code.tolist()) <= {0.0, 1.0}:
+            raise self.not_a_code(code)
+        return [name for name, entry in zip(self.values, code, strict=True) if entry]
+
+
+@final
+class Ordinal(_NamedValues):
+    """One step of a scale, as a thermometer: entry i is 1 where the value is step i or later.
+
+    The first step is (1, 0, 0, ...) and the last (1, 1, 1, ...), so that neighbours differ in one
+    entry and no step has the code of all zeros.
+
+    Args:
+        values: The steps, lowest first.
+
+    >>> grade = Ordinal(
+    ...     name="grade", values=("I", "II", "III"),
+    ...     provenance="clinical prior", availability="pre-operative",
+    ... )
+    >>> grade.encode("II").tolist()
+    [1.0, 1.0, 0.0]
+    """
+
+    kind: Literal["ordinal"] = "ordinal"
+    joint: ClassVar[str] = ">="
+
+    @staticmethod
+    def propose(column: str, present: Sequence[str]) -> dict[str, Any]:
+        """Steps by number; the order of names is in nobody's table."""
+        texts = sorted(set(present))
+        if any(read_number(text) is None for text in texts):
+            raise MetadataError(
+                f"field {column!r}: the order of {listing(texts)} cannot be read from a table; "
+                f"fit it as categorical, then set kind and order in the JSON"
+            )
+        return {"values": sorted(texts, key=float)}
+
+    def encode_value(self, value: Any) -> Sequence[float]:
+        """1 up to and with the step."""
+        step = self._index(value, value)
+        return [float(step >= entry) for entry in range(len(self.values))]
+
+    def decode_value(self, code: Code) -> str:
+        """The last step whose entry is 1."""
+        steps = int(code.sum()) if 1 <= code.sum() <= len(code) else 0
+        if steps == 0 or code.tolist() != [1.0] * steps + [0.0] * (len(code) - steps):
+            raise self.not_a_code(code)
+        return self.values[steps - 1]
 
 
 @final
@@ -301,6 +499,18 @@ class Continuous(MetadataField):
     def value_entry_names(self) -> tuple[str, ...]:
         """The field's own name."""
         return (self.name,)
+
+    @staticmethod
+    def propose(column: str, present: Sequence[str]) -> dict[str, Any]:
+        """The range of the values, rounded outwards to two significant digits."""
+        found = _numbers(column, present)
+        low, high = _two_digits(min(found), ROUND_FLOOR), _two_digits(max(found), ROUND_CEILING)
+        if min(found) == max(found):
+            raise MetadataError(
+                f"field {column!r}: every value is {low:g}, which gives no range; leave the field "
+                "out"
+            )
+        return {"range": (low, high)}
 
     def expected(self) -> str:
         """A number, its unit and its range."""
@@ -391,6 +601,16 @@ class Vector(MetadataField):
         names = range(self.entries) if isinstance(self.entries, int) else self.entries
         return tuple(f"{self.name}[{name}]" for name in names)
 
+    @staticmethod
+    def propose(column: str, present: Sequence[str]) -> dict[str, Any]:
+        """How many numbers there are in each cell."""
+        sizes = {len(_numbers(column, text.split(SEPARATOR))) for text in present}
+        if len(sizes) > 1:
+            raise MetadataError(
+                f"field {column!r}: expected as many numbers in each row, got {sorted(sizes)}"
+            )
+        return {"entries": sizes.pop()}
+
     def expected(self) -> str:
         """How many numbers, and what each is."""
         size = len(self.value_entry_names)
@@ -399,7 +619,7 @@ class Vector(MetadataField):
 
     def encode_value(self, value: Any) -> Sequence[float]:
         """The numbers as given."""
-        given = value.split(";") if isinstance(value, str) else value
+        given = value.split(SEPARATOR) if isinstance(value, str) else value
         if isinstance(given, np.ndarray) and given.ndim == 1:
             given = given.tolist()
         if not isinstance(given, list | tuple) or len(given) != len(self.value_entry_names):
@@ -417,199 +637,13 @@ class Vector(MetadataField):
         return [float(entry) for entry in code]
 
 
-# Fields whose values are names: one of several, several at once, or steps of a scale.
-
-FRACTION_TOLERANCE = 1e-5  # float32 fractions still sum to 1 after a round trip
-
-
-def _checked_names(values: tuple[str, ...]) -> tuple[str, ...]:
-    for value in values:
-        if value.strip() in ("", UNKNOWN):
-            raise ValueError(f"{value!r} stands for a missing value and cannot be a value")
-        if value != value.strip():
-            raise ValueError(f"{value!r} begins or ends with a space")
-    if len(set(values)) < len(values):
-        raise ValueError("the values are not distinct")
-    return values
-
-
-Names = Annotated[tuple[str, ...], Setting(min_length=1), AfterValidator(_checked_names)]
-
-
-class _NamedValues(MetadataField):
-    values: Names
-
-    def _listed(self) -> str:
-        """The values for a message, with the way to leave them out where the policy has one."""
-        listed = listing(self.values)
-        return f"{listed} (or {UNKNOWN!r})" if self.missing == "unknown" else listed
-
-    def _index(self, name: Any, value: Any) -> int:
-        """Position of one name; `value` is the whole raw value, for the message."""
-        if not isinstance(name, str):
-            raise self.refusal(value, "give the value's name as text")
-        if name.strip() not in self.values:
-            raise self.refusal(value, did_you_mean(name, self.values))
-        return self.values.index(name.strip())
-
-
-@final
-class Categorical(_NamedValues):
-    """One of several values, one entry a value (thesis section 3.2).
-
-    A raw value is a name, or a mapping of names to fractions that sum to 1, for mixed domains.
-
-    Args:
-        values: The names, in the order of the entries.
-
-    >>> line = Categorical(
-    ...     name="line", values=("HeLa", "MDCK", "A549"),
-    ...     provenance="acquisition", availability="acquisition",
-    ... )
-    >>> line.encode("MDCK").tolist()
-    [0.0, 1.0, 0.0]
-    >>> line.encode({"HeLa": 0.25, "A549": 0.75}).tolist()
-    [0.25, 0.0, 0.75]
-    """
-
-    kind: Literal["categorical"] = "categorical"
-
-    @property
-    def value_entry_names(self) -> tuple[str, ...]:
-        """One name a value, for instance ``task=disc``."""
-        return tuple(f"{self.name}={value}" for value in self.values)
-
-    def expected(self) -> str:
-        """The allowed names."""
-        return f"one of {self._listed()}"
-
-    def encode_value(self, value: Any) -> Sequence[float]:
-        """1 for the named value, or the fractions of a mapping."""
-        if not isinstance(value, Mapping):
-            chosen = self._index(value, value)
-            return [float(entry == chosen) for entry in range(len(self.values))]
-        entries = [0.0] * len(self.values)
-        for name, fraction in value.items():
-            share = read_number(fraction)
-            if share is None or share < 0:
-                raise self.refusal(value, f"the fraction of {name!r} is to be a number >= 0")
-            entries[self._index(name, value)] += share
-        if not math.isclose(sum(entries), 1.0, abs_tol=FRACTION_TOLERANCE):
-            raise self.refusal(value, f"the fractions sum to {sum(entries):g}: make the sum 1")
-        return entries
-
-    def decode_value(self, code: Code) -> str | dict[str, float]:
-        """The name, or a mapping of names to their fractions where the code mixes values."""
-        if (code < 0).any() or not math.isclose(code.sum(), 1.0, abs_tol=FRACTION_TOLERANCE):
-            raise self.not_a_code(code)
-        present = {
-            name: float(share) for name, share in zip(self.values, code, strict=True) if share
-        }
-        return next(iter(present)) if list(present.values()) == [1.0] else present
-
-
-@final
-class MultiLabel(_NamedValues):
-    """Any subset of several values, one entry a value.
-
-    A raw value is a list, tuple or set of names, the empty one included, or one text with the
-    names joined by `separator`. Blank text is a missing value, not the empty subset.
-
-    Args:
-        values: The names, in the order of the entries; none contains `separator`.
-        separator: What joins the names in a table's cell.
-
-    >>> stain = MultiLabel(
-    ...     name="stain", values=("DAPI", "actin"),
-    ...     provenance="acquisition", availability="acquisition",
-    ... )
-    >>> stain.encode("DAPI;actin").tolist(), stain.encode([]).tolist()
-    ([1.0, 1.0], [0.0, 0.0])
-    """
-
-    kind: Literal["multilabel"] = "multilabel"
-    separator: str = Setting(default=";", min_length=1)
-
-    @model_validator(mode="after")
-    def _values_are_separable(self) -> MultiLabel:
-        for value in self.values:
-            if self.separator in value:
-                raise ValueError(f"values: {value!r} contains the separator {self.separator!r}")
-        return self
-
-    @property
-    def value_entry_names(self) -> tuple[str, ...]:
-        """One name a value, for instance ``stain=DAPI``."""
-        return tuple(f"{self.name}={value}" for value in self.values)
-
-    def expected(self) -> str:
-        """The allowed names and what joins them."""
-        return f"any of {self._listed()}, as a list or joined by {self.separator!r}"
-
-    def encode_value(self, value: Any) -> Sequence[float]:
-        """1 for each name given."""
-        names = value.split(self.separator) if isinstance(value, str) else value
-        if not isinstance(names, list | tuple | set | frozenset):
-            raise self.refusal(value, "give a list of names or one text")
-        entries = [0.0] * len(self.values)
-        for name in names:
-            entries[self._index(name, value)] = 1.0
-        return entries
-
-    def decode_value(self, code: Code) -> list[str]:
-        """The names whose entry is 1, in the order of the schema."""
-        if not set(code.tolist()) <= {0.0, 1.0}:
-            raise self.not_a_code(code)
-        return [name for name, entry in zip(self.values, code, strict=True) if entry]
-
-
-@final
-class Ordinal(_NamedValues):
-    """One step of a scale, as a thermometer: entry i is 1 where the value is step i or later.
-
-    The first step is (1, 0, 0, ...) and the last (1, 1, 1, ...), so that neighbours differ in one
-    entry and no step has the code of all zeros.
-
-    Args:
-        values: The steps, lowest first.
-
-    >>> grade = Ordinal(
-    ...     name="grade", values=("I", "II", "III"),
-    ...     provenance="clinical prior", availability="pre-operative",
-    ... )
-    >>> grade.encode("II").tolist()
-    [1.0, 1.0, 0.0]
-    """
-
-    kind: Literal["ordinal"] = "ordinal"
-
-    @property
-    def value_entry_names(self) -> tuple[str, ...]:
-        """One name a step, for instance ``grade>=II``."""
-        return tuple(f"{self.name}>={value}" for value in self.values)
-
-    def expected(self) -> str:
-        """The allowed steps, lowest first."""
-        return f"one of {self._listed()}"
-
-    def encode_value(self, value: Any) -> Sequence[float]:
-        """1 up to and with the step."""
-        step = self._index(value, value)
-        return [float(step >= entry) for entry in range(len(self.values))]
-
-    def decode_value(self, code: Code) -> str:
-        """The last step whose entry is 1."""
-        steps = int(code.sum()) if 1 <= code.sum() <= len(code) else 0
-        if steps == 0 or code.tolist() != [1.0] * steps + [0.0] * (len(code) - steps):
-            raise self.not_a_code(code)
-        return self.values[steps - 1]
-
-
-# The kinds of field there are, and how one is read from JSON.
-
 AnyField = Annotated[
     Categorical | MultiLabel | Ordinal | Continuous | Vector, Setting(discriminator="kind")
 ]
+KINDS: dict[str, type[MetadataField]] = {
+    kind.model_fields["kind"].default: kind
+    for kind in (Categorical, MultiLabel, Ordinal, Continuous, Vector)
+}
 _FIELD: TypeAdapter[AnyField] = TypeAdapter(AnyField)
 
 

@@ -3,99 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from metaseg_monai.errors import ConfigError, DataError, MetadataError
+from metaseg_monai.errors import ConfigError, DataError, MetadataError, did_you_mean, listing
 from metaseg_monai.files import read_lines
-from metaseg_monai.metadata.fields import (
-    did_you_mean,
-    listing,
-    read_field,
-    read_number,
-    says_nothing,
-)
+from metaseg_monai.metadata.fields import KINDS, read_field, read_number, says_nothing
 from metaseg_monai.metadata.schema import MetadataSchema
-
-# What one column of a table suggests for its field: values, steps, a range or a size.
-
-SEPARATOR = ";"  # joins several names or numbers in one cell
-
-
-def _numbers(column: str, texts: Sequence[str]) -> list[float]:
-    numbers = []
-    for text in texts:
-        number = read_number(text)
-        if number is None:
-            raise MetadataError(
-                f"field {column!r}: expected plain numbers, got {text!r}; write the number alone"
-            )
-        numbers.append(number)
-    return numbers
-
-
-def _categories(column: str, present: Sequence[str]) -> dict[str, Any]:
-    return {"values": sorted(set(present))}
-
-
-def _labels(column: str, present: Sequence[str]) -> dict[str, Any]:
-    labels = {label.strip() for text in present for label in text.split(SEPARATOR)}
-    return {"values": sorted(labels), "separator": SEPARATOR}
-
-
-def _steps(column: str, present: Sequence[str]) -> dict[str, Any]:
-    """Steps by number; the order of names is in nobody's table."""
-    texts = sorted(set(present))
-    if any(read_number(text) is None for text in texts):
-        raise MetadataError(
-            f"field {column!r}: the order of {listing(texts)} cannot be read from a table; "
-            f"fit it as categorical, then set kind and order in the JSON"
-        )
-    return {"values": sorted(texts, key=float)}
-
-
-def _range(column: str, present: Sequence[str]) -> dict[str, Any]:
-    numbers = _numbers(column, present)
-    low = rounded_outwards(min(numbers), ROUND_FLOOR)
-    high = rounded_outwards(max(numbers), ROUND_CEILING)
-    if min(numbers) == max(numbers):
-        raise MetadataError(
-            f"field {column!r}: every value is {low:g}, which gives no range; leave the field out"
-        )
-    return {"range": (low, high)}
-
-
-def _size(column: str, present: Sequence[str]) -> dict[str, Any]:
-    sizes = {len(_numbers(column, text.split(SEPARATOR))) for text in present}
-    if len(sizes) > 1:
-        raise MetadataError(
-            f"field {column!r}: expected as many numbers in each row, got {sorted(sizes)}"
-        )
-    return {"entries": sizes.pop()}
-
-
-def rounded_outwards(number: float, rounding: str) -> float:
-    """A number to two significant digits, rounded as `decimal` names it.
-
-    >>> rounded_outwards(157.2, ROUND_CEILING), rounded_outwards(-0.0413, ROUND_FLOOR)
-    (160.0, -0.042)
-    """
-    exact = Decimal(repr(number))
-    if exact == 0:
-        return 0.0
-    return float(exact.quantize(Decimal(1).scaleb(exact.adjusted() - 1), rounding=rounding))
-
-
-PROPOSALS: dict[str, Callable[[str, Sequence[str]], dict[str, Any]]] = {
-    "categorical": _categories,
-    "multilabel": _labels,
-    "ordinal": _steps,
-    "continuous": _range,
-    "vector": _size,
-}
-
 
 logger = logging.getLogger(__name__)
 
@@ -153,19 +67,46 @@ def fit_schema(
     specs = fields.split(",") if isinstance(fields, str) else fields
     parts = [_parts(spec.strip()) for spec in specs]
     columns = [column for column, _, _ in parts]
-    common = {"missing": missing, "provenance": provenance, "availability": availability}
-    of_quantities = {"scale": scale, "out_of_range": out_of_range}
+    given = {
+        "missing": missing,
+        "provenance": provenance,
+        "availability": availability,
+        "scale": scale,
+        "out_of_range": out_of_range,
+    }
+    for name, setting in given.items():
+        strangers = (
+            () if isinstance(setting, str) else [key for key in setting if key not in columns]
+        )
+        if strangers:
+            raise ConfigError(
+                f"{name}: {strangers[0]!r} is none of the fields, expected {listing(columns)}; "
+                f"{did_you_mean(strangers[0], columns)}"
+            )
     proposals = []
     for place, (column, kind, unit) in enumerate(parts):
-        settings = _settings_of(column, columns, common)
+        names = [*given] if kind == "continuous" else ["missing", "provenance", "availability"]
+        settings = {
+            name: setting if isinstance(setting, str) else setting[column]
+            for name in names
+            if isinstance(setting := given[name], str) or column in setting
+        }
         present = _present(rows, column, settings.get("missing", "error"), source)
-        _refuse_unclear(column, kind, present)
-        if kind == "continuous":
-            settings |= {"unit": unit, **_settings_of(column, columns, of_quantities)}
-        settings["description"] = f"proposed from {source}; review provenance and availability"
+        if not kind and all(read_number(text) is not None for text in present):
+            raise ConfigError(  # they may be names (magnifications): only the caller knows
+                f"field {column!r}: all values are numbers; write {column}:continuous:UNIT if they "
+                f"are quantities, {column}:categorical if they are names"
+            )
         kind = kind or "categorical"
-        proposal = PROPOSALS[kind](column, present)
-        proposals.append(read_field(place, {"kind": kind, "name": column, **settings, **proposal}))
+        content = {
+            "kind": kind,
+            "name": column,
+            **({"unit": unit} if unit else {}),
+            **settings,
+            "description": f"proposed from {source}; review provenance and availability",
+            **KINDS[kind].propose(column, present),
+        }
+        proposals.append(read_field(place, content))
     schema = MetadataSchema(proposals)
     if output is not None:
         schema.save(output)
@@ -202,10 +143,10 @@ def _parts(spec: str) -> tuple[str, str, str]:
     column, kind, unit, *rest = (*spec.split(":"), "", "")
     if any(rest) or not column:
         raise ConfigError(f"field {spec!r}: expected column[:kind[:unit]]")
-    if kind and kind not in PROPOSALS:
+    if kind and kind not in KINDS:
         raise ConfigError(
-            f"field {spec!r}: expected a kind among {listing(PROPOSALS)}, got {kind!r}; "
-            f"{did_you_mean(kind, PROPOSALS)}"
+            f"field {spec!r}: expected a kind among {listing(KINDS)}, got {kind!r}; "
+            f"{did_you_mean(kind, KINDS)}"
         )
     if (kind == "continuous") != bool(unit):
         raise ConfigError(
@@ -213,35 +154,6 @@ def _parts(spec: str) -> tuple[str, str, str]:
             f"write for instance {column}:continuous:mm"
         )
     return column, kind, unit
-
-
-def _settings_of(
-    column: str, columns: Sequence[str], given: Mapping[str, PerField]
-) -> dict[str, Any]:
-    """The settings that concern one column."""
-    settings = {}
-    for name, setting in given.items():
-        if isinstance(setting, str):
-            settings[name] = setting
-            continue
-        for key in setting:
-            if key not in columns:
-                raise ConfigError(
-                    f"{name}: {key!r} is none of the fields, expected {listing(columns)}; "
-                    f"{did_you_mean(key, columns)}"
-                )
-        if column in setting:
-            settings[name] = setting[column]
-    return settings
-
-
-def _refuse_unclear(column: str, kind: str, present: Sequence[str]) -> None:
-    """Numbers may be names (magnifications) or quantities; only the caller knows."""
-    if not kind and all(read_number(text) is not None for text in present):
-        raise ConfigError(
-            f"field {column!r}: all values are numbers; write {column}:continuous:UNIT if they "
-            f"are quantities, {column}:categorical if they are names"
-        )
 
 
 def _present(

@@ -12,15 +12,13 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import ArrayLike
 
-from metaseg_monai.errors import MetadataError
+from metaseg_monai.errors import MetadataError, did_you_mean, listing
 from metaseg_monai.files import replacing
 from metaseg_monai.metadata.fields import (
     AnyField,
     Availability,
     Code,
     MetadataWarning,
-    did_you_mean,
-    listing,
     read_field,
 )
 

@@ -1,6 +1,5 @@
 """Unet3: a U-Net of triple convolutions and constant width, with a gate behind each level."""
 
-import difflib
 from collections.abc import Sequence
 from typing import List, Literal, Optional  # noqa: UP035
 
@@ -9,7 +8,7 @@ import torch.nn.functional as F
 from monai.networks.layers.factories import Conv, Norm, Pool
 from torch import Tensor, nn
 
-from metaseg_monai.errors import ConfigError
+from metaseg_monai.errors import ConfigError, did_you_mean, listing
 from metaseg_monai.metadata import MetadataSchema
 from metaseg_monai.networks.gates import NoGate
 from metaseg_monai.networks.variants import base_variant, gate_of_variant, meta_input_of
@@ -226,9 +225,7 @@ def _place_name(place: int | str, names: tuple[str, ...]) -> str:
         return names[place]
     if isinstance(place, str) and place in names:
         return place
-    near = difflib.get_close_matches(str(place), names, n=1)
-    hint = f", did you mean {near[0]!r}?" if near else "."
     raise ConfigError(
-        f"unknown place {place!r}{hint} The places are {', '.join(names)}, "
-        f"or their indices 0 to {len(names) - 1}"
+        f"places: expected some of {listing(names)}, or of their indices 0 to {len(names) - 1}, "
+        f"got {place!r}; {did_you_mean(place, names)}"
     )

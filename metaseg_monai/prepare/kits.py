@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 
-from metaseg_monai.errors import DataError
+from metaseg_monai.errors import DataError, listing
 from metaseg_monai.files import PREFIX, file_sha256, locked, replacing, write_table
-from metaseg_monai.metadata.fields import MetadataWarning, listing
+from metaseg_monai.metadata.fields import MetadataWarning
 from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.prepare.found import FoundCase, FoundFolder, Problem, alike, listed
 from metaseg_monai.prepare.kits_case import (

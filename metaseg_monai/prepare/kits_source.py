@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, get_args
 
-from metaseg_monai.errors import DataError
-from metaseg_monai.metadata.fields import listing, read_number
+from metaseg_monai.errors import DataError, listing
+from metaseg_monai.metadata.fields import read_number
 from metaseg_monai.prepare.found import FoundCase, FoundFolder, Problem
 from metaseg_monai.tables.check import DataWarning
 from metaseg_monai.tables.clinical import CENSORED, Adapt, ClinicalTable

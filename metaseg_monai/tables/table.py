@@ -14,10 +14,10 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from pydoc import locate
 from typing import Any, get_args
 
-from metaseg_monai.errors import ConfigError, DataError, MetadataError
+from metaseg_monai.errors import ConfigError, DataError, MetadataError, listing
 from metaseg_monai.files import read_lines
 from metaseg_monai.images.image import FORMAT_OF_SUFFIX, image_suffix
-from metaseg_monai.metadata.fields import MetadataWarning, listing, read_number
+from metaseg_monai.metadata.fields import MetadataWarning, read_number
 from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.tables.columns import SPLITS, ColumnMap, Columns, Place, as_column_map
 

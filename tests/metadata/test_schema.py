@@ -63,6 +63,7 @@ def test_left_out_fields_are_unknown_where_the_policy_is():
     assert np.array_equal(schema.encode({}), schema.unknown())
     assert schema.decode(schema.unknown()) == dict.fromkeys(schema.names)
     assert schema.unknown().sum() == 5
+    assert schema.knows_unknown
     some = schema.unknown(["grade"])
     assert some.nonzero()[0].tolist() == [schema.slices["grade"].stop - 1]
 
@@ -70,6 +71,7 @@ def test_left_out_fields_are_unknown_where_the_policy_is():
 def test_unknown_needs_the_policy():
     with pytest.raises(MetadataError, match="'task' has no code for a missing value"):
         every_kind().unknown()
+    assert not every_kind().knows_unknown
     with pytest.raises(MetadataError, match=r"'taks' is no field.*did you mean 'task'"):
         every_kind("unknown").unknown(["taks"])
 

@@ -1,0 +1,332 @@
+"""What each kind of field takes, its code by hand, and what it refuses."""
+
+import itertools
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from metaseg_monai.errors import MetadataError
+from metaseg_monai.metadata import (
+    Categorical,
+    Continuous,
+    MetadataSchema,
+    MetadataWarning,
+    MultiLabel,
+    Ordinal,
+    Vector,
+)
+
+KNOWN = {"provenance": "acquisition", "availability": "acquisition"}
+LINES = ("HeLa", "MDCK", "A549", "HT1080", "HepG2", "MCF7", "NIH3T3")
+LINE = Categorical(name="line", values=LINES, **KNOWN)
+TASK = MultiLabel(name="task", values=("nuclei", "anomalies"), **KNOWN)
+
+
+def test_seven_lines_of_the_thesis():
+    assert np.array_equal(np.stack([LINE.encode(value) for value in LINES]), np.eye(7))
+    assert LINE.encode("HeLa").dtype == np.float32
+    assert LINE.entry_names[3] == "line=HT1080"
+
+
+def test_four_combinations_of_two_labels():
+    subsets = {(): [0, 0], ("anomalies",): [0, 1], ("nuclei",): [1, 0], TASK.values: [1, 1]}
+    for subset, code in subsets.items():
+        assert TASK.encode(subset).tolist() == code
+        assert TASK.decode(np.float32(code)) == list(subset)
+
+
+@pytest.mark.parametrize("code", [[0, 0], [1, 1], [2, -1]])
+def test_a_test_mode_is_no_category(code):
+    task = Categorical(name="task", values=("nuclei", "anomalies"), **KNOWN)
+    with pytest.raises(MetadataError, match=r"'task'.*decode only vectors made by encode"):
+        task.decode(np.float32(code))
+
+
+def test_fractions_mix_domains():
+    code = LINE.encode({"MDCK": 0.3, "MCF7": "0.7"})
+    assert code.tolist() == pytest.approx([0, 0.3, 0, 0, 0, 0.7, 0])
+    assert LINE.decode(code) == pytest.approx({"MDCK": 0.3, "MCF7": 0.7})
+    assert LINE.encode({"HeLa": 1}).tolist() == LINE.encode("HeLa").tolist()
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ({"MDCK": 0.3, "HeLa": 0.3}, "sum to 0.6"),
+        ({"MDCK": 1.5, "HeLa": -0.5}, "fraction of 'HeLa'"),
+        ({"MDCK": float("nan"), "HeLa": 1}, "fraction of 'MDCK'"),
+        ({}, "sum to 0"),
+        ({"MDKC": 1}, "did you mean 'MDCK'"),
+        ("Hela", "'HeLa', 'MDCK'.*got 'Hela'.*did you mean 'HeLa'"),
+        (3, "as text"),
+        (["HeLa"], "as text"),
+    ],
+)
+def test_wrong_categories(value, reason):
+    with pytest.raises(MetadataError, match=f"field 'line'.*{reason}"):
+        LINE.encode(value)
+
+
+def test_a_misspelt_category_is_not_missing():
+    line = Categorical(name="line", values=LINES, missing="unknown", **KNOWN)
+    with pytest.raises(MetadataError, match=r"\(or 'unknown'\).*did you mean 'MDCK'"):
+        line.encode("MDKC")
+
+
+WORDS = ("", "  ", "unknown", "NaN", "NA", "n/a", "NULL", "None", "-", ".")
+
+
+@pytest.mark.parametrize("value", [None, *WORDS, float("nan"), np.float32("nan")])
+def test_missing(value):
+    told = {"name": "line", "values": ("a", "b"), **KNOWN}
+    assert Categorical(**told, missing="unknown").encode(value).tolist() == [0, 0, 1]
+    with pytest.raises(MetadataError, match=r"field 'line'.*got nothing.*missing='unknown'"):
+        Categorical(**told).encode(value)
+
+
+def test_a_declared_name_is_no_word_for_missing():
+    stain = Categorical(name="stain", values=("none", "DAPI"), missing="unknown", **KNOWN)
+    assert stain.encode("none").tolist() == [1, 0, 0]
+    assert stain.encode("None").tolist() == [0, 0, 1]
+
+
+def test_unknown_entry_comes_last_and_decodes_to_none():
+    line = Categorical(name="line", values=("a", "b"), missing="unknown", **KNOWN)
+    assert line.entry_names == ("line=a", "line=b", "line=unknown")
+    assert line.encode("b").tolist() == [0, 1, 0]
+    assert line.decode(line.unknown()) is None
+    with pytest.raises(MetadataError, match="expected the code of"):
+        line.decode(np.float32([1, 0, 1]))
+
+
+def test_ordinal_is_a_thermometer():
+    grade = Ordinal(name="grade", values=("I", "II", "III"), **KNOWN)
+    codes = [grade.encode(value) for value in grade.values]
+    assert np.stack(codes).tolist() == [[1, 0, 0], [1, 1, 0], [1, 1, 1]]
+    assert [grade.decode(code) for code in codes] == ["I", "II", "III"]
+    assert grade.entry_names == ("grade>=I", "grade>=II", "grade>=III")
+    for code in set(itertools.product([0, 0.5, 1], repeat=3)) - {tuple(c) for c in codes}:
+        with pytest.raises(MetadataError, match="expected the code of one of 'I', 'II', 'III'"):
+            grade.decode(np.float32(code))
+
+
+def test_labels_in_a_cell():
+    stain = MultiLabel(name="stain", values=("DAPI", "actin", "tubulin"), separator="|", **KNOWN)
+    assert stain.encode("tubulin| DAPI").tolist() == [1, 0, 1]
+    assert stain.encode({"actin"}).tolist() == [0, 1, 0]
+    with pytest.raises(MetadataError, match=r"joined by '\|'.*did you mean 'DAPI'"):
+        stain.encode("DAPY|actin")
+    with pytest.raises(MetadataError, match="give a list of names"):
+        stain.encode(4)
+    with pytest.raises(MetadataError, match="expected the code"):
+        stain.decode(np.float32([0.5, 0, 0]))
+
+
+def tumour_size(**settings):
+    return Continuous(**{"name": "size", "unit": "mm", "range": (1, 161), **KNOWN, **settings})
+
+
+def test_linear_by_hand():
+    assert tumour_size().encode(41).tolist() == [0.25]
+    assert tumour_size().entry_names == ("size",)
+
+
+def test_magnification_is_log2():
+    magnification = tumour_size(unit="x", range=(5, 40), scale="log2")
+    codes = [magnification.encode(value)[0] for value in (5, 10, 20, 40)]
+    assert codes == pytest.approx([0, 1 / 3, 2 / 3, 1])
+    assert magnification.decode(np.float32([1 / 3])) == pytest.approx(10)
+
+
+@pytest.mark.parametrize(
+    "value", ["41", "41.0", " 41 ", "4.1e1", 41.0, np.int64(41), np.float32(41)]
+)
+def test_plain_numbers(value):
+    assert tumour_size().encode(value).tolist() == [0.25]
+
+
+@pytest.mark.parametrize("policy", ["error", "unknown"])
+@pytest.mark.parametrize(
+    "value", ["41 mm", "nano", ">=90", True, math.inf, "inf", "4,1", "1_0", [41], 10**400]
+)
+def test_what_is_no_plain_number(value, policy):
+    with pytest.raises(MetadataError, match=r"'size'.*plain number in mm from 1 to 161, got"):
+        tumour_size(missing=policy, out_of_range="flag").encode(value)
+
+
+def test_missing_size():
+    assert tumour_size(missing="unknown").encode(None).tolist() == [0, 1]
+    assert tumour_size(missing="unknown").encode(1).tolist() == [0, 0]
+    with pytest.raises(MetadataError, match="got nothing"):
+        tumour_size().encode(math.nan)
+
+
+@pytest.mark.parametrize(
+    ("unit", "value", "doubt"),
+    [
+        ("mm", 0.4, r"is it in cm\? In mm 4 would be inside"),
+        ("cm", 900, r"is it in mm\? In cm 90 would be inside"),
+        ("mm", 90000, r"is it in um\? In mm 90 would be inside"),
+        ("s", 900, r"is it in another unit\? In s 90 would be inside"),
+        ("mm", -1, "correct the value, or the range"),
+    ],
+)
+def test_out_of_range_is_refused_or_flagged_but_never_clamped(unit, value, doubt):
+    with pytest.raises(MetadataError, match=f"'size'.*from 1 to 161, got {value}.*{doubt}"):
+        tumour_size(unit=unit).encode(value)
+    lenient = tumour_size(unit=unit, out_of_range="flag")
+    assert lenient.encode(value)[0] == pytest.approx((value - 1) / 160)
+    (flag,) = lenient.flags(value)
+    assert f"got {value}" in flag
+
+
+def test_no_flag_inside_the_range_and_none_where_it_is_an_error():
+    assert tumour_size(out_of_range="flag").flags(161) == []
+    assert tumour_size(out_of_range="flag").flags(None) == []
+    assert tumour_size().flags(162) == []
+
+
+def test_a_logarithm_refuses_zero_even_when_flagging():
+    with pytest.raises(MetadataError, match="scale log needs a value above 0"):
+        tumour_size(scale="log", out_of_range="flag").encode(0)
+
+
+def test_a_code_too_large_for_float32_is_refused():
+    with pytest.raises(MetadataError, match="cannot be stored"):
+        tumour_size(out_of_range="flag").encode(1e300)
+
+
+@given(st.floats(1, 161), st.sampled_from(["linear", "log", "log2"]))
+def test_round_trip(value, scale):
+    field = tumour_size(scale=scale)
+    assert 0 <= field.encode(value)[0] <= 1
+    assert field.decode(field.encode(value)) == pytest.approx(value, rel=1e-5)
+
+
+def test_vector():
+    texture = Vector(name="texture", entries=("contrast", "entropy"), missing="unknown", **KNOWN)
+    assert texture.entry_names == ("texture[contrast]", "texture[entropy]", "texture=unknown")
+    assert texture.encode("0.5; -2").tolist() == [0.5, -2, 0]
+    assert texture.encode(np.array([0.5, -2])).tolist() == [0.5, -2, 0]
+    assert texture.encode(None).tolist() == [0, 0, 1]
+    assert texture.decode(texture.encode((0.5, -2))) == [0.5, -2]
+    assert Vector(name="v", entries=2, **KNOWN).entry_names == ("v[0]", "v[1]")
+
+
+@pytest.mark.parametrize("value", [[1], [1, 2, 3], [1, None], [1, 1e39], "1", 1.0, np.ones((2, 1))])
+def test_wrong_vectors(value):
+    with pytest.raises(MetadataError, match=r"'v': expected 2 plain numbers.*got"):
+        Vector(name="v", entries=2, **KNOWN).encode(value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "reason"),
+    [
+        (Categorical, {"values": ("a", "a")}, "values: the values are not distinct"),
+        (Categorical, {"values": ()}, "values: .*at least 1"),
+        (Categorical, {"values": ("a", "unknown")}, "'unknown' stands for a missing value"),
+        (Categorical, {"values": ("a", " b")}, "begins or ends with a space"),
+        (Categorical, {"values": "disc"}, "values: .*tuple"),
+        (Categorical, {"values": ("a",), "vales": 1}, "vales: Extra inputs"),
+        (Categorical, {"values": ("a",), "missing": "zero"}, "missing: .*'unknown', got 'zero'"),
+        (Categorical, {"values": ("a",), "name": "a=b"}, "name: "),
+        (Categorical, {"values": ("a",), "availability": "later"}, ".*'post-operative'"),
+        (MultiLabel, {"values": ("a;b",)}, "'a;b' contains the separator"),
+        (Continuous, {"unit": "mm", "range": (5, 5)}, "lowest value first"),
+        (Continuous, {"unit": "mm", "range": (0, 5), "scale": "log"}, "above 0 for scale log"),
+        (Continuous, {"unit": "mm", "range": (0, math.inf)}, "finite"),
+        (Continuous, {"unit": "", "range": (0, 5)}, "unit: "),
+        (Continuous, {"unit": "x", "range": (1, 5), "scale": "log10"}, "scale: .*'log2'"),
+        (Vector, {"entries": 0}, "entries: expected at least one"),
+        (Vector, {"entries": -1}, "entries: expected at least one"),
+        (Vector, {"entries": ()}, "entries: expected at least one"),
+        (Vector, {"entries": ("a", "a")}, "entries: the names are not distinct"),
+    ],
+)
+def test_wrong_settings(kind, settings, reason):
+    with pytest.raises(MetadataError, match=reason):
+        kind(**{"name": "field", **KNOWN, **settings})
+
+
+def test_provenance_and_availability_are_never_guessed():
+    with pytest.raises(MetadataError, match="'task': provenance: Field required; availability: Fi"):
+        Categorical(name="task", values=("a",))
+
+
+# The proposal's question (section 3.2): fields that were told 10x, 20x and 40x meet 15x, between
+# the values of the training cases, and 64x, beyond.
+
+LEVELS = ["10", "20", "40"]
+BETWEEN = math.log2(15 / 10)  # 0.585 of the way from 10 to 20
+
+
+def schema(**settings):
+    """A schema of one field, as its JSON file gives it."""
+    content = {"fields": [{"name": "magnification", **KNOWN, **settings}]}
+    return MetadataSchema.from_dict(json.loads(json.dumps(content)))
+
+
+def code(of, value):
+    return of.encode({"magnification": value}, case="c7").tolist()
+
+
+ONE_HOT = schema(kind="categorical", values=LEVELS)
+THERMOMETER = schema(kind="ordinal", values=LEVELS)
+SHARES = schema(kind="vector", entries=LEVELS)
+LOG = {"kind": "continuous", "unit": "x", "range": [10, 40], "scale": "log2"}
+
+
+@pytest.mark.parametrize("of", [ONE_HOT, THERMOMETER])
+@pytest.mark.parametrize("value", ["15", "64"])
+def test_names_know_no_other_value_and_say_which_they_know(of, value):
+    with pytest.raises(
+        MetadataError, match=rf"case 'c7', .*'magnification'.*'10', '20', '40', got '{value}'"
+    ):
+        code(of, value)
+
+
+def test_a_name_can_only_be_asked_as_its_nearest():
+    assert code(ONE_HOT, "20") == [0, 1, 0]
+    assert code(THERMOMETER, "20") == [1, 1, 0]
+
+
+def test_a_one_hot_takes_fractions_in_code_and_as_a_vector_in_a_table():
+    mixed = code(ONE_HOT, {"10": 1 - BETWEEN, "20": BETWEEN})
+    assert mixed == pytest.approx([0.415, 0.585, 0], abs=1e-3)
+    assert code(SHARES, "0.415037;0.584963;0") == pytest.approx(mixed, abs=1e-6)
+    for level in LEVELS:  # trained with shares, a network sees what it saw with one-hot codes
+        stored = ";".join(str(int(level == one)) for one in LEVELS)
+        assert code(SHARES, stored) == code(ONE_HOT, level)
+
+
+def test_a_thermometer_between_two_steps_is_a_vector_in_a_table():
+    assert code(SHARES, "1;0.584963;0") == pytest.approx([1, BETWEEN, 0])
+    assert code(SHARES, "1;1;0") == code(THERMOMETER, "20")
+    with pytest.raises(MetadataError, match="magnification"):
+        THERMOMETER.decode(np.float32([1, 0.585, 0]))  # no step has such a code
+
+
+@pytest.mark.parametrize("out_of_range", ["error", "flag"])
+def test_a_number_lies_between_those_it_was_trained_with(out_of_range):
+    of = schema(**LOG, out_of_range=out_of_range)
+    assert [code(of, level)[0] for level in LEVELS] == [0, 0.5, 1]
+    assert code(of, "15") == pytest.approx([BETWEEN / 2])
+    assert of.flags({"magnification": "15"}) == []
+
+
+def test_a_number_beyond_is_refused_or_goes_on_with_a_warning():
+    with pytest.raises(MetadataError, match=r"case 'c7'.*from 10 to 40, got '64'"):
+        code(schema(**LOG), "64")
+    with pytest.warns(MetadataWarning, match=r"case 'c7'.*from 10 to 40, got '64'"):
+        beyond = code(schema(**LOG, out_of_range="flag"), "64")
+    assert beyond == pytest.approx([math.log2(64 / 10) / 2])  # 1.339, not clamped to 1
+
+
+def test_a_wider_range_knows_64_without_a_flag_but_never_saw_it():
+    of = schema(**{**LOG, "range": [10, 64]})
+    assert code(of, "64") == [1]
+    assert code(of, "40") == pytest.approx([2 / math.log2(6.4)])
