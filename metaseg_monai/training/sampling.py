@@ -7,7 +7,8 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from itertools import count
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -86,11 +87,11 @@ class Deck:
         self.size = len(self.items)
         self._draw = (seed, number)
 
-    def take(self, start: int, count: int) -> Numbers:
+    def take(self, start: int, items: int) -> Numbers:
         """Return the items at the places from `start`."""
-        first, last = start // self.size, (start + count - 1) // self.size
+        first, last = start // self.size, (start + items - 1) // self.size
         rounds = [self._order(number) for number in range(first, last + 1)] or [self.items]
-        return np.concatenate(rounds)[start - first * self.size :][:count]
+        return np.concatenate(rounds)[start - first * self.size :][:items]
 
     def _order(self, number: int) -> Numbers:
         # four numbers, for (seed, epoch) and (seed, epoch, index) draw other things
@@ -98,50 +99,60 @@ class Deck:
         return np.random.default_rng(seed_for(seed, deck, number, 0)).permutation(self.items)
 
 
-class Turns:
-    """Whose turn it is: every part as often as its weight, spread evenly, for ever.
+class Mix:
+    """An endless row in which parts take turns, each as often as its weight, spread evenly.
 
     Args:
-        weights: whole numbers from 1; a round is as long as their sum.
+        parts: decks, or such rows.
+        weights: whole numbers from 1, of each part; a round is as long as their sum.
 
-    >>> Turns([1, 3]).between(0, 8)[0].tolist()
+    >>> Mix([Deck([0], 0, 0), Deck([1], 0, 1)], weights=[1, 3]).take(0, 8).tolist()
     [1, 0, 1, 1, 1, 0, 1, 1]
     """
 
-    def __init__(self, weights: Sequence[int]) -> None:
-        self.weights = np.asarray(weights, dtype=np.int64)
-        owners = np.repeat(np.arange(len(weights)), self.weights)
+    def __init__(self, parts: "Sequence[Deck | Mix]", weights: Sequence[int]) -> None:
+        self.parts = parts
+        self.size: int = sum(part.size for part in parts)
+        self._weights = np.asarray(weights, dtype=np.int64)
+        owners = np.repeat(np.arange(len(weights)), self._weights)
         places = np.concatenate([(np.arange(weight) + 0.5) / weight for weight in weights])
         self._round = owners[np.argsort(places, kind="stable")]
 
-    def between(self, start: int, count: int) -> tuple[Numbers, Numbers]:
-        """Return whose turns the places from `start` are, and the turns each part had before."""
+    def take(self, start: int, turns: int, unit: int = 1) -> Numbers:
+        """Return the items of the turns from `start`, in each of which `unit` are taken."""
         rounds, rest = divmod(start, len(self._round))
-        owners = self._round[(rest + np.arange(count)) % len(self._round)]
-        had = np.bincount(self._round[:rest], minlength=len(self.weights))
-        return owners, rounds * self.weights + had
-
-
-class Mix:
-    """An endless row of the items of several decks, each as often as the others.
-
-    >>> Mix([Deck([0], 0, 0), Deck([1], 0, 1)]).take(0, 4).tolist()
-    [0, 1, 0, 1]
-    """
-
-    def __init__(self, decks: Sequence[Deck]) -> None:
-        self.decks = decks
-        self.size = sum(deck.size for deck in decks)
-        self._turns = Turns([1] * len(decks))
-
-    def take(self, start: int, count: int) -> Numbers:
-        """Return the items at the places from `start`."""
-        owners, before = self._turns.between(start, count)
-        taken = np.empty(count, dtype=np.int64)
-        for number, deck in enumerate(self.decks):
+        owners = self._round[(rest + np.arange(turns)) % len(self._round)]
+        had = np.bincount(self._round[:rest], minlength=len(self._weights))
+        before = (rounds * self._weights + had) * unit
+        taken = np.empty((turns, unit), dtype=np.int64)
+        for number, part in enumerate(self.parts):
             own = owners == number
-            taken[own] = deck.take(int(before[number]), int(own.sum()))
-        return taken
+            items = part.take(int(before[number]), int(own.sum()) * unit)
+            taken[own] = items.reshape(-1, unit)
+        return taken.flatten()
+
+
+class Order(NamedTuple):
+    """The items of every epoch of a training, see `EpochDraw`."""
+
+    row: Mix
+    seed: int
+    by_batch: bool
+
+    def epoch(self, epoch: int, batches: int, batch: int, items: int) -> list[int]:
+        """Return the items of an epoch over all processes, which take every so many-th of them.
+
+        Args:
+            epoch: from 1.
+            batches: of an epoch.
+            batch: items of a batch over all processes.
+            items: of an epoch; homogeneous epochs hold `batches` full batches instead.
+        """
+        generator = np.random.default_rng(seed_for(self.seed, epoch))
+        if not self.by_batch:
+            return generator.permutation(self.row.take((epoch - 1) * items, items)).tolist()
+        taken = self.row.take((epoch - 1) * batches, batches, unit=batch)
+        return generator.permutation(taken.reshape(batches, batch)).flatten().tolist()
 
 
 @dataclass(frozen=True)
@@ -166,7 +177,7 @@ class EpochDraw:
     balance: str | None = None
     homogeneous: str | None = None
 
-    def order(self, items: Sequence[Mapping[str, Any]], seed: int) -> "Order":
+    def order(self, items: Sequence[Mapping[str, Any]], seed: int) -> Order:
         """Return the order of a training over these items.
 
         Args:
@@ -179,57 +190,17 @@ class EpochDraw:
         """
         if self.balance is None and self.homogeneous is None:
             raise ConfigError("EpochDraw needs a field: give `balance` or `homogeneous`.")
-        return Order(
-            _values(items, self.balance, "balance"),
-            _values(items, self.homogeneous, "homogeneous"),
-            seed,
-        )
-
-
-class Order:
-    """The items of every epoch of a training, see `EpochDraw`.
-
-    Args:
-        balance: value of each item to balance; None balances nothing.
-        homogeneous: value of each item that a batch has one of; None mixes them.
-        seed: of the order, from 0.
-    """
-
-    def __init__(
-        self, balance: Sequence[str] | None, homogeneous: Sequence[str] | None, seed: int
-    ) -> None:
-        self._seed = seed
-        self._by_batch = homogeneous is not None
-        self._rows: list[Deck | Mix] = []
-        number = 0
-        for part in _members(range(len(homogeneous or balance or ())), homogeneous):
-            decks = []
-            for own in _members(part, balance):
-                decks.append(Deck(own, seed, number))
-                number += 1
-            self._rows.append(decks[0] if len(decks) == 1 else Mix(decks))
-        equal = balance is not None and list(balance) == list(homogeneous or balance)
-        self._turns = Turns([1 if equal else row.size for row in self._rows])
-
-    def epoch(self, epoch: int, batches: int, batch: int, items: int) -> list[int]:
-        """Return the items of an epoch over all processes, which take every so many-th of them.
-
-        Args:
-            epoch: from 1.
-            batches: of an epoch.
-            batch: items of a batch over all processes.
-            items: of an epoch; homogeneous epochs hold `batches` full batches instead.
-        """
-        generator = np.random.default_rng(seed_for(self._seed, epoch))
-        if not self._by_batch:
-            return generator.permutation(self._rows[0].take((epoch - 1) * items, items)).tolist()
-        owners, before = self._turns.between((epoch - 1) * batches, batches)
-        taken = np.empty((batches, batch), dtype=np.int64)
-        for number, row in enumerate(self._rows):
-            own = owners == number
-            start, count = int(before[number]) * batch, int(own.sum()) * batch
-            taken[own] = row.take(start, count).reshape(-1, batch)
-        return generator.permutation(taken).flatten().tolist()
+        balance = _values(items, self.balance, "balance")
+        homogeneous = _values(items, self.homogeneous, "homogeneous")
+        number = count()
+        parts = []
+        for members in _members(range(len(items)), homogeneous):
+            decks = [Deck(own, seed, next(number)) for own in _members(members, balance)]
+            parts.append(Mix(decks, [1] * len(decks)))
+        equal = balance is not None and balance == (homogeneous or balance)
+        weights = [1 if equal else part.size for part in parts]
+        row = Mix(parts, weights) if homogeneous else parts[0]
+        return Order(row, seed, by_batch=homogeneous is not None)
 
 
 def _values(items: Any, field: str | None, setting: str) -> list[str] | None:
@@ -273,7 +244,5 @@ def _members(items: Sequence[int], values: Sequence[str] | None) -> list[list[in
     """
     if values is None:
         return [list(items)]
-    found: dict[str, list[int]] = {}
-    for item in items:
-        found.setdefault(values[item], []).append(item)
-    return [found[value] for value in sorted(found)]
+    names = sorted({values[item] for item in items})
+    return [[item for item in items if values[item] == name] for name in names]

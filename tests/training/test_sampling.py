@@ -13,7 +13,7 @@ from metaseg_monai.training import (
     processes,
     training_loader,
 )
-from metaseg_monai.training.sampling import Deck, Order, seed_for
+from metaseg_monai.training.sampling import Deck, seed_for
 
 TASKS = ["nucleus"] * 17 + ["cytoplasm"] * 3
 LINES = (["A"] * 5 + ["B"] * 12) + ["B", "B", "A"]
@@ -162,7 +162,8 @@ def test_processes_have_equal_numbers_of_batches(world, fields):
 
 
 def test_another_seed_is_another_order():
-    orders = [Order(TASKS, None, seed).epoch(1, 5, 4, 20) for seed in (0, 1, 0)]
+    draw = EpochDraw("task")
+    orders = [draw.order(items_of(TASKS), seed).epoch(1, 5, 4, 20) for seed in (0, 1, 0)]
     assert orders[0] == orders[2] != orders[1]
 
 
