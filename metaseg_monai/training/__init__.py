@@ -3,7 +3,6 @@
 from metaseg_monai.training.checkpoints import (
     RunCheckpoint,
     read_checkpoint,
-    replace_file,
     write_checkpoint,
 )
 from metaseg_monai.training.collate import (
@@ -20,22 +19,20 @@ from metaseg_monai.training.handlers import (
     higher_is_better,
     lower_is_better,
 )
-from metaseg_monai.training.loader import EpochBatchSampler, ReplayDataset, training_loader
+from metaseg_monai.training.loader import ReplayDataset, training_loader
 from metaseg_monai.training.processes import end_processes
 from metaseg_monai.training.sampling import EpochDraw
 from metaseg_monai.training.schedules import cyclic_schedule
+from metaseg_monai.training.trained_on import RecordTrained, RefuseTrained
 from metaseg_monai.training.weights import (
     BestWeights,
     LoadWeights,
-    RecordTrained,
-    RefuseTrained,
     read_weights,
     write_weights,
 )
 
 __all__ = [
     "BestWeights",
-    "EpochBatchSampler",
     "EpochDraw",
     "EpochLog",
     "FieldTarget",
@@ -56,7 +53,6 @@ __all__ = [
     "lower_is_better",
     "read_checkpoint",
     "read_weights",
-    "replace_file",
     "training_loader",
     "write_checkpoint",
     "write_weights",

@@ -1,13 +1,10 @@
-"""Which of the processes of a distributed run this one is, and what they share."""
+"""Which of the processes of a distributed run this one is, and how they end."""
 
 import time
-from typing import Any, TypeVar
 
 import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-
-T = TypeVar("T")
 
 GLOO_PAUSE = 0.5  # seconds; 4 to 9 of 75 runs of two processes aborted without it, 0 with it
 
@@ -20,15 +17,6 @@ def rank() -> int:
 def world_size() -> int:
     """Return the number of processes; 1 where the run is not distributed."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
-
-
-def gather(value: T) -> list[T]:
-    """Return `value` of every process, in rank order; all processes must call it together."""
-    if world_size() == 1:
-        return [value]
-    values: list[Any] = [None] * world_size()
-    dist.all_gather_object(values, value)
-    return values
 
 
 def end_processes() -> None:

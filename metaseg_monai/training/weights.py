@@ -6,17 +6,16 @@ text with a SHA-256 over the tensors: neither can be exchanged without the other
 beside it is a copy of the facts for readers.
 """
 
-import csv
 import hashlib
-import io
+import inspect
 import json
-import logging
 import math
 import platform
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Mapping
 from importlib.metadata import version
 from pathlib import Path
+from pydoc import locate
 from typing import Any
 
 import monai
@@ -27,14 +26,12 @@ from torch import Tensor, nn
 from metaseg_monai.errors import (
     CheckpointError,
     ConfigError,
-    DataError,
     MetadataError,
     TrainingError,
 )
-from metaseg_monai.files import file_sha256, sweep_temporaries
+from metaseg_monai.files import sweep_temporaries
 from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.networks.meta_input import MetaInput
-from metaseg_monai.tables.check import image_files
 from metaseg_monai.training import processes
 from metaseg_monai.training.checkpoints import (
     differences,
@@ -46,7 +43,6 @@ from metaseg_monai.training.checkpoints import (
 from metaseg_monai.training.handlers import higher_is_better, lower_is_better
 
 KEY = "metaseg"  # of the facts in `state_dict._metadata[""]`
-OLD_KEYS = ("model", "variant", "schema", "settings")
 # Facts that an evaluation may have otherwise, or that only the training knows.
 NOT_COMPARED = {"window", "class_names", "intensity", "trained_on", "best", "versions"}
 
@@ -131,18 +127,18 @@ def read_weights(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Read weights and their facts, and make sure that they belong together.
 
     Args:
-        path: of a file by `write_weights`. The nested files of earlier releases are read, too:
-            what they knew becomes facts.
+        path: of a file by `write_weights`, or of the nested form of earlier releases, whose
+            settings become facts.
 
     Returns:
         The state_dict, on the CPU, and the facts.
 
     Raises:
         CheckpointError: the file is missing or damaged, has no facts, or other weights than its
-            facts describe.
+            facts describe; or it is of an earlier release and does not tell enough.
     """
     state: Any = read_checkpoint(path)
-    if all(key in state for key in OLD_KEYS):
+    if "model" in state and "settings" in state:
         return _converted(path, state)
     try:
         facts = json.loads(state._metadata[""][KEY])
@@ -164,28 +160,28 @@ def read_weights(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return state, facts
 
 
-def _converted(path: str | Path, stored: Mapping[str, Any]) -> tuple[dict[str, Any], Any]:
-    """Return state and facts of the nested form, {"model", "variant", "schema", "settings", ...}.
+def with_defaults(fact: Any, only: Container[Any] | None = None) -> Any:
+    """Return a component of a configuration, or a list of some, with the arguments left out.
 
-    Its settings had the names that the facts have, but for "unknown".
+    Args:
+        fact: what is no component, or has no such class, stays as it is.
+        only: names in `_target_` that may be imported; None for any.
+
+    >>> with_defaults({"_target_": "torch.nn.Dropout", "p": 0.1})
+    {'_target_': 'torch.nn.Dropout', 'p': 0.1, 'inplace': False}
     """
-    settings = dict(stored["settings"])
-    if "unknown" in settings:
-        settings["unknown_trained"] = settings.pop("unknown")
-    try:
-        schema = None if stored["schema"] is None else json.loads(stored["schema"])
-    except ValueError as error:
-        raise CheckpointError(
-            f"The metadata schema in {path} cannot be read ({error}); train anew."
-        ) from error
-    facts = {
-        "weights_sha256": weights_sha256(stored["model"]),
-        **settings,
-        "variant": stored["variant"],
-        "schema": schema,
-        "best": {key: stored.get(key) for key in ("metric", "value", "epoch")},
+    if isinstance(fact, list):
+        return [with_defaults(one, only) for one in fact]
+    name = fact.get("_target_") if isinstance(fact, dict) else None
+    target = locate(name) if name and (only is None or name in only) else None
+    if not callable(target):
+        return fact
+    defaults = {
+        argument: parameter.default
+        for argument, parameter in inspect.signature(target).parameters.items()
+        if isinstance(parameter.default, (str, int, float, bool, tuple, list, type(None)))
     }
-    return stored["model"], facts
+    return {"_target_": name, **json.loads(json.dumps({**defaults, **fact}))}
 
 
 class BestWeights:
@@ -198,7 +194,8 @@ class BestWeights:
         path: the file, e.g. `models/model.pt`; see `write_weights`.
         network: also inside DistributedDataParallel.
         schema: of its metadata, checked when the weights are loaded; None where there is none.
-        facts: plain values that tell what runs: network, variant, preprocessing ... (contract 27).
+        facts: plain values that tell what runs: network, variant, preprocessing ... (contract 27);
+            components as in the configuration, whose left-out arguments are added.
             `schema`, `unknown_trained` (of the network), `trained_on` (of
             `RecordTrained`) and `best` {metric, value, epoch} are added.
         metric: name among the evaluator's metrics (contract 15: the validation loss).
@@ -291,7 +288,8 @@ def _known(
     network: nn.Module, schema: MetadataSchema | None, facts: Mapping[str, Any] | None
 ) -> dict[str, Any]:
     """Return the facts with the schema and what the network itself tells."""
-    known = plain(facts or {}, "The facts of weights")
+    given = plain(facts or {}, "The facts of weights")
+    known = {key: with_defaults(fact) for key, fact in given.items()}
     known["schema"] = None if schema is None else schema.to_dict()
     doors = [module for module in network.modules() if isinstance(module, MetaInput)]
     known["unknown_trained"] = any(door.unknown is not None for door in doors)
@@ -357,8 +355,13 @@ class LoadWeights:
         if not self.path.is_file():
             raise CheckpointError(f"There are no weights at {self.path}. {self.train}")
         state, self.recorded = read_weights(self.path)
-        now = {key: value for key, value in self.facts.items() if key not in NOT_COMPARED}
+        now = {key: fact for key, fact in self.facts.items() if key not in NOT_COMPARED}
         then = {key: self.recorded.get(key) for key in now}
+        if self.recorded.get("earlier_form"):
+            now = _as_told(now, self.recorded)
+        else:  # of the classes that a file names, only those of this run are imported
+            names = {step.get("_target_") for fact in now.values() for step in _steps(fact)}
+            then = {key: with_defaults(fact, names) for key, fact in then.items()}
         for known in (then, now):
             known["schema"] = self._fields(known["schema"])
         if lines := differences(then, now):
@@ -393,141 +396,73 @@ class LoadWeights:
             ) from error
 
 
-# Which images a network was trained on, so that it is tested on none of them.
-
-TRAINED_ON = "trained_on.csv"
-COLUMNS = ("sha256", "split", "group", "case")
-SHOWN = 5
-
-logger = logging.getLogger(__name__)
+def _steps(fact: Any) -> list[dict[str, Any]]:
+    """Return the components that a fact is, or holds in a list."""
+    return [one for one in (fact if isinstance(fact, list) else [fact]) if isinstance(one, dict)]
 
 
-class RecordTrained:
-    """Write down beside the weights which images a training sees.
+# Weights of earlier releases: {"model", "variant", "schema" (text), "settings", "value" ...}, in
+# which the settings say how a Unet3 and at most three transforms were set.
 
-    Attach it to the trainer, behind `RunCheckpoint`, which may refuse to go on. It writes
-    `trained_on.csv`, a row an image: the SHA-256 of its file (of several planes joined by ";"),
-    its split (train, or val, which chose the weights), group and case. The weights' facts hold
-    the file's own SHA-256.
-
-    Args:
-        weights: that this training will keep.
-        items: the cases of these splits.
-    """
-
-    def __init__(self, weights: BestWeights, items: Iterable[Mapping[str, Any]]) -> None:
-        self.weights = weights
-        self.items = items
-
-    def attach(self, engine: Engine) -> None:
-        """Attach to the trainer."""
-        engine.add_event_handler(Events.STARTED, self)
-
-    def __call__(self, engine: Engine) -> None:
-        """Write the file.
-
-        Raises:
-            DataError: An image cannot be read.
-            CheckpointError: The file cannot be written.
-        """
-        if processes.rank() != 0:
-            return
-        of_image = {image_files(item): item for item in self.items}
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        for image, item in of_image.items():
-            writer.writerow([_digest(image), *(item[name] for name in COLUMNS[1:])])
-        content = text.getvalue().encode()
-        replace_file(self.weights.path.with_name(TRAINED_ON), content)
-        self.weights.facts["trained_on"] = {
-            "file": TRAINED_ON,
-            "sha256": hashlib.sha256(content).hexdigest(),
-            "images": len(of_image),
-        }
+SIZES = ("spatial_dims", "channels", "levels", "reduction")
 
 
-class RefuseTrained:
-    """Refuse to test a network on images that it was trained on, or chosen by.
+def _converted(path: str | Path, stored: Mapping[str, Any]) -> tuple[dict[str, Any], Any]:
+    """Return state and facts; at which places gates were is left to the names of the weights."""
+    old, variant = stored["settings"], stored["variant"]
 
-    Attach it to the evaluator, behind `LoadWeights`. Cases of the splits train and val are let
-    through: who tests on them means it. Another image of a group that has been trained on is told
-    in the log: names of groups, such as 1, 2, 3, may coincide between data sets.
+    def step(name: str, **arguments: str) -> dict[str, Any]:
+        """A transform, its arguments by what the old settings called them."""
+        values = {argument: old[setting] for argument, setting in arguments.items()}
+        return {"_target_": f"metaseg_monai.transforms.{name}", **values}
 
-    Args:
-        weights: that are tested. Where `trained_on.csv` is missing beside them, as with weights
-            from elsewhere, the log says that nothing is known.
-        items: the cases to be tested.
-    """
-
-    def __init__(self, weights: LoadWeights, items: Iterable[Mapping[str, Any]]) -> None:
-        self.weights = weights
-        self.path = weights.path.with_name(TRAINED_ON)
-        self.items = items
-
-    def attach(self, engine: Engine) -> None:
-        """Attach to the evaluator."""
-        engine.add_event_handler(Events.STARTED, self)
-
-    def __call__(self, engine: Engine) -> None:
-        """Compare the images.
-
-        Raises:
-            DataError: Some were trained on, or the file is damaged or of other weights, or an
-                image cannot be read.
-        """
-        tested = {image_files(item): item for item in self.items if item.get("split") == "test"}
-        if not tested:
-            return
-        if not self.path.is_file():
-            logger.warning(
-                "%s: missing, so nobody knows whether the test cases were trained on", self.path
-            )
-            return
-        known = self._read()
-        of_content = {row["sha256"]: row for row in known}
-        twice = [
-            f"{item['case']} (was {row['split']} case {row['case']})"
-            for image, item in tested.items()
-            if (row := of_content.get(_digest(image)))
-        ]
-        if twice:
-            more = f" and {len(twice) - SHOWN} more" if len(twice) > SHOWN else ""
-            raise DataError(
-                f"{len(twice)} of {len(tested)} test images were in the training of these "
-                f"weights ({self.path}): {', '.join(twice[:SHOWN])}{more}. The table was probably "
-                "split anew since; test with the table of the training, or train anew"
-            )
-        groups = sorted({row["group"] for row in known} & {i["group"] for i in tested.values()})
-        if groups:
-            logger.warning(
-                "%d groups of the test cases have the name of one that was trained on (%s): if it "
-                "is the same patient or well, these are no unseen cases",
-                len(groups),
-                ", ".join(groups[:SHOWN]),
-            )
-
-    def _read(self) -> list[dict[str, str]]:
-        advice = "remove the file to test without knowing what was trained on"
-        recorded = self.weights.recorded.get("trained_on")
-        if recorded and file_sha256(self.path) != recorded["sha256"]:
-            raise DataError(
-                f"{self.path}: not the record of the images that {self.weights.path} was trained "
-                f"on; put back the file that this training wrote, or {advice}"
-            )
-        rows = list(csv.DictReader(io.StringIO(self.path.read_text(encoding="utf-8"))))
-        if not rows or set(rows[0]) != set(COLUMNS):
-            raise DataError(
-                f"{self.path}: damaged, expected the columns {', '.join(COLUMNS)}; train anew, or "
-                f"{advice}"
-            )
-        return rows
-
-
-def _digest(files: tuple[str, ...]) -> str:
     try:
-        return ";".join(map(file_sha256, files))
-    except OSError as error:
-        raise DataError(
-            f"{files[0]}: cannot be read ({error}); copy it anew, or mend the table"
+        if old.get("intensity_by") or old.get("flat_field"):
+            raise KeyError("intensity_by, flat_field")
+        sizes = {name: old["network"][name] for name in SIZES}
+        steps = [
+            step(
+                "LoadCased",
+                channels="channel_conversion",
+                classes="classes",
+                in_channels="in_channels",
+            ),
+            step("ResampleToSpacingd", spacing_mm="spacing_mm"),
+            step("ScaleIntensityCased", intensity_range="intensity_range", clip="intensity_clip"),
+        ]
+        network = {"in_channels": old["in_channels"], "out_channels": old["classes"], **sizes}
+        schema = None if stored["schema"] is None else json.loads(stored["schema"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} is of an earlier release, and what it was trained for cannot be told from it "
+            f"with certainty ({error}). Use it with the release that trained it, or train anew."
         ) from error
+    return stored["model"], {
+        "weights_sha256": weights_sha256(stored["model"]),
+        "variant": variant,
+        "network": {"_target_": "metaseg_monai.networks.Unet3", "variant": variant, **network},
+        "preprocessing": [one for one in steps if one.get("spacing_mm", 0) is not None],
+        "schema": schema,
+        "unknown_trained": old.get("unknown", False),
+        "best": {key: stored.get(key) for key in ("metric", "value", "epoch")},
+        "earlier_form": True,
+    }
+
+
+def _as_told(now: dict[str, Any], then: Mapping[str, Any]) -> dict[str, Any]:
+    """Return of the network and the preprocessing what weights of earlier releases could tell."""
+    told = {step["_target_"]: step for step in (then["network"], *then["preprocessing"])}
+
+    def kept(fact: Any) -> list[dict[str, Any]]:
+        return [
+            {key: value for key, value in step.items() if key in told.get(step["_target_"], step)}
+            for step in _steps(fact)
+            if not step["_target_"].endswith("EncodeMetadatad")
+        ]
+
+    known = dict(now)
+    if "network" in now:
+        (known["network"],) = kept(now["network"]) or [now["network"]]
+    if "preprocessing" in now:
+        known["preprocessing"] = kept(now["preprocessing"])
+    return known

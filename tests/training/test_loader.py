@@ -8,12 +8,8 @@ import torch
 from monai.transforms import Compose, EnsureTyped, Lambdad, OneOf, RandFlipd, RandGaussianNoised
 
 from metaseg_monai.errors import ConfigError
-from metaseg_monai.training import (
-    EpochBatchSampler,
-    ReplayDataset,
-    processes,
-    training_loader,
-)
+from metaseg_monai.training import ReplayDataset, processes, training_loader
+from metaseg_monai.training.loader import EpochBatchSampler
 
 
 def draws():

@@ -30,7 +30,6 @@ def group(tmp_path):
 def test_the_run_ends_and_leaves_no_group(group):
     network = DistributedDataParallel(torch.nn.Linear(3, 1))
     network(torch.ones(2, 3)).sum().backward()
-    assert processes.gather(4) == [4]
     processes.end_processes()
     assert not dist.is_initialized()
     assert (processes.rank(), processes.world_size()) == (0, 1)

@@ -15,6 +15,7 @@ from torch import nn
 
 from metaseg_monai.errors import CheckpointError, ConfigError, DataError, TrainingError
 from metaseg_monai.metadata import MetadataSchema
+from metaseg_monai.networks import Unet3
 from metaseg_monai.networks.meta_input import MetaInput
 from metaseg_monai.training import (
     BestWeights,
@@ -29,7 +30,7 @@ from metaseg_monai.training import (
 LOAD, SCALE = {"_target_": "x.LoadCased"}, {"_target_": "x.Scale", "range": [0, 255]}
 FACTS = {
     "variant": "sme",
-    "network": {"_target_": "torch.nn.Linear", "in_features": 1},
+    "network": {"_target_": "torch.nn.Linear", "in_features": 1, "out_features": 1},
     "preprocessing": [LOAD, SCALE],
     "window": [96, 96],
 }
@@ -71,8 +72,8 @@ def path(tmp_path):
     return tmp_path / "model.pt"
 
 
-def weights_of(path, network=None, schema=SCHEMA, **facts):
-    return LoadWeights(path, network or nn.Linear(1, 1), schema, {**FACTS, **facts})
+def weights_of(path, module=None, schema=SCHEMA, **facts):
+    return LoadWeights(path, module or nn.Linear(1, 1), schema, {**FACTS, **facts})
 
 
 # The file
@@ -85,7 +86,8 @@ def test_weights_and_facts_come_back_and_can_be_read_in_a_copy(path):
         "weights_sha256", "variant", "network", "preprocessing", "window", "schema",
         "unknown_trained", "best", "versions",
     ]  # fmt: skip
-    assert {key: facts[key] for key in FACTS} == FACTS
+    defaults = {"bias": True, "device": None, "dtype": None}
+    assert {key: facts[key] for key in FACTS} == {**FACTS, "network": FACTS["network"] | defaults}
     assert facts["schema"] == SCHEMA.to_dict()
     assert facts["best"] == {"metric": "val_loss", "value": 1.0, "epoch": 1}
     assert facts["versions"]["torch"] == torch.__version__
@@ -195,27 +197,76 @@ def test_weights_saved_again_by_a_network_have_no_facts(path):
         weights_of(path).load()
 
 
+OLD = {
+    "variant": "sme",
+    "schema": json.dumps(SCHEMA.to_dict()),
+    "settings": {
+        "network": {"spatial_dims": 2, "channels": 4, "levels": 1, "reduction": 1.0, "places": []},
+        "in_channels": 1, "classes": 2, "channel_conversion": "stored",
+        "intensity_range": [0, 255], "intensity_clip": False, "intensity_by": None,
+        "intensity_percentiles": None, "flat_field": None, "spacing_mm": None, "unknown": False,
+    },
+    "metric": "val_loss", "value": 0.5, "epoch": 3,
+}  # fmt: skip
+NOW = {
+    "variant": "sme",
+    "network": {
+        "_target_": "metaseg_monai.networks.Unet3", "schema": "@schema", "variant": "sme",
+        "channels": 4, "levels": 1, "reduction": 1.0
+    },
+    "preprocessing": [
+        {"_target_": "metaseg_monai.transforms.LoadCased", "channels": "stored", "classes": 2,
+         "in_channels": 1, "axes": None},
+        {"_target_": "metaseg_monai.transforms.ScaleIntensityCased", "intensity_range": [0, 255],
+         "clip": False},
+        "@encode",
+    ],
+}  # fmt: skip
+
+
+def older(path, **changes):
+    network = Unet3(SCHEMA, "sme", channels=4, levels=1, reduction=1)
+    settings = {**OLD["settings"], **changes}
+    torch.save({**OLD, "model": network.state_dict(), "settings": settings}, path)
+    return network
+
+
 def test_weights_of_earlier_releases_are_read_with_what_they_knew(tmp_path):
-    old = {
-        "model": nn.Linear(1, 1).state_dict(),
-        "variant": "sme",
-        "schema": json.dumps(SCHEMA.to_dict()),
-        "settings": {"classes": 2, "unknown": False},
-        "metric": "val_loss",
-        "value": 0.5,
-        "epoch": 3,
-    }
-    torch.save(old, tmp_path / "model.pt")
-    state, facts = read_weights(tmp_path / "model.pt")
-    assert list(state) == ["weight", "bias"]
+    path = tmp_path / "model.pt"
+    network = older(path)
+    facts = read_weights(path)[1]
     assert facts["best"] == {"metric": "val_loss", "value": 0.5, "epoch": 3}
-    now = {"variant": "sme", "classes": 2}
-    LoadWeights(tmp_path / "model.pt", nn.Linear(1, 1), SCHEMA, now).load()
-    with pytest.raises(CheckpointError, match="classes: 2 in the checkpoint, 3 now"):
-        LoadWeights(tmp_path / "model.pt", nn.Linear(1, 1), SCHEMA, now | {"classes": 3}).load()
-    torch.save({**old, "schema": "{"}, tmp_path / "model.pt")
-    with pytest.raises(CheckpointError, match=r"schema in .*model\.pt cannot be read"):
+    LoadWeights(path, network, SCHEMA, NOW).load()
+    for changes, message in [
+        ({"in_channels": 3}, "network.in_channels: 3 in the checkpoint, 1 now"),
+        ({"intensity_clip": True}, "preprocessing.ScaleIntensityCased.clip: True in the ch"),
+        ({"spacing_mm": 3}, "preprocessing.ResampleToSpacingd: .* none now"),
+        ({"unknown": True}, "unknown_trained: True"),
+    ]:
+        older(path, **changes)
+        with pytest.raises(CheckpointError, match=message):
+            LoadWeights(path, network, SCHEMA, NOW).check()
+    older(path)
+    added = [*NOW["preprocessing"], {"_target_": "x.Other"}]
+    with pytest.raises(CheckpointError, match=r"preprocessing\.Other: none in the checkpoint"):
+        LoadWeights(path, network, SCHEMA, {**NOW, "preprocessing": added}).check()
+
+
+@pytest.mark.parametrize("changes", [{"flat_field": ["estimate", 100]}, {"network": [16, 32]}])
+def test_weights_of_earlier_releases_that_tell_too_little_are_refused(tmp_path, changes):
+    older(tmp_path / "model.pt", **changes)
+    with pytest.raises(CheckpointError, match=r"of an earlier release.*train anew"):
         read_weights(tmp_path / "model.pt")
+
+
+def test_an_argument_that_came_later_had_its_default(path):
+    state, facts = torch.load(path, weights_only=True), read_weights(path)[1]
+    assert facts["network"].pop("bias") is True
+    state._metadata[""]["metaseg"] = json.dumps(facts)
+    torch.save(state, path)
+    weights_of(path).load()
+    with pytest.raises(CheckpointError, match=r"network\.bias: True in the check.*, False now"):
+        weights_of(path, network=FACTS["network"] | {"bias": False}).load()
 
 
 # The best of a run
@@ -319,7 +370,7 @@ def test_missing_weights_name_the_training_command(tmp_path):
             r"schema.task.values: \['disc', 'ring'\].*\['disc', 'cross'\] now",
         ),
         ({"schema": None}, "schema: .*None now"),
-        ({"network": nn.Linear(2, 1)}, "do not fit this network"),
+        ({"module": nn.Linear(2, 1)}, "do not fit this network"),
         (
             {"preprocessing": [LOAD, {"_target_": "y.Scale", "range": [0, 1]}]},
             r"preprocessing\.Scale\._target_: 'x\.Scale' in .*; "

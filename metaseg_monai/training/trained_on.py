@@ -1,0 +1,153 @@
+"""Which images a network was trained on, so that it is tested on none of them."""
+
+import hashlib
+import logging
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pandas as pd
+from ignite.engine import Engine, Events
+
+from metaseg_monai.errors import DataError
+from metaseg_monai.files import file_sha256
+from metaseg_monai.tables.check import image_files
+from metaseg_monai.training import processes
+from metaseg_monai.training.checkpoints import replace_file
+from metaseg_monai.training.weights import BestWeights, LoadWeights
+
+NAME = "trained_on.csv"
+COLUMNS = ["sha256", "split", "group", "case"]
+SHOWN = 5
+
+logger = logging.getLogger(__name__)
+
+
+class RecordTrained:
+    """Write down beside the weights which images a training sees.
+
+    Attach it to the trainer, behind `RunCheckpoint`, which may refuse to go on. It writes
+    `trained_on.csv`, a row an image: the SHA-256 of its file (of several planes joined by ";"),
+    its split (train, or val, which chose the weights), group and case. The weights' facts hold
+    the file's own SHA-256.
+
+    Args:
+        weights: that this training will keep.
+        items: the cases of these splits.
+    """
+
+    def __init__(self, weights: BestWeights, items: Iterable[Mapping[str, Any]]) -> None:
+        self.weights = weights
+        self.items = items
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to the trainer."""
+        engine.add_event_handler(Events.STARTED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Write the file.
+
+        Raises:
+            DataError: An image cannot be read.
+            CheckpointError: The file cannot be written.
+        """
+        if processes.rank() != 0:
+            return
+        of_image = {image_files(item): item for item in self.items}
+        rows = [
+            [_digest(image), *(item[name] for name in COLUMNS[1:])]
+            for image, item in of_image.items()
+        ]
+        content = pd.DataFrame(rows, columns=COLUMNS).to_csv(index=False).encode()
+        replace_file(self.weights.path.with_name(NAME), content)
+        digest = hashlib.sha256(content).hexdigest()
+        self.weights.facts["trained_on"] = {"file": NAME, "sha256": digest, "images": len(rows)}
+
+
+class RefuseTrained:
+    """Refuse to test a network on images that it was trained on, or chosen by.
+
+    Attach it to the evaluator, behind `LoadWeights`. Cases of the splits train and val are let
+    through: who tests on them means it. Another image of a group that has been trained on is told
+    in the log: names of groups, such as 1, 2, 3, may coincide between data sets.
+
+    Args:
+        weights: that are tested. Where `trained_on.csv` is missing beside them, as with weights
+            from elsewhere, the log says that nothing is known.
+        items: the cases to be tested.
+    """
+
+    def __init__(self, weights: LoadWeights, items: Iterable[Mapping[str, Any]]) -> None:
+        self.weights = weights
+        self.path = weights.path.with_name(NAME)
+        self.items = items
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to the evaluator."""
+        engine.add_event_handler(Events.STARTED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Compare the images.
+
+        Raises:
+            DataError: Some were trained on, or the file is damaged or of other weights, or an
+                image cannot be read.
+        """
+        tested = {image_files(item): item for item in self.items if item.get("split") == "test"}
+        if not tested:
+            return
+        if not self.path.is_file():
+            logger.warning(
+                "%s: missing, so nobody knows whether the test cases were trained on", self.path
+            )
+            return
+        known = self._read()
+        then = known.drop_duplicates("sha256", keep="last").set_index("sha256")
+        twice = [
+            f"{item['case']} (was {then.split[digest]} case {then.case[digest]})"
+            for image, item in tested.items()
+            if (digest := _digest(image)) in then.index
+        ]
+        if twice:
+            raise DataError(
+                f"{len(twice)} of {len(tested)} test images were in the training of these "
+                f"weights ({self.path}): {_some(twice)}. The table was probably split anew since; "
+                "test with the table of the training, or train anew"
+            )
+        groups = sorted(set(known.group) & {item["group"] for item in tested.values()})
+        if groups:
+            logger.warning(
+                "%d groups of the test cases have the name of one that was trained on (%s): if it "
+                "is the same patient or well, these are no unseen cases",
+                len(groups),
+                _some(groups),
+            )
+
+    def _read(self) -> pd.DataFrame:
+        advice = "remove the file to test without knowing what was trained on"
+        recorded = self.weights.recorded.get("trained_on")
+        if recorded and file_sha256(self.path) != recorded["sha256"]:
+            raise DataError(
+                f"{self.path}: not the record of the images that {self.weights.path} was trained "
+                f"on; put back the file that this training wrote, or {advice}"
+            )
+        known = pd.read_csv(self.path, dtype=str, keep_default_na=False)
+        if known.empty or list(known.columns) != COLUMNS:
+            raise DataError(
+                f"{self.path}: damaged, expected the columns {', '.join(COLUMNS)}; train anew, or "
+                f"{advice}"
+            )
+        return known
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return f"{', '.join(names[:SHOWN])}{more}"
+
+
+def _digest(files: tuple[str, ...]) -> str:
+    try:
+        return ";".join(map(file_sha256, files))
+    except OSError as error:
+        raise DataError(
+            f"{files[0]}: cannot be read ({error}); copy it anew, or mend the table"
+        ) from error
