@@ -33,9 +33,9 @@ from metaseg_monai.metrics.objects import (
     as_object_settings,
     find_objects,
     match_objects,
+    number_objects,
     object_f1,
     overlaps,
-    split_objects,
 )
 from metaseg_monai.tables.table import CaseTable
 
@@ -80,7 +80,7 @@ def true_objects(
     named = str(item.get("columns", {}).get(COLUMN, "")).strip()
     of_label = item.get("label_values") == "instances"
     if not named and not of_label:
-        return TrueObjects(_parts(label, classes), "components")
+        return TrueObjects(number_objects(label, classes, PARTS), "components")
     file = folder / named if named else Path(item["label"])
     try:
         numbers = _read_numbers(file, label.shape, native_shape)
@@ -88,16 +88,6 @@ def true_objects(
     except DataError as error:
         raise DataError(f"case {item.get('case', '?')!r}: {error}") from error
     return TrueObjects(Objects(numbers, owners), "instances" if named else "label")
-
-
-def _parts(label: np.ndarray, classes: int) -> Objects:
-    labels = np.zeros(label.shape, dtype=np.int32)
-    owners: list[int] = []
-    for number in range(1, classes):
-        found, count = split_objects(label == number, PARTS)
-        np.add(found, len(owners), out=labels, where=found > 0)
-        owners += [number] * count
-    return Objects(labels, np.array(owners, dtype=np.int64))
 
 
 def _read_numbers(

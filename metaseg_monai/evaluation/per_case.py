@@ -23,13 +23,13 @@ from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.files import file_sha256, remove_stale, replacing, write_table
 from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.metrics.calibration import bin_probabilities
-from metaseg_monai.metrics.scores import case_f1
+from metaseg_monai.metrics.scores import COUNT_COLUMNS, case_f1
 from metaseg_monai.tables.table import CaseTable
 from metaseg_monai.training.weights import LoadWeights
 
 Case = Mapping[str, Any]
 Row = Mapping[str, Any]
-NAMES = ("case", "group", "split", "mode", "domain")
+NAMES = COUNT_COLUMNS[:5]  # case, group, split, mode, domain
 
 
 class Measure(Protocol):
@@ -238,7 +238,7 @@ def read_rows(path: str | Path, table: Table) -> pd.DataFrame:
 COUNTS = Table(
     "counts",
     "run the evaluation of this model first.",
-    {**dict.fromkeys(NAMES, TEXT), **dict.fromkeys(("class", "tp", "fp", "fn", "tn"), WHOLE)},
+    {**dict.fromkeys(NAMES, TEXT), **dict.fromkeys(COUNT_COLUMNS[5:], WHOLE)},
 )
 
 

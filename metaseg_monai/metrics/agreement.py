@@ -1,4 +1,4 @@
-"""How far predicted volumes lie from true ones: bias and limits of agreement."""
+"""How far predicted quantities lie from true ones: limits of agreement, and errors of estimates."""
 
 from collections.abc import Hashable, Sequence
 from typing import NamedTuple
@@ -7,7 +7,7 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from metaseg_monai.errors import DataError
-from metaseg_monai.metrics.bootstrap import NAN, Statistic, group_interval
+from metaseg_monai.metrics.statistics import NAN, Statistic, group_interval
 
 WIDTH = 1.96  # standard deviations, between which 95 % of normal differences lie
 
@@ -15,22 +15,16 @@ WIDTH = 1.96  # standard deviations, between which 95 % of normal differences li
 class Limits(NamedTuple):
     """Bland and Altman's numbers of differences, predicted minus true, in the unit given.
 
+    ``..._low`` and ``..._high`` are the ends of 95 % intervals, NaN below 5 groups.
+
     Attributes:
         volumes: differences.
         groups: independent units.
         bias: mean difference; NaN without a volume.
-        bias_low: lower end of its 95 % interval; all intervals are NaN below 5 groups.
-        bias_high: upper end.
         lower: lower limit of agreement, bias - 1.96 standard deviations; NaN below 2 volumes.
-        lower_low: lower end of its 95 % interval.
-        lower_high: upper end.
         upper: upper limit of agreement, bias + 1.96 standard deviations.
-        upper_low: lower end of its 95 % interval.
-        upper_high: upper end.
         slope: of a straight line through the differences over the means of predicted and true:
             where it is not 0 the bias grows or shrinks with size; NaN where the means do not vary.
-        slope_low: lower end of its 95 % interval.
-        slope_high: upper end.
     """
 
     volumes: int
@@ -82,31 +76,30 @@ def bland_altman(
             f"{len(true)} true and {len(pred)} predicted volumes of {len(groups)} groups: give "
             "one of each for every volume"
         )
-    differences = np.asarray(pred, dtype=float) - np.asarray(true, dtype=float)
-    if not np.isfinite(differences).all():
-        place = int(np.flatnonzero(~np.isfinite(differences))[0])
+    one, other = np.asarray(true, dtype=float), np.asarray(pred, dtype=float)
+    differences, means = other - one, (other + one) / 2
+    if (strange := np.flatnonzero(~np.isfinite(differences))).size:
+        place = int(strange[0])
         raise DataError(
             f"group {groups[place]}: volumes {true[place]} and {pred[place]} are not both numbers; "
             "leave out what was not measured"
         )
-    names = list(dict.fromkeys(groups))
-    number = {name: place for place, name in enumerate(names)}
     bias = float(differences.mean()) if len(differences) else NAN
     half = WIDTH * float(differences.std(ddof=1)) if len(differences) > 1 else NAN
-    means = (np.asarray(pred, dtype=float) + np.asarray(true, dtype=float)) / 2
     means = means - means.mean() if len(means) else means
+    number = {name: place for place, name in enumerate(dict.fromkeys(groups))}
     centred = differences - bias
     slope = float(_slopes(*_sums(centred, means, np.zeros(len(means), int)).T)[0])
     sums = _sums(centred, means, np.array([number[name] for name in groups], dtype=int))
 
-    def number_of_samples(place: int) -> Statistic:
+    def of_samples(place: int) -> Statistic:
         return lambda times: _of_samples(times @ sums)[place]
 
-    ends = [group_interval(number_of_samples(place), len(names), draws, seed) for place in range(4)]
+    ends = [group_interval(of_samples(place), len(number), draws, seed) for place in range(4)]
     ends[:3] = [(bias + low, bias + high) for low, high in ends[:3]]
     found = zip((bias, bias - half, bias + half, slope), ends, strict=True)
     numbers = [value for centre, (low, high) in found for value in (centre, low, high)]
-    return Limits(len(differences), len(names), *numbers)
+    return Limits(len(differences), len(number), *numbers)
 
 
 def _sums(centred: np.ndarray, means: np.ndarray, number: np.ndarray) -> np.ndarray:
@@ -114,6 +107,15 @@ def _sums(centred: np.ndarray, means: np.ndarray, number: np.ndarray) -> np.ndar
     one = np.ones_like(centred)
     weights = (one, centred, centred**2, means, means**2, centred * means)
     return np.stack([np.bincount(number, w, minlength=1) for w in weights], axis=1)
+
+
+def _of_samples(sums: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Bias and both limits (S,), relative to the bias of all, and slopes from sums (S, 6)."""
+    sizes, totals, squares, *_ = sums.T
+    means = totals / sizes
+    variances = np.clip(squares - sizes * means**2, 0, None) / (sizes - 1)
+    half = WIDTH * np.sqrt(variances)
+    return means, means - half, means + half, _slopes(*sums.T)
 
 
 def _slopes(
@@ -126,18 +128,6 @@ def _slopes(
     varies = spread > 1e-12 * np.maximum(mean_squares, 1e-300)
     shared = products - totals * means / sizes
     return np.where(varies, shared / np.where(varies, spread, 1), NAN)
-
-
-def _of_samples(sums: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Bias and both limits (S,), relative to the bias of all, and slopes from sums (S, 6)."""
-    sizes, totals, squares, *_ = sums.T
-    means = totals / sizes
-    variances = np.clip(squares - sizes * means**2, 0, None) / (sizes - 1)
-    half = WIDTH * np.sqrt(variances)
-    return means, means - half, means + half, _slopes(*sums.T)
-
-
-# How well estimated values agree with true ones: pure formulas.
 
 
 def agreement(
@@ -158,13 +148,11 @@ def agreement(
     >>> agreement([1, 10, 1000], [1, 100, 1000], log=True)
     {'mae': 30.0, 'r2': 0.785714, 'spearman': 1.0}
     """
-    if not true:
-        return {"mae": None, "r2": None, "spearman": None}
+    scores: dict[str, float | None] = dict.fromkeys(("mae", "r2", "spearman"))
     guess, truth = np.asarray(predicted, dtype=np.float64), np.asarray(true, dtype=np.float64)
-    scores: dict[str, float | None] = {
-        "mae": round(float(np.abs(guess - truth).mean()), 6), "r2": None, "spearman": None,
-    }  # fmt: skip
-    if np.ptp(truth) > 0:
+    if truth.size:
+        scores["mae"] = round(float(np.abs(guess - truth).mean()), 6)
+    if truth.size and np.ptp(truth) > 0:
         x, y = (np.log(values) if log else values for values in (guess, truth))
         explained = 1 - ((x - y) ** 2).sum() / ((y - y.mean()) ** 2).sum()
         scores["r2"] = round(float(explained), 6)

@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from metaseg_monai.errors import DataError
-from metaseg_monai.metrics.bootstrap import NAN, group_interval
+from metaseg_monai.metrics.statistics import NAN, group_interval
 
 UNIT = ["group", "volume"]
 
@@ -21,16 +21,14 @@ UNIT = ["group", "volume"]
 class Association(NamedTuple):
     """How closely two values of each group go together.
 
+    ``...low`` and ``...high`` are the ends of 95 % intervals of `group_interval`; NaN below 5
+    groups. As all shares R2 is above 0 by chance alone, and so is the lower end of its interval.
+
     Attributes:
         groups: with both values.
         volumes: with both values; each has the same weight.
-        r_squared: share of the variance that a straight line explains.
-        r_squared_low: lower end of its 95 % `group_interval`; NaN below 5 groups. As all shares it
-            is above 0 by chance alone, and so is this end.
-        r_squared_high: upper end of the same.
-        spearman: rank correlation.
-        low: lower end of its interval.
-        high: upper end of the same.
+        r_squared: share of the variance that a straight line explains, 0 to 1; NaN as `spearman`.
+        spearman: rank correlation, see the function; its interval is `low` to `high`.
     """
 
     groups: int
@@ -41,27 +39,6 @@ class Association(NamedTuple):
     spearman: float
     low: float
     high: float
-
-
-def r_squared(first: ArrayLike, second: ArrayLike, log: bool = False) -> float:
-    """Share of the variance of one value that a straight line over the other explains.
-
-    Args:
-        first: values (n,).
-        second: values (n,).
-        log: take the logarithm of both, as a field of scale log is encoded.
-
-    Returns:
-        0 to 1; NaN below 3 pairs, or where one of the two does not vary.
-
-    Raises:
-        DataError: lengths differ, a value is no finite number, or it is not above 0 with `log`.
-
-    >>> r_squared([1, 2, 3], [2, 4, 6]), r_squared([1, 10, 100], [1, 100, 10000], log=True)
-    (1.0, 1.0)
-    """
-    one, two = _pairs(first, second, log)
-    return round(float(_correlations(one, two, _once(one))[0] ** 2), 12)
 
 
 def spearman(first: ArrayLike, second: ArrayLike) -> float:
@@ -76,7 +53,13 @@ def spearman(first: ArrayLike, second: ArrayLike) -> float:
     >>> spearman([1, 2, 3, 4], [1, 4, 9, 16]), spearman([1, 2, 3], [3, 2, 1])
     (1.0, -1.0)
     """
-    one, two = _pairs(first, second, False)
+    one, two = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
+    if one.shape != two.shape or one.ndim != 1:
+        raise DataError(
+            f"An association needs two values of each group; got {one.shape} and {two.shape}."
+        )
+    if not (np.isfinite(one).all() and np.isfinite(two).all()):
+        raise DataError("An association needs finite numbers; leave out groups without a value.")
     return round(float(_rank_correlations(one, two, _once(one))[0]), 12)
 
 
@@ -139,37 +122,33 @@ def associate(
     Args:
         values: metadata by group and volume, as of `volume_values`; or by group.
         sizes: size of the label by the same.
-        log: R2 of the logarithms; volumes with a value of 0 or below are left out.
+        log: R2 of the logarithms, as a field of scale log is encoded; volumes with a value of 0 or
+            below are left out.
         draws: bootstrap samples; one in which a value does not vary is dropped.
         seed: of the bootstrap.
+
+    >>> found = associate(pd.Series([1, 10, 100]), pd.Series([1, 100, 10000]), log=True)
+    >>> found.groups, found.r_squared, found.spearman
+    (3, 1.0, 1.0)
     """
     both = pd.concat([values, sizes], axis=1, join="inner", keys=["value", "size"]).dropna()
     if log:
         both = both[(both > 0).all(axis=1)]
     one, two = both["value"].to_numpy(float), both["size"].to_numpy(float)
-    share, rank = r_squared(one, two, log), spearman(one, two)
     scaled = (np.log(one), np.log(two)) if log else (one, two)
     place, names = pd.factorize(both.index.get_level_values(0))
+
+    def share(times: np.ndarray) -> np.ndarray:
+        return _correlations(scaled[0], scaled[1], times) ** 2
 
     def interval(number: Callable[[np.ndarray], np.ndarray]) -> tuple[float, float]:
         return group_interval(lambda times: number(times[:, place]), len(names), draws, seed)
 
-    of_share = interval(lambda times: _correlations(scaled[0], scaled[1], times) ** 2)
     of_rank = interval(lambda times: _rank_correlations(one, two, times))
-    return Association(len(names), len(both), share, *of_share, rank, *of_rank)
-
-
-def _pairs(first: ArrayLike, second: ArrayLike, log: bool) -> tuple[np.ndarray, np.ndarray]:
-    one, two = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
-    if one.shape != two.shape or one.ndim != 1:
-        raise DataError(
-            f"An association needs two values of each group; got {one.shape} and {two.shape}."
-        )
-    if not (np.isfinite(one).all() and np.isfinite(two).all()):
-        raise DataError("An association needs finite numbers; leave out groups without a value.")
-    if log and (min(one.min(initial=1), two.min(initial=1)) <= 0):
-        raise DataError("The logarithm needs values above 0; leave out the groups without a size.")
-    return (np.log(one), np.log(two)) if log else (one, two)
+    of_all = round(float(share(_once(one))[0]), 12)
+    return Association(
+        len(names), len(both), of_all, *interval(share), spearman(one, two), *of_rank
+    )
 
 
 def _once(values: np.ndarray) -> np.ndarray:
@@ -177,15 +156,15 @@ def _once(values: np.ndarray) -> np.ndarray:
     return np.ones((1, len(values)))
 
 
+def _rank_correlations(first: np.ndarray, second: np.ndarray, times: np.ndarray) -> np.ndarray:
+    return _correlations(_ranks(first, times), _ranks(second, times), times)
+
+
 def _ranks(values: np.ndarray, times: np.ndarray) -> np.ndarray:
     """Ranks (S, n) within samples in which value k (n,) stands times[:, k] times."""
     _, place = np.unique(values, return_inverse=True)
     equal = times @ (place[:, None] == np.arange(place.max(initial=0) + 1))
     return (equal.cumsum(axis=1) - (equal - 1) / 2)[:, place]
-
-
-def _rank_correlations(first: np.ndarray, second: np.ndarray, times: np.ndarray) -> np.ndarray:
-    return _correlations(_ranks(first, times), _ranks(second, times), times)
 
 
 def _correlations(first: np.ndarray, second: np.ndarray, times: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ foreground class. The aggregates are named as in the contract of the project: *p
 added over all cases), *average* (unweighted mean of the domains' pooled scores) and *case mean*.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from metaseg_monai.errors import DataError
-from metaseg_monai.metrics.bootstrap import ratio_interval
+from metaseg_monai.metrics.statistics import ratio_interval
 
 COUNT_COLUMNS = ["case", "group", "split", "mode", "domain", "class", "tp", "fp", "fn", "tn"]
 
@@ -34,7 +35,7 @@ def f1(tp: float, fp: float, fn: float) -> float:
     0.75
     """
     denominator = 2 * tp + fp + fn
-    return float(2 * tp / denominator) if denominator else float("nan")
+    return float(2 * tp / denominator) if denominator else math.nan
 
 
 def iou(tp: float, fp: float, fn: float) -> float:
@@ -44,7 +45,7 @@ def iou(tp: float, fp: float, fn: float) -> float:
     0.6
     """
     denominator = tp + fp + fn
-    return float(tp / denominator) if denominator else float("nan")
+    return float(tp / denominator) if denominator else math.nan
 
 
 def f1_error(tp: float, fp: float, fn: float) -> float:
@@ -80,7 +81,7 @@ def average_f1(counts: pd.DataFrame) -> float:
 
 def _mean_of_known(scores: Iterable[float]) -> float:
     known = [score for score in scores if not np.isnan(score)]
-    return float(np.mean(known)) if known else float("nan")
+    return float(np.mean(known)) if known else math.nan
 
 
 def case_f1(counts: pd.DataFrame) -> pd.DataFrame:
@@ -106,14 +107,11 @@ def case_mean_f1(counts: pd.DataFrame, draws: int = 2000, seed: int = 0) -> Case
     Returns:
         mean, interval, number of cases with a score and number of empty cases left out.
     """
-    return _mean_with_interval(case_f1(counts), draws, seed)
-
-
-def _mean_with_interval(table: pd.DataFrame, draws: int, seed: int) -> CaseMean:
-    empty = int(table["f1"].isna().sum())
-    scored = table.dropna(subset="f1")
+    cases = case_f1(counts)
+    empty = int(cases["f1"].isna().sum())
+    scored = cases.dropna(subset="f1")
     if scored.empty:
-        return CaseMean(float("nan"), float("nan"), float("nan"), 0, empty)
+        return CaseMean(math.nan, math.nan, math.nan, 0, empty)
     sums, sizes = scored.groupby("group")["f1"].agg(["sum", "size"]).to_numpy(float).T
     low, high = ratio_interval(sums, sizes, draws, seed)
     return CaseMean(float(scored["f1"].mean()), low, high, len(scored), empty)

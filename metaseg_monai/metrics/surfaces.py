@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from monai.metrics import get_mask_edges
+from scipy import ndimage
 from scipy.spatial import KDTree
 from torch import Tensor
 
@@ -49,59 +50,31 @@ def cut_runs(
     >>> [(run.corner[0], len(run.pred)) for run in cut_runs(mask, mask, at=[1, 2, 5], count=6)]
     [(1, 2), (5, 1)]
     """
-    places = check_planes(pred, label, at, count)
-    count = len(pred) if count is None else count
-    both = pred | label
-    starts = [0, *(np.flatnonzero(np.diff(places) > 1) + 1)] if len(places) else []
-    runs = []
-    for start, end in zip(starts, [*starts[1:], len(places)], strict=True):
-        box = _box(both[start:end])
-        if box is None:
-            continue
-        first, last = places[start], places[end - 1]
-        runs.append(
-            PlaneRun(
-                pred[start:end][box],
-                label[start:end][box],
-                (int(first + box[0].start), box[1].start, box[2].start),
-                bool(box[0].start == 0 and first > 0),
-                bool(box[0].stop == end - start and last < count - 1),
-            )
-        )
-    return runs
-
-
-def check_planes(
-    pred: np.ndarray, label: np.ndarray, at: Sequence[int] | None, count: int | None
-) -> np.ndarray:
-    """Return the indices of the planes (N,); arguments and errors as those of `cut_runs`."""
     if pred.shape != label.shape or pred.ndim != 3:
         raise DataError(
             f"prediction {pred.shape} and label {label.shape}: expected one shape (planes, rows, "
             "columns); bring the prediction into the label's geometry"
         )
     places = np.arange(len(pred)) if at is None else np.asarray(at, dtype=int)
-    last = len(pred) if count is None else count
+    count = len(pred) if count is None else count
     if len(places) != len(pred) or (np.diff(places) < 1).any():
         raise DataError(f"{len(pred)} planes at {places.tolist()}: give each its own, ascending")
-    if len(places) and not 0 <= places[0] <= places[-1] < last:
+    if len(places) and not 0 <= places[0] <= places[-1] < count:
         raise DataError(
-            f"planes {places[0]} to {places[-1]} of a volume that has {last}; mend the columns "
+            f"planes {places[0]} to {places[-1]} of a volume that has {count}; mend the columns "
             "plane and planes of the table"
         )
-    return places
-
-
-def _box(mask: np.ndarray) -> tuple[slice, slice, slice] | None:
-    """The smallest box around a mask; None if it is empty."""
-    rows, columns = np.flatnonzero(mask.any((0, 2))), np.flatnonzero(mask.any((0, 1)))
-    planes = np.flatnonzero(mask.any((1, 2)))
-    if not len(planes):
-        return None
-    first, second, third = (
-        slice(int(where[0]), int(where[-1]) + 1) for where in (planes, rows, columns)
-    )
-    return first, second, third
+    both = pred | label
+    starts = [0, *(np.flatnonzero(np.diff(places) > 1) + 1)] if len(places) else []
+    runs = []
+    for start, end in zip(starts, [*starts[1:], len(places)], strict=True):
+        for box in ndimage.find_objects(both[start:end].view(np.int8)):  # one, or none if empty
+            first = box[0].start == 0 and places[start] > 0
+            last = box[0].stop == end - start and places[end - 1] < count - 1
+            corner = (int(places[start]) + box[0].start, box[1].start, box[2].start)
+            one, other = pred[start:end][box], label[start:end][box]
+            runs.append(PlaneRun(one, other, corner, bool(first), bool(last)))
+    return runs
 
 
 # How far two surfaces are apart, in millimetres, however thick the planes are.

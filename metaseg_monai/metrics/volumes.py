@@ -16,7 +16,7 @@ import numpy as np
 from scipy import ndimage
 
 from metaseg_monai.errors import ConfigError, DataError
-from metaseg_monai.metrics.surfaces import check_planes, cut_runs, surface_scores
+from metaseg_monai.metrics.surfaces import cut_runs, surface_scores
 
 # Which lesions were found, and which were invented.
 
@@ -43,17 +43,10 @@ def count_lesions(pred: np.ndarray, label: np.ndarray, found_share: float = FOUN
         label: (D, H, W) bool.
         found_share: above 0, at most 1.
 
-    Raises:
-        ConfigError: another share.
-        DataError: the shapes differ.
-
     >>> label = np.array([[[1, 0, 1, 1, 0, 0]]], dtype=bool)
     >>> count_lesions(np.array([[[0, 0, 1, 0, 0, 1]]], dtype=bool), label)
     Lesions(lesions=2, found=1, false=1)
     """
-    check_share(found_share)
-    if pred.shape != label.shape:
-        raise DataError(f"prediction {pred.shape} and label {label.shape} differ in shape")
     covered = _covered_shares(label, pred)
     touched = _covered_shares(pred, label)
     found = int((covered >= found_share).sum())
@@ -150,7 +143,7 @@ def make_regions(regions: Mapping[str, Mapping[str, Any]]) -> list[Region]:
                 f"region {name!r}: classes {classes!r}; expected whole numbers from 1 (0 is the "
                 f"background) to {LARGEST_CLASS}, each once"
             )
-        if not _is_number(tolerance) or not 0 <= tolerance < math.inf:
+        if type(tolerance) not in (int, float) or not 0 <= tolerance < math.inf:
             raise ConfigError(f"region {name!r}: tolerance_mm {tolerance!r}; expected mm, from 0")
         made.append(Region(str(name), tuple(classes), float(tolerance)))
     return made
@@ -188,18 +181,16 @@ def score_volume(
     """
     if len(spacing_mm) != 3 or not all(0 < size < math.inf for size in spacing_mm):
         raise DataError(f"spacing {tuple(spacing_mm)}: expected three positive numbers in mm")
-    check_planes(pred, label, at, count)
+    check_share(found_share)
     # a NIfTI file's planes lie interleaved in memory, which makes every look at a plane slow
     pred, label = np.ascontiguousarray(pred), np.ascontiguousarray(label)
     voxel_mm3 = math.prod(float(size) for size in spacing_mm)
     complete = int(count is None or count == len(pred))
     scores = []
     for region in regions:
-        mask, truth = (_is_in(array, region.classes) for array in (pred, label))
-        without = ~truth.any((1, 2))
+        mask, truth = (np.isin(array, region.classes) for array in (pred, label))
         runs = cut_runs(mask, truth, at, count)
         lesions = [count_lesions(run.pred, run.label, found_share) for run in runs]
-        found = [sum(numbers) for numbers in zip(*lesions, strict=True)] or [0, 0, 0]
         scores.append(
             VolumeScore(
                 region.name,
@@ -209,23 +200,11 @@ def score_volume(
                 *surface_scores(runs, spacing_mm, region.tolerance_mm),
                 float(np.count_nonzero(truth) * voxel_mm3),
                 float(np.count_nonzero(mask) * voxel_mm3),
-                float(np.count_nonzero(mask[without]) * voxel_mm3),
-                *found,
+                float(np.count_nonzero(mask[~truth.any((1, 2))]) * voxel_mm3),
+                *(sum(numbers) for numbers in zip((0, 0, 0), *lesions, strict=True)),
             )
         )
     return scores
-
-
-def planes_first(volume: np.ndarray) -> np.ndarray:
-    """Turn an array whose last axis is the planes, as 3D networks have it, into (D, H, W).
-
-    Args:
-        volume: (H, W, D): rows, columns, planes.
-
-    >>> planes_first(np.zeros((4, 5, 3))).shape
-    (3, 4, 5)
-    """
-    return np.moveaxis(volume, -1, 0)
 
 
 def _dice(pred: np.ndarray, label: np.ndarray) -> float:
@@ -234,19 +213,9 @@ def _dice(pred: np.ndarray, label: np.ndarray) -> float:
     return float(2 * np.count_nonzero(pred & label) / both) if both else 1.0
 
 
-def _is_in(array: np.ndarray, classes: Sequence[int]) -> np.ndarray:
-    return np.asarray(np.isin(array, classes))
-
-
 def _are_classes(classes: Any) -> bool:
     return (
         isinstance(classes, list | tuple)
-        and bool(classes)
-        and all(isinstance(number, int) and not isinstance(number, bool) for number in classes)
-        and all(1 <= number <= LARGEST_CLASS for number in classes)
-        and len(set(classes)) == len(classes)
+        and all(type(number) is int and 1 <= number <= LARGEST_CLASS for number in classes)
+        and len(set(classes)) == len(classes) > 0
     )
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

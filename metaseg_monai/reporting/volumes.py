@@ -8,8 +8,8 @@ import pandas as pd
 
 from metaseg_monai.evaluation.per_case import SPACING
 from metaseg_monai.metrics.agreement import Limits, bland_altman
-from metaseg_monai.metrics.bootstrap import ratio_interval
 from metaseg_monai.metrics.leakage import volume_values
+from metaseg_monai.metrics.statistics import ratio_interval
 from metaseg_monai.metrics.volumes import FOUND_SHARE, KITS_REGIONS
 from metaseg_monai.reporting.comparisons import compared_again, lacking
 from metaseg_monai.reporting.figures.agreement import Panel, agreement

@@ -1,5 +1,4 @@
 import json
-import math
 
 import pytest
 import torch
@@ -8,7 +7,6 @@ from metaseg_monai.errors import DataError
 from metaseg_monai.evaluation.estimates import FieldEstimates, decoded, known_items, tell_estimate
 from metaseg_monai.evaluation.modes import read_predicted
 from metaseg_monai.metadata import Continuous
-from metaseg_monai.metrics.agreement import agreement
 
 KNOWN = {"provenance": "acquisition", "availability": "acquisition"}
 SIZE = Continuous(name="size", unit="mm", range=(0, 100), missing="unknown", **KNOWN)
@@ -88,17 +86,6 @@ def test_scores_stand_beside_those_of_the_training_median(tmp_path, predicted):
     assert test["network"]["mae"] == pytest.approx(60)
     told = tell_estimate(tmp_path)
     assert "val: mean absolute error 4 (constant 10), R2 -, Spearman -; 1 groups" in told
-
-
-def test_agreement_by_hand():
-    scores = agreement([10, 10, 30, 40], [10, 20, 30, 40])
-    assert scores["mae"] == 2.5
-    assert scores["r2"] == pytest.approx(1 - 100 / 500)
-    assert scores["spearman"] == pytest.approx(4.5 / math.sqrt(4.5 * 5), abs=1e-6)  # one tie
-    # on a log field a factor counts the same everywhere: 10 for 100 as 100 for 1000
-    low, high = (agreement(pred, [100, 1000], log=True) for pred in ([10, 1000], [100, 100]))
-    assert low["r2"] == high["r2"] == pytest.approx(-1)
-    assert agreement([], []) == {"mae": None, "r2": None, "spearman": None}
 
 
 @pytest.mark.parametrize(("code", "value"), [(0, 1), (1, 10000), (-3, 1), (900, 10000)])

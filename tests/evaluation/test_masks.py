@@ -211,14 +211,6 @@ def test_broken_voxels_name_case_and_plane(tmp_path, phantom, save, predict):
     assert "v.nii, plane 2: 1 of 120 pixels" in str(caught.value.__cause__)
 
 
-def test_classes_found_in_blocks_are_those_of_argmax(monkeypatch):
-    torch.manual_seed(0)
-    logits = torch.randn(3, 11, 7).round()  # with ties, where the first class wins
-    for pixels in (1, 7, 15, 70, 1000):
-        monkeypatch.setattr(masks, "PIXELS_AT_ONCE", pixels)
-        assert (masks._classes(logits, None) == logits.argmax(0).numpy()).all()
-
-
 def test_a_batch_and_its_output_are_let_go_before_the_next_is_read(tmp_path, monkeypatch):
     held = []
 

@@ -8,7 +8,7 @@ import pytest
 from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.images import read_image
 from metaseg_monai.images.geometry import axial_volume
-from metaseg_monai.metrics.volumes import KITS_REGIONS, make_regions, planes_first, score_volume
+from metaseg_monai.metrics.volumes import KITS_REGIONS, count_lesions, make_regions, score_volume
 
 REAL = Path(os.environ.get("METASEG_DATA", "../shared/data"))
 REGIONS = make_regions(KITS_REGIONS)
@@ -123,11 +123,6 @@ def test_distances_follow_the_spacing():
     assert thick.surface_dice < 0.9 < thin.surface_dice == 1  # 1 mm is within 1.0331 mm
 
 
-def test_planes_of_a_3d_network_are_moved_first():
-    label = volume()
-    np.testing.assert_array_equal(planes_first(label.transpose(1, 2, 0)), label)
-
-
 @pytest.mark.parametrize("spacing", [(1.0, 1.0), (1.0, 0.0, 1.0), (1.0, float("nan"), 1.0)])
 def test_wrong_spacing_is_refused(spacing):
     with pytest.raises(DataError, match="expected three positive numbers"):
@@ -159,6 +154,49 @@ def test_wrong_shapes_are_refused_though_both_are_empty():
 def test_wrong_regions_are_refused(regions, message):
     with pytest.raises(ConfigError, match=message):
         make_regions(regions)
+
+
+def line(text):
+    return np.array([[[character == "x" for character in text]]])
+
+
+def test_found_missed_and_false_by_hand():
+    label = line("xxxx.xx...x...")
+    pred = line("...x.....x...x")
+    assert count_lesions(pred, label, found_share=0.25) == (3, 1, 2)
+    assert count_lesions(pred, label, found_share=0.26) == (3, 0, 2)
+
+
+def test_a_tenth_of_the_voxels_is_enough_by_default():
+    label = line("x" * 30)
+    assert count_lesions(line("xxx" + "." * 27), label).found == 1
+    assert count_lesions(line("xx" + "." * 28), label).found == 0
+
+
+def test_corners_connect():
+    label = np.zeros((2, 2, 2), bool)
+    label[0, 0, 0] = label[1, 1, 1] = True
+    assert count_lesions(np.zeros_like(label), label) == (1, 0, 0)
+
+
+def test_one_predicted_part_may_find_several_lesions():
+    assert count_lesions(line("xxxxxxx"), line("xx...xx")) == (2, 2, 0)
+
+
+def test_several_predicted_parts_find_a_lesion_together():
+    assert count_lesions(line("x.x.x....."), line("xxxxxxxxxx"), found_share=0.3) == (1, 1, 0)
+
+
+def test_nothing_is_no_lesion():
+    empty = line("....")
+    assert count_lesions(empty, empty) == (0, 0, 0)
+    assert count_lesions(line("x..x"), empty) == (0, 0, 2)
+
+
+@pytest.mark.parametrize("share", [0, 10])
+def test_wrong_shares_are_refused(share):
+    with pytest.raises(ConfigError, match=f"found_share is {share}"):
+        score_volume(volume(), volume(), SPACING, REGIONS, found_share=share)
 
 
 @pytest.mark.real_data

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from metaseg_monai.errors import DataError
-from metaseg_monai.metrics.agreement import bland_altman
+from metaseg_monai.metrics.agreement import agreement, bland_altman
 from metaseg_monai.metrics.statistics import bootstrap_interval
 
 
@@ -138,3 +138,14 @@ def test_wrong_lists_are_refused():
         bland_altman([1, 2], [1], ["a", "b"])
     with pytest.raises(DataError, match="group b: volumes 2 and nan"):
         bland_altman([1, 2], [1, float("nan")], ["a", "b"])
+
+
+def test_agreement_by_hand():
+    scores = agreement([10, 10, 30, 40], [10, 20, 30, 40])
+    assert scores["mae"] == 2.5
+    assert scores["r2"] == pytest.approx(1 - 100 / 500)
+    assert scores["spearman"] == pytest.approx(4.5 / math.sqrt(4.5 * 5), abs=1e-6)  # one tie
+    # on a log field a factor counts the same everywhere: 10 for 100 as 100 for 1000
+    low, high = (agreement(pred, [100, 1000], log=True) for pred in ([10, 1000], [100, 100]))
+    assert low["r2"] == high["r2"] == pytest.approx(-1)
+    assert agreement([], []) == {"mae": None, "r2": None, "spearman": None}

@@ -1,0 +1,417 @@
+"""From class scores to objects, from objects to matches with true ones, and their measures."""
+
+import itertools
+import math
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy import ndimage
+from scipy.optimize import linear_sum_assignment
+from skimage.feature import peak_local_max
+from skimage.measure import regionprops_table
+from skimage.segmentation import watershed
+
+from metaseg_monai.errors import ConfigError, DataError
+from metaseg_monai.metrics import objects
+from metaseg_monai.metrics.objects import (
+    BAND,
+    THRESHOLDS,
+    ObjectSettings,
+    as_object_settings,
+    class_map,
+    find_objects,
+    match_objects,
+    match_pairs,
+    measure_objects,
+    object_f1,
+    overlaps,
+    split_objects,
+    without_small,
+)
+
+WATERSHED = ObjectSettings(method="watershed", min_distance_px=4)
+
+
+def picture(*rows):
+    return np.array([[int(pixel) for pixel in row] for row in rows])
+
+
+def discs(*centres, radius=6, shape=(24, 40)):
+    rows, columns = np.mgrid[: shape[0], : shape[1]]
+    return np.any([np.hypot(rows - y, columns - x) <= radius for y, x in centres], axis=0)
+
+
+def logits_of(classes, count=2):
+    one_hot = torch.nn.functional.one_hot(torch.as_tensor(classes).long(), count)
+    return one_hot.movedim(-1, 0).float()
+
+
+def test_pixels_that_touch_by_edge_or_corner_are_one_object():
+    labels, count = split_objects(picture("1100", "0010", "1000") > 0, ObjectSettings())
+    assert count == 2
+    np.testing.assert_array_equal(labels, picture("1100", "0010", "2000"))
+    assert labels.dtype == np.int32
+
+
+def test_an_empty_mask_and_a_full_one():
+    for settings in (ObjectSettings(), WATERSHED):
+        assert split_objects(np.zeros((9, 9), bool), settings)[1] == 0
+        labels, count = split_objects(np.ones((9, 9), bool), settings)
+        assert count == 1
+        assert (labels == 1).all()
+
+
+def test_small_objects_are_left_out_and_the_others_numbered_without_gaps():
+    mask = picture("1011", "0000", "1110") > 0
+    for smallest, expected in (
+        (1, picture("1022", "0000", "3330")),
+        (2, picture("0011", "0000", "2220")),
+        (3, picture("0000", "0000", "1110")),
+        (4, picture("0000", "0000", "0000")),
+    ):
+        labels, count = split_objects(mask, ObjectSettings(smallest_px=smallest))
+        np.testing.assert_array_equal(labels, expected)
+        assert count == expected.max()
+
+
+def test_the_watershed_cuts_touching_discs_where_they_meet():
+    mask = discs((12, 10), (12, 20))
+    assert split_objects(mask, ObjectSettings())[1] == 1
+    labels, count = split_objects(mask, WATERSHED)
+    assert count == 2
+    np.testing.assert_array_equal(labels > 0, mask)
+    left, right = labels[12, 10], labels[12, 20]
+    assert (labels[:, :15][mask[:, :15]] == left).all()
+    assert (labels[:, 16:][mask[:, 16:]] == right).all()
+
+
+def test_peaks_nearer_than_the_distance_are_not_cut():
+    mask = discs((12, 10), (12, 20))
+    far = ObjectSettings(method="watershed", min_distance_px=15)
+    assert split_objects(mask, far)[1] == 1
+
+
+def test_cutting_in_boxes_is_cutting_the_whole_image():
+    rng = np.random.default_rng(0)
+    mask = discs(*rng.integers(0, 120, (60, 2)), radius=7, shape=(120, 120))
+    labels, count = split_objects(mask, WATERSHED)
+    distance = ndimage.distance_transform_edt(mask)
+    parts, components = ndimage.label(mask, np.ones((3, 3)))
+    found = 0
+    for part in range(1, components + 1):
+        own = parts == part
+        peaks = peak_local_max(distance * own, min_distance=4, exclude_border=False)
+        markers = np.zeros(mask.shape, int)
+        markers[tuple(peaks.T)] = np.arange(1, len(peaks) + 1)
+        whole = watershed(-distance * own, markers, np.ones((3, 3)), mask=own)
+        pairs = {*zip(whole[own].tolist(), labels[own].tolist(), strict=True)}
+        assert len(pairs) == whole.max()  # each piece is one object, and the other way round
+        assert len({piece for piece, _ in pairs}) == whole.max()
+        found += whole.max()
+    assert count == found > components
+
+
+def test_no_pixel_is_lost_across_a_corner():
+    mask = discs((12, 10), (12, 21), radius=5)
+    mask[5, 5] = mask[6, 6] = mask[7, 7] = True
+    labels, _ = split_objects(mask, WATERSHED)
+    np.testing.assert_array_equal(labels > 0, mask)
+
+
+def test_the_probability_cuts_what_the_distance_does_not():
+    mask = np.zeros((20, 40), bool)
+    mask[5:15, 4:36] = True
+    logits = logits_of(mask) * 40  # so sure that every probability is 1
+    columns = torch.arange(40)
+    for centre in (9, 24):
+        logits[1, 5:15] += 8 * torch.exp(-(((columns - centre) / 5.0) ** 2))
+    settings = ObjectSettings(method="watershed", landscape="probability", min_distance_px=6)
+    found = find_objects(logits, settings)
+    assert found.classes.tolist() == [1, 1]
+    assert found.labels[10, 9] != found.labels[10, 24]
+    np.testing.assert_array_equal(found.labels > 0, mask)
+    edge = np.flatnonzero(np.diff(found.labels[10, 5:35])) + 5
+    assert edge.tolist() in ([16], [15])  # the lowest column between both
+
+
+def test_classes_have_objects_of_their_own():
+    classes = picture("1102", "0002", "3300", "0030")
+    found = find_objects(logits_of(classes, 4), ObjectSettings())
+    np.testing.assert_array_equal(found.labels, classes)
+    assert found.classes.tolist() == [1, 2, 3]
+    np.testing.assert_array_equal(found.of_class(3), (classes == 3).astype(int))
+    np.testing.assert_array_equal(found.labels, classes)  # of_class left it alone
+    touching = find_objects(logits_of(picture("1122"), 3), ObjectSettings())
+    assert touching.classes.tolist() == [1, 2]
+
+
+def test_classes_found_in_blocks_are_those_of_argmax(monkeypatch):
+    torch.manual_seed(0)
+    for shape in ((3, 11, 7), (3, 5, 4, 3)):
+        logits = torch.randn(shape).round()  # with ties, where the first class wins
+        for pixels in (1, 7, 15, 70, 1000):
+            monkeypatch.setattr(objects, "PIXELS_AT_ONCE", pixels)
+            assert (class_map(logits) == logits.argmax(0).numpy()).all()
+
+
+def test_large_images_are_taken_in_bands():
+    classes = np.zeros((2 * BAND + 7, 5), int)
+    classes[BAND - 2 : BAND + 2, 1:3] = 1
+    classes[-3:, 2] = 2
+    classes[0, 0] = 1
+    logits = logits_of(classes, 3).to(torch.bfloat16)
+    np.testing.assert_array_equal(class_map(logits), classes)
+    found = find_objects(logits, ObjectSettings(smallest_px=2))
+    assert found.classes.tolist() == [1, 2]
+    assert (found.labels == 1).sum() == 8
+    assert (found.labels == 2).sum() == 3
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"method": "wateshed"}, "method is 'wateshed'; expected one of components, watershed"),
+        ({"landscape": "height"}, "landscape is 'height'"),
+        ({"smallest_px": 0}, "smallest_px is 0"),
+        ({"min_distance_px": 2.5}, "min_distance_px is 2.5"),
+        ({"smallest_px": True}, "smallest_px is True"),
+        ({"smallest": 3}, "unknown key 'smallest'; expected method, smallest_px"),
+        ({"smallest": 3, 3: 3}, "unknown key '3', 'smallest'"),
+        (["watershed"], "expected settings of method"),
+        (30, r"objects is 30; .*, as \{.*\}, or null"),
+    ],
+)
+def test_wrong_settings_are_refused(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        as_object_settings(settings)
+
+
+def test_volumes_and_single_channels_are_refused():
+    for shape in ((2, 3, 4, 5), (1, 4, 5)):
+        with pytest.raises(DataError, match="class scores of shape"):
+            find_objects(torch.zeros(shape), ObjectSettings())
+
+
+def row(text):
+    return np.array([[int(pixel) for pixel in text]])
+
+
+def test_identical_objects_all_match_whatever_their_numbers():
+    match = match_objects(row("1102220333"), row("3301110222"))
+    assert (match.true, match.pred, match.splits, match.merges) == (3, 3, 0, 0)
+    assert match.found == (3,) * 10
+    assert match.matched_iou == 1
+
+
+def test_the_threshold_itself_counts():
+    # 9 of 10 pixels, and 1 of 2
+    match = match_objects(row("1111111111022"), row("1111111110020"))
+    assert match.found == (2, 1, 1, 1, 1, 1, 1, 1, 1, 0)
+    assert match.matched_iou == pytest.approx((0.9 + 0.5) / 2)
+
+
+def test_each_object_is_matched_once_even_between_exact_halves():
+    halves = match_objects(row("1111"), row("1122"))
+    assert (halves.found[0], halves.splits, halves.merges) == (1, 1, 0)
+    joined = match_objects(row("1122"), row("1111"))
+    assert (joined.found[0], joined.splits, joined.merges) == (1, 0, 1)
+
+
+def test_splits_and_merges_need_more_than_half_of_the_part():
+    # predicted 2 lies with one of two pixels in the true object: not more than half
+    assert match_objects(row("11110"), row("11122")).splits == 0
+    assert match_objects(row("111110"), row("111222")).splits == 1
+    # two true objects and a third that is only half inside
+    merged = match_objects(row("112233"), row("111110"))
+    assert (merged.merges, merged.splits) == (1, 0)
+    assert match_objects(row("1122"), row("0110")).merges == 0
+
+
+def test_a_wrong_place_is_false_and_missed():
+    match = match_objects(row("1100000"), row("0000011"))
+    assert (match.found[0], match.true, match.pred) == (0, 1, 1)
+    assert np.isnan(match.matched_iou)
+
+
+def test_true_objects_below_the_smallest_size_are_ignored_and_what_stands_for_them():
+    # objects of 4, 2 and 1 pixels, all predicted as they are
+    perfect = match_objects(row("1111022030"), row("1111022030"), smallest_px=4)
+    assert perfect[:4] == (1, 1, (1,) * 10, 1)
+    assert perfect.ignored == 2
+    # the same, as a prediction that leaves small objects out makes them
+    left_out = match_objects(row("1111022030"), row("1111000000"), smallest_px=4)
+    assert left_out == perfect
+    assert match_objects(row("1111022030"), row("1111000000")).found[0] == 1
+    assert match_objects(row("1111022030"), row("1111000000")).true == 3
+    # an IoU of a half, where no more than half of the predicted pixels lies in the small one
+    half = match_objects(row("1111000220000"), row("1111000222200"), smallest_px=4)
+    assert (half.true, half.pred, half.found[0]) == (1, 1, 1)
+    # most of it lies in two small ones together, at an IoU below a half with either
+    across = match_objects(row("1111022330"), row("1111022222"), smallest_px=4)
+    assert (across.true, across.pred, across.merges, across.ignored) == (1, 1, 0, 2)
+    # less than half of it lies in a small one: it is false
+    false = match_objects(row("1111220000"), row("1111022200"), smallest_px=4)
+    assert (false.true, false.pred, false.found[0]) == (1, 2, 1)
+    # one that finds a larger object stays, though a small one lies in it
+    joined = match_objects(row("1111220"), row("1111110"), smallest_px=4)
+    assert (joined.true, joined.pred, joined.found[0], joined.merges) == (1, 1, 1, 0)
+
+
+def test_small_objects_between_others_leave_the_numbers_of_the_others_right():
+    true = row("1022203333044440")
+    match = match_objects(true, row("2011103333044440"), smallest_px=3)
+    assert (match.true, match.pred, match.found, match.ignored) == (3, 3, (3,) * 10, 1)
+    pairs = without_small(overlaps(true, true), 4)
+    assert pairs.true_px.tolist() == pairs.pred_px.tolist() == [4, 4]
+    assert pairs.true.tolist() == pairs.pred.tolist() == [0, 1]
+    nothing = match_objects(true, true, smallest_px=9)
+    assert (nothing.true, nothing.pred, nothing.ignored) == (0, 0, 4)
+    assert np.isnan(nothing.matched_iou)
+
+
+def test_one_or_both_empty():
+    empty, full = row("0000"), row("0110")
+    for true, pred in ((empty, full), (full, empty), (empty, empty)):
+        match = match_objects(true, pred)
+        assert (match.true, match.pred) == (int(true.max()), int(pred.max()))
+        assert match.found == (0,) * 10
+    assert object_f1(0, 1, 0) == object_f1(0, 0, 1) == 0
+    assert np.isnan(object_f1(0, 0, 0))
+    assert object_f1(2, 3, 4) == 2 / (2 + 0.5 * 2 + 0.5 * 1)
+
+
+def random_objects(rng, shape=(3, 14), count=6):
+    labels = np.zeros(shape, int)
+    for number in range(1, count + 1):
+        y, x = rng.integers(0, shape[0]), rng.integers(0, shape[1] - 2)
+        labels[y : y + 2, x : x + rng.integers(2, 6)] = number
+    return np.unique(labels, return_inverse=True)[1].reshape(shape)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_the_pairs_that_match_are_a_best_matching(seed):
+    rng = np.random.default_rng(seed)
+    true, pred = random_objects(rng), random_objects(rng)
+    pairs = overlaps(true, pred)
+    iou = np.zeros((len(pairs.true_px), len(pairs.pred_px)))
+    for t, p in itertools.product(range(len(iou)), range(iou.shape[1])):
+        one, other = true == t + 1, pred == p + 1
+        iou[t, p] = (one & other).sum() / (one | other).sum()
+    np.testing.assert_allclose(iou[pairs.true, pairs.pred], pairs.iou)
+    assert np.count_nonzero(iou) == len(pairs.iou)
+    for threshold in (0.5, 0.7):
+        gain = np.where(iou >= threshold, 100 + iou, 0)  # as many as possible, then the best
+        best = linear_sum_assignment(gain, maximize=True)
+        chosen = match_pairs(pairs, threshold)
+        assert len(set(pairs.true[chosen])) == len(set(pairs.pred[chosen])) == len(chosen)
+        assert pairs.iou[chosen].sum() == pytest.approx(sum(gain[best]) % 100)
+
+
+def test_objects_across_bands_of_rows_are_whole():
+    true = np.zeros((2 * BAND + 5, 4), np.int32)
+    true[BAND - 3 : BAND + 3] = 1
+    true[-2:, 1] = 2
+    pairs = overlaps(true, np.roll(true, 1, axis=0))
+    assert pairs.true_px.tolist() == [24, 2]
+    assert pairs.shared_px.tolist() == [20, 1]
+
+
+def test_two_thousand_objects_take_no_dense_table():
+    grid = np.arange(1, 2026).reshape(45, 45).repeat(24, 0).repeat(24, 1).astype(np.int32)
+    started = time.perf_counter()
+    match = match_objects(grid, np.roll(grid, 2, axis=1))
+    assert time.perf_counter() - started < 2
+    assert (match.true, match.found[0]) == (2025, 2025)
+
+
+def test_objects_of_another_shape_are_refused():
+    with pytest.raises(DataError, match=r"shape \(1, 4\), predicted ones of \(1, 3\)"):
+        match_objects(row("0110"), row("011"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(20))
+def test_counts_are_those_of_stardist(seed):
+    matching = pytest.importorskip("stardist.matching")
+    rng = np.random.default_rng(seed)
+    true, pred = random_objects(rng, (60, 60), 40), random_objects(rng, (60, 60), 40)
+    found = [matching.matching(true, pred, thresh=threshold).tp for threshold in THRESHOLDS]
+    assert match_objects(true, pred).found == tuple(found)
+
+
+MASK = np.zeros((20, 30), np.uint8)
+MASK[0:4, 3:8] = 1  # at the border: 20 pixels
+MASK[8:14, 10:14] = 1  # 24 pixels
+MASK[15:18, 20:28] = 1  # 24 pixels
+IMAGE = np.arange(600, dtype=np.uint16).reshape(20, 30) * 100
+
+
+def objects_of(mask, count=2):
+    return find_objects(logits_of(mask, count), ObjectSettings())
+
+
+def test_every_object_is_measured_as_scikit_image_does_at_once():
+    found = objects_of(MASK)
+    table = measure_objects(found, IMAGE[None], None)
+    names = {
+        "label": "object", "centroid-0": "centroid_y_px", "centroid-1": "centroid_x_px",
+        "area": "area_px", "equivalent_diameter_area": "diameter_px", "perimeter": "perimeter_px",
+        "axis_major_length": "major_axis_px", "axis_minor_length": "minor_axis_px",
+        "eccentricity": "eccentricity", "solidity": "solidity", "intensity_mean": "mean_intensity",
+        "intensity_min": "min_intensity", "intensity_max": "max_intensity",
+    }  # fmt: skip
+    known = [name.partition("-")[0] for name in names]
+    expected = pd.DataFrame(regionprops_table(found.labels, IMAGE, [*dict.fromkeys(known)]))
+    pd.testing.assert_frame_equal(
+        table[list(names.values())], expected.rename(columns=names)[list(names.values())],
+        check_dtype=False, atol=1e-4,
+    )  # fmt: skip
+    inside = IMAGE[MASK.astype(bool) & (np.indices(MASK.shape)[0] < 4)]
+    assert table.loc[0, "sd_intensity"] == pytest.approx(inside.std(), abs=1e-4)
+    assert table["touches_border"].tolist() == [1, 0, 0]
+    assert table["class"].tolist() == [1, 1, 1]
+    assert table["area_um2"].isna().all()
+
+
+@pytest.mark.parametrize("side", [0, 1])
+@pytest.mark.parametrize("at", ["start", "end"])
+def test_all_four_borders_touch(side, at):
+    mask = np.zeros((9, 9), np.uint8)
+    place = [4, 4]
+    place[side] = 0 if at == "start" else 8
+    mask[tuple(place)] = 1
+    mask[2, 2] = 1
+    table = measure_objects(objects_of(mask), None, None)
+    borders = dict(zip(table["area_px"].index, table["touches_border"], strict=True))
+    assert sorted(borders.values()) == [0, 1]
+
+
+def test_micrometres_where_the_pixel_size_is_known():
+    row = measure_objects(objects_of(MASK), None, 0.5).iloc[1]
+    assert (row["centroid_y_px"], row["centroid_y_um"]) == (10.5, 5.25)
+    assert (row["area_px"], row["area_um2"]) == (24, 6)
+    assert row["diameter_px"] == pytest.approx(2 * math.sqrt(24 / math.pi), abs=1e-4)
+    assert row["diameter_um"] == pytest.approx(math.sqrt(24 / math.pi), abs=1e-4)
+
+
+def test_single_pixels_and_lines_have_shapes_without_warnings():
+    mask = np.zeros((9, 9), np.uint8)
+    mask[1, 1] = mask[3, 2:6] = 1
+    np.fill_diagonal(mask[5:, 5:], 1)
+    table = measure_objects(objects_of(mask), None, 1.0)
+    assert table["area_px"].tolist() == [1, 4, 4]
+    assert table["solidity"].tolist() == [1, 1, 1]
+
+
+def test_channels_are_numbered_and_empty_images_have_the_same_columns():
+    image = np.stack([IMAGE, IMAGE // 2, IMAGE // 4])
+    table = measure_objects(objects_of(MASK), image, 0.5)
+    assert table["mean_intensity_2"].tolist() == pytest.approx(table["mean_intensity_1"] / 2)
+    empty = measure_objects(objects_of(0 * MASK), image, 0.5)
+    assert empty.columns.tolist() == table.columns.tolist()
+    assert len(empty) == 0
+    with pytest.raises(DataError, match=r"shape \(19, 30\), its objects \(20, 30\)"):
+        measure_objects(objects_of(MASK), IMAGE[None, 1:], None)
