@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from metaseg_monai.errors import ConfigError
+from metaseg_monai.errors import ConfigError, MetasegError, TrainingError
 from metaseg_monai.reporting.write import write_report
 from metaseg_monai.study.design import Study
-from metaseg_monai.study.run import run_study
+from metaseg_monai.study.run import run_study, track_study
 
 VARIANTS = ("none", "se", "me", "sme", "sme-dummy", "film", "film-dummy")
 DEMO = "synthetic_shapes_segmentation"
@@ -123,9 +123,22 @@ def study(
         TrainingError: some runs failed; the others are reported.
     """
     made = make_study(target, variants, seeds, settings)
-    folder = Path(output or f"runs/{made.name.lower().replace(' ', '_')}")
-    run_study(made, folder, workers, threads, cluster, cluster_settings, tracking)
-    return report(folder)
+    folder = Path(output or f"runs/{made.name.lower().replace(' ', '_')}").resolve()
+    failed = run_study(made, folder, workers, threads, cluster, cluster_settings, tracking)
+    runs = "1 run" if len(failed) == 1 else f"{len(failed)} runs"
+    told = f"{runs} failed; the same command tries again ({folder})"
+    told += "".join(f"\n  {run}: {why}" for run, why in failed.items())
+    try:
+        found = report(folder)
+    except MetasegError as error:
+        if failed:
+            raise TrainingError(f"{told}\nno report: {error}") from error
+        raise
+    if tracking is not None:
+        track_study(tracking, made, folder)
+    if failed:
+        raise TrainingError(f"{told}\nreport of the others: {found.html}")
+    return found
 
 
 def make_study(

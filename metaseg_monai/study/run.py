@@ -1,4 +1,4 @@
-"""The whole of a study: fix the protocol, run what is missing, report."""
+"""The runs of a study: fix the protocol, then run what is missing."""
 
 import csv
 import logging
@@ -15,8 +15,7 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from metaseg_monai.bundle.locate import resolve_bundle
-from metaseg_monai.errors import ConfigError, MetasegError, TrainingError
-from metaseg_monai.reporting.write import write_report
+from metaseg_monai.errors import ConfigError
 from metaseg_monai.study.design import Study
 from metaseg_monai.study.matrix import Run, expand
 from metaseg_monai.study.record import fix, is_finished, plan, read_record, restore
@@ -133,8 +132,8 @@ def run_study(
     cluster: str | None = None,
     cluster_settings: Mapping[str, Any] | None = None,
     tracking: str | None = None,
-) -> Path:
-    """Run every run of a study that is not finished yet, then write the report.
+) -> dict[str, str]:
+    """Run every run of a study that is not finished yet.
 
     Args:
         study: what to run.
@@ -143,15 +142,14 @@ def run_study(
         threads: cores of a run.
         cluster: ``slurm`` submits each run as a job through submitit; None computes here.
         cluster_settings: of the jobs, such as ``{"timeout_min": 60, "slurm_partition": "gpu"}``.
-        tracking: MLflow store such as ``sqlite:///runs/x/mlflow.db`` for parameters and scores.
+        tracking: MLflow store such as ``sqlite:///runs/x/mlflow.db``, see `track_study`.
 
     Returns:
-        Path of ``report.html``.
+        Runs that failed, each with the reason.
 
     Raises:
         ConfigError: a wrong setting, before anything is trained; or another process runs this
             study.
-        TrainingError: some runs failed; those that did not are reported all the same.
     """
     if not isinstance(output, str | Path):  # an option without a value
         raise ConfigError("--output needs a folder.")
@@ -171,26 +169,7 @@ def run_study(
         logger.warning(
             "runs: %d, to do: %d, beside each other: %d", len(runs), len(missing), len(places)
         )
-        outcome = run_all(missing, folder, bundle, places, start)
-    try:
-        page = write_report(folder)
-    except MetasegError as error:
-        if outcome.failed:
-            raise TrainingError(f"{_told(outcome.failed, folder)}\nno report: {error}") from error
-        raise
-    if tracking is not None:
-        _track(tracking, study, folder, runs)
-    if outcome.failed:
-        raise TrainingError(f"{_told(outcome.failed, folder)}\nreport of the others: {page}")
-    return page
-
-
-def _told(failed: Mapping[str, str], folder: Path) -> str:
-    lines = [f"  {name}: {reason}" for name, reason in failed.items()]
-    plural = "" if len(failed) == 1 else "s"
-    return "\n".join(
-        [f"{len(failed)} run{plural} failed; the same command tries again ({folder})", *lines]
-    )
+        return run_all(missing, folder, bundle, places, start).failed
 
 
 def _places(
@@ -223,12 +202,18 @@ def _check_tracking(uri: str) -> None:
     check(uri)
 
 
-def _track(uri: str, study: Study, folder: Path, runs: list[Run]) -> None:
+def track_study(uri: str, study: Study, output: str | Path) -> None:
+    """Write parameters and scores of the finished runs into an MLflow store.
+
+    Raises:
+        ConfigError: see `metaseg_monai.study.tracking.log_run`.
+    """
     from metaseg_monai.evaluation import read_counts
     from metaseg_monai.metrics.scores import average_f1, pooled_f1
     from metaseg_monai.study.tracking import log_run
 
-    for run in runs:
+    folder = Path(output)
+    for run in expand(study):
         if is_finished(folder / run.folder, run):
             counts = read_counts(folder / run.folder / "counts.csv")
             normal = counts[counts["mode"] == "normal"]
