@@ -25,6 +25,7 @@ from metaseg_monai.evaluation.per_case import (
 )
 from metaseg_monai.images.geometry import resize_label
 from metaseg_monai.images.read import read_image
+from metaseg_monai.metadata.fields import said
 from metaseg_monai.metrics.objects import (
     THRESHOLDS,
     ObjectMatch,
@@ -77,7 +78,7 @@ def true_objects(
         DataError: the file is missing or damaged, holds no whole numbers from 0, has another
             shape, or an object without a pixel of the label; names the case.
     """
-    named = str(item.get("columns", {}).get(COLUMN, "")).strip()
+    named = said(item.get("columns", {}).get(COLUMN))
     of_label = item.get("label_values") == "instances"
     if not named and not of_label:
         return TrueObjects(number_objects(label, classes, PARTS), "components")

@@ -19,7 +19,7 @@ from metaseg_monai.files import replacing
 from metaseg_monai.images.geometry import resize_image
 from metaseg_monai.images.image import image_format
 from metaseg_monai.images.read import read_image
-from metaseg_monai.metadata.fields import read_number
+from metaseg_monai.metadata.fields import read_number, said
 from metaseg_monai.metrics.objects import (
     Objects,
     ObjectSettings,
@@ -118,12 +118,12 @@ def pixel_size_um(item: Mapping[str, Any]) -> float | None:
     Raises:
         DataError: the column holds no number above 0, or the file cannot be read.
     """
-    told = str(item.get("columns", {}).get(COLUMN, "")).strip()
-    if told:
-        number = read_number(told)
+    cell = said(item.get("columns", {}).get(COLUMN))
+    if cell:
+        number = read_number(cell)
         if number is None or number <= 0:
             raise DataError(
-                f"case {item.get('case', '?')!r}: {COLUMN} is {told!r}; expected micrometres "
+                f"case {item.get('case', '?')!r}: {COLUMN} is {cell!r}; expected micrometres "
                 "above 0, or an empty cell where the size is unknown"
             )
         return number

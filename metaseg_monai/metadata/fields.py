@@ -60,6 +60,15 @@ def says_nothing(value: Any) -> bool:
     return value is None or (isinstance(value, float | np.floating) and math.isnan(value))
 
 
+def said(cell: Any) -> str:
+    """The text of a table's cell, blank where it says nothing.
+
+    >>> said(" 0.5 "), said("N/A")
+    ('0.5', '')
+    """
+    return "" if says_nothing(cell) else str(cell).strip()
+
+
 def read_number(value: Any) -> float | None:
     """A finite number, or None where the value is no plain number.
 

@@ -16,7 +16,7 @@ from metaseg_monai.files import read_lines, write_table
 from metaseg_monai.images.image import image_suffix
 from metaseg_monai.images.read import read_image
 from metaseg_monai.images.write import mask_suffix, write_mask
-from metaseg_monai.metadata.fields import Categorical, says_nothing
+from metaseg_monai.metadata.fields import Categorical, said
 from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.simulate.generated import write_generated
 from metaseg_monai.simulate.polygons import Labels, object_diameters, polygonise, scaled_tolerance
@@ -156,7 +156,7 @@ def schema_of_repeats(
     images = [cells.get(columns.image, "").strip() for cells in rows]
     if len(set(images)) == len(images):
         return None, {}
-    values = {name: [_said(cells[name]) for cells in rows] for name in rows[0]}
+    values = {name: [said(cells[name]) for cells in rows] for name in rows[0]}
     telling = [
         name for name, cells in values.items()
         if len(set(zip(images, cells, strict=True))) == len(images)
@@ -169,10 +169,6 @@ def schema_of_repeats(
         provenance="acquisition", availability="acquisition",
     )  # fmt: skip
     return MetadataSchema([field]), {ROW: column}
-
-
-def _said(cell: str) -> str:
-    return "" if says_nothing(cell) else cell.strip()
 
 
 # What is asked of annotation styles, checked before anything is read or written.

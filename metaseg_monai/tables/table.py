@@ -17,7 +17,7 @@ from typing import Any, get_args
 from metaseg_monai.errors import ConfigError, DataError, MetadataError, listing
 from metaseg_monai.files import read_lines
 from metaseg_monai.images.image import FORMAT_OF_SUFFIX, image_suffix
-from metaseg_monai.metadata.fields import MetadataWarning, read_number
+from metaseg_monai.metadata.fields import MetadataWarning, read_number, said
 from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.tables.columns import SPLITS, ColumnMap, Columns, Place, as_column_map
 
@@ -346,7 +346,7 @@ def _make_row(
         for path in cells[columns.image].split(columns.separator)
     )
     label = None
-    if columns.label is not None and cells.get(columns.label):
+    if columns.label is not None and said(cells.get(columns.label)):
         label = _relative(cells[columns.label], columns.label, problems)
     group = cells.get(columns.group, "").strip() if columns.group is not None else images[0]
     split = None
@@ -406,7 +406,7 @@ def _place_of(cells: Mapping[str, str], columns: ColumnMap, problems: list[str])
     """Where a row's image lies in its volume, as far as the table says it."""
     names: Mapping[Any, str] = columns.place
     given = {
-        name: cells[names.get(name, name)].strip()
+        name: said(cells[names.get(name, name)])
         for name in PLACE_COLUMNS
         if names.get(name, name) in cells
     }

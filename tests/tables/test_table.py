@@ -338,6 +338,7 @@ def test_the_place_of_a_slice_in_its_volume(edited, task_schema):
         ({"plane": "-1"}, "counted from 0"),
         ({"plane": "\u00b2"}, "counted from 0"),
         ({"planes": ""}, "lacks planes"),
+        ({"planes": "NA"}, "lacks planes"),
         ({"spacing_x_mm": "0"}, "above 0 mm"),
         ({"spacing_z_mm": "thin"}, "above 0 mm"),
     ],
