@@ -11,15 +11,17 @@ import numpy as np
 import pandas as pd
 
 from metaseg_monai.errors import DataError
-from metaseg_monai.evaluation import read_calibration, read_cases
-from metaseg_monai.evaluation.per_case import PLACE, SPACING
+from metaseg_monai.evaluation.per_case import PLACE, SPACING, read_calibration, read_cases
 from metaseg_monai.evaluation.samples import Sample, read_samples
 from metaseg_monai.metadata.fields import Categorical, Continuous, Ordinal, read_number
 from metaseg_monai.metrics.leakage import spearman
-from metaseg_monai.reporting.figures.by_value import value_curves
-from metaseg_monai.reporting.figures.montage import montage
-from metaseg_monai.reporting.figures.requested import requested_labels
-from metaseg_monai.reporting.figures.sweep import Response, response_curves
+from metaseg_monai.reporting.figures.predictions import montage
+from metaseg_monai.reporting.figures.values import (
+    Response,
+    requested_labels,
+    response_curves,
+    value_curves,
+)
 from metaseg_monai.reporting.page import Details, Figure, Part, Section
 from metaseg_monai.reporting.runs import (
     CASES,

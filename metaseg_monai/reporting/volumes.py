@@ -12,7 +12,7 @@ from metaseg_monai.metrics.leakage import volume_values
 from metaseg_monai.metrics.statistics import ratio_interval
 from metaseg_monai.metrics.volumes import FOUND_SHARE, KITS_REGIONS
 from metaseg_monai.reporting.comparisons import compared_again, lacking
-from metaseg_monai.reporting.figures.agreement import Panel, agreement
+from metaseg_monai.reporting.figures.ranking import Panel, agreement
 from metaseg_monai.reporting.page import Details, Figure, Part, Section
 from metaseg_monai.reporting.runs import (
     TRAINING,

@@ -12,7 +12,6 @@ from metaseg_monai.evaluation.samples import Sample
 from metaseg_monai.reporting.figures import (
     DifferenceRow,
     differences,
-    grids,
     label_grid,
     learning_curves,
     learning_rate,
@@ -26,7 +25,8 @@ from metaseg_monai.reporting.figures import (
     robustness_curves,
     similarity_map,
 )
-from metaseg_monai.reporting.figures.grids import FALSE, HIT, MISSED
+from metaseg_monai.reporting.figures import predictions as grids
+from metaseg_monai.reporting.figures.predictions import FALSE, HIT, MISSED
 from metaseg_monai.reporting.figures.ranking import BETTER, WORSE
 from metaseg_monai.reporting.figures.ranking import _numbers as ranking_numbers
 from metaseg_monai.reporting.figures.style import CONDITIONS, ink_on, looks

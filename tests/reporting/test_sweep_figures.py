@@ -6,9 +6,9 @@ import pytest
 from matplotlib.colors import to_hex
 
 from metaseg_monai.evaluation.samples import Sample
-from metaseg_monai.reporting.figures import montage as montage_figures
-from metaseg_monai.reporting.figures import sweep as sweep_figures
-from metaseg_monai.reporting.figures.sweep import BEYOND, Response, response_curves
+from metaseg_monai.reporting.figures import predictions as montage_figures
+from metaseg_monai.reporting.figures import values as sweep_figures
+from metaseg_monai.reporting.figures.values import BEYOND, Response, response_curves
 from metaseg_monai.reporting.page import figures_of
 from metaseg_monai.reporting.response import response_section
 

@@ -1,6 +1,6 @@
-"""How much is predicted over a continuous value: one curve a condition, one panel a class."""
+"""What a network draws, and how well, over the value that is given or asked for."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -162,3 +162,153 @@ def ticks_apart(values: Sequence[float], log: bool, inches: float) -> list[float
         if all(places[b] - places[a] >= half[a] + half[b] + LETTER for a, b in pairwise(kept)):
             break
     return [values[place] for place in kept]
+
+
+# A score over the true value of a number, values that no training case had drawn hollow.
+
+DODGE = 0.035  # of the axis, over which the bars of all conditions are spread beside each other
+
+
+def value_curves(
+    curves: Mapping[str, pd.DataFrame],
+    unseen: Collection[float],
+    xlabel: str,
+    ylabel: str,
+) -> bytes:
+    """Score over the value, one line a condition, with its interval as a bar.
+
+    Args:
+        curves: by condition ``mean, low, high`` by value, ascending; an end that is NaN is not
+            drawn.
+        unseen: values to be drawn hollow.
+        xlabel: name and unit of the value; its axis is logarithmic where all values are above 0.
+        ylabel: name of the score.
+
+    Raises:
+        DataError: there is nothing to draw.
+    """
+    values = sorted({float(value) for curve in curves.values() for value in curve.index})
+    if not values:
+        raise DataError("There is no score to draw; no tested case has a known value.")
+    style, log = looks(curves), values[0] > 0
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 3.4), layout="constrained")
+        axes = figure.add_subplot()
+        if log:
+            axes.set_xscale("log", base=2)
+        for number, (name, curve) in enumerate(curves.items()):
+            look = style[name]
+            beside = DODGE * ((number + 0.5) / len(curves) - 0.5)
+            places = _moved(curve.index.to_numpy(float), beside, values, log)
+            axes.plot(places, curve["mean"], look.line, color=look.colour, lw=1.4)
+            axes.vlines(places, curve["low"], curve["high"], color=look.colour, lw=1, alpha=0.7)
+            hollow = curve.index.isin(list(unseen))
+            for part, fill in ((~hollow, look.colour), (hollow, "white")):
+                axes.plot(
+                    places[part], curve["mean"][part], look.marker, color=look.colour, mfc=fill,
+                    ms=5,
+                )  # fmt: skip
+        axes.xaxis.set_major_locator(FixedLocator(ticks_apart(values, log, WIDTH - 1)))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.set(xlabel=xlabel, ylabel=ylabel)
+        axes.grid()
+        handles = [
+            Line2D([], [], color=style[n].colour, ls=style[n].line, marker=style[n].marker,
+                   ms=5, lw=1.4, label=n)
+            for n in curves
+        ]  # fmt: skip
+        handles.append(
+            Line2D([], [], marker="o", ls="", mfc="white", mec=SOFT, ms=5, label="not in training")
+        )
+        figure.legend(handles=handles, loc="outside lower center", ncols=4)
+        return png(figure)
+
+
+def _moved(places: np.ndarray, beside: float, values: list[float], log: bool) -> np.ndarray:
+    """Places moved aside by a share of the axis."""
+    if log:
+        return np.asarray(places * (values[-1] / values[0]) ** beside)
+    return np.asarray(places + (values[-1] - values[0]) * beside)
+
+
+# How large and how sure the masks are for each label that is asked for.
+
+HEADS = {
+    "area": "predicted area / area of the labels",
+    "inside": "mean probability inside the labels",
+}
+LINE = 0.15  # inches for each condition of a label
+
+
+def requested_labels(
+    conditions: Mapping[str, pd.DataFrame], asked: Sequence[str], title: str = ""
+) -> bytes:
+    """One point with its interval for each condition and label; one panel a quantity.
+
+    Args:
+        conditions: by condition the rows of one class of `reporting.response`'s
+            `summarise_requested`, by label. One that was only asked with the own value is drawn
+            there alone, and its mean as a level line.
+        asked: labels from top to bottom.
+        title: heading.
+
+    Raises:
+        DataError: no condition was asked for any label.
+    """
+    known = {name: table.reindex(list(asked)) for name, table in conditions.items()}
+    drawn = [q for q in HEADS if any(t[q, "mean"].notna().any() for t in known.values())]
+    if not drawn or not asked:
+        raise DataError("No label was asked for; evaluate with modes normal and fixed:*.")
+    style = looks(known)
+    height = max(0.42, LINE * (len(known) + 1)) * len(asked)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 1.2 + height), layout="constrained")
+        panels = figure.subplots(1, len(drawn), sharey=True, squeeze=False)[0]
+        for axes, quantity in zip(panels, drawn, strict=True):
+            for place in range(1, len(asked), 2):
+                axes.axhspan(place - 0.5, place + 0.5, color="#f5f5f5", lw=0, zorder=0)
+            if quantity == "area":
+                axes.axvline(1, color=INK, lw=1, ls=(0, (1, 1.6)), zorder=1)
+            for number, (name, table) in enumerate(known.items()):
+                shift = (number - (len(known) - 1) / 2) * 0.8 / len(known)
+                _draw(axes, table, quantity, shift, style[name])
+            axes.set_xlabel(HEADS[quantity])
+            axes.set_yticks(range(len(asked)), asked)
+            axes.set_ylim(len(asked) - 0.5, -0.5)
+            axes.locator_params(axis="x", nbins=6)
+            axes.grid(axis="x")
+            axes.tick_params(axis="y", length=0)
+            axes.spines["left"].set_visible(False)
+        if title:
+            figure.suptitle(title, size=10, x=0.01, ha="left")
+        figure.legend(handles=_key_requested(known, style), loc="outside lower center", ncols=5)
+        return png(figure)
+
+
+def _draw(axes: Axes, table: pd.DataFrame, quantity: str, shift: float, look: Look) -> None:
+    mean = table[quantity, "mean"].to_numpy(float)
+    places = np.arange(len(mean)) + shift
+    low, high = table[quantity, "low"], table[quantity, "high"]
+    axes.hlines(places, low, high, color=look.colour, lw=1.6, zorder=2)
+    fill = "white" if look.hatch else look.colour
+    axes.plot(mean, places, look.marker, color=look.colour, mfc=fill, ms=4.5, zorder=3)
+    if np.isfinite(mean).sum() == 1:  # reads no metadata
+        axes.axvline(mean[np.isfinite(mean)][0], color=look.colour, lw=0.9, ls=look.line, zorder=1)
+
+
+def _key_requested(known: Mapping[str, pd.DataFrame], style: Mapping[str, Look]) -> list[Line2D]:
+    return [
+        Line2D(
+            [],
+            [],
+            color=style[name].colour,
+            marker=style[name].marker,
+            mfc="white" if style[name].hatch else style[name].colour,
+            ls=style[name].line if len(table["area", "mean"].dropna()) == 1 else "",
+            ms=4.5,
+            lw=0.9,
+            label=name,
+        )
+        for name, table in known.items()
+    ]
