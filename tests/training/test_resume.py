@@ -1,7 +1,9 @@
 import csv
+import importlib.util
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,11 +11,21 @@ from pathlib import Path
 import pytest
 import torch
 from ignite.engine import Events
+from torch.utils.data import DataLoader
 
 from metaseg_monai.errors import CheckpointError, ConfigError, TrainingError
-from metaseg_monai.training import RunCheckpoint, read_checkpoint
+from metaseg_monai.training import EpochLog, RunCheckpoint, read_checkpoint, write_checkpoint
 
 SCRIPT = Path(__file__).with_name("killed_run.py")
+
+
+@pytest.fixture(scope="module")
+def runs():
+    """The script as a module."""
+    spec = importlib.util.spec_from_file_location("killed_run", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def trials(folder, *names):
@@ -65,6 +77,15 @@ def test_two_processes_end_together_and_resume_to_the_same_bits(tmp_path):
     assert all(result[part] for part in ("finished", "checkpoint", "model", "log"))
 
 
+@pytest.fixture
+def stopped(runs, tmp_path_factory, tmp_path):
+    """A folder whose run was stopped in iteration 7, saved after 6."""
+    made = tmp_path_factory.getbasetemp() / "stopped"
+    if not made.exists():
+        stop_at(runs.make_run(made, resume=False), 7)
+    return Path(shutil.copytree(made, tmp_path / "run"))
+
+
 def stop_at(trainer, iteration):
     """End a run as Ctrl-C does."""
 
@@ -77,31 +98,39 @@ def stop_at(trainer, iteration):
         trainer.run()
 
 
-def test_a_run_inside_this_process_resumes_to_the_same_bits(runs, tmp_path):
+def told(trainer, caplog):
+    """What a run logs."""
+    trainer.logger.setLevel(logging.INFO)
+    with caplog.at_level(logging.INFO):
+        trainer.run()
+    return caplog.text
+
+
+def test_a_run_inside_this_process_resumes_to_the_same_bits(runs, stopped, tmp_path):
     runs.make_run(tmp_path / "whole", resume=False).run()
-    stop_at(runs.make_run(tmp_path / "run", resume=False), 7)
     torch.rand(5)
-    trainer = runs.make_run(tmp_path / "run", resume=True)
+    trainer = runs.make_run(stopped, resume=True)
     seen = []
     trainer.add_event_handler(Events.ITERATION_STARTED, lambda e: seen.append(e.state.iteration))
     trainer.run()
     assert seen == [7, 8, 9, 10, 11, 12]
-    assert all(runs.same(tmp_path / "whole", tmp_path / "run").values())
+    assert all(runs.same(tmp_path / "whole", stopped).values())
 
 
-def test_an_unfinished_run_is_never_overwritten(runs, tmp_path):
-    stop_at(runs.make_run(tmp_path, resume=False), 7)
-    before = (tmp_path / "checkpoint.pt").read_bytes()
+def test_an_unfinished_run_is_never_overwritten(runs, stopped):
+    before = (stopped / "checkpoint.pt").read_bytes()
     with pytest.raises(CheckpointError, match=r"unfinished.*iteration 6.*--resume True"):
-        runs.make_run(tmp_path, resume=False).run()
-    assert (tmp_path / "checkpoint.pt").read_bytes() == before
+        runs.make_run(stopped, resume=False).run()
+    assert (stopped / "checkpoint.pt").read_bytes() == before
 
 
 def test_a_run_that_did_nothing_yet_may_be_replaced(runs, tmp_path):
     stop_at(runs.make_run(tmp_path, resume=False), 1)
     assert read_checkpoint(tmp_path / "checkpoint.pt")["iteration"] == 0
+    (tmp_path / ".part-99-checkpoint.pt").write_bytes(b"what a kill left")
     runs.make_run(tmp_path, resume=False).run()
     assert read_checkpoint(tmp_path / "checkpoint.pt")["finished"]
+    assert list(tmp_path.glob(".part-*")) == []
 
 
 def test_a_finished_run_may_be_replaced_and_resuming_it_does_nothing(runs, tmp_path, caplog):
@@ -109,101 +138,62 @@ def test_a_finished_run_may_be_replaced_and_resuming_it_does_nothing(runs, tmp_p
     before = (tmp_path / "checkpoint.pt").read_bytes()
     trainer = runs.make_run(tmp_path, resume=True)
     trainer.add_event_handler(Events.ITERATION_STARTED, lambda e: pytest.fail("an iteration ran"))
-    trainer.logger.setLevel(logging.INFO)
-    with caplog.at_level(logging.INFO):
-        trainer.run()
-    assert "finished already" in caplog.text
+    assert "finished already" in told(trainer, caplog)
     assert (tmp_path / "checkpoint.pt").read_bytes() == before
     stop_at(runs.make_run(tmp_path, resume=False), 3)
     assert not read_checkpoint(tmp_path / "checkpoint.pt")["finished"]
 
 
 def test_resuming_nothing_starts_and_says_so(runs, tmp_path, caplog):
-    trainer = runs.make_run(tmp_path, resume=True)
-    trainer.logger.setLevel(logging.INFO)
-    with caplog.at_level(logging.INFO):
-        trainer.run()
-    assert "starts at the beginning" in caplog.text
+    assert "starts at the beginning" in told(runs.make_run(tmp_path, resume=True), caplog)
     assert read_checkpoint(tmp_path / "checkpoint.pt")["finished"]
 
 
-def test_other_settings_are_named(runs, tmp_path):
-    stop_at(runs.make_run(tmp_path, resume=False), 7)
-    with pytest.raises(CheckpointError, match="max_epochs: 3 in the checkpoint, 5 now"):
-        runs.make_run(tmp_path, resume=True, epochs=5).run()
-
-
-def test_a_damaged_checkpoint_is_named(runs, tmp_path):
-    stop_at(runs.make_run(tmp_path, resume=False), 7)
-    path = tmp_path / "checkpoint.pt"
-    path.write_bytes(path.read_bytes()[:-100])
-    for resume in (True, False):
-        with pytest.raises(CheckpointError, match=r"checkpoint\.pt"):
-            runs.make_run(tmp_path, resume=resume).run()
-
-
-def test_stale_temporaries_are_swept_at_the_start(runs, tmp_path):
-    (tmp_path / ".part-99-checkpoint.pt").write_bytes(b"half")
-    runs.make_run(tmp_path, resume=False).run()
-    assert list(tmp_path.glob(".part-*")) == []
-
-
-def test_another_number_of_threads_is_warned_of(runs, tmp_path, caplog):
-    stop_at(runs.make_run(tmp_path, resume=False), 7)
+def test_another_number_of_threads_is_warned_of(runs, stopped, caplog):
     threads = torch.get_num_threads()
     torch.set_num_threads(threads + 1)
     try:
-        with caplog.at_level(logging.WARNING):
-            runs.make_run(tmp_path, resume=True).run()
+        text = told(runs.make_run(stopped, resume=True), caplog)
     finally:
         torch.set_num_threads(threads)
-    assert f"threads: {threads} in the checkpoint, {threads + 1} now" in caplog.text
+    assert f"threads: {threads} in the checkpoint, {threads + 1} now" in text
 
 
-def checkpoint_of(folder, every=0, objects=None, **settings):
-    network = torch.nn.Linear(1, 1)
-    objects = {"network": network} if objects is None else objects
-    return RunCheckpoint(folder, objects=objects, settings=settings, every=every)
-
-
-def test_another_loader_is_refused(runs, tmp_path):
-    trainer = runs.make_run(tmp_path, resume=False)
-    trainer.data_loader = torch.utils.data.DataLoader([1, 2])
-    with pytest.raises(ConfigError, match="training_loader"):
-        trainer.run()
-
-
-def test_an_epoch_of_another_length_is_refused(runs, tmp_path):
-    trainer = runs.make_run(tmp_path, resume=False)
-    trainer.state.epoch_length = 2
-    with pytest.raises(ConfigError, match="epoch_length is 2, but the loader gives 4"):
-        trainer.run()
-
-
-def test_saving_between_accumulated_steps_is_refused(runs, tmp_path):
-    trainer = runs.make_run(tmp_path, resume=False, every=3)
-    trainer.accumulation_steps = 2
-    with pytest.raises(ConfigError, match="multiple of 2"):
-        trainer.run()
-
-
-def test_other_objects_are_named(runs, tmp_path):
-    stop_at(runs.make_run(tmp_path, resume=False), 7)
-    trainer = runs.make_run(tmp_path / "other", resume=False)
-    other = RunCheckpoint(
-        tmp_path,
-        {"network": torch.nn.Linear(1, 1)},
-        {"seed": 5, "batch_size": 2},
-        resume=True,
-    )
+def test_what_cannot_be_resumed_is_named(runs, stopped):
+    with pytest.raises(CheckpointError, match="max_epochs: 3 in the checkpoint, 5 now"):
+        runs.make_run(stopped, resume=True, epochs=5).run()
+    settings = {"seed": 5, "batch_size": 2}
+    other = RunCheckpoint(stopped, {"network": torch.nn.Linear(1, 1)}, settings, resume=True)
     with pytest.raises(CheckpointError, match=r"'lr_scheduler'.*needs \['network'\]"):
-        other._start(trainer)
-
-
-def test_a_foreign_file_of_that_name_is_refused(runs, tmp_path):
-    torch.save({"model": {}}, tmp_path / "checkpoint.pt")
+        other._start(runs.make_run(stopped / "other", resume=False))
+    path = stopped / "checkpoint.pt"
+    whole = read_checkpoint(path)
+    del whole["objects"]["network"]["layers.0.weight"]
+    write_checkpoint(path, whole)
+    with pytest.raises(CheckpointError, match=r"The network in .* does not fit this run's"):
+        runs.make_run(stopped, resume=True).run()
+    path.write_bytes(path.read_bytes()[:-100])
+    for resume in (True, False):
+        with pytest.raises(CheckpointError, match=r"checkpoint\.pt"):
+            runs.make_run(stopped, resume=resume).run()
+    torch.save({"model": {}}, path)
     with pytest.raises(CheckpointError, match="not the checkpoint of a run"):
-        runs.make_run(tmp_path, resume=False).run()
+        runs.make_run(stopped, resume=False).run()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: setattr(t, "accumulation_steps", 2), "multiple of 2"),
+        (lambda t: setattr(t.state, "epoch_length", 2), "is 2, but the loader gives 4"),
+        (lambda t: setattr(t, "data_loader", DataLoader([1, 2])), "training_loader"),
+    ],
+)
+def test_trainers_that_could_not_be_resumed_are_refused(runs, tmp_path, change, message):
+    trainer = runs.make_run(tmp_path, resume=False, every=3)
+    change(trainer)
+    with pytest.raises(ConfigError, match=message):
+        trainer.run()
 
 
 @pytest.mark.parametrize(
@@ -211,22 +201,20 @@ def test_a_foreign_file_of_that_name_is_refused(runs, tmp_path):
     [
         ({"objects": {"lr": 0.1}}, r"objects\['lr'\]"),
         ({"every": -1}, "every"),
-        ({"path": Path()}, "plain values"),
+        ({"settings": {"path": Path()}}, "plain values"),
     ],
 )
 def test_impossible_checkpoints_are_refused(tmp_path, arguments, message):
     with pytest.raises(ConfigError, match=message):
-        checkpoint_of(tmp_path, **arguments)
+        RunCheckpoint(tmp_path, **{"objects": {}, "settings": {}, **arguments})
 
 
-def test_the_log_must_be_among_the_objects(runs, tmp_path):
+def test_the_log_must_be_among_the_objects(runs, stopped, monkeypatch):
     """Otherwise an epoch resumed in its middle would be averaged over its end alone."""
-    stop_at(runs.make_run(tmp_path, resume=False), 7)
-    trainer = runs.make_run(tmp_path, resume=True)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("metaseg_monai.training.EpochLog.load_state_dict", lambda self, state: None)
-        with pytest.raises(TrainingError, match="among the objects of RunCheckpoint"):
-            trainer.run()
+    trainer = runs.make_run(stopped, resume=True)
+    monkeypatch.setattr(EpochLog, "load_state_dict", lambda self, state: None)
+    with pytest.raises(TrainingError, match="among the objects of RunCheckpoint"):
+        trainer.run()
 
 
 def test_the_log_of_a_resumed_run_has_each_epoch_once(runs, tmp_path):
