@@ -9,8 +9,8 @@ a gate makes two in the forward pass and three in the backward pass. Here
   a matrix product with a row of ones: `sum` shares out the channels among the cores, so that each
   core reads the pixels that another one has just written;
 - the gradient of the scale, sum(g * x), is formed in the tensor that then takes dx;
-- a scale-only gate after a ReLU works in place: since sigmoid > 0, its output y = relu(x) * s
-  still tells where x was positive, and sum(g * relu(x)) = sum(g * y) / s.
+- a scale-only gate after a ReLU works in place: since its scale is above 0, its output
+  y = relu(x) * s still tells where x was positive, and sum(g * relu(x)) = sum(g * y) / s.
 
 The gradient is exact to rounding. A second derivative is refused.
 """
@@ -52,7 +52,7 @@ def fused_gate(
         squeeze: whether `excite` wants z, the mean of x over the pixels (B, C); if not,
             it gets an empty (B, 0).
         rectify: first replace x by relu(x) and work in place: x is overwritten. Only for an
-            `excite` whose scale is a sigmoid and which gives no shift.
+            `excite` whose scale is above 0 and which gives no shift.
     """
     tracked = torch.is_grad_enabled()
     return _FusedGate.apply(x, meta, excite, squeeze, rectify, tracked, *parameters)
@@ -75,7 +75,10 @@ class _FusedGate(torch.autograd.Function):
         if rectify:
             x.relu_()
             ctx.mark_dirty(x)
-        z = _pixel_mean(x) if squeeze else x.new_empty((x.shape[0], 0))
+        z = x.new_empty((x.shape[0], 0))
+        if squeeze:
+            pixels, axis = _pixels(x, _channels_last(x))
+            z = (_pixel_sum(pixels, axis) / pixels.shape[axis]).to(x.dtype)
         with torch.set_grad_enabled(tracked):
             z.requires_grad_(tracked and squeeze)
             entries = meta.detach().requires_grad_(tracked and meta.requires_grad)
@@ -83,11 +86,12 @@ class _FusedGate(torch.autograd.Function):
             scale = scale.to(x.dtype)
             shift = None if shift is None else shift.to(x.dtype)
         y = x if rectify else torch.empty_like(x)
-        s = _over_space(scale, x)
+        space = (1,) * (x.dim() - 2)
+        s = scale.detach().view(scale.shape + space)
         if shift is None:
             torch.mul(x, s, out=y)
         else:
-            torch.addcmul(_over_space(shift, x), x, s, out=y)
+            torch.addcmul(shift.detach().view(shift.shape + space), x, s, out=y)
         if tracked:
             ctx.save_for_backward(y if rectify else x)
             ctx.rectify = rectify
@@ -111,10 +115,13 @@ class _FusedGate(torch.autograd.Function):
         dscale = _pixel_sum(dx, axis)
         if ctx.rectify:  # x holds y = relu(x) * s
             dscale = dscale / scale.detach().clamp_min(torch.finfo(scale.dtype).tiny)
-        dshift = None if shift is None else _pixel_sum(g, axis)
-        dz, dmeta, *dparameters = _inner_gradients(
-            [(scale, dscale), (shift, dshift)], [z, entries, *parameters]
+        given = (
+            [(scale, dscale)] if shift is None else [(scale, dscale), (shift, _pixel_sum(g, axis))]
         )
+        inputs = [z, entries, *parameters]
+        wanted = [tensor for tensor in inputs if tensor.requires_grad]
+        found = iter(_gradients(given, wanted))
+        dz, dmeta, *dparameters = [next(found) if t.requires_grad else None for t in inputs]
 
         s = scale.detach().unsqueeze(axis)
         if dz is None:
@@ -123,31 +130,17 @@ class _FusedGate(torch.autograd.Function):
             torch.addcmul((dz / x.shape[axis]).unsqueeze(axis), g, s, out=dx)
         if ctx.rectify:
             torch.ops.aten.threshold_backward.grad_input(dx, x, 0, grad_input=dx)
-        return _image(dx, image, channels_last), dmeta, None, None, None, None, *dparameters
+        shape = image.movedim(1, -1).shape if channels_last else image.shape
+        dx = dx.view(shape).movedim(-1, 1) if channels_last else dx.view(shape)
+        return dx, dmeta, None, None, None, None, *dparameters
 
 
-def _inner_gradients(
-    outputs: list[tuple[Tensor | None, Tensor | None]], inputs: list[Tensor]
-) -> list[Tensor | None]:
-    """Carry the gradients of `excite`'s outputs to its inputs; None where none is wanted."""
-    known = [(o, d.to(o.dtype)) for o, d in outputs if o is not None and d is not None]
-    wanted = [t for t in inputs if t.requires_grad]
+def _gradients(given: list[tuple[Tensor, Tensor]], wanted: list[Tensor]) -> tuple[Tensor, ...]:
+    """Carry the gradients of `excite`'s outputs to what it was made of."""
     if not wanted:
-        return [None] * len(inputs)
-    tensors, gradients = zip(*known, strict=True)
-    found = iter(torch.autograd.grad(tensors, wanted, gradients, retain_graph=True))
-    return [next(found) if t.requires_grad else None for t in inputs]
-
-
-def _over_space(values: Tensor, x: Tensor) -> Tensor:
-    """View values (B, C) as (B, C, 1, ...), to act on x (B, C, *S)."""
-    return values.detach().view(values.shape + (1,) * (x.dim() - 2))
-
-
-def _pixel_mean(x: Tensor) -> Tensor:
-    """Mean over the pixels of x (B, C, *S): (B, C)."""
-    pixels, axis = _pixels(x, _channels_last(x))
-    return (_pixel_sum(pixels, axis) / pixels.shape[axis]).to(x.dtype)
+        return ()
+    outputs, gradients = zip(*((o, d.to(o.dtype)) for o, d in given), strict=True)
+    return torch.autograd.grad(outputs, wanted, gradients, retain_graph=True)
 
 
 def _channels_last(x: Tensor) -> bool:
@@ -161,13 +154,6 @@ def _pixels(x: Tensor, channels_last: bool) -> tuple[Tensor, int]:
     if channels_last:
         return x.movedim(1, -1).flatten(1, -2), 1
     return x.flatten(2), 2
-
-
-def _image(pixels: Tensor, like: Tensor, channels_last: bool) -> Tensor:
-    """Undo `_pixels`."""
-    if channels_last:
-        return pixels.view(like.movedim(1, -1).shape).movedim(-1, 1)
-    return pixels.view(like.shape)
 
 
 def _pixel_sum(pixels: Tensor, axis: int) -> Tensor:

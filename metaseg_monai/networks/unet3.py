@@ -214,18 +214,17 @@ def chosen_places(places: Sequence[int | str] | None, levels: int, variant: str)
             f"places must be a list of names or indices of {', '.join(names)}, got {places!r}; "
             "for a network without gates use variant 'none'"
         )
-    chosen = [_place_name(place, names) for place in places]
+    by_either: dict[int | str, str] = {
+        **dict(zip(names, names, strict=True)),
+        **dict(enumerate(names)),
+    }
+    for place in places:
+        if isinstance(place, bool) or not isinstance(place, int | str) or place not in by_either:
+            raise ConfigError(
+                f"places: expected some of {listing(names)}, or of their indices 0 to "
+                f"{len(names) - 1}, got {place!r}; {did_you_mean(place, names)}"
+            )
+    chosen = [by_either[place] for place in places]
     if len(set(chosen)) < len(chosen):
         raise ConfigError(f"places names a place twice: {', '.join(chosen)}")
     return [name for name in names if name in chosen]
-
-
-def _place_name(place: int | str, names: tuple[str, ...]) -> str:
-    if isinstance(place, int) and not isinstance(place, bool) and 0 <= place < len(names):
-        return names[place]
-    if isinstance(place, str) and place in names:
-        return place
-    raise ConfigError(
-        f"places: expected some of {listing(names)}, or of their indices 0 to {len(names) - 1}, "
-        f"got {place!r}; {did_you_mean(place, names)}"
-    )

@@ -15,13 +15,12 @@ from metaseg_monai.networks import (
     FeatureWiseLinearModulation,
     IvadomedFeatureWiseLinearModulation,
     MetadataExcite,
-    NoGate,
     SqueezeExcite,
     SqueezeMetadataExcite,
     gate_of_variant,
 )
 from metaseg_monai.networks.fused import fusible
-from metaseg_monai.networks.gates import hidden_width
+from metaseg_monai.networks.gates import NoGate, hidden_width
 
 CASES = [
     pytest.param(variant, shift, id=variant + "-shift" * shift)

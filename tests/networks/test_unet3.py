@@ -15,11 +15,11 @@ from metaseg_monai.networks import (
     METADATA_VARIANTS,
     VARIANTS,
     ChannelGate,
-    MetaInput,
     Unet3,
-    gate_places,
     reads_metadata,
 )
+from metaseg_monai.networks.meta_input import MetaInput
+from metaseg_monai.networks.unet3 import gate_places
 
 NAKED = 1_371_010
 
