@@ -140,8 +140,7 @@ def plain(values: Mapping[str, Any], name: str) -> dict[str, Any]:
 def differences(stored: Any, current: Any, place: str = "") -> list[str]:
     """Return one line per difference between plain values; empty where they agree.
 
-    Text that holds a JSON object, such as a metadata schema, is compared by content. Items of a
-    list are known by their "name" or the class in their "_target_", where these differ.
+    Items of a list are known by their "name" or the class in their "_target_", where these differ.
 
     Args:
         stored: as in a checkpoint.
@@ -173,12 +172,7 @@ def differences(stored: Any, current: Any, place: str = "") -> list[str]:
 
 
 def _opened(value: Any) -> Any:
-    """Return the dict in a JSON text or in a list of named items; other values as they are."""
-    if isinstance(value, str) and value.lstrip().startswith("{"):
-        try:
-            return json.loads(value)
-        except json.JSONDecodeError:
-            return value
+    """Return a list of named items as a dict; other values as they are."""
     if isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
         named = {_name_of(item): item for item in value}
         unique = len(named) == len(value) and None not in named
@@ -188,7 +182,7 @@ def _opened(value: Any) -> Any:
 
 def _name_of(item: Any) -> str | None:
     if not isinstance(item, Mapping):
-        return None
+        return item if isinstance(item, str) else None
     name = item.get("name", str(item.get("_target_", "")).rpartition(".")[2])
     return name if isinstance(name, str) and name else None
 
@@ -214,8 +208,8 @@ class RunCheckpoint:
         directory: where `checkpoint.pt` is; one run per directory.
         objects: by name, whatever has state_dict and load_state_dict: network (also inside
             DistributedDataParallel), optimizer, lr_scheduler, `BestWeights`, `EpochLog`.
-        settings: plain values that make this run what it is (variant, seed, batch_size, schema as
-            JSON text ...). A run is resumed only under the same; epochs and iterations per epoch
+        settings: plain values that make this run what it is (variant, seed, batch_size, the
+            digests of cases and schema ...). A run is resumed only under the same; epochs and iterations per epoch
             are added.
         every: save every so many iterations inside an epoch, where epochs are long
             (`"checkpoint#every": 500` in a configuration); 0 for only at its end.

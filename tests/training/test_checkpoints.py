@@ -1,4 +1,3 @@
-import json
 import os
 import pickle
 import random
@@ -143,9 +142,7 @@ def test_a_folder_that_is_a_file_is_named(tmp_path):
 
 
 def schema(*fields):
-    return json.dumps(
-        {"fields": [{"name": name, "values": list(values)} for name, values in fields]}
-    )
+    return {"fields": [{"name": name, "values": list(values)} for name, values in fields]}
 
 
 def test_equal_settings_have_none():
@@ -160,6 +157,11 @@ def test_equal_settings_have_none():
         ({}, {"seed": None}, "seed: none in the checkpoint, None now"),
         ({"a": {"b": [1]}}, {"a": {"b": [2]}}, "a.b: [1] in the checkpoint, [2] now"),
         ({"a": 1}, {"a": True}, "a: 1 in the checkpoint, True now"),
+        (
+            {"a": ["@b", {"name": "c", "d": 1}]},
+            {"a": ["@b", {"name": "c"}]},
+            "a.c.d: 1 in the checkpoint, none now",
+        ),
         ({"a": [{"b": 1}] * 2}, {"a": [{"b": 1}, {}]}, "a.1.b: 1 in the checkpoint, none now"),
     ],
 )
