@@ -209,8 +209,8 @@ class RunCheckpoint:
         objects: by name, whatever has state_dict and load_state_dict: network (also inside
             DistributedDataParallel), optimizer, lr_scheduler, `BestWeights`, `EpochLog`.
         settings: plain values that make this run what it is (variant, seed, batch_size, the
-            digests of cases and schema ...). A run is resumed only under the same; epochs and iterations per epoch
-            are added.
+            digests of cases and schema ...). A run is resumed only under the same; epochs and
+            iterations per epoch are added.
         every: save every so many iterations inside an epoch, where epochs are long
             (`"checkpoint#every": 500` in a configuration); 0 for only at its end.
         resume: go on from the directory's checkpoint, or start where there is none. Where False,
