@@ -2,7 +2,7 @@
 
 from metaseg_monai.evaluation.estimates import FieldEstimates, known_items
 from metaseg_monai.evaluation.masks import CleanUpPredictions, SaveMasks
-from metaseg_monai.evaluation.modes import cross_modes, evaluation_items, expand_modes
+from metaseg_monai.evaluation.modes import evaluation_items
 from metaseg_monai.evaluation.object_scores import ObjectScores, read_object_scores
 from metaseg_monai.evaluation.object_table import SaveObjects
 from metaseg_monai.evaluation.per_case import (
@@ -33,9 +33,7 @@ __all__ = [
     "SaveObjects",
     "VolumeScores",
     "count_pixels",
-    "cross_modes",
     "evaluation_items",
-    "expand_modes",
     "known_items",
     "read_calibration",
     "read_cases",

@@ -25,45 +25,184 @@ from metaseg_monai.metadata.fields import (
 )
 from metaseg_monai.metadata.schema import MetadataSchema
 
-# How the raw metadata of all cases are changed for a test mode, before they are encoded.
-
-Raw = dict[str, Any]
-
+Item = Mapping[str, Any]
+Raw = dict[str, Any]  # values by field, before they are encoded
+Unit = tuple[str, str]
+Shuffle = Mapping[str, Mapping[str, str]]
+PLAIN_MODES = ("normal", "shuffle", "inverse", "zeros", "ones", "missing", "predicted")
 DRAWS = 100  # of a shuffle, where several cases have equal values
 
+logger = logging.getLogger(__name__)
 
-def labelled(schema: MetadataSchema) -> list[Categorical | Ordinal]:
+
+def evaluation_items(
+    items: Sequence[Item],
+    schema: MetadataSchema,
+    domain: str | None,
+    modes: Sequence[str] = ("normal",),
+    shuffle: Shuffle | None = None,
+    seed: int = 0,
+    predicted: str | Path | None = None,
+    unknown: bool = True,
+) -> list[dict[str, Any]]:
+    """Every case once for each test mode, all cases of the first mode first.
+
+    Args:
+        items: cases of one split, with raw ``metadata``.
+        schema: encodes the changed metadata.
+        domain: metadata field whose true value is the domain that a case is scored in
+            (cell line, task); None puts all cases in one domain ``all``.
+        modes: names of test modes, see `expand_modes`.
+        shuffle: ``{field: {label: foreign label}}`` of mode ``shuffle``; by default the texts'
+            cycle (each label becomes the next of its field, thesis 4.3).
+        seed: of the derangement that ``shuffle`` applies to continuous fields and vectors.
+        predicted: ``predicted.csv`` of the estimates that mode ``predicted`` gives instead of the
+            true values of their field.
+        unknown: False for a network that was trained without unknown metadata: what it makes of
+            mode ``missing`` means nothing, so that the mode is left out with a warning.
+
+    Returns:
+        Copies of the items with ``mode`` and ``domain``, and with an encoded ``meta`` (M,) in
+        every mode but ``normal``.
+
+    Raises:
+        MetadataError: if ``domain`` is no field of the schema, a mode cannot be applied to this
+            schema or these items, or no other than ``missing`` is asked for without `unknown`.
+        DataError: if `predicted` is no table of estimates of these cases.
+    """
+    if domain is not None and domain not in schema.names:
+        raise MetadataError(
+            f"The domain field {domain!r} is not in the schema; choose one of "
+            f"{', '.join(schema.names)} or None."
+        )
+    named = [
+        {**item, "domain": "all" if domain is None else str(item["metadata"].get(domain))}
+        for item in items
+    ]
+    known = list(modes) if unknown else _without_missing(modes, schema)
+    return [
+        changed
+        for mode in expand_modes(known, schema)
+        for changed in _in_mode(mode, named, schema, shuffle or {}, seed, predicted)
+    ]
+
+
+def expand_modes(modes: Sequence[str], schema: MetadataSchema) -> list[str]:
+    """Replace ``fixed:*`` by one mode for each label of the schema and check every name.
+
+    Args:
+        modes: names such as ``normal``, ``shuffle``, ``zeros``, ``fixed:*``, ``fixed:disc``,
+            ``fixed:line=HeLa``, ``perturb:1.25``, ``predicted``.
+        schema: the fields that the labels belong to.
+
+    Raises:
+        MetadataError: for a name that is not a mode, or a label that no field has.
+    """
+    expanded: list[str] = []
+    for mode in modes:
+        name, _, argument = mode.partition(":")
+        if mode == "fixed:*":
+            fields = _labelled(schema)
+            for field in fields:
+                named = f"{field.name}=" if len(fields) > 1 else ""
+                expanded += [f"fixed:{named}{value}" for value in field.values]
+            continue
+        if name == "fixed" and argument:
+            _fixed_field(argument, schema)
+        elif name == "perturb" and argument:
+            _factor(argument)
+        elif mode not in PLAIN_MODES:
+            raise MetadataError(
+                f"There is no test mode {mode!r}. Use one of {', '.join(PLAIN_MODES)}, "
+                "fixed:<label>, fixed:* or perturb:<factor>."
+            )
+        expanded.append(mode)
+    return list(dict.fromkeys(expanded))
+
+
+def _without_missing(modes: Sequence[str], schema: MetadataSchema) -> list[str]:
+    left = [mode for mode in modes if mode != "missing"]
+    if len(left) == len(modes):
+        return left
+    why = (
+        "the network was trained without unknown metadata (metadata_dropout 0) and does not know "
+        "it; train with --metadata_dropout 0.1"
+    )
+    if all(field.missing == "unknown" for field in schema.fields):
+        why += ", or pass --allow_missing True if its training table had missing values"
+    if not left:
+        raise MetadataError(f"Mode missing cannot be tested: {why}.")
+    logger.warning("Mode missing is left out: %s.", why)
+    return left
+
+
+def _in_mode(
+    mode: str,
+    items: Sequence[Item],
+    schema: MetadataSchema,
+    shuffle: Shuffle,
+    seed: int,
+    predicted: str | Path | None,
+) -> Iterable[dict[str, Any]]:
+    name, _, argument = mode.partition(":")
+    if name == "normal":
+        return [{**item, "mode": mode} for item in items]
+    raws = [dict(item["metadata"]) for item in items]
+    if name in ("zeros", "ones", "missing"):
+        constant = np.full(schema.width, float(name == "ones"), dtype=np.float32)
+        vectors = [schema.unknown() if name == "missing" else constant] * len(items)
+    else:
+        if name == "shuffle":
+            raws = _shuffled(raws, [unit_of(item) for item in items], schema, shuffle, seed)
+        elif name == "inverse":
+            raws = _inverted(raws, schema)
+        elif name == "fixed":
+            field, value = _fixed_field(argument, schema)
+            raws = [{**raw, field: value} for raw in raws]
+        elif name == "predicted":
+            raws = _with_predicted(items, schema, predicted)
+        else:
+            raws = _perturbed(raws, schema, _factor(argument))
+        known = _beyond_range(schema) if name in ("perturb", "predicted") else schema
+        vectors = [
+            known.encode(raw, case=f"{item['case']} (mode {mode})")
+            for raw, item in zip(raws, items, strict=True)
+        ]
+    return [{**item, "mode": mode, "meta": meta} for item, meta in zip(items, vectors, strict=True)]
+
+
+# How the raw metadata of all cases are changed, before they are encoded.
+
+
+def _labelled(schema: MetadataSchema) -> list[Categorical | Ordinal]:
     """The fields whose value is one label of a list."""
     return [field for field in schema.fields if isinstance(field, Categorical | Ordinal)]
 
 
-def shuffled(
+def _shuffled(
     raws: Sequence[Raw],
     units: Sequence[Hashable],
     schema: MetadataSchema,
-    shuffle: Mapping[str, Mapping[str, str]],
+    shuffle: Shuffle,
     seed: int,
 ) -> list[Raw]:
     """Labels changed by the mapping; numbers and vectors those of another unit.
 
     Slices of one patient share a size: drawn slice by slice, many would keep their own. So whole
     units change places, unless the items of one differ in the field; then single items do.
-
-    Args:
-        raws: N raw values by field name.
-        units: to which unit each of the N belongs, such as its group and volume.
-        schema: of the metadata.
-        shuffle: ``{field: {label: foreign label}}``; by default each label becomes the next.
-        seed: of the derangement.
-
-    Raises:
-        MetadataError: a mapping forgets a label, or there are not two units.
     """
     changed = [dict(raw) for raw in raws]
     for number, field in enumerate(schema.fields):
         if isinstance(field, Categorical | Ordinal | MultiLabel):
             mapping = shuffle.get(field.name) or _cycle(field.values)
-            _check_mapping(mapping, field.name, field.values)
+            wrong = set(mapping) ^ set(field.values) | set(mapping.values()) - set(field.values)
+            if wrong:
+                raise MetadataError(
+                    f"The shuffle mapping of field {field.name!r} must give each of "
+                    f"{', '.join(field.values)} a label of the same field; check "
+                    f"{', '.join(sorted(wrong))} in the setting shuffle, or pass --shuffle {{}} "
+                    "for the texts' cycle."
+                )
             separator = field.separator if isinstance(field, MultiLabel) else None
             for raw in changed:
                 raw[field.name] = _relabel(raw.get(field.name), mapping, separator)
@@ -72,6 +211,22 @@ def shuffled(
             for raw, value in zip(changed, foreign, strict=True):
                 raw[field.name] = value
     return changed
+
+
+def _cycle(values: Sequence[str]) -> dict[str, str]:
+    return dict(zip(values, (*values[1:], values[0]), strict=True))
+
+
+def _relabel(value: Any, mapping: Mapping[str, str], separator: str | None = None) -> Any:
+    """Map a label, a mixture of labels or several labels; leave a missing value missing."""
+    if isinstance(value, str):
+        parts = [value] if separator is None else value.split(separator)
+        return (separator or "").join(mapping.get(part.strip(), part) for part in parts)
+    if isinstance(value, Mapping):
+        return {mapping[label]: share for label, share in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [mapping[label] for label in value]
+    return value
 
 
 def _foreign(
@@ -90,79 +245,6 @@ def _foreign(
     source = _derangement([repr(value) for value in of_unit.values()], seed, field.name)
     foreign = {name: of_unit[names[origin]] for name, origin in zip(names, source, strict=True)}
     return [foreign[unit] for unit in units]
-
-
-def inverted(raws: Sequence[Raw], schema: MetadataSchema) -> list[Raw]:
-    """The other one of two labels; MetadataError for any other schema."""
-    pairs = [field for field in labelled(schema) if len(field.values) == 2]
-    if len(schema.fields) != 1 or not pairs:
-        raise MetadataError(
-            "Mode 'inverse' needs a schema of one field with two labels (thesis 4.1); this one has "
-            f"{', '.join(schema.entry_names)}. Use 'shuffle' instead."
-        )
-    field = pairs[0]
-    mapping = _cycle(field.values)
-    return [{**raw, field.name: _relabel(raw.get(field.name), mapping)} for raw in raws]
-
-
-def perturbed(raws: Sequence[Raw], schema: MetadataSchema, factor: float) -> list[Raw]:
-    """Every continuous value times a factor, missing ones still missing.
-
-    Raises:
-        MetadataError: the schema has no continuous field.
-    """
-    continuous = [field.name for field in schema.fields if isinstance(field, Continuous)]
-    if not continuous:
-        raise MetadataError("Mode 'perturb' needs a continuous field; this schema has none.")
-    return [
-        {
-            **raw,
-            **{
-                name: float(raw[name]) * factor
-                for name in continuous
-                if not schema.field(name).is_missing(raw.get(name))
-            },
-        }
-        for raw in raws
-    ]
-
-
-def beyond_range(schema: MetadataSchema) -> MetadataSchema:
-    """The schema that flags what it would refuse: a changed value may leave the range."""
-    return MetadataSchema(
-        [
-            field.model_copy(update={"out_of_range": "flag"})
-            if isinstance(field, Continuous)
-            else field
-            for field in schema.fields
-        ]
-    )
-
-
-def _cycle(values: Sequence[str]) -> dict[str, str]:
-    return dict(zip(values, (*values[1:], values[0]), strict=True))
-
-
-def _check_mapping(mapping: Mapping[str, str], field: str, values: Sequence[str]) -> None:
-    wrong = set(mapping) ^ set(values) | set(mapping.values()) - set(values)
-    if wrong:
-        raise MetadataError(
-            f"The shuffle mapping of field {field!r} must give each of {', '.join(values)} a label "
-            f"of the same field; check {', '.join(sorted(wrong))} in the setting shuffle, or pass "
-            "--shuffle {} for the texts' cycle."
-        )
-
-
-def _relabel(value: Any, mapping: Mapping[str, str], separator: str | None = None) -> Any:
-    """Map a label, a mixture of labels or several labels; leave a missing value missing."""
-    if isinstance(value, str):
-        parts = [value] if separator is None else value.split(separator)
-        return (separator or "").join(mapping.get(part.strip(), part) for part in parts)
-    if isinstance(value, Mapping):
-        return {mapping[label]: share for label, share in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [mapping[label] for label in value]
-    return value
 
 
 def _derangement(values: Sequence[str], seed: int, field: str) -> list[int]:
@@ -192,7 +274,72 @@ def _derangement(values: Sequence[str], seed: int, field: str) -> list[int]:
     return best
 
 
-# The test mode whose metadata were estimated from the image, in the place of the true ones.
+def _inverted(raws: Sequence[Raw], schema: MetadataSchema) -> list[Raw]:
+    """The other one of two labels; MetadataError for any other schema."""
+    pairs = [field for field in _labelled(schema) if len(field.values) == 2]
+    if len(schema.fields) != 1 or not pairs:
+        raise MetadataError(
+            "Mode 'inverse' needs a schema of one field with two labels (thesis 4.1); this one has "
+            f"{', '.join(schema.entry_names)}. Use 'shuffle' instead."
+        )
+    name, mapping = pairs[0].name, _cycle(pairs[0].values)
+    return [{**raw, name: _relabel(raw.get(name), mapping)} for raw in raws]
+
+
+def _fixed_field(argument: str, schema: MetadataSchema) -> tuple[str, str]:
+    """Split ``label`` or ``field=value`` into the field's name and its value."""
+    name, equals, value = argument.partition("=")
+    if equals and name in schema.names:
+        return name, value
+    owners = [field.name for field in _labelled(schema) if argument in field.values]
+    if len(owners) != 1:
+        labels = [f"{field.name}={v}" for field in _labelled(schema) for v in field.values]
+        raise MetadataError(
+            f"Mode 'fixed:{argument}' names {len(owners) or 'no'} label(s) of the schema. "
+            f"Labels: {', '.join(labels) or 'none'}; write fixed:<field>=<value>."
+        )
+    return owners[0], argument
+
+
+def _perturbed(raws: Sequence[Raw], schema: MetadataSchema, factor: float) -> list[Raw]:
+    """Every continuous value times a factor, missing ones still missing."""
+    continuous = [field for field in schema.fields if isinstance(field, Continuous)]
+    if not continuous:
+        raise MetadataError("Mode 'perturb' needs a continuous field; this schema has none.")
+    return [
+        raw
+        | {
+            field.name: float(raw[field.name]) * factor
+            for field in continuous
+            if not field.is_missing(raw.get(field.name))
+        }
+        for raw in raws
+    ]
+
+
+def _factor(argument: str) -> float:
+    try:
+        factor = float(argument)
+    except ValueError:
+        factor = 0.0
+    if not 0 < factor < float("inf"):
+        raise MetadataError(f"Mode 'perturb:{argument}' needs a positive number, as perturb:1.25.")
+    return factor
+
+
+def _beyond_range(schema: MetadataSchema) -> MetadataSchema:
+    """The schema that flags what it would refuse: a changed value may leave the range."""
+    return MetadataSchema(
+        [
+            field.model_copy(update={"out_of_range": "flag"})
+            if isinstance(field, Continuous)
+            else field
+            for field in schema.fields
+        ]
+    )
+
+
+# The mode whose metadata were estimated from the image, in the place of the true ones.
 
 ESTIMATE_COMMAND = "python -m metaseg_monai estimate <bundle> --output_dir runs/size"
 PREDICTED = Table(
@@ -206,10 +353,9 @@ PREDICTED = Table(
     key=("group", "volume"),
     again=f"estimate again: {ESTIMATE_COMMAND}",
 )
-Unit = tuple[str, str]
 
 
-def unit_of(item: Mapping[str, Any]) -> Unit:
+def unit_of(item: Item) -> Unit:
     """The group and volume whose items share one value; an empty text where there is no volume."""
     return str(item.get("group", item.get("case", ""))), str(item.get("volume", ""))
 
@@ -226,21 +372,12 @@ def read_predicted(path: str | Path) -> pd.DataFrame:
     return rows
 
 
-def with_predicted(
-    items: Sequence[Mapping[str, Any]], schema: MetadataSchema, path: str | Path | None
-) -> list[dict[str, Any]]:
+def _with_predicted(
+    items: Sequence[Item], schema: MetadataSchema, path: str | Path | None
+) -> list[Raw]:
     """The raw metadata of items, with the estimates of one field instead of its true values.
 
-    Args:
-        items: with `group`, maybe `volume` and `split`, and raw `metadata`.
-        schema: of the metadata.
-        path: ``predicted.csv``.
-
-    Raises:
-        MetadataError: there is no path, or the estimates' field is no continuous one of the
-            schema in the same unit.
-        DataError: the file is missing or no table of estimates, lacks a group, or its group was
-            in another split: an estimate that was trained on the case is no estimate.
+    An estimate of a case that was trained on is none: its group must be in the same split.
     """
     if path is None:
         raise MetadataError(
@@ -256,10 +393,7 @@ def with_predicted(
             f"schema ({', '.join(schema.names)}) in that unit. Estimate a field of this bundle: "
             f"{ESTIMATE_COMMAND}"
         )
-    of_unit: dict[Unit, tuple[float, str]] = {
-        (str(group), str(volume)): (float(value), str(split))
-        for group, volume, value, split in table[["group", "volume", "predicted", "split"]].values
-    }
+    of_unit = table.set_index(["group", "volume"])[["predicted", "split"]].T.to_dict("list")
     changed = []
     for item in items:
         group, volume = unit_of(item)
@@ -276,209 +410,5 @@ def with_predicted(
                 f"but is in {item['split']!r} here; estimate on the same table, or the network "
                 "that estimates may have seen the case."
             )
-        changed.append({**item["metadata"], name: value})
+        changed.append({**item["metadata"], name: float(value)})
     return changed
-
-
-Item = dict[str, Any]
-PLAIN_MODES = ("normal", "shuffle", "inverse", "zeros", "ones", "missing", "predicted")
-
-
-def expand_modes(modes: Sequence[str], schema: MetadataSchema) -> list[str]:
-    """Replace ``fixed:*`` by one mode for each label of the schema and check every name.
-
-    Args:
-        modes: names such as ``normal``, ``shuffle``, ``zeros``, ``fixed:*``, ``fixed:disc``,
-            ``fixed:line=HeLa``, ``perturb:1.25``, ``predicted``.
-        schema: the fields that the labels belong to.
-
-    Raises:
-        MetadataError: for a name that is not a mode, or a label that no field has.
-    """
-    expanded: list[str] = []
-    for mode in modes:
-        name, _, argument = mode.partition(":")
-        if mode == "fixed:*":
-            several = len(labelled(schema)) > 1
-            expanded += [
-                f"fixed:{field.name}={value}" if several else f"fixed:{value}"
-                for field in labelled(schema)
-                for value in field.values
-            ]
-        elif mode in PLAIN_MODES or (name in ("fixed", "perturb") and argument):
-            if name == "fixed":
-                _fixed_field(argument, schema)
-            elif name == "perturb":
-                _factor(argument)
-            expanded.append(mode)
-        else:
-            raise MetadataError(
-                f"There is no test mode {mode!r}. Use one of {', '.join(PLAIN_MODES)}, "
-                "fixed:<label>, fixed:* or perturb:<factor>."
-            )
-    return list(dict.fromkeys(expanded))
-
-
-def cross_modes(
-    items: Sequence[Item],
-    modes: Sequence[str],
-    schema: MetadataSchema,
-    shuffle: Mapping[str, Mapping[str, str]] | None = None,
-    seed: int = 0,
-    predicted: str | Path | None = None,
-) -> list[Item]:
-    """Return every item once for each mode, all items of the first mode first.
-
-    Args:
-        items: items with raw ``metadata``.
-        modes: names of test modes, see `expand_modes`.
-        schema: encodes the changed metadata.
-        shuffle: ``{field: {label: foreign label}}``; by default the texts' cycle (each label
-            becomes the next of its field, thesis 4.3).
-        seed: of the derangement that ``shuffle`` applies to continuous fields and vectors.
-        predicted: ``predicted.csv`` of the estimates that mode ``predicted`` gives instead of the
-            true values of their field.
-
-    Returns:
-        Copies of the items with the key ``mode``, and with an encoded ``meta`` (M,) in every mode
-        but ``normal``.
-
-    Raises:
-        MetadataError: if a mode cannot be applied to this schema or these items.
-        DataError: if `predicted` is no table of estimates of these items.
-    """
-    return [
-        changed
-        for mode in expand_modes(modes, schema)
-        for changed in _apply(mode, items, schema, shuffle or {}, seed, predicted)
-    ]
-
-
-def _apply(
-    mode: str,
-    items: Sequence[Item],
-    schema: MetadataSchema,
-    shuffle: Mapping[str, Mapping[str, str]],
-    seed: int,
-    predicted: str | Path | None,
-) -> Iterable[Item]:
-    name, _, argument = mode.partition(":")
-    if name == "normal":
-        return ({**item, "mode": mode} for item in items)
-    if name in ("zeros", "ones", "missing"):
-        vectors: Iterable[np.ndarray] = [_constant(name, schema)] * len(items)
-    else:
-        raws = [dict(item["metadata"]) for item in items]
-        if name == "shuffle":
-            raws = shuffled(raws, [unit_of(item) for item in items], schema, shuffle, seed)
-        elif name == "inverse":
-            raws = inverted(raws, schema)
-        elif name == "fixed":
-            field, value = _fixed_field(argument, schema)
-            raws = [{**raw, field: value} for raw in raws]
-        elif name == "predicted":
-            raws = with_predicted(items, schema, predicted)
-        else:
-            raws = perturbed(raws, schema, _factor(argument))
-        known = beyond_range(schema) if name in ("perturb", "predicted") else schema
-        vectors = [
-            known.encode(raw, case=f"{item['case']} (mode {mode})")
-            for raw, item in zip(raws, items, strict=True)
-        ]
-    return (
-        {**item, "mode": mode, "meta": vector} for item, vector in zip(items, vectors, strict=True)
-    )
-
-
-def _constant(name: str, schema: MetadataSchema) -> np.ndarray:
-    if name == "missing":
-        return schema.unknown()
-    return np.full(schema.width, float(name == "ones"), dtype=np.float32)
-
-
-def _fixed_field(argument: str, schema: MetadataSchema) -> tuple[str, str]:
-    """Split ``label`` or ``field=value`` into the field's name and its value."""
-    name, equals, value = argument.partition("=")
-    if equals and name in schema.names:
-        return name, value
-    owners = [field.name for field in labelled(schema) if argument in field.values]
-    if len(owners) != 1:
-        labels = [f"{field.name}={v}" for field in labelled(schema) for v in field.values]
-        raise MetadataError(
-            f"Mode 'fixed:{argument}' names {len(owners) or 'no'} label(s) of the schema. "
-            f"Labels: {', '.join(labels) or 'none'}; write fixed:<field>=<value>."
-        )
-    return owners[0], argument
-
-
-def _factor(argument: str) -> float:
-    try:
-        factor = float(argument)
-    except ValueError:
-        factor = 0.0
-    if not 0 < factor < float("inf"):
-        raise MetadataError(f"Mode 'perturb:{argument}' needs a positive number, as perturb:1.25.")
-    return factor
-
-
-# Which items an evaluation runs over: cases x test modes, each with the domain it counts for.
-
-logger = logging.getLogger(__name__)
-
-
-def evaluation_items(
-    items: Sequence[dict[str, Any]],
-    schema: MetadataSchema,
-    domain: str | None,
-    modes: Sequence[str] = ("normal",),
-    shuffle: Mapping[str, Mapping[str, str]] | None = None,
-    seed: int = 0,
-    predicted: str | Path | None = None,
-    unknown: bool = True,
-) -> list[dict[str, Any]]:
-    """Cross the cases with the test modes and name the domain of each case.
-
-    Args:
-        items: cases of one split.
-        schema: of the metadata.
-        domain: metadata field whose true value is the domain that a case is scored in
-            (cell line, task); None puts all cases in one domain ``all``.
-        modes: test modes, see `metaseg_monai.evaluation.expand_modes`.
-        shuffle: label mapping of mode ``shuffle``.
-        seed: of the derangement of continuous fields.
-        predicted: ``predicted.csv`` of mode ``predicted``, see `cross_modes`.
-        unknown: False for a network that was trained without unknown metadata: what it makes of
-            mode ``missing`` means nothing, so that the mode is left out with a warning.
-
-    Raises:
-        MetadataError: if ``domain`` is no field of the schema, a mode cannot be applied,
-            or no other mode than ``missing`` is asked for without `unknown`.
-        DataError: if `predicted` is no table of estimates of these cases.
-    """
-    if domain is not None and domain not in schema.names:
-        raise MetadataError(
-            f"The domain field {domain!r} is not in the schema; choose one of "
-            f"{', '.join(schema.names)} or None."
-        )
-    named = [
-        {**item, "domain": "all" if domain is None else str(item["metadata"].get(domain))}
-        for item in items
-    ]
-    known = list(modes) if unknown else _without_missing(modes, schema)
-    return cross_modes(named, known, schema, shuffle, seed, predicted)
-
-
-def _without_missing(modes: Sequence[str], schema: MetadataSchema) -> list[str]:
-    left = [mode for mode in modes if mode != "missing"]
-    if len(left) == len(modes):
-        return left
-    why = (
-        "the network was trained without unknown metadata (metadata_dropout 0) and does not know "
-        "it; train with --metadata_dropout 0.1"
-    )
-    if all(field.missing == "unknown" for field in schema.fields):
-        why += ", or pass --allow_missing True if its training table had missing values"
-    if not left:
-        raise MetadataError(f"Mode missing cannot be tested: {why}.")
-    logger.warning("Mode missing is left out: %s.", why)
-    return left

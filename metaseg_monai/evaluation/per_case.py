@@ -19,7 +19,7 @@ import torch
 from ignite.engine import Engine, Events
 from torch import Tensor
 
-from metaseg_monai.errors import ConfigError, DataError
+from metaseg_monai.errors import DataError
 from metaseg_monai.files import file_sha256, remove_stale, replacing, write_table
 from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.metrics.calibration import bin_probabilities
@@ -320,7 +320,7 @@ BINS = Table(
 
 
 class CalibrationBins:
-    """Measure of ``calibration.csv``: a row for each case, mode, class and bin that is not empty.
+    """Measure of ``calibration.csv``: a row for each case, mode, class and bin of 0.1 with pixels.
 
     Every mode is counted. A probability is judged under true metadata, in mode ``normal``; the
     other modes tell how much of it a foreign value takes (paper 3.2). An evaluation without mode
@@ -329,18 +329,13 @@ class CalibrationBins:
 
     Args:
         classes: number of classes K with the background.
-        bins: number of bins of equal width over 0..1.
 
     Raises:
-        ConfigError: fewer than two bins.
         DataError: while running: the prediction has another number of channels.
     """
 
-    def __init__(self, classes: int, bins: int = 10) -> None:
-        if bins < 2:
-            raise ConfigError(f"CalibrationBins: bins is {bins}; use at least 2, commonly 10.")
+    def __init__(self, classes: int) -> None:
         self.classes = classes
-        self.bins = bins
 
     def __call__(self, case: Case) -> Iterator[Row]:
         """The filled bins of each class."""
@@ -350,7 +345,7 @@ class CalibrationBins:
                 f"{case['case']}: the prediction has {len(pred)} channels for {self.classes} "
                 "classes; set classes to what the network predicts."
             )
-        sums = bin_probabilities(pred[None], case["label"].long(), self.bins)[0].tolist()
+        sums = bin_probabilities(pred[None], case["label"].long())[0].tolist()
         for number, of_class in enumerate(sums, 1):
             for place, (pixels, confidence, positives, inside) in enumerate(of_class):
                 if pixels:

@@ -13,10 +13,8 @@ import torch
 from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.evaluation.per_case import AMOUNT, SHARE, TEXT, Case, Row, Table, read_rows
 from metaseg_monai.metrics.volumes import (
-    FOUND_SHARE,
     KITS_REGIONS,
     VolumeScore,
-    check_share,
     make_regions,
     score_volume,
 )
@@ -78,26 +76,19 @@ class VolumeScores:
     Args:
         regions: ``{name: {"classes": [...], "tolerance_mm": ...}}``. None or {}: nothing is
             scored, and the file of an earlier evaluation is removed when this one is complete.
-        found_share: of a lesion's voxels that must be predicted for it to be found.
 
     Raises:
-        ConfigError: regions or share are wrong; while running: cases lack a key.
+        ConfigError: the regions are wrong; while running: cases lack a key.
         DataError: while running: a plane comes twice, or planes of a volume do not fit together.
     """
 
-    def __init__(
-        self,
-        regions: Mapping[str, Mapping[str, Any]] | None = KITS_REGIONS,
-        found_share: float = FOUND_SHARE,
-    ) -> None:
-        check_share(found_share)
+    def __init__(self, regions: Mapping[str, Mapping[str, Any]] | None = KITS_REGIONS) -> None:
         if regions is not None and not isinstance(regions, Mapping):
             raise ConfigError(
                 f"regions is {regions!r}; expected {{name: {{classes, tolerance_mm}}}}, or {{}} or "
                 "null to score no volumes"
             )
         self.regions = make_regions(regions) if regions else []
-        self.found_share = found_share
         self.open: dict[tuple[str, str], _Stack] = {}
         self.expected: Counter[tuple[str, str]] = Counter()
 
@@ -136,9 +127,7 @@ class VolumeScores:
         places = sorted(stack.planes)
         pred, label = (np.stack([stack.planes[at][side] for at in places]) for side in (0, 1))
         try:
-            scores = score_volume(
-                pred, label, stack.spacing_mm, self.regions, places, stack.count, self.found_share
-            )
+            scores = score_volume(pred, label, stack.spacing_mm, self.regions, places, stack.count)
         except DataError as error:
             raise DataError(f"{stack}: {error}") from error
         return [{**stack.names, **score._asdict()} for score in scores]

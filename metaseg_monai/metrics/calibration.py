@@ -96,11 +96,11 @@ def foreground_calibration_error(table: pd.DataFrame) -> float:
     return _error(reliability(table[table["bin"] > 0]))
 
 
-def calibration_errors(table: pd.DataFrame, column: str = "domain") -> pd.DataFrame:
-    """Both errors of each value of a column (``domain``, ``class``, ``group``), in table order.
+def calibration_errors(table: pd.DataFrame) -> pd.DataFrame:
+    """Both errors of each domain, in table order.
 
     Returns:
-        Index: the values; columns ``pixels``, ``error`` and ``foreground_error``.
+        Index: the domains; columns ``pixels``, ``error`` and ``foreground_error``.
     """
     rows = {
         str(name): {
@@ -108,9 +108,9 @@ def calibration_errors(table: pd.DataFrame, column: str = "domain") -> pd.DataFr
             "error": expected_calibration_error(part),
             "foreground_error": foreground_calibration_error(part),
         }
-        for name, part in table.groupby(column, sort=False)
+        for name, part in table.groupby("domain", sort=False)
     }
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(column)
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("domain")
 
 
 def _error(bins: pd.DataFrame) -> float:

@@ -1,6 +1,6 @@
 """Single objects: made of predicted class scores, matched with true ones, and measured."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -19,10 +19,6 @@ from metaseg_monai.errors import ConfigError, DataError
 # Objects are connected components of the classes, or a watershed of them.
 
 Method = Literal["components", "watershed"]
-Landscape = Literal["distance", "probability"]
-Box = tuple[slice, slice]
-Odds = Callable[[Box], np.ndarray]
-
 TOUCHING = np.ones((3, 3), dtype=bool)  # by edges or corners: 8 neighbours
 BAND = 512  # rows at once, so that no 64-bit copy of a whole slide is made
 PIXELS_AT_ONCE = 1 << 20  # of which classes are found; a block of them stays in the cache
@@ -36,9 +32,8 @@ class ObjectSettings:
         method: "components": pixels that touch by edge or corner are one object; "watershed":
             each component is cut between its peaks.
         smallest_px: objects of fewer pixels are left out.
-        min_distance_px: peaks of one component are at least this far apart, in rows or columns.
-        landscape: of the watershed: "distance" to the component's edge; "probability" of its
-            class, smoothed by a Gaussian of half of `min_distance_px`.
+        min_distance_px: peaks of one component's distance to its edge are at least this far apart,
+            in rows or columns.
 
     Raises:
         ConfigError: a value is wrong; names it.
@@ -47,13 +42,11 @@ class ObjectSettings:
     method: Method = "components"
     smallest_px: int = 1
     min_distance_px: int = 5
-    landscape: Landscape = "distance"
 
     def __post_init__(self) -> None:
-        for name, kind in (("method", Method), ("landscape", Landscape)):
-            if (value := getattr(self, name)) not in get_args(kind):
-                known = ", ".join(get_args(kind))
-                raise ConfigError(f"objects: {name} is {value!r}; expected one of {known}")
+        if self.method not in get_args(Method):
+            known = ", ".join(get_args(Method))
+            raise ConfigError(f"objects: method is {self.method!r}; expected one of {known}")
         for name in ("smallest_px", "min_distance_px"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
@@ -116,28 +109,17 @@ def find_objects(logits: Tensor, settings: ObjectSettings) -> Objects:
             f"class scores of shape {tuple(logits.shape)}; objects are made of (classes, rows, "
             "columns) with two classes or more: switch objects off for volumes"
         )
-    odds = logits.detach().cpu() if settings.landscape == "probability" else None
-    return number_objects(class_map(logits), len(logits), settings, odds)
+    return number_objects(class_map(logits), len(logits), settings)
 
 
-def number_objects(
-    mask: np.ndarray, classes: int, settings: ObjectSettings, logits: Tensor | None = None
-) -> Objects:
-    """The objects of every foreground class of a mask, those of lower classes first.
-
-    Args:
-        mask: (H, W) classes.
-        classes: number of classes K with the background.
-        settings: how objects are made.
-        logits: (K, H, W) on the CPU, for landscape "probability".
-    """
+def number_objects(mask: np.ndarray, classes: int, settings: ObjectSettings) -> Objects:
+    """The objects of every foreground class of a mask (H, W), those of lower classes first."""
     labels: np.ndarray | None = None
     owners: list[int] = []
     for number in range(1, classes):
-        odds = None if logits is None else _log_odds(logits, number)
         # of the only class of a slide no copies are made
         own = mask.view(bool) if classes == 2 and mask.dtype == np.uint8 else mask == number
-        found, count = split_objects(own, settings, odds)
+        found, count = split_objects(own, settings)
         if labels is None:
             labels = found
         else:
@@ -162,33 +144,18 @@ def class_map(logits: Tensor) -> np.ndarray:
     return np.asarray(classes.cpu().numpy())
 
 
-def split_objects(
-    mask: np.ndarray, settings: ObjectSettings, odds: Odds | None = None
-) -> tuple[np.ndarray, int]:
-    """Number the objects of a mask.
-
-    Args:
-        mask: (H, W) bool.
-        settings: how objects are made.
-        odds: gives the log-odds of the class in a box of the image, for landscape "probability".
-
-    Returns:
-        (H, W) int32 with the objects 1 to N without gaps, and N.
-    """
+def split_objects(mask: np.ndarray, settings: ObjectSettings) -> tuple[np.ndarray, int]:
+    """Number the objects of a mask (H, W) bool: int32 from 1 without gaps, and how many."""
     labels = np.zeros(mask.shape, dtype=np.int32)
     count = int(ndimage.label(mask, TOUCHING, output=labels))
     if settings.method == "watershed":
-        count = _cut(labels, settings, odds)
+        count = _cut(labels, settings.min_distance_px)
     large = object_areas(labels, count) >= settings.smallest_px
     return (labels, count) if large.all() else (_kept(labels, large), int(large.sum()))
 
 
 def object_areas(labels: np.ndarray, count: int) -> np.ndarray:
-    """Pixels of each of the objects 1 to `count` of labels (H, W).
-
-    >>> object_areas(np.array([[1, 1, 0], [0, 2, 2]]), 3).tolist()
-    [2, 2, 0]
-    """
+    """Pixels of each of the objects 1 to `count` of labels (H, W)."""
     areas = np.zeros(count + 1, dtype=np.int64)
     for rows in bands(len(labels)):
         areas += np.bincount(labels[rows].ravel(), minlength=count + 1)
@@ -209,18 +176,7 @@ def _kept(labels: np.ndarray, keep: np.ndarray) -> np.ndarray:
     return labels
 
 
-def _log_odds(logits: Tensor, number: int) -> Odds:
-    """Log-odds of a class: in the order of its probability, but never all 1 where it is sure."""
-
-    def within(box: Box) -> np.ndarray:
-        crop = logits[(slice(None), *box)].float()
-        others = torch.cat([crop[:number], crop[number + 1 :]]).logsumexp(0)
-        return np.nan_to_num((crop[number] - others).numpy())
-
-    return within
-
-
-def _cut(labels: np.ndarray, settings: ObjectSettings, odds: Odds | None) -> int:
+def _cut(labels: np.ndarray, min_distance_px: int) -> int:
     """Cut components between their peaks, in place; return the number of objects.
 
     Each component is looked at in its own box. Distances are those of the whole mask: the nearest
@@ -230,14 +186,16 @@ def _cut(labels: np.ndarray, settings: ObjectSettings, odds: Odds | None) -> int
     count = len(boxes)
     for number, (rows, columns) in enumerate(boxes, start=1):
         sides = (rows.stop - rows.start, columns.stop - columns.start)
-        if max(sides) <= settings.min_distance_px:  # two peaks have no room
+        if max(sides) <= min_distance_px:  # two peaks have no room
             continue
         box = (slice(max(rows.start - 1, 0), rows.stop + 1),
                slice(max(columns.start - 1, 0), columns.stop + 1))  # fmt: skip
         part = labels[box]
         own = part == number
-        heights = _heights(own, box, settings, odds)
-        peaks = peak_local_max(heights, min_distance=settings.min_distance_px, exclude_border=False)
+        if own.all():  # the image is one object, which has no edge
+            continue
+        heights = np.asarray(ndimage.distance_transform_edt(own))
+        peaks = peak_local_max(heights, min_distance=min_distance_px, exclude_border=False)
         if len(peaks) < 2:
             continue
         markers = np.zeros(own.shape, dtype=np.int32)
@@ -246,16 +204,6 @@ def _cut(labels: np.ndarray, settings: ObjectSettings, odds: Odds | None) -> int
         part[own] = np.where(pieces == 1, number, count + pieces - 1)[own]
         count += len(peaks) - 1
     return count
-
-
-def _heights(own: np.ndarray, box: Box, settings: ObjectSettings, odds: Odds | None) -> np.ndarray:
-    """The landscape of one component; lower than the whole component outside of it."""
-    if odds is None and own.all():  # the image is one object, which has no edge
-        return np.zeros(own.shape)
-    if odds is None:
-        return np.asarray(ndimage.distance_transform_edt(own))
-    smooth = ndimage.gaussian_filter(odds(box), settings.min_distance_px / 2)
-    return np.where(own, smooth, smooth[own].min() - 1)
 
 
 # Which predicted object is which true one, and how many were found, split and merged.
@@ -350,12 +298,7 @@ def match_objects(true: np.ndarray, pred: np.ndarray, smallest_px: int = 1) -> O
 def overlaps(true: np.ndarray, pred: np.ndarray) -> Overlaps:
     """Count the pixels of all pairs that overlap; the others take no memory.
 
-    Args:
-        true: (H, W) whole numbers, 0 background, objects 1 to T.
-        pred: (H, W) likewise.
-
-    Raises:
-        DataError: the shapes differ.
+    Arguments and errors are those of `match_objects`.
     """
     if true.shape != pred.shape:
         raise DataError(
@@ -378,10 +321,6 @@ def without_small(pairs: Overlaps, smallest_px: int) -> Overlaps:
 
     A predicted object that reaches an IoU of 0.5 with a larger true one always stays.
 
-    Args:
-        pairs: of `overlaps`.
-        smallest_px: true objects of fewer pixels go, see `match_objects`.
-
     >>> pairs = overlaps(np.array([[1, 1, 1, 0, 2]]), np.array([[1, 1, 1, 2, 2]]))
     >>> [len(places) for places in without_small(pairs, 2)[:2]]
     [1, 1]
@@ -403,18 +342,9 @@ def without_small(pairs: Overlaps, smallest_px: int) -> Overlaps:
 
 
 def match_pairs(pairs: Overlaps, threshold: float) -> np.ndarray:
-    """Places of the pairs that are matched, every object at most once.
+    """Places of the pairs that are matched at an IoU from 0.5, every object at most once.
 
-    From an IoU of 0.5 an object has one partner, or two that are its exact halves, of which either
-    serves; so there is nothing to choose.
-
-    Args:
-        pairs: of `overlaps`.
-        threshold: least IoU, of `THRESHOLDS`.
-
-    >>> true, pred = np.array([[1, 1, 1, 2]]), np.array([[1, 2, 2, 2]])
-    >>> len(match_pairs(overlaps(true, pred), 0.5))
-    1
+    From 0.5 an object has one partner, or two that are its exact halves, of which either serves.
     """
     good = np.flatnonzero(pairs.iou >= threshold)
     for side in (pairs.true, pairs.pred):
@@ -508,11 +438,7 @@ def _measured(region: Any, shape: tuple[int, ...], image: np.ndarray | None) -> 
 
 
 def _intensities(channel: int, channels: int) -> list[str]:
-    """Names of the columns of one channel.
-
-    >>> _intensities(1, 1)[:2], _intensities(2, 3)[0]
-    (['mean_intensity', 'sd_intensity'], 'mean_intensity_2')
-    """
+    """Names of the columns of one channel, from 1."""
     suffix = f"_{channel}" if channels > 1 else ""
     return [f"{name}_intensity{suffix}" for name in ("mean", "sd", "min", "max")]
 

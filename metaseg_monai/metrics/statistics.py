@@ -313,44 +313,39 @@ def compare_cases(
 def compare_subgroups(
     first: pd.DataFrame,
     second: pd.DataFrame,
-    column: str = "domain",
     test: Test = "permutation",
     draws: int = 9999,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Compare two conditions within each subgroup, corrected for the number of subgroups.
+    """Compare two conditions within each domain, corrected for the number of domains.
 
     Args:
         first: this, `second`, `draws` and `seed` are those of `compare_cases`.
-        column: of the first table, whose values are the subgroups.
         test: whose p-values are corrected.
 
     Returns:
-        Index: the subgroups in table order; columns: the fields of `Comparison` and ``p_holm``.
+        Index: the domains in table order; columns: the fields of `Comparison` and ``p_holm``.
 
     Raises:
-        ConfigError: there is no such test or column.
+        ConfigError: there is no such test.
         DataError: see `group_differences`.
     """
     if f"p_{test}" not in Comparison._fields:
         raise ConfigError(f"There is no test {test!r}; use t, wilcoxon or permutation.")
-    if column not in first.columns:
-        raise ConfigError(f"The scores have no column {column!r}; use {', '.join(first.columns)}.")
     group_differences(first, second)  # refuses tables of different cases before they are split
     rows = {
         str(name): compare_cases(part, second[second["case"].isin(part["case"])], draws, seed)
-        for name, part in first.groupby(column, sort=False)
+        for name, part in first.groupby("domain", sort=False)
     }
     table = pd.DataFrame.from_dict(rows, orient="index", columns=list(Comparison._fields))
-    return table.assign(p_holm=holm(table[f"p_{test}"].tolist())).rename_axis(column)
+    return table.assign(p_holm=holm(table[f"p_{test}"].tolist())).rename_axis("domain")
 
 
-def worst_subgroup(cases: pd.DataFrame, column: str = "domain") -> tuple[str, float]:
-    """Find the subgroup with the lowest score: the mean over groups of the mean over their cases.
+def worst_subgroup(cases: pd.DataFrame) -> tuple[str, float]:
+    """Find the domain with the lowest score: the mean over groups of the mean over their cases.
 
     Args:
         cases: table of `case_f1` or `average_seeds`; cases without a score are left out.
-        column: whose values are the subgroups.
 
     Returns:
         Its name and mean F1; the first of equals.
@@ -361,7 +356,7 @@ def worst_subgroup(cases: pd.DataFrame, column: str = "domain") -> tuple[str, fl
     scored = cases.dropna(subset="f1")
     if scored.empty:
         raise DataError("no case has a score: target and prediction are empty in all of them")
-    groups = scored.groupby([column, "group"], sort=False)["f1"].mean()
+    groups = scored.groupby(["domain", "group"], sort=False)["f1"].mean()
     means = groups.groupby(level=0, sort=False).mean()
     return str(means.idxmin()), float(means.min())
 

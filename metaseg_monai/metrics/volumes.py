@@ -53,12 +53,6 @@ def count_lesions(pred: np.ndarray, label: np.ndarray, found_share: float = FOUN
     return Lesions(len(covered), found, int((touched == 0).sum()))
 
 
-def check_share(found_share: float) -> None:
-    """Raise ConfigError unless it is above 0 and at most 1."""
-    if not 0 < found_share <= 1:
-        raise ConfigError(f"found_share is {found_share}; expected above 0 and at most 1, as 0.1")
-
-
 def _covered_shares(mask: np.ndarray, by: np.ndarray) -> np.ndarray:
     """Share of the voxels of each connected part of `mask` that `by` covers."""
     parts, number = ndimage.label(mask, TOUCHING)
@@ -170,6 +164,7 @@ def score_volume(
         found_share: of a lesion's voxels that must be predicted for it to be found.
 
     Raises:
+        ConfigError: another share.
         DataError: shapes differ, indices do not fit, or the spacing is not three positive numbers.
 
     >>> label = np.zeros((4, 8, 8), np.uint8)
@@ -181,7 +176,8 @@ def score_volume(
     """
     if len(spacing_mm) != 3 or not all(0 < size < math.inf for size in spacing_mm):
         raise DataError(f"spacing {tuple(spacing_mm)}: expected three positive numbers in mm")
-    check_share(found_share)
+    if not 0 < found_share <= 1:
+        raise ConfigError(f"found_share is {found_share}; expected above 0 and at most 1, as 0.1")
     # a NIfTI file's planes lie interleaved in memory, which makes every look at a plane slow
     pred, label = np.ascontiguousarray(pred), np.ascontiguousarray(label)
     voxel_mm3 = math.prod(float(size) for size in spacing_mm)

@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 
 from metaseg_monai.errors import DataError, MetadataError
-from metaseg_monai.evaluation import cross_modes, evaluation_items, expand_modes
-from metaseg_monai.evaluation.modes import read_predicted
+from metaseg_monai.evaluation.modes import evaluation_items, expand_modes, read_predicted
 from metaseg_monai.files import write_table
 from metaseg_monai.metadata import (
     Categorical,
@@ -17,6 +16,10 @@ from metaseg_monai.metadata import (
 KNOWN = {"provenance": "acquisition", "availability": "acquisition"}
 LINE = Categorical(name="line", values=("HeLa", "MDCK", "A549"), **KNOWN)
 SIZE = Continuous(name="size", unit="mm", range=(0, 100), missing="unknown", **KNOWN)
+
+
+def cross_modes(cases, modes, schema, **options):
+    return evaluation_items(cases, schema, None, modes, **options)
 
 
 def items(*raws):

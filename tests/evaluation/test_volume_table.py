@@ -173,16 +173,6 @@ def test_whole_volumes_of_3d_networks_have_their_planes_last(scored, names, call
     assert table["hd95_mm"].tolist() == [score.hd95_mm for score in scores]
 
 
-@pytest.mark.parametrize(("settings", "found"), [({}, 1), ({"found_share": 0.3}, 0)])
-def test_the_share_that_finds_a_lesion_is_a_setting(scored, settings, found):
-    items = slices({"a": label_of(0)})
-    for item in items:  # a quarter of the tumour
-        item["pred"] = np.where(item["label"][0] == 2, 2, 0)
-        item["pred"][:, 4:] = 0
-    table = scored(items, measure=VolumeScores(REGIONS, **settings)).set_index("region")
-    assert table.loc["tumour", ["lesions", "lesions_found"]].tolist() == [1, found]
-
-
 @pytest.mark.parametrize("key", ["volume", "plane", "planes", "spacing_mm"])
 def test_slices_without_their_place_are_refused(scored, key):
     items = slices({"a": label_of(0)})
@@ -215,8 +205,6 @@ def test_planes_that_do_not_belong_together_are_refused(tmp_path, scored, change
 
 
 def test_wrong_settings_are_refused_before_the_evaluation():
-    with pytest.raises(ConfigError, match="found_share"):
-        VolumeScores(found_share=0)
     with pytest.raises(ConfigError, match=r"regions is 30; expected .*null to score no volumes"):
         VolumeScores(30)
 

@@ -121,22 +121,6 @@ def test_no_pixel_is_lost_across_a_corner():
     np.testing.assert_array_equal(labels > 0, mask)
 
 
-def test_the_probability_cuts_what_the_distance_does_not():
-    mask = np.zeros((20, 40), bool)
-    mask[5:15, 4:36] = True
-    logits = logits_of(mask) * 40  # so sure that every probability is 1
-    columns = torch.arange(40)
-    for centre in (9, 24):
-        logits[1, 5:15] += 8 * torch.exp(-(((columns - centre) / 5.0) ** 2))
-    settings = ObjectSettings(method="watershed", landscape="probability", min_distance_px=6)
-    found = find_objects(logits, settings)
-    assert found.classes.tolist() == [1, 1]
-    assert found.labels[10, 9] != found.labels[10, 24]
-    np.testing.assert_array_equal(found.labels > 0, mask)
-    edge = np.flatnonzero(np.diff(found.labels[10, 5:35])) + 5
-    assert edge.tolist() in ([16], [15])  # the lowest column between both
-
-
 def test_classes_have_objects_of_their_own():
     classes = picture("1102", "0002", "3300", "0030")
     found = find_objects(logits_of(classes, 4), ObjectSettings())
@@ -174,7 +158,6 @@ def test_large_images_are_taken_in_bands():
     ("settings", "message"),
     [
         ({"method": "wateshed"}, "method is 'wateshed'; expected one of components, watershed"),
-        ({"landscape": "height"}, "landscape is 'height'"),
         ({"smallest_px": 0}, "smallest_px is 0"),
         ({"min_distance_px": 2.5}, "min_distance_px is 2.5"),
         ({"smallest_px": True}, "smallest_px is True"),
