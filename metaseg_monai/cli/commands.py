@@ -34,13 +34,13 @@ COMMANDS: Tree = {
         "cells": "metaseg_monai.simulate.cells.write:generate_cells",
     },
     "prepare": {
-        "kits21": "metaseg_monai.cli.prepare:Prepare.kits21",
-        "cells": "metaseg_monai.cli.prepare:Prepare.cells",
-        "names": "metaseg_monai.cli.prepare:Prepare.names",
-        "dsb2018": "metaseg_monai.cli.prepare:Prepare.dsb2018",
-        "cracks": "metaseg_monai.cli.prepare:Prepare.cracks",
-        "magnify": "metaseg_monai.cli.prepare:Prepare.magnify",
-        "styles": "metaseg_monai.cli.prepare:Prepare.styles",
+        "kits21": "metaseg_monai.prepare.kits:prepare_kits21",
+        "cells": "metaseg_monai.prepare.cells:prepare_cells",
+        "names": "metaseg_monai.prepare.names:prepare_names",
+        "dsb2018": "metaseg_monai.prepare.dsb2018:prepare_dsb2018",
+        "cracks": "metaseg_monai.prepare.cracks:prepare_cracks",
+        "magnify": "metaseg_monai.cli.prepare_tables:PrepareTables.magnify",
+        "styles": "metaseg_monai.cli.prepare_tables:PrepareTables.styles",
     },
 }
 

@@ -1,19 +1,17 @@
 """From a data set as it is published to a folder with table.csv."""
 
 from metaseg_monai.prepare.cells import prepare_cells
-from metaseg_monai.prepare.cracks import crack_shares, prepare_cracks
+from metaseg_monai.prepare.cracks import prepare_cracks
 from metaseg_monai.prepare.dsb2018 import prepare_dsb2018
 from metaseg_monai.prepare.kits import kits_volumes, prepare_kits21
 from metaseg_monai.prepare.kits_source import KitsLayout, read_clinical
 from metaseg_monai.prepare.names import prepare_names
 from metaseg_monai.prepare.ome import ome_columns, read_ome
-from metaseg_monai.prepare.pipeline import Prepared, PrepareOptions
+from metaseg_monai.prepare.pipeline import Prepared
 
 __all__ = [
     "KitsLayout",
-    "PrepareOptions",
     "Prepared",
-    "crack_shares",
     "kits_volumes",
     "ome_columns",
     "prepare_cells",

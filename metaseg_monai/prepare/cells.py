@@ -1,7 +1,7 @@
 """A folder as a laboratory has it: images, masks of the same names, and a metadata table."""
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from metaseg_monai.errors import DataError
@@ -19,8 +19,9 @@ from metaseg_monai.prepare.found import (
     without_suffix,
 )
 from metaseg_monai.prepare.lab_table import find_lab_table, read_lab_table
-from metaseg_monai.prepare.masks import mask_rule
+from metaseg_monai.prepare.masks import Labels, mask_rule
 from metaseg_monai.prepare.pipeline import Prepared, PrepareOptions, prepare_found
+from metaseg_monai.prepare.splits import check_shares
 
 
 def prepare_cells(
@@ -31,34 +32,59 @@ def prepare_cells(
     images: str = "images",
     masks: str = "masks",
     mask_suffix: str = "",
-    labels: str = "classes",
+    labels: Labels = "classes",
     classes: int = 2,
     threshold: float | None = None,
+    group: Sequence[str] = (),
     split: str | None = None,
-    options: PrepareOptions | None = None,
+    train: float = 0.7,
+    val: float = 0.15,
+    test: float = 0.15,
+    seed: int = 0,
+    grey: bool = False,
+    axes: str | None = None,
+    ome: bool = False,
+    dry_run: bool = False,
 ) -> Prepared:
-    """Prepare images/, masks/ and a metadata table, as the Seven Cell Lines would be held.
+    """Prepare images/, masks/ and a metadata table, whose columns become columns.
+
+    Every case is checked; one with a problem is left out and told, the others are prepared.
+    Files are copied byte for byte, unless a conversion is asked for.
+
+    Example:
+        python -m metaseg_monai prepare cells --source seven_lines --output cells \
+--group plate,well --labels binary --dry_run
 
     Args:
-        source: the folder.
-        output: see `prepare_found`.
-        metadata: CSV file, all of whose columns become columns; by default the one in `source`.
-        key: its column that names the images, see `read_lab_table`.
-        images: folder of the images in `source`, "." for itself.
-        masks: folder of the masks; it may be that of the images where masks have a suffix.
-        mask_suffix: what a mask's name has behind its image's, such as "_mask".
-        labels: what pixel values of the masks mean, see `mask_rule`.
-        classes: see `mask_rule`.
-        threshold: see `mask_rule`.
-        split: column of the split; by default `split`, and a seeded draw where there is none.
-        options: those of all layouts; the table's column `group` counts where none is named.
+        source: folder with images/, masks/ (same names) and one CSV file.
+        output: new or empty folder, or one made by the same command, which is made anew.
+        metadata: the CSV file, where it is not the only one of the source.
+        key: its column that names the images, as path, file name or name without suffix.
+        images: folder of the images.
+        masks: folder of the masks; that of the images, if mask_suffix tells them apart.
+        mask_suffix: what a mask's name has behind its image's, such as _mask.
+        labels: classes (values are the classes 0, 1, ...), binary (0 and one other value,
+            such as 255) or instances (every object has a number).
+        classes: number of classes with the background.
+        threshold: grey values above it are foreground; takes the place of labels.
+        group: columns whose cases stay in one split, such as plate,well; by default the
+            table's column group, where it has one.
+        split: column of train, val and test; by default split, else a seeded draw.
+        train: part of the groups, or a number of groups; so val and test.
+        val: see train.
+        test: see train.
+        seed: of the draw.
+        grey: turn colours into one channel (luma, ITU-R BT.601).
+        axes: of TIFF files that name theirs wrongly, such as CYX for pages that are channels.
+        ome: columns pixel_um, magnification and channel from OME-TIFF metadata.
+        dry_run: show the first rows and the counts, and write nothing.
 
     Raises:
         DataError: a folder is missing or has no image, images and masks in one folder are not
             told apart, there is no metadata table and OME metadata do not replace it; or see
             `mask_rule`, `read_lab_table` and `prepare_found`.
     """
-    options = options or PrepareOptions()
+    options = PrepareOptions(group, check_shares(train, val, test), seed, grey, axes, ome, dry_run)
     rule = mask_rule(labels, classes, threshold)
     root = source_folder(source, f"a folder with {images}/, {masks}/ and a metadata table (CSV)")
     image_files, mask_files = _images_and_masks(root, root / images, root / masks, mask_suffix)

@@ -21,7 +21,7 @@ from metaseg_monai.prepare.found import (
 )
 from metaseg_monai.prepare.masks import CrackForestMasks, mask_rule
 from metaseg_monai.prepare.pipeline import Prepared, PrepareOptions, prepare_found
-from metaseg_monai.prepare.splits import Shares
+from metaseg_monai.prepare.splits import Shares, check_shares
 
 CrackLayout = Literal["mendeley", "crackforest", "deepcrack"]
 Pair = tuple[str, str, str]  # split ("" to draw), folder of the images, folder of the masks
@@ -61,30 +61,51 @@ def prepare_cracks(
     domain: str = "CRACK",
     photo: str | None = None,
     threshold: float = 127,
-    options: PrepareOptions | None = None,
+    train: float | None = None,
+    val: float | None = None,
+    test: float | None = None,
+    seed: int = 0,
+    grey: bool = True,
+    ome: bool = False,
+    dry_run: bool = False,
 ) -> Prepared:
-    """Prepare a data set of cracks, with the column `domain`.
+    r"""Prepare a public data set of cracks, the foreign domain of the thesis (4.5).
 
-    Layouts: "mendeley" (Concrete Crack Segmentation, jwsn7tfbrp: rgb/ and BW/, or images/ and
-    masks/), "crackforest" (image/*.jpg and groundTruth/*.mat) and "deepcrack" (train_img,
-    train_lab, test_img, test_lab, or train/images, ...; its test part stays the test split). The
-    folders may lie one level below `source`.
+    Layouts: mendeley (Concrete Crack Segmentation, jwsn7tfbrp: rgb/ and BW/, or images/ and
+    masks/), crackforest (image/*.jpg and groundTruth/*.mat) and deepcrack (train_img, train_lab,
+    test_img, test_lab, or train/images, ...; its test part stays the test split). The folders may
+    lie one level below `source`.
+
+    Example:
+        python -m metaseg_monai prepare cracks --layout mendeley \
+--source concreteCrackSegmentationDataset --output cracks --train 333 --val 56 --test 56
 
     Args:
-        source: the folder of the download.
-        output: see `prepare_found`.
+        source: folder of the download.
+        output: new or empty folder, or one made by the same command, which is made anew.
         layout: see above.
-        domain: the value of the column `domain`.
-        photo: regular expression whose first group is the part of an image's name, without
-            suffix, that names the photograph it was cut from; its value is the group. By default
-            every image is its own group.
+        domain: value of the column domain.
+        photo: regular expression whose first group is the part of an image's name that names
+            the photograph it was cut from, such as '(.+?)(-[0-9]+)?$'; its images are a group.
         threshold: grey values of mask images above it are crack.
-        options: those of all layouts. See `crack_shares` for what the texts divided by.
+        train: part of the groups, or a number of groups; so val and test. By default the
+            thesis' 333 : 56 : 56 (mendeley), 0.7 : 0.15 : 0.15 (crackforest), or
+            0.85 : 0.15 : 0 of the official training part (deepcrack).
+        val: see train.
+        test: see train.
+        seed: of the draw.
+        grey: turn colours into one channel (luma, ITU-R BT.601), as the thesis has it.
+        ome: columns pixel_um, magnification and channel from OME-TIFF metadata.
+        dry_run: show the first rows and the counts, and write nothing.
 
     Raises:
         DataError: a setting is wrong, the folders are not there, or see `prepare_found`.
     """
-    shares = crack_shares(layout)  # refuses an unknown layout
+    if layout not in LAYOUTS:
+        raise DataError(f"layout={layout!r}: expected one of {', '.join(LAYOUTS)}")
+    given = (train, val, test)
+    shares = LAYOUTS[layout].shares if given == (None,) * 3 else check_shares(*given)
+    options = PrepareOptions((), shares, seed, grey, None, ome, dry_run)
     rule = mask_rule(threshold=threshold)
     cut = re.compile("()") if photo is None else _photo_pattern(photo)
     root, pairs = _base(source_folder(source, f"the folder of {layout}"), layout)
@@ -122,20 +143,9 @@ def prepare_cracks(
         FoundFolder.of(root, found()),
         output,
         CrackForestMasks() if layout == "crackforest" else rule,
-        options or PrepareOptions(shares=shares, grey=True),
+        options,
         {"layout": layout, "domain": domain, "photo": photo, "threshold": threshold},
     )
-
-
-def crack_shares(layout: str) -> Shares:
-    """The default shares of a layout; for mendeley those of the thesis, 333 : 56 : 56 images.
-
-    Raises:
-        DataError: there is no such layout.
-    """
-    if layout not in LAYOUTS:
-        raise DataError(f"layout={layout!r}: expected one of {', '.join(LAYOUTS)}")
-    return LAYOUTS[layout].shares
 
 
 def _photo_pattern(photo: str) -> re.Pattern[str]:

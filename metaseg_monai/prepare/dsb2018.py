@@ -1,6 +1,6 @@
 """The layout of the Data Science Bowl 2018, stage 1: a folder an image, a file an object."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from metaseg_monai.errors import DataError
@@ -17,6 +17,7 @@ from metaseg_monai.prepare.found import (
 from metaseg_monai.prepare.lab_table import find_lab_table, read_lab_table
 from metaseg_monai.prepare.masks import ObjectFiles, Overlap
 from metaseg_monai.prepare.pipeline import Prepared, PrepareOptions, prepare_found
+from metaseg_monai.prepare.splits import check_shares
 
 
 def prepare_dsb2018(
@@ -26,24 +27,42 @@ def prepare_dsb2018(
     key: str | None = None,
     split: str | None = None,
     overlap: Overlap = "refuse",
-    options: PrepareOptions | None = None,
+    group: Sequence[str] = (),
+    train: float = 0.7,
+    val: float = 0.15,
+    test: float = 0.15,
+    seed: int = 0,
+    grey: bool = False,
+    ome: bool = False,
+    dry_run: bool = False,
 ) -> Prepared:
-    """Prepare stage1_train: its objects become a label and a uint16 TIFF of object numbers.
+    """Prepare stage1_train of the Data Science Bowl 2018 (Kaggle; BBBC038).
+
+    The files of the objects become one label and one uint16 TIFF of object numbers.
+
+    Example:
+        python -m metaseg_monai prepare dsb2018 --source stage1_train --output nuclei --grey
 
     Args:
-        source: stage1_train, or the folder that holds it.
-        output: see `prepare_found`.
-        metadata: CSV file with a row an image, for columns, groups and splits; without it there
-            are neither `key` nor `split`.
-        key: its column that names the images, by id or file name, see `read_lab_table`.
-        split: its column of the split; by default `split`, and a seeded draw where there is none.
-        overlap: what becomes of pixels that several objects claim, see `ObjectFiles`.
-        options: those of all layouts.
+        source: stage1_train, with <id>/images/<id>.png and <id>/masks/*.png, or its parent.
+        output: new or empty folder, or one made by the same command, which is made anew.
+        metadata: CSV file with a row an image, for columns, groups and splits.
+        key: its column that names the images, by id or file name.
+        split: its column of train, val and test; by default split, else a seeded draw.
+        overlap: pixels of several objects: refuse, or smaller (they go to the smaller one).
+        group: columns whose cases stay in one split; by default the table's column group.
+        train: part of the groups, or a number of groups; so val and test.
+        val: see train.
+        test: see train.
+        seed: of the draw.
+        grey: turn colours into one channel (luma, ITU-R BT.601).
+        ome: columns pixel_um, magnification and channel from OME-TIFF metadata.
+        dry_run: show the first rows and the counts, and write nothing.
 
     Raises:
         DataError: there is no image in this layout; see `read_lab_table` and `prepare_found`.
     """
-    options = options or PrepareOptions()
+    options = PrepareOptions(group, check_shares(train, val, test), seed, grey, None, ome, dry_run)
     rule = ObjectFiles(overlap)
     given = source_folder(source, "the folder stage1_train")
     root = given / "stage1_train" if (given / "stage1_train").is_dir() else given

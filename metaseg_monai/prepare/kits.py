@@ -77,31 +77,36 @@ def prepare_kits21(
     seed: int = 0,
     checksums: str | Path | None = None,
 ) -> Prepared:
-    """Turn the volumes of KiTS19, KiTS21 or KiTS23 into axial slices beside a table.
+    """Cut the CT volumes of KiTS19, KiTS21 or KiTS23 into axial slices with a table.
 
     Writes images/, labels/, table.csv (a row a slice), cases.csv (a row a case), prepared.json
-    (the settings) and, where there are any, problems.csv. A case with a problem contributes
-    nothing; all others are prepared. Cases that are done are kept when the same command is run
-    again, after a kill too, and the bytes written depend on neither kills nor workers.
+    (the settings) and, where there are any, problems.csv. Every case is checked first; one with a
+    problem is left out and told, the others are prepared. Killed or interrupted, the same command
+    goes on where it stopped; the bytes written depend on neither kills nor workers.
+
+    Example:
+        python -m metaseg_monai prepare kits21 --source kits21/kits21/data \
+--output kits21_mass --slice_rule mass --workers 4
 
     Args:
-        source: folder of the download.
+        source: folder of the download, with case_00000, case_00001, ...
         output: new or empty folder, or one prepared with the same settings, whose cases are all
             still in the source.
-        slice_rule: "mass", "kidney" or "all", see `chosen_planes`.
+        slice_rule: mass (slices with tumour or cyst, the paper's), kidney or all.
         workers: processes; each holds one volume in memory.
-        clinical: clinical table, JSON or CSV, with a row for one case at least; by default the
+        clinical: clinical table (JSON or CSV) with a row for one case at least; by default the
             kits.json of the source.
-        label_name: see `find_kits`.
-        labels_only: of cases without CT; writes labels/ and slices.csv in place of table.csv.
-        spacing: mm, or "native", see `write_slices`.
-        size: the measurement that becomes `tumour_size_mm`, see `read_clinical`.
-        splits: official lists, see `read_splits`; cases in none of them are left out.
-        train: share of the patients, where there are no lists; `val` and `test` likewise.
-        val: share of the validation patients.
-        test: share of the test patients.
-        seed: of the division into splits.
-        checksums: file as `sha256sum` writes it; files that differ are problems.
+        label_name: file name of the labels; by default aggregated_MAJ_seg or segmentation.
+        labels_only: for sources without images: measures and slices.csv, no table to train on.
+        spacing: side of a pixel in mm, or native for pixels as they are.
+        size: radiographic, or pathologic (known only after the operation).
+        splits: official lists of cases: folder of train.txt, ..., JSON or CSV; cases in none of
+            them are left out.
+        train: share of the patients, where there are no lists; so val and test.
+        val: see train.
+        test: see train.
+        seed: of the split.
+        checksums: file of sha256sum to compare the source with; files that differ are problems.
 
     Raises:
         DataError: a setting, the source, the clinical table or the lists are wrong, the folder
@@ -174,7 +179,7 @@ def prepare_kits21(
         ) from error
     summary = _summary(of_cases, problems, folder.names, split_of, slice_rule, size, patients)
     table = output / next(iter(tables)) if rows else None
-    return Prepared(table, summary, [str(problem) for problem in problems])
+    return Prepared(table, summary, [str(problem) for problem in problems], output)
 
 
 def _check_settings(slice_rule: str, workers: int, spacing: Spacing) -> None:

@@ -21,8 +21,9 @@ from metaseg_monai.prepare.found import (
     visible_files,
 )
 from metaseg_monai.prepare.lab_table import described
-from metaseg_monai.prepare.masks import mask_rule, refuse_without_masks
+from metaseg_monai.prepare.masks import Labels, mask_rule, refuse_without_masks
 from metaseg_monai.prepare.pipeline import Prepared, PrepareOptions, prepare_found
+from metaseg_monai.prepare.splits import check_shares
 
 PRESETS: Mapping[str, str] = {
     # MetaXpress: TimePoint_1/ZStep_1/plate_A01_s1_w1<identifier>.tif; no thumbnails
@@ -48,34 +49,57 @@ def prepare_names(
     pattern: str,
     mask_pattern: str | None = None,
     join: Sequence[str] = (),
-    labels: str = "classes",
+    labels: Labels = "classes",
     classes: int = 2,
     threshold: float | None = None,
-    options: PrepareOptions | None = None,
+    group: Sequence[str] = (),
+    train: float = 0.7,
+    val: float = 0.15,
+    test: float = 0.15,
+    seed: int = 0,
+    grey: bool = False,
+    axes: str | None = None,
+    ome: bool = False,
+    dry_run: bool = False,
 ) -> Prepared:
-    r"""Prepare a folder whose file names give the metadata.
+    r"""Prepare a folder whose file names give the metadata, by a regular expression.
+
+    Example:
+        python -m metaseg_monai prepare names --source plate7 --output cells \
+--pattern '(?P<plate>.+)_(?P<well>[A-P][0-9]{2})_z(?P<plane>[0-9]+)[.]tif' \
+--mask_pattern '(?P<plate>.+)_(?P<well>[A-P][0-9]{2})_mask[.]png' --join plane \
+--group plate,well --labels binary --dry_run
 
     Args:
-        source: the folder; images may lie in folders of it.
-        output: see `prepare_found`.
-        pattern: regular expression with named groups, such as
-            `(?P<plate>.+)_(?P<well>[A-P]\d\d)\.tif`, that fits all of a name; or "metaxpress" or
-            "opera". Groups named `group` and `split` give these; without a group, and where the
-            options name none, see `group_columns`.
-        mask_pattern: the same for masks; a mask belongs to the images that agree in all of its
-            named groups. None for a folder without masks, to predict on.
-        join: named groups that tell the planes of one image apart; they become its channels in
-            the order of these values.
-        labels: what pixel values of the masks mean, see `mask_rule`.
-        classes: see `mask_rule`.
-        threshold: see `mask_rule`.
-        options: those of all layouts.
+        source: folder of the images, and of folders with images.
+        output: new or empty folder, or one made by the same command, which is made anew.
+        pattern: regular expression that fits a whole file name, or path where it has a /; its
+            named groups become columns, group and split give these. Or metaxpress, or opera
+            (Harmony).
+        mask_pattern: the same for masks, which belong to the images of equal values; without,
+            the table has no labels and serves prediction only.
+        join: named groups that tell the planes of one image apart, such as channel; the planes
+            become its channels in the order of these values, joined by ; in the column image.
+        labels: classes (values are the classes 0, 1, ...), binary (0 and one other value,
+            such as 255) or instances (every object has a number).
+        classes: number of classes with the background.
+        threshold: grey values above it are foreground; takes the place of labels.
+        group: named groups whose cases stay in one split; by default plate and well, or all
+            but channel, plane and time.
+        train: part of the groups, or a number of groups; so val and test.
+        val: see train.
+        test: see train.
+        seed: of the draw.
+        grey: turn colours into one channel (luma, ITU-R BT.601).
+        axes: of TIFF files that name theirs wrongly, such as CYX for pages that are channels.
+        ome: columns pixel_um, magnification and channel from OME-TIFF metadata.
+        dry_run: show the first rows and the counts, and write nothing.
 
     Raises:
         DataError: a pattern is wrong or fits no file, two files give the same values, settings of
             masks without `mask_pattern`; see `mask_rule` and `prepare_found`.
     """
-    options = options or PrepareOptions()
+    options = PrepareOptions(group, check_shares(train, val, test), seed, grey, axes, ome, dry_run)
     image, mask = compile_patterns(pattern, mask_pattern, join)
     rule = mask_rule(labels, classes, threshold)
     if mask is None:

@@ -58,11 +58,28 @@ class Prepared(NamedTuple):
         table: table.csv (of KiTS labels alone slices.csv); None without any case.
         summary: what the folder holds, in words.
         problems: one line a problem; these cases are not in the table.
+        folder: that was made; None in a dry run.
     """
 
     table: Path | None
     summary: str
     problems: list[str]
+    folder: Path | None = None
+
+    def __str__(self) -> str:
+        return self.summary
+
+    @property
+    def refusal(self) -> str | None:
+        """With what a command ends that left out cases."""
+        if not self.problems:
+            return None
+        if self.folder is None:
+            return f"{len(self.problems)} problems; nothing was written (dry_run)"
+        return (
+            f"{len(self.problems)} problems, all in {self.folder}/problems.csv. Their cases were "
+            "left out, the others are prepared; mend them and give the same command again"
+        )
 
 
 @dataclass(frozen=True)
@@ -83,7 +100,7 @@ class PrepareOptions:
         DataError: a value is of another type.
     """
 
-    group: tuple[str, ...] = ()
+    group: Sequence[str] = ()
     shares: Shares = (0.7, 0.15, 0.15)
     seed: int = 0
     grey: bool = False
@@ -166,7 +183,8 @@ def prepare_found(
     ]
     told += shown([f"  problem: {problem}" for problem in problems], SHOWN_PROBLEMS, " problems")
     table = output / "table.csv" if rows and not options.dry_run else None
-    return Prepared(table, "\n".join(told), [str(problem) for problem in problems])
+    made = None if options.dry_run else output
+    return Prepared(table, "\n".join(told), [str(problem) for problem in problems], made)
 
 
 def check_output(

@@ -9,7 +9,7 @@ import tifffile
 from metaseg_monai.errors import DataError
 from metaseg_monai.images.read import read_image
 from metaseg_monai.metadata import Categorical, MetadataSchema
-from metaseg_monai.prepare import PrepareOptions, prepare_cells, prepare_names
+from metaseg_monai.prepare import prepare_cells, prepare_names
 from metaseg_monai.tables.table import read_table
 
 LINES = MetadataSchema(
@@ -24,13 +24,12 @@ LINES = MetadataSchema(
 )
 
 
-def wells(**options):
-    return PrepareOptions(group=("plate", "well"), **options)
+WELLS = {"group": ("plate", "well")}
 
 
 def test_a_lab_folder_becomes_one_that_training_reads(lab, tmp_path):
     source, rows = lab.cells(tmp_path / "lab")
-    made = prepare_cells(source, tmp_path / "out", options=wells())
+    made = prepare_cells(source, tmp_path / "out", **WELLS)
     assert made.problems == []
     table = read_table(made.table, LINES)
     assert [len(table.items(split)) for split in ("train", "val", "test")] == [2, 2, 2]
@@ -52,28 +51,28 @@ def test_a_lab_folder_becomes_one_that_training_reads(lab, tmp_path):
 
 def test_seeded_split_keeps_groups_together(lab, tmp_path):
     source, _ = lab.cells(tmp_path / "lab", 20, split=False)
-    options = wells(shares=(0.6, 0.2, 0.2))
-    rows = lab.rows(prepare_cells(source, tmp_path / "out", options=options).table)
+    options = {**WELLS, "train": 0.6, "val": 0.2, "test": 0.2}
+    rows = lab.rows(prepare_cells(source, tmp_path / "out", **options).table)
     of_group = {}
     for row in rows:
         of_group.setdefault(row["group"], set()).add(row["split"])
     assert all(len(splits) == 1 for splits in of_group.values())
     counts = [[*map(min, of_group.values())].count(s) for s in ("train", "val", "test")]
     assert counts == [6, 2, 2]
-    again = lab.rows(prepare_cells(source, tmp_path / "b", options=options).table)
+    again = lab.rows(prepare_cells(source, tmp_path / "b", **options).table)
     assert again == rows
-    other = prepare_cells(source, tmp_path / "c", options=wells(shares=(0.6, 0.2, 0.2), seed=1))
+    other = prepare_cells(source, tmp_path / "c", **WELLS, train=0.6, val=0.2, test=0.2, seed=1)
     assert lab.rows(other.table) != rows
 
 
 def test_numbers_of_groups_leave_the_rest_out(lab, tmp_path):
     source, _ = lab.cells(tmp_path / "lab", 20, split=False)
-    made = prepare_cells(source, tmp_path / "out", options=wells(shares=(3, 2, 1)))
+    made = prepare_cells(source, tmp_path / "out", **WELLS, train=3, val=2, test=1)
     splits = [row["split"] for row in lab.rows(made.table)]
     assert [splits.count(s) for s in ("train", "val", "test")] == [6, 4, 2]
     assert "8 cases beyond the numbers asked for" in made.summary
     with pytest.raises(DataError, match="11 asked for, but there are 10 groups"):
-        prepare_cells(source, tmp_path / "b", options=wells(shares=(9, 1, 1)))
+        prepare_cells(source, tmp_path / "b", **WELLS, train=9, val=1, test=1)
 
 
 @pytest.mark.parametrize("labels", ["binary", "instances"])
@@ -113,7 +112,7 @@ def test_problems_leave_out_their_cases_only(lab, tmp_path):
     lab.csv(source / "lab.csv", rows)
     (source / "images" / "notes.txt").write_text("x")
     lab.png(source / "masks" / "lonely.png", lab.mask())
-    made = prepare_cells(source, tmp_path / "out", options=wells())
+    made = prepare_cells(source, tmp_path / "out", **WELLS)
     told = "\n".join(made.problems)
     for expected in (
         "im0: images/im0.tif: no mask; expected one named im0",
@@ -138,14 +137,14 @@ def test_problems_leave_out_their_cases_only(lab, tmp_path):
     for n in (0, 1, 2):  # mended, the same command makes the folder anew
         lab.tif(source / "images" / f"im{n}.tif", lab.image(n))
         lab.png(source / "masks" / f"im{n}.png", lab.mask())
-    again = prepare_cells(source, tmp_path / "out", options=wells())
+    again = prepare_cells(source, tmp_path / "out", **WELLS)
     assert len(again.problems) == 5
     assert len(lab.rows(again.table)) == 9
 
 
 def test_dry_run_shows_rows_and_writes_nothing(lab, tmp_path):
     source, _ = lab.cells(tmp_path / "lab")
-    made = prepare_cells(source, tmp_path / "out", options=wells(dry_run=True))
+    made = prepare_cells(source, tmp_path / "out", **WELLS, dry_run=True)
     assert made.table is None
     lines = made.summary.splitlines()
     assert lines[0].startswith("dry run: 6 cases, 0 problems; nothing is written")
@@ -186,7 +185,7 @@ def test_refusals(lab, tmp_path):
     with pytest.raises(DataError, match=r"no column 'fold'; it has File, .*: name the split's"):
         prepare_cells(source, out, split="fold")
     with pytest.raises(DataError, match="group=dish: no column dish; the images have File"):
-        prepare_cells(source, out, options=PrepareOptions(group=("dish",)))
+        prepare_cells(source, out, group=("dish",))
     with pytest.raises(DataError, match="labels='objects': expected one of classes, binary"):
         prepare_cells(source, out, labels="objects")
     with pytest.raises(DataError, match="lies in the source"):
@@ -206,23 +205,23 @@ def test_output_is_taken_only_where_nothing_is_lost(lab, tmp_path):
     source, _ = lab.cells(tmp_path / "lab")
     out = tmp_path / "out"
     out.mkdir()
-    prepare_cells(source, out, options=wells())
+    prepare_cells(source, out, **WELLS)
     before = lab.content(out)
     with pytest.raises(DataError, match="was made with seed=0, asked for seed=1; give another"):
-        prepare_cells(source, out, options=wells(seed=1))
+        prepare_cells(source, out, **WELLS, seed=1)
     (out / "runs").mkdir()
     with pytest.raises(DataError, match="holds runs; give a new or empty folder"):
-        prepare_cells(source, out, options=wells())
+        prepare_cells(source, out, **WELLS)
     (out / "runs").rmdir()
     assert lab.content(out) == before
-    prepare_cells(source, out, options=wells())
+    prepare_cells(source, out, **WELLS)
     assert lab.content(out) == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["lab", "out"]  # nothing left beside
 
 
 def test_a_failure_leaves_no_half_folder(lab, tmp_path, monkeypatch):
     source, _ = lab.cells(tmp_path / "lab")
-    prepare_cells(source, tmp_path / "out", options=wells())
+    prepare_cells(source, tmp_path / "out", **WELLS)
     before = lab.content(tmp_path / "out")
 
     def full(*_):
@@ -231,7 +230,7 @@ def test_a_failure_leaves_no_half_folder(lab, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "copyfile", full)
     for name in ("out", "new"):
         with pytest.raises(DataError, match=rf"{name}: cannot be written \(No space left"):
-            prepare_cells(source, tmp_path / name, options=wells())
+            prepare_cells(source, tmp_path / name, **WELLS)
     assert lab.content(tmp_path / "out") == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["lab", "out"]
 
@@ -247,7 +246,7 @@ def test_colours_become_grey_only_where_asked(lab, tmp_path):
     stored = prepare_cells(source, tmp_path / "a")
     assert read_image(tmp_path / "a" / "images" / "im0.png").array.shape == (3, 20, 30)
     assert "uint8 with 3 channels: 1 case (im0)" in stored.summary
-    prepare_cells(source, tmp_path / "b", options=PrepareOptions(grey=True))
+    prepare_cells(source, tmp_path / "b", grey=True)
     grey = tifffile.imread(tmp_path / "b" / "images" / "im0.tif")
     luma = np.rint(colours @ np.array([0.299, 0.587, 0.114])).astype(np.uint8)
     np.testing.assert_array_equal(grey, luma)
@@ -269,8 +268,8 @@ def with_columns(lab, tmp_path, count=12, **columns):
 
 def test_own_columns_of_a_table_are_told_where_they_are_left_out(lab, tmp_path):
     source = with_columns(lab, tmp_path, label=str, instances=str, group=lambda n: f"g{n // 2}")
-    wells = PrepareOptions(group=("plate", "well"))
-    made = prepare_cells(source, tmp_path / "a", options=wells)
+    wells = {"group": ("plate", "well")}
+    made = prepare_cells(source, tmp_path / "a", **wells)
     assert f"{LEFT_OUT}label, instances, group; rename them" in made.summary
     assert "column group makes the groups" not in made.summary
     made = prepare_cells(source, tmp_path / "b")
@@ -291,13 +290,13 @@ def test_a_split_column_beside_the_one_asked_for_is_told(lab, tmp_path):
 
 def test_the_column_group_can_be_named(lab, tmp_path):
     source = with_columns(lab, tmp_path, group=lambda n: f"g{n // 2}")
-    made = prepare_cells(source, tmp_path / "a", options=PrepareOptions(group=("group",)))
+    made = prepare_cells(source, tmp_path / "a", group=("group",))
     assert made.problems == []
     groups = {row["image"]: row["group"] for row in lab.rows(made.table)}
     assert [groups[f"images/im{n}.tif"] for n in range(3)] == ["g0", "g0", "g1"]
     assert LEFT_OUT not in made.summary
-    both = PrepareOptions(group=("plate", "group"))
-    made = prepare_cells(source, tmp_path / "b", options=both)
+    both = {"group": ("plate", "group")}
+    made = prepare_cells(source, tmp_path / "b", **both)
     assert lab.rows(made.table)[0]["group"] == "p1_g0"
 
 
@@ -305,11 +304,11 @@ def test_a_split_that_stays_empty_is_warned_of(lab, tmp_path):
     source = with_columns(lab, tmp_path, group=lambda n: "all")
     warning = "WARNING: no case in val and test: 12 cases are 1 group;"
     for dry_run in (True, False):
-        made = prepare_cells(source, tmp_path / "a", options=PrepareOptions(dry_run=dry_run))
+        made = prepare_cells(source, tmp_path / "a", dry_run=dry_run)
         assert warning in made.summary
-    sound = prepare_cells(source, tmp_path / "b", options=PrepareOptions(group=("well",)))
+    sound = prepare_cells(source, tmp_path / "b", group=("well",))
     assert "WARNING" not in sound.summary
-    wanted = prepare_cells(source, tmp_path / "c", options=PrepareOptions(shares=(1.0, 0.0, 0.0)))
+    wanted = prepare_cells(source, tmp_path / "c", train=1.0, val=0.0, test=0.0)
     assert "WARNING" not in wanted.summary
 
 
@@ -369,8 +368,8 @@ def test_channels_planes_and_times_of_a_field_stay_together(
 def test_groups_that_are_named_or_needless_stay_as_they_are(lab, tmp_path):
     names = [f"p7_A0{w}_s1_w{c}.tif" for w in (1, 2, 3) for c in (1, 2)]
     source = plate(lab, tmp_path / "s", names)
-    options = PrepareOptions(group=("plate", "channel"))
-    made = prepare_names(source, tmp_path / "a", "metaxpress", options=options)
+    options = {"group": ("plate", "channel")}
+    made = prepare_names(source, tmp_path / "a", "metaxpress", **options)
     assert {row["group"] for row in lab.rows(made.table)} == {"p7_1", "p7_2"}
     assert "no group is named" not in made.summary
     pattern = r"p7_(?P<group>[A-P]\d\d)_s1_w(?P<channel>\d)\.tif"

@@ -5,7 +5,8 @@ import scipy.io
 import tifffile
 
 from metaseg_monai.errors import DataError
-from metaseg_monai.prepare import PrepareOptions, crack_shares, prepare_cracks
+from metaseg_monai.prepare import prepare_cracks
+from metaseg_monai.prepare.cracks import LAYOUTS
 from metaseg_monai.prepare.found import FoundCase
 from metaseg_monai.prepare.splits import with_splits
 from metaseg_monai.tables.table import read_table
@@ -39,7 +40,7 @@ def test_mendeley_in_grey_with_masks_that_jpeg_blurred(lab, tmp_path):
 
 def test_numbers_of_the_thesis():
     """333 / 56 / 56 of 445 images, and of the 458 published ones with 13 left out."""
-    for count, shares in ((445, crack_shares("mendeley")), (458, (333, 56, 56))):
+    for count, shares in ((445, LAYOUTS["mendeley"].shares), (458, (333, 56, 56))):
         cases = [FoundCase(f"{n:03d}", (), group=f"{n:03d}") for n in range(count)]
         divided, problems, remarks = with_splits(cases, shares, 0)
         splits = [case.split for case in divided]
@@ -76,7 +77,6 @@ def test_deepcrack_keeps_its_test_part_and_photographs_together(lab, tmp_path):
         tmp_path / "out",
         layout="deepcrack",
         photo=r"(.+?)(-\d+)?$",
-        options=PrepareOptions(shares=crack_shares("deepcrack"), grey=True),
     )
     assert made.problems == []
     rows = {row["image"]: (row["group"], row["split"]) for row in lab.rows(made.table)}

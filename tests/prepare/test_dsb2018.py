@@ -3,7 +3,7 @@ import pytest
 import tifffile
 
 from metaseg_monai.errors import DataError
-from metaseg_monai.prepare import PrepareOptions, prepare_dsb2018
+from metaseg_monai.prepare import prepare_dsb2018
 from metaseg_monai.tables.table import read_table
 
 
@@ -22,9 +22,7 @@ def bowl(lab, root, ids="abcd"):
 
 def test_objects_become_numbers_and_a_label(lab, tmp_path):
     bowl(lab, tmp_path / "data" / "stage1_train")
-    made = prepare_dsb2018(
-        tmp_path / "data", tmp_path / "out", options=PrepareOptions(grey=True, shares=(2, 1, 1))
-    )
+    made = prepare_dsb2018(tmp_path / "data", tmp_path / "out", grey=True, train=2, val=1, test=1)
     assert made.problems == []
     table = read_table(made.table, None)
     assert [len(table.items(split)) for split in table.splits] == [2, 1, 1]
@@ -73,7 +71,7 @@ def test_table_gives_columns_group_and_split(lab, tmp_path):
         tmp_path / "out",
         metadata=tmp_path / "classes.csv",
         split="fold",
-        options=PrepareOptions(group=("batch",)),
+        group=("batch",),
     )
     assert made.problems == ["d.png: classes.csv: has no row; give every image one row"]
     rows = lab.rows(made.table)

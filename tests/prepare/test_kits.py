@@ -16,7 +16,6 @@ from metaseg_monai.errors import DataError
 from metaseg_monai.metadata import Continuous, MetadataSchema, MetadataWarning
 from metaseg_monai.prepare import kits, kits_case, kits_volumes, prepare_kits21
 from metaseg_monai.prepare.kits_source import find_clinical, find_kits
-from metaseg_monai.sharing.prepare import told
 from metaseg_monai.tables.table import read_table
 
 FILES = ("imaging.nii.gz", "aggregated_MAJ_seg.nii.gz")
@@ -455,14 +454,12 @@ def test_a_clinical_table_without_size_is_refused(scans, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_problems_are_told_once(scans, tmp_path, capsys):
+def test_problems_are_told_once(scans, tmp_path):
     source = scans.folder(tmp_path / "source", 2)
     (source / "case_00001" / "imaging.nii.gz").write_bytes(b"")
     made = prepare_kits21(source, tmp_path / "out")
-    capsys.readouterr()
-    with pytest.raises(DataError, match=r"1 problems, all in .*problems\.csv") as caught:
-        told(made, str(tmp_path / "out"))
-    assert (capsys.readouterr().out + str(caught.value)).count(made.problems[0]) == 1
+    assert f"1 problems, all in {tmp_path / 'out'}/problems.csv. Their cases" in made.refusal
+    assert (str(made) + made.refusal).count(made.problems[0]) == 1
 
 
 def test_a_clinical_table_beside_the_source_is_not_taken(scans, tmp_path):

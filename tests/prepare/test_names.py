@@ -5,13 +5,13 @@ import pytest
 
 from metaseg_monai.errors import DataError
 from metaseg_monai.images.read import read_image
-from metaseg_monai.prepare import PrepareOptions, prepare_names
+from metaseg_monai.prepare import prepare_names
 from metaseg_monai.prepare.names import PRESETS, compile_patterns, name_values
 from metaseg_monai.tables.table import read_table
 
 IMAGE = r"(?P<line>[A-Za-z]+)_(?P<well>[A-P]\d\d)_z(?P<z>\d+)\.tif"
 MASK = r"(?P<line>[A-Za-z]+)_(?P<well>[A-P]\d\d)_mask\.png"
-WELLS = PrepareOptions(group=("line", "well"))
+WELLS = {"group": ("line", "well")}
 UUID = "0A1B2C3D-0123-4567-89AB-0123456789AB"
 
 
@@ -63,7 +63,7 @@ def test_presets(tmp_path, preset, path, expected):
 def test_planes_are_joined_in_the_order_of_numbers(lab, tmp_path):
     source = stacks(lab, tmp_path / "src")
     (source / "notes.txt").write_text("x")
-    made = prepare_names(source, tmp_path / "out", IMAGE, MASK, ("z",), options=WELLS)
+    made = prepare_names(source, tmp_path / "out", IMAGE, MASK, ("z",), **WELLS)
     assert made.problems == []
     row = lab.rows(made.table)[0]
     folder = "images/HeLa_A01"
@@ -82,7 +82,7 @@ def test_missing_plane_and_mask_are_told(lab, tmp_path):
     (source / "HeLa_A01_z2.tif").unlink()
     (source / "masks" / "MCF_A01_mask.png").unlink()
     lab.png(source / "masks" / "MCF_A09_mask.png", lab.mask())
-    made = prepare_names(source, tmp_path / "out", IMAGE, MASK, ("z",), options=WELLS)
+    made = prepare_names(source, tmp_path / "out", IMAGE, MASK, ("z",), **WELLS)
     assert made.problems[0].startswith("HeLa_A01: HeLa_A01_z1")
     assert "no plane 2; get it, or join less" in made.problems[0]
     assert "MCF_A01: MCF_A01_z1.tif: no mask with {'line': 'MCF'" in made.problems[1]
@@ -92,9 +92,9 @@ def test_missing_plane_and_mask_are_told(lab, tmp_path):
 
 def test_without_join_or_masks_every_file_is_a_case(lab, tmp_path):
     source = stacks(lab, tmp_path / "src", planes=("1", "2"))
-    made = prepare_names(source, tmp_path / "a", IMAGE, MASK, options=WELLS)
+    made = prepare_names(source, tmp_path / "a", IMAGE, MASK, **WELLS)
     assert len(read_table(made.table, None).rows) == 6  # one mask for both planes
-    bare = prepare_names(source, tmp_path / "b", IMAGE, options=WELLS)
+    bare = prepare_names(source, tmp_path / "b", IMAGE, **WELLS)
     assert "label" not in lab.rows(bare.table)[0]
     assert "3 files that do not fit: masks/HeLa_A01_mask.png" in bare.summary
 
@@ -103,9 +103,7 @@ def test_opera_names_the_well(lab, tmp_path):
     for column in (1, 2, 3):
         name = f"r02c{column:02d}f01p01-ch1sk1fk1fl1.tiff"
         lab.tif(tmp_path / "src" / "p7__x" / "Images" / name, lab.image(column))
-    made = prepare_names(
-        tmp_path / "src", tmp_path / "out", "opera", options=PrepareOptions(group=("plate", "well"))
-    )
+    made = prepare_names(tmp_path / "src", tmp_path / "out", "opera", group=("plate", "well"))
     assert [row["group"] for row in lab.rows(made.table)] == [f"p7__x_B0{n}" for n in (1, 2, 3)]
 
 

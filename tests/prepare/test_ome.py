@@ -7,9 +7,9 @@ import tifffile
 
 from metaseg_monai.errors import DataError
 from metaseg_monai.evaluation.object_table import tiff_pixel_um
-from metaseg_monai.prepare import PrepareOptions, ome_columns, prepare_cells, read_ome
+from metaseg_monai.prepare import ome_columns, prepare_cells, read_ome
 
-OME = PrepareOptions(ome=True)
+OME = {"ome": True}
 
 
 def xml(size='PhysicalSizeX="0.325"', objective="", settings="", channels=""):
@@ -90,7 +90,7 @@ def ome_folder(lab, root):
 def test_columns_of_prepared_images(lab, tmp_path):
     source = ome_folder(lab, tmp_path / "src")
     lab.csv(source / "t.csv", [{"file": f"im{n}.ome.tif", "pixel_um": ""} for n in range(3)])
-    made = prepare_cells(source, tmp_path / "out", options=OME)
+    made = prepare_cells(source, tmp_path / "out", **OME)
     assert made.problems == []
     rows = lab.rows(made.table)
     assert [row["pixel_um"] for row in rows] == ["0.5", "0.5", ""]
@@ -103,14 +103,14 @@ def test_columns_of_prepared_images(lab, tmp_path):
 
 def test_without_a_table_ome_is_enough(lab, tmp_path):
     source = ome_folder(lab, tmp_path / "src")
-    assert len(lab.rows(prepare_cells(source, tmp_path / "out", options=OME).table)) == 3
+    assert len(lab.rows(prepare_cells(source, tmp_path / "out", **OME).table)) == 3
 
 
 def test_a_table_that_differs_is_a_problem(lab, tmp_path):
     source = ome_folder(lab, tmp_path / "src")
     rows = [{"file": f"im{n}.ome.tif", "pixel_um": size} for n, size in enumerate([0.5, 0.65, 1])]
     lab.csv(source / "t.csv", rows)
-    made = prepare_cells(source, tmp_path / "out", options=OME)
+    made = prepare_cells(source, tmp_path / "out", **OME)
     assert len(made.problems) == 1
     expected = "im1.ome: images/im1.ome.tif: pixel_um is '0.65', its OME metadata have 0.5"
     assert expected in made.problems[0]
@@ -142,15 +142,15 @@ def test_a_magnification_may_be_written_with_an_x(lab, tmp_path, cell):
         lab.png(tmp_path / "s" / "masks" / f"im{n}.png", lab.mask())
     rows = [{"file": f"im{n}.tif", "magnification": cell} for n in range(3)]
     lab.csv(tmp_path / "s" / "t.csv", rows)
-    made = prepare_cells(tmp_path / "s", tmp_path / "out", options=OME)
+    made = prepare_cells(tmp_path / "s", tmp_path / "out", **OME)
     assert made.problems == []
     assert {row["magnification"] for row in lab.rows(made.table)} == {cell}  # the lab's own word
     lab.csv(tmp_path / "s" / "t.csv", [{**row, "magnification": "40x"} for row in rows])
-    told = prepare_cells(tmp_path / "s", tmp_path / "b", options=OME)
+    told = prepare_cells(tmp_path / "s", tmp_path / "b", **OME)
     assert "magnification is '40x', its OME metadata have 20" in told.problems[0]
 
 
-GREY = PrepareOptions(grey=True)
+GREY = {"grey": True}
 COLOURS = {"photometric": "rgb"}
 
 
@@ -158,7 +158,7 @@ def prepared(lab, tmp_path, options, pixels, **image_options):
     source, _ = lab.cells(tmp_path / "lab", 3)
     for n in range(3):
         lab.tif(source / "images" / f"im{n}.tif", pixels + np.uint16(n), **image_options)
-    made = prepare_cells(source, tmp_path / "out", options=options)
+    made = prepare_cells(source, tmp_path / "out", **options)
     assert made.problems == []
     return made, tmp_path / "out" / "images" / "im0.tif"
 
@@ -192,7 +192,7 @@ def test_grey_keeps_the_size_of_a_pixel(lab, tmp_path, image_options, expected):
         lab.tif(source / "images" / f"im{n}.tif", pixels + kind(n), **COLOURS, **image_options)
     stored = tiff_pixel_um(source / "images" / "im0.tif")
     assert stored == (expected and pytest.approx(expected, rel=1e-5))
-    assert prepare_cells(source, tmp_path / "out", options=GREY).problems == []
+    assert prepare_cells(source, tmp_path / "out", **GREY).problems == []
     written = tiff_pixel_um(tmp_path / "out" / "images" / "im0.tif")
     assert written == (expected and pytest.approx(expected, rel=1e-5))
 
@@ -210,14 +210,14 @@ def test_tags_stay_and_none_are_invented(lab, tmp_path):
         assert page.tags["ResolutionUnit"].value == tifffile.RESUNIT.INCH
     bare = PIL.Image.fromarray(lab.image(1, (*lab.shape, 3), np.uint8))
     bare.save(tmp_path / "lab" / "images" / "im0.tif")  # without the tags
-    prepare_cells(tmp_path / "lab", tmp_path / "b", options=GREY)
+    prepare_cells(tmp_path / "lab", tmp_path / "b", **GREY)
     with tifffile.TiffFile(tmp_path / "b" / "images" / "im0.tif") as file:
         assert file.pages[0].tags["ResolutionUnit"].value == tifffile.RESUNIT.NONE
 
 
 def test_axes_keep_it_too(lab, tmp_path):
     given = {"resolution": (1e4, 1e4), "resolutionunit": "CENTIMETER"}
-    options = PrepareOptions(axes="CYX")
+    options = {"axes": "CYX"}
     _, path = prepared(lab, tmp_path, options, lab.image(0, (5, 20, 30)), **given)
     assert tiff_pixel_um(path) == pytest.approx(1.0)
 

@@ -10,7 +10,6 @@ from metaseg_monai import files
 from metaseg_monai.errors import DataError
 from metaseg_monai.images.read import read_image
 from metaseg_monai.prepare import (
-    PrepareOptions,
     prepare_cells,
     prepare_cracks,
     prepare_dsb2018,
@@ -18,7 +17,7 @@ from metaseg_monai.prepare import (
 )
 from metaseg_monai.tables.table import read_table
 
-WELLS = PrepareOptions(group=("plate", "well"))
+WELLS = {"group": ("plate", "well")}
 
 
 @pytest.fixture
@@ -26,13 +25,13 @@ def prepared(lab, tmp_path):
     """Prepare a sound folder in which im0 was replaced; return what was made and its image."""
     source, _ = lab.cells(tmp_path / "lab")
 
-    def make(image=None, mask=None, options=WELLS, image_options=None, **settings):
+    def make(image=None, mask=None, image_options=None, **settings):
         if image is not None:
             lab.tif(source / "images" / "im0.tif", image, **(image_options or {}))
         if mask is not None:
             (source / "masks" / "im0.png").unlink()
             lab.tif(source / "masks" / "im0.tif", mask)
-        made = prepare_cells(source, tmp_path / "out", options=options, **settings)
+        made = prepare_cells(source, tmp_path / "out", **WELLS, **settings)
         table = read_table(made.table, None)  # what is left can be trained on
         assert len(table.rows) == 6 - len(made.problems)
         return made
@@ -55,7 +54,7 @@ def test_pages_become_channels_where_axes_are_named(lab, tmp_path):
     stack = lab.image(0, (5, 20, 30))
     for n in range(3):
         lab.tif(source / "images" / f"im{n}.tif", stack + np.uint16(n))
-    made = prepare_cells(source, tmp_path / "out", options=PrepareOptions(axes="CYX"))
+    made = prepare_cells(source, tmp_path / "out", axes="CYX")
     assert made.problems == []
     image = read_image(tmp_path / "out" / "images" / "im2.tif")  # without naming them again
     np.testing.assert_array_equal(image.array, stack + np.uint16(2))
@@ -129,7 +128,7 @@ def test_repeated_row_and_repeated_name(lab, tmp_path):
     lab.tif(source / "images" / "IM1.tif", lab.image(50))
     lab.png(source / "masks" / "IM1.png", lab.mask())
     lab.csv(source / "lab.csv", [*rows, rows[0], {**rows[1], "File": "IM1.tif"}])
-    made = prepare_cells(source, tmp_path / "out", options=WELLS)
+    made = prepare_cells(source, tmp_path / "out", **WELLS)
     told = "\n".join(made.problems)
     assert "im0.tif: lab.csv: is in rows 2, 8" in told
     assert "im1: images/im1.tif: gives the same case as images/IM1.tif" in told
@@ -140,7 +139,7 @@ def test_group_in_two_splits(lab, tmp_path):
     source, rows = lab.cells(tmp_path / "lab")
     rows[1]["split"] = "test"
     lab.csv(source / "lab.csv", rows)
-    made = prepare_cells(source, tmp_path / "out", options=WELLS)
+    made = prepare_cells(source, tmp_path / "out", **WELLS)
     assert [problem.split(":")[0] for problem in made.problems] == ["im0", "im1"]
     assert "its group 'p1_B00' is in several splits: test, train" in made.problems[0]
     assert len(read_table(made.table, None).rows) == 4
@@ -150,7 +149,7 @@ def test_same_pixels_in_two_splits_by_content(lab, tmp_path):
     source, _ = lab.cells(tmp_path / "lab")
     copy = lab.image(0)  # the pixels of im0 (train) in another file format and split
     lab.tif(source / "images" / "im2.tif", copy, compression="zlib", description="other bytes")
-    made = prepare_cells(source, tmp_path / "out", options=WELLS)
+    made = prepare_cells(source, tmp_path / "out", **WELLS)
     assert made.problems == [
         "im0: images/im0.tif: in train with the same pixels as im2 (val); keep one of them, or "
         "give them one group",
@@ -160,7 +159,7 @@ def test_same_pixels_in_two_splits_by_content(lab, tmp_path):
     assert not list((tmp_path / "out" / "images").glob("im[02]*"))
     lab.tif(source / "images" / "im2.tif", lab.image(2))
     lab.tif(source / "images" / "im1.tif", copy)
-    within = prepare_cells(source, tmp_path / "out", options=WELLS)
+    within = prepare_cells(source, tmp_path / "out", **WELLS)
     assert within.problems == []
     assert "the same pixels within one split: 2 cases (im0, im1)" in within.summary
 
@@ -169,7 +168,7 @@ def test_constant_images_are_no_copies_of_each_other(lab, tmp_path):
     source, _ = lab.cells(tmp_path / "lab")
     for n in (0, 2):
         lab.tif(source / "images" / f"im{n}.tif", np.zeros(lab.shape, np.uint16))
-    assert prepare_cells(source, tmp_path / "out", options=WELLS).problems == []
+    assert prepare_cells(source, tmp_path / "out", **WELLS).problems == []
 
 
 def test_a_file_of_an_ome_set_is_refused(lab, tmp_path):
@@ -190,7 +189,7 @@ def test_a_file_of_an_ome_set_is_refused(lab, tmp_path):
             first.with_name(f"{name}.tif"), lab.image(int(name[-1])), description=text,
             metadata=None, photometric="minisblack",
         )  # fmt: skip
-    made = prepare_cells(source, tmp_path / "out", options=WELLS)
+    made = prepare_cells(source, tmp_path / "out", **WELLS)
     assert len(made.problems) == 2
     assert "one of several files of an OME-TIFF set" in made.problems[0]
 
@@ -214,7 +213,7 @@ def test_only_settings_that_differ_are_told(lab, tmp_path):
     source, _ = lab.cells(tmp_path / "lab")
     prepare_cells(source, tmp_path / "out")
     with pytest.raises(DataError, match="with seed=0, asked for seed=1; give anoth"):
-        prepare_cells(source, tmp_path / "out", options=PrepareOptions(seed=1))
+        prepare_cells(source, tmp_path / "out", seed=1)
     (tmp_path / "out" / "prepared.json").write_text("[]")
     with pytest.raises(DataError, match="asked for"):
         prepare_cells(source, tmp_path / "out")
@@ -300,7 +299,7 @@ def test_columns_without_a_table_are_refused(lab, tmp_path, setting):
     source, _ = lab.cells(tmp_path / "lab")
     (source / "lab.csv").unlink()
     with pytest.raises(DataError, match=told):
-        prepare_cells(source, tmp_path / "out", options=PrepareOptions(ome=True), **setting)
+        prepare_cells(source, tmp_path / "out", ome=True, **setting)
 
 
 @pytest.mark.parametrize(
@@ -373,8 +372,10 @@ def test_probabilities_under_a_threshold_for_grey_values(lab, tmp_path):
         ({"group": "well"}, "group='well': expected names of columns"),
         ({"group": (3,)}, r"group=\(3,\): expected names of columns"),
         ({"grey": "no"}, "grey='no': expected True or False"),
+        ({"train": "most"}, "train='most': expected a part such as 0.7, or a whole number"),
     ],
 )
-def test_options_of_a_wrong_type(setting, message):
+def test_options_of_a_wrong_type(lab, tmp_path, setting, message):
+    source, _ = lab.cells(tmp_path / "lab", 3)
     with pytest.raises(DataError, match=message):
-        PrepareOptions(**setting)
+        prepare_cells(source, tmp_path / "out", **setting)

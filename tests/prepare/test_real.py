@@ -10,7 +10,6 @@ import tifffile
 
 from metaseg_monai.images.read import read_image
 from metaseg_monai.prepare import (
-    PrepareOptions,
     prepare_cells,
     prepare_kits21,
     prepare_names,
@@ -28,7 +27,7 @@ def test_names_of_a_cell_voyager(real, tmp_path):
         tmp_path / "out",
         r"(?P<plate>.+)_(?P<well>[A-P]\d\d)_T\d+F(?P<field>\d+)L\d+A04Z(?P<plane>\d+)C04\.tif",
         join=("plane",),
-        options=PrepareOptions(group=("plate", "well")),
+        group=("plate", "well"),
     )
     assert made.problems == []
     (item,) = read_table(made.table, None, {"label": None}).rows
