@@ -5,7 +5,7 @@ and one shift for each image and channel. A gate is told by what it reads, the i
 or both, and by its excitation, which makes scale and shift of that. It works in 2D and 3D alike.
 """
 
-from typing import ClassVar, Literal, Optional
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -14,9 +14,6 @@ from torch import Tensor, nn
 from metaseg_monai.errors import ConfigError
 from metaseg_monai.networks.fused import fused_gate, fusible
 from metaseg_monai.networks.meta_input import required_meta
-
-# TorchScript reads the annotations, and knows only Optional[...]:
-# ruff: noqa: UP045
 
 
 class ChannelGate(nn.Module):
@@ -50,7 +47,7 @@ class ChannelGate(nn.Module):
         self.only_scales = only_scales
         self.fused = True
 
-    def excite(self, z: Tensor, meta: Tensor) -> tuple[Tensor, Optional[Tensor]]:
+    def excite(self, z: Tensor, meta: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return scale (B, C), and shift (B, C) or None.
 
         Args:
@@ -60,7 +57,7 @@ class ChannelGate(nn.Module):
         """
         raise NotImplementedError
 
-    def forward(self, x: Tensor, meta: Optional[Tensor] = None, rectify: bool = False) -> Tensor:
+    def forward(self, x: Tensor, meta: Tensor | None = None, rectify: bool = False) -> Tensor:
         """Return x * scale + shift (B, C, *S).
 
         Args:
@@ -107,7 +104,7 @@ def _over_space(values: Tensor, axes: int) -> Tensor:
 class NoGate(nn.Module):
     """The place of a gate left empty."""
 
-    def forward(self, x: Tensor, meta: Optional[Tensor] = None, rectify: bool = False) -> Tensor:
+    def forward(self, x: Tensor, meta: Tensor | None = None, rectify: bool = False) -> Tensor:
         """Return x (B, C, *S), or relu(x) in its place; `meta` is for the gates elsewhere."""
         return F.relu(x, inplace=True) if rectify else x
 
@@ -152,7 +149,7 @@ class Excitation(nn.Module):
         self.reduce = nn.Linear(inputs, hidden)
         self.expand = nn.Linear(hidden, 2 * channels if shift else channels)
 
-    def forward(self, descriptor: Tensor) -> tuple[Tensor, Optional[Tensor]]:
+    def forward(self, descriptor: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return s (B, C) in (0, 1), and b (B, C) or None, for a descriptor (B, D)."""
         logits = self.expand(torch.relu(self.reduce(descriptor)))
         if self.shift:
@@ -184,7 +181,7 @@ class SqueezeExcite(ChannelGate):
         super().__init__(only_scales=not shift)
         self.excitation = Excitation(channels, hidden_width(channels, reduction), channels, shift)
 
-    def excite(self, z: Tensor, meta: Tensor) -> tuple[Tensor, Optional[Tensor]]:
+    def excite(self, z: Tensor, meta: Tensor) -> tuple[Tensor, Tensor | None]:
         """Excite by z (B, C)."""
         return self.excitation(z)
 
@@ -215,7 +212,7 @@ class MetadataExcite(ChannelGate):
         hidden = hidden_width(channels, reduction)
         self.excitation = Excitation(meta_features, hidden, channels, shift)
 
-    def excite(self, z: Tensor, meta: Tensor) -> tuple[Tensor, Optional[Tensor]]:
+    def excite(self, z: Tensor, meta: Tensor) -> tuple[Tensor, Tensor | None]:
         """Excite by metadata (B, M)."""
         return self.excitation(meta)
 
@@ -257,7 +254,7 @@ class SqueezeMetadataExcite(ChannelGate):
         hidden = hidden_width(inputs if hidden_from == "inputs" else channels, reduction)
         self.excitation = Excitation(inputs, hidden, channels, shift)
 
-    def excite(self, z: Tensor, meta: Tensor) -> tuple[Tensor, Optional[Tensor]]:
+    def excite(self, z: Tensor, meta: Tensor) -> tuple[Tensor, Tensor | None]:
         """Excite by z (B, C) and metadata (B, M) side by side."""
         return self.excitation(torch.cat([z, meta], dim=1))
 
@@ -288,7 +285,7 @@ class FeatureWiseLinearModulation(ChannelGate):
             {"hidden": nn.Linear(meta_features, hidden), "film": nn.Linear(hidden, 2 * channels)}
         )
 
-    def excite(self, z: Tensor, meta: Tensor) -> tuple[Tensor, Optional[Tensor]]:
+    def excite(self, z: Tensor, meta: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return 1 + gamma and beta, both (B, C) and unbounded, for metadata (B, M)."""
         hidden = torch.relu(self.modulation["hidden"](meta))
         gamma, beta = self.modulation["film"](hidden).chunk(2, dim=1)
@@ -326,7 +323,7 @@ class IvadomedFeatureWiseLinearModulation(ChannelGate):
             }
         )
 
-    def excite(self, z: Tensor, meta: Tensor) -> tuple[Tensor, Optional[Tensor]]:
+    def excite(self, z: Tensor, meta: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return gamma and beta, both (B, C), for metadata (B, M)."""
         hidden = torch.sigmoid(self.modulation["first"](meta))
         hidden = torch.sigmoid(self.modulation["second"](hidden))

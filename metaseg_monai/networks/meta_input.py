@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from typing import Optional
 
 import torch
 from torch import Tensor, nn
@@ -10,12 +9,9 @@ from torch import Tensor, nn
 from metaseg_monai.errors import ConfigError
 from metaseg_monai.metadata import MetadataSchema
 
-# TorchScript reads the annotations, and knows only Optional[...]:
-# ruff: noqa: UP045
-
 
 def required_meta(
-    meta: Optional[Tensor],
+    meta: Tensor | None,
     images: int,
     width: int,
     no_unknown: str = "a gate by itself never has",
@@ -77,7 +73,7 @@ class MetaInput(nn.Module):
     torch.Size([3, 2])
     """
 
-    unknown: Optional[Tensor]
+    unknown: Tensor | None
 
     def __init__(
         self,
@@ -124,7 +120,7 @@ class MetaInput(nn.Module):
             raise ConfigError(f"unknown_meta must be finite numbers, got {entries}")
         self.register_buffer("unknown", torch.tensor(entries), persistent=False)
 
-    def forward(self, meta: Optional[Tensor], image: Tensor) -> Optional[Tensor]:
+    def forward(self, meta: Tensor | None, image: Tensor) -> Tensor | None:
         """Return the metadata (B, M) for images (B, C, *S); None where the network reads none.
 
         Raises:

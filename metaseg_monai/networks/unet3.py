@@ -1,7 +1,7 @@
 """Unet3: a U-Net of triple convolutions and constant width, with a gate behind each level."""
 
 from collections.abc import Sequence
-from typing import List, Literal, Optional  # noqa: UP035
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -12,9 +12,6 @@ from metaseg_monai.errors import ConfigError, did_you_mean, listing
 from metaseg_monai.metadata import MetadataSchema
 from metaseg_monai.networks.gates import NoGate
 from metaseg_monai.networks.variants import base_variant, gate_of_variant, meta_input_of
-
-# TorchScript reads the annotations, and knows only Optional[...] and List[...]:
-# ruff: noqa: UP006, UP045
 
 
 def gate_places(levels: int) -> tuple[str, ...]:
@@ -59,7 +56,7 @@ class GatedTriple(nn.Module):
         )
         self.gate = gate
 
-    def forward(self, x: Tensor, meta: Optional[Tensor] = None) -> Tensor:
+    def forward(self, x: Tensor, meta: Tensor | None = None) -> Tensor:
         """Return gate(features of x, meta) (B, C, *S) for x (B, in_channels, *S)."""
         return self.gate(self.convolutions(x), meta, True)
 
@@ -158,7 +155,7 @@ class Unet3(nn.Module):
         self.decoder = nn.ModuleList(level(name, 2 * channels) for name in names[levels + 1 :])
         self.head = Conv[Conv.CONV, spatial_dims](channels, out_channels, kernel_size=1)
 
-    def forward(self, image: Tensor, meta: Optional[Tensor] = None) -> Tensor:
+    def forward(self, image: Tensor, meta: Tensor | None = None) -> Tensor:
         """Return the logits (B, K, *S).
 
         Args:
@@ -176,7 +173,7 @@ class Unet3(nn.Module):
             )
         meta = self.meta_input(meta, image)
         x = image
-        skips: List[Tensor] = []
+        skips: list[Tensor] = []
         for level in self.encoder:
             skips.append(level(x, meta))
             x = self.pool(skips[-1])
