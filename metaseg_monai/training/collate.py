@@ -146,8 +146,10 @@ class PrepareBatchMeta(PrepareBatchExtraInput):
 
     def __init__(self, network: nn.Module) -> None:
         network = processes.bare_network(network)
-        takes = "meta" in inspect.signature(network.forward).parameters
-        self.reads_metadata = bool(getattr(network, "meta_features", takes))
+        features = getattr(network, "meta_features", None)
+        if features is None:
+            features = "meta" in inspect.signature(network.forward).parameters
+        self.reads_metadata = bool(features)
         super().__init__({"meta": "meta"} if self.reads_metadata else {})
 
     def __call__(self, batchdata: Any, *args: Any, **kwargs: Any) -> Any:

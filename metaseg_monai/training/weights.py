@@ -173,12 +173,14 @@ def with_defaults(fact: Any, only: Container[Any] | None = None) -> Any:
     if isinstance(fact, list):
         return [with_defaults(one, only) for one in fact]
     name = fact.get("_target_") if isinstance(fact, dict) else None
-    target = locate(name) if name and (only is None or name in only) else None
-    if not callable(target):
+    target: Any = locate(name) if name and (only is None or name in only) else None
+    try:
+        arguments = inspect.signature(target).parameters
+    except (TypeError, ValueError):  # not found, or a builtin
         return fact
     defaults = {
         argument: parameter.default
-        for argument, parameter in inspect.signature(target).parameters.items()
+        for argument, parameter in arguments.items()
         if isinstance(parameter.default, (str, int, float, bool, tuple, list, type(None)))
     }
     return {"_target_": name, **json.loads(json.dumps({**defaults, **fact}))}

@@ -108,8 +108,13 @@ def test_meta_goes_to_networks_that_read_it(variant):
         assert PrepareBatchMeta(network)(batch)[1:] == (None, (), {})
 
 
-def test_a_network_of_somebody_else_gets_the_image_alone():
+def test_a_network_of_somebody_else_gets_what_its_forward_takes():
+    class Own(nn.Module):
+        def forward(self, image, meta):
+            return image
+
     assert PrepareBatchMeta(nn.Conv2d(1, 1, 1))(collate_cases([item("a")]))[2:] == ((), {})
+    assert "meta" in PrepareBatchMeta(Own())(collate_cases([item("a")]))[3]
 
 
 KNOWN = {"provenance": "acquisition", "availability": "acquisition"}
