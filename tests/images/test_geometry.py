@@ -28,6 +28,7 @@ from metaseg_monai.images.geometry import (
     volume_header,
 )
 from metaseg_monai.images.image import Image
+from metaseg_monai.prepare import KitsLayout
 from metaseg_monai.tables import find_cases, load_case
 
 PLANES = np.random.default_rng(0).integers(0, 99, (4, 5, 6)).astype(np.int16)
@@ -234,7 +235,7 @@ def test_real_volumes_lie_as_their_planes_are_numbered():
     folder = REAL / "kits_mini3d"
     if not folder.is_dir():
         pytest.skip(f"no real data in {REAL} (set METASEG_DATA)")
-    cases = find_cases(folder, None)
+    cases = find_cases(folder, layout=KitsLayout())
     assert [item["case"] for item in cases] == sorted(path.name for path in folder.glob("case_*"))
     for case in cases:
         stored = np.asarray(nib.load(case["image"]).dataobj)  # KiTS stores plane, row, column
