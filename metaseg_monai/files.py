@@ -318,7 +318,7 @@ def check_settings(record: Path, settings: Mapping[str, Any], free: Sequence[str
 
 
 @contextmanager
-def locked(path: Path, where: str | Path, doing: str) -> Iterator[None]:
+def locked(path: Path, where: str | Path, doing: str, wait: bool = False) -> Iterator[None]:
     """Hold a lock, which is free again when the block or the process ends, however it does.
 
     A disk that has no locks is used without.
@@ -327,6 +327,7 @@ def locked(path: Path, where: str | Path, doing: str) -> Iterator[None]:
         path: file of the lock, which stays; its folder is made where it is missing.
         where: what is held, and `doing` what its holder does, for the message to others.
         doing: such as "is preparing this folder".
+        wait: until it is free, instead of refusing.
 
     Raises:
         DataError: another process holds it.
@@ -335,9 +336,9 @@ def locked(path: Path, where: str | Path, doing: str) -> Iterator[None]:
     from filelock import FileLock, Timeout  # 60 ms, and few need a lock
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock, holder = FileLock(path), path.with_name(f"{path.name}-holder")
+    lock, holder = FileLock(path), path.with_name(f"{path.stem}-holder{path.suffix}")
     try:
-        lock.acquire(blocking=False)
+        lock.acquire(blocking=wait)
     except Timeout as error:
         told = holder.read_text(encoding="utf-8") if holder.is_file() else "another process"
         raise DataError(
@@ -433,36 +434,4 @@ def _is_alive(process: int) -> bool:
         return False
     except OSError:  # it is another user's
         pass
-    return True
-
-
-# Tables of an earlier evaluation that the present one does not make again.
-
-
-def remove_stale(path: str | Path, columns: Sequence[str]) -> bool:
-    r"""Remove a table that tells of an earlier evaluation's predictions.
-
-    A file that begins otherwise is somebody's own and stays.
-
-    Args:
-        path: of the table, which may be absent.
-        columns: with which its header begins.
-
-    Returns:
-        Whether a table was removed.
-
-    >>> import tempfile
-    >>> path = Path(tempfile.mkdtemp()) / "a.csv"
-    >>> _ = path.write_text("case,dice\n")
-    >>> remove_stale(path, ["volume"]), remove_stale(path, ["case"]), path.exists()
-    (False, True, False)
-    """
-    path = Path(path)
-    if not path.is_file():
-        return False
-    with path.open(encoding="utf-8", errors="replace") as file:
-        header = file.readline().rstrip("\r\n").split(",")
-    if header[: len(columns)] != list(columns):
-        return False
-    path.unlink()
     return True

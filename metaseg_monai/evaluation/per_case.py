@@ -20,7 +20,7 @@ from ignite.engine import Engine, Events
 from torch import Tensor
 
 from metaseg_monai.errors import DataError
-from metaseg_monai.files import file_sha256, remove_stale, replacing, write_table
+from metaseg_monai.files import file_sha256, replacing, write_table
 from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.metrics.calibration import bin_probabilities
 from metaseg_monai.metrics.scores import COUNT_COLUMNS, case_f1
@@ -186,6 +186,35 @@ class Table:
             for row in rows
         ]
         return [write_table(cells, path)]
+
+
+def remove_stale(path: str | Path, columns: Sequence[str]) -> bool:
+    r"""Remove a table that tells of an earlier evaluation's predictions.
+
+    A file that begins otherwise is somebody's own and stays.
+
+    Args:
+        path: of the table, which may be absent.
+        columns: with which its header begins.
+
+    Returns:
+        Whether a table was removed.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "a.csv"
+    >>> _ = path.write_text("case,dice\n")
+    >>> remove_stale(path, ["volume"]), remove_stale(path, ["case"]), path.exists()
+    (False, True, False)
+    """
+    path = Path(path)
+    if not path.is_file():
+        return False
+    with path.open(encoding="utf-8", errors="replace") as file:
+        header = file.readline().rstrip("\r\n").split(",")
+    if header[: len(columns)] != list(columns):
+        return False
+    path.unlink()
+    return True
 
 
 def read_rows(path: str | Path, table: Table) -> pd.DataFrame:

@@ -4,18 +4,17 @@ import csv
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from typing import Protocol as Interface
 
-from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from metaseg_monai.bundle.locate import resolve_bundle
 from metaseg_monai.errors import ConfigError
+from metaseg_monai.files import locked
 from metaseg_monai.study.design import Study
 from metaseg_monai.study.matrix import Run, expand
 from metaseg_monai.study.record import fix, is_finished, plan, read_record, restore
@@ -161,7 +160,7 @@ def run_study(
     if folder.is_file():
         raise ConfigError(f"--output {folder} is a file; name a folder.")
     folder.mkdir(parents=True, exist_ok=True)
-    with _alone(folder):
+    with locked(folder / "study.lock", folder, "is running this study"):
         for run in runs:
             restore(folder, run)
         missing = [run for run in runs if not is_finished(folder / run.folder, run)]
@@ -219,13 +218,3 @@ def track_study(uri: str, study: Study, output: str | Path) -> None:
             normal = counts[counts["mode"] == "normal"]
             metrics = {"pooled_f1": pooled_f1(normal), "average_f1": average_f1(normal)}
             log_run(uri, study.name, run.name, run.settings, metrics, {"key": run.key})
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Refuse a second process in the same folder, which would run everything twice."""
-    try:
-        with FileLock(folder / "study.lock", timeout=0):
-            yield
-    except Timeout as error:
-        raise ConfigError(f"Another process runs the study in {folder}; wait.") from error

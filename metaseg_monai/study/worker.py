@@ -9,7 +9,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from metaseg_monai.files import locked
 
 PARENT = "METASEG_STUDY_PROCESS"  # the process whose end ends this one
 LOCK = "run.lock"
@@ -21,7 +21,7 @@ def main(folder: Path) -> int:
     An interrupted training goes on from its checkpoint.
     """
     _end_with_parent()
-    with FileLock(folder / LOCK):  # wait until no other process works on the same run
+    with locked(folder / LOCK, folder, "is working on this run", wait=True):
         return _run(folder)
 
 

@@ -22,7 +22,16 @@ from metaseg_monai.evaluation import (
     read_cases,
     read_counts,
 )
-from metaseg_monai.evaluation.per_case import AMOUNT, BINS, COUNTS, SHARE, TEXT, Table, read_rows
+from metaseg_monai.evaluation.per_case import (
+    AMOUNT,
+    BINS,
+    COUNTS,
+    SHARE,
+    TEXT,
+    Table,
+    read_rows,
+    remove_stale,
+)
 from metaseg_monai.files import file_sha256
 from metaseg_monai.metadata import Continuous, MetadataSchema
 from metaseg_monai.tables import CaseTable
@@ -247,3 +256,20 @@ def test_an_evaluation_says_which_weights_made_which_files(tmp_path, run, one_ho
         "modes": ["normal", "ones"],
         "files": {"counts.csv": file_sha256(tmp_path / "out" / "counts.csv")},
     }
+
+
+def test_only_a_table_that_begins_so_is_removed(tmp_path):
+    path = tmp_path / "scores.csv"
+    assert not remove_stale(path, ["case", "group"])
+    for own in ("case,size\n", "case\n", "", "group,case\n", "case,group2\n"):
+        path.write_text(own)
+        assert not remove_stale(path, ["case", "group"])
+        assert path.read_text() == own
+    path.write_bytes(b"\xff\xfe\x00")
+    assert not remove_stale(path, ["case"])
+    for table in ("case,group,dice\na,b,1\n", "case,group\r\n", "case,group"):
+        path.write_text(table)
+        assert remove_stale(path, ["case", "group"])
+        assert not path.exists()
+    path.mkdir()
+    assert not remove_stale(path, ["case"])
