@@ -1,6 +1,7 @@
 """Keep a few predictions of an evaluation, for reports that have pictures but no network."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 from zipfile import BadZipFile
@@ -45,12 +46,12 @@ class PredictionSamples:
         """Keep the case if it is still wanted."""
         place = case["domain"], case["group"]
         if case["mode"] == "normal":
-            label = _plane(case["label"][0]).astype(np.uint8)
+            label = middle_plane(case["label"][0]).astype(np.uint8)
             if self._is_wanted(place, label):
-                image = _to_unit(_plane(case["image"].float().mean(0)))
+                image = to_unit(middle_plane(case["image"].float().mean(0)))
                 self.samples[place] = Sample(case["case"], case["domain"], image, label, {})
         if place in self.samples and self.samples[place].case == case["case"]:
-            pred = _plane(case["pred"].argmax(0)).astype(np.uint8)
+            pred = middle_plane(case["pred"].argmax(0)).astype(np.uint8)
             self.samples[place].preds[case["mode"]] = pred
         return ()
 
@@ -70,9 +71,7 @@ class PredictionSamples:
                 arrays[f"pred_{number}_{position}"] = pred
             told = {"case": sample.case, "domain": sample.domain, "modes": list(sample.preds)}
             index.append(told)
-        with replacing(path) as part, part.open("wb") as file:
-            np.savez_compressed(file, index=np.array(json.dumps(index)), **arrays)
-        return [path]
+        return write_arrays(path, index, arrays)
 
 
 def read_samples(path: str | Path) -> list[Sample]:
@@ -81,31 +80,54 @@ def read_samples(path: str | Path) -> list[Sample]:
     Raises:
         DataError: the file is damaged or is none.
     """
+    index, arrays = read_arrays(path, "samples", "evaluate")
+    return [
+        Sample(
+            told["case"],
+            told["domain"],
+            arrays[f"image_{number}"],
+            arrays[f"label_{number}"],
+            {mode: arrays[f"pred_{number}_{place}"] for place, mode in enumerate(told["modes"])},
+        )
+        for number, told in enumerate(index)
+    ]
+
+
+def write_arrays(path: Path, index: Any, arrays: Mapping[str, Any]) -> list[Path]:
+    """Write arrays and what they are, plain values, as a compressed ``.npz``, in one step."""
+    with replacing(path) as part, part.open("wb") as file:
+        np.savez_compressed(file, index=np.array(json.dumps(index)), **arrays)
+    return [path]
+
+
+def read_arrays(path: str | Path, what: str, command: str) -> tuple[Any, dict[str, np.ndarray]]:
+    """Read the index and the arrays that `write_arrays` wrote.
+
+    Args:
+        path: the file.
+        what: it holds.
+        command: that makes it.
+
+    Raises:
+        DataError: the file is missing or damaged.
+    """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return [
-                Sample(
-                    entry["case"],
-                    entry["domain"],
-                    arrays[f"image_{number}"],
-                    arrays[f"label_{number}"],
-                    {
-                        mode: arrays[f"pred_{number}_{position}"]
-                        for position, mode in enumerate(entry["modes"])
-                    },
-                )
-                for number, entry in enumerate(json.loads(str(arrays["index"])))
-            ]
+        with np.load(path, allow_pickle=False) as file:
+            arrays = dict(file)
+        return json.loads(str(arrays.pop("index"))), arrays
+    except FileNotFoundError as error:
+        raise DataError(f"There are no {what} at {path}: {command} this model first.") from error
     except (ValueError, KeyError, EOFError, OSError, BadZipFile) as error:
-        raise DataError(f"{path}: no samples ({error}); evaluate again, or remove it.") from error
+        raise DataError(f"{path}: no {what} ({error}); {command} again, or remove it.") from error
 
 
-def _plane(array: Tensor) -> np.ndarray:
+def middle_plane(array: Tensor) -> np.ndarray:
     """Return (H, W): the array itself, or the middle plane of the last axis of a volume."""
     plane = array.detach().cpu().numpy()
     return plane if plane.ndim == 2 else plane[..., plane.shape[-1] // 2]
 
 
-def _to_unit(image: np.ndarray) -> np.ndarray:
+def to_unit(image: np.ndarray) -> np.ndarray:
+    """The grey values between the 1st and 99th percentile as float16 in 0..1."""
     low, high = np.quantile(image, [0.01, 0.99])
     return np.clip((image - low) / max(high - low, 1e-6), 0, 1).astype(np.float16)

@@ -1,19 +1,20 @@
 """Scale and shift of every channel of every gate, for each metadata value on the same images."""
 
-import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
-from ignite.engine import Engine, Events
-from torch import Tensor, cat
+from torch import cat
 
-from metaseg_monai.errors import ConfigError, DataError
-from metaseg_monai.explain.inferer import RecordGates, one_case
-from metaseg_monai.files import replacing
+from metaseg_monai.evaluation.per_case import Case
+from metaseg_monai.evaluation.samples import read_arrays, write_arrays
+from metaseg_monai.explain.recorder import RecordGates
+
+Part = Literal["scale", "shift"]
+Given = tuple[str, str, dict[str, np.ndarray]]  # mode, domain, values (C,) by part and gate
 
 
 class Activations(NamedTuple):
@@ -32,79 +33,57 @@ class Activations(NamedTuple):
 
 
 class GateActivations:
-    """Evaluator handler that writes the mean activation of every gate, mode and domain.
+    """Measure of ``activations.npz``: the mean activation of every gate, mode and domain.
 
     Where an image is cut into windows, its windows are averaged first.
 
     Args:
-        path: ``activations.npz`` to write when the evaluation is complete.
         recorder: the evaluator's inferer.
     """
 
-    def __init__(self, path: str | Path, recorder: RecordGates) -> None:
-        self.path = Path(path)
+    def __init__(self, recorder: RecordGates) -> None:
         self.recorder = recorder
-        self.sums: dict[tuple[str, str, str], np.ndarray] = {}
-        self.cases: dict[tuple[str, str], int] = {}
 
-    def attach(self, engine: Engine) -> None:
-        """Collect after every case, write at the end."""
-        engine.add_event_handler(Events.STARTED, self.clear)
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self.collect)
-        engine.add_event_handler(Events.COMPLETED, self.write)
+    def __call__(self, case: Case) -> Iterator[Given]:
+        """The values of every gate for a case."""
+        parts = {"scale": self.recorder.record.scale, "shift": self.recorder.record.shift}
+        values = {
+            f"{part}_{gate}": cat(calls).double().mean(0).numpy()  # over all windows (B, C)
+            for part, of_gates in parts.items()
+            for gate, calls in of_gates.items()
+        }
+        yield case["mode"], case["domain"], values
 
-    def clear(self, engine: Engine) -> None:
-        """Forget the activations of an earlier evaluation."""
-        self.sums, self.cases = {}, {}
-
-    def collect(self, engine: Engine) -> None:
-        """Add the case of the batch.
-
-        Raises:
-            ConfigError: the batch holds several cases.
-        """
-        _, mode, domain = one_case(engine)
-        self.cases[mode, domain] = self.cases.get((mode, domain), 0) + 1
-        record = self.recorder.record
-        for part, of_gates in (("scale", record.scale), ("shift", record.shift)):
-            for gate, calls in of_gates.items():
-                key = (f"{part}_{gate}", mode, domain)
-                self.sums[key] = self.sums.get(key, 0) + _mean_of_windows(calls)
-
-    def write(self, engine: Engine) -> None:
-        """Write the file in one step."""
-        names = list(dict.fromkeys(name for name, _, _ in self.sums))
-        arrays: dict[str, Any] = {
+    def write(self, path: Path, found: list[Given]) -> list[Path]:
+        """Write the means over the cases."""
+        of_rows: dict[tuple[str, str], list[dict[str, np.ndarray]]] = {}
+        for mode, domain, values in found:
+            of_rows.setdefault((mode, domain), []).append(values)
+        names = list(found[0][2])
+        means = {
             f"values_{number}": np.stack(
-                [self.sums[(name, *row)] / cases for row, cases in self.cases.items()]
+                [sum(one[name] for one in of_row) / len(of_row) for of_row in of_rows.values()]
             ).astype(np.float32)
             for number, name in enumerate(names)
         }
         rows = [
-            {"mode": mode, "domain": domain, "cases": cases}
-            for (mode, domain), cases in self.cases.items()
+            {"mode": mode, "domain": domain, "cases": len(of_row)}
+            for (mode, domain), of_row in of_rows.items()
         ]
-        index = json.dumps({"rows": rows, "values": names})
-        with replacing(self.path) as part, part.open("wb") as file:
-            np.savez_compressed(file, index=np.array(index), **arrays)
+        return write_arrays(path, {"rows": rows, "values": names}, means)
 
 
 def read_activations(path: str | Path) -> Activations:
     """Read the file that `GateActivations` wrote.
 
     Raises:
-        DataError: if there is no such file.
+        DataError: there is none, or it is damaged.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise DataError(f"There are no activations at {path}: run explain on this model first.")
-    with np.load(path, allow_pickle=False) as arrays:
-        index = json.loads(str(arrays["index"]))
-        values = {name: arrays[f"values_{n}"] for n, name in enumerate(index["values"])}
+    index, arrays = read_arrays(path, "activations", "explain")
     parts: dict[str, dict[str, np.ndarray]] = {"scale": {}, "shift": {}}
-    for name, array in values.items():
+    for number, name in enumerate(index["values"]):
         part, _, gate = name.partition("_")
-        parts[part][gate] = array
+        parts[part][gate] = arrays[f"values_{number}"]
     return Activations(pd.DataFrame(index["rows"]), parts["scale"], parts["shift"])
 
 
@@ -121,15 +100,11 @@ def compared_modes(modes: Sequence[str]) -> list[str]:
     return fixed if len(fixed) > 1 else distinct
 
 
-def by_value(activations: Activations, part: str = "scale") -> dict[str, pd.DataFrame]:
+def by_value(activations: Activations, part: Part = "scale") -> dict[str, pd.DataFrame]:
     """Average the domains, so that each metadata value has one row.
 
     Where the network was run in one mode only, as one without metadata is, the domains stand in
     for the values; they are then different images.
-
-    Args:
-        activations: of one network.
-        part: "scale" or "shift".
 
     Returns:
         For each gate a table, values x channels; the ``fixed:`` of the modes is left out.
@@ -138,66 +113,35 @@ def by_value(activations: Activations, part: str = "scale") -> dict[str, pd.Data
     modes = compared_modes(list(rows["mode"]))
     key = rows["mode"].where(rows["mode"].isin(modes)) if len(modes) > 1 else rows["domain"]
     names = list(dict.fromkeys(key.dropna()))
-    tables = {}
-    for gate, values in _part(activations, part).items():
-        means = [
-            np.average(values[chosen], axis=0, weights=rows["cases"].to_numpy()[chosen])
-            for chosen in ((key == name).to_numpy(bool) for name in names)
-        ]
-        tables[gate] = pd.DataFrame(means, index=[name.removeprefix("fixed:") for name in names])
-    return tables
+    cases, chosen = rows["cases"].to_numpy(), [(key == name).to_numpy(bool) for name in names]
+    return {
+        gate: pd.DataFrame(
+            [np.average(values[rows_], axis=0, weights=cases[rows_]) for rows_ in chosen],
+            index=[name.removeprefix("fixed:") for name in names],
+        )
+        for gate, values in getattr(activations, part).items()
+    }
 
 
-def difference(
-    activations: Activations, first: str, second: str, part: str = "scale"
-) -> dict[str, np.ndarray]:
-    """Absolute difference of the activations under two metadata values (thesis figure 4.13).
+def difference(activations: Activations, first: str, second: str) -> dict[str, np.ndarray]:
+    """Absolute difference (C,) of each gate's scales under two values (thesis figure 4.13).
 
     Args:
         activations: of one network.
-        first: a value as in the index of `by_value`, with or without ``fixed:``.
+        first: a value in the index of `by_value`.
         second: another.
-        part: "scale" or "shift".
-
-    Returns:
-        For each gate (C,).
-
-    Raises:
-        ConfigError: there is no such value; names those there are.
     """
-    tables = by_value(activations, part)
-    one, other = first.removeprefix("fixed:"), second.removeprefix("fixed:")
-    for table in tables.values():
-        for name in (one, other):
-            if name not in table.index:
-                raise ConfigError(
-                    f"The activations hold no metadata value {name!r}; choose two of "
-                    f"{', '.join(table.index)}."
-                )
     return {
-        gate: np.abs(table.loc[one].to_numpy() - table.loc[other].to_numpy())
-        for gate, table in tables.items()
+        gate: np.abs(table.loc[first].to_numpy() - table.loc[second].to_numpy())
+        for gate, table in by_value(activations).items()
     }
 
 
 def most_different(activations: Activations) -> tuple[str, str] | None:
     """The two metadata values whose scales differ most over all gates; None if there is one."""
-    tables = by_value(activations)
-    names = next(iter(tables.values())).index
-    pairs = list(combinations(names, 2))
+    values = next(iter(by_value(activations).values())).index
+    pairs = list(combinations(values, 2))
     sizes = [
-        sum(float(values.mean()) for values in difference(activations, *pair).values())
-        for pair in pairs
+        sum(float(gap.mean()) for gap in difference(activations, *pair).values()) for pair in pairs
     ]
     return pairs[int(np.argmax(sizes))] if pairs else None
-
-
-def _part(activations: Activations, part: str) -> dict[str, np.ndarray]:
-    if part not in ("scale", "shift"):
-        raise ConfigError(f"part must be scale or shift, got {part!r}")
-    return activations.scale if part == "scale" else activations.shift
-
-
-def _mean_of_windows(calls: Sequence[Tensor]) -> np.ndarray:
-    """Average (B, C) of one call or more over all windows: (C,)."""
-    return cat(list(calls)).double().mean(0).numpy()

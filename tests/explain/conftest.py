@@ -5,6 +5,7 @@ import torch
 from ignite.engine import Engine
 from torch import nn
 
+from metaseg_monai.evaluation import PerCase
 from metaseg_monai.networks import ChannelGate
 
 
@@ -39,17 +40,18 @@ def echo():
 
 @pytest.fixture
 def evaluate():
-    """Run cases (case, mode, domain, image, meta) through a recorder and its handlers."""
+    """Run cases (case, mode, domain, image, meta) through a recorder, and write the measures."""
 
-    def run(network, recorder, handlers, cases):
+    def run(network, recorder, measures, cases):
         def step(engine, batch):
             image, meta = batch["image"], batch["meta"]
             with torch.no_grad():
-                return recorder(image, network) if meta is None else recorder(image, network, meta)
+                given = () if meta is None else (meta,)
+                return {"pred": recorder(image, network, *given)}
 
         engine = Engine(step)
-        for handler in handlers:
-            handler.attach(engine)
+        for path, measure in measures.items():
+            PerCase(path, measure).attach(engine)
         engine.run(
             [
                 {"case": [case], "mode": [mode], "domain": [domain], "image": image, "meta": meta}

@@ -2,10 +2,11 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
-from ignite.engine import Engine
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from monai.inferers import SimpleInferer
 from PIL import Image
 
@@ -15,11 +16,12 @@ from metaseg_monai.explain import (
     GateActivations,
     GateFeatures,
     RecordGates,
-    draw,
     read_activations,
     read_features,
 )
-from metaseg_monai.explain.draw import gate_table
+from metaseg_monai.explain import draw as drawing
+from metaseg_monai.explain.activations import Activations
+from metaseg_monai.explain.draw import draw, gate_table
 
 BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
 FIXED = {"fixed:a": [0.0, 1.0, 0.5], "fixed:b": [0.0, 0.25, 0.5]}
@@ -27,13 +29,13 @@ FIXED = {"fixed:a": [0.0, 1.0, 0.5], "fixed:b": [0.0, 0.25, 0.5]}
 
 def recorded(folder, network, evaluate, modes):
     recorder = RecordGates(SimpleInferer())
-    handlers = [
-        GateActivations(folder / "activations.npz", recorder),
-        GateFeatures(folder / "features.npz", recorder),
-    ]
+    measures = {
+        folder / "activations.npz": GateActivations(recorder),
+        folder / "features.npz": GateFeatures(recorder),
+    }
     image = torch.rand(1, 1, 6, 8, generator=torch.Generator().manual_seed(0))
     cases = [("a/1", mode, "x", image, torch.tensor([meta])) for mode, meta in modes.items()]
-    evaluate(network, recorder, handlers, cases)
+    evaluate(network, recorder, measures, cases)
     return folder
 
 
@@ -68,30 +70,66 @@ def test_all_figures_and_the_table(tmp_path, echo, evaluate):
 
 
 def test_one_value_alone_is_drawn_without_differences(tmp_path, echo, evaluate):
-    folder = recorded(tmp_path / "run", echo, evaluate, {"normal": [1.0, 2.0, 3.0]})
-    files = draw(folder, output=tmp_path / "pictures")
+    folder = recorded(tmp_path, echo, evaluate, {"normal": [1.0, 2.0, 3.0]})
+    files = draw(folder)
     assert "scale.png" in names(files)
     assert not any("difference" in name or "gate_" in name for name in names(files))
-    assert files[0].parent == tmp_path / "pictures"
 
 
-def test_the_chosen_pair_is_compared_and_an_unknown_value_refused(tmp_path, echo, evaluate):
-    folder = recorded(tmp_path, echo, evaluate, {**FIXED, "fixed:c": [1.0, 1.0, 1.0]})
-    GateFeatures(folder / "features.npz", RecordGates(SimpleInferer())).write(Engine(print))  # none
-    difference = folder / "explain" / "difference.png"
-    draw(folder)  # a and c differ most
-    by_default = difference.read_bytes()
-    draw(folder, first="a", second="b")
-    assert difference.read_bytes() != by_default
-    with pytest.raises(ConfigError, match="no metadata value 'd'"):
-        draw(folder, first="a", second="d")
-    with pytest.raises(ConfigError, match="give both first and second"):
-        draw(folder, first="a")
+def test_without_feature_maps_the_last_gate_is_drawn(tmp_path, echo, evaluate):
+    folder = recorded(tmp_path, echo, evaluate, FIXED)
+    GateFeatures(RecordGates(SimpleInferer())).write(folder / "features.npz", [])
+    assert "gate_echo.png" in names(draw(folder))
 
 
 def test_a_folder_without_recordings_is_refused(tmp_path):
-    with pytest.raises(DataError, match="run explain on this model first"):
+    with pytest.raises(DataError, match="explain this model first"):
         draw(tmp_path)
+
+
+FIRST, SECOND = "tumour_size_mm=10", "tumour_size_mm=160"
+LONG = ("one name of many words " * 3, "another name of words " * 3)
+
+
+def activations(first, second):
+    rows = pd.DataFrame(
+        {"mode": [f"fixed:{first}", f"fixed:{second}"], "domain": "all", "cases": 3}
+    )
+    scale = {f"gate{n}": np.linspace(0, 1, 16 * 2).reshape(2, 16) for n in range(5)}
+    return Activations(rows, scale, {})
+
+
+def box(figure, text):
+    return text.get_window_extent(figure.canvas.get_renderer())
+
+
+@pytest.mark.parametrize(("first", "second"), [(FIRST, SECOND), LONG])
+@pytest.mark.parametrize("single", [True, False])
+def test_titles_are_within_the_picture_and_apart(monkeypatch, first, second, single):
+    monkeypatch.setattr(drawing, "png", lambda figure: figure)
+    gates = activations(first, second)
+    figure = (
+        drawing.single_gate(gates, "gate1", first, second)
+        if single
+        else drawing.gate_differences(gates, first, second)
+    )
+    FigureCanvasAgg(figure).draw()
+    lefts = [axes.title if single else axes._left_title for axes in figure.axes]
+    written = [figure._suptitle, *[title for title in lefts if title.get_text()]]
+    found = [box(figure, text) for text in written]
+    if single:
+        found.append(figure.legends[0].get_window_extent(figure.canvas.get_renderer()))
+    for place, one in enumerate(found):
+        assert one.x0 >= 0
+        assert one.x1 <= figure.bbox.width
+        assert not any(one.overlaps(other) for other in found[place + 1 :])
+
+
+def test_a_field_is_named_once(monkeypatch):
+    monkeypatch.setattr(drawing, "png", lambda figure: figure)
+    figure = drawing.gate_differences(activations(FIRST, SECOND), FIRST, SECOND)
+    told = "All gates: scale under tumour_size_mm=10 and 160, same images"
+    assert figure._suptitle.get_text() == told
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from metaseg_monai.errors import ConfigError
-from metaseg_monai.explain import gates_of, record_gates
+from metaseg_monai.explain import few_cases, gates_of, record_gates
 from metaseg_monai.networks import SqueezeExcite, Unet3
 
 
@@ -46,7 +46,7 @@ def test_a_network_without_gates_is_refused(network):
 def test_a_gate_that_is_not_there_is_refused_with_a_suggestion():
     with (
         pytest.raises(ConfigError, match="did you mean 'decoder1'"),
-        record_gates(small(), ["decoder_1"]),
+        record_gates(small(), "decoder_1"),
     ):
         pass
 
@@ -58,11 +58,11 @@ def test_scale_and_shift_are_those_that_turn_before_into_after(variant, fused):
     for gate in gates_of(network).values():
         gate.fused = fused
     meta = () if variant == "se" else (torch.eye(2, 3),)
-    with torch.no_grad(), record_gates(network, ["middle"]) as record:
+    with torch.no_grad(), record_gates(network, "middle") as record:
         network(torch.rand(2, 1, 12, 8), *meta)
     scale = record.scale["middle"][0][0]
     shift = record.shift["middle"][0][0] if "film" in variant else torch.zeros(8)
-    before, after = record.before["middle"], record.after["middle"]
+    before, after = record.before, record.after
     assert before.shape == (8, 3, 2)
     assert before.min() == 0  # the ReLU in front of the gate is done
     assert before.max() > 0
@@ -81,13 +81,13 @@ def test_gates_of_any_make_are_watched(echo):
 
 def test_every_call_is_recorded_but_only_the_first_image_is_kept(echo):
     first, second = torch.full((2, 1, 2, 2), 7.0), torch.zeros(1, 1, 2, 2)
-    with record_gates(echo, ["echo"]) as record:
+    with record_gates(echo, "echo") as record:
         echo(first, torch.ones(2, 3))
         echo(image=second, meta=torch.zeros(1, 3))
     assert record.images == 3
     assert record.image.tolist() == first[0].tolist()
     assert [scale.shape[0] for scale in record.scale["echo"]] == [2, 1]
-    assert record.after["echo"][:, 0, 0].tolist() == [7 + 2, 14 + 2, 21 + 2]
+    assert record.after[:, 0, 0].tolist() == [7 + 2, 14 + 2, 21 + 2]
 
 
 @pytest.mark.parametrize("fails", [False, True])
@@ -95,7 +95,7 @@ def test_the_network_is_left_as_it_was(fails):
     network, image, meta = small(), torch.rand(1, 1, 8, 8), torch.eye(1, 3)
     expected = network(image, meta)
     try:
-        with record_gates(network, ["middle"]) as record:
+        with record_gates(network, "middle") as record:
             assert torch.equal(network(image, meta), expected)
             if fails:
                 network(image, torch.eye(1, 7))
@@ -114,7 +114,7 @@ def test_watching_does_not_touch_the_gradients():
     for watched in (False, True):
         network = small()
         if watched:
-            with record_gates(network, ["middle"]) as record:
+            with record_gates(network, "middle") as record:
                 network(torch.ones(1, 1, 8, 8), torch.eye(1, 3)).sum().backward()
             assert not record.scale["middle"][0].requires_grad
         else:
@@ -130,3 +130,25 @@ def test_watching_may_be_nested(echo):
             echo(image, meta)
         echo(image, meta)
     assert (len(inner.scale["echo"]), len(outer.scale["echo"])) == (1, 2)
+
+
+ITEMS = [
+    {"case": case, "domain": case[0], "mode": mode}
+    for mode in ("normal", "fixed:a")
+    for case in ("a1", "a2", "a3", "b1", "b2", "c1")
+]
+
+
+def test_cases_are_spread_over_domains_and_keep_all_their_modes_in_order():
+    kept = [(item["mode"], item["case"]) for item in few_cases(ITEMS, 4)]
+    cases = ["a1", "a2", "b1", "c1"]
+    assert kept == [(mode, case) for mode in ("normal", "fixed:a") for case in cases]
+
+
+def test_all_cases_are_kept_where_there_are_fewer():
+    assert few_cases(ITEMS, 99) == ITEMS
+
+
+def test_no_case_is_refused():
+    with pytest.raises(ConfigError, match="explain_cases must be 1 or more, got 0"):
+        few_cases(ITEMS, 0)
