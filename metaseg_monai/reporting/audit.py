@@ -32,7 +32,7 @@ from metaseg_monai.reporting.runs import (
 )
 from metaseg_monai.reporting.scores import Spread, of_trainings, rows_of, spread
 from metaseg_monai.reporting.tables import Table
-from metaseg_monai.reporting.volumes import in_mode, regions_of
+from metaseg_monai.reporting.volumes import regions_of
 from metaseg_monai.reporting.words import LITTLE
 
 # True, predicted, unknown and inexact metadata in one table, for the same networks.
@@ -99,7 +99,7 @@ def _of_modes(sources: Mapping[str, str], counts: pd.DataFrame) -> dict[str, flo
 
 def _volume_parts(results: Results, sources: Mapping[str, str]) -> list[Part]:
     """Mean Dice of volumes in their last, most special region, by source."""
-    scored = in_mode(results.volumes, "normal")
+    scored = results.volumes_in("normal")
     if scored.empty:
         return []
     volumes = results.volumes.merge(scored[TRAINING].drop_duplicates(), on=TRAINING)

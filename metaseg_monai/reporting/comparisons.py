@@ -231,36 +231,32 @@ def compare_scores(first: str, second: str, scores: pd.DataFrame, protocol: Prot
             different cases, or the protocol's domain has none.
     """
     ones, twos = by_replicate(scores, first), by_replicate(scores, second)
-    replicates = [key for key in ones if key in twos]
-    if not replicates:
+    both = [key for key in ones if key in twos]
+    if not both:
         raise DataError(
             f"{first} and {second} have no training seed in common; run both with the same seeds."
         )
-    both = [pd.concat([trained[key] for key in replicates]) for trained in (ones, twos)]
-    for of_seeds in both:
-        if (
-            of_seeds.groupby(["data_seed", "case"]).size().groupby("data_seed").nunique() > 1
-        ).any():
-            raise DataError(
-                "The training seeds were evaluated on different cases; evaluate all on one split."
-            )
-    one, two = map(average_seeds, both)
+    one, two = (_average_same(pd.concat([of[key] for key in both])) for of in (ones, twos))
     shared, either = set(one["case"]) & set(two["case"]), set(one["case"]) | set(two["case"])
     if not shared:
         raise DataError(
             f"{first} and {second} have no test case in common; evaluate both on the same split "
             "of the same table."
         )
-    one, two = one[one["case"].isin(shared)], two[two["case"].isin(shared)]
-    several = one["domain"].nunique() > 1
+    if protocol.domain is not None and protocol.domain not in set(one["domain"]):
+        raise DataError(
+            f"The protocol's domain {protocol.domain!r} has no test case; there are "
+            f"{', '.join(one['domain'].unique())}."
+        )
 
     def chosen(cases: pd.DataFrame) -> pd.DataFrame:
-        return _of_domain(cases[cases["case"].isin(shared)], protocol.domain)
+        of_domain = cases["domain"] == protocol.domain if protocol.domain else True
+        return cases[cases["case"].isin(shared) & of_domain]
 
     overall = compare_cases(chosen(one), chosen(two))
-    seeds = seed_differences(
-        *({key: chosen(trained[key]) for key in replicates} for trained in (ones, twos))
-    )
+    seeds = seed_differences(*({key: chosen(of[key]) for key in both} for of in (ones, twos)))
+    one, two = one[one["case"].isin(shared)], two[two["case"].isin(shared)]
+    several = one["domain"].nunique() > 1
     return Compared(
         first,
         second,
@@ -273,16 +269,14 @@ def compare_scores(first: str, second: str, scores: pd.DataFrame, protocol: Prot
     )
 
 
-def _of_domain(cases: pd.DataFrame, domain: str | None) -> pd.DataFrame:
-    if domain is None:
-        return cases
-    chosen = cases[cases["domain"] == domain]
-    if chosen.empty:
+def _average_same(scores: pd.DataFrame) -> pd.DataFrame:
+    """Average the trainings of a condition, all of which must have the same cases."""
+    trained = scores.groupby(["data_seed", "case"]).size().groupby("data_seed")
+    if (trained.nunique() > 1).any():
         raise DataError(
-            f"The protocol's domain {domain!r} has no test case; there are "
-            f"{', '.join(cases['domain'].unique())}."
+            "The training seeds were evaluated on different cases; evaluate all on the same split."
         )
-    return chosen
+    return average_seeds(scores)
 
 
 # What a comparison is called, says and holds, whatever score it is of.
@@ -305,9 +299,9 @@ def compared_text(one: Compared, protocol: Protocol, score: str = "F1") -> str:
         why = {0: "no case has a score in both", 1: "there is only one group"}
         reason = why.get(overall.groups, "the test gives no p-value")
         return f"{pair} cannot be compared in the {score}{where}: {reason}."
-    interval = with_interval(overall.mean, overall.low, overall.high)
-    if math.isnan(overall.low):
-        interval = f"{overall.mean:+.3f} (too few groups for an interval)"
+    ends = f"[{overall.low:+.3f}, {overall.high:+.3f}]"
+    interval = "(too few groups for an interval)" if math.isnan(overall.low) else ends
+    interval = f"{overall.mean:+.3f} {interval}"
     p = f"p {p_text(one.p_holm)}" if one.p_holm < 0.001 else f"p = {p_text(one.p_holm)}"
     if strength == "none":
         return f"No difference of {pair} in the {score}{where} was shown: {interval}, {p}."
@@ -335,17 +329,6 @@ def compared_text(one: Compared, protocol: Protocol, score: str = "F1") -> str:
     )
 
 
-def with_interval(mean: float, low: float, high: float) -> str:
-    """Write a difference with its interval, where it has one.
-
-    >>> with_interval(0.1, 0.02, 0.2), with_interval(0.1, math.nan, math.nan)
-    ('+0.100 [+0.020, +0.200]', '+0.100 (too few for an interval)')
-    """
-    if math.isnan(low):
-        return f"{mean:+.3f} (too few for an interval)"
-    return f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
-
-
 def drawn_over(cases: int, groups: int) -> str:
     """Name what tests and intervals are made over.
 
@@ -353,11 +336,6 @@ def drawn_over(cases: int, groups: int) -> str:
     ('groups (patients, wells)', 'cases')
     """
     return "groups (patients, wells)" if cases > groups else "cases"
-
-
-def is_primary(one: Compared, protocol: Protocol) -> bool:
-    """Tell whether a comparison is the protocol's first, whichever of them could be made."""
-    return [one.first, one.second] == protocol.comparisons[0]
 
 
 def primary_not_made(protocol: Protocol, not_made: Mapping[str, str]) -> str:

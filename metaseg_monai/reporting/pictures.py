@@ -4,6 +4,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -16,15 +17,14 @@ from metaseg_monai.reporting.figures.ranking import DifferenceRow
 from metaseg_monai.reporting.page import Figure
 from metaseg_monai.reporting.runs import Replicate, Results, by_replicate, is_expert
 from metaseg_monai.reporting.scores import (
+    Spread,
     cluster,
     domain_similarity,
     f1_scores,
-    missing_share_curve,
-    mode_tables,
     of_trainings,
     perturbation_curve,
+    share_curve,
     with_modes,
-    wrong_share_curve,
 )
 
 GATES = {
@@ -88,26 +88,25 @@ def subgroup_differences(compared: Sequence[Compared], level: float) -> Figure |
     return Figure("subgroups", caption, png)
 
 
-def mode_maps(results: Results) -> list[Figure]:
-    """Test-mode matrix of each condition that has one, mean over seeds."""
+def mode_maps(tables: Mapping[str, Spread], units: Mapping[str, str]) -> list[Figure]:
+    """Test-mode matrix of each condition that has one, mean over seeds; units by field."""
     drawn = []
-    units = {name: field.unit for name, field in results.continuous.items()}
-    for name, (matrix, _) in mode_tables(results).items():
+    for name, (matrix, _) in tables.items():
         rows = "rows are the true domain, columns" if len(matrix) > 1 else "all cases; columns are"
         caption = f"Test modes of {name}, mean over seeds: {rows} the metadata given."
         drawn.append(Figure(f"modes_{name}", caption, figures.mode_heatmap(matrix, name, units)))
     return drawn
 
 
-def similarity_maps(results: Results) -> list[Figure]:
-    """Domain similarity as each metadata network sees it, clustered."""
+def similarity_maps(tables: Mapping[str, Spread]) -> list[Figure]:
+    """Domain similarity as each metadata network sees it, clustered, from its test modes."""
     drawn = []
-    for name, (matrix, _) in mode_tables(results).items():
+    for name, (matrix, _) in tables.items():
         try:
             similarity = domain_similarity(matrix)
         except DataError:  # fewer than two domains with labels of their own: nothing to compare
             continue
-        _, linkage = cluster(similarity)
+        linkage = cluster(similarity)
         caption = (
             f"Domains alike to {name}: the share of its score that a domain keeps under another "
             "domain's label, mean of both directions."
@@ -124,9 +123,9 @@ def robustness(results: Results) -> list[Figure]:
     for name in tested.conditions:
         modes, trainings = set(tested.modes(name)), by_replicate(tested.counts, name)
         if "shuffle" in modes:
-            wrong[name] = _by_seed(trainings, wrong_share_curve)
+            wrong[name] = _by_seed(trainings, partial(share_curve, mode="shuffle"))
         if modes & {"missing", "zeros"}:
-            missing[name] = _by_seed(trainings, missing_share_curve)
+            missing[name] = _by_seed(trainings, _missing_curve)
         if any(mode.startswith("perturb:") for mode in modes):
             perturbed[name] = _by_seed(trainings, perturbation_curve)
     drawn = []
@@ -192,6 +191,11 @@ def _by_seed(
 ) -> pd.DataFrame:
     curves = [curve(counts).assign(seed=place) for place, counts in enumerate(trainings.values())]
     return pd.concat(curves)
+
+
+def _missing_curve(counts: pd.DataFrame) -> pd.DataFrame:
+    """Of zeros where the metadata has no entry for an unknown value."""
+    return share_curve(counts, "missing" if (counts["mode"] == "missing").any() else "zeros")
 
 
 def _drawn_over(compared: Sequence[Compared]) -> str:

@@ -3,11 +3,11 @@
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
+from pydantic import BaseModel, ValidationError
 
 from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.reporting import scores
@@ -17,14 +17,11 @@ from metaseg_monai.reporting.runs import Results
 from metaseg_monai.reporting.tables import Table
 from metaseg_monai.study.design import Protocol
 
-KINDS = ("scores", "modes", "p-values", "findings")
-AGGREGATES = ("combined", "average", "case mean", "not stated")
 EQUAL = 0.02  # F1; what counts as no difference beside a published difference of 0
 Verdict = Literal["agrees", "disagrees", "cannot tell"]
 
 
-@dataclass(frozen=True)
-class Reference:
+class Reference(BaseModel, frozen=True, extra="forbid"):
     """One published table.
 
     Attributes:
@@ -46,12 +43,12 @@ class Reference:
     """
 
     id: str
-    kind: str
+    kind: Literal["scores", "modes", "p-values", "findings"]
     source: str
     data: str
     bundle: str | None
     network: str
-    aggregate: str
+    aggregate: Literal["combined", "average", "case mean", "not stated"]
     score: str
     columns: list[str]
     printed_columns: list[str]
@@ -101,7 +98,13 @@ def load_references(path: Path) -> dict[str, Reference]:
         raise ConfigError(f'{path} is not JSON of the form {{"tables": [...]}}: {error}') from error
     found: dict[str, Reference] = {}
     for number, table in enumerate(tables):
-        reference = _reference(table, f"{path}, table {number}")
+        try:
+            reference = Reference.model_validate(table)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise ConfigError(
+                f"{path}, table {number}, {'.'.join(map(str, first['loc']))}: {first['msg']}."
+            ) from error
         if reference.id in found:
             raise ConfigError(f"{path} has the id {reference.id} twice; rename one.")
         found[reference.id] = reference
@@ -126,35 +129,21 @@ def verdict(published_difference: float, low: float, high: float) -> Verdict:
     """Say whether our interval of a difference bears out the published difference.
 
     A published difference of at most 0.001, the rounding of two printed scores, counts as 0: it is
-    borne out by an interval within -0.02 and
-    0.02, and contradicted by one wholly outside. Any other is borne out by an interval wholly on
-    its side of 0, and contradicted by one wholly on the other side.
-
-    Args:
-        published_difference: of two conditions, in F1.
-        low: lower end of our interval of the same difference.
-        high: upper end.
-
-    Raises:
-        ValueError: if low is above high.
+    borne out by an interval within -0.02 and 0.02, and contradicted by one wholly outside. Any
+    other is borne out by an interval wholly on its side of 0, and contradicted by one wholly on
+    the other side.
 
     >>> verdict(0.008, 0.001, 0.02), verdict(0.008, -0.01, 0.02), verdict(0.008, -0.03, -0.01)
     ('agrees', 'cannot tell', 'disagrees')
     """
-    if low > high:
-        raise ValueError(f"an interval from {low} to {high} ends before it starts")
     if any(math.isnan(value) for value in (published_difference, low, high)):
         return "cannot tell"
-    published = round(published_difference, 3)
-    if abs(published) <= 0.001:
-        published = 0.0
-    if published == 0:
-        within = low >= -EQUAL and high <= EQUAL
-        outside = low > EQUAL or high < -EQUAL
+    if abs(round(published_difference, 3)) <= 0.001:
+        within, outside = low >= -EQUAL and high <= EQUAL, low > EQUAL or high < -EQUAL
         return "agrees" if within else "disagrees" if outside else "cannot tell"
     if low <= 0 <= high:
         return "cannot tell"
-    return "agrees" if (low > 0) == (published > 0) else "disagrees"
+    return "agrees" if (low > 0) == (published_difference > 0) else "disagrees"
 
 
 def beside(reference: Reference, ours: pd.DataFrame) -> Table:
@@ -181,10 +170,8 @@ def beside(reference: Reference, ours: pd.DataFrame) -> Table:
             f"{', '.join(map(str, published.columns))}; ours are "
             f"{', '.join(map(str, ours.index))} and {', '.join(map(str, ours.columns))}."
         )
-    both = {}
-    for column in columns:
-        both[str(column), "ours"] = ours.loc[rows, column]
-        both[str(column), "published"] = published.loc[rows, column]
+    sides = {"ours": ours, "published": published}
+    both = {(column, side): of[column][rows] for column in columns for side, of in sides.items()}
     details = f"{reference.data}; {reference.network}; {reference.score}"
     return Table(
         name=f"beside-{reference.id}",
@@ -194,29 +181,6 @@ def beside(reference: Reference, ours: pd.DataFrame) -> Table:
         best="high" if reference.kind == "scores" else None,
         first="domain" if reference.kind == "modes" else "condition",
     )
-
-
-def _reference(table: Any, where: str) -> Reference:
-    """Check one table of the file."""
-    known = [field.name for field in fields(Reference)]
-    if not isinstance(table, Mapping) or set(table) | {"condition"} != set(known):
-        raise ConfigError(f"{where} must have exactly the fields {', '.join(known)}.")
-    reference = Reference(**table)
-    where = f"{where} ({reference.id})"
-    if reference.kind not in KINDS:
-        raise ConfigError(f"{where}: kind {reference.kind!r} is none of {', '.join(KINDS)}.")
-    if reference.aggregate not in AGGREGATES:
-        raise ConfigError(
-            f"{where}: aggregate {reference.aggregate!r} is none of {', '.join(AGGREGATES)}."
-        )
-    if len(reference.columns) != len(reference.printed_columns):
-        raise ConfigError(f"{where}: columns and printed_columns differ in number.")
-    for name, row in reference.rows.items():
-        if strangers := set(row) - set(reference.columns):
-            raise ConfigError(f"{where}: row {name} has no column {', '.join(sorted(strangers))}.")
-    if strangers := set(reference.printed_rows) - set(reference.rows):
-        raise ConfigError(f"{where}: printed_rows names {', '.join(sorted(strangers))}, no rows.")
-    return reference
 
 
 # The texts' own figures beside ours, with a verdict on each difference.

@@ -2,7 +2,7 @@
 (paper figure 2A), to one label after the other (paper 3.2), or to values that were not trained.
 """  # noqa: D205
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -49,56 +49,7 @@ T = TypeVar("T")
 
 TOLERANCE = 0.02  # of a case's largest area; what a contour may shake without meaning it
 FOLLOWS = 0.8  # share of the cases with the class; from which a network follows the value
-UNITS: Mapping[int, str] = {0: "pixels", 2: "mm²", 3: "ml"}  # by the axes of a case, 0: unknown
-
-
-class Monotonicity(NamedTuple):
-    """How areas follow a growing value, over the cases whose label holds a class.
-
-    Attributes:
-        not_shrinking: mean share of the steps, from one value to the next, without a smaller area;
-            of the cases with a predicted pixel at any value.
-        spearman: mean over cases of the rank correlation of area and value; a case whose area
-            never changes has none.
-        monotone: share of cases that grow, by more than 2 % of their largest area from the lowest
-            to the highest value, without a step that shrinks by more than that. One in which the
-            class is never predicted does not grow.
-        flat: share of cases whose area never changes by more than 2 % of the largest, among them
-            those in which the class is never predicted.
-        cases: whose label holds the class.
-        empty: those of them without a predicted pixel at any value.
-    """
-
-    not_shrinking: float
-    spearman: float
-    monotone: float
-    flat: float
-    cases: int
-    empty: int
-
-
-class Swept(NamedTuple):
-    """What was counted: areas at each value, counts with true metadata, and the unit of both.
-
-    The areas of whole volumes, as 3D networks have them, are their volumes.
-
-    Attributes:
-        areas: rows of `sweep_areas` of every training that was asked.
-        normal: counts with a further column ``scale``, the area (volume) of a pixel in that unit.
-        unit: pixels unless every case has a spacing and all are alike.
-        unasked: conditions that read metadata, but were given no other value than their own; they
-            are not among the counts, because nobody knows whether they are flat.
-    """
-
-    areas: pd.DataFrame
-    normal: pd.DataFrame
-    unit: str
-    unasked: list[str]
-
-    @property
-    def what(self) -> str:
-        """What is measured: the area or the volume of a class."""
-        return "volume" if self.unit == UNITS[3] else "area"
+FOLLOWING = ("monotone", "flat", "steps", "Spearman", "never predicted")
 
 
 def sweep_modes(modes: Sequence[str], field: str) -> dict[float, str]:
@@ -149,26 +100,20 @@ def sweep_areas(counts: pd.DataFrame, field: str) -> pd.DataFrame:
     return table.sort_values(["case", "class", "value"], ignore_index=True)
 
 
-def swept_areas(results: Results, field: Continuous) -> Swept | None:
-    """Areas in mm2, volumes in ml, see `Swept`; None where no condition was asked."""
+def measured(results: Results, modes: Collection[str]) -> tuple[pd.DataFrame, str]:
+    """The counts of some modes, with the area of a pixel as ``scale``, and the unit of that.
+
+    Areas are in mm2, volumes (of cases that are whole volumes) in ml; in pixels unless every case
+    has a spacing and all are alike.
+    """
     cases = results.counted_cases()
-    sizes = pixel_sizes(cases)
+    sizes, unit = pixel_sizes(cases), "pixels"
     scale: pd.Series | float = 1.0
     if sizes is not None:
-        scale = sizes.sizes / ML if sizes.dims == 3 else sizes.sizes
-    scaled = cases[[*TRAINING, "case"]].assign(scale=scale)
-    modes = sweep_modes(list(results.counts["mode"].unique()), field.name).values()
-    counts = results.counts[results.counts["mode"].isin(["normal", *modes])]
-    counts = counts.merge(scaled, how="left", on=[*TRAINING, "case"])
-    fixed = counts[counts["mode"] != "normal"]
-    several = fixed.groupby(TRAINING)["mode"].transform("nunique") > 1
-    if not several.any():
-        return None
-    areas = each_training(fixed[several], partial(sweep_areas, field=field.name))
-    asked = set(areas["condition"])
-    unasked = [n for n in results.conditions if n not in asked and results.reads_metadata(n)]
-    normal = counts[(counts["mode"] == "normal") & ~counts["condition"].isin(unasked)]
-    return Swept(areas, normal, UNITS[0 if sizes is None else sizes.dims], unasked)
+        scale, unit = (sizes.sizes, "mm²") if sizes.dims == 2 else (sizes.sizes / ML, "ml")
+    counts = results.counts[results.counts["mode"].isin(list(modes))]
+    place = [*TRAINING, "case"]
+    return counts.merge(cases[place].assign(scale=scale), how="left", on=place), unit
 
 
 def response_curve(areas: pd.DataFrame) -> pd.DataFrame:
@@ -184,80 +129,76 @@ def response_curve(areas: pd.DataFrame) -> pd.DataFrame:
     return over_groups(by_case.groupby(["class", "value", "group"]).mean()).reset_index()
 
 
-def monotonicity(areas: pd.DataFrame) -> dict[int, Monotonicity]:
-    """Tell how the areas of each class follow the value, see `Monotonicity`.
+def monotonicity(areas: pd.DataFrame) -> pd.DataFrame:
+    """Tell how the areas of each class follow a growing value.
 
     Args:
         areas: rows of `sweep_areas` of one training.
+
+    Returns:
+        A row a class, of the cases whose label holds it. ``monotone``: share of those that grow,
+        by more than 2 % of their largest area from the lowest to the highest value, without a step
+        that shrinks by more than that; ``flat``: share of those whose area never changes by more
+        than that; ``never predicted``: share of those without a predicted pixel at any value, which
+        are flat; of the others ``steps``: share of the steps, from one value to the next, without
+        a smaller area, and ``Spearman``: mean of their rank correlations of area and value; a case
+        whose area never changes has none. ``cases``: how many.
     """
-    found = {}
+    rows = {}
     for number, of_class in areas.groupby("class"):
         held = of_class[of_class["label"] > 0]
         table = held.pivot(index="case", columns="value", values="area").sort_index(axis=1)
-        found[int(str(number))] = _of_cases(table.to_numpy(float), table.columns.to_numpy(float))
-    return found
+        drawn, row = table.to_numpy(float), dict.fromkeys(FOLLOWING, float("nan"))
+        if len(drawn):
+            largest, steps = drawn.max(axis=1), np.diff(drawn, axis=1)
+            allowed = TOLERANCE * largest
+            grown = drawn[:, -1] - drawn[:, 0] > allowed
+            ranks = np.array(
+                [spearman(table.columns.to_numpy(float), of_case) for of_case in drawn]
+            )
+            known = ranks[~np.isnan(ranks)]
+            row["monotone"] = (grown & (steps >= -allowed[:, None]).all(axis=1)).mean()
+            row["flat"] = (np.ptp(drawn, axis=1) <= allowed).mean()
+            row["never predicted"] = (largest == 0).mean()
+            row["steps"] = (steps[largest > 0] >= 0).mean() if largest.any() else np.nan
+            row["Spearman"] = known.mean() if len(known) else np.nan
+        rows[number] = {**row, "cases": len(drawn)}
+    return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def _of_cases(areas: np.ndarray, values: np.ndarray) -> Monotonicity:
-    """Summarise areas (cases, values)."""
-    nan = float("nan")
-    if not len(areas):
-        return Monotonicity(nan, nan, nan, nan, 0, 0)
-    predicted = areas.max(axis=1) > 0
-    steps = np.diff(areas, axis=1)
-    allowed = TOLERANCE * areas.max(axis=1)
-    grown = areas[:, -1] - areas[:, 0] > allowed
-    monotone = grown & (steps >= -allowed[:, None]).all(axis=1)
-    ranks = [spearman(values, row) for row in areas]
-    known = [rank for rank in ranks if not np.isnan(rank)]
-    return Monotonicity(
-        float((steps[predicted] >= 0).mean()) if predicted.any() else nan,
-        float(np.mean(known)) if known else nan,
-        float(monotone.mean()),
-        float((np.ptp(areas, axis=1) <= allowed).mean()),
-        len(areas),
-        int((~predicted).sum()),
-    )
-
-
-def monotone_table(swept: Swept, names: Mapping[int, str]) -> Spread:
-    """How the areas of each condition and class follow the value, with the number of cases.
-
-    The cases are those of all data whose label holds the class.
-    """
-    rows = []
-    for (condition, *_), areas in by_training(swept.areas).items():
-        for number, one in monotonicity(areas).items():
-            row = {
-                "monotone": one.monotone,
-                "flat": one.flat,
-                "steps": one.not_shrinking,
-                "Spearman": one.spearman,
-                "never predicted": one.empty / one.cases if one.cases else float("nan"),
-            }
-            rows.append(pd.Series(row, name=f"{condition}, {class_text(names, number)}"))
-    mean, half_range = spread(pd.DataFrame(rows))
-    held = swept.areas[swept.areas["label"] > 0]
+def monotone_table(areas: pd.DataFrame, names: Mapping[int, str]) -> Spread:
+    """The `monotonicity` of each condition and class; cases are those of all data."""
+    rows = [
+        monotonicity(rows).rename(lambda n, name=name: f"{name}, {class_text(names, n)}")  # type: ignore[misc]
+        for (name, *_), rows in by_training(areas).items()
+    ]
+    mean, half_range = spread(pd.concat(rows))
+    held = areas[areas["label"] > 0]
     of = held["condition"] + ", " + held["class"].map(partial(class_text, names))
     cases = held.groupby(of)["case"].nunique().reindex(mean.index, fill_value=0)
     return Spread(mean.assign(cases=cases), half_range.assign(cases=float("nan")))
 
 
 def responses(
-    swept: Swept, curves: Mapping[str, pd.DataFrame], names: Mapping[int, str]
+    normal: pd.DataFrame, curves: Mapping[str, pd.DataFrame], names: Mapping[int, str]
 ) -> dict[str, Response]:
-    """What is drawn, by class."""
+    """What is drawn, by class.
+
+    Args:
+        normal: `measured` counts with true metadata.
+        curves: of the conditions that were asked; the others are level lines.
+        names: of the classes.
+    """
     found = {}
-    for number, rows in swept.normal.groupby("class"):
-        of_conditions = by_condition(rows)
+    for number, rows in normal.groupby("class"):
+        means = [
+            {name: _group_mean(of_name, other) for name, of_name in by_condition(rows).items()}
+            for other in ("fp", "fn")
+        ]
         found[class_text(names, int(str(number)))] = Response(
             {name: curve[curve["class"] == number] for name, curve in curves.items()},
-            {
-                name: _group_mean(of_name, "fp")
-                for name, of_name in of_conditions.items()
-                if name not in curves
-            },
-            _group_mean(next(iter(of_conditions.values())), "fn"),
+            {name: mean for name, mean in means[0].items() if name not in curves},
+            next(iter(means[1].values())),
         )
     return found
 
@@ -281,19 +222,28 @@ def response_section(results: Results) -> Section | None:
 
 
 def _swept(results: Results, field: Continuous) -> list[Part]:
-    swept, names = swept_areas(results, field), results.class_names
-    if swept is None:
+    names = results.class_names
+    modes = sweep_modes(list(results.counts["mode"].unique()), field.name).values()
+    counts, unit = measured(results, ["normal", *modes])
+    fixed = counts[counts["mode"] != "normal"]
+    fixed = fixed[fixed.groupby(TRAINING)["mode"].transform("nunique") > 1]
+    if fixed.empty:
         return []
-    curves = {name: response_curve(areas) for name, areas in by_condition(swept.areas).items()}
+    areas = each_training(fixed, partial(sweep_areas, field=field.name))
+    curves = {name: response_curve(rows) for name, rows in by_condition(areas).items()}
+    # of a condition that reads metadata, but was not asked, nobody knows whether it is flat
+    unasked = [n for n in results.conditions if n not in curves and results.reads_metadata(n)]
+    normal = counts[(counts["mode"] == "normal") & ~counts["condition"].isin(unasked)]
+    what, head = "volume" if unit == "ml" else "area", f"{field.name} ({field.unit})"
     given = given_values(results, field.name, list(curves))
     trained = _trained(given, field)
     caption = (
-        f"Predicted {swept.what} over the {field.name} that is given; mean over groups with its "
+        f"Predicted {what} over the {field.name} that is given; mean over groups with its "
         "95 % interval over groups, seeds averaged within a case. Level lines: networks that read "
         "no metadata."
     )
-    if swept.unasked:
-        caption += f" Not drawn, because asked with no other value: {listed(swept.unasked)}."
+    if unasked:
+        caption += f" Not drawn, because asked with no other value: {listed(unasked)}."
     if trained is not None:
         caption += (
             f" Training values: {trained[0]:g} to {trained[1]:g} {field.unit}; points beyond them "
@@ -303,27 +253,25 @@ def _swept(results: Results, field: Continuous) -> list[Part]:
             caption += f" {others} The training values are those of {listed(given[0].conditions)}."
     note = (
         "Of the cases whose label holds the class, which the column cases counts. monotone: share "
-        f"whose {swept.what} grows from the lowest to the highest value and which no step shrinks, "
+        f"whose {what} grows from the lowest to the highest value and which no step shrinks, "
         f"each by more than {100 * TOLERANCE:g} % of the case's largest; flat: share in which it "
         "never changes by more than that; never predicted: share without a pixel of the class at "
         "any value, which is flat and not monotone. Of the others: steps: share of all steps that "
         "do not shrink it; Spearman: mean of the cases' rank correlations with the value. Mean "
         "over trainings, ± half the distance between the lowest and the highest."
     )
-    title = f"Does the {swept.what} grow with {field.name}?"
-    table = monotone_table(swept, names)
-    head = f"{field.name} ({field.unit})"
+    title = f"Does the {what} grow with {field.name}?"
+    table = monotone_table(areas, names)
     png = response_curves(
-        responses(swept, curves, names), head, swept.unit, trained, field.scale != "linear",
-        swept.what,
-    )  # fmt: skip
+        responses(normal, curves, names), head, unit, trained, field.scale != "linear", what
+    )
     numbers: list[Part] = []
     for number in sorted({int(n) for curve in curves.values() for n in curve["class"]}):
         of_class = {n: c[c["class"] == number].set_index("value") for n, c in curves.items()}
         values = pd.concat({n: c[list(ENDS)] for n, c in of_class.items()}, axis=1).sort_index()
         if trained is not None:
             values["training", "holds it"] = values.index.to_series().between(*trained)
-        told = f"{swept.what.capitalize()} of {class_text(names, number)} ({swept.unit}) at each "
+        told = f"{what.capitalize()} of {class_text(names, number)} ({unit}) at each "
         numbers.append(
             Table(
                 f"response_{stem(field.name)}_class{number}",

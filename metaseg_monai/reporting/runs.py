@@ -115,10 +115,12 @@ class Results:
         Raises:
             DataError: a file is damaged.
         """
-        single = [
-            runs[0]._replace(domain="") for runs in self.by_training.values() if len(runs) == 1
-        ]
-        return replace(self, runs=single).read(VOLUMES, read_volumes)
+        runs = [run._replace(domain="") for run, *more in self.by_training.values() if not more]
+        return replace(self, runs=runs).read(VOLUMES, read_volumes)
+
+    def volumes_in(self, mode: str) -> pd.DataFrame:
+        """The rows of `volumes` of a test mode."""
+        return self.volumes if self.volumes.empty else self.volumes[self.volumes["mode"] == mode]
 
     @cached_property
     def fields(self) -> dict[str, AnyField]:

@@ -1,6 +1,6 @@
 """The numbers of a report's tables: one value for each training first, mean and spread after."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -45,17 +45,15 @@ def spread(rows: pd.DataFrame) -> Spread:
     >>> round(float(two.mean.loc["se", "f1"]), 3), round(float(two.half_range.iloc[0, 0]), 3)
     (0.5, 0.1)
     """
+
+    def mean(values: pd.Series) -> float:
+        return float(values.to_numpy(float).mean())  # unknown where any is
+
+    def half_range(values: pd.Series) -> float:
+        return float(np.ptp(values.to_numpy(float)) / 2) if len(values) > 1 else float("nan")
+
     groups = rows.groupby(level=0, sort=False)
-    return Spread(groups.agg(_mean), groups.agg(_half_range))
-
-
-def _mean(values: pd.Series) -> float:
-    """Unknown where any is."""
-    return float(values.to_numpy(float).mean())
-
-
-def _half_range(values: pd.Series) -> float:
-    return float(np.ptp(values.to_numpy(float)) / 2) if len(values) > 1 else float("nan")
+    return Spread(groups.agg(mean), groups.agg(half_range))
 
 
 def of_trainings(
@@ -235,111 +233,66 @@ def mode_tables(results: Results) -> dict[str, Spread]:
 
 
 def reliance(counts: pd.DataFrame) -> dict[str, float]:
-    """Pooled F1 that is lost with foreign, with missing and with zero metadata.
+    """Pooled F1 that one training loses with foreign, with missing and with zero metadata.
 
     Near 0: the network hardly reads its metadata. Large: it cannot do without it. Only the modes
     that were evaluated appear, as ``normal - shuffle``, ``normal - missing``, ``normal - zeros``.
-
-    Args:
-        counts: table of counts of one model and one training seed.
-
-    Raises:
-        DataError: if mode ``normal`` is absent, or a mode was counted on other cases.
     """
-    normal = pooled_f1(_mode(counts, "normal"))
-    present = set(counts["mode"])
-    return {
-        f"normal - {mode}": normal - pooled_f1(_mode(counts, mode))
-        for mode in ("shuffle", "missing", "zeros")
-        if mode in present
-    }
+    normal = pooled_f1(in_mode(counts, "normal"))
+    modes = [mode for mode in ("shuffle", "missing", "zeros") if (counts["mode"] == mode).any()]
+    return {f"normal - {mode}": normal - pooled_f1(in_mode(counts, mode)) for mode in modes}
 
 
 def reliance_table(results: Results) -> Spread | None:
     """How much pooled F1 is lost by wrong or missing metadata; None where no condition can."""
-    tested = with_modes(results)
-    lost = of_trainings(tested.counts, reliance)
-    return None if lost.empty else spread(lost[lost.notna().any(axis=1)])
+    lost = of_trainings(with_modes(results).counts, reliance)
+    return None if lost.empty else spread(lost.dropna(how="all"))
 
 
-def wrong_share_curve(counts: pd.DataFrame, shares: Sequence[float] = SHARES) -> pd.DataFrame:
-    """F1 of the expected counts when a share of the cases comes with foreign metadata.
-
-    Args:
-        counts: table of counts of one model and one training seed, with the modes ``normal`` and
-            ``shuffle``.
-        shares: shares in 0..1, of the cases.
+def share_curve(counts: pd.DataFrame, mode: str) -> pd.DataFrame:
+    """Pooled F1 of the expected counts of one training when a share of its cases is in a mode.
 
     Returns:
-        One row a share: ``share, f1, mode``, where mode names the foreign metadata.
-
-    Raises:
-        DataError: if a mode is absent or was counted on other cases than ``normal``.
+        One row a share: ``share`` (0..1), ``f1`` and ``mode``.
     """
-    return _share_curve(counts, "shuffle", shares)
-
-
-def missing_share_curve(counts: pd.DataFrame, shares: Sequence[float] = SHARES) -> pd.DataFrame:
-    """The same as `wrong_share_curve` for cases that come without metadata.
-
-    Counts of the mode ``missing`` are used, or, where the metadata has no entry for an unknown
-    value and that mode could not be run, those of ``zeros``; the column ``mode`` tells which.
-    """
-    absent = "missing" if (counts["mode"] == "missing").any() else "zeros"
-    return _share_curve(counts, absent, shares)
+    true, false = (
+        in_mode(counts, name).groupby("class")[["tp", "fp", "fn"]].sum()
+        for name in ("normal", mode)
+    )
+    f1 = [pooled_f1(((1 - share) * true + share * false).reset_index()) for share in SHARES]
+    return pd.DataFrame({"share": SHARES, "f1": f1, "mode": mode})
 
 
 def perturbation_curve(counts: pd.DataFrame) -> pd.DataFrame:
-    """Pooled F1 against the factor that multiplies continuous metadata; ``normal`` is factor 1.
+    """Pooled F1 of one training against the factor of its continuous metadata: ``factor, f1``.
 
-    Args:
-        counts: table of counts of one model and one training seed, with modes such as
-            ``perturb:0.8`` and ``perturb:1.25``.
-
-    Returns:
-        One row a factor, ascending: ``factor, f1``.
-
-    Raises:
-        DataError: if there is no ``normal`` or no ``perturb:<factor>``, or cases differ.
+    The factors are those of the modes ``perturb:<factor>``, ascending, and 1 of ``normal``.
     """
-    perturbed = [mode for mode in counts["mode"].unique() if str(mode).startswith("perturb:")]
-    if not perturbed:
-        raise DataError(_absent("perturb:<factor>", counts))
-    scores = {float(mode.partition(":")[2]): pooled_f1(_mode(counts, mode)) for mode in perturbed}
-    scores[1.0] = pooled_f1(_mode(counts, "normal"))
+    modes = [mode for mode in counts["mode"].unique() if mode.startswith("perturb:")]
+    factors = {float(mode.partition(":")[2]): mode for mode in modes} | {1.0: "normal"}
+    scores = {factor: pooled_f1(in_mode(counts, mode)) for factor, mode in factors.items()}
     return pd.DataFrame(sorted(scores.items()), columns=["factor", "f1"])
 
 
-def _share_curve(counts: pd.DataFrame, foreign: str, shares: Sequence[float]) -> pd.DataFrame:
-    if wrong := [share for share in shares if not 0 <= share <= 1]:
-        raise DataError(f"A share of cases lies in 0..1; got {wrong[0]}.")
-    true, false = (
-        _mode(counts, mode).groupby("class")[["tp", "fp", "fn"]].sum()
-        for mode in ("normal", foreign)
+def in_mode(counts: pd.DataFrame, mode: str) -> pd.DataFrame:
+    """The counts of one training in a mode.
+
+    Raises:
+        DataError: it was not tested in it, or on other cases or classes than in ``normal``.
+    """
+    part, normal = (
+        counts[counts["mode"] == name].sort_values(["case", "class"]) for name in (mode, "normal")
     )
-    f1 = [pooled_f1(((1 - share) * true + share * false).reset_index()) for share in shares]
-    return pd.DataFrame({"share": shares, "f1": f1, "mode": foreign})
-
-
-def _mode(counts: pd.DataFrame, mode: str) -> pd.DataFrame:
-    """The counts of one mode, checked to cover the same cases and classes as ``normal``."""
-    part = counts[counts["mode"] == mode]
     if part.empty:
-        raise DataError(_absent(mode, counts))
-    one, other = (
-        rows[["case", "class"]].sort_values(["case", "class"]).to_numpy().tolist()
-        for rows in (part, counts[counts["mode"] == "normal"])
-    )
-    if one != other:
+        present = ", ".join(counts["mode"].unique()) or "none"
+        raise DataError(
+            f"The counts have no mode {mode} (they have {present}); evaluate the run with it."
+        )
+    if any(part[name].tolist() != normal[name].tolist() for name in ("case", "class")):
         raise DataError(
             f"Mode {mode} was counted on other cases than mode normal; evaluate both in one run."
         )
     return part
-
-
-def _absent(mode: str, counts: pd.DataFrame) -> str:
-    present = ", ".join(map(str, counts["mode"].unique())) or "none"
-    return f"The counts have no mode {mode} (they have {present}); evaluate the run with it."
 
 
 # How alike two domains are to a trained network, read from its scores under foreign labels.
@@ -353,18 +306,17 @@ def domain_similarity(matrix: pd.DataFrame, symmetric: bool = True) -> pd.DataFr
     line's label, but cells keep nothing under the label of cracks.
 
     Args:
-        matrix: rows domains, columns modes, as `evaluation.mode_matrix` returns it. Columns count
-            that are ``fixed:<domain>`` or ``fixed:<field>=<domain>``; the row ``combined`` and
-            domains without such a column are left out.
+        matrix: of `mode_tables`; columns count that are ``fixed:<domain>`` or
+            ``fixed:<field>=<domain>``, and the domains that have one.
         symmetric: give both directions their mean (or, if one is unknown, the other one).
 
     Returns:
-        Square table of the domains in the order of the rows, 1 on the diagonal. A domain that
-        scores 0 or nothing under its own label has no measurable share: NaN.
+        Square table, 1 on the diagonal. A domain that scores 0 or nothing under its own label has
+        no measurable share: NaN.
 
     Raises:
-        DataError: if fewer than two domains have a mode with their own label, or if two fields
-            name their labels like the domains equally often.
+        DataError: fewer than two domains have a mode with their own label, or two fields name
+            their labels like the domains equally often.
 
     >>> scores = {"fixed:cell": {"cell": 0.8, "crack": 0.6}, "fixed:crack": {"cell": 0, "crack": 1}}
     >>> domain_similarity(pd.DataFrame(scores), symmetric=False).loc["crack", "cell"]
@@ -391,7 +343,7 @@ def domain_similarity(matrix: pd.DataFrame, symmetric: bool = True) -> pd.DataFr
     return pd.DataFrame(share, index=domains, columns=domains)
 
 
-def cluster(similarity: pd.DataFrame) -> tuple[list[str], np.ndarray]:
+def cluster(similarity: pd.DataFrame) -> np.ndarray:
     """Cluster domains by average linkage on the distance 1 - s, most alike side by side.
 
     Args:
@@ -399,25 +351,11 @@ def cluster(similarity: pd.DataFrame) -> tuple[list[str], np.ndarray]:
             because nothing shows that the two domains share anything.
 
     Returns:
-        The domains in the best order of the leaves, and the linkage (domains - 1, 4) of
-        `scipy.cluster.hierarchy`, whose leaves are numbered in the order of the table.
-
-    Raises:
-        DataError: if there are fewer than two domains or the table is not symmetric.
+        Linkage (domains - 1, 4) of `scipy.cluster.hierarchy`, leaves in the order of the table.
     """
-    values = similarity.fillna(0.0).to_numpy(float)
-    if len(values) < 2:
-        raise DataError("Clustering needs at least two domains; draw a single domain without it.")
-    if values.shape[0] != values.shape[1] or not np.allclose(values, values.T):
-        raise DataError(
-            "Clustering needs one similarity for each pair of domains; the two directions differ. "
-            "Use domain_similarity(matrix, symmetric=True)."
-        )
-    distance = 1.0 - (values + values.T) / 2
+    distance = 1.0 - similarity.fillna(0.0).to_numpy(float)
     np.fill_diagonal(distance, 0.0)
-    linkage = hierarchy.linkage(squareform(distance), method="average", optimal_ordering=True)
-    order = [str(similarity.index[leaf]) for leaf in hierarchy.leaves_list(linkage)]
-    return order, linkage
+    return hierarchy.linkage(squareform(distance), method="average", optimal_ordering=True)
 
 
 def _label_columns(matrix: pd.DataFrame) -> dict[str, str]:
@@ -426,14 +364,12 @@ def _label_columns(matrix: pd.DataFrame) -> dict[str, str]:
     Every field may have fixed labels; the domain is the field that names most rows.
     """
     fields: dict[str, dict[str, str]] = {}
-    for mode in map(str, matrix.columns):
-        kind, _, argument = mode.partition(":")
-        if kind != "fixed":
-            continue
-        field, _, value = argument.rpartition("=")
-        name, label = ("", argument) if argument in matrix.index else (field, value)
-        if label in matrix.index and label != "combined":
-            fields.setdefault(name, {})[label] = mode
+    for mode in matrix.columns:
+        if mode.startswith("fixed:"):
+            label = mode.removeprefix("fixed:")
+            name, label = ("", label) if label in matrix.index else label.rpartition("=")[::2]
+            if label in matrix.index.drop("combined", errors="ignore"):
+                fields.setdefault(name, {})[label] = mode
     best = max(map(len, fields.values()), default=0)
     owners = [name for name, labels in fields.items() if len(labels) == best]
     if len(owners) > 1:

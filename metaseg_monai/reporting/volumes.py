@@ -55,7 +55,7 @@ def volume_section(
         edges: of the size subgroups, by field.
         ranked: say which condition is highest and lowest; False where they cannot be compared.
     """
-    scores = in_mode(results.volumes, "normal")
+    scores = results.volumes_in("normal")
     if scores.empty:
         return None
     volumes, regions = averaged(scores), regions_of(scores)
@@ -100,11 +100,6 @@ def volume_section(
     parts += agreement_parts(scores, volumes, target)
     intro = "Slices stacked back into volumes and scored for each patient."
     return Section("Whole volumes", intro, parts)
-
-
-def in_mode(volumes: pd.DataFrame, mode: str) -> pd.DataFrame:
-    """The scores of one test mode."""
-    return volumes if volumes.empty else volumes[volumes["mode"] == mode]
 
 
 def averaged(scores: pd.DataFrame) -> pd.DataFrame:

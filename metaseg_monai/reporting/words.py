@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +13,17 @@ from metaseg_monai.networks.variants import METADATA_VARIANTS
 from metaseg_monai.reporting.comparisons import (
     TESTS,
     Compared,
+    compare_all,
     compared_text,
     counted,
     drawn_over,
-    is_primary,
     primary_not_made,
     same_cases,
     tested_on,
+    why_not_comparable,
 )
 from metaseg_monai.reporting.runs import Results, class_text, listed
-from metaseg_monai.reporting.scores import Spread
+from metaseg_monai.reporting.scores import Spread, f1_table, reliance_table
 from metaseg_monai.study.design import Protocol
 
 LITTLE = 0.005  # F1; what nobody would notice
@@ -60,26 +63,52 @@ def score_name(label_class: int | None, names: Mapping[int, str]) -> str:
     return "F1" if label_class is None else f"F1 of {class_text(names, label_class)}"
 
 
-def found(
-    protocol: Protocol,
-    table: Spread,
-    compared: Sequence[Compared],
-    not_made: Mapping[str, str],
-    score: str = "F1",
-    reasons: Sequence[str] = (),
-    classes: int = 1,
-) -> list[str]:
-    """Say which condition scored best, and what each planned comparison says, in paragraphs.
+@dataclass(frozen=True)
+class Asked:
+    """What was asked of some results, and what came out.
 
-    Args:
-        protocol: of the study.
-        table: F1 of the conditions.
-        compared: comparisons that were made.
-        not_made: why the others were not.
-        score: what the F1 is called.
-        reasons: why conditions cannot be compared, which are then not ranked.
-        classes: number of the label's classes that the F1 is the mean of.
+    Attributes:
+        every: the results, of all classes of the label.
+        protocol: what was planned; without a study nothing.
+        history: when it was fixed, see `read_history`.
     """
+
+    every: Results
+    protocol: Protocol
+    history: Sequence[Mapping[str, Any]] = ()
+
+    @cached_property
+    def results(self) -> Results:
+        """Those of the class that the protocol is about."""
+        return self.every.of_class(self.protocol.label_class)
+
+    @cached_property
+    def score(self) -> str:
+        """What its F1 is called."""
+        return score_name(self.protocol.label_class, self.every.class_names)
+
+    @cached_property
+    def f1(self) -> Spread:
+        """F1 of the conditions."""
+        return f1_table(self.results)
+
+    @cached_property
+    def comparisons(self) -> tuple[list[Compared], dict[str, str]]:
+        """Those that were made, and why the others were not."""
+        return compare_all(self.results, self.protocol)
+
+    @cached_property
+    def reasons(self) -> list[str]:
+        """Why conditions cannot be compared, which are then not ranked."""
+        return why_not_comparable(self.every)
+
+
+def found(asked: Asked) -> list[str]:
+    """Say which condition scored best, and what each planned comparison says, in paragraphs."""
+    protocol, table, score = asked.protocol, asked.f1, asked.score
+    (compared, not_made), reasons = asked.comparisons, asked.reasons
+    classes = asked.results.counts["class"].nunique()
+    first = protocol.comparisons[0] if protocol.comparisons else []
     domain = protocol.domain
     column = protocol.aggregate if domain is None or domain not in table.mean else domain
     scores = table.mean[column].dropna()
@@ -94,23 +123,24 @@ def found(
     if lacking := primary_not_made(protocol, not_made):
         said.append(lacking + (" The others are secondary." if compared else ""))
     for one in compared:
-        primary = is_primary(one, protocol) and len(protocol.comparisons) > 1
-        said.append(
-            f"{'Primary comparison: ' if primary else ''}{compared_text(one, protocol, score)}"
-        )
+        primary = [one.first, one.second] == first and len(protocol.comparisons) > 1
+        told = compared_text(one, protocol, score)
+        said.append(f"Primary comparison: {told}" if primary else told)
     if others := [name for name in not_made if name not in lacking]:
         said.append(f"Planned but not made: {', '.join(others)}.")
     if about := " ".join(_about_metadata(protocol, compared)):
         said.append(about)
     if described := _not_planned(protocol, table, column):
         said.append(described)
-    if told := glossary([n for n in table.mean.index if any(n in p for p in protocol.comparisons)]):
-        said.append("In short: " + "; ".join(f"{name} - {text}" for name, text in told.items()))
+    planned = {name for pair in protocol.comparisons for name in pair}
+    if names := glossary([name for name in table.mean.index if name in planned]):
+        said.append("In short: " + "; ".join(f"{name} - {text}" for name, text in names.items()))
     return said
 
 
-def reliance_words(reliance: Spread | None, score: str = "F1") -> list[str]:
+def reliance_words(asked: Asked) -> list[str]:
     """Say how far each condition depends on its metadata, where there are not too many."""
+    reliance = reliance_table(asked.results)
     if reliance is None or "normal - shuffle" not in reliance.mean or len(reliance.mean) > 6:
         return []
     losses, spreads = (frame["normal - shuffle"] for frame in reliance)
@@ -121,7 +151,7 @@ def reliance_words(reliance: Spread | None, score: str = "F1") -> list[str]:
         else f"{name} hardly depends on it ({-loss:+.3f})"
         for name, loss, spread in zip(losses.index, losses, spreads[losses.index], strict=True)
     ]
-    return [f"Pooled {score} with foreign instead of true metadata: {', '.join(told)}."]
+    return [f"Pooled {asked.score} with foreign instead of true metadata: {', '.join(told)}."]
 
 
 def _scores_text(scores: pd.Series, measure: str, ranked: bool) -> str:
@@ -140,8 +170,7 @@ def _scores_text(scores: pd.Series, measure: str, ranked: bool) -> str:
 def _not_planned(protocol: Protocol, table: Spread, column: str) -> str:
     """Give the scores of metadata variants that no planned comparison is about."""
     planned = {name for pair in protocol.comparisons for name in pair}
-    others = [name for name in METADATA_VARIANTS if name in table.mean.index]
-    others = [name for name in others if name not in planned]
+    others = [n for n in METADATA_VARIANTS if n in table.mean.index and n not in planned]
     if not others or not planned:
         return ""
     told = ", ".join(
@@ -188,28 +217,16 @@ def _higher(one: Compared, protocol: Protocol) -> bool:
     return one.strength(protocol.alpha) == "found" and one.overall.mean > 0
 
 
-def how_sure(
-    results: Results,
-    protocol: Protocol,
-    compared: Sequence[Compared],
-    history: Sequence[Mapping[str, Any]],
-    reasons: Sequence[str] = (),
-) -> str:
-    """Say on how many cases and seeds this rests, which test was made, and when it was fixed.
-
-    Args:
-        results: of the study.
-        protocol: of the study.
-        compared: what was compared.
-        history: when something was fixed.
-        reasons: why conditions cannot be compared, see `why_not_comparable`.
-    """
+def how_sure(asked: Asked) -> str:
+    """Say on how many cases and seeds this rests, which test was made, and when it was fixed."""
+    results, protocol, history = asked.results, asked.protocol, asked.history
+    compared, _ = asked.comparisons
     fewest, most = min(results.trainings.values()), max(results.trainings.values())
     trainings = "one training" if most == 1 else f"{most} trainings"
     if fewest < most:
         trainings = f"{fewest} to {most} trainings"
     cases, groups = _sizes(results)
-    sentences = [f"{_tested(results)} {trainings} of each condition.", *reasons]
+    sentences = [f"{_tested(results)} {trainings} of each condition.", *asked.reasons]
     if compared:
         planned = len(protocol.comparisons)
         sentences.append(
@@ -240,7 +257,13 @@ def how_sure(
             )
     if protocol.notes:
         sentences.append(f"Noted with it: {protocol.notes}")
-    sentences += _sample_size(protocol, compared)
+    groups_of = {one.overall.groups for one in compared}
+    if protocol.sample_size is not None and groups_of and groups_of != {protocol.sample_size}:
+        sentences.append(
+            f"Planned were comparisons of {protocol.sample_size} groups (patients, wells, or "
+            "images where each is its own); they are made of "
+            f"{', '.join(map(str, sorted(groups_of)))}."
+        )
     if results.missing:
         sentences.append(
             f"Without result and left out are {len(results.missing)} of the planned runs: "
@@ -249,22 +272,28 @@ def how_sure(
     return " ".join(sentences)
 
 
-def not_shown(results: Results, protocol: Protocol, compared: Sequence[Compared]) -> str:
+def not_shown(asked: Asked) -> str:
     """Say what nobody should conclude from the report."""
-    sentences = []
+    results, (compared, _), sentences = asked.results, asked.comparisons, list[str]()
     replicates = min(results.trainings.values())
     over = drawn_over(*_sizes(results))
     kind = over.partition(" ")[0]
     if compared:
         sentences.append(
             f"Intervals over {over} and p-values are about other {kind} like these, for the "
-            f"networks that were trained. {_few_trainings(replicates)}"
+            "networks that were trained. "
+            + (
+                "One training says nothing about other trainings of the same networks."
+                if replicates == 1
+                else f"How other trainings would come out is judged from {replicates} of them "
+                "only, by the interval over trainings."
+            )
         )
     elif len(results.conditions) > 1:
         sentences.append(
             "No comparison was planned: differences between rows are described, not tested."
         )
-    if any(one.strength(protocol.alpha) != "found" for one in compared):
+    if any(one.strength(asked.protocol.alpha) != "found" for one in compared):
         sentences.append(
             f"A difference that was not found may still exist: the two intervals, over {kind} and "
             "over trainings, show how large it could be."
@@ -314,26 +343,6 @@ def _sizes(results: Results) -> tuple[int, int]:
     """Number of cases and of their groups, of all conditions together."""
     cases = tested_on(results)
     return cases["case"].nunique(), cases["group"].nunique()
-
-
-def _few_trainings(replicates: int) -> str:
-    if replicates == 1:
-        return "One training says nothing about other trainings of the same networks."
-    return (
-        f"How other trainings would come out is judged from {replicates} of them only, by the "
-        "interval over trainings."
-    )
-
-
-def _sample_size(protocol: Protocol, compared: Sequence[Compared]) -> list[str]:
-    made_of = {one.overall.groups for one in compared}
-    if protocol.sample_size is None or not made_of or made_of == {protocol.sample_size}:
-        return []
-    sizes = ", ".join(map(str, sorted(made_of)))
-    return [
-        f"Planned were comparisons of {protocol.sample_size} groups (patients, wells, or images "
-        f"where each is its own); they are made of {sizes}."
-    ]
 
 
 def _count(number: int, what: str) -> str:

@@ -16,12 +16,9 @@ from metaseg_monai.reporting import pictures, scores, words
 from metaseg_monai.reporting.audit import audit_section, calibration_section, source_section
 from metaseg_monai.reporting.comparisons import (
     TESTS,
-    Compared,
-    compare_all,
     compared_row,
     p_text,
     primary_not_made,
-    why_not_comparable,
 )
 from metaseg_monai.reporting.objects import objects_section
 from metaseg_monai.reporting.page import (
@@ -45,9 +42,10 @@ from metaseg_monai.reporting.runs import (
     read_results,
     read_single_runs,
 )
-from metaseg_monai.reporting.scores import Spread, domain_similarity, rows_of
+from metaseg_monai.reporting.scores import domain_similarity, rows_of
 from metaseg_monai.reporting.tables import Table, to_csv
 from metaseg_monai.reporting.volumes import volume_section
+from metaseg_monai.reporting.words import Asked
 from metaseg_monai.study.design import Protocol
 from metaseg_monai.study.record import STUDY, read_history, read_record
 
@@ -87,53 +85,44 @@ def write_report(
     study = results.study
     # what was not fixed before is described, not tested
     protocol = Protocol(comparisons=[]) if study is None else study.protocol
-    history = read_history(folder) if study is not None else []
-    asked = results.of_class(protocol.label_class)
-    compared, not_made = compare_all(asked, protocol)
+    asked = Asked(results, protocol, [] if study is None else read_history(folder))
     heading = title or ("Comparison" if study is None else study.name)
-    table = scores.f1_table(asked)
-    score = words.score_name(protocol.label_class, results.class_names)
-    reasons = why_not_comparable(results)
-    classes = asked.counts["class"].nunique()
+    found = [*words.found(asked), *words.reliance_words(asked)]
     lead = Lead(
         question="" if study is None else study.question,
         found={
-            "Found": "\n\n".join(
-                [
-                    *words.found(protocol, table, compared, not_made, score, reasons, classes),
-                    *words.reliance_words(scores.reliance_table(asked), score),
-                ]
-            ),
-            "How sure": words.how_sure(asked, protocol, compared, history, reasons),
-            "Not shown": words.not_shown(asked, protocol, compared),
+            "Found": "\n\n".join(found),
+            "How sure": words.how_sure(asked),
+            "Not shown": words.not_shown(asked),
         },
         facts=words.facts(results),
     )
+    ranked = not asked.reasons
     body = [
         section
         for section in (
-            score_section(asked, protocol, results, ranked=not reasons),
-            comparison_section(protocol, compared, not_made, score),
+            score_section(asked),
+            comparison_section(asked),
             published_section(results, protocol, references),
-            volume_section(results, protocol, ranked=not reasons),
+            volume_section(results, protocol, ranked=ranked),
             objects_section(results, protocol),
-            metadata_section(asked, score),
+            metadata_section(asked),
             response_section(results),
             requested_section(results),
-            encoding_section(asked, score),
+            encoding_section(asked.results, asked.score),
             source_section(results, protocol.label_class),
             audit_section(results),
             calibration_section(results),
             *picture_sections(results),
-            record_section(results, history),
+            record_section(results, asked.history),
         )
         if section is not None
     ]
-    if reasons:
+    if not ranked:
         body = [replace(section, parts=unranked(section.parts)) for section in body]
     try:
         _write_parts(target, body)
-        _write(target / "summary.json", _json(_summary(results, protocol, compared, reasons)))
+        _write(target / "summary.json", _json(_summary(asked)))
         _write(target / "report.md", markdown_page(heading, lead, body))
         _write(target / "report.html", page(heading, lead, body))
     except OSError as error:
@@ -153,10 +142,9 @@ def _write_parts(target: Path, body: list[Section]) -> None:
             part.write_bytes(figure.png)
 
 
-def _summary(
-    results: Results, protocol: Protocol, compared: list[Compared], reasons: list[str]
-) -> dict[str, Any]:
+def _summary(asked: Asked) -> dict[str, Any]:
     """All main numbers, by condition and seed, for other programs."""
+    results, (compared, _) = asked.every, asked.comparisons
     return {
         "conditions": {
             name: {
@@ -171,7 +159,7 @@ def _summary(
                 "second": one.second,
                 **one.overall._asdict(),
                 "p_holm": one.p_holm,
-                "strength": one.strength(protocol.alpha),
+                "strength": one.strength(asked.protocol.alpha),
                 "trainings": one.trainings._asdict(),
                 "seeds": {
                     f"data{key.data_seed}-seed{key.seed}": value for key, value in one.seeds.items()
@@ -179,7 +167,7 @@ def _summary(
             }
             for one in compared
         ],
-        "not_comparable": reasons,
+        "not_comparable": asked.reasons,
         "missing": dict(results.missing),
     }
 
@@ -214,27 +202,17 @@ def unranked(parts: Sequence[Part]) -> list[Part]:
     ]
 
 
-def score_section(
-    results: Results, protocol: Protocol, every_class: Results, ranked: bool = True
-) -> Section:
-    """F1 of each condition, by domain and class, with the worst domain.
-
-    Args:
-        results: of the label class that the protocol is about.
-        protocol: of the study.
-        every_class: the same with all classes.
-        ranked: draw the conditions beside each other, lowest error first.
-    """
-    table = scores.f1_table(results)
+def score_section(asked: Asked) -> Section:
+    """F1 of each condition, by domain and class, with the worst domain."""
+    results, protocol, score = asked.results, asked.protocol, asked.score
+    values, spread = asked.f1
     average = (
         "; average: unweighted mean of the domains that hold a foreground pixel in target or "
         "prediction"
     )
-    if len(table.mean.columns) == 3:  # the average and the only domain say the same
-        table, average = Spread(*(frame[["combined"]] for frame in table)), ""
-    values, spread = table
+    if len(values.columns) == 3:  # the average and the only domain say the same
+        values, spread, average = values[["combined"]], spread[["combined"]], ""
     seeds = scores.seeds_note(results)
-    score = words.score_name(protocol.label_class, every_class.class_names)
     several = results.counts["class"].nunique()
     of = f"mean of the {several} classes, each with its " if several > 1 else ""
     note = (
@@ -248,7 +226,7 @@ def score_section(
     parts: list[Part] = [
         Table("f1", f"{score} by condition", note, values, spread, best="high", first="condition")
     ]
-    figure = pictures.ranking(results, protocol.aggregate, score) if ranked else None
+    figure = None if asked.reasons else pictures.ranking(results, protocol.aggregate, score)
     if figure is not None:
         parts.append(figure)
     learned = scores.learned_table(results, protocol)
@@ -260,7 +238,7 @@ def score_section(
         )
         title = "Which conditions learned the task"
         parts.append(Table("learned", title, note, learned, first="condition"))
-    classes = scores.class_table(every_class, every_class.class_names)
+    classes = scores.class_table(asked.every, asked.every.class_names)
     if classes is not None:
         title = "F1 of each label class"
         parts.append(Table("classes", title, seeds, *classes, best="high", first="condition"))
@@ -296,19 +274,18 @@ def score_section(
     return Section("Scores", "", [*parts, Details("Case by case, worst domain, experts", more)])
 
 
-def comparison_section(
-    protocol: Protocol,
-    compared: Sequence[Compared],
-    not_made: Mapping[str, str],
-    score: str = "F1",
-) -> Section | None:
-    """The planned comparisons with their tests; `score` names what they are made of."""
+def comparison_section(asked: Asked) -> Section | None:
+    """The planned comparisons with their tests."""
+    protocol, score, (compared, not_made) = asked.protocol, asked.score, asked.comparisons
     if not compared and not not_made:
         return None
     intro = (
         f"A difference counts as found where the corrected p is below {protocol.alpha:g} and the "
         "interval over trainings lies on one side of 0 as well. "
-    ) + _primary(protocol, not_made)
+    ) + (
+        primary_not_made(protocol, not_made)
+        or f"The primary comparison is {' - '.join(protocol.comparisons[0])}."
+    )
     undone: list[Part] = [f"Planned but not made: {n} ({why})" for n, why in not_made.items()]
     if not compared:
         return Section("Comparisons", intro, undone)
@@ -365,8 +342,9 @@ def comparison_section(
     return Section("Comparisons", intro, parts)
 
 
-def metadata_section(results: Results, score: str = "F1") -> Section | None:
-    """What each network does with wrong, missing and foreign metadata; `score` names its F1."""
+def metadata_section(asked: Asked) -> Section | None:
+    """What each network does with wrong, missing and foreign metadata."""
+    results = asked.results
     tested = scores.mode_tables(results)
     if not tested:
         return None
@@ -375,10 +353,11 @@ def metadata_section(results: Results, score: str = "F1") -> Section | None:
     reliance = scores.reliance_table(results)
     if reliance is not None:
         given = ", or ".join(GIVEN[str(column)] for column in reliance.mean.columns)
-        note = f"Pooled {score} lost when each case gets {given}. {seeds}"
+        note = f"Pooled {asked.score} lost when each case gets {given}. {seeds}"
         parts.append(Table("reliance", "Reliance on metadata", note, *reliance, first="condition"))
     parts += pictures.robustness(results)
-    parts += pictures.mode_maps(results)
+    units = {name: field.unit for name, field in results.continuous.items()}
+    parts += pictures.mode_maps(tested, units)
     tables: list[Part] = []
     for name, table in tested.items():
         title = f"Test modes of {name}"
@@ -390,7 +369,7 @@ def metadata_section(results: Results, score: str = "F1") -> Section | None:
         note = "Share of its own score that a domain (row) keeps under another label (column)."
         title = f"Domain similarity seen by {name}"
         tables.append(Table(f"similarity_{name}", title, note, similarity, first="domain"))
-    maps = pictures.similarity_maps(results)
+    maps = pictures.similarity_maps(tested)
     if maps:
         parts.append(Details("Which domains are alike to the networks", maps))
     parts.append(Details("Test modes as numbers", tables))
@@ -415,12 +394,6 @@ def picture_sections(results: Results) -> list[Section]:
     if training:
         sections.append(Section("Training", "", training))
     return sections
-
-
-def _primary(protocol: Protocol, not_made: Mapping[str, str]) -> str:
-    """Say which comparison is the primary one, whether or not it could be made."""
-    name = " - ".join(protocol.comparisons[0])
-    return primary_not_made(protocol, not_made) or f"The primary comparison is {name}."
 
 
 def _with_p_as_text(table: pd.DataFrame) -> pd.DataFrame:

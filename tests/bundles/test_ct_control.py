@@ -54,6 +54,6 @@ def test_sme_finds_the_extent_that_only_the_size_tells(tested):
 
 
 def test_the_area_grows_with_the_size_in_four_of_five_slices(tested):
-    found = monotonicity(sweep_areas(tested["sme"], "tumour_size_mm"))[TUMOUR]
+    found = monotonicity(sweep_areas(tested["sme"], "tumour_size_mm")).loc[TUMOUR]
     assert found.cases >= 300
     assert found.monotone >= 0.8, found

@@ -17,7 +17,7 @@ from metaseg_monai.reporting.comparisons import (
     why_not_comparable,
 )
 from metaseg_monai.reporting.runs import Replicate
-from metaseg_monai.reporting.words import facts, how_sure
+from metaseg_monai.reporting.words import Asked, facts, how_sure
 from metaseg_monai.reporting.write import write_report
 from metaseg_monai.study.design import Protocol
 
@@ -107,7 +107,7 @@ def test_several_splits_of_all_conditions_are_named(results):
     of = results(se=both, sme=both)
     assert why_not_comparable(of) == []
     assert facts(of)["Tested on"] == "6 cases of 3 groups (test and val)"
-    told = how_sure(of, Protocol(comparisons=[]), [], [])
+    told = how_sure(Asked(of, Protocol(comparisons=[])))
     assert told.startswith("6 cases (4 test and 2 val) in 3 groups, one training of each condition")
 
 

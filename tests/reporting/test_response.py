@@ -23,6 +23,7 @@ from metaseg_monai.reporting.response import (
     by_group,
     curve_by_value,
     encoding_section,
+    measured,
     monotonicity,
     requested_modes,
     requested_section,
@@ -31,15 +32,10 @@ from metaseg_monai.reporting.response import (
     responses,
     sweep_areas,
     sweep_modes,
-    swept_areas,
     unseen_values,
 )
 from metaseg_monai.reporting.scores import over_groups
 from metaseg_monai.study import Study
-
-SIZE = Continuous(
-    name="size", unit="mm", range=(5, 250), provenance="label-derived", availability="pre-operative"
-)
 
 
 def swept(areas, number=2, values=(10, 20, 40), groups=None, without=()):
@@ -95,14 +91,14 @@ def test_monotone_by_hand():
         "never predicted": (0, 0, 0),
         "no label": (10, 50, 100),
     }
-    one = monotonicity(sweep_areas(swept(areas, without=["no label"]), "size"))[2]
+    one = monotonicity(sweep_areas(swept(areas, without=["no label"]), "size")).loc[2]
     assert one.monotone == pytest.approx(3 / 7)
     assert one.flat == pytest.approx(2 / 7)
-    assert (one.cases, one.empty) == (7, 1)
+    assert one.cases == 7
     # of two steps each: 2, 2, 1, 1, 2, 0 do not shrink
-    assert one.not_shrinking == pytest.approx(8 / 12)
+    assert one.steps == pytest.approx(8 / 12)
     late = 1.5 / math.sqrt(3)  # ranks 1.5 1.5 3
-    assert one.spearman == pytest.approx(np.mean([1, late, 0.5, 0.5, late, -1]))
+    assert one.Spearman == pytest.approx(np.mean([1, late, 0.5, 0.5, late, -1]))
 
 
 def test_a_contour_may_shake_by_two_percent_not_more():
@@ -110,33 +106,33 @@ def test_a_contour_may_shake_by_two_percent_not_more():
     grows = {"a": (100, 1000, 975)}
     stays = {"a": (1000, 1000, 975)}
     one, two, three = (
-        monotonicity(sweep_areas(swept(areas), "size"))[2] for areas in (shakes, grows, stays)
+        monotonicity(sweep_areas(swept(areas), "size")).loc[2] for areas in (shakes, grows, stays)
     )
     assert (one.monotone, two.monotone, three.flat) == (1, 0, 0)
 
 
 def test_a_network_that_reads_nothing_is_flat_not_monotone():
-    one = monotonicity(sweep_areas(swept({"a": (5, 5, 5), "b": (7, 7, 7)}), "size"))[2]
-    assert (one.monotone, one.flat, one.not_shrinking) == (0, 1, 1)
-    assert math.isnan(one.spearman)
+    one = monotonicity(sweep_areas(swept({"a": (5, 5, 5), "b": (7, 7, 7)}), "size")).loc[2]
+    assert (one.monotone, one.flat, one.steps) == (0, 1, 1)
+    assert math.isnan(one.Spearman)
 
 
 def test_a_class_that_is_never_predicted_is_not_monotone():
-    one = monotonicity(sweep_areas(swept({"a": (0, 0, 0)}), "size"))[2]
-    assert (one.monotone, one.flat, one.cases, one.empty) == (0, 1, 1, 1)
-    assert math.isnan(one.not_shrinking)
+    one = monotonicity(sweep_areas(swept({"a": (0, 0, 0)}), "size")).loc[2]
+    assert (one.monotone, one.flat, one.cases, one["never predicted"]) == (0, 1, 1, 1)
+    assert math.isnan(one.steps)
 
 
 def test_a_class_that_no_label_holds_has_no_share():
-    one = monotonicity(sweep_areas(swept({"a": (1, 2, 3)}, without="a"), "size"))[2]
+    one = monotonicity(sweep_areas(swept({"a": (1, 2, 3)}, without="a"), "size")).loc[2]
     assert math.isnan(one.monotone)
-    assert (one.cases, one.empty) == (0, 0)
+    assert one.cases == 0
 
 
 def test_classes_are_told_apart():
     both = pd.concat([swept({"a": (1, 2, 3)}), swept({"a": (30, 20, 10)}, number=1)])
     found = monotonicity(sweep_areas(both, "size"))
-    assert (found[1].monotone, found[2].monotone) == (0, 1)
+    assert found["monotone"].to_dict() == {1: 0, 2: 1}
 
 
 def test_an_incomplete_sweep_is_refused():
@@ -181,23 +177,23 @@ def test_whole_volumes_are_measured_in_ml(volumes):
     balls = [math.pi / 6 * d**2 * 40 / 1000 for d in (20, 40, 55, 70, 90)]
     assert table.values.loc["40", ("sme", "mean")] == pytest.approx(np.mean(balls), rel=1e-3)
     assert figures_of([section])["response_size"].caption.startswith("Predicted volume over")
-    swept = swept_areas(volumes.results(**runs), SIZE)
-    assert (swept.unit, swept.what) == ("ml", "volume")
-    assert swept.normal["scale"].unique().tolist() == pytest.approx([0.75 / 1000])
+    counts, unit = measured(volumes.results(**runs), ["normal"])
+    assert unit == "ml"
+    assert counts["scale"].unique().tolist() == pytest.approx([0.75 / 1000])
 
 
 def test_slices_and_whole_volumes_have_only_pixels_in_common(volumes):
     runs = {"sme": [volumes.whole("sme", follows=1)], "me": [volumes.run("me", follows=1)]}
-    swept = swept_areas(volumes.results(**runs), SIZE)
-    assert (swept.unit, swept.what) == ("pixels", "area")
-    assert swept.normal["scale"].unique().tolist() == [1.0]
+    counts, unit = measured(volumes.results(**runs), ["normal"])
+    assert unit == "pixels"
+    assert counts["scale"].unique().tolist() == [1.0]
 
 
 def test_level_lines_are_means_over_groups(volumes):
     run = volumes.run("sme", follows=1)
     fewer = run.counts[run.counts["case"] != "p4_1"]  # one slice of the largest patient
     results = volumes.results(sme=[replace(run, counts=fewer)])
-    drawn = responses(swept_areas(results, SIZE), {}, {})["class 2"]
+    drawn = responses(measured(results, ["normal"])[0], {}, {})["class 2"]
     sizes = [0.75 * size**2 for size in (20, 40, 55, 70)]  # mean of size^2 and half of it
     assert drawn.true == pytest.approx(0.25 * np.mean([*sizes, 90**2]), rel=1e-3)
 
@@ -253,8 +249,6 @@ def test_a_network_that_reads_metadata_but_was_not_swept_is_not_drawn_flat(volum
         "me_unrelated": [volumes.run("me-unrelated", modes=("normal", "missing"))],
         "se": [volumes.run("se", modes=("normal",))],
     }
-    swept = swept_areas(volumes.results(**runs), SIZE)
-    assert set(swept.normal["condition"]) == {"sme", "se"}
     caption = figures_of([section_of(volumes, **runs)])["response_size"].caption
     assert "Not drawn, because asked with no other value: me-unrelated." in caption
 
