@@ -139,11 +139,11 @@ def test_the_interval_holds_the_truth_about_as_often_as_it_says():
     covariance = [[1, 0.6], [0.6, 1]]
     truth = 6 / math.pi * math.asin(0.6 / 2)  # Spearman of a bivariate normal
     held = 0
-    for seed in range(100):
+    for seed in range(60):
         pairs = np.random.default_rng(seed).multivariate_normal([0, 0], covariance, 40)
         one = associate(pd.Series(pairs[:, 0]), pd.Series(pairs[:, 1]), draws=300)
         held += one.low <= truth <= one.high
-    assert held >= 88
+    assert held >= 52
 
 
 def test_the_interval_is_that_of_samples_of_whole_groups():
@@ -152,9 +152,9 @@ def test_the_interval_is_that_of_samples_of_whole_groups():
     index = pd.MultiIndex.from_arrays([groups, [*"ab"] * 12], names=["group", "volume"])
     first = pd.Series(rng.integers(1, 9, 24).astype(float), index)  # with ties
     second = first + pd.Series(rng.integers(0, 9, 24).astype(float), index)
-    made = associate(first, second, log=True, draws=20_000)
+    made = associate(first, second, log=True, draws=5000)
     ranks, shares = [], []
-    for drawn in rng.integers(12, size=(4000, 12)):
+    for drawn in rng.integers(12, size=(2000, 12)):
         rows = (2 * drawn[:, None] + [0, 1]).ravel()
         one, two = first.to_numpy()[rows], second.to_numpy()[rows]
         ranks.append(stats.spearmanr(one, two).statistic)
@@ -164,7 +164,7 @@ def test_the_interval_is_that_of_samples_of_whole_groups():
     assert (made.low, made.high) == pytest.approx(np.quantile(ranks, ends), abs=0.03)
     of_share = (made.r_squared_low, made.r_squared_high)
     assert of_share == pytest.approx(np.quantile(shares, ends), abs=0.03)
-    plain = associate(first, second, draws=20_000)
+    plain = associate(first, second, draws=5000)
     assert plain.r_squared_low > made.r_squared_low + 0.1
 
 
