@@ -1,6 +1,5 @@
 """Files of images in and out: arrays as stored, with spacing and orientation."""
 
-from metaseg_monai.images.dicom import dicom_attributes, is_dicom_folder, read_dicom_series
 from metaseg_monai.images.geometry import slice_items
 from metaseg_monai.images.image import Image, convert_channels
 from metaseg_monai.images.read import read_image
@@ -9,10 +8,7 @@ from metaseg_monai.images.write import mask_suffix, write_mask
 __all__ = [
     "Image",
     "convert_channels",
-    "dicom_attributes",
-    "is_dicom_folder",
     "mask_suffix",
-    "read_dicom_series",
     "read_image",
     "slice_items",
     "write_mask",

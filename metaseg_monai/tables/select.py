@@ -1,4 +1,4 @@
-"""Which cases of a table an experiment uses: some domains only, or fewer of a rare one."""
+"""Which cases of a table a study uses: some domains, fewer of a rare one, fewer empty slices."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -10,9 +10,12 @@ import numpy as np
 
 from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.metadata.fields import read_number
+from metaseg_monai.tables.columns import SPLITS
 from metaseg_monai.tables.table import CaseTable
 
 Item = dict[str, Any]
+
+logger = logging.getLogger(__name__)
 
 
 def select_cases(
@@ -20,7 +23,7 @@ def select_cases(
     only: Mapping[str, Sequence[str]] | None = None,
     share: Mapping[str, Mapping[str, float]] | None = None,
     seed: int = 0,
-    splits: Sequence[str] = ("train", "val", "test"),
+    splits: Sequence[str] = SPLITS,
 ) -> CaseTable:
     """Return the table with the rows of some metadata values only, and with thinned values.
 
@@ -50,11 +53,14 @@ def select_cases(
     for field, parts in (share or {}).items():
         _check_values("share", field, parts, table)
         for value, part in parts.items():
-            dropped = _dropped(rows, field, str(value), part, seed)
-            rows = [row for number, row in enumerate(rows) if number not in dropped]
+            if not _is_number(part) or not 0 < part <= 1:
+                raise ConfigError(
+                    f"share of {field}={value} is {part!r}; expected above 0, at most 1."
+                )
+            found = [n for n in _training(rows) if _value(rows[n], field) == str(value)]
+            rows = _thinned(rows, found, ceil(part * len(found)), seed)
     selected = replace(table, rows=tuple(rows))
-    emptied = [split for split in table.splits if split not in selected.splits]
-    if emptied:
+    if emptied := [split for split in table.splits if split not in selected.splits]:
         raise DataError(
             f"{table.path}: only={dict(only or {})} leaves no case in {', '.join(emptied)}; "
             "choose values that every split has"
@@ -81,42 +87,8 @@ def fill_epoch(items: Sequence[Item], length: int | None) -> list[Item]:
     return [items[number % len(items)] for number in range(length)]
 
 
-def _value(row: Item, field: str) -> str:
-    return str(row["metadata"].get(field))
-
-
-def _check_values(setting: str, field: str, values: Any, table: CaseTable) -> None:
-    known = sorted({_value(row, field) for row in table.rows if field in row["metadata"]})
-    unknown = [str(value) for value in values if str(value) not in known]
-    if isinstance(values, str) or unknown or not list(values):
-        fields = sorted({name for row in table.rows for name in row["metadata"]})
-        told = f"its values are {', '.join(known)}" if known else f"fields: {', '.join(fields)}"
-        raise ConfigError(
-            f"{setting}={{{field!r}: {values!r}}}: expected values of a metadata field of "
-            f"{table.path}; {told}."
-        )
-
-
-def _dropped(rows: Sequence[Item], field: str, value: str, part: float, seed: int) -> set[int]:
-    """Return the row numbers that thinning leaves out."""
-    if isinstance(part, bool) or not isinstance(part, int | float) or not 0 < part <= 1:
-        raise ConfigError(f"share of {field}={value} is {part!r}; expected above 0, at most 1.")
-    found = [
-        number
-        for number, row in enumerate(rows)
-        if row.get("split") == "train" and _value(row, field) == value
-    ]
-    order = np.random.default_rng(seed).permutation(len(found))
-    return {found[place] for place in order[ceil(part * len(found)) :]}
-
-
-# How many slices without the target a network is trained on.
-
-logger = logging.getLogger(__name__)
-
-
 def limit_empty(
-    table: CaseTable, share: float | None, columns: list[str] | tuple[str, ...], seed: int = 0
+    table: CaseTable, share: float | None, columns: Sequence[str], seed: int = 0
 ) -> CaseTable:
     """Return the table with so many empty training slices that they make up a share of them.
 
@@ -137,9 +109,9 @@ def limit_empty(
     """
     if share is None:
         return table
-    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share < 1:
+    if not _is_number(share) or not 0 <= share < 1:
         raise ConfigError(f"empty_share={share!r}: expected a number from 0, below 1, or null")
-    training = [number for number, row in enumerate(table.rows) if row.get("split") == "train"]
+    training = _training(table.rows)
     empty = [number for number in training if _is_empty(table.rows[number], columns)]
     full = len(training) - len(empty)
     if full == 0:
@@ -155,13 +127,41 @@ def limit_empty(
             "empty_share=%g: only %d training slices are empty, which is a share of %.2f",
             *(share, len(empty), len(empty) / len(training)),
         )
-    order = np.random.default_rng(seed).permutation(len(empty))
-    dropped = {empty[place] for place in order[wanted:]}
-    kept = tuple(row for number, row in enumerate(table.rows) if number not in dropped)
-    return replace(table, rows=kept)
+    return replace(table, rows=tuple(_thinned(table.rows, empty, wanted, seed)))
 
 
-def _is_empty(row: dict[str, Any], columns: list[str] | tuple[str, ...]) -> bool:
+def _training(rows: Sequence[Item]) -> list[int]:
+    return [number for number, row in enumerate(rows) if row.get("split") == "train"]
+
+
+def _thinned(rows: Sequence[Item], found: Sequence[int], kept: int, seed: int) -> list[Item]:
+    """The rows without those found, of which some are kept; which ones is drawn."""
+    order = np.random.default_rng(seed).permutation(len(found))
+    dropped = {found[place] for place in order[kept:]}
+    return [row for number, row in enumerate(rows) if number not in dropped]
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _value(row: Item, field: str) -> str:
+    return str(row["metadata"].get(field))
+
+
+def _check_values(setting: str, field: str, values: Any, table: CaseTable) -> None:
+    known = sorted({_value(row, field) for row in table.rows if field in row["metadata"]})
+    unknown = [str(value) for value in values if str(value) not in known]
+    if isinstance(values, str) or unknown or not list(values):
+        fields = sorted({name for row in table.rows for name in row["metadata"]})
+        told = f"its values are {', '.join(known)}" if known else f"fields: {', '.join(fields)}"
+        raise ConfigError(
+            f"{setting}={{{field!r}: {values!r}}}: expected values of a metadata field of "
+            f"{table.path}; {told}."
+        )
+
+
+def _is_empty(row: Item, columns: Sequence[str]) -> bool:
     areas = [read_number(row.get("columns", {}).get(name, "")) for name in columns]
     if not areas or any(area is None for area in areas):
         raise ConfigError(
