@@ -118,32 +118,6 @@ def test_pathologic_size_by_wish(tmp_path):
         read_clinical(path, "both")
 
 
-def test_nested_objects_null_and_truth_become_columns_of_text(tmp_path):
-    nested = {"copd": True, "aids": False, "egfr": {"value": 77.0, "days": None}}
-    path = written(tmp_path / "kits.json", entry(comorbidities=nested, gender="male", age=49))
-    row = read_clinical(path)["case_00000"]
-    assert row == {
-        "tumour_size_mm": "41",
-        "radiographic_size": "4.1",
-        "comorbidities_copd": "true",
-        "comorbidities_aids": "false",
-        "comorbidities_egfr_value": "77",
-        "comorbidities_egfr_days": "",
-        "gender": "male",
-        "age": "49",
-    }
-
-
-def test_bounds_become_numbers_with_a_neighbour_that_says_so(tmp_path):
-    values = {0: ">=90", 1: 77.5, 2: None, 3: "<15"}
-    entries = [entry(n, egfr={"value": value}, last="x") for n, value in values.items()]
-    rows = read_clinical(written(tmp_path / "kits.json", *entries))
-    assert [row["egfr_value"] for row in rows.values()] == ["90", "77.5", "", "15"]
-    assert [row["egfr_value_censored"] for row in rows.values()] == ["1", "0", "", "-1"]
-    names = list(rows["case_00001"])
-    assert names[-3:] == ["egfr_value", "egfr_value_censored", "last"]
-
-
 def test_body_mass_index_has_one_name(tmp_path):
     entries = [entry(0, bmi=29.47), entry(1, body_mass_index=31), entry(2, bmi=None)]
     rows = read_clinical(written(tmp_path / "kits.json", *entries))
@@ -230,58 +204,6 @@ def test_a_size_within_an_object_is_not_taken_as_missing(tmp_path, name):
     path = written(tmp_path / "kits.json", one, entry())
     with pytest.raises(DataError, match=rf"kits.json.*\n.*case_00003: {name} = .'a': 4.: expected"):
         read_clinical(path)
-
-
-def test_a_key_given_twice_is_told_with_its_case(tmp_path):
-    path = tmp_path / "kits.json"
-    twice = '{"case_id": "a", "radiographic_size": 4, "radiographic_size": 41}'
-    nested = '{"case_id": "b", "comorbidities": {"copd": true, "copd": false}}'
-    path.write_text(f'[{twice}, {nested}, {{"case_id": "c", "radiographic_size": 3}}]')
-    table = scan_clinical(path)
-    assert list(table.rows) == ["c"]
-    assert table.problems["a"] == [
-        "radiographic_size = [4, 41]: given more than once; keep the right one"
-    ]
-    assert table.problems["b"][0].startswith("comorbidities_copd = [True, False]: given more than")
-
-
-def test_a_bound_does_not_overwrite_a_column_of_the_same_name(tmp_path):
-    path = written(tmp_path / "kits.json", entry(age_censored="0", age=">=90"))
-    with pytest.raises(DataError, match=r"case_00000: age 1 and age_censored 0 disagree"):
-        read_clinical(path)
-
-
-def test_repeated_cases_are_refused(tmp_path):
-    path = written(tmp_path / "kits.json", entry(), entry(radiographic_size=9), entry(), entry(1))
-    with pytest.raises(DataError, match="case_00000: case_id case_00000 appears more than once"):
-        read_clinical(path)
-    assert list(scan_clinical(path).rows) == ["case_00001"]
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("kits.json", "{", "no clinical table"),
-        ("kits.json", "[]", "expected a list of cases"),
-        ("kits.json", '{"case_00000": {}}', "expected a list of cases"),
-        ("kits.json", '[{"case": 1}]', "entry 1 names no case_id"),
-        ("kits.csv", "case_id,a\nx\n", "row 2: 1 cells, the header has 2"),
-        (
-            "kits.json",
-            '[{"case_id": "a", "case_id": "b"}]',
-            r"entry 1 has case_id twice .*'a', 'b'",
-        ),
-        ("kits.csv", "case_id,size,size\na,1,2\n", r"columns \['size'\] appear more than once"),
-        ("kits.csv", "case_id,a,case_id\na,1,b\n", r"columns \['case_id'\] appear more than once"),
-        ("kits.txt", "", r"named \.json or \.csv"),
-    ],
-)
-def test_what_is_no_clinical_table_is_refused(tmp_path, name, content, message):
-    (tmp_path / name).write_text(content)
-    with pytest.raises(DataError, match=message):
-        read_clinical(tmp_path / name)
-    with pytest.raises(DataError, match="missing"):
-        read_clinical(tmp_path / "missing.json")
 
 
 @pytest.mark.parametrize("size", ["", "5", "41", "250"])
