@@ -90,10 +90,8 @@ class PerCase:
             self.found += self.measure(case)
 
     def tell(self, engine: Engine) -> None:
-        """Add the measure's metrics to those of the engine, and log them."""
-        for name, value in self.measure.metrics(self.found).items():  # type: ignore[attr-defined]
-            engine.state.metrics[name] = value
-            engine.logger.info(f"{name}: {value:.4f}")
+        """Add the measure's metrics to those of the engine, which other handlers show."""
+        engine.state.metrics |= self.measure.metrics(self.found)  # type: ignore[attr-defined]
 
     def write(self, engine: Engine) -> None:
         """Write the files, and tell of them in ``engine.state.written``."""
@@ -168,6 +166,13 @@ class Table:
         """The columns of text with which every such table begins."""
         return list(takewhile(lambda name: self.columns[name] is TEXT, self.columns))
 
+    def begins(self, path: Path) -> bool:
+        """Whether a file begins as such a table does; one that does not is somebody's own."""
+        if not path.is_file():
+            return False
+        with path.open(encoding="utf-8", errors="replace") as file:
+            return file.readline().rstrip("\r\n").split(",")[: len(self.first)] == self.first
+
     def write(self, path: Path, rows: Sequence[Row]) -> list[Path]:
         """Write the rows; where there are none, remove the table of an earlier evaluation.
 
@@ -179,42 +184,14 @@ class Table:
             The file, if there is one.
         """
         if not rows:
-            remove_stale(path, self.first)
+            if self.begins(path):
+                path.unlink()
             return []
         cells = [
             {name: "" if row[name] != row[name] else row[name] for name in self.columns}
             for row in rows
         ]
         return [write_table(cells, path)]
-
-
-def remove_stale(path: str | Path, columns: Sequence[str]) -> bool:
-    r"""Remove a table that tells of an earlier evaluation's predictions.
-
-    A file that begins otherwise is somebody's own and stays.
-
-    Args:
-        path: of the table, which may be absent.
-        columns: with which its header begins.
-
-    Returns:
-        Whether a table was removed.
-
-    >>> import tempfile
-    >>> path = Path(tempfile.mkdtemp()) / "a.csv"
-    >>> _ = path.write_text("case,dice\n")
-    >>> remove_stale(path, ["volume"]), remove_stale(path, ["case"]), path.exists()
-    (False, True, False)
-    """
-    path = Path(path)
-    if not path.is_file():
-        return False
-    with path.open(encoding="utf-8", errors="replace") as file:
-        header = file.readline().rstrip("\r\n").split(",")
-    if header[: len(columns)] != list(columns):
-        return False
-    path.unlink()
-    return True
 
 
 def read_rows(path: str | Path, table: Table) -> pd.DataFrame:
@@ -336,13 +313,14 @@ def read_counts(path: str | Path) -> pd.DataFrame:
 
 # Whether predicted probabilities can be taken at their word.
 
+BIN_NUMBERS = ("class", "bin", "pixels", "confidence", "positives", "inside")
 BINS = Table(
     "calibration bins",
     "evaluate this model in mode normal first.",
     {
         **dict.fromkeys(NAMES, TEXT),
-        **{"class": WHOLE, "bin": WHOLE, "pixels": WHOLE},
-        **{"confidence": AMOUNT, "positives": WHOLE, "inside": AMOUNT},
+        **dict.fromkeys(BIN_NUMBERS, WHOLE),
+        **dict.fromkeys(("confidence", "inside"), AMOUNT),
     },
     later={"mode": "normal", "inside": math.nan},  # 0.1.0 had neither
 )
@@ -378,9 +356,9 @@ class CalibrationBins:
         for number, of_class in enumerate(sums, 1):
             for place, (pixels, confidence, positives, inside) in enumerate(of_class):
                 if pixels:
-                    sized = {"pixels": int(pixels), "positives": int(positives), "inside": inside}
-                    told = {"class": number, "bin": place, "confidence": confidence, **sized}
-                    yield {**names_of(case), **told}
+                    cells = (number, place, int(pixels), confidence, int(positives), inside)
+                    told = zip(BIN_NUMBERS, cells, strict=True)
+                    yield {**names_of(case), **dict(told)}
 
     def write(self, path: Path, found: list[Row]) -> list[Path]:
         """Write the table."""

@@ -132,23 +132,26 @@ def _shown(names: Sequence[str]) -> str:
 # The table that a command is to write: a free place, or a table that the command wrote before.
 
 
-def output_table(output: str | Path, name: str, columns: Sequence[str]) -> Path:
+def output_table(output: str | Path) -> Path:
     """The file to write; seen to be possible before long work, and to replace nobody's own file.
 
     Nothing is made: a command that fails leaves no folder behind.
 
     Args:
-        output: CSV file, or folder that gets a file.
-        name: of that file.
-        columns: with which the header of such a table begins.
+        output: CSV file, or folder that gets ``volumes.csv``.
 
     Raises:
         DataError: a file is there that begins otherwise, or none can be written there.
     """
-    path = Path(output) if Path(output).suffix == ".csv" else Path(output) / name
+    path = Path(output) if Path(output).suffix == ".csv" else Path(output) / FILE_NAME
     try:
-        if path.exists():
-            _check_ours(path, columns)
+        if path.is_dir():
+            raise DataError(f"{path}: is a folder; choose another output, or remove it")
+        if path.exists() and not VOLUMES.begins(path):
+            raise DataError(
+                f"{path}: would be replaced, but does not begin with {','.join(VOLUMES.first)} as "
+                "a table of scores does; choose another output, or move it away"
+            )
         folder = next(folder for folder in path.absolute().parents if folder.exists())
         if not folder.is_dir():
             raise DataError(
@@ -166,18 +169,6 @@ def cannot_write(output: str | Path, error: OSError) -> DataError:
         f"--output {output}: cannot be written ({error.strerror or error}); choose a folder that "
         "you may write to, on a disk with room"
     )
-
-
-def _check_ours(path: Path, columns: Sequence[str]) -> None:
-    if not path.is_file():
-        raise DataError(f"{path}: is a folder; choose another output, or remove it")
-    with path.open(encoding="utf-8", errors="replace") as file:
-        header = file.readline().rstrip("\r\n").split(",")
-    if header[: len(columns)] != list(columns):
-        raise DataError(
-            f"{path}: would be replaced, but does not begin with {','.join(columns)} as a table of "
-            "scores does; choose another output, or move it away"
-        )
 
 
 FILE_NAME = "volumes.csv"
@@ -213,7 +204,7 @@ def score(
     """
     made = make_regions(KITS_REGIONS if regions is None else regions)
     found = find_pairs(predictions, labels)
-    path = output_table(output, FILE_NAME, VOLUMES.first)
+    path = output_table(output)
     rows = []
     for pair in tqdm(found.pairs, desc="score", unit="case", disable=None):
         names = {"volume": pair.case, "group": pair.case, "split": "", "mode": "normal"}

@@ -273,12 +273,12 @@ class RunProgress:
     The estimate goes by the mean speed since the start, so that it counts validations too. A
     resumed run begins where it was. Only the first process of a distributed run shows the bar, on
     standard error. Stands behind `RunCheckpoint` and the ValidationHandler among the trainer's
-    handlers; an evaluation or inference shows its bar without a loss.
+    handlers; an evaluation or inference shows its bar without a loss, and its own metric.
 
     Args:
         title: what the bar is for.
-        evaluator: whose `metric` is shown; None for none.
-        metric: name among the evaluator's metrics.
+        evaluator: whose `metric` is shown; None for that of the engine itself.
+        metric: name among the metrics.
         unit: what is counted: "step" counts iterations, any other word ("image") the
             items of each batch: images, or the slices of volumes.
     """
@@ -332,8 +332,9 @@ class RunProgress:
         self._bar.update(1 if self.unit == "step" else len(engine.state.batch["case"]))
 
     def _show_validation(self, engine: Engine) -> None:
-        if self.evaluator is not None and self.metric in self.evaluator.state.metrics:
-            self._shown[self.metric] = f"{float(self.evaluator.state.metrics[self.metric]):.4f}"
+        metrics = (self.evaluator or engine).state.metrics
+        if self.metric in metrics:
+            self._shown[self.metric] = f"{float(metrics[self.metric]):.4f}"
             self._bar.set_postfix(self._shown)
 
     def _close(self, engine: Engine, error: BaseException | None = None) -> None:

@@ -30,7 +30,6 @@ from metaseg_monai.evaluation.per_case import (
     TEXT,
     Table,
     read_rows,
-    remove_stale,
 )
 from metaseg_monai.files import file_sha256
 from metaseg_monai.metadata import Continuous, MetadataSchema
@@ -258,18 +257,17 @@ def test_an_evaluation_says_which_weights_made_which_files(tmp_path, run, one_ho
     }
 
 
-def test_only_a_table_that_begins_so_is_removed(tmp_path):
+def test_without_rows_only_a_table_that_begins_so_is_removed(tmp_path):
     path = tmp_path / "scores.csv"
-    assert not remove_stale(path, ["case", "group"])
-    for own in ("case,size\n", "case\n", "", "group,case\n", "case,group2\n"):
-        path.write_text(own)
-        assert not remove_stale(path, ["case", "group"])
-        assert path.read_text() == own
-    path.write_bytes(b"\xff\xfe\x00")
-    assert not remove_stale(path, ["case"])
-    for table in ("case,group,dice\na,b,1\n", "case,group\r\n", "case,group"):
+    assert TABLE.write(path, []) == []
+    for own in (b"name,size\n", b"name\n", b"", b"group,name\n", b"name,group2\n", b"\xff\xfe\x00"):
+        path.write_bytes(own)
+        TABLE.write(path, [])
+        assert path.read_bytes() == own
+    for table in ("name,group,share\na,b,1\n", "name,group\r\n", "name,group"):
         path.write_text(table)
-        assert remove_stale(path, ["case", "group"])
+        TABLE.write(path, [])
         assert not path.exists()
     path.mkdir()
-    assert not remove_stale(path, ["case"])
+    TABLE.write(path, [])
+    assert path.is_dir()
