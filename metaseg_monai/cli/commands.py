@@ -39,8 +39,8 @@ COMMANDS: Tree = {
         "names": "metaseg_monai.prepare.names:prepare_names",
         "dsb2018": "metaseg_monai.prepare.dsb2018:prepare_dsb2018",
         "cracks": "metaseg_monai.prepare.cracks:prepare_cracks",
-        "magnify": "metaseg_monai.cli.prepare_tables:PrepareTables.magnify",
-        "styles": "metaseg_monai.cli.prepare_tables:PrepareTables.styles",
+        "magnify": "metaseg_monai.simulate.magnify:magnify_table",
+        "styles": "metaseg_monai.simulate.styles:prepare_styles",
     },
 }
 
@@ -138,17 +138,13 @@ def overview(commands: Tree, words: Sequence[str] = ()) -> str:
 def load(target: str) -> Callable[..., Any]:
     """Import the function that ``module:name`` names."""
     module, _, name = target.partition(":")
-    function: Any = importlib.import_module(module)
-    for part in name.split("."):
-        function = getattr(function, part)
-        function = function() if isinstance(function, type) else function
+    function: Callable[..., Any] = getattr(importlib.import_module(module), name)
     return function
 
 
 def _first_line(target: str) -> str:
     module, _, name = target.partition(":")
     root = Path(__file__).parents[1]
-    name = name.rpartition(".")[2]
     file = root.joinpath(*module.split(".")[1:]).with_suffix(".py")
     tree = ast.parse(file.read_text(encoding="utf-8"))
     made = next(n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef) and n.name == name)

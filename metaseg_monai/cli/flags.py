@@ -189,7 +189,7 @@ def _text(parameter: inspect.Parameter, kinds: set[Any], text: str) -> Any:
 
 def _numbers(name: str, text: str) -> list[float]:
     parts = text.strip("()[]").split(",")
-    return [float(_number(name, {float}, part) or 0) for part in parts if part.strip()]
+    return [_number(name, {float}, part) or 0 for part in parts if part.strip()]
 
 
 def _names(may_be_none: bool, text: str) -> list[str] | None:

@@ -1,14 +1,11 @@
 """Object masks as a hasty hand would have drawn them: outlines of few straight sides."""
 
-import math
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from skimage.draw import polygon
 from skimage.measure import approximate_polygon, find_contours, regionprops
-
-from metaseg_monai.errors import ConfigError, DataError
 
 Labels = npt.NDArray[Any]
 """(H, W) whole numbers, 0 is background."""
@@ -36,14 +33,10 @@ def polygonise(labels: Labels, tolerance_px: float) -> Labels:
     Args:
         labels: (H, W) object numbers, 0 = background; the pixels of a number may be in parts.
         tolerance_px: largest distance between old and new outline in pixels; 0 = no change. The
-            texts used 2 and 3.5 at 1080 x 1080 pixels; see `scaled_tolerance` for other sizes.
+            texts used 2 and 3.5 at 1080 x 1080 pixels.
 
     Returns:
         (H, W) of the same type, with the same numbers.
-
-    Raises:
-        ConfigError: the tolerance is negative or not finite.
-        DataError: labels are not (H, W) whole numbers from 0.
 
     >>> labels = np.zeros((12, 13), np.uint8)
     >>> labels[1:11, 1:11] = 7
@@ -52,12 +45,6 @@ def polygonise(labels: Labels, tolerance_px: float) -> Labels:
     >>> int(drawn[6, 10]), int(drawn[6, 11])
     (7, 0)
     """
-    if not math.isfinite(tolerance_px) or tolerance_px < 0:
-        raise ConfigError(
-            f"tolerance_px is {tolerance_px}: expected a distance in pixels from 0 (no change), "
-            "for instance 2 or 3.5 at 1080 x 1080 pixels."
-        )
-    _check_labels(labels)
     if tolerance_px == 0:
         return labels.copy()
     numbers, order = np.unique(labels, return_inverse=True)
@@ -74,71 +61,6 @@ def polygonise(labels: Labels, tolerance_px: float) -> Labels:
     for place, own in kept:
         drawn[place][own] = labels[place][own]
     return drawn
-
-
-def scaled_tolerance(
-    tolerance_at_1080: float, diameter_px: float, reference_diameter_px: float
-) -> float:
-    """Give the tolerance that cuts as deep into a nucleus as the texts' did at 1080 pixels.
-
-    Args:
-        tolerance_at_1080: tolerance in pixels of the texts' 1080 x 1080 images (2 fine, 3.5
-            coarse; paper figure S2).
-        diameter_px: median diameter of a nucleus in these images, in pixels.
-        reference_diameter_px: median diameter of a nucleus in the 1080 x 1080 images, in pixels.
-
-    Returns:
-        The tolerance in pixels of these images.
-
-    Raises:
-        ConfigError: the tolerance is negative, or a diameter is not above 0.
-
-    >>> scaled_tolerance(3.5, diameter_px=20, reference_diameter_px=40)
-    1.75
-    """
-    if not math.isfinite(tolerance_at_1080) or tolerance_at_1080 < 0:
-        raise ConfigError(
-            f"tolerance_at_1080 is {tolerance_at_1080}: expected a distance in pixels from 0."
-        )
-    for name, diameter in (
-        ("diameter_px", diameter_px),
-        ("reference_diameter_px", reference_diameter_px),
-    ):
-        if not math.isfinite(diameter) or diameter <= 0:
-            raise ConfigError(
-                f"{name} is {diameter}: expected a diameter in pixels above 0; measure it with "
-                "median_diameter over masks that hold at least one object."
-            )
-    return tolerance_at_1080 * diameter_px / reference_diameter_px
-
-
-def object_diameters(labels: Labels) -> npt.NDArray[np.float64]:
-    """Give the diameters of the circles that are as large as the objects, in pixels.
-
-    Args:
-        labels: (H, W) object numbers, 0 = background.
-
-    Returns:
-        (N,) one diameter for each object, by number.
-    """
-    _check_labels(labels)
-    numbers, areas = np.unique(labels, return_counts=True)
-    return np.asarray(np.sqrt(4 * areas[numbers != 0] / math.pi))
-
-
-def _check_labels(labels: Labels) -> None:
-    """Refuse what cannot be a picture of object numbers."""
-    whole = labels.dtype == np.bool_ or np.issubdtype(labels.dtype, np.integer)
-    if labels.ndim != 2 or labels.size == 0 or not whole:
-        raise DataError(
-            f"labels have shape {labels.shape} and type {labels.dtype}: expected (H, W) whole "
-            "numbers, one for each object and 0 for the background."
-        )
-    if labels.min() < 0:
-        raise DataError(
-            f"labels hold {labels.min()}: expected object numbers from 1 and 0 for the background; "
-            "set the pixels below 0 to 0."
-        )
 
 
 def _redraw(mask: Mask, tolerance_px: float) -> Mask:

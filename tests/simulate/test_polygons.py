@@ -1,12 +1,11 @@
-"""Polygons of objects: holes, neighbours, borders, tiny objects, and what is refused."""
+"""Polygons of objects: holes, neighbours, borders, and tiny objects."""
 
 import numpy as np
 import pytest
 from skimage.measure import label as components
 
-from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.simulate import polygons
-from metaseg_monai.simulate.polygons import object_diameters, polygonise, scaled_tolerance
+from metaseg_monai.simulate.polygons import polygonise
 
 
 def disc(shape, centre, radius):
@@ -196,50 +195,3 @@ def test_a_hole_whose_outline_holds_no_pixel_is_left_as_it_is(monkeypatch, outli
 
 def test_no_objects_are_no_objects():
     assert not polygonise(np.zeros((5, 7), np.uint8), 2.0).any()
-
-
-@pytest.mark.parametrize("tolerance", [-1.0, float("nan"), float("inf")])
-def test_a_tolerance_below_zero_is_refused(tolerance):
-    with pytest.raises(ConfigError, match="tolerance_px is"):
-        polygonise(np.zeros((3, 3), np.uint8), tolerance)
-
-
-@pytest.mark.parametrize(
-    "labels",
-    [np.zeros((3, 3)), np.zeros((3, 3, 3), np.uint8), np.zeros((0, 3), np.uint8)],
-    ids=["float", "3D", "empty"],
-)
-def test_what_is_no_picture_of_numbers_is_refused(labels):
-    with pytest.raises(DataError, match=r"expected \(H, W\) whole numbers"):
-        polygonise(labels, 2.0)
-
-
-def test_numbers_below_zero_are_refused():
-    with pytest.raises(DataError, match="labels hold -1"):
-        polygonise(np.full((3, 3), -1, np.int16), 2.0)
-
-
-def test_the_tolerance_scales_with_the_diameter():
-    assert scaled_tolerance(2.0, 30.0, 30.0) == 2.0
-    assert scaled_tolerance(3.5, 10.0, 40.0) == pytest.approx(0.875)
-    assert scaled_tolerance(0.0, 10.0, 40.0) == 0.0
-
-
-@pytest.mark.parametrize(
-    ("arguments", "named"),
-    [
-        ((-1.0, 10.0, 10.0), "tolerance_at_1080"),
-        ((2.0, 0.0, 10.0), "diameter_px"),
-        ((2.0, 10.0, float("nan")), "reference_diameter_px"),
-    ],
-)
-def test_an_impossible_scale_is_refused(arguments, named):
-    with pytest.raises(ConfigError, match=f"^{named} is"):
-        scaled_tolerance(*arguments)
-
-
-def test_the_diameter_is_that_of_the_circle_of_equal_area():
-    labels = np.zeros((20, 20), np.uint8)
-    labels[2:6, 2:6] = 4  # 16 pixels
-    labels[10:12, 10:12] = 1  # 4 pixels
-    assert object_diameters(labels) == pytest.approx([2.25676, 4.51352], abs=1e-4)

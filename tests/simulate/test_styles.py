@@ -1,4 +1,4 @@
-"""What is drawn in folders whose training masks have several styles."""
+"""Folders whose training masks have several styles: who draws how, what is drawn, refusals."""
 
 import hashlib
 from collections import Counter
@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 import tifffile
 
+from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.files import read_lines
-from metaseg_monai.simulate.cells.write import generate_cells
+from metaseg_monai.simulate import generate_cells
+from metaseg_monai.simulate.generated import Stored
 from metaseg_monai.simulate.polygons import polygonise
-from metaseg_monai.simulate.styles import Drawing, prepare_styles, redraw
+from metaseg_monai.simulate.styles import Drawing, prepare_styles, redraw, share_styles
 from metaseg_monai.tables.table import read_table
 
 STYLES = ["exact", "fine", "coarse"]
@@ -145,8 +147,9 @@ def test_gaps_between_objects_that_filled_the_image_become_background(nuclei):
     full = np.ones((64, 64), np.uint8)
     drawing, change = redraw(Drawing(full, np.maximum(nuclei(1) * 3, 2), {}, {}), 3.0)
     assert np.array_equal(drawing.label, drawing.objects > 0)
-    assert change.fn == (drawing.objects == 0).sum() > 0
-    assert (change.tp, change.fp) == (full.size - change.fn, 0)
+    gaps = (drawing.objects == 0).sum()
+    assert change.areas.sum() == full.size
+    assert change.tp == change.redrawn.sum() == full.size - gaps < full.size
 
 
 def test_tolerances_follow_the_diameter_where_its_reference_is_given(
@@ -173,3 +176,165 @@ def test_generated_anomalies_are_drawn(tmp_path, rows_of):
     rows = rows_of(tmp_path / "styled")
     assert len({row["image"] for row in rows}) < len(rows)
     assert {bool(row["instances"]) for row in rows if row["task"] == "anomalies"} == {False}
+
+
+def test_one_group_has_one_style_and_one_image_too(cells, tmp_path, rows_of):
+    source = cells(fields=2)
+    prepare_styles(source, tmp_path / "groups")
+    styles = {}
+    for row in rows_of(tmp_path / "groups"):
+        assert styles.setdefault(row["group"], row["style"]) == row["style"]
+    prepare_styles(source, tmp_path / "images", unit="image")
+    of_group = {}
+    for row in rows_of(tmp_path / "images"):
+        of_group.setdefault(row["group"], set()).add(row["style"])
+    assert max(map(len, of_group.values())) == 2
+
+
+def row(image, group, **cells):
+    return Stored(image, group, "train", (image,), None, None, cells)
+
+
+def test_shares_are_equal_within_each_value():
+    rows = [row(f"{n}.tif", f"g{n}", line="ab"[n % 2]) for n in range(24)]
+    for seed in range(5):
+        shared = share_styles(rows, STYLES, seed, "line", "group")
+        counts = Counter((one.cells["line"], shared[one.images]) for one in rows)
+        assert set(counts.values()) == {4}
+        assert len(counts) == 6
+
+
+def test_all_rows_of_an_image_share_its_style():
+    rows = [row(f"{n // 2}.tif", f"g{n}") for n in range(12)]
+    shared = share_styles(rows, STYLES, 0, None, "image")
+    assert Counter(shared.values()) == {"exact": 2, "fine": 2, "coarse": 2}
+
+
+def with_tasks(source, write_csv, rows_of):
+    """Give every image a second row: anomalies, which have no file of object numbers."""
+    rows = []
+    for row in rows_of(source):
+        label = np.zeros((64, 64), np.uint8)
+        label[4:14, 40:60] = 1
+        path = row["label"].replace("labels/", "labels/anomalies_")
+        tifffile.imwrite(source / path, label)
+        rows += [row | {"task": "nuclei"}]
+        rows += [row | {"task": "anomalies", "label": path, "instances": ""}]
+    write_csv(source / "table.csv", rows)
+    return rows
+
+
+@pytest.mark.parametrize("unit", ["group", "image"])
+def test_the_tasks_of_an_image_share_its_style_and_have_labels_of_their_own(
+    cells, tmp_path, write_csv, unit, rows_of, plane
+):
+    source, output = cells("both", fields=2), tmp_path / "styled"
+    before = with_tasks(source, write_csv, rows_of)
+    prepare_styles(source, output, unit=unit)
+    rows = rows_of(output)
+    assert [(r["image"], r["task"]) for r in rows] == [(r["image"], r["task"]) for r in before]
+    styles = {row["image"]: row["style"] for row in rows}
+    assert all(row["style"] == styles[row["image"]] for row in rows)
+    assert Counter(row["style"] for row in rows if row["split"] == "train") == dict.fromkeys(
+        STYLES, 16
+    )
+    assert len({row["label"] for row in rows}) == len(rows) == 64
+    for row in rows:
+        label = plane(output / row["label"])
+        if row["task"] == "anomalies":
+            assert row["instances"] == ""
+            assert label[8, 50] == 1
+            assert label[16, 16] == 0
+        else:
+            assert np.array_equal(label > 0, plane(output / row["instances"]) > 0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"tolerances": {"fine": 2.0}}, "expected one style of tolerance 0"),
+        ({"tolerances": {"a/b": 0.0}}, "cannot name files"),
+        ({"unit": "plate"}, "expected group or image"),
+        ({"balance": "line"}, r"no such column; the table has .*cell_line"),
+        ({"column": "cell_line"}, r"already tells rows apart \(HeLa, MDCK\)"),
+        ({"columns": {"label": None}}, "label is null"),
+        ({"reference_diameter_px": 0.0}, "reference_diameter_px is"),
+        ({"tolerances": {"exact": 0, "fine": -1}}, "'fine' is -1"),
+        ({"tolerances": {"exact": 0, "fine": "2"}}, "'fine' is '2'"),
+        ({"tolerances": {"exact": 0, "fine": float("nan")}}, "'fine' is nan"),
+        ({"tolerances": {"exact": False, "fine": 2}}, "'exact' is False"),
+        ({"tolerances": {0: 0}}, "cannot name files"),
+        ({"tolerances": 2}, r"tolerances=2: expected the tolerance .* of each style"),
+        ({"seed": -1}, "seed=-1"),
+        ({"seed": "abc"}, "seed='abc'"),
+        ({"seed": True}, "seed=True"),
+        ({"reference_diameter_px": "20"}, "reference_diameter_px is '20'"),
+        ({"reference_diameter_px": float("inf")}, "reference_diameter_px is inf"),
+        ({"column": "label"}, "column='label'"),
+        ({"column": "instances"}, "column='instances'"),
+        ({"column": " "}, "column=' '"),
+    ],
+)
+def test_wrong_settings_are_refused_and_leave_nothing(cells, tmp_path, settings, message):
+    with pytest.raises(ConfigError, match=message):
+        prepare_styles(cells(), tmp_path / "styled", **settings)
+    assert [path.name for path in tmp_path.iterdir()] == ["cells"]
+
+
+def test_a_folder_that_holds_files_is_refused(cells, tmp_path):
+    (tmp_path / "styled").mkdir()
+    (tmp_path / "styled" / "mine.txt").write_text("x")
+    with pytest.raises(DataError, match="not empty"):
+        prepare_styles(cells(), tmp_path / "styled")
+
+
+def test_object_numbers_that_disagree_with_the_label_are_refused(cells, tmp_path, rows_of):
+    source = cells("both")
+    row = rows_of(source)[3]
+    tifffile.imwrite(source / row["instances"], np.zeros((64, 64), np.uint16))
+    with pytest.raises(DataError, match=r"case 'images_w3_0'.*cover other pixels"):
+        prepare_styles(source, tmp_path / "styled")
+    assert not (tmp_path / "styled").exists()
+
+
+def test_object_numbers_outside_of_the_folder_are_refused(cells, tmp_path, write_csv, rows_of):
+    source = cells("both")
+    rows = rows_of(source)
+    rows[0]["instances"] = "../n.tif"
+    write_csv(source / "table.csv", rows)
+    with pytest.raises(DataError, match="leaves the table's folder"):
+        prepare_styles(source, tmp_path / "styled")
+
+
+def test_a_label_of_fractions_is_refused(cells, tmp_path, rows_of):
+    source = cells()
+    tifffile.imwrite(source / rows_of(source)[0]["label"], np.full((64, 64), 0.5, np.float32))
+    with pytest.raises(DataError, match=r"case 'images_w0_0'.*whole numbers"):
+        prepare_styles(source, tmp_path / "styled")
+
+
+@pytest.mark.parametrize("told", [("", ""), ("", "unknown")])
+def test_rows_that_nothing_tells_apart_are_refused(cells, tmp_path, write_csv, rows_of, told):
+    source = cells()
+    rows = [row | {"task": told[0]} for row in rows_of(source)]
+    write_csv(source / "table.csv", [*rows, rows[0] | {"task": told[1]}])
+    with pytest.raises(DataError, match=r"row 18.*the same image and metadata as row 2"):
+        prepare_styles(source, tmp_path / "styled")
+
+
+def test_a_task_that_only_one_row_names_tells_it_from_the_other(
+    cells, tmp_path, write_csv, rows_of
+):
+    source = cells()
+    rows = [row | {"task": ""} for row in rows_of(source)]
+    write_csv(source / "table.csv", [*rows, rows[0] | {"task": "x"}])
+    prepare_styles(source, tmp_path / "styled")
+    assert len(rows_of(tmp_path / "styled")) == 17
+
+
+def test_training_masks_without_any_object_have_no_diameter(cells, tmp_path, rows_of):
+    source = cells()
+    for row in rows_of(source):
+        tifffile.imwrite(source / row["label"], np.zeros((64, 64), np.uint8))
+    with pytest.raises(ConfigError, match="no training mask holds an object"):
+        prepare_styles(source, tmp_path / "styled", reference_diameter_px=20)
