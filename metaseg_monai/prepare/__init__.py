@@ -6,19 +6,16 @@ from metaseg_monai.prepare.dsb2018 import prepare_dsb2018
 from metaseg_monai.prepare.kits import kits_volumes, prepare_kits21
 from metaseg_monai.prepare.kits_source import KitsLayout, read_clinical
 from metaseg_monai.prepare.names import prepare_names
-from metaseg_monai.prepare.ome import ome_columns, read_ome
 from metaseg_monai.prepare.pipeline import Prepared
 
 __all__ = [
     "KitsLayout",
     "Prepared",
     "kits_volumes",
-    "ome_columns",
     "prepare_cells",
     "prepare_cracks",
     "prepare_dsb2018",
     "prepare_kits21",
     "prepare_names",
     "read_clinical",
-    "read_ome",
 ]

@@ -19,7 +19,7 @@ from metaseg_monai.prepare.found import (
     visible_files,
     without_suffix,
 )
-from metaseg_monai.prepare.masks import CrackForestMasks, mask_rule
+from metaseg_monai.prepare.masks import crackforest_mask, mask_rule
 from metaseg_monai.prepare.pipeline import Prepared, PrepareOptions, prepare_found
 from metaseg_monai.prepare.splits import Shares, check_shares
 
@@ -142,7 +142,7 @@ def prepare_cracks(
     return prepare_found(
         FoundFolder.of(root, found()),
         output,
-        CrackForestMasks() if layout == "crackforest" else rule,
+        crackforest_mask if layout == "crackforest" else rule,
         options,
         {"layout": layout, "domain": domain, "photo": photo, "threshold": threshold},
     )

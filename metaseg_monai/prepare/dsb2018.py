@@ -1,7 +1,9 @@
 """The layout of the Data Science Bowl 2018, stage 1: a folder an image, a file an object."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from typing import get_args
 
 from metaseg_monai.errors import DataError
 from metaseg_monai.prepare.found import (
@@ -15,7 +17,7 @@ from metaseg_monai.prepare.found import (
     visible_files,
 )
 from metaseg_monai.prepare.lab_table import find_lab_table, read_lab_table
-from metaseg_monai.prepare.masks import ObjectFiles, Overlap
+from metaseg_monai.prepare.masks import Overlap, object_files
 from metaseg_monai.prepare.pipeline import Prepared, PrepareOptions, prepare_found
 from metaseg_monai.prepare.splits import check_shares
 
@@ -63,7 +65,9 @@ def prepare_dsb2018(
         DataError: there is no image in this layout; see `read_lab_table` and `prepare_found`.
     """
     options = PrepareOptions(group, check_shares(train, val, test), seed, grey, None, ome, dry_run)
-    rule = ObjectFiles(overlap)
+    if overlap not in get_args(Overlap):
+        raise DataError(f"overlap={overlap!r}: expected one of {', '.join(get_args(Overlap))}")
+    rule = partial(object_files, overlap=overlap)
     given = source_folder(source, "the folder stage1_train")
     root = given / "stage1_train" if (given / "stage1_train").is_dir() else given
     folders = [path for path in sorted(root.iterdir()) if (path / "images").is_dir()]

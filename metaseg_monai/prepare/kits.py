@@ -158,7 +158,7 @@ def prepare_kits21(
                     problems += one
                 else:
                     records[one["row"]["case"]] = one
-            problems += _copies(records, cases, output)
+            problems += _copies(records, cases)
             problems.sort(key=lambda problem: (problem.case, problem.file))
             _sweep(output, records)
             rows, of_cases = _tables(records, cases, split_of, patients, size)
@@ -309,7 +309,7 @@ class KitsWriter:
             return False
 
 
-def _copies(records: dict[str, Record], cases: Sequence[FoundCase], output: Path) -> list[Problem]:
+def _copies(records: dict[str, Record], cases: Sequence[FoundCase]) -> list[Problem]:
     """Take out cases with the voxels of another case; which of them is right cannot be known."""
     known = [case for case in cases if case.case in records]
     problems = []

@@ -3,11 +3,10 @@
 import hashlib
 import io
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import tifffile
@@ -51,22 +50,16 @@ class CaseVolumes:
     Attributes:
         image: CT values; None where only the label was read.
         label: uint8 classes 0..3 on the same grid.
+        content: digest of some voxels, by which copies are suspected; "" of an empty label.
         stored_shape: as the label's file has it.
         remarks: what is allowed but seldom meant, in words.
     """
 
     image: AxialVolume | None
     label: AxialVolume
+    content: str
     stored_shape: tuple[int, ...]
     remarks: tuple[str, ...]
-
-    @cached_property
-    def content(self) -> str:
-        """Digest of some of the voxels, so that copies can be suspected; "" of an empty label."""
-        if self.image is not None:
-            return _digest(self.image.planes[:, ::SAMPLE_STEP, ::SAMPLE_STEP])
-        filled = self.label.planes.any(axis=(1, 2))
-        return _digest(self.label.planes[filled]) if filled.any() else ""
 
 
 def source_files(case: FoundCase) -> dict[str, Path]:
@@ -104,11 +97,15 @@ def read_case(case: FoundCase) -> tuple[CaseVolumes | None, list[Problem]]:
     if problems:
         return None, problems
     stored, ct = planes["label"], planes.get("image")
-    label = AxialVolume(_as_classes(stored.planes), stored.affine, stored.orientation)
+    classes = gathered(stored.planes.astype(np.uint8, order="K"))
+    label = AxialVolume(classes, stored.affine, stored.orientation)
     remarks = _phase_remarks(label, ct)
+    filled = classes[classes.any(axis=(1, 2))]
+    content = _digest(filled) if len(filled) else ""
     if ct is not None:
         remarks += _ct_remarks(ct.planes, read["image"].array.ravel(order="K"))
-    return CaseVolumes(ct, label, read["label"].array.shape[1:], tuple(remarks)), []
+        content = _digest(ct.planes[:, ::SAMPLE_STEP, ::SAMPLE_STEP])
+    return CaseVolumes(ct, label, content, read["label"].array.shape[1:], tuple(remarks)), []
 
 
 def whole_content(case: FoundCase) -> str:
@@ -168,16 +165,6 @@ def _misfit(image: Image, label: Image) -> str | None:
         apart = np.abs(here - there).max()
         return f"the label's affine differs from its image's, by up to {apart:.4g}"
     return None
-
-
-def _as_classes(planes: np.ndarray) -> np.ndarray:
-    """The classes as uint8 in C order, as they are looked at plane by plane and more than once."""
-    classes = np.zeros(planes.shape, np.uint8)
-    filled = np.flatnonzero(planes.any(axis=(1, 2)))
-    if len(filled):
-        part = slice(filled[0], filled[-1] + 1)
-        classes[part] = gathered(planes[part])
-    return classes
 
 
 def gathered(planes: np.ndarray) -> np.ndarray:
@@ -417,16 +404,10 @@ def chosen_planes(pixels: np.ndarray, rule: SliceRule) -> np.ndarray:
         rule: "mass", those with tumour or cyst (the paper's 10,346 slices of KiTS21); "kidney",
             those with kidney, tumour or cyst (a few planes show a mass alone); "all".
 
-    Raises:
-        DataError: another rule.
-
     >>> pixels = np.array([[9, 0, 0, 0], [5, 4, 0, 0], [5, 3, 1, 0], [7, 0, 0, 2]])
     >>> [chosen_planes(pixels, rule).tolist() for rule in ("mass", "kidney", "all")]
     [[2, 3], [1, 2, 3], [0, 1, 2, 3]]
     """
-    if rule not in get_args(SliceRule):
-        allowed = ", ".join(get_args(SliceRule))
-        raise DataError(f"slice_rule={rule!r}: expected one of {allowed}")
     first = {"mass": 2, "kidney": 1, "all": 0}[rule]
     return np.flatnonzero(pixels[:, first:].any(axis=1))
 
@@ -455,9 +436,6 @@ def write_slices(
     Returns:
         One row a slice, in the order of planes, for `table_row`; without image, `image` and
         `image_sha256` are left out.
-
-    Raises:
-        DataError: an unknown rule.
     """
     label, folder = volumes.label, Path(folder)
     shape = (label.planes.shape[1], label.planes.shape[2])
@@ -466,8 +444,9 @@ def write_slices(
     chosen = chosen_planes(pixels, rule).tolist()
     kinds = {"label": (_resized_label(label.planes[plane], new) for plane in chosen)}
     if volumes.image is not None:
-        of_image = _ordered(volumes.image.planes, chosen)
-        kinds = {"image": (_resized_image(plane, new) for plane in of_image), **kinds}
+        first, last = (chosen[0], chosen[-1]) if chosen else (0, -1)
+        values = gathered(volumes.image.planes[first : last + 1])
+        kinds = {"image": (_resized_image(values[n - first], new) for n in chosen), **kinds}
     name = f"{case}_{{:04d}}.tif".format
     sha256: dict[tuple[str, int], str] = {}
     for kind, planes in kinds.items() if chosen else ():
@@ -491,9 +470,7 @@ def write_slices(
     ]
 
 
-def table_row(
-    row: Mapping[str, Any], clinical: Mapping[str, str], split: str, group: str | None = None
-) -> dict[str, Any]:
+def table_row(row: Mapping[str, Any], clinical: Mapping[str, str], split: str) -> dict[str, Any]:
     """A row of table.csv, columns in the order of the contract.
 
     Args:
@@ -501,9 +478,8 @@ def table_row(
         clinical: of the case, from `read_clinical`; columns that the table has already, such as
             `split`, become `clinical_<name>`.
         split: train, val or test.
-        group: what must stay in one split; by default the volume.
     """
-    own = {SIZE: clinical.get(SIZE, ""), "group": group or row["volume"], "split": split}
+    own = {SIZE: clinical.get(SIZE, ""), "group": row["volume"], "split": split}
     whole = {**row, **own}
     ordered = {name: whole[name] for name in FIRST_COLUMNS if name in whole} | dict(row)
     reserved = {*ordered, *FIRST_COLUMNS, "image_sha256"}
@@ -521,18 +497,6 @@ def number(value: float) -> str:
     """
     text = f"{value:.6f}".rstrip("0").rstrip(".")
     return "0" if text == "-0" else text
-
-
-def _ordered(planes: np.ndarray, chosen: Sequence[int]) -> Iterator[np.ndarray]:
-    """The chosen planes (in rising order) one by one, each contiguous in memory.
-
-    A file may hold neighbours of a plane far apart (KiTS does); planes are gathered in blocks, as
-    one alone takes as long as all of its block.
-    """
-    for start in range(0, len(chosen), BLOCK):
-        block = chosen[start : start + BLOCK]
-        together = gathered(planes[block[0] : block[-1] + 1])
-        yield from (together[plane - block[0]] for plane in block)
 
 
 def _resized_image(plane: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

@@ -1,10 +1,10 @@
 """How the mask files of a source become a label and numbered objects."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol, get_args
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import scipy.io
@@ -26,178 +26,134 @@ class Masks(NamedTuple):
         copied: the file to copy as it is in place of writing `label`; None where it is converted.
         objects: (H, W) uint16 object numbers, 0 background; None where objects have no numbers.
         remarks: what was decided or is seldom meant, in words.
-        peak: the largest grey value where a threshold decides; None where none does.
+        grey: the threshold that decides and the largest grey value; None where none decides.
     """
 
     label: np.ndarray
     copied: Path | None = None
     objects: np.ndarray | None = None
     remarks: tuple[str, ...] = ()
-    peak: float | None = None
+    grey: tuple[float, float] | None = None
 
 
-class MaskRule(Protocol):
-    """How masks are read; most rules take one file a case."""
-
-    def read(self, paths: Sequence[Path]) -> Masks:
-        """Read the mask of a case.
-
-        Raises:
-            DataError: a file cannot be read or its values are not as the rule expects.
-        """
+# A rule reads the mask of a case; most take one file. It raises a DataError where the file cannot
+# be read or its values are not as the rule expects.
+MaskRule = Callable[[Sequence[Path]], Masks]
 
 
-@dataclass(frozen=True)
-class ClassMasks:
+def class_mask(paths: Sequence[Path], classes: int = 2) -> Masks:
     """Pixel values are the classes 0..classes-1; the file is copied byte for byte."""
-
-    classes: int = 2
-
-    def read(self, paths: Sequence[Path]) -> Masks:
-        """See `MaskRule`."""
-        path = paths[0]
-        array = read_image(path, 2, palette="indices").array
-        if len(array) != 1:
-            raise DataError(
-                f"{path}: a mask of {len(array)} channels, expected one; save it with one channel, "
-                "or give labels=binary, which takes equal channels"
-            )
-        _check_whole(path, array)
-        wrong = (array < 0) | (array >= self.classes)
-        if wrong.any():
-            values, counts = np.unique(array[wrong], return_counts=True)
-            told = ", ".join(f"{v:g} ({n} px)" for v, n in zip(values[:5], counts, strict=False))
-            raise DataError(
-                f"{path}: label values {told}, expected 0..{self.classes - 1}; mend it, or say "
-                "what the values mean: labels=binary (0 and one other), labels=instances (object "
-                "numbers), threshold=N, or classes=N"
-            )
-        return Masks(array[0].astype(np.uint8), copied=path)
+    (path,) = paths
+    array = read_image(path, 2, palette="indices").array
+    if len(array) != 1:
+        raise DataError(
+            f"{path}: a mask of {len(array)} channels, expected one; save it with one channel, "
+            "or give labels=binary, which takes equal channels"
+        )
+    _check_whole(path, array)
+    values, counts = np.unique(array[(array < 0) | (array >= classes)], return_counts=True)
+    if len(values):
+        told = ", ".join(f"{v:g} ({n} px)" for v, n in zip(values[:5], counts, strict=False))
+        raise DataError(
+            f"{path}: label values {told}, expected 0..{classes - 1}; mend it, or say "
+            "what the values mean: labels=binary (0 and one other), labels=instances (object "
+            "numbers), threshold=N, or classes=N"
+        )
+    return Masks(array[0].astype(np.uint8), copied=path)
 
 
-@dataclass(frozen=True)
-class BinaryMasks:
+def binary_mask(paths: Sequence[Path]) -> Masks:
     """Zero is background, the one other value foreground; several equal channels are one."""
-
-    def read(self, paths: Sequence[Path]) -> Masks:
-        """See `MaskRule`."""
-        array = _one_channel(paths[0])
-        values = np.unique(array)
-        if len(values[values != 0]) > 1:
-            shown = ", ".join(f"{value:g}" for value in values[:5])
-            raise DataError(
-                f"{paths[0]}: {len(values)} values ({shown}, ...), expected 0 and one other; give "
-                "threshold=N, or labels=instances for object numbers"
-            )
-        return Masks((array != 0).astype(np.uint8))
+    array = _one_channel(paths[0])
+    values = np.unique(array)
+    if len(values[values != 0]) > 1:
+        shown = ", ".join(f"{value:g}" for value in values[:5])
+        raise DataError(
+            f"{paths[0]}: {len(values)} values ({shown}, ...), expected 0 and one other; give "
+            "threshold=N, or labels=instances for object numbers"
+        )
+    return Masks((array != 0).astype(np.uint8))
 
 
-@dataclass(frozen=True)
-class ThresholdMasks:
+def threshold_mask(paths: Sequence[Path], above: float) -> Masks:
     """Grey values above a number are foreground (colours by their luma), as in JPEG masks."""
-
-    above: float
-
-    def read(self, paths: Sequence[Path]) -> Masks:
-        """See `MaskRule`."""
-        grey = convert_channels(read_image(paths[0], 2).array, "grey")[0]
-        if not np.all(np.isfinite(grey)):
-            raise DataError(f"{paths[0]}: values that are no finite numbers; save it anew")
-        if 0 < grey.max() <= 1 <= self.above:
-            raise DataError(
-                f"{paths[0]}: values up to {grey.max():g}, of which none is above {self.above:g}; "
-                f"give threshold={0 if grey.max() == 1 else 0.5}"
-            )
-        return Masks((grey > self.above).astype(np.uint8), peak=float(grey.max()))
+    grey = convert_channels(read_image(paths[0], 2).array, "grey")[0]
+    if not np.all(np.isfinite(grey)):
+        raise DataError(f"{paths[0]}: values that are no finite numbers; save it anew")
+    if 0 < grey.max() <= 1 <= above:
+        raise DataError(
+            f"{paths[0]}: values up to {grey.max():g}, of which none is above {above:g}; give "
+            f"threshold={0 if grey.max() == 1 else 0.5}"
+        )
+    return Masks((grey > above).astype(np.uint8), grey=(above, float(grey.max())))
 
 
-@dataclass(frozen=True)
-class NumberedMasks:
+def numbered_mask(paths: Sequence[Path]) -> Masks:
     """Every object has a number from 1, zero is background."""
-
-    def read(self, paths: Sequence[Path]) -> Masks:
-        """See `MaskRule`."""
-        array = _one_channel(paths[0])
-        _check_whole(paths[0], array)
-        if array.min() < 0 or array.max() > MOST_OBJECTS:
-            raise DataError(
-                f"{paths[0]}: object numbers {array.min():g} to {array.max():g}, expected "
-                f"0..{MOST_OBJECTS}; number the objects anew from 1"
-            )
-        return Masks((array > 0).astype(np.uint8), objects=array.astype(np.uint16))
+    array = _one_channel(paths[0])
+    _check_whole(paths[0], array)
+    if array.min() < 0 or array.max() > MOST_OBJECTS:
+        raise DataError(
+            f"{paths[0]}: object numbers {array.min():g} to {array.max():g}, expected "
+            f"0..{MOST_OBJECTS}; number the objects anew from 1"
+        )
+    return Masks((array > 0).astype(np.uint8), objects=array.astype(np.uint16))
 
 
-@dataclass(frozen=True)
-class ObjectFiles:
+def object_files(paths: Sequence[Path], overlap: Overlap = "refuse") -> Masks:
     """One file an object, numbered in the order of the file names.
 
-    Attributes:
+    Args:
+        paths: the files.
         overlap: what becomes of pixels that several files claim: "refuse", or "smaller" gives
             them to the object of the smaller area.
     """
-
-    overlap: Overlap = "refuse"
-
-    def __post_init__(self) -> None:
-        if self.overlap not in get_args(Overlap):
-            allowed = ", ".join(get_args(Overlap))
-            raise DataError(f"overlap={self.overlap!r}: expected one of {allowed}")
-
-    def read(self, paths: Sequence[Path]) -> Masks:
-        """See `MaskRule`."""
-        if len(paths) > MOST_OBJECTS:
-            raise DataError(f"{paths[0].parent}: {len(paths)} objects; at most {MOST_OBJECTS}")
-        masks = [_one_channel(path) != 0 for path in paths]
-        for path, mask in zip(paths, masks, strict=True):
-            if mask.shape != masks[0].shape:
-                raise DataError(
-                    f"{path}: shape {mask.shape}, but {masks[0].shape} in {paths[0].name}; get "
-                    "the files anew"
-                )
-        areas = np.array([int(mask.sum()) for mask in masks])
-        objects = np.zeros(masks[0].shape, np.uint16)
-        for number in np.argsort(-areas, kind="stable"):
-            objects[masks[number]] = number + 1
-        claims = sum(masks, np.zeros(masks[0].shape, np.uint16))
-        shared = int(np.count_nonzero(claims > 1))
-        if shared and self.overlap == "refuse":
+    folder = paths[0].parent
+    if len(paths) > MOST_OBJECTS:
+        raise DataError(f"{folder}: {len(paths)} objects; at most {MOST_OBJECTS}")
+    masks = [_one_channel(path) != 0 for path in paths]
+    for path, mask in zip(paths, masks, strict=True):
+        if mask.shape != masks[0].shape:
             raise DataError(
-                f"{paths[0].parent}: {shared} pixels belong to several objects; mend the masks, or "
-                "give overlap=smaller, by which they go to the smaller object"
+                f"{path}: shape {mask.shape}, but {masks[0].shape} in {paths[0].name}; get "
+                "the files anew"
             )
-        empty = int(np.count_nonzero(areas == 0))
-        under = len(masks) - empty - len(np.unique(objects[objects > 0]))
-        told = {
-            f"{shared} pixels of several objects went to the smaller one": shared,
-            f"{empty} empty object files": empty,
-            f"{under} objects wholly under others": under,
-        }
-        remarks = tuple(remark for remark, count in told.items() if count)
-        return Masks((objects > 0).astype(np.uint8), objects=objects, remarks=remarks)
+    areas = np.array([np.count_nonzero(mask) for mask in masks])
+    objects = np.zeros(masks[0].shape, np.uint16)
+    for number in np.argsort(-areas, kind="stable"):
+        objects[masks[number]] = number + 1
+    shared = int(np.count_nonzero(sum(masks, np.zeros(masks[0].shape, np.uint16)) > 1))
+    if shared and overlap == "refuse":
+        raise DataError(
+            f"{folder}: {shared} pixels belong to several objects; mend the masks, or "
+            "give overlap=smaller, by which they go to the smaller object"
+        )
+    empty = int(np.count_nonzero(areas == 0))
+    told = {
+        "pixels of several objects went to the smaller one": shared,
+        "empty object files": empty,
+        "objects wholly under others": len(masks) - empty - len(np.unique(objects[objects > 0])),
+    }
+    remarks = tuple(f"{count} {remark}" for remark, count in told.items() if count)
+    return Masks((objects > 0).astype(np.uint8), objects=objects, remarks=remarks)
 
 
-@dataclass(frozen=True)
-class CrackForestMasks:
+def crackforest_mask(paths: Sequence[Path]) -> Masks:
     """MATLAB file with `groundTruth.Segmentation`: 1 is background, larger values are crack."""
-
-    def read(self, paths: Sequence[Path]) -> Masks:
-        """See `MaskRule`."""
-        path = paths[0]
-        try:
-            content = scipy.io.loadmat(path, struct_as_record=False, squeeze_me=True)
-            array = np.asarray(content["groundTruth"].Segmentation)
-        except OSError as error:
-            raise DataError(f"{path}: cannot be read ({error}); copy it anew") from error
-        except Exception as error:  # damaged files fail anywhere inside the reader
-            raise DataError(
-                f"{path}: no groundTruth.Segmentation ({error}); copy it anew"
-            ) from error
-        if array.ndim != 2 or array.dtype.kind not in "buif" or array.min() < 1:
-            raise DataError(
-                f"{path}: Segmentation of {array.dtype} {array.shape}, expected numbers from 1 in "
-                "rows and columns; copy it anew"
-            )
-        return Masks((array > 1).astype(np.uint8))
+    (path,) = paths
+    try:
+        content = scipy.io.loadmat(path, struct_as_record=False, squeeze_me=True)
+        array = np.asarray(content["groundTruth"].Segmentation)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error}); copy it anew") from error
+    except Exception as error:  # damaged files fail anywhere inside the reader
+        raise DataError(f"{path}: no groundTruth.Segmentation ({error}); copy it anew") from error
+    if array.ndim != 2 or array.dtype.kind not in "buif" or array.min() < 1:
+        raise DataError(
+            f"{path}: Segmentation of {array.dtype} {array.shape}, expected numbers from 1 in "
+            "rows and columns; copy it anew"
+        )
+    return Masks((array > 1).astype(np.uint8))
 
 
 def _one_channel(path: Path) -> np.ndarray:
@@ -223,13 +179,10 @@ def mask_rule(labels: str = "classes", classes: int = 2, threshold: object = Non
     Args:
         labels: "classes", "binary" or "instances".
         classes: number of classes with the background, for "classes".
-        threshold: takes the place of `labels`, see `ThresholdMasks`.
+        threshold: takes the place of `labels`, see `threshold_mask`.
 
     Raises:
         DataError: a setting has a wrong value, or would have no effect beside another.
-
-    >>> mask_rule("binary"), mask_rule("classes", threshold=127)
-    (BinaryMasks(), ThresholdMasks(above=127.0))
     """
     if labels not in get_args(Labels):
         raise DataError(f"labels={labels!r}: expected one of {', '.join(get_args(Labels))}")
@@ -238,10 +191,9 @@ def mask_rule(labels: str = "classes", classes: int = 2, threshold: object = Non
     other = f"labels={labels}" if threshold is None else f"threshold={threshold!r}"
     if other != "labels=classes" and classes != 2:
         raise DataError(f"classes={classes}: {other} makes two classes; leave one of both out")
-    if threshold is None and labels == "classes":
-        return ClassMasks(classes)
     if threshold is None:
-        return BinaryMasks() if labels == "binary" else NumberedMasks()
+        rules = {"binary": binary_mask, "instances": numbered_mask}
+        return rules.get(labels, partial(class_mask, classes=classes))
     if labels == "instances":
         raise DataError(
             f"{other}: labels=instances are object numbers, which have none; leave one of both out"
@@ -249,20 +201,4 @@ def mask_rule(labels: str = "classes", classes: int = 2, threshold: object = Non
     number = threshold if isinstance(threshold, int | float) else math.nan
     if isinstance(threshold, bool) or not math.isfinite(number):
         raise DataError(f"{other}: expected a number, such as 127")
-    return ThresholdMasks(float(number))
-
-
-def refuse_without_masks(labels: str, classes: int, threshold: float | None) -> None:
-    """Refuse settings of masks where there are none to read.
-
-    Raises:
-        DataError: one is not its default.
-    """
-    given = {"labels": labels, "classes": classes, "threshold": threshold}
-    default = {"labels": "classes", "classes": 2, "threshold": None}
-    idle = [f"{name}={value!r}" for name, value in given.items() if value != default[name]]
-    if idle:
-        raise DataError(
-            f"{', '.join(idle)}: there are no masks to read; name them with --mask_pattern, or "
-            "leave this out"
-        )
+    return partial(threshold_mask, above=float(number))

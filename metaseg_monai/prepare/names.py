@@ -21,7 +21,7 @@ from metaseg_monai.prepare.found import (
     visible_files,
 )
 from metaseg_monai.prepare.lab_table import described
-from metaseg_monai.prepare.masks import Labels, mask_rule, refuse_without_masks
+from metaseg_monai.prepare.masks import Labels, mask_rule
 from metaseg_monai.prepare.pipeline import Prepared, PrepareOptions, prepare_found
 from metaseg_monai.prepare.splits import check_shares
 
@@ -38,6 +38,7 @@ PRESETS: Mapping[str, str] = {
         r"p(?P<plane>\d+)-ch(?P<channel>\d+)sk(?P<timepoint>\d+)(?:fk\d+)?(?:fl\d+)?\.(?i:tiff?)"
     ),
 }
+DEFAULT_MASKS = {"labels": "classes", "classes": 2, "threshold": None}
 ALLOWED_OWN = ("group", "split")  # of the table's own columns, those a name may give
 SAME_FIELD = ("channel", "ch", "wavelength", "plane", "z", "timepoint", "time", "t")
 MOST_ROWS = 32  # of a plate of 1536 wells
@@ -102,8 +103,13 @@ def prepare_names(
     options = PrepareOptions(group, check_shares(train, val, test), seed, grey, axes, ome, dry_run)
     image, mask = compile_patterns(pattern, mask_pattern, join)
     rule = mask_rule(labels, classes, threshold)
-    if mask is None:
-        refuse_without_masks(labels, classes, threshold)
+    given = {"labels": labels, "classes": classes, "threshold": threshold}
+    idle = [name for name, default in DEFAULT_MASKS.items() if given[name] != default]
+    if mask is None and idle:
+        raise DataError(
+            f"{', '.join(f'{name}={given[name]!r}' for name in idle)}: there are no masks to read; "
+            "name them with --mask_pattern, or leave this out"
+        )
     root = source_folder(source, "a folder of images")
     images, masks, others = _fitting(root, image, mask)
     apart = [name for name in image.groupindex if name not in join]
@@ -160,9 +166,7 @@ def prepare_names(
         "pattern": pattern,
         "mask_pattern": mask_pattern,
         "join": list(join),
-        "labels": labels,
-        "classes": classes,
-        "threshold": threshold,
+        **given,
     }
     cases = FoundFolder.of(root, found())
     return prepare_found(cases, output, rule if mask else None, options, settings)

@@ -324,14 +324,14 @@ class WrittenCase(NamedTuple):
             `instances`.
         content: SHA-256 of the image's pixels; "" of an image without contrast, which is like
             any other.
-        peak: see `Masks`.
+        grey: see `Masks`.
         notes: what is told of it, beginning with its type of pixels.
     """
 
     found: FoundCase
     files: dict[str, str]
     content: str
-    peak: float | None
+    grey: tuple[float, float] | None
     notes: tuple[str, ...]
 
 
@@ -350,12 +350,12 @@ def _write(
             written.append(one)
         else:
             problems.append(case.problem_of(root, one))
-    peaks = [one.peak for one in written if one.peak is not None]
-    above = getattr(rule, "above", 0)
-    if 0 < max(peaks, default=0) <= above:
+    grey = [one.grey for one in written if one.grey is not None]
+    above, peak = max(grey, default=(0, 0))
+    if 0 < peak <= above:
         raise DataError(
-            f"threshold={above:g}: all {len(peaks)} masks become empty, as their largest "
-            f"value is {max(peaks):g}; give a threshold below it"
+            f"threshold={above:g}: all {len(grey)} masks become empty, as their largest "
+            f"value is {peak:g}; give a threshold below it"
         )
     for same in alike(written, lambda one: one.content):
         if len({one.found.split for one in same}) > 1:  # which of them is right is unknown
@@ -443,7 +443,7 @@ def _written(
         content.update(f"{plane.array.dtype} {plane.array.shape}".encode())
         content.update(plane.array.tobytes())
     digest = "" if flat else content.hexdigest()
-    return WrittenCase(case, files, digest, masks and masks.peak, (kind, *remarks))
+    return WrittenCase(case, files, digest, masks and masks.grey, (kind, *remarks))
 
 
 def _read(path: Path, axes: str | None) -> Image:
@@ -465,7 +465,7 @@ def _read(path: Path, axes: str | None) -> Image:
 
 
 def _read_masks(case: FoundCase, rule: MaskRule, image: Image) -> Masks:
-    masks, shape, path = rule.read(case.masks), image.array.shape[1:], case.masks[0]
+    masks, shape, path = rule(case.masks), image.array.shape[1:], case.masks[0]
     if masks.label.shape != shape:
         raise DataError(
             f"{path}: label of shape {masks.label.shape}, expected {shape} (rows, columns) as its "

@@ -10,7 +10,6 @@ import pytest
 import tifffile
 from scipy.ndimage import gaussian_filter
 
-from metaseg_monai.errors import DataError
 from metaseg_monai.images.geometry import axial_volume
 from metaseg_monai.images.read import read_image
 from metaseg_monai.prepare import prepare_kits21
@@ -43,24 +42,10 @@ ORIENTATIONS = [
     for codes in itertools.product(*axes)
 ]
 CONTRACT = [
-    "image",
-    "label",
-    "tumour_size_mm",
-    "group",
-    "split",
-    "volume",
-    "plane",
-    "planes",
-    "position_mm",
-    "spacing_z_mm",
-    "spacing_y_mm",
-    "spacing_x_mm",
-    "kidney_mm2",
-    "tumour_mm2",
-    "cyst_mm2",
-    "image_sha256",
-    "label_sha256",
-]
+    "image", "label", "tumour_size_mm", "group", "split", "volume", "plane", "planes",
+    "position_mm", "spacing_z_mm", "spacing_y_mm", "spacing_x_mm", "kidney_mm2", "tumour_mm2",
+    "cyst_mm2", "image_sha256", "label_sha256",
+]  # fmt: skip
 
 
 def volumes(scans, folder, image=None, label=None, **storage):
@@ -90,8 +75,6 @@ def test_rules(scans):
     assert chosen_planes(pixels, "mass").tolist() == [2, 3, 4]
     assert chosen_planes(pixels, "kidney").tolist() == [1, 2, 3, 4]
     assert chosen_planes(pixels, "all").tolist() == [0, 1, 2, 3, 4, 5]
-    with pytest.raises(DataError, match=r"'tumour': expected one of mass, kidney, all"):
-        chosen_planes(pixels, "tumour")
 
 
 def test_all_48_orientations_give_the_same_bytes(scans, tmp_path):
@@ -198,7 +181,6 @@ def test_table_row_has_the_columns_of_the_contract(scans, tmp_path):
     whole = table_row(row, clinical, "val")
     assert list(whole) == [*CONTRACT, "gender", "clinical_split", "clinical_image"]
     assert (whole["tumour_size_mm"], whole["split"], whole["group"]) == ("41", "val", "case_00000")
-    assert table_row(row, {}, "val", "patient 7")["group"] == "patient 7"
 
 
 def test_gathered_planes_are_equal_and_in_c_order():

@@ -7,7 +7,8 @@ import tifffile
 
 from metaseg_monai.errors import DataError
 from metaseg_monai.evaluation.object_table import tiff_pixel_um
-from metaseg_monai.prepare import ome_columns, prepare_cells, read_ome
+from metaseg_monai.prepare import prepare_cells
+from metaseg_monai.prepare.ome import ome_columns, read_ome
 
 OME = {"ome": True}
 

@@ -85,26 +85,32 @@ def test_one_bit_min_is_white_is_refused(prepared, lab):
     assert "which value is foreground is ambiguous" in made.problems[0]
 
 
+def mask_with(lab, value, dtype):
+    mask = lab.mask().astype(dtype)
+    mask[0, :2] = value
+    return mask
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype", "settings", "told"),
+    [
+        (255, np.int16, {}, "label values 255 (2 px), expected 0..1"),
+        (-1, np.int16, {}, "label values -1 (2 px), expected 0..1"),
+        (2, np.int16, {}, "label values 2 (2 px), expected 0..1"),
+        (0.5, np.float32, {}, "label value 0.5, expected whole"),
+        (np.nan, np.float32, {}, "label value nan, expected whole"),
+        (0.5, np.float32, {"labels": "instances"}, "label value 0.5, expected whole"),
+        (np.nan, np.float32, {"labels": "instances"}, "label value nan, expected whole"),
+    ],
+)
+def test_label_values_that_are_no_classes(prepared, lab, value, dtype, settings, told):
+    made = prepared(mask=mask_with(lab, value, dtype), **settings)
+    assert f"im0: masks/im0.tif: {told}" in made.problems[0]
+
+
 def test_transposed_label_is_refused(prepared, lab):
     made = prepared(mask=np.ascontiguousarray(lab.mask().T))
     assert "im0: masks/im0.tif: label of shape (30, 20), expected (20, 30)" in made.problems[0]
-
-
-@pytest.mark.parametrize("value", [255, -1, 2])
-def test_label_values_beyond_the_classes(prepared, lab, value):
-    mask = lab.mask().astype(np.int16)
-    mask[0, :2] = value
-    made = prepared(mask=mask)
-    assert f"im0: masks/im0.tif: label values {value} (2 px), expected 0..1" in made.problems[0]
-
-
-@pytest.mark.parametrize("value", [0.5, np.nan])
-@pytest.mark.parametrize("labels", ["classes", "instances"])
-def test_label_values_that_are_not_whole(prepared, lab, value, labels, tmp_path):
-    mask = lab.mask().astype(np.float32)
-    mask[3, 3] = value
-    made = prepared(mask=mask, labels=labels)
-    assert f"im0: masks/im0.tif: label value {value:g}, expected whole" in made.problems[0]
 
 
 def test_empty_masks_are_kept_and_counted(prepared, lab):
