@@ -191,6 +191,19 @@ permissions and those of its folder, or copy it to where you may read it
         ) from error
 
 
+def absolute(path: str | Path) -> Path:
+    """The path from the root, without following links, whose names are what the user sees.
+
+    Links are followed only where ``..`` demands it.
+
+    >>> absolute("/data/case_00000").as_posix()[-16:]
+    '/data/case_00000'
+    """
+    parts = Path(path).absolute().parts
+    up = max((index for index, part in enumerate(parts) if part == ".."), default=-1)
+    return Path(*parts[: up + 1]).resolve().joinpath(*parts[up + 1 :])
+
+
 # Folders that are whole or not there: written beside their place, whatever killed writers left.
 
 PARTIAL, OLD = "partial", "old"

@@ -13,7 +13,7 @@ import numpy as np
 
 from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.files import readable
-from metaseg_monai.images.image import LARGEST_BYTES, Image, image_attributes
+from metaseg_monai.images.image import LARGEST_BYTES, Image, faults_as_errors, image_attributes
 
 MARK, MARK_AT = b"DICM", 128
 LOOKED_AT = 16  # files, before a folder is held to be without DICOM
@@ -257,21 +257,16 @@ def _check_one_series(folder: Path, headers: Mapping[Path, Mapping[str, Any]]) -
 
 
 @contextmanager
-def _faults_as_errors(path: Path) -> Iterator[None]:
+def _quietly(path: Path) -> Iterator[None]:
     """Name the file whatever fails in pydicom; its warnings are of what is checked here."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    except (DataError, MemoryError):
-        raise
-    except Exception as error:  # a damaged file can fail anywhere inside pydicom
-        raise DataError(f"{path}: cannot be read as DICOM ({error}); copy it anew") from error
+    with faults_as_errors(path, "DICOM"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _read_header(pydicom: Any, path: Path) -> dict[str, Any]:
     """The elements that `HEADER_TAGS` names, where the file has them; all else is skipped."""
-    with _faults_as_errors(path):
+    with _quietly(path):
         header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=HEADER_TAGS)
         syntax = header.file_meta.TransferSyntaxUID
         try:
@@ -287,7 +282,7 @@ def _read_header(pydicom: Any, path: Path) -> dict[str, Any]:
 
 def _plane(path: Path, header: Mapping[str, Any]) -> DicomPlane:
     """Check that a header is of one grey plane of CT or MR with its place in the patient."""
-    with _faults_as_errors(path):
+    with _quietly(path):
         modality = header.get("Modality", "")
         colour = header.get("PhotometricInterpretation", "")
         for what, wrong in (
@@ -352,7 +347,7 @@ def _numbers(
 
 def _read_values(pydicom: Any, plane: DicomPlane) -> np.ndarray:
     """Read one plane (rows, columns), rescaled, in the smallest type that holds it."""
-    with _faults_as_errors(plane.path):
+    with _quietly(plane.path):
         stored = pydicom.dcmread(plane.path, specific_tags=PIXEL_TAGS)
         if "PixelData" not in stored:
             raise DataError(f"{plane.path}: has no pixel data; it is truncated: copy it anew")

@@ -1,6 +1,7 @@
 """What reading one image gives, the format that its name tells, and the conversion of channels."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -39,6 +40,17 @@ class Image(NamedTuple):
 
     array: np.ndarray
     attributes: dict[str, Any]
+
+
+@contextmanager
+def faults_as_errors(path: str | Path, what: str, hint: str = "copy it anew") -> Iterator[None]:
+    """Name the file, whatever fails inside a library that a damaged one makes fail anywhere."""
+    try:
+        yield
+    except (DataError, MemoryError):
+        raise
+    except Exception as error:
+        raise DataError(f"{path}: cannot be read as {what} ({error}); {hint}") from error
 
 
 def image_attributes(

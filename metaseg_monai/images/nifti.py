@@ -15,7 +15,7 @@ from nibabel.volumeutils import apply_read_scaling
 
 from metaseg_monai.errors import DataError
 from metaseg_monai.files import readable
-from metaseg_monai.images.image import LARGEST_BYTES, Image, image_attributes
+from metaseg_monai.images.image import LARGEST_BYTES, Image, faults_as_errors, image_attributes
 
 HEADER_OF_SIZE = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
 BOMB_BYTES, BOMB_RATIO = 512 << 20, 500  # CT compresses about 3 times, its labels about 200 times
@@ -74,22 +74,18 @@ def nifti_attributes(path: Path) -> dict[str, Any]:
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[BinaryIO, Any]]:
     """A file at its start, and its checked header; whatever fails is a DataError."""
-    try:
-        with readable(path):
-            open_ = gzip.open if path.suffix.lower() == ".gz" else Path.open
+    with faults_as_errors(path, "NIfTI"), readable(path):
+        open_ = gzip.open if path.suffix.lower() == ".gz" else Path.open
+        try:
             with open_(path, "rb") as opened:
                 stream = cast(BinaryIO, opened)
                 header = _read_header(path, stream)
                 stream.seek(0)
                 yield stream, header
-    except (DataError, MemoryError):
-        raise
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(
-            f"{path}: damaged or truncated gzip stream ({error}); copy it anew"
-        ) from error
-    except Exception as error:  # a damaged header can fail anywhere inside nibabel
-        raise DataError(f"{path}: cannot be read as NIfTI ({error}); copy it anew") from error
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise DataError(
+                f"{path}: damaged or truncated gzip stream ({error}); copy it anew"
+            ) from error
 
 
 def _read_header(path: Path, stream: BinaryIO) -> Any:

@@ -9,12 +9,11 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
 from metaseg_monai.errors import DataError
-from metaseg_monai.images.image import Image, Palette, image_attributes
+from metaseg_monai.images.image import Image, Palette, faults_as_errors, image_attributes
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 GREY, COLOURS_WITH_16_BIT = 0, (2, 4, 6)  # colour types of the PNG specification, 11.2.1
 CHANNELS_OF_MODE = {"1": 1, "L": 1, "I;16": 1, "LA": 2, "RGB": 3, "RGBA": 4}
-DECODING_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
 
 
 def read_png(path: Path, palette: Palette = "colours") -> Image:
@@ -37,14 +36,11 @@ def read_png(path: Path, palette: Palette = "colours") -> Image:
         raise DataError(
             f"{path}: a 16-bit colour PNG cannot be read exactly; save it as 16-bit RGB TIFF"
         )
-    try:
-        with PngImageFile(path) as file:
-            mode, array = file.mode, np.array(file)
-            if mode == "P" and palette == "colours":
-                mode = "RGBA" if "transparency" in file.info else "RGB"
-                array = np.array(file.convert(mode))
-    except DECODING_ERRORS as error:
-        raise DataError(f"{path}: cannot be read as PNG ({error}); copy or save it anew") from error
+    with faults_as_errors(path, "PNG"), PngImageFile(path) as file:
+        mode, array = file.mode, np.array(file)
+        if mode == "P" and palette == "colours":
+            mode = "RGBA" if "transparency" in file.info else "RGB"
+            array = np.array(file.convert(mode))
     if array.dtype == np.bool_:
         array = array.astype(np.uint8)
     elif colour_type == GREY and bits < 8:
@@ -58,13 +54,8 @@ def read_jpeg(path: Path) -> Image:
     Raises:
         DataError: the file is damaged or truncated, or neither grey nor RGB.
     """
-    try:
-        with JpegImageFile(path) as file:
-            mode, array = file.mode, np.array(file)
-    except DECODING_ERRORS as error:
-        raise DataError(
-            f"{path}: cannot be read as JPEG ({error}); copy or save it anew"
-        ) from error
+    with faults_as_errors(path, "JPEG"), JpegImageFile(path) as file:
+        mode, array = file.mode, np.array(file)
     return _as_image(path, array, mode, "jpeg")
 
 

@@ -11,7 +11,7 @@ import tifffile
 from metaseg_monai.errors import DataError
 from metaseg_monai.files import readable
 from metaseg_monai.images.dicom import dicom_attributes, read_dicom_series
-from metaseg_monai.images.image import Image, Palette, image_format
+from metaseg_monai.images.image import Image, Palette, faults_as_errors, image_format
 from metaseg_monai.images.nifti import nifti_attributes, read_nifti
 from metaseg_monai.images.raster import read_jpeg, read_png
 from metaseg_monai.images.tiff import read_tiff
@@ -131,19 +131,14 @@ def read_header(path: str | Path | Sequence[str | Path]) -> dict[str, Any]:
     if file_format == "nifti":
         return nifti_attributes(file)
     shape: tuple[int, ...] | None
-    try:
-        with readable(file):
-            if file_format == "tiff":
-                with tifffile.TiffFile(file) as tiff:
-                    page = tiff.series[0].keyframe
-                    stack = set(tiff.series[0].axes) - set("YXSC")
-                    shape = None if stack else (page.imagelength, page.imagewidth)
-            else:
-                with PIL.Image.open(file) as picture:
-                    shape = (picture.height, picture.width)
-    except DataError:
-        raise
-    except Exception as error:  # damaged headers fail anywhere inside two libraries
-        raise DataError(f"{file}: its header cannot be read ({error}); copy it anew") from error
+    with faults_as_errors(file, "an image"), readable(file):
+        if file_format == "tiff":
+            with tifffile.TiffFile(file) as tiff:
+                page = tiff.series[0].keyframe
+                stack = set(tiff.series[0].axes) - set("YXSC")
+                shape = None if stack else (page.imagelength, page.imagewidth)
+        else:
+            with PIL.Image.open(file) as picture:
+                shape = (picture.height, picture.width)
     attributes = {"path": str(file), "format": file_format, "affine": None, "header": None}
     return attributes if shape is None else {**attributes, "spatial_shape": shape}

@@ -11,7 +11,7 @@ import numpy as np
 import tifffile
 
 from metaseg_monai.errors import DataError
-from metaseg_monai.images.image import Image, Palette, image_attributes
+from metaseg_monai.images.image import Image, Palette, faults_as_errors, image_attributes
 
 UNNAMED_PAGES = "QI"  # tifffile's letters for pages whose meaning the file does not tell
 NEXT_STEP = (
@@ -39,7 +39,7 @@ def read_tiff(
         DataError: the file is damaged or truncated, holds several images or axes beyond those
             asked for, or stores its pixels in a form that cannot be read exactly.
     """
-    with _faults_as_errors(path), tifffile.TiffFile(path) as file:
+    with _heard(path), tifffile.TiffFile(path) as file:
         if len(file.series) != 1:
             raise DataError(
                 f"{path}: holds {len(file.series)} separate images, expected one; "
@@ -136,21 +136,18 @@ class _Complaints(logging.Handler):
 
 
 @contextmanager
-def _faults_as_errors(path: Path) -> Iterator[None]:
+def _heard(path: Path) -> Iterator[None]:
     """Turn every failure inside, and every error that tifffile logs, into a DataError."""
     complaints = _Complaints()
     logger = logging.getLogger("tifffile")
     logger.addHandler(complaints)
     try:
-        yield
-    except DataError:
-        raise
-    except Exception as error:  # a damaged file can fail anywhere inside the decoders
-        if "imagecodecs" in str(error):
-            hint = "install imagecodecs, or save it uncompressed or deflated"
-        else:
-            hint = "the file may be damaged or truncated; copy or save it anew"
-        raise DataError(f"{path}: cannot be read as TIFF ({error}); {hint}") from error
+        with faults_as_errors(path, "TIFF", "copy or save it anew"):
+            yield
+    except DataError as error:
+        if "imagecodecs" not in str(error):
+            raise
+        raise DataError(f"{error}, or install imagecodecs") from error
     finally:
         logger.removeHandler(complaints)
     if complaints.messages:

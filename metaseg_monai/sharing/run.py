@@ -15,10 +15,9 @@ from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.evaluation import read_counts
 from metaseg_monai.evaluation.estimates import tell_estimate
 from metaseg_monai.explain.draw import draw
-from metaseg_monai.files import readable, replacing
+from metaseg_monai.files import absolute, readable, replacing
 from metaseg_monai.metadata.fields import UNKNOWN
 from metaseg_monai.metrics.scores import average_f1, case_mean_f1, pooled_f1
-from metaseg_monai.tables.find import absolute
 
 RECORDS = ("training.json", "run.json")  # of a training, and of a run of a study
 CLINICAL_SUFFIXES = (".json", ".csv")

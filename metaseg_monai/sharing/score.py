@@ -13,6 +13,7 @@ from tqdm import tqdm
 from metaseg_monai.errors import DataError
 from metaseg_monai.evaluation import read_volumes
 from metaseg_monai.evaluation.volume_table import VOLUMES
+from metaseg_monai.files import absolute
 from metaseg_monai.images.geometry import axial_volume
 from metaseg_monai.images.image import Image, image_suffix
 from metaseg_monai.images.nifti import SAME_PLACE_VOXELS
@@ -26,7 +27,6 @@ from metaseg_monai.metrics.volumes import (
     score_volume,
 )
 from metaseg_monai.prepare.kits_source import CASE_FOLDERS, IMAGE_NAMES, LABEL_NAMES, find_kits
-from metaseg_monai.tables.find import absolute
 
 # Which predicted mask belongs to which label.
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from metaseg_monai.errors import ConfigError, DataError, MetadataError, listing
-from metaseg_monai.files import readable
+from metaseg_monai.files import absolute, readable
 from metaseg_monai.images.dicom import is_dicom_folder, is_single_plane
 from metaseg_monai.images.image import FORMAT_OF_SUFFIX, image_format, image_suffix
 from metaseg_monai.metadata.fields import UNKNOWN, MetadataWarning
@@ -96,19 +96,6 @@ def find_cases(
         if source.suffix.lower() == ".csv" or (source / columns.table).is_file():
             return _items_of_table(source, schema, columns, metadata, layout)
         return _items_of_images(absolute(source), schema, columns.table, metadata, layout)
-
-
-def absolute(path: str | Path) -> Path:
-    """The path from the root, without following links, whose names are what the user sees.
-
-    Links are followed only where ``..`` demands it.
-
-    >>> absolute("/data/case_00000").as_posix()[-16:]
-    '/data/case_00000'
-    """
-    parts = Path(path).absolute().parts
-    up = max((index for index, part in enumerate(parts) if part == ".."), default=-1)
-    return Path(*parts[: up + 1]).resolve().joinpath(*parts[up + 1 :])
 
 
 def image_paths(folder: Path) -> list[Path]:
