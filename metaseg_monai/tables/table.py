@@ -9,7 +9,7 @@ import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from pydoc import locate
 from typing import Any, get_args
@@ -180,7 +180,7 @@ def scan_table(
         row
         for number, cells in lines
         if cells[columns.image] not in columns.exclude
-        for row in make_rows(number, cells, schema, columns, metadata or {})
+        for row in _make_rows(number, cells, schema, columns, metadata or {})
     ]
     _name_cases(rows)
     folder = file.parent.resolve()
@@ -269,23 +269,8 @@ def warn_never_given(
 
 
 @dataclass
-class Row:
-    """One image x one value of `rows_per`, as the table gives it.
-
-    Attributes:
-        number: row of the table as a spreadsheet counts them (the header is 1).
-        images: image paths relative to the table's folder.
-        label: label path relative to the table's folder, or None.
-        metadata: raw value by schema field.
-        group: what must stay in one split.
-        split: train, val or test; None where the table has no split column.
-        case: unique name.
-        label_values: pixel values that count as foreground, "instances" for all above 0, or None.
-        problems: what is wrong in this row alone.
-        cells: every cell of the line by its column.
-        place: where the image lies in its volume, as far as the table says it: `volume`, `plane`
-            and `planes`, `spacing_mm` (z, y, x).
-    """
+class _Row:
+    """One image x one value of `rows_per`; paths are relative, `number` counts the header as 1."""
 
     number: int
     images: tuple[str, ...]
@@ -294,40 +279,32 @@ class Row:
     group: str
     split: str | None
     case: str
-    label_values: list[int] | str | None = None
-    problems: list[str] = field(default_factory=list)
-    cells: Mapping[str, str] = field(default_factory=dict)
-    place: Mapping[str, Any] = field(default_factory=dict)
+    label_values: list[int] | str | None
+    problems: list[str]
+    cells: Mapping[str, str]
+    place: Mapping[str, Any]
 
 
-def make_rows(
+def _make_rows(
     number: int,
     cells: Mapping[str, str],
     schema: MetadataSchema | None,
     columns: ColumnMap,
     fixed: Mapping[str, Any],
-) -> list[Row]:
-    """Turn one line of the table into its rows; more than one only with `rows_per`.
-
-    Args:
-        number: row of the table.
-        cells: cell by column.
-        schema: names the metadata fields to read; None reads none.
-        columns: where they are.
-        fixed: raw metadata that take the place of the table's.
-    """
+) -> list[_Row]:
+    """Turn one line of the table into its rows; more than one only with `rows_per`."""
     metadata: dict[str, Any] = {
         name: _in_unit(cells[columns.column_of(name)], columns.factors.get(name))
         for name in (schema.names if schema else ())
         if columns.column_of(name) in cells
     }
     metadata.update(fixed)
-    if columns.rows_per is None or columns.rows_per in fixed or not metadata[columns.rows_per]:
+    repeated = columns.rows_per
+    if repeated is None or repeated in fixed or not metadata[repeated]:
         return [_make_row(number, cells, metadata, columns)]
-    values = metadata[columns.rows_per].split(columns.separator)
     return [
-        _make_row(number, cells, {**metadata, columns.rows_per: value.strip()}, columns)
-        for value in values
+        _make_row(number, cells, {**metadata, repeated: value.strip()}, columns)
+        for value in metadata[repeated].split(columns.separator)
     ]
 
 
@@ -339,7 +316,7 @@ def _in_unit(cell: str, factor: float | None) -> str:
 
 def _make_row(
     number: int, cells: Mapping[str, str], metadata: dict[str, Any], columns: ColumnMap
-) -> Row:
+) -> _Row:
     problems: list[str] = []
     images = tuple(
         _relative(path, columns.image, problems)
@@ -365,7 +342,7 @@ def _make_row(
         )
     foreground = _foreground_values(metadata, columns, problems)
     place = _place_of(cells, columns, problems)
-    return Row(
+    return _Row(
         number, images, label, metadata, group, split, case, foreground, problems, cells, place
     )
 
@@ -448,9 +425,9 @@ def case_name(path: str, is_folder: bool = False) -> str:
     return stem.replace("/", "_")
 
 
-def _name_cases(rows: Sequence[Row]) -> None:
+def _name_cases(rows: Sequence[_Row]) -> None:
     """Name every row that has no case: its first image's path, then the metadata that differ."""
-    of_stem: dict[str, list[Row]] = defaultdict(list)
+    of_stem: dict[str, list[_Row]] = defaultdict(list)
     for row in rows:
         if not row.case:
             of_stem[case_name(row.images[0])].append(row)
@@ -494,7 +471,7 @@ def _check_columns(
 
 
 def _problems_of(
-    row: Row,
+    row: _Row,
     folder: Path,
     schema: MetadataSchema | None,
     columns: ColumnMap,
@@ -520,14 +497,14 @@ def _problems_of(
     return problems
 
 
-def _problems_between(rows: Sequence[Row]) -> list[str]:
+def _problems_between(rows: Sequence[_Row]) -> list[str]:
     """Problems that no row shows alone: repeated rows and cases, groups and images in two splits.
 
     A row that repeats another is told once, not again by its case name.
     """
     problems = []
-    first_of_content: dict[tuple[Any, ...], Row] = {}
-    first_of_case: dict[str, Row] = {}
+    first_of_content: dict[tuple[Any, ...], _Row] = {}
+    first_of_case: dict[str, _Row] = {}
     for row in rows:
         same = first_of_content.setdefault((row.images, *map(str, row.metadata.values())), row)
         namesake = first_of_case.setdefault(row.case, row)
@@ -580,7 +557,7 @@ def _several(told: Iterable[tuple[Any, Any, int]]) -> dict[Any, str]:
     }
 
 
-def _as_item(row: Row, folder: Path, labelled: bool) -> dict[str, Any]:
+def _as_item(row: _Row, folder: Path, labelled: bool) -> dict[str, Any]:
     images = [str(folder / image) for image in row.images]
     item: dict[str, Any] = {"image": images[0] if len(images) == 1 else images}
     if labelled and row.label is not None:
