@@ -2,6 +2,7 @@
 
 import itertools
 import sys
+import warnings
 from pathlib import Path
 
 import nibabel as nib
@@ -23,6 +24,11 @@ from metaseg_monai.tables import find_cases, load_case
 
 pydicom = pytest.importorskip("pydicom", reason="needs the extra [dicom]")
 
+CT_CLASS = "1.2.840.10008.5.1.4.1.1.2"
+SECRETS = ("Doe^Jane", "PID-4711", "19700131", "Saint Elsewhere")
+VOLUME = np.random.default_rng(0).integers(-1024, 3072, (6, 5, 4)).astype(np.int16)
+# stored toward left, back, head, as a scanner gives a patient who lies on the back
+AFFINE = np.array([[-0.7, 0, 0, 10], [0, -0.8, 0, 20.5], [0, 0, 2.5, -30], [0, 0, 0, 1]])
 ORIENTATIONS = [
     np.stack([order, flips], axis=1)
     for order in itertools.permutations(range(3))
@@ -30,13 +36,67 @@ ORIENTATIONS = [
 ]
 
 
-def test_array_affine_and_attributes(tmp_path, series, saved):
+def dicom_plane(hounsfield, orientation, spacing, position):
+    """One CT plane (rows, columns) as scanners store it: 12 bits, 1024 above HU."""
+    plane = pydicom.Dataset()
+    plane.file_meta = pydicom.dataset.FileMetaDataset()
+    plane.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    plane.file_meta.MediaStorageSOPClassUID = plane.SOPClassUID = CT_CLASS
+    uid = pydicom.uid.generate_uid()
+    plane.file_meta.MediaStorageSOPInstanceUID = plane.SOPInstanceUID = uid
+    plane.PatientName, plane.PatientID, plane.PatientBirthDate, plane.InstitutionName = SECRETS
+    plane.Modality, plane.SeriesInstanceUID, plane.FrameOfReferenceUID = "CT", "1.2.3", "1.2.4"
+    plane.SeriesNumber, plane.SeriesDescription = 3, "Abdomen venous"
+    plane.ImageOrientationPatient = [f"{part:.12g}" for part in orientation]
+    plane.ImagePositionPatient = [f"{part:.12g}" for part in position]
+    plane.PixelSpacing = [f"{part:.12g}" for part in spacing]
+    plane.Rows, plane.Columns = hounsfield.shape
+    plane.SamplesPerPixel, plane.PhotometricInterpretation = 1, "MONOCHROME2"
+    plane.BitsAllocated, plane.BitsStored, plane.HighBit = 16, 12, 11
+    plane.PixelRepresentation, plane.RescaleSlope, plane.RescaleIntercept = 0, 1, -1024
+    plane.RescaleType = "HU"
+    plane.PixelData = (hounsfield.astype(np.int32) + 1024).astype("<u2").tobytes()
+    return plane
+
+
+def series(volume=VOLUME, affine=AFFINE):
+    """The planes of a volume (columns, rows, planes) of an affine as NIfTI has."""
+    lps = np.diag([-1.0, -1, 1, 1]) @ affine
+    sides = np.linalg.norm(lps[:3, :3], axis=0)
+    directions = lps[:3, :3] / sides
+    return [
+        dicom_plane(
+            volume[:, :, index].T,
+            (*directions[:, 0], *directions[:, 1]),
+            (sides[1], sides[0]),
+            lps[:3, 3] + index * lps[:3, 2],
+        )
+        for index in range(volume.shape[2])
+    ]
+
+
+def saved(folder, planes, names="IM{:04d}.dcm"):
+    """Write planes into a folder, a file each."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for index, plane in enumerate(planes):
+        with warnings.catch_warnings():  # pydicom warns of the faults that tests put in
+            warnings.simplefilter("ignore")
+            plane.save_as(folder / names.format(index), enforce_file_format=True)
+    return folder
+
+
+def refused(folder, planes, message):
+    with pytest.raises(DataError, match=message):
+        read_dicom_series(saved(folder, planes))
+
+
+def test_array_affine_and_attributes(tmp_path):
     folder = saved(tmp_path / "ct", series())
     image = read_image(folder)
     assert image.array.dtype == np.int16
-    np.testing.assert_array_equal(image.array, series.volume[None])
+    np.testing.assert_array_equal(image.array, VOLUME[None])
     assert image.array[0].flags.f_contiguous
-    np.testing.assert_array_equal(image.attributes["affine"], series.affine)
+    np.testing.assert_array_equal(image.attributes["affine"], AFFINE)
     assert image.attributes["spacing_mm"] == (0.7, 0.8, 2.5)
     told = {key: image.attributes[key] for key in ("path", "format", "spatial_shape", "header")}
     assert told == {
@@ -51,10 +111,10 @@ def test_array_affine_and_attributes(tmp_path, series, saved):
 
 
 @pytest.mark.parametrize("turn", ORIENTATIONS)
-def test_axial_planes_equal_those_of_the_nifti_in_every_orientation(tmp_path, turn, series, saved):
+def test_axial_planes_equal_those_of_the_nifti_in_every_orientation(tmp_path, turn):
     """All 48: axial, coronal and sagittal planes, rows and columns mirrored, up and down."""
-    stored = np.asarray(apply_orientation(series.volume, turn))
-    affine = series.affine @ inv_ornt_aff(turn, series.volume.shape)
+    stored = np.asarray(apply_orientation(VOLUME, turn))
+    affine = AFFINE @ inv_ornt_aff(turn, VOLUME.shape)
     nib.save(nib.Nifti1Image(stored, affine), tmp_path / "a.nii.gz")
     planes = series(stored, affine)
     np.random.default_rng(1).shuffle(planes)
@@ -67,17 +127,17 @@ def test_axial_planes_equal_those_of_the_nifti_in_every_orientation(tmp_path, tu
     np.testing.assert_array_equal(mask, image.array[0] > 0)
 
 
-def test_oblique_planes_keep_their_affine(tmp_path, series, saved):
+def test_oblique_planes_keep_their_affine(tmp_path):
     angle = np.radians(12)
     turn = np.eye(4)
     turn[1:3, 1:3] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
-    image = read_dicom_series(saved(tmp_path / "ct", series(affine=turn @ series.affine)))
-    np.testing.assert_allclose(image.attributes["affine"], turn @ series.affine, rtol=0, atol=1e-9)
+    image = read_dicom_series(saved(tmp_path / "ct", series(affine=turn @ AFFINE)))
+    np.testing.assert_allclose(image.attributes["affine"], turn @ AFFINE, rtol=0, atol=1e-9)
     assert image.attributes["spacing_mm"] == pytest.approx((0.7, 0.8, 2.5))
 
 
-def test_positions_and_directions_rounded_by_the_scanner_pass(tmp_path, series, saved):
-    affine = series.affine.copy()
+def test_positions_and_directions_rounded_by_the_scanner_pass(tmp_path):
+    affine = AFFINE.copy()
     affine[2, 2] = 0.333
     planes = series(affine=affine)
     for plane in planes:
@@ -92,43 +152,39 @@ def test_positions_and_directions_rounded_by_the_scanner_pass(tmp_path, series, 
     ("slope", "intercept", "dtype"),
     [(1, -1024, np.int16), (2, 0, np.int16), (100, 0, np.int32), (0.5, -1024, np.float32)],
 )
-def test_rescaling_and_its_data_type(tmp_path, slope, intercept, dtype, series, saved):
+def test_rescaling_and_its_data_type(tmp_path, slope, intercept, dtype):
     planes = series()
     for plane in planes:
         plane.RescaleSlope, plane.RescaleIntercept = slope, intercept
     array = read_dicom_series(saved(tmp_path / "ct", planes)).array
     assert array.dtype == dtype
-    np.testing.assert_array_equal(
-        array[0], (series.volume.astype(float) + 1024) * slope + intercept
-    )
+    np.testing.assert_array_equal(array[0], (VOLUME.astype(float) + 1024) * slope + intercept)
 
 
-def test_one_plane_beyond_int16_widens_the_volume(tmp_path, series, saved):
+def test_one_plane_beyond_int16_widens_the_volume(tmp_path):
     planes = series()
     planes[1].RescaleSlope = 100
     array = read_dicom_series(saved(tmp_path / "ct", planes)).array[0]
     assert array.dtype == np.int32
-    np.testing.assert_array_equal(
-        array[..., 1], (series.volume[..., 1].astype(int) + 1024) * 100 - 1024
-    )
-    np.testing.assert_array_equal(array[..., [0, 2, 3]], series.volume[..., [0, 2, 3]])
+    np.testing.assert_array_equal(array[..., 1], (VOLUME[..., 1].astype(int) + 1024) * 100 - 1024)
+    np.testing.assert_array_equal(array[..., [0, 2, 3]], VOLUME[..., [0, 2, 3]])
 
 
-def test_signed_and_unused_bits(tmp_path, series, saved):
-    planes = series(np.clip(series.volume, -1024, 1000))
+def test_signed_and_unused_bits(tmp_path):
+    planes = series(np.clip(VOLUME, -1024, 1000))
     for index, plane in enumerate(planes):
         plane.PixelRepresentation, plane.RescaleIntercept = 1, 0
-        values = np.clip(series.volume, -1024, 1000)[:, :, index].T
+        values = np.clip(VOLUME, -1024, 1000)[:, :, index].T
         plane.PixelData = (values & 0x0FFF | 0x7000).astype("<u2").tobytes()  # old overlay bits
     array = read_dicom_series(saved(tmp_path / "ct", planes)).array[0]
-    np.testing.assert_array_equal(array, np.clip(series.volume, -1024, 1000))
+    np.testing.assert_array_equal(array, np.clip(VOLUME, -1024, 1000))
 
 
 @pytest.mark.parametrize(
     "syntax",
     ["ImplicitVRLittleEndian", "ExplicitVRBigEndian", "DeflatedExplicitVRLittleEndian", "RLE"],
 )
-def test_ways_of_storing(tmp_path, syntax, series, saved):
+def test_ways_of_storing(tmp_path, syntax):
     planes = series()
     for plane in planes:
         if syntax == "RLE":
@@ -139,69 +195,69 @@ def test_ways_of_storing(tmp_path, syntax, series, saved):
                 plane.PixelData = np.frombuffer(plane.PixelData, "<u2").astype(">u2").tobytes()
                 plane["PixelData"].VR = "OW"
     array = read_dicom_series(saved(tmp_path / "ct", planes)).array
-    np.testing.assert_array_equal(array[0], series.volume)
+    np.testing.assert_array_equal(array[0], VOLUME)
 
 
-def test_mr_without_rescaling_gives_stored_values(tmp_path, series, saved):
+def test_mr_without_rescaling_gives_stored_values(tmp_path):
     planes = series()
     for plane in planes:
         plane.Modality = "MR"
         del plane.RescaleSlope, plane.RescaleIntercept, plane.RescaleType
     array = read_dicom_series(saved(tmp_path / "mr", planes)).array
-    np.testing.assert_array_equal(array[0], series.volume + 1024)
+    np.testing.assert_array_equal(array[0], VOLUME + 1024)
 
 
-def test_mask_is_nifti_on_the_series_grid_without_patient_data(tmp_path, series, saved):
+def test_mask_is_nifti_on_the_series_grid_without_patient_data(tmp_path):
     image = read_image(saved(tmp_path / "ct", series()))
     assert mask_suffix(image.attributes) == ".nii.gz"
-    mask = (series.volume > 0).astype(np.uint8)
+    mask = (VOLUME > 0).astype(np.uint8)
     write_mask(mask, tmp_path / "m.nii.gz", image.attributes)
     write_mask(mask, tmp_path / "m.nii", image.attributes)
     back = nib.load(tmp_path / "m.nii.gz")
     np.testing.assert_array_equal(np.asarray(back.dataobj), mask)
-    np.testing.assert_array_equal(back.affine, series.affine.astype(np.float32))
+    np.testing.assert_array_equal(back.affine, AFFINE.astype(np.float32))
     for form in (back.get_sform, back.get_qform):
         affine, code = form(coded=True)
         assert code == 1  # the scanner's space
-        np.testing.assert_allclose(affine, series.affine, rtol=0, atol=1e-5)
+        np.testing.assert_allclose(affine, AFFINE, rtol=0, atol=1e-5)
     assert back.header.get_xyzt_units()[0] == "mm"
     assert read_image(tmp_path / "m.nii.gz").array.dtype == np.uint8  # our own checks agree
     raw = (tmp_path / "m.nii").read_bytes()
     assert not back.header.extensions
     assert set(raw[148:252]) == {0}  # descrip and aux_file, where text could stand
-    for secret in (*series.secrets, "Abdomen", "1.2.3"):
+    for secret in (*SECRETS, "Abdomen", "1.2.3"):
         assert secret.encode() not in raw
 
 
-def test_only_named_elements_are_kept(tmp_path, series, saved):
+def test_only_named_elements_are_kept(tmp_path):
     """The attributes, and so whatever is written from them, hold no text of the files."""
     attributes = dicom_attributes(saved(tmp_path / "ct", series()))
-    assert not any(secret in repr(attributes) for secret in (*series.secrets, "Abdomen", "1.2.3"))
+    assert not any(secret in repr(attributes) for secret in (*SECRETS, "Abdomen", "1.2.3"))
 
 
-def test_companions_are_left_out_and_folders_inside_not_searched(tmp_path, series, saved):
+def test_companions_are_left_out_and_folders_inside_not_searched(tmp_path):
     folder = saved(tmp_path / "ct", series())
     saved(folder / "other", series())
     for name in ("notes.txt", ".hidden.dcm"):
         (folder / name).write_bytes(b"text")
     (folder / "DICOMDIR").write_bytes(bytes(128) + b"DICM")
-    np.testing.assert_array_equal(read_dicom_series(folder).array[0], series.volume)
+    np.testing.assert_array_equal(read_dicom_series(folder).array[0], VOLUME)
 
 
-def test_case_of_a_series_with_a_nifti_label(tmp_path, series, saved):
+def test_case_of_a_series_with_a_nifti_label(tmp_path):
     saved(tmp_path / "ct", series())
     nib.save(
-        nib.Nifti1Image((series.volume > 0).astype(np.uint8), series.affine),
+        nib.Nifti1Image((VOLUME > 0).astype(np.uint8), AFFINE),
         tmp_path / "label.nii.gz",
     )
     item = {"case": "a", "image": str(tmp_path / "ct"), "label": str(tmp_path / "label.nii.gz")}
     loaded = load_case(item)
-    np.testing.assert_array_equal(loaded.image[0], series.volume.astype(np.float32))
-    np.testing.assert_array_equal(loaded.label[0], series.volume > 0)
+    np.testing.assert_array_equal(loaded.image[0], VOLUME.astype(np.float32))
+    np.testing.assert_array_equal(loaded.label[0], VOLUME > 0)
 
 
 @pytest.mark.parametrize("names", ["IM{:04d}.dcm", "IM{:04d}", "IM.{:04d}", "1.2.840.{}"])
-def test_damaged_start_among_planes_is_refused_whatever_their_names(tmp_path, names, series, saved):
+def test_damaged_start_among_planes_is_refused_whatever_their_names(tmp_path, names):
     folder = saved(tmp_path / "ct", series(), names)
     path = folder / names.format(3)  # the last plane: its lack would leave no gap
     path.write_bytes(bytes(200))
@@ -209,14 +265,14 @@ def test_damaged_start_among_planes_is_refused_whatever_their_names(tmp_path, na
         read_dicom_series(folder)
 
 
-def test_empty_file_is_refused(tmp_path, series, saved):
+def test_empty_file_is_refused(tmp_path):
     folder = saved(tmp_path / "ct", series())
     (folder / "a.part").write_bytes(b"")
     with pytest.raises(DataError, match=r"a\.part: lies among"):
         read_dicom_series(folder)
 
 
-def test_several_series_are_listed(tmp_path, series, refused):
+def test_several_series_are_listed(tmp_path):
     planes = series()
     planes[0].SeriesInstanceUID, planes[0].SeriesNumber = "1.2.9", 1
     planes[0].SeriesDescription, planes[0].Modality = "Dose report", "SR"
@@ -227,7 +283,7 @@ def test_several_series_are_listed(tmp_path, series, refused):
     refused(tmp_path / "ct", planes, message)
 
 
-def test_folders_without_dicom(tmp_path, series, saved):
+def test_folders_without_dicom(tmp_path):
     with pytest.raises(DataError, match="nowhere: no such folder"):
         read_dicom_series(tmp_path / "nowhere")
     saved(tmp_path / "disc" / "ct", series())
@@ -273,9 +329,7 @@ def remove(keyword):
         (edit(Rows=4), r"differ in Rows and Columns: IM0002\.dcm has \(4, 6\), .* \(5, 6\)"),
     ],
 )
-def test_plane_that_cannot_be_part_of_a_volume_is_refused(
-    tmp_path, change, message, series, refused
-):
+def test_plane_that_cannot_be_part_of_a_volume_is_refused(tmp_path, change, message):
     planes = series()
     change(planes)
     refused(tmp_path / "ct", planes, message)
@@ -283,14 +337,14 @@ def test_plane_that_cannot_be_part_of_a_volume_is_refused(
         dicom_attributes(tmp_path / "ct")
 
 
-def test_ct_without_any_rescaling_is_refused(tmp_path, series, refused):
+def test_ct_without_any_rescaling_is_refused(tmp_path):
     planes = series()
     for plane in planes:
         del plane.RescaleSlope, plane.RescaleIntercept
     refused(tmp_path / "ct", planes, "has no RescaleSlope")
 
 
-def test_compression_without_decoder_is_refused(tmp_path, series, refused):
+def test_compression_without_decoder_is_refused(tmp_path):
     planes = series()
     for plane in planes:
         plane.compress(pydicom.uid.RLELossless)
@@ -299,7 +353,7 @@ def test_compression_without_decoder_is_refused(tmp_path, series, refused):
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_every_truncation_is_refused(tmp_path, packed, series, saved):
+def test_every_truncation_is_refused(tmp_path, packed):
     planes = series()[2:]
     if packed:
         for plane in planes:
@@ -313,12 +367,12 @@ def test_every_truncation_is_refused(tmp_path, packed, series, saved):
             read_dicom_series(folder)
 
 
-def test_flipped_bits_never_end_without_a_name(tmp_path, series, saved):
+def test_flipped_bits_never_end_without_a_name(tmp_path):
     """Pixels carry no checksum, so that a flip there is seen by nobody; all else must be named."""
     folder = saved(tmp_path / "ct", series()[2:])
     path = folder / "IM0001.dcm"
     raw = path.read_bytes()
-    pixels_at = len(raw) - 2 * series.volume[..., 0].size
+    pixels_at = len(raw) - 2 * VOLUME[..., 0].size
     refusals = 0
     for position in range(132, pixels_at, 3):
         damaged = bytearray(raw)
@@ -333,21 +387,21 @@ def test_flipped_bits_never_end_without_a_name(tmp_path, series, saved):
     assert refusals > 0
 
 
-def test_pixels_longer_than_announced_keep_their_place(tmp_path, series, saved, refused):
+def test_pixels_longer_than_announced_keep_their_place(tmp_path):
     planes = series()
     planes[1].PixelData += bytes(10)
     array = read_dicom_series(saved(tmp_path / "ct", planes)).array
-    np.testing.assert_array_equal(array[0], series.volume)
-    planes[1].PixelData += bytes(2 * series.volume[..., 0].size)  # a second frame
+    np.testing.assert_array_equal(array[0], VOLUME)
+    planes[1].PixelData += bytes(2 * VOLUME[..., 0].size)  # a second frame
     refused(tmp_path / "ct", planes, r"IM0001\.dcm: .*shape \(2, 5, 6\), expected")
 
 
-def test_size_is_checked_before_memory_is_taken(tmp_path, monkeypatch, series, refused):
-    monkeypatch.setattr("metaseg_monai.images.dicom.LARGEST_BYTES", 2 * series.volume.size - 1)
+def test_size_is_checked_before_memory_is_taken(tmp_path, monkeypatch):
+    monkeypatch.setattr("metaseg_monai.images.dicom.LARGEST_BYTES", 2 * VOLUME.size - 1)
     refused(tmp_path / "ct", series(), r"at most 0 are read: split the series")
 
 
-def test_settings_that_do_not_fit_a_series(tmp_path, series, saved):
+def test_settings_that_do_not_fit_a_series(tmp_path):
     folder = saved(tmp_path / "ct", series())
     assert read_image(folder, spatial_dims=3).array.shape == (1, 6, 5, 4)
     with pytest.raises(DataError, match="has 3 spatial axes"):

@@ -291,6 +291,10 @@ def test_labels_take_the_nearest_pixel():
     np.testing.assert_array_equal(finer, np.kron([[0, 1], [2, 3]], np.ones((2, 2))))
     assert finer.dtype == torch.uint8
     np.testing.assert_array_equal(resize_label(finer[None, None], (2, 2)), label)
+    for old, new in ((32, 227), (216, 169), (36, 111), (5, 3), (7, 500)):  # some with exact halves
+        nearest = [(2 * place + 1) * old // (2 * new) for place in range(new)]
+        row = torch.arange(old)[None, None, None]
+        assert resize_label(row, (1, new)).flatten().tolist() == nearest
 
 
 def test_image_and_label_stay_on_top_of_each_other():
