@@ -10,15 +10,16 @@ from metaseg_monai.prepare.found import (
     FoundFolder,
     Problem,
     composed,
+    find_lab_table,
     is_image,
     listed,
+    read_lab_table,
     relative,
     safe_name,
     source_folder,
     visible_files,
     without_suffix,
 )
-from metaseg_monai.prepare.lab_table import find_lab_table, read_lab_table
 from metaseg_monai.prepare.masks import Labels, mask_rule
 from metaseg_monai.prepare.pipeline import Prepared, PrepareOptions, prepare_found
 from metaseg_monai.prepare.splits import check_shares

@@ -10,13 +10,14 @@ from metaseg_monai.prepare.found import (
     FoundCase,
     FoundFolder,
     Problem,
+    find_lab_table,
     is_image,
+    read_lab_table,
     relative,
     safe_name,
     source_folder,
     visible_files,
 )
-from metaseg_monai.prepare.lab_table import find_lab_table, read_lab_table
 from metaseg_monai.prepare.masks import Overlap, object_files
 from metaseg_monai.prepare.pipeline import Prepared, PrepareOptions, prepare_found
 from metaseg_monai.prepare.splits import check_shares

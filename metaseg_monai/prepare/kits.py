@@ -3,7 +3,7 @@
 import json
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -55,6 +55,7 @@ from metaseg_monai.tables.table import CaseTable, refuse, warn_never_given
 Record = dict[str, Any]
 TABLES = ("table.csv", "slices.csv", "cases.csv", "problems.csv")
 CLINICAL = "clinical"  # told in the settings, and free to change
+SHARES = (0.7, 0.15, 0.15)
 SHOWN = 20
 FEWEST_CASES = 3  # of which a correlation is told
 LEAST_SPEARMAN = 0.5  # of sizes that belong to their labels; KiTS21 has 0.94
@@ -71,9 +72,9 @@ def prepare_kits21(
     spacing: Spacing = 0.78,
     size: SizeSource = "radiographic",
     splits: str | Path | None = None,
-    train: float = 0.7,
-    val: float = 0.15,
-    test: float = 0.15,
+    train: float = SHARES[0],
+    val: float = SHARES[1],
+    test: float = SHARES[2],
     seed: int = 0,
     checksums: str | Path | None = None,
 ) -> Prepared:
@@ -137,15 +138,22 @@ def prepare_kits21(
     if given is not None:
         check_columns(given, patients, [SIZE], size)
         check_cases(patients, asked)
+    blank = dict.fromkeys(next(iter(patients.rows.values()), {SIZE: ""}), "")
     problems = [problem for problem in folder.problems if problem.case in split_of]
     for case in asked:
-        told = size_problem(patients.rows.get(case, {}).get(SIZE, ""))
+        told = [
+            *patients.problems.get(case, []),
+            size_problem(patients.rows.get(case, blank)[SIZE]),
+        ]
         step_to_mend = "mend the clinical table (null where the size is unknown)"
-        for found in [*patients.problems.get(case, []), *([told] if told else [])]:
-            problems.append(Problem(case, "", found, step_to_mend))
-    write = KitsWriter(output, slice_rule, step, read_checksums(checksums) if checksums else {})
+        problems += [Problem(case, "", found, step_to_mend) for found in told if found]
     wrong = {problem.case for problem in problems}
-    cases = [one for one in folder.cases if one.case in split_of and one.case not in wrong]
+    cases = [
+        replace(case, columns=patients.rows.get(case.case, blank), split=split_of[case.case])
+        for case in folder.cases
+        if case.case in split_of and case.case not in wrong
+    ]
+    write = KitsWriter(output, slice_rule, step, read_checksums(checksums) if checksums else {})
     _check_output(output, settings, source, folder)
     try:
         with locked(output / RECORDS / ".lock", output, "is preparing this folder"):
@@ -161,7 +169,7 @@ def prepare_kits21(
             problems += _copies(records, cases)
             problems.sort(key=lambda problem: (problem.case, problem.file))
             _sweep(output, records)
-            rows, of_cases = _tables(records, cases, split_of, patients, size)
+            rows, of_cases = _tables(records, cases, patients, size)
             tables = {
                 "slices.csv" if labels_only else "table.csv": rows,
                 "cases.csv": of_cases,
@@ -341,29 +349,24 @@ def _sweep(output: Path, records: Mapping[str, Record]) -> None:
 def _tables(
     records: Mapping[str, Record],
     cases: Sequence[FoundCase],
-    split_of: Mapping[str, str],
     patients: ClinicalTable,
     size: SizeSource,
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Rows of table.csv and of cases.csv, by case and plane."""
-    columns = next(iter(patients.rows.values()), {SIZE: ""})
     rows, of_cases = [], []
-    for case in sorted((one for one in cases if one.case in records), key=lambda one: one.case):
-        name, record = case.case, records[case.case]
-        patient = patients.rows.get(name, dict.fromkeys(columns, ""))
-        remarks = list(record["remarks"])
-        if patients.rows and name not in patients.rows:
-            remarks.append("not in the clinical table")
+    for case in (case for case in cases if case.case in records):
+        record, patient = records[case.case], case.columns
+        rows += [table_row(row, patient, case.split) for row in record["slices"]]
+        absent = bool(patients.rows) and case.case not in patients.rows
         odd = size_remark(patient, size, record["row"]["tumour_diameter_mm"])
-        remarks += [odd] if odd else []
-        rows += [table_row(row, patient, split_of[name]) for row in record["slices"]]
+        remarks = [*record["remarks"], "not in the clinical table" if absent else "", odd or ""]
         kinds = ("image", "label") if case.images else ("label",)
         sums = {
             f"{kind}_sha256": record["source"][file]["sha256"]
             for kind, file in zip(kinds, source_files(case), strict=True)
         }
-        row = {**record["row"], SIZE: patient[SIZE], "split": split_of[name], **sums}
-        of_cases.append({**row, "remarks": "; ".join(remarks)})
+        row = {**record["row"], SIZE: patient[SIZE], "split": case.split, **sums}
+        of_cases.append({**row, "remarks": "; ".join(filter(None, remarks))})
     return rows, of_cases
 
 
@@ -470,25 +473,15 @@ def kits_volumes(
     source: str | Path,
     schema: MetadataSchema,
     splits: str | Path | None = None,
-    train: float = 0.7,
-    val: float = 0.15,
-    test: float = 0.15,
-    seed: int = 0,
     clinical: str | Path | None = None,
-    size: SizeSource = "radiographic",
 ) -> CaseTable:
     """One item for each case, the volumes as they are; the same split as `prepare_kits21` makes.
 
     Args:
         source: folder of the download, see `find_kits`.
-        schema: of the metadata, columns of the clinical table.
+        schema: of the metadata, columns of the clinical table; `tumour_size_mm` is radiographic.
         splits: official lists, see `read_splits`; cases in none of them are left out.
-        train: share of the patients, where there are no lists; `val` and `test` likewise.
-        val: share of the validation patients.
-        test: share of the test patients.
-        seed: of the division into splits.
         clinical: clinical table, JSON or CSV; by default the kits.json of the source.
-        size: the measurement that becomes `tumour_size_mm`.
 
     Raises:
         DataError: the source or a list is wrong, a case lacks a file, there is no clinical table,
@@ -503,9 +496,9 @@ def kits_volumes(
     table = find_clinical(source, folder.root) if clinical is None else Path(clinical)
     if table is None:
         raise DataError(f"{source}: no kits.json found; name the clinical table (clinical)")
-    patients = scan_clinical(table, size)
-    check_columns(table, patients, schema.names, size)
-    split_of = divide(folder.names, splits, (train, val, test), seed)
+    patients = scan_clinical(table)
+    check_columns(table, patients, schema.names, "radiographic")
+    split_of = divide(folder.names, splits, SHARES, seed=0)
     problems = [str(problem) for problem in folder.problems if problem.case in split_of]
     chosen = [case for case in folder.cases if case.case in split_of]
     if chosen:

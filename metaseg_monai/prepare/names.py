@@ -13,6 +13,7 @@ from metaseg_monai.prepare.found import (
     FoundFolder,
     Problem,
     composed,
+    described,
     is_image,
     listed,
     relative,
@@ -20,7 +21,6 @@ from metaseg_monai.prepare.found import (
     source_folder,
     visible_files,
 )
-from metaseg_monai.prepare.lab_table import described
 from metaseg_monai.prepare.masks import Labels, mask_rule
 from metaseg_monai.prepare.pipeline import Prepared, PrepareOptions, prepare_found
 from metaseg_monai.prepare.splits import check_shares
