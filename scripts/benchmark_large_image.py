@@ -17,22 +17,21 @@ from typing import Any
 import fire
 import numpy as np
 import tifffile
-from ignite.engine import Engine
 from monai.bundle import ConfigParser
 
 from metaseg_monai.bundle import resolve_bundle
 from metaseg_monai.cli.commands import help_last
 from metaseg_monai.errors import ConfigError, MetasegError
-from metaseg_monai.training import BestWeights
+from metaseg_monai.training import write_weights
 
 GB = 1e9  # bytes
 SMALL = {  # what is asked for is the memory beside the network, so the network is small
     "variant": "none",
-    "channels": 4,
-    "levels": 2,
+    "network_def#channels": 4,
+    "network_def#levels": 2,
     "intensity_range": [0, 65535],
-    "roi_size": [512, 512],
-    "sw_batch_size": 4,
+    "window_inferer#roi_size": [512, 512],
+    "window_inferer#sw_batch_size": 4,
 }
 
 
@@ -112,13 +111,8 @@ def _give_weights(bundle: Path, settings: dict[str, Any]) -> None:
     parser.read_meta(bundle / "configs" / "metadata.json")
     parser.read_config(bundle / "configs" / "inference.json")
     parser.update({"bundle_root": str(bundle), **settings})
-    keys = ("network_def", "schema", "trained_with")
-    keep = BestWeights(
-        bundle / "models" / "model.pt", *(parser.get_parsed_content(key) for key in keys)
-    )
-    engine = Engine(lambda engine, batch: None)
-    engine.state.epoch, engine.state.metrics = 1, {"val_loss": 1.0}
-    keep(engine)
+    weights = parser.get_parsed_content("weights")
+    write_weights(weights.path, weights.network, weights.facts)
 
 
 def _peak_of_command(

@@ -27,7 +27,7 @@ from tqdm import tqdm
 from metaseg_monai.bundle import resolve_bundle
 from metaseg_monai.cli.commands import help_last
 from metaseg_monai.errors import ConfigError, MetasegError
-from metaseg_monai.training import BestWeights
+from metaseg_monai.training import write_weights
 
 
 def benchmark(
@@ -43,7 +43,8 @@ def benchmark(
     """Print the peak memory of predict and the ratio of its time to the bare network's.
 
     Example:
-        python scripts/benchmark_volumes.py --spacing_mm 0.78 --channels 64 --levels 5 --planes 20
+        python scripts/benchmark_volumes.py --preprocessing#1#spacing_mm 0.78 \
+--network_def#channels 64 --network_def#levels 5 --planes 20
 
     Args:
         bundle: name or folder of a bundle with an inference.json for slices.
@@ -53,7 +54,7 @@ def benchmark(
         repetitions: paired runs; their median ratio is printed with the lowest and highest.
         memory: also run the command in a process of its own and print its peak memory.
         threads: CPU threads; by default PyTorch's own choice.
-        overrides: settings of the bundle's inference.json, such as --sw_batch_size 8.
+        overrides: settings of inference.json, such as --window_inferer#sw_batch_size 8.
     """
     if repetitions < 1:
         raise ConfigError(f"repetitions must be 1 or more, got {repetitions}")
@@ -108,13 +109,8 @@ def _parsed(bundle: Path, settings: dict[str, Any]) -> ConfigParser:
 
 def _give_weights(bundle: Path, settings: dict[str, Any]) -> None:
     parser = _parsed(bundle, settings)
-    keys = ("network_def", "schema", "trained_with")
-    keep = BestWeights(
-        bundle / "models" / "model.pt", *(parser.get_parsed_content(key) for key in keys)
-    )
-    engine = Engine(lambda engine, batch: None)
-    engine.state.epoch, engine.state.metrics = 1, {"val_loss": 1.0}
-    keep(engine)
+    weights = parser.get_parsed_content("weights")
+    write_weights(weights.path, weights.network, weights.facts)
 
 
 def _peak_of_command(
@@ -137,8 +133,8 @@ def _paired_run(parser: ConfigParser) -> tuple[float, float]:
     """Time of a prediction without the repetitions over that of the repetitions, and the latter."""
     evaluator = parser.get_parsed_content("evaluator")
     network = parser.get_parsed_content("network")
-    uses = parser.get_parsed_content("uses_metadata")
-    half = parser.get_parsed_content("precision") == "bfloat16"
+    uses = parser.get_parsed_content("prepare_batch").reads_metadata
+    half = parser.get_parsed_content("inferer").dtype == "bfloat16"
     device = parser.get_parsed_content("device")
     bare = 0.0
 

@@ -1,86 +1,76 @@
-"""Write the flat configuration of every bundle from its facts and the shared mechanism.
+"""Write the flat configurations of every bundle from what all share and what is its own.
 
-``bundles/_shared`` holds what all bundles do, ``bundles/<name>/configs/facts.json`` what is true of
-one of them. What ships is flat and works alone; this script makes it, and ``--check`` tells whether
-the files on disk are the ones it would write.
+``bundles/_shared`` holds configurations that run as they are; ``configs/facts.json`` of a bundle
+says what it has otherwise: ids and their values, which full sizes it has, and what its
+metadata.json tells. inference.json of the shared folder holds only what training has not; what it
+refers to comes from train.json, so that the wiring is written once. Schema, simulator, further
+configurations and pages of a bundle are its own.
 
 Example:
     python scripts/compose_bundles.py
     python scripts/compose_bundles.py --check
 """
 
+import copy
 import json
 import sys
 from pathlib import Path
-from string import Template
 from typing import Any
 
 import fire
+from monai.bundle import ConfigParser
 
+from metaseg_monai.bundle.overrides import flatten, names_in
 from metaseg_monai.metadata import MetadataSchema
 
 BUNDLES = Path(__file__).resolve().parents[1] / "bundles"
 SHARED = BUNDLES / "_shared"
-WIDTH = 160
+WIDTH = 250  # of a line, which holds one component
+STAGES = ("train", "evaluate", "explain", "estimate", "multi_gpu_train", "inference")
+COPIES = {"configs/logging.conf": SHARED / "logging.conf", "LICENSE": BUNDLES.parent / "LICENSE"}
 Config = dict[str, Any]
 
 
 def compose(bundle: Path) -> dict[str, str]:
-    """Return the text of every generated file of a bundle by its path inside the bundle.
+    """Return the text of every composed file of a bundle by its path inside the bundle.
 
     Args:
-        bundle: folder that holds ``configs/facts.json``.
+        bundle: folder that holds ``configs/facts.json`` and ``configs/schema.json``.
 
     Raises:
-        SystemExit: if a fact changes nothing, or a setting that must be a fact is missing.
+        SystemExit: a fact that changes nothing, or a text that metadata.json lacks.
     """
     facts = _read(bundle / "configs" / "facts.json")
-    fields = facts["schema"]["fields"]
-    settings = {"name": facts["name"], "schema_fields": fields, **facts["settings"]}
-    common = _read(SHARED / "common.json")
-    configs = {
-        "train.json": common | _read(SHARED / "train.json"),
-        "inference.json": common | _read(SHARED / "inference.json"),
-        "evaluate.json": _read(SHARED / "evaluate.json"),
-        "explain.json": _read(SHARED / "explain.json"),
-        "estimate.json": _read(SHARED / "estimate.json"),
-        "multi_gpu_train.json": _read(SHARED / "multi_gpu_train.json"),
+    configs = {stage: _read(SHARED / f"{stage}.json") for stage in STAGES}
+    for name, value in facts["settings"].items():
+        top, inner, _ = name.partition("#")
+        among = [configs["train"]] if inner else configs.values()  # deltas have parts of their own
+        having = [config for config in among if top in config]
+        if not having:
+            raise SystemExit(f"{bundle.name}: nothing uses the fact {name}")
+        for config in having:
+            ConfigParser(config).set(copy.deepcopy(value), name)
+    train, inference = configs["train"], configs["inference"]
+    configs["inference"] = _ordered(_referred(inference, train), train)
+    for name, own in facts.get("sizes", {}).items():
+        configs[name] = _read(SHARED / f"{name}.json") | own
+    texts = {f"configs/{name}.json": format_config(config) for name, config in configs.items()}
+    schema = MetadataSchema.load(bundle / "configs" / "schema.json")
+    metadata = _metadata(bundle.name, facts["metadata"], configs["train"], schema)
+    texts["configs/metadata.json"] = format_config(metadata)
+    return {
+        **{name: f"{text}\n" for name, text in texts.items()},
+        **{name: source.read_text(encoding="utf-8") for name, source in COPIES.items()},
     }
-    unused = [key for key in settings if not any(key in config for config in configs.values())]
-    if unused:
-        raise SystemExit(f"{bundle.name}: nothing uses the fact {', '.join(unused)}")
-    files = {
-        f"configs/{name}": _settings_first({k: settings.get(k, v) for k, v in config.items()})
-        for name, config in configs.items()
-    }
-    for name, delta in facts.get("deltas", {}).items():
-        _check_delta(bundle, name, delta, configs["train.json"] | configs["evaluate.json"])
-        files[f"configs/{name}.json"] = delta
-    files["configs/schema.json"] = facts["schema"]
-    files["configs/metadata.json"] = _metadata(facts, files["configs/train.json"])
-    texts = {name: format_config(config) + "\n" for name, config in files.items()}
-    texts["configs/logging.conf"] = (SHARED / "logging.conf").read_text(encoding="utf-8")
-    if "readme" in facts:
-        page = Template((SHARED / "microscopy.md").read_text(encoding="utf-8"))
-        texts["docs/README.md"] = page.substitute(facts["readme"], name=facts["name"])
-        texts["docs/data_license.txt"] = (SHARED / "data_license.txt").read_text(encoding="utf-8")
-    texts["LICENSE"] = (BUNDLES.parent / "LICENSE").read_text(encoding="utf-8")
-    return texts
-
-
-def _check_delta(bundle: Path, name: str, delta: Config, known: Config) -> None:
-    """Refuse a configuration to be merged last that names an id which the others have not."""
-    unknown = [key for key in delta if key.partition("#")[0] not in known]
-    if unknown:
-        raise SystemExit(f"{bundle.name}: nothing uses {', '.join(unknown)} of {name}.json")
 
 
 def format_config(value: Any, indent: int = 0) -> str:
-    """Write JSON with one component per line where it fits, so that a config can be read."""
+    """Write JSON with one component a line where it fits, so that a config can be read."""
     compact = json.dumps(value, ensure_ascii=False)
     if not isinstance(value, dict | list) or not value:
         return compact
-    if indent and len(compact) + indent <= WIDTH:
+    is_list = isinstance(value, list) and '"_target_"' in compact
+    if indent and len(compact) + indent <= WIDTH and not is_list:
         return compact
     pad = " " * (indent + 4)
     if isinstance(value, dict):
@@ -92,19 +82,44 @@ def format_config(value: Any, indent: int = 0) -> str:
     return f"{opening}\n{pad}" + f",\n{pad}".join(inner) + f"\n{' ' * indent}{closing}"
 
 
-def _metadata(facts: Config, train: Config) -> Config:
+def _referred(own: Config, source: Config) -> Config:
+    """A configuration with what it refers to and has not, and what that refers to."""
+    found = dict(own)
+    while wanted := [name for name in _named(found) if name in source and name not in found]:
+        found |= {name: source[name] for name in wanted}
+    return found
+
+
+def _named(config: Config) -> set[str]:
+    return {name.partition("#")[0] for name in names_in([part for _, part in flatten(config)])}
+
+
+def _ordered(config: Config, like: Config) -> Config:
+    """The ids in the order of another configuration; settings that it has not come before its."""
+    order = list(like)
+
+    def place(name: str) -> int:
+        if name in like:
+            return order.index(name)
+        return order.index("initialize" if '"_target_"' in json.dumps(config[name]) else "variant")
+
+    return dict(sorted(config.items(), key=lambda item: (place(item[0]), item[0] in like)))
+
+
+def _metadata(name: str, told: Config, train: Config, schema: MetadataSchema) -> Config:
     """Fill metadata.json, with the channels that the data and the schema define."""
-    schema = MetadataSchema.from_dict(facts["schema"])
+    channels, classes = train["in_channels"], train["classes"]
+    shape = train["roi_size"]
     image = {
         "type": "image",
         "format": "magnitude",
         "modality": "n/a",
-        "num_channels": train["in_channels"],
-        "spatial_shape": train["roi_size"],
+        "num_channels": channels,
+        "spatial_shape": shape,
         "dtype": "float32",
         "value_range": [0, 1],
         "is_patch_data": True,
-        "channel_def": {str(i): f"image channel {i}" for i in range(train["in_channels"])},
+        "channel_def": {str(i): f"image channel {i}" for i in range(channels)},
     }
     meta = {
         "type": "vector",
@@ -114,45 +129,26 @@ def _metadata(facts: Config, train: Config) -> Config:
         "dtype": "float32",
         "value_range": [0, 1],
         "is_patch_data": False,
-        "channel_def": {str(i): name for i, name in enumerate(schema.entry_names)},
+        "channel_def": {str(i): entry for i, entry in enumerate(schema.entry_names)},
     }
+    names = [part.strip() for part in told["pred_classes"].split(",")]
+    if len(names) != classes:
+        raise SystemExit(f"{name}: pred_classes names {len(names)}, the network has {classes}")
     pred = {
         "type": "logits",
         "format": "segmentation",
-        "num_channels": train["classes"],
-        "spatial_shape": train["roi_size"],
+        "num_channels": classes,
+        "spatial_shape": shape,
         "dtype": "float32",
         "value_range": [],
         "is_patch_data": True,
-        "channel_def": _classes(facts["metadata"]["pred_classes"], train["classes"]),
+        "channel_def": {str(i): n.removeprefix(f"channel {i} ") for i, n in enumerate(names)},
     }
+    metadata = _read(SHARED / "metadata.json") | told
+    if empty := [key for key, value in metadata.items() if value is None]:
+        raise SystemExit(f"{name}: facts.json, metadata lacks {', '.join(empty)}")
     data_format = {"inputs": {"image": image, "meta": meta}, "outputs": {"pred": pred}}
-    metadata = _read(SHARED / "metadata.json") | {"name": facts["name"]} | facts["metadata"]
-    empty = [key for key, value in metadata.items() if value is None]
-    if empty:
-        raise SystemExit(f"{facts['name']}: facts.json, metadata lacks {', '.join(empty)}")
     return {**metadata, "network_data_format": data_format}
-
-
-def _settings_first(config: Config) -> Config:
-    """Order the ids: where things lie, plain settings that a user may change, then components."""
-    places = ("imports", "name", "bundle_root", "dataset_dir", "output_dir")
-    stages = ("initialize", "run", "finalize")
-    plain = [k for k, v in config.items() if k not in places + stages and not _is_component(v)]
-    order = [key for key in places if key in config] + plain
-    return {key: config[key] for key in [*order, *(k for k in config if k not in order)]}
-
-
-def _is_component(value: Any) -> bool:
-    text = json.dumps(value)
-    return '"_target_"' in text or '"$' in text or '"@' in text or '"%' in text
-
-
-def _classes(described: str, classes: int) -> dict[str, str]:
-    names = [part.strip() for part in described.split(",")]
-    if len(names) != classes:
-        raise SystemExit(f"pred_classes names {len(names)} classes, the network has {classes}")
-    return {str(i): name.removeprefix(f"channel {i} ") for i, name in enumerate(names)}
 
 
 def _read(path: Path) -> Config:
@@ -161,7 +157,7 @@ def _read(path: Path) -> Config:
 
 
 def main(check: bool = False) -> None:
-    """Write the generated files of all bundles, or with --check only compare them.
+    """Write the composed files of all bundles, or with --check only compare them.
 
     Args:
         check: change nothing; exit with 1 and name the files that are not fresh.
@@ -175,7 +171,6 @@ def main(check: bool = False) -> None:
                 continue
             stale.append(str(path.relative_to(BUNDLES.parent)))
             if not check:
-                path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(text, encoding="utf-8")
     verb = "not fresh, run python scripts/compose_bundles.py:" if check else "written:"
     print(f"{verb} {', '.join(stale)}" if stale else "all bundle files are fresh")

@@ -15,6 +15,7 @@ import fire
 import numpy as np
 import torch
 from monai.bundle import ConfigParser
+from monai.transforms import Compose
 from tqdm import tqdm
 
 from metaseg_monai.inferers import AutocastInferer
@@ -60,7 +61,7 @@ def _margins(run: Path, label_class: int, bundle: str | None) -> dict[str, np.nd
     network.load_state_dict(read_weights(run / "model.pt")[0])
     network.eval()
     inferer = AutocastInferer(parser.get_parsed_content("window_inferer"))
-    load = parser.get_parsed_content("validate#preprocessing")
+    load = Compose(parser.get_parsed_content("validate#preprocessing"))
     cases = parser.get_parsed_content("cases")
     return {
         split: np.sum(

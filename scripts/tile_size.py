@@ -15,6 +15,7 @@ import fire
 import pandas as pd
 import torch
 from monai.bundle import ConfigParser
+from monai.transforms import Compose
 from tqdm import tqdm
 
 from metaseg_monai.bundle import check_overrides, configs_of, resolve_bundle
@@ -24,7 +25,7 @@ from metaseg_monai.evaluation import count_pixels
 from metaseg_monai.files import write_table
 from metaseg_monai.inferers import AutocastInferer, SlidingWindowMetadataInferer
 from metaseg_monai.metrics import pooled_f1
-from metaseg_monai.training import LoadWeights
+from metaseg_monai.training.collate import batchable
 
 WHOLE = "whole"
 
@@ -57,30 +58,29 @@ def measure(
         split: of the cases.
         margin_px: cut off at each inner end of a tile; default: half of the bundle's overlap.
         align: tiles begin at multiples of it; default: 2 ** levels.
-        configuration: that of the training, if it had one, such as full_size.
-        overrides: settings of the bundle, such as --variant se --channels 16.
+        configuration: that of the training, if it had one, such as paper_size.
+        overrides: settings of the bundle, such as --variant se --network_def#channels 16.
     """
     configs = configs_of("train", "evaluate", more=configuration)
     settings = {"dataset_dir": dataset, **overrides}
-    parser = _parsed(resolve_bundle(bundle), configs, settings)
-    network = parser.get_parsed_content("network")
-    known = (parser.get_parsed_content(key) for key in ("schema", "trained_with"))
-    LoadWeights(weights, network, *known).load()
-    network.eval()
+    parser = _parsed(resolve_bundle(bundle), configs, {**settings, "ckpt_path": weights})
+    parser.get_parsed_content("weights").load()
+    network = parser.get_parsed_content("network").eval()
+    window = parser.get_parsed_content("window_inferer").windows
     items = parser.get_parsed_content("cases").items(split)
-    step = 2 ** parser.get_parsed_content("levels") if align is None else align
+    step = 2 ** len(network.encoder) if align is None else align
     rows: list[dict[str, Any]] = []
     for size in _sides(sizes):
         inferer = AutocastInferer(
             SlidingWindowMetadataInferer(
                 (size, size),
-                sw_batch_size=1 if size < 0 else parser.get_parsed_content("sw_batch_size"),
-                overlap=parser.get_parsed_content("overlap"),
+                sw_batch_size=1 if size < 0 else window.sw_batch_size,
+                overlap=window.overlap,
                 blend="discard",
                 margin_px=margin_px,
                 align=step,
             ),
-            parser.get_parsed_content("precision"),
+            parser.get_parsed_content("validate#inferer").dtype,
         )
         name = WHOLE if size < 0 else str(size)
         f1 = _score(parser, network, inferer, tqdm(items, desc=f"tiles of {name}", disable=None))
@@ -112,13 +112,11 @@ def _sides(sizes: Any) -> list[int]:
 
 def _score(parser: ConfigParser, network: Any, inferer: Any, items: Any) -> float:
     """Pooled F1 over the cases, several classes averaged (NaN where all is background)."""
-    load = parser.get_parsed_content("load")
-    keep = parser.get_parsed_content("keep")
+    load = Compose(parser.get_parsed_content("preprocessing"))
     classes, device = (parser.get_parsed_content(key) for key in ("classes", "device"))
     rows = []
     for item in items:
-        for transform in [*load, keep]:
-            item = transform(item)
+        item = batchable(load(item))
         metadata = {"meta": item["meta"][None].to(device)} if "meta" in item else {}
         with torch.inference_mode():
             logits = inferer(item["image"][None].to(device), network, **metadata)

@@ -82,15 +82,14 @@ def save_volume():
 
 BUNDLES = Path(__file__).resolve().parents[1] / "bundles"
 TINY = {
-    "table#train": 12,
-    "table#val": 6,
-    "table#test": 6,
-    "table#size": 32,
-    "table#default_dir": "@dataset_dir",
+    "table#path": {
+        "_target_": "metaseg_monai.simulate.generate_synthetic_shapes",
+        **{"output": "@dataset_dir", "train": 12, "val": 6, "test": 6, "size": 32},
+    },
     "roi_size": [32, 32],
-    "pad_size": [36, 36],
-    "channels": 4,
-    "levels": 2,
+    "train#augmentation#0#spatial_size": [36, 36],
+    "network_def#channels": 4,
+    "network_def#levels": 2,
     "epochs": 2,
 }
 

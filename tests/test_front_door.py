@@ -42,7 +42,7 @@ def test_the_door_is_light():
 def test_train_evaluate_predict_report(bundle, tiny, tmp_path, monkeypatch):
     data = tmp_path / "data"
     monkeypatch.chdir(tmp_path)
-    settings = {**tiny, "table#default_dir": str(data), "dataset_dir": "data"}
+    settings = {**tiny, "dataset_dir": "data"}
     model = train(bundle, "runs/me", variant="me", **settings)
     assert (model.folder / "model.pt").is_file()
     assert list(model.log["epoch"]) == [1, 2]

@@ -1,16 +1,19 @@
-"""Bundles: finding them, checking overrides, running their workflows."""
+"""Bundles: finding them, checking overrides, running their workflows, and what runs in one."""
 
-from metaseg_monai.bundle.locate import bundle_name, find_bundle_root, resolve_bundle
+from metaseg_monai.bundle.locate import resolve_bundle
 from metaseg_monai.bundle.overrides import check_overrides, load_config
 from metaseg_monai.bundle.run import configs_of, root_refusal, run_bundle
+from metaseg_monai.bundle.running import effective, facts, own_root, settings
 
 __all__ = [
-    "bundle_name",
     "check_overrides",
     "configs_of",
-    "find_bundle_root",
+    "effective",
+    "facts",
     "load_config",
+    "own_root",
     "resolve_bundle",
     "root_refusal",
     "run_bundle",
+    "settings",
 ]

@@ -1,57 +1,80 @@
-"""Where a bundle lies on disk."""
+"""Where bundles lie on disk: at a path, by name below a folder, or installed with the package."""
 
-import json
-import sys
 from pathlib import Path
 
 from metaseg_monai.errors import ConfigError
 
+PACKAGE = Path(__file__).resolve().parents[1]
+INSTALLED = PACKAGE / "bundles"  # copied there when the package is built
+WORKFLOWS = {"train", "evaluate", "explain", "estimate", "inference", "multi_gpu_train"}
+NO_CONFIGURATION = ("facts", "metadata", "schema", "columns", "simulate")
 
-def find_bundle_root(name: str) -> str:
-    """Find the folder of the bundle that is being run, for its own configuration files.
 
-    ``monai.bundle`` puts the folder of the running bundle on `sys.path`; that entry is used, so
-    that a bundle works from any working directory. A bundle under ``./bundles`` or the working
-    directory itself are the next places looked at.
+def resolve_bundle(bundle: str | Path, bundles: str | Path | None = None) -> Path:
+    """Return the folder of a bundle.
 
     Args:
-        name: the ``name`` in the bundle's ``configs/metadata.json``.
+        bundle: its path, or its name in one of the folders below, the first that has it.
+        bundles: folder of bundles; by default ./bundles, then those installed with the package.
 
     Raises:
-        ConfigError: if it is in none of these places.
+        ConfigError: if there is no such bundle; the message lists those that there are.
     """
-    places = [*map(Path, sys.path[:5]), Path.cwd(), Path.cwd() / "bundles" / name]
-    for place in places:
-        if bundle_name(place) == name:
-            return str(place.resolve())
-    raise ConfigError(
-        f"The folder of bundle {name!r} is not known here; pass --bundle_root <its folder> "
-        "(bundle_root=... in Python)."
-    )
-
-
-def resolve_bundle(bundle: str) -> Path:
-    """Return the folder of a bundle given as a path or as a name under ``./bundles``.
-
-    Raises:
-        ConfigError: if there is no such bundle; the message lists those under ``./bundles``.
-    """
-    for place in (Path(bundle), Path("bundles") / bundle):
-        if (place / "configs" / "train.json").is_file():
+    folders = [Path("bundles"), *_shipped()] if bundles is None else [Path(bundles)]
+    for place in (Path(bundle), *(folder / bundle for folder in folders)):
+        if _is_bundle(place):
             return place.resolve()
-    known = sorted(path.parents[1].name for path in Path("bundles").glob("*/configs/train.json"))
+    known = "; ".join(
+        f"in {folder}: {', '.join(names)}"
+        for folder in folders
+        if (names := sorted(path.name for path in folder.glob("*") if _is_bundle(path)))
+    )
+    looked = ", ".join(map(str, folders))
     raise ConfigError(
-        f"There is no bundle at {bundle!r} (no configs/train.json). "
-        f"Bundles in ./bundles: {', '.join(known) or 'none'}."
+        f"There is no bundle at {str(bundle)!r} (no configs/train.json). Bundles "
+        f"{known or f'in {looked}: none; name their folder with --bundles'}."
     )
 
 
-def bundle_name(folder: Path) -> str | None:
-    """Return the name a bundle's metadata.json gives, or None where there is no bundle."""
-    file = folder / "configs" / "metadata.json"
-    if not file.is_file():
-        return None
-    try:
-        return str(json.loads(file.read_text(encoding="utf-8")).get("name"))
-    except (json.JSONDecodeError, AttributeError) as error:
-        raise ConfigError(f"{file} is not valid JSON ({error}); restore it.") from error
+def configuration_file(bundle: Path, name: str) -> Path:
+    """Return the file of a configuration: that of the bundle by its name, any other by its path.
+
+    Args:
+        bundle: folder of the bundle.
+        name: such as "train", "pilot.json" or "somewhere/mine.json".
+
+    Raises:
+        ConfigError: there is no such file, or one of that name here and one in the bundle.
+    """
+    own = bundle / "configs" / f"{name.removesuffix('.json')}.json"
+    found = [own] if Path(name).name == name and own.is_file() else []
+    if name.endswith(".json") and Path(name).is_file():
+        found.append(Path(name).resolve())
+    if len(set(found)) > 1:
+        raise ConfigError(
+            f"--configuration {name} could be {found[0]} or {found[1]}; write "
+            f"{name.removesuffix('.json')} for the first, ./{name} for the second."
+        )
+    if found:
+        return found[0]
+    names = {path.stem for path in own.parent.glob("*.json")} - WORKFLOWS
+    known = ", ".join(n for n in sorted(names) if not n.startswith(NO_CONFIGURATION)) or "none"
+    raise ConfigError(f"{name}: no such configuration or file; {bundle.name} has {known}")
+
+
+def home_of(bundle: Path) -> Path:
+    """Where the data and results of a bundle go by default: its own folder, where it may write.
+
+    Of a bundle that was installed with the package it is a folder of its name in the working
+    directory.
+    """
+    return Path.cwd() / bundle.name if bundle.is_relative_to(INSTALLED) else bundle
+
+
+def _shipped() -> list[Path]:
+    """The bundles of the package; in a checkout those of the repository."""
+    return [folder for folder in (INSTALLED, PACKAGE.parent / "bundles") if folder.is_dir()][:1]
+
+
+def _is_bundle(folder: Path) -> bool:
+    return (folder / "configs" / "train.json").is_file()

@@ -13,11 +13,33 @@ from monai.bundle.config_item import ComponentLocator, ConfigComponent
 
 from metaseg_monai.errors import ConfigError
 
-# numbers and lists that a bundle may set and a user unset
-OFF_BY_NULL = ("spacing_mm", "empty_share", "margin_px", "val_crop", "objects_by")
+# arguments and settings that a bundle may set and a user unset
+OFF_BY_NULL = ("spacing_mm", "margin_px", "objects_by", "dtype")
+SIZES = ("roi_size", "spatial_size")  # pixels along each axis
 NULL = "null"  # messages and files write None so; the command line passes it as text
 TRUTH = {"true": True, "false": False}
 REFERENCE = re.compile(r"[@%](\w+(?:(?:#|::)\w+)*)")
+CASES = 'a component under "cases", see docs/bundles.md'
+# What settings of former bundles have become.
+MOVED = {
+    "pad_size": "train#augmentation#0#spatial_size",
+    "window_size": "window_inferer#roi_size",
+    "lr_cycles": "lr_scheduler#cycles",
+    "lr_decay": "lr_scheduler#decay",
+    "checkpoint_interval": "train#checkpoint#every",
+    "channel_conversion": "preprocessing#0#channels",
+    "precision": "train#inferer#dtype and validate#inferer#dtype",
+    "val_crop": "CenterSpatialCropd in validate#preprocessing",
+    "mirror": "RandFlipd in train#augmentation",
+    "rotate_degrees": "RandRotated in train#augmentation",
+    "intensity_by": "ScaleIntensityBy in preprocessing",
+    "flat_field": "FlatFieldd in preprocessing",
+    "clean_up": "CleanUpPredictions in validate#handlers or handlers",
+    **dict.fromkeys(("balance", "homogeneous"), "EpochDraw under train#dataloader#draw"),
+    "equal_steps": "fill_epoch under train#dataset#data, see docs/bundles.md",
+    "schema_fields": "schema_file, a JSON file",
+    **dict.fromkeys(("only", "train_only", "share", "empty_share", "data_seed"), CASES),
+}
 
 
 def check_overrides(
@@ -26,7 +48,8 @@ def check_overrides(
     """Accept only overrides that change something in the configuration.
 
     An override is accepted if it is an id of the configuration, if an expression or reference
-    names it, or if it adds an argument that the ``_target_`` of its parent takes.
+    names it (also one in another override), or if it adds an argument that the ``_target_`` of its
+    parent takes. Components within it may have no argument that their target does not take.
 
     Args:
         config_files: the files that are merged, in order.
@@ -40,28 +63,30 @@ def check_overrides(
         ConfigError: naming every unknown id with its nearest neighbours, and every value whose
             type is not that of the default.
     """
-    config = load_config(config_files)
-    ids = dict(_flatten(config))
-    named = {
-        match.replace("::", "#")
-        for value in ids.values()
-        if isinstance(value, str)
-        for match in REFERENCE.findall(value)
-    }
-    accepted = ids.keys() | named
+    ids = dict(flatten(load_config(config_files)))
+    given = {key.lstrip("+").replace("::", "#"): value for key, value in overrides.items()}
+    accepted = ids.keys() | names_in([*ids.values(), *(value for _, value in flatten(given))])
     problems = []
-    for key in overrides:
-        name = key.replace("::", "#")
-        arguments = _parent_arguments(ids, name)
-        if name not in accepted and name.rpartition("#")[2] not in arguments:
-            problems.append(f"{key!r} ({_suggest(name, sorted(accepted), arguments)})")
+    for key, name in zip(overrides, given, strict=True):
+        parent = name.rpartition("#")[0]
+        arguments = _arguments(given.get(parent, ids.get(parent)))
+        if name not in accepted and not _takes(arguments, name.rpartition("#")[2]):
+            problems.append(f"{key!r} ({_suggest(name, ids, sorted(accepted), arguments)})")
+    for name, value in flatten(given):
+        arguments = _arguments(value)
+        for inner in value if arguments else ():
+            if not inner.startswith("_") and not _takes(arguments, inner):
+                near = difflib.get_close_matches(inner, arguments, n=1) or arguments
+                told = f"{value['_target_']} takes {', '.join(near)}"
+                problems.append(f"{name}#{inner!r} ({told})")
     if problems:
         raise ConfigError(
             f"Nothing in {', '.join(Path(file).name for file in config_files)} uses the override "
             f"{'; '.join(problems)}."
         )
     return {
-        key: _typed(key, ids.get(key.replace("::", "#")), value) for key, value in overrides.items()
+        key: _typed(key, ids.get(name), value)
+        for (key, value), name in zip(overrides.items(), given, strict=True)
     }
 
 
@@ -82,11 +107,9 @@ def load_config(config_files: Sequence[str | Path]) -> dict[str, Any]:
         ) from error
 
 
-SIZES = ("roi_size", "window_size", "pad_size")  # pixels along each axis
-
-
 def _typed(key: str, default: Any, value: Any) -> Any:
     """Return a value of the default's type, or refuse; expressions and references pass."""
+    last = key.replace("::", "#").rpartition("#")[2]
     if isinstance(value, tuple):  # fire reads 1,2 as one
         value = list(value)
     is_text = isinstance(default, str) and not _is_reference(default)
@@ -96,7 +119,7 @@ def _typed(key: str, default: Any, value: Any) -> Any:
         value = None
     if default is None or _is_reference(value) or _is_reference(default):
         return value
-    if value is None and (is_text or key in OFF_BY_NULL):
+    if value is None and (is_text or last in OFF_BY_NULL):
         return value
     if type(default) is int and isinstance(value, float) and value.is_integer():
         value = int(value)
@@ -110,7 +133,7 @@ def _typed(key: str, default: Any, value: Any) -> Any:
             f"The override {key!r} is {value!r}, but the setting is a {type(default).__name__} "
             f"such as {default!r}."
         )
-    if key in SIZES and [type(size) for size in value] != [int] * len(default):
+    if last in SIZES and [type(size) for size in value] != [int] * len(default):
         raise ConfigError(
             f"The override {key!r} is {value!r}; expected {len(default)} whole numbers, one per "
             f"axis, such as {default!r}."
@@ -122,8 +145,12 @@ def _is_reference(value: Any) -> bool:
     return isinstance(value, str) and value[:1] in "$@%"
 
 
-def _flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield every id of a nested configuration with its value."""
+def flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every id of a nested configuration with its value.
+
+    >>> dict(flatten({"a": {"b": [1]}}))
+    {'a': {'b': [1]}, 'a#b': [1], 'a#b#0': 1}
+    """
     if prefix:
         yield prefix, value
     if isinstance(value, Mapping):
@@ -133,24 +160,47 @@ def _flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     else:
         return
     for key, child in children:
-        yield from _flatten(child, f"{prefix}#{key}" if prefix else str(key))
+        yield from flatten(child, f"{prefix}#{key}" if prefix else str(key))
 
 
-def _parent_arguments(ids: Mapping[str, Any], name: str) -> list[str]:
-    """Return the arguments that the component holding this id takes; [] if it is none."""
-    parent = ids.get(name.rpartition("#")[0])
-    if not isinstance(parent, Mapping) or not ConfigComponent.is_instantiable(parent):
+def names_in(values: Sequence[Any]) -> set[str]:
+    """The ids that references and expressions among some values name.
+
+    >>> sorted(names_in(["@a#b", "$@c + 1", 3]))
+    ['a#b', 'c']
+    """
+    texts = [value for value in values if isinstance(value, str)]
+    return {match.replace("::", "#") for text in texts for match in REFERENCE.findall(text)}
+
+
+def _arguments(component: Any) -> list[str]:
+    """The arguments that a component's target takes; [] where it is no component."""
+    if not isinstance(component, Mapping) or not ConfigComponent.is_instantiable(component):
         return []
-    module = ConfigComponent(dict(parent), locator=ComponentLocator()).resolve_module_name()
+    module = ConfigComponent(dict(component), locator=ComponentLocator()).resolve_module_name()
     target = locate(module) if isinstance(module, str) else module
-    return list(inspect.signature(target).parameters) if callable(target) else []
+    if not callable(target):
+        return []
+    parameters = inspect.signature(target).parameters.values()
+    return [str(one) if one.kind is one.VAR_KEYWORD else one.name for one in parameters]
 
 
-def _suggest(name: str, ids: Sequence[str], arguments: Sequence[str]) -> str:
+def _takes(arguments: Sequence[str], name: str) -> bool:
+    return name in arguments or any(argument.startswith("**") for argument in arguments)
+
+
+def _suggest(
+    name: str, ids: Mapping[str, Any], accepted: Sequence[str], arguments: Sequence[str]
+) -> str:
+    if name in MOVED:
+        return f"it is now {MOVED[name]}"
+    if name.partition("#")[0] == "table":
+        return "data are generated by configs/simulate.json, or a simulator under table#path"
     last = name.rpartition("#")[2]
-    same_end = [known for known in ids if known.rpartition("#")[2] == last]
+    same_end = [known for known in accepted if known.rpartition("#")[2] == last]
+    same_end += [f"{known}#{last}" for known, part in ids.items() if last in _arguments(part)]
     near = difflib.get_close_matches(last, arguments, n=2, cutoff=0.6)
-    near += difflib.get_close_matches(name, ids, n=3, cutoff=0.6)
+    near += difflib.get_close_matches(name, accepted, n=3, cutoff=0.6)
     found = list(dict.fromkeys([*same_end[:2], *near]))[:3]
     if found:
         return "did you mean " + " or ".join(found) + "?"

@@ -7,31 +7,30 @@ from typing import Any
 
 from monai.bundle import ConfigWorkflow
 
-from metaseg_monai.bundle.overrides import check_overrides
-from metaseg_monai.errors import ConfigError, MetasegError
-
-WORKFLOWS = {"train", "evaluate", "explain", "estimate", "inference", "multi_gpu_train"}
-NO_CONFIGURATION = ("facts", "metadata", "schema", "columns")
+from metaseg_monai.bundle.locate import configuration_file, home_of
+from metaseg_monai.bundle.overrides import check_overrides, flatten, load_config
+from metaseg_monai.errors import MetasegError
 
 
 def configs_of(*names: str, more: str | Sequence[str] | None = None) -> list[str]:
-    """The files of a workflow, and further configurations of the bundle merged last, in order.
+    """The files of a workflow, and further configurations merged last, in order.
 
     >>> configs_of("train", "evaluate", more="pilot")
-    ['train.json', 'evaluate.json', 'pilot.json']
+    ['train.json', 'evaluate.json', 'pilot']
     """
     further = more.split(",") if isinstance(more, str) else list(more or [])
-    return [f"{name.strip().removesuffix('.json')}.json" for name in (*names, *further)]
+    return [*(f"{name}.json" for name in names), *(name.strip() for name in further)]
 
 
 def run_bundle(
-    bundle: Path, config_names: Sequence[str], overrides: Mapping[str, Any]
+    bundle: Path, configurations: Sequence[str], overrides: Mapping[str, Any]
 ) -> ConfigWorkflow:
     """Initialize, run and finalize one workflow of a bundle, as ``monai.bundle run`` does.
 
     Args:
         bundle: folder of the bundle.
-        config_names: files under ``configs`` that are merged in this order.
+        configurations: merged in this order: names of the bundle's, paths of other files. What
+            such a file changes is checked as overrides are.
         overrides: ``{id: value}``; paths must be absolute or relative to the working directory.
 
     Returns:
@@ -41,22 +40,19 @@ def run_bundle(
         ConfigError: for a file that is not there, or an override that nothing uses.
         MetasegError: whatever the library itself refuses, without the wrappers of MONAI.
     """
-    files = [bundle / "configs" / name for name in config_names]
-    for file in files:
-        if not file.is_file():
-            found = {path.stem for path in file.parent.glob("*.json")}
-            known = [n for n in sorted(found - WORKFLOWS) if not n.startswith(NO_CONFIGURATION)]
-            raise ConfigError(
-                f"{file}: no such configuration; {bundle.name} has {', '.join(known) or 'none'}"
-            )
-    settings = {"bundle_root": str(bundle), **check_overrides(files, overrides)}
+    files = [configuration_file(bundle, name) for name in configurations]
+    for place, file in enumerate(files):
+        if file.parent != bundle / "configs":
+            check_overrides(files[:place], load_config([file]))
+    settings = {**_places(bundle, files), **check_overrides(files, overrides)}
     for engine in ("SupervisedTrainer", "SupervisedEvaluator"):
         logging.getLogger(f"ignite.engine.engine.{engine}").addFilter(_is_news)
+    logging.getLogger("monai.bundle.workflows").addFilter(_is_news)
     workflow = ConfigWorkflow(
         config_file=[str(file) for file in files],
         meta_file=str(bundle / "configs" / "metadata.json"),
         logging_file=str(bundle / "configs" / "logging.conf"),
-        workflow_type="infer" if "inference.json" in config_names else "train",
+        workflow_type="infer" if files[0].stem == "inference" else "train",
         **settings,
     )
     try:
@@ -71,9 +67,21 @@ def run_bundle(
     return workflow
 
 
+def _places(bundle: Path, files: Sequence[Path]) -> dict[str, str]:
+    """The bundle's folder, and where its data and results go where they may not go there."""
+    places = {"bundle_root": str(bundle)}
+    if (home := home_of(bundle)) != bundle:
+        for name, value in flatten(load_config(files)):
+            is_place = isinstance(value, str) and value.startswith("$@bundle_root + '/")
+            if is_place and "/configs/" not in value:
+                places[name] = value.replace("@bundle_root", repr(str(home)))
+    return places
+
+
 def _is_news(record: logging.LogRecord) -> bool:
-    """Drop Ignite's own words on an exception, which is told once, by who catches it."""
-    return "terminating due to exception" not in record.getMessage()
+    """Drop what MONAI and Ignite say of files and errors that this package tells itself."""
+    text = record.getMessage()
+    return "terminating due to exception" not in text and "Not all config files are in" not in text
 
 
 def root_refusal(error: BaseException | None) -> MetasegError | None:

@@ -58,17 +58,16 @@ class AutocastInferer(Inferer):
         return self.inferer(inputs, in_bfloat16 if self.dtype else network, **metadata)
 
 
-def channels_last(network: nn.Module, spatial_dims: int) -> nn.Module:
-    """Lay the network's weights out with the channels last, faster for most convolutions.
+def channels_last(network: nn.Module) -> nn.Module:
+    """Lay a network's weights out with the channels last, faster for most convolutions.
 
     Args:
-        network: any network; changed in place and returned.
-        spatial_dims: 2 or 3.
-
-    Raises:
-        ConfigError: `spatial_dims` is neither.
+        network: any network of planes or volumes; changed in place and returned.
     """
-    formats = {2: torch.channels_last, 3: torch.channels_last_3d}
-    if spatial_dims not in formats:
-        raise ConfigError(f"spatial_dims must be 2 or 3, got {spatial_dims!r}.")
-    return network.to(memory_format=formats[spatial_dims])  # type: ignore[call-overload]
+    axes = {parameter.dim() for parameter in network.parameters()}
+    if axes >= {4, 5}:
+        return network  # each format is for one of them
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    for number in axes & formats.keys():
+        network.to(memory_format=formats[number])  # type: ignore[call-overload]
+    return network

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from metaseg_monai.bundle.locate import resolve_bundle
+from metaseg_monai.bundle.locate import configuration_file, resolve_bundle
 from metaseg_monai.bundle.overrides import load_config
 from metaseg_monai.bundle.run import configs_of, run_bundle
 from metaseg_monai.errors import ConfigError, DataError
@@ -96,8 +96,8 @@ def train(
     Args:
         bundle: name under ./bundles, or a folder.
         output_dir: folder of the model; by default the bundle's own.
-        configuration: further files of the bundle's configs/, as pilot or pilot,full_size, merged
-            last in that order.
+        configuration: further configurations of the bundle, as pilot or pilot,paper_size, and
+            files of yours, as mine.json; merged last in that order.
         settings: any setting of the bundle's configs/train.json; misspelt ones are refused.
             --resume True goes on with an interrupted run.
 
@@ -113,7 +113,9 @@ def train(
     root, further = resolve_bundle(str(bundle)), configs_of(more=configuration)
     workflow = run_bundle(root, ["train.json", *further], given)
     folder = absolute(workflow.parser.get_parsed_content("output_dir"))
-    record = {"bundle": str(root), "configuration": further, "settings": _lasting(given)}
+    files = [configuration_file(root, name) for name in further]
+    named = [file.stem if file.parent == root / "configs" else str(file) for file in files]
+    record = {"bundle": str(root), "configuration": named, "settings": _lasting(given)}
     with replacing(folder / RECORDS[0]) as part:
         part.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     return Trained(folder, pd.read_csv(folder / "log.csv"))
@@ -284,7 +286,8 @@ def predict(
         output = Path(folder) / "masks"
     _keep_apart(absolute(source), absolute(output))
     root, further, known = _known(folder, configuration, settings)
-    files = [root / "configs" / name for name in configs_of("inference", more=further)]
+    names = configs_of("inference", more=further)
+    files = [configuration_file(root, name) for name in names]
     if known is not settings:  # a model; what concerned its training alone does not matter here
         ids = load_config(files).keys()
         known = {k: v for k, v in known.items() if k in settings or k.partition("#")[0] in ids}
@@ -295,7 +298,7 @@ def predict(
         "output_dir": str(absolute(output)),
         "metadata": None if meta is None else metadata_source(meta),
     }
-    return Predicted(absolute(output), _cases(run_bundle(root, [f.name for f in files], given)))
+    return Predicted(absolute(output), _cases(run_bundle(root, names, given)))
 
 
 def metadata_source(given: object) -> dict[str, str] | str:

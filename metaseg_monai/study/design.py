@@ -14,7 +14,7 @@ from metaseg_monai.networks.variants import ALL_VARIANTS, METADATA_VARIANTS
 EXPERTS = {"experts": False, "experts-steps": True}  # name -> at equal steps (contract 5)
 RESERVED = ("figures", "tables", "previous", "jobs")  # folders beside those of the conditions
 FILES = (".json", ".html", ".md", ".lock", ".db")  # endings of files beside them
-MATRIX = {"seed", "data_seed", "output_dir", "resume"}  # settings that the matrix itself makes
+MATRIX = {"seed", "output_dir", "resume"}  # settings that the matrix itself makes
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -140,10 +140,10 @@ class Study(BaseModel):
                 raise ValueError(
                     f"{name!r} is none of {known}; give it a setting 'variant', or take one of them"
                 )
-            if name in EXPERTS and {"variant", "train_only", "equal_steps"} & set(settings):
+            if name in EXPERTS and {"variant", "train#dataset#data"} & set(settings):
                 raise ValueError(
                     f"{name} are SE networks, one for each domain; give a condition of another "
-                    "name its own variant and train_only"
+                    "name its own variant and cases"
                 )
             if clash := MATRIX & set(settings):
                 raise ValueError(f"{name}: {', '.join(sorted(clash))} belong to the matrix")
@@ -209,8 +209,8 @@ def default_comparisons(conditions: Sequence[str]) -> list[list[str]]:
 def fill_data_seed(settings: Mapping[str, Any], data_seed: int) -> dict[str, Any]:
     """Put the data seed in the place of ``{data_seed}``, as a number where it stands alone.
 
-    >>> fill_data_seed({"dataset_dir": "data/{data_seed}", "table#seed": "{data_seed}"}, 3)
-    {'dataset_dir': 'data/3', 'table#seed': 3}
+    >>> fill_data_seed({"dataset_dir": "data/{data_seed}", "table#path#seed": "{data_seed}"}, 3)
+    {'dataset_dir': 'data/3', 'table#path#seed': 3}
     """
 
     def fill(value: Any) -> Any:

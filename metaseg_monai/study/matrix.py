@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from monai.bundle import ConfigParser
 
 from metaseg_monai.bundle.locate import resolve_bundle
 from metaseg_monai.bundle.overrides import check_overrides, load_config
+from metaseg_monai.bundle.run import root_refusal
 from metaseg_monai.errors import ConfigError
 from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.networks.variants import ALL_VARIANTS, METADATA_VARIANTS
@@ -20,6 +22,8 @@ from metaseg_monai.tables.columns import ColumnMap
 
 CONFIGS = ("train.json", "evaluate.json")
 NAMED = ("dataset_dir", "schema_file", "columns_file")
+SELECT = "metaseg_monai.tables.select_cases"
+FILL = "metaseg_monai.tables.fill_epoch"
 
 
 @dataclass(frozen=True)
@@ -74,13 +78,15 @@ def expand(study: Study) -> list[Run]:
             place = f"seed{seed}" if len(study.data_seeds) == 1 else f"data{data_seed}-seed{seed}"
             first = first or place
             for condition, own in study.conditions.items():
-                settings = {**common, "variant": condition, **own}
-                settings |= {"seed": seed, "data_seed": data_seed}
-                for domain, changed in _per_domain(condition, settings, config).items():
+                of_condition = fill_data_seed(own, data_seed)
+                settings = {**common, "variant": condition, **of_condition, "seed": seed}
+                schema = _parsed(config, check_overrides(files, settings), bundle)("schema")
+                _check(study, condition, {**config, **settings}, schema)
+                domains = _per_domain(condition, settings, {**config, **settings}, schema)
+                for domain, changed in domains.items():
                     checked = check_overrides(files, changed)
-                    named = _named_files(config, checked, bundle)
+                    named = _named_files(_parsed(config, checked, bundle))
                     table = _table_file(named)
-                    _check(study, condition, {**config, **checked}, named)
                     folder = f"{condition}/{place}"
                     folder += "" if domain is None else f"/{_folder_name(domain)}"
                     runs.append(
@@ -101,17 +107,38 @@ def expand(study: Study) -> list[Run]:
 
 
 def _per_domain(
-    condition: str, settings: dict[str, Any], config: Mapping[str, Any]
+    condition: str, settings: dict[str, Any], effective: Mapping[str, Any], schema: MetadataSchema
 ) -> dict[str | None, dict[str, Any]]:
-    """Return the settings of a condition, or of each of its experts by domain."""
+    """Return the settings of a condition, or of each of its experts by domain.
+
+    An expert is trained and validated on the cases of its domain among those of the study
+    (thesis 3.3), at equal steps on them as often repeated as an epoch of the joint training has
+    cases (contract 5).
+    """
     if condition not in EXPERTS:
         _check_variant(condition, settings["variant"])
         return {None: settings}
     if settings["variant"] == condition:
         settings = {**settings, "variant": "se"}
-    field, values = _domains(settings, config)
+    cases = settings.get("cases", "@table")
+    field, values = _domains(cases, effective["domain"], schema)
+    filled = {
+        "_target_": FILL,
+        "items": "$@cases.items('train')",
+        "length": "$len(@cases#table.items('train'))",
+    }
+    more = {"train#dataset#data": filled} if EXPERTS[condition] else {}
     return {
-        value: {**settings, "train_only": {field: [value]}, "equal_steps": EXPERTS[condition]}
+        value: {
+            **settings,
+            **more,
+            "cases": {
+                "_target_": SELECT,
+                "table": cases,
+                "only": {field: [value]},
+                "splits": ["train", "val"],
+            },
+        }
         for value in values
     }
 
@@ -129,34 +156,46 @@ def _check_variant(condition: str, variant: Any) -> None:
         )
 
 
-def _domains(settings: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[str, list[str]]:
+def _domains(cases: Any, field: str | None, schema: MetadataSchema) -> tuple[str, list[str]]:
     """Return the domain field and its values among the studied cases."""
-    effective = {**config, **settings}
-    field = effective["domain"]
-    file = effective.get("schema_file")
-    schema = MetadataSchema.load(file) if file else MetadataSchema(effective["schema_fields"])
     values = getattr(schema.field(field), "values", None) if field in schema.names else None
-    if not values:
+    if field is None or not values:
         raise ConfigError(
             f"Experts need a domain: set `domain` to a field with labels, of "
             f"{', '.join(schema.names)} (it is {field!r})."
         )
-    only = (effective.get("only") or {}).get(field, values)
+    only = values
+    while isinstance(cases, Mapping):
+        only = (cases.get("only") or {}).get(field, only)
+        cases = cases.get("table")
     if isinstance(only, str) or set(only) - set(values):
         raise ConfigError(f"only={{{field!r}: {only!r}}}: expected a list of {', '.join(values)}.")
     return field, [value for value in values if value in only]
 
 
-def _named_files(
+def _parsed(
     config: Mapping[str, Any], settings: Mapping[str, Any], bundle: Path
-) -> dict[str, Path | None]:
-    """Return the folder of the data and the files of schema and columns, as the run will see them.
+) -> Callable[[str], Any]:
+    """What an id of the configuration gives, as a run will see it."""
+    parser = ConfigParser(deepcopy(dict(config)))
+    for name, value in {**settings, "bundle_root": str(bundle)}.items():
+        parser.set(value, name)
+
+    def parsed(name: str) -> Any:
+        try:
+            return parser.get_parsed_content(name)
+        except RuntimeError as error:
+            raise (root_refusal(error) or error) from error
+
+    return parsed
+
+
+def _named_files(parsed: Callable[[str], Any]) -> dict[str, Path | None]:
+    """Return the folder of the data and the files of schema and columns.
 
     A bundle may name them itself, by an expression.
     """
-    plain = {name: value for name, value in settings.items() if "#" not in name}
-    parser = ConfigParser({**config, **plain, "bundle_root": str(bundle)})
-    values = {name: parser.get_parsed_content(name) for name in NAMED}
+    values = {name: parsed(name) for name in NAMED}
     return {name: Path(value) if value else None for name, value in values.items()}
 
 
@@ -167,13 +206,9 @@ def _table_file(named: Mapping[str, Path | None]) -> Path:
 
 
 def _check(
-    study: Study,
-    condition: str,
-    effective: Mapping[str, Any],
-    named: Mapping[str, Path | None],
+    study: Study, condition: str, effective: Mapping[str, Any], schema: MetadataSchema
 ) -> None:
     """Refuse before training what would be refused, or be of no use, after it."""
-    schema = _schema(effective, named)
     if "normal" not in effective["modes"]:
         raise ConfigError(f"{condition}: modes must hold 'normal', got {effective['modes']}.")
     field, domain = effective["domain"], study.protocol.domain
@@ -183,11 +218,6 @@ def _check(
             f"The protocol's domain {domain!r} is none of the domains: "
             f"{', '.join(values) or 'there are none'}."
         )
-
-
-def _schema(effective: Mapping[str, Any], named: Mapping[str, Path | None]) -> MetadataSchema:
-    file = named["schema_file"]
-    return MetadataSchema.load(file) if file else MetadataSchema(effective["schema_fields"])
 
 
 def _epochs(value: Any) -> int:

@@ -17,7 +17,7 @@ from metaseg_monai.images.geometry import (
     resize_label,
 )
 from metaseg_monai.images.image import Image
-from metaseg_monai.transforms.load import HAS_AFFINE
+from metaseg_monai.transforms.load import HAS_AFFINE, named
 
 
 class AxialVolumed(MapTransform):
@@ -28,8 +28,6 @@ class AxialVolumed(MapTransform):
 
     Args:
         spacing_mm: distance of planes, rows and columns (z, y, x), as everywhere in this project.
-        image_key: key of the image, a MetaTensor (C, *S) with its affine.
-        label_key: key of the label (1, *S); items without it pass.
 
     Raises:
         ConfigError: `spacing_mm` is not three numbers above 0.
@@ -37,29 +35,25 @@ class AxialVolumed(MapTransform):
             become too large for memory; names the case.
     """
 
-    def __init__(
-        self, spacing_mm: Sequence[float], image_key: str = "image", label_key: str = "label"
-    ) -> None:
-        super().__init__([image_key, label_key], allow_missing_keys=True)
+    def __init__(self, spacing_mm: Sequence[float]) -> None:
+        super().__init__(["image", "label"], allow_missing_keys=True)
         if len(spacing_mm) != 3 or not all(step > 0 for step in spacing_mm):
             raise ConfigError(f"spacing_mm={spacing_mm!r}: expected mm of planes, rows, columns")
         self.spacing_mm = tuple(float(step) for step in spacing_mm)
-        self.image_key = image_key
-        self.label_key = label_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Return the item with image and label (C, H, W, D).
+        """Return the item with image, a MetaTensor with its affine, and label (C, H, W, D).
 
         `spacing_mm` (z, y, x) becomes that of the new voxels, `native_shape` the stored (H, W, D).
         """
         item = dict(data)
-        for key, resize in ((self.image_key, resize_image), (self.label_key, resize_label)):
+        for key, resize in (("image", resize_image), ("label", resize_label)):
             if key not in item:
                 continue
             try:
                 view, shape = self._grid(item[key])
             except DataError as error:
-                raise DataError(f"case {item.get('case', '?')!r}: {error}") from error
+                raise DataError(f"{named(item)}: {error}") from error
             planes, rows, columns = view.planes.shape
             z, y, x = view.spacing_mm
             grid = (rows, columns, planes)

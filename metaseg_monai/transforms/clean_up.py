@@ -58,10 +58,7 @@ def check_sizes(object_px: int, hole_px: int) -> None:
     Raises:
         ConfigError: names the size.
     """
-    for name, size in (
-        ("object_px", object_px),
-        ("hole_px", hole_px),
-    ):
+    for name, size in {"object_px": object_px, "hole_px": hole_px}.items():
         if isinstance(size, bool) or not isinstance(size, int) or size < 0:
             raise ConfigError(f"{name}={size!r}: expected a whole number of pixels from 0 (off)")
 

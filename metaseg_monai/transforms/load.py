@@ -1,21 +1,33 @@
-"""From file paths to checked tensors."""
+"""From file paths, arrays or whole volumes to checked tensors."""
 
 import warnings
 from collections.abc import Hashable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
 from metaseg_monai.errors import DataError
-from metaseg_monai.images.geometry import VolumeCache
-from metaseg_monai.images.image import Channels
+from metaseg_monai.images.geometry import VolumeCache, axial_volume
+from metaseg_monai.images.image import Channels, Image
 from metaseg_monai.tables.check import DataWarning, load_case
 
 STORED = "stored"  # in `meta`; the type of the pixels in the file, which are float32 here
 HAS_AFFINE = "has_affine"  # in `meta`; a MetaTensor itself takes the identity where there is none
+VIEW = "axial_view"  # in the item of a whole volume: how its planes lie in the stored array
+
+
+def named(item: Mapping[Any, Any]) -> str:
+    """What an item is called in messages.
+
+    >>> named({"case": "a"})
+    "case 'a'"
+    """
+    return f"case {item.get('case', '?')!r}"
 
 
 class LoadCased(MapTransform):
@@ -27,12 +39,17 @@ class LoadCased(MapTransform):
 
     An item with `plane` whose image is a NIfTI volume or DICOM series gives that axial plane
     (1, H, W) and the file's own `spacing_mm` (z, y, x). The volume is read at its first plane and
-    kept until another one is asked for; each worker process keeps its own.
+    kept until another one is asked for; each worker process keeps its own. Without `plane` such a
+    volume gives all its axial planes, (1, H, W, D), for an inferer that runs them one by one; how
+    they lie in the file is kept under `axial_view`, so that a mask comes back into its place.
+
+    Instead of a path an image, and a label, may be an array or tensor: (C, *S), or (H, W) of one
+    channel; a MetaTensor of three axes is turned by its affine as a file is.
 
     Args:
         channels: "stored", "grey" or "rgb", see `metaseg_monai.images.convert_channels`.
         classes: number of classes, background included.
-        spatial_dims: see `metaseg_monai.images.read_image`.
+        spatial_dims: 2 for networks of planes; 3 leaves volumes as their file stores them.
         axes: see `metaseg_monai.images.read_image`; for the image only.
         in_channels: channels that the network takes; None takes any number.
 
@@ -72,33 +89,56 @@ class LoadCased(MapTransform):
             self.classes,
             self.spatial_dims,
             self.axes,
-            self.volumes,
+            volumes=self.volumes,
         )
         item.pop("label_values", None)
         found = loaded.image.shape[0]
         if self.in_channels not in (None, found):
             raise DataError(
-                f"case {item.get('case', '?')!r}: {found} channels in {item['image']}, the "
-                f"network takes {self.in_channels}; set channel_conversion to grey or rgb, or "
+                f"{named(item)}: {found} channels in {loaded.attributes['path']}, the network "
+                f"takes {self.in_channels}; set channels of LoadCased to grey or rgb, or "
                 "in_channels"
             )
         for remark in loaded.remarks:
             warnings.warn(remark, DataWarning, stacklevel=2)
         attributes = loaded.attributes
+        arrays = {"image": loaded.image, "label": loaded.label}
         if "plane" in attributes:
             item["spacing_mm"] = attributes["spacing_mm"]
-        affine = None
-        if attributes["affine"] is not None:
-            affine = torch.from_numpy(attributes["affine"])
-        for key, array in (("image", loaded.image), ("label", loaded.label)):
+        elif self.spatial_dims != 3 and loaded.image.ndim == 4 and attributes["affine"] is not None:
+            arrays = {key: _planes(item, array, attributes) for key, array in arrays.items()}
+            attributes = {**attributes, "affine": None}
+        for key, array in arrays.items():
             if array is not None:
-                path = item[key]
-                meta = {
-                    "filename_or_obj": str(path if isinstance(path, (str, Path)) else path[0]),
-                    "format": attributes["format"],
-                    "axes": attributes["axes"],
-                    STORED: attributes["stored"],
-                    HAS_AFFINE: affine is not None,
-                }
-                item[key] = MetaTensor(torch.from_numpy(array), affine=affine, meta=meta)
+                item[key] = _tensor(array, item[key], attributes)
         return item
+
+
+def _planes(
+    item: dict[Hashable, Any], volume: np.ndarray | None, attributes: Mapping[str, Any]
+) -> np.ndarray | None:
+    """The axial planes (1, H, W, D) of a stored volume; the item learns how they lie in it."""
+    if volume is None:
+        return None
+    try:
+        view = axial_volume(Image(volume, dict(attributes)))
+    except DataError as error:
+        raise DataError(f"{named(item)}: {error}") from error
+    nothing = np.broadcast_to(np.uint8(0), view.planes.shape)
+    item |= {"spacing_mm": view.spacing_mm, VIEW: replace(view, planes=nothing)}
+    return np.ascontiguousarray(np.moveaxis(view.planes, 0, -1))[None]
+
+
+def _tensor(array: np.ndarray, given: Any, attributes: Mapping[str, Any]) -> MetaTensor:
+    """A MetaTensor that says where it is from; of several planes the first file."""
+    first = given[0] if isinstance(given, (list, tuple)) else given
+    affine = attributes["affine"]
+    meta = {
+        "filename_or_obj": str(first) if isinstance(first, (str, Path)) else attributes["path"],
+        "format": attributes["format"],
+        "axes": attributes["axes"],
+        STORED: attributes["stored"],
+        HAS_AFFINE: affine is not None,
+    }
+    of_file = None if affine is None else torch.from_numpy(affine)
+    return MetaTensor(torch.from_numpy(array), affine=of_file, meta=meta)

@@ -1,7 +1,5 @@
 """How an item's raw metadata becomes `meta`, and how training hides some of it."""
 
-from __future__ import annotations
-
 from collections.abc import Hashable, Mapping
 from typing import Any
 
@@ -9,28 +7,32 @@ import torch
 from monai.transforms import MapTransform, RandomizableTransform
 from torch import Tensor
 
-from metaseg_monai.errors import MetadataError
+from metaseg_monai.errors import ConfigError, MetadataError
 from metaseg_monai.metadata.schema import MetadataSchema
+from metaseg_monai.networks import ALL_VARIANTS, METADATA_VARIANTS
+from metaseg_monai.transforms.load import named
 
 NORMAL = "normal"  # the test mode with the case's own metadata
+DUMMY = "-dummy"  # variants that are trained and tested with zeros
 
 
 class EncodeMetadatad(MapTransform):
-    """Encode the raw metadata of an item into `meta`, a float32 tensor of shape (M,).
+    """Encode the raw `metadata` of an item into `meta`, a float32 tensor of shape (M,).
 
     An item made for a test mode other than ``normal`` carries its ``meta`` already; it is kept as
-    it is, after a check of its width.
+    it is, after a check of its width. For the variants "none" and "se" nothing is encoded, for a
+    ``<variant>-dummy`` the vector is zeros.
 
     Args:
         schema: The fields and their order.
-        dummy: Give zeros of shape (M,) instead, for the control variants that are trained and
-            tested with zeros.
-        allow_missing: False refuses missing values also where the schema knows "unknown": for a
-            network that was trained without metadata dropout and never saw that entry.
-        metadata_key: Key of the raw values, a mapping by field name.
-        meta_key: Key of the encoded vector.
+        variant: Of the network (contract 5).
+        unknown_trained: False refuses missing values also where the schema knows "unknown": for
+            the use of a network that was trained without metadata dropout and never saw that entry.
+        default: Raw values of items that have no `metadata` at all; keys that are no fields are
+            passed over. None refuses such items.
 
     Raises:
+        ConfigError: There is no such variant.
         MetadataError: The item has no metadata or values that the schema refuses, has a `meta` of
             another width, or has a `meta` although no test mode asked for it.
 
@@ -45,66 +47,72 @@ class EncodeMetadatad(MapTransform):
     def __init__(
         self,
         schema: MetadataSchema,
-        dummy: bool = False,
-        allow_missing: bool = True,
-        metadata_key: str = "metadata",
-        meta_key: str = "meta",
+        variant: str = "sme",
+        unknown_trained: bool = True,
+        default: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(keys=metadata_key)
+        super().__init__("metadata", allow_missing_keys=True)
         self.schema = schema
-        self.dummy = dummy
-        self.allow_missing = allow_missing
-        self.metadata_key = metadata_key
-        self.meta_key = meta_key
+        self.reads, self.dummy = _reading(variant)
+        self.unknown_trained = unknown_trained
+        self.default = default
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return the item with `meta`; the given item stays as it is."""
+        if not self.reads:
+            return dict(data)
         mode = data.get("mode", NORMAL)
-        place = f"case {data.get('case', 'without a name')!r} (mode {mode})"
-        if (mode == NORMAL) == (self.meta_key in data):
+        place = f"{named(data)} (mode {mode})"
+        if (mode == NORMAL) == ("meta" in data):
             expected = "no" if mode == NORMAL else "an encoded"
             raise MetadataError(
-                f"{place}: expected {expected} {self.meta_key!r} in the item, got keys "
+                f"{place}: expected {expected} 'meta' in the item, got keys "
                 f"{sorted(map(str, data))}; an encoded vector comes with its test mode's name"
             )
         if self.dummy:
             meta = torch.zeros(self.schema.width)
         elif mode != NORMAL:
-            meta = _checked(data[self.meta_key], self.schema, place)
-        elif self.metadata_key not in data:
+            meta = _checked(data["meta"], self.schema, place)
+        else:
+            raw = self._raw(data, place)
+            meta = torch.from_numpy(self.schema.encode(raw, case=str(data.get("case", ""))))
+        return {**data, "meta": meta}
+
+    def _raw(self, data: Mapping[Hashable, Any], place: str) -> Mapping[str, Any]:
+        raw = data.get("metadata")
+        if raw is None and self.default is not None:
+            raw = {name: self.default[name] for name in self.schema.names if name in self.default}
+        if raw is None:
             raise MetadataError(
-                f"{place}: expected raw metadata under {self.metadata_key!r}, got keys "
+                f"{place}: expected raw metadata under 'metadata', got keys "
                 f"{sorted(map(str, data))}; give each item its metadata"
             )
-        else:
-            raw = data[self.metadata_key]
-            if not self.allow_missing:
-                self._refuse_missing(raw, place)
-            meta = torch.from_numpy(self.schema.encode(raw, case=str(data.get("case", ""))))
-        return {**data, self.meta_key: meta}
-
-    def _refuse_missing(self, raw: Mapping[str, Any], place: str) -> None:
         missing = [f.name for f in self.schema.fields if f.is_missing(raw.get(f.name))]
-        if missing:
+        if missing and not self.unknown_trained:
             raise MetadataError(
                 f"{place}: no value of {', '.join(missing)}, and this network was trained without "
                 "metadata dropout; give the value, train with --metadata_dropout 0.1, or pass "
-                "--allow_missing True if its training table had missing values"
+                "--encode#unknown_trained True if its training table had missing values"
             )
+        return raw
 
 
 class DropMetadatad(RandomizableTransform, MapTransform):
-    """Replace fields of `meta` by the schema's unknown, each with its own probability.
+    """Replace fields of `meta` by the schema's unknown: each field by itself, and all together.
 
-    With it a network learns to do without some metadata, or without any (``meta=None``).
+    With it a network learns to do without some metadata, or without any (``meta=None``): of several
+    fields, each dropped on its own, the latter would hardly ever be trained (contract 3). Items of
+    the variants "none", "se" and ``<variant>-dummy`` stay as they are.
 
     Args:
         schema: The fields and their order.
-        probability: One probability for every field, or a mapping from fields to theirs; fields
-            left out of the mapping are never dropped.
-        meta_key: Key of the encoded vector.
+        probability: That a field is dropped, one number for every field and for all together, or a
+            mapping from fields to theirs; fields left out of the mapping are never dropped, and
+            all are together as often as the rarest of them.
+        variant: Of the network (contract 5).
 
     Raises:
+        ConfigError: There is no such variant.
         MetadataError: A probability lies outside 0 to 1, names no field of the schema, or is above
             0 for a field whose policy is ``error``.
     """
@@ -113,10 +121,11 @@ class DropMetadatad(RandomizableTransform, MapTransform):
         self,
         schema: MetadataSchema,
         probability: float | Mapping[str, float],
-        meta_key: str = "meta",
+        variant: str = "sme",
     ) -> None:
         RandomizableTransform.__init__(self, prob=1.0)
-        MapTransform.__init__(self, keys=meta_key)
+        MapTransform.__init__(self, "meta", allow_missing_keys=True)
+        reads, dummy = _reading(variant)
         given = (
             probability
             if isinstance(probability, Mapping)
@@ -128,36 +137,47 @@ class DropMetadatad(RandomizableTransform, MapTransform):
                 raise MetadataError(
                     f"probability of field {name!r}: expected 0 to 1, got {chance!r}; correct it"
                 )
-            if chance > 0:
+            if chance > 0 and reads:
                 field.unknown()  # refuses a field without such a code
         self.schema = schema
+        self.is_on = reads and not dummy
         self.probability = {name: float(given.get(name, 0.0)) for name in schema.names}
-        self.meta_key = meta_key
+        self.together = min(self.probability.values())
         self.dropped: tuple[str, ...] = ()  # names of the fields drawn last
 
     def randomize(self, data: Any = None) -> None:
-        """Draw which fields to drop; always one number a field, so that runs replay."""
+        """Draw which fields to drop; always as many numbers, so that runs replay."""
         draws = self.R.random_sample(len(self.probability))
-        self.dropped = tuple(
-            name
-            for draw, (name, chance) in zip(draws, self.probability.items(), strict=True)
-            if draw < chance
-        )
+        chances = zip(draws, self.probability.items(), strict=True)
+        self.dropped = tuple(name for draw, (name, chance) in chances if draw < chance)
+        # one field alone is all of them already
+        if len(self.probability) > 1 and self.R.random_sample() < self.together:
+            self.dropped = self.schema.names
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return the item with a new `meta`; the given item and its vector stay as they are."""
+        if not self.is_on:
+            return dict(data)
         self.randomize()
-        place = f"case {data.get('case', 'without a name')!r}"
-        if self.meta_key not in data:
+        if "meta" not in data:
             raise MetadataError(
-                f"{place}: expected {self.meta_key!r}, got keys {sorted(map(str, data))}; put "
-                f"EncodeMetadatad before DropMetadatad"
+                f"{named(data)}: expected 'meta', got keys {sorted(map(str, data))}; put "
+                "EncodeMetadatad before DropMetadatad"
             )
-        meta = _checked(data[self.meta_key], self.schema, place).clone()
+        meta = _checked(data["meta"], self.schema, named(data)).clone()
         for name in self.dropped:
             entries = self.schema.slices[name]
             meta[entries] = torch.from_numpy(self.schema.field(name).unknown())
-        return {**data, self.meta_key: meta}
+        return {**data, "meta": meta}
+
+
+def _reading(variant: str) -> tuple[bool, bool]:
+    """Whether networks of a variant read metadata, and whether these are zeros."""
+    if variant not in ALL_VARIANTS:
+        raise ConfigError(
+            f"unknown variant {variant!r}; the variants are {', '.join(ALL_VARIANTS)}"
+        )
+    return variant.removesuffix(DUMMY) in METADATA_VARIANTS, variant.endswith(DUMMY)
 
 
 def _checked(vector: Any, schema: MetadataSchema, place: str) -> Tensor:

@@ -46,6 +46,9 @@ def test_accepted(files, key):
         ("train#trainer#max_epoch", "max_epochs"),
         ("train#loader#batchsize", "batch_size"),
         ("zzz", "train.json"),
+        ("pin_memory", "train#loader#pin_memory"),  # an argument of a component
+        ("lr_cycles", "it is now lr_scheduler#cycles"),
+        ("only", 'it is now a component under "cases"'),
     ],
 )
 def test_misspelt_is_refused_with_a_suggestion(files, key, hint):
@@ -78,7 +81,7 @@ def test_null_as_the_command_line_passes_it_is_none(tmp_path):
     path = tmp_path / "off.json"
     content = {
         "balance": None, "objects": {"method": "watershed"}, "domain": "task", "path": "$1 + 1",
-        "objects_by": ["task"], "spacing_mm": 5.0, "margin_px": 8, "val_crop": [64, 64],
+        "objects_by": ["task"], "spacing_mm": 5.0, "margin_px": 8, "dtype": "bfloat16",
     }  # fmt: skip
     path.write_text(json.dumps(content | {"epochs": 3, "flag": True, "roi_size": [4, 4]}))
     given = dict.fromkeys(content, "null")
@@ -88,6 +91,15 @@ def test_null_as_the_command_line_passes_it_is_none(tmp_path):
     for wrong in ("epochs", "flag", "roi_size"):
         with pytest.raises(ConfigError, match=f"'{wrong}' is None, but the setting is"):
             check_overrides([path], {wrong: "null"})
+
+
+def test_an_override_may_be_a_component_that_names_others(files):
+    given = {"train#loader": {"_target_": "torch.utils.data.DataLoader", "dataset": "@mine"}}
+    assert check_overrides(files, {**given, "mine": 3}) == {**given, "mine": 3}
+    assert check_overrides(files, {**given, "mine": 3, "train#loader#batch_size": 2})
+    given["train#loader"]["batchsize"] = 2
+    with pytest.raises(ConfigError, match=r"#'batchsize' .*Loader takes batch_size"):
+        check_overrides(files, {**given, "mine": 3})
 
 
 def test_all_problems_in_one_message(files):

@@ -81,9 +81,7 @@ def discs(tmp_path_factory):
 def bundle(tmp_path):
     ignored = shutil.ignore_patterns("data", "models", "eval")
     source = BUNDLES / "synthetic_shapes_segmentation"
-    root = shutil.copytree(source, tmp_path / source.name, ignore=ignored)
-    shutil.copy(BUNDLES / "_shared" / "estimate.json", root / "configs" / "estimate.json")
-    return root
+    return shutil.copytree(source, tmp_path / source.name, ignore=ignored)
 
 
 @pytest.fixture(autouse=True)
@@ -103,9 +101,10 @@ def deterministic():
 def settings(discs, output, **overrides):
     return {
         "dataset_dir": str(discs), "schema_file": str(discs / "schema.json"),
-        "output_dir": str(output), "roi_size": [SIZE, SIZE], "pad_size": [SIZE, SIZE],
+        "output_dir": str(output), "roi_size": [SIZE, SIZE],
+        "train#augmentation#0#spatial_size": [SIZE, SIZE],
         "estimate_channels": [8, 16, 24], "epochs": 12, "batch_size": 8, "max_lr": 0.01,
-        "precision": None, **overrides,
+        "train#inferer#dtype": None, "validate#inferer#dtype": None, **overrides,
     }  # fmt: skip
 
 
@@ -158,7 +157,7 @@ def test_two_runs_are_equal_bit_for_bit_and_another_seed_is_not(bundle, discs, t
 
 
 def test_a_killed_run_resumes_to_the_same_estimates(bundle, discs, tmp_path):
-    options = {"epochs": 4, "checkpoint_interval": 1}
+    options = {"epochs": 4, "train#checkpoint#every": 1}
     estimate(bundle, discs, tmp_path / "whole", **options)
     killed = tmp_path / "killed"
     code = (
@@ -189,7 +188,7 @@ def test_a_killed_run_resumes_to_the_same_estimates(bundle, discs, tmp_path):
 def test_it_leaves_a_segmentation_in_the_same_folder_alone(bundle, discs, tmp_path):
     for name in ("model.pt", "checkpoint.pt", "log.csv"):
         (tmp_path / name).write_text("of the segmentation")
-    estimate(bundle, discs, tmp_path, epochs=1, lr_cycles=1)
+    estimate(bundle, discs, tmp_path, epochs=1)
     for name in ("model.pt", "checkpoint.pt", "log.csv"):
         assert (tmp_path / name).read_text() == "of the segmentation"
 

@@ -83,10 +83,8 @@ def test_a_3d_network_with_metadata_trains_and_is_tested_on_whole_volumes(kits, 
     small = {
         "dataset_dir": kits.root / "data/volumes",
         "output_dir": tmp_path,
-        "spacing_mm": [16, 16, 16],
+        "preprocessing#1#spacing_mm": [16, 16, 16],
         "roi_size": [16, 16, 8],
-        "pad_size": [16, 16, 8],
-        "window_size": [16, 16, 8],
     }
     for stage, *configs in (("training",), ("evaluating", "evaluate")):
         kits.run(kits.command(stage, "train", "train_3d", *configs, generated=False, **small))
@@ -106,11 +104,13 @@ def test_a_3d_network_with_metadata_trains_and_is_tested_on_whole_volumes(kits, 
 
 def test_tumour_free_slices_for_networks_of_whole_volumes(kits, tmp_path):
     settings = {
-        "table#slice_rule": "all",
+        "table#path#slice_rule": "all",
         "dataset_dir": tmp_path / "data",
-        "table#default_dir": tmp_path / "data",
         "output_dir": tmp_path / "run",
-        "empty_share": 0.5,
+        "cases": {
+            "_target_": "metaseg_monai.tables.limit_empty",
+            **{"table": "@table", "share": 0.5, "columns": ["tumour_mm2", "cyst_mm2"]},
+        },
         "epochs": 1,
     }
     said = kits.run(kits.command("training", "train", **settings))

@@ -47,13 +47,10 @@ def test_eight_real_slices_are_learned_by_heart(copy_bundle, tmp_path):
     kits = copy_bundle("kits21_tumour_slices_segmentation")
     settings = {
         "intensity_range": [0, 255],
-        "spacing_mm": 3.0,
+        "preprocessing#1#spacing_mm": 3.0,
         # gates pool over the whole image: what is learned by heart must be shown in the same frame
-        "pad_size": [216, 216],
         "roi_size": [216, 216],
-        "window_size": [216, 216],
-        "channels": 16,
-        "levels": 4,
+        "window_inferer#roi_size": [216, 216],
         "epochs": 400,
         "val_interval": 20,
         "dataset_dir": tmp_path,

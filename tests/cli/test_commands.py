@@ -83,10 +83,13 @@ def bundle(tmp_path):
     return shutil.copytree(BUNDLE, tmp_path / BUNDLE.name, ignore=ignored)
 
 
-def tiny(*names):
-    facts = json.loads((BUNDLE / "configs/facts.json").read_text())["tiny"]
-    chosen = {k: v for k, v in facts.items() if not names or k in names}
-    return [part for key, value in chosen.items() for part in (f"--{key}", json.dumps(value))]
+NETWORK = ["--roi_size", "[32,32]", "--network_def#channels", "4", "--network_def#levels", "2"]
+
+
+@pytest.fixture
+def small(tiny):
+    """The words that shrink the bundle to seconds."""
+    return [part for key, value in tiny.items() for part in (f"--{key}", json.dumps(value))]
 
 
 def test_help_needs_nothing_heavy():
@@ -136,9 +139,9 @@ def test_unknown_bundle_lists_the_known(refused, monkeypatch):
 
 
 def test_a_refusal_inside_a_workflow_is_one_message(refused, bundle, tmp_path):
-    message = refused("train", bundle, "--dataset_dir", tmp_path / "nothing", *tiny())
+    message = refused("train", bundle, "--dataset_dir", tmp_path / "nothing")
     assert "nothing" in message
-    assert "generate synthetic-shapes" in message
+    assert "metaseg_monai prepare`, or `generate`" in message
 
 
 def test_predict_needs_weights_and_metadata(refused, bundle, tmp_path):
@@ -157,15 +160,15 @@ def test_weights_are_asked_for_before_data_are_made(refused, bundle, tmp_path, c
     assert not (bundle / "data").exists()
 
 
-def test_train_evaluate_predict_report(metaseg, bundle, tmp_path):
+def test_train_evaluate_predict_report(metaseg, bundle, tmp_path, small):
     run = tmp_path / "runs" / "sme"
-    assert metaseg("train", bundle, "--output_dir", run, *tiny())[0] == 0
-    assert metaseg("evaluate", bundle, "--output_dir", run, *tiny())[0] == 0
+    assert metaseg("train", bundle, "--output_dir", run, *small)[0] == 0
+    assert metaseg("evaluate", bundle, "--output_dir", run, *small)[0] == 0
     status, out, _ = metaseg("report", tmp_path / "runs")
     assert status == 0
     assert out.strip() == f"report: {tmp_path / 'runs' / 'report.html'}"
     assert "Nothing was fixed before" in (tmp_path / "runs" / "report.md").read_text()
-    status, out, _ = metaseg("explain", bundle, "--output_dir", run, *tiny())
+    status, out, _ = metaseg("explain", bundle, "--output_dir", run, *small)
     assert status == 0
     assert (run / "explain" / "gates.csv").is_file()
     metaseg("report", tmp_path / "runs")
@@ -174,7 +177,7 @@ def test_train_evaluate_predict_report(metaseg, bundle, tmp_path):
     folder = tmp_path / "images"
     folder.mkdir()
     tifffile.imwrite(folder / "a.tif", np.eye(20, 30, dtype=np.uint8))  # smaller than the window
-    settings = ["--ckpt_path", run / "model.pt", *tiny("roi_size", "channels", "levels")]
+    settings = ["--ckpt_path", run / "model.pt", *NETWORK]
     inside = metaseg("predict", bundle, folder, folder / "masks", "--meta", "task=disc", *settings)
     assert inside[0] == 2
     assert "lies in the folder of the images" in inside[2]
@@ -185,52 +188,55 @@ def test_train_evaluate_predict_report(metaseg, bundle, tmp_path):
     assert tifffile.imread(tmp_path / "out" / "a.tif").shape == (20, 30)
 
 
-def test_weights_of_another_variant_are_refused(metaseg, refused, bundle, tmp_path):
-    assert metaseg("train", bundle, "--output_dir", tmp_path / "r", *tiny())[0] == 0
-    arguments = ["evaluate", bundle, "--output_dir", tmp_path / "r", "--variant", "me", *tiny()]
+def test_weights_of_another_variant_are_refused(metaseg, refused, bundle, tmp_path, small):
+    assert metaseg("train", bundle, "--output_dir", tmp_path / "r", *small)[0] == 0
+    arguments = ["evaluate", bundle, "--output_dir", tmp_path / "r", "--variant", "me", *small]
     message = refused(*arguments)
     assert "variant" in message
     assert "sme" in message
 
 
-def test_a_dummy_is_tested_with_zeros_only(metaseg, bundle, tmp_path):
-    run = ["--variant", "sme-dummy", "--output_dir", tmp_path / "r", *tiny()]
+def test_a_dummy_is_tested_with_zeros_only(metaseg, bundle, tmp_path, small):
+    run = ["--variant", "sme-dummy", "--output_dir", tmp_path / "r", *small]
     assert metaseg("train", bundle, *run)[0] == 0
     assert metaseg("evaluate", bundle, *run)[0] == 0
     assert set(pd.read_csv(tmp_path / "r" / "counts.csv")["mode"]) == {"normal"}
 
 
-def test_a_network_without_metadata_predicts_without_metadata(metaseg, bundle, tmp_path):
+def test_a_network_without_metadata_predicts_without_metadata(metaseg, bundle, tmp_path, small):
     tifffile.imwrite(tmp_path / "a.tif", np.eye(40, dtype=np.uint8))
     run = tmp_path / "r"
-    assert metaseg("train", bundle, "--variant", "se", "--output_dir", run, *tiny())[0] == 0
+    assert metaseg("train", bundle, "--variant", "se", "--output_dir", run, *small)[0] == 0
     settings = ["--variant", "se", "--ckpt_path", run / "model.pt"]
-    settings += tiny("roi_size", "channels", "levels")
+    settings += NETWORK
     assert metaseg("predict", bundle, tmp_path / "a.tif", tmp_path / "out", *settings)[0] == 0
     assert (tmp_path / "out" / "a.tif").is_file()
 
 
-def test_a_run_goes_on_only_under_its_settings(metaseg, refused, bundle, tmp_path):
-    run = ["--output_dir", tmp_path / "r", *tiny()]
+def test_a_run_goes_on_only_under_its_settings(metaseg, refused, bundle, tmp_path, small):
+    run = ["--output_dir", tmp_path / "r", *small]
     assert metaseg("train", bundle, *run)[0] == 0
-    for name, value in [("intensity_range", "[0,300]"), ("pad_size", "[40,40]"), ("seed", 1)]:
+    for name, value in [
+        ("intensity_range", "[0,300]"),
+        ("train#augmentation#0#spatial_size", "[40,40]"),
+        ("seed", 1),
+    ]:
         message = refused("train", bundle, *run, f"--{name}", value, "--resume", "true")
-        assert name in message
+        assert name.rpartition("#")[2] in message
     scaled = refused("evaluate", bundle, *run, "--intensity_range", "[0,300]")
     assert "intensity_range" in scaled
 
 
-def test_unknown_metadata_needs_a_network_trained_for_it(metaseg, refused, bundle, tmp_path):
+def test_unknown_metadata_needs_a_network_trained_for_it(metaseg, refused, bundle, tmp_path, small):
     content = json.loads((BUNDLE / "configs/schema.json").read_text())
     content["fields"][0]["missing"] = "unknown"
     (tmp_path / "schema.json").write_text(json.dumps(content))
     tifffile.imwrite(tmp_path / "a.tif", np.eye(40, dtype=np.uint8))
     schema = ["--schema_file", tmp_path / "schema.json"]
-    small = tiny("roi_size", "channels", "levels")
     for dropout, name in [(0.0, "never"), (0.5, "often")]:
-        run = ["--output_dir", tmp_path / name, "--metadata_dropout", dropout, *schema, *tiny()]
+        run = ["--output_dir", tmp_path / name, "--metadata_dropout", dropout, *schema, *small]
         assert metaseg("train", bundle, *run)[0] == 0
-    image = ["predict", bundle, tmp_path / "a.tif", tmp_path / "out", *schema, *small]
+    image = ["predict", bundle, tmp_path / "a.tif", tmp_path / "out", *schema, *NETWORK]
     image += ["--meta", "task=unknown"]
     message = refused(*image, "--ckpt_path", tmp_path / "never" / "model.pt")
     assert "trained without metadata dropout" in message
@@ -238,22 +244,22 @@ def test_unknown_metadata_needs_a_network_trained_for_it(metaseg, refused, bundl
     assert metaseg(*image, *often)[0] == 0
 
 
-def test_images_that_do_not_fit_are_refused_by_name(metaseg, refused, bundle, tmp_path):
-    assert metaseg("train", bundle, "--output_dir", tmp_path / "r", *tiny())[0] == 0
+def test_images_that_do_not_fit_are_refused_by_name(metaseg, refused, bundle, tmp_path, small):
+    assert metaseg("train", bundle, "--output_dir", tmp_path / "r", *small)[0] == 0
     settings = ["--ckpt_path", tmp_path / "r" / "model.pt", "--meta", "task=disc"]
-    settings += tiny("roi_size", "channels", "levels")
+    settings += NETWORK
     tifffile.imwrite(tmp_path / "rgb.tif", np.zeros((40, 40, 3), np.uint8), photometric="rgb")
     message = refused("predict", bundle, tmp_path / "rgb.tif", tmp_path / "out", *settings)
     assert "'rgb'" in message
-    assert "channel_conversion" in message
+    assert "channels of LoadCased" in message
     tifffile.imwrite(tmp_path / "deep.tif", np.eye(40, dtype=np.uint16) * 4000)
     message = refused("predict", bundle, tmp_path / "deep.tif", tmp_path / "out", *settings)
     assert "'deep'" in message
     assert "intensity_range" in message
 
 
-def test_a_new_run_keeps_the_former_weights_aside(metaseg, refused, bundle, tmp_path):
-    run = ["--output_dir", tmp_path / "r", *tiny()]
+def test_a_new_run_keeps_the_former_weights_aside(metaseg, refused, bundle, tmp_path, small):
+    run = ["--output_dir", tmp_path / "r", *small]
     assert metaseg("train", bundle, *run)[0] == 0
     first = (tmp_path / "r" / "model.pt").read_bytes()
     assert metaseg("train", bundle, *run, "--seed", 5)[0] == 0
@@ -264,8 +270,8 @@ def test_a_new_run_keeps_the_former_weights_aside(metaseg, refused, bundle, tmp_
     assert "are gone" in message
 
 
-def test_masks_never_replace_images(metaseg, refused, bundle, tmp_path):
-    assert metaseg("train", bundle, "--output_dir", tmp_path / "r", *tiny())[0] == 0
+def test_masks_never_replace_images(metaseg, refused, bundle, tmp_path, small):
+    assert metaseg("train", bundle, "--output_dir", tmp_path / "r", *small)[0] == 0
     for name in ("a", "b"):
         tifffile.imwrite(tmp_path / f"{name}.tif", np.eye(40, dtype=np.uint8))
     before = (tmp_path / "a.tif").read_bytes()
@@ -274,13 +280,13 @@ def test_masks_never_replace_images(metaseg, refused, bundle, tmp_path):
     (tmp_path / "columns.json").write_text(json.dumps({"case": "id"}))
     arguments = ["--columns_file", tmp_path / "columns.json"]
     arguments += ["--ckpt_path", tmp_path / "r" / "model.pt"]
-    arguments += tiny("roi_size", "channels", "levels")
+    arguments += NETWORK
     assert "would lie among images" in refused("predict", bundle, table, tmp_path, *arguments)
     assert (tmp_path / "a.tif").read_bytes() == before
 
 
-def test_a_training_that_never_validates_is_refused(refused, bundle, tmp_path):
-    arguments = ["--val_interval", 5, "--output_dir", tmp_path / "r", *tiny()]
+def test_a_training_that_never_validates_is_refused(refused, bundle, tmp_path, small):
+    arguments = ["--val_interval", 5, "--output_dir", tmp_path / "r", *small]
     assert "val_interval" in refused("train", bundle, *arguments)
 
 
@@ -295,8 +301,8 @@ def test_a_training_that_never_validates_is_refused(refused, bundle, tmp_path):
         (["--variants", "se", "--cluster_settings", "{'nodes': 1}"], "--cluster_settings needs"),
     ],
 )
-def test_study_refuses_before_training(refused, bundle, tmp_path, arguments, reason):
-    said = refused("study", bundle, *arguments, "--output", tmp_path / "o", *tiny())
+def test_study_refuses_before_training(refused, bundle, tmp_path, arguments, reason, small):
+    said = refused("study", bundle, *arguments, "--output", tmp_path / "o", *small)
     assert reason in said
     assert not (tmp_path / "o" / "se").exists()
 
@@ -309,10 +315,10 @@ def test_study_without_its_arguments(refused, tmp_path):
     assert "--output has no value" in refused("study", tmp_path / "s.json", "--output")
 
 
-def test_a_report_where_nothing_can_be_written(refused, bundle, metaseg, tmp_path):
+def test_a_report_where_nothing_can_be_written(refused, bundle, metaseg, tmp_path, small):
     run = tmp_path / "runs" / "sme"
-    metaseg("train", bundle, "--output_dir", run, *tiny())
-    metaseg("evaluate", bundle, "--output_dir", run, *tiny())
+    metaseg("train", bundle, "--output_dir", run, *small)
+    metaseg("evaluate", bundle, "--output_dir", run, *small)
     (tmp_path / "file").touch()
     said = refused("report", tmp_path / "runs", "--output", tmp_path / "file" / "x")
     assert "name another --output" in said

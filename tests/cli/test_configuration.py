@@ -49,6 +49,6 @@ BUNDLE = Path(__file__).resolve().parents[2] / "bundles" / "seven_lines_nuclei_s
 def test_commands_merge_it_last(merged, command, configs):
     words = command.split()
     assert merged(*words) == configs
-    assert merged(*words, "--configuration", "pilot") == [*configs, "pilot.json"]
-    both = ["pilot.json", "full_size.json"]
-    assert merged(*words, "--configuration", "pilot,full_size") == [*configs, *both]
+    assert merged(*words, "--configuration", "pilot") == [*configs, "pilot"]
+    both = ["pilot", "paper_size"]
+    assert merged(*words, "--configuration", "pilot,paper_size") == [*configs, *both]

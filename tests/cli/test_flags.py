@@ -38,7 +38,7 @@ def check(arguments):
         ([*CELLS, "--seed", "1", "--", "--trace", "--", "x"], "no option --;"),
         (["report", "runs", "out", "title", "more"], "'more' is one value too many"),
         (["report", "a", "b", "c", "--folder", "r"], "'c' is one value too many"),
-        (["train", "bundle", "out", "full_size", "more"], "'more' is one value too many"),
+        (["train", "bundle", "out", "paper_size", "more"], "'more' is one value too many"),
         (["generate", "cels", "--output", "x"], "'cels' is no command of generate; did you mean c"),
         (["trian", "bundle"], "'trian' is no command; did you mean train"),
         (["--output", "x"], "is one of check, demo, estimate"),

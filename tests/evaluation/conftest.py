@@ -22,8 +22,7 @@ from metaseg_monai.evaluation import PerCase, SaveMasks
 from metaseg_monai.images.geometry import slice_items
 from metaseg_monai.tables.find import find_cases
 from metaseg_monai.training import VolumeBatches, collate_cases
-from metaseg_monai.transforms import KeepForBatchd, LoadCased, ScaleIntensityCased
-from metaseg_monai.transforms.spacing import ResampleToSpacingd
+from metaseg_monai.transforms import LoadCased, ResampleToSpacingd, ScaleIntensityCased
 
 SPACING = (4.0, 0.75, 0.625)  # exact in binary, so that no orientation rounds another way
 CANONICAL = np.array(  # planes toward the feet, rows toward the back, columns toward the left
@@ -131,7 +130,7 @@ def predict():
         if load is None:
             scale = ScaleIntensityCased([-150, 250], clip=True)
             load = [LoadCased(), ResampleToSpacingd(spacing_mm), scale]
-        chain = Compose([*load, KeepForBatchd()])
+        chain = Compose([*load])
         loader = DataLoader(
             Dataset(items, chain),
             batch_sampler=VolumeBatches(items, batch_size),

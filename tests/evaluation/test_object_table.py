@@ -23,7 +23,7 @@ from metaseg_monai.evaluation.object_table import (
 from metaseg_monai.images.read import read_image
 from metaseg_monai.tables.find import find_cases
 from metaseg_monai.training import collate_cases
-from metaseg_monai.transforms import KeepForBatchd, LoadCased
+from metaseg_monai.transforms import LoadCased
 
 MASK = np.zeros((20, 30), np.uint8)
 MASK[0:4, 3:8] = 1  # at the border: 20 pixels
@@ -200,7 +200,7 @@ def save(path, image=PICTURE, **settings):
 
 def predict(source, handler):
     items = find_cases(source, None)
-    chain = Compose([LoadCased(), KeepForBatchd()])
+    chain = Compose([LoadCased()])
     SupervisedEvaluator(
         device=torch.device("cpu"),
         val_data_loader=DataLoader(Dataset(items, chain), 1, collate_fn=collate_cases),

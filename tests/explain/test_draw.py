@@ -136,15 +136,18 @@ def test_a_field_is_named_once(monkeypatch):
 def bundle(tmp_path_factory):
     """The shapes bundle with explain.json, apart from the repository."""
     root = tmp_path_factory.mktemp("bundle") / "shapes"
-    source = BUNDLES / "synthetic_shapes_segmentation" / "configs"
-    shutil.copytree(source, root / "configs")
-    shutil.copy(BUNDLES / "_shared" / "explain.json", root / "configs")
+    shutil.copytree(BUNDLES / "synthetic_shapes_segmentation" / "configs", root / "configs")
     return root
 
 
 TINY = {
-    "table#train": 6, "table#val": 6, "table#test": 12, "table#size": 32, "epochs": 1,
-    "batch_size": 2, "channels": 4, "levels": 1, "roi_size": [32, 32], "pad_size": [32, 32],
+    "table#path": {
+        "_target_": "metaseg_monai.simulate.generate_synthetic_shapes",
+        **{"output": "@dataset_dir", "train": 6, "val": 6, "test": 12, "size": 32},
+    },
+    "epochs": 1, "batch_size": 2, "roi_size": [32, 32],
+    "network_def#channels": 4, "network_def#levels": 1,
+    "train#augmentation#0#spatial_size": [32, 32],
 }  # fmt: skip
 
 

@@ -6,16 +6,18 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from ignite.engine import Engine
 
 from metaseg_monai.bundle import resolve_bundle
 from metaseg_monai.errors import CheckpointError, ConfigError
 from metaseg_monai.simulate.shapes import generate_synthetic_shapes
-from metaseg_monai.training import BestWeights
+from metaseg_monai.training import write_weights
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "tile_size.py"
 BUNDLE = "synthetic_shapes_segmentation"
-TINY = {"channels": 4, "levels": 2, "precision": None, "channels_last": False}
+TINY = {
+    **{"network_def#channels": 4, "network_def#levels": 2},
+    **{"validate#inferer#dtype": None, "network": "@network_def"},
+}
 SIZES = "96,100,120,whole"
 
 
@@ -47,10 +49,7 @@ def weights_of(script, folder, variant):
         metadata = {"meta": torch.eye(6)[:1]} if network.meta_features else {}
         low, high = network.eval()(torch.rand(1, 1, 131, 131).round(), **metadata)[0]
         network.head.bias[1] -= (high - low).median()
-    known = (parser.get_parsed_content(key) for key in ("schema", "trained_with"))
-    engine = Engine(lambda engine, batch: None)
-    engine.state.epoch, engine.state.metrics = 1, {"val_loss": 1.0}
-    BestWeights(folder / "model.pt", network, *known)(engine)
+    write_weights(folder / "model.pt", network, parser.get_parsed_content("weights").facts)
     return folder / "model.pt"
 
 

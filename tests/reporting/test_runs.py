@@ -47,7 +47,7 @@ def test_results_of_another_configuration_are_never_mixed_in(tmp_path, bundle, p
     old = planned(["se", "sme"])
     finished(tmp_path, old["se/seed0"], bundle)
     finished(tmp_path, old["sme/seed0"], bundle)
-    new = planned({"se": {}, "sme": {"reduction": 2}})
+    new = planned({"se": {}, "sme": {"network_def#reduction": 2}})
     assert new["se/seed0"].key == old["se/seed0"].key
     results = read_results(tmp_path)
     assert results.conditions == ["se"]
@@ -76,7 +76,8 @@ def test_why_a_run_has_no_results(tmp_path, bundle, planned, finished, change, r
 def test_experts_count_on_their_own_domains_and_only_all_together(
     tmp_path, bundle, planned, finished
 ):
-    settings = {"only": {"task": ["disc", "ring"]}}
+    few = {"table": "@table", "only": {"task": ["disc", "ring"]}}
+    settings = {"cases": {"_target_": "metaseg_monai.tables.select_cases", **few}}
     runs = planned(["se", "experts"], settings=settings)
     finished(tmp_path, runs["se/seed0"], bundle, domains=("disc", "ring"))
     finished(tmp_path, runs["experts/seed0/disc"], bundle, hits=9, domains=("disc", "ring"))
@@ -151,7 +152,7 @@ def test_damaged_plan(tmp_path, bundle, planned):
 
 
 def test_data_seeds_that_draw_from_one_table_share_its_cases(tmp_path, bundle, planned, finished):
-    data = {"table#default_dir": "d{data_seed}"}
+    data = {"domain": "task", "predicted_metadata": "d{data_seed}"}
     runs = planned(["se"], data_seeds=[0, 1], data_settings=data)
     for run in runs.values():
         finished(tmp_path, run, bundle, table_sha256="one")

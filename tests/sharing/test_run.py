@@ -7,13 +7,12 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from ignite.engine import Engine
 from monai.bundle import ConfigParser
 
 from metaseg_monai.errors import CheckpointError, ConfigError, DataError, MetadataError
 from metaseg_monai.sharing import run as running
 from metaseg_monai.sharing.run import predict
-from metaseg_monai.training import BestWeights
+from metaseg_monai.training import write_weights
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundles/kits21_tumour_slices_segmentation"
 AFFINE = np.array([[0, 0, -0.75, 40], [0, -0.75, 0, 30], [-4.0, 0, 0, 7], [0, 0, 0, 1]])
@@ -40,14 +39,8 @@ def give_weights(bundle, **settings):
     parser = ConfigParser()
     parser.read_config(bundle / "configs" / "inference.json")
     parser.update({"bundle_root": str(bundle), **settings})
-    named = [parser.get_parsed_content(key) for key in ("network_def", "schema", "trained_with")]
-    keep = BestWeights(
-        bundle / "models" / "model.pt",
-        *named,
-    )
-    engine = Engine(lambda engine, batch: None)
-    engine.state.epoch, engine.state.metrics = 1, {"val_loss": 1.0}
-    keep(engine)
+    weights = parser.get_parsed_content("weights")
+    write_weights(weights.path, weights.network, weights.facts)
 
 
 @pytest.fixture
@@ -55,7 +48,11 @@ def tiny(tmp_path):
     """A copy of the bundle, and settings that make its network and images small."""
     bundle = tmp_path / "bundle"
     shutil.copytree(BUNDLE, bundle, ignore=shutil.ignore_patterns("data", "models", "eval"))
-    return bundle, {"channels": 4, "levels": 2, "spacing_mm": 1.5}
+    return bundle, {
+        "network_def#channels": 4,
+        "network_def#levels": 2,
+        "preprocessing#1#spacing_mm": 1.5,
+    }
 
 
 @pytest.fixture
@@ -133,7 +130,8 @@ def test_unknown_is_refused_by_a_model_that_never_saw_it(tiny, kits, tmp_path):
 
 def test_post_operative_metadata_are_refused_unless_forced(tiny, kits, tmp_path):
     bundle, settings = tiny
-    settings = {**settings, "schema_fields": [POST_OPERATIVE]}
+    (tmp_path / "schema.json").write_text(json.dumps({"fields": [POST_OPERATIVE]}))
+    settings = {**settings, "schema_file": str(tmp_path / "schema.json")}
     give_weights(bundle, **settings)
     arguments = (str(bundle), str(kits), str(tmp_path / "out"), "tumour_size_mm=41")
     with pytest.raises(MetadataError, match=r"known only later: 'tumour_size_mm' \(post-operative"):

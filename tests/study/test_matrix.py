@@ -2,11 +2,13 @@ import json
 import shutil
 
 import pytest
+from monai.bundle import ConfigParser
 
 from metaseg_monai.errors import ConfigError, MetasegError
 from metaseg_monai.study import Study
 from metaseg_monai.study.matrix import expand
 
+SELECT = {"_target_": "metaseg_monai.tables.select_cases", "table": "@table"}
 SHAPES = ["triangle", "ring", "disc", "mesh_square", "square", "cross"]
 
 
@@ -35,10 +37,26 @@ def test_experts_are_one_se_network_for_each_domain(study, bundle):
     runs = expand(study(bundle, ["experts", "experts-steps"], seeds=[0]))
     assert [run.domain for run in runs] == SHAPES * 2
     assert {run.settings["variant"] for run in runs} == {"se"}
-    assert runs[2].settings["train_only"] == {"task": ["disc"]}
-    assert [run.settings["equal_steps"] for run in runs] == [False] * 6 + [True] * 6
-    fewer = expand(study(bundle, ["experts"], settings={"only": {"task": ["disc", "ring"]}}))
+    assert runs[2].settings["cases"]["only"] == {"task": ["disc"]}
+    assert ["train#dataset#data" in run.settings for run in runs] == [False] * 6 + [True] * 6
+    few = {"cases": {**SELECT, "only": {"task": ["disc", "ring"]}}}
+    fewer = expand(study(bundle, ["experts"], settings=few))
     assert {run.domain for run in fewer} == {"disc", "ring"}
+    assert fewer[0].settings["cases"]["table"] == few["cases"]
+
+
+def test_experts_at_equal_steps_see_their_cases_as_often_as_all_are(study, bundle, tmp_path):
+    rare = {"cases": {**SELECT, "share": {"task": {"disc": 0.5}}}}
+    settings = {**rare, "dataset_dir": str(tmp_path / "data")}
+    run = expand(study(bundle, ["experts-steps"], settings=settings))[2]
+    parser = ConfigParser()
+    parser.read_config(bundle / "configs" / "train.json")
+    parser.update({**run.settings, "bundle_root": str(bundle)})
+    items = parser.get_parsed_content("train#dataset").data
+    assert {item["metadata"]["task"] for item in items} == {"disc"}
+    assert len(items) == 11  # of twelve, two of each task, one is left out
+    assert len({item["case"] for item in items}) == 1
+    assert len(parser.get_parsed_content("cases").items("test")) == 6
 
 
 def test_gates_are_explained_once_for_each_condition_that_takes_metadata(study, bundle):
@@ -53,17 +71,20 @@ def test_experts_need_a_domain(study, bundle):
 
 
 def test_an_ablation_changes_its_own_settings(study, bundle):
-    runs = expand(study(bundle, {"ends": {"variant": "me", "places": ["encoder1"]}}, seeds=[0]))
-    assert runs[0].settings["places"] == ["encoder1"]
+    runs = expand(
+        study(bundle, {"ends": {"variant": "me", "network_def#places": ["encoder1"]}}, seeds=[0])
+    )
+    assert runs[0].settings["network_def#places"] == ["encoder1"]
     assert runs[0].folder == "ends/seed0"
 
 
 def test_data_seeds_make_data_and_folders_of_their_own(study, bundle):
-    data = {"dataset_dir": "d{data_seed}", "table#seed": "{data_seed}"}
-    runs = expand(study(bundle, ["se"], seeds=[0], data_seeds=[4, 5], data_settings=data))
+    data = {"dataset_dir": "d{data_seed}", "table#path#seed": "{data_seed}"}
+    rare = {"se": {"cases": {**SELECT, "share": {"task": {"disc": 0.5}}, "seed": "{data_seed}"}}}
+    runs = expand(study(bundle, rare, seeds=[0], data_seeds=[4, 5], data_settings=data))
     assert [run.folder for run in runs] == ["se/data4-seed0", "se/data5-seed0"]
-    assert [run.settings["table#seed"] for run in runs] == [4, 5]
-    assert [run.settings["data_seed"] for run in runs] == [4, 5]
+    assert [run.settings["table#path#seed"] for run in runs] == [4, 5]
+    assert [run.settings["cases"]["seed"] for run in runs] == [4, 5]
 
 
 def test_misspelt_settings_are_refused_before_anything_runs(study, bundle):
@@ -100,7 +121,7 @@ def test_where_the_table_lies(study, bundle, tmp_path, monkeypatch):
     run = expand(study(bundle, ["se"], settings={"columns_file": str(columns)}))[0]
     assert run.table == str(tmp_path / "data" / "manifest.csv")
     own = study(bundle, ["se"])
-    del own.settings["dataset_dir"], own.settings["table#default_dir"]
+    del own.settings["dataset_dir"]
     assert expand(own)[0].table == str(bundle / "data" / "table.csv")
 
 
@@ -135,5 +156,6 @@ def test_what_would_be_refused_after_training_is_refused_before(
 
 @pytest.mark.parametrize("only", ["disc", ["dis"]])
 def test_experts_of_domains_that_are_none(study, bundle, only):
+    few = {"cases": {**SELECT, "only": {"task": only}}}
     with pytest.raises(ConfigError, match="expected a list of triangle"):
-        expand(study(bundle, ["experts"], settings={"only": {"task": only}}))
+        expand(study(bundle, ["experts"], settings=few))

@@ -13,6 +13,7 @@ from metaseg_monai.images import geometry as slices
 from metaseg_monai.images import write_mask
 from metaseg_monai.tables import DataWarning
 from metaseg_monai.transforms import LoadCased
+from metaseg_monai.transforms.load import VIEW
 
 PIXELS = np.arange(600, dtype=np.uint8).reshape(20, 30)
 AFFINE = np.array([[0, -0.7, 0, 10], [0.8, 0, 0, -4], [0, 0, 2.5, 3], [0, 0, 0, 1.0]])
@@ -81,14 +82,14 @@ def test_planes_are_channels(item):
 
 
 def test_affine_of_a_volume(volume_item):
-    image = LoadCased()(volume_item)["image"]
+    image = LoadCased(spatial_dims=3)(volume_item)["image"]
     assert image.shape == (1, 6, 7, 5)
     stored = nib.load(volume_item["image"]).affine
     np.testing.assert_array_equal(image.affine.numpy(), stored)
 
 
 def test_meta_of_a_batch_is_enough_to_write_a_mask(volume_item, tmp_path):
-    load = LoadCased()
+    load = LoadCased(spatial_dims=3)
     batch = list_data_collate([load(volume_item), load(volume_item)])
     image = decollate_batch(batch)[1]["image"]
     write_mask(np.ones((6, 7, 5)), tmp_path / "m.nii.gz", image.meta)
@@ -148,6 +149,33 @@ def test_a_plane_of_a_volume_is_seen_from_the_feet_toward_the_back(plane_item):
     assert (loaded["image"].dtype, loaded["label"].dtype) == (torch.float32, torch.uint8)
     assert loaded["spacing_mm"] == pytest.approx((2.5, 0.8, 0.7))
     assert loaded["image"].meta["filename_or_obj"] == plane_item["image"]
+
+
+def test_a_whole_volume_gives_its_planes_as_each_alone(plane_item):
+    whole = {key: plane_item[key] for key in ("case", "image", "label")}
+    loaded = LoadCased()(whole)
+    assert loaded["image"].shape == loaded["label"].shape == (1, 6, 7, 5)
+    assert loaded["spacing_mm"] == pytest.approx((2.5, 0.8, 0.7))
+    for plane in range(5):
+        alone = LoadCased()({**plane_item, "plane": plane})
+        for key in ("image", "label"):
+            np.testing.assert_array_equal(loaded[key][..., plane], alone[key])
+    stored = loaded[VIEW].restore(np.moveaxis(loaded["label"][0].numpy(), -1, 0))
+    np.testing.assert_array_equal(stored, nib.load(whole["label"]).dataobj)
+
+
+def test_arrays_and_tensors_are_images_too(volume_item):
+    plain = LoadCased()({"image": PIXELS, "label": PIXELS > 300})
+    assert (plain["image"].shape, plain["image"].dtype) == ((1, 20, 30), torch.float32)
+    assert plain["label"].sum() == (PIXELS > 300).sum()
+    colours = torch.rand(3, 4, 4)
+    assert LoadCased("grey", in_channels=1)({"image": colours})["image"].shape == (1, 4, 4)
+    with pytest.raises(DataError, match=r"case 'c': 3 channels in array"):
+        LoadCased(in_channels=1)({"case": "c", "image": colours})
+    loaded = LoadCased(spatial_dims=3)(volume_item)
+    turned, from_file = LoadCased()(loaded), LoadCased()(volume_item)
+    np.testing.assert_array_equal(turned["image"], from_file["image"])
+    np.testing.assert_array_equal(turned["label"], from_file["label"])
 
 
 def test_the_volume_of_the_planes_is_read_once(plane_item, monkeypatch):

@@ -7,7 +7,7 @@ from monai.data import DataLoader, Dataset
 from monai.transforms import Compose
 from monai.transforms.transform import Randomizable
 
-from metaseg_monai.errors import MetadataError
+from metaseg_monai.errors import ConfigError, MetadataError
 from metaseg_monai.metadata import Categorical, Continuous, MetadataSchema
 from metaseg_monai.transforms.metadata import DropMetadatad, EncodeMetadatad
 
@@ -34,21 +34,38 @@ def test_encode_adds_meta_and_keeps_the_item():
     assert encoded["metadata"] == ITEM["metadata"]
 
 
-def test_keys_can_be_named():
-    encode = EncodeMetadatad(schema(), metadata_key="raw", meta_key="vector")
-    assert encode({"raw": {}})["vector"].tolist() == [0, 0, 1, 0, 1]
+@pytest.mark.parametrize("variant", ["none", "se"])
+def test_networks_that_read_no_metadata_get_none(variant):
+    assert EncodeMetadatad(schema(task="error"), variant)({"case": "a"}) == {"case": "a"}
+    assert DropMetadatad(schema(task="error"), 0.5, variant)({"case": "a"}) == {"case": "a"}
+    with pytest.raises(ConfigError, match="unknown variant 'smee'"):
+        EncodeMetadatad(schema(), "smee")
 
 
-def test_dummy_is_zeros():
-    meta = EncodeMetadatad(schema(), dummy=True)(ITEM)["meta"]
-    assert meta.dtype == torch.float32
-    assert meta.tolist() == [0] * 5
+def test_dummy_is_zeros_and_stays_so():
+    item = EncodeMetadatad(schema(), "me-dummy")(ITEM)
+    assert item["meta"].dtype == torch.float32
+    assert item["meta"].tolist() == [0] * 5
+    assert DropMetadatad(schema(), 1.0, "me-dummy")(item)["meta"].tolist() == [0] * 5
 
 
-@pytest.mark.parametrize(("dummy", "value"), [(False, 1), (True, 0)])
-def test_the_vector_of_a_test_mode_is_left_alone_but_for_a_dummy(dummy, value):
+@pytest.mark.parametrize(("variant", "value"), [("sme", 1), ("sme-dummy", 0)])
+def test_the_vector_of_a_test_mode_is_left_alone_but_for_a_dummy(variant, value):
     item = {**ITEM, "mode": "ones", "meta": np.ones(5, dtype=np.float32)}
-    assert EncodeMetadatad(schema(), dummy=dummy)(item)["meta"].tolist() == [value] * 5
+    assert EncodeMetadatad(schema(), variant)(item)["meta"].tolist() == [value] * 5
+
+
+def test_items_without_metadata_may_have_a_default():
+    encode = EncodeMetadatad(schema(), default={"task": "ring", "size": "unknown", "other": 0.5})
+    assert encode({"image": "a.png"})["meta"].tolist() == [0, 1, 0, 0, 1]
+    assert encode({"metadata": {"task": "disc", "size": 0}})["meta"].tolist() == [1, 0, 0, 0, 0]
+
+
+def test_a_network_that_never_saw_unknown_is_not_given_it():
+    encode = EncodeMetadatad(schema(), unknown_trained=False)
+    assert encode(ITEM)["meta"].tolist() == [0, 1, 0, 0.25, 0]
+    with pytest.raises(MetadataError, match="no value of size, and this network was trained"):
+        encode({"case": "a", "metadata": {"task": "ring", "size": ""}})
 
 
 def test_the_normal_mode_encodes():
@@ -97,8 +114,16 @@ def test_each_field_is_dropped_at_its_own_rate():
     drop = DropMetadatad(schema(), {"task": 0.2, "size": 0.7}).set_random_state(seed=0)
     metas = torch.stack([drop({"meta": META})["meta"] for _ in range(2000)])
     dropped = metas[:, [2, 4]]
-    assert dropped.mean(0).tolist() == pytest.approx([0.2, 0.7], abs=0.04)
-    assert (dropped.prod(1)).mean().item() == pytest.approx(0.14, abs=0.03)  # independent
+    together = 0.2 + 0.8 * 0.14  # as often as the rarest, and where each is dropped by itself
+    assert dropped.mean(0).tolist() == pytest.approx([0.36, 0.76], abs=0.04)
+    assert (dropped.prod(1)).mean().item() == pytest.approx(together, abs=0.03)
+
+
+def test_a_single_field_is_dropped_at_its_rate_and_not_twice():
+    single = MetadataSchema([schema().field("size")])
+    drop = DropMetadatad(single, 0.3).set_random_state(seed=0)
+    rate = np.mean([drop({"meta": torch.tensor([0.5, 0])})["meta"][1] for _ in range(2000)])
+    assert rate == pytest.approx(0.3, abs=0.03)
 
 
 def draws(drop, count=40):
@@ -128,6 +153,7 @@ def test_the_chain_seeds_it():
 def test_one_fields_probability_does_not_move_anothers_draws():
     def sizes(task):
         drop = DropMetadatad(schema(), {"task": task, "size": 0.5}).set_random_state(seed=0)
+        drop.together = 0
         return [meta[4] for meta in draws(drop)]
 
     assert sizes(0.0) == sizes(0.9)

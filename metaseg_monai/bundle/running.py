@@ -1,0 +1,197 @@
+"""What is running here: the folder of its bundle, and its configuration as merged and overridden.
+
+MONAI gives a configuration no way to its own folder or text, so both are found once, on the stack.
+"""
+
+import inspect
+import json
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from pydoc import locate
+from typing import Any
+
+from monai.bundle import ConfigParser, ConfigWorkflow
+from monai.bundle.config_item import ComponentLocator, ConfigComponent, ConfigExpression
+from monai.utils import ensure_tuple
+
+from metaseg_monai.errors import ConfigError
+from metaseg_monai.metadata.schema import MetadataSchema
+from metaseg_monai.tables.table import CaseTable
+
+REFERENCE = re.compile(r"@(\w+(?:(?:#|::)\w+)*)")
+# Where things lie, and what is told by its content instead: no part of what a run is.
+PLACES = {
+    *("bundle_root", "dataset_dir", "output_dir", "ckpt_path", "schema_file", "columns_file"),
+    *("device", "resume", "schema", "table", "encode", "_meta_"),
+}
+RUN = (
+    *("variant", "seed", "network", "loss", "optimizer", "lr_scheduler", "prepare_batch"),
+    *("train#dataset", "train#dataloader", "train#inferer", "validate#preprocessing"),
+)
+PLAIN = (str, int, float, bool, type(None))
+
+
+def own_root() -> str:
+    """Return the folder of the bundle whose configuration is being read.
+
+    For ``"bundle_root": "$bundle.own_root()"``: it works from any working directory, and two copies
+    of a bundle in one process each get their own folder. MONAI's `run`, `load`, `create_workflow`,
+    `ckpt_export` and `verify_net_in_out` say which files they read. A bare `ConfigParser` does not:
+    then the folder is the bundle in the working directory or on the Python path, if there is one.
+
+    Raises:
+        ConfigError: no bundle is known here, or several are.
+    """
+    _, configs = _running()
+    if configs is not None and (configs / "metadata.json").is_file():
+        return str(configs.resolve().parent)
+    places = [Path(place).resolve() for place in (str(Path.cwd()), *sys.path)]
+    found = [str(p) for p in dict.fromkeys(places) if (p / "configs" / "metadata.json").is_file()]
+    if len(found) == 1:
+        return found[0]
+    told = f"could be any of {', '.join(found)}" if found else "is not known here"
+    raise ConfigError(
+        f"The folder of this bundle {told}; pass --bundle_root <its folder> (bundle_root=... in "
+        "Python)."
+    )
+
+
+def effective(*names: str) -> dict[str, Any]:
+    """Return what parts of the running configuration say, as merged and overridden.
+
+    A reference to a plain value is replaced by that value; components that are referred to are
+    returned beside those asked for. Folders, files and the device are left out, so that the same
+    run elsewhere says the same; metadata schema and table are known by their content.
+
+    Args:
+        names: ids, such as "network_def" or "train#augmentation".
+
+    Returns:
+        ``{id: plain values}``.
+    """
+    parser, _ = _running()
+    if parser is None:
+        raise ConfigError("effective() tells of the configuration that calls it; none is running.")
+    found: dict[str, Any] = {}
+    waiting = list(names)
+    while waiting:
+        name = waiting.pop(0).replace("::", "#")
+        if name not in found and name.partition("#")[0] not in PLACES:
+            found[name] = _substituted(parser, parser.get(name), waiting)
+    return json.loads(json.dumps(found))
+
+
+def facts() -> dict[str, Any]:
+    """Return what weights must tell of the network that ran (contract 27).
+
+    `network`, `preprocessing` and `window` are components with every argument that is a plain
+    value, defaults included; `variant` is that of the network, where it has one; `class_names` are
+    those of the bundle's metadata.json; `refers_to` holds further components that these name.
+    """
+    parser, _ = _running()
+    known = effective("network_def", "preprocessing")
+    network, preprocessing = (known.pop(name) for name in ("network_def", "preprocessing"))
+    channels = parser and parser.get("_meta_#network_data_format#outputs#pred#channel_def")
+    told = {
+        "variant": network.get("variant") if isinstance(network, dict) else None,
+        "network": _with_defaults(network),
+        "preprocessing": [_with_defaults(one) for one in preprocessing]
+        if isinstance(preprocessing, list)
+        else preprocessing,
+        "refers_to": known,
+        "window": _with_defaults(effective("window_inferer")["window_inferer"]),
+        "class_names": list((channels or {}).values()),
+    }
+    return {key: value for key, value in told.items() if value}
+
+
+def settings(cases: CaseTable, schema: MetadataSchema) -> dict[str, Any]:
+    """Return what makes a training the run it is, so that it is resumed under the same only.
+
+    Args:
+        cases: that it is trained and validated on, known by their digest.
+        schema: of their metadata, likewise.
+    """
+    return {**effective(*RUN), "cases": cases.digest, "schema": schema.digest}
+
+
+def _running() -> tuple[ConfigParser | None, Path | None]:
+    """The innermost parser on the stack, and the folder of the files that it has read, if known."""
+    parser = None
+    for names in _locals():
+        owner = names.get("self")
+        if parser is None and isinstance(owner, ConfigParser):
+            parser = owner
+        elif parser is not None and isinstance(owner, ConfigWorkflow) and owner.parser is parser:
+            return parser, Path(owner.config_root_path)
+        elif parser is not None and names.get("parser") is parser and "config_file_" in names:
+            return parser, Path(ensure_tuple(names["config_file_"])[0]).parent  # monai.bundle
+    return parser, None
+
+
+def _locals() -> Iterator[dict[str, Any]]:
+    frame = inspect.currentframe()
+    while frame is not None:
+        yield frame.f_locals
+        frame = frame.f_back
+
+
+def _substituted(parser: ConfigParser, value: Any, waiting: list[str]) -> Any:
+    """The value with plain values in place of references; ids of other things go to `waiting`."""
+    if isinstance(value, dict):
+        return {key: _substituted(parser, inner, waiting) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_substituted(parser, inner, waiting) for inner in value]
+    if not isinstance(value, str) or value[:1] not in ("@", "$"):
+        return value
+
+    def look_up(name: str) -> tuple[bool, Any]:
+        """Whether an id stands for a plain value, and which."""
+        if re.split("#|::", name)[0] in PLACES:
+            return False, None
+        target = parser.get(name)
+        if isinstance(target, str):
+            target = _substituted(parser, target, waiting)
+        parts = target if isinstance(target, list) else [target]
+        plain = all(isinstance(one, PLAIN) and str(one)[:1] not in ("@", "$") for one in parts)
+        if not plain:
+            waiting.append(name)
+        return plain, target
+
+    if value.startswith("@"):
+        plain, target = look_up(value[1:])
+        return target if plain else value.replace("::", "#")
+
+    def put(match: re.Match[str]) -> str:
+        plain, target = look_up(match[1])
+        return repr(target) if plain else match[0].replace("::", "#")
+
+    return _evaluated(REFERENCE.sub(put, value))
+
+
+def _evaluated(text: str) -> Any:
+    """The plain value of an expression that refers to nothing, such as "$0.1 > 0"."""
+    if "@" in text or "import " in text:
+        return text
+    value = ConfigExpression(text).evaluate()
+    return value if isinstance(value, PLAIN) else text
+
+
+def _with_defaults(component: Any) -> Any:
+    """A component with every plain argument of its target's signature."""
+    if not isinstance(component, dict) or "_target_" not in component:
+        return component
+    module = ConfigComponent(dict(component), locator=ComponentLocator()).resolve_module_name()
+    target = locate(module) if isinstance(module, str) else module
+    if not callable(target):
+        return component
+    defaults = {
+        name: parameter.default
+        for name, parameter in inspect.signature(target).parameters.items()
+        if isinstance(parameter.default, (*PLAIN, tuple, list))
+    }
+    named = {"_target_": component["_target_"], **defaults, **component}
+    filled: Any = json.loads(json.dumps(named, default=str))
+    return filled
