@@ -27,7 +27,6 @@ from metaseg_monai.images.geometry import resize_label
 from metaseg_monai.images.read import read_image
 from metaseg_monai.metadata.fields import said
 from metaseg_monai.metrics.objects import (
-    THRESHOLDS,
     ObjectMatch,
     Objects,
     ObjectSettings,
@@ -41,7 +40,6 @@ from metaseg_monai.metrics.objects import (
 from metaseg_monai.tables.table import CaseTable
 
 COLUMN = "instances"
-PARTS = ObjectSettings()  # connected over 8 neighbours, however small
 
 
 class TrueObjects(NamedTuple):
@@ -81,7 +79,7 @@ def true_objects(
     named = said(item.get("columns", {}).get(COLUMN))
     of_label = item.get("label_values") == "instances"
     if not named and not of_label:
-        return TrueObjects(number_objects(label, classes, PARTS), "components")
+        return TrueObjects(number_objects(label, classes, ObjectSettings()), "components")
     file = folder / named if named else Path(item["label"])
     try:
         numbers = _read_numbers(file, label.shape, native_shape)
@@ -135,7 +133,9 @@ def _classes_of(numbers: np.ndarray, label: np.ndarray, classes: int) -> np.ndar
 
 # Score single objects while images are evaluated, and read the table again.
 
-FOUND_COLUMNS = [f"tp_{round(100 * threshold)}" for threshold in THRESHOLDS]
+FOUND_COLUMNS = [
+    "tp_50", "tp_55", "tp_60", "tp_65", "tp_70", "tp_75", "tp_80", "tp_85", "tp_90", "tp_95",
+]  # fmt: skip
 SHARES = ("f1_50", "f1_50_95", "precision_50", "recall_50", "matched_iou")
 SCORES = Table(
     "scores of objects",
@@ -176,7 +176,7 @@ class ObjectScores:
     """
 
     def __init__(
-        self, table: CaseTable, objects: ObjectSettings | Mapping[str, Any] | None = PARTS
+        self, table: CaseTable, objects: ObjectSettings | Mapping[str, Any] | None
     ) -> None:
         self.folder = table.path.parent
         self.items = {item["case"]: item for item in table.rows}

@@ -1,17 +1,26 @@
-"""Reading TIFF: axes by name, exact data types, nothing left out in silence."""
+"""Reading TIFF: axes by name, exact data types, nothing left out in silence; size of pixels."""
 
 import logging
+import math
 import threading
-from collections.abc import Iterator
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tifffile
 
 from metaseg_monai.errors import DataError
-from metaseg_monai.images.image import Image, Palette, faults_as_errors, image_attributes
+from metaseg_monai.images.image import (
+    FORMAT_OF_SUFFIX,
+    Image,
+    Palette,
+    faults_as_errors,
+    image_attributes,
+    image_suffix,
+)
 
 UNNAMED_PAGES = "QI"  # tifffile's letters for pages whose meaning the file does not tell
 NEXT_STEP = (
@@ -154,3 +163,160 @@ def _heard(path: Path) -> Iterator[None]:
         raise DataError(
             f"{path}: damaged TIFF ({'; '.join(complaints.messages)}); copy or save it anew"
         )
+
+
+# How large the pixels are, as a TIFF tells of itself.
+
+MOST_CHARACTERS = 50_000_000  # of OME metadata
+SCREEN_UM = 40.0  # larger pixels, as of 72 to 600 dpi, are those of a screen or printer
+SQUARE = 1e-3  # relative
+# Units of length of the OME schema 2016-06; "pixel" and "reference frame" are no length.
+MICROMETRES: Mapping[str, float] = {
+    "m": 1e6, "cm": 1e4, "mm": 1e3, "\u00b5m": 1.0, "\u03bcm": 1.0, "um": 1.0, "nm": 1e-3,
+    "pm": 1e-6, "\u00c5": 1e-4, "in": 25_400.0,
+}  # fmt: skip
+UM_PER_CM = 1e4
+TAGS = ("XResolution", "YResolution", "ResolutionUnit")
+IMAGEJ_UNITS = {
+    **dict.fromkeys(("micron", "microns", "micrometer", "micrometre", "\\u00b5m"), 1.0),
+    **MICROMETRES,
+}
+
+
+def tiff_pixel_um(path: str | Path) -> float | None:
+    """The side of a TIFF's square pixels in micrometres; None where it does not tell.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    try:
+        with tifffile.TiffFile(path) as file:
+            sides = _of_ome(file.ome_metadata or "", path) if file.is_ome else _of_tags(file)
+    except Exception as error:  # damaged headers fail anywhere inside tifffile
+        raise DataError(f"{path}: its header cannot be read ({error}); copy it anew") from error
+    if sides is None or not all(side > 0 for side in sides):
+        return None
+    return sides[1] if abs(sides[0] / sides[1] - 1) < SQUARE else None
+
+
+def _of_ome(text: str, path: str | Path) -> tuple[float, float] | None:
+    try:
+        return ome_sides_um(text, str(path))
+    except DataError:  # metadata that cannot be understood tell nothing; the pixels are read
+        return None
+
+
+def _of_tags(file: Any) -> tuple[float, float] | None:
+    tags = file.pages[0].tags
+    if "XResolution" not in tags or "YResolution" not in tags:
+        return None
+    per_unit = [tags[f"{axis}Resolution"].value for axis in "YX"]
+    if any(0 in pair for pair in per_unit):
+        return None
+    imagej = str((file.imagej_metadata or {}).get("unit", "")).lower()
+    if imagej:
+        unit = IMAGEJ_UNITS.get(imagej)
+    else:
+        stored = tags["ResolutionUnit"].value if "ResolutionUnit" in tags else None
+        unit = UM_PER_CM if stored == tifffile.RESUNIT.CENTIMETER else None
+    if unit is None:
+        return None
+    y, x = (unit * denominator / numerator for numerator, denominator in per_unit)
+    return (y, x) if imagej or max(y, x) < SCREEN_UM else None
+
+
+def ome_sides_um(text: str, where: str) -> tuple[float, float] | None:
+    """The sides (x, y) of a pixel in micrometres; None where they are not both told.
+
+    Args:
+        text: OME-XML of one image.
+        where: the file, for messages.
+
+    Raises:
+        DataError: metadata are no XML, declare entities, or give a size that is none.
+    """
+    pixels = parse_ome(text, where).find("{*}Image/{*}Pixels")
+    if pixels is None:
+        return None
+    x, y = (length_um(pixels, f"PhysicalSize{axis}", where) for axis in "XY")
+    return None if x is None or y is None else (x, y)
+
+
+def parse_ome(text: str, where: str) -> ET.Element:
+    """The root of OME metadata, without entities that could make a parser run away."""
+    upper = text[:MOST_CHARACTERS].upper()
+    if len(text) > MOST_CHARACTERS or "<!DOCTYPE" in upper or "<!ENTITY" in upper:
+        raise DataError(
+            f"{where}: OME metadata with a document type or entities, or beyond {MOST_CHARACTERS} "
+            "characters; save the file anew without"
+        )
+    try:
+        return ET.fromstring(text)
+    except (ET.ParseError, ValueError) as error:
+        raise DataError(f"{where}: OME metadata are no XML ({error}); save it anew") from error
+
+
+def length_um(pixels: ET.Element, name: str, where: str) -> float | None:
+    """A length of the Pixels in micrometres; None where it is not told."""
+    text, unit = pixels.get(name), pixels.get(f"{name}Unit", "\u00b5m")
+    if text is None or unit in ("pixel", "reference frame"):
+        return None
+    if unit not in MICROMETRES:
+        raise DataError(
+            f"{where}: {name}Unit {unit!r}, expected one of {', '.join(MICROMETRES)}; mend it"
+        )
+    return positive(text, name, where) * MICROMETRES[unit]
+
+
+def positive(text: str, name: str, where: str) -> float:
+    """A number above 0 of OME metadata."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise DataError(f"{where}: {name}={text!r}, expected a number above 0; mend the metadata")
+    return value
+
+
+class Resolution(NamedTuple):
+    """What the tags XResolution, YResolution and ResolutionUnit are to hold.
+
+    Attributes:
+        per_unit: pixels per unit along x and y, as numbers or (numerator, denominator).
+        unit: 1 none, 2 inch, 3 centimetre.
+    """
+
+    per_unit: tuple[Any, Any]
+    unit: int
+
+
+def tiff_resolution(path: Path) -> Resolution | None:
+    """The resolution by which a TIFF without its other metadata tells the same size of a pixel.
+
+    Sizes of OME metadata and of ImageJ's units become pixels per centimetre; other tags stay.
+
+    Args:
+        path: a readable image; None comes back for one that is no TIFF or tells nothing.
+
+    Raises:
+        DataError: its OME metadata cannot be understood.
+    """
+    if FORMAT_OF_SUFFIX.get(image_suffix(path)) != "tiff":
+        return None
+    with tifffile.TiffFile(path) as file:
+        ome = file.ome_metadata if file.is_ome else None
+        imagej = (file.imagej_metadata or {}).get("unit")
+        tags = file.pages.first.tags
+        x, y, unit = (tags[name].value if name in tags else None for name in TAGS)
+    sides = None if ome is None else ome_sides_um(ome, str(path))
+    if sides is not None:
+        return Resolution((UM_PER_CM / sides[0], UM_PER_CM / sides[1]), tifffile.RESUNIT.CENTIMETER)
+    if not (x and y and x[0] and y[0] and x[1] and y[1]):
+        return None
+    micrometres = IMAGEJ_UNITS.get(str(imagej).lower(), IMAGEJ_UNITS.get(str(imagej)))
+    if imagej and micrometres:
+        per_cm = [UM_PER_CM / micrometres * one / per for one, per in (x, y)]
+        return Resolution((per_cm[0], per_cm[1]), tifffile.RESUNIT.CENTIMETER)
+    # the TIFF standard's default unit is the inch; ImageJ's unknown units are none of the tag's
+    return Resolution((x, y), tifffile.RESUNIT.NONE if imagej else int(unit or 2))

@@ -208,7 +208,7 @@ def _cut(labels: np.ndarray, min_distance_px: int) -> int:
 
 # Which predicted object is which true one, and how many were found, split and merged.
 
-THRESHOLDS = tuple(percent / 100 for percent in range(50, 100, 5))  # 0.9 is 9 / 10 exactly
+THRESHOLDS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)  # 0.9 is 9 / 10 exactly
 
 
 class Overlaps(NamedTuple):

@@ -1,33 +1,20 @@
 """Pixel size, magnification and channels, as a TIFF and its OME metadata tell them."""
 
-import math
 import re
 import xml.etree.ElementTree as ET
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import tifffile
 
 from metaseg_monai.errors import DataError
 from metaseg_monai.images.image import FORMAT_OF_SUFFIX, image_suffix
+from metaseg_monai.images.tiff import length_um, parse_ome, positive
 from metaseg_monai.prepare.found import FoundCase, Problem
 
 OME_COLUMNS = ("pixel_um", "magnification", "channel")
-MOST_CHARACTERS = 50_000_000
 SQUARE_WITHIN = 0.01  # of the pixel's side
-# Units of length of the OME schema 2016-06; "pixel" and "reference frame" are no length.
-MICROMETRES: Mapping[str, float] = {
-    "m": 1e6, "cm": 1e4, "mm": 1e3, "\u00b5m": 1.0, "\u03bcm": 1.0, "um": 1.0, "nm": 1e-3,
-    "pm": 1e-6, "\u00c5": 1e-4, "in": 25_400.0,
-}  # fmt: skip
-UM_PER_CM = 1e4
-TAGS = ("XResolution", "YResolution", "ResolutionUnit")
-IMAGEJ_UNITS = {
-    **dict.fromkeys(("micron", "microns", "micrometer", "micrometre", "\\u00b5m"), 1.0),
-    **MICROMETRES,
-}
 
 
 def with_ome(cases: Sequence[FoundCase], root: Path) -> tuple[list[FoundCase], list[Problem]]:
@@ -118,7 +105,7 @@ def ome_columns(text: str, where: str) -> dict[str, str]:
     Raises:
         DataError: as `read_ome`.
     """
-    root = _parsed(text, where)
+    root = parse_ome(text, where)
     images = root.findall("{*}Image")
     if len(images) != 1:
         raise DataError(
@@ -134,7 +121,7 @@ def ome_columns(text: str, where: str) -> dict[str, str]:
             f"{where}: one of the {len(files)} files of an OME-TIFF set; save each image with all "
             "its planes in a file of its own"
         )
-    sides = [_length_um(pixels, f"PhysicalSize{axis}", where) for axis in "XY"]
+    sides = [length_um(pixels, f"PhysicalSize{axis}", where) for axis in "XY"]
     known = [side for side in sides if side is not None]
     if len(known) == 2 and abs(known[0] - known[1]) > SQUARE_WITHIN * max(known):
         raise DataError(
@@ -149,57 +136,6 @@ def ome_columns(text: str, where: str) -> dict[str, str]:
     }
 
 
-def ome_sides_um(text: str, where: str) -> tuple[float, float] | None:
-    """The sides (x, y) of a pixel in micrometres; None where they are not both told.
-
-    Args:
-        text: OME-XML of one image.
-        where: the file, for messages.
-
-    Raises:
-        DataError: as `read_ome`, except that pixels need not be square.
-    """
-    pixels = _parsed(text, where).find("{*}Image/{*}Pixels")
-    if pixels is None:
-        return None
-    x, y = (_length_um(pixels, f"PhysicalSize{axis}", where) for axis in "XY")
-    return None if x is None or y is None else (x, y)
-
-
-def _parsed(text: str, where: str) -> ET.Element:
-    upper = text[:MOST_CHARACTERS].upper()
-    if len(text) > MOST_CHARACTERS or "<!DOCTYPE" in upper or "<!ENTITY" in upper:
-        raise DataError(
-            f"{where}: OME metadata with a document type or entities, or beyond {MOST_CHARACTERS} "
-            "characters; save the file anew without"
-        )
-    try:
-        return ET.fromstring(text)
-    except (ET.ParseError, ValueError) as error:
-        raise DataError(f"{where}: OME metadata are no XML ({error}); save it anew") from error
-
-
-def _length_um(pixels: ET.Element, name: str, where: str) -> float | None:
-    text, unit = pixels.get(name), pixels.get(f"{name}Unit", "\u00b5m")
-    if text is None or unit in ("pixel", "reference frame"):
-        return None
-    if unit not in MICROMETRES:
-        raise DataError(
-            f"{where}: {name}Unit {unit!r}, expected one of {', '.join(MICROMETRES)}; mend it"
-        )
-    return _positive(text, name, where) * MICROMETRES[unit]
-
-
-def _positive(text: str, name: str, where: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise DataError(f"{where}: {name}={text!r}, expected a number above 0; mend the metadata")
-    return value
-
-
 def _magnification(root: ET.Element, image: ET.Element, where: str) -> str:
     """The nominal magnification of the objective the image names, or of the only one."""
     objectives, name = list(root.iterfind(".//{*}Objective")), "NominalMagnification"
@@ -207,47 +143,4 @@ def _magnification(root: ET.Element, image: ET.Element, where: str) -> str:
     if used is not None:
         objectives = [one for one in objectives if one.get("ID") == used.get("ID")]
     text = objectives[0].get(name) if len(objectives) == 1 else None
-    return "" if text is None else f"{_positive(text, name, where):.6g}"
-
-
-class Resolution(NamedTuple):
-    """What the tags XResolution, YResolution and ResolutionUnit are to hold.
-
-    Attributes:
-        per_unit: pixels per unit along x and y, as numbers or (numerator, denominator).
-        unit: 1 none, 2 inch, 3 centimetre.
-    """
-
-    per_unit: tuple[Any, Any]
-    unit: int
-
-
-def tiff_resolution(path: Path) -> Resolution | None:
-    """The resolution by which a TIFF without its other metadata tells the same size of a pixel.
-
-    Sizes of OME metadata and of ImageJ's units become pixels per centimetre; other tags stay.
-
-    Args:
-        path: a readable image; None comes back for one that is no TIFF or tells nothing.
-
-    Raises:
-        DataError: its OME metadata cannot be understood.
-    """
-    if FORMAT_OF_SUFFIX.get(image_suffix(path)) != "tiff":
-        return None
-    with tifffile.TiffFile(path) as file:
-        ome = file.ome_metadata if file.is_ome else None
-        imagej = (file.imagej_metadata or {}).get("unit")
-        tags = file.pages.first.tags
-        x, y, unit = (tags[name].value if name in tags else None for name in TAGS)
-    sides = None if ome is None else ome_sides_um(ome, str(path))
-    if sides is not None:
-        return Resolution((UM_PER_CM / sides[0], UM_PER_CM / sides[1]), tifffile.RESUNIT.CENTIMETER)
-    if not (x and y and x[0] and y[0] and x[1] and y[1]):
-        return None
-    micrometres = IMAGEJ_UNITS.get(str(imagej).lower(), IMAGEJ_UNITS.get(str(imagej)))
-    if imagej and micrometres:
-        per_cm = [UM_PER_CM / micrometres * one / per for one, per in (x, y)]
-        return Resolution((per_cm[0], per_cm[1]), tifffile.RESUNIT.CENTIMETER)
-    # the TIFF standard's default unit is the inch; ImageJ's unknown units are none of the tag's
-    return Resolution((x, y), tifffile.RESUNIT.NONE if imagej else int(unit or 2))
+    return "" if text is None else f"{positive(text, name, where):.6g}"

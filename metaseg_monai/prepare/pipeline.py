@@ -26,6 +26,7 @@ from metaseg_monai.errors import DataError
 from metaseg_monai.files import PREFIX, check_settings, new_folder, write_table
 from metaseg_monai.images.image import Image, convert_channels, image_suffix
 from metaseg_monai.images.read import read_image, same_affine
+from metaseg_monai.images.tiff import Resolution, tiff_resolution
 from metaseg_monai.prepare.found import (
     OWN_COLUMNS,
     FoundCase,
@@ -38,7 +39,7 @@ from metaseg_monai.prepare.found import (
     without_namesakes,
 )
 from metaseg_monai.prepare.masks import MaskRule, Masks
-from metaseg_monai.prepare.ome import Resolution, tiff_resolution, with_ome
+from metaseg_monai.prepare.ome import with_ome
 from metaseg_monai.prepare.splits import Shares, with_groups, with_splits
 from metaseg_monai.tables.columns import SPLITS
 

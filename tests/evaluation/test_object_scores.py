@@ -14,7 +14,7 @@ from metaseg_monai.evaluation.object_scores import (
     true_objects,
 )
 from metaseg_monai.files import write_table
-from metaseg_monai.metrics.objects import split_objects
+from metaseg_monai.metrics.objects import ObjectSettings, split_objects
 from metaseg_monai.tables.table import read_table
 
 TOUCHING = np.zeros((12, 20), np.uint16)  # two objects that touch, and a third
@@ -69,7 +69,7 @@ def test_every_case_and_mode_has_a_row_of_hand_counted_scores(tmp_path, scored):
     cut = label.copy()
     cut[:, 6] = 0  # the two that touch come apart, the second smaller by a quarter
     cut[8:11, 15:] = 0  # half of the third is left
-    measure = ObjectScores(table)
+    measure = ObjectScores(table, ObjectSettings())
     pairs = [*pairs_of(table, {"a": label, "b": cut})]
     pairs += pairs_of(table, {"a": 0 * label, "b": label}, "shuffle")
     scores = scored(measure, pairs)
@@ -96,7 +96,7 @@ def test_every_case_and_mode_has_a_row_of_hand_counted_scores(tmp_path, scored):
 def test_both_empty_has_no_score(tmp_path, scored):
     label = np.zeros((12, 20), np.uint8)
     table = table_of(tmp_path, {"a": (label, None)})
-    measure = ObjectScores(table)
+    measure = ObjectScores(table, ObjectSettings())
     scores = scored(measure, pairs_of(table, {"a": label}))
     row = scores.iloc[0]
     assert (row["true"], row["pred"], row["truth"]) == (0, 0, "components")
@@ -132,7 +132,7 @@ def test_without_objects_the_scores_of_an_earlier_evaluation_go(tmp_path, scored
     label = (TOUCHING > 0).astype(np.uint8)
     table = table_of(tmp_path, {"a": (label, None)})
     path = tmp_path / "s.csv"
-    scored(ObjectScores(table), pairs_of(table, {"a": label}))
+    scored(ObjectScores(table, ObjectSettings()), pairs_of(table, {"a": label}))
     handler = PerCase(path, ObjectScores(table, off))
     assert path.exists()  # until the evaluation is complete
     (strange,) = pairs_of(table, {"a": label})
@@ -148,7 +148,7 @@ def test_tables_from_before_small_objects_were_ignored_are_told_apart(tmp_path, 
     label = (TOUCHING > 0).astype(np.uint8)
     table = table_of(tmp_path, {"a": (label, None)})
     path = tmp_path / "s.csv"
-    scores = scored(ObjectScores(table), pairs_of(table, {"a": label}))
+    scores = scored(ObjectScores(table, ObjectSettings()), pairs_of(table, {"a": label}))
     assert scores["ignored"].tolist() == [0]
     scores.drop(columns="ignored").to_csv(path, index=False)
     assert read_object_scores(path)["ignored"].isna().all()
@@ -186,7 +186,7 @@ def test_an_object_is_of_the_class_that_most_of_its_pixels_have(tmp_path, scored
     assert truth.objects.classes.tolist() == [1, 2, 2]
     parts = true_objects({"case": "a"}, tmp_path, label, 3)
     assert parts.objects.classes.tolist() == [1, 2, 2]
-    measure = ObjectScores(table)
+    measure = ObjectScores(table, ObjectSettings())
     pred = np.where(TOUCHING == 3, 1, np.where(TOUCHING > 0, 2, 0))
     scores = scored(measure, pairs_of(table, {"a": pred}, classes=3, label=label))
     assert scores[["class", "true", "pred", "tp_50"]].to_numpy().tolist() == [
@@ -203,7 +203,7 @@ def test_resampled_images_are_scored_at_their_own_resolution(tmp_path, scored):
     table = table_of(tmp_path, {"a": ((large > 0).astype(np.uint8), large)})
     label = (TOUCHING > 0).astype(np.uint8)
     native = {"native_shape": torch.tensor([large.shape]), "label": label}
-    measure = ObjectScores(table)
+    measure = ObjectScores(table, ObjectSettings())
     scores = scored(measure, pairs_of(table, {"a": label}, **native))
     assert scores.loc[0, "true"] == 3
     with pytest.raises(DataError, match=r"case 'a': .*shape \(24, 40\), evaluated were \(12, 20\)"):
@@ -231,10 +231,10 @@ def test_cases_that_cannot_be_scored_are_refused_and_nothing_is_written(tmp_path
     (strange,) = pairs_of(table, {"a": label})
     strange[0]["case"] = ["other"]
     with pytest.raises(DataError, match="case 'other' is not in the table"):
-        scored(ObjectScores(table), [strange])
+        scored(ObjectScores(table, ObjectSettings()), [strange])
     strange[1]["pred"] = torch.zeros(1, 2, 3, 4, 5)
     with pytest.raises(ConfigError, match="set objects to null for volumes"):
-        scored(ObjectScores(table), [strange])
+        scored(ObjectScores(table, ObjectSettings()), [strange])
     assert not (tmp_path / "s.csv").exists()
     with pytest.raises(ConfigError, match="unknown key"):
         ObjectScores(table, {"methods": "watershed"})
