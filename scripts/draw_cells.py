@@ -22,8 +22,8 @@ from metaseg_monai.cli.flags import check_flags
 from metaseg_monai.simulate import SEVEN_LINES
 from metaseg_monai.simulate.cells.acquisition import Acquisition
 from metaseg_monai.simulate.cells.culture import Cue
-from metaseg_monai.simulate.cells.picture import Picture, draw_picture
 from metaseg_monai.simulate.cells.plan import ANOMALIES, CRACK, CRACKS, NUCLEI, Plan
+from metaseg_monai.simulate.cells.write import Picture, draw_picture
 
 SIZE, COLUMNS = 120, 7
 COMMON = Acquisition(magnification=20, focus_um=4.0, density_per_mm2=1300)

@@ -30,7 +30,7 @@ COMMANDS: Tree = {
     "score": "metaseg_monai.sharing.score:score",
     "generate": {
         "synthetic-shapes": "metaseg_monai.simulate.shapes:generate_synthetic_shapes",
-        "kits21-phantom": "metaseg_monai.simulate.phantoms.scans:generate_phantoms",
+        "kits21-phantom": "metaseg_monai.simulate.phantoms:generate_phantoms",
         "cells": "metaseg_monai.simulate.cells.write:generate_cells",
     },
     "prepare": {

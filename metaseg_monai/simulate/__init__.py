@@ -4,8 +4,11 @@ from metaseg_monai.simulate.cells.culture import CUES, LINES, SEVEN_LINES
 from metaseg_monai.simulate.cells.plan import RECIPES
 from metaseg_monai.simulate.cells.write import cells_table, generate_cells
 from metaseg_monai.simulate.magnify import magnify_table
-from metaseg_monai.simulate.phantoms.scans import generate_phantoms
-from metaseg_monai.simulate.phantoms.table import generate_phantom_slices, phantom_table
+from metaseg_monai.simulate.phantoms import (
+    generate_phantom_slices,
+    generate_phantoms,
+    phantom_table,
+)
 from metaseg_monai.simulate.shapes import SHAPES, generate_synthetic_shapes, synthetic_table
 from metaseg_monai.simulate.styles import prepare_styles
 

@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 def write_generated(
-    output: Path, settings: Settings, write: Callable[[Path], None], once: bool = False
+    output: Path, settings: Settings, write: Callable[[Path], object], once: bool = False
 ) -> None:
     """Make a folder of generated data.
 
@@ -53,17 +53,14 @@ def write_generated(
 
 
 def ensure_generated(
-    folder: Path, default: Path, settings: Settings, write: Callable[[Path], None], command: str
+    folder: Path, default: Path, generate: Callable[[], object], command: str
 ) -> None:
     """Fill an empty default folder of a bundle once, saying so (contract 16).
-
-    Processes that do so at once end with the same data, those of the first to finish.
 
     Args:
         folder: folder that training reads.
         default: the bundle's own folder for generated data.
-        settings: what decides the content.
-        write: fills a given folder.
+        generate: fills it, or refuses one that was filled with other settings.
         command: makes such data, for messages.
 
     Raises:
@@ -71,19 +68,16 @@ def ensure_generated(
             with other settings.
     """
     is_default = folder.resolve() == default.resolve()
-    if not folder.exists() or _is_empty_folder(folder):  # files in it are the user's
-        if not is_default:
-            raise DataError(
-                f"{folder}: missing or empty; expected a folder with a table. Make one with "
-                f"`{command}`, or check the path (dataset_dir)"
-            )
+    empty = not folder.exists() or _is_empty_folder(folder)
+    if empty and not is_default:
+        raise DataError(
+            f"{folder}: missing or empty; expected a folder with a table. Make one with "
+            f"`{command}`, or check the path (dataset_dir)"
+        )
+    if empty:
         logger.warning("%s is empty: generating data there, once", folder)
-        try:
-            _write_folder(folder, settings, write)
-        except FolderFilledError:
-            logger.info("%s was filled by another process; using that", folder)
-    if is_default:  # a folder made by hand has no settings
-        check_settings(folder / SETTINGS_FILE, settings)
+    if is_default and (empty or (folder / SETTINGS_FILE).is_file()):  # else it is the user's
+        generate()
 
 
 def _is_empty_folder(path: Path) -> bool:
@@ -93,7 +87,7 @@ def _is_empty_folder(path: Path) -> bool:
         return False
 
 
-def _write_folder(output: Path, settings: Settings, write: Callable[[Path], None]) -> None:
+def _write_folder(output: Path, settings: Settings, write: Callable[[Path], object]) -> None:
     with new_folder(output) as partial:
         write(partial)
         (partial / SETTINGS_FILE).write_text(json.dumps(settings) + "\n", encoding="utf-8")
@@ -113,6 +107,18 @@ def require(*conditions: tuple[bool, str]) -> None:
 def is_whole(value: object, least: int = 0) -> bool:
     """Whether a setting is a whole number, `least` or more; True and False are none."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def require_whole(**settings: tuple[object, int]) -> None:
+    """Refuse settings, given as name=(value, least), that are no whole numbers from the least.
+
+    Raises:
+        ConfigError: the first that is none.
+    """
+    for name, (value, least) in settings.items():
+        require(
+            (is_whole(value, least), f"{name}={value!r}: expected a whole number, {least} or more")
+        )
 
 
 # What is made of a table's files: its rows, whatever a schema would make of them.

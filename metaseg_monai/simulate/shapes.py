@@ -1,6 +1,8 @@
 """The synthetic shapes data of thesis 4.6 as files: TIFF images and labels beside a table."""
 
+import itertools
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -9,16 +11,20 @@ import numpy as np
 import tifffile
 from tqdm import tqdm
 
-from metaseg_monai.errors import DataError
 from metaseg_monai.files import write_table
 from metaseg_monai.metadata.schema import MetadataSchema
-from metaseg_monai.simulate.generated import ensure_generated, write_generated
+from metaseg_monai.simulate.generated import (
+    ensure_generated,
+    is_whole,
+    require,
+    require_whole,
+    write_generated,
+)
 from metaseg_monai.tables.columns import SPLITS, ColumnMap
 from metaseg_monai.tables.table import CaseTable, read_table
 
 # Drawing the six shapes of thesis 4.6: one image, six targets, and only metadata tells which.
 
-SMALLEST_SIDE = 32  # below, a shape of 6 % of the side is no larger than a pixel
 PLACE_RANGE = (0.1, 0.9)  # centres, as a fraction of the side
 SIZE_RANGE = (0.06, 0.12)  # sizes before the zoom, as a fraction of the side
 
@@ -155,20 +161,11 @@ def draw_image(placements: dict[str, Placement], side: int) -> np.ndarray:
 def balanced_tasks(random: np.random.Generator, count: int) -> list[str]:
     """Names of the shape asked for in each of `count` images: equally often, in random order.
 
-    Raises:
-        DataError: the count is negative.
-
     >>> sorted(balanced_tasks(np.random.default_rng(0), 6)) == sorted(SHAPES)
     True
     """
-    if count < 0:
-        raise DataError(f"{count} images asked for; expected none or more")
-    names = list(SHAPES)
-    tasks = [names[place % len(names)] for place in range(count)]
+    tasks = list(itertools.islice(itertools.cycle(SHAPES), count))
     return [tasks[place] for place in random.permutation(count)]
-
-
-GENERATE_COMMAND = "python -m metaseg_monai generate synthetic-shapes --output"
 
 
 def generate_synthetic_shapes(
@@ -203,13 +200,24 @@ def generate_synthetic_shapes(
         The path of the table.
 
     Raises:
-        DataError: the folder holds other files, `size` is too small, `seed` or a count is
-            negative, or all counts are 0.
+        ConfigError: `size` is too small, `seed` or a count is negative, or all counts are 0.
+        DataError: the folder holds other files.
     """
-    output = Path(output)
-    settings = _settings(train, val, test, size, seed, overlap)
-    write_generated(output, settings, lambda folder: _write_shapes(folder, settings), once=True)
-    return output / "table.csv"
+    require_whole(train=(train, 0), val=(val, 0), test=(test, 0), seed=(seed, 0))
+    is_share = isinstance(overlap, int | float) and not isinstance(overlap, bool)
+    require(
+        (is_whole(size, 32), f"size={size!r}: shapes need a whole number of pixels, at least 32"),
+        (train + val + test > 0, "train, val and test are all 0; ask for at least one image"),
+        (
+            is_share and 0 <= overlap <= 1,
+            f"overlap={overlap!r}: expected a number from 0 to 1",
+        ),
+    )
+    settings: dict[str, Any] = {"train": train, "val": val, "test": test, "size": size}
+    settings |= {"seed": seed, "overlap": float(overlap)}
+    write = partial(_write_shapes, settings=settings)
+    write_generated(Path(output), settings, write, once=True)
+    return Path(output) / "table.csv"
 
 
 def synthetic_table(
@@ -245,32 +253,12 @@ def synthetic_table(
         DataError: another folder is missing or empty, the default folder holds data generated
             with other settings, or the table has problems.
     """
-    folder = Path(dataset_dir)
-    settings = _settings(train, val, test, size, seed, overlap)
-    ensure_generated(
-        folder,
-        Path(default_dir),
-        settings,
-        lambda partial: _write_shapes(partial, settings),
-        command=f"{GENERATE_COMMAND} {folder}",
+    generate = partial(
+        generate_synthetic_shapes, default_dir, train, val, test, size, seed, overlap
     )
-    return read_table(folder, schema, columns)
-
-
-def _settings(
-    train: int, val: int, test: int, size: int, seed: int, overlap: float
-) -> dict[str, Any]:
-    settings = {"train": train, "val": val, "test": test, "size": size, "seed": seed}
-    for name, value in settings.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            raise DataError(f"{name}={value!r}: expected a whole number, 0 or more")
-    if size < SMALLEST_SIDE:
-        raise DataError(f"size={size}: shapes need at least {SMALLEST_SIDE} pixels a side")
-    if train + val + test == 0:
-        raise DataError("train, val and test are all 0; ask for at least one image")
-    if isinstance(overlap, bool) or not isinstance(overlap, int | float) or not 0 <= overlap <= 1:
-        raise DataError(f"overlap={overlap!r}: expected a number from 0 to 1")
-    return {**settings, "overlap": float(overlap)}
+    command = f"python -m metaseg_monai generate synthetic-shapes --output {dataset_dir}"
+    ensure_generated(Path(dataset_dir), Path(default_dir), generate, command)
+    return read_table(dataset_dir, schema, columns)
 
 
 def _write_shapes(folder: Path, settings: dict[str, Any]) -> None:

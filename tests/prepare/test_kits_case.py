@@ -30,8 +30,7 @@ from metaseg_monai.prepare.kits_case import (
     write_slices,
 )
 from metaseg_monai.prepare.kits_source import size_remark
-from metaseg_monai.simulate.phantoms.anatomy import draw_anatomy, render
-from metaseg_monai.simulate.phantoms.scans import generate_phantoms
+from metaseg_monai.simulate.phantoms import draw_anatomy, generate_phantoms, render
 from metaseg_monai.tables.clinical import ClinicalTable
 
 PLANE_MM, PIXEL_MM = 5.0, 6.0

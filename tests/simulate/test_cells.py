@@ -1,15 +1,20 @@
+"""Simulated cells: files and tables, what only metadata tells, and what one sees in the images."""
+
 import hashlib
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 import tifffile
 from scipy.ndimage import label as components
+from skimage.measure import regionprops
 
-import metaseg_monai.simulate.cells.culture as culture_module
-from metaseg_monai.errors import DataError
+from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.metadata import Categorical, MetadataSchema
 from metaseg_monai.simulate import cells_table, generate_cells
+from metaseg_monai.simulate.cells import culture as culture_module
+from metaseg_monai.simulate.cells import write as write_module
 from metaseg_monai.simulate.cells.acquisition import Acquisition, expose, illumination
 from metaseg_monai.simulate.cells.culture import (
     LINES,
@@ -20,20 +25,14 @@ from metaseg_monai.simulate.cells.culture import (
     draw_culture,
     line_as_seen,
 )
-from metaseg_monai.simulate.cells.picture import draw_picture
-from metaseg_monai.simulate.cells.plan import Plan
+from metaseg_monai.simulate.cells.plan import ANOMALIES, NUCLEI, Plan
+from metaseg_monai.simulate.cells.write import draw_picture
 from metaseg_monai.tables import load_case
 
-SCHEMA = MetadataSchema(
-    [
-        Categorical(
-            name="cell_line",
-            values=SEVEN_LINES,
-            provenance="acquisition",
-            availability="acquisition",
-        )
-    ]
-)
+WHEN = {"provenance": "acquisition", "availability": "acquisition"}
+SCHEMA = MetadataSchema([Categorical(name="cell_line", values=SEVEN_LINES, **WHEN)])
+PLAIN = Acquisition(magnification=20)
+EMPTY = Culture(*np.zeros((2, 64, 64), np.float32), np.zeros((64, 64), np.uint16))
 
 
 def generate(folder, recipe="seven_lines", **settings):
@@ -51,9 +50,7 @@ def field(line, size=256, pixel_um=0.65, seed=0, density=1000.0):
 
 
 def image_of(culture, seed=1, **taken):
-    return expose(
-        np.random.default_rng(seed), culture, Acquisition(**{"magnification": 20, **taken})
-    )
+    return expose(np.random.default_rng(seed), culture, replace(PLAIN, **taken)).astype(float)
 
 
 def test_the_same_seed_gives_the_same_bytes_with_any_number_of_workers(tmp_path):
@@ -123,44 +120,40 @@ def test_only_metadata_tells_the_nucleus_by_design():
 
 
 def test_images_of_all_lines_are_equal_where_only_metadata_tells(tmp_path):
-    plain = Acquisition(magnification=20)
     images = [
-        draw_picture(np.random.default_rng(4), Plan("train", name), plain, 96, "metadata").image
+        draw_picture(np.random.default_rng(4), Plan("train", name), PLAIN, 96, "metadata").image
         for name in ("HeLa", "HT1080")
     ]
     np.testing.assert_array_equal(*images)
-    with pytest.raises(DataError, match="metadata would not be the only cue"):
+    with pytest.raises(ConfigError, match="metadata would not be the only cue"):
         generate(tmp_path / "cells", "acquisition", cue="metadata")
 
 
 def test_all_fields_of_a_well_have_the_same_light(tmp_path):
     for kind in ("tilted", "vignetted", "even"):
-        taken = Acquisition(20, illumination=kind, lamp=0.95, light_angle=1.0)
-        empty = Culture(*(np.zeros((48, 48), np.float32),) * 2, np.zeros((48, 48), np.uint16))
-        light = illumination((48, 48), taken)
-        shots = [expose(np.random.default_rng(n), empty, taken) for n in range(40)]
+        taken = {"illumination": kind, "lamp": 0.95, "light_angle": 1.0}
+        light = illumination((64, 64), replace(PLAIN, **taken))
+        shots = [image_of(EMPTY, n, **taken) for n in range(40)]
         flat = np.mean(shots, axis=0) / np.mean(shots)
         np.testing.assert_allclose(flat, light / light.mean(), rtol=0.02)
 
 
 def test_crowded_fields_take_seconds_and_cells_keep_their_distance(monkeypatch):
-    placed = []
-    monkeypatch.setattr(culture_module._Crowd, "add", recorded(placed, culture_module._Crowd.add))
+    crowds = []
+
+    class Crowd(culture_module._Crowd):
+        def __init__(self, side):
+            super().__init__(side)
+            crowds.append(self)
+
+    monkeypatch.setattr(culture_module, "_Crowd", Crowd)
     draw_culture(np.random.default_rng(0), LINES["MDCK"], (200, 200), 2.6, 1500.0)
-    cells = np.array(placed)
+    cells = np.concatenate([*crowds[0].squares.values()])
     gaps = np.hypot(*(cells[:, None, :2] - cells[None, :, :2]).transpose(2, 0, 1))
     least = culture_module.CROWDING * (cells[:, None, 2] + cells[None, :, 2])
     np.fill_diagonal(gaps, np.inf)
     assert len(cells) > 150
     assert (gaps > least).all()
-
-
-def recorded(into, method):
-    def add(self, y, x, radius):
-        into.append((y, x, radius))
-        method(self, y, x, radius)
-
-    return add
 
 
 def test_more_cells_than_can_be_numbered_are_refused(monkeypatch):
@@ -183,11 +176,8 @@ def test_the_image_tells_the_line_where_it_is_visible():
 def test_nuclei_have_the_size_of_their_line_in_micrometres():
     for name in ("MDCK", "HepG2"):
         for pixel_um in (0.325, 0.65):
-            objects = field(LINES[name], 400, pixel_um, density=300.0).objects
-            inner = objects[2:-2, 2:-2]
-            whole = set(np.unique(inner)) - set(np.unique(np.r_[objects[0], objects[-1]]))
-            whole -= set(np.unique(np.r_[objects[:, 0], objects[:, -1]])) | {0}
-            areas = [np.sum(objects == number) * pixel_um**2 for number in whole]
+            culture = field(LINES[name], 400, pixel_um, density=300.0)
+            areas = [one.area * pixel_um**2 for one in whole_nuclei(culture)]
             expected = np.pi * LINES[name].nucleus.radius_um ** 2
             assert np.median(areas) == pytest.approx(expected, rel=0.2)
 
@@ -201,7 +191,7 @@ def test_objects_are_connected_and_apart():
 
 def test_contrast_grows_with_defocus_and_turns_with_its_side():
     culture = field(LINES["HepG2"])
-    near, far, below = (image_of(culture, focus_um=z).astype(float) for z in (1.0, 5.0, -5.0))
+    near, far, below = (image_of(culture, focus_um=z) for z in (1.0, 5.0, -5.0))
     assert far.std() > 2 * near.std()
     upper, lower = far - far.mean(), below - below.mean()
     assert np.corrcoef(upper.ravel(), lower.ravel())[0, 1] < -0.5
@@ -217,8 +207,7 @@ def test_modality_stain_exposure_and_noise():
     ratio = image_of(culture, exposure_ms=40).mean() / image_of(culture, exposure_ms=20).mean()
     assert ratio == pytest.approx(2, rel=0.15)
     assert image_of(culture, exposure_ms=40).max() < 65535
-    empty = Culture(*(np.zeros((64, 64), np.float32),) * 2, np.zeros((64, 64), np.uint16))
-    noise = image_of(empty).std() / image_of(empty).mean()
+    noise = image_of(EMPTY).std() / image_of(EMPTY).mean()
     assert 0.005 < noise < 0.03
 
 
@@ -287,7 +276,10 @@ def test_other_settings_are_not_mistaken_for_the_data_there(tmp_path):
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
-        ({"size": 16}, "size=16"),
+        ({"recipe": "six_lines"}, "expected one of seven_lines"),
+        ({"size": 16}, "size=16: expected a whole number, 32 or more"),
+        ({"val": -1}, "val=-1"),
+        ({"train": 0, "val": 0, "test": 0}, "at least one image"),
         ({"seed": -1}, "seed=-1"),
         ({"cue": "smell"}, "cue 'smell'"),
         ({"layout": "large"}, "layout 'large'"),
@@ -297,9 +289,114 @@ def test_other_settings_are_not_mistaken_for_the_data_there(tmp_path):
     ],
 )
 def test_refusals_leave_no_folder(tmp_path, wrong, told):
-    with pytest.raises(DataError, match=told):
+    with pytest.raises(ConfigError, match=told):
         generate_cells(tmp_path / "cells", **{"size": 32, **wrong})
     assert not (tmp_path / "cells").exists()
+
+
+def few_cells(line, pixel_um=0.3):
+    return draw_culture(np.random.default_rng(0), line, (600, 600), pixel_um, 400.0)
+
+
+def whole_nuclei(culture):
+    height, width = culture.objects.shape
+    return [
+        one
+        for one in regionprops(culture.objects)
+        if min(one.bbox[:2]) > 0 and one.bbox[2] < height and one.bbox[3] < width
+    ]
+
+
+def test_nuclei_point_where_their_cells_do():
+    culture = few_cells(LINES["HT1080"])
+    cells = components(culture.relief > 0.05)[0]
+    angles = []
+    for cell in regionprops(cells):
+        inside = culture.objects[cells == cell.label]
+        numbers = set(np.unique(inside)) - {0}
+        nuclei = [one for one in whole_nuclei(culture) if {one.label} == numbers]
+        at_border = min(cell.bbox[:2]) == 0 or max(cell.bbox[2:]) == 600
+        if nuclei and not at_border:
+            turned = abs(nuclei[0].orientation - cell.orientation)
+            angles.append(min(turned, np.pi - turned))
+    assert len(angles) >= 4
+    assert np.median(angles) < np.radians(12)
+
+
+def turned_overlap(line):
+    """The mean share of a nucleus's box that its turn by 180 degrees leaves as it was."""
+    shapes = [one.image for one in whole_nuclei(few_cells(line, 0.15))]
+    return np.mean([np.mean(shape == shape[::-1, ::-1]) for shape in shapes])
+
+
+def test_a_flattened_side_makes_nuclei_lopsided():
+    flattened = LINES["MCF7"]
+    oval = replace(flattened, nucleus=replace(flattened.nucleus, flattened=0.0))
+    assert turned_overlap(flattened) < turned_overlap(oval) - 0.02
+
+
+def steepest(**taken):
+    """The steepest slope of glowing nuclei, as a share of their brightness."""
+    culture = few_cells(LINES["HeLa"])
+    image = image_of(culture, modality="fluorescence", exposure_ms=40, **taken)
+    return np.percentile(np.hypot(*np.gradient(image)), 99.9) / image.max()
+
+
+def test_water_and_larger_objectives_are_sharper_and_defocus_blurs():
+    assert replace(PLAIN, medium="water").sharpness_um < PLAIN.sharpness_um
+    assert replace(PLAIN, magnification=40).sharpness_um < PLAIN.sharpness_um
+    assert steepest(focus_um=14.0) < 0.8 * steepest(focus_um=2.0)
+
+
+def test_anomalies_take_the_light_away():
+    shadow = np.ones((64, 64), np.float32)
+    shadow[:, 32:] = 0.5
+    image = expose(np.random.default_rng(0), EMPTY, PLAIN, shadow).astype(float)
+    assert image[:, 32:].mean() == pytest.approx(0.5 * image[:, :32].mean(), rel=0.02)
+
+
+def test_annotated_anomalies_are_in_the_image():
+    found = 0
+    for seed in range(12):
+        made = draw_picture(
+            np.random.default_rng(seed),
+            Plan("train", "MDCK", tasks=(NUCLEI, ANOMALIES)),
+            PLAIN,
+            128,
+            "image",
+        )
+        mask = made.labels[ANOMALIES] > 0
+        away = np.abs(made.image.astype(float) / np.median(made.image) - 1)
+        found += mask.any()
+        assert not mask.any() or away[mask].mean() > 1.5 * away[~mask].mean()
+    assert found >= 11
+
+
+def test_some_images_are_spoilt_though_nobody_says_so(monkeypatch):
+    numbers = []
+    draw = write_module.draw_anomalies
+
+    def recorded(chance, size, pixel_um, number):
+        numbers.append(number)
+        return draw(chance, size, pixel_um, number)
+
+    monkeypatch.setattr(write_module, "draw_anomalies", recorded)
+    for seed in range(60):
+        draw_picture(np.random.default_rng(seed), Plan("train", "MDCK"), PLAIN, 32, "image")
+    assert 4 <= sum(number > 0 for number in numbers) <= 22  # one in five
+
+
+def test_tolerances_of_styles_grow_with_the_magnification(monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        write_module, "polygonise", lambda labels, tolerance: asked.append(tolerance) or labels
+    )
+    for magnification in (10.0, 20.0, 40.0):
+        taken = replace(PLAIN, magnification=magnification)
+        draw_picture(
+            np.random.default_rng(0), Plan("train", "HeLa", style="coarse"), taken, 64, "image"
+        )
+    assert asked == [1.75, 3.5, 7.0]
 
 
 @pytest.mark.slow

@@ -9,7 +9,6 @@ import pytest
 
 from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.files import folder_beside
-from metaseg_monai.simulate import generate_phantom_slices
 from metaseg_monai.simulate.generated import ensure_generated, write_generated
 from metaseg_monai.tables import read_table
 
@@ -72,9 +71,13 @@ def test_the_present_folder_stays_the_same_folder(tmp_path, monkeypatch):
 def test_the_default_folder_may_be_the_present_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     here = type(tmp_path)()
-    ensure_generated(here, here, {"a": 1}, fill, "generate")
+
+    def generate():
+        write_generated(here, {"a": 1}, fill, once=True)
+
+    ensure_generated(here, here, generate, "generate")
     assert names(tmp_path) == ["generated.json", "images", "table.csv"]
-    ensure_generated(here, tmp_path, {"a": 1}, fill, "generate")
+    ensure_generated(here, tmp_path, generate, "generate")
 
 
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
@@ -133,12 +136,3 @@ def test_a_recipe_that_names_no_simulator_is_refused(tmp_path, recipe, settings,
     with pytest.raises(ConfigError, match=rf"simulate\.json: .*{told}"):
         read_table(tmp_path / "bundle" / "data", simulate=recipe(**settings))
     assert not (tmp_path / "bundle" / "data").exists()
-
-
-def test_phantom_slices_are_made_once(tmp_path):
-    few = {"train": 1, "val": 0, "test": 1, "matrix": 48}
-    made = generate_phantom_slices(tmp_path / "a", **few)
-    before = made.stat().st_mtime_ns
-    assert generate_phantom_slices(tmp_path / "a", **few) == made
-    assert made.stat().st_mtime_ns == before
-    assert {row["split"] for row in read_table(made).rows} == {"train", "test"}

@@ -4,13 +4,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from metaseg_monai.errors import DataError
+from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.images.geometry import axial_volume
 from metaseg_monai.images.read import read_image
-from metaseg_monai.simulate.phantoms.anatomy import (
+from metaseg_monai.simulate import generate_phantom_slices, generate_phantoms, phantoms
+from metaseg_monai.simulate.phantoms import (
     CYST,
     FAT,
     KIDNEY,
+    NOISE_HU,
     SIZE_MM,
     TUMOUR,
     TUMOUR_CLASS,
@@ -20,7 +22,9 @@ from metaseg_monai.simulate.phantoms.anatomy import (
     draw_anatomy,
     render,
 )
-from metaseg_monai.simulate.phantoms.scans import NOISE_HU, _clinical, generate_phantoms
+from metaseg_monai.tables import read_table
+
+FEW = {"train": 1, "val": 1, "test": 1, "matrix": 48}
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +128,7 @@ def test_the_middle_plane_hides_the_radius_but_the_label_shows_it():
 
 def test_the_radiographic_size_is_read_with_an_error_of_4_percent_and_no_bias():
     random, stranger = np.random.default_rng(0), draw_anatomy(np.random.default_rng(1))
-    read = [_clinical(random, 100.0, stranger)["radiographic_size"] for _ in range(1000)]
+    read = [phantoms._clinical(random, 100.0, stranger)["radiographic_size"] for _ in range(1000)]
     assert np.mean(read) == pytest.approx(10.0, abs=0.05)
     assert np.std(read) == pytest.approx(0.4, rel=0.1)
 
@@ -180,7 +184,7 @@ def test_sizes_are_spread_and_some_cases_have_several_masses():
     [({"cases": 0}, "cases=0"), ({"matrix": 8}, "matrix=8")],
 )
 def test_wrong_settings_are_refused(tmp_path, setting, message):
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(ConfigError, match=message):
         generate_phantoms(tmp_path / "a", **setting)
 
 
@@ -189,3 +193,26 @@ def test_a_folder_with_files_is_left_alone(tmp_path):
     with pytest.raises(DataError, match="not empty"):
         generate_phantoms(tmp_path, cases=1)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_slices_of_all_splits_are_made_once(tmp_path):
+    made = generate_phantom_slices(tmp_path / "a", **FEW)
+    groups = {row["split"]: row["group"] for row in read_table(made).rows}
+    assert groups == {"train": "case_00000", "val": "case_10000", "test": "case_20000"}
+    before = made.stat().st_mtime_ns
+    assert generate_phantom_slices(tmp_path / "a", **FEW) == made
+    assert made.stat().st_mtime_ns == before
+
+
+def test_a_phantom_that_cannot_be_prepared_is_told_and_nothing_is_left(tmp_path, monkeypatch):
+    write = phantoms._write_volumes
+
+    def write_broken(folder, numbers, matrix, seed):
+        cases = write(folder, numbers, matrix, seed)
+        (folder / "case_10000" / "imaging.nii.gz").write_bytes(b"")
+        return cases
+
+    monkeypatch.setattr(phantoms, "_write_volumes", write_broken)
+    with pytest.raises(DataError, match="problems of generated phantoms, such as case_10000"):
+        generate_phantom_slices(tmp_path / "a", **FEW)
+    assert not list(tmp_path.rglob("*.tif"))

@@ -1,13 +1,11 @@
-"""A field of cells: their lines and anomalies, where they lie, and the maps that optics see."""
+"""What lies in a field: cells of a line, anomalies over them, or the concrete of a wall."""
 
-import itertools
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
-from scipy.ndimage import binary_dilation, gaussian_filter
+from scipy.ndimage import binary_dilation, distance_transform_edt, gaussian_filter
 from skimage.draw import disk, line
 
 from metaseg_monai.errors import DataError
@@ -65,7 +63,6 @@ LINES: dict[str, Line] = {
 SEVEN_LINES = ("HeLa", "MDCK", "A549", "HT1080", "HepG2", "MCF7", "NIH3T3")  # order of thesis 3.2
 COMMON_BODY = Shape(13.0, 1.35, ripple=0.06)
 COMMON_NUCLEUS = Shape(6.2, 1.35)
-HIDDEN = 0.0
 
 
 def line_as_seen(name: str, cue: Cue) -> Line:
@@ -78,18 +75,10 @@ def line_as_seen(name: str, cue: Cue) -> Line:
             tells them (the thought experiment of the thesis, chapter 5). "image": the body looks
             as the line does and the nucleus is faintly visible. "nothing": as "image", but all
             lines are one, so that the name says nothing (null control).
-
-    Raises:
-        DataError: an unknown line or cue.
     """
-    if name not in LINES or cue not in CUES:
-        raise DataError(
-            f"line {name!r} with cue {cue!r}: expected one of {', '.join(LINES)} and one of "
-            f"{', '.join(CUES)}"
-        )
     line = LINES[name]
     if cue == "metadata":
-        return Line(line.nucleus, COMMON_BODY, faintness=HIDDEN)
+        return Line(line.nucleus, COMMON_BODY, faintness=0.0)
     if cue == "nothing":
         return Line(COMMON_NUCLEUS, COMMON_BODY)
     return line
@@ -103,8 +92,7 @@ SMALLEST_OBJECT_PX = 4
 HARMONICS = (3, 4, 5)
 
 
-@dataclass(frozen=True)
-class Culture:
+class Culture(NamedTuple):
     """What lies in one field of view; all arrays are (H, W).
 
     Attributes:
@@ -137,8 +125,9 @@ def draw_culture(
     Raises:
         DataError: more cells than 16 bits can number.
     """
-    relief, nuclei = np.zeros(size, np.float32), np.zeros(size, np.float32)
-    objects = np.zeros(size, np.uint16)
+    made = Culture(
+        np.zeros(size, np.float32), np.zeros(size, np.float32), np.zeros(size, np.uint16)
+    )
     margin_um = line.body.radius_um
     extent = (size[0] * pixel_um + 2 * margin_um, size[1] * pixel_um + 2 * margin_um)
     wanted = random.poisson(density_per_mm2 * extent[0] * extent[1] / 1e6)
@@ -147,8 +136,8 @@ def draw_culture(
     for _ in range(max(1, wanted)):
         size_noise = np.clip(random.normal(), -LARGEST_SIZE, LARGEST_SIZE)
         scale = float(np.exp(SIZE_SPREAD * size_noise))
-        centre = _free_place(random, crowd, extent, line.body.radius_um * scale)
-        if centre is None:
+        place = crowd.find_room(random, extent, line.body.radius_um * scale)
+        if place is None:
             continue
         number += 1
         if number > MOST_OBJECTS:
@@ -156,27 +145,9 @@ def draw_culture(
                 f"a field of {size[0]} x {size[1]} pixels of {pixel_um:g} um holds more than "
                 f"{MOST_OBJECTS} cells, which 16 bits cannot number; choose a smaller size"
             )
-        middle = (centre[0] - margin_um, centre[1] - margin_um)
-        angle = random.uniform(0, np.pi)
-        _add_cell(random, line, (relief, nuclei, objects), middle, angle, scale, pixel_um, number)
-    return Culture(relief, nuclei, _renumbered(objects))
-
-
-def _free_place(
-    random: np.random.Generator,
-    crowd: "_Crowd",
-    extent: tuple[float, float],
-    radius: float,
-) -> tuple[float, float] | None:
-    for _ in range(ATTEMPTS):
-        y, x = random.uniform(0, extent[0]), random.uniform(0, extent[1])
-        if all(
-            (y - other_y) ** 2 + (x - other_x) ** 2 > (CROWDING * (radius + other)) ** 2
-            for other_y, other_x, other in crowd.near(y, x)
-        ):
-            crowd.add(y, x, radius)
-            return y, x
-    return None
+        middle = (place[0] - margin_um, place[1] - margin_um)
+        _add_cell(random, line, made, middle, scale, pixel_um, number)
+    return made._replace(objects=_renumbered(made.objects))
 
 
 class _Crowd:
@@ -184,55 +155,62 @@ class _Crowd:
 
     def __init__(self, side: float) -> None:
         self.side = side
-        self._squares: dict[tuple[int, int], list[tuple[float, float, float]]] = defaultdict(list)
+        self.squares: dict[tuple[int, int], list[tuple[float, float, float]]] = defaultdict(list)
 
-    def add(self, y: float, x: float, radius: float) -> None:
-        self._squares[int(y // self.side), int(x // self.side)].append((y, x, radius))
-
-    def near(self, y: float, x: float) -> Iterator[tuple[float, float, float]]:
-        """All cells less than `side` away, and some others."""
-        row, column = int(y // self.side), int(x // self.side)
-        for place in itertools.product(range(row - 1, row + 2), range(column - 1, column + 2)):
-            yield from self._squares.get(place, ())
+    def find_room(
+        self, random: np.random.Generator, extent: tuple[float, float], radius: float
+    ) -> tuple[float, float] | None:
+        """Place a cell away from all others; None where it finds no room."""
+        for _ in range(ATTEMPTS):
+            y, x = random.uniform(0, extent[0]), random.uniform(0, extent[1])
+            row, column = int(y // self.side), int(x // self.side)
+            near = (
+                other
+                for place in np.ndindex(3, 3)
+                for other in self.squares.get((row + place[0] - 1, column + place[1] - 1), ())
+            )
+            if all(
+                (y - other_y) ** 2 + (x - other_x) ** 2 > (CROWDING * (radius + other)) ** 2
+                for other_y, other_x, other in near
+            ):
+                self.squares[row, column].append((y, x, radius))
+                return y, x
+        return None
 
 
 def _add_cell(
     random: np.random.Generator,
     line: Line,
-    maps: tuple[np.ndarray, np.ndarray, np.ndarray],
+    made: Culture,
     centre_um: tuple[float, float],
-    angle: float,
     scale: float,
     pixel_um: float,
     number: int,
 ) -> None:
-    relief, nuclei, objects = maps
-    reach = 2.2 * line.body.radius_um * scale * np.sqrt(line.body.elongation)
-    rows = _window(centre_um[0], reach, pixel_um, relief.shape[0])
-    columns = _window(centre_um[1], reach, pixel_um, relief.shape[1])
+    angle = random.uniform(0, np.pi)
     tilt, drift = random.normal(0, 0.06), random.normal(0, 0.04, 2) * line.body.radius_um
     outlines = [_ripples(random, shape) for shape in (line.body, line.nucleus)]
     grain_seed = int(random.integers(2**32))
-    if rows.stop <= rows.start or columns.stop <= columns.start:
+    reach = 2.2 * line.body.radius_um * scale * np.sqrt(line.body.elongation)
+    first = np.floor((np.array(centre_um) - reach) / pixel_um).astype(int).clip(0)
+    last = np.ceil((np.array(centre_um) + reach) / pixel_um).astype(int) + 1
+    last = np.minimum(last, made.relief.shape)
+    if (last <= first).any():
         return
-    y = (np.arange(rows.start, rows.stop) + 0.5)[:, None] * pixel_um - centre_um[0]
-    x = (np.arange(columns.start, columns.stop) + 0.5)[None, :] * pixel_um - centre_um[1]
+    window = tuple(map(slice, first, last))
+    y = (np.arange(first[0], last[0]) + 0.5)[:, None] * pixel_um - centre_um[0]
+    x = (np.arange(first[1], last[1]) + 0.5)[None, :] * pixel_um - centre_um[1]
     body = _distance(line.body, outlines[0], y, x, angle, scale)
     nucleus = _distance(line.nucleus, outlines[1], y - drift[0], x - drift[1], angle + tilt, scale)
+    noise = np.random.default_rng(grain_seed).standard_normal(body.shape)
+    grain = gaussian_filter(noise, max(0.5, 0.5 / pixel_um))
+    grain = grain / max(float(grain.std()), 1e-6) * line.grain * (body < 0.95)
     height = np.sqrt(np.clip(1 - body**2, 0, 1)) * line.height
-    grain = _grain(grain_seed, body.shape, pixel_um) * line.grain * (body < 0.95)
     dome = np.sqrt(np.clip(1 - nucleus**2, 0, 1)) * line.faintness
-    relief[rows, columns] += height * (1 + 0.06 * grain) + dome
-    inside = nucleus < 1
-    nuclei[rows, columns] = np.maximum(nuclei[rows, columns], inside)
-    patch = objects[rows, columns]
-    patch[inside & (patch == 0)] = number
-
-
-def _window(centre_um: float, reach_um: float, pixel_um: float, size: int) -> slice:
-    first = int(np.floor((centre_um - reach_um) / pixel_um))
-    last = int(np.ceil((centre_um + reach_um) / pixel_um)) + 1
-    return slice(max(0, first), min(size, max(0, last)))
+    made.relief[window] += height * (1 + 0.06 * grain) + dome
+    made.nuclei[window] = np.maximum(made.nuclei[window], nucleus < 1)
+    patch = made.objects[window]
+    patch[(nucleus < 1) & (patch == 0)] = number
 
 
 def _ripples(random: np.random.Generator, shape: Shape) -> list[tuple[int, float, float]]:
@@ -266,17 +244,10 @@ def _distance(
     return np.asarray(np.hypot(along, across) / (radius * np.clip(edge, 0.2, None)))
 
 
-def _grain(seed: int, shape: tuple[int, ...], pixel_um: float) -> np.ndarray:
-    noise = np.random.default_rng(seed).standard_normal(shape)
-    smooth = gaussian_filter(noise, max(0.5, 0.5 / pixel_um))
-    return np.asarray(smooth / max(float(smooth.std()), 1e-6))
-
-
 def _renumbered(objects: np.ndarray) -> np.ndarray:
     """Number the objects without gaps, without those of which only a few pixels are left."""
     sizes = np.bincount(objects.ravel())
-    kept = np.flatnonzero(sizes >= SMALLEST_OBJECT_PX)
-    kept = kept[kept > 0]
+    kept = np.flatnonzero(sizes[1:] >= SMALLEST_OBJECT_PX) + 1
     numbers = np.zeros(len(sizes), np.uint16)
     numbers[kept] = np.arange(1, len(kept) + 1)
     return numbers[objects]
@@ -285,7 +256,6 @@ def _renumbered(objects: np.ndarray) -> np.ndarray:
 # What does not belong into a field: fibres, dust, bubbles, smears, and their mask.
 
 VISIBLE = 0.06  # loss of light from which a pixel counts as anomalous
-KINDS = ("fibre", "dust", "bubble", "smear")
 
 
 def draw_anomalies(
@@ -304,8 +274,8 @@ def draw_anomalies(
     """
     transmission = np.ones(size, np.float32)
     for _ in range(number):
-        draw = {"fibre": _fibre, "dust": _dust, "bubble": _bubble, "smear": _smear}
-        transmission *= draw[str(random.choice(KINDS))](random, size, pixel_um)
+        draw = (_fibre, _dust, _bubble, _smear)[random.choice(4)]
+        transmission *= draw(random, size, pixel_um)
     return transmission, (np.abs(transmission - 1) > VISIBLE).astype(np.uint8)
 
 
@@ -316,9 +286,7 @@ def _fibre(random: np.random.Generator, size: tuple[int, int], pixel_um: float) 
     for _ in range(int(random.integers(6, 16))):
         heading += random.normal(0, 0.35)
         following = place + step * np.array([np.sin(heading), np.cos(heading)])
-        rows, columns = line(*np.rint(place).astype(int), *np.rint(following).astype(int))
-        kept = (rows >= 0) & (rows < size[0]) & (columns >= 0) & (columns < size[1])
-        canvas[rows[kept], columns[kept]] = True
+        _draw_line(canvas, place, following)
         place = following
     wide = binary_dilation(canvas, iterations=max(1, round(1.2 / pixel_um)))
     return _shaded(wide, random.uniform(0.3, 0.6), random.uniform(0.4, 1.5) / pixel_um)
@@ -356,3 +324,55 @@ def _smear(random: np.random.Generator, size: tuple[int, int], pixel_um: float) 
 def _shaded(canvas: np.ndarray, depth: float, blur_px: float) -> np.ndarray:
     soft = gaussian_filter(canvas.astype(np.float32), max(0.4, blur_px))
     return np.asarray(1 - depth * soft, dtype=np.float32)
+
+
+def _draw_line(canvas: np.ndarray, start: np.ndarray, end: np.ndarray) -> None:
+    """Draw a line of one pixel, as far as it lies in the picture."""
+    rows, columns = line(*np.rint(start).astype(int), *np.rint(end).astype(int))
+    kept = (rows >= 0) & (rows < canvas.shape[0]) & (columns >= 0) & (columns < canvas.shape[1])
+    canvas[rows[kept], columns[kept]] = True
+
+
+# Cracks in concrete, the foreign domain of thesis 4.5, as far as chance can draw them.
+
+CONCRETE = 24000.0  # counts
+CRACK_PX = (1.0, 3.5)
+
+
+def draw_concrete(random: np.random.Generator, size: tuple[int, int]) -> tuple[np.ndarray, ...]:
+    """Draw a wall with one to three cracks.
+
+    Args:
+        random: the only source of chance.
+        size: (H, W) in pixels, a square.
+
+    Returns:
+        The image (H, W) uint16 and the mask (H, W) uint8 of 0 and 1.
+    """
+    wall = np.ones(size)
+    for width, strength in ((1, 0.04), (4, 0.04), (max(size) / 6, 0.06)):
+        noise = gaussian_filter(random.standard_normal(size), width)
+        wall += strength * noise / max(float(noise.std()), 1e-6)
+    mask = np.zeros(size, bool)
+    for _ in range(int(random.integers(1, 4))):
+        mask |= _crack(random, size)
+    wall *= 1 - 0.55 * gaussian_filter(mask.astype(float), 0.7)
+    image = np.clip(np.rint(CONCRETE * wall), 0, 65535).astype(np.uint16)
+    return image, mask.astype(np.uint8)
+
+
+def _crack(random: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
+    """A walk from one side of the picture to the other, wide in some parts."""
+    canvas = np.zeros(size, bool)
+    place = np.array([random.uniform(0, size[0]), 0.0])
+    step = max(3.0, size[1] / 24)
+    while place[1] < size[1] - 1:
+        heading = random.normal(0, 0.6)
+        following = place + step * np.array([np.sin(heading), np.cos(heading)])
+        _draw_line(canvas, place, following)
+        place = following
+    if random.random() < 0.5:
+        canvas = canvas.T
+    if not canvas.any():
+        return canvas
+    return np.asarray(distance_transform_edt(~canvas) < random.uniform(*CRACK_PX))

@@ -1,12 +1,11 @@
 """Which images the data sets of the texts consist of, with the counts of thesis appendix A."""
 
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from metaseg_monai.errors import DataError
+from metaseg_monai.errors import ConfigError
 from metaseg_monai.simulate.cells.acquisition import Acquisition, draw_acquisition
 from metaseg_monai.simulate.cells.culture import SEVEN_LINES
 from metaseg_monai.tables.columns import SPLITS
@@ -23,12 +22,7 @@ A1 = _table(
     HepG2=(283, 82, 67), MCF7=(290, 70, 72), NIH3T3=(288, 71, 73),
 )  # fmt: skip
 A2_AZ = _table(AZ=(628, 78, 78))
-A3 = {
-    name.removesuffix("x"): counts
-    for name, counts in _table(
-        **{"10x": (843, 218, 230), "20x": (862, 215, 233), "40x": (872, 209, 206)}
-    ).items()
-}
+A3 = _table(**{"10": (843, 218, 230), "20": (862, 215, 233), "40": (872, 209, 206)})
 A4 = _table(
     A549=(435, 97, 114), NIH3T3=(437, 124, 123), HeLa=(446, 106, 117), HepG2=(409, 116, 107),
     HT1080=(429, 86, 98), MCF7=(421, 113, 110),
@@ -62,11 +56,6 @@ class Plan:
     style: str = STYLES[0]
     source: str = "7LINES"
 
-    @property
-    def domain(self) -> str:
-        """The line of cells, or what else the image shows."""
-        return self.line
-
 
 Totals = Mapping[str, int | None]  # images of a split; None for the texts' own number
 
@@ -80,22 +69,15 @@ def make_plan(recipe: str, totals: Totals, seed: int) -> list[Plan]:
         seed: of all chance.
 
     Raises:
-        DataError: an unknown recipe, a negative total, or no training image at all.
+        ConfigError: no image at all.
     """
-    if recipe not in RECIPES:
-        raise DataError(f"recipe {recipe!r}: expected one of {', '.join(RECIPES)}")
     plans = []
     for stream, split in enumerate(SPLITS):
-        total = totals.get(split)
-        if total is not None and (
-            isinstance(total, bool) or not isinstance(total, int) or total < 0
-        ):
-            raise DataError(f"{split}={total!r}: expected a whole number of images, 0 or more")
         random = np.random.default_rng([seed, 7, stream])
-        made = RECIPES[recipe](split, total, random)
+        made = RECIPES[recipe](split, totals[split], random)
         plans += [made[place] for place in random.permutation(len(made))]
     if not plans:
-        raise DataError("train, val and test are all 0; ask for at least one image")
+        raise ConfigError("train, val and test are all 0; ask for at least one image")
     return plans
 
 
@@ -138,13 +120,7 @@ def _extended(split: str, total: int | None, random: np.random.Generator) -> lis
 
 def _magnification(split: str, total: int | None, random: np.random.Generator) -> list[Plan]:
     """Thesis 4.3, tables A.3 and A.4, which give the margins: their pairing is by chance."""
-    plans = _of_lines(A4, split, total)
-    shared = divided(A3, split, total)
-    values = [float(name) for name, count in shared.items() for _ in range(count)]
-    order = random.permutation(len(values))
-    return [
-        replace(plan, magnification=values[place]) for plan, place in zip(plans, order, strict=True)
-    ]
+    return _magnified(_of_lines(A4, split, total), divided(A3, split, total), random)
 
 
 def _acquisition(split: str, total: int | None, random: np.random.Generator) -> list[Plan]:
@@ -152,7 +128,12 @@ def _acquisition(split: str, total: int | None, random: np.random.Generator) -> 
     plans = _of_lines(A1, split, total)
     parts = IMBALANCED if split == "train" else dict.fromkeys(IMBALANCED, 1.0)
     counts = {name: {split: round(1000 * part)} for name, part in parts.items()}
-    shared = divided(counts, split, len(plans))
+    return _magnified(plans, divided(counts, split, len(plans)), random)
+
+
+def _magnified(
+    plans: list[Plan], shared: dict[str, int], random: np.random.Generator
+) -> list[Plan]:
     values = [float(name) for name, count in shared.items() for _ in range(count)]
     order = random.permutation(len(values))
     return [
@@ -232,12 +213,7 @@ LINES_OF_RECIPE = {
     "two_lines": ("HeLa", "MDCK"),
     "extended": (*SEVEN_LINES, "AZ"),
     "heterogeneous": (CRACK, "HeLa", "HepG2"),
-}
-
-
-def unrelated_lines(recipe: str) -> tuple[str, ...]:
-    """The lines among which the null control draws."""
-    return LINES_OF_RECIPE.get(recipe, SEVEN_LINES)
+}  # the others have seven; the null control draws among them
 
 
 # Plates and wells: images of a well share their line and how they are taken.
@@ -263,18 +239,9 @@ class Place:
     acquisition: Acquisition
     unrelated_line: str
 
-    @property
-    def group(self) -> str:
-        """Plate and well."""
-        return f"{self.plate}_{self.well}"
-
 
 def place_images(
-    plans: Sequence[Plan],
-    fields_per_well: int,
-    seed: int,
-    everything: bool,
-    unrelated: Sequence[str],
+    plans: Sequence[Plan], fields_per_well: int, seed: int, recipe: str
 ) -> list[Place]:
     """Fill wells with the images of one line and magnification, in their order.
 
@@ -282,28 +249,24 @@ def place_images(
         plans: the images.
         fields_per_well: most images of a well.
         seed: of all chance.
-        everything: let all fields of acquisition vary, see `draw_acquisition`.
-        unrelated: lines among which the null control draws.
+        recipe: "acquisition" lets all fields vary, see `draw_acquisition`; also decides among which
+            lines the null control draws.
     """
-    filling: dict[tuple[str, str, float], list[int]] = defaultdict(list)
-    wells: dict[str, int] = defaultdict(int)
-    well_of: list[tuple[str, int, int]] = []
-    for plan in plans:
-        key = (plan.split, plan.line, plan.magnification)
-        if not filling[key] or filling[key][1] == fields_per_well:
-            filling[key] = [wells[plan.split], 0]
-            wells[plan.split] += 1
-        filling[key][1] += 1
-        well_of.append((plan.split, filling[key][0], filling[key][1]))
-    known: dict[tuple[str, int], tuple[Acquisition, str]] = {}
+    unrelated = LINES_OF_RECIPE.get(recipe, SEVEN_LINES)
+    filling: dict[tuple[str, str, float], tuple[int, int]] = {}  # to the well and its fields
+    wells: dict[str, list[tuple[Acquisition, str]]] = {split: [] for split in SPLITS}
     places = []
-    for plan, (split, well, field) in zip(plans, well_of, strict=True):
-        if (split, well) not in known:
+    for plan in plans:
+        split, key = plan.split, (plan.split, plan.line, plan.magnification)
+        well, fields = filling.get(key, (0, fields_per_well))
+        if fields == fields_per_well:
+            well, fields = len(wells[split]), 0
             random = np.random.default_rng([seed, 8, SPLITS.index(split), well])
-            taken = draw_acquisition(random, plan.magnification, everything)
-            known[split, well] = (taken, str(random.choice(unrelated)))
+            taken = draw_acquisition(random, plan.magnification, recipe == "acquisition")
+            wells[split].append((taken, str(random.choice(unrelated))))
+        filling[key] = well, fields + 1
         plate, inside = divmod(well, WELLS_OF_PLATE[0] * WELLS_OF_PLATE[1])
         row, column = divmod(inside, WELLS_OF_PLATE[1])
         name = f"{'ABCDEFGH'[row]}{column + 1:02d}"
-        places.append(Place(f"{split}{plate + 1:02d}", name, field, *known[split, well]))
+        places.append(Place(f"{split}{plate + 1:02d}", name, fields + 1, *wells[split][well]))
     return places

@@ -4,36 +4,53 @@ from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import tifffile
 from tqdm import tqdm
 
-from metaseg_monai.errors import DataError
 from metaseg_monai.files import write_table
 from metaseg_monai.metadata.schema import MetadataSchema
-from metaseg_monai.simulate.cells.culture import CUES, Cue
-from metaseg_monai.simulate.cells.picture import Picture, draw_picture
+from metaseg_monai.simulate.cells.acquisition import Acquisition, expose
+from metaseg_monai.simulate.cells.culture import (
+    CUES,
+    Cue,
+    draw_anomalies,
+    draw_concrete,
+    draw_culture,
+    line_as_seen,
+)
 from metaseg_monai.simulate.cells.plan import (
+    ANOMALIES,
     CRACK,
     NUCLEI,
+    RECIPES,
     Place,
     Plan,
-    Totals,
     make_plan,
     place_images,
-    unrelated_lines,
 )
-from metaseg_monai.simulate.generated import ensure_generated, write_generated
+from metaseg_monai.simulate.generated import (
+    ensure_generated,
+    require,
+    require_whole,
+    write_generated,
+)
+from metaseg_monai.simulate.polygons import polygonise
 from metaseg_monai.tables.columns import SPLITS, ColumnMap
 from metaseg_monai.tables.table import CaseTable, read_table
 
-GENERATE_COMMAND = "python -m metaseg_monai generate cells --output"
 SMALLEST_SIDE = 32
 SMALL = {"train": 56, "val": 14, "test": 28}
+STYLE_TOLERANCE_PX = {"exact": 0.0, "fine": 2.0, "coarse": 3.5}  # at 20x (paper 3.2)
+STYLE_MAGNIFICATION = 20.0
+SPOILT = 0.2  # share of the images without a label of anomalies that have some all the same
+OF_CELLS = (
+    "magnification", "modality", "medium", "focal", "plane", "focus_um", "exposure_ms", "staining",
+    "illumination", "density_per_mm2", "pixel_um",
+)  # fmt: skip
 Layout = Literal["small", "thesis"]
-Job = tuple[int, Plan, Place]
 
 
 def generate_cells(
@@ -53,8 +70,6 @@ def generate_cells(
 
     Example:
         python -m metaseg_monai generate cells --recipe seven_lines --output cells --size 256
-
-    The composition is that of a data set of the texts.
 
     Real about them: the acquisition fields of the proposal act as optics does (the contrast of
     brightfield grows with the distance of the focus and turns with its side, apertures follow the
@@ -89,13 +104,40 @@ def generate_cells(
         The path of the table.
 
     Raises:
-        DataError: the folder holds other files, or an argument is out of its range.
+        ConfigError: an argument is out of its range.
+        DataError: the folder holds other files.
     """
-    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
-        raise DataError(f"workers={workers!r}: expected a whole number of processes, 1 or more")
-    totals = _totals(layout, train, val, test)
-    settings = _settings(recipe, totals, size, seed, cue, fields_per_well)
-    write = partial(_write, settings=settings, workers=workers)
+    counts = {"train": train, "val": val, "test": test}
+    given = {split: number for split, number in counts.items() if number is not None}
+    numbers: dict[str, tuple[Any, int]] = {
+        **{split: (number, 0) for split, number in given.items()},
+        "size": (size, SMALLEST_SIDE),
+        "seed": (seed, 0),
+        "fields_per_well": (fields_per_well, 1),
+        "workers": (workers, 1),
+    }
+    require(
+        (layout in ("small", "thesis"), f"layout {layout!r}: expected small or thesis"),
+        (recipe in RECIPES, f"recipe {recipe!r}: expected one of {', '.join(RECIPES)}"),
+        (cue in CUES, f"cue {cue!r}: expected one of {', '.join(CUES)}"),
+        (
+            (recipe, cue) != ("acquisition", "metadata"),
+            "recipe acquisition with cue metadata: fluorescence and stains show the nuclei, so "
+            "metadata would not be the only cue; choose another recipe or cue",
+        ),
+    )
+    require_whole(**numbers)
+    settings: dict[str, Any] = {
+        "recipe": recipe,
+        **(SMALL if layout == "small" else counts),
+        **given,
+        "size": size,
+        "seed": seed,
+        "cue": cue,
+        "fields_per_well": fields_per_well,
+    }
+    plans = make_plan(recipe, settings, seed)
+    write = partial(_write, plans=plans, settings=settings, workers=workers)
     write_generated(Path(output), settings, write, once=True)
     return Path(output) / "table.csv"
 
@@ -137,157 +179,130 @@ def cells_table(
         DataError: another folder is missing or empty, the default folder holds data generated
             with other settings, or the table has problems.
     """
-    totals = _totals(layout, train, val, test)
-    settings = _settings(recipe, totals, size, seed, cue, fields_per_well)
-    ensure_generated(
-        Path(dataset_dir),
-        Path(default_dir),
-        settings,
-        partial(_write, settings=settings, workers=1),
-        command=f"{GENERATE_COMMAND} {dataset_dir} --recipe {recipe}",
-    )
+    generate = partial(
+        generate_cells, default_dir, recipe, layout, train, val, test, size, seed, cue,
+        fields_per_well,
+    )  # fmt: skip
+    command = f"python -m metaseg_monai generate cells --output {dataset_dir} --recipe {recipe}"
+    ensure_generated(Path(dataset_dir), Path(default_dir), generate, command)
     return read_table(dataset_dir, schema, columns)
 
 
-def _totals(layout: str, train: int | None, val: int | None, test: int | None) -> Totals:
-    if layout not in ("small", "thesis"):
-        raise DataError(f"layout {layout!r}: expected small or thesis")
-    given = dict(zip(SPLITS, (train, val, test), strict=True))
-    default: Mapping[str, int | None] = SMALL if layout == "small" else dict.fromkeys(SPLITS)
-    return {split: default[split] if number is None else number for split, number in given.items()}
-
-
-def _settings(
-    recipe: str, totals: Totals, size: int, seed: int, cue: Cue, fields_per_well: int
-) -> dict[str, Any]:
-    for name, value, least in (
-        ("size", size, SMALLEST_SIDE),
-        ("seed", seed, 0),
-        ("fields_per_well", fields_per_well, 1),
-    ):
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise DataError(f"{name}={value!r}: expected a whole number, {least} or more")
-    if cue not in CUES:
-        raise DataError(f"cue {cue!r}: expected one of {', '.join(CUES)}")
-    if recipe == "acquisition" and cue == "metadata":
-        raise DataError(
-            "recipe acquisition with cue metadata: fluorescence and stains show the nuclei, so "
-            "metadata would not be the only cue; choose another recipe or cue"
-        )
-    make_plan(recipe, totals, seed)
-    return {
-        "recipe": recipe,
-        **totals,
-        "size": size,
-        "seed": seed,
-        "cue": cue,
-        "fields_per_well": fields_per_well,
-    }
-
-
-def _write(folder: Path, settings: dict[str, Any], workers: int) -> None:
-    recipe, seed = settings["recipe"], settings["seed"]
-    plans = make_plan(recipe, {split: settings[split] for split in SPLITS}, seed)
-    places = place_images(
-        plans,
-        settings["fields_per_well"],
-        seed,
-        everything=recipe == "acquisition",
-        unrelated=unrelated_lines(recipe),
-    )
+def _write(folder: Path, plans: list[Plan], settings: Mapping[str, Any], workers: int) -> None:
+    recipe = settings["recipe"]
     for name in ("images", "labels", "objects"):
         (folder / name).mkdir(parents=True)
-    numbers: dict[str, int] = dict.fromkeys(SPLITS, -1)
-    jobs: list[Job] = []
-    for plan, place in zip(plans, places, strict=True):
-        numbers[plan.split] += 1  # within its split: more training images, the same test images
-        jobs.append((numbers[plan.split], plan, place))
+    places = place_images(plans, settings["fields_per_well"], settings["seed"], recipe)
+    # Numbered within their split: more training images leave the test images as they are.
+    numbers = {split: iter(range(len(plans))) for split in SPLITS}
+    placed = zip(plans, places, strict=True)
+    jobs = [(next(numbers[plan.split]), plan, place) for plan, place in placed]
     make = partial(_make, folder=folder, settings=settings)
     rows: list[dict[str, Any]] = []
-    with tqdm(total=len(jobs), desc=f"cells: {recipe}", unit="image", disable=None) as bar:
-        if workers > 1:
-            with ProcessPoolExecutor(workers) as pool:
-                for made in pool.map(make, jobs, chunksize=8):
-                    rows += made
-                    bar.update()
-        else:
-            for job in jobs:
-                rows += make(job)
-                bar.update()
+    with (
+        ProcessPoolExecutor(workers) as pool,
+        tqdm(total=len(jobs), desc=f"cells: {recipe}", unit="image", disable=None) as bar,
+    ):
+        for made in pool.map(make, jobs, chunksize=8) if workers > 1 else map(make, jobs):
+            rows += made
+            bar.update()
     write_table(rows, folder / "table.csv")
 
 
-def _make(job: Job, folder: Path, settings: dict[str, Any]) -> list[dict[str, Any]]:
+def _make(
+    job: tuple[int, Plan, Place], folder: Path, settings: Mapping[str, Any]
+) -> list[dict[str, Any]]:
     """Write one image with its labels, and return its rows."""
     number, plan, place = job
     random = np.random.default_rng([settings["seed"], 9, SPLITS.index(plan.split), number])
-    picture = draw_picture(random, plan, place.acquisition, settings["size"], settings["cue"])
+    taken = place.acquisition
+    picture = draw_picture(random, plan, taken, settings["size"], settings["cue"])
     name = f"{plan.split}_{number:05d}"
+    of_cells = {column: getattr(taken, column) for column in OF_CELLS}
+    of_cells |= {name: f"{of_cells[name]:g}" for name in ("magnification", "pixel_um")}
+    if plan.line == CRACK:
+        of_cells = dict.fromkeys(OF_CELLS, "")
     image = f"images/{name}.tif"
-    pixel_um = None if plan.line == CRACK else place.acquisition.pixel_um
-    _write_tiff(folder / image, picture.image, pixel_um)
+    _write_tiff(folder / image, picture.image, None if plan.line == CRACK else taken.pixel_um)
     rows = []
     for task, label in picture.labels.items():
-        path = f"labels/{name}_{task}.tif"
-        _write_tiff(folder / path, label, None)
-        instances = _write_objects(folder, name, task, picture)
-        rows.append(_row(plan, place, task, image, path, instances))
+        _write_tiff(folder / f"labels/{name}_{task}.tif", label)
+        instances = ""
+        if picture.objects is not None and task == NUCLEI:
+            instances = f"objects/{name}.tif"
+            _write_tiff(folder / instances, picture.objects)
+        row = {
+            "image": image,
+            "label": f"labels/{name}_{task}.tif",
+            "cell_line": plan.line,
+            **of_cells,
+            "style": plan.style,
+            "task": task,
+            "domain": plan.line,
+            "source": plan.source,
+            "unrelated_line": place.unrelated_line,
+            "plate": place.plate,
+            "well": place.well,
+            "field": place.field,
+            "instances": instances,
+            "group": f"{place.plate}_{place.well}",
+            "split": plan.split,
+        }
+        rows.append(row)
     return rows
 
 
-def _write_objects(folder: Path, name: str, task: str, picture: Picture) -> str:
-    if picture.objects is None or task != NUCLEI:
-        return ""
-    path = f"objects/{name}.tif"
-    _write_tiff(folder / path, picture.objects, None)
-    return path
+class Picture(NamedTuple):
+    """What is written of one image.
+
+    Attributes:
+        image: (H, W) uint16.
+        labels: task -> mask (H, W) uint8 of 0 and 1.
+        objects: (H, W) uint16, numbers of the nuclei as the style draws them; None for cracks.
+    """
+
+    image: np.ndarray
+    labels: dict[str, np.ndarray]
+    objects: np.ndarray | None
 
 
-def _row(
-    plan: Plan, place: Place, task: str, image: str, label: str, instances: str
-) -> dict[str, Any]:
-    taken, wall = place.acquisition, plan.line == CRACK
-    of_cells = {
-        "magnification": f"{taken.magnification:g}",
-        "modality": taken.modality,
-        "medium": taken.medium,
-        "focal": taken.focal,
-        "plane": taken.plane,
-        "focus_um": taken.focus_um,
-        "exposure_ms": taken.exposure_ms,
-        "staining": taken.staining,
-        "illumination": taken.illumination,
-        "density_per_mm2": taken.density_per_mm2,
-        "pixel_um": f"{taken.pixel_um:g}",
-    }
-    return {
-        "image": image,
-        "label": label,
-        "cell_line": plan.line,
-        **(dict.fromkeys(of_cells, "") if wall else of_cells),
-        "style": plan.style,
-        "task": task,
-        "domain": plan.domain,
-        "source": plan.source,
-        "unrelated_line": place.unrelated_line,
-        "plate": place.plate,
-        "well": place.well,
-        "field": place.field,
-        "instances": instances,
-        "group": place.group,
-        "split": plan.split,
-    }
+def draw_picture(
+    random: np.random.Generator, plan: Plan, acquisition: Acquisition, size: int, cue: Cue
+) -> Picture:
+    """Draw one image.
+
+    Args:
+        random: the only source of chance.
+        plan: what to draw.
+        acquisition: how it is taken.
+        size: pixels a side.
+        cue: what tells the nucleus' shape, see `line_as_seen`.
+    """
+    shape = (size, size)
+    if plan.line == CRACK:
+        image, mask = draw_concrete(random, shape)
+        return Picture(image, dict.fromkeys(plan.tasks, mask), None)
+    pixel_um = acquisition.pixel_um
+    line = line_as_seen(plan.line, cue)
+    culture = draw_culture(random, line, shape, pixel_um, acquisition.density_per_mm2)
+    spoilt = random.random() < SPOILT
+    number = int(random.integers(1, 5)) if spoilt or ANOMALIES in plan.tasks else 0
+    shadow, anomalous = draw_anomalies(random, shape, pixel_um, number)
+    image = expose(random, culture, acquisition, shadow)
+    tolerance = STYLE_TOLERANCE_PX[plan.style] * acquisition.magnification / STYLE_MAGNIFICATION
+    objects = polygonise(culture.objects, tolerance).astype(np.uint16)
+    labels = {NUCLEI: (objects > 0).astype(np.uint8), ANOMALIES: anomalous}
+    return Picture(image, {task: labels[task] for task in plan.tasks}, objects)
 
 
-def _write_tiff(path: Path, array: np.ndarray, pixel_um: float | None) -> None:
+def _write_tiff(path: Path, array: np.ndarray, pixel_um: float | None = None) -> None:
     """Write plain TIFF; its resolution tags tell the pixel size, in centimetres as TIFF does."""
-    resolution = (1e4 / pixel_um, 1e4 / pixel_um) if pixel_um else None
     tifffile.imwrite(
         path,
         array,
         photometric="minisblack",
         compression="zlib",
         metadata=None,
-        resolution=resolution,
+        resolution=(1e4 / pixel_um, 1e4 / pixel_um) if pixel_um else None,
         resolutionunit="CENTIMETER" if pixel_um else None,
     )
