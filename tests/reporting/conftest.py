@@ -1,5 +1,6 @@
 """Results of runs that never were: any counts, and runs on volumes with a continuous field."""
 
+import io
 import json
 import math
 from dataclasses import dataclass
@@ -9,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from metaseg_monai.evaluation.volume_table import VOLUMES
 from metaseg_monai.metadata import Continuous, MetadataSchema
 from metaseg_monai.metrics.scores import COUNT_COLUMNS
+from metaseg_monai.reporting import figures
 from metaseg_monai.reporting.runs import Finished, Results
-from metaseg_monai.reporting.write import write_report
 from metaseg_monai.study import Study
 from metaseg_monai.study.matrix import expand
 from metaseg_monai.study.record import fix
@@ -146,7 +148,7 @@ class Volumes:
 
 
 @pytest.fixture
-def volumes(tmp_path):
+def volumes(tmp_path, one_pixel):
     """Writes runs on volumes."""
     return Volumes(tmp_path)
 
@@ -156,10 +158,10 @@ LABEL_MODES = ("normal", "shuffle", "fixed:triangle", "fixed:ring")
 
 
 @pytest.fixture
-def reported(tmp_path, bundle, tiny, finished):
-    """Makes a study whose runs find so many of ten pixels with each seed; returns its page."""
+def studied(tmp_path, bundle, tiny, finished):
+    """Makes a study whose runs find so many of ten pixels with each seed; returns its folder."""
 
-    def make(hits, references=(), before=0, **protocol):
+    def make(hits, references=(), **protocol):
         study = Study(
             name="Tiny <study>",
             question="Does metadata help?",
@@ -171,15 +173,22 @@ def reported(tmp_path, bundle, tiny, finished):
             references=list(references),
         )
         runs = expand(study)
-        for number in range(before):
-            (tmp_path / "previous" / str(number)).mkdir(parents=True)
-            (tmp_path / "previous" / str(number) / "counts.csv").touch()
         fix(study, runs, tmp_path)
         for run in runs:
             found = hits[run.condition][run.seed]
             modes = LABEL_MODES if run.condition in ("me", "sme") else ("normal",)
             if found is not None:
                 finished(tmp_path, run, bundle, found, modes, LABELS)
-        return write_report(tmp_path).read_text(encoding="utf-8")
+        return tmp_path
 
     return make
+
+
+@pytest.fixture
+def one_pixel(monkeypatch):
+    """Figures are one pixel, where it is no matter what they show."""
+    pixel = io.BytesIO()
+    Image.new("RGB", (1, 1)).save(pixel, "PNG")
+    for module in vars(figures).values():
+        if hasattr(module, "png"):
+            monkeypatch.setattr(module, "png", lambda figure: pixel.getvalue())

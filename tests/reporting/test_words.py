@@ -1,183 +1,189 @@
 """What a report says before its tables."""
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 
-from metaseg_monai.reporting.write import write_report
+from metaseg_monai.metrics.scores import COUNT_COLUMNS
+from metaseg_monai.reporting.words import (
+    Asked,
+    facts,
+    found,
+    how_sure,
+    not_shown,
+    reliance_words,
+)
+from metaseg_monai.reporting.write import comparison_section, metadata_section
+from metaseg_monai.study.design import Study
+
+BEFORE = {"at": "2026-01-01T00:00:00+00:00", "finished_runs": 0}
 
 
-def said(tmp_path):
-    text = (tmp_path / "report.md").read_text(encoding="utf-8")
-    return " ".join(text[: text.index("## Scores")].split())
+def counts(hits, modes, groups):
+    """Eight cases of two domains; `hits` of ten pixels are found with true metadata, else none."""
+    rows = [
+        (f"case{n}", f"p{n % groups}", "test", mode, "xy"[n % 2], 1, tp, fp, 10 - tp, 50)
+        for n in range(8)
+        for mode in modes
+        for tp, fp in [(max(0, hits - n % 2), 1) if mode == "normal" else (0, 9)]
+    ]
+    return pd.DataFrame(rows, columns=COUNT_COLUMNS)
 
 
-def test_words_when_metadata_helped(tmp_path, reported):
-    reported({"se": (5, 5, 6), "sme": (8, 9, 9), "sme-dummy": (5, 6, 5)})
-    text = said(tmp_path)
-    assert "sme has a higher F1 than se" in text
-    assert "seed 0: +0." in text
-    assert "so the metadata helped, not the larger gates" in text
-    assert "sme loses 0." in text
-    assert "Not compared by plan" not in text
-    assert "before any run had a result" in text
+@pytest.fixture
+def ask(results_of, made):
+    """Results whose trainings find so many of ten pixels, and what was planned."""
+
+    def make(hits, modes=None, groups=8, missing=None, history=(BEFORE,), **protocol):
+        conditions = list(hits)
+        study = Study(name="s", bundle="b/c", conditions=conditions, protocol=protocol)
+        trainings = {}
+        for name, of_seeds in hits.items():
+            tested = (modes or {}).get(name, ("shuffle",) if name in ("me", "sme") else ())
+            known = {(0, s): n for s, n in enumerate(of_seeds) if n is not None}
+            made_of = {s: made(counts(n, ("normal", *tested), groups)) for s, n in known.items()}
+            trainings |= {name: made_of} if made_of else {}
+        results = replace(results_of(study, **trainings), missing=missing or {})
+        return Asked(results, study.protocol, history)
+
+    return make
 
 
-def test_words_when_a_dummy_explains_the_gain(tmp_path, reported):
-    reported({"se": (5, 5, 6), "sme": (8, 9, 9), "sme-dummy": (9, 8, 9)})
-    text = said(tmp_path)
-    assert "sme has a higher F1 than se" in text
-    assert "the dummy may explain its gain over SE" in text
+def said(asked):
+    parts = [*found(asked), *reliance_words(asked), how_sure(asked), not_shown(asked)]
+    return " ".join(parts)
 
 
-def test_words_when_metadata_did_not_help(tmp_path, reported):
-    reported({"se": (6, 6, 6), "sme": (6, 6, 6)})
-    text = said(tmp_path)
-    assert "No difference of sme and se in the F1 was shown" in text
-    assert "Metadata was not shown to help sme" in text
-    assert "may still exist" in text
+# fmt: off
+HELPED = {"se": (5, 5, 6), "sme": (8, 9, 9), "sme-dummy": (5, 6, 5)}
+PAIR = {"se": (5, 5, 6), "sme": (8, 9, 9)}
+LACKING = {"se": (5, 5, 5), "sme": (8, 8, 8), "me": (None, None, None)}
+THREE = [["sme", "se"], ["me", "se"], ["me", "sme"]]
+SAID = {  # hits of each training, the protocol, what is said, and what is not
+    "metadata helped": (
+        HELPED, {},
+        ["sme has a higher F1 than se", "seed 0: +0.", "sme loses 0.",
+         "so the metadata helped, not the larger gates", "before any run had a result"],
+        ["Not compared by plan"],
+    ),
+    "a dummy explains the gain": (
+        {**HELPED, "sme-dummy": (9, 8, 9)}, {},
+        ["sme has a higher F1 than se", "the dummy may explain its gain over SE"], [],
+    ),
+    "metadata did not help": (
+        {"se": (6, 6, 6), "sme": (6, 6, 6)}, {},
+        ["No difference of sme and se in the F1 was shown", "may still exist",
+         "Metadata was not shown to help sme"], [],
+    ),
+    "metadata harmed": (
+        {"se": (9, 9, 9), "me": (3, 4, 3)}, {},
+        ["me has a lower F1 than se", "Metadata was not shown to help me"], [],
+    ),
+    "one training disagrees": (
+        {"se": (6, 6, 6), "sme": (9, 9, 5)}, {},
+        ["not in the same direction with every training (seed 0: +0."], ["has a higher F1"],
+    ),
+    "trainings differ too much": (
+        {"se": (4, 4, 4), "sme": (5, 5, 9)}, {},
+        ["sme had a higher F1 than se in each of these trainings",
+         "differ too much to say the same of others"],
+        ["has a higher F1", "so the metadata helped"],
+    ),
+    "a difference of zero is no direction": (
+        {"se": (6, 6, 6), "sme": (6, 5, 5)}, {}, [], ["in each of these trainings"],
+    ),
+    "one training": (
+        {"se": (4, None, None), "sme": (8, None, None), "sme-dummy": (4, None, None)}, {},
+        ["in this one training", "One training says nothing about other trainings", "sme loses 0."],
+        ["so the metadata helped", "±", "nan"],
+    ),
+    "what could not be compared": (
+        LACKING, {"comparisons": THREE},
+        ["Planned but not made: me - se, me - sme", "Primary comparison: sme has"], [],
+    ),
+    "a secondary comparison is never called primary": (
+        {**LACKING, "sme": (None, None, None), "me": (8, 8, 8)}, {"comparisons": THREE},
+        ["The primary comparison, sme - se, was not made: sme has no results.",
+         "Planned but not made: me - sme."],
+        ["Primary comparison: "],
+    ),
+    "a wrong domain does not lose the report": (
+        {"se": (5, 5, 5), "sme": (8, 8, 8)}, {"domain": "cross"},
+        ["The primary comparison, sme - se, was not made: The protocol's domain 'cross'"], [],
+    ),
+    "the primary comparison": (
+        {"se": (5, 5, 5), "sme": (8, 8, 8), "me": (8, 8, 8)},
+        {"comparisons": [["me", "se"], ["sme", "se"]]},
+        ["Primary comparison: me has a higher F1 than se"], [],
+    ),
+    "another sample size": (
+        PAIR, {"sample_size": 4},
+        ["Planned were comparisons of 4 groups", "Intervals over cases"], [],
+    ),
+    "a sample is made of groups, not of cases": (
+        PAIR, {"sample_size": 4, "groups": 4},
+        ["drawn over groups (patients, wells)", "Intervals over groups (patients, wells)"],
+        ["Planned were", "Intervals over cases"],
+    ),
+    "what was not tested": (
+        {"se": (5, 5, 5), "sme": (8, 8, 8), "me": (8, 8, 8)}, {"modes": {"me": ("missing",)}},
+        ["foreign instead of true metadata: sme loses"], ["me hardly"],
+    ),
+    "what departs from the protocol": (
+        {"se": (5, 5, 6), "sme": (8, None, 9)},
+        {"sample_size": 20, "missing": {"sme/seed1": "interrupted"},
+         "history": [{**BEFORE, "finished_runs": 2}]},
+        ["when 2 runs had results", "read the comparisons as exploratory",
+         "Planned were comparisons of 20 groups", "they are made of 8",
+         "2 to 3 trainings of each condition", "left out are 1 of the planned runs: sme/seed1"],
+        [],
+    ),
+}
+# fmt: on
 
 
-def test_words_when_one_training_disagrees(tmp_path, reported):
-    reported({"se": (6, 6, 6), "sme": (9, 9, 5)})
-    text = said(tmp_path)
-    assert "has a higher F1" not in text
-    assert "not in the same direction with every training (seed 0: +0." in text
+@pytest.mark.parametrize(("hits", "protocol", "told", "untold"), SAID.values(), ids=SAID)
+def test_what_is_said(ask, hits, protocol, told, untold):
+    text = said(ask(hits, **protocol))
+    assert [words for words in told if words not in text] == []
+    assert [words for words in untold if words in text] == []
 
 
-def test_words_when_trainings_differ_too_much(tmp_path, reported):
-    reported({"se": (4, 4, 4), "sme": (5, 5, 9)})
-    text = said(tmp_path)
-    assert "has a higher F1" not in text
-    assert "sme had a higher F1 than se in each of these trainings" in text
-    assert "differ too much to say the same of others" in text
-    assert "so the metadata helped" not in text
+def test_sections_name_the_primary_comparison_and_the_modes_that_were_tested(ask):
+    hits, told, _, _ = SAID["the primary comparison"]
+    asked = ask(hits, **told, groups=4, modes={"me": ("missing",)})
+    section = comparison_section(asked)
+    assert section.intro.endswith("The primary comparison is me - se.")
+    assert "95 % interval over groups (patients, wells)" in section.parts[1].caption
+    lost = next(part for part in metadata_section(asked).parts if part.name == "reliance")
+    given = "foreign metadata (shuffle), or metadata marked as unknown (missing). Mean over"
+    assert given in lost.note
+    hits, told, _, _ = SAID["a wrong domain does not lose the report"]
+    section = comparison_section(ask(hits, **told))
+    assert "The primary comparison, sme - se, was not made" in section.intro
 
 
-def test_words_of_one_training(tmp_path, reported):
-    reported({"se": (4, None, None), "sme": (8, None, None), "sme-dummy": (4, None, None)})
-    text = said(tmp_path)
-    assert "in this one training" in text
-    assert "so the metadata helped" not in text
-    assert "One training says nothing about other trainings" in text
+def test_the_correction_counts_what_could_not_be_compared(ask):
+    made, not_made = ask(LACKING, comparisons=THREE).comparisons
+    assert [one.name for one in made] == ["sme - se"]
+    assert list(not_made) == ["me - se", "me - sme"]
+    assert made[0].p_holm == pytest.approx(3 * made[0].overall.p_permutation)
 
 
-def test_a_difference_of_zero_is_no_direction(tmp_path, reported):
-    reported({"se": (6, 6, 6), "sme": (6, 5, 5)})
-    assert "in each of these trainings" not in said(tmp_path)
+def test_facts(ask):
+    asked = ask({"se": (5, 5, 6), "sme": (8, 9, 9)}, groups=4)
+    assert facts(asked.every) == {
+        "Conditions": "2",
+        "Tested on": "8 cases of 4 groups (test)",
+        "Domains": "2",
+        "Training seeds": "0, 1, 2",
+        "Bundle": "c",
+    }
 
 
-def test_what_could_not_be_compared_still_counts_in_the_correction(tmp_path, reported):
-    hits = {"se": (5, 5, 5), "sme": (8, 8, 8), "me": (None, None, None)}
-    reported(hits, comparisons=[["sme", "se"], ["me", "se"], ["me", "sme"]])
-    tests = pd.read_csv(tmp_path / "tables" / "tests.csv", index_col="comparison", dtype=str)
-    planned = pd.read_csv(
-        tmp_path / "tables" / "comparisons.csv", index_col="comparison", dtype=str
-    )
-    raw = float(tests.loc["sme - se", "p permutation"])
-    assert float(planned.loc["sme - se", "p corrected"]) == pytest.approx(3 * raw, abs=0.002)
-    assert "Planned but not made: me - se, me - sme" in said(tmp_path)
-
-
-def test_a_wrong_domain_does_not_lose_the_report(tmp_path, reported):
-    reported({"se": (5, 5, 5), "sme": (8, 8, 8)}, domain="cross")
-    text = said(tmp_path)
-    assert "The primary comparison, sme - se, was not made: The protocol's domain 'cross'" in text
-
-
-def test_a_secondary_comparison_is_never_called_primary(tmp_path, reported):
-    hits = {"se": (5, 5, 5), "sme": (None, None, None), "me": (8, 8, 8)}
-    reported(hits, comparisons=[["sme", "se"], ["me", "se"], ["me", "sme"]])
-    text = said(tmp_path)
-    assert "Primary comparison: " not in text
-    assert "The primary comparison, sme - se, was not made: sme has no results." in text
-    assert "Planned but not made: me - sme." in text
-    report = " ".join((tmp_path / "report.md").read_text(encoding="utf-8").split())
-    assert report.count("The primary comparison, sme - se, was not made") == 2
-
-
-def test_the_primary_comparison_is_named(tmp_path, reported):
-    hits = {"se": (5, 5, 5), "sme": (8, 8, 8), "me": (8, 8, 8)}
-    reported(hits, comparisons=[["me", "se"], ["sme", "se"]])
-    assert "Primary comparison: me has a higher F1 than se" in said(tmp_path)
-    report = " ".join((tmp_path / "report.md").read_text(encoding="utf-8").split())
-    assert "The primary comparison is me - se." in report
-
-
-def grouped(tmp_path, patients):
-    """Put the cases of all runs into so many groups, and write the report again."""
-    for path in tmp_path.rglob("counts.csv"):
-        counts = pd.read_csv(path)
-        number = counts["case"].str.removeprefix("case").astype(int)
-        counts.assign(group="p" + (number % patients).astype(str)).to_csv(path, index=False)
-    write_report(tmp_path)
-    return said(tmp_path)
-
-
-def test_a_sample_is_made_of_groups_not_of_cases(tmp_path, reported):
-    reported({"se": (5, 5, 6), "sme": (8, 9, 9)}, sample_size=4)
-    text = said(tmp_path)
-    assert "Planned were comparisons of 4 groups" in text
-    assert "Tested on: 8 cases of 8 groups (test)" in text
-    assert "Intervals over cases" in text
-    text = grouped(tmp_path, 4)
-    assert "Planned were" not in text
-    assert "Tested on: 8 cases of 4 groups (test)" in text
-    assert "drawn over groups (patients, wells)" in text
-    assert "Intervals over groups (patients, wells)" in text
-    assert "ver cases" not in text.replace("pooled over all cases", "")
-    report = " ".join((tmp_path / "report.md").read_text(encoding="utf-8").split())
-    assert "with its 95 % interval over groups (patients, wells)" in report
-
-
-def test_one_training_has_no_spread(tmp_path, reported):
-    reported({"se": (5, None, None), "sme": (8, None, None), "film": (6, None, None)})
-    report = (tmp_path / "report.md").read_text(encoding="utf-8")
-    assert "±" not in report
-    assert "nan" not in report[: report.index("## Scores")]
-    assert "sme loses 0." in report
-    assert "One training of each condition." in report
-
-
-def test_what_was_not_tested_is_not_told(tmp_path, reported):
-    reported({"se": (5, 5, 5), "sme": (8, 8, 8), "me": (8, 8, 8)})
-    for path in (tmp_path / "me").rglob("counts.csv"):
-        counts = pd.read_csv(path)
-        counts["mode"] = counts["mode"].replace("shuffle", "missing")
-        counts.to_csv(path, index=False)
-    write_report(tmp_path)
-    text = said(tmp_path)
-    assert "foreign instead of true metadata: sme loses" in text
-    assert "me hardly" not in text
-    report = " ".join((tmp_path / "report.md").read_text(encoding="utf-8").split())
-    assert (
-        "lost when each case gets foreign metadata (shuffle), or metadata marked as unknown "
-        "(missing). Mean" in report
-    )
-    assert "zeros in place" not in report
-
-
-def test_words_when_metadata_harmed(tmp_path, reported):
-    reported({"se": (9, 9, 9), "me": (3, 4, 3)})
-    text = said(tmp_path)
-    assert "me has a lower F1 than se" in text
-    assert "Metadata was not shown to help me" in text
-
-
-def test_words_on_what_departs_from_the_protocol(tmp_path, reported):
-    reported({"se": (5, 5, 6), "sme": (8, None, 9)}, before=2, sample_size=20)
-    text = said(tmp_path)
-    assert "when 2 runs had results" in text
-    assert "read the comparisons as exploratory" in text
-    assert "Planned were comparisons of 20 groups" in text
-    assert "they are made of 8" in text
-    assert "2 to 3 trainings of each condition" in text
-    assert "left out are 1 of the planned runs: sme/seed1" in text
-
-
-def test_no_case_with_a_foreground_pixel(tmp_path, reported):
-    reported({"se": (8, 8, 8)})
-    for path in tmp_path.rglob("counts.csv"):
-        counts = pd.read_csv(path)
-        counts.assign(tp=0, fp=0, fn=0).to_csv(path, index=False)
-    write_report(tmp_path)
-    assert "No condition has a score" in said(tmp_path)
+def test_no_case_with_a_foreground_pixel(ask):
+    asked = ask({"se": (8, 8, 8)})
+    empty = asked.every.counts.assign(tp=0, fp=0, fn=0)
+    asked = Asked(replace(asked.every, counts=empty), asked.protocol)
+    assert found(asked) == ["No condition has a score: no test case holds a foreground pixel."]
