@@ -2,7 +2,8 @@
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,14 +17,14 @@ from metaseg_monai.tables.check import image_files
 from metaseg_monai.tables.columns import ColumnMap
 from metaseg_monai.tables.table import GENERATED, CaseTable, find_table, read_table, refuse
 
-SETTINGS_FILE = GENERATED
-Settings = dict[str, Any]
-
 logger = logging.getLogger(__name__)
 
 
 def write_generated(
-    output: Path, settings: Settings, write: Callable[[Path], object], once: bool = False
+    output: Path,
+    settings: Mapping[str, Any],
+    write: Callable[[Path], object],
+    once: bool = False,
 ) -> None:
     """Make a folder of generated data.
 
@@ -39,58 +40,21 @@ def write_generated(
         DataError: the folder holds files, or was made with other settings.
     """
     output = output.resolve()  # "." has no name
-    record = output / SETTINGS_FILE
-    if not _is_empty_folder(output) and output.exists() and not (once and record.is_file()):
+    record, filled = output / GENERATED, False
+    with suppress(FileNotFoundError, NotADirectoryError):  # another process may just replace it
+        filled = output.is_file() or any(output.iterdir())
+    if filled and not (once and record.is_file()):
         raise DataError(f"{output}: not empty; give another folder, or remove it first")
     if not record.is_file():
         try:
-            _write_folder(output, settings, write)
+            with new_folder(output) as folder:
+                write(folder)
+                (folder / GENERATED).write_text(json.dumps(settings) + "\n", encoding="utf-8")
         except FolderFilledError:
             if not once:
                 raise
             logger.info("%s was filled by another process; using that", output)
     check_settings(record, settings)
-
-
-def ensure_generated(
-    folder: Path, default: Path, generate: Callable[[], object], command: str
-) -> None:
-    """Fill an empty default folder of a bundle once, saying so (contract 16).
-
-    Args:
-        folder: folder that training reads.
-        default: the bundle's own folder for generated data.
-        generate: fills it, or refuses one that was filled with other settings.
-        command: makes such data, for messages.
-
-    Raises:
-        DataError: another folder is missing or empty, or the default folder holds data generated
-            with other settings.
-    """
-    is_default = folder.resolve() == default.resolve()
-    empty = not folder.exists() or _is_empty_folder(folder)
-    if empty and not is_default:
-        raise DataError(
-            f"{folder}: missing or empty; expected a folder with a table. Make one with "
-            f"`{command}`, or check the path (dataset_dir)"
-        )
-    if empty:
-        logger.warning("%s is empty: generating data there, once", folder)
-    if is_default and (empty or (folder / SETTINGS_FILE).is_file()):  # else it is the user's
-        generate()
-
-
-def _is_empty_folder(path: Path) -> bool:
-    try:
-        return not any(path.iterdir())
-    except (FileNotFoundError, NotADirectoryError):  # another process may just replace it
-        return False
-
-
-def _write_folder(output: Path, settings: Settings, write: Callable[[Path], object]) -> None:
-    with new_folder(output) as partial:
-        write(partial)
-        (partial / SETTINGS_FILE).write_text(json.dumps(settings) + "\n", encoding="utf-8")
 
 
 def require(*conditions: tuple[bool, str]) -> None:

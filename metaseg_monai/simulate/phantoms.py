@@ -19,12 +19,9 @@ from scipy.ndimage import gaussian_filter
 from tqdm import tqdm
 
 from metaseg_monai.errors import DataError
-from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.prepare.kits import prepare_kits21
 from metaseg_monai.prepare.kits_case import SliceRule
-from metaseg_monai.simulate.generated import ensure_generated, require_whole, write_generated
-from metaseg_monai.tables.columns import ColumnMap
-from metaseg_monai.tables.table import CaseTable, read_table
+from metaseg_monai.simulate.generated import require_whole, write_generated
 
 # The abdomen: body, organs, tumours and cysts, in mm and Hounsfield units.
 
@@ -287,49 +284,6 @@ def generate_phantom_slices(
     settings = {**counts, "matrix": matrix, "seed": seed, "slice_rule": slice_rule}
     write_generated(Path(output), settings, partial(_write_slices, settings=settings), once=True)
     return Path(output) / "table.csv"
-
-
-def phantom_table(
-    dataset_dir: str | Path,
-    default_dir: str | Path,
-    schema: MetadataSchema,
-    columns: ColumnMap | Mapping[str, Any] | str | Path | None = None,
-    train: int = 16,
-    val: int = 4,
-    test: int = 4,
-    matrix: int = 96,
-    seed: int = 0,
-    slice_rule: SliceRule = "mass",
-) -> CaseTable:
-    """The table of slices in a folder; a bundle's empty default folder is filled with phantoms.
-
-    Args:
-        dataset_dir: folder that training reads, made by `prepare_kits21`; a real data set is given
-            by its folder, and the arguments below do not count.
-        default_dir: the bundle's own folder for generated data.
-        schema: of the metadata.
-        columns: see `read_table`.
-        train: number of training patients; so `val` and `test`.
-        val: number of validation patients.
-        test: number of test patients.
-        matrix: pixels a side, see `generate_phantoms`.
-        seed: of the phantoms.
-        slice_rule: which slices become rows, see `prepare_kits21`; "all" for volume scores.
-
-    Raises:
-        DataError: another folder is missing or empty, the default folder holds data generated
-            with other settings, an argument is out of its range, phantoms cannot be prepared, or
-            the table has problems.
-    """
-    generate = partial(
-        generate_phantom_slices, default_dir, train, val, test, matrix, seed, slice_rule
-    )
-    command = (
-        "python -m metaseg_monai generate kits21-phantom --output VOLUMES, then "
-        f"python -m metaseg_monai prepare kits21 --source VOLUMES --output {dataset_dir}"
-    )
-    ensure_generated(Path(dataset_dir), Path(default_dir), generate, command)
-    return read_table(dataset_dir, schema, columns)
 
 
 def _write_slices(folder: Path, settings: Mapping[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """The synthetic shapes data of thesis 4.6 as files: TIFF images and labels beside a table."""
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -12,16 +12,13 @@ import tifffile
 from tqdm import tqdm
 
 from metaseg_monai.files import write_table
-from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.simulate.generated import (
-    ensure_generated,
     is_whole,
     require,
     require_whole,
     write_generated,
 )
-from metaseg_monai.tables.columns import SPLITS, ColumnMap
-from metaseg_monai.tables.table import CaseTable, read_table
+from metaseg_monai.tables.columns import SPLITS
 
 # Drawing the six shapes of thesis 4.6: one image, six targets, and only metadata tells which.
 
@@ -218,47 +215,6 @@ def generate_synthetic_shapes(
     write = partial(_write_shapes, settings=settings)
     write_generated(Path(output), settings, write, once=True)
     return Path(output) / "table.csv"
-
-
-def synthetic_table(
-    dataset_dir: str | Path,
-    default_dir: str | Path,
-    schema: MetadataSchema,
-    columns: ColumnMap | Mapping[str, Any] | str | Path | None = None,
-    train: int = 600,
-    val: int = 120,
-    test: int = 120,
-    size: int = 64,
-    seed: int = 0,
-    overlap: float = 0.1,
-) -> CaseTable:
-    """The table of a bundle whose data are generated: made once, read ever after (contract 16).
-
-    Only where `dataset_dir` is `default_dir` and is missing or empty the data are generated;
-    processes that do so at once end with the same data, those of the first to finish.
-
-    Args:
-        dataset_dir: folder that training reads.
-        default_dir: the bundle's own folder for generated data.
-        schema: of the metadata.
-        columns: see `read_table`.
-        train: see `generate_synthetic_shapes`; so `val`, `test`, `size` and `seed`.
-        val: number of validation images.
-        test: number of test images.
-        size: side of an image in pixels.
-        seed: of the images.
-        overlap: see `generate_synthetic_shapes`.
-
-    Raises:
-        DataError: another folder is missing or empty, the default folder holds data generated
-            with other settings, or the table has problems.
-    """
-    generate = partial(
-        generate_synthetic_shapes, default_dir, train, val, test, size, seed, overlap
-    )
-    command = f"python -m metaseg_monai generate synthetic-shapes --output {dataset_dir}"
-    ensure_generated(Path(dataset_dir), Path(default_dir), generate, command)
-    return read_table(dataset_dir, schema, columns)
 
 
 def _write_shapes(folder: Path, settings: dict[str, Any]) -> None:

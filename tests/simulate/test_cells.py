@@ -12,7 +12,7 @@ from skimage.measure import regionprops
 
 from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.metadata import Categorical, MetadataSchema
-from metaseg_monai.simulate import cells_table, generate_cells
+from metaseg_monai.simulate import generate_cells
 from metaseg_monai.simulate.cells import culture as culture_module
 from metaseg_monai.simulate.cells import write as write_module
 from metaseg_monai.simulate.cells.acquisition import Acquisition, expose, illumination
@@ -27,7 +27,7 @@ from metaseg_monai.simulate.cells.culture import (
 )
 from metaseg_monai.simulate.cells.plan import ANOMALIES, NUCLEI, Plan
 from metaseg_monai.simulate.cells.write import draw_picture
-from metaseg_monai.tables import load_case
+from metaseg_monai.tables import load_case, read_table
 
 WHEN = {"provenance": "acquisition", "availability": "acquisition"}
 SCHEMA = MetadataSchema([Categorical(name="cell_line", values=SEVEN_LINES, **WHEN)])
@@ -47,6 +47,10 @@ def digest(folder):
 
 def field(line, size=256, pixel_um=0.65, seed=0, density=1000.0):
     return draw_culture(np.random.default_rng(seed), line, (size, size), pixel_um, density)
+
+
+def picture(line, seed=0, size=64, cue="image", taken=PLAIN, **plan):
+    return draw_picture(np.random.default_rng(seed), Plan("train", line, **plan), taken, size, cue)
 
 
 def image_of(culture, seed=1, **taken):
@@ -90,15 +94,7 @@ def test_the_label_is_the_foreground_of_the_numbered_objects(tmp_path):
 
 def test_a_well_stays_in_one_split_and_is_taken_in_one_way(tmp_path):
     table = generate(tmp_path / "cells", "acquisition", train=40, val=8, test=8)
-    same = [
-        "split",
-        "cell_line",
-        "magnification",
-        "modality",
-        "focus_um",
-        "unrelated_line",
-        "plate",
-    ]
+    same = ["split", "cell_line", "magnification", "modality", "focus_um", "unrelated_line"]
     wells = table.groupby("group")
     assert (wells[same].nunique() == 1).all(axis=None)
     assert wells.size().max() <= 4
@@ -120,10 +116,7 @@ def test_only_metadata_tells_the_nucleus_by_design():
 
 
 def test_images_of_all_lines_are_equal_where_only_metadata_tells(tmp_path):
-    images = [
-        draw_picture(np.random.default_rng(4), Plan("train", name), PLAIN, 96, "metadata").image
-        for name in ("HeLa", "HT1080")
-    ]
+    images = [picture(name, cue="metadata").image for name in ("HeLa", "HT1080")]
     np.testing.assert_array_equal(*images)
     with pytest.raises(ConfigError, match="metadata would not be the only cue"):
         generate(tmp_path / "cells", "acquisition", cue="metadata")
@@ -255,22 +248,17 @@ def test_cracks_have_no_objective(tmp_path):
 
 
 def test_the_table_reads_back(tmp_path):
-    table = cells_table(
-        tmp_path / "data", tmp_path / "data", SCHEMA, train=7, val=7, test=7, size=32
-    )
-    item = table.items("train")[0]
+    generate(tmp_path / "data", size=32)
+    item = read_table(tmp_path / "data", SCHEMA).items("train")[0]
     assert item["metadata"]["cell_line"] in SEVEN_LINES
     assert load_case(item).image.shape == (1, 32, 32)
     assert item["columns"]["pixel_um"] == "0.65"
 
 
 def test_other_settings_are_not_mistaken_for_the_data_there(tmp_path):
-    made = {"train": 7, "val": 7, "test": 7, "size": 32}
-    cells_table(tmp_path / "data", tmp_path / "data", SCHEMA, **made)
+    generate(tmp_path / "data", size=32)
     with pytest.raises(DataError, match="was made with"):
-        cells_table(tmp_path / "data", tmp_path / "data", SCHEMA, **made, cue="metadata")
-    with pytest.raises(DataError, match="generate cells --output"):
-        cells_table(tmp_path / "none", tmp_path / "data", SCHEMA, **made)
+        generate(tmp_path / "data", size=32, cue="metadata")
 
 
 @pytest.mark.parametrize(
@@ -358,13 +346,7 @@ def test_anomalies_take_the_light_away():
 def test_annotated_anomalies_are_in_the_image():
     found = 0
     for seed in range(12):
-        made = draw_picture(
-            np.random.default_rng(seed),
-            Plan("train", "MDCK", tasks=(NUCLEI, ANOMALIES)),
-            PLAIN,
-            128,
-            "image",
-        )
+        made = picture("MDCK", seed, 128, tasks=(NUCLEI, ANOMALIES))
         mask = made.labels[ANOMALIES] > 0
         away = np.abs(made.image.astype(float) / np.median(made.image) - 1)
         found += mask.any()
@@ -382,7 +364,7 @@ def test_some_images_are_spoilt_though_nobody_says_so(monkeypatch):
 
     monkeypatch.setattr(write_module, "draw_anomalies", recorded)
     for seed in range(60):
-        draw_picture(np.random.default_rng(seed), Plan("train", "MDCK"), PLAIN, 32, "image")
+        picture("MDCK", seed, 32)
     assert 4 <= sum(number > 0 for number in numbers) <= 22  # one in five
 
 
@@ -393,9 +375,7 @@ def test_tolerances_of_styles_grow_with_the_magnification(monkeypatch):
     )
     for magnification in (10.0, 20.0, 40.0):
         taken = replace(PLAIN, magnification=magnification)
-        draw_picture(
-            np.random.default_rng(0), Plan("train", "HeLa", style="coarse"), taken, 64, "image"
-        )
+        picture("HeLa", taken=taken, style="coarse")
     assert asked == [1.75, 3.5, 7.0]
 
 

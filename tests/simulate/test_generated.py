@@ -3,13 +3,14 @@
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 
 import pytest
 
 from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.files import folder_beside
-from metaseg_monai.simulate.generated import ensure_generated, write_generated
+from metaseg_monai.simulate.generated import write_generated
 from metaseg_monai.tables import read_table
 
 
@@ -68,18 +69,6 @@ def test_the_present_folder_stays_the_same_folder(tmp_path, monkeypatch):
         write_generated(type(tmp_path)("."), {}, fill)
 
 
-def test_the_default_folder_may_be_the_present_one(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    here = type(tmp_path)()
-
-    def generate():
-        write_generated(here, {"a": 1}, fill, once=True)
-
-    ensure_generated(here, here, generate, "generate")
-    assert names(tmp_path) == ["generated.json", "images", "table.csv"]
-    ensure_generated(here, tmp_path, generate, "generate")
-
-
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match="cannot be made"):
@@ -113,6 +102,32 @@ def test_a_bundles_own_folder_is_filled_once_and_said_so(tmp_path, recipe, caplo
         read_table(data, simulate=recipe(size=40))
     (data / "generated.json").unlink()  # made by hand
     assert read_table(data, simulate=recipe(size=40)) == table
+
+
+def test_the_present_folder_may_be_the_bundles_own(tmp_path, recipe, monkeypatch):
+    (tmp_path / "bundle" / "data").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "bundle" / "data")
+    for _ in range(2):
+        assert len(read_table(".", simulate=recipe()).rows) == 4
+
+
+def test_two_processes_at_once_end_with_the_same_data(tmp_path, recipe):
+    def fill():
+        barrier.wait(60)
+        results.put(len(read_table(tmp_path / "bundle" / "data", simulate=path).rows))
+
+    context, path = multiprocessing.get_context("fork"), recipe()
+    for _ in range(4):
+        barrier, results = context.Barrier(2), context.Queue()
+        both = [context.Process(target=fill) for _ in range(2)]
+        for process in both:
+            process.start()
+        for process in both:
+            process.join(60)
+        assert [process.exitcode for process in both] == [0, 0]
+        assert [results.get(timeout=10) for _ in both] == [4, 4]
+        assert sorted(names(tmp_path / "bundle")) == ["configs", "data"]
+        shutil.rmtree(tmp_path / "bundle" / "data")
 
 
 def test_no_other_folder_is_filled(tmp_path, recipe):

@@ -1,7 +1,6 @@
-"""Synthetic shapes: how each is drawn, the files, and that they are made once."""
+"""Synthetic shapes: how each is drawn, and the files."""
 
 import hashlib
-import multiprocessing
 
 import numpy as np
 import pytest
@@ -9,24 +8,18 @@ import pytest
 from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.images import read_image
 from metaseg_monai.metadata import Categorical, MetadataSchema
-from metaseg_monai.simulate import SHAPES, generate_synthetic_shapes, synthetic_table
 from metaseg_monai.simulate.shapes import (
+    SHAPES,
     Placement,
     balanced_tasks,
     draw_image,
     draw_placements,
+    generate_synthetic_shapes,
     shape_target,
 )
 from metaseg_monai.tables import check_table, read_table
 
 FEW = {"train": 12, "val": 6, "test": 6, "size": 32}
-
-
-@pytest.fixture
-def schema():
-    values = tuple(SHAPES)
-    when = {"provenance": "acquisition", "availability": "acquisition"}
-    return MetadataSchema([Categorical(name="task", values=values, **when)])
 
 
 def contents(folder):
@@ -37,7 +30,9 @@ def contents(folder):
     }
 
 
-def test_table_and_files_pass_the_deep_check(tmp_path, schema):
+def test_table_and_files_pass_the_deep_check(tmp_path):
+    when = {"provenance": "acquisition", "availability": "acquisition"}
+    schema = MetadataSchema([Categorical(name="task", values=tuple(SHAPES), **when)])
     table = generate_synthetic_shapes(tmp_path / "x", **FEW)
     assert table == tmp_path / "x" / "table.csv"
     problems, warnings, summary = check_table(table, schema)
@@ -109,63 +104,6 @@ def test_failure_leaves_nothing_half_written(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="disk full"):
         generate_synthetic_shapes(tmp_path / "x", **FEW)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_default_folder_is_filled_once_and_said_so(tmp_path, schema, caplog):
-    default = tmp_path / "data"
-    table = synthetic_table(default, default, schema, **FEW)
-    assert len(table.rows) == 24
-    assert "generating" in caplog.text
-    caplog.clear()
-    before = contents(default)
-    assert synthetic_table(default, default, schema, **FEW) == table
-    assert caplog.text == ""
-    assert contents(default) == before
-
-
-def test_default_folder_of_other_settings_is_refused(tmp_path, schema):
-    synthetic_table(tmp_path / "d", tmp_path / "d", schema, **FEW)
-    with pytest.raises(DataError, match="made with size=32, asked for size=40"):
-        synthetic_table(tmp_path / "d", tmp_path / "d", schema, **{**FEW, "size": 40})
-
-
-@pytest.mark.parametrize("exists", [True, False])
-def test_other_folder_is_never_filled(tmp_path, schema, exists):
-    if exists:
-        (tmp_path / "mine").mkdir()
-    with pytest.raises(DataError, match=r"missing or empty.*generate synthetic-shapes"):
-        synthetic_table(tmp_path / "mine", tmp_path / "d", schema, **FEW)
-    assert not list(tmp_path.glob("mine/*"))
-
-
-def test_wrong_folder_is_an_error(tmp_path, schema):
-    (tmp_path / "readme.txt").write_text("x")
-    with pytest.raises(DataError, match="no such table"):
-        synthetic_table(tmp_path, tmp_path, schema, **FEW)
-
-
-def _fill(folder, barrier, results):
-    values = tuple(SHAPES)
-    when = {"provenance": "acquisition", "availability": "acquisition"}
-    schema = MetadataSchema([Categorical(name="task", values=values, **when)])
-    barrier.wait(60)
-    results.put(len(synthetic_table(folder, folder, schema, **FEW).rows))
-
-
-def test_two_processes_at_once_end_with_the_same_data(tmp_path):
-    context = multiprocessing.get_context("fork")
-    for attempt in range(5):
-        folder = tmp_path / str(attempt)
-        barrier, results = context.Barrier(2), context.Queue()
-        both = [context.Process(target=_fill, args=(folder, barrier, results)) for _ in range(2)]
-        for process in both:
-            process.start()
-        for process in both:
-            process.join(60)
-        assert [process.exitcode for process in both] == [0, 0]
-        assert [results.get(timeout=10) for _ in both] == [24, 24]
-        assert (folder / "table.csv").is_file()
-    assert sorted(path.name for path in tmp_path.iterdir()) == list("01234")
 
 
 def drawn(name, size, side=12, centre=(6, 6)):

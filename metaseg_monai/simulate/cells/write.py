@@ -11,7 +11,6 @@ import tifffile
 from tqdm import tqdm
 
 from metaseg_monai.files import write_table
-from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.simulate.cells.acquisition import Acquisition, expose
 from metaseg_monai.simulate.cells.culture import (
     CUES,
@@ -32,14 +31,12 @@ from metaseg_monai.simulate.cells.plan import (
     place_images,
 )
 from metaseg_monai.simulate.generated import (
-    ensure_generated,
     require,
     require_whole,
     write_generated,
 )
 from metaseg_monai.simulate.polygons import polygonise
-from metaseg_monai.tables.columns import SPLITS, ColumnMap
-from metaseg_monai.tables.table import CaseTable, read_table
+from metaseg_monai.tables.columns import SPLITS
 
 SMALLEST_SIDE = 32
 SMALL = {"train": 56, "val": 14, "test": 28}
@@ -140,52 +137,6 @@ def generate_cells(
     write = partial(_write, plans=plans, settings=settings, workers=workers)
     write_generated(Path(output), settings, write, once=True)
     return Path(output) / "table.csv"
-
-
-def cells_table(
-    dataset_dir: str | Path,
-    default_dir: str | Path,
-    schema: MetadataSchema,
-    columns: ColumnMap | Mapping[str, Any] | str | Path | None = None,
-    recipe: str = "seven_lines",
-    layout: Layout = "small",
-    train: int | None = None,
-    val: int | None = None,
-    test: int | None = None,
-    size: int = 96,
-    seed: int = 0,
-    cue: Cue = "image",
-    fields_per_well: int = 4,
-) -> CaseTable:
-    """The table of a folder; a bundle's empty default folder is filled by the simulator once.
-
-    Args:
-        dataset_dir: folder that training reads; real data are given by their folder, and the
-            arguments from `recipe` on do not count.
-        default_dir: the bundle's own folder for generated data.
-        schema: of the metadata.
-        columns: see `read_table`.
-        recipe: see `generate_cells`, and so all others.
-        layout: small or thesis.
-        train: training images.
-        val: validation images.
-        test: test images.
-        size: pixels a side.
-        seed: of the images.
-        cue: what tells the nucleus' shape.
-        fields_per_well: most images of a well.
-
-    Raises:
-        DataError: another folder is missing or empty, the default folder holds data generated
-            with other settings, or the table has problems.
-    """
-    generate = partial(
-        generate_cells, default_dir, recipe, layout, train, val, test, size, seed, cue,
-        fields_per_well,
-    )  # fmt: skip
-    command = f"python -m metaseg_monai generate cells --output {dataset_dir} --recipe {recipe}"
-    ensure_generated(Path(dataset_dir), Path(default_dir), generate, command)
-    return read_table(dataset_dir, schema, columns)
 
 
 def _write(folder: Path, plans: list[Plan], settings: Mapping[str, Any], workers: int) -> None:
