@@ -18,7 +18,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from PIL import Image
 
-from metaseg_monai.cli.flags import check_flags
+from metaseg_monai.cli.commands import check_flags
 from metaseg_monai.simulate import SEVEN_LINES
 from metaseg_monai.simulate.cells.acquisition import Acquisition
 from metaseg_monai.simulate.cells.culture import Cue

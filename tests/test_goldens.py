@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 import tifffile
 
-from metaseg_monai.__main__ import main
+from metaseg_monai.cli.commands import main
 
 INPUTS = Path(__file__).resolve().parents[1] / "scripts" / "goldens_inputs.py"
 KEPT = ("table.csv", "slices.csv", "cases.csv", "problems.csv", "report.md", "tables/*.tex",

@@ -1,17 +1,38 @@
-"""The commands: which function each of them is. Name, help and arguments are the function's own."""
+"""The command line: which function each command is; name, help and arguments are its own.
+
+What fire would swallow is refused before it runs: misspelt options, missing values; text stays as
+typed, where fire would make numbers of a folder called 2024 or 1e3.
+"""
 
 import ast
+import difflib
 import importlib
+import inspect
+import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial, wraps
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import fire
+from fire import decorators
+from fire.decorators import SetParseFn
+from fire.parser import DefaultParseValue
 
-from metaseg_monai.cli.flags import as_command, check_flags, did_you_mean
 from metaseg_monai.errors import ConfigError, DataError, MetasegError
 
+Parameters = Mapping[str, inspect.Parameter]
+
+FLAG = re.compile("--|-[a-zA-Z]")  # as fire tells them from values such as -3
+YES_OR_NO = ("True", "False", "1", "0")
+PATH_SETTING = re.compile(r"\w+_(dir|file|path)")  # overrides that are text
+NUMBERS = {int, float, type(None)}
+SECTIONS = ("Returns:", "Raises:", ">>> ")  # of a docstring, for those who call from Python
+
+# fire 0.7 lists its own attribute on a command as a group of commands in --help, unless private
+decorators.FIRE_METADATA = "_fire_metadata"
 Tree = Mapping[str, "str | Mapping[str, str]"]
 
 PROGRAM = "metaseg_monai"
@@ -111,7 +132,7 @@ def find(arguments: Sequence[str], commands: Tree) -> tuple[Any, list[str], list
         name = word.replace("_", "-")
         if name not in found:
             place = f" of {' '.join(words)}" if words else ""
-            close = did_you_mean(word, found, "is one of " + ", ".join(sorted(found)))
+            close = _did_you_mean(word, found, "is one of " + ", ".join(sorted(found)))
             raise ConfigError(f"{word!r} is no command{place}; {close}")
         found = found[name]
         words.append(name)
@@ -153,3 +174,196 @@ def _first_line(target: str) -> str:
 
 def _text(result: object) -> str:
     return "\n".join(map(str, result)) if isinstance(result, list) else str(result)
+
+
+def check_flags(function: Callable[..., Any], arguments: Sequence[str], command: str) -> None:
+    """Refuse what fire would not consume, before it runs the command.
+
+    Flags are ``--name value``, ``--name=value``, ``-n`` for the only name with that letter,
+    ``--name`` and ``--noname`` for those that are on or off, with dashes for underscores as one
+    likes. Commands with ``**overrides`` take any flag, and check it themselves.
+
+    Args:
+        function: the command.
+        arguments: of the command line; what follows the last ``--`` is fire's own.
+        command: its name, for messages.
+
+    Raises:
+        ConfigError: no such option, an option without its value or with one that it cannot have,
+            twice the same, or more values than the command takes.
+    """
+    parameters = inspect.signature(function).parameters
+    takes_any = any(one.kind is one.VAR_KEYWORD for one in parameters.values())
+    own = {name: one for name, one in parameters.items() if one.kind is not one.VAR_KEYWORD}
+    rest = list(arguments)
+    if "--" in rest:
+        rest = rest[: len(rest) - 1 - rest[::-1].index("--")]
+    if "-" in rest:  # fire would go on with what the command returns
+        raise ConfigError(f"{command}: '-' alone is no argument; leave it out")
+    named: set[str] = set()
+    values: list[str] = []
+    while rest:
+        argument = rest.pop(0)
+        if not FLAG.match(argument):
+            values.append(argument)
+            continue
+        flag, equals, text = argument.partition("=")
+        value = text if equals else None
+        if not equals and rest and not FLAG.match(rest[0]):
+            value = rest.pop(0)
+        name = _name_of(flag, own, takes_any, value is None, command)
+        meant = name or flag.lstrip("-").replace("-", "_")
+        if meant in named:
+            raise ConfigError(f"{command}: {flag} is given twice; leave one of them out")
+        named.add(meant)
+        if name in own:
+            _check_value(flag, own[name], value)
+    free = [name for name in own if name not in named]
+    if len(values) > len(free):
+        raise ConfigError(
+            f"{command}: {values[len(free)]!r} is one value too many; give options as --name value "
+            f"({command} --help shows them)"
+        )
+    for name, text in zip(free, values, strict=False):
+        _check_value(f"--{name}", own[name], text)
+
+
+def as_command(function: Callable[..., Any], arguments: Sequence[str]) -> Callable[..., Any]:
+    """Return the function as fire shall call it: text as typed, numbers checked, help for a shell.
+
+    Arguments annotated as text or path are taken as typed, and ``None`` is None where that is
+    allowed; a sequence of text is split at commas; a number must be one; overrides that name a
+    folder or a file are text. The docstring keeps what a shell needs: example and arguments.
+
+    Args:
+        function: the command.
+        arguments: of the command line, for the overrides in them.
+
+    >>> def show(folder: str, size: int = 3) -> str:
+    ...     return f"{folder!r} {size!r}"
+    >>> import fire
+    >>> _ = fire.Fire(as_command(show, []), ["1e3", "--size", "12"])
+    '1e3' 12
+    """
+
+    @wraps(function)
+    def command(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    command.__doc__ = shell_help(function)
+    hints = get_type_hints(function)
+    parameters = inspect.signature(function).parameters
+    for name, parameter in parameters.items():
+        kinds = _kinds(hints.get(name))
+        if Sequence[str] in kinds:
+            SetParseFn(partial(_names, type(None) in kinds), name)(command)
+        elif Sequence[float] in kinds:
+            SetParseFn(partial(_numbers, name), name)(command)
+        elif kinds <= NUMBERS:
+            SetParseFn(partial(_number, name, kinds), name)(command)
+        elif str in kinds and not kinds & {int, float}:
+            SetParseFn(partial(_as_typed, parameter, kinds), name)(command)
+    if any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
+        flags = {one.lstrip("-").partition("=")[0].replace("-", "_") for one in arguments}
+        for name in sorted(flags - set(parameters)):
+            if PATH_SETTING.fullmatch(name):
+                SetParseFn(partial(_path_setting, name), name)(command)
+    return command
+
+
+def shell_help(function: Callable[..., Any]) -> str:
+    """The docstring without what only concerns calls from Python: results, errors, doctests."""
+    kept, leave_out = [], False
+    for line in (inspect.getdoc(function) or "").splitlines():
+        if line and not line.startswith(" "):
+            leave_out = line.startswith(SECTIONS)
+        if not leave_out:
+            kept.append(line)
+    return "\n".join(kept).rstrip()
+
+
+def _name_of(flag: str, own: Parameters, takes_any: bool, no_value: bool, command: str) -> str:
+    """The parameter that a flag means; "" for an override."""
+    key = flag.lstrip("-").replace("-", "_")
+    if key in own:
+        return key
+    if no_value and key.startswith("no") and key[2:] in own:
+        return key[2:]
+    if takes_any:
+        return ""
+    begin = [name for name in own if name[0] == key] if len(key) == 1 else []
+    if len(begin) == 1:
+        return begin[0]
+    if begin:
+        raise ConfigError(f"{command}: {flag} could be --{' or --'.join(begin)}; write it in full")
+    on_or_off = [f"no{name}" for name, one in own.items() if _is_switch(one)]
+    otherwise = f"the options are --{', --'.join(own)}"
+    close = _did_you_mean(key, [*own, *on_or_off], otherwise, before="--")
+    raise ConfigError(f"{command}: no option {flag}; {close}")
+
+
+def _check_value(flag: str, parameter: inspect.Parameter, value: str | None) -> None:
+    """Refuse a switch that is neither on nor off, and any other option without a value."""
+    if _is_switch(parameter):
+        if value is not None and value not in YES_OR_NO:
+            raise ConfigError(f"{flag} {value}: expected True or False, or {flag} alone for True")
+    elif value is None:
+        raise ConfigError(f"{flag} has no value; expected --{parameter.name} value")
+
+
+def _is_switch(parameter: inspect.Parameter) -> bool:
+    return isinstance(parameter.default, bool)
+
+
+def _kinds(hint: Any) -> set[Any]:
+    """What an annotation allows; each of the texts of a Literal is text."""
+    if get_origin(hint) in (Union, UnionType):
+        return set().union(*map(_kinds, get_args(hint)))
+    return set(map(type, get_args(hint))) if get_origin(hint) is Literal else {hint}
+
+
+def _as_typed(parameter: inspect.Parameter, kinds: set[Any], text: str) -> Any:
+    if parameter.default is parameter.empty or Path in kinds:
+        _not_empty(parameter.name, text)
+    if text.startswith("{") and any(get_origin(kind) is Mapping for kind in kinds):
+        return DefaultParseValue(text)
+    return None if text == "None" and type(None) in kinds else text
+
+
+def _numbers(name: str, text: str) -> list[float]:
+    parts = text.strip("()[]").split(",")
+    return [_number(name, {float}, part) or 0 for part in parts if part.strip()]
+
+
+def _names(may_be_none: bool, text: str) -> list[str] | None:
+    if text == "None" and may_be_none:
+        return None
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _number(name: str, kinds: set[Any], text: str) -> int | float | None:
+    value = DefaultParseValue(text)
+    is_whole = isinstance(value, int) and not isinstance(value, bool)
+    if (value is None and type(None) in kinds) or is_whole:
+        return value
+    if isinstance(value, float) and (float in kinds or value.is_integer()):
+        return value if float in kinds else int(value)
+    raise ConfigError(f"--{name} {text}: expected a {'' if float in kinds else 'whole '}number")
+
+
+def _path_setting(name: str, text: str) -> str | None:
+    if text in ("True", "False"):  # what fire makes of an option without a value
+        raise ConfigError(f"--{name} has no value; give a path (./{text} where that is its name)")
+    _not_empty(name, text)
+    return None if text == "None" else text
+
+
+def _not_empty(name: str, text: str) -> None:
+    if not text.strip():
+        raise ConfigError(f"--{name} is empty; is a variable of the shell not set?")
+
+
+def _did_you_mean(name: str, known: Iterable[str], otherwise: str, before: str = "") -> str:
+    """The known name that is close, as a question, or what to say where none is."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"did you mean {before}{close[0]}?" if close else otherwise

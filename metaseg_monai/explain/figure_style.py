@@ -1,10 +1,16 @@
-"""What all figures, of the gates and of a study's report, have in common: type, size and file."""
+"""One look for all figures: type, size and file; a colour for each condition that never changes."""
 
+import colorsys
 import io
-from typing import Any
+import re
+from collections.abc import Iterable, Sequence
+from itertools import cycle
+from typing import Any, NamedTuple
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -49,3 +55,123 @@ def png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     page.save(buffer, format="PNG", dpi=(DPI, DPI), optimize=True)
     return buffer.getvalue()
+
+
+CONDITIONS = {
+    "none": "#7d8288",
+    "se": "#1b7fbd",
+    "me": "#d1495b",
+    "sme": "#2e9e6b",
+    "film": "#8a5cc2",
+    "film-ivadomed": "#c25aa8",
+    "experts": "#7a4a21",
+}
+# for domains and ablations, which have no colour of their own: told apart by order and marker
+PALETTE = (
+    "#1b7fbd", "#d1495b", "#2e9e6b", "#8a5cc2", "#c98a1b", "#0d9ba8",
+    "#7a4a21", "#c25aa8", "#5a6b7d", "#8fa31e", "#e07b39", "#3b3f8f",
+)  # fmt: skip
+MARKERS = "osD^vPX<>ph*"
+
+
+class Look(NamedTuple):
+    """How a condition is drawn: colour, fill pattern, line style and marker."""
+
+    colour: str
+    hatch: str
+    line: str
+    marker: str
+
+
+def looks(names: Iterable[str]) -> dict[str, Look]:
+    """Give each condition or domain its look.
+
+    A variant keeps its colour in every figure. Its dummy is lighter, hatched and dashed, and so is
+    any other form of it (``experts-steps``, ``sme-r4``). Other names take in turn the colours of
+    the palette that no variant among the names has.
+
+    >>> looks(["sme", "sme-dummy"])["sme"].colour
+    '#2e9e6b'
+    """
+    found: dict[str, Look] = {}
+    distinct = list(dict.fromkeys(names))
+    taken = {CONDITIONS[known] for name in distinct if (known := _variant_of(name))}
+    free = cycle(colour for colour in PALETTE if colour not in taken)
+    for number, name in enumerate(distinct):
+        marker = MARKERS[number % len(MARKERS)]
+        known = _variant_of(name)
+        if known == name:
+            found[name] = Look(CONDITIONS[name], "", "-", marker)
+        elif known is not None:
+            found[name] = Look(lighter(CONDITIONS[known]), "////", "--", marker)
+        else:
+            found[name] = Look(next(free), "", "-", marker)
+    return found
+
+
+def lighter(colour: str, share: float = 0.45) -> str:
+    """Mix a colour with white, keeping its hue.
+
+    >>> lighter("#000000", 0.5)
+    '#808080'
+    """
+    hue, light, saturation = colorsys.rgb_to_hls(*to_rgb(colour))
+    return to_hex(colorsys.hls_to_rgb(hue, light + (1 - light) * share, saturation))
+
+
+def ink_on(colour: Any) -> str:
+    """Black or white, whichever reads better on a colour (relative luminance, WCAG 2)."""
+    channels = np.array(to_rgb(colour))
+    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+    return INK if float(linear @ [0.2126, 0.7152, 0.0722]) > 0.28 else "white"
+
+
+def mode_labels(modes: Sequence[str]) -> list[str]:
+    """Name test modes in few letters: a fixed label by its value, the field only if there are more.
+
+    >>> mode_labels(["shuffle", "fixed:line=HeLa", "fixed:line=MCF7"])
+    ['shuffle', 'HeLa', 'MCF7']
+    >>> mode_labels(["fixed:line=HeLa", "fixed:stain=DAPI"])
+    ['line=HeLa', 'stain=DAPI']
+    """
+    fields = {mode.partition("=")[0] for mode in modes if mode.startswith("fixed:")}
+    if len(fields) == 1 and any("=" in mode for mode in modes):
+        return [mode.partition("=")[2] or mode for mode in modes]
+    return [mode.removeprefix("fixed:") for mode in modes]
+
+
+def folded(name: str, width: int = 11) -> str:
+    r"""Break a name into lines of at most about `width` letters, at its hyphens and underscores.
+
+    >>> folded("film-ivadomed-dummy", 9)
+    'film-\nivadomed-\ndummy'
+    """
+    lines = [""]
+    for piece in re.findall(r"[^-_= ]*[-_= ]|[^-_= ]+", name):
+        if lines[-1] and len(lines[-1] + piece.rstrip()) > width:
+            lines.append("")
+        lines[-1] += piece
+    return "\n".join(line.strip() for line in lines)
+
+
+def panels(figure: Figure, count: int, most: int = 4) -> list[Axes]:
+    """Small multiples that share both axes: at most `most` side by side, rows evenly filled."""
+    rows = -(-count // most)
+    columns = -(-count // rows)
+    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    places = list(grid.flat)
+    for spare in places[count:]:
+        spare.remove()
+    for above in places[max(0, count - columns) : count]:
+        above.xaxis.set_tick_params(labelbottom=True)
+    return places[:count]
+
+
+def _variant_of(name: str) -> str | None:
+    """The longest known variant that a name is, or starts with before a separator."""
+    fitting = [
+        known
+        for known in CONDITIONS
+        if name == known or re.match(rf"{re.escape(known)}[-_ :/(]", name)
+    ]
+    return max(fitting, key=len, default=None)

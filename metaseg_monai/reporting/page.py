@@ -30,6 +30,7 @@ LATEX = {
     MINUS: "$-$",
     **{sign: "\\" + sign for sign in "&%$#_{}"},
 }
+TEMPLATES = Path(__file__).with_name("templates")
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -173,7 +174,9 @@ def page(title: str, lead: Lead, sections: Sequence[Section]) -> str:
     >>> "<h1>Seven lines</h1>" in text, "<script" in text
     (True, False)
     """
-    return _render("page.html", title=title, lead=lead, sections=_addressed(sections))
+    css = (TEMPLATES / "page.css").read_text(encoding="utf-8")
+    addressed = _addressed(sections)
+    return _render("page.html", css=css, title=title, lead=lead, sections=addressed)
 
 
 def markdown_page(
@@ -204,7 +207,7 @@ def markdown_page(
 
 def to_html(table: Table) -> str:
     """Return a ``figure`` with caption, table in a box that scrolls, and note."""
-    return _macro("parts.html", "table", table)
+    return _macro("page.html", "table", table)
 
 
 def to_markdown(table: Table) -> str:
@@ -243,12 +246,14 @@ def _addressed(sections: Sequence[Section]) -> list[tuple[str, Section]]:
 
 @cache
 def _environment() -> Environment:
-    templates = FileSystemLoader(Path(__file__).with_name("templates"))
     # each format has its own signs, so each template escapes what it prints
     made = Environment(
-        loader=templates, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        loader=FileSystemLoader(TEMPLATES),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
         keep_trailing_newline=True,
-    )  # fmt: skip
+    )
     made.filters |= {
         "base64": lambda data: base64.b64encode(data).decode(),
         "e": html.escape,
@@ -267,7 +272,7 @@ def _render(name: str, **content: Any) -> str:
 
 
 def _macro(file: str, name: str, table: Table) -> str:
-    nothing = {"title": "", "lead": Lead(), "sections": []}
+    nothing = {"css": "", "title": "", "lead": Lead(), "sections": []}
     module: Any = _environment().get_template(file).make_module(nothing)
     return str(getattr(module, name)(grid(table))).strip("\n")
 

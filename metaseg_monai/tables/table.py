@@ -133,20 +133,22 @@ def _simulate_once(folder: Path, recipe: Path) -> None:
     """Have the simulator fill its own folder, or see that it has these settings (contract 16)."""
     try:
         settings = json.loads(recipe.read_text(encoding="utf-8"))
-        simulator: Any = locate(settings.pop("_target_"))
-        settings["output"] = recipe.parent / settings["output"]
+        target, output = settings.pop("_target_"), recipe.parent / settings["output"]
+        if folder.resolve() != output.resolve():
+            return
+        simulator: Any = locate(target)
+        settings["output"] = output
         inspect.signature(simulator).bind(**settings)
     except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
         raise ConfigError(
             f"{recipe}: expected {{_target_: a simulator, output: its folder, settings}} "
             f"({type(error).__name__}: {error}); mend the file"
         ) from error
-    if folder.resolve() == settings["output"].resolve():
-        empty = not folder.exists() or not any(folder.iterdir())
-        if empty:
-            logger.warning("%s is empty: generating data there, once", folder)
-        if empty or (folder / GENERATED).is_file():  # else it is the user's
-            simulator(**settings)
+    empty = not folder.exists() or not any(folder.iterdir())
+    if empty:
+        logger.warning("%s is empty: generating data there, once", folder)
+    if empty or (folder / GENERATED).is_file():  # else it is the user's
+        simulator(**settings)
 
 
 def scan_table(

@@ -5,8 +5,7 @@ import sys
 import fire
 import pytest
 
-from metaseg_monai.cli.commands import COMMANDS, find, help_last, load, main
-from metaseg_monai.cli.flags import check_flags
+from metaseg_monai.cli.commands import COMMANDS, check_flags, find, help_last, load, main
 from metaseg_monai.errors import ConfigError
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::SyntaxWarning")

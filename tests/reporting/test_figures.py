@@ -9,6 +9,7 @@ from PIL import Image
 
 from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.evaluation.samples import Sample
+from metaseg_monai.explain.figure_style import CONDITIONS, ink_on, looks
 from metaseg_monai.reporting.figures import (
     DifferenceRow,
     differences,
@@ -29,7 +30,6 @@ from metaseg_monai.reporting.figures import predictions as grids
 from metaseg_monai.reporting.figures.predictions import FALSE, HIT, MISSED
 from metaseg_monai.reporting.figures.ranking import BETTER, WORSE
 from metaseg_monai.reporting.figures.ranking import _numbers as ranking_numbers
-from metaseg_monai.reporting.figures.style import CONDITIONS, ink_on, looks
 
 
 def pixels(png):

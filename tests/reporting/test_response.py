@@ -12,9 +12,9 @@ from PIL import Image
 
 from metaseg_monai.errors import DataError, MetadataError
 from metaseg_monai.evaluation.per_case import BINS
+from metaseg_monai.explain.figure_style import CONDITIONS
 from metaseg_monai.metadata import Categorical, Continuous, MetadataSchema
 from metaseg_monai.metrics.scores import COUNT_COLUMNS
-from metaseg_monai.reporting.figures.style import CONDITIONS
 from metaseg_monai.reporting.figures.values import requested_labels, value_curves
 from metaseg_monai.reporting.page import figures_of, tables_of
 from metaseg_monai.reporting.response import (

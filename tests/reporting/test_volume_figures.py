@@ -8,10 +8,10 @@ from PIL import Image
 
 from metaseg_monai.errors import DataError
 from metaseg_monai.evaluation.samples import Sample
+from metaseg_monai.explain.figure_style import CONDITIONS
 from metaseg_monai.metrics.agreement import Limits, bland_altman
 from metaseg_monai.reporting.figures.predictions import CLASSES, montage
 from metaseg_monai.reporting.figures.ranking import Panel, agreement
-from metaseg_monai.reporting.figures.style import CONDITIONS
 from metaseg_monai.reporting.figures.values import BEYOND, Response, response_curves, ticks_apart
 
 

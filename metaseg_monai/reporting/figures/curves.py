@@ -19,8 +19,17 @@ from matplotlib.ticker import (
 )
 
 from metaseg_monai.errors import DataError
-from metaseg_monai.explain.figure_style import INK, SOFT, STYLE, WIDTH, png
-from metaseg_monai.reporting.figures.style import Look, folded, looks, panels
+from metaseg_monai.explain.figure_style import (
+    INK,
+    SOFT,
+    STYLE,
+    WIDTH,
+    Look,
+    folded,
+    looks,
+    panels,
+    png,
+)
 
 TOGETHER = 4  # more curves than this get a panel each
 

@@ -13,8 +13,7 @@ from matplotlib.patches import Rectangle
 from scipy.cluster import hierarchy
 
 from metaseg_monai.errors import DataError
-from metaseg_monai.explain.figure_style import INK, SOFT, STYLE, png
-from metaseg_monai.reporting.figures.style import folded, ink_on, mode_labels
+from metaseg_monai.explain.figure_style import INK, SOFT, STYLE, folded, ink_on, mode_labels, png
 
 
 def mode_heatmap(matrix: pd.DataFrame, title: str, units: Mapping[str, str] | None = None) -> bytes:

@@ -11,8 +11,7 @@ from matplotlib.patches import Patch
 
 from metaseg_monai.errors import DataError
 from metaseg_monai.evaluation.samples import Sample
-from metaseg_monai.explain.figure_style import INK, SOFT, STYLE, WIDTH, png
-from metaseg_monai.reporting.figures.style import folded, mode_labels
+from metaseg_monai.explain.figure_style import INK, SOFT, STYLE, WIDTH, folded, mode_labels, png
 
 # white, blue and orange differ in lightness as well, so that they stay apart without colour vision
 HIT, MISSED, FALSE = (0.95, 0.95, 0.95), (0.16, 0.47, 0.86), (0.98, 0.45, 0.14)

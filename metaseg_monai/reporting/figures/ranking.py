@@ -9,9 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from metaseg_monai.errors import ConfigError, DataError
-from metaseg_monai.explain.figure_style import INK, SOFT, STYLE, WIDTH, png
+from metaseg_monai.explain.figure_style import INK, SOFT, STYLE, WIDTH, Look, looks, panels, png
 from metaseg_monai.metrics.agreement import Limits
-from metaseg_monai.reporting.figures.style import Look, looks, panels
 
 BETTER, WORSE, UNCLEAR = "#1b7fbd", "#d9632a", "#8a8f94"
 

@@ -13,8 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from metaseg_monai.errors import DataError
-from metaseg_monai.explain.figure_style import INK, SOFT, STYLE, WIDTH, png
-from metaseg_monai.reporting.figures.style import Look, looks
+from metaseg_monai.explain.figure_style import INK, SOFT, STYLE, WIDTH, Look, looks, png
 
 LETTER = 0.08  # inches, the width of a digit
 BEYOND = "#f3efe6"  # ground of the values that no training case had
