@@ -69,6 +69,23 @@ def test_the_present_folder_stays_the_same_folder(tmp_path, monkeypatch):
         write_generated(type(tmp_path)("."), {}, fill)
 
 
+def test_files_are_kept_and_failures_leave_nothing(tmp_path):
+    def fail(folder):
+        fill(folder)
+        raise OSError("disk full")
+
+    (tmp_path / "out").mkdir()
+    with pytest.raises(OSError, match="disk full"):
+        write_generated(tmp_path / "out", {}, fail)
+    assert names(tmp_path / "out") == []
+    (tmp_path / "out" / "mine.txt").touch()
+    for once in (True, False):
+        with pytest.raises(DataError, match="not empty; give another folder"):
+            write_generated(tmp_path / "out", {}, fill, once)
+    assert names(tmp_path / "out") == ["mine.txt"]
+    assert names(tmp_path) == ["out"]
+
+
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match="cannot be made"):

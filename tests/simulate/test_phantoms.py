@@ -188,13 +188,6 @@ def test_wrong_settings_are_refused(tmp_path, setting, message):
         generate_phantoms(tmp_path / "a", **setting)
 
 
-def test_a_folder_with_files_is_left_alone(tmp_path):
-    (tmp_path / "mine.txt").write_text("x")
-    with pytest.raises(DataError, match="not empty"):
-        generate_phantoms(tmp_path, cases=1)
-    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
-
-
 def test_slices_of_all_splits_are_made_once(tmp_path):
     made = generate_phantom_slices(tmp_path / "a", **FEW)
     groups = {row["split"]: row["group"] for row in read_table(made).rows}

@@ -23,6 +23,7 @@ def test_a_tolerance_of_zero_changes_nothing_and_gives_a_copy():
     assert np.array_equal(drawn, labels)
     assert drawn is not labels
     assert drawn.dtype == np.int32
+    assert not polygonise(np.zeros((5, 7), np.uint8), 2.0).any()
 
 
 def test_a_tiny_tolerance_draws_every_pixel_again():
@@ -191,7 +192,3 @@ def test_a_hole_whose_outline_holds_no_pixel_is_left_as_it_is(monkeypatch, outli
     labels = np.ones((12, 12), np.uint8)
     labels[5, 5] = 0
     assert np.array_equal(polygonise(labels, 2.0), labels)
-
-
-def test_no_objects_are_no_objects():
-    assert not polygonise(np.zeros((5, 7), np.uint8), 2.0).any()

@@ -281,13 +281,6 @@ def test_wrong_settings_are_refused_and_leave_nothing(cells, tmp_path, settings,
     assert [path.name for path in tmp_path.iterdir()] == ["cells"]
 
 
-def test_a_folder_that_holds_files_is_refused(cells, tmp_path):
-    (tmp_path / "styled").mkdir()
-    (tmp_path / "styled" / "mine.txt").write_text("x")
-    with pytest.raises(DataError, match="not empty"):
-        prepare_styles(cells(), tmp_path / "styled")
-
-
 def test_object_numbers_that_disagree_with_the_label_are_refused(cells, tmp_path, rows_of):
     source = cells("both")
     row = rows_of(source)[3]
