@@ -121,7 +121,11 @@ def test_what_is_no_plain_volume_is_refused(tmp_path, array, message):
 
 @pytest.mark.parametrize(
     ("name", "content"),
-    [("a.nii", bytes(10)), ("b.nii", bytes(1000)), ("c.nii.gz", gzip.compress(bytes(1000)))],
+    [
+        ("a.nii", bytes(10)),
+        ("b.nii", bytes(1000)),
+        ("c.nii.gz", gzip.compress(bytes(1000), mtime=0)),
+    ],
 )
 def test_other_content_is_refused(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
