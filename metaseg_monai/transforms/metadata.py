@@ -106,9 +106,9 @@ class DropMetadatad(RandomizableTransform, MapTransform):
 
     Args:
         schema: The fields and their order.
-        probability: That a field is dropped, one number for every field and for all together, or a
-            mapping from fields to theirs; fields left out of the mapping are never dropped, and
-            all are together as often as the rarest of them.
+        probability: That a field is dropped, and all are together: one number for every field
+            whose policy is ``unknown``, or a mapping from fields to theirs; fields left out of the
+            mapping are never dropped, the others together as often as the rarest of them.
         variant: Of the network (contract 5).
 
     Raises:
@@ -126,23 +126,26 @@ class DropMetadatad(RandomizableTransform, MapTransform):
         RandomizableTransform.__init__(self, prob=1.0)
         MapTransform.__init__(self, "meta", allow_missing_keys=True)
         reads, dummy = _reading(variant)
-        given = (
-            probability
-            if isinstance(probability, Mapping)
-            else dict.fromkeys(schema.names, probability)
-        )
+        each = isinstance(probability, Mapping)
+        given: dict[str, Any] = dict.fromkeys(schema.names, probability)
+        if isinstance(probability, Mapping):
+            given = dict(probability)
         for name, chance in given.items():
             field = schema.field(name)
             if not isinstance(chance, int | float) or not 0 <= chance <= 1:
                 raise MetadataError(
                     f"probability of field {name!r}: expected 0 to 1, got {chance!r}; correct it"
                 )
-            if chance > 0 and reads:
+            if each and chance > 0:
                 field.unknown()  # refuses a field without such a code
         self.schema = schema
         self.is_on = reads and not dummy
-        self.probability = {name: float(given.get(name, 0.0)) for name in schema.names}
-        self.together = min(self.probability.values())
+        self.probability = {
+            field.name: float(given.get(field.name, 0.0)) if field.missing == "unknown" else 0.0
+            for field in schema.fields
+        }
+        self.droppable = tuple(name for name, chance in self.probability.items() if chance > 0)
+        self.together = min((self.probability[name] for name in self.droppable), default=0.0)
         self.dropped: tuple[str, ...] = ()  # names of the fields drawn last
 
     def randomize(self, data: Any = None) -> None:
@@ -150,9 +153,9 @@ class DropMetadatad(RandomizableTransform, MapTransform):
         draws = self.R.random_sample(len(self.probability))
         chances = zip(draws, self.probability.items(), strict=True)
         self.dropped = tuple(name for draw, (name, chance) in chances if draw < chance)
-        # one field alone is all of them already
-        if len(self.probability) > 1 and self.R.random_sample() < self.together:
-            self.dropped = self.schema.names
+        if len(self.probability) > 1:  # one field alone is all of them already
+            together = self.R.random_sample() < self.together and len(self.droppable) > 1
+            self.dropped = self.droppable if together else self.dropped
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return the item with a new `meta`; the given item and its vector stay as they are."""

@@ -101,14 +101,13 @@ def test_properties(trained, name, kind):
     assert getattr(workflow, "train_dataset_data" if kind == "train" else "dataset_data")
 
 
-def test_shapes_are_those_of_metadata(trained):
-    root = trained.root
+def test_shapes_are_those_of_metadata(bundle):
+    root = bundle.root
     verify_net_in_out(
         net_id="network_def",
         meta_file=str(root / "configs/metadata.json"),
         config_file=str(root / "configs/inference.json"),
         bundle_root=str(root),
-        extra_forward_args={"meta": torch.zeros(1, schema_of(trained).width)},
     )
 
 
@@ -162,7 +161,7 @@ def test_evaluate_writes_counts_in_every_mode(trained):
     counts = pd.read_csv(trained.root / "models/counts.csv")
     cases = counts["case"].nunique()
     assert cases > 0
-    asked = trained.settings.get("modes", ["normal", "shuffle", "zeros", "ones"])
+    asked = trained.settings.get("modes", ["normal", "missing", "shuffle", "zeros", "ones"])
     assert set(asked) <= set(counts["mode"])
     assert (counts.groupby(["mode", "class"])["case"].nunique() == cases).all()
 

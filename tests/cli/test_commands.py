@@ -148,7 +148,8 @@ def test_predict_needs_weights_and_metadata(refused, bundle, tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", np.eye(40, dtype=np.uint8))
     arguments = ["predict", bundle, tmp_path / "a.tif", tmp_path / "out"]
     assert "run training" in refused(*arguments, "--meta", "task=disc")
-    assert "--meta" in refused(*arguments)
+    known = bundle / "configs" / "schema_texts.json"  # in which nothing may be missing
+    assert "--meta" in refused(*arguments, "--schema_file", known)
     assert "disc" in refused(*arguments, "--meta", "task=disk")
     assert "field=value" in refused(*arguments, "--meta", "disc")
     assert not (tmp_path / "out").exists()
@@ -228,20 +229,17 @@ def test_a_run_goes_on_only_under_its_settings(metaseg, refused, bundle, tmp_pat
 
 
 def test_unknown_metadata_needs_a_network_trained_for_it(metaseg, refused, bundle, tmp_path, small):
-    content = json.loads((BUNDLE / "configs/schema.json").read_text())
-    content["fields"][0]["missing"] = "unknown"
-    (tmp_path / "schema.json").write_text(json.dumps(content))
     tifffile.imwrite(tmp_path / "a.tif", np.eye(40, dtype=np.uint8))
-    schema = ["--schema_file", tmp_path / "schema.json"]
-    for dropout, name in [(0.0, "never"), (0.5, "often")]:
-        run = ["--output_dir", tmp_path / name, "--metadata_dropout", dropout, *schema, *small]
-        assert metaseg("train", bundle, *run)[0] == 0
-    image = ["predict", bundle, tmp_path / "a.tif", tmp_path / "out", *schema, *NETWORK]
+    image = ["predict", bundle, tmp_path / "a.tif", tmp_path / "out", *NETWORK]
     image += ["--meta", "task=unknown"]
-    message = refused(*image, "--ckpt_path", tmp_path / "never" / "model.pt")
+    never, often = tmp_path / "never", tmp_path / "often"
+    assert metaseg("train", bundle, "--output_dir", often, *small)[0] == 0
+    assert metaseg(*image, "--ckpt_path", often / "model.pt")[0] == 0
+    without = ["--metadata_dropout", 0.0]
+    assert metaseg("train", bundle, "--output_dir", never, *without, *small)[0] == 0
+    message = refused(*image, "--ckpt_path", never / "model.pt", *without)
     assert "trained without metadata dropout" in message
-    often = ["--ckpt_path", tmp_path / "often" / "model.pt", "--metadata_dropout", 0.5]
-    assert metaseg(*image, *often)[0] == 0
+    assert "unknown_trained" in refused(*image, "--ckpt_path", never / "model.pt")
 
 
 def test_images_that_do_not_fit_are_refused_by_name(metaseg, refused, bundle, tmp_path, small):

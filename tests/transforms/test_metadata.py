@@ -162,7 +162,6 @@ def test_one_fields_probability_does_not_move_anothers_draws():
 @pytest.mark.parametrize(
     ("task", "probability", "reason"),
     [
-        ("error", 0.1, "'task' has no code for a missing value"),
         ("error", {"task": 0.1}, "'task' has no code for a missing value"),
         ("unknown", {"taks": 0.1}, "'taks' is no field.*did you mean 'task'"),
         ("unknown", 1.1, "'task': expected 0 to 1, got 1.1"),
@@ -176,8 +175,9 @@ def test_drop_refuses_at_construction(task, probability, reason):
         DropMetadatad(schema(task=task), probability)
 
 
-def test_error_fields_may_stay_beside_dropped_ones():
-    drop = DropMetadatad(schema(task="error"), {"size": 1.0, "task": 0.0})
+@pytest.mark.parametrize("probability", [1.0, {"size": 1.0, "task": 0.0}])
+def test_error_fields_may_stay_beside_dropped_ones(probability):
+    drop = DropMetadatad(schema(task="error"), probability)
     assert drop({"meta": torch.tensor([0, 1, 0.25, 0])})["meta"].tolist() == [0, 1, 0, 1]
 
 
