@@ -44,6 +44,19 @@ class Made:
     counts: pd.DataFrame
     folder: Path | dict[str, Path] = Path("none")
 
+    def edit(self, change=lambda table: table, name="cases.csv", **columns):
+        """Change a table of the run on disk; return the run."""
+        path = self.folder / name
+        change(pd.read_csv(path)).assign(**columns).to_csv(path, index=False)
+        return self
+
+    def silence(self, *cases):
+        """Let nothing be predicted in some cases; return the run."""
+        silent = self.counts["case"].isin(cases)
+        self.counts.loc[silent, "fn"] += self.counts.loc[silent, "tp"]
+        self.counts.loc[silent, ["tp", "fp"]] = 0
+        return self
+
 
 def join(study=None, several_data=False, **conditions):
     """Results of lists of trainings, or of trainings by data seed and seed; me_dummy: me-dummy."""

@@ -47,11 +47,6 @@ def write(folder, hits, modes=("normal",), truth="instances", classes=(1,), case
     return pd.DataFrame(counts, columns=COUNT_COLUMNS)
 
 
-def change(result, **columns):
-    path = result.folder / "objects_scores.csv"
-    pd.read_csv(path).assign(**columns).to_csv(path, index=False)
-
-
 def test_scores_by_hand(run, results_of):
     runs = [run(f"se{hits}", hits) for hits in (6, 8)]
     tables = tables_of([objects_section(results_of(se=runs), PAIR)])
@@ -116,7 +111,7 @@ def test_what_true_objects_were_made_of_is_said(run, results_of):
 def test_ignored_objects_are_counted_and_runs_that_ignored_none_are_told(run, results_of):
     result = run("a", 8, modes=("normal", "shuffle"))
     assert "ignored" not in told(objects_section(results_of(se=[result]), PAIR))
-    change(result, ignored=2)
+    result.edit(name="objects_scores.csv", ignored=2)
     section = objects_section(results_of(se=[result]), PAIR)
     assert "True objects ignored, as they are below the smallest size: 12." in told(section)
     assert "smallest size" in tables_of([section])["objects"].note
@@ -151,7 +146,7 @@ def test_cases_of_other_data_are_named_as_in_the_counts_and_strangers_refused(ru
     of_data = {"several_data": True, "se": {(3, 0): result}}
     found = object_results(results_of(**of_data))
     assert set(found.counts["case"]) == {f"data3/{case}" for case in CASES}
-    change(result, case=[*list(CASES)[:-1], "other"])
+    result.edit(name="objects_scores.csv", case=[*list(CASES)[:-1], "other"])
     with pytest.raises(DataError, match=r"objects_scores\.csv lacks case data3/c5 of counts\.csv"):
         object_results(results_of(**of_data))
     result.counts = result.counts.iloc[:-1]

@@ -1,7 +1,6 @@
 import json
 from dataclasses import replace
 
-import pandas as pd
 import pytest
 
 from metaseg_monai.errors import ConfigError, DataError
@@ -95,13 +94,9 @@ def test_seeds_are_averaged_within_a_case_and_data_have_cases_of_their_own(
 ):
     data = {"dataset_dir": "d{data_seed}"}
     runs = planned(["se"], data_seeds=[0, 1], data_settings=data)
-    for folder, hits in (
-        ("se/data0-seed0", 8),
-        ("se/data0-seed1", 4),
-        ("se/data1-seed0", 6),
-        ("se/data1-seed1", 6),
-    ):
-        finished(tmp_path, runs[folder], bundle, hits=hits, table_sha256=folder[3:8])
+    for place, hits in (("0-seed0", 8), ("0-seed1", 4), ("1-seed0", 6), ("1-seed1", 6)):
+        run = runs[f"se/data{place}"]
+        finished(tmp_path, run, bundle, hits=hits, table_sha256=place[0])
     cases = average_seeds(read_results(tmp_path).f1)
     assert len(cases) == 16
     assert cases["case"].str.startswith("data0/").sum() == 8
@@ -190,12 +185,6 @@ def study_of(bundle, conditions):
     )  # fmt: skip
 
 
-def give(run, **columns):
-    cases = pd.read_csv(run.folder / "cases.csv", dtype=str).assign(**columns)
-    cases.to_csv(run.folder / "cases.csv", index=False)
-    return run
-
-
 def test_classes_are_named_as_the_bundle_names_them(volumes, tmp_path):
     run = volumes.run("se")
     assert volumes.results(se=[run]).class_names == {}
@@ -244,14 +233,12 @@ def test_a_case_that_is_a_volume_is_told_by_its_planes(volumes):
 
 def test_values_are_those_of_most_conditions_whatever_the_order(volumes):
     runs = {
-        "me_unrelated": [give(volumes.run("me-unrelated"), size="33")],
+        "me_unrelated": [volumes.run("me-unrelated").edit(size="33")],
         "se": [volumes.run("se")],
-        "sme": [give(volumes.run("sme"))],
-        "unknown": [give(volumes.run("unknown"), size="")],
-        "elsewhere": [give(volumes.run("elsewhere"))],
+        "sme": [volumes.run("sme").edit()],
+        "unknown": [volumes.run("unknown").edit(size="")],
+        "elsewhere": [volumes.run("elsewhere").edit(lambda one: one.drop(columns="size"))],
     }
-    cases = pd.read_csv(runs["elsewhere"][0].folder / "cases.csv")
-    cases.drop(columns="size").to_csv(runs["elsewhere"][0].folder / "cases.csv", index=False)
     sets = given_values(volumes.results(**runs), "size")
     assert [one.conditions for one in sets] == [["se", "sme"], ["me-unrelated"], ["unknown"]]
     told = other_values(sets[:2], "size")
