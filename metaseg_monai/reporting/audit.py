@@ -24,6 +24,7 @@ from metaseg_monai.reporting.runs import (
     TRAINING,
     Given,
     Results,
+    by_condition,
     class_text,
     given_values,
     listed,
@@ -140,6 +141,10 @@ def _words(mean: pd.DataFrame, head: str) -> str:
 
 # What the metadata gives away of the answer, and whether a user has it in time.
 
+ASSOCIATED = {
+    "R2": "r_squared", "R2 low": "r_squared_low", "R2 high": "r_squared_high",
+    "Spearman": "spearman", "low": "low", "high": "high", "volumes": "volumes", "groups": "groups",
+}  # fmt: skip
 CLOSE = 0.7  # Spearman; from which a value tells much of the size of the label
 DISC = (
     "the largest area over a volume's images as the diameter of a disc of that area, in {} (images "
@@ -215,7 +220,9 @@ def _audited(
                     units.add(told)
         whose = f" ({listed(one.conditions)})" if len(given) > 1 else ""
         for number, association in found.items():
-            rows[f"{field.name}{whose}, {class_text(names, number)}"] = _numbers(association)
+            rows[f"{field.name}{whose}, {class_text(names, number)}"] = {
+                head: getattr(association, name) for head, name in ASSOCIATED.items()
+            }
         # the origin that the schema tells is that of the usual values
         warned.append(_warning(field, found, names, f"{field.name}{whose}", first=place == 0))
     if not given:
@@ -248,19 +255,6 @@ def label_sizes(results: Results, names: Sequence[str]) -> tuple[pd.DataFrame, s
     counts, dims = chosen.normal.merge(first, on=TRAINING), 2 if found is None else found.dims
     sizes = label_diameters(counts, of_case["size"], of_case["volume"], dims)
     return sizes, BALL if dims == 3 else DISC.format("pixels" if found is None else "mm")
-
-
-def _numbers(one: Association) -> dict[str, Any]:
-    return {
-        "R2": one.r_squared,
-        "R2 low": one.r_squared_low,
-        "R2 high": one.r_squared_high,
-        "Spearman": one.spearman,
-        "low": one.low,
-        "high": one.high,
-        "volumes": one.volumes,
-        "groups": one.groups,
-    }
 
 
 def _warning(
@@ -298,13 +292,13 @@ def calibration_section(results: Results) -> Section | None:
     bins = results.read("calibration.csv", read_calibration)
     if bins.empty:
         return None
-    tables = {str(name): rows for name, rows in bins.groupby("condition", sort=False)}
+    tables = by_condition(bins)
+    errors = {
+        "ECE": expected_calibration_error,
+        "ECE without sure background": foreground_calibration_error,
+    }
     rows = {
-        name: {
-            "ECE": expected_calibration_error(table),
-            "ECE without sure background": foreground_calibration_error(table),
-        }
-        for name, table in tables.items()
+        name: {e: error(table) for e, error in errors.items()} for name, table in tables.items()
     }
     note = (
         "Expected calibration error of the foreground probability, ten bins, pixels of all seeds "
@@ -316,14 +310,7 @@ def calibration_section(results: Results) -> Section | None:
     }
     first, *others = diagrams(tables)
     parts: list[Part] = [
-        Table(
-            "calibration",
-            "Calibration",
-            note,
-            rows_of(rows),
-            best="low",
-            first="condition",
-        ),
+        Table("calibration", "Calibration", note, rows_of(rows), best="low", first="condition"),
         first,
     ]
     if others:

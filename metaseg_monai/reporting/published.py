@@ -21,8 +21,8 @@ EQUAL = 0.02  # F1; what counts as no difference beside a published difference o
 Verdict = Literal["agrees", "disagrees", "cannot tell"]
 
 
-class Reference(BaseModel, frozen=True, extra="forbid"):
-    """One published table.
+class Reference(BaseModel, frozen=True):
+    """One published table; the file tells more of it, such as the printed names.
 
     Attributes:
         id: such as ``thesis-4.12``.
@@ -30,14 +30,11 @@ class Reference(BaseModel, frozen=True, extra="forbid"):
             or findings (in words).
         source: text and table.
         data: data set, as the texts call it.
-        bundle: the bundle that repeats it; None where there is none.
         network: as printed.
         aggregate: of the columns that are no domain (contract 10).
         score: what the numbers are.
         columns: our names, in the printed order.
-        printed_columns: the printed names of the same columns.
         rows: values by our row names and columns; cells that are blank in print are absent.
-        printed_rows: printed names by our row names, where they differ.
         note: what one must know to compare.
         condition: of a matrix of test modes, the model it belongs to.
     """
@@ -46,14 +43,11 @@ class Reference(BaseModel, frozen=True, extra="forbid"):
     kind: Literal["scores", "modes", "p-values", "findings"]
     source: str
     data: str
-    bundle: str | None
     network: str
     aggregate: Literal["combined", "average", "case mean", "not stated"]
     score: str
     columns: list[str]
-    printed_columns: list[str]
     rows: dict[str, dict[str, Any]]
-    printed_rows: dict[str, str]
     note: str
     condition: str | None = None
 
@@ -272,11 +266,11 @@ def _verdicts(
     if column not in reference.columns:
         column = "combined" if "combined" in reference.columns else "average"
     # a score over all domains stands beside a difference over all domains
-    of_same = protocol if column in published.values() else protocol.model_copy(update=ALL)
-    pairs = [(first, second) for first, second in protocol.comparisons]
-    pairs += [(name, "se") for name in results.conditions if name != "se"]
+    everywhere = protocol.model_copy(update={"domain": None})
+    of_same = protocol if column in published.values() else everywhere
+    to_se = [(name, "se") for name in results.conditions if name != "se"]
     rows = {}
-    for first, second in dict.fromkeys(pairs):
+    for first, second in dict.fromkeys([*map(tuple, protocol.comparisons), *to_se]):
         try:
             difference = reference.difference(
                 published.get(first, first), published.get(second, second), column
@@ -284,16 +278,11 @@ def _verdicts(
             pair = compare_pair(first, second, results, of_same)
         except (ConfigError, DataError, KeyError):  # not printed, or not made by us
             continue
-        ours, said = pair.overall, "cannot tell"
-        if pair.strength(protocol.alpha) in ("found", "none"):  # else trainings contradict
-            said = verdict(difference, ours.low, ours.high)
-        rows[pair.name] = {
-            "published": difference,
-            "ours": ours.mean,
-            "low": ours.low,
-            "high": ours.high,
-            "verdict": said,
-        }
+        ours = pair.overall
+        row = {"published": difference, "ours": ours.mean, "low": ours.low, "high": ours.high}
+        contradict = pair.strength(protocol.alpha) not in ("found", "none")  # trainings
+        said = "cannot tell" if contradict else verdict(difference, ours.low, ours.high)
+        rows[pair.name] = {**row, "verdict": said}
     if not rows:
         return []
     title = f"Differences beside {reference.source}"
@@ -302,6 +291,3 @@ def _verdicts(
         "have, with its 95 % interval over cases. Published differences up to 0.001 count as 0."
     )
     return [Table(f"verdict-{reference.id}", title, note, scores.rows_of(rows), first="difference")]
-
-
-ALL: Mapping[str, None] = {"domain": None}

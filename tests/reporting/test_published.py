@@ -182,7 +182,7 @@ def test_refuses_a_missing_or_foreign_file(tmp_path):
     ("changes", "told"),
     [
         ([{}, {}], "the id paper-1 twice"),
-        ([{"extra": 1}], "table 0, extra: Extra inputs"),
+        ([{"rows": []}], "table 0, rows: Input should be a valid dict"),
         ([{}, {"kind": "score"}], "table 1, kind: Input should be 'scores', 'modes'"),
     ],
 )
