@@ -10,6 +10,7 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 from monai.bundle.config_item import ComponentLocator, ConfigComponent
+from monai.bundle.utils import merge_kv
 
 from metaseg_monai.errors import ConfigError
 
@@ -93,6 +94,10 @@ def check_overrides(
 def load_config(config_files: Sequence[str | Path]) -> dict[str, Any]:
     """Read and merge configuration files without running anything in them.
 
+    The ids of a single file stay as written, such as "train#augmentation": only together with the
+    files that it changes do they mean a place. What a configuration of a training says of parts
+    that inference.json lacks, such as "lr_scheduler#cycles", does not matter there.
+
     Raises:
         ConfigError: for a missing or broken file.
     """
@@ -100,7 +105,17 @@ def load_config(config_files: Sequence[str | Path]) -> dict[str, Any]:
         if not Path(file).is_file():
             raise ConfigError(f"There is no configuration file {file}.")
     try:
-        return ConfigParser.load_config_files([str(file) for file in config_files])
+        if len(config_files) == 1:
+            return ConfigParser.load_config_file(str(config_files[0]))
+        merged = ConfigParser(config={})
+        for file in config_files:
+            known = merged.get() if Path(config_files[0]).stem == "inference" else None
+            for name, value in ConfigParser.load_config_file(str(file)).items():
+                top, inner, _ = name.replace("::", "#").partition("#")
+                if known is None or not inner or top in known:
+                    merge_kv(merged, name, value)
+        found: dict[str, Any] = merged.get()
+        return found
     except ValueError as error:
         raise ConfigError(
             f"Cannot read {', '.join(map(str, config_files))}: {error}. Mend the JSON."

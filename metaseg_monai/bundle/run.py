@@ -1,8 +1,10 @@
 """Run a bundle's workflow in this process, with checked overrides."""
 
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from monai.bundle import ConfigWorkflow
@@ -41,20 +43,25 @@ def run_bundle(
         MetasegError: whatever the library itself refuses, without the wrappers of MONAI.
     """
     files = [configuration_file(bundle, name) for name in configurations]
+    infers = files[0].stem == "inference"
+    trained_by = [bundle / "configs" / "train.json"] if infers else []  # may be what a file changes
     for place, file in enumerate(files):
         if file.parent != bundle / "configs":
-            check_overrides(files[:place], load_config([file]))
+            check_overrides([*trained_by, *files[:place]], load_config([file]))
     settings = {**_places(bundle, files), **check_overrides(files, overrides)}
     for engine in ("SupervisedTrainer", "SupervisedEvaluator"):
         logging.getLogger(f"ignite.engine.engine.{engine}").addFilter(_is_news)
     logging.getLogger("monai.bundle.workflows").addFilter(_is_news)
-    workflow = ConfigWorkflow(
-        config_file=[str(file) for file in files],
-        meta_file=str(bundle / "configs" / "metadata.json"),
-        logging_file=str(bundle / "configs" / "logging.conf"),
-        workflow_type="infer" if files[0].stem == "inference" else "train",
-        **settings,
-    )
+    with TemporaryDirectory() as folder:
+        merged = Path(folder) / "merged.json"
+        merged.write_text(json.dumps(load_config(files)), encoding="utf-8")
+        workflow = ConfigWorkflow(
+            config_file=[str(files[0]), *([str(merged)] if files[1:] else [])],
+            meta_file=str(bundle / "configs" / "metadata.json"),
+            logging_file=str(bundle / "configs" / "logging.conf"),
+            workflow_type="infer" if infers else "train",
+            **settings,
+        )
     try:
         workflow.initialize()
         workflow.run()

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from metaseg_monai.bundle import check_overrides
+from metaseg_monai.bundle import check_overrides, load_config
 from metaseg_monai.errors import ConfigError
 
 CONFIG = {
@@ -122,3 +122,18 @@ def test_sizes_are_whole_numbers_one_per_axis(tmp_path, size):
     with pytest.raises(ConfigError, match="one per axis"):
         check_overrides([file], {"roi_size": size})
     assert check_overrides([file], {"roi_size": 32}) == {"roi_size": [32, 32]}
+
+
+def test_a_file_may_change_parts_of_another(tmp_path):
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps({"train#trainer#max_epochs": 5}))
+    assert load_config([path]) == {"train#trainer#max_epochs": 5}
+
+
+def test_of_a_training_inference_takes_what_it_has(tmp_path):
+    inference, mine = tmp_path / "inference.json", tmp_path / "mine.json"
+    inference.write_text(json.dumps({"network": {"channels": 4}, "classes": 2}))
+    changed = {"network#channels": 8, "train#trainer#max_epochs": 5, "roi_size": [9, 9]}
+    mine.write_text(json.dumps(changed))
+    merged = {"network": {"channels": 8}, "classes": 2, "roi_size": [9, 9]}
+    assert load_config([inference, mine]) == merged
