@@ -1,7 +1,7 @@
 """Train, test, explain and use one bundle or one trained model, from a shell or a notebook."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,6 @@ from metaseg_monai.metrics.scores import average_f1, case_mean_f1, pooled_f1
 
 RECORDS = ("training.json", "run.json")  # of a training, and of a run of a study
 CLINICAL_SUFFIXES = (".json", ".csv")
-Configuration = str | Path | Sequence[str] | None
 
 
 @dataclass(frozen=True)

@@ -138,7 +138,7 @@ def read_weights(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
             facts describe; or it is of an earlier release and does not tell enough.
     """
     state: Any = read_checkpoint(path)
-    if "model" in state and "settings" in state:
+    if {"model", "variant", "schema", "settings"} <= state.keys():
         return _converted(path, state)
     try:
         facts = json.loads(state._metadata[""][KEY])
