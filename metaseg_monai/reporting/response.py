@@ -67,8 +67,7 @@ def sweep_areas(counts: pd.DataFrame, field: str) -> pd.DataFrame:
     """Predicted area (tp + fp) of each case and class at each value of a field.
 
     Args:
-        counts: counts of one model and one training seed; with a column ``scale`` for the area of
-            a pixel, without it areas are in pixels.
+        counts: of one training; with a column ``scale`` for the area of a pixel, else in pixels.
         field: name of a continuous field.
 
     Returns:
@@ -119,11 +118,8 @@ def measured(results: Results, modes: Collection[str]) -> tuple[pd.DataFrame, st
 def response_curve(areas: pd.DataFrame) -> pd.DataFrame:
     """Mean area at each value, seeds averaged within a case and cases within their group.
 
-    Args:
-        areas: rows of `sweep_areas` of every training of a condition.
-
     Returns:
-        Columns ``class, value, mean, low, high, groups``, see `over_groups`.
+        Columns ``class, value`` and those of `over_groups`.
     """
     by_case = areas.groupby(["class", "value", "group", "case"])["area"].mean()
     return over_groups(by_case.groupby(["class", "value", "group"]).mean()).reset_index()
@@ -182,13 +178,7 @@ def monotone_table(areas: pd.DataFrame, names: Mapping[int, str]) -> Spread:
 def responses(
     normal: pd.DataFrame, curves: Mapping[str, pd.DataFrame], names: Mapping[int, str]
 ) -> dict[str, Response]:
-    """What is drawn, by class.
-
-    Args:
-        normal: `measured` counts with true metadata.
-        curves: of the conditions that were asked; the others are level lines.
-        names: of the classes.
-    """
+    """What is drawn, by class: conditions without a curve are level lines, of `normal` counts."""
     found = {}
     for number, rows in normal.groupby("class"):
         means = [
@@ -211,14 +201,12 @@ def _group_mean(rows: pd.DataFrame, other: str) -> float:
 
 def response_section(results: Results) -> Section | None:
     """What is predicted when a continuous value is set to each of a range (paper figure 2A)."""
-    parts = [part for field in results.continuous.values() for part in _swept(results, field)]
-    if not parts:
-        return None
     intro = (
         "The same images, each given one value after the other in place of its own. A network that "
         "uses the value predicts more where the value is larger; one that does not stays flat."
     )
-    return Section("Response to a continuous value", intro, parts)
+    parts = [part for field in results.continuous.values() for part in _swept(results, field)]
+    return Section("Response to a continuous value", intro, parts) if parts else None
 
 
 def _swept(results: Results, field: Continuous) -> list[Part]:
@@ -336,10 +324,7 @@ def montages(
 ) -> list[Figure]:
     """Contours of the first training of the conditions that respond, dummies last.
 
-    Args:
-        results: of the study.
-        field: whose value is asked.
-        trained: lowest and highest value of the training cases; values beyond them are marked.
+    Values beyond those of the training cases (lowest, highest) are marked.
     """
     drawn: list[Figure] = []
     for name in sorted(results.conditions, key=lambda name: name.endswith("-dummy")):
@@ -444,18 +429,14 @@ def by_group(counts: pd.DataFrame, bins: pd.DataFrame, modes: Mapping[str, str])
 
 def requested_section(results: Results) -> Section | None:
     """What each label of each field draws; None where no condition was asked for any."""
-    parts: list[Part] = []
-    for field in results.fields.values():
-        if isinstance(field, Categorical | Ordinal):
-            parts += _requested(results, field)
-    if not parts:
-        return None
     intro = (
         "The same images, each asked with one label after the other in place of its own. A network "
         "that learned a style with its label draws as large, and is as sure, as that style was "
         "(paper 3.2)."
     )
-    return Section("What a requested label draws", intro, parts)
+    labels = [one for one in results.fields.values() if isinstance(one, Categorical | Ordinal)]
+    parts = [part for field in labels for part in _requested(results, field)]
+    return Section("What a requested label draws", intro, parts) if parts else None
 
 
 def _requested(results: Results, field: Categorical | Ordinal) -> list[Part]:
@@ -554,24 +535,14 @@ class Values(NamedTuple):
 
 
 def encoding_section(results: Results, score: str = "F1") -> Section | None:
-    """F1 at each value of a number with values that were not trained; None where there is none.
-
-    Args:
-        results: of the class that the protocol is about.
-        score: how its F1 is called.
-    """
-    parts: list[Part] = []
-    for field in results.cases.columns.difference([*TRAINING, *PLACE, *SPACING], sort=False):
-        values = unseen_values(results, field)
-        if values is not None:
-            parts += _at_values(results, field, values, score)
-    if not parts:
-        return None
+    """F1 (called `score`) at each value of a number of which some were not trained."""
     intro = (
         "Cases by their true value of a number. Some of these values no training case had: a "
         "network can only guess there, from how the value is encoded and from the image."
     )
-    return Section("Values that were not trained", intro, parts)
+    fields = results.cases.columns.difference([*TRAINING, *PLACE, *SPACING], sort=False)
+    parts = [part for field in fields for part in _at_values(results, field, score)]
+    return Section("Values that were not trained", intro, parts) if parts else None
 
 
 def unseen_values(results: Results, field: str) -> Values | None:
@@ -597,22 +568,21 @@ def unseen_values(results: Results, field: str) -> Values | None:
 
 
 def curve_by_value(cases: pd.DataFrame, values: Values, column: str = "f1") -> pd.DataFrame:
-    """Mean at each value, cases within their group first.
-
-    Args:
-        cases: ``case, group`` and the averaged column; NaN (empty cases) are left out.
-        values: of the cases; others are left out.
-        column: what is averaged.
+    """Mean of a column at each value, cases within their group first.
 
     Returns:
-        Index: values, ascending; columns as of `over_groups`, and ``cases``.
+        Index: values, ascending; columns as of `over_groups`, and ``cases``. Cases without a value
+        or number are left out.
     """
     known = cases.assign(value=cases["case"].map(values.of_case)).dropna(subset=["value", column])
     curve = over_groups(known.groupby(["value", "group"])[column].mean())
     return curve.assign(cases=known.groupby("value").size())
 
 
-def _at_values(results: Results, field: str, values: Values, score: str) -> list[Part]:
+def _at_values(results: Results, field: str, score: str) -> list[Part]:
+    values = unseen_values(results, field)
+    if values is None:
+        return []
     scores = by_condition(average_seeds(results.f1))
     curves = {name: curve_by_value(cases, values) for name, cases in scores.items()}
     curves = {name: curve for name, curve in curves.items() if len(curve)}
