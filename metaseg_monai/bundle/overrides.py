@@ -111,7 +111,7 @@ def load_config(config_files: Sequence[str | Path]) -> dict[str, Any]:
         for file in config_files:
             known = merged.get() if Path(config_files[0]).stem == "inference" else None
             for name, value in ConfigParser.load_config_file(str(file)).items():
-                top, inner, _ = name.replace("::", "#").partition("#")
+                top, inner, _ = name.lstrip("+").replace("::", "#").partition("#")
                 if known is None or not inner or top in known:
                     merge_kv(merged, name, value)
         found: dict[str, Any] = merged.get()

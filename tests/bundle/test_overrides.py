@@ -137,3 +137,10 @@ def test_of_a_training_inference_takes_what_it_has(tmp_path):
     mine.write_text(json.dumps(changed))
     merged = {"network": {"channels": 8}, "classes": 2, "roi_size": [9, 9]}
     assert load_config([inference, mine]) == merged
+
+
+def test_a_key_that_adds_to_a_component_is_merged_on_inference_too(tmp_path):
+    (tmp_path / "inference.json").write_text('{"part": {"inner": {"a": 1}}}')
+    (tmp_path / "mine.json").write_text('{"+part#inner": {"b": 2}}')
+    merged = load_config([tmp_path / "inference.json", tmp_path / "mine.json"])
+    assert merged == {"part": {"inner": {"a": 1, "b": 2}}}
