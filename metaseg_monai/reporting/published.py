@@ -15,7 +15,7 @@ from metaseg_monai.reporting.comparisons import compare_pair
 from metaseg_monai.reporting.page import Part, Section
 from metaseg_monai.reporting.runs import Results
 from metaseg_monai.reporting.tables import Table
-from metaseg_monai.study.design import Protocol
+from metaseg_monai.study.design import Protocol, Study
 
 EQUAL = 0.02  # F1; what counts as no difference beside a published difference of 0
 Verdict = Literal["agrees", "disagrees", "cannot tell"]
@@ -180,14 +180,12 @@ def beside(reference: Reference, ours: pd.DataFrame) -> Table:
 # The texts' own figures beside ours, with a verdict on each difference.
 
 
-def published_section(results: Results, protocol: Protocol, file: Path) -> Section | None:
-    """The texts' own figures beside ours."""
-    if results.study is None or not results.study.references:
-        return None
+def published_section(results: Results, study: Study, file: Path) -> Section:
+    """The texts' own figures, those that a study names, beside ours."""
     parts: list[Part] = []
-    for name, renamed in results.study.references.items():
+    for name, renamed in study.references.items():
         try:
-            parts += _beside(results, protocol, find_reference(name, file), renamed)
+            parts += _beside(results, study.protocol, find_reference(name, file), renamed)
         except (ConfigError, DataError) as error:
             parts.append(f"{name} cannot be shown: {error}")
     intro = (

@@ -46,18 +46,16 @@ def volume_section(
     protocol: Protocol,
     edges: Mapping[str, Sequence[float]] = SIZE_EDGES,
     ranked: bool = True,
-) -> Section | None:
-    """Scores of volumes; None where no run wrote any.
+) -> Section:
+    """Scores of volumes.
 
     Args:
-        results: of the study.
+        results: some of which have volumes in mode normal.
         protocol: whose comparisons are made on the Dice of the most special region as well.
         edges: of the size subgroups, by field.
         ranked: say which condition is highest and lowest; False where they cannot be compared.
     """
     scores = results.volumes_in("normal")
-    if scores.empty:
-        return None
     volumes, regions = averaged(scores), regions_of(scores)
     target = regions[-1]
     note = (

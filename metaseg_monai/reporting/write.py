@@ -97,14 +97,14 @@ def write_report(
         },
         facts=words.facts(results),
     )
-    ranked = not asked.reasons
+    ranked, volumes = not asked.reasons, len(results.volumes_in("normal")) > 0
     body = [
         section
         for section in (
             score_section(asked),
             comparison_section(asked),
-            published_section(results, protocol, references),
-            volume_section(results, protocol, ranked=ranked),
+            published_section(results, study, references) if study and study.references else None,
+            volume_section(results, protocol, ranked=ranked) if volumes else None,
             objects_section(results, protocol),
             metadata_section(asked),
             response_section(results),
