@@ -2,6 +2,7 @@
 
 import importlib
 import pkgutil
+import shutil
 import subprocess
 import sys
 
@@ -62,6 +63,11 @@ def test_train_evaluate_predict_report(bundle, tiny, tmp_path, monkeypatch):
     assert page.summary["conditions"]
     for shown in (model, tested, made, page):
         assert str(tmp_path) in str(shown)
+    monkeypatch.chdir(tmp_path)
+    other = train(bundle, "runs/other", variant="me", **{**settings, "seed": 1})
+    shutil.copy(other.folder / "model.pt", model.folder / "model.pt")
+    with pytest.raises(ConfigError, match="tells how other weights were trained"):
+        evaluate(model.folder)
 
 
 def test_a_model_that_does_not_tell_its_bundle(tmp_path):

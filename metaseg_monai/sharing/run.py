@@ -18,6 +18,7 @@ from metaseg_monai.explain.draw import draw
 from metaseg_monai.files import absolute, readable, replacing
 from metaseg_monai.metadata.fields import UNKNOWN
 from metaseg_monai.metrics.scores import average_f1, case_mean_f1, pooled_f1
+from metaseg_monai.training.weights import read_weights
 
 RECORDS = ("training.json", "run.json")  # of a training, and of a run of a study
 CLINICAL_SUFFIXES = (".json", ".csv")
@@ -114,7 +115,12 @@ def train(
     folder = absolute(workflow.parser.get_parsed_content("output_dir"))
     files = [configuration_file(root, name) for name in further]
     named = [file.stem if file.parent == root / "configs" else str(file) for file in files]
-    record = {"bundle": str(root), "configuration": named, "settings": _lasting(given)}
+    record = {
+        "bundle": str(root),
+        "configuration": named,
+        "settings": _lasting(given),
+        "weights_sha256": read_weights(folder / "model.pt")[1]["weights_sha256"],
+    }
     with replacing(folder / RECORDS[0]) as part:
         part.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     return Trained(folder, pd.read_csv(folder / "log.csv"))
@@ -364,6 +370,7 @@ def _known(
                 known = {**recorded, "output_dir": str(absolute(folder))}
             except (ValueError, KeyError, TypeError) as error:
                 raise DataError(f"{file}: damaged ({error}); give the bundle instead.") from error
+            _check_described(Path(folder), file, record.get("weights_sha256"))
             return root, configuration or record.get("configuration"), {**known, **settings}
     if (Path(folder) / "model.pt").is_file() and not (Path(folder) / "configs").is_dir():
         raise ConfigError(
@@ -371,6 +378,16 @@ def _known(
             f"and the settings of the training, with --output_dir {folder}."
         )
     return resolve_bundle(str(folder)), configuration, settings
+
+
+def _check_described(folder: Path, file: Path, described: str | None) -> None:
+    """Refuse a record of other weights, left there where a later training was stopped."""
+    if described not in (None, read_weights(folder / "model.pt")[1]["weights_sha256"]):
+        raise ConfigError(
+            f"{file} tells how other weights were trained than model.pt beside it, which a "
+            "later training left. Finish that one (--resume True), or give the bundle and its "
+            f"settings, with --output_dir {folder}."
+        )
 
 
 def _lasting(settings: Mapping[str, Any]) -> dict[str, Any]:
