@@ -70,6 +70,14 @@ def test_train_evaluate_predict_report(bundle, tiny, tmp_path, monkeypatch):
         evaluate(model.folder)
 
 
+def test_an_augmentation_that_never_shows_unknown_is_refused(bundle, tiny, tmp_path):
+    flip = {"_target_": "RandFlipd", "keys": ["image", "label"], "prob": 0.5}
+    settings = {**tiny, "train#augmentation": [flip], "metadata_dropout": 0.1}
+    with pytest.raises(ConfigError, match="holds no DropMetadatad"):
+        train(bundle, tmp_path / "me", variant="me", **settings)
+    assert not (tmp_path / "me" / "model.pt").exists()
+
+
 def test_a_model_that_does_not_tell_its_bundle(tmp_path):
     (tmp_path / "model.pt").touch()
     with pytest.raises(ConfigError, match="give the bundle and the settings"):

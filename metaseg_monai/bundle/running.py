@@ -18,6 +18,7 @@ from monai.utils import ensure_tuple
 
 from metaseg_monai.errors import ConfigError
 from metaseg_monai.metadata.schema import MetadataSchema
+from metaseg_monai.networks.variants import reads_metadata
 from metaseg_monai.tables.table import CaseTable
 
 REFERENCE = re.compile(r"@(\w+(?:(?:#|::)\w+)*)")
@@ -113,8 +114,36 @@ def settings(cases: CaseTable, schema: MetadataSchema) -> dict[str, Any]:
     Args:
         cases: that it is trained and validated on, known by their digest.
         schema: of their metadata, likewise.
+
+    Raises:
+        ConfigError: the network would be taken as one that knows "unknown", and never see it.
     """
+    _check_unknown_is_shown()
     return {**effective(*RUN), "cases": cases.digest, "schema": schema.digest}
+
+
+def _check_unknown_is_shown() -> None:
+    """Refuse an own list of augmentations from which the one that drops metadata was left out."""
+    parser, _ = _running()
+    said = {} if parser is None else parser.config
+    if not said.get("metadata_dropout"):
+        return
+    known = effective("metadata_dropout", "variant", "train#augmentation")
+    probability, variant = known["metadata_dropout"], str(known["variant"])
+    if not probability or not reads_metadata(variant) or variant.endswith("-dummy"):
+        return
+    drops = [
+        one
+        for one in known["train#augmentation"]
+        if isinstance(one, dict) and str(one.get("_target_")).endswith("DropMetadatad")
+    ]
+    if not any(one.get("probability") for one in drops):
+        raise ConfigError(
+            f"metadata_dropout is {probability}, but train#augmentation holds no DropMetadatad: "
+            "the network would never see unknown metadata. Add {'_target_': 'metaseg_monai.transforms."
+            "DropMetadatad', 'schema': '@schema', 'variant': '@variant', 'probability': "
+            "'@metadata_dropout'}, or give --metadata_dropout 0."
+        )
 
 
 def _running() -> tuple[ConfigParser | None, Path | None]:
