@@ -140,7 +140,7 @@ def _check_unknown_is_shown() -> None:
     if not any(one.get("probability") for one in drops):
         raise ConfigError(
             f"metadata_dropout is {probability}, but train#augmentation holds no DropMetadatad: "
-            "the network would never see unknown metadata. Add {'_target_': 'metaseg_monai.transforms."
+            "the network would never see unknown. Add {'_target_': 'metaseg_monai.transforms."
             "DropMetadatad', 'schema': '@schema', 'variant': '@variant', 'probability': "
             "'@metadata_dropout'}, or give --metadata_dropout 0."
         )
