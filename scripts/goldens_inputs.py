@@ -158,7 +158,7 @@ def write_table(work: Path) -> None:
             "cell_line": ("HeLa", "MDCK", "A549")[n // 2 % 3],
             "magnification": 10 << n // 2 % 3,
         }
-        row |= {"size_mm": 5 + n if n % 5 else "", "stains": ("dapi;gfp", "dapi")[n % 2]}
+        row |= {"size_mm": 6 + n % 20 if n % 5 else "", "stains": ("dapi;gfp", "dapi")[n % 2]}
         rows.append(
             {**row, "pixel_um": 6.5 / (10 << n // 2 % 3), "group": f"w{n // 2}", "split": split}
         )
@@ -167,6 +167,34 @@ def write_table(work: Path) -> None:
     known = {"provenance": "acquisition", "availability": "acquisition", "missing": "error"}
     content = {"fields": [{**line, **known, "description": "lacks A549"}]}
     (work / "cells/fewer.json").write_text(json.dumps(content))
+
+
+def write_nuclei(work: Path, field: str, values: str) -> None:
+    """Write data/: images that a tiny network learns in seconds, told what to segment.
+
+    Every second value asks for the bright objects alone, the others for all of them.
+    """
+    rows, known = [], values.split(",")
+    for n in range(56):
+        random, place = np.random.default_rng(n), n % len(known)
+        split = "train" if n < 28 else "val" if n < 35 else "test"
+        image, numbers = random.normal(6000, 1500, (48, 48)), np.zeros((48, 48), np.uint16)
+        for number in range(1, 6):
+            row, column, high, wide = random.uniform([6, 6, 3, 3], [42, 42, 8, 8])
+            y, x = np.ogrid[:48, :48]
+            inside = ((y - row) / high) ** 2 + ((x - column) / wide) ** 2 <= 1
+            image[inside] = 60000 - 28000 * (number % 2) + random.normal(0, 1500, inside.sum())
+            numbers[inside] = 0 if place % 2 and number % 2 else number
+        name = f"{split}{n}.tif"
+        _save(work / "data/images" / name, image.clip(0, 65535).astype(np.uint16))
+        _save(work / "data/labels" / name, (numbers > 0).astype(np.uint8))
+        _save(work / "data/objects" / name, numbers)
+        row_of = {"image": f"images/{name}", "label": f"labels/{name}", field: known[place]}
+        row_of |= {"instances": f"objects/{name}", "pixel_um": "0.65" if n % 9 else "0.325"}
+        well = f"{'AB'[n % 2]}{n // 4:02d}"
+        row_of |= {"plate": f"p{n // 28}", "well": well, "group": f"{split}{well}", "split": split}
+        rows.append(row_of)
+    _rows(work / "data/table.csv", rows)
 
 
 def write_lists(work: Path) -> None:
@@ -226,18 +254,19 @@ def write_masks(work: Path) -> None:
         (work / "masks" / f"{case.name}.nii.gz").write_bytes(gzip.compress(content, mtime=0))
 
 
-def give_runs(work: Path, seeds: int = 3) -> None:
+def draw_runs(work: Path, seeds: int = 3) -> None:
     """Make of the runs of a study with one seed those of several, with scores as networks have.
 
     Tiny trainings give nothing to report. The columns and cases stay; the numbers are drawn anew
     from fixed seeds, so that conditions differ, sizes are followed and seeds vary.
 
     Args:
-        work: its out/runs holds the study; gets bundles/ and docs/ beside it, which a report reads,
-            and out/single, runs without a study.
+        work: its trained/runs holds the study, which becomes out/runs; with out/bundles/ and
+            out/docs/, which a report reads, and out/single, runs without a study.
         seeds: how many; on several data sets the last one lacks two runs, one of which failed.
     """
     runs = work / "out/runs"
+    shutil.copytree(work / "trained/runs", runs)
     for name in ("bundles", "docs"):
         shutil.copytree(work / name, work / "out" / name)
     study, plan, history = (_read(runs / f"{n}.json") for n in ("study", "plan", "protocol"))
@@ -304,6 +333,13 @@ def _draw_scores(folder: Path, condition: str, seed: int) -> None:
     bins.assign(positives=random.binomial(bins["pixels"], share)).to_csv(
         folder / "calibration.csv", index=False
     )
+    with np.load(folder / "samples.npz") as stored:
+        samples = dict(stored)
+    for name in [name for name in samples if name.startswith("pred_")]:
+        _, case, mode = name.split("_")
+        shift = (int(mode) + 1, seed + len(condition) % 3)
+        samples[name] = np.roll(samples[f"label_{case}"], shift, axis=(-2, -1))
+    np.savez(folder / "samples.npz", **samples)
     if (folder / "volumes.csv").is_file():
         volumes = pd.read_csv(folder / "volumes.csv", keep_default_na=False)
         loss = volumes["mode"].map(lambda mode: 0.0 if mode == "normal" else 0.2)

@@ -77,13 +77,14 @@ class Write(NamedTuple):
 
 
 class Make(NamedTuple):
-    """Call a function of goldens_inputs.py with the work folder."""
+    """Call a function of goldens_inputs.py with the work folder and further arguments."""
 
     name: str
+    arguments: Sequence[str] = ()
 
     def __call__(self, work: Path) -> None:
         """Make or change inputs."""
-        getattr(goldens_inputs, self.name)(work)
+        getattr(goldens_inputs, self.name)(work, *self.arguments)
 
     @property
     def source(self) -> str:
@@ -153,26 +154,40 @@ def _monai(bundle: str, run: str, configs: Sequence[str], settings: Mapping[str,
 
 def _of_bundle(short: str, facts: Mapping[str, Any]) -> Iterator[Scenario]:
     """Train a bundle, evaluate it in its modes, predict with it."""
-    bundle, data = facts["name"], {"data": facts["data"]}
+    bundle, field, values = facts["name"], facts["field"], facts.get("values", "")
     own = {"variant": facts["variant"], "schema_file": "schema.json", "output_dir": "out"}
     settings = {**FIXED["net"], **facts["net"], **own}
-    schema = _schema(facts["field"], facts.get("values", ""))
+    inputs: list[Step] = [_schema(field, values)]
+    inputs += [Make("write_nuclei", (field, values))] if values else []
+    data = {} if values else {"data": facts["data"]}
     train = _monai(bundle, "training", ["train"], settings)
-    yield Scenario(f"weights-{short}", [schema, train], data, ("model.pt", "log.csv"))
+    yield Scenario(f"weights-{short}", [*inputs, train], data, ("model.pt", "log.csv"))
     evaluate = _monai(bundle, "evaluating", ["train", "evaluate"], settings)
     trained = {**data, "out": f"own weights-{short}"}
-    yield Scenario(f"evaluate-{short}", [schema, evaluate], trained, (*EVALUATED, "samples.npz"))
+    yield Scenario(f"evaluate-{short}", [*inputs, evaluate], trained, (*EVALUATED, "samples.npz"))
     training = ("epochs", "batch_size", "val_batch_size", "pad_size", "dataset_dir", "output_dir")
     kept = {name: value for name, value in settings.items() if name not in training}
     kept["ckpt_path"] = "model/model.pt"
     words = f"metaseg_monai predict {bundle} --source data/"
     told = {f"table.csv --output out/{form}": {"prediction_form": form} for form in facts["forms"]}
     told |= {"images --output out/told --meta cell_line=A549": {}} if short == "lines" else {}
-    told |= {"out --output out/volumes": {}} if short == "ct" else {}
-    steps: list[Step] = [
+    steps = [
         Command(words + rest, {**kept, **own}, ["inference"], bundle) for rest, own in told.items()
     ]
-    yield Scenario(f"predict-{short}", [schema, *steps], {**data, "model": trained["out"]})
+    if short == "ct":  # whole volumes, and one told nothing
+        words = f"metaseg_monai predict {bundle} --source volumes"
+        data = {"volumes": "generate-phantoms9"}
+        rest = [
+            "--output out/volumes",
+            "/case_00010 --output out/unknown --meta tumour_size_mm=unknown",
+        ]
+        steps = [
+            Command(
+                f"{words}{one}" if one[0] == "/" else f"{words} {one}", kept, ["inference"], bundle
+            )
+            for one in rest
+        ]
+    yield Scenario(f"predict-{short}", [*inputs, *steps], {**data, "model": trained["out"]})
 
 
 def _of_networks() -> Iterator[Scenario]:
@@ -181,6 +196,10 @@ def _of_networks() -> Iterator[Scenario]:
     common = {**FIXED["net"], "schema_file": "schema.json", "output_dir": "out"}
     schemas = {n: _schema(one["field"], one.get("values", "")) for n, one in facts.items()}
     small = {**common, **facts["shapes"]["net"], "channels": 4, "levels": 2, "epochs": 2}
+    nuclei = {
+        n: Make("write_nuclei", (facts[n]["field"], facts[n]["values"]))
+        for n in ("shapes", "domains")
+    }
     trainings = [
         _monai(
             facts["shapes"]["name"],
@@ -192,8 +211,8 @@ def _of_networks() -> Iterator[Scenario]:
     ]
     yield Scenario(
         "weights-others",
-        [schemas["shapes"], *trainings],
-        {"data": facts["shapes"]["data"]},
+        [schemas["shapes"], nuclei["shapes"], *trainings],
+        {},
         ("*/model.pt", "*/log.csv"),
     )
     name, net = facts["domains"]["name"], {**common, **facts["domains"]["net"]}
@@ -205,8 +224,8 @@ def _of_networks() -> Iterator[Scenario]:
     )
     yield Scenario(
         "tools-explain",
-        [schemas["domains"], explain],
-        {"data": facts["domains"]["data"], "out": "own weights-domains"},
+        [schemas["domains"], nuclei["domains"], explain],
+        {"out": "own weights-domains"},
         ("explain/*", "said.txt"),
     )
     yield Scenario(
@@ -241,7 +260,9 @@ def _of_study(short: str, study: Mapping[str, Any]) -> Iterator[Scenario]:
     steps: list[Step] = [Write("study.json", content), Command(words, told=False)]
     if short == "ct":
         steps = [_schema(facts["field"]), _estimate("size"), *steps]
-    yield Scenario(f"inputs-{short}-runs", [*steps, Make("give_runs")], data)
+    yield Scenario(f"inputs-{short}-trained", steps, data)
+    trained = {"trained": f"inputs-{short}-trained"}
+    yield Scenario(f"inputs-{short}-runs", [Make("draw_runs")], trained)
     report = [_step("report runs --output out")]
     yield Scenario(f"report-{short}", report, {".": f"inputs-{short}-runs"})
 

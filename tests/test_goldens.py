@@ -45,7 +45,7 @@ HASHES = {
     "cells": "184b013b43a8ad6c",
     "opera": "359a313af17472b2",
     "dsb2018": "082d46c124684331",
-    "magnified": "0b019411ec7d78c5",
+    "magnified": "db5aeb99ffb6f347",
     "report": "617f3351bc020f01",
 }
 
