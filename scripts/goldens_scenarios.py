@@ -8,7 +8,7 @@ nothing.
 import inspect
 import json
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,9 +18,15 @@ FIXED: Mapping[str, Any] = json.loads(Path(__file__).with_name("goldens.json").r
 OTHER_VARIANTS = ("none", "se", "sme-dummy", "film-dummy")
 EVALUATED = ("counts.csv", "cases.csv", "calibration.csv", "objects_scores.csv", "volumes.csv")
 
-# Settings that a later side names otherwise: today's id -> later ids, of which the first that the
-# configuration of the side knows is taken; with a function where the value is written otherwise.
-RENAMED: Mapping[str, Sequence[tuple[str, Callable[[Any], Any]]]] = {}
+# Settings that a later side names otherwise: today's id -> later ones, of which the first that the
+# configuration of the side knows is taken.
+RENAMED: Mapping[str, Sequence[str]] = {
+    "channels": ["network_def#channels"],
+    "levels": ["network_def#levels"],
+    "pad_size": ["train#augmentation#0#spatial_size"],
+    "spacing_mm": ["preprocessing#1#spacing_mm"],
+    "window_size": ["window_inferer#roi_size"],
+}
 
 
 class FailedError(Exception):
@@ -58,14 +64,14 @@ class Command(NamedTuple):
             known |= json.loads(path.read_text(encoding="utf-8"))
         words = shlex.split(self.words)
         for name, value in self.settings.items():
-            names = [(name, lambda same: same), *RENAMED.get(name, ())]
-            found = [(n, change) for n, change in names if not known or _knows(known, n)]
+            names = [name, *RENAMED.get(name, ())]
+            found = [one for one in names if not known or _knows(known, one)]
             if not found:
                 raise FailedError(
                     f"{self.bundle} has no setting {name} in {', '.join(self.configs)}; say in "
                     "RENAMED of goldens_scenarios.py what it is called there"
                 )
-            words += [f"--{found[0][0]}", str(found[0][1](value))]
+            words += [f"--{found[0]}", str(value)]
         return words
 
 
@@ -162,11 +168,13 @@ def _of_bundle(short: str, facts: Mapping[str, Any]) -> Iterator[Scenario]:
     data = {} if values else {"data": facts["data"]}
     train = _monai(bundle, "training", ["train"], settings)
     yield Scenario(f"weights-{short}", [*inputs, train], data, ("model.pt", "log.csv"))
-    evaluate = _monai(bundle, "evaluating", ["train", "evaluate"], settings)
+    tested = {**settings, "modes": facts.get("modes", FIXED["modes"])}
+    evaluate = _monai(bundle, "evaluating", ["train", "evaluate"], tested)
     trained = {**data, "out": f"own weights-{short}"}
     yield Scenario(f"evaluate-{short}", [*inputs, evaluate], trained, (*EVALUATED, "samples.npz"))
-    training = ("epochs", "batch_size", "val_batch_size", "pad_size", "dataset_dir", "output_dir")
-    kept = {name: value for name, value in settings.items() if name not in training}
+    used = ["channels", "levels", "spacing_mm", "window_size", "variant", "schema_file"]
+    used += ["intensity_range", "metadata_dropout"]
+    kept = {name: value for name, value in settings.items() if name in used}
     kept["ckpt_path"] = "model/model.pt"
     words = f"metaseg_monai predict {bundle} --source data/"
     told = {f"table.csv --output out/{form}": {"prediction_form": form} for form in facts["forms"]}
@@ -241,6 +249,8 @@ def _estimate(folder: str) -> Command:
     settings = {**FIXED["net"], **facts["net"], "epochs": 3, "estimate_channels": [4, 8]}
     settings |= {"estimate_field": facts["field"], "schema_file": "schema.json"}
     settings["output_dir"] = folder
+    for of_unet in ("channels", "levels", "window_size"):
+        settings.pop(of_unet)
     words = f"metaseg_monai estimate {facts['name']}"
     return Command(words, settings, ["train", "estimate"], facts["name"])
 
@@ -249,6 +259,7 @@ def _of_study(short: str, study: Mapping[str, Any]) -> Iterator[Scenario]:
     """Run a study with one seed, make several of it, report."""
     facts = FIXED["bundles"][short]
     settings = {**FIXED["net"], **facts["net"], "epochs": 12, **study["settings"]}
+    settings.pop("window_size")  # as the bundle has it
     data = {"data": facts["data"]}
     if short == "shapes":
         settings.pop("dataset_dir")
