@@ -146,7 +146,7 @@ class Side:
             refusal = complaint.partition("error: ")
             lines += [refusal[1] + refusal[2].rstrip()] if code else []
             with (work / "out" / "said.txt").open("a", encoding="utf-8") as file:
-                file.write("\n".join([f"$ {' '.join(words)}", *lines, ""]))
+                file.write("\n".join([f"$ {step.words}", *lines, ""]))
 
     def _run(self, words: Sequence[str], work: Path, out: Path, err: Path) -> int:
         """Run ``python -m`` of this side's code; return its exit status."""

@@ -249,8 +249,8 @@ def _estimate(folder: str) -> Command:
     settings = {**FIXED["net"], **facts["net"], "epochs": 3, "estimate_channels": [4, 8]}
     settings |= {"estimate_field": facts["field"], "schema_file": "schema.json"}
     settings["output_dir"] = folder
-    for of_unet in ("channels", "levels", "window_size"):
-        settings.pop(of_unet)
+    for not_asked in ("channels", "levels", "window_size", "metadata_dropout"):
+        settings.pop(not_asked)
     words = f"metaseg_monai estimate {facts['name']}"
     return Command(words, settings, ["train", "estimate"], facts["name"])
 
