@@ -166,11 +166,11 @@ class Side:
         return int(self._server.stdout.readline())
 
     def _settle(self, work: Path) -> None:
-        """Write a name in place of the paths of this side."""
+        """Write paths relative to the work folder, and a name in place of the checkout's."""
         for path in sorted((work / "out").rglob("*")):
             if path.suffix in TEXT and path.is_file():
                 content = path.read_bytes()
-                settled = content.replace(os.fsencode(work), b"<work>")
+                settled = content.replace(os.fsencode(f"{work}/"), b"")
                 settled = settled.replace(os.fsencode(self.checkout), b"<checkout>")
                 if settled != content:
                     path.write_bytes(settled)
