@@ -84,11 +84,11 @@ def test_channels_last_changes_the_layout_only(layer, dims, memory):
     network = layer(3, 4, 3)
     image = torch.randn(1, 3, *[5] * dims)
     before = network(image)
-    assert channels_last(network, dims) is network
+    assert channels_last(network) is network
     assert network.weight.is_contiguous(memory_format=memory)
     torch.testing.assert_close(network(image), before)
 
 
-def test_channels_last_in_one_dimension_is_refused():
-    with pytest.raises(ConfigError, match="2 or 3"):
-        channels_last(nn.Conv1d(1, 1, 1), 1)
+def test_channels_last_leaves_what_has_no_such_format():
+    for network in (nn.Conv1d(1, 1, 1), nn.Sequential(nn.Conv2d(1, 1, 1), nn.Conv3d(1, 1, 1))):
+        assert channels_last(network) is network
