@@ -46,7 +46,7 @@ def weights_of(script, folder, variant):
         if name.endswith("running_var"):
             value.uniform_(0.02, 0.2)
     with torch.no_grad():  # half of the pixels in each class, so that small changes are counted
-        metadata = {"meta": torch.eye(6)[:1]} if network.meta_features else {}
+        metadata = {"meta": torch.eye(network.meta_features)[:1]} if network.meta_features else {}
         low, high = network.eval()(torch.rand(1, 1, 131, 131).round(), **metadata)[0]
         network.head.bias[1] -= (high - low).median()
     write_weights(folder / "model.pt", network, parser.get_parsed_content("weights").facts)
