@@ -6,8 +6,14 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
+from metaseg_monai.evaluation.per_case import BINS
 from metaseg_monai.metadata import Continuous, MetadataSchema
-from metaseg_monai.reporting.audit import audit_section, label_sizes, source_section
+from metaseg_monai.reporting.audit import (
+    audit_section,
+    calibration_section,
+    label_sizes,
+    source_section,
+)
 from metaseg_monai.reporting.page import tables_of
 
 
@@ -219,3 +225,20 @@ def test_there_is_nothing_to_compare_without_other_sources(volumes):
     run = volumes.run("sme")
     (run.folder / "schema.json").unlink()
     assert source_section(volumes.results(sme=[run])) is None
+
+
+def test_calibration_is_of_all_seeds_and_of_each_domain(volumes):
+    runs = [volumes.run("sme", seed) for seed in range(2)]
+    for run, right in zip(runs, (7, 9), strict=True):
+        rows = [("a", "g", "test", "normal", domain, 1, *bin_) for domain, *bin_ in (
+            ("x", 9, 10, 9.5, right, 0.0), ("x", 0, 90, 0.9, 0, 0.0), ("y", 8, 10, 8.0, 8, 0.0)
+        )]  # fmt: skip
+        table = pd.DataFrame(rows, columns=list(BINS.columns))
+        table.to_csv(run.folder / "calibration.csv", index=False)
+    tables = tables_of([calibration_section(volumes.results(sme=runs))])
+    row = tables["calibration"].values.loc["sme"]
+    # of 20 pixels 16 are right at 0.95, of 180 none at 0.01, of 20 16 at 0.8
+    assert row["ECE"] == pytest.approx((20 * 0.15 + 180 * 0.01) / 220)
+    assert row["ECE without sure background"] == pytest.approx(20 * 0.15 / 40)
+    domains = tables["calibration_domains"].values.loc["sme"]
+    assert domains.to_dict() == pytest.approx({"x": 0.15, "y": 0.0})

@@ -126,6 +126,12 @@ def test_trainings_that_were_tested_on_different_cases_are_not_compared(results_
     )
     with pytest.raises(DataError, match="seeds were evaluated on different cases"):
         compare_pair("sme", "se", of, PROTOCOL)
+    of = results_of(se=[made(counts())], sme={(0, 1): made(counts(50))})
+    with pytest.raises(DataError, match="no training seed in common"):
+        compare_pair("sme", "se", of, PROTOCOL)
+    of = results_of(se=[made(counts())], sme=[made(counts(50, first=9))])
+    with pytest.raises(DataError, match="no test case in common"):
+        compare_pair("sme", "se", of, PROTOCOL)
 
 
 def compared(p=0.01, mean=0.1, seeds=(0.1, 0.1), trainings=(0.05, 0.15), cases=9, groups=9):

@@ -6,7 +6,15 @@ import pandas as pd
 import pytest
 
 from metaseg_monai.errors import ConfigError, DataError
-from metaseg_monai.reporting.published import beside, find_reference, load_references, verdict
+from metaseg_monai.metrics.scores import COUNT_COLUMNS
+from metaseg_monai.reporting.published import (
+    beside,
+    find_reference,
+    load_references,
+    published_section,
+    verdict,
+)
+from metaseg_monai.study.design import Study
 
 PATH = Path(__file__).resolve().parents[2] / "docs" / "references.json"
 CONDITIONS = {"none", "se", "me", "sme", "sme-dummy", "film-ivadomed", "film-ivadomed-dummy"}
@@ -176,6 +184,33 @@ def test_refuses_a_missing_or_foreign_file(tmp_path):
     (tmp_path / "list.json").write_text("[]")
     with pytest.raises(ConfigError, match="is not JSON of the form"):
         load_references(tmp_path / "list.json")
+
+
+def test_matrices_and_findings_stand_beside_ours(tmp_path, results_of, made):
+    path = write(
+        tmp_path,
+        {"id": "matrix", "kind": "modes", "condition": "me", "columns": ["normal", "fixed:A"],
+         "rows": {"A": {"normal": 0.9, "fixed:A": 0.8}}},
+        {"id": "words", "kind": "findings", "columns": ["finding", "outcome"],
+         "rows": {"se": {"finding": "learns it", "outcome": "learned"}, "x": {"finding": "-"}}},
+        {"id": "other", "kind": "modes", "condition": "film"},
+    )  # fmt: skip
+    named = {"matrix": {"A": "a"}, "words": {"se": "me, gone"}, "other": {}}
+    protocol = {"comparisons": [], "learned": [0.2, 0.5]}
+    study = Study(name="s", bundle="b", conditions=["me"], references=named, protocol=protocol)
+    rows = [
+        (f"{domain}{n}", "g", "test", mode, domain, 1, 4, 2, 2, 9)
+        for domain in "ab"
+        for n in range(2)
+        for mode in ("normal", "fixed:line=a")
+    ]
+    counts = made(pd.DataFrame(rows, columns=COUNT_COLUMNS))
+    matrix, words, other = published_section(results_of(study, me=[counts]), study, path).parts
+    assert matrix.values.loc["A", ("fixed:A", "ours")] == pytest.approx(8 / 12)
+    assert matrix.values.loc["A", ("fixed:A", "published")] == 0.8
+    row = {"published": "learns it", "ours": "me: learned", "verdict": "agrees"}
+    assert words.values.loc["se"].to_dict() == row
+    assert other.startswith("other cannot be shown: it is a matrix of film, which was not tested")
 
 
 @pytest.mark.parametrize(

@@ -152,13 +152,14 @@ def test_a_network_that_follows_and_one_that_cannot(volumes):
         (1, 0, "sme follows size: class 2 grows with size in 100 % of the 10 cases whose label"),
         (1, 2, "sme follows size: class 2 grows with size in 80 % of the 10 cases"),
         (1, 3, "sme does not follow size reliably: class 2 grows with size in 70 % of the 10"),
-        (1, 5, "sme does not follow size reliably: class 2 grows with size in 50 % of the 10"),
+        (1, 10, "sme predicts nothing at any value."),
         (0, 0, "sme does not respond to size."),
         (-0.5, 0, "sme does not follow size reliably: class 2 grows with size in 0 %"),
     ],
 )
 def test_what_is_never_predicted_counts_against_a_network(volumes, follows, silent, told):
-    run = volumes.run("sme", follows=follows).silence(*[f"p{n}_0" for n in range(silent)])
+    names = [f"p{patient}_{plane}" for plane in range(2) for patient in range(5)]
+    run = volumes.run("sme", follows=follows).silence(*names[:silent])
     section = section_of(volumes, sme=[run])
     assert section.parts[0].startswith(told)
     row = tables_of([section])["monotone_size"].values.loc["sme, class 2"]
@@ -224,6 +225,16 @@ def test_without_spacing_areas_are_pixels(volumes):
     assert "(pixels)" in area.title
     for name in ("sme", "me"):
         assert area.values.loc["40", (name, "mean")] == pytest.approx(40 * 55 * 0.75, rel=1e-3)
+
+
+def test_without_a_label_or_known_training_values_it_is_said(volumes):
+    run = volumes.run("sme", follows=1)
+    run.counts.loc[:, "fp"] += run.counts["tp"]
+    run.counts.loc[:, ["tp", "fn"]] = 0
+    (run.folder / "cases.csv").unlink()
+    section = section_of(volumes, sme=[run])
+    assert section.parts[0] == "No label holds a class, so sme has nothing to follow."
+    assert "Training values" not in figures_of([section])["response_size"].caption
 
 
 def test_older_runs_have_no_such_section(volumes):

@@ -11,6 +11,7 @@ from metaseg_monai.reporting.scores import (
     class_table,
     cluster,
     domain_similarity,
+    experts_elsewhere,
     perturbation_curve,
     reliance,
     share_curve,
@@ -49,6 +50,18 @@ def test_two_classes_of_one_name_keep_their_columns(results_of, made):
     named = class_table(results, {1: "mass", 2: "mass"})
     assert list(named.mean.columns) == ["class 1", "class 2"]
     assert list(class_table(results, {2: "mass"}).mean.columns) == ["class 1", "mass"]
+
+
+def test_experts_are_tested_on_all_domains(tmp_path, results_of, made):
+    rows = [("a", "normal", 1, 8, 2, 2), ("b", "normal", 1, 5, 5, 5)]
+    tested = table(*rows).assign(domain=["x", "y"])
+    for domain in "xy":
+        (tmp_path / domain).mkdir()
+        tested.to_csv(tmp_path / domain / "counts.csv", index=False)
+    folders = {domain: tmp_path / domain for domain in "xy"}
+    values = experts_elsewhere(results_of(experts=[made(tested, folders)]), "experts").mean
+    assert values.loc["x"].tolist() == [0.8, 0.8]
+    assert values.loc["y"].tolist() == [0.5, 0.5]
 
 
 NORMAL = (("a", "normal", 1, 90, 10, 10), ("b", "normal", 1, 10, 0, 0))

@@ -130,6 +130,13 @@ SAID = {  # hits of each training, the protocol, what is said, and what is not
         {"se": (5, 5, 5), "sme": (8, 8, 8), "me": (8, 8, 8)}, {"modes": {"me": ("missing",)}},
         ["foreign instead of true metadata: sme loses"], ["me hardly"],
     ),
+    "what was not compared by plan": (
+        {"se": (5, 5, 5), "me": (6, 6, 6), "film": (6, 7, 6)},
+        {"comparisons": [["me", "se"]], "notes": "A pilot.", "modes": {"me": ("shuffle",)}},
+        ["Not compared by plan, only described: film 0.", "Noted with it: A pilot.",
+         "me loses 0."],
+        [],
+    ),
     "what departs from the protocol": (
         {"se": (5, 5, 6), "sme": (8, None, 9)},
         {"sample_size": 20, "missing": {"sme/seed1": "interrupted"},

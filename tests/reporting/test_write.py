@@ -5,8 +5,9 @@ import re
 
 import pandas as pd
 import pytest
+from PIL import Image
 
-from metaseg_monai.errors import DataError
+from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.reporting.write import write_report
 
 
@@ -122,3 +123,24 @@ def test_runs_without_true_metadata_are_refused(studied, one_pixel, finished_stu
     changed(folder / "se" / "seed1", lambda counts: counts.assign(mode="missing"))
     with pytest.raises(DataError, match=r"seed1.counts\.csv has no mode normal \(it has missing\)"):
         write_report(folder if finished_study else folder / "se")
+
+
+def test_gates_that_were_explained_are_shown_and_a_file_in_the_way_is_refused(studied, one_pixel):
+    folder = studied({"se": (5, 5, 5), "sme": (8, 8, 8)}, label_class=1)
+    explained = folder / "sme" / "seed0" / "explain"
+    explained.mkdir()
+    for name in ("bridge_scale", "gate_0"):
+        Image.new("RGB", (9, 9)).save(explained / f"{name}.png")
+    write_report(folder)
+    report = (folder / "report.md").read_text(encoding="utf-8")
+    assert "Scale of every channel" not in report
+    assert "![bridge\\_scale: sme.](figures/gates_sme_bridge_scale.png)" in report
+    assert "One gate: activations" in report.partition("Single gates and feature maps")[2]
+    (folder / "file").touch()
+    with pytest.raises(ConfigError, match=r"Cannot write the report into .*name another --output"):
+        write_report(folder, folder / "file")
+
+
+def test_a_class_that_no_run_has_is_refused(studied):
+    with pytest.raises(DataError, match="label class 3, the runs have 1; mend label_class"):
+        write_report(studied({"se": (5, 5, 5)}, label_class=3))
