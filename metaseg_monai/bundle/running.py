@@ -9,11 +9,10 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from pydoc import locate
 from typing import Any
 
 from monai.bundle import ConfigParser, ConfigWorkflow
-from monai.bundle.config_item import ComponentLocator, ConfigComponent, ConfigExpression
+from monai.bundle.config_item import ConfigExpression
 from monai.utils import ensure_tuple
 
 from metaseg_monai.errors import ConfigError
@@ -87,9 +86,9 @@ def effective(*names: str) -> dict[str, Any]:
 def facts() -> dict[str, Any]:
     """Return what weights must tell of the network that ran (contract 27).
 
-    `network`, `preprocessing` and `window` are components with every argument that is a plain
-    value, defaults included; `variant` is that of the network, where it has one; `class_names` are
-    those of the bundle's metadata.json; `refers_to` holds further components that these name.
+    `network`, `preprocessing` and `window` are components, to which `BestWeights` adds their
+    defaults; `variant` is that of the network, where it has one; `class_names` are those of the
+    bundle's metadata.json; `refers_to` holds further components that these name.
     """
     parser, _ = _running()
     known = effective("network_def", "preprocessing")
@@ -97,12 +96,10 @@ def facts() -> dict[str, Any]:
     channels = parser and parser.get("_meta_#network_data_format#outputs#pred#channel_def")
     told = {
         "variant": network.get("variant") if isinstance(network, dict) else None,
-        "network": _with_defaults(network),
-        "preprocessing": [_with_defaults(one) for one in preprocessing]
-        if isinstance(preprocessing, list)
-        else preprocessing,
+        "network": network,
+        "preprocessing": preprocessing,
         "refers_to": known,
-        "window": _with_defaults(effective("window_inferer")["window_inferer"]),
+        "window": effective("window_inferer")["window_inferer"],
         "class_names": list((channels or {}).values()),
     }
     return {key: value for key, value in told.items() if value}
@@ -206,21 +203,3 @@ def _evaluated(text: str) -> Any:
         return text
     value = ConfigExpression(text).evaluate()
     return value if isinstance(value, PLAIN) else text
-
-
-def _with_defaults(component: Any) -> Any:
-    """A component with every plain argument of its target's signature."""
-    if not isinstance(component, dict) or "_target_" not in component:
-        return component
-    module = ConfigComponent(dict(component), locator=ComponentLocator()).resolve_module_name()
-    target = locate(module) if isinstance(module, str) else module
-    if not callable(target):
-        return component
-    defaults = {
-        name: parameter.default
-        for name, parameter in inspect.signature(target).parameters.items()
-        if isinstance(parameter.default, (*PLAIN, tuple, list))
-    }
-    named = {"_target_": component["_target_"], **defaults, **component}
-    filled: Any = json.loads(json.dumps(named, default=str))
-    return filled

@@ -121,8 +121,8 @@ def record_gates(network: nn.Module, features_of: str | None = None) -> Iterator
     gates, record = gates_of(network), GateRecord()
     if features_of is not None and features_of not in gates:
         raise ConfigError(
-            f"The network has no gate {features_of!r}, {did_you_mean(features_of, gates)} Its "
-            f"gates are {', '.join(gates)}."
+            f"The network has no gate {features_of!r}, its gates are {', '.join(gates)}; "
+            f"{did_you_mean(features_of, gates)}"
         )
     hooks = [network.register_forward_pre_hook(record.keep_image, with_kwargs=True)]
     former = [(gate, gate.__dict__.get("excite")) for gate in gates.values()]

@@ -272,8 +272,8 @@ def _attach_values(
     told = _some(item["case"] for item in items)
     if problems := schema.problems(values, ""):
         raise MetadataError(
-            f"{source} ({told}): {'; '.join(problems)}. Give the metadata of the images: "
-            f"{_as_written(schema)}, or a table with one row a case"
+            f"{source} ({told}): {'; '.join(problems)} (give the metadata of the images: "
+            f"{_as_written(schema)}, or a table with one row a case)"
         )
     for field in schema.fields:
         value = values.get(field.name)

@@ -22,6 +22,7 @@ from metaseg_monai.training.sampling import seed_for, seed_generators
 _PLAIN = (int, float, bool, str, bytes, type(None), Tensor, nn.Parameter)
 _SHOWN = 80  # characters of a value in a message
 _PARTS = ("settings", "environment", "objects", "iteration", "finished")
+_FORM = 2  # of what a run's checkpoint says of it; raised where settings are told otherwise
 
 
 def replace_file(path: str | Path, content: bytes | memoryview) -> None:
@@ -309,6 +310,12 @@ class RunCheckpoint:
                 value.start_anew()
 
     def _restore(self, engine: Engine, stored: dict[str, Any], settings: dict[str, Any]) -> None:
+        if stored.get("form") != _FORM:
+            raise CheckpointError(
+                f"{self.path} was written by another version of metaseg_monai, whose runs cannot be "
+                "compared with this one: finish the run with that version, or begin it anew in "
+                "another output_dir."
+            )
         if lines := differences(stored["settings"], settings):
             raise CheckpointError(
                 f"{self.path} belongs to a run with other settings: {'; '.join(lines)}. Resume "
@@ -366,6 +373,7 @@ class RunCheckpoint:
         write_checkpoint(
             self.path,
             {
+                "form": _FORM,
                 "settings": settings,
                 "environment": _environment(engine),
                 "objects": {

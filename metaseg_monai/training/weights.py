@@ -13,6 +13,7 @@ import math
 import platform
 from collections import OrderedDict
 from collections.abc import Container, Mapping
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from pydoc import locate
@@ -21,6 +22,8 @@ from typing import Any
 import monai
 import torch
 from ignite.engine import Engine, Events
+from monai.bundle.config_item import ComponentLocator
+from monai.utils import ensure_tuple
 from torch import Tensor, nn
 
 from metaseg_monai.errors import (
@@ -160,20 +163,22 @@ def read_weights(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return state, facts
 
 
-def with_defaults(fact: Any, only: Container[Any] | None = None) -> Any:
+def _with_defaults(fact: Any, only: Container[Any] | None = None) -> Any:
     """Return a component of a configuration, or a list of some, with the arguments left out.
 
     Args:
         fact: what is no component, or has no such class, stays as it is.
         only: names in `_target_` that may be imported; None for any.
 
-    >>> with_defaults({"_target_": "torch.nn.Dropout", "p": 0.1})
+    >>> _with_defaults({"_target_": "torch.nn.Dropout", "p": 0.1})
     {'_target_': 'torch.nn.Dropout', 'p': 0.1, 'inplace': False}
+    >>> _with_defaults({"_target_": "SplitDimd", "keys": "image"})["dim"]  # found in MONAI
+    0
     """
     if isinstance(fact, list):
-        return [with_defaults(one, only) for one in fact]
+        return [_with_defaults(one, only) for one in fact]
     name = fact.get("_target_") if isinstance(fact, dict) else None
-    target: Any = locate(name) if name and (only is None or name in only) else None
+    target: Any = _class_of(name) if name and (only is None or name in only) else None
     try:
         arguments = inspect.signature(target).parameters
     except (TypeError, ValueError):  # not found, or a builtin
@@ -183,7 +188,14 @@ def with_defaults(fact: Any, only: Container[Any] | None = None) -> Any:
         for argument, parameter in arguments.items()
         if isinstance(parameter.default, (str, int, float, bool, tuple, list, type(None)))
     }
-    return {"_target_": name, **json.loads(json.dumps({**defaults, **fact}))}
+    return {"_target_": name, **json.loads(json.dumps({**defaults, **fact}, default=str))}
+
+
+@cache
+def _class_of(name: str) -> Any:
+    """The class or function of a `_target_`: a dotted path, or a name alone of MONAI's own."""
+    modules = None if "." in name else ComponentLocator().get_component_module_name(name)
+    return locate(f"{ensure_tuple(modules)[0]}.{name}" if modules else name)
 
 
 class BestWeights:
@@ -291,7 +303,7 @@ def _known(
 ) -> dict[str, Any]:
     """Return the facts with the schema and what the network itself tells."""
     given = plain(facts or {}, "The facts of weights")
-    known = {key: with_defaults(fact) for key, fact in given.items()}
+    known = {key: _with_defaults(fact) for key, fact in given.items()}
     known["schema"] = None if schema is None else schema.to_dict()
     doors = [module for module in network.modules() if isinstance(module, MetaInput)]
     known["unknown_trained"] = any(door.unknown is not None for door in doors)
@@ -363,13 +375,14 @@ class LoadWeights:
             now = _as_told(now, self.recorded)
         else:  # of the classes that a file names, only those of this run are imported
             names = {step.get("_target_") for fact in now.values() for step in _steps(fact)}
-            then = {key: with_defaults(fact, names) for key, fact in then.items()}
+            then = {key: _with_defaults(fact, names) for key, fact in then.items()}
         for known in (then, now):
             known["schema"] = self._fields(known["schema"])
         if lines := differences(then, now):
             raise CheckpointError(
                 f"{self.path} was trained for something else: {'; '.join(lines)}. Use the "
-                "settings it was trained with, or train anew into another folder"
+                f"settings it was trained with{_without_unknown(then, now)}, or train anew into "
+                "another folder"
             )
         return state
 
@@ -396,6 +409,19 @@ class LoadWeights:
             raise CheckpointError(
                 f"The metadata schema in {self.path} cannot be read ({error}); train anew."
             ) from error
+
+
+def _without_unknown(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """The settings for weights that know no unknown metadata, where this run does."""
+    settings = []
+    fields = [known["schema"] or [] for known in (then, now)]
+    if [any(field["missing"] == "unknown" for field in one) for one in fields] == [False, True]:
+        settings.append(
+            "--schema_file FILE (their schema, such as the bundle's configs/schema_texts.json)"
+        )
+    if now["unknown_trained"] and not then["unknown_trained"]:
+        settings.append("--metadata_dropout 0")
+    return f": {' '.join(settings)}" if settings else ""
 
 
 def _steps(fact: Any) -> list[dict[str, Any]]:

@@ -79,7 +79,7 @@ def test_of_a_volume_the_middle_plane_is_kept(tmp_path, evaluate):
 
 def test_a_gate_that_is_not_there_is_refused(echo):
     recorder = RecordGates(SimpleInferer(), gate="decoder1")
-    with pytest.raises(ConfigError, match=r"no gate 'decoder1', .* Its gates are echo"):
+    with pytest.raises(ConfigError, match=r"no gate 'decoder1', its gates are echo"):
         recorder(ramp(), echo, torch.ones(1, 3))
 
 

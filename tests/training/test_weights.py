@@ -113,6 +113,9 @@ def test_a_network_tells_whether_unknown_was_trained(tmp_path):
     LoadWeights(tmp_path / "model.pt", network([0, 1])).load()
     with pytest.raises(CheckpointError, match="unknown_trained: True in the checkpoint, False now"):
         LoadWeights(tmp_path / "model.pt", network(None)).load()
+    validate(BestWeights(tmp_path / "model.pt", network(None)), [1.0])
+    with pytest.raises(CheckpointError, match=r"trained with: --metadata_dropout 0, or train"):
+        LoadWeights(tmp_path / "model.pt", network([0, 1])).load()
 
 
 def test_facts_that_are_not_plain_are_refused(tmp_path):
@@ -370,6 +373,7 @@ def test_missing_weights_name_the_training_command(tmp_path):
             r"schema.task.values: \['disc', 'ring'\].*\['disc', 'cross'\] now",
         ),
         ({"schema": None}, "schema: .*None now"),
+        ({"schema": task("disc", "ring", missing="unknown")}, r"--schema_file .*schema_texts\.j"),
         ({"module": nn.Linear(2, 1)}, "do not fit this network"),
         (
             {"preprocessing": [LOAD, {"_target_": "y.Scale", "range": [0, 1]}]},
