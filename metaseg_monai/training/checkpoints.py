@@ -312,9 +312,8 @@ class RunCheckpoint:
     def _restore(self, engine: Engine, stored: dict[str, Any], settings: dict[str, Any]) -> None:
         if stored.get("form") != _FORM:
             raise CheckpointError(
-                f"{self.path} was written by another version of metaseg_monai, whose runs cannot be "
-                "compared with this one: finish the run with that version, or begin it anew in "
-                "another output_dir."
+                f"{self.path} was written by another version of metaseg_monai, in another form: "
+                "finish the run with that version, or begin it anew in another output_dir."
             )
         if lines := differences(stored["settings"], settings):
             raise CheckpointError(
