@@ -9,13 +9,12 @@ from metaseg_monai.networks.gates import (
     SqueezeMetadataExcite,
 )
 from metaseg_monai.networks.regressor import ImageRegressor
-from metaseg_monai.networks.unet3 import Unet3, chosen_places
+from metaseg_monai.networks.unet3 import Unet3
 from metaseg_monai.networks.variants import (
     ALL_VARIANTS,
     GATES,
     METADATA_VARIANTS,
     VARIANTS,
-    gate_of_variant,
     reads_metadata,
 )
 
@@ -32,7 +31,5 @@ __all__ = [
     "SqueezeExcite",
     "SqueezeMetadataExcite",
     "Unet3",
-    "chosen_places",
-    "gate_of_variant",
     "reads_metadata",
 ]

@@ -1,8 +1,5 @@
 """Which metadata reach the gates: those given, the unknown vector, or none; all else is refused."""
 
-import math
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
@@ -61,16 +58,12 @@ class MetaInput(nn.Module):
     Args:
         schema: the model's schema, which gives the width and the unknown vector.
         meta_features: without a schema: M, the number of entries; 0 for a network without metadata.
-        unknown_meta: without a schema: the M entries that stand for `meta=None`.
         unknown_trained: with a schema: training showed the network unknown metadata (metadata
             dropout). Only then, and only if every field of the schema has missing="unknown", None
             stands for unknown; else it is refused.
 
     Raises:
-        ConfigError: a setting does not go with another, or `unknown_meta` has not M finite entries.
-
-    >>> MetaInput(meta_features=2, unknown_meta=[0, 1])(None, torch.zeros(3, 1, 8, 8)).shape
-    torch.Size([3, 2])
+        ConfigError: a setting does not go with another.
     """
 
     unknown: Tensor | None
@@ -79,46 +72,29 @@ class MetaInput(nn.Module):
         self,
         schema: MetadataSchema | None = None,
         meta_features: int | None = None,
-        unknown_meta: Sequence[float] | None = None,
         unknown_trained: bool = False,
     ) -> None:
         super().__init__()
-        self.no_unknown = "this network was built without (unknown_meta)"
+        if schema is None and unknown_trained:
+            raise ConfigError("unknown_trained needs the schema")
+        if schema is not None and meta_features is not None:
+            raise ConfigError(
+                "meta_features is for a network without a schema, and this one has a schema, which "
+                "gives the width: leave it out"
+            )
+        unknown = None
         if schema is None:
-            if unknown_trained and unknown_meta is None:
-                raise ConfigError("unknown_trained needs the schema, or unknown_meta in its place")
-            self.meta_features = meta_features or 0
-        elif meta_features is None and unknown_meta is None:
-            self.meta_features = schema.width
+            self.no_unknown = "this network was built without (it has no schema)"
+        elif not schema.knows_unknown:
             needed = [repr(field.name) for field in schema.fields if field.missing != "unknown"]
-            if needed:
-                self.no_unknown = f"the schema lacks (missing='error' in {', '.join(needed)})"
-            elif not unknown_trained:
-                self.no_unknown = (
-                    "this network never saw in training (no metadata dropout, or a dummy)"
-                )
-            else:
-                unknown_meta = schema.unknown().tolist()
+            self.no_unknown = f"the schema lacks (missing='error' in {', '.join(needed)})"
+        elif not unknown_trained:
+            self.no_unknown = "this network never saw in training (no metadata dropout, or a dummy)"
         else:
-            raise ConfigError(
-                "meta_features and unknown_meta are for a network without a schema, and this one "
-                "has a schema, which gives both: leave them out"
-            )
-        if self.meta_features < 0:
-            raise ConfigError(f"meta_features must be 0 or more, got {meta_features}")
-        if unknown_meta is None:
-            self.register_buffer("unknown", None, persistent=False)
-            return
-        entries = [float(entry) for entry in unknown_meta]
-        if not 0 < self.meta_features == len(entries):
-            raise ConfigError(
-                f"unknown_meta needs one number for each of the meta_features={self.meta_features} "
-                f"entries, got {len(entries)}: take schema.unknown() of the model's own schema, "
-                "and leave it out of a network without metadata"
-            )
-        if not all(math.isfinite(entry) for entry in entries):
-            raise ConfigError(f"unknown_meta must be finite numbers, got {entries}")
-        self.register_buffer("unknown", torch.tensor(entries), persistent=False)
+            self.no_unknown = ""
+            unknown = torch.from_numpy(schema.unknown())
+        self.meta_features = (meta_features or 0) if schema is None else schema.width
+        self.register_buffer("unknown", unknown, persistent=False)
 
     def forward(self, meta: Tensor | None, image: Tensor) -> Tensor | None:
         """Return the metadata (B, M) for images (B, C, *S); None where the network reads none.

@@ -80,16 +80,14 @@ class Unet3(nn.Module):
         levels: how often the image is halved.
         reduction: r of the gates' hidden width, round(C / r); 4 in the paper (2.1), 2 in the
             thesis (4.1). "film-ivadomed" has its own.
-        places: which of the 2 * levels + 1 places get a gate, by name or index of `gate_places`
-            (thesis 4.8, figure 4.11); None for all.
+        places: which of the 2 * levels + 1 `gate_places` get a gate (thesis 4.8, figure 4.11); None
+            for all.
         spatial_dims: 2 or 3.
         hidden_from: "inputs" makes the hidden width of "sme" round((C + M) / r) (thesis 4.1).
         shift: se, me and sme give x * s + b instead of x * s (the authors' code, DAFT).
         meta_features: without a schema: M, the width of the encoded metadata.
-        unknown_meta: without a schema: the encoded vector that stands for `meta=None`; only for a
-            network trained with metadata dropout. Else None is refused.
-        unknown_trained: the same with a schema: training drops metadata, so that `meta=None`
-            stands for unknown if every field of the schema has missing="unknown".
+        unknown_trained: with a schema: training drops metadata, so that `meta=None` stands for
+            unknown if every field of the schema has missing="unknown".
 
     Raises:
         ConfigError: a setting is unknown, out of range, or does not go with another.
@@ -108,13 +106,12 @@ class Unet3(nn.Module):
         channels: int = 64,
         levels: int = 5,
         reduction: float = 4,
-        places: Sequence[int | str] | None = None,
+        places: Sequence[str] | None = None,
         spatial_dims: int = 2,
         *,
         hidden_from: Literal["channels", "inputs"] = "channels",
         shift: bool = False,
         meta_features: int | None = None,
-        unknown_meta: Sequence[float] | None = None,
         unknown_trained: bool = False,
     ) -> None:
         super().__init__()
@@ -126,12 +123,10 @@ class Unet3(nn.Module):
             raise ConfigError(f"spatial_dims must be 2 or 3, got {spatial_dims}")
         self.variant = variant
         self.spatial_dims = spatial_dims
-        self.meta_input = meta_input_of(
-            variant, schema, meta_features, unknown_meta, unknown_trained
-        )
+        self.meta_input = meta_input_of(variant, schema, meta_features, unknown_trained)
         self.meta_features = self.meta_input.meta_features  # M; 0: reads no metadata
         gate = base_variant(variant)
-        gated = chosen_places(places, levels, gate)
+        gated = _chosen_places(places, levels, gate)
 
         def level(place: str, inputs: int) -> GatedTriple:
             if place not in gated:
@@ -185,43 +180,26 @@ class Unet3(nn.Module):
         return self.head(x)
 
 
-def chosen_places(places: Sequence[int | str] | None, levels: int, variant: str) -> list[str]:
-    """Name the places that get a gate, in the order of `gate_places`.
-
-    Args:
-        places: by name or index; None is all.
-        levels: of the network.
-        variant: of the gates; none has no places.
-
-    Raises:
-        ConfigError: a place is unknown or named twice, or the list is empty.
-
-    >>> chosen_places(["middle", 0], levels=2, variant="se")
-    ['encoder1', 'middle']
-    """
+def _chosen_places(places: Sequence[str] | None, levels: int, variant: str) -> Sequence[str]:
+    """Return the names of the places that get a gate."""
     names = gate_places(levels)
     if variant == "none":
         if places is not None:
             raise ConfigError("variant 'none' has no gates: leave places out")
         return []
     if places is None:
-        return list(names)
+        return names
     if isinstance(places, str) or len(places) == 0:
         raise ConfigError(
-            f"places must be a list of names or indices of {', '.join(names)}, got {places!r}; "
-            "for a network without gates use variant 'none'"
+            f"places must be a list of some of {listing(names)}, got {places!r}; for a network "
+            "without gates use variant 'none'"
         )
-    by_either: dict[int | str, str] = {
-        **dict(zip(names, names, strict=True)),
-        **dict(enumerate(names)),
-    }
     for place in places:
-        if isinstance(place, bool) or not isinstance(place, int | str) or place not in by_either:
+        if place not in names:
             raise ConfigError(
-                f"places: expected some of {listing(names)}, or of their indices 0 to "
-                f"{len(names) - 1}, got {place!r}; {did_you_mean(place, names)}"
+                f"places: expected some of {listing(names)}, got {place!r}; "
+                f"{did_you_mean(place, names)}"
             )
-    chosen = [by_either[place] for place in places]
-    if len(set(chosen)) < len(chosen):
-        raise ConfigError(f"places names a place twice: {', '.join(chosen)}")
-    return [name for name in names if name in chosen]
+    if len(set(places)) < len(places):
+        raise ConfigError(f"places names a place twice: {', '.join(places)}")
+    return places

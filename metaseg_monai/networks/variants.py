@@ -1,7 +1,6 @@
 """Variants: which gate a name of the paper stands for. A new gate is a line of `GATES`."""
 
 import inspect
-from collections.abc import Sequence
 from typing import Any
 
 from metaseg_monai.errors import ConfigError, did_you_mean, listing
@@ -84,17 +83,14 @@ def gate_of_variant(
         shift: x * s + b instead of x * s; only of a gate that has it as a setting.
 
     Raises:
-        ConfigError: the settings do not go together.
+        ConfigError: `shift` is wanted of a gate without it, or a setting is out of range.
 
     >>> type(gate_of_variant("me", 64, meta_features=7)).__name__
     'MetadataExcite'
     """
-    _check_width(variant, meta_features)
-    if variant == "none":
-        raise ConfigError("variant 'none' has no gate: leave the place empty (NoGate)")
-    parameters = {name: inspect.signature(gate).parameters for name, gate in GATES.items()}
-    if shift and "shift" not in parameters[variant]:
-        shifting = ", ".join(name for name in GATES if "shift" in parameters[name])
+    known = {name: inspect.signature(gate).parameters for name, gate in GATES.items()}
+    if shift and "shift" not in known[variant]:
+        shifting = ", ".join(name for name in GATES if "shift" in known[name])
         raise ConfigError(f"shift is a choice of {shifting} only, not of variant {variant!r}")
     settings: dict[str, Any] = {
         "channels": channels,
@@ -103,14 +99,13 @@ def gate_of_variant(
         "hidden_from": hidden_from,
         "shift": shift,
     }
-    return GATES[variant](**{n: v for n, v in settings.items() if n in parameters[variant]})
+    return GATES[variant](**{n: v for n, v in settings.items() if n in known[variant]})
 
 
 def meta_input_of(
     variant: str,
     schema: MetadataSchema | None = None,
     meta_features: int | None = None,
-    unknown_meta: Sequence[float] | None = None,
     unknown_trained: bool = False,
 ) -> MetaInput:
     """Return the door for the metadata of a network of any variant, dummies included.
@@ -119,7 +114,6 @@ def meta_input_of(
         variant: a name of `ALL_VARIANTS`. The door of one that reads no metadata lets none in.
         schema: and the further arguments as for `MetaInput`; a dummy never knows unknown.
         meta_features: without a schema.
-        unknown_meta: without a schema.
         unknown_trained: with a schema.
 
     Raises:
@@ -128,20 +122,15 @@ def meta_input_of(
     base = base_variant(variant)
     reads = base in METADATA_VARIANTS
     trained = unknown_trained and reads and base == variant
-    door = MetaInput(schema if reads else None, meta_features, unknown_meta, trained)
-    _check_width(base, door.meta_features)
+    door = MetaInput(schema if reads else None, meta_features, trained)
+    if not reads and door.meta_features != 0:
+        raise ConfigError(
+            f"variant {base!r} takes no metadata: meta_features must be 0, got {meta_features}; "
+            f"set it to 0 or choose one of {', '.join(METADATA_VARIANTS)}"
+        )
+    if reads and door.meta_features < 1:
+        raise ConfigError(
+            f"variant {base!r} is steered by metadata: give the schema, or its width as "
+            f"meta_features, which must be 1 or more, got {door.meta_features}"
+        )
     return door
-
-
-def _check_width(variant: str, meta_features: int) -> None:
-    reads = reads_metadata(variant)
-    if not reads and meta_features != 0:
-        raise ConfigError(
-            f"variant {variant!r} takes no metadata: meta_features must be 0, got "
-            f"{meta_features}; set it to 0 or choose one of {', '.join(METADATA_VARIANTS)}"
-        )
-    if reads and meta_features < 1:
-        raise ConfigError(
-            f"variant {variant!r} is steered by metadata: give the schema, or its width as "
-            f"meta_features, which must be 1 or more, got {meta_features}"
-        )

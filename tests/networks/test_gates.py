@@ -17,10 +17,10 @@ from metaseg_monai.networks import (
     MetadataExcite,
     SqueezeExcite,
     SqueezeMetadataExcite,
-    gate_of_variant,
 )
 from metaseg_monai.networks.fused import fusible
 from metaseg_monai.networks.gates import NoGate, hidden_width
+from metaseg_monai.networks.variants import gate_of_variant
 
 CASES = [
     pytest.param(variant, shift, id=variant + "-shift" * shift)
@@ -315,18 +315,6 @@ def test_hidden_width_of_sme_counts_channels_or_inputs():
         (lambda: SqueezeExcite(4, reduction=0), "reduction=0 .*hidden neurons"),
         (lambda: SqueezeExcite(4, reduction=-1), "reduction=-1 .*hidden neurons"),
         (lambda: SqueezeExcite(4, reduction=9), "reduction=9 .*hidden neurons"),
-        (lambda: gate_of_variant("smee", 4, 2), "got 'smee'; did you mean 'sme'"),
-        (
-            lambda: gate_of_variant("attention", 4),
-            "'none', 'se', .*got 'attention'",
-        ),
-        (lambda: gate_of_variant("se", 4, 2), r"variant 'se' takes no metadata.*got 2"),
-        (lambda: gate_of_variant("film", 4), "variant 'film' is steered by metadata"),
-        (
-            lambda: gate_of_variant("film", 4, 2, shift=True),
-            "shift is a choice of se, me, sme",
-        ),
-        (lambda: gate_of_variant("none", 4), "'none' has no gate"),
     ],
 )
 def test_settings_out_of_range_are_refused(make_gate, message):

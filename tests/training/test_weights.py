@@ -105,17 +105,17 @@ def test_the_digest_goes_by_values_not_by_their_place_in_memory(tmp_path):
 def test_a_network_tells_whether_unknown_was_trained(tmp_path):
     def network(unknown):
         made = nn.Linear(1, 1)
-        made.door = MetaInput(meta_features=2, unknown_meta=unknown)
+        made.door = MetaInput(task("disc", missing="unknown"), unknown_trained=unknown)
         return made
 
-    validate(BestWeights(tmp_path / "model.pt", network([0, 1])), [1.0])
+    validate(BestWeights(tmp_path / "model.pt", network(True)), [1.0])
     assert read_weights(tmp_path / "model.pt")[1]["unknown_trained"] is True
-    LoadWeights(tmp_path / "model.pt", network([0, 1])).load()
+    LoadWeights(tmp_path / "model.pt", network(True)).load()
     with pytest.raises(CheckpointError, match="unknown_trained: True in the checkpoint, False now"):
-        LoadWeights(tmp_path / "model.pt", network(None)).load()
-    validate(BestWeights(tmp_path / "model.pt", network(None)), [1.0])
+        LoadWeights(tmp_path / "model.pt", network(False)).load()
+    validate(BestWeights(tmp_path / "model.pt", network(False)), [1.0])
     with pytest.raises(CheckpointError, match=r"trained with: --metadata_dropout 0, or train"):
-        LoadWeights(tmp_path / "model.pt", network([0, 1])).load()
+        LoadWeights(tmp_path / "model.pt", network(True)).load()
 
 
 def test_facts_that_are_not_plain_are_refused(tmp_path):
