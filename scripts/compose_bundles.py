@@ -50,12 +50,14 @@ def compose(bundle: Path) -> dict[str, str]:
             raise SystemExit(f"{bundle.name}: nothing uses the fact {name}")
         for config in having:
             ConfigParser(config).set(copy.deepcopy(value), name)
+    schema = MetadataSchema.load(bundle / "configs" / "schema.json")
     train, inference = configs["train"], configs["inference"]
+    shown = dict.fromkeys(schema.names, "unknown")  # what an application lets its user set
+    inference["displayable_configs"] = {**shown, **inference["displayable_configs"]}
     configs["inference"] = _ordered(_referred(inference, train), train)
     for name, own in facts.get("sizes", {}).items():
         configs[name] = _read(SHARED / f"{name}.json") | own
     texts = {f"configs/{name}.json": format_config(config) for name, config in configs.items()}
-    schema = MetadataSchema.load(bundle / "configs" / "schema.json")
     metadata = _metadata(bundle.name, facts["metadata"], configs["train"], schema)
     texts["configs/metadata.json"] = format_config(metadata)
     return {

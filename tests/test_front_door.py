@@ -1,6 +1,7 @@
 """What `from metaseg_monai import ...` gives, in a notebook's way."""
 
 import importlib
+import json
 import pkgutil
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ import tifffile
 import metaseg_monai
 from metaseg_monai import evaluate, predict, read_table, report, train
 from metaseg_monai.errors import ConfigError, DataError
+from metaseg_monai.transforms import DropMetadatad
 
 pytestmark = pytest.mark.filterwarnings(
     # MONAI 1.6.1 and Ignite 0.5.5 themselves, while they read or run a bundle
@@ -70,12 +72,17 @@ def test_train_evaluate_predict_report(bundle, tiny, tmp_path, monkeypatch):
         evaluate(model.folder)
 
 
-def test_an_augmentation_that_never_shows_unknown_is_refused(bundle, tiny, tmp_path):
+def test_an_augmentation_of_ones_own_still_shows_unknown(bundle, tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    seen = []
+    drop = DropMetadatad.__call__
+    monkeypatch.setattr(DropMetadatad, "__call__", lambda *a: seen.append(drop(*a)) or seen[-1])
     flip = {"_target_": "RandFlipd", "keys": ["image", "label"], "prob": 0.5}
-    settings = {**tiny, "train#augmentation": [flip], "metadata_dropout": 0.1}
-    with pytest.raises(ConfigError, match="holds no DropMetadatad"):
-        train(bundle, tmp_path / "me", variant="me", **settings)
-    assert not (tmp_path / "me" / "model.pt").exists()
+    settings = {**tiny, "train#augmentation": [flip], "metadata_dropout": 1.0}
+    model = train(bundle, "me", variant="me", **settings)
+    assert json.loads((model.folder / "model.json").read_text())["unknown_trained"]
+    assert seen
+    assert all(item["meta"][-1] == 1 and item["meta"].sum() == 1 for item in seen)
 
 
 def test_a_model_that_does_not_tell_its_bundle(tmp_path):

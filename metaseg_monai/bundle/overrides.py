@@ -44,7 +44,7 @@ MOVED = {
 
 
 def check_overrides(
-    config_files: Sequence[str | Path], overrides: Mapping[str, Any]
+    config: Sequence[str | Path] | Mapping[str, Any], overrides: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Accept only overrides that change something in the configuration.
 
@@ -53,7 +53,7 @@ def check_overrides(
     parent takes. Components within it may have no argument that their target does not take.
 
     Args:
-        config_files: the files that are merged, in order.
+        config: what `load_config` gives, or the files that are merged, in order.
         overrides: ``{id: value}`` such as ``{"epochs": 2, "train#trainer#max_epochs": 2}``.
 
     Returns:
@@ -64,7 +64,8 @@ def check_overrides(
         ConfigError: naming every unknown id with its nearest neighbours, and every value whose
             type is not that of the default.
     """
-    ids = dict(flatten(load_config(config_files)))
+    merged = config if isinstance(config, Mapping) else load_config(config)
+    ids = dict(flatten(merged))
     given = {key.lstrip("+").replace("::", "#"): value for key, value in overrides.items()}
     accepted = ids.keys() | names_in([*ids.values(), *(value for _, value in flatten(given))])
     problems = []
@@ -81,10 +82,7 @@ def check_overrides(
                 told = f"{value['_target_']} takes {', '.join(near)}"
                 problems.append(f"{name}#{inner!r} ({told})")
     if problems:
-        raise ConfigError(
-            f"Nothing in {', '.join(Path(file).name for file in config_files)} uses the override "
-            f"{'; '.join(problems)}."
-        )
+        raise ConfigError(f"Nothing in the configuration uses the override {'; '.join(problems)}.")
     return {
         key: _typed(key, ids.get(name), value)
         for (key, value), name in zip(overrides.items(), given, strict=True)
@@ -94,32 +92,37 @@ def check_overrides(
 def load_config(config_files: Sequence[str | Path]) -> dict[str, Any]:
     """Read and merge configuration files without running anything in them.
 
-    The ids of a single file stay as written, such as "train#augmentation": only together with the
-    files that it changes do they mean a place. What a configuration of a training says of parts
-    that inference.json lacks, such as "lr_scheduler#cycles", does not matter there.
+    The ids of a single file stay as written, such as "train#augmentation". Among several, what one
+    changes within an id that those before it have not, such as "table#path" behind inference.json,
+    concerns another workflow and is left out.
 
     Raises:
         ConfigError: for a missing or broken file.
     """
+    if len(config_files) == 1:
+        return read_config(config_files[0])
+    parser = ConfigParser({})
     for file in config_files:
-        if not Path(file).is_file():
-            raise ConfigError(f"There is no configuration file {file}.")
+        for key, value in read_config(file).items():
+            if "#" not in key or key.lstrip("+").partition("#")[0] in parser:
+                merge_kv(parser, key, value)
+    config: dict[str, Any] = parser.get()
+    return config
+
+
+def read_config(file: str | Path) -> dict[str, Any]:
+    """Read one configuration file.
+
+    Raises:
+        ConfigError: it is missing or broken.
+    """
+    if not Path(file).is_file():
+        raise ConfigError(f"There is no configuration file {file}.")
     try:
-        if len(config_files) == 1:
-            return ConfigParser.load_config_file(str(config_files[0]))
-        merged = ConfigParser(config={})
-        for file in config_files:
-            known = merged.get() if Path(config_files[0]).stem == "inference" else None
-            for name, value in ConfigParser.load_config_file(str(file)).items():
-                top, inner, _ = name.lstrip("+").replace("::", "#").partition("#")
-                if known is None or not inner or top in known:
-                    merge_kv(merged, name, value)
-        found: dict[str, Any] = merged.get()
-        return found
+        content: dict[str, Any] = ConfigParser.load_config_file(str(file))
     except ValueError as error:
-        raise ConfigError(
-            f"Cannot read {', '.join(map(str, config_files))}: {error}. Mend the JSON."
-        ) from error
+        raise ConfigError(f"Cannot read {file}: {error}. Mend the JSON.") from error
+    return {key.replace("::", "#"): value for key, value in content.items()}
 
 
 def _typed(key: str, default: Any, value: Any) -> Any:

@@ -1,16 +1,14 @@
 """Run a bundle's workflow in this process, with checked overrides."""
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from monai.bundle import ConfigWorkflow
 
-from metaseg_monai.bundle.locate import configuration_file, home_of
-from metaseg_monai.bundle.overrides import check_overrides, flatten, load_config
+from metaseg_monai.bundle.locate import WORKFLOWS, configuration_file, home_of
+from metaseg_monai.bundle.overrides import check_overrides, flatten, load_config, read_config
 from metaseg_monai.errors import MetasegError
 
 
@@ -43,25 +41,25 @@ def run_bundle(
         MetasegError: whatever the library itself refuses, without the wrappers of MONAI.
     """
     files = [configuration_file(bundle, name) for name in configurations]
-    infers = files[0].stem == "inference"
-    trained_by = [bundle / "configs" / "train.json"] if infers else []  # may be what a file changes
-    for place, file in enumerate(files):
-        if file.parent != bundle / "configs":
-            check_overrides([*trained_by, *files[:place]], load_config([file]))
-    settings = {**_places(bundle, files), **check_overrides(files, overrides)}
+    stages = [file for file in files if file.stem in WORKFLOWS and _is_own(bundle, file)]
+    for file in files:
+        if not _is_own(bundle, file):  # a part for training is none of prediction, and is known
+            known = [bundle / "configs" / f"{name}.json" for name in ("train", "evaluate")]
+            known = [path for path in known if path.is_file() and path not in stages]
+            check_overrides([*known, *stages], read_config(file))
+    config, of_stages = load_config(files), load_config(stages)
+    checked = check_overrides(config, overrides)
     for engine in ("SupervisedTrainer", "SupervisedEvaluator"):
         logging.getLogger(f"ignite.engine.engine.{engine}").addFilter(_is_news)
-    logging.getLogger("monai.bundle.workflows").addFilter(_is_news)
-    with TemporaryDirectory() as folder:
-        merged = Path(folder) / "merged.json"
-        merged.write_text(json.dumps(load_config(files)), encoding="utf-8")
-        workflow = ConfigWorkflow(
-            config_file=[str(files[0]), *([str(merged)] if files[1:] else [])],
-            meta_file=str(bundle / "configs" / "metadata.json"),
-            logging_file=str(bundle / "configs" / "logging.conf"),
-            workflow_type="infer" if infers else "train",
-            **settings,
-        )
+    workflow = ConfigWorkflow(
+        config_file=[str(file) for file in stages],
+        meta_file=str(bundle / "configs" / "metadata.json"),
+        logging_file=str(bundle / "configs" / "logging.conf"),
+        workflow_type="infer" if stages[0].stem == "inference" else "train",
+        **{name: value for name, value in config.items() if value != of_stages.get(name, ...)},
+        **_places(bundle, config),
+    )
+    workflow.parser.update(checked)
     try:
         workflow.initialize()
         workflow.run()
@@ -74,11 +72,15 @@ def run_bundle(
     return workflow
 
 
-def _places(bundle: Path, files: Sequence[Path]) -> dict[str, str]:
+def _is_own(bundle: Path, file: Path) -> bool:
+    return file.parent == bundle / "configs"
+
+
+def _places(bundle: Path, config: Mapping[str, Any]) -> dict[str, str]:
     """The bundle's folder, and where its data and results go where they may not go there."""
     places = {"bundle_root": str(bundle)}
     if (home := home_of(bundle)) != bundle:
-        for name, value in flatten(load_config(files)):
+        for name, value in flatten(config):
             is_place = isinstance(value, str) and value.startswith("$@bundle_root + '/")
             if is_place and "/configs/" not in value:
                 places[name] = value.replace("@bundle_root", repr(str(home)))
@@ -86,9 +88,8 @@ def _places(bundle: Path, files: Sequence[Path]) -> dict[str, str]:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Drop what MONAI and Ignite say of files and errors that this package tells itself."""
-    text = record.getMessage()
-    return "terminating due to exception" not in text and "Not all config files are in" not in text
+    """Drop Ignite's own words on an exception, which is told once, by who catches it."""
+    return "terminating due to exception" not in record.getMessage()
 
 
 def root_refusal(error: BaseException | None) -> MetasegError | None:

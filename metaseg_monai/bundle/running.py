@@ -17,7 +17,6 @@ from monai.utils import ensure_tuple
 
 from metaseg_monai.errors import ConfigError
 from metaseg_monai.metadata.schema import MetadataSchema
-from metaseg_monai.networks.variants import reads_metadata
 from metaseg_monai.tables.table import CaseTable
 
 REFERENCE = re.compile(r"@(\w+(?:(?:#|::)\w+)*)")
@@ -111,49 +110,22 @@ def settings(cases: CaseTable, schema: MetadataSchema) -> dict[str, Any]:
     Args:
         cases: that it is trained and validated on, known by their digest.
         schema: of their metadata, likewise.
-
-    Raises:
-        ConfigError: the network would be taken as one that knows "unknown", and never see it.
     """
-    _check_unknown_is_shown()
     return {**effective(*RUN), "cases": cases.digest, "schema": schema.digest}
-
-
-def _check_unknown_is_shown() -> None:
-    """Refuse an own list of augmentations from which the one that drops metadata was left out."""
-    parser, _ = _running()
-    said = {} if parser is None else parser.config
-    if not said.get("metadata_dropout"):
-        return
-    known = effective("metadata_dropout", "variant", "train#augmentation")
-    probability, variant = known["metadata_dropout"], str(known["variant"])
-    if not probability or not reads_metadata(variant) or variant.endswith("-dummy"):
-        return
-    drops = [
-        one
-        for one in known["train#augmentation"]
-        if isinstance(one, dict) and str(one.get("_target_")).endswith("DropMetadatad")
-    ]
-    if not any(one.get("probability") for one in drops):
-        raise ConfigError(
-            f"metadata_dropout is {probability}, but train#augmentation holds no DropMetadatad: "
-            "the network would never see unknown. Add {'_target_': 'metaseg_monai.transforms."
-            "DropMetadatad', 'schema': '@schema', 'variant': '@variant', 'probability': "
-            "'@metadata_dropout'}, or give --metadata_dropout 0."
-        )
 
 
 def _running() -> tuple[ConfigParser | None, Path | None]:
     """The innermost parser on the stack, and the folder of the files that it has read, if known."""
     parser = None
     for names in _locals():
-        owner = names.get("self")
-        if parser is None and isinstance(owner, ConfigParser):
-            parser = owner
-        elif parser is not None and isinstance(owner, ConfigWorkflow) and owner.parser is parser:
-            return parser, Path(owner.config_root_path)
-        elif parser is not None and names.get("parser") is parser and "config_file_" in names:
-            return parser, Path(ensure_tuple(names["config_file_"])[0]).parent  # monai.bundle
+        if parser is None and isinstance(names.get("self"), ConfigParser):
+            parser = names["self"]
+        elif parser is not None:
+            for value in list(names.values()):
+                if isinstance(value, ConfigWorkflow) and value.parser is parser:
+                    return parser, Path(value.config_root_path)
+            if names.get("parser") is parser and "config_file_" in names:  # monai.bundle
+                return parser, Path(ensure_tuple(names["config_file_"])[0]).parent
     return parser, None
 
 

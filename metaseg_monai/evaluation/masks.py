@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,19 +11,20 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from ignite.engine import Engine, Events
+from monai.transforms import Compose
 from torch import Tensor
 
 from metaseg_monai.errors import ConfigError, DataError, listing
 from metaseg_monai.evaluation.per_case import Case, PerCase
 from metaseg_monai.files import file_sha256, replacing
-from metaseg_monai.images.geometry import AxialVolume, is_volume_file, resize_image, volume_header
+from metaseg_monai.images.geometry import AxialVolume, is_volume_file, volume_header
 from metaseg_monai.images.image import image_format
 from metaseg_monai.images.read import read_header
 from metaseg_monai.images.write import mask_suffix, write_mask
-from metaseg_monai.metrics.objects import class_map
 from metaseg_monai.tables.check import image_files
 from metaseg_monai.training.handlers import hear_of_errors
 from metaseg_monai.transforms.clean_up import check_sizes, clean_up
+from metaseg_monai.transforms.postprocessing import AsMaskd
 
 # Small objects and holes taken out of predictions, in testing and in prediction alike.
 
@@ -254,13 +255,18 @@ class SaveMasks:
 
     Args:
         folder: where the masks go.
+        postprocessing: transforms that make the mask `pred` (1, *S) of the logits `pred` (K, *S)
+            of a case.
 
     Attributes:
         paths: file of the mask of each case and volume, known when the run starts.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(
+        self, folder: str | Path, postprocessing: Sequence[Callable[[Any], Any]] = (AsMaskd(),)
+    ) -> None:
         self.folder = Path(folder)
+        self.postprocessing = Compose(list(postprocessing))
         self.paths: dict[str, Path] = {}
         self._items: dict[str, Mapping[str, Any]] = {}
         self._volumes: set[str] = set()
@@ -287,14 +293,10 @@ class SaveMasks:
     def __call__(self, case: Case) -> tuple[()]:
         """Write the mask of a case, or put it as a plane into its volume."""
         item = self._items[case["case"]]
-        logits, native = case["pred"], None
-        if "native_shape" in case:
-            native = case["native_shape"].tolist()
-            logits = resize_image(logits[None], native)[0]
-        mask = class_map(logits)
+        mask = np.asarray(self.postprocessing(dict(case))["pred"][0])
         if self._is_plane(item):
             self._put(item, mask)
-        elif native is not None and len(native) == 3:  # turned by AxialVolumed
+        elif mask.ndim == 3 and "native_shape" in case:  # turned by AxialVolumed
             view, attributes = volume_header(item["image"])
             self._write(item, view.restore(np.moveaxis(mask, -1, 0)), attributes)
         else:

@@ -25,7 +25,8 @@ from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.metrics.calibration import bin_probabilities
 from metaseg_monai.metrics.scores import COUNT_COLUMNS, case_f1
 from metaseg_monai.tables.table import CaseTable
-from metaseg_monai.training.weights import LoadWeights
+from metaseg_monai.training.processes import bare_network
+from metaseg_monai.training.weights import LoadWeights, weights_sha256
 
 Case = Mapping[str, Any]
 Row = Mapping[str, Any]
@@ -491,8 +492,10 @@ class RecordEvaluation:
     def __call__(self, engine: Engine) -> None:
         """Write the file in one step."""
         table, files = Path(self.table.path), getattr(engine.state, "written", [])
+        known = self.weights.recorded.get("weights_sha256")  # none where others gave the weights
         content = {
-            "weights_sha256": self.weights.recorded["weights_sha256"],
+            "weights_sha256": known
+            or weights_sha256(bare_network(self.weights.network).state_dict()),
             "split": self.split,
             "table_sha256": file_sha256(table) if table.is_file() else None,
             "modes": list(dict.fromkeys(i["mode"] for i in engine.state.dataloader.dataset.data)),

@@ -2,6 +2,7 @@
 
 from metaseg_monai.inferers.precision import AutocastInferer, channels_last
 from metaseg_monai.inferers.sliding import (
+    PlaneInferer,
     SliceMetadataInferer,
     SlidingWindowMetadataInferer,
     each_tensor,
@@ -9,6 +10,7 @@ from metaseg_monai.inferers.sliding import (
 
 __all__ = [
     "AutocastInferer",
+    "PlaneInferer",
     "SliceMetadataInferer",
     "SlidingWindowMetadataInferer",
     "channels_last",

@@ -213,6 +213,45 @@ class SliceMetadataInferer(Inferer):
         return self.windows(inputs, on_slices, meta=meta)
 
 
+class PlaneInferer(Inferer):
+    """Give an inferer of planes the planes of a volume, and anything else as it is.
+
+    So that an application may hand over a whole volume, as `LoadCased` gives it, where a bundle's
+    own prediction runs slice by slice.
+
+    Args:
+        inferer: such as `SlidingWindowMetadataInferer`, which knows its number of axes.
+        planes: of a volume that are run at once.
+
+    Example:
+        >>> inferer = PlaneInferer(SlidingWindowMetadataInferer(roi_size=(-1, -1)), planes=2)
+        >>> inferer(torch.ones(1, 1, 6, 5, 3), lambda image: 2 * image).shape
+        torch.Size([1, 1, 6, 5, 3])
+    """
+
+    def __init__(self, inferer: SlidingWindowMetadataInferer, planes: int = 4) -> None:
+        super().__init__()
+        self.inferer, self.planes = inferer, planes
+
+    def __call__(self, inputs: Tensor, network: Network, meta: Tensor | None = None) -> Any:
+        """Return logits (B, K, *S).
+
+        Args:
+            inputs: images (B, C, H, W) or volumes (B, C, H, W, D), cut along their last axis.
+            network: as for `SlidingWindowMetadataInferer`.
+            meta: encoded metadata (B, M), one row per image or volume, or None.
+        """
+        if inputs.ndim != 5 or self.inferer.spatial_dims != 2:
+            return self.inferer(inputs, network, meta)
+        parts = []
+        for planes in inputs.split(self.planes, dim=-1):
+            depth = planes.shape[-1]
+            rows = None if meta is None else meta.repeat_interleave(depth, dim=0)
+            run = self.inferer(planes.movedim(-1, 1).flatten(0, 1), network, rows)
+            parts.append(run.unflatten(0, (-1, depth)).movedim(1, -1))
+        return torch.cat(parts, dim=-1)
+
+
 def map_tensors(function: Callable[[Tensor], Any], output: Any) -> Any:
     """Apply `function` to each tensor of a network's output and keep the output's form.
 

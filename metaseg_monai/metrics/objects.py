@@ -128,16 +128,21 @@ def number_objects(mask: np.ndarray, classes: int, settings: ObjectSettings) -> 
     return Objects(np.asarray(labels), np.array(owners, dtype=np.int64))
 
 
-def class_map(logits: Tensor) -> np.ndarray:
+def class_map(logits: Tensor, background: float = 0.0) -> np.ndarray:
     """The class (*S) of the highest of logits (K, *S), the lower one where two are equal.
 
     Blocks and a loop over the classes are on a CPU 15 times as fast as argmax.
+
+    Args:
+        logits: of the classes, background first.
+        background: added to the background's logits: of several classes, one takes a pixel where it
+            is more probable than the background by exp(background).
     """
     kind = torch.uint8 if len(logits) <= 256 else torch.int32
     classes = torch.zeros(logits.shape[1:], dtype=kind, device=logits.device)
     rows = max(1, PIXELS_AT_ONCE // logits[0, 0].numel())
     for part, found in zip(logits.split(rows, dim=1), classes.split(rows), strict=True):
-        best = part[0]
+        best = part[0] + background if background else part[0]
         for number in range(1, len(part)):
             found.masked_fill_(part[number] > best, number)
             best = torch.maximum(best, part[number])

@@ -4,6 +4,7 @@ from metaseg_monai.transforms.axial import AxialVolumed
 from metaseg_monai.transforms.clean_up import clean_up
 from metaseg_monai.transforms.load import LoadCased
 from metaseg_monai.transforms.metadata import DropMetadatad, EncodeMetadatad
+from metaseg_monai.transforms.postprocessing import AsMaskd
 from metaseg_monai.transforms.preprocessing import (
     FlatFieldd,
     IntensityStatistics,
@@ -14,6 +15,7 @@ from metaseg_monai.transforms.preprocessing import (
 )
 
 __all__ = [
+    "AsMaskd",
     "AxialVolumed",
     "DropMetadatad",
     "EncodeMetadatad",

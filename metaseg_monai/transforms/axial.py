@@ -17,7 +17,7 @@ from metaseg_monai.images.geometry import (
     resize_label,
 )
 from metaseg_monai.images.image import Image
-from metaseg_monai.transforms.load import HAS_AFFINE, named
+from metaseg_monai.transforms.load import HAS_AFFINE, ORIGINAL_AFFINE, VIEW, named, without_voxels
 
 
 class AxialVolumed(MapTransform):
@@ -59,8 +59,10 @@ class AxialVolumed(MapTransform):
             grid = (rows, columns, planes)
             array = torch.from_numpy(np.ascontiguousarray(np.moveaxis(view.planes, 0, -1)))
             resized = resize(array[None, None], shape)[0]
-            item[key] = MetaTensor(resized, meta={"filename_or_obj": _path(item[key])})
-            item["native_shape"] = grid
+            known = {"filename_or_obj": _path(item[key])}
+            known[ORIGINAL_AFFINE] = item[key].meta.get(ORIGINAL_AFFINE)
+            item[key] = MetaTensor(resized, meta=known)
+            item |= {"native_shape": grid, VIEW: without_voxels(view)}
             item["spacing_mm"] = tuple(
                 step * old / new
                 for step, old, new in zip(

@@ -12,12 +12,13 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
 from metaseg_monai.errors import DataError
-from metaseg_monai.images.geometry import VolumeCache, axial_volume
+from metaseg_monai.images.geometry import AxialVolume, VolumeCache, axial_volume
 from metaseg_monai.images.image import Channels, Image
 from metaseg_monai.tables.check import DataWarning, load_case
 
 STORED = "stored"  # in `meta`; the type of the pixels in the file, which are float32 here
 HAS_AFFINE = "has_affine"  # in `meta`; a MetaTensor itself takes the identity where there is none
+ORIGINAL_AFFINE = "original_affine"  # in `meta`, as MONAI's: of the file, before any turn
 VIEW = "axial_view"  # in the item of a whole volume: how its planes lie in the stored array
 
 
@@ -35,7 +36,8 @@ class LoadCased(MapTransform):
 
     The image becomes a float32 MetaTensor (C, *S), the label a MetaTensor (1, *S) of classes,
     uint8 (int64 beyond 256 classes). Their `meta` holds `filename_or_obj`, `format` and `axes`;
-    the affine is the file's where it has one (NIfTI), else the identity; `has_affine` tells which.
+    the affine is the file's where it has one (NIfTI), else the identity; `has_affine` tells which,
+    and `original_affine` stays that of the file.
 
     An item with `plane` whose image is a NIfTI volume or DICOM series gives that axial plane
     (1, H, W) and the file's own `spacing_mm` (z, y, x). The volume is read at its first plane and
@@ -103,6 +105,7 @@ class LoadCased(MapTransform):
             warnings.warn(remark, DataWarning, stacklevel=2)
         attributes = loaded.attributes
         arrays = {"image": loaded.image, "label": loaded.label}
+        attributes[ORIGINAL_AFFINE] = attributes["affine"]
         if "plane" in attributes:
             item["spacing_mm"] = attributes["spacing_mm"]
         elif self.spatial_dims != 3 and loaded.image.ndim == 4 and attributes["affine"] is not None:
@@ -124,9 +127,13 @@ def _planes(
         view = axial_volume(Image(volume, dict(attributes)))
     except DataError as error:
         raise DataError(f"{named(item)}: {error}") from error
-    nothing = np.broadcast_to(np.uint8(0), view.planes.shape)
-    item |= {"spacing_mm": view.spacing_mm, VIEW: replace(view, planes=nothing)}
+    item |= {"spacing_mm": view.spacing_mm, VIEW: without_voxels(view)}
     return np.ascontiguousarray(np.moveaxis(view.planes, 0, -1))[None]
+
+
+def without_voxels(view: AxialVolume) -> AxialVolume:
+    """How a volume lies, in no memory."""
+    return replace(view, planes=np.broadcast_to(np.uint8(0), view.planes.shape))
 
 
 def _tensor(array: np.ndarray, given: Any, attributes: Mapping[str, Any]) -> MetaTensor:
@@ -139,6 +146,7 @@ def _tensor(array: np.ndarray, given: Any, attributes: Mapping[str, Any]) -> Met
         "axes": attributes["axes"],
         STORED: attributes["stored"],
         HAS_AFFINE: affine is not None,
+        ORIGINAL_AFFINE: attributes[ORIGINAL_AFFINE],
     }
     of_file = None if affine is None else torch.from_numpy(affine)
     return MetaTensor(torch.from_numpy(array), affine=of_file, meta=meta)

@@ -52,7 +52,7 @@ def test_each_copy_of_a_bundle_has_its_own_folder(copies, monkeypatch):
         workflow.run()
         assert workflow.bundle_root == str(folder)
         created = create_workflow(config_file=file_of(folder), workflow_type="train")
-        assert created.bundle_root == str(folder)
+        assert created.parser.get_parsed_content("bundle_root") == str(folder)
     monkeypatch.setattr(sys, "path", [part for part in sys.path if part != str(copies[1])])
 
 

@@ -6,8 +6,19 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from monai.bundle import create_workflow
+from monai.data import MetaTensor
+from monai.transforms import Compose
 
 from metaseg_monai.evaluation import read_cases, read_counts, read_volumes
+
+pytestmark = pytest.mark.filterwarnings(
+    # MONAI 1.6.1 itself, while it reads a bundle
+    "ignore::DeprecationWarning",
+    "ignore::FutureWarning",
+    "ignore:parsing config_file:UserWarning",
+)
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +72,31 @@ def test_volumes_are_predicted_in_their_own_geometry(kits, tmp_path, metadata):
         assert mask.shape == scan.shape
         np.testing.assert_array_equal(mask.affine, scan.affine)
         assert set(np.unique(mask.dataobj)) <= {0, 1, 2, 3}
+
+
+def test_an_application_gets_the_same_mask_of_a_whole_volume(kits, tmp_path):
+    """As MONAI Label and Deploy: preprocessing, inferer and postprocessing, without a table."""
+    path = kits.root / "data/volumes/case_00001/imaging.nii.gz"
+    command = kits.command(None, "inference", dataset_dir=path, output_dir=tmp_path)
+    kits.run([*command, "--metadata", "{'tumour_size_mm': 'unknown'}"])
+    (predicted,) = tmp_path.rglob("*.nii.gz")
+    config = kits.configs("inference")[0]
+    workflow = create_workflow(config_file=config, workflow_type="infer", device="cpu")
+    network = workflow.parser.get_parsed_content("network").eval()
+    network.load_state_dict(torch.load(kits.root / "models/model.pt", weights_only=True))
+    load, finish = Compose(workflow.preprocessing), Compose(workflow.postprocessing)
+    stored = nib.load(path)
+    array = MetaTensor(np.asarray(stored.dataobj, np.float32)[None], affine=stored.affine)
+    for image in (str(path), array):
+        item = load({"image": image})
+        with torch.no_grad():
+            batch, meta = item["image"][None], item["meta"][None]
+            item["pred"] = workflow.inferer(batch, network, meta=meta)[0]
+            without = workflow.inferer(batch, network)[0]
+        mask = finish(item)["pred"]
+        np.testing.assert_array_equal(mask[0], nib.load(predicted).dataobj)
+        np.testing.assert_allclose(mask.affine, stored.affine, rtol=1e-6)
+        torch.testing.assert_close(without, item["pred"])
 
 
 def test_a_size_known_only_after_the_operation_is_refused(kits, tmp_path):
