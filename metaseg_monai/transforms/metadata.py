@@ -13,6 +13,7 @@ from metaseg_monai.networks import ALL_VARIANTS, METADATA_VARIANTS
 from metaseg_monai.transforms.load import named
 
 NORMAL = "normal"  # the test mode with the case's own metadata
+THRESHOLD = "threshold"  # of an application's settings, the one that is of no field
 DUMMY = "-dummy"  # variants that are trained and tested with zeros
 
 
@@ -28,11 +29,12 @@ class EncodeMetadatad(MapTransform):
         variant: Of the network (contract 5).
         unknown_trained: False refuses missing values also where the schema knows "unknown": for
             the use of a network that was trained without metadata dropout and never saw that entry.
-        default: Raw values of items that have no `metadata` at all; keys that are no fields are
-            passed over. None refuses such items.
+        default: Raw values, as an application's user sets them, of fields that an item's `metadata`
+            does not name, or that has none; a `threshold` among them is not for here. None refuses
+            items without metadata.
 
     Raises:
-        ConfigError: There is no such variant.
+        ConfigError: There is no such variant, or a default is no field.
         MetadataError: The item has no metadata or values that the schema refuses, has a `meta` of
             another width, or has a `meta` although no test mode asked for it.
 
@@ -55,7 +57,13 @@ class EncodeMetadatad(MapTransform):
         self.schema = schema
         self.reads, self.dummy = _reading(variant)
         self.unknown_trained = unknown_trained
-        self.default = default
+        self.default = default and {k: v for k, v in default.items() if k != THRESHOLD}
+        strangers = set(self.default or ()) - set(schema.names)
+        if strangers and self.reads:
+            raise ConfigError(
+                f"displayable_configs names {', '.join(sorted(strangers))}; expected fields of the "
+                f"schema ({', '.join(schema.names)}) or {THRESHOLD}"
+            )
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return the item with `meta`; the given item stays as it is."""
@@ -80,8 +88,8 @@ class EncodeMetadatad(MapTransform):
 
     def _raw(self, data: Mapping[Hashable, Any], place: str) -> Mapping[str, Any]:
         raw = data.get("metadata")
-        if raw is None and self.default is not None:
-            raw = {name: self.default[name] for name in self.schema.names if name in self.default}
+        if self.default is not None:
+            raw = {**self.default, **(raw or {})}
         if raw is None:
             raise MetadataError(
                 f"{place}: expected raw metadata under 'metadata', got keys "

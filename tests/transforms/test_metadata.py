@@ -55,10 +55,15 @@ def test_the_vector_of_a_test_mode_is_left_alone_but_for_a_dummy(variant, value)
     assert EncodeMetadatad(schema(), variant)(item)["meta"].tolist() == [value] * 5
 
 
-def test_items_without_metadata_may_have_a_default():
-    encode = EncodeMetadatad(schema(), default={"task": "ring", "size": "unknown", "other": 0.5})
-    assert encode({"image": "a.png"})["meta"].tolist() == [0, 1, 0, 0, 1]
-    assert encode({"metadata": {"task": "disc", "size": 0}})["meta"].tolist() == [1, 0, 0, 0, 0]
+def test_fields_that_an_item_does_not_name_may_have_a_default():
+    encode = EncodeMetadatad(schema(), default={"task": "ring", "size": 50, "threshold": 0.3})
+    assert encode({"image": "a.png"})["meta"].tolist() == [0, 1, 0, 0.5, 0]
+    assert encode({"metadata": {"task": "disc"}})["meta"].tolist() == [1, 0, 0, 0.5, 0]
+    assert encode({"metadata": {"task": "disc", "size": ""}})["meta"].tolist() == [1, 0, 0, 0, 1]
+    with pytest.raises(ConfigError, match="names tusk; expected fields of the schema"):
+        EncodeMetadatad(schema(), default={"tusk": "ring"})
+    with pytest.raises(MetadataError, match="mean 'ring'"):
+        EncodeMetadatad(schema(), default={"task": "rign"})({"image": "a.png"})
 
 
 def test_a_network_that_never_saw_unknown_is_not_given_it():
