@@ -206,6 +206,22 @@ def absolute(path: str | Path) -> Path:
 
 # Folders that are whole or not there: written beside their place, whatever killed writers left.
 
+INSTALLED = Path(__file__).resolve().parent / "bundles"  # put there when the package is built
+
+
+def written_at(path: str | Path) -> Path:
+    """Return where something of a bundle is written: at its path, absolute.
+
+    Of a bundle that was installed with the package it is below the working directory, in a folder
+    of the bundle's name.
+
+    >>> written_at(INSTALLED / "shapes" / "data").relative_to(Path.cwd()).as_posix()
+    'shapes/data'
+    """
+    place = Path(path).resolve()
+    return Path.cwd() / place.relative_to(INSTALLED) if INSTALLED in place.parents else place
+
+
 PARTIAL, OLD = "partial", "old"
 ABANDONED_S = 24 * 3600  # a writer of whom nothing else is known writes a file more often
 

@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
+from metaseg_monai import files
 from metaseg_monai.errors import ConfigError
 
-PACKAGE = Path(__file__).resolve().parents[1]
-INSTALLED = PACKAGE / "bundles"  # copied there when the package is built
 WORKFLOWS = {"train", "evaluate", "explain", "estimate", "inference", "multi_gpu_train"}
 NO_CONFIGURATION = ("facts", "metadata", "schema", "columns", "simulate")
 
@@ -62,18 +61,10 @@ def configuration_file(bundle: Path, name: str) -> Path:
     raise ConfigError(f"{name}: no such configuration or file; {bundle.name} has {known}")
 
 
-def home_of(bundle: Path) -> Path:
-    """Where the data and results of a bundle go by default: its own folder, where it may write.
-
-    Of a bundle that was installed with the package it is a folder of its name in the working
-    directory.
-    """
-    return Path.cwd() / bundle.name if bundle.is_relative_to(INSTALLED) else bundle
-
-
 def _shipped() -> list[Path]:
     """The bundles of the package; in a checkout those of the repository."""
-    return [folder for folder in (INSTALLED, PACKAGE.parent / "bundles") if folder.is_dir()][:1]
+    checkout = Path(__file__).resolve().parents[2] / "bundles"
+    return [folder for folder in (files.INSTALLED, checkout) if folder.is_dir()][:1]
 
 
 def _is_bundle(folder: Path) -> bool:

@@ -7,9 +7,10 @@ from typing import Any
 
 from monai.bundle import ConfigWorkflow
 
-from metaseg_monai.bundle.locate import WORKFLOWS, configuration_file, home_of
+from metaseg_monai.bundle.locate import WORKFLOWS, configuration_file
 from metaseg_monai.bundle.overrides import check_overrides, flatten, load_config, read_config
 from metaseg_monai.errors import MetasegError
+from metaseg_monai.files import written_at
 
 
 def configs_of(*names: str, more: str | Sequence[str] | None = None) -> list[str]:
@@ -79,7 +80,7 @@ def _is_own(bundle: Path, file: Path) -> bool:
 def _places(bundle: Path, config: Mapping[str, Any]) -> dict[str, str]:
     """The bundle's folder, and where its data and results go where they may not go there."""
     places = {"bundle_root": str(bundle)}
-    if (home := home_of(bundle)) != bundle:
+    if (home := written_at(bundle)) != bundle:
         for name, value in flatten(config):
             is_place = isinstance(value, str) and value.startswith("$@bundle_root + '/")
             if is_place and "/configs/" not in value:

@@ -85,6 +85,7 @@ def train(
     bundle: str | Path,
     output_dir: str | Path | None = None,
     configuration: Any = None,
+    bundles: str | Path | None = None,
     **settings: Any,
 ) -> Trained:
     """Train one variant of a bundle.
@@ -94,10 +95,12 @@ def train(
 --output_dir runs/me
 
     Args:
-        bundle: name under ./bundles, or a folder.
+        bundle: its name or folder.
         output_dir: folder of the model; by default the bundle's own.
         configuration: further configurations of the bundle, as pilot or pilot,paper_size, and
             files of yours, as mine.json; merged last in that order.
+        bundles: folder in which a bundle's name is looked for; by default ./bundles, then those
+            installed with the package.
         settings: any setting of the bundle's configs/train.json; misspelt ones are refused.
             --resume True goes on with an interrupted run.
 
@@ -110,7 +113,7 @@ def train(
         TrainingError: the loss is not finite, or no epoch was validated.
     """
     given = dict(settings) if output_dir is None else {**settings, "output_dir": str(output_dir)}
-    root, further = resolve_bundle(str(bundle)), configs_of(more=configuration)
+    root, further = resolve_bundle(bundle, bundles), configs_of(more=configuration)
     workflow = run_bundle(root, ["train.json", *further], given)
     folder = absolute(workflow.parser.get_parsed_content("output_dir"))
     files = [configuration_file(root, name) for name in further]
@@ -131,6 +134,7 @@ def evaluate(
     split: str | None = None,
     modes: Any = None,
     configuration: Any = None,
+    bundles: str | Path | None = None,
     **settings: Any,
 ) -> Evaluated:
     """Test a trained model in all test modes; write counts.csv, samples.npz and more beside it.
@@ -145,6 +149,8 @@ def evaluate(
         split: of the table, by default test.
         modes: test modes such as '["normal","shuffle"]'; by default those of the bundle.
         configuration: that of the training, where a bundle is given.
+        bundles: folder in which a bundle's name is looked for; by default ./bundles, then those
+            installed with the package.
         settings: any setting of train.json or evaluate.json.
 
     Returns:
@@ -156,7 +162,7 @@ def evaluate(
     """
     chosen = {"split": split, "modes": modes}
     settings |= {name: value for name, value in chosen.items() if value is not None}
-    root, further, given = _known(folder, configuration, settings)
+    root, further, given = _known(folder, configuration, bundles, settings)
     workflow = run_bundle(root, configs_of("train", "evaluate", more=further), given)
     model = absolute(workflow.parser.get_parsed_content("output_dir"))
     counts = read_counts(model / "counts.csv")
@@ -187,6 +193,7 @@ def explain(
     folder: str | Path,
     output_dir: str | Path | None = None,
     configuration: Any = None,
+    bundles: str | Path | None = None,
     **settings: Any,
 ) -> list[Path]:
     """Draw what every gate of a trained model does for each metadata value.
@@ -201,6 +208,8 @@ def explain(
         output_dir: folder of the model, where a bundle is given; figures and gates.csv go to
             explain/ in it.
         configuration: that of the training, where a bundle is given.
+        bundles: folder in which a bundle's name is looked for; by default ./bundles, then those
+            installed with the package.
         settings: those of the training, and of configs/explain.json, such as --explain_cases 20
             or --explain_gate middle.
 
@@ -212,13 +221,17 @@ def explain(
     """
     if output_dir is not None:
         settings["output_dir"] = str(output_dir)
-    root, further, given = _known(folder, configuration, settings)
+    root, further, given = _known(folder, configuration, bundles, settings)
     workflow = run_bundle(root, configs_of("train", "evaluate", "explain", more=further), given)
     return draw(workflow.parser.get_parsed_content("output_dir"))
 
 
 def estimate(
-    bundle: str | Path, output_dir: str | Path, configuration: Any = None, **settings: Any
+    bundle: str | Path,
+    output_dir: str | Path,
+    configuration: Any = None,
+    bundles: str | Path | None = None,
+    **settings: Any,
 ) -> str:
     """Learn to tell a continuous field, such as a size, from the image alone.
 
@@ -229,9 +242,11 @@ def estimate(
         python -m metaseg_monai estimate kits21_tumour_slices_segmentation --output_dir runs/size
 
     Args:
-        bundle: name under ./bundles, or a folder.
+        bundle: its name or folder.
         output_dir: folder for the estimates.
         configuration: further files of the bundle's configs/, as for train.
+        bundles: folder in which a bundle's name is looked for; by default ./bundles, then those
+            installed with the package.
         settings: any setting of train.json or estimate.json, such as --estimate_field NAME.
 
     Returns:
@@ -242,7 +257,7 @@ def estimate(
     """
     configs = configs_of("train", "estimate", more=configuration)
     given = {**settings, "output_dir": str(output_dir)}
-    run_bundle(resolve_bundle(str(bundle)), configs, given)
+    run_bundle(resolve_bundle(bundle, bundles), configs, given)
     return tell_estimate(str(output_dir))
 
 
@@ -252,6 +267,7 @@ def predict(
     output: str | Path | None = None,
     meta: Any = None,
     configuration: Any = None,
+    bundles: str | Path | None = None,
     **settings: Any,
 ) -> Predicted:
     """Segment a folder of images, one image, or the cases of a table.
@@ -271,6 +287,8 @@ def predict(
         meta: field=value[,field=value] for all images (a value may be unknown), or a JSON or CSV
             file with a row a case; of KiTS cases their own kits.json by default.
         configuration: that of the training, where a bundle is given.
+        bundles: folder in which a bundle's name is looked for; by default ./bundles, then those
+            installed with the package.
         settings: any setting of configs/inference.json.
 
     Returns:
@@ -290,7 +308,7 @@ def predict(
             raise ConfigError("output is not given; name a folder for the masks.")
         output = Path(folder) / "masks"
     _keep_apart(absolute(source), absolute(output))
-    root, further, known = _known(folder, configuration, settings)
+    root, further, known = _known(folder, configuration, bundles, settings)
     names = configs_of("inference", more=further)
     files = [configuration_file(root, name) for name in names]
     if known is not settings:  # a model; what concerned its training alone does not matter here
@@ -359,7 +377,10 @@ def parse_metadata(text: str) -> dict[str, str]:
 
 
 def _known(
-    folder: str | Path, configuration: Any, settings: Mapping[str, Any]
+    folder: str | Path,
+    configuration: Any,
+    bundles: str | Path | None,
+    settings: Mapping[str, Any],
 ) -> tuple[Path, Any, Mapping[str, Any]]:
     """Bundle, further configurations and settings of a model's folder, or those that are given."""
     for file in (Path(folder) / name for name in RECORDS):
@@ -377,7 +398,7 @@ def _known(
             f"{folder} does not say how it was trained ({' or '.join(RECORDS)}); give the bundle "
             f"and the settings of the training, with --output_dir {folder}."
         )
-    return resolve_bundle(str(folder)), configuration, settings
+    return resolve_bundle(folder, bundles), configuration, settings
 
 
 def _check_described(folder: Path, file: Path, described: str | None) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from metaseg_monai.bundle.locate import resolve_bundle
 from metaseg_monai.errors import ConfigError, MetasegError, TrainingError
 from metaseg_monai.reporting.write import write_report
 from metaseg_monai.study.design import Study
@@ -92,6 +93,7 @@ def study(
     cluster: str | None = None,
     cluster_settings: Mapping[str, Any] | None = None,
     tracking: str | None = None,
+    bundles: str | Path | None = None,
     **settings: Any,
 ) -> Report:
     """Run variants x seeds of a bundle, go on where it stopped, and report with tests.
@@ -113,6 +115,8 @@ def study(
         cluster_settings: of the jobs, as '{"timeout_min": 60, "slurm_partition": "gpu"}'.
         tracking: MLflow store, as sqlite:///runs/mlflow.db
             (pip install "metaseg-monai[tracking]").
+        bundles: folder in which a bundle's name is looked for; by default ./bundles, then those
+            installed with the package.
         settings: of the bundle for all runs.
 
     Returns:
@@ -123,6 +127,8 @@ def study(
         TrainingError: some runs failed; the others are reported.
     """
     made = make_study(target, variants, seeds, settings)
+    if bundles is not None:
+        made = made.model_copy(update={"bundle": str(resolve_bundle(made.bundle, bundles))})
     folder = Path(output or f"runs/{made.name.lower().replace(' ', '_')}").resolve()
     failed = run_study(made, folder, workers, threads, cluster, cluster_settings, tracking)
     runs = "1 run" if len(failed) == 1 else f"{len(failed)} runs"

@@ -15,7 +15,7 @@ from pydoc import locate
 from typing import Any, get_args
 
 from metaseg_monai.errors import ConfigError, DataError, MetadataError, listing
-from metaseg_monai.files import read_lines
+from metaseg_monai.files import read_lines, written_at
 from metaseg_monai.images.image import FORMAT_OF_SUFFIX, image_suffix
 from metaseg_monai.metadata.fields import MetadataWarning, read_number, said
 from metaseg_monai.metadata.schema import MetadataSchema
@@ -133,8 +133,8 @@ def _simulate_once(folder: Path, recipe: Path) -> None:
     """Have the simulator fill its own folder, or see that it has these settings (contract 16)."""
     try:
         settings = json.loads(recipe.read_text(encoding="utf-8"))
-        target, output = settings.pop("_target_"), recipe.parent / settings["output"]
-        if folder.resolve() != output.resolve():
+        target, output = settings.pop("_target_"), written_at(recipe.parent / settings["output"])
+        if folder.resolve() != output:
             return
         simulator: Any = locate(target)
         settings["output"] = output

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from metaseg_monai.bundle import locate, resolve_bundle, run_bundle
+from metaseg_monai import files
+from metaseg_monai.bundle import resolve_bundle, run_bundle
 from metaseg_monai.bundle.locate import configuration_file
 from metaseg_monai.errors import ConfigError
 
@@ -51,7 +52,7 @@ def test_a_bundle_is_found_by_its_path_or_its_name(make, tmp_path, monkeypatch):
 
 def test_installed_bundles_write_into_a_folder_of_their_name(make, tmp_path, monkeypatch):
     installed = make("site/bundles/shapes")
-    monkeypatch.setattr(locate, "INSTALLED", installed.parent)
+    monkeypatch.setattr(files, "INSTALLED", installed.parent)
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     assert resolve_bundle("shapes") == installed

@@ -1,0 +1,40 @@
+"""Put the bundles of the repository into the package that is built, as metaseg_monai/bundles.
+
+setuptools calls this (pyproject.toml, cmdclass); a checkout that is installed with ``-e`` uses its
+own folder bundles/ instead.
+
+Example:
+    pip wheel --no-deps --wheel-dir dist .
+"""
+
+import shutil
+from pathlib import Path
+
+from setuptools.command.build_py import build_py
+
+BUNDLES = Path("bundles")  # builds run in the root of the project
+SHIPPED = ("configs", "docs", "studies", "LICENSE")  # not the data and weights made beside them
+
+
+class BuildWithBundles(build_py):
+    """Copy what is shipped of every bundle besides the modules."""
+
+    def run(self) -> None:
+        """Build the modules, and beside them the bundles.
+
+        Raises:
+            FileNotFoundError: the folder of the bundles is not there, or has none.
+        """
+        super().run()
+        if self.editable_mode:
+            return
+        found = sorted(path.parents[1] for path in BUNDLES.glob("*/configs/metadata.json"))
+        if not found:
+            raise FileNotFoundError(f"no bundle in {BUNDLES.resolve()}; build from a checkout")
+        for bundle in found:
+            target = Path(self.build_lib, "metaseg_monai", "bundles", bundle.name)
+            shutil.rmtree(target, ignore_errors=True)  # of an earlier build
+            target.mkdir(parents=True)
+            for source in (bundle / name for name in SHIPPED if (bundle / name).exists()):
+                copy = shutil.copytree if source.is_dir() else shutil.copy
+                copy(source, target / source.name)
