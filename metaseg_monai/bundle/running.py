@@ -6,7 +6,6 @@ MONAI gives a configuration no way to its own folder or text, so both are found 
 import inspect
 import json
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -37,23 +36,21 @@ def own_root() -> str:
 
     For ``"bundle_root": "$bundle.own_root()"``: it works from any working directory, and two copies
     of a bundle in one process each get their own folder. MONAI's `run`, `load`, `create_workflow`,
-    `ckpt_export` and `verify_net_in_out` say which files they read. A bare `ConfigParser` does not:
-    then the folder is the bundle in the working directory or on the Python path, if there is one.
+    `ckpt_export` and `verify_net_in_out` say which files they read. A bare `ConfigParser` does not,
+    and the working directory may be another copy: then the folder must be given.
 
     Raises:
-        ConfigError: no bundle is known here, or several are.
+        ConfigError: the files that are read are not known, or are those of no bundle.
     """
     _, configs = _running()
     if configs is not None and (configs / "metadata.json").is_file():
         return str(configs.resolve().parent)
-    places = [Path(place).resolve() for place in (str(Path.cwd()), *sys.path)]
-    found = [str(p) for p in dict.fromkeys(places) if (p / "configs" / "metadata.json").is_file()]
-    if len(found) == 1:
-        return found[0]
-    told = f"could be any of {', '.join(found)}" if found else "is not known here"
+    why = "a bare ConfigParser does not tell which files it has read"
+    if configs is not None:
+        why = f"{configs} holds no metadata.json"
     raise ConfigError(
-        f"The folder of this bundle {told}; pass --bundle_root <its folder> (bundle_root=... in "
-        "Python)."
+        f"The folder of this bundle is not known: {why}. Give it: --bundle_root DIR on the command "
+        'line, bundle_root="DIR" or parser["bundle_root"] = "DIR" in Python.'
     )
 
 

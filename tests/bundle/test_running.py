@@ -1,13 +1,14 @@
 """What a running configuration says of itself: its folder, and itself as it was changed."""
 
 import json
+import re
 import subprocess
 import sys
 
 import pytest
 from monai.bundle import ConfigParser, ConfigWorkflow, create_workflow
 
-from metaseg_monai.bundle import effective, own_root
+from metaseg_monai.bundle import effective
 from metaseg_monai.errors import ConfigError
 
 pytestmark = pytest.mark.filterwarnings("ignore:parsing config_file:UserWarning")
@@ -53,27 +54,24 @@ def test_each_copy_of_a_bundle_has_its_own_folder(copies, monkeypatch):
         assert workflow.bundle_root == str(folder)
         created = create_workflow(config_file=file_of(folder), workflow_type="train")
         assert created.parser.get_parsed_content("bundle_root") == str(folder)
-    monkeypatch.setattr(sys, "path", [part for part in sys.path if part != str(copies[1])])
 
 
-def test_a_bare_parser_takes_the_only_bundle_there_is(copies, monkeypatch, tmp_path):
-    monkeypatch.setattr(sys, "path", [])
-
-    def root_of():
-        parser = ConfigParser()
-        parser.read_config(file_of(copies[1]))
-        return parser.get_parsed_content("bundle_root")
-
-    monkeypatch.chdir(tmp_path)
+def test_a_bare_parser_is_told_its_folder_and_takes_no_other_copy(copies, monkeypatch):
+    monkeypatch.chdir(copies[0])
+    parser = ConfigParser()
+    parser.read_config(file_of(copies[1]))
     with pytest.raises(RuntimeError) as unknown:
-        root_of()
-    assert "is not known here; pass --bundle_root" in str(unknown.value.__cause__)
-    monkeypatch.chdir(copies[1])
-    assert root_of() == str(copies[1])
-    monkeypatch.setattr(sys, "path", [str(copies[0])])
-    with pytest.raises(ConfigError, match="could be any of") as several:
-        own_root()
-    assert all(str(folder) in str(several.value) for folder in copies)
+        parser.get_parsed_content("bundle_root")
+    cause = unknown.value.__cause__
+    assert isinstance(cause, ConfigError)
+    assert re.search(r"not tell which files it has read.* parser\[.bundle_root.\] =", str(cause))
+    parser["bundle_root"] = str(copies[1])
+    assert parser.get_parsed_content("bundle_root") == str(copies[1])
+    (copies[1] / "configs" / "metadata.json").unlink()
+    workflow = ConfigWorkflow(file_of(copies[1]), logging_file=False)
+    with pytest.raises(RuntimeError) as none:
+        workflow.parser.get_parsed_content("bundle_root")
+    assert "configs holds no metadata.json" in str(none.value.__cause__)
 
 
 def test_what_runs_is_told_as_merged_and_overridden():
