@@ -18,7 +18,7 @@ from metaseg_monai.evaluation import CaseCounts, PerCase, read_counts
 from metaseg_monai.images import read_image, write_mask
 from metaseg_monai.inferers import SlidingWindowMetadataInferer
 from metaseg_monai.metadata import Categorical, Continuous, MetadataSchema
-from metaseg_monai.metrics import case_f1, pooled_f1
+from metaseg_monai.metrics.scores import case_f1, pooled_f1
 from metaseg_monai.networks import Unet3
 from metaseg_monai.tables import ColumnMap, check_table, load_case, read_table
 from metaseg_monai.transforms import EncodeMetadatad

@@ -57,15 +57,10 @@ def reliability(table: pd.DataFrame) -> pd.DataFrame:
         One row for each bin that is not empty: ``bin``, ``pixels``, ``confidence`` (mean
         probability, 0..1) and ``frequency`` (share of the pixels that are of the class, 0..1).
     """
-    sums = table.groupby("bin")[["pixels", "confidence", "positives"]].sum().reset_index()
-    return pd.DataFrame(
-        {
-            "bin": sums["bin"],
-            "pixels": sums["pixels"],
-            "confidence": sums["confidence"] / sums["pixels"],
-            "frequency": sums["positives"] / sums["pixels"],
-        }
-    )
+    bins = table.groupby("bin")[["pixels", "confidence", "positives"]].sum().reset_index()
+    bins["confidence"] /= bins["pixels"]
+    bins["frequency"] = bins.pop("positives") / bins["pixels"]
+    return bins
 
 
 def expected_calibration_error(table: pd.DataFrame) -> float:

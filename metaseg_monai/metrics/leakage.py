@@ -48,26 +48,19 @@ def spearman(first: ArrayLike, second: ArrayLike) -> float:
         -1 to 1; NaN below 3 pairs, or where one of the two does not vary.
 
     Raises:
-        DataError: lengths differ, or a value is no finite number.
+        DataError: a value is no finite number.
 
     >>> spearman([1, 2, 3, 4], [1, 4, 9, 16]), spearman([1, 2, 3], [3, 2, 1])
     (1.0, -1.0)
     """
     one, two = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
-    if one.shape != two.shape or one.ndim != 1:
-        raise DataError(
-            f"An association needs two values of each group; got {one.shape} and {two.shape}."
-        )
     if not (np.isfinite(one).all() and np.isfinite(two).all()):
         raise DataError("An association needs finite numbers; leave out groups without a value.")
     return round(float(_rank_correlations(one, two, _once(one))[0]), 12)
 
 
 def label_diameters(
-    counts: pd.DataFrame,
-    pixel_size: pd.Series | None = None,
-    volumes: pd.Series | None = None,
-    dims: int = 2,
+    counts: pd.DataFrame, pixel_size: pd.Series, volumes: pd.Series, dims: int = 2
 ) -> pd.DataFrame:
     """Diameter of the disc, or ball, as large as the largest label of each volume's images.
 
@@ -76,24 +69,22 @@ def label_diameters(
 
     Args:
         counts: counts of one model in one test mode; the label is counted by tp + fn.
-        pixel_size: mm2 of a pixel, or mm3 of a voxel, by case; None measures in pixels.
-        volumes: volume by case; None where all images of a group are one.
+        pixel_size: mm2 of a pixel, or mm3 of a voxel, by case; 1 measures in pixels.
+        volumes: volume by case; an empty text where all images of a group are one.
         dims: 2 where a case is an image, 3 where it is a volume.
 
     Returns:
-        Index: group, volume (empty without volumes), columns: foreground classes; in mm or pixels,
-        NaN where a volume has no such class.
+        Index: group, volume, columns: foreground classes; in mm or pixels, NaN where a volume has
+        no such class.
 
     Raises:
         DataError: a case has no pixel size.
     """
-    scale = 1.0 if pixel_size is None else counts["case"].map(pixel_size)
-    size = (counts["tp"] + counts["fn"]) * scale
+    size = (counts["tp"] + counts["fn"]) * counts["case"].map(pixel_size)
     if size.isna().any():
         case = counts["case"][size.isna()].iloc[0]
         raise DataError(f"case {case} has no pixel spacing in cases.csv; evaluate again.")
-    volume = "" if volumes is None else counts["case"].map(volumes)
-    told = counts.assign(size=size, volume=volume)
+    told = counts.assign(size=size, volume=counts["case"].map(volumes))
     largest = told.groupby([*UNIT, "class"])["size"].max().unstack("class")
     of_diameter_1 = np.pi / 4 if dims == 2 else np.pi / 6
     return (largest.where(largest > 0) / of_diameter_1) ** (1 / dims)

@@ -379,12 +379,11 @@ LENGTHS = {
     "major_axis": "axis_major_length",
     "minor_axis": "axis_minor_length",
 }
+INTENSITIES = {"mean": "mean", "sd": "std", "min": "min", "max": "max"}
 DECIMALS = 4
 
 
-def measure_objects(
-    objects: Objects, image: np.ndarray | None, pixel_um: float | None
-) -> pd.DataFrame:
+def measure_objects(objects: Objects, image: np.ndarray, pixel_um: float | None) -> pd.DataFrame:
     """Measure every object, one after the other, so that a whole slide needs no further copy.
 
     Shapes are those of scikit-image's `regionprops`: diameter of the disc of equal area,
@@ -394,8 +393,7 @@ def measure_objects(
 
     Args:
         objects: of the image.
-        image: (C, H, W) as the file stores it, whose intensities are measured; None leaves them
-            out.
+        image: (C, H, W) as the file stores it, whose intensities are measured.
         pixel_um: side of a pixel in micrometres; None leaves the columns in micrometres empty.
 
     Returns:
@@ -408,7 +406,7 @@ def measure_objects(
         DataError: the image has another shape.
     """
     shape = objects.labels.shape
-    if image is not None and image.shape[1:] != shape:
+    if image.shape[1:] != shape:
         raise DataError(
             f"the image has the shape {image.shape[1:]}, its objects {shape}; measure objects in "
             "whole images rather than crops"
@@ -423,7 +421,7 @@ def measure_objects(
     return _with_micrometres(table, pixel_um)
 
 
-def _measured(region: Any, shape: tuple[int, ...], image: np.ndarray | None) -> dict[str, Any]:
+def _measured(region: Any, shape: tuple[int, ...], image: np.ndarray) -> dict[str, Any]:
     top, left, bottom, right = region.bbox
     y, x = region.centroid
     row = {"object": region.label, "centroid_y_px": y, "centroid_x_px": x}
@@ -432,27 +430,17 @@ def _measured(region: Any, shape: tuple[int, ...], image: np.ndarray | None) -> 
     row["eccentricity"] = region.eccentricity
     row["solidity"] = region.solidity
     row["touches_border"] = int(top == 0 or left == 0 or bottom == shape[0] or right == shape[1])
-    if image is not None:
-        for number, channel in enumerate(image, start=1):
-            pixels = channel[region.slice][region.image].astype(np.float64)
-            names = _intensities(number, len(image))
-            row |= dict(
-                zip(names, (pixels.mean(), pixels.std(), pixels.min(), pixels.max()), strict=True)
-            )
+    for number, channel in enumerate(image, start=1):
+        pixels = channel[region.slice][region.image].astype(np.float64)
+        suffix = f"_{number}" if len(image) > 1 else ""
+        row |= {f"{k}_intensity{suffix}": getattr(pixels, of)() for k, of in INTENSITIES.items()}
     return row
 
 
-def _intensities(channel: int, channels: int) -> list[str]:
-    """Names of the columns of one channel, from 1."""
-    suffix = f"_{channel}" if channels > 1 else ""
-    return [f"{name}_intensity{suffix}" for name in ("mean", "sd", "min", "max")]
-
-
-def _no_row(image: np.ndarray | None) -> dict[str, Any]:
+def _no_row(image: np.ndarray) -> dict[str, Any]:
     """The columns of an image without objects, as those of one with an object."""
     (pixel,) = regionprops(np.ones((1, 1), dtype=np.int32))
-    one = None if image is None else np.zeros((len(image), 1, 1))
-    return _measured(pixel, (1, 1), one)
+    return _measured(pixel, (1, 1), np.zeros((len(image), 1, 1)))
 
 
 def _with_micrometres(table: pd.DataFrame, pixel_um: float | None) -> pd.DataFrame:

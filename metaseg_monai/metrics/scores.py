@@ -6,13 +6,12 @@ added over all cases), *average* (unweighted mean of the domains' pooled scores)
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from metaseg_monai.errors import DataError
 from metaseg_monai.metrics.statistics import ratio_interval
 
 COUNT_COLUMNS = ["case", "group", "split", "mode", "domain", "class", "tp", "fp", "fn", "tn"]
@@ -48,11 +47,6 @@ def iou(tp: float, fp: float, fn: float) -> float:
     return float(tp / denominator) if denominator else math.nan
 
 
-def f1_error(tp: float, fp: float, fn: float) -> float:
-    """Complement of F1 to one (thesis 3.4), which is easier to compare in a plot."""
-    return 1.0 - f1(tp, fp, fn)
-
-
 def pooled_f1(counts: pd.DataFrame) -> float:
     """F1 of the counts added over all cases; with several classes the mean of the classes' F1.
 
@@ -63,10 +57,9 @@ def pooled_f1(counts: pd.DataFrame) -> float:
 
 
 def pooled_counts(counts: pd.DataFrame) -> dict[str, float]:
-    """Counts of one class added over all cases, with their F1, F1 error and IoU."""
-    tp, fp, fn = (int(counts[name].sum()) for name in ("tp", "fp", "fn"))
-    scores = {"f1": f1(tp, fp, fn), "f1_error": f1_error(tp, fp, fn), "iou": iou(tp, fp, fn)}
-    return {"tp": tp, "fp": fp, "fn": fn, **scores}
+    """Counts of one class added over all cases, with their F1, F1 error (thesis 3.4) and IoU."""
+    cells = {name: int(counts[name].sum()) for name in ("tp", "fp", "fn")}
+    return {**cells, "f1": f1(**cells), "f1_error": 1 - f1(**cells), "iou": iou(**cells)}
 
 
 def pooled_f1_by(counts: pd.DataFrame, column: str) -> dict[str, float]:
@@ -90,10 +83,9 @@ def case_f1(counts: pd.DataFrame) -> pd.DataFrame:
     A case is empty (F1 is NaN) where target and prediction are empty in every class; where only
     one of them is empty, F1 is 0. Several classes: mean of the classes that are not empty.
     """
-    rows = counts.assign(
-        f1=[f1(tp, fp, fn) for tp, fp, fn in counts[["tp", "fp", "fn"]].itertuples(index=False)]
-    )
-    return _mean_per_case(rows)
+    tp, fp, fn = (counts[name] for name in ("tp", "fp", "fn"))
+    scored = counts.assign(f1=2 * tp / (2 * tp + fp + fn))  # NaN of 0 / 0
+    return scored.groupby(["case", "group", "domain"], sort=False)["f1"].mean().reset_index()
 
 
 def case_mean_f1(counts: pd.DataFrame, draws: int = 2000, seed: int = 0) -> CaseMean:
@@ -155,25 +147,3 @@ def summarise(counts: pd.DataFrame) -> dict[str, object]:
             for mode, part in counts.groupby("mode", sort=False)
         },
     }
-
-
-def average_seeds(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Average `case_f1` tables of several training seeds within each case (contract, Scores 12).
-
-    Args:
-        tables: results of `case_f1` over the same cases.
-
-    Raises:
-        DataError: if the tables do not hold the same cases.
-    """
-    cases = set(tables[0]["case"])
-    if any(set(table["case"]) != cases for table in tables):
-        raise DataError(
-            "The training seeds were evaluated on different cases; evaluate all on the same split."
-        )
-    return _mean_per_case(pd.concat(tables))
-
-
-def _mean_per_case(rows: pd.DataFrame) -> pd.DataFrame:
-    means = rows.groupby(["case", "group", "domain"], sort=False)["f1"].mean()
-    return means.reset_index()

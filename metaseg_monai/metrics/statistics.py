@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from metaseg_monai.errors import ConfigError, DataError
+from metaseg_monai.errors import DataError
 
 # 95 % intervals of any number that is made of groups. Percentiles of the bootstrap are set wider
 # for few groups (Hesterberg 2015, "expanded percentile"): plain ones are too narrow below some 40
@@ -250,7 +250,7 @@ def group_differences(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame
     So a false positive on an empty target, against a rightly empty prediction, does not count.
 
     Args:
-        first: table of `case_f1` or `average_seeds`.
+        first: table of `case_f1`, averaged within each case where there are several seeds.
         second: the same cases of another condition, in any order.
 
     Returns:
@@ -283,7 +283,7 @@ def compare_cases(
     """Compare two conditions over the same cases, see `Comparison`.
 
     Args:
-        first: table of `case_f1`, or of `average_seeds` where there are several seeds.
+        first: table of `case_f1`, averaged within each case where there are several seeds.
         second: the same cases of another condition.
         draws: bootstrap samples, and at most so many sign flips.
         seed: of both.
@@ -311,30 +311,23 @@ def compare_cases(
 
 
 def compare_subgroups(
-    first: pd.DataFrame,
-    second: pd.DataFrame,
-    test: Test = "permutation",
-    draws: int = 9999,
-    seed: int = 0,
+    first: pd.DataFrame, second: pd.DataFrame, test: Test = "permutation"
 ) -> pd.DataFrame:
     """Compare two conditions within each domain, corrected for the number of domains.
 
     Args:
-        first: this, `second`, `draws` and `seed` are those of `compare_cases`.
+        first: this and `second` are those of `compare_cases`.
         test: whose p-values are corrected.
 
     Returns:
         Index: the domains in table order; columns: the fields of `Comparison` and ``p_holm``.
 
     Raises:
-        ConfigError: there is no such test.
         DataError: see `group_differences`.
     """
-    if f"p_{test}" not in Comparison._fields:
-        raise ConfigError(f"There is no test {test!r}; use t, wilcoxon or permutation.")
     group_differences(first, second)  # refuses tables of different cases before they are split
     rows = {
-        str(name): compare_cases(part, second[second["case"].isin(part["case"])], draws, seed)
+        str(name): compare_cases(part, second[second["case"].isin(part["case"])])
         for name, part in first.groupby("domain", sort=False)
     }
     table = pd.DataFrame.from_dict(rows, orient="index", columns=list(Comparison._fields))
@@ -345,18 +338,12 @@ def worst_subgroup(cases: pd.DataFrame) -> tuple[str, float]:
     """Find the domain with the lowest score: the mean over groups of the mean over their cases.
 
     Args:
-        cases: table of `case_f1` or `average_seeds`; cases without a score are left out.
+        cases: table of `case_f1`; cases without a score are left out, but one must have one.
 
     Returns:
         Its name and mean F1; the first of equals.
-
-    Raises:
-        DataError: no case has a score.
     """
-    scored = cases.dropna(subset="f1")
-    if scored.empty:
-        raise DataError("no case has a score: target and prediction are empty in all of them")
-    groups = scored.groupby(["domain", "group"], sort=False)["f1"].mean()
+    groups = cases.groupby(["domain", "group"], sort=False)["f1"].mean()
     means = groups.groupby(level=0, sort=False).mean()
     return str(means.idxmin()), float(means.min())
 

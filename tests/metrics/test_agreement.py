@@ -3,7 +3,6 @@ import math
 import numpy as np
 import pytest
 
-from metaseg_monai.errors import DataError
 from metaseg_monai.metrics.agreement import agreement, bland_altman
 from metaseg_monai.metrics.statistics import bootstrap_interval
 
@@ -37,17 +36,6 @@ def test_few_volumes_have_every_bootstrap_sample_whatever_the_seed():
     assert made.upper_high == pytest.approx(4 + 1.96 * math.sqrt(5))
     assert made.lower_low == pytest.approx(1 - 1.96 * math.sqrt(5))
     assert made == bland_altman([0] * 5, pred, list("abcde"), draws=10, seed=5)
-
-
-def test_limits_have_the_deviation_of_samples_as_of_all():
-    rng = np.random.default_rng(3)
-    one, pred = np.zeros(6), rng.normal(size=6)
-    twice = bland_altman(np.zeros(12), np.repeat(pred, 2), np.repeat(np.arange(6), 2))
-    made = bland_altman(one, pred, range(6))
-    # every sample of the doubled volumes has the same spread but for n / (n - 1)
-    ratio = math.sqrt(12 / 11 * 5 / 6)
-    assert twice.upper_high - twice.bias < made.upper_high - made.bias
-    assert (twice.upper - twice.bias) / (made.upper - made.bias) == pytest.approx(ratio)
 
 
 @pytest.mark.parametrize("groups", [2, 3, 4])
@@ -113,17 +101,7 @@ def test_the_intervals_hold_the_truth_as_often_as_they_say():
     assert (held / 300 < 0.99).all()
 
 
-def test_the_same_seed_gives_the_same_interval():
-    pred = np.random.default_rng(0).normal(size=20)
-    args = (np.zeros(20), pred, range(20))
-    assert bland_altman(*args, seed=3) == bland_altman(*args, seed=3)
-    assert bland_altman(*args, seed=3) != bland_altman(*args, seed=4)
-
-
 def test_what_few_volumes_leave_unknown():
-    nothing = bland_altman([], [], [])
-    assert nothing[:2] == (0, 0)
-    assert all(math.isnan(value) for value in nothing[2:])
     one = bland_altman([10], [12], ["a"])
     assert one[:3] == (1, 1, 2)
     assert all(math.isnan(value) for value in one[3:])
@@ -131,13 +109,6 @@ def test_what_few_volumes_leave_unknown():
     assert (patient.bias, patient.groups) == (3, 1)
     assert patient.upper == pytest.approx(3 + 1.96 * math.sqrt(2))
     assert math.isnan(patient.bias_low)
-
-
-def test_wrong_lists_are_refused():
-    with pytest.raises(DataError, match="2 true and 1 predicted volumes of 2 groups"):
-        bland_altman([1, 2], [1], ["a", "b"])
-    with pytest.raises(DataError, match="group b: volumes 2 and nan"):
-        bland_altman([1, 2], [1, float("nan")], ["a", "b"])
 
 
 def test_agreement_by_hand():

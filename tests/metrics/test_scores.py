@@ -1,34 +1,24 @@
 import math
 
-import numpy as np
 import pandas as pd
 import pytest
 
-from metaseg_monai.metrics import (
+from metaseg_monai.metrics.scores import (
+    COUNT_COLUMNS,
     average_f1,
-    average_seeds,
-    case_f1,
     case_mean_f1,
     f1,
-    f1_error,
     iou,
     mode_matrix,
     pooled_f1,
     summarise,
 )
-from metaseg_monai.metrics.scores import COUNT_COLUMNS
 
 
 def table(*rows):
     """Rows of (case, group, mode, domain, class, tp, fp, fn)."""
     filled = [(c, g, "test", m, d, k, tp, fp, fn, 100) for c, g, m, d, k, tp, fp, fn in rows]
     return pd.DataFrame(filled, columns=COUNT_COLUMNS)
-
-
-def test_formulas_by_hand():
-    assert f1(6, 2, 2) == 0.75
-    assert iou(6, 2, 2) == 0.6
-    assert f1_error(6, 2, 2) == 0.25
 
 
 def test_empty_masks_give_nan_and_one_empty_gives_zero():
@@ -108,11 +98,3 @@ def test_summary_has_what_the_demo_promises():
     assert summary["pooled"] == [
         {"class": 1, "tp": 3, "fp": 1, "fn": 1, "f1": 0.75, "f1_error": 0.25, "iou": 0.6}
     ]
-
-
-def test_seeds_are_averaged_within_each_case():
-    first = case_f1(table(("a", "a", "normal", "x", 1, 1, 0, 0)))
-    second = case_f1(table(("a", "a", "normal", "x", 1, 0, 0, 1)))
-    np.testing.assert_allclose(average_seeds([first, second])["f1"], [0.5])
-    with pytest.raises(ValueError, match="different cases"):
-        average_seeds([first, second.assign(case="b")])

@@ -8,9 +8,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from metaseg_monai.errors import ConfigError, DataError
+from metaseg_monai.errors import DataError
 from metaseg_monai.metrics import statistics
-from metaseg_monai.metrics.agreement import bland_altman
 from metaseg_monai.metrics.statistics import (
     bootstrap_interval,
     compare_cases,
@@ -123,14 +122,6 @@ def test_the_interval_holds_the_truth_of_few_groups_about_as_often_as_it_says():
     for groups in (5, 6, 9):
         ends = [bootstrap_interval(rng.normal(size=groups), 99, 0) for _ in range(600)]
         assert 0.92 < np.mean([low <= 0 <= high for low, high in ends]) < 0.985
-
-
-def test_a_slope_of_few_patients_is_not_clear_by_the_luck_of_the_draw():
-    rng = np.random.default_rng(5)
-    true = np.repeat(rng.uniform(10, 200, 6), 2)
-    pred = true * rng.uniform(0.2, 0.9, 12)
-    ends = {bland_altman(true, pred, np.repeat(range(6), 2), 2000, seed)[-2:] for seed in range(4)}
-    assert len(ends) == 1
 
 
 def test_the_three_tests_by_hand():
@@ -299,8 +290,6 @@ def test_subgroups_are_compared_each_and_corrected_together(test):
 
 def test_subgroups_that_cannot_be_compared_are_refused():
     first, second = differing(MIXED)
-    with pytest.raises(ConfigError, match="no test 'holm'"):
-        compare_subgroups(first, second, test="holm")
     with pytest.raises(DataError, match="different cases"):
         compare_subgroups(first[:3], second)
 
@@ -314,8 +303,6 @@ def test_the_worst_subgroup_is_found_by_the_means_of_groups():
         ("e", "e", "z", float("nan")),
     )
     assert worst_subgroup(table) == ("y", 0.4)  # x: (0.1 + 0.9) / 2, though its cases' mean is 0.19
-    with pytest.raises(DataError, match="no case has a score"):
-        worst_subgroup(table[-2:])
 
 
 def test_seed_differences_are_of_the_seeds_that_both_have():
@@ -344,17 +331,6 @@ def simulation():
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-def test_the_t_test_seldom_finds_what_is_not_there(simulation):
-    rng = np.random.default_rng(0)
-    found = 0
-    for _ in range(100):
-        first, second = simulation.draw_study(simulation.SCENARIOS[0], rng)
-        differences = group_differences(first[0], second[0])["difference"].to_numpy()
-        found += paired_t(differences).p < 0.05
-    # 99.9 % of Binomial(100, 0.05): also too few would be a fault
-    assert stats.binom.ppf(0.0005, 100, 0.05) <= found <= stats.binom.ppf(0.9995, 100, 0.05)
 
 
 def test_a_clear_effect_is_found_by_every_test(simulation):

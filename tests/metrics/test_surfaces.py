@@ -114,31 +114,27 @@ def one_hot(mask):
     return torch.from_numpy(np.stack([~mask, mask]))[None]
 
 
-@monai_warns
-@pytest.mark.parametrize("seed", range(4))
-def test_a_complete_volume_has_monais_scores(seed):
-    """Masks touch every face of the volume and reach over several slabs of planes."""
-    pred, label = blobs(seed)
-    spacing = tuple(np.random.default_rng(seed).uniform(0.4, 5, 3).tolist())
-    made = scores(pred, label, 1.1, spacing)
-    pair = one_hot(pred), one_hot(label)
-    dice = compute_surface_dice(*pair, [1.1], spacing=spacing, use_subvoxels=True)
-    distance = compute_hausdorff_distance(*pair, percentile=95, spacing=spacing)
-    assert made.surface_dice == pytest.approx(dice.item(), abs=1e-5)
-    assert made.hd95_mm == pytest.approx(distance.item(), abs=1e-4)
-
-
-@monai_warns
-def test_a_body_that_wanders_has_monais_scores_across_slabs():
-    """Planes so thin that the nearest surface lies in another one, often of another slab."""
+def wandering():
+    """A body in planes so thin that its nearest surface lies in another one, or another slab."""
     z, y, x = np.mgrid[:30, :60, :60]
     label = (np.abs(y - z - 10) < 4) & (np.abs(x - 2 * z + 3) < 5)
-    pred = np.roll(label, 1, 0)
-    spacing = (0.4, 3.0, 2.0)
-    made = scores(pred, label, 0.5, spacing)
-    pair = one_hot(pred), one_hot(label)
-    dice = compute_surface_dice(*pair, [0.5], spacing=spacing, use_subvoxels=True)
-    distance = compute_hausdorff_distance(*pair, percentile=95, spacing=spacing)
+    return np.roll(label, 1, 0), label
+
+
+@monai_warns
+@pytest.mark.parametrize(
+    ("pair", "spacing", "tolerance_mm"),
+    [
+        *((blobs(seed), np.random.default_rng(seed).uniform(0.4, 5, 3), 1.1) for seed in range(4)),
+        (wandering(), (0.4, 3.0, 2.0), 0.5),
+    ],
+)
+def test_a_complete_volume_has_monais_scores(pair, spacing, tolerance_mm):
+    """Blobs touch every face of the volume and reach over several slabs of planes."""
+    made = scores(*pair, tolerance_mm, spacing)
+    hot, spacing = [one_hot(mask) for mask in pair], [float(side) for side in spacing]
+    dice = compute_surface_dice(*hot, [tolerance_mm], spacing=spacing, use_subvoxels=True)
+    distance = compute_hausdorff_distance(*hot, percentile=95, spacing=spacing)
     assert made.surface_dice == pytest.approx(dice.item(), abs=1e-5)
     assert made.hd95_mm == pytest.approx(distance.item(), abs=1e-4)
 
