@@ -126,11 +126,11 @@ def found(scenario: Scenario, studies: int, seed: int, draws: int = 999) -> pd.D
     rows = []
     for _ in range(studies):
         first, second = draw_study(scenario, rng)
-        every = [
-            pd.concat(tables).groupby(["case", "group"], sort=False) for tables in (first, second)
-        ]
-        averaged = [cases["f1"].mean().reset_index() for cases in every]
-        made = compare_cases(*averaged, draws=draws, seed=int(rng.integers(2**31)))
+        one, other = (
+            pd.concat(tables).groupby(["case", "group"], sort=False)["f1"].mean().reset_index()
+            for tables in (first, second)
+        )
+        made = compare_cases(one, other, draws=draws, seed=int(rng.integers(2**31)))
         row = {test: holm([getattr(made, test)])[0] < ALPHA for test in TESTS}
         row["interval"] = not made.low <= 0 <= made.high
         row["claimed"] = row["p_permutation"] and _one_sign(seed_differences(first, second))
