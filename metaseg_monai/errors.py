@@ -1,7 +1,8 @@
 """Errors whose message names the case, field or file, what was expected, and the next step."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 
 class MetasegError(Exception):
@@ -28,13 +29,13 @@ class TrainingError(MetasegError, RuntimeError):
     """Training cannot go on, for instance after a loss that is not finite."""
 
 
-def listing(names: Iterable[str], most: int = 30) -> str:
-    """Names for a message, the first `most` of them.
+def listing(names: Iterable[Any], most: int = 30, word: Callable[[Any], str] = repr) -> str:
+    """Names for a message, the first `most` of them, each as `word` gives it.
 
     >>> listing(["disc", "ring", "cross"], most=2)
     "'disc', 'ring' and 1 more"
     """
-    quoted = [repr(name) for name in names]
+    quoted = [word(name) for name in names]
     rest = len(quoted) - most
     return ", ".join(quoted[:most]) + (f" and {rest} more" if rest > 0 else "")
 

@@ -1,41 +1,19 @@
 """Cross-entropy over the pixels, which refuses labels that are no classes."""
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from metaseg_monai.errors import ConfigError, DataError
+from metaseg_monai.errors import DataError, listing
 
 
 class PixelCrossEntropy(nn.Module):
     """Mean over the pixels of the cross-entropy, in float32 (thesis equation 3.1).
 
-    Args:
-        class_weights: one weight for each of the K classes, or None for equal weights. The mean
-            is then weighted, as in `torch.nn.CrossEntropyLoss`.
-
-    Raises:
-        ConfigError: a weight is negative or not finite.
-
     >>> loss = PixelCrossEntropy()
     >>> loss(torch.zeros(1, 2, 4, 4), torch.ones(1, 1, 4, 4))
     tensor(0.6931)
     """
-
-    weight: Tensor | None
-
-    def __init__(self, class_weights: Sequence[float] | None = None) -> None:
-        super().__init__()
-        weight = None
-        if class_weights is not None:
-            weight = torch.tensor([float(entry) for entry in class_weights])
-            if not (torch.isfinite(weight) & (weight >= 0)).all():
-                raise ConfigError(
-                    f"class_weights must be finite and not negative, got {list(class_weights)}"
-                )
-        self.register_buffer("weight", weight, persistent=False)
 
     def forward(self, pred: Tensor, label: Tensor) -> Tensor:
         """Return the loss, a scalar.
@@ -45,7 +23,7 @@ class PixelCrossEntropy(nn.Module):
             label: classes 0 to K - 1 (B, 1, *S), of any integer or float type.
 
         Raises:
-            ValueError: the shapes do not fit each other or the class weights.
+            ValueError: the shapes do not fit each other.
             DataError: the label holds other values than the classes; the message lists them.
         """
         if pred.dim() < 3 or pred.shape[1] < 2:
@@ -57,13 +35,9 @@ class PixelCrossEntropy(nn.Module):
                 f"expected a label of shape {(pred.shape[0], 1, *pred.shape[2:])} for logits "
                 f"{tuple(pred.shape)}, got {tuple(label.shape)}"
             )
-        if self.weight is not None and len(self.weight) != pred.shape[1]:
-            raise ValueError(
-                f"class_weights has {len(self.weight)} entries for {pred.shape[1]} classes"
-            )
         logits = pred.as_subclass(Tensor).float()  # a MetaTensor's history is of no use here
         target = _classes(label.as_subclass(Tensor), pred.shape[1])
-        return F.cross_entropy(logits, target[:, 0], weight=self.weight)
+        return F.cross_entropy(logits, target[:, 0])
 
 
 def _classes(label: Tensor, classes: int) -> Tensor:
@@ -71,11 +45,9 @@ def _classes(label: Tensor, classes: int) -> Tensor:
     target = label.long()
     wrong = (target != label) | (target < 0) | (target >= classes)
     if wrong.any():
-        values = torch.unique(label[wrong]).tolist()
-        shown = ", ".join(f"{value:g}" for value in values[:8])
-        more = f" and {len(values) - 8} more" if len(values) > 8 else ""
+        values = listing(torch.unique(label[wrong]).tolist(), 8, "{:g}".format)
         raise DataError(
-            f"the label holds {shown}{more}, but the classes are 0 to {classes - 1}: correct the "
+            f"the label holds {values}, but the classes are 0 to {classes - 1}: correct the "
             "label, name the values that count as foreground, or raise the number of classes"
         )
     return target

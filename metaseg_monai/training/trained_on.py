@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 from ignite.engine import Engine, Events
 
-from metaseg_monai.errors import DataError
+from metaseg_monai.errors import DataError, listing
 from metaseg_monai.files import file_sha256
 from metaseg_monai.tables.check import image_files
 from metaseg_monai.training import processes
@@ -110,8 +110,8 @@ class RefuseTrained:
         if twice:
             raise DataError(
                 f"{len(twice)} of {len(tested)} test images were in the training of these "
-                f"weights ({self.path}): {_some(twice)}. The table was probably split anew since; "
-                "test with the table of the training, or train anew"
+                f"weights ({self.path}): {listing(twice, SHOWN, str)}. The table was probably "
+                "split anew since; test with the table of the training, or train anew"
             )
         groups = sorted(set(known.group) & {item["group"] for item in tested.values()})
         if groups:
@@ -119,7 +119,7 @@ class RefuseTrained:
                 "%d groups of the test cases have the name of one that was trained on (%s): if it "
                 "is the same patient or well, these are no unseen cases",
                 len(groups),
-                _some(groups),
+                listing(groups, SHOWN, str),
             )
 
     def _read(self) -> pd.DataFrame:
@@ -137,11 +137,6 @@ class RefuseTrained:
                 f"{advice}"
             )
         return known
-
-
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return f"{', '.join(names[:SHOWN])}{more}"
 
 
 def _digest(files: tuple[str, ...]) -> str:

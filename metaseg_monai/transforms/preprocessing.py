@@ -17,6 +17,7 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from monai.utils import convert_to_dst_type
+from pydantic import TypeAdapter, ValidationError
 from scipy.ndimage import gaussian_filter
 
 from metaseg_monai.errors import ConfigError, DataError
@@ -258,17 +259,8 @@ class IntensityStatistics:
             DataError: the file is missing or holds no such statistics.
         """
         try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
-            read = cls(
-                str(content["by"]),
-                (float(content["percentiles"][0]), float(content["percentiles"][1])),
-                {
-                    str(name): [[float(low), float(high)] for low, high in channels]
-                    for name, channels in content["ranges"].items()
-                },
-                {str(name): int(count) for name, count in content["images"].items()},
-            )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+            read = TypeAdapter(cls).validate_json(Path(path).read_bytes())
+        except (OSError, ValidationError) as error:
             raise DataError(
                 f"{path}: no intensity statistics ({error!r}); compute them with "
                 "intensity_statistics"
