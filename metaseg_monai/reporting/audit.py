@@ -17,8 +17,8 @@ from metaseg_monai.metrics.calibration import (
 )
 from metaseg_monai.metrics.leakage import Association, associate, label_diameters, volume_values
 from metaseg_monai.metrics.scores import pooled_f1
-from metaseg_monai.reporting import figures
 from metaseg_monai.reporting.comparisons import lacking
+from metaseg_monai.reporting.figures.curves import reliability as draw_reliability
 from metaseg_monai.reporting.page import Details, Figure, Part, Section
 from metaseg_monai.reporting.runs import (
     TRAINING,
@@ -328,10 +328,10 @@ def diagrams(tables: Mapping[str, pd.DataFrame]) -> list[Figure]:
         "a probability can be taken at its word."
     )
     curves = {name: reliability(table) for name, table in tables.items()}
-    drawn = [Figure("reliability", caption, figures.reliability(curves))]
+    drawn = [Figure("reliability", caption, draw_reliability(curves))]
     for name, table in tables.items():
         if table["domain"].nunique() > 1:
             of_domains = {str(d): reliability(part) for d, part in table.groupby("domain")}
-            png = figures.reliability(of_domains, name)
+            png = draw_reliability(of_domains, name)
             drawn.append(Figure(f"reliability_{name}", f"The same for each domain: {name}.", png))
     return drawn

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from metaseg_monai.errors import ConfigError
-from metaseg_monai.reporting.tables import NAME, Table, grid
+from metaseg_monai.reporting.tables import Table, grid, stem
 
 MINUS = "\u2212"
 LATEX = {
@@ -39,25 +39,20 @@ class Figure:
     """A picture with its caption.
 
     Attributes:
-        name: stem of its file.
+        name: stem of its file; what a file cannot be named becomes "_".
         caption: what it shows and how to read it.
         png: the file's content.
-        alt: what one must know who cannot see it; the caption where empty.
 
     Raises:
-        ConfigError: name unfit for a file, or bytes that are no PNG.
+        ConfigError: bytes that are no PNG.
     """
 
     name: str
     caption: str
     png: bytes = field(repr=False)
-    alt: str = ""
 
     def __post_init__(self) -> None:
-        if not NAME.fullmatch(self.name):
-            raise ConfigError(
-                f"Figure name {self.name!r} is to be a file's: use letters, digits, '.', '_', '-'."
-            )
+        object.__setattr__(self, "name", stem(self.name))
         if not self.png.startswith(PNG) or len(self.png) < 24:
             raise ConfigError(f"Figure {self.name} is not a PNG; draw it again as one.")
 
@@ -164,12 +159,6 @@ def page(title: str, lead: Lead, sections: Sequence[Section]) -> str:
         lead: question, findings and facts, which stand on top.
         sections: in reading order; the list of contents names them.
 
-    Returns:
-        The file's text.
-
-    Raises:
-        ConfigError: two tables or two figures of one name.
-
     >>> text = page("Seven lines", Lead(found={"Found": "SME is better."}), [])
     >>> "<h1>Seven lines</h1>" in text, "<script" in text
     (True, False)
@@ -179,22 +168,13 @@ def page(title: str, lead: Lead, sections: Sequence[Section]) -> str:
     return _render("page.html", css=css, title=title, lead=lead, sections=addressed)
 
 
-def markdown_page(
-    title: str, lead: Lead, sections: Sequence[Section], figures: str = "figures"
-) -> str:
-    """Write the content of `page` as Markdown, with its figures as files beside it.
+def markdown_page(title: str, lead: Lead, sections: Sequence[Section]) -> str:
+    """Write the content of `page` as Markdown, with ``figures/<name>.png`` beside it.
 
     Args:
         title: heading.
         lead: question, findings and facts, which stand on top.
         sections: in reading order.
-        figures: folder of ``<name>.png``, as seen from the file.
-
-    Returns:
-        The file's text.
-
-    Raises:
-        ConfigError: two tables or two figures of one name.
 
     >>> print(markdown_page("Seven lines", Lead(facts={"Seeds": "3"}), []), end="")
     # Seven lines
@@ -202,17 +182,14 @@ def markdown_page(
     - Seeds: 3
     """
     addressed = _addressed(sections)
-    return _render("page.md", title=title, lead=lead, sections=addressed, figures=figures)
-
-
-def to_html(table: Table) -> str:
-    """Return a ``figure`` with caption, table in a box that scrolls, and note."""
-    return _macro("page.html", "table", table)
+    return _render("page.md", title=title, lead=lead, sections=addressed)
 
 
 def to_markdown(table: Table) -> str:
     """Return title, grid and note; two levels of columns are joined by a space."""
-    return _macro("page.md", "table", table)
+    nothing = {"title": "", "lead": Lead(), "sections": []}
+    module: Any = _environment().get_template("page.md").make_module(nothing)
+    return str(module.table(grid(table))).strip("\n")
 
 
 def to_latex(table: Table) -> str:
@@ -239,8 +216,6 @@ def escape_latex(text: str) -> str:
 
 
 def _addressed(sections: Sequence[Section]) -> list[tuple[str, Section]]:
-    tables_of(sections)  # refuses names that are there twice; the page addresses tables by name
-    figures_of(sections)
     return list(zip(anchors([section.title for section in sections]), sections, strict=True))
 
 
@@ -271,12 +246,6 @@ def _render(name: str, **content: Any) -> str:
     return _environment().get_template(name).render(**content)
 
 
-def _macro(file: str, name: str, table: Table) -> str:
-    nothing = {"css": "", "title": "", "lead": Lead(), "sections": []}
-    module: Any = _environment().get_template(file).make_module(nothing)
-    return str(getattr(module, name)(grid(table))).strip("\n")
-
-
 def _minus(text: str, sign: str = MINUS) -> str:
     """Numbers, also those within text, with a true minus; the hyphen of a missing value stays."""
     return re.sub(r"(?<![\w.)-])-(?=[\d.])", lambda _: sign, text)
@@ -294,5 +263,8 @@ def _by_name(parts: Iterator[Named]) -> dict[str, Named]:
     found: dict[str, Named] = {}
     for part in parts:
         if found.setdefault(part.name, part) is not part:
-            raise ConfigError(f"Two parts of the report are named {part.name}; rename one.")
+            raise ConfigError(
+                f"Two parts of the report are named {part.name}, which would be one file; rename a "
+                "run or field whose name differs from another's in signs only, as spaces and '_'."
+            )
     return found

@@ -1,7 +1,6 @@
 """Which figures a study's files allow, drawn with their captions."""
 
 import math
-import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -11,8 +10,10 @@ import pandas as pd
 
 from metaseg_monai.errors import DataError
 from metaseg_monai.evaluation.samples import Sample, read_samples
-from metaseg_monai.reporting import figures
 from metaseg_monai.reporting.comparisons import Compared, drawn_over
+from metaseg_monai.reporting.figures import curves, maps
+from metaseg_monai.reporting.figures import predictions as grids
+from metaseg_monai.reporting.figures import ranking as ranks
 from metaseg_monai.reporting.figures.ranking import DifferenceRow
 from metaseg_monai.reporting.page import Figure
 from metaseg_monai.reporting.runs import Replicate, Results, by_replicate, is_expert
@@ -27,6 +28,7 @@ from metaseg_monai.reporting.scores import (
     with_modes,
 )
 
+LOGGED = ("epoch", "train_loss", "val_loss", "lr")
 GATES = {
     "scale": "Scale of every channel of every gate for each metadata value",
     "shift": "Shift of every channel of every gate for each metadata value",
@@ -42,9 +44,7 @@ def ranking(results: Results, aggregate: str, score: str = "F1") -> Figure | Non
     errors = {name: list(1 - scores[[name]]) for name in results.conditions}
     if all(math.isnan(error) for of_seeds in errors.values() for error in of_seeds):
         return None
-    baseline = "se" if "se" in errors else None
-    title = f"Error of the {score}, {aggregate}"
-    png = figures.ranking(errors, title, baseline=baseline)
+    png = ranks.ranking(errors, f"Error of the {score}, {aggregate}")
     caption = f"Error of the {score} (1 - F1), lowest first; a dot for each training."
     return Figure("ranking", caption, png)
 
@@ -68,7 +68,7 @@ def differences(compared: Sequence[Compared], level: float, score: str = "F1") -
         f"Mean difference of the {score} with its 95 % interval over {over}; a dot for each "
         "training seed. Right of zero: the first one scores higher."
     )
-    return Figure("differences", caption, figures.differences(rows, level=level, over=over))
+    return Figure("differences", caption, ranks.differences(rows, level, over))
 
 
 def subgroup_differences(compared: Sequence[Compared], level: float) -> Figure | None:
@@ -84,7 +84,7 @@ def subgroup_differences(compared: Sequence[Compared], level: float) -> Figure |
     if not rows:
         return None
     caption = "The same in each domain; p-values corrected over the domains of a comparison."
-    png = figures.differences(rows, level=level, over=_drawn_over(compared))
+    png = ranks.differences(rows, level, _drawn_over(compared))
     return Figure("subgroups", caption, png)
 
 
@@ -94,7 +94,7 @@ def mode_maps(tables: Mapping[str, Spread], units: Mapping[str, str]) -> list[Fi
     for name, (matrix, _) in tables.items():
         rows = "rows are the true domain, columns" if len(matrix) > 1 else "all cases; columns are"
         caption = f"Test modes of {name}, mean over seeds: {rows} the metadata given."
-        drawn.append(Figure(f"modes_{name}", caption, figures.mode_heatmap(matrix, name, units)))
+        drawn.append(Figure(f"modes_{name}", caption, maps.mode_heatmap(matrix, name, units)))
     return drawn
 
 
@@ -111,7 +111,7 @@ def similarity_maps(tables: Mapping[str, Spread]) -> list[Figure]:
             f"Domains alike to {name}: the share of its score that a domain keeps under another "
             "domain's label, mean of both directions."
         )
-        png = figures.similarity_map(similarity, linkage, name)
+        png = maps.similarity_map(similarity, linkage, name)
         drawn.append(Figure(f"similarity_{name}", caption, png))
     return drawn
 
@@ -134,16 +134,16 @@ def robustness(results: Results) -> list[Figure]:
             "Pooled F1 when a share of the cases comes with foreign metadata, computed from the "
             "counts of the modes normal and shuffle."
         )
-        png = figures.robustness_curves(wrong)
+        png = curves.robustness_curves(wrong)
         drawn.append(Figure("robustness_wrong", caption, png))
     if missing:
         absent = ", ".join(sorted({str(curve["mode"].iloc[0]) for curve in missing.values()}))
         caption = f"The same for cases that get mode {absent} in place of their metadata."
-        png = figures.robustness_curves(missing, xlabel=f"cases with mode {absent}")
+        png = curves.robustness_curves(missing, xlabel=f"cases with mode {absent}")
         drawn.append(Figure("robustness_missing", caption, png))
     if perturbed:
         caption = "Pooled F1 when continuous metadata is multiplied by a factor."
-        png = figures.perturbation_curves(perturbed)
+        png = curves.perturbation_curves(perturbed)
         drawn.append(Figure("robustness_perturbed", caption, png))
     return drawn
 
@@ -155,8 +155,7 @@ def gates(results: Results) -> list[Figure]:
         for file in sorted((run.folder / "explain").glob("*.png")):
             kind = next((told for start, told in GATES.items() if file.stem.startswith(start)), "")
             caption = f"{kind or file.stem}: {name}."
-            stem = re.sub(r"[^A-Za-z0-9._-]", "_", f"gates_{name}_{file.stem}")
-            drawn.append(Figure(stem, caption, file.read_bytes()))
+            drawn.append(Figure(f"gates_{name}_{file.stem}", caption, file.read_bytes()))
     return drawn
 
 
@@ -172,25 +171,24 @@ def training(results: Results) -> list[Figure]:
     first = next(iter(logs.values()))[0]
     caption = "Loss over epochs; dashed: training, solid: validation; a line for each seed."
     return [
-        Figure("learning_curves", caption, figures.learning_curves(logs)),
+        Figure("learning_curves", caption, curves.learning_curves(logs)),
         Figure(
-            "learning_rate", "Learning rate at the end of each epoch.", figures.learning_rate(first)
+            "learning_rate", "Learning rate at the end of each epoch.", curves.learning_rate(first)
         ),
     ]
 
 
 def _read_log(path: Path) -> pd.DataFrame:
     try:
-        return pd.read_csv(path)
-    except ValueError as error:  # pandas' errors of empty and broken files
+        return pd.read_csv(path).astype(dict.fromkeys(LOGGED, float))
+    except (ValueError, KeyError) as error:  # pandas' errors of empty, broken and other files
         raise DataError(f"{path}: no log ({error}); remove it, or run this run again.") from error
 
 
 def _by_seed(
     trainings: Mapping[Replicate, pd.DataFrame], curve: Callable[[pd.DataFrame], pd.DataFrame]
 ) -> pd.DataFrame:
-    curves = [curve(counts).assign(seed=place) for place, counts in enumerate(trainings.values())]
-    return pd.concat(curves)
+    return pd.concat([curve(c).assign(seed=place) for place, c in enumerate(trainings.values())])
 
 
 def _missing_curve(counts: pd.DataFrame) -> pd.DataFrame:
@@ -227,20 +225,17 @@ def predictions(results: Results) -> list[Figure]:
     drawn = []
     names = _most_telling(list(samples))
     if names:
-        png = figures.prediction_grid({name: samples[name] for name in names}, rows=CASES)
+        png = grids.prediction_grid({name: samples[name] for name in names}, rows=CASES)
         caption = (
             f"Predictions of the first seed{shown(samples, names)}. White: right, blue: missed, "
             "orange: false."
         )
         drawn.append(Figure("predictions", caption, png))
-    asked = {
-        name: samples[name]
-        for name in samples
-        if any(mode.startswith("fixed:") for sample in samples[name][:1] for mode in sample.preds)
-    }
+    first = {name: stored[0] for name, stored in samples.items()}
+    asked = {n: s for n, s in first.items() if any(m.startswith("fixed:") for m in s.preds)}
     if asked and not results.continuous:  # of numbers the response section draws all
         caption = "One image, asked for each label in turn."
-        drawn.append(Figure("labels", caption, figures.label_grid(asked)))
+        drawn.append(Figure("labels", caption, grids.label_grid(asked)))
     return drawn
 
 

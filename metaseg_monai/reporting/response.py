@@ -40,7 +40,7 @@ from metaseg_monai.reporting.runs import (
     pixel_sizes,
 )
 from metaseg_monai.reporting.scores import ENDS, Spread, over_groups, spread
-from metaseg_monai.reporting.tables import Table, stem
+from metaseg_monai.reporting.tables import Table
 from metaseg_monai.reporting.volumes import ML
 
 T = TypeVar("T")
@@ -262,7 +262,7 @@ def _swept(results: Results, field: Continuous) -> list[Part]:
         told = f"{what.capitalize()} of {class_text(names, number)} ({unit}) at each "
         numbers.append(
             Table(
-                f"response_{stem(field.name)}_class{number}",
+                f"response_{field.name}_class{number}",
                 told + field.name,
                 "Mean over groups with the ends of its 95 % interval.",
                 values.set_axis([f"{value:g}" for value in values.index]),
@@ -272,8 +272,8 @@ def _swept(results: Results, field: Continuous) -> list[Part]:
         )
     return [
         _follows(table.mean, field, list(curves)),
-        Figure(f"response_{stem(field.name)}", caption, png),
-        Table(f"monotone_{stem(field.name)}", title, note, *table, first="condition, class"),
+        Figure(f"response_{field.name}", caption, png),
+        Table(f"monotone_{field.name}", title, note, *table, first="condition, class"),
         *montages(results, field, trained),
         Details("Response as numbers", numbers),
     ]
@@ -353,7 +353,7 @@ def montages(
         if beyond:
             caption += f" Hollow dot: beyond the training values, {low:g} to {high:g} {field.unit}."
         png = montage(samples, heads, titles, results.class_names, beyond)
-        drawn.append(Figure(f"montage_{stem(field.name)}_{name}", caption, png))
+        drawn.append(Figure(f"montage_{field.name}_{name}", caption, png))
     return drawn
 
 
@@ -475,7 +475,7 @@ def _requested(results: Results, field: Categorical | Ordinal) -> list[Part]:
         if unasked:
             caption += f" Not drawn, because asked with no other label: {listed(unasked)}."
         png = requested_labels(of_class, asked, told)
-        name = f"requested_{stem(field.name)}{end}"
+        name = f"requested_{field.name}{end}"
         note = (
             "area: predicted area over that of the labels; inside, outside: mean probability of "
             "the class in and out of the labels. Mean over groups with the ends of its 95 % "
@@ -598,7 +598,7 @@ def _at_values(results: Results, field: str, score: str) -> list[Part]:
         note += f" {others} Cases stand at their true {field}."
     figure = value_curves(curves, values.unseen, head, f"mean case {score}")
     hollow = f" Hollow: {_numbers(values.unseen)}, which no training case had."
-    name, table = f"by_{stem(field)}", _values_table(curves, values, "score")
+    name, table = f"by_{field}", _values_table(curves, values, "score")
     parts: list[Part] = [
         _guesses(field, values, curves, score),
         Figure(name, note + hollow, figure),

@@ -7,11 +7,11 @@ from itertools import accumulate, groupby, pairwise
 from numbers import Integral, Real
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from metaseg_monai.errors import ConfigError
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 MISSING = "-"
 WIDE = 6  # more columns than these put their spread under the value
 WIDER = 12  # more than these are printed in small letters, so that paper holds them
@@ -19,10 +19,10 @@ LONG = 32  # letters; longer text in a cell may go on in a second line
 
 
 def stem(name: str) -> str:
-    """A name as that of a file.
+    """A name as that of a file, whatever the names of runs and fields in it.
 
-    >>> stem("size (mm)")
-    'size__mm_'
+    >>> stem("modes_my run"), stem("by_size (mm)")
+    ('modes_my_run', 'by_size__mm_')
     """
     return re.sub(r"[^A-Za-z0-9._-]", "_", name)
 
@@ -35,7 +35,7 @@ class Table:
     over its columns.
 
     Attributes:
-        name: stem of its file, and its label in LaTeX.
+        name: stem of its file, and its label in LaTeX; what a file cannot be named becomes "_".
         title: what the table shows, without a full stop.
         note: one or two sentences of how to read it.
         values: numbers or text; NaN and None are shown as "-". Integers are shown as they are.
@@ -43,11 +43,9 @@ class Table:
         best: whether high or low is best; the best of each column is bold, the second underlined.
         digits: decimals of numbers that are not integers.
         first: heading of the column of row names.
-        unranked: names of rows that take no part in the ranking.
 
     Raises:
-        ConfigError: name unfit for a file, a row or column twice, a spread of another shape, or an
-            unranked row that is not there.
+        ConfigError: a row or column twice, or a spread of another shape.
     """
 
     name: str
@@ -58,13 +56,9 @@ class Table:
     best: Literal["high", "low"] | None = None
     digits: int = 3
     first: str = ""
-    unranked: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if not NAME.fullmatch(self.name):
-            raise ConfigError(
-                f"Table name {self.name!r} is to be a file's: use letters, digits, '.', '_', '-'."
-            )
+        object.__setattr__(self, "name", stem(self.name))
         for axis, labels in (("row", self.values.index), ("column", self.values.columns)):
             if not labels.is_unique:
                 twice = labels[labels.duplicated()][0]
@@ -75,11 +69,6 @@ class Table:
         ):
             raise ConfigError(
                 f"Table {self.name}: the spread must have the rows and columns of the values."
-            )
-        if strangers := set(self.unranked) - {str(row) for row in self.values.index}:
-            raise ConfigError(
-                f"Table {self.name} has no row {', '.join(sorted(strangers))} to leave unranked; "
-                f"its rows are {', '.join(map(str, self.values.index))}."
             )
 
     @property
@@ -218,29 +207,27 @@ def _column(table: Table, place: int) -> list[Cell]:
 
 
 def _ranks(table: Table, values: list[Any], texts: list[str]) -> list[int]:
-    sign = 1.0 if table.best == "high" else -1.0
-    shown = [
-        None
-        if value is None or isinstance(value, str) or name in table.unranked
-        else sign * float(text)
-        for name, value, text in zip(table.rows, values, texts, strict=True)
-    ]
-    known = [value for value in shown if value is not None]
-    if len(set(known)) < 2:
+    shown = pd.Series(
+        [
+            math.nan if value is None or isinstance(value, str) else float(text)
+            for value, text in zip(values, texts, strict=True)
+        ]
+    )
+    if shown.nunique() < 2:
         return [0] * len(shown)
-    places = [0 if value is None else 1 + sum(other > value for other in known) for value in shown]
-    return [place if place <= 2 else 0 for place in places]
+    places = shown.rank(method="min", ascending=table.best == "low")
+    return [int(place) if place <= 2 else 0 for place in places]
 
 
 def _known(value: Any) -> float | int | str | None:
     """A plain number or text; None where there is no value."""
-    if isinstance(value, bool) or type(value).__name__ == "bool":
+    if pd.isna(value):
+        return None
+    if isinstance(value, bool | np.bool_):
         return "yes" if value else "no"
     if isinstance(value, Integral):
         return int(value)
-    if isinstance(value, Real):
-        return None if math.isnan(value) else float(value)
-    return None if value is None or value is pd.NA or value is pd.NaT else str(value)
+    return float(value) if isinstance(value, Real) else str(value)
 
 
 def _text(value: float | int | str | None, digits: int) -> str:

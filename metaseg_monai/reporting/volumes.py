@@ -1,7 +1,7 @@
 """What the report says of whole volumes: scores of patients rather than of slices."""
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from itertools import pairwise, product
 
 import numpy as np
 import pandas as pd
@@ -23,7 +23,7 @@ from metaseg_monai.reporting.runs import (
     other_values,
 )
 from metaseg_monai.reporting.scores import DRAWS, ENDS, over_groups, rows_of
-from metaseg_monai.reporting.tables import Table, stem
+from metaseg_monai.reporting.tables import Table
 from metaseg_monai.study.design import Protocol
 
 MEASURES = {"dice": "Dice", "surface_dice": "surface Dice", "hd95_mm": "HD95 (mm)"}
@@ -41,18 +41,12 @@ ML = 1000.0  # mm3
 PANELS = 6
 
 
-def volume_section(
-    results: Results,
-    protocol: Protocol,
-    edges: Mapping[str, Sequence[float]] = SIZE_EDGES,
-    ranked: bool = True,
-) -> Section:
+def volume_section(results: Results, protocol: Protocol, ranked: bool = True) -> Section:
     """Scores of volumes.
 
     Args:
         results: some of which have volumes in mode normal.
         protocol: whose comparisons are made on the Dice of the most special region as well.
-        edges: of the size subgroups, by field.
         ranked: say which condition is highest and lowest; False where they cannot be compared.
     """
     scores = results.volumes_in("normal")
@@ -76,7 +70,7 @@ def volume_section(
     for region in reversed(regions):
         title, told = f"Whole volumes: {region}", note if region == target else "As above."
         table = region_table(volumes, region)
-        parts.append(Table(f"volumes_{stem(region)}", title, told, table, first="condition"))
+        parts.append(Table(f"volumes_{region}", title, told, table, first="condition"))
     everywhere = protocol.model_copy(update={"domain": None})
     spoken = (f"Dice of {target}", f"Dice of {target} of whole volumes", "volume", "patient")
     parts += compared_again(results, everywhere, dice_scores(scores, target), "volumes", *spoken)
@@ -94,7 +88,7 @@ def volume_section(
         parts.append(
             Table("volumes_lesions", "Lesions", note, of_lesions, first="condition, region")
         )
-    parts += _subgroups(results, volumes, regions, edges)
+    parts += _subgroups(results, volumes, regions)
     parts += agreement_parts(scores, volumes, target)
     intro = "Slices stacked back into volumes and scored for each patient."
     return Section("Whole volumes", intro, parts)
@@ -191,25 +185,19 @@ def subgroup_table(
         unit: of the values.
         edges: ascending; a value equal to an edge belongs below it.
     """
-    known = values.reindex(pd.MultiIndex.from_frame(volumes[["group", "volume"]]))
-    within = pd.Series([size_group(float(v), edges, unit) for v in known], index=volumes.index)
-    rows = {}
-    for name in volumes["condition"].unique():
-        for label in (*size_labels(edges, unit), UNKNOWN_SIZE):
-            part = volumes[(volumes["condition"] == name) & (within == label)]
-            if part.empty:
-                continue
-            dice = over_groups(part.groupby(["region", "group"])["dice"].mean()).reindex(
-                list(regions)
-            )
-            last = dice.loc[regions[-1]]
-            rows[f"{name}, {label}"] = {
-                **dice["mean"],
-                f"{regions[-1]}, low": last["low"],
-                f"{regions[-1]}, high": last["high"],
-                "patients": part["group"].nunique(),
-            }
-    return rows_of(rows)
+    of_volumes = values.reindex(pd.MultiIndex.from_frame(volumes[["group", "volume"]]))
+    labels, ends = size_labels(edges, unit), [-np.inf, *edges, np.inf]
+    sizes = pd.cut(of_volumes.to_numpy(float), ends, labels=labels).astype(object)
+    table = volumes.assign(size=pd.Series(sizes, volumes.index).fillna(UNKNOWN_SIZE))
+    place = ["condition", "size"]
+    dice = over_groups(table.groupby([*place, "region", "group"])["dice"].mean())
+    last = dice.xs(regions[-1], level="region")
+    shown = dice["mean"].unstack("region").reindex(columns=list(regions))
+    shown[[f"{regions[-1]}, low", f"{regions[-1]}, high"]] = last[["low", "high"]]
+    shown["patients"] = table.groupby(place)["group"].nunique()
+    order = product(table["condition"].unique(), [*labels, UNKNOWN_SIZE])
+    shown = shown.loc[[row for row in order if row in shown.index]]
+    return shown.set_axis([f"{name}, {size}" for name, size in shown.index])
 
 
 def size_labels(edges: Sequence[float], unit: str) -> list[str]:
@@ -220,17 +208,6 @@ def size_labels(edges: Sequence[float], unit: str) -> list[str]:
     """
     between = [f"{a:g}-{b:g} {unit}" for a, b in pairwise(edges)]
     return [f"<= {edges[0]:g} {unit}", *between, f"> {edges[-1]:g} {unit}"]
-
-
-def size_group(value: float, edges: Sequence[float], unit: str) -> str:
-    """Name the subgroup of a value.
-
-    >>> [size_group(value, (40, 70), "mm") for value in (40.0, 40.1, 71.0, float("nan"))]
-    ['<= 40 mm', '40-70 mm', '> 70 mm', 'size unknown']
-    """
-    if np.isnan(value):
-        return UNKNOWN_SIZE
-    return size_labels(edges, unit)[int(np.searchsorted(edges, value, side="left"))]
 
 
 def dice_scores(scores: pd.DataFrame, region: str) -> pd.DataFrame:
@@ -257,19 +234,14 @@ def _dice_words(volumes: pd.DataFrame, region: str, ranked: bool) -> str:
     return f"{told} {best} for {highest}, the highest; the lowest is {worst}, for {lowest}."
 
 
-def _subgroups(
-    results: Results,
-    volumes: pd.DataFrame,
-    regions: Sequence[str],
-    edges: Mapping[str, Sequence[float]],
-) -> list[Part]:
+def _subgroups(results: Results, volumes: pd.DataFrame, regions: Sequence[str]) -> list[Part]:
     parts: list[Part] = []
     for name, field in results.continuous.items():
-        given = given_values(results, name) if name in edges else []
+        given = given_values(results, name) if name in SIZE_EDGES else []
         if not given:
             continue
         values = volume_values(given[0].cases, name)
-        table = subgroup_table(volumes, regions, values, field.unit, edges[name])
+        table = subgroup_table(volumes, regions, values, field.unit, SIZE_EDGES[name])
         note = (
             "Mean Dice over patients; low and high: 95 % interval over patients. With few patients "
             "in a row nothing can be said of it."
@@ -277,9 +249,7 @@ def _subgroups(
         if others := other_values(given, name):
             note += f" {others} The volumes are grouped by the values of the latter for all."
         title = f"Dice by {name}"
-        parts.append(
-            Table(stem(f"volumes_by_{name}"), title, note, table, first="condition, subgroup")
-        )
+        parts.append(Table(f"volumes_by_{name}", title, note, table, first="condition, subgroup"))
     return parts
 
 

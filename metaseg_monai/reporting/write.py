@@ -1,7 +1,6 @@
 """The report of a folder of runs: computed from their files, written as HTML, Markdown and more."""
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -174,15 +173,8 @@ def _summary(asked: Asked) -> dict[str, Any]:
 
 def _json(summary: Any) -> str:
     """JSON in which a score that does not exist is null."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: plain(inner) for key, inner in value.items()}
-        if isinstance(value, list):
-            return [plain(inner) for inner in value]
-        return None if isinstance(value, float) and math.isnan(value) else value
-
-    return json.dumps(plain(summary), indent=2, allow_nan=False) + "\n"
+    plain = json.loads(json.dumps(summary), parse_constant=lambda _: None)
+    return json.dumps(plain, indent=2) + "\n"
 
 
 def _write(path: Path, text: str) -> None:

@@ -117,12 +117,6 @@ def test_main_conditions_are_named_as_ours(references):
     assert set(references["paper-1"].rows) == {*CONDITIONS - {"none"}, "experts"}
 
 
-def test_difference_of_two_published_rows(references):
-    assert references["paper-1"].difference("sme", "se", "average") == 0.002
-    with pytest.raises(ConfigError, match="paper-1 prints no average of experts"):
-        references["paper-1"].difference("sme", "experts", "average")
-
-
 @pytest.mark.parametrize(
     ("published", "low", "high", "expected"),
     [

@@ -1,21 +1,16 @@
 """What networks make of metadata that is set: ranges of values, labels, values not trained."""
 
-import io
 import math
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.colors import to_rgb
-from PIL import Image
 
 from metaseg_monai.errors import DataError, MetadataError
 from metaseg_monai.evaluation.per_case import BINS
-from metaseg_monai.explain.figure_style import CONDITIONS
 from metaseg_monai.metadata import Categorical, Continuous, MetadataSchema
 from metaseg_monai.metrics.scores import COUNT_COLUMNS
-from metaseg_monai.reporting.figures.values import requested_labels, value_curves
 from metaseg_monai.reporting.page import figures_of, tables_of
 from metaseg_monai.reporting.response import (
     OWN,
@@ -428,11 +423,6 @@ def test_there_is_nothing_to_show_where_nothing_was_asked(runs, results_of):
     assert requested_section(results_of(sme=[run])) is None
 
 
-def test_a_figure_of_nothing_is_refused():
-    with pytest.raises(DataError, match="No label was asked for"):
-        requested_labels({}, ["exact"])
-
-
 # Values that were not trained.
 
 WHEN = {"provenance": "acquisition", "availability": "acquisition"}
@@ -555,24 +545,3 @@ def test_empty_cases_and_unknown_values_are_left_out(run, results_of):
     one.edit(lambda cases: cases.where(cases["case"] != "64x_0", cases.assign(magnification="")))
     table = tables_of([encoding_section(results_of(sme=[one]))])["by_magnification"].values
     assert table["tested", "cases"].tolist() == [4, 3, 4, 4, 3]
-
-
-def test_unseen_values_are_hollow():
-    curve = pd.DataFrame({"mean": [0.5, 0.6, 0.7]}, index=[10.0, 15.0, 20.0])
-    curve = curve.assign(low=np.nan, high=np.nan)
-    colour = np.round(np.array(to_rgb(CONDITIONS["sme"])) * 255)
-
-    def coloured(unseen):
-        png = value_curves({"sme": curve}, unseen, "magnification (x)", "F1")
-        pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(float)
-        return int((np.abs(pixels - colour) <= 1).all(axis=-1).sum())
-
-    assert coloured([]) > coloured([15.0]) > coloured([10.0, 15.0, 20.0])
-    with pytest.raises(DataError, match="no score to draw"):
-        value_curves({"sme": curve.iloc[:0]}, [], "", "")
-
-
-def test_values_at_and_below_zero_are_drawn_on_a_straight_axis():
-    curve = pd.DataFrame({"mean": [0.5, 0.6, 0.7]}, index=[-4.0, 0.0, 4.0])
-    png = value_curves({"sme": curve.assign(low=0.4, high=0.8)}, [4.0], "focus (um)", "F1")
-    assert png.startswith(b"\x89PNG")

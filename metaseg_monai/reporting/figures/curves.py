@@ -9,7 +9,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import (
-    FixedLocator,
     FuncFormatter,
     LogLocator,
     MaxNLocator,
@@ -30,50 +29,40 @@ from metaseg_monai.explain.figure_style import (
     panels,
     png,
 )
+from metaseg_monai.reporting.figures.values import number_ticks
 
 TOGETHER = 4  # more curves than this get a panel each
 
 
 def robustness_curves(
-    curves: Mapping[str, pd.DataFrame], title: str = "", xlabel: str = "cases with wrong metadata"
+    curves: Mapping[str, pd.DataFrame], xlabel: str = "cases with wrong metadata"
 ) -> bytes:
     """F1 against the share of cases with wrong or missing metadata.
 
     Args:
-        curves: `study.robustness.wrong_share_curve` or `missing_share_curve` by condition; a
-            further column ``seed`` draws each training seed thinly and their mean.
-        title: heading.
+        curves: `reporting.scores.share_curve` of every training, numbered in a column ``seed``, by
+            condition; each is drawn thinly, and their mean.
         xlabel: what the share is a share of.
-
-    Raises:
-        DataError: if there is no curve or a curve lacks a column.
     """
     with mpl.rc_context(STYLE):
-        figure, axes = _curves(curves, "share", title)
+        figure, axes = _curves(curves, "share")
         axes.set(xlim=(0, 1), xlabel=xlabel)
         axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         return png(figure)
 
 
-def perturbation_curves(curves: Mapping[str, pd.DataFrame], title: str = "") -> bytes:
+def perturbation_curves(curves: Mapping[str, pd.DataFrame]) -> bytes:
     """F1 against the factor by which continuous metadata is wrong, on a logarithmic axis.
 
     Args:
-        curves: `study.robustness.perturbation_curve` by condition; a further column ``seed`` as
-            in `robustness_curves`.
-        title: heading.
-
-    Raises:
-        DataError: if there is no curve or a curve lacks a column.
+        curves: `reporting.scores.perturbation_curve`, as in `robustness_curves`.
     """
     with mpl.rc_context(STYLE):
-        figure, axes = _curves(curves, "factor", title)
+        figure, axes = _curves(curves, "factor")
         axes.axvline(1, color=SOFT, lw=0.9, ls=(0, (4, 3)), zorder=0.9)
         axes.set(xscale="log", xlabel="metadata multiplied by")
         factors = sorted({float(f) for curve in curves.values() for f in curve["factor"]})
-        axes.xaxis.set_major_locator(FixedLocator(factors))
-        axes.xaxis.set_minor_locator(NullLocator())
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        number_ticks(axes, factors)
         if len(factors) > 9:
             axes.tick_params(axis="x", rotation=45)
         return png(figure)
@@ -90,11 +79,7 @@ def reliability(curves: Mapping[str, pd.DataFrame], title: str = "") -> bytes:
     Returns:
         PNG; the legend gives the expected calibration error, the mean distance from the diagonal
         over all pixels. More than four curves get a panel each.
-
-    Raises:
-        DataError: if there is no curve or a curve lacks a column.
     """
-    _check(curves, "pixels", "confidence", "frequency")
     style, apart = looks(curves), len(curves) > TOGETHER
     names = {name: f"{name}  ECE {_error(curve):.3f}" for name, curve in curves.items()}
     with mpl.rc_context(STYLE):
@@ -122,18 +107,16 @@ def reliability(curves: Mapping[str, pd.DataFrame], title: str = "") -> bytes:
         return png(figure)
 
 
-def _curves(curves: Mapping[str, pd.DataFrame], column: str, title: str) -> tuple[Figure, Axes]:
+def _curves(curves: Mapping[str, pd.DataFrame], column: str) -> tuple[Figure, Axes]:
     """Draw one line a condition over a column, from 0 up so that a drop keeps its proportion."""
-    _check(curves, column, "f1")
     figure = Figure(figsize=(WIDTH, 3.4), layout="constrained")
     axes = figure.add_subplot()
     style = looks(curves)
     top = 0.0
     for name, curve in curves.items():
         look = style[name]
-        if "seed" in curve:
-            for _, of_seed in curve.groupby("seed"):
-                axes.plot(of_seed[column], of_seed["f1"], look.line, color=look.colour, lw=0.6)
+        for _, of_seed in curve.groupby("seed"):
+            axes.plot(of_seed[column], of_seed["f1"], look.line, color=look.colour, lw=0.6)
         mean = curve.groupby(column)["f1"].mean()
         every = max(1, len(mean) // 5)
         axes.plot(
@@ -150,7 +133,6 @@ def _curves(curves: Mapping[str, pd.DataFrame], column: str, title: str) -> tupl
         )
         top = max(top, float(np.nanmax(curve["f1"], initial=0.0)))
     axes.set(ylabel="pooled F1", ylim=(0, min(1.0, 1.1 * top) or 1.0))
-    axes.set_title(title)
     axes.grid()
     figure.legend(loc="outside right upper")
     return figure, axes
@@ -177,15 +159,6 @@ def _error(curve: pd.DataFrame) -> float:
     return float((gap * filled["pixels"]).sum() / filled["pixels"].sum())
 
 
-def _check(curves: Mapping[str, pd.DataFrame], *columns: str) -> None:
-    if not curves:
-        raise DataError("There is no curve to draw.")
-    for name, curve in curves.items():
-        absent = [column for column in columns if column not in curve]
-        if absent:
-            raise DataError(f"The curve of {name} has no column {', '.join(absent)}.")
-
-
 # How training went: losses of every condition and seed, and the learning rate, over epochs.
 
 
@@ -200,15 +173,10 @@ def learning_curves(logs: Mapping[str, Sequence[pd.DataFrame]]) -> bytes:
         PNG; up to four conditions share one panel, more get a panel each on the same axes.
 
     Raises:
-        DataError: if there is no log, or a log lacks a column or every loss.
+        DataError: there is no loss.
     """
-    losses = [
-        log[column].to_numpy(float)
-        for name, of_name in logs.items()
-        for log in of_name
-        for column in _checked(log, name, "epoch", "train_loss", "val_loss")[1:]
-    ]
-    values = np.concatenate([*losses, np.empty(0)])
+    every = pd.concat([log for of_name in logs.values() for log in of_name])
+    values = every[["train_loss", "val_loss"]].to_numpy(float)
     values = values[np.isfinite(values) & (values > 0)]
     if not len(values):
         raise DataError("There is no loss to draw; train a run first, its log.csv holds the loss.")
@@ -248,9 +216,8 @@ def learning_rate(log: pd.DataFrame) -> bytes:
         log: ``log.csv`` of one run, columns epoch and lr.
 
     Raises:
-        DataError: if a column is absent or empty.
+        DataError: the column lr is empty.
     """
-    _checked(log, "the run", "epoch", "lr")
     known = log.dropna(subset="lr")
     if known.empty:
         raise DataError("The log of the run has no learning rate; its column lr is empty.")
@@ -295,13 +262,3 @@ def _log_axis(axes: Axes, low: float, high: float) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_minor_formatter(NullFormatter())
-
-
-def _checked(log: pd.DataFrame, name: str, *columns: str) -> tuple[str, ...]:
-    absent = [column for column in columns if column not in log]
-    if absent:
-        raise DataError(
-            f"The log of {name} has no column {', '.join(absent)}; its columns are "
-            f"{', '.join(map(str, log))}."
-        )
-    return columns

@@ -12,11 +12,12 @@ from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 from scipy.cluster import hierarchy
 
-from metaseg_monai.errors import DataError
 from metaseg_monai.explain.figure_style import INK, SOFT, STYLE, folded, ink_on, mode_labels, png
 
+BRANCHES = 0.6  # inches, height of a tree
 
-def mode_heatmap(matrix: pd.DataFrame, title: str, units: Mapping[str, str] | None = None) -> bytes:
+
+def mode_heatmap(matrix: pd.DataFrame, title: str, units: Mapping[str, str]) -> bytes:
     """Scores of each domain under each test mode, with their numbers (thesis table 4.13).
 
     Args:
@@ -27,14 +28,7 @@ def mode_heatmap(matrix: pd.DataFrame, title: str, units: Mapping[str, str] | No
 
     Returns:
         PNG; a frame marks each domain under its own label.
-
-    Raises:
-        DataError: if the matrix is empty.
     """
-    if matrix.empty:
-        raise DataError(
-            "There is no test mode to draw; evaluate with the modes normal and shuffle."
-        )
     modes, rows = [str(mode) for mode in matrix.columns], [str(row) for row in matrix.index]
     fixed = [mode.startswith("fixed:") for mode in modes]
     with mpl.rc_context(STYLE):
@@ -57,7 +51,7 @@ def mode_heatmap(matrix: pd.DataFrame, title: str, units: Mapping[str, str] | No
             for row, name in enumerate(rows):
                 if fixed[column] and name in (label, label.rpartition("=")[2]):
                     axes.add_patch(_frame(row, column))
-        heading = _fixed_field(modes, units or {})
+        heading = _fixed_field(modes, units)
         if heading:
             _head_group(axes, heading, fixed)
         axes.set_title(title, pad=21 if heading else 8)
@@ -66,47 +60,29 @@ def mode_heatmap(matrix: pd.DataFrame, title: str, units: Mapping[str, str] | No
         return png(figure)
 
 
-def similarity_map(
-    similarity: pd.DataFrame, linkage: np.ndarray | None = None, title: str = ""
-) -> bytes:
+def similarity_map(similarity: pd.DataFrame, linkage: np.ndarray, title: str) -> bytes:
     """Similarity of domains as a heat map, ordered and headed by the tree of a clustering.
 
     Args:
-        similarity: square table of `study.similarity.domain_similarity`, either form. In the form
-            that is not symmetric a row is the domain and a column the label that it was given.
-        linkage: of `study.similarity.cluster`; without it the order stays and no tree is drawn.
+        similarity: symmetric table of `reporting.scores.domain_similarity`.
+        linkage: of `reporting.scores.cluster`.
         title: heading.
-
-    Raises:
-        DataError: if the table is empty or not square.
     """
-    if similarity.empty or list(similarity.index) != list(similarity.columns):
-        raise DataError("A similarity map needs a square table, the same domains both ways.")
-    order = list(range(len(similarity)))
-    tree = None if linkage is None else hierarchy.dendrogram(linkage, no_plot=True)
-    if tree is not None:
-        order = tree["leaves"]
-    table = similarity.iloc[order, order]
+    tree = hierarchy.dendrogram(linkage, no_plot=True)
+    table = similarity.iloc[tree["leaves"], tree["leaves"]]
     names = [str(name) for name in table.index]
     with mpl.rc_context(STYLE):
         longest, cells = 0.075 * max(map(len, names)), max(1.5, 0.36 * len(names))
-        branches = 0.0 if tree is None else 0.6
         across = max(3.2, 1.0 + 0.5 * len(names), 0.4 + 0.085 * len(title))
-        size = (longest + across, 0.8 + 0.6 * longest + cells + branches)
+        size = (longest + across, 0.8 + 0.6 * longest + cells + BRANCHES)
         figure = Figure(figsize=size, layout="constrained")
-        if tree is None:
-            axes = figure.add_subplot()
-            axes.set_title(title)
-        else:
-            above, axes = figure.subplots(2, 1, sharex=True, height_ratios=[branches, cells])
-            _tree(above, tree)
-            above.set_title(title)
+        above, axes = figure.subplots(2, 1, sharex=True, height_ratios=[BRANCHES, cells])
+        _tree(above, tree)
+        above.set_title(title)
         picture = _heat(axes, table)
         axes.set_xticks(range(len(names)), names)
         _turn_labels(axes, rotate=len(names) > 4 or longest > 0.7)
         axes.set_yticks(range(len(names)), names)
-        if not np.allclose(table, table.T, equal_nan=True):
-            axes.set(xlabel="given the label of", ylabel="images of")
         figure.colorbar(picture, ax=axes, label="similarity", fraction=0.04, pad=0.02, aspect=30)
         return png(figure)
 

@@ -9,7 +9,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from metaseg_monai.errors import DataError
 from metaseg_monai.evaluation.samples import Sample
 from metaseg_monai.explain.figure_style import INK, SOFT, STYLE, WIDTH, folded, mode_labels, png
 
@@ -19,64 +18,41 @@ WIDEST, GAP = 1.6, 0.05  # inches: a panel, and what lies between two
 Panel = np.ndarray | None
 
 
-def prediction_grid(
-    samples: Mapping[str, Sequence[Sample]], mode: str = "normal", rows: int = 8
-) -> bytes:
-    """One row a case: image, target and the prediction of each condition.
+def prediction_grid(samples: Mapping[str, Sequence[Sample]], rows: int) -> bytes:
+    """One row a case: image, target and the prediction of each condition with true metadata.
 
     Rows are named by their domain, or by their case where there is only one domain.
 
     Args:
         samples: samples of each condition; the cases are those of the first one, and a condition
-            that lacks a case or the mode leaves its place empty.
-        mode: test mode whose predictions are shown.
+            that lacks a case or its prediction leaves the place empty.
         rows: most cases; where there are more, every domain has its turn.
 
     Returns:
         PNG with hits white, missed pixels blue and false ones orange. A pixel that was given the
         wrong one of several classes counts as missed.
-
-    Raises:
-        DataError: if there is no sample.
     """
-    first = next(iter(samples.values()), ())
-    if not first:
-        raise DataError("There is no stored prediction to draw; the run has an empty samples.npz.")
     known = {name: {one.case: one for one in some} for name, some in samples.items()}
     lines: list[list[Panel]] = []
-    chosen = _spread_over_domains(first, rows)
+    chosen = _spread_over_domains(next(iter(samples.values())), rows)
     for sample in chosen:
         line: list[Panel] = [sample.image, sample.label / max(1, sample.label.max())]
         for of_name in known.values():
-            line.append(_overlaid(of_name.get(sample.case), mode))
+            line.append(_overlaid(of_name.get(sample.case)))
         lines.append(line)
     several = len({one.domain for one in chosen}) > 1
     names = [one.domain if several else one.case for one in chosen]
     return _grid(lines, ["image", "target", *samples], names, True)
 
 
-def label_grid(samples: Mapping[str, Sequence[Sample]]) -> bytes:
+def label_grid(shown: Mapping[str, Sample]) -> bytes:
     """The same image under every fixed label: one row a condition that takes metadata.
 
     Args:
-        samples: samples of each condition, with modes ``fixed:<label>``; of each its first is
-            shown.
-
-    Raises:
-        DataError: if no condition has a fixed label.
+        shown: a sample of each condition, with modes ``fixed:<label>``.
     """
-    shown = {
-        name: some[0]
-        for name, some in samples.items()
-        if some and any(mode.startswith("fixed:") for mode in some[0].preds)
-    }
-    if not shown:
-        raise DataError("No stored prediction has a fixed label; evaluate with the mode fixed:*.")
-    modes = list(
-        dict.fromkeys(
-            mode for one in shown.values() for mode in one.preds if mode.startswith("fixed:")
-        )
-    )
+    every = dict.fromkeys(mode for one in shown.values() for mode in one.preds)
+    modes = [mode for mode in every if mode.startswith("fixed:")]
     lines: list[list[Panel]] = [
         [one.image, *(one.preds[mode] > 0 if mode in one.preds else None for mode in modes)]
         for one in shown.values()
@@ -101,10 +77,10 @@ def overlay(pred: np.ndarray, label: np.ndarray) -> np.ndarray:
     return picture
 
 
-def _overlaid(sample: Sample | None, mode: str) -> Panel:
-    if sample is None or mode not in sample.preds:
+def _overlaid(sample: Sample | None) -> Panel:
+    if sample is None or "normal" not in sample.preds:
         return None
-    return overlay(sample.preds[mode], sample.label)
+    return overlay(sample.preds["normal"], sample.label)
 
 
 def _spread_over_domains(samples: Sequence[Sample], most: int) -> list[Sample]:
@@ -206,8 +182,8 @@ def montage(
     samples: Sequence[Sample],
     modes: Mapping[str, str],
     titles: Sequence[str],
-    classes: Mapping[int, str] | None = None,
-    beyond: Collection[str] = (),
+    classes: Mapping[int, str],
+    beyond: Collection[str],
 ) -> bytes:
     """Contours on the same image under several values: rows are cases, columns values.
 
@@ -221,12 +197,7 @@ def montage(
     Returns:
         PNG; prediction in one colour a class, label dashed in white. Only the surroundings of the
         contours are shown.
-
-    Raises:
-        DataError: there is no sample or no mode.
     """
-    if not samples or not modes:
-        raise DataError("There is no stored prediction to draw; the run has an empty samples.npz.")
     names = 0.075 * max(len(line) for title in titles for line in title.split("\n"))  # inches
     side = float(np.clip((WIDTH - names) / len(modes), 0.7, 1.5))
     width, height = side * len(modes) + names, side * len(samples) + ABOVE + BELOW
@@ -252,7 +223,7 @@ def montage(
             axes.set_title(text, size=8, loc="center", color=colour)
         shown = _classes([a for s in samples for a in (s.label, *map(s.preds.get, modes.values()))])
         handles = [
-            Line2D([], [], color=_of_class(n), lw=1.6, label=(classes or {}).get(n, f"class {n}"))
+            Line2D([], [], color=_of_class(n), lw=1.6, label=classes.get(n, f"class {n}"))
             for n in shown
         ]
         handles.append(Line2D([], [], color=SOFT, lw=1.1, ls=(0, (2, 1.4)), label="label"))

@@ -8,7 +8,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.explain.figure_style import INK, SOFT, STYLE, WIDTH, Look, looks, panels, png
 from metaseg_monai.metrics.agreement import Limits
 
@@ -35,31 +34,20 @@ class DifferenceRow(NamedTuple):
     found: bool | None = None
 
 
-def ranking(
-    errors: Mapping[str, Sequence[float]], title: str, baseline: str | None = None
-) -> bytes:
+def ranking(errors: Mapping[str, Sequence[float]], title: str) -> bytes:
     """Mean F1 error of each condition as a bar, best on top, one dot a seed (thesis figure 4.8).
 
     Args:
         errors: F1 error (1 - F1, 0..1) of each training seed, by condition; NaN is left out, and
-            a condition without any score stands last.
+            a condition without any score stands last. The mean of ``se`` is drawn through all bars.
         title: heading, which should name the aggregate and the data.
-        baseline: condition whose mean is drawn through all bars.
 
     Returns:
         PNG; the axis starts at 0, because the length of a bar is read as its value.
-
-    Raises:
-        DataError: if no condition has a score.
-        ConfigError: if the baseline is not one of the conditions.
     """
-    if baseline is not None and baseline not in errors:
-        raise ConfigError(f"The baseline {baseline} is not ranked; use one of {', '.join(errors)}.")
     known = {name: [float(e) for e in seeds if np.isfinite(e)] for name, seeds in errors.items()}
     means = {name: float(np.mean(seeds)) if seeds else np.nan for name, seeds in known.items()}
     order = sorted(means, key=lambda name: (np.isnan(means[name]), means[name]))
-    if not order or np.isnan(means[order[0]]):
-        raise DataError("No condition has a score to rank; evaluate a run in mode normal first.")
     style = looks(errors)
     highest = max(max(seeds) for seeds in known.values() if seeds)
     with mpl.rc_context(STYLE):
@@ -75,8 +63,8 @@ def ranking(
             axes.annotate(
                 text, (right, place), (6, 0), textcoords="offset points", va="center", color=INK
             )
-        if baseline is not None and known[baseline]:
-            axes.axvline(means[baseline], color=INK, lw=0.9, ls=(0, (4, 3)), zorder=0.9)
+        if known.get("se"):
+            axes.axvline(means["se"], color=INK, lw=0.9, ls=(0, (4, 3)), zorder=0.9)
         axes.set_yticks(range(len(order)), order)
         axes.set(ylim=(len(order) - 0.4, -0.6), xlim=(0, highest * 1.12 or 1.0))
         axes.set_xlabel("F1 error (1 - F1, lower is better); bar: mean, dot: one training seed")
@@ -87,25 +75,17 @@ def ranking(
         return png(figure)
 
 
-def differences(
-    rows: Sequence[DifferenceRow], title: str = "", level: float = 0.05, over: str = "cases"
-) -> bytes:
+def differences(rows: Sequence[DifferenceRow], level: float, over: str) -> bytes:
     """Forest plot: each difference with its interval, its seeds and its adjusted p-value.
 
     Args:
         rows: lines in the order in which they are shown, within each group.
-        title: heading.
         level: an adjusted p below it is marked by a star and a filled square.
         over: what the intervals are drawn over.
 
     Returns:
         PNG. Blue: significantly better, orange: significantly worse, grey: cannot tell.
-
-    Raises:
-        DataError: if there are no rows.
     """
-    if not rows:
-        raise DataError("There is no difference to draw; a study needs at least two conditions.")
     lines: list[DifferenceRow | str] = []
     for group in dict.fromkeys(row.group for row in rows):
         lines += [group] if group else []
@@ -152,7 +132,6 @@ def differences(
             size=8,
             color=SOFT,
         )
-        axes.set_title(title)
         axes.grid(axis="x")
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
@@ -187,21 +166,12 @@ class Panel(NamedTuple):
     limits: Limits
 
 
-def agreement(conditions: Mapping[str, Panel], title: str = "") -> bytes:
+def agreement(conditions: Mapping[str, Panel]) -> bytes:
     """Bland-Altman plot: predicted minus true volume over the mean of both, a panel a condition.
-
-    Args:
-        conditions: what is drawn, by condition.
-        title: heading.
 
     Returns:
         PNG; solid line: bias, dashed: limits of agreement; bars on the right: 95 % intervals.
-
-    Raises:
-        DataError: there is no condition.
     """
-    if not conditions:
-        raise DataError("There is no volume to draw; evaluate a table of volumes.")
     style = looks(conditions)
     with mpl.rc_context(STYLE):
         columns = min(3, len(conditions))
@@ -215,8 +185,6 @@ def agreement(conditions: Mapping[str, Panel], title: str = "") -> bytes:
             axes.set_title(name)
         figure.supxlabel("mean of true and predicted volume (ml)", size=9)
         figure.supylabel("predicted minus true (ml)", size=9)
-        if title:
-            figure.suptitle(title, x=0.01, ha="left", size=10)
         return png(figure)
 
 

@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from metaseg_monai.errors import DataError
 from metaseg_monai.explain.figure_style import INK, SOFT, STYLE, WIDTH, Look, looks, png
 
 LETTER = 0.08  # inches, the width of a digit
@@ -36,8 +35,8 @@ def response_curves(
     xlabel: str,
     unit: str,
     trained: tuple[float, float] | None,
-    log: bool = False,
-    what: str = "area",
+    log: bool,
+    what: str,
 ) -> bytes:
     """Predicted area (volume) over the given value: one panel a class, one line a condition.
 
@@ -49,13 +48,8 @@ def response_curves(
             and points are hollow.
         log: draw the values on a logarithmic axis.
         what: is predicted, as the axis says.
-
-    Raises:
-        DataError: no class has a curve.
     """
     names = list(dict.fromkeys(n for one in classes.values() for n in (*one.curves, *one.flat)))
-    if not any(len(curve) for one in classes.values() for curve in one.curves.values()):
-        raise DataError("There is no response to draw; evaluate with modes fixed:<field>=<value>.")
     style = looks(names)
     columns = min(3, len(classes))
     rows = -(-len(classes) // columns)
@@ -72,9 +66,7 @@ def response_curves(
                 axes.set_xscale("log")
             values = sorted({float(v) for c in response.curves.values() for v in c["value"]})
             inches = (WIDTH - 0.4) / columns - 0.4  # beside labels of the other axis
-            axes.xaxis.set_major_locator(FixedLocator(ticks_apart(values, log, inches)))
-            axes.xaxis.set_minor_locator(NullLocator())
-            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            number_ticks(axes, ticks_apart(values, log, inches))
         for axes in grid[-1] if rows == 1 else grid.flat[len(classes) - columns : len(classes)]:
             axes.set_xlabel(xlabel)
         figure.supylabel(f"predicted {what} ({unit})", size=9)
@@ -144,6 +136,13 @@ def _key(
     return handles
 
 
+def number_ticks(axes: Axes, values: Sequence[float]) -> None:
+    """Ticks of the horizontal axis at some numbers and nowhere else."""
+    axes.xaxis.set_major_locator(FixedLocator(values))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
 def ticks_apart(values: Sequence[float], log: bool, inches: float) -> list[float]:
     """Every value, or every second, third, ..., so that labels stand apart; both ends are kept.
 
@@ -182,13 +181,8 @@ def value_curves(
         unseen: values to be drawn hollow.
         xlabel: name and unit of the value; its axis is logarithmic where all values are above 0.
         ylabel: name of the score.
-
-    Raises:
-        DataError: there is nothing to draw.
     """
     values = sorted({float(value) for curve in curves.values() for value in curve.index})
-    if not values:
-        raise DataError("There is no score to draw; no tested case has a known value.")
     style, log = looks(curves), values[0] > 0
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 3.4), layout="constrained")
@@ -207,9 +201,7 @@ def value_curves(
                     places[part], curve["mean"][part], look.marker, color=look.colour, mfc=fill,
                     ms=5,
                 )  # fmt: skip
-        axes.xaxis.set_major_locator(FixedLocator(ticks_apart(values, log, WIDTH - 1)))
-        axes.xaxis.set_minor_locator(NullLocator())
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        number_ticks(axes, ticks_apart(values, log, WIDTH - 1))
         axes.set(xlabel=xlabel, ylabel=ylabel)
         axes.grid()
         handles = [
@@ -241,7 +233,7 @@ LINE = 0.15  # inches for each condition of a label
 
 
 def requested_labels(
-    conditions: Mapping[str, pd.DataFrame], asked: Sequence[str], title: str = ""
+    conditions: Mapping[str, pd.DataFrame], asked: Sequence[str], title: str
 ) -> bytes:
     """One point with its interval for each condition and label; one panel a quantity.
 
@@ -250,15 +242,10 @@ def requested_labels(
             `summarise_requested`, by label. One that was only asked with the own value is drawn
             there alone, and its mean as a level line.
         asked: labels from top to bottom.
-        title: heading.
-
-    Raises:
-        DataError: no condition was asked for any label.
+        title: heading, which may be empty.
     """
     known = {name: table.reindex(list(asked)) for name, table in conditions.items()}
     drawn = [q for q in HEADS if any(t[q, "mean"].notna().any() for t in known.values())]
-    if not drawn or not asked:
-        raise DataError("No label was asked for; evaluate with modes normal and fixed:*.")
     style = looks(known)
     height = max(0.42, LINE * (len(known) + 1)) * len(asked)
     with mpl.rc_context(STYLE):
