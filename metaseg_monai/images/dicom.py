@@ -69,23 +69,6 @@ class DicomPlane(NamedTuple):
     intercept: float = 0.0
 
 
-class SeriesGrid(NamedTuple):
-    """The grid that the planes of a series make.
-
-    Attributes:
-        order: which plane comes first, second ...: along the normal (row x column direction),
-            whatever the order of the files.
-        shape: columns, rows, planes.
-        affine: (4, 4) float64, index (column, row, plane) to mm (R, A, S).
-        spacing_mm: distance of columns, rows and planes.
-    """
-
-    order: tuple[int, ...]
-    shape: tuple[int, int, int]
-    affine: np.ndarray
-    spacing_mm: tuple[float, float, float]
-
-
 def read_dicom_series(folder: str | Path) -> Image:
     """Read the one series in a folder as (1, columns, rows, planes).
 
@@ -110,15 +93,15 @@ def read_dicom_series(folder: str | Path) -> Image:
             make no regular, straight grid; names folder or file.
     """
     pydicom = _pydicom()
-    planes, grid = _planes_and_grid(pydicom, Path(folder))
-    columns, rows, depth = grid.shape
+    planes, attributes = _series(pydicom, Path(folder))
+    columns, rows, depth = attributes["spatial_shape"]
     volume = np.empty((depth, rows, columns), dtype=np.int16)
-    for at, index in enumerate(grid.order):
-        values = _read_values(pydicom, planes[index])
+    for at, plane in enumerate(planes):
+        values = _read_values(pydicom, plane)
         if values.dtype != volume.dtype:  # rarely: a first plane beyond int16 widens all of them
             volume = volume.astype(np.result_type(volume.dtype, values.dtype), copy=False)
         volume[at] = values
-    return Image(volume.transpose(2, 1, 0)[None], _attributes(Path(folder), grid))
+    return Image(volume.transpose(2, 1, 0)[None], attributes)
 
 
 def dicom_attributes(folder: str | Path) -> dict[str, Any]:
@@ -129,7 +112,7 @@ def dicom_attributes(folder: str | Path) -> dict[str, Any]:
         DataError: as `read_dicom_series`, as far as headers show it.
     """
     with readable(folder):
-        return _attributes(Path(folder), _planes_and_grid(_pydicom(), Path(folder))[1])
+        return _series(_pydicom(), Path(folder))[1]
 
 
 def is_dicom_folder(path: str | Path) -> bool:
@@ -168,24 +151,21 @@ def _pydicom() -> Any:
         ) from error
 
 
-def _attributes(folder: Path, grid: SeriesGrid) -> dict[str, Any]:
-    return image_attributes(
-        str(folder), "dicom", "ijk", grid.shape, affine=grid.affine, spacing_mm=grid.spacing_mm
-    )
-
-
-def _planes_and_grid(pydicom: Any, folder: Path) -> tuple[list[DicomPlane], SeriesGrid]:
+def _series(pydicom: Any, folder: Path) -> tuple[list[DicomPlane], dict[str, Any]]:
+    """The planes of a folder in their order, and the attributes of the image that they make."""
     headers = {path: _read_header(pydicom, path) for path in _dicom_files(folder)}
     _check_one_series(folder, headers)
-    planes = [_plane(path, header) for path, header in headers.items()]
-    grid = series_grid(str(folder), planes)
-    needed = 2 * int(np.prod(grid.shape, dtype=np.int64))
+    found = [_plane(path, header) for path, header in headers.items()]
+    planes, affine, spacing_mm = series_grid(str(folder), found)
+    rows, columns = planes[0].shape
+    shape = (columns, rows, len(planes))
+    needed = 2 * int(np.prod(shape, dtype=np.int64))
     if needed > LARGEST_BYTES:
         raise DataError(
-            f"{folder}: {needed >> 20} MiB of pixels for {grid.shape}; at most "
+            f"{folder}: {needed >> 20} MiB of pixels for {shape}; at most "
             f"{LARGEST_BYTES >> 20} are read: split the series"
         )
-    return planes, grid
+    return planes, image_attributes(str(folder), "dicom", "ijk", shape, affine, spacing_mm)
 
 
 # Which files of a folder are planes of the series.
@@ -378,7 +358,9 @@ def _read_values(pydicom: Any, plane: DicomPlane) -> np.ndarray:
 # Where the planes lie: their order, and one affine for all of them.
 
 
-def series_grid(folder: str, planes: Sequence[DicomPlane]) -> SeriesGrid:
+def series_grid(
+    folder: str, planes: Sequence[DicomPlane]
+) -> tuple[list[DicomPlane], np.ndarray, tuple[float, float, float]]:
     """Order planes and see that they make one regular, straight grid.
 
     Planes that lack at an end of the series leave no gap and cannot be noticed.
@@ -387,19 +369,24 @@ def series_grid(folder: str, planes: Sequence[DicomPlane]) -> SeriesGrid:
         folder: for messages.
         planes: in any order.
 
+    Returns:
+        The planes along their normal (row x column direction), whatever the order of the files;
+        the affine (4, 4) float64, index (column, row, plane) to mm (R, A, S); and the distance of
+        columns, rows and planes in mm.
+
     Raises:
         DataError: there are fewer than two planes, they differ in shape, spacing, orientation or
             frame of reference, two lie at one position, gaps differ by more than 1 % (or 0.01
             mm), or they shift sideways as with a tilted gantry; names the files.
 
     >>> front = {"shape": (4, 6), "spacing_mm": (0.8, 0.7), "orientation": (1, 0, 0, 0, 1, 0)}
-    >>> grid = series_grid("ct", [
+    >>> ordered, affine, spacing_mm = series_grid("ct", [
     ...     DicomPlane(Path(f"{z}.dcm"), str(z), "", position_mm=(5, 2, z), **front)
     ...     for z in (9, 3, 6)
     ... ])
-    >>> grid.order, grid.shape, grid.spacing_mm
-    ((1, 2, 0), (6, 4, 3), (0.7, 0.8, 3.0))
-    >>> grid.affine[2].tolist()
+    >>> [plane.path.name for plane in ordered], spacing_mm
+    (['3.dcm', '6.dcm', '9.dcm'], (0.7, 0.8, 3.0))
+    >>> affine[2].tolist()
     [0.0, 0.0, 3.0, 3.0]
     """
     if len(planes) < 2:
@@ -418,24 +405,17 @@ def series_grid(folder: str, planes: Sequence[DicomPlane]) -> SeriesGrid:
     along_row, down_column = _directions(folder, first)
     normal = np.cross(along_row, down_column)
     positions = np.array([plane.position_mm for plane in planes], dtype=np.float64)
-    heights = positions @ normal
-    order = np.argsort(heights, kind="stable")
-    ordered = [planes[index] for index in order]
-    _check_gaps(folder, ordered, heights[order])
-    offsets = positions[order] - positions[order[0]]
+    order = np.argsort(positions @ normal, kind="stable")
+    ordered, positions = [planes[index] for index in order], positions[order]
+    _check_gaps(folder, ordered, positions @ normal)
+    offsets = positions - positions[0]
     _check_straight(folder, ordered, offsets, normal)
     step = offsets[-1] / (len(planes) - 1)
     rows_mm, columns_mm = first.spacing_mm
     lps = np.eye(4)
-    lps[:3] = np.stack(
-        [along_row * columns_mm, down_column * rows_mm, step, positions[order[0]]], axis=1
-    )
-    return SeriesGrid(
-        tuple(order.tolist()),
-        (first.shape[1], first.shape[0], len(planes)),
-        TO_RAS @ lps,
-        (float(columns_mm), float(rows_mm), float(np.linalg.norm(step))),
-    )
+    lps[:3] = np.stack([along_row * columns_mm, down_column * rows_mm, step, positions[0]], axis=1)
+    spacing_mm = (float(columns_mm), float(rows_mm), float(np.linalg.norm(step)))
+    return ordered, TO_RAS @ lps, spacing_mm
 
 
 def _check_agreement(

@@ -250,48 +250,32 @@ def _planes_of(item: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def resampled_shape(
-    shape: tuple[int, int], spacing_mm: tuple[float, float], target_mm: float
-) -> tuple[int, int]:
-    """Pixels of a plane of the same extent with square pixels of another size.
-
-    Args:
-        shape: (H, W) pixels.
-        spacing_mm: (y, x) of a pixel.
-        target_mm: side of the wanted pixel.
-
-    Raises:
-        DataError: as `resampled_grid`.
-
-    >>> resampled_shape((512, 512), (0.78, 0.78), 1.56), resampled_shape((10, 20), (1, 1), 1)
-    ((256, 256), (10, 20))
-    """
-    rows, columns = resampled_grid(shape, spacing_mm, (target_mm, target_mm))
-    return rows, columns
-
-
-def resampled_grid(
-    shape: Sequence[int], spacing_mm: Sequence[float], target_mm: Sequence[float]
+    shape: Sequence[int], spacing_mm: Sequence[float], target_mm: float | Sequence[float]
 ) -> tuple[int, ...]:
     """Pixels along every axis of the same extent, with steps of other lengths.
 
     Args:
         shape: pixels along each axis.
         spacing_mm: distance of pixels along each axis.
-        target_mm: wanted distances.
+        target_mm: wanted distances, or one for all axes.
 
     Raises:
         DataError: there would be more pixels than are read from any file.
+
+    >>> resampled_shape((512, 512), (0.78, 0.78), 1.56), resampled_shape((10, 20), (1, 1), 1)
+    ((256, 256), (10, 20))
     """
+    targets = [target_mm] * len(shape) if isinstance(target_mm, int | float) else target_mm
     sizes = tuple(
         size
         if abs(step_mm / wanted_mm - 1) < SAME_SPACING
         else max(1, round(size * step_mm / wanted_mm))
-        for size, step_mm, wanted_mm in zip(shape, spacing_mm, target_mm, strict=True)
+        for size, step_mm, wanted_mm in zip(shape, spacing_mm, targets, strict=True)
     )
     if math.prod(sizes) > max(LARGEST_PIXELS, math.prod(shape)):
         old, new, given, wanted = (
             " x ".join(f"{number:g}" for number in numbers)
-            for numbers in (shape, sizes, spacing_mm, target_mm)
+            for numbers in (shape, sizes, spacing_mm, targets)
         )
         raise DataError(
             f"{old} pixels of {given} mm would become {new} of {wanted} mm, expected at most "
@@ -331,9 +315,9 @@ def resize_label(label: Tensor, shape: Sequence[int]) -> Tensor:
     return label
 
 
-def resize_stored(plane: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+def resize_stored(plane: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     """Resize one stored plane (H, W) linearly and keep its data type, rounding whole numbers."""
-    if plane.shape == shape:
+    if plane.shape == tuple(shape):
         return plane
     pixels = torch.from_numpy(np.ascontiguousarray(plane, dtype=np.float32))[None, None]
     resized = resize_image(pixels, shape)[0, 0].numpy()

@@ -499,12 +499,12 @@ def number(value: float) -> str:
     return "0" if text == "-0" else text
 
 
-def _resized_image(plane: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+def _resized_image(plane: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     resized = resize_stored(plane if plane.dtype.kind == "f" else plane.astype(np.int16), shape)
     return (np.rint(resized) if resized.dtype.kind == "f" else resized).astype("<i2")
 
 
-def _resized_label(plane: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+def _resized_label(plane: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     if plane.shape == shape:
         return plane
     return resize_label(torch.from_numpy(plane)[None, None], shape)[0, 0].numpy()

@@ -12,7 +12,7 @@ from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.images.geometry import (
     AxialVolume,
     axial_volume,
-    resampled_grid,
+    resampled_shape,
     resize_image,
     resize_label,
 )
@@ -81,7 +81,7 @@ class AxialVolumed(MapTransform):
         z, y, x = view.spacing_mm
         wanted = (*self.spacing_mm[1:], self.spacing_mm[0])
         try:
-            return view, resampled_grid((rows, columns, planes), (y, x, z), wanted)
+            return view, resampled_shape((rows, columns, planes), (y, x, z), wanted)
         except DataError as error:
             raise DataError(f"{path}: {error}") from error
 

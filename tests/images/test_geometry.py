@@ -19,7 +19,6 @@ from metaseg_monai.images.geometry import (
     VolumeCache,
     axial_volume,
     is_volume_file,
-    resampled_grid,
     resampled_shape,
     resize_image,
     resize_label,
@@ -263,10 +262,10 @@ def test_a_grid_beyond_what_any_file_may_hold_is_refused():
         r"x 12 mm, expected at most 2048 million; mend the pixel size"
     )
     with pytest.raises(DataError, match=message):
-        resampled_grid((24, 20, 6), (8000,) * 3, (12,) * 3)
+        resampled_shape((24, 20, 6), (8000,) * 3, (12,) * 3)
     with pytest.raises(DataError, match="mend the pixel size"):
         resampled_shape((512, 512), (800, 800), 0.78)
-    assert resampled_grid((512, 512, 1000), (0.8, 0.8, 1), (1, 1, 1)) == (410, 410, 1000)
+    assert resampled_shape((512, 512, 1000), (0.8, 0.8, 1), (1, 1, 1)) == (410, 410, 1000)
 
 
 def test_pixels_between_the_new_ones_count_where_planes_shrink():
