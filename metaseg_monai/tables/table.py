@@ -175,25 +175,24 @@ def scan_table(
     columns = as_column_map(columns)
     file = find_table(path, columns)
     header, lines, problems = read_lines(file)
-    _check_columns(file, header, schema, columns, metadata or {}, inference)
+    reading = _Reading(file, schema, columns, metadata or {}, inference)
+    reading.check_header(header)
     absent = set(columns.exclude) - {cells[columns.image] for _, cells in lines}
     problems += [f"the column map excludes {name!r}, which no row has" for name in sorted(absent)]
     rows = [
         row
         for number, cells in lines
         if cells[columns.image] not in columns.exclude
-        for row in _make_rows(number, cells, schema, columns, metadata or {})
+        for row in reading.rows(number, cells)
     ]
     _name_cases(rows)
-    folder = file.parent.resolve()
-    exists: dict[str, bool] = {}
     for row in rows:
-        row.problems += _problems_of(row, folder, schema, columns, inference, exists)
         problems += [f"row {row.number} ({row.case}): {problem}" for problem in row.problems]
     problems += _problems_between(rows)
     right = [row for row in rows if not row.problems]
     labelled = all(row.label for row in right)
-    return CaseTable(file, tuple(_as_item(row, folder, labelled) for row in right)), problems
+    items = tuple(_as_item(row, file.parent.resolve(), labelled) for row in right)
+    return CaseTable(file, items), problems
 
 
 def find_table(path: str | Path, columns: ColumnMap) -> Path:
@@ -287,66 +286,100 @@ class _Row:
     place: Mapping[str, Any]
 
 
-def _make_rows(
-    number: int,
-    cells: Mapping[str, str],
-    schema: MetadataSchema | None,
-    columns: ColumnMap,
-    fixed: Mapping[str, Any],
-) -> list[_Row]:
-    """Turn one line of the table into its rows; more than one only with `rows_per`."""
-    metadata: dict[str, Any] = {
-        name: _in_unit(cells[columns.column_of(name)], columns.factors.get(name))
-        for name in (schema.names if schema else ())
-        if columns.column_of(name) in cells
-    }
-    metadata.update(fixed)
-    repeated = columns.rows_per
-    if repeated is None or repeated in fixed or not metadata[repeated]:
-        return [_make_row(number, cells, metadata, columns)]
-    return [
-        _make_row(number, cells, {**metadata, repeated: value.strip()}, columns)
-        for value in metadata[repeated].split(columns.separator)
-    ]
+@dataclass(frozen=True)
+class _Reading:
+    """How the lines of one table become rows; see `scan_table`."""
+
+    file: Path
+    schema: MetadataSchema | None
+    columns: ColumnMap
+    fixed: Mapping[str, Any]
+    inference: bool
+
+    def check_header(self, header: Sequence[str]) -> None:
+        columns, names = self.columns, self.schema.names if self.schema else ()
+        if strangers := sorted(columns.fields_named() - set(names)):
+            raise DataError(
+                f"{self.file}: the column map names {', '.join(strangers)}, but the fields of the "
+                f"schema are {', '.join(names) or 'none'}; mend the one or the other"
+            )
+        needed: list[str | None] = [columns.image]
+        needed += [columns.column_of(name) for name in names if name not in self.fixed]
+        if not self.inference:
+            needed += [columns.label, columns.group, columns.split]
+        needed.append(columns.case)
+        missing = [name for name in needed if name is not None and name not in header]
+        if missing:
+            raise DataError(
+                f"{self.file}: no column {', '.join(map(repr, missing))}; the table has "
+                f"{', '.join(header)}. Add it, or name the table's own columns in a column map"
+            )
+
+    def rows(self, number: int, cells: Mapping[str, str]) -> list[_Row]:
+        """The rows of one line; more than one only with `rows_per`."""
+        columns = self.columns
+        metadata: dict[str, Any] = {
+            name: _in_unit(cells[columns.column_of(name)], columns.factors.get(name))
+            for name in (self.schema.names if self.schema else ())
+            if columns.column_of(name) in cells
+        }
+        metadata.update(self.fixed)
+        repeated = columns.rows_per
+        if repeated is None or repeated in self.fixed or not metadata[repeated]:
+            return [self._row(number, cells, metadata)]
+        return [
+            self._row(number, cells, {**metadata, repeated: value.strip()})
+            for value in metadata[repeated].split(columns.separator)
+        ]
+
+    def _row(self, number: int, cells: Mapping[str, str], metadata: dict[str, Any]) -> _Row:
+        columns, problems = self.columns, list[str]()
+        images = tuple(
+            _relative(path, columns.image, problems)
+            for path in cells[columns.image].split(columns.separator)
+        )
+        label = None
+        if columns.label is not None and said(cells.get(columns.label)):
+            label = _relative(cells[columns.label], columns.label, problems)
+        group = cells.get(columns.group, "").strip() if columns.group is not None else images[0]
+        split = None
+        if columns.split in cells:
+            given = cells[columns.split].strip()
+            split = columns.split_names.get(given, given)
+            if split not in SPLITS:
+                problems.append(
+                    f"column {columns.split!r}: unknown split {given!r}, expected "
+                    f"{', '.join(SPLITS)} or a name in the column map's split_names"
+                )
+        case = cells[columns.case].strip() if columns.case is not None else ""
+        if columns.case is not None and not re.fullmatch(r"[^/\\]*[^/\\.][^/\\]*", case):
+            problems.append(
+                f"column {columns.case!r}: {case!r} cannot name a file; expected text without "
+                "slashes"
+            )
+        foreground = _foreground_values(metadata, columns, problems)
+        place = _place_of(cells, columns, problems)
+        inside = not problems  # the table's folder
+        if not self.inference and columns.label is not None and label is None:
+            problems.append(f"column {columns.label!r}: no label; give one, or remove the row")
+        if not self.inference and not group:
+            problems.append(f"column {columns.group!r}: no group; name the patient or well")
+        for path in (*images, *([label] if label else [])) if inside else ():
+            if not (self.file.parent / path).is_file():
+                problems.append(f"no such file {path!r} beside the table")
+            elif image_suffix(path) not in FORMAT_OF_SUFFIX:
+                problems.append(f"unsupported file type {path!r}")
+        if self.schema is not None:
+            problems += self.schema.problems(metadata, "")
+        return _Row(
+            number, images, label, metadata, group, split, case, foreground, problems, cells, place
+        )
 
 
 def _in_unit(cell: str, factor: float | None) -> str:
     """The cell in the field's unit; what is no number is left for the schema to refuse."""
     number = read_number(cell)
     return cell if factor is None or number is None else f"{number * factor:.9g}"
-
-
-def _make_row(
-    number: int, cells: Mapping[str, str], metadata: dict[str, Any], columns: ColumnMap
-) -> _Row:
-    problems: list[str] = []
-    images = tuple(
-        _relative(path, columns.image, problems)
-        for path in cells[columns.image].split(columns.separator)
-    )
-    label = None
-    if columns.label is not None and said(cells.get(columns.label)):
-        label = _relative(cells[columns.label], columns.label, problems)
-    group = cells.get(columns.group, "").strip() if columns.group is not None else images[0]
-    split = None
-    if columns.split in cells:
-        given = cells[columns.split].strip()
-        split = columns.split_names.get(given, given)
-        if split not in SPLITS:
-            problems.append(
-                f"column {columns.split!r}: unknown split {given!r}, expected "
-                f"{', '.join(SPLITS)} or a name in the column map's split_names"
-            )
-    case = cells[columns.case].strip() if columns.case is not None else ""
-    if columns.case is not None and not re.fullmatch(r"[^/\\]*[^/\\.][^/\\]*", case):
-        problems.append(
-            f"column {columns.case!r}: {case!r} cannot name a file; expected text without slashes"
-        )
-    foreground = _foreground_values(metadata, columns, problems)
-    place = _place_of(cells, columns, problems)
-    return _Row(
-        number, images, label, metadata, group, split, case, foreground, problems, cells, place
-    )
 
 
 def _relative(path: str, column: str, problems: list[str]) -> str:
@@ -442,61 +475,6 @@ def _name_cases(rows: Sequence[_Row]) -> None:
         for row in sharing:
             values = [re.sub(r"[^\w.+-]+", "-", str(row.metadata[name])) for name in differing]
             row.case = "__".join([stem, *values])
-
-
-def _check_columns(
-    file: Path,
-    header: Sequence[str],
-    schema: MetadataSchema | None,
-    columns: ColumnMap,
-    metadata: Mapping[str, Any],
-    inference: bool,
-) -> None:
-    names = schema.names if schema else ()
-    strangers = sorted(columns.fields_named() - set(names))
-    if strangers:
-        raise DataError(
-            f"{file}: the column map names {', '.join(strangers)}, but the fields of the schema "
-            f"are {', '.join(names) or 'none'}; mend the one or the other"
-        )
-    needed: list[str | None] = [columns.image]
-    needed += [columns.column_of(name) for name in names if name not in metadata]
-    if not inference:
-        needed += [columns.label, columns.group, columns.split]
-    needed.append(columns.case)
-    missing = [name for name in needed if name is not None and name not in header]
-    if missing:
-        raise DataError(
-            f"{file}: no column {', '.join(map(repr, missing))}; the table has "
-            f"{', '.join(header)}. Add it, or name the table's own columns in a column map"
-        )
-
-
-def _problems_of(
-    row: _Row,
-    folder: Path,
-    schema: MetadataSchema | None,
-    columns: ColumnMap,
-    inference: bool,
-    exists: dict[str, bool],
-) -> list[str]:
-    """Problems of one row that need the disk, the schema or the moment."""
-    problems = []
-    if not inference and columns.label is not None and row.label is None:
-        problems.append(f"column {columns.label!r}: no label; give one, or remove the row")
-    if not inference and not row.group:
-        problems.append(f"column {columns.group!r}: no group; name the patient or well")
-    if not row.problems:  # paths are inside the folder
-        for path in [*row.images, *([row.label] if row.label else [])]:
-            if path not in exists:
-                exists[path] = (folder / path).is_file()
-            if not exists[path]:
-                problems.append(f"no such file {path!r} beside the table")
-            elif image_suffix(path) not in FORMAT_OF_SUFFIX:
-                problems.append(f"unsupported file type {path!r}")
-    if schema is not None:
-        problems += schema.problems(row.metadata, "")
-    return problems
 
 
 def _problems_between(rows: Sequence[_Row]) -> list[str]:
