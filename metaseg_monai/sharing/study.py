@@ -10,7 +10,8 @@ from metaseg_monai.bundle.locate import resolve_bundle
 from metaseg_monai.errors import ConfigError, MetasegError, TrainingError
 from metaseg_monai.reporting.write import write_report
 from metaseg_monai.study.design import Study
-from metaseg_monai.study.run import run_study, track_study
+from metaseg_monai.study.run import run_study
+from metaseg_monai.study.tracking import track_study
 
 VARIANTS = ("none", "se", "me", "sme", "sme-dummy", "film", "film-dummy")
 DEMO = "synthetic_shapes_segmentation"

@@ -18,7 +18,8 @@ from metaseg_monai.files import locked
 from metaseg_monai.study.design import Study
 from metaseg_monai.study.matrix import Run, expand
 from metaseg_monai.study.record import fix, is_finished, plan, read_record, restore
-from metaseg_monai.study.workers import Process, Slot, command, slots
+from metaseg_monai.study.tracking import check_store
+from metaseg_monai.study.workers import Cluster, Process, Slot, slots
 
 MOST_JOBS = 100  # waiting in a queue at once
 PAUSE = 0.5  # seconds between looks at the processes
@@ -156,7 +157,7 @@ def run_study(
     runs = expand(study)
     places, start = _places(workers, threads, cluster, cluster_settings, folder)
     if tracking is not None:
-        _check_tracking(tracking)
+        check_store(tracking)
     if folder.is_file():
         raise ConfigError(f"--output {folder} is a file; name a folder.")
     folder.mkdir(parents=True, exist_ok=True)
@@ -178,43 +179,9 @@ def _places(
     settings: Mapping[str, Any] | None,
     folder: Path,
 ) -> tuple[list[Slot], Start]:
-    if cluster is None:
-        if settings:
-            raise ConfigError("--cluster_settings needs --cluster, such as --cluster slurm.")
-        return slots(workers, threads), Process
-    from metaseg_monai.study.workers import Cluster
-
-    jobs = Cluster(folder / "jobs", cluster, settings)
-    place = Slot(None, threads or int((settings or {}).get("cpus_per_task", 1)))
-
-    def start(run: Path, slot: Slot, threads: int) -> Started:
-        name = "-".join(run.relative_to(folder).parts)
-        environment = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-        return jobs.start(name, command(run), run / "run.log", environment)
-
-    return [place] * (workers or MOST_JOBS), start
-
-
-def _check_tracking(uri: str) -> None:
-    from metaseg_monai.study.tracking import check
-
-    check(uri)
-
-
-def track_study(uri: str, study: Study, output: str | Path) -> None:
-    """Write parameters and scores of the finished runs into an MLflow store.
-
-    Raises:
-        ConfigError: see `metaseg_monai.study.tracking.log_run`.
-    """
-    from metaseg_monai.evaluation import read_counts
-    from metaseg_monai.metrics.scores import average_f1, pooled_f1
-    from metaseg_monai.study.tracking import log_run
-
-    folder = Path(output)
-    for run in expand(study):
-        if is_finished(folder / run.folder, run):
-            counts = read_counts(folder / run.folder / "counts.csv")
-            normal = counts[counts["mode"] == "normal"]
-            metrics = {"pooled_f1": pooled_f1(normal), "average_f1": average_f1(normal)}
-            log_run(uri, study.name, run.name, run.settings, metrics, {"key": run.key})
+    if cluster is not None:
+        place = Slot(None, threads or int((settings or {}).get("cpus_per_task", 1)))
+        return [place] * (workers or MOST_JOBS), Cluster(folder, cluster, settings)
+    if settings:
+        raise ConfigError("--cluster_settings needs --cluster, such as --cluster slurm.")
+    return slots(workers, threads), Process

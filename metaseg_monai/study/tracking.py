@@ -11,15 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from metaseg_monai.errors import ConfigError
+from metaseg_monai.evaluation import read_counts
+from metaseg_monai.metrics.scores import average_f1, pooled_f1
+from metaseg_monai.study.design import Study
+from metaseg_monai.study.matrix import expand
+from metaseg_monai.study.record import is_finished
 
 SCHEME = "sqlite:///"
-IDENTITY, CONTENT = "metaseg.identity", "metaseg.content"
+IDENTITY = "metaseg.identity"
 BATCH = 100  # parameters that MLflow takes at once
 LONGEST = 6000  # characters of a parameter's value; MLflow takes no more
 QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
 
 
-def check(uri: str) -> None:
+def check_store(uri: str) -> None:
     """Refuse an address or a missing MLflow before anything is trained.
 
     Raises:
@@ -29,28 +34,43 @@ def check(uri: str) -> None:
     _mlflow()
 
 
+def track_study(uri: str, study: Study, output: str | Path) -> None:
+    """Write parameters and scores of the finished runs into an MLflow store.
+
+    Raises:
+        ConfigError: as `log_run`.
+    """
+    folder = Path(output)
+    for run in expand(study):
+        if is_finished(folder / run.folder, run):
+            counts = read_counts(folder / run.folder / "counts.csv")
+            normal = counts[counts["mode"] == "normal"]
+            scores = {"pooled_f1": pooled_f1(normal), "average_f1": average_f1(normal)}
+            log_run(uri, study.name, run.folder, run.key, run.settings, scores)
+
+
 def log_run(
     uri: str,
     study: str,
-    run_name: str,
-    parameters: Mapping[str, Any],
-    metrics: Mapping[str, float],
-    tags: Mapping[str, str],
+    name: str,
+    key: str,
+    settings: Mapping[str, Any],
+    scores: Mapping[str, float],
 ) -> None:
     """Write one finished run into the MLflow experiment that has the study's name.
 
-    A run of the same name and tags is written once: the same content again changes nothing, other
+    A run of the same name and key is written once: the same content again changes nothing, other
     content takes its place. Nothing is sent over a network, and no ``mlruns`` folder is made.
 
     Args:
         uri: database such as ``sqlite:///runs/x/mlflow.db`` (relative, three slashes) or
             ``sqlite:////data/mlflow.db`` (absolute, four); made where it is missing.
         study: name of the experiment.
-        run_name: name of the run.
-        parameters: settings, kept as text; letters that MLflow does not take in their names, such
-            as ``#``, become a dot.
-        metrics: scores; those that are NaN are left out.
-        tags: what tells apart runs of one name, such as the key of the settings.
+        name: of the run.
+        key: of the run's configuration.
+        settings: kept as text; letters that MLflow does not take in their names, such as ``#``,
+            become a dot.
+        scores: those that are NaN are left out.
 
     Raises:
         ConfigError: MLflow is not installed, the address is not a SQLite file, or MLflow refuses
@@ -59,23 +79,23 @@ def log_run(
     database = _database(uri)
     mlflow = _mlflow()
     alchemy_error = importlib.import_module("sqlalchemy.exc").SQLAlchemyError
-    values = {_name(name): _text(value) for name, value in parameters.items()}
-    scores = {_name(name): float(value) for name, value in metrics.items() if not math.isnan(value)}
-    identity, content = _digest(run_name, tags), _digest(values, scores)
+    values = {_name(setting): _text(value) for setting, value in settings.items()}
+    scores = {_name(one): float(score) for one, score in scores.items() if not math.isnan(score)}
+    identity = hashlib.sha256(json.dumps([name, key]).encode()).hexdigest()
     try:
         client = mlflow.MlflowClient(tracking_uri=uri)
         experiment = _experiment(client, study, database)
         earlier = client.search_runs([experiment], f"tags.`{IDENTITY}` = '{identity}'")
-        if any(_holds(run, content) for run in earlier):
+        if any(_holds(run, values, scores) for run in earlier):
             return
-        marks = {**tags, IDENTITY: identity, CONTENT: content}
-        run_id = client.create_run(experiment, run_name=run_name, tags=marks).info.run_id
+        tags = {"key": key, IDENTITY: identity}
+        run_id = client.create_run(experiment, run_name=name, tags=tags).info.run_id
         _write(client, run_id, values, scores)
         client.set_terminated(run_id)
         for run in earlier:
             client.delete_run(run.info.run_id)
     except (mlflow.exceptions.MlflowException, alchemy_error) as error:
-        raise ConfigError(f"--tracking {uri}, study {study}, run {run_name}: {error}") from error
+        raise ConfigError(f"--tracking {uri}, study {study}, run {name}: {error}") from error
 
 
 def _database(uri: str) -> Path:
@@ -113,7 +133,9 @@ def _experiment(client: Any, study: str, database: Path) -> str:
     return client.create_experiment(study, artifact_location=artifacts.as_uri())
 
 
-def _write(client: Any, run_id: str, values: dict[str, str], scores: dict[str, float]) -> None:
+def _write(
+    client: Any, run_id: str, values: Mapping[str, str], scores: Mapping[str, float]
+) -> None:
     entities = importlib.import_module("mlflow.entities")
     parameters = [entities.Param(name, value) for name, value in values.items()]
     for start in range(0, len(parameters), BATCH):
@@ -122,13 +144,10 @@ def _write(client: Any, run_id: str, values: dict[str, str], scores: dict[str, f
         client.log_metric(run_id, name, value)
 
 
-def _holds(run: Any, content: str) -> bool:
+def _holds(run: Any, values: Mapping[str, str], scores: Mapping[str, float]) -> bool:
     """Tell whether a run is complete and has this content."""
-    return run.info.status == "FINISHED" and run.data.tags.get(CONTENT) == content
-
-
-def _digest(*parts: Any) -> str:
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    held = (run.info.status, run.data.params, run.data.metrics)
+    return held == ("FINISHED", values, scores)
 
 
 def _name(name: str) -> str:

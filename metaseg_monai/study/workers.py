@@ -63,13 +63,7 @@ class Process:
     """
 
     def __init__(self, folder: Path, slot: Slot, threads: int) -> None:
-        number = str(threads)
-        environment = {
-            **os.environ,
-            "OMP_NUM_THREADS": number,
-            "MKL_NUM_THREADS": number,
-            PARENT: str(os.getpid()),
-        }
+        environment = {**os.environ, **_limits(threads), PARENT: str(os.getpid())}
         if slot.gpu is not None:
             environment["CUDA_VISIBLE_DEVICES"] = _visible(slot.gpu)
         with (folder / "run.log").open("a", encoding="utf-8") as log:
@@ -93,6 +87,10 @@ def command(folder: Path) -> Sequence[str]:
     return [sys.executable, "-m", "metaseg_monai.study.worker", str(folder)]
 
 
+def _limits(threads: int) -> dict[str, str]:
+    return {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+
+
 def _cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
@@ -106,27 +104,27 @@ def _visible(gpu: int) -> str:
 
 
 class Cluster:
-    """A queue that takes each run as one job.
+    """A queue that takes each run as one job, in the present working directory.
 
     Args:
-        logs: folder for submitit's files, on a disk that all nodes share.
+        study: folder of the study, on a disk that all nodes share; submitit's files go to jobs/.
         cluster: ``slurm``, or submitit's ``local`` to try it without a cluster.
         settings: of each job, by submitit's names, such as ``{"timeout_min": 60, "gpus_per_node":
             1, "cpus_per_task": 4, "slurm_partition": "gpu"}``. Without `timeout_min` a job may
             take a day.
 
     Raises:
-        ConfigError: submitit is not installed, there is no such cluster here, or a setting is
-            unknown or of the wrong type.
+        ConfigError: submitit is not installed, there is no such cluster here, a setting is
+            unknown or of the wrong type, or the cluster does not accept a job.
     """
 
     def __init__(
-        self, logs: Path, cluster: str = "slurm", settings: Mapping[str, Any] | None = None
+        self, study: Path, cluster: str = "slurm", settings: Mapping[str, Any] | None = None
     ) -> None:
-        self.logs, self.cluster = logs.resolve(), cluster
+        self.study, self.cluster = study, cluster
         self.submitit = _submitit()
         try:
-            self.executor = self.submitit.AutoExecutor(folder=self.logs, cluster=cluster)
+            self.executor = self.submitit.AutoExecutor(folder=study / "jobs", cluster=cluster)
         except (ValueError, RuntimeError) as error:
             raise ConfigError(
                 f"--cluster {cluster}: {error} Leave it out to run on this machine."
@@ -140,28 +138,11 @@ class Cluster:
             if self.executor.parameters.get(name, 1) != 1:
                 raise ConfigError(f"--cluster_settings: {name} must be 1, a run is one process.")
 
-    def start(
-        self,
-        name: str,
-        command: Sequence[str],
-        log: Path | None = None,
-        environment: Mapping[str, str] | None = None,
-    ) -> "Job":
-        """Submit a command; it will run in the present working directory.
-
-        Args:
-            name: of the job, as the queue shows it.
-            command: program and arguments.
-            log: file to which the job's output is added; by default one by its name in `logs`.
-            environment: variables to set besides those of this process.
-
-        Raises:
-            ConfigError: the cluster does not accept the job.
-        """
-        log = (log or self.logs / f"{name}.log").resolve()
-        log.parent.mkdir(parents=True, exist_ok=True)
+    def __call__(self, folder: Path, slot: Slot, threads: int) -> "Job":
+        """Submit a run, as `Process` starts one."""
+        name, log = "-".join(folder.relative_to(self.study).parts), folder / "run.log"
         self.executor.update_parameters(name=name)
-        line = _shell(command, log, environment or {})
+        line = _shell(command(folder), log, _limits(threads))
         try:
             # a study may itself be a job, whose variables would bend those of its jobs
             with self.submitit.helpers.clean_env():

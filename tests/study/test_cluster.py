@@ -8,9 +8,9 @@ import pytest
 
 from metaseg_monai.errors import ConfigError
 from metaseg_monai.study import workers as cluster
-from metaseg_monai.study.workers import Cluster, Job
+from metaseg_monai.study.workers import Cluster, Job, Slot
 
-SHOW = "import os, sys; print(os.getcwd(), os.environ['COLOUR']); sys.exit(int(sys.argv[1]))"
+SHOW = "import os, sys; print(os.getcwd(), os.environ['OMP_NUM_THREADS']); sys.exit({status})"
 SBATCH = """#!/bin/sh
 for file; do :; done
 test -e {folder}/refuse && {{ echo "sbatch: error: invalid partition" >&2; exit 1; }}
@@ -30,6 +30,21 @@ SACCT = """#!/bin/sh
 echo 'JobID|State|NodeList'
 echo "7|$(cat {folder}/state)|node1"
 """
+
+
+@pytest.fixture
+def submit(tmp_path, monkeypatch):
+    """Submits a run, `se/seed3`, that is the given Python code."""
+    pytest.importorskip("submitit")
+    monkeypatch.chdir(tmp_path)
+
+    def start(code, *settings):
+        monkeypatch.setattr(cluster, "command", lambda folder: [sys.executable, "-c", code])
+        folder = tmp_path / "se" / "seed3"
+        folder.mkdir(parents=True)
+        return Cluster(tmp_path, *settings)(folder, Slot(None, 1), 3)
+
+    return start
 
 
 def wait(job, seconds=20.0):
@@ -75,77 +90,61 @@ class Fake:
 
 
 @pytest.mark.parametrize("status", [0, 3])
-def test_a_job_runs_in_the_callers_folder_and_hands_back_its_status(tmp_path, monkeypatch, status):
-    pytest.importorskip("submitit")
-    monkeypatch.chdir(tmp_path)
-    jobs = Cluster(tmp_path / "jobs", "local", {"timeout_min": 1})
-    log = tmp_path / "run" / "run.log"
-    job = jobs.start("se", [sys.executable, "-c", SHOW, str(status)], log, {"COLOUR": "blau"})
+def test_a_job_runs_in_the_callers_folder_and_hands_back_its_status(tmp_path, submit, status):
+    job = submit(SHOW.format(status=status), "local", {"timeout_min": 1})
     assert job.poll() is None
     assert wait(job) == status
-    assert log.read_text() == f"{tmp_path} blau\n"
+    assert (tmp_path / "se" / "seed3" / "run.log").read_text() == f"{tmp_path} 3\n"
 
 
-def test_a_stopped_job_ends_and_counts_as_failed(tmp_path, monkeypatch):
-    pytest.importorskip("submitit")
+def test_a_stopped_job_ends_and_counts_as_failed(tmp_path, submit, monkeypatch):
     monkeypatch.setattr(cluster, "GRACE", 0.0)
-    jobs = Cluster(tmp_path / "jobs", "local")
-    code = "import pathlib, time; pathlib.Path('up').touch(); time.sleep(60)"
-    monkeypatch.chdir(tmp_path)
-    job = jobs.start("se", [sys.executable, "-c", code])
+    job = submit("import pathlib, time; pathlib.Path('up').touch(); time.sleep(60)", "local")
     while not (tmp_path / "up").exists():
         assert job.poll() is None
         time.sleep(0.05)
     job.stop()
     assert wait(job) == 1
-    assert "ended without a result" in (tmp_path / "jobs" / "se.log").read_text()
+    assert "ended without a result" in (tmp_path / "se" / "seed3" / "run.log").read_text()
 
 
-def test_slurm_runs_a_job_with_the_settings(tmp_path, slurm, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_slurm_runs_a_job_with_the_settings(tmp_path, slurm, submit, monkeypatch):
     monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "99")  # of the job that the study itself is
     settings = {"timeout_min": 60, "gpus_per_node": 1, "slurm_partition": "gpu"}
-    jobs = Cluster(tmp_path / "jobs", "slurm", settings)
-    command = [sys.executable, "-c", SHOW, "5"]
-    job = jobs.start("se-seed3", command, tmp_path / "run.log", {"COLOUR": "rot"})
+    job = submit(SHOW.format(status=5), "slurm", settings)
     assert wait(job) == 5
-    assert (tmp_path / "run.log").read_text() == f"{tmp_path} rot\n"
+    assert (tmp_path / "se" / "seed3" / "run.log").read_text() == f"{tmp_path} 3\n"
     script = (slurm / "script").read_text()
     for line in ("gpus-per-node=1", "partition=gpu", "time=60", "job-name=se-seed3"):
         assert f"#SBATCH --{line}\n" in script
 
 
-def test_slurm_jobs_may_take_a_day_unless_told(tmp_path, slurm):
+def test_a_waiting_job_may_take_a_day_and_is_cancelled_when_stopped(slurm, submit):
     (slurm / "keep").touch()
-    Cluster(tmp_path / "jobs").start("se", ["true"])
+    submit("").stop()
     assert "#SBATCH --time=1440\n" in (slurm / "script").read_text()
+    assert (slurm / "cancelled").read_text() == "7\n"
 
 
-def test_a_job_killed_by_slurm_is_a_failure_that_names_the_state(tmp_path, slurm, monkeypatch):
+def test_a_job_killed_by_slurm_is_a_failure_that_names_the_state(
+    tmp_path, slurm, submit, monkeypatch
+):
     (slurm / "keep").touch()
     monkeypatch.setattr(cluster, "GRACE", 0.0)
-    job = Cluster(tmp_path / "jobs").start("se", ["true"], tmp_path / "run.log")
+    job = submit("")
     assert job.poll() is None
     (slurm / "state").write_text("OUT_OF_MEMORY")
     time.sleep(0.01)  # submitit asks at most once in a millisecond, even when forced
     job.job.get_info(mode="force")
     assert job.poll() == 1
-    assert (
-        "job 7: ended without a result, its state is OUT_OF_MEMORY"
-        in (tmp_path / "run.log").read_text()
-    )
+    told = "job 7: ended without a result, its state is OUT_OF_MEMORY"
+    assert told in (tmp_path / "se" / "seed3" / "run.log").read_text()
 
 
-def test_stopping_a_waiting_job_cancels_it(tmp_path, slurm):
-    (slurm / "keep").touch()
-    Cluster(tmp_path / "jobs").start("se", ["true"]).stop()
-    assert (slurm / "cancelled").read_text() == "7\n"
-
-
-def test_a_refused_job_says_why(tmp_path, slurm):
+def test_a_refused_job_says_why(slurm, submit):
     (slurm / "refuse").touch()
-    with pytest.raises(ConfigError, match=r"slurm did not accept the job se: .*invalid partition"):
-        Cluster(tmp_path / "jobs").start("se", ["true"])
+    with pytest.raises(ConfigError, match=r"slurm did not accept the job se-seed3: .*invalid part"):
+        submit("")
 
 
 def test_a_preempted_job_may_come_back(tmp_path, monkeypatch):
