@@ -326,7 +326,7 @@ def read_results(folder: Path) -> Results:
     for run in plan:
         record = read_record(folder / run.folder) or {}
         if reason := _why_missing(folder / run.folder, run, record):
-            missing[run.name] = reason
+            missing[run.folder] = reason
         else:
             ended, digest = str(record.get("ended", "")), str(record["table_sha256"])
             done.append((run, record["table"], ended, digest))
@@ -335,7 +335,7 @@ def read_results(folder: Path) -> Results:
     runs = []
     for run, table, _, digest in done:
         if digest != last[table]:
-            missing[run.name] = "its table has changed since"
+            missing[run.folder] = "its table has changed since"
             continue
         digests.setdefault(run.data_seed, set()).add(digest)
         place = (run.condition, run.data_seed, run.seed, run.domain or "")

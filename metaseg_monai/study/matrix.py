@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -37,7 +38,7 @@ class Run:
         domain: the one domain that an expert is trained on; None for all other networks.
         settings: all overrides of the bundle but ``output_dir``.
         epochs: of the training, for the estimate.
-        folder: relative to the study's output.
+        folder: relative to the study's output; the run's name in messages.
         key: SHA-256 of the bundle's configuration, the settings, and the files that they name.
         explain: whether to record what its gates do.
         table: file of the cases; it need not exist yet where the data are generated.
@@ -54,11 +55,6 @@ class Run:
     explain: bool = False
     table: str = ""
 
-    @property
-    def name(self) -> str:
-        """What the run is called in messages: its folder."""
-        return self.folder
-
 
 def expand(study: Study) -> list[Run]:
     """Return the runs of a study, those of the first seed first.
@@ -71,38 +67,32 @@ def expand(study: Study) -> list[Run]:
     bundle = resolve_bundle(study.bundle)
     files = [bundle / "configs" / name for name in CONFIGS]
     config = load_config(files)
-    runs, first = [], ""
-    for data_seed in study.data_seeds:
+    first = (study.data_seeds[0], study.seeds[0])
+    runs = []
+    for data_seed, seed in product(study.data_seeds, study.seeds):
         common = {**study.settings, **fill_data_seed(study.data_settings, data_seed)}
-        for seed in study.seeds:
-            place = f"seed{seed}" if len(study.data_seeds) == 1 else f"data{data_seed}-seed{seed}"
-            first = first or place
-            for condition, own in study.conditions.items():
-                of_condition = fill_data_seed(own, data_seed)
-                settings = {**common, "variant": condition, **of_condition, "seed": seed}
-                schema = _parsed(config, check_overrides(files, settings), bundle)("schema")
-                _check(study, condition, {**config, **settings}, schema)
-                domains = _per_domain(condition, settings, {**config, **settings}, schema)
-                for domain, changed in domains.items():
-                    checked = check_overrides(files, changed)
-                    named = _named_files(_parsed(config, checked, bundle))
-                    table = _table_file(named)
-                    folder = f"{condition}/{place}"
-                    folder += "" if domain is None else f"/{_folder_name(domain)}"
-                    runs.append(
-                        Run(
-                            condition,
-                            seed,
-                            data_seed,
-                            domain,
-                            checked,
-                            _epochs(checked.get("epochs", config["epochs"])),
-                            folder,
-                            _key(config, checked, named),
-                            study.explain and place == first and _has_gates(checked),
-                            str(table),
-                        )
-                    )
+        place = f"seed{seed}" if len(study.data_seeds) == 1 else f"data{data_seed}-seed{seed}"
+        for condition, own in study.conditions.items():
+            of_condition = fill_data_seed(own, data_seed)
+            settings = {**common, "variant": condition, **of_condition, "seed": seed}
+            schema = _parsed(config, check_overrides(files, settings), bundle)("schema")
+            _check(study, condition, {**config, **settings}, schema)
+            domains = _per_domain(condition, settings, {**config, **settings}, schema)
+            for domain, changed in domains.items():
+                checked = check_overrides(files, changed)
+                named = _named_files(_parsed(config, checked, bundle))
+                folder = f"{condition}/{place}"
+                folder += "" if domain is None else f"/{_folder_name(domain)}"
+                epochs = _epochs(checked.get("epochs", config["epochs"]))
+                table = str(_table_file(named))
+                gates = checked["variant"] in METADATA_VARIANTS
+                run = Run(
+                    *(condition, seed, data_seed, domain, checked, epochs, folder),
+                    key=_key(config, checked, named),
+                    explain=study.explain and gates and (data_seed, seed) == first,
+                    table=table,
+                )
+                runs.append(run)
     return runs
 
 
@@ -116,7 +106,11 @@ def _per_domain(
     cases (contract 5).
     """
     if condition not in EXPERTS:
-        _check_variant(condition, settings["variant"])
+        if settings["variant"] not in ALL_VARIANTS:
+            raise ConfigError(
+                f"Condition {condition!r} has the variant {settings['variant']!r}; choose one of "
+                f"{', '.join(ALL_VARIANTS)}."
+            )
         return {None: settings}
     if settings["variant"] == condition:
         settings = {**settings, "variant": "se"}
@@ -141,19 +135,6 @@ def _per_domain(
         }
         for value in values
     }
-
-
-def _has_gates(settings: Mapping[str, Any]) -> bool:
-    """Tell whether a network's gates read metadata that differs between cases."""
-    return settings["variant"] in METADATA_VARIANTS
-
-
-def _check_variant(condition: str, variant: Any) -> None:
-    if variant not in ALL_VARIANTS:
-        raise ConfigError(
-            f"Condition {condition!r} has the variant {variant!r}; choose one of "
-            f"{', '.join(ALL_VARIANTS)}."
-        )
 
 
 def _domains(cases: Any, field: str | None, schema: MetadataSchema) -> tuple[str, list[str]]:

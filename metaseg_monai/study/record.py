@@ -1,5 +1,6 @@
 """What is written down: the study and every protocol that was fixed; of a run, what it ran on."""
 
+import csv
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,8 @@ STUDY = "study.json"
 PLAN = "plan.json"
 HISTORY = "protocol.json"
 RECORD = "run.json"
-RESULTS = ("counts.csv", "log.csv", "model.pt")
+LOG = "log.csv"
+RESULTS = ("counts.csv", LOG, "model.pt")
 MEASURED = (
     "counts.csv",
     "calibration.csv",
@@ -118,6 +120,14 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     return record
 
 
+def read_log(folder: Path) -> list[dict[str, str]]:
+    """Return the epochs that the log of a run holds, as text by column."""
+    if not (folder / LOG).is_file():
+        return []
+    with (folder / LOG).open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
 def write_record(folder: Path, record: Mapping[str, Any]) -> None:
     """Replace the record in one step."""
     _write(folder / RECORD, record)
@@ -169,24 +179,16 @@ def plan(output: Path, run: Run, bundle: Path, threads: int) -> tuple[Path, int]
         _move_aside(output, run.folder)
     elif record is not None:
         threads = record["threads"]
-    write_record(
-        folder,
-        {
-            "condition": run.condition,
-            "seed": run.seed,
-            "data_seed": run.data_seed,
-            "domain": run.domain,
-            "bundle": str(bundle),
-            "settings": run.settings,
-            "table": run.table,
-            "table_sha256": record["table_sha256"] if record is not None and goes_on else None,
-            "key": run.key,
-            "threads": threads,
-            "explain": run.explain,
-            "seconds": record["seconds"] if record is not None and goes_on else 0.0,
-            "state": "planned",
-        },
-    )
+    going_on = record if record is not None and goes_on else {}
+    new = {
+        **asdict(run),
+        "bundle": str(bundle),
+        "table_sha256": going_on.get("table_sha256"),
+        "threads": threads,
+        "seconds": going_on.get("seconds", 0.0),
+        "state": "planned",
+    }
+    write_record(folder, new)
     return folder, threads
 
 

@@ -1,11 +1,9 @@
 """The runs of a study: fix the protocol, then run what is missing."""
 
-import csv
 import logging
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from typing import Protocol as Interface
@@ -17,7 +15,7 @@ from metaseg_monai.errors import ConfigError
 from metaseg_monai.files import locked
 from metaseg_monai.study.design import Study
 from metaseg_monai.study.matrix import Run, expand
-from metaseg_monai.study.record import fix, is_finished, plan, read_record, restore
+from metaseg_monai.study.record import fix, is_finished, plan, read_log, read_record, restore
 from metaseg_monai.study.tracking import check_store
 from metaseg_monai.study.workers import Cluster, Process, Slot, slots
 
@@ -42,17 +40,9 @@ class Started(Interface):
 Start = Callable[[Path, Slot, int], Started]  # folder of the run, slot, threads
 
 
-@dataclass
-class Outcome:
-    """What became of the runs: names of those that finished and, with the reason, that failed."""
-
-    finished: list[str] = field(default_factory=list)
-    failed: dict[str, str] = field(default_factory=dict)
-
-
 def run_all(
     runs: Sequence[Run], output: Path, bundle: Path, places: Sequence[Slot], start: Start
-) -> Outcome:
+) -> dict[str, str]:
     """Compute runs, one at each place at a time, with a bar over all of them.
 
     A run that fails is told and left; the others go on. When this process is stopped, its runs
@@ -64,8 +54,12 @@ def run_all(
         bundle: the bundle's folder.
         places: where runs can be computed.
         start: starts one planned run.
+
+    Returns:
+        Runs that failed, each with the reason.
     """
-    waiting, free, outcome = list(runs), list(places), Outcome()
+    waiting, free = list(runs), list(places)
+    failed: dict[str, str] = {}
     active: dict[str, tuple[Run, Slot, Started]] = {}
     seconds = 0.5 if sys.stderr.isatty() else 30.0  # a log file stays short
     with tqdm(
@@ -77,7 +71,7 @@ def run_all(
                 while waiting and free:
                     run, slot = waiting.pop(0), free.pop(0)
                     folder, threads = plan(output, run, bundle, slot.threads)
-                    active[run.name] = (run, slot, start(folder, slot, threads))
+                    active[run.folder] = (run, slot, start(folder, slot, threads))
                 time.sleep(PAUSE)
                 for name, (run, slot, started) in list(active.items()):
                     status = started.poll()
@@ -86,11 +80,9 @@ def run_all(
                     del active[name]
                     free.append(slot)
                     if reason := _failure(output / run.folder, status):
-                        outcome.failed[name] = reason
+                        failed[name] = reason
                         bar.write(f"{name} failed: {reason}", file=sys.stderr)
-                    else:
-                        outcome.finished.append(name)
-                done = len(outcome.finished) + len(outcome.failed)
+                done = len(runs) - len(waiting) - len(active)
                 under_way = [
                     _part(output / run.folder, run.epochs) for run, _, _ in active.values()
                 ]
@@ -102,7 +94,7 @@ def run_all(
         finally:
             for _, _, started in active.values():
                 started.stop()
-    return outcome
+    return failed
 
 
 def _failure(folder: Path, status: int) -> str | None:
@@ -116,12 +108,7 @@ def _failure(folder: Path, status: int) -> str | None:
 
 def _part(folder: Path, epochs: int) -> float:
     """Estimate how much of a run is done from the rows of its log."""
-    try:
-        with (folder / "log.csv").open(newline="", encoding="utf-8") as file:
-            done = sum(1 for _ in csv.reader(file)) - 1
-    except OSError:
-        return 0.0
-    return TRAINING_SHARE * min(1.0, max(0, done) / max(1, epochs))
+    return TRAINING_SHARE * min(1.0, len(read_log(folder)) / epochs)
 
 
 def run_study(
@@ -169,7 +156,7 @@ def run_study(
         logger.warning(
             "runs: %d, to do: %d, beside each other: %d", len(runs), len(missing), len(places)
         )
-        return run_all(missing, folder, bundle, places, start).failed
+        return run_all(missing, folder, bundle, places, start)
 
 
 def _places(

@@ -1,6 +1,5 @@
 """One run of a study in a process of its own: ``python -m metaseg_monai.study.worker FOLDER``."""
 
-import csv
 import os
 import sys
 import threading
@@ -27,7 +26,14 @@ def main(folder: Path) -> int:
 
 def _run(folder: Path) -> int:
     from metaseg_monai.errors import DataError, MetasegError
-    from metaseg_monai.study.record import measured, now, read_record, sha256, write_record
+    from metaseg_monai.study.record import (
+        measured,
+        now,
+        read_log,
+        read_record,
+        sha256,
+        write_record,
+    )
 
     record = read_record(folder)
     if record is None:
@@ -51,19 +57,13 @@ def _run(folder: Path) -> int:
         record |= {"state": "failed", "error": f"{type(error).__name__}: {error}"}
         traceback.print_exc()
     # what killed starts computed is in the log only, and counts where it is more
-    spent = max(record["seconds"] + time.monotonic() - started, _logged_seconds(folder))
+    logged = sum(float(epoch["seconds"]) for epoch in read_log(folder))
+    spent = max(record["seconds"] + time.monotonic() - started, logged)
     record |= {"ended": now(), "seconds": spent}
     write_record(folder, record)
     if record["state"] == "finished" and record["explain"]:
         write_record(folder, {**record, "explained": _explain(folder, record)})
     return 0 if record["state"] == "finished" else 1
-
-
-def _logged_seconds(folder: Path) -> float:
-    if not (folder / "log.csv").is_file():
-        return 0.0
-    with (folder / "log.csv").open(newline="", encoding="utf-8") as file:
-        return sum(float(row["seconds"]) for row in csv.DictReader(file))
 
 
 def _explain(folder: Path, record: dict[str, Any]) -> str:
