@@ -3,7 +3,6 @@
 from metaseg_monai.inferers.precision import AutocastInferer, channels_last
 from metaseg_monai.inferers.sliding import (
     PlaneInferer,
-    SliceMetadataInferer,
     SlidingWindowMetadataInferer,
     each_tensor,
 )
@@ -11,7 +10,6 @@ from metaseg_monai.inferers.sliding import (
 __all__ = [
     "AutocastInferer",
     "PlaneInferer",
-    "SliceMetadataInferer",
     "SlidingWindowMetadataInferer",
     "channels_last",
     "each_tensor",

@@ -20,7 +20,6 @@ from metaseg_monai.errors import ConfigError, DataError, MetadataError
 BLENDS = ("gaussian", "constant", "pyramid", "discard")
 
 Network = Callable[..., Any]
-Device = torch.device | str | None
 
 
 class SlidingWindowMetadataInferer(Inferer):
@@ -40,8 +39,6 @@ class SlidingWindowMetadataInferer(Inferer):
         margin_px: of "discard", pixels cut off at each inner end, for all axes or each; None takes
             half of `overlap`.
         align: of "discard", windows begin at multiples of it; 2 ** levels of a U-Net.
-        sw_device: where windows are run; default: where the images are.
-        device: where the output is put together; default: where the images are.
 
     Raises:
         ConfigError: A setting is out of its range, or does not go with another.
@@ -63,8 +60,6 @@ class SlidingWindowMetadataInferer(Inferer):
         blend: str = "gaussian",
         margin_px: Sequence[int] | int | None = None,
         align: int = 1,
-        sw_device: Device = None,
-        device: Device = None,
     ) -> None:
         super().__init__()
         _check_whole("roi_size", roi_size, -1)
@@ -91,8 +86,6 @@ class SlidingWindowMetadataInferer(Inferer):
             sw_batch_size=sw_batch_size,
             overlap=overlap,
             mode="gaussian" if blend == "gaussian" else "constant",
-            sw_device=sw_device,
-            device=device,
             with_coord=True,
         )
 
@@ -111,18 +104,19 @@ class SlidingWindowMetadataInferer(Inferer):
             DataError: The images have another number of spatial axes than `roi_size`.
             MetadataError: `meta` has not one row per image; nothing is run then.
         """
-        _check_axes(inputs, self.spatial_dims, "SlidingWindowMetadataInferer")
-        if meta is not None and (meta.ndim != 2 or meta.shape[0] != inputs.shape[0]):
-            raise MetadataError(
-                f"meta must be (B, M) with one row per image: expected {inputs.shape[0]} rows, got "
-                f"shape {tuple(meta.shape)}. Give each image its own row; none is ever repeated."
+        if self.spatial_dims not in (None, inputs.ndim - 2):
+            raise DataError(
+                f"SlidingWindowMetadataInferer expects images (B, C, ...) of {self.spatial_dims} "
+                f"spatial axes, got shape {tuple(inputs.shape)}. Set roi_size to one number per "
+                "axis of the images."
             )
+        _check_rows(inputs, meta)
         rows = meta.as_tensor() if isinstance(meta, MetaTensor) else meta
 
         def run(windows: Tensor, images: list[int]) -> Any:
             if rows is None:
                 return network(windows)
-            return network(windows, meta=rows[images].to(windows.device))
+            return network(windows, meta=rows[images])
 
         def blended(windows: Tensor, coordinates: list[list[slice]]) -> Any:
             return run(windows, [place[0].start for place in coordinates])  # the image's own slice
@@ -136,31 +130,24 @@ class SlidingWindowMetadataInferer(Inferer):
                 self.margins * (len(window) // len(self.margins)),  # one roi_size for all axes
                 self.align,
                 self.windows.sw_batch_size,
-                self.windows.sw_device,
-                self.windows.device,
             )
         if self.blend == "pyramid":
             self.windows.roi_weight_map = pyramid_weights(window)
         return self.windows(inputs, blended)
 
 
-class SliceMetadataInferer(Inferer):
-    """Run a 2D network over the slices of 3D volumes, each with its own volume's metadata.
+class PlaneInferer(Inferer):
+    """Run a 2D network plane by plane over volumes, each with its own volume's metadata.
+
+    Planes are cut along the last axis, as `LoadCased` gives them. Images of planes are given to the
+    inferer as they are, and so is everything where it runs windows of another number of axes.
 
     Args:
-        roi_size: window size in pixels inside a slice, two numbers; -1 takes the slice's own size.
-        spatial_dim: the axis that is cut: 0, 1 or 2 of the volume's spatial axes.
-        sw_batch_size: slices (or windows of slices) run at once.
-        overlap: share of a window that overlaps the next inside a slice, in [0, 1).
-        blend: what becomes of overlapping windows, see `SlidingWindowMetadataInferer`.
-        sw_device: where windows are run; default: where the volumes are.
-        device: where the output is put together; default: where the volumes are.
-
-    Raises:
-        ConfigError: A setting is out of its range.
+        inferer: of planes.
+        planes: of a volume that are run at once.
 
     Example:
-        >>> inferer = SliceMetadataInferer(roi_size=(-1, -1), sw_batch_size=4)
+        >>> inferer = PlaneInferer(SlidingWindowMetadataInferer(roi_size=(-1, -1)))
         >>> def network(image, meta):
         ...     return image * meta[:, :1, None, None]
         >>> volumes, meta = torch.ones(2, 1, 6, 5, 3), torch.tensor([[1.0], [5.0]])
@@ -168,88 +155,43 @@ class SliceMetadataInferer(Inferer):
         tensor([1., 5.])
     """
 
-    def __init__(
-        self,
-        roi_size: Sequence[int],
-        spatial_dim: int = 2,
-        sw_batch_size: int = 4,
-        overlap: float = 0.25,
-        blend: str = "gaussian",
-        sw_device: Device = None,
-        device: Device = None,
-    ) -> None:
-        super().__init__()
-        if not isinstance(roi_size, Sequence) or len(roi_size) != 2:
-            raise ConfigError(f"roi_size must be two numbers inside a slice, got {roi_size!r}.")
-        if spatial_dim not in (0, 1, 2):
-            raise ConfigError(f"spatial_dim must be 0, 1 or 2, got {spatial_dim!r}.")
-        window = [*roi_size[:spatial_dim], 1, *roi_size[spatial_dim:]]
-        self.axis = spatial_dim + 2
-        self.windows = SlidingWindowMetadataInferer(
-            window, sw_batch_size, overlap, blend, sw_device=sw_device, device=device
-        )
-
-    def __call__(self, inputs: Tensor, network: Network, meta: Tensor | None = None) -> Any:
-        """Return the 2D network's output on whole volumes.
-
-        Args:
-            inputs: volumes (B, C, H, W, D).
-            network: 2D; called as `network(slices, meta=rows)`, or `network(slices)` without meta.
-            meta: encoded metadata (B, M), one row per volume, or None.
-
-        Returns:
-            Logits (B, K, H, W, D); a tuple or dict of them where the network gives one.
-
-        Raises:
-            DataError: The inputs are not volumes.
-            MetadataError: `meta` has not one row per volume; nothing is run then.
-        """
-        _check_axes(inputs, 3, "SliceMetadataInferer")
-
-        def on_slices(windows: Tensor, **metadata: Tensor) -> Any:
-            pred = network(windows.squeeze(self.axis), **metadata)
-            return map_tensors(lambda logits: logits.unsqueeze(self.axis), pred)
-
-        return self.windows(inputs, on_slices, meta=meta)
-
-
-class PlaneInferer(Inferer):
-    """Give an inferer of planes the planes of a volume, and anything else as it is.
-
-    So that an application may hand over a whole volume, as `LoadCased` gives it, where a bundle's
-    own prediction runs slice by slice.
-
-    Args:
-        inferer: such as `SlidingWindowMetadataInferer`, which knows its number of axes.
-        planes: of a volume that are run at once.
-
-    Example:
-        >>> inferer = PlaneInferer(SlidingWindowMetadataInferer(roi_size=(-1, -1)), planes=2)
-        >>> inferer(torch.ones(1, 1, 6, 5, 3), lambda image: 2 * image).shape
-        torch.Size([1, 1, 6, 5, 3])
-    """
-
     def __init__(self, inferer: SlidingWindowMetadataInferer, planes: int = 4) -> None:
         super().__init__()
+        _check_whole("planes", planes, 1)
         self.inferer, self.planes = inferer, planes
 
     def __call__(self, inputs: Tensor, network: Network, meta: Tensor | None = None) -> Any:
-        """Return logits (B, K, *S).
+        """Return the network's output on whole images or volumes.
 
         Args:
-            inputs: images (B, C, H, W) or volumes (B, C, H, W, D), cut along their last axis.
+            inputs: images (B, C, H, W) or volumes (B, C, H, W, D).
             network: as for `SlidingWindowMetadataInferer`.
             meta: encoded metadata (B, M), one row per image or volume, or None.
+
+        Returns:
+            Logits (B, K, H, W) or (B, K, H, W, D); a tuple or dict of them where the network gives
+            one.
+
+        Raises:
+            MetadataError: `meta` has not one row per image or volume; nothing is run then.
         """
         if inputs.ndim != 5 or self.inferer.spatial_dims != 2:
             return self.inferer(inputs, network, meta)
-        parts = []
-        for planes in inputs.split(self.planes, dim=-1):
-            depth = planes.shape[-1]
-            rows = None if meta is None else meta.repeat_interleave(depth, dim=0)
-            run = self.inferer(planes.movedim(-1, 1).flatten(0, 1), network, rows)
-            parts.append(run.unflatten(0, (-1, depth)).movedim(1, -1))
-        return torch.cat(parts, dim=-1)
+        _check_rows(inputs, meta)
+        batch, depth = len(inputs), inputs.shape[-1]
+        output: Any = None
+        for start in range(0, depth, self.planes):
+            here = slice(start, min(start + self.planes, depth))
+            planes = inputs[..., here].movedim(-1, 1)
+            rows = None if meta is None else meta.repeat_interleave(planes.shape[1], dim=0)
+            pred = self.inferer(planes.flatten(0, 1), network, rows)
+            if output is None:
+                output = map_tensors(
+                    lambda part: part.new_empty((batch, *part.shape[1:], depth)), pred
+                )
+            for whole, part in zip(each_tensor(output), each_tensor(pred), strict=True):
+                whole[..., here] = part.unflatten(0, (batch, -1)).movedim(1, -1)
+        return output
 
 
 def map_tensors(function: Callable[[Tensor], Any], output: Any) -> Any:
@@ -404,8 +346,6 @@ def run_tiles(
     margins: Sequence[int],
     align: int = 1,
     batch_size: int = 4,
-    sw_device: Device = None,
-    device: Device = None,
 ) -> Any:
     """Run a network tile by tile and put the kept parts straight into its output (thesis 3.1).
 
@@ -427,8 +367,6 @@ def run_tiles(
         margins: pixels discarded at each inner end of a tile, along each axis.
         align: tiles begin at multiples of it.
         batch_size: tiles run at once.
-        sw_device: where tiles are run; default: where the images are.
-        device: where the output is put together; default: where the images are.
 
     Returns:
         The output (B, K, *S); a tuple or dict of them where `run` gives one.
@@ -436,7 +374,6 @@ def run_tiles(
     Raises:
         ConfigError: the network changes the size of a tile.
     """
-    sw_device, device = sw_device or inputs.device, device or inputs.device
     missing = [max(pixels - size, 0) for pixels, size in zip(window, inputs.shape[2:], strict=True)]
     inner = [slice(m // 2, m // 2 + n) for m, n in zip(missing, inputs.shape[2:], strict=True)]
     if any(missing):
@@ -448,7 +385,7 @@ def run_tiles(
         return tuple(span.pixels for span in tile[1])
 
     def whole(part: Tensor) -> Tensor:
-        return part.new_empty((len(inputs), part.shape[1], *inputs.shape[2:]), device=device)
+        return part.new_empty((len(inputs), part.shape[1], *inputs.shape[2:]))
 
     output: Any = None
     every = sorted(itertools.product(range(len(inputs)), itertools.product(*axes)), key=shape)
@@ -457,7 +394,7 @@ def run_tiles(
             places = [
                 (image, slice(None), *(span.seen for span in spans)) for image, spans in batch
             ]
-            tiles = torch.stack([inputs[place] for place in places]).to(sw_device)
+            tiles = torch.stack([inputs[place] for place in places])
             pred = run(tiles, [image for image, _ in batch])
             if output is None:
                 output = map_tensors(whole, pred)
@@ -469,17 +406,17 @@ def run_tiles(
                     )
                 for part, (image, spans) in zip(parts, batch, strict=True):
                     kept = part[(slice(None), *(s.inner for s in spans))]
-                    target[(image, slice(None), *(s.kept for s in spans))] = kept.to(device)
+                    target[(image, slice(None), *(s.kept for s in spans))] = kept
     if any(missing):
         output = map_tensors(lambda padded: padded[(slice(None), slice(None), *inner)], output)
     return output
 
 
-def _check_axes(inputs: Tensor, spatial_dims: int | None, name: str) -> None:
-    if spatial_dims is not None and inputs.ndim != spatial_dims + 2:
-        raise DataError(
-            f"{name} expects images (B, C, ...) of {spatial_dims} spatial axes, got shape "
-            f"{tuple(inputs.shape)}. Set roi_size to one number per axis of the images."
+def _check_rows(inputs: Tensor, meta: Tensor | None) -> None:
+    if meta is not None and (meta.ndim != 2 or meta.shape[0] != inputs.shape[0]):
+        raise MetadataError(
+            f"meta must be (B, M) with one row per image: expected {inputs.shape[0]} rows, got "
+            f"shape {tuple(meta.shape)}. Give each image its own row; none is ever repeated."
         )
 
 

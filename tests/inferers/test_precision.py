@@ -6,7 +6,7 @@ from torch import nn
 from metaseg_monai.errors import ConfigError
 from metaseg_monai.inferers import (
     AutocastInferer,
-    SliceMetadataInferer,
+    PlaneInferer,
     SlidingWindowMetadataInferer,
     channels_last,
 )
@@ -31,7 +31,7 @@ class Watching(nn.Module):
     [
         (SimpleInferer(), (8, 8)),
         (SlidingWindowMetadataInferer(4), (9, 7)),
-        (SliceMetadataInferer((-1, -1)), (9, 7, 2)),
+        (PlaneInferer(SlidingWindowMetadataInferer((-1, -1))), (9, 7, 2)),
     ],
 )
 def test_network_runs_in_bfloat16_and_logits_come_in_float32(inferer, size):

@@ -9,11 +9,7 @@ from monai.inferers import SlidingWindowInferer
 from torch import nn
 
 from metaseg_monai.errors import ConfigError, DataError, MetadataError
-from metaseg_monai.inferers import (
-    SliceMetadataInferer,
-    SlidingWindowMetadataInferer,
-    each_tensor,
-)
+from metaseg_monai.inferers import PlaneInferer, SlidingWindowMetadataInferer, each_tensor
 from metaseg_monai.inferers.sliding import BLENDS, map_tensors, pyramid_weights, tile_spans
 from metaseg_monai.networks import Unet3, reads_metadata
 
@@ -193,7 +189,7 @@ def test_several_outputs_keep_their_form_and_meta_tensors_are_taken(blend):
     ("inferer", "size"),
     [
         (SlidingWindowMetadataInferer((4, 4)), (9, 9)),
-        (SliceMetadataInferer((4, 4)), (9, 9, 3)),
+        (PlaneInferer(SlidingWindowMetadataInferer((4, 4))), (9, 9, 3)),
     ],
 )
 def test_wrong_rows_of_meta_raise_before_any_window_is_run(inferer, size, meta):
@@ -207,7 +203,7 @@ def test_unknown_arguments_are_refused():
     with pytest.raises(TypeError, match="metadata"):
         SlidingWindowMetadataInferer(4)(torch.ones(1, 1, 9, 9), Steered(), metadata=1)
     with pytest.raises(TypeError, match="metadata"):
-        SliceMetadataInferer((4, 4))(torch.ones(1, 1, 9, 9, 2), Steered(), metadata=1)
+        PlaneInferer(SlidingWindowMetadataInferer(4))(torch.ones(1, 1, 9, 9), Steered(), metadata=1)
     with pytest.raises(TypeError, match="with_coord"):
         SlidingWindowMetadataInferer(4, with_coord=True)
 
@@ -241,48 +237,45 @@ def test_settings_that_are_wrong_or_do_not_go_together_are_refused(wrong, messag
         SlidingWindowMetadataInferer(**{"roi_size": (8, 8), **wrong})
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [({"roi_size": (4, 4, 4)}, "two numbers"), ({"roi_size": (4, 4), "spatial_dim": 3}, "0, 1")],
-)
-def test_slice_settings_out_of_range_are_refused(arguments, message):
-    with pytest.raises(ConfigError, match=message):
-        SliceMetadataInferer(**arguments)
-
-
 def test_images_of_other_axes_are_refused():
     with pytest.raises(DataError, match="2 spatial axes"):
         SlidingWindowMetadataInferer((4, 4))(torch.ones(1, 1, 9, 9, 9), Steered(3))
-    with pytest.raises(DataError, match="3 spatial axes"):
-        SliceMetadataInferer((4, 4))(torch.ones(1, 1, 9, 9), Steered())
 
 
 @settings(max_examples=30, deadline=None)
 @given(
-    st.integers(0, 2),
     st.integers(1, 3),
     st.integers(1, 8),
     st.lists(st.integers(2, 9), min_size=3, max_size=3),
     st.sampled_from([(-1, -1), (4, 5), (16, -1)]),
+    st.sampled_from(BLENDS),
 )
-def test_slices_equal_a_loop_over_volumes_and_slices(axis, batch, sw_batch_size, size, roi_size):
+def test_planes_equal_a_loop_over_volumes_and_planes(batch, planes, size, roi_size, blend):
     network = Steered()
     volumes, meta = torch.randn(batch, 1, *size), torch.randn(batch, 2)
-    alone = SlidingWindowInferer(roi_size, sw_batch_size=1, mode="gaussian")
-    inferer = SliceMetadataInferer(roi_size, spatial_dim=axis, sw_batch_size=sw_batch_size)
+    mixed, single = (SlidingWindowMetadataInferer(roi_size, n, blend=blend) for n in (3, 1))
     with torch.no_grad():
-        out = inferer(volumes, network, meta=meta)
-    slices = [one_by_one(alone, one, network, meta) for one in volumes.unbind(axis + 2)]
-    assert out.shape == (batch, 2, *size)
-    torch.testing.assert_close(out, torch.stack(slices, dim=axis + 2), atol=1e-5, rtol=0)
+        out = PlaneInferer(mixed, planes)(volumes, network, meta=meta)
+    alone = [one_by_one(single, plane, network, meta) for plane in volumes.unbind(-1)]
+    torch.testing.assert_close(out, torch.stack(alone, dim=-1), atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("settings", [{"roi_size": (-1, -1)}, {"roi_size": (8, -1)}])
-@pytest.mark.parametrize("blend", ["gaussian", "discard"])
-def test_slices_run_without_meta(settings, blend):
-    volumes = torch.rand(2, 1, 20, 13, 3)
-    sliced = SliceMetadataInferer(**settings, blend=blend)(volumes, lambda window: 2 * window)
-    torch.testing.assert_close(sliced, 2 * volumes)
+def test_planes_keep_the_form_of_the_output_and_leave_images_and_3d_networks_alone():
+    def network(image):
+        return {"pred": 2 * image, "more": image}
+
+    volume = torch.rand(2, 1, 20, 13, 3)
+    planes = PlaneInferer(SlidingWindowMetadataInferer((8, -1)))
+    out = planes(volume, network)
+    torch.testing.assert_close(out["pred"], 2 * volume)
+    torch.testing.assert_close(out["more"], volume)
+    torch.testing.assert_close(planes(volume[..., 0], network)["pred"], 2 * volume[..., 0])
+    network = Steered(3)
+    with torch.no_grad():
+        whole = PlaneInferer(SlidingWindowMetadataInferer((-1, -1, -1)))(volume, network)
+        torch.testing.assert_close(whole, network(volume))
+    with pytest.raises(ConfigError, match="planes must be whole numbers, 1 or more"):
+        PlaneInferer(SlidingWindowMetadataInferer(8), planes=0)
 
 
 @settings(max_examples=300, deadline=None)
