@@ -46,13 +46,14 @@ def test_train_evaluate_predict_report(bundle, tiny, tmp_path, monkeypatch):
     data = tmp_path / "data"
     monkeypatch.chdir(tmp_path)
     settings = {**tiny, "dataset_dir": "data"}
-    model = train(bundle, "runs/me", variant="me", **settings)
+    model = train(bundle, "my runs/me", variant="me", **settings)
     assert (model.folder / "model.pt").is_file()
     assert list(model.log["epoch"]) == [1, 2]
-    monkeypatch.chdir("runs")  # a relative folder of the training is still found
+    monkeypatch.chdir("my runs")  # a relative folder of the training is still found
     tested = evaluate(model.folder, modes=["normal", "zeros"])
     assert list(tested.scores.index) == ["normal", "zeros"]
     assert set(tested.counts["mode"]) == {"normal", "zeros"}
+    assert f"report '{tmp_path / 'my runs'}' writes the tables" in str(tested)
     tests = [row for row in read_table(data, None).rows if row["split"] == "test"]
     assert tested.counts["case"].nunique() == len(tests)
     (tmp_path / "images").mkdir()
@@ -60,13 +61,13 @@ def test_train_evaluate_predict_report(bundle, tiny, tmp_path, monkeypatch):
     made = predict(model.folder, tmp_path / "images", meta={"task": "disc"})
     assert list(made.cases["case"]) == ["a"]
     assert tifffile.imread(made.masks[0]).shape == (40, 36)
-    page = report(tmp_path / "runs")
+    page = report(tmp_path / "my runs")
     assert page.html.is_file()
     assert page.summary["conditions"]
     for shown in (model, tested, made, page):
         assert str(tmp_path) in str(shown)
     monkeypatch.chdir(tmp_path)
-    other = train(bundle, "runs/other", variant="me", **{**settings, "seed": 1})
+    other = train(bundle, "my runs/other", variant="me", **{**settings, "seed": 1})
     shutil.copy(other.folder / "model.pt", model.folder / "model.pt")
     with pytest.raises(ConfigError, match="tells how other weights were trained"):
         evaluate(model.folder)

@@ -2,12 +2,12 @@
 
 import json
 import math
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from metaseg_monai.errors import DataError
 from metaseg_monai.evaluation.modes import PREDICTED, Unit, unit_of
@@ -99,60 +99,46 @@ class FieldEstimates:
 
     def write(self, path: Path, found: list[tuple[str, float]]) -> list[Path]:
         """Write both files."""
-        rows = self.estimates(dict(found))
+        table = self.estimates(dict(found))
         scores = path.with_name("estimate.json")
-        text = json.dumps(self.scores(rows), indent=2, allow_nan=False) + "\n"
-        PREDICTED.write(path, rows)
+        text = json.dumps(self.scores(table), indent=2, allow_nan=False) + "\n"
+        PREDICTED.write(path, table.to_dict("records"))
         with replacing(scores) as part:
             part.write_text(text, encoding="utf-8")
         return [path, scores]
 
-    def estimates(self, codes: Mapping[str, float]) -> list[dict[str, Any]]:
-        """One row of ``predicted.csv`` a group (and volume), in the order of the table.
+    def estimates(self, codes: Mapping[str, float]) -> pd.DataFrame:
+        """The rows of ``predicted.csv``, one a group (and volume), in the order of the table.
 
         Args:
             codes: by case.
         """
-        slices: dict[Unit, list[Item]] = defaultdict(list)
-        for item in self.items:
-            if item["case"] not in codes:
-                raise DataError(
-                    f"Case {item['case']!r} was not evaluated; evaluate the items given to "
-                    "FieldEstimates."
-                )
-            slices[unit_of(item)].append(item)
-        rows = []
-        for unit, items in slices.items():
-            code = float(np.median([codes[item["case"]] for item in items]))
-            value, clipped = decoded(code, self.field)
-            rows.append(
-                {
-                    "group": unit[0],
-                    "volume": unit[1],
-                    "split": str(items[-1].get("split", "")),
-                    "field": self.field.name,
-                    "unit": self.field.unit,
-                    "predicted": value,
-                    "true": self.true.get(unit, math.nan),
-                    "clipped": int(clipped),
-                    "slices": len(items),
-                }
-            )
-        return rows
+        slices = pd.DataFrame([unit_of(item) for item in self.items], columns=["group", "volume"])
+        slices["split"] = [str(item.get("split", "")) for item in self.items]
+        slices["code"] = [codes[item["case"]] for item in self.items]
+        table = slices.groupby(["group", "volume"], sort=False).agg(
+            split=("split", "last"), code=("code", "median"), slices=("code", "size")
+        )
+        values = [decoded(code, self.field) for code in table.pop("code")]
+        return table.assign(
+            field=self.field.name,
+            unit=self.field.unit,
+            predicted=[value for value, _ in values],
+            true=[self.true.get(unit, math.nan) for unit in table.index],
+            clipped=[int(clipped) for _, clipped in values],
+        ).reset_index()
 
-    def scores(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    def scores(self, table: pd.DataFrame) -> dict[str, Any]:
         """Agreement with the true values in every split, of the network and of the constant."""
         splits, log = {}, self.field.scale != "linear"
-        for split in dict.fromkeys(row["split"] for row in rows):
-            of_split = [row for row in rows if row["split"] == split]
-            known = [row for row in of_split if row["true"] == row["true"]]
-            true = [row["true"] for row in known]
+        for split, rows in table.groupby("split", sort=False):
+            known = rows.dropna(subset="true")
             splits[split] = {
-                "groups": len(of_split),
-                "missing": len(of_split) - len(known),
-                "clipped": sum(row["clipped"] for row in of_split),
-                "network": agreement([row["predicted"] for row in known], true, log),
-                "constant": agreement([self.constant] * len(known), true, log),
+                "groups": len(rows),
+                "missing": len(rows) - len(known),
+                "clipped": int(rows["clipped"].sum()),
+                "network": agreement(known["predicted"], known["true"], log),
+                "constant": agreement([self.constant] * len(known), known["true"], log),
             }
         named = {"field": self.field.name, "unit": self.field.unit, "scale": self.field.scale}
         return {**named, "constant": self.constant, "splits": splits}
@@ -173,27 +159,17 @@ def decoded(code: float, field: Continuous) -> tuple[float, bool]:
 
 
 def tell_estimate(folder: str | Path) -> str:
-    """The scores of a folder's ``estimate.json`` in one line a split.
-
-    Raises:
-        DataError: there is none, or it is not one of `FieldEstimates`.
-    """
-    path = Path(folder) / "estimate.json"
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        lines = [f"{content['field']} in {content['unit']}, estimated from the image:"]
-        for split, scores in content["splits"].items():
-            network, constant = scores["network"], scores["constant"]
-            if network["mae"] is None:
-                lines.append(f"  {split}: no true value in {scores['groups']} groups")
-                continue
-            told = [f"mean absolute error {network['mae']:.3g} (constant {constant['mae']:.3g})"]
-            for name, word in (("r2", "R2"), ("spearman", "Spearman")):
-                told.append(f"{word} " + ("-" if network[name] is None else f"{network[name]:.2f}"))
-            known = scores["groups"] - scores["missing"]
-            lines.append(f"  {split}: {', '.join(told)}; {known} groups")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(
-            f"{path}: no scores of an estimate ({error!r}); run python -m metaseg_monai estimate."
-        ) from error
+    """The scores of a folder's ``estimate.json``, which `FieldEstimates` wrote, a line a split."""
+    content = json.loads((Path(folder) / "estimate.json").read_text(encoding="utf-8"))
+    lines = [f"{content['field']} in {content['unit']}, estimated from the image:"]
+    for split, scores in content["splits"].items():
+        network, constant = scores["network"], scores["constant"]
+        if network["mae"] is None:
+            lines.append(f"  {split}: no true value in {scores['groups']} groups")
+            continue
+        told = [f"mean absolute error {network['mae']:.3g} (constant {constant['mae']:.3g})"]
+        for name, word in (("r2", "R2"), ("spearman", "Spearman")):
+            told.append(f"{word} " + ("-" if network[name] is None else f"{network[name]:.2f}"))
+        known = scores["groups"] - scores["missing"]
+        lines.append(f"  {split}: {', '.join(told)}; {known} groups")
     return "\n".join(lines)

@@ -116,15 +116,33 @@ class MaskRecord:
 
     Args:
         folder: of the masks.
-
-    Raises:
-        DataError: the list is there, but cannot be read.
     """
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self.path = self.folder / NAME
         self._digests: dict[str, str] = {}
+
+    def claim(
+        self,
+        paths: Mapping[str, Path],
+        items: Iterable[Mapping[str, Any]],
+        what: Literal["mask", "objects"] = "mask",
+        beside: Sequence[Path] = (),
+    ) -> None:
+        """Read the list; see that nothing but its masks would be replaced; make the folder.
+
+        Args:
+            paths: file to be written, by case or volume.
+            items: whose images must stay; links are followed.
+            what: of a case is written.
+            beside: further files to be written.
+
+        Raises:
+            DataError: the list cannot be read, two cases have one file, a file would replace an
+                image or what is no earlier prediction, or the folder cannot be made; names them.
+        """
+        self._digests = {}
         if self.path.exists():
             try:
                 lines = self.path.read_text(encoding="utf-8").splitlines()
@@ -134,26 +152,6 @@ class MaskRecord:
                 ) from error
             found = (re.fullmatch(r"([0-9a-f]{64})  (.+)", line) for line in lines)
             self._digests = {line[2]: line[1] for line in found if line}
-
-    def claim(
-        self,
-        paths: Mapping[str, Path],
-        items: Iterable[Mapping[str, Any]],
-        what: Literal["mask", "objects"] = "mask",
-        beside: Sequence[Path] = (),
-    ) -> None:
-        """See that nothing but masks of earlier predictions would be replaced; make the folder.
-
-        Args:
-            paths: file to be written, by case or volume.
-            items: whose images must stay; links are followed.
-            what: of a case is written.
-            beside: further files to be written.
-
-        Raises:
-            DataError: two cases have one file, a file would replace an image or what is no earlier
-                prediction, or the folder cannot be made; names them.
-        """
         for path, times in Counter(paths.values()).items():
             if times > 1:
                 names = ", ".join(name for name, other in paths.items() if other == path)
@@ -286,7 +284,6 @@ class SaveMasks:
         files = {file for file in sliced if isinstance(file, str)}
         self._volumes = {file for file in files if is_volume_file(file)}
         self._stacks = {}
-        self._record = MaskRecord(self.folder)
         self.paths = {self._name(item): self._path(item) for item in items}
         self._record.claim(self.paths, items)
 

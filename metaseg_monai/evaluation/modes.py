@@ -39,7 +39,7 @@ def evaluation_items(
     items: Sequence[Item],
     schema: MetadataSchema,
     domain: str | None,
-    modes: Sequence[str] = ("normal",),
+    modes: str | Sequence[str] = ("normal",),
     shuffle: Shuffle | None = None,
     seed: int = 0,
     predicted: str | Path | None = None,
@@ -52,7 +52,7 @@ def evaluation_items(
         schema: encodes the changed metadata.
         domain: metadata field whose true value is the domain that a case is scored in
             (cell line, task); None puts all cases in one domain ``all``.
-        modes: names of test modes, see `expand_modes`.
+        modes: names of test modes, see `expand_modes`; or one name.
         shuffle: ``{field: {label: foreign label}}`` of mode ``shuffle``; by default the texts'
             cycle (each label becomes the next of its field, thesis 4.3).
         seed: of the derangement that ``shuffle`` applies to continuous fields and vectors.
@@ -79,7 +79,8 @@ def evaluation_items(
         {**item, "domain": "all" if domain is None else str(item["metadata"].get(domain))}
         for item in items
     ]
-    known = list(modes) if unknown else _without_missing(modes, schema)
+    modes = [modes] if isinstance(modes, str) else list(modes)
+    known = modes if unknown else _without_missing(modes, schema)
     return [
         changed
         for mode in expand_modes(known, schema)

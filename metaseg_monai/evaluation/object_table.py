@@ -201,7 +201,6 @@ class SaveObjects:
                     f"case {case!r}: objects are made of 2D images, {image_files(item)[0]} is of a "
                     "volume; write its mask instead"
                 )
-        self._record = MaskRecord(self.folder)
         self.paths = {case: self._path(case) for case in self.items}
         tables = [self.folder / OBJECTS, self.folder / WELLS]
         self._record.claim(self.paths, items, "objects", tables)
@@ -231,13 +230,7 @@ class SaveObjects:
         yield measured, [{**names, "class": number, **size} for number in range(1, len(logits))]
 
     def write(self, path: Path, found: list[Measured]) -> list[Path]:
-        """Write both tables; a prediction without objects leaves a header alone.
-
-        Raises:
-            DataError: no image came.
-        """
-        if not found:
-            raise DataError(f"{path}: no image was predicted, so there are no objects")
+        """Write both tables; a prediction without objects leaves a header alone."""
         # of the tables with a row, as empty ones have no types of their own
         tables = [table for table, _ in found if len(table)] or [found[0][0]]
         objects = pd.concat(tables, ignore_index=True)

@@ -29,7 +29,7 @@ from metaseg_monai.training.processes import bare_network
 from metaseg_monai.training.weights import LoadWeights, weights_sha256
 
 Case = Mapping[str, Any]
-Row = Mapping[str, Any]
+Row = Mapping[Any, Any]
 NAMES = COUNT_COLUMNS[:5]  # case, group, split, mode, domain
 
 

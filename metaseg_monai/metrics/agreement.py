@@ -4,6 +4,7 @@ from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.stats import spearmanr
 
 from metaseg_monai.metrics.statistics import NAN, Statistic, group_interval
@@ -114,9 +115,7 @@ def _slopes(
     return np.where(varies, shared / np.where(varies, spread, 1), NAN)
 
 
-def agreement(
-    predicted: Sequence[float], true: Sequence[float], log: bool = False
-) -> dict[str, float | None]:
+def agreement(predicted: ArrayLike, true: ArrayLike, log: bool = False) -> dict[str, float | None]:
     """Mean absolute error, R2 and Spearman's rank correlation of estimates of a quantity.
 
     Args:

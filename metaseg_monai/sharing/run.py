@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import pandas as pd
@@ -56,8 +57,10 @@ class Evaluated:
     scores: pd.DataFrame
 
     def __str__(self) -> str:
-        return f"{self.scores.round(3).to_string()}\nevaluated {self.folder}; python -m \
-metaseg_monai report {self.folder.parent} writes the tables"
+        return (
+            f"{self.scores.round(3).to_string()}\nevaluated {self.folder}; python -m metaseg_monai "
+            f"report {quote(str(self.folder.parent))} writes the tables"
+        )
 
 
 @dataclass(frozen=True)

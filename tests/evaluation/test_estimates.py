@@ -107,17 +107,6 @@ def test_two_values_in_one_group_are_refused():
             call(items, SIZE)
 
 
-def test_no_training_value_and_cases_not_evaluated_are_refused(tmp_path, predicted):
+def test_no_training_value_is_refused():
     with pytest.raises(DataError, match="No training case has a value of 'size'"):
         FieldEstimates(ITEMS[3:], SIZE)
-    with pytest.raises(DataError, match="'f0' was not evaluated"):
-        predicted(codes={case: code for case, code in CODES.items() if case != "f0"})
-    assert not list(tmp_path.iterdir())
-
-
-def test_no_scores_to_tell_are_refused(tmp_path):
-    with pytest.raises(DataError, match="metaseg_monai estimate"):
-        tell_estimate(tmp_path)
-    (tmp_path / "estimate.json").write_text("{}")
-    with pytest.raises(DataError, match="no scores of an estimate"):
-        tell_estimate(tmp_path)

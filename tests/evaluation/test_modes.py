@@ -31,7 +31,7 @@ def vectors(schema, mode, *raws, **options):
 
 
 def test_normal_leaves_encoding_to_the_transform():
-    (item,) = cross_modes(items({"line": "HeLa"}), ["normal"], MetadataSchema([LINE]))
+    (item,) = cross_modes(items({"line": "HeLa"}), "normal", MetadataSchema([LINE]))
     assert item["mode"] == "normal"
     assert "meta" not in item
 
