@@ -22,7 +22,6 @@ from metaseg_monai.prepare.found import (
 )
 from metaseg_monai.prepare.masks import Labels, mask_rule
 from metaseg_monai.prepare.pipeline import Prepared, PrepareOptions, prepare_found
-from metaseg_monai.prepare.splits import check_shares
 
 
 def prepare_cells(
@@ -85,7 +84,7 @@ def prepare_cells(
             told apart, there is no metadata table and OME metadata do not replace it; or see
             `mask_rule`, `read_lab_table` and `prepare_found`.
     """
-    options = PrepareOptions(group, check_shares(train, val, test), seed, grey, axes, ome, dry_run)
+    options = PrepareOptions(group, (train, val, test), seed, grey, axes, ome, dry_run)
     rule = mask_rule(labels, classes, threshold)
     root = source_folder(source, f"a folder with {images}/, {masks}/ and a metadata table (CSV)")
     image_files, mask_files = _images_and_masks(root, root / images, root / masks, mask_suffix)

@@ -4,7 +4,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from metaseg_monai.errors import DataError
 from metaseg_monai.prepare.found import (
@@ -21,7 +21,7 @@ from metaseg_monai.prepare.found import (
 )
 from metaseg_monai.prepare.masks import crackforest_mask, mask_rule
 from metaseg_monai.prepare.pipeline import Prepared, PrepareOptions, prepare_found
-from metaseg_monai.prepare.splits import Shares, check_shares
+from metaseg_monai.prepare.splits import Shares
 
 CrackLayout = Literal["mendeley", "crackforest", "deepcrack"]
 Pair = tuple[str, str, str]  # split ("" to draw), folder of the images, folder of the masks
@@ -66,7 +66,6 @@ def prepare_cracks(
     test: float | None = None,
     seed: int = 0,
     grey: bool = True,
-    ome: bool = False,
     dry_run: bool = False,
 ) -> Prepared:
     r"""Prepare a public data set of cracks, the foreign domain of the thesis (4.5).
@@ -95,7 +94,6 @@ def prepare_cracks(
         test: see train.
         seed: of the draw.
         grey: turn colours into one channel (luma, ITU-R BT.601), as the thesis has it.
-        ome: columns pixel_um, magnification and channel from OME-TIFF metadata.
         dry_run: show the first rows and the counts, and write nothing.
 
     Raises:
@@ -103,9 +101,9 @@ def prepare_cracks(
     """
     if layout not in LAYOUTS:
         raise DataError(f"layout={layout!r}: expected one of {', '.join(LAYOUTS)}")
-    given = (train, val, test)
-    shares = LAYOUTS[layout].shares if given == (None,) * 3 else check_shares(*given)
-    options = PrepareOptions((), shares, seed, grey, None, ome, dry_run)
+    given: Any = (train, val, test)
+    shares = LAYOUTS[layout].shares if given == (None,) * 3 else given
+    options = PrepareOptions(shares=shares, seed=seed, grey=grey, dry_run=dry_run)
     rule = mask_rule(threshold=threshold)
     cut = re.compile("()") if photo is None else _photo_pattern(photo)
     root, pairs = _base(source_folder(source, f"the folder of {layout}"), layout)

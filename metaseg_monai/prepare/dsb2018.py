@@ -20,7 +20,6 @@ from metaseg_monai.prepare.found import (
 )
 from metaseg_monai.prepare.masks import Overlap, object_files
 from metaseg_monai.prepare.pipeline import Prepared, PrepareOptions, prepare_found
-from metaseg_monai.prepare.splits import check_shares
 
 
 def prepare_dsb2018(
@@ -36,7 +35,6 @@ def prepare_dsb2018(
     test: float = 0.15,
     seed: int = 0,
     grey: bool = False,
-    ome: bool = False,
     dry_run: bool = False,
 ) -> Prepared:
     """Prepare stage1_train of the Data Science Bowl 2018 (Kaggle; BBBC038).
@@ -59,13 +57,12 @@ def prepare_dsb2018(
         test: see train.
         seed: of the draw.
         grey: turn colours into one channel (luma, ITU-R BT.601).
-        ome: columns pixel_um, magnification and channel from OME-TIFF metadata.
         dry_run: show the first rows and the counts, and write nothing.
 
     Raises:
         DataError: there is no image in this layout; see `read_lab_table` and `prepare_found`.
     """
-    options = PrepareOptions(group, check_shares(train, val, test), seed, grey, None, ome, dry_run)
+    options = PrepareOptions(group, (train, val, test), seed, grey, dry_run=dry_run)
     if overlap not in get_args(Overlap):
         raise DataError(f"overlap={overlap!r}: expected one of {', '.join(get_args(Overlap))}")
     rule = partial(object_files, overlap=overlap)

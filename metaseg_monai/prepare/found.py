@@ -127,12 +127,8 @@ class FoundFolder:
 def source_folder(source: str | Path, expected: str) -> Path:
     """The source as a path.
 
-    Args:
-        source: the folder.
-        expected: what it should hold, for the message.
-
     Raises:
-        DataError: there is no such folder.
+        DataError: there is no such folder; says what it is expected to hold.
     """
     folder = Path(source)
     if not folder.is_dir():
@@ -271,13 +267,7 @@ class LabTable:
 def described(
     case: FoundCase, cells: Mapping[str, str], split: str | None = None
 ) -> FoundCase | Problem:
-    """A case with the columns, the group and the split that cells give.
-
-    Args:
-        case: the case.
-        cells: all but the table's own become columns; `group` gives the group.
-        split: the cell that gives the split, see `LabTable`.
-    """
+    """A case with the columns, the group and the split that cells give, see `LabTable`."""
     name = split or "split"
     text = cells.get(name, "").strip()
     if name in cells and text.lower() not in SPLIT_NAMES:

@@ -14,6 +14,7 @@ import torch
 from nibabel.orientations import ornt2axcodes
 from scipy import ndimage
 from scipy.spatial.distance import pdist
+from skimage.measure import find_contours
 
 from metaseg_monai.errors import DataError
 from metaseg_monai.images.geometry import (
@@ -260,10 +261,6 @@ def repeated_after(planes: np.ndarray, plane_mm: float) -> tuple[int, float] | N
     How planes change toward the feet is compared with how they change further down: organs begin
     and end in one order, so that a single scan is like itself at no distance.
 
-    Args:
-        planes: (D, H, W) of a CT or of a label.
-        plane_mm: distance of planes.
-
     Returns:
         The distance in planes and the correlation at it, or None where no part is repeated.
     """
@@ -334,31 +331,15 @@ def measure_tumour(planes: np.ndarray, spacing_mm: tuple[float, float, float]) -
 
 
 def _feret(cut: np.ndarray, y: float, x: float) -> float:
-    """The largest distance between the middles of outer pixel edges; only row ends can be it."""
-    rows = np.flatnonzero(cut.any(axis=1))
-    left = cut[rows].argmax(axis=1)
-    right = cut.shape[1] - 1 - cut[rows][:, ::-1].argmax(axis=1)
-    points = np.concatenate(
-        [
-            np.stack([rows + dy, ends + dx], axis=1)
-            for ends in (left, right)
-            for dy, dx in ((-0.5, 0), (0.5, 0), (0, -0.5), (0, 0.5))
-        ]
-    )
-    return float(pdist(points * (y, x)).max())
+    """The largest distance between the middles of outer pixel edges."""
+    outline = np.concatenate(find_contours(np.pad(cut, 1).astype(float), 0.5))
+    return float(pdist(outline * (y, x)).max())
 
 
 def case_row(
     case: str, volumes: CaseVolumes, pixels: np.ndarray, slices: Sequence[object]
 ) -> dict[str, Any]:
-    """The row of cases.csv: what the volumes are, and what each class and the tumour measure.
-
-    Args:
-        case: its name.
-        volumes: of `read_case`.
-        pixels: (D, 4), `class_pixels` of its label.
-        slices: that were written.
-    """
+    """The row of cases.csv: what the volumes are, and what each class and the tumour measure."""
     label = volumes.label
     tumour = measure_tumour(label.planes, label.spacing_mm)
     spacing = zip("zyx", label.spacing_mm, strict=True)
@@ -422,20 +403,12 @@ def write_slices(
 ) -> list[dict[str, Any]]:
     """Write the slices of one case as uncompressed TIFF files.
 
-    Images are int16 in images/, labels uint8 in labels/, both named <case>_<plane>.tif.
-
-    Args:
-        case: its name.
-        volumes: of `read_case`; without image the labels alone are written.
-        pixels: (D, 4), `class_pixels` of the label.
-        folder: the prepared folder.
-        rule: which planes, see `chosen_planes`.
-        spacing: side in mm of the square pixels that slices are resampled to, the image linearly
-            and the label by its nearest pixel; "native" writes the planes as they are.
+    Images are int16 in images/, labels uint8 in labels/, both named <case>_<plane>.tif and with
+    square pixels of `spacing` mm, the image resampled linearly and the label by its nearest pixel.
 
     Returns:
-        One row a slice, in the order of planes, for `table_row`; without image, `image` and
-        `image_sha256` are left out.
+        One row a slice, in the order of planes, for `table_row`; where there is only a label,
+        `image` and `image_sha256` are left out.
     """
     label, folder = volumes.label, Path(folder)
     shape = (label.planes.shape[1], label.planes.shape[2])
@@ -473,11 +446,7 @@ def write_slices(
 def table_row(row: Mapping[str, Any], clinical: Mapping[str, str], split: str) -> dict[str, Any]:
     """A row of table.csv, columns in the order of the contract.
 
-    Args:
-        row: of `write_slices`.
-        clinical: of the case, from `read_clinical`; columns that the table has already, such as
-            `split`, become `clinical_<name>`.
-        split: train, val or test.
+    Clinical columns that the table has already, such as `split`, become `clinical_<name>`.
     """
     own = {SIZE: clinical.get(SIZE, ""), "group": row["volume"], "split": split}
     whole = {**row, **own}

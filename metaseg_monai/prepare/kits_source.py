@@ -119,12 +119,7 @@ def _unreadable(error: OSError) -> str:
 
 
 def find_clinical(source: str | Path, cases: Path) -> Path | None:
-    """The clinical table of a source, or None where it has none.
-
-    Args:
-        source: the folder that was named; nothing outside of it is taken.
-        cases: its folder of cases, beside which KiTS19, 21 and 23 ship the table, or above.
-    """
+    """The clinical table beside the folder of cases, or above it within the source, if there is."""
     bases = [cases, *(base for base in cases.parents if base.is_relative_to(source))]
     tables = [base / name for base in bases for name in CLINICAL_NAMES]
     return next((table for table in tables if table.is_file()), None)
@@ -276,12 +271,7 @@ def size_problem(size_mm: str) -> str | None:
 
 
 def size_remark(row: Mapping[str, str], size: SizeSource, label_mm: str) -> str | None:
-    """What is odd about a `tumour_size_mm` beside its label; None if nothing.
-
-    Args:
-        row: of a `ClinicalTable`.
-        size: the measurement that became `tumour_size_mm`.
-        label_mm: the largest diameter of the tumour in the label; "" if it shows none.
+    """What is odd about a `tumour_size_mm` beside the diameter in its label; None if nothing.
 
     >>> size_remark({"tumour_size_mm": "41"}, "radiographic", "38")
     """

@@ -23,7 +23,6 @@ from metaseg_monai.prepare.found import (
 )
 from metaseg_monai.prepare.masks import Labels, mask_rule
 from metaseg_monai.prepare.pipeline import Prepared, PrepareOptions, prepare_found
-from metaseg_monai.prepare.splits import check_shares
 
 PRESETS: Mapping[str, str] = {
     # MetaXpress: TimePoint_1/ZStep_1/plate_A01_s1_w1<identifier>.tif; no thumbnails
@@ -100,7 +99,7 @@ def prepare_names(
         DataError: a pattern is wrong or fits no file, two files give the same values, settings of
             masks without `mask_pattern`; see `mask_rule` and `prepare_found`.
     """
-    options = PrepareOptions(group, check_shares(train, val, test), seed, grey, axes, ome, dry_run)
+    options = PrepareOptions(group, (train, val, test), seed, grey, axes, ome, dry_run)
     image, mask = compile_patterns(pattern, mask_pattern, join)
     rule = mask_rule(labels, classes, threshold)
     given = {"labels": labels, "classes": classes, "threshold": threshold}

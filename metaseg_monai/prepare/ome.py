@@ -22,10 +22,6 @@ def with_ome(cases: Sequence[FoundCase], root: Path) -> tuple[list[FoundCase], l
 
     A magnification may be written as 20x.
 
-    Args:
-        cases: with the columns of a table or of names.
-        root: folder that messages name files relative to.
-
     Returns:
         The cases with all of `OME_COLUMNS`, and the problems of those whose metadata cannot be
         read or differ from their cells.
@@ -71,7 +67,7 @@ def read_ome(paths: Sequence[Path]) -> dict[str, str]:
 
     Raises:
         DataError: metadata are no XML, declare entities, give pixels that are not square or a
-            size that is none, or planes differ; or a file is one of several of an OME set.
+            size that is none, or planes differ.
     """
     told = [_read_file(path) for path in paths]
     for name in ("pixel_um", "magnification"):
@@ -96,15 +92,7 @@ def _read_file(path: Path) -> dict[str, str]:
 
 
 def ome_columns(text: str, where: str) -> dict[str, str]:
-    """The columns of an OME-XML text; see `read_ome`.
-
-    Args:
-        text: OME-XML.
-        where: the file, for messages.
-
-    Raises:
-        DataError: as `read_ome`.
-    """
+    """The columns of an OME-XML text, as `read_ome`, which raises the same of the file `where`."""
     root = parse_ome(text, where)
     images = root.findall("{*}Image")
     if len(images) != 1:
@@ -115,12 +103,6 @@ def ome_columns(text: str, where: str) -> dict[str, str]:
     pixels = images[0].find("{*}Pixels")
     if pixels is None:
         raise DataError(f"{where}: OME metadata without Pixels; save the file anew, or leave ome")
-    files = {element.get("FileName", "") for element in root.iterfind(".//{*}UUID")}
-    if len(files) > 1:
-        raise DataError(
-            f"{where}: one of the {len(files)} files of an OME-TIFF set; save each image with all "
-            "its planes in a file of its own"
-        )
     sides = [length_um(pixels, f"PhysicalSize{axis}", where) for axis in "XY"]
     known = [side for side in sides if side is not None]
     if len(known) == 2 and abs(known[0] - known[1]) > SQUARE_WITHIN * max(known):

@@ -110,6 +110,9 @@ class PrepareOptions:
     dry_run: bool = False
 
     def __post_init__(self) -> None:
+        for name, share in zip(SPLITS, self.shares, strict=True):
+            if isinstance(share, bool) or not isinstance(share, int | float):
+                raise DataError(f"{name}={share!r}: expected a part such as 0.7, or a whole number")
         if not (self.axes is None or isinstance(self.axes, str)):
             raise DataError(f"axes={self.axes!r}: expected letters, such as CYX")
         if isinstance(self.group, str) or not all(isinstance(name, str) for name in self.group):

@@ -17,18 +17,6 @@ CASE_COLUMNS = ("case", "case_id", "volume", "group")
 Shares = tuple[float, float, float]
 
 
-def check_shares(train: object, val: object, test: object) -> Shares:
-    """The shares as they came, if they are numbers.
-
-    Raises:
-        DataError: one is no number.
-    """
-    for name, share in zip(SPLITS, (train, val, test), strict=True):
-        if isinstance(share, bool) or not isinstance(share, int | float):
-            raise DataError(f"{name}={share!r}: expected a part such as 0.7, or a whole number")
-    return (train, val, test)  # type: ignore[return-value]
-
-
 def seeded_splits(cases: Sequence[str], shares: Shares, seed: int) -> dict[str, str]:
     """Divide cases by chance; one case more or less moves few of the others.
 
@@ -75,12 +63,6 @@ def divide(
     cases: Sequence[str], lists: str | Path | None, shares: Shares, seed: int
 ) -> dict[str, str]:
     """Divide the cases of a folder by official lists, or by chance where there are none.
-
-    Args:
-        cases: names of all cases of the folder.
-        lists: see `read_splits`; None draws by `seeded_splits`.
-        shares: of train, val and test.
-        seed: of the draw.
 
     Returns:
         {case: split}; with lists, of the cases that they name, in the folder or not.

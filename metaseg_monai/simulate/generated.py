@@ -7,7 +7,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
+import tifffile
 
 from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.files import FolderFilledError, check_settings, new_folder, read_lines
@@ -55,6 +57,19 @@ def write_generated(
                 raise
             logger.info("%s was filled by another process; using that", output)
     check_settings(record, settings)
+
+
+def write_tiff(path: Path, array: np.ndarray, pixel_um: float | None = None) -> None:
+    """Write plain TIFF; its resolution tags tell the pixel size, in centimetres as TIFF does."""
+    tifffile.imwrite(
+        path,
+        array,
+        photometric="minisblack",
+        compression="zlib",
+        metadata=None,
+        resolution=(1e4 / pixel_um, 1e4 / pixel_um) if pixel_um else None,
+        resolutionunit="CENTIMETER" if pixel_um else None,
+    )
 
 
 def require(*conditions: tuple[bool, str]) -> None:

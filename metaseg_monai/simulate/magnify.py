@@ -8,7 +8,7 @@ import math
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import tifffile
@@ -62,7 +62,6 @@ def level_codes(value: float, levels: Sequence[float]) -> tuple[list[float], lis
     return shares.tolist(), np.clip(1 + place - np.arange(len(levels)), 0, 1).tolist()
 
 
-Size = Literal["whole", "crop"]
 PIXEL_SIZES = ("pixel_um", "spacing_y_mm", "spacing_x_mm")
 
 
@@ -73,8 +72,6 @@ def magnify_table(
     magnification: str = "magnification",
     splits: Sequence[str] = ("test",),
     columns: ColumnMap | Mapping[str, Any] | str | Path | None = None,
-    size: Size = "whole",
-    only_new: bool = False,
 ) -> Path:
     """Add rows at magnifications that nobody acquired, made by resampling.
 
@@ -99,9 +96,6 @@ def magnify_table(
         magnification: field or column of the magnification, numbers above 0.
         splits: of which rows are resampled; a group stays in its split.
         columns: the column map, its settings, or its JSON file; None is the plain form.
-        size: "whole" keeps the extent, so that an image grows or shrinks with its pixels; "crop"
-            cuts the middle of an enlarged image to the size of its source, as a camera does.
-        only_new: leave out the stored rows and their files.
 
     Returns:
         The new table.
@@ -121,7 +115,6 @@ def magnify_table(
             bool(splits) and set(splits) <= set(SPLITS),
             f"splits={list(splits)}: expected some of {', '.join(SPLITS)}",
         ),
-        (size in get_args(Size), f"size={size!r}: expected one of {', '.join(get_args(Size))}"),
     )
     columns = as_column_map(columns)
     table, rows = read_stored(source, columns)
@@ -156,15 +149,14 @@ def magnify_table(
         return cells | dict(zip(new_columns, (*made, f"{nearest:g}", *told), strict=True))
 
     def write(folder: Path) -> None:
-        stored = [] if only_new else list(zip(rows, at, strict=True))
-        for path in {path for row, _ in stored for path in row.files}:
+        for path in {path for row in rows for path in row.files}:
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(table.path.parent / path, folder / path)
         for made, (path, is_image, scale) in tqdm(
             source_of.items(), desc="magnify", unit="image", disable=None
         ):
-            resample_file(table.path.parent / path, folder / made, scale, is_image, size)
-        lines = [line(row.cells, value, "", "") for row, value in stored]
+            resample_file(table.path.parent / path, folder / made, scale, is_image)
+        lines = [line(row.cells, value, "", "") for row, value in zip(rows, at, strict=True)]
         lines += [
             line(_resampled(row, columns, name, target, target / level), target,
                  f"{level:g}", f"{target / level:.9g}")
@@ -173,7 +165,7 @@ def magnify_table(
         write_table(lines, folder / columns.table)
 
     settings = {"of": table.path.parent.name, "targets": list(targets), "splits": list(splits)}
-    write_generated(Path(output), {**settings, "size": size, "only_new": only_new}, write)
+    write_generated(Path(output), settings, write)
     return Path(output) / columns.table
 
 
@@ -241,15 +233,8 @@ def _resampled(
     return cells
 
 
-def resample_file(path: Path, made: Path, scale: float, image: bool, size: Size) -> None:
-    """Write an image, or a label, with `scale` pixels in place of one.
-
-    Args:
-        path: a 2D image or label that `read_image` takes.
-        made: TIFF to write.
-        scale: pixels of the new image for one of the old, along each axis.
-        image: True interpolates linearly; False takes the nearest pixel, for labels.
-        size: "whole", or "crop" for the middle of an enlarged image, as large as its source.
+def resample_file(path: Path, made: Path, scale: float, image: bool) -> None:
+    """Write an image, or a label by nearest pixels, with `scale` pixels in place of one each way.
 
     Raises:
         DataError: the file cannot be read as a 2D image.
@@ -263,10 +248,6 @@ def resample_file(path: Path, made: Path, scale: float, image: bool, size: Size)
     else:  # through int64, because torch takes no rows of 16-bit numbers without a sign
         numbers = torch.from_numpy(planes if planes.dtype.kind == "f" else planes.astype(np.int64))
         resized = resize_label(numbers[None], shape)[0].numpy().astype(planes.dtype)
-    if size == "crop" and scale > 1:
-        height, width = planes.shape[1:]
-        row, column = (shape[0] - height) // 2, (shape[1] - width) // 2
-        resized = resized[:, row : row + height, column : column + width]
     grey = len(resized) == 1
     with replacing(made) as part:
         tifffile.imwrite(

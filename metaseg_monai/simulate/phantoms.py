@@ -72,11 +72,7 @@ class Anatomy:
 
 
 def draw_anatomy(random: np.random.Generator) -> Anatomy:
-    """Draw one abdomen: one or two tumours on a kidney, no to two cysts, all else by chance.
-
-    Args:
-        random: the only source of chance.
-    """
+    """Draw one abdomen: one or two tumours on a kidney, no to two cysts, all else by chance."""
     u = random.uniform
     body = Ellipsoid((0, 0, 0), (1e4, u(100, 122), u(148, 178)), FAT)
     spine_y = body.axes[1] - u(48, 55)
@@ -123,13 +119,7 @@ def draw_anatomy(random: np.random.Generator) -> Anatomy:
 def render(
     anatomy: Anatomy, z: np.ndarray, y: np.ndarray, x: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Put an abdomen on a grid, without noise.
-
-    Args:
-        anatomy: what to draw.
-        z: positions of planes (D,) in mm; `y` (H,) of rows and `x` (W,) of columns likewise.
-        y: see `z`.
-        x: see `z`.
+    """Put an abdomen on a grid of planes (D,), rows (H,) and columns (W,) in mm, without noise.
 
     Returns:
         HU (D, H, W) float32, and classes (D, H, W) uint8: 1 kidney, 2 tumour, 3 cyst.

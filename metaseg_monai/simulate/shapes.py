@@ -8,7 +8,6 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
-import tifffile
 from tqdm import tqdm
 
 from metaseg_monai.files import write_table
@@ -17,6 +16,7 @@ from metaseg_monai.simulate.generated import (
     require,
     require_whole,
     write_generated,
+    write_tiff,
 )
 from metaseg_monai.tables.columns import SPLITS
 
@@ -106,11 +106,8 @@ def draw_placements(
 ) -> dict[str, Placement]:
     """Draw where each of the six shapes lies in an image of `side` x `side` pixels.
 
-    Args:
-        random: the stream to draw from.
-        side: of the image in pixels.
-        overlap: a placement is drawn again while it and an earlier shape share more than this
-            part of the smaller one's pixels; 1 never draws again.
+    A placement is drawn again while it and an earlier shape share more than the part `overlap` of
+    the smaller one's pixels; 1 never draws again.
     """
     placements: dict[str, Placement] = {}
     targets: list[np.ndarray] = []
@@ -231,15 +228,11 @@ def _write_shapes(folder: Path, settings: dict[str, Any]) -> None:
                 placements = draw_placements(random, size, settings["overlap"])
                 name = f"{split}_{number:05d}"
                 image, label = f"images/{name}.tif", f"labels/{name}.tif"
-                _write_tiff(folder / image, draw_image(placements, size) * np.uint8(255))
+                write_tiff(folder / image, draw_image(placements, size) * np.uint8(255))
                 target = shape_target(task, placements[task], size)
-                _write_tiff(folder / label, target.astype(np.uint8))
+                write_tiff(folder / label, target.astype(np.uint8))
                 rows.append(
                     {"image": image, "label": label, "task": task, "group": name, "split": split}
                 )
                 bar.update()
     write_table(rows, folder / "table.csv")
-
-
-def _write_tiff(path: Path, array: np.ndarray) -> None:
-    tifffile.imwrite(path, array, photometric="minisblack", compression="zlib", metadata=None)

@@ -68,7 +68,6 @@ def prepare_styles(
     columns: ColumnMap | Mapping[str, Any] | str | Path | None = None,
     balance: str | None = None,
     unit: str = "group",
-    reference_diameter_px: float | None = None,
     column: str = "style",
 ) -> list[StyleSummary]:
     """Copy a folder, its training masks drawn in equal shares of several annotation styles.
@@ -87,15 +86,13 @@ def prepare_styles(
         output: a new or empty folder. Gets the table with the new column, styles.csv (the change
             of every style) and, where a column map was given, columns.json, to use from then on.
         tolerances: '{"exact": 0, "fine": 2, "coarse": 3.5}' by default (paper figure S2), the
-            tolerance in pixels of each style, see `polygonise`; exactly one is 0.
+            tolerance in pixels of each style, see `polygonise`; exactly one is 0. The texts' are
+            of 1080 x 1080 pixels.
         seed: draws who is drawn in which style.
         columns: the column map, its settings, or its JSON file; None is the plain form.
         balance: column of the table, such as cell_line, within whose values the shares are equal.
         unit: "group" draws all images of a group in one style, as one person would; "image" only
             all rows of an image, for shares that are equal where groups are few.
-        reference_diameter_px: median diameter of a nucleus in the images that the tolerances were
-            made for (1080 x 1080 in the texts); they are then scaled to the median of the training
-            objects here. None takes the tolerances as pixels of these images.
         column: name of the new column, where the table has a column style already.
 
     Returns:
@@ -109,13 +106,6 @@ def prepare_styles(
     tolerances = dict(_checked(TOLERANCES if tolerances is None else tolerances))
     require(
         (is_whole(seed), f"seed={seed!r}: expected a whole number, 0 or more"),
-        (
-            reference_diameter_px is None
-            or (_is_number(reference_diameter_px) and reference_diameter_px > 0),
-            f"reference_diameter_px is {reference_diameter_px!r}: expected the median diameter of "
-            "a nucleus in pixels, a number above 0; leave it out to take the tolerances as they "
-            "are",
-        ),
         (unit in ("group", "image"), f"unit={unit!r}: expected group or image"),
     )
     given, columns = columns is not None, as_column_map(columns)
@@ -153,12 +143,6 @@ def prepare_styles(
     home = table.path.parent.resolve()
     training = [row for row in rows if row.split == "train"]
     style_of = share_styles(training, list(tolerances), seed, balance, unit)
-    if reference_diameter_px is not None:
-        diameter = _median_diameter([_read(row, home, numbered).objects for row in training])
-        tolerances = {
-            name: tolerance * diameter / reference_diameter_px
-            for name, tolerance in tolerances.items()
-        }
     (exact,) = (name for name, tolerance in tolerances.items() if tolerance == 0)
     summary: list[StyleSummary] = []
 
@@ -243,13 +227,6 @@ def share_styles(
 
     In an order drawn by the seed, each unit takes the style that has the fewest rows so far among
     the units with its value of `balance`, then in all. Shares differ by a unit at most.
-
-    Args:
-        rows: of a table.
-        styles: names.
-        seed: draws the order.
-        balance: column within whose values the shares are equal, or None.
-        unit: "group" gives all images of a group one style, "image" the rows of an image.
 
     Returns:
         {files of an image: its style}.
@@ -345,17 +322,6 @@ def _read_plane(path: Path) -> tuple[Labels, Mapping[str, Any]]:
 
 def _areas(objects: Labels) -> np.ndarray:
     return np.unique(objects[objects > 0], return_counts=True)[1]
-
-
-def _median_diameter(masks: Sequence[Labels]) -> float:
-    """Median over all objects of the diameter of a circle as large, in pixels."""
-    areas = np.concatenate([_areas(mask) for mask in masks])
-    if not areas.size:
-        raise ConfigError(
-            "reference_diameter_px: no training mask holds an object, whose diameter the "
-            "tolerances would follow; leave it out"
-        )
-    return float(np.median(np.sqrt(4 * areas / math.pi)))
 
 
 def redraw(drawing: Drawing, tolerance_px: float) -> tuple[Drawing, Change]:

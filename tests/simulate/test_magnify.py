@@ -111,25 +111,10 @@ def test_shrinking_averages(cells, tmp_path):
     np.testing.assert_allclose(small[2:-2, 2:-2], 100, atol=1)
 
 
-def test_crop_cuts_the_middle_of_what_was_enlarged_only(cells, tmp_path):
-    whole = magnify_table(cells[0], tmp_path / "whole", targets=[15, 80]).parent
-    crop = magnify_table(cells[0], tmp_path / "crop", targets=[15, 80], size="crop").parent
-    for kind in ("images", "labels", "instances"):
-        one, other = (read_image(f / kind / "test_40_80x.tif").array for f in (whole, crop))
-        assert other.shape == (1, HEIGHT, WIDTH)
-        np.testing.assert_array_equal(one[:, 12:36, 16:48], other)
-    assert read_image(crop / "images" / "test_20_15x.tif").array.shape == (1, 18, 24)
-
-
-def test_only_new_rows_of_the_chosen_splits(cells, tmp_path):
-    table = magnify_table(
-        cells[0], tmp_path / "new", targets=[15], splits=("train", "test"), only_new=True
-    )
-    assert [row["image"] for row in rows_of(table)] == [
-        "images/train_20_15x.tif",
-        "images/test_20_15x.tif",
-    ]
-    assert len(list((table.parent / "images").iterdir())) == 2
+def test_rows_of_the_chosen_splits(cells, tmp_path):
+    table = magnify_table(cells[0], tmp_path / "new", targets=[15], splits=("train", "test"))
+    made = [row["image"] for row in rows_of(table) if row["resampled_from"]]
+    assert made == ["images/train_20_15x.tif", "images/test_20_15x.tif"]
 
 
 def test_an_instance_cell_may_be_empty_and_names_are_kept_apart(cells, tmp_path, write_csv):
@@ -211,7 +196,7 @@ def test_colours_stay_channels(tmp_path):
     colours = np.zeros((8, 10, 3), np.uint8)
     colours[..., 1] = 200
     tifffile.imwrite(tmp_path / "a.tif", colours, photometric="rgb")
-    resample_file(tmp_path / "a.tif", tmp_path / "b.tif", 2, image=True, size="whole")
+    resample_file(tmp_path / "a.tif", tmp_path / "b.tif", 2, image=True)
     made = read_image(tmp_path / "b.tif").array
     assert (made.shape, made.dtype) == ((3, 16, 20), np.uint8)
     assert [channel.max() for channel in made] == [0, 200, 0]
@@ -226,7 +211,6 @@ def test_colours_stay_channels(tmp_path):
         ({"targets": [20, 15]}, ConfigError, r"20 is trained already .*10, 20, 40\); leave it out"),
         ({"splits": ["exam"]}, ConfigError, "expected some of train, val, test"),
         ({"splits": ["val"]}, DataError, "no row of val has magnification 20, of which 15"),
-        ({"size": "half"}, ConfigError, "expected one of whole, crop"),
         ({"magnification": "zoom"}, DataError, "no column 'zoom'; the table has image, label"),
     ],
 )

@@ -152,23 +152,6 @@ def test_gaps_between_objects_that_filled_the_image_become_background(nuclei):
     assert change.tp == change.redrawn.sum() == full.size - gaps < full.size
 
 
-def test_tolerances_follow_the_diameter_where_its_reference_is_given(
-    cells, tmp_path, nuclei, rows_of
-):
-    source = cells()
-    areas = [
-        (nuclei(10 * int(row["group"][1:])) == number).sum()
-        for row in rows_of(source)
-        if row["split"] == "train"
-        for number in (1, 2, 3)
-    ]
-    median = np.median(np.sqrt(4 * np.array(areas) / np.pi))
-    summaries = prepare_styles(source, tmp_path / "styled", reference_diameter_px=44.0)
-    assert [s.tolerance_px for s in summaries] == pytest.approx(
-        [0.0, 2 * median / 44, 3.5 * median / 44]
-    )
-
-
 def test_generated_anomalies_are_drawn(tmp_path, rows_of):
     sizes = {"train": 3, "val": 1, "test": 1, "size": 48}
     generate_cells(tmp_path / "cells", "anomalies", **sizes)
@@ -258,7 +241,6 @@ def test_the_tasks_of_an_image_share_its_style_and_have_labels_of_their_own(
         ({"balance": "line"}, r"no such column; the table has .*cell_line"),
         ({"column": "cell_line"}, r"already tells rows apart \(HeLa, MDCK\)"),
         ({"columns": {"label": None}}, "label is null"),
-        ({"reference_diameter_px": 0.0}, "reference_diameter_px is"),
         ({"tolerances": {"exact": 0, "fine": -1}}, "'fine' is -1"),
         ({"tolerances": {"exact": 0, "fine": "2"}}, "'fine' is '2'"),
         ({"tolerances": {"exact": 0, "fine": float("nan")}}, "'fine' is nan"),
@@ -268,8 +250,6 @@ def test_the_tasks_of_an_image_share_its_style_and_have_labels_of_their_own(
         ({"seed": -1}, "seed=-1"),
         ({"seed": "abc"}, "seed='abc'"),
         ({"seed": True}, "seed=True"),
-        ({"reference_diameter_px": "20"}, "reference_diameter_px is '20'"),
-        ({"reference_diameter_px": float("inf")}, "reference_diameter_px is inf"),
         ({"column": "label"}, "column='label'"),
         ({"column": "instances"}, "column='instances'"),
         ({"column": " "}, "column=' '"),
@@ -323,11 +303,3 @@ def test_a_task_that_only_one_row_names_tells_it_from_the_other(
     write_csv(source / "table.csv", [*rows, rows[0] | {"task": "x"}])
     prepare_styles(source, tmp_path / "styled")
     assert len(rows_of(tmp_path / "styled")) == 17
-
-
-def test_training_masks_without_any_object_have_no_diameter(cells, tmp_path, rows_of):
-    source = cells()
-    for row in rows_of(source):
-        tifffile.imwrite(source / row["label"], np.zeros((64, 64), np.uint8))
-    with pytest.raises(ConfigError, match="no training mask holds an object"):
-        prepare_styles(source, tmp_path / "styled", reference_diameter_px=20)

@@ -67,11 +67,8 @@ def draw_acquisition(
 ) -> Acquisition:
     """Draw how one well is taken.
 
-    Args:
-        random: the only source of chance.
-        magnification: of the objective.
-        everything: let all fields vary; otherwise unstained brightfield in focus through air at one
-            exposure, with the density, the illumination and the exact focus by chance.
+    Without `everything`, unstained brightfield in focus through air at one exposure, with the
+    density, the illumination and the exact focus by chance.
     """
 
     def one_of(values: tuple[str, ...]) -> str:
@@ -117,17 +114,11 @@ def expose(
     acquisition: Acquisition,
     shadow: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Take the image (H, W), uint16.
+    """Take the image (H, W), uint16, of which a shadow (H, W) is the transmission of anomalies.
 
     Brightfield shows the curvature of the relief, with a contrast that grows with the distance of
     the focus and turns with its side (the transport-of-intensity equation); differential phase
     contrast shows its slope; fluorescence shows the nuclei themselves.
-
-    Args:
-        random: the only source of chance.
-        culture: what lies in the field.
-        acquisition: how it is taken.
-        shadow: transmission (H, W) of anomalies, multiplied in after blurring; None for none.
     """
     pixel_um = acquisition.pixel_um
     blur = np.hypot(acquisition.sharpness_um, BLUR_OF_DEFOCUS * abs(acquisition.focus_um))

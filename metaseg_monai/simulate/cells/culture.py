@@ -113,14 +113,7 @@ def draw_culture(
     pixel_um: float,
     density_per_mm2: float,
 ) -> Culture:
-    """Draw the cells of a field; cells at its border are cut.
-
-    Args:
-        random: the only source of chance.
-        line: of the cells.
-        size: (H, W) in pixels.
-        pixel_um: side of a pixel.
-        density_per_mm2: cells on a square millimetre that are tried; those without room fall away.
+    """Draw the cells of a field (H, W); cells at its border are cut, those without room left out.
 
     Raises:
         DataError: more cells than 16 bits can number.
@@ -261,13 +254,7 @@ VISIBLE = 0.06  # loss of light from which a pixel counts as anomalous
 def draw_anomalies(
     random: np.random.Generator, size: tuple[int, int], pixel_um: float, number: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw anomalies of random kinds.
-
-    Args:
-        random: the only source of chance.
-        size: (H, W) in pixels.
-        pixel_um: side of a pixel; anomalies have sizes in micrometres.
-        number: of anomalies.
+    """Draw anomalies of random kinds, whose sizes are in micrometres.
 
     Returns:
         Transmission (H, W) float32, 1 where nothing is, and the mask (H, W) uint8 of 0 and 1.
@@ -340,15 +327,7 @@ CRACK_PX = (1.0, 3.5)
 
 
 def draw_concrete(random: np.random.Generator, size: tuple[int, int]) -> tuple[np.ndarray, ...]:
-    """Draw a wall with one to three cracks.
-
-    Args:
-        random: the only source of chance.
-        size: (H, W) in pixels, a square.
-
-    Returns:
-        The image (H, W) uint16 and the mask (H, W) uint8 of 0 and 1.
-    """
+    """Draw a square wall with some cracks, (H, W) uint16, and their mask of 0 and 1, uint8."""
     wall = np.ones(size)
     for width, strength in ((1, 0.04), (4, 0.04), (max(size) / 6, 0.06)):
         noise = gaussian_filter(random.standard_normal(size), width)

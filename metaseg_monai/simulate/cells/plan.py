@@ -63,11 +63,6 @@ Totals = Mapping[str, int | None]  # images of a split; None for the texts' own 
 def make_plan(recipe: str, totals: Totals, seed: int) -> list[Plan]:
     """The images of a data set, split by split, in random order.
 
-    Args:
-        recipe: a key of `RECIPES`.
-        totals: images of each split, with the texts' proportions; None for the texts' numbers.
-        seed: of all chance.
-
     Raises:
         ConfigError: no image at all.
     """
@@ -243,15 +238,7 @@ class Place:
 def place_images(
     plans: Sequence[Plan], fields_per_well: int, seed: int, recipe: str
 ) -> list[Place]:
-    """Fill wells with the images of one line and magnification, in their order.
-
-    Args:
-        plans: the images.
-        fields_per_well: most images of a well.
-        seed: of all chance.
-        recipe: "acquisition" lets all fields vary, see `draw_acquisition`; also decides among which
-            lines the null control draws.
-    """
+    """Fill wells with the images of one line and magnification, in their order."""
     unrelated = LINES_OF_RECIPE.get(recipe, SEVEN_LINES)
     filling: dict[tuple[str, str, float], tuple[int, int]] = {}  # to the well and its fields
     wells: dict[str, list[tuple[Acquisition, str]]] = {split: [] for split in SPLITS}

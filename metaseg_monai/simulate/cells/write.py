@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import tifffile
 from tqdm import tqdm
 
 from metaseg_monai.files import write_table
@@ -34,6 +33,7 @@ from metaseg_monai.simulate.generated import (
     require,
     require_whole,
     write_generated,
+    write_tiff,
 )
 from metaseg_monai.simulate.polygons import polygonise
 from metaseg_monai.tables.columns import SPLITS
@@ -174,14 +174,14 @@ def _make(
     if plan.line == CRACK:
         of_cells = dict.fromkeys(OF_CELLS, "")
     image = f"images/{name}.tif"
-    _write_tiff(folder / image, picture.image, None if plan.line == CRACK else taken.pixel_um)
+    write_tiff(folder / image, picture.image, None if plan.line == CRACK else taken.pixel_um)
     rows = []
     for task, label in picture.labels.items():
-        _write_tiff(folder / f"labels/{name}_{task}.tif", label)
+        write_tiff(folder / f"labels/{name}_{task}.tif", label)
         instances = ""
         if picture.objects is not None and task == NUCLEI:
             instances = f"objects/{name}.tif"
-            _write_tiff(folder / instances, picture.objects)
+            write_tiff(folder / instances, picture.objects)
         row = {
             "image": image,
             "label": f"labels/{name}_{task}.tif",
@@ -220,15 +220,7 @@ class Picture(NamedTuple):
 def draw_picture(
     random: np.random.Generator, plan: Plan, acquisition: Acquisition, size: int, cue: Cue
 ) -> Picture:
-    """Draw one image.
-
-    Args:
-        random: the only source of chance.
-        plan: what to draw.
-        acquisition: how it is taken.
-        size: pixels a side.
-        cue: what tells the nucleus' shape, see `line_as_seen`.
-    """
+    """Draw one image of `size` pixels a side; of `cue` see `line_as_seen`."""
     shape = (size, size)
     if plan.line == CRACK:
         image, mask = draw_concrete(random, shape)
@@ -244,16 +236,3 @@ def draw_picture(
     objects = polygonise(culture.objects, tolerance).astype(np.uint16)
     labels = {NUCLEI: (objects > 0).astype(np.uint8), ANOMALIES: anomalous}
     return Picture(image, {task: labels[task] for task in plan.tasks}, objects)
-
-
-def _write_tiff(path: Path, array: np.ndarray, pixel_um: float | None = None) -> None:
-    """Write plain TIFF; its resolution tags tell the pixel size, in centimetres as TIFF does."""
-    tifffile.imwrite(
-        path,
-        array,
-        photometric="minisblack",
-        compression="zlib",
-        metadata=None,
-        resolution=(1e4 / pixel_um, 1e4 / pixel_um) if pixel_um else None,
-        resolutionunit="CENTIMETER" if pixel_um else None,
-    )
