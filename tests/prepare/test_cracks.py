@@ -107,5 +107,7 @@ def test_refusals(lab, tmp_path):
     assert "1 masks without image in BW: 2" in made.summary
     with pytest.raises(DataError, match="expected a group in brackets"):
         prepare_cracks(source, tmp_path / "out", photo=".+")
+    with pytest.raises(DataError, match="threshold='abc': expected a number"):
+        prepare_cracks(source, tmp_path / "out", threshold="abc")
     with pytest.raises(DataError, match="no regular expression"):
         prepare_cracks(source, tmp_path / "out", photo="(")

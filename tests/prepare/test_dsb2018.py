@@ -74,6 +74,11 @@ def test_table_gives_columns_group_and_split(lab, tmp_path):
         group=("batch",),
     )
     assert made.problems == ["d.png: classes.csv: has no row; give every image one row"]
+    with pytest.raises(DataError, match=r"classes\.csv: no column 'fould'; it has image_id, "):
+        prepare_dsb2018(root, tmp_path / "b", metadata=tmp_path / "classes.csv", split="fould")
+    for setting in ("key", "split"):
+        with pytest.raises(DataError, match=f"{setting}='fold': there is no table that has col"):
+            prepare_dsb2018(root, tmp_path / "b", **{setting: "fold"})
     rows = lab.rows(made.table)
     assert [(r["modality"], r["group"], r["split"]) for r in rows] == [
         ("fluo", "x", "train"),
