@@ -102,9 +102,8 @@ def similarity_maps(tables: Mapping[str, Spread]) -> list[Figure]:
     """Domain similarity as each metadata network sees it, clustered, from its test modes."""
     drawn = []
     for name, (matrix, _) in tables.items():
-        try:
-            similarity = domain_similarity(matrix)
-        except DataError:  # fewer than two domains with labels of their own: nothing to compare
+        similarity = domain_similarity(matrix)
+        if similarity is None:
             continue
         linkage = cluster(similarity)
         caption = (

@@ -179,24 +179,21 @@ def responses(
     normal: pd.DataFrame, curves: Mapping[str, pd.DataFrame], names: Mapping[int, str]
 ) -> dict[str, Response]:
     """What is drawn, by class: conditions without a curve are level lines, of `normal` counts."""
-    found = {}
-    for number, rows in normal.groupby("class"):
-        means = [
-            {name: _group_mean(of_name, other) for name, of_name in by_condition(rows).items()}
-            for other in ("fp", "fn")
-        ]
-        found[class_text(names, int(str(number)))] = Response(
+    areas = normal.assign(
+        pred=(normal["tp"] + normal["fp"]) * normal["scale"],
+        label=(normal["tp"] + normal["fn"]) * normal["scale"],
+    )
+    place = ["class", "condition"]  # means over groups of their cases' means, all seeds alike
+    of_groups = areas.groupby([*place, "group"], sort=False)[["pred", "label"]].mean()
+    means = of_groups.groupby(level=place, sort=False).mean()
+    return {
+        class_text(names, number): Response(
             {name: curve[curve["class"] == number] for name, curve in curves.items()},
-            {name: mean for name, mean in means[0].items() if name not in curves},
-            next(iter(means[1].values())),
+            means.loc[number, "pred"].drop(list(curves), errors="ignore").to_dict(),
+            float(means.loc[number, "label"].iloc[0]),
         )
-    return found
-
-
-def _group_mean(rows: pd.DataFrame, other: str) -> float:
-    """Mean over groups of the mean area (tp and other) of their cases, all seeds alike."""
-    areas = (rows["tp"] + rows[other]) * rows["scale"]
-    return float(areas.groupby(rows["group"]).mean().mean())
+        for number in sorted(set(normal["class"]))
+    }
 
 
 def response_section(results: Results) -> Section | None:

@@ -298,7 +298,7 @@ def in_mode(counts: pd.DataFrame, mode: str) -> pd.DataFrame:
 # How alike two domains are to a trained network, read from its scores under foreign labels.
 
 
-def domain_similarity(matrix: pd.DataFrame, symmetric: bool = True) -> pd.DataFrame:
+def domain_similarity(matrix: pd.DataFrame, symmetric: bool = True) -> pd.DataFrame | None:
     """Share of its own score that each domain keeps when it is given another domain's label.
 
     s(d, l) = F1(d given label l) / F1(d given its own label), clipped to 0..1. One direction can
@@ -312,11 +312,8 @@ def domain_similarity(matrix: pd.DataFrame, symmetric: bool = True) -> pd.DataFr
 
     Returns:
         Square table, 1 on the diagonal. A domain that scores 0 or nothing under its own label has
-        no measurable share: NaN.
-
-    Raises:
-        DataError: fewer than two domains have a mode with their own label, or two fields name
-            their labels like the domains equally often.
+        no measurable share: NaN. None where fewer than two domains have a mode with their own
+        label, or two fields name their labels like the domains equally often.
 
     >>> scores = {"fixed:cell": {"cell": 0.8, "crack": 0.6}, "fixed:crack": {"cell": 0, "crack": 1}}
     >>> domain_similarity(pd.DataFrame(scores), symmetric=False).loc["crack", "cell"]
@@ -327,12 +324,7 @@ def domain_similarity(matrix: pd.DataFrame, symmetric: bool = True) -> pd.DataFr
     columns = _label_columns(matrix)
     domains = [str(row) for row in matrix.index if row in columns]
     if len(domains) < 2:
-        raise DataError(
-            f"Similarity needs two domains that were tested with their own label; "
-            f"{', '.join(domains) or 'none'} was. Modes of the matrix: "
-            f"{', '.join(map(str, matrix.columns)) or 'none'}. Evaluate with the mode fixed:*, on "
-            "data whose domains are the labels of one field."
-        )
+        return None
     scores = matrix.loc[domains, [columns[domain] for domain in domains]].to_numpy(float)
     own = np.diag(scores)[:, None]
     share = np.divide(scores, own, out=np.full_like(scores, np.nan), where=own > 0).clip(0, 1)
@@ -361,7 +353,7 @@ def cluster(similarity: pd.DataFrame) -> np.ndarray:
 def _label_columns(matrix: pd.DataFrame) -> dict[str, str]:
     """Map each domain to the column of its own label.
 
-    Every field may have fixed labels; the domain is the field that names most rows.
+    Every field may have fixed labels; the domain is the only field that names most rows.
     """
     fields: dict[str, dict[str, str]] = {}
     for mode in matrix.columns:
@@ -372,9 +364,4 @@ def _label_columns(matrix: pd.DataFrame) -> dict[str, str]:
                 fields.setdefault(name, {})[label] = mode
     best = max(map(len, fields.values()), default=0)
     owners = [name for name, labels in fields.items() if len(labels) == best]
-    if len(owners) > 1:
-        raise DataError(
-            f"The fields {', '.join(owners)} have the same labels as the domains; it is unclear "
-            "which of them the domains are. Evaluate fixed labels of one of them only."
-        )
-    return fields[owners[0]] if owners else {}
+    return fields[owners[0]] if len(owners) == 1 else {}

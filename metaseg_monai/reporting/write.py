@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from metaseg_monai.errors import ConfigError, DataError
+from metaseg_monai.errors import ConfigError
 from metaseg_monai.files import replacing
 from metaseg_monai.metrics.scores import summarise
 from metaseg_monai.reporting import pictures, scores, words
@@ -354,9 +354,8 @@ def metadata_section(asked: Asked) -> Section | None:
     for name, table in tested.items():
         title = f"Test modes of {name}"
         tables.append(Table(f"modes_{name}", title, seeds, *table, first="true domain"))
-        try:
-            similarity = domain_similarity(table.mean, symmetric=False)
-        except DataError:  # fewer than two domains with labels of their own
+        similarity = domain_similarity(table.mean, symmetric=False)
+        if similarity is None:
             continue
         note = "Share of its own score that a domain (row) keeps under another label (column)."
         title = f"Domain similarity seen by {name}"

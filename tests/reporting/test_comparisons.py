@@ -179,13 +179,6 @@ def test_every_strength_of_any_score(one, told):
     assert text.endswith(".")
 
 
-def test_a_training_that_is_the_only_one_is_not_called_several():
-    text = compared_text(compared(seeds=(0.1,), trainings=(NAN, NAN)), PROTOCOL)
-    assert "in this one training" in text
-    assert "each of these" not in text
-    assert "Whether other trainings would is not tested" in text
-
-
 def test_intervals_are_over_groups_where_these_hold_several_cases():
     one = compared(trainings=(-0.1, 0.3), cases=20, groups=9)
     assert "over groups (patients, wells) +0.100 [+0.050, +0.150]" in compared_text(one, PROTOCOL)

@@ -11,6 +11,7 @@ from matplotlib.patches import Patch
 
 from metaseg_monai.evaluation.samples import Sample
 from metaseg_monai.explain.figure_style import INK, SOFT, STYLE, WIDTH, folded, mode_labels, png
+from metaseg_monai.reporting.figures.values import hollow_key
 
 # white, blue and orange differ in lightness as well, so that they stay apart without colour vision
 HIT, MISSED, FALSE = (0.95, 0.95, 0.95), (0.16, 0.47, 0.86), (0.98, 0.45, 0.14)
@@ -228,10 +229,7 @@ def montage(
         ]
         handles.append(Line2D([], [], color=SOFT, lw=1.1, ls=(0, (2, 1.4)), label="label"))
         if beyond:
-            handles.append(
-                Line2D([], [], marker="o", ls="", mfc="white", mec=SOFT, ms=5,
-                       label="beyond training values")
-            )  # fmt: skip
+            handles.append(hollow_key("beyond training values"))
         figure.legend(handles=handles, loc="lower center", ncols=len(handles))
         return png(figure)
 

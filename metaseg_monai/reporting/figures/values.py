@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
@@ -115,25 +115,26 @@ def _key(
 ) -> list[Line2D]:
     flat = {name for one in classes.values() for name in one.flat}
     handles = [
-        Line2D(
-            [],
-            [],
-            color=style[name].colour,
-            ls=style[name].line,
-            marker="" if name in flat else style[name].marker,
-            ms=4.5,
-            lw=1.6,
-            label=f"{name} (no metadata)" if name in flat else name,
-        )
+        key(f"{name} (no metadata)", style[name], lw=1.6, marker="")
+        if name in flat
+        else key(name, style[name], lw=1.6)
         for name in names
     ]
     handles.append(Line2D([], [], color=INK, lw=1, ls=(0, (1, 1.6)), label=f"{what} of the labels"))
     if trained is not None:
-        handles.append(
-            Line2D([], [], marker="o", ls="", mfc="white", mec=SOFT, ms=4.5,
-                   label="beyond training values")
-        )  # fmt: skip
+        handles.append(hollow_key("beyond training values", ms=4.5))
     return handles
+
+
+def key(name: str, look: Look, **others: Any) -> Line2D:
+    """The entry of a condition in a legend."""
+    of_look = {"color": look.colour, "ls": look.line, "marker": look.marker, "ms": 4.5}
+    return Line2D([], [], label=name, **{**of_look, **others})
+
+
+def hollow_key(what: str, ms: float = 5) -> Line2D:
+    """The entry of values that were not trained in a legend."""
+    return Line2D([], [], marker="o", ls="", mfc="white", mec=SOFT, ms=ms, label=what)
 
 
 def number_ticks(axes: Axes, values: Sequence[float]) -> None:
@@ -204,14 +205,8 @@ def value_curves(
         number_ticks(axes, ticks_apart(values, log, WIDTH - 1))
         axes.set(xlabel=xlabel, ylabel=ylabel)
         axes.grid()
-        handles = [
-            Line2D([], [], color=style[n].colour, ls=style[n].line, marker=style[n].marker,
-                   ms=5, lw=1.4, label=n)
-            for n in curves
-        ]  # fmt: skip
-        handles.append(
-            Line2D([], [], marker="o", ls="", mfc="white", mec=SOFT, ms=5, label="not in training")
-        )
+        handles = [key(name, style[name], ms=5, lw=1.4) for name in curves]
+        handles.append(hollow_key("not in training"))
         figure.legend(handles=handles, loc="outside lower center", ncols=4)
         return png(figure)
 
@@ -285,16 +280,12 @@ def _draw(axes: Axes, table: pd.DataFrame, quantity: str, shift: float, look: Lo
 
 def _key_requested(known: Mapping[str, pd.DataFrame], style: Mapping[str, Look]) -> list[Line2D]:
     return [
-        Line2D(
-            [],
-            [],
-            color=style[name].colour,
-            marker=style[name].marker,
+        key(
+            name,
+            style[name],
             mfc="white" if style[name].hatch else style[name].colour,
             ls=style[name].line if len(table["area", "mean"].dropna()) == 1 else "",
-            ms=4.5,
             lw=0.9,
-            label=name,
         )
         for name, table in known.items()
     ]
