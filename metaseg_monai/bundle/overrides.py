@@ -143,6 +143,8 @@ def _typed(key: str, default: Any, value: Any) -> Any:
         value = int(value)
     if isinstance(default, list) and default and type(default[0]) is type(value) is int:
         value = [value] * len(default)
+    if isinstance(default, list) and default and type(default[0]) is type(value) is str:
+        value = [value]
     kinds: dict[type, Any] = {bool: bool, int: int, float: (int, float), list: list, str: str}
     kind = kinds.get(type(default))
     is_truth = isinstance(value, bool)

@@ -88,6 +88,7 @@ def test_null_as_the_command_line_passes_it_is_none(tmp_path):
     assert check_overrides([path], given) == dict.fromkeys(content)
     assert check_overrides([path], dict.fromkeys(content)) == dict.fromkeys(content)
     assert check_overrides([path], {"balance": "none"}) == {"balance": "none"}
+    assert check_overrides([path], {"objects_by": "line"}) == {"objects_by": ["line"]}
     for wrong in ("epochs", "flag", "roi_size"):
         with pytest.raises(ConfigError, match=f"'{wrong}' is None, but the setting is"):
             check_overrides([path], {wrong: "null"})
