@@ -9,12 +9,11 @@ from torch import Tensor
 
 from metaseg_monai.errors import ConfigError, MetadataError
 from metaseg_monai.metadata.schema import MetadataSchema
-from metaseg_monai.networks import ALL_VARIANTS, METADATA_VARIANTS
+from metaseg_monai.networks.variants import base_variant, reads_metadata
 from metaseg_monai.transforms.load import named
 
 NORMAL = "normal"  # the test mode with the case's own metadata
 THRESHOLD = "threshold"  # of an application's settings, the one that is of no field
-DUMMY = "-dummy"  # variants that are trained and tested with zeros
 
 
 class EncodeMetadatad(MapTransform):
@@ -55,7 +54,8 @@ class EncodeMetadatad(MapTransform):
     ) -> None:
         super().__init__("metadata", allow_missing_keys=True)
         self.schema = schema
-        self.reads, self.dummy = _reading(variant)
+        self.reads = reads_metadata(variant)
+        self.dummy = variant != base_variant(variant)  # is given zeros
         self.unknown_trained = unknown_trained
         self.default = default and {k: v for k, v in default.items() if k != THRESHOLD}
         strangers = set(self.default or ()) - set(schema.names)
@@ -133,7 +133,6 @@ class DropMetadatad(RandomizableTransform, MapTransform):
     ) -> None:
         RandomizableTransform.__init__(self, prob=1.0)
         MapTransform.__init__(self, "meta", allow_missing_keys=True)
-        reads, dummy = _reading(variant)
         each = isinstance(probability, Mapping)
         given: dict[str, Any] = dict.fromkeys(schema.names, probability)
         if isinstance(probability, Mapping):
@@ -147,7 +146,7 @@ class DropMetadatad(RandomizableTransform, MapTransform):
             if each and chance > 0:
                 field.unknown()  # refuses a field without such a code
         self.schema = schema
-        self.is_on = reads and not dummy
+        self.is_on = reads_metadata(variant) and variant == base_variant(variant)  # no dummy
         self.probability = {
             field.name: float(given.get(field.name, 0.0)) if field.missing == "unknown" else 0.0
             for field in schema.fields
@@ -180,15 +179,6 @@ class DropMetadatad(RandomizableTransform, MapTransform):
             entries = self.schema.slices[name]
             meta[entries] = torch.from_numpy(self.schema.field(name).unknown())
         return {**data, "meta": meta}
-
-
-def _reading(variant: str) -> tuple[bool, bool]:
-    """Whether networks of a variant read metadata, and whether these are zeros."""
-    if variant not in ALL_VARIANTS:
-        raise ConfigError(
-            f"unknown variant {variant!r}; the variants are {', '.join(ALL_VARIANTS)}"
-        )
-    return variant.removesuffix(DUMMY) in METADATA_VARIANTS, variant.endswith(DUMMY)
 
 
 def _checked(vector: Any, schema: MetadataSchema, place: str) -> Tensor:

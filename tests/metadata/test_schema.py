@@ -7,31 +7,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metaseg_monai.errors import MetadataError
-from metaseg_monai.metadata import (
-    Categorical,
-    Continuous,
-    MetadataSchema,
-    MetadataWarning,
-    MultiLabel,
-    Ordinal,
-    Vector,
-)
+from metaseg_monai.metadata import MetadataSchema, MetadataWarning
 
-KNOWN = {"provenance": "acquisition", "availability": "acquisition"}
+
+def field(kind, name, **settings):
+    when = {"provenance": "acquisition", "availability": "acquisition"}
+    return {"kind": kind, "name": name, **when, **settings}
 
 
 def every_kind(missing="error", **settings):
-    told = {**KNOWN, "missing": missing}
     size = {"unit": "mm", "range": (1, 161), "out_of_range": "flag", **settings}
-    return MetadataSchema(
-        [
-            Categorical(name="task", values=("disc", "ring"), **told),
-            MultiLabel(name="stain", values=("DAPI", "actin"), **told),
-            Ordinal(name="grade", values=("I", "II", "III"), **told),
-            Continuous(name="size", **{**told, **size}),
-            Vector(name="texture", entries=2, **told),
-        ]
-    )
+    told = [
+        field("categorical", "task", values=("disc", "ring")),
+        field("multilabel", "stain", values=("DAPI", "actin")),
+        field("ordinal", "grade", values=("I", "II", "III")),
+        field("continuous", "size", **size),
+        field("vector", "texture", entries=2),
+    ]
+    return MetadataSchema([{"missing": missing, **one} for one in told])
 
 
 RAW = {"task": "ring", "stain": ["actin"], "grade": "II", "size": 41.0, "texture": [3.0, 4.0]}
@@ -40,8 +33,8 @@ RAW = {"task": "ring", "stain": ["actin"], "grade": "II", "size": 41.0, "texture
 def test_three_magnifications_and_six_lines_are_nine_entries():
     schema = MetadataSchema(
         [
-            Categorical(name="magnification", values=("10x", "20x", "40x"), **KNOWN),
-            Categorical(name="line", values=tuple("ABCDEF"), **KNOWN),
+            field("categorical", "magnification", values=("10x", "20x", "40x")),
+            field("categorical", "line", values=tuple("ABCDEF")),
         ]
     )
     assert schema.width == len(schema.entry_names) == 9
@@ -178,7 +171,7 @@ def test_an_absent_file_names_itself(tmp_path):
 
 
 def test_field_names_are_distinct():
-    task = Categorical(name="task", values=("a",), **KNOWN)
+    task = field("categorical", "task", values=("a",))
     with pytest.raises(MetadataError, match="'task' more than once"):
         MetadataSchema([task, task])
 
@@ -192,19 +185,18 @@ def test_the_digest_tells_settings_and_their_order():
 
 
 def test_a_description_changes_nothing_but_equality():
-    task = {"name": "task", "values": ("a", "b"), **KNOWN}
-    schema = MetadataSchema([Categorical(**task)])
-    told = MetadataSchema([Categorical(**task, description="what is drawn")])
+    task = field("categorical", "task", values=("a", "b"))
+    schema = MetadataSchema([task])
+    told = MetadataSchema([{**task, "description": "what is drawn"}])
     assert schema.digest == told.digest
     assert schema.settings == told.settings
     assert schema != told
-    assert hash(schema) == hash(MetadataSchema([Categorical(**task)]))
+    assert hash(schema) == hash(MetadataSchema([task]))
 
 
 def test_availability():
     def known(availability):
-        told = {"provenance": "clinical prior", "availability": availability}
-        return MetadataSchema([Vector(name="score", entries=1, **told)])
+        return MetadataSchema([field("vector", "score", entries=1, availability=availability)])
 
     known("pre-operative").check_availability()
     known("post-operative").check_availability("post-operative")

@@ -6,7 +6,6 @@ import inspect
 import pytest
 import torch
 import torch.nn.functional as F
-from monai.data import MetaTensor
 
 from metaseg_monai.errors import ConfigError
 from metaseg_monai.networks import (
@@ -19,7 +18,7 @@ from metaseg_monai.networks import (
     SqueezeMetadataExcite,
 )
 from metaseg_monai.networks.fused import fusible
-from metaseg_monai.networks.gates import NoGate, hidden_width
+from metaseg_monai.networks.gates import NoGate
 from metaseg_monai.networks.variants import gate_of_variant
 
 CASES = [
@@ -126,23 +125,6 @@ def test_each_image_is_gated_by_its_own_metadata(variant, shift):
     torch.testing.assert_close(permuted, gate(x, meta)[order])
     alone = [gate(x[[i]], None if meta is None else meta[[i]]) for i in order]
     torch.testing.assert_close(permuted, torch.cat(alone))
-
-
-@pytest.mark.parametrize("variant", METADATA_VARIANTS)
-def test_each_metadata_entry_matters(variant):
-    gate, _, x, meta = make(variant)
-    for entry in range(3):
-        other = meta + torch.eye(3)[entry]
-        assert (gate(x, other) - gate(x, meta)).abs().amax(dim=(1, 2, 3)).min() > 1e-4, entry
-
-
-@every_gate
-def test_a_meta_tensor_stays_one(variant, shift):
-    gate, plain, x, meta = make(variant, shift)
-    y = gate(MetaTensor(x * 1, meta={"case": "a"}), meta)
-    assert isinstance(y, MetaTensor)
-    assert y.meta["case"] == "a"
-    torch.testing.assert_close(y.as_tensor(), plain(x, meta))
 
 
 @every_gate
@@ -291,20 +273,6 @@ def test_by_hand(example, fused):
     gate, x, meta, expected = example()
     gate.fused = fused
     torch.testing.assert_close(gate(x, meta), expected)
-
-
-@pytest.mark.parametrize(
-    ("inputs", "reduction", "width"),
-    [(64, 4, 16), (64, 2, 32), (64 + 9, 2, 36), (64, 1.5, 43), (64, 1.8, 36), (64, 1, 64)],
-)
-def test_hidden_width(inputs, reduction, width):
-    assert hidden_width(inputs, reduction) == width
-
-
-def test_hidden_width_of_sme_counts_channels_or_inputs():
-    assert SqueezeMetadataExcite(64, 6).excitation.reduce.out_features == 16
-    thesis = SqueezeMetadataExcite(64, 6, reduction=2, hidden_from="inputs")
-    assert thesis.excitation.reduce.out_features == 35
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from metaseg_monai.networks import (
 from metaseg_monai.networks.meta_input import MetaInput
 from metaseg_monai.networks.unet3 import gate_places
 
-NAKED = 1_371_010
+NAKED = 1_371_010  # thesis 3.3
 
 every_variant = pytest.mark.parametrize("variant", VARIANTS)
 every_steered_variant = pytest.mark.parametrize("variant", METADATA_VARIANTS)
@@ -51,7 +51,7 @@ def count(network):
     ("variant", "settings", "gate_weights"),
     [
         ("none", {}, 0),
-        ("se", {"reduction": 2}, 64 * 32 + 32 + 32 * 64 + 64),  # thesis 3.3: 1.42 million
+        ("se", {"reduction": 2}, 64 * 32 + 32 + 32 * 64 + 64),  # 1,417,122 (thesis 3.3)
         ("se", {}, 64 * 16 + 16 + 16 * 64 + 64),
         ("se", {"shift": True}, 64 * 16 + 16 + 16 * 128 + 128),
         ("me", {"meta_features": 7}, 7 * 16 + 16 + 16 * 64 + 64),
@@ -67,11 +67,6 @@ def count(network):
 )
 def test_number_of_parameters(variant, settings, gate_weights):
     assert count(Unet3(variant=variant, **settings)) == NAKED + 11 * gate_weights
-
-
-def test_the_published_numbers_of_parameters():
-    assert count(Unet3(variant="none")) == 1_371_010
-    assert count(Unet3(variant="se", reduction=2)) == 1_417_122
 
 
 def test_gates_as_large_as_those_of_the_authors_code():
@@ -105,14 +100,6 @@ def test_any_size_is_kept(size):
     network = small("sme", len(size), channels=2, levels=5).eval()
     with torch.no_grad():
         assert network(torch.rand(1, 1, *size), torch.rand(1, 3)).shape == (1, 2, *size)
-
-
-def test_up_sampling_at_odd_sizes_puts_each_pixel_above_its_pool():
-    """Every pixel of the finer level must come from the coarse one it was pooled into."""
-    for size in range(1, 98):
-        coarse = torch.arange((size + 1) // 2).float()[None, None]
-        fine = torch.nn.functional.interpolate(coarse, size=size, mode="nearest")[0, 0]
-        assert fine.tolist() == [pixel // 2 for pixel in range(size)]
 
 
 @every_variant

@@ -163,8 +163,8 @@ def same(first, second):
     }
 
 
-def in_child(work):
-    """Run `work` in a forked child; return its exit status, negative where it was killed."""
+def forked(work):
+    """Start `work` in a child; return its number."""
     child = os.fork()
     if child == 0:
         status = 1
@@ -173,7 +173,16 @@ def in_child(work):
             status = 0
         finally:
             os._exit(status)
+    return child
+
+
+def ended(child):
+    """Wait for a child; return its exit status, negative where it was killed."""
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def in_child(work):
+    return ended(forked(work))
 
 
 def die(engine=None):
@@ -242,9 +251,8 @@ def kill_rank(folder):
 
     def both(run, resume, death=None):
         meeting = folder / f"{run.name}-{resume}"
-        return in_child(
-            lambda: os._exit(_pair(lambda rank: process(run, rank, resume, death, meeting)))
-        )
+        pair = [forked(partial(process, run, rank, resume, death, meeting)) for rank in range(2)]
+        return sum(ended(child) != 0 for child in pair)
 
     whole, run = folder / "whole", folder / "run"
     first = both(whole, False)
@@ -254,22 +262,6 @@ def kill_rank(folder):
     resumed = both(run, True)
     statuses = {"whole": first, "killed": killed, "resumed": resumed, "seconds": seconds}
     return [statuses | same(whole, run)]
-
-
-def _pair(work):
-    """Run `work(rank)` in two children at once; return how many failed."""
-    children = []
-    for rank in range(2):
-        child = os.fork()
-        if child == 0:
-            status = 1
-            try:
-                work(rank)
-                status = 0
-            finally:
-                os._exit(status)
-        children.append(child)
-    return sum(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) != 0 for child in children)
 
 
 def save_checkpoint(path, version):
@@ -296,17 +288,17 @@ def weights_are_whole(path):
 def kill_saves(folder, kills, save, is_whole):
     """Kill a process that saves without pause, and read what it left."""
     draw = random.Random(kills)
-    path = folder / "saved.pt"
+    path, first = folder / "saved.pt", folder / "first"
     results = []
+
+    def save_on():
+        for version in range(100000):
+            save(path, version)
+            first.touch()
+
     for _ in range(kills):
-        first = folder / "first"
         first.unlink(missing_ok=True)
-        child = os.fork()
-        if child == 0:
-            for version in range(100000):
-                save(path, version)
-                first.touch()
-            os._exit(0)
+        child = forked(save_on)
         while not first.exists():
             time.sleep(0.001)
         time.sleep(draw.uniform(0, 0.03))
@@ -315,7 +307,7 @@ def kill_saves(folder, kills, save, is_whole):
             while not list(folder.glob(".part-*")) and time.monotonic() < until:
                 pass
         os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
+        ended(child)
         halves = list(folder.glob(".part-*"))
         results.append({"loadable": is_whole(path), "inside": len(halves) > 0})
         for half in halves:

@@ -3,7 +3,6 @@ import pickle
 import random
 import resource
 import signal
-from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
@@ -24,15 +23,6 @@ def test_what_is_written_is_read_back(tmp_path):
     assert torch.equal(state["model"]["w"], STATE["model"]["w"])
     assert (state["iteration"], state["list"]) == (3, [1, (2.5, None, "a")])
     assert [file.name for file in path.parent.iterdir()] == ["checkpoint.pt"]
-
-
-def test_module_and_optimizer_states_are_plain(tmp_path):
-    network = torch.nn.Linear(2, 2)
-    optimizer = torch.optim.Adam(network.parameters())
-    network(torch.ones(1, 2)).sum().backward()
-    optimizer.step()
-    write_checkpoint(tmp_path / "a.pt", {"n": network.state_dict(), "o": optimizer.state_dict()})
-    assert isinstance(read_checkpoint(tmp_path / "a.pt")["n"], OrderedDict)
 
 
 @pytest.mark.parametrize(

@@ -2,14 +2,11 @@ from collections import Counter
 from itertools import pairwise
 
 import pytest
-from ignite.engine import Engine
-from torch import nn
 
 from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.training import (
     EpochDraw,
     ReplayDataset,
-    RunCheckpoint,
     processes,
     training_loader,
 )
@@ -188,29 +185,3 @@ def test_a_field_that_cannot_be_used_is_refused(setting):
         training_loader(ReplayDataset(items_of(TASKS)), 1, -1, draw=draw)
     with pytest.raises(ConfigError, match="needs a field"):
         training_loader(ReplayDataset(items_of(TASKS)), 1, 0, draw=EpochDraw())
-
-
-def test_a_balanced_run_that_was_stopped_resumes_with_the_same_batches(tmp_path):
-    def trained(folder, resume, stop_after=None):
-        network = nn.Linear(1, 1)
-        seen = []
-
-        def step(engine, batch):
-            seen.append(list(batch["case"]))
-            if engine.state.iteration == stop_after:
-                engine.terminate()
-
-        engine = Engine(step)
-        engine.data_loader = loader(balance="task")
-        RunCheckpoint(folder, {"network": network}, {"balance": "task"}, 1, resume).attach(engine)
-        engine.state.epoch_length = len(engine.data_loader)
-        engine.run(engine.data_loader, max_epochs=3, epoch_length=len(engine.data_loader))
-        return seen
-
-    whole = trained(tmp_path / "whole", resume=False)
-    assert len(whole) == 15
-    first = trained(tmp_path / "parts", resume=False, stop_after=8)
-    rest = trained(tmp_path / "parts", resume=True)
-    kept = len(whole) - len(rest)
-    assert 0 < kept <= len(first) < len(whole)
-    assert first[:kept] + rest == whole

@@ -1,5 +1,3 @@
-import io
-
 import pytest
 import torch
 from ignite.engine import Engine
@@ -71,25 +69,6 @@ def test_monais_handler_steps_it_per_iteration_and_leaves_betas_alone():
     engine.run(range(4), max_epochs=2)
     assert seen == pytest.approx([1, 2, 3, 4, 5, 4, 3, 2])
     assert optimizer.param_groups[0]["betas"] == (0.9, 0.999)
-
-
-def test_state_is_plain_and_goes_on_where_it_was():
-    optimizer, schedule = make(64)
-    for _ in range(11):
-        optimizer.step()
-        schedule.step()
-    file = io.BytesIO()
-    torch.save({"schedule": schedule.state_dict(), "optimizer": optimizer.state_dict()}, file)
-    file.seek(0)
-    state = torch.load(file, weights_only=True)
-    other_optimizer, other = make(64)
-    other_optimizer.load_state_dict(state["optimizer"])
-    other.load_state_dict(state["schedule"])
-    for _ in range(20):
-        for one, step in ((optimizer, schedule), (other_optimizer, other)):
-            one.step()
-            step.step()
-        assert other_optimizer.param_groups[0]["lr"] == optimizer.param_groups[0]["lr"]
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ def test_encode_adds_meta_and_keeps_the_item():
 def test_networks_that_read_no_metadata_get_none(variant):
     assert EncodeMetadatad(schema(task="error"), variant)({"case": "a"}) == {"case": "a"}
     assert DropMetadatad(schema(task="error"), 0.5, variant)({"case": "a"}) == {"case": "a"}
-    with pytest.raises(ConfigError, match="unknown variant 'smee'"):
+    with pytest.raises(ConfigError, match="got 'smee'; did you mean 'sme'"):
         EncodeMetadatad(schema(), "smee")
 
 
