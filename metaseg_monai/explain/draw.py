@@ -52,9 +52,9 @@ def draw(folder: str | Path) -> list[Path]:
         pictures["shift"] = gate_activations(activations, "shift")
     if pair := most_different(activations):
         pictures["difference"] = gate_differences(activations, *pair)
-        sizes = {name: gap.mean() for name, gap in difference(activations, *pair).items()}
-        shown = features[0].gate if features else list(activations.scale)[-1]
-        for gate in dict.fromkeys([shown, max(sizes, key=lambda name: float(sizes[name]))]):
+        gaps = difference(activations, *pair)
+        largest = max(gaps, key=lambda gate: float(gaps[gate].mean()))
+        for gate in dict.fromkeys([features[0].gate, largest]):
             pictures[f"gate_{_file_name(gate)}"] = single_gate(activations, gate, *pair)
     for maps in features:
         pictures[f"features_{_file_name(maps.case)}_before"] = feature_maps(maps, "before")

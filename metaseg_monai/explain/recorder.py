@@ -125,7 +125,6 @@ def record_gates(network: nn.Module, features_of: str | None = None) -> Iterator
             f"{did_you_mean(features_of, gates)}"
         )
     hooks = [network.register_forward_pre_hook(record.keep_image, with_kwargs=True)]
-    former = [(gate, gate.__dict__.get("excite")) for gate in gates.values()]
     try:
         for name, gate in gates.items():
             # `excite` is what every gate has, whatever modules it is made of, and what the fused
@@ -138,10 +137,8 @@ def record_gates(network: nn.Module, features_of: str | None = None) -> Iterator
     finally:
         for hook in hooks:
             hook.remove()
-        for gate, excite in former:
+        for gate in gates.values():
             gate.__dict__.pop("excite", None)
-            if excite is not None:
-                gate.__dict__["excite"] = excite
 
 
 class RecordGates(Inferer):

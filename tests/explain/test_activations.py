@@ -4,7 +4,7 @@ import pytest
 import torch
 from monai.inferers import SimpleInferer
 
-from metaseg_monai.errors import ConfigError, DataError
+from metaseg_monai.errors import ConfigError
 from metaseg_monai.explain import GateActivations, RecordGates, read_activations
 from metaseg_monai.explain.activations import Activations, by_value, difference, most_different
 from metaseg_monai.inferers import SlidingWindowMetadataInferer
@@ -60,11 +60,6 @@ def test_windows_of_an_image_are_averaged(tmp_path, evaluate):
 def test_a_batch_of_several_cases_is_refused(echo):
     with pytest.raises(ConfigError, match="one case at a time, but a batch holds 2"):
         RecordGates(SimpleInferer())(IMAGE.repeat(2, 1, 1, 1), echo, torch.ones(2, 3))
-
-
-def test_no_file_is_refused(tmp_path):
-    with pytest.raises(DataError, match=r"no activations at .*: explain this model first"):
-        read_activations(tmp_path / "activations.npz")
 
 
 def test_domains_are_averaged_by_their_cases():

@@ -1,6 +1,4 @@
 import json
-import shutil
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,7 +9,7 @@ from monai.inferers import SimpleInferer
 from PIL import Image
 
 from metaseg_monai.bundle import run_bundle
-from metaseg_monai.errors import ConfigError, DataError
+from metaseg_monai.errors import DataError
 from metaseg_monai.explain import (
     GateActivations,
     GateFeatures,
@@ -22,8 +20,8 @@ from metaseg_monai.explain import (
 from metaseg_monai.explain import draw as drawing
 from metaseg_monai.explain.activations import Activations
 from metaseg_monai.explain.draw import draw, gate_table
+from metaseg_monai.networks.unet3 import gate_places
 
-BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
 FIXED = {"fixed:a": [0.0, 1.0, 0.5], "fixed:b": [0.0, 0.25, 0.5]}
 
 
@@ -76,12 +74,6 @@ def test_one_value_alone_is_drawn_without_differences(tmp_path, echo, evaluate):
     assert not any("difference" in name or "gate_" in name for name in names(files))
 
 
-def test_without_feature_maps_the_last_gate_is_drawn(tmp_path, echo, evaluate):
-    folder = recorded(tmp_path, echo, evaluate, FIXED)
-    GateFeatures(RecordGates(SimpleInferer())).write(folder / "features.npz", [])
-    assert "gate_echo.png" in names(draw(folder))
-
-
 def test_a_folder_without_recordings_is_refused(tmp_path):
     with pytest.raises(DataError, match="explain this model first"):
         draw(tmp_path)
@@ -132,49 +124,22 @@ def test_a_field_is_named_once(monkeypatch):
     assert figure._suptitle.get_text() == told
 
 
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory):
-    """The shapes bundle with explain.json, apart from the repository."""
-    root = tmp_path_factory.mktemp("bundle") / "shapes"
-    shutil.copytree(BUNDLES / "synthetic_shapes_segmentation" / "configs", root / "configs")
-    return root
-
-
-TINY = {
-    "table#path": {
-        "_target_": "metaseg_monai.simulate.generate_synthetic_shapes",
-        **{"output": "@dataset_dir", "train": 6, "val": 6, "test": 12, "size": 32},
-    },
-    "epochs": 1, "batch_size": 2, "roi_size": [32, 32],
-    "network_def#channels": 4, "network_def#levels": 1,
-    "train#augmentation#0#spatial_size": [32, 32],
-}  # fmt: skip
-
-
 # MONAI 1.6.1 and Ignite 0.5.5 themselves, while they read or run a bundle
 @pytest.mark.filterwarnings(
     "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore:parsing config_file:UserWarning"
 )
-class TestBundle:
-    def run(self, bundle, output, variant, *configs, **overrides):
-        settings = {**TINY, "variant": variant, "output_dir": str(output), **overrides}
-        run_bundle(bundle, ["train.json", *configs], settings)
-
-    def test_a_trained_run_is_explained(self, bundle, tmp_path):
-        self.run(bundle, tmp_path, "sme")
-        self.run(bundle, tmp_path, "sme", "evaluate.json", "explain.json", explain_cases=3)
-        shapes = json.loads((bundle / "configs" / "schema.json").read_text())["fields"][0]["values"]
-        table = gate_table(read_activations(tmp_path / "activations.npz"))
-        assert list(table["mode"].unique()) == ["normal", *(f"fixed:{name}" for name in shapes)]
-        assert list(table["gate"].unique()) == ["encoder1", "middle", "decoder1"]
-        one_channel = table[(table["gate"] == "middle") & (table["channel"] == 0)]
-        assert one_channel.groupby("mode")["cases"].sum().tolist() == [3] * 7
-        (maps,) = read_features(tmp_path / "features.npz")
-        assert (maps.gate, len(maps.after), maps.image.shape) == ("decoder1", 7, (32, 32))
-        assert not (tmp_path / "counts.csv").exists()
-
-    def test_a_network_without_gates_is_refused(self, bundle, tmp_path):
-        self.run(bundle, tmp_path, "none")
-        with pytest.raises(ConfigError, match="no gates to explain"):
-            self.run(bundle, tmp_path, "none", "evaluate.json", "explain.json")
-        assert not (tmp_path / "activations.npz").exists()
+def test_a_trained_run_is_explained(bundle, tiny, tmp_path):
+    folders = {"dataset_dir": str(tmp_path / "data"), "output_dir": str(tmp_path / "run")}
+    settings = {**tiny, **folders, "epochs": 1, "variant": "sme"}
+    run_bundle(bundle, ["train.json"], settings)
+    explained = ["train.json", "evaluate.json", "explain.json"]
+    run_bundle(bundle, explained, {**settings, "explain_cases": 3})
+    shapes = json.loads((bundle / "configs" / "schema.json").read_text())["fields"][0]["values"]
+    table = gate_table(read_activations(tmp_path / "run" / "activations.npz"))
+    assert list(table["mode"].unique()) == ["normal", *(f"fixed:{name}" for name in shapes)]
+    assert list(table["gate"].unique()) == list(gate_places(2))
+    one_channel = table[(table["gate"] == "middle") & (table["channel"] == 0)]
+    assert one_channel.groupby("mode")["cases"].sum().tolist() == [3] * 7
+    (maps,) = read_features(tmp_path / "run" / "features.npz")
+    assert (maps.gate, len(maps.after), maps.image.shape) == ("decoder1", 7, (32, 32))
+    assert not (tmp_path / "run" / "counts.csv").exists()

@@ -3,7 +3,7 @@ import pytest
 import torch
 from monai.inferers import SimpleInferer
 
-from metaseg_monai.errors import ConfigError, DataError
+from metaseg_monai.errors import ConfigError
 from metaseg_monai.explain import GateFeatures, RecordGates, read_features
 from metaseg_monai.inferers import SlidingWindowMetadataInferer
 from metaseg_monai.networks import SqueezeExcite
@@ -87,8 +87,3 @@ def test_a_gate_that_is_not_there_is_refused(echo):
 def test_numbers_below_one_are_refused(number):
     with pytest.raises(ConfigError, match="must be 1 or more"):
         GateFeatures(RecordGates(SimpleInferer()), **number)
-
-
-def test_no_file_is_refused(tmp_path):
-    with pytest.raises(DataError, match=r"no feature maps at .*: explain this model first"):
-        read_features(tmp_path / "features.npz")

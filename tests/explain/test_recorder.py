@@ -109,29 +109,6 @@ def test_the_network_is_left_as_it_was(fails):
         assert "excite" not in vars(module)
 
 
-def test_watching_does_not_touch_the_gradients():
-    gradients = []
-    for watched in (False, True):
-        network = small()
-        if watched:
-            with record_gates(network, "middle") as record:
-                network(torch.ones(1, 1, 8, 8), torch.eye(1, 3)).sum().backward()
-            assert not record.scale["middle"][0].requires_grad
-        else:
-            network(torch.ones(1, 1, 8, 8), torch.eye(1, 3)).sum().backward()
-        gradients.append([parameter.grad for parameter in network.parameters()])
-    assert all(torch.equal(one, other) for one, other in zip(*gradients, strict=True))
-
-
-def test_watching_may_be_nested(echo):
-    image, meta = torch.ones(1, 1, 2, 2), torch.ones(1, 3)
-    with record_gates(echo) as outer:
-        with record_gates(echo) as inner:
-            echo(image, meta)
-        echo(image, meta)
-    assert (len(inner.scale["echo"]), len(outer.scale["echo"])) == (1, 2)
-
-
 ITEMS = [
     {"case": case, "domain": case[0], "mode": mode}
     for mode in ("normal", "fixed:a")
