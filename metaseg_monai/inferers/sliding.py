@@ -197,12 +197,8 @@ class PlaneInferer(Inferer):
 def map_tensors(function: Callable[[Tensor], Any], output: Any) -> Any:
     """Apply `function` to each tensor of a network's output and keep the output's form.
 
-    Args:
-        function: what to do with one tensor.
-        output: a tensor, a list or tuple of them, or a dict of them.
-
     Raises:
-        ConfigError: The output has another form.
+        ConfigError: The output is no tensor, nor a list, tuple or dict of them.
 
     Example:
         >>> map_tensors(torch.neg, {"pred": torch.tensor([1.0])})
@@ -232,9 +228,6 @@ def pyramid_weights(window: Sequence[int]) -> Tensor:
 
     A pixel's weight is the distance of its centre to the nearest edge. (The report on the
     adipocyte challenge, on inference, tells of such weights without their formula.)
-
-    Args:
-        window: pixels along each axis.
 
     >>> pyramid_weights((3, 5))
     tensor([[0.2000, 0.3333, 0.3333, 0.3333, 0.2000],
@@ -271,13 +264,8 @@ def tile_spans(size: int, window: int, margin: int, align: int) -> list[Span]:
     """Cover an axis by tiles whose kept parts meet without gap or overlap.
 
     Tiles begin at multiples of `align`, so that the cells of pooling layers are those of the
-    untiled image. The last tile ends with the image and is up to `align - 1` pixels smaller.
-
-    Args:
-        size: pixels of the image, one tile where that is at most `window`.
-        window: pixels of a tile.
-        margin: pixels discarded at each inner end of a tile.
-        align: what tiles begin at multiples of.
+    untiled image. The last tile ends with the image and is up to `align - 1` pixels smaller; an
+    image of at most a window is one tile. All in pixels.
 
     >>> for seen, kept in tile_spans(size=20, window=12, margin=2, align=4):
     ...     print(seen.start, seen.stop, kept.start, kept.stop)
@@ -304,11 +292,7 @@ def margins_of(
 ) -> list[int]:
     """Pixels that blend discard cuts off at each inner end of a window, along each axis.
 
-    Args:
-        windows: pixels of a window along each axis; -1 is the image's own size and has no margin.
-        overlap: share of a window that overlaps the next: each of the two loses half of it.
-        margin_px: the margin itself, for all axes or each; None leaves it to `overlap`.
-        align: what windows begin at multiples of.
+    A window of -1 is the image's own size and has no margin.
 
     Raises:
         ConfigError: there is not one margin an axis, it leaves nothing of a window, or a window is
@@ -364,12 +348,9 @@ def run_tiles(
         inputs: images (B, C, *S).
         run: called with tiles (N, C, *window) and the N numbers of their images.
         window: pixels of a tile along each axis; smaller images are padded with zeros around.
-        margins: pixels discarded at each inner end of a tile, along each axis.
+        margins: see `margins_of`.
         align: tiles begin at multiples of it.
         batch_size: tiles run at once.
-
-    Returns:
-        The output (B, K, *S); a tuple or dict of them where `run` gives one.
 
     Raises:
         ConfigError: the network changes the size of a tile.

@@ -75,14 +75,12 @@ def fit_schema(
         "out_of_range": out_of_range,
     }
     for name, setting in given.items():
-        strangers = (
-            () if isinstance(setting, str) else [key for key in setting if key not in columns]
-        )
-        if strangers:
-            raise ConfigError(
-                f"{name}: {strangers[0]!r} is none of the fields, expected {listing(columns)}; "
-                f"{did_you_mean(strangers[0], columns)}"
-            )
+        for key in () if isinstance(setting, str) else setting:
+            if key not in columns:
+                raise ConfigError(
+                    f"{name}: {key!r} is none of the fields, expected {listing(columns)}; "
+                    f"{did_you_mean(key, columns)}"
+                )
     proposals = []
     for place, (column, kind, unit) in enumerate(parts):
         names = [*given] if kind == "continuous" else ["missing", "provenance", "availability"]

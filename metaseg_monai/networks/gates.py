@@ -135,12 +135,6 @@ class Excitation(nn.Module):
 
     The scale alone is the block of Squeeze-and-Excitation (Hu et al. 2018, thesis equation 2.1).
     x * s + b is what the paper's public code does, and DAFT (Wolf et al. 2022) before it.
-
-    Args:
-        inputs: D, the width of the descriptor.
-        hidden: width of the hidden layer.
-        channels: C, the channels to excite.
-        shift: also give b; W2 then has 2C outputs.
     """
 
     def __init__(self, inputs: int, hidden: int, channels: int, shift: bool) -> None:

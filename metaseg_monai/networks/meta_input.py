@@ -13,14 +13,10 @@ def required_meta(
     width: int,
     no_unknown: str = "a gate by itself never has",
 ) -> Tensor:
-    """Return `meta` once its batch and width are those of the images and of the model.
+    """Return `meta` (B, M) once its batch B and width M are those of the images and the model.
 
-    Args:
-        meta: encoded metadata (B, M), or None.
-        images: B, the number of images.
-        width: M, the number of entries the model was built for. With 0, `meta` must be None and
-            an empty (B, 0) comes back.
-        no_unknown: for the message, why None does not stand for unknown metadata.
+    With a width of 0, it must be None, and an empty (B, 0) comes back. `no_unknown` says why None
+    does not stand for unknown metadata.
 
     Raises:
         ValueError: `meta` is missing, not wanted, or of another shape. Nothing is broadcast.

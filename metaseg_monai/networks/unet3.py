@@ -28,11 +28,7 @@ def gate_places(levels: int) -> tuple[str, ...]:
 class GatedTriple(nn.Module):
     """Three times convolution, batch normalisation and ReLU, then a gate: one level (thesis 3.3).
 
-    Args:
-        in_channels: channels of the input.
-        channels: C, channels of each convolution.
-        gate: called with the features (B, C, *S) before the last ReLU, `meta` and rectify=True.
-        spatial_dims: 2 or 3.
+    The gate is called with the features (B, C, *S) before the last ReLU, `meta` and rectify=True.
 
     >>> from metaseg_monai.networks import SqueezeExcite
     >>> GatedTriple(1, 8, SqueezeExcite(8))(torch.rand(2, 1, 9, 7)).shape

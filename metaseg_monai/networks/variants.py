@@ -71,16 +71,7 @@ def gate_of_variant(
     hidden_from: str = "channels",
     shift: bool = False,
 ) -> ChannelGate:
-    """Return the gate of any variant but "none".
-
-    Args:
-        variant: a name of `GATES`.
-        channels: C, the channels of the features.
-        meta_features: M, the entries of the metadata; 0 for a gate that reads none.
-        reduction: r of the hidden width, for the gates that have it as a setting.
-        hidden_from: the hidden width of SME (see `SqueezeMetadataExcite`); the other gates have
-            round(C / r) either way, as in the authors' code.
-        shift: x * s + b instead of x * s; only of a gate that has it as a setting.
+    """Return the gate of any variant but "none", with those of the settings that it has.
 
     Raises:
         ConfigError: `shift` is wanted of a gate without it, or a setting is out of range.
@@ -108,13 +99,9 @@ def meta_input_of(
     meta_features: int | None = None,
     unknown_trained: bool = False,
 ) -> MetaInput:
-    """Return the door for the metadata of a network of any variant, dummies included.
+    """Return the `MetaInput` of a network of any variant, dummies included.
 
-    Args:
-        variant: a name of `ALL_VARIANTS`. The door of one that reads no metadata lets none in.
-        schema: and the further arguments as for `MetaInput`; a dummy never knows unknown.
-        meta_features: without a schema.
-        unknown_trained: with a schema.
+    That of one that reads no metadata lets none in; a dummy never knows unknown.
 
     Raises:
         ConfigError: the variant is unknown, or the settings do not go together.

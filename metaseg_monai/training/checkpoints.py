@@ -28,10 +28,6 @@ _FORM = 2  # of what a run's checkpoint says of it; raised where settings are to
 def replace_file(path: str | Path, content: bytes | memoryview) -> None:
     """Write a file whole or not at all, and on the disk when this returns.
 
-    Args:
-        path: the file; its folder is made where missing.
-        content: all of it.
-
     Raises:
         CheckpointError: It cannot be written, e.g. on a full disk; an older file is intact.
     """
@@ -122,15 +118,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def plain(values: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Return settings as JSON would give them back.
-
-    Args:
-        values: of a run, as the configuration has them.
-        name: what they are, for the message.
-
-    Raises:
-        ConfigError: One is no plain value.
-    """
+    """Return settings as JSON would give them back; ConfigError, with their name, if it cannot."""
     try:
         copied: dict[str, Any] = json.loads(json.dumps(dict(values)))
     except (TypeError, ValueError) as error:
@@ -142,11 +130,6 @@ def differences(stored: Any, current: Any, place: str = "") -> list[str]:
     """Return one line per difference between plain values; empty where they agree.
 
     Items of a list are known by their "name" or the class in their "_target_", where these differ.
-
-    Args:
-        stored: as in a checkpoint.
-        current: as of this run.
-        place: name of the values.
 
     Example:
         >>> differences({"epochs": 100, "seed": 0}, {"epochs": 50, "seed": 0})

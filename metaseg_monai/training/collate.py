@@ -221,11 +221,6 @@ class FieldTarget(PrepareBatch):
 
         A missing value gives 0: leave such items out of training (`known_items`).
 
-        Args:
-            batchdata: with `image` and the encoded `meta` (B, M).
-            device: where both go.
-            non_blocking: as of `Tensor.to`, like `kwargs`.
-
         Raises:
             DataError: the batch has no `meta`.
         """

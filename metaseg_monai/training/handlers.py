@@ -238,9 +238,7 @@ def hear_of_errors(engine: Engine, handler: Callable[[Engine, BaseException], No
     Ignite swallows an error as soon as one handler is attached to it, and a handler that raises it
     again keeps those behind it from being called. Here all are called before it passes.
 
-    Args:
-        engine: any engine.
-        handler: called with the engine and the error; may be called twice.
+    A handler may be called twice.
 
     Example:
         >>> engine = Engine(lambda engine, batch: 1 / 0)

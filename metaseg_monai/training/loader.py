@@ -116,16 +116,7 @@ class EpochBatchSampler(Sampler[list[Key]]):
     Each pass is the next epoch, from 1 as Ignite counts. `begin_epoch` moves to any batch of any
     epoch, so that a resumed run goes on where it was killed. The last batch may be smaller; over
     several processes items from the start of the order are repeated until all have the same
-    number.
-
-    Args:
-        length: items in the dataset.
-        batch_size: items in a batch of one process.
-        seed: of the order, from 0.
-        order: takes the place of the permutations, see `EpochDraw`; batches are as many.
-
-    Raises:
-        ConfigError: A value is out of its range.
+    number. An `order` (of `EpochDraw`) takes the place of the permutations; batches are as many.
 
     Example:
         >>> sampler = EpochBatchSampler(length=4, batch_size=3, seed=0)

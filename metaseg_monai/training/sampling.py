@@ -31,11 +31,7 @@ def seed_for(*numbers: int) -> int:
 
 
 def check_seed(seed: int) -> None:
-    """Refuse what is no seed.
-
-    Raises:
-        ConfigError: it is no whole number from 0.
-    """
+    """Refuse what is no whole number from 0."""
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise ConfigError(f"seed must be a whole number from 0, got {seed!r}.")
 
@@ -73,10 +69,7 @@ def seeded(seed: int) -> Iterator[None]:
 class Deck:
     """An endless row of items in a drawn order, all once before any comes again, in a new order.
 
-    Args:
-        items: numbers of the items.
-        seed: of the orders, from 0.
-        number: of the deck, so that decks of one seed differ.
+    Decks of one seed differ by their number.
 
     >>> [sorted(Deck([7, 8], seed=0, number=0).take(place, 2).tolist()) for place in (0, 2)]
     [[7, 8], [7, 8]]
@@ -102,9 +95,7 @@ class Deck:
 class Mix:
     """An endless row in which parts take turns, each as often as its weight, spread evenly.
 
-    Args:
-        parts: decks, or such rows.
-        weights: whole numbers from 1, of each part; a round is as long as their sum.
+    A round is as long as the sum of the weights, whole numbers from 1.
 
     >>> Mix([Deck([0], 0, 0), Deck([1], 0, 1)], weights=[1, 3]).take(0, 8).tolist()
     [1, 0, 1, 1, 1, 0, 1, 1]
@@ -142,11 +133,8 @@ class Order(NamedTuple):
     def epoch(self, epoch: int, batches: int, batch: int, items: int) -> list[int]:
         """Return the items of an epoch over all processes, which take every so many-th of them.
 
-        Args:
-            epoch: from 1.
-            batches: of an epoch.
-            batch: items of a batch over all processes.
-            items: of an epoch; homogeneous epochs hold `batches` full batches instead.
+        That are `items`, or, where each batch over all processes has one value, so many full
+        batches.
         """
         generator = np.random.default_rng(seed_for(self.seed, epoch))
         if not self.by_batch:
