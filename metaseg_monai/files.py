@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from metaseg_monai.errors import DataError
 
@@ -384,18 +384,6 @@ def locked(path: Path, where: str | Path, doing: str, wait: bool = False) -> Ite
         lock.release()
 
 
-class Leftovers(NamedTuple):
-    """Folders that writers left beside their output.
-
-    Attributes:
-        removed: those of writers that ended.
-        kept: those of writers that may go on, and what `output` held before where it is missing.
-    """
-
-    removed: list[Path]
-    kept: list[Path]
-
-
 def folder_beside(output: Path, kind: str = PARTIAL) -> Path:
     """Name a new folder beside `output` that tells its writer.
 
@@ -407,7 +395,7 @@ def folder_beside(output: Path, kind: str = PARTIAL) -> Path:
     return output.with_name(f".{kind}-{writer}-{uuid.uuid4().hex}-{output.name}")
 
 
-def remove_leftovers(output: Path) -> Leftovers:
+def remove_leftovers(output: Path) -> tuple[list[Path], list[Path]]:
     """Remove what killed runs left beside `output`; folders of other outputs stay.
 
     A folder goes if its writer was a process of this machine that ended, or if nothing in it
@@ -415,9 +403,14 @@ def remove_leftovers(output: Path) -> Leftovers:
 
     Args:
         output: the folder that they wrote, with a name (not ".").
+
+    Returns:
+        The folders that were removed; and those of writers that may go on, with what `output`
+        held before where it is missing.
     """
     form = r"\.(?P<kind>partial|old)-(?:(?P<machine>[0-9a-f]{8})\.(?P<process>\d+)-)?[0-9a-f]{32}-"
-    leftovers = Leftovers([], [])
+    removed: list[Path] = []
+    kept: list[Path] = []
     for path in sorted(output.parent.glob(".*-" + glob.escape(output.name))):
         found = re.fullmatch(form + re.escape(output.name), path.name)
         if found is None or not path.is_dir():
@@ -425,10 +418,10 @@ def remove_leftovers(output: Path) -> Leftovers:
         only_copy = found["kind"] == OLD and not output.exists()
         if not only_copy and (_has_ended(found) or _is_abandoned(path)):
             shutil.rmtree(path, ignore_errors=True)
-            leftovers.removed.append(path)
+            removed.append(path)
         else:
-            leftovers.kept.append(path)
-    return leftovers
+            kept.append(path)
+    return removed, kept
 
 
 def _has_ended(found: re.Match[str]) -> bool:

@@ -122,7 +122,7 @@ def test_new_files_within_keep_a_folder(tmp_path, monkeypatch):
     later = left.stat().st_mtime + ABANDONED_S + 60
     monkeypatch.setattr(files.time, "time", lambda: later)
     os.utime(left / "images", (later, later))
-    assert remove_leftovers(tmp_path / "out").kept == [left]
+    assert remove_leftovers(tmp_path / "out") == ([], [left])
 
 
 def test_the_only_copy_of_what_was_there_stays(tmp_path):
@@ -130,6 +130,6 @@ def test_the_only_copy_of_what_was_there_stays(tmp_path):
     old = folder_beside(tmp_path / "out", OLD)
     old = old.with_name(old.name.replace(f".{os.getpid()}-", ".4194999-"))
     old.mkdir()
-    assert remove_leftovers(tmp_path / "out").kept == [old]
+    assert remove_leftovers(tmp_path / "out") == ([], [old])
     (tmp_path / "out").mkdir()
-    assert remove_leftovers(tmp_path / "out").removed == [old]
+    assert remove_leftovers(tmp_path / "out") == ([old], [])

@@ -212,17 +212,10 @@ def fill_data_seed(settings: Mapping[str, Any], data_seed: int) -> dict[str, Any
     >>> fill_data_seed({"dataset_dir": "data/{data_seed}", "table#path#seed": "{data_seed}"}, 3)
     {'dataset_dir': 'data/3', 'table#path#seed': 3}
     """
-
-    def fill(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: fill(inner) for key, inner in value.items()}
-        if isinstance(value, list):
-            return [fill(inner) for inner in value]
-        if value == "{data_seed}":
-            return data_seed
-        return value.replace("{data_seed}", str(data_seed)) if isinstance(value, str) else value
-
-    return {key: fill(value) for key, value in settings.items()}
+    number = str(data_seed)
+    text = json.dumps(settings).replace('"{data_seed}"', number).replace("{data_seed}", number)
+    filled: dict[str, Any] = json.loads(text)
+    return filled
 
 
 def _explain(error: ValidationError) -> str:

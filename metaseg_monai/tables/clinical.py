@@ -206,19 +206,13 @@ def _text(value: Any) -> tuple[str, int]:
 
 def _same_columns(rows: Mapping[str, dict[str, str]]) -> dict[str, dict[str, str]]:
     """Give every row the columns of all, a column of bounds beside its own column."""
-    seen = dict.fromkeys(name for row in rows.values() for name in row)
-    bounds = {name for name in seen if name.endswith(CENSORED)}
-    columns = [
-        column
-        for name in seen
-        if name not in bounds
-        for column in (name, name + CENSORED)
-        if column == name or column in bounds
-    ]
+    seen = list(dict.fromkeys(name for row in rows.values() for name in row))
+    own = {name: name.removesuffix(CENSORED) for name in seen}
+    place = {name: number for number, name in enumerate(seen)}
+    columns = sorted(seen, key=lambda name: (place.get(own[name], place[name]), name))
 
     def cell(row: Mapping[str, str], column: str) -> str:
-        if column in bounds and column not in row:
-            return "0" if row.get(column.removesuffix(CENSORED)) else ""
-        return row.get(column, "")
+        exact = own[column] != column and row.get(own[column])
+        return row.get(column, "0" if exact else "")
 
     return {case: {column: cell(row, column) for column in columns} for case, row in rows.items()}

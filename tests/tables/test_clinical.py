@@ -40,6 +40,8 @@ def test_bounds_become_numbers_with_a_neighbour_that_says_so(tmp_path):
     assert [row["egfr_value_censored"] for row in rows.values()] == ["1", "0", "", "-1"]
     names = list(rows["case_00001"])
     assert names[-3:] == ["egfr_value", "egfr_value_censored", "last"]
+    (tmp_path / "c.csv").write_text("case_id,a_censored,b\nx,1,2\n")  # a column of that name alone
+    assert read_clinical(tmp_path / "c.csv") == {"x": {"a_censored": "1", "b": "2"}}
 
 
 def test_a_key_given_twice_is_told_with_its_case(tmp_path):
