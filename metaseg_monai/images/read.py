@@ -105,9 +105,9 @@ def _stack_planes(planes: list[Image]) -> Image:
     return Image(np.concatenate([plane.array for plane in planes]), first.attributes)
 
 
-def same_affine(one: np.ndarray | None, other: np.ndarray | None, tolerance: float = 1e-3) -> bool:
-    """Whether two affines (4, 4) agree within `tolerance` mm; one that is unknown agrees."""
-    return one is None or other is None or bool(np.allclose(one, other, rtol=0, atol=tolerance))
+def same_affine(one: np.ndarray | None, other: np.ndarray | None) -> bool:
+    """Whether two affines (4, 4) agree within 1e-3 mm; one that is unknown agrees."""
+    return one is None or other is None or bool(np.allclose(one, other, rtol=0, atol=1e-3))
 
 
 def read_header(path: str | Path | Sequence[str | Path]) -> dict[str, Any]:

@@ -64,8 +64,6 @@ def check_table(
     columns: Columns = None,
     classes: int = 2,
     channels: Channels = "stored",
-    spatial_dims: int | None = None,
-    axes: str | None = None,
 ) -> TableCheck:
     """Read every file of a table and compare contents across splits.
 
@@ -75,8 +73,6 @@ def check_table(
         columns: see `read_table`.
         classes: number of classes, background included.
         channels: see `convert_channels`.
-        spatial_dims: see `read_image`.
-        axes: see `read_image`.
 
     Raises:
         DataError: the table is missing or unreadable, or lacks columns.
@@ -93,7 +89,7 @@ def check_table(
             digest = ";".join(map(file_sha256, image_files(item)))
             content[str(item["image"])] = digest, item["split"]
         try:
-            loaded = load_case(item, channels, classes, spatial_dims, axes)
+            loaded = load_case(item, channels, classes)
         except DataError as error:
             problems.append(str(error))
             continue
