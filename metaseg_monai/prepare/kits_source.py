@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 from metaseg_monai.errors import DataError, listing
 from metaseg_monai.metadata.fields import read_number
-from metaseg_monai.prepare.found import FoundCase, FoundFolder, Problem
+from metaseg_monai.prepare.found import FoundCase, FoundFolder, Problem, source_folder
 from metaseg_monai.tables.check import DataWarning
 from metaseg_monai.tables.clinical import CENSORED, Adapt, ClinicalTable
 from metaseg_monai.tables.clinical import read_clinical as read_any_clinical
@@ -63,9 +63,7 @@ def find_kits(
         DataError: there is no such folder, it cannot be read, no case is in it, or cases are in
             several of its folders.
     """
-    source = Path(source)
-    if not source.is_dir():
-        raise DataError(f"{source}: no such folder; expected the folder of a KiTS download")
+    source = source_folder(source, "the folder of a KiTS download")
     if label_name is not None and (not label_name.strip() or Path(label_name).name != label_name):
         raise DataError(
             f"label_name={label_name!r}: expected a file name, such as {LABEL_NAMES[0]}"

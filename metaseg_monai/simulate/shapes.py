@@ -38,14 +38,12 @@ class Shape(NamedTuple):
     """A kind of shape.
 
     Attributes:
-        thesis_name: the thesis' class name.
         zoom: factor on the drawn size.
         target: pixels of the shape's mask, from row and column offsets to the centre and a size.
         every_other: only pixels with both indices odd are seen, counted from 1 in the box; the
             target is the whole box.
     """
 
-    thesis_name: str
     zoom: float
     target: Callable[[np.ndarray, np.ndarray, float], np.ndarray]
     every_other: bool = False
@@ -91,12 +89,12 @@ def _cross(rows: np.ndarray, columns: np.ndarray, size: float) -> np.ndarray:
 
 SHAPES = MappingProxyType(
     {
-        "triangle": Shape("TRIANG", 1.0, _triangle),
-        "ring": Shape("CIRCLE", 0.7, _ring),
-        "disc": Shape("FCIRCL", 0.5, _disc),
-        "mesh_square": Shape("MSQUAR", 1.0, _mesh_box, every_other=True),
-        "square": Shape("SQUARE", 0.8, _box),
-        "cross": Shape("CROSS", 1.2, _cross),
+        "triangle": Shape(1.0, _triangle),  # TRIANG in the thesis
+        "ring": Shape(0.7, _ring),  # CIRCLE
+        "disc": Shape(0.5, _disc),  # FCIRCL
+        "mesh_square": Shape(1.0, _mesh_box, every_other=True),  # MSQUAR
+        "square": Shape(0.8, _box),  # SQUARE
+        "cross": Shape(1.2, _cross),  # CROSS
     }
 )
 

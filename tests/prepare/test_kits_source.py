@@ -123,19 +123,6 @@ def test_body_mass_index_has_one_name(tmp_path):
     rows = read_clinical(written(tmp_path / "kits.json", *entries))
     assert [row["body_mass_index"] for row in rows.values()] == ["29.47", "31", ""]
     assert "bmi" not in rows["case_00000"]
-    both = written(tmp_path / "both.json", entry(body_mass_index=30, bmi=31))
-    with pytest.raises(DataError, match=r"case_00000: bmi 31 and body_mass_index 30 disagree"):
-        read_clinical(both)
-
-
-def test_csv_gives_the_same_as_json(tmp_path):
-    values = {"comorbidities.copd": True, "bmi": 29.47, "pathologic_size": None}
-    one = read_clinical(written(tmp_path / "kits.json", entry(**values), entry(1)))
-    (tmp_path / "kits.csv").write_text(
-        "case_id,radiographic_size,comorbidities.copd,bmi,pathologic_size\n"
-        "case_00000,4.1,True,29.47,\ncase_00001,4.1,NaN,null,None\n"
-    )
-    assert read_clinical(tmp_path / "kits.csv") == one
 
 
 def test_a_size_in_mm_of_ones_own(tmp_path):

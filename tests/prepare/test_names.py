@@ -99,14 +99,6 @@ def test_without_join_or_masks_every_file_is_a_case(lab, tmp_path):
     assert "3 files that do not fit: masks/HeLa_A01_mask.png" in bare.summary
 
 
-def test_opera_names_the_well(lab, tmp_path):
-    for column in (1, 2, 3):
-        name = f"r02c{column:02d}f01p01-ch1sk1fk1fl1.tiff"
-        lab.tif(tmp_path / "src" / "p7__x" / "Images" / name, lab.image(column))
-    made = prepare_names(tmp_path / "src", tmp_path / "out", "opera", group=("plate", "well"))
-    assert [row["group"] for row in lab.rows(made.table)] == [f"p7__x_B0{n}" for n in (1, 2, 3)]
-
-
 def test_split_and_group_from_names(lab, tmp_path):
     for n, split in enumerate(["train", "val", "test", "holdout"]):
         lab.tif(tmp_path / "src" / split / f"im{n}.tif", lab.image(n))

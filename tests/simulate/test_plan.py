@@ -1,4 +1,5 @@
 from collections import Counter
+from operator import attrgetter
 
 import pytest
 
@@ -15,6 +16,15 @@ A1 = {
     "MDCK": (292, 79, 61),
     "NIH3T3": (288, 71, 73),
 }
+A3 = {10.0: (843, 218, 230), 20.0: (862, 215, 233), 40.0: (872, 209, 206)}
+A4 = {
+    "A549": (435, 97, 114),
+    "NIH3T3": (437, 124, 123),
+    "HeLa": (446, 106, 117),
+    "HepG2": (409, 116, 107),
+    "HT1080": (429, 86, 98),
+    "MCF7": (421, 113, 110),
+}
 
 
 def counted(plans, key):
@@ -29,46 +39,33 @@ def rows(plans):
     return {task: tuple(found[task, split] for split in SPLITS) for task in (NUCLEI, ANOMALIES)}
 
 
-def test_seven_lines_are_table_a1():
-    assert counted(make_plan("seven_lines", THESIS, 0), lambda plan: plan.line) == A1
+@pytest.mark.parametrize(
+    ("recipe", "of", "expected"),
+    [
+        ("seven_lines", "line", A1),
+        ("two_lines", "line", {line: A1[line] for line in ("HeLa", "MDCK")}),  # the pilot
+        ("extended", "source", {"7LINES": (2016, 504, 504), "AZ": (628, 78, 78)}),  # A.2
+        ("magnification", "magnification", A3),
+        ("magnification", "line", A4),
+        (
+            "heterogeneous",  # A.5
+            "line",
+            {"CRACK": (333, 56, 56), "HeLa": A1["HeLa"], "HepG2": A1["HepG2"]},
+        ),
+    ],
+)
+def test_images_are_those_of_the_thesis_tables(recipe, of, expected):
+    assert counted(make_plan(recipe, THESIS, 0), attrgetter(of)) == expected
 
 
-def test_two_lines_are_the_pilots():
-    found = counted(make_plan("two_lines", THESIS, 0), lambda plan: plan.line)
-    assert found == {line: A1[line] for line in ("HeLa", "MDCK")}
-
-
-def test_extended_is_table_a2():
-    found = counted(make_plan("extended", THESIS, 0), lambda plan: plan.source)
-    assert found == {"7LINES": (2016, 504, 504), "AZ": (628, 78, 78)}
-
-
-def test_magnification_is_tables_a3_and_a4():
+def test_lines_and_magnifications_are_mixed():
     plans = make_plan("magnification", THESIS, 0)
-    assert counted(plans, lambda plan: plan.magnification) == {
-        10.0: (843, 218, 230),
-        20.0: (862, 215, 233),
-        40.0: (872, 209, 206),
-    }
-    assert counted(plans, lambda plan: plan.line) == {
-        "A549": (435, 97, 114),
-        "NIH3T3": (437, 124, 123),
-        "HeLa": (446, 106, 117),
-        "HepG2": (409, 116, 107),
-        "HT1080": (429, 86, 98),
-        "MCF7": (421, 113, 110),
-    }
-    assert len({(plan.line, plan.magnification) for plan in plans}) == 18  # mixed, not aligned
-
-
-def test_heterogeneous_is_table_a5():
-    found = counted(make_plan("heterogeneous", THESIS, 0), lambda plan: plan.line)
-    assert found == {"CRACK": (333, 56, 56), "HeLa": A1["HeLa"], "HepG2": A1["HepG2"]}
+    assert len({(plan.line, plan.magnification) for plan in plans}) == 18
 
 
 def test_a_third_of_each_lines_training_masks_in_each_style_and_the_rest_exact():
     plans = make_plan("styles", THESIS, 0)
-    found = counted(plans, lambda plan: plan.style)
+    found = counted(plans, attrgetter("style"))
     assert found == {"exact": (672, 504, 504), "fine": (672, 0, 0), "coarse": (672, 0, 0)}
     of_hela = Counter(p.style for p in plans if p.line == "HeLa" and p.split == "train")
     assert max(of_hela.values()) - min(of_hela.values()) <= 1
@@ -90,7 +87,7 @@ def test_the_curtailed_set_is_table_a8(apart):
 
 def test_the_proposals_imbalance_in_training_only():
     plans = make_plan("acquisition", {"train": 1000, "val": 100, "test": 100}, 0)
-    assert counted(plans, lambda plan: plan.magnification) == {
+    assert counted(plans, attrgetter("magnification")) == {
         5.0: (200, 25, 25),
         10.0: (300, 25, 25),
         20.0: (10, 25, 25),

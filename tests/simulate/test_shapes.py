@@ -88,11 +88,6 @@ def drawn(name, size, side=12, centre=(6, 6)):
     return shape_target(name, Placement(*centre, size), side)
 
 
-def test_names_in_the_order_of_the_thesis():
-    names = [shape.thesis_name for shape in SHAPES.values()]
-    assert names == ["TRIANG", "CIRCLE", "FCIRCL", "MSQUAR", "SQUARE", "CROSS"]
-
-
 def test_square_by_hand():
     expected = np.zeros((12, 12), bool)
     expected[4:8, 4:8] = True
