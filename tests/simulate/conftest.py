@@ -61,6 +61,17 @@ def rows_of():
 
 
 @pytest.fixture(scope="session")
+def contents():
+    """Every file of a folder by its path."""
+
+    def read(folder):
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+    return read
+
+
+@pytest.fixture(scope="session")
 def plane():
     def read(path):
         return read_image(path, palette="indices").array[0]

@@ -1,7 +1,5 @@
 """Synthetic shapes: how each is drawn, and the files."""
 
-import hashlib
-
 import numpy as np
 import pytest
 
@@ -22,14 +20,6 @@ from metaseg_monai.tables import check_table, read_table
 FEW = {"train": 12, "val": 6, "test": 6, "size": 32}
 
 
-def contents(folder):
-    return {
-        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
-
-
 def test_table_and_files_pass_the_deep_check(tmp_path):
     when = {"provenance": "acquisition", "availability": "acquisition"}
     schema = MetadataSchema([Categorical(name="task", values=tuple(SHAPES), **when)])
@@ -48,7 +38,7 @@ def test_table_and_files_pass_the_deep_check(tmp_path):
     assert np.unique(label).tolist() == [0, 1]
 
 
-def test_same_seed_same_bytes_other_seed_others(tmp_path):
+def test_same_seed_same_bytes_other_seed_others(tmp_path, contents):
     for name, seed in (("a", 4), ("b", 4), ("c", 5)):
         generate_synthetic_shapes(tmp_path / name, **FEW, seed=seed)
     a, b, c = (contents(tmp_path / name) for name in "abc")
@@ -59,7 +49,7 @@ def test_same_seed_same_bytes_other_seed_others(tmp_path):
     assert len({a[name] for name in images}) == len(images) == 24
 
 
-def test_more_images_keep_the_first(tmp_path):
+def test_more_images_keep_the_first(tmp_path, contents):
     generate_synthetic_shapes(tmp_path / "a", train=6, val=0, test=0, size=32)
     generate_synthetic_shapes(tmp_path / "b", train=9, val=0, test=0, size=32)
     a, b = contents(tmp_path / "a"), contents(tmp_path / "b")

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
 from metaseg_monai.errors import ConfigError
 from metaseg_monai.simulate.cells.acquisition import Acquisition, draw_acquisition
-from metaseg_monai.simulate.cells.culture import SEVEN_LINES
 from metaseg_monai.tables.columns import SPLITS
 
 Counts = dict[str, dict[str, int]]  # value -> split -> images
@@ -93,24 +93,20 @@ def divided(counts: Counts, split: str, total: int | None) -> dict[str, int]:
     return shared
 
 
-def _of_lines(counts: Counts, split: str, total: int | None) -> list[Plan]:
-    shared = divided(counts, split, total)
-    return [Plan(split, line) for line, count in shared.items() for _ in range(count)]
-
-
-def _seven_lines(split: str, total: int | None, random: np.random.Generator) -> list[Plan]:
-    return _of_lines(A1, split, total)
-
-
-def _two_lines(split: str, total: int | None, random: np.random.Generator) -> list[Plan]:
-    """Thesis 4.1."""
-    return _of_lines({line: A1[line] for line in ("HeLa", "MDCK")}, split, total)
-
-
-def _extended(split: str, total: int | None, random: np.random.Generator) -> list[Plan]:
-    """Thesis 4.4, table A.2."""
-    plans = _of_lines({**A1, **A2_AZ}, split, total)
-    return [replace(plan, source="AZ") if plan.line == "AZ" else plan for plan in plans]
+def _of_lines(
+    counts: Counts, split: str, total: int | None, random: np.random.Generator | None = None
+) -> list[Plan]:
+    """A recipe that leaves nothing to chance: images of lines, of concrete with cracks as task."""
+    return [
+        Plan(
+            split,
+            line,
+            tasks=(CRACKS if line == CRACK else NUCLEI,),
+            source=line if line in (CRACK, "AZ") else "7LINES",
+        )
+        for line, count in divided(counts, split, total).items()
+        for _ in range(count)
+    ]
 
 
 def _magnification(split: str, total: int | None, random: np.random.Generator) -> list[Plan]:
@@ -133,15 +129,6 @@ def _magnified(
     order = random.permutation(len(values))
     return [
         replace(plan, magnification=values[place]) for plan, place in zip(plans, order, strict=True)
-    ]
-
-
-def _heterogeneous(split: str, total: int | None, random: np.random.Generator) -> list[Plan]:
-    """Thesis 4.5, table A.5."""
-    plans = _of_lines({**A5_CRACK, "HeLa": A1["HeLa"], "HepG2": A1["HepG2"]}, split, total)
-    return [
-        replace(plan, tasks=(CRACKS,), source=CRACK) if plan.line == CRACK else plan
-        for plan in plans
     ]
 
 
@@ -191,24 +178,24 @@ def _curtailed_apart(split: str, total: int | None, random: np.random.Generator)
     ]
 
 
+COUNTS_OF_RECIPE: dict[str, Counts] = {
+    "two_lines": {line: A1[line] for line in ("HeLa", "MDCK")},  # thesis 4.1
+    "extended": {**A1, **A2_AZ},  # thesis 4.4, table A.2
+    "magnification": A4,
+    "heterogeneous": {**A5_CRACK, "HeLa": A1["HeLa"], "HepG2": A1["HepG2"]},  # 4.5, table A.5
+}  # the others have the seven lines
 RECIPES: dict[str, Callable[[str, int | None, np.random.Generator], list[Plan]]] = {
-    "seven_lines": _seven_lines,
-    "two_lines": _two_lines,
-    "extended": _extended,
+    "seven_lines": partial(_of_lines, A1),
+    "two_lines": partial(_of_lines, COUNTS_OF_RECIPE["two_lines"]),
+    "extended": partial(_of_lines, COUNTS_OF_RECIPE["extended"]),
     "magnification": _magnification,
     "acquisition": _acquisition,
-    "heterogeneous": _heterogeneous,
+    "heterogeneous": partial(_of_lines, COUNTS_OF_RECIPE["heterogeneous"]),
     "styles": _styles,
     "anomalies": _anomalies,
     "anomalies_curtailed": _curtailed,
     "anomalies_curtailed_apart": _curtailed_apart,
 }
-LINES_OF_RECIPE = {
-    "magnification": tuple(A4),
-    "two_lines": ("HeLa", "MDCK"),
-    "extended": (*SEVEN_LINES, "AZ"),
-    "heterogeneous": (CRACK, "HeLa", "HepG2"),
-}  # the others have seven; the null control draws among them
 
 
 # Plates and wells: images of a well share their line and how they are taken.
@@ -239,7 +226,7 @@ def place_images(
     plans: Sequence[Plan], fields_per_well: int, seed: int, recipe: str
 ) -> list[Place]:
     """Fill wells with the images of one line and magnification, in their order."""
-    unrelated = LINES_OF_RECIPE.get(recipe, SEVEN_LINES)
+    unrelated = tuple(COUNTS_OF_RECIPE.get(recipe, A1))  # of the null control
     filling: dict[tuple[str, str, float], tuple[int, int]] = {}  # to the well and its fields
     wells: dict[str, list[tuple[Acquisition, str]]] = {split: [] for split in SPLITS}
     places = []
