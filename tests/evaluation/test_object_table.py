@@ -1,6 +1,7 @@
 """Objects of predictions: label images, their tables in the pixels of their file, and wells."""
 
 import hashlib
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -8,11 +9,9 @@ import pytest
 import tifffile
 import torch
 from ignite.engine import Events
-from monai.data import DataLoader, Dataset
-from monai.engines import SupervisedEvaluator
-from monai.transforms import Compose
 
 from metaseg_monai.errors import ConfigError, DataError
+from metaseg_monai.evaluation.masks import SaveMasks
 from metaseg_monai.evaluation.object_table import (
     SaveObjects,
     pixel_size_um,
@@ -21,9 +20,6 @@ from metaseg_monai.evaluation.object_table import (
 )
 from metaseg_monai.images.read import read_image
 from metaseg_monai.images.tiff import tiff_pixel_um
-from metaseg_monai.tables.find import find_cases
-from metaseg_monai.training import collate_cases
-from metaseg_monai.transforms import LoadCased
 
 MASK = np.zeros((20, 30), np.uint8)
 MASK[0:4, 3:8] = 1  # at the border: 20 pixels
@@ -48,12 +44,12 @@ def item_of(folder, case, image=IMAGE, well=None, metadata=None, **columns):
 def tables(tmp_path, run, one_hot):
     """Save the objects of masks, one a case, and read their tables."""
 
-    def save(items, masks, classes=2, objects=None, by=(), **batch):
+    def save(items, masks, classes=2, objects=None, by=(), form="labels", **batch):
         pairs = [
             ({"case": [item["case"]], **batch}, {"pred": one_hot(mask, classes)[None].float()})
             for item, mask in zip(items, masks, strict=True)
         ]
-        run(SaveObjects(tmp_path / "out", objects=objects, by=by), pairs, items)
+        run(SaveObjects(tmp_path / "out", form, objects, by), pairs, items)
         return [pd.read_csv(tmp_path / "out" / name) for name in ("objects.csv", "wells.csv")]
 
     return save
@@ -179,66 +175,39 @@ def test_wrong_settings_are_refused(tmp_path):
         SaveObjects(tmp_path, "label")
 
 
-PICTURE = np.zeros((20, 30), np.uint16)
-PICTURE[2:6, 3:8], PICTURE[8:14, 10:14], PICTURE[8:14, 14:19] = 900, 700, 800
-SETTINGS = {"method": "watershed", "min_distance_px": 2}
-
-
-class Bright(torch.nn.Module):
-    """Foreground where a pixel is above 500."""
-
-    def forward(self, image):
-        return torch.cat([500 - image, image - 500], dim=1)
-
-
-def save(path, image=PICTURE, **settings):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tifffile.imwrite(path, image, photometric="minisblack", **settings)
-
-
-def predict(source, handler):
-    items = find_cases(source, None)
-    chain = Compose([LoadCased()])
-    SupervisedEvaluator(
-        device=torch.device("cpu"),
-        val_data_loader=DataLoader(Dataset(items, chain), 1, collate_fn=collate_cases),
-        network=Bright(),
-        val_handlers=[handler],
-        decollate=False,
-    ).run()
-
-
 @pytest.mark.parametrize(
     ("form", "name"), [("labels", "a_objects.tif"), ("ome-labels", "a_objects.ome.tif")]
 )
-def test_labels_have_the_shape_and_pixel_size_of_the_image(tmp_path, form, name):
-    save(tmp_path / "in" / "a.tif", resolution=(20000, 20000), resolutionunit="CENTIMETER")
-    predict(tmp_path / "in", SaveObjects(tmp_path / "out", form, SETTINGS))
+def test_labels_have_the_shape_and_pixel_size_of_the_image(tmp_path, tables, form, name):
+    item = item_of(tmp_path, "a")
+    tifffile.imwrite(item["image"], IMAGE, resolution=(20000, 20000), resolutionunit="CENTIMETER")
+    touching = MASK.copy()
+    touching[8:14, 14:19] = 1  # which a watershed cuts off again
+    settings = {"method": "watershed", "min_distance_px": 2}
+    objects, wells = tables([item], [touching], objects=settings, form=form)
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         name, "objects.csv", "wells.csv", "predicted.sha256",
     }  # fmt: skip
     labels = read_image(tmp_path / "out" / name).array[0]
     assert labels.dtype == np.uint16
-    np.testing.assert_array_equal(labels > 0, PICTURE > 500)
+    np.testing.assert_array_equal(labels > 0, touching > 0)
     assert tiff_pixel_um(tmp_path / "out" / name) == pytest.approx(0.5)
     with tifffile.TiffFile(tmp_path / "out" / name) as file:
         assert file.is_ome is (form == "ome-labels")
         assert file.series[0].axes == "YX"
-    table = pd.read_csv(tmp_path / "out" / "objects.csv")
-    for _, row in table.iterrows():
+    for _, row in objects.iterrows():
         assert row["area_px"] == (labels == row["object"]).sum()
-    assert table["max_intensity"].max() == 900
-    assert pd.read_csv(tmp_path / "out" / "wells.csv").loc[0, "objects"] == labels.max()
+    assert wells.loc[0, "objects"] == labels.max() > 3
 
 
 def test_an_unknown_pixel_size_is_not_invented(tmp_path):
     for name in ("a.tif", "a.ome.tif"):
-        write_labels(tmp_path / name, PICTURE)
+        write_labels(tmp_path / name, IMAGE)
         assert tiff_pixel_um(tmp_path / name) is None
 
 
 def test_ome_metadata_are_those_of_the_standard(tmp_path):
-    write_labels(tmp_path / "a.ome.tif", PICTURE, 0.325)
+    write_labels(tmp_path / "a.ome.tif", IMAGE, 0.325)
     with tifffile.TiffFile(tmp_path / "a.ome.tif") as file:
         text = file.ome_metadata
     for told in ('PhysicalSizeX="0.325"', 'PhysicalSizeYUnit="µm"', 'SizeX="30"', 'SizeY="20"'):
@@ -257,54 +226,49 @@ def test_more_objects_than_16_bits_hold_are_written_with_32(tmp_path):
     assert tifffile.imread(tmp_path / "b.tif").dtype == np.uint16
 
 
-def test_only_earlier_predictions_are_replaced(tmp_path):
-    save(tmp_path / "in" / "a.tif")
-    out = tmp_path / "out"
+def test_only_earlier_predictions_are_replaced(tmp_path, tables):
+    items, out = [item_of(tmp_path, "a")], tmp_path / "out"
     for _ in range(2):
-        predict(tmp_path / "in", SaveObjects(out, objects=SETTINGS))
+        tables(items, [MASK])
     lines = (out / "predicted.sha256").read_text().splitlines()
-    assert [line.split("  ")[1] for line in lines] == ["a_objects.tif", "objects.csv", "wells.csv"]
+    assert [line[66:] for line in lines] == ["a_objects.tif", "objects.csv", "wells.csv"]
     for line in lines:
-        digest, name = line.split("  ")
-        assert hashlib.sha256((out / name).read_bytes()).hexdigest() == digest
+        assert hashlib.sha256((out / line[66:]).read_bytes()).hexdigest() == line[:64]
     for name in ("a_objects.tif", "objects.csv"):
         before = (out / name).read_bytes()
         (out / name).write_bytes(b"corrected by hand")
         with pytest.raises(DataError, match=f"no masks as predicted before .*{name}"):
-            predict(tmp_path / "in", SaveObjects(out))
+            tables(items, [MASK])
         (out / name).write_bytes(before)
 
 
-def test_images_and_names_in_common_are_refused(tmp_path):
-    save(tmp_path / "in" / "a.tif")
-    save(tmp_path / "in" / "a_objects.tif")
+def test_images_and_volumes_are_refused(tmp_path, tables):
+    items = [item_of(tmp_path / "out", name) for name in ("a", "a_objects")]
     with pytest.raises(DataError, match="The objects of 'a' would replace the image"):
-        predict(tmp_path / "in", SaveObjects(tmp_path / "in"))
-    save(tmp_path / "volume" / "v.nii.gz")
+        tables(items, [MASK, MASK])
+    items[0]["image"] = "v.nii.gz"
     with pytest.raises(DataError, match="objects are made of 2D images"):
-        predict(tmp_path / "volume", SaveObjects(tmp_path / "out"))
-    assert not (tmp_path / "out").exists()
+        tables(items, [MASK, MASK])
+    assert len(list((tmp_path / "out").iterdir())) == 2
 
 
-def test_no_image_is_held_while_the_next_is_read(tmp_path):
-    held = []
+@pytest.mark.parametrize("kind", [SaveMasks, SaveObjects])
+def test_a_batch_and_its_output_are_let_go_before_the_next_is_read(tmp_path, run, one_hot, kind):
+    items, held = [item_of(tmp_path, case) for case in "abc"], []
 
-    class Watched(SaveObjects):
-        def attach(self, engine):
-            super().attach(engine)
-            engine.add_event_handler(Events.GET_BATCH_COMPLETED, self.look)
+    def attach(engine):
+        kind(tmp_path / "out").attach(engine)
+        look = Events.GET_BATCH_COMPLETED
+        engine.add_event_handler(look, lambda engine: held.append(engine.state.output))
 
-        def look(self, engine):
-            held.append(engine.state.output)
-
-    for name in "abc":
-        save(tmp_path / "in" / f"{name}.tif")
-    predict(tmp_path / "in", Watched(tmp_path / "out"))
+    pairs = [({"case": [case]}, {"pred": one_hot(MASK)[None].float()}) for case in "abc"]
+    state = run(SimpleNamespace(attach=attach), pairs, items)
     assert held == [None] * 3
+    assert state.output is not None  # the last is still there for who asks at the end
 
 
 def test_the_column_comes_before_the_file(tmp_path):
-    file = write_labels(tmp_path / "a.ome.tif", PICTURE, 0.5)
+    file = write_labels(tmp_path / "a.ome.tif", IMAGE, 0.5)
     item = {"case": "a", "image": str(file), "columns": {"pixel_um": " 0.325 "}}
     assert pixel_size_um(item) == 0.325
     for nothing in ("", "NaN", "n/a"):

@@ -21,7 +21,10 @@ from metaseg_monai.evaluation import (
     read_calibration,
     read_cases,
     read_counts,
+    read_object_scores,
+    read_volumes,
 )
+from metaseg_monai.evaluation.object_scores import SCORES
 from metaseg_monai.evaluation.per_case import (
     AMOUNT,
     BINS,
@@ -31,6 +34,7 @@ from metaseg_monai.evaluation.per_case import (
     Table,
     read_rows,
 )
+from metaseg_monai.evaluation.volume_table import VOLUMES
 from metaseg_monai.files import file_sha256
 from metaseg_monai.metadata import Continuous, MetadataSchema
 from metaseg_monai.tables import CaseTable
@@ -216,21 +220,50 @@ def test_every_table_says_how_it_is_made(tmp_path):
         (read_counts, "no counts at .*run the evaluation of this model first"),
         (read_calibration, "no calibration bins at .*in mode normal first"),
         (read_cases, "no cases at .*evaluate"),
+        (read_object_scores, "no scores of objects at .*evaluate with objects set"),
+        (read_volumes, "no scores of volumes at .*or use the command score"),
     ):
         with pytest.raises(DataError, match=message):
             read(tmp_path / "none.csv")
 
 
-def test_counts_are_whole_and_of_a_domain_of_their_own(tmp_path):
-    path, head = tmp_path / "counts.csv", ",".join(COUNTS.columns)
-    for line, message in (
-        ("a,a,test,normal,x,1,0.5,0,0,0", "tp must be whole numbers from 0"),
-        ("a,a,test,normal,x,1,-1,0,0,0", "tp must be whole numbers from 0"),
-        ("a,a,test,normal,average,1,1,0,0,0", "'average' names an aggregate"),
-    ):
-        path.write_text(f"{head}\n{line}\n")
-        with pytest.raises(DataError, match=message):
-            read_counts(path)
+COUNTED = "a,a,test,normal,x,1,1,0,0,0"
+SCORED = "a,g,test,normal,d,1,3,2,2,0,1,0.8,0.5,1.0,0.667,0.9,0,1,2,2,1,1,1,1,0,0,0,instances,0"
+MEASURED = "a,g,test,normal,tumour,1,5,0.9,0.8,,1.0,1.0,0.0,1,1,0"
+
+
+@pytest.mark.parametrize(
+    ("read", "table", "good", "part", "wrong", "message"),
+    [
+        (read_counts, COUNTS, COUNTED, "1,1,0", "1,0.5,0", "tp must be whole numbers from 0"),
+        (read_counts, COUNTS, COUNTED, "1,1,0", "1,-1,0", "tp must be whole numbers from 0"),
+        (read_counts, COUNTS, COUNTED, "x", "average", "'average' names an aggregate"),
+        (read_object_scores, SCORES, SCORED, "3,2,2", "3,2,9", "tp_50 above the number"),
+        (read_object_scores, SCORES, SCORED, "3,2,2", "3,,2", "pred must be whole numbers"),
+        (read_object_scores, SCORES, SCORED, "3,2,2", "-3,2,2", "true must be whole numbers"),
+        (read_object_scores, SCORES, SCORED, "0.8", "1.8", "f1_50 must be numbers from 0 to 1"),
+        (
+            read_object_scores,
+            SCORES,
+            SCORED,
+            SCORED,
+            f"{SCORED}\n{SCORED}",
+            "mode normal, class 1 st",
+        ),
+        (read_volumes, VOLUMES, MEASURED, "0.9", "", "dice must be numbers from 0 to 1"),
+        (read_volumes, VOLUMES, MEASURED, "0.9", "1.9", "dice must be numbers from 0 to 1"),
+        (read_volumes, VOLUMES, MEASURED, "0.8", "1.8", "surface_dice must be numbers from 0 to 1"),
+        (read_volumes, VOLUMES, MEASURED, "r,1", "r,2", "complete must be numbers from 0 to 1"),
+        (read_volumes, VOLUMES, MEASURED, MEASURED, f"{MEASURED}\n{MEASURED}", "region tumour st"),
+    ],
+)
+def test_damaged_rows_of_each_table_are_refused(tmp_path, read, table, good, part, wrong, message):
+    path, head = tmp_path / "t.csv", ",".join(table.columns)
+    path.write_text(f"{head}\n{good}\n")
+    assert len(read(path)) == 1
+    path.write_text(f"{head}\n{good.replace(part, wrong, 1)}\n")
+    with pytest.raises(DataError, match=message):
+        read(path)
 
 
 def test_an_evaluation_says_which_weights_made_which_files(tmp_path, run, one_hot):
