@@ -508,7 +508,7 @@ def _write_image(path: Path, array: np.ndarray | None, target: Path, remarks: li
         resolution = None
         remarks.append("written anew without the size of its pixels: OME metadata are not legible")
     made = target.with_name(f"{target.name}.tif")
-    _write_tiff(made, array[0] if len(array) == 1 else array, resolution)
+    write_tiff(made, array, resolution)
     return made
 
 
@@ -517,18 +517,20 @@ def _write_masks(case: FoundCase, masks: Masks, folder: Path) -> dict[str, str]:
         (folder / kind).mkdir(exist_ok=True)
     files = {"label": f"labels/{case.case}.tif"}
     if masks.copied is None:
-        _write_tiff(folder / files["label"], masks.label)
+        write_tiff(folder / files["label"], masks.label)
     else:
         files = {"label": f"labels/{case.case}{image_suffix(masks.copied)}"}
         shutil.copyfile(masks.copied, folder / files["label"])
     if masks.objects is not None:
         files["instances"] = f"instances/{case.case}.tif"
-        _write_tiff(folder / files["instances"], masks.objects)
+        write_tiff(folder / files["instances"], masks.objects)
     return files
 
 
-def _write_tiff(path: Path, pixels: np.ndarray, resolution: Resolution | None = None) -> None:
+def write_tiff(path: Path, pixels: np.ndarray, resolution: Resolution | None = None) -> None:
+    """Write pixels (H, W) or (C, H, W), one channel as a plane, with their axes by name."""
     per_unit, unit = resolution or (None, None)
+    pixels = pixels[0] if len(pixels) == 1 and pixels.ndim == 3 else pixels
     tifffile.imwrite(
         path,
         pixels,

@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tifffile
 import torch
 from tqdm import tqdm
 
 from metaseg_monai.errors import ConfigError, DataError
-from metaseg_monai.files import replacing, write_table
+from metaseg_monai.files import write_table
 from metaseg_monai.images.geometry import resampled_shape, resize_label, resize_stored
 from metaseg_monai.images.image import image_suffix
 from metaseg_monai.images.read import read_image
 from metaseg_monai.metadata.fields import read_number
+from metaseg_monai.prepare.pipeline import write_tiff
 from metaseg_monai.simulate.generated import (
     INSTANCES,
     Stored,
@@ -248,12 +248,5 @@ def resample_file(path: Path, made: Path, scale: float, image: bool) -> None:
     else:  # through int64, because torch takes no rows of 16-bit numbers without a sign
         numbers = torch.from_numpy(planes if planes.dtype.kind == "f" else planes.astype(np.int64))
         resized = resize_label(numbers[None], shape)[0].numpy().astype(planes.dtype)
-    grey = len(resized) == 1
-    with replacing(made) as part:
-        tifffile.imwrite(
-            part,
-            resized[0] if grey else resized,
-            photometric="minisblack",
-            compression="zlib",
-            metadata={"axes": "YX" if grey else "CYX"},
-        )
+    made.parent.mkdir(parents=True, exist_ok=True)
+    write_tiff(made, resized)
