@@ -100,7 +100,7 @@ def _of_modes(sources: Mapping[str, str], counts: pd.DataFrame) -> dict[str, flo
 
 def _volume_parts(results: Results, sources: Mapping[str, str]) -> list[Part]:
     """Mean Dice of volumes in their last, most special region, by source."""
-    scored = results.volumes_in("normal")
+    scored = results.normal_volumes
     if scored.empty:
         return []
     volumes = results.volumes.merge(scored[TRAINING].drop_duplicates(), on=TRAINING)

@@ -268,7 +268,7 @@ def _swept(results: Results, field: Continuous) -> list[Part]:
             )
         )
     return [
-        _follows(table.mean, field, list(curves)),
+        _follows(table.mean, field, curves, names),
         Figure(f"response_{field.name}", caption, png),
         Table(f"monotone_{field.name}", title, note, *table, first="condition, class"),
         *montages(results, field, trained),
@@ -285,11 +285,16 @@ def _trained(given: Sequence[Given], field: Continuous) -> tuple[float, float] |
     return (float(values.min()), float(values.max())) if len(values) else None
 
 
-def _follows(values: pd.DataFrame, field: Continuous, names: Sequence[str]) -> str:
+def _follows(
+    values: pd.DataFrame,
+    field: Continuous,
+    curves: Mapping[str, pd.DataFrame],
+    names: Mapping[int, str],
+) -> str:
     """Say of each condition which class follows the value, and in how many of its cases."""
     told = []
-    for name in names:
-        rows = values[values.index.str.startswith(f"{name}, ")]
+    for name, curve in curves.items():
+        rows = values.loc[[f"{name}, {class_text(names, n)}" for n in curve["class"].unique()]]
         share = rows["monotone"].dropna()
         if share.empty:
             told.append(f"No label holds a class, so {name} has nothing to follow.")
@@ -317,7 +322,7 @@ SHOWN_CASES, SHOWN_VALUES, SHOWN_CONDITIONS = 5, 9, 3
 
 
 def montages(
-    results: Results, field: Continuous, trained: tuple[float, float] | None = None
+    results: Results, field: Continuous, trained: tuple[float, float] | None
 ) -> list[Figure]:
     """Contours of the first training of the conditions that respond, dummies last.
 

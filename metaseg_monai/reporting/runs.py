@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from operator import itemgetter
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -118,9 +117,11 @@ class Results:
         runs = [run._replace(domain="") for run, *more in self.by_training.values() if not more]
         return replace(self, runs=runs).read(VOLUMES, read_volumes)
 
-    def volumes_in(self, mode: str) -> pd.DataFrame:
-        """The rows of `volumes` of a test mode."""
-        return self.volumes if self.volumes.empty else self.volumes[self.volumes["mode"] == mode]
+    @property
+    def normal_volumes(self) -> pd.DataFrame:
+        """The rows of `volumes` with true metadata."""
+        every = self.volumes
+        return every if every.empty else every[every["mode"] == "normal"]
 
     @cached_property
     def fields(self) -> dict[str, AnyField]:
@@ -322,19 +323,20 @@ def read_results(folder: Path) -> Results:
     """
     study, plan = read_study(folder), read_plan(folder)
     missing: dict[str, str] = {}
-    done: list[tuple[Run, str, str, str]] = []
+    done: list[tuple[Run, dict[str, Any]]] = []
     for run in plan:
         record = read_record(folder / run.folder) or {}
         if reason := _why_missing(folder / run.folder, run, record):
             missing[run.folder] = reason
         else:
-            ended, digest = str(record.get("ended", "")), str(record["table_sha256"])
-            done.append((run, record["table"], ended, digest))
-    last = {table: digest for _, table, _, digest in sorted(done, key=itemgetter(2, 3))}
+            done.append((run, record))
+    ends = sorted((str(r.get("ended", "")), r["table"], r["table_sha256"]) for _, r in done)
+    last = {table: digest for _, table, digest in ends}
     digests: dict[int, set[str]] = {}
     runs = []
-    for run, table, _, digest in done:
-        if digest != last[table]:
+    for run, record in done:
+        digest = record["table_sha256"]
+        if digest != last[record["table"]]:
             missing[run.folder] = "its table has changed since"
             continue
         digests.setdefault(run.data_seed, set()).add(digest)

@@ -49,7 +49,7 @@ def volume_section(results: Results, protocol: Protocol, ranked: bool = True) ->
         protocol: whose comparisons are made on the Dice of the most special region as well.
         ranked: say which condition is highest and lowest; False where they cannot be compared.
     """
-    scores = results.volumes_in("normal")
+    scores = results.normal_volumes
     volumes, regions = averaged(scores), regions_of(scores)
     target = regions[-1]
     note = (

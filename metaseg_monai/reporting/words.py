@@ -54,15 +54,6 @@ def glossary(conditions: Sequence[str]) -> dict[str, str]:
     return told
 
 
-def score_name(label_class: int | None, names: Mapping[int, str]) -> str:
-    """Name the score of the label class that a protocol is about.
-
-    >>> score_name(2, {2: "tumour"}), score_name(2, {}), score_name(None, {})
-    ('F1 of tumour', 'F1 of class 2', 'F1')
-    """
-    return "F1" if label_class is None else f"F1 of {class_text(names, label_class)}"
-
-
 @dataclass(frozen=True)
 class Asked:
     """What was asked of some results, and what came out.
@@ -84,8 +75,9 @@ class Asked:
 
     @cached_property
     def score(self) -> str:
-        """What its F1 is called."""
-        return score_name(self.protocol.label_class, self.every.class_names)
+        """What its F1 is called: that of the class that the protocol is about."""
+        number = self.protocol.label_class
+        return "F1" if number is None else f"F1 of {class_text(self.every.class_names, number)}"
 
     @cached_property
     def f1(self) -> Spread:

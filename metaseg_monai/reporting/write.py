@@ -96,7 +96,7 @@ def write_report(
         },
         facts=words.facts(results),
     )
-    ranked, volumes = not asked.reasons, len(results.volumes_in("normal")) > 0
+    ranked, volumes = not asked.reasons, len(results.normal_volumes) > 0
     body = [
         section
         for section in (

@@ -220,6 +220,13 @@ def test_without_a_label_or_known_training_values_it_is_said(volumes):
     assert "Training values" not in figures_of([section])["response_size"].caption
 
 
+def test_a_run_whose_name_goes_on_is_another(volumes):
+    runs = {"sme": [volumes.run("sme", follows=1)], "sme, wide": [volumes.run("wide")]}
+    told = section_of(volumes, **runs).parts[0]
+    assert told.startswith("sme follows size: class 2 grows with size in 100 % of the 10 cases")
+    assert told.endswith("sme, wide does not respond to size.")
+
+
 def test_older_runs_have_no_such_section(volumes):
     assert section_of(volumes, se=[volumes.run("se", modes=("normal",))]) is None
     run = volumes.run("sme", follows=1)

@@ -34,8 +34,9 @@ def test_ranks_within_each_column_and_shows_missing_values_as_hyphens():
     assert texts(shown)[3] == ["-", "0.900"]
 
 
-def test_ranks_low_as_best():
-    assert ranks(table({"error": [0.4, 0.3, 0.1, 0.2]}, best="low")) == [[0], [0], [1], [2]]
+@pytest.mark.parametrize(("best", "rank"), [("low", [0, 0, 1, 2]), (None, [0] * 4)])
+def test_the_best_is_low_or_nothing_is(best, rank):
+    assert ranks(table({"error": [0.4, 0.3, 0.1, 0.2]}, best=best)) == [[one] for one in rank]
 
 
 def test_values_that_look_alike_share_their_rank_and_two_bests_leave_no_second():
@@ -53,10 +54,6 @@ def test_ranks_nothing_among_equals_counts_and_text(column):
     assert legend(shown) == ""
 
 
-def test_ranks_nothing_where_no_direction_is_best():
-    assert ranks(table({"a": [0.1, 0.2, 0.3, 0.4]})) == [[0]] * 4
-
-
 def test_shows_digits_integers_and_no_negative_zero():
     shown = table({"f1": [0.12345, -0.00004, -0.2, 1.0], "n": [504, 3, 0, 1]}, digits=2)
     assert texts(shown) == [["0.12", "504"], ["0.00", "3"], ["-0.20", "0"], ["1.00", "1"]]
@@ -65,6 +62,7 @@ def test_shows_digits_integers_and_no_negative_zero():
 def test_a_spread_stands_behind_its_value_and_not_behind_a_missing_one():
     spread = pd.DataFrame({"a": [0.01, np.nan, 0.03, 0.04]}, index=ROWS)
     shown = table({"a": [0.9, 0.8, 0.7, np.nan]}, spread=spread, best="high")
+    assert r"se & \underline{0.800} \\" in to_latex(shown)
     assert [row[0].spread for row in cells(shown)] == ["0.010", "", "0.030", ""]
     assert "| none | **0.900** \u00b1 0.010 |" in to_markdown(shown)
     assert "| se | <u>0.800</u> |" in to_markdown(shown)
@@ -141,12 +139,6 @@ def test_latex_is_a_booktabs_table_with_caption_and_label():
         r"\end{tabular}",
         r"\end{table}",
     ]
-
-
-def test_latex_marks_best_and_second():
-    text = to_latex(table({"a": [0.1, 0.2, 0.3, 0.0]}, best="high"))
-    assert r"se & \underline{0.200} \\" in text
-    assert r"me & \textbf{0.300} \\" in text
 
 
 def test_csv_keeps_full_numbers_and_puts_spreads_beside_them():
