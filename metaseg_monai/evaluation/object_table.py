@@ -63,34 +63,29 @@ def well_summary(
         stands for it.
     """
     keys = ["plate", "well", "_alone", *by, "class"]
-    # an image belongs to its well, whatever its group; without a well it belongs to its group
-    images = images.assign(_alone=images["group"].where(images["well"] == "", ""))
-    wells = images.groupby(keys, sort=False)
-    area = images["imaged_px"] * images["pixel_um"] ** 2 / UM2_PER_MM2
-    known = images.assign(_area=area).groupby(keys, sort=False)["_area"]
-    table = pd.DataFrame(
-        {
-            "group": wells["group"].agg(_only),
-            "images": wells["case"].count(),
-            "imaged_mm2": known.sum(min_count=1).where(known.count() == wells["case"].count()),
-        }
+    images = images.assign(
+        # an image belongs to its well, whatever its group; without a well it belongs to its group
+        _alone=images["group"].where(images["well"] == "", ""),
+        _area=images["imaged_px"] * images["pixel_um"] ** 2 / UM2_PER_MM2,
     )
     placed = objects.merge(images[["case", "class", "_alone"]], on=["case", "class"])
+    wells = images.groupby(keys, sort=False)
     of_all = placed.groupby(keys, sort=False)
     of_whole = placed[placed["touches_border"] == 0].groupby(keys, sort=False)
+    table = wells.agg(group=("group", _only), images=("case", "count"))
     table["objects"] = of_all.size().reindex(table.index, fill_value=0)
     table["whole_objects"] = of_whole.size().reindex(table.index, fill_value=0)
     table["objects_per_image"] = table["objects"] / table["images"]
+    table["imaged_mm2"] = wells["_area"].agg(lambda area: area.sum(skipna=False))
     table["objects_per_mm2"] = table["objects"] / table["imaged_mm2"]
     means = [
         name for name in objects.columns if name.startswith("mean_intensity") and name not in by
     ]
     for name in (*TYPICAL, *means):
-        table[f"median_{name}"] = of_whole[name].median().reindex(table.index)
-    first = [*PLACE, *by, "class", "images", "objects", "whole_objects", "objects_per_image"]
+        table[f"median_{name}"] = of_whole[name].median()
     table = table.reset_index().drop(columns="_alone")
-    rest = [name for name in table.columns if name not in first]
-    return table[[*first, *rest]].round(DECIMALS)
+    table.insert(2, "group", table.pop("group"))
+    return table.round(DECIMALS)
 
 
 def _only(groups: pd.Series) -> str:

@@ -18,6 +18,7 @@ from metaseg_monai.tables.table import read_table
 
 TOUCHING = np.zeros((12, 20), np.uint16)  # two objects that touch, and a third
 TOUCHING[2:6, 2:6], TOUCHING[2:6, 6:10], TOUCHING[8:11, 12:18] = 7, 3, 60000
+LABEL = (TOUCHING > 0).astype(np.uint8)
 
 
 def one_hot(classes, count=2):
@@ -63,14 +64,13 @@ def scored(tmp_path, measured):
 
 
 def test_every_case_and_mode_has_a_row_of_hand_counted_scores(tmp_path, scored):
-    label = (TOUCHING > 0).astype(np.uint8)
-    table = table_of(tmp_path, {"a": (label, TOUCHING), "b": (label, TOUCHING)})
-    cut = label.copy()
+    table = table_of(tmp_path, {"a": (LABEL, TOUCHING), "b": (LABEL, TOUCHING)})
+    cut = LABEL.copy()
     cut[:, 6] = 0  # the two that touch come apart, the second smaller by a quarter
     cut[8:11, 15:] = 0  # half of the third is left
     measure = ObjectScores(table, ObjectSettings())
-    pairs = [*pairs_of(table, {"a": label, "b": cut})]
-    pairs += pairs_of(table, {"a": 0 * label, "b": label}, "shuffle")
+    pairs = [*pairs_of(table, {"a": LABEL, "b": cut})]
+    pairs += pairs_of(table, {"a": 0 * LABEL, "b": LABEL}, "shuffle")
     scores = scored(measure, pairs)
     assert scores.columns.tolist() == list(SCORES.columns)
     keys = ["case", "mode", "true", "pred", "tp_50", "fp_50", "fn_50", "splits", "merges"]
@@ -127,10 +127,9 @@ def test_a_perfect_mask_without_object_numbers_is_perfect_whatever_the_method(tm
 
 
 def test_tables_from_before_small_objects_were_ignored_are_told_apart(tmp_path, scored):
-    label = (TOUCHING > 0).astype(np.uint8)
-    table = table_of(tmp_path, {"a": (label, None)})
+    table = table_of(tmp_path, {"a": (LABEL, None)})
     path = tmp_path / "s.csv"
-    scores = scored(ObjectScores(table, ObjectSettings()), pairs_of(table, {"a": label}))
+    scores = scored(ObjectScores(table, ObjectSettings()), pairs_of(table, {"a": LABEL}))
     assert scores["ignored"].tolist() == [0]
     scores.drop(columns="ignored").to_csv(path, index=False)
     assert read_object_scores(path)["ignored"].isna().all()
@@ -140,9 +139,8 @@ def test_tables_from_before_small_objects_were_ignored_are_told_apart(tmp_path, 
 
 
 def test_true_objects_come_from_column_then_label_then_components(tmp_path):
-    label = (TOUCHING > 0).astype(np.uint8)
-    plain = table_of(tmp_path, {"a": (label, TOUCHING), "b": (label, None)})
-    truth = [true_objects(item, tmp_path, label, 2) for item in plain.rows]
+    plain = table_of(tmp_path, {"a": (LABEL, TOUCHING), "b": (LABEL, None)})
+    truth = [true_objects(item, tmp_path, LABEL, 2) for item in plain.rows]
     assert [one.source for one in truth] == ["instances", "components"]
     assert [len(one.objects.classes) for one in truth] == [3, 2]
     numbers = truth[0].objects.labels
@@ -153,13 +151,13 @@ def test_true_objects_come_from_column_then_label_then_components(tmp_path):
     folder.mkdir()
     cases = {"a": (TOUCHING, None), "b": (TOUCHING, np.minimum(TOUCHING, 1))}
     numbered = table_of(folder, cases, {"label_values": "instances"})
-    truth = [true_objects(item, folder, label, 2) for item in numbered.rows]
+    truth = [true_objects(item, folder, LABEL, 2) for item in numbered.rows]
     assert [one.source for one in truth] == ["label", "instances"]
     assert [len(one.objects.classes) for one in truth] == [3, 1]
 
 
 def test_an_object_is_of_the_class_that_most_of_its_pixels_have(tmp_path, scored):
-    label = (TOUCHING > 0).astype(np.uint8)
+    label = LABEL.copy()
     label[8:11, 12:18] = 2
     label[2:4, 2:6] = 2
     label[4, 2:4] = 2  # 10 of 16 pixels
@@ -183,34 +181,31 @@ def test_an_object_is_of_the_class_that_most_of_its_pixels_have(tmp_path, scored
 def test_resampled_images_are_scored_at_their_own_resolution(tmp_path, scored):
     large = TOUCHING.repeat(2, 0).repeat(2, 1)
     table = table_of(tmp_path, {"a": ((large > 0).astype(np.uint8), large)})
-    label = (TOUCHING > 0).astype(np.uint8)
-    native = {"native_shape": torch.tensor([large.shape]), "label": label}
+    native = {"native_shape": torch.tensor([large.shape]), "label": LABEL}
     measure = ObjectScores(table, ObjectSettings())
-    scores = scored(measure, pairs_of(table, {"a": label}, **native))
+    scores = scored(measure, pairs_of(table, {"a": LABEL}, **native))
     assert scores.loc[0, "true"] == 3
     with pytest.raises(DataError, match=r"case 'a': .*shape \(24, 40\), evaluated were \(12, 20\)"):
-        scored(measure, pairs_of(table, {"a": label}, label=label))
+        scored(measure, pairs_of(table, {"a": LABEL}, label=LABEL))
 
 
 def test_files_that_hold_no_objects_of_the_label_are_refused(tmp_path):
-    label = (TOUCHING > 0).astype(np.uint8)
     for wrong, message in (
         (TOUCHING + 0.5, "expected one channel of object numbers"),
         (-TOUCHING.astype(np.int32), "expected one channel of object numbers"),
         (np.roll(TOUCHING, 10, axis=1) * (TOUCHING == 0), None),
     ):
-        table = table_of(tmp_path, {"a": (label, wrong)})
+        table = table_of(tmp_path, {"a": (LABEL, wrong)})
         with pytest.raises(DataError, match=message or "none of its .* pixel of the label"):
-            true_objects(table.rows[0], tmp_path, label, 2)
+            true_objects(table.rows[0], tmp_path, LABEL, 2)
     (tmp_path / "a_objects.tif").unlink()
     with pytest.raises(DataError, match=r"case 'a': .*a_objects\.tif: no such file"):
-        true_objects(table.rows[0], tmp_path, label, 2)
+        true_objects(table.rows[0], tmp_path, LABEL, 2)
 
 
 def test_cases_that_cannot_be_scored_are_refused_and_nothing_is_written(tmp_path, scored):
-    label = (TOUCHING > 0).astype(np.uint8)
-    table = table_of(tmp_path, {"a": (label, None)})
-    (strange,) = pairs_of(table, {"a": label})
+    table = table_of(tmp_path, {"a": (LABEL, None)})
+    (strange,) = pairs_of(table, {"a": LABEL})
     strange[0]["case"] = ["other"]
     with pytest.raises(DataError, match="case 'other' is not in the table"):
         scored(ObjectScores(table, ObjectSettings()), [strange])
