@@ -12,7 +12,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -348,12 +347,11 @@ def _write(
 ) -> tuple[list[dict[str, str]], dict[str, list[str]], list[Problem]]:
     """Write the files and the table; return its rows, notes with their cases, and problems."""
     written, problems = [], []
-    write = partial(_write_case, rule, options, folder)
-    for case, one in zip(cases, each_case(write, cases), strict=True):
-        if isinstance(one, WrittenCase):
-            written.append(one)
-        else:
-            problems.append(case.problem_of(root, one))
+    for case in tqdm(cases, desc="prepare", unit="case", disable=None):
+        try:
+            written.append(_write_case(case, rule, options, folder))
+        except DataError as error:
+            problems.append(case.problem_of(root, error))
     grey = [one.grey for one in written if one.grey is not None]
     above, peak = max(grey, default=(0, 0))
     if 0 < peak <= above:
@@ -396,16 +394,7 @@ def _remove(one: WrittenCase, folder: Path) -> None:
 
 
 def _write_case(
-    rule: MaskRule | None, options: PrepareOptions, folder: Path, case: FoundCase
-) -> WrittenCase | DataError:
-    try:
-        return _written(rule, options, folder, case)
-    except DataError as error:
-        return error
-
-
-def _written(
-    rule: MaskRule | None, options: PrepareOptions, folder: Path, case: FoundCase
+    case: FoundCase, rule: MaskRule | None, options: PrepareOptions, folder: Path
 ) -> WrittenCase:
     """Read all files of a case, check them against each other, and write them."""
     planes = [_read(path, options.axes) for path in case.images]
