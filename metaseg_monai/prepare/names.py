@@ -100,7 +100,7 @@ def prepare_names(
             masks without `mask_pattern`; see `mask_rule` and `prepare_found`.
     """
     options = PrepareOptions(group, (train, val, test), seed, grey, axes, ome, dry_run)
-    image, mask = compile_patterns(pattern, mask_pattern, join)
+    image, mask = _patterns(pattern, mask_pattern, join)
     rule = mask_rule(labels, classes, threshold)
     given = {"labels": labels, "classes": classes, "threshold": threshold}
     idle = [name for name, default in DEFAULT_MASKS.items() if given[name] != default]
@@ -171,15 +171,10 @@ def prepare_names(
     return prepare_found(cases, output, rule if mask else None, options, settings)
 
 
-def compile_patterns(
-    pattern: str, mask_pattern: str | None = None, join: Sequence[str] = ()
+def _patterns(
+    pattern: str, mask_pattern: str | None, join: Sequence[str]
 ) -> tuple[re.Pattern[str], re.Pattern[str] | None]:
-    """Check the patterns of `prepare_names`; return those of images and of masks.
-
-    Raises:
-        DataError: one is no regular expression, has no named groups or such as the table has
-            itself, or masks or planes are told by groups that images have not.
-    """
+    """The patterns of images and of masks, which are told by groups that images have."""
     image = _compiled("pattern", PRESETS.get(pattern, pattern))
     mask = None if mask_pattern is None else _compiled("mask_pattern", mask_pattern)
     apart = [name for name in image.groupindex if name not in join]

@@ -6,7 +6,7 @@ import pytest
 from metaseg_monai.errors import DataError
 from metaseg_monai.images.read import read_image
 from metaseg_monai.prepare import prepare_names
-from metaseg_monai.prepare.names import PRESETS, compile_patterns, name_values
+from metaseg_monai.prepare.names import PRESETS, name_values
 from metaseg_monai.tables.table import read_table
 
 IMAGE = r"(?P<line>[A-Za-z]+)_(?P<well>[A-P]\d\d)_z(?P<z>\d+)\.tif"
@@ -125,7 +125,7 @@ def test_refusals(lab, tmp_path):
     with pytest.raises(DataError, match="join: dish is no named group"):
         prepare_names(source, out, IMAGE, join=("dish",))
     with pytest.raises(DataError, match=r"mask_pattern: z is no named group .* line, well"):
-        compile_patterns(IMAGE, r"(?P<z>.)", ("z",))
+        prepare_names(source, out, IMAGE, r"(?P<z>.)", ("z",))
     with pytest.raises(DataError, match="join: all named groups"):
-        compile_patterns(IMAGE, None, ("line", "well", "z"))
+        prepare_names(source, out, IMAGE, join=("line", "well", "z"))
     assert not out.exists()
