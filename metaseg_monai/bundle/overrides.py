@@ -122,6 +122,8 @@ def read_config(file: str | Path) -> dict[str, Any]:
         content: dict[str, Any] = ConfigParser.load_config_file(str(file))
     except ValueError as error:
         raise ConfigError(f"Cannot read {file}: {error}. Mend the JSON.") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f'{file}: expected {{"id": value, ...}}, got a {type(content).__name__}')
     return {key.replace("::", "#"): value for key, value in content.items()}
 
 

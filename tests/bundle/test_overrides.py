@@ -114,6 +114,9 @@ def test_missing_or_broken_file(tmp_path):
     (tmp_path / "bad.json").write_text("{")
     with pytest.raises(ConfigError, match=r"bad\.json"):
         check_overrides([tmp_path / "bad.json"], {})
+    (tmp_path / "bad.json").write_text("[1, 2]")
+    with pytest.raises(ConfigError, match=r'bad\.json: expected \{"id": value.*got a list'):
+        check_overrides([tmp_path / "bad.json"], {})
 
 
 @pytest.mark.parametrize("size", [[32], [32.5, 1], ["a", "b"], [32, 32, 32], []])
