@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from metaseg_monai import files
+import metaseg_monai.files as files
 from metaseg_monai.errors import ConfigError
 
 WORKFLOWS = {"train", "evaluate", "explain", "estimate", "inference", "multi_gpu_train"}
