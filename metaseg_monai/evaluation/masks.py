@@ -23,8 +23,7 @@ from metaseg_monai.images.read import read_header
 from metaseg_monai.images.write import mask_suffix, write_mask
 from metaseg_monai.tables.check import image_files
 from metaseg_monai.training.handlers import hear_of_errors
-from metaseg_monai.transforms.clean_up import check_sizes, clean_up
-from metaseg_monai.transforms.postprocessing import AsMaskd
+from metaseg_monai.transforms.postprocessing import AsMaskd, check_sizes, clean_up
 
 # Small objects and holes taken out of predictions, in testing and in prediction alike.
 
@@ -43,7 +42,7 @@ def clean_logits(logits: Tensor, object_px: int, hole_px: int) -> Tensor:
 
     Args:
         logits: (B, K, *S).
-        object_px: see `metaseg_monai.transforms.clean_up.clean_up`; likewise `hole_px`.
+        object_px: see `metaseg_monai.transforms.clean_up`; likewise `hole_px`.
         hole_px: see `object_px`.
 
     Returns:
@@ -76,8 +75,7 @@ class CleanUpPredictions:
 
     Args:
         sizes: {"object_px": smallest object kept, "hole_px": smallest hole kept}, see
-            `metaseg_monai.transforms.clean_up.clean_up`; one that is absent is off. None: all is
-            off.
+            `metaseg_monai.transforms.clean_up`; one that is absent is off. None: all is off.
 
     Raises:
         ConfigError: no mapping, an unknown key, or a size that is no whole number from 0.

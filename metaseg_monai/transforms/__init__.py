@@ -1,10 +1,9 @@
 """From items to what a network takes: image (C, *S), label (1, *S), meta (M,)."""
 
 from metaseg_monai.transforms.axial import AxialVolumed
-from metaseg_monai.transforms.clean_up import clean_up
 from metaseg_monai.transforms.load import LoadCased
 from metaseg_monai.transforms.metadata import DropMetadatad, EncodeMetadatad
-from metaseg_monai.transforms.postprocessing import AsMaskd
+from metaseg_monai.transforms.postprocessing import AsMaskd, clean_up
 from metaseg_monai.transforms.preprocessing import (
     FlatFieldd,
     IntensityStatistics,

@@ -1,18 +1,22 @@
-"""From logits to the mask that belongs to the image's file."""
+"""From logits to the mask that belongs to the image's file, and masks without specks and holes."""
 
 import math
 from collections.abc import Hashable, Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
+from skimage.measure import label as connected_components
 
-from metaseg_monai.errors import ConfigError
+from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.images.geometry import resize_image
 from metaseg_monai.metrics.objects import class_map
 from metaseg_monai.transforms.load import ORIGINAL_AFFINE, VIEW
+
+Mask = npt.NDArray[Any]
 
 
 class AsMaskd(MapTransform):
@@ -64,3 +68,87 @@ class AsMaskd(MapTransform):
         affine = meta.get(ORIGINAL_AFFINE)
         known = {"filename_or_obj": meta.get("filename_or_obj")}
         return {**data, "pred": MetaTensor(plain, affine=affine, meta=known)}
+
+
+def clean_up(mask: Mask, object_px: int = 0, hole_px: int = 0) -> Mask:
+    """Remove small objects of each class, then fill small holes (thesis 4.2, after prediction).
+
+    An object is a connected part of one class, pixels that touch at their corners included; it
+    becomes background. A hole is a part of the background, connected by sides, that does not reach
+    the border of the mask; it becomes the class that most of its neighbours have (the lower number
+    where two are as frequent). Objects are removed first, so a speck inside a hole, or a hole
+    inside a speck, goes with it.
+
+    Args:
+        mask: (*S) classes, 0 = background; 2D or 3D.
+        object_px: objects of fewer pixels are removed; 0 or 1 keeps all.
+        hole_px: holes of fewer pixels are filled; 0 or 1 keeps all.
+
+    Returns:
+        (*S) of the same type.
+
+    Raises:
+        ConfigError: a size is no whole number from 0.
+        DataError: the mask is not of whole numbers, or not 2D or 3D.
+
+    >>> mask = np.array([[1, 1, 1, 0, 0], [1, 0, 1, 0, 0], [1, 1, 1, 0, 1]])
+    >>> clean_up(mask, object_px=2, hole_px=2)
+    array([[1, 1, 1, 0, 0],
+           [1, 1, 1, 0, 0],
+           [1, 1, 1, 0, 0]])
+    """
+    check_sizes(object_px, hole_px)
+    if mask.dtype.kind not in "bui" or mask.ndim not in (2, 3) or mask.size == 0:
+        raise DataError(
+            f"mask of shape {mask.shape} and type {mask.dtype}: expected whole numbers (H, W) or "
+            "(H, W, D), the classes"
+        )
+    cleaned = mask.copy()
+    if object_px > 1:
+        cleaned[_small_parts(mask, mask.ndim, object_px) > 0] = 0
+    if hole_px > 1:
+        _fill(cleaned, hole_px)
+    return cleaned
+
+
+def check_sizes(object_px: int, hole_px: int) -> None:
+    """Refuse sizes that are no whole numbers of pixels from 0.
+
+    Raises:
+        ConfigError: names the size.
+    """
+    for name, size in {"object_px": object_px, "hole_px": hole_px}.items():
+        if isinstance(size, bool) or not isinstance(size, int) or size < 0:
+            raise ConfigError(f"{name}={size!r}: expected a whole number of pixels from 0 (off)")
+
+
+def _small_parts(values: Mask, connectivity: int, smallest_px: int) -> Mask:
+    """Number the connected parts of one value above 0 that are small; 0 elsewhere."""
+    parts = connected_components(values, connectivity=connectivity, background=0)
+    sizes = np.bincount(parts.ravel())
+    sizes[0] = smallest_px
+    return np.where((sizes < smallest_px)[parts], parts, 0)
+
+
+def _fill(mask: Mask, smallest_px: int) -> None:
+    """Fill the small holes of a mask in place."""
+    holes = _small_parts(mask == 0, 1, smallest_px)
+    for axis in range(mask.ndim):
+        for side in (0, -1):
+            reached = np.unique(np.take(holes, side, axis=axis))
+            holes[np.isin(holes, reached[reached > 0])] = 0
+    numbers = np.unique(holes)
+    numbers = numbers[numbers > 0]
+    if not numbers.size:
+        return
+    classes = np.unique(mask)
+    votes = np.zeros((len(numbers), len(classes)), dtype=np.int64)
+    for axis in range(mask.ndim):
+        for step in (1, -1):
+            # No hole reaches the border, so what is rolled over it meets no hole.
+            neighbour = np.roll(mask, step, axis=axis)
+            beside = (holes > 0) & (neighbour != 0)
+            which = np.searchsorted(numbers, holes[beside])
+            np.add.at(votes, (which, np.searchsorted(classes, neighbour[beside])), 1)
+    filled = holes > 0
+    mask[filled] = classes[votes.argmax(axis=1)][np.searchsorted(numbers, holes[filled])]
