@@ -274,12 +274,17 @@ class RunCheckpoint:
                 f"{self.path} is not the checkpoint of a run: it has no {', '.join(missing)}. "
                 "Choose another output folder."
             )
+        if stored.get("form") != _FORM and (self.resume or _is_open(stored)):
+            raise CheckpointError(
+                f"{self.path} was written by another version of metaseg_monai, in another form: "
+                "finish the run with that version, or begin it anew in another output_dir."
+            )
         return stored
 
     def _start_anew(
         self, engine: Engine, stored: dict[str, Any] | None, settings: dict[str, Any]
     ) -> None:
-        if stored is not None and not stored["finished"] and stored["iteration"] > 0:
+        if stored is not None and _is_open(stored):
             raise CheckpointError(
                 f"{self.path} holds an unfinished run (iteration {stored['iteration']}). "
                 "`--resume True` continues it; another output_dir, or deleting that file, starts "
@@ -293,11 +298,6 @@ class RunCheckpoint:
                 value.start_anew()
 
     def _restore(self, engine: Engine, stored: dict[str, Any], settings: dict[str, Any]) -> None:
-        if stored.get("form") != _FORM:
-            raise CheckpointError(
-                f"{self.path} was written by another version of metaseg_monai, in another form: "
-                "finish the run with that version, or begin it anew in another output_dir."
-            )
         if lines := differences(stored["settings"], settings):
             raise CheckpointError(
                 f"{self.path} belongs to a run with other settings: {'; '.join(lines)}. Resume "
@@ -368,6 +368,11 @@ class RunCheckpoint:
                 "scaler": None if scaler is None else scaler.state_dict(),
             },
         )
+
+
+def _is_open(stored: Mapping[str, Any]) -> bool:
+    """Whether a run has begun and is not finished."""
+    return not stored["finished"] and stored["iteration"] > 0
 
 
 def _bare(value: Any) -> Any:

@@ -421,7 +421,7 @@ def _without_unknown(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
         )
     if now["unknown_trained"] and not then["unknown_trained"]:
         settings.append("--metadata_dropout 0")
-    return f": {' '.join(settings)}" if settings else ""
+    return f", among them {' '.join(settings)}" if settings else ""
 
 
 def _steps(fact: Any) -> list[dict[str, Any]]:

@@ -177,8 +177,9 @@ def test_what_cannot_be_resumed_is_named(runs, stopped):
         with pytest.raises(CheckpointError, match=r"checkpoint\.pt"):
             runs.make_run(stopped, resume=resume).run()
     write_checkpoint(path, {**whole, "form": 1})
-    with pytest.raises(CheckpointError, match=r"by another version .*another output_dir"):
-        runs.make_run(stopped, resume=True).run()
+    for resume in (True, False):
+        with pytest.raises(CheckpointError, match=r"by another version .*another output_dir"):
+            runs.make_run(stopped, resume=resume).run()
     torch.save({"model": {}}, path)
     with pytest.raises(CheckpointError, match="not the checkpoint of a run"):
         runs.make_run(stopped, resume=False).run()
