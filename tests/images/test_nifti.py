@@ -59,23 +59,6 @@ def test_scaling_of_the_header_is_applied(tmp_path):
     np.testing.assert_allclose(read_image(tmp_path / "a.nii").array[0], VOLUME / 4, atol=slope)
 
 
-def test_every_bit_flip_in_a_gz_is_refused_or_harmless(tmp_path):
-    path = saved(tmp_path / "a.nii.gz")
-    raw = path.read_bytes()
-    refused = 0
-    for position in range(10, len(raw)):  # from the end of the fixed gzip header
-        damaged = bytearray(raw)
-        damaged[position] ^= 8
-        path.write_bytes(damaged)
-        try:
-            came = read_image(path).array
-        except DataError:
-            refused += 1
-        else:  # only the file name in the gzip header may differ
-            np.testing.assert_array_equal(came[0], VOLUME)
-    assert refused > 0.9 * len(raw)
-
-
 def test_every_bit_flip_in_a_header_is_refused_or_gives_an_image(tmp_path):
     path = saved(tmp_path / "a.nii", VOLUME[:2, :2, :2])
     raw = path.read_bytes()
@@ -89,14 +72,6 @@ def test_every_bit_flip_in_a_header_is_refused_or_gives_an_image(tmp_path):
         except DataError:
             refused += 1
     assert refused > 200
-
-
-@pytest.mark.parametrize("cut", [1, 5, 9, 60])
-def test_truncated_gz_is_refused(tmp_path, cut):
-    path = saved(tmp_path / "a.nii.gz")
-    path.write_bytes(path.read_bytes()[:-cut])
-    with pytest.raises(DataError, match=r"a\.nii\.gz.*truncated"):
-        read_image(path)
 
 
 def test_short_file_is_refused_from_its_header(tmp_path):

@@ -72,25 +72,6 @@ def test_png_palette_gives_colours_or_indices(tmp_path):
     assert read_image(path, palette="indices").array.tolist() == [[[0, 1, 2, 1]]]
 
 
-def test_every_bit_flip_in_a_png_is_refused(tmp_path):
-    path = saved(tmp_path / "a.png", GREY)
-    raw = path.read_bytes()
-    for position in range(len(raw)):
-        damaged = bytearray(raw)
-        damaged[position] ^= 4
-        path.write_bytes(damaged)
-        with pytest.raises(DataError, match=r"a\.png"):
-            read_image(path)
-
-
-@pytest.mark.parametrize("cut", [1, 12, 30])
-def test_truncated_png_is_refused(tmp_path, cut):
-    path = saved(tmp_path / "a.png", GREY)
-    path.write_bytes(path.read_bytes()[:-cut])
-    with pytest.raises(DataError, match="copy or save it anew"):
-        read_image(path)
-
-
 def test_animated_png_is_refused(tmp_path):
     frames = [PIL.Image.fromarray(GREY), PIL.Image.fromarray(GREY[::-1])]
     frames[0].save(tmp_path / "a.png", save_all=True, append_images=frames[1:])
@@ -98,17 +79,13 @@ def test_animated_png_is_refused(tmp_path):
         read_image(tmp_path / "a.png")
 
 
-def test_jpeg_keeps_rows_and_is_refused_when_cut(tmp_path):
+def test_jpeg_keeps_rows(tmp_path):
     array = np.zeros((20, 30), np.uint8)
     array[:, 20:] = 200  # right third bright
-    path = saved(tmp_path / "a.jpg", array, quality=95)
-    image = read_image(path).array
+    image = read_image(saved(tmp_path / "a.jpg", array, quality=95)).array
     assert image.shape == (1, 20, 30)
     assert image[0, :, 24:].mean() > 190
     assert image[0, :, :16].mean() < 10
-    path.write_bytes(path.read_bytes()[:-40])
-    with pytest.raises(DataError, match=r"a\.jpg"):
-        read_image(path)
 
 
 def test_jpeg_is_not_rotated_by_exif(tmp_path):

@@ -11,6 +11,21 @@ from metaseg_monai.images import convert_channels, read_image
 from metaseg_monai.images.image import image_format
 from metaseg_monai.images.read import read_header
 
+PIXELS = np.random.default_rng(0).integers(0, 256, (20, 30), np.uint8)
+
+
+def saved(path):
+    """Write an image of the format; give the byte from which every flip of a bit can be noticed."""
+    if path.suffix == ".tif":
+        tifffile.imwrite(path, PIXELS, compression="zlib", metadata=None, photometric="minisblack")
+        with tifffile.TiffFile(path) as file:
+            return file.pages[0].dataoffsets[0]
+    if path.suffix in (".png", ".jpg"):
+        PIL.Image.fromarray(PIXELS).save(path)
+        return 0
+    nib.save(nib.Nifti1Image(PIXELS[..., None], np.diag([0.7, -0.8, 5, 1])), path)
+    return 10  # where the fixed header of gzip ends
+
 
 def plane(tmp_path, name, value, shape=(4, 6), dtype=np.uint8):
     path = tmp_path / name
@@ -64,6 +79,44 @@ def test_settings_that_do_not_fit_are_refused(tmp_path):
         read_image("a.png", axes="YX")
 
 
+@pytest.mark.parametrize(("name", "refused"), [("a.png", 1.0), ("a.tif", 0.99), ("a.nii.gz", 0.99)])
+def test_every_flipped_bit_is_refused_or_harmless(tmp_path, name, refused):
+    """Harmless are, for instance, the file's name in a gzip header and bits that nothing uses."""
+    path, refusals = tmp_path / name, 0
+    start = saved(path)
+    good, raw = read_image(path).array, path.read_bytes()
+    for position in range(start, len(raw)):
+        damaged = bytearray(raw)
+        damaged[position] ^= 8
+        path.write_bytes(damaged)
+        try:
+            came = read_image(path).array
+        except DataError as error:
+            refusals += name in str(error)
+        else:
+            np.testing.assert_array_equal(came, good)
+    assert refusals >= refused * (len(raw) - start)
+
+
+@pytest.mark.parametrize(
+    ("name", "cuts"),
+    [
+        ("a.png", (1, 12, 30)),
+        ("a.jpg", (40, 400)),
+        ("a.tif", (1, 60, 300, 590)),
+        ("a.nii.gz", (1, 5, 9, 60)),
+    ],
+)
+def test_every_cut_file_is_refused(tmp_path, name, cuts):
+    path = tmp_path / name
+    saved(path)
+    raw = path.read_bytes()
+    for cut in cuts:
+        path.write_bytes(raw[:-cut])
+        with pytest.raises(DataError, match=rf"{name}: .*anew"):
+            read_image(path)
+
+
 def test_stored_channels_are_untouched():
     array = np.arange(24, dtype=np.uint16).reshape(6, 2, 2)
     assert convert_channels(array, "stored") is array
@@ -98,13 +151,7 @@ def test_unknown_conversion_is_refused():
 @pytest.mark.parametrize("name", ["a.tif", "a.png", "a.jpg", "a.nii", "a.nii.gz"])
 def test_header_tells_what_the_reader_does(tmp_path, name):
     path = tmp_path / name
-    pixels = np.arange(600, dtype=np.uint8).reshape(20, 30) % 7
-    if path.suffix == ".tif":
-        tifffile.imwrite(path, pixels)
-    elif path.suffix in (".png", ".jpg"):
-        PIL.Image.fromarray(pixels).save(path)
-    else:
-        nib.save(nib.Nifti1Image(pixels[..., None], np.diag([0.7, -0.8, 5, 1])), path)
+    saved(path)
     read, told = read_image(path).attributes, read_header(path)
     assert told["spatial_shape"] == read["spatial_shape"]
     assert (told["format"], told["path"]) == (read["format"], read["path"])

@@ -134,14 +134,6 @@ def test_several_images_in_one_file_are_refused(tmp_path):
         read_image(tmp_path / "a.tif")
 
 
-@pytest.mark.parametrize("cut", [1, 60, 300, 590])
-def test_truncation_is_named(tmp_path, cut):
-    path = written(tmp_path, ramp(20, 30), **GREY)
-    path.write_bytes(path.read_bytes()[:-cut])
-    with pytest.raises(DataError, match=r"a\.tif"):
-        read_image(path)
-
-
 def test_lost_last_page_is_not_silent(tmp_path):
     path = tmp_path / "a.tif"
     with tifffile.TiffWriter(path) as writer:
@@ -163,22 +155,6 @@ def test_pixels_that_were_never_written_are_not_zeros(tmp_path):
     path.write_bytes(raw)
     with pytest.raises(DataError, match="page 0 misses pixel data"):
         read_image(path)
-
-
-def test_every_bit_flip_in_a_deflated_tiff_is_read_alike_or_refused(tmp_path):
-    path = written(tmp_path, ramp(20, 30), compression="zlib", metadata=None, **GREY)
-    good, raw = read_image(path).array, path.read_bytes()
-    with tifffile.TiffFile(path) as file:
-        start, count = file.pages[0].dataoffsets[0], file.pages[0].databytecounts[0]
-    for position in range(start, start + count):
-        damaged = bytearray(raw)
-        damaged[position] ^= 16
-        path.write_bytes(damaged)
-        try:
-            came = read_image(path).array
-        except DataError:
-            continue
-        np.testing.assert_array_equal(came, good)
 
 
 def test_compression_without_decoder_names_what_to_install(tmp_path):
