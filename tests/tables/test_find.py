@@ -8,14 +8,8 @@ from metaseg_monai.metadata import Continuous, MetadataSchema
 from metaseg_monai.metadata.fields import MetadataWarning
 from metaseg_monai.tables import DataWarning, find_cases, read_table
 
-SIZE = Continuous(
-    name="tumour_size_mm",
-    unit="mm",
-    range=(5, 250),
-    missing="unknown",
-    provenance="clinical prior",
-    availability="pre-operative",
-)
+WHEN = {"provenance": "clinical prior", "availability": "pre-operative"}
+SIZE = Continuous(name="tumour_size_mm", unit="mm", range=(5, 250), missing="unknown", **WHEN)
 SCHEMA = MetadataSchema([SIZE])
 
 
