@@ -321,19 +321,15 @@ def measure_tumour(planes: np.ndarray, spacing_mm: tuple[float, float, float]) -
     volumes = np.bincount(labels.ravel())[1:] * float(np.prod(spacing_mm))
     lesions = np.flatnonzero(volumes >= SMALLEST_MM3) + 1
     parts = ndimage.find_objects(labels)
-    cuts = [cut for lesion in lesions for cut in labels[parts[lesion - 1]] == lesion]
-    y, x = spacing_mm[1:]
-    largest = 0.0
-    for cut in sorted(cuts, key=lambda cut: -math.hypot(cut.shape[0] * y, cut.shape[1] * x)):
-        if math.hypot(cut.shape[0] * y, cut.shape[1] * x) > largest and cut.any():
-            largest = max(largest, _feret(cut, y, x))
-    return TumourMeasures(len(lesions), largest)
+    cuts = (cut for lesion in lesions for cut in labels[parts[lesion - 1]] == lesion)
+    diameters = (_feret(cut, spacing_mm[1:]) for cut in cuts if cut.any())
+    return TumourMeasures(len(lesions), max(diameters, default=0.0))
 
 
-def _feret(cut: np.ndarray, y: float, x: float) -> float:
+def _feret(cut: np.ndarray, spacing_mm: tuple[float, ...]) -> float:
     """The largest distance between the middles of outer pixel edges."""
     outline = np.concatenate(find_contours(np.pad(cut, 1).astype(float), 0.5))
-    return float(pdist(outline * (y, x)).max())
+    return float(pdist(outline * spacing_mm).max())
 
 
 def case_row(
