@@ -132,11 +132,12 @@ def write_report(
 
 
 def _write_parts(target: Path, body: list[Section]) -> None:
-    for name, table in tables_of(body).items():
+    tables, figures = tables_of(body), figures_of(body)
+    for name, table in tables.items():
         _write(target / "tables" / f"{name}.csv", to_csv(table))
         _write(target / "tables" / f"{name}.md", to_markdown(table) + "\n")
         _write(target / "tables" / f"{name}.tex", to_latex(table))
-    for name, figure in figures_of(body).items():
+    for name, figure in figures.items():
         with replacing(target / "figures" / f"{name}.png") as part:
             part.write_bytes(figure.png)
 

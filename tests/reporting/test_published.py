@@ -207,6 +207,22 @@ def test_matrices_and_findings_stand_beside_ours(tmp_path, results_of, made):
     assert other.startswith("other cannot be shown: it is a matrix of film, which was not tested")
 
 
+def test_differences_that_are_printed_and_made_have_a_verdict(tmp_path, results_of, made):
+    printed = {"se": {"combined": 0.8}, "me": {"combined": 0.9}, "sme": {}, "film": {"combined": 1}}
+    path = write(tmp_path, {"id": "scores", "columns": ["combined"], "rows": printed})
+    rows = {
+        name: [(f"c{n}", f"g{n}", "test", "normal", "a", 1, hits, 2, 9 - hits, 9) for n in range(6)]
+        for name, hits in (("se", 5), ("me", 7), ("sme", 7))
+    }
+    protocol = {"comparisons": [["me", "se"], ["film", "se"]]}
+    named = {"conditions": [*rows, "film"], "references": ["scores"]}
+    study = Study(name="s", bundle="b", protocol=protocol, **named)
+    tested = {n: [made(pd.DataFrame(r, columns=COUNT_COLUMNS))] * 2 for n, r in rows.items()}
+    _, table = published_section(results_of(study, **tested), study, path).parts
+    assert table.values["published"].to_dict() == {"me - se": pytest.approx(0.1)}
+    assert table.values.loc["me - se", "verdict"] == "agrees"
+
+
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
