@@ -19,7 +19,6 @@ from metaseg_monai.networks import (
     reads_metadata,
 )
 from metaseg_monai.networks.meta_input import MetaInput
-from metaseg_monai.networks.unet3 import gate_places
 
 NAKED = 1_371_010  # thesis 3.3
 
@@ -135,14 +134,6 @@ def test_each_image_keeps_its_own_metadata(variant):
     order = torch.tensor([3, 1, 0, 2])
     permuted = network(image[order], None if meta is None else meta[order])
     torch.testing.assert_close(permuted, network(image, meta)[order])
-
-
-def test_names_of_the_places():
-    places = gate_places(5)
-    assert len(places) == 11
-    assert places[0] == "encoder1"
-    assert places[4:7] == ("encoder5", "middle", "decoder5")
-    assert places[10] == "decoder1"
 
 
 @pytest.mark.parametrize(
