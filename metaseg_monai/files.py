@@ -204,8 +204,6 @@ def absolute(path: str | Path) -> Path:
     return Path(*parts[: up + 1]).resolve().joinpath(*parts[up + 1 :])
 
 
-# Folders that are whole or not there: written beside their place, whatever killed writers left.
-
 INSTALLED = Path(__file__).resolve().parent / "bundles"  # put there when the package is built
 
 
@@ -221,6 +219,8 @@ def written_at(path: str | Path) -> Path:
     place = Path(path).resolve()
     return Path.cwd() / place.relative_to(INSTALLED) if INSTALLED in place.parents else place
 
+
+# Folders that are whole or not there: written beside their place, whatever killed writers left.
 
 PARTIAL, OLD = "partial", "old"
 ABANDONED_S = 24 * 3600  # a writer of whom nothing else is known writes a file more often

@@ -58,7 +58,7 @@ def run_bundle(
         logging_file=str(bundle / "configs" / "logging.conf"),
         workflow_type="infer" if stages[0].stem == "inference" else "train",
         **{name: value for name, value in config.items() if value != of_stages.get(name, ...)},
-        **_places(bundle, config),
+        **places_of(bundle, config),
     )
     workflow.parser.update(checked)
     try:
@@ -77,8 +77,13 @@ def _is_own(bundle: Path, file: Path) -> bool:
     return file.parent == bundle / "configs"
 
 
-def _places(bundle: Path, config: Mapping[str, Any]) -> dict[str, str]:
-    """The bundle's folder, and where its data and results go where they may not go there."""
+def places_of(bundle: Path, config: Mapping[str, Any]) -> dict[str, str]:
+    """The bundle's folder, and where its data and results go where they may not go there.
+
+    Args:
+        bundle: its folder.
+        config: its configuration, of which such places take those values.
+    """
     places = {"bundle_root": str(bundle)}
     if (home := written_at(bundle)) != bundle:
         for name, value in flatten(config):

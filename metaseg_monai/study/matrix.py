@@ -14,7 +14,7 @@ from monai.bundle import ConfigParser
 
 from metaseg_monai.bundle.locate import resolve_bundle
 from metaseg_monai.bundle.overrides import check_overrides, load_config
-from metaseg_monai.bundle.run import root_refusal
+from metaseg_monai.bundle.run import places_of, root_refusal
 from metaseg_monai.errors import ConfigError
 from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.networks.variants import ALL_VARIANTS, METADATA_VARIANTS
@@ -159,7 +159,7 @@ def _parsed(
 ) -> Callable[[str], Any]:
     """What an id of the configuration gives, as a run will see it."""
     parser = ConfigParser(deepcopy(dict(config)))
-    for name, value in {**settings, "bundle_root": str(bundle)}.items():
+    for name, value in {**places_of(bundle, config), **settings}.items():
         parser.set(value, name)
 
     def parsed(name: str) -> Any:

@@ -123,6 +123,8 @@ def test_where_the_table_lies(study, bundle, tmp_path, monkeypatch):
     own = study(bundle, ["se"])
     del own.settings["dataset_dir"]
     assert expand(own)[0].table == str(bundle / "data" / "table.csv")
+    monkeypatch.setattr("metaseg_monai.files.INSTALLED", bundle.parent)  # with the package
+    assert expand(own)[0].table == str(tmp_path / bundle.name / "data" / "table.csv")
 
 
 def test_a_schema_that_the_bundle_names_itself_is_in_the_key(study, bundle, tmp_path):
