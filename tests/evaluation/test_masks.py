@@ -101,6 +101,14 @@ def classes_of(planes):
         return TinyNetwork()(torch.from_numpy(scaled)[:, None]).argmax(1).numpy()
 
 
+@pytest.fixture
+def two(tmp_path):
+    """A folder with two volumes of the same voxels in `in`."""
+    for name in ("v.nii", "w.nii"):
+        save(tmp_path / "in" / name)
+    return tmp_path
+
+
 @pytest.mark.parametrize("codes", ORIENTATIONS, ids="".join)
 def test_every_orientation_gives_the_same_mask_in_its_own_geometry(tmp_path, codes):
     planes = phantom()
@@ -201,20 +209,16 @@ def test_a_network_that_changes_the_size_is_refused(tmp_path):
         predict(tmp_path, network=network)[0].run()
 
 
-def test_a_missing_plane_leaves_no_mask_and_is_named(tmp_path):
-    save(tmp_path / "in" / "v.nii")
-    save(tmp_path / "in" / "w.nii")
-    items = slice_items(find_cases(tmp_path / "in", None))
+def test_a_missing_plane_leaves_no_mask_and_is_named(two):
+    items = slice_items(find_cases(two / "in", None))
     del items[1]
     with pytest.raises(DataError, match=r"missing are v: 1 of 3 planes \(1\)"):
-        predict(tmp_path, items=items)[0].run()
-    assert [path.name for path in (tmp_path / "out").glob("*.nii")] == ["w.nii"]
+        predict(two, items=items)[0].run()
+    assert [path.name for path in (two / "out").glob("*.nii")] == ["w.nii"]
 
 
-def test_a_stopped_run_says_which_volume_it_left(tmp_path, caplog):
-    for name in ("v.nii", "w.nii"):
-        save(tmp_path / "in" / name)
-    engine, handler = predict(tmp_path, batch_size=1)
+def test_a_stopped_run_says_which_volume_it_left(two, caplog):
+    engine, handler = predict(two, batch_size=1)
 
     def stop(engine):
         raise ValueError("power cut")
@@ -223,10 +227,10 @@ def test_a_stopped_run_says_which_volume_it_left(tmp_path, caplog):
     with pytest.raises(ValueError, match="power cut"):
         engine.run()
     assert "w: 1 of 3 planes (2)" in caplog.text
-    assert [path.name for path in (tmp_path / "out").glob("*.nii")] == ["v.nii"]
+    assert [path.name for path in (two / "out").glob("*.nii")] == ["v.nii"]
     assert not handler._stacks
-    predict(tmp_path)[0].run()  # its masks may be written again
-    assert len(list((tmp_path / "out").glob("*.nii"))) == 2
+    predict(two)[0].run()  # its masks may be written again
+    assert len(list((two / "out").glob("*.nii"))) == 2
 
 
 def test_a_plane_that_comes_twice_is_refused(tmp_path):
@@ -236,10 +240,8 @@ def test_a_plane_that_comes_twice_is_refused(tmp_path):
         predict(tmp_path, items=[items[0], items[0]])[0].run()
 
 
-def test_memory_of_a_volume_is_given_back_when_it_is_written(tmp_path):
-    for name in ("v.nii", "w.nii"):
-        save(tmp_path / "in" / name)
-    engine, handler = predict(tmp_path, batch_size=1)
+def test_memory_of_a_volume_is_given_back_when_it_is_written(two):
+    engine, handler = predict(two, batch_size=1)
     held, arrays = [], []
 
     def look(engine):
@@ -319,9 +321,7 @@ def test_an_output_that_is_a_file_is_refused_before_anything_runs(tmp_path):
     assert (tmp_path / "out").read_text() == "mine"
 
 
-def test_a_full_disk_is_told_and_finished_masks_stay(tmp_path, monkeypatch, caplog):
-    for name in ("v.nii", "w.nii"):
-        save(tmp_path / "in" / name)
+def test_a_full_disk_is_told_and_finished_masks_stay(two, monkeypatch, caplog):
     write = masks.write_mask
 
     def full(mask, path, like):
@@ -331,6 +331,6 @@ def test_a_full_disk_is_told_and_finished_masks_stay(tmp_path, monkeypatch, capl
 
     monkeypatch.setattr(masks, "write_mask", full)
     with pytest.raises(DataError, match=r"out: cannot be written .*No space.*finished stay"):
-        predict(tmp_path)[0].run()
-    assert (tmp_path / "out" / "v.nii").is_file()
+        predict(two)[0].run()
+    assert (two / "out" / "v.nii").is_file()
     assert "planes miss" not in caplog.text  # all planes of w came

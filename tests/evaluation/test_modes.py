@@ -16,6 +16,9 @@ from metaseg_monai.metadata import (
 KNOWN = {"provenance": "acquisition", "availability": "acquisition"}
 LINE = Categorical(name="line", values=("HeLa", "MDCK", "A549"), **KNOWN)
 SIZE = Continuous(name="size", unit="mm", range=(0, 100), missing="unknown", **KNOWN)
+TWO = Categorical(name="line", values=("HeLa", "MDCK"), **KNOWN)
+TAGS = MultiLabel(name="tags", values=("a", "b", "c"), **KNOWN)
+HELA = {"line": "HeLa"}
 
 
 def cross_modes(cases, modes, schema, **options):
@@ -31,13 +34,13 @@ def vectors(schema, mode, *raws, **options):
 
 
 def test_normal_leaves_encoding_to_the_transform():
-    (item,) = cross_modes(items({"line": "HeLa"}), "normal", MetadataSchema([LINE]))
+    (item,) = cross_modes(items(HELA), "normal", MetadataSchema([LINE]))
     assert item["mode"] == "normal"
     assert "meta" not in item
 
 
 def test_every_item_appears_once_per_mode_and_the_originals_stay():
-    cases = items({"line": "HeLa"}, {"line": "MDCK"})
+    cases = items(HELA, {"line": "MDCK"})
     crossed = cross_modes(cases, ["normal", "zeros"], MetadataSchema([LINE]))
     assert [(i["case"], i["mode"]) for i in crossed] == [
         ("c0", "normal"), ("c1", "normal"), ("c0", "zeros"), ("c1", "zeros"),
@@ -45,22 +48,58 @@ def test_every_item_appears_once_per_mode_and_the_originals_stay():
     assert "mode" not in cases[0]
 
 
-def test_shuffle_is_the_texts_cycle():
-    got = vectors(MetadataSchema([LINE]), "shuffle", *({"line": v} for v in LINE.values))
-    np.testing.assert_array_equal(got, [[0, 1, 0], [0, 0, 1], [1, 0, 0]])
+@pytest.mark.parametrize(
+    ("fields", "mode", "raw", "expected"),
+    [
+        ([LINE], "shuffle", HELA, [0, 1, 0]),  # the texts' cycle
+        ([LINE], "shuffle", {"line": "MDCK"}, [0, 0, 1]),
+        ([LINE], "shuffle", {"line": "A549"}, [1, 0, 0]),
+        ([LINE], "shuffle", {"line": {"HeLa": 0.25, "A549": 0.75}}, [0.75, 0.25, 0]),
+        ([TAGS], "shuffle", {"tags": "a;b"}, [0, 1, 1]),
+        ([TAGS], "shuffle", {"tags": ["a", "b"]}, [0, 1, 1]),
+        ([TWO], "inverse", HELA, [0, 1]),
+        ([LINE], "zeros", HELA, [0, 0, 0]),
+        ([LINE], "ones", HELA, [1, 1, 1]),
+        ([SIZE], "missing", {"size": 5}, [0, 1]),
+        ([LINE, SIZE], "fixed:MDCK", {**HELA, "size": 50}, [0, 1, 0, 0.5, 0]),  # one field only
+        ([LINE, SIZE], "fixed:size=20", {**HELA, "size": 50}, [1, 0, 0, 0.2, 0]),
+        ([SIZE], "perturb:1.5", {"size": 40}, [0.6, 0]),
+        ([SIZE], "perturb:1.5", {"size": None}, [0, 1]),  # missing ones stay missing
+    ],
+)
+def test_what_a_mode_makes_of_a_case(fields, mode, raw, expected):
+    got = vectors(MetadataSchema(fields), mode, raw)
+    np.testing.assert_array_equal(got, np.array([expected], np.float32))
+
+
+@pytest.mark.parametrize(
+    ("fields", "mode", "raw", "message"),
+    [
+        ([LINE], "inverse", HELA, "two labels"),
+        ([LINE], "missing", HELA, "line"),  # has no entry for unknown
+        ([LINE], "perturb:2", HELA, "continuous"),
+        ([SIZE], "fixed:size=500", {"size": 10}, "from 0 to 100, got '500'"),  # beyond the range
+        ([SIZE], "shuffle", {"size": 10}, "at least two cases"),
+    ],
+)
+def test_modes_that_a_schema_or_a_single_case_does_not_allow(fields, mode, raw, message):
+    with pytest.raises(MetadataError, match=message):
+        vectors(MetadataSchema(fields), mode, raw)
+
+
+def test_a_perturbed_value_beyond_the_range_is_flagged():
+    with pytest.warns(MetadataWarning, match="size"):  # an error else
+        got = vectors(MetadataSchema([SIZE]), "perturb:2", {"size": 90})
+    np.testing.assert_allclose(got, [[1.8, 0]])
 
 
 def test_shuffle_takes_the_mapping_of_the_facts():
     mapping = {"line": {"HeLa": "A549", "MDCK": "HeLa", "A549": "MDCK"}}
-    got = vectors(MetadataSchema([LINE]), "shuffle", {"line": "HeLa"}, shuffle=mapping)
+    got = vectors(MetadataSchema([LINE]), "shuffle", HELA, shuffle=mapping)
     np.testing.assert_array_equal(got, [[0, 0, 1]])
-
-
-def test_shuffle_maps_mixtures_and_several_labels():
-    got = vectors(MetadataSchema([LINE]), "shuffle", {"line": {"HeLa": 0.25, "A549": 0.75}})
-    np.testing.assert_array_equal(got, [[0.75, 0.25, 0]])
-    tags = MetadataSchema([MultiLabel(name="tags", values=("a", "b", "c"), **KNOWN)])
-    np.testing.assert_array_equal(vectors(tags, "shuffle", {"tags": "a;b"}), [[0, 1, 1]])
+    del mapping["line"]["A549"]
+    with pytest.raises(MetadataError, match="A549"):
+        vectors(MetadataSchema([LINE]), "shuffle", HELA, shuffle=mapping)
 
 
 def test_shuffle_gives_every_case_another_ones_size_and_repeats_by_seed():
@@ -70,56 +109,6 @@ def test_shuffle_gives_every_case_another_ones_size_and_repeats_by_seed():
     assert sorted(got.round(2)) == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5])
     assert (got.round(2) != np.array([0.1, 0.2, 0.3, 0.4, 0.5])).all()
     np.testing.assert_array_equal(got, vectors(schema, "shuffle", *raws, seed=3)[:, 0])
-    with pytest.raises(MetadataError, match="at least two cases"):
-        vectors(schema, "shuffle", {"size": 10})
-
-
-def test_shuffle_refuses_a_mapping_that_forgets_a_label():
-    with pytest.raises(MetadataError, match="A549"):
-        vectors(
-            MetadataSchema([LINE]),
-            "shuffle",
-            {"line": "HeLa"},
-            shuffle={"line": {"HeLa": "MDCK", "MDCK": "HeLa"}},
-        )
-
-
-def test_inverse_swaps_two_labels_and_refuses_three():
-    two = MetadataSchema([Categorical(name="line", values=("HeLa", "MDCK"), **KNOWN)])
-    np.testing.assert_array_equal(vectors(two, "inverse", {"line": "HeLa"}), [[0, 1]])
-    with pytest.raises(MetadataError, match="two labels"):
-        vectors(MetadataSchema([LINE]), "inverse", {"line": "HeLa"})
-
-
-@pytest.mark.parametrize(("mode", "value"), [("zeros", 0), ("ones", 1)])
-def test_constant_vectors(mode, value):
-    np.testing.assert_array_equal(
-        vectors(MetadataSchema([LINE]), mode, {"line": "HeLa"}), [[value] * 3]
-    )
-
-
-def test_missing_needs_a_schema_that_knows_unknown():
-    np.testing.assert_array_equal(vectors(MetadataSchema([SIZE]), "missing", {"size": 5}), [[0, 1]])
-    with pytest.raises(MetadataError, match="line"):
-        vectors(MetadataSchema([LINE]), "missing", {"line": "HeLa"})
-
-
-def test_fixed_changes_one_field_only():
-    schema = MetadataSchema([LINE, SIZE])
-    got = vectors(schema, "fixed:MDCK", {"line": "HeLa", "size": 50})
-    np.testing.assert_allclose(got, [[0, 1, 0, 0.5, 0]])
-    got = vectors(schema, "fixed:size=20", {"line": "HeLa", "size": 50})
-    np.testing.assert_allclose(got, [[1, 0, 0, 0.2, 0]])
-
-
-def test_perturb_scales_sizes_and_leaves_missing_ones_missing():
-    schema = MetadataSchema([SIZE])
-    got = vectors(schema, "perturb:1.5", {"size": 40}, {"size": None})
-    np.testing.assert_allclose(got, [[0.6, 0], [0, 1]])
-    with pytest.warns(MetadataWarning, match="size"):  # beyond the range, which is an error else
-        np.testing.assert_allclose(vectors(schema, "perturb:2", {"size": 90}), [[1.8, 0]])
-    with pytest.raises(MetadataError, match="continuous"):
-        vectors(MetadataSchema([LINE]), "perturb:2", {"line": "HeLa"})
 
 
 def test_expand_lists_every_label_and_names_the_field_where_it_must():
@@ -164,12 +153,7 @@ def test_missing_is_not_tested_on_a_network_that_never_saw_an_unknown(caplog):
         evaluation_items(cases, schema, None, ["missing"], unknown=False)
 
 
-def test_a_requested_value_beyond_the_range_is_refused():
-    with pytest.raises(MetadataError, match="size"):
-        vectors(MetadataSchema([SIZE]), "fixed:size=500", {"size": 10})
-
-
-BOTH = MetadataSchema([Categorical(name="line", values=("HeLa", "MDCK"), **KNOWN), SIZE])
+BOTH = MetadataSchema([TWO, SIZE])
 
 
 def sized(case, group, size, volume=""):
