@@ -13,40 +13,9 @@ from metaseg_monai.evaluation.samples import Sample
 from metaseg_monai.explain.figure_style import CONDITIONS, ink_on, looks
 from metaseg_monai.metrics.agreement import Limits, bland_altman
 from metaseg_monai.reporting.figures import curves, maps, predictions, ranking, values
-from metaseg_monai.reporting.figures.curves import (
-    learning_curves,
-    learning_rate,
-    perturbation_curves,
-    reliability,
-    robustness_curves,
-)
-from metaseg_monai.reporting.figures.maps import mode_heatmap, similarity_map
-from metaseg_monai.reporting.figures.predictions import (
-    CLASSES,
-    FALSE,
-    HIT,
-    HOLLOW,
-    MISSED,
-    label_grid,
-    montage,
-    overlay,
-    prediction_grid,
-)
-from metaseg_monai.reporting.figures.ranking import (
-    BETTER,
-    WORSE,
-    DifferenceRow,
-    Panel,
-    agreement,
-    differences,
-)
-from metaseg_monai.reporting.figures.values import (
-    BEYOND,
-    Response,
-    response_curves,
-    ticks_apart,
-    value_curves,
-)
+from metaseg_monai.reporting.figures.predictions import CLASSES, FALSE, HIT, HOLLOW, MISSED
+from metaseg_monai.reporting.figures.ranking import DifferenceRow, Panel
+from metaseg_monai.reporting.figures.values import Response
 from metaseg_monai.reporting.page import figures_of
 from metaseg_monai.reporting.pictures import shown
 from metaseg_monai.reporting.response import response_section
@@ -108,7 +77,8 @@ def test_ink_is_readable_on_light_and_dark():
 
 def test_narrow_figures_are_as_wide_as_the_page():
     table = pd.DataFrame([[1.0]], index=["a"], columns=["normal"])
-    assert pixels(mode_heatmap(table, "", {})).shape[1] == pixels(learning_rate(log())).shape[1]
+    drawn = maps.mode_heatmap(table, "", {}), curves.learning_rate(log())
+    assert len({pixels(png).shape[1] for png in drawn}) == 1
 
 
 # Ranks and differences.
@@ -134,14 +104,14 @@ def test_ranking_draws_the_mean_of_se_through_all_bars(undrawn):
 
 
 def drawn_differences(*rows):
-    return differences(rows, 0.05, "cases")
+    return ranking.differences(rows, 0.05, "cases")
 
 
 def test_difference_is_coloured_only_if_its_adjusted_p_is_small():
     def colours(mean, p):
         row = DifferenceRow("sme - se", mean, mean - 0.01, mean + 0.01, [mean], p)
         png = drawn_differences(row)
-        return area(png, BETTER) > 0, area(png, WORSE) > 0
+        return area(png, ranking.BETTER) > 0, area(png, ranking.WORSE) > 0
 
     assert colours(0.02, 0.01) == (True, False)
     assert colours(-0.02, 0.01) == (False, True)
@@ -160,14 +130,14 @@ def test_differences_take_groups_and_are_written_without_an_interval_or_score(un
 def test_agreement_draws_each_condition_about_its_bias():
     true, unknown = np.array([10.0, 20, 30, 40]), Limits(4, 4, *[NAN] * 12)
     less, more = Panel(true, true - 5, unknown), Panel(true, true + 5, unknown)
-    png = agreement({"se": less, "sme": more})  # dots alone
+    png = ranking.agreement({"se": less, "sme": more})  # dots alone
     se, sme = (places(png, CONDITIONS[name])[0] for name in ("se", "sme"))
     assert se.min() > sme.max()  # further down: predicted too small
     lines = bland_altman(true.tolist(), (true - 5).tolist(), "abcd")
-    drawn = agreement({"se": less._replace(limits=lines), "sme": more})
+    drawn = ranking.agreement({"se": less._replace(limits=lines), "sme": more})
     assert area(drawn, CONDITIONS["se"]) > len(se)
     alone = Panel(true[:1], true[:1], bland_altman([10.0], [10.0], "a"))
-    assert agreement({"se": alone})
+    assert ranking.agreement({"se": alone})
 
 
 # Curves.
@@ -182,9 +152,9 @@ def log(epochs=4, every=1, scale=1.0):
 def test_up_to_four_curves_share_a_panel_and_more_get_their_own():
     names = ["none", "se", "me", "sme", "film"]
     logs = {name: [log(scale=n), log(scale=n + 0.1)] for n, name in enumerate(names, start=1)}
-    five = learning_curves(logs)
+    five = curves.learning_curves(logs)
     del logs["film"]
-    four = learning_curves(logs)
+    four = curves.learning_curves(logs)
     spans = [[np.ptp(places(png, CONDITIONS[n])[1]) for n in names[1:4]] for png in (four, five)]
     assert min(spans[0]) > 0.7 * pixels(four).shape[1]
     assert max(spans[1]) < 0.35 * pixels(five).shape[1]
@@ -193,27 +163,27 @@ def test_up_to_four_curves_share_a_panel_and_more_get_their_own():
 def test_learning_curves_take_sparse_validation_and_a_loss_of_zero_but_need_a_loss():
     sparse = log(6, every=3)
     sparse.loc[5, "train_loss"] = 0.0
-    assert area(learning_curves({"se": [sparse]}), CONDITIONS["se"])
+    assert area(curves.learning_curves({"se": [sparse]}), CONDITIONS["se"])
     with pytest.raises(DataError, match="no loss to draw"):
-        learning_curves({"se": [log().assign(train_loss=0.0, val_loss=NAN)]})
+        curves.learning_curves({"se": [log().assign(train_loss=0.0, val_loss=NAN)]})
 
 
 def test_learning_rate_is_drawn_or_refused():
-    assert area(learning_rate(log()), "#1b7fbd")
+    assert area(curves.learning_rate(log()), "#1b7fbd")
     with pytest.raises(DataError, match="column lr is empty"):
-        learning_rate(log().assign(lr=NAN))
+        curves.learning_rate(log().assign(lr=NAN))
 
 
 def test_robustness_curves_draw_every_training_and_their_mean_from_zero_up(undrawn):
     trainings = {"share": [0, 1, 0, 1], "f1": [0.9, 0.4, 0.9, 0.6], "seed": [0, 0, 1, 1]}
-    (axes,) = robustness_curves({"sme": pd.DataFrame(trainings)}).axes
+    (axes,) = curves.robustness_curves({"sme": pd.DataFrame(trainings)}).axes
     assert [list(line.get_ydata()) for line in axes.lines] == [[0.9, 0.4], [0.9, 0.6], [0.9, 0.5]]
     assert axes.get_ylim()[0] == 0
 
 
 def test_perturbation_axis_is_logarithmic():
     curve = pd.DataFrame({"factor": [0.25, 1.0, 4.0], "f1": [0.0, 0.8, 0.0], "seed": 0})
-    png = perturbation_curves({"me": curve})
+    png = curves.perturbation_curves({"me": curve})
     rows, columns = places(png, CONDITIONS["me"])
     plot = columns < 0.85 * pixels(png).shape[1]  # the legend stands right of it
     rows, columns = rows[plot], columns[plot]
@@ -225,9 +195,9 @@ def test_reliability_shows_the_calibration_error():
     perfect = pd.DataFrame({"pixels": [90, 10], "confidence": [0.1, 0.9], "frequency": [0.1, 0.9]})
     off = perfect.assign(frequency=[0.3, 0.9])
     empty = pd.concat([off, pd.DataFrame({"pixels": [0], "confidence": [NAN], "frequency": 0})])
-    assert reliability({"se": off}) != reliability({"se": perfect})
-    assert reliability({"se": off}) == reliability({"se": empty})
-    many = reliability({f"domain {n}": off for n in range(7)})
+    assert curves.reliability({"se": off}) != curves.reliability({"se": perfect})
+    assert curves.reliability({"se": off}) == curves.reliability({"se": empty})
+    many = curves.reliability({f"domain {n}": off for n in range(7)})
     assert pixels(many).shape[0] > 500
 
 
@@ -238,19 +208,19 @@ def test_mode_heatmap_frames_the_own_label_and_leaves_nan_blank():
     table = pd.DataFrame(
         0.0, index=["combined", "a", "b"], columns=["normal", "fixed:k=a", "fixed:k=b"]
     )
-    light = area(mode_heatmap(table, "", {}), "#ffffd9")
+    light = area(maps.mode_heatmap(table, "", {}), "#ffffd9")
     blank = table.copy()
     blank.iloc[0, 0] = NAN
-    assert area(mode_heatmap(blank, "", {}), "#ffffd9") < 0.95 * light
+    assert area(maps.mode_heatmap(blank, "", {}), "#ffffd9") < 0.95 * light
     foreign = table.set_axis(["combined", "c", "d"])
-    framed, unframed = (area(mode_heatmap(t, "", {}), "#222222") for t in (table, foreign))
+    framed, unframed = (area(maps.mode_heatmap(t, "", {}), "#222222") for t in (table, foreign))
     assert framed > unframed + 200
 
 
 def test_fixed_numbers_are_told_with_their_field_and_unit(undrawn):
     def texts(*modes, units):
         matrix = pd.DataFrame([[0.5] * len(modes)], index=["combined"], columns=modes)
-        return words(mode_heatmap(matrix, "sme", units).axes[0].texts)
+        return words(maps.mode_heatmap(matrix, "sme", units).axes[0].texts)
 
     modes = ("normal", "fixed:size=10", "fixed:size=20")
     assert texts(*modes, units={"size": "mm"})[-1] == "size (mm)"
@@ -265,7 +235,7 @@ def test_similarity_map_is_ordered_by_its_tree():
     tree = np.array([[0, 2, 0.1, 2], [1, 3, 0.9, 3]])  # a with c, then b with both
     moved = np.array([[1, 2, 0.1, 2], [0, 3, 0.9, 3]])  # the same of the table b, a, c
     other = table.loc[list("bac"), list("bac")]
-    assert similarity_map(table, tree, "") == similarity_map(other, moved, "")
+    assert maps.similarity_map(table, tree, "") == maps.similarity_map(other, moved, "")
 
 
 # Pictures of predictions.
@@ -280,32 +250,32 @@ def sample(case, domain="all", modes=("normal",)):
 
 
 def test_overlay_colours_hits_misses_and_false_pixels():
-    picture = overlay(np.array([[1, 0, 1, 0, 2]]), np.array([[1, 1, 0, 0, 1]]))
-    assert picture.tolist() == [[list(HIT), list(MISSED), list(FALSE), [0, 0, 0], list(MISSED)]]
+    picture = predictions.overlay(np.array([[1, 0, 1, 0, 2]]), np.array([[1, 1, 0, 0, 1]]))
+    told = [list(HIT), list(MISSED), list(FALSE), [0, 0, 0], list(MISSED)]
+    assert picture.tolist() == [told]
 
 
 def test_prediction_grid_gives_every_domain_its_turn_and_stops_at_its_rows():
     cases = [sample("1", "a"), sample("2", "a"), sample("3", "b")]
-    two = prediction_grid({"sme": cases}, 2)
-    assert two == prediction_grid({"sme": [cases[0], cases[2]]}, 8)
+    two = predictions.prediction_grid({"sme": cases}, 2)
+    assert two == predictions.prediction_grid({"sme": [cases[0], cases[2]]}, 8)
     assert area(two, MISSED)
     assert area(two, FALSE)
 
 
 def test_prediction_grid_leaves_a_place_empty_where_a_prediction_is_absent():
     def beside(other):
-        return prediction_grid({"se": [sample("1")], "sme": [other]}, 8)
+        return predictions.prediction_grid({"se": [sample("1")], "sme": [other]}, 8)
 
-    whole, other_case, no_mode = map(
-        beside, (sample("1"), sample("2"), sample("1", modes=["zeros"]))
-    )
+    others = sample("1"), sample("2"), sample("1", modes=["zeros"])
+    whole, other_case, no_mode = map(beside, others)
     assert area(other_case, FALSE) < area(whole, FALSE)
     assert other_case == no_mode
 
 
 def test_label_grid_has_a_row_for_each_condition(undrawn):
     fixed, fewer = sample("1", "a", ["normal", "fixed:a", "fixed:b"]), sample("1", "a", ["fixed:a"])
-    figure = label_grid({"sme": fixed, "me": fewer})
+    figure = predictions.label_grid({"sme": fixed, "me": fewer})
     heads = [axes.get_title(loc="center") for axes in figure.axes]
     assert heads == ["image", "a", "b", *[""] * 3]
     assert [axes.get_ylabel() for axes in figure.axes[::3]] == ["sme", "me"]
@@ -314,7 +284,7 @@ def test_label_grid_has_a_row_for_each_condition(undrawn):
 
 def test_long_names_and_many_conditions_stay_within_the_page():
     names = [f"film-ivadomed-dummy-{number}" for number in range(13)]
-    png = prediction_grid({name: [sample("1", "a")] for name in names}, 8)
+    png = predictions.prediction_grid({name: [sample("1", "a")] for name in names}, 8)
     edge = pixels(png)[:, -3:]
     assert (edge == 255).all()
 
@@ -330,7 +300,7 @@ def test_images_of_any_shape_stand_under_their_heads(undrawn):
     stored = [sample(f"case_{n}") for n in range(3)]
     wide = np.zeros((12, 20))
     stored[2] = Sample("case_2", "all", wide, wide.astype(np.uint8), {"normal": wide})
-    figure = prediction_grid({"se": stored, "sme": stored}, 8)
+    figure = predictions.prediction_grid({"se": stored, "sme": stored}, 8)
     first, *others = boxes(figure)
     assert len(first) == 4
     for row in others:
@@ -341,7 +311,9 @@ def test_images_of_any_shape_stand_under_their_heads(undrawn):
     last = first[-1]
     assert 1 - sum(last) < 0.1  # no empty strip on the right
     two = [sample("case_0", "x"), sample("case_1", "y")]
-    assert [axes.get_ylabel() for axes in prediction_grid({"se": two}, 8).axes[::3]] == ["x", "y"]
+    assert [
+        axes.get_ylabel() for axes in predictions.prediction_grid({"se": two}, 8).axes[::3]
+    ] == ["x", "y"]
 
 
 @pytest.mark.parametrize(
@@ -371,26 +343,28 @@ def disc(radius=8, modes=("a", "b")):
     return Sample("case", "all", np.full(label.shape, 0.3), label, preds)
 
 
-def contours(one, names=None, beyond=(), **modes):
-    heads = {f"{name.removeprefix('at')} mm": mode for name, mode in modes.items()}
-    return montage([one], heads, ["case"], names or {}, beyond)
+def contours(one, modes, names=None, beyond=()):
+    return predictions.montage([one], modes, ["case"], names or {}, beyond)
 
 
 def test_montage_shows_a_contour_in_each_column_and_says_none_where_a_mode_is_absent():
-    both, one = (contours(disc(), at10="a", at20=mode) for mode in ("b", "absent"))
+    both, one = (contours(disc(), {"10": "a", "20": mode}) for mode in ("b", "absent"))
     middle = Image.open(io.BytesIO(both)).width / 2
     assert places(both, CLASSES[0])[1].min() < middle / 2
     assert area(one, CLASSES[0]) < area(both, CLASSES[0])
-    assert contours(disc(radius=0, modes=()), at10="a")
+    assert contours(disc(radius=0, modes=()), {"10": "a"})
 
 
 def test_a_montage_names_classes_and_marks_the_columns_beyond_training(undrawn):
-    figure = contours(disc(), {1: "tumour"}, ["10 mm"], at10="a", at40="b")
-    assert [axes.title.get_text() for axes in figure.axes] == [f"{HOLLOW} 10 mm", "40 mm"]
-    assert words(figure.legends[0].get_texts()) == ["tumour", "label", "beyond training values"]
-    plain = contours(disc(), at10="a", at40="b")
-    assert [axes.title.get_text() for axes in plain.axes] == ["10 mm", "40 mm"]
-    assert words(plain.legends[0].get_texts()) == ["class 1", "label"]
+    def drawn(**settings):
+        figure = contours(disc(), {"10 mm": "a", "40 mm": "b"}, **settings)
+        heads = [axes.title.get_text() for axes in figure.axes]
+        return heads, words(figure.legends[0].get_texts())
+
+    heads, key = drawn(names={1: "tumour"}, beyond=["10 mm"])
+    assert heads == [f"{HOLLOW} 10 mm", "40 mm"]
+    assert key == ["tumour", "label", "beyond training values"]
+    assert drawn() == (["10 mm", "40 mm"], ["class 1", "label"])
 
 
 def test_a_runs_montage_is_in_the_order_of_its_own_values(monkeypatch, volumes):
@@ -398,7 +372,7 @@ def test_a_runs_montage_is_in_the_order_of_its_own_values(monkeypatch, volumes):
 
     def watched(samples, modes, titles, classes, beyond):
         asked.update(cases=[one.case for one in samples], titles=titles, beyond=beyond)
-        return montage(samples, modes, titles, classes, beyond)
+        return predictions.montage(samples, modes, titles, classes, beyond)
 
     monkeypatch.setattr("metaseg_monai.reporting.response.montage", watched)
     run = volumes.run("sme", follows=1)
@@ -428,7 +402,7 @@ def curve(areas):
 
 
 def responding(classes, trained=None, log=False):
-    return response_curves(classes, "size (mm)", "mm²", trained, log, "area")
+    return values.response_curves(classes, "size (mm)", "mm²", trained, log, "area")
 
 
 def test_values_beyond_training_are_shaded_and_hollow_on_both_sides(undrawn):
@@ -437,7 +411,7 @@ def test_values_beyond_training_are_shaded_and_hollow_on_both_sides(undrawn):
         shaded = [
             (patch.get_x(), patch.get_x() + patch.get_width())
             for patch in axes.patches
-            if to_hex(patch.get_facecolor()) == BEYOND
+            if to_hex(patch.get_facecolor()) == values.BEYOND
         ]
         fills = {
             float(value): to_hex(line.get_markerfacecolor())
@@ -455,31 +429,30 @@ def test_values_beyond_training_are_shaded_and_hollow_on_both_sides(undrawn):
     assert drawn(None)[0] == []
 
 
-def test_response_shades_what_training_did_not_hold_and_draws_level_lines():
-    response = {"tumour": Response({"sme": curve([10, 20, 30])}, {"se": 15.0}, 18.0)}
-    beyond, within = (responding(response, ends, log=True) for ends in ((20, 80), (5, 200)))
-    assert area(beyond, BEYOND) > 1000
-    assert not area(within, BEYOND)
-    assert area(within, CONDITIONS["se"])
-
-
-def test_response_draws_a_panel_a_class():
-    rising, flat = (Response({"sme": curve(a)}, {}, NAN) for a in ([0, 50, 100], [50] * 3))
-    columns = places(responding({"one": rising, "two": flat}), CONDITIONS["sme"])[1]
-    assert columns.min() < 500 < 700 < columns.max()
+def test_response_draws_a_panel_a_class_with_the_level_lines_of_others(undrawn):
+    rising = Response({"sme": curve([10, 20, 30])}, {"se": 15.0}, 18.0)
+    figure = responding({"one": rising, "two": rising._replace(flat={}, true=NAN)}, log=True)
+    levels = [
+        {line.get_ydata()[0] for line in axes.lines if len(set(line.get_ydata())) == 1}
+        for axes in figure.axes
+    ]
+    assert {15.0, 18.0} <= levels[0]
+    assert not {15.0, 18.0} & levels[1]
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["one", "two"]
+    assert {axes.get_xscale() for axes in figure.axes} == {"log"}
 
 
 def test_labels_of_ticks_stand_apart():
     sizes = [10, 14, 20, 28, 40, 57, 80, 113, 160]
-    assert ticks_apart(sizes, True, 6.0) == sizes
-    assert ticks_apart(sizes, True, 2.0) == [10, 20, 40, 80, 160]
-    assert ticks_apart([1, 2, 3, 4, 5, 100], False, 2.0) == [1, 100]
+    assert values.ticks_apart(sizes, True, 6.0) == sizes
+    assert values.ticks_apart(sizes, True, 2.0) == [10, 20, 40, 80, 160]
+    assert values.ticks_apart([1, 2, 3, 4, 5, 100], False, 2.0) == [1, 100]
 
 
 def test_unseen_values_are_hollow_and_those_below_zero_on_a_straight_axis(undrawn):
     def drawn(unseen, *at):
         scores = pd.DataFrame({"mean": 0.5, "low": NAN, "high": NAN}, index=at)
-        (axes,) = value_curves({"sme": scores}, unseen, "focus (um)", "F1").axes
+        (axes,) = values.value_curves({"sme": scores}, unseen, "focus (um)", "F1").axes
         dots = [line for line in axes.lines if line.get_marker() == "o"]
         hollow = {line.get_markerfacecolor(): len(line.get_xdata()) for line in dots}
         return hollow["white"], axes.get_xscale()
