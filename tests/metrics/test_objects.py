@@ -181,11 +181,37 @@ def row(text):
     return np.array([[int(pixel) for pixel in text]])
 
 
-def test_identical_objects_all_match_whatever_their_numbers():
-    match = match_objects(row("1102220333"), row("3301110222"))
-    assert (match.true, match.pred, match.splits, match.merges) == (3, 3, 0, 0)
-    assert match.found == (3,) * 10
-    assert match.matched_iou == 1
+@pytest.mark.parametrize(
+    ("true", "pred", "smallest_px", "counted"),  # true, pred, found at 0.5, splits, merges, ignored
+    [
+        ("1102220333", "3301110222", 1, (3, 3, 3, 0, 0, 0)),  # whatever their numbers
+        ("1100000", "0000011", 1, (1, 1, 0, 0, 0, 0)),  # a wrong place is false and missed
+        ("1111", "1122", 1, (1, 2, 1, 1, 0, 0)),  # of exact halves one is matched
+        ("1122", "1111", 1, (2, 1, 1, 0, 1, 0)),
+        ("11110", "11122", 1, (1, 2, 1, 0, 0, 0)),  # a half of predicted 2 lies inside: no split
+        ("111110", "111222", 1, (1, 2, 1, 1, 0, 0)),  # and here more than half
+        ("112233", "111110", 1, (3, 1, 0, 0, 1, 0)),  # two true ones, and half of a third
+        ("1122", "0110", 1, (2, 1, 0, 0, 0, 0)),
+        ("0000", "0110", 1, (0, 1, 0, 0, 0, 0)),
+        ("0110", "0000", 1, (1, 0, 0, 0, 0, 0)),
+        ("0000", "0000", 1, (0, 0, 0, 0, 0, 0)),
+        # small true objects are ignored, predicted or left out, and what stands for them
+        ("1111022030", "1111000000", 1, (3, 1, 1, 0, 0, 0)),
+        ("1111022030", "1111022030", 4, (1, 1, 1, 0, 0, 2)),
+        ("1111022030", "1111000000", 4, (1, 1, 1, 0, 0, 2)),
+        ("1111000220000", "1111000222200", 4, (1, 1, 1, 0, 0, 1)),  # by an IoU of a half
+        ("1111022330", "1111022222", 4, (1, 1, 1, 0, 0, 2)),  # most of it in two small ones
+        ("1111220000", "1111022200", 4, (1, 2, 1, 0, 0, 1)),  # less than half in one: false
+        ("1111220", "1111110", 4, (1, 1, 1, 0, 0, 1)),  # it finds a larger one, so it stays
+        ("1022203333044440", "2011103333044440", 3, (3, 3, 3, 0, 0, 1)),  # between others
+        ("1022203333044440", "1022203333044440", 9, (0, 0, 0, 0, 0, 4)),
+    ],
+)
+def test_what_is_found_split_merged_and_ignored(true, pred, smallest_px, counted):
+    match = match_objects(row(true), row(pred), smallest_px)
+    found = match.found[0]
+    assert (match.true, match.pred, found, match.splits, match.merges, match.ignored) == counted
+    assert math.isnan(match.matched_iou) == (found == 0)
 
 
 def test_the_threshold_itself_counts():
@@ -193,73 +219,18 @@ def test_the_threshold_itself_counts():
     match = match_objects(row("1111111111022"), row("1111111110020"))
     assert match.found == (2, 1, 1, 1, 1, 1, 1, 1, 1, 0)
     assert match.matched_iou == pytest.approx((0.9 + 0.5) / 2)
-
-
-def test_each_object_is_matched_once_even_between_exact_halves():
-    halves = match_objects(row("1111"), row("1122"))
-    assert (halves.found[0], halves.splits, halves.merges) == (1, 1, 0)
-    joined = match_objects(row("1122"), row("1111"))
-    assert (joined.found[0], joined.splits, joined.merges) == (1, 0, 1)
-
-
-def test_splits_and_merges_need_more_than_half_of_the_part():
-    # predicted 2 lies with one of two pixels in the true object: not more than half
-    assert match_objects(row("11110"), row("11122")).splits == 0
-    assert match_objects(row("111110"), row("111222")).splits == 1
-    # two true objects and a third that is only half inside
-    merged = match_objects(row("112233"), row("111110"))
-    assert (merged.merges, merged.splits) == (1, 0)
-    assert match_objects(row("1122"), row("0110")).merges == 0
-
-
-def test_a_wrong_place_is_false_and_missed():
-    match = match_objects(row("1100000"), row("0000011"))
-    assert (match.found[0], match.true, match.pred) == (0, 1, 1)
-    assert np.isnan(match.matched_iou)
-
-
-def test_true_objects_below_the_smallest_size_are_ignored_and_what_stands_for_them():
-    # objects of 4, 2 and 1 pixels, all predicted as they are
-    perfect = match_objects(row("1111022030"), row("1111022030"), smallest_px=4)
-    assert perfect[:4] == (1, 1, (1,) * 10, 1)
-    assert perfect.ignored == 2
-    # the same, as a prediction that leaves small objects out makes them
     left_out = match_objects(row("1111022030"), row("1111000000"), smallest_px=4)
-    assert left_out == perfect
-    assert match_objects(row("1111022030"), row("1111000000")).found[0] == 1
-    assert match_objects(row("1111022030"), row("1111000000")).true == 3
-    # an IoU of a half, where no more than half of the predicted pixels lies in the small one
-    half = match_objects(row("1111000220000"), row("1111000222200"), smallest_px=4)
-    assert (half.true, half.pred, half.found[0]) == (1, 1, 1)
-    # most of it lies in two small ones together, at an IoU below a half with either
-    across = match_objects(row("1111022330"), row("1111022222"), smallest_px=4)
-    assert (across.true, across.pred, across.merges, across.ignored) == (1, 1, 0, 2)
-    # less than half of it lies in a small one: it is false
-    false = match_objects(row("1111220000"), row("1111022200"), smallest_px=4)
-    assert (false.true, false.pred, false.found[0]) == (1, 2, 1)
-    # one that finds a larger object stays, though a small one lies in it
-    joined = match_objects(row("1111220"), row("1111110"), smallest_px=4)
-    assert (joined.true, joined.pred, joined.found[0], joined.merges) == (1, 1, 1, 0)
+    assert left_out.found == (1,) * 10
 
 
-def test_small_objects_between_others_leave_the_numbers_of_the_others_right():
+def test_small_objects_leave_the_numbers_of_the_others_right():
     true = row("1022203333044440")
-    match = match_objects(true, row("2011103333044440"), smallest_px=3)
-    assert (match.true, match.pred, match.found, match.ignored) == (3, 3, (3,) * 10, 1)
     pairs = without_small(overlaps(true, true), 4)
     assert pairs.true_px.tolist() == pairs.pred_px.tolist() == [4, 4]
     assert pairs.true.tolist() == pairs.pred.tolist() == [0, 1]
-    nothing = match_objects(true, true, smallest_px=9)
-    assert (nothing.true, nothing.pred, nothing.ignored) == (0, 0, 4)
-    assert np.isnan(nothing.matched_iou)
 
 
-def test_one_or_both_empty():
-    empty, full = row("0000"), row("0110")
-    for true, pred in ((empty, full), (full, empty), (empty, empty)):
-        match = match_objects(true, pred)
-        assert (match.true, match.pred) == (int(true.max()), int(pred.max()))
-        assert match.found == (0,) * 10
+def test_f1_of_objects():
     assert object_f1(0, 1, 0) == object_f1(0, 0, 1) == 0
     assert np.isnan(object_f1(0, 0, 0))
     assert object_f1(2, 3, 4) == 2 / (2 + 0.5 * 2 + 0.5 * 1)
