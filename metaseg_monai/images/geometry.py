@@ -22,7 +22,7 @@ from torch import Tensor
 from metaseg_monai.errors import DataError
 from metaseg_monai.images.image import FORMAT_OF_SUFFIX, LARGEST_BYTES, Image, image_suffix
 from metaseg_monai.images.nifti import nifti_attributes
-from metaseg_monai.images.read import read_header, read_image
+from metaseg_monai.images.read import read_header
 
 AXES = ("I", "P", "L")  # planes toward the feet, rows toward the back, columns toward the left
 LARGEST_TILT_DEGREES = 30.0
@@ -143,39 +143,6 @@ def is_volume_file(path: object) -> bool:
     if not Path(path).is_file():
         raise DataError(f"{path}: no such file; check the path in the table or command")
     return len(nifti_attributes(Path(path))["spatial_shape"]) == 3
-
-
-class VolumeCache:
-    """The last volume read in each role, seen as axial planes, so that its file is read once.
-
-    Copies, also those in worker processes, start empty.
-    """
-
-    def __init__(self) -> None:
-        self._last: dict[str, tuple[str, AxialVolume]] = {}
-
-    def holds(self, role: str, path: str | Path) -> bool:
-        """Whether `read` would not touch the disk."""
-        return role in self._last and self._last[role][0] == str(path)
-
-    def read(self, role: str, path: str | Path) -> AxialVolume:
-        """The volume of a path; the one before it in that role is let go first.
-
-        Args:
-            role: "image" or "label", of each of which one volume is kept.
-            path: a file that `read_image` takes.
-
-        Raises:
-            DataError: as `read_image` and `axial_volume`.
-        """
-        if not self.holds(role, path):
-            self._last.pop(role, None)
-            volume = axial_volume(read_image(path, spatial_dims=3, palette="indices"))
-            self._last[role] = (str(path), volume)
-        return self._last[role][1]
-
-    def __reduce__(self) -> tuple[type["VolumeCache"], tuple[()]]:
-        return VolumeCache, ()
 
 
 def slice_items(items: Sequence[Mapping[str, Any]], spatial_dims: int = 2) -> list[dict[str, Any]]:

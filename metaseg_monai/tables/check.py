@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from metaseg_monai.errors import DataError
 from metaseg_monai.files import file_sha256
-from metaseg_monai.images.geometry import AxialVolume, VolumeCache, is_volume_file
+from metaseg_monai.images.geometry import AxialVolume, axial_volume, is_volume_file
 from metaseg_monai.images.image import Channels, Image, Palette, convert_channels, image_attributes
 from metaseg_monai.images.read import read_image, same_affine
 from metaseg_monai.metadata.schema import MetadataSchema
@@ -187,6 +187,39 @@ def image_files(item: Mapping[str, Any]) -> tuple[str, ...]:
     """
     image = item["image"]
     return (str(image),) if isinstance(image, (str, Path)) else tuple(map(str, image))
+
+
+class VolumeCache:
+    """The last volume read in each role, seen as axial planes, so that its file is read once.
+
+    Copies, also those in worker processes, start empty.
+    """
+
+    def __init__(self) -> None:
+        self._last: dict[str, tuple[str, AxialVolume]] = {}
+
+    def holds(self, role: str, path: str | Path) -> bool:
+        """Whether `read` would not touch the disk."""
+        return role in self._last and self._last[role][0] == str(path)
+
+    def read(self, role: str, path: str | Path) -> AxialVolume:
+        """The volume of a path; the one before it in that role is let go first.
+
+        Args:
+            role: "image" or "label", of each of which one volume is kept.
+            path: a file that `read_image` takes.
+
+        Raises:
+            DataError: as `read_image` and `axial_volume`.
+        """
+        if not self.holds(role, path):
+            self._last.pop(role, None)
+            volume = axial_volume(read_image(path, spatial_dims=3, palette="indices"))
+            self._last[role] = (str(path), volume)
+        return self._last[role][1]
+
+    def __reduce__(self) -> tuple[type["VolumeCache"], tuple[()]]:
+        return VolumeCache, ()
 
 
 def load_case(

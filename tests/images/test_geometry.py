@@ -14,9 +14,7 @@ import tifffile
 import torch
 
 from metaseg_monai.errors import DataError
-from metaseg_monai.images import geometry as slices
 from metaseg_monai.images.geometry import (
-    VolumeCache,
     axial_volume,
     is_volume_file,
     resampled_shape,
@@ -28,7 +26,8 @@ from metaseg_monai.images.geometry import (
 )
 from metaseg_monai.images.image import Image
 from metaseg_monai.prepare import KitsLayout
-from metaseg_monai.tables import find_cases, load_case
+from metaseg_monai.tables import check, find_cases, load_case
+from metaseg_monai.tables.check import VolumeCache
 
 PLANES = np.random.default_rng(0).integers(0, 99, (4, 5, 6)).astype(np.int16)
 KITS = np.array([[0, 0, -0.8, 30], [0, -0.7, 0, 20], [-5, 0, 0, 100], [0, 0, 0, 1.0]])
@@ -141,7 +140,7 @@ def test_a_volume_becomes_its_planes(tmp_path):
 
 def test_voxels_stay_unread(tmp_path, monkeypatch):
     path = save(tmp_path / "c.nii.gz")
-    monkeypatch.setattr(slices, "read_image", lambda *_, **__: pytest.fail("voxels were read"))
+    monkeypatch.setattr(check, "read_image", lambda *_, **__: pytest.fail("voxels were read"))
     assert len(slice_items([item_of(path)])) == 3
 
 
@@ -191,7 +190,7 @@ def test_header_lies_as_the_voxels_do(tmp_path):
 
 def test_cache_reads_once_and_lets_go_of_the_volume_before(tmp_path, monkeypatch):
     paths = [save(tmp_path / f"{name}.nii.gz") for name in "ab"]
-    read, reads, cache = slices.read_image, [], VolumeCache()
+    read, reads, cache = check.read_image, [], VolumeCache()
     kept = []
 
     def watched(path, **settings):
@@ -201,7 +200,7 @@ def test_cache_reads_once_and_lets_go_of_the_volume_before(tmp_path, monkeypatch
         return read(path, **settings)
 
     alive = []
-    monkeypatch.setattr(slices, "read_image", watched)
+    monkeypatch.setattr(check, "read_image", watched)
     for path in (paths[0], paths[0], paths[1]):
         volume = cache.read("image", path)
         alive.append(weakref.ref(volume))
