@@ -65,8 +65,7 @@ def expand(study: Study) -> list[Run]:
         ConfigError: a setting that nothing in the bundle uses, or experts without a domain.
     """
     bundle = resolve_bundle(study.bundle)
-    files = [bundle / "configs" / name for name in CONFIGS]
-    config = load_config(files)
+    config = load_config([bundle / "configs" / name for name in CONFIGS])
     first = (study.data_seeds[0], study.seeds[0])
     runs = []
     for data_seed, seed in product(study.data_seeds, study.seeds):
@@ -75,11 +74,12 @@ def expand(study: Study) -> list[Run]:
         for condition, own in study.conditions.items():
             of_condition = fill_data_seed(own, data_seed)
             settings = {**common, "variant": condition, **of_condition, "seed": seed}
-            schema = _parsed(config, check_overrides(files, settings), bundle)("schema")
+            settings = check_overrides(config, settings)
+            schema = _parsed(config, settings, bundle)("schema")
             _check(study, condition, {**config, **settings}, schema)
             domains = _per_domain(condition, settings, {**config, **settings}, schema)
             for domain, changed in domains.items():
-                checked = check_overrides(files, changed)
+                checked = changed if domain is None else check_overrides(config, changed)
                 named = _named_files(_parsed(config, checked, bundle))
                 folder = f"{condition}/{place}"
                 folder += "" if domain is None else f"/{_folder_name(domain)}"
