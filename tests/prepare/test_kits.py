@@ -21,6 +21,11 @@ from metaseg_monai.tables.table import read_table
 
 FILES = ("imaging.nii.gz", "aggregated_MAJ_seg.nii.gz")
 SIZE = {"unit": "mm", "provenance": "clinical prior", "availability": "pre-operative"}
+CONTRACT = [
+    "image", "label", "tumour_size_mm", "group", "split", "volume", "plane", "planes",
+    "position_mm", "spacing_z_mm", "spacing_y_mm", "spacing_x_mm", "kidney_mm2", "tumour_mm2",
+    "cyst_mm2", "image_sha256", "label_sha256", "radiographic_size", "gender",
+]  # fmt: skip
 COMMAND = """
 import sys
 from metaseg_monai.prepare.kits import prepare_kits21
@@ -54,7 +59,9 @@ def lists(tmp_path):
 
 
 def test_a_folder_that_training_can_read(scans, tmp_path, out):
-    source = scans.folder(tmp_path / "source", 4, case_2={"radiographic_size": None})
+    source = scans.folder(
+        tmp_path / "source", 4, case_2={"radiographic_size": None, "split": "a", "image": "b"}
+    )
     scans.case(source, 1, codes=("R", "A", "S"))
     made = prepare_kits21(source, out, spacing="native")
     assert (made.table, made.problems) == (out / "table.csv", [])
@@ -65,6 +72,7 @@ def test_a_folder_that_training_can_read(scans, tmp_path, out):
     sizes = {row["group"]: row["tumour_size_mm"] for row in rows}
     assert list(sizes.values()) == ["20", "30", "", "50"]
     assert rows[0]["gender"] == "male"
+    assert list(rows[0]) == [*CONTRACT, "clinical_split", "clinical_image"]
     table = read_table(made.table, schema())
     assert len(table.rows) == 12
     assert set(table.splits) == {"train", "val", "test"}
@@ -88,19 +96,30 @@ def test_rules(scans, source, out, rule, planes):
     assert json.loads((out / "prepared.json").read_text())["slice_rule"] == rule
 
 
-def test_summary_counts_and_compares_the_size_with_the_label(scans, tmp_path, out):
+@pytest.mark.parametrize(
+    ("sizes_cm", "meaning"),
+    [
+        ((2, 3, 4, 5), "the size is partly derived from what the label shows"),
+        ((5, 4, 3, 2), "size and label disagree: check the units and the case_id of the clinical"),
+    ],
+)
+def test_summary_counts_and_compares_the_size_with_the_label(
+    scans, tmp_path, out, sizes_cm, meaning
+):
     for number in range(4):
         label = scans.label()
         label[2, 4 : 5 + 4 * number, 20:22] = 2
         scans.case(tmp_path, number, label=label)
-    scans.clinical(tmp_path, 4)
+    changed = {f"case_{n}": {"radiographic_size": size} for n, size in enumerate(sizes_cm)}
+    scans.clinical(tmp_path, 4, **changed)
     summary = prepare_kits21(tmp_path, out).summary
     for told in (
         "4 cases prepared, 0 with problems",
         "planes with tumour 8, with cyst 8, with both 4, with kidney 8",
         "splits: train 2 patients with 6 slices",
-        "Spearman",
-        "partly derived from what the label shows",
+        "2 cases have several tumours; the size is that of the largest one",
+        "diameter of the label (4 cases): Spearman ",
+        meaning,
         "the radiographic size, known before surgery; missing in 0 cases",
     ):
         assert told in summary
@@ -118,7 +137,8 @@ def test_labels_only(scans, source, tmp_path, out):
     assert made.table == out / "slices.csv"
     assert not (out / "table.csv").exists()
     assert not (out / "images").exists()
-    assert "image" not in scans.rows(made.table)[0]
+    columns = list(scans.rows(made.table)[0])
+    assert columns == [name for name in CONTRACT if not name.startswith("image")]
 
 
 def test_suspicious_but_allowed_images_are_remarked(scans, tmp_path, out):

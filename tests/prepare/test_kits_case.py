@@ -5,7 +5,6 @@ import itertools
 from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 import pytest
 import tifffile
 from scipy.ndimage import gaussian_filter
@@ -14,7 +13,6 @@ from metaseg_monai.images.geometry import axial_volume
 from metaseg_monai.images.read import read_image
 from metaseg_monai.prepare import prepare_kits21
 from metaseg_monai.prepare.found import FoundCase
-from metaseg_monai.prepare.kits import _size_lines
 from metaseg_monai.prepare.kits_case import (
     LIKENESS,
     TumourMeasures,
@@ -24,12 +22,10 @@ from metaseg_monai.prepare.kits_case import (
     measure_tumour,
     read_case,
     repeated_after,
-    table_row,
     write_slices,
 )
 from metaseg_monai.prepare.kits_source import size_remark
 from metaseg_monai.simulate.phantoms import draw_anatomy, generate_phantoms, render
-from metaseg_monai.tables.clinical import ClinicalTable
 
 PLANE_MM, PIXEL_MM = 5.0, 6.0
 PLANE = (np.arange(64) - 31.5) * PIXEL_MM
@@ -38,11 +34,6 @@ ORIENTATIONS = [
     for axes in itertools.permutations(["SI", "PA", "RL"])
     for codes in itertools.product(*axes)
 ]
-CONTRACT = [
-    "image", "label", "tumour_size_mm", "group", "split", "volume", "plane", "planes",
-    "position_mm", "spacing_z_mm", "spacing_y_mm", "spacing_x_mm", "kidney_mm2", "tumour_mm2",
-    "cyst_mm2", "image_sha256", "label_sha256",
-]  # fmt: skip
 
 
 def volumes(scans, folder, image=None, label=None, **storage):
@@ -127,27 +118,6 @@ def test_floats_are_rounded_after_resampling(scans, tmp_path, spacing):
         rounded = tifffile.imread(tmp_path / "b" / other["image"])
         assert rounded.dtype == np.int16
         assert np.abs(rounded - whole).max() <= (0 if spacing == "native" else 1)
-
-
-def test_without_image_rows_and_folder_have_labels_only(scans, tmp_path):
-    label = scans.save(tmp_path / "label.nii.gz", scans.label())
-    read, _ = read_case(FoundCase("a", (), (label,)))
-    rows = slices(read, tmp_path, rule="all", spacing="native")
-    assert not (tmp_path / "images").exists()
-    assert len(rows) == len(list((tmp_path / "labels").iterdir())) == 6
-    assert list(rows[0]) == [
-        name
-        for name in CONTRACT
-        if not name.startswith("image") and name not in ("tumour_size_mm", "group", "split")
-    ]
-
-
-def test_table_row_has_the_columns_of_the_contract(scans, tmp_path):
-    (row, *_) = slices(volumes(scans, tmp_path), tmp_path)
-    clinical = {"tumour_size_mm": "41", "gender": "male", "split": "a", "image": "b"}
-    whole = table_row(row, clinical, "val")
-    assert list(whole) == [*CONTRACT, "gender", "clinical_split", "clinical_image"]
-    assert (whole["tumour_size_mm"], whole["split"], whole["group"]) == ("41", "val", "case_00000")
 
 
 def test_gathered_planes_are_equal_and_in_c_order():
@@ -311,13 +281,6 @@ def test_a_second_phase_is_remarked_and_the_case_kept(scans, tmp_path, shown):
     assert "several contrast phases appended" in made.summary
 
 
-@pytest.mark.parametrize("cm", [1.6, 3.2, 6.4, None])
-def test_a_size_near_that_of_the_label_is_not_remarked(scans, tmp_path, cm):
-    source = scans.folder(tmp_path / "source", 1, case_0={"radiographic_size": cm})
-    prepare_kits21(source, tmp_path / "out")
-    assert remarks_of(scans, tmp_path / "out") == [""]
-
-
 def test_a_size_in_the_wrong_unit_is_remarked(scans, tmp_path):
     source = scans.folder(tmp_path / "source", 2, case_1={"radiographic_size": 19})
     made = prepare_kits21(source, tmp_path / "out")
@@ -340,28 +303,3 @@ def test_a_size_given_in_cm_as_mm_is_remarked():
     assert size_remark(row, "radiographic", "65") is not None
     assert size_remark(row, "radiographic", "4") is not None
     assert size_remark(row, "radiographic", "") is None
-
-
-@pytest.mark.parametrize(
-    ("sizes", "told"),
-    [
-        ("20 30 40 50", "the size is partly derived from what the label shows"),
-        ("20 50 40 30", "size and label disagree: check the units and the case_id of the clinical"),
-    ],
-)
-def test_the_summary_tells_whether_size_and_label_agree(tmp_path, sizes, told):
-    cases = [
-        {
-            "case": str(n),
-            "tumour_size_mm": size,
-            "tumour_diameter_mm": str(20 + 10 * n),
-            "tumour_components": "12"[n % 2],
-        }
-        for n, size in enumerate(sizes.split())
-    ]
-    patients = ClinicalTable({str(n): {} for n in range(3)}, {}, tmp_path / "own.csv")
-    lines = _size_lines(pd.DataFrame(cases), "radiographic", patients)
-    assert lines[0] == f"clinical table: {tmp_path / 'own.csv'}; it has no row for 1 cases (3)"
-    assert lines[2].startswith("2 cases have several tumours")
-    assert ("derived" in lines[-1]) == ("derived" in told)
-    assert told in lines[-1]
