@@ -138,8 +138,6 @@ def run_study(
         ConfigError: a wrong setting, before anything is trained; or another process runs this
             study.
     """
-    if not isinstance(output, str | Path):  # an option without a value
-        raise ConfigError("--output needs a folder.")
     folder, bundle = Path(output).resolve(), resolve_bundle(study.bundle)
     runs = expand(study)
     places, start = _places(workers, threads, cluster, cluster_settings, folder)

@@ -234,11 +234,6 @@ def test_images_of_several_sizes_are_told(folder, task_schema):
     assert "the images have 2 sizes: validation and tests see whole images" in found.warnings[0]
 
 
-def test_missing_table_raises(tmp_path, task_schema):
-    with pytest.raises(DataError, match="no such table"):
-        check_table(tmp_path, task_schema)
-
-
 @pytest.mark.real_data
 def test_real_blood_cells_by_a_column_map():
     if not (REAL / "wbc_d1").is_dir():

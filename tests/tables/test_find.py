@@ -99,13 +99,6 @@ def test_without_schema_no_metadata_are_asked_for(folder):
     assert [item["metadata"] for item in find_cases(folder[0] / "images", None)] == [{}] * 3
 
 
-def test_two_images_of_one_name_are_told(folder, task_schema):
-    path, _ = folder
-    (path / "images/0.png").write_bytes(b"")
-    with pytest.raises(DataError, match="the case '0' is also"):
-        find_cases(path / "images", task_schema, metadata={"task": "ring"})
-
-
 def test_nothing_to_find(tmp_path, task_schema):
     with pytest.raises(DataError, match="no such file or folder"):
         find_cases(tmp_path / "no", task_schema)
