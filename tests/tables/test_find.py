@@ -221,12 +221,6 @@ def test_a_table_that_may_not_be_read_is_named(tmp_path, monkeypatch):
             reading(path, None)
 
 
-@pytest.mark.parametrize("value", ["4.1", "300", "41 mm"])
-def test_values_in_cm_or_out_of_range_are_refused(folder, value):
-    with pytest.raises(MetadataError, match="in mm from 5 to 250"):
-        find_cases(folder[0] / "images", SCHEMA, metadata={"tumour_size_mm": value})
-
-
 def test_a_clinical_csv_is_matched_by_case(tmp_path, write_csv, save_volume):
     for name in ("b/p1.nii.gz", "p2.nii"):
         save_volume(tmp_path / "in" / name)
