@@ -88,13 +88,11 @@ def case_f1(counts: pd.DataFrame) -> pd.DataFrame:
     return scored.groupby(["case", "group", "domain"], sort=False)["f1"].mean().reset_index()
 
 
-def case_mean_f1(counts: pd.DataFrame, draws: int = 2000, seed: int = 0) -> CaseMean:
+def case_mean_f1(counts: pd.DataFrame) -> CaseMean:
     """Mean of `case_f1` with a 95 % percentile bootstrap interval that draws whole groups.
 
     Args:
         counts: counts of one model, one seed and one test mode.
-        draws: bootstrap samples.
-        seed: of the bootstrap.
 
     Returns:
         mean, interval, number of cases with a score and number of empty cases left out.
@@ -105,7 +103,7 @@ def case_mean_f1(counts: pd.DataFrame, draws: int = 2000, seed: int = 0) -> Case
     if scored.empty:
         return CaseMean(math.nan, math.nan, math.nan, 0, empty)
     sums, sizes = scored.groupby("group")["f1"].agg(["sum", "size"]).to_numpy(float).T
-    low, high = ratio_interval(sums, sizes, draws, seed)
+    low, high = ratio_interval(sums, sizes, draws=2000, seed=0)
     return CaseMean(float(scored["f1"].mean()), low, high, len(scored), empty)
 
 
