@@ -190,27 +190,18 @@ def mask(*planes):
     return array
 
 
-def ends(runs):
-    return [(run.corner[0], len(run.pred), run.open_before, run.open_after) for run in runs]
-
-
-def test_runs_end_at_gaps_and_are_open_where_a_mask_reaches_one():
-    full = mask(1, 1, 1, 1, 1)
-    assert ends(cut_runs(full, full, at=[0, 1, 4, 5, 9], count=10)) == [
-        (0, 2, False, True),
-        (4, 2, True, True),
-        (9, 1, True, False),
-    ]
-
-
-def test_a_volume_that_is_complete_is_one_run_without_open_ends():
-    assert ends(cut_runs(mask(1, 1, 1), mask(1, 1, 1))) == [(0, 3, False, False)]
-
-
-def test_an_empty_plane_closes_the_end_and_runs_without_masks_are_left_out():
-    pred, label = mask(0, 1, 0, 0, 0), mask(0, 0, 1, 0, 0)
-    assert ends(cut_runs(pred, label, at=[2, 3, 4, 5, 8], count=12)) == [(3, 2, False, False)]
-    assert cut_runs(mask(0, 0), mask(0, 0), at=[1, 5], count=9) == []
+@pytest.mark.parametrize(
+    ("pred", "label", "at", "count", "ends"),  # first plane, planes, open before, open after
+    [
+        ("11111", "11111", [0, 1, 4, 5, 9], 10, [(0, 2, 0, 1), (4, 2, 1, 1), (9, 1, 1, 0)]),
+        ("111", "111", None, None, [(0, 3, 0, 0)]),
+        ("01000", "00100", [2, 3, 4, 5, 8], 12, [(3, 2, 0, 0)]),  # an empty plane closes the end
+        ("00", "00", [1, 5], 9, []),
+    ],
+)
+def test_runs_end_at_gaps_and_are_open_where_a_mask_reaches_one(pred, label, at, count, ends):
+    runs = cut_runs(mask(*map(int, pred)), mask(*map(int, label)), at, count)
+    assert [(r.corner[0], len(r.pred), r.open_before, r.open_after) for r in runs] == ends
 
 
 def test_a_run_is_cut_to_the_box_of_both_masks():
@@ -223,15 +214,16 @@ def test_a_run_is_cut_to_the_box_of_both_masks():
     assert run.label.tolist() == [[[1, 0, 0], [0, 0, 0], [0, 0, 0]]]
 
 
-def test_planes_that_do_not_fit_are_refused():
-    full = mask(1, 1)
-    with pytest.raises(DataError, match=r"prediction \(2, 4, 5\) and label \(1, 4, 5\)"):
-        cut_runs(full, full[:1])
-    with pytest.raises(DataError, match=r"2 planes at .*3, 3.* ascending"):
-        cut_runs(full, full, at=[3, 3], count=9)
-    with pytest.raises(DataError, match=r"2 planes at .*3.* ascending"):
-        cut_runs(full, full, at=[3], count=9)
-    with pytest.raises(DataError, match="planes 3 to 9 of a volume that has 9"):
-        cut_runs(full, full, at=[3, 9], count=9)
-    with pytest.raises(DataError, match="planes -1 to 0"):
-        cut_runs(full, full, at=[-1, 0])
+@pytest.mark.parametrize(
+    ("planes", "at", "count", "message"),
+    [
+        (1, None, None, r"prediction \(2, 4, 5\) and label \(1, 4, 5\)"),
+        (2, [3, 3], 9, r"2 planes at .*3, 3.* ascending"),
+        (2, [3], 9, r"2 planes at .*3.* ascending"),
+        (2, [3, 9], 9, "planes 3 to 9 of a volume that has 9"),
+        (2, [-1, 0], None, "planes -1 to 0"),
+    ],
+)
+def test_planes_that_do_not_fit_are_refused(planes, at, count, message):
+    with pytest.raises(DataError, match=message):
+        cut_runs(mask(1, 1), mask(1, 1)[:planes], at, count)
