@@ -9,9 +9,8 @@ from monai.data import MetaTensor, decollate_batch, list_data_collate
 from monai.transforms import Compose
 
 from metaseg_monai.errors import DataError
-from metaseg_monai.images import geometry as slices
 from metaseg_monai.images import write_mask
-from metaseg_monai.tables import DataWarning
+from metaseg_monai.tables import DataWarning, check
 from metaseg_monai.transforms import LoadCased
 from metaseg_monai.transforms.load import VIEW
 
@@ -179,9 +178,9 @@ def test_arrays_and_tensors_are_images_too(volume_item):
 
 
 def test_the_volume_of_the_planes_is_read_once(plane_item, monkeypatch):
-    read, paths = slices.read_image, []
+    read, paths = check.read_image, []
     monkeypatch.setattr(
-        slices, "read_image", lambda path, **given: paths.append(path) or read(path, **given)
+        check, "read_image", lambda path, **given: paths.append(path) or read(path, **given)
     )
     load = LoadCased()
     for plane in range(5):
