@@ -5,14 +5,14 @@ import inspect
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from pydoc import locate
 from typing import Any
 
 from monai.bundle import ConfigParser
-from monai.bundle.config_item import ComponentLocator, ConfigComponent
+from monai.bundle.config_item import ConfigComponent
 from monai.bundle.utils import merge_kv
 
 from metaseg_monai.errors import ConfigError
+from metaseg_monai.training.weights import target_of
 
 # arguments and settings that a bundle may set and a user unset
 OFF_BY_NULL = ("spacing_mm", "margin_px", "objects_by", "dtype")
@@ -199,8 +199,7 @@ def _arguments(component: Any) -> list[str]:
     """The arguments that a component's target takes; [] where it is no component."""
     if not isinstance(component, Mapping) or not ConfigComponent.is_instantiable(component):
         return []
-    module = ConfigComponent(dict(component), locator=ComponentLocator()).resolve_module_name()
-    target = locate(module) if isinstance(module, str) else module
+    target = target_of(component["_target_"])
     if not callable(target):
         return []
     parameters = inspect.signature(target).parameters.values()

@@ -218,7 +218,8 @@ def check_flags(function: Callable[..., Any], arguments: Sequence[str], command:
         named.add(meant)
         if name in own:
             _check_value(flag, own[name], value)
-    free = [name for name in own if name not in named]
+    by_name = inspect.Parameter.KEYWORD_ONLY
+    free = [name for name in own if name not in named and own[name].kind is not by_name]
     if len(values) > len(free):
         raise ConfigError(
             f"{command}: {values[len(free)]!r} is one value too many; give options as --name value "

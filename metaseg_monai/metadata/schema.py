@@ -199,9 +199,8 @@ class MetadataSchema:
 
     def save(self, path: str | Path) -> None:
         """Write the schema as JSON, whole or not at all."""
-        text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n"
         with replacing(path) as part:
-            part.write_text(text, "utf-8")
+            part.write_text(f"{self}\n", "utf-8")
 
     @classmethod
     def load(cls, path: str | Path) -> MetadataSchema:
@@ -223,6 +222,9 @@ class MetadataSchema:
 
     def __hash__(self) -> int:
         return hash(self.fields)
+
+    def __str__(self) -> str:
+        return json.dumps(self.to_dict(), indent=2, ensure_ascii=False)
 
     def __repr__(self) -> str:
         return f"MetadataSchema({', '.join(f'{f.name}: {f.kind}[{f.width}]' for f in self.fields)})"

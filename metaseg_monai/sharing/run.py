@@ -88,6 +88,7 @@ def train(
     bundle: str | Path,
     output_dir: str | Path | None = None,
     configuration: Any = None,
+    *,
     bundles: str | Path | None = None,
     **settings: Any,
 ) -> Trained:
@@ -137,6 +138,7 @@ def evaluate(
     split: str | None = None,
     modes: Any = None,
     configuration: Any = None,
+    *,
     bundles: str | Path | None = None,
     **settings: Any,
 ) -> Evaluated:
@@ -196,6 +198,7 @@ def explain(
     folder: str | Path,
     output_dir: str | Path | None = None,
     configuration: Any = None,
+    *,
     bundles: str | Path | None = None,
     **settings: Any,
 ) -> list[Path]:
@@ -233,6 +236,7 @@ def estimate(
     bundle: str | Path,
     output_dir: str | Path,
     configuration: Any = None,
+    *,
     bundles: str | Path | None = None,
     **settings: Any,
 ) -> str:
@@ -270,6 +274,7 @@ def predict(
     output: str | Path | None = None,
     meta: Any = None,
     configuration: Any = None,
+    *,
     bundles: str | Path | None = None,
     **settings: Any,
 ) -> Predicted:

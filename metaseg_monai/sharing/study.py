@@ -94,6 +94,7 @@ def study(
     cluster: str | None = None,
     cluster_settings: Mapping[str, Any] | None = None,
     tracking: str | None = None,
+    *,
     bundles: str | Path | None = None,
     **settings: Any,
 ) -> Report:

@@ -13,7 +13,6 @@ import math
 import platform
 from collections import OrderedDict
 from collections.abc import Container, Mapping
-from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from pydoc import locate
@@ -178,7 +177,7 @@ def _with_defaults(fact: Any, only: Container[Any] | None = None) -> Any:
     if isinstance(fact, list):
         return [_with_defaults(one, only) for one in fact]
     name = fact.get("_target_") if isinstance(fact, dict) else None
-    target: Any = _class_of(name) if name and (only is None or name in only) else None
+    target: Any = target_of(name) if name and (only is None or name in only) else None
     try:
         arguments = inspect.signature(target).parameters
     except (TypeError, ValueError):  # not found, or a builtin
@@ -191,10 +190,12 @@ def _with_defaults(fact: Any, only: Container[Any] | None = None) -> Any:
     return {"_target_": name, **json.loads(json.dumps({**defaults, **fact}, default=str))}
 
 
-@cache
-def _class_of(name: str) -> Any:
+LOCATOR = ComponentLocator()  # its list of MONAI's names takes half a second, once
+
+
+def target_of(name: str) -> Any:
     """The class or function of a `_target_`: a dotted path, or a name alone of MONAI's own."""
-    modules = None if "." in name else ComponentLocator().get_component_module_name(name)
+    modules = None if "." in name else LOCATOR.get_component_module_name(name)
     return locate(f"{ensure_tuple(modules)[0]}.{name}" if modules else name)
 
 
