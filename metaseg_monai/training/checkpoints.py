@@ -14,13 +14,12 @@ from ignite.engine import Engine, Events, RemovableEventHandle
 from torch import Tensor, nn
 
 from metaseg_monai.errors import CheckpointError, ConfigError
-from metaseg_monai.files import replacing, sweep_temporaries
+from metaseg_monai.files import differences, replacing, sweep_temporaries
 from metaseg_monai.training import processes
 from metaseg_monai.training.loader import EpochBatchSampler
 from metaseg_monai.training.sampling import seed_for, seed_generators
 
 _PLAIN = (int, float, bool, str, bytes, type(None), Tensor, nn.Parameter)
-_SHOWN = 80  # characters of a value in a message
 _PARTS = ("settings", "environment", "objects", "iteration", "finished")
 _FORM = 2  # of what a run's checkpoint says of it; raised where settings are told otherwise
 
@@ -124,56 +123,6 @@ def plain(values: Mapping[str, Any], name: str) -> dict[str, Any]:
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{name} must be plain values, as in JSON: {error}.") from error
     return copied
-
-
-def differences(stored: Any, current: Any, place: str = "") -> list[str]:
-    """Return one line per difference between plain values; empty where they agree.
-
-    Items of a list are known by their "name" or the class in their "_target_", where these differ.
-
-    Example:
-        >>> differences({"epochs": 100, "seed": 0}, {"epochs": 50, "seed": 0})
-        ['epochs: 100 in the checkpoint, 50 now']
-    """
-    are_lists = isinstance(stored, list) and isinstance(current, list)
-    stored, current = _opened(stored), _opened(current)
-    if isinstance(stored, dict) and isinstance(current, dict):
-        lines = []
-        for key in dict.fromkeys([*stored, *current]):
-            inner = f"{place}.{key}" if place else str(key)
-            if key not in stored:
-                lines.append(f"{inner}: none in the checkpoint, {_short(current[key])} now")
-            elif key not in current:
-                lines.append(f"{inner}: {_short(stored[key])} in the checkpoint, none now")
-            else:
-                lines += differences(stored[key], current[key], inner)
-        if are_lists and not lines and list(stored) != list(current):
-            return [f"{place}: order {_short(list(stored))} is now {_short(list(current))}"]
-        return lines
-    if stored == current and isinstance(stored, bool) == isinstance(current, bool):
-        return []
-    return [f"{place}: {_short(stored)} in the checkpoint, {_short(current)} now"]
-
-
-def _opened(value: Any) -> Any:
-    """Return a list of named items as a dict; other values as they are."""
-    if isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
-        named = {_name_of(item): item for item in value}
-        unique = len(named) == len(value) and None not in named
-        return named if unique else dict(enumerate(value))
-    return value
-
-
-def _name_of(item: Any) -> str | None:
-    if not isinstance(item, Mapping):
-        return item if isinstance(item, str) else None
-    name = item.get("name", str(item.get("_target_", "")).rpartition(".")[2])
-    return name if isinstance(name, str) and name else None
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
 
 
 class RunCheckpoint:
