@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from metaseg_monai.errors import DataError
+from metaseg_monai.errors import ConfigError, DataError
 
 logger = logging.getLogger(__name__)
 
@@ -345,6 +345,15 @@ def check_settings(record: Path, settings: Mapping[str, Any], free: Sequence[str
             f"{record.parent}: was made with {was}, asked for {now}; give another folder, or "
             "remove it first"
         )
+
+
+def plain(values: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return settings as JSON would give them back; ConfigError, with their name, if it cannot."""
+    try:
+        copied: dict[str, Any] = json.loads(json.dumps(dict(values)))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{name} must be plain values, as in JSON: {error}.") from error
+    return copied
 
 
 def differences(stored: Any, current: Any, place: str = "") -> list[str]:

@@ -252,17 +252,17 @@ class SaveMasks:
     Args:
         folder: where the masks go.
         postprocessing: transforms that make the mask `pred` (1, *S) of the logits `pred` (K, *S)
-            of a case.
+            of a case; `AsMaskd` alone by default.
 
     Attributes:
         paths: file of the mask of each case and volume, known when the run starts.
     """
 
     def __init__(
-        self, folder: str | Path, postprocessing: Sequence[Callable[[Any], Any]] = (AsMaskd(),)
+        self, folder: str | Path, postprocessing: Sequence[Callable[[Any], Any]] | None = None
     ) -> None:
         self.folder = Path(folder)
-        self.postprocessing = Compose(list(postprocessing))
+        self.postprocessing = Compose([AsMaskd()] if postprocessing is None else postprocessing)
         self.paths: dict[str, Path] = {}
         self._items: dict[str, Mapping[str, Any]] = {}
         self._volumes: set[str] = set()

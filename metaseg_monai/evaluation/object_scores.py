@@ -133,7 +133,7 @@ def _classes_of(numbers: np.ndarray, label: np.ndarray, classes: int) -> np.ndar
 
 # Score single objects while images are evaluated, and read the table again.
 
-FOUND_COLUMNS = [f"tp_{percent}" for percent in range(50, 100, 5)]
+FOUND_COLUMNS = list(map("tp_{}".format, range(50, 100, 5)))
 SHARES = ("f1_50", "f1_50_95", "precision_50", "recall_50", "matched_iou")
 SCORES = Table(
     "scores of objects",

@@ -11,7 +11,7 @@ import pandas as pd
 from metaseg_monai.errors import DataError
 from metaseg_monai.evaluation.samples import Sample, read_samples
 from metaseg_monai.reporting.comparisons import Compared, drawn_over
-from metaseg_monai.reporting.figures import curves, maps
+from metaseg_monai.reporting.figures import curves, values
 from metaseg_monai.reporting.figures import predictions as grids
 from metaseg_monai.reporting.figures import ranking as ranks
 from metaseg_monai.reporting.figures.ranking import DifferenceRow
@@ -94,7 +94,7 @@ def mode_maps(tables: Mapping[str, Spread], units: Mapping[str, str]) -> list[Fi
     for name, (matrix, _) in tables.items():
         rows = "rows are the true domain, columns" if len(matrix) > 1 else "all cases; columns are"
         caption = f"Test modes of {name}, mean over seeds: {rows} the metadata given."
-        drawn.append(Figure(f"modes_{name}", caption, maps.mode_heatmap(matrix, name, units)))
+        drawn.append(Figure(f"modes_{name}", caption, values.mode_heatmap(matrix, name, units)))
     return drawn
 
 
@@ -110,7 +110,7 @@ def similarity_maps(tables: Mapping[str, Spread]) -> list[Figure]:
             f"Domains alike to {name}: the share of its score that a domain keeps under another "
             "domain's label, mean of both directions."
         )
-        png = maps.similarity_map(similarity, linkage, name)
+        png = values.similarity_map(similarity, linkage, name)
         drawn.append(Figure(f"similarity_{name}", caption, png))
     return drawn
 

@@ -1,7 +1,6 @@
 """How a run is saved whole or not at all, and resumed to the same weights bit for bit."""
 
 import io
-import json
 import pickle
 import zipfile
 from collections import OrderedDict
@@ -14,7 +13,7 @@ from ignite.engine import Engine, Events, RemovableEventHandle
 from torch import Tensor, nn
 
 from metaseg_monai.errors import CheckpointError, ConfigError
-from metaseg_monai.files import differences, replacing, sweep_temporaries
+from metaseg_monai.files import differences, plain, replacing, sweep_temporaries
 from metaseg_monai.training import processes
 from metaseg_monai.training.loader import EpochBatchSampler
 from metaseg_monai.training.sampling import seed_for, seed_generators
@@ -114,15 +113,6 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if not isinstance(state, dict):
         raise CheckpointError(f"{path} holds {type(state).__name__}, not a checkpoint. {advice}")
     return state
-
-
-def plain(values: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Return settings as JSON would give them back; ConfigError, with their name, if it cannot."""
-    try:
-        copied: dict[str, Any] = json.loads(json.dumps(dict(values)))
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"{name} must be plain values, as in JSON: {error}.") from error
-    return copied
 
 
 class RunCheckpoint:

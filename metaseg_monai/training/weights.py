@@ -31,12 +31,11 @@ from metaseg_monai.errors import (
     MetadataError,
     TrainingError,
 )
-from metaseg_monai.files import differences, sweep_temporaries
+from metaseg_monai.files import differences, plain, sweep_temporaries
 from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.networks.meta_input import MetaInput
 from metaseg_monai.training import processes
 from metaseg_monai.training.checkpoints import (
-    plain,
     read_checkpoint,
     replace_file,
     write_checkpoint,

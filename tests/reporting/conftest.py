@@ -15,7 +15,7 @@ from PIL import Image
 from metaseg_monai.evaluation.volume_table import VOLUMES
 from metaseg_monai.metadata import Continuous, MetadataSchema
 from metaseg_monai.metrics.scores import COUNT_COLUMNS
-from metaseg_monai.reporting.figures import curves, maps, predictions, ranking, values
+from metaseg_monai.reporting.figures import curves, predictions, ranking, values
 from metaseg_monai.reporting.runs import Finished, Results
 from metaseg_monai.study import Study
 from metaseg_monai.study.matrix import expand
@@ -202,5 +202,5 @@ def one_pixel(monkeypatch):
     """Figures are one pixel, where it is no matter what they show."""
     pixel = io.BytesIO()
     Image.new("RGB", (1, 1)).save(pixel, "PNG")
-    for module in (curves, maps, predictions, ranking, values):
+    for module in (curves, predictions, ranking, values):
         monkeypatch.setattr(module, "png", lambda figure: pixel.getvalue())

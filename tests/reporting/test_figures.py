@@ -12,7 +12,7 @@ from metaseg_monai.errors import DataError
 from metaseg_monai.evaluation.samples import Sample
 from metaseg_monai.explain.figure_style import CONDITIONS, ink_on, looks
 from metaseg_monai.metrics.agreement import Limits, bland_altman
-from metaseg_monai.reporting.figures import curves, maps, predictions, ranking, values
+from metaseg_monai.reporting.figures import curves, predictions, ranking, values
 from metaseg_monai.reporting.figures.predictions import CLASSES, FALSE, HIT, HOLLOW, MISSED
 from metaseg_monai.reporting.figures.ranking import DifferenceRow, Panel
 from metaseg_monai.reporting.figures.values import Response
@@ -40,7 +40,7 @@ def area(png, colour):
 @pytest.fixture
 def undrawn(monkeypatch):
     """Figures stay figures, whose parts can be asked."""
-    for module in (curves, maps, predictions, ranking, values):
+    for module in (curves, predictions, ranking, values):
         monkeypatch.setattr(module, "png", lambda figure: figure)
 
 
@@ -77,7 +77,7 @@ def test_ink_is_readable_on_light_and_dark():
 
 def test_narrow_figures_are_as_wide_as_the_page():
     table = pd.DataFrame([[1.0]], index=["a"], columns=["normal"])
-    drawn = maps.mode_heatmap(table, "", {}), curves.learning_rate(log())
+    drawn = values.mode_heatmap(table, "", {}), curves.learning_rate(log())
     assert len({pixels(png).shape[1] for png in drawn}) == 1
 
 
@@ -208,19 +208,19 @@ def test_mode_heatmap_frames_the_own_label_and_leaves_nan_blank():
     table = pd.DataFrame(
         0.0, index=["combined", "a", "b"], columns=["normal", "fixed:k=a", "fixed:k=b"]
     )
-    light = area(maps.mode_heatmap(table, "", {}), "#ffffd9")
+    light = area(values.mode_heatmap(table, "", {}), "#ffffd9")
     blank = table.copy()
     blank.iloc[0, 0] = NAN
-    assert area(maps.mode_heatmap(blank, "", {}), "#ffffd9") < 0.95 * light
+    assert area(values.mode_heatmap(blank, "", {}), "#ffffd9") < 0.95 * light
     foreign = table.set_axis(["combined", "c", "d"])
-    framed, unframed = (area(maps.mode_heatmap(t, "", {}), "#222222") for t in (table, foreign))
+    framed, unframed = (area(values.mode_heatmap(t, "", {}), "#222222") for t in (table, foreign))
     assert framed > unframed + 200
 
 
 def test_fixed_numbers_are_told_with_their_field_and_unit(undrawn):
     def texts(*modes, units):
         matrix = pd.DataFrame([[0.5] * len(modes)], index=["combined"], columns=modes)
-        return words(maps.mode_heatmap(matrix, "sme", units).axes[0].texts)
+        return words(values.mode_heatmap(matrix, "sme", units).axes[0].texts)
 
     modes = ("normal", "fixed:size=10", "fixed:size=20")
     assert texts(*modes, units={"size": "mm"})[-1] == "size (mm)"
@@ -235,7 +235,7 @@ def test_similarity_map_is_ordered_by_its_tree():
     tree = np.array([[0, 2, 0.1, 2], [1, 3, 0.9, 3]])  # a with c, then b with both
     moved = np.array([[1, 2, 0.1, 2], [0, 3, 0.9, 3]])  # the same of the table b, a, c
     other = table.loc[list("bac"), list("bac")]
-    assert maps.similarity_map(table, tree, "") == maps.similarity_map(other, moved, "")
+    assert values.similarity_map(table, tree, "") == values.similarity_map(other, moved, "")
 
 
 # Pictures of predictions.
