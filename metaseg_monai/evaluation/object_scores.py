@@ -31,13 +31,13 @@ from metaseg_monai.metrics.objects import (
     Objects,
     ObjectSettings,
     as_object_settings,
-    find_objects,
     match_objects,
     number_objects,
     object_f1,
     overlaps,
 )
 from metaseg_monai.tables.table import CaseTable
+from metaseg_monai.transforms.postprocessing import find_objects
 
 COLUMN = "instances"
 

@@ -25,10 +25,10 @@ from metaseg_monai.metrics.objects import (
     Objects,
     ObjectSettings,
     as_object_settings,
-    find_objects,
     measure_objects,
 )
 from metaseg_monai.tables.check import image_files
+from metaseg_monai.transforms.postprocessing import find_objects
 
 # What the objects of a well are together: how many, how dense, how large.
 

@@ -1,4 +1,4 @@
-"""Single objects: made of predicted class scores, matched with true ones, and measured."""
+"""Single objects: made of masks of classes, matched with true ones, and measured."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
@@ -6,13 +6,11 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import pandas as pd
-import torch
 from scipy import ndimage
 from scipy.sparse import coo_array, csr_array
 from skimage.feature import peak_local_max
 from skimage.measure import regionprops
 from skimage.segmentation import watershed
-from torch import Tensor
 
 from metaseg_monai.errors import ConfigError, DataError
 
@@ -21,7 +19,6 @@ from metaseg_monai.errors import ConfigError, DataError
 Method = Literal["components", "watershed"]
 TOUCHING = np.ones((3, 3), dtype=bool)  # by edges or corners: 8 neighbours
 BAND = 512  # rows at once, so that no 64-bit copy of a whole slide is made
-PIXELS_AT_ONCE = 1 << 20  # of which classes are found; a block of them stays in the cache
 
 
 @dataclass(frozen=True)
@@ -94,24 +91,6 @@ class Objects(NamedTuple):
         return self.labels if own.all() else _kept(self.labels.copy(), own)
 
 
-def find_objects(logits: Tensor, settings: ObjectSettings) -> Objects:
-    """The objects of every foreground class of an image, those of lower classes first.
-
-    Args:
-        logits: (K, H, W) of K classes, class 0 the background; each pixel is of its highest.
-        settings: how they are made.
-
-    Raises:
-        DataError: the logits are not those of an image.
-    """
-    if logits.ndim != 3 or len(logits) < 2:
-        raise DataError(
-            f"class scores of shape {tuple(logits.shape)}; objects are made of (classes, rows, "
-            "columns) with two classes or more: switch objects off for volumes"
-        )
-    return number_objects(class_map(logits), len(logits), settings)
-
-
 def number_objects(mask: np.ndarray, classes: int, settings: ObjectSettings) -> Objects:
     """The objects of every foreground class of a mask (H, W), those of lower classes first."""
     labels: np.ndarray | None = None
@@ -126,27 +105,6 @@ def number_objects(mask: np.ndarray, classes: int, settings: ObjectSettings) -> 
             np.add(found, len(owners), out=labels, where=found > 0)
         owners += [number] * count
     return Objects(np.asarray(labels), np.array(owners, dtype=np.int64))
-
-
-def class_map(logits: Tensor, background: float = 0.0) -> np.ndarray:
-    """The class (*S) of the highest of logits (K, *S), the lower one where two are equal.
-
-    Blocks and a loop over the classes are on a CPU 15 times as fast as argmax.
-
-    Args:
-        logits: of the classes, background first.
-        background: added to the background's logits: of several classes, one takes a pixel where it
-            is more probable than the background by exp(background).
-    """
-    kind = torch.uint8 if len(logits) <= 256 else torch.int32
-    classes = torch.zeros(logits.shape[1:], dtype=kind, device=logits.device)
-    rows = max(1, PIXELS_AT_ONCE // logits[0, 0].numel())
-    for part, found in zip(logits.split(rows, dim=1), classes.split(rows), strict=True):
-        best = part[0] + background if background else part[0]
-        for number in range(1, len(part)):
-            found.masked_fill_(part[number] > best, number)
-            best = torch.maximum(best, part[number])
-    return np.asarray(classes.cpu().numpy())
 
 
 def split_objects(mask: np.ndarray, settings: ObjectSettings) -> tuple[np.ndarray, int]:

@@ -1,4 +1,4 @@
-"""From logits to the mask that belongs to the image's file, and masks without specks and holes."""
+"""From logits to the mask of the image's file, to objects, and masks without specks and holes."""
 
 import math
 from collections.abc import Hashable, Mapping
@@ -10,12 +10,14 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from skimage.measure import label as connected_components
+from torch import Tensor
 
 from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.images.geometry import resize_image
-from metaseg_monai.metrics.objects import class_map
+from metaseg_monai.metrics.objects import Objects, ObjectSettings, number_objects
 from metaseg_monai.transforms.load import ORIGINAL_AFFINE, VIEW
 
+PIXELS_AT_ONCE = 1 << 20  # of which classes are found; a block of them stays in the cache
 Mask = npt.NDArray[Any]
 
 
@@ -68,6 +70,45 @@ class AsMaskd(MapTransform):
         affine = meta.get(ORIGINAL_AFFINE)
         known = {"filename_or_obj": meta.get("filename_or_obj")}
         return {**data, "pred": MetaTensor(plain, affine=affine, meta=known)}
+
+
+def class_map(logits: Tensor, background: float = 0.0) -> np.ndarray:
+    """The class (*S) of the highest of logits (K, *S), the lower one where two are equal.
+
+    Blocks and a loop over the classes are on a CPU 15 times as fast as argmax.
+
+    Args:
+        logits: of the classes, background first.
+        background: added to the background's logits: of several classes, one takes a pixel where it
+            is more probable than the background by exp(background).
+    """
+    kind = torch.uint8 if len(logits) <= 256 else torch.int32
+    classes = torch.zeros(logits.shape[1:], dtype=kind, device=logits.device)
+    rows = max(1, PIXELS_AT_ONCE // logits[0, 0].numel())
+    for part, found in zip(logits.split(rows, dim=1), classes.split(rows), strict=True):
+        best = part[0] + background if background else part[0]
+        for number in range(1, len(part)):
+            found.masked_fill_(part[number] > best, number)
+            best = torch.maximum(best, part[number])
+    return np.asarray(classes.cpu().numpy())
+
+
+def find_objects(logits: Tensor, settings: ObjectSettings) -> Objects:
+    """The objects of every foreground class of an image, those of lower classes first.
+
+    Args:
+        logits: (K, H, W) of K classes, class 0 the background; each pixel is of its highest.
+        settings: how they are made.
+
+    Raises:
+        DataError: the logits are not those of an image.
+    """
+    if logits.ndim != 3 or len(logits) < 2:
+        raise DataError(
+            f"class scores of shape {tuple(logits.shape)}; objects are made of (classes, rows, "
+            "columns) with two classes or more: switch objects off for volumes"
+        )
+    return number_objects(class_map(logits), len(logits), settings)
 
 
 def clean_up(mask: Mask, object_px: int = 0, hole_px: int = 0) -> Mask:

@@ -15,13 +15,10 @@ from skimage.measure import regionprops_table
 from skimage.segmentation import watershed
 
 from metaseg_monai.errors import ConfigError, DataError
-from metaseg_monai.metrics import objects
 from metaseg_monai.metrics.objects import (
     BAND,
     ObjectSettings,
     as_object_settings,
-    class_map,
-    find_objects,
     match_objects,
     match_pairs,
     measure_objects,
@@ -30,6 +27,8 @@ from metaseg_monai.metrics.objects import (
     split_objects,
     without_small,
 )
+from metaseg_monai.transforms import postprocessing
+from metaseg_monai.transforms.postprocessing import class_map, find_objects
 
 WATERSHED = ObjectSettings(method="watershed", min_distance_px=4)
 
@@ -136,7 +135,7 @@ def test_classes_found_in_blocks_are_those_of_argmax(monkeypatch):
     for shape in ((3, 11, 7), (3, 5, 4, 3)):
         logits = torch.randn(shape).round()  # with ties, where the first class wins
         for pixels in (1, 7, 15, 70, 1000):
-            monkeypatch.setattr(objects, "PIXELS_AT_ONCE", pixels)
+            monkeypatch.setattr(postprocessing, "PIXELS_AT_ONCE", pixels)
             assert (class_map(logits) == logits.argmax(0).numpy()).all()
 
 
