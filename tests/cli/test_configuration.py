@@ -24,7 +24,7 @@ def merged(monkeypatch, tmp_path):
         raise StopError
 
     monkeypatch.setattr("metaseg_monai.sharing.run.run_bundle", record)
-    monkeypatch.setattr("metaseg_monai.sharing.run.resolve_bundle", lambda _: BUNDLE)
+    monkeypatch.setattr("metaseg_monai.sharing.run.resolve_bundle", lambda *_: BUNDLE)
 
     def call(*arguments):
         with pytest.raises(StopError):
