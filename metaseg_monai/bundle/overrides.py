@@ -35,7 +35,7 @@ MOVED = {
     "rotate_degrees": "RandRotated in train#augmentation",
     "intensity_by": "ScaleIntensityBy in preprocessing",
     "flat_field": "FlatFieldd in preprocessing",
-    "clean_up": "CleanUpPredictions in validate#handlers or handlers",
+    "clean_up": "a setting of evaluate and predict",
     **dict.fromkeys(("balance", "homogeneous"), "EpochDraw under train#dataloader#draw"),
     "equal_steps": "fill_epoch under train#dataset#data, see docs/bundles.md",
     "schema_fields": "schema_file, a JSON file",

@@ -48,6 +48,7 @@ def test_accepted(files, key):
         ("zzz", "train.json"),
         ("pin_memory", "train#loader#pin_memory"),  # an argument of a component
         ("lr_cycles", "it is now lr_scheduler#cycles"),
+        ("clean_up", "it is now a setting of evaluate and predict"),
         ("only", 'it is now a component under "cases"'),
     ],
 )
