@@ -34,6 +34,12 @@ def installed(tmp_path_factory):
     return place / "site"
 
 
+def files_of(folder):
+    """Every file with its content, but what Python compiled."""
+    paths = (path for path in folder.rglob("*") if "__pycache__" not in path.parts)
+    return {path: path.read_bytes() for path in paths if path.is_file()}
+
+
 def command(installed, folder, *words):
     return subprocess.run(
         [sys.executable, "-m", "metaseg_monai", *words],
@@ -57,7 +63,7 @@ def test_a_wheel_brings_what_is_shipped_of_every_bundle(installed):
 
 
 def test_an_installed_bundle_works_from_anywhere(installed, tmp_path):
-    before = sorted(installed.rglob("*.json"))
+    before = files_of(installed)
     small = ("--epochs", "1", "--network_def#channels", "4", "--batch_size", "64")
     done = command(installed, tmp_path, "train", BUNDLE, *small, "--output_dir", "runs/a")
     assert done.returncode == 0, done.stderr
@@ -65,7 +71,7 @@ def test_an_installed_bundle_works_from_anywhere(installed, tmp_path):
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "runs" / "a" / "counts.csv").is_file()
     assert (tmp_path / BUNDLE / "data" / "table.csv").is_file()
-    assert sorted(installed.rglob("*.json")) == before
+    assert files_of(installed) == before
     done = command(installed, tmp_path, "train", BUNDLE, "--bundles", "nowhere")
     assert done.returncode == 2
     assert "Bundles in nowhere: none; name their folder with --bundles" in done.stderr
