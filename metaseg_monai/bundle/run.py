@@ -57,8 +57,10 @@ def run_bundle(
         meta_file=str(bundle / "configs" / "metadata.json"),
         logging_file=str(bundle / "configs" / "logging.conf"),
         workflow_type="infer" if stages[0].stem == "inference" else "train",
-        **{name: value for name, value in config.items() if value != of_stages.get(name, ...)},
-        **places_of(bundle, config),
+        **{
+            **{name: value for name, value in config.items() if value != of_stages.get(name, ...)},
+            **places_of(bundle, config),
+        },
     )
     workflow.parser.update(checked)
     try:

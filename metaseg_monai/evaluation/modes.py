@@ -130,7 +130,7 @@ def _without_missing(modes: Sequence[str], schema: MetadataSchema) -> list[str]:
         "it; train with --metadata_dropout 0.1"
     )
     if all(field.missing == "unknown" for field in schema.fields):
-        why += ", or pass --allow_missing True if its training table had missing values"
+        why += ", or pass --items#unknown True if its training table had missing values"
     if not left:
         raise MetadataError(f"Mode missing cannot be tested: {why}.")
     logger.warning("Mode missing is left out: %s.", why)

@@ -20,6 +20,7 @@ from metaseg_monai.tables.columns import ColumnMap, as_column_map
 from metaseg_monai.tables.table import case_name, refuse, scan_table
 
 LABEL_FOLDERS = {"label", "labels", "labelstr", "mask", "masks", "annotations", "instances"}
+THRESHOLD = "threshold"  # of an application's settings, the one that is of no field
 SHOWN_CASES = 5
 
 logger = logging.getLogger(__name__)
@@ -48,6 +49,7 @@ def find_cases(
     columns: ColumnMap | Mapping[str, Any] | str | Path | None = None,
     metadata: Given = None,
     layout: Layout | None = None,
+    default: Mapping[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
     """Items for inference; labels, groups and splits may be absent.
 
@@ -62,6 +64,8 @@ def find_cases(
             value is missing it; the schema decides whether it may.
         layout: of a data set's download; in a source that is one, it names images and cases,
             and without `metadata` each case takes those of the file that the layout finds.
+        default: an application's settings, see `field_values`: raw values of the fields that
+            `metadata` does not name, of images without a table or file.
 
     Returns:
         Items with `image`, `case`, `group`, `metadata`; a NIfTI or DICOM image also has `mask`, the
@@ -95,7 +99,26 @@ def find_cases(
             raise DataError(f"{source}: no such file or folder; check the path")
         if source.suffix.lower() == ".csv" or (source / columns.table).is_file():
             return _items_of_table(source, schema, columns, metadata, layout)
-        return _items_of_images(absolute(source), schema, columns.table, metadata, layout)
+        values = field_values(default or {}, schema) if schema is not None else {}
+        return _items_of_images(absolute(source), schema, columns.table, metadata, layout, values)
+
+
+def field_values(settings: Mapping[str, Any], schema: MetadataSchema) -> dict[str, Any]:
+    """The raw values of fields among the settings of an application (`displayable_configs`).
+
+    A value that is ``unknown`` says nothing, and whoever else knows the value is asked: so a bundle
+    may list the fields of its schema, and be used with another.
+
+    Raises:
+        ConfigError: a name is neither a field nor the threshold of the mask.
+    """
+    told = {name: value for name, value in settings.items() if value != UNKNOWN}
+    if strangers := sorted(set(told) - {*schema.names, THRESHOLD}):
+        raise ConfigError(
+            f"displayable_configs names {listing(strangers)}; expected fields of the schema "
+            f"({', '.join(schema.names)}) or {THRESHOLD}"
+        )
+    return {name: value for name, value in told.items() if name != THRESHOLD}
 
 
 def image_paths(folder: Path) -> list[Path]:
@@ -159,6 +182,7 @@ def _items_of_images(
     table: str,
     metadata: Given,
     layout: Layout | None,
+    default: Mapping[str, Any],
 ) -> list[dict[str, Any]]:
     """The items of a folder of images without a table, or of one image."""
     known = layout.find(source) if layout is not None else {}
@@ -185,6 +209,8 @@ def _items_of_images(
         for file, beside in of_file.items():
             _attach(beside, source, schema, file, layout)
     else:
+        if not isinstance(metadata, (str, Path)):
+            metadata = {**default, **(metadata or {})}
         _attach(items, source, schema, metadata, layout)
     return items
 

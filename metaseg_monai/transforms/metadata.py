@@ -7,13 +7,13 @@ import torch
 from monai.transforms import MapTransform, RandomizableTransform
 from torch import Tensor
 
-from metaseg_monai.errors import ConfigError, MetadataError
+from metaseg_monai.errors import MetadataError
 from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.networks.variants import base_variant, reads_metadata
+from metaseg_monai.tables.find import field_values
 from metaseg_monai.transforms.load import named
 
 NORMAL = "normal"  # the test mode with the case's own metadata
-THRESHOLD = "threshold"  # of an application's settings, the one that is of no field
 
 
 class EncodeMetadatad(MapTransform):
@@ -28,9 +28,9 @@ class EncodeMetadatad(MapTransform):
         variant: Of the network (contract 5).
         unknown_trained: False refuses missing values also where the schema knows "unknown": for
             the use of a network that was trained without metadata dropout and never saw that entry.
-        default: Raw values, as an application's user sets them, of fields that an item's `metadata`
-            does not name, or that has none; a `threshold` among them is not for here. None refuses
-            items without metadata.
+        default: Raw values, as an application's user sets them (`displayable_configs`, see
+            `metaseg_monai.tables.find.field_values`), of fields that an item's `metadata` does not
+            name. None refuses items without metadata.
 
     Raises:
         ConfigError: There is no such variant, or a default is no field.
@@ -57,13 +57,7 @@ class EncodeMetadatad(MapTransform):
         self.reads = reads_metadata(variant)
         self.dummy = variant != base_variant(variant)  # is given zeros
         self.unknown_trained = unknown_trained
-        self.default = default and {k: v for k, v in default.items() if k != THRESHOLD}
-        strangers = set(self.default or ()) - set(schema.names)
-        if strangers and self.reads:
-            raise ConfigError(
-                f"displayable_configs names {', '.join(sorted(strangers))}; expected fields of the "
-                f"schema ({', '.join(schema.names)}) or {THRESHOLD}"
-            )
+        self.default = None if default is None else field_values(default, schema)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return the item with `meta`; the given item stays as it is."""

@@ -47,6 +47,24 @@ def test_given_metadata_take_the_place_of_the_table(folder, task_schema, write_c
         find_cases(path, task_schema)
 
 
+def test_an_application_sets_what_metadata_do_not_name(folder, task_schema):
+    path, _ = folder
+    settings = {"task": "ring", "threshold": 0.4}
+
+    def tasks(**given):
+        found = find_cases(path / "images", task_schema, default=settings, **given)
+        return {item["metadata"]["task"] for item in found}
+
+    assert tasks() == {"ring"}
+    assert tasks(metadata={"task": "disc"}) == {"disc"}
+    settings |= {"task": "unknown", "size": "unknown"}  # fields of a schema that is not used
+    with pytest.raises(MetadataError, match="give the metadata of the images"):
+        tasks()
+    settings["size"] = 5
+    with pytest.raises(ConfigError, match=r"names 'size'; expected fields of the schema \(task\)"):
+        tasks()
+
+
 def test_given_value_replaces_all_values_of_a_row(folder, task_schema, write_csv):
     path, rows = folder
     rows[0]["task"] = "disc;ring"

@@ -60,7 +60,9 @@ def test_fields_that_an_item_does_not_name_may_have_a_default():
     assert encode({"image": "a.png"})["meta"].tolist() == [0, 1, 0, 0.5, 0]
     assert encode({"metadata": {"task": "disc"}})["meta"].tolist() == [1, 0, 0, 0.5, 0]
     assert encode({"metadata": {"task": "disc", "size": ""}})["meta"].tolist() == [1, 0, 0, 0, 1]
-    with pytest.raises(ConfigError, match="names tusk; expected fields of the schema"):
+    other = {"tusk": "unknown", "size": 50}  # a field of another schema that says nothing
+    assert EncodeMetadatad(schema(), default=other)({"image": "a"})["meta"].tolist()[3] == 0.5
+    with pytest.raises(ConfigError, match="names 'tusk'; expected fields of the schema"):
         EncodeMetadatad(schema(), default={"tusk": "ring"})
     with pytest.raises(MetadataError, match="mean 'ring'"):
         EncodeMetadatad(schema(), default={"task": "rign"})({"image": "a.png"})
