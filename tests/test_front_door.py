@@ -6,6 +6,7 @@ import pkgutil
 import shutil
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ import tifffile
 
 import metaseg_monai
 from metaseg_monai import evaluate, predict, read_table, report, train
-from metaseg_monai.errors import ConfigError, DataError
+from metaseg_monai.errors import ConfigError, DataError, MetadataError
+from metaseg_monai.metadata.fields import MetadataWarning
 from metaseg_monai.transforms import DropMetadatad
 
 pytestmark = pytest.mark.filterwarnings(
@@ -52,6 +54,9 @@ def test_train_evaluate_predict_report(bundle, tiny, tmp_path, monkeypatch):
     monkeypatch.chdir("my runs")  # a relative folder of the training is still found
     tested = evaluate(model.folder, modes=["normal", "zeros"])
     assert list(tested.scores.index) == ["normal", "zeros"]
+    with pytest.raises(MetadataError, match="No test mode is named"):
+        evaluate(model.folder, modes=[])
+    assert list(evaluate(model.folder, modes="normal,zeros").scores.index) == ["normal", "zeros"]
     assert set(tested.counts["mode"]) == {"normal", "zeros"}
     assert f"report '{tmp_path / 'my runs'}' writes the tables" in str(tested)
     tests = [row for row in read_table(data, None).rows if row["split"] == "test"]
@@ -84,6 +89,26 @@ def test_an_augmentation_of_ones_own_still_shows_unknown(bundle, tiny, tmp_path,
     assert json.loads((model.folder / "model.json").read_text())["unknown_trained"]
     assert seen
     assert all(item["meta"][-1] == 1 and item["meta"].sum() == 1 for item in seen)
+
+
+def test_a_schema_of_ones_own_is_kept_to_the_prediction(bundle, tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    schema = json.loads((bundle / "configs/schema.json").read_text())
+    schema["fields"][0]["name"] = "wanted"
+    (tmp_path / "schema.json").write_text(json.dumps(schema))
+    (tmp_path / "columns.json").write_text('{"metadata": {"wanted": "task"}}')
+    own = {"schema_file": "schema.json", "columns_file": "columns.json"}
+    model = train(bundle, "me", variant="me", **tiny, **own)
+    (tmp_path / "images").mkdir()
+    tifffile.imwrite(tmp_path / "images/a.tif", np.eye(40, 36, dtype=np.uint8))
+    given = predict(model.folder, "images", "given", meta={"wanted": "disc"})
+    shown = {"displayable_configs": {"wanted": "disc", "threshold": 0.5}}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", MetadataWarning)  # nothing is unknown
+        by_settings = predict(model.folder, "images", "by_settings", **shown)
+    assert given.masks[0].read_bytes() == by_settings.masks[0].read_bytes()
+    with pytest.raises(ConfigError, match=r"names 'tusk'; expected .* \(wanted\)"):
+        predict(model.folder, "images", "wrong", displayable_configs={"tusk": "disc"})
 
 
 def test_a_model_that_does_not_tell_its_bundle(tmp_path):

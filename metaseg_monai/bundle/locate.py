@@ -56,7 +56,7 @@ def configuration_file(bundle: Path, name: str) -> Path:
         )
     if found:
         return found[0]
-    names = {path.stem for path in own.parent.glob("*.json")} - WORKFLOWS
+    names = {path.stem for path in (bundle / "configs").glob("*.json")} - WORKFLOWS
     known = ", ".join(n for n in sorted(names) if not n.startswith(NO_CONFIGURATION)) or "none"
     raise ConfigError(f"{name}: no such configuration or file; {bundle.name} has {known}")
 

@@ -9,7 +9,7 @@ from monai.bundle import ConfigWorkflow
 
 from metaseg_monai.bundle.locate import WORKFLOWS, configuration_file
 from metaseg_monai.bundle.overrides import check_overrides, flatten, load_config, read_config
-from metaseg_monai.errors import MetasegError
+from metaseg_monai.errors import ConfigError, MetasegError
 from metaseg_monai.files import written_at
 
 
@@ -68,11 +68,28 @@ def run_bundle(
         workflow.run()
         workflow.finalize()
     except Exception as error:
-        cause = root_refusal(error)
+        cause = root_refusal(error) or _wrong_name(error)
         if cause is None:
             raise
         raise cause from error
     return workflow
+
+
+def _wrong_name(error: BaseException | None) -> ConfigError | None:
+    """MONAI's own word on a `_target_` or `@reference` that there is none of, as a refusal."""
+    while error is not None:
+        if isinstance(error, ModuleNotFoundError) and "Cannot locate" in str(error):
+            return ConfigError(
+                f"{error} Correct the _target_; a module of yours must be in the working directory "
+                "or on PYTHONPATH."
+            )
+        if isinstance(error, ValueError) and "the referring item" in str(error):
+            return ConfigError(
+                f"{error} Correct the reference, or give what refers to it another value: this "
+                "workflow has no such part."
+            )
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _is_own(bundle: Path, file: Path) -> bool:

@@ -67,7 +67,7 @@ def evaluation_items(
 
     Raises:
         MetadataError: if ``domain`` is no field of the schema, a mode cannot be applied to this
-            schema or these items, or no other than ``missing`` is asked for without `unknown`.
+            schema or these items, or none is asked for, or ``missing`` alone without `unknown`.
         DataError: if `predicted` is no table of estimates of these cases.
     """
     if domain is not None and domain not in schema.names:
@@ -80,6 +80,8 @@ def evaluation_items(
         for item in items
     ]
     modes = [modes] if isinstance(modes, str) else list(modes)
+    if not modes:
+        raise MetadataError("No test mode is named; give one or more, such as normal.")
     known = modes if unknown else _without_missing(modes, schema)
     return [
         changed

@@ -147,8 +147,8 @@ def prepare_found(
         The table (None in a dry run or without any case), the summary and the problems.
 
     Raises:
-        DataError: an option is wrong, the output lies in the source or cannot be taken or written,
-            or all masks become empty by a threshold.
+        DataError: there is no case, an option is wrong, the output lies in the source or cannot be
+            taken or written, or all masks become empty by a threshold.
     """
     output, root = Path(output), found.root
     kept = {"source": str(root.resolve()), **settings, **asdict(options)}
@@ -157,6 +157,8 @@ def prepare_found(
         raise DataError(f"{output}: lies in the source {root}; give a folder outside of it")
     check_output(output, kept, WRITTEN)
     cases, problems, remarks = _divided(found, options)
+    if not cases and not problems:
+        raise DataError(f"{root}: no case in this layout; check the folder and the options")
     notes: Mapping[str, list[str]] = {}
     if options.dry_run:
         rows = _rows([(case, _planned(case, root, rule)) for case in cases])

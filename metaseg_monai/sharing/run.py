@@ -152,7 +152,7 @@ def evaluate(
     Args:
         folder: of the model; or name or folder of a bundle, with the settings of the training.
         split: of the table, by default test.
-        modes: test modes such as '["normal","shuffle"]'; by default those of the bundle.
+        modes: test modes such as normal,shuffle or a list; by default those of the bundle.
         configuration: that of the training, where a bundle is given.
         bundles: folder in which a bundle's name is looked for; by default ./bundles, then those
             installed with the package.
@@ -165,6 +165,8 @@ def evaluate(
         ConfigError: neither a model nor a bundle; no such setting; weights of something else.
         DataError: the table cannot be used, or the model was trained on one of its images.
     """
+    if isinstance(modes, str):  # as the command line takes them
+        modes = json.loads(modes) if modes.startswith("[") else modes.split(",")
     chosen = {"split": split, "modes": modes}
     settings |= {name: value for name, value in chosen.items() if value is not None}
     root, further, given = _known(folder, configuration, bundles, settings)

@@ -1,6 +1,7 @@
 """How cases become a batch, and a batch what the network and the loss get."""
 
 import inspect
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -20,6 +21,8 @@ from metaseg_monai.training import processes
 # What is not an array and goes into a batch: names, and sizes as tuples of numbers.
 NAMES = ("case", "group", "split", "mode", "domain", "file", "volume", "plane", "planes")
 SIZES = ("spacing_mm", "native_shape")
+
+logger = logging.getLogger(__name__)
 
 
 def batchable(item: Mapping[Any, Any]) -> dict[Any, Any]:
@@ -149,6 +152,12 @@ class PrepareBatchMeta(PrepareBatchExtraInput):
         features = getattr(network, "meta_features", None)
         if features is None:
             features = "meta" in inspect.signature(network.forward).parameters
+            if not features:
+                logger.warning(
+                    "%s has no argument meta in its forward: it sees the image alone, whatever the "
+                    "metadata say",
+                    type(network).__name__,
+                )
         self.reads_metadata = bool(features)
         super().__init__({"meta": "meta"} if self.reads_metadata else {})
 

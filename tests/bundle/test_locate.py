@@ -59,6 +59,10 @@ def test_installed_bundles_write_into_a_folder_of_their_name(make, tmp_path, mon
     workflow = run_bundle(installed, ["train"], {})
     root, data, _ = workflow.parser.get_parsed_content("seen")
     assert root == str(installed)
+    pilot = '{"dataset_dir": "$@bundle_root + \'/data_pilot\'"}'
+    (installed / "configs" / "pilot.json").write_text(pilot)
+    workflow = run_bundle(installed, ["train", "pilot"], {})
+    assert workflow.parser.get_parsed_content("seen")[1].endswith("work/shapes/data_pilot")
     assert data == str(tmp_path / "work" / "shapes" / "data")
 
 

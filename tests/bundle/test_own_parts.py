@@ -13,7 +13,7 @@ from monai.fl.utils.constants import FlStatistics
 from monai.fl.utils.exchange_object import ExchangeObject
 
 from metaseg_monai import evaluate, predict, train
-from metaseg_monai.errors import CheckpointError
+from metaseg_monai.errors import CheckpointError, ConfigError
 from metaseg_monai.training import read_weights
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "bundles.md"
@@ -55,11 +55,12 @@ def settings(tiny):
     return {"dataset_dir": "data", "table#path": tiny["table#path"], "epochs": 2}
 
 
-def test_the_example_of_the_docs_exchanges_network_and_augmentation(bundle, work, settings):
+def test_the_example_of_the_docs_exchanges_both(bundle, work, settings, capfd):
     (text,) = re.findall(r"`mine\.json`:\n\n```json\n(.*?)```", PAGE.read_text(), re.DOTALL)
     assert len(text.splitlines()) <= 10
     (work / "mine.json").write_text(text)
     model = train(bundle, "run", configuration="mine.json", **settings)
+    assert "BasicUNet has no argument meta in its forward" in "".join(capfd.readouterr())
     facts = read_weights(model.folder / "model.pt")[1]
     asked = json.loads(text)["network_def"]
     assert facts["network"]["_target_"] == asked["_target_"]
@@ -88,6 +89,18 @@ def test_an_own_module_that_reads_metadata_is_told_them(bundle, work, settings):
         for task in ("disc", "ring")
     ]
     assert [tifffile.imread(mask).shape for mask in made] == [(40, 36)] * 2
+
+
+@pytest.mark.parametrize(
+    ("own", "told"),
+    [
+        ({"_target_": "monai.networks.nets.BasicUNett"}, "Cannot locate .*BasicUNett.*PYTHONPATH"),
+        ({"_target_": "torch.nn.Conv2d", "in_channels": "@in_chanels"}, "`@in_chanels` is not def"),
+    ],
+)
+def test_a_wrong_name_in_a_component_is_a_refusal(bundle, work, settings, own, told):
+    with pytest.raises(ConfigError, match=told):
+        train(bundle, "run", network_def=own, **settings)
 
 
 def test_federated_learning_reads_the_metric_of_the_global_weights(bundle, work, settings, tiny):

@@ -48,6 +48,13 @@ def test_it_is_short_and_makes_a_folder_that_training_reads(prepare, dishes, lab
     assert "nothing is written" in prepare(dishes, tmp_path / "none", dry_run=True).summary
 
 
+def test_a_folder_of_another_layout_is_no_empty_data_set(prepare, tmp_path):
+    (tmp_path / "src").mkdir()
+    with pytest.raises(DataError, match="src: no case in this layout"):
+        prepare(tmp_path / "src", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_what_is_wrong_is_told_by_case_and_left_out(prepare, dishes, lab, tmp_path, capsys):
     (dishes / "seg" / "HeLa_0" / "0.png").unlink()
     (dishes / "raw" / "HeLa_5" / "0.tif").write_bytes(b"II*\0")
