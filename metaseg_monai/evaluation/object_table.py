@@ -28,7 +28,7 @@ from metaseg_monai.metrics.objects import (
     measure_objects,
 )
 from metaseg_monai.tables.check import image_files
-from metaseg_monai.transforms.postprocessing import find_objects
+from metaseg_monai.transforms.postprocessing import background_shift, find_objects
 
 # What the objects of a well are together: how many, how dense, how large.
 
@@ -152,6 +152,7 @@ class SaveObjects:
         objects: settings of `ObjectSettings`; None is connected components.
         by: metadata fields or columns of the table that both tables show, each once; wells are
             kept apart by them. Name the task here where an image is predicted for several.
+        threshold: of the masks that objects are made of, as that of `AsMaskd`.
 
     Raises:
         ConfigError: a setting is wrong, such as a name in `by` that a column of measures has.
@@ -166,6 +167,7 @@ class SaveObjects:
         form: Form = "labels",
         objects: ObjectSettings | Mapping[str, Any] | None = None,
         by: Sequence[str] | None = (),
+        threshold: float = 0.5,
     ) -> None:
         if form not in get_args(Form):
             raise ConfigError(
@@ -176,6 +178,7 @@ class SaveObjects:
         self.form = form
         self.settings = as_object_settings(objects)
         self.by = _checked(by)
+        self.background = background_shift(threshold)
         self.items: dict[str, Mapping[str, Any]] = {}
         self.paths: dict[str, Path] = {}
         self._record = MaskRecord(folder)
@@ -207,7 +210,7 @@ class SaveObjects:
         try:
             if "native_shape" in case and logits.ndim == 3:
                 logits = resize_image(logits[None].float(), case["native_shape"].tolist())[0]
-            objects = find_objects(logits, self.settings)
+            objects = find_objects(logits, self.settings, self.background)
             measured = measure_objects(objects, read_image(item["image"], 2).array, pixel_um)
         except DataError as error:
             raise DataError(f"case {item['case']!r}: {error}") from error

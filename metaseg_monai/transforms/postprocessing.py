@@ -21,6 +21,24 @@ PIXELS_AT_ONCE = 1 << 20  # of which classes are found; a block of them stays in
 Mask = npt.NDArray[Any]
 
 
+def background_shift(threshold: float) -> float:
+    """What is added to the background's logits so that classes are told by a threshold.
+
+    Args:
+        threshold: a pixel is background where the best other class, of these two alone, is less
+            probable than this; 0.5 is the most probable class.
+
+    Raises:
+        ConfigError: the threshold is not between 0 and 1.
+
+    >>> [round(background_shift(threshold), 3) for threshold in (0.2, 0.5, 0.8)]
+    [-1.386, 0.0, 1.386]
+    """
+    if isinstance(threshold, bool) or not 0 < threshold < 1:
+        raise ConfigError(f"threshold={threshold!r}: expected a number between 0 and 1")
+    return math.log(threshold / (1 - threshold))
+
+
 class AsMaskd(MapTransform):
     """Turn the logits `pred` of an item into its mask, on the grid of the image's file.
 
@@ -28,8 +46,7 @@ class AsMaskd(MapTransform):
     the classes are told; the planes of a whole volume are put back into its stored order of axes.
 
     Args:
-        threshold: a pixel is background where the best other class, of these two alone, is less
-            probable than this; 0.5 is the most probable class.
+        threshold: see `background_shift`.
 
     Raises:
         ConfigError: the threshold is not between 0 and 1.
@@ -41,9 +58,7 @@ class AsMaskd(MapTransform):
 
     def __init__(self, threshold: float = 0.5) -> None:
         super().__init__("pred")
-        if isinstance(threshold, bool) or not 0 < threshold < 1:
-            raise ConfigError(f"threshold={threshold!r}: expected a number between 0 and 1")
-        self.background = math.log(threshold / (1 - threshold))
+        self.background = background_shift(threshold)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return the item with `pred` (1, *S), class numbers.
@@ -79,8 +94,8 @@ def class_map(logits: Tensor, background: float = 0.0) -> np.ndarray:
 
     Args:
         logits: of the classes, background first.
-        background: added to the background's logits: of several classes, one takes a pixel where it
-            is more probable than the background by exp(background).
+        background: added to the background's logits, see `background_shift`: of several classes,
+            one takes a pixel where it is more probable than the background by exp(background).
     """
     kind = torch.uint8 if len(logits) <= 256 else torch.int32
     classes = torch.zeros(logits.shape[1:], dtype=kind, device=logits.device)
@@ -93,12 +108,13 @@ def class_map(logits: Tensor, background: float = 0.0) -> np.ndarray:
     return np.asarray(classes.cpu().numpy())
 
 
-def find_objects(logits: Tensor, settings: ObjectSettings) -> Objects:
+def find_objects(logits: Tensor, settings: ObjectSettings, background: float = 0.0) -> Objects:
     """The objects of every foreground class of an image, those of lower classes first.
 
     Args:
         logits: (K, H, W) of K classes, class 0 the background; each pixel is of its highest.
         settings: how they are made.
+        background: added to the background's logits, see `class_map`.
 
     Raises:
         DataError: the logits are not those of an image.
@@ -108,7 +124,7 @@ def find_objects(logits: Tensor, settings: ObjectSettings) -> Objects:
             f"class scores of shape {tuple(logits.shape)}; objects are made of (classes, rows, "
             "columns) with two classes or more: switch objects off for volumes"
         )
-    return number_objects(class_map(logits), len(logits), settings)
+    return number_objects(class_map(logits, background), len(logits), settings)
 
 
 def clean_up(mask: Mask, object_px: int = 0, hole_px: int = 0) -> Mask:

@@ -44,12 +44,12 @@ def item_of(folder, case, image=IMAGE, well=None, metadata=None, **columns):
 def tables(tmp_path, run, one_hot):
     """Save the objects of masks, one a case, and read their tables."""
 
-    def save(items, masks, classes=2, objects=None, by=(), form="labels", **batch):
+    def save(items, masks, classes=2, objects=None, by=(), form="labels", threshold=0.5, **batch):
         pairs = [
             ({"case": [item["case"]], **batch}, {"pred": one_hot(mask, classes)[None].float()})
             for item, mask in zip(items, masks, strict=True)
         ]
-        run(SaveObjects(tmp_path / "out", form, objects, by), pairs, items)
+        run(SaveObjects(tmp_path / "out", form, objects, by, threshold), pairs, items)
         return [pd.read_csv(tmp_path / "out" / name) for name in ("objects.csv", "wells.csv")]
 
     return save
@@ -96,6 +96,16 @@ def test_one_image_of_unknown_pixel_size_leaves_the_density_of_its_well_unknown(
     ]
     _, wells = tables(items, [MASK, MASK])
     assert wells["objects_per_mm2"].isna().all()
+
+
+def test_the_threshold_of_masks_is_that_of_objects(tmp_path, tables):
+    items = [item_of(tmp_path / "in", "a")]  # its objects are e times as probable as background
+    found = {limit: len(tables(items, [MASK], threshold=limit)[0]) for limit in (0.5, 0.73, 0.74)}
+    assert found == {0.5: 3, 0.73: 3, 0.74: 0}
+    tables(items, [MASK], threshold=0.26)  # all is one object, as background weighs less
+    assert tifffile.imread(tmp_path / "out" / "a_objects.tif").all()
+    with pytest.raises(ConfigError, match="threshold=1"):
+        SaveObjects(tmp_path, threshold=1)
 
 
 def test_tasks_and_classes_are_kept_apart(tmp_path, tables):
