@@ -23,7 +23,7 @@ from metaseg_monai.images.read import read_header
 from metaseg_monai.images.write import mask_suffix, write_mask
 from metaseg_monai.tables.check import image_files
 from metaseg_monai.training.handlers import hear_of_errors
-from metaseg_monai.transforms.postprocessing import AsMaskd, check_sizes, clean_up
+from metaseg_monai.transforms.postprocessing import AsMaskd, background_shift, check_sizes, clean_up
 
 # Small objects and holes taken out of predictions, in testing and in prediction alike.
 
@@ -33,7 +33,7 @@ EXPECTED = (
 )
 
 
-def clean_logits(logits: Tensor, object_px: int, hole_px: int) -> Tensor:
+def clean_logits(logits: Tensor, object_px: int, hole_px: int, background: float = 0.0) -> Tensor:
     """Change logits so that their best classes are the cleaned mask.
 
     Where the mask is changed, the new class takes the highest logit of the pixel and all others
@@ -44,6 +44,8 @@ def clean_logits(logits: Tensor, object_px: int, hole_px: int) -> Tensor:
         logits: (B, K, *S).
         object_px: see `metaseg_monai.transforms.clean_up`; likewise `hole_px`.
         hole_px: see `object_px`.
+        background: what is added to the logits of class 0 when masks are made of them, see
+            `background_shift`; the best classes, and the highest logits, are those after that.
 
     Returns:
         float32 (B, K, *S), on the device of the logits.
@@ -54,16 +56,19 @@ def clean_logits(logits: Tensor, object_px: int, hole_px: int) -> Tensor:
     [5.0, 4.0]
     """
     logits = logits.float()  # below 1 apart, bfloat16 cannot tell large logits
-    best = logits.argmax(1)
+    shift = torch.zeros(logits.shape[1], device=logits.device)
+    shift[0] = background
+    shift = shift.view(1, -1, *[1] * (logits.ndim - 2))
+    shifted = logits + shift if background else logits
+    best = shifted.argmax(1)
     masks = [clean_up(mask.cpu().numpy(), object_px, hole_px) for mask in best]
     cleaned = torch.stack([torch.from_numpy(mask) for mask in masks]).to(best.device)
     changed = (cleaned != best).unsqueeze(1)
-    highest = logits.amax(1, keepdim=True)
+    highest = shifted.amax(1, keepdim=True)
     classes = torch.arange(logits.shape[1], device=logits.device)
-    new = classes.view(1, -1, *[1] * (logits.ndim - 2)) == cleaned.unsqueeze(1)
-    return torch.where(
-        changed, torch.where(new, highest, torch.minimum(logits, highest - 1)), logits
-    )
+    new = classes.view_as(shift) == cleaned.unsqueeze(1)
+    told = torch.where(new, highest, torch.minimum(shifted, highest - 1))
+    return torch.where(changed, told - shift if background else told, logits)
 
 
 class CleanUpPredictions:
@@ -76,12 +81,14 @@ class CleanUpPredictions:
     Args:
         sizes: {"object_px": smallest object kept, "hole_px": smallest hole kept}, see
             `metaseg_monai.transforms.clean_up`; one that is absent is off. None: all is off.
+        threshold: of the masks that are made of the predictions, as that of `AsMaskd`.
 
     Raises:
-        ConfigError: no mapping, an unknown key, or a size that is no whole number from 0.
+        ConfigError: no mapping, an unknown key, a size that is no whole number from 0, or the
+            threshold is not between 0 and 1.
     """
 
-    def __init__(self, sizes: Mapping[str, int] | None) -> None:
+    def __init__(self, sizes: Mapping[str, int] | None, threshold: float = 0.5) -> None:
         if sizes is not None and not isinstance(sizes, Mapping):
             raise ConfigError(f"clean_up is {sizes!r}; {EXPECTED}")
         unknown = sorted(map(str, set(sizes or {}) - set(SIZES)))
@@ -89,6 +96,7 @@ class CleanUpPredictions:
             raise ConfigError(f"clean_up: unknown key {unknown[0]!r}; {EXPECTED}")
         self.object_px, self.hole_px = ((sizes or {}).get(name, 0) for name in SIZES)
         check_sizes(self.object_px, self.hole_px)
+        self.background = background_shift(threshold)
 
     def attach(self, engine: Engine) -> None:
         """Clean after every batch, unless all sizes are 0."""
@@ -98,7 +106,8 @@ class CleanUpPredictions:
     def __call__(self, engine: Engine) -> None:
         """Replace the logits of the batch by cleaned ones."""
         output = engine.state.output
-        output["pred"] = clean_logits(output["pred"], self.object_px, self.hole_px)
+        sizes = self.object_px, self.hole_px
+        output["pred"] = clean_logits(output["pred"], *sizes, self.background)
 
 
 # Which files in a folder are masks as a prediction wrote them, so that no other is replaced.

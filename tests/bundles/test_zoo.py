@@ -75,6 +75,16 @@ def test_files_of_the_zoo(bundle):
             assert not re.search(r"/(home|root|Users|mnt)/", path.read_text("utf-8")), path
 
 
+def test_all_that_makes_masks_is_given_the_threshold(bundle):
+    settings = bundle.read("inference")
+    steps = {
+        step["_target_"].rpartition(".")[2]: step.get("threshold")
+        for step in (*settings["postprocessing"], *settings["handlers"])
+    }
+    for name in ("AsMaskd", "CleanUpPredictions", "SaveObjects"):
+        assert steps[name] == "@displayable_configs#threshold"
+
+
 def test_metadata_describes_every_entry(bundle):
     meta = bundle.read("metadata")["network_data_format"]["inputs"]["meta"]
     assert meta["num_channels"] == schema_of(bundle).width

@@ -3,9 +3,12 @@
 import pytest
 import torch
 from ignite.engine import Engine, Events
+from skimage.measure import label
 
 from metaseg_monai.errors import ConfigError
 from metaseg_monai.evaluation.masks import CleanUpPredictions, clean_logits
+from metaseg_monai.transforms import AsMaskd, clean_up
+from metaseg_monai.transforms.postprocessing import background_shift
 
 
 def specks(classes=2):
@@ -45,6 +48,60 @@ def test_each_image_of_a_batch_is_cleaned_by_itself():
     cleaned = clean_logits(logits, 4, 0).argmax(1)
     assert not cleaned[0, 6, 6]
     assert torch.equal(cleaned[1, 1:5, 1:5], torch.zeros(4, 4, dtype=torch.long))
+
+
+@pytest.mark.parametrize("threshold", [0.01, 0.2, 0.5, 0.9, 0.99])
+def test_masks_at_a_threshold_are_the_cleaned_ones_of_it(threshold):
+    logits = 3 * torch.randn(2, 3, 24, 24, generator=torch.Generator().manual_seed(0))
+    cleaned = clean_logits(logits, 6, 6, background_shift(threshold))
+    for before, after in zip(logits, cleaned, strict=True):
+        mask = AsMaskd(threshold)({"pred": before})["pred"][0].numpy()
+        expected = torch.from_numpy(clean_up(mask, 6, 6))
+        assert not torch.equal(expected, torch.from_numpy(mask))
+        assert torch.equal(AsMaskd(threshold)({"pred": after})["pred"][0], expected)
+        kept = expected == torch.from_numpy(mask)
+        assert torch.equal(after[:, kept], before[:, kept])
+
+
+@pytest.mark.parametrize("threshold", [0.05, 0.95])
+def test_cleaned_logits_stay_clean_where_they_are_resized_afterwards(threshold):
+    logits = torch.zeros(1, 2, 12, 12)
+    logits[0, 1] = -5.0
+    logits[0, 1, 2:8, 2:8] = 5.0
+    logits[0, 1, 4, 4] = -5.0
+    logits[0, 1, 10, 10] = 5.0
+    cleaned = clean_logits(logits, 2, 2, background_shift(threshold))[0]
+    mask = AsMaskd(threshold)({"pred": cleaned, "native_shape": (36, 36)})["pred"][0].numpy()
+    parts, holes = label(mask, connectivity=2), label(mask == 0, connectivity=1)
+    assert (parts.max(), holes.max()) == (1, 1)
+
+
+def test_at_half_nothing_is_added():
+    logits = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    assert background_shift(0.5) == 0
+    best = logits.argmax(1)[0]
+    expected = torch.from_numpy(clean_up(best.numpy(), 5, 5))
+    cleaned = clean_logits(logits, 5, 5, background_shift(0.5))[0]
+    changed = (expected != best).nonzero().tolist()
+    assert changed
+    for row, column in changed:
+        pixel, high = logits[0, :, row, column], logits[0, :, row, column].max()
+        told = torch.minimum(pixel, high - 1)
+        told[expected[row, column]] = high
+        assert torch.equal(cleaned[:, row, column], told)
+
+
+def test_the_handler_cleans_at_its_threshold():
+    logits = specks() / 3  # the objects are e times as probable as the background
+    seen = {}
+    for threshold in (0.5, 0.8):
+        engine = Engine(lambda engine, batch: {"pred": batch})
+        CleanUpPredictions({"object_px": 4}, threshold).attach(engine)
+        seen[threshold] = engine.run([logits]).output["pred"][0]
+    assert seen[0.5].argmax(0).sum() == 15
+    assert torch.equal(seen[0.8], logits[0])  # no mask at 0.8 has a speck
+    with pytest.raises(ConfigError, match="threshold=0"):
+        CleanUpPredictions(None, 0)
 
 
 def counted(sizes, order):
