@@ -64,14 +64,15 @@ class AsMaskd(MapTransform):
         """Return the item with `pred` (1, *S), class numbers.
 
         Args:
-            data: with `pred`, logits (K, *S); `native_shape` (*S) where they are to be resized,
-                and `image` and `axial_view` as `LoadCased` leaves them.
+            data: with `pred`, logits (K, *S); `native_shape` where they are to be resized, (H, W)
+                of an image and of each plane of a volume, (H, W, D) of a volume as a whole; and
+                `image` and `axial_view` as `LoadCased` leaves them.
         """
         logits = torch.as_tensor(data["pred"])
         if "native_shape" in data:
             native = [int(size) for size in data["native_shape"]]
-            if logits.ndim == 4 and native[2] == logits.shape[3]:  # planes, each by itself
-                planes = resize_image(logits.movedim(-1, 0), native[:2])
+            if logits.ndim - 1 > len(native):  # planes, each by itself
+                planes = resize_image(logits.movedim(-1, 0), native)
                 logits = planes.movedim(0, -1)
             else:
                 logits = resize_image(logits[None], native)[0]

@@ -144,7 +144,8 @@ class ResampleToSpacingd(MapTransform):
     def __call__(self, data: Data) -> dict[Hashable, Any]:
         """Return the item resampled, its `spacing_mm` new and its `native_shape` (H, W) kept.
 
-        Of a volume (C, H, W, D) `native_shape` is (H, W, D).
+        Of a volume (C, H, W, D), too, it is (H, W), by which `AsMaskd` knows that each plane was
+        resampled by itself.
         """
         item = dict(data)
         if self.spacing_mm is None:
@@ -155,23 +156,22 @@ class ResampleToSpacingd(MapTransform):
                 "spacing_x_mm in the table, or set spacing_mm to null to take pixels as they are"
             )
         image = item["image"]
-        native = tuple(map(int, image.shape[1:]))
-        stored = (native[0], native[1])
+        stored = (int(image.shape[1]), int(image.shape[2]))
         z, y, x = item["spacing_mm"]
         try:
             shape = resampled_shape(stored, (y, x), self.spacing_mm)
         except DataError as error:
             path = image.meta.get("filename_or_obj", "") if isinstance(image, MetaTensor) else ""
             raise DataError(f"{named(item)}: {path}: {error}") from error
-        item["native_shape"] = native
+        item["native_shape"] = stored
         if shape != stored:
             item["spacing_mm"] = (z, y * stored[0] / shape[0], x * stored[1] / shape[1])
         for key, resize in (("image", resize_image), ("label", resize_label)):
             if key in item:
                 given = torch.as_tensor(item[key])
-                batch = given[None] if len(native) == 2 else given.movedim(-1, 0)  # of planes
+                batch = given[None] if given.ndim == 3 else given.movedim(-1, 0)  # of planes
                 resized = resize(batch, shape)
-                resized = resized[0] if len(native) == 2 else resized.movedim(0, -1)
+                resized = resized[0] if given.ndim == 3 else resized.movedim(0, -1)
                 meta = item[key].meta if isinstance(item[key], MetaTensor) else None
                 plain = resized.as_tensor() if isinstance(resized, MetaTensor) else resized
                 item[key] = plain if meta is None else MetaTensor(plain, meta=meta)

@@ -7,6 +7,7 @@ import torch
 from monai.transforms import Compose
 
 from metaseg_monai.errors import ConfigError, DataError
+from metaseg_monai.images.geometry import resize_image
 from metaseg_monai.transforms import AsMaskd, AxialVolumed, LoadCased, ResampleToSpacingd, clean_up
 
 AFFINE = np.array([[0, -0.7, 0, 10], [0.8, 0, 0, -4], [0, 0, 2.5, 3], [0, 0, 0, 1.0]])
@@ -29,15 +30,24 @@ def test_thresholds_lie_between_0_and_1(threshold):
         AsMaskd(threshold)
 
 
-@pytest.mark.parametrize("shape", [(5, 7), (5, 7, 3)])
-def test_logits_are_resized_to_the_stored_grid_plane_by_plane(shape):
-    logits = torch.randn(2, 9, 11, *shape[2:], generator=torch.Generator().manual_seed(0))
-    mask = AsMaskd()({"pred": logits, "native_shape": shape})["pred"]
-    assert mask.shape == (1, *shape)
-    if len(shape) == 3:
-        for plane in range(3):
-            alone = {"pred": logits[..., plane], "native_shape": shape[:2]}
-            assert torch.equal(AsMaskd()(alone)["pred"], mask[..., plane])
+@pytest.mark.parametrize("depth", [(), (3,)])
+def test_logits_are_resized_to_the_stored_grid_plane_by_plane(depth):
+    logits = torch.randn(2, 9, 11, *depth, generator=torch.Generator().manual_seed(0))
+    mask = AsMaskd()({"pred": logits, "native_shape": (5, 7)})["pred"]
+    assert mask.shape == (1, 5, 7, *depth)
+    for plane in range(*depth) if depth else ():
+        alone = {"pred": logits[..., plane], "native_shape": (5, 7)}
+        assert torch.equal(AsMaskd()(alone)["pred"], mask[..., plane])
+
+
+@pytest.mark.parametrize("depth", [3, 4])
+def test_a_volume_that_was_resampled_as_a_whole_is_resized_so_whatever_its_depth(depth):
+    logits = torch.randn(2, 9, 11, 3, generator=torch.Generator().manual_seed(0))
+    mask = AsMaskd()({"pred": logits, "native_shape": (5, 7, depth)})["pred"]
+    whole = resize_image(logits[None], (5, 7, depth))[0]
+    assert torch.equal(mask[0].long(), whole.argmax(0))
+    planes = AsMaskd()({"pred": logits, "native_shape": (5, 7)})["pred"]
+    assert depth != 3 or not torch.equal(mask, planes)  # which average where pixels grow
 
 
 @pytest.mark.parametrize(
