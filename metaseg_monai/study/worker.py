@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -83,17 +84,30 @@ def _explain(folder: Path, record: dict[str, Any]) -> str:
 
 
 def _train_and_evaluate(folder: Path, record: dict[str, Any]) -> None:
-    from metaseg_monai.bundle.overrides import load_config
     from metaseg_monai.bundle.run import run_bundle
     from metaseg_monai.study.matrix import CONFIGS
 
     bundle = Path(record["bundle"])
     settings = {**record["settings"], "output_dir": str(folder.resolve())}
+    run_bundle(bundle, ["train.json"], {**training_settings(bundle, settings), "resume": True})
+    run_bundle(bundle, CONFIGS, settings)
+
+
+def training_settings(bundle: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings without those of the evaluation alone, which a training would refuse.
+
+    Args:
+        bundle: its folder.
+        settings: of training and evaluation, by id; one such as ``objects#method`` goes where
+            ``objects`` does.
+    """
+    from metaseg_monai.bundle.overrides import load_config
+    from metaseg_monai.study.matrix import CONFIGS
+
     files = [bundle / "configs" / name for name in CONFIGS]
     only_testing = load_config(files).keys() - load_config(files[:1]).keys()
-    train = {key: value for key, value in settings.items() if key not in only_testing}
-    run_bundle(bundle, ["train.json"], {**train, "resume": True})
-    run_bundle(bundle, CONFIGS, settings)
+    roots = {key: key.lstrip("+").replace("::", "#").partition("#")[0] for key in settings}
+    return {key: value for key, value in settings.items() if roots[key] not in only_testing}
 
 
 def _end_with_parent() -> None:

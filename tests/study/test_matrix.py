@@ -1,13 +1,17 @@
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 from monai.bundle import ConfigParser
 
+from metaseg_monai.bundle.overrides import check_overrides
 from metaseg_monai.errors import ConfigError, MetasegError
 from metaseg_monai.study import Study
 from metaseg_monai.study.matrix import expand
+from metaseg_monai.study.worker import training_settings
 
+BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
 SELECT = {"_target_": "metaseg_monai.tables.select_cases", "table": "@table"}
 SHAPES = ["triangle", "ring", "disc", "mesh_square", "square", "cross"]
 
@@ -92,6 +96,17 @@ def test_misspelt_settings_are_refused_before_anything_runs(study, bundle):
         expand(study(bundle, ["se"], settings={"epoch": 2}))
     with pytest.raises(ConfigError, match="'smee'"):
         expand(study(bundle, {"mine": {"variant": "smee"}}))
+
+
+def test_a_setting_within_one_of_the_evaluation_is_kept_from_the_training():
+    bundle = BUNDLES / "seven_lines_nuclei_segmentation"
+    nested = {"objects#method": "components", "weights::path": "model.pt", "+regions#all": [1]}
+    settings = {"epochs": 2, "train#trainer#max_epochs": 2, "objects": None, **nested}
+    training = training_settings(bundle, settings)
+    assert training == {"epochs": 2, "train#trainer#max_epochs": 2}
+    check_overrides([bundle / "configs" / "train.json"], training)
+    planned = {"objects#method": "components", "dataset_dir": "data"}
+    expand(Study(name="s", bundle=str(bundle), conditions={"se": {}}, settings=planned))
 
 
 def test_the_key_tells_every_change_of_the_configuration(study, bundle, tmp_path):
