@@ -1,9 +1,11 @@
 """Every study that the repository holds can be planned."""
 
+import re
 from pathlib import Path
 
 import pytest
 
+from metaseg_monai.metadata import MetadataSchema
 from metaseg_monai.reporting.published import find_reference
 from metaseg_monai.study import Study
 from metaseg_monai.study.matrix import expand
@@ -23,3 +25,17 @@ def test_a_study_can_be_planned(file, monkeypatch):
     for name, renamed in study.references.items():
         reference = find_reference(name, ROOT / "docs" / "references.json")
         assert set(renamed) <= {*reference.columns, *reference.rows}
+
+
+def test_studies_of_bundles_name_their_files_from_the_bundle_not_from_the_working_folder():
+    for file in ROOT.glob("bundles/*/studies/*.json"):
+        assert '"bundles/' not in file.read_text(encoding="utf-8"), file
+
+
+def test_no_code_of_the_magnifications_knows_unknown():
+    study = Study.load(ROOT / "bundles/magnification_nuclei_segmentation/studies/encodings.json")
+    for run in expand(study):  # whose metadata a training would drop, unlike the others'
+        expression = run.settings["schema_file"]
+        name = re.search(r"/configs/(\w+\.json)", expression).group(1)
+        schema = MetadataSchema.load(ROOT / "bundles" / study.bundle / "configs" / name)
+        assert not schema.knows_unknown, run.condition
