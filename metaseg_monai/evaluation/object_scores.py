@@ -1,4 +1,4 @@
-"""The true objects of a case: from a file of object numbers, or the parts of its label."""
+"""How well the objects of each case are found: true ones beside predicted ones, and the table."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -40,6 +40,9 @@ from metaseg_monai.tables.table import CaseTable
 from metaseg_monai.transforms.postprocessing import find_objects
 
 COLUMN = "instances"
+
+
+# The true objects of a case: from a file of object numbers, or the parts of its label.
 
 
 class TrueObjects(NamedTuple):

@@ -1,4 +1,4 @@
-"""Where a volume was evaluated: runs of consecutive planes, cut to what there is to compare."""
+"""How far the surfaces of prediction and label are apart in a volume, where it was evaluated."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -11,6 +11,8 @@ from scipy.spatial import KDTree
 from torch import Tensor
 
 from metaseg_monai.errors import DataError
+
+# Where a volume was evaluated: runs of consecutive planes, cut to what there is to compare.
 
 
 class PlaneRun(NamedTuple):

@@ -135,7 +135,7 @@ class RunCheckpoint:
             digests of cases and schema ...). A run is resumed only under the same; epochs and
             iterations per epoch are added.
         every: save every so many iterations inside an epoch, where epochs are long
-            (`"checkpoint#every": 500` in a configuration); 0 for only at its end.
+            (`"train#checkpoint#every": 500` in a configuration); 0 for only at its end.
         resume: go on from the directory's checkpoint, or start where there is none. Where False,
             an unfinished run in the directory is an error, so that nothing is lost.
         name: the file's name.

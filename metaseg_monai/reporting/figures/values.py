@@ -250,8 +250,9 @@ def requested_labels(
     """One point with its interval for each condition and label; one panel a quantity.
 
     Args:
-        conditions: by condition the rows of one class of `reporting.response`'s
-            `summarise_requested`, by label. One that was only asked with the own value is drawn
+        conditions: by condition the rows of one class, by label: columns (quantity, "mean"),
+            (quantity, "low") and (quantity, "high"), the quantities those of
+            `reporting.response.by_group`. One that was only asked with the own value is drawn
             there alone, and its mean as a level line.
         asked: labels from top to bottom.
         title: heading, which may be empty.
@@ -312,7 +313,7 @@ def mode_heatmap(matrix: pd.DataFrame, title: str, units: Mapping[str, str]) -> 
     """Scores of each domain under each test mode, with their numbers (thesis table 4.13).
 
     Args:
-        matrix: rows ``combined`` and the domains, columns the modes (`evaluation.mode_matrix`),
+        matrix: rows ``combined`` and the domains, columns the modes (`metrics.scores.mode_matrix`),
             values 0..1; NaN stays blank.
         title: heading.
         units: of the fields that are fixed to numbers.
