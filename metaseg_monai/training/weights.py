@@ -25,6 +25,7 @@ from monai.bundle.config_item import ComponentLocator
 from monai.utils import ensure_tuple
 from torch import Tensor, nn
 
+from metaseg_monai import files
 from metaseg_monai.errors import (
     CheckpointError,
     ConfigError,
@@ -309,6 +310,13 @@ def _known(
     return known
 
 
+def _train(bundle: Path) -> str:
+    """The command that trains a bundle; one inside the package may be called by its name alone."""
+    if files.INSTALLED in bundle.resolve().parents:
+        return f"python -m metaseg_monai train {bundle.name}"
+    return f"python -m monai.bundle run training --config_file {bundle}/configs/train.json"
+
+
 class LoadWeights:
     """Load weights into a network they were trained for, and into no other.
 
@@ -341,10 +349,7 @@ class LoadWeights:
         self.train = "Train them first"
         if bundle_root is not None:
             variant = f" --variant {self.facts['variant']}" if "variant" in self.facts else ""
-            self.train += (
-                f": python -m monai.bundle run training --config_file {bundle_root}/configs/"
-                f"train.json{variant} --output_dir {self.path.parent}"
-            )
+            self.train += f": {_train(Path(bundle_root))}{variant} --output_dir {self.path.parent}"
 
     def attach(self, engine: Engine) -> None:
         """Attach to an evaluator, first of its handlers."""

@@ -342,6 +342,17 @@ def test_missing_weights_name_the_training_command(tmp_path):
         weights_of(path).load()
 
 
+def test_missing_weights_of_an_installed_bundle_name_the_command_of_the_package(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr("metaseg_monai.files.INSTALLED", tmp_path / "site")
+    path, bundle = tmp_path / "run" / "model.pt", tmp_path / "site" / "shapes"
+    weights = LoadWeights(path, nn.Linear(1, 1), SCHEMA, {"variant": "sme"}, bundle)
+    command = r"Train them first: python -m metaseg_monai train shapes --variant sme --output_dir"
+    with pytest.raises(CheckpointError, match=command + r" .*/run$"):
+        weights.check()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
