@@ -34,7 +34,8 @@ def background_shift(threshold: float) -> float:
     >>> [round(background_shift(threshold), 3) for threshold in (0.2, 0.5, 0.8)]
     [-1.386, 0.0, 1.386]
     """
-    if isinstance(threshold, bool) or not 0 < threshold < 1:
+    is_number = isinstance(threshold, int | float) and not isinstance(threshold, bool)
+    if not is_number or not 0 < threshold < 1:
         raise ConfigError(f"threshold={threshold!r}: expected a number between 0 and 1")
     return math.log(threshold / (1 - threshold))
 

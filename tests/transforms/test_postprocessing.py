@@ -24,7 +24,7 @@ def test_half_is_the_most_probable_class_and_others_weigh_the_background():
         assert torch.equal(mask[mask > 0].long(), (logits[1:].argmax(0) + 1)[None][mask > 0])
 
 
-@pytest.mark.parametrize("threshold", [0, 1, True, -0.1])
+@pytest.mark.parametrize("threshold", [0, 1, True, -0.1, "0.5", None])
 def test_thresholds_lie_between_0_and_1(threshold):
     with pytest.raises(ConfigError, match="between 0 and 1"):
         AsMaskd(threshold)
