@@ -72,6 +72,6 @@ def test_an_installed_bundle_works_from_anywhere(installed, tmp_path):
     assert (tmp_path / "runs" / "a" / "counts.csv").is_file()
     assert (tmp_path / BUNDLE / "data" / "table.csv").is_file()
     assert files_of(installed) == before
-    done = command(installed, tmp_path, "train", BUNDLE, "--bundles", "nowhere")
+    done = command(installed, tmp_path, "train", BUNDLE, *small, "--bundles", "nowhere")
     assert done.returncode == 2
     assert "Bundles in nowhere: none; name their folder with --bundles" in done.stderr

@@ -52,3 +52,17 @@ def test_commands_merge_it_last(merged, command, configs):
     assert merged(*words, "--configuration", "pilot") == [*configs, "pilot"]
     both = ["pilot", "paper_size"]
     assert merged(*words, "--configuration", "pilot,paper_size") == [*configs, *both]
+
+
+def test_a_study_takes_its_bundle_from_the_folder_that_is_named(bundle, tmp_path, monkeypatch):
+    seen = []
+
+    def record(study, *_):
+        seen.append(study.bundle)
+        raise StopError
+
+    monkeypatch.setattr("metaseg_monai.sharing.study.run_study", record)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StopError):
+        run(["study", bundle.name, "--bundles", str(bundle.parent), "--output", "out"])
+    assert seen == [str(bundle)]

@@ -194,3 +194,11 @@ def test_too_few_groups_are_said_to_have_no_interval():
     few = few._replace(overall=few.overall._replace(low=NAN, high=NAN))
     text = compared_text(few, PROTOCOL)
     assert text.endswith("was shown: +0.100 (too few groups for an interval), p = 0.200.")
+
+
+def test_a_comparison_that_was_not_made_still_counts_in_the_correction(results):
+    of = results(se=counts(40, cases=12), me=counts(60, cases=12))
+    (alone,), _ = compare_all(of, Protocol(comparisons=[["me", "se"]]))
+    (made,), not_made = compare_all(of, Protocol(comparisons=[["me", "se"], ["sme", "se"]]))
+    assert list(not_made) == ["sme - se"]
+    assert made.p_holm == pytest.approx(2 * alone.p_holm)

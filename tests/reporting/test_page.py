@@ -148,3 +148,12 @@ def test_words_of_a_wide_table_may_go_on_in_a_second_line():
     css = (Path(reporting.__file__).parent / "templates/page.css").read_text(encoding="utf-8")
     rules = css[: css.index("@media")]
     assert ".wide thead th, .wide td.text { white-space: normal; }" in rules
+
+
+def test_no_text_becomes_markup_wherever_it_stands():
+    told = "<i>x</i>"
+    table = Table("t", told, told, pd.DataFrame({told: [told]}, index=[told]), first=told)
+    parts = [told, table, Figure("f", told, png()), Details(told, [told])]
+    text = page(told, Lead(told, {told: told}, {told: told}), [Section(told, told, parts)])
+    assert told not in text
+    assert text.count("&lt;i&gt;x&lt;/i&gt;") >= 15

@@ -9,6 +9,7 @@ from metaseg_monai.images.geometry import axial_volume
 from metaseg_monai.images.read import read_image
 from metaseg_monai.simulate import generate_phantom_slices, generate_phantoms, phantoms
 from metaseg_monai.simulate.phantoms import (
+    CORE_MM,
     CYST,
     FAT,
     KIDNEY,
@@ -209,3 +210,10 @@ def test_a_phantom_that_cannot_be_prepared_is_told_and_nothing_is_left(tmp_path,
     with pytest.raises(DataError, match="problems of generated phantoms, such as case_10000"):
         generate_phantom_slices(tmp_path / "a", **FEW)
     assert not list(tmp_path.rglob("*.tif"))
+
+
+def test_the_width_of_the_core_says_nothing_of_the_tumours_size():
+    tumours = [t for n in range(400) for t in draw_anatomy(np.random.default_rng(n)).tumours]
+    radii, cores = np.array([(t.radius_mm, t.core_mm) for t in tumours]).T
+    assert CORE_MM[0] <= cores.min() < cores.max() <= CORE_MM[1]
+    assert abs(np.corrcoef(radii, cores)[0, 1]) < 0.2
