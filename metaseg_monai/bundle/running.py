@@ -84,12 +84,15 @@ def facts() -> dict[str, Any]:
 
     `network`, `preprocessing` and `window` are components, to which `BestWeights` adds their
     defaults; `variant` is that of the network, where it has one; `class_names` are those of the
-    bundle's metadata.json; `refers_to` holds further components that these name.
+    bundle's metadata.json; `unknown_trained` is whether training drops metadata; `refers_to` holds
+    further components that these name.
     """
     parser, _ = _running()
     known = effective("network_def", "preprocessing")
     network, preprocessing = (known.pop(name) for name in ("network_def", "preprocessing"))
     channels = parser and parser.get("_meta_#network_data_format#outputs#pred#channel_def")
+    dropped = parser.get("metadata_dropout", 0) if parser else 0
+    shares = dropped.values() if isinstance(dropped, dict) else [dropped]
     told = {
         "variant": network.get("variant") if isinstance(network, dict) else None,
         "network": network,
@@ -97,6 +100,7 @@ def facts() -> dict[str, Any]:
         "refers_to": known,
         "window": effective("window_inferer")["window_inferer"],
         "class_names": list((channels or {}).values()),
+        "unknown_trained": any(isinstance(one, float | int) and one > 0 for one in shares),
     }
     return {key: value for key, value in told.items() if value}
 

@@ -210,7 +210,7 @@ class BestWeights:
         schema: of its metadata, checked when the weights are loaded; None where there is none.
         facts: plain values that tell what runs: network, variant, preprocessing ... (contract 27);
             components as in the configuration, whose left-out arguments are added.
-            `schema`, `unknown_trained` (of the network), `trained_on` (of
+            `schema`, `unknown_trained` (of a network of ours, as it was made), `trained_on` (of
             `RecordTrained`) and `best` {metric, value, epoch} are added.
         metric: name among the evaluator's metrics (contract 15: the validation loss).
         mode: "min" where lower is better, "max" where higher is.
@@ -305,8 +305,12 @@ def _known(
     given = plain(facts or {}, "The facts of weights")
     known = {key: _with_defaults(fact) for key, fact in given.items()}
     known["schema"] = None if schema is None else schema.to_dict()
-    doors = [module for module in network.modules() if isinstance(module, MetaInput)]
-    known["unknown_trained"] = any(door.unknown is not None for door in doors)
+    told = known.pop("unknown_trained", False)  # of the training; a network of ours knows better
+    if doors := [module for module in network.modules() if isinstance(module, MetaInput)]:
+        known["unknown_trained"] = any(door.unknown is not None for door in doors)
+    else:
+        reads = "meta" in inspect.signature(processes.bare_network(network).forward).parameters
+        known["unknown_trained"] = bool(told and reads and schema and schema.knows_unknown)
     return known
 
 

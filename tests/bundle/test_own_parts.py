@@ -82,6 +82,10 @@ def test_an_own_module_that_reads_metadata_is_told_them(bundle, work, settings):
     model = train(bundle, "run", network_def=own, roi_size=[32, 32], **settings)
     facts = read_weights(model.folder / "model.pt")[1]
     assert facts["network"] == {**own, "classes": 2, "width": 4}
+    assert facts["unknown_trained"]
+    never = {"metadata_dropout": 0, "ckpt_path": str(model.folder / "model.pt")}
+    with pytest.raises(CheckpointError, match="unknown_trained: True in the checkpoint, False now"):
+        predict(bundle, "images", "none", meta={"task": "disc"}, network_def=own, **never)
     tested = evaluate(model.folder, modes=["normal", "shuffle"])  # without meta it would fail
     assert list(tested.scores.index) == ["normal", "shuffle"]
     made = [
