@@ -1,6 +1,8 @@
-"""What a network makes of the same images when their metadata is set: to each of a range of values
-(paper figure 2A), to one label after the other (paper 3.2), or to values that were not trained.
-"""  # noqa: D205
+"""What a network makes of the same images when their metadata is set.
+
+To each of a range of values (paper figure 2A), to one label after the other (paper 3.2), or to
+values that were not trained.
+"""
 
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial

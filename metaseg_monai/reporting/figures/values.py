@@ -1,6 +1,7 @@
-"""What a network draws, and how well, over the value that is given or asked for: curves, and scores
-of every domain under every test mode as a map, from which domains are told alike.
-"""  # noqa: D205
+"""What a network draws, and how well, over the value that is given or asked for.
+
+Curves, and scores of every domain under every test mode as a map, by which domains are alike.
+"""
 
 from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
