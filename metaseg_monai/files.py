@@ -16,9 +16,12 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from metaseg_monai.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +63,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 
 def write_table(rows: Sequence[Mapping[str, Any]], path: str | Path) -> Path:
-    """Write rows as a UTF-8 CSV table, columns in the order of the first row.
+    """Write rows as a UTF-8 CSV table, columns in the order of the first row, each by `as_cell`.
 
     Args:
         rows: one mapping a row, all with the same keys.
@@ -80,14 +83,53 @@ def write_table(rows: Sequence[Mapping[str, Any]], path: str | Path) -> Path:
         if set(row) != set(columns):
             raise DataError(f"{path}: row {number} has the columns {list(row)}, not {columns}")
     with replacing(path) as partial, partial.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.DictWriter(stream, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(map(as_cell, columns))
+        writer.writerows([as_cell(row[name]) for name in columns] for row in rows)
     return path
 
 
+# A spreadsheet runs a cell that begins so, and takes what follows an apostrophe as text.
+_FORMULA = re.compile(r"'*[=+\-@\t\r\uff0b\uff0d\uff1d\uff20]")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(inf|nan)")
+
+
+def as_cell(value: Any) -> Any:
+    """A value as it stands in every CSV file of ours: text is never a spreadsheet's formula.
+
+    Text that begins as a formula gets an apostrophe; numbers stay numbers. `of_cell` takes it away.
+
+    >>> [as_cell(value) for value in ("=1+1", "@a", "-3.2", -3.2, "-b", "a=b", "'=")]
+    ["'=1+1", "'@a", '-3.2', -3.2, "'-b", 'a=b', "''="]
+    """
+    plain = not isinstance(value, str) or not _FORMULA.match(value) or _NUMBER.fullmatch(value)
+    return value if plain else f"'{value}"
+
+
+def of_cell(value: Any) -> Any:
+    """The value that `as_cell` wrote.
+
+    >>> [of_cell(as_cell(value)) for value in ("=1+1", "-3.2", "'=", "it's")]
+    ['=1+1', '-3.2', "'=", "it's"]
+    """
+    quoted = isinstance(value, str) and value.startswith("'") and _FORMULA.match(value)
+    return value[1:] if quoted and not _NUMBER.fullmatch(value[1:]) else value
+
+
+def frame_csv(frame: "pd.DataFrame", index: bool = False, **settings: Any) -> str:
+    """A frame as CSV, each cell by `as_cell`; settings as of `DataFrame.to_csv`."""
+    frame = frame.copy()
+    for name in frame.columns[[kind.kind not in "biufcmM" for kind in frame.dtypes]]:
+        frame[name] = frame[name].map(as_cell)
+    frame = frame.rename(columns=as_cell, index=as_cell if index else None)
+    settings = {"lineterminator": "\n", **settings}
+    return frame.to_csv(index=index, **settings)
+
+
 def read_lines(path: str | Path) -> tuple[list[str], list[tuple[int, dict[str, str]]], list[str]]:
-    """Read a CSV file as text, cell by cell, exactly.
+    """Read a CSV file as text, cell by cell, exactly; rows without any text are no rows.
+
+    What `as_cell` put before a formula is taken away.
 
     Args:
         path: the table, UTF-8, comma-separated, one header line.
@@ -107,6 +149,7 @@ def read_lines(path: str | Path) -> tuple[list[str], list[tuple[int, dict[str, s
         raise DataError(f"{path}: not readable as UTF-8 CSV ({error}); save it anew") from error
     if not lines:
         raise DataError(f"{path}: empty; expected a header line and one row a case")
+    lines = [[of_cell(cell) for cell in line] for line in lines]
     header = [name.strip() for name in lines[0]]
     if len(header) == 1 and re.search(r"[;\t]", header[0]):
         raise DataError(f"{path}: separated by semicolons or tabs; save it comma-separated")
@@ -115,9 +158,11 @@ def read_lines(path: str | Path) -> tuple[list[str], list[tuple[int, dict[str, s
         raise DataError(f"{path}: columns {twice} appear more than once; rename or remove them")
     rows, problems = [], []
     for number, cells in enumerate(lines[1:], start=2):
+        if not any(map(str.strip, cells)):  # Excel leaves such rows below a table
+            continue
         if len(cells) == len(header):
             rows.append((number, dict(zip(header, cells, strict=True))))
-        elif cells:  # a blank line is no row
+        else:
             problems.append(f"row {number}: {len(cells)} cells, the header has {len(header)}")
     if not rows and not problems:
         raise DataError(f"{path}: a header without rows; expected one row a case")

@@ -3,6 +3,7 @@ import errno
 import hashlib
 import os
 
+import pandas as pd
 import pytest
 
 from metaseg_monai import files
@@ -133,3 +134,41 @@ def test_the_only_copy_of_what_was_there_stays(tmp_path):
     assert remove_leftovers(tmp_path / "out") == ([], [old])
     (tmp_path / "out").mkdir()
     assert remove_leftovers(tmp_path / "out") == ([old], [])
+
+
+FORMULAS = ["=1+1", "+a", "-a", "@SUM(A1)", "\t=1", "'=1", "''-x", "\uff1d1"]
+PLAIN = ["a=b", "-3.2", "+4", "1e-3", "'a", "", "-inf"]
+
+
+def test_no_cell_is_a_formula_and_text_comes_back(tmp_path):
+    texts = FORMULAS + PLAIN
+    path = write_table([{"=name": text, "b": -1.5} for text in texts], tmp_path / "a.csv")
+    for line in list(csv.reader(path.read_text(encoding="utf-8").splitlines()))[1:]:
+        number = line[0].lstrip("+-").replace(".", "").replace("e-", "").isalnum()
+        assert number or not line[0].startswith(("=", "+", "-", "@", "\t", "\uff1d"))
+        assert line[1] == "-1.5"
+    header, rows, problems = files.read_lines(path)
+    assert header == ["=name", "b"]
+    assert not problems
+    assert [cells["=name"] for _, cells in rows] == texts
+
+
+def test_a_frame_is_written_as_a_table_is():
+    frame = pd.DataFrame({"@": ["=x", None, "-1"], "n": [-1.0, 2.0, -3.5]}, index=["-a", "b", "=c"])
+    written = files.frame_csv(frame, index=True).splitlines()
+    assert written == [",'@,n", "'-a,'=x,-1.0", "b,,2.0", "'=c,-1,-3.5"]
+
+
+@pytest.mark.parametrize("blank", [",\n,\n", " , \n", "\t,  \n\n,\n"])
+def test_rows_without_text_are_no_rows(blank, tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text(f"a,b\n1,2\n{blank}3,\n{blank}", encoding="utf-8")
+    _, rows, problems = files.read_lines(path)
+    assert [cells for _, cells in rows] == [{"a": "1", "b": "2"}, {"a": "3", "b": ""}]
+    assert not problems
+
+
+def test_blank_cells_beyond_the_header_are_no_row(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("a,b\n1,2\n,,,,\n", encoding="utf-8")
+    assert not files.read_lines(path)[2]

@@ -15,7 +15,7 @@ from ignite.engine import Engine, Events
 from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.evaluation.masks import MaskRecord, let_go
 from metaseg_monai.evaluation.per_case import Case, PerCase
-from metaseg_monai.files import replacing
+from metaseg_monai.files import frame_csv, replacing
 from metaseg_monai.images.geometry import resize_image
 from metaseg_monai.images.image import image_format
 from metaseg_monai.images.read import read_image
@@ -237,7 +237,7 @@ class SaveObjects:
         with self._record.writing():
             for name, table in ((OBJECTS, objects), (WELLS, wells)):
                 with replacing(path / name) as part:
-                    table.to_csv(part, index=False, lineterminator="\n")
+                    part.write_bytes(frame_csv(table).encode())
                 self._record.add(path / name)
         return self._record.finish()
 

@@ -20,7 +20,7 @@ from ignite.engine import Engine, Events
 from torch import Tensor
 
 from metaseg_monai.errors import DataError
-from metaseg_monai.files import file_sha256, replacing, write_table
+from metaseg_monai.files import file_sha256, of_cell, replacing, write_table
 from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.metrics.calibration import bin_probabilities
 from metaseg_monai.metrics.scores import COUNT_COLUMNS, case_f1
@@ -223,6 +223,8 @@ def read_rows(path: str | Path, table: Table) -> pd.DataFrame:
         )
     except (OSError, ValueError) as error:  # pandas' errors of empty and broken files
         raise DataError(f"{path} is no table of {table.of} ({error}); {table.again}.") from error
+    text = rows.columns.difference(list(numbers))
+    rows = rows.assign(**{name: rows[name].map(of_cell) for name in text}).rename(columns=of_cell)
     later = {} if set(table.later) & set(rows.columns) else table.later
     rows = rows.assign(**later)
     lacking = [name for name in table.columns if name not in rows.columns]

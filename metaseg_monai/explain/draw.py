@@ -21,7 +21,7 @@ from metaseg_monai.explain.activations import (
 )
 from metaseg_monai.explain.features import FeatureMaps, read_features
 from metaseg_monai.explain.figure_style import SOFT, STYLE, WIDTH, png
-from metaseg_monai.files import replacing
+from metaseg_monai.files import frame_csv, replacing
 
 ONE, OTHER = "#1b7fbd", "#d1495b"
 LETTERS = 84  # of 10 point that fit into the width of a figure
@@ -61,7 +61,7 @@ def draw(folder: str | Path) -> list[Path]:
         pictures[f"features_{_file_name(maps.case)}_after"] = feature_maps(maps, "after")
     written = [folder / "explain" / "gates.csv"]
     with replacing(written[0]) as part:
-        gate_table(activations).to_csv(part, index=False)
+        part.write_bytes(frame_csv(gate_table(activations)).encode())
     for name, content in pictures.items():
         written.append(folder / "explain" / f"{name}.png")
         with replacing(written[-1]) as part:

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from metaseg_monai.errors import ConfigError
+from metaseg_monai.files import frame_csv
 
 MISSING = "-"
 WIDE = 6  # more columns than these put their spread under the value
@@ -186,7 +187,7 @@ def to_csv(table: Table) -> str:
         if table.spread is not None and table.spread.iloc[:, place].notna().any():
             columns[" ".join(names) + " spread"] = table.spread.iloc[:, place]
     plain = pd.DataFrame(columns, index=table.values.index).rename_axis(table.first or "row")
-    return plain.to_csv(float_format="%.9g", lineterminator="\n")
+    return frame_csv(plain, index=True, float_format="%.9g")
 
 
 def _column(table: Table, place: int) -> list[Cell]:

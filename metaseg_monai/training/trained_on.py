@@ -9,7 +9,7 @@ import pandas as pd
 from ignite.engine import Engine, Events
 
 from metaseg_monai.errors import DataError, listing
-from metaseg_monai.files import file_sha256
+from metaseg_monai.files import file_sha256, frame_csv, of_cell
 from metaseg_monai.tables.check import image_files
 from metaseg_monai.training import processes
 from metaseg_monai.training.checkpoints import replace_file
@@ -57,7 +57,7 @@ class RecordTrained:
             [_digest(image), *(item[name] for name in COLUMNS[1:])]
             for image, item in of_image.items()
         ]
-        content = pd.DataFrame(rows, columns=COLUMNS).to_csv(index=False).encode()
+        content = frame_csv(pd.DataFrame(rows, columns=COLUMNS)).encode()
         replace_file(self.weights.path.with_name(NAME), content)
         digest = hashlib.sha256(content).hexdigest()
         self.weights.facts["trained_on"] = {"file": NAME, "sha256": digest, "images": len(rows)}
@@ -130,7 +130,7 @@ class RefuseTrained:
                 f"{self.path}: not the record of the images that {self.weights.path} was trained "
                 f"on; put back the file that this training wrote, or {advice}"
             )
-        known = pd.read_csv(self.path, dtype=str, keep_default_na=False)
+        known = pd.read_csv(self.path, dtype=str, keep_default_na=False).map(of_cell)
         if known.empty or list(known.columns) != COLUMNS:
             raise DataError(
                 f"{self.path}: damaged, expected the columns {', '.join(COLUMNS)}; train anew, or "
