@@ -11,7 +11,9 @@ from metaseg_monai.prepare.found import (
     FoundCase,
     FoundFolder,
     Problem,
+    compiled,
     composed,
+    groups_of,
     is_image,
     listed,
     safe_name,
@@ -28,11 +30,15 @@ Pair = tuple[str, str, str]  # split ("" to draw), folder of the images, folder 
 
 
 class _Layout(NamedTuple):
-    """A layout: the ways in which its folders are called, masks, and how it is divided."""
+    """A layout: the ways in which its folders are called, masks, and how it is divided.
+
+    The download of one that is not `all_masked` has photographs without a mask, which are no fault.
+    """
 
     ways: tuple[tuple[Pair, ...], ...]
     mask_suffixes: tuple[str, ...]
     shares: Shares
+    all_masked: bool = True
 
 
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
@@ -42,7 +48,9 @@ LAYOUTS: Mapping[str, _Layout] = {
         PICTURES,
         (333 / 445, 56 / 445, 56 / 445),  # thesis 4.5 and table A.5
     ),
-    "crackforest": _Layout((((("", "image", "groundTruth")),),), (".mat",), (0.7, 0.15, 0.15)),
+    "crackforest": _Layout(
+        (((("", "image", "groundTruth")),),), (".mat",), (0.7, 0.15, 0.15), all_masked=False
+    ),
     "deepcrack": _Layout(
         (
             (("", "train_img", "train_lab"), ("test", "test_img", "test_lab")),
@@ -105,7 +113,7 @@ def prepare_cracks(
     shares = LAYOUTS[layout].shares if given == (None,) * 3 else given
     options = PrepareOptions(shares=shares, seed=seed, grey=grey, dry_run=dry_run)
     rule = mask_rule(threshold=threshold)
-    cut = re.compile("()") if photo is None else _photo_pattern(photo)
+    cut = None if photo is None else _photo_pattern(photo)
     root, pairs = _base(source_folder(source, f"the folder of {layout}"), layout)
 
     def found() -> Iterator[FoundCase | Problem | str]:
@@ -115,18 +123,23 @@ def prepare_cracks(
                 if path.suffix.lower() in LAYOUTS[layout].mask_suffixes:
                     of_mask[composed(path.stem)].append(path)
             prefix = (split or "train") if len(pairs) > 1 else ""
-            for path in filter(is_image, visible_files(root / images)):
-                stem = composed(without_suffix(path.name))
-                files, match = of_mask.pop(stem, []), cut.match(stem)
+            paths = [path for path in visible_files(root / images) if is_image(path)]
+            stems = [composed(without_suffix(path.name)) for path in paths]
+            photos = groups_of("photo", cut, stems, whole=False) if cut else [None] * len(stems)
+            unmasked = []
+            for path, stem, match in zip(paths, stems, photos, strict=True):
+                files = of_mask.pop(stem, [])
                 case = FoundCase(
                     safe_name(prefix, stem),
                     (path,),
                     tuple(files),
                     {"domain": domain},
-                    group=safe_name(match[1]) if match and match[1] else "",
+                    group=safe_name(match[0]) if match and match[0] else "",
                     split=split,
                 )
-                if len(files) != 1:
+                if not files and not LAYOUTS[layout].all_masked:
+                    unmasked.append(path.name)
+                elif len(files) != 1:
                     told = "several masks: " + listed(f.name for f in files) if files else "no mask"
                     yield case.problem(root, told, f"expected one named {stem} in {masks}/")
                 elif photo is not None and not case.group:
@@ -134,6 +147,8 @@ def prepare_cracks(
                     yield case.problem(root, told, "mend the pattern")
                 else:
                     yield case
+            if unmasked:
+                yield f"{len(unmasked)} photographs without a mask, left out: {listed(unmasked)}"
             if of_mask:
                 yield f"{len(of_mask)} masks without image in {masks}: {listed(of_mask)}"
 
@@ -147,10 +162,7 @@ def prepare_cracks(
 
 
 def _photo_pattern(photo: str) -> re.Pattern[str]:
-    try:
-        pattern = re.compile(composed(photo))
-    except re.error as error:
-        raise DataError(f"photo={photo!r}: no regular expression ({error}); mend it") from error
+    pattern = compiled("photo", photo)
     if pattern.groups < 1:
         raise DataError(f"photo={photo!r}: expected a group in brackets, as '(.+?)(-\\d+)?$'")
     return pattern

@@ -1,6 +1,9 @@
 """What a source holds before any pixel is read: cases, their rows of a lab's table, problems."""
 
+import json
 import re
+import subprocess
+import sys
 import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
@@ -22,6 +25,7 @@ SPLIT_NAMES: Mapping[str, str] = {
     "valid": "val",
     "testing": "test",
 }
+SHOWN = 5  # names in a message
 OWN_COLUMNS = ("image", "label", "instances", "group", "split")  # the table's, never a lab's
 
 
@@ -186,15 +190,69 @@ def safe_name(*parts: str) -> str:
     return name.strip(".") or "case"
 
 
-def listed(names: Iterable[str], shown: int = 5) -> str:
-    """The first names, and how many more there are.
+def listed(names: Iterable[str], shown: int = SHOWN, rest: int = 0) -> str:
+    """The first names, and how many more there are, with those that nobody named.
 
     >>> listed("abcdefg")
     'a, b, c, d, e and 2 more'
     """
     names = list(names)
-    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    rest += max(0, len(names) - shown)
+    more = f" and {rest} more" if rest else ""
     return ", ".join(names[:shown]) + more
+
+
+# Searched for in a process of its own, as nothing else stops a pattern everywhere. One name a line.
+_SEARCH = """
+import json, re, sys
+text, whole, names = json.load(sys.stdin)
+pattern = re.compile(text)
+for name in names:
+    match = pattern.fullmatch(name) if whole else pattern.match(name)
+    print(json.dumps(match and match.groups()), flush=True)
+"""
+SEARCH_S = 10.0  # 8,000 names take a tenth of a second
+
+
+def compiled(setting: str, text: str) -> re.Pattern[str]:
+    """A regular expression of the user's; DataError, with the setting's name, if it is none."""
+    try:
+        return re.compile(composed(text))
+    except (re.error, RecursionError, OverflowError) as error:
+        raise DataError(f"{setting}={text!r}: no regular expression ({error}); mend it") from error
+
+
+def groups_of(
+    setting: str, pattern: re.Pattern[str], names: Sequence[str], whole: bool = True
+) -> list[tuple[str | None, ...] | None]:
+    """The groups of a pattern in each name, None where it does not fit.
+
+    Args:
+        setting: name of the pattern, for the message.
+        pattern: of `compiled`.
+        names: compared in their composed form.
+        whole: it fits the whole name, or only its beginning.
+
+    Raises:
+        DataError: the search is stopped after `SEARCH_S`, and 1 ms for each name; names the pattern
+            and the name at which it went astray.
+    """
+    told = json.dumps([pattern.pattern, whole, [composed(name) for name in names]])
+    limit_s = SEARCH_S + len(names) / 1000
+    command = [sys.executable, "-I", "-c", _SEARCH]
+    try:
+        done = subprocess.run(command, input=told.encode(), capture_output=True, timeout=limit_s)
+        lines = done.stdout.splitlines()
+    except subprocess.TimeoutExpired as error:
+        lines = (error.stdout or b"").splitlines()
+    if len(lines) < len(names):
+        raise DataError(
+            f"{setting}={pattern.pattern!r}: stopped at {names[len(lines)]!r} after {limit_s:.0f} "
+            "s, as it can be tried in endlessly many ways; leave out a repetition of what is "
+            "repeated already, such as (x+)+, or tell the parts apart by a character between them"
+        )
+    found = map(json.loads, lines)
+    return [None if groups is None else tuple(groups) for groups in found]
 
 
 def alike(items: Iterable[Item], *keys: Callable[[Item], Hashable]) -> list[list[Item]]:
@@ -225,16 +283,14 @@ def without_namesakes(
 ) -> tuple[list[FoundCase], list[Problem]]:
     """Leave out cases of equal names, which are equal files where case does not count."""
     namesakes = alike(cases, lambda case: case.case.casefold())
-    problems = [
-        case.problem(
-            root,
-            "gives the same case as "
-            + listed(relative(other.images[0], root) for other in same if other is not case),
-            "rename one, or remove the copy",
-        )
-        for same in namesakes
-        for case in same
-    ]
+    problems = []
+    for same in namesakes:
+        names = [relative(case.images[0], root) for case in same]
+        for place, case in enumerate(same):
+            few = [name for at, name in enumerate(names[: SHOWN + 1]) if at != place][:SHOWN]
+            told = listed(few, rest=len(names) - 1 - len(few))
+            step = "rename one, or remove the copy"
+            problems.append(case.problem(root, f"gives the same case as {told}", step))
     left_out = {id(case) for same in namesakes for case in same}
     return [case for case in cases if id(case) not in left_out], problems
 

@@ -4,16 +4,19 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 from metaseg_monai.errors import DataError
 from metaseg_monai.prepare.found import (
     OWN_COLUMNS,
+    SHOWN,
     FoundCase,
     FoundFolder,
     Problem,
-    composed,
+    compiled,
     described,
+    groups_of,
     is_image,
     listed,
     relative,
@@ -118,6 +121,7 @@ def prepare_names(
         planes = of_key[tuple(value[name] for name in apart)]
         planes[tuple(value[name] for name in join)] = path
     expected = sorted({plane for planes in of_key.values() for plane in planes}, key=natural_order)
+    names_of_planes = tuple("_".join(plane) for plane in expected)
     has_wells = {"row", "column"} <= set(apart) and "well" not in apart
     columns_apart = [*apart, "well"] if has_wells else apart
     by = None if options.group or "group" in apart else group_columns(columns_apart)
@@ -126,9 +130,10 @@ def prepare_names(
         lonely = dict(masks)
         for key, planes in of_key.items():
             first = next(iter(planes.values()))
+            in_order = sorted(planes, key=natural_order)
             columns = dict(zip(apart, key, strict=True))
             for index, name in enumerate(join):
-                columns[name] = ";".join(p[index] for p in sorted(planes, key=natural_order))
+                columns[name] = ";".join(plane[index] for plane in in_order)
             if has_wells:
                 columns["well"] = well_name(columns["row"], columns["column"])
             told = {name: columns[name] for name in mask.groupindex} if mask else {}
@@ -136,13 +141,16 @@ def prepare_names(
             lonely.pop(wanted, None)
             case = FoundCase(
                 safe_name(*key) if any(key) else safe_name(first.stem),
-                tuple(planes[plane] for plane in expected if plane in planes),
+                tuple(planes[plane] for plane in in_order),
                 (masks[wanted],) if wanted in masks else (),
-                planes=tuple("_".join(plane) for plane in expected),
+                planes=names_of_planes,
             )
-            lacking = ["_".join(plane) for plane in expected if plane not in planes]
+            lacking = len(expected) - len(planes)
             if lacking or (mask and not case.masks):
-                told_lack = f"no plane {listed(lacking)}" if lacking else f"no mask with {told}"
+                absent = ("_".join(plane) for plane in expected if plane not in planes)
+                few = list(islice(absent, SHOWN))  # of many planes and cases, not every pair
+                told_lack = f"no plane {listed(few, rest=lacking - len(few))}"
+                told_lack = told_lack if lacking else f"no mask with {told}"
                 step = "get it, or join less" if lacking else "get it"
                 yield Problem(case.case, relative(first, root), told_lack, step)
                 continue
@@ -194,10 +202,7 @@ def _patterns(
 
 
 def _compiled(setting: str, text: str) -> re.Pattern[str]:
-    try:
-        pattern = re.compile(composed(text))
-    except re.error as error:
-        raise DataError(f"{setting}={text!r}: no regular expression ({error}); mend it") from error
+    pattern = compiled(setting, text)
     own = [name for name in pattern.groupindex if name in OWN_COLUMNS and name not in ALLOWED_OWN]
     if own or not pattern.groupindex:
         found = f"the group {', '.join(own)} is a column of its own" if own else "no named group"
@@ -208,14 +213,19 @@ def _compiled(setting: str, text: str) -> re.Pattern[str]:
     return pattern
 
 
-def name_values(path: Path, root: Path, pattern: re.Pattern[str]) -> tuple[str, ...] | None:
-    """The values of the named groups, in their order; None where the name does not fit.
+def name_values(
+    setting: str, pattern: re.Pattern[str], paths: Sequence[Path], root: Path
+) -> list[tuple[str, ...] | None]:
+    """The values of the named groups in each name, in their order; None where it does not fit.
 
     A pattern with a "/" is of the path relative to the root, another of the name alone.
     """
-    name = relative(path, root) if "/" in pattern.pattern else path.name
-    match = pattern.fullmatch(composed(name))
-    return tuple(match[group] or "" for group in pattern.groupindex) if match else None
+    names = [relative(path, root) if "/" in pattern.pattern else path.name for path in paths]
+    order = [number - 1 for number in pattern.groupindex.values()]
+    return [
+        None if groups is None else tuple(groups[place] or "" for place in order)
+        for groups in groups_of(setting, pattern, names)
+    ]
 
 
 def _fitting(
@@ -225,9 +235,11 @@ def _fitting(
     images: dict[tuple[str, ...], Path] = {}
     masks: dict[tuple[str, ...], Path] = {}
     others = []
-    for path in visible_files(root):
-        of_mask = name_values(path, root, mask) if mask else None
-        values, known = (of_mask, masks) if of_mask else (name_values(path, root, image), images)
+    files = visible_files(root)
+    of_images = name_values("pattern", image, files, root)
+    of_masks = name_values("mask_pattern", mask, files, root) if mask else [None] * len(files)
+    for path, of_image, of_mask in zip(files, of_images, of_masks, strict=True):
+        values, known = (of_mask, masks) if of_mask else (of_image, images)
         if values is None or not is_image(path):
             others.append(relative(path, root))
         elif known.setdefault(values, path) is not path:

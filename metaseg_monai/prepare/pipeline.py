@@ -361,12 +361,13 @@ def _write(
             f"threshold={above:g}: all {len(grey)} masks become empty, as their largest "
             f"value is {peak:g}; give a threshold below it"
         )
-    for same in alike(written, lambda one: one.content):
-        if len({one.found.split for one in same}) > 1:  # which of them is right is unknown
-            problems += [_copy(one, same, root) for one in same]
-            for one in same:
-                _remove(one, folder)
-                written.remove(one)
+    copies = [same for same in alike(written, lambda one: one.content) if _in_splits(same) > 1]
+    for same in copies:  # which of them is right is unknown
+        problems += _copies(same, root)
+        for one in same:
+            _remove(one, folder)
+    left_out = {one.found.case for same in copies for one in same}
+    written = [one for one in written if one.found.case not in left_out]
     notes: dict[str, list[str]] = defaultdict(list)
     for one in written:
         for note in one.notes:
@@ -379,12 +380,19 @@ def _write(
     return rows, notes, problems
 
 
-def _copy(one: WrittenCase, same: Sequence[WrittenCase], root: Path) -> Problem:
-    split = one.found.split
-    others = [other.found for other in same if other.found.split != split]
-    told = ", ".join(f"{other.case} ({other.split})" for other in others)
-    step = "keep one of them, or give them one group"
-    return one.found.problem(root, f"in {split} with the same pixels as {told}", step)
+def _in_splits(same: Sequence[WrittenCase]) -> int:
+    return len({one.found.split for one in same})
+
+
+def _copies(same: Sequence[WrittenCase], root: Path) -> Iterator[Problem]:
+    """The problem of each of several cases with the same pixels, of which some are in a split."""
+    found = [one.found for one in same]
+    for split in dict.fromkeys(case.split for case in found):
+        others = listed(f"{case.case} ({case.split})" for case in found if case.split != split)
+        told = f"in {split} with the same pixels as {others}"
+        for case in found:
+            if case.split == split:
+                yield case.problem(root, told, "keep one of them, or give them one group")
 
 
 def _remove(one: WrittenCase, folder: Path) -> None:

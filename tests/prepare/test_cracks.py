@@ -60,7 +60,10 @@ def test_crackforest_reads_matlab_and_takes_values_above_1(lab, tmp_path):
     jpg(root / "image" / "003.jpg", colours(3))
     scipy.io.savemat(root / "groundTruth" / "004.mat", {"other": [1]})
     jpg(root / "image" / "004.jpg", colours(4))
+    jpg(root / "image" / "118.jpg", colours(5))  # as 37 of the download
     made = prepare_cracks(root, tmp_path / "out", layout="crackforest")
+    assert len(made.problems) == 2
+    assert "1 photographs without a mask, left out: 118.jpg" in made.summary
     assert ["groundTruth/003.mat" in made.problems[0], "004.mat" in made.problems[1]] == [True] * 2
     assert "no groundTruth.Segmentation" in made.problems[1]
     for row in read_table(made.table, None).rows:

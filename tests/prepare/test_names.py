@@ -1,11 +1,13 @@
 import re
+import sys
+from time import monotonic
 
 import numpy as np
 import pytest
 
 from metaseg_monai.errors import DataError
 from metaseg_monai.images.read import read_image
-from metaseg_monai.prepare import prepare_names
+from metaseg_monai.prepare import found, prepare_cracks, prepare_names
 from metaseg_monai.prepare.names import PRESETS, name_values
 from metaseg_monai.tables.table import read_table
 
@@ -17,7 +19,7 @@ UUID = "0A1B2C3D-0123-4567-89AB-0123456789AB"
 
 def told(preset, path, tmp_path):
     pattern = re.compile(PRESETS[preset])
-    values = name_values(tmp_path / path, tmp_path, pattern)
+    (values,) = name_values("pattern", pattern, [tmp_path / path], tmp_path)
     return values and {k: v for k, v in zip(pattern.groupindex, values, strict=True) if v}
 
 
@@ -129,3 +131,58 @@ def test_refusals(lab, tmp_path):
     with pytest.raises(DataError, match="join: all named groups"):
         prepare_names(source, out, IMAGE, join=("line", "well", "z"))
     assert not out.exists()
+
+
+ENDLESS = r"(?P<line>([A-Za-z]+)+)[.]tif"
+
+
+@pytest.mark.parametrize(
+    ("setting", "command", "more"),
+    [
+        ("pattern", prepare_names, {"pattern": ENDLESS}),
+        ("mask_pattern", prepare_names, {"pattern": "(?P<line>.+).tif", "mask_pattern": ENDLESS}),
+        ("photo", prepare_cracks, {"photo": "(([a-z]+)+)$"}),
+    ],
+)
+def test_a_pattern_that_would_be_tried_for_ever_is_stopped(
+    lab, tmp_path, monkeypatch, setting, command, more
+):
+    monkeypatch.setattr(found, "SEARCH_S", 0.3)
+    for folder in (tmp_path / "in" / "rgb", tmp_path / "in" / "BW"):
+        lab.png(folder / f"b{'a' * 40}-1.png", lab.mask())
+    begun = monotonic()
+    with pytest.raises(
+        DataError, match=rf"^{setting}=.*stopped at '[^']*baaa.* as it can be tried"
+    ):
+        command(tmp_path / "in", tmp_path / "out", **more)
+    assert monotonic() - begun < 5
+    assert not (tmp_path / "out").exists()
+
+
+def test_time_grows_with_the_files_not_with_their_pairs(lab, tmp_path):
+    pixels = lab.image()
+    lab.tif(tmp_path / "in" / "s0_p0.tif", pixels)
+    content = (tmp_path / "in" / "s0_p0.tif").read_bytes()
+
+    def steps(count):  # calls of functions: no clock of a busy machine
+        folder = tmp_path / str(count)
+        folder.mkdir()
+        for number in range(count):
+            (folder / f"s{number}_p{number}.tif").write_bytes(content)
+        calls = [0]
+
+        def count_call(frame, event, argument):
+            calls[0] += event == "call"
+
+        sys.setprofile(count_call)
+        try:
+            copies = prepare_names(folder, tmp_path / f"{count}c", r"(?P<s>s\d+)_p\d+[.]tif")
+            apart = prepare_names(
+                folder, tmp_path / f"{count}a", r"(?P<s>s\d+)_(?P<p>p\d+)[.]tif", join=["p"]
+            )
+        finally:
+            sys.setprofile(None)
+        assert len(copies.problems) == len(apart.problems) == count
+        return calls[0]
+
+    assert steps(240) < 2.3 * steps(120)
