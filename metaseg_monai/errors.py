@@ -29,6 +29,10 @@ class TrainingError(MetasegError, RuntimeError):
     """Training cannot go on, for instance after a loss that is not finite."""
 
 
+class DataWarning(UserWarning):
+    """Something about an image that is allowed but seldom meant, such as one constant value."""
+
+
 def listing(names: Iterable[Any], most: int = 30, word: Callable[[Any], str] = repr) -> str:
     """Names for a message, the first `most` of them, each as `word` gives it.
 

@@ -17,9 +17,9 @@ from torch import Tensor
 from metaseg_monai.errors import ConfigError, DataError, listing
 from metaseg_monai.evaluation.per_case import Case, PerCase
 from metaseg_monai.files import file_sha256, replacing
-from metaseg_monai.images.geometry import AxialVolume, is_volume_file, volume_header
+from metaseg_monai.images.geometry import AxialVolume
 from metaseg_monai.images.image import image_format
-from metaseg_monai.images.read import read_header
+from metaseg_monai.images.read import is_volume_file, read_header, volume_header
 from metaseg_monai.images.write import mask_suffix, write_mask
 from metaseg_monai.tables.check import image_files
 from metaseg_monai.training.handlers import hear_of_errors

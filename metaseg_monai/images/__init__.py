@@ -1,8 +1,7 @@
 """Files of images in and out: arrays as stored, with spacing and orientation."""
 
-from metaseg_monai.images.geometry import slice_items
 from metaseg_monai.images.image import Image, convert_channels
-from metaseg_monai.images.read import read_image
+from metaseg_monai.images.read import read_image, slice_items
 from metaseg_monai.images.write import mask_suffix, write_mask
 
 __all__ = [

@@ -13,6 +13,7 @@ import numpy as np
 
 from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.files import readable
+from metaseg_monai.images.geometry import LARGEST_SHEAR_DEGREES, SAME_PLACE_VOXELS
 from metaseg_monai.images.image import LARGEST_BYTES, Image, faults_as_errors, image_attributes
 
 MARK, MARK_AT = b"DICM", 128
@@ -40,7 +41,6 @@ TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])  # DICOM counts toward left and back, N
 SAME_DIRECTION = 1e-3  # of unit vectors; some scanners round them to three decimals
 GAP_RATIO = 0.01
 ROUNDED_MM = 0.011  # what positions written with two decimals can be off by between two planes
-SIDEWAYS_PIXELS = 0.1
 
 
 class DicomPlane(NamedTuple):
@@ -377,7 +377,8 @@ def series_grid(
     Raises:
         DataError: there are fewer than two planes, they differ in shape, spacing, orientation or
             frame of reference, two lie at one position, gaps differ by more than 1 % (or 0.01
-            mm), or they shift sideways as with a tilted gantry; names the files.
+            mm), or they shift sideways as with a gantry tilted by more than a degree; names
+            the files.
 
     >>> front = {"shape": (4, 6), "spacing_mm": (0.8, 0.7), "orientation": (1, 0, 0, 0, 1, 0)}
     >>> ordered, affine, spacing_mm = series_grid("ct", [
@@ -414,7 +415,7 @@ def series_grid(
     rows_mm, columns_mm = first.spacing_mm
     lps = np.eye(4)
     lps[:3] = np.stack([along_row * columns_mm, down_column * rows_mm, step, positions[0]], axis=1)
-    spacing_mm = (float(columns_mm), float(rows_mm), float(np.linalg.norm(step)))
+    spacing_mm = (float(columns_mm), float(rows_mm), float(step @ normal))
     return ordered, TO_RAS @ lps, spacing_mm
 
 
@@ -486,11 +487,15 @@ def _check_gaps(folder: str, ordered: Sequence[DicomPlane], heights: np.ndarray)
 def _check_straight(
     folder: str, ordered: Sequence[DicomPlane], offsets: np.ndarray, normal: np.ndarray
 ) -> None:
-    """Refuse planes that do not lie above each other."""
-    sideways = np.linalg.norm(offsets - np.outer(offsets @ normal, normal), axis=1)
+    """Refuse planes that do not lie above each other, but for a tilt below a degree."""
+    aside = offsets - np.outer(offsets @ normal, normal)
+    tilt = np.degrees(np.arctan2(np.linalg.norm(aside[-1]), offsets[-1] @ normal))
+    if tilt <= LARGEST_SHEAR_DEGREES:
+        aside = aside - np.outer(np.linspace(0, 1, len(ordered)), aside[-1])
+    sideways = np.linalg.norm(aside, axis=1)
     worst = int(sideways.argmax())
-    if sideways[worst] > SIDEWAYS_PIXELS * min(ordered[0].spacing_mm):
-        tilt = np.degrees(np.arctan2(sideways[-1], offsets[-1] @ normal))
+    limit_mm = SAME_PLACE_VOXELS * min(ordered[0].spacing_mm)
+    if tilt > LARGEST_SHEAR_DEGREES or sideways[worst] > limit_mm:
         raise DataError(
             f"{folder}: {ordered[worst].path.name} lies {sideways[worst]:.3g} mm sideways of "
             f"{ordered[0].path.name} (a gantry tilt of {tilt:.2g} degrees?); convert the series "

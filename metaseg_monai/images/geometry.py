@@ -1,10 +1,9 @@
-"""Where pixels lie in the body: volumes as axial planes, and grids of other pixel sizes."""
+"""Where pixels lie in the body: whether grids are one, volumes as axial planes, other sizes."""
 
+import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,14 +19,95 @@ from nibabel.orientations import (
 from torch import Tensor
 
 from metaseg_monai.errors import DataError
-from metaseg_monai.images.image import FORMAT_OF_SUFFIX, LARGEST_BYTES, Image, image_suffix
-from metaseg_monai.images.nifti import nifti_attributes
-from metaseg_monai.images.read import read_header
+from metaseg_monai.images.image import LARGEST_BYTES, Image
 
 AXES = ("I", "P", "L")  # planes toward the feet, rows toward the back, columns toward the left
-LARGEST_TILT_DEGREES = 30.0
+LARGEST_TILT_DEGREES, TOLD_TILT_DEGREES = 30.0, 1.0
+LARGEST_SHEAR_DEGREES, SEEN_SHEAR_DEGREES = 1.0, 0.01  # below the latter it is rounding
+SAME_PLACE_VOXELS = 0.1
+PLAUSIBLE_MM = (0.02, 20.0)  # sides of a voxel of CT and MR
+LARGEST_EXTENT_MM = 2500.0  # a person lying down, and the table
 LARGEST_PIXELS = LARGEST_BYTES // 4  # as float32
 SAME_SPACING = 1e-3  # relative
+
+
+# What an affine says: distances, right angles, and whether two grids are one.
+
+
+def plane_distances_mm(affine: np.ndarray) -> np.ndarray:
+    """From one plane of voxels to the next along each of three axes.
+
+    Of a sheared grid that is less than a step along the axis itself.
+
+    Args:
+        affine: (4, 4) or (3, 3), index to mm.
+
+    >>> plane_distances_mm(np.array([[2.0, 0, 0], [0, 2, 3], [0, 0, 4]])).round(3).tolist()
+    [2.0, 1.6, 4.0]
+    """
+    return np.asarray(1 / np.linalg.norm(np.linalg.inv(affine[:3, :3]), axis=1))
+
+
+def shear_degrees(affine: np.ndarray) -> float:
+    """The largest angle between an axis and the normal of the plane of the two others."""
+    sides = np.linalg.norm(affine[:3, :3], axis=0)
+    return float(np.degrees(np.arccos(np.clip(plane_distances_mm(affine) / sides, 0, 1).min())))
+
+
+def check_straight(where: str, affine: np.ndarray) -> None:
+    """Refuse a grid of three axes that is none, or has no right angles.
+
+    Raises:
+        DataError: the affine is not finite or flat, or sheared by more than one degree.
+    """
+    sides = np.linalg.norm(affine[:3, :3], axis=0)
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-6 * sides.prod():
+        raise DataError(f"{where}: the affine {affine.tolist()} is no grid; mend the header")
+    shear = shear_degrees(affine)
+    if shear > LARGEST_SHEAR_DEGREES:
+        raise DataError(
+            f"{where}: its axes are sheared by {shear:.1f} degrees, as with a tilted gantry, at "
+            f"most {LARGEST_SHEAR_DEGREES:g} is accepted, as distances would be wrong; resample "
+            "image and label to right angles (for instance dcm2niix from the DICOM series, or "
+            "nibabel.processing.resample_to_output)"
+        )
+
+
+def voxels_apart(one: np.ndarray, other: np.ndarray, shape: Sequence[int]) -> float:
+    """How far the corners of two grids are apart, in voxels of the other along any axis.
+
+    Args:
+        one: (4, 4), index to mm.
+        other: the same of the other grid.
+        shape: voxels along each axis, of both.
+    """
+    sizes = (*shape, 1, 1)[:3]  # an axis of one voxel has a direction, too
+    ends = np.array(list(itertools.product(*((0, max(size - 1, 1)) for size in sizes))))
+    moved = apply_affine(np.linalg.inv(other), apply_affine(one, ends))
+    return float(np.abs(moved - ends).max())
+
+
+def same_grid(one: np.ndarray | None, other: np.ndarray | None, shape: Sequence[int]) -> bool:
+    """Whether corners differ by at most 0.1 voxel (contract 25); one that is unknown agrees."""
+    return one is None or other is None or voxels_apart(one, other, shape) <= SAME_PLACE_VOXELS
+
+
+def implausible(shape: Sequence[int], spacing_mm: Sequence[float]) -> str | None:
+    """What is seldom true of a volume's size, in words; None where nothing is.
+
+    >>> implausible((512, 512, 90), (0.8, 0.8, 3.0))
+    >>> implausible((512, 512, 90), (800.0, 800.0, 3000.0))
+    'voxels of 800 x 800 x 3000 mm, 409600 x 409600 x 270000 mm in all: another unit of length?'
+    """
+    extents = [size * side for size, side in zip(shape, spacing_mm, strict=True)]
+    low, high = PLAUSIBLE_MM
+    if low <= min(spacing_mm) <= max(spacing_mm) <= high and max(extents) <= LARGEST_EXTENT_MM:
+        return None
+    sides, sums = (" x ".join(f"{side:.6g}" for side in all_) for all_ in (spacing_mm, extents))
+    return f"voxels of {sides} mm, {sums} mm in all: another unit of length?"
+
+
+# A volume as a stack of axial planes.
 
 
 @dataclass(frozen=True)
@@ -47,9 +127,30 @@ class AxialVolume:
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
-        """Distance of planes, rows and columns in mm (z, y, x)."""
-        sides = np.sqrt((self.affine[:3, :3] ** 2).sum(axis=0))
+        """Distance of planes, of rows within them and of columns, in mm (z, y, x).
+
+        Their product is the volume of a voxel, also of a slightly sheared grid.
+        """
+        sides = np.linalg.norm(self.affine[:3, :3], axis=0)
+        if shear_degrees(self.affine) > SEEN_SHEAR_DEGREES:
+            sides = np.abs(np.diag(np.linalg.qr(self.affine[:3, 2::-1])[1]))[::-1]
         return float(sides[0]), float(sides[1]), float(sides[2])
+
+    @property
+    def tilt_degrees(self) -> float:
+        """The largest angle between an axis and that of the body it is taken for."""
+        directions = self.affine[:3, :3] / np.linalg.norm(self.affine[:3, :3], axis=0)
+        return float(np.degrees(np.arccos(np.clip(np.abs(directions).max(axis=0).min(), 0, 1))))
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What is allowed but seldom meant of the place and size of its voxels, in words."""
+        told = implausible(self.planes.shape, self.spacing_mm)
+        tilt = self.tilt_degrees
+        oblique = (
+            f"planes are tilted by {tilt:.1f} degrees against the body's, and taken as they are"
+        )
+        return (*([told] if told else []), *([oblique] if tilt > TOLD_TILT_DEGREES else []))
 
     def position_mm(self, plane: int) -> float:
         """Height of the middle of a plane in mm, larger toward the head."""
@@ -79,8 +180,8 @@ def axial_volume(image: Image) -> AxialVolume:
         image: one channel (1, H, W, D) with an affine, from `read_image`.
 
     Raises:
-        DataError: it has more channels or fewer axes, no affine, or is tilted by more than 30
-            degrees, so that no stored axis is the body's long one.
+        DataError: it has more channels or fewer axes, no affine, is sheared by more than a
+            degree, or tilted by more than 30, so that no stored axis is the body's long one.
 
     >>> affine = np.diag([0.8, 0.8, 5.0, 1.0])  # stored R, A, S
     >>> image = Image(np.zeros((1, 6, 4, 3)), {"path": "a.nii", "affine": affine})
@@ -99,118 +200,18 @@ def axial_volume(image: Image) -> AxialVolume:
             f"{path}: has no affine (of a NIfTI file, sform_code and qform_code are 0), so its "
             "axial axis is unknown; save it as NIfTI with its true affine"
         )
-    directions = affine[:3, :3] / np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
-    tilt = float(np.degrees(np.arccos(np.clip(np.abs(directions).max(axis=0).min(), 0, 1))))
+    check_straight(path, affine)
     stored = io_orientation(affine)
-    if tilt > LARGEST_TILT_DEGREES or np.isnan(stored).any():
-        raise DataError(
-            f"{path}: its axes are tilted by {tilt:.0f} degrees against the body's; resample it "
-            "to straight axes first"
-        )
     turn = ornt_transform(stored, axcodes2ornt(AXES))
     array = image.array[0]
     planes = np.asarray(apply_orientation(array, turn))
-    return AxialVolume(planes, affine @ inv_ornt_aff(turn, array.shape), stored)
-
-
-def volume_header(path: str | Path) -> tuple[AxialVolume, dict[str, Any]]:
-    """How a volume's planes lie, and its attributes, without its voxels.
-
-    Returns:
-        The view, whose planes have the right shape but hold only zeros (and take no memory), and
-        the attributes for `write_mask`.
-
-    Raises:
-        DataError: as `axial_volume`, or the header is damaged.
-    """
-    attributes = read_header(path)
-    nothing = np.broadcast_to(np.uint8(0), (1, *attributes["spatial_shape"]))
-    return axial_volume(Image(nothing, attributes)), attributes
-
-
-def is_volume_file(path: object) -> bool:
-    """Whether a path is a NIfTI file of three axes (only its header is read) or a DICOM folder.
-
-    Raises:
-        DataError: the header is damaged.
-    """
-    if not isinstance(path, (str, Path)):
-        return False
-    if Path(path).is_dir():
-        return True
-    if FORMAT_OF_SUFFIX.get(image_suffix(path)) != "nifti":
-        return False
-    if not Path(path).is_file():
-        raise DataError(f"{path}: no such file; check the path in the table or command")
-    return len(nifti_attributes(Path(path))["spatial_shape"]) == 3
-
-
-def slice_items(items: Sequence[Mapping[str, Any]], spatial_dims: int = 2) -> list[dict[str, Any]]:
-    """Make one item of each axial plane of a volume; other items stay as they are.
-
-    A 2D network takes them as it takes stored slices. Only headers are read. A plane keeps the
-    `image` (and `label`) path of its volume, its group and metadata; its `case` becomes
-    ``<case>_<plane>`` with four digits, and it has `volume` (the case), `plane` (0 is the
-    uppermost), `planes` (how many) and `spacing_mm` (z, y, x).
-
-    Args:
-        items: as `find_cases` or `read_table` give them.
-        spatial_dims: of the network; for 3 volumes stay whole.
-
-    Raises:
-        DataError: a volume is damaged, tilted, or one of several channels, or two items would
-            have one name; names the case.
-
-    >>> slice_items([{"image": "slice.tif", "case": "slice"}])
-    [{'image': 'slice.tif', 'case': 'slice'}]
-    """
-    if spatial_dims == 3:
-        return [dict(item) for item in items]
-    made: list[dict[str, Any]] = []
-    for item in items:
-        made += _planes_of(item) if _is_whole_volume(item) else [dict(item)]
-    of_name: dict[str, dict[str, Any]] = {}
-    for item in made:
-        other = of_name.setdefault(item["case"], item)
-        if other is not item and ("volume" in item or "volume" in other):
-            raise DataError(
-                f"two slices have the name {item['case']!r} ({other['image']}, {item['image']}); "
-                "rename a file"
-            )
-    return made
-
-
-def _is_whole_volume(item: Mapping[str, Any]) -> bool:
-    image = item["image"]
-    if isinstance(image, (list, tuple)):
-        if any(is_volume_file(channel) for channel in image):
-            raise DataError(
-                f"case {item['case']!r}: a volume of {len(image)} channels ({', '.join(image)}) "
-                "cannot be cut into slices; expected one file a volume"
-            )
-        return False
-    return "plane" not in item and is_volume_file(image)
-
-
-def _planes_of(item: Mapping[str, Any]) -> list[dict[str, Any]]:
-    case = item["case"]
-    try:
-        volume, _ = volume_header(item["image"])
-    except DataError as error:
-        raise DataError(f"case {case!r}: {error}") from error
-    planes = len(volume.planes)
-    return [
-        {
-            **item,
-            "case": f"{case}_{plane:04d}",
-            "metadata": dict(item.get("metadata", {})),
-            "volume": case,
-            "plane": plane,
-            "planes": planes,
-            "spacing_mm": volume.spacing_mm,
-        }
-        for plane in range(planes)
-    ]
+    volume = AxialVolume(planes, affine @ inv_ornt_aff(turn, array.shape), stored)
+    if volume.tilt_degrees > LARGEST_TILT_DEGREES:
+        raise DataError(
+            f"{path}: its axes are tilted by {volume.tilt_degrees:.0f} degrees against the body's; "
+            "resample it to straight axes first"
+        )
+    return volume
 
 
 # Grids of another pixel size: images linearly, labels by the nearest pixel.

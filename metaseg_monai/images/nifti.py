@@ -10,11 +10,11 @@ from typing import Any, BinaryIO, cast
 
 import nibabel as nib
 import numpy as np
-from nibabel.affines import apply_affine
 from nibabel.volumeutils import apply_read_scaling
 
 from metaseg_monai.errors import DataError
 from metaseg_monai.files import readable
+from metaseg_monai.images.geometry import check_straight, same_grid, voxels_apart
 from metaseg_monai.images.image import LARGEST_BYTES, Image, faults_as_errors, image_attributes
 
 HEADER_OF_SIZE = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
@@ -22,7 +22,6 @@ BOMB_BYTES, BOMB_RATIO = 512 << 20, 500  # CT compresses about 3 times, its labe
 SURPLUS_BYTES = 1 << 20  # what may follow the voxels, if it is less than a plane of them
 UNIT_MM = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}  # of xyzt_units: not told, metre, mm, micron
 SPACE_BITS = 7  # of xyzt_units; the others are of time
-SAME_PLACE_VOXELS = 0.1
 SAME_SIZE_RATIO = 0.01
 
 
@@ -50,7 +49,8 @@ def read_nifti(path: Path) -> Image:
         DataError: the file may not be read, is damaged or truncated, shorter or a plane longer
             than its header announces, announces more than 8 GiB or is compressed as no image is,
             has a voxel size that is no positive number, an unknown unit of length, two affines
-            that disagree, more than three dimensions, or RGB or complex voxels.
+            that disagree, axes that are sheared by more than a degree, more than three dimensions,
+            or RGB or complex voxels.
     """
     with _opened(path) as (stream, header):
         raw = _read_voxels(path, stream, header)
@@ -69,6 +69,24 @@ def nifti_attributes(path: Path) -> dict[str, Any]:
     """
     with _opened(path) as (_, header):
         return _attributes(path, header)
+
+
+# Free text of a header, in which converters put names, dates and numbers of patients.
+TEXT_ENTRIES = ("descrip", "aux_file", "intent_name", "db_name", "data_type", "unused_str")
+
+
+def mask_header(header: Any, dtype: np.dtype[Any]) -> Any:
+    """The header of a mask for the image with this one: its grid, and nothing of the patient."""
+    header = header.copy()
+    header.set_data_dtype(dtype)
+    header["cal_min"], header["cal_max"] = 0, 0  # the image's display window
+    header.set_intent("none")
+    for name in TEXT_ENTRIES:
+        if name in header:
+            header[name] = b""
+    header.extensions = nib.nifti1.Nifti1Extensions()  # such as whole DICOM headers
+    header["vox_offset"] = 0  # nibabel's word for right behind the header
+    return header
 
 
 @contextmanager
@@ -198,12 +216,11 @@ def _attributes(path: Path, header: Any) -> dict[str, Any]:
 
 def _check_affine(path: Path, header: Any, affine: np.ndarray) -> None:
     """Refuse affines that are no grid, and qform and sform that put voxels at other places."""
-    sides = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-6 * sides.prod():
-        raise DataError(f"{path}: the affine {affine.tolist()} is no grid; mend the header")
+    check_straight(str(path), affine)
     shape = _shape(header)
     if len(shape) < 3:
         return
+    sides = np.linalg.norm(affine[:3, :3], axis=0)
     zooms = np.array(_spacing_mm(header))
     if header["sform_code"] > 0 and np.abs(sides / zooms - 1).max() > SAME_SIZE_RATIO:
         raise DataError(
@@ -212,16 +229,12 @@ def _check_affine(path: Path, header: Any, affine: np.ndarray) -> None:
         )
     if not (header["qform_code"] > 0 and header["sform_code"] > 0):
         return
-    ends = np.array([[0, 0, 0], [size - 1 for size in shape]])
     quaternion = _in_mm(header, header.get_qform())
-    moved = apply_affine(affine, ends) - apply_affine(quaternion, ends)
-    turned = affine[:3, :3] - quaternion[:3, :3]
-    limit_mm = SAME_PLACE_VOXELS * float(zooms.min())
-    if np.abs(moved).max() > limit_mm or np.abs(turned).max() > limit_mm:
+    if not same_grid(quaternion, affine, shape):
         raise DataError(
-            f"{path}: sform and qform disagree by {np.abs(moved).max():.3g} mm at a corner, so "
-            "where and how the image lies is ambiguous; keep the right one (nibabel: set_sform, "
-            "set_qform)"
+            f"{path}: sform and qform disagree by {voxels_apart(quaternion, affine, shape):.3g} "
+            "voxels at a corner, so where and how the image lies is ambiguous; keep the right one "
+            "(nibabel: set_sform, set_qform)"
         )
 
 

@@ -1,6 +1,7 @@
 """The one reading path for image and label files of every format."""
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,18 @@ import numpy as np
 import PIL.Image
 import tifffile
 
-from metaseg_monai.errors import DataError
+from metaseg_monai.errors import DataError, DataWarning
 from metaseg_monai.files import readable
 from metaseg_monai.images.dicom import dicom_attributes, read_dicom_series
-from metaseg_monai.images.image import Image, Palette, faults_as_errors, image_format
+from metaseg_monai.images.geometry import AxialVolume, axial_volume, same_grid
+from metaseg_monai.images.image import (
+    FORMAT_OF_SUFFIX,
+    Image,
+    Palette,
+    faults_as_errors,
+    image_format,
+    image_suffix,
+)
 from metaseg_monai.images.nifti import nifti_attributes, read_nifti
 from metaseg_monai.images.raster import read_jpeg, read_png
 from metaseg_monai.images.tiff import read_tiff
@@ -97,17 +106,13 @@ def _stack_planes(planes: list[Image]) -> Image:
                     f"{plane.attributes['path']}: {what} {came} differs from {expected} of "
                     f"{first.attributes['path']}; planes of one image must agree"
                 )
-        if not same_affine(first.attributes["affine"], plane.attributes["affine"]):
+        one, other = first.attributes["affine"], plane.attributes["affine"]
+        if not same_grid(one, other, first.array.shape[1:]):
             raise DataError(
                 f"{plane.attributes['path']}: its affine differs from that of "
                 f"{first.attributes['path']}; planes of one image must agree: resample first"
             )
     return Image(np.concatenate([plane.array for plane in planes]), first.attributes)
-
-
-def same_affine(one: np.ndarray | None, other: np.ndarray | None) -> bool:
-    """Whether two affines (4, 4) agree within 1e-3 mm; one that is unknown agrees."""
-    return one is None or other is None or bool(np.allclose(one, other, rtol=0, atol=1e-3))
 
 
 def read_header(path: str | Path | Sequence[str | Path]) -> dict[str, Any]:
@@ -142,3 +147,111 @@ def read_header(path: str | Path | Sequence[str | Path]) -> dict[str, Any]:
                 shape = (picture.height, picture.width)
     attributes = {"path": str(file), "format": file_format, "affine": None, "header": None}
     return attributes if shape is None else {**attributes, "spatial_shape": shape}
+
+
+# Volumes whose planes are read one by one.
+
+
+def volume_header(path: str | Path) -> tuple[AxialVolume, dict[str, Any]]:
+    """How a volume's planes lie, and its attributes, without its voxels.
+
+    Returns:
+        The view, whose planes have the right shape but hold only zeros (and take no memory), and
+        the attributes for `write_mask`.
+
+    Raises:
+        DataError: as `axial_volume`, or the header is damaged.
+    """
+    attributes = read_header(path)
+    nothing = np.broadcast_to(np.uint8(0), (1, *attributes["spatial_shape"]))
+    return axial_volume(Image(nothing, attributes)), attributes
+
+
+def is_volume_file(path: object) -> bool:
+    """Whether a path is a NIfTI file of three axes (only its header is read) or a DICOM folder.
+
+    Raises:
+        DataError: the header is damaged.
+    """
+    if not isinstance(path, (str, Path)):
+        return False
+    if Path(path).is_dir():
+        return True
+    if FORMAT_OF_SUFFIX.get(image_suffix(path)) != "nifti":
+        return False
+    if not Path(path).is_file():
+        raise DataError(f"{path}: no such file; check the path in the table or command")
+    return len(nifti_attributes(Path(path))["spatial_shape"]) == 3
+
+
+def slice_items(items: Sequence[Mapping[str, Any]], spatial_dims: int = 2) -> list[dict[str, Any]]:
+    """Make one item of each axial plane of a volume; other items stay as they are.
+
+    A 2D network takes them as it takes stored slices. Only headers are read. A plane keeps the
+    `image` (and `label`) path of its volume, its group and metadata; its `case` becomes
+    ``<case>_<plane>`` with four digits, and it has `volume` (the case), `plane` (0 is the
+    uppermost), `planes` (how many) and `spacing_mm` (z, y, x).
+
+    Args:
+        items: as `find_cases` or `read_table` give them.
+        spatial_dims: of the network; for 3 volumes stay whole.
+
+    Raises:
+        DataError: a volume is damaged, sheared, tilted, or one of several channels, or two items
+            would have one name; names the case.
+
+    Warns:
+        DataWarning: a volume is of a size that is seldom true, or oblique; names the case.
+
+    >>> slice_items([{"image": "slice.tif", "case": "slice"}])
+    [{'image': 'slice.tif', 'case': 'slice'}]
+    """
+    if spatial_dims == 3:
+        return [dict(item) for item in items]
+    made: list[dict[str, Any]] = []
+    for item in items:
+        made += _planes_of(item) if _is_whole_volume(item) else [dict(item)]
+    of_name: dict[str, dict[str, Any]] = {}
+    for item in made:
+        other = of_name.setdefault(item["case"], item)
+        if other is not item and ("volume" in item or "volume" in other):
+            raise DataError(
+                f"two slices have the name {item['case']!r} ({other['image']}, {item['image']}); "
+                "rename a file"
+            )
+    return made
+
+
+def _is_whole_volume(item: Mapping[str, Any]) -> bool:
+    image = item["image"]
+    if isinstance(image, (list, tuple)):
+        if any(is_volume_file(channel) for channel in image):
+            raise DataError(
+                f"case {item['case']!r}: a volume of {len(image)} channels ({', '.join(image)}) "
+                "cannot be cut into slices; expected one file a volume"
+            )
+        return False
+    return "plane" not in item and is_volume_file(image)
+
+
+def _planes_of(item: Mapping[str, Any]) -> list[dict[str, Any]]:
+    case = item["case"]
+    try:
+        volume, _ = volume_header(item["image"])
+    except DataError as error:
+        raise DataError(f"case {case!r}: {error}") from error
+    for remark in volume.remarks:
+        warnings.warn(f"case {case!r}: {item['image']}: {remark}", DataWarning, stacklevel=3)
+    planes = len(volume.planes)
+    return [
+        {
+            **item,
+            "case": f"{case}_{plane:04d}",
+            "metadata": dict(item.get("metadata", {})),
+            "volume": case,
+            "plane": plane,
+            "planes": planes,
+            "spacing_mm": volume.spacing_mm,
+        }
+        for plane in range(planes)
+    ]

@@ -11,13 +11,13 @@ import tifffile
 
 from metaseg_monai.errors import DataError
 from metaseg_monai.files import replacing
+from metaseg_monai.images.geometry import same_grid
 from metaseg_monai.images.image import FORMAT_OF_SUFFIX, Image, image_suffix
+from metaseg_monai.images.nifti import mask_header
 from metaseg_monai.images.read import read_header
 
 MASK_FORMAT = {"tiff": "tiff", "png": "png", "jpeg": "png", "nifti": "nifti", "dicom": "nifti"}
 MASK_SUFFIX = {"tiff": ".tif", "png": ".png", "nifti": ".nii.gz"}  # by the mask's format
-# Free text of a NIfTI header, in which converters put names, dates and numbers of patients.
-TEXT_ENTRIES = ("descrip", "aux_file", "intent_name", "db_name", "data_type", "unused_str")
 
 
 def mask_suffix(like: Mapping[str, Any]) -> str:
@@ -95,20 +95,14 @@ def _write_nifti(path: Path, pixels: np.ndarray, like: Mapping[str, Any]) -> Non
     if header is None:
         affine = np.asarray(like["affine"], dtype=np.float64)
         volume = nib.Nifti1Image(pixels, affine)
-        if like["format"] == "dicom":  # its grid is straight, so that both forms can hold it
+        if like["format"] == "dicom":
             volume.header.set_xyzt_units("mm")
             volume.set_sform(affine, code="scanner")
             volume.set_qform(affine, code="scanner")
+            if not same_grid(volume.get_qform(), affine, pixels.shape):
+                volume.header["qform_code"] = 0  # it cannot hold the grid of a tilted gantry
     else:
-        header = header.copy()
-        header.set_data_dtype(pixels.dtype)
-        header["cal_min"], header["cal_max"] = 0, 0  # the image's display window
-        header.set_intent("none")
-        for name in TEXT_ENTRIES:
-            if name in header:
-                header[name] = b""
-        header.extensions = nib.nifti1.Nifti1Extensions()  # such as whole DICOM headers
-        header["vox_offset"] = 0  # nibabel's word for right behind the header
+        header = mask_header(header, pixels.dtype)
         kind = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
         volume = kind(pixels, None, header=header)
     nib.save(volume, path)

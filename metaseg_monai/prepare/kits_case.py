@@ -20,12 +20,15 @@ from metaseg_monai.errors import DataError
 from metaseg_monai.images.geometry import (
     AxialVolume,
     axial_volume,
+    implausible,
     resampled_shape,
     resize_label,
     resize_stored,
+    same_grid,
+    voxels_apart,
 )
 from metaseg_monai.images.image import Image
-from metaseg_monai.images.read import read_image, same_affine
+from metaseg_monai.images.read import read_image
 from metaseg_monai.prepare.found import FoundCase, Problem, alike
 from metaseg_monai.prepare.kits_source import SIZE
 
@@ -90,6 +93,10 @@ def read_case(case: FoundCase) -> tuple[CaseVolumes | None, list[Problem]]:
                 if wrong is not None:
                     problems.append(Problem(case.case, names[kind], *wrong))
                 planes[kind] = axial_volume(read[kind])
+                told = implausible(planes[kind].planes.shape, planes[kind].spacing_mm)
+                if told is not None:
+                    step = "mend the header (pixdim, affine, xyzt_units), or leave the case out"
+                    problems.append(Problem(case.case, names[kind], told, step))
             except DataError as error:
                 problems.append(Problem.of_error(case.case, names[kind], path, error))
     if len(read) == 2 and (misfit := _misfit(read["image"], read["label"])):
@@ -100,7 +107,7 @@ def read_case(case: FoundCase) -> tuple[CaseVolumes | None, list[Problem]]:
     stored, ct = planes["label"], planes.get("image")
     classes = gathered(stored.planes.astype(np.uint8, order="K"))
     label = AxialVolume(classes, stored.affine, stored.orientation)
-    remarks = _phase_remarks(label, ct)
+    remarks = [*label.remarks, *_phase_remarks(label, ct)]
     filled = classes[classes.any(axis=(1, 2))]
     content = _digest(filled) if len(filled) else ""
     if ct is not None:
@@ -162,9 +169,9 @@ def _misfit(image: Image, label: Image) -> str | None:
     if one != other:
         return f"label of shape {other}, expected {one} as its image"
     here, there = image.attributes["affine"], label.attributes["affine"]
-    if not same_affine(here, there):
-        apart = np.abs(here - there).max()
-        return f"the label's affine differs from its image's, by up to {apart:.4g}"
+    if here is not None and there is not None and not same_grid(there, here, one):
+        apart = voxels_apart(there, here, one)
+        return f"the label's affine differs from its image's, by up to {apart:.3g} voxels"
     return None
 
 

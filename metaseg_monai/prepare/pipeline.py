@@ -23,8 +23,9 @@ from tqdm import tqdm
 
 from metaseg_monai.errors import DataError
 from metaseg_monai.files import PREFIX, check_settings, new_folder, write_table
+from metaseg_monai.images.geometry import same_grid
 from metaseg_monai.images.image import Image, convert_channels, image_suffix
-from metaseg_monai.images.read import read_image, same_affine
+from metaseg_monai.images.read import read_image
 from metaseg_monai.images.tiff import Resolution, tiff_resolution
 from metaseg_monai.prepare.found import (
     OWN_COLUMNS,
@@ -477,7 +478,7 @@ def _read_masks(case: FoundCase, rule: MaskRule, image: Image) -> Masks:
     affine = image.attributes["affine"]
     if masks.copied is not None and affine is not None:  # of NIfTI files
         label = read_image(path, 2, palette="indices")
-        if not same_affine(label.attributes["affine"], affine):
+        if not same_grid(label.attributes["affine"], affine, shape):
             raise DataError(f"{path}: its affine differs from its image's; resample the label")
     return masks
 

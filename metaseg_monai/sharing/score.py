@@ -1,22 +1,21 @@
 """Score predicted volumes against labels in the geometry of their files, as challenges do."""
 
 import tempfile
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from nibabel.affines import apply_affine
 from tqdm import tqdm
 
-from metaseg_monai.errors import DataError
+from metaseg_monai.errors import DataError, DataWarning
 from metaseg_monai.evaluation import read_volumes
 from metaseg_monai.evaluation.volume_table import VOLUMES
 from metaseg_monai.files import absolute
-from metaseg_monai.images.geometry import axial_volume
+from metaseg_monai.images.geometry import axial_volume, same_grid, voxels_apart
 from metaseg_monai.images.image import Image, image_suffix
-from metaseg_monai.images.nifti import SAME_PLACE_VOXELS
 from metaseg_monai.images.read import read_image
 from metaseg_monai.metrics.volumes import (
     FOUND_SHARE,
@@ -254,6 +253,8 @@ def _score_pair(pair: Pair, regions: list[Region], found_share: float) -> list[V
         for image in (pred, label):
             classes = _classes(image, regions)
             planes.append(axial_volume(Image(classes, label.attributes)))
+        for remark in planes[1].remarks:
+            warnings.warn(f"case {pair.case}: {pair.label}: {remark}", DataWarning, stacklevel=2)
         spacing = planes[1].spacing_mm
         return score_volume(
             planes[0].planes, planes[1].planes, spacing, regions, found_share=found_share
@@ -274,12 +275,11 @@ def _check_geometry(pair: Pair, pred: Image, label: Image) -> None:
                 f"{image.attributes['path']}: has no affine (sform_code and qform_code are 0), so "
                 "mask and label cannot be laid over each other; save it with its true affine"
             )
-    ends = np.array(np.meshgrid(*[(0, size - 1) for size in pred.array.shape[1:]])).reshape(3, -1).T
-    places = [apply_affine(image.attributes["affine"], ends) for image in (pred, label)]
-    apart_mm = float(np.sqrt(((places[0] - places[1]) ** 2).sum(axis=1)).max())
-    if apart_mm > SAME_PLACE_VOXELS * min(label.attributes["spacing_mm"]):
+    grids = pred.attributes["affine"], label.attributes["affine"]
+    if not same_grid(*grids, label.array.shape[1:]):
+        apart = voxels_apart(*grids, label.array.shape[1:])
         raise DataError(
-            f"{pair.pred} and its label lie up to {apart_mm:.3g} mm apart (affines differ); write "
+            f"{pair.pred} and its label lie up to {apart:.3g} voxels apart (affines differ); write "
             "the mask with the affine of the image"
         )
 

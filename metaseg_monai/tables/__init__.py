@@ -1,6 +1,7 @@
 """Tables of cases: rows, columns, splits, and the items made of them."""
 
-from metaseg_monai.tables.check import DataWarning, LoadedCase, TableCheck, check_table, load_case
+from metaseg_monai.errors import DataWarning
+from metaseg_monai.tables.check import LoadedCase, TableCheck, check_table, load_case
 from metaseg_monai.tables.clinical import read_clinical
 from metaseg_monai.tables.columns import SPLITS, ColumnMap
 from metaseg_monai.tables.find import find_cases

@@ -12,18 +12,14 @@ from tqdm import tqdm
 
 from metaseg_monai.errors import DataError
 from metaseg_monai.files import file_sha256
-from metaseg_monai.images.geometry import AxialVolume, axial_volume, is_volume_file
+from metaseg_monai.images.geometry import AxialVolume, axial_volume, same_grid, voxels_apart
 from metaseg_monai.images.image import Channels, Image, Palette, convert_channels, image_attributes
-from metaseg_monai.images.read import read_image, same_affine
+from metaseg_monai.images.read import is_volume_file, read_image
 from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.tables.columns import SPLITS, Columns
 from metaseg_monai.tables.table import scan_table
 
 SHOWN = 5
-
-
-class DataWarning(UserWarning):
-    """Something about an image that is allowed but seldom meant, such as one constant value."""
 
 
 class LoadedCase(NamedTuple):
@@ -262,6 +258,7 @@ def load_case(
             image, stored_label = _read_plane(item, volumes, remarks)
         else:
             image, stored_label = _read(path, spatial_dims, axes), None
+            remarks += _grid_remarks(image)
             if "label" in item:
                 stored_label = _read_label(item["label"], image)
         where = image.attributes["path"]
@@ -314,6 +311,14 @@ def _finite_float32(array: np.ndarray, path: str) -> np.ndarray:
     return pixels
 
 
+def _grid_remarks(image: Image) -> list[str]:
+    """What is told of a whole volume's place and size, before any plane of it is used."""
+    affine = image.attributes["affine"]
+    if affine is None or image.array.ndim != 4 or len(image.array) != 1:
+        return []
+    return [f"{image.attributes['path']}: {told}" for told in axial_volume(image).remarks]
+
+
 def _read_label(given: Any, image: Image) -> Image:
     spatial_dims = image.array.ndim - 1
     label = _read(given, spatial_dims, palette="indices")
@@ -330,17 +335,23 @@ def _read_label(given: Any, image: Image) -> Image:
             f"its image has one ({image.attributes['path']}), so where the label lies is unknown; "
             "save it as NIfTI with its true affine"
         )
-    _check_grid(path, affine, image.attributes["path"], image.attributes["affine"])
+    grid = image.attributes["affine"]
+    _check_grid(path, affine, image.attributes["path"], grid, image.array.shape[1:])
     return label
 
 
 def _check_grid(
-    label: str, affine: np.ndarray | None, image: str, of_image: np.ndarray | None
+    label: str,
+    affine: np.ndarray | None,
+    image: str,
+    of_image: np.ndarray | None,
+    shape: tuple[int, ...],
 ) -> None:
-    if not same_affine(affine, of_image):
+    if affine is not None and of_image is not None and not same_grid(affine, of_image, shape):
+        apart = voxels_apart(affine, of_image, shape)
         raise DataError(
-            f"{label}: the label's affine differs from its image's ({image}); resample the label "
-            "onto the image's grid"
+            f"{label}: the label's affine differs from its image's ({image}), by up to {apart:.3g} "
+            "voxels; resample the label onto the image's grid"
         )
 
 
@@ -355,6 +366,8 @@ def _read_plane(
             f"{path}: has {len(volume.planes)} planes, so no plane {plane}; the table or list of "
             "slices was made from another volume"
         )
+    if plane == 0 and "label" in item:  # a prediction has told them of the whole volume
+        remarks += [f"{path}: {remark}" for remark in volume.remarks]
     if plane == 0 and volume.planes.min() == volume.planes.max():  # said once a volume
         remarks.append(
             f"{path}: every voxel is {volume.planes.flat[0]:g}; an image without contrast"
@@ -368,7 +381,7 @@ def _read_plane(
                 f"{target.planes.shape}, expected {volume.planes.shape} as its image; save the "
                 "classes on the image's grid"
             )
-        _check_grid(item["label"], target.affine, path, volume.affine)
+        _check_grid(item["label"], target.affine, path, volume.affine, volume.planes.shape)
         label = _plane_image(target, item["label"], plane)
     return _plane_image(volume, path, plane), label
 

@@ -8,13 +8,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from metaseg_monai.errors import ConfigError, DataError, MetadataError, listing
+from metaseg_monai.errors import ConfigError, DataError, DataWarning, MetadataError, listing
 from metaseg_monai.files import absolute, readable
 from metaseg_monai.images.dicom import is_dicom_folder, is_single_plane
 from metaseg_monai.images.image import FORMAT_OF_SUFFIX, image_format, image_suffix
 from metaseg_monai.metadata.fields import UNKNOWN, MetadataWarning
 from metaseg_monai.metadata.schema import MetadataSchema
-from metaseg_monai.tables.check import DataWarning
 from metaseg_monai.tables.clinical import read_clinical
 from metaseg_monai.tables.columns import ColumnMap, as_column_map
 from metaseg_monai.tables.table import case_name, refuse, scan_table

@@ -11,10 +11,10 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
-from metaseg_monai.errors import DataError
+from metaseg_monai.errors import DataError, DataWarning
 from metaseg_monai.images.geometry import AxialVolume, axial_volume
 from metaseg_monai.images.image import Channels, Image
-from metaseg_monai.tables.check import DataWarning, VolumeCache, load_case
+from metaseg_monai.tables.check import VolumeCache, load_case
 
 STORED = "stored"  # in `meta`; the type of the pixels in the file, which are float32 here
 HAS_AFFINE = "has_affine"  # in `meta`; a MetaTensor itself takes the identity where there is none

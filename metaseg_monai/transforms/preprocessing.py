@@ -20,12 +20,12 @@ from monai.utils import convert_to_dst_type
 from pydantic import TypeAdapter, ValidationError
 from scipy.ndimage import gaussian_filter
 
-from metaseg_monai.errors import ConfigError, DataError
+from metaseg_monai.errors import ConfigError, DataError, DataWarning
 from metaseg_monai.files import replacing
 from metaseg_monai.images.geometry import resampled_shape, resize_image, resize_label
 from metaseg_monai.images.image import Channels
 from metaseg_monai.images.read import read_image
-from metaseg_monai.tables.check import DataWarning, load_case
+from metaseg_monai.tables.check import load_case
 from metaseg_monai.transforms.load import STORED, named
 
 Data = Mapping[Hashable, Any]

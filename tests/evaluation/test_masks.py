@@ -23,7 +23,7 @@ from nibabel.orientations import (
 
 from metaseg_monai.errors import DataError
 from metaseg_monai.evaluation import SaveMasks, masks
-from metaseg_monai.images.geometry import slice_items
+from metaseg_monai.images.read import slice_items
 from metaseg_monai.tables.find import find_cases
 from metaseg_monai.training import VolumeBatches, collate_cases
 from metaseg_monai.transforms import (

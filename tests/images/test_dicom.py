@@ -19,7 +19,7 @@ from metaseg_monai.images.dicom import (
     read_dicom_series,
     series_grid,
 )
-from metaseg_monai.images.geometry import axial_volume
+from metaseg_monai.images.geometry import axial_volume, shear_degrees
 from metaseg_monai.tables import find_cases, load_case
 
 pydicom = pytest.importorskip("pydicom", reason="needs the extra [dicom]")
@@ -524,3 +524,12 @@ def test_a_plane_that_may_not_be_read_is_named(tmp_path, monkeypatch, reading):
     monkeypatch.setattr(dicom, "_has_mark", forbidden)
     with pytest.raises(DataError, match=r"IM0: cannot be read \(Permission denied\); check its"):
         reading(tmp_path)
+
+
+def test_a_tilt_below_a_degree_passes_with_the_distance_of_planes():
+    tilt = np.tan(np.radians(0.8))
+    heights = [2.0 * number for number in range(40)]  # a shift of 1.1 mm over the series
+    ordered, affine, spacing = series_grid("ct", places([(5.0, tilt * z, z) for z in heights]))
+    assert spacing[2] == pytest.approx(2.0)
+    assert len(ordered) == 40
+    assert shear_degrees(affine) == pytest.approx(0.8, abs=1e-3)

@@ -13,18 +13,19 @@ import pytest
 import tifffile
 import torch
 
-from metaseg_monai.errors import DataError
+from metaseg_monai.errors import DataError, DataWarning
 from metaseg_monai.images.geometry import (
     axial_volume,
-    is_volume_file,
     resampled_shape,
     resize_image,
     resize_label,
     resize_stored,
-    slice_items,
-    volume_header,
+    same_grid,
+    shear_degrees,
+    voxels_apart,
 )
 from metaseg_monai.images.image import Image
+from metaseg_monai.images.read import is_volume_file, read_image, slice_items, volume_header
 from metaseg_monai.prepare import KitsLayout
 from metaseg_monai.tables import check, find_cases, load_case
 from metaseg_monai.tables.check import VolumeCache
@@ -95,11 +96,68 @@ def test_what_is_no_volume_is_refused():
 
 
 def test_the_height_of_a_tilted_plane_is_that_of_its_middle():
-    tilted = KITS.copy()
-    tilted[2] = [-5, 0.3, 0.2, 100]
-    volume = axial_volume(image(PLANES, tilted))
-    middle = 100 + 0.3 * 2 + 0.2 * 2.5  # of rows 0..4 and columns 0..5
-    assert [volume.position_mm(plane) for plane in (0, 1)] == pytest.approx([middle, middle - 5])
+    affine = tilted(20, KITS)
+    volume = axial_volume(image(PLANES, affine))
+    middle = 100 * np.cos(np.radians(20)) + 20 * np.sin(np.radians(20))
+    middle -= 0.7 * 2 * np.sin(np.radians(20))  # of rows 0..4
+    step = 5 * np.cos(np.radians(20))
+    assert [volume.position_mm(plane) for plane in (0, 1)] == pytest.approx([middle, middle - step])
+
+
+def sheared(degrees, affine=KITS):
+    """As a gantry tilt leaves it: each plane is shifted along its rows' direction."""
+    made = affine.copy()
+    made[1, 0] += 5 * np.tan(np.radians(degrees))
+    return made
+
+
+def test_shear_is_refused_above_a_degree_and_measured_by_plane_distance_below(tmp_path):
+    for degrees in (1.1, 25):
+        with pytest.raises(DataError, match=rf"sheared by {degrees:.1f} degrees.*resample"):
+            axial_volume(image(PLANES, sheared(degrees)))
+        path = save(tmp_path / "s.nii.gz", (4, 5, 6), sheared(degrees))
+        for command in (read_image, load_case_of, lambda path: slice_items([item_of(path)])):
+            with pytest.raises(DataError, match=r"s\.nii\.gz: its axes are sheared"):
+                command(path)
+    affine = sheared(0.9)
+    volume = axial_volume(image(PLANES, affine))
+    assert volume.spacing_mm == pytest.approx((5.0, 0.7, 0.8), rel=1e-9)
+    assert np.prod(volume.spacing_mm) == pytest.approx(abs(np.linalg.det(affine[:3, :3])), rel=1e-9)
+    assert shear_degrees(affine) == pytest.approx(0.9, abs=1e-4)
+    assert shear_degrees(tilted(25, KITS)) < 1e-3
+
+
+def load_case_of(path):
+    return load_case(item_of(path))
+
+
+def test_oblique_scans_are_taken_and_their_angle_is_told(tmp_path):
+    path = save(tmp_path / "o.nii", affine=tilted(12, AFFINE))
+    with pytest.warns(DataWarning, match=r"case 'c': .*o\.nii: planes are tilted by 12\.0 degrees"):
+        assert len(slice_items([item_of(path)])) == 3
+    assert "tilted by 12.0 degrees" in load_case(item_of(path), spatial_dims=3).remarks[0]
+
+
+@pytest.mark.parametrize("side", [0.0008, 300.0])
+def test_sizes_of_another_unit_are_told_before_slicing(tmp_path, side):
+    path = save(tmp_path / "u.nii", affine=np.diag([side, side, 5.0, 1.0]))
+    with pytest.warns(DataWarning, match=rf"voxels of 5 x {side:g} x {side:g} mm.*another unit"):
+        slice_items([item_of(path)])
+    assert any("another unit" in remark for remark in load_case(item_of(path)).remarks)
+
+
+def test_grids_are_one_within_a_tenth_of_a_voxel():
+    moved, turned = KITS.copy(), KITS.copy()
+    moved[2, 3] += 0.45  # 0.09 of a plane's 5 mm
+    assert same_grid(moved, KITS, (4, 5, 6))
+    assert voxels_apart(moved, KITS, (4, 5, 6)) == pytest.approx(0.09)
+    moved[2, 3] += 0.1
+    assert not same_grid(moved, KITS, (4, 5, 6))
+    turned[:3, :3] *= 1.001  # 1/1000 of a step, of a large grid more than a tenth in all
+    assert same_grid(turned, KITS, (4, 5, 6))
+    assert not same_grid(turned, KITS, (4, 512, 512))
+    assert not same_grid(KITS @ np.diag([-1, 1, 1, 1]), KITS, (1, 5, 6))
+    assert same_grid(None, KITS, (4, 5, 6))
 
 
 REAL = Path(

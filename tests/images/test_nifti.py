@@ -9,8 +9,8 @@ import pytest
 
 from metaseg_monai.errors import DataError
 from metaseg_monai.images import nifti, read_image, slice_items, write_mask
-from metaseg_monai.images.geometry import axial_volume, volume_header
-from metaseg_monai.images.read import read_header
+from metaseg_monai.images.geometry import axial_volume
+from metaseg_monai.images.read import read_header, volume_header
 
 VOLUME = np.random.default_rng(0).integers(-1000, 1000, (6, 7, 5)).astype(np.int16)
 AFFINE = np.array([[0, -0.75, 0, 10], [0.5, 0, 0, -4], [0, 0, 2.5, 3], [0, 0, 0, 1.0]])

@@ -145,7 +145,8 @@ def test_suspicious_but_allowed_images_are_remarked(scans, tmp_path, out):
     twice = scans.image()
     twice[5] = twice[1]
     scans.case(tmp_path, 0, image=twice)
-    scans.case(tmp_path, 1, spacing=(250.0, 1.0, 1.0))
+    tall = [np.concatenate([array] * 11) for array in (scans.image(1), scans.label())]
+    scans.case(tmp_path, 1, *tall, spacing=(20.0, 1.0, 1.0))
     scans.case(tmp_path, 2, image=np.full(scans.shape, 7, np.int16))
     scans.case(tmp_path, 3, image=np.abs(scans.image(3)))
     scans.case(tmp_path, 4, image=scans.image(4) + np.float32(0.5))
@@ -153,7 +154,7 @@ def test_suspicious_but_allowed_images_are_remarked(scans, tmp_path, out):
     prepare_kits21(tmp_path, out)
     remarks = [row["remarks"] for row in scans.rows(out / "cases.csv")]
     assert "planes 1 and 5 are equal to the bit: several contrast phases" in remarks[0]
-    assert "6 planes over 1500 mm: several contrast phases" in remarks[1]
+    assert "66 planes over 1320 mm: several contrast phases" in remarks[1]
     assert "every voxel is 7" in remarks[2]
     assert "none below 0" in remarks[3]
     assert "no whole numbers" in remarks[4]

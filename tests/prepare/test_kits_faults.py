@@ -51,7 +51,7 @@ def label_shifted(scans, case):
 
 
 def label_shifted_by_a_little(scans, case):
-    scans.save(case / LABEL, scans.label(), shift=0.125)
+    scans.save(case / LABEL, scans.label(), shift=0.4)
 
 
 def label_shorter(scans, case):
@@ -94,8 +94,8 @@ FAULTS = [
     ("no codes", no_codes(IMAGE), IMAGE, "no affine .*its axial axis is unknown"),
     ("label without codes", no_codes(LABEL), LABEL, "no affine .*its axial axis is unknown"),
     ("6 label flipped", label_flipped, LABEL, "the label's affine differs from its image's"),
-    ("6 label shifted", label_shifted, LABEL, "affine differs from its image's, by up to 3"),
-    ("6 label a bit aside", label_shifted_by_a_little, LABEL, "image's, by up to 0.125"),
+    ("6 label shifted", label_shifted, LABEL, "affine differs from its image's, by up to 1 voxels"),
+    ("6 label a bit aside", label_shifted_by_a_little, LABEL, "image's, by up to 0.133 voxels"),
     (
         "7 label shape",
         label_shorter,
@@ -293,3 +293,40 @@ def test_when_every_case_is_wrong_there_is_no_table(scans, tmp_path):
     ]
     assert json.loads((tmp_path / "out" / "prepared.json").read_text())["seed"] == 0
     assert not list((tmp_path / "out").rglob("*.tif"))
+
+
+@pytest.mark.parametrize("spacing", [(3000.0, 800.0, 800.0), (0.003, 0.0008, 0.0008)])
+def test_voxels_of_another_unit_are_left_out(scans, tmp_path, spacing):
+    source = scans.folder(tmp_path / "source")
+    scans.case(source, 1, spacing=spacing)
+    text = prepare_kits21(source, tmp_path / "out").problems
+    assert len(text) == 2  # image and label
+    assert all("another unit of length?; mend the header" in one for one in text)
+
+
+def test_a_sheared_case_is_left_out_and_an_oblique_one_told(scans, tmp_path):
+    source = scans.folder(tmp_path / "source")
+    for number in (1, 2):
+        for name in (IMAGE, LABEL):
+            path = source / f"case_{number:05d}" / name
+            stored = nib.load(path)
+            affine = stored.affine.copy()
+            if number == 1:
+                affine[1, 0] = affine[2, 0] * 0.45
+            else:
+                affine[:3, :3] = rotation(15) @ affine[:3, :3]
+            made = nib.Nifti1Image(np.asarray(stored.dataobj), affine)
+            made.set_qform(None, 0)
+            nib.save(made, path)
+    text = prepare_kits21(source, tmp_path / "out")
+    assert all("case_00001" in one and "sheared by 24.2 degrees" in one for one in text.problems)
+    rows = {row["case"]: row for row in scans.rows(tmp_path / "out" / "cases.csv")}
+    assert "case_00001" not in rows
+    assert "tilted by 15.0 degrees" in rows["case_00002"]["remarks"]
+
+
+def rotation(degrees):
+    angle = np.radians(degrees)
+    turn = np.eye(3)
+    turn[1:, 1:] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    return turn

@@ -1,5 +1,6 @@
 import nibabel as nib
 import numpy as np
+import pandas as pd
 import pytest
 
 from metaseg_monai.errors import ConfigError, DataError
@@ -103,9 +104,10 @@ def test_another_shape_is_refused(tmp_path):
     refused(tmp_path, label_of(0)[:5], r"shape \(5, 14, 12\), its label \(6, 14, 12\)")
 
 
-@pytest.mark.parametrize("shift_mm", [0.4, 0.1])  # a tenth of the shortest side is 0.05
-def test_another_place_is_refused(tmp_path, shift_mm):
-    refused(tmp_path, label_of(0), f"lie up to {shift_mm} mm apart", shift_mm=shift_mm)
+@pytest.mark.parametrize("voxels", [0.7, 0.15])
+def test_another_place_is_refused(tmp_path, voxels):
+    shift_mm = voxels * SPACING[2]
+    refused(tmp_path, label_of(0), f"lie up to {voxels} voxels apart", shift_mm=shift_mm)
 
 
 def test_another_direction_is_refused(tmp_path):
@@ -141,3 +143,17 @@ def test_a_damaged_file_names_its_case(tmp_path):
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(DataError, match=r"case a: .*truncated"):
         score(tmp_path / "p", tmp_path / "l", tmp_path / "out")
+
+
+def test_volumes_of_a_slightly_sheared_scan_are_those_of_its_determinant(tmp_path):
+    affine = np.array([[0, 0, -0.8, 0], [0, -0.8, 0, 0], [-3.0, 0, 0, 0], [0, 0, 0, 1]])
+    affine[1, 0] = 3 * np.tan(np.radians(0.8))
+    cube = np.zeros((6, 9, 9), np.uint8)
+    cube[1:5, 2:7, 2:7] = 1
+    for name in ("p", "l"):
+        volume = nib.Nifti1Image(cube, affine)
+        volume.set_qform(None, 0)
+        nib.save(volume, tmp_path / f"{name}.nii.gz")
+    score(tmp_path / "p.nii.gz", tmp_path / "l.nii.gz", tmp_path / "out")
+    true_mm3 = pd.read_csv(tmp_path / "out" / "volumes.csv")["true_mm3"].max()
+    assert true_mm3 == pytest.approx(100 * 3 * 0.8 * 0.8, rel=1e-6)
