@@ -10,15 +10,16 @@ import os
 import platform
 import re
 import shutil
+import threading
 import time
 import uuid
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from metaseg_monai.errors import ConfigError, DataError
+from metaseg_monai.errors import ConfigError, DataError, Problem
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -124,6 +125,33 @@ def frame_csv(frame: "pd.DataFrame", index: bool = False, **settings: Any) -> st
     frame = frame.rename(columns=as_cell, index=as_cell if index else None)
     settings = {"lineterminator": "\n", **settings}
     return frame.to_csv(index=index, **settings)
+
+
+PROBLEMS = "problems.csv"
+
+
+def write_problems(folder: str | Path, problems: Sequence[Problem]) -> list[Path]:
+    """Write ``problems.csv`` into a folder of results; without problems, remove an earlier one.
+
+    Args:
+        folder: of the results.
+        problems: one a row, with the columns case, file, problem, next_step.
+
+    Returns:
+        The file, if there is one.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    path = Path(folder) / PROBLEMS
+    if problems:
+        return [write_table([problem._asdict() for problem in problems], path)]
+    with suppress(FileNotFoundError):
+        with path.open(encoding="utf-8", errors="replace") as stream:
+            ours = stream.readline().strip() == ",".join(Problem._fields)
+        if ours:
+            path.unlink()
+    return []
 
 
 def read_lines(path: str | Path) -> tuple[list[str], list[tuple[int, dict[str, str]]], list[str]]:
@@ -451,42 +479,136 @@ def _short(value: Any) -> str:
     return text if len(text) <= SHOWN_CHARACTERS else f"{text[: SHOWN_CHARACTERS - 3]}..."
 
 
-@contextmanager
-def locked(path: Path, where: str | Path, doing: str, wait: bool = False) -> Iterator[None]:
-    """Hold a lock, which is free again when the block or the process ends, however it does.
+# One process owns an output folder; all others are refused, and told who it is.
 
-    A disk that has no locks is used without.
+_owned: dict[Path, tuple[int, int]] = {}  # the thread of this process, and how deep it is nested
+
+
+@contextmanager
+def owned(folder: str | Path, doing: str, wait: bool = False) -> Iterator[None]:
+    """Own an output folder until the block or the process ends, however it does.
+
+    Whatever the folder is called (links, "..", another working directory), it has one owner. What
+    the owning thread calls in turn is its own. The lock lies beside the folder, in the folder where
+    it may not lie there, and is removed at the end. Where neither can be written, or the disk has
+    no locks, nothing is locked; ranks of a distributed run but the first leave it to that one.
 
     Args:
-        path: file of the lock, which stays; its folder is made where it is missing.
-        where: what is held, and `doing` what its holder does, for the message to others.
-        doing: such as "is preparing this folder".
-        wait: until it is free, instead of refusing.
+        folder: of the results, which need not exist.
+        doing: what the owner does, for the message to others, such as "is preparing this folder".
+        wait: until the folder is free, instead of refusing.
 
     Raises:
-        DataError: another process holds it.
-        OSError: the file cannot be made.
+        DataError: another process or thread owns it; names it.
+
+    >>> import tempfile
+    >>> output = Path(tempfile.mkdtemp()) / "run"
+    >>> with owned(output, "trains here"), owned(output.parent / "other" / ".." / "run", "tests"):
+    ...     [path.suffix for path in sorted(output.parent.iterdir())]
+    ['.json', '.lock']
+    >>> list(output.parent.iterdir())
+    []
     """
+    place = _resolved(folder)
+    thread, depth = _owned.get(place, (threading.get_ident(), 0))
+    if depth and thread != threading.get_ident() and not wait:
+        raise DataError(f"{folder}: another thread of {_self()} is at work there; {OTHERWISE}")
+    with ExitStack() as stack:
+        if not depth and not _is_further_rank():
+            _lock(place, folder, doing, wait, stack)
+        _owned[place] = thread, depth + 1
+        try:
+            yield
+        finally:
+            _owned[place] = thread, depth
+            if not depth:
+                del _owned[place]
+
+
+OTHERWISE = "wait until it ends, or give another folder"
+
+
+def _resolved(folder: str | Path) -> Path:
+    with readable(folder):
+        try:
+            return Path(folder).resolve()
+        except RuntimeError as error:  # Python below 3.13 on links in a circle
+            raise DataError(f"{folder}: its links lead in a circle; give another folder") from error
+
+
+def _is_further_rank() -> bool:
+    """Whether torchrun started this process beside a first one, whose refusal ends both."""
+    return os.environ.get("RANK", "0") != "0" and "MASTER_PORT" in os.environ
+
+
+def _self() -> str:
+    return f"process {os.getpid()} on {platform.node()}"
+
+
+def _lock(place: Path, folder: str | Path, doing: str, wait: bool, stack: ExitStack) -> None:
+    """Lock a folder until the stack is closed; see `owned`."""
+    name = f".owner-{hashlib.sha256(os.fsencode(place.name)).hexdigest()[:12]}.lock"
+    for parent in (place.parent, place) if place.name else (place,):
+        missing = [above for above in (parent, *parent.parents) if not above.exists()]
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+            stack.callback(_remove_empty, missing)
+            lock = _acquired(parent / name, wait)
+            if lock is None:
+                raise DataError(f"{folder}: {_holder(parent / name)}; {OTHERWISE}")
+        except OSError as error:
+            if error.errno in WITHOUT_LOCKS:
+                return
+            continue  # who may write neither place will say so, when it comes to that
+        stack.callback(_release, lock, parent / name)
+        since = time.strftime("%Y-%m-%d %H:%M:%S")
+        record = {"process": _self(), "doing": doing, "since": since}
+        with suppress(OSError):  # a full disk keeps nobody from owning a folder
+            (parent / name).with_suffix(".json").write_text(json.dumps(record), encoding="utf-8")
+        return
+
+
+def _acquired(path: Path, wait: bool) -> Any:
+    """A lock that is held on the file which has this name now; None where another holds it."""
     from filelock import FileLock, Timeout  # 60 ms, and few need a lock
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock, holder = FileLock(path), path.with_name(f"{path.stem}-holder{path.suffix}")
-    try:
-        lock.acquire(blocking=wait)
-    except Timeout as error:
-        told = holder.read_text(encoding="utf-8") if holder.is_file() else "another process"
-        raise DataError(
-            f"{where}: {told} {doing}; wait until it ends, or give another folder"
-        ) from error
-    except OSError as error:
-        if error.errno not in WITHOUT_LOCKS:
-            raise
-    holder.write_text(f"process {os.getpid()} on {platform.node()}", encoding="utf-8")
-    try:
-        yield
-    finally:
-        holder.unlink(missing_ok=True)
+    while True:
+        lock = FileLock(path)
+        try:
+            lock.acquire(blocking=wait)
+        except Timeout:
+            return None
+        held = lock._context.lock_file_fd
+        try:  # an owner that has just ended may have removed the file that was waited for
+            if held is None or os.fstat(held).st_ino == path.stat().st_ino:
+                return lock
+        except FileNotFoundError:
+            pass
         lock.release()
+
+
+def _release(lock: Any, path: Path) -> None:
+    with suppress(OSError):  # the folder may be gone, or replaced
+        path.with_suffix(".json").unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
+    lock.release()
+
+
+def _holder(path: Path) -> str:
+    for _ in range(20):  # it may just be writing who it is
+        try:
+            known = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+            return f"{known['process']} {known['doing']} since {known['since']}"
+        except (OSError, ValueError, KeyError, TypeError):
+            time.sleep(0.05)
+    return "another process owns this folder"
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    """Remove folders that were made for a lock alone, the innermost first."""
+    with suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
 
 
 def folder_beside(output: Path, kind: str = PARTIAL) -> Path:

@@ -2,22 +2,26 @@ import csv
 import errno
 import hashlib
 import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pandas as pd
 import pytest
 
 from metaseg_monai import files
-from metaseg_monai.errors import DataError
+from metaseg_monai.errors import DataError, Problem
 from metaseg_monai.files import (
     ABANDONED_S,
     OLD,
     check_settings,
     file_sha256,
     folder_beside,
-    locked,
+    owned,
     remove_leftovers,
     replacing,
     sweep_temporaries,
+    write_problems,
     write_table,
 )
 
@@ -71,15 +75,99 @@ def test_table_of_uneven_rows_is_refused(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_lock_refuses_a_second_holder_and_is_free_afterwards(tmp_path):
-    lock = (tmp_path / "new" / ".lock", "the folder", "is working in it")
-    told = "the folder: process .* on .* is working in it; wait until it ends, or give another"
-    for _ in range(2):
-        with pytest.raises(DataError, match=told), locked(*lock), locked(*lock):
+HOLD = """
+import sys, time
+from metaseg_monai.files import owned
+with owned(sys.argv[1], "is trying a lock"):
+    print("owned", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def owner():
+    """Start a process that owns a folder, and end it as the test ends."""
+    started = []
+
+    def start(folder):
+        started.append(
+            subprocess.Popen(
+                [sys.executable, "-c", HOLD, str(folder)], stdout=subprocess.PIPE, text=True
+            )
+        )
+        assert started[-1].stdout.readline() == "owned\n"
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def test_one_process_owns_a_folder_by_any_of_its_names(owner, tmp_path, monkeypatch):
+    folder = tmp_path / ("a" * 240 + " #1")
+    folder.mkdir()
+    (tmp_path / "link").symlink_to(folder)
+    monkeypatch.chdir(folder)
+    process = owner(folder)
+    told = rf"process {process.pid} on .* is trying a lock since 20\d\d-.*; wait until it ends, or"
+    for name in (
+        folder,
+        tmp_path / "link",
+        ".",
+        f"../{folder.name}",
+        tmp_path / "link" / ".." / folder.name,
+    ):
+        with pytest.raises(DataError, match=told), owned(name, "comes late"):
             pass
-    with pytest.raises(ValueError, match="of the block"), locked(*lock):
+    with owned(tmp_path / "other", "is elsewhere"):
+        pass
+    process.kill()  # as a full memory does; nobody else has to clean up
+    process.wait()
+    with owned(folder, "is next"), owned("link/..", "is within"), owned(".", "calls itself"):
+        assert list(folder.iterdir()) == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([folder.name, "link"])
+
+
+def test_a_folder_is_free_after_an_error_and_what_was_made_for_the_lock_is_gone(tmp_path):
+    with pytest.raises(ValueError, match="of the block"), owned(tmp_path / "a" / "b" / "c", "is"):
         raise ValueError("of the block")
-    with locked(*lock):
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_thread_is_another_owner(tmp_path):
+    def enter():
+        with owned(tmp_path, "comes late"):
+            pass
+
+    with ThreadPoolExecutor(1) as pool:
+        with owned(tmp_path, "is first"):
+            late = pool.submit(enter).exception()
+        assert "another thread of process" in str(late)
+        pool.submit(enter).result()
+
+
+def test_a_forked_child_does_not_keep_the_folder_of_a_dead_parent(tmp_path):
+    code = """
+import os, sys, time
+from metaseg_monai.files import owned
+with owned(sys.argv[1], "forks"):
+    if os.fork() == 0:
+        time.sleep(5)
+        os._exit(0)
+    time.sleep(0.3)
+    os.kill(os.getpid(), 9)
+"""
+    subprocess.run([sys.executable, "-c", code, tmp_path / "run"], check=False)
+    with owned(tmp_path / "run", "is next"):
+        pass
+
+
+def test_further_ranks_leave_the_folder_to_the_first(owner, tmp_path, monkeypatch):
+    owner(tmp_path / "run")
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("MASTER_PORT", "29500")
+    with owned(tmp_path / "run", "is of its run"):
         pass
 
 
@@ -88,8 +176,18 @@ def test_a_disk_without_locks_is_used_all_the_same(tmp_path, monkeypatch):
         raise OSError(errno.ENOTSUP, "Operation not supported")
 
     monkeypatch.setattr("fcntl.flock", flock)
-    with locked(tmp_path / ".lock", tmp_path, "is there"):
-        assert (tmp_path / ".lock-holder").is_file()
+    with owned(tmp_path / "run", "is there"):
+        pass
+
+
+def test_problems_are_a_table_and_go_with_them(tmp_path):
+    problem = Problem("a", "x/a.png", "cut short", "copy it anew")
+    (path,) = write_problems(tmp_path, [problem])
+    assert path.read_text() == "case,file,problem,next_step\na,x/a.png,cut short,copy it anew\n"
+    assert write_problems(tmp_path, []) == []
+    path.write_text("my own problems\n")
+    write_problems(tmp_path, [])
+    assert path.read_text() == "my own problems\n"
 
 
 def test_other_settings_are_named_and_those_that_are_free_are_not(tmp_path):

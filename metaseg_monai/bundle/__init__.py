@@ -2,7 +2,7 @@
 
 from metaseg_monai.bundle.locate import resolve_bundle
 from metaseg_monai.bundle.overrides import check_overrides, load_config
-from metaseg_monai.bundle.run import configs_of, root_refusal, run_bundle
+from metaseg_monai.bundle.run import configs_of, run_bundle
 from metaseg_monai.bundle.running import effective, facts, own_root, settings
 
 __all__ = [
@@ -13,7 +13,6 @@ __all__ = [
     "load_config",
     "own_root",
     "resolve_bundle",
-    "root_refusal",
     "run_bundle",
     "settings",
 ]

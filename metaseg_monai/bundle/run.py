@@ -9,7 +9,7 @@ from monai.bundle import ConfigWorkflow
 
 from metaseg_monai.bundle.locate import WORKFLOWS, configuration_file
 from metaseg_monai.bundle.overrides import check_overrides, flatten, load_config, read_config
-from metaseg_monai.errors import ConfigError, MetasegError
+from metaseg_monai.errors import ConfigError, root_refusal
 from metaseg_monai.files import written_at
 
 
@@ -115,12 +115,3 @@ def places_of(bundle: Path, config: Mapping[str, Any]) -> dict[str, str]:
 def _is_news(record: logging.LogRecord) -> bool:
     """Drop Ignite's own words on an exception, which is told once, by who catches it."""
     return "terminating due to exception" not in record.getMessage()
-
-
-def root_refusal(error: BaseException | None) -> MetasegError | None:
-    """Find the library's own error inside what MONAI and Ignite have wrapped around it."""
-    while error is not None:
-        if isinstance(error, MetasegError):
-            return error
-        error = error.__cause__ or error.__context__
-    return None

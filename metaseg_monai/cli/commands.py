@@ -8,8 +8,14 @@ import ast
 import difflib
 import importlib
 import inspect
+import io
+import logging
+import os
 import re
+import signal
 import sys
+import threading
+import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial, wraps
 from pathlib import Path
@@ -21,7 +27,18 @@ from fire import decorators
 from fire.decorators import SetParseFn
 from fire.parser import DefaultParseValue
 
-from metaseg_monai.errors import ConfigError, DataError, MetasegError
+from metaseg_monai.errors import (
+    DONE,
+    REFUSED,
+    STOPPED,
+    UNFORESEEN,
+    WITH_PROBLEMS,
+    ConfigError,
+    DataError,
+    as_refusal,
+    root_cause,
+)
+from metaseg_monai.files import PROBLEMS
 
 Parameters = Mapping[str, inspect.Parameter]
 
@@ -29,6 +46,7 @@ FLAG = re.compile("--|-[a-zA-Z]")  # as fire tells them from values such as -3
 YES_OR_NO = ("True", "False", "1", "0")
 PATH_SETTING = re.compile(r"\w+_(dir|file|path)")  # overrides that are text
 NUMBERS = {int, float, type(None)}
+SHOWN, SHOWN_PROBLEMS = 500, 10  # letters of an error, problems of a batch
 SECTIONS = ("Returns:", "Raises:", ">>> ")  # of a docstring, for those who call from Python
 
 # fire 0.7 lists its own attribute on a command as a group of commands in --help, unless private
@@ -67,49 +85,107 @@ COMMANDS: Tree = {
 
 
 def main() -> None:
-    """Run one command; what a user can mend is one line on stderr and exit status 2."""
+    """Run one command; whatever ends it is one line on stderr and an exit status (contract 26)."""
+    logging.raiseExceptions = False  # nor are the log's own faults anybody's business
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what a terminal cannot show is no fault
+            stream.reconfigure(errors="backslashreplace")
+    is_main = threading.current_thread() is threading.main_thread() and "RANK" not in os.environ
+    before = signal.signal(signal.SIGTERM, _stop) if is_main else None
+    debug = False
     try:
-        run(sys.argv[1:])
-    except MetasegError as error:
-        sys.stderr.write(f"error: {error}\n")
-        sys.exit(2)
+        arguments, debug = split_debug(sys.argv[1:])
+        status = run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader has had enough, such as head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(STOPPED)
     except KeyboardInterrupt:
         sys.stderr.write(
             "\nStopped; no file is half-written. A training goes on from its last finished epoch "
             "with the same command and --resume True; demo and study go on by themselves.\n"
         )
-        sys.exit(130)
+        sys.exit(STOPPED)
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        if refusal := as_refusal(error):
+            sys.stderr.write(f"error: {refusal}\n")
+            sys.exit(REFUSED)
+        cause = root_cause(error)
+        told = " ".join(str(cause).split())
+        sys.stderr.write(
+            f"unforeseen: {type(cause).__name__}: {told[:SHOWN]}; --debug True shows the trace\n"
+        )
+        sys.exit(UNFORESEEN)
+    finally:
+        if is_main:
+            signal.signal(signal.SIGTERM, before)
+    if status:
+        sys.exit(status)
 
 
-def run(arguments: Sequence[str], commands: Tree = COMMANDS) -> None:
+def _stop(number: int, frame: Any) -> None:
+    """End as by Ctrl-C, so that nothing is left half-written; a copy of this process just ends."""
+    signal.signal(number, signal.SIG_DFL)
+    raise KeyboardInterrupt
+
+
+def split_debug(arguments: Sequence[str]) -> tuple[list[str], bool]:
+    """Take --debug from the words of a command line, wherever it stands.
+
+    >>> split_debug(["check", "--debug", "True", "a.csv"]), split_debug(["--debug", "check"])
+    ((['check', 'a.csv'], True), (['check'], True))
+    """
+    rest, debug = list(arguments), False
+    for form in ("--debug=True", "--debug=1", "--debug=False", "--debug=0", "--debug"):
+        while form in rest:
+            place = rest.index(form)
+            value = rest[place + 1 : place + 2] if form == "--debug" else [form.partition("=")[2]]
+            is_given = value and value[0] in YES_OR_NO
+            del rest[place : place + (2 if form == "--debug" and is_given else 1)]
+            debug = not is_given or value[0] in ("True", "1")
+    return rest, debug
+
+
+def run(arguments: Sequence[str], commands: Tree = COMMANDS) -> int:
     """Find the command that the first words name, check its options, call it, print its result.
 
     Args:
         arguments: words of the command line; ``--help`` may stand anywhere among them.
         commands: functions, as ``module:name``, by the names of commands; or groups of them.
 
+    Returns:
+        The exit status: 0, or 3 where the result tells of problems.
+
     Raises:
         ConfigError: no such command or option, or a value that cannot be one.
-        DataError: a preparation left out cases; the others are prepared.
+        DataError: nothing at all was done, as the result tells.
     """
     found, words, rest = find(arguments, commands)
     if isinstance(found, str):
-        call(load(found), words, rest)
-    else:
-        sys.stdout.write(overview(found, words) + "\n")
+        return call(load(found), words, rest)
+    sys.stdout.write(overview(found, words) + "\n")
+    return DONE
 
 
-def call(function: Callable[..., Any], words: Sequence[str], arguments: Sequence[str]) -> None:
+def call(function: Callable[..., Any], words: Sequence[str], arguments: Sequence[str]) -> int:
     """Check the options of a command, call it, and print its result or its help.
+
+    A result with `problems` (lines, or `metaseg_monai.errors.Problem`) is told of on stderr, and
+    with `refusal` (text) is none.
 
     Args:
         function: the command.
         words: its name, and before it that of its group.
         arguments: of the command line, behind the name.
 
+    Returns:
+        The exit status: 0, or 3 where the result tells of problems.
+
     Raises:
         ConfigError: no such option, or a value that cannot be one.
-        DataError: a preparation left out cases; the others are prepared.
+        DataError: nothing at all was done, as the result tells.
     """
     rest = help_last(arguments)
     if rest == list(arguments):  # nobody asked for help
@@ -120,6 +196,16 @@ def call(function: Callable[..., Any], words: Sequence[str], arguments: Sequence
     result = fire.Fire(tree, [*words, *rest], name=PROGRAM, serialize=_text)
     if refusal := getattr(result, "refusal", None):
         raise DataError(refusal)
+    problems = getattr(result, "problems", None)
+    if not problems:
+        return DONE
+    sys.stdout.flush()
+    printed = _text(result)
+    told = [f"problem: {one}" for one in problems[:SHOWN_PROBLEMS] if str(one) not in printed]
+    where = f"all in {result.folder / PROBLEMS}" if result.folder else "nothing was written"
+    told.append(f"done with {len(problems)} problem(s), {where}; what they name was left out")
+    sys.stderr.write("\n".join(told) + "\n")
+    return WITH_PROBLEMS
 
 
 def find(arguments: Sequence[str], commands: Tree) -> tuple[Any, list[str], list[str]]:

@@ -4,11 +4,10 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from metaseg_monai.errors import DataError
+from metaseg_monai.errors import DataError, Problem
 from metaseg_monai.prepare.found import (
     FoundCase,
     FoundFolder,
-    Problem,
     composed,
     find_lab_table,
     is_image,

@@ -6,11 +6,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from metaseg_monai.errors import DataError
+from metaseg_monai.errors import DataError, Problem
 from metaseg_monai.prepare.found import (
     FoundCase,
     FoundFolder,
-    Problem,
     compiled,
     composed,
     groups_of,

@@ -5,11 +5,10 @@ from functools import partial
 from pathlib import Path
 from typing import get_args
 
-from metaseg_monai.errors import DataError
+from metaseg_monai.errors import DataError, Problem
 from metaseg_monai.prepare.found import (
     FoundCase,
     FoundFolder,
-    Problem,
     find_lab_table,
     is_image,
     read_lab_table,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
-from metaseg_monai.errors import DataError
+from metaseg_monai.errors import DataError, Problem
 from metaseg_monai.files import read_lines
 from metaseg_monai.images.image import FORMAT_OF_SUFFIX, image_suffix
 from metaseg_monai.tables.columns import SPLITS
@@ -27,39 +27,6 @@ SPLIT_NAMES: Mapping[str, str] = {
 }
 SHOWN = 5  # names in a message
 OWN_COLUMNS = ("image", "label", "instances", "group", "split")  # the table's, never a lab's
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Why a case is left out.
-
-    Attributes:
-        case: its name.
-        file: what is wrong, relative to the source ("" if it is no file).
-        problem: what was found and what was expected.
-        next_step: what to do.
-    """
-
-    case: str
-    file: str
-    problem: str
-    next_step: str
-
-    def __str__(self) -> str:
-        where = f"{self.file}: " if self.file else ""
-        return f"{self.case}: {where}{self.problem}; {self.next_step}"
-
-    @classmethod
-    def of_error(cls, case: str, file: str, path: str | Path, error: Exception) -> "Problem":
-        """The problem that an error of the readers tells of `path`; it ends with its next step."""
-        problem, _, next_step = str(error).removeprefix(f"{path}: ").rpartition("; ")
-        return cls(case, file, problem or next_step, next_step if problem else "copy it anew")
-
-    @property
-    def row(self) -> dict[str, str]:
-        """The row of problems.csv."""
-        told = {"case": self.case, "file": self.file, "problem": self.problem}
-        return {**told, "next step": self.next_step}
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 
-from metaseg_monai.errors import DataError, listing
-from metaseg_monai.files import PREFIX, file_sha256, locked, replacing, write_table
+from metaseg_monai.errors import DataError, Problem, listing
+from metaseg_monai.files import PREFIX, file_sha256, owned, replacing, write_problems, write_table
 from metaseg_monai.metadata.fields import MetadataWarning
 from metaseg_monai.metadata.schema import MetadataSchema
-from metaseg_monai.prepare.found import FoundCase, FoundFolder, Problem, alike, listed
+from metaseg_monai.prepare.found import FoundCase, FoundFolder, alike, listed
 from metaseg_monai.prepare.kits_case import (
     SliceRule,
     Spacing,
@@ -156,7 +156,7 @@ def prepare_kits21(
     write = KitsWriter(output, slice_rule, step, read_checksums(checksums) if checksums else {})
     _check_output(output, settings, source, folder)
     try:
-        with locked(output / RECORDS / ".lock", output, "is preparing this folder"):
+        with owned(output, "is preparing this folder"):
             _check_output(output, settings, source, folder)  # nobody else changes it now
             with replacing(output / SETTINGS_FILE) as part:
                 part.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
@@ -173,13 +173,13 @@ def prepare_kits21(
             tables = {
                 "slices.csv" if labels_only else "table.csv": rows,
                 "cases.csv": of_cases,
-                "problems.csv": [problem.row for problem in problems],
             }
             for name, lines in tables.items():
                 if lines:
                     write_table(lines, output / name)
                 else:
                     (output / name).unlink(missing_ok=True)
+            write_problems(output, problems)
     except OSError as error:
         raise DataError(
             f"{output}: cannot be written ({error}); mend that and give the same command again: "

@@ -16,7 +16,7 @@ from scipy import ndimage
 from scipy.spatial.distance import pdist
 from skimage.measure import find_contours
 
-from metaseg_monai.errors import DataError
+from metaseg_monai.errors import DataError, Problem
 from metaseg_monai.images.geometry import (
     AxialVolume,
     axial_volume,
@@ -29,7 +29,7 @@ from metaseg_monai.images.geometry import (
 )
 from metaseg_monai.images.image import Image
 from metaseg_monai.images.read import read_image
-from metaseg_monai.prepare.found import FoundCase, Problem, alike
+from metaseg_monai.prepare.found import FoundCase, alike
 from metaseg_monai.prepare.kits_source import SIZE
 
 SliceRule = Literal["mass", "kidney", "all"]

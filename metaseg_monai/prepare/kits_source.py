@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, get_args
 
-from metaseg_monai.errors import DataError, DataWarning, listing
+from metaseg_monai.errors import DataError, DataWarning, Problem, listing
 from metaseg_monai.metadata.fields import read_number
-from metaseg_monai.prepare.found import FoundCase, FoundFolder, Problem, source_folder
+from metaseg_monai.prepare.found import FoundCase, FoundFolder, source_folder
 from metaseg_monai.tables.clinical import CENSORED, Adapt, ClinicalTable
 from metaseg_monai.tables.clinical import read_clinical as read_any_clinical
 from metaseg_monai.tables.clinical import scan_clinical as scan_any_clinical

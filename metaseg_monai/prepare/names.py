@@ -7,13 +7,12 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
-from metaseg_monai.errors import DataError
+from metaseg_monai.errors import DataError, Problem
 from metaseg_monai.prepare.found import (
     OWN_COLUMNS,
     SHOWN,
     FoundCase,
     FoundFolder,
-    Problem,
     compiled,
     described,
     groups_of,

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import tifffile
 
-from metaseg_monai.errors import DataError
+from metaseg_monai.errors import DataError, Problem
 from metaseg_monai.images.image import FORMAT_OF_SUFFIX, image_suffix
 from metaseg_monai.images.tiff import length_um, parse_ome, positive
-from metaseg_monai.prepare.found import FoundCase, Problem
+from metaseg_monai.prepare.found import FoundCase
 
 OME_COLUMNS = ("pixel_um", "magnification", "channel")
 SQUARE_WITHIN = 0.01  # of the pixel's side

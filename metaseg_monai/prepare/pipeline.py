@@ -21,8 +21,8 @@ import tifffile
 import torch
 from tqdm import tqdm
 
-from metaseg_monai.errors import DataError
-from metaseg_monai.files import PREFIX, check_settings, new_folder, write_table
+from metaseg_monai.errors import DataError, Problem
+from metaseg_monai.files import PREFIX, check_settings, new_folder, write_problems, write_table
 from metaseg_monai.images.geometry import same_grid
 from metaseg_monai.images.image import Image, convert_channels, image_suffix
 from metaseg_monai.images.read import read_image
@@ -31,7 +31,6 @@ from metaseg_monai.prepare.found import (
     OWN_COLUMNS,
     FoundCase,
     FoundFolder,
-    Problem,
     alike,
     listed,
     relative,
@@ -72,14 +71,12 @@ class Prepared(NamedTuple):
 
     @property
     def refusal(self) -> str | None:
-        """With what a command ends that left out cases."""
-        if not self.problems:
+        """With what a command ends that could prepare no case at all."""
+        if not self.problems or self.table is not None or self.folder is None:
             return None
-        if self.folder is None:
-            return f"{len(self.problems)} problems; nothing was written (dry_run)"
         return (
-            f"{len(self.problems)} problems, all in {self.folder}/problems.csv. Their cases were "
-            "left out, the others are prepared; mend them and give the same command again"
+            f"{self.folder}: no case could be prepared, {len(self.problems)} problems, all in its "
+            "problems.csv; mend them and give the same command again"
         )
 
 
@@ -170,8 +167,7 @@ def prepare_found(
             with new_folder(output, replace=True) as folder:
                 rows, notes, more = _write(cases, root, rule, options, folder)
                 problems = sorted([*problems, *more], key=lambda one: (one.case, one.file))
-                if problems:
-                    write_table([problem.row for problem in problems], folder / "problems.csv")
+                write_problems(folder, problems)
                 text = json.dumps(kept, indent=1) + "\n"
                 (folder / SETTINGS_FILE).write_text(text, encoding="utf-8")
                 check_output(output, kept, WRITTEN)  # it may have been filled meanwhile

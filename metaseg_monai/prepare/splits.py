@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from metaseg_monai.errors import DataError
+from metaseg_monai.errors import DataError, Problem
 from metaseg_monai.files import read_lines
-from metaseg_monai.prepare.found import FoundCase, Problem, listed
+from metaseg_monai.prepare.found import FoundCase, listed
 from metaseg_monai.tables.columns import SPLITS
 
 CASE_COLUMNS = ("case", "case_id", "volume", "group")

@@ -14,8 +14,8 @@ from monai.bundle import ConfigParser
 
 from metaseg_monai.bundle.locate import resolve_bundle
 from metaseg_monai.bundle.overrides import check_overrides, load_config
-from metaseg_monai.bundle.run import places_of, root_refusal
-from metaseg_monai.errors import ConfigError
+from metaseg_monai.bundle.run import places_of
+from metaseg_monai.errors import ConfigError, root_refusal
 from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.networks.variants import ALL_VARIANTS, METADATA_VARIANTS
 from metaseg_monai.study.design import EXPERTS, Study, fill_data_seed

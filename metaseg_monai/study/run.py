@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from metaseg_monai.bundle.locate import resolve_bundle
 from metaseg_monai.errors import ConfigError
-from metaseg_monai.files import locked
+from metaseg_monai.files import owned
 from metaseg_monai.study.design import Study
 from metaseg_monai.study.matrix import Run, expand
 from metaseg_monai.study.record import fix, is_finished, plan, read_log, read_record, restore
@@ -145,8 +145,8 @@ def run_study(
         check_store(tracking)
     if folder.is_file():
         raise ConfigError(f"--output {folder} is a file; name a folder.")
-    folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder / "study.lock", folder, "is running this study"):
+    with owned(folder, "is running this study"):
+        folder.mkdir(parents=True, exist_ok=True)
         for run in runs:
             restore(folder, run)
         missing = [run for run in runs if not is_finished(folder / run.folder, run)]

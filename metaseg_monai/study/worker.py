@@ -9,10 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from metaseg_monai.files import locked
+from metaseg_monai.files import owned
 
 PARENT = "METASEG_STUDY_PROCESS"  # the process whose end ends this one
-LOCK = "run.lock"
 
 
 def main(folder: Path) -> int:
@@ -21,7 +20,7 @@ def main(folder: Path) -> int:
     An interrupted training goes on from its checkpoint.
     """
     _end_with_parent()
-    with locked(folder / LOCK, folder, "is working on this run", wait=True):
+    with owned(folder, "is working on this run", wait=True):
         return _run(folder)
 
 

@@ -331,14 +331,15 @@ def test_report_without_runs(refused, tmp_path):
     assert "counts.csv" in refused("report", tmp_path)
 
 
-def test_phantoms_are_prepared_and_a_damaged_case_is_told(metaseg, refused, tmp_path):
+def test_phantoms_are_prepared_and_a_damaged_case_is_told(metaseg, tmp_path):
     volumes, slices = tmp_path / "volumes", tmp_path / "slices"
     generate = ["generate", "kits21-phantom", "--output", volumes, "--cases", 3, "--matrix", 32]
     assert metaseg(*generate)[0] == 0
     damaged = volumes / "case_00001" / "imaging.nii.gz"
     damaged.write_bytes(damaged.read_bytes()[:-3])
     prepare = ["prepare", "kits21", "--source", volumes, "--spacing", "native", "--seed", 4]
-    message = refused(*prepare, "--output", slices, "--slice-rule", "all")
+    status, _, message = metaseg(*prepare, "--output", slices, "--slice-rule", "all")
+    assert status == 3
     assert "problems.csv" in message
     table = pd.read_csv(slices / "table.csv")
     assert set(table["volume"]) == {"case_00000", "case_00002"}

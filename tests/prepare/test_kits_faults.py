@@ -121,7 +121,7 @@ def prepared_without(scans, tmp_path, wrong, **settings):
     made = prepare_kits21(tmp_path / "source", out, **settings)
     (problem,) = scans.rows(out / "problems.csv")
     assert problem["case"] == wrong
-    assert problem["next step"]
+    assert problem["next_step"]
     assert made.problems[0].startswith(f"{wrong}: ")
     assert "2 cases prepared, 1 with problems" in made.summary
     assert made.problems[0] in made.summary
