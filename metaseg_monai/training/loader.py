@@ -78,7 +78,7 @@ class ReplayDataset(Dataset[Any]):
         if not -len(self) <= index < len(self):
             raise IndexError(f"Item {index} of {len(self)} was asked for.")
         index %= len(self)
-        item = self._load(index)
+        item = self.load(index)
         if self.augment is None:
             return item
         seed = seed_for(self.seed, epoch, index)
@@ -87,7 +87,8 @@ class ReplayDataset(Dataset[Any]):
         with seeded(seed):
             return self.augment(item)
 
-    def _load(self, index: int) -> Any:
+    def load(self, index: int) -> Any:
+        """Return an item after the fixed chain alone."""
         if index not in self._loaded:
             item = copy.deepcopy(self.data[index])
             if self.transform is not None:

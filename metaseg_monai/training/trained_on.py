@@ -1,23 +1,32 @@
-"""Which images a network was trained on, so that it is tested on none of them."""
+"""Which images a network was trained on, and of which values: no test on them, none on others."""
 
+import copy
 import hashlib
 import logging
-from collections.abc import Iterable, Mapping
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import torch.distributed as dist
 from ignite.engine import Engine, Events
+from monai.transforms import Compose
+from tqdm import tqdm
 
 from metaseg_monai.errors import DataError, listing
 from metaseg_monai.files import file_sha256, frame_csv, of_cell
 from metaseg_monai.tables.check import image_files
 from metaseg_monai.training import processes
 from metaseg_monai.training.checkpoints import replace_file
+from metaseg_monai.training.loader import ReplayDataset
 from metaseg_monai.training.weights import BestWeights, LoadWeights
+from metaseg_monai.transforms.load import LoadCased, intensity_of, tally_intensity
 
 NAME = "trained_on.csv"
 COLUMNS = ["sha256", "split", "group", "case"]
 SHOWN = 5
+MOST_READ = 256  # images read for their values where the training does not keep what it reads
 
 logger = logging.getLogger(__name__)
 
@@ -28,28 +37,36 @@ class RecordTrained:
     Attach it to the trainer, behind `RunCheckpoint`, which may refuse to go on. It writes
     `trained_on.csv`, a row an image: the SHA-256 of its file (of several planes joined by ";"),
     its split (train, or val, which chose the weights), group and case. The weights' facts hold
-    the file's own SHA-256.
+    the file's own SHA-256, and `intensity`: the values of the training's images as `LoadCased`
+    gives them, see `metaseg_monai.transforms.load.intensity_of`. A dataset that keeps what it
+    reads reads every image now instead of in the first epoch; of another one 256 are read.
 
     Args:
         weights: that this training will keep.
         items: the cases of these splits.
+        dataset: of the training; without, nothing is known of the values of its images.
     """
 
-    def __init__(self, weights: BestWeights, items: Iterable[Mapping[str, Any]]) -> None:
+    def __init__(
+        self, weights: BestWeights, items: Iterable[Mapping[str, Any]], dataset: Any = None
+    ) -> None:
         self.weights = weights
         self.items = items
+        self.dataset = dataset
 
     def attach(self, engine: Engine) -> None:
         """Attach to the trainer."""
         engine.add_event_handler(Events.STARTED, self)
 
     def __call__(self, engine: Engine) -> None:
-        """Write the file.
+        """Write the file, and take up the values of the images.
 
         Raises:
-            DataError: An image cannot be read.
+            DataError: An image cannot be read, or images differ in channels.
             CheckpointError: The file cannot be written.
         """
+        if intensity := measured(self.dataset):
+            self.weights.facts["intensity"] = intensity
         if processes.rank() != 0:
             return
         of_image = {image_files(item): item for item in self.items}
@@ -61,6 +78,76 @@ class RecordTrained:
         replace_file(self.weights.path.with_name(NAME), content)
         digest = hashlib.sha256(content).hexdigest()
         self.weights.facts["trained_on"] = {"file": NAME, "sha256": digest, "images": len(rows)}
+
+
+def measured(dataset: Any) -> dict[str, Any] | None:
+    """The values of the images of a training, each process reading its share.
+
+    Returns:
+        As `intensity_of`; where the preprocessing takes an image's own values as its scale, with
+        `indifferent`. None where no `LoadCased` reads the dataset's items.
+
+    Raises:
+        DataError: an image cannot be read, or images differ in channels.
+    """
+    steps = list(_steps(getattr(dataset, "transform", None)))
+    load = next((step for step in steps if isinstance(step, LoadCased)), None)
+    data: Sequence[Any] = getattr(dataset, "data", ())
+    if load is None or not len(data):
+        return None
+    kept = isinstance(dataset, ReplayDataset) and dataset.cache
+    chosen = np.arange(len(data))
+    if not kept and len(data) > MOST_READ:
+        chosen = np.linspace(0, len(data) - 1, MOST_READ).astype(int)
+    own: list[tuple[np.ndarray, str]] = []
+    load.watch = lambda image, stored: own.append((tally_intensity(image, len(chosen)), stored))
+    try:
+        part = chosen[processes.rank() :: processes.world_size()]
+        for index in tqdm(part, desc="read", unit="image", disable=None, leave=False):
+            if kept:
+                dataset.load(int(index))
+            else:
+                load(copy.deepcopy(data[index]))
+    finally:
+        load.watch = None
+    found = own
+    if (world := processes.world_size()) > 1:
+        parts: list[list[tuple[np.ndarray, str]]] = [[] for _ in range(world)]
+        dist.all_gather_object(parts, own)
+        found = [parts[place % world][place // world] for place in range(len(chosen))]
+    images, stored = zip(*found, strict=True)
+    if len({len(one) for one in images}) > 1:
+        raise DataError(
+            "the training's images differ in their number of channels; set channels of LoadCased "
+            "to grey or rgb"
+        )
+    scaled = steps[steps.index(load) :]
+    known = intensity_of(images, stored)
+    return {**known, "indifferent": True} if _indifferent(scaled, data[0]) else known
+
+
+def _steps(transform: Any) -> Iterable[Any]:
+    """The transforms of a chain, one after the other."""
+    if isinstance(transform, Compose):
+        for step in transform.transforms:
+            yield from _steps(step)
+    elif transform is not None:
+        yield transform
+
+
+def _indifferent(steps: Sequence[Any], item: Mapping[str, Any]) -> bool:
+    """Whether a chain gives the same for an image of which every value is doubled, and more."""
+    loaded = steps[0](copy.deepcopy(dict(item)))
+    given = [loaded, {**loaded, "image": loaded["image"] * 2 + 5}]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            one, other = (
+                np.asarray(Compose(list(steps[1:]))(copy.deepcopy(each))["image"]) for each in given
+            )
+    except Exception:  # a scale that refuses such values is not indifferent to them
+        return False
+    return one.shape == other.shape and np.allclose(one, other, rtol=0, atol=1e-3 * np.ptp(one))
 
 
 class RefuseTrained:

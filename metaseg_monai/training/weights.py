@@ -9,10 +9,11 @@ beside it is a copy of the facts for readers.
 import hashlib
 import inspect
 import json
+import logging
 import math
 import platform
 from collections import OrderedDict
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from pydoc import locate
@@ -42,7 +43,9 @@ from metaseg_monai.training.checkpoints import (
     write_checkpoint,
 )
 from metaseg_monai.training.handlers import higher_is_better, lower_is_better
+from metaseg_monai.transforms.load import LoadCased
 
+logger = logging.getLogger(__name__)
 KEY = "metaseg"  # of the facts in `state_dict._metadata[""]`
 # Facts that an evaluation may have otherwise, or that only the training knows.
 NOT_COMPARED = {"window", "class_names", "intensity", "trained_on", "best", "versions"}
@@ -333,6 +336,9 @@ class LoadWeights:
         facts: as for `BestWeights`, of what runs now. Each must be as recorded, but for window,
             class names and intensity statistics.
         bundle_root: folder of the bundle, whose training command is told where weights are missing.
+        preprocessing: of the images to come, whose `LoadCased` refuses from then on what has other
+            values than the images of the training.
+        force: go on with such images, telling it.
 
     Attributes:
         recorded: the facts in the file, `weights_sha256` among them; empty before it is read.
@@ -345,7 +351,11 @@ class LoadWeights:
         schema: MetadataSchema | None = None,
         facts: Mapping[str, Any] | None = None,
         bundle_root: str | Path | None = None,
+        preprocessing: Sequence[Any] = (),
+        force: bool = False,
     ) -> None:
+        self.preprocessing = [one for one in preprocessing if isinstance(one, LoadCased)]
+        self.force = force
         self.path = Path(path)
         self.network = network
         self.facts = _known(network, schema, facts)
@@ -408,6 +418,15 @@ class LoadWeights:
                 f"The weights in {self.path} do not fit this network: {error} Set the network's "
                 "sizes to those it was trained with."
             ) from error
+        intensity = self.recorded.get("intensity")
+        for load in self.preprocessing:
+            load.expect(intensity, self.force)
+            if intensity is None:
+                logger.info(
+                    "%s does not tell which values the images of its training had: whether those "
+                    "to come fit is not known.",
+                    self.path,
+                )
 
     def _fields(self, schema: Any) -> list[dict[str, Any]] | None:
         """Return what makes a recorded schema, without the words that only describe it."""

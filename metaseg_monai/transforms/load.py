@@ -1,7 +1,8 @@
-"""From file paths, arrays or whole volumes to checked tensors."""
+"""From file paths, arrays or whole volumes to checked tensors, also of values as trained on."""
 
+import logging
 import warnings
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from metaseg_monai.errors import DataError, DataWarning
 from metaseg_monai.images.geometry import AxialVolume, axial_volume
 from metaseg_monai.images.image import Channels, Image
 from metaseg_monai.tables.check import VolumeCache, load_case
+
+logger = logging.getLogger(__name__)
 
 STORED = "stored"  # in `meta`; the type of the pixels in the file, which are float32 here
 HAS_AFFINE = "has_affine"  # in `meta`; a MetaTensor itself takes the identity where there is none
@@ -78,6 +81,22 @@ class LoadCased(MapTransform):
         self.axes = axes
         self.in_channels = in_channels
         self.volumes = VolumeCache()
+        self.watch: Callable[[np.ndarray, str], object] | None = None
+        self.expected: Mapping[str, Any] | None = None
+        self.force = False
+        self._judged: dict[str, str | None] = {}
+
+    def expect(self, intensity: Mapping[str, Any] | None, force: bool = False) -> None:
+        """Refuse from now on images whose values are none of those that a network was trained on.
+
+        Of a volume that comes plane by plane all voxels count, whatever planes are asked for.
+
+        Args:
+            intensity: of the training's images, as `intensity_of` gives it; None where nothing is
+                known of them: then only constant images are refused.
+            force: tell it in the log, and go on.
+        """
+        self.expected, self.force, self._judged = intensity or {}, force, {}
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Replace the paths of an item by tensors; others are kept, but the used `label_values`.
@@ -104,6 +123,10 @@ class LoadCased(MapTransform):
         for remark in loaded.remarks:
             warnings.warn(remark, DataWarning, stacklevel=2)
         attributes = loaded.attributes
+        if self.watch is not None:
+            self.watch(loaded.image, attributes[STORED])
+        if self.expected is not None:
+            self._judge(item, loaded.image, attributes)
         arrays = {"image": loaded.image, "label": loaded.label}
         attributes[ORIGINAL_AFFINE] = attributes["affine"]
         if "plane" in attributes:
@@ -115,6 +138,27 @@ class LoadCased(MapTransform):
             if array is not None:
                 item[key] = _tensor(array, item[key], attributes)
         return item
+
+    def _judge(
+        self, item: Mapping[Hashable, Any], image: np.ndarray, attributes: Mapping[str, Any]
+    ) -> None:
+        """Refuse an image that does not fit what was trained on; a volume is judged once."""
+        path, of_volume = attributes["path"], "plane" in attributes
+        known = of_volume and path in self._judged
+        if of_volume and not known:
+            image = self.volumes.read("image", item["image"]).planes[None]
+        apart = "plane" in item and not of_volume  # a slice with a file of its own may be empty
+        expected, stored = self.expected or {}, attributes[STORED]
+        why = self._judged.get(path) if known else misfit(image, expected, stored, not apart)
+        if of_volume:
+            self._judged[path] = why
+        if why is None:
+            return
+        told = f"{named(item)}: {path}: {why}"
+        if not self.force:
+            raise DataError(f"{told}; give it as the training had it, or pass --force True")
+        if not known:
+            logger.warning("%s. Going on, as it is forced.", told)
 
 
 def _planes(
@@ -150,3 +194,156 @@ def _tensor(array: np.ndarray, given: Any, attributes: Mapping[str, Any]) -> Met
     }
     of_file = None if affine is None else torch.from_numpy(affine)
     return MetaTensor(torch.from_numpy(array), affine=of_file, meta=meta)
+
+
+# Which values the images of a training have, and whether those of another one are of their kind.
+
+PERCENTILES = (0.5, 50.0, 99.5)
+PIXELS_OF_AN_IMAGE = 1 << 16  # looked at, on a grid of every n-th row and column
+PIXELS_IN_ALL = 1 << 22
+LEAST_SHARE = 0.01  # of voxels between the training's outer percentiles
+LEAST_SPREAD = 0.01  # of that of the training's image with the least contrast
+SHIFT = 0.5  # of the training's width, at both ends and to the same side
+
+
+def on_grid(image: np.ndarray, pixels: int) -> np.ndarray:
+    """Pixels (C, P) of an image (C, *S) on a grid of every n-th row, column and plane.
+
+    >>> on_grid(np.arange(16).reshape(1, 4, 4), 4).tolist()
+    [[0, 2, 8, 10]]
+    """
+    step = int(np.ceil((image[0].size / pixels) ** (1 / (image.ndim - 1))))
+    grid = (slice(None), *[slice(None, None, step)] * (image.ndim - 1))
+    return np.asarray(image[grid].reshape(len(image), -1))
+
+
+def tally_intensity(image: np.ndarray, images: int) -> np.ndarray:
+    """What `intensity_of` needs to know of one image.
+
+    Args:
+        image: (C, *S), as loaded, before any scaling.
+        images: of the training, in all; the more, the fewer pixels of each are kept.
+
+    Returns:
+        (C, 2 + 3 + P) lowest and highest value, `PERCENTILES` and P pixels, by channel.
+    """
+    seen = on_grid(image, PIXELS_OF_AN_IMAGE).astype(np.float64)
+    flat = image.reshape(len(image), -1)
+    ends = np.stack([flat.min(1), flat.max(1)], axis=1)
+    step = -(-seen.shape[1] // max(1 << 8, PIXELS_IN_ALL // images))
+    dark_to_bright = np.percentile(seen, PERCENTILES, axis=1).T
+    return np.concatenate([ends, dark_to_bright, seen[:, ::step]], axis=1)
+
+
+def intensity_of(images: Sequence[np.ndarray], stored: Iterable[str]) -> dict[str, Any]:
+    """The values of a training's images, before any scaling (contract 27).
+
+    Every image counts with about the same number of pixels; the same images give the same numbers
+    to the last digit, in whatever number of processes they were read.
+
+    Args:
+        images: of each what `tally_intensity` gives, all with the same channels.
+        stored: types of the pixels in their files.
+
+    Returns:
+        `images`, their number, `stored`, each type once, and of each of `channels`: `lowest`,
+        `highest`, `mean`, `std`, `percentiles` {"0.5", "50", "99.5"} of all pixels, `of_images`,
+        the least and the greatest of each percentile over the images, and `least_spread`, between
+        the outer two, over images that are not constant.
+    """
+    channels = []
+    for parts in zip(*images, strict=True):
+        pixels = np.concatenate([part[5:] for part in parts])
+        heads = np.stack([part[:5] for part in parts])
+        spread = heads[:, 4] - heads[:, 2]
+        all_of = dict(zip(map(_name, PERCENTILES), np.percentile(pixels, PERCENTILES), strict=True))
+        channels.append(
+            {
+                "lowest": heads[:, 0].min(),
+                "highest": heads[:, 1].max(),
+                "mean": pixels.mean(),
+                "std": pixels.std(),
+                "percentiles": all_of,
+                "of_images": {
+                    _name(one): [heads[:, at].min(), heads[:, at].max()]
+                    for at, one in enumerate(PERCENTILES, 2)
+                },
+                "least_spread": min(spread[spread > 0], default=0.0),
+            }
+        )
+    return {
+        "images": len(images),
+        "stored": sorted(set(stored)),
+        "channels": _plain_numbers(channels),
+    }
+
+
+def _name(percentile: float) -> str:
+    return f"{percentile:g}"
+
+
+def _plain_numbers(value: Any) -> Any:
+    """The same with numbers of nine digits, enough to tell float32."""
+    if isinstance(value, dict):
+        return {key: _plain_numbers(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_plain_numbers(inner) for inner in value]
+    return float(f"{value:.9g}")
+
+
+def misfit(
+    image: np.ndarray, trained: Mapping[str, Any], stored: str = "", whole: bool = True
+) -> str | None:
+    """Why the values of an image are none of those that a network was trained on, or None.
+
+    It does not fit where a channel, not counting constant ones, has under 1 % of its voxels
+    between the training's percentiles 0.5 and 99.5; where the image is constant, or nearly so:
+    under 1 % of the spread of the training's image with the least; or where both its dark and its
+    bright end lie beyond those of every training image, to the same side, by half the training's
+    width: an offset. Nor does an image of 8 bits where those of the training had more.
+
+    Args:
+        image: (C, *S), as loaded.
+        trained: of `intensity_of`; empty where nothing is known. Where it is `indifferent`, for
+            the scaling takes an image's own values, only constant images do not fit.
+        stored: type of the pixels in the file.
+        whole: False for a slice of a volume, which may be empty.
+    """
+    low, high = (float(found) for found in (image.min(), image.max()))
+    if low == high:
+        return f"constant, every value is {low:g}" if whole else None
+    if trained.get("indifferent") or not trained:
+        return None
+    channels = trained["channels"]
+    if len(channels) != len(image):
+        return f"{len(image)} channels, where the training had {len(channels)}"
+    ends = [min(one["lowest"] for one in channels), max(one["highest"] for one in channels)]
+    if stored == "uint8" not in trained["stored"] and not 0 <= ends[0] <= ends[1] <= 255:
+        kinds = ", ".join(trained["stored"])
+        return f"8 bits, where the images of the training had {ends[0]:g} to {ends[1]:g} ({kinds})"
+    for values, known in zip(on_grid(image, PIXELS_OF_AN_IMAGE), channels, strict=True):
+        dark, _, bright = np.percentile(values, PERCENTILES)
+        if values.min() == values.max():
+            continue
+        first, _, last = (known["percentiles"][_name(one)] for one in PERCENTILES)
+        if first == last:  # under 1 % of the pixels are anything but background
+            first, last = known["lowest"], known["highest"]
+        within = float(np.mean((values >= first) & (values <= last)))
+        ends = [known["of_images"][_name(one)] for one in PERCENTILES]
+        margin = SHIFT * (last - first)
+        above = dark > ends[0][1] + margin and bright > ends[2][1] + margin
+        below = dark < ends[0][0] - margin and bright < ends[2][0] - margin
+        narrow = whole and bright - dark < LEAST_SPREAD * known["least_spread"]
+        if within >= LEAST_SHARE and not (above or below or narrow):
+            continue
+        told = (
+            f"values from {dark:g} to {bright:g}, where the images of the training had {first:g} "
+            f"to {last:g} (percentiles 0.5 and 99.5)"
+        )
+        if within < LEAST_SHARE:
+            return f"{told}; {within:.1%} of its values lie there"
+        if narrow:
+            return f"{told}; to the network it is nearly constant"
+        way = "brighter" if above else "darker"
+        return f"{told}; all of it is {way}, as by an offset or another scale"
+    return None

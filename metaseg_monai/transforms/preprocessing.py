@@ -26,7 +26,7 @@ from metaseg_monai.images.geometry import resampled_shape, resize_image, resize_
 from metaseg_monai.images.image import Channels
 from metaseg_monai.images.read import read_image
 from metaseg_monai.tables.check import load_case
-from metaseg_monai.transforms.load import STORED, named
+from metaseg_monai.transforms.load import STORED, named, on_grid
 
 Data = Mapping[Hashable, Any]
 Ranges = list[list[float]]
@@ -420,6 +420,4 @@ def _sample(item: Mapping[str, Any], channels: Channels, flat_field: Any) -> np.
     image = load_case(unlabelled, channels).image
     if flat_field is not None:
         image = np.asarray(flat_field({**unlabelled, "image": torch.from_numpy(image)})["image"])
-    step = int(np.ceil((image[0].size / PIXELS_OF_AN_IMAGE) ** (1 / (image.ndim - 1))))
-    grid = (slice(None), *[slice(None, None, step)] * (image.ndim - 1))
-    return np.asarray(image[grid].reshape(len(image), -1))
+    return on_grid(image, PIXELS_OF_AN_IMAGE)
