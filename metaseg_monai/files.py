@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from metaseg_monai.errors import ConfigError, DataError, Problem
+from metaseg_monai.naming import MOST_BYTES, composed, shortened
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PREFIX = ".part-"
+RANDOM_BYTES = 64  # of a name that is taken by nobody else, before the one to be
 CHUNK_BYTES = 1 << 20
 SHOWN_CHARACTERS = 80  # of a value in a message
 WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)  # some disks of clusters
@@ -52,7 +54,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{PREFIX}{uuid.uuid4().hex}-{path.name}")
+    part = path.with_name(f"{PREFIX}{uuid.uuid4().hex}-{_tail(path.name)}")
     try:
         yield part
         with part.open("rb+") as file:
@@ -61,6 +63,11 @@ def replacing(path: str | Path) -> Iterator[Path]:
         _sync_folder(path.parent)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _tail(name: str) -> str:
+    """What the name of something half-written has of the name to be: all, unless too long."""
+    return shortened(name, MOST_BYTES - RANDOM_BYTES)
 
 
 def write_table(rows: Sequence[Mapping[str, Any]], path: str | Path) -> Path:
@@ -178,7 +185,7 @@ def read_lines(path: str | Path) -> tuple[list[str], list[tuple[int, dict[str, s
     if not lines:
         raise DataError(f"{path}: empty; expected a header line and one row a case")
     lines = [[of_cell(cell) for cell in line] for line in lines]
-    header = [name.strip() for name in lines[0]]
+    header = [composed(name.strip()) for name in lines[0]]
     if len(header) == 1 and re.search(r"[;\t]", header[0]):
         raise DataError(f"{path}: separated by semicolons or tabs; save it comma-separated")
     twice = sorted({name for name in header if header.count(name) > 1})
@@ -200,7 +207,7 @@ def read_lines(path: str | Path) -> tuple[list[str], list[tuple[int, dict[str, s
 def sweep_temporaries(path: str | Path) -> list[Path]:
     """Delete what killed processes left half-written for this file; return what was deleted."""
     path = Path(path)
-    stale = sorted(path.parent.glob(f"{PREFIX}*-{glob.escape(path.name)}"))
+    stale = sorted(path.parent.glob(f"{PREFIX}*-{glob.escape(_tail(path.name))}"))
     for part in stale:
         part.unlink(missing_ok=True)
     return stale
@@ -619,7 +626,7 @@ def folder_beside(output: Path, kind: str = PARTIAL) -> Path:
         kind: `PARTIAL` for what is to become `output`, `OLD` for what it was before.
     """
     writer = f"{_machine()}.{os.getpid()}"
-    return output.with_name(f".{kind}-{writer}-{uuid.uuid4().hex}-{output.name}")
+    return output.with_name(f".{kind}-{writer}-{uuid.uuid4().hex}-{_tail(output.name)}")
 
 
 def remove_leftovers(output: Path) -> tuple[list[Path], list[Path]]:
@@ -638,8 +645,9 @@ def remove_leftovers(output: Path) -> tuple[list[Path], list[Path]]:
     form = r"\.(?P<kind>partial|old)-(?:(?P<machine>[0-9a-f]{8})\.(?P<process>\d+)-)?[0-9a-f]{32}-"
     removed: list[Path] = []
     kept: list[Path] = []
-    for path in sorted(output.parent.glob(".*-" + glob.escape(output.name))):
-        found = re.fullmatch(form + re.escape(output.name), path.name)
+    tail = _tail(output.name)
+    for path in sorted(output.parent.glob(".*-" + glob.escape(tail))):
+        found = re.fullmatch(form + re.escape(tail), path.name)
         if found is None or not path.is_dir():
             continue
         only_copy = found["kind"] == OLD and not output.exists()

@@ -21,6 +21,7 @@ from metaseg_monai.images.geometry import AxialVolume
 from metaseg_monai.images.image import image_format
 from metaseg_monai.images.read import is_volume_file, read_header, volume_header
 from metaseg_monai.images.write import mask_suffix, write_mask
+from metaseg_monai.naming import shortened
 from metaseg_monai.tables.check import image_files
 from metaseg_monai.training.handlers import hear_of_errors
 from metaseg_monai.transforms.postprocessing import AsMaskd, background_shift, check_sizes, clean_up
@@ -369,7 +370,8 @@ class SaveMasks:
     def _path(self, item: Mapping[str, Any]) -> Path:
         image = image_files(item)[0]
         default = f"{self._name(item)}{mask_suffix({'format': image_format(image)})}"
-        return self.folder / item.get("mask", default)
+        *folders, name = item.get("mask", default).split("/")
+        return self.folder.joinpath(*folders, shortened(name))
 
 
 def let_go(engine: Engine) -> None:

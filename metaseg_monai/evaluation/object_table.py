@@ -27,6 +27,7 @@ from metaseg_monai.metrics.objects import (
     as_object_settings,
     measure_objects,
 )
+from metaseg_monai.naming import shortened
 from metaseg_monai.tables.check import image_files
 from metaseg_monai.transforms.postprocessing import background_shift, find_objects
 
@@ -242,7 +243,7 @@ class SaveObjects:
         return self._record.finish()
 
     def _path(self, case: str) -> Path:
-        return self.folder / f"{case}{SUFFIX[self.form]}"
+        return self.folder / shortened(f"{case}{SUFFIX[self.form]}")
 
 
 def _checked(by: Sequence[str] | None) -> list[str]:

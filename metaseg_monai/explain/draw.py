@@ -22,6 +22,7 @@ from metaseg_monai.explain.activations import (
 from metaseg_monai.explain.features import FeatureMaps, read_features
 from metaseg_monai.explain.figure_style import SOFT, STYLE, WIDTH, png
 from metaseg_monai.files import frame_csv, replacing
+from metaseg_monai.naming import file_name
 
 ONE, OTHER = "#1b7fbd", "#d1495b"
 LETTERS = 84  # of 10 point that fit into the width of a figure
@@ -55,10 +56,10 @@ def draw(folder: str | Path) -> list[Path]:
         gaps = difference(activations, *pair)
         largest = max(gaps, key=lambda gate: float(gaps[gate].mean()))
         for gate in dict.fromkeys([features[0].gate, largest]):
-            pictures[f"gate_{_file_name(gate)}"] = single_gate(activations, gate, *pair)
+            pictures[f"gate_{file_name(gate)}"] = single_gate(activations, gate, *pair)
     for maps in features:
-        pictures[f"features_{_file_name(maps.case)}_before"] = feature_maps(maps, "before")
-        pictures[f"features_{_file_name(maps.case)}_after"] = feature_maps(maps, "after")
+        pictures[f"features_{file_name(maps.case)}_before"] = feature_maps(maps, "before")
+        pictures[f"features_{file_name(maps.case)}_after"] = feature_maps(maps, "after")
     written = [folder / "explain" / "gates.csv"]
     with replacing(written[0]) as part:
         part.write_bytes(frame_csv(gate_table(activations)).encode())
@@ -79,10 +80,6 @@ def gate_table(activations: Activations) -> pd.DataFrame:
             tables.append(table.assign(shift=None if shift is None else shift[:, channel]))
     columns = ["gate", "channel", "mode", "domain", "cases", "scale", "shift"]
     return pd.concat(tables, ignore_index=True)[columns]
-
-
-def _file_name(name: str) -> str:
-    return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name)
 
 
 def gate_activations(activations: Activations, part: Part = "scale") -> bytes:

@@ -24,6 +24,7 @@ from pydantic import (
 from pydantic import Field as Setting
 
 from metaseg_monai.errors import MetadataError, did_you_mean, listing
+from metaseg_monai.naming import composed
 
 Provenance = Literal["acquisition", "clinical prior", "label-derived"]
 Availability = Literal["acquisition", "pre-operative", "post-operative"]
@@ -138,7 +139,7 @@ class MetadataField(BaseModel):
 
     def is_missing(self, value: Any) -> bool:
         """Whether a raw value says nothing, see `says_nothing`; a declared name says something."""
-        declared = isinstance(value, str) and value.strip() in getattr(self, "values", ())
+        declared = isinstance(value, str) and composed(value.strip()) in getattr(self, "values", ())
         return says_nothing(value) and not declared
 
     def encode(self, value: Any) -> Code:
@@ -273,6 +274,7 @@ def explain_validation(error: ValidationError) -> str:
 
 
 def _checked_names(values: tuple[str, ...]) -> tuple[str, ...]:
+    values = tuple(map(composed, values))
     for value in values:
         if value.strip() in ("", UNKNOWN):
             raise ValueError(f"{value!r} stands for a missing value and cannot be a value")
@@ -309,9 +311,9 @@ class _NamedValues(MetadataField):
         """Position of one name; `value` is the whole raw value, for the message."""
         if not isinstance(name, str):
             raise self.refusal(value, "give the value's name as text")
-        if name.strip() not in self.values:
-            raise self.refusal(value, did_you_mean(name, self.values))
-        return self.values.index(name.strip())
+        if (text := composed(name.strip())) not in self.values:
+            raise self.refusal(value, did_you_mean(text, self.values))
+        return self.values.index(text)
 
 
 @final

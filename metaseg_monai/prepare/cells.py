@@ -5,16 +5,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from metaseg_monai.errors import DataError, Problem
+from metaseg_monai.naming import composed, safe_name
 from metaseg_monai.prepare.found import (
     FoundCase,
     FoundFolder,
-    composed,
     find_lab_table,
     is_image,
     listed,
     read_lab_table,
     relative,
-    safe_name,
     source_folder,
     visible_files,
     without_suffix,

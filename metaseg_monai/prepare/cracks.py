@@ -7,15 +7,14 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from metaseg_monai.errors import DataError, Problem
+from metaseg_monai.naming import composed, safe_name
 from metaseg_monai.prepare.found import (
     FoundCase,
     FoundFolder,
     compiled,
-    composed,
     groups_of,
     is_image,
     listed,
-    safe_name,
     source_folder,
     visible_files,
     without_suffix,

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import get_args
 
 from metaseg_monai.errors import DataError, Problem
+from metaseg_monai.naming import safe_name
 from metaseg_monai.prepare.found import (
     FoundCase,
     FoundFolder,
@@ -13,7 +14,6 @@ from metaseg_monai.prepare.found import (
     is_image,
     read_lab_table,
     relative,
-    safe_name,
     source_folder,
     visible_files,
 )

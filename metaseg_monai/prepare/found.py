@@ -4,7 +4,6 @@ import json
 import re
 import subprocess
 import sys
-import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,6 +13,7 @@ from typing import TypeVar
 from metaseg_monai.errors import DataError, Problem
 from metaseg_monai.files import read_lines
 from metaseg_monai.images.image import FORMAT_OF_SUFFIX, image_suffix
+from metaseg_monai.naming import composed
 from metaseg_monai.tables.columns import SPLITS
 
 Item = TypeVar("Item")
@@ -134,27 +134,6 @@ def without_suffix(name: str) -> str:
 def relative(path: Path, root: Path) -> str:
     """A path below a folder, with slashes."""
     return path.relative_to(root).as_posix()
-
-
-def composed(text: str) -> str:
-    """Text in the one form in which it is compared: accents in one character with their letter.
-
-    Some systems store file names with accents of their own (NFD), tables and keyboards seldom do.
-
-    >>> composed("Zu\u0308rich") == "Z\u00fcrich"
-    True
-    """
-    return unicodedata.normalize("NFC", text)
-
-
-def safe_name(*parts: str) -> str:
-    """Text that can name a file on every system.
-
-    >>> safe_name("plate 1", "B/02")
-    'plate-1_B-02'
-    """
-    name = "_".join(re.sub(r"[^\w.+-]+", "-", composed(part)) for part in parts if part)
-    return name.strip(".") or "case"
 
 
 def listed(names: Iterable[str], shown: int = SHOWN, rest: int = 0) -> str:

@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 
 from metaseg_monai.errors import DataError, Problem
+from metaseg_monai.naming import safe_name
 from metaseg_monai.prepare.found import (
     OWN_COLUMNS,
     SHOWN,
@@ -19,7 +20,6 @@ from metaseg_monai.prepare.found import (
     is_image,
     listed,
     relative,
-    safe_name,
     source_folder,
     visible_files,
 )

@@ -27,6 +27,7 @@ from metaseg_monai.images.geometry import same_grid
 from metaseg_monai.images.image import Image, convert_channels, image_suffix
 from metaseg_monai.images.read import read_image
 from metaseg_monai.images.tiff import Resolution, tiff_resolution
+from metaseg_monai.naming import safe_name
 from metaseg_monai.prepare.found import (
     OWN_COLUMNS,
     FoundCase,
@@ -34,7 +35,6 @@ from metaseg_monai.prepare.found import (
     alike,
     listed,
     relative,
-    safe_name,
     without_namesakes,
 )
 from metaseg_monai.prepare.masks import MaskRule, Masks

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from metaseg_monai.errors import DataError, Problem
 from metaseg_monai.files import read_lines
+from metaseg_monai.naming import composed
 from metaseg_monai.prepare.found import FoundCase, listed
 from metaseg_monai.tables.columns import SPLITS
 
@@ -101,7 +102,8 @@ def read_splits(path: str | Path) -> dict[str, str]:
     splits: dict[str, str] = {}
     try:
         for name, split in _entries(path):
-            case = f"case_{int(name):05d}" if re.fullmatch(r"\d+", name.strip()) else name.strip()
+            case = composed(name.strip())
+            case = f"case_{int(case):05d}" if re.fullmatch(r"\d+", case) else case
             if split not in SPLITS:
                 raise DataError(
                     f"{path}: {case}: split {split!r}, expected one of {', '.join(SPLITS)}"

@@ -15,7 +15,8 @@ from typing import Any, TypeVar
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from metaseg_monai.errors import ConfigError
-from metaseg_monai.reporting.tables import Table, grid, stem
+from metaseg_monai.naming import file_name
+from metaseg_monai.reporting.tables import Table, grid
 
 MINUS = "\u2212"
 LATEX = {
@@ -39,7 +40,7 @@ class Figure:
     """A picture with its caption.
 
     Attributes:
-        name: stem of its file; what a file cannot be named becomes "_".
+        name: stem of its file, see `file_name`.
         caption: what it shows and how to read it.
         png: the file's content.
 
@@ -52,7 +53,7 @@ class Figure:
     png: bytes = field(repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "name", stem(self.name))
+        object.__setattr__(self, "name", file_name(self.name))
         if not self.png.startswith(PNG) or len(self.png) < 24:
             raise ConfigError(f"Figure {self.name} is not a PNG; draw it again as one.")
 

@@ -1,7 +1,6 @@
 """A table of results and what is shown of it: rounded text, its spread and its rank."""
 
 import math
-import re
 from dataclasses import dataclass
 from itertools import accumulate, groupby, pairwise
 from numbers import Integral, Real
@@ -12,20 +11,12 @@ import pandas as pd
 
 from metaseg_monai.errors import ConfigError
 from metaseg_monai.files import frame_csv
+from metaseg_monai.naming import file_name
 
 MISSING = "-"
 WIDE = 6  # more columns than these put their spread under the value
 WIDER = 12  # more than these are printed in small letters, so that paper holds them
 LONG = 32  # letters; longer text in a cell may go on in a second line
-
-
-def stem(name: str) -> str:
-    """A name as that of a file, whatever the names of runs and fields in it.
-
-    >>> stem("modes_my run"), stem("by_size (mm)")
-    ('modes_my_run', 'by_size__mm_')
-    """
-    return re.sub(r"[^A-Za-z0-9._-]", "_", name)
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +27,7 @@ class Table:
     over its columns.
 
     Attributes:
-        name: stem of its file, and its label in LaTeX; what a file cannot be named becomes "_".
+        name: stem of its file, and its label in LaTeX, see `file_name`.
         title: what the table shows, without a full stop.
         note: one or two sentences of how to read it.
         values: numbers or text; NaN and None are shown as "-". Integers are shown as they are.
@@ -59,7 +50,7 @@ class Table:
     first: str = ""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "name", stem(self.name))
+        object.__setattr__(self, "name", file_name(self.name))
         for axis, labels in (("row", self.values.index), ("column", self.values.columns)):
             if not labels.is_unique:
                 twice = labels[labels.duplicated()][0]

@@ -25,6 +25,7 @@ from metaseg_monai.metrics.volumes import (
     make_regions,
     score_volume,
 )
+from metaseg_monai.naming import composed
 from metaseg_monai.prepare.kits_source import CASE_FOLDERS, IMAGE_NAMES, LABEL_NAMES, find_kits
 
 # Which predicted mask belongs to which label.
@@ -89,7 +90,7 @@ def _labels(source: Path) -> dict[str, Path]:
             return {case.case: case.masks[0] for case in cases}
     known = [source / name for name in LABEL_NAMES if (source / name).is_file()]
     if known:  # the folder of one case, with its scan beside the label
-        return {absolute(source).name: known[0]}
+        return {composed(absolute(source).name): known[0]}
     return _masks(source, "labels")
 
 
@@ -119,8 +120,8 @@ def _masks(source: Path, what: str) -> dict[str, Path]:
 
 def _case_of(path: Path) -> str:
     if path.name in FILE_NAMES:
-        return absolute(path).parent.name
-    return path.name[: -len(image_suffix(path))].removesuffix(IMAGE_ENDING)
+        return composed(absolute(path).parent.name)
+    return composed(path.name[: -len(image_suffix(path))].removesuffix(IMAGE_ENDING))
 
 
 def _shown(names: Sequence[str]) -> str:

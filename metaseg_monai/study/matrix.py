@@ -17,6 +17,7 @@ from metaseg_monai.bundle.overrides import check_overrides, load_config
 from metaseg_monai.bundle.run import places_of
 from metaseg_monai.errors import ConfigError, root_refusal
 from metaseg_monai.metadata.schema import MetadataSchema
+from metaseg_monai.naming import shortened
 from metaseg_monai.networks.variants import ALL_VARIANTS, METADATA_VARIANTS
 from metaseg_monai.study.design import EXPERTS, Study, fill_data_seed
 from metaseg_monai.tables.columns import ColumnMap
@@ -214,7 +215,7 @@ def _folder_name(domain: str) -> str:
     ('a%2Fb', '%2E%2E')
     """
     name = quote(domain, safe=" ")
-    return name if name.strip(".") else name.replace(".", "%2E")
+    return shortened(name if name.strip(".") else name.replace(".", "%2E"))
 
 
 def _key(

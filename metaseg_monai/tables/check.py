@@ -75,7 +75,7 @@ def check_table(
         ConfigError: the column map is wrong.
     """
     table, problems = scan_table(path, schema, columns)
-    remarks: list[str] = []
+    remarks = list(table.remarks)
     content: dict[str, tuple[str, str]] = {}  # image: sha256 of its files, split
     cases = []
     for item in tqdm(table.rows, desc="check", unit="case", disable=None):

@@ -4,18 +4,19 @@ import json
 import math
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from metaseg_monai.errors import DataError
 from metaseg_monai.files import read_lines
 from metaseg_monai.metadata.fields import MISSING_WORDS
+from metaseg_monai.naming import composed
 
 CASE = "case_id"
 CENSORED = "_censored"
 BOUND = re.compile(r"\s*([<>])=?\s*([-+]?\d+(?:\.\d+)?)\s*")
-WORDS: Mapping[str, bool | None] = {"true": True, "false": False, **dict.fromkeys(MISSING_WORDS)}
+WORDS: Mapping[str, bool] = {"true": True, "false": False}
 Adapt = Callable[[dict[str, str], Mapping[str, Any]], tuple[dict[str, str], list[str]]]
 
 
@@ -39,20 +40,24 @@ class Repeated(list[Any]):
 
 
 def read_clinical(
-    path: str | Path, adapt: Adapt | None = None, same_name: Mapping[str, str] | None = None
+    path: str | Path,
+    adapt: Adapt | None = None,
+    same_name: Mapping[str, str] | None = None,
+    declared: Collection[str] = (),
 ) -> dict[str, dict[str, str]]:
     """Read a table of one entry a case, JSON or CSV, as text.
 
-    Objects within a case become columns joined by "_" (comorbidities_copd), null becomes "",
-    true and false stay words. A bound such as ">=90" becomes "90", and its column gets a
-    neighbour named <column>_censored: 1 where the true value is at least the given one, -1 where
-    it is at most that, 0 where it is exact.
+    Objects within a case become columns joined by "_" (comorbidities_copd), null and the words
+    for "missing" become "", true and false stay words. A bound such as ">=90" becomes "90", and
+    its column gets a neighbour named <column>_censored: 1 where the true value is at least the
+    given one, -1 where it is at most that, 0 where it is exact.
 
     Args:
         path: `.json`, a list of objects with a `case_id` each, or `.csv` with that column.
         adapt: what else a data set makes of a row and the entry it came from: the row as it is to
             be, and what is wrong with it, in words.
         same_name: names of columns -> the one name that they get.
+        declared: words that say something here, though they could mean "missing", such as "none".
 
     Returns:
         {case: {column: text}}, all cases with the same columns.
@@ -61,7 +66,7 @@ def read_clinical(
         DataError: the file is missing or no such table, repeats a column, a case or a key, or
             holds values that are no text, number, true, false or null; names the cases.
     """
-    table = scan_clinical(path, adapt, same_name)
+    table = scan_clinical(path, adapt, same_name, declared)
     if table.problems:
         told = [f"  {case}: {'; '.join(found)}" for case, found in table.problems.items()]
         raise DataError("\n".join([f"{path}: mend the clinical table:", *told]))
@@ -69,7 +74,10 @@ def read_clinical(
 
 
 def scan_clinical(
-    path: str | Path, adapt: Adapt | None = None, same_name: Mapping[str, str] | None = None
+    path: str | Path,
+    adapt: Adapt | None = None,
+    same_name: Mapping[str, str] | None = None,
+    declared: Collection[str] = (),
 ) -> ClinicalTable:
     """Read a clinical table as `read_clinical`; a wrong row is told and the others are kept.
 
@@ -80,7 +88,7 @@ def scan_clinical(
     rows: dict[str, dict[str, str]] = {}
     problems: dict[str, list[str]] = {}
     for case, entry in _entries(path):
-        row, found = _flat_row(entry, same_name or {})
+        row, found = _flat_row(entry, same_name or {}, declared)
         if adapt is not None:
             row, more = adapt(row, entry)
             found += more
@@ -121,7 +129,8 @@ def _entries(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
             raise DataError(
                 f"{path}: entry {number} names no {CASE}; expected one such as 'case_00000'"
             )
-        yield case.strip(), {name: value for name, value in entry.items() if name != CASE}
+        others = {name: value for name, value in entry.items() if name != CASE}
+        yield composed(case.strip()), others
 
 
 def _json_entries(path: Path) -> list[Any]:
@@ -142,7 +151,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _csv_entries(path: Path) -> list[dict[str, Any]]:
-    """The lines of a CSV file; empty cells and words for "missing" become None."""
+    """The lines of a CSV file."""
     _, lines, problems = read_lines(path)
     if problems:
         raise DataError(f"{path}: {'; '.join(problems)}; mend these rows")
@@ -153,7 +162,7 @@ def _csv_entries(path: Path) -> list[dict[str, Any]]:
 
 
 def _flat_row(
-    entry: Mapping[str, Any], same_name: Mapping[str, str]
+    entry: Mapping[str, Any], same_name: Mapping[str, str], declared: Collection[str]
 ) -> tuple[dict[str, str], list[str]]:
     """One case as columns of text, and what is wrong with it."""
     row: dict[str, str] = {}
@@ -161,7 +170,7 @@ def _flat_row(
     for name, value in _leaves(entry):
         column = same_name.get(name, name)
         try:
-            text, censored = _text(value)
+            text, censored = _text(value, declared)
         except DataError as error:
             problems.append(f"{name} = {value!r:.60}: {error}")
             continue
@@ -175,18 +184,18 @@ def _flat_row(
 
 def _leaves(entry: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for name, value in entry.items():
-        full = f"{prefix}{name}".replace(".", "_")
+        full = composed(f"{prefix}{name}").replace(".", "_")
         if isinstance(value, Mapping):
             yield from _leaves(value, f"{full}_")
         else:
             yield full, value
 
 
-def _text(value: Any) -> tuple[str, int]:
+def _text(value: Any, declared: Collection[str]) -> tuple[str, int]:
     """A value as text, and 1 or -1 where it is only a lower or upper bound."""
     if isinstance(value, Repeated):
         raise DataError("given more than once; keep the right one")
-    if value is None:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
         return "", 0
     if isinstance(value, bool):
         return str(value).lower(), 0
@@ -200,7 +209,9 @@ def _text(value: Any) -> tuple[str, int]:
         bound = BOUND.fullmatch(value)
         if bound:
             return bound[2], 1 if bound[1] == ">" else -1
-        return value.strip(), 0
+        text = composed(value.strip())
+        says_nothing = text.lower() in MISSING_WORDS and text not in declared
+        return "" if says_nothing else text, 0
     raise DataError("expected text, a number, true, false or null; split it into columns of these")
 
 

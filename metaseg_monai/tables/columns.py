@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 from pydantic import Field as Setting
 
 from metaseg_monai.errors import ConfigError
+from metaseg_monai.naming import composed
 
 Split = Literal["train", "val", "test"]
 SPLITS = ("train", "val", "test")
@@ -73,7 +74,7 @@ class ColumnMap(BaseModel):
 
     def __init__(self, **settings: Any) -> None:
         try:
-            super().__init__(**settings)
+            super().__init__(**_composed(settings))
         except ValidationError as error:
             raise ConfigError(f"column map: {_explain(error)}") from error
 
@@ -123,6 +124,15 @@ def as_column_map(columns: Columns) -> ColumnMap:
     if isinstance(columns, (str, Path)):
         return ColumnMap.load(columns)
     return ColumnMap(**(columns or {}))
+
+
+def _composed(value: Any) -> Any:
+    """Settings with all text in the form in which it is compared."""
+    if isinstance(value, Mapping):
+        return {_composed(key): _composed(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(_composed, value))
+    return composed(value) if isinstance(value, str) else value
 
 
 def _explain(error: ValidationError) -> str:

@@ -5,6 +5,7 @@ import os
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,9 +15,10 @@ from metaseg_monai.images.dicom import is_dicom_folder, is_single_plane
 from metaseg_monai.images.image import FORMAT_OF_SUFFIX, image_format, image_suffix
 from metaseg_monai.metadata.fields import UNKNOWN, MetadataWarning
 from metaseg_monai.metadata.schema import MetadataSchema
+from metaseg_monai.naming import Folder, composed
 from metaseg_monai.tables.clinical import read_clinical
 from metaseg_monai.tables.columns import ColumnMap, as_column_map
-from metaseg_monai.tables.table import case_name, refuse, scan_table
+from metaseg_monai.tables.table import case_name, refuse, scan_table, tell
 
 LABEL_FOLDERS = {"label", "labels", "labelstr", "mask", "masks", "annotations", "instances"}
 THRESHOLD = "threshold"  # of an application's settings, the one that is of no field
@@ -88,6 +90,8 @@ def find_cases(
     """
     source = Path(source)
     columns = as_column_map(columns)
+    if isinstance(metadata, Mapping):
+        metadata = {composed(name): value for name, value in metadata.items()}
     if schema is None and metadata:
         raise ConfigError(
             f"metadata {metadata!r:.200} for a model whose variant takes no metadata; leave "
@@ -96,7 +100,7 @@ def find_cases(
     with readable(source):
         if not source.exists():
             raise DataError(f"{source}: no such file or folder; check the path")
-        if source.suffix.lower() == ".csv" or (source / columns.table).is_file():
+        if source.suffix.lower() == ".csv" or Folder(source).holds(columns.table):
             return _items_of_table(source, schema, columns, metadata, layout)
         values = field_values(default or {}, schema) if schema is not None else {}
         return _items_of_images(absolute(source), schema, columns.table, metadata, layout, values)
@@ -167,6 +171,7 @@ def _items_of_table(
     known = None if from_file else schema
     table, problems = scan_table(source, known, columns, fixed, inference=True)
     refuse(table.path, problems)
+    tell(table)
     unneeded = ("label", "label_values")
     items = [{k: v for k, v in row.items() if k not in unneeded} for row in table.rows]
     _name_masks(items, table.path.parent.resolve())
@@ -285,7 +290,8 @@ def _attach(
         return
     if isinstance(metadata, (str, Path)):
         file = Path(metadata)
-        read = layout.read_metadata if layout is not None else read_clinical
+        names = [name for field in schema.fields for name in getattr(field, "values", ())]
+        read = layout.read_metadata if layout else partial(read_clinical, declared=names)
         _attach_rows(items, file, read(file), schema)
     else:
         _attach_values(items, source, schema, dict(metadata or {}))

@@ -15,10 +15,11 @@ from pydoc import locate
 from typing import Any, get_args
 
 from metaseg_monai.errors import ConfigError, DataError, MetadataError, listing
-from metaseg_monai.files import read_lines, written_at
+from metaseg_monai.files import read_lines, readable, written_at
 from metaseg_monai.images.image import FORMAT_OF_SUFFIX, image_suffix
 from metaseg_monai.metadata.fields import MetadataWarning, read_number, said
 from metaseg_monai.metadata.schema import MetadataSchema
+from metaseg_monai.naming import Folder, composed
 from metaseg_monai.tables.columns import SPLITS, ColumnMap, Columns, Place, as_column_map
 
 PLACE_COLUMNS: tuple[str, ...] = get_args(Place)
@@ -41,10 +42,12 @@ class CaseTable:
             values by schema field), `label_values` where the column map gives them, `volume`,
             `plane`, `planes` and `spacing_mm` (z, y, x) where the table has their columns, and
             `columns` (every cell as text).
+        remarks: what is allowed but seldom meant, in words.
     """
 
     path: Path
     rows: tuple[dict[str, Any], ...]
+    remarks: tuple[str, ...] = ()
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -125,8 +128,15 @@ def read_table(
         _simulate_once(Path(path), Path(simulate))
     table, problems = scan_table(path, schema, columns)
     refuse(table.path, problems)
+    tell(table)
     warn_never_given(table.path, table.rows, schema)
     return table
+
+
+def tell(table: CaseTable) -> None:
+    """Put what is said of a table into the log."""
+    for remark in table.remarks:
+        logger.warning("%s: %s", table.path, remark)
 
 
 def _simulate_once(folder: Path, recipe: Path) -> None:
@@ -175,16 +185,19 @@ def scan_table(
     columns = as_column_map(columns)
     file = find_table(path, columns)
     header, lines, problems = read_lines(file)
-    reading = _Reading(file, schema, columns, metadata or {}, inference)
+    reading = _Reading(file, schema, columns, metadata or {}, inference, Folder(file.parent))
     reading.check_header(header)
-    absent = set(columns.exclude) - {cells[columns.image] for _, cells in lines}
+    excluded = {composed(name): name for name in columns.exclude}
+    left_out = {composed(cells[columns.image]) for _, cells in lines} & set(excluded)
+    absent = [name for key, name in excluded.items() if key not in left_out]
     problems += [f"the column map excludes {name!r}, which no row has" for name in sorted(absent)]
-    rows = [
-        row
-        for number, cells in lines
-        if cells[columns.image] not in columns.exclude
-        for row in reading.rows(number, cells)
-    ]
+    with readable(file.parent):
+        rows = [
+            row
+            for number, cells in lines
+            if composed(cells[columns.image]) not in excluded
+            for row in reading.rows(number, cells)
+        ]
     _name_cases(rows)
     for row in rows:
         problems += [f"row {row.number} ({row.case}): {problem}" for problem in row.problems]
@@ -192,7 +205,12 @@ def scan_table(
     right = [row for row in rows if not row.problems]
     labelled = all(row.label for row in right)
     items = tuple(_as_item(row, file.parent.resolve(), labelled) for row in right)
-    return CaseTable(file, items), problems
+    remarks = []
+    if count := sum("\\" in cells[name] for _, cells in lines for name in reading.of_paths):
+        remarks.append(
+            f"{count} paths are written with backslashes, as on Windows, and read with / instead"
+        )
+    return CaseTable(file, items, tuple(remarks)), problems
 
 
 def find_table(path: str | Path, columns: ColumnMap) -> Path:
@@ -202,7 +220,9 @@ def find_table(path: str | Path, columns: ColumnMap) -> Path:
         DataError: there is none.
     """
     path = Path(path)
-    file = path / columns.table if path.is_dir() else path
+    file = path
+    if path.is_dir():
+        file = path / (Folder(path).find(columns.table) or columns.table)
     if not file.is_file():
         others = ", ".join(sorted(one.name for one in file.parent.glob("*.csv"))[:5])
         raise DataError(
@@ -295,6 +315,13 @@ class _Reading:
     columns: ColumnMap
     fixed: Mapping[str, Any]
     inference: bool
+    files: Folder
+
+    @property
+    def of_paths(self) -> list[str]:
+        """The columns of paths."""
+        names = (self.columns.image, None if self.inference else self.columns.label)
+        return [name for name in names if name is not None]
 
     def check_header(self, header: Sequence[str]) -> None:
         columns, names = self.columns, self.schema.names if self.schema else ()
@@ -319,7 +346,7 @@ class _Reading:
         """The rows of one line; more than one only with `rows_per`."""
         columns = self.columns
         metadata: dict[str, Any] = {
-            name: _in_unit(cells[columns.column_of(name)], columns.factors.get(name))
+            name: _in_unit(composed(cells[columns.column_of(name)]), columns.factors.get(name))
             for name in (self.schema.names if self.schema else ())
             if columns.column_of(name) in cells
         }
@@ -334,14 +361,15 @@ class _Reading:
 
     def _row(self, number: int, cells: Mapping[str, str], metadata: dict[str, Any]) -> _Row:
         columns, problems = self.columns, list[str]()
-        images = tuple(
-            _relative(path, columns.image, problems)
-            for path in cells[columns.image].split(columns.separator)
-        )
+        planes = cells[columns.image].split(columns.separator)
+        if len(planes) > 1 and self.files.holds(cells[columns.image].strip()):
+            planes = [cells[columns.image]]  # one file, in whose name the separator stands
+        images = tuple(self._found(path, columns.image, problems) for path in planes)
         label = None
         if columns.label is not None and said(cells.get(columns.label)):
-            label = _relative(cells[columns.label], columns.label, problems)
-        group = cells.get(columns.group, "").strip() if columns.group is not None else images[0]
+            label = self._found(cells[columns.label], columns.label, problems)
+        group = composed(cells.get(columns.group or "", "").strip())
+        group = images[0] if columns.group is None else group
         split = None
         if columns.split in cells:
             given = cells[columns.split].strip()
@@ -351,51 +379,59 @@ class _Reading:
                     f"column {columns.split!r}: unknown split {given!r}, expected "
                     f"{', '.join(SPLITS)} or a name in the column map's split_names"
                 )
-        case = cells[columns.case].strip() if columns.case is not None else ""
-        if columns.case is not None and not re.fullmatch(r"[^/\\]*[^/\\.][^/\\]*", case):
+        case = composed(cells[columns.case].strip()) if columns.case is not None else ""
+        if columns.case is not None and not _NAMES_A_FILE.fullmatch(case):
             problems.append(
                 f"column {columns.case!r}: {case!r} cannot name a file; expected text without "
-                "slashes"
+                "slashes and line breaks"
             )
         foreground = _foreground_values(metadata, columns, problems)
         place = _place_of(cells, columns, problems)
-        inside = not problems  # the table's folder
         if not self.inference and columns.label is not None and label is None:
             problems.append(f"column {columns.label!r}: no label; give one, or remove the row")
         if not self.inference and not group:
             problems.append(f"column {columns.group!r}: no group; name the patient or well")
-        for path in (*images, *([label] if label else [])) if inside else ():
-            if not (self.file.parent / path).is_file():
-                problems.append(f"no such file {path!r} beside the table")
-            elif image_suffix(path) not in FORMAT_OF_SUFFIX:
-                problems.append(f"unsupported file type {path!r}")
         if self.schema is not None:
             problems += self.schema.problems(metadata, "")
         return _Row(
             number, images, label, metadata, group, split, case, foreground, problems, cells, place
         )
 
+    def _found(self, path: str, column: str, problems: list[str]) -> str:
+        """The file inside the table's folder that a cell means; anything else is a problem."""
+        path = path.strip()
+        if not path:
+            problems.append(f"column {column!r}: an empty path; expected one relative to the table")
+        elif (
+            PurePosixPath(path).is_absolute()
+            or PureWindowsPath(path).anchor
+            or ".." in re.split(r"[/\\]", path)
+        ):
+            problems.append(
+                f"column {column!r}: {path!r} leaves the table's folder; expected a path relative "
+                "to the table, without '..' (a symbolic link inside the folder may lead elsewhere)"
+            )
+        else:
+            try:
+                found = self.files.find(path)
+            except DataError as error:
+                problems.append(str(error))
+            else:
+                if found is None:
+                    problems.append(f"no such file {path!r} beside the table")
+                elif image_suffix(found) not in FORMAT_OF_SUFFIX:
+                    problems.append(f"unsupported file type {path!r}")
+                path = found or path
+        return path
+
+
+_NAMES_A_FILE = re.compile(r"[^/\\\0-\x1f]*[^/\\.\0-\x1f][^/\\\0-\x1f]*")
+
 
 def _in_unit(cell: str, factor: float | None) -> str:
     """The cell in the field's unit; what is no number is left for the schema to refuse."""
     number = read_number(cell)
     return cell if factor is None or number is None else f"{number * factor:.9g}"
-
-
-def _relative(path: str, column: str, problems: list[str]) -> str:
-    """A path inside the table's folder, normalised; anything else is a problem."""
-    if not path.strip():
-        problems.append(f"column {column!r}: an empty path; expected one relative to the table")
-    elif (
-        PurePosixPath(path).is_absolute()
-        or PureWindowsPath(path).anchor
-        or ".." in re.split(r"[/\\]", path)
-    ):
-        problems.append(
-            f"column {column!r}: {path!r} leaves the table's folder; expected a path relative to "
-            "the table, without '..' (a symbolic link inside the folder may lead elsewhere)"
-        )
-    return str(PurePosixPath(path.strip()))
 
 
 def _foreground_values(
@@ -454,7 +490,7 @@ def case_name(path: str, is_folder: bool = False) -> str:
     >>> case_name("a/b.nii.gz"), case_name("p.1/s2.3", is_folder=True)
     ('a_b', 'p.1_s2.3')
     """
-    stem = path.replace("\\", "/")
+    stem = composed(path).replace("\\", "/")
     if not is_folder:
         stem = stem[: len(stem) - len(image_suffix(stem))]
     return stem.replace("/", "_")

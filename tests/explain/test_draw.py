@@ -46,8 +46,8 @@ def test_all_figures_and_the_table(tmp_path, echo, evaluate):
     files = draw(folder)
     assert names(files) == [
         "difference.png",
-        "features_a_1_after.png",
-        "features_a_1_before.png",
+        "features_a_1-773232ab_after.png",
+        "features_a_1-773232ab_before.png",
         "gate_echo.png",
         "gates.csv",
         "scale.png",

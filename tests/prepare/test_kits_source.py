@@ -153,7 +153,7 @@ def test_a_size_of_some_cases_is_the_first_column_of_all(tmp_path):
     ("values", "message"),
     [
         ({"radiographic_size": "about 4"}, r"'about 4' is no size; expected a positive number"),
-        ({"radiographic_size": float("nan")}, "radiographic_size = nan: not a finite number"),
+        ({"radiographic_size": float("inf")}, "radiographic_size = inf: not a finite number"),
         ({"radiographic_size": -1}, "'-1' is no size"),
         ({"radiographic_size": 0}, "'0' is no size"),
         ({"radiographic_size": True}, "'true' is no size"),

@@ -132,9 +132,14 @@ def test_names_are_collected_in_reading_order_also_from_details():
 
 def test_any_name_becomes_that_of_a_file_and_two_parts_of_one_file_are_refused():
     two = [scores("modes_my run"), Figure("../größe (mm)", "", png())]
-    assert [part.name for part in two] == ["modes_my_run", ".._gr__e__mm_"]
-    twice = [Section("S", "", [two[0], Details("more", [scores("modes_my_run")])])]
-    told = "named modes_my_run, which would be one file; rename a run or field whose name"
+    assert [part.name for part in two] == ["modes_my_run-0499ef43", "_groe__mm_-9c02a479"]
+    alike = [scores(name) for name in ("my run", "my_run", "my-run", "my  run", "m\u00fd run")]
+    assert len(tables_of([Section("S", "", alike)])) == len(alike)
+    long = Figure("e\u0301" * 200, "", png()), Figure("e\u0301" * 201, "", png())
+    assert len({one.name for one in long}) == 2
+    assert max(len(one.name) for one in long) <= 250
+    twice = [Section("S", "", [two[0], Details("more", [scores("modes_my run")])])]
+    told = "named modes_my_run-0499ef43, which would be one file; rename a run or field whose name"
     with pytest.raises(ConfigError, match=told):
         tables_of(twice)
 

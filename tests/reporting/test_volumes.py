@@ -291,7 +291,7 @@ def test_a_report_of_evaluated_models_holds_all_of_it(tmp_path, volumes):
         return [text.count(f"## {title}") for title in titles]
 
     assert headings() == [1] * 4
-    assert (models / "figures" / "montage_size_my_run.png").is_file()
+    assert (models / "figures" / "montage_size_my_run-f3a1a0b5.png").is_file()
     for name in ("cases.csv", "schema.json", "volumes.csv"):
         (models / "my run" / name).unlink()
     assert headings() == [0] * 4

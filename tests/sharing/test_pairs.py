@@ -95,3 +95,11 @@ def test_links_go_by_their_own_names(tmp_path, monkeypatch):
     monkeypatch.chdir(make(tmp_path / "case_1", "segmentation.nii.gz"))
     (pair,) = find_pairs(".", tmp_path / "l").pairs
     assert pair.case == "case_1"
+
+
+def test_accents_in_two_forms_are_one_name(tmp_path):
+    made = (
+        make(tmp_path / "p", "Zu\u0308rich #1 (a).nii.gz"),
+        make(tmp_path / "l", "Z\u00fcrich #1 (a).nii"),
+    )
+    assert [pair.case for pair in find_pairs(*made).pairs] == ["Z\u00fcrich #1 (a)"]

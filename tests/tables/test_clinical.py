@@ -101,12 +101,17 @@ def test_csv_gives_the_same_as_json_and_one_list_of_words_for_missing(tmp_path):
         "case_id,size,a,b\ncase_00000,4.1,True,N/A\ncase_00001, 4.1 ,yes,1\n"
     )
     assert read_clinical(tmp_path / "c.csv") == one
+    words = {"a": "NaN", "b": " n/A ", "c": ".", "d": float("nan"), "e": "none", "f": "Null"}
+    of_json = read_clinical(written(tmp_path / "e.json", entry(**words)), declared=["none"])
+    assert set(of_json["case_00000"].items()) == {
+        *((name, "") for name in "abcdf"), ("e", "none"), ("size", "4.1"),
+    }  # fmt: skip
     two_names = written(tmp_path / "d.json", entry(a=1, b=2))
     with pytest.raises(DataError, match="case_00000: b 2 and a 1 disagree; keep one"):
         read_clinical(two_names, same_name={"b": "a"})
 
 
-@pytest.mark.parametrize("value", [float("nan"), ["male"]])
+@pytest.mark.parametrize("value", [float("inf"), ["male"]])
 def test_wrong_values_are_told_by_case_and_the_other_cases_kept(tmp_path, value):
     path = written(tmp_path / "c.json", entry(7, a=value), entry(8))
     with pytest.raises(DataError, match=r"c.json: mend.*\n  case_00007: a = .*: .*expected"):

@@ -1,10 +1,12 @@
+import json
 import os
+from contextlib import nullcontext
 
 import pytest
 import tifffile
 
 from metaseg_monai.errors import ConfigError, DataError, MetadataError
-from metaseg_monai.metadata import Continuous, MetadataSchema
+from metaseg_monai.metadata import Categorical, Continuous, MetadataSchema
 from metaseg_monai.metadata.fields import MetadataWarning
 from metaseg_monai.tables import DataWarning, find_cases, read_table
 
@@ -309,3 +311,46 @@ def test_a_layout_is_asked_for_images_and_labels(folder):
     (path / "images").rename(path / "others")
     found = find_cases(path, layout=Odd())
     assert [item["case"] for item in found] == [f"others_{number}" for number in range(3)]
+
+
+@pytest.mark.parametrize("name", ["meta.csv", "meta.json"])
+def test_rows_are_found_however_their_accents_are_stored(tmp_path, name):
+    for stem in ("Zu\u0308rich #1", "e\u0301+[2]"):
+        tifffile.imwrite(tmp_path / f"{stem}.tif", [[1, 2]])
+    given = {"Z\u00fcrich #1": "12", "\u00e9+[2]": " n/A "}
+    text = "case_id,tumour_size_mm\n" + "".join(f'"{c}",{s}\n' for c, s in given.items())
+    if name.endswith("json"):
+        text = json.dumps([{"case_id": c, "tumour_size_mm": s} for c, s in given.items()])
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    with pytest.warns(
+        MetadataWarning, match="no tumour_size_mm for '\u00e9\\+\\[2\\]'; taken as unk"
+    ):
+        items = find_cases(tmp_path, SCHEMA, metadata=tmp_path / name)
+    assert [item["case"] for item in items] == list(given)
+    assert items[0]["metadata"] == {"tumour_size_mm": "12"}
+
+
+@pytest.mark.parametrize("word", ["", "NaN", " na", "N/A", "n/a", "NULL", "None", "-", "."])
+@pytest.mark.parametrize("form", ["table", "csv", "json", "flag"])
+def test_one_list_of_words_is_missing_in_every_form(tmp_path, word, form):
+    tifffile.imwrite(tmp_path / "a.tif", [[1, 2]])
+    metadata = {"tumour_size_mm": word} if form == "flag" else tmp_path / f"m.{form}"
+    source = tmp_path
+    if form == "table":
+        source, metadata = tmp_path / "t.csv", None
+        source.write_text(f"image,tumour_size_mm\na.tif,{word}\n,\n")
+    elif form == "csv":
+        metadata.write_text(f"case_id,tumour_size_mm\na,{word}\n,\n")
+    elif form == "json":
+        metadata.write_text(json.dumps([{"case_id": "a", "tumour_size_mm": word}]))
+    with nullcontext() if form == "table" else pytest.warns(MetadataWarning, match="as unknown"):
+        (item,) = find_cases(source, SCHEMA, metadata=metadata)
+    assert SIZE.is_missing(item["metadata"]["tumour_size_mm"])
+
+
+def test_a_declared_word_says_something_in_a_file_too(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", [[1, 2]])
+    (tmp_path / "m.csv").write_text("case_id,grade\na,none\n")
+    grade = Categorical(name="grade", values=("none", "high"), **WHEN)
+    (item,) = find_cases(tmp_path, MetadataSchema([grade]), metadata=tmp_path / "m.csv")
+    assert item["metadata"] == {"grade": "none"}

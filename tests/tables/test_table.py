@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from metaseg_monai.errors import ConfigError, DataError
-from metaseg_monai.metadata import Continuous, MetadataSchema, MetadataWarning
+from metaseg_monai.metadata import Categorical, Continuous, MetadataSchema, MetadataWarning
 from metaseg_monai.tables import ColumnMap, read_table
 
 WHEN = {"provenance": "clinical prior", "availability": "pre-operative"}
@@ -378,3 +378,34 @@ def test_a_clinical_column_named_volume_is_no_place(edited, task_schema):
     item = read_table(path, task_schema).items("test")[0]
     assert not {"volume", "spacing_mm"} & set(item)
     assert item["columns"]["volume"] == "12.3"
+
+
+def test_paths_of_windows_and_accents_in_two_forms_are_read(folder, write_csv, caplog):
+    path, rows = folder
+    schema = MetadataSchema([Categorical(name="ort", values=("Z\u00fcrich", "none"), **WHEN)])
+    for kind in ("images", "labels"):
+        (path / kind / "0.tif").rename(path / kind / "Zu\u0308rich + #1, (a).tif")
+    odd = {kind: f"{kind}s\\Z\u00fcrich + #1, (a).tif" for kind in ("image", "label")}
+    place = {"ort": "Zu\u0308rich", "group": "Zu\u0308rich"}
+    rows = [rows[0] | odd | place, rows[1] | {"ort": "none", "group": "Z\u00fcrich"}]
+    write_csv(path / "table.csv", rows)
+    table = read_table(path, schema)
+    assert table.rows[0]["image"] == str(path / "images/Zu\u0308rich + #1, (a).tif")
+    assert table.rows[0]["case"] == "images_Z\u00fcrich + #1, (a)"
+    assert [row["metadata"]["ort"] for row in table.rows] == ["Z\u00fcrich", "none"]
+    assert len({row["group"] for row in table.rows}) == 1
+    told = "2 paths are written with backslashes, as on Windows, and read with / instead"
+    assert caplog.text.count(told) == 1
+    write_csv(path / "table.csv", [*rows, rows[0] | {"image": "images/Zu\u0308rich + #1, (a).tif"}])
+    with pytest.raises(DataError, match=r"row 4 .*: the same image and metadata as row 2"):
+        read_table(path, schema)
+
+
+def test_a_name_may_hold_the_separator_of_planes(folder, write_csv, task_schema):
+    path, rows = folder
+    (path / "images/0.tif").rename(path / "images/0;1.tif")
+    rows[0]["image"] = "images/0;1.tif"
+    rows[1]["image"] = "images/1.tif;images/2.tif"
+    table = read_table(write_csv(path / "table.csv", rows[:2]), task_schema)
+    assert table.rows[0]["image"] == str(path / "images/0;1.tif")
+    assert len(table.rows[1]["image"]) == 2
