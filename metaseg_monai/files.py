@@ -324,7 +324,7 @@ def new_folder(output: str | Path, replace: bool = False) -> Iterator[Path]:
 
     Raises:
         FolderFilledError: there are files in `output`, perhaps since the beginning of the block.
-        DataError: no folder can be made there.
+        DataError: no folder can be made there, or another process owns it.
         OSError: it cannot be put in its place.
 
     >>> import tempfile
@@ -335,21 +335,23 @@ def new_folder(output: str | Path, replace: bool = False) -> Iterator[Path]:
     (['table.csv'], ['cells'])
     """
     output = Path(output).resolve()  # "." has no name to write beside
-    removed, kept = remove_leftovers(output)
-    for path in removed:
-        logger.warning("%s: was left half-written by a run that was killed; removed", path)
-    for path in kept:
-        logger.warning("%s: left by a killed run, if none writes it just now; then remove it", path)
-    partial = folder_beside(output)
-    try:
-        partial.mkdir(parents=True)
-    except OSError as error:
-        raise DataError(f"{output}: cannot be made ({error}); give another folder") from error
-    try:
-        yield partial
-        _put(partial, output, replace)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with owned(output, "is filling this folder"):
+        removed, kept = remove_leftovers(output)
+        for path in removed:
+            logger.warning("%s: was left half-written by a run that was killed; removed", path)
+        for path in kept:
+            told = "left by a killed run, if none writes it just now; then remove it"
+            logger.warning("%s: %s", path, told)
+        partial = folder_beside(output)
+        try:
+            partial.mkdir(parents=True)
+        except OSError as error:
+            raise DataError(f"{output}: cannot be made ({error}); give another folder") from error
+        try:
+            yield partial
+            _put(partial, output, replace)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 def _put(partial: Path, output: Path, replace: bool) -> None:

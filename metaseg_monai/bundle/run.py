@@ -1,7 +1,8 @@
 """Run a bundle's workflow in this process, with checked overrides."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from monai.bundle import ConfigWorkflow
 from metaseg_monai.bundle.locate import WORKFLOWS, configuration_file
 from metaseg_monai.bundle.overrides import check_overrides, flatten, load_config, read_config
 from metaseg_monai.errors import ConfigError, root_refusal
-from metaseg_monai.files import written_at
+from metaseg_monai.files import owned, written_at
 
 
 def configs_of(*names: str, more: str | Sequence[str] | None = None) -> list[str]:
@@ -26,19 +27,35 @@ def configs_of(*names: str, more: str | Sequence[str] | None = None) -> list[str
 def run_bundle(
     bundle: Path, configurations: Sequence[str], overrides: Mapping[str, Any]
 ) -> ConfigWorkflow:
+    """Run one workflow of a bundle as `running` does, and return it."""
+    with running(bundle, configurations, overrides) as workflow:
+        return workflow
+
+
+@contextmanager
+def running(
+    bundle: Path,
+    configurations: Sequence[str],
+    overrides: Mapping[str, Any],
+    doing: str = "is working in this folder",
+) -> Iterator[ConfigWorkflow]:
     """Initialize, run and finalize one workflow of a bundle, as ``monai.bundle run`` does.
+
+    The output folder is owned until the block ends, which may still write into it.
 
     Args:
         bundle: folder of the bundle.
         configurations: merged in this order: names of the bundle's, paths of other files. What
             such a file changes is checked as overrides are.
         overrides: ``{id: value}``; paths must be absolute or relative to the working directory.
+        doing: what is told to a second process that wants the output folder.
 
-    Returns:
+    Yields:
         The workflow that ran, whose parser gives its objects by id.
 
     Raises:
         ConfigError: for a file that is not there, or an override that nothing uses.
+        DataError: another process owns the output folder.
         MetasegError: whatever the library itself refuses, without the wrappers of MONAI.
     """
     files = [configuration_file(bundle, name) for name in configurations]
@@ -63,16 +80,20 @@ def run_bundle(
         },
     )
     workflow.parser.update(checked)
-    try:
-        workflow.initialize()
-        workflow.run()
-        workflow.finalize()
-    except Exception as error:
-        cause = root_refusal(error) or _wrong_name(error)
-        if cause is None:
-            raise
-        raise cause from error
-    return workflow
+    with ExitStack() as stack:
+        try:
+            if "output_dir" in workflow.parser:
+                output = workflow.parser.get_parsed_content("output_dir")
+                stack.enter_context(owned(output, doing))
+            workflow.initialize()
+            workflow.run()
+            workflow.finalize()
+        except Exception as error:
+            cause = root_refusal(error) or _wrong_name(error)
+            if cause is None:
+                raise
+            raise cause from error
+        yield workflow
 
 
 def _wrong_name(error: BaseException | None) -> ConfigError | None:

@@ -6,6 +6,7 @@ MONAI gives a configuration no way to its own folder or text, so both are found 
 import inspect
 import json
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.bundle.config_item import ConfigExpression
 from monai.utils import ensure_tuple
 
-from metaseg_monai.errors import ConfigError
+from metaseg_monai.errors import ConfigError, as_refusal
 from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.tables.table import CaseTable
 
@@ -176,3 +177,17 @@ def _evaluated(text: str) -> Any:
         return text
     value = ConfigExpression(text).evaluate()
     return value if isinstance(value, PLAIN) else text
+
+
+# MONAI's own program prints a trace of a hundred lines; what was refused is said once more behind.
+
+
+def _refusal_last(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    sys.__excepthook__(kind, error, trace)
+    if refusal := as_refusal(error):
+        sys.stderr.write(f"error: {refusal}\n")
+
+
+_program = getattr(sys.modules["__main__"], "__spec__", None)
+if _program is not None and _program.name.startswith("monai.bundle"):
+    sys.excepthook = _refusal_last

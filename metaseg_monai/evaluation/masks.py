@@ -23,7 +23,7 @@ from metaseg_monai.images.read import is_volume_file, read_header, volume_header
 from metaseg_monai.images.write import mask_suffix, write_mask
 from metaseg_monai.naming import shortened
 from metaseg_monai.tables.check import image_files
-from metaseg_monai.training.handlers import hear_of_errors
+from metaseg_monai.training.processes import hear_of_errors
 from metaseg_monai.transforms.postprocessing import AsMaskd, background_shift, check_sizes, clean_up
 
 # Small objects and holes taken out of predictions, in testing and in prediction alike.

@@ -25,7 +25,7 @@ from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.metrics.calibration import bin_probabilities
 from metaseg_monai.metrics.scores import COUNT_COLUMNS, case_f1
 from metaseg_monai.tables.table import CaseTable
-from metaseg_monai.training.processes import bare_network
+from metaseg_monai.training.processes import bare_network, own_while_running
 from metaseg_monai.training.weights import LoadWeights, weights_sha256
 
 Case = Mapping[str, Any]
@@ -72,6 +72,8 @@ class PerCase:
 
     def attach(self, engine: Engine) -> None:
         """Measure after every batch of the evaluator, write at its end."""
+        folder = getattr(self.measure, "folder", self.path.parent)  # of many files, or of one
+        own_while_running(engine, folder, "is writing results here")
         engine.add_event_handler(Events.STARTED, self.start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.collect)
         if hasattr(self.measure, "metrics"):

@@ -11,7 +11,7 @@ import pandas as pd
 
 from metaseg_monai.bundle.locate import configuration_file, resolve_bundle
 from metaseg_monai.bundle.overrides import load_config
-from metaseg_monai.bundle.run import configs_of, run_bundle
+from metaseg_monai.bundle.run import configs_of, run_bundle, running
 from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.evaluation import read_counts
 from metaseg_monai.evaluation.estimates import tell_estimate
@@ -118,19 +118,19 @@ def train(
     """
     given = dict(settings) if output_dir is None else {**settings, "output_dir": str(output_dir)}
     root, further = resolve_bundle(bundle, bundles), configs_of(more=configuration)
-    workflow = run_bundle(root, ["train.json", *further], given)
-    folder = absolute(workflow.parser.get_parsed_content("output_dir"))
-    files = [configuration_file(root, name) for name in further]
-    named = [file.stem if file.parent == root / "configs" else str(file) for file in files]
-    record = {
-        "bundle": str(root),
-        "configuration": named,
-        "settings": _lasting(given),
-        "weights_sha256": read_weights(folder / "model.pt")[1]["weights_sha256"],
-    }
-    with replacing(folder / RECORDS[0]) as part:
-        part.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    return Trained(folder, pd.read_csv(folder / "log.csv"))
+    with running(root, ["train.json", *further], given, "is training here") as workflow:
+        folder = absolute(workflow.parser.get_parsed_content("output_dir"))
+        files = [configuration_file(root, name) for name in further]
+        named = [file.stem if file.parent == root / "configs" else str(file) for file in files]
+        record = {
+            "bundle": str(root),
+            "configuration": named,
+            "settings": _lasting(given),
+            "weights_sha256": read_weights(folder / "model.pt")[1]["weights_sha256"],
+        }
+        with replacing(folder / RECORDS[0]) as part:
+            part.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        return Trained(folder, pd.read_csv(folder / "log.csv"))
 
 
 def evaluate(
@@ -170,10 +170,11 @@ def evaluate(
     chosen = {"split": split, "modes": modes}
     settings |= {name: value for name, value in chosen.items() if value is not None}
     root, further, given = _known(folder, configuration, bundles, settings)
-    workflow = run_bundle(root, configs_of("train", "evaluate", more=further), given)
-    model = absolute(workflow.parser.get_parsed_content("output_dir"))
-    counts = read_counts(model / "counts.csv")
-    return Evaluated(model, counts, scores_by_mode(counts))
+    configs = configs_of("train", "evaluate", more=further)
+    with running(root, configs, given, "is evaluating here") as workflow:
+        model = absolute(workflow.parser.get_parsed_content("output_dir"))
+        counts = read_counts(model / "counts.csv")
+        return Evaluated(model, counts, scores_by_mode(counts))
 
 
 def scores_by_mode(counts: pd.DataFrame) -> pd.DataFrame:
@@ -230,8 +231,9 @@ def explain(
     if output_dir is not None:
         settings["output_dir"] = str(output_dir)
     root, further, given = _known(folder, configuration, bundles, settings)
-    workflow = run_bundle(root, configs_of("train", "evaluate", "explain", more=further), given)
-    return draw(workflow.parser.get_parsed_content("output_dir"))
+    configs = configs_of("train", "evaluate", "explain", more=further)
+    with running(root, configs, given, "is explaining here") as workflow:
+        return draw(workflow.parser.get_parsed_content("output_dir"))
 
 
 def estimate(

@@ -8,6 +8,7 @@ from typing import Any
 
 from metaseg_monai.bundle.locate import resolve_bundle
 from metaseg_monai.errors import ConfigError, MetasegError, TrainingError
+from metaseg_monai.files import owned
 from metaseg_monai.reporting.write import write_report
 from metaseg_monai.study.design import Study
 from metaseg_monai.study.run import run_study
@@ -53,9 +54,10 @@ def report(
         DataError: no run has results, or a file of a run is damaged.
         ConfigError: the study's files are damaged, or nothing can be written there.
     """
-    html = write_report(folder, output, title)
-    summary = json.loads((html.parent / "summary.json").read_text(encoding="utf-8"))
-    return Report(html, summary)
+    with owned(folder if output is None else output, "is writing a report here"):
+        html = write_report(folder, output, title)
+        summary = json.loads((html.parent / "summary.json").read_text(encoding="utf-8"))
+        return Report(html, summary)
 
 
 def demo(
@@ -132,21 +134,22 @@ def study(
     if bundles is not None:
         made = made.model_copy(update={"bundle": str(resolve_bundle(made.bundle, bundles))})
     folder = Path(output or f"runs/{made.name.lower().replace(' ', '_')}").resolve()
-    failed = run_study(made, folder, workers, threads, cluster, cluster_settings, tracking)
-    runs = "1 run" if len(failed) == 1 else f"{len(failed)} runs"
-    told = f"{runs} failed; the same command tries again ({folder})"
-    told += "".join(f"\n  {run}: {why}" for run, why in failed.items())
-    try:
-        found = report(folder)
-    except MetasegError as error:
+    with owned(folder, "is running this study"):
+        failed = run_study(made, folder, workers, threads, cluster, cluster_settings, tracking)
+        runs = "1 run" if len(failed) == 1 else f"{len(failed)} runs"
+        told = f"{runs} failed; the same command tries again ({folder})"
+        told += "".join(f"\n  {run}: {why}" for run, why in failed.items())
+        try:
+            found = report(folder)
+        except MetasegError as error:
+            if failed:
+                raise TrainingError(f"{told}\nno report: {error}") from error
+            raise
+        if tracking is not None:
+            track_study(tracking, made, folder)
         if failed:
-            raise TrainingError(f"{told}\nno report: {error}") from error
-        raise
-    if tracking is not None:
-        track_study(tracking, made, folder)
-    if failed:
-        raise TrainingError(f"{told}\nreport of the others: {found.html}")
-    return found
+            raise TrainingError(f"{told}\nreport of the others: {found.html}")
+        return found
 
 
 def make_study(

@@ -12,7 +12,7 @@ import pandas as pd
 import tifffile
 
 from metaseg_monai.errors import ConfigError, DataError
-from metaseg_monai.files import FolderFilledError, check_settings, new_folder, read_lines
+from metaseg_monai.files import FolderFilledError, check_settings, new_folder, owned, read_lines
 from metaseg_monai.metadata.fields import Categorical, said
 from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.tables.check import image_files
@@ -30,7 +30,7 @@ def write_generated(
 ) -> None:
     """Make a folder of generated data.
 
-    Processes that do so at once end with the same data, those of the first to finish.
+    With `once`, processes that do so at once end with the same data, those of the first.
 
     Args:
         output: folder to make; it may exist if it is empty.
@@ -47,15 +47,16 @@ def write_generated(
         filled = output.is_file() or any(output.iterdir())
     if filled and not (once and record.is_file()):
         raise DataError(f"{output}: not empty; give another folder, or remove it first")
-    if not record.is_file():
-        try:
-            with new_folder(output) as folder:
-                write(folder)
-                (folder / GENERATED).write_text(json.dumps(settings) + "\n", encoding="utf-8")
-        except FolderFilledError:
-            if not once:
-                raise
-            logger.info("%s was filled by another process; using that", output)
+    with owned(output, "is generating data here", wait=once):
+        if not record.is_file():
+            try:
+                with new_folder(output) as folder:
+                    write(folder)
+                    (folder / GENERATED).write_text(json.dumps(settings) + "\n", encoding="utf-8")
+            except FolderFilledError:  # by a rank of the same run, or where there are no locks
+                if not once:
+                    raise
+                logger.info("%s was filled by another process; using that", output)
     check_settings(record, settings)
 
 

@@ -167,6 +167,7 @@ class RunCheckpoint:
 
     def attach(self, engine: Engine) -> None:
         """Attach to a trainer; the first of its handlers."""
+        processes.own_while_running(engine, self.path.parent, "is training here")
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.EPOCH_STARTED, self._begin_epoch)
         engine.add_event_handler(Events.ITERATION_STARTED, self._seed)

@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -20,6 +20,7 @@ from metaseg_monai.errors import DataError, TrainingError
 from metaseg_monai.inferers import each_tensor
 from metaseg_monai.training import processes
 from metaseg_monai.training.checkpoints import replace_file
+from metaseg_monai.training.processes import hear_of_errors
 
 
 def lower_is_better(current: float, best: float) -> bool:
@@ -230,39 +231,6 @@ class EpochLog:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up the sums of an epoch's beginning."""
         self._begin(state["sum"], state["iterations"], state["seconds"])
-
-
-def hear_of_errors(engine: Engine, handler: Callable[[Engine, BaseException], None]) -> None:
-    """Call a handler with the error that ends a run, and let the error pass on.
-
-    Ignite swallows an error as soon as one handler is attached to it, and a handler that raises it
-    again keeps those behind it from being called. Here all are called before it passes.
-
-    A handler may be called twice.
-
-    Example:
-        >>> engine = Engine(lambda engine, batch: 1 / 0)
-        >>> hear_of_errors(engine, lambda engine, error: print("first:", error))
-        >>> hear_of_errors(engine, lambda engine, error: print("second:", error))
-        >>> engine.logger.disabled = True
-        >>> try:
-        ...     engine.run([0])
-        ... except ZeroDivisionError:
-        ...     print("passed on")
-        first: division by zero
-        second: division by zero
-        first: division by zero
-        second: division by zero
-        passed on
-    """
-    if engine.has_event_handler(_pass_on, Events.EXCEPTION_RAISED):
-        engine.remove_event_handler(_pass_on, Events.EXCEPTION_RAISED)
-    engine.add_event_handler(Events.EXCEPTION_RAISED, handler)
-    engine.add_event_handler(Events.EXCEPTION_RAISED, _pass_on)
-
-
-def _pass_on(engine: Engine, error: BaseException) -> None:
-    raise error
 
 
 class RunProgress:

@@ -1,10 +1,16 @@
-"""Which of the processes of a distributed run this one is, and how they end."""
+"""Which of the processes of a distributed run this one is, what it owns, and how it ends."""
 
 import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
 
 import torch.distributed as dist
+from ignite.engine import Engine, Events
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+
+from metaseg_monai.files import owned
 
 GLOO_PAUSE = 0.5  # seconds; 4 to 9 of 75 runs of two processes aborted without it, 0 with it
 
@@ -38,3 +44,63 @@ def end_processes() -> None:
 def bare_network(network: nn.Module) -> nn.Module:
     """Return the network inside a DistributedDataParallel wrapper, or the network itself."""
     return network.module if isinstance(network, DistributedDataParallel) else network
+
+
+def hear_of_errors(engine: Engine, handler: Callable[[Engine, BaseException], None]) -> None:
+    """Call a handler with the error that ends a run, and let the error pass on.
+
+    Ignite swallows an error as soon as one handler is attached to it, and a handler that raises it
+    again keeps those behind it from being called. Here all are called before it passes.
+
+    A handler may be called twice.
+
+    Example:
+        >>> engine = Engine(lambda engine, batch: 1 / 0)
+        >>> hear_of_errors(engine, lambda engine, error: print("first:", error))
+        >>> hear_of_errors(engine, lambda engine, error: print("second:", error))
+        >>> engine.logger.disabled = True
+        >>> try:
+        ...     engine.run([0])
+        ... except ZeroDivisionError:
+        ...     print("passed on")
+        first: division by zero
+        second: division by zero
+        first: division by zero
+        second: division by zero
+        passed on
+    """
+    if engine.has_event_handler(_pass_on, Events.EXCEPTION_RAISED):
+        engine.remove_event_handler(_pass_on, Events.EXCEPTION_RAISED)
+    engine.add_event_handler(Events.EXCEPTION_RAISED, handler)
+    engine.add_event_handler(Events.EXCEPTION_RAISED, _pass_on)
+
+
+def _pass_on(engine: Engine, error: BaseException) -> None:
+    raise error
+
+
+def own_while_running(engine: Engine, folder: str | Path, doing: str) -> None:
+    """Own the folder of an engine's results from its start to its end, however it ends.
+
+    For runs that no command of ours began, as ``python -m monai.bundle run`` does.
+
+    Args:
+        engine: whose handlers write there.
+        folder: of the results.
+        doing: see `metaseg_monai.files.owned`.
+
+    Raises:
+        DataError: (when it starts) another process owns the folder.
+    """
+    held = ExitStack()
+
+    def begin() -> None:
+        held.enter_context(owned(folder, doing))
+        if not engine.has_event_handler(end, Events.COMPLETED):  # behind all that write there
+            engine.add_event_handler(Events.COMPLETED, end)
+
+    def end() -> None:
+        held.close()
+
+    engine.add_event_handler(Events.STARTED, begin)
+    hear_of_errors(engine, lambda engine, error: end())

@@ -1,8 +1,14 @@
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
 import pytest
 import torch
 import torch.distributed as dist
+from ignite.engine import Engine, Events
 from torch.nn.parallel import DistributedDataParallel
 
+from metaseg_monai.errors import DataError
+from metaseg_monai.files import owned
 from metaseg_monai.training import processes
 
 
@@ -52,3 +58,24 @@ def test_outside_of_a_distributed_run_nothing_happens(pauses):
     processes.end_processes()
     processes.end_processes()
     assert pauses == []
+
+
+def test_a_run_owns_its_folder_until_it_ends_however_it_does(tmp_path):
+    folder = tmp_path / "run"
+
+    def late():
+        with ThreadPoolExecutor(1) as pool, suppress(DataError):
+            pool.submit(owned(folder, "comes late").__enter__).result()
+            return False
+        return True
+
+    seen = []
+    for fails in (False, True):
+        engine = Engine(lambda engine, batch, fails=fails: seen.append(late()) or 1 / (not fails))
+        engine.logger.disabled = True
+        processes.own_while_running(engine, folder, "is training here")
+        engine.add_event_handler(Events.COMPLETED, lambda: seen.append(late()))  # writes last
+        with suppress(ZeroDivisionError):
+            engine.run([0])
+        assert list(tmp_path.iterdir()) == []
+    assert seen == [True, True, True]
