@@ -27,6 +27,7 @@ from metaseg_monai.images.geometry import (
     same_grid,
     voxels_apart,
 )
+from metaseg_monai.images.identity import pixel_digest
 from metaseg_monai.images.image import Image
 from metaseg_monai.images.read import read_image
 from metaseg_monai.prepare.found import FoundCase, alike
@@ -109,10 +110,10 @@ def read_case(case: FoundCase) -> tuple[CaseVolumes | None, list[Problem]]:
     label = AxialVolume(classes, stored.affine, stored.orientation)
     remarks = [*label.remarks, *_phase_remarks(label, ct)]
     filled = classes[classes.any(axis=(1, 2))]
-    content = _digest(filled) if len(filled) else ""
+    content = pixel_digest(filled) if len(filled) else ""
     if ct is not None:
         remarks += _ct_remarks(ct.planes, read["image"].array.ravel(order="K"))
-        content = _digest(ct.planes[:, ::SAMPLE_STEP, ::SAMPLE_STEP])
+        content = pixel_digest(ct.planes[:, ::SAMPLE_STEP, ::SAMPLE_STEP])
     return CaseVolumes(ct, label, content, read["label"].array.shape[1:], tuple(remarks)), []
 
 
@@ -122,15 +123,7 @@ def whole_content(case: FoundCase) -> str:
     Raises:
         DataError: the file can no longer be read.
     """
-    return _digest(axial_volume(read_image([*case.images, *case.masks][0], 3)).planes)
-
-
-def _digest(planes: np.ndarray) -> str:
-    """Of all values (D, H, W) as float32, the same however memory or a file holds them."""
-    digest = hashlib.sha256(str(planes.shape).encode())
-    for start in range(0, len(planes), BLOCK):
-        digest.update(planes[start : start + BLOCK].astype("<f4").tobytes())
-    return digest.hexdigest()
+    return pixel_digest(axial_volume(read_image([*case.images, *case.masks][0], 3)).planes)
 
 
 def _label_problem(array: np.ndarray) -> tuple[str, str] | None:

@@ -1,6 +1,5 @@
 """From the cases of any source to a folder with a table that training reads."""
 
-import hashlib
 import json
 import multiprocessing
 import os
@@ -24,6 +23,7 @@ from tqdm import tqdm
 from metaseg_monai.errors import DataError, Problem
 from metaseg_monai.files import PREFIX, check_settings, new_folder, write_problems, write_table
 from metaseg_monai.images.geometry import same_grid
+from metaseg_monai.images.identity import image_digest
 from metaseg_monai.images.image import Image, convert_channels, image_suffix
 from metaseg_monai.images.read import read_image
 from metaseg_monai.images.tiff import Resolution, tiff_resolution
@@ -324,8 +324,7 @@ class WrittenCase(NamedTuple):
         found: the case.
         files: path relative to the folder by column: `image` (planes joined by ";"), `label`,
             `instances`.
-        content: SHA-256 of the image's pixels; "" of an image without contrast, which is like
-            any other.
+        content: see `image_digest`; an image without contrast is like any other.
         grey: see `Masks`.
         notes: what is told of it, beginning with its type of pixels.
     """
@@ -438,11 +437,8 @@ def _write_case(
         for plane, made in zip(planes, converted, strict=True)
     )
     kind = f"{first.array.dtype} with {count} channel{'' if count == 1 else 's'}"
-    content = hashlib.sha256()
-    for plane in planes:
-        content.update(f"{plane.array.dtype} {plane.array.shape}".encode())
-        content.update(plane.array.tobytes())
-    digest = "" if flat else content.hexdigest()
+    whole = np.concatenate([plane.array for plane in planes]) if len(planes) > 1 else first.array
+    digest = image_digest(Image(whole, first.attributes))
     return WrittenCase(case, files, digest, masks and masks.grey, (kind, *remarks))
 
 

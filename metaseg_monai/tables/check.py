@@ -11,8 +11,8 @@ from monai.data import MetaTensor
 from tqdm import tqdm
 
 from metaseg_monai.errors import DataError
-from metaseg_monai.files import file_sha256
 from metaseg_monai.images.geometry import AxialVolume, axial_volume, same_grid, voxels_apart
+from metaseg_monai.images.identity import image_digest
 from metaseg_monai.images.image import Channels, Image, Palette, convert_channels, image_attributes
 from metaseg_monai.images.read import is_volume_file, read_image
 from metaseg_monai.metadata.schema import MetadataSchema
@@ -76,22 +76,22 @@ def check_table(
     """
     table, problems = scan_table(path, schema, columns)
     remarks = list(table.remarks)
-    content: dict[str, tuple[str, str]] = {}  # image: sha256 of its files, split
-    cases = []
+    content: dict[str, tuple[str, str]] = {}  # image: digest of its pixels, split
+    cases, volumes = [], VolumeCache()
     for item in tqdm(table.rows, desc="check", unit="case", disable=None):
         if schema is not None:
             remarks += schema.flags(item["metadata"], item["case"])
-        if str(item["image"]) not in content:
-            digest = ";".join(map(file_sha256, image_files(item)))
-            content[str(item["image"])] = digest, item["split"]
         try:
-            loaded = load_case(item, channels, classes)
+            loaded = load_case(item, channels, classes, volumes=volumes)
         except DataError as error:
             problems.append(str(error))
             continue
+        if str(item["image"]) not in content:
+            content[str(item["image"])] = _content(item, loaded, volumes), item["split"]
         remarks += loaded.remarks
         cases.append(_tally(item["case"], loaded, classes))
     copies = pd.DataFrame(list(content.values()), list(content), ["digest", "split"])
+    copies = copies[copies["digest"] != ""]
     for _, same in copies[copies.duplicated("digest", keep=False)].groupby("digest", sort=False):
         if same["split"].nunique() > 1:
             told = ", ".join(f"{image} ({split})" for image, split in same["split"].items())
@@ -112,6 +112,14 @@ def check_table(
         if split not in table.splits
     ]
     return TableCheck(problems, remarks, "\n".join(summary))
+
+
+def _content(item: Mapping[str, Any], loaded: LoadedCase, volumes: "VolumeCache") -> str:
+    """The digest of an item's image, of a plane that of its volume."""
+    if "plane" not in loaded.attributes:
+        return image_digest(Image(loaded.image, loaded.attributes))
+    planes = volumes.read("image", item["image"]).planes
+    return image_digest(Image(planes[None], {}))
 
 
 def _tally(case: str, loaded: LoadedCase, classes: int) -> dict[str, Any]:

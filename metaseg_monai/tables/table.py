@@ -19,7 +19,7 @@ from metaseg_monai.files import read_lines, readable, written_at
 from metaseg_monai.images.image import FORMAT_OF_SUFFIX, image_suffix
 from metaseg_monai.metadata.fields import MetadataWarning, read_number, said
 from metaseg_monai.metadata.schema import MetadataSchema
-from metaseg_monai.naming import Folder, composed
+from metaseg_monai.naming import Folder, composed, likened
 from metaseg_monai.tables.columns import SPLITS, ColumnMap, Columns, Place, as_column_map
 
 PLACE_COLUMNS: tuple[str, ...] = get_args(Place)
@@ -210,6 +210,8 @@ def scan_table(
         remarks.append(
             f"{count} paths are written with backslashes, as on Windows, and read with / instead"
         )
+    if columns.group is not None:
+        remarks += _near_groups(rows)
     return CaseTable(file, items, tuple(remarks)), problems
 
 
@@ -559,6 +561,17 @@ def _problems_between(rows: Sequence[_Row]) -> list[str]:
         for (kind, name), where in _several(owners).items()
     ]
     return problems
+
+
+def _near_groups(rows: Sequence[_Row]) -> list[str]:
+    """Names of groups that are probably of one, in several splits."""
+    splits: dict[str, dict[str, str]] = defaultdict(dict)
+    for row in rows:
+        if row.group and row.split is not None:
+            splits[likened(row.group)].setdefault(row.group, row.split)
+    near = [of_name for of_name in splits.values() if len(set(of_name.values())) > 1]
+    told = (", ".join(f"{name!r} ({split})" for name, split in one.items()) for one in near)
+    return [f"groups that are probably one: {names}; write it alike" for names in told]
 
 
 def _several(told: Iterable[tuple[Any, Any, int]]) -> dict[Any, str]:

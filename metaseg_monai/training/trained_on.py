@@ -16,6 +16,8 @@ from tqdm import tqdm
 
 from metaseg_monai.errors import DataError, listing
 from metaseg_monai.files import file_sha256, frame_csv, of_cell
+from metaseg_monai.images.identity import file_digests
+from metaseg_monai.naming import likened
 from metaseg_monai.tables.check import image_files
 from metaseg_monai.training import processes
 from metaseg_monai.training.checkpoints import replace_file
@@ -24,7 +26,8 @@ from metaseg_monai.training.weights import BestWeights, LoadWeights
 from metaseg_monai.transforms.load import LoadCased, intensity_of, tally_intensity
 
 NAME = "trained_on.csv"
-COLUMNS = ["sha256", "split", "group", "case"]
+COLUMNS = ["pixels", "split", "group", "case"]
+OF_FILES = "sha256"  # the first column of a record that knows files, not pixels
 SHOWN = 5
 MOST_READ = 256  # images read for their values where the training does not keep what it reads
 
@@ -35,11 +38,12 @@ class RecordTrained:
     """Write down beside the weights which images a training sees.
 
     Attach it to the trainer, behind `RunCheckpoint`, which may refuse to go on. It writes
-    `trained_on.csv`, a row an image: the SHA-256 of its file (of several planes joined by ";"),
-    its split (train, or val, which chose the weights), group and case. The weights' facts hold
-    the file's own SHA-256, and `intensity`: the values of the training's images as `LoadCased`
-    gives them, see `metaseg_monai.transforms.load.intensity_of`. A dataset that keeps what it
-    reads reads every image now instead of in the first epoch; of another one 256 are read.
+    `trained_on.csv`, a row an image: the digest of its pixels (see `image_digest`; none of an
+    image without contrast), its split (train, or val, which chose the weights), group and case.
+    The weights' facts hold the file's own SHA-256, and `intensity`: the values of the training's
+    images as `LoadCased` gives them, see `metaseg_monai.transforms.load.intensity_of`. A dataset
+    that keeps what it reads reads every image now instead of in the first epoch; of another one
+    256 are read.
 
     Args:
         weights: that this training will keep.
@@ -71,8 +75,8 @@ class RecordTrained:
             return
         of_image = {image_files(item): item for item in self.items}
         rows = [
-            [_digest(image), *(item[name] for name in COLUMNS[1:])]
-            for image, item in of_image.items()
+            [digest, *(item[name] for name in COLUMNS[1:])]
+            for digest, item in zip(file_digests(list(of_image)), of_image.values(), strict=True)
         ]
         content = frame_csv(pd.DataFrame(rows, columns=COLUMNS)).encode()
         replace_file(self.weights.path.with_name(NAME), content)
@@ -153,6 +157,9 @@ def _indifferent(steps: Sequence[Any], item: Mapping[str, Any]) -> bool:
 class RefuseTrained:
     """Refuse to test a network on images that it was trained on, or chosen by.
 
+    Images are the same where their pixels are, whatever file holds them; of a record that an
+    earlier version wrote, where the files are the same byte for byte, which the log says.
+
     Attach it to the evaluator, behind `LoadWeights`. Cases of the splits train and val are let
     through: who tests on them means it. Another image of a group that has been trained on is told
     in the log: names of groups, such as 1, 2, 3, may coincide between data sets.
@@ -188,11 +195,15 @@ class RefuseTrained:
             )
             return
         known = self._read()
-        then = known.drop_duplicates("sha256", keep="last").set_index("sha256")
+        by = known.columns[0]
+        then = known[known[by] != ""].drop_duplicates(by, keep="last").set_index(by)
+        digests = (
+            [_of_files(image) for image in tested] if by == OF_FILES else file_digests([*tested])
+        )
         twice = [
             f"{item['case']} (was {then.split[digest]} case {then.case[digest]})"
-            for image, item in tested.items()
-            if (digest := _digest(image)) in then.index
+            for digest, item in zip(digests, tested.values(), strict=True)
+            if digest in then.index
         ]
         if twice:
             raise DataError(
@@ -200,7 +211,16 @@ class RefuseTrained:
                 f"weights ({self.path}): {listing(twice, SHOWN, str)}. The table was probably "
                 "split anew since; test with the table of the training, or train anew"
             )
-        groups = sorted(set(known.group) & {item["group"] for item in tested.values()})
+        if by == OF_FILES:
+            logger.warning(
+                "%s: was written by an earlier version and knows files, not pixels: a copy of a "
+                "training image in another file is not found; train anew to compare pixels",
+                self.path,
+            )
+        near = set(map(likened, known.group))
+        groups = sorted(
+            {item["group"] for item in tested.values() if likened(item["group"]) in near}
+        )
         if groups:
             logger.warning(
                 "%d groups of the test cases have the name of one that was trained on (%s): if it "
@@ -218,7 +238,7 @@ class RefuseTrained:
                 f"on; put back the file that this training wrote, or {advice}"
             )
         known = pd.read_csv(self.path, dtype=str, keep_default_na=False).map(of_cell)
-        if known.empty or list(known.columns) != COLUMNS:
+        if known.empty or list(known.columns) not in (COLUMNS, [OF_FILES, *COLUMNS[1:]]):
             raise DataError(
                 f"{self.path}: damaged, expected the columns {', '.join(COLUMNS)}; train anew, or "
                 f"{advice}"
@@ -226,7 +246,7 @@ class RefuseTrained:
         return known
 
 
-def _digest(files: tuple[str, ...]) -> str:
+def _of_files(files: tuple[str, ...]) -> str:
     try:
         return ";".join(map(file_sha256, files))
     except OSError as error:

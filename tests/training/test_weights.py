@@ -3,16 +3,20 @@
 import io
 import json
 import math
-import shutil
 
+import nibabel as nib
+import numpy as np
 import pandas as pd
+import PIL.Image
 import pytest
+import tifffile
 import torch
 from ignite.engine import Engine, State
 from monai.handlers import CheckpointLoader
 from torch import nn
 
 from metaseg_monai.errors import CheckpointError, ConfigError, DataError, TrainingError
+from metaseg_monai.files import file_sha256
 from metaseg_monai.metadata import MetadataSchema
 from metaseg_monai.networks import Unet3
 from metaseg_monai.networks.meta_input import MetaInput
@@ -388,11 +392,15 @@ def items(tmp_path):
     made = []
     for number, split in enumerate(["train", "train", "val", "test"]):
         file = tmp_path / f"{number}.tif"
-        file.write_bytes(bytes([number]) * 100)
+        tifffile.imwrite(file, pixels(number), photometric="minisblack")
         made.append({"image": str(file), "case": f"c{number}", "group": f"g{number}"})
         made[-1]["split"] = split
     planes = [str(tmp_path / "0.tif"), str(tmp_path / "3.tif")]
     return [*made, {"image": planes, "case": "c4", "group": "g4", "split": "test"}]
+
+
+def pixels(number):
+    return np.random.default_rng(number).integers(0, 200, (6, 7), np.uint8)
 
 
 def record(path, items):
@@ -412,7 +420,7 @@ def test_an_image_is_one_row_and_the_facts_know_the_file(path, items):
     table = pd.read_csv(record(path, [*items, {**items[0], "case": "c0-task2"}]))
     assert table["split"].tolist() == ["train", "train", "val"]
     assert table["group"].tolist() == ["g0", "g1", "g2"]
-    assert table["sha256"].str.len().eq(64).all()
+    assert table["pixels"].str.len().eq(64).all()
     known = read_weights(path)[1]["trained_on"]
     assert (known["file"], known["images"], len(known["sha256"])) == ("trained_on.csv", 3, 64)
 
@@ -423,19 +431,57 @@ def test_unseen_images_pass_in_silence(path, items, caplog):
     assert not caplog.records
 
 
+def as_png(path, array):
+    PIL.Image.fromarray(array).save(path.with_suffix(".png"))
+    return path.with_suffix(".png")
+
+
+def as_colours(path, array):
+    return as_png(path, np.stack([array] * 3 + [np.full_like(array, 255)], axis=-1))
+
+
+def as_float(path, array):
+    tifffile.imwrite(path, array.astype(">f4"), photometric="minisblack")
+    return path
+
+
+def as_nifti(path, array):
+    nib.save(
+        nib.Nifti1Image(array.astype(np.int16)[..., None], np.eye(4)), path.with_suffix(".nii.gz")
+    )
+    return path.with_suffix(".nii.gz")
+
+
+@pytest.mark.parametrize("save", [as_png, as_colours, as_float, as_nifti])
 @pytest.mark.parametrize(("number", "split"), [(1, "train"), (2, "val")])
-def test_a_copy_under_another_name_is_refused(path, items, number, split):
+def test_a_copy_under_another_name_is_refused(path, items, number, split, save):
     record(path, items)
-    copy = shutil.copy(items[number]["image"], path.parent / "copy.tif")
+    copy = save(path.parent / "copy.tif", pixels(number))
     test = {"image": str(copy), "case": "x", "group": "y", "split": "test"}
     with pytest.raises(DataError, match=rf"1 of 3 test .* x \(was {split} case c{number}\)"):
         refuse(path, [*items, test])
 
 
-def test_another_image_of_a_group_is_told(path, items, caplog):
+@pytest.mark.parametrize("group", ["g1", "G 01", "g1.0"])
+def test_another_image_of_a_group_is_told(path, items, caplog, group):
     record(path, items)
-    refuse(path, [{**items[3], "group": "g1"}])
-    assert "1 groups of the test cases have the name of one that was trained on (g1)" in caplog.text
+    refuse(path, [{**items[3], "group": group}])
+    told = f"1 groups of the test cases have the name of one that was trained on ({group})"
+    assert told in caplog.text
+
+
+def test_a_record_of_files_is_read_and_says_what_it_compares(path, items, caplog):
+    file = record(path, items)
+    validate(make(path), [1.0])  # weights that know of no record
+    old = pd.DataFrame(
+        [[file_sha256(one["image"]), one["split"], one["group"], one["case"]] for one in items[:3]],
+        columns=["sha256", "split", "group", "case"],
+    )
+    old.to_csv(file, index=False)
+    refuse(path, items)
+    assert "knows files, not pixels" in caplog.text
+    with pytest.raises(DataError, match=r"was train case c0"):
+        refuse(path, [{**items[0], "split": "test"}])
 
 
 def test_what_is_not_known_is_told(path, items, caplog):
@@ -445,12 +491,12 @@ def test_what_is_not_known_is_told(path, items, caplog):
 
 def test_a_foreign_or_damaged_record_and_a_missing_image_are_refused(path, items):
     file = record(path, items)
-    with pytest.raises(DataError, match=r"gone\.tif: cannot be read"):
+    with pytest.raises(DataError, match=r"gone\.tif: no such file"):
         refuse(path, [{**items[3], "image": str(path.with_name("gone.tif"))}])
     file.write_text(file.read_text().replace("g1", "g9"))
     with pytest.raises(DataError, match=r"not the record of the images that .*model\.pt was"):
         refuse(path, items)
     validate(make(path), [1.0])  # weights that know of no record
-    file.write_text("sha256\n1\n")
-    with pytest.raises(DataError, match="damaged, expected the columns sha256"):
+    file.write_text("pixels\n1\n")
+    with pytest.raises(DataError, match="damaged, expected the columns pixels"):
         refuse(path, items)

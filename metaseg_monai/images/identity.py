@@ -1,0 +1,80 @@
+"""Which images are one and the same: by their pixels, whatever file, format or type holds them."""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+
+from metaseg_monai.errors import DataError
+from metaseg_monai.images.geometry import axial_volume
+from metaseg_monai.images.image import Image
+from metaseg_monai.images.read import read_image
+
+BLOCK = 8  # planes, or rows, that are converted at a time
+READERS = min(8, os.cpu_count() or 1)  # of files at a time; decompression lets others work
+
+
+def pixel_digest(array: np.ndarray) -> str:
+    """SHA-256 of an array's shape and its values as float32, in whichever type and byte order.
+
+    >>> pixel_digest(np.array([[1, 2]], ">u2")) == pixel_digest(np.array([[1, 2.0]]))
+    True
+    """
+    digest = hashlib.sha256(str(array.shape).encode())
+    with np.errstate(over="ignore"):
+        for start in range(0, len(array), BLOCK):
+            block = array[start : start + BLOCK].astype("<f4")
+            digest.update((block + np.float32(0)).tobytes())  # no -0
+    return digest.hexdigest()
+
+
+def image_digest(image: Image) -> str:
+    """What tells an image from every other: the digest of its pixels, "" without any contrast.
+
+    Three equal colours are one grey, an opaque alpha channel is none, a volume is the same in
+    every order of its axes, and one of a single plane is that plane.
+
+    Args:
+        image: of `read_image`; or its pixels converted, with the type they had as `stored`.
+    """
+    array = image.array
+    kind = np.dtype(image.attributes.get("stored", array.dtype))
+    if array.min() == array.max():
+        return ""
+    if array.ndim == 4 and array.shape[-1] == 1:
+        array = array[..., 0]
+    elif array.ndim == 4 and image.attributes.get("affine") is not None and len(array) == 1:
+        with suppress(DataError):  # of a grid that is none, which others refuse
+            array = axial_volume(image).planes[None]
+    if len(array) in (2, 4) and kind.kind == "u":
+        opaque = bool((array[-1] == np.iinfo(kind).max).all())
+        array = array[:-1] if opaque else array
+    if len(array) == 3 and all(np.array_equal(array[0], other) for other in array[1:]):
+        array = array[:1]
+    if len(array) == 1:
+        return pixel_digest(array[0])
+    channels = ";".join(pixel_digest(channel) for channel in array)
+    return hashlib.sha256(channels.encode()).hexdigest()
+
+
+def file_digests(images: Sequence[Sequence[str | Path]]) -> list[str]:
+    """`image_digest` of images, each of one file or of one a plane, in their order.
+
+    Raises:
+        DataError: one cannot be read.
+    """
+    with ThreadPoolExecutor(READERS) as pool:
+        return list(pool.map(_file_digest, images))
+
+
+def _file_digest(files: Sequence[str | Path]) -> str:
+    given = files[0] if len(files) == 1 else files
+    try:
+        image = read_image(given)
+    except DataError:
+        image = read_image(given, spatial_dims=3)  # pages of a TIFF that are no channels
+    return image_digest(image)
