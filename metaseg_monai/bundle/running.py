@@ -80,18 +80,31 @@ def effective(*names: str) -> dict[str, Any]:
     return json.loads(json.dumps(found))
 
 
-def facts() -> dict[str, Any]:
+def facts(cases: CaseTable | None = None) -> dict[str, Any]:
     """Return what weights must tell of the network that ran (contract 27).
 
     `network`, `preprocessing` and `window` are components, to which `BestWeights` adds their
-    defaults; `variant` is that of the network, where it has one; `class_names` are those of the
-    bundle's metadata.json; `unknown_trained` is whether training drops metadata; `refers_to` holds
-    further components that these name.
+    defaults; `variant` is that of the network, where it has one; `unknown_trained` is whether
+    training drops metadata; `refers_to` holds further components that these name.
+
+    Args:
+        cases: whose classes are trained; `class_names` are those that the data set tells, by
+            number, never those of the bundle's metadata.json, which was written for other data.
+
+    Raises:
+        ConfigError: a class has a name and the network no such class.
     """
     parser, _ = _running()
     known = effective("network_def", "preprocessing")
     network, preprocessing = (known.pop(name) for name in ("network_def", "preprocessing"))
-    channels = parser and parser.get("_meta_#network_data_format#outputs#pred#channel_def")
+    names = {} if cases is None else dict(cases.class_names)
+    classes = parser.get("classes") if parser else None
+    if isinstance(classes, int) and (beyond := [one for one in names if one >= classes]):
+        named = ", ".join(f"{number}={name}" for number, name in names.items())
+        raise ConfigError(
+            f"class_names ({named}) name class {beyond[0]}, the network has {classes} with 0; "
+            "set classes, or class_names to those that are trained"
+        )
     dropped = parser.get("metadata_dropout", 0) if parser else 0
     shares = dropped.values() if isinstance(dropped, dict) else [dropped]
     told = {
@@ -100,7 +113,7 @@ def facts() -> dict[str, Any]:
         "preprocessing": preprocessing,
         "refers_to": known,
         "window": effective("window_inferer")["window_inferer"],
-        "class_names": list((channels or {}).values()),
+        "class_names": {str(number): name for number, name in names.items()},
         "unknown_trained": any(isinstance(one, float | int) and one > 0 for one in shares),
     }
     return {key: value for key, value in told.items() if value}

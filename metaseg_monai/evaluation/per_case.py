@@ -24,7 +24,7 @@ from metaseg_monai.files import file_sha256, of_cell, replacing, write_table
 from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.metrics.calibration import bin_probabilities
 from metaseg_monai.metrics.scores import COUNT_COLUMNS, case_f1
-from metaseg_monai.tables.table import CaseTable
+from metaseg_monai.tables.table import CLASSES, CaseTable, save_class_names
 from metaseg_monai.training.processes import bare_network, own_while_running
 from metaseg_monai.training.weights import LoadWeights, weights_sha256
 
@@ -391,7 +391,6 @@ def read_calibration(path: str | Path, mode: str | None = "normal") -> pd.DataFr
 
 # What is known of every case beside its image, by which reports split and audit.
 
-CLASSES = "classes.json"
 SPACING = ("spacing_z_mm", "spacing_y_mm", "spacing_x_mm")
 PLACE = ("case", "group", "split", "volume", "plane")
 CASES = Table(
@@ -409,23 +408,23 @@ class KnownOfCases:
     resampling, and empty for cases that were not evaluated or whose pixel size is unknown. That of
     planes is empty for images that are no slice; so a case of whole voxels without a plane is a
     volume.
-    ``schema.json`` is written beside it, and ``classes.json`` where the classes have names.
+    ``schema.json`` is written beside it, and ``classes.json``, empty where classes have no names.
 
     Args:
         table: of the run.
         schema: whose fields become columns.
-        class_names: by their numbers, as the channel_def of a bundle's metadata.json.
+        weights: those that are evaluated, which know what their classes are; None for nobody.
     """
 
     def __init__(
         self,
         table: CaseTable,
         schema: MetadataSchema,
-        class_names: Mapping[str, str] | None = None,
+        weights: LoadWeights | None = None,
     ) -> None:
         self.table = table
         self.schema = schema
-        self.class_names = class_names
+        self.weights = weights
 
     def __call__(self, case: Case) -> Iterator[tuple[str, list[float]]]:
         """The case's name and the spacing of its pixels."""
@@ -446,12 +445,9 @@ class KnownOfCases:
                 raw = item["metadata"].get(known.name)
                 row[known.name] = "" if known.is_missing(raw) else raw
             rows.append(row)
-        files = [path.with_name("schema.json")]
+        files = [path.with_name("schema.json"), path.with_name(CLASSES)]
         self.schema.save(files[0])
-        if self.class_names is not None:
-            files.append(path.with_name(CLASSES))
-            with replacing(files[1]) as part:
-                part.write_text(json.dumps(dict(self.class_names)) + "\n", encoding="utf-8")
+        save_class_names({} if self.weights is None else self.weights.class_names, files[1])
         return [write_table(rows, path), *files]
 
 

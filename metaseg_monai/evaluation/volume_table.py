@@ -15,9 +15,11 @@ from metaseg_monai.evaluation.per_case import AMOUNT, SHARE, TEXT, Case, Row, Ta
 from metaseg_monai.metrics.volumes import (
     KITS_REGIONS,
     VolumeScore,
+    fitting_regions,
     make_regions,
     score_volume,
 )
+from metaseg_monai.training.weights import LoadWeights
 
 SLICE_KEYS = ("volume", "plane", "planes", "spacing_mm")
 SAME_SPACING = 1e-3  # relative
@@ -74,21 +76,32 @@ class VolumeScores:
     needed.
 
     Args:
-        regions: ``{name: {"classes": [...], "tolerance_mm": ...}}``. None or {}: nothing is
-            scored, and the file of an earlier evaluation is removed when this one is complete.
+        regions: ``{name: {"classes": [...], "tolerance_mm": ...}}``, classes by number or name.
+            None or {}: nothing is scored, and the file of an earlier evaluation is removed when
+            this one is complete. Where the data have not the classes that are named, each of their
+            own is a region (see `fitting_regions`).
+        weights: those that are evaluated, which know what their classes are; None for nobody.
 
     Raises:
         ConfigError: the regions are wrong; while running: cases lack a key.
         DataError: while running: a plane comes twice, or planes of a volume do not fit together.
     """
 
-    def __init__(self, regions: Mapping[str, Mapping[str, Any]] | None = KITS_REGIONS) -> None:
+    def __init__(
+        self,
+        regions: Mapping[str, Mapping[str, Any]] | None = KITS_REGIONS,
+        weights: LoadWeights | None = None,
+    ) -> None:
         if regions is not None and not isinstance(regions, Mapping):
             raise ConfigError(
                 f"regions is {regions!r}; expected {{name: {{classes, tolerance_mm}}}}, or {{}} or "
                 "null to score no volumes"
             )
-        self.regions = make_regions(regions) if regions else []
+        self.given = regions or {}
+        if self.given:  # seen to be right before anything runs, under whatever names
+            named = {one for part in self.given.values() for one in _names_in(part)}
+            make_regions(self.given, dict(enumerate(sorted(named), 1)))
+        self.weights = weights
         self.open: dict[tuple[str, str], _Stack] = {}
         self.expected: Counter[tuple[str, str]] = Counter()
 
@@ -101,8 +114,9 @@ class VolumeScores:
 
     def __call__(self, case: Case) -> list[Row]:
         """Keep the slice; the scores of the volume that it completes."""
-        if not self.regions:
+        if not self.given:
             return []
+        self.classes = range(1, case["pred"].shape[0])
         pred = case["pred"].argmax(0).to(torch.uint8).cpu().numpy()
         label = case["label"][0].to(torch.uint8).cpu().numpy()
         whole = pred.ndim == 3
@@ -124,13 +138,22 @@ class VolumeScores:
         return VOLUMES.write(path, [*found, *left])
 
     def _scored(self, stack: _Stack) -> list[Row]:
+        names = {} if self.weights is None else self.weights.class_names
+        regions = fitting_regions(self.given, names, self.classes)
         places = sorted(stack.planes)
         pred, label = (np.stack([stack.planes[at][side] for at in places]) for side in (0, 1))
         try:
-            scores = score_volume(pred, label, stack.spacing_mm, self.regions, places, stack.count)
+            scores = score_volume(pred, label, stack.spacing_mm, regions, places, stack.count)
         except DataError as error:
             raise DataError(f"{stack}: {error}") from error
         return [{**stack.names, **score._asdict()} for score in scores]
+
+
+def _names_in(region: Any) -> list[str]:
+    classes = region.get("classes") if isinstance(region, Mapping) else None
+    if not isinstance(classes, list | tuple):
+        return []
+    return [one for one in classes if isinstance(one, str)]
 
 
 def read_volumes(path: str | Path) -> pd.DataFrame:

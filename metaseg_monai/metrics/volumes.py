@@ -60,11 +60,15 @@ def _covered_shares(mask: np.ndarray, by: np.ndarray) -> np.ndarray:
     return np.bincount(parts[mask & by], minlength=number + 1)[1:] / sizes
 
 
-KITS_REGIONS: Mapping[str, Mapping[str, Any]] = {
-    "kidney_and_masses": {"classes": [1, 2, 3], "tolerance_mm": 1.0331},
-    "masses": {"classes": [2, 3], "tolerance_mm": 1.1329},
-    "tumour": {"classes": [2], "tolerance_mm": 1.1498},
+KITS_REGIONS: Mapping[str, Mapping[str, Any]] = {  # tolerances of the challenge's own code
+    "kidney_and_masses": {
+        "classes": ["kidney", "tumour", "cyst"],
+        "tolerance_mm": 1.0330772532390826,
+    },
+    "masses": {"classes": ["tumour", "cyst"], "tolerance_mm": 1.1328796488598762},
+    "tumour": {"classes": ["tumour"], "tolerance_mm": 1.1498198361434828},
 }
+TOLERANCE_MM = 1.0  # of a class that is scored alone, because nobody named regions
 LARGEST_CLASS = 255
 
 
@@ -109,19 +113,23 @@ class VolumeScore(NamedTuple):
     lesions_false: int
 
 
-def make_regions(regions: Mapping[str, Mapping[str, Any]]) -> list[Region]:
+def make_regions(
+    regions: Mapping[str, Mapping[str, Any]], class_names: Mapping[int, str] | None = None
+) -> list[Region]:
     """Check regions as a configuration writes them.
 
     Args:
-        regions: ``{name: {"classes": [...], "tolerance_mm": ...}}``.
+        regions: ``{name: {"classes": [...], "tolerance_mm": ...}}``, classes by number or name.
+        class_names: of the data, by number.
 
     Raises:
-        ConfigError: no regions, other keys, classes that are not whole numbers of 1 to 255, each
-            once, or a tolerance below 0.
+        ConfigError: no regions, other keys, classes that are not whole numbers of 1 to 255 or
+            names of some, each once, or a tolerance below 0.
 
     >>> make_regions({"tumour": {"classes": [2], "tolerance_mm": 1.1498}})
     [Region(name='tumour', classes=(2,), tolerance_mm=1.1498)]
     """
+    numbers = {name: number for number, name in (class_names or {}).items()}
     if not regions:
         raise ConfigError("regions is empty; name at least one, see KITS_REGIONS")
     made = []
@@ -132,6 +140,14 @@ def make_regions(regions: Mapping[str, Mapping[str, Any]]) -> list[Region]:
                 '{"classes": [1, 2], "tolerance_mm": 1.0}'
             )
         classes, tolerance = setting["classes"], setting["tolerance_mm"]
+        if isinstance(classes, list | tuple):
+            classes = [numbers.get(one, one) if isinstance(one, str) else one for one in classes]
+            if strange := [one for one in classes if isinstance(one, str)]:
+                known = ", ".join(f"{number}={one}" for one, number in numbers.items())
+                raise ConfigError(
+                    f"region {name!r}: no class is named {strange[0]!r}; the classes are "
+                    f"{known or 'without names: give class_names, as 1=kidney,2=liver'}"
+                )
         if not _are_classes(classes):
             raise ConfigError(
                 f"region {name!r}: classes {classes!r}; expected whole numbers from 1 (0 is the "
@@ -141,6 +157,30 @@ def make_regions(regions: Mapping[str, Mapping[str, Any]]) -> list[Region]:
             raise ConfigError(f"region {name!r}: tolerance_mm {tolerance!r}; expected mm, from 0")
         made.append(Region(str(name), tuple(classes), float(tolerance)))
     return made
+
+
+def fitting_regions(
+    regions: Mapping[str, Mapping[str, Any]], class_names: Mapping[int, str], classes: Sequence[int]
+) -> list[Region]:
+    """Regions for data whose classes may be others than those that the regions name.
+
+    Args:
+        regions: as for `make_regions`.
+        class_names: of the data, by number.
+        classes: that the data have, without the background.
+
+    Returns:
+        The regions, where the data have every class that they name; else each class alone, by its
+        name, or as "class 2" where it has none, with a tolerance of 1 mm.
+
+    >>> kits = {"tumour": {"classes": ["tumour"], "tolerance_mm": 1.1498}}
+    >>> fitting_regions(kits, {1: "kidney", 2: "liver"}, [1, 2])[1]
+    Region(name='liver', classes=(2,), tolerance_mm=1.0)
+    """
+    named = {one for region in regions.values() for one in region["classes"]}
+    if {one for one in named if isinstance(one, str)} <= set(class_names.values()):
+        return make_regions(regions, class_names)
+    return [Region(class_names.get(one, f"class {one}"), (one,), TOLERANCE_MM) for one in classes]
 
 
 def score_volume(

@@ -156,6 +156,7 @@ def prepare_cracks(
         crackforest_mask if layout == "crackforest" else rule,
         options,
         {"layout": layout, "domain": domain, "photo": photo, "threshold": threshold},
+        "crack",
     )
 
 

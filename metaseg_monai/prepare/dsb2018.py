@@ -94,4 +94,4 @@ def prepare_dsb2018(
         "split": split,
         "overlap": overlap,
     }
-    return prepare_found(FoundFolder.of(root, found()), output, rule, options, settings)
+    return prepare_found(FoundFolder.of(root, found()), output, rule, options, settings, "nucleus")

@@ -29,6 +29,7 @@ from metaseg_monai.prepare.kits_case import (
 )
 from metaseg_monai.prepare.kits_source import (
     CHECK_RIGHTS,
+    CLASS_NAMES,
     SIZE,
     SizeSource,
     check_columns,
@@ -50,7 +51,15 @@ from metaseg_monai.prepare.pipeline import (
 from metaseg_monai.prepare.splits import divide
 from metaseg_monai.tables.clinical import ClinicalTable, check_cases
 from metaseg_monai.tables.columns import SPLITS
-from metaseg_monai.tables.table import CaseTable, refuse, warn_never_given
+from metaseg_monai.tables.table import (
+    CLASSES,
+    CaseTable,
+    ClassNames,
+    parse_class_names,
+    refuse,
+    save_class_names,
+    warn_never_given,
+)
 
 Record = dict[str, Any]
 TABLES = ("table.csv", "slices.csv", "cases.csv", "problems.csv")
@@ -160,6 +169,7 @@ def prepare_kits21(
             _check_output(output, settings, source, folder)  # nobody else changes it now
             with replacing(output / SETTINGS_FILE) as part:
                 part.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+            save_class_names(CLASS_NAMES, output / CLASSES)
             records = {}
             for one in each_case(write, cases, workers):
                 if isinstance(one, list):
@@ -474,6 +484,7 @@ def kits_volumes(
     schema: MetadataSchema,
     splits: str | Path | None = None,
     clinical: str | Path | None = None,
+    class_names: ClassNames = None,
 ) -> CaseTable:
     """One item for each case, the volumes as they are; the same split as `prepare_kits21` makes.
 
@@ -482,6 +493,7 @@ def kits_volumes(
         schema: of the metadata, columns of the clinical table; `tumour_size_mm` is radiographic.
         splits: official lists, see `read_splits`; cases in none of them are left out.
         clinical: clinical table, JSON or CSV; by default the kits.json of the source.
+        class_names: where they are not those of KiTS, see `parse_class_names`.
 
     Raises:
         DataError: the source or a list is wrong, a case lacks a file, there is no clinical table,
@@ -523,4 +535,4 @@ def kits_volumes(
             stacklevel=2,
         )
     warn_never_given(table, rows, schema)
-    return CaseTable(table, tuple(rows))
+    return CaseTable(table, tuple(rows), parse_class_names(class_names) or CLASS_NAMES)

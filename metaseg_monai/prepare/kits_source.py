@@ -14,6 +14,7 @@ from metaseg_monai.tables.clinical import read_clinical as read_any_clinical
 from metaseg_monai.tables.clinical import scan_clinical as scan_any_clinical
 from metaseg_monai.tables.find import image_paths
 
+CLASS_NAMES = {0: "background", 1: "kidney", 2: "tumour", 3: "cyst"}
 CASE_FOLDERS = (
     ".",
     "data",  # KiTS19: kits19/data

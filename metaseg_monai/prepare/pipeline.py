@@ -41,11 +41,12 @@ from metaseg_monai.prepare.masks import MaskRule, Masks
 from metaseg_monai.prepare.ome import with_ome
 from metaseg_monai.prepare.splits import Shares, with_groups, with_splits
 from metaseg_monai.tables.columns import SPLITS
+from metaseg_monai.tables.table import CLASSES, save_class_names
 
 Result = TypeVar("Result")
 SETTINGS_FILE = "prepared.json"
 RECORDS = ".cases"  # of cases that are done, where a folder grows case by case
-WRITTEN = ("images", "labels", "instances", "table.csv", "problems.csv", SETTINGS_FILE)
+WRITTEN = ("images", "labels", "instances", "table.csv", "problems.csv", CLASSES, SETTINGS_FILE)
 PREVIEW_ROWS = 5
 MOST_VALUES = 12
 SHOWN_PROBLEMS = 10
@@ -125,6 +126,7 @@ def prepare_found(
     rule: MaskRule | None,
     options: PrepareOptions,
     settings: Mapping[str, Any],
+    foreground: str = "",
 ) -> Prepared:
     """Check, divide and write the cases of a source; problems leave out their cases only.
 
@@ -140,6 +142,7 @@ def prepare_found(
         rule: how masks are read; None for a folder without masks.
         options: see `PrepareOptions`.
         settings: of the layout, kept with the options.
+        foreground: what class 1 is, where the data set tells, for classes.json.
 
     Returns:
         The table (None in a dry run or without any case), the summary and the problems.
@@ -170,6 +173,8 @@ def prepare_found(
                 write_problems(folder, problems)
                 text = json.dumps(kept, indent=1) + "\n"
                 (folder / SETTINGS_FILE).write_text(text, encoding="utf-8")
+                if foreground:
+                    save_class_names({0: "background", 1: foreground}, folder / CLASSES)
                 check_output(output, kept, WRITTEN)  # it may have been filled meanwhile
         except OSError as error:
             raise DataError(

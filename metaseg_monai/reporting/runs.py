@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -10,10 +11,9 @@ from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 
-from metaseg_monai.bundle.locate import resolve_bundle
-from metaseg_monai.errors import ConfigError, DataError
+from metaseg_monai.errors import DataError
 from metaseg_monai.evaluation import read_cases, read_counts, read_volumes
-from metaseg_monai.evaluation.per_case import CLASSES, PLACE, SPACING
+from metaseg_monai.evaluation.per_case import PLACE, SPACING
 from metaseg_monai.metadata.fields import AnyField, Continuous, read_number
 from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.metrics.scores import case_f1
@@ -21,6 +21,7 @@ from metaseg_monai.networks.variants import ALL_VARIANTS, METADATA_VARIANTS
 from metaseg_monai.study.design import EXPERTS, Study
 from metaseg_monai.study.matrix import Run
 from metaseg_monai.study.record import measured, read_plan, read_record, read_study
+from metaseg_monai.tables.table import CLASSES
 
 REPLICATE = ["data_seed", "seed"]
 TRAINING = ["condition", *REPLICATE]
@@ -144,20 +145,18 @@ class Results:
 
     @cached_property
     def class_names(self) -> dict[int, str]:
-        """Names of the label's foreground classes; empty if unknown.
+        """Names of the label's foreground classes, as the data set told them; empty if unknown.
 
-        The study's bundle gives them in its ``configs/metadata.json``, under
-        network_data_format.outputs.pred.channel_def; single runs in their ``classes.json``.
+        The runs' ``classes.json`` hold them; runs that differ tell none.
         """
-        try:
-            if self.study is None:
-                content = _read_json(self.runs[0].folder / CLASSES)
-            else:
-                file = resolve_bundle(self.study.bundle) / "configs" / "metadata.json"
-                content = _read_json(file)["network_data_format"]["outputs"]["pred"]["channel_def"]
-            named = {int(number): str(name) for number, name in content.items()}
-        except (ConfigError, OSError, ValueError, TypeError, KeyError, AttributeError):
-            return {}  # a report is made where the bundle is not, or gives no names
+        told = []
+        for run in self.runs:
+            with suppress(OSError, ValueError, AttributeError):  # of a release before
+                content = _read_json(run.folder / CLASSES)
+                told.append({int(number): str(name) for number, name in content.items()})
+        if not told or any(one != told[0] for one in told):
+            return {}
+        named = told[0]
         return {number: name for number, name in named.items() if number > 0 and name.strip()}
 
     @cached_property

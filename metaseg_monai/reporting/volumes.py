@@ -10,7 +10,7 @@ from metaseg_monai.evaluation.per_case import SPACING
 from metaseg_monai.metrics.agreement import Limits, bland_altman
 from metaseg_monai.metrics.leakage import volume_values
 from metaseg_monai.metrics.statistics import ratio_interval
-from metaseg_monai.metrics.volumes import FOUND_SHARE, KITS_REGIONS
+from metaseg_monai.metrics.volumes import FOUND_SHARE, KITS_REGIONS, TOLERANCE_MM
 from metaseg_monai.reporting.comparisons import compared_again, lacking
 from metaseg_monai.reporting.figures.ranking import Panel, agreement
 from metaseg_monai.reporting.page import Details, Figure, Part, Section
@@ -365,6 +365,8 @@ def how_scored(results: Results, regions: Sequence[str]) -> str:
             'which are made on the files\' own pixels: "python -m metaseg_monai score" makes '
             "those from predicted masks in the geometry of the files."
         )
+    if len(official) < len(regions):  # others than KiTS' own
+        told += f" Of a class that is scored alone, surface Dice forgives {TOLERANCE_MM:g} mm."
     return told
 
 

@@ -1,8 +1,11 @@
 """Score predicted volumes against labels in the geometry of their files, as challenges do."""
 
+import json
+import re
 import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,7 +13,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from metaseg_monai.errors import DataError, DataWarning
+from metaseg_monai.errors import ConfigError, DataError, DataWarning
 from metaseg_monai.evaluation import read_volumes
 from metaseg_monai.evaluation.volume_table import VOLUMES
 from metaseg_monai.files import absolute
@@ -20,18 +23,29 @@ from metaseg_monai.images.read import read_image
 from metaseg_monai.metrics.volumes import (
     FOUND_SHARE,
     KITS_REGIONS,
+    LARGEST_CLASS,
     Region,
     VolumeScore,
+    fitting_regions,
     make_regions,
     score_volume,
 )
 from metaseg_monai.naming import composed
-from metaseg_monai.prepare.kits_source import CASE_FOLDERS, IMAGE_NAMES, LABEL_NAMES, find_kits
+from metaseg_monai.prepare.kits_source import (
+    CASE_FOLDERS,
+    CLASS_NAMES,
+    IMAGE_NAMES,
+    LABEL_NAMES,
+    find_kits,
+)
+from metaseg_monai.tables.table import known_class_names, parse_class_names
 
 # Which predicted mask belongs to which label.
 
 SUFFIXES = (".nii", ".nii.gz")
 FILE_NAMES = (*IMAGE_NAMES, *LABEL_NAMES)  # of one case, which its folder names
+KITS_CASE = re.compile(r"case_\d{5}")
+KITS = "kits"  # of the option regions
 IMAGE_ENDING = "_imaging"
 SHOWN = 5
 
@@ -45,10 +59,11 @@ class Pair(NamedTuple):
 
 
 class Pairs(NamedTuple):
-    """Pairs in the order of their names, and the labels that have no prediction."""
+    """Pairs in the order of their names, the labels that have no prediction, what classes are."""
 
     pairs: list[Pair]
     unpredicted: list[str]
+    class_names: Mapping[int, str] = {}
 
 
 def find_pairs(predictions: str | Path, labels: str | Path) -> Pairs:
@@ -67,10 +82,10 @@ def find_pairs(predictions: str | Path, labels: str | Path) -> Pairs:
         DataError: nothing is there, two files are of one case, or a prediction has no label.
     """
     found = _masks(Path(predictions), "predictions")
-    known = _labels(Path(labels))
+    known, names = _labels(Path(labels))
     if Path(predictions).is_file() and Path(labels).is_file():
         (pred,), ((case, label),) = found.values(), known.items()
-        return Pairs([Pair(case, pred, label)], [])
+        return Pairs([Pair(case, pred, label)], [], names)
     strangers = sorted(set(found) - set(known))
     if strangers:
         raise DataError(
@@ -79,19 +94,31 @@ def find_pairs(predictions: str | Path, labels: str | Path) -> Pairs:
             f"prediction from {predictions}"
         )
     pairs = [Pair(case, found[case], known[case]) for case in sorted(found)]
-    return Pairs(pairs, sorted(set(known) - set(found)))
+    return Pairs(pairs, sorted(set(known) - set(found)), names)
 
 
-def _labels(source: Path) -> dict[str, Path]:
+def _labels(source: Path) -> tuple[dict[str, Path], Mapping[int, str]]:
+    """The labels by their cases, and the names of their classes, as far as the data tell them."""
     inside = (path for name in CASE_FOLDERS for path in (source / name).glob("case_*"))
     if source.is_dir() and any(path.is_dir() for path in inside):
         cases = find_kits(source, labels_only=True).cases
         if cases:
-            return {case.case: case.masks[0] for case in cases}
+            return {case.case: case.masks[0] for case in cases}, CLASS_NAMES
     known = [source / name for name in LABEL_NAMES if (source / name).is_file()]
     if known:  # the folder of one case, with its scan beside the label
-        return {composed(absolute(source).name): known[0]}
-    return _masks(source, "labels")
+        return {composed(absolute(source).name): known[0]}, _of_kits(known)
+    folder, found = source if source.is_dir() else source.parent, _masks(source, "labels")
+    return found, known_class_names(folder) or _of_kits(found.values())
+
+
+def _of_kits(labels: Iterable[Path]) -> Mapping[int, str]:
+    """KiTS' classes, where all labels have the names that only KiTS gives them."""
+    of_kits = (
+        label.name.startswith("aggregated_")
+        or (label.name in LABEL_NAMES and KITS_CASE.fullmatch(absolute(label).parent.name))
+        for label in labels
+    )
+    return CLASS_NAMES if all(of_kits) else {}
 
 
 def _masks(source: Path, what: str) -> dict[str, Path]:
@@ -178,13 +205,16 @@ def score(
     predictions: str | Path,
     labels: str | Path,
     output: str | Path,
-    regions: Mapping[str, Mapping[str, Any]] | None = None,
+    regions: Mapping[str, Mapping[str, Any]] | str | None = None,
+    class_names: str | Mapping[str, str] | None = None,
     found_share: float = FOUND_SHARE,
 ) -> str:
     """Score predicted volumes against labels as challenges do, and write ``volumes.csv``.
 
     Example:
         python -m metaseg_monai score --predictions masks --labels kits21/data --output scores
+        python -m metaseg_monai score --predictions masks --labels labels --output scores \
+--class_names "1=kidney,2=liver"
 
     Dice, surface Dice, HD95, volumes and lesions of each case and region, in the geometry of the
     files.
@@ -193,22 +223,33 @@ def score(
         predictions: folder of NIfTI masks, or one, see `find_pairs`.
         labels: folder of NIfTI labels or a KiTS download, or one label.
         output: CSV file, or folder that gets ``volumes.csv``. Only scores of volumes are replaced.
-        regions: ``{name: {"classes": [...], "tolerance_mm": ...}}``; None for those of KiTS.
+        regions: ``{name: {"classes": [...], "tolerance_mm": ...}}``, classes by number or name,
+            or a JSON file of that; kits for those of KiTS. By default those of KiTS for a KiTS
+            download, else each class alone, within 1 mm.
+        class_names: of the labels; by default those that they tell themselves (KiTS, classes.json,
+            dataset.json), else classes are told by number.
         found_share: of a lesion's voxels that must be predicted for it to be found.
 
     Raises:
         DataError: files cannot be paired or read, a mask has another shape or place than its
             label, or values that are no classes of the regions; names the case. Or the output
             cannot be written, or would replace a file that is no table of scores.
-        ConfigError: the regions or the share are none.
+        ConfigError: the regions, names or the share are none.
     """
-    made = make_regions(KITS_REGIONS if regions is None else regions)
+    given, asked = _regions(regions), parse_class_names(class_names)
     found = find_pairs(predictions, labels)
     path = output_table(output)
+    named = asked or (CLASS_NAMES if regions == KITS else found.class_names)
+    if given is not None:
+        made = make_regions(given, named)
+    else:
+        made = fitting_regions(KITS_REGIONS, named, _present(found, named))
+    highest = max([number for region in made for number in region.classes] + list(named))
     rows = []
     for pair in tqdm(found.pairs, desc="score", unit="case", disable=None):
         names = {"volume": pair.case, "group": pair.case, "split": "", "mode": "normal"}
-        rows += [{**names, **one._asdict()} for one in _score_pair(pair, made, found_share)]
+        scores = _score_pair(pair, made, found_share, highest)
+        rows += [{**names, **one._asdict()} for one in scores]
     try:
         VOLUMES.write(path, rows)
     except OSError as error:  # a full disk, say
@@ -220,6 +261,37 @@ def score(
             f"not scored: {len(missing)} labels without a prediction, such as {missing[0]}"
         )
     return "\n".join(lines)
+
+
+def _regions(given: Mapping[str, Any] | str | None) -> Mapping[str, Any] | None:
+    """Regions as they are written, in words, in a file, or as a mapping."""
+    if given == KITS:
+        return KITS_REGIONS
+    if given is None or isinstance(given, Mapping):
+        return given
+    try:
+        content = json.loads(Path(given).read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError("no object")
+        return content
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f'regions {given}: {error}; give {KITS}, or a JSON file {{"liver": {{"classes": [2], '
+            '"tolerance_mm": 1.0}}}'
+        ) from error
+
+
+def _present(found: Pairs, named: Mapping[int, str]) -> list[int]:
+    """The classes besides the background: those with a name, or all that a file holds."""
+    if named:
+        return [number for number in named if number > 0]
+    highest = 1
+    for pair in found.pairs:
+        for path in (pair.pred, pair.label):
+            with suppress(DataError):  # told where its case is scored
+                top = read_image(path, spatial_dims=3).array.max()
+                highest = max(highest, int(top) if np.isfinite(top) else 0)
+    return list(range(1, min(highest, LARGEST_CLASS) + 1))
 
 
 def summarise_volumes(volumes: pd.DataFrame) -> str:
@@ -246,13 +318,15 @@ def summarise_volumes(volumes: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def _score_pair(pair: Pair, regions: list[Region], found_share: float) -> list[VolumeScore]:
+def _score_pair(
+    pair: Pair, regions: list[Region], found_share: float, highest: int
+) -> list[VolumeScore]:
     try:
         pred, label = (read_image(path, spatial_dims=3) for path in (pair.pred, pair.label))
         _check_geometry(pair, pred, label)
         planes = []
         for image in (pred, label):
-            classes = _classes(image, regions)
+            classes = _classes(image, highest)
             planes.append(axial_volume(Image(classes, label.attributes)))
         for remark in planes[1].remarks:
             warnings.warn(f"case {pair.case}: {pair.label}: {remark}", DataWarning, stacklevel=2)
@@ -285,15 +359,14 @@ def _check_geometry(pair: Pair, pred: Image, label: Image) -> None:
         )
 
 
-def _classes(image: Image, regions: list[Region]) -> np.ndarray:
+def _classes(image: Image, highest: int) -> np.ndarray:
     """The array (1, H, W, D) as uint8."""
     array = image.array
-    highest = max(number for region in regions for number in region.classes)
     whole = array.dtype.kind in "iu" or bool((array % 1 == 0).all())
     if not whole or array.min() < 0 or array.max() > highest:
         raise DataError(
             f"{image.attributes['path']}: values from {array.min()} to {array.max()}; expected "
-            f"whole numbers from 0 (background) to {highest}, the highest class of a region: give "
-            "masks of classes"
+            f"whole numbers from 0 (background) to {highest}, the highest class of a region or "
+            "with a name: give masks of classes"
         )
     return array.astype(np.uint8)

@@ -17,7 +17,15 @@ from metaseg_monai.metadata.fields import Categorical, said
 from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.tables.check import image_files
 from metaseg_monai.tables.columns import ColumnMap
-from metaseg_monai.tables.table import GENERATED, CaseTable, find_table, read_table, refuse
+from metaseg_monai.tables.table import (
+    CLASSES,
+    GENERATED,
+    CaseTable,
+    find_table,
+    read_table,
+    refuse,
+    save_class_names,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +35,7 @@ def write_generated(
     settings: Mapping[str, Any],
     write: Callable[[Path], object],
     once: bool = False,
+    class_names: Mapping[int, str] | None = None,
 ) -> None:
     """Make a folder of generated data.
 
@@ -37,6 +46,7 @@ def write_generated(
         settings: what decides its content; kept in the folder.
         write: fills a given folder.
         once: leave a folder that was made with these settings as it is.
+        class_names: of the labels, kept beside the table.
 
     Raises:
         DataError: the folder holds files, or was made with other settings.
@@ -52,6 +62,8 @@ def write_generated(
             try:
                 with new_folder(output) as folder:
                     write(folder)
+                    if class_names:
+                        save_class_names(class_names, folder / CLASSES)
                     (folder / GENERATED).write_text(json.dumps(settings) + "\n", encoding="utf-8")
             except FolderFilledError:  # by a rank of the same run, or where there are no locks
                 if not once:

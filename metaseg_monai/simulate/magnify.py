@@ -165,7 +165,7 @@ def magnify_table(
         write_table(lines, folder / columns.table)
 
     settings = {"of": table.path.parent.name, "targets": list(targets), "splits": list(splits)}
-    write_generated(Path(output), settings, write)
+    write_generated(Path(output), settings, write, class_names=table.class_names)
     return Path(output) / columns.table
 
 

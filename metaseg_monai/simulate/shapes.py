@@ -208,7 +208,8 @@ def generate_synthetic_shapes(
     settings: dict[str, Any] = {"train": train, "val": val, "test": test, "size": size}
     settings |= {"seed": seed, "overlap": float(overlap)}
     write = partial(_write_shapes, settings=settings)
-    write_generated(Path(output), settings, write, once=True)
+    names = {0: "background", 1: "the named shape"}
+    write_generated(Path(output), settings, write, once=True, class_names=names)
     return Path(output) / "table.csv"
 
 

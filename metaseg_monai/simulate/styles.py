@@ -184,7 +184,7 @@ def prepare_styles(
         "unit": unit,
         "source": table.digest,
     }
-    write_generated(Path(output), settings, write)
+    write_generated(Path(output), settings, write, class_names=table.class_names)
     return summary
 
 

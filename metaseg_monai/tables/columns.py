@@ -42,6 +42,7 @@ class ColumnMap(BaseModel):
         label_values: pixel values of the label that count as foreground: one list for all rows,
             {field: {value: list}} where a field's value decides, or "instances" where every
             object has a number of its own from 1; empty where the label's values are the classes.
+        class_names: number of a class -> its name, such as {"1": "kidney"}.
         split_names: the table's name of a split -> train, val or test.
         exclude: cells of the image column whose rows are left out, for instance a copy of an image
             that stands in two splits.
@@ -69,6 +70,7 @@ class ColumnMap(BaseModel):
     label_values: (
         list[int] | Annotated[dict[str, Values], Setting(max_length=1)] | Literal["instances"]
     ) = []
+    class_names: dict[str, str] = {}
     split_names: dict[str, Split] = {}
     exclude: list[str] = []
 

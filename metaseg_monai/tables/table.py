@@ -9,13 +9,13 @@ import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from pydoc import locate
 from typing import Any, get_args
 
 from metaseg_monai.errors import ConfigError, DataError, MetadataError, listing
-from metaseg_monai.files import read_lines, readable, written_at
+from metaseg_monai.files import read_lines, readable, replacing, written_at
 from metaseg_monai.images.image import FORMAT_OF_SUFFIX, image_suffix
 from metaseg_monai.metadata.fields import MetadataWarning, read_number, said
 from metaseg_monai.metadata.schema import MetadataSchema
@@ -25,8 +25,12 @@ from metaseg_monai.tables.columns import SPLITS, ColumnMap, Columns, Place, as_c
 PLACE_COLUMNS: tuple[str, ...] = get_args(Place)
 SPACING_COLUMNS = PLACE_COLUMNS[3:]
 GENERATED = "generated.json"  # in a folder that a simulator filled: the settings it had
+CLASSES = "classes.json"  # beside a table, and in a run's folder: the names of its classes
+DECATHLON = "dataset.json"  # where the Decathlon and nnU-Net name them, under "labels"
 SHOWN_PROBLEMS = 30
 MOST_VALUES = 12
+
+ClassNames = Mapping[Any, str] | str | None
 
 logger = logging.getLogger(__name__)
 
@@ -43,11 +47,14 @@ class CaseTable:
             `plane`, `planes` and `spacing_mm` (z, y, x) where the table has their columns, and
             `columns` (every cell as text).
         remarks: what is allowed but seldom meant, in words.
+        class_names: of the label's classes by their numbers, as far as the data set or its user
+            tells them; without a name a class is its number.
     """
 
     path: Path
     rows: tuple[dict[str, Any], ...]
     remarks: tuple[str, ...] = ()
+    class_names: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -104,6 +111,7 @@ def read_table(
     schema: MetadataSchema | None = None,
     columns: Columns = None,
     simulate: str | Path | None = None,
+    class_names: ClassNames = None,
 ) -> CaseTable:
     """Read and validate a table; every problem is told at once.
 
@@ -113,6 +121,7 @@ def read_table(
         columns: the column map, its settings, or its JSON file; None is the plain form.
         simulate: JSON file {"_target_": a simulator, "output": its folder, relative to the file,
             ...}; where `path` is that folder and missing or empty, it is filled once.
+        class_names: see `known_class_names`; None takes those that the data set tells.
 
     Raises:
         DataError: the table or columns are missing, or rows are wrong: missing files, repeated
@@ -126,11 +135,86 @@ def read_table(
     """
     if simulate is not None:
         _simulate_once(Path(path), Path(simulate))
+    columns = as_column_map(columns)
+    names = parse_class_names(class_names or columns.class_names)
     table, problems = scan_table(path, schema, columns)
     refuse(table.path, problems)
     tell(table)
     warn_never_given(table.path, table.rows, schema)
-    return table
+    if not names and not columns.label_values:  # else other numbers are the classes
+        names = known_class_names(table.path.parent)
+    return replace(table, class_names=names)
+
+
+def parse_class_names(given: ClassNames) -> dict[int, str]:
+    """Names of classes by their numbers, from what a user or a file gives.
+
+    Args:
+        given: a mapping of numbers to names, or text; None or empty is none.
+
+    Raises:
+        ConfigError: anything else, a number below 0, or a class or name that comes twice.
+
+    >>> parse_class_names("1=kidney, 2=liver")
+    {1: 'kidney', 2: 'liver'}
+    """
+    pairs: list[tuple[Any, Any]] = []
+    if isinstance(given, str):
+        split = (part.partition("=") for part in given.split(",") if "=" in part)
+        pairs = [(number, name) for number, _, name in split]
+        wrong = len(pairs) != len(given.split(",")) and bool(given.strip())
+    else:
+        wrong = given is not None and not isinstance(given, Mapping)
+        pairs = list(given.items()) if isinstance(given, Mapping) else []
+    told = [(str(number).strip(), str(name).strip()) for number, name in pairs]
+    numbers = [int(number) if re.fullmatch("[0-9]{1,9}", number) else -1 for number, _ in told]
+    names = [name for _, name in told]
+    doubled = len(set(numbers)) < len(told) or len(set(names)) < len(told)
+    if wrong or doubled or -1 in numbers or not all(names):
+        raise ConfigError(
+            f"class_names is {given!r}; expected each number once and each name once, as "
+            '"1=kidney,2=liver"'
+        )
+    return dict(sorted(zip(numbers, names, strict=True)))
+
+
+def known_class_names(folder: str | Path) -> dict[int, str]:
+    """What a data set itself tells of its classes: ``classes.json``, or Decathlon's dataset.json.
+
+    Args:
+        folder: that holds the table, or the labels.
+
+    Raises:
+        DataError: the file is there and cannot be read.
+    """
+    for name in (CLASSES, DECATHLON):
+        file = Path(folder) / name
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+            if name == DECATHLON:
+                content = content["labels"]  # nnU-Net has {name: number}, or regions
+                if all(isinstance(value, int) for value in content.values()):
+                    content = {number: label for label, number in content.items()}
+                elif not all(isinstance(value, str) for value in content.values()):
+                    continue
+            return parse_class_names(content)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except (OSError, ValueError, KeyError, AttributeError) as error:
+            if name == DECATHLON and not isinstance(error, OSError):
+                continue  # of something else
+            raise DataError(
+                f"{file}: no names of classes ({error}); expected "
+                '{"0": "background", "1": "kidney"}; mend or remove it'
+            ) from error
+    return {}
+
+
+def save_class_names(names: Mapping[int, str], path: str | Path) -> None:
+    """Write names as ``classes.json``, whole or not at all."""
+    with replacing(path) as part:
+        told = {str(number): name for number, name in names.items()}
+        part.write_text(json.dumps(told, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def tell(table: CaseTable) -> None:

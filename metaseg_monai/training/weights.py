@@ -48,7 +48,7 @@ from metaseg_monai.transforms.load import LoadCased
 logger = logging.getLogger(__name__)
 KEY = "metaseg"  # of the facts in `state_dict._metadata[""]`
 # Facts that an evaluation may have otherwise, or that only the training knows.
-NOT_COMPARED = {"window", "class_names", "intensity", "trained_on", "best", "versions"}
+NOT_COMPARED = {"window", "intensity", "trained_on", "best", "versions"}
 
 
 def weights_sha256(state: Mapping[str, Any]) -> str:
@@ -334,7 +334,7 @@ class LoadWeights:
         network: also inside DistributedDataParallel.
         schema: of the metadata this network will be given; None where there is none.
         facts: as for `BestWeights`, of what runs now. Each must be as recorded, but for window,
-            class names and intensity statistics.
+            and intensity statistics; of class names the side that knows none agrees with any.
         bundle_root: folder of the bundle, whose training command is told where weights are missing.
         preprocessing: of the images to come, whose `LoadCased` refuses from then on what has other
             values than the images of the training.
@@ -388,6 +388,9 @@ class LoadWeights:
             raise CheckpointError(f"There are no weights at {self.path}. {self.train}")
         state, self.recorded = read_weights(self.path)
         now = {key: fact for key, fact in self.facts.items() if key not in NOT_COMPARED}
+        told = self.recorded.get("class_names")
+        if not (told and isinstance(told, dict)):  # a side that knows none agrees with any
+            now.pop("class_names", None)
         then = {key: self.recorded.get(key) for key in now}
         if self.recorded.get("earlier_form"):
             now = _as_told(now, self.recorded)
@@ -427,6 +430,17 @@ class LoadWeights:
                     "to come fit is not known.",
                     self.path,
                 )
+
+    @property
+    def class_names(self) -> dict[int, str]:
+        """The names of the classes: of the data at hand, else of those that were trained on.
+
+        Weights of earlier releases list those of the bundle, whatever the data were: none.
+        """
+        for known in (self.facts, self.recorded):
+            if isinstance(names := known.get("class_names"), dict) and names:
+                return {int(number): name for number, name in names.items()}
+        return {}
 
     def _fields(self, schema: Any) -> list[dict[str, Any]] | None:
         """Return what makes a recorded schema, without the words that only describe it."""

@@ -11,7 +11,8 @@ from metaseg_monai.images.geometry import axial_volume
 from metaseg_monai.metrics.volumes import KITS_REGIONS, count_lesions, make_regions, score_volume
 
 REAL = Path(os.environ.get("METASEG_DATA", "../shared/data"))
-REGIONS = make_regions(KITS_REGIONS)
+NAMES = {1: "kidney", 2: "tumour", 3: "cyst"}
+REGIONS = make_regions(KITS_REGIONS, NAMES)
 SPACING = (4.0, 0.5, 0.5)  # a voxel is 1 mm3
 
 

@@ -185,27 +185,22 @@ def study_of(bundle, conditions):
     )  # fmt: skip
 
 
-def test_classes_are_named_as_the_bundle_names_them(volumes, tmp_path):
-    run = volumes.run("se")
+def test_classes_are_named_as_the_data_name_them(volumes, tmp_path):
+    run, other = volumes.run("se"), volumes.run("me")
     assert volumes.results(se=[run]).class_names == {}
     (run.folder / "classes.json").write_text('{"0": "background", "1": "liver"}')
-    results = volumes.results(se=[run])
-    assert results.class_names == {1: "liver"}  # of a single run, without a study
-    bundle = tmp_path / "bundle"
-
-    def named(bundle, metadata=None):
-        if metadata is not None:
-            (bundle / "configs" / "metadata.json").write_text(metadata)
-        return replace(results, study=study_of(bundle, {"se": {}})).class_names
-
+    results = volumes.results(se=[run], me=[other])
+    assert results.class_names == {1: "liver"}
+    bundle = tmp_path / "bundle"  # whose author had other classes
     (bundle / "configs").mkdir(parents=True)
     (bundle / "configs" / "train.json").write_text("{}")
-    assert named(bundle) == {}
     channels = {"0": "background", "1": "kidney", "2": "tumour"}
     metadata = {"network_data_format": {"outputs": {"pred": {"channel_def": channels}}}}
-    assert named(bundle, json.dumps(metadata)) == {1: "kidney", 2: "tumour"}
-    assert named(bundle, '{"network_data_format": []}') == {}
-    assert named(tmp_path / "gone") == {}
+    (bundle / "configs" / "metadata.json").write_text(json.dumps(metadata))
+    study = study_of(bundle, {"se": {}})
+    assert replace(results, study=study).class_names == {1: "liver"}
+    (other.folder / "classes.json").write_text("{}")  # they do not agree
+    assert volumes.results(se=[run], me=[other]).class_names == {}
 
 
 def test_cases_of_several_data_are_named_as_in_the_results(volumes):

@@ -1,3 +1,5 @@
+import json
+
 import nibabel as nib
 import numpy as np
 import pandas as pd
@@ -7,6 +9,7 @@ from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.evaluation import read_volumes
 from metaseg_monai.images.geometry import AXES
 from metaseg_monai.metrics.volumes import KITS_REGIONS, make_regions, score_volume
+from metaseg_monai.prepare.kits_source import CLASS_NAMES
 from metaseg_monai.sharing.score import score
 
 SPACING = (3.0, 0.8, 0.5)  # z, y, x
@@ -48,7 +51,7 @@ def test_scores_are_those_of_the_planes_whatever_the_order_of_axes(tmp_path, cod
     for seed in (0, 1):
         label = label_of(seed)
         expected = score_volume(
-            np.roll(label, 1, axis=0), label, SPACING, make_regions(KITS_REGIONS)
+            np.roll(label, 1, axis=0), label, SPACING, make_regions(KITS_REGIONS, CLASS_NAMES)
         )
         rows = table[table["volume"] == f"case_{seed}"][list(expected[0]._fields)]
         for row, one in zip(rows.to_numpy().tolist(), expected, strict=True):
@@ -64,7 +67,7 @@ def test_the_summary_has_means_and_their_numbers(tmp_path):
     saved(tmp_path / "l" / "c.nii.gz", with_tumour)
     saved(tmp_path / "p" / "a.nii.gz", with_tumour)
     saved(tmp_path / "p" / "b.nii.gz", with_tumour)
-    text = score(tmp_path / "p", tmp_path / "l", tmp_path / "scores.csv")
+    text = score(tmp_path / "p", tmp_path / "l", tmp_path / "scores.csv", "kits")
     (tumour,) = [line.split() for line in text.splitlines() if line.startswith("tumour")]
     # Dice 1 and 0; a distance only of a; one lesion, found; one invented
     assert tumour == ["tumour", "2", "0.5000", "0.5000", "0.00", "(1)", "1", "of", "1", "1"]
@@ -92,11 +95,45 @@ def test_own_regions_and_share(tmp_path):
         score(a, a, tmp_path / "out", {})
 
 
+@pytest.mark.parametrize(
+    ("names", "told", "regions"),
+    [
+        (None, None, ["class 1", "class 2", "class 3"]),
+        ("1=spleen,2=liver,3=gut", None, ["spleen", "liver", "gut"]),
+        (None, {"0": "background", "2": "liver"}, ["liver"]),
+        ({1: "kidney", 2: "tumour", 3: "cyst"}, None, list(KITS_REGIONS)),
+    ],
+)
+def test_regions_are_those_of_the_classes_that_the_data_have(tmp_path, names, told, regions):
+    saved(tmp_path / "l" / "a.nii.gz", np.minimum(label_of(0), 2))
+    saved(tmp_path / "p" / "a.nii.gz", label_of(0))
+    if told:
+        saved(tmp_path / "p" / "a.nii.gz", np.minimum(label_of(0), 2))
+        content = {"labels": told} if names is None else told
+        (tmp_path / "l" / "dataset.json").write_text(json.dumps(content))
+    score(tmp_path / "p", tmp_path / "l", tmp_path / "out", class_names=names)
+    assert read_volumes(tmp_path / "out" / "volumes.csv")["region"].tolist() == regions
+
+
+def test_regions_may_name_classes_and_stand_in_a_file(tmp_path):
+    a = saved(tmp_path / "a.nii.gz", label_of(0))
+    file = tmp_path / "regions.json"
+    file.write_text('{"both": {"classes": ["liver", 1], "tolerance_mm": 2}}')
+    score(a, a, tmp_path / "out", str(file), "1=spleen,2=liver,3=gut")
+    assert read_volumes(tmp_path / "out" / "volumes.csv")["region"].tolist() == ["both"]
+    with pytest.raises(ConfigError, match="no class is named 'liver'"):
+        score(a, a, tmp_path / "out", str(file))
+    with pytest.raises(ConfigError, match=r"regions gone\.json"):
+        score(a, a, tmp_path / "out", "gone.json")
+    with pytest.raises(ConfigError, match=r"class_names is .*1=kidney,2=liver"):
+        score(a, a, tmp_path / "out", class_names="liver")
+
+
 def refused(tmp_path, pred, message, **stored):
     saved(tmp_path / "l" / "case_7.nii.gz", label_of(0))
     saved(tmp_path / "p" / "case_7.nii.gz", pred, **stored)
     with pytest.raises(DataError, match=f"case case_7: .*{message}"):
-        score(tmp_path / "p", tmp_path / "l", tmp_path / "out")
+        score(tmp_path / "p", tmp_path / "l", tmp_path / "out", "kits")
     assert not (tmp_path / "out").exists()
 
 

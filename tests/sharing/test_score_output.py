@@ -74,6 +74,6 @@ def test_a_disk_that_fills_up_is_told(mask, tmp_path, monkeypatch):
 
 def test_earlier_scores_are_replaced(mask, tmp_path):
     for found_share in (0.5, 0.7):
-        score(mask, mask, tmp_path / "out", found_share=found_share)
+        score(mask, mask, tmp_path / "out", "kits", found_share=found_share)
     assert len(read_volumes(tmp_path / "out" / "volumes.csv")) == 3
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["volumes.csv"]

@@ -42,6 +42,12 @@ SMALLEST_SIDE = 32
 SMALL = {"train": 56, "val": 14, "test": 28}
 STYLE_TOLERANCE_PX = {"exact": 0.0, "fine": 2.0, "coarse": 3.5}  # at 20x (paper 3.2)
 STYLE_MAGNIFICATION = 20.0
+FOREGROUND = {  # of recipes whose masks are not of nuclei alone
+    "heterogeneous": "crack or nucleus",
+    **dict.fromkeys(
+        ("anomalies", "anomalies_curtailed", "anomalies_curtailed_apart"), "nucleus or anomaly"
+    ),
+}
 SPOILT = 0.2  # share of the images without a label of anomalies that have some all the same
 OF_CELLS = (
     "magnification", "modality", "medium", "focal", "plane", "focus_um", "exposure_ms", "staining",
@@ -135,7 +141,8 @@ def generate_cells(
     }
     plans = make_plan(recipe, settings, seed)
     write = partial(_write, plans=plans, settings=settings, workers=workers)
-    write_generated(Path(output), settings, write, once=True)
+    names = {0: "background", 1: FOREGROUND.get(recipe, "nucleus")}
+    write_generated(Path(output), settings, write, once=True, class_names=names)
     return Path(output) / "table.csv"
 
 
