@@ -535,4 +535,4 @@ def kits_volumes(
             stacklevel=2,
         )
     warn_never_given(table, rows, schema)
-    return CaseTable(table, tuple(rows), parse_class_names(class_names) or CLASS_NAMES)
+    return CaseTable(table, tuple(rows), class_names=parse_class_names(class_names) or CLASS_NAMES)
