@@ -21,6 +21,7 @@ NULL = "null"  # messages and files write None so; the command line passes it as
 TRUTH = {"true": True, "false": False}
 REFERENCE = re.compile(r"[@%](\w+(?:(?:#|::)\w+)*)")
 CASES = 'a component under "cases", see docs/bundles.md'
+SHORT = {"out_of_range": "schema#out_of_range"}  # settings that have a name of their own
 # What settings of former bundles have become.
 MOVED = {
     "pad_size": "train#augmentation#0#spatial_size",
@@ -64,6 +65,7 @@ def check_overrides(
         ConfigError: naming every unknown id with its nearest neighbours, and every value whose
             type is not that of the default.
     """
+    overrides = {SHORT.get(name, name): value for name, value in overrides.items()}
     merged = config if isinstance(config, Mapping) else load_config(config)
     ids = dict(flatten(merged))
     given = {key.lstrip("+").replace("::", "#"): value for key, value in overrides.items()}

@@ -223,6 +223,8 @@ class MetadataField(BaseModel):
 
     def refusal(self, value: Any, step: str) -> MetadataError:
         """The error for a value that is not allowed; `step` says what to do next."""
+        if self.missing == "unknown":
+            step += ", or leave it empty for unknown"
         return MetadataError(
             f"field {self.name!r}: expected {self.expected()}, "
             f"got {value!r} ({type(value).__name__}); {step}"
@@ -535,7 +537,11 @@ class Continuous(MetadataField):
             raise self.refusal(value, f"write the number alone, in {self.unit}")
         doubt = self._doubt(number)
         if doubt and self.out_of_range == "error":
-            raise self.refusal(value, doubt)
+            raise self.refusal(
+                value,
+                f"{doubt}; or use it as it is, outside of the range (--out_of_range flag), or fit "
+                "a wider range (fit-schema --margin 0.2) and train anew",
+            )
         if self.scale != "linear" and number <= 0:
             raise self.refusal(value, f"the scale {self.scale} needs a value above 0")
         low, high = (self._scaled(end) for end in self.range)
@@ -559,7 +565,10 @@ class Continuous(MetadataField):
         doubt = None if number is None else self._doubt(number)
         if doubt is None or self.out_of_range == "error":
             return []
-        return [f"field {self.name!r}: expected {self.expected()}, got {value!r}; {doubt}"]
+        return [
+            f"field {self.name!r}: expected {self.expected()}, got {value!r}, which is used as it "
+            f"is, outside of what the range promises; {doubt}"
+        ]
 
     def _scaled(self, number: float) -> float:
         return number if self.scale == "linear" else math.log(number)
@@ -573,7 +582,7 @@ class Continuous(MetadataField):
             if low <= number * factor <= high:
                 given = _SLIPS.get((self.unit, factor), "another unit")
                 return f"is it in {given}? In {self.unit} {number * factor:g} would be inside"
-        return "correct the value, or the range in the schema"
+        return "correct the value"
 
 
 @final

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -28,6 +30,7 @@ def fit_schema(
     availability: PerField = "acquisition",
     split_column: str = "split",
     train_split: str = "train",
+    margin: float = 0.0,
 ) -> MetadataSchema:
     """Propose a metadata schema from the training rows of a table; check it before you train.
 
@@ -37,7 +40,8 @@ def fit_schema(
 
     Categories are sorted; a continuous range runs from the lowest to the highest value, rounded
     outwards to two significant digits. Only rows of the training split are read where the table
-    has a split column, otherwise all rows; each field's description says which.
+    has a split column, otherwise all rows; each field's description says which. Columns that are
+    probably no metadata (identifiers, dates, one value in every row) are told in the log.
 
     Args:
         table: CSV file with a header.
@@ -54,6 +58,8 @@ def fit_schema(
         availability: acquisition, pre-operative or post-operative. Review it likewise.
         split_column: Column that names each row's split.
         train_split: Name of the training split in it.
+        margin: Share of a continuous range that is added at either end (of its logarithm where
+            the scale is one), for patients beyond those of the table. A range above 0 stays so.
 
     Raises:
         DataError: The table cannot be read or has no training rows.
@@ -63,7 +69,9 @@ def fit_schema(
     """
     if output is not None and Path(output).exists():
         raise ConfigError(f"{output}: exists already; delete it, or name another output")
-    rows, source = _training_rows(Path(table), split_column, train_split)
+    if not 0 <= margin < math.inf:
+        raise ConfigError(f"margin={margin}: expected a share from 0, such as 0.2")
+    rows, numbers, source = _training_rows(Path(table), split_column, train_split)
     specs = fields.split(",") if isinstance(fields, str) else fields
     parts = [_parts(spec.strip()) for spec in specs]
     columns = [column for column, _, _ in parts]
@@ -89,20 +97,25 @@ def fit_schema(
             for name in names
             if isinstance(setting := given[name], str) or column in setting
         }
-        present = _present(rows, column, settings.get("missing", "error"), source)
+        present = _present(rows, numbers, column, settings.get("missing", "error"), source)
         if not kind and all(read_number(text) is not None for text in present):
             raise ConfigError(  # they may be names (magnifications): only the caller knows
                 f"field {column!r}: all values are numbers; write {column}:continuous:UNIT if they "
                 f"are quantities, {column}:categorical if they are names"
             )
         kind = kind or "categorical"
+        for doubt in _doubts(rows, column, kind, present):
+            logger.warning("field %r: %s", column, doubt)
+        proposed = KINDS[kind].propose(column, present)
+        if kind == "continuous":
+            proposed["range"] = _widened(proposed["range"], margin, settings.get("scale"))
         content = {
             "kind": kind,
             "name": column,
             **({"unit": unit} if unit else {}),
             **settings,
             "description": f"proposed from {source}; review provenance and availability",
-            **KINDS[kind].propose(column, present),
+            **proposed,
         }
         proposals.append(read_field(place, content))
     schema = MetadataSchema(proposals)
@@ -114,26 +127,25 @@ def fit_schema(
 
 def _training_rows(
     table: Path, split_column: str, train_split: str
-) -> tuple[list[dict[str, str]], str]:
-    """The rows to fit, and where they come from in words."""
+) -> tuple[list[dict[str, str]], list[int], str]:
+    """The rows to fit, their numbers in the table, and where they come from in words."""
     if table.is_dir():
         table = table / "table.csv"
     columns, lines, broken = read_lines(table)
     if broken:
         raise DataError(f"{table}: {'; '.join(broken)}; mend these rows")
-    rows = [cells for _, cells in lines]
     if split_column not in columns:
-        chosen, source = rows, f"all {len(rows)} rows of {table.name}, without a split column"
+        chosen, source = lines, f"all {len(lines)} rows of {table.name}, without a split column"
     else:
-        chosen = [row for row in rows if row[split_column] == train_split]
+        chosen = [line for line in lines if line[1][split_column].strip() == train_split]
         source = f"{len(chosen)} {train_split} rows of {table.name}"
     if not chosen:
-        splits = listing(sorted({row[split_column] for row in rows}))
+        splits = listing(sorted({row[split_column] for _, row in lines}))
         raise DataError(
             f"{table}: expected rows with {split_column} = {train_split!r}, got {splits}; "
             f"name the training split"
         )
-    return chosen, source
+    return [row for _, row in chosen], [number for number, _ in chosen], source
 
 
 def _parts(spec: str) -> tuple[str, str, str]:
@@ -154,8 +166,68 @@ def _parts(spec: str) -> tuple[str, str, str]:
     return column, kind, unit
 
 
+def _widened(range_: tuple[float, float], margin: float, scale: str | None) -> tuple[float, float]:
+    """The range with a share of it at either end, to four significant digits."""
+    low, high = range_
+    if margin == 0 or (scale != "linear" and low <= 0):  # the field refuses such a range itself
+        return range_
+    if scale == "linear":
+        wide = (low - margin * (high - low), high + margin * (high - low))
+        if low >= 0 > wide[0]:  # no size or age is below 0
+            wide = (0.0, wide[1])
+    else:
+        factor = (high / low) ** margin
+        wide = (low / factor, high * factor)
+    return float(f"{wide[0]:.4g}"), float(f"{wide[1]:.4g}")
+
+
+_DATE = re.compile(
+    r"(\d{4}([-/.])\d{1,2}\2\d{1,2}|\d{1,2}([-/.])\d{1,2}\3(\d{4}|\d{2})|(19|20)\d{2}[01]\d[0-3]\d)"
+    r"([T ]\d{1,2}:\d{2}.*)?"
+)
+_IDENTIFIER = re.compile(r"(^|[\W_])(id|ids|uid|uuid|mrn|accession|barcode)($|[\W_])", re.I)
+FEW = 5  # rows, below which every column may look like an identifier
+
+
+def _doubts(
+    rows: Sequence[Mapping[str, str]], column: str, kind: str, present: Sequence[str]
+) -> list[str]:
+    """What speaks against a column as metadata, in words."""
+    distinct = set(present)
+    if len(distinct) == 1:
+        return [
+            f"every value is {present[0]!r}, of which a network learns nothing; leave the field out"
+        ]
+    if sum(_DATE.fullmatch(text) is not None for text in present) > len(present) / 2:
+        return [
+            f"values such as {present[0]!r} are dates, which tell a case or a time apart instead "
+            "of what is in the image; leave the field out, or give an age or an interval"
+        ]
+    numbers = [float(text) for text in distinct if read_number(text) is not None]
+    steps = len(numbers) == len(distinct) and all(number.is_integer() for number in numbers)
+    counted = steps and max(numbers) - min(numbers) == len(numbers) - 1
+    each = len(distinct) > 0.9 * len(present)
+    named = kind != "continuous" or counted or _IDENTIFIER.search(column)
+    of_group: dict[str, set[str]] = {}
+    for row in rows:
+        of_group.setdefault(row.get("group", ""), set()).add(row[column].strip())
+    of_groups = len(of_group) == len(distinct) and all(len(one) == 1 for one in of_group.values())
+    names_groups = of_groups and len(distinct) >= FEW and kind != "continuous"
+    if len(present) >= FEW and kind != "vector" and ((each and named) or names_groups):
+        what = "group" if names_groups else "row"
+        return [
+            f"{len(distinct)} values in {len(present)} rows, one for each {what}, as an identifier "
+            "has: a network would learn the cases by heart, and knows no new one; leave it out"
+        ]
+    return []
+
+
 def _present(
-    rows: Sequence[Mapping[str, str]], column: str, missing: str, source: str
+    rows: Sequence[Mapping[str, str]],
+    numbers: Sequence[int],
+    column: str,
+    missing: str,
+    source: str,
 ) -> list[str]:
     """The column's values without the missing ones, which need policy ``unknown``."""
     if column not in rows[0]:
@@ -165,10 +237,11 @@ def _present(
         )
     present = [row[column].strip() for row in rows if not says_nothing(row[column])]
     absent = len(rows) - len(present)
+    lacking = [n for n, row in zip(numbers, rows, strict=True) if says_nothing(row[column])]
     if not present or (absent and missing == "error"):
         raise MetadataError(
-            f"field {column!r}: {absent} of {source} lack a value; fill them in, or use "
-            f"missing='unknown'"
+            f"field {column!r}: {absent} of {source} lack a value (row "
+            f"{listing(lacking, 5, str)}); fill them in, or take them as unknown: --missing unknown"
             if present
             else f"field {column!r}: {source} have no value at all; leave the field out"
         )

@@ -7,7 +7,7 @@ import json
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Literal, final
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -18,6 +18,7 @@ from metaseg_monai.metadata.fields import (
     AnyField,
     Availability,
     Code,
+    Continuous,
     MetadataWarning,
     read_field,
 )
@@ -181,6 +182,16 @@ class MetadataSchema:
         )
         return hashlib.sha256(canonical.encode()).hexdigest()
 
+    def with_policy(self, out_of_range: Literal["error", "flag"]) -> MetadataSchema:
+        """The schema with another policy for values out of the range of continuous fields."""
+        own = {"out_of_range": out_of_range}
+        return MetadataSchema(
+            [
+                field.model_copy(update=own) if isinstance(field, Continuous) else field
+                for field in self.fields
+            ]
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """The schema as plain lists, texts and numbers, for JSON and checkpoints."""
         return {"fields": [field.model_dump(mode="json") for field in self.fields]}
@@ -203,14 +214,23 @@ class MetadataSchema:
             part.write_text(f"{self}\n", "utf-8")
 
     @classmethod
-    def load(cls, path: str | Path) -> MetadataSchema:
+    def load(
+        cls, path: str | Path, out_of_range: Literal["error", "flag"] | None = None
+    ) -> MetadataSchema:
         """Read the JSON that `save` wrote.
+
+        Args:
+            path: The file.
+            out_of_range: Policy that takes the place of that of every continuous field.
 
         Raises:
             MetadataError: The file is absent, no JSON or no schema; names file and field.
         """
+        if out_of_range not in (None, "error", "flag"):
+            raise MetadataError(f"out_of_range={out_of_range!r}: expected error or flag")
         try:
-            return cls.from_dict(json.loads(Path(path).read_text("utf-8")))
+            schema = cls.from_dict(json.loads(Path(path).read_text("utf-8")))
+            return schema if out_of_range is None else schema.with_policy(out_of_range)
         except (OSError, ValueError) as error:  # MetadataError and JSONDecodeError are ValueErrors
             raise MetadataError(
                 f"{path}: not a metadata schema: {error}; correct the file, or write one with "

@@ -1,6 +1,7 @@
 """The deep check of a table as one text for a person."""
 
 from pathlib import Path
+from typing import Literal
 
 from metaseg_monai.images.image import Channels
 from metaseg_monai.metadata.schema import MetadataSchema
@@ -14,6 +15,7 @@ def check(
     columns_file: str | Path | None = None,
     classes: int = 2,
     channel_conversion: Channels = "stored",
+    out_of_range: Literal["error", "flag"] | None = None,
 ) -> str:
     """Read every file of a table and report all problems before any training.
 
@@ -26,6 +28,7 @@ def check(
         columns_file: JSON file of a column map, for tables with other column names.
         classes: number of label classes with the background.
         channel_conversion: stored | grey | rgb, as in training.
+        out_of_range: error | flag, instead of what the schema says, as in training.
 
     Returns:
         A summary, and the warnings.
@@ -33,7 +36,7 @@ def check(
     Raises:
         DataError: listing the problems, if there are any.
     """
-    schema = MetadataSchema.load(schema_file)
+    schema = MetadataSchema.load(schema_file, out_of_range)
     found = check_table(table, schema, columns_file, classes, channel_conversion)
     refuse(Path(table), found.problems)
     warnings = [f"warning: {text}" for text in found.warnings]

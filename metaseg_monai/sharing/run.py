@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from metaseg_monai.bundle.locate import configuration_file, resolve_bundle
-from metaseg_monai.bundle.overrides import load_config
+from metaseg_monai.bundle.overrides import SHORT, load_config
 from metaseg_monai.bundle.run import configs_of, run_bundle, running
 from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.evaluation import read_counts
@@ -325,7 +325,11 @@ def predict(
     files = [configuration_file(root, name) for name in names]
     if known is not settings:  # a model; what concerned its training alone does not matter here
         ids = load_config(files).keys()
-        known = {k: v for k, v in known.items() if k in settings or k.partition("#")[0] in ids}
+        known = {
+            k: v
+            for k, v in known.items()
+            if k in settings or SHORT.get(k, k).partition("#")[0] in ids
+        }
         known = {"ckpt_path": str(absolute(folder) / "model.pt"), **known}
     given = {
         **known,

@@ -445,7 +445,9 @@ class LoadWeights:
     def _fields(self, schema: Any) -> list[dict[str, Any]] | None:
         """Return what makes a recorded schema, without the words that only describe it."""
         try:
-            return None if schema is None else MetadataSchema.from_dict(schema).settings
+            if schema is None:  # values out of range are encoded alike, whatever is said of them
+                return None
+            return MetadataSchema.from_dict(schema).with_policy("error").settings
         except (ValueError, MetadataError) as error:
             raise CheckpointError(
                 f"The metadata schema in {self.path} cannot be read ({error}); train anew."

@@ -49,7 +49,9 @@ def test_all_rows_without_a_split_column(table):
 
 
 def test_missing_values_need_the_policy(table):
-    with pytest.raises(MetadataError, match=r"'site': 1 of 2 train rows.*missing='unknown'"):
+    with pytest.raises(
+        MetadataError, match=r"'site': 1 of 2 train rows.*\(row 2\).*--missing unknown"
+    ):
         fit_schema(table, ["site"])
     assert fit_schema(table, ["site"], missing="unknown").entry_names == (
         "site=north",
@@ -127,3 +129,42 @@ def test_columns_that_tell_nothing(tmp_path, cells, field, reason):
     path.write_text("a,b\n" + "".join(f"{cell},x\n" for cell in cells))
     with pytest.raises(MetadataError, match=reason):
         fit_schema(path, [field])
+
+
+@pytest.mark.parametrize(
+    ("scale", "margin", "expected"),
+    [("linear", 0.1, (0.0, 175.6)), ("log", 0.5, (0.6563, 999.5)), ("linear", 0, (4.1, 160.0))],
+)
+def test_a_margin_widens_what_was_seen(table, scale, margin, expected):
+    schema = fit_schema(table, "size:continuous:mm", scale=scale, margin=margin)
+    assert schema.field("size").range == expected
+    with pytest.raises(ConfigError, match="margin=-1: expected a share from 0"):
+        fit_schema(table, "size:continuous:mm", margin=-1)
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "told"),
+    [
+        ([f"P{n:03d}" for n in range(9)], "", "one for each row, as an identifier has"),
+        (
+            ["P1", "P2", "P3", "P4", "P5", "P5", "P6", "P6", "P7"],
+            "",
+            "one for each group, as an id",
+        ),
+        (range(100, 109), "continuous:x", "one for each row, as an identifier has"),
+        ([f"2024-0{n}-11" for n in range(1, 10)], "", "are dates"),
+        ([f"{n}.3.24" for n in range(1, 10)], "", "are dates"),
+        ([20240100 + n for n in range(1, 10)], "continuous:d", "are dates"),
+        (["same"] * 9, "", "every value is 'same', of which a network learns nothing"),
+        ([1, 4, 2.5, 7, 3, 90, 14, 6, 8], "continuous:mm", None),
+        (["a", "b", "c"] * 3, "", None),
+        ([1, 2, 3] * 3, "ordinal", None),
+        (["1;2", "3;4", "5;6"] * 3, "vector", None),
+    ],
+)
+def test_columns_that_are_probably_no_metadata_are_told(tmp_path, caplog, values, kind, told):
+    groups = ["1", "2", "3", "4", "5", "5", "6", "6", "7"]
+    rows = [f"{value},{group}" for value, group in zip(values, groups, strict=True)]
+    (tmp_path / "table.csv").write_text("\n".join(["what,group", *rows, ",", ""]))
+    fit_schema(tmp_path / "table.csv", [f"what:{kind}" if kind else "what"])
+    assert (told in caplog.text) if told else not caplog.records
