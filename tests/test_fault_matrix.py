@@ -142,7 +142,7 @@ FAULTS = {
     ),
     "14 -1": (label_of(-1, np.int16), r"case 'images_P1_A01': .*label values -1 \(2 px\)"),
     "14 object 700": (label_of(700, np.uint16), r"case 'images_P1_A01': .*label values 700 \(2 px"),
-    "15": (label_of(0.5, np.float32), r"case 'images_P1_A01': .*label value 0\.5; expected whole"),
+    "15": (label_of(0.5, np.float32), r"case 'images_P1_A01': .*label value 0\.5, expected whole"),
     "19": (cell("cell_line", "Hela"), r"row 2 \(images_P1_A01\).*'HeLa', 'MDCK', got 'Hela'.*mean"),
     "20": (cell("cell_line", ""), r"row 2 \(images_P1_A01\).*'cell_line'.*got nothing \(''\)"),
     "21 NaN": (cell("magnification", "NaN"), r"row 2 \(images_P1_A01\).*'magnification'.*5 to 60"),

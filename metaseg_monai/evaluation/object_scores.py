@@ -24,7 +24,7 @@ from metaseg_monai.evaluation.per_case import (
     read_rows,
 )
 from metaseg_monai.images.geometry import resize_label
-from metaseg_monai.images.read import read_image
+from metaseg_monai.images.read import check_numbered, read_label
 from metaseg_monai.metadata.fields import said
 from metaseg_monai.metrics.objects import (
     ObjectMatch,
@@ -95,9 +95,10 @@ def true_objects(
 def _read_numbers(
     file: Path, shape: tuple[int, ...], native_shape: Sequence[int] | None
 ) -> np.ndarray:
-    stored = read_image(file, 2, palette="indices").array
-    whole = stored.dtype.kind in "bui" or bool(np.all(np.isfinite(stored) & (stored % 1 == 0)))
-    if len(stored) != 1 or not whole or stored.min() < 0:
+    read = read_label(file, 2)
+    check_numbered(read)
+    stored = read.array
+    if len(stored) != 1 or stored.min() < 0:
         raise DataError(
             f"{file}: expected one channel of object numbers, whole and from 0; save it anew"
         )

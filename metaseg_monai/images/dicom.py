@@ -26,7 +26,7 @@ HEADER_TAGS = [
     "SOPInstanceUID", "Modality", "SeriesDescription", "SeriesInstanceUID", "SeriesNumber",
     "ImagePositionPatient", "ImageOrientationPatient", "FrameOfReferenceUID", "SamplesPerPixel",
     "PhotometricInterpretation", "NumberOfFrames", "Rows", "Columns", "PixelSpacing",
-    "RescaleIntercept", "RescaleSlope", "RescaleType",
+    "RescaleIntercept", "RescaleSlope", "RescaleType", "LossyImageCompression",
 ]  # fmt: skip
 PIXEL_TAGS = [
     "SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "Rows", "Columns",
@@ -165,7 +165,18 @@ def _series(pydicom: Any, folder: Path) -> tuple[list[DicomPlane], dict[str, Any
             f"{folder}: {needed >> 20} MiB of pixels for {shape}; at most "
             f"{LARGEST_BYTES >> 20} are read: split the series"
         )
-    return planes, image_attributes(str(folder), "dicom", "ijk", shape, affine, spacing_mm)
+    told: dict[str, Any] = (
+        {"inverted": 1} if any(_inverted(header) for header in headers.values()) else {}
+    )
+    if any(header.get("LossyImageCompression") == "01" for header in headers.values()):
+        told |= {"lossy": "DICOM's lossy compression"}
+    attributes = image_attributes(str(folder), "dicom", "ijk", shape, affine, spacing_mm, **told)
+    return planes, attributes
+
+
+def _inverted(header: Mapping[str, Any]) -> bool:
+    """Whether larger values are to be shown darker, which is no matter to Hounsfield units."""
+    return header.get("PhotometricInterpretation") == "MONOCHROME1"
 
 
 # Which files of a folder are planes of the series.

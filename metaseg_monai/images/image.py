@@ -1,5 +1,6 @@
 """What reading one image gives, the format that its name tells, and the conversion of channels."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ from metaseg_monai.errors import DataError
 
 Channels = Literal["stored", "grey", "rgb"]
 Palette = Literal["colours", "indices"]
+Meaning = Literal["stored", "shown"]
 
 FORMAT_OF_SUFFIX: Mapping[str, str] = {
     ".tif": "tiff",
@@ -35,7 +37,10 @@ class Image(NamedTuple):
             folder), `format` ("tiff", "png", "jpeg", "nifti" or "dicom"), `axes` (the file's own,
             e.g. "YXS"), `spatial_shape` (tuple of int), `affine` (4 x 4 float64, voxel to mm, or
             None), `spacing_mm` (one float per spatial axis, or None), `header` (the NIfTI header,
-            or None).
+            or None); and, where it is so, what makes a label's values doubtful: `lossy` (the name
+            of a compression that changes values), `inverted` (the largest value of a min-is-white
+            file, whose array is what it shows), `colours` ((N, 4) uint8, red, green, blue and alpha
+            of each index of a palette), `transparent` (a grey value that is not shown).
     """
 
     array: np.ndarray
@@ -61,9 +66,11 @@ def image_attributes(
     affine: np.ndarray | None = None,
     spacing_mm: tuple[float, ...] | None = None,
     header: Any = None,
+    **doubtful: Any,
 ) -> dict[str, Any]:
     """The attributes of an `Image`, complete for every format."""
     return {
+        **doubtful,
         "path": path,
         "format": file_format,
         "axes": axes,
@@ -100,6 +107,67 @@ def image_format(path: str | Path) -> str:
             "of a DICOM series; convert it"
         )
     return file_format
+
+
+WHOLE_WITHIN = 1e-3
+LARGEST_SCALE = 0.1  # of a header, by which stored numbers may miss whole ones by half of it
+BLOCK = 1 << 22  # pixels looked at together, so that little memory is taken
+
+
+def blocks(array: np.ndarray) -> Iterator[np.ndarray]:
+    """Views of an array (C, H, ...) that together are all of it, some rows each."""
+    rows = max(1, BLOCK * array.shape[1] // max(1, array.size)) if array.ndim > 1 else BLOCK
+    at = 1 if array.ndim > 1 else 0
+    for start in range(0, array.shape[at], rows):
+        yield array[(slice(None),) * at + (slice(start, start + rows),)]
+
+
+def whole_numbers(array: np.ndarray, where: str, scale: float = 0.0) -> np.ndarray:
+    """A label's values as whole numbers, which they are within 1e-3 (contract 25).
+
+    Args:
+        array: (C, H, ...) as stored; whole numbers come back as they are.
+        where: the file, for messages.
+        scale: of a NIfTI header, by which stored whole numbers are multiplied: what nibabel has
+            rounded to the nearest multiple is whole within half of it.
+
+    Raises:
+        DataError: a value is not finite or not whole, or all are 0 only by rounding.
+    """
+    if array.dtype.kind in "iu":
+        return array
+    if array.dtype.kind == "b":
+        return array.astype(np.uint8)
+    within = WHOLE_WITHIN + 1e-6  # 1.001 as float32 is a little more
+    within = max(within, 0.501 * abs(scale)) if abs(scale) <= LARGEST_SCALE else within
+    ends = []
+    for part in blocks(array):
+        with np.errstate(invalid="ignore"):
+            broken = part[~(np.abs(part - np.rint(part)) <= within)]
+        if broken.size:
+            raise DataError(
+                f"{where}: label value {float(broken[0]):g}, expected whole numbers; save it anew"
+            )
+        ends += [float(part.min()), float(part.max())]
+    low, high = min(ends, default=0.0), max(ends, default=0.0)
+    if 0 < high < 0.5:
+        raise DataError(
+            f"{where}: label values up to {high:g}, which is none but 0 as a whole number; save "
+            "it with whole numbers"
+        )
+    numbers = np.empty_like(array, np.uint8 if low >= -0.5 and high < 255.5 else np.int64)
+    for part, source in zip(blocks(numbers), blocks(array), strict=True):
+        part[...] = np.rint(source)
+    return numbers
+
+
+def value_counts(array: np.ndarray) -> dict[Any, int]:
+    """How often each value of an array (C, H, ...) occurs, by value from the lowest."""
+    counts: Counter[Any] = Counter()
+    for part in blocks(array):
+        values, times = np.unique(part, return_counts=True)
+        counts.update(dict(zip(values.tolist(), times.tolist(), strict=True)))
+    return dict(sorted(counts.items()))
 
 
 def convert_channels(array: np.ndarray, channels: Channels) -> np.ndarray:

@@ -3,8 +3,10 @@
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import PIL.Image
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
@@ -38,6 +40,7 @@ def read_png(path: Path, palette: Palette = "colours") -> Image:
         )
     with faults_as_errors(path, "PNG"), PngImageFile(path) as file:
         mode, array = file.mode, np.array(file)
+        doubtful = _doubtful(file)
         if mode == "P" and palette == "colours":
             mode = "RGBA" if "transparency" in file.info else "RGB"
             array = np.array(file.convert(mode))
@@ -45,7 +48,19 @@ def read_png(path: Path, palette: Palette = "colours") -> Image:
         array = array.astype(np.uint8)
     elif colour_type == GREY and bits < 8:
         array = array // (255 // ((1 << bits) - 1))  # Pillow stretches 2 and 4 bit to 0..255
-    return _as_image(path, array, mode if mode != "P" else "L", "png")
+    return _as_image(path, array, mode if mode != "P" else "L", "png", **doubtful)
+
+
+def _doubtful(file: PngImageFile) -> dict[str, Any]:
+    """What makes a label's values doubtful, see `Image`."""
+    clear = file.info.get("transparency")
+    if file.mode == "P":
+        ramp = PIL.Image.fromarray(np.arange(256, dtype=np.uint8)[None])
+        ramp.putpalette(file.getpalette() or [])
+        if clear is not None:
+            ramp.info["transparency"] = clear
+        return {"colours": np.array(ramp.convert("RGBA"))[0]}
+    return {"transparent": clear} if isinstance(clear, int) else {}
 
 
 def read_jpeg(path: Path) -> Image:
@@ -56,15 +71,16 @@ def read_jpeg(path: Path) -> Image:
     """
     with faults_as_errors(path, "JPEG"), JpegImageFile(path) as file:
         mode, array = file.mode, np.array(file)
-    return _as_image(path, array, mode, "jpeg")
+    return _as_image(path, array, mode, "jpeg", lossy="JPEG")
 
 
-def _as_image(path: Path, array: np.ndarray, mode: str, file_format: str) -> Image:
+def _as_image(path: Path, array: np.ndarray, mode: str, file_format: str, **doubtful: Any) -> Image:
     if mode not in CHANNELS_OF_MODE:
         raise DataError(f"{path}: pixels are stored as {mode}; expected grey or RGB; convert it")
     axes = "YX" if array.ndim == 2 else "YXS"
     array = array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1))
-    return Image(array, image_attributes(str(path), file_format, axes, array.shape[1:]))
+    attributes = image_attributes(str(path), file_format, axes, array.shape[1:], **doubtful)
+    return Image(array, attributes)
 
 
 def _check_png(path: Path) -> tuple[int, int, int]:

@@ -15,11 +15,15 @@ from metaseg_monai.images.dicom import dicom_attributes, read_dicom_series
 from metaseg_monai.images.geometry import AxialVolume, axial_volume, same_grid
 from metaseg_monai.images.image import (
     FORMAT_OF_SUFFIX,
+    LUMA,
     Image,
+    Meaning,
     Palette,
     faults_as_errors,
     image_format,
     image_suffix,
+    value_counts,
+    whole_numbers,
 )
 from metaseg_monai.images.nifti import nifti_attributes, read_nifti
 from metaseg_monai.images.raster import read_jpeg, read_png
@@ -57,6 +61,115 @@ def read_image(
         return _read_file(Path(path), spatial_dims, axes, palette)
     planes = [_read_file(Path(plane), spatial_dims, axes, palette) for plane in path]
     return _stack_planes(planes)
+
+
+def read_label(
+    path: str | Path | Sequence[str | Path],
+    spatial_dims: int | None = None,
+    values: Meaning | None = None,
+    grey: bool = False,
+) -> Image:
+    """Read the whole numbers of a label, and refuse what can be read in two ways.
+
+    Two ways are: the numbers stored, and what a viewer shows of them, where these disagree on what
+    is background. They do in min-is-white files (TIFF's photometric 0, DICOM's MONOCHROME1), and in
+    palettes whose index 0 is not the darkest of those used, and dark, that show two indices alike,
+    or another index not at all. Values of a lossy compression (JPEG) are not those that were meant.
+
+    Args:
+        path: see `read_image`.
+        spatial_dims: see `read_image`.
+        values: "stored" or "shown", which of both is meant where they disagree.
+        grey: whether values become classes by a threshold only, so that any number will do, also
+            of a lossy compression; of a palette it is of the colours.
+
+    Returns:
+        The image, whose array (C, *S) holds whole numbers unless `grey`; its attribute `twofold`
+        tells that it can be read in two ways.
+
+    Raises:
+        DataError: a file cannot be read, can be read in two ways and `values` does not say how, or
+            holds values that are not whole within 1e-3; tells the share of pixels either way.
+    """
+    array, told = read_image(path, spatial_dims, palette="indices")
+    where = told["path"]
+    if "lossy" in told and not grey:
+        half = 0.5 * (np.iinfo(array.dtype).max if array.dtype.kind in "iu" else float(array.max()))
+        raise DataError(
+            f"{where}: its compression ({told['lossy']}) changes values, so that its edges can be "
+            f"read in two ways: {_share(array != 0)} of its pixels are not 0, "
+            f"{_share(array > half)} are above {half:g}; save the original mask as PNG or "
+            f"uncompressed TIFF, or name a threshold (prepare: --threshold {half:g})"
+        )
+    twofold = _twofold(array, told)
+    if twofold is not None and values is None:
+        raise DataError(
+            f"{where}: {twofold}; save it so that both agree, or say which is meant "
+            "(prepare: --mask_values stored, or shown)"
+        )
+    colours = told.get("colours")
+    if "inverted" in told and values == "stored" and told["format"] == "tiff":
+        array = np.asarray(told["inverted"] - array, dtype=array.dtype)
+    elif colours is not None and values != "stored" and (grey or twofold is not None):
+        shown = colours[:, :3] if (colours[array.ravel(), 3] == 255).all() else colours
+        array = np.moveaxis(shown[array[0]], -1, 0)
+    if not grey:
+        header = told["header"]
+        scale = 0.0 if header is None else float(np.nan_to_num(header["scl_slope"]))
+        array = whole_numbers(array, where, 0.0 if scale == 1 else scale)
+    return Image(array, {**told, "twofold": twofold is not None})
+
+
+DARK = 128  # of 255; the background of a mask is shown darker than that
+
+
+def _twofold(array: np.ndarray, told: Mapping[str, Any]) -> str | None:
+    """Why a label can be read in two ways, with the share of foreground either way."""
+    colours, clear = told.get("colours"), told.get("transparent")
+    if "inverted" in told:
+        largest = array.max() if told["format"] == "dicom" else told["inverted"]
+        stored, shown = array != largest, array != 0
+        if told["format"] == "dicom":
+            stored, shown = shown, stored
+        what = "is stored min-is-white, so that its numbers and what is shown are opposites"
+    elif clear and (array == clear).any():
+        stored, shown = array != 0, (array != 0) & (array != clear)
+        what = f"its value {clear} is transparent, so that it is not shown"
+    elif colours is not None:
+        used = np.array(list(value_counts(array)))
+        others, luma = used[used != 0], colours[:, :3] @ np.array(LUMA)
+        hidden = (colours[others, 3] == 0).any()
+        alike = len(np.unique(colours[used], axis=0)) < len(used)
+        if luma[0] < DARK and (luma[others] > luma[0]).all() and not hidden and not alike:
+            return None
+        stored, shown = array != 0, ((luma > 0) & (colours[:, 3] > 0))[array]
+        what = "its palette shows other than its indices say (0 is background, and dark)"
+    else:
+        return None
+    return (
+        f"{what}, which is ambiguous: {_share(stored)} of its pixels are foreground by the "
+        f"numbers, {_share(shown)} by what is shown"
+    )
+
+
+def _share(chosen: np.ndarray) -> str:
+    return f"{np.count_nonzero(chosen) / max(1, chosen.size):.1%}"
+
+
+def check_numbered(image: Image) -> None:
+    """Refuse object numbers that are rather a binary mask: one alone, the largest of its type.
+
+    Raises:
+        DataError: names the file and its share of foreground.
+    """
+    array, kind = image.array, image.array.dtype
+    values = [value for value in value_counts(array) if value] if kind.kind in "iu" else []
+    if values and values == [np.iinfo(kind).max]:
+        raise DataError(
+            f"{image.attributes['path']}: one object with the number {values[0]} in "
+            f"{_share(array != 0)} of its pixels, which is how binary masks are stored; number the "
+            "objects from 1, or take it as a binary mask (prepare: --labels binary)"
+        )
 
 
 def _read_file(path: Path, spatial_dims: int | None, axes: str | None, palette: Palette) -> Image:

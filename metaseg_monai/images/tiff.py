@@ -22,6 +22,13 @@ from metaseg_monai.images.image import (
     image_suffix,
 )
 
+# Compressions that change values, or may; JPEG 2000, XL and XR also have exact forms.
+LOSSY: Mapping[int, str] = {
+    **dict.fromkeys((6, 7, 33007, 34892), "JPEG"),
+    **dict.fromkeys((33003, 33004, 33005, 34712), "JPEG 2000"),
+    **{22610: "JPEG XR", 34887: "LERC", 34927: "WebP", 50001: "WebP"},
+    **dict.fromkeys((34934, 50002, 52546), "JPEG XL"),
+}
 UNNAMED_PAGES = "QI"  # tifffile's letters for pages whose meaning the file does not tell
 NEXT_STEP = (
     "read the pages as slices of a volume with spatial_dims=3, or name the axes, for instance "
@@ -57,14 +64,34 @@ def read_tiff(
         series = file.series[0]
         _check_segments(path, file)
         page = series.keyframe
-        array = _true_values(path, series.asarray(), page)
+        array = series.asarray()
+        if page.photometric == tifffile.PHOTOMETRIC.PALETTE and array.dtype.kind == "b":
+            array = array.astype(np.uint8)
+        doubtful = _doubtful(page, array)
+        array = _true_values(path, array, page, palette)
         stored_axes = series.axes
-        if page.photometric == tifffile.PHOTOMETRIC.PALETTE and palette == "colours":
+        if "colours" in doubtful and palette == "colours":
             array = np.moveaxis(np.asarray(page.colormap)[:, array], 0, -1)
             stored_axes += "S"
     array = _channel_first(path, array, stored_axes, axes, spatial_dims or 2)
-    attributes = image_attributes(str(path), "tiff", axes or stored_axes, array.shape[1:])
+    attributes = image_attributes(
+        str(path), "tiff", axes or stored_axes, array.shape[1:], **doubtful
+    )
     return Image(array, attributes)
+
+
+def _doubtful(page: Any, array: np.ndarray) -> dict[str, Any]:
+    """What makes a label's values doubtful, see `Image`."""
+    told: dict[str, Any] = {}
+    if page.compression in LOSSY:
+        told["lossy"] = LOSSY[page.compression]
+    if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE and array.dtype.kind in "bu":
+        told["inverted"] = (1 << page.bitspersample) - 1
+    if page.photometric == tifffile.PHOTOMETRIC.PALETTE:
+        colours = np.asarray(page.colormap)
+        shown = (colours >> 8 if colours.max(initial=0) > 255 else colours).astype(np.uint8)
+        told["colours"] = np.vstack([shown, np.full_like(shown[:1], 255)]).T
+    return told
 
 
 def _channel_first(
@@ -97,9 +124,11 @@ def _channel_first(
     return np.ascontiguousarray(array if channel else array[None])
 
 
-def _true_values(path: Path, array: np.ndarray, page: Any) -> np.ndarray:
+def _true_values(path: Path, array: np.ndarray, page: Any, palette: Palette) -> np.ndarray:
     """Undo min-is-white, so that larger numbers are brighter; refuse what is ambiguous."""
     if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE:
+        if array.dtype.kind == "b" and palette == "indices":  # a label, whose reader asks
+            return ~array
         if array.dtype.kind != "u":
             raise DataError(
                 f"{path}: min-is-white with {array.dtype} pixels of {page.bitspersample} bit; "

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from metaseg_monai.errors import DataError, Problem
+from metaseg_monai.images.image import Meaning
 from metaseg_monai.naming import composed, safe_name
 from metaseg_monai.prepare.found import (
     FoundCase,
@@ -33,6 +34,7 @@ def prepare_cells(
     labels: Labels = "classes",
     classes: int = 2,
     threshold: float | None = None,
+    mask_values: Meaning | None = None,
     group: Sequence[str] = (),
     split: str | None = None,
     train: float = 0.7,
@@ -65,6 +67,8 @@ def prepare_cells(
             such as 255) or instances (every object has a number).
         classes: number of classes with the background.
         threshold: grey values above it are foreground; takes the place of labels.
+        mask_values: stored or shown, which of both counts where a mask's numbers and what a
+            viewer shows of them disagree (min-is-white, palettes); such masks are refused without.
         group: columns whose cases stay in one split, such as plate,well; by default the
             table's column group, where it has one.
         split: column of train, val and test; by default split, else a seeded draw.
@@ -83,7 +87,7 @@ def prepare_cells(
             `mask_rule`, `read_lab_table` and `prepare_found`.
     """
     options = PrepareOptions(group, (train, val, test), seed, grey, axes, ome, dry_run)
-    rule = mask_rule(labels, classes, threshold)
+    rule = mask_rule(labels, classes, threshold, mask_values)
     root = source_folder(source, f"a folder with {images}/, {masks}/ and a metadata table (CSV)")
     image_files, mask_files = _images_and_masks(root, root / images, root / masks, mask_suffix)
     of_image = {relative(path, root / images): path for path in image_files if is_image(path)}
@@ -127,6 +131,7 @@ def prepare_cells(
         "labels": labels,
         "classes": classes,
         "threshold": threshold,
+        "mask_values": mask_values,
         "split": split,
     }
     return prepare_found(FoundFolder.of(root, found()), output, rule, options, settings)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from metaseg_monai.errors import DataError, Problem
+from metaseg_monai.images.image import Meaning
 from metaseg_monai.naming import composed, safe_name
 from metaseg_monai.prepare.found import (
     FoundCase,
@@ -67,6 +68,7 @@ def prepare_cracks(
     domain: str = "CRACK",
     photo: str | None = None,
     threshold: float = 127,
+    mask_values: Meaning | None = None,
     train: float | None = None,
     val: float | None = None,
     test: float | None = None,
@@ -93,6 +95,8 @@ def prepare_cracks(
         photo: regular expression whose first group is the part of an image's name that names
             the photograph it was cut from, such as '(.+?)(-[0-9]+)?$'; its images are a group.
         threshold: grey values of mask images above it are crack.
+        mask_values: stored or shown, which of both counts where a mask's numbers and what a
+            viewer shows of them disagree (min-is-white, palettes); such masks are refused without.
         train: part of the groups, or a number of groups; so val and test. By default the
             thesis' 333 : 56 : 56 (mendeley), 0.7 : 0.15 : 0.15 (crackforest), or
             0.85 : 0.15 : 0 of the official training part (deepcrack).
@@ -110,7 +114,7 @@ def prepare_cracks(
     given: Any = (train, val, test)
     shares = LAYOUTS[layout].shares if given == (None,) * 3 else given
     options = PrepareOptions(shares=shares, seed=seed, grey=grey, dry_run=dry_run)
-    rule = mask_rule(threshold=threshold)
+    rule = mask_rule(threshold=threshold, mask_values=mask_values)
     cut = None if photo is None else _photo_pattern(photo)
     root, pairs = _base(source_folder(source, f"the folder of {layout}"), layout)
 
@@ -155,7 +159,13 @@ def prepare_cracks(
         output,
         crackforest_mask if layout == "crackforest" else rule,
         options,
-        {"layout": layout, "domain": domain, "photo": photo, "threshold": threshold},
+        {
+            "layout": layout,
+            "domain": domain,
+            "photo": photo,
+            "threshold": threshold,
+            "mask_values": mask_values,
+        },
         "crack",
     )
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import get_args
 
 from metaseg_monai.errors import DataError, Problem
+from metaseg_monai.images.image import Meaning
 from metaseg_monai.naming import safe_name
 from metaseg_monai.prepare.found import (
     FoundCase,
@@ -28,6 +29,7 @@ def prepare_dsb2018(
     key: str | None = None,
     split: str | None = None,
     overlap: Overlap = "refuse",
+    mask_values: Meaning | None = None,
     group: Sequence[str] = (),
     train: float = 0.7,
     val: float = 0.15,
@@ -50,6 +52,8 @@ def prepare_dsb2018(
         key: its column that names the images, by id or file name.
         split: its column of train, val and test; by default split, else a seeded draw.
         overlap: pixels of several objects: refuse, or smaller (they go to the smaller one).
+        mask_values: stored or shown, which of both counts where a mask's numbers and what a
+            viewer shows of them disagree (min-is-white, palettes); such masks are refused without.
         group: columns whose cases stay in one split; by default the table's column group.
         train: part of the groups, or a number of groups; so val and test.
         val: see train.
@@ -64,7 +68,7 @@ def prepare_dsb2018(
     options = PrepareOptions(group, (train, val, test), seed, grey, dry_run=dry_run)
     if overlap not in get_args(Overlap):
         raise DataError(f"overlap={overlap!r}: expected one of {', '.join(get_args(Overlap))}")
-    rule = partial(object_files, overlap=overlap)
+    rule = partial(object_files, overlap=overlap, values=mask_values)
     given = source_folder(source, "the folder stage1_train")
     root = given / "stage1_train" if (given / "stage1_train").is_dir() else given
     folders = [path for path in sorted(root.iterdir()) if (path / "images").is_dir()]
@@ -93,5 +97,6 @@ def prepare_dsb2018(
         "key": key,
         "split": split,
         "overlap": overlap,
+        "mask_values": mask_values,
     }
     return prepare_found(FoundFolder.of(root, found()), output, rule, options, settings, "nucleus")

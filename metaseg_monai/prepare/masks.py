@@ -10,8 +10,8 @@ import numpy as np
 import scipy.io
 
 from metaseg_monai.errors import DataError
-from metaseg_monai.images.image import convert_channels
-from metaseg_monai.images.read import read_image
+from metaseg_monai.images.image import Image, Meaning, convert_channels, value_counts
+from metaseg_monai.images.read import check_numbered, read_label
 
 Overlap = Literal["refuse", "smaller"]
 Labels = Literal["classes", "binary", "instances"]
@@ -41,43 +41,49 @@ class Masks(NamedTuple):
 MaskRule = Callable[[Sequence[Path]], Masks]
 
 
-def class_mask(paths: Sequence[Path], classes: int = 2) -> Masks:
-    """Pixel values are the classes 0..classes-1; the file is copied byte for byte."""
+def class_mask(paths: Sequence[Path], classes: int = 2, values: Meaning | None = None) -> Masks:
+    """Pixel values are the classes 0..classes-1; the file is copied byte for byte.
+
+    Unless it can be read in two ways: then the classes that `values` says are written.
+    """
     (path,) = paths
-    array = read_image(path, 2, palette="indices").array
+    array, told = read_label(path, 2, values)
     if len(array) != 1:
         raise DataError(
             f"{path}: a mask of {len(array)} channels, expected one; save it with one channel, "
             "or give labels=binary, which takes equal channels"
         )
-    _check_whole(path, array)
-    values, counts = np.unique(array[(array < 0) | (array >= classes)], return_counts=True)
-    if len(values):
-        told = ", ".join(f"{v:g} ({n} px)" for v, n in zip(values[:5], counts, strict=False))
+    counts = value_counts(array)
+    outside = [value for value in counts if not 0 <= value < classes]
+    if outside:
+        shown = ", ".join(f"{value:g} ({counts[value]} px)" for value in outside[:5])
+        share = sum(counts[value] for value in outside) / array.size
         raise DataError(
-            f"{path}: label values {told}, expected 0..{classes - 1}; mend it, or say "
-            "what the values mean: labels=binary (0 and one other), labels=instances (object "
-            "numbers), threshold=N, or classes=N"
+            f"{path}: label values {shown}, expected 0..{classes - 1}: {share:.1%} of its pixels; "
+            "mend it, or say what the values mean: labels=binary (0 and one other), "
+            "labels=instances (object numbers), threshold=N, or classes=N"
         )
-    return Masks(array[0].astype(np.uint8), copied=path)
+    return Masks(array[0].astype(np.uint8), copied=None if told["twofold"] else path)
 
 
-def binary_mask(paths: Sequence[Path]) -> Masks:
+def binary_mask(paths: Sequence[Path], values: Meaning | None = None) -> Masks:
     """Zero is background, the one other value foreground; several equal channels are one."""
-    array = _one_channel(paths[0])
-    values = np.unique(array)
-    if len(values[values != 0]) > 1:
-        shown = ", ".join(f"{value:g}" for value in values[:5])
+    array = _one_channel(paths[0], values)
+    counts = value_counts(array)
+    if len([value for value in counts if value != 0]) > 1:
+        shares = [f"{value:g} ({n / array.size:.1%} of the pixels)" for value, n in counts.items()]
+        many = [*(f"{value:g}" for value in list(counts)[:5]), "..."]
+        shown = ", ".join(shares if len(shares) < 5 else many)
         raise DataError(
-            f"{paths[0]}: {len(values)} values ({shown}, ...), expected 0 and one other; give "
+            f"{paths[0]}: {len(counts)} values ({shown}), expected 0 and one other; give "
             "threshold=N, or labels=instances for object numbers"
         )
     return Masks((array != 0).astype(np.uint8))
 
 
-def threshold_mask(paths: Sequence[Path], above: float) -> Masks:
+def threshold_mask(paths: Sequence[Path], above: float, values: Meaning | None = None) -> Masks:
     """Grey values above a number are foreground (colours by their luma), as in JPEG masks."""
-    grey = convert_channels(read_image(paths[0], 2).array, "grey")[0]
+    grey = convert_channels(read_label(paths[0], 2, values, grey=True).array, "grey")[0]
     if not np.all(np.isfinite(grey)):
         raise DataError(f"{paths[0]}: values that are no finite numbers; save it anew")
     if 0 < grey.max() <= 1 <= above:
@@ -88,10 +94,10 @@ def threshold_mask(paths: Sequence[Path], above: float) -> Masks:
     return Masks((grey > above).astype(np.uint8), grey=(above, float(grey.max())))
 
 
-def numbered_mask(paths: Sequence[Path]) -> Masks:
+def numbered_mask(paths: Sequence[Path], values: Meaning | None = None) -> Masks:
     """Every object has a number from 1, zero is background."""
-    array = _one_channel(paths[0])
-    _check_whole(paths[0], array)
+    array = _one_channel(paths[0], values)
+    check_numbered(Image(array[None], {"path": str(paths[0])}))
     if array.min() < 0 or array.max() > MOST_OBJECTS:
         raise DataError(
             f"{paths[0]}: object numbers {array.min():g} to {array.max():g}, expected "
@@ -100,18 +106,21 @@ def numbered_mask(paths: Sequence[Path]) -> Masks:
     return Masks((array > 0).astype(np.uint8), objects=array.astype(np.uint16))
 
 
-def object_files(paths: Sequence[Path], overlap: Overlap = "refuse") -> Masks:
+def object_files(
+    paths: Sequence[Path], overlap: Overlap = "refuse", values: Meaning | None = None
+) -> Masks:
     """One file an object, numbered in the order of the file names.
 
     Args:
         paths: the files.
         overlap: what becomes of pixels that several files claim: "refuse", or "smaller" gives
             them to the object of the smaller area.
+        values: see `read_label`.
     """
     folder = paths[0].parent
     if len(paths) > MOST_OBJECTS:
         raise DataError(f"{folder}: {len(paths)} objects; at most {MOST_OBJECTS}")
-    masks = [_one_channel(path) != 0 for path in paths]
+    masks = [_one_channel(path, values) != 0 for path in paths]
     for path, mask in zip(paths, masks, strict=True):
         if mask.shape != masks[0].shape:
             raise DataError(
@@ -156,36 +165,38 @@ def crackforest_mask(paths: Sequence[Path]) -> Masks:
     return Masks((array > 1).astype(np.uint8))
 
 
-def _one_channel(path: Path) -> np.ndarray:
+def _one_channel(path: Path, values: Meaning | None) -> np.ndarray:
     """The one channel (H, W), or that which all channels are equal to, an opaque alpha aside."""
-    array = read_image(path, 2, palette="indices").array
+    array = read_label(path, 2, values).array
     colours = array if len(array) in (1, 3) else convert_channels(array, "rgb")
     if np.any(colours[1:] != colours[0]):
         raise DataError(f"{path}: a mask in colours, expected one channel; save it as grey")
     return colours[0]
 
 
-def _check_whole(path: Path, array: np.ndarray) -> None:
-    broken = array[array != np.trunc(array)] if array.dtype.kind == "f" else array[:0]
-    if len(broken):
-        raise DataError(
-            f"{path}: label value {float(broken[0]):g}, expected whole numbers; save it anew"
-        )
-
-
-def mask_rule(labels: str = "classes", classes: int = 2, threshold: object = None) -> MaskRule:
+def mask_rule(
+    labels: str = "classes",
+    classes: int = 2,
+    threshold: object = None,
+    mask_values: Meaning | None = None,
+) -> MaskRule:
     """The rule that settings name, checked before any file is read.
 
     Args:
         labels: "classes", "binary" or "instances".
         classes: number of classes with the background, for "classes".
         threshold: takes the place of `labels`, see `threshold_mask`.
+        mask_values: "stored" or "shown", see `read_label`.
 
     Raises:
         DataError: a setting has a wrong value, or would have no effect beside another.
     """
     if labels not in get_args(Labels):
         raise DataError(f"labels={labels!r}: expected one of {', '.join(get_args(Labels))}")
+    if mask_values is not None and mask_values not in get_args(Meaning):
+        raise DataError(
+            f"mask_values={mask_values!r}: expected one of {', '.join(get_args(Meaning))}"
+        )
     if isinstance(classes, bool) or not isinstance(classes, int) or not 2 <= classes <= 256:
         raise DataError(f"classes={classes!r}: expected a whole number from 2 to 256")
     other = f"labels={labels}" if threshold is None else f"threshold={threshold!r}"
@@ -193,7 +204,8 @@ def mask_rule(labels: str = "classes", classes: int = 2, threshold: object = Non
         raise DataError(f"classes={classes}: {other} makes two classes; leave one of both out")
     if threshold is None:
         rules = {"binary": binary_mask, "instances": numbered_mask}
-        return rules.get(labels, partial(class_mask, classes=classes))
+        rule = rules.get(labels, partial(class_mask, classes=classes))
+        return partial(rule, values=mask_values)
     if labels == "instances":
         raise DataError(
             f"{other}: labels=instances are object numbers, which have none; leave one of both out"
@@ -201,4 +213,4 @@ def mask_rule(labels: str = "classes", classes: int = 2, threshold: object = Non
     number = threshold if isinstance(threshold, int | float) else math.nan
     if isinstance(threshold, bool) or not math.isfinite(number):
         raise DataError(f"{other}: expected a number, such as 127")
-    return partial(threshold_mask, above=float(number))
+    return partial(threshold_mask, above=float(number), values=mask_values)

@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 
 from metaseg_monai.errors import DataError, Problem
+from metaseg_monai.images.image import Meaning
 from metaseg_monai.naming import safe_name
 from metaseg_monai.prepare.found import (
     OWN_COLUMNS,
@@ -39,7 +40,7 @@ PRESETS: Mapping[str, str] = {
         r"p(?P<plane>\d+)-ch(?P<channel>\d+)sk(?P<timepoint>\d+)(?:fk\d+)?(?:fl\d+)?\.(?i:tiff?)"
     ),
 }
-DEFAULT_MASKS = {"labels": "classes", "classes": 2, "threshold": None}
+DEFAULT_MASKS = {"labels": "classes", "classes": 2, "threshold": None, "mask_values": None}
 ALLOWED_OWN = ("group", "split")  # of the table's own columns, those a name may give
 SAME_FIELD = ("channel", "ch", "wavelength", "plane", "z", "timepoint", "time", "t")
 MOST_ROWS = 32  # of a plate of 1536 wells
@@ -54,6 +55,7 @@ def prepare_names(
     labels: Labels = "classes",
     classes: int = 2,
     threshold: float | None = None,
+    mask_values: Meaning | None = None,
     group: Sequence[str] = (),
     train: float = 0.7,
     val: float = 0.15,
@@ -86,6 +88,8 @@ def prepare_names(
             such as 255) or instances (every object has a number).
         classes: number of classes with the background.
         threshold: grey values above it are foreground; takes the place of labels.
+        mask_values: stored or shown, which of both counts where a mask's numbers and what a
+            viewer shows of them disagree (min-is-white, palettes); such masks are refused without.
         group: named groups whose cases stay in one split; by default plate and well, or all
             but channel, plane and time.
         train: part of the groups, or a number of groups; so val and test.
@@ -103,8 +107,13 @@ def prepare_names(
     """
     options = PrepareOptions(group, (train, val, test), seed, grey, axes, ome, dry_run)
     image, mask = _patterns(pattern, mask_pattern, join)
-    rule = mask_rule(labels, classes, threshold)
-    given = {"labels": labels, "classes": classes, "threshold": threshold}
+    rule = mask_rule(labels, classes, threshold, mask_values)
+    given = {
+        "labels": labels,
+        "classes": classes,
+        "threshold": threshold,
+        "mask_values": mask_values,
+    }
     idle = [name for name, default in DEFAULT_MASKS.items() if given[name] != default]
     if mask is None and idle:
         raise DataError(

@@ -25,7 +25,7 @@ from metaseg_monai.files import PREFIX, check_settings, new_folder, write_proble
 from metaseg_monai.images.geometry import same_grid
 from metaseg_monai.images.identity import image_digest
 from metaseg_monai.images.image import Image, convert_channels, image_suffix
-from metaseg_monai.images.read import read_image
+from metaseg_monai.images.read import read_image, read_label
 from metaseg_monai.images.tiff import Resolution, tiff_resolution
 from metaseg_monai.naming import safe_name
 from metaseg_monai.prepare.found import (
@@ -437,6 +437,8 @@ def _write_case(
         remarks.append(f"every pixel is {low:g}: an image without contrast")
     if masks is not None and not masks.label.any():
         remarks.append("masks without foreground")
+    if masks is not None and 2 * np.count_nonzero(masks.label) > masks.label.size:
+        remarks.append("masks with more foreground than background (inverted?)")
     count = sum(
         len(plane.array if made is None else made)
         for plane, made in zip(planes, converted, strict=True)
@@ -474,7 +476,7 @@ def _read_masks(case: FoundCase, rule: MaskRule, image: Image) -> Masks:
         )
     affine = image.attributes["affine"]
     if masks.copied is not None and affine is not None:  # of NIfTI files
-        label = read_image(path, 2, palette="indices")
+        label = read_label(path, 2)
         if not same_grid(label.attributes["affine"], affine, shape):
             raise DataError(f"{path}: its affine differs from its image's; resample the label")
     return masks

@@ -19,7 +19,7 @@ from metaseg_monai.evaluation.volume_table import VOLUMES
 from metaseg_monai.files import absolute
 from metaseg_monai.images.geometry import axial_volume, same_grid, voxels_apart
 from metaseg_monai.images.image import Image, image_suffix
-from metaseg_monai.images.read import read_image
+from metaseg_monai.images.read import read_label
 from metaseg_monai.metrics.volumes import (
     FOUND_SHARE,
     KITS_REGIONS,
@@ -322,7 +322,7 @@ def _score_pair(
     pair: Pair, regions: list[Region], found_share: float, highest: int
 ) -> list[VolumeScore]:
     try:
-        pred, label = (read_image(path, spatial_dims=3) for path in (pair.pred, pair.label))
+        pred, label = (read_label(path, spatial_dims=3) for path in (pair.pred, pair.label))
         _check_geometry(pair, pred, label)
         planes = []
         for image in (pred, label):
@@ -362,8 +362,7 @@ def _check_geometry(pair: Pair, pred: Image, label: Image) -> None:
 def _classes(image: Image, highest: int) -> np.ndarray:
     """The array (1, H, W, D) as uint8."""
     array = image.array
-    whole = array.dtype.kind in "iu" or bool((array % 1 == 0).all())
-    if not whole or array.min() < 0 or array.max() > highest:
+    if array.min() < 0 or array.max() > highest:
         raise DataError(
             f"{image.attributes['path']}: values from {array.min()} to {array.max()}; expected "
             f"whole numbers from 0 (background) to {highest}, the highest class of a region or "

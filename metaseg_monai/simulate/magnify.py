@@ -18,7 +18,7 @@ from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.files import write_table
 from metaseg_monai.images.geometry import resampled_shape, resize_label, resize_stored
 from metaseg_monai.images.image import image_suffix
-from metaseg_monai.images.read import read_image
+from metaseg_monai.images.read import read_image, read_label
 from metaseg_monai.metadata.fields import read_number
 from metaseg_monai.prepare.pipeline import write_tiff
 from metaseg_monai.simulate.generated import (
@@ -239,7 +239,7 @@ def resample_file(path: Path, made: Path, scale: float, image: bool) -> None:
     Raises:
         DataError: the file cannot be read as a 2D image.
     """
-    planes = read_image(path, 2, palette="colours" if image else "indices").array
+    planes = (read_image if image else read_label)(path, 2).array
     if planes.dtype == bool:
         planes = planes.astype(np.uint8)
     shape = resampled_shape(planes.shape[1:], (scale, scale), 1.0)

@@ -14,7 +14,7 @@ from skimage.measure import label as connected_components
 from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.files import write_table
 from metaseg_monai.images.image import image_suffix
-from metaseg_monai.images.read import read_image
+from metaseg_monai.images.read import read_label
 from metaseg_monai.images.write import mask_suffix, write_mask
 from metaseg_monai.simulate.generated import (
     INSTANCES,
@@ -306,16 +306,14 @@ def _read(row: Stored, home: Path, numbered: bool) -> Drawing:
 
 
 def _read_plane(path: Path) -> tuple[Labels, Mapping[str, Any]]:
-    image = read_image(path, palette="indices")
+    image = read_label(path)
     if image.array.ndim != 3 or len(image.array) != 1:
         raise DataError(
             f"{path}: shape {image.array.shape}, expected one plane of whole numbers (1, H, W); "
             "cut volumes into planes first"
         )
     plane = image.array[0]
-    if plane.dtype.kind == "f" and bool(np.all(np.isfinite(plane) & (plane % 1 == 0))):
-        plane = plane.astype(np.int64)
-    if plane.dtype.kind not in "bui" or plane.min() < 0:
+    if plane.min() < 0:
         raise DataError(f"{path}: expected whole numbers from 0; save the label anew")
     return plane, image.attributes
 

@@ -13,8 +13,15 @@ from tqdm import tqdm
 from metaseg_monai.errors import DataError
 from metaseg_monai.images.geometry import AxialVolume, axial_volume, same_grid, voxels_apart
 from metaseg_monai.images.identity import image_digest
-from metaseg_monai.images.image import Channels, Image, Palette, convert_channels, image_attributes
-from metaseg_monai.images.read import is_volume_file, read_image
+from metaseg_monai.images.image import (
+    Channels,
+    Image,
+    convert_channels,
+    image_attributes,
+    value_counts,
+    whole_numbers,
+)
+from metaseg_monai.images.read import is_volume_file, read_image, read_label
 from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.tables.columns import SPLITS, Columns
 from metaseg_monai.tables.table import scan_table
@@ -162,6 +169,13 @@ def _remarks_on(cases: pd.DataFrame) -> list[str]:
     if len(empty):
         shown = ", ".join(empty[:SHOWN]) + (", ..." if len(empty) > SHOWN else "")
         found.append(f"{len(empty)} of {labelled} masks are empty: {shown}")
+    full = cases["case"][[pixels[1:].sum() > pixels[0] for pixels in cases["pixels"]]]
+    if len(full):
+        shown = ", ".join(full[:SHOWN]) + (", ..." if len(full) > SHOWN else "")
+        found.append(
+            f"{len(full)} of {labelled} masks have more foreground than background (inverted?): "
+            f"{shown}"
+        )
     return found
 
 
@@ -218,7 +232,8 @@ class VolumeCache:
         """
         if not self.holds(role, path):
             self._last.pop(role, None)
-            volume = axial_volume(read_image(path, spatial_dims=3, palette="indices"))
+            read = read_label if role == "label" else read_image
+            volume = axial_volume(read(path, spatial_dims=3))
             self._last[role] = (str(path), volume)
         return self._last[role][1]
 
@@ -288,12 +303,10 @@ def load_case(
     return LoadedCase(pixels, label, attributes, told)
 
 
-def _read(
-    given: Any, spatial_dims: int | None, axes: str | None = None, palette: Palette = "colours"
-) -> Image:
+def _read(given: Any, spatial_dims: int | None, axes: str | None = None) -> Image:
     """An image from its file, or as it is given."""
     if not isinstance(given, (np.ndarray, torch.Tensor)):
-        return read_image(given, spatial_dims, axes, palette)
+        return read_image(given, spatial_dims, axes)
     array = np.asarray(given.detach().cpu() if isinstance(given, torch.Tensor) else given)
     array = array[None] if array.ndim == 2 else array
     if array.ndim not in (3, 4) or spatial_dims not in (None, array.ndim - 1) or not array.size:
@@ -329,7 +342,11 @@ def _grid_remarks(image: Image) -> list[str]:
 
 def _read_label(given: Any, image: Image) -> Image:
     spatial_dims = image.array.ndim - 1
-    label = _read(given, spatial_dims, palette="indices")
+    label = (
+        _read(given, spatial_dims)
+        if isinstance(given, (np.ndarray, torch.Tensor))
+        else read_label(given, spatial_dims)
+    )
     path, affine = label.attributes["path"], label.attributes["affine"]
     if label.array.shape != (1, *image.array.shape[1:]):
         raise DataError(
@@ -404,22 +421,19 @@ def _plane_image(volume: AxialVolume, path: str, plane: int) -> Image:
 
 def _classes_of(label: Image, classes: int, foreground: list[int] | str | None) -> np.ndarray:
     """Stored label values as classes."""
-    path, array = label.attributes["path"], label.array
-    values, counts = np.unique(array, return_counts=True)
-    if broken := [value for value in values if not float(value).is_integer()]:
-        raise DataError(f"{path}: label value {broken[0]:g}; expected whole numbers; save it anew")
-    if foreground == "instances" and values.min() >= 0:
+    path = label.attributes["path"]
+    array = whole_numbers(label.array, path)
+    counts = value_counts(array)
+    if foreground == "instances" and min(counts) >= 0:
         return np.ascontiguousarray(array > 0, dtype=np.uint8)
     if isinstance(foreground, list):
         return np.ascontiguousarray(np.isin(array, foreground), dtype=np.uint8)
-    outside = (values < 0) | (values >= classes)
-    if outside.any():
-        found = ", ".join(
-            f"{value:g} ({count} px)"
-            for value, count in zip(values[outside][:5].tolist(), counts[outside], strict=False)
-        )
+    outside = [value for value in counts if not 0 <= value < classes]
+    if outside:
+        found = ", ".join(f"{value:g} ({counts[value]} px)" for value in outside[:5])
+        share = sum(counts[value] for value in outside) / array.size
         raise DataError(
-            f"{path}: label values {found}, expected 0..{classes - 1}; set classes, or list the "
-            "values that are foreground as label_values in the column map"
+            f"{path}: label values {found}, expected 0..{classes - 1}: {share:.1%} of its pixels; "
+            "set classes, or list the values that are foreground as label_values in the column map"
         )
     return np.ascontiguousarray(array, dtype=np.uint8 if classes <= 256 else np.int64)

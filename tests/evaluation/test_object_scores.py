@@ -191,7 +191,7 @@ def test_resampled_images_are_scored_at_their_own_resolution(tmp_path, scored):
 
 def test_files_that_hold_no_objects_of_the_label_are_refused(tmp_path):
     for wrong, message in (
-        (TOUCHING + 0.5, "expected one channel of object numbers"),
+        (TOUCHING + 0.5, "label value 0.5, expected whole numbers"),
         (-TOUCHING.astype(np.int32), "expected one channel of object numbers"),
         (np.roll(TOUCHING, 10, axis=1) * (TOUCHING == 0), None),
     ):

@@ -109,7 +109,7 @@ FAULTS = [
     ("14 -1", label_with(-1, np.int16), LABEL, r"label value -1 \(1 voxels\)"),
     ("14 4 of 3", label_with(4, np.uint8), LABEL, r"label value 4 \(1 voxels\)"),
     ("15 label 0.5", label_with(0.5, np.float32), LABEL, "label value 0.5, expected whole numbers"),
-    ("15 label NaN", label_with(np.nan, np.float32), LABEL, "not finite"),
+    ("15 label NaN", label_with(np.nan, np.float32), LABEL, "label value nan, expected whole"),
     ("35 gzip bomb", bomb, IMAGE, "1464 MiB, more than 500 times"),
     ("36 giant header", giant_header, IMAGE, "the header announces .* MiB"),
 ]

@@ -164,7 +164,7 @@ def test_rounding_of_an_affine_is_no_difference(tmp_path):
 @pytest.mark.parametrize(
     ("pred", "message"),
     [
-        (label_of(0) / 3.0, "expected whole numbers from 0"),
+        (label_of(0) / 3.0, "label value 0.333333, expected whole numbers"),
         (label_of(0) * 80, "to 3, the highest class"),
         (label_of(0).astype(float) - 1024, "values from -1024"),
         (np.full((6, 14, 12), np.nan), "expected whole numbers"),

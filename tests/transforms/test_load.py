@@ -1,4 +1,5 @@
 import pickle
+from functools import partial
 
 import nibabel as nib
 import numpy as np
@@ -178,10 +179,11 @@ def test_arrays_and_tensors_are_images_too(volume_item):
 
 
 def test_the_volume_of_the_planes_is_read_once(plane_item, monkeypatch):
-    read, paths = check.read_image, []
-    monkeypatch.setattr(
-        check, "read_image", lambda path, **given: paths.append(path) or read(path, **given)
-    )
+    paths = []
+    for name in ("read_image", "read_label"):
+        read = getattr(check, name)
+        noted = partial(lambda read, path, **given: paths.append(path) or read(path, **given), read)
+        monkeypatch.setattr(check, name, noted)
     load = LoadCased()
     for plane in range(5):
         load({**plane_item, "plane": plane})
