@@ -289,8 +289,7 @@ def _present(found: Pairs, named: Mapping[int, str]) -> list[int]:
     for pair in found.pairs:
         for path in (pair.pred, pair.label):
             with suppress(DataError):  # told where its case is scored
-                top = read_image(path, spatial_dims=3).array.max()
-                highest = max(highest, int(top) if np.isfinite(top) else 0)
+                highest = max(highest, int(read_label(path, spatial_dims=3).array.max()))
     return list(range(1, min(highest, LARGEST_CLASS) + 1))
 
 
