@@ -215,7 +215,7 @@ def test_the_policy_out_of_range_can_be_given_without_another_schema(tmp_path):
     MetadataSchema([size]).save(tmp_path / "schema.json")
     told = "correct the value.*--out_of_range flag.*fit-schema --margin 0.2.*leave it empty for unk"
     with pytest.raises(MetadataError, match=told):
-        MetadataSchema.load(tmp_path / "schema.json").encode({"size": "150"})
+        MetadataSchema.load(tmp_path / "schema.json").encode({"size": "-50"})
     flagged = MetadataSchema.load(tmp_path / "schema.json", out_of_range="flag")
     with pytest.warns(MetadataWarning, match="'150', which is used as it is, outside of"):
         assert flagged.encode({"size": "150"}).tolist() == [1.5, 0.0]
