@@ -81,7 +81,7 @@ def cut_runs(
 
 # How far two surfaces are apart, in millimetres, however thick the planes are.
 
-ROUNDING_MM = 1e-4  # positions are multiples of the spacing, whose differences are not exact
+ROUNDING = 1e-9  # relative: differences of multiples of the spacing are not exact
 PERCENTILE = 95
 SLAB = 8  # planes at once
 
@@ -120,7 +120,7 @@ def surface_scores(
         _Surface(*map(np.concatenate, zip(*sides, strict=True)))
         for sides in zip(*(part for run in runs for part in _slabs(run, spacing_mm)), strict=True)
     )
-    limit = tolerance_mm + ROUNDING_MM
+    limit = tolerance_mm * (1 + ROUNDING)
     near = pred.areas[_distances(pred.elements, label.elements) <= limit].sum()
     near += label.areas[_distances(label.elements, pred.elements) <= limit].sum()
     hd95 = max(

@@ -208,6 +208,7 @@ def score(
     regions: Mapping[str, Mapping[str, Any]] | str | None = None,
     class_names: str | Mapping[str, str] | None = None,
     found_share: float = FOUND_SHARE,
+    samples: bool = False,
 ) -> str:
     """Score predicted volumes against labels as challenges do, and write ``volumes.csv``.
 
@@ -217,7 +218,9 @@ def score(
 --class_names "1=kidney,2=liver"
 
     Dice, surface Dice, HD95, volumes and lesions of each case and region, in the geometry of the
-    files.
+    files. KiTS21's own evaluation takes the mean over sampled segmentations of each case by
+    default, and so did its test; against the majority vote (aggregated_MAJ_seg), which is what is
+    taken here, it is its --use_maj_voting_as_gt. --samples True takes the samples.
 
     Args:
         predictions: folder of NIfTI masks, or one, see `find_pairs`.
@@ -229,6 +232,8 @@ def score(
         class_names: of the labels; by default those that they tell themselves (KiTS, classes.json,
             dataset.json), else classes are told by number.
         found_share: of a lesion's voxels that must be predicted for it to be found.
+        samples: of a KiTS21 download in which its sample_segmentations.py was run: the mean over
+            all files of each case's segmentation_samples/.
 
     Raises:
         DataError: files cannot be paired or read, a mask has another shape or place than its
@@ -248,7 +253,8 @@ def score(
     rows = []
     for pair in tqdm(found.pairs, desc="score", unit="case", disable=None):
         names = {"volume": pair.case, "group": pair.case, "split": "", "mode": "normal"}
-        scores = _score_pair(pair, made, found_share, highest)
+        pairs = _samples(pair) if samples else [pair]
+        scores = _mean([_score_pair(one, made, found_share, highest) for one in pairs])
         rows += [{**names, **one._asdict()} for one in scores]
     try:
         VOLUMES.write(path, rows)
@@ -261,6 +267,28 @@ def score(
             f"not scored: {len(missing)} labels without a prediction, such as {missing[0]}"
         )
     return "\n".join(lines)
+
+
+def _samples(pair: Pair) -> list[Pair]:
+    """The prediction of a case beside each of its sampled segmentations, as KiTS21 lays them."""
+    files = sorted(pair.label.parent.glob("segmentation_samples/group*/*.nii.gz"))
+    if not files:
+        raise DataError(
+            f"case {pair.case}: {pair.label.parent}/segmentation_samples has no group*/*.nii.gz; "
+            "run KiTS21's annotation/sample_segmentations.py, or leave --samples out"
+        )
+    return [pair._replace(label=file) for file in files]
+
+
+def _mean(scores: list[list[VolumeScore]]) -> list[VolumeScore]:
+    """The mean of every number of each region; of HD95 over those that have one."""
+    if len(scores) == 1:
+        return scores[0]
+    means = []
+    for one in zip(*scores, strict=True):
+        numbers = pd.DataFrame([score[1:] for score in one]).mean()  # leaves out NaN
+        means.append(VolumeScore(one[0].region, *numbers))
+    return means
 
 
 def _regions(given: Mapping[str, Any] | str | None) -> Mapping[str, Any] | None:

@@ -8,6 +8,7 @@ from scipy import ndimage
 
 from metaseg_monai.errors import DataError
 from metaseg_monai.metrics.surfaces import cut_runs, surface_scores
+from metaseg_monai.metrics.volumes import KITS_REGIONS
 
 SPACING = (5.0, 0.8, 0.5)
 monai_warns = pytest.mark.filterwarnings("ignore:.*always_return_as_numpy:FutureWarning")
@@ -227,3 +228,23 @@ def test_a_run_is_cut_to_the_box_of_both_masks():
 def test_planes_that_do_not_fit_are_refused(planes, at, count, message):
     with pytest.raises(DataError, match=message):
         cut_runs(mask(1, 1), mask(1, 1)[:planes], at, count)
+
+
+@pytest.mark.parametrize(
+    ("spacing_mm", "right"), [(1.13288, False), (1.1328796488598762, True), (1.13287964, True)]
+)
+def test_a_tolerance_is_not_widened_beyond_rounding(spacing_mm, right):
+    """A shift by one plane: KiTS' tolerance of the masses ends within 4e-7 mm of 1.13288."""
+    label = np.zeros((9, 9, 9), bool)
+    label[2:6, 2:7, 2:7] = True
+    tolerance = KITS_REGIONS["masses"]["tolerance_mm"]
+    found = scores(np.roll(label, 1, 0), label, tolerance, (spacing_mm, 1.0, 1.0)).surface_dice
+    assert found == 1 if right else found < 0.8
+
+
+@pytest.mark.parametrize("step", [0.1, 0.3, 0.7, 0.78125, 1.1, 2.9])
+@pytest.mark.parametrize("place", [1, 40, 300])
+def test_a_shift_by_the_tolerance_itself_is_right_at_every_place(step, place):
+    label = np.zeros((place + 9, 5, 5), bool)
+    label[place : place + 4, 1:4, 1:4] = True
+    assert scores(np.roll(label, 1, 0), label, step, (step, 1.0, 1.0)).surface_dice == 1

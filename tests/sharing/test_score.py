@@ -194,3 +194,28 @@ def test_volumes_of_a_slightly_sheared_scan_are_those_of_its_determinant(tmp_pat
     score(tmp_path / "p.nii.gz", tmp_path / "l.nii.gz", tmp_path / "out")
     true_mm3 = pd.read_csv(tmp_path / "out" / "volumes.csv")["true_mm3"].max()
     assert true_mm3 == pytest.approx(100 * 3 * 0.8 * 0.8, rel=1e-6)
+
+
+def test_official_tolerances_are_those_of_the_challenge():
+    """neheller/kits21, configuration/labels.py."""
+    assert [region["tolerance_mm"] for region in KITS_REGIONS.values()] == [
+        1.0330772532390826,
+        1.1328796488598762,
+        1.1498198361434828,
+    ]
+
+
+def test_samples_are_averaged_as_in_the_challenge(tmp_path):
+    case = tmp_path / "l" / "case_00007"
+    label = saved(case / "aggregated_MAJ_seg.nii.gz", label_of(0))
+    saved(tmp_path / "p" / "case_00007.nii.gz", label_of(0))
+    with pytest.raises(DataError, match=r"case case_00007: .*sample_segmentations\.py"):
+        score(tmp_path / "p", tmp_path / "l", tmp_path / "out", samples=True)
+    for number, seed in enumerate((0, 1, 1)):
+        group = case / "segmentation_samples" / f"group_{number // 2}"
+        saved(group / f"sample_{number}.nii.gz", label_of(seed))
+    score(tmp_path / "p", tmp_path / "l", tmp_path / "out", samples=True)
+    mean = read_volumes(tmp_path / "out" / "volumes.csv").set_index("region")["dice"]["tumour"]
+    score(tmp_path / "p", label, tmp_path / "one")
+    other = score_volume(label_of(0), label_of(1), SPACING, make_regions(KITS_REGIONS, CLASS_NAMES))
+    assert mean == pytest.approx((1 + 2 * other[2].dice) / 3)
