@@ -56,6 +56,12 @@ def pooled_f1(counts: pd.DataFrame) -> float:
     return _mean_of_known(f1(*cells[of == number].sum(axis=0)) for number in np.unique(of))
 
 
+def pooled_iou(counts: pd.DataFrame) -> float:
+    """IoU of the counts added over all cases, as `pooled_f1` (thesis 3.4)."""
+    of, cells = counts["class"].to_numpy(), counts[["tp", "fp", "fn"]].to_numpy()
+    return _mean_of_known(iou(*cells[of == number].sum(axis=0)) for number in np.unique(of))
+
+
 def pooled_counts(counts: pd.DataFrame) -> dict[str, float]:
     """Counts of one class added over all cases, with their F1, F1 error (thesis 3.4) and IoU."""
     cells = {name: int(counts[name].sum()) for name in ("tp", "fp", "fn")}

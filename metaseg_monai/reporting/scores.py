@@ -10,7 +10,13 @@ from scipy.spatial.distance import squareform
 
 from metaseg_monai.errors import DataError
 from metaseg_monai.evaluation import read_counts
-from metaseg_monai.metrics.scores import average_f1, mode_matrix, pooled_f1, pooled_f1_by
+from metaseg_monai.metrics.scores import (
+    average_f1,
+    mode_matrix,
+    pooled_f1,
+    pooled_f1_by,
+    pooled_iou,
+)
 from metaseg_monai.metrics.statistics import bootstrap_interval, worst_subgroup
 from metaseg_monai.reporting.runs import (
     COUNTS,
@@ -113,6 +119,18 @@ def f1_scores(counts: pd.DataFrame) -> dict[str, float]:
 def f1_table(results: Results) -> Spread:
     """F1 with true metadata: conditions x combined, average and domains (paper table 1)."""
     return spread(of_trainings(results.normal, f1_scores))
+
+
+def iou_table(results: Results) -> Spread:
+    """Pixel IoU in the rows and columns of `f1_table` (thesis 3.4)."""
+
+    def of(counts: pd.DataFrame) -> dict[str, float]:
+        domains = {str(name): pooled_iou(part) for name, part in counts.groupby("domain")}
+        known = [value for value in domains.values() if not np.isnan(value)]
+        average = float(np.mean(known)) if known else float("nan")
+        return {"combined": pooled_iou(counts), "average": average, **domains}
+
+    return spread(of_trainings(results.normal, of))
 
 
 def learned_table(results: Results, protocol: Protocol) -> pd.DataFrame | None:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from metaseg_monai.errors import ConfigError
 from metaseg_monai.files import replacing
+from metaseg_monai.metadata.fields import Categorical, Ordinal
 from metaseg_monai.metrics.scores import summarise
 from metaseg_monai.reporting import pictures, scores, words
 from metaseg_monai.reporting.audit import audit_section, calibration_section, source_section
@@ -35,6 +36,7 @@ from metaseg_monai.reporting.page import (
 from metaseg_monai.reporting.published import published_section
 from metaseg_monai.reporting.response import encoding_section, requested_section, response_section
 from metaseg_monai.reporting.runs import (
+    TRAINING,
     Results,
     by_replicate,
     is_expert,
@@ -198,7 +200,10 @@ def unranked(parts: Sequence[Part]) -> list[Part]:
 def score_section(asked: Asked) -> Section:
     """F1 of each condition, by domain and class, with the worst domain."""
     results, protocol, score = asked.results, asked.protocol, asked.score
-    values, spread = asked.f1
+    values, spread = (table.copy() for table in asked.f1)
+    overlaps = scores.Spread(
+        *(table.reindex(columns=values.columns) for table in scores.iou_table(results))
+    )
     average = (
         "; average: unweighted mean of the domains that hold a foreground pixel in target or "
         "prediction"
@@ -214,6 +219,10 @@ def score_section(asked: Asked) -> Section:
     )
     if protocol.label_class is not None:
         note = f"The protocol is about label class {protocol.label_class}. {note}"
+    overlap = "Intersection over union of the same counts, in the same columns (thesis 3.4)."
+    iou = Table("iou", "Pixel IoU by condition", overlap, *overlaps, best="high", first="condition")
+    values.insert(1, "IoU, combined", overlaps.mean["combined"])
+    spread.insert(1, "IoU, combined", overlaps.half_range["combined"])
     values = values.assign(trainings=pd.Series(results.trainings))
     spread = spread.assign(trainings=float("nan"))
     parts: list[Part] = [
@@ -264,7 +273,8 @@ def score_section(asked: Asked) -> Section:
     if told:
         rows = pd.DataFrame({"what it is": told})
         parts.append(Details("What the rows are", [Table("glossary", "Conditions", "", rows)]))
-    return Section("Scores", "", [*parts, Details("Case by case, worst domain, experts", more)])
+    details = Details("Pixel IoU, case by case, worst domain, experts", [iou, *more])
+    return Section("Scores", "", [*parts, details])
 
 
 def comparison_section(asked: Asked) -> Section | None:
@@ -402,6 +412,7 @@ def record_section(results: Results, history: Sequence[Mapping[str, Any]]) -> Se
         note = f"Written when {entry['finished_runs']} runs had results."
         stem = f"protocol_{len(parts)}"
         parts.append(Table(stem, title, note, rows_of(rows), first="fixed"))
+    parts += training_counts(results)
     if runs := _run_table(results):
         parts.append(Details("Runs", runs))
     if results.missing:
@@ -417,6 +428,26 @@ def record_section(results: Results, history: Sequence[Mapping[str, Any]]) -> Se
         "medical device."
     )
     return Section("How this was made", "", parts)
+
+
+def training_counts(results: Results) -> list[Part]:
+    """How many training cases of each value the conditions had, where they were not alike."""
+    known = results.cases
+    train = known[known["split"] == "train"]
+    parts: list[Part] = []
+    for name, field in results.fields.items():
+        if not isinstance(field, Categorical | Ordinal) or name not in train:
+            continue
+        by = train.groupby([*TRAINING, name], sort=False).size().rename("n").reset_index()
+        first = by[TRAINING].drop_duplicates("condition")
+        counts = by.merge(first, on=TRAINING).pivot(index="condition", columns=name, values="n")
+        counts = counts.reindex(index=results.conditions).fillna(0).astype(int)
+        if len(counts.drop_duplicates()) > 1:
+            counts = counts.rename(columns={"": "missing"}).rename_axis(columns=None, index=None)
+            note = "Cases of the first training of each condition."
+            title = f"Training cases by {name}"
+            parts.append(Table(f"training_{name}", title, note, counts, first="condition"))
+    return parts
 
 
 def _run_table(results: Results) -> list[Part]:

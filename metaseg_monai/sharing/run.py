@@ -18,7 +18,7 @@ from metaseg_monai.evaluation.estimates import tell_estimate
 from metaseg_monai.explain.draw import draw
 from metaseg_monai.files import absolute, readable, replacing
 from metaseg_monai.metadata.fields import UNKNOWN
-from metaseg_monai.metrics.scores import average_f1, case_mean_f1, pooled_f1
+from metaseg_monai.metrics.scores import average_f1, case_mean_f1, pooled_f1, pooled_iou
 from metaseg_monai.training.weights import read_weights
 
 RECORDS = ("training.json", "run.json")  # of a training, and of a run of a study
@@ -188,6 +188,7 @@ def scores_by_mode(counts: pd.DataFrame) -> pd.DataFrame:
         mean = case_mean_f1(part)
         rows[mode] = {
             "pooled_f1": pooled_f1(part),
+            "pooled_iou": pooled_iou(part),
             "average_f1": average_f1(part),
             "case_mean_f1": mean.mean,
             "low": mean.low,

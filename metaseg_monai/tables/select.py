@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from math import ceil, floor
+from math import floor
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 def select_cases(
     table: CaseTable,
     only: Mapping[str, Sequence[str]] | None = None,
-    share: Mapping[str, Mapping[str, float]] | None = None,
+    share: Mapping[str, Mapping[str, Mapping[str, Any]]] | None = None,
     seed: int = 0,
     splits: Sequence[str] = SPLITS,
 ) -> CaseTable:
@@ -31,8 +31,9 @@ def select_cases(
         table: the whole table.
         only: ``{field: values}``; rows of `splits` with another value are left out. An expert is a
             network trained on one value (thesis 3.3).
-        share: ``{field: {value: part}}``; of the training rows with that value this part, between
-            0 and 1, is kept, rounded up (thesis 4.3: an under-represented domain).
+        share: ``{field: {value: {"of": "own", "part": 0.2}}}`` or ``{"count": 64}``: of the
+            training rows with that value this part, above 0 and at most 1, rounded, or this number
+            is kept; one at least (thesis 4.3: an under-represented domain). The log tells counts.
         seed: draws which rows `share` keeps. A smaller part is contained in a larger one.
         splits: the splits in which `only` counts; those it leaves whole.
 
@@ -42,7 +43,8 @@ def select_cases(
 
     >>> rows = [{"split": "train", "metadata": {"task": name}} for name in "aabb"]
     >>> table = CaseTable(path="table.csv", rows=tuple(rows))
-    >>> [row["metadata"]["task"] for row in select_cases(table, share={"task": {"b": 0.5}}).rows]
+    >>> half = {"of": "own", "part": 0.5}
+    >>> [row["metadata"]["task"] for row in select_cases(table, share={"task": {"b": half}}).rows]
     ['a', 'a', 'b']
     """
     rows = list(table.rows)
@@ -53,12 +55,10 @@ def select_cases(
     for field, parts in (share or {}).items():
         _check_values("share", field, parts, table)
         for value, part in parts.items():
-            if not _is_number(part) or not 0 < part <= 1:
-                raise ConfigError(
-                    f"share of {field}={value} is {part!r}; expected above 0, at most 1."
-                )
             found = [n for n in _training(rows) if _value(rows[n], field) == str(value)]
-            rows = _thinned(rows, found, ceil(part * len(found)), seed)
+            kept_rows = _kept(part, len(found), f"{field}={value}")
+            rows = _thinned(rows, found, kept_rows, seed)
+            logger.info("%s=%s: %d of %d training cases kept", field, value, kept_rows, len(found))
     selected = replace(table, rows=tuple(rows))
     if emptied := [split for split in table.splits if split not in selected.splits]:
         raise DataError(
@@ -128,6 +128,20 @@ def limit_empty(
             *(share, len(empty), len(empty) / len(training)),
         )
     return replace(table, rows=tuple(_thinned(table.rows, empty, wanted, seed)))
+
+
+def _kept(share: Any, own: int, what: str) -> int:
+    """How many of a value's own training cases a share keeps."""
+    count = share.get("count") if isinstance(share, Mapping) and set(share) == {"count"} else None
+    if isinstance(count, int) and not isinstance(count, bool) and 0 < count <= own:
+        return count
+    is_part = isinstance(share, Mapping) and set(share) == {"of", "part"} and share["of"] == "own"
+    if is_part and _is_number(share["part"]) and 0 < share["part"] <= 1:
+        return max(1, floor(share["part"] * own + 0.5))
+    raise ConfigError(
+        f'share of {what} is {share!r}; expected {{"of": "own", "part": 0.2}}, a part above 0 and '
+        f'at most 1 of its own {own} training cases, or {{"count": 64}}, at most {own}'
+    )
 
 
 def _training(rows: Sequence[Item]) -> list[int]:

@@ -2,13 +2,16 @@
 
 import json
 import re
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 from PIL import Image
 
 from metaseg_monai.errors import ConfigError, DataError
-from metaseg_monai.reporting.write import write_report
+from metaseg_monai.metadata import Categorical
+from metaseg_monai.reporting.runs import TRAINING
+from metaseg_monai.reporting.write import training_counts, write_report
 
 
 def changed(folder, change):
@@ -42,6 +45,9 @@ def test_tables_hold_mean_and_spread_over_seeds(studied, one_pixel):
     # tp 4 x 8 + 4 x 7 of 8 x 10, fp 8, for 8 hits, and so on
     f1 = [2 * tp / (tp + 8 + 80) for tp in (4 * 8 + 4 * 7, 4 * 9 + 4 * 8, 4 * 7 + 4 * 6)]
     assert row["combined"] == pytest.approx(sum(f1) / 3)
+    iou = [one / (2 - one) for one in f1]
+    assert row["IoU, combined"] == pytest.approx(sum(iou) / 3)
+    assert table(folder, "iou").loc["sme", "combined"] == pytest.approx(sum(iou) / 3)
     assert row["combined spread"] == pytest.approx((max(f1) - min(f1)) / 2)
     assert r"\textbf{" in (folder / "tables" / "f1.tex").read_text()
     summary = json.loads((folder / "summary.json").read_text(), parse_constant=pytest.fail)
@@ -63,11 +69,13 @@ def test_one_domain_is_not_told_twice(studied, one_pixel):
 
 def test_label_classes_have_their_names(studied, one_pixel):
     folder = studied({"se": (5, 5, 5), "sme": (8, 8, 8)}, label_class=1)
+    for counts in folder.rglob("counts.csv"):
+        counts.with_name("classes.json").write_text('{"1": "liver"}')
     write_report(changed(folder, lambda one: pd.concat([one, one.assign(**{"class": 2, "tp": 0})])))
-    assert list(table(folder, "classes"))[::2] == ["the named shape", "class 2"]
+    assert list(table(folder, "classes"))[::2] == ["liver", "class 2"]
     report = " ".join((folder / "report.md").read_text(encoding="utf-8").split())
-    assert "**F1 of the named shape by condition**" in report
-    assert "sme has a higher F1 of the named shape than se" in report
+    assert "**F1 of liver by condition**" in report
+    assert "sme has a higher F1 of liver than se" in report
 
 
 def test_learned_or_not(studied, one_pixel):
@@ -144,3 +152,22 @@ def test_gates_that_were_explained_are_shown_and_a_file_in_the_way_is_refused(st
 def test_a_class_that_no_run_has_is_refused(studied):
     with pytest.raises(DataError, match="label class 3, the runs have 1; mend label_class"):
         write_report(studied({"se": (5, 5, 5)}, label_class=3))
+
+
+def test_counts_of_training_cases_are_told_where_conditions_differ():
+    field = Categorical(
+        name="line", values=("a", "b"), provenance="acquisition", availability="acquisition"
+    )
+    rows = [
+        {**dict.fromkeys(TRAINING, 0), "condition": name, "split": split, "line": line}
+        for name, lines in (("all", "aab"), ("few", "aa"))
+        for split, given in (("train", lines), ("test", "b"))
+        for line in given
+    ]
+    results = SimpleNamespace(
+        cases=pd.DataFrame(rows), fields={"line": field}, conditions=["all", "few"]
+    )
+    (part,) = training_counts(results)
+    assert part.values.to_dict("index") == {"all": {"a": 2, "b": 1}, "few": {"a": 2, "b": 0}}
+    alike = results.cases[results.cases["condition"] == "all"]
+    assert training_counts(SimpleNamespace(cases=alike, fields={}, conditions=["all"])) == []

@@ -50,7 +50,7 @@ def test_experts_are_one_se_network_for_each_domain(study, bundle):
 
 
 def test_experts_at_equal_steps_see_their_cases_as_often_as_all_are(study, bundle, tmp_path):
-    rare = {"cases": {**SELECT, "share": {"task": {"disc": 0.5}}}}
+    rare = {"cases": {**SELECT, "share": {"task": {"disc": {"of": "own", "part": 0.5}}}}}
     settings = {**rare, "dataset_dir": str(tmp_path / "data")}
     run = expand(study(bundle, ["experts-steps"], settings=settings))[2]
     parser = ConfigParser()
@@ -84,7 +84,15 @@ def test_an_ablation_changes_its_own_settings(study, bundle):
 
 def test_data_seeds_make_data_and_folders_of_their_own(study, bundle):
     data = {"dataset_dir": "d{data_seed}", "table#path#seed": "{data_seed}"}
-    rare = {"se": {"cases": {**SELECT, "share": {"task": {"disc": 0.5}}, "seed": "{data_seed}"}}}
+    rare = {
+        "se": {
+            "cases": {
+                **SELECT,
+                "share": {"task": {"disc": {"of": "own", "part": 0.5}}},
+                "seed": "{data_seed}",
+            }
+        }
+    }
     runs = expand(study(bundle, rare, seeds=[0], data_seeds=[4, 5], data_settings=data))
     assert [run.folder for run in runs] == ["se/data4-seed0", "se/data5-seed0"]
     assert [run.settings["table#path#seed"] for run in runs] == [4, 5]

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from metaseg_monai.errors import ConfigError, DataError
+from metaseg_monai.simulate.cells.plan import A3
 from metaseg_monai.tables import CaseTable, fill_epoch, limit_empty, select_cases
 
 AREAS = ["tumour_mm2", "cyst_mm2"]
@@ -42,6 +43,9 @@ def kept(made):
     return len(areas), sum(area == 0 for area in areas)
 
 
+OWN = {"of": "own"}
+
+
 def test_only_some_domains_in_the_given_splits():
     expert = select_cases(table(a=2, b=3), only={"line": ["a"]}, splits=("train", "val"))
     assert names(expert, "train") == ["train_a0", "train_a1"]
@@ -54,16 +58,37 @@ def test_only_some_domains_in_the_given_splits():
 
 def test_a_rare_domain_is_thinned_in_training_alone():
     whole = table(a=4, b=40)
-    thin = select_cases(whole, share={"line": {"b": 0.1}})
+    thin = select_cases(whole, share={"line": {"b": OWN | {"part": 0.1}}})
     assert sum(name.startswith("train_b") for name in names(thin, "train")) == 4
     assert sum(name.startswith("train_a") for name in names(thin, "train")) == 4
     assert names(thin, "val") == names(whole, "val")
-    assert len(names(select_cases(whole, share={"line": {"b": 0.026}}), "train")) == 4 + 2
+    assert (
+        len(names(select_cases(whole, share={"line": {"b": OWN | {"part": 0.04}}}), "train"))
+        == 4 + 2
+    )
+
+
+@pytest.mark.parametrize(("part", "count", "thesis"), [(0.2, 174, "10%"), (0.073, 64, "2.5%")])
+def test_the_rare_40x_of_the_thesis(part, count, thesis):
+    """Section 4.3 with table A.3: 20 % of 40x's own images, then about 60, 2.5 % of the whole."""
+    sizes = {name: splits["train"] for name, splits in A3.items()}
+    assert (sizes, sum(sizes.values())) == ({"10": 843, "20": 862, "40": 872}, 2577)
+    for share in (OWN | {"part": part}, {"count": count}):
+        left = select_cases(table(**sizes), share={"line": {"40": share}})
+        assert sum(name.startswith("train_40") for name in names(left, "train")) == count
+    whole = 2577 if thesis == "2.5%" else len(names(left, "train"))
+    assert count / whole == pytest.approx(float(thesis[:-1]) / 100, abs=0.01)
+    studies = Path(__file__).resolve().parents[2] / "bundles"
+    for file, field in (
+        ("magnification_nuclei_segmentation/studies/rare.json", '"40": '),
+        ("synthetic_shapes_segmentation/studies/rare_domain.json", '"cross": '),
+    ):
+        assert f'{field}{{"of": "own", "part": {part}}}' in (studies / file).read_text()
 
 
 def test_thinning_is_drawn_by_its_seed_and_nested():
     def drawn(part, seed):
-        thin = select_cases(table(b=40), share={"line": {"b": part}}, seed=seed)
+        thin = select_cases(table(b=40), share={"line": {"b": OWN | {"part": part}}}, seed=seed)
         return set(names(thin, "train"))
 
     assert drawn(0.2, 0) == drawn(0.2, 0)
@@ -78,10 +103,14 @@ def test_thinning_is_drawn_by_its_seed_and_nested():
         ({"only": {"lines": ["a"]}}, "fields: line"),
         ({"only": {"line": "a"}}, "expected values"),
         ({"only": {"line": []}}, "expected values"),
-        ({"share": {"line": {"z": 0.5}}}, "its values are a, b"),
-        ({"share": {"line": {"a": 0}}}, "above 0"),
-        ({"share": {"line": {"a": 2}}}, "at most 1"),
-        ({"share": {"line": {"a": "half"}}}, "'half'"),
+        ({"share": {"line": {"z": OWN | {"part": 0.5}}}}, "its values are a, b"),
+        ({"share": {"line": {"a": OWN | {"part": 0}}}}, "above 0"),
+        ({"share": {"line": {"a": OWN | {"part": 2}}}}, "at most 1"),
+        ({"share": {"line": {"a": OWN | {"part": "half"}}}}, "'half'"),
+        ({"share": {"line": {"a": 0.1}}}, '0.1; expected {"of": "own"'),  # of what?
+        ({"share": {"line": {"a": {"of": "all", "part": 0.1}}}}, "'all'"),
+        ({"share": {"line": {"a": {"count": 3}}}}, "at most 2"),
+        ({"share": {"line": {"a": {"count": 0}}}}, "'count': 0"),
     ],
 )
 def test_refusals(settings, reason):
