@@ -1,7 +1,7 @@
 """What is measured of every case, in every test mode, written beside the weights."""
 
 from metaseg_monai.evaluation.estimates import FieldEstimates, known_items
-from metaseg_monai.evaluation.masks import CleanUpPredictions, SaveMasks
+from metaseg_monai.evaluation.masks import CleanUpPredictions, MaskRecord, SaveMasks
 from metaseg_monai.evaluation.modes import evaluation_items
 from metaseg_monai.evaluation.object_scores import ObjectScores, read_object_scores
 from metaseg_monai.evaluation.object_table import SaveObjects
@@ -25,6 +25,7 @@ __all__ = [
     "CleanUpPredictions",
     "FieldEstimates",
     "KnownOfCases",
+    "MaskRecord",
     "ObjectScores",
     "PerCase",
     "PredictionSamples",

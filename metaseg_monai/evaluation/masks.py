@@ -1,5 +1,9 @@
 """Write the predicted mask of every case beside its name, and that of every volume in its shape."""
 
+import hashlib
+import json
+import logging
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,9 +18,9 @@ from ignite.engine import Engine, Events
 from monai.transforms import Compose
 from torch import Tensor
 
-from metaseg_monai.errors import ConfigError, DataError, listing
+from metaseg_monai.errors import ConfigError, DataError, Problem, listing
 from metaseg_monai.evaluation.per_case import Case, PerCase
-from metaseg_monai.files import file_sha256, replacing
+from metaseg_monai.files import PREFIX, file_sha256, replacing
 from metaseg_monai.images.geometry import AxialVolume
 from metaseg_monai.images.image import image_format
 from metaseg_monai.images.read import is_volume_file, read_header, volume_header
@@ -24,7 +28,10 @@ from metaseg_monai.images.write import mask_suffix, write_mask
 from metaseg_monai.naming import shortened
 from metaseg_monai.tables.check import image_files
 from metaseg_monai.training.processes import hear_of_errors
+from metaseg_monai.training.weights import LoadWeights
 from metaseg_monai.transforms.postprocessing import AsMaskd, background_shift, check_sizes, clean_up
+
+logger = logging.getLogger(__name__)
 
 # Small objects and holes taken out of predictions, in testing and in prediction alike.
 
@@ -111,25 +118,129 @@ class CleanUpPredictions:
         output["pred"] = clean_logits(output["pred"], *sizes, self.background)
 
 
-# Which files in a folder are masks as a prediction wrote them, so that no other is replaced.
+# Which files in a folder are masks as a prediction wrote them, so that no other is replaced, and
+# what each was made of, so that a prediction goes on where it was stopped.
 
 NAME = "predicted.sha256"
+COMMENT = "# "  # sha256sum passes over such lines
 
 
 class MaskRecord:
     """The list ``predicted.sha256`` in a folder of masks, in the form of `sha256sum`.
 
-    It has a line for each mask that was written. A file may be replaced only if it is still what
-    the last line of its name says, so that neither a scan nor a mask corrected by hand is lost.
+    It has a line for each file that is written, listed before the file gets its name: so a kill or
+    a full disk leaves no file that the list does not know. A file may be replaced only if it is
+    still what a line of its name says, so that neither a scan nor a mask corrected by hand is lost.
+    A comment before the line says of which weights, settings, metadata and image the mask was made,
+    and a case whose mask is still there, of the same, is not predicted again.
 
     Args:
         folder: of the masks.
+        weights: those that predict; without them nothing is known of what masks are made of.
+        settings: of the prediction, as `metaseg_monai.bundle.effective` gives them.
+        tables: names of files that all cases together make; where one is not there as listed, one
+            case is predicted again.
+
+    Attributes:
+        files: file of each case (or volume) that is predicted, before or now.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(
+        self,
+        folder: str | Path,
+        weights: LoadWeights | None = None,
+        settings: Mapping[str, Any] | None = None,
+        tables: Sequence[str] = (),
+    ) -> None:
         self.folder = Path(folder)
         self.path = self.folder / NAME
-        self._digests: dict[str, str] = {}
+        self.weights = weights
+        self.settings = dict(settings or {})
+        self.tables = tables
+        self.files: dict[str, Path] = {}
+        self.kept: dict[str, Any] = {}  # cases of an earlier prediction, with what is known of each
+        self._items: dict[str, list[Mapping[str, Any]]] = {}
+        self._digests: dict[str, set[str]] = {}  # of each name, by the list
+        self._last: dict[str, tuple[str, str]] = {}  # digest and comment of each name
+
+    def missing(self, items: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+        """The items whose masks are not there yet, made of these weights, settings and images.
+
+        Args:
+            items: all, as `find_cases` or `slice_items` give them.
+
+        Raises:
+            DataError: the list cannot be read.
+        """
+        self._read()
+        self.files, self.kept, self._items = {}, {}, _by_name(items)
+        known: dict[Any, tuple[str, str, dict[str, Any]]] = {}
+        for name, (digest, comment) in self._last.items():
+            told = _told(comment)
+            if told.get("of") is not None:
+                known[told.get("case")] = (name, digest, told)
+        for case, parts in self._items.items():
+            if case not in known:
+                continue
+            name, digest, made = known[case]
+            path = self.folder / name
+            if self._is(path, digest) and made["of"] == self._made_of(parts):
+                self.files[case], self.kept[case] = path, made.get("rows")
+        names = [case for case in self._items if case not in self.files]
+        if not names and items and not all(self._wrote(self.folder / one) for one in self.tables):
+            names = [list(self._items)[-1]]
+            del self.files[names[0]], self.kept[names[0]]
+        if self.files:
+            count = f"{len(self.files)} of {len(self._items)}"
+            logger.warning("%s: %s are predicted already, as asked for", self.folder, count)
+        return [item for name in names for item in self._items[name]]
+
+    @property
+    def cases(self) -> list[str]:
+        """All cases and volumes, in the order of their items."""
+        return list(self._items)
+
+    @property
+    def cases_done(self) -> list[str]:
+        """Those of them that have a mask."""
+        return [case for case in self._items if case in self.files]
+
+    def _made_of(self, parts: Sequence[Mapping[str, Any]]) -> str | None:
+        """A digest of all that a mask depends on; None where the weights are not known."""
+        weights = None if self.weights is None else self.weights.recorded.get("weights_sha256")
+        if weights is None:
+            return None
+        first = parts[0]
+        images = [] if isinstance(first["image"], Tensor | np.ndarray) else image_files(first)
+        if not images:
+            return None
+        told = {
+            "weights": weights,
+            "settings": self.settings,
+            "metadata": [part.get("metadata", {}) for part in parts],
+            "images": [_sha256(Path(image)) for image in images],
+            "planes": [part.get("plane") for part in parts],
+        }
+        text = json.dumps(told, sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def _read(self) -> None:
+        self._digests, self._last = {}, {}
+        if not self.path.exists():
+            return
+        try:
+            lines = self.path.read_text(encoding="utf-8").splitlines()
+        except (OSError, ValueError) as error:
+            raise DataError(
+                f"{self.path}: no list of masks ({error}); choose another output"
+            ) from error
+        comment = ""
+        for line in lines:
+            if found := re.fullmatch(r"([0-9a-f]{64})  (.+)", line):
+                digest, name = found.groups()
+                self._digests.setdefault(name, set()).add(digest)
+                self._last[name] = digest, comment
+            comment = line.removeprefix(COMMENT) if line.startswith(COMMENT) else ""
 
     def claim(
         self,
@@ -139,6 +250,8 @@ class MaskRecord:
         beside: Sequence[Path] = (),
     ) -> None:
         """Read the list; see that nothing but its masks would be replaced; make the folder.
+
+        What a killed prediction left half-written is removed.
 
         Args:
             paths: file to be written, by case or volume.
@@ -150,21 +263,15 @@ class MaskRecord:
             DataError: the list cannot be read, two cases have one file, a file would replace an
                 image or what is no earlier prediction, or the folder cannot be made; names them.
         """
-        self._digests = {}
-        if self.path.exists():
-            try:
-                lines = self.path.read_text(encoding="utf-8").splitlines()
-            except (OSError, ValueError) as error:
-                raise DataError(
-                    f"{self.path}: no list of masks ({error}); choose another output"
-                ) from error
-            found = (re.fullmatch(r"([0-9a-f]{64})  (.+)", line) for line in lines)
-            self._digests = {line[2]: line[1] for line in found if line}
-        for path, times in Counter(paths.values()).items():
+        self._read()
+        for path, times in Counter([*paths.values(), *self.files.values()]).items():
             if times > 1:
-                names = ", ".join(name for name, other in paths.items() if other == path)
+                both = {**self.files, **paths}
+                names = ", ".join(name for name, other in both.items() if other == path)
                 one = "mask" if what == "mask" else "file"
                 raise DataError(f"{names} would have the one {one} {path}; give them other names.")
+        items = list(items)
+        self._items |= _by_name(items)
         inputs = {Path(file).resolve() for item in items for file in image_files(item)}
         for name, path in paths.items():
             if path.resolve() in inputs:
@@ -184,6 +291,9 @@ class MaskRecord:
             )
         with self.writing():
             self.folder.mkdir(parents=True, exist_ok=True)
+            for folder in {path.parent for path in paths.values()}:
+                for part in folder.glob(f"{PREFIX}*"):  # the folder is this process's own
+                    part.unlink(missing_ok=True)
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -200,30 +310,97 @@ class MaskRecord:
                 "output. Masks that are finished stay"
             ) from error
 
-    def _wrote(self, target: Path) -> bool:
-        known = self._digests.get(self._name(target))
-        return known is not None and target.is_file() and file_sha256(target) == known
+    @contextmanager
+    def listed(self, path: Path, case: str | None = None, rows: Any = None) -> Iterator[Path]:
+        """Give a temporary path to write; list what was written, then give it its name.
 
-    def add(self, mask: Path) -> None:
-        """Note a mask that was just written."""
-        name, digest = self._name(mask), file_sha256(mask)
-        if self._digests.get(name) == digest:
-            return
-        self._digests[name] = digest
-        with self.writing(), self.path.open("a", encoding="utf-8", newline="\n") as stream:
-            stream.write(f"{digest}  {name}\n")
+        Args:
+            path: the file to be.
+            case: or volume whose prediction it is; None for what all cases make together.
+            rows: plain values to be known of the case when a later prediction goes on.
+
+        Raises:
+            DataError: it cannot be written; what is finished stays.
+        """
+        with self.writing(), replacing(path) as part:
+            yield part
+            told: dict[str, Any] = {}
+            if case is not None:
+                weights = None if self.weights is None else self.weights.recorded
+                told = {"case": case, "of": self._made_of(self._items.get(case, [{"image": []}]))}
+                told |= {"weights_sha256": (weights or {}).get("weights_sha256"), "rows": rows}
+            told = {key: value for key, value in told.items() if value is not None}
+            comment = json.dumps(told) if "of" in told else ""
+            self._add(self._name(path), file_sha256(part), comment)
+        if case is not None:
+            self.files[case] = path
+
+    def _add(self, name: str, digest: str, comment: str) -> None:
+        lines = f"{COMMENT}{comment}\n" * bool(comment) + f"{digest}  {name}\n"
+        with self.path.open("a+b") as stream:
+            end = stream.seek(0, os.SEEK_END)
+            if end:  # a full disk may have cut the last line
+                stream.seek(end - 1)
+                lines = lines if stream.read(1) == b"\n" else f"\n{lines}"
+            stream.write(lines.encode())
+            stream.flush()
+            os.fsync(stream.fileno())
+        self._digests.setdefault(name, set()).add(digest)
+        self._last[name] = digest, comment
 
     def finish(self) -> list[Path]:
         """Leave one line a mask, in the order of the names; return the list, if there is one."""
-        if not self._digests:
+        if not self._last:
             return []
         with self.writing(), replacing(self.path) as part:
-            lines = [f"{digest}  {name}\n" for name, digest in sorted(self._digests.items())]
+            lines = [
+                f"{COMMENT}{comment}\n" * bool(comment) + f"{digest}  {name}\n"
+                for name, (digest, comment) in sorted(self._last.items())
+            ]
             part.write_text("".join(lines), encoding="utf-8", newline="\n")
         return [self.path]
 
+    def _wrote(self, target: Path) -> bool:
+        known = self._digests.get(self._name(target))
+        return known is not None and target.is_file() and file_sha256(target) in known
+
+    def _is(self, path: Path, digest: str) -> bool:
+        return path.is_file() and file_sha256(path) == digest
+
     def _name(self, mask: Path) -> str:
         return mask.relative_to(self.folder).as_posix()
+
+
+def _told(comment: str) -> dict[str, Any]:
+    try:
+        told = json.loads(comment)
+    except ValueError:
+        return {}
+    return told if isinstance(told, dict) else {}
+
+
+def _by_name(items: Iterable[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    """The items by what gets a mask: a case, or the volume that planes are of."""
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    are_volumes: dict[str, bool] = {}
+    for item in items:
+        image, name = item["image"], item["case"]
+        if "plane" in item and isinstance(image, str):
+            if image not in are_volumes:
+                are_volumes[image] = is_volume_file(image)
+            name = item["volume"] if are_volumes[image] else name
+        found.setdefault(str(name), []).append(item)
+    return found
+
+
+def _sha256(image: Path) -> str | list[str] | None:
+    """The content of an image's file, or of all files of a series; None where it is not there."""
+    try:
+        if image.is_dir():
+            return [file_sha256(file) for file in sorted(image.iterdir()) if file.is_file()]
+        return file_sha256(image)
+    except OSError:
+        return None
 
 
 @dataclass
@@ -263,21 +440,28 @@ class SaveMasks:
         folder: where the masks go.
         postprocessing: transforms that make the mask `pred` (1, *S) of the logits `pred` (K, *S)
             of a case; `AsMaskd` alone by default.
+        record: of the masks; by default one that knows no weights.
+        problems: gets the volumes whose planes did not all come, in the place of an error.
 
     Attributes:
         paths: file of the mask of each case and volume, known when the run starts.
     """
 
     def __init__(
-        self, folder: str | Path, postprocessing: Sequence[Callable[[Any], Any]] | None = None
+        self,
+        folder: str | Path,
+        postprocessing: Sequence[Callable[[Any], Any]] | None = None,
+        record: MaskRecord | None = None,
+        problems: list[Problem] | None = None,
     ) -> None:
         self.folder = Path(folder)
+        self.problems = problems
         self.postprocessing = Compose([AsMaskd()] if postprocessing is None else postprocessing)
         self.paths: dict[str, Path] = {}
         self._items: dict[str, Mapping[str, Any]] = {}
         self._volumes: set[str] = set()
         self._stacks: dict[str, _Stack] = {}
-        self._record = MaskRecord(folder)
+        self._record = MaskRecord(folder) if record is None else record
 
     def attach(self, engine: Engine) -> None:
         """Write after every batch."""
@@ -315,14 +499,26 @@ class SaveMasks:
             DataError: names the volumes and their planes; they have no mask.
         """
         unfinished = self._unfinished()
-        self._stacks = {}
         written = self._record.finish()
+        if self.problems is not None:
+            self._list_unfinished(self.problems)
+            unfinished = ""
+        self._stacks = {}
         if unfinished:
             raise DataError(
                 f"The run ended without all planes; missing are {unfinished}. No mask was written "
                 "there; run over all planes of a volume."
             )
         return written
+
+    def _list_unfinished(self, problems: list[Problem]) -> None:
+        known = {problem.case for problem in problems}
+        step = "run over all planes of the volume"
+        problems += [
+            Problem(name, "", f"no mask, as these are missing: {stack.missing()}", step)
+            for name, stack in self._stacks.items()
+            if name not in known
+        ]
 
     def _tell_unfinished(self, engine: Engine, error: BaseException) -> None:
         if unfinished := self._unfinished():
@@ -357,9 +553,8 @@ class SaveMasks:
             del self._stacks[name]
 
     def _write(self, item: Mapping[str, Any], mask: np.ndarray, like: Mapping[str, Any]) -> None:
-        with self._record.writing():
-            path = write_mask(mask, self._path(item), like)
-        self._record.add(path)
+        with self._record.listed(self._path(item), self._name(item)) as part:
+            write_mask(mask, part, like)
 
     def _is_plane(self, item: Mapping[str, Any]) -> bool:
         return "plane" in item and item["image"] in self._volumes

@@ -154,6 +154,7 @@ class SaveObjects:
         by: metadata fields or columns of the table that both tables show, each once; wells are
             kept apart by them. Name the task here where an image is predicted for several.
         threshold: of the masks that objects are made of, as that of `AsMaskd`.
+        record: of the files; by default one that knows no weights.
 
     Raises:
         ConfigError: a setting is wrong, such as a name in `by` that a column of measures has.
@@ -169,6 +170,7 @@ class SaveObjects:
         objects: ObjectSettings | Mapping[str, Any] | None = None,
         by: Sequence[str] | None = (),
         threshold: float = 0.5,
+        record: MaskRecord | None = None,
     ) -> None:
         if form not in get_args(Form):
             raise ConfigError(
@@ -182,7 +184,7 @@ class SaveObjects:
         self.background = background_shift(threshold)
         self.items: dict[str, Mapping[str, Any]] = {}
         self.paths: dict[str, Path] = {}
-        self._record = MaskRecord(folder)
+        self._record = MaskRecord(folder) if record is None else record
 
     def attach(self, engine: Engine) -> None:
         """Write label images after every batch, the tables at the end."""
@@ -223,27 +225,35 @@ class SaveObjects:
             measured.insert(place, name, str(value))
         height, width = objects.labels.shape
         size = {"imaged_px": height * width, "pixel_um": pixel_um or math.nan}
-        with self._record.writing():
-            path = write_labels(self._path(item["case"]), objects.labels, pixel_um)
-        self._record.add(path)
-        yield measured, [{**names, "class": number, **size} for number in range(1, len(logits))]
+        images = [{**names, "class": number, **size} for number in range(1, len(logits))]
+        rows = {"objects": measured.to_dict("split", index=False), "images": images}
+        with self._record.listed(self._path(item["case"]), item["case"], rows) as part:
+            write_labels(part, objects.labels, pixel_um)
+        yield measured, images
 
     def write(self, path: Path, found: list[Measured]) -> list[Path]:
         """Write both tables; a prediction without objects leaves a header alone."""
         # of the tables with a row, as empty ones have no types of their own
+        order = {case: number for number, case in enumerate(self._record.cases)}
+        found = [*map(_measured, self._record.kept.values()), *found]
+        found.sort(key=lambda one: order[one[1][0]["case"]])
         tables = [table for table, _ in found if len(table)] or [found[0][0]]
         objects = pd.concat(tables, ignore_index=True)
         images = pd.DataFrame([image for _, of_case in found for image in of_case])
         wells = well_summary(images, objects, self.by)
-        with self._record.writing():
-            for name, table in ((OBJECTS, objects), (WELLS, wells)):
-                with replacing(path / name) as part:
-                    part.write_bytes(frame_csv(table).encode())
-                self._record.add(path / name)
+        for name, table in ((OBJECTS, objects), (WELLS, wells)):
+            with self._record.listed(path / name) as part:
+                part.write_bytes(frame_csv(table).encode())
         return self._record.finish()
 
     def _path(self, case: str) -> Path:
         return self.folder / shortened(f"{case}{SUFFIX[self.form]}")
+
+
+def _measured(rows: Mapping[str, Any]) -> Measured:
+    """The objects of an image that an earlier prediction has measured."""
+    told = rows["objects"]
+    return pd.DataFrame(told["data"], columns=told["columns"]), rows["images"]
 
 
 def _checked(by: Sequence[str] | None) -> list[str]:

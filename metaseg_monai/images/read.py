@@ -9,7 +9,7 @@ import numpy as np
 import PIL.Image
 import tifffile
 
-from metaseg_monai.errors import DataError, DataWarning
+from metaseg_monai.errors import DataError, DataWarning, Problem
 from metaseg_monai.files import readable
 from metaseg_monai.images.dicom import dicom_attributes, read_dicom_series
 from metaseg_monai.images.geometry import AxialVolume, axial_volume, same_grid
@@ -297,7 +297,11 @@ def is_volume_file(path: object) -> bool:
     return len(nifti_attributes(Path(path))["spatial_shape"]) == 3
 
 
-def slice_items(items: Sequence[Mapping[str, Any]], spatial_dims: int = 2) -> list[dict[str, Any]]:
+def slice_items(
+    items: Sequence[Mapping[str, Any]],
+    spatial_dims: int = 2,
+    problems: list[Problem] | None = None,
+) -> list[dict[str, Any]]:
     """Make one item of each axial plane of a volume; other items stay as they are.
 
     A 2D network takes them as it takes stored slices. Only headers are read. A plane keeps the
@@ -308,6 +312,7 @@ def slice_items(items: Sequence[Mapping[str, Any]], spatial_dims: int = 2) -> li
     Args:
         items: as `find_cases` or `read_table` give them.
         spatial_dims: of the network; for 3 volumes stay whole.
+        problems: gets the volumes that cannot be read, which are left out, unless all are.
 
     Raises:
         DataError: a volume is damaged, sheared, tilted, or one of several channels, or two items
@@ -322,8 +327,16 @@ def slice_items(items: Sequence[Mapping[str, Any]], spatial_dims: int = 2) -> li
     if spatial_dims == 3:
         return [dict(item) for item in items]
     made: list[dict[str, Any]] = []
+    broken: list[Problem] = []
     for item in items:
-        made += _planes_of(item) if _is_whole_volume(item) else [dict(item)]
+        try:
+            made += _planes_of(item) if _is_whole_volume(item) else [dict(item)]
+        except DataError as error:
+            if problems is None or len(broken) + 1 == len(items):
+                raise
+            broken.append(Problem.of_error(item["case"], item["image"], item["image"], error))
+    if problems is not None:
+        problems += broken
     of_name: dict[str, dict[str, Any]] = {}
     for item in made:
         other = of_name.setdefault(item["case"], item)

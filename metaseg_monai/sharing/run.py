@@ -1,7 +1,7 @@
 """Train, test, explain and use one bundle or one trained model, from a shell or a notebook."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
@@ -12,7 +12,7 @@ import pandas as pd
 from metaseg_monai.bundle.locate import configuration_file, resolve_bundle
 from metaseg_monai.bundle.overrides import SHORT, load_config
 from metaseg_monai.bundle.run import configs_of, run_bundle, running
-from metaseg_monai.errors import ConfigError, DataError
+from metaseg_monai.errors import ConfigError, DataError, Problem
 from metaseg_monai.evaluation import read_counts
 from metaseg_monai.evaluation.estimates import tell_estimate
 from metaseg_monai.explain.draw import draw
@@ -70,10 +70,12 @@ class Predicted:
     Attributes:
         folder: of the masks.
         cases: a row for each case: its name and the file of its mask.
+        problems: of the cases that were left out, all in ``problems.csv``.
     """
 
     folder: Path
     cases: pd.DataFrame
+    problems: Sequence[Problem] = ()
 
     @property
     def masks(self) -> list[Path]:
@@ -296,7 +298,8 @@ def predict(
             metadata of each case. Volumes are cut into axial slices and put together again.
         output: folder for the masks, apart from the images; by default masks/ in the model's
             folder. Its list predicted.sha256 tells which files are masks of an earlier prediction;
-            no other file is ever replaced.
+            no other file is ever replaced, and a mask of the same weights, settings, metadata and
+            image is not predicted again. What cannot be read goes to problems.csv.
         meta: field=value[,field=value] for all images (a value may be unknown), or a JSON or CSV
             file with a row a case; of KiTS cases their own kits.json by default.
         configuration: that of the training, where a bundle is given.
@@ -338,7 +341,11 @@ def predict(
         "output_dir": str(absolute(output)),
         "metadata": None if meta is None else metadata_source(meta),
     }
-    return Predicted(absolute(output), _cases(run_bundle(root, names, given)))
+    parts = run_bundle(root, names, given).parser
+    record, problems = (parts.get_parsed_content(name) for name in ("record", "problems"))
+    rows = [{"case": case, "mask": str(record.files[case])} for case in record.cases_done]
+    cases = pd.DataFrame(rows, columns=["case", "mask"])
+    return Predicted(absolute(output), cases, problems.found)
 
 
 def metadata_source(given: object) -> dict[str, str] | str:
@@ -436,13 +443,6 @@ def _lasting(settings: Mapping[str, Any]) -> dict[str, Any]:
         if is_path and not str(value).startswith(("$", "@", "%")):
             kept[name] = str(absolute(value))
     return kept
-
-
-def _cases(workflow: Any) -> pd.DataFrame:
-    handlers = workflow.parser.get_parsed_content("handlers")
-    paths = next(handler.paths for handler in handlers if hasattr(handler, "paths"))
-    rows = [{"case": case, "mask": str(path)} for case, path in paths.items()]
-    return pd.DataFrame(rows, columns=["case", "mask"])
 
 
 def _keep_apart(source: Path, output: Path) -> None:

@@ -2,14 +2,22 @@
 
 import logging
 import os
+import re
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from metaseg_monai.errors import ConfigError, DataError, DataWarning, MetadataError, listing
+from metaseg_monai.errors import (
+    ConfigError,
+    DataError,
+    DataWarning,
+    MetadataError,
+    Problem,
+    listing,
+)
 from metaseg_monai.files import absolute, readable
 from metaseg_monai.images.dicom import is_dicom_folder, is_single_plane
 from metaseg_monai.images.image import FORMAT_OF_SUFFIX, image_format, image_suffix
@@ -51,6 +59,7 @@ def find_cases(
     metadata: Given = None,
     layout: Layout | None = None,
     default: Mapping[str, Any] | None = None,
+    problems: list[Problem] | None = None,
 ) -> list[dict[str, Any]]:
     """Items for inference; labels, groups and splits may be absent.
 
@@ -67,6 +76,8 @@ def find_cases(
             and without `metadata` each case takes those of the file that the layout finds.
         default: an application's settings, see `field_values`: raw values of the fields that
             `metadata` does not name, of images without a table or file.
+        problems: gets the rows and cases that are wrong by themselves, and folders that cannot be
+            listed, which are left out, unless nothing else is there.
 
     Returns:
         Items with `image`, `case`, `group`, `metadata`; a NIfTI or DICOM image also has `mask`, the
@@ -101,9 +112,11 @@ def find_cases(
         if not source.exists():
             raise DataError(f"{source}: no such file or folder; check the path")
         if source.suffix.lower() == ".csv" or Folder(source).holds(columns.table):
-            return _items_of_table(source, schema, columns, metadata, layout)
+            return _items_of_table(source, schema, columns, metadata, layout, problems)
         values = field_values(default or {}, schema) if schema is not None else {}
-        return _items_of_images(absolute(source), schema, columns.table, metadata, layout, values)
+        return _items_of_images(
+            absolute(source), schema, columns.table, metadata, layout, values, problems
+        )
 
 
 def field_values(settings: Mapping[str, Any], schema: MetadataSchema) -> dict[str, Any]:
@@ -124,14 +137,27 @@ def field_values(settings: Mapping[str, Any], schema: MetadataSchema) -> dict[st
     return {name: value for name, value in told.items() if name != THRESHOLD}
 
 
-def image_paths(folder: Path) -> list[Path]:
+def image_paths(folder: Path, problems: list[Problem] | None = None) -> list[Path]:
     """Every file and DICOM folder below that may be an image, in the order of the paths.
 
     Hidden ones are left out; linked folders are searched too, but never in a circle.
+
+    Args:
+        folder: to search.
+        problems: gets the folders within that cannot be listed; None raises the OSError.
     """
+
+    def unread(error: OSError) -> None:
+        """Not to pass silently over folders that cannot be listed, as `os.walk` does."""
+        if problems is None or Path(error.filename) == folder:
+            raise error
+        name = Path(error.filename).relative_to(folder).as_posix()
+        told = f"cannot be listed ({error.strerror})"
+        problems.append(Problem(name, error.filename, told, "check the folder's permissions"))
+
     return [
         path
-        for path in sorted(_walk(folder))
+        for path in sorted(_walk(folder, unread))
         if (is_dicom_folder(path) if path.is_dir() else _is_image_file(path))
     ]
 
@@ -140,18 +166,13 @@ def _is_image_file(path: Path) -> bool:
     return image_suffix(path) in FORMAT_OF_SUFFIX and path.is_file()
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    for at, folders, files in os.walk(folder, onerror=_raise, followlinks=True):
+def _walk(folder: Path, unread: Callable[[OSError], None]) -> Iterator[Path]:
+    for at, folders, files in os.walk(folder, onerror=unread, followlinks=True):
         here = Path(at)
         folders[:] = [
             name for name in folders if not name.startswith(".") and not _leads_back(here / name)
         ]
         yield from (here / name for name in (*folders, *files) if not name.startswith("."))
-
-
-def _raise(error: OSError) -> None:
-    """Not to pass silently over folders that cannot be listed, as `os.walk` does."""
-    raise error
 
 
 def _leads_back(path: Path) -> bool:
@@ -165,19 +186,38 @@ def _items_of_table(
     columns: ColumnMap,
     metadata: Given,
     layout: Layout | None,
+    problems: list[Problem] | None,
 ) -> list[dict[str, Any]]:
     from_file = isinstance(metadata, (str, Path))
     fixed = None if isinstance(metadata, (str, Path)) else metadata
     known = None if from_file else schema
-    table, problems = scan_table(source, known, columns, fixed, inference=True)
-    refuse(table.path, problems)
+    table, wrong = scan_table(source, known, columns, fixed, inference=True)
+    if problems is not None and table.rows and all(map(ROW.match, wrong)):
+        problems += [_of_row(text, table.path) for text in wrong]
+    else:
+        refuse(table.path, wrong)
     tell(table)
     unneeded = ("label", "label_values")
     items = [{k: v for k, v in row.items() if k not in unneeded} for row in table.rows]
     _name_masks(items, table.path.parent.resolve())
     if from_file:
-        _attach(items, table.path, schema, metadata, layout)
+        _attach(items, table.path, schema, metadata, layout, problems)
     return items
+
+
+ROW = re.compile(r"row (?P<row>\d+)(?: \((?P<case>.*?)\))?: (?P<problem>.*)", re.DOTALL)
+
+
+def _of_row(text: str, table: Path) -> Problem:
+    """What `scan_table` says of one row."""
+    found = ROW.match(text)
+    if found is None:
+        raise ValueError(text)
+    case = found["case"] or f"row {found['row']}"
+    problem, _, step = found["problem"].rpartition("; ")
+    mend = f"mend row {found['row']}"
+    told = (problem, f"{step}; {mend}") if problem else (step, mend)
+    return Problem(case, str(table), *told)
 
 
 def _items_of_images(
@@ -187,6 +227,7 @@ def _items_of_images(
     metadata: Given,
     layout: Layout | None,
     default: Mapping[str, Any],
+    left_out: list[Problem] | None,
 ) -> list[dict[str, Any]]:
     """The items of a folder of images without a table, or of one image."""
     known = layout.find(source) if layout is not None else {}
@@ -194,7 +235,7 @@ def _items_of_images(
     items: list[dict[str, Any]] = []
     of_case: dict[str, str] = {}
     problems = []
-    for path in known or _all_images(source, table, layout):
+    for path in known or _all_images(source, table, layout, left_out):
         relative = _relative(path, folder)
         case = known.get(path) or case_name(relative, is_folder=path.is_dir())
         if (other := of_case.setdefault(case, relative)) != relative:
@@ -211,19 +252,24 @@ def _items_of_images(
         for item in items:  # a case has the row of its own download, never that of a namesake
             of_file[layout.metadata_file(source, Path(item["image"]))].append(item)
         for file, beside in of_file.items():
-            _attach(beside, source, schema, file, layout)
+            _attach(beside, source, schema, file, layout, left_out)
+        place = {case: number for number, case in enumerate(of_case)}
+        items = [item for beside in of_file.values() for item in beside]
+        items.sort(key=lambda item: place[item["case"]])
     else:
         if not isinstance(metadata, (str, Path)):
             metadata = {**default, **(metadata or {})}
-        _attach(items, source, schema, metadata, layout)
+        _attach(items, source, schema, metadata, layout, left_out)
     return items
 
 
-def _all_images(source: Path, table: str, layout: Layout | None) -> list[Path]:
+def _all_images(
+    source: Path, table: str, layout: Layout | None, problems: list[Problem] | None
+) -> list[Path]:
     """Every image in a folder, or the image itself; DICOM series of one plane are told."""
     if source.is_file() or is_dicom_folder(source):
         return [source]
-    found = image_paths(source)
+    found = image_paths(source, problems)
     single = [path for path in found if path.is_dir() and is_single_plane(path)]
     images = [
         path for path in found if path not in single and not (layout and layout.is_label(path))
@@ -279,11 +325,12 @@ def _tell_labels(paths: Sequence[Path], source: Path) -> None:
 
 
 def _attach(
-    items: Sequence[dict[str, Any]],
+    items: list[dict[str, Any]],
     source: Path,
     schema: MetadataSchema | None,
     metadata: Given,
     layout: Layout | None,
+    left_out: list[Problem] | None,
 ) -> None:
     """Put the raw values of every case under `metadata`, after the schema has checked them."""
     if schema is None:
@@ -292,7 +339,7 @@ def _attach(
         file = Path(metadata)
         names = [name for field in schema.fields for name in getattr(field, "values", ())]
         read = layout.read_metadata if layout else partial(read_clinical, declared=names)
-        _attach_rows(items, file, read(file), schema)
+        _attach_rows(items, file, read(file), schema, left_out)
     else:
         _attach_values(items, source, schema, dict(metadata or {}))
 
@@ -321,10 +368,11 @@ def _attach_values(
 
 
 def _attach_rows(
-    items: Sequence[dict[str, Any]],
+    items: list[dict[str, Any]],
     file: Path,
     rows: Mapping[str, Mapping[str, str]],
     schema: MetadataSchema,
+    left_out: list[Problem] | None,
 ) -> None:
     columns = sorted({column for row in rows.values() for column in row})
     if absent := [name for name in schema.names if name not in columns]:
@@ -339,17 +387,25 @@ def _attach_rows(
             f"{_some(rows)}. Name the cases in it as here, or give the values by "
             + _as_written(schema)
         )
-    problems: list[str] = []
+    problems: dict[str, list[str]] = {}
     unknown: dict[str, list[str]] = defaultdict(list)
     for item in items:
         row = row_of[item["case"]]
         item["metadata"] = {name: row[name] for name in schema.names if name in row} if row else {}
-        found = schema.problems(item["metadata"], item["case"])
-        problems += found if row else [f"{problem} (it has no row)" for problem in found]
+        if found := schema.problems(item["metadata"], item["case"]):
+            told = found if row else [f"{problem} (it has no row)" for problem in found]
+            problems[item["case"]] = told
+            continue
         for field in schema.fields:
             if field.is_missing(item["metadata"].get(field.name)):
                 unknown[field.name].append(item["case"])
-    refuse(file, problems, MetadataError)
+    if left_out is None or len(problems) == len(items):
+        refuse(file, [text for texts in problems.values() for text in texts], MetadataError)
+    else:
+        for case, texts in problems.items():
+            error = MetadataError("; ".join(texts))
+            left_out.append(Problem.of_error(case, str(file), file, error))
+        items[:] = [item for item in items if item["case"] not in problems]
     for name, cases in unknown.items():
         warnings.warn(
             f"{file}: no {name} for {listing(cases)}; taken as unknown",

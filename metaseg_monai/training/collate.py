@@ -3,24 +3,36 @@
 import inspect
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from monai.data import MetaTensor
+from ignite.engine import Engine
+from monai.data import Dataset, MetaTensor
 from monai.data.utils import list_data_collate
 from monai.engines import PrepareBatch, PrepareBatchExtraInput
+from monai.transforms import apply_transform
 from torch import Tensor, nn
 from torch.utils.data import Sampler
 
-from metaseg_monai.errors import ConfigError, DataError, MetadataError
+from metaseg_monai.errors import (
+    ConfigError,
+    DataError,
+    MetadataError,
+    Problem,
+    as_refusal,
+    root_cause,
+)
 from metaseg_monai.metadata.fields import Continuous
 from metaseg_monai.metadata.schema import MetadataSchema
+from metaseg_monai.tables.check import image_files
 from metaseg_monai.training import processes
 
 # What is not an array and goes into a batch: names, and sizes as tuples of numbers.
 NAMES = ("case", "group", "split", "mode", "domain", "file", "volume", "plane", "planes")
 SIZES = ("spacing_mm", "native_shape")
+PROBLEM = "problem"  # in the place of an item that could not be read, why
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +69,9 @@ def collate_cases(batch: Sequence[Mapping[str, Any] | list[Mapping[str, Any]]]) 
         batch: one dict per item, or one list of dicts where a transform crops several samples.
 
     Returns:
-        The batch, `image` (B, C, *S), `label` (B, 1, *S), `meta` (B, M), "case" a list of B.
+        The batch, `image` (B, C, *S), `label` (B, 1, *S), `meta` (B, M), "case" a list of B. Of
+        items that are problems (`metaseg_monai.evaluation.SiftedDataset`) it has these alone, as
+        the list "problem"; where all are, "case" is empty.
 
     Raises:
         DataError: A key is missing in one item, or its shapes differ; names the cases.
@@ -70,6 +84,10 @@ def collate_cases(batch: Sequence[Mapping[str, Any] | list[Mapping[str, Any]]]) 
     raw: list[Mapping[str, Any]] = []
     for item in batch:
         raw += item if isinstance(item, list) else [item]
+    problems = [item[PROBLEM] for item in raw if PROBLEM in item]
+    raw = [item for item in raw if PROBLEM not in item]
+    if not raw:
+        return {"case": [], PROBLEM: problems}
     cases = [str(sample.get("case", f"item {place}")) for place, sample in enumerate(raw)]
     samples = [batchable(sample) for sample in raw]
     for key in dict.fromkeys(key for sample in samples for key in sample):
@@ -93,7 +111,73 @@ def collate_cases(batch: Sequence[Mapping[str, Any] | list[Mapping[str, Any]]]) 
                     "RandSpatialCropd, SpatialPadd), or set the batch size to 1: val_batch_size "
                     "for validation and tests, which see whole images."
                 )
-    return list_data_collate(samples)
+    joined: dict[str, Any] = list_data_collate(samples)
+    return {**joined, PROBLEM: problems} if problems else joined
+
+
+class SiftedDataset(Dataset):
+    """Items after transforms; in the place of one that cannot be read its problem.
+
+    `collate_cases` puts the problems of a batch under "problem", beside what could be read. The
+    planes of a volume that one of them has shown to be damaged are not tried again.
+
+    Args:
+        data: one dict per case or plane.
+        transform: one or a list, as of MONAI's Dataset.
+    """
+
+    def __init__(self, data: Sequence[Mapping[str, Any]], transform: Any = None) -> None:
+        super().__init__(data, transform)
+        self._broken: dict[tuple[str, ...], Problem] = {}
+
+    def __getitem__(self, index: Any) -> Any:
+        """The item, or {"problem": its problem}."""
+        item = self.data[index]
+        files = _files_of(item)
+        if files not in self._broken:
+            try:
+                return apply_transform(self.transform, dict(item)) if self.transform else dict(item)
+            except Exception as error:
+                found = problem_of(item, error)
+                if not files:
+                    return {PROBLEM: found}
+                self._broken[files] = found
+        return {PROBLEM: self._broken[files]}
+
+
+def problem_of(item: Mapping[str, Any], error: BaseException) -> Problem:
+    """The row of ``problems.csv`` that an error in reading an item makes.
+
+    Args:
+        item: with `image`, `case` and, of a plane, `volume`.
+        error: of ours, or any other, which is told by its type.
+    """
+    case, files = str(item.get("volume", item.get("case", "?"))), _files_of(item)
+    refusal = as_refusal(error)
+    if refusal is None:
+        cause = root_cause(error)
+        told = " ".join(f"{type(cause).__name__}: {cause}".split())
+        return Problem(case, _first(files), f"unforeseen {told}", "leave it out, or save it anew")
+    text = DataError(str(refusal).removeprefix(f"case {str(item.get('case'))!r}: "))
+    named = [file for file in files if str(text).startswith(f"{file}: ")]
+    return Problem.of_error(case, _first(named or files), _first(named), text)
+
+
+def _first(files: Sequence[str]) -> str:
+    return files[0] if files else ""
+
+
+def _files_of(item: Mapping[str, Any]) -> tuple[str, ...]:
+    """Paths of an item's image and label; none of what is given as arrays."""
+    if not isinstance(item["image"], str | Path | list | tuple):
+        return ()
+    label = item.get("label")
+    return (*image_files(item), *([str(label)] if isinstance(label, str | Path) else []))
+
+
+def skip_empty(engine: Engine, batch: Mapping[str, Any]) -> Any:
+    """Iteration of an evaluator (`iteration_update`) that passes over batches without any case."""
+    return engine._iteration(engine, batch) if batch["case"] else {}
 
 
 class VolumeBatches(Sampler[list[int]]):

@@ -1,5 +1,6 @@
 """What watches a run: when it must stop, what is written down of it, and how far it is."""
 
+import logging
 import math
 import sys
 from collections.abc import Mapping, Sequence
@@ -16,11 +17,15 @@ from torch import Tensor
 from torch.optim import Optimizer
 from tqdm import tqdm
 
-from metaseg_monai.errors import DataError, TrainingError
+from metaseg_monai.errors import DataError, Problem, TrainingError, listing
+from metaseg_monai.files import write_problems
 from metaseg_monai.inferers import each_tensor
 from metaseg_monai.training import processes
 from metaseg_monai.training.checkpoints import replace_file
+from metaseg_monai.training.collate import PROBLEM
 from metaseg_monai.training.processes import hear_of_errors
+
+logger = logging.getLogger(__name__)
 
 
 def lower_is_better(current: float, best: float) -> bool:
@@ -295,7 +300,9 @@ class RunProgress:
         if isinstance(first, dict) and "loss" in first:
             self._shown["loss"] = f"{loss_of(output):.4f}"
             self._bar.set_postfix(self._shown, refresh=False)
-        self._bar.update(1 if self.unit == "step" else len(engine.state.batch["case"]))
+        batch = engine.state.batch
+        seen = 1 if self.unit == "step" else len(batch["case"]) + len(batch.get(PROBLEM, ()))
+        self._bar.update(seen)
 
     def _show_validation(self, engine: Engine) -> None:
         metrics = (self.evaluator or engine).state.metrics
@@ -307,3 +314,54 @@ class RunProgress:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+
+class ListProblems:
+    """Evaluator handler that collects what `SiftedDataset` could not read.
+
+    It stands behind what writes masks or counts. The engine's state shows the list as `problems`.
+
+    Args:
+        folder: of the results, which gets ``problems.csv`` by `finish`.
+
+    Attributes:
+        found: a `Problem` for each case or volume; readers of lists and headers add to it.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.found: list[Problem] = []
+        self._done = 0
+
+    def attach(self, engine: Engine) -> None:
+        """Collect after every batch."""
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+        hear_of_errors(engine, lambda engine, error: self._write())
+
+    def __call__(self, engine: Engine) -> None:
+        """Take up the problems of a batch, each file's once."""
+        self._done += len(engine.state.batch["case"])
+        for problem in engine.state.batch.get(PROBLEM, ()):
+            if problem not in self.found:
+                self.found.append(problem)
+                logger.info("left out: %s", problem)
+        engine.state.problems = self.found
+
+    def finish(self, before: int = 0) -> list[Problem]:
+        """Write ``problems.csv``, or remove that of an earlier run.
+
+        Args:
+            before: cases that an earlier run has done.
+
+        Raises:
+            DataError: no case at all was done.
+        """
+        self._write()
+        if self.found and not self._done and not before:
+            told = listing(self.found, 3, str)
+            raise DataError(f"none of {len(self.found)} item(s) could be done: {told}")
+        return self.found
+
+    def _write(self) -> None:
+        if self.found or self.folder.is_dir():
+            write_problems(self.folder, self.found)

@@ -121,7 +121,7 @@ def test_unknown_is_refused_by_a_model_that_never_saw_it(tiny, kits, tmp_path):
     settings = {**settings, "metadata_dropout": 0.0}
     give_weights(bundle, **settings)
     meta = "tumour_size_mm=unknown"
-    with pytest.raises(MetadataError, match="trained without metadata dropout"):
+    with pytest.raises(DataError, match="trained without metadata dropout"):
         predict(str(bundle), str(kits), str(tmp_path / "out"), meta, **settings)
     known = {key: value for key, value in settings.items() if key != "metadata_dropout"}
     with pytest.raises(CheckpointError, match="unknown"):  # nor by weights of another training
@@ -141,16 +141,25 @@ def test_post_operative_metadata_are_refused_unless_forced(tiny, kits, tmp_path)
     assert len(masks_of(tmp_path / "out")) == 2
 
 
-def test_a_tilted_volume_stops_the_run_before_it_begins(tiny, kits, tmp_path):
+def test_a_tilted_volume_is_left_out_and_the_other_predicted(tiny, kits, tmp_path):
     bundle, settings = tiny
     give_weights(bundle, **settings)
     turn, angle = np.eye(4), np.deg2rad(40)
     turn[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
     path = kits / "case_00001" / "imaging.nii.gz"
     nib.save(nib.Nifti1Image(np.zeros((3, 4, 5), np.int16), turn @ AFFINE), path)
-    with pytest.raises(DataError, match=r"case 'case_00001'.*tilted by 40 degrees"):
-        predict(str(bundle), str(kits), str(tmp_path / "out"), "tumour_size_mm=41", **settings)
-    assert not (tmp_path / "out").exists()
+    arguments = (str(bundle), str(kits), str(tmp_path / "out"), "tumour_size_mm=41")
+    made = predict(*arguments, **settings)
+    assert list(made.cases["case"]) == ["case_00000"]
+    assert [problem.case for problem in made.problems] == ["case_00001"]
+    assert "tilted by 40 degrees" in made.problems[0].problem
+    assert (tmp_path / "out" / "problems.csv").is_file()
+    before = made.masks[0].stat().st_mtime_ns
+    shutil.rmtree(path.parent)
+    made = predict(*arguments, **settings)
+    assert not made.problems
+    assert made.masks[0].stat().st_mtime_ns == before
+    assert not (tmp_path / "out" / "problems.csv").exists()
 
 
 def test_a_variant_without_metadata_refuses_them(tiny, kits, tmp_path):
