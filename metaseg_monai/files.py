@@ -14,8 +14,9 @@ import threading
 import time
 import uuid
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -395,6 +396,52 @@ def _move(moves: Sequence[tuple[Path, Path]]) -> None:
         for path, target in reversed(done):
             target.rename(path)
         raise
+
+
+# What a new run would replace is kept: moved aside, whole.
+
+PREVIOUS, MOVING = "previous", "moving"
+
+
+def numbered(place: Path) -> Path:
+    """The first of ``place-1``, ``place-2`` ... that is not there."""
+    numbers = (place.with_name(f"{place.name}-{number}") for number in count(1))
+    return next(path for path in numbers if not path.exists())
+
+
+def set_aside(folder: Path, names: Iterable[str], what: str) -> Path | None:
+    """Move files and folders of `folder` into a new ``previous/<what>-<number>`` inside it.
+
+    They come there under that name when all of them were moved. Of a call that was killed nothing
+    is lost: the next one goes on with it.
+
+    Args:
+        folder: where they are.
+        names: relative to it; those that are not there are passed over.
+        what: they are, such as "run".
+
+    Returns:
+        Where they are now; None where there was nothing to move.
+
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> _ = (folder / "log.csv").write_text("epoch")
+    >>> set_aside(folder, ["log.csv", "model.pt"], "run").relative_to(folder).as_posix()
+    'previous/run-1'
+    """
+    kept = folder / PREVIOUS
+    moving = kept / f".{MOVING}-{what}"
+    found = [name for name in dict.fromkeys(names) if (folder / name).exists()]
+    if any((moving / name).exists() for name in found):  # written anew since that call was killed
+        moving.rename(numbered(kept / what))
+    if not found and not moving.is_dir():
+        return None
+    for name in found:
+        (moving / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).rename(moving / name)
+    target = numbered(kept / what)
+    moving.rename(target)
+    return target
 
 
 def check_settings(record: Path, settings: Mapping[str, Any], free: Sequence[str] = ()) -> None:

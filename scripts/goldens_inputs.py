@@ -291,12 +291,11 @@ def draw_runs(work: Path, seeds: int = 3) -> None:
         record = _read(folder / "run.json")
         record |= {"seed": run["seed"], "settings": run["settings"], "seconds": 60.4 + run["seed"]}
         record |= {"started": TIME.format(1), "ended": TIME.format(2)}
-        record["measured"] = {
-            name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
-            for name, digest in record["measured"].items()
-            if digest is not None
-        }
         (folder / "run.json").write_text(json.dumps(record, indent=2))
+        bound = _read(folder / "evaluation.json")
+        bound["files"] = {name: _sha256(folder / name) for name in bound["files"]}
+        bound["log_sha256"] = _sha256(folder / "log.csv")
+        (folder / "evaluation.json").write_text(json.dumps(bound, indent=2))
     if len(study["data_seeds"]) > 1:
         shutil.rmtree(runs / made[-1]["folder"])
         lost = runs / made[-2]["folder"] / "run.json"
@@ -313,6 +312,10 @@ def draw_runs(work: Path, seeds: int = 3) -> None:
             (work / "out/single" / condition / "run.json").unlink()
 
 
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def _read(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
@@ -326,7 +329,7 @@ def _draw_scores(folder: Path, condition: str, seed: int) -> None:
     counts[["tp", "fp", "fn", "tn"]] = drawn
     counts.to_csv(folder / "counts.csv", index=False)
     log = pd.read_csv(folder / "log.csv")
-    log = log.assign(val_loss=(log["val_loss"] * (1 + 0.05 * seed)).round(9), seconds=0.5)
+    log = log.assign(train_loss=(log["train_loss"] * (1 + 0.05 * seed)).round(9), seconds=0.5)
     log.to_csv(folder / "log.csv", index=False)
     bins = pd.read_csv(folder / "calibration.csv", keep_default_na=False)
     share = (bins["confidence"] / bins["pixels"] * (0.7 + 0.1 * seed)).clip(0, 1)

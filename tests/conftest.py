@@ -3,16 +3,23 @@
 import csv
 import json
 import shutil
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
 import tifffile
+from torch import nn
 
+from metaseg_monai.evaluation.per_case import home_of, log_sha256, write_record
+from metaseg_monai.files import file_sha256
 from metaseg_monai.metadata import Categorical, Continuous, MetadataSchema
 from metaseg_monai.metrics.scores import COUNT_COLUMNS
+from metaseg_monai.training import read_weights, write_weights
+from metaseg_monai.training.checkpoints import RESULTS
 
 WHEN = {"provenance": "acquisition", "availability": "acquisition"}
 
@@ -109,6 +116,42 @@ def tiny():
 
 
 @pytest.fixture(scope="session")
+def bind():
+    """Binds the results of a folder to the weights in it, see `bind_results`."""
+    return bind_results
+
+
+@cache
+def weights():
+    """The file of some weights, chosen in epoch 2, and their SHA-256."""
+    with TemporaryDirectory() as folder:
+        best = {"metric": "val_loss", "value": 0.6, "epoch": 2}
+        write_weights(f"{folder}/model.pt", nn.Linear(1, 1), {"best": best})
+        digest = read_weights(f"{folder}/model.pt")[1]["weights_sha256"]
+        return Path(folder, "model.pt").read_bytes(), digest
+
+
+def bind_results(folder, modes=("normal",), names=RESULTS, **changes):
+    """Write an ``evaluation.json`` of what lies in a folder, as an evaluation would."""
+    home = home_of(folder)
+    content = {
+        "weights_sha256": "0",
+        "split": "test",
+        "images": "unseen",
+        "table_sha256": None,
+        "modes": list(modes),
+        "asked": list(modes),
+        "settings": {},
+        "log_sha256": log_sha256(home),
+    }
+    if (home / "model.pt").is_file():
+        content["weights_sha256"] = read_weights(home / "model.pt")[1]["weights_sha256"]
+    files = {name: file_sha256(folder / name) for name in names if (folder / name).is_file()}
+    write_record(folder / "evaluation.json", {**content, "files": files, **changes})
+    return folder
+
+
+@pytest.fixture(scope="session")
 def finished():
     """Makes a finished run's folder."""
     return finish
@@ -129,7 +172,9 @@ def finish(
     pd.DataFrame(rows, columns=COUNT_COLUMNS).to_csv(folder / "counts.csv", index=False)
     log = {"epoch": [1, 2], "train_loss": [1.0, 0.5], "val_loss": [1.1, 0.6], "lr": [0.1, 0.2]}
     pd.DataFrame({**log, "seconds": [1.0, 1.0]}).to_csv(folder / "log.csv", index=False)
-    (folder / "model.pt").write_bytes(b"weights")
+    content, digest = weights()
+    (folder / "model.pt").write_bytes(content)
+    bind_results(folder, modes=modes)
     record = {
         "condition": run.condition,
         "seed": run.seed,
@@ -143,6 +188,7 @@ def finish(
         "state": "finished",
         "table": run.table,
         "table_sha256": table_sha256,
+        "weights_sha256": digest,
         "explain": False,
         "started": "2026-01-01T00:00:00+00:00",
         "ended": "2026-01-01T00:00:02+00:00",

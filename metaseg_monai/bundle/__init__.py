@@ -3,7 +3,7 @@
 from metaseg_monai.bundle.locate import resolve_bundle
 from metaseg_monai.bundle.overrides import check_overrides, load_config
 from metaseg_monai.bundle.run import configs_of, run_bundle
-from metaseg_monai.bundle.running import effective, facts, own_root, settings
+from metaseg_monai.bundle.running import effective, facts, own_root, settings, testing
 
 __all__ = [
     "check_overrides",
@@ -15,4 +15,5 @@ __all__ = [
     "resolve_bundle",
     "run_bundle",
     "settings",
+    "testing",
 ]

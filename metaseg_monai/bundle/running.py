@@ -29,6 +29,7 @@ RUN = (
     *("variant", "seed", "network", "loss", "optimizer", "lr_scheduler", "prepare_batch"),
     *("train#dataset", "train#dataloader", "train#inferer", "validate#preprocessing"),
 )
+TESTED = ("items", "validate#dataset", "validate#inferer", "validate#handlers")
 PLAIN = (str, int, float, bool, type(None))
 
 
@@ -129,6 +130,17 @@ def settings(cases: CaseTable, schema: MetadataSchema) -> dict[str, Any]:
     return {**effective(*RUN), "cases": cases.digest, "schema": schema.digest}
 
 
+def testing() -> dict[str, Any]:
+    """Return what decides the results of an evaluation beside weights, table and test modes."""
+    return _without_modes(effective(*TESTED))
+
+
+def _without_modes(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_modes(inner) for key, inner in value.items() if key != "modes"}
+    return [_without_modes(inner) for inner in value] if isinstance(value, list) else value
+
+
 def _running() -> tuple[ConfigParser | None, Path | None]:
     """The innermost parser on the stack, and the folder of the files that it has read, if known."""
     parser = None
@@ -188,7 +200,10 @@ def _evaluated(text: str) -> Any:
     """The plain value of an expression that refers to nothing, such as "$0.1 > 0"."""
     if "@" in text or "import " in text:
         return text
-    value = ConfigExpression(text).evaluate()
+    try:
+        value = ConfigExpression(text).evaluate()
+    except RuntimeError:  # it calls what the configuration imports
+        return text
     return value if isinstance(value, PLAIN) else text
 
 

@@ -15,6 +15,7 @@ from metaseg_monai.evaluation.per_case import (
     read_calibration,
     read_cases,
     read_counts,
+    results_folder,
 )
 from metaseg_monai.evaluation.samples import PredictionSamples
 from metaseg_monai.evaluation.volume_table import VolumeScores, read_volumes
@@ -41,4 +42,5 @@ __all__ = [
     "read_counts",
     "read_object_scores",
     "read_volumes",
+    "results_folder",
 ]

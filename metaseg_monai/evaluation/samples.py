@@ -1,7 +1,7 @@
 """Keep a few predictions of an evaluation, for reports that have pictures but no network."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from zipfile import BadZipFile
@@ -28,7 +28,7 @@ class PredictionSamples:
     """Measure of ``samples.npz``: some cases of every domain with all their modes.
 
     Of each of the first groups (patients) it is one, that with the largest foreground, for
-    neighbouring slices of a patient would show the same. The mode ``normal`` must come first.
+    neighbouring slices of a patient would show the same. All cases of the first mode come first.
 
     Args:
         per_domain: largest number of cases kept for each domain, each of another group.
@@ -37,15 +37,17 @@ class PredictionSamples:
     def __init__(self, per_domain: int = 1) -> None:
         self.per_domain = per_domain
         self.samples: dict[tuple[str, str], Sample] = {}  # by domain and group
+        self.first: str | None = None  # the mode in which cases are chosen, by their labels
 
     def start(self, items: list[Any]) -> None:
         """Forget the samples of an earlier evaluation."""
-        self.samples = {}
+        self.samples, self.first = {}, None
 
     def __call__(self, case: Case) -> tuple[()]:
         """Keep the case if it is still wanted."""
         place = case["domain"], case["group"]
-        if case["mode"] == "normal":
+        self.first = self.first or case["mode"]
+        if case["mode"] == self.first:
             label = middle_plane(case["label"][0]).astype(np.uint8)
             if self._is_wanted(place, label):
                 image = to_unit(middle_plane(case["image"].float().mean(0)))
@@ -63,15 +65,31 @@ class PredictionSamples:
 
     def write(self, path: Path, found: list[Any]) -> list[Path]:
         """Write the file."""
-        arrays: dict[str, Any] = {}
-        index = []
-        for number, sample in enumerate(self.samples.values()):
-            arrays |= {f"image_{number}": sample.image, f"label_{number}": sample.label}
-            for position, pred in enumerate(sample.preds.values()):
-                arrays[f"pred_{number}_{position}"] = pred
-            told = {"case": sample.case, "domain": sample.domain, "modes": list(sample.preds)}
-            index.append(told)
-        return write_arrays(path, index, arrays)
+        return write_samples(path, self.samples.values())
+
+    def join(self, path: Path, earlier: Path, modes: Sequence[str]) -> None:
+        """Add the predictions of the same cases in modes that only an earlier evaluation had."""
+        before = {one.case: one.preds for one in read_samples(earlier)}
+        write_samples(
+            path,
+            [
+                one._replace(preds={**before.get(one.case, {}), **one.preds})
+                for one in read_samples(path)
+            ],
+        )
+
+
+def write_samples(path: Path, samples: Iterable[Sample]) -> list[Path]:
+    """Write predictions for `read_samples`."""
+    arrays: dict[str, Any] = {}
+    index = []
+    for number, sample in enumerate(samples):
+        arrays |= {f"image_{number}": sample.image, f"label_{number}": sample.label}
+        for position, pred in enumerate(sample.preds.values()):
+            arrays[f"pred_{number}_{position}"] = pred
+        told = {"case": sample.case, "domain": sample.domain, "modes": list(sample.preds)}
+        index.append(told)
+    return write_arrays(path, index, arrays)
 
 
 def read_samples(path: str | Path) -> list[Sample]:

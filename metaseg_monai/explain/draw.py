@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from metaseg_monai.evaluation.per_case import add_results, check_results
 from metaseg_monai.explain.activations import (
     Activations,
     Part,
@@ -33,7 +34,7 @@ def draw(folder: str | Path) -> list[Path]:
     """Write the figures and ``gates.csv`` of a run whose gates were recorded.
 
     Args:
-        folder: of the run, with ``activations.npz`` and ``features.npz``.
+        folder: of the run, with ``explain/activations.npz`` and ``features.npz``.
 
     Returns:
         The files written into ``explain`` inside the folder: ``gates.csv``, ``scale.png``,
@@ -43,11 +44,12 @@ def draw(folder: str | Path) -> list[Path]:
         each kept case.
 
     Raises:
-        DataError: the folder has no recorded gates.
+        DataError: the folder has no recorded gates, or those of other weights.
     """
-    folder = Path(folder)
+    folder = Path(folder) / "explain"
     activations = read_activations(folder / "activations.npz")
     features = read_features(folder / "features.npz")
+    record = check_results(folder)
     pictures = {"scale": gate_activations(activations)}
     if activations.shift:
         pictures["shift"] = gate_activations(activations, "shift")
@@ -60,13 +62,14 @@ def draw(folder: str | Path) -> list[Path]:
     for maps in features:
         pictures[f"features_{file_name(maps.case)}_before"] = feature_maps(maps, "before")
         pictures[f"features_{file_name(maps.case)}_after"] = feature_maps(maps, "after")
-    written = [folder / "explain" / "gates.csv"]
+    written = [folder / "gates.csv"]
     with replacing(written[0]) as part:
         part.write_bytes(frame_csv(gate_table(activations)).encode())
     for name, content in pictures.items():
-        written.append(folder / "explain" / f"{name}.png")
+        written.append(folder / f"{name}.png")
         with replacing(written[-1]) as part:
             part.write_bytes(content)
+    add_results(folder, record, written)
     return written
 
 

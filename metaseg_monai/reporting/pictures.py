@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from metaseg_monai.errors import DataError
+from metaseg_monai.evaluation.per_case import check_results
 from metaseg_monai.evaluation.samples import Sample, read_samples
 from metaseg_monai.reporting.comparisons import Compared, drawn_over
 from metaseg_monai.reporting.figures import curves, values
@@ -148,10 +149,16 @@ def robustness(results: Results) -> list[Figure]:
 
 
 def gates(results: Results) -> list[Figure]:
-    """What the gates of each explained run do: `python -m metaseg_monai explain` draws it."""
+    """What the gates of each explained run do: `python -m metaseg_monai explain` draws it.
+
+    Raises:
+        DataError: they are not those of the weights beside them.
+    """
     drawn = []
     for name, (run, *_) in results.first_runs.items():
-        for file in sorted((run.folder / "explain").glob("*.png")):
+        explained = run.folder / "explain"
+        known = check_results(explained)["files"] if any(explained.glob("*.png")) else {}
+        for file in sorted(explained / name for name in known if name.endswith(".png")):
             kind = next((told for start, told in GATES.items() if file.stem.startswith(start)), "")
             caption = f"{kind or file.stem}: {name}."
             drawn.append(Figure(f"gates_{name}_{file.stem}", caption, file.read_bytes()))

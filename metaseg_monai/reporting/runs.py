@@ -11,16 +11,16 @@ from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 
-from metaseg_monai.errors import DataError
+from metaseg_monai.errors import DataError, MetasegError
 from metaseg_monai.evaluation import read_cases, read_counts, read_volumes
-from metaseg_monai.evaluation.per_case import PLACE, SPACING
+from metaseg_monai.evaluation.per_case import PLACE, SEEN, SPACING, check_results
 from metaseg_monai.metadata.fields import AnyField, Continuous, read_number
 from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.metrics.scores import case_f1
 from metaseg_monai.networks.variants import ALL_VARIANTS, METADATA_VARIANTS
 from metaseg_monai.study.design import EXPERTS, Study
 from metaseg_monai.study.matrix import Run
-from metaseg_monai.study.record import measured, read_plan, read_record, read_study
+from metaseg_monai.study.record import read_plan, read_record, read_study
 from metaseg_monai.tables.table import CLASSES
 
 REPLICATE = ["data_seed", "seed"]
@@ -318,7 +318,8 @@ def read_results(folder: Path) -> Results:
 
     Raises:
         ConfigError: the folder holds no study.
-        DataError: no run is finished, or one was evaluated without true metadata.
+        DataError: no run is finished, one was evaluated without true metadata, or has results that
+            are not of its weights.
     """
     study, plan = read_study(folder), read_plan(folder)
     missing: dict[str, str] = {}
@@ -346,6 +347,7 @@ def read_results(folder: Path) -> Results:
     order = list(study.conditions)
     whole = [run for run in runs if number[run.training] == planned[run.training]]
     if whole:
+        _refuse_mixtures([run.folder for run in whole])
         whole.sort(key=lambda run: order.index(run.condition))
         several = len({frozenset(of_seed) for of_seed in digests.values()}) > 1
         return _counted(Results(pd.DataFrame(), whole, missing, study, several))
@@ -357,7 +359,8 @@ def read_single_runs(folder: Path) -> Results:
     """Read every folder with a counts.csv in a folder as a condition of one seed.
 
     Raises:
-        DataError: there is none, or one was evaluated without true metadata.
+        DataError: there is none, one was evaluated without true metadata, or has results that are
+            not of its weights.
     """
     places = {path.parent.name: path.parent for path in sorted(folder.glob(f"*/{COUNTS}"))}
     if (folder / COUNTS).is_file():
@@ -371,8 +374,27 @@ def read_single_runs(folder: Path) -> Results:
         )
     known = [name for name in ALL_VARIANTS if name in places]
     order = [*known, *sorted(places.keys() - set(known))]
+    _refuse_mixtures([places[name] for name in order])
     runs = [Finished(name, 0, 0, "", places[name]) for name in order]
     return _counted(Results(pd.DataFrame(), runs, {}))
+
+
+def _refuse_mixtures(folders: Sequence[Path]) -> None:
+    """Refuse results that are not of the weights beside them, or of images of their training."""
+    told = []
+    for folder in folders:
+        try:
+            seen = check_results(folder).get("images")
+        except MetasegError as error:
+            told.append(str(error))
+            continue
+        if seen in SEEN.values():
+            told.append(
+                f"{folder}: tested on images that its weights were {seen}, so its scores are no "
+                "test; leave it out of the report"
+            )
+    if told:
+        raise DataError("\n".join(told))
 
 
 def _counted(results: Results) -> Results:
@@ -390,11 +412,7 @@ def _why_missing(folder: Path, run: Run, record: Mapping[str, Any]) -> str | Non
         return "interrupted"
     if not (folder / COUNTS).is_file():
         return "counts.csv is gone"
-    known = record.get("measured", {})
-    altered = [
-        name for name, digest in measured(folder).items() if known.get(name, digest) != digest
-    ]
-    return f"{', '.join(altered)} is not what the run wrote" if altered else None
+    return None
 
 
 def _counts(path: Path) -> pd.DataFrame:

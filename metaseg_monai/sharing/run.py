@@ -174,9 +174,9 @@ def evaluate(
     root, further, given = _known(folder, configuration, bundles, settings)
     configs = configs_of("train", "evaluate", more=further)
     with running(root, configs, given, "is evaluating here") as workflow:
-        model = absolute(workflow.parser.get_parsed_content("output_dir"))
-        counts = read_counts(model / "counts.csv")
-        return Evaluated(model, counts, scores_by_mode(counts))
+        results = absolute(workflow.parser.get_parsed_content("results_dir"))
+        counts = read_counts(results / "counts.csv")
+        return Evaluated(results, counts, scores_by_mode(counts))
 
 
 def scores_by_mode(counts: pd.DataFrame) -> pd.DataFrame:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from metaseg_monai.errors import ConfigError, DataError
-from metaseg_monai.files import file_sha256, replacing
+from metaseg_monai.files import PREVIOUS, file_sha256, numbered, replacing
 from metaseg_monai.study.design import Study
 from metaseg_monai.study.matrix import Run
 
@@ -20,16 +20,7 @@ HISTORY = "protocol.json"
 RECORD = "run.json"
 LOG = "log.csv"
 RESULTS = ("counts.csv", LOG, "model.pt")
-MEASURED = (
-    "counts.csv",
-    "calibration.csv",
-    "cases.csv",
-    "schema.json",
-    "volumes.csv",
-    "objects_scores.csv",
-)
 NEEDED = ("state", "key", "table", "threads", "seconds")
-PREVIOUS = "previous"
 
 
 def fix(study: Study, runs: Sequence[Run], output: Path) -> None:
@@ -197,11 +188,6 @@ def sha256(file: Path) -> str | None:
     return file_sha256(file) if file.is_file() else None
 
 
-def measured(folder: Path) -> dict[str, str | None]:
-    """Return the digests of the files that a report is computed from."""
-    return {name: sha256(folder / name) for name in MEASURED}
-
-
 def now() -> str:
     """Return the time as it is written into records: UTC, to the second."""
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
@@ -218,9 +204,8 @@ def _move_aside(output: Path, folder: str) -> None:
     if not (output / folder).exists() or not any((output / folder).iterdir()):
         return
     record = read_record(output / folder)
-    number, key = 1, "none" if record is None else record["key"][:8]
-    while (target := output / PREVIOUS / f"{folder}-{key}-{number}").exists():
-        number += 1
+    key = "none" if record is None else record["key"][:8]
+    target = numbered(output / PREVIOUS / f"{folder}-{key}")
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.move(output / folder, target)
 

@@ -27,7 +27,6 @@ def main(folder: Path) -> int:
 def _run(folder: Path) -> int:
     from metaseg_monai.errors import DataError, MetasegError
     from metaseg_monai.study.record import (
-        measured,
         now,
         read_log,
         read_record,
@@ -49,7 +48,7 @@ def _run(folder: Path) -> int:
         after = sha256(Path(record["table"]))
         if record["table_sha256"] not in (None, after):
             raise DataError(f"{record['table']} was changed while this run was computed.")
-        record |= {"state": "finished", "table_sha256": after, "measured": measured(folder)}
+        record |= {"state": "finished", "table_sha256": after}
     except MetasegError as error:
         record |= {"state": "failed", "error": str(error)}
         sys.stderr.write(f"error: {error}\n")
@@ -85,10 +84,12 @@ def _explain(folder: Path, record: dict[str, Any]) -> str:
 def _train_and_evaluate(folder: Path, record: dict[str, Any]) -> None:
     from metaseg_monai.bundle.run import run_bundle
     from metaseg_monai.study.matrix import CONFIGS
+    from metaseg_monai.training.checkpoints import CHECKPOINT
 
     bundle = Path(record["bundle"])
     settings = {**record["settings"], "output_dir": str(folder.resolve())}
-    run_bundle(bundle, ["train.json"], {**training_settings(bundle, settings), "resume": True})
+    begun = (folder / CHECKPOINT).is_file()
+    run_bundle(bundle, ["train.json"], {**training_settings(bundle, settings), "resume": begun})
     run_bundle(bundle, CONFIGS, settings)
 
 

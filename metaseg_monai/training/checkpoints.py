@@ -1,6 +1,7 @@
 """How a run is saved whole or not at all, and resumed to the same weights bit for bit."""
 
 import io
+import json
 import pickle
 import zipfile
 from collections import OrderedDict
@@ -13,7 +14,7 @@ from ignite.engine import Engine, Events, RemovableEventHandle
 from torch import Tensor, nn
 
 from metaseg_monai.errors import CheckpointError, ConfigError
-from metaseg_monai.files import differences, plain, replacing, sweep_temporaries
+from metaseg_monai.files import differences, plain, replacing, set_aside, sweep_temporaries
 from metaseg_monai.training import processes
 from metaseg_monai.training.loader import EpochBatchSampler
 from metaseg_monai.training.sampling import seed_for, seed_generators
@@ -115,6 +116,30 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return state
 
 
+# What a training and all that is made of its weights leave in its folder.
+
+CHECKPOINT, TRAINED_ON = "checkpoint.pt", "trained_on.csv"
+EVALUATION, MASKS = "evaluation.json", "predicted.sha256"
+RESULTS = (  # of an evaluation
+    *("counts.csv", "calibration.csv", "cases.csv", "schema.json", "classes.json"),
+    *("objects_scores.csv", "volumes.csv", "samples.npz"),
+)
+RUN = (
+    *("training.json", ".evaluation", "train_split", "val_split"),
+    *("explain", "activations.npz", "features.npz", "problems.csv"),
+    *("model.previous.pt", "model.previous.json"),  # as earlier versions kept weights
+)
+
+
+def _listed(record: Path) -> list[str]:
+    """Files of the record's folder that it lists."""
+    try:
+        names = json.loads(record.read_text(encoding="utf-8"))["files"]
+    except (OSError, ValueError, TypeError, KeyError):
+        return []
+    return [name for name in names if not name.startswith("..")]
+
+
 class RunCheckpoint:
     """Save a training run as it goes, and resume it exactly.
 
@@ -136,8 +161,9 @@ class RunCheckpoint:
             iterations per epoch are added.
         every: save every so many iterations inside an epoch, where epochs are long
             (`"train#checkpoint#every": 500` in a configuration); 0 for only at its end.
-        resume: go on from the directory's checkpoint, or start where there is none. Where False,
-            an unfinished run in the directory is an error, so that nothing is lost.
+        resume: go on from the directory's checkpoint; where there is none, that is an error.
+            Where False, an unfinished run in the directory is one, so that nothing is lost, and a
+            finished run is moved to ``previous/`` in it, with all that was made of its weights.
         name: the file's name.
 
     Raises:
@@ -151,7 +177,7 @@ class RunCheckpoint:
         settings: Mapping[str, Any],
         every: int = 0,
         resume: bool = False,
-        name: str = "checkpoint.pt",
+        name: str = CHECKPOINT,
     ) -> None:
         for key, value in objects.items():
             if not (hasattr(value, "state_dict") and hasattr(value, "load_state_dict")):
@@ -231,11 +257,27 @@ class RunCheckpoint:
                 "anew."
             )
         if self.resume:
-            engine.logger.info(f"No checkpoint at {self.path}: the run starts at the beginning.")
-        self._save(engine, settings)  # in the place of a finished run
-        for value in self.objects.values():
-            if processes.rank() == 0 and hasattr(value, "start_anew"):
-                value.start_anew()
+            raise CheckpointError(
+                f"There is no checkpoint at {self.path}, so there is no run to go on with. Leave "
+                "--resume out to start one, or name the output_dir of the interrupted run."
+            )
+        if processes.rank() == 0:
+            self._set_aside(engine, begun=stored is not None and stored["iteration"] == 0)
+        self._save(engine, settings)
+
+    def _set_aside(self, engine: Engine, begun: bool) -> None:
+        """Move an earlier run, whole, to where it is not taken for this one."""
+        folder = self.path.parent
+        own = [path for one in self.objects.values() if (path := getattr(one, "path", None))]
+        made = [one.name for path in own for one in (path, path.with_suffix(".json"))]
+        if self.path.name == CHECKPOINT:  # others, of an estimate, may lie beside a model
+            made += [path.parent.name for path in folder.glob(f"*/{MASKS}")]
+            made += [*RUN, *RESULTS, *_listed(folder / EVALUATION), EVALUATION]  # which tells last
+        if begun and not any((folder / name).exists() for name in made):
+            return  # a run that was killed before its first step
+        # the checkpoint first: without it, nobody takes what is left for a run to go on with
+        if kept := set_aside(folder, [self.path.name, TRAINED_ON, *made], "run"):
+            engine.logger.warning(f"The run that was in {folder} is in {kept} now.")
 
     def _restore(self, engine: Engine, stored: dict[str, Any], settings: dict[str, Any]) -> None:
         if lines := differences(stored["settings"], settings):

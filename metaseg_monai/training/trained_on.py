@@ -20,12 +20,11 @@ from metaseg_monai.images.identity import file_digests
 from metaseg_monai.naming import likened
 from metaseg_monai.tables.check import image_files
 from metaseg_monai.training import processes
-from metaseg_monai.training.checkpoints import replace_file
+from metaseg_monai.training.checkpoints import TRAINED_ON, replace_file
 from metaseg_monai.training.loader import ReplayDataset
 from metaseg_monai.training.weights import BestWeights, LoadWeights
 from metaseg_monai.transforms.load import LoadCased, intensity_of, tally_intensity
 
-NAME = "trained_on.csv"
 COLUMNS = ["pixels", "split", "group", "case"]
 OF_FILES = "sha256"  # the first column of a record that knows files, not pixels
 SHOWN = 5
@@ -79,9 +78,13 @@ class RecordTrained:
             for digest, item in zip(file_digests(list(of_image)), of_image.values(), strict=True)
         ]
         content = frame_csv(pd.DataFrame(rows, columns=COLUMNS)).encode()
-        replace_file(self.weights.path.with_name(NAME), content)
+        replace_file(self.weights.path.with_name(TRAINED_ON), content)
         digest = hashlib.sha256(content).hexdigest()
-        self.weights.facts["trained_on"] = {"file": NAME, "sha256": digest, "images": len(rows)}
+        self.weights.facts["trained_on"] = {
+            "file": TRAINED_ON,
+            "sha256": digest,
+            "images": len(rows),
+        }
 
 
 def measured(dataset: Any) -> dict[str, Any] | None:
@@ -172,7 +175,7 @@ class RefuseTrained:
 
     def __init__(self, weights: LoadWeights, items: Iterable[Mapping[str, Any]]) -> None:
         self.weights = weights
-        self.path = weights.path.with_name(NAME)
+        self.path = weights.path.with_name(TRAINED_ON)
         self.items = items
 
     def attach(self, engine: Engine) -> None:
@@ -186,7 +189,8 @@ class RefuseTrained:
             DataError: Some were trained on, or the file is damaged or of other weights, or an
                 image cannot be read.
         """
-        tested = {image_files(item): item for item in self.items if item.get("split") == "test"}
+        meant = ("train", "val")
+        tested = {image_files(i): i for i in self.items if i.get("split") not in meant}
         if not tested:
             return
         if not self.path.is_file():

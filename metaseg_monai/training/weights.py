@@ -265,12 +265,6 @@ class BestWeights:
             best = {"metric": self.metric, "value": value, "epoch": self.best_epoch}
             write_weights(self.path, self.network, {**self.facts, "best": best})
 
-    def start_anew(self) -> None:
-        """Move the weights of an earlier run aside, so that they are not taken for this one's."""
-        for path in (self.path, self.path.with_suffix(".json")):
-            if path.is_file():
-                path.replace(path.with_name(f"{path.stem}.previous{path.suffix}"))
-
     def require(self) -> None:
         """Refuse to end a training that left no weights; renew `model.json` after a kill.
 

@@ -256,14 +256,24 @@ def test_images_that_do_not_fit_are_refused_by_name(metaseg, refused, bundle, tm
     assert "intensity_range" in message
 
 
-def test_a_new_run_keeps_the_former_weights_aside(metaseg, refused, bundle, tmp_path, small):
-    run = ["--output_dir", tmp_path / "r", *small]
+def test_a_new_run_moves_the_former_aside_with_all_that_was_made_of_it(
+    metaseg, refused, bundle, tmp_path, small
+):
+    folder = tmp_path / "r"
+    run = ["--output_dir", folder, *small]
+    assert "no checkpoint" in refused("train", bundle, *run, "--resume", "true")
     assert metaseg("train", bundle, *run)[0] == 0
-    first = (tmp_path / "r" / "model.pt").read_bytes()
+    assert metaseg("evaluate", folder, "--modes", "normal")[0] == 0
+    first = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert metaseg("train", bundle, *run, "--seed", 5)[0] == 0
-    assert (tmp_path / "r" / "model.previous.pt").read_bytes() == first
-    assert (tmp_path / "r" / "model.pt").read_bytes() != first
-    (tmp_path / "r" / "model.pt").unlink()
+    kept = folder / "previous" / "run-1"
+    assert {path.name: path.read_bytes() for path in kept.iterdir()} == first
+    assert not (folder / "counts.csv").exists()
+    assert (folder / "model.pt").read_bytes() != first["model.pt"]
+    (folder / "counts.csv").write_bytes(first["counts.csv"])
+    assert f"evaluate {folder}" in refused("report", tmp_path)
+    assert metaseg("report", folder / "previous")[0] == 0
+    (folder / "model.pt").unlink()
     message = refused("train", bundle, *run, "--seed", 5, "--resume", "true")
     assert "are gone" in message
 

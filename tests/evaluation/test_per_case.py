@@ -1,8 +1,6 @@
 """One handler collects every case, one reader refuses what is no such table."""
 
-import json
 import math
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,8 +13,6 @@ from metaseg_monai.evaluation import (
     CaseCounts,
     KnownOfCases,
     PerCase,
-    RecordEvaluation,
-    VolumeScores,
     count_pixels,
     read_calibration,
     read_cases,
@@ -35,7 +31,6 @@ from metaseg_monai.evaluation.per_case import (
     read_rows,
 )
 from metaseg_monai.evaluation.volume_table import VOLUMES
-from metaseg_monai.files import file_sha256
 from metaseg_monai.metadata import Continuous, MetadataSchema
 from metaseg_monai.tables import CaseTable
 
@@ -118,14 +113,10 @@ def test_the_filled_bins_of_every_mode(tmp_path, measured):
     assert read_calibration(path, mode="ones")["case"].tolist() == ["a", "b"]
 
 
-def test_without_mode_normal_there_are_no_bins_not_even_old_ones(tmp_path, measured):
-    path = tmp_path / "calibration.csv"
-    for modes in (("normal", "ones"), ("ones",)):
-        measured(CalibrationBins(classes=2), path, pairs(three_quarters(), modes))
-    assert not path.exists()
-    path.write_text("case,ours\n")  # somebody's own file stays
-    measured(CalibrationBins(classes=2), path, pairs(three_quarters(), ("ones",)))
-    assert path.exists()
+def test_bins_of_other_modes_alone_are_none_of_normal(tmp_path, measured):
+    path = measured(CalibrationBins(2), tmp_path / "bins.csv", pairs(three_quarters(), ("ones",)))
+    assert read_calibration(path).empty
+    assert len(read_calibration(path, mode=None)) == 2
 
 
 def test_another_number_of_channels_is_refused(tmp_path, measured):
@@ -259,30 +250,6 @@ def test_damaged_rows_of_each_table_are_refused(tmp_path, read, table, good, par
     path.write_text(f"{head}\n{changed}\n")
     with pytest.raises(DataError, match=message):
         read(path)
-
-
-def test_an_evaluation_says_which_weights_made_which_files(tmp_path, run, one_hot):
-    (tmp_path / "table.csv").write_text("image\n")
-    weights = SimpleNamespace(recorded={"weights_sha256": "5a"})
-    table = CaseTable(tmp_path / "table.csv", ())
-    record = RecordEvaluation(tmp_path / "out" / "evaluation.json", weights, table, "test")
-    counts = PerCase(tmp_path / "out" / "counts.csv", CaseCounts(classes=2))
-    off = PerCase(tmp_path / "out" / "volumes.csv", VolumeScores({}))
-
-    def attach(engine):
-        for handler in (counts, off, record):
-            handler.attach(engine)
-
-    items = [{"mode": mode} for mode in ("normal", "normal", "ones", "ones")]
-    for _ in range(2):
-        run(SimpleNamespace(attach=attach), pairs(shifted(one_hot)), items)
-    assert json.loads((tmp_path / "out" / "evaluation.json").read_text()) == {
-        "weights_sha256": "5a",
-        "split": "test",
-        "table_sha256": file_sha256(tmp_path / "table.csv"),
-        "modes": ["normal", "ones"],
-        "files": {"counts.csv": file_sha256(tmp_path / "out" / "counts.csv")},
-    }
 
 
 def test_without_rows_only_a_table_that_begins_so_is_removed(tmp_path):

@@ -39,7 +39,7 @@ def echo():
 
 
 @pytest.fixture
-def evaluate():
+def evaluate(bind):
     """Run cases (case, mode, domain, image, meta) through a recorder, and write the measures."""
 
     def run(network, recorder, measures, cases):
@@ -58,5 +58,7 @@ def evaluate():
                 for case, mode, domain, image, meta in cases
             ]
         )
+        for path in measures:
+            bind(path.parent, names=[one.name for one in measures])
 
     return run

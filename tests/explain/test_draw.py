@@ -28,8 +28,8 @@ FIXED = {"fixed:a": [0.0, 1.0, 0.5], "fixed:b": [0.0, 0.25, 0.5]}
 def recorded(folder, network, evaluate, modes):
     recorder = RecordGates(SimpleInferer())
     measures = {
-        folder / "activations.npz": GateActivations(recorder),
-        folder / "features.npz": GateFeatures(recorder),
+        folder / "explain" / "activations.npz": GateActivations(recorder),
+        folder / "explain" / "features.npz": GateFeatures(recorder),
     }
     image = torch.rand(1, 1, 6, 8, generator=torch.Generator().manual_seed(0))
     cases = [("a/1", mode, "x", image, torch.tensor([meta])) for mode, meta in modes.items()]
@@ -135,11 +135,11 @@ def test_a_trained_run_is_explained(bundle, tiny, tmp_path):
     explained = ["train.json", "evaluate.json", "explain.json"]
     run_bundle(bundle, explained, {**settings, "explain_cases": 3})
     shapes = json.loads((bundle / "configs" / "schema.json").read_text())["fields"][0]["values"]
-    table = gate_table(read_activations(tmp_path / "run" / "activations.npz"))
+    table = gate_table(read_activations(tmp_path / "run" / "explain" / "activations.npz"))
     assert list(table["mode"].unique()) == ["normal", *(f"fixed:{name}" for name in shapes)]
     assert list(table["gate"].unique()) == list(gate_places(2))
     one_channel = table[(table["gate"] == "middle") & (table["channel"] == 0)]
     assert one_channel.groupby("mode")["cases"].sum().tolist() == [3] * 7
-    (maps,) = read_features(tmp_path / "run" / "features.npz")
+    (maps,) = read_features(tmp_path / "run" / "explain" / "features.npz")
     assert (maps.gate, len(maps.after), maps.image.shape) == ("decoder1", 7, (32, 32))
     assert not (tmp_path / "run" / "counts.csv").exists()

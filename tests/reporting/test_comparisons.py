@@ -40,18 +40,23 @@ def results(results_of, made):
     return lambda **tables: results_of(**{name: [made(table)] for name, table in tables.items()})
 
 
-def report(folder, **conditions):
-    for name, table in conditions.items():
-        (folder / name).mkdir(parents=True)
-        table.to_csv(folder / name / "counts.csv", index=False)
-    write_report(folder)
-    return " ".join((folder / "report.md").read_text(encoding="utf-8").split())
+@pytest.fixture
+def report(tmp_path, bind):
+    def of(**conditions):
+        for name, table in conditions.items():
+            (tmp_path / name).mkdir(parents=True)
+            table.to_csv(tmp_path / name / "counts.csv", index=False)
+            bind(tmp_path / name)
+        write_report(tmp_path)
+        return " ".join((tmp_path / "report.md").read_text(encoding="utf-8").split())
+
+    return of
 
 
-def test_the_same_cases_with_the_same_labels_are_ranked(tmp_path, results):
+def test_the_same_cases_with_the_same_labels_are_ranked(tmp_path, results, report):
     same = {"se": counts(40), "sme": counts(60)}
     assert why_not_comparable(results(**same)) == []
-    text = report(tmp_path, **same)
+    text = report(**same)
     assert "The highest F1 pooled over all cases is" in text
     assert "in bold" in text
     assert "ranking.png" in text
@@ -65,7 +70,7 @@ def test_rounding_of_a_label_is_no_other_pixel_size(results):
     assert why_not_comparable(results(se=counts(of=1000), sme=counts(of=1020)))
 
 
-def test_other_pixel_sizes_are_warned_of_and_not_ranked(tmp_path, results):
+def test_other_pixel_sizes_are_warned_of_and_not_ranked(tmp_path, results, report):
     fine, coarse = counts(40, 100, classes=(1, 2)), counts(60, 100, classes=(1, 2))
     coarse.loc[(coarse["case"] == "c1") & (coarse["class"] == 2), ["tp", "fn"]] = (5, 20)
     of = results(se=fine, sme=coarse)
@@ -73,7 +78,7 @@ def test_other_pixel_sizes_are_warned_of_and_not_ranked(tmp_path, results):
     (told,) = why_not_comparable(of)
     assert "The labels of 1 of 4 cases are not of the same size" in told
     assert "(pixels of tumour in c1: 100 for se, 25 for sme)" in told
-    text = report(tmp_path, se=fine, sme=coarse)
+    text = report(se=fine, sme=coarse)
     found, sure = text.split("**Found.**")[1].split("**How sure.**")
     for part in (found, sure):
         assert "pixel sizes: rows cannot be compared" in part
@@ -84,9 +89,9 @@ def test_other_pixel_sizes_are_warned_of_and_not_ranked(tmp_path, results):
     assert json.loads((tmp_path / "summary.json").read_text())["not_comparable"]
 
 
-def test_other_splits_are_told_of_and_not_ranked(tmp_path):
+def test_other_splits_are_told_of_and_not_ranked(report):
     conditions = {"se": counts(cases=5), "sme": counts(split="val", cases=1, first=9)}
-    text = report(tmp_path, **conditions, me=counts(cases=5))
+    text = report(**conditions, me=counts(cases=5))
     told = "5 test cases in 3 groups for se and me; 1 val case in 1 group for sme; one training of"
     assert told in text
     assert "different cases (se 5 test cases, me 5 test cases, sme 1 val case): rows cannot" in text

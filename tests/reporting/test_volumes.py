@@ -277,7 +277,7 @@ def test_no_difference_is_said_plainly_and_what_was_not_run_is_named(volumes, sh
     assert "Planned but not made on volumes: sme - film" in said
 
 
-def test_a_report_of_evaluated_models_holds_all_of_it(tmp_path, volumes):
+def test_a_report_of_evaluated_models_holds_all_of_it(tmp_path, volumes, bind):
     run = volumes.run("sme", follows=1)
     volumes.samples(run, ("normal", "fixed:size=10", "fixed:size=160"))
     models = tmp_path / "models"
@@ -287,6 +287,7 @@ def test_a_report_of_evaluated_models_holds_all_of_it(tmp_path, volumes):
               "Where the metadata comes from")  # fmt: skip
 
     def headings():
+        bind(models / "my run")
         text = write_report(models).with_suffix(".md").read_text(encoding="utf-8")
         return [text.count(f"## {title}") for title in titles]
 

@@ -14,11 +14,16 @@ from metaseg_monai.reporting.runs import TRAINING
 from metaseg_monai.reporting.write import training_counts, write_report
 
 
-def changed(folder, change):
-    """Change the counts of all runs."""
-    for path in folder.rglob("counts.csv"):
-        change(pd.read_csv(path)).to_csv(path, index=False)
-    return folder
+@pytest.fixture
+def changed(bind):
+    def change_counts(folder, change):
+        """Change the counts of all runs, as if they had been evaluated so."""
+        for path in folder.rglob("counts.csv"):
+            change(pd.read_csv(path)).to_csv(path, index=False)
+            bind(path.parent)
+        return folder
+
+    return change_counts
 
 
 def table(folder, name):
@@ -56,7 +61,7 @@ def test_tables_hold_mean_and_spread_over_seeds(studied, one_pixel):
     assert list(seeds) == ["data0-seed0", "data0-seed1", "data0-seed2"]
 
 
-def test_one_domain_is_not_told_twice(studied, one_pixel):
+def test_one_domain_is_not_told_twice(studied, one_pixel, changed):
     folder = studied({"se": (5, 5, 5), "sme": (8, 8, 8)})
     write_report(folder)
     assert list(table(folder, "modes_sme").index) == ["combined", "triangle", "ring"]
@@ -67,7 +72,7 @@ def test_one_domain_is_not_told_twice(studied, one_pixel):
     assert "unweighted mean of the domains" not in report
 
 
-def test_label_classes_have_their_names(studied, one_pixel):
+def test_label_classes_have_their_names(studied, one_pixel, changed):
     folder = studied({"se": (5, 5, 5), "sme": (8, 8, 8)}, label_class=1)
     for counts in folder.rglob("counts.csv"):
         counts.with_name("classes.json").write_text('{"1": "liver"}')
@@ -103,7 +108,7 @@ def test_published_figures_stand_beside_ours(studied, one_pixel):
     assert "none-such cannot be shown" in page
 
 
-def test_empty_cases_are_counted_not_scored(studied, one_pixel):
+def test_empty_cases_are_counted_not_scored(studied, one_pixel, changed):
     folder = studied({"se": (5, 5, 5), "sme": (8, 8, 8)})
 
     def empty(counts):
@@ -121,24 +126,29 @@ def test_empty_cases_are_counted_not_scored(studied, one_pixel):
 def test_a_damaged_file_is_named(studied, one_pixel, name):
     folder = studied({"se": (5, 5, 5)})
     (folder / "se" / "seed0" / name).write_text("")
-    with pytest.raises(DataError, match=rf"seed0.{name}"):
+    with pytest.raises(DataError, match=rf"seed0: {name} "):
         write_report(folder)
 
 
 @pytest.mark.parametrize("finished_study", [True, False])
-def test_runs_without_true_metadata_are_refused(studied, one_pixel, finished_study):
+def test_runs_without_true_metadata_are_refused(studied, one_pixel, finished_study, changed):
     folder = studied({"se": (5, 5, 5)})
     changed(folder / "se" / "seed1", lambda counts: counts.assign(mode="missing"))
     with pytest.raises(DataError, match=r"seed1.counts\.csv has no mode normal \(it has missing\)"):
         write_report(folder if finished_study else folder / "se")
 
 
-def test_gates_that_were_explained_are_shown_and_a_file_in_the_way_is_refused(studied, one_pixel):
+def test_gates_that_were_explained_are_shown_and_a_file_in_the_way_is_refused(
+    studied, one_pixel, bind
+):
     folder = studied({"se": (5, 5, 5), "sme": (8, 8, 8)}, label_class=1)
     explained = folder / "sme" / "seed0" / "explain"
     explained.mkdir()
     for name in ("bridge_scale", "gate_0"):
         Image.new("RGB", (9, 9)).save(explained / f"{name}.png")
+    with pytest.raises(DataError, match=r"explain: evaluation\.json, which.*explain .*sme.seed0"):
+        write_report(folder)
+    bind(explained, names=["bridge_scale.png", "gate_0.png"])
     write_report(folder)
     report = (folder / "report.md").read_text(encoding="utf-8")
     assert "Scale of every channel" not in report

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -144,9 +145,87 @@ def test_a_finished_run_may_be_replaced_and_resuming_it_does_nothing(runs, tmp_p
     assert not read_checkpoint(tmp_path / "checkpoint.pt")["finished"]
 
 
-def test_resuming_nothing_starts_and_says_so(runs, tmp_path, caplog):
-    assert "starts at the beginning" in told(runs.make_run(tmp_path, resume=True), caplog)
-    assert read_checkpoint(tmp_path / "checkpoint.pt")["finished"]
+def test_resuming_nothing_is_refused(runs, tmp_path):
+    with pytest.raises(CheckpointError, match=r"no checkpoint at .*Leave --resume out to start"):
+        runs.make_run(tmp_path, resume=True).run()
+    assert not list(tmp_path.iterdir())
+
+
+RUN_FILES = ("log.csv", "model.pt", "model.json", "training.json", "evaluation.json", "counts.csv")
+RUN_FOLDERS = ("explain", "train_split", "masks")
+
+
+def leave_a_run(folder):
+    """What a finished training, its evaluation, explanation and prediction leave; and a note."""
+    folder.mkdir(exist_ok=True)
+    for name in (*RUN_FILES, "own.csv", "notes.txt"):
+        (folder / name).write_text(name)
+    (folder / "evaluation.json").write_text('{"files": {"own.csv": "", "../masks": ""}}')
+    for name in RUN_FOLDERS:
+        (folder / name).mkdir()
+        (folder / name / "predicted.sha256").write_text(name)
+
+
+def found_in(trainer):
+    """The handlers of a trainer that are methods of something."""
+    called = [handler for handlers in trainer._event_handlers.values() for handler, *_ in handlers]
+    return {id(one): one for h in called if (one := getattr(h, "__self__", None))}.values()
+
+
+def moved(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_new_run_moves_the_finished_one_whole(runs, stopped, tmp_path, caplog):
+    folder = tmp_path / "other"
+    shutil.copytree(stopped, folder)
+    runs.make_run(folder, resume=True).run()
+    before = (folder / "checkpoint.pt").read_bytes()
+    leave_a_run(folder)
+    for number in (1, 2):
+        text = told(runs.make_run(folder, resume=False), caplog)
+        assert f"is in {folder / 'previous' / f'run-{number}'} now" in text
+    kept = folder / "previous" / "run-1"
+    assert (kept / "checkpoint.pt").read_bytes() == before
+    assert set(moved(kept)) == {"checkpoint.pt", *RUN_FILES, *RUN_FOLDERS, "own.csv"}
+    assert (folder / "notes.txt").read_text() == "notes.txt"
+    assert set(moved(folder)) >= {"previous", "notes.txt", "checkpoint.pt", "log.csv"}
+    assert read_checkpoint(folder / "checkpoint.pt")["finished"]
+
+
+def test_weights_without_a_checkpoint_are_moved_too_and_nothing_is_moved_twice(runs, tmp_path):
+    leave_a_run(tmp_path)
+    runs.make_run(tmp_path, resume=False).run()
+    assert len(moved(tmp_path / "previous" / "run-1")) == len(RUN_FILES) + len(RUN_FOLDERS) + 1
+
+
+def test_a_kill_between_the_moves_loses_nothing(runs, tmp_path, monkeypatch):
+    real = Path.rename
+    trainer, length = runs.make_run(tmp_path / "0", resume=False), len(RUN_FILES)
+    (checkpoint,) = [one for one in found_in(trainer) if isinstance(one, RunCheckpoint)]
+    for kill in range(length + 6):
+        folder = tmp_path / str(kill)
+        leave_a_run(folder)
+        checkpoint.path = folder / "checkpoint.pt"
+        calls = []
+
+        def rename(path, target, kill=kill, calls=calls):
+            calls.append(path)
+            if len(calls) > kill:
+                raise KeyboardInterrupt
+            return real(path, target)
+
+        monkeypatch.setattr(Path, "rename", rename)
+        with suppress(KeyboardInterrupt):
+            checkpoint._set_aside(trainer, begun=False)
+        monkeypatch.undo()
+        if newer := kill == length and not (folder / "log.csv").exists():
+            (folder / "log.csv").write_text("something new under an old name")
+        checkpoint._set_aside(trainer, begun=False)
+        every = [path.name for path in (folder / "previous").rglob("*") if path.is_file()]
+        wanted = [*RUN_FILES, "own.csv", *["predicted.sha256"] * 3, *["log.csv"] * newer]
+        assert sorted(every) == sorted(wanted), kill
+        assert not list((folder / "previous").glob(".*"))
 
 
 def test_another_number_of_threads_is_warned_of(runs, stopped, caplog):

@@ -297,15 +297,6 @@ def test_the_best_value_survives_a_resume(path):
         again.require()
 
 
-def test_a_new_run_keeps_the_former_weights_aside(path):
-    make(path).start_anew()
-    assert sorted(file.name for file in path.parent.iterdir()) == [
-        "model.previous.json",
-        "model.previous.pt",
-    ]
-    assert read_weights(path.with_name("model.previous.pt"))[0]["weight"].item() == 1
-
-
 def test_an_unknown_metric_or_mode_is_named(tmp_path):
     with pytest.raises(TrainingError, match=r"'dice'.*\['val_loss'\]"):
         validate(make(tmp_path / "model.pt", metric="dice"), [1.0])
