@@ -45,7 +45,6 @@ from metaseg_monai.training.weights import LoadWeights, read_weights, weights_sh
 Case = Mapping[str, Any]
 Row = Mapping[Any, Any]
 NAMES = COUNT_COLUMNS[:5]  # case, group, split, mode, domain
-CLASSES = "classes.json"
 
 logger = logging.getLogger(__name__)
 

@@ -1,6 +1,7 @@
 """One handler collects every case, one reader refuses what is no such table."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest

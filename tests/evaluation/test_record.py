@@ -72,7 +72,7 @@ class Model:
         measures = {
             "counts.csv": CaseCounts(2),
             "calibration.csv": CalibrationBins(2),
-            "cases.csv": KnownOfCases(self.table, SCHEMA, {"1": "cell"}),
+            "cases.csv": KnownOfCases(self.table, SCHEMA),
             "samples.npz": PredictionSamples(per_domain=2),
         }
         handlers = [PerCase(folder / name, measure) for name, measure in measures.items()]
