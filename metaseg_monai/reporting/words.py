@@ -186,7 +186,7 @@ def _about_metadata(protocol: Protocol, compared: Sequence[Compared]) -> list[st
         if against_se is None:
             continue
         if not _higher(against_se, protocol):
-            sentences.append(f"Metadata was not shown to help {name} against SE.")
+            sentences.append(_not_found(name, against_se, protocol))
         elif against_dummy is None:
             sentences.append(
                 f"Whether the gain of {name} comes from the metadata or from the larger gates is "
@@ -203,6 +203,20 @@ def _about_metadata(protocol: Protocol, compared: Sequence[Compared]) -> list[st
                 "may explain its gain over SE."
             )
     return sentences
+
+
+def _not_found(name: str, against_se: Compared, protocol: Protocol) -> str:
+    """The verdict on a variant that was not found to score higher than SE, as the test has it."""
+    strength, seeds = against_se.strength(protocol.alpha), len(against_se.seeds)
+    if strength == "these trainings" and against_se.overall.mean > 0:
+        where = "this one training" if seeds == 1 else f"these {seeds} trainings"
+        return (
+            f"Metadata, or the larger gates, helped {name} against SE in {where}; whether they "
+            "help other trainings is open."
+        )
+    if strength == "mixed":
+        return f"Whether metadata helps {name} against SE is open: its trainings do not agree."
+    return f"Metadata was not shown to help {name} against SE."
 
 
 def _higher(one: Compared, protocol: Protocol) -> bool:

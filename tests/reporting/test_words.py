@@ -82,21 +82,25 @@ SAID = {  # hits of each training, the protocol, what is said, and what is not
     ),
     "one training disagrees": (
         {"se": (6, 6, 6), "sme": (9, 9, 5)}, {},
-        ["not in the same direction with every training (seed 0: +0."], ["has a higher F1"],
+        ["not in the same direction with every training (seed 0: +0.",
+         "Whether metadata helps sme against SE is open: its trainings do not agree"],
+        ["has a higher F1", "not shown to help"],
     ),
     "trainings differ too much": (
         {"se": (4, 4, 4), "sme": (5, 5, 9)}, {},
         ["sme had a higher F1 than se in each of these trainings",
-         "differ too much to say the same of others"],
-        ["has a higher F1", "so the metadata helped"],
+         "differ too much to say the same of others",
+         "helped sme against SE in these 3 trainings; whether they help other trainings is open"],
+        ["has a higher F1", "so the metadata helped", "not shown to help"],
     ),
     "a difference of zero is no direction": (
         {"se": (6, 6, 6), "sme": (6, 5, 5)}, {}, [], ["in each of these trainings"],
     ),
     "one training": (
         {"se": (4, None, None), "sme": (8, None, None), "sme-dummy": (4, None, None)}, {},
-        ["in this one training", "One training says nothing about other trainings", "sme loses 0."],
-        ["so the metadata helped", "±", "nan"],
+        ["in this one training", "One training says nothing about other trainings", "sme loses 0.",
+         "helped sme against SE in this one training; whether they help other trainings is open"],
+        ["so the metadata helped", "±", "nan", "not shown to help"],
     ),
     "what could not be compared": (
         LACKING, {"comparisons": THREE},
