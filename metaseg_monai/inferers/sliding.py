@@ -224,23 +224,23 @@ def each_tensor(output: Any) -> list[Tensor]:
 
 
 def pyramid_weights(window: Sequence[int]) -> Tensor:
-    """Weights (*window) that fall linearly from the centre, 1, to the edge, where they are above 0.
+    """Weights (*window) that fall from the centre to the edge, where they are above 0; mean 1.
 
-    A pixel's weight is the distance of its centre to the nearest edge. (The report on the
-    adipocyte challenge, on inference, tells of such weights without their formula.)
+    W = a De / (De + Dc): De is the distance of a pixel's centre to the nearest edge, Dc to the
+    centre of the window (the reference of the report on the adipocyte challenge, on inference).
 
-    >>> pyramid_weights((3, 5))
-    tensor([[0.2000, 0.3333, 0.3333, 0.3333, 0.2000],
-            [0.2000, 0.6000, 1.0000, 0.6000, 0.2000],
-            [0.2000, 0.3333, 0.3333, 0.3333, 0.2000]])
+    >>> pyramid_weights((1, 4))
+    tensor([[0.6667, 1.3333, 1.3333, 0.6667]])
     """
-    weights = torch.ones(tuple(window))
+    edge = torch.full(tuple(window), float("inf"))
+    square = torch.zeros(tuple(window))
     for axis, size in enumerate(window):
-        centres = torch.arange(size) + 0.5
-        distance = torch.minimum(centres, size - centres) / (size / 2)
+        places = torch.arange(size) + 0.5
         shape = [-1 if other == axis else 1 for other in range(len(window))]
-        weights = torch.minimum(weights, distance.reshape(shape))
-    return weights
+        edge = torch.minimum(edge, torch.minimum(places, size - places).reshape(shape))
+        square = square + ((places - size / 2) ** 2).reshape(shape)
+    weights = edge / (edge + square.sqrt())
+    return weights / weights.mean()
 
 
 class Span(NamedTuple):
@@ -336,8 +336,9 @@ def run_tiles(
     No weights are needed beside the output, which saves a third of its memory with two classes.
     The result is that of the untiled image where
 
-    - the margin is as wide as the network sees to one side: 33, 69, 141 and 285 pixels for a Unet3
-      of 2, 3, 4 and 5 levels;
+    - the margin holds all that a pixel at a tile's joint sees: 33, 69, 141 and 285 pixels for a
+      Unet3 of 2, 3, 4 and 5 levels whose tiles are aligned (a pixel elsewhere sees up to 33, 73,
+      153 and 313 to one side, as its pooling cells lie);
     - tiles begin at multiples of 2 ** levels, so that they share the pooling cells of the image.
       The image itself may have any size, for its last tile ends where it ends, as its own pooling
       does;

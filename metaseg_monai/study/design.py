@@ -85,7 +85,8 @@ class Study(BaseModel):
         data_seeds: of the data; `data_settings` says what they change.
         data_settings: overrides in which ``{data_seed}`` stands for the data seed.
         protocol: see `Protocol`.
-        explain: record what the gates do in the first run of each condition that takes metadata.
+        explain: record what the gates do in the first run of each condition that takes metadata;
+            or settings of explain.json for it, such as ``{"explain_cases": 20}``; false for none.
         references: tables of docs/references.json to print beside the results, by id, each with
             ``{published name: our name}`` for rows and columns of other names (for findings, our
             conditions, comma-separated); a list of ids renames none.
@@ -109,7 +110,7 @@ class Study(BaseModel):
     data_seeds: list[int] = [0]
     data_settings: dict[str, Any] = {}
     protocol: Protocol = Protocol()
-    explain: bool = True
+    explain: bool | dict[str, Any] = True
     references: dict[str, dict[str, str]] = {}
 
     def __init__(self, **content: Any) -> None:
@@ -149,6 +150,14 @@ class Study(BaseModel):
                 raise ValueError(f"{name}: {', '.join(sorted(clash))} belong to the matrix")
         if len({name.lower() for name in value}) < len(value):
             raise ValueError("two names differ in upper and lower case only; folders may not")
+        return value
+
+    @field_validator("explain")
+    @classmethod
+    def _explain_values(cls, value: Any) -> Any:
+        for name, one in value.items() if isinstance(value, dict) else ():
+            if isinstance(one, dict) or str(one)[:1] in ("$", "@", "%"):
+                raise ValueError(f"explain, {name}: expected a number, text or list, got {one!r}")
         return value
 
     @field_validator("seeds", "data_seeds")

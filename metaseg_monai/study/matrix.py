@@ -41,7 +41,7 @@ class Run:
         epochs: of the training, for the estimate.
         folder: relative to the study's output; the run's name in messages.
         key: SHA-256 of the bundle's configuration, the settings, and the files that they name.
-        explain: whether to record what its gates do.
+        explain: whether to record what its gates do, or with which settings.
         table: file of the cases; it need not exist yet where the data are generated.
     """
 
@@ -53,7 +53,7 @@ class Run:
     epochs: int
     folder: str
     key: str
-    explain: bool = False
+    explain: bool | dict[str, Any] = False
     table: str = ""
 
 
@@ -67,6 +67,9 @@ def expand(study: Study) -> list[Run]:
     """
     bundle = resolve_bundle(study.bundle)
     config = load_config([bundle / "configs" / name for name in CONFIGS])
+    if isinstance(study.explain, dict):
+        explaining = [bundle / "configs" / name for name in (*CONFIGS, "explain.json")]
+        check_overrides(load_config(explaining), study.explain)
     first = (study.data_seeds[0], study.seeds[0])
     runs = []
     for data_seed, seed in product(study.data_seeds, study.seeds):
@@ -90,7 +93,7 @@ def expand(study: Study) -> list[Run]:
                 run = Run(
                     *(condition, seed, data_seed, domain, checked, epochs, folder),
                     key=_key(config, checked, named),
-                    explain=study.explain and gates and (data_seed, seed) == first,
+                    explain=study.explain if gates and (data_seed, seed) == first else False,
                     table=table,
                 )
                 runs.append(run)

@@ -71,7 +71,8 @@ def _explain(folder: Path, record: dict[str, Any]) -> str:
     from metaseg_monai.explain.draw import draw
     from metaseg_monai.study.matrix import CONFIGS
 
-    settings = {**record["settings"], "output_dir": str(folder.resolve())}
+    asked = record["explain"] if isinstance(record["explain"], dict) else {}
+    settings = {**record["settings"], **asked, "output_dir": str(folder.resolve())}
     try:
         run_bundle(Path(record["bundle"]), [*CONFIGS, "explain.json"], settings)
         draw(folder)

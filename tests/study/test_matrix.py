@@ -69,6 +69,17 @@ def test_gates_are_explained_once_for_each_condition_that_takes_metadata(study, 
     assert not any(run.explain for run in expand(study(bundle, ["sme"], explain=False)))
 
 
+def test_explaining_takes_settings_that_are_checked_before_anything_runs(study, bundle):
+    asked = {"explain_cases": 3, "modes": ["normal"]}
+    assert [run.explain for run in expand(study(bundle, ["sme"], seeds=[4], explain=asked))] == [
+        asked
+    ]
+    with pytest.raises(ConfigError, match=r"explain_case'.*did you mean explain_cases"):
+        expand(study(bundle, ["sme"], explain={"explain_case": 3}))
+    with pytest.raises(ConfigError, match=r"explain, explain_cases: expected a number"):
+        study(bundle, ["sme"], explain={"explain_cases": "$__import__('os')"})
+
+
 def test_experts_need_a_domain(study, bundle):
     with pytest.raises(ConfigError, match=r"set `domain` to a field with labels, of task"):
         expand(study(bundle, ["experts"], settings={"domain": None}))
