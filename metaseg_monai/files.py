@@ -162,6 +162,15 @@ def write_problems(folder: str | Path, problems: Sequence[Problem]) -> list[Path
     return []
 
 
+NO_CSV: Mapping[bytes, str] = {
+    b"PK\3\4": "a workbook of Excel or LibreOffice",
+    b"\xd0\xcf\x11\xe0": "a workbook of an old Excel",
+    b"\xff\xfe": "text in UTF-16",
+    b"\xfe\xff": "text in UTF-16",
+    b"\x1f\x8b": "compressed (gzip)",
+}
+
+
 def read_lines(path: str | Path) -> tuple[list[str], list[tuple[int, dict[str, str]]], list[str]]:
     """Read a CSV file as text, cell by cell, exactly; rows without any text are no rows.
 
@@ -178,6 +187,13 @@ def read_lines(path: str | Path) -> tuple[list[str], list[tuple[int, dict[str, s
         DataError: the file may not be read, is not UTF-8, empty, without rows, or repeats a column.
     """
     path = Path(path)
+    with readable(path), path.open("rb") as start:
+        mark = start.read(4)
+    if found := next((what for begin, what in NO_CSV.items() if mark.startswith(begin)), None):
+        raise DataError(
+            f'{path}: is {found}, expected CSV as text in UTF-8; save the sheet as "CSV UTF-8 '
+            '(comma delimited)"'
+        )
     try:
         with readable(path), path.open(encoding="utf-8-sig", newline="") as stream:
             lines = list(csv.reader(stream, strict=True))

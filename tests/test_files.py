@@ -18,6 +18,7 @@ from metaseg_monai.files import (
     file_sha256,
     folder_beside,
     owned,
+    read_lines,
     remove_leftovers,
     replacing,
     sweep_temporaries,
@@ -270,3 +271,17 @@ def test_blank_cells_beyond_the_header_are_no_row(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("a,b\n1,2\n,,,,\n", encoding="utf-8")
     assert not files.read_lines(path)[2]
+
+
+@pytest.mark.parametrize(
+    ("start", "told"),
+    [
+        (b"PK\x03\x04rest", "workbook of Excel"),
+        ("image,split\na,train\n".encode("utf-16"), "UTF-16"),
+        (b"\x1f\x8b\x08", "compressed"),
+    ],
+)
+def test_a_table_that_is_no_text_is_told_with_what_it_is(tmp_path, start, told):
+    (tmp_path / "table.csv").write_bytes(start)
+    with pytest.raises(DataError, match=rf"table\.csv: is .*{told}.*save the sheet as"):
+        read_lines(tmp_path / "table.csv")

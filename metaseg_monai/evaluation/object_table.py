@@ -17,9 +17,10 @@ from metaseg_monai.evaluation.masks import MaskRecord, let_go
 from metaseg_monai.evaluation.per_case import Case, PerCase
 from metaseg_monai.files import frame_csv, replacing
 from metaseg_monai.images.geometry import resize_image
-from metaseg_monai.images.image import image_format
-from metaseg_monai.images.read import read_image
+from metaseg_monai.images.image import as_stored, image_format
+from metaseg_monai.images.read import read_header, read_image
 from metaseg_monai.images.tiff import UM_PER_CM, tiff_pixel_um
+from metaseg_monai.images.write import orientation_tags
 from metaseg_monai.metadata.fields import read_number, said
 from metaseg_monai.metrics.objects import (
     Objects,
@@ -227,8 +228,9 @@ class SaveObjects:
         size = {"imaged_px": height * width, "pixel_um": pixel_um or math.nan}
         images = [{**names, "class": number, **size} for number in range(1, len(logits))]
         rows = {"objects": measured.to_dict("split", index=False), "images": images}
+        turn = read_header(item["image"]).get("orientation", 1)
         with self._record.listed(self._path(item["case"]), item["case"], rows) as part:
-            write_labels(part, objects.labels, pixel_um)
+            write_labels(part, objects.labels, pixel_um, turn)
         yield measured, images
 
     def write(self, path: Path, found: list[Measured]) -> list[Path]:
@@ -299,13 +301,16 @@ def _value(item: Mapping[str, Any], name: str) -> str:
     return "" if value is None else str(value)
 
 
-def write_labels(path: str | Path, labels: np.ndarray, pixel_um: float | None = None) -> Path:
+def write_labels(
+    path: str | Path, labels: np.ndarray, pixel_um: float | None = None, orientation: int = 1
+) -> Path:
     """Write object numbers as a 16-bit TIFF, or 32-bit beyond 65,535.
 
     Args:
         path: file to write; an OME-TIFF where it ends in ``.ome.tif``.
         labels: (H, W) whole numbers from 0.
         pixel_um: side of a pixel in micrometres; None where it is unknown.
+        orientation: of the image's file, to whose frame they are turned back, with its tag.
 
     Returns:
         The path.
@@ -323,11 +328,12 @@ def write_labels(path: str | Path, labels: np.ndarray, pixel_um: float | None = 
     with replacing(path) as partial:
         tifffile.imwrite(
             partial,
-            labels.astype(np.uint16 if narrow else np.uint32),
+            as_stored(labels, orientation).astype(np.uint16 if narrow else np.uint32),
             ome=ome,
             photometric="minisblack",
             compression="zlib",
             metadata=described,
+            extratags=orientation_tags(orientation),
             **settings,
         )
     return path

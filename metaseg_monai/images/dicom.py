@@ -14,7 +14,7 @@ import numpy as np
 from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.files import readable
 from metaseg_monai.images.geometry import LARGEST_SHEAR_DEGREES, SAME_PLACE_VOXELS
-from metaseg_monai.images.image import LARGEST_BYTES, Image, faults_as_errors, image_attributes
+from metaseg_monai.images.image import Image, check_announced, faults_as_errors, image_attributes
 
 MARK, MARK_AT = b"DICM", 128
 LOOKED_AT = 16  # files, before a folder is held to be without DICOM
@@ -160,11 +160,7 @@ def _series(pydicom: Any, folder: Path) -> tuple[list[DicomPlane], dict[str, Any
     rows, columns = planes[0].shape
     shape = (columns, rows, len(planes))
     needed = 2 * int(np.prod(shape, dtype=np.int64))
-    if needed > LARGEST_BYTES:
-        raise DataError(
-            f"{folder}: {needed >> 20} MiB of pixels for {shape}; at most "
-            f"{LARGEST_BYTES >> 20} are read: split the series"
-        )
+    check_announced(folder, needed, sum(path.stat().st_size for path in headers), shape)
     told: dict[str, Any] = (
         {"inverted": 1} if any(_inverted(header) for header in headers.values()) else {}
     )

@@ -1,7 +1,7 @@
 """What reading one image gives, the format that its name tells, and the conversion of channels."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
@@ -31,8 +31,8 @@ class Image(NamedTuple):
     """An image as its file stores it.
 
     Attributes:
-        array: (C, H, W) or (C, H, W, D) in the file's own row order and data type; a TIFF stack's
-            pages lie along D.
+        array: (C, H, W) or (C, H, W, D) in the file's own data type and row order, turned upright
+            where an orientation tag asks for it; a TIFF stack's pages lie along D.
         attributes: what the file says beside the pixels: `path` (str; of a DICOM series its
             folder), `format` ("tiff", "png", "jpeg", "nifti" or "dicom"), `axes` (the file's own,
             e.g. "YXS"), `spatial_shape` (tuple of int), `affine` (4 x 4 float64, voxel to mm, or
@@ -40,7 +40,8 @@ class Image(NamedTuple):
             or None); and, where it is so, what makes a label's values doubtful: `lossy` (the name
             of a compression that changes values), `inverted` (the largest value of a min-is-white
             file, whose array is what it shows), `colours` ((N, 4) uint8, red, green, blue and alpha
-            of each index of a palette), `transparent` (a grey value that is not shown).
+            of each index of a palette), `transparent` (a grey value that is not shown). Where a tag
+            turned the pixels, `orientation` is its value (2 to 8); `spatial_shape` is upright.
     """
 
     array: np.ndarray
@@ -102,11 +103,110 @@ def image_format(path: str | Path) -> str:
     """
     file_format = "dicom" if Path(path).is_dir() else FORMAT_OF_SUFFIX.get(image_suffix(path))
     if file_format is None:
+        suffix = Path(path).suffix.lower()
         raise DataError(
             f"{path}: unsupported file type; expected {', '.join(FORMAT_OF_SUFFIX)}, or the folder "
-            "of a DICOM series; convert it"
+            f"of a DICOM series; {ADVICE.get(suffix, 'convert it')}"
         )
     return file_format
+
+
+ADVICE: Mapping[str, str] = {
+    **dict.fromkeys(
+        (".hdr", ".img"),
+        "it is one half of a pair: join header and voxels into one .nii (nibabel: "
+        'nib.save(nib.load("scan.hdr"), "scan.nii.gz"))',
+    ),
+    **dict.fromkeys((".dcm", ".ima"), "give the folder of the series"),
+    **dict.fromkeys((".xlsx", ".xls", ".ods"), "of a workbook, save the sheet as CSV UTF-8"),
+    **dict.fromkeys((".webp", ".bmp", ".gif"), "save it as PNG"),
+    **dict.fromkeys((".czi", ".lif", ".nd2", ".svs"), "export it as OME-TIFF"),
+}
+# How files begin, and the suffix that tells it.
+CONTENTS: Mapping[bytes, str] = {
+    b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg", b"II*\0": ".tif", b"MM\0*": ".tif",
+    b"II+\0": ".tif", b"MM\0+": ".tif", b"\x1f\x8b": ".gz", b"PK\3\4": ".zip or .xlsx",
+    b"GIF8": ".gif", b"BM": ".bmp", b"RIFF": ".webp", b"%PDF": ".pdf",
+}  # fmt: skip
+
+
+def check_content(path: Path, file_format: str) -> None:
+    """Name the true format of a file that begins as another one.
+
+    Raises:
+        DataError: it begins as a file of another suffix does.
+    """
+    with path.open("rb") as stream:
+        start = stream.read(8)
+    found = next((suffix for mark, suffix in CONTENTS.items() if start.startswith(mark)), None)
+    if found is not None and FORMAT_OF_SUFFIX.get(found) != file_format:
+        raise DataError(
+            f"{path}: is no {file_format.upper()}, but begins as a file {found} does; name it by "
+            "its true format"
+        )
+
+
+# How pixels are to be turned to stand upright (EXIF orientation, tag 274 of TIFF): an exchange of
+# rows and columns first, then rows and columns reversed.
+TURNS: Mapping[int, tuple[bool, bool, bool]] = {
+    1: (False, False, False), 2: (False, False, True), 3: (False, True, True),
+    4: (False, True, False), 5: (True, False, False), 6: (True, False, True),
+    7: (True, True, True), 8: (True, True, False),
+}  # fmt: skip
+ORIENTATION = 274
+
+
+def upright(array: np.ndarray, orientation: int) -> np.ndarray:
+    """Turn pixels (C, H, W, ...) as their orientation tag asks, as every viewer does.
+
+    >>> upright(np.array([[[1, 2, 3]]]), 6).tolist()
+    [[[1], [2], [3]]]
+    """
+    exchanged, rows, columns = TURNS[orientation]
+    turned = array.swapaxes(1, 2) if exchanged else array
+    return np.ascontiguousarray(turned[:, :: -1 if rows else 1, :: -1 if columns else 1])
+
+
+def as_stored(mask: np.ndarray, orientation: int) -> np.ndarray:
+    """Turn pixels (H, W, ...) that stand upright back to the frame of their file."""
+    exchanged, rows, columns = TURNS[orientation]
+    back = mask[:: -1 if rows else 1, :: -1 if columns else 1]
+    return np.ascontiguousarray(back.swapaxes(0, 1) if exchanged else back)
+
+
+def known_orientation(tag: object) -> int:
+    """The orientation that a tag names; 1, upright, for none and for what is no orientation."""
+    return tag if isinstance(tag, int) and tag in TURNS else 1
+
+
+BOMB_BYTES, BOMB_RATIO = 512 << 20, 500  # CT compresses about 3 times, its labels about 200 times
+
+
+def check_announced(
+    path: str | Path, needed: int, size: int, shape: Sequence[int], compressed: bool = True
+) -> None:
+    """Refuse from the header what no memory holds, or no scan compresses to.
+
+    Args:
+        path: for messages.
+        needed: bytes of the pixels that the header announces.
+        size: bytes of the file or files.
+        shape: that the header announces, for messages.
+        compressed: whether it may announce more than the file has.
+
+    Raises:
+        DataError: names both sizes.
+    """
+    if needed > LARGEST_BYTES:
+        raise DataError(
+            f"{path}: the header announces {needed >> 20} MiB for {tuple(shape)}; at most "
+            f"{LARGEST_BYTES >> 20} are read: mend the header, or split the image"
+        )
+    if compressed and needed > BOMB_BYTES and needed > BOMB_RATIO * size:
+        raise DataError(
+            f"{path}: {size} bytes announce {needed >> 20} MiB, more than {BOMB_RATIO} times "
+            "as much, which no scan does; if it is meant, save it uncompressed"
+        )
 
 
 WHOLE_WITHIN = 1e-3

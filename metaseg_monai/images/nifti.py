@@ -15,10 +15,14 @@ from nibabel.volumeutils import apply_read_scaling
 from metaseg_monai.errors import DataError
 from metaseg_monai.files import readable
 from metaseg_monai.images.geometry import check_straight, same_grid, voxels_apart
-from metaseg_monai.images.image import LARGEST_BYTES, Image, faults_as_errors, image_attributes
+from metaseg_monai.images.image import (
+    Image,
+    check_announced,
+    faults_as_errors,
+    image_attributes,
+)
 
 HEADER_OF_SIZE = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
-BOMB_BYTES, BOMB_RATIO = 512 << 20, 500  # CT compresses about 3 times, its labels about 200 times
 SURPLUS_BYTES = 1 << 20  # what may follow the voxels, if it is less than a plane of them
 UNIT_MM = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}  # of xyzt_units: not told, metre, mm, micron
 SPACE_BITS = 7  # of xyzt_units; the others are of time
@@ -31,7 +35,7 @@ def read_nifti(path: Path) -> Image:
     The affine is None where sform and qform both have code 0: for such a header nibabel makes one
     up from shape and voxel size, and so a direction for every axis that nobody has stated. Affine
     and spacing are in mm, also where the header counts in metres or microns; the header itself
-    stays as it is. A file of shape (X, Y, Z, 1) is the volume (X, Y, Z), and so is its mask.
+    stays as it is. A file of shape (X, Y, Z, 1) is the volume (X, Y, Z); its mask has four axes.
 
     Values keep the file's data type, or become float where the header scales them (`scl_slope`,
     `scl_inter`). The header is checked before memory is taken for what it announces. A `.nii.gz`
@@ -93,7 +97,7 @@ def mask_header(header: Any, dtype: np.dtype[Any]) -> Any:
 def _opened(path: Path) -> Iterator[tuple[BinaryIO, Any]]:
     """A file at its start, and its checked header; whatever fails is a DataError."""
     with faults_as_errors(path, "NIfTI"), readable(path):
-        open_ = gzip.open if path.suffix.lower() == ".gz" else Path.open
+        open_ = gzip.open if _is_gzip(path) else Path.open
         try:
             with open_(path, "rb") as opened:
                 stream = cast(BinaryIO, opened)
@@ -151,23 +155,20 @@ def _check_header(path: Path, header: Any) -> None:
 def _check_size(path: Path, header: Any) -> None:
     """See that the file can hold what its header announces, and that memory can, too."""
     shape, needed = _shape(header), _announced_bytes(header)
-    if needed > LARGEST_BYTES:
-        raise DataError(
-            f"{path}: the header announces {needed >> 20} MiB for {shape}; at most "
-            f"{LARGEST_BYTES >> 20} are read: mend the header, or split the volume"
-        )
     size = path.stat().st_size
-    compressed = path.suffix.lower() == ".gz"
+    compressed = _is_gzip(path)
+    check_announced(path, needed, size, shape, compressed)
     if not compressed and size < needed:
         raise DataError(
             f"{path}: the header announces {needed} bytes for {shape}, the file has {size}; "
             "copy it anew"
         )
-    if compressed and needed > BOMB_BYTES and needed > BOMB_RATIO * size:
-        raise DataError(
-            f"{path}: {size} bytes announce {needed >> 20} MiB, more than {BOMB_RATIO} times "
-            "as much, which no scan does; if it is meant, save it uncompressed as .nii"
-        )
+
+
+def _is_gzip(path: Path) -> bool:
+    """Whether a file is compressed, which its name may tell wrongly."""
+    with path.open("rb") as stream:
+        return stream.read(2) == b"\x1f\x8b"
 
 
 def _announced_bytes(header: Any) -> int:

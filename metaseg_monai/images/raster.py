@@ -11,7 +11,17 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
 from metaseg_monai.errors import DataError
-from metaseg_monai.images.image import Image, Palette, faults_as_errors, image_attributes
+from metaseg_monai.images.image import (
+    ORIENTATION,
+    TURNS,
+    Image,
+    Palette,
+    check_announced,
+    faults_as_errors,
+    image_attributes,
+    known_orientation,
+    upright,
+)
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 GREY, COLOURS_WITH_16_BIT = 0, (2, 4, 6)  # colour types of the PNG specification, 11.2.1
@@ -31,7 +41,7 @@ def read_png(path: Path, palette: Palette = "colours") -> Image:
         DataError: the file is damaged or truncated, animated, or 16-bit colour, which Pillow
             would reduce to 8 bit.
     """
-    bits, colour_type, frames = _check_png(path)
+    bits, colour_type, frames, exif = _check_png(path)
     if frames > 1:
         raise DataError(f"{path}: an animation of {frames} frames; save the one frame meant")
     if bits == 16 and colour_type in COLOURS_WITH_16_BIT:
@@ -40,7 +50,7 @@ def read_png(path: Path, palette: Palette = "colours") -> Image:
         )
     with faults_as_errors(path, "PNG"), PngImageFile(path) as file:
         mode, array = file.mode, np.array(file)
-        doubtful = _doubtful(file)
+        doubtful = {**_doubtful(file), **_turn(file, exif)}
         if mode == "P" and palette == "colours":
             mode = "RGBA" if "transparency" in file.info else "RGB"
             array = np.array(file.convert(mode))
@@ -64,14 +74,42 @@ def _doubtful(file: PngImageFile) -> dict[str, Any]:
 
 
 def read_jpeg(path: Path) -> Image:
-    """Read a JPEG as (C, H, W) uint8, rows as stored (an EXIF rotation is not applied).
+    """Read a JPEG as (C, H, W) uint8, turned upright as its EXIF orientation asks.
 
     Raises:
-        DataError: the file is damaged or truncated, or neither grey nor RGB.
+        DataError: the file is damaged or truncated, neither grey nor RGB, or announces more pixels
+            than are read from any file, or than any picture compresses to.
     """
     with faults_as_errors(path, "JPEG"), JpegImageFile(path) as file:
+        shape = (file.height, file.width)
+        needed = file.height * file.width * len(file.getbands())
+        check_announced(path, needed, path.stat().st_size, shape)
         mode, array = file.mode, np.array(file)
-    return _as_image(path, array, mode, "jpeg", lossy="JPEG")
+        turn = _turn(file)
+    return _as_image(path, array, mode, "jpeg", lossy="JPEG", **turn)
+
+
+def raster_header(path: Path, file_format: str) -> tuple[tuple[int, int], int]:
+    """Rows and columns of a PNG or JPEG as they stand upright, and its orientation.
+
+    Pixels stay unread.
+    """
+    exif = _check_png(path)[-1] if file_format == "png" else b""
+    with (PngImageFile if file_format == "png" else JpegImageFile)(path) as file:
+        orientation = _turn(file, exif).get("orientation", 1)
+        rows, columns = file.height, file.width
+    return ((columns, rows) if TURNS[orientation][0] else (rows, columns)), orientation
+
+
+def _turn(file: PIL.Image.Image, exif: bytes = b"") -> dict[str, int]:
+    """The orientation of a picture that is not upright, see `Image`."""
+    found = PIL.Image.Exif()
+    if exif:
+        found.load(b"Exif\0\0" + exif)
+    else:
+        found = PIL.Image.Image.getexif(file)  # that of PngImageFile would read all pixels
+    orientation = known_orientation(found.get(ORIENTATION))
+    return {} if orientation == 1 else {"orientation": orientation}
 
 
 def _as_image(path: Path, array: np.ndarray, mode: str, file_format: str, **doubtful: Any) -> Image:
@@ -79,16 +117,17 @@ def _as_image(path: Path, array: np.ndarray, mode: str, file_format: str, **doub
         raise DataError(f"{path}: pixels are stored as {mode}; expected grey or RGB; convert it")
     axes = "YX" if array.ndim == 2 else "YXS"
     array = array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1))
+    array = upright(array, doubtful.get("orientation", 1))
     attributes = image_attributes(str(path), file_format, axes, array.shape[1:], **doubtful)
     return Image(array, attributes)
 
 
-def _check_png(path: Path) -> tuple[int, int, int]:
-    """Verify every chunk's CRC; return bit depth, colour type and number of frames."""
+def _check_png(path: Path) -> tuple[int, int, int, bytes]:
+    """Verify every chunk's CRC and the announced size; bit depth, colour type, frames, EXIF."""
     data = path.read_bytes()
     if data[:8] != PNG_SIGNATURE:
         raise DataError(f"{path}: does not begin as a PNG does; name the file by its true format")
-    bits, colour_type, frames, kind = 0, 0, 1, b""
+    bits, colour_type, frames, kind, exif = 0, 0, 1, b"", b""
     position = 8
     while kind != b"IEND":
         if position + 12 > len(data):
@@ -101,8 +140,13 @@ def _check_png(path: Path) -> tuple[int, int, int]:
                 f"{path}: damaged PNG (chunk {kind!r} fails its checksum); copy or save it anew"
             )
         if kind == b"IHDR":
-            bits, colour_type = body[12], body[13]
+            columns, rows, bits, colour_type = struct.unpack_from(">IIBB", body, 4)
+            bands = {2: 3, 4: 2, 6: 4}.get(colour_type, 1)
+            needed = rows * columns * bands * (2 if bits == 16 else 1)
+            check_announced(path, needed, len(data), (rows, columns))
         elif kind == b"acTL":
             frames = struct.unpack_from(">I", body, 4)[0]
+        elif kind == b"eXIf":
+            exif = body[4:]
         position = end + 4
-    return bits, colour_type, frames
+    return bits, colour_type, frames, exif

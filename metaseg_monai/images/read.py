@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import PIL.Image
 import tifffile
 
 from metaseg_monai.errors import DataError, DataWarning, Problem
@@ -16,9 +15,11 @@ from metaseg_monai.images.geometry import AxialVolume, axial_volume, same_grid
 from metaseg_monai.images.image import (
     FORMAT_OF_SUFFIX,
     LUMA,
+    TURNS,
     Image,
     Meaning,
     Palette,
+    check_content,
     faults_as_errors,
     image_format,
     image_suffix,
@@ -26,8 +27,8 @@ from metaseg_monai.images.image import (
     whole_numbers,
 )
 from metaseg_monai.images.nifti import nifti_attributes, read_nifti
-from metaseg_monai.images.raster import read_jpeg, read_png
-from metaseg_monai.images.tiff import read_tiff
+from metaseg_monai.images.raster import raster_header, read_jpeg, read_png
+from metaseg_monai.images.tiff import page_orientation, read_tiff
 
 
 def read_image(
@@ -179,6 +180,8 @@ def _read_file(path: Path, spatial_dims: int | None, axes: str | None, palette: 
     if file_format != "dicom" and not path.is_file():
         raise DataError(f"{path}: no such file; check the path in the table or command")
     try:
+        if file_format in ("tiff", "png", "jpeg"):
+            check_content(path, file_format)
         if file_format == "tiff":
             image = read_tiff(path, spatial_dims, axes, palette)
         elif file_format == "png":
@@ -235,8 +238,9 @@ def read_header(path: str | Path | Sequence[str | Path]) -> dict[str, Any]:
         path: an image that can be read, or several whose channels are stacked (the first decides).
 
     Returns:
-        `path`, `format`, `affine`, `header`, and `spatial_shape` except for stacks of TIFF pages,
-        whose number of axes is the reader's choice.
+        `path`, `format`, `affine`, `header`, `orientation` where a tag turns it, and
+        `spatial_shape` except for stacks of TIFF pages, whose number of axes is the reader's
+        choice.
 
     Raises:
         DataError: the file is missing, may not be read, is no image, or its header is damaged.
@@ -255,10 +259,13 @@ def read_header(path: str | Path | Sequence[str | Path]) -> dict[str, Any]:
                 page = tiff.series[0].keyframe
                 stack = set(tiff.series[0].axes) - set("YXSC")
                 shape = None if stack else (page.imagelength, page.imagewidth)
+                orientation = page_orientation(page)
+                shape = shape[::-1] if shape and TURNS[orientation][0] else shape
         else:
-            with PIL.Image.open(file) as picture:
-                shape = (picture.height, picture.width)
-    attributes = {"path": str(file), "format": file_format, "affine": None, "header": None}
+            shape, orientation = raster_header(file, file_format)
+    attributes: dict[str, Any] = {"path": str(file), "format": file_format}
+    attributes |= {"affine": None, "header": None}
+    attributes |= {} if orientation == 1 else {"orientation": orientation}
     return attributes if shape is None else {**attributes, "spatial_shape": shape}
 
 

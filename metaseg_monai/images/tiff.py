@@ -11,15 +11,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tifffile
+from PIL.TiffImagePlugin import TiffImageFile
 
 from metaseg_monai.errors import DataError
 from metaseg_monai.images.image import (
     FORMAT_OF_SUFFIX,
+    ORIENTATION,
+    TURNS,
     Image,
     Palette,
+    check_announced,
     faults_as_errors,
     image_attributes,
     image_suffix,
+    known_orientation,
+    upright,
 )
 
 # Compressions that change values, or may; JPEG 2000, XL and XR also have exact forms.
@@ -62,9 +68,10 @@ def read_tiff(
                 "save each as a file of its own"
             )
         series = file.series[0]
+        check_announced(path, int(series.nbytes), path.stat().st_size, series.shape)
         _check_segments(path, file)
         page = series.keyframe
-        array = series.asarray()
+        array = _decoded(path, series)
         if page.photometric == tifffile.PHOTOMETRIC.PALETTE and array.dtype.kind == "b":
             array = array.astype(np.uint8)
         doubtful = _doubtful(page, array)
@@ -73,11 +80,71 @@ def read_tiff(
         if "colours" in doubtful and palette == "colours":
             array = np.moveaxis(np.asarray(page.colormap)[:, array], 0, -1)
             stored_axes += "S"
+        orientation = page_orientation(page)
     array = _channel_first(path, array, stored_axes, axes, spatial_dims or 2)
+    if orientation != 1:
+        array, doubtful["orientation"] = upright(array, orientation), orientation
     attributes = image_attributes(
         str(path), "tiff", axes or stored_axes, array.shape[1:], **doubtful
     )
     return Image(array, attributes)
+
+
+def page_orientation(page: Any) -> int:
+    """The orientation of a page, 1 where it is upright, see `Image`."""
+    tag = page.tags.get(ORIENTATION)
+    return known_orientation(None if tag is None else int(tag.value))
+
+
+# Pixels that Pillow's libtiff decodes exactly, by type and samples: the modes that hold them.
+EXACT: Mapping[tuple[str, int], tuple[str, ...]] = {
+    ("b1", 1): ("1",),
+    ("u1", 1): ("L", "P"),
+    ("u1", 3): ("RGB", "YCbCr"),
+    ("u2", 1): ("I;16", "I;16B", "I;16L"),
+    ("f4", 1): ("F",),
+}
+
+
+PILLOWS = (2, 3, 4, 5, 7)  # compressions that it decodes: fax, LZW, JPEG
+
+
+def _decoded(path: Path, series: Any) -> np.ndarray:
+    """The pixels of a series; by Pillow where tifffile alone has no decoder (LZW, JPEG, fax).
+
+    Raises:
+        DataError: neither can decode them exactly; names the extra that can.
+    """
+    try:
+        return np.asarray(series.asarray())
+    except Exception as error:
+        if "imagecodecs" not in str(error):
+            raise
+    page = series.keyframe
+    kind = page.dtype.newbyteorder("=").str.lstrip("<>|=")
+    modes = EXACT.get((kind, page.samplesperpixel), ())
+    white = page.photometric == tifffile.PHOTOMETRIC.MINISWHITE
+    frames = [one.index for one in series.pages]
+    simple = all(isinstance(number, int) for number in frames) and page.planarconfig == 1
+    pixels = []
+    if page.compression in PILLOWS and modes and simple and not (white and kind == "u2"):
+        with TiffImageFile(path) as file:
+            for number in frames:
+                file.seek(number)
+                if file.mode in modes:
+                    picture = file.convert("RGB") if file.mode == "YCbCr" else file
+                    pixels.append(np.array(picture).astype(page.dtype.newbyteorder("=")))
+    if not pixels or len(pixels) != len(frames):
+        name = getattr(page.compression, "name", page.compression)
+        raise DataError(
+            f"{path}: {page.dtype} pixels compressed as {name}, which needs imagecodecs: pip "
+            'install "metaseg-monai[tiff]", or save it with zip (deflate) compression'
+        )
+    stacked = np.stack(pixels) if len(pixels) > 1 else pixels[0]
+    stored = stacked.reshape(series.shape)
+    if white:  # Pillow gives what is shown
+        return ~stored if kind == "b1" else 255 - stored
+    return stored
 
 
 def _doubtful(page: Any, array: np.ndarray) -> dict[str, Any]:
@@ -141,7 +208,8 @@ def _true_values(path: Path, array: np.ndarray, page: Any, palette: Palette) -> 
         tifffile.PHOTOMETRIC.PALETTE,
         tifffile.PHOTOMETRIC.MASK,
     )
-    if page.photometric not in accepted:
+    decoded = page.photometric == tifffile.PHOTOMETRIC.YCBCR and LOSSY.get(page.compression)
+    if page.photometric not in accepted and decoded != "JPEG":
         raise DataError(
             f"{path}: pixels are stored as {getattr(page.photometric, 'name', page.photometric)}; "
             "expected grey, RGB or a palette; convert the file to RGB"
@@ -182,10 +250,6 @@ def _heard(path: Path) -> Iterator[None]:
     try:
         with faults_as_errors(path, "TIFF", "copy or save it anew"):
             yield
-    except DataError as error:
-        if "imagecodecs" not in str(error):
-            raise
-        raise DataError(f"{error}, or install imagecodecs") from error
     finally:
         logger.removeHandler(complaints)
     if complaints.messages:
@@ -198,7 +262,7 @@ def _heard(path: Path) -> Iterator[None]:
 
 MOST_CHARACTERS = 50_000_000  # of OME metadata
 SCREEN_UM = 40.0  # larger pixels, as of 72 to 600 dpi, are those of a screen or printer
-SQUARE = 1e-3  # relative
+SQUARE = 0.01  # relative
 # Units of length of the OME schema 2016-06; "pixel" and "reference frame" are no length.
 MICROMETRES: Mapping[str, float] = {
     "m": 1e6, "cm": 1e4, "mm": 1e3, "\u00b5m": 1.0, "\u03bcm": 1.0, "um": 1.0, "nm": 1e-3,
@@ -206,52 +270,80 @@ MICROMETRES: Mapping[str, float] = {
 }  # fmt: skip
 UM_PER_CM = 1e4
 TAGS = ("XResolution", "YResolution", "ResolutionUnit")
-IMAGEJ_UNITS = {
-    **dict.fromkeys(("micron", "microns", "micrometer", "micrometre", "\\u00b5m"), 1.0),
-    **MICROMETRES,
+IMAGEJ_UNITS: Mapping[str, float] = {
+    **{unit.lower(): factor for unit, factor in MICROMETRES.items()},
+    **dict.fromkeys(("micron", "microns", "micrometer", "micrometers", "micrometre"), 1.0),
+    **dict.fromkeys(("micrometres", "\\u00b5m", "\\u03bcm"), 1.0),
+    **{"nanometer": 1e-3, "millimeter": 1e3, "centimeter": 1e4, "meter": 1e6},
+    **dict.fromkeys(("inch", "inches"), 25_400.0),
 }
 
 
-def tiff_pixel_um(path: str | Path) -> float | None:
+def tiff_pixel_um(path: str | Path, told: bool = False) -> float | None:
     """The side of a TIFF's square pixels in micrometres; None where it does not tell.
 
+    OME metadata tell it, else the resolution with ImageJ's unit, else that per centimetre.
+
+    Args:
+        path: the file.
+        told: whether OME metadata that cannot be understood, and pixels that are no squares, are
+            refused; they tell nothing otherwise.
+
     Raises:
-        DataError: the file cannot be read.
+        DataError: the file cannot be read; see `told`.
     """
     try:
         with tifffile.TiffFile(path) as file:
-            sides = _of_ome(file.ome_metadata or "", path) if file.is_ome else _of_tags(file)
+            text = (file.ome_metadata or "") if file.is_ome else None
+            sides = _of_tags(file) if text is None else None
     except Exception as error:  # damaged headers fail anywhere inside tifffile
         raise DataError(f"{path}: its header cannot be read ({error}); copy it anew") from error
+    if text is not None:
+        try:
+            sides = ome_sides_um(text, str(path))
+        except DataError:
+            if told:
+                raise
     if sides is None or not all(side > 0 for side in sides):
         return None
-    return sides[1] if abs(sides[0] / sides[1] - 1) < SQUARE else None
-
-
-def _of_ome(text: str, path: str | Path) -> tuple[float, float] | None:
-    try:
-        return ome_sides_um(text, str(path))
-    except DataError:  # metadata that cannot be understood tell nothing; the pixels are read
-        return None
+    if abs(sides[0] - sides[1]) <= SQUARE * max(sides):
+        return sides[0]
+    if told:
+        raise DataError(
+            f"{path}: pixels of {sides[0]:g} x {sides[1]:g} micrometres, expected squares; "
+            "resample the image, or mend the sizes of its pixels"
+        )
+    return None
 
 
 def _of_tags(file: Any) -> tuple[float, float] | None:
     tags = file.pages[0].tags
     if "XResolution" not in tags or "YResolution" not in tags:
         return None
-    per_unit = [tags[f"{axis}Resolution"].value for axis in "YX"]
+    per_unit = [tags[f"{axis}Resolution"].value for axis in "XY"]
     if any(0 in pair for pair in per_unit):
         return None
-    imagej = str((file.imagej_metadata or {}).get("unit", "")).lower()
+    imagej = str((file.imagej_metadata or {}).get("unit") or "")
     if imagej:
-        unit = IMAGEJ_UNITS.get(imagej)
+        unit = imagej_unit_um(imagej)
     else:
         stored = tags["ResolutionUnit"].value if "ResolutionUnit" in tags else None
         unit = UM_PER_CM if stored == tifffile.RESUNIT.CENTIMETER else None
     if unit is None:
         return None
-    y, x = (unit * denominator / numerator for numerator, denominator in per_unit)
-    return (y, x) if imagej or max(y, x) < SCREEN_UM else None
+    x, y = (unit * denominator / numerator for numerator, denominator in per_unit)
+    # ImageJ takes over what a screen or printer says, in inch or centimetre
+    own = bool(imagej) and unit < UM_PER_CM
+    return (x, y) if own or max(y, x) < SCREEN_UM else None
+
+
+def imagej_unit_um(unit: str) -> float | None:
+    """ImageJ's unit of length in micrometres; None for pixels and what is none.
+
+    >>> imagej_unit_um("micron"), imagej_unit_um("cm"), imagej_unit_um("pixel")
+    (1.0, 10000.0, None)
+    """
+    return IMAGEJ_UNITS.get(unit.strip().strip('"').lower())
 
 
 def ome_sides_um(text: str, where: str) -> tuple[float, float] | None:
@@ -338,12 +430,16 @@ def tiff_resolution(path: Path) -> Resolution | None:
         imagej = (file.imagej_metadata or {}).get("unit")
         tags = file.pages.first.tags
         x, y, unit = (tags[name].value if name in tags else None for name in TAGS)
+        exchanged = TURNS[page_orientation(file.pages.first)][0]
     sides = None if ome is None else ome_sides_um(ome, str(path))
     if sides is not None:
-        return Resolution((UM_PER_CM / sides[0], UM_PER_CM / sides[1]), tifffile.RESUNIT.CENTIMETER)
+        per_cm = [UM_PER_CM / side for side in sides]
+        return Resolution((per_cm[0], per_cm[1]), tifffile.RESUNIT.CENTIMETER)
+    if exchanged:  # pixels are written upright
+        x, y = y, x
     if not (x and y and x[0] and y[0] and x[1] and y[1]):
         return None
-    micrometres = IMAGEJ_UNITS.get(str(imagej).lower(), IMAGEJ_UNITS.get(str(imagej)))
+    micrometres = imagej_unit_um(str(imagej or ""))
     if imagej and micrometres:
         per_cm = [UM_PER_CM / micrometres * one / per for one, per in (x, y)]
         return Resolution((per_cm[0], per_cm[1]), tifffile.RESUNIT.CENTIMETER)

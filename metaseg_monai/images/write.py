@@ -12,7 +12,13 @@ import tifffile
 from metaseg_monai.errors import DataError
 from metaseg_monai.files import replacing
 from metaseg_monai.images.geometry import same_grid
-from metaseg_monai.images.image import FORMAT_OF_SUFFIX, Image, image_suffix
+from metaseg_monai.images.image import (
+    FORMAT_OF_SUFFIX,
+    ORIENTATION,
+    Image,
+    as_stored,
+    image_suffix,
+)
 from metaseg_monai.images.nifti import mask_header
 from metaseg_monai.images.read import read_header
 
@@ -66,6 +72,9 @@ def write_mask(
     shape = tuple(int(size) for size in told.get("spatial_shape", pixels.shape))
     if pixels.shape != shape or pixels.ndim not in (2, 3):
         raise DataError(f"{path}: mask of shape {pixels.shape}, expected the image's {shape}")
+    orientation = told.get("orientation", 1)
+    if orientation != 1:
+        pixels = as_stored(pixels, orientation)
     with replacing(path) as partial:
         if file_format == "tiff":
             pages = pixels if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
@@ -75,12 +84,22 @@ def write_mask(
                 photometric="minisblack",
                 compression="zlib",
                 metadata={"axes": "ZYX"[-pixels.ndim :]},
+                extratags=orientation_tags(orientation),
             )
         elif file_format == "png":
-            PIL.Image.fromarray(pixels).save(partial)
+            exif: dict[str, Any] = {}
+            if orientation != 1:
+                exif = {"exif": PIL.Image.Exif()}
+                exif["exif"][ORIENTATION] = orientation
+            PIL.Image.fromarray(pixels).save(partial, **exif)
         else:
             _write_nifti(partial, pixels, told)
     return path
+
+
+def orientation_tags(orientation: int) -> list[tuple[Any, ...]]:
+    """What `tifffile.imwrite` takes as extratags, so that a mask is turned as its image is."""
+    return [] if orientation == 1 else [(ORIENTATION, 3, 1, orientation, True)]
 
 
 def _smallest_unsigned(path: Path, mask: np.ndarray) -> np.ndarray:
@@ -92,6 +111,8 @@ def _smallest_unsigned(path: Path, mask: np.ndarray) -> np.ndarray:
 
 def _write_nifti(path: Path, pixels: np.ndarray, like: Mapping[str, Any]) -> None:
     header = like.get("header")
+    if header is not None and len(header.get_data_shape()) > pixels.ndim:
+        pixels = pixels.reshape(header.get_data_shape())  # of one time point: as many axes
     if header is None:
         affine = np.asarray(like["affine"], dtype=np.float64)
         volume = nib.Nifti1Image(pixels, affine)

@@ -78,7 +78,8 @@ def prepare_cells(
         seed: of the draw.
         grey: turn colours into one channel (luma, ITU-R BT.601).
         axes: of TIFF files that name theirs wrongly, such as CYX for pages that are channels.
-        ome: columns pixel_um, magnification and channel from OME-TIFF metadata.
+        ome: columns pixel_um, magnification and channel from OME-TIFF metadata; pixel_um also
+            from ImageJ's.
         dry_run: show the first rows and the counts, and write nothing.
 
     Raises:

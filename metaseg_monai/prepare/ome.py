@@ -10,11 +10,10 @@ import tifffile
 
 from metaseg_monai.errors import DataError, Problem
 from metaseg_monai.images.image import FORMAT_OF_SUFFIX, image_suffix
-from metaseg_monai.images.tiff import length_um, parse_ome, positive
+from metaseg_monai.images.tiff import SQUARE, length_um, parse_ome, positive, tiff_pixel_um
 from metaseg_monai.prepare.found import FoundCase
 
 OME_COLUMNS = ("pixel_um", "magnification", "channel")
-SQUARE_WITHIN = 0.01  # of the pixel's side
 
 
 def with_ome(cases: Sequence[FoundCase], root: Path) -> tuple[list[FoundCase], list[Problem]]:
@@ -56,7 +55,7 @@ def _same_number(cell: str, value: str) -> bool:
 
 
 def read_ome(paths: Sequence[Path]) -> dict[str, str]:
-    """What the OME metadata of an image's files tell, as columns.
+    """What the metadata of an image's files tell, of OME or the pixel size of ImageJ, as columns.
 
     Args:
         paths: the image's one file, or its planes.
@@ -88,6 +87,9 @@ def _read_file(path: Path) -> dict[str, str]:
                 text = file.ome_metadata if file.is_ome else None
         except Exception as error:  # damaged headers fail anywhere inside the library
             raise DataError(f"{path}: its header cannot be read ({error}); copy it anew") from error
+        if text is None:  # not of OME, but perhaps of ImageJ
+            side = tiff_pixel_um(path, told=True)
+            return {**dict.fromkeys(OME_COLUMNS, ""), "pixel_um": f"{side:.6g}" if side else ""}
     return dict.fromkeys(OME_COLUMNS, "") if text is None else ome_columns(text, str(path))
 
 
@@ -105,7 +107,7 @@ def ome_columns(text: str, where: str) -> dict[str, str]:
         raise DataError(f"{where}: OME metadata without Pixels; save the file anew, or leave ome")
     sides = [length_um(pixels, f"PhysicalSize{axis}", where) for axis in "XY"]
     known = [side for side in sides if side is not None]
-    if len(known) == 2 and abs(known[0] - known[1]) > SQUARE_WITHIN * max(known):
+    if len(known) == 2 and abs(known[0] - known[1]) > SQUARE * max(known):
         raise DataError(
             f"{where}: pixels of {known[0]:g} x {known[1]:g} micrometres, expected squares; "
             "resample the image, or mend PhysicalSizeX and PhysicalSizeY"

@@ -435,6 +435,8 @@ def _write_case(
     flat = bool(low == max(plane.array.max() for plane in planes))
     if flat:
         remarks.append(f"every pixel is {low:g}: an image without contrast")
+    if any("orientation" in plane.attributes for plane in planes):
+        remarks.append("turned upright as the orientation tag says (EXIF, TIFF 274)")
     if masks is not None and not masks.label.any():
         remarks.append("masks without foreground")
     if masks is not None and 2 * np.count_nonzero(masks.label) > masks.label.size:

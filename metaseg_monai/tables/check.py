@@ -139,6 +139,7 @@ def _tally(case: str, loaded: LoadedCase, classes: int) -> dict[str, Any]:
         "lowest": float(image.min()),
         "highest": float(image.max()),
         "labelled": label is not None,
+        "turned": loaded.attributes["turned"],
         "empty": label is not None and not pixels[1:].any(),
         "pixels": pixels,
     }
@@ -169,6 +170,12 @@ def _remarks_on(cases: pd.DataFrame) -> list[str]:
     if len(empty):
         shown = ", ".join(empty[:SHOWN]) + (", ..." if len(empty) > SHOWN else "")
         found.append(f"{len(empty)} of {labelled} masks are empty: {shown}")
+    if len(turned := cases["case"][cases["turned"]]):
+        shown = ", ".join(turned[:SHOWN]) + (", ..." if len(turned) > SHOWN else "")
+        found.append(
+            f"{len(turned)} images or masks are turned upright as their orientation tag says "
+            f"(EXIF, TIFF 274): {shown}; see that image and mask were drawn in one frame"
+        )
     full = cases["case"][[pixels[1:].sum() > pixels[0] for pixels in cases["pixels"]]]
     if len(full):
         shown = ", ".join(full[:SHOWN]) + (", ..." if len(full) > SHOWN else "")
@@ -300,6 +307,8 @@ def load_case(
         )
     told = tuple(f"case {case!r}: {remark}" for remark in remarks)
     attributes = {**image.attributes, "stored": str(image.array.dtype)}
+    turned = stored_label is not None and "orientation" in stored_label.attributes
+    attributes["turned"] = turned or "orientation" in attributes
     return LoadedCase(pixels, label, attributes, told)
 
 
@@ -348,11 +357,13 @@ def _read_label(given: Any, image: Image) -> Image:
         else read_label(given, spatial_dims)
     )
     path, affine = label.attributes["path"], label.attributes["affine"]
+    turn = image.attributes.get("orientation")
+    tag = "" if turn is None else f", which its orientation tag {turn} turns upright"
     if label.array.shape != (1, *image.array.shape[1:]):
         raise DataError(
             f"{path}: label of {label.array.shape[0]} channel(s) and shape "
             f"{label.array.shape[1:]}, expected one channel and {image.array.shape[1:]} as its "
-            "image; save the classes as one channel on the image's grid"
+            f"image{tag}; save the classes as one channel on the image's grid"
         )
     if spatial_dims == 3 and affine is None and image.attributes["affine"] is not None:
         raise DataError(

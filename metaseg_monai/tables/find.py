@@ -82,7 +82,7 @@ def find_cases(
     Returns:
         Items with `image`, `case`, `group`, `metadata`; a NIfTI or DICOM image also has `mask`, the
         relative path of its mask: that of the image in the source, or the case's name where one
-        image is several cases.
+        image is several cases, or is of a layout's download.
 
     Raises:
         DataError: the source is missing, may not be read, holds no images or two of one case's
@@ -246,6 +246,9 @@ def _items_of_images(
         items.append({"image": str(path), "case": case, "group": case, "metadata": {}})
     refuse(source, problems)
     _name_masks(items, folder)
+    for item in items:
+        if Path(item["image"]) in known:  # a mask of a download is named by its case, not as a scan
+            item["mask"] = f"{item['case']}.nii.gz"
     _tell_labels([Path(relative) for relative in of_case.values()], source)
     if layout is not None and schema is not None and known and metadata is None:
         of_file: dict[Path | None, list[dict[str, Any]]] = defaultdict(list)

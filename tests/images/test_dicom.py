@@ -397,8 +397,8 @@ def test_pixels_longer_than_announced_keep_their_place(tmp_path):
 
 
 def test_size_is_checked_before_memory_is_taken(tmp_path, monkeypatch):
-    monkeypatch.setattr("metaseg_monai.images.dicom.LARGEST_BYTES", 2 * VOLUME.size - 1)
-    refused(tmp_path / "ct", series(), r"at most 0 are read: split the series")
+    monkeypatch.setattr("metaseg_monai.images.image.LARGEST_BYTES", 2 * VOLUME.size - 1)
+    refused(tmp_path / "ct", series(), r"at most 0 are read")
 
 
 def test_settings_that_do_not_fit_a_series(tmp_path):

@@ -233,8 +233,8 @@ def test_an_axis_of_one_behind_the_third_is_left_out(tmp_path, shape):
     assert len(slice_items([{"image": str(path), "case": "a"}])) == 5
     for like in (image, path):
         mask = nib.load(write_mask(VOLUME > 0, tmp_path / "m.nii.gz", like))
-        np.testing.assert_array_equal(mask.get_fdata(), VOLUME > 0)
-        assert mask.shape == (6, 7, 5)
+        assert mask.shape == shape  # as the scan, so that viewers lay it over it
+        np.testing.assert_array_equal(mask.get_fdata().reshape(VOLUME.shape), VOLUME > 0)
         assert mask.affine.tobytes() == nib.load(path).affine.tobytes()
 
 
@@ -267,3 +267,12 @@ def test_a_file_that_may_not_be_read_says_so(tmp_path, monkeypatch, reading):
     monkeypatch.setattr(nifti.gzip, "open", forbidden)
     with pytest.raises(DataError, match=r"a\.nii\.gz: cannot be read \(Permission denied\); check"):
         reading(path)
+
+
+def test_a_wrong_name_of_the_compression_does_not_matter(tmp_path):
+    plain, packed_ = saved(tmp_path / "a.nii"), saved(tmp_path / "b.nii.gz")
+    plain.rename(tmp_path / "c.nii.gz")
+    packed_.rename(tmp_path / "d.nii")
+    for name in ("c.nii.gz", "d.nii"):
+        np.testing.assert_array_equal(read_image(tmp_path / name).array[0], VOLUME)
+        assert read_header(tmp_path / name)["spatial_shape"] == (6, 7, 5)

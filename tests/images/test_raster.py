@@ -88,11 +88,18 @@ def test_jpeg_keeps_rows(tmp_path):
     assert image[0, :, :16].mean() < 10
 
 
-def test_jpeg_is_not_rotated_by_exif(tmp_path):
-    exif = PIL.Image.Exif()
-    exif[0x0112] = 6  # "rotate by 90 degrees to show"
-    path = saved(tmp_path / "a.jpg", GREY, exif=exif)
-    assert read_image(path).array.shape == (1, 20, 30)
+def test_bombs_are_refused_from_the_header(tmp_path):
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 0, 0, 0, 0)
+    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(9))) + chunk(b"IEND", b"")
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + body)
+    with pytest.raises(DataError, match=r"bytes announce 3433 MiB, more than 500 times"):
+        read_image(tmp_path / "a.png")
+    raw = bytearray(saved(tmp_path / "a.jpg", GREY).read_bytes())
+    place = raw.index(b"\xff\xc0") + 5
+    raw[place : place + 4] = struct.pack(">HH", 65_000, 65_000)
+    (tmp_path / "a.jpg").write_bytes(raw)
+    with pytest.raises(DataError, match=r"bytes announce 4029 MiB"):
+        read_image(tmp_path / "a.jpg")
 
 
 def test_cmyk_and_a_wrong_name_are_refused(tmp_path):

@@ -7,7 +7,9 @@ import tifffile
 
 from metaseg_monai.errors import DataError
 from metaseg_monai.images import read_image
+from metaseg_monai.images.read import read_label
 from metaseg_monai.images.tiff import tiff_pixel_um
+from metaseg_monai.prepare.ome import read_ome
 
 GREY = {"photometric": "minisblack"}
 
@@ -157,13 +159,109 @@ def test_pixels_that_were_never_written_are_not_zeros(tmp_path):
         read_image(path)
 
 
-def test_compression_without_decoder_names_what_to_install(tmp_path):
-    PIL.Image.fromarray(ramp(20, 30)).save(tmp_path / "a.tif", compression="tiff_lzw")
-    if importlib.util.find_spec("imagecodecs"):
-        np.testing.assert_array_equal(read_image(tmp_path / "a.tif").array[0], ramp(20, 30))
-    else:
-        with pytest.raises(DataError, match="install imagecodecs"):
-            read_image(tmp_path / "a.tif")
+@pytest.mark.parametrize("compression", ["tiff_lzw", "packbits", "tiff_adobe_deflate"])
+@pytest.mark.parametrize(
+    "array",
+    [
+        ramp(20, 30),
+        ramp(20, 30, dtype=np.uint16) * 100,
+        ramp(20, 30, 3),
+        ramp(20, 30, dtype=np.float32) / 7,
+        ramp(20, 30) > 90,
+    ],
+)
+def test_usual_compressions_are_exact(tmp_path, array, compression):
+    path = tmp_path / "a.tif"
+    PIL.Image.fromarray(array).save(path, compression=compression)
+    found = read_image(path).array
+    np.testing.assert_array_equal(found, array[None] if array.ndim == 2 else array.T.swapaxes(1, 2))
+    assert found.dtype == (bool if array.dtype == bool else array.dtype)
+
+
+def test_compressed_palettes_pages_faxes_and_tiles(tmp_path):
+    path = tmp_path / "a.tif"
+    picture = PIL.Image.fromarray(ramp(20, 30) % 3, "P")
+    picture.putpalette([0, 0, 0, 9, 8, 7, 250, 1, 2])
+    picture.save(path, compression="tiff_lzw")
+    np.testing.assert_array_equal(read_image(path, palette="indices").array[0], ramp(20, 30) % 3)
+    pages = [PIL.Image.fromarray(ramp(20, 30) + number) for number in range(4)]
+    pages[0].save(path, compression="tiff_lzw", save_all=True, append_images=pages[1:])
+    volume = read_image(path, spatial_dims=3).array
+    for number in range(4):
+        np.testing.assert_array_equal(volume[0, ..., number], ramp(20, 30) + number)
+    bits = ramp(20, 30) > 90
+    PIL.Image.fromarray(bits).save(path, compression="group4", tiffinfo={262: 1})
+    assert read_image(path).array.mean() in (bits.mean(), 1 - bits.mean())
+
+
+def test_min_is_white_is_read_alike_compressed_or_not(tmp_path):
+    for name, mode in (("b", "1"), ("c", "L")):
+        path = tmp_path / f"{name}.tif"
+        shown = PIL.Image.fromarray(ramp(20, 30)).convert(mode)
+        shown.save(path, compression="tiff_lzw", tiffinfo={262: 0})
+        with tifffile.TiffFile(path) as file:
+            assert file.pages[0].photometric == 0
+        plain = tmp_path / f"{name}_plain.tif"
+        shown.save(plain, tiffinfo={262: 0})
+        assert tifffile.imread(plain).shape == (20, 30)
+        one, other = (read_image(file, palette="indices").array for file in (path, plain))
+        np.testing.assert_array_equal(one, other)
+
+
+def test_jpeg_in_tiff_is_an_image_and_no_label(tmp_path):
+    path = tmp_path / "a.tif"
+    smooth = np.add.outer(np.arange(32), np.arange(48)).astype(np.uint8)
+    PIL.Image.fromarray(np.stack([smooth] * 3, -1)).save(path, compression="jpeg", quality=95)
+    assert abs(read_image(path).array.astype(int) - smooth).max() < 8
+    with pytest.raises(DataError, match=r"compression \(JPEG\) changes values"):
+        read_label(path)
+
+
+def test_other_compressions_name_what_to_install(tmp_path):
+    path = written(tmp_path, ramp(20, 30), compression="zlib", metadata=None, **GREY)
+    raw = bytearray(path.read_bytes())
+    with tifffile.TiffFile(path) as file:
+        place = file.pages[0].tags["Compression"].valueoffset
+    raw[place : place + 2] = (34712).to_bytes(2, "little")  # JPEG 2000
+    path.write_bytes(raw)
+    if importlib.util.find_spec("imagecodecs") is None:
+        with pytest.raises(DataError, match=r'JPEG2000, which needs.*"metaseg-monai\[tiff\]"'):
+            read_image(path)
+
+
+def test_bombs_are_refused_from_the_header(tmp_path):
+    path = tmp_path / "a.tif"
+    nothing = np.broadcast_to(np.uint8(0), (40_000, 40_000))
+    tiles = ((np.zeros((4096, 4096), np.uint8)) for _ in range(100))
+    tifffile.imwrite(
+        path,
+        tiles,
+        shape=nothing.shape,
+        dtype=np.uint8,
+        tile=(4096, 4096),
+        compression="zlib",
+        **GREY,
+    )
+    with pytest.raises(DataError, match=r"bytes announce 1525 MiB, more than 500 times"):
+        read_image(path)
+    with tifffile.TiffWriter(path) as writer:
+        page = np.zeros((6000, 6000), np.uint8)
+        for _ in range(16):
+            writer.write(page, compression="zlib", contiguous=False, metadata=None, **GREY)
+    with pytest.raises(DataError, match=r"announce 549 MiB"):
+        read_image(path, spatial_dims=3)
+
+
+def test_a_wrong_name_is_told_by_the_true_format(tmp_path):
+    for suffix, other in ((".tif", "png"), (".png", "tiff"), (".jpg", "png"), (".tif", "jpeg")):
+        path = tmp_path / f"a{suffix}"
+        PIL.Image.fromarray(ramp(20, 30)).save(path, format=other)
+        with pytest.raises(DataError, match=r"begins as a file \.(png|tif|jpg) does"):
+            read_image(path)
+    for name, step in (("a.hdr", "pair"), ("b.dcm", "folder of the series"), ("c.webp", "PNG")):
+        (tmp_path / name).write_bytes(b"x")
+        with pytest.raises(DataError, match=f"unsupported file type; .*{step}"):
+            read_image(tmp_path / name)
 
 
 PIXELS = np.zeros((4, 6), np.uint16)
@@ -228,3 +326,31 @@ def test_a_damaged_file_is_named(tmp_path):
     (tmp_path / "f.tif").write_bytes(b"no image")
     with pytest.raises(DataError, match=r"f\.tif: its header cannot be read"):
         tiff_pixel_um(tmp_path / "f.tif")
+
+
+@pytest.mark.parametrize(
+    ("unit", "per_unit", "expected"),
+    [
+        ("micron", 2, "0.5"),
+        ("um", 2, "0.5"),
+        ("\\u00B5m", 4, "0.25"),
+        ("inch", 50800, "0.5"),
+        ("inch", 72, ""),
+        ("cm", 20000, "0.5"),
+        ("pixel", 1, ""),
+        (None, 2, ""),
+    ],
+)
+def test_prepare_and_predict_read_imagej_sizes_alike(tmp_path, unit, per_unit, expected):
+    metadata = {"axes": "YX", **({"unit": unit} if unit else {})}
+    path = sized(tmp_path / "i.tif", imagej=True, resolution=(per_unit,) * 2, metadata=metadata)
+    assert read_ome([path])["pixel_um"] == expected
+    assert tiff_pixel_um(path) == (pytest.approx(float(expected)) if expected else None)
+
+
+def test_pixels_of_imagej_that_are_no_squares_are_refused_where_they_are_asked_for(tmp_path):
+    metadata = {"axes": "YX", "unit": "micron"}
+    path = sized(tmp_path / "i.tif", imagej=True, resolution=(2, 4), metadata=metadata)
+    with pytest.raises(DataError, match=r"0\.5 x 0\.25 micrometres, expected squares"):
+        read_ome([path])
+    assert tiff_pixel_um(path) is None

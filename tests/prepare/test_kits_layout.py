@@ -91,7 +91,7 @@ def test_links_go_by_their_own_names(tmp_path, save_volume):
 def test_one_case_takes_its_size_from_the_table_above_its_folder(kits, source, name):
     (kits / "kits.json").rename(kits / name)
     (item,) = found(kits / source, SCHEMA)
-    assert (item["case"], item["mask"]) == ("case_00000", "imaging.nii.gz")
+    assert (item["case"], item["mask"]) == ("case_00000", "case_00000.nii.gz")
     assert item["metadata"] == {"tumour_size_mm": "41"}
 
 
@@ -155,12 +155,12 @@ def test_only_the_images_of_a_kits_folder_are_found(kits):
         "case": "case_00003",
         "group": "case_00003",
         "metadata": {},
-        "mask": "case_00003/imaging.nii.gz",
+        "mask": "case_00003.nii.gz",
     }
     above = found(kits.parent, None)
-    assert [item["mask"] for item in above] == [f"data/{case}/imaging.nii.gz" for case in expected]
+    assert [item["mask"] for item in above] == [f"{case}.nii.gz" for case in expected]
     (one,) = found(kits / "case_00003", None)
-    assert (one["case"], one["mask"]) == ("case_00003", "imaging.nii.gz")
+    assert (one["case"], one["mask"]) == ("case_00003", "case_00003.nii.gz")
 
 
 def test_a_relative_source_is_named_by_its_folder(tmp_path, monkeypatch, save_volume):

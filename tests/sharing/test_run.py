@@ -81,9 +81,9 @@ def test_volumes_come_back_as_they_were(tiny, kits, tmp_path):
     give_weights(bundle, **settings)
     predict(str(bundle), str(kits), str(tmp_path / "own"), None, **settings)
     masks = masks_of(tmp_path / "own")
-    assert sorted(masks) == ["case_00000/imaging.nii.gz", "case_00001/imaging.nii.gz"]
+    assert sorted(masks) == ["case_00000.nii.gz", "case_00001.nii.gz"]
     for name, mask in masks.items():
-        image = nib.load(kits / name)
+        image = nib.load(kits / name.removesuffix(".nii.gz") / "imaging.nii.gz")
         assert mask.shape == image.shape
         assert mask.affine.tobytes() == image.affine.tobytes()
         assert set(np.unique(np.asarray(mask.dataobj))) <= {0, 1, 2, 3}
@@ -93,7 +93,7 @@ def test_volumes_come_back_as_they_were(tiny, kits, tmp_path):
         predict(str(bundle), str(kits), str(tmp_path / name), meta, **settings)
     found = {name: masks_of(tmp_path / name) for name in given}
     for case, like in (("case_00000", "mm"), ("case_00001", "unknown")):
-        mask = f"{case}/imaging.nii.gz"
+        mask = f"{case}.nii.gz"
         for other in ("own", "file"):
             np.testing.assert_array_equal(
                 np.asarray(found[other][mask].dataobj), np.asarray(found[like][mask].dataobj)
