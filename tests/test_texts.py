@@ -1,0 +1,111 @@
+"""What is said of the four texts: one source for their settings, commands that are real."""
+
+import json
+import re
+import shlex
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from metaseg_monai.bundle.locate import configuration_file, resolve_bundle
+from metaseg_monai.bundle.overrides import check_overrides, load_config
+from metaseg_monai.cli.commands import COMMANDS, check_flags, find, load
+from metaseg_monai.networks.variants import ALL_VARIANTS
+from metaseg_monai.simulate.cells.plan import make_plan
+from metaseg_monai.study.design import EXPERTS
+
+ROOT = Path(__file__).resolve().parents[1]
+REFERENCES = json.loads((ROOT / "docs/references.json").read_text(encoding="utf-8"))
+COVERAGE = (ROOT / "docs/coverage.md").read_text(encoding="utf-8")
+OF_SHAPES = "synthetic_shapes_segmentation"  # whose models the page calls runs/sme
+
+
+def read(file):
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("text", REFERENCES["settings"], ids=lambda text: text["id"])
+def test_sizes_are_those_of_the_texts(text):
+    files = sorted(ROOT.glob(f"bundles/*/configs/{text['configuration']}.json"))
+    assert len(files) >= 4
+    for file in files:
+        own = text.get("exceptions", {}).get(file.parents[1].name, {})
+        wanted = {**text["values"], **own}
+        assert {name: read(file).get(name) for name in wanted} == wanted, file
+        assert read(file)["network_def#channels"] == 64
+        assert read(file)["network_def#levels"] == 5
+
+
+@pytest.mark.parametrize("images", REFERENCES["images"], ids=lambda images: images["recipe"])
+def test_full_sizes_have_the_counts_of_the_texts(images):
+    counts = {split: images[split] for split in ("train", "val", "test")}
+    if images["recipe"] == "synthetic-shapes":
+        simulated = read(ROOT / f"bundles/{OF_SHAPES}/configs/simulate.json")
+        assert {split: simulated[split] for split in counts} == counts
+        return
+    plans = make_plan(images["recipe"], dict.fromkeys(counts), 0)
+    assert Counter(plan.split for plan in plans) == counts
+
+
+def test_pages_name_the_network_that_the_texts_name():
+    told = 0
+    for page in sorted(ROOT.glob("bundles/*/docs/README.md")):
+        text = page.read_text(encoding="utf-8")
+        for source, networks in re.findall(
+            r"\(network of the (paper|thesis): ([^);]+)", " ".join(text.split())
+        ):
+            known = {
+                table["network"]
+                for table in REFERENCES["tables"]
+                if table["bundle"] == page.parents[1].name and table["source"].startswith(source)
+            }
+            stated = known - {"not stated"} or known
+            assert set(networks.split(", ")) == stated, page
+            told += 1
+    assert told == 8
+
+
+def test_the_film_of_the_texts_is_that_of_ivadomed():
+    for file in [*ROOT.glob("bundles/*/studies/*.json"), *ROOT.glob("docs/examples/*/study*.json")]:
+        references = read(file).get("references", {})
+        for renamed in references.values() if isinstance(references, dict) else ():
+            assert "film-ivadomed" not in renamed, file
+    for table in REFERENCES["tables"]:
+        assert "film" not in table["rows"], table["id"]
+
+
+def commands():
+    """The commands of the page, as words."""
+    spans = [shlex.split(span) for span in re.findall(r"`([^`]+)`", COVERAGE)]
+    return [words for words in spans if len(words) > 1 and words[0].replace("_", "-") in COMMANDS]
+
+
+def test_the_page_tells_commands_of_every_bundle():
+    told = COVERAGE.replace("\n", " ")
+    assert len(commands()) > 30
+    for bundle in ROOT.glob("bundles/*/configs"):
+        assert bundle.parent.name in told
+
+
+@pytest.mark.parametrize("words", commands(), ids=" ".join)
+def test_a_command_of_the_page_is_real(words, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    target, names, rest = find(words, COMMANDS)
+    check_flags(load(target), rest, " ".join(names))
+    values = [word for word in rest if not word.startswith("--")]
+    flags = {word[2:]: rest[place + 1] for place, word in enumerate(rest) if word.startswith("--")}
+    known = {"output", "output_dir", "source", "configuration", "modes", "seeds", "variants"}
+    settings = {name: text for name, text in flags.items() if name not in known}
+    if names == ["study"]:
+        assert Path(values[0]).is_file() or resolve_bundle(values[0])
+        variants = flags.get("variants", "se").split(",")
+        assert set(variants) <= {*ALL_VARIANTS, *EXPERTS}
+    elif names[0] in ("train", "evaluate", "predict", "explain"):
+        stages = {"train": ["train"], "predict": ["inference"]}.get(names[0], ["train", "evaluate"])
+        bundle = resolve_bundle(values[0] if names[0] == "train" else OF_SHAPES)
+        further = [name for name in flags.get("configuration", "").split(",") if name]
+        files = [
+            configuration_file(bundle, name) for name in (*(f"{s}.json" for s in stages), *further)
+        ]
+        check_overrides(load_config(files), settings)
