@@ -197,7 +197,7 @@ def call(function: Callable[..., Any], words: Sequence[str], arguments: Sequence
     if refusal := getattr(result, "refusal", None):
         raise DataError(refusal)
     problems = getattr(result, "problems", None)
-    if not problems:
+    if not problems or not isinstance(problems, list | tuple):  # a schema has a method of the name
         return DONE
     sys.stdout.flush()
     printed = _text(result)

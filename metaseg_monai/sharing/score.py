@@ -13,10 +13,10 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from metaseg_monai.errors import ConfigError, DataError, DataWarning
+from metaseg_monai.errors import ConfigError, DataError, DataWarning, Problem, as_refusal
 from metaseg_monai.evaluation import read_volumes
 from metaseg_monai.evaluation.volume_table import VOLUMES
-from metaseg_monai.files import absolute
+from metaseg_monai.files import absolute, owned, write_problems
 from metaseg_monai.images.geometry import axial_volume, same_grid, voxels_apart
 from metaseg_monai.images.image import Image, image_suffix
 from metaseg_monai.images.read import read_label
@@ -201,6 +201,18 @@ def cannot_write(output: str | Path, error: OSError) -> DataError:
 FILE_NAME = "volumes.csv"
 
 
+class Scored(str):
+    """What `score` tells: means of each region, and where the table is.
+
+    Attributes:
+        folder: of the table.
+        problems: of the pairs that could not be scored, all in ``problems.csv`` beside the table.
+    """
+
+    folder: Path
+    problems: list[Problem]
+
+
 def score(
     predictions: str | Path,
     labels: str | Path,
@@ -209,7 +221,7 @@ def score(
     class_names: str | Mapping[str, str] | None = None,
     found_share: float = FOUND_SHARE,
     samples: bool = False,
-) -> str:
+) -> Scored:
     """Score predicted volumes against labels as challenges do, and write ``volumes.csv``.
 
     Example:
@@ -235,10 +247,12 @@ def score(
         samples: of a KiTS21 download in which its sample_segmentations.py was run: the mean over
             all files of each case's segmentation_samples/.
 
+    A pair that cannot be read, or whose mask has another shape or place than its label or values
+    that are no classes of the regions, is left out and told of.
+
     Raises:
-        DataError: files cannot be paired or read, a mask has another shape or place than its
-            label, or values that are no classes of the regions; names the case. Or the output
-            cannot be written, or would replace a file that is no table of scores.
+        DataError: files cannot be paired, no pair can be scored, or the output cannot be written,
+            or would replace a file that is no table of scores.
         ConfigError: the regions, names or the share are none.
     """
     given, asked = _regions(regions), parse_class_names(class_names)
@@ -250,23 +264,36 @@ def score(
     else:
         made = fitting_regions(KITS_REGIONS, named, _present(found, named))
     highest = max([number for region in made for number in region.classes] + list(named))
-    rows = []
-    for pair in tqdm(found.pairs, desc="score", unit="case", disable=None):
-        names = {"volume": pair.case, "group": pair.case, "split": "", "mode": "normal"}
-        pairs = _samples(pair) if samples else [pair]
-        scores = _mean([_score_pair(one, made, found_share, highest) for one in pairs])
-        rows += [{**names, **one._asdict()} for one in scores]
-    try:
-        VOLUMES.write(path, rows)
-    except OSError as error:  # a full disk, say
-        raise cannot_write(output, error) from error
+    with owned(output, "is writing scores here"):
+        rows: list[dict[str, Any]] = []
+        problems: list[Problem] = []
+        for pair in tqdm(found.pairs, desc="score", unit="case", disable=None):
+            names = {"volume": pair.case, "group": pair.case, "split": "", "mode": "normal"}
+            try:
+                pairs = _samples(pair) if samples else [pair]
+                scores = _mean([_score_pair(one, made, found_share, highest) for one in pairs])
+            except (DataError, OSError) as error:
+                if len(problems) + 1 == len(found.pairs):
+                    raise
+                cause = as_refusal(error) or error
+                problems.append(Problem.of_error(pair.case, str(pair.pred), pair.pred, cause))
+                continue
+            rows += [{**names, **one._asdict()} for one in scores]
+        try:
+            VOLUMES.write(path, rows)
+            if problems or path != Path(output):  # a table's folder may have problems of its own
+                write_problems(path.parent, problems)
+        except OSError as error:  # a full disk, say
+            raise cannot_write(output, error) from error
     lines = [summarise_volumes(read_volumes(path)), f"all cases: {path}"]
     if found.unpredicted:
         missing = found.unpredicted
         lines.append(
             f"not scored: {len(missing)} labels without a prediction, such as {missing[0]}"
         )
-    return "\n".join(lines)
+    told = Scored("\n".join(lines))
+    told.folder, told.problems = path.parent, problems
+    return told
 
 
 def _samples(pair: Pair) -> list[Pair]:

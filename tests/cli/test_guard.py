@@ -135,6 +135,7 @@ def test_a_batch_with_problems_ends_with_three_and_one_of_nothing_else_with_two(
     assert err.startswith("problem: a: a.png: cut short; copy it anew\n")
     assert str(tmp_path / "problems.csv") in err
     assert ends(lambda: SimpleNamespace(problems=[]))[0] == 0
+    assert ends(lambda: SimpleNamespace(problems=lambda row: ["none"]))[0] == 0
     status, _, err = ends(lambda: SimpleNamespace(problems=found, refusal="nothing; mend it"))
     assert (status, err) == (2, "error: nothing; mend it\n")
 

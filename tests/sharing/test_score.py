@@ -219,3 +219,23 @@ def test_samples_are_averaged_as_in_the_challenge(tmp_path):
     score(tmp_path / "p", label, tmp_path / "one")
     other = score_volume(label_of(0), label_of(1), SPACING, make_regions(KITS_REGIONS, CLASS_NAMES))
     assert mean == pytest.approx((1 + 2 * other[2].dice) / 3)
+
+
+def test_what_cannot_be_scored_is_listed_and_the_others_are_scored(tmp_path):
+    for case in "abcd":
+        saved(tmp_path / "l" / f"{case}.nii.gz", label_of(0))
+        saved(tmp_path / "p" / f"{case}.nii.gz", label_of(0))
+    (tmp_path / "p" / "a.nii.gz").write_bytes(b"")
+    saved(tmp_path / "p" / "b.nii.gz", label_of(0)[:5])
+    saved(tmp_path / "l" / "c.nii.gz", label_of(0), shift_mm=9)
+    told = score(tmp_path / "p", tmp_path / "l", tmp_path / "out")
+    assert [problem.case for problem in told.problems] == ["a", "b", "c"]
+    assert set(read_volumes(tmp_path / "out" / "volumes.csv")["volume"]) == {"d"}
+    rows = pd.read_csv(tmp_path / "out" / "problems.csv")
+    assert list(rows["case"]) == ["a", "b", "c"]
+    assert list(rows["next_step"].str.len() > 0) == [True] * 3
+    for case in "abc":
+        saved(tmp_path / "p" / f"{case}.nii.gz", label_of(0))
+        saved(tmp_path / "l" / f"{case}.nii.gz", label_of(0))
+    assert score(tmp_path / "p", tmp_path / "l", tmp_path / "out").problems == []
+    assert not (tmp_path / "out" / "problems.csv").exists()
