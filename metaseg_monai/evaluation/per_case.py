@@ -39,6 +39,7 @@ from metaseg_monai.metrics.calibration import bin_probabilities
 from metaseg_monai.metrics.scores import COUNT_COLUMNS, case_f1
 from metaseg_monai.tables.table import CLASSES, CaseTable, save_class_names
 from metaseg_monai.training.checkpoints import EVALUATION, RESULTS, TRAINED_ON
+from metaseg_monai.training.collate import PROBLEM
 from metaseg_monai.training.processes import bare_network, own_while_running
 from metaseg_monai.training.weights import LoadWeights, read_weights, weights_sha256
 
@@ -135,7 +136,7 @@ class PerCase:
 def cases_of(engine: Engine) -> Iterator[dict[str, Any]]:
     """Each case of the present batch, with what the evaluator made of it."""
     batch = {**engine.state.batch, **engine.state.output}
-    known = {key: values for key, values in batch.items() if values is not None}
+    known = {k: values for k, values in batch.items() if values is not None and k != PROBLEM}
     for place in range(len(batch["case"])):
         yield {key: values[place] for key, values in known.items()}
 
@@ -494,7 +495,13 @@ READY = ".evaluation"  # all files of an evaluation that are about to take their
 SEEN = {"train": "trained on", "val": "chosen by"}  # what images of a split were to the weights
 WEIGHTS, LOG = "model.pt", "log.csv"
 JOINS = ".joins"  # in READY: this evaluation adds to the one that is there
-SAME = ("weights_sha256", "table_sha256", "split", "settings")  # of evaluations that are merged
+SAME = (
+    "weights_sha256",
+    "table_sha256",
+    "split",
+    "settings",
+    "left_out",
+)  # of evaluations that are merged
 
 
 def results_folder(output_dir: str, split: str) -> str:
@@ -522,7 +529,8 @@ class RecordEvaluation:
     The file holds `weights_sha256` (as in the weights' facts), `split`, `table_sha256` (of the
     table's file), `modes`, `asked` (as they were asked for), `images` (what they were to the
     weights: unseen, trained on, chosen by, or unknown), `settings`, `log_sha256` of the training's
-    log beside the weights, and `files`: the SHA-256 by name of each. An evaluation of the same
+    log beside the weights, `left_out` (why, by the names of cases that could not be read), and
+    `files`: the SHA-256 by name of each. An evaluation of the same
     weights, table, split and settings in other modes is added to the one that is there; what is
     left of any other is moved to ``previous/``.
 
@@ -585,6 +593,7 @@ class RecordEvaluation:
             "asked": self.asked,
             "settings": self.settings,
             "log_sha256": log_sha256(home_of(folder)),
+            "left_out": {one.case: one.problem for one in getattr(engine.state, "problems", ())},
         }
         with new_folder(folder / READY, replace=True) as part:
             written = []
@@ -613,7 +622,7 @@ class RecordEvaluation:
     def _same(self, content: Mapping[str, Any]) -> dict[str, Any] | None:
         """The evaluation that is in the folder, if it is intact and differs in its modes alone."""
         old = _read_json(self.path)
-        other = any(old.get(key) != content[key] for key in SAME)
+        other = any((old.get(key) or {}) != (content[key] or {}) for key in SAME)
         return None if other or why_changed(self.path.parent, old) else old
 
     def _weights_sha256(self) -> str:
@@ -622,6 +631,11 @@ class RecordEvaluation:
 
     def _knows_trained(self) -> bool:
         return self.weights.path.with_name(TRAINED_ON).is_file()
+
+
+def left_out(folder: Path) -> dict[str, str]:
+    """Why cases have no results, by their names, of the evaluation in a folder."""
+    return dict(_read_json(folder / EVALUATION).get("left_out") or {})
 
 
 def log_sha256(home: Path) -> str | None:

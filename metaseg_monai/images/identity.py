@@ -61,14 +61,27 @@ def image_digest(image: Image) -> str:
     return hashlib.sha256(channels.encode()).hexdigest()
 
 
-def file_digests(images: Sequence[Sequence[str | Path]]) -> list[str]:
+def file_digests(images: Sequence[Sequence[str | Path]], strict: bool = True) -> list[str]:
     """`image_digest` of images, each of one file or of one a plane, in their order.
+
+    Args:
+        images: files of each.
+        strict: refuse an image that cannot be read; else its digest is "".
 
     Raises:
         DataError: one cannot be read.
     """
+
+    def digest(files: Sequence[str | Path]) -> str:
+        try:
+            return _file_digest(files)
+        except DataError:
+            if strict:
+                raise
+            return ""
+
     with ThreadPoolExecutor(READERS) as pool:
-        return list(pool.map(_file_digest, images))
+        return list(pool.map(digest, images))
 
 
 def _file_digest(files: Sequence[str | Path]) -> str:

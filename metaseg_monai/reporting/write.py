@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from metaseg_monai.errors import ConfigError
+from metaseg_monai.evaluation.per_case import left_out
 from metaseg_monai.files import replacing
 from metaseg_monai.metadata.fields import Categorical, Ordinal
 from metaseg_monai.metrics.scores import summarise
@@ -415,6 +416,14 @@ def record_section(results: Results, history: Sequence[Mapping[str, Any]]) -> Se
     parts += training_counts(results)
     if runs := _run_table(results):
         parts.append(Details("Runs", runs))
+    lacking = {
+        f"{run.folder.name}: {case}": {"reason": reason}
+        for run in results.runs
+        for case, reason in left_out(run.folder).items()
+    }
+    if lacking:
+        note = "They could not be read, so no score above knows of them."
+        parts.append(Table("left_out", "Cases left out", note, rows_of(lacking)))
     if results.missing:
         reasons = {name: {"reason": reason} for name, reason in results.missing.items()}
         title = "Runs without results"

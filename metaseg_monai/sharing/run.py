@@ -50,11 +50,13 @@ class Evaluated:
         counts: a row for each case, test mode and class: true and false positives, false negatives.
         scores: a row for each test mode: F1 pooled over all cases, unweighted mean of the domains,
             and mean over cases with its 95 % interval.
+        problems: of the cases that were left out, all in ``problems.csv``.
     """
 
     folder: Path
     counts: pd.DataFrame
     scores: pd.DataFrame
+    problems: Sequence[Problem] = ()
 
     def __str__(self) -> str:
         return (
@@ -176,7 +178,8 @@ def evaluate(
     with running(root, configs, given, "is evaluating here") as workflow:
         results = absolute(workflow.parser.get_parsed_content("results_dir"))
         counts = read_counts(results / "counts.csv")
-        return Evaluated(results, counts, scores_by_mode(counts))
+        problems = workflow.parser.get_parsed_content("problems").found
+        return Evaluated(results, counts, scores_by_mode(counts), problems)
 
 
 def scores_by_mode(counts: pd.DataFrame) -> pd.DataFrame:

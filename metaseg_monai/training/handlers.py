@@ -323,19 +323,23 @@ class ListProblems:
 
     Args:
         folder: of the results, which gets ``problems.csv`` by `finish`.
+        at_least_one: refuse to complete a run in which nothing could be read.
 
     Attributes:
         found: a `Problem` for each case or volume; readers of lists and headers add to it.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, at_least_one: bool = False) -> None:
         self.folder = Path(folder)
+        self.at_least_one = at_least_one
         self.found: list[Problem] = []
         self._done = 0
 
     def attach(self, engine: Engine) -> None:
         """Collect after every batch."""
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+        if self.at_least_one:
+            engine.add_event_handler(Events.EPOCH_COMPLETED, lambda: self._require())
         hear_of_errors(engine, lambda engine, error: self._write())
 
     def __call__(self, engine: Engine) -> None:
@@ -357,10 +361,13 @@ class ListProblems:
             DataError: no case at all was done.
         """
         self._write()
+        self._require(before)
+        return self.found
+
+    def _require(self, before: int = 0) -> None:
         if self.found and not self._done and not before:
             told = listing(self.found, 3, str)
             raise DataError(f"none of {len(self.found)} item(s) could be done: {told}")
-        return self.found
 
     def _write(self) -> None:
         if self.found or self.folder.is_dir():

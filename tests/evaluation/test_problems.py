@@ -17,7 +17,14 @@ from monai.data import DataLoader
 from monai.engines import SupervisedEvaluator
 
 from metaseg_monai.errors import DataError, Problem
-from metaseg_monai.evaluation import MaskRecord, SaveMasks, SaveObjects
+from metaseg_monai.evaluation import (
+    CaseCounts,
+    MaskRecord,
+    PerCase,
+    SaveMasks,
+    SaveObjects,
+    read_counts,
+)
 from metaseg_monai.files import read_lines
 from metaseg_monai.images.read import slice_items
 from metaseg_monai.metadata import Categorical, MetadataSchema
@@ -294,3 +301,41 @@ def test_what_an_unforeseen_error_says_stands_in_the_list(tmp_path):
     assert bad["problem"].problem == "unforeseen ZeroDivisionError: by zero"
     batch = collate_cases([bad])
     assert batch == {"case": [], "problem": [bad["problem"]]}
+
+
+def test_a_batch_that_is_broken_in_part_counts_the_rest(tmp_path):
+    for seed, name in enumerate("abcd"):
+        picture(tmp_path / f"{name}.tif", seed)
+        tifffile.imwrite(tmp_path / f"{name}_label.tif", np.zeros((20, 30), np.uint8))
+    cut(tmp_path / "b.tif")
+    common = {"group": "g", "split": "test", "mode": "normal", "domain": "x", "metadata": {}}
+    items = [
+        {"image": str(tmp_path / f"{name}.tif"), "label": str(tmp_path / f"{name}_label.tif")}
+        | {"case": name, **common}
+        for name in "abcd"
+    ]
+    problems = ListProblems(tmp_path / "out", at_least_one=True)
+
+    def evaluate(items):
+        engine = SupervisedEvaluator(
+            device=torch.device("cpu"),
+            val_data_loader=DataLoader(
+                SiftedDataset(items, PARTS), batch_size=2, collate_fn=collate_cases
+            ),
+            network=Bright(),
+            iteration_update=skip_empty,
+            val_handlers=[PerCase(tmp_path / "out" / "counts.csv", CaseCounts(2)), problems],
+            decollate=False,
+        )
+        engine.logger.disabled = True
+        engine.run()
+        return engine
+
+    engine = evaluate(items)
+    assert [problem.case for problem in engine.state.problems] == ["b"]
+    before = read_counts(tmp_path / "out" / "counts.csv")
+    assert list(before["case"]) == ["a", "c", "d"]
+    problems = ListProblems(tmp_path / "out", at_least_one=True)
+    with pytest.raises(DataError, match="none of 1"):
+        evaluate(items[1:2])
+    assert read_counts(tmp_path / "out" / "counts.csv").equals(before)
