@@ -81,6 +81,10 @@ def commands():
     return [words for words in spans if len(words) > 1 and words[0].replace("_", "-") in COMMANDS]
 
 
+def test_the_readme_leads_to_the_page():
+    assert "(docs/coverage.md)" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
 def test_the_page_tells_commands_of_every_bundle():
     told = COVERAGE.replace("\n", " ")
     assert len(commands()) > 30
