@@ -7,7 +7,7 @@ import inspect
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -84,9 +84,11 @@ def effective(*names: str) -> dict[str, Any]:
 def facts(cases: CaseTable | None = None) -> dict[str, Any]:
     """Return what weights must tell of the network that ran (contract 27).
 
-    `network`, `preprocessing` and `window` are components, to which `BestWeights` adds their
-    defaults; `variant` is that of the network, where it has one; `unknown_trained` is whether
-    training drops metadata; `refers_to` holds further components that these name.
+    `network`, `preprocessing` and `window` are components as they are made: references and
+    expressions stand as the component or plain value that they come to, where they come to one.
+    `BestWeights` adds their defaults; `variant` is that of the network, where it has one;
+    `unknown_trained` is whether training drops metadata; `refers_to` holds further components that
+    these name.
 
     Args:
         cases: whose classes are trained; `class_names` are those that the data set tells, by
@@ -97,7 +99,15 @@ def facts(cases: CaseTable | None = None) -> dict[str, Any]:
     """
     parser, _ = _running()
     known = effective("network_def", "preprocessing")
-    network, preprocessing = (known.pop(name) for name in ("network_def", "preprocessing"))
+    network, preprocessing = (
+        _made(parser, known[name], known, name) for name in ("network_def", "preprocessing")
+    )
+    named_still = json.dumps([network, preprocessing])
+    known = {
+        name: part
+        for name, part in known.items()
+        if name not in ("network_def", "preprocessing") and f"@{name}" in named_still
+    }
     names = {} if cases is None else dict(cases.class_names)
     classes = parser.get("classes") if parser else None
     if isinstance(classes, int) and (beyond := [one for one in names if one >= classes]):
@@ -118,6 +128,24 @@ def facts(cases: CaseTable | None = None) -> dict[str, Any]:
         "unknown_trained": any(isinstance(one, float | int) and one > 0 for one in shares),
     }
     return {key: value for key, value in told.items() if value}
+
+
+def _made(parser: ConfigParser | None, value: Any, known: Mapping[str, Any], place: str) -> Any:
+    """The value with components in place of references, and what expressions come to."""
+    if isinstance(value, dict):
+        return {key: _made(parser, one, known, f"{place}#{key}") for key, one in value.items()}
+    if isinstance(value, list):
+        return [_made(parser, one, known, f"{place}#{at}") for at, one in enumerate(value)]
+    if not isinstance(value, str) or value[:1] not in ("@", "$"):
+        return value
+    if value[1:] in known and value[1:].partition("#")[0] != place.partition("#")[0]:
+        return _made(parser, known[value[1:]], known, value[1:])
+    try:
+        content = parser.get_parsed_content(place) if parser is not None else value
+    except Exception:  # what it names is not there yet, or has no value by itself
+        return value
+    parts = content if isinstance(content, list | tuple) else [content]
+    return content if all(isinstance(one, PLAIN) for one in parts) else value
 
 
 def settings(cases: CaseTable, schema: MetadataSchema) -> dict[str, Any]:

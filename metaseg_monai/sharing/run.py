@@ -16,7 +16,7 @@ from metaseg_monai.errors import ConfigError, DataError, Problem
 from metaseg_monai.evaluation import read_counts
 from metaseg_monai.evaluation.estimates import tell_estimate
 from metaseg_monai.explain.draw import draw
-from metaseg_monai.files import absolute, readable, replacing
+from metaseg_monai.files import absolute, file_sha256, readable, replacing
 from metaseg_monai.metadata.fields import UNKNOWN
 from metaseg_monai.metrics.scores import average_f1, case_mean_f1, pooled_f1, pooled_iou
 from metaseg_monai.training.weights import read_weights
@@ -122,13 +122,15 @@ def train(
     """
     given = dict(settings) if output_dir is None else {**settings, "output_dir": str(output_dir)}
     root, further = resolve_bundle(bundle, bundles), configs_of(more=configuration)
+    files = [configuration_file(root, name) for name in further]
+    named = [file.stem if file.parent == root / "configs" else str(file) for file in files]
+    digests = [file_sha256(file) if file.is_file() else None for file in files]
     with running(root, ["train.json", *further], given, "is training here") as workflow:
         folder = absolute(workflow.parser.get_parsed_content("output_dir"))
-        files = [configuration_file(root, name) for name in further]
-        named = [file.stem if file.parent == root / "configs" else str(file) for file in files]
         record = {
             "bundle": str(root),
             "configuration": named,
+            "configuration_sha256": digests,
             "settings": _lasting(given),
             "weights_sha256": read_weights(folder / "model.pt")[1]["weights_sha256"],
         }
@@ -419,13 +421,29 @@ def _known(
             except (ValueError, KeyError, TypeError) as error:
                 raise DataError(f"{file}: damaged ({error}); give the bundle instead.") from error
             _check_described(Path(folder), file, record.get("weights_sha256"))
-            return root, configuration or record.get("configuration"), {**known, **settings}
+            if configuration is None:
+                configuration = record.get("configuration")
+                _check_unchanged(folder, root, configuration, record.get("configuration_sha256"))
+            return root, configuration, {**known, **settings}
     if (Path(folder) / "model.pt").is_file() and not (Path(folder) / "configs").is_dir():
         raise ConfigError(
             f"{folder} does not say how it was trained ({' or '.join(RECORDS)}); give the bundle "
             f"and the settings of the training, with --output_dir {folder}."
         )
     return resolve_bundle(folder, bundles), configuration, settings
+
+
+def _check_unchanged(
+    folder: str | Path, root: Path, names: Sequence[str] | None, digests: Sequence[str] | None
+) -> None:
+    """Refuse a configuration that has changed since a model was trained with it."""
+    for name, digest in zip(names or (), digests or (), strict=False):
+        file = configuration_file(root, name)
+        if digest is not None and (not file.is_file() or file_sha256(file) != digest):
+            raise ConfigError(
+                f"{file} is not as it was when {folder} was trained with it; put that content "
+                f"back, or name it to use it as it is: --configuration {','.join(names or ())}"
+            )
 
 
 def _check_described(folder: Path, file: Path, described: str | None) -> None:

@@ -11,12 +11,14 @@ import numpy as np
 import pandas as pd
 import torch.distributed as dist
 from ignite.engine import Engine, Events
+from monai.engines import IterationEvents, Trainer
 from monai.transforms import Compose
 from tqdm import tqdm
 
-from metaseg_monai.errors import DataError, listing
+from metaseg_monai.errors import ConfigError, DataError, listing
 from metaseg_monai.files import file_sha256, frame_csv, of_cell
 from metaseg_monai.images.identity import file_digests
+from metaseg_monai.inferers import each_tensor
 from metaseg_monai.naming import likened
 from metaseg_monai.tables.check import image_files
 from metaseg_monai.training import processes
@@ -60,6 +62,23 @@ class RecordTrained:
     def attach(self, engine: Engine) -> None:
         """Attach to the trainer."""
         engine.add_event_handler(Events.STARTED, self)
+        if isinstance(engine, Trainer):
+            engine.add_event_handler(IterationEvents.FORWARD_COMPLETED, self.check_outputs)
+
+    def check_outputs(self, engine: Engine) -> None:
+        """Refuse a network that has not one output for each class, before a step is taken.
+
+        Raises:
+            ConfigError: it has more, or fewer.
+        """
+        engine.remove_event_handler(self.check_outputs, IterationEvents.FORWARD_COMPLETED)
+        load = next((one for one in _steps_of(self.dataset) if isinstance(one, LoadCased)), None)
+        outputs = next(iter(each_tensor(engine.state.output["pred"]))).shape[1]
+        if load is not None and outputs != load.classes:
+            raise ConfigError(
+                f"The network has {outputs} outputs, and classes is {load.classes} with the "
+                "background; set classes, or the network's out_channels, to one number"
+            )
 
     def __call__(self, engine: Engine) -> None:
         """Write the file, and take up the values of the images.
@@ -97,7 +116,7 @@ def measured(dataset: Any) -> dict[str, Any] | None:
     Raises:
         DataError: an image cannot be read, or images differ in channels.
     """
-    steps = list(_steps(getattr(dataset, "transform", None)))
+    steps = _steps_of(dataset)
     load = next((step for step in steps if isinstance(step, LoadCased)), None)
     data: Sequence[Any] = getattr(dataset, "data", ())
     if load is None or not len(data):
@@ -131,6 +150,10 @@ def measured(dataset: Any) -> dict[str, Any] | None:
     scaled = steps[steps.index(load) :]
     known = intensity_of(images, stored)
     return {**known, "indifferent": True} if _indifferent(scaled, data[0]) else known
+
+
+def _steps_of(dataset: Any) -> list[Any]:
+    return list(_steps(getattr(dataset, "transform", None)))
 
 
 def _steps(transform: Any) -> Iterable[Any]:

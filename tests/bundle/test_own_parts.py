@@ -45,7 +45,7 @@ def work(bundle, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "images").mkdir()
-    tifffile.imwrite(tmp_path / "images/a.tif", np.eye(40, 36, dtype=np.uint8))
+    tifffile.imwrite(tmp_path / "images/a.tif", 255 * np.eye(40, 36, dtype=np.uint8))
     return tmp_path
 
 
@@ -122,3 +122,23 @@ def test_federated_learning_reads_the_metric_of_the_global_weights(bundle, work,
     ]
     assert all(0 <= score <= 1 for score in scores)
     assert scores[0] != scores[1]
+
+
+def test_a_network_of_other_outputs_is_refused_before_it_learns(bundle, work, settings):
+    own = {"_target_": "monai.networks.nets.BasicUNet", "spatial_dims": 2, "in_channels": 1}
+    own |= {"out_channels": 3, "features": [4, 4, 4, 4, 4, 4]}
+    with pytest.raises(ConfigError, match="has 3 outputs, and classes is 2"):
+        train(bundle, "run", network_def=own, **settings)
+    assert not (work / "run" / "model.pt").exists()
+
+
+def test_a_configuration_that_changed_since_the_training_is_told(bundle, work, settings, tiny):
+    mine = work / "mine.json"
+    mine.write_text('{"train#augmentation": []}')
+    small = {**settings, **tiny, "dataset_dir": "data", "epochs": 1}
+    small.pop("train#augmentation#0#spatial_size")
+    model = train(bundle, "run", configuration="mine.json", **small)
+    mine.write_text('{"train#augmentation": [], "sample_cases": 0}')
+    with pytest.raises(ConfigError, match=r"mine\.json is not as it was.*--configuration"):
+        evaluate(model.folder, modes="normal")
+    assert len(evaluate(model.folder, modes="normal", configuration="mine.json").scores) == 1

@@ -105,3 +105,26 @@ def test_a_process_of_torchrun_tells_it_too(copies, tmp_path):
         [sys.executable, *command], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert f"{copies[1]} {{'optimizer'" in done.stdout, done.stderr[-2000:]
+
+
+def test_facts_are_of_what_was_made_not_of_its_names():
+    parser = ConfigParser(
+        {
+            "imports": CONFIG["imports"],
+            "my_net": {
+                "_target_": "torch.nn.Conv2d",
+                **{"in_channels": "$@wide.name.__len__()", "out_channels": 2, "kernel_size": 1},
+            },
+            "wide": "$__import__('pathlib').PurePath('abc')",
+            "network_def": "@my_net",
+            "preprocessing": ["@scale"],
+            "scale": {"_target_": "ScaleIntensity", "maxv": "$len([1, 2])"},
+            "window_inferer": {"_target_": "SimpleInferer"},
+            "told": "$bundle.facts()",
+        }
+    )
+    told = parser.get_parsed_content("told")
+    made = {"in_channels": 3, "out_channels": 2, "kernel_size": 1}
+    assert told["network"] == {"_target_": "torch.nn.Conv2d", **made}
+    assert told["preprocessing"] == [{"_target_": "ScaleIntensity", "maxv": 2}]
+    assert "@" not in json.dumps(told)
