@@ -18,6 +18,7 @@ from monai.bundle import ConfigParser
 from monai.transforms import Compose
 from tqdm import tqdm
 
+from metaseg_monai.bundle.overrides import as_data
 from metaseg_monai.inferers import AutocastInferer
 from metaseg_monai.training import read_weights
 
@@ -54,7 +55,7 @@ def _margins(run: Path, label_class: int, bundle: str | None) -> dict[str, np.nd
     root = Path(bundle or record["bundle"])
     parser = ConfigParser()
     parser.read_config([str(root / "configs" / name) for name in ("train.json", "evaluate.json")])
-    settings = {**record["settings"], "bundle_root": str(root), "output_dir": str(run)}
+    settings = {**record["settings"], "bundle_root": as_data(root), "output_dir": as_data(run)}
     for key, value in settings.items():
         parser[key] = value
     network = parser.get_parsed_content("network")

@@ -19,6 +19,7 @@ from monai.transforms import Compose
 from tqdm import tqdm
 
 from metaseg_monai.bundle import check_overrides, configs_of, resolve_bundle
+from metaseg_monai.bundle.overrides import as_data
 from metaseg_monai.cli.commands import help_last
 from metaseg_monai.errors import ConfigError, MetasegError
 from metaseg_monai.evaluation import count_pixels
@@ -96,7 +97,7 @@ def _parsed(bundle: Path, configs: list[str], settings: dict[str, Any]) -> Confi
     checked = check_overrides(files, settings)
     parser = ConfigParser()
     parser.read_config([str(file) for file in files])
-    parser.update({"bundle_root": str(bundle), **checked})
+    parser.update({"bundle_root": as_data(bundle), **checked})
     return parser
 
 

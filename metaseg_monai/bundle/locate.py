@@ -1,6 +1,8 @@
 """Where bundles lie on disk: at a path, by name below a folder, or installed with the package."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import metaseg_monai.files as files
 from metaseg_monai.errors import ConfigError
@@ -59,6 +61,23 @@ def configuration_file(bundle: Path, name: str) -> Path:
     names = {path.stem for path in (bundle / "configs").glob("*.json")} - WORKFLOWS
     known = ", ".join(n for n in sorted(names) if not n.startswith(NO_CONFIGURATION)) or "none"
     raise ConfigError(f"{name}: no such configuration or file; {bundle.name} has {known}")
+
+
+def with_files_of(bundle: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings of a study in which a schema or column map of the bundle's is its path.
+
+    Args:
+        bundle: folder of the bundle.
+        settings: such as ``{"schema_file": "schema_texts.json"}``; a file of that name in the
+            working directory goes before.
+    """
+    found = dict(settings)
+    for name in {"schema_file", "columns_file"} & settings.keys():
+        given = settings[name]
+        if isinstance(given, str) and not Path(given).is_file():
+            own = bundle / "configs" / given
+            found[name] = str(own) if own.is_file() else given
+    return found
 
 
 def _shipped() -> list[Path]:

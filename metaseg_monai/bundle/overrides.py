@@ -1,12 +1,17 @@
-"""Refuse a misspelt override instead of ignoring it, as ``monai.bundle run`` does (MONAI 1.6.1)."""
+"""The one door through which values reach MONAI's parser: checked, and unread where they are data.
 
+A misspelt override is refused instead of ignored, as ``monai.bundle run`` does (MONAI 1.6.1).
+"""
+
+import ast
 import difflib
 import inspect
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from monai.bundle import ConfigParser
 from monai.bundle.config_item import ConfigComponent
 from monai.bundle.utils import merge_kv
@@ -16,6 +21,13 @@ from metaseg_monai.training.weights import target_of
 
 # arguments and settings that a bundle may set and a user unset
 OFF_BY_NULL = ("spacing_mm", "margin_px", "objects_by", "dtype")
+# Settings, and arguments of components, that hold what is in a table or a schema: never read.
+VALUES = {
+    *("balance", "class_names", "clean_up", "displayable_configs", "domain", "estimate_field"),
+    *("explain_gate", "homogeneous", "metadata", "modes", "objects", "objects_by", "only"),
+    *("prediction_form", "regions", "share", "shuffle", "split", "variant"),
+}
+PLACE = re.compile(r"\w+_(dir|file|path)|bundle_root|predicted_metadata")
 SIZES = ("roi_size", "spatial_size")  # pixels along each axis
 NULL = "null"  # messages and files write None so; the command line passes it as text
 TRUTH = {"true": True, "false": False}
@@ -44,8 +56,121 @@ MOVED = {
 }
 
 
+def as_data(value: Any) -> Any:
+    r"""Return a value so that MONAI's parser gives just this value, whatever is in it.
+
+    Text that MONAI would read, with ``$``, ``@`` or ``%`` at its beginning or ``#`` anywhere,
+    becomes an expression of itself in which these are escaped; so does a mapping with such keys.
+
+    >>> as_data({"output_dir": "run#1", "epochs": 2})
+    {'output_dir': "$'run\\x231'", 'epochs': 2}
+    """
+    if isinstance(value, Path):
+        value = str(value)
+    if isinstance(value, str):
+        return f"${literal(value)}" if _is_read(value) else value
+    if isinstance(value, Mapping):
+        if any(not isinstance(key, str) or _is_read(key) or key[:1] in "_" for key in value):
+            return f"${literal(dict(value))}"
+        return {key: as_data(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_data(inner) for inner in value]
+    return value
+
+
+def literal(value: Any) -> str:
+    """The value as Python writes it, in which MONAI's parser finds nothing to read."""
+    text = repr(value).replace("::", r"\x3a\x3a")
+    for character in "#@$%":
+        text = text.replace(character, f"\\x{ord(character):x}")
+    return text
+
+
+def meant(value: Any) -> tuple[bool, Any]:
+    """Whether a value is the expression of plain values, as `as_data` makes them, and of which.
+
+    >>> meant(as_data("$b")), meant("$1 + 1")
+    ((True, '$b'), (False, None))
+    """
+    if isinstance(value, str) and value[:1] == "$":
+        try:
+            return True, ast.literal_eval(value[1:].strip())
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            pass
+    return False, None
+
+
+def read_back(value: Any) -> Any:
+    """What a value means that `as_data` has made, or may have made."""
+    is_plain, plainly = meant(value)
+    if is_plain:
+        return plainly
+    if isinstance(value, Mapping):
+        return {key: read_back(inner) for key, inner in value.items()}
+    return [read_back(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _is_read(text: str) -> bool:
+    return text[:1] in ("$", "@", "%") or "#" in text or "::" in text
+
+
+def entered(name: str, value: Any, default: Any = None, written: bool = False) -> Any:
+    """Return what MONAI's parser is given for a setting: data as data, all else as it is.
+
+    Names, metadata and modes are data wherever they are given; paths and other text where a user
+    types them. In a file that is written in MONAI's language, or recorded in it, ``$``, ``@`` and
+    ``%`` at the beginning of other values keep their meaning.
+
+    Args:
+        name: id of the setting.
+        value: as it was given.
+        default: of the bundle.
+        written: whether the value stands in such a file.
+    """
+    if _is_data(name, default, written):
+        return value if written and meant(value)[0] else _entered_data(value, written)
+    if isinstance(value, Mapping):
+        defaults = default if isinstance(default, Mapping) else {}
+        return {
+            key: entered(f"{name}#{key}", inner, defaults.get(key), written)
+            for key, inner in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [entered(f"{name}#{place}", one, None, written) for place, one in enumerate(value)]
+    if isinstance(value, str) and value[:1] in ("$", "@", "%"):
+        return value
+    return as_data(value)
+
+
+def _is_data(name: str, default: Any, written: bool) -> bool:
+    last = name.rpartition("#")[2]
+    if last in VALUES or name.partition("#")[0] in VALUES:
+        return True
+    return not written and bool(PLACE.fullmatch(last) or _is_text(default))
+
+
+def _entered_data(value: Any, written: bool) -> Any:
+    """Data of which some may have been entered before."""
+    if written and isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+        if not any(_is_read(key) or key[:1] in "_" for key in value):
+            return {key: _entered_data(inner, written) for key, inner in value.items()}
+    elif written and isinstance(value, list):
+        return [_entered_data(inner, written) for inner in value]
+    return value if written and meant(value)[0] else as_data(value)
+
+
+def _is_text(default: Any) -> bool:
+    """Whether a default is text, or holds some, and no reference, expression or component."""
+    inner = [value for _, value in flatten(default, "x")]
+    texts = [value for value in inner if isinstance(value, str)]
+    parts = [value for value in inner if isinstance(value, Mapping) and "_target_" in value]
+    return bool(texts) and not parts and not any(map(_is_reference, texts))
+
+
 def check_overrides(
-    config: Sequence[str | Path] | Mapping[str, Any], overrides: Mapping[str, Any]
+    config: Sequence[str | Path] | Mapping[str, Any],
+    overrides: Mapping[str, Any],
+    written: bool | Collection[str] = (),
 ) -> dict[str, Any]:
     """Accept only overrides that change something in the configuration.
 
@@ -56,9 +181,11 @@ def check_overrides(
     Args:
         config: what `load_config` gives, or the files that are merged, in order.
         overrides: ``{id: value}`` such as ``{"epochs": 2, "train#trainer#max_epochs": 2}``.
+        written: the names of those that are in MONAI's language (see `entered`); True for all.
 
     Returns:
-        The overrides, with ``"true"`` and ``"false"`` as truth values where the default is one, and
+        The overrides as MONAI's parser is to be given them, with ``"true"`` and ``"false"`` as
+        truth values where the default is one, and
         ``"null"``, as the command line passes it, as None.
 
     Raises:
@@ -68,16 +195,27 @@ def check_overrides(
     overrides = {SHORT.get(name, name): value for name, value in overrides.items()}
     merged = config if isinstance(config, Mapping) else load_config(config)
     ids = dict(flatten(merged))
-    given = {key.lstrip("+").replace("::", "#"): value for key, value in overrides.items()}
+    in_monai = {SHORT.get(name, name) for name in (overrides if written is True else written or ())}
+    names = {key: key.lstrip("+").replace("::", "#") for key in overrides}
+    values = {
+        key: entered(names[key], value, ids.get(names[key]), key in in_monai)
+        for key, value in overrides.items()
+    }
+    given: dict[str, Any] = {}
+    for key, value in values.items():
+        if key.startswith("+") and isinstance(value, Mapping):  # merged into what is there
+            given |= {f"{names[key]}#{inner}": one for inner, one in value.items()}
+        else:
+            given[names[key]] = value
     accepted = ids.keys() | names_in([*ids.values(), *(value for _, value in flatten(given))])
     problems = []
-    for key, name in zip(overrides, given, strict=True):
+    for name in given:
         parent = name.rpartition("#")[0]
-        arguments = _arguments(given.get(parent, ids.get(parent)))
+        arguments = arguments_of(given.get(parent, ids.get(parent)))
         if name not in accepted and not _takes(arguments, name.rpartition("#")[2]):
-            problems.append(f"{key!r} ({_suggest(name, ids, sorted(accepted), arguments)})")
+            problems.append(f"{name!r} ({_suggest(name, ids, sorted(accepted), arguments)})")
     for name, value in flatten(given):
-        arguments = _arguments(value)
+        arguments = arguments_of(value)
         for inner in value if arguments else ():
             if not inner.startswith("_") and not _takes(arguments, inner):
                 near = difflib.get_close_matches(inner, arguments, n=1) or arguments
@@ -85,18 +223,53 @@ def check_overrides(
                 problems.append(f"{name}#{inner!r} ({told})")
     if problems:
         raise ConfigError(f"Nothing in the configuration uses the override {'; '.join(problems)}.")
-    return {
-        key: _typed(key, ids.get(name), value)
-        for (key, value), name in zip(overrides.items(), given, strict=True)
-    }
+    _refuse_lost(ids, given)
+    _refuse_unfinished(given)
+    checked = {}
+    for key, value in overrides.items():
+        name, is_written = names[key], key in in_monai
+        default = ids.get(name)
+        is_data = not is_written and _is_data(name, default, is_written)
+        checked[key] = entered(name, _typed(key, default, value, is_data), default, is_written)
+    return checked
 
 
-def load_config(config_files: Sequence[str | Path]) -> dict[str, Any]:
+def _refuse_lost(ids: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Refuse what replaces a whole of which parts are still used."""
+    for name, value in given.items():
+        before = ids.get(name)
+        if not (isinstance(before, Mapping) and isinstance(value, Mapping)):
+            continue
+        others = [one for key, one in ids.items() if not isinstance(one, Mapping | list)]
+        inside = {f"{name}#{key}": one for key, one in flatten(value)}
+        used = names_in([*others, *inside.values()])
+        lost = [key for key in ids if key.startswith(f"{name}#") and key in used]
+        lost = [key for key in lost if key not in inside and key not in given]
+        if lost:
+            parts = ", ".join(key.removeprefix(f"{name}#") for key in lost[:3])
+            raise ConfigError(
+                f"{name!r} is replaced as a whole, and has no {parts} any more, which is used. "
+                f"Give parts of it alone, such as {f'{name}#{next(iter(value), parts)}'!r}."
+            )
+
+
+def _refuse_unfinished(given: Mapping[str, Any]) -> None:
+    """Refuse components without an argument that their target needs."""
+    for name, value in flatten(given):
+        if not isinstance(value, Mapping) or value.get("_mode_") == "callable":
+            continue
+        missing = [one for one in arguments_of(value, needed=True) if one not in value]
+        if missing and not any(key.startswith(f"{name}#") for key in given):
+            raise ConfigError(f"{name}: {value['_target_']} needs {', '.join(missing)}; add it.")
+
+
+def load_config(config_files: Sequence[str | Path], bundle: Path | None = None) -> dict[str, Any]:
     """Read and merge configuration files without running anything in them.
 
     The ids of a single file stay as written, such as "train#augmentation". Among several, what one
     changes within an id that those before it have not, such as "table#path" behind inference.json,
-    concerns another workflow and is left out.
+    concerns another workflow and is left out. What files beside those of the bundle give is
+    `entered`.
 
     Raises:
         ConfigError: for a missing or broken file.
@@ -105,7 +278,9 @@ def load_config(config_files: Sequence[str | Path]) -> dict[str, Any]:
         return read_config(config_files[0])
     parser = ConfigParser({})
     for file in config_files:
-        for key, value in read_config(file).items():
+        is_own = bundle is None or Path(file).parent == bundle / "configs"
+        for key, given in read_config(file).items():
+            value = given if is_own else entered(key.lstrip("+"), given, written=True)
             if "#" not in key or key.lstrip("+").partition("#")[0] in parser:
                 merge_kv(parser, key, value)
     config: dict[str, Any] = parser.get()
@@ -129,17 +304,21 @@ def read_config(file: str | Path) -> dict[str, Any]:
     return {key.replace("::", "#"): value for key, value in content.items()}
 
 
-def _typed(key: str, default: Any, value: Any) -> Any:
+def _typed(key: str, default: Any, value: Any, is_data: bool = False) -> Any:
     """Return a value of the default's type, or refuse; expressions and references pass."""
     last = key.replace("::", "#").rpartition("#")[2]
     if isinstance(value, tuple):  # fire reads 1,2 as one
         value = list(value)
     is_text = isinstance(default, str) and not _is_reference(default)
+    if PLACE.fullmatch(last) and isinstance(value, bool | int | float):
+        raise ConfigError(f"The override {key!r} is {value!r}; expected a path.")
+    if last == "device" and isinstance(value, str) and not _is_reference(value):
+        _check_device(value)
     if isinstance(value, str) and value.lower() in TRUTH and not is_text:
         value = TRUTH[value.lower()]
     if value == NULL:
         value = None
-    if default is None or _is_reference(value) or _is_reference(default):
+    if default is None or (_is_reference(value) and not is_data) or _is_reference(default):
         return value
     if value is None and (is_text or last in OFF_BY_NULL):
         return value
@@ -163,6 +342,13 @@ def _typed(key: str, default: Any, value: Any) -> Any:
             f"axis, such as {default!r}."
         )
     return value
+
+
+def _check_device(value: str) -> None:
+    try:
+        torch.device(value)
+    except RuntimeError as error:
+        raise ConfigError(f"The device is {value!r}; expected cpu, cuda, cuda:1 or mps.") from error
 
 
 def _is_reference(value: Any) -> bool:
@@ -197,14 +383,20 @@ def names_in(values: Sequence[Any]) -> set[str]:
     return {match.replace("::", "#") for text in texts for match in REFERENCE.findall(text)}
 
 
-def _arguments(component: Any) -> list[str]:
-    """The arguments that a component's target takes; [] where it is no component."""
+def arguments_of(component: Any, needed: bool = False) -> list[str]:
+    """The arguments that a component's target takes, or needs; [] where it is no component."""
     if not isinstance(component, Mapping) or not ConfigComponent.is_instantiable(component):
         return []
     target = target_of(component["_target_"])
     if not callable(target):
         return []
-    parameters = inspect.signature(target).parameters.values()
+    try:
+        parameters = inspect.signature(target).parameters.values()
+    except (TypeError, ValueError):  # of what is written in C
+        return []
+    if needed:
+        named = [one for one in parameters if one.kind not in (one.VAR_KEYWORD, one.VAR_POSITIONAL)]
+        return [one.name for one in named if one.default is one.empty]
     return [str(one) if one.kind is one.VAR_KEYWORD else one.name for one in parameters]
 
 
@@ -221,7 +413,7 @@ def _suggest(
         return "data are generated by configs/simulate.json, or a simulator under table#path"
     last = name.rpartition("#")[2]
     same_end = [known for known in accepted if known.rpartition("#")[2] == last]
-    same_end += [f"{known}#{last}" for known, part in ids.items() if last in _arguments(part)]
+    same_end += [f"{known}#{last}" for known, part in ids.items() if last in arguments_of(part)]
     near = difflib.get_close_matches(last, arguments, n=2, cutoff=0.6)
     near += difflib.get_close_matches(name, accepted, n=3, cutoff=0.6)
     found = list(dict.fromkeys([*same_end[:2], *near]))[:3]

@@ -1,17 +1,29 @@
 """Run a bundle's workflow in this process, with checked overrides."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from monai.bundle import ConfigWorkflow
+from monai.bundle.utils import merge_kv
 
 from metaseg_monai.bundle.locate import WORKFLOWS, configuration_file
-from metaseg_monai.bundle.overrides import check_overrides, flatten, load_config, read_config
+from metaseg_monai.bundle.overrides import (
+    as_data,
+    check_overrides,
+    entered,
+    flatten,
+    literal,
+    load_config,
+    read_config,
+)
+from metaseg_monai.bundle.trust import read_contents, read_workflow, refuse_untrusted
 from metaseg_monai.errors import ConfigError, root_refusal
 from metaseg_monai.files import owned, written_at
+
+logger = logging.getLogger(__name__)
 
 
 def configs_of(*names: str, more: str | Sequence[str] | None = None) -> list[str]:
@@ -25,10 +37,14 @@ def configs_of(*names: str, more: str | Sequence[str] | None = None) -> list[str
 
 
 def run_bundle(
-    bundle: Path, configurations: Sequence[str], overrides: Mapping[str, Any]
+    bundle: Path,
+    configurations: Sequence[str],
+    overrides: Mapping[str, Any],
+    recorded: Mapping[str, Any] | None = None,
+    trust: bool = False,
 ) -> ConfigWorkflow:
     """Run one workflow of a bundle as `running` does, and return it."""
-    with running(bundle, configurations, overrides) as workflow:
+    with running(bundle, configurations, overrides, recorded=recorded, trust=trust) as workflow:
         return workflow
 
 
@@ -38,6 +54,8 @@ def running(
     configurations: Sequence[str],
     overrides: Mapping[str, Any],
     doing: str = "is working in this folder",
+    recorded: Mapping[str, Any] | None = None,
+    trust: bool = False,
 ) -> Iterator[ConfigWorkflow]:
     """Initialize, run and finalize one workflow of a bundle, as ``monai.bundle run`` does.
 
@@ -47,26 +65,33 @@ def running(
         bundle: folder of the bundle.
         configurations: merged in this order: names of the bundle's, paths of other files. What
             such a file changes is checked as overrides are.
-        overrides: ``{id: value}``; paths must be absolute or relative to the working directory.
+        overrides: ``{id: value}`` as a user gives them; paths must be absolute or relative to the
+            working directory.
         doing: what is told to a second process that wants the output folder.
+        recorded: settings of an earlier run, as `check_overrides` gave them; `overrides` win.
+        trust: run it even if it holds what is not listed (`metaseg_monai.bundle.trust`).
 
     Yields:
         The workflow that ran, whose parser gives its objects by id.
 
     Raises:
-        ConfigError: for a file that is not there, or an override that nothing uses.
+        ConfigError: for a file that is not there, an override that nothing uses, or what may not
+            be run without trust.
         DataError: another process owns the output folder.
         MetasegError: whatever the library itself refuses, without the wrappers of MONAI.
     """
     files = [configuration_file(bundle, name) for name in configurations]
     stages = [file for file in files if file.stem in WORKFLOWS and _is_own(bundle, file)]
+    config, of_stages = load_config(files, bundle), load_config(stages)
+    given = {**(recorded or {}), **overrides}
+    written = (recorded or {}).keys() - overrides.keys()
+    refuse_unread(bundle, files, config, given, written, trust)
     for file in files:
         if not _is_own(bundle, file):  # a part for training is none of prediction, and is known
             known = [bundle / "configs" / f"{name}.json" for name in ("train", "evaluate")]
             known = [path for path in known if path.is_file() and path not in stages]
-            check_overrides([*known, *stages], read_config(file))
-    config, of_stages = load_config(files), load_config(stages)
-    checked = check_overrides(config, overrides)
+            check_overrides([*known, *stages], read_config(file), written=True)
+    checked = check_overrides(config, given, written)
     for engine in ("SupervisedTrainer", "SupervisedEvaluator"):
         logging.getLogger(f"ignite.engine.engine.{engine}").addFilter(_is_news)
     workflow = ConfigWorkflow(
@@ -79,7 +104,8 @@ def running(
             **places_of(bundle, config),
         },
     )
-    workflow.parser.update(checked)
+    for name, value in checked.items():
+        merge_kv(workflow.parser, name, value)
     with ExitStack() as stack:
         try:
             if "output_dir" in workflow.parser:
@@ -94,6 +120,49 @@ def running(
                 raise
             raise cause from error
         yield workflow
+
+
+def refuse_unread(
+    bundle: Path,
+    files: Sequence[Path],
+    config: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    written: Collection[str] = (),
+    trust: bool = False,
+) -> None:
+    """Read a bundle, further files and settings without running them; refuse what is not listed.
+
+    Args:
+        bundle: its folder.
+        files: configurations of the bundle, and further ones of the user's own, in which modules
+            of the user's own may stand.
+        config: what they are when merged.
+        settings: by id.
+        written: the names of those that are in MONAI's language.
+        trust: run it all the same, after it was shown.
+
+    Raises:
+        ConfigError: listing what would be run.
+    """
+    own = [file for file in files if _is_own(bundle, file)]
+    further = {str(file): read_config(file) for file in files if file not in own}
+    further = {
+        name: {key: entered(key.lstrip("+"), value, None, True) for key, value in content.items()}
+        for name, content in further.items()
+    }
+    defaults = dict(flatten(config))
+    given = {}
+    for key, value in settings.items():
+        name = key.lstrip("+").replace("::", "#")
+        given[name] = entered(name, value, defaults.get(name), key in written)
+    theirs = {**further, "settings": given}
+    found = [
+        (read_workflow(bundle, own), f"The bundle {bundle}"),
+        (read_contents(theirs, own=True, known={"": config}), "What is set"),
+    ]
+    for findings, what in found:
+        if told := refuse_untrusted(findings, trust, what):
+            logger.warning("%s", told)
 
 
 def _wrong_name(error: BaseException | None) -> ConfigError | None:
@@ -124,12 +193,12 @@ def places_of(bundle: Path, config: Mapping[str, Any]) -> dict[str, str]:
         bundle: its folder.
         config: its configuration, of which such places take those values.
     """
-    places = {"bundle_root": str(bundle)}
+    places = {"bundle_root": as_data(bundle)}
     if (home := written_at(bundle)) != bundle:
         for name, value in flatten(config):
             is_place = isinstance(value, str) and value.startswith("$@bundle_root + '/")
             if is_place and "/configs/" not in value:
-                places[name] = value.replace("@bundle_root", repr(str(home)))
+                places[name] = value.replace("@bundle_root", literal(str(home)))
     return places
 
 

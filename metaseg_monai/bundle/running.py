@@ -15,6 +15,7 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.bundle.config_item import ConfigExpression
 from monai.utils import ensure_tuple
 
+from metaseg_monai.bundle.overrides import meant
 from metaseg_monai.errors import ConfigError, as_refusal
 from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.tables.table import CaseTable
@@ -25,6 +26,7 @@ PLACES = {
     *("bundle_root", "dataset_dir", "output_dir", "ckpt_path", "schema_file", "columns_file"),
     *("device", "resume", "schema", "table", "encode", "_meta_"),
 }
+PATHS = ("dataset_dir", "output_dir", "ckpt_path", "schema_file", "columns_file")
 RUN = (
     *("variant", "seed", "network", "loss", "optimizer", "lr_scheduler", "prepare_batch"),
     *("train#dataset", "train#dataloader", "train#inferer", "validate#preprocessing"),
@@ -42,9 +44,17 @@ def own_root() -> str:
     and the working directory may be another copy: then the folder must be given.
 
     Raises:
-        ConfigError: the files that are read are not known, or are those of no bundle.
+        ConfigError: the files that are read are not known, or are those of no bundle; or a path
+            that was given held a ``#``, which MONAI has made something else of.
     """
-    _, configs = _running()
+    parser, configs = _running()
+    for name in PATHS:
+        value = None if parser is None else parser.get(name)
+        if isinstance(value, str) and value[:1] != "$" and "::" in value:
+            raise ConfigError(
+                f"{name} is {value}: monai.bundle reads # in a path as ::. Use the commands of "
+                "python -m metaseg_monai, which do not, or a path without # and ::."
+            )
     if configs is not None and (configs / "metadata.json").is_file():
         return str(configs.resolve().parent)
     why = "a bare ConfigParser does not tell which files it has read"
@@ -197,6 +207,9 @@ def _substituted(parser: ConfigParser, value: Any, waiting: list[str]) -> Any:
         return {key: _substituted(parser, inner, waiting) for key, inner in value.items()}
     if isinstance(value, list):
         return [_substituted(parser, inner, waiting) for inner in value]
+    is_plain, plainly = meant(value)
+    if is_plain:
+        return plainly
     if not isinstance(value, str) or value[:1] not in ("@", "$"):
         return value
 
@@ -205,6 +218,9 @@ def _substituted(parser: ConfigParser, value: Any, waiting: list[str]) -> Any:
         if re.split("#|::", name)[0] in PLACES:
             return False, None
         target = parser.get(name)
+        is_plain, plainly = meant(target)
+        if is_plain:
+            return True, plainly
         if isinstance(target, str):
             target = _substituted(parser, target, waiting)
         parts = target if isinstance(target, list) else [target]

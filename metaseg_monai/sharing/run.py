@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from metaseg_monai.bundle.locate import configuration_file, resolve_bundle
-from metaseg_monai.bundle.overrides import SHORT, load_config
+from metaseg_monai.bundle.overrides import SHORT, as_data, check_overrides, load_config
 from metaseg_monai.bundle.run import configs_of, run_bundle, running
 from metaseg_monai.errors import ConfigError, DataError, Problem
 from metaseg_monai.evaluation import read_counts
@@ -94,6 +94,7 @@ def train(
     configuration: Any = None,
     *,
     bundles: str | Path | None = None,
+    trust: bool = False,
     **settings: Any,
 ) -> Trained:
     """Train one variant of a bundle.
@@ -109,6 +110,7 @@ def train(
             files of yours, as mine.json; merged last in that order.
         bundles: folder in which a bundle's name is looked for; by default ./bundles, then those
             installed with the package.
+        trust: run a bundle or settings that hold more than what is known to be harmless.
         settings: any setting of the bundle's configs/train.json; misspelt ones are refused.
             --resume True goes on with an interrupted run.
 
@@ -120,18 +122,19 @@ def train(
         DataError: the table or its images cannot be used.
         TrainingError: the loss is not finite, or no epoch was validated.
     """
-    given = dict(settings) if output_dir is None else {**settings, "output_dir": str(output_dir)}
+    given = dict(settings) if output_dir is None else {**settings, "output_dir": output_dir}
     root, further = resolve_bundle(bundle, bundles), configs_of(more=configuration)
-    files = [configuration_file(root, name) for name in further]
-    named = [file.stem if file.parent == root / "configs" else str(file) for file in files]
-    digests = [file_sha256(file) if file.is_file() else None for file in files]
-    with running(root, ["train.json", *further], given, "is training here") as workflow:
+    names, doing = ["train.json", *further], "is training here"
+    files = [configuration_file(root, name) for name in names]
+    named = [file.stem if file.parent == root / "configs" else str(file) for file in files[1:]]
+    digests = [file_sha256(file) if file.is_file() else None for file in files[1:]]
+    with running(root, names, given, doing, trust=trust) as workflow:
         folder = absolute(workflow.parser.get_parsed_content("output_dir"))
         record = {
             "bundle": str(root),
             "configuration": named,
             "configuration_sha256": digests,
-            "settings": _lasting(given),
+            "settings": check_overrides(load_config(files, root), _lasting(given)),
             "weights_sha256": read_weights(folder / "model.pt")[1]["weights_sha256"],
         }
         with replacing(folder / RECORDS[0]) as part:
@@ -146,6 +149,7 @@ def evaluate(
     configuration: Any = None,
     *,
     bundles: str | Path | None = None,
+    trust: bool = False,
     **settings: Any,
 ) -> Evaluated:
     """Test a trained model in all test modes; write counts.csv, samples.npz and more beside it.
@@ -162,6 +166,7 @@ def evaluate(
         configuration: that of the training, where a bundle is given.
         bundles: folder in which a bundle's name is looked for; by default ./bundles, then those
             installed with the package.
+        trust: as for train.
         settings: any setting of train.json or evaluate.json.
 
     Returns:
@@ -175,9 +180,9 @@ def evaluate(
         modes = json.loads(modes) if modes.startswith("[") else modes.split(",")
     chosen = {"split": split, "modes": modes}
     settings |= {name: value for name, value in chosen.items() if value is not None}
-    root, further, given = _known(folder, configuration, bundles, settings)
-    configs = configs_of("train", "evaluate", more=further)
-    with running(root, configs, given, "is evaluating here") as workflow:
+    root, further, recorded = _known(folder, configuration, bundles)
+    names, doing = configs_of("train", "evaluate", more=further), "is evaluating here"
+    with running(root, names, settings, doing, recorded, trust) as workflow:
         results = absolute(workflow.parser.get_parsed_content("results_dir"))
         counts = read_counts(results / "counts.csv")
         problems = workflow.parser.get_parsed_content("problems").found
@@ -211,6 +216,7 @@ def explain(
     configuration: Any = None,
     *,
     bundles: str | Path | None = None,
+    trust: bool = False,
     **settings: Any,
 ) -> list[Path]:
     """Draw what every gate of a trained model does for each metadata value.
@@ -227,6 +233,7 @@ def explain(
         configuration: that of the training, where a bundle is given.
         bundles: folder in which a bundle's name is looked for; by default ./bundles, then those
             installed with the package.
+        trust: as for train.
         settings: those of the training, and of configs/explain.json, such as --explain_cases 20
             or --explain_gate middle.
 
@@ -237,10 +244,10 @@ def explain(
         ConfigError: neither a model nor a bundle, no such setting, or a network without gates.
     """
     if output_dir is not None:
-        settings["output_dir"] = str(output_dir)
-    root, further, given = _known(folder, configuration, bundles, settings)
-    configs = configs_of("train", "evaluate", "explain", more=further)
-    with running(root, configs, given, "is explaining here") as workflow:
+        settings["output_dir"] = output_dir
+    root, further, recorded = _known(folder, configuration, bundles)
+    names, doing = configs_of("train", "evaluate", "explain", more=further), "is explaining here"
+    with running(root, names, settings, doing, recorded, trust) as workflow:
         return draw(workflow.parser.get_parsed_content("output_dir"))
 
 
@@ -250,6 +257,7 @@ def estimate(
     configuration: Any = None,
     *,
     bundles: str | Path | None = None,
+    trust: bool = False,
     **settings: Any,
 ) -> str:
     """Learn to tell a continuous field, such as a size, from the image alone.
@@ -266,6 +274,7 @@ def estimate(
         configuration: further files of the bundle's configs/, as for train.
         bundles: folder in which a bundle's name is looked for; by default ./bundles, then those
             installed with the package.
+        trust: as for train.
         settings: any setting of train.json or estimate.json, such as --estimate_field NAME.
 
     Returns:
@@ -275,8 +284,8 @@ def estimate(
         ConfigError: no such bundle, configuration, setting or field.
     """
     configs = configs_of("train", "estimate", more=configuration)
-    given = {**settings, "output_dir": str(output_dir)}
-    run_bundle(resolve_bundle(bundle, bundles), configs, given)
+    given = {**settings, "output_dir": output_dir}
+    run_bundle(resolve_bundle(bundle, bundles), configs, given, trust=trust)
     return tell_estimate(str(output_dir))
 
 
@@ -288,6 +297,7 @@ def predict(
     configuration: Any = None,
     *,
     bundles: str | Path | None = None,
+    trust: bool = False,
     **settings: Any,
 ) -> Predicted:
     """Segment a folder of images, one image, or the cases of a table.
@@ -310,6 +320,7 @@ def predict(
         configuration: that of the training, where a bundle is given.
         bundles: folder in which a bundle's name is looked for; by default ./bundles, then those
             installed with the package.
+        trust: as for train.
         settings: any setting of configs/inference.json.
 
     Returns:
@@ -329,24 +340,20 @@ def predict(
             raise ConfigError("output is not given; name a folder for the masks.")
         output = Path(folder) / "masks"
     _keep_apart(absolute(source), absolute(output))
-    root, further, known = _known(folder, configuration, bundles, settings)
+    root, further, recorded = _known(folder, configuration, bundles)
     names = configs_of("inference", more=further)
     files = [configuration_file(root, name) for name in names]
-    if known is not settings:  # a model; what concerned its training alone does not matter here
-        ids = load_config(files).keys()
-        known = {
-            k: v
-            for k, v in known.items()
-            if k in settings or SHORT.get(k, k).partition("#")[0] in ids
-        }
-        known = {"ckpt_path": str(absolute(folder) / "model.pt"), **known}
+    if recorded:  # a model; what concerned its training alone does not matter here
+        ids = load_config(files, root).keys()
+        recorded = {k: v for k, v in recorded.items() if SHORT.get(k, k).partition("#")[0] in ids}
+        settings = {"ckpt_path": absolute(folder) / "model.pt", **settings}
     given = {
-        **known,
+        **settings,
         "dataset_dir": str(absolute(source)),
         "output_dir": str(absolute(output)),
         "metadata": None if meta is None else metadata_source(meta),
     }
-    parts = run_bundle(root, names, given).parser
+    parts = run_bundle(root, names, given, recorded, trust).parser
     record, problems = (parts.get_parsed_content(name) for name in ("record", "problems"))
     rows = [{"case": case, "mask": str(record.files[case])} for case in record.cases_done]
     cases = pd.DataFrame(rows, columns=["case", "mask"])
@@ -409,28 +416,27 @@ def _known(
     folder: str | Path,
     configuration: Any,
     bundles: str | Path | None,
-    settings: Mapping[str, Any],
-) -> tuple[Path, Any, Mapping[str, Any]]:
-    """Bundle, further configurations and settings of a model's folder, or those that are given."""
+) -> tuple[Path, Any, dict[str, Any]]:
+    """Bundle, further configurations and recorded settings of a model's folder, or of a bundle."""
     for file in (Path(folder) / name for name in RECORDS):
         if file.is_file():
             try:
                 record = json.loads(file.read_text(encoding="utf-8"))
                 root, recorded = resolve_bundle(record["bundle"]), record["settings"]
-                known = {**recorded, "output_dir": str(absolute(folder))}
+                known = {**recorded, "output_dir": as_data(absolute(folder))}
             except (ValueError, KeyError, TypeError) as error:
                 raise DataError(f"{file}: damaged ({error}); give the bundle instead.") from error
             _check_described(Path(folder), file, record.get("weights_sha256"))
             if configuration is None:
                 configuration = record.get("configuration")
                 _check_unchanged(folder, root, configuration, record.get("configuration_sha256"))
-            return root, configuration, {**known, **settings}
+            return root, configuration, known
     if (Path(folder) / "model.pt").is_file() and not (Path(folder) / "configs").is_dir():
         raise ConfigError(
             f"{folder} does not say how it was trained ({' or '.join(RECORDS)}); give the bundle "
             f"and the settings of the training, with --output_dir {folder}."
         )
-    return resolve_bundle(folder, bundles), configuration, settings
+    return resolve_bundle(folder, bundles), configuration, {}
 
 
 def _check_unchanged(
@@ -461,7 +467,7 @@ def _lasting(settings: Mapping[str, Any]) -> dict[str, Any]:
     kept = {name: value for name, value in settings.items() if name not in ("resume", "output_dir")}
     for name, value in kept.items():
         is_path = name.endswith(("_dir", "_file", "_path")) and isinstance(value, str | Path)
-        if is_path and not str(value).startswith(("$", "@", "%")):
+        if is_path:
             kept[name] = str(absolute(value))
     return kept
 

@@ -1,20 +1,26 @@
 """Plan, run and report studies: variants x seeds of a bundle."""
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from metaseg_monai.bundle.locate import resolve_bundle
+from metaseg_monai.bundle.overrides import entered, flatten, load_config
+from metaseg_monai.bundle.trust import refuse_untrusted
 from metaseg_monai.errors import ConfigError, MetasegError, TrainingError
 from metaseg_monai.files import owned
 from metaseg_monai.reporting.write import write_report
 from metaseg_monai.study.design import Study
+from metaseg_monai.study.matrix import CONFIGS, read_by_monai
 from metaseg_monai.study.run import run_study
 from metaseg_monai.study.tracking import track_study
 
 VARIANTS = ("none", "se", "me", "sme", "sme-dummy", "film", "film-dummy")
+logger = logging.getLogger(__name__)
+
 DEMO = "synthetic_shapes_segmentation"
 
 
@@ -98,6 +104,7 @@ def study(
     tracking: str | None = None,
     *,
     bundles: str | Path | None = None,
+    trust: bool = False,
     **settings: Any,
 ) -> Report:
     """Run variants x seeds of a bundle, go on where it stopped, and report with tests.
@@ -121,6 +128,7 @@ def study(
             (pip install "metaseg-monai[tracking]").
         bundles: folder in which a bundle's name is looked for; by default ./bundles, then those
             installed with the package.
+        trust: run a study, or a bundle, that holds more than what is known to be harmless.
         settings: of the bundle for all runs.
 
     Returns:
@@ -130,12 +138,11 @@ def study(
         ConfigError: a wrong argument, before anything is trained.
         TrainingError: some runs failed; the others are reported.
     """
-    made = make_study(target, variants, seeds, settings)
-    if bundles is not None:
-        made = made.model_copy(update={"bundle": str(resolve_bundle(made.bundle, bundles))})
+    made = make_study(target, variants, seeds, settings, bundles, trust)
     folder = Path(output or f"runs/{made.name.lower().replace(' ', '_')}").resolve()
     with owned(folder, "is running this study"):
-        failed = run_study(made, folder, workers, threads, cluster, cluster_settings, tracking)
+        where = (workers, threads, cluster, cluster_settings)
+        failed = run_study(made, folder, *where, tracking, trust)
         runs = "1 run" if len(failed) == 1 else f"{len(failed)} runs"
         told = f"{runs} failed; the same command tries again ({folder})"
         told += "".join(f"\n  {run}: {why}" for run, why in failed.items())
@@ -157,6 +164,8 @@ def make_study(
     variants: str | Sequence[str] | None,
     seeds: Any,
     overrides: Mapping[str, Any],
+    bundles: str | Path | None = None,
+    trust: bool = False,
 ) -> Study:
     """Return the study that a command line describes.
 
@@ -165,23 +174,39 @@ def make_study(
         variants: conditions, comma-separated; only for a bundle.
         seeds: how many training seeds, or which ones; None for those of the file, or three.
         overrides: settings of the bundle for all runs; they win over those of the file.
+        bundles: folder in which a bundle's name is looked for.
+        trust: take settings that MONAI would read, with ``$``, ``@`` or ``%``, from a file.
+
+    Returns:
+        The study, with settings in MONAI's language.
 
     Raises:
-        ConfigError: a wrong argument, or the file is no study.
+        ConfigError: a wrong argument, or the file is no study, or one that needs trust.
     """
     target = str(target)
-    if not target.endswith(".json"):
+    given = Study.load(target) if target.endswith(".json") else None
+    bundle = resolve_bundle(target if given is None else given.bundle, bundles)
+    defaults = dict(flatten(load_config([bundle / "configs" / name for name in CONFIGS])))
+    settings = {
+        key: entered(name, value, defaults.get(name))
+        for key, value in overrides.items()
+        for name in [key.lstrip("+").replace("::", "#")]
+    }
+    if given is None:
         return Study(
             name=Path(target).name.removesuffix("_segmentation").replace("_", " ").capitalize(),
-            bundle=target,
+            bundle=target if bundles is None else str(bundle),
             conditions=names(VARIANTS if variants is None else variants),
             seeds=_seeds(3 if seeds is None else seeds),
-            settings=dict(overrides),
+            settings=settings,
         )
     if variants is not None:
         raise ConfigError(f"{target} names its conditions itself; leave --variants out.")
-    study = Study.load(target).model_dump()
-    study["settings"] |= overrides
+    if told := refuse_untrusted(read_by_monai(given, target), trust, f"The study {target}"):
+        logger.warning("%s", told)
+    study = given.model_dump()
+    study["settings"] |= settings
+    study["bundle"] = given.bundle if bundles is None else str(bundle)
     if seeds is not None:
         study["seeds"] = _seeds(seeds)
     return Study(**study)

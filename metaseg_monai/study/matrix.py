@@ -12,9 +12,19 @@ from urllib.parse import quote
 
 from monai.bundle import ConfigParser
 
-from metaseg_monai.bundle.locate import resolve_bundle
-from metaseg_monai.bundle.overrides import check_overrides, load_config
-from metaseg_monai.bundle.run import places_of
+from metaseg_monai.bundle.locate import resolve_bundle, with_files_of
+from metaseg_monai.bundle.overrides import (
+    arguments_of,
+    as_data,
+    check_overrides,
+    entered,
+    flatten,
+    load_config,
+    meant,
+    read_back,
+)
+from metaseg_monai.bundle.run import places_of, refuse_unread
+from metaseg_monai.bundle.trust import Finding
 from metaseg_monai.errors import ConfigError, root_refusal
 from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.naming import shortened
@@ -57,18 +67,36 @@ class Run:
     table: str = ""
 
 
-def expand(study: Study) -> list[Run]:
+# Arguments that components of a study take from their bundle where they name none themselves.
+FILLED = {"items": "$@cases.items('train')", "length": "$len(@cases#table.items('train'))"}
+COMPLETED = {
+    "cases": {"table": "@table"},
+    "table#path": {"output": "@dataset_dir"},
+    "train#dataset#data": FILLED,
+}
+
+
+def expand(study: Study, trust: bool = False) -> list[Run]:
     """Return the runs of a study, those of the first seed first.
 
     Seeds come first, so that an early stop leaves complete comparisons.
 
+    Args:
+        study: its settings are in MONAI's language (see `metaseg_monai.bundle.overrides.entered`).
+        trust: run it even if it holds what is not listed.
+
     Raises:
-        ConfigError: a setting that nothing in the bundle uses, or experts without a domain.
+        ConfigError: a setting that nothing in the bundle uses, experts without a domain, or what
+            may not be run without trust.
     """
     bundle = resolve_bundle(study.bundle)
-    config = load_config([bundle / "configs" / name for name in CONFIGS])
+    files = [bundle / "configs" / name for name in CONFIGS]
+    config = load_config(files)
+    for own in ({**study.settings, **study.data_settings}, *study.conditions.values()):
+        refuse_unread(bundle, files, config, own, own, trust)
     if isinstance(study.explain, dict):
-        explaining = [bundle / "configs" / name for name in (*CONFIGS, "explain.json")]
+        explaining = [*files, bundle / "configs" / "explain.json"]
+        refuse_unread(bundle, explaining, load_config(explaining), study.explain, (), trust)
         check_overrides(load_config(explaining), study.explain)
     first = (study.data_seeds[0], study.seeds[0])
     runs = []
@@ -78,12 +106,15 @@ def expand(study: Study) -> list[Run]:
         for condition, own in study.conditions.items():
             of_condition = fill_data_seed(own, data_seed)
             settings = {**common, "variant": condition, **of_condition, "seed": seed}
-            settings = check_overrides(config, settings)
+            settings = _completed(with_files_of(bundle, settings))
+            settings = check_overrides(config, settings, written=True)
             schema = _parsed(config, settings, bundle)("schema")
             _check(study, condition, {**config, **settings}, schema)
             domains = _per_domain(condition, settings, {**config, **settings}, schema)
             for domain, changed in domains.items():
-                checked = changed if domain is None else check_overrides(config, changed)
+                checked = (
+                    changed if domain is None else check_overrides(config, changed, written=True)
+                )
                 named = _named_files(_parsed(config, checked, bundle))
                 folder = f"{condition}/{place}"
                 folder += "" if domain is None else f"/{_folder_name(domain)}"
@@ -98,6 +129,41 @@ def expand(study: Study) -> list[Run]:
                 )
                 runs.append(run)
     return runs
+
+
+def read_by_monai(study: Study, file: str) -> list[Finding]:
+    """Return the settings of a study in which MONAI would read ``$``, ``@`` or ``%``.
+
+    Args:
+        study: as its file gives it.
+        file: its name, for the findings.
+    """
+    parts = {"settings": study.settings, "data_settings": study.data_settings}
+    parts |= {f"conditions#{name}": own for name, own in study.conditions.items()}
+    parts["explain"] = study.explain if isinstance(study.explain, dict) else {}
+    return [
+        Finding(file, f"{part}#{name}", "call", value, "is read as code or as a reference")
+        for part, settings in parts.items()
+        for key, given in settings.items()
+        for name, value in flatten(entered(key, given, written=True), key)
+        if isinstance(value, str) and value[:1] in ("$", "@", "%") and not meant(value)[0]
+    ]
+
+
+def _completed(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Add to components the references without which they have no data (see `COMPLETED`)."""
+
+    def completed(component: Any, added: Mapping[str, str]) -> Any:
+        if not isinstance(component, Mapping) or "_target_" not in component:
+            return component
+        missing = [name for name in arguments_of(component) if name not in component]
+        inner = {name: completed(component[name], added) for name in added if name in component}
+        return {**component, **inner, **{name: added[name] for name in missing if name in added}}
+
+    added = dict(COMPLETED)
+    if not isinstance(settings.get("cases"), Mapping):  # nothing is selected
+        added["train#dataset#data"] = {**FILLED, "length": "$len(@table.items('train'))"}
+    return {name: completed(one, added.get(name, {})) for name, one in settings.items()}
 
 
 def _per_domain(
@@ -119,13 +185,8 @@ def _per_domain(
     if settings["variant"] == condition:
         settings = {**settings, "variant": "se"}
     cases = settings.get("cases", "@table")
-    field, values = _domains(cases, effective["domain"], schema)
-    filled = {
-        "_target_": FILL,
-        "items": "$@cases.items('train')",
-        "length": "$len(@cases#table.items('train'))",
-    }
-    more = {"train#dataset#data": filled} if EXPERTS[condition] else {}
+    field, values = _domains(cases, read_back(effective["domain"]), schema)
+    more = {"train#dataset#data": {"_target_": FILL, **FILLED}} if EXPERTS[condition] else {}
     return {
         value: {
             **settings,
@@ -133,7 +194,7 @@ def _per_domain(
             "cases": {
                 "_target_": SELECT,
                 "table": cases,
-                "only": {field: [value]},
+                "only": as_data({field: [value]}),
                 "splits": ["train", "val"],
             },
         }
@@ -151,7 +212,7 @@ def _domains(cases: Any, field: str | None, schema: MetadataSchema) -> tuple[str
         )
     only = values
     while isinstance(cases, Mapping):
-        only = (cases.get("only") or {}).get(field, only)
+        only = (read_back(cases.get("only")) or {}).get(field, only)
         cases = cases.get("table")
     if isinstance(only, str) or set(only) - set(values):
         raise ConfigError(f"only={{{field!r}: {only!r}}}: expected a list of {', '.join(values)}.")
@@ -194,9 +255,10 @@ def _check(
     study: Study, condition: str, effective: Mapping[str, Any], schema: MetadataSchema
 ) -> None:
     """Refuse before training what would be refused, or be of no use, after it."""
-    if "normal" not in effective["modes"]:
-        raise ConfigError(f"{condition}: modes must hold 'normal', got {effective['modes']}.")
-    field, domain = effective["domain"], study.protocol.domain
+    modes, field = read_back(effective["modes"]), read_back(effective["domain"])
+    if "normal" not in modes:
+        raise ConfigError(f"{condition}: modes must hold 'normal', got {modes}.")
+    domain = study.protocol.domain
     values = getattr(schema.field(field), "values", None) if field in schema.names else ()
     if domain is not None and values is not None and domain not in values:
         raise ConfigError(

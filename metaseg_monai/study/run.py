@@ -4,6 +4,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 from typing import Protocol as Interface
@@ -119,6 +120,7 @@ def run_study(
     cluster: str | None = None,
     cluster_settings: Mapping[str, Any] | None = None,
     tracking: str | None = None,
+    trust: bool = False,
 ) -> dict[str, str]:
     """Run every run of a study that is not finished yet.
 
@@ -130,6 +132,7 @@ def run_study(
         cluster: ``slurm`` submits each run as a job through submitit; None computes here.
         cluster_settings: of the jobs, such as ``{"timeout_min": 60, "slurm_partition": "gpu"}``.
         tracking: MLflow store such as ``sqlite:///runs/x/mlflow.db``, see `track_study`.
+        trust: run what is not known to be harmless, too.
 
     Returns:
         Runs that failed, each with the reason.
@@ -139,8 +142,8 @@ def run_study(
             study.
     """
     folder, bundle = Path(output).resolve(), resolve_bundle(study.bundle)
-    runs = expand(study)
-    places, start = _places(workers, threads, cluster, cluster_settings, folder)
+    runs = expand(study, trust)
+    places, start = _places(workers, threads, cluster, cluster_settings, folder, trust)
     if tracking is not None:
         check_store(tracking)
     if folder.is_file():
@@ -163,10 +166,11 @@ def _places(
     cluster: str | None,
     settings: Mapping[str, Any] | None,
     folder: Path,
+    trust: bool,
 ) -> tuple[list[Slot], Start]:
     if cluster is not None:
         place = Slot(None, threads or int((settings or {}).get("cpus_per_task", 1)))
-        return [place] * (workers or MOST_JOBS), Cluster(folder, cluster, settings)
+        return [place] * (workers or MOST_JOBS), Cluster(folder, cluster, settings, trust)
     if settings:
         raise ConfigError("--cluster_settings needs --cluster, such as --cluster slurm.")
-    return slots(workers, threads), Process
+    return slots(workers, threads), partial(Process, trust=trust)

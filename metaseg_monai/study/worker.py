@@ -11,20 +11,25 @@ from typing import Any
 
 from metaseg_monai.files import owned
 
+TRUST = "--trust"
 PARENT = "METASEG_STUDY_PROCESS"  # the process whose end ends this one
 
 
-def main(folder: Path) -> int:
+def main(folder: Path, trust: bool = False) -> int:
     """Train, evaluate and record; return 0 where the run is finished, 1 where it failed.
 
     An interrupted training goes on from its checkpoint.
+
+    Args:
+        folder: of the run.
+        trust: the user trusts the study, so that what is not listed runs, too.
     """
     _end_with_parent()
     with owned(folder, "is working on this run", wait=True):
-        return _run(folder)
+        return _run(folder, trust)
 
 
-def _run(folder: Path) -> int:
+def _run(folder: Path, trust: bool) -> int:
     from metaseg_monai.errors import DataError, MetasegError
     from metaseg_monai.study.record import (
         now,
@@ -44,7 +49,7 @@ def _run(folder: Path) -> int:
     write_record(folder, record)
     started = time.monotonic()
     try:
-        _train_and_evaluate(folder, record)
+        _train_and_evaluate(folder, record, trust)
         after = sha256(Path(record["table"]))
         if record["table_sha256"] not in (None, after):
             raise DataError(f"{record['table']} was changed while this run was computed.")
@@ -61,20 +66,20 @@ def _run(folder: Path) -> int:
     record |= {"ended": now(), "seconds": spent}
     write_record(folder, record)
     if record["state"] == "finished" and record["explain"]:
-        write_record(folder, {**record, "explained": _explain(folder, record)})
+        write_record(folder, {**record, "explained": _explain(folder, record, trust)})
     return 0 if record["state"] == "finished" else 1
 
 
-def _explain(folder: Path, record: dict[str, Any]) -> str:
+def _explain(folder: Path, record: dict[str, Any], trust: bool) -> str:
     """Draw what the gates do; an error in this does not spoil the results."""
     from metaseg_monai.bundle.run import run_bundle
     from metaseg_monai.explain.draw import draw
     from metaseg_monai.study.matrix import CONFIGS
 
     asked = record["explain"] if isinstance(record["explain"], dict) else {}
-    settings = {**record["settings"], **asked, "output_dir": str(folder.resolve())}
+    names, place = [*CONFIGS, "explain.json"], {**asked, "output_dir": folder.resolve()}
     try:
-        run_bundle(Path(record["bundle"]), [*CONFIGS, "explain.json"], settings)
+        run_bundle(Path(record["bundle"]), names, place, record["settings"], trust)
         draw(folder)
     except Exception as error:
         traceback.print_exc()
@@ -82,16 +87,16 @@ def _explain(folder: Path, record: dict[str, Any]) -> str:
     return "done"
 
 
-def _train_and_evaluate(folder: Path, record: dict[str, Any]) -> None:
+def _train_and_evaluate(folder: Path, record: dict[str, Any], trust: bool) -> None:
     from metaseg_monai.bundle.run import run_bundle
     from metaseg_monai.study.matrix import CONFIGS
     from metaseg_monai.training.checkpoints import CHECKPOINT
 
-    bundle = Path(record["bundle"])
-    settings = {**record["settings"], "output_dir": str(folder.resolve())}
-    begun = (folder / CHECKPOINT).is_file()
-    run_bundle(bundle, ["train.json"], {**training_settings(bundle, settings), "resume": begun})
-    run_bundle(bundle, CONFIGS, settings)
+    bundle, settings = Path(record["bundle"]), record["settings"]
+    place, of_training = {"output_dir": folder.resolve()}, training_settings(bundle, settings)
+    begun = {"resume": (folder / CHECKPOINT).is_file()}
+    run_bundle(bundle, ["train.json"], {**place, **begun}, of_training, trust)
+    run_bundle(bundle, CONFIGS, place, settings, trust)
 
 
 def training_settings(bundle: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -132,4 +137,4 @@ def _versions() -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    sys.exit(main(Path(sys.argv[1]), trust=TRUST in sys.argv[2:]))

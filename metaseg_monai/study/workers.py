@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from metaseg_monai.errors import ConfigError
-from metaseg_monai.study.worker import PARENT
+from metaseg_monai.study.worker import PARENT, TRUST
 
 TIMEOUT_MIN = 24 * 60  # minutes; without a limit of our own submitit would end a job after five
 GRACE = 15.0  # seconds in which the result of an ended job may still appear on a shared disk
@@ -60,15 +60,20 @@ class Process:
         folder: of the run; what the process says goes to run.log in it.
         slot: where it is computed.
         threads: cores it may use, those of its record.
+        trust: the user trusts the study.
     """
 
-    def __init__(self, folder: Path, slot: Slot, threads: int) -> None:
+    def __init__(self, folder: Path, slot: Slot, threads: int, trust: bool = False) -> None:
         environment = {**os.environ, **_limits(threads), PARENT: str(os.getpid())}
         if slot.gpu is not None:
             environment["CUDA_VISIBLE_DEVICES"] = _visible(slot.gpu)
         with (folder / "run.log").open("a", encoding="utf-8") as log:
             self.process = subprocess.Popen(
-                command(folder), stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment
+                command(folder, trust),
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                env=environment,
             )
 
     def poll(self) -> int | None:
@@ -82,9 +87,10 @@ class Process:
         self.process.wait()
 
 
-def command(folder: Path) -> Sequence[str]:
+def command(folder: Path, trust: bool = False) -> Sequence[str]:
     """Return the command that computes one planned run."""
-    return [sys.executable, "-m", "metaseg_monai.study.worker", str(folder)]
+    told = [TRUST] if trust else []
+    return [sys.executable, "-m", "metaseg_monai.study.worker", str(folder), *told]
 
 
 def _limits(threads: int) -> dict[str, str]:
@@ -119,9 +125,13 @@ class Cluster:
     """
 
     def __init__(
-        self, study: Path, cluster: str = "slurm", settings: Mapping[str, Any] | None = None
+        self,
+        study: Path,
+        cluster: str = "slurm",
+        settings: Mapping[str, Any] | None = None,
+        trust: bool = False,
     ) -> None:
-        self.study, self.cluster = study, cluster
+        self.study, self.cluster, self.trust = study, cluster, trust
         self.submitit = _submitit()
         try:
             self.executor = self.submitit.AutoExecutor(folder=study / "jobs", cluster=cluster)
@@ -142,7 +152,7 @@ class Cluster:
         """Submit a run, as `Process` starts one."""
         name, log = "-".join(folder.relative_to(self.study).parts), folder / "run.log"
         self.executor.update_parameters(name=name)
-        line = _shell(command(folder), log, _limits(threads))
+        line = _shell(command(folder, self.trust), log, _limits(threads))
         try:
             # a study may itself be a job, whose variables would bend those of its jobs
             with self.submitit.helpers.clean_env():

@@ -9,7 +9,7 @@ CONFIG = {
     "epochs": 3,
     "train": {
         "trainer": {"_target_": "SupervisedTrainer", "max_epochs": "@epochs"},
-        "loader": {"_target_": "torch.utils.data.DataLoader", "dataset": "@data_dir"},
+        "loader": {"_target_": "torch.utils.data.DataLoader", "dataset": "@data"},
     },
     "run": ["$@train#trainer.run()"],
 }
@@ -28,7 +28,7 @@ def files(tmp_path):
         "epochs",
         "train#trainer#max_epochs",
         "train::trainer::max_epochs",
-        "data_dir",  # named by a reference only
+        "data",  # named by a reference only
         "train#loader#batch_size",  # an argument that the target takes
         "train#trainer#amp",
         "run",

@@ -19,11 +19,12 @@ def merged(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(tmp_path)
     seen = []
 
-    def record(bundle, configs, overrides):
+    def record(bundle, configs, *_, **__):
         seen.append(list(configs))
         raise StopError
 
-    monkeypatch.setattr("metaseg_monai.sharing.run.run_bundle", record)
+    for name in ("run_bundle", "running"):
+        monkeypatch.setattr(f"metaseg_monai.sharing.run.{name}", record)
     monkeypatch.setattr("metaseg_monai.sharing.run.resolve_bundle", lambda *_: BUNDLE)
 
     def call(*arguments):

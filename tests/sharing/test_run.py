@@ -196,7 +196,7 @@ def test_an_output_among_the_images_is_refused_through_a_link_too(tmp_path):
 def test_the_source_keeps_the_names_of_links(kits, tmp_path, monkeypatch):
     seen = {}
 
-    def run(bundle, names, settings):
+    def run(bundle, names, settings, *_):
         seen.update(settings)
         raise KeyboardInterrupt
 
@@ -206,4 +206,4 @@ def test_the_source_keeps_the_names_of_links(kits, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         predict(str(BUNDLE), "case_00007", "kits/../out", "tumour_size_mm=41")
     assert seen["dataset_dir"] == str(tmp_path / "case_00007")
-    assert seen["output_dir"] == str(tmp_path / "out")
+    assert str(seen["output_dir"]) == str(tmp_path / "out")

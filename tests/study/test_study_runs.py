@@ -18,13 +18,14 @@ class StudyRun:
 
     def __init__(self, folder, bundle, settings, conditions, data):
         self.output = folder / "out"
+        simulator = {k: v for k, v in settings["table#path"].items() if k != "output"}
         content = {
             "name": "Tiny",
             "question": "Does it run?",
             "bundle": str(bundle),
             "conditions": conditions,
             "seeds": [0],
-            "settings": {**settings, "dataset_dir": str(data)},
+            "settings": {**settings, "table#path": simulator, "dataset_dir": str(data)},
             "protocol": {"sample_size": 6},
         }
         self.file = folder / "study.json"
