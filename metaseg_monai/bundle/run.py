@@ -56,6 +56,7 @@ def running(
     doing: str = "is working in this folder",
     recorded: Mapping[str, Any] | None = None,
     trust: bool = False,
+    run: bool = True,
 ) -> Iterator[ConfigWorkflow]:
     """Initialize, run and finalize one workflow of a bundle, as ``monai.bundle run`` does.
 
@@ -70,6 +71,7 @@ def running(
         doing: what is told to a second process that wants the output folder.
         recorded: settings of an earlier run, as `check_overrides` gave them; `overrides` win.
         trust: run it even if it holds what is not listed (`metaseg_monai.bundle.trust`).
+        run: the workflow; else it is only made ready, for whoever wants its objects.
 
     Yields:
         The workflow that ran, whose parser gives its objects by id.
@@ -112,8 +114,9 @@ def running(
                 output = workflow.parser.get_parsed_content("output_dir")
                 stack.enter_context(owned(output, doing))
             workflow.initialize()
-            workflow.run()
-            workflow.finalize()
+            if run:
+                workflow.run()
+                workflow.finalize()
         except Exception as error:
             cause = root_refusal(error) or _wrong_name(error)
             if cause is None:

@@ -145,7 +145,7 @@ LISTED = {
     "metaseg_monai.training": """
         BestWeights EpochDraw EpochLog FieldTarget ListProblems LoadWeights PrepareBatchMeta
         RecordTrained RefuseTrained ReplayDataset RunCheckpoint RunProgress SiftedDataset
-        StopOnNonFinite VolumeBatches
+        StopOnNonFinite TryBatches VolumeBatches
         continuous_field cyclic_schedule training_loader""",
     "metaseg_monai.evaluation": """
         CalibrationBins CaseCounts CleanUpPredictions FieldEstimates KnownOfCases MaskRecord

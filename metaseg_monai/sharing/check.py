@@ -1,11 +1,15 @@
-"""The deep check of a table as one text for a person."""
+"""The deep check of a table as one text for a person, and a training tried without training."""
 
+import tempfile
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from tqdm import tqdm
+
+from metaseg_monai.errors import ConfigError, MetasegError, root_refusal
 from metaseg_monai.images.image import Channels
 from metaseg_monai.metadata.schema import MetadataSchema
-from metaseg_monai.tables.check import check_table
+from metaseg_monai.tables.check import TableCheck, check_table
 from metaseg_monai.tables.table import refuse
 
 
@@ -16,28 +20,109 @@ def check(
     classes: int = 2,
     channel_conversion: Channels = "stored",
     out_of_range: Literal["error", "flag"] | None = None,
+    bundle: str | Path | None = None,
+    configuration: Any = None,
+    *,
+    bundles: str | Path | None = None,
+    trust: bool = False,
+    **settings: Any,
 ) -> str:
     """Read every file of a table and report all problems before any training.
 
+    With a bundle, its training is tried with your settings, up to the first step: every case goes
+    through its transforms, the smallest batch through its network.
+
     Example:
         python -m metaseg_monai check shapes/table.csv --schema_file schema.json
+        python -m metaseg_monai check shapes/table.csv --schema_file schema.json \
+--bundle synthetic_shapes_segmentation --roi_size "[32,32]" --batch_size 4
 
     Args:
         table: table.csv or the folder that holds it.
         schema_file: JSON file of the metadata fields.
         columns_file: JSON file of a column map, for tables with other column names.
-        classes: number of label classes with the background.
-        channel_conversion: stored | grey | rgb, as in training.
+        classes: number of label classes with the background; with a bundle, by default its own.
+        channel_conversion: stored | grey | rgb, as in training; with a bundle its own.
         out_of_range: error | flag, instead of what the schema says, as in training.
+        bundle: name or folder of the bundle that is to be trained.
+        configuration: further configurations of the bundle, as for train.
+        bundles: folder in which a bundle's name is looked for, as for train.
+        trust: as for train.
+        settings: of the training, such as --batch_size 4 (with a bundle).
 
     Returns:
         A summary, and the warnings.
 
     Raises:
         DataError: listing the problems, if there are any.
+        ConfigError: a setting is none, or there is no bundle to set it in.
     """
     schema = MetadataSchema.load(schema_file, out_of_range)
-    found = check_table(table, schema, columns_file, classes, channel_conversion)
+    if bundle is None:
+        if settings or configuration is not None:
+            names = ", ".join(f"--{name}" for name in settings) or "--configuration"
+            raise ConfigError(f"{names}: set in a training; name its bundle (--bundle NAME)")
+        found = check_table(table, schema, columns_file, classes, channel_conversion)
+    else:
+        given = {"dataset_dir": str(table), "schema_file": str(schema_file), **settings}
+        given |= {} if columns_file is None else {"columns_file": str(columns_file)}
+        given |= {} if out_of_range is None else {"out_of_range": out_of_range}
+        given |= {} if classes == 2 else {"classes": classes}
+        found = _try_training(bundle, bundles, configuration, given, schema, trust)
+    lacking = [split for split in ("train", "val") if split not in found.splits]
+    if len(lacking) == 1:  # with neither it is a table for tests
+        found.problems.append(
+            f"no rows of the split {lacking[0]!r}, without which nothing is trained; name some so"
+        )
     refuse(Path(table), found.problems)
     warnings = [f"warning: {text}" for text in found.warnings]
-    return "\n".join([found.summary, *warnings, "no problems found"])
+    tried = "" if bundle is None else f"; {bundle} can be trained on it with these settings"
+    return "\n".join([found.summary, *warnings, f"no problems found{tried}"])
+
+
+def _try_training(
+    bundle: str | Path,
+    bundles: str | Path | None,
+    configuration: Any,
+    given: dict[str, Any],
+    schema: MetadataSchema,
+    trust: bool,
+) -> TableCheck:
+    """Check a table as a bundle reads it; if it is right, do all that a training does before it."""
+    from metaseg_monai.bundle.locate import resolve_bundle  # a table alone needs no training
+    from metaseg_monai.bundle.run import configs_of, running
+    from metaseg_monai.transforms.load import LoadCased
+
+    root, names = resolve_bundle(bundle, bundles), configs_of("train", more=configuration)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        running(root, names, {**given, "output_dir": folder}, trust=trust, run=False) as workflow,
+    ):
+        parsed = workflow.parser.get_parsed_content
+        steps = parsed("preprocessing")
+        load = next((step for step in steps if isinstance(step, LoadCased)), LoadCased())
+        columns, how = parsed("columns_file"), (load.classes, load.channels, load.spatial_dims)
+        found = check_table(given["dataset_dir"], schema, columns, *how)
+        if not found.problems:
+            found.problems.extend(_problems_of(parsed))
+    return found
+
+
+def _problems_of(parsed: Any) -> list[str]:
+    from metaseg_monai.training.handlers import TryBatches
+
+    problems: list[str] = []
+    try:
+        trainer, evaluator = parsed("train#trainer"), parsed("validate#evaluator")
+        dataset = parsed("train#dataset")
+        for index in tqdm(range(len(dataset)), desc="try", unit="case", disable=None):
+            try:
+                dataset[index]
+            except MetasegError as error:
+                problems.append(str(error))
+        if not problems:
+            TryBatches(evaluator)(trainer)
+    except Exception as error:  # MONAI wraps what a component refuses
+        cause = root_refusal(error)
+        problems.append(str(cause or f"training would break: {type(error).__name__}: {error}"))
+    return problems

@@ -54,11 +54,13 @@ class TableCheck(NamedTuple):
         problems: what training would fail on or be wrong with; empty where all is right.
         warnings: what is allowed but seldom meant.
         summary: splits, shapes, pixel types and classes, in a few lines.
+        splits: that have rows.
     """
 
     problems: list[str]
     warnings: list[str]
     summary: str
+    splits: tuple[str, ...]
 
 
 def check_table(
@@ -67,6 +69,7 @@ def check_table(
     columns: Columns = None,
     classes: int = 2,
     channels: Channels = "stored",
+    spatial_dims: int | None = None,
 ) -> TableCheck:
     """Read every file of a table and compare contents across splits.
 
@@ -76,6 +79,7 @@ def check_table(
         columns: see `read_table`.
         classes: number of classes, background included.
         channels: see `convert_channels`.
+        spatial_dims: see `load_case`.
 
     Raises:
         DataError: the table is missing or unreadable, or lacks columns.
@@ -89,7 +93,7 @@ def check_table(
         if schema is not None:
             remarks += schema.flags(item["metadata"], item["case"])
         try:
-            loaded = load_case(item, channels, classes, volumes=volumes)
+            loaded = load_case(item, channels, classes, spatial_dims, volumes=volumes)
         except DataError as error:
             problems.append(str(error))
             continue
@@ -113,12 +117,12 @@ def check_table(
         summary += _summary_of(found)
     else:
         summary.append("  no case could be read")
+    lacking = [split for split in SPLITS if split not in table.splits]
     remarks += [
         f"no rows of the split {split!r}: training needs train and val, evaluation test"
-        for split in SPLITS
-        if split not in table.splits
+        for split in lacking
     ]
-    return TableCheck(problems, remarks, "\n".join(summary))
+    return TableCheck(problems, remarks, "\n".join(summary), table.splits)
 
 
 def _content(item: Mapping[str, Any], loaded: LoadedCase, volumes: "VolumeCache") -> str:
@@ -146,6 +150,10 @@ def _tally(case: str, loaded: LoadedCase, classes: int) -> dict[str, Any]:
 
 
 def _problems_of(cases: pd.DataFrame) -> list[str]:
+    axes = cases["shape"].str.count("x") + 1
+    if axes.nunique() > 1:
+        told = ", ".join(f"{n} axes (case {cases['case'][axes == n].iloc[0]!r})" for n in (2, 3))
+        return [f"the images are planes and volumes: {told}; no network takes both"]
     first = cases.drop_duplicates("channels")
     if len(first) == 1:
         return []
@@ -158,6 +166,11 @@ def _problems_of(cases: pd.DataFrame) -> list[str]:
 
 def _remarks_on(cases: pd.DataFrame) -> list[str]:
     found = []
+    if (cases["shape"].str.count("x") == 2).all():
+        found.append(
+            "the images are volumes: they need a network of three dimensions, or, for one of "
+            "planes, a row a plane (columns volume, plane and planes, as prepare writes them)"
+        )
     if (sizes := cases["shape"].nunique()) > 1:
         found.append(
             f"the images have {sizes} sizes: validation and tests see whole images and need "
@@ -283,13 +296,17 @@ def load_case(
     path = item["image"]
     try:
         remarks: list[str] = []
-        planar = "plane" in item and spatial_dims != 3 and isinstance(path, (str, Path))
+        is_file = isinstance(path, (str, Path))
+        planar = "plane" in item and spatial_dims != 3 and is_file
         if planar and (volumes.holds("image", path) or is_volume_file(path)):
             image, stored_label = _read_plane(item, volumes, remarks)
         else:
             image, stored_label = _read(path, spatial_dims, axes), None
             remarks += _grid_remarks(image)
-            if "label" in item:
+            if spatial_dims != 3 and is_file and image.array.shape[3:] == (1,):
+                image, stored_label = _read_plane({**item, "plane": 0}, volumes, remarks)
+                image = _as_picture(image)  # as `slice_items` gives it to a prediction
+            elif "label" in item:
                 stored_label = _read_label(item["label"], image)
         where = image.attributes["path"]
         if "plane" in image.attributes:
@@ -420,6 +437,12 @@ def _read_plane(
         _check_grid(item["label"], target.affine, path, volume.affine, volume.planes.shape)
         label = _plane_image(target, item["label"], plane)
     return _plane_image(volume, path, plane), label
+
+
+def _as_picture(image: Image) -> Image:
+    """A plane of a volume as an image of its own."""
+    known = {key: value for key, value in image.attributes.items() if key != "plane"}
+    return Image(image.array, {**known, "spacing_mm": known["spacing_mm"][1:]})
 
 
 def _plane_image(volume: AxialVolume, path: str, plane: int) -> Image:

@@ -19,6 +19,7 @@ from metaseg_monai.training.handlers import (
     ListProblems,
     RunProgress,
     StopOnNonFinite,
+    TryBatches,
     higher_is_better,
     lower_is_better,
 )
@@ -49,6 +50,7 @@ __all__ = [
     "RunProgress",
     "SiftedDataset",
     "StopOnNonFinite",
+    "TryBatches",
     "VolumeBatches",
     "collate_cases",
     "continuous_field",

@@ -14,7 +14,9 @@ from ignite.engine import Engine, Events
 from monai.engines import Evaluator, IterationEvents
 from monai.handlers import from_engine
 from torch import Tensor
+from torch.nn.modules.dropout import _DropoutNd
 from torch.optim import Optimizer
+from torch.utils.data import RandomSampler
 from tqdm import tqdm
 
 from metaseg_monai.errors import DataError, Problem, TrainingError, listing
@@ -23,6 +25,7 @@ from metaseg_monai.inferers import each_tensor
 from metaseg_monai.training import processes
 from metaseg_monai.training.checkpoints import replace_file
 from metaseg_monai.training.collate import PROBLEM
+from metaseg_monai.training.loader import ReplayDataset
 from metaseg_monai.training.processes import hear_of_errors
 
 logger = logging.getLogger(__name__)
@@ -52,10 +55,117 @@ def higher_is_better(current: float, best: float) -> bool:
     return not math.isnan(current) and (math.isnan(best) or current > best)
 
 
+class TryBatches:
+    """Trainer handler that, before anything is trained, sees that every batch can be.
+
+    The smallest batch of an epoch goes through the network as in training, whose state stays as
+    it was; those of the validation are put together. So a run is refused at its start that would
+    break in its last batch, or in the validation behind its first epoch.
+
+    Args:
+        evaluator: of the validation; None for none.
+    """
+
+    def __init__(self, evaluator: Engine | None = None) -> None:
+        self.evaluator = evaluator
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to the trainer, before handlers that write."""
+        engine.add_event_handler(Events.STARTED, self)
+
+    def __call__(self, engine: Any) -> None:
+        """Try the batches.
+
+        Raises:
+            TrainingError: a batch holds too little for batch normalisation.
+            DataError: images cannot be read, or do not go into one batch; names the cases.
+        """
+        loader = engine.data_loader
+        sampler, items = loader.batch_sampler, len(loader.dataset)
+        size = getattr(sampler, "smallest", None)
+        keys = [(1, n) if size else n for n in range(size or min(sampler.batch_size, items))]
+        dataset = loader.dataset
+        if isinstance(dataset, ReplayDataset):
+            dataset = dataset.apart()
+            self._check_axes(dataset.load(0), processes.bare_network(engine.network))
+        batch = loader.collate_fn([dataset[key] for key in keys])
+        self._forward(engine, batch, items, sampler.batch_size)
+        loader = getattr(self.evaluator, "data_loader", None)
+        if loader is None or isinstance(loader.sampler, RandomSampler):
+            return
+        for chosen in loader.batch_sampler:
+            if len(chosen) > 1:
+                loader.collate_fn([loader.dataset[index] for index in chosen])
+
+    def _check_axes(self, item: Mapping[str, Any], network: torch.nn.Module) -> None:
+        """See that the images have as many axes as the network."""
+        wanted, shape = getattr(network, "spatial_dims", None), tuple(item["image"].shape[1:])
+        if wanted in (2, 3) and len(shape) != wanted:
+            what = "a plane of" if len(shape) == 2 else "a volume of"
+            raise DataError(
+                f"case {item.get('case', '?')!r}: {what} {'x'.join(map(str, shape))}, but the "
+                f"network has {wanted} dimensions; give a network of planes a row a plane (columns "
+                "volume, plane and planes), or train one of volumes (network_def#spatial_dims 3)"
+            )
+
+    def _forward(self, engine: Any, batch: Any, items: int, batch_size: int) -> None:
+        network = processes.bare_network(engine.network)
+        made = engine.prepare_batch(batch, engine.state.device, engine.non_blocking)
+        image, target, args, kwargs = made if len(made) == 4 else (*made, (), {})
+        modes = {module: module.training for module in network.modules()}
+        kept = {name: buffer.clone() for name, buffer in network.named_buffers()}
+        for module in modes:  # a drop-out would draw numbers that the training draws later
+            module.training = not isinstance(module, _DropoutNd)
+        try:
+            with torch.enable_grad():
+                pred = engine.inferer(image, network, *args, **kwargs)
+                loss = engine.loss_function(pred, target).mean()
+                loss.backward()
+            if bool(torch.isfinite(loss)):  # else the first step tells why
+                check_gradients(network, _case_names(batch, len(image)))
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            size = "x".join(map(str, image.shape[2:]))
+            raise TrainingError(
+                f"A batch of {len(image)} with images of {size} leaves one value a channel at the "
+                f"network's deepest level, of which batch normalisation cannot learn ({items} "
+                f"training cases in batches of {batch_size}): take a larger crop or batch "
+                "(--roi_size, --batch_size), or one that leaves no rest of one"
+            ) from error
+        finally:
+            network.zero_grad(set_to_none=True)
+            for module, mode in modes.items():
+                module.training = mode
+            for name, buffer in network.named_buffers():
+                buffer.copy_(kept[name])
+
+
+LARGEST_GRADIENT = 1e18  # its square still fits float32, in which Adam keeps it
+
+
+def check_gradients(network: torch.nn.Module, cases: Sequence[str]) -> None:
+    """Refuse gradients that are not finite, or beyond what an optimiser can square.
+
+    Raises:
+        TrainingError: names the cases of the batch.
+    """
+    found = [one.grad for one in network.parameters() if one.grad is not None]
+    if found and not float(torch.stack(torch._foreach_norm(found, math.inf)).max()) < (
+        LARGEST_GRADIENT
+    ):
+        raise TrainingError(
+            f"The gradients of a batch ({', '.join(cases)}) are beyond all numbers, though its "
+            "loss is finite: its crops hold so little contrast, or the deepest level so few "
+            "values, that batch normalisation blows them up. Take a larger crop or batch "
+            "(--roi_size, --batch_size), or pad less"
+        )
+
+
 class StopOnNonFinite:
     """Stop a run at the first value that is not finite, naming the cases.
 
-    On a trainer the loss is checked before the gradients are, so that no weight is touched; on an
+    On a trainer the loss is checked, and then the gradients, before a weight is touched; on an
     evaluator the predictions, of which MONAI's Dice would score a NaN as perfect.
     """
 
@@ -65,6 +175,7 @@ class StopOnNonFinite:
             engine.add_event_handler(IterationEvents.FORWARD_COMPLETED, self.check_prediction)
         else:
             engine.add_event_handler(IterationEvents.LOSS_COMPLETED, self.check_loss)
+            engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self.check_step)
 
     def check_loss(self, engine: Engine) -> None:
         """Check the loss of a training iteration.
@@ -88,6 +199,11 @@ class StopOnNonFinite:
             f"{engine.state.iteration}, on the cases {', '.join(names)}. {advice} The checkpoint "
             "on disk is that of the last save before."
         )
+
+    def check_step(self, engine: Any) -> None:
+        """Check the gradients of a training iteration, see `check_gradients`."""
+        names = _case_names(engine.state.batch, rows=len(engine.state.output["image"]))
+        check_gradients(engine.network, names)
 
     def check_prediction(self, engine: Engine) -> None:
         """Check the predictions of an evaluation iteration.

@@ -87,6 +87,12 @@ class ReplayDataset(Dataset[Any]):
         with seeded(seed):
             return self.augment(item)
 
+    def apart(self) -> "ReplayDataset":
+        """The same items, read anew: what they are read for leaves nothing behind here."""
+        other = copy.copy(self)
+        other._loaded = {}
+        return other
+
     def load(self, index: int) -> Any:
         """Return an item after the fixed chain alone."""
         if index not in self._loaded:
@@ -146,6 +152,14 @@ class EpochBatchSampler(Sampler[list[Key]]):
     def __len__(self) -> int:
         """Return the batches of a whole epoch on this process."""
         return math.ceil(math.ceil(self.length / self.world_size) / self.batch_size)
+
+    @property
+    def smallest(self) -> int:
+        """Items of the smallest batch of an epoch on this process."""
+        own = math.ceil(self.length / self.world_size)
+        if self.order is not None and self.order.by_batch:  # they are full
+            return self.batch_size
+        return own % self.batch_size or self.batch_size
 
     def begin_epoch(self, epoch: int, skip: int = 0) -> None:
         """Make the next pass that of `epoch`, without its first `skip` batches."""

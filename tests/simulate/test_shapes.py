@@ -25,7 +25,7 @@ def test_table_and_files_pass_the_deep_check(tmp_path):
     schema = MetadataSchema([Categorical(name="task", values=tuple(SHAPES), **when)])
     table = generate_synthetic_shapes(tmp_path / "x", **FEW)
     assert table == tmp_path / "x" / "table.csv"
-    problems, warnings, summary = check_table(table, schema)
+    problems, warnings, summary, _ = check_table(table, schema)
     assert problems == []
     assert warnings == []
     assert "32x32 (24)" in summary

@@ -158,7 +158,7 @@ def test_a_tensor_of_a_volume_brings_its_affine():
 
 
 def test_good_table(folder, task_schema):
-    problems, warnings, summary = check_table(folder[0], task_schema)
+    problems, warnings, summary, _ = check_table(folder[0], task_schema)
     assert problems == []
     assert warnings == [NO_VALIDATION]
     assert "20x30 (3)" in summary

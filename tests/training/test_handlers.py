@@ -14,6 +14,7 @@ from metaseg_monai.training import (
     EpochLog,
     RunProgress,
     StopOnNonFinite,
+    TryBatches,
     collate_cases,
     handlers,
     higher_is_better,
@@ -292,3 +293,40 @@ def test_errors_and_ctrl_c_pass_through_and_end_the_line(capsys, error):
 def test_only_the_first_process_shows_it(capsys, monkeypatch):
     monkeypatch.setattr(processes, "rank", lambda: 1)
     assert shown(capsys) == ""
+
+
+def test_gradients_that_no_optimiser_can_take_stop_a_run_before_a_weight_is_touched():
+    network = Network()
+    before = [one.detach().clone() for one in network.parameters()]
+
+    class Steep(nn.Module):
+        def forward(self, pred, label):
+            return (pred * 1e30).sum() * 0 + (pred * 1e25).mean()
+
+    engine = SupervisedTrainer(
+        device="cpu", max_epochs=1, train_data_loader=loader({}), network=network,
+        optimizer=torch.optim.Adam(network.parameters()), loss_function=Steep(),
+        train_handlers=[StopOnNonFinite()], decollate=False,
+    )  # fmt: skip
+    with pytest.raises(TrainingError, match=r"gradients of a batch \(case 0, case 1\)"):
+        engine.run()
+    assert all(torch.equal(*pair) for pair in zip(before, network.parameters(), strict=True))
+
+
+def test_trying_a_batch_leaves_the_network_as_it_was():
+    network = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2), nn.Dropout(0.5))
+    network[1].eval()
+    before = {name: one.clone() for name, one in network.state_dict().items()}
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    engine = SupervisedTrainer(
+        device="cpu", max_epochs=1, train_data_loader=loader({}, count=5), network=network,
+        optimizer=torch.optim.Adam(network.parameters()),
+        loss_function=lambda pred, label: (pred - label).square().mean(), decollate=False,
+    )  # fmt: skip
+    torch.manual_seed(3)
+    TryBatches()(engine)
+    assert torch.equal(torch.rand(1), expected)
+    assert [one.training for one in network] == [True, False, True]
+    assert all(torch.equal(one, before[name]) for name, one in network.state_dict().items())
+    assert all(one.grad is None for one in network.parameters())
