@@ -122,12 +122,13 @@ EXTRAS = {
     "onnxruntime": "export",
 }
 BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, UnicodeDecodeError)  # a file cut or altered
+BROKEN_NAMES = ("JSONDecodeError", "EmptyDataError", "ParserError", "UnpicklingError")
 # of locals on the way to an error that tell which file was read
 PLACES = re.compile("(path|file|filename|filepath|fname|image|record|source|config_file|folder)_?")
 NO_MEMORY = re.compile("out of memory|can't allocate memory|not enough memory", re.I)
 NO_DEVICE = re.compile(
     "NVIDIA driver|CUDA error|CUDA enabled|invalid device|device string|device type|"
-    "deserialize object on a CUDA|No CUDA GPUs|device index",
+    "deserialize object on a CUDA|No CUDA GPUs|device index|support for .* devices",
     re.I,
 )
 # how MONAI wraps an error
@@ -216,7 +217,7 @@ def _of_file(error: BaseException, whole: BaseException) -> MetasegError | None:
             f"{error.object[:200]!a}: cannot be written as {error.encoding} ({error.reason}); "
             "rename it with plain letters"
         )
-    if isinstance(error, BROKEN) or type(error).__name__ == "JSONDecodeError":
+    if isinstance(error, BROKEN) or type(error).__name__ in BROKEN_NAMES:
         return DataError(
             f"{_place(whole) or 'a file'}: damaged ({_one_line(error)}); use an intact copy"
         )
@@ -225,6 +226,9 @@ def _of_file(error: BaseException, whole: BaseException) -> MetasegError | None:
 
 def _of_component(error: BaseException) -> MetasegError | None:
     """A part of a configuration that cannot be made; what goes wrong inside of a run is not."""
+    for one in chain(error):
+        if type(one).__name__ == "ErrorDuringImport":  # of pydoc, which looks a `_target_` up
+            return ConfigError(f"{_one_line(one)}; mend this module")
     made = [found for one in chain(error) if (found := WRAPPED.match(str(one))) and found[2]]
     if not made:
         return None
@@ -276,5 +280,5 @@ def _component(error: BaseException) -> str | None:
     """The id of the part of a configuration that was being made."""
     for frame in _frames(error):
         if frame.f_code.co_name == "_resolve_one_item":
-            return str(frame.f_locals.get("id"))
+            return str(frame.f_locals.get("id")).replace("::", "#")
     return None

@@ -297,7 +297,7 @@ def read_config(file: str | Path) -> dict[str, Any]:
         raise ConfigError(f"There is no configuration file {file}.")
     try:
         content: dict[str, Any] = ConfigParser.load_config_file(str(file))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"Cannot read {file}: {error}. Mend the JSON.") from error
     if not isinstance(content, dict):
         raise ConfigError(f'{file}: expected {{"id": value, ...}}, got a {type(content).__name__}')

@@ -1,6 +1,7 @@
 """Run a bundle's workflow in this process, with checked overrides."""
 
 import logging
+import logging.config
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -94,6 +95,7 @@ def running(
             known = [path for path in known if path.is_file() and path not in stages]
             check_overrides([*known, *stages], read_config(file), written=True)
     checked = check_overrides(config, given, written)
+    _check_surroundings(bundle / "configs")
     for engine in ("SupervisedTrainer", "SupervisedEvaluator"):
         logging.getLogger(f"ignite.engine.engine.{engine}").addFilter(_is_news)
     workflow = ConfigWorkflow(
@@ -166,6 +168,20 @@ def refuse_unread(
     for findings, what in found:
         if told := refuse_untrusted(findings, trust, what):
             logger.warning("%s", told)
+
+
+def _check_surroundings(configs: Path) -> None:
+    """Refuse the files that MONAI reads beside the configuration, where they are damaged."""
+    if (configs / "metadata.json").exists():
+        read_config(configs / "metadata.json")
+    if (path := configs / "logging.conf").is_file():
+        try:
+            logging.config.fileConfig(path, disable_existing_loggers=False)
+        except Exception as error:  # any, by what is damaged
+            raise ConfigError(
+                f"{path}: no logging configuration ({type(error).__name__}: {str(error)[:100]!r}); "
+                "put back the bundle's own, or remove it to log as usual"
+            ) from error
 
 
 def _wrong_name(error: BaseException | None) -> ConfigError | None:

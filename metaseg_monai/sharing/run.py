@@ -422,10 +422,11 @@ def _known(
         if file.is_file():
             try:
                 record = json.loads(file.read_text(encoding="utf-8"))
-                root, recorded = resolve_bundle(record["bundle"]), record["settings"]
+                place, recorded = str(record["bundle"]), record["settings"]
                 known = {**recorded, "output_dir": as_data(absolute(folder))}
             except (ValueError, KeyError, TypeError) as error:
                 raise DataError(f"{file}: damaged ({error}); give the bundle instead.") from error
+            root = resolve_bundle(place)
             _check_described(Path(folder), file, record.get("weights_sha256"))
             if configuration is None:
                 configuration = record.get("configuration")

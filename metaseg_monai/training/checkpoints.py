@@ -13,7 +13,7 @@ import torch
 from ignite.engine import Engine, Events, RemovableEventHandle
 from torch import Tensor, nn
 
-from metaseg_monai.errors import CheckpointError, ConfigError
+from metaseg_monai.errors import CheckpointError, ConfigError, as_refusal
 from metaseg_monai.files import differences, plain, replacing, set_aside, sweep_temporaries
 from metaseg_monai.training import processes
 from metaseg_monai.training.loader import EpochBatchSampler
@@ -93,7 +93,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     Raises:
         CheckpointError: The file cannot be read, is damaged, or holds more than plain data.
     """
-    advice = "Delete it and start anew, or put back a copy."
+    advice = "Put back a copy, or train anew into another folder."
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
@@ -106,6 +106,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         ) from error
     except FileNotFoundError as error:
         raise CheckpointError(f"There is no checkpoint at {path}.") from error
+    except OSError as error:  # what may not be read is not damaged
+        told = as_refusal(error) or error
+        raise CheckpointError(f"Cannot read {told}") from error
     except Exception as error:
         # A damaged file fails anywhere in the reader.
         raise CheckpointError(f"Cannot read {path}: {error}. {advice}") from error

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,10 +11,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from monai.bundle import ConfigParser
 
+from metaseg_monai.bundle import run_bundle
 from metaseg_monai.cli import commands
-from metaseg_monai.errors import DataError, Problem
+from metaseg_monai.errors import CheckpointError, ConfigError, DataError, Problem, as_refusal
 from metaseg_monai.files import write_problems
+from metaseg_monai.training import read_checkpoint
 
 COMMAND = [sys.executable, "-m", "metaseg_monai"]
 
@@ -176,3 +180,30 @@ def test_a_polite_kill_is_a_stop(ends):
     status, _, err = ends(lambda: os.kill(os.getpid(), signal.SIGTERM))
     assert status == 130
     assert "Stopped" in err
+
+
+@pytest.mark.parametrize("name", ["metadata.json", "logging.conf", "inference.json", "train.json"])
+@pytest.mark.parametrize("content", [b"[", b"[]", b"\xff\x00", b"[" * 60_000, b""])
+def test_damaged_files_of_a_bundle_are_named(tmp_path, name, content):
+    source = Path(__file__).parents[2] / "bundles" / "synthetic_shapes_segmentation" / "configs"
+    bundle = tmp_path / "bundle"
+    shutil.copytree(source, bundle / "configs")
+    (bundle / "configs" / name).write_bytes(content)
+    workflow = "train.json" if name == "train.json" else "inference.json"
+    with pytest.raises(ConfigError, match=name.replace(".", r"\.")):
+        run_bundle(bundle, [workflow], {})
+
+
+def test_a_part_that_cannot_be_made_is_named_with_the_cause(tmp_path):
+    parser = ConfigParser({"train": {"part": {"_target_": "torch.nn.Dropout", "p": 7}}})
+    with pytest.raises(RuntimeError) as raised:
+        parser.get_parsed_content("train#part")
+    told = str(as_refusal(raised.value))
+    assert told.startswith("train#part cannot be made by torch.nn.Dropout (ValueError: dropout pro")
+
+
+def test_a_file_that_may_not_be_read_is_never_to_be_deleted(tmp_path):
+    (tmp_path / "model.pt").mkdir()
+    with pytest.raises(CheckpointError, match=r"model\.pt: Is a directory; it is a folder") as told:
+        read_checkpoint(tmp_path / "model.pt")
+    assert "elete" not in str(told.value)
