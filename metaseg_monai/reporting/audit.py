@@ -264,8 +264,12 @@ def _warning(
     called: str,
     first: bool,
 ) -> str:
-    """Warn where a field is read off the label (of its first values), or follows its size."""
-    ranks = {n: one.spearman for n, one in found.items() if not np.isnan(one.spearman)}
+    """Warn where a field is read off the label (of its first values), or follows its size.
+
+    Of so few groups that there is no interval, every class may follow it by chance: nothing is
+    said of them.
+    """
+    ranks = {n: one.spearman for n, one in found.items() if not np.isnan(one.low)}
     closest = max(ranks, key=lambda n: abs(ranks[n]), default=None)
     close = closest is not None and abs(ranks[closest]) > CLOSE
     reasons = []

@@ -155,11 +155,23 @@ def image_paths(folder: Path, problems: list[Problem] | None = None) -> list[Pat
         told = f"cannot be listed ({error.strerror})"
         problems.append(Problem(name, error.filename, told, "check the folder's permissions"))
 
-    return [
-        path
-        for path in sorted(_walk(folder, unread))
-        if (is_dicom_folder(path) if path.is_dir() else _is_image_file(path))
-    ]
+    images, empty = list[Path](), list[Path]()
+    for path in sorted(_walk(folder, unread)):
+        if is_dicom_folder(path) if path.is_dir() else _is_image_file(path):
+            images.append(path)
+        elif path.is_dir() and image_suffix(path) in FORMAT_OF_SUFFIX:
+            empty.append(path)
+    inside = {above for path in images for above in path.parents}
+    for path in empty:
+        if path not in inside:
+            name = path.relative_to(folder).as_posix()
+            step = "copy the image anew in its place, or rename the folder"
+            told = Problem(name, str(path), "is a folder without images, named as an image", step)
+            if problems is None:
+                logger.warning("%s: %s; %s", told.file, told.problem, told.next_step)
+            else:
+                problems.append(told)
+    return images
 
 
 def _is_image_file(path: Path) -> bool:

@@ -242,3 +242,11 @@ def test_calibration_is_of_all_seeds_and_of_each_domain(volumes):
     assert row["ECE without sure background"] == pytest.approx(20 * 0.15 / 40)
     domains = tables["calibration_domains"].values.loc["sme"]
     assert domains.to_dict() == pytest.approx({"x": 0.15, "y": 0.0})
+
+
+def test_nothing_is_said_of_a_rank_among_four_patients(volumes):
+    run = sized(field(volumes.run("sme")), 20, 40, 55, 70, "")
+    said, tables = audited(volumes.results(sme=[run]))
+    assert (tables["leakage"]["groups"] == 4).all()
+    assert (tables["leakage"]["Spearman"].abs() == 1).any()
+    assert not any("it follows" in one for one in said)

@@ -9,6 +9,7 @@ from metaseg_monai.errors import ConfigError, DataError, MetadataError
 from metaseg_monai.metadata import Categorical, Continuous, MetadataSchema
 from metaseg_monai.metadata.fields import MetadataWarning
 from metaseg_monai.tables import DataWarning, find_cases, read_table
+from metaseg_monai.tables.find import image_paths
 
 WHEN = {"provenance": "clinical prior", "availability": "pre-operative"}
 SIZE = Continuous(name="tumour_size_mm", unit="mm", range=(5, 250), missing="unknown", **WHEN)
@@ -354,3 +355,15 @@ def test_a_declared_word_says_something_in_a_file_too(tmp_path):
     grade = Categorical(name="grade", values=("none", "high"), **WHEN)
     (item,) = find_cases(tmp_path, MetadataSchema([grade]), metadata=tmp_path / "m.csv")
     assert item["metadata"] == {"grade": "none"}
+
+
+def test_a_folder_that_is_named_as_an_image_is_told(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", [[1, 2]])
+    (tmp_path / "b.nii.gz").mkdir()
+    (tmp_path / "c.tif").mkdir()
+    tifffile.imwrite(tmp_path / "c.tif" / "c.tif", [[1, 2]])  # as some archives are unpacked
+    problems = []
+    assert [path.name for path in image_paths(tmp_path, problems)] == ["a.tif", "c.tif"]
+    assert [(one.case, one.problem) for one in problems] == [
+        ("b.nii.gz", "is a folder without images, named as an image")
+    ]
