@@ -121,6 +121,12 @@ def bind():
     return bind_results
 
 
+@pytest.fixture(scope="session")
+def some_weights():
+    """The file of some weights, and their SHA-256."""
+    return weights()
+
+
 @cache
 def weights():
     """The file of some weights, chosen in epoch 2, and their SHA-256."""
@@ -189,6 +195,8 @@ def finish(
         "table": run.table,
         "table_sha256": table_sha256,
         "weights_sha256": digest,
+        "tested": run.tested,
+        "evaluated": run.tested,
         "explain": False,
         "started": "2026-01-01T00:00:00+00:00",
         "ended": "2026-01-01T00:00:02+00:00",

@@ -23,7 +23,15 @@ from metaseg_monai.tables.table import CaseTable
 REFERENCE = re.compile(r"@(\w+(?:(?:#|::)\w+)*)")
 # Where things lie, and what is told by its content instead: no part of what a run is.
 PLACES = {
-    *("bundle_root", "dataset_dir", "output_dir", "ckpt_path", "schema_file", "columns_file"),
+    *(
+        "bundle_root",
+        "dataset_dir",
+        "output_dir",
+        "results_dir",
+        "ckpt_path",
+        "schema_file",
+        "columns_file",
+    ),
     *("device", "resume", "schema", "table", "encode", "_meta_"),
 }
 PATHS = ("dataset_dir", "output_dir", "ckpt_path", "schema_file", "columns_file")

@@ -83,6 +83,7 @@ def evaluation_items(
     if not modes:
         raise MetadataError("No test mode is named; give one or more, such as normal.")
     known = modes if unknown else _without_missing(modes, schema)
+    check_modes(known, schema, shuffle, predicted)
     return [
         changed
         for mode in expand_modes(known, schema)
@@ -121,6 +122,43 @@ def expand_modes(modes: Sequence[str], schema: MetadataSchema) -> list[str]:
             )
         expanded.append(mode)
     return list(dict.fromkeys(expanded))
+
+
+def check_modes(
+    modes: Sequence[str],
+    schema: MetadataSchema,
+    shuffle: Shuffle | None = None,
+    predicted: str | Path | None = None,
+) -> None:
+    """Refuse what could not be tested on any case of a schema, before there are cases.
+
+    Args:
+        modes: as for `expand_modes`.
+        schema: whose metadata are changed.
+        shuffle: as for `evaluation_items`; likewise `predicted`.
+
+    Raises:
+        MetadataError: see `evaluation_items`.
+    """
+    for mode in expand_modes(modes, schema):
+        name = mode.partition(":")[0]
+        if name == "inverse":
+            _inverted([], schema)
+        elif name == "perturb":
+            _perturbed([], schema, 1.0)
+        elif name == "predicted" and predicted is None:
+            raise MetadataError(NO_ESTIMATES)
+        elif name == "shuffle":
+            for field in schema.fields:
+                if isinstance(field, Categorical | Ordinal | MultiLabel):
+                    _mapping(field, shuffle or {})
+    if strange := sorted(set(shuffle or {}) - set(schema.names)):
+        logger.warning(
+            "shuffle maps %s, which the schema does not have (%s); labels of fields without a "
+            "mapping change by the texts' cycle",
+            ", ".join(strange),
+            ", ".join(schema.names),
+        )
 
 
 def _without_missing(modes: Sequence[str], schema: MetadataSchema) -> list[str]:
@@ -197,15 +235,7 @@ def _shuffled(
     changed = [dict(raw) for raw in raws]
     for number, field in enumerate(schema.fields):
         if isinstance(field, Categorical | Ordinal | MultiLabel):
-            mapping = shuffle.get(field.name) or _cycle(field.values)
-            wrong = set(mapping) ^ set(field.values) | set(mapping.values()) - set(field.values)
-            if wrong:
-                raise MetadataError(
-                    f"The shuffle mapping of field {field.name!r} must give each of "
-                    f"{', '.join(field.values)} a label of the same field; check "
-                    f"{', '.join(sorted(wrong))} in the setting shuffle, or pass --shuffle {{}} "
-                    "for the texts' cycle."
-                )
+            mapping = _mapping(field, shuffle)
             separator = field.separator if isinstance(field, MultiLabel) else None
             for raw in changed:
                 raw[field.name] = _relabel(raw.get(field.name), mapping, separator)
@@ -214,6 +244,19 @@ def _shuffled(
             for raw, value in zip(changed, foreign, strict=True):
                 raw[field.name] = value
     return changed
+
+
+def _mapping(field: Categorical | Ordinal | MultiLabel, shuffle: Shuffle) -> Mapping[str, str]:
+    mapping = shuffle.get(field.name) or _cycle(field.values)
+    wrong = set(mapping) ^ set(field.values) | set(mapping.values()) - set(field.values)
+    if wrong:
+        raise MetadataError(
+            f"The shuffle mapping of field {field.name!r} must give each of "
+            f"{', '.join(field.values)} a label of the same field; check "
+            f"{', '.join(sorted(wrong))} in the setting shuffle, or pass --shuffle {{}} "
+            "for the texts' cycle."
+        )
+    return mapping
 
 
 def _cycle(values: Sequence[str]) -> dict[str, str]:
@@ -345,6 +388,10 @@ def _beyond_range(schema: MetadataSchema) -> MetadataSchema:
 # The mode whose metadata were estimated from the image, in the place of the true ones.
 
 ESTIMATE_COMMAND = "python -m metaseg_monai estimate <bundle> --output_dir runs/size"
+NO_ESTIMATES = (
+    f"Mode 'predicted' needs estimates of the metadata. Make them: {ESTIMATE_COMMAND} and "
+    "pass --predicted_metadata runs/size/predicted.csv, or leave the mode out."
+)
 PREDICTED = Table(
     "estimates",
     f"make them: {ESTIMATE_COMMAND}",
@@ -383,10 +430,7 @@ def _with_predicted(
     An estimate of a case that was trained on is none: its group must be in the same split.
     """
     if path is None:
-        raise MetadataError(
-            f"Mode 'predicted' needs estimates of the metadata. Make them: {ESTIMATE_COMMAND} and "
-            "pass --predicted_metadata runs/size/predicted.csv, or leave the mode out."
-        )
+        raise MetadataError(NO_ESTIMATES)
     table = read_predicted(path)
     name, unit = table["field"].iloc[0], table["unit"].iloc[0]
     field = schema.field(name) if name in schema.names else None

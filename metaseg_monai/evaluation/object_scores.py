@@ -180,7 +180,7 @@ class ObjectScores:
     def __init__(
         self, table: CaseTable, objects: ObjectSettings | Mapping[str, Any] | None
     ) -> None:
-        self.folder = table.path.parent
+        self.data_dir = table.path.parent
         self.items = {item["case"]: item for item in table.rows}
         self.settings = as_object_settings(objects) if objects else None
 
@@ -198,7 +198,7 @@ class ObjectScores:
             raise DataError(f"case {name!r} is not in the table; give ObjectScores the run's")
         label = case["label"][0].to(torch.int32).cpu().numpy()
         native = case["native_shape"].tolist() if "native_shape" in case else None
-        truth = true_objects(self.items[name], self.folder, label, len(pred), native)
+        truth = true_objects(self.items[name], self.data_dir, label, len(pred), native)
         settings = self.settings
         if truth.source == "components":
             settings = replace(settings, method="components")

@@ -681,8 +681,7 @@ def check_results(folder: Path) -> dict[str, Any]:
             and the training beside them; says what to evaluate anew.
         CheckpointError: the weights beside them cannot be read.
     """
-    settle(folder)
-    record = _read_json(folder / EVALUATION)
+    record = read_evaluation(folder)
     if why := why_changed(folder, record):
         home = home_of(folder)
         command = "explain" if folder.name == "explain" else "evaluate"
@@ -693,6 +692,12 @@ def check_results(folder: Path) -> dict[str, Any]:
             f"{split}"
         )
     return record
+
+
+def read_evaluation(folder: Path) -> dict[str, Any]:
+    """What an evaluation wrote down of itself; empty where there is none that can be read."""
+    settle(folder)
+    return _read_json(folder / EVALUATION)
 
 
 def add_results(folder: Path, record: Mapping[str, Any], files: Iterable[Path]) -> None:

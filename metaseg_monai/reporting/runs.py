@@ -347,7 +347,7 @@ def read_results(folder: Path) -> Results:
     order = list(study.conditions)
     whole = [run for run in runs if number[run.training] == planned[run.training]]
     if whole:
-        _refuse_mixtures([run.folder for run in whole])
+        _refuse_mixtures([run.folder for run in whole], tuning=True)
         whole.sort(key=lambda run: order.index(run.condition))
         several = len({frozenset(of_seed) for of_seed in digests.values()}) > 1
         return _counted(Results(pd.DataFrame(), whole, missing, study, several))
@@ -379,8 +379,11 @@ def read_single_runs(folder: Path) -> Results:
     return _counted(Results(pd.DataFrame(), runs, {}))
 
 
-def _refuse_mixtures(folders: Sequence[Path]) -> None:
-    """Refuse results that are not of the weights beside them, or of images of their training."""
+def _refuse_mixtures(folders: Sequence[Path], tuning: bool = False) -> None:
+    """Refuse results that are not of the weights beside them, or of images of their training.
+
+    A study may have been run on the split val, to choose settings.
+    """
     told = []
     for folder in folders:
         try:
@@ -388,7 +391,7 @@ def _refuse_mixtures(folders: Sequence[Path]) -> None:
         except MetasegError as error:
             told.append(str(error))
             continue
-        if seen in SEEN.values():
+        if seen in SEEN.values() and not (tuning and seen == SEEN["val"]):
             told.append(
                 f"{folder}: tested on images that its weights were {seen}, so its scores are no "
                 "test; leave it out of the report"
@@ -404,7 +407,7 @@ def _counted(results: Results) -> Results:
 def _why_missing(folder: Path, run: Run, record: Mapping[str, Any]) -> str | None:
     if not record:
         return "not run yet"
-    if record["key"] != run.key:
+    if record["key"] != run.key or record.get("tested", run.tested) != run.tested:
         return "was run with another configuration"
     if record["state"] == "failed":
         return f"failed: {record['error']}"

@@ -316,6 +316,8 @@ def facts(results: Results) -> dict[str, str]:
         "Tested on": _fact(results),
         "Domains": str(first["domain"].nunique()),
     }
+    if "val" in set(results.normal["split"]):
+        told["No test"] = "the split val chose the weights of each training; it is for settings"
     if results.study is not None:
         told["Training seeds"] = ", ".join(map(str, sorted(set(results.counts["seed"]))))
         told["Bundle"] = Path(results.study.bundle).name

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from itertools import product
@@ -26,14 +26,24 @@ from metaseg_monai.bundle.overrides import (
 from metaseg_monai.bundle.run import places_of, refuse_unread
 from metaseg_monai.bundle.trust import Finding
 from metaseg_monai.errors import ConfigError, root_refusal
+from metaseg_monai.evaluation.masks import CleanUpPredictions
+from metaseg_monai.evaluation.modes import check_modes
+from metaseg_monai.evaluation.volume_table import VolumeScores
 from metaseg_monai.metadata.schema import MetadataSchema
+from metaseg_monai.metrics.objects import as_object_settings
 from metaseg_monai.naming import shortened
 from metaseg_monai.networks.variants import ALL_VARIANTS, METADATA_VARIANTS
 from metaseg_monai.study.design import EXPERTS, Study, fill_data_seed
+from metaseg_monai.study.worker import training_settings
 from metaseg_monai.tables.columns import ColumnMap
 
 CONFIGS = ("train.json", "evaluate.json")
 NAMED = ("dataset_dir", "schema_file", "columns_file")
+CHECKED = (
+    *("modes", "shuffle", "predicted_metadata", "regions", "objects", "clean_up"),
+    *("split", "domain"),
+)
+TESTS = ("test", "val")  # splits
 SELECT = "metaseg_monai.tables.select_cases"
 FILL = "metaseg_monai.tables.fill_epoch"
 
@@ -50,7 +60,10 @@ class Run:
         settings: all overrides of the bundle but ``output_dir``.
         epochs: of the training, for the estimate.
         folder: relative to the study's output; the run's name in messages.
-        key: SHA-256 of the bundle's configuration, the settings, and the files that they name.
+        key: SHA-256 of what its training is: the bundle's configuration, the settings, and the
+            files that they name.
+        tested: the same of its evaluation, but for the test modes.
+        modes: test modes that it needs.
         explain: whether to record what its gates do, or with which settings.
         table: file of the cases; it need not exist yet where the data are generated.
     """
@@ -65,6 +78,8 @@ class Run:
     key: str
     explain: bool | dict[str, Any] = False
     table: str = ""
+    tested: str = ""
+    modes: Sequence[str] = ("normal",)
 
 
 # Arguments that components of a study take from their bundle where they name none themselves.
@@ -98,6 +113,7 @@ def expand(study: Study, trust: bool = False) -> list[Run]:
         explaining = [*files, bundle / "configs" / "explain.json"]
         refuse_unread(bundle, explaining, load_config(explaining), study.explain, (), trust)
         check_overrides(load_config(explaining), study.explain)
+    only_training = load_config(files[:1])
     first = (study.data_seeds[0], study.seeds[0])
     runs = []
     for data_seed, seed in product(study.data_seeds, study.seeds):
@@ -108,8 +124,10 @@ def expand(study: Study, trust: bool = False) -> list[Run]:
             settings = {**common, "variant": condition, **of_condition, "seed": seed}
             settings = _completed(with_files_of(bundle, settings))
             settings = check_overrides(config, settings, written=True)
-            schema = _parsed(config, settings, bundle)("schema")
-            _check(study, condition, {**config, **settings}, schema)
+            parsed = _parsed(config, settings, bundle)
+            schema = parsed("schema")
+            told = {name: parsed(name) for name in CHECKED}
+            modes = _check(study, condition, told, schema)
             domains = _per_domain(condition, settings, {**config, **settings}, schema)
             for domain, changed in domains.items():
                 checked = (
@@ -121,9 +139,12 @@ def expand(study: Study, trust: bool = False) -> list[Run]:
                 epochs = _epochs(checked.get("epochs", config["epochs"]))
                 table = str(_table_file(named))
                 gates = checked["variant"] in METADATA_VARIANTS
+                training = training_settings(bundle, checked)
                 run = Run(
                     *(condition, seed, data_seed, domain, checked, epochs, folder),
-                    key=_key(config, checked, named),
+                    key=_key(only_training, training, named),
+                    tested=_key(_without_modes(config), _without_modes(checked), named),
+                    modes=modes,
                     explain=study.explain if gates and (data_seed, seed) == first else False,
                     table=table,
                 )
@@ -253,18 +274,39 @@ def _table_file(named: Mapping[str, Path | None]) -> Path:
 
 def _check(
     study: Study, condition: str, effective: Mapping[str, Any], schema: MetadataSchema
-) -> None:
-    """Refuse before training what would be refused, or be of no use, after it."""
-    modes, field = read_back(effective["modes"]), read_back(effective["domain"])
+) -> list[str]:
+    """Refuse before training what would be refused, or be of no use, after it.
+
+    Returns:
+        The test modes.
+    """
+    modes = effective["modes"]
+    modes = [modes] if isinstance(modes, str) else list(modes)
     if "normal" not in modes:
         raise ConfigError(f"{condition}: modes must hold 'normal', got {modes}.")
-    domain = study.protocol.domain
+    check_modes(modes, schema, effective["shuffle"], effective["predicted_metadata"])
+    if effective["regions"] is None or isinstance(effective["regions"], Mapping):
+        VolumeScores(effective["regions"])
+    if isinstance(effective["objects"], Mapping) and effective["objects"]:
+        as_object_settings(effective["objects"])
+    CleanUpPredictions(effective["clean_up"])
+    if effective["split"] not in TESTS:
+        raise ConfigError(
+            f"{condition}: split is {effective['split']!r}; a study tests on the split test, or on "
+            "val to choose settings."
+        )
+    field, domain = effective["domain"], study.protocol.domain
     values = getattr(schema.field(field), "values", None) if field in schema.names else ()
     if domain is not None and values is not None and domain not in values:
         raise ConfigError(
             f"The protocol's domain {domain!r} is none of the domains: "
             f"{', '.join(values) or 'there are none'}."
         )
+    return modes
+
+
+def _without_modes(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if name != "modes"}
 
 
 def _epochs(value: Any) -> int:

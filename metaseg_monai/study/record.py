@@ -1,6 +1,7 @@
 """What is written down: the study and every protocol that was fixed; of a run, what it ran on."""
 
 import csv
+import glob
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -9,17 +10,21 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from metaseg_monai.errors import ConfigError, DataError
+from metaseg_monai.errors import CheckpointError, ConfigError, DataError
+from metaseg_monai.evaluation.per_case import read_evaluation, why_changed
 from metaseg_monai.files import PREVIOUS, file_sha256, numbered, replacing
 from metaseg_monai.study.design import Study
 from metaseg_monai.study.matrix import Run
+from metaseg_monai.training.weights import read_weights
 
 STUDY = "study.json"
 PLAN = "plan.json"
 HISTORY = "protocol.json"
 RECORD = "run.json"
 LOG = "log.csv"
-RESULTS = ("counts.csv", LOG, "model.pt")
+WEIGHTS = "model.pt"
+TRAINED = (LOG, WEIGHTS)
+KEPT = ("table_sha256", "threads", "seconds", "weights_sha256", "evaluated", "explained")
 NEEDED = ("state", "key", "table", "threads", "seconds")
 
 
@@ -130,19 +135,52 @@ def is_finished(folder: Path, run: Run) -> bool:
     return (
         record is not None
         and record["state"] == "finished"
-        and record["key"] == run.key
-        and all((folder / name).is_file() for name in RESULTS)
-        and _same_table(record, run)
+        and is_trained(folder, run)
+        and not missing_modes(folder, asdict(run))
     )
 
 
+def is_trained(folder: Path, run: Run) -> bool:
+    """Tell whether the folder holds the weights of just this run on the table as it is now."""
+    record = read_record(folder)
+    return (
+        record is not None
+        and record["key"] == run.key
+        and all((folder / name).is_file() for name in TRAINED)
+        and _same_table(record, run)
+        and record.get("weights_sha256") == weights_in(folder)
+    )
+
+
+def weights_in(folder: Path) -> str | None:
+    """The SHA-256 of a run's weights; None where they are missing or damaged."""
+    try:
+        digest: str = read_weights(folder / WEIGHTS)[1]["weights_sha256"]
+    except CheckpointError:
+        return None
+    return digest
+
+
+def missing_modes(folder: Path, run: Mapping[str, Any]) -> list[str]:
+    """The test modes of a run that its weights are still to be tested in.
+
+    Args:
+        folder: of the run.
+        run: its `tested` and `modes`.
+    """
+    record, results = read_record(folder) or {}, read_evaluation(folder)
+    if record.get("evaluated") != run["tested"] or why_changed(folder, results):
+        return list(run["modes"])
+    return [mode for mode in run["modes"] if mode not in results["asked"]]
+
+
 def restore(output: Path, run: Run) -> None:
-    """Take back the finished results of just this run from where they were moved aside."""
-    if is_finished(output / run.folder, run):
+    """Take back the weights and results of just this run from where they were moved aside."""
+    if is_trained(output / run.folder, run):
         return
     kept = output / PREVIOUS / run.folder
-    for folder in sorted(kept.parent.glob(f"{kept.name}-{run.key[:8]}-*")):
-        if is_finished(folder, run):
+    for folder in sorted(kept.parent.glob(f"{glob.escape(kept.name)}-{run.key[:8]}-*")):
+        if is_trained(folder, run):
             _move_aside(output, run.folder)
             (output / run.folder).parent.mkdir(parents=True, exist_ok=True)
             shutil.move(folder, output / run.folder)
@@ -153,34 +191,38 @@ def plan(output: Path, run: Run, bundle: Path, threads: int) -> tuple[Path, int]
     """Make the run's folder ready; what another configuration left there is moved aside, whole.
 
     An interrupted run of the same configuration and table keeps its folder and its number of
-    threads, so that it goes on to the same weights.
+    threads, so that it goes on to the same weights; so does one whose weights are to be tested
+    anew, or in further modes.
 
     Returns:
         The run's folder, and the number of threads it must be computed with.
     """
     folder = output / run.folder
     record = read_record(folder)
-    goes_on = (
+    begun = (
         record is not None
         and record["key"] == run.key
-        and record["state"] != "finished"  # else its table has changed, or files are gone
+        and record["state"] != "finished"
+        and not record.get("weights_sha256")
         and _same_table(record, run)
     )
-    if not goes_on:
+    going_on: dict[str, Any] = {}
+    if record is not None and (begun or is_trained(folder, run)):
+        going_on = record
+    else:  # of another configuration or table, or its weights are gone or others
         _move_aside(output, run.folder)
-    elif record is not None:
-        threads = record["threads"]
-    going_on = record if record is not None and goes_on else {}
+    kept = {name: going_on[name] for name in KEPT if name in going_on}
     new = {
         **asdict(run),
         "bundle": str(bundle),
-        "table_sha256": going_on.get("table_sha256"),
+        "table_sha256": None,
         "threads": threads,
-        "seconds": going_on.get("seconds", 0.0),
+        "seconds": 0.0,
+        **kept,
         "state": "planned",
     }
     write_record(folder, new)
-    return folder, threads
+    return folder, new["threads"]
 
 
 def sha256(file: Path) -> str | None:

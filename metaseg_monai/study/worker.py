@@ -65,7 +65,7 @@ def _run(folder: Path, trust: bool) -> int:
     spent = max(record["seconds"] + time.monotonic() - started, logged)
     record |= {"ended": now(), "seconds": spent}
     write_record(folder, record)
-    if record["state"] == "finished" and record["explain"]:
+    if record["state"] == "finished" and record["explain"] and record.get("explained") != "done":
         write_record(folder, {**record, "explained": _explain(folder, record, trust)})
     return 0 if record["state"] == "finished" else 1
 
@@ -88,15 +88,31 @@ def _explain(folder: Path, record: dict[str, Any], trust: bool) -> str:
 
 
 def _train_and_evaluate(folder: Path, record: dict[str, Any], trust: bool) -> None:
+    """Train, unless the weights are there; test them in the modes that are missing."""
     from metaseg_monai.bundle.run import run_bundle
+    from metaseg_monai.errors import DataError
     from metaseg_monai.study.matrix import CONFIGS
+    from metaseg_monai.study.record import missing_modes, weights_in, write_record
     from metaseg_monai.training.checkpoints import CHECKPOINT
 
     bundle, settings = Path(record["bundle"]), record["settings"]
-    place, of_training = {"output_dir": folder.resolve()}, training_settings(bundle, settings)
-    begun = {"resume": (folder / CHECKPOINT).is_file()}
-    run_bundle(bundle, ["train.json"], {**place, **begun}, of_training, trust)
-    run_bundle(bundle, CONFIGS, place, settings, trust)
+    place = {"output_dir": folder.resolve()}
+    if not record.get("weights_sha256"):
+        begun = {"resume": (folder / CHECKPOINT).is_file()}
+        of_training = training_settings(bundle, settings)
+        run_bundle(bundle, ["train.json"], {**place, **begun}, of_training, trust)
+        record["weights_sha256"] = weights_in(folder)
+        write_record(folder, record)
+    # the modes that are missing; all of them, where these could not be added to the others
+    of_test = {name: value for name, value in settings.items() if name != "modes"}
+    place["results_dir"] = folder.resolve()  # also where a study tests on val, to choose settings
+    for _ in range(2):
+        if modes := missing_modes(folder, record):
+            run_bundle(bundle, CONFIGS, {**place, "modes": modes}, of_test, trust)
+            record["evaluated"] = record["tested"]
+            write_record(folder, record)
+    if modes := missing_modes(folder, record):
+        raise DataError(f"{folder}: the evaluation left out the modes {', '.join(modes)}.")
 
 
 def training_settings(bundle: Path, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -139,6 +139,7 @@ def test_the_key_tells_every_change_of_the_configuration(study, bundle, tmp_path
     first = key()
     assert key() == first
     assert key(epochs=3) != first
+    assert key(modes=["normal"]) == key(regions={}) == first  # no other training
     schema.write_text(schema.read_text() + "\n")
     assert key() != first
     edited = bundle.parent / "edited"
@@ -177,6 +178,17 @@ def test_a_schema_that_the_bundle_names_itself_is_in_the_key(study, bundle, tmp_
     ("settings", "protocol", "reason"),
     [
         ({"modes": ["shuffle"]}, {}, "modes must hold 'normal'"),
+        ({"modes": ["normal", "zeroes"]}, {}, "no test mode 'zeroes'"),
+        ({"modes": ["normal", "fixed:circel"]}, {}, "fixed:circel"),
+        ({"modes": ["normal", "perturb:2"]}, {}, "needs a continuous field"),
+        ({"modes": ["normal", "inverse"]}, {}, "needs a schema of one field with two labels"),
+        ({"modes": ["normal", "predicted"]}, {}, "needs estimates"),
+        ({"shuffle": {"task": {"disc": "ring"}}}, {}, "shuffle mapping of field 'task'"),
+        ({"regions": {"all": {"classes": [0], "tolerance_mm": 1}}}, {}, "region 'all'"),
+        ({"regions": {"all": [1]}}, {}, "region 'all'"),
+        ({"objects": {"method": "guess"}}, {}, "method"),
+        ({"clean_up": {"objects_px": 3}}, {}, "objects_px"),
+        ({"split": "train"}, {}, "split is 'train'"),
         ({"epochs": "$2*3"}, {}, "epochs is"),
         ({"schema_file": "none.json"}, {}, "none.json"),
         ({"columns_file": "none.json"}, {}, "none.json"),

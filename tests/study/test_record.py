@@ -1,16 +1,24 @@
 import hashlib
 
 import pytest
+from torch import nn
 
 from metaseg_monai.errors import DataError
 from metaseg_monai.study.matrix import Run
-from metaseg_monai.study.record import is_finished, plan, read_record, restore, write_record
+from metaseg_monai.study.record import (
+    is_finished,
+    is_trained,
+    missing_modes,
+    plan,
+    read_record,
+    restore,
+    write_record,
+)
+from metaseg_monai.training import write_weights
 
 
-def run(data, key="k1"):
-    return Run(
-        "se", 0, 0, None, {}, 2, "se/seed0", key, explain=False, table=str(data / "table.csv")
-    )
+def run(data, key="k1", **more):
+    return Run("se", 0, 0, None, {}, 2, "se/seed0", key, table=str(data / "table.csv"), **more)
 
 
 @pytest.fixture
@@ -20,16 +28,23 @@ def data(tmp_path):
     return tmp_path / "data"
 
 
-def complete(folder, data, **changes):
-    """Let a planned run look finished."""
-    for name in ("counts.csv", "log.csv", "model.pt"):
-        (folder / name).write_text(name)
-    digest = hashlib.sha256((data / "table.csv").read_bytes()).hexdigest()
-    record = {**read_record(folder), "state": "finished", "table_sha256": digest, **changes}
-    write_record(folder, record)
+@pytest.fixture
+def complete(bind, some_weights):
+    def make(folder, data, modes=("normal",), **changes):
+        """Let a planned run look finished."""
+        (folder / "counts.csv").write_text("counts")
+        (folder / "log.csv").write_text("epoch,val_loss\n1,0.7\n2,0.6\n")
+        (folder / "model.pt").write_bytes(some_weights[0])
+        bind(folder, modes=modes)
+        digest = hashlib.sha256((data / "table.csv").read_bytes()).hexdigest()
+        record = {**read_record(folder), "state": "finished", "table_sha256": digest}
+        record |= {"weights_sha256": some_weights[1], "evaluated": record["tested"]}
+        write_record(folder, {**record, **changes})
+
+    return make
 
 
-def test_a_run_is_finished_once(tmp_path, data):
+def test_a_run_is_finished_once(tmp_path, data, complete):
     folder, threads = plan(tmp_path / "out", run(data), tmp_path, threads=3)
     assert threads == 3
     assert not is_finished(folder, run(data))
@@ -39,14 +54,14 @@ def test_a_run_is_finished_once(tmp_path, data):
 
 
 @pytest.mark.parametrize("name", ["counts.csv", "log.csv", "model.pt"])
-def test_a_run_whose_results_are_gone_is_not_finished(tmp_path, data, name):
+def test_a_run_whose_results_are_gone_is_not_finished(tmp_path, data, name, complete):
     folder, _ = plan(tmp_path / "out", run(data), tmp_path, threads=1)
     complete(folder, data)
     (folder / name).unlink()
     assert not is_finished(folder, run(data))
 
 
-def test_a_run_on_a_table_that_has_changed_is_not_finished(tmp_path, data):
+def test_a_run_on_a_table_that_has_changed_is_not_finished(tmp_path, data, complete):
     folder, _ = plan(tmp_path / "out", run(data), tmp_path, threads=1)
     complete(folder, data)
     (data / "table.csv").write_text("image,label\nmore,rows\n")
@@ -79,7 +94,7 @@ def test_what_another_configuration_left_is_moved_aside_whole(tmp_path, data):
     assert kept == ["seed0-k1-1", "seed0-k1-2", "seed0-k2-1"]
 
 
-def test_a_finished_run_on_old_data_is_moved_aside(tmp_path, data):
+def test_a_finished_run_on_old_data_is_moved_aside(tmp_path, data, complete):
     folder, _ = plan(tmp_path / "out", run(data), tmp_path, threads=1)
     complete(folder, data)
     (data / "table.csv").write_text("changed")
@@ -109,7 +124,7 @@ def test_an_interrupted_run_does_not_go_on_with_another_table(tmp_path, data):
     assert (out / "previous" / "se" / "seed0-k1-1" / "checkpoint.pt").is_file()
 
 
-def test_finished_results_are_taken_back_when_their_configuration_is(tmp_path, data):
+def test_finished_results_are_taken_back_when_their_configuration_is(tmp_path, data, complete):
     out = tmp_path / "out"
     folder, _ = plan(out, run(data), tmp_path, threads=1)
     complete(folder, data)
@@ -118,3 +133,55 @@ def test_finished_results_are_taken_back_when_their_configuration_is(tmp_path, d
     restore(out, run(data))
     assert is_finished(folder, run(data))
     assert read_record(out / "previous" / "se" / "seed0-k2-1")["key"] == "k2"
+
+
+def test_other_modes_are_tested_on_the_same_weights(tmp_path, data, complete):
+    out = tmp_path / "out"
+    more = run(data, modes=["normal", "zeros"])
+    folder, _ = plan(out, run(data), tmp_path, threads=3)
+    complete(folder, data, seconds=7.0)
+    assert is_finished(folder, run(data))
+    assert not is_finished(folder, more)
+    assert is_trained(folder, more)
+    assert plan(out, more, tmp_path, threads=1) == (folder, 3)
+    record = read_record(folder)
+    assert (record["state"], record["seconds"]) == ("planned", 7.0)
+    assert missing_modes(folder, record) == ["zeros"]
+    other = run(data, modes=["normal"], tested="with other regions")
+    plan(out, other, tmp_path, threads=1)
+    assert missing_modes(folder, read_record(folder)) == ["normal"]
+    assert not (out / "previous").exists()
+
+
+@pytest.mark.parametrize("name", ["counts.csv", "evaluation.json"])
+def test_results_that_are_gone_are_made_of_the_weights_that_are_there(
+    tmp_path, data, complete, name
+):
+    folder, _ = plan(tmp_path / "out", run(data), tmp_path, threads=1)
+    complete(folder, data)
+    (folder / name).unlink()
+    assert not is_finished(folder, run(data))
+    plan(tmp_path / "out", run(data), tmp_path, threads=1)
+    assert missing_modes(folder, read_record(folder)) == ["normal"]
+    assert read_record(folder)["weights_sha256"]
+
+
+@pytest.mark.parametrize("state", ["finished", "failed"])
+def test_other_weights_are_no_weights_of_the_run(tmp_path, data, complete, state):
+    out = tmp_path / "out"
+    folder, _ = plan(out, run(data), tmp_path, threads=1)
+    complete(folder, data, state=state)
+    write_weights(folder / "model.pt", nn.Linear(1, 1), {})
+    assert not is_finished(folder, run(data))
+    plan(out, run(data), tmp_path, threads=1)
+    assert not (folder / "model.pt").exists()
+    assert (out / "previous" / "se" / "seed0-k1-1" / "counts.csv").is_file()
+
+
+def test_weights_are_taken_back_when_only_their_modes_are_others(tmp_path, data, complete):
+    out = tmp_path / "out"
+    folder, _ = plan(out, run(data), tmp_path, threads=1)
+    complete(folder, data)
+    plan(out, run(data, key="k2"), tmp_path, threads=1)
+    restore(out, run(data, modes=["normal", "ones"]))
+    assert is_trained(folder, run(data))
