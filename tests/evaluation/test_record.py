@@ -115,6 +115,7 @@ def test_an_evaluation_says_which_weights_made_which_files(model):
         "modes": ["normal", "ones"],
         "asked": ["normal", "ones"],
         "settings": {"clean_up": None},
+        "left_out": {},
         "log_sha256": file_sha256(model.folder / "log.csv"),
         "files": {name: file_sha256(model.folder / name) for name in sorted(FILES)},
     }
