@@ -200,6 +200,7 @@ USED = {
         int int16 int32 int64 int8 linspace log long manual_seed max mean min no_grad ones
         ones_like set_float32_matmul_precision sigmoid softmax sqrt stack sum tanh tensor uint8
         where zeros zeros_like""",
+    "torch.backends": "cudnn",
     "torch.backends.cudnn": "benchmark deterministic enabled",
     "torch.cuda": """
         current_device device_count empty_cache get_device_name is_available manual_seed set_device
@@ -505,6 +506,8 @@ class _Reading:
         statement = _import_in(value)
         if statement is not None:
             yield from self._imported(statement)
+            if ast.unparse(statement).split() != value[1:].split():
+                yield "unreadable", "an import with something behind it"
             return
         try:
             tree = ast.parse(_as_evaluated(place, value), mode="eval")
@@ -765,6 +768,8 @@ def _reference_of(node: ast.AST) -> str | None:
 
 def _is_small(node: ast.AST) -> bool:
     value = node.operand if isinstance(node, ast.UnaryOp) else node
+    if isinstance(value, ast.BinOp):
+        return False
     return not isinstance(value, ast.Constant) or (
         isinstance(value.value, int | float) and value.value <= 64
     )

@@ -65,6 +65,7 @@ COMMANDS: Tree = {
     "explain": "metaseg_monai.sharing.run:explain",
     "estimate": "metaseg_monai.sharing.run:estimate",
     "check": "metaseg_monai.sharing.check:check",
+    "check-bundle": "metaseg_monai.sharing.trust:check_bundle",
     "fit-schema": "metaseg_monai.metadata.fit:fit_schema",
     "score": "metaseg_monai.sharing.score:score",
     "generate": {
@@ -202,6 +203,8 @@ def call(function: Callable[..., Any], words: Sequence[str], arguments: Sequence
     sys.stdout.flush()
     printed = _text(result)
     told = [f"problem: {one}" for one in problems[:SHOWN_PROBLEMS] if str(one) not in printed]
+    if not told and not (result.folder and (result.folder / PROBLEMS).is_file()):
+        return WITH_PROBLEMS  # all is said, and nothing was to be made
     where = f"all in {result.folder / PROBLEMS}" if result.folder else "nothing was written"
     told.append(f"done with {len(problems)} problem(s), {where}; what they name was left out")
     sys.stderr.write("\n".join(told) + "\n")
