@@ -42,6 +42,7 @@ from metaseg_monai.training.checkpoints import EVALUATION, RESULTS, TRAINED_ON
 from metaseg_monai.training.collate import PROBLEM
 from metaseg_monai.training.processes import bare_network, own_while_running
 from metaseg_monai.training.weights import LoadWeights, read_weights, weights_sha256
+from metaseg_monai.transforms.postprocessing import PIXELS_AT_ONCE, class_map
 
 Case = Mapping[str, Any]
 Row = Mapping[Any, Any]
@@ -300,12 +301,14 @@ def count_pixels(pred: Tensor, label: Tensor, classes: int) -> Tensor:
     """
     if pred.shape != label.shape:
         raise DataError(f"prediction {tuple(pred.shape)} and target {tuple(label.shape)} differ")
-    counts = []
-    for number in range(1, classes):
-        hit, truth = (pred == number).flatten(1), (label == number).flatten(1)
-        cells = [hit & truth, hit & ~truth, ~hit & truth, ~hit & ~truth]
-        counts.append(torch.stack([cell.sum(1) for cell in cells], dim=1))
-    return torch.stack(counts, dim=1)
+    counts = torch.zeros(len(pred), classes - 1, 4, dtype=torch.int64, device=pred.device)
+    parts = (one.flatten(1).split(PIXELS_AT_ONCE, dim=1) for one in (pred, label))
+    for found, true in zip(*parts, strict=True):  # so that large images take little memory
+        for number in range(1, classes):
+            hit, truth = found == number, true == number
+            cells = [hit & truth, hit & ~truth, ~hit & truth, ~hit & ~truth]
+            counts[:, number - 1] += torch.stack([cell.sum(1) for cell in cells], dim=1)
+    return counts
 
 
 class CaseCounts:
@@ -320,8 +323,10 @@ class CaseCounts:
 
     def __call__(self, case: Case) -> Iterator[Row]:
         """The counts of each class."""
-        pred, label = case["pred"].argmax(0, keepdim=True), case["label"].long()
-        for number, counts in enumerate(count_pixels(pred, label, self.classes)[0].tolist(), 1):
+        pred, label = torch.from_numpy(class_map(case["pred"])), case["label"][0].cpu()
+        for number, counts in enumerate(
+            count_pixels(pred[None], label[None], self.classes)[0].tolist(), 1
+        ):
             cells = dict(zip(("tp", "fp", "fn", "tn"), counts, strict=True))
             yield {**names_of(case), "class": number, **cells}
 
@@ -386,7 +391,7 @@ class CalibrationBins:
                 f"{case['case']}: the prediction has {len(pred)} channels for {self.classes} "
                 "classes; set classes to what the network predicts."
             )
-        sums = bin_probabilities(pred[None], case["label"].long())[0].tolist()
+        sums = bin_probabilities(pred[None], case["label"])[0].tolist()
         for number, of_class in enumerate(sums, 1):
             for place, (pixels, confidence, positives, inside) in enumerate(of_class):
                 if pixels:

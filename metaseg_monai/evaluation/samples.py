@@ -7,11 +7,13 @@ from typing import Any, NamedTuple
 from zipfile import BadZipFile
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from metaseg_monai.errors import DataError
 from metaseg_monai.evaluation.per_case import Case
 from metaseg_monai.files import replacing
+from metaseg_monai.transforms.postprocessing import class_map
 
 
 class Sample(NamedTuple):
@@ -50,10 +52,11 @@ class PredictionSamples:
         if case["mode"] == self.first:
             label = middle_plane(case["label"][0]).astype(np.uint8)
             if self._is_wanted(place, label):
-                image = to_unit(middle_plane(case["image"].float().mean(0)))
+                image = case["image"].float()
+                image = to_unit(middle_plane(image[0] if len(image) == 1 else image.mean(0)))
                 self.samples[place] = Sample(case["case"], case["domain"], image, label, {})
         if place in self.samples and self.samples[place].case == case["case"]:
-            pred = middle_plane(case["pred"].argmax(0)).astype(np.uint8)
+            pred = middle_plane(torch.from_numpy(class_map(case["pred"]))).astype(np.uint8)
             self.samples[place].preds[case["mode"]] = pred
         return ()
 
@@ -139,6 +142,9 @@ def read_arrays(path: str | Path, what: str, command: str) -> tuple[Any, dict[st
         raise DataError(f"{path}: no {what} ({error}); {command} again, or remove it.") from error
 
 
+PIXELS_RANKED = 1 << 24  # of larger images only some pixels tell the range of grey values
+
+
 def middle_plane(array: Tensor) -> np.ndarray:
     """Return (H, W): the array itself, or the middle plane of the last axis of a volume."""
     plane = array.detach().cpu().numpy()
@@ -147,5 +153,9 @@ def middle_plane(array: Tensor) -> np.ndarray:
 
 def to_unit(image: np.ndarray) -> np.ndarray:
     """The grey values between the 1st and 99th percentile as float16 in 0..1."""
-    low, high = np.quantile(image, [0.01, 0.99])
-    return np.clip((image - low) / max(high - low, 1e-6), 0, 1).astype(np.float16)
+    step = 1 + image.size // PIXELS_RANKED
+    low, high = np.quantile(image.ravel()[::step], [0.01, 0.99])
+    unit = np.empty(image.shape, np.float16)
+    for rows, source in zip(unit, image, strict=True):  # large images take little memory so
+        rows[...] = np.clip((source - low) / max(high - low, 1e-6), 0, 1)
+    return unit

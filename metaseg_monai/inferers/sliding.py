@@ -17,6 +17,8 @@ from torch import Tensor
 
 from metaseg_monai.errors import ConfigError, DataError, MetadataError
 
+LARGE_PIXELS = 1 << 24  # an image that is blended in bands
+BAND_WINDOWS = 16
 BLENDS = ("gaussian", "constant", "pyramid", "discard")
 
 Network = Callable[..., Any]
@@ -133,7 +135,42 @@ class SlidingWindowMetadataInferer(Inferer):
             )
         if self.blend == "pyramid":
             self.windows.roi_weight_map = pyramid_weights(window)
-        return self.windows(inputs, blended)
+        bands = self._bands(inputs.shape[2], window[0])
+        if len(inputs) > 1 or inputs[0, 0].numel() <= LARGE_PIXELS or len(bands) == 1:
+            return self.windows(inputs, blended)
+        output: Any = None
+        for seen, kept in bands:
+            pred = self.windows(inputs[:, :, seen], blended)
+            if output is None:
+                output = map_tensors(
+                    lambda part: part.new_empty((*part.shape[:2], *inputs.shape[2:])), pred
+                )
+            for whole, part in zip(each_tensor(output), each_tensor(pred), strict=True):
+                if part.shape[2:] != inputs[:, :, seen].shape[2:]:  # of another resolution
+                    return self.windows(inputs, blended)
+                inner = slice(kept.start - seen.start, kept.stop - seen.start)
+                whole[:, :, kept] = part[:, :, inner]
+        return output
+
+    def _bands(self, size: int, window: int) -> list[tuple[slice, slice]]:
+        """Rows of windows that are run together, and the rows of the image that they alone touch.
+
+        The sum of the weights then takes no memory of the whole image's size; some windows at the
+        joints are run twice. The windows are those of the whole image.
+        """
+        overlap = self.windows.overlap
+        share = overlap if isinstance(overlap, int | float) else overlap[0]
+        step = max(1, int(window * (1 - share))) if window < size else window
+        starts = sorted({*range(0, max(1, size - window), step), max(0, size - window)})
+        reach = -(-window // step)  # windows before one that may touch its first row
+        bands = []
+        for first in range(0, len(starts), BAND_WINDOWS):
+            last = min(first + BAND_WINDOWS, len(starts))
+            until = size if last == len(starts) else starts[last]
+            begin = max(0, first - reach)
+            seen = slice(starts[begin], starts[last - 1] + window)
+            bands.append((seen, slice(starts[first] if first else 0, until)))
+        return bands
 
 
 class PlaneInferer(Inferer):

@@ -26,11 +26,24 @@ def bin_probabilities(logits: Tensor, label: Tensor, bins: int = 10) -> Tensor:
     """
     if logits.shape[:1] + logits.shape[2:] != label.shape:
         raise DataError(f"logits {tuple(logits.shape)} and target {tuple(label.shape)} do not fit")
+    parts = zip(
+        logits.flatten(2).split(PIXELS_AT_ONCE, dim=2),
+        label.flatten(1).split(PIXELS_AT_ONCE, dim=1),
+        strict=True,
+    )
+    return torch.stack([_bin_part(*part, bins) for part in parts]).sum(0)
+
+
+PIXELS_AT_ONCE = 1 << 22  # so that large images take little memory
+
+
+def _bin_part(logits: Tensor, label: Tensor, bins: int) -> Tensor:
+    """`bin_probabilities` of some pixels (B, K, P) with their classes (B, P)."""
     # float32 first: under autocast the logits are bfloat16, which has no more than 3 digits
-    p = logits.float().softmax(1)[:, 1:].flatten(2)
+    p = logits.float().softmax(1)[:, 1:]
     images, classes, _ = p.shape
     numbers = torch.arange(1, classes + 1, device=p.device).view(1, -1, 1)
-    truth = label.flatten(1).unsqueeze(1) == numbers
+    truth = label.unsqueeze(1) == numbers
     edges = torch.arange(1, bins, device=p.device) / bins
     # every image and class has its own range of bins, so that one pass counts them all
     first_bin = torch.arange(images * classes, device=p.device).view(images, classes, 1) * bins

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tifffile
 
@@ -72,3 +73,22 @@ def test_14000_pixels_square_take_less_than_4_gigabytes(blend):
     )
     assert done.returncode == 0, done.stdout + done.stderr[-2000:]
     assert "1 of 1 images" in done.stdout
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss counts in other units elsewhere")
+def test_check_takes_at_most_8_bytes_a_pixel(benchmark, tmp_path):
+    benchmark._write_image(tmp_path / "a.tif", SIZE, tile=512, seed=0)
+    label = np.zeros((SIZE, SIZE), np.uint8)
+    label[:100, :100] = 1
+    tifffile.imwrite(tmp_path / "l.tif", label, photometric="minisblack", compression="zlib")
+    (tmp_path / "table.csv").write_text(
+        "image,label,task,group,split\na.tif,l.tif,disc,g,test\n", encoding="utf-8"
+    )
+    schema = resolve_bundle("synthetic_shapes_segmentation") / "configs" / "schema.json"
+    command = [sys.executable, "-c", CHILD, "check", str(tmp_path / "table.csv")]
+    done = subprocess.run(
+        [*command, "--schema_file", str(schema)], capture_output=True, text=True, timeout=120
+    )
+    assert "no problems found" in done.stdout, done.stdout + done.stderr[-2000:]
+    grown = int(done.stdout.split()[-1]) * 1024
+    assert grown < 8 * SIZE**2 + BYTES_BESIDE, f"{grown / SIZE**2:.1f} bytes a pixel"

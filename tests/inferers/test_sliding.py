@@ -9,7 +9,7 @@ from monai.inferers import SlidingWindowInferer
 from torch import nn
 
 from metaseg_monai.errors import ConfigError, DataError, MetadataError
-from metaseg_monai.inferers import PlaneInferer, SlidingWindowMetadataInferer, each_tensor
+from metaseg_monai.inferers import PlaneInferer, SlidingWindowMetadataInferer, each_tensor, sliding
 from metaseg_monai.inferers.sliding import BLENDS, map_tensors, pyramid_weights, tile_spans
 from metaseg_monai.networks import Unet3, reads_metadata
 
@@ -393,3 +393,25 @@ def test_each_form_of_output_is_kept_and_others_are_refused():
     assert [t.item() for t in each_tensor({"a": one, "b": [one, two]})] == [1, 1, 2]
     with pytest.raises(ConfigError, match="returned str"):
         map_tensors(torch.neg, {"a": "logits"})
+
+
+@pytest.mark.parametrize("blend", ["gaussian", "constant", "pyramid"])
+@pytest.mark.parametrize(
+    ("size", "window", "overlap"), [(97, 16, 0.25), (130, 16, 0.6), (64, 32, 0)]
+)
+def test_bands_of_large_images_give_what_the_whole_image_gives(
+    monkeypatch, blend, size, window, overlap
+):
+    torch.manual_seed(0)
+    image, meta = torch.rand(1, 2, size, 41), torch.tensor([[2.0]])
+    inferer = SlidingWindowMetadataInferer((window, window), 3, overlap, blend)
+
+    def network(windows, meta):
+        return torch.cat([windows.cumsum(2), windows.cumsum(3)], 1) * meta[:, :1, None, None]
+
+    whole = inferer(image, network, meta)
+    monkeypatch.setattr(sliding, "LARGE_PIXELS", 100)
+    for windows in (1, 2, 3):
+        monkeypatch.setattr(sliding, "BAND_WINDOWS", windows)
+        assert windows > 1 or len(inferer._bands(size, window)) > 1
+        assert torch.equal(inferer(image, network, meta), whole)
