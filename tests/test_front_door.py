@@ -62,7 +62,7 @@ def test_train_evaluate_predict_report(bundle, tiny, tmp_path, monkeypatch):
     tests = [row for row in read_table(data, None).rows if row["split"] == "test"]
     assert tested.counts["case"].nunique() == len(tests)
     (tmp_path / "images").mkdir()
-    tifffile.imwrite(tmp_path / "images/a.tif", np.eye(40, 36, dtype=np.uint8))
+    tifffile.imwrite(tmp_path / "images/a.tif", 255 * np.eye(40, 36, dtype=np.uint8))
     made = predict(model.folder, tmp_path / "images", meta={"task": "disc"})
     assert list(made.cases["case"]) == ["a"]
     assert tifffile.imread(made.masks[0]).shape == (40, 36)
@@ -100,7 +100,7 @@ def test_a_schema_of_ones_own_is_kept_to_the_prediction(bundle, tiny, tmp_path, 
     own = {"schema_file": "schema.json", "columns_file": "columns.json"}
     model = train(bundle, "me", variant="me", **tiny, **own)
     (tmp_path / "images").mkdir()
-    tifffile.imwrite(tmp_path / "images/a.tif", np.eye(40, 36, dtype=np.uint8))
+    tifffile.imwrite(tmp_path / "images/a.tif", 255 * np.eye(40, 36, dtype=np.uint8))
     given = predict(model.folder, "images", "given", meta={"wanted": "disc"})
     shown = {"displayable_configs": {"wanted": "disc", "threshold": 0.5}}
     with warnings.catch_warnings():

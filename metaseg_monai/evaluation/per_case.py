@@ -459,6 +459,12 @@ class KnownOfCases:
         self.table = table
         self.schema = schema
         self.weights = weights
+        self.class_names = dict(table.class_names)
+
+    def start(self, items: Sequence[Mapping[str, Any]]) -> None:
+        """Learn what the classes are, before anything is measured."""
+        if self.weights is not None:
+            self.class_names = self.weights.class_names(self.table.class_names)
 
     def __call__(self, case: Case) -> Iterator[tuple[str, list[float]]]:
         """The case's name and the spacing of its pixels."""
@@ -481,7 +487,7 @@ class KnownOfCases:
             rows.append(row)
         files = [path.with_name("schema.json"), path.with_name(CLASSES)]
         self.schema.save(files[0])
-        save_class_names({} if self.weights is None else self.weights.class_names, files[1])
+        save_class_names(self.class_names, files[1])
         return [write_table(rows, path), *files]
 
 

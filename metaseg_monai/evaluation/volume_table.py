@@ -19,6 +19,7 @@ from metaseg_monai.metrics.volumes import (
     make_regions,
     score_volume,
 )
+from metaseg_monai.tables.table import CaseTable
 from metaseg_monai.training.weights import LoadWeights
 
 SLICE_KEYS = ("volume", "plane", "planes", "spacing_mm")
@@ -80,7 +81,8 @@ class VolumeScores:
             None or {}: nothing is scored, and the file of an earlier evaluation is removed when
             this one is complete. Where the data have not the classes that are named, each of their
             own is a region (see `fitting_regions`).
-        weights: those that are evaluated, which know what their classes are; None for nobody.
+        table: of the run, whose data may tell what its classes are.
+        weights: those that are evaluated, which know else; None for nobody.
 
     Raises:
         ConfigError: the regions are wrong; while running: cases lack a key.
@@ -90,6 +92,7 @@ class VolumeScores:
     def __init__(
         self,
         regions: Mapping[str, Mapping[str, Any]] | None = KITS_REGIONS,
+        table: CaseTable | None = None,
         weights: LoadWeights | None = None,
     ) -> None:
         if regions is not None and not isinstance(regions, Mapping):
@@ -101,6 +104,7 @@ class VolumeScores:
         if self.given:  # seen to be right before anything runs, under whatever names
             named = {one for part in self.given.values() for one in _names_in(part)}
             make_regions(self.given, dict(enumerate(sorted(named), 1)))
+        self.table = table
         self.weights = weights
         self.open: dict[tuple[str, str], _Stack] = {}
         self.expected: Counter[tuple[str, str]] = Counter()
@@ -138,7 +142,9 @@ class VolumeScores:
         return VOLUMES.write(path, [*found, *left])
 
     def _scored(self, stack: _Stack) -> list[Row]:
-        names = {} if self.weights is None else self.weights.class_names
+        names = {} if self.table is None else dict(self.table.class_names)
+        if self.weights is not None:
+            names = self.weights.class_names(names)
         regions = fitting_regions(self.given, names, self.classes)
         places = sorted(stack.planes)
         pred, label = (np.stack([stack.planes[at][side] for at in places]) for side in (0, 1))

@@ -48,7 +48,7 @@ from metaseg_monai.transforms.load import LoadCased
 logger = logging.getLogger(__name__)
 KEY = "metaseg"  # of the facts in `state_dict._metadata[""]`
 # Facts that an evaluation may have otherwise, or that only the training knows.
-NOT_COMPARED = {"window", "intensity", "trained_on", "best", "versions"}
+NOT_COMPARED = {"window", "class_names", "intensity", "trained_on", "best", "versions"}
 
 
 def weights_sha256(state: Mapping[str, Any]) -> str:
@@ -328,7 +328,7 @@ class LoadWeights:
         network: also inside DistributedDataParallel.
         schema: of the metadata this network will be given; None where there is none.
         facts: as for `BestWeights`, of what runs now. Each must be as recorded, but for window,
-            and intensity statistics; of class names the side that knows none agrees with any.
+            class names (see `class_names`) and intensity statistics.
         bundle_root: folder of the bundle, whose training command is told where weights are missing.
         preprocessing: of the images to come, whose `LoadCased` refuses from then on what has other
             values than the images of the training.
@@ -382,9 +382,6 @@ class LoadWeights:
             raise CheckpointError(f"There are no weights at {self.path}. {self.train}")
         state, self.recorded = read_weights(self.path)
         now = {key: fact for key, fact in self.facts.items() if key not in NOT_COMPARED}
-        told = self.recorded.get("class_names")
-        if not (told and isinstance(told, dict)):  # a side that knows none agrees with any
-            now.pop("class_names", None)
         then = {key: self.recorded.get(key) for key in now}
         if self.recorded.get("earlier_form"):
             now = _as_told(now, self.recorded)
@@ -425,16 +422,27 @@ class LoadWeights:
                     self.path,
                 )
 
-    @property
-    def class_names(self) -> dict[int, str]:
+    def class_names(self, of_data: Mapping[int, str]) -> dict[int, str]:
         """The names of the classes: of the data at hand, else of those that were trained on.
 
         Weights of earlier releases list those of the bundle, whatever the data were: none.
+
+        Args:
+            of_data: names by number that the data tell; empty where they tell none.
+
+        Raises:
+            CheckpointError: Both are known, and a class has another name.
         """
-        for known in (self.facts, self.recorded):
-            if isinstance(names := known.get("class_names"), dict) and names:
-                return {int(number): name for number, name in names.items()}
-        return {}
+        told = self.recorded.get("class_names")
+        trained = {int(n): name for n, name in told.items()} if isinstance(told, dict) else {}
+        for number, name in of_data.items():
+            if trained.get(number, name) != name:
+                raise CheckpointError(
+                    f"Class {number} is {name} in the data, and was {trained[number]} in the "
+                    f"training of {self.path} (class_names). Use weights of these classes, or give "
+                    "--class_names as they were trained, if the data mean the same"
+                )
+        return dict(of_data) or trained
 
     def _fields(self, schema: Any) -> list[dict[str, Any]] | None:
         """Return what makes a recorded schema, without the words that only describe it."""

@@ -146,7 +146,7 @@ def test_a_refusal_inside_a_workflow_is_one_message(refused, bundle, tmp_path):
 
 
 def test_predict_needs_weights_and_metadata(refused, bundle, tmp_path):
-    tifffile.imwrite(tmp_path / "a.tif", np.eye(40, dtype=np.uint8))
+    tifffile.imwrite(tmp_path / "a.tif", 255 * np.eye(40, dtype=np.uint8))
     arguments = ["predict", bundle, tmp_path / "a.tif", tmp_path / "out"]
     assert "run training" in refused(*arguments, "--meta", "task=disc")
     known = bundle / "configs" / "schema_texts.json"  # in which nothing may be missing
@@ -178,7 +178,9 @@ def test_train_evaluate_predict_report(metaseg, bundle, tmp_path, small):
 
     folder = tmp_path / "images"
     folder.mkdir()
-    tifffile.imwrite(folder / "a.tif", np.eye(20, 30, dtype=np.uint8))  # smaller than the window
+    tifffile.imwrite(
+        folder / "a.tif", 255 * np.eye(20, 30, dtype=np.uint8)
+    )  # smaller than the window
     settings = ["--ckpt_path", run / "model.pt", *NETWORK]
     inside = metaseg("predict", bundle, folder, folder / "masks", "--meta", "task=disc", *settings)
     assert inside[0] == 2
@@ -206,7 +208,7 @@ def test_a_dummy_is_tested_with_zeros_only(metaseg, bundle, tmp_path, small):
 
 
 def test_a_network_without_metadata_predicts_without_metadata(metaseg, bundle, tmp_path, small):
-    tifffile.imwrite(tmp_path / "a.tif", np.eye(40, dtype=np.uint8))
+    tifffile.imwrite(tmp_path / "a.tif", 255 * np.eye(40, dtype=np.uint8))
     run = tmp_path / "r"
     assert metaseg("train", bundle, "--variant", "se", "--output_dir", run, *small)[0] == 0
     settings = ["--variant", "se", "--ckpt_path", run / "model.pt"]
@@ -230,7 +232,7 @@ def test_a_run_goes_on_only_under_its_settings(metaseg, refused, bundle, tmp_pat
 
 
 def test_unknown_metadata_needs_a_network_trained_for_it(metaseg, refused, bundle, tmp_path, small):
-    tifffile.imwrite(tmp_path / "a.tif", np.eye(40, dtype=np.uint8))
+    tifffile.imwrite(tmp_path / "a.tif", 255 * np.eye(40, dtype=np.uint8))
     image = ["predict", bundle, tmp_path / "a.tif", tmp_path / "out", *NETWORK]
     image += ["--meta", "task=unknown"]
     never, often = tmp_path / "never", tmp_path / "often"
@@ -282,7 +284,7 @@ def test_a_new_run_moves_the_former_aside_with_all_that_was_made_of_it(
 def test_masks_never_replace_images(metaseg, refused, bundle, tmp_path, small):
     assert metaseg("train", bundle, "--output_dir", tmp_path / "r", *small)[0] == 0
     for name in ("a", "b"):
-        tifffile.imwrite(tmp_path / f"{name}.tif", np.eye(40, dtype=np.uint8))
+        tifffile.imwrite(tmp_path / f"{name}.tif", 255 * np.eye(40, dtype=np.uint8))
     before = (tmp_path / "a.tif").read_bytes()
     table = tmp_path / "table.csv"
     table.write_text("image,task,id\na.tif,disc,b\nb.tif,disc,a\n")

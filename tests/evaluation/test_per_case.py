@@ -1,7 +1,6 @@
 """One handler collects every case, one reader refuses what is no such table."""
 
 import math
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -143,8 +142,8 @@ def test_every_case_with_its_metadata_and_place(tmp_path, run):
         {"case": "a", **names, "metadata": {"size_mm": "41"}, **slice_of},
         {"case": "b", **names, "metadata": {"size_mm": "unknown"}},
     )
-    weights = SimpleNamespace(class_names={1: "tumour"})
-    known = KnownOfCases(CaseTable("table.csv", rows), SCHEMA, weights)
+    table = CaseTable("table.csv", rows, class_names={1: "tumour"})
+    known = KnownOfCases(table, SCHEMA)
     spacing = torch.tensor([[5.0, 2.0, 0.78125]], dtype=torch.float64)
     batch = {"case": ["a"], "plane": [3], "spacing_mm": spacing, "image": torch.zeros(1, 1, 4, 4)}
     state = run(PerCase(tmp_path / "cases.csv", known), [(batch, {})])

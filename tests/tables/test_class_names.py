@@ -81,29 +81,27 @@ def test_simulated_data_tell_theirs(tmp_path):
     assert known_class_names(tmp_path / "cells")[1] == "nucleus or anomaly"
 
 
-def weights(tmp_path, trained, now):
-    """Weights that were trained with some class names, to be used where others are known."""
+def weights(tmp_path, trained):
+    """Weights that were trained with some class names."""
     network = nn.Conv2d(1, 2, 1)
     facts = {"schema": None, "unknown_trained": False, "class_names": trained}
     write_weights(tmp_path / "model.pt", network, facts)
-    return LoadWeights(tmp_path / "model.pt", network, None, {"class_names": now} if now else {})
+    loaded = LoadWeights(tmp_path / "model.pt", network)
+    loaded.load()
+    return loaded
 
 
 def test_weights_know_their_classes(tmp_path):
-    loaded = weights(tmp_path, {"1": "liver"}, None)
-    loaded.load()
-    assert loaded.class_names == {1: "liver"}
-    old = weights(tmp_path, ["background", "kidney"], None)  # of the bundle, whatever the data
-    old.load()
-    assert old.class_names == {}
-    told = weights(tmp_path, {}, {"1": "liver"})
-    told.load()
-    assert told.class_names == {1: "liver"}
+    loaded = weights(tmp_path, {"1": "liver"})
+    assert loaded.class_names({}) == loaded.class_names({1: "liver"}) == {1: "liver"}
+    assert weights(tmp_path, {}).class_names({1: "liver"}) == {1: "liver"}
+    old = weights(tmp_path, ["background", "kidney"])  # of the bundle, whatever the data
+    assert old.class_names({}) == {}
 
 
 def test_weights_of_other_classes_are_refused(tmp_path):
-    with pytest.raises(CheckpointError, match=r"class_names.*kidney.*liver"):
-        weights(tmp_path, {"1": "kidney"}, {"1": "liver"}).load()
+    with pytest.raises(CheckpointError, match=r"Class 1 is liver in the data, and was kidney"):
+        weights(tmp_path, {"1": "kidney"}).class_names({1: "liver"})
 
 
 @pytest.mark.parametrize(
