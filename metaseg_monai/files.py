@@ -626,6 +626,8 @@ def _lock(place: Path, folder: str | Path, doing: str, wait: bool, stack: ExitSt
             parent.mkdir(parents=True, exist_ok=True)
             stack.callback(_remove_empty, missing)
             lock = _acquired(parent / name, wait)
+            if lock is None and not (parent / name).exists():
+                continue  # where no file can be made, as in /proc, which looks as if it were held
             if lock is None:
                 raise DataError(f"{folder}: {_holder(parent / name)}; {OTHERWISE}")
         except OSError as error:

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -178,6 +179,12 @@ def test_a_disk_without_locks_is_used_all_the_same(tmp_path, monkeypatch):
 
     monkeypatch.setattr("fcntl.flock", flock)
     with owned(tmp_path / "run", "is there"):
+        pass
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no /proc here")
+def test_a_place_where_nothing_can_be_made_has_no_owner():
+    with owned("/proc/nothing", "is there"):
         pass
 
 

@@ -192,6 +192,7 @@ def check_overrides(
         ConfigError: naming every unknown id with its nearest neighbours, and every value whose
             type is not that of the default.
     """
+    overrides = {key: unwrapped(value) for key, value in overrides.items()}
     overrides = {SHORT.get(name, name): value for name, value in overrides.items()}
     merged = config if isinstance(config, Mapping) else load_config(config)
     ids = dict(flatten(merged))
@@ -261,6 +262,16 @@ def _refuse_unfinished(given: Mapping[str, Any]) -> None:
         missing = [one for one in arguments_of(value, needed=True) if one not in value]
         if missing and not any(key.startswith(f"{name}#") for key in given):
             raise ConfigError(f"{name}: {value['_target_']} needs {', '.join(missing)}; add it.")
+
+
+def unwrapped(value: Any) -> Any:
+    """The plain number or list that an array of NumPy or PyTorch holds; other values as they are.
+
+    >>> import numpy as np
+    >>> unwrapped(np.int64(3)), unwrapped(np.array([32, 32])), unwrapped("3")
+    (3, [32, 32], '3')
+    """
+    return value.tolist() if hasattr(value, "dtype") and hasattr(value, "tolist") else value
 
 
 def load_config(config_files: Sequence[str | Path], bundle: Path | None = None) -> dict[str, Any]:

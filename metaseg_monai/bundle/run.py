@@ -19,9 +19,10 @@ from metaseg_monai.bundle.overrides import (
     literal,
     load_config,
     read_config,
+    unwrapped,
 )
 from metaseg_monai.bundle.trust import read_contents, read_workflow, refuse_untrusted
-from metaseg_monai.errors import ConfigError, root_refusal
+from metaseg_monai.errors import ConfigError, as_refusal, root_refusal
 from metaseg_monai.files import owned, written_at
 
 logger = logging.getLogger(__name__)
@@ -86,6 +87,7 @@ def running(
     files = [configuration_file(bundle, name) for name in configurations]
     stages = [file for file in files if file.stem in WORKFLOWS and _is_own(bundle, file)]
     config, of_stages = load_config(files, bundle), load_config(stages)
+    overrides = {name: unwrapped(value) for name, value in overrides.items()}
     given = {**(recorded or {}), **overrides}
     written = (recorded or {}).keys() - overrides.keys()
     refuse_unread(bundle, files, config, given, written, trust)
@@ -120,7 +122,7 @@ def running(
                 workflow.run()
                 workflow.finalize()
         except Exception as error:
-            cause = root_refusal(error) or _wrong_name(error)
+            cause = root_refusal(error) or _wrong_name(error) or as_refusal(error)
             if cause is None:
                 raise
             raise cause from error

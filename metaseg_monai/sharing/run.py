@@ -331,6 +331,7 @@ def predict(
             is no earlier mask would be replaced.
         ConfigError: neither a model nor a bundle, or `meta` is neither field=value nor a file.
     """
+    _check_path("source", source)
     with readable(source):
         is_there = Path(source).exists()
     if not is_there:
@@ -412,12 +413,21 @@ def parse_metadata(text: str) -> dict[str, str]:
     return values
 
 
+def _check_path(name: str, value: object) -> None:
+    if not isinstance(value, str | Path):
+        raise ConfigError(
+            f"{name} is {value!r:.200}; expected the path of one folder or file (for several "
+            "images that of their folder, or a table.csv)"
+        )
+
+
 def _known(
     folder: str | Path,
     configuration: Any,
     bundles: str | Path | None,
 ) -> tuple[Path, Any, dict[str, Any]]:
     """Bundle, further configurations and recorded settings of a model's folder, or of a bundle."""
+    _check_path("folder", folder)
     for file in (Path(folder) / name for name in RECORDS):
         if file.is_file():
             try:

@@ -11,7 +11,7 @@ from monai.bundle import ConfigParser
 
 from metaseg_monai.errors import CheckpointError, ConfigError, DataError, MetadataError
 from metaseg_monai.sharing import run as running
-from metaseg_monai.sharing.run import predict
+from metaseg_monai.sharing.run import evaluate, predict
 from metaseg_monai.training import write_weights
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundles/kits21_tumour_slices_segmentation"
@@ -207,3 +207,11 @@ def test_the_source_keeps_the_names_of_links(kits, tmp_path, monkeypatch):
         predict(str(BUNDLE), "case_00007", "kits/../out", "tumour_size_mm=41")
     assert seen["dataset_dir"] == str(tmp_path / "case_00007")
     assert str(seen["output_dir"]) == str(tmp_path / "out")
+
+
+def test_what_is_no_path_is_refused_by_name(tmp_path):
+    with pytest.raises(ConfigError, match=r"source is \['a.tif', 'b.tif'\]; expected the path"):
+        predict(tmp_path, ["a.tif", "b.tif"], tmp_path / "out")
+    for given in (None, 3, {"a": 1}):
+        with pytest.raises(ConfigError, match=r"folder is .*; expected the path"):
+            evaluate(given)
