@@ -18,6 +18,7 @@ from metaseg_monai.bundle.overrides import (
     flatten,
     literal,
     load_config,
+    read_back,
     read_config,
     unwrapped,
 )
@@ -90,7 +91,9 @@ def running(
     overrides = {name: unwrapped(value) for name, value in overrides.items()}
     given = {**(recorded or {}), **overrides}
     written = (recorded or {}).keys() - overrides.keys()
-    refuse_unread(bundle, files, config, given, written, trust)
+    model = read_back((recorded or {}).get("output_dir"))
+    strangers = [Path(model)] if isinstance(model, str) else []
+    refuse_unread(bundle, files, config, given, written, trust, strangers)
     for file in files:
         if not _is_own(bundle, file):  # a part for training is none of prediction, and is known
             known = [bundle / "configs" / f"{name}.json" for name in ("train", "evaluate")]
@@ -136,6 +139,7 @@ def refuse_unread(
     settings: Mapping[str, Any],
     written: Collection[str] = (),
     trust: bool = False,
+    strangers: Sequence[Path] = (),
 ) -> None:
     """Read a bundle, further files and settings without running them; refuse what is not listed.
 
@@ -147,6 +151,7 @@ def refuse_unread(
         settings: by id.
         written: the names of those that are in MONAI's language.
         trust: run it all the same, after it was shown.
+        strangers: folders beside the bundle whose Python is not the user's own.
 
     Raises:
         ConfigError: listing what would be run.
@@ -165,7 +170,7 @@ def refuse_unread(
     theirs = {**further, "settings": given}
     found = [
         (read_workflow(bundle, own), f"The bundle {bundle}"),
-        (read_contents(theirs, own=True, known={"": config}), "What is set"),
+        (read_contents(theirs, [bundle, *strangers], {"": config}), "What is set"),
     ]
     for findings, what in found:
         if told := refuse_untrusted(findings, trust, what):

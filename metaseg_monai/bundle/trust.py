@@ -135,6 +135,7 @@ LISTED = {
     "metaseg_monai.metadata": "MetadataSchema MetadataSchema.load",
     "metaseg_monai.losses": "PixelCrossEntropy",
     "metaseg_monai.networks": "Unet3 ImageRegressor",
+    "metaseg_monai.networks.regressor": "ImageRegressor",
     "metaseg_monai.images": "slice_items",
     "metaseg_monai.tables": "fill_epoch find_cases limit_empty read_table select_cases",
     "metaseg_monai.transforms": """
@@ -220,9 +221,9 @@ USED = {
 GUARDED = ("numpy.load", "torch.load", "builtins.open", "builtins.setattr", "json.load")
 # Modules that may be imported, beside those above, since importing them runs nothing else.
 MODULES = """
-    collections copy datetime ignite monai monai.bundle monai.networks monai.utils nibabel numpy re
+    collections copy datetime ignite monai monai.networks monai.utils nibabel numpy re
     scipy sys time torch torch.backends torch.nn torch.utils typing warnings"""
-MODULES_OF_OURS = ("metaseg_monai", "metaseg_monai.networks.regressor")
+MODULES_OF_OURS = ("metaseg_monai",)
 # Attributes and methods of what refers or was called.
 WORDS = """
     T absolute add append argmax args as_posix astype batch batch_size best_metric children clone
@@ -238,6 +239,7 @@ WORDS = """
 # Of ours only: no method of these names is on anything else that is listed.
 WORDS_OF_OURS = "check_availability finish found kept load missing"
 # How many arguments those have that do something else with others: text.replace, network.eval
+WALKED = ("os.environ", "torch.float32", "torch.Tensor", "builtins.str", "builtins.dict")
 CALLED_ONLY = {"replace": 2, "eval": 0, "load": 0}
 # Components of which an argument may be code; in expressions each argument must be named.
 WITH_GUARDED = re.compile(
@@ -284,6 +286,8 @@ KINDS = (  # of what is not listed, by what its name holds
     ("compiler", ("cpp_extension", "compile", "ctypes", "cffi", "numba", "torch.ops", "load_libr")),
 )
 REFS = "__local_refs"
+RELATIVE = re.compile("[@%](#|::)")
+NAMES_OF_CLASSES = ("reader", "writer", "merger_cls")
 CONSTANT = re.compile("[A-Z][A-Z0-9_]*")
 SUFFIXES = (".json", ".yaml", ".yml")
 PYTHON = (".py", ".pyc", ".pyo", ".pyd", ".so", ".pth", ".egg", ".whl")
@@ -324,7 +328,7 @@ def read_bundle(folder: Path) -> list[Finding]:
     if not configs:
         raise ConfigError(f"{folder} is no bundle: it has no configs/ with a configuration.")
     python = [path for path in sorted(folder.rglob("*")) if path.suffix in PYTHON]
-    return [*read_files(folder, configs, python), *_read_logging(folder)]
+    return [*read_files(folder, configs, python, data=True), *_read_logging(folder)]
 
 
 def read_workflow(folder: Path, files: Sequence[Path]) -> list[Finding]:
@@ -341,7 +345,9 @@ def read_workflow(folder: Path, files: Sequence[Path]) -> list[Finding]:
     return [*read_files(folder, used, sorted(python)), *_read_logging(folder)]
 
 
-def read_files(folder: Path, files: Sequence[Path], python: Sequence[Path]) -> list[Finding]:
+def read_files(
+    folder: Path, files: Sequence[Path], python: Sequence[Path], data: bool = False
+) -> list[Finding]:
     """Read configurations of one bundle, which share imports and ids."""
     found = []
     contents = {}
@@ -353,22 +359,30 @@ def read_files(folder: Path, files: Sequence[Path], python: Sequence[Path]) -> l
             found.append(Finding(name, "", "unreadable", f"{error}"[:SHOWN], WHY["unreadable"]))
         except Exception as error:  # yaml's own
             found.append(Finding(name, "", "unreadable", f"{error}"[:SHOWN], WHY["unreadable"]))
+    meta = "configs/metadata.json"
+    if meta in contents:  # as MONAI merges it
+        contents[meta] = {ConfigParser.meta_key: contents[meta]}
     names = [_relative(path, folder) for path in python]
     found += [Finding(name, "", "own code", name, WHY["own code"]) for name in names]
-    return [*found, *read_contents(contents)]
+    return [*found, *read_contents(contents, data=data)]
 
 
 def read_contents(
-    contents: Mapping[str, Any], own: bool = False, known: Mapping[str, Any] | None = None
+    contents: Mapping[str, Any],
+    own: Sequence[Path] | None = None,
+    known: Mapping[str, Any] | None = None,
+    data: bool = False,
 ) -> list[Finding]:
     """Read configurations that are merged, and tell what in them is not on the list.
 
     Args:
         contents: of configurations, by the name of the file or what else a finding is to name.
-        own: whether modules of the user's own, that are installed nowhere, may be used.
+        own: modules of the user's own, that are installed nowhere, may be used, but for those in
+            these folders; None for no such modules.
         known: contents that are read elsewhere, for what these refer to.
+        data: whether files of schemas, column maps and facts are none that MONAI reads.
     """
-    reading = _Reading({**(known or {}), **contents}, own)
+    reading = _Reading({**(known or {}), **contents}, own, data)
     return [finding for name, one in contents.items() for finding in reading.findings(name, one)]
 
 
@@ -397,15 +411,20 @@ def refuse_untrusted(findings: Sequence[Finding], trust: bool, what: str) -> str
 class _Reading:
     """The names that configurations import, and the ids that hold imports."""
 
-    def __init__(self, contents: Mapping[str, Any], own: bool) -> None:
-        self.own = own
+    def __init__(self, contents: Mapping[str, Any], own: Sequence[Path] | None, data: bool) -> None:
+        self.own, self.data = own, data
         self.names = {name: {name} for name in ("monai", "torch", "numpy")} | {"np": {"numpy"}}
         self.imports: set[str] = set()  # ids at which, or below which, a module stands
         self.lists: set[str] = set()  # of imports, to which other files may add
+        self.copies = False  # whether there is a macro, which moves text to another place
+        self.callables = False  # whether there is a part that is not made at once
         self.values: dict[str, list[Any]] = {}
         for content in contents.values():
             for name, value in _flat(content):
+                self.values.setdefault(re.sub(r"(::\d+)+$", "", name), []).append(value)
                 self.values.setdefault(name, []).append(value)
+                self.copies |= isinstance(value, str) and value[:1] == "%"
+                self.callables |= name.endswith("_mode_") and value == "callable"
                 if isinstance(value, str) and value[:1] == "$":
                     self._import(name, value)
 
@@ -424,9 +443,14 @@ class _Reading:
 
     def findings(self, file: str, content: Any) -> Iterator[Finding]:
         stem = Path(file).stem
-        is_data = Path(file).parent.name == "configs" and stem.startswith(NO_CONFIGURATION)
+        is_data = self.data and stem.startswith(NO_CONFIGURATION)
+        self.by_id = {
+            ReferenceResolver.normalize_id(str(key)).lstrip("+")
+            for key in (content if isinstance(content, Mapping) else ())
+            if "#" in str(key) or "::" in str(key)
+        }
         for name, value in _flat(content):
-            key = name.rpartition("::")[2]
+            key = re.sub(r"(::\d+)+$", "", name).rpartition("::")[2]
             shown = name.replace("::", "#")
             for kind, why in self._problems(name, key, value, is_data):
                 text = value if isinstance(value, str) else repr(value)
@@ -437,20 +461,28 @@ class _Reading:
     ) -> Iterator[tuple[str, str]]:
         if key == "_target_":
             yield from self._target(value)
+            if self.callables and place in self.by_id and _is_guarded(value):
+                yield "call", f"{value} may become a part whose arguments are not in sight"
             return
+        if self.copies and isinstance(value, str) and RELATIVE.search(value):
+            yield "unreadable", "a relative id, in what may be copied to another place"
         if isinstance(value, Mapping) and value.get("_mode_", "default") != "default":
             if value["_mode_"] != "callable":
                 yield "call", f"_mode_ {value['_mode_']!r} does more than make the part"
             elif _is_guarded(value.get("_target_")):
                 yield "call", f"{value['_target_']} needs its arguments in sight"
-        elif key == "_mode_" and not is_data and value not in ("default", "callable"):
-            yield "call", f"_mode_ {value!r} does more than make the part"
+        elif key == "_mode_" and not is_data:
+            siblings = self.values.get(f"{place.rpartition('::')[0]}::_target_", [])
+            if value != "default" and (value != "callable" or not siblings):
+                yield "call", f"_mode_ {value!r} does more than make the part"
+            elif value == "callable" and any(map(_is_guarded, siblings)):
+                yield "call", "a part whose arguments may be code, and are not in sight"
         if key in ARGUMENTS:
             yield from self._argument(key, value)
         if not isinstance(value, str) or value[:1] not in ("$", "@", "%"):
             return
         if value[0] == "$":
-            if not (is_data and re.fullmatch(r"\$[\w .,%-]*", value)):
+            if not (is_data and re.fullmatch(r"\$[\w.,%-]*", value)):
                 yield from self._expression(place, value)
             return
         if is_data:
@@ -482,24 +514,26 @@ class _Reading:
     def _target(self, value: Any) -> Iterator[tuple[str, str]]:
         if not isinstance(value, str) or value[:1] in "$@%":
             yield "unreadable", "the part is only known when the configuration runs"
-        elif not _is_component(value) and not (self.own and _is_own(value)):
+        elif not _is_component(value) and not self.is_own(value):
             yield _kind_of(value), f"{value} {WHY['call']}{_near(value)}"
 
     def _argument(self, key: str, value: Any) -> Iterator[tuple[str, str]]:
         kind, allowed = ARGUMENTS[key]
-        for one in self._looked_up(value):
+        names = key in NAMES_OF_CLASSES
+        for one in self._looked_up(value, names):
             is_part = isinstance(one, Mapping) and "_target_" in one  # which is read by itself
-            if not (is_part or one in allowed or re.fullmatch(READER, str(one))):
+            is_reader = names and (is_part or re.fullmatch(READER, str(one)))
+            if not (is_reader or any(type(one) is type(good) and one == good for good in allowed)):
                 yield kind, f"{key}={one!r} {WHY[kind]}"
 
-    def _looked_up(self, value: Any, depth: int = 5) -> list[Any]:
-        """The plain values that a reference may stand for."""
-        if isinstance(value, list):
-            return [found for one in value for found in self._looked_up(one, depth)]
+    def _looked_up(self, value: Any, lists: bool, depth: int = 5) -> list[Any]:
+        """The plain values that a reference may stand for; `lists`: or each that a list holds."""
+        if isinstance(value, list) and lists:
+            return [found for one in value for found in self._looked_up(one, lists, depth)]
         if isinstance(value, str) and value[:1] == "@" and depth:
             found = self.values.get(ReferenceResolver.normalize_id(value[1:]))
             if found:
-                return [one for each in found for one in self._looked_up(each, depth - 1)]
+                return [one for each in found for one in self._looked_up(each, lists, depth - 1)]
         return [value]
 
     def _expression(self, place: str, value: str) -> Iterator[tuple[str, str]]:
@@ -537,7 +571,10 @@ class _Reading:
 
     def is_own(self, target: str) -> bool:
         """Whether something is the user's own, where that is allowed."""
-        return self.own and _is_own(target)
+        if self.own is None or not _is_own(target):
+            return False
+        place = _place_of(target)
+        return not any(place.is_relative_to(folder.resolve()) for folder in self.own)
 
 
 class _Expression:
@@ -819,7 +856,7 @@ def _is_component(target: str) -> bool:
 def _is_walk(module: str, room: str) -> bool:
     """Whether a path below a room names files of it only, as monai.networks.nets.unet does."""
     parts = module.removeprefix(f"{room}.").split(".")
-    return room.startswith(("monai.", "metaseg_monai.")) and all(
+    return room.startswith("monai.") and all(
         re.fullmatch(r"[a-z][a-z0-9_]*", part) and part not in sys.stdlib_module_names
         for part in parts
     )
@@ -839,8 +876,9 @@ def _is_listed(path: str) -> bool:
         return True
     parts = path.split(".")
     for count in range(2, len(parts)):  # os.environ.get, monai.utils.InterpolateMode.BILINEAR
-        if ".".join(parts[:count]) in _used():
-            return all(word in _words() or CONSTANT.fullmatch(word) for word in parts[count:])
+        if (start := ".".join(parts[:count])) in _used():
+            words = _words() - CALLED_ONLY.keys() if start in WALKED else frozenset()
+            return all(word in words or CONSTANT.fullmatch(word) for word in parts[count:])
     return False
 
 
@@ -888,6 +926,18 @@ def _is_own(target: str) -> bool:
     }
     roots = [Path(place).resolve() for place in installed]
     return bool(paths) and not any(path.is_relative_to(root) for path in paths for root in roots)
+
+
+def _place_of(target: str) -> Path:
+    """The file or folder that a dotted path leads to, as far as it does."""
+    top, *parts = target.split(".")
+    spec = importlib.util.find_spec(top)
+    places = list((spec and spec.submodule_search_locations) or [])
+    place = Path(places[0] if places else (spec and spec.origin) or top).resolve()
+    for part in parts:
+        below = [place / part, place / f"{part}.py"]
+        place = next((path for path in below if path.exists()), place)
+    return place.resolve()
 
 
 def _relative(path: Path, folder: Path) -> str:

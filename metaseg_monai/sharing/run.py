@@ -465,7 +465,9 @@ def _check_unchanged(
 
 def _check_described(folder: Path, file: Path, described: str | None) -> None:
     """Refuse a record of other weights, left there where a later training was stopped."""
-    if described not in (None, read_weights(folder / "model.pt")[1]["weights_sha256"]):
+    if described is None:
+        return
+    if described != read_weights(folder / "model.pt")[1]["weights_sha256"]:
         raise ConfigError(
             f"{file} tells how other weights were trained than model.pt beside it, which a "
             "later training left. Finish that one (--resume True), or give the bundle and its "

@@ -167,7 +167,8 @@ def read_by_monai(study: Study, file: str) -> list[Finding]:
         for part, settings in parts.items()
         for key, given in settings.items()
         for name, value in flatten(entered(key, given, written=True), key)
-        if isinstance(value, str) and value[:1] in ("$", "@", "%") and not meant(value)[0]
+        if isinstance(value, str) and value[:1] in ("$", "@", "%")
+        if not (meant(value)[0] and as_data(meant(value)[1]) == value)  # text that we wrote so
     ]
 
 

@@ -143,6 +143,13 @@ TARGETS = [
     'tempfile.mkstemp',
 ]
 CONFIGURATIONS = [
+    {"load": {"_target_":"LoadImage","reader":["NibabelReader"],"command":"x"}, "load#reader#0":"os.system"},  # noqa: E501
+    {"r":["NibabelReader"], "r#0":"os.system", "load":{"_target_":"LoadImage","reader":"@r"}},
+    {"x":{"_target_":"LoadImage"}, "x#_mode_":"callable", "y":"$@x('os.system')"},
+    {"x":{"_target_":"NumpyReader","allow_pickle":[False]}},{"x":{"_target_":"PersistentDataset","weights_only":[]}},{"x":{"_target_":"DenseNet121","pretrained":[False]}},{"x":{"_target_":"PersistentDataset","weights_only":0}},
+    {"y":"$pathlib.Path.replace(pathlib.Path('a'), '/home')","i":"$import pathlib"},{"i":"$import pathlib","y":"$map(pathlib.Path.replace, [1])"},  # noqa: E501
+    {"z":"%h#evil","h":{"evil":"$@#imports[0].system('x')"}},{"_meta_":{"x":"$import monai.bundle as b"}},{"x":"$import monai.bundle as b"},  # noqa: E501
+    {"x":{"_target_":"DiceLoss","_mode_":"callable"},"x#_target_":"LoadImage"},{"x":{"_target_":"metaseg_monai.tables.table.read_table"}},
     {'x': {'_target_': 'LoadImaged', 'keys': 'image', 'reader': 'os.system'}},
     {'x': {'_target_': 'LoadImage', 'reader': ['ITKReader', 'os.system']}},
     {'x': {'_target_': 'SaveImaged', 'writer': 'subprocess.Popen'}},
