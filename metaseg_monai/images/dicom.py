@@ -204,6 +204,14 @@ def _dicom_files(folder: Path) -> list[Path]:
             + (f", such as {', '.join(inside[:SHOWN])}" if inside else "")
         )
     kinds = {_kind_of_name(path) for path in found[True]}
+    for path in sorted(folder.iterdir()):  # a plane that lacks at an end leaves no gap
+        kind, lost = _kind_of_name(path), not path.exists()
+        if not path.name.startswith(".") and kind in kinds and (lost or (path.is_dir() and kind)):
+            what = "is a folder" if path.is_dir() else "is a link that leads nowhere"
+            raise DataError(
+                f"{path}: {what}, but is named as one of {len(found[True])} planes beside it; copy "
+                "it anew, or move it away"
+            )
     for path in found[False]:  # other kinds of files may lie beside a series, broken planes not
         if _kind_of_name(path) in kinds or path.stat().st_size == 0:
             raise DataError(

@@ -25,7 +25,7 @@ from metaseg_monai.files import PREFIX, check_settings, new_folder, write_proble
 from metaseg_monai.images.geometry import same_grid
 from metaseg_monai.images.identity import image_digest
 from metaseg_monai.images.image import Image, convert_channels, image_suffix
-from metaseg_monai.images.read import read_image, read_label
+from metaseg_monai.images.read import read_header, read_image, read_label
 from metaseg_monai.images.tiff import Resolution, tiff_resolution
 from metaseg_monai.naming import safe_name
 from metaseg_monai.prepare.found import (
@@ -33,6 +33,7 @@ from metaseg_monai.prepare.found import (
     FoundCase,
     FoundFolder,
     alike,
+    is_image,
     listed,
     relative,
     without_namesakes,
@@ -435,8 +436,13 @@ def _write_case(
     flat = bool(low == max(plane.array.max() for plane in planes))
     if flat:
         remarks.append(f"every pixel is {low:g}: an image without contrast")
-    if any("orientation" in plane.attributes for plane in planes):
-        remarks.append("turned upright as the orientation tag says (EXIF, TIFF 274)")
+    masked = [path for path in case.masks[:1] if rule is not None and is_image(path)]
+    for what, turned in (
+        ("image", any("orientation" in plane.attributes for plane in planes)),
+        ("mask", any("orientation" in read_header(path) for path in masked)),
+    ):
+        if turned:
+            remarks.append(f"{what} turned upright as its orientation tag says (EXIF, TIFF 274)")
     if masks is not None and not masks.label.any():
         remarks.append("masks without foreground")
     if masks is not None and 2 * np.count_nonzero(masks.label) > masks.label.size:

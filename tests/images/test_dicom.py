@@ -533,3 +533,19 @@ def test_a_tilt_below_a_degree_passes_with_the_distance_of_planes():
     assert spacing[2] == pytest.approx(2.0)
     assert len(ordered) == 40
     assert shear_degrees(affine) == pytest.approx(0.8, abs=1e-3)
+
+
+def test_an_end_plane_that_is_a_broken_link_or_a_folder_is_told(tmp_path):
+    folder = saved(tmp_path / "ct", series())
+    first = folder / "IM0000.dcm"
+    first.rename(tmp_path / "away.dcm")
+    first.symlink_to(tmp_path / "nowhere.dcm")
+    with pytest.raises(DataError, match=r"IM0000\.dcm: is a link that leads nowhere"):
+        read_dicom_series(folder)
+    first.unlink()
+    first.mkdir()
+    with pytest.raises(DataError, match=r"IM0000\.dcm: is a folder, but is named as one of"):
+        read_dicom_series(folder)
+    first.rmdir()
+    (folder / "notes").mkdir()
+    assert read_dicom_series(folder).array.shape[-1] == VOLUME.shape[-1] - 1

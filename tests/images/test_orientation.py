@@ -110,7 +110,10 @@ def test_preparing_tells_of_the_tag(tmp_path):
     tifffile.imwrite(tmp_path / "s/masks/a.tif", mask, photometric="minisblack")
     (tmp_path / "s/meta.csv").write_text("image,task\na,x\n")
     made = prepare_cells(tmp_path / "s", tmp_path / "out")
-    assert "turned upright as the orientation tag says" in made.summary
+    assert "image turned upright as its orientation tag says" in made.summary
+    with_tag(tmp_path / "s/masks/a.tif", (STORED > 120).astype(np.uint8), 8)
+    again = prepare_cells(tmp_path / "s", tmp_path / "out")
+    assert "mask turned upright as its orientation tag says" in again.summary
     case = load_case(
         {"image": str(tmp_path / "out/images/a.tif"), "label": str(tmp_path / "out/labels/a.tif")}
     )
