@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 import torch
 from ignite.engine import Engine, Events
 from monai.transforms import Compose
@@ -25,8 +26,10 @@ from metaseg_monai.images.geometry import AxialVolume
 from metaseg_monai.images.image import image_format
 from metaseg_monai.images.read import is_volume_file, read_header, volume_header
 from metaseg_monai.images.write import mask_suffix, write_mask
-from metaseg_monai.naming import shortened
+from metaseg_monai.naming import likened, shortened
 from metaseg_monai.tables.check import image_files
+from metaseg_monai.training.checkpoints import MASKS as NAME
+from metaseg_monai.training.checkpoints import TRAINED_ON
 from metaseg_monai.training.processes import hear_of_errors
 from metaseg_monai.training.weights import LoadWeights
 from metaseg_monai.transforms.postprocessing import AsMaskd, background_shift, check_sizes, clean_up
@@ -121,7 +124,7 @@ class CleanUpPredictions:
 # Which files in a folder are masks as a prediction wrote them, so that no other is replaced, and
 # what each was made of, so that a prediction goes on where it was stopped.
 
-NAME = "predicted.sha256"
+KNOWN_BY = ("case", "group", "volume")
 COMMENT = "# "  # sha256sum passes over such lines
 
 
@@ -158,6 +161,7 @@ class MaskRecord:
         self.settings = dict(settings or {})
         self.tables = tables
         self.files: dict[str, Path] = {}
+        self._splits: dict[str, str] | None = None
         self.kept: dict[str, Any] = {}  # cases of an earlier prediction, with what is known of each
         self._items: dict[str, list[Mapping[str, Any]]] = {}
         self._digests: dict[str, set[str]] = {}  # of each name, by the list
@@ -329,11 +333,33 @@ class MaskRecord:
                 weights = None if self.weights is None else self.weights.recorded
                 told = {"case": case, "of": self._made_of(self._items.get(case, [{"image": []}]))}
                 told |= {"weights_sha256": (weights or {}).get("weights_sha256"), "rows": rows}
+                told["trained"] = self._trained(case)
             told = {key: value for key, value in told.items() if value is not None}
             comment = json.dumps(told) if "of" in told else ""
             self._add(self._name(path), file_sha256(part), comment)
         if case is not None:
             self.files[case] = path
+
+    def _trained(self, case: str) -> str | None:
+        """The split of the training that a case's name or group stands in, "" for none.
+
+        None where no ``trained_on.csv`` lies beside the weights.
+        """
+        file = None if self.weights is None else self.weights.path.with_name(TRAINED_ON)
+        if file is None or not file.is_file():
+            return None
+        if self._splits is None:
+            rows = pd.read_csv(file, dtype=str, keep_default_na=False)
+            rows = rows.sort_values("split", ascending=False)  # train after val, so that it counts
+            self._splits = {
+                likened(text): split
+                for name in ("case", "group")
+                for text, split in zip(rows[name], rows["split"], strict=True)
+            }
+        items = self._items.get(case, [])
+        names = [case, *(str(item.get(name, "")) for item in items for name in KNOWN_BY)]
+        splits = (self._splits.get(likened(name)) for name in names if name)
+        return next(filter(None, splits), "")
 
     def _add(self, name: str, digest: str, comment: str) -> None:
         lines = f"{COMMENT}{comment}\n" * bool(comment) + f"{digest}  {name}\n"
@@ -369,6 +395,24 @@ class MaskRecord:
 
     def _name(self, mask: Path) -> str:
         return mask.relative_to(self.folder).as_posix()
+
+
+def trained_masks(folder: Path) -> dict[str, str | None]:
+    """Of each mask of a prediction that is as it was written: its split in the training.
+
+    Args:
+        folder: of masks, with their list.
+
+    Returns:
+        By file: train, val, "" where its case was not in the training, None where nobody knows.
+    """
+    record = MaskRecord(folder)
+    record._read()
+    return {
+        name: _told(comment).get("trained")
+        for name, (digest, comment) in record._last.items()
+        if record._is(folder / name, digest)
+    }
 
 
 def _told(comment: str) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from metaseg_monai.metrics.scores import average_f1, case_mean_f1, pooled_f1, po
 from metaseg_monai.training.weights import read_weights
 
 RECORDS = ("training.json", "run.json")  # of a training, and of a run of a study
+PLACES = ("_dir", "_file", "_path", "#path", "predicted_metadata")  # ends of settings
 CLINICAL_SUFFIXES = (".json", ".csv")
 
 
@@ -479,7 +480,7 @@ def _lasting(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings as another command can use them, from another working directory."""
     kept = {name: value for name, value in settings.items() if name not in ("resume", "output_dir")}
     for name, value in kept.items():
-        is_path = name.endswith(("_dir", "_file", "_path")) and isinstance(value, str | Path)
+        is_path = name.endswith(PLACES) and isinstance(value, str | Path)
         if is_path:
             kept[name] = str(absolute(value))
     return kept

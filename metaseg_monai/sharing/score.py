@@ -1,6 +1,7 @@
 """Score predicted volumes against labels in the geometry of their files, as challenges do."""
 
 import json
+import os
 import re
 import tempfile
 import warnings
@@ -15,6 +16,8 @@ from tqdm import tqdm
 
 from metaseg_monai.errors import ConfigError, DataError, DataWarning, Problem, as_refusal
 from metaseg_monai.evaluation import read_volumes
+from metaseg_monai.evaluation.masks import trained_masks
+from metaseg_monai.evaluation.per_case import SEEN
 from metaseg_monai.evaluation.volume_table import VOLUMES
 from metaseg_monai.files import absolute, owned, write_problems
 from metaseg_monai.images.geometry import axial_volume, same_grid, voxels_apart
@@ -39,6 +42,7 @@ from metaseg_monai.prepare.kits_source import (
     find_kits,
 )
 from metaseg_monai.tables.table import known_class_names, parse_class_names
+from metaseg_monai.training.checkpoints import EVALUATION
 
 # Which predicted mask belongs to which label.
 
@@ -184,6 +188,10 @@ def output_table(output: str | Path) -> Path:
             raise DataError(
                 f"--output {output}: {folder} is a file; choose a folder, or a file named .csv"
             )
+        if (path.parent / EVALUATION).exists():
+            raise DataError(
+                f"{path}: belongs to the evaluation beside it ({EVALUATION}); choose another output"
+            )
         with tempfile.TemporaryFile(dir=folder):
             return path
     except OSError as error:
@@ -263,12 +271,16 @@ def score(
         made = make_regions(given, named)
     else:
         made = fitting_regions(KITS_REGIONS, named, _present(found, named))
+    folder = Path(predictions) if Path(predictions).is_dir() else Path(predictions).parent
+    trained = trained_masks(folder)
     highest = max([number for region in made for number in region.classes] + list(named))
     with owned(output, "is writing scores here"):
         rows: list[dict[str, Any]] = []
         problems: list[Problem] = []
         for pair in tqdm(found.pairs, desc="score", unit="case", disable=None):
-            names = {"volume": pair.case, "group": pair.case, "split": "", "mode": "normal"}
+            file = Path(os.path.relpath(pair.pred, folder)).as_posix()
+            split = trained.get(file) or ""
+            names = {"volume": pair.case, "group": pair.case, "split": split, "mode": "normal"}
             try:
                 pairs = _samples(pair) if samples else [pair]
                 scores = _mean([_score_pair(one, made, found_share, highest) for one in pairs])
@@ -285,7 +297,13 @@ def score(
                 write_problems(path.parent, problems)
         except OSError as error:  # a full disk, say
             raise cannot_write(output, error) from error
-    lines = [summarise_volumes(read_volumes(path)), f"all cases: {path}"]
+    lines = [*_by_seen(read_volumes(path)), f"all cases: {path}"]
+    files = [Path(os.path.relpath(pair.pred, folder)).as_posix() for pair in found.pairs]
+    if unknown := [name for name in files if trained.get(name) is None]:
+        lines.append(
+            f"nobody knows of {len(unknown)} of {len(files)} masks whether the network was trained "
+            "on their patients"
+        )
     if found.unpredicted:
         missing = found.unpredicted
         lines.append(
@@ -294,6 +312,21 @@ def score(
     told = Scored("\n".join(lines))
     told.folder, told.problems = path.parent, problems
     return told
+
+
+def _by_seen(volumes: pd.DataFrame) -> list[str]:
+    """The summary, apart for patients that the network was trained on, or chosen by."""
+    seen = volumes["split"].isin(SEEN)
+    if not seen.any():
+        return [summarise_volumes(volumes)]
+    number, of = (table["volume"].nunique() for table in (volumes[seen], volumes))
+    lines = [f"{of - number} of {of} patients, which the network has not seen:"] * (number < of)
+    lines += [summarise_volumes(volumes[~seen])] * (number < of)
+    lines.append(
+        f"{number} of {of} patients by whose name the network was trained (split train) or chosen "
+        "(val); these are no test, and the column split tells them apart:"
+    )
+    return [*lines, summarise_volumes(volumes[seen])]
 
 
 def _samples(pair: Pair) -> list[Pair]:

@@ -10,9 +10,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from metaseg_monai.bundle.overrides import as_data, read_back
 from metaseg_monai.errors import CheckpointError, ConfigError, DataError
 from metaseg_monai.evaluation.per_case import read_evaluation, why_changed
-from metaseg_monai.files import PREVIOUS, file_sha256, numbered, replacing
+from metaseg_monai.files import PREVIOUS, absolute, file_sha256, numbered, replacing
 from metaseg_monai.study.design import Study
 from metaseg_monai.study.matrix import Run
 from metaseg_monai.training.weights import read_weights
@@ -23,6 +24,7 @@ HISTORY = "protocol.json"
 RECORD = "run.json"
 LOG = "log.csv"
 WEIGHTS = "model.pt"
+PLACES = {"dataset_dir", "schema_file", "columns_file", "predicted_metadata"}
 TRAINED = (LOG, WEIGHTS)
 KEPT = ("table_sha256", "threads", "seconds", "weights_sha256", "evaluated", "explained")
 NEEDED = ("state", "key", "table", "threads", "seconds")
@@ -214,6 +216,7 @@ def plan(output: Path, run: Run, bundle: Path, threads: int) -> tuple[Path, int]
     kept = {name: going_on[name] for name in KEPT if name in going_on}
     new = {
         **asdict(run),
+        "settings": _lasting(run.settings),
         "bundle": str(bundle),
         "table_sha256": None,
         "threads": threads,
@@ -233,6 +236,16 @@ def sha256(file: Path) -> str | None:
 def now() -> str:
     """Return the time as it is written into records: UTC, to the second."""
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def _lasting(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings as the weights can be tested with from another working directory."""
+    kept = dict(settings)
+    for name in PLACES.intersection(kept):
+        place = read_back(kept[name])
+        is_path = isinstance(place, str) and not (place == kept[name] and place[:1] in "$@%")
+        kept[name] = as_data(str(absolute(place))) if is_path else kept[name]
+    return kept
 
 
 def _same_table(record: Mapping[str, Any], run: Run) -> bool:

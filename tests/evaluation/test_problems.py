@@ -5,6 +5,7 @@ import os
 import resource
 import signal
 import subprocess
+from pathlib import Path
 from types import SimpleNamespace
 
 import nibabel as nib
@@ -76,7 +77,7 @@ def predict(source, out, weights="w1", settings=None, save=SaveMasks, workers=0,
     problems = ListProblems(out)
     items = find_cases(source, problems=problems.found, **finding)
     items = slice_items(items, problems=problems.found)
-    known = SimpleNamespace(recorded={"weights_sha256": weights})
+    known = SimpleNamespace(path=Path("none"), recorded={"weights_sha256": weights})
     tables = ["objects.csv", "wells.csv"] if save is SaveObjects else []
     record = MaskRecord(out, known, settings, tables)
     todo = record.missing(items)

@@ -1,4 +1,5 @@
 import json
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 
 from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.evaluation import read_volumes
+from metaseg_monai.evaluation.masks import MaskRecord
 from metaseg_monai.images.geometry import AXES
 from metaseg_monai.metrics.volumes import KITS_REGIONS, make_regions, score_volume
 from metaseg_monai.prepare.kits_source import CLASS_NAMES
@@ -239,3 +241,37 @@ def test_what_cannot_be_scored_is_listed_and_the_others_are_scored(tmp_path):
         saved(tmp_path / "l" / f"{case}.nii.gz", label_of(0))
     assert score(tmp_path / "p", tmp_path / "l", tmp_path / "out").problems == []
     assert not (tmp_path / "out" / "problems.csv").exists()
+
+
+def test_patients_of_the_training_are_scored_apart(tmp_path):
+    """As `predict` lists them, by their names, which people write in one way or another."""
+    masks, model = tmp_path / "p", tmp_path / "model"
+    masks.mkdir()
+    model.mkdir()
+    (model / "trained_on.csv").write_text(
+        "pixels,split,group,case\n1,train,Case 7,case_7_slice_1\n2,val,g8,case_8\n3,train,g9,x\n"
+    )
+    weights = SimpleNamespace(path=model / "model.pt", recorded={"weights_sha256": "5a"})
+    record = MaskRecord(masks, weights)
+    items = [
+        {"case": f"case_{number}", "group": f"g{number}", "image": str(tmp_path / "none")}
+        for number in (6, 7, 8, 9)
+    ]
+    record.missing(items)
+    for number in (5, 6, 7, 8, 9):
+        saved(tmp_path / "l" / f"case_{number}.nii.gz", label_of(0))
+        if number > 5:
+            with record.listed(masks / f"case_{number}.nii.gz", f"case_{number}") as part:
+                saved(part, label_of(0))
+    text = score(masks, tmp_path / "l", tmp_path / "out", "kits")
+    rows = read_volumes(tmp_path / "out" / "volumes.csv").drop_duplicates("volume")
+    assert rows["split"].tolist() == ["", "train", "val", "train"]
+    assert "1 of 4 patients, which the network has not seen" in text
+    assert "3 of 4 patients by whose name the network was trained" in text
+    assert "nobody knows" not in text
+    saved(masks / "case_6.nii.gz", label_of(1))  # by hand
+    (tmp_path / "out" / "evaluation.json").touch()
+    with pytest.raises(DataError, match=r"belongs to the evaluation beside it"):
+        score(masks, tmp_path / "l", tmp_path / "out", "kits")
+    text = score(masks, tmp_path / "l", tmp_path / "other", "kits")
+    assert "nobody knows of 1 of 4 masks whether the network was trained" in text

@@ -1,3 +1,4 @@
+import dataclasses
 import hashlib
 
 import pytest
@@ -185,3 +186,11 @@ def test_weights_are_taken_back_when_only_their_modes_are_others(tmp_path, data,
     plan(out, run(data, key="k2"), tmp_path, threads=1)
     restore(out, run(data, modes=["normal", "ones"]))
     assert is_trained(folder, run(data))
+
+
+def test_settings_name_the_same_data_from_any_working_directory(tmp_path, data, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    settings = {"dataset_dir": "data", "schema_file": "$@bundle_root + '/s.json'", "epochs": 2}
+    planned = dataclasses.replace(run(data), settings=settings)
+    folder, _ = plan(tmp_path / "out", planned, tmp_path, threads=1)
+    assert read_record(folder)["settings"] == {**settings, "dataset_dir": str(data)}
