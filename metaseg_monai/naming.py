@@ -87,6 +87,11 @@ def file_name(name: str) -> str:
     return shortened(made, MOST_BYTES - 35)
 
 
+def _ways(path: str) -> list[str]:
+    """A path as it is, and, where it has backslashes, with slashes in their place."""
+    return [path, path.replace("\\", "/")] if "\\" in path else [path]
+
+
 class Folder:
     """The files below a folder, found by names as tables write them; each folder is listed once.
 
@@ -107,7 +112,7 @@ class Folder:
         Raises:
             DataError: there is one only by another way of writing, or there are several.
         """
-        ways = [path, path.replace("\\", "/")] if "\\" in path else [path]
+        ways = _ways(path)
         for way in ways:
             if (found := self._walk(way)) is not None:
                 return found
@@ -125,8 +130,8 @@ class Folder:
         return None
 
     def holds(self, path: str) -> bool:
-        """Whether there is a file of a path, in whichever form its accents are stored."""
-        return self._walk(path) is not None
+        """Whether `find` finds a file."""
+        return any(self._walk(way) is not None for way in _ways(path))
 
     def _walk(self, path: str, likewise: bool = False) -> str | None:
         parts: list[str] = []

@@ -404,7 +404,7 @@ def test_paths_of_windows_and_accents_in_two_forms_are_read(folder, write_csv, c
 def test_a_name_may_hold_the_separator_of_planes(folder, write_csv, task_schema):
     path, rows = folder
     (path / "images/0.tif").rename(path / "images/0;1.tif")
-    rows[0]["image"] = "images/0;1.tif"
+    rows[0]["image"] = "images\\0;1.tif"
     rows[1]["image"] = "images/1.tif;images/2.tif"
     table = read_table(write_csv(path / "table.csv", rows[:2]), task_schema)
     assert table.rows[0]["image"] == str(path / "images/0;1.tif")
