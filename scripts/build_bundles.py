@@ -13,6 +13,7 @@ from pathlib import Path
 from setuptools.command.build_py import build_py
 
 BUNDLES = Path("bundles")  # builds run in the root of the project
+REFERENCES = Path("docs/references.json")  # which reports of their studies print
 SHIPPED = ("configs", "docs", "studies", "LICENSE")  # not the data and weights made beside them
 
 
@@ -31,6 +32,7 @@ class BuildWithBundles(build_py):
         found = sorted(path.parents[1] for path in BUNDLES.glob("*/configs/metadata.json"))
         if not found:
             raise FileNotFoundError(f"no bundle in {BUNDLES.resolve()}; build from a checkout")
+        shutil.copy(REFERENCES, Path(self.build_lib, "metaseg_monai", "reporting"))
         for bundle in found:
             target = Path(self.build_lib, "metaseg_monai", "bundles", bundle.name)
             shutil.rmtree(target, ignore_errors=True)  # of an earlier build

@@ -23,7 +23,13 @@ def installed(tmp_path_factory):
         shutil.copytree(ROOT / name, place / "source" / name, ignore=made)
     (place / "source" / "bundles" / BUNDLE / "data").mkdir()  # as a checkout has after a training
     (place / "source" / "bundles" / BUNDLE / "data" / "table.csv").write_text("image\n")
-    for name in ("pyproject.toml", "README.md", "LICENSE", "scripts/build_bundles.py"):
+    for name in (
+        "pyproject.toml",
+        "README.md",
+        "LICENSE",
+        "scripts/build_bundles.py",
+        "docs/references.json",
+    ):
         target = place / "source" / name
         target.parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, target)
@@ -54,6 +60,8 @@ def command(installed, folder, *words):
 def test_a_wheel_brings_what_is_shipped_of_every_bundle(installed):
     names = {path.parents[1].name for path in (ROOT / "bundles").glob("*/configs/metadata.json")}
     shipped = installed / "metaseg_monai" / "bundles"
+    published = installed / "metaseg_monai" / "reporting" / "references.json"
+    assert published.read_bytes() == (ROOT / "docs" / "references.json").read_bytes()
     assert {path.name for path in shipped.iterdir()} == names
     for name in names:
         own = ROOT / "bundles" / name

@@ -51,7 +51,11 @@ from metaseg_monai.reporting.words import Asked
 from metaseg_monai.study.design import Protocol
 from metaseg_monai.study.record import STUDY, read_history, read_record
 
-REFERENCES = Path("docs/references.json")
+REFERENCES = (  # of the working directory, of the repository, of an installed package
+    Path("docs/references.json"),
+    Path(__file__).resolve().parents[2] / "docs" / "references.json",
+    Path(__file__).with_name("references.json"),
+)
 GIVEN = {
     "normal - shuffle": "foreign metadata (shuffle)",
     "normal - missing": "metadata marked as unknown (missing)",
@@ -63,7 +67,7 @@ def write_report(
     runs: str | Path,
     output: str | Path | None = None,
     title: str | None = None,
-    references: Path = REFERENCES,
+    references: Path | None = None,
 ) -> Path:
     """Write the report of a study, or of a folder with one folder for each evaluated model.
 
@@ -72,7 +76,8 @@ def write_report(
         output: folder for ``report.html``, ``report.md``, ``summary.json``, ``tables/`` (CSV,
             Markdown, LaTeX) and ``figures/*.png``; by default `runs`.
         title: heading; by default the study's name.
-        references: published figures, for studies that name some.
+        references: published figures, for studies that name some; by default those in ./docs, else
+            those that came with the package.
 
     Returns:
         Path of ``report.html``.
@@ -81,6 +86,7 @@ def write_report(
         DataError: no run has results, or a file of a run is damaged.
         ConfigError: the study's files are damaged.
     """
+    published = references or next((one for one in REFERENCES if one.is_file()), REFERENCES[0])
     folder = Path(runs)
     results = read_results(folder) if (folder / STUDY).is_file() else read_single_runs(folder)
     target = folder if output is None else Path(output)
@@ -105,7 +111,7 @@ def write_report(
         for section in (
             score_section(asked),
             comparison_section(asked),
-            published_section(results, study, references) if study and study.references else None,
+            published_section(results, study, published) if study and study.references else None,
             volume_section(results, protocol, ranked=ranked) if volumes else None,
             objects_section(results, protocol),
             metadata_section(asked),
