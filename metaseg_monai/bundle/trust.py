@@ -162,6 +162,8 @@ USED = {
     "builtins": """
         abs all any bool dict enumerate filter float int isinstance iter len list map max min next
         print range repr reversed round set slice sorted str sum tuple zip""",
+    "copy": "copy deepcopy",
+    "datetime.datetime": "now",
     "functools": "partial reduce",
     "glob": "glob iglob",
     "itertools": "chain product repeat",
@@ -201,7 +203,6 @@ USED = {
         int int16 int32 int64 int8 linspace log long manual_seed max mean min no_grad ones
         ones_like set_float32_matmul_precision sigmoid softmax sqrt stack sum tanh tensor uint8
         where zeros zeros_like""",
-    "torch.backends": "cudnn",
     "torch.backends.cudnn": "benchmark deterministic enabled",
     "torch.cuda": """
         current_device device_count empty_cache get_device_name is_available manual_seed set_device
@@ -235,7 +236,7 @@ WORDS = """
     rstrip run schema setLevel set_epoch set_trainer shape sigmoid size softmax sort spatial_dims
     spatial_shape split splits squeeze startswith state std stem step strip suffix sum tasks to
     tolist train transform transforms transpose type unsqueeze upper values variant view width
-    with_name with_suffix zfill"""
+    with_name with_suffix zfill clip named_parameters strftime"""
 # Of ours only: no method of these names is on anything else that is listed.
 WORDS_OF_OURS = "check_availability finish found kept load missing"
 # How many arguments those have that do something else with others: text.replace, network.eval
@@ -313,8 +314,8 @@ class Finding(NamedTuple):
     why: str
 
     def __str__(self) -> str:
-        text = self.text if len(self.text) <= SHOWN else f"{self.text[: SHOWN - 3]}..."
-        return f"{self.file}, {self.id}: {text}  ({self.kind}: {self.why})"
+        told = f"{self.file}, {self.id}: {self.text}  ({self.kind}: {self.why})"
+        return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in told)
 
 
 def read_bundle(folder: Path) -> list[Finding]:
@@ -696,7 +697,8 @@ class _Expression:
                     self.tell(kind, why)
             self.read(keyword.value, bound)
         for argument in node.args:
-            self.read(argument, bound)
+            if not (_is_setattr(function, bound) and argument is node.args[0]):  # see `_setattr`
+                self.read(argument, bound)
         is_named = isinstance(function, ast.Name | ast.Attribute)
         paths = self._paths(function, bound) if is_named else None
         if paths is not None:
@@ -801,6 +803,11 @@ def _reference_of(node: ast.AST) -> str | None:
         if node.value.id == REFS and isinstance(index, ast.Constant):
             return str(index.value)
     return None
+
+
+def _is_setattr(function: ast.AST, bound: frozenset[str]) -> bool:
+    """Whether a call sets an attribute, of which `_Expression` looks at the first argument."""
+    return isinstance(function, ast.Name) and function.id == "setattr" and not {"setattr"} & bound
 
 
 def _is_small(node: ast.AST) -> bool:

@@ -12,6 +12,8 @@ from metaseg_monai.sharing.trust import check_bundle
 BUNDLES = sorted((Path(__file__).resolve().parents[2] / "bundles").glob("*/configs"))
 # fmt: off
 EXPRESSIONS = [
+    "$[setattr(__import__('os').getpid(), 1) for setattr in [max]]",
+    "$setattr(__import__('os'), 'benchmark', True)",
     "$__import__('os').system('id')",
     "$torch.os.system('id')",
     "$numpy.load('x.npy', allow_pickle=True)",
@@ -360,3 +362,9 @@ def test_reading_takes_no_time_worth_telling():
     started = time.perf_counter()
     read_workflow(bundle, files)
     assert time.perf_counter() - started < 0.5  # 0.02 s on an idle machine
+
+
+def test_a_finding_hides_nothing_from_a_terminal():
+    (found,) = read_contents({"a.json": {"x\n": {"_target_": "os.\x1b[2J" + "a" * 500 + "END"}}})
+    assert str(found).isprintable()
+    assert "END" in str(found)
