@@ -160,6 +160,7 @@ class Campaign:
             p
             for p in found
             if any(fnmatch(p.relative_to(self.world).as_posix(), one) for one in patterns)
+            and "previous" not in p.parts
         ]
 
     def apart(self, expected: Path, outputs: Sequence[str]) -> list[str]:
@@ -170,6 +171,11 @@ class Campaign:
             found = differences(expected, self.world, outputs)
         except Exception as error:  # a file that the comparison cannot read
             found = [f"cannot be compared: {type(error).__name__}: {error}"]
+        hidden = (
+            "/previous/",
+            "predicted.sha256: ",
+        )  # what was before; digests of what is compared
+        found = [line for line in found if not any(one in line for one in hidden)]
         return [line for line in found if not line.endswith(("same cells", "no file at all"))]
 
 
@@ -260,13 +266,16 @@ def try_input(campaign: Campaign, number: int, only: str) -> Trial:
         if path.is_symlink() or path.is_file():
             path.unlink()
         shutil.copy2(before, path)
-    inputs = _digests(campaign, target.outputs)
+    inputs, damaged = _digests(campaign, target.outputs), _digest(path)
     came = campaign.run(
         command, _without_rights if damage.__name__ == "unreadable" else lambda: None
     )
+    named = path.is_file() and "mask" not in target.kind and _digest(path) == damaged
+    hidden = path.rename(path.with_name(".damaged")) if named else path  # an input, no output
     apart = campaign.apart(expected, target.outputs) if came.code == 0 else []
-    if "mask" not in target.kind:  # what no command writes anew is no output
+    if named:
         apart = [one for one in apart if not one.startswith(f"{name}:")]
+        hidden.rename(path)
     if "affine" in told or "moved" in told:  # masks lie where the scan says
         apart = [one for one in apart if not one.endswith("other bytes, same pixels")]
     verdict = judge(target, command, damage.__name__, told, before, path, came, ended, apart)

@@ -66,7 +66,8 @@ def judge(
         return "told" if named else "unnamed"
     if not apart:
         return "harmless" if not named else "remark"
-    if named or any("warning" in line.lower() for line in lines):
+    words = ("warning", "missing") if target.kind.startswith(("kits", "clinical")) else ("warning",)
+    if named or any(word in line.lower() for word in words for line in lines):
         return "remark"
     why = undetectable(target, command, damage, before, path)
     return f"undetectable: {why}" if why else "silent"
@@ -107,7 +108,9 @@ def undetectable(target: Target, command: str, damage: str, before: Path, path: 
         if path.suffix == ".csv":
             return _legal_table(target, damage, before, path)
         if path.suffix == ".json":
-            return _legal_json(before, path) if target.kind.startswith(USERS) else ""
+            return (
+                _legal_json(target, damage, before, path) if target.kind.startswith(USERS) else ""
+            )
         if target.kind.startswith(IMAGES):
             return _legal_pixels(target, command, damage, before, path)
     except Exception:  # no other reader can read it either
@@ -142,7 +145,9 @@ def _finite(text: str) -> bool:
     return False
 
 
-def _legal_json(before: Path, path: Path) -> str:
+def _legal_json(target: Target, damage: str, before: Path, path: Path) -> str:
+    if target.kind.startswith(("kits", "clinical")) and damage in ("key_deleted", "key_misspelt"):
+        return "an entry of a patient deleted"
     old, new = (pd.json_normalize(json.loads(p.read_text("utf-8"))) for p in (before, path))
     if list(old) != list(new) or old.shape != new.shape:
         return ""
@@ -165,7 +170,8 @@ def _legal_pixels(target: Target, command: str, damage: str, before: Path, path:
         return "other pixels" if headers[0] == headers[1] else ""
     old, new = read_pixels(before), read_pixels(path)
     if "label" in target.kind or "mask" in target.kind:
-        if not set(np.unique(new)) <= set(np.unique(old)):
+        legal = bool((new % 1 == 0).all()) and new.min() >= 0 and new.max() <= max(1, old.max())
+        if not legal:
             return ""
     elif damage in ("constant", "all_zero", "as_share", "offset_1024", "a_nan", "an_inf"):
         return ""

@@ -21,7 +21,7 @@ FIXED: Mapping[str, Any] = json.loads(Path(__file__).with_name("faults.json").re
 SHAPES, KITS = "synthetic_shapes_segmentation", "kits21_tumour_slices_segmentation"
 SHAPE = (32, 40)
 FORMATS = (
-    "strip.tif", "tiled.tif", "strip2.tif", "ome.tif", "deflate.tif", "grey.png", "photo.jpg",
+    "strip.tif", "tiled.tif", "lzw.tif", "ome.tif", "deflate.tif", "grey.png", "photo.jpg",
     "plain.nii", "packed.nii.gz",
 )  # fmt: skip
 
