@@ -173,7 +173,14 @@ def _legal_pixels(target: Target, command: str, damage: str, before: Path, path:
         legal = bool((new % 1 == 0).all()) and new.min() >= 0 and new.max() <= max(1, old.max())
         if not legal:
             return ""
-    elif damage in ("constant", "all_zero", "as_share", "offset_1024", "a_nan", "an_inf"):
+    elif not command.startswith("prepare") and damage in (
+        "constant",
+        "all_zero",
+        "as_share",
+        "offset_1024",
+        "a_nan",
+        "an_inf",
+    ):
         return ""
     alone = command.startswith("predict")  # a picture of its own, whatever its size and type
     if not alone and (old.shape != new.shape or old.dtype != new.dtype):

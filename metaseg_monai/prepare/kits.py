@@ -1,5 +1,6 @@
 """From a KiTS folder to a prepared one: all cases, resumable, every problem told."""
 
+import hashlib
 import json
 import warnings
 from collections.abc import Mapping, Sequence
@@ -62,6 +63,7 @@ from metaseg_monai.tables.table import (
 )
 
 Record = dict[str, Any]
+DIGEST = "digest"  # of what else a record says
 TABLES = ("table.csv", "slices.csv", "cases.csv", "problems.csv")
 CLINICAL = "clinical"  # told in the settings, and free to change
 SHARES = (0.7, 0.15, 0.15)
@@ -254,10 +256,7 @@ class KitsWriter:
             Its record, or why the case cannot be used; then it has none.
         """
         path = self.output / RECORDS / f"{case.case}.json"
-        try:
-            before = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            before = {"source": {}, "slices": []}
+        before = _read_record(path)
         known = {name: one["sha256"] for name, one in before["source"].items()}
         source, problems = self._source_of(case, before["source"])
         now = {name: one["sha256"] for name, one in source.items()}
@@ -286,7 +285,8 @@ class KitsWriter:
             "source": source,
         }
         with replacing(path) as part:
-            part.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+            told = {**record, DIGEST: _digest(record)}
+            part.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
         return record
 
     def _source_of(
@@ -325,6 +325,21 @@ class KitsWriter:
             return all(file_sha256(self.output / name) == sum_ for name, sum_ in files.items())
         except OSError:  # one is missing, or cannot be read
             return False
+
+
+def _read_record(path: Path) -> Record:
+    """The record of a case; an empty one where there is none as it was written."""
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        if stored.pop(DIGEST) == _digest(stored):
+            return dict(stored)
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
+        pass  # it is missing or damaged, or of an earlier version
+    return {"source": {}, "slices": []}
+
+
+def _digest(record: Record) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
 def _copies(records: dict[str, Record], cases: Sequence[FoundCase]) -> list[Problem]:

@@ -212,6 +212,28 @@ def test_slices_of_a_case_whose_name_begins_alike_are_its_own(scans, tmp_path, o
     assert left == slices | {f".cases/{name}.json" for name in names}
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: text.replace('"image"', '"images"', 1),
+        lambda text: text.replace("images/case_00001_0003.tif", "images/case_00001_0002.tif"),
+        lambda text: text.replace('"6x20x24"', "[" * 5000 + "]" * 5000, 1),
+        lambda text: text[: len(text) // 2],
+        lambda text: "[]",
+        lambda text: "",
+    ],
+)
+def test_a_damaged_record_is_made_anew(scans, source, out, damage):
+    prepare_kits21(source, out)
+    before = scans.content(out)
+    record = out / ".cases" / "case_00001.json"
+    text = record.read_text()
+    record.write_text(damage(text))
+    assert record.read_text() != text
+    assert prepare_kits21(source, out).problems == []
+    assert scans.content(out) == before
+
+
 def test_the_tables_are_gone_before_the_first_new_slice(source, out, monkeypatch):
     prepare_kits21(source, out)
     (out / "images" / "case_00001_0003.tif").unlink()
