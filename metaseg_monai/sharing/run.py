@@ -15,6 +15,7 @@ from metaseg_monai.bundle.run import configs_of, run_bundle, running
 from metaseg_monai.errors import ConfigError, DataError, Problem
 from metaseg_monai.evaluation import read_counts
 from metaseg_monai.evaluation.estimates import tell_estimate
+from metaseg_monai.evaluation.per_case import home_of
 from metaseg_monai.explain.draw import draw
 from metaseg_monai.files import absolute, file_sha256, readable, replacing
 from metaseg_monai.metadata.fields import UNKNOWN
@@ -60,6 +61,11 @@ class Evaluated:
     problems: Sequence[Problem] = ()
 
     def __str__(self) -> str:
+        if home_of(self.folder) != self.folder:
+            return (
+                f"{self.scores.round(3).to_string()}\nevaluated {self.folder}: on images that the "
+                "network was trained on, or chosen by. These scores are no test; no report has them"
+            )
         return (
             f"{self.scores.round(3).to_string()}\nevaluated {self.folder}; python -m metaseg_monai "
             f"report {quote(str(self.folder.parent))} writes the tables"
