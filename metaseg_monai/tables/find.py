@@ -155,9 +155,17 @@ def image_paths(folder: Path, problems: list[Problem] | None = None) -> list[Pat
         told = f"cannot be listed ({error.strerror})"
         problems.append(Problem(name, error.filename, told, "check the folder's permissions"))
 
+    def is_series(path: Path) -> bool:
+        try:
+            return is_dicom_folder(path)
+        except OSError:
+            if problems is None:
+                raise
+            return False  # told by `unread`, or by whoever reads its files
+
     images, empty = list[Path](), list[Path]()
     for path in sorted(_walk(folder, unread)):
-        if is_dicom_folder(path) if path.is_dir() else _is_image_file(path):
+        if is_series(path) if path.is_dir() else _is_image_file(path):
             images.append(path)
         elif path.is_dir() and image_suffix(path) in FORMAT_OF_SUFFIX:
             empty.append(path)
@@ -282,8 +290,14 @@ def _all_images(
     source: Path, table: str, layout: Layout | None, problems: list[Problem] | None
 ) -> list[Path]:
     """Every image in a folder, or the image itself; DICOM series of one plane are told."""
-    if source.is_file() or is_dicom_folder(source):
+    if source.is_file():
         return [source]
+    try:
+        if is_dicom_folder(source):
+            return [source]
+    except PermissionError as error:  # of one file among many
+        if problems is None or Path(error.filename) == source:
+            raise
     found = image_paths(source, problems)
     single = [path for path in found if path.is_dir() and is_single_plane(path)]
     images = [
