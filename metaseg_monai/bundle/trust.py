@@ -13,6 +13,8 @@ import site
 import sys
 import sysconfig
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +22,7 @@ from typing import Any, NamedTuple
 from monai.bundle import ConfigParser
 from monai.bundle.config_item import ConfigExpression
 from monai.bundle.reference_resolver import ReferenceResolver
+from monai.bundle.utils import merge_kv
 
 from metaseg_monai.errors import ConfigError
 
@@ -383,8 +386,33 @@ def read_contents(
         known: contents that are read elsewhere, for what these refer to.
         data: whether files of schemas, column maps and facts are none that MONAI reads.
     """
-    reading = _Reading({**(known or {}), **contents}, own, data)
-    return [finding for name, one in contents.items() for finding in reading.findings(name, one)]
+    whole = {**(known or {}), **contents}
+    groups = [tuple(whole)]
+    if data:  # of a bundle as it lies there, each may be merged on what trains
+        first = next((name for name in whole if Path(name).stem == "train"), None)
+        groups += [(first, name) for name in whole if first not in (None, name)]
+    merged = {" + ".join(names): _merged([whole[name] for name in names]) for names in groups}
+    reading = _Reading({**whole, **merged}, own, data)
+    found = [one for name, content in contents.items() for one in reading.findings(name, content)]
+    told = {one[1:] for one in found}
+    for name, content in merged.items():
+        found += [one for one in reading.findings(name, content) if one[1:] not in told]
+        told |= {one[1:] for one in found}
+    return found
+
+
+def _merged(contents: Sequence[Any]) -> dict[str, Any]:
+    """What MONAI makes of configurations, as far as they can be merged."""
+    parser = ConfigParser({})
+    for content in contents:
+        for name, value in content.items() if isinstance(content, Mapping) else ():
+            key = str(name)
+            if key[:1] == "+" and key[1:] not in parser:
+                key = key[1:]  # as MONAI does, with a warning
+            with suppress(KeyError, ValueError, IndexError, TypeError, RecursionError):
+                merge_kv(parser, key, deepcopy(value))
+    tree: dict[str, Any] = parser.get()
+    return tree
 
 
 def refuse_untrusted(findings: Sequence[Finding], trust: bool, what: str) -> str | None:

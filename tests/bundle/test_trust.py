@@ -368,3 +368,25 @@ def test_a_finding_hides_nothing_from_a_terminal():
     (found,) = read_contents({"a.json": {"x\n": {"_target_": "os.\x1b[2J" + "a" * 500 + "END"}}})
     assert str(found).isprintable()
     assert "END" in str(found)
+
+
+LOSS, LOAD = {"_target_": "DiceLoss"}, {"_target_": "LoadImage"}
+READER = {"_target_": "LoadImage", "reader": "@r#1"}
+
+
+@pytest.mark.parametrize(
+    ("train", "more"),
+    [
+        ({"r": ["PILReader"] * 2}, {"r": ["PILReader"], "+r": ["os.system"], "load": READER}),
+        ({"r": [["PILReader"]], "r#0#0": "os.system"}, {"load": {**READER, "reader": "@r#0"}}),
+        ({"x": [LOSS] * 3}, {"x": [LOSS], "+x": [LOSS, LOAD], "x#2#_mode_": "callable"}),
+        ({"x": [1] * 3}, {"x": [1], "+x": [1, {"m": "$import os"}], "y": "$@x#2#m.replace(1, 2)"}),
+        (
+            {"c": {"r": "PILReader"}, "load": {**READER, "reader": "@c#r"}},
+            {"+c": {"r": "os.system"}},
+        ),
+        ({"x": LOSS}, {"x#_target_": "os.system"}),
+    ],
+)
+def test_what_files_become_when_they_are_merged_is_read(train, more):
+    assert read_contents({"configs/train.json": train, "configs/evaluate.json": more})
