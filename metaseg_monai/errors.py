@@ -117,7 +117,7 @@ EXTRAS = {
     "pydicom": "dicom",
     "submitit": "slurm",
     "mlflow": "tracking",
-    "imagecodecs": "codecs",
+    "imagecodecs": "tiff",
     "onnx": "export",
     "onnxruntime": "export",
 }

@@ -15,7 +15,14 @@ from monai.bundle import ConfigParser
 
 from metaseg_monai.bundle import run_bundle
 from metaseg_monai.cli import commands
-from metaseg_monai.errors import CheckpointError, ConfigError, DataError, Problem, as_refusal
+from metaseg_monai.errors import (
+    EXTRAS,
+    CheckpointError,
+    ConfigError,
+    DataError,
+    Problem,
+    as_refusal,
+)
 from metaseg_monai.files import write_problems
 from metaseg_monai.training import read_checkpoint
 
@@ -207,3 +214,9 @@ def test_a_file_that_may_not_be_read_is_never_to_be_deleted(tmp_path):
     with pytest.raises(CheckpointError, match=r"model\.pt: Is a directory; it is a folder") as told:
         read_checkpoint(tmp_path / "model.pt")
     assert "elete" not in str(told.value)
+
+
+def test_extras_that_are_named_exist():
+    known = (Path(__file__).parents[2] / "pyproject.toml").read_text()
+    for extra in set(EXTRAS.values()):
+        assert f"\n{extra} = [" in known
