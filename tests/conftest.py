@@ -14,7 +14,7 @@ import pytest
 import tifffile
 from torch import nn
 
-from metaseg_monai.evaluation.per_case import home_of, log_sha256, write_record
+from metaseg_monai.evaluation.provenance import home_of, log_sha256, write_record
 from metaseg_monai.files import file_sha256
 from metaseg_monai.metadata import Categorical, Continuous, MetadataSchema
 from metaseg_monai.metrics.scores import COUNT_COLUMNS

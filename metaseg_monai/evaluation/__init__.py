@@ -10,13 +10,12 @@ from metaseg_monai.evaluation.per_case import (
     CaseCounts,
     KnownOfCases,
     PerCase,
-    RecordEvaluation,
     count_pixels,
     read_calibration,
     read_cases,
     read_counts,
-    results_folder,
 )
+from metaseg_monai.evaluation.provenance import RecordEvaluation, results_folder
 from metaseg_monai.evaluation.samples import PredictionSamples
 from metaseg_monai.evaluation.volume_table import VolumeScores, read_volumes
 

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from metaseg_monai.evaluation.per_case import add_results, check_results
+from metaseg_monai.evaluation.provenance import add_results, check_results
 from metaseg_monai.explain.activations import (
     Activations,
     Part,

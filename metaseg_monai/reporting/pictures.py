@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from metaseg_monai.errors import DataError
-from metaseg_monai.evaluation.per_case import check_results
+from metaseg_monai.evaluation.provenance import check_results
 from metaseg_monai.evaluation.samples import Sample, read_samples
 from metaseg_monai.reporting.comparisons import Compared, drawn_over
 from metaseg_monai.reporting.figures import curves, values

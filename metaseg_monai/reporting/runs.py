@@ -13,7 +13,8 @@ import pandas as pd
 
 from metaseg_monai.errors import DataError, MetasegError
 from metaseg_monai.evaluation import read_cases, read_counts, read_volumes
-from metaseg_monai.evaluation.per_case import PLACE, SEEN, SPACING, check_results
+from metaseg_monai.evaluation.per_case import PLACE, SPACING
+from metaseg_monai.evaluation.provenance import SEEN, check_results
 from metaseg_monai.metadata.fields import AnyField, Continuous, read_number
 from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.metrics.scores import case_f1

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from metaseg_monai.errors import ConfigError
-from metaseg_monai.evaluation.per_case import left_out
+from metaseg_monai.evaluation.provenance import left_out
 from metaseg_monai.files import replacing
 from metaseg_monai.metadata.fields import Categorical, Ordinal
 from metaseg_monai.metrics.scores import summarise

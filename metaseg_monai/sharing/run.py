@@ -15,7 +15,7 @@ from metaseg_monai.bundle.run import configs_of, run_bundle, running
 from metaseg_monai.errors import ConfigError, DataError, Problem
 from metaseg_monai.evaluation import read_counts
 from metaseg_monai.evaluation.estimates import tell_estimate
-from metaseg_monai.evaluation.per_case import home_of
+from metaseg_monai.evaluation.provenance import home_of
 from metaseg_monai.explain.draw import draw
 from metaseg_monai.files import absolute, file_sha256, readable, replacing
 from metaseg_monai.metadata.fields import UNKNOWN

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from metaseg_monai.errors import ConfigError, DataError, DataWarning, Problem, as_refusal
 from metaseg_monai.evaluation import read_volumes
 from metaseg_monai.evaluation.masks import trained_masks
-from metaseg_monai.evaluation.per_case import SEEN
+from metaseg_monai.evaluation.provenance import SEEN
 from metaseg_monai.evaluation.volume_table import VOLUMES
 from metaseg_monai.files import absolute, owned, write_problems
 from metaseg_monai.images.geometry import axial_volume, same_grid, voxels_apart

@@ -12,7 +12,7 @@ from typing import Any
 
 from metaseg_monai.bundle.overrides import as_data, read_back
 from metaseg_monai.errors import CheckpointError, ConfigError, DataError
-from metaseg_monai.evaluation.per_case import read_evaluation, why_changed
+from metaseg_monai.evaluation.provenance import read_evaluation, why_changed
 from metaseg_monai.files import PREVIOUS, absolute, file_sha256, numbered, replacing
 from metaseg_monai.study.design import Study
 from metaseg_monai.study.matrix import Run

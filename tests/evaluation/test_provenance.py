@@ -20,7 +20,7 @@ from metaseg_monai.evaluation import (
     RecordEvaluation,
     read_counts,
 )
-from metaseg_monai.evaluation.per_case import check_results, settle
+from metaseg_monai.evaluation.provenance import check_results, settle
 from metaseg_monai.evaluation.samples import read_samples
 from metaseg_monai.files import file_sha256
 from metaseg_monai.metadata import Categorical, MetadataSchema
@@ -201,6 +201,16 @@ def test_results_may_move_be_copied_and_go_without_weights(model, tmp_path):
     (tmp_path / "moved" / "model.pt").write_bytes(b"no weights")
     with pytest.raises(CheckpointError, match=r"model\.pt"):
         check_results(tmp_path / "moved")
+
+
+@pytest.mark.parametrize("name", ["explain", "train_split", "val_split", "run"])
+def test_a_model_may_be_called_as_a_folder_of_results(model, name):
+    model.folder = model.folder.rename(model.folder.with_name(name))
+    model.evaluate("normal")
+    assert model.record()["log_sha256"] == file_sha256(model.folder / "log.csv")
+    model.train(1)
+    with pytest.raises(DataError, match=rf"{name}: model\.pt holds other weights"):
+        check_results(model.folder)
 
 
 def test_results_of_other_weights_are_not_put_beside_these(model, tmp_path):

@@ -1,0 +1,352 @@
+"""Which weights made which files: those of an evaluation appear together, bound to its weights."""
+
+import csv
+import json
+import logging
+import math
+import os
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from shlex import quote
+from typing import Any
+
+import pandas as pd
+from ignite.engine import Engine, Events
+
+from metaseg_monai.errors import DataError
+from metaseg_monai.evaluation.per_case import Measure, Together
+from metaseg_monai.files import file_sha256, new_folder, plain, replacing, set_aside
+from metaseg_monai.tables.table import CaseTable
+from metaseg_monai.training.checkpoints import EVALUATION, RESULTS, TRAINED_ON
+from metaseg_monai.training.processes import bare_network
+from metaseg_monai.training.weights import LoadWeights, read_weights, weights_sha256
+
+logger = logging.getLogger(__name__)
+
+READY = ".evaluation"  # all files of an evaluation that are about to take their places
+SEEN = {"train": "trained on", "val": "chosen by"}  # what images of a split were to the weights
+WEIGHTS, LOG = "model.pt", "log.csv"
+JOINS = ".joins"  # in READY: this evaluation adds to the one that is there
+SAME = (
+    "weights_sha256",
+    "table_sha256",
+    "split",
+    "settings",
+    "left_out",
+)  # of evaluations that are merged
+
+
+def results_folder(output_dir: str, split: str) -> str:
+    """Where an evaluation goes: images of the training never among the results of a test.
+
+    >>> results_folder("runs/me", "test"), results_folder("runs/me", "train")
+    ('runs/me', 'runs/me/train_split')
+    """
+    return f"{output_dir}/{split}_split" if split in SEEN else output_dir
+
+
+def home_of(results: Path) -> Path:
+    """The model's folder, of the folder of an evaluation; whatever they are called."""
+    if (results / WEIGHTS).is_file():
+        return results
+    names = {Path(results_folder("", split)).name for split in SEEN}
+    return results.parent if results.name in {*names, "explain"} else results
+
+
+class RecordEvaluation:
+    """Evaluator handler that writes ``evaluation.json``: the results belong to these weights.
+
+    It stands behind every `PerCase` of its folder in the list of handlers, and lets them write
+    when the evaluation is complete: into a folder beside, all of which then takes its place. A
+    kill at any moment leaves the evaluation before, or this one, whole.
+
+    The file holds `weights_sha256` (as in the weights' facts), `split`, `table_sha256` (of the
+    table's file), `modes`, `asked` (as they were asked for), `images` (what they were to the
+    weights: unseen, trained on, chosen by, or unknown), `settings`, `log_sha256` of the training's
+    log beside the weights, `left_out` (why, by the names of cases that could not be read), and
+    `files`: the SHA-256 by name of each. An evaluation of the same
+    weights, table, split and settings in other modes is added to the one that is there; what is
+    left of any other is moved to ``previous/``.
+
+    Args:
+        path: file to write, in the folder of the results.
+        weights: those that are evaluated.
+        table: of the run.
+        split: of the table that is evaluated.
+        settings: plain values that decide the results beside weights, table and modes.
+        modes: as they were asked for.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        weights: LoadWeights,
+        table: CaseTable,
+        split: str,
+        settings: Mapping[str, Any] | None = None,
+        modes: Sequence[str] = (),
+    ) -> None:
+        self.path = Path(path)
+        self.weights = weights
+        self.table = table
+        self.split = split
+        self.settings = _by_content(plain(settings or {}, "settings of an evaluation"))
+        self.asked = [modes] if isinstance(modes, str) else list(modes)
+
+    def attach(self, engine: Engine) -> None:
+        """Look at the folder when the evaluation starts, write at its end."""
+        engine.add_event_handler(Events.STARTED, self.start)
+        engine.add_event_handler(Events.COMPLETED, self)
+
+    def start(self, engine: Engine) -> None:
+        """Let all that is measured wait for the end.
+
+        Raises:
+            DataError: the folder holds other weights.
+        """
+        home, digest = home_of(self.path.parent), self.weights.recorded.get("weights_sha256")
+        beside = home / WEIGHTS
+        if digest and beside.is_file() and read_weights(beside)[1]["weights_sha256"] != digest:
+            raise DataError(
+                f"{home} holds other weights than {self.weights.path}, whose results would stand "
+                f"beside them; evaluate {self.weights.path.parent}, or give another --output_dir"
+            )
+        settle(self.path.parent)
+        engine.state.together = Together(self.path.parent, [])
+
+    def __call__(self, engine: Engine) -> None:
+        """Write all files, with what an earlier evaluation found in other modes."""
+        folder, table = self.path.parent, Path(self.table.path)
+        waiting, engine.state.together = engine.state.together.waiting, None
+        content = {
+            "weights_sha256": self._weights_sha256(),
+            "split": self.split,
+            "images": SEEN.get(self.split) or ("unseen" if self._knows_trained() else "unknown"),
+            "table_sha256": file_sha256(table) if table.is_file() else None,
+            "modes": list(dict.fromkeys(i["mode"] for i in engine.state.dataloader.dataset.data)),
+            "asked": self.asked,
+            "settings": self.settings,
+            "log_sha256": log_sha256(home_of(folder)),
+            "left_out": {one.case: one.problem for one in getattr(engine.state, "problems", ())},
+        }
+        with new_folder(folder / READY, replace=True) as part:
+            written = []
+            earlier = self._same(content)
+            for one in waiting:
+                files = list(one.measure.write(part / one.path.relative_to(folder), one.found))
+                if earlier:
+                    _join(one.measure, files, part, folder, content["modes"])
+                written += files
+            if earlier:
+                (part / JOINS).touch()
+                for name in set(earlier["files"]) - set(_files(part)):
+                    if (folder / name).is_relative_to(folder) and ".." not in name:
+                        shutil.copy2(folder / name, part / name)
+                for key in ("modes", "asked"):
+                    content[key] = list(dict.fromkeys([*earlier[key], *content[key]]))
+            digests = {name: file_sha256(part / name) for name in _files(part) if name != JOINS}
+            for file in written:
+                if not file.is_relative_to(part):  # such as masks, in a folder of their own
+                    digests[Path(os.path.relpath(file, folder)).as_posix()] = file_sha256(file)
+            write_record(part / self.path.name, {**content, "files": dict(sorted(digests.items()))})
+        settle(folder)
+        done = [folder / file.relative_to(part) for file in written if file.is_relative_to(part)]
+        engine.state.written = [*getattr(engine.state, "written", []), *done, self.path]
+
+    def _same(self, content: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The evaluation that is in the folder, if it is intact and differs in its modes alone."""
+        old = _read_json(self.path)
+        other = any((old.get(key) or {}) != (content[key] or {}) for key in SAME)
+        return None if other or why_changed(self.path.parent, old) else old
+
+    def _weights_sha256(self) -> str:
+        known = self.weights.recorded.get("weights_sha256")  # none where others gave the weights
+        return known or weights_sha256(bare_network(self.weights.network).state_dict())
+
+    def _knows_trained(self) -> bool:
+        return self.weights.path.with_name(TRAINED_ON).is_file()
+
+
+def left_out(folder: Path) -> dict[str, str]:
+    """Why cases have no results, by their names, of the evaluation in a folder."""
+    return dict(_read_json(folder / EVALUATION).get("left_out") or {})
+
+
+def log_sha256(home: Path) -> str | None:
+    """The SHA-256 of a training's log beside its weights; None where there is none."""
+    return file_sha256(home / LOG) if (home / LOG).is_file() else None
+
+
+def settle(folder: Path) -> None:
+    """Put the files of a complete evaluation into their places, also after a kill in the midst.
+
+    What it replaces, but for the same evaluation in fewer modes, is moved to ``previous/``.
+
+    Args:
+        folder: of the results. The file that binds them comes last.
+    """
+    ready, name = folder / READY, EVALUATION
+    if not (ready / name).is_file():  # none, or it has its place
+        shutil.rmtree(ready, ignore_errors=True)
+        return
+    new, old = _read_json(ready / name)["files"], _read_json(folder / name).get("files", {})
+    coming = sorted(file for file in _files(ready) if file not in (name, JOINS))
+    stale = {file for file in (*coming, *RESULTS) if file in coming or file not in new} - set(old)
+    if not (ready / JOINS).is_file():
+        stale |= {*old, name}
+    aside = sorted(file for file in stale if not file.startswith(".."))
+    aside.sort(key=lambda file: file == name)  # last, since it tells of the others
+    if kept := set_aside(folder, aside, "evaluation"):
+        logger.warning("%s: the evaluation that was there is in %s now", folder, kept)
+    for file in (*coming, name):
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        (ready / file).replace(folder / file)
+    shutil.rmtree(ready)
+
+
+def check_results(folder: Path) -> dict[str, Any]:
+    """Return the evaluation of a folder, whose files and weights are still those that it names.
+
+    Args:
+        folder: of results: a model's, or one such as ``train_split`` in it.
+
+    Raises:
+        DataError: nobody knows of which weights the results are, or they are not of the weights
+            and the training beside them; says what to evaluate anew.
+        CheckpointError: the weights beside them cannot be read.
+    """
+    record = read_evaluation(folder)
+    if why := why_changed(folder, record):
+        home = home_of(folder)
+        command = "explain" if folder.name == "explain" else "evaluate"
+        split = f" --split {record['split']}" if record.get("images") in SEEN.values() else ""
+        raise DataError(
+            f"{folder}: {why}, so it is not known whether results and weights belong together. "
+            f"{command.capitalize()} anew: python -m metaseg_monai {command} {quote(str(home))}"
+            f"{split}"
+        )
+    return record
+
+
+def read_evaluation(folder: Path) -> dict[str, Any]:
+    """What an evaluation wrote down of itself; empty where there is none that can be read."""
+    settle(folder)
+    return _read_json(folder / EVALUATION)
+
+
+def add_results(folder: Path, record: Mapping[str, Any], files: Iterable[Path]) -> None:
+    """Bind further files of a folder, made of its results, to the same weights."""
+    digests = {file.relative_to(folder).as_posix(): file_sha256(file) for file in files}
+    known = {**record["files"], **digests}
+    write_record(folder / EVALUATION, {**record, "files": dict(sorted(known.items()))})
+
+
+def why_changed(folder: Path, record: Mapping[str, Any]) -> str | None:
+    """Why the results of a folder are not, or not known to be, of the weights beside them."""
+    files, digest = record.get("files"), record.get("weights_sha256")
+    if not isinstance(files, dict) or not digest:
+        what = (
+            "is damaged or of another version" if (folder / EVALUATION).exists() else "is missing"
+        )
+        return f"{EVALUATION}, which binds the results to their weights, {what}"
+    for name, known in files.items():
+        if not (folder / name).is_file():
+            return f"{name} is gone"
+        if file_sha256(folder / name) != known:
+            return f"{name} has changed since the evaluation"
+    for name in RESULTS:
+        if name not in files and (folder / name).is_file():
+            return f"{name} is not of the evaluation beside it"
+    home = home_of(folder)
+    if not (home / WEIGHTS).is_file():
+        return None  # results go on without; nobody can have exchanged them
+    facts = read_weights(home / WEIGHTS)[1]
+    if facts["weights_sha256"] != digest:
+        return f"{WEIGHTS} holds other weights than those that were evaluated"
+    log = log_sha256(home)
+    if log and not _learned(home / LOG, facts):
+        return f"{LOG} is of another training than {WEIGHTS} (put back its own, or move it away)"
+    if log and record.get("log_sha256") not in (None, log):
+        return f"{LOG} has changed since the evaluation"
+    return None
+
+
+def _learned(log: Path, facts: Mapping[str, Any]) -> bool:
+    """Whether a log tells of the validation that chose the weights; True where it cannot tell."""
+    best = facts.get("best") or {}
+    try:
+        rows = pd.read_csv(log)
+        value = rows.loc[rows["epoch"] == best["epoch"], best["metric"]]
+    except (KeyError, ValueError, OSError):
+        return True  # a damaged log is told by who draws it
+    return len(value) == 1 and math.isclose(float(value.iloc[0]), best["value"], rel_tol=1e-6)
+
+
+def _files(folder: Path) -> list[str]:
+    return [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+
+
+def _join(
+    measure: Measure, files: Iterable[Path], part: Path, folder: Path, modes: Sequence[str]
+) -> None:
+    join = getattr(measure, "join", join_modes)
+    for file in files:
+        if file.is_relative_to(part) and (earlier := folder / file.relative_to(part)).is_file():
+            join(file, earlier, modes)
+
+
+def join_modes(path: Path, earlier: Path, modes: Sequence[str]) -> None:
+    """Add to a new table the rows of an earlier one in modes that the new one has not.
+
+    Tables without a column `mode`, and what is no table, stay as they are.
+
+    Args:
+        path: new table, which is replaced.
+        earlier: table of the same columns.
+        modes: of the new one.
+    """
+    if path.suffix != ".csv":
+        return
+    tables = []
+    for file in (earlier, path):
+        with file.open(encoding="utf-8", newline="") as stream:
+            tables.append(list(csv.reader(stream)))
+    (header, *before), (columns, *rows) = tables
+    if "mode" not in header or header != columns:
+        return
+    mode = header.index("mode")
+    kept = [row for row in before if row[mode] not in modes]
+    order = {name: place for place, name in enumerate(dict.fromkeys(row[mode] for row in before))}
+    every = sorted([*kept, *rows], key=lambda row: order.get(row[mode], len(order)))
+    with replacing(path) as part, part.open("w", encoding="utf-8", newline="") as stream:
+        csv.writer(stream, lineterminator="\n").writerows([header, *every])
+
+
+def _by_content(value: Any) -> Any:
+    """Settings in which a file is told by its content, wherever it lies."""
+    if isinstance(value, dict):
+        return {key: _by_content(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_by_content(inner) for inner in value]
+    if isinstance(value, str) and len(value) < 4096 and "/" in value:
+        with suppress(OSError, ValueError):
+            if Path(value).is_file():
+                return file_sha256(value)
+    return value
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """The object of a JSON file; empty where there is none that can be read."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def write_record(path: Path, content: Mapping[str, Any]) -> None:
+    """Write what binds results to weights, in one step."""
+    with replacing(path) as part:
+        part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
