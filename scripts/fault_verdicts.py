@@ -60,6 +60,7 @@ def judge(
     names |= {path.stem.rpartition("_")[0]} if "_" in path.stem else set()
     names |= set(re.findall(r"[A-Za-z]\w+|row \d+", told.partition(": ")[0]))  # place in the file
     names |= {"case_", "clinical table"} if target.kind.startswith(("kits", "clinical")) else set()
+    names |= {"in the configuration"} if target.kind.startswith(("own", "bundle")) else set()
     lines = lines_of(came.text) - lines_of(unharmed.text)
     named = any(name in line for name in names if len(name) > 2 for line in lines)
     if came.code:
@@ -69,6 +70,8 @@ def judge(
     words = ("warning", "missing") if target.kind.startswith(("kits", "clinical")) else ("warning",)
     if named or any(word in line.lower() for word in words for line in lines):
         return "remark"
+    if "Orientation" in told and not command.startswith(("check", "prepare")):
+        return "turned as its tag says"  # which `check` tells of
     why = undetectable(target, command, damage, before, path)
     return f"undetectable: {why}" if why else "silent"
 
@@ -148,6 +151,8 @@ def _finite(text: str) -> bool:
 def _legal_json(target: Target, damage: str, before: Path, path: Path) -> str:
     if target.kind.startswith(("kits", "clinical")) and damage in ("key_deleted", "key_misspelt"):
         return "an entry of a patient deleted"
+    if target.kind.startswith(("own", "bundle", "study.json")) and damage == "key_deleted":
+        return "a setting with another legal value"
     old, new = (pd.json_normalize(json.loads(p.read_text("utf-8"))) for p in (before, path))
     if list(old) != list(new) or old.shape != new.shape:
         return ""
