@@ -133,16 +133,17 @@ class SiftedDataset(Dataset):
     def __getitem__(self, index: Any) -> Any:
         """The item, or {"problem": its problem}."""
         item = self.data[index]
-        files = _files_of(item)
-        if files not in self._broken:
+        files = _files_of(item)  # one image may have several rows, each a case of its own
+        place = (*files, str(item.get("volume", item.get("case"))))
+        if place not in self._broken:
             try:
                 return apply_transform(self.transform, dict(item)) if self.transform else dict(item)
             except Exception as error:
                 found = problem_of(item, error)
                 if not files:
                     return {PROBLEM: found}
-                self._broken[files] = found
-        return {PROBLEM: self._broken[files]}
+                self._broken[place] = found
+        return {PROBLEM: self._broken[place]}
 
 
 def problem_of(item: Mapping[str, Any], error: BaseException) -> Problem:

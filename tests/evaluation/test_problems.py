@@ -304,6 +304,16 @@ def test_what_an_unforeseen_error_says_stands_in_the_list(tmp_path):
     assert batch == {"case": [], "problem": [bad["problem"]]}
 
 
+def test_every_row_of_a_damaged_image_is_told(tmp_path):
+    picture(tmp_path / "a.tif")
+    cut(tmp_path / "a.tif")
+    rows = [{"image": str(tmp_path / "a.tif"), "case": case} for case in ("nuclei", "cytoplasm")]
+    data = SiftedDataset(rows, PARTS)
+    told = [data[number]["problem"] for number in (0, 1)]
+    assert [problem.case for problem in told] == ["nuclei", "cytoplasm"]
+    assert all("a.tif" in problem.file for problem in told)
+
+
 def test_a_batch_that_is_broken_in_part_counts_the_rest(tmp_path):
     for seed, name in enumerate("abcd"):
         picture(tmp_path / f"{name}.tif", seed)
