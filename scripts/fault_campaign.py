@@ -196,6 +196,7 @@ class Running:
                 os.close(reading)
                 sys.stdout = io.TextIOWrapper(io.FileIO(1, "w", closefd=False), write_through=True)
                 sys.stderr = io.TextIOWrapper(io.FileIO(2, "w", closefd=False), write_through=True)
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
                 before()
                 code = goldens_server.run(["metaseg_monai", *shlex.split(command)], str(folder))
             finally:
@@ -583,7 +584,24 @@ def fault_campaign(
     warm()
     campaign = Campaign(place, seed)
     trials: list[Trial] = []
-    for name in chosen:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        _try_all(campaign, chosen, count, first, only, trials)
+    except KeyboardInterrupt:
+        print("stopped; what was tried is written")
+    write(trials, place, seed)
+    sys.exit(1 if any(one.verdict in FAULTS for one in trials) else 0)
+
+
+def _try_all(
+    campaign: Campaign,
+    portions: Sequence[str],
+    count: int | None,
+    first: int,
+    only: str,
+    trials: list[Trial],
+) -> None:
+    for name in portions:
         numbers = range(first, first + (PORTIONS[name] if count is None else count))
         with tqdm(numbers, desc=name, unit="trial") as bar:
             for number in bar:
@@ -594,8 +612,6 @@ def fault_campaign(
                 trials.append(trial)
                 if trial.verdict in FAULTS or trial.verdict in ("late", "not tried"):
                     bar.write(_shown(trial))
-    write(trials, place, seed)
-    sys.exit(1 if any(one.verdict in FAULTS for one in trials) else 0)
 
 
 def _shown(trial: Trial) -> str:

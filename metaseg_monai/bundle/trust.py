@@ -345,8 +345,12 @@ def read_workflow(folder: Path, files: Sequence[Path]) -> list[Finding]:
     folders = [folder, *(path for path in folder.iterdir() if path.is_dir())]
     python = [path for one in folders for path in one.iterdir() if path.suffix in PYTHON]
     used = [*files, folder / "configs" / "metadata.json"]
-    used += sorted((folder / "configs").glob("simulate*.json"))
-    return [*read_files(folder, used, sorted(python)), *_read_logging(folder)]
+    apart = sorted((folder / "configs").glob("simulate*.json"))  # read, and merged with nothing
+    return [
+        *read_files(folder, used, sorted(python)),
+        *(finding for file in apart for finding in read_files(folder, [file], [])),
+        *_read_logging(folder),
+    ]
 
 
 def read_files(

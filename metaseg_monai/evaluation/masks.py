@@ -21,7 +21,7 @@ from torch import Tensor
 
 from metaseg_monai.errors import ConfigError, DataError, Problem, listing
 from metaseg_monai.evaluation.per_case import Case, PerCase
-from metaseg_monai.files import PREFIX, file_sha256, replacing
+from metaseg_monai.files import PREFIX, file_sha256, of_cell, replacing
 from metaseg_monai.images.geometry import AxialVolume
 from metaseg_monai.images.image import image_format
 from metaseg_monai.images.read import is_volume_file, read_header, volume_header
@@ -233,7 +233,7 @@ class MaskRecord:
         if not self.path.exists():
             return
         try:
-            lines = self.path.read_text(encoding="utf-8").splitlines()
+            lines = self.path.read_text(encoding="utf-8").split("\n")  # names may hold \x85, \u2028
         except (OSError, ValueError) as error:
             raise DataError(
                 f"{self.path}: no list of masks ({error}); choose another output"
@@ -345,11 +345,20 @@ class MaskRecord:
 
         None where no ``trained_on.csv`` lies beside the weights.
         """
-        file = None if self.weights is None else self.weights.path.with_name(TRAINED_ON)
-        if file is None or not file.is_file():
+        if self.weights is None:
+            return None
+        file = self.weights.path.with_name(TRAINED_ON)
+        if not file.is_file():
             return None
         if self._splits is None:
-            rows = pd.read_csv(file, dtype=str, keep_default_na=False)
+            recorded = self.weights.recorded.get("trained_on")
+            if recorded and file_sha256(file) != recorded["sha256"]:
+                raise DataError(
+                    f"{file}: not the record of the images that {self.weights.path} was trained on; "
+                    "put back the file that this training wrote, or remove it to predict without "
+                    "knowing what was trained on"
+                )
+            rows = pd.read_csv(file, dtype=str, keep_default_na=False).map(of_cell)
             rows = rows.sort_values("split", ascending=False)  # train after val, so that it counts
             self._splits = {
                 likened(text): split

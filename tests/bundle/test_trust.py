@@ -390,3 +390,17 @@ READER = {"_target_": "LoadImage", "reader": "@r#1"}
 )
 def test_what_files_become_when_they_are_merged_is_read(train, more):
     assert read_contents({"configs/train.json": train, "configs/evaluate.json": more})
+
+
+def test_what_is_merged_with_nothing_hides_nothing(tmp_path):
+    (tmp_path / "configs").mkdir()
+    contents = {
+        "train": {"r": ["PILReader"] * 2, "load": READER},
+        "evaluate": {"r": ["PILReader"], "+r": ["os.system"]},
+        "simulate_z": {"load": 1, "r": 1},  # would take the place of both
+        "metadata": {},
+    }
+    for name, content in contents.items():
+        (tmp_path / "configs" / f"{name}.json").write_text(json.dumps(content))
+    files = [tmp_path / "configs" / name for name in ("train.json", "evaluate.json")]
+    assert read_workflow(tmp_path, files)
