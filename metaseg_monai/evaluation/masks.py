@@ -354,9 +354,9 @@ class MaskRecord:
             recorded = self.weights.recorded.get("trained_on")
             if recorded and file_sha256(file) != recorded["sha256"]:
                 raise DataError(
-                    f"{file}: not the record of the images that {self.weights.path} was trained on; "
-                    "put back the file that this training wrote, or remove it to predict without "
-                    "knowing what was trained on"
+                    f"{file}: not the record of the images that {self.weights.path} was trained "
+                    "on; put back the file that this training wrote, or remove it to predict "
+                    "without knowing what was trained on"
                 )
             rows = pd.read_csv(file, dtype=str, keep_default_na=False).map(of_cell)
             rows = rows.sort_values("split", ascending=False)  # train after val, so that it counts
