@@ -5,7 +5,8 @@ import json
 import pickle
 import zipfile
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -148,7 +149,8 @@ class RunCheckpoint:
 
     Stands **first** among the trainer's handlers: it restores the run at its start, before the
     others look at it, and only then puts its own saving behind theirs, so that the schedule has
-    stepped and the validation has run when it saves.
+    stepped and the validation has run when it saves. It takes over the folder when the first epoch
+    begins, so that what another handler refuses at the start leaves all as it was.
 
     It keeps the objects' states, the iteration and the best metric. Nothing of the generators: it
     seeds the global ones before each iteration, from the loader's seed, the iteration and the
@@ -193,6 +195,7 @@ class RunCheckpoint:
         self.every = every
         self.resume = resume
         self._saving: list[RemovableEventHandle] = []
+        self._anew: Callable[[], None] | None = None
 
     def attach(self, engine: Engine) -> None:
         """Attach to a trainer; the first of its handlers."""
@@ -212,10 +215,12 @@ class RunCheckpoint:
         run = {"max_epochs": engine.state.max_epochs, "epoch_length": engine.state.epoch_length}
         settings = self.settings | run | {"processes": sampler.world_size}
         stored = self._read()
+        self._anew = None
         if self.resume and stored is not None:
             self._restore(engine, stored, settings)
         else:
-            self._start_anew(engine, stored, settings)
+            self._refuse_anew(stored)
+            self._anew = partial(self._start_anew, engine, stored, settings)
 
         def save_inside_epoch(engine: Engine) -> None:
             done = engine.state.iteration % engine.state.epoch_length
@@ -250,9 +255,7 @@ class RunCheckpoint:
             )
         return stored
 
-    def _start_anew(
-        self, engine: Engine, stored: dict[str, Any] | None, settings: dict[str, Any]
-    ) -> None:
+    def _refuse_anew(self, stored: dict[str, Any] | None) -> None:
         if stored is not None and _is_open(stored):
             raise CheckpointError(
                 f"{self.path} holds an unfinished run (iteration {stored['iteration']}). "
@@ -264,6 +267,10 @@ class RunCheckpoint:
                 f"There is no checkpoint at {self.path}, so there is no run to go on with. Leave "
                 "--resume out to start one, or name the output_dir of the interrupted run."
             )
+
+    def _start_anew(
+        self, engine: Engine, stored: dict[str, Any] | None, settings: dict[str, Any]
+    ) -> None:
         if processes.rank() == 0:
             self._set_aside(engine, begun=stored is not None and stored["iteration"] == 0)
         self._save(engine, settings)
@@ -320,6 +327,9 @@ class RunCheckpoint:
 
     def _begin_epoch(self, engine: Engine) -> None:
         """Tell the sampler where the epoch is, as the last thing before its first batch."""
+        if self._anew is not None:
+            begin, self._anew = self._anew, None
+            begin()
         before = (engine.state.epoch - 1) * engine.state.epoch_length
         _sampler_of(engine).begin_epoch(engine.state.epoch, skip=engine.state.iteration - before)
 

@@ -82,7 +82,8 @@ def _pass_on(engine: Engine, error: BaseException) -> None:
 def own_while_running(engine: Engine, folder: str | Path, doing: str) -> None:
     """Own the folder of an engine's results from its start to its end, however it ends.
 
-    For runs that no command of ours began, as ``python -m monai.bundle run`` does.
+    For runs that no command of ours began, as ``python -m monai.bundle run`` does. Of a distributed
+    run, however it was started, the first process owns it for all.
 
     Args:
         engine: whose handlers write there.
@@ -95,7 +96,8 @@ def own_while_running(engine: Engine, folder: str | Path, doing: str) -> None:
     held = ExitStack()
 
     def begin() -> None:
-        held.enter_context(owned(folder, doing))
+        if rank() == 0:
+            held.enter_context(owned(folder, doing))
         if not engine.has_event_handler(end, Events.COMPLETED):  # behind all that write there
             engine.add_event_handler(Events.COMPLETED, end)
 

@@ -38,8 +38,8 @@ logger = logging.getLogger(__name__)
 class RecordTrained:
     """Write down beside the weights which images a training sees.
 
-    Attach it to the trainer, behind `RunCheckpoint`, which may refuse to go on. It writes
-    `trained_on.csv`, a row an image: the digest of its pixels (see `image_digest`; none of an
+    Attach it to the trainer, behind `RunCheckpoint`, which may refuse to go on, and moves an earlier
+    run aside. When the first epoch begins it writes `trained_on.csv`, a row an image: the digest of its pixels (see `image_digest`; none of an
     image without contrast), its split (train, or val, which chose the weights), group and case.
     The weights' facts hold the file's own SHA-256, and `intensity`: the values of the training's
     images as `LoadCased` gives them, see `metaseg_monai.transforms.load.intensity_of`. A dataset
@@ -58,10 +58,12 @@ class RecordTrained:
         self.weights = weights
         self.items = items
         self.dataset = dataset
+        self._content: bytes | None = None
 
     def attach(self, engine: Engine) -> None:
         """Attach to the trainer."""
         engine.add_event_handler(Events.STARTED, self)
+        engine.add_event_handler(Events.EPOCH_STARTED, self.write)
         if isinstance(engine, Trainer):
             engine.add_event_handler(IterationEvents.FORWARD_COMPLETED, self.check_outputs)
 
@@ -81,11 +83,10 @@ class RecordTrained:
             )
 
     def __call__(self, engine: Engine) -> None:
-        """Write the file, and take up the values of the images.
+        """Take up which images there are, and their values.
 
         Raises:
             DataError: An image cannot be read, or images differ in channels.
-            CheckpointError: The file cannot be written.
         """
         if intensity := measured(self.dataset):
             self.weights.facts["intensity"] = intensity
@@ -96,14 +97,23 @@ class RecordTrained:
             [digest, *(item[name] for name in COLUMNS[1:])]
             for digest, item in zip(file_digests(list(of_image)), of_image.values(), strict=True)
         ]
-        content = frame_csv(pd.DataFrame(rows, columns=COLUMNS)).encode()
-        replace_file(self.weights.path.with_name(TRAINED_ON), content)
-        digest = hashlib.sha256(content).hexdigest()
+        self._content = frame_csv(pd.DataFrame(rows, columns=COLUMNS)).encode()
+        digest = hashlib.sha256(self._content).hexdigest()
         self.weights.facts["trained_on"] = {
             "file": TRAINED_ON,
             "sha256": digest,
             "images": len(rows),
         }
+
+    def write(self, engine: Engine) -> None:
+        """Write the file, once a run.
+
+        Raises:
+            CheckpointError: It cannot be written.
+        """
+        if self._content is not None:
+            replace_file(self.weights.path.with_name(TRAINED_ON), self._content)
+            self._content = None
 
 
 def measured(dataset: Any) -> dict[str, Any] | None:

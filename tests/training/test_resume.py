@@ -15,7 +15,13 @@ from ignite.engine import Events
 from torch.utils.data import DataLoader
 
 from metaseg_monai.errors import CheckpointError, ConfigError, TrainingError
-from metaseg_monai.training import EpochLog, RunCheckpoint, read_checkpoint, write_checkpoint
+from metaseg_monai.training import (
+    EpochLog,
+    RecordTrained,
+    RunCheckpoint,
+    read_checkpoint,
+    write_checkpoint,
+)
 
 SCRIPT = Path(__file__).with_name("killed_run.py")
 
@@ -197,6 +203,25 @@ def test_weights_without_a_checkpoint_are_moved_too_and_nothing_is_moved_twice(r
     leave_a_run(tmp_path)
     runs.make_run(tmp_path, resume=False).run()
     assert len(moved(tmp_path / "previous" / "run-1")) == len(RUN_FILES) + len(RUN_FOLDERS) + 1
+
+
+def test_a_training_that_another_handler_refuses_leaves_all_as_it_was(runs, tmp_path):
+    runs.make_run(tmp_path, resume=False).run()
+    leave_a_run(tmp_path)
+
+    def content():
+        return {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+    def refuse():
+        raise TrainingError("a batch of one")
+
+    before, trainer = content(), runs.make_run(tmp_path, resume=False)
+    best = next(one for one in found_in(trainer) if isinstance(one, RunCheckpoint)).objects["best"]
+    RecordTrained(best, []).attach(trainer)
+    trainer.add_event_handler(Events.STARTED, refuse)
+    with pytest.raises(TrainingError, match="of one"):
+        trainer.run()
+    assert content() == before
 
 
 def test_a_kill_between_the_moves_loses_nothing(runs, tmp_path, monkeypatch):
