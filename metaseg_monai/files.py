@@ -16,6 +16,7 @@ import uuid
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -553,7 +554,17 @@ def _short(value: Any) -> str:
 
 # One process owns an output folder; all others are refused, and told who it is.
 
-_owned: dict[Path, tuple[int, int]] = {}  # the thread of this process, and how deep it is nested
+
+@dataclass
+class _Owner:
+    """A thread of this process, how often it owns the folder, and what ends that."""
+
+    thread: int
+    times: int
+    lock: ExitStack
+
+
+_owned: dict[Path, _Owner] = {}
 
 
 @contextmanager
@@ -581,20 +592,24 @@ def owned(folder: str | Path, doing: str, wait: bool = False) -> Iterator[None]:
     >>> list(output.parent.iterdir())
     []
     """
-    place = _resolved(folder)
-    thread, depth = _owned.get(place, (threading.get_ident(), 0))
-    if depth and thread != threading.get_ident() and not wait:
-        raise DataError(f"{folder}: another thread of {_self()} is at work there; {OTHERWISE}")
-    with ExitStack() as stack:
-        if not depth and not _is_further_rank():
-            _lock(place, folder, doing, wait, stack)
-        _owned[place] = thread, depth + 1
-        try:
-            yield
-        finally:
-            _owned[place] = thread, depth
-            if not depth:
-                del _owned[place]
+    place, own = _resolved(folder), threading.get_ident()
+    while (owner := _owned.get(place)) is not None and owner.thread != own:
+        if not wait:
+            raise DataError(f"{folder}: another thread of {_self()} is at work there; {OTHERWISE}")
+        time.sleep(0.05)
+    if owner is None:
+        with ExitStack() as stack:
+            if not _is_further_rank():
+                _lock(place, folder, doing, wait, stack)
+            owner = _owned[place] = _Owner(own, 0, stack.pop_all())
+    owner.times += 1
+    try:
+        yield
+    finally:  # in whatever order the blocks end
+        owner.times -= 1
+        if not owner.times:
+            del _owned[place]
+            owner.lock.close()
 
 
 OTHERWISE = "wait until it ends, or give another folder"
@@ -625,7 +640,12 @@ def _lock(place: Path, folder: str | Path, doing: str, wait: bool, stack: ExitSt
         try:
             parent.mkdir(parents=True, exist_ok=True)
             stack.callback(_remove_empty, missing)
-            lock = _acquired(parent / name, wait)
+            if (lock := _acquired(parent / name, wait=False)) is None:
+                waits = wait and (parent / name).exists()
+                if waits:
+                    told = _holder(parent / name)
+                    logger.warning("%s: %s; this process waits until it ends", folder, told)
+                lock = _acquired(parent / name, waits)
             if lock is None and not (parent / name).exists():
                 continue  # where no file can be made, as in /proc, which looks as if it were held
             if lock is None:

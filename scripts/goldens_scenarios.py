@@ -243,7 +243,7 @@ def _of_networks() -> Iterator[Scenario]:
         "tools-estimate",
         [schemas["ct"], _estimate("out")],
         {"data": facts["ct"]["data"]},
-        ("predicted.csv", "estimate.json", "said.txt"),
+        ("predicted.csv", "estimate_scores.json", "said.txt"),
     )
 
 

@@ -4,6 +4,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -147,6 +148,41 @@ def test_another_thread_is_another_owner(tmp_path):
             late = pool.submit(enter).exception()
         assert "another thread of process" in str(late)
         pool.submit(enter).result()
+
+
+def test_blocks_that_end_in_any_order_leave_nothing_owned(owner, tmp_path):
+    first, second = (owned(tmp_path / "run", f"is {one}") for one in ("first", "second"))
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    with ThreadPoolExecutor(1) as pool:
+        late = pool.submit(owned(tmp_path / "run", "comes late").__enter__)
+        assert "is at work there" in str(late.exception())
+    second.__exit__(None, None, None)
+    owner(tmp_path / "run")
+    with pytest.raises(DataError, match="is trying a lock"), owned(tmp_path / "run", "comes late"):
+        pass
+
+
+def test_who_waits_for_a_folder_says_for_whom_and_comes_in_after(owner, tmp_path, caplog):
+    def enter(done):
+        with owned(tmp_path / "run", "waits", wait=True):
+            return done[0]
+
+    with ThreadPoolExecutor(1) as pool:
+        done = [False]
+        with owned(tmp_path / "run", "is first"):
+            late = pool.submit(enter, done)
+            time.sleep(0.2)
+            done[0] = True
+        assert late.result()
+        process = owner(tmp_path / "run")
+        late = pool.submit(enter, done)
+        while "waits until it ends" not in caplog.text:
+            assert not late.done()
+        process.kill()
+        assert late.result(timeout=60)
+    assert f"process {process.pid} on " in caplog.text
 
 
 def test_a_forked_child_does_not_keep_the_folder_of_a_dead_parent(tmp_path):

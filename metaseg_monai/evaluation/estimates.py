@@ -12,11 +12,13 @@ import pandas as pd
 from metaseg_monai.errors import DataError
 from metaseg_monai.evaluation.modes import PREDICTED, Unit, unit_of
 from metaseg_monai.evaluation.per_case import Case
-from metaseg_monai.files import replacing
+from metaseg_monai.files import file_sha256, replacing
 from metaseg_monai.metadata.fields import Continuous
 from metaseg_monai.metrics.agreement import agreement
+from metaseg_monai.training.weights import LoadWeights
 
 Item = Mapping[str, Any]
+SCORES = "estimate_scores.json"  # estimate.json is the copy of the facts in estimate.pt
 
 
 def known_items(items: Sequence[dict[str, Any]], field: Continuous) -> list[dict[str, Any]]:
@@ -62,7 +64,7 @@ def true_values(items: Sequence[Item], field: Continuous) -> dict[Unit, float]:
 
 
 class FieldEstimates:
-    """Measure of ``predicted.csv``, with ``estimate.json`` beside it.
+    """Measure of ``predicted.csv``, with ``estimate_scores.json`` beside it.
 
     The estimate of a group is the median of its slices' predicted codes. One beyond the field's
     range is clipped to the range and marked. The scores (`agreement`) stand beside those of a
@@ -72,13 +74,18 @@ class FieldEstimates:
     Args:
         items: the evaluated cases of all splits, with raw `metadata`.
         field: the estimated field.
+        weights: of the network that estimates, whose SHA-256 stands in ``estimate_scores.json``,
+            with that of ``predicted.csv``.
 
     Raises:
         DataError: slices of one group have different true values, or no training group has one.
     """
 
-    def __init__(self, items: Sequence[Item], field: Continuous) -> None:
+    def __init__(
+        self, items: Sequence[Item], field: Continuous, weights: LoadWeights | None = None
+    ) -> None:
         self.items = items
+        self.weights = weights
         self.field = field
         self.true = true_values(items, field)
         train = [
@@ -100,9 +107,11 @@ class FieldEstimates:
     def write(self, path: Path, found: list[tuple[str, float]]) -> list[Path]:
         """Write both files."""
         table = self.estimates(dict(found))
-        scores = path.with_name("estimate.json")
-        text = json.dumps(self.scores(table), indent=2, allow_nan=False) + "\n"
+        scores = path.with_name(SCORES)
         PREDICTED.write(path, table.to_dict("records"))
+        known = None if self.weights is None else self.weights.recorded.get("weights_sha256")
+        bound = {"weights_sha256": known, "files": {path.name: file_sha256(path)}}
+        text = json.dumps({**bound, **self.scores(table)}, indent=2, allow_nan=False) + "\n"
         with replacing(scores) as part:
             part.write_text(text, encoding="utf-8")
         return [path, scores]
@@ -159,8 +168,8 @@ def decoded(code: float, field: Continuous) -> tuple[float, bool]:
 
 
 def tell_estimate(folder: str | Path) -> str:
-    """The scores of a folder's ``estimate.json``, which `FieldEstimates` wrote, a line a split."""
-    content = json.loads((Path(folder) / "estimate.json").read_text(encoding="utf-8"))
+    """The scores in ``estimate_scores.json`` of a folder, by `FieldEstimates`; a line a split."""
+    content = json.loads((Path(folder) / SCORES).read_text(encoding="utf-8"))
     lines = [f"{content['field']} in {content['unit']}, estimated from the image:"]
     for split, scores in content["splits"].items():
         network, constant = scores["network"], scores["constant"]

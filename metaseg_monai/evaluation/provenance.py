@@ -17,7 +17,7 @@ from ignite.engine import Engine, Events
 
 from metaseg_monai.errors import DataError
 from metaseg_monai.evaluation.per_case import Measure, Together
-from metaseg_monai.files import file_sha256, new_folder, plain, replacing, set_aside
+from metaseg_monai.files import file_sha256, new_folder, owned, plain, replacing, set_aside
 from metaseg_monai.tables.table import CaseTable
 from metaseg_monai.training.checkpoints import EVALUATION, RESULTS, TRAINED_ON
 from metaseg_monai.training.processes import bare_network
@@ -231,8 +231,14 @@ def check_results(folder: Path) -> dict[str, Any]:
 
 
 def read_evaluation(folder: Path) -> dict[str, Any]:
-    """What an evaluation wrote down of itself; empty where there is none that can be read."""
-    settle(folder)
+    """What an evaluation wrote down of itself; empty where there is none that can be read.
+
+    Raises:
+        DataError: another process is just putting its files into their places.
+    """
+    if (folder / READY).exists():
+        with owned(folder, "is putting an evaluation into its place"):
+            settle(folder)
     return _read_json(folder / EVALUATION)
 
 

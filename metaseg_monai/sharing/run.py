@@ -269,8 +269,8 @@ def estimate(
 ) -> str:
     """Learn to tell a continuous field, such as a size, from the image alone.
 
-    Writes predicted.csv (for the test mode predicted) and estimate.json with its scores beside
-    those of a constant.
+    Writes predicted.csv (for the test mode predicted) and estimate_scores.json with its scores
+    beside those of a constant.
 
     Example:
         python -m metaseg_monai estimate kits21_tumour_slices_segmentation --output_dir runs/size

@@ -38,9 +38,10 @@ logger = logging.getLogger(__name__)
 class RecordTrained:
     """Write down beside the weights which images a training sees.
 
-    Attach it to the trainer, behind `RunCheckpoint`, which may refuse to go on, and moves an earlier
-    run aside. When the first epoch begins it writes `trained_on.csv`, a row an image: the digest of its pixels (see `image_digest`; none of an
-    image without contrast), its split (train, or val, which chose the weights), group and case.
+    Attach it to the trainer, behind `RunCheckpoint`, which may refuse to go on, and moves an
+    earlier run aside. When the first epoch begins it writes `trained_on.csv`, a row an image: the
+    digest of its pixels (see `image_digest`; none of an image without contrast), its split (train,
+    or val, which chose the weights), group and case.
     The weights' facts hold the file's own SHA-256, and `intensity`: the values of the training's
     images as `LoadCased` gives them, see `metaseg_monai.transforms.load.intensity_of`. A dataset
     that keeps what it reads reads every image now instead of in the first epoch; of another one

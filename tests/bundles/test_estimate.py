@@ -21,9 +21,10 @@ from metaseg_monai.errors import CheckpointError, DataError, MetadataError
 from metaseg_monai.evaluation import evaluation_items
 from metaseg_monai.evaluation.estimates import tell_estimate
 from metaseg_monai.evaluation.modes import read_predicted
-from metaseg_monai.files import write_table
+from metaseg_monai.files import file_sha256, write_table
 from metaseg_monai.metadata import MetadataSchema, MetadataWarning
 from metaseg_monai.tables import read_table
+from metaseg_monai.training import read_weights
 
 BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
 CONFIGS = ["train.json", "estimate.json"]
@@ -110,11 +111,15 @@ def settings(discs, output, **overrides):
 
 def estimate(bundle, discs, output, **overrides):
     run_bundle(bundle, CONFIGS, settings(discs, output, **overrides))
-    return json.loads((output / "estimate.json").read_text())
+    scores = json.loads((output / "estimate_scores.json").read_text())
+    assert scores["weights_sha256"] == read_weights(output / "estimate.pt")[1]["weights_sha256"]
+    assert scores["files"] == {"predicted.csv": file_sha256(output / "predicted.csv")}
+    assert json.loads((output / "estimate.json").read_text())["network"]  # the copy of the facts
+    return scores
 
 
 def files(folder):
-    names = ["predicted.csv", "estimate.json"]
+    names = ["predicted.csv", "estimate_scores.json"]
     stored = torch.load(folder / "estimate.pt", weights_only=True)
     return [(folder / name).read_bytes() for name in names], stored
 

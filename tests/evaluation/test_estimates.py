@@ -72,7 +72,7 @@ def test_volumes_of_one_group_have_estimates_of_their_own(predicted):
 
 def test_scores_stand_beside_those_of_the_training_median(tmp_path, predicted):
     predicted()
-    scores = json.loads((tmp_path / "estimate.json").read_text())
+    scores = json.loads((tmp_path / "estimate_scores.json").read_text())
     assert (scores["field"], scores["unit"], scores["scale"]) == ("size", "mm", "linear")
     assert scores["constant"] == pytest.approx(20)
     train, val, test = (scores["splits"][split] for split in ("train", "val", "test"))

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
@@ -22,7 +23,7 @@ from metaseg_monai.evaluation import (
 )
 from metaseg_monai.evaluation.provenance import check_results, settle
 from metaseg_monai.evaluation.samples import read_samples
-from metaseg_monai.files import file_sha256
+from metaseg_monai.files import file_sha256, owned
 from metaseg_monai.metadata import Categorical, MetadataSchema
 from metaseg_monai.tables import CaseTable
 from metaseg_monai.training import read_weights, write_weights
@@ -277,6 +278,18 @@ def test_half_an_evaluation_is_never_taken_for_one(model):
     settle(model.folder)
     assert not (model.folder / ".evaluation").exists()
     assert not (model.folder / "counts.csv").exists()
+
+
+def test_nobody_puts_into_its_place_what_another_is_about_to(model):
+    model.evaluate("normal")
+    (model.folder / ".evaluation").mkdir()
+    with ThreadPoolExecutor(1) as pool:
+        with owned(model.folder, "is evaluating here"):
+            with pytest.raises(DataError, match="is at work there; wait until it ends"):
+                pool.submit(check_results, model.folder).result()
+            assert (model.folder / ".evaluation").exists()
+        pool.submit(check_results, model.folder).result()
+    assert not (model.folder / ".evaluation").exists()
 
 
 def test_a_full_disk_leaves_the_old_evaluation(model, monkeypatch):
