@@ -226,9 +226,27 @@ def check_overrides(
         raise ConfigError(f"Nothing in the configuration uses the override {'; '.join(problems)}.")
     _refuse_lost(ids, given)
     _refuse_unfinished(given)
+    return typed(merged, overrides, in_monai)
+
+
+def typed(
+    config: Mapping[str, Any], overrides: Mapping[str, Any], written: Collection[str] = ()
+) -> dict[str, Any]:
+    """Return overrides as MONAI's parser is to be given them; nothing that they name is imported.
+
+    Args:
+        config: what `load_config` gives.
+        overrides: ``{id: value}``.
+        written: the names of those that are in MONAI's language.
+
+    Raises:
+        ConfigError: a value is not of the default's type.
+    """
+    ids = dict(flatten(config))
+    in_monai = {SHORT.get(name, name) for name in written}
     checked = {}
-    for key, value in overrides.items():
-        name, is_written = names[key], key in in_monai
+    for key, value in ((SHORT.get(key, key), unwrapped(one)) for key, one in overrides.items()):
+        name, is_written = key.lstrip("+").replace("::", "#"), key in in_monai
         default = ids.get(name)
         is_data = not is_written and _is_data(name, default, is_written)
         checked[key] = entered(name, _typed(key, default, value, is_data), default, is_written)
@@ -323,7 +341,7 @@ def _typed(key: str, default: Any, value: Any, is_data: bool = False) -> Any:
     is_text = isinstance(default, str) and not _is_reference(default)
     if PLACE.fullmatch(last) and isinstance(value, bool | int | float):
         raise ConfigError(f"The override {key!r} is {value!r}; expected a path.")
-    if last == "device" and isinstance(value, str) and not _is_reference(value):
+    if last == "device" and not _is_reference(value):
         _check_device(value)
     if isinstance(value, str) and value.lower() in TRUTH and not is_text:
         value = TRUTH[value.lower()]
@@ -355,10 +373,10 @@ def _typed(key: str, default: Any, value: Any, is_data: bool = False) -> Any:
     return value
 
 
-def _check_device(value: str) -> None:
+def _check_device(value: Any) -> None:
     try:
         torch.device(value)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         raise ConfigError(f"The device is {value!r}; expected cpu, cuda, cuda:1 or mps.") from error
 
 

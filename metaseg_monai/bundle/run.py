@@ -12,6 +12,7 @@ from monai.bundle.utils import merge_kv
 
 from metaseg_monai.bundle.locate import WORKFLOWS, configuration_file
 from metaseg_monai.bundle.overrides import (
+    SHORT,
     as_data,
     check_overrides,
     entered,
@@ -20,9 +21,10 @@ from metaseg_monai.bundle.overrides import (
     load_config,
     read_back,
     read_config,
+    typed,
     unwrapped,
 )
-from metaseg_monai.bundle.trust import read_contents, read_workflow, refuse_untrusted
+from metaseg_monai.bundle.trust import Own, normal, read_beside, read_parser, refuse_untrusted
 from metaseg_monai.errors import ConfigError, as_refusal, root_refusal
 from metaseg_monai.files import owned, written_at
 
@@ -86,35 +88,22 @@ def running(
         MetasegError: whatever the library itself refuses, without the wrappers of MONAI.
     """
     files = [configuration_file(bundle, name) for name in configurations]
-    stages = [file for file in files if file.stem in WORKFLOWS and _is_own(bundle, file)]
-    config, of_stages = load_config(files, bundle), load_config(stages)
     overrides = {name: unwrapped(value) for name, value in overrides.items()}
     given = {**(recorded or {}), **overrides}
     written = (recorded or {}).keys() - overrides.keys()
     model = read_back((recorded or {}).get("output_dir"))
-    strangers = [Path(model)] if isinstance(model, str) else []
-    refuse_unread(bundle, files, config, given, written, trust, strangers)
+    model = Path(model) if isinstance(model, str) else None
+    workflow = read_workflow(bundle, files, given, written, trust, model)
+    stages = [file for file in files if file.stem in WORKFLOWS and _is_own(bundle, file)]
     for file in files:
         if not _is_own(bundle, file):  # a part for training is none of prediction, and is known
             known = [bundle / "configs" / f"{name}.json" for name in ("train", "evaluate")]
             known = [path for path in known if path.is_file() and path not in stages]
             check_overrides([*known, *stages], read_config(file), written=True)
-    checked = check_overrides(config, given, written)
-    _check_surroundings(bundle / "configs")
+    check_overrides(load_config(files, bundle), given, written)
+    _log_as(bundle / "configs" / "logging.conf")
     for engine in ("SupervisedTrainer", "SupervisedEvaluator"):
         logging.getLogger(f"ignite.engine.engine.{engine}").addFilter(_is_news)
-    workflow = ConfigWorkflow(
-        config_file=[str(file) for file in stages],
-        meta_file=str(bundle / "configs" / "metadata.json"),
-        logging_file=str(bundle / "configs" / "logging.conf"),
-        workflow_type="infer" if stages[0].stem == "inference" else "train",
-        **{
-            **{name: value for name, value in config.items() if value != of_stages.get(name, ...)},
-            **places_of(bundle, config),
-        },
-    )
-    for name, value in checked.items():
-        merge_kv(workflow.parser, name, value)
     with ExitStack() as stack:
         try:
             if "output_dir" in workflow.parser:
@@ -132,56 +121,81 @@ def running(
         yield workflow
 
 
-def refuse_unread(
+def read_workflow(
     bundle: Path,
     files: Sequence[Path],
-    config: Mapping[str, Any],
     settings: Mapping[str, Any],
     written: Collection[str] = (),
     trust: bool = False,
-    strangers: Sequence[Path] = (),
-) -> None:
-    """Read a bundle, further files and settings without running them; refuse what is not listed.
+    model: Path | None = None,
+) -> ConfigWorkflow:
+    """Return a workflow of which nothing was made or imported, but what it will run was read.
+
+    What is read is what the workflow's own parser holds, after everything was merged.
 
     Args:
         bundle: its folder.
         files: configurations of the bundle, and further ones of the user's own, in which modules
             of the user's own may stand.
-        config: what they are when merged.
         settings: by id.
         written: the names of those that are in MONAI's language.
         trust: run it all the same, after it was shown.
-        strangers: folders beside the bundle whose Python is not the user's own.
+        model: folder of a trained model where the settings and files are recorded.
 
     Raises:
-        ConfigError: listing what would be run.
+        ConfigError: listing what would be run; or a setting is not of its default's type.
     """
-    own = [file for file in files if _is_own(bundle, file)]
-    further = {str(file): read_config(file) for file in files if file not in own}
-    further = {
-        name: {key: entered(key.lstrip("+"), value, None, True) for key, value in content.items()}
-        for name, content in further.items()
+    stages = [file for file in files if file.stem in WORKFLOWS and _is_own(bundle, file)]
+    config, of_stages = load_config(files, bundle), load_config(stages)
+    meta = bundle / "configs" / "metadata.json"
+    contents = {
+        f"configs/{file.name}": read_config(file) for file in files if _is_own(bundle, file)
     }
-    defaults = dict(flatten(config))
-    given = {}
-    for key, value in settings.items():
-        name = key.lstrip("+").replace("::", "#")
-        given[name] = entered(name, value, defaults.get(name), key in written)
-    theirs = {**further, "settings": given}
-    found = [
-        (read_workflow(bundle, own), f"The bundle {bundle}"),
-        (read_contents(theirs, [bundle, *strangers], {"": config}), "What is set"),
-    ]
-    for findings, what in found:
+    contents["configs/metadata.json"] = {"_meta_": read_config(meta)} if meta.exists() else {}
+    logging.getLogger("monai.bundle.workflows").addFilter(_is_news)
+    workflow = ConfigWorkflow(
+        config_file=[str(file) for file in stages],
+        meta_file=str(meta),
+        logging_file=False,  # it is read, and applied, below
+        workflow_type="infer" if stages[0].stem == "inference" else "train",
+        **{
+            **{name: value for name, value in config.items() if value != of_stages.get(name, ...)},
+            **places_of(bundle, config),
+        },
+    )
+    entries = typed(config, settings, written)
+    for name, value in entries.items():
+        merge_kv(workflow.parser, name, value)
+    theirs = {
+        str(file): {
+            key: entered(key.lstrip("+"), value, None, True)
+            for key, value in read_config(file).items()
+        }
+        for file in files
+        if not _is_own(bundle, file)
+    }
+    recorded = {SHORT.get(name, name) for name in written}
+    by_hand = {"settings": {name: one for name, one in entries.items() if name not in recorded}}
+    by_hand |= {} if written else theirs
+    theirs = {**theirs, "settings": entries}
+    strangers = (bundle,) if model is None else (bundle, model)
+    own = Own(_texts(theirs), _texts(by_hand), strangers, model)
+    found = read_parser(workflow.parser, {**contents, **theirs}, own)
+    of_bundle = [*(one for one in found if one.file not in theirs), *read_beside(bundle)]
+    of_user = [one for one in found if one.file in theirs]
+    for findings, what in ((of_bundle, f"The bundle {bundle}"), (of_user, "What is set")):
         if told := refuse_untrusted(findings, trust, what):
             logger.warning("%s", told)
+    return workflow
 
 
-def _check_surroundings(configs: Path) -> None:
-    """Refuse the files that MONAI reads beside the configuration, where they are damaged."""
-    if (configs / "metadata.json").exists():
-        read_config(configs / "metadata.json")
-    if (path := configs / "logging.conf").is_file():
+def _texts(content: Any) -> frozenset[str]:
+    return frozenset(normal(one) for _, one in flatten(content) if isinstance(one, str))
+
+
+def _log_as(path: Path) -> None:
+    """Set up the log as a bundle does, and refuse the file where it is damaged."""
+    if path.is_file():
         try:
             logging.config.fileConfig(path, disable_existing_loggers=False)
         except Exception as error:  # any, by what is damaged
@@ -229,5 +243,6 @@ def places_of(bundle: Path, config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Drop Ignite's own words on an exception, which is told once, by who catches it."""
-    return "terminating due to exception" not in record.getMessage()
+    """Drop words on an exception, which is told once, by who catches it; and on the log itself."""
+    told = record.getMessage()
+    return "terminating due to exception" not in told and "skipping logging" not in told

@@ -8,6 +8,7 @@ import ast
 import configparser
 import difflib
 import importlib.util
+import inspect
 import re
 import site
 import sys
@@ -19,260 +20,32 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from monai.bundle import ConfigParser
 from monai.bundle.config_item import ConfigExpression
 from monai.bundle.reference_resolver import ReferenceResolver
 from monai.bundle.utils import merge_kv
 
-from metaseg_monai.errors import ConfigError
-
-# Components, by the module that has them. A name of MONAI's stands for its forms "d", "D", "Dict".
-LISTED = {
-    "monai.transforms": """
-        Activations AddCoordinateChannels AdjustContrast Affine AffineGrid AsChannelLast AsDiscrete
-        BorderPad BoundingRect CastToType CenterScaleCrop CenterSpatialCrop ClassesToIndices
-        ClipIntensityPercentiles Compose ConcatItems ConvertToMultiChannelBasedOnBratsClasses
-        CopyItems Crop CropForeground CutMix CutOut DataStats DeleteItems DetectEnvelope
-        DistanceTransformEDT DivisiblePad EnsureChannelFirst EnsureType FgBgToIndices FillHoles
-        FlattenSubKeys Flip ForegroundMask FromMetaTensor GaussianSharpen GaussianSmooth
-        GenerateHeatmap GibbsNoise GridDistortion GridPatch GridSplit HistogramNormalize Identity
-        Invert KSpaceSpikeNoise KeepLargestConnectedComponent LabelFilter LabelToContour
-        LabelToMask Lambda LoadImage MapLabelValue MaskIntensity MeanEnsemble MedianSmooth MixUp
-        NormalizeIntensity OneOf Orientation Pad ProbNMS Rand2DElastic Rand3DElastic
-        RandAdjustContrast RandAffine RandAffineGrid RandAxisFlip RandBiasField RandCoarseDropout
-        RandCoarseShuffle RandCropByLabelClasses RandCropByPosNegLabel RandDeformGrid RandFlip
-        RandGaussianNoise RandGaussianSharpen RandGaussianSmooth RandGibbsNoise RandGridDistortion
-        RandGridPatch RandHistogramShift RandIdentity RandKSpaceSpikeNoise RandLambda
-        RandRicianNoise RandRotate RandRotate90 RandScaleCrop RandScaleIntensity
-        RandScaleIntensityFixedMean RandShiftIntensity RandSimulateLowResolution RandSmoothDeform
-        RandSmoothFieldAdjustContrast RandSmoothFieldAdjustIntensity RandSpatialCrop
-        RandSpatialCropSamples RandStdShiftIntensity RandWeightedCrop RandZoom RandomOrder
-        RemoveRepeatedChannel RemoveSmallObjects RepeatChannel Resample ResampleToMatch Resize
-        ResizeWithPadOrCrop Rotate Rotate90 SaveImage SavitzkyGolaySmooth ScaleIntensity
-        ScaleIntensityFixedMean ScaleIntensityRange ScaleIntensityRangePercentiles SelectItems
-        ShiftIntensity SobelGradients SomeOf Spacing SpatialCrop SpatialPad SpatialResample
-        SplitChannel SplitDim SqueezeDim StdShiftIntensity ThresholdIntensity ToDevice ToMetaTensor
-        ToNumpy ToTensor Transpose VoteEnsemble Zoom""",
-    "monai.data": """
-        ArrayDataset CacheDataset CacheNTransDataset CSVSaver DataLoader Dataset
-        DistributedSampler DistributedWeightedRandomSampler GridPatchDataset ITKReader ITKWriter
-        ImageDataset IterableDataset MetaTensor NPZDictItemDataset NibabelReader NibabelWriter
-        NrrdReader NumpyReader PILReader PILWriter PatchDataset PatchIter PatchIterd
-        PersistentDataset PydicomReader ShuffleBuffer SmartCacheDataset ThreadBuffer
-        ThreadDataLoader ZipDataset""",
-    "monai.handlers": """
-        AveragePrecision CalibrationError CheckpointLoader CheckpointSaver ClassificationSaver
-        ConfusionMatrix DecollateBatch EarlyStopHandler GarbageCollector HausdorffDistance
-        IgniteMetricHandler LrScheduleHandler MeanAbsoluteError MeanDice MeanIoUHandler
-        MeanSquaredError MetricLogger MetricsSaver PanopticQuality ParamSchedulerHandler
-        PeakSignalToNoiseRatio PostProcessing ROCAUC RootMeanSquaredError SmartCacheHandler
-        StatsHandler SurfaceDistance TensorBoardHandler TensorBoardImageHandler
-        TensorBoardStatsHandler ValidationHandler""",
-    "monai.engines": """
-        AdversarialTrainer DiffusionPrepareBatch EnsembleEvaluator GanTrainer PrepareBatchDefault
-        PrepareBatchExtraInput SupervisedEvaluator SupervisedTrainer""",
-    "monai.inferers": """
-        AvgMerger DiffusionInferer LatentDiffusionInferer PatchInferer SaliencyInferer
-        SimpleInferer SliceInferer SlidingWindowInferer SlidingWindowInfererAdapt
-        SlidingWindowSplitter VQVAETransformerInferer""",
-    "monai.losses": """
-        AUCMLoss AsymmetricUnifiedFocalLoss BarlowTwinsLoss BendingEnergyLoss BoundaryLoss
-        ContrastiveLoss DeepSupervisionLoss Dice DiceCELoss DiceFocalLoss DiceLoss DiffusionLoss
-        FocalLoss GeneralizedDiceFocalLoss GeneralizedDiceLoss GeneralizedWassersteinDiceLoss
-        GlobalMutualInformationLoss HausdorffDTLoss LocalNormalizedCrossCorrelationLoss
-        LogHausdorffDTLoss MCCLoss MaskedDiceLoss MaskedLoss MultiScaleLoss NACLLoss
-        PatchAdversarialLoss SSIMLoss SoftDiceclDiceLoss SoftclDiceLoss TverskyLoss""",
-    "monai.metrics": """
-        AveragePrecisionMetric ConfusionMatrixMetric CumulativeAverage DiceHelper DiceMetric
-        FBetaScore FIDMetric GeneralizedDiceScore HausdorffDistanceMetric LossMetric MAEMetric
-        MMDMetric MSEMetric MeanIoU MultiScaleSSIMMetric PSNRMetric PanopticQualityMetric
-        RMSEMetric ROCAUCMetric SSIMMetric SurfaceDiceMetric SurfaceDistanceMetric
-        VarianceMetric""",
-    "monai.networks.nets": """
-        AHNet AttentionUnet AutoEncoder AutoencoderKL BasicUNet BasicUNetPlusPlus BasicUnet
-        Classifier ControlNet Critic DAF3D DecoderOnlyTransformer DenseNet DenseNet121 DenseNet169
-        DenseNet201 DenseNet264 DiNTS DiffusionModelUNet Discriminator DynUNet FlexUNet
-        FlexibleUNet FullyConnectedNet Generator GlobalNet HighResNet HoVerNet LocalNet
-        MaskedAutoEncoderViT MedNeXt MultiScalePatchDiscriminator PatchDiscriminator Quicknat
-        RegUNet Regressor ResNet SENet SENet154 SEResNeXt101 SEResNeXt50 SEResNet101 SEResNet152
-        SEResNet50 SPADENet SegResNet SegResNetDS SegResNetDS2 SegResNetVAE SwinUNETR
-        TopologyInstance TopologySearch UNETR UNet Unet VNet VQVAE VarAutoEncoder ViT ViTAutoEnc
-        VoxelMorph VoxelMorphUNet""",
-    "monai.networks.blocks": """
-        ADN Convolution MLPBlock PatchEmbeddingBlock ResidualUnit SEBlock TransformerBlock
-        UnetBasicBlock UnetOutBlock UnetResBlock UnetUpBlock UpSample Warp""",
-    "monai.networks.layers": "Flatten GaussianFilter MedianFilter Reshape SkipConnection",
-    "monai.networks.schedulers": "DDIMScheduler DDPMScheduler PNDMScheduler RFlowScheduler",
-    "monai.optimizers": "ExponentialLR LinearLR Novograd WarmupCosineSchedule",
-    "torch.nn": """
-        AdaptiveAvgPool1d AdaptiveAvgPool2d AdaptiveAvgPool3d AdaptiveMaxPool1d AdaptiveMaxPool2d
-        AdaptiveMaxPool3d AvgPool1d AvgPool2d AvgPool3d BCELoss BCEWithLogitsLoss BatchNorm1d
-        BatchNorm2d BatchNorm3d CELU ConstantPad1d ConstantPad2d ConstantPad3d Conv1d Conv2d Conv3d
-        ConvTranspose1d ConvTranspose2d ConvTranspose3d CosineSimilarity CrossEntropyLoss
-        DataParallel Dropout Dropout1d Dropout2d Dropout3d ELU Embedding Flatten GELU GLU GRU
-        GaussianNLLLoss GroupNorm Hardtanh HuberLoss Identity InstanceNorm1d InstanceNorm2d
-        InstanceNorm3d KLDivLoss L1Loss LSTM LayerNorm LeakyReLU Linear LogSigmoid LogSoftmax
-        MSELoss MaxPool1d MaxPool2d MaxPool3d Mish ModuleDict ModuleList MultiheadAttention NLLLoss
-        PReLU PixelShuffle ReLU ReLU6 ReflectionPad2d ReplicationPad2d SELU Sequential SiLU Sigmoid
-        SmoothL1Loss Softmax Softplus SyncBatchNorm Tanh TransformerEncoder
-        TransformerEncoderLayer Unflatten Upsample""",
-    "torch.nn.parallel": "DistributedDataParallel",
-    "torch.nn.SyncBatchNorm": "convert_sync_batchnorm",
-    "torch.optim": """
-        ASGD Adadelta Adafactor Adagrad Adam AdamW Adamax LBFGS NAdam RAdam RMSprop Rprop SGD""",
-    "torch.optim.lr_scheduler": """
-        ChainedScheduler ConstantLR CosineAnnealingLR CosineAnnealingWarmRestarts CyclicLR
-        ExponentialLR LambdaLR LinearLR MultiStepLR MultiplicativeLR OneCycleLR PolynomialLR
-        ReduceLROnPlateau SequentialLR StepLR""",
-    "torch.utils.data": """
-        BatchSampler ConcatDataset DataLoader Dataset DistributedSampler RandomSampler
-        SequentialSampler Subset SubsetRandomSampler TensorDataset WeightedRandomSampler""",
-    "torch.utils.data.distributed": "DistributedSampler",
-    "ignite.metrics": """
-        Accuracy Average ConfusionMatrix CosineSimilarity EpochMetric GeometricAverage Loss
-        MeanAbsoluteError MeanSquaredError MetricsLambda PSNR Precision ROC_AUC Recall
-        RootMeanSquaredError RunningAverage SSIM TopKCategoricalAccuracy""",
-    "ignite.handlers": """
-        CosineAnnealingScheduler EarlyStopping LRScheduler LinearCyclicalScheduler
-        PiecewiseLinear TerminateOnNan Timer""",
-    "metaseg_monai.metadata": "MetadataSchema MetadataSchema.load",
-    "metaseg_monai.losses": "PixelCrossEntropy",
-    "metaseg_monai.networks": "Unet3 ImageRegressor",
-    "metaseg_monai.networks.regressor": "ImageRegressor",
-    "metaseg_monai.images": "slice_items",
-    "metaseg_monai.tables": "fill_epoch find_cases limit_empty read_table select_cases",
-    "metaseg_monai.transforms": """
-        AsMaskd AxialVolumed DropMetadatad EncodeMetadatad FlatFieldd LoadCased ResampleToSpacingd
-        ScaleIntensityBy ScaleIntensityCased intensity_statistics""",
-    "metaseg_monai.inferers": """
-        AutocastInferer PlaneInferer SlidingWindowMetadataInferer channels_last each_tensor""",
-    "metaseg_monai.training": """
-        BestWeights EpochDraw EpochLog FieldTarget ListProblems LoadWeights PrepareBatchMeta
-        RecordTrained RefuseTrained ReplayDataset RunCheckpoint RunProgress SiftedDataset
-        StopOnNonFinite TryBatches VolumeBatches
-        continuous_field cyclic_schedule training_loader""",
-    "metaseg_monai.evaluation": """
-        CalibrationBins CaseCounts CleanUpPredictions FieldEstimates KnownOfCases MaskRecord
-        ObjectScores PerCase PredictionSamples RecordEvaluation SaveMasks SaveObjects VolumeScores
-        evaluation_items known_items results_folder""",
-    "metaseg_monai.explain": "GateActivations GateFeatures RecordGates few_cases",
-    "metaseg_monai.prepare": "KitsLayout kits_volumes",
-    "metaseg_monai.simulate": """
-        generate_cells generate_phantom_slices generate_phantoms generate_synthetic_shapes""",
-}
-# What expressions may call or name besides, by module.
-USED = {
-    "builtins": """
-        abs all any bool dict enumerate filter float int isinstance iter len list map max min next
-        print range repr reversed round set slice sorted str sum tuple zip""",
-    "copy": "copy deepcopy",
-    "datetime.datetime": "now",
-    "functools": "partial reduce",
-    "glob": "glob iglob",
-    "itertools": "chain product repeat",
-    "json": "loads",
-    "logging": "DEBUG INFO WARNING ERROR getLogger",
-    "math": "ceil cos exp floor inf log log10 log2 nan pi sin sqrt",
-    "os": "cpu_count environ getcwd getenv listdir sep",
-    "os.path": """
-        abspath basename dirname exists expanduser isdir isfile join normpath relpath sep split
-        splitext""",
-    "pathlib": "Path PurePath",
-    "random": "Random",
-    "monai.data": """
-        decollate_batch list_data_collate load_decathlon_datalist pad_list_data_collate
-        partition_dataset worker_init_fn""",
-    "monai.data.utils": "decollate_batch list_data_collate no_collation partition_dataset",
-    "monai.handlers": "from_engine ignore_data stopping_fn_from_metric",
-    "monai.handlers.utils": "from_engine ignore_data",
-    "monai.networks.layers": "Act Norm",
-    "monai.networks.utils": "one_hot",
-    "monai.utils": """
-        BlendMode CommonKeys GridSampleMode GridSamplePadMode ForwardMode InterpolateMode
-        LossReduction MetricReduction NumpyPadMode PytorchPadMode ensure_tuple ensure_tuple_rep
-        first set_determinism""",
-    "monai.utils.misc": "ensure_tuple first set_determinism",
-    "numpy": """
-        abs arange argmax array asarray ceil clip concatenate deg2rad e exp eye float16 float32
-        float64 floor full inf int8 int16 int32 int64 linspace log max mean min nan newaxis ones
-        percentile pi prod rad2deg round sqrt squeeze stack std sum uint16 uint8 unique where
-        zeros""",
-    "scipy.ndimage": """
-        binary_closing binary_dilation binary_erosion binary_fill_holes binary_opening
-        gaussian_filter label zoom""",
-    "torch": """
-        Generator Tensor abs arange argmax as_tensor bfloat16 bool cat channels_last clamp
-        contiguous_format device double exp eye float float16 float32 float64 from_numpy full half
-        int int16 int32 int64 int8 linspace log long manual_seed max mean min no_grad ones
-        ones_like set_float32_matmul_precision sigmoid softmax sqrt stack sum tanh tensor uint8
-        where zeros zeros_like""",
-    "torch.backends.cudnn": "benchmark deterministic enabled",
-    "torch.cuda": """
-        current_device device_count empty_cache get_device_name is_available manual_seed set_device
-        synchronize""",
-    "torch.distributed": """
-        barrier destroy_process_group get_rank get_world_size init_process_group is_available
-        is_initialized""",
-    "torch.nn.functional": """
-        binary_cross_entropy cross_entropy gelu interpolate l1_loss leaky_relu mse_loss normalize
-        one_hot pad relu sigmoid softmax softplus tanh""",
-    "ignite.engine": "Events",
-    "metaseg_monai.bundle": "effective facts own_root settings testing",
-    "metaseg_monai.training": """
-        collate_cases end_processes higher_is_better lower_is_better skip_empty""",
-}
-# Those with one argument that makes them safe, or not: never as a value, only called in sight.
-GUARDED = ("numpy.load", "torch.load", "builtins.open", "builtins.setattr", "json.load")
-# Modules that may be imported, beside those above, since importing them runs nothing else.
-MODULES = """
-    collections copy datetime ignite monai monai.networks monai.utils nibabel numpy re
-    scipy sys time torch torch.backends torch.nn torch.utils typing warnings"""
-MODULES_OF_OURS = ("metaseg_monai",)
-# Attributes and methods of what refers or was called.
-WORDS = """
-    T absolute add append argmax args as_posix astype batch batch_size best_metric children clone
-    count cpu cuda data dataloader dataset detach device dim dtype endswith epoch epoch_length
-    eval exists expand extend flatten float get glob half index int is_dir is_file item items
-    iteration iterdir join joinpath keys knows_unknown len logger long lower lstrip max max_epochs
-    mean meta metrics min model name names ndim network numpy optimizer output parameters parent
-    parts permute pixdim reads_metadata replace require reshape resolve rglob round rows rsplit
-    rstrip run schema setLevel set_epoch set_trainer shape sigmoid size softmax sort spatial_dims
-    spatial_shape split splits squeeze startswith state std stem step strip suffix sum tasks to
-    tolist train transform transforms transpose type unsqueeze upper values variant view width
-    with_name with_suffix zfill clip named_parameters strftime"""
-# Of ours only: no method of these names is on anything else that is listed.
-WORDS_OF_OURS = "check_availability finish found kept load missing"
-# How many arguments those have that do something else with others: text.replace, network.eval
-WALKED = ("os.environ", "torch.float32", "torch.Tensor", "builtins.str", "builtins.dict")
-CALLED_ONLY = {"replace": 2, "eval": 0, "load": 0}
-# Components of which an argument may be code; in expressions each argument must be named.
-WITH_GUARDED = re.compile(
-    r"monai\.(networks\.nets\.\w+|.*\.(LoadImage|SaveImage|PatchInferer|PersistentDataset|CacheNTrans"
-    r"Dataset|ImageDataset|\w+Reader|\w+Trainer|\w+Evaluator)(d|D|Dict)?)|metaseg_monai\.tables\.read_table"
+from metaseg_monai.bundle.listed import (
+    ARGUMENTS,
+    CALLED_ONLY,
+    CONSTANT,
+    CUDNN,
+    GUARDED,
+    LISTED,
+    MODULES,
+    MODULES_OF_OURS,
+    NAMES_OF_CLASSES,
+    READER,
+    USED,
+    WALKED,
+    WITH_GUARDED,
+    WORDS,
+    WORDS_OF_OURS,
 )
-READER = r"\$?monai\.data\.(NibabelReader|ITKReader|PILReader|PydicomReader|NrrdReader)(\(\))?"
-CUDNN = ("benchmark", "deterministic", "enabled", "allow_tf32")
-READERS = """
-    ITKReader NibabelReader NrrdReader NumpyReader PILReader PydicomReader ITKWriter NibabelWriter
-    PILWriter AvgMerger"""
-# Arguments that change what a listed part does, with the values that they may have.
-ARGUMENTS: dict[str, tuple[str, tuple[Any, ...]]] = {
-    "weights_only": ("pickle", (True,)),
-    "allow_pickle": ("pickle", (False,)),
-    "pickle_module": ("pickle", ("pickle",)),
-    "pretrained": ("download", (False, None)),
-    "pretrained_url": ("download", (None,)),
-    "use_pretrained": ("download", (False, None)),
-    "download": ("download", (False, None)),
-    "force_reload": ("download", (False, None)),
-    "trust_repo": ("download", (False, None)),
-    "load_pretrain": ("download", (False, None)),
-    "from_pretrained": ("download", (False, None)),
-    "reader": ("call", (None, *READERS.split(), *(name.lower() for name in READERS.split()))),
-    "writer": ("call", (None, *READERS.split(), *(name.lower() for name in READERS.split()))),
-    "merger_cls": ("call", (*READERS.split(), "avgmerger")),
-    "compile": ("compiler", (False, None)),
-}
+from metaseg_monai.errors import ConfigError
+from metaseg_monai.training.weights import target_of
+
 WHY = {
     "call": "is not on the list of parts that a configuration may use",
     "module": "is not on the list of modules that a configuration may import",
@@ -290,9 +63,11 @@ KINDS = (  # of what is not listed, by what its name holds
     ("compiler", ("cpp_extension", "compile", "ctypes", "cffi", "numba", "torch.ops", "load_libr")),
 )
 REFS = "__local_refs"
-RELATIVE = re.compile("[@%](#|::)")
-NAMES_OF_CLASSES = ("reader", "writer", "merger_cls")
-CONSTANT = re.compile("[A-Z][A-Z0-9_]*")
+FETCHES = re.compile("pretrain|weights|download|checkpoint|ckpt|url")  # arguments of networks
+IMPORTING = ("imports", "initialize", "run", "finalize")  # ids of lists with imports
+STAGES = ("train", "evaluate")  # on which other configurations of a bundle are merged
+METADATA = "configs/metadata.json"
+ROUNDS = 4  # of macros that name macros
 SUFFIXES = (".json", ".yaml", ".yml")
 PYTHON = (".py", ".pyc", ".pyo", ".pyd", ".so", ".pth", ".egg", ".whl")
 NO_CONFIGURATION = ("schema", "columns", "facts")  # MONAI never reads these
@@ -322,101 +97,164 @@ class Finding(NamedTuple):
 
 
 def read_bundle(folder: Path) -> list[Finding]:
-    """Read every configuration of a bundle, its logging.conf and what Python it brings along.
+    """Read a bundle as it lies there: each configuration, and what they may be merged to.
 
     Raises:
         ConfigError: there is no folder, or no configuration in it.
     """
-    configs = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in SUFFIXES]
-    configs = [path for path in configs if path.parent.name == "configs"]
-    if not configs:
+    files = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in SUFFIXES]
+    files = [path for path in files if path.parent.name == "configs"]
+    if not files:
         raise ConfigError(f"{folder} is no bundle: it has no configs/ with a configuration.")
     python = [path for path in sorted(folder.rglob("*")) if path.suffix in PYTHON]
-    return [*read_files(folder, configs, python, data=True), *_read_logging(folder)]
-
-
-def read_workflow(folder: Path, files: Sequence[Path]) -> list[Finding]:
-    """Read the configurations that a workflow of a bundle merges, and whatever else it would run.
-
-    Args:
-        folder: of the bundle.
-        files: its configurations, of those that are merged.
-    """
-    folders = [folder, *(path for path in folder.iterdir() if path.is_dir())]
-    python = [path for one in folders for path in one.iterdir() if path.suffix in PYTHON]
-    used = [*files, folder / "configs" / "metadata.json"]
-    apart = sorted((folder / "configs").glob("simulate*.json"))  # read, and merged with nothing
-    return [
-        *read_files(folder, used, sorted(python)),
-        *(finding for file in apart for finding in read_files(folder, [file], [])),
-        *_read_logging(folder),
-    ]
-
-
-def read_files(
-    folder: Path, files: Sequence[Path], python: Sequence[Path], data: bool = False
-) -> list[Finding]:
-    """Read configurations of one bundle, which share imports and ids."""
-    found = []
-    contents = {}
+    found = [*_own_code(folder, python), *_read_logging(folder)]
+    contents, meta = {}, {}
     for file in files:
         name = _relative(file, folder)
         try:
-            contents[name] = ConfigParser.load_config_file(str(file)) if file.is_file() else {}
+            content = ConfigParser.load_config_file(str(file)) if file.is_file() else {}
+        except Exception as error:  # yaml has its own
+            found.append(Finding(name, "", "unreadable", f"{error}"[:SHOWN], WHY["unreadable"]))
+            continue
+        if name == METADATA:  # as MONAI merges it
+            meta = {name: {ConfigParser.meta_key: content}}
+        else:
+            contents[name] = content
+            found += [Finding(name, *one) for one in _walls(content)]
+    stages = [name for stage in STAGES for name in contents if Path(name).stem == stage]
+    merged = [(*stages[:count], name) for count in range(len(stages) + 1) for name in contents]
+    for names in (group for group in merged if len(set(group)) == len(group)):
+        alone = len(names) == 1
+        is_data = alone and Path(names[0]).stem.startswith(NO_CONFIGURATION)
+        group = {name: contents[name] for name in names} | ({} if is_data else meta)
+        known = [] if is_data or not alone else list(contents.values())
+        found += read_contents(group, is_data, known)
+    found += read_contents(meta)
+    return list({one[1:4]: one for one in reversed(found)}.values())[::-1]
+
+
+def read_beside(folder: Path) -> list[Finding]:
+    """Read what a workflow of a bundle would run beside its merged configuration."""
+    folders = [folder, *(path for path in folder.iterdir() if path.is_dir())]
+    python = [path for one in folders for path in one.iterdir() if path.suffix in PYTHON]
+    found = [*_own_code(folder, sorted(python)), *_read_logging(folder)]
+    for file in sorted((folder / "configs").glob("simulate*.json")):
+        try:
+            content = ConfigParser.load_config_file(str(file))
         except (ValueError, OSError, RecursionError) as error:
+            name = _relative(file, folder)
             found.append(Finding(name, "", "unreadable", f"{error}"[:SHOWN], WHY["unreadable"]))
-        except Exception as error:  # yaml's own
-            found.append(Finding(name, "", "unreadable", f"{error}"[:SHOWN], WHY["unreadable"]))
-    meta = "configs/metadata.json"
-    if meta in contents:  # as MONAI merges it
-        contents[meta] = {ConfigParser.meta_key: contents[meta]}
-    names = [_relative(path, folder) for path in python]
-    found += [Finding(name, "", "own code", name, WHY["own code"]) for name in names]
-    return [*found, *read_contents(contents, data=data)]
-
-
-def read_contents(
-    contents: Mapping[str, Any],
-    own: Sequence[Path] | None = None,
-    known: Mapping[str, Any] | None = None,
-    data: bool = False,
-) -> list[Finding]:
-    """Read configurations that are merged, and tell what in them is not on the list.
-
-    Args:
-        contents: of configurations, by the name of the file or what else a finding is to name.
-        own: modules of the user's own, that are installed nowhere, may be used, but for those in
-            these folders; None for no such modules.
-        known: contents that are read elsewhere, for what these refer to.
-        data: whether files of schemas, column maps and facts are none that MONAI reads.
-    """
-    whole = {**(known or {}), **contents}
-    groups = [tuple(whole)]
-    if data:  # of a bundle as it lies there, each may be merged on what trains
-        first = next((name for name in whole if Path(name).stem == "train"), None)
-        groups += [(first, name) for name in whole if first not in (None, name)]
-    merged = {" + ".join(names): _merged([whole[name] for name in names]) for names in groups}
-    reading = _Reading({**whole, **merged}, own, data)
-    found = [one for name, content in contents.items() for one in reading.findings(name, content)]
-    told = {one[1:] for one in found}
-    for name, content in merged.items():
-        found += [one for one in reading.findings(name, content) if one[1:] not in told]
-        told |= {one[1:] for one in found}
+        else:
+            found += read_contents({_relative(file, folder): content})
     return found
 
 
-def _merged(contents: Sequence[Any]) -> dict[str, Any]:
-    """What MONAI makes of configurations, as far as they can be merged."""
+def _own_code(folder: Path, python: Sequence[Path]) -> list[Finding]:
+    names = [_relative(path, folder) for path in python]
+    return [Finding(name, "", "own code", name, WHY["own code"]) for name in names]
+
+
+def read_contents(
+    contents: Mapping[str, Any], data: bool = False, known: Sequence[Any] = ()
+) -> list[Finding]:
+    """Read configurations that are merged in their order, as far as they can be.
+
+    Args:
+        contents: of configurations, by the name of the file.
+        data: whether it is a file of a schema, column map or facts, which MONAI does not read.
+        known: configurations of which they use what is imported.
+    """
     parser = ConfigParser({})
-    for content in contents:
+    for content in contents.values():
         for name, value in content.items() if isinstance(content, Mapping) else ():
-            key = str(name)
+            key, value = str(name), deepcopy(value)
             if key[:1] == "+" and key[1:] not in parser:
                 key = key[1:]  # as MONAI does, with a warning
-            with suppress(KeyError, ValueError, IndexError, TypeError, RecursionError):
-                merge_kv(parser, key, deepcopy(value))
-    tree: dict[str, Any] = parser.get()
-    return tree
+            try:
+                merge_kv(parser, key, value)
+            except (KeyError, ValueError, IndexError, TypeError, RecursionError):
+                with suppress(KeyError, ValueError, IndexError, TypeError, RecursionError):
+                    parser.set(value, key)  # of a file that changes what another has
+    return read_parser(parser, contents, data=data, alone=True, known=known)
+
+
+def read_parser(
+    parser: ConfigParser,
+    contents: Mapping[str, Any],
+    own: "Own | None" = None,
+    data: bool = False,
+    alone: bool = False,
+    known: Sequence[Any] = (),
+) -> list[Finding]:
+    """Read the very configuration that a parser holds and is to run, and tell what is not listed.
+
+    Its macros and relative ids are put in place, so that it says the same when it runs.
+
+    Args:
+        parser: with everything merged.
+        contents: what was merged, by the name of the file or what else a finding is to name.
+        own: the user's own part in it; None where there is none.
+        data: see `read_contents`.
+        alone: whether it is part of a configuration, in which macros may name what it has not.
+        known: see `read_contents`.
+    """
+    problems = [] if data else list(_settled(parser, alone))
+    try:
+        tree = list(_flat(parser.get()))
+        imported = [one for content in known for one in _flat(content)]
+        reading = _Reading(tree, own or Own(), data, imported)
+        problems += list(reading.problems(tree))
+    except RecursionError:
+        problems.append(("", "unreadable", "", "is too deep to be read"))
+    if not problems:
+        return []
+    origins = {name: list(_flat(content)) for name, content in contents.items()}
+
+    def origin(place: str, text: str) -> tuple[str, str]:
+        """The last file that says so there, or else anywhere, and how it is written there."""
+        for at in (place, None):
+            for name in reversed(origins):
+                for key, one in origins[name]:
+                    if at in (None, key) and normal(_text(one)) == text:
+                        return name, _text(one)
+        return " + ".join(contents), text
+
+    found = []
+    for place, kind, text, why in problems:
+        file, written = origin(place, normal(text))
+        found.append(Finding(file, place.replace("::", "#"), kind, written, why))
+    return found
+
+
+def _settled(parser: ConfigParser, alone: bool) -> Iterator[tuple[str, str, str, str]]:
+    """Put what macros and relative ids name in their place; tell those for which that fails."""
+    for _ in range(ROUNDS):
+        macros = [(name, one) for name, one in _flat(parser.get()) if str(one)[:1] == "%"]
+        macros = [(name, one) for name, one in macros if isinstance(one, str)]
+        for name, text in macros:
+            if path := ConfigParser.split_path_id(text[1:])[0]:
+                why = f"takes in the file {path}, which is not read here"
+                yield name, "file", text, why
+                return
+        try:
+            parser.resolve_macro_and_relative_ids()
+        except (ValueError, KeyError, IndexError, TypeError, RecursionError) as error:
+            is_missing = isinstance(error, KeyError | IndexError)
+            if not (alone and is_missing):
+                text = next((one for _, one in macros), "")
+                yield "", "unreadable", text, f"refers to what is not there ({error})"[:SHOWN]
+            return
+        if not macros:
+            return
+    yield macros[0][0], "unreadable", macros[0][1], "macros of macros without an end"
+
+
+def _walls(content: Any) -> Iterator[tuple[str, str, str, str]]:
+    """What in one file changes lists of others, whose end is known only where they are merged."""
+    for name, value in content.items() if isinstance(content, Mapping) else ():
+        key = ReferenceResolver.normalize_id(str(name))
+        if key[:1] == "+" and isinstance(value, list) and key != "+imports":
+            yield key, "unreadable", _text(value), "adds to a list of another file"
 
 
 def refuse_untrusted(findings: Sequence[Finding], trust: bool, what: str) -> str | None:
@@ -441,25 +279,54 @@ def refuse_untrusted(findings: Sequence[Finding], trust: bool, what: str) -> str
     )
 
 
-class _Reading:
-    """The names that configurations import, and the ids that hold imports."""
+class Own(NamedTuple):
+    """The user's own part in a configuration.
 
-    def __init__(self, contents: Mapping[str, Any], own: Sequence[Path] | None, data: bool) -> None:
+    Attributes:
+        texts: values that are the user's, as `normal` makes them, in which modules may be named
+            that are installed nowhere.
+        typed: those in which also networks and losses of installed packages may be named: all but
+            those that are recorded in a model's folder.
+        strangers: folders whose Python is not the user's.
+        model: the folder of a trained model that may be from elsewhere.
+    """
+
+    texts: frozenset[str] = frozenset()
+    typed: frozenset[str] = frozenset()
+    strangers: tuple[Path, ...] = ()
+    model: Path | None = None
+
+    def has(self, text: Any, target: str) -> bool:
+        """Whether a value is the user's, and what it names is the user's own Python."""
+        if text is None or normal(text) not in self.texts or not _is_own(target):
+            return False
+        place = _place_of(target)
+        top = _place_of(target.partition(".")[0])
+        if any(place.is_relative_to(folder.resolve()) for folder in self.strangers):
+            return False
+        return self.model is None or not self.model.resolve().is_relative_to(top)
+
+
+class _Reading:
+    """A tree that is read: the names that it imports, and the ids that hold imports."""
+
+    def __init__(
+        self,
+        tree: Sequence[tuple[str, Any]],
+        own: Own,
+        data: bool,
+        imported: Sequence[tuple[str, Any]],
+    ) -> None:
         self.own, self.data = own, data
         self.names = {name: {name} for name in ("monai", "torch", "numpy")} | {"np": {"numpy"}}
         self.imports: set[str] = set()  # ids at which, or below which, a module stands
-        self.lists: set[str] = set()  # of imports, to which other files may add
-        self.copies = False  # whether there is a macro, which moves text to another place
-        self.callables = False  # whether there is a part that is not made at once
         self.values: dict[str, list[Any]] = {}
-        for content in contents.values():
-            for name, value in _flat(content):
-                self.values.setdefault(re.sub(r"(::\d+)+$", "", name), []).append(value)
-                self.values.setdefault(name, []).append(value)
-                self.copies |= isinstance(value, str) and value[:1] == "%"
-                self.callables |= name.endswith("_mode_") and value == "callable"
-                if isinstance(value, str) and value[:1] == "$":
-                    self._import(name, value)
+        self.text: Any = None  # that is being read
+        for name, value in tree:
+            self.values.setdefault(name, []).append(value)
+        for name, value in (*imported, *tree):
+            if isinstance(value, str) and value[:1] == "$":
+                self._import(name, value)
 
     def _import(self, name: str, value: str) -> None:
         statement = _import_in(value)
@@ -467,79 +334,52 @@ class _Reading:
             return
         parts = name.split("::")
         self.imports |= {"::".join(parts[:count]) for count in range(1, len(parts) + 1)}
-        if parts[-1].isdigit():
-            self.lists.add("::".join(parts[:-1]))
         alias = statement.names[0]
         module = getattr(statement, "module", None)
         target = f"{module}.{alias.name}" if isinstance(statement, ast.ImportFrom) else alias.name
         self.names.setdefault(alias.asname or alias.name, set()).add(target)
 
-    def findings(self, file: str, content: Any) -> Iterator[Finding]:
-        stem = Path(file).stem
-        is_data = self.data and stem.startswith(NO_CONFIGURATION)
-        self.by_id = {
-            ReferenceResolver.normalize_id(str(key)).lstrip("+")
-            for key in (content if isinstance(content, Mapping) else ())
-            if "#" in str(key) or "::" in str(key)
-        }
-        for name, value in _flat(content):
+    def problems(self, tree: Sequence[tuple[str, Any]]) -> Iterator[tuple[str, str, str, str]]:
+        """Place, kind, text and why of each problem."""
+        for name, value in tree:
+            self.text = value if isinstance(value, str) else None
             key = re.sub(r"(::\d+)+$", "", name).rpartition("::")[2]
-            shown = name.replace("::", "#")
-            for kind, why in self._problems(name, key, value, is_data):
-                text = value if isinstance(value, str) else repr(value)
-                yield Finding(file, shown, kind, text, why)
+            for kind, why in self._problems(name, key, value):
+                yield name, kind, _text(value), why
 
-    def _problems(
-        self, place: str, key: str, value: Any, is_data: bool
-    ) -> Iterator[tuple[str, str]]:
+    def _problems(self, place: str, key: str, value: Any) -> Iterator[tuple[str, str]]:
         if key == "_target_":
             yield from self._target(value)
-            if self.callables and place in self.by_id and _is_guarded(value):
-                yield "call", f"{value} may become a part whose arguments are not in sight"
             return
-        if self.copies and isinstance(value, str) and RELATIVE.search(value):
-            yield "unreadable", "a relative id, in what may be copied to another place"
-        if isinstance(value, Mapping) and value.get("_mode_", "default") != "default":
-            if value["_mode_"] != "callable":
-                yield "call", f"_mode_ {value['_mode_']!r} does more than make the part"
-            elif _is_guarded(value.get("_target_")):
-                yield "call", f"{value['_target_']} needs its arguments in sight"
-        elif key == "_mode_" and not is_data:
-            siblings = self.values.get(f"{place.rpartition('::')[0]}::_target_", [])
-            if value != "default" and (value != "callable" or not siblings):
+        if isinstance(value, Mapping) and "_target_" in value:
+            yield from self._installed(value)
+        if key == "_mode_" and not self.data:
+            targets = self.values.get(f"{place.rpartition('::')[0]}::_target_", [])
+            if value != "default" and (value != "callable" or not targets):
                 yield "call", f"_mode_ {value!r} does more than make the part"
-            elif value == "callable" and any(map(_is_guarded, siblings)):
+            elif value == "callable" and any(map(_is_guarded, targets)):
                 yield "call", "a part whose arguments may be code, and are not in sight"
         if key in ARGUMENTS:
             yield from self._argument(key, value)
         if not isinstance(value, str) or value[:1] not in ("$", "@", "%"):
             return
         if value[0] == "$":
-            if not (is_data and re.fullmatch(r"\$[\w.,%-]*", value)):
+            if not (self.data and re.fullmatch(r"\$[\w.,%-]*", value)):
                 yield from self._expression(place, value)
-            return
-        if is_data:
-            return
-        try:
-            text = ConfigParser.resolve_relative_ids(place, value)
-        except ValueError:
-            yield "unreadable", "refers to something outside the configuration"
-            return
-        if value[0] == "%":
-            path, name = ConfigParser.split_path_id(text[1:])
-            if path:
-                yield "file", f"takes in the file {path}, which is not read here"
-                return
-        else:
-            name = text[1:]
-        yield from self._reference(name)
+        elif not self.data and value[0] == "@":
+            try:
+                text = ConfigParser.resolve_relative_ids(place, value)
+            except ValueError:
+                yield "unreadable", "refers to something outside the configuration"
+            else:
+                yield from self._reference(text[1:])
 
     def _reference(self, name: str) -> Iterator[tuple[str, str]]:
         """A reference gives what was read elsewhere, but for a module, and for everything."""
         plain = name.strip(":")
         if not plain and ":" not in name:
             yield "unreadable", "refers to the whole configuration"
-        elif plain in self.imports or plain.rpartition("::")[0] in self.lists:
+        elif plain in self.imports:
             yield "module", "refers to an imported module as if it were a value"
         elif any(part.startswith("__") for part in plain.split("::")):
             yield "unreadable", "refers to what no configuration may name"
@@ -547,8 +387,28 @@ class _Reading:
     def _target(self, value: Any) -> Iterator[tuple[str, str]]:
         if not isinstance(value, str) or value[:1] in "$@%":
             yield "unreadable", "the part is only known when the configuration runs"
-        elif not _is_component(value) and not self.is_own(value):
+        elif not (_is_component(value) or self.is_own(value) or self._network(value)):
             yield _kind_of(value), f"{value} {WHY['call']}{_near(value)}"
+
+    def _network(self, target: str) -> Any:
+        """The network or loss of an installed package that the user has named, if it is one."""
+        is_typed = normal(target) in self.own.typed and not _is_component(target)
+        return _network_of(target) if is_typed else None
+
+    def _installed(self, part: Mapping[Any, Any]) -> Iterator[tuple[str, str]]:
+        """What such a network would fetch, which its author may do unless told otherwise."""
+        self.text = target = part["_target_"]
+        if not isinstance(target, str) or (network := self._network(target)) is None:
+            return
+        defaults = {
+            name: one.default for name, one in inspect.signature(network).parameters.items()
+        }
+        for name, value in {**defaults, **part}.items():
+            if FETCHES.search(str(name)) and not (name in ARGUMENTS and name in part):
+                for one in self._looked_up(value, False):
+                    is_plain = isinstance(one, list | int | float) and one is not True
+                    if one is not None and one is not inspect.Parameter.empty and not is_plain:
+                        yield "download", f"{name}={one!r} {WHY['download']}; set it to null"
 
     def _argument(self, key: str, value: Any) -> Iterator[tuple[str, str]]:
         kind, allowed = ARGUMENTS[key]
@@ -573,6 +433,8 @@ class _Reading:
         statement = _import_in(value)
         if statement is not None:
             yield from self._imported(statement)
+            if "::" in place and place.partition("::")[0] not in IMPORTING:
+                yield "module", "an import elsewhere than under imports"
             if ast.unparse(statement).split() != value[1:].split():
                 yield "unreadable", "an import with something behind it"
             return
@@ -604,10 +466,7 @@ class _Reading:
 
     def is_own(self, target: str) -> bool:
         """Whether something is the user's own, where that is allowed."""
-        if self.own is None or not _is_own(target):
-            return False
-        place = _place_of(target)
-        return not any(place.is_relative_to(folder.resolve()) for folder in self.own)
+        return self.own.has(self.text, target)
 
 
 class _Expression:
@@ -739,6 +598,8 @@ class _Expression:
                     self._guarded(path, node)
                 elif not _is_listed(path) and not self.reading.is_own(path):
                     self.tell(_kind_of(path), f"{path} {WHY['call']}")
+        elif _is_format(function):
+            pass
         elif isinstance(function, ast.Attribute):
             count = CALLED_ONLY.get(function.attr, len(node.args))
             is_starred = any(isinstance(one, ast.Starred) for one in node.args) or node.keywords
@@ -785,6 +646,16 @@ class _Expression:
         is_flag = len(plain) == 3 and plain[1] in CUDNN and isinstance(plain[2], bool)
         if not (is_flag and is_torch and target == "torch.backends.cudnn") or node.keywords:
             self.tell("call", f"setattr {WHY['call']}, but for flags of torch.backends.cudnn")
+
+
+def normal(text: str) -> str:
+    """A value as MONAI's parser holds it, which writes ids in it in one way."""
+    name: str = ReferenceResolver.normalize_id(text)
+    return name
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else repr(value)
 
 
 def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -840,6 +711,14 @@ def _reference_of(node: ast.AST) -> str | None:
 def _is_setattr(function: ast.AST, bound: frozenset[str]) -> bool:
     """Whether a call sets an attribute, of which `_Expression` looks at the first argument."""
     return isinstance(function, ast.Name) and function.id == "setattr" and not {"setattr"} & bound
+
+
+def _is_format(function: ast.AST) -> bool:
+    """Whether a call formats values by a text that walks into none of them."""
+    if not isinstance(function, ast.Attribute) or function.attr != "format":
+        return False
+    text = function.value.value if isinstance(function.value, ast.Constant) else None
+    return isinstance(text, str) and not set("{}") & set(re.sub(r"\{\w*(:[^{}]*)?\}", "", text))
 
 
 def _is_small(node: ast.AST) -> bool:
@@ -965,6 +844,22 @@ def _is_own(target: str) -> bool:
     }
     roots = [Path(place).resolve() for place in installed]
     return bool(paths) and not any(path.is_relative_to(root) for path in paths for root in roots)
+
+
+@cache
+def _network_of(target: str) -> Any:
+    """The module class of PyTorch, or function of MONAI's for one, that a `_target_` names."""
+    top = target.partition(".")[0]
+    if _kind_of(target, "") or top in sys.stdlib_module_names or "__" in target:
+        return None
+    try:
+        found = target_of(target)
+    except Exception:  # whatever importing it raises; then it is told as not listed
+        return None
+    if isinstance(found, type):
+        return found if issubclass(found, torch.nn.Module) else None
+    is_monai = str(getattr(found, "__module__", "")).startswith("monai.networks.nets.")
+    return found if is_monai and inspect.isfunction(found) else None
 
 
 def _place_of(target: str) -> Path:

@@ -65,7 +65,7 @@ COMMANDS: Tree = {
     "explain": "metaseg_monai.sharing.run:explain",
     "estimate": "metaseg_monai.sharing.run:estimate",
     "check": "metaseg_monai.sharing.check:check",
-    "check-bundle": "metaseg_monai.sharing.trust:check_bundle",
+    "check-bundle": "metaseg_monai.sharing.check_bundle:check_bundle",
     "fit-schema": "metaseg_monai.metadata.fit:fit_schema",
     "score": "metaseg_monai.sharing.score:score",
     "generate": {

@@ -23,7 +23,7 @@ from metaseg_monai.bundle.overrides import (
     meant,
     read_back,
 )
-from metaseg_monai.bundle.run import places_of, refuse_unread
+from metaseg_monai.bundle.run import places_of, read_workflow
 from metaseg_monai.bundle.trust import Finding
 from metaseg_monai.errors import ConfigError, root_refusal
 from metaseg_monai.evaluation.masks import CleanUpPredictions
@@ -108,10 +108,10 @@ def expand(study: Study, trust: bool = False) -> list[Run]:
     files = [bundle / "configs" / name for name in CONFIGS]
     config = load_config(files)
     for own in ({**study.settings, **study.data_settings}, *study.conditions.values()):
-        refuse_unread(bundle, files, config, own, own, trust)
+        read_workflow(bundle, files, own, own, trust)
     if isinstance(study.explain, dict):
         explaining = [*files, bundle / "configs" / "explain.json"]
-        refuse_unread(bundle, explaining, load_config(explaining), study.explain, (), trust)
+        read_workflow(bundle, explaining, study.explain, (), trust)
         check_overrides(load_config(explaining), study.explain)
     only_training = load_config(files[:1])
     first = (study.data_seeds[0], study.seeds[0])
