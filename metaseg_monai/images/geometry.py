@@ -61,7 +61,9 @@ def check_straight(where: str, affine: np.ndarray) -> None:
         DataError: the affine is not finite or flat, or sheared by more than one degree.
     """
     sides = np.linalg.norm(affine[:3, :3], axis=0)
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-6 * sides.prod():
+    if not np.isfinite(affine).all() or not (
+        abs(np.linalg.det(affine[:3, :3])) > 1e-6 * sides.prod()
+    ):
         raise DataError(f"{where}: the affine {affine.tolist()} is no grid; mend the header")
     shear = shear_degrees(affine)
     if shear > LARGEST_SHEAR_DEGREES:

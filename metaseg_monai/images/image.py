@@ -180,10 +180,16 @@ def known_orientation(tag: object) -> int:
 
 
 BOMB_BYTES, BOMB_RATIO = 512 << 20, 500  # CT compresses about 3 times, its labels about 200 times
+MASK_BYTES = 2 << 30  # of a mask, which may be all but empty: gzip makes that 1,000 times smaller
 
 
 def check_announced(
-    path: str | Path, needed: int, size: int, shape: Sequence[int], compressed: bool = True
+    path: str | Path,
+    needed: int,
+    size: int,
+    shape: Sequence[int],
+    compressed: bool = True,
+    mask: bool = False,
 ) -> None:
     """Refuse from the header what no memory holds, or no scan compresses to.
 
@@ -193,6 +199,7 @@ def check_announced(
         size: bytes of the file or files.
         shape: that the header announces, for messages.
         compressed: whether it may announce more than the file has.
+        mask: whether it is read as a label.
 
     Raises:
         DataError: names both sizes.
@@ -202,10 +209,12 @@ def check_announced(
             f"{path}: the header announces {needed >> 20} MiB for {tuple(shape)}; at most "
             f"{LARGEST_BYTES >> 20} are read: mend the header, or split the image"
         )
-    if compressed and needed > BOMB_BYTES and needed > BOMB_RATIO * size:
+    most = MASK_BYTES if mask else BOMB_BYTES
+    if compressed and needed > most and needed > BOMB_RATIO * size:
         raise DataError(
             f"{path}: {size} bytes announce {needed >> 20} MiB, more than {BOMB_RATIO} times "
-            "as much, which no scan does; if it is meant, save it uncompressed"
+            f"as much, which no {'mask of that size' if mask else 'scan'} does; if it is meant, "
+            "save it uncompressed"
         )
 
 

@@ -29,7 +29,7 @@ SPACE_BITS = 7  # of xyzt_units; the others are of time
 SAME_SIZE_RATIO = 0.01
 
 
-def read_nifti(path: Path) -> Image:
+def read_nifti(path: Path, mask: bool = False) -> Image:
     """Read a NIfTI-1 or NIfTI-2 file as (1, H, W) or (1, H, W, D), axes as stored.
 
     The affine is None where sform and qform both have code 0: for such a header nibabel makes one
@@ -44,6 +44,7 @@ def read_nifti(path: Path) -> Image:
 
     Args:
         path: a `.nii` or `.nii.gz` file.
+        mask: whether it is a label, which may be all but empty, see `check_announced`.
 
     Returns:
         The image; the array has the file's order in memory (first axis fastest), the header no
@@ -56,7 +57,7 @@ def read_nifti(path: Path) -> Image:
             that disagree, axes that are sheared by more than a degree, more than three dimensions,
             or RGB or complex voxels.
     """
-    with _opened(path) as (stream, header):
+    with _opened(path, mask) as (stream, header):
         raw = _read_voxels(path, stream, header)
         voxels = np.frombuffer(raw, header.get_data_dtype(), offset=int(header["vox_offset"]))
         shape = _shape(header)
@@ -94,14 +95,14 @@ def mask_header(header: Any, dtype: np.dtype[Any]) -> Any:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[BinaryIO, Any]]:
+def _opened(path: Path, mask: bool = False) -> Iterator[tuple[BinaryIO, Any]]:
     """A file at its start, and its checked header; whatever fails is a DataError."""
     with faults_as_errors(path, "NIfTI"), readable(path):
         open_ = gzip.open if _is_gzip(path) else Path.open
         try:
             with open_(path, "rb") as opened:
                 stream = cast(BinaryIO, opened)
-                header = _read_header(path, stream)
+                header = _read_header(path, stream, mask)
                 stream.seek(0)
                 yield stream, header
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
@@ -110,7 +111,7 @@ def _opened(path: Path) -> Iterator[tuple[BinaryIO, Any]]:
             ) from error
 
 
-def _read_header(path: Path, stream: BinaryIO) -> Any:
+def _read_header(path: Path, stream: BinaryIO, mask: bool) -> Any:
     raw = stream.read(max(HEADER_OF_SIZE))
     if len(raw) < min(HEADER_OF_SIZE):
         raise DataError(f"{path}: {len(raw)} bytes are too few for a NIfTI header; copy it anew")
@@ -120,11 +121,11 @@ def _read_header(path: Path, stream: BinaryIO) -> Any:
     kind = HEADER_OF_SIZE[min(sizes)]
     # extensions, of any length, stay unread
     header = kind(raw[: kind.template_dtype.itemsize], check=False)
-    _check_header(path, header)
+    _check_header(path, header, mask)
     return header
 
 
-def _check_header(path: Path, header: Any) -> None:
+def _check_header(path: Path, header: Any, mask: bool) -> None:
     start, first = float(header["vox_offset"]), int(header.single_vox_offset)
     if not start >= first or start % 1:  # a NaN, too
         raise DataError(
@@ -140,7 +141,7 @@ def _check_header(path: Path, header: Any) -> None:
     dtype = header.get_data_dtype()
     if dtype.kind not in "iuf":
         raise DataError(f"{path}: voxels of type {dtype}, expected plain numbers; convert it")
-    _check_size(path, header)
+    _check_size(path, header, mask)
     unit = int(header["xyzt_units"]) & SPACE_BITS
     if unit not in UNIT_MM:
         raise DataError(
@@ -152,12 +153,12 @@ def _check_header(path: Path, header: Any) -> None:
         raise DataError(f"{path}: voxel size {zooms} mm is not positive; mend the header (pixdim)")
 
 
-def _check_size(path: Path, header: Any) -> None:
+def _check_size(path: Path, header: Any, mask: bool) -> None:
     """See that the file can hold what its header announces, and that memory can, too."""
     shape, needed = _shape(header), _announced_bytes(header)
     size = path.stat().st_size
     compressed = _is_gzip(path)
-    check_announced(path, needed, size, shape, compressed)
+    check_announced(path, needed, size, shape, compressed, mask)
     if not compressed and size < needed:
         raise DataError(
             f"{path}: the header announces {needed} bytes for {shape}, the file has {size}; "
@@ -201,7 +202,7 @@ def _in_mm(header: Any, affine: np.ndarray) -> np.ndarray:
 def _attributes(path: Path, header: Any) -> dict[str, Any]:
     affine = None
     if header["sform_code"] != 0 or header["qform_code"] != 0:
-        affine = _in_mm(header, header.get_best_affine())
+        affine = _with_normal(_in_mm(header, header.get_best_affine()), header)
         _check_affine(path, header, affine)
     shape = _shape(header)
     return image_attributes(
@@ -213,6 +214,16 @@ def _attributes(path: Path, header: Any) -> dict[str, Any]:
         spacing_mm=_spacing_mm(header),
         header=type(header).from_header(header),  # checked by nibabel, too
     )
+
+
+def _with_normal(affine: np.ndarray, header: Any) -> np.ndarray:
+    """The affine of one plane with a direction across it, which some writers leave at zeros."""
+    if _shape(header)[2:] in ((), (1,)) and not affine[:3, 2].any():
+        normal = np.cross(affine[:3, 0], affine[:3, 1])
+        length = float(np.linalg.norm(normal))
+        thickness = (*_spacing_mm(header), 1.0)[2]
+        affine[:3, 2] = normal * (thickness / length if length > 0 else 0.0)
+    return affine
 
 
 def _check_affine(path: Path, header: Any, affine: np.ndarray) -> None:
@@ -230,7 +241,7 @@ def _check_affine(path: Path, header: Any, affine: np.ndarray) -> None:
         )
     if not (header["qform_code"] > 0 and header["sform_code"] > 0):
         return
-    quaternion = _in_mm(header, header.get_qform())
+    quaternion = _with_normal(_in_mm(header, header.get_qform()), header)
     if not same_grid(quaternion, affine, shape):
         raise DataError(
             f"{path}: sform and qform disagree by {voxels_apart(quaternion, affine, shape):.3g} "

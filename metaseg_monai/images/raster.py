@@ -41,7 +41,7 @@ def read_png(path: Path, palette: Palette = "colours") -> Image:
         DataError: the file is damaged or truncated, animated, or 16-bit colour, which Pillow
             would reduce to 8 bit.
     """
-    bits, colour_type, frames, exif = _check_png(path)
+    bits, colour_type, frames, exif = _check_png(path, palette == "indices")
     if frames > 1:
         raise DataError(f"{path}: an animation of {frames} frames; save the one frame meant")
     if bits == 16 and colour_type in COLOURS_WITH_16_BIT:
@@ -122,7 +122,7 @@ def _as_image(path: Path, array: np.ndarray, mode: str, file_format: str, **doub
     return Image(array, attributes)
 
 
-def _check_png(path: Path) -> tuple[int, int, int, bytes]:
+def _check_png(path: Path, mask: bool = False) -> tuple[int, int, int, bytes]:
     """Verify every chunk's CRC and the announced size; bit depth, colour type, frames, EXIF."""
     data = path.read_bytes()
     if data[:8] != PNG_SIGNATURE:
@@ -143,7 +143,7 @@ def _check_png(path: Path) -> tuple[int, int, int, bytes]:
             columns, rows, bits, colour_type = struct.unpack_from(">IIBB", body, 4)
             bands = {2: 3, 4: 2, 6: 4}.get(colour_type, 1)
             needed = rows * columns * bands * (2 if bits == 16 else 1)
-            check_announced(path, needed, len(data), (rows, columns))
+            check_announced(path, needed, len(data), (rows, columns), mask=mask)
         elif kind == b"acTL":
             frames = struct.unpack_from(">I", body, 4)[0]
         elif kind == b"eXIf":

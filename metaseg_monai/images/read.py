@@ -157,6 +157,25 @@ def _share(chosen: np.ndarray) -> str:
     return f"{np.count_nonzero(chosen) / max(1, chosen.size):.1%}"
 
 
+def as_plane(image: Image) -> Image:
+    """An image of two axes; a NIfTI volume (H, W, 1) as its one axial plane.
+
+    Returns:
+        The plane (C, H, W), with the attributes of its file; of a volume also `plane` (0).
+
+    Raises:
+        DataError: it is a volume of several planes, or lies in none; see `axial_volume`.
+    """
+    if image.array.ndim == 3:
+        return image
+    if image.array.shape[3] > 1:
+        raise DataError(
+            f"{image.attributes['path']}: a volume {image.array.shape[1:]}, expected a plane; "
+            "save its slices as files of their own"
+        )
+    return Image(axial_volume(image).planes, {**image.attributes, "plane": 0})
+
+
 def check_numbered(image: Image) -> None:
     """Refuse object numbers that are rather a binary mask: one alone, the largest of its type.
 
@@ -191,7 +210,7 @@ def _read_file(path: Path, spatial_dims: int | None, axes: str | None, palette: 
         elif file_format == "dicom":
             image = read_dicom_series(path)
         else:
-            image = read_nifti(path)
+            image = read_nifti(path, mask=palette == "indices")
     except (OSError, MemoryError) as error:
         raise DataError(f"{path}: cannot be read ({error or 'too large for memory'})") from error
     found = image.array.ndim - 1

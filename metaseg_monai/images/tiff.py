@@ -68,7 +68,8 @@ def read_tiff(
                 "save each as a file of its own"
             )
         series = file.series[0]
-        check_announced(path, int(series.nbytes), path.stat().st_size, series.shape)
+        needed, mask = int(series.nbytes), palette == "indices"
+        check_announced(path, needed, path.stat().st_size, series.shape, mask=mask)
         _check_segments(path, file)
         page = series.keyframe
         array = _decoded(path, series)

@@ -11,7 +11,7 @@ import scipy.io
 
 from metaseg_monai.errors import DataError
 from metaseg_monai.images.image import Image, Meaning, convert_channels, value_counts
-from metaseg_monai.images.read import check_numbered, read_label
+from metaseg_monai.images.read import as_plane, check_numbered, read_label
 
 Overlap = Literal["refuse", "smaller"]
 Labels = Literal["classes", "binary", "instances"]
@@ -44,10 +44,11 @@ MaskRule = Callable[[Sequence[Path]], Masks]
 def class_mask(paths: Sequence[Path], classes: int = 2, values: Meaning | None = None) -> Masks:
     """Pixel values are the classes 0..classes-1; the file is copied byte for byte.
 
-    Unless it can be read in two ways: then the classes that `values` says are written.
+    Unless it can be read in two ways: then the classes that `values` says are written; and of a
+    volume of one plane that plane.
     """
     (path,) = paths
-    array, told = read_label(path, 2, values)
+    array, told = as_plane(read_label(path, values=values))
     if len(array) != 1:
         raise DataError(
             f"{path}: a mask of {len(array)} channels, expected one; save it with one channel, "
@@ -63,7 +64,9 @@ def class_mask(paths: Sequence[Path], classes: int = 2, values: Meaning | None =
             "mend it, or say what the values mean: labels=binary (0 and one other), "
             "labels=instances (object numbers), threshold=N, or classes=N"
         )
-    return Masks(array[0].astype(np.uint8), copied=None if told["twofold"] else path)
+    return Masks(
+        array[0].astype(np.uint8), copied=None if told["twofold"] or "plane" in told else path
+    )
 
 
 def binary_mask(paths: Sequence[Path], values: Meaning | None = None) -> Masks:
@@ -83,7 +86,9 @@ def binary_mask(paths: Sequence[Path], values: Meaning | None = None) -> Masks:
 
 def threshold_mask(paths: Sequence[Path], above: float, values: Meaning | None = None) -> Masks:
     """Grey values above a number are foreground (colours by their luma), as in JPEG masks."""
-    grey = convert_channels(read_label(paths[0], 2, values, grey=True).array, "grey")[0]
+    grey = convert_channels(as_plane(read_label(paths[0], values=values, grey=True)).array, "grey")[
+        0
+    ]
     if not np.all(np.isfinite(grey)):
         raise DataError(f"{paths[0]}: values that are no finite numbers; save it anew")
     if 0 < grey.max() <= 1 <= above:
@@ -167,7 +172,7 @@ def crackforest_mask(paths: Sequence[Path]) -> Masks:
 
 def _one_channel(path: Path, values: Meaning | None) -> np.ndarray:
     """The one channel (H, W), or that which all channels are equal to, an opaque alpha aside."""
-    array = read_label(path, 2, values).array
+    array = as_plane(read_label(path, values=values)).array
     colours = array if len(array) in (1, 3) else convert_channels(array, "rgb")
     if np.any(colours[1:] != colours[0]):
         raise DataError(f"{path}: a mask in colours, expected one channel; save it as grey")

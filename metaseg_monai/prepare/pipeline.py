@@ -25,7 +25,7 @@ from metaseg_monai.files import PREFIX, check_settings, new_folder, write_proble
 from metaseg_monai.images.geometry import same_grid
 from metaseg_monai.images.identity import image_digest
 from metaseg_monai.images.image import Image, convert_channels, image_suffix
-from metaseg_monai.images.read import read_header, read_image, read_label
+from metaseg_monai.images.read import as_plane, read_header, read_image
 from metaseg_monai.images.tiff import Resolution, tiff_resolution
 from metaseg_monai.naming import safe_name
 from metaseg_monai.prepare.found import (
@@ -459,7 +459,7 @@ def _write_case(
 
 def _read(path: Path, axes: str | None) -> Image:
     is_tiff = image_suffix(path) in (".tif", ".tiff")
-    image = read_image(path, 2, axes if is_tiff else None)
+    image = as_plane(read_image(path, axes=axes if is_tiff else None))
     if is_tiff:
         with tifffile.TiffFile(path) as file:
             if file.series[0].is_multifile:  # a copy would lack the pixels of the others
@@ -477,16 +477,20 @@ def _read(path: Path, axes: str | None) -> Image:
 
 def _read_masks(case: FoundCase, rule: MaskRule, image: Image) -> Masks:
     masks, shape, path = rule(case.masks), image.array.shape[1:], case.masks[0]
+    told = read_header(path) if is_image(path) else {"affine": None}
+    grid: Any = told.get("spatial_shape", shape)
+    if ("plane" in image.attributes) != (len(grid) == 3):
+        raise DataError(
+            f"{path}: image and label are not both planes, or both volumes of one plane (H, W, 1), "
+            "so how one lies on the other is unknown; save both in one form"
+        )
     if masks.label.shape != shape:
         raise DataError(
             f"{path}: label of shape {masks.label.shape}, expected {shape} (rows, columns) as its "
             "image; save it on the image's grid"
         )
-    affine = image.attributes["affine"]
-    if masks.copied is not None and affine is not None:  # of NIfTI files
-        label = read_label(path, 2)
-        if not same_grid(label.attributes["affine"], affine, shape):
-            raise DataError(f"{path}: its affine differs from its image's; resample the label")
+    if not same_grid(told["affine"], image.attributes["affine"], grid):
+        raise DataError(f"{path}: its affine differs from its image's; resample the label")
     return masks
 
 
@@ -499,7 +503,9 @@ def _converted(image: Image, options: PrepareOptions) -> np.ndarray | None:
             raise DataError(f"{image.attributes['path']}: {error}") from error
         kind = image.array.dtype
         return luma if kind.kind == "f" else np.rint(luma).astype(kind)
-    return image.array if options.axes and image.attributes["format"] == "tiff" else None
+    if "plane" in image.attributes or (options.axes and image.attributes["format"] == "tiff"):
+        return image.array
+    return None
 
 
 def _write_image(path: Path, array: np.ndarray | None, target: Path, remarks: list[str]) -> Path:

@@ -38,6 +38,7 @@ from metaseg_monai.reporting.published import published_section
 from metaseg_monai.reporting.response import encoding_section, requested_section, response_section
 from metaseg_monai.reporting.runs import (
     TRAINING,
+    Finished,
     Results,
     by_replicate,
     is_expert,
@@ -51,8 +52,7 @@ from metaseg_monai.reporting.words import Asked
 from metaseg_monai.study.design import Protocol
 from metaseg_monai.study.record import STUDY, read_history, read_record
 
-REFERENCES = (  # of the working directory, of the repository, of an installed package
-    Path("docs/references.json"),
+REFERENCES = (  # the package's own: of the repository, or of an installed package
     Path(__file__).resolve().parents[2] / "docs" / "references.json",
     Path(__file__).with_name("references.json"),
 )
@@ -76,8 +76,8 @@ def write_report(
         output: folder for ``report.html``, ``report.md``, ``summary.json``, ``tables/`` (CSV,
             Markdown, LaTeX) and ``figures/*.png``; by default `runs`.
         title: heading; by default the study's name.
-        references: published figures, for studies that name some; by default those in ./docs, else
-            those that came with the package.
+        references: published figures, for studies that name some; by default those
+            that came with the package.
 
     Returns:
         Path of ``report.html``.
@@ -423,7 +423,7 @@ def record_section(results: Results, history: Sequence[Mapping[str, Any]]) -> Se
     if runs := _run_table(results):
         parts.append(Details("Runs", runs))
     lacking = {
-        f"{run.folder.name}: {case}": {"reason": reason}
+        f"{_label(run)}: {case}": {"reason": reason}
         for run in results.runs
         for case, reason in left_out(run.folder).items()
     }
@@ -471,9 +471,7 @@ def _run_table(results: Results) -> list[Part]:
         record = read_record(run.folder)
         if record is None:  # evaluated by hand, outside a study
             continue
-        label = f"{run.condition}, seed {run.seed}" + (f", {run.domain}" if run.domain else "")
-        label += f", data {run.data_seed}" if run.data_seed else ""
-        rows[label] = {
+        rows[_label(run)] = {
             "seconds": round(record["seconds"]),
             "ended": record["ended"][:19].replace("T", " "),
             "torch": record["versions"]["torch"],
@@ -481,6 +479,12 @@ def _run_table(results: Results) -> list[Part]:
         }
     note = "configuration: start of the SHA-256 of the bundle's configuration and settings."
     return [Table("runs", "Runs", note, rows_of(rows), first="run")] if rows else []
+
+
+def _label(run: Finished) -> str:
+    """A run by what it differs in from all others."""
+    label = f"{run.condition}, seed {run.seed}" + (f", {run.domain}" if run.domain else "")
+    return label + (f", data {run.data_seed}" if run.data_seed else "")
 
 
 def _plain(value: Any) -> str:

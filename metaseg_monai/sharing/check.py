@@ -70,7 +70,7 @@ def check(
         given |= {} if classes == 2 else {"classes": classes}
         found = _try_training(bundle, bundles, configuration, given, schema, trust)
     lacking = [split for split in ("train", "val") if split not in found.splits]
-    if len(lacking) == 1:  # with neither it is a table for tests
+    if len(lacking) == 1 and not found.problems:  # with neither it is a table for tests
         found.problems.append(
             f"no rows of the split {lacking[0]!r}, without which nothing is trained; name some so"
         )

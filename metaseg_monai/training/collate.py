@@ -119,7 +119,8 @@ class SiftedDataset(Dataset):
     """Items after transforms; in the place of one that cannot be read its problem.
 
     `collate_cases` puts the problems of a batch under "problem", beside what could be read. The
-    planes of a volume that one of them has shown to be damaged are not tried again.
+    planes of a volume that one of them has shown to be damaged are not tried again; another row
+    of the same file is.
 
     Args:
         data: one dict per case or plane.
@@ -128,22 +129,21 @@ class SiftedDataset(Dataset):
 
     def __init__(self, data: Sequence[Mapping[str, Any]], transform: Any = None) -> None:
         super().__init__(data, transform)
-        self._broken: dict[tuple[str, ...], Problem] = {}
+        self._broken: dict[tuple[str, ...] | None, Problem] = {}
 
     def __getitem__(self, index: Any) -> Any:
         """The item, or {"problem": its problem}."""
         item = self.data[index]
-        files = _files_of(item)  # one image may have several rows, each a case of its own
-        place = (*files, str(item.get("volume", item.get("case"))))
-        if place not in self._broken:
-            try:
-                return apply_transform(self.transform, dict(item)) if self.transform else dict(item)
-            except Exception as error:
-                found = problem_of(item, error)
-                if not files:
-                    return {PROBLEM: found}
-                self._broken[place] = found
-        return {PROBLEM: self._broken[place]}
+        volume = (*_files_of(item), str(item["volume"])) if "volume" in item else None
+        if volume in self._broken:
+            return {PROBLEM: self._broken[volume]}
+        try:
+            return apply_transform(self.transform, dict(item)) if self.transform else dict(item)
+        except Exception as error:
+            found = problem_of(item, error)
+            if volume is not None:
+                self._broken[volume] = found
+            return {PROBLEM: found}
 
 
 def problem_of(item: Mapping[str, Any], error: BaseException) -> Problem:

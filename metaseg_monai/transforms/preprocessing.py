@@ -190,8 +190,8 @@ class ScaleIntensityCased(MapTransform):
 
     Raises:
         ConfigError: the range is not ordered.
-        DataError: (when called) a pixel lies outside the range, or the image has 8 bits and the
-            range is that of more; names case and values.
+        DataError: (when called) a pixel lies outside the range, or the image has 8 bits, or
+            fractions of 1, and the range is that of more; names case and values.
 
     Warns:
         DataWarning: (when called) the whole image lies in the lowest 1/256 of the range.
@@ -215,13 +215,20 @@ class ScaleIntensityCased(MapTransform):
                 "that of your images (65535 for 16 bits), or clip of ScaleIntensityCased to cut "
                 "them"
             )
+        stored = str(getattr(image, "meta", {}).get(STORED, ""))
+        fractions = stored.startswith("float") and 0 <= lowest < highest <= 1
+        if fractions and self.high >= 255 and not self.clip:
+            raise DataError(
+                f"{named(data)}: pixels end at {highest:g}, intensity_range at {self.high:g}; set "
+                "intensity_range to that of your images ([0, 1] for numbers of 0 to 1)"
+            )
         dark = highest - self.low <= (self.high - self.low) / 256
         if dark and not self.clip and lowest < highest:  # constant images are told when loaded
             told = (
                 f"{named(data)}: pixels end at {highest:g}, intensity_range at {self.high:g}; set "
                 "intensity_range to that of your images"
             )
-            if getattr(image, "meta", {}).get(STORED) == "uint8" and self.high > 255:
+            if stored == "uint8" and self.high > 255:
                 raise DataError(f"{told} ([0, 255] for 8 bits)")
             warnings.warn(told + ", if it is not just dark", DataWarning, stacklevel=2)
         scaled = image.to(torch.float32) - self.low  # in one new tensor: images may be large

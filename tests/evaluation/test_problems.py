@@ -163,6 +163,20 @@ def test_a_row_with_a_wrong_value_leaves_out_its_case(tmp_path):
     assert [problem.case for problem in found] == ["b", "c"]
 
 
+def test_every_task_on_a_damaged_image_is_told(tmp_path):
+    told = {"provenance": "acquisition", "availability": "acquisition", "missing": "error"}
+    field = Categorical(name="task", description="t", values=["disc", "ring"], **told)
+    for name in "ab":
+        picture(tmp_path / "in" / f"{name}.png")
+    cut(tmp_path / "in" / "a.png")
+    lines = ["image,task", *(f"{a}.png,{b}" for a in "ab" for b in field.values)]
+    (tmp_path / "in" / "table.csv").write_text("\n".join(lines))
+    schema = MetadataSchema([field])
+    _, found, record = predict(tmp_path / "in", tmp_path / "out", schema=schema)
+    assert [problem.case for problem in found] == ["a__disc", "a__ring"]
+    assert record.cases_done == ["b__disc", "b__ring"]
+
+
 def test_a_batch_of_which_nothing_can_be_done_is_refused(tmp_path):
     for name in "ab":
         cut(picture(tmp_path / "in" / f"{name}.png"))
@@ -304,14 +318,20 @@ def test_what_an_unforeseen_error_says_stands_in_the_list(tmp_path):
     assert batch == {"case": [], "problem": [bad["problem"]]}
 
 
-def test_every_row_of_a_damaged_image_is_told(tmp_path):
+def test_a_fault_of_one_row_is_none_of_another_row_of_the_file(tmp_path):
     picture(tmp_path / "a.tif")
-    cut(tmp_path / "a.tif")
+
+    def faulty(item):
+        if item["case"] in ("nuclei", "v_0000"):
+            raise MemoryError
+        return item
+
     rows = [{"image": str(tmp_path / "a.tif"), "case": case} for case in ("nuclei", "cytoplasm")]
-    data = SiftedDataset(rows, PARTS)
-    told = [data[number]["problem"] for number in (0, 1)]
-    assert [problem.case for problem in told] == ["nuclei", "cytoplasm"]
-    assert all("a.tif" in problem.file for problem in told)
+    planes = [{**rows[0], "case": f"v_000{plane}", "volume": "v"} for plane in (0, 1)]
+    told = [SiftedDataset([*rows, *planes], faulty)[number] for number in (0, 1)]
+    assert ["problem" in item for item in told] == [True, False]
+    data = SiftedDataset(planes, faulty)
+    assert ["problem" in data[number] for number in (0, 1)] == [True, True]  # one result
 
 
 def test_a_batch_that_is_broken_in_part_counts_the_rest(tmp_path):
@@ -325,6 +345,7 @@ def test_a_batch_that_is_broken_in_part_counts_the_rest(tmp_path):
         | {"case": name, **common}
         for name in "abcd"
     ]
+    items.insert(3, {**items[1], "case": "b_of_another_task"})
     problems = ListProblems(tmp_path / "out", at_least_one=True)
 
     def evaluate(items):
@@ -343,7 +364,7 @@ def test_a_batch_that_is_broken_in_part_counts_the_rest(tmp_path):
         return engine
 
     engine = evaluate(items)
-    assert [problem.case for problem in engine.state.problems] == ["b"]
+    assert [problem.case for problem in engine.state.problems] == ["b", "b_of_another_task"]
     before = read_counts(tmp_path / "out" / "counts.csv")
     assert list(before["case"]) == ["a", "c", "d"]
     problems = ListProblems(tmp_path / "out", at_least_one=True)

@@ -10,7 +10,7 @@ import pytest
 from metaseg_monai.errors import DataError
 from metaseg_monai.images import nifti, read_image, slice_items, write_mask
 from metaseg_monai.images.geometry import axial_volume
-from metaseg_monai.images.read import read_header, volume_header
+from metaseg_monai.images.read import read_header, read_label, volume_header
 
 VOLUME = np.random.default_rng(0).integers(-1000, 1000, (6, 7, 5)).astype(np.int16)
 AFFINE = np.array([[0, -0.75, 0, 10], [0.5, 0, 0, -4], [0, 0, 2.5, 3], [0, 0, 0, 1.0]])
@@ -276,3 +276,44 @@ def test_a_wrong_name_of_the_compression_does_not_matter(tmp_path):
     for name in ("c.nii.gz", "d.nii"):
         np.testing.assert_array_equal(read_image(tmp_path / name).array[0], VOLUME)
         assert read_header(tmp_path / name)["spatial_shape"] == (6, 7, 5)
+
+
+def test_a_mask_may_be_all_but_empty_and_a_scan_may_not(tmp_path):
+    shape = (512, 512, 300)  # as int64 600 MiB
+    header = nib.Nifti1Image(np.zeros((1, 1, 1), np.int64), np.eye(4), dtype="int64").header
+    header.set_data_shape(shape)
+    header["vox_offset"] = 352
+    nothing = bytes(1 << 20)
+    with gzip.open(tmp_path / "a.nii.gz", "wb", compresslevel=6) as stream:
+        stream.write(header.binaryblock + bytes(4))
+        for _ in range(600):
+            stream.write(nothing)
+    assert nifti.read_nifti(tmp_path / "a.nii.gz", mask=True).array.shape == (1, *shape)
+    with pytest.raises(DataError, match="announce 600 MiB, more than 500 times as much"):
+        read_image(tmp_path / "a.nii.gz")
+    for shape, told in (((1024, 1024, 300), "2400 MiB"), ((32767, 32767, 2000), "at most 8192")):
+        header.set_data_shape(shape)
+        with gzip.open(tmp_path / "b.nii.gz", "wb") as stream:
+            stream.write(header.binaryblock + bytes(1000))
+        with pytest.raises(DataError, match=told):
+            read_label(tmp_path / "b.nii.gz")
+
+
+@pytest.mark.parametrize("shape", [(6, 7), (6, 7, 1)])
+def test_a_plane_that_says_nothing_of_the_direction_across_it_is_a_plane(tmp_path, shape):
+    volume = nib.Nifti1Image(VOLUME[:, :, 0].reshape(shape), np.eye(4))
+    volume.set_sform(np.diag([0.5, 0.5, 0, 1]), 1)
+    volume.set_qform(np.eye(4), 0)
+    volume.header["pixdim"][1:4] = 0.5, 0.5, 2
+    nib.save(volume, tmp_path / "a.nii")
+    image = read_image(tmp_path / "a.nii")
+    assert image.array.shape == (1, *shape)
+    thickness = 2 if len(shape) == 3 else 1
+    np.testing.assert_allclose(image.attributes["affine"], np.diag([0.5, 0.5, thickness, 1]))
+    mask = write_mask(image.array[0] > 0, tmp_path / "mask.nii", like=tmp_path / "a.nii")
+    np.testing.assert_allclose(nib.load(mask).affine, np.diag([0.5, 0.5, 0, 1]))
+    assert read_label(mask).array.shape == (1, *shape)
+    volume.set_sform(np.diag([0.5, 0, 0, 1]), 1)
+    nib.save(volume, tmp_path / "b.nii")
+    with pytest.raises(DataError, match=r"b\.nii: the affine .* is no grid; mend the header"):
+        read_image(tmp_path / "b.nii")

@@ -2,6 +2,7 @@
 
 import shutil
 
+import nibabel as nib
 import numpy as np
 import pytest
 import tifffile
@@ -10,6 +11,7 @@ from metaseg_monai.errors import DataError
 from metaseg_monai.images.read import read_image
 from metaseg_monai.metadata import Categorical, MetadataSchema
 from metaseg_monai.prepare import prepare_cells, prepare_names
+from metaseg_monai.tables.check import load_case
 from metaseg_monai.tables.table import read_table
 
 LINES = MetadataSchema(
@@ -416,3 +418,28 @@ def test_images_and_masks_in_one_folder(lab, tmp_path):
     assert label == (tmp_path / "s" / "im0_mask.png").read_bytes()
     with pytest.raises(ValueError, match="images and masks in one folder; say with --mask_suffix"):
         prepare_cells(tmp_path / "s", tmp_path / "b", **where)
+
+
+@pytest.mark.parametrize("labels", ["classes", "binary", "instances"])
+def test_volumes_of_one_plane_are_written_as_training_sees_them(lab, tmp_path, labels):
+    source, affine = tmp_path / "src", np.diag([0.5, 0.5, 2, 1])
+    for part in ("images", "masks"):
+        (source / part).mkdir(parents=True)
+    lines = ["image,stain"]
+    for number in range(3):
+        image, mask = lab.image(number).astype(np.int16), lab.mask()
+        nib.save(nib.Nifti1Image(image[..., None], affine), source / f"images/{number}.nii.gz")
+        nib.save(nib.Nifti1Image(mask[..., None], affine), source / f"masks/{number}.nii.gz")
+        lines.append(f"{number},a")
+    (source / "meta.csv").write_text("\n".join(lines))
+    made = prepare_cells(source, tmp_path / "out", labels=labels)
+    assert made.problems == []
+    whole = {"image": source / "images/0.nii.gz", "label": source / "masks/0.nii.gz"}
+    expected, found = load_case(whole), load_case(read_table(made.table, None).rows[0])
+    np.testing.assert_array_equal(found.image, expected.image)
+    np.testing.assert_array_equal(found.label, expected.label)
+    moved = affine + np.array([*[[0, 0, 0, 9]] * 3, [0] * 4])
+    nib.save(nib.Nifti1Image(lab.mask(), affine), source / "masks/1.nii.gz")
+    nib.save(nib.Nifti1Image(lab.mask()[..., None], moved), source / "masks/2.nii.gz")
+    told = prepare_cells(source, tmp_path / "again", labels=labels).problems
+    assert ["not both planes" in told[0], "affine differs" in told[1]] == [True, True]

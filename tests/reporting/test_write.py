@@ -61,6 +61,16 @@ def test_tables_hold_mean_and_spread_over_seeds(studied, one_pixel):
     assert list(seeds) == ["data0-seed0", "data0-seed1", "data0-seed2"]
 
 
+def test_cases_left_out_are_told_of_every_run(studied):
+    folder = studied({"se": (5, 5, 5), "sme": (8, 9, 9)})
+    for path in folder.rglob("evaluation.json"):
+        known = json.loads(path.read_text())
+        path.write_text(json.dumps({**known, "left_out": {"p1": f"cut in {path.parent.parent}"}}))
+    write_report(folder)
+    runs = [f"{name}, seed {seed}" for name in ("se", "sme") for seed in (0, 1, 2)]
+    assert list(table(folder, "left_out").index) == [f"{run}: p1" for run in runs]
+
+
 def test_one_domain_is_not_told_twice(studied, one_pixel, changed):
     folder = studied({"se": (5, 5, 5), "sme": (8, 8, 8)})
     write_report(folder)

@@ -143,3 +143,13 @@ def test_settings_need_a_bundle_and_splits_a_second(tmp_path, write_csv):
         check(files["dataset_dir"], files["schema_file"], roi_size=[4, 4])
     with pytest.raises(DataError, match="no rows of the split 'val', without which nothing is tr"):
         check(files["dataset_dir"], files["schema_file"])
+    files = a_table(tmp_path / "e", write_csv, [(20, 24)])
+    table = tmp_path / "e" / "table.csv"
+    rows = [line.split(",") for line in table.read_text().splitlines()]
+    task, split = (rows[0].index(name) for name in ("task", "split"))
+    for row in rows[1:]:
+        row[task] = "other" if row[split] == "val" else row[task]
+    table.write_text("\n".join(",".join(row) for row in rows))
+    with pytest.raises(DataError, match="other") as error:
+        check(files["dataset_dir"], files["schema_file"])
+    assert "no rows of the split" not in str(error.value)

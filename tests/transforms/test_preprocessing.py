@@ -186,6 +186,15 @@ def test_eight_bits_in_a_range_of_sixteen_are_refused(tmp_path, channels):
     assert cut.max() == pytest.approx(8 / 65535)
 
 
+@pytest.mark.parametrize("high", [255, 65535])
+def test_fractions_under_a_range_of_whole_numbers_are_refused(tmp_path, high):
+    tifffile.imwrite(tmp_path / "a.tif", np.linspace(0, 1, 9, dtype=np.float32).reshape(3, 3))
+    data = LoadCased()({"image": str(tmp_path / "a.tif"), "case": "a"})
+    with pytest.raises(DataError, match=r"case 'a': pixels end at 1, .*\(\[0, 1\] for numbers of"):
+        ScaleIntensityCased([0, high])(data)
+    assert float(ScaleIntensityCased([0, 1])(data)["image"].max()) == 1
+
+
 def test_a_dark_image_is_told_and_kept():
     with pytest.warns(DataWarning, match=r"case 'a': pixels end at 255.*if it is not just dark"):
         wide(torch.tensor([[[0.0, 255.0]]]))
