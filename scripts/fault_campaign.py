@@ -207,6 +207,7 @@ class Running:
         os.close(writing)
         self._reading = reading
         self._said = b""
+        self._ended = 0.0
 
     def said(self, seconds: float) -> bool:
         """Read what it says for a while; False when it has closed its mouth."""
@@ -215,6 +216,7 @@ class Running:
             if select.select([self._reading], [], [], left)[0]:
                 part = os.read(self._reading, 1 << 16)
                 if not part:
+                    self._ended = self._ended or time.monotonic()
                     return False
                 self._said += part
         return True
@@ -236,7 +238,7 @@ class Running:
             code = 124 if hangs else os.waitstatus_to_exitcode(status)
         os.close(self._reading)
         text = re.sub(r"\r(?=[^\n])", "\n", self._said.decode("utf-8", "replace"))
-        return Ended(code, text, time.monotonic() - self.began)
+        return Ended(code, text, (self._ended or time.monotonic()) - self.began)
 
 
 # Inputs.
@@ -271,11 +273,14 @@ def try_input(campaign: Campaign, number: int, only: str) -> Trial:
     came = campaign.run(
         command, _without_rights if damage.__name__ == "unreadable" else lambda: None
     )
-    named = path.is_file() and "mask" not in target.kind and _digest(path) == damaged
-    hidden = path.rename(path.with_name(".damaged")) if named else path  # an input, no output
+    untouched = "mask" not in target.kind and _digest(path) == damaged  # an input, no output
+    hidden = path.with_name(".damaged")
+    if untouched and path.is_file():
+        path.rename(hidden)
     apart = campaign.apart(expected, target.outputs) if came.code == 0 else []
-    if named:
+    if untouched:
         apart = [one for one in apart if not one.startswith(f"{name}:")]
+    if hidden.is_file():
         hidden.rename(path)
     if "affine" in told or "moved" in told:  # masks lie where the scan says
         apart = [one for one in apart if not one.endswith("other bytes, same pixels")]
