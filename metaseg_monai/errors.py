@@ -153,6 +153,9 @@ def chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or hidden
 
 
+EXPRESSION = "<string>"  # where Python says that the text of an expression is
+
+
 def as_refusal(error: BaseException) -> MetasegError | None:
     """What an error of the system, of a damaged file or of a component means to the user.
 
@@ -229,10 +232,18 @@ def _of_component(error: BaseException) -> MetasegError | None:
     for one in chain(error):
         if type(one).__name__ == "ErrorDuringImport":  # of pydoc, which looks a `_target_` up
             return ConfigError(f"{_one_line(one)}; mend this module")
+    root = root_cause(error)
+    trace = root.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is not None and trace.tb_frame.f_code.co_filename == EXPRESSION:
+        return ConfigError(
+            f"{_component(error) or 'a setting'} cannot be computed ({type(root).__name__}: "
+            f"{_one_line(root)}); mend its expression in the configuration or in your settings"
+        )
     made = [found for one in chain(error) if (found := WRAPPED.match(str(one))) and found[2]]
     if not made:
         return None
-    root = root_cause(error)
     return ConfigError(
         f"{_component(error) or 'a component'} cannot be made by {made[-1][2]} "
         f"({type(root).__name__}: {_one_line(root)}); mend its arguments in the configuration or "

@@ -67,7 +67,8 @@ def judge(
         return "told" if named else "unnamed"
     if not apart:
         return "harmless" if not named else "remark"
-    words = ("warning", "missing") if target.kind.startswith(("kits", "clinical")) else ("warning",)
+    words = ["warning", "nobody knows"]
+    words += ["missing"] if target.kind.startswith(("kits", "clinical")) else []
     if named or any(word in line.lower() for word in words for line in lines):
         return "remark"
     if "Orientation" in told and not command.startswith(("check", "prepare")):
@@ -158,7 +159,9 @@ def _legal_json(target: Target, damage: str, before: Path, path: Path) -> str:
         return ""
     for name in old:
         for was, now in zip(old[name], new[name], strict=True):
-            if str(was) != str(now) and (type(was) is not type(now) or now != now):
+            numbers = _finite(str(was)) and _finite(str(now))
+            alike = numbers or type(was) is type(now)
+            if str(was) != str(now) and (not alike or now != now):
                 return ""
     return "a setting with another legal value"
 
@@ -188,7 +191,7 @@ def _legal_pixels(target: Target, command: str, damage: str, before: Path, path:
     ):
         return ""
     alone = command.startswith("predict")  # a picture of its own, whatever its size and type
-    if not alone and (old.shape != new.shape or old.dtype != new.dtype):
+    if not alone and old.shape != new.shape:
         return ""
     oriented = damage in ("tiff_tag", "exif_tag", "nifti_header", "palette")
     same_tags = _tags(before) == _tags(path) or damage in ("swapped", "renamed")
@@ -197,7 +200,9 @@ def _legal_pixels(target: Target, command: str, damage: str, before: Path, path:
 
 def _tags(path: Path) -> Any:
     if path.name.endswith((".nii", ".nii.gz")):
-        return str(nib.load(path).header)
+        header = nib.load(path).header
+        codes = [int(header[name]) for name in ("sform_code", "qform_code")]
+        return np.asarray(header.get_best_affine()).tolist(), codes
     if path.suffix.startswith(".tif"):
         with tifffile.TiffFile(path) as file:
             names = ("ImageWidth", "ImageLength", "PhotometricInterpretation", "Orientation")

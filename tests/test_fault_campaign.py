@@ -66,7 +66,7 @@ def test_exit_status_alone_is_not_believed(tmp_path):
     [
         ("image", np.uint8([[1, 2]]), np.uint8([[1, 3]]), "undetectable: other pixels"),
         ("image", np.uint8([[1, 2]]), np.uint8([[1], [2]]), "silent"),
-        ("image", np.uint8([[1, 2]]), np.float32([[1, 2]]), "silent"),
+        ("image", np.uint8([[1, 2]]), np.float32([[1, 2.5]]), "undetectable: other pixels"),
         ("label", np.uint8([[0, 1]]), np.uint8([[1, 0]]), "undetectable: other pixels"),
         ("label", np.uint8([[0, 1]]), np.uint8([[0, 255]]), "silent"),
         ("samples.npz", np.uint8([[0, 1]]), np.uint8([[1, 0]]), "silent"),

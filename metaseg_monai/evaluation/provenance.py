@@ -284,10 +284,10 @@ def _learned(log: Path, facts: Mapping[str, Any]) -> bool:
     best = facts.get("best") or {}
     try:
         rows = pd.read_csv(log)
-        value = rows.loc[rows["epoch"] == best["epoch"], best["metric"]]
+        values = [float(one) for one in rows.loc[rows["epoch"] == best["epoch"], best["metric"]]]
     except (KeyError, ValueError, OSError):
         return True  # a damaged log is told by who draws it
-    return len(value) == 1 and math.isclose(float(value.iloc[0]), best["value"], rel_tol=1e-6)
+    return len(values) == 1 and math.isclose(values[0], best["value"], rel_tol=1e-6)
 
 
 def _files(folder: Path) -> list[str]:

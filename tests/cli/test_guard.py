@@ -209,6 +209,15 @@ def test_a_part_that_cannot_be_made_is_named_with_the_cause(tmp_path):
     assert told.startswith("train#part cannot be made by torch.nn.Dropout (ValueError: dropout pro")
 
 
+@pytest.mark.parametrize("text", ["$1 / 0", "$[1][2]", "$len(3)", "$abs(nothing)"])
+def test_an_expression_that_cannot_be_computed_is_named(text):
+    parser = ConfigParser({"train": {"size": [0, text]}})
+    with pytest.raises(RuntimeError) as raised:
+        parser.get_parsed_content("train")
+    told = str(as_refusal(raised.value))
+    assert told.startswith("train#size#1 cannot be computed (")
+
+
 def test_a_file_that_may_not_be_read_is_never_to_be_deleted(tmp_path):
     (tmp_path / "model.pt").mkdir()
     with pytest.raises(CheckpointError, match=r"model\.pt: Is a directory; it is a folder") as told:
