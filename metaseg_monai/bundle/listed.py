@@ -248,8 +248,8 @@ ARGUMENTS: dict[str, tuple[str, tuple[Any, ...]]] = {
     "trust_repo": ("download", (False, None)),
     "load_pretrain": ("download", (False, None)),
     "from_pretrained": ("download", (False, None)),
-    "reader": ("call", (None, *READERS.split(), *(name.lower() for name in READERS.split()))),
-    "writer": ("call", (None, *READERS.split(), *(name.lower() for name in READERS.split()))),
+    "reader": ("call", (None, *READERS.split(), *READERS.lower().split())),
+    "writer": ("call", (None, *READERS.split(), *READERS.lower().split())),
     "merger_cls": ("call", (*READERS.split(), "avgmerger")),
     "compile": ("compiler", (False, None)),
 }

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -406,20 +406,30 @@ class MaskRecord:
         return mask.relative_to(self.folder).as_posix()
 
 
-def trained_masks(folder: Path) -> dict[str, str | None]:
-    """Of each mask of a prediction that is as it was written: its split in the training.
+class MadeBy(NamedTuple):
+    """Of which weights a mask is, and what its case was to them.
+
+    Attributes:
+        weights_sha256: as in their facts; "" where nobody knows.
+        trained: train, val, "" where the case was not in the training, None where nobody knows.
+    """
+
+    weights_sha256: str = ""
+    trained: str | None = None
+
+
+def predicted_masks(folder: Path) -> dict[str, MadeBy]:
+    """What is known of each mask of a prediction that is as it was written, by its file.
 
     Args:
         folder: of masks, with their list.
-
-    Returns:
-        By file: train, val, "" where its case was not in the training, None where nobody knows.
     """
     record = MaskRecord(folder)
     record._read()
     return {
-        name: _told(comment).get("trained")
+        name: MadeBy(told.get("weights_sha256", ""), told.get("trained"))
         for name, (digest, comment) in record._last.items()
+        for told in [_told(comment)]
         if record._is(folder / name, digest)
     }
 

@@ -7,6 +7,7 @@ import tempfile
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +17,8 @@ from tqdm import tqdm
 
 from metaseg_monai.errors import ConfigError, DataError, DataWarning, Problem, as_refusal
 from metaseg_monai.evaluation import read_volumes
-from metaseg_monai.evaluation.masks import trained_masks
+from metaseg_monai.evaluation.masks import MadeBy, predicted_masks
+from metaseg_monai.evaluation.per_case import TEXT
 from metaseg_monai.evaluation.provenance import SEEN
 from metaseg_monai.evaluation.volume_table import VOLUMES
 from metaseg_monai.files import absolute, owned, write_problems
@@ -43,6 +45,8 @@ from metaseg_monai.prepare.kits_source import (
 )
 from metaseg_monai.tables.table import known_class_names, parse_class_names
 from metaseg_monai.training.checkpoints import EVALUATION
+
+SCORES = replace(VOLUMES, columns={**VOLUMES.columns, "weights_sha256": TEXT})
 
 # Which predicted mask belongs to which label.
 
@@ -238,9 +242,10 @@ def score(
 --class_names "1=kidney,2=liver"
 
     Dice, surface Dice, HD95, volumes and lesions of each case and region, in the geometry of the
-    files. KiTS21's own evaluation takes the mean over sampled segmentations of each case by
-    default, and so did its test; against the majority vote (aggregated_MAJ_seg), which is what is
-    taken here, it is its --use_maj_voting_as_gt. --samples True takes the samples.
+    files, and the SHA-256 of the weights that made the mask, where its list tells it. KiTS21's own
+    evaluation takes the mean over sampled segmentations of each case by default, and so did its
+    test; against the majority vote (aggregated_MAJ_seg), which is what is taken here, it is its
+    --use_maj_voting_as_gt. --samples True takes the samples.
 
     Args:
         predictions: folder of NIfTI masks, or one, see `find_pairs`.
@@ -272,15 +277,16 @@ def score(
     else:
         made = fitting_regions(KITS_REGIONS, named, _present(found, named))
     folder = Path(predictions) if Path(predictions).is_dir() else Path(predictions).parent
-    trained = trained_masks(folder)
+    predicted = predicted_masks(folder)
     highest = max([number for region in made for number in region.classes] + list(named))
     with owned(output, "is writing scores here"):
         rows: list[dict[str, Any]] = []
         problems: list[Problem] = []
         for pair in tqdm(found.pairs, desc="score", unit="case", disable=None):
             file = Path(os.path.relpath(pair.pred, folder)).as_posix()
-            split = trained.get(file) or ""
-            names = {"volume": pair.case, "group": pair.case, "split": split, "mode": "normal"}
+            made_by = predicted.get(file, MadeBy())
+            names = {"volume": pair.case, "group": pair.case, "split": made_by.trained or ""}
+            names |= {"mode": "normal", "weights_sha256": made_by.weights_sha256}
             try:
                 pairs = _samples(pair) if samples else [pair]
                 scores = _mean([_score_pair(one, made, found_share, highest) for one in pairs])
@@ -292,14 +298,20 @@ def score(
                 continue
             rows += [{**names, **one._asdict()} for one in scores]
         try:
-            VOLUMES.write(path, rows)
+            SCORES.write(path, rows)
             if problems or path != Path(output):  # a table's folder may have problems of its own
                 write_problems(path.parent, problems)
         except OSError as error:  # a full disk, say
             raise cannot_write(output, error) from error
     lines = [*_by_seen(read_volumes(path)), f"all cases: {path}"]
     files = [Path(os.path.relpath(pair.pred, folder)).as_posix() for pair in found.pairs]
-    if unknown := [name for name in files if trained.get(name) is None]:
+    of = {predicted.get(name, MadeBy()).weights_sha256 for name in files}
+    if len(of) > 1:
+        lines.append(
+            f"the masks are of {len(of)} different weights (or of unknown ones), whose scores are "
+            "mixed here; the column weights_sha256 tells them apart"
+        )
+    if unknown := [name for name in files if predicted.get(name, MadeBy()).trained is None]:
         lines.append(
             f"nobody knows of {len(unknown)} of {len(files)} masks whether the network was trained "
             "on their patients"

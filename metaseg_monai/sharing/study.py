@@ -60,7 +60,8 @@ def report(
         DataError: no run has results, or a file of a run is damaged.
         ConfigError: the study's files are damaged, or nothing can be written there.
     """
-    with owned(folder if output is None else output, "is writing a report here"):
+    page = Path(folder if output is None else output) / "report.html"
+    with owned(page, "is writing this report", wait=True):  # of what there is, while runs go on
         html = write_report(folder, output, title)
         summary = json.loads((html.parent / "summary.json").read_text(encoding="utf-8"))
         return Report(html, summary)

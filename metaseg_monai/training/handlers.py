@@ -4,6 +4,7 @@ import logging
 import math
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -118,8 +119,10 @@ class TryBatches:
             module.training = not isinstance(module, _DropoutNd)
         try:
             with torch.enable_grad():
-                pred = engine.inferer(image, network, *args, **kwargs)
-                loss = engine.loss_function(pred, target).mean()
+                amp = getattr(engine, "amp", False)  # as MONAI's SupervisedTrainer does
+                with torch.autocast("cuda", **engine.amp_kwargs) if amp else nullcontext():
+                    pred = engine.inferer(image, network, *args, **kwargs)
+                    loss = engine.loss_function(pred, target).mean()
                 loss.backward()
             if bool(torch.isfinite(loss)):  # else the first step tells why
                 check_gradients(network, _case_names(batch, len(image)))
@@ -201,7 +204,14 @@ class StopOnNonFinite:
         )
 
     def check_step(self, engine: Any) -> None:
-        """Check the gradients of a training iteration, see `check_gradients`."""
+        """Check the gradients of a training iteration, see `check_gradients`.
+
+        Not those that a GradScaler has multiplied: it finds its scale by those beyond all numbers,
+        and skips such a step itself.
+        """
+        scaler = getattr(engine, "scaler", None)
+        if scaler is not None and scaler.is_enabled():
+            return
         names = _case_names(engine.state.batch, rows=len(engine.state.output["image"]))
         check_gradients(engine.network, names)
 

@@ -2,13 +2,16 @@
 
 import json
 import re
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 from PIL import Image
 
+from metaseg_monai import report
 from metaseg_monai.errors import ConfigError, DataError
+from metaseg_monai.files import owned
 from metaseg_monai.metadata import Categorical
 from metaseg_monai.reporting.runs import TRAINING
 from metaseg_monai.reporting.write import training_counts, write_report
@@ -69,6 +72,14 @@ def test_cases_left_out_are_told_of_every_run(studied):
     write_report(folder)
     runs = [f"{name}, seed {seed}" for name in ("se", "sme") for seed in (0, 1, 2)]
     assert list(table(folder, "left_out").index) == [f"{run}: p1" for run in runs]
+
+
+def test_a_report_is_written_while_its_study_goes_on(studied):
+    folder = studied({"se": (5, 5, 5), "sme": (8, 8, 8)})
+    with ThreadPoolExecutor(1) as pool, owned(folder, "is running this study"):
+        made = pool.submit(report, folder).result()
+    assert made.html == folder / "report.html"
+    assert made.html.is_file()
 
 
 def test_one_domain_is_not_told_twice(studied, one_pixel, changed):

@@ -266,6 +266,8 @@ def test_patients_of_the_training_are_scored_apart(tmp_path):
     text = score(masks, tmp_path / "l", tmp_path / "out", "kits")
     rows = read_volumes(tmp_path / "out" / "volumes.csv").drop_duplicates("volume")
     assert rows["split"].tolist() == ["", "train", "val", "train"]
+    assert rows["weights_sha256"].tolist() == ["5a"] * 4
+    assert "different weights" not in text
     assert "1 of 4 patients, which the network has not seen" in text
     assert "3 of 4 patients by whose name the network was trained" in text
     assert "nobody knows" not in text
@@ -275,3 +277,6 @@ def test_patients_of_the_training_are_scored_apart(tmp_path):
         score(masks, tmp_path / "l", tmp_path / "out", "kits")
     text = score(masks, tmp_path / "l", tmp_path / "other", "kits")
     assert "nobody knows of 1 of 4 masks whether the network was trained" in text
+    assert "the masks are of 2 different weights" in text
+    rows = read_volumes(tmp_path / "other" / "volumes.csv").drop_duplicates("volume")
+    assert rows["weights_sha256"].tolist() == ["", "5a", "5a", "5a"]

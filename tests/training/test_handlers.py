@@ -2,6 +2,7 @@
 
 import csv
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -311,6 +312,29 @@ def test_gradients_that_no_optimiser_can_take_stop_a_run_before_a_weight_is_touc
     with pytest.raises(TrainingError, match=r"gradients of a batch \(case 0, case 1\)"):
         engine.run()
     assert all(torch.equal(*pair) for pair in zip(before, network.parameters(), strict=True))
+
+
+def test_a_scaler_finds_its_scale_by_gradients_beyond_all_numbers():
+    class Scaled(nn.Module):
+        def forward(self, pred, label):
+            return (pred * 1e30).sum() * 0 + (pred * 1e25).mean()
+
+    network = Network()
+    engine = SupervisedTrainer(
+        device="cpu", max_epochs=1, train_data_loader=loader({}), network=network,
+        optimizer=torch.optim.SGD(network.parameters(), lr=0.0), loss_function=Scaled(),
+        train_handlers=[StopOnNonFinite()], decollate=False,
+    )  # fmt: skip
+    enabled = [True]
+
+    def scale():
+        engine.scaler = SimpleNamespace(is_enabled=lambda: enabled[0])
+
+    engine.add_event_handler(Events.STARTED, scale)
+    engine.run()
+    enabled[0] = False
+    with pytest.raises(TrainingError, match="gradients of a batch"):
+        engine.run()
 
 
 def test_trying_a_batch_leaves_the_network_as_it_was():
