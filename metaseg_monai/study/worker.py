@@ -30,7 +30,7 @@ def main(folder: Path, trust: bool = False) -> int:
 
 
 def _run(folder: Path, trust: bool) -> int:
-    from metaseg_monai.errors import DataError, MetasegError
+    from metaseg_monai.errors import DataError, MetasegError, as_refusal
     from metaseg_monai.study.record import (
         now,
         read_log,
@@ -58,7 +58,8 @@ def _run(folder: Path, trust: bool) -> int:
         record |= {"state": "failed", "error": str(error)}
         sys.stderr.write(f"error: {error}\n")
     except Exception as error:
-        record |= {"state": "failed", "error": f"{type(error).__name__}: {error}"}
+        told = as_refusal(error) or f"{type(error).__name__}: {error}"
+        record |= {"state": "failed", "error": str(told)}
         traceback.print_exc()
     # what killed starts computed is in the log only, and counts where it is more
     logged = sum(float(epoch["seconds"]) for epoch in read_log(folder))

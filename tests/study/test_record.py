@@ -5,6 +5,7 @@ import pytest
 from torch import nn
 
 from metaseg_monai.errors import DataError
+from metaseg_monai.study import worker
 from metaseg_monai.study.matrix import Run
 from metaseg_monai.study.record import (
     is_finished,
@@ -194,3 +195,16 @@ def test_settings_name_the_same_data_from_any_working_directory(tmp_path, data, 
     planned = dataclasses.replace(run(data), settings=settings)
     folder, _ = plan(tmp_path / "out", planned, tmp_path, threads=1)
     assert read_record(folder)["settings"] == {**settings, "dataset_dir": str(data)}
+
+
+def test_a_failure_of_the_system_names_the_file_and_the_next_step(tmp_path, data, monkeypatch):
+    folder, _ = plan(tmp_path / "out", run(data), tmp_path, threads=1)
+
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied", "log.csv")
+
+    monkeypatch.setattr(worker, "_train_and_evaluate", refuse)
+    assert worker._run(folder, trust=False) == 1
+    record = read_record(folder)
+    assert record["state"] == "failed"
+    assert record["error"].startswith("log.csv: Permission denied; check its permissions")
