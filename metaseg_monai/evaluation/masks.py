@@ -359,6 +359,11 @@ class MaskRecord:
                     "without knowing what was trained on"
                 )
             rows = pd.read_csv(file, dtype=str, keep_default_na=False).map(of_cell)
+            if not {"case", "group", "split"} <= set(rows):
+                raise DataError(
+                    f"{file}: damaged, it has no case, group and split; put back the file that the "
+                    "training wrote, or remove it to predict without knowing what was trained on"
+                )
             rows = rows.sort_values("split", ascending=False)  # train after val, so that it counts
             self._splits = {
                 likened(text): split

@@ -258,6 +258,11 @@ def test_patients_of_the_training_are_scored_apart(tmp_path):
         for number in (6, 7, 8, 9)
     ]
     record.missing(items)
+    intact = (model / "trained_on.csv").read_text()
+    (model / "trained_on.csv").write_text(intact.replace("group", "gro\0up"))
+    with pytest.raises(DataError, match=r"trained_on\.csv: damaged"):
+        record._trained("case_6")
+    (model / "trained_on.csv").write_text(intact)
     for number in (5, 6, 7, 8, 9):
         saved(tmp_path / "l" / f"case_{number}.nii.gz", label_of(0))
         if number > 5:
