@@ -186,6 +186,8 @@ def make_study(
     """
     target = str(target)
     given = Study.load(target) if target.endswith(".json") else None
+    if given is not None and variants is not None:
+        raise ConfigError(f"{target} names its conditions itself; leave --variants out.")
     bundle = resolve_bundle(target if given is None else given.bundle, bundles)
     defaults = dict(flatten(load_config([bundle / "configs" / name for name in CONFIGS])))
     settings = {
@@ -201,8 +203,6 @@ def make_study(
             seeds=_seeds(3 if seeds is None else seeds),
             settings=settings,
         )
-    if variants is not None:
-        raise ConfigError(f"{target} names its conditions itself; leave --variants out.")
     if told := refuse_untrusted(read_by_monai(given, target), trust, f"The study {target}"):
         logger.warning("%s", told)
     study = given.model_dump()
