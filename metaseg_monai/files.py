@@ -10,6 +10,7 @@ import os
 import platform
 import re
 import shutil
+import stat
 import threading
 import time
 import uuid
@@ -34,6 +35,7 @@ RANDOM_BYTES = 64  # of a name that is taken by nobody else, before the one to b
 CHUNK_BYTES = 1 << 20
 SHOWN_CHARACTERS = 80  # of a value in a message
 WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)  # some disks of clusters
+MOST_TEXT = 64 << 20  # bytes of a file that is read as a whole
 
 
 @contextmanager
@@ -256,6 +258,21 @@ def file_sha256(path: str | Path) -> str:
 
 
 # What the system does not let us read, told by its name instead of a traceback.
+
+
+def text_file(path: str | Path) -> Path:
+    """The path of a file of text that can be read as a whole.
+
+    Raises:
+        ValueError: it is a device or pipe, which may have no end, or larger than 64 MB.
+        OSError: there is none.
+    """
+    found = Path(path).stat()
+    if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
+        raise ValueError("it is no regular file")
+    if found.st_size > MOST_TEXT:
+        raise ValueError(f"it has {found.st_size >> 20} MB, more than such a file may have (64)")
+    return Path(path)
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from monai.bundle.config_item import ConfigComponent
 from monai.bundle.utils import merge_kv
 
 from metaseg_monai.errors import ConfigError
+from metaseg_monai.files import text_file
 from metaseg_monai.training.weights import target_of
 
 # arguments and settings that a bundle may set and a user unset
@@ -29,6 +30,7 @@ VALUES = {
 }
 PLACE = re.compile(r"\w+_(dir|file|path)|bundle_root|predicted_metadata")
 SIZES = ("roi_size", "spatial_size")  # pixels along each axis
+PLAIN = (str, int, float, Path, Mapping, list, type(None))
 NULL = "null"  # messages and files write None so; the command line passes it as text
 TRUTH = {"true": True, "false": False}
 REFERENCE = re.compile(r"[@%](\w+(?:(?:#|::)\w+)*)")
@@ -325,7 +327,7 @@ def read_config(file: str | Path) -> dict[str, Any]:
     if not Path(file).is_file():
         raise ConfigError(f"There is no configuration file {file}.")
     try:
-        content: dict[str, Any] = ConfigParser.load_config_file(str(file))
+        content: dict[str, Any] = ConfigParser.load_config_file(str(text_file(file)))
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"Cannot read {file}: {error}. Mend the JSON.") from error
     if not isinstance(content, dict):
@@ -341,6 +343,17 @@ def _typed(key: str, default: Any, value: Any, is_data: bool = False) -> Any:
     is_text = isinstance(default, str) and not _is_reference(default)
     if PLACE.fullmatch(last) and isinstance(value, bool | int | float):
         raise ConfigError(f"The override {key!r} is {value!r}; expected a path.")
+    if not isinstance(value, PLAIN):
+        raise ConfigError(
+            f"The override {key!r} is an object of Python ({type(value).__name__}); expected plain "
+            'values, for a component such as {"_target_": "torch.nn.L1Loss"}.'
+        )
+    is_component = isinstance(default, Mapping) and "_target_" in default
+    if is_component and isinstance(value, bool | int | float):
+        raise ConfigError(
+            f"The override {key!r} is {value!r}, but the setting is a component such as "
+            f'{{"_target_": "{default["_target_"]}"}}.'
+        )
     if last == "device" and not _is_reference(value):
         _check_device(value)
     if isinstance(value, str) and value.lower() in TRUTH and not is_text:

@@ -206,13 +206,15 @@ def _log_as(path: Path) -> None:
 
 
 def _wrong_name(error: BaseException | None) -> ConfigError | None:
-    """MONAI's own word on a `_target_` or `@reference` that there is none of, as a refusal."""
+    """MONAI's own word on a name that there is none of, as a refusal."""
     while error is not None:
         if isinstance(error, ModuleNotFoundError) and "Cannot locate" in str(error):
             return ConfigError(
                 f"{error} Correct the _target_; a module of yours must be in the working directory "
                 "or on PYTHONPATH."
             )
+        if isinstance(error, ValueError) and "reduction" in str(error):  # of a loss
+            return ConfigError(f"{error}; correct the reduction of this loss in your settings.")
         if isinstance(error, ValueError) and "the referring item" in str(error):
             return ConfigError(
                 f"{error} Correct the reference, or give what refers to it another value: this "

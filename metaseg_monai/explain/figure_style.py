@@ -21,6 +21,7 @@ STYLE: Any = {
     "font.size": 9,
     "font.family": "DejaVu Sans",
     "text.color": INK,
+    "text.parse_math": False,  # a category may hold $
     "axes.labelcolor": INK,
     "axes.edgecolor": "#9a9a9a",
     "axes.spines.top": False,

@@ -21,7 +21,7 @@ from metaseg_monai.evaluation.masks import MadeBy, predicted_masks
 from metaseg_monai.evaluation.per_case import TEXT
 from metaseg_monai.evaluation.provenance import SEEN
 from metaseg_monai.evaluation.volume_table import VOLUMES
-from metaseg_monai.files import absolute, owned, write_problems
+from metaseg_monai.files import absolute, owned, text_file, write_problems
 from metaseg_monai.images.geometry import axial_volume, same_grid, voxels_apart
 from metaseg_monai.images.image import Image, image_suffix
 from metaseg_monai.images.read import read_label
@@ -370,7 +370,7 @@ def _regions(given: Mapping[str, Any] | str | None) -> Mapping[str, Any] | None:
     if given is None or isinstance(given, Mapping):
         return given
     try:
-        content = json.loads(Path(given).read_text(encoding="utf-8"))
+        content = json.loads(text_file(given).read_text(encoding="utf-8"))
         if not isinstance(content, dict):
             raise ValueError("no object")
         return content

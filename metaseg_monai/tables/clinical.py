@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from metaseg_monai.errors import DataError
-from metaseg_monai.files import read_lines
+from metaseg_monai.files import read_lines, text_file
 from metaseg_monai.metadata.fields import MISSING_WORDS
 from metaseg_monai.naming import composed
 
@@ -135,7 +135,7 @@ def _entries(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 def _json_entries(path: Path) -> list[Any]:
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_object)
+        entries = json.loads(text_file(path).read_text(encoding="utf-8"), object_pairs_hook=_object)
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: no clinical table ({error}); give kits.json or a CSV") from error
     if not isinstance(entries, list) or not entries:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 from pydantic import Field as Setting
 
 from metaseg_monai.errors import ConfigError
+from metaseg_monai.files import text_file
 from metaseg_monai.naming import composed
 
 Split = Literal["train", "val", "test"]
@@ -99,7 +100,7 @@ class ColumnMap(BaseModel):
                 names file and key.
         """
         try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            content = json.loads(text_file(path).read_text(encoding="utf-8"))
             if not isinstance(content, dict):
                 raise ValueError(f"expected an object {{key: value}}, got {content!r:.80}")
             return cls(**content)

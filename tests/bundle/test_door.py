@@ -3,13 +3,19 @@
 import json
 from pathlib import Path
 
+import matplotlib as mpl
 import pytest
+from matplotlib.figure import Figure
 from monai.bundle import ConfigParser, ConfigWorkflow
 
 from metaseg_monai.bundle.overrides import as_data, check_overrides, meant
 from metaseg_monai.bundle.running import effective, own_root
 from metaseg_monai.cli.commands import run
 from metaseg_monai.errors import ConfigError, MetasegError
+from metaseg_monai.explain.figure_style import STYLE, png
+from metaseg_monai.metadata import MetadataSchema
+from metaseg_monai.study.design import Study
+from metaseg_monai.tables.columns import ColumnMap
 
 EVIL = "$__import__('pathlib').Path('canary').touch()"
 TARGET = {"_target_": "pathlib.Path.touch", "self": "canary"}
@@ -230,6 +236,9 @@ def test_monai_itself_refuses_a_path_with_a_hash(bundle):
         ({"loss": {"_target_": "torch.nn.Linear"}}, "in_features"),
         ({"device": "gpu"}, "gpu.*expected cpu, cuda"),
         ({"output_dir": True}, "expected a path"),
+        ({"device": []}, "expected cpu, cuda"),
+        ({"table": 3}, "the setting is a component"),
+        ({"loss": object()}, "object of Python"),
         ({"validate": {"dataset": {}}}, "replaced as a whole"),
     ],
 )
@@ -245,3 +254,21 @@ def test_trust_shows_what_runs_and_runs_it(work, caplog):
     assert isinstance(error, StopError)
     assert "torch.os.getpid" in caplog.text
     assert Path("seen").is_file()
+
+
+@pytest.mark.parametrize("read", [MetadataSchema.load, ColumnMap.load, Study.load])
+def test_a_file_without_an_end_is_refused(tmp_path, read):
+    with (tmp_path / "large.json").open("wb") as file:
+        file.truncate(65 << 20)
+    for path, why in (("/dev/zero", "no regular file"), (tmp_path / "large.json", "has 65 MB")):
+        with pytest.raises(MetasegError, match=why):
+            read(path)
+
+
+def test_a_category_of_any_text_is_drawn_as_it_is():
+    with mpl.rc_context(STYLE):
+        figure = Figure()
+        axes = figure.add_subplot(title="$b$", xlabel=r"$\frac{$")
+        axes.plot([0, 1], label="$x")
+        axes.legend()
+        assert png(figure)
