@@ -20,8 +20,9 @@ from torch.optim import Optimizer
 from torch.utils.data import RandomSampler
 from tqdm import tqdm
 
-from metaseg_monai.errors import DataError, Problem, TrainingError, listing
+from metaseg_monai.errors import DataError, MetasegError, Problem, TrainingError, listing
 from metaseg_monai.files import write_problems
+from metaseg_monai.images.read import read_header
 from metaseg_monai.inferers import each_tensor
 from metaseg_monai.training import processes
 from metaseg_monai.training.checkpoints import replace_file
@@ -60,8 +61,8 @@ class TryBatches:
     """Trainer handler that, before anything is trained, sees that every batch can be.
 
     The smallest batch of an epoch goes through the network as in training, whose state stays as
-    it was; those of the validation are put together. So a run is refused at its start that would
-    break in its last batch, or in the validation behind its first epoch.
+    it was; of the validation one of each combination of sizes is put together. So a run is refused
+    at its start that would break in its last batch, or in the validation behind its first epoch.
 
     Args:
         evaluator: of the validation; None for none.
@@ -94,8 +95,11 @@ class TryBatches:
         loader = getattr(self.evaluator, "data_loader", None)
         if loader is None or isinstance(loader.sampler, RandomSampler):
             return
+        tried = set()
         for chosen in loader.batch_sampler:
-            if len(chosen) > 1:
+            sizes = frozenset(_size(loader.dataset.data[index]) for index in chosen)
+            if len(chosen) > 1 and (sizes not in tried or None in sizes):
+                tried.add(sizes)
                 loader.collate_fn([loader.dataset[index] for index in chosen])
 
     def _check_axes(self, item: Mapping[str, Any], network: torch.nn.Module) -> None:
@@ -144,6 +148,15 @@ class TryBatches:
                 buffer.copy_(kept[name])
 
 
+def _size(item: Mapping[str, Any]) -> tuple[int, ...] | None:
+    """Size of an item's image by its header; None where only reading it tells."""
+    try:
+        shape = read_header(item["image"]).get("spatial_shape")
+    except (MetasegError, LookupError, TypeError):  # which reading tells; an array
+        return None
+    return None if shape is None else tuple(shape)
+
+
 LARGEST_GRADIENT = 1e18  # its square still fits float32, in which Adam keeps it
 
 
@@ -153,10 +166,9 @@ def check_gradients(network: torch.nn.Module, cases: Sequence[str]) -> None:
     Raises:
         TrainingError: names the cases of the batch.
     """
-    found = [one.grad for one in network.parameters() if one.grad is not None]
-    if found and not float(torch.stack(torch._foreach_norm(found, math.inf)).max()) < (
-        LARGEST_GRADIENT
-    ):
+    # clipped at infinity, which is multiplied by 1
+    largest = torch.nn.utils.clip_grad_norm_(network.parameters(), math.inf, norm_type=math.inf)
+    if not float(largest) < LARGEST_GRADIENT:
         raise TrainingError(
             f"The gradients of a batch ({', '.join(cases)}) are beyond all numbers, though its "
             "loss is finite: its crops hold so little contrast, or the deepest level so few "

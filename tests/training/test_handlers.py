@@ -4,9 +4,12 @@ import csv
 import math
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import tifffile
 import torch
 from ignite.engine import Engine, Events, State
+from monai.data import DataLoader, Dataset
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
 from torch import nn
 
@@ -354,3 +357,26 @@ def test_trying_a_batch_leaves_the_network_as_it_was():
     assert [one.training for one in network] == [True, False, True]
     assert all(torch.equal(one, before[name]) for name, one in network.state_dict().items())
     assert all(one.grad is None for one in network.parameters())
+
+
+def test_of_the_validation_one_batch_of_each_combination_of_sizes_is_read(tmp_path):
+    network = nn.Conv2d(1, 1, 1)
+    items = []
+    for number, size in enumerate([8, 8, 8, 8, 9, 9, 8, 8, 8, 9]):
+        tifffile.imwrite(tmp_path / f"{number}.tif", np.zeros((size, 8), np.uint8))
+        items.append({"image": str(tmp_path / f"{number}.tif"), "case": str(number)})
+    read = []
+
+    def load(item):
+        read.append(int(item["case"]))
+        return {**item, "image": torch.from_numpy(tifffile.imread(item["image"])[None] / 255)}
+
+    loaded = DataLoader(Dataset(items, load), batch_size=2, collate_fn=collate_cases)
+    engine = SupervisedTrainer(
+        device="cpu", max_epochs=1, train_data_loader=loader({}), network=network,
+        optimizer=torch.optim.Adam(network.parameters()),
+        loss_function=lambda pred, label: (pred - label).square().mean(), decollate=False,
+    )  # fmt: skip
+    with pytest.raises(DataError, match="differ in the shape of 'image'"):
+        TryBatches(SimpleNamespace(data_loader=loaded))(engine)
+    assert read == [0, 1, 4, 5, 8, 9]
