@@ -134,10 +134,12 @@ def check_content(path: Path, file_format: str) -> None:
     """Name the true format of a file that begins as another one.
 
     Raises:
-        DataError: it begins as a file of another suffix does.
+        DataError: it is empty, or begins as a file of another suffix does.
     """
     with path.open("rb") as stream:
         start = stream.read(8)
+    if not start:
+        raise DataError(f"{path}: is empty (0 bytes); copy it anew")
     found = next((suffix for mark, suffix in CONTENTS.items() if start.startswith(mark)), None)
     if found is not None and FORMAT_OF_SUFFIX.get(found) != file_format:
         raise DataError(

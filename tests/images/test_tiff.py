@@ -252,6 +252,13 @@ def test_bombs_are_refused_from_the_header(tmp_path):
         read_image(path, spatial_dims=3)
 
 
+@pytest.mark.parametrize("name", ["a.tif", "a.png", "a.jpg"])
+def test_an_empty_file_is_told_as_empty(tmp_path, name):
+    (tmp_path / name).touch()
+    with pytest.raises(DataError, match=r"is empty \(0 bytes\); copy it anew"):
+        read_image(tmp_path / name)
+
+
 def test_a_wrong_name_is_told_by_the_true_format(tmp_path):
     for suffix, other in ((".tif", "png"), (".png", "tiff"), (".jpg", "png"), (".tif", "jpeg")):
         path = tmp_path / f"a{suffix}"
