@@ -272,6 +272,8 @@ def why_changed(folder: Path, record: Mapping[str, Any]) -> str | None:
     if facts["weights_sha256"] != digest:
         return f"{WEIGHTS} holds other weights than those that were evaluated"
     log = log_sha256(home)
+    if log is None and (home / LOG).exists():
+        return f"{LOG} is no file"
     if log and not _learned(home / LOG, facts):
         return f"{LOG} is of another training than {WEIGHTS} (put back its own, or move it away)"
     if log and record.get("log_sha256") not in (None, log):

@@ -37,7 +37,8 @@ class Report:
     summary: dict[str, Any]
 
     def __str__(self) -> str:
-        return f"report: {self.html}"
+        left_out = [f"left out: {run} {why}" for run, why in self.summary["missing"].items()]
+        return "\n".join([*left_out, f"report: {self.html}"])
 
 
 def report(

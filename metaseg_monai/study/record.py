@@ -69,8 +69,11 @@ def read_history(output: Path) -> list[dict[str, Any]]:
         return []
     try:
         history: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{file}: damaged ({error}); restore it from a copy.") from error
+        for entry in history:
+            _ = entry["at"], int(entry["finished_runs"]), dict(entry["protocol"])
+    except (ValueError, KeyError, TypeError) as error:
+        told = f"lacks {error}" if isinstance(error, KeyError) else error
+        raise DataError(f"{file}: damaged ({told}); restore it from a copy.") from error
     return history
 
 

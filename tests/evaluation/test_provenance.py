@@ -182,6 +182,7 @@ def test_what_differs_is_never_added_but_moved_aside(model, change):
             lambda f: (f / "log.csv").write_text("epoch,val_loss\n1,0.4\n2,0.5\n"),
             r"log\.csv has changed since",
         ),
+        (lambda f: (f / "log.csv").unlink() or (f / "log.csv").mkdir(), r"log\.csv is no file"),
         (
             lambda f: (f / "log.csv").write_text("epoch,val_loss\n1,0.75\n2,0.5\0\0\n"),
             r"log\.csv has changed since",

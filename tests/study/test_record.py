@@ -12,6 +12,7 @@ from metaseg_monai.study.record import (
     is_trained,
     missing_modes,
     plan,
+    read_history,
     read_record,
     restore,
     write_record,
@@ -44,6 +45,13 @@ def complete(bind, some_weights):
         write_record(folder, {**record, **changes})
 
     return make
+
+
+@pytest.mark.parametrize("content", ['[{"at": "2026"}]', "[3]", '{"at": 1}', "["])
+def test_a_damaged_history_is_named(tmp_path, content):
+    (tmp_path / "protocol.json").write_text(content)
+    with pytest.raises(DataError, match=r"protocol\.json: damaged .* restore it from a copy"):
+        read_history(tmp_path)
 
 
 def test_a_run_is_finished_once(tmp_path, data, complete):
