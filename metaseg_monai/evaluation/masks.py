@@ -26,10 +26,12 @@ from metaseg_monai.images.geometry import AxialVolume
 from metaseg_monai.images.image import image_format
 from metaseg_monai.images.read import is_volume_file, read_header, volume_header
 from metaseg_monai.images.write import mask_suffix, write_mask
+from metaseg_monai.inferers.sliding import SlidingWindowMetadataInferer
 from metaseg_monai.naming import likened, shortened
 from metaseg_monai.tables.check import image_files
 from metaseg_monai.training.checkpoints import MASKS as NAME
 from metaseg_monai.training.checkpoints import TRAINED_ON
+from metaseg_monai.training.handlers import refuse_non_finite
 from metaseg_monai.training.processes import hear_of_errors
 from metaseg_monai.training.weights import LoadWeights
 from metaseg_monai.transforms.postprocessing import AsMaskd, background_shift, check_sizes, clean_up
@@ -52,7 +54,7 @@ def clean_logits(logits: Tensor, object_px: int, hole_px: int, background: float
     therefore cleaned too, while probabilities of changed pixels no longer mean anything.
 
     Args:
-        logits: (B, K, *S).
+        logits: (B, K, *S), or classes (B, 1, *S), which are cleaned as they are.
         object_px: see `metaseg_monai.transforms.clean_up`; likewise `hole_px`.
         hole_px: see `object_px`.
         background: what is added to the logits of class 0 when masks are made of them, see
@@ -66,6 +68,9 @@ def clean_logits(logits: Tensor, object_px: int, hole_px: int, background: float
     >>> clean_logits(logits, object_px=2, hole_px=0)[0, :, 1, 1].tolist()
     [5.0, 4.0]
     """
+    if not logits.is_floating_point():
+        maps = [clean_up(one[0].cpu().numpy(), object_px, hole_px) for one in logits]
+        return torch.from_numpy(np.stack(maps))[:, None]
     logits = logits.float()  # below 1 apart, bfloat16 cannot tell large logits
     shift = torch.zeros(logits.shape[1], device=logits.device)
     shift[0] = background
@@ -510,6 +515,8 @@ class SaveMasks:
             of a case; `AsMaskd` alone by default.
         record: of the masks; by default one that knows no weights.
         problems: gets the volumes whose planes did not all come, in the place of an error.
+        inferer: of the windows, which is told to give classes where `postprocessing` begins with
+            `AsMaskd` and nothing is resized: they take a byte a pixel, logits four for each class.
 
     Attributes:
         paths: file of the mask of each case and volume, known when the run starts.
@@ -521,9 +528,11 @@ class SaveMasks:
         postprocessing: Sequence[Callable[[Any], Any]] | None = None,
         record: MaskRecord | None = None,
         problems: list[Problem] | None = None,
+        inferer: SlidingWindowMetadataInferer | None = None,
     ) -> None:
         self.folder = Path(folder)
         self.problems = problems
+        self.inferer = inferer
         self.postprocessing = Compose([AsMaskd()] if postprocessing is None else postprocessing)
         self.paths: dict[str, Path] = {}
         self._items: dict[str, Mapping[str, Any]] = {}
@@ -534,8 +543,23 @@ class SaveMasks:
     def attach(self, engine: Engine) -> None:
         """Write after every batch."""
         PerCase(self.folder, self).attach(engine)
+        if self.inferer is not None:
+            engine.add_event_handler(Events.ITERATION_STARTED, self._ask_for_classes, self.inferer)
         engine.add_event_handler(Events.GET_BATCH_STARTED, let_go)  # every handler is done then
         hear_of_errors(engine, self._tell_unfinished)
+
+    def _ask_for_classes(self, engine: Engine, inferer: SlidingWindowMetadataInferer) -> None:
+        """Have the inferer give the classes of this batch, where they are all that is needed."""
+        as_mask, batch = next(iter(self.postprocessing.transforms), None), engine.state.batch
+        inferer.reduce = None
+        if not isinstance(as_mask, AsMaskd) or "native_shape" in batch:
+            return
+
+        def classes(logits: Tensor) -> Tensor:
+            refuse_non_finite(logits, batch["image"], engine.state)
+            return as_mask.classes(logits)
+
+        inferer.reduce = classes
 
     def start(self, items: Sequence[Mapping[str, Any]]) -> None:
         """Learn which files must not be written, and which cases are planes of volumes."""

@@ -5,7 +5,7 @@ arguments over whole, so metadata would meet the wrong image; its `SliceInferer`
 """
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -17,11 +17,12 @@ from torch import Tensor
 
 from metaseg_monai.errors import ConfigError, DataError, MetadataError
 
-LARGE_PIXELS = 1 << 24  # an image that is blended in bands
-BAND_WINDOWS = 16
+LARGE_PIXELS = 1 << 22  # an image that is run in bands of rows
+BAND_WINDOWS = 2
 BLENDS = ("gaussian", "constant", "pyramid", "discard")
 
 Network = Callable[..., Any]
+Bands = Iterable[tuple[slice, Any]]  # rows of the images, and the network's output there
 
 
 class SlidingWindowMetadataInferer(Inferer):
@@ -41,6 +42,10 @@ class SlidingWindowMetadataInferer(Inferer):
         margin_px: of "discard", pixels cut off at each inner end, for all axes or each; None takes
             half of `overlap`.
         align: of "discard", windows begin at multiples of it; 2 ** levels of a U-Net.
+
+    Attributes:
+        reduce: what becomes of logits (B, K, rows, ...) before they are put together, where less is
+            needed than those of whole images, which take most of the memory; None leaves them.
 
     Raises:
         ConfigError: A setting is out of its range, or does not go with another.
@@ -79,6 +84,7 @@ class SlidingWindowMetadataInferer(Inferer):
                 "out, or set blend to discard."
             )
         self.blend, self.align = blend, align
+        self.reduce: Callable[[Tensor], Tensor] | None = None
         self.spatial_dims = None if isinstance(roi_size, int) else len(roi_size)
         if blend == "discard":
             sizes = [roi_size] if isinstance(roi_size, int) else roi_size
@@ -120,12 +126,9 @@ class SlidingWindowMetadataInferer(Inferer):
                 return network(windows)
             return network(windows, meta=rows[images])
 
-        def blended(windows: Tensor, coordinates: list[list[slice]]) -> Any:
-            return run(windows, [place[0].start for place in coordinates])  # the image's own slice
-
         window = fall_back_tuple(self.windows.roi_size, inputs.shape[2:])
         if self.blend == "discard":
-            return run_tiles(
+            bands: Bands = run_tiles(
                 inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs,
                 run,
                 window,
@@ -133,44 +136,108 @@ class SlidingWindowMetadataInferer(Inferer):
                 self.align,
                 self.windows.sw_batch_size,
             )
+        else:
+            bands = self._blended(inputs, run, window)
+        return _joined(bands, inputs.shape[2], self.reduce)
+
+    def _blended(
+        self, inputs: Tensor, run: Callable[[Tensor, list[int]], Any], window: Sequence[int]
+    ) -> Iterator[tuple[slice, Any]]:
+        """Run overlapping windows, those of large images in bands of rows.
+
+        Logits and the sum of the weights then take no memory of the whole image's size. The windows
+        are those of the whole image; what a band shares with the next one is run once.
+        """
         if self.blend == "pyramid":
             self.windows.roi_weight_map = pyramid_weights(window)
-        bands = self._bands(inputs.shape[2], window[0])
-        if len(inputs) > 1 or inputs[0, 0].numel() <= LARGE_PIXELS or len(bands) == 1:
-            return self.windows(inputs, blended)
-        output: Any = None
-        for seen, kept in bands:
-            pred = self.windows(inputs[:, :, seen], blended)
-            if output is None:
-                output = map_tensors(
-                    lambda part: part.new_empty((*part.shape[:2], *inputs.shape[2:])), pred
+        size = inputs.shape[2]
+        bands = self._bands(size, window[0]) if _is_large(inputs) else []
+        known: dict[tuple[int, ...], Tensor] = {}  # of windows that the next band needs, too
+        for (seen, kept), (after, _) in itertools.zip_longest(
+            bands, bands[1:], fillvalue=(slice(size, size), slice(0))
+        ):
+
+            def blended(
+                windows: Tensor,
+                coordinates: list[list[slice]],
+                first: int = seen.start,
+                shared: int = after.start,
+            ) -> Any:
+                starts = [
+                    (one[2].start + first, *(a.start for a in one[3:])) for one in coordinates
+                ]
+                new = [place for place, start in enumerate(starts) if start not in known]
+                found = run(windows[new], [0] * len(new)) if new else None
+                if found is not None and not isinstance(found, Tensor):
+                    return found  # and so for every window
+                fresh = iter(() if found is None else found)
+                parts = [known.pop(start) if start in known else next(fresh) for start in starts]
+                known.update(
+                    (start, part.clone())
+                    for start, part in zip(starts, parts, strict=True)
+                    if start[0] >= shared
                 )
-            for whole, part in zip(each_tensor(output), each_tensor(pred), strict=True):
-                if part.shape[2:] != inputs[:, :, seen].shape[2:]:  # of another resolution
-                    return self.windows(inputs, blended)
-                inner = slice(kept.start - seen.start, kept.stop - seen.start)
-                whole[:, :, kept] = part[:, :, inner]
-        return output
+                return torch.stack(parts)
+
+            pred = self.windows(inputs[:, :, seen], blended)
+            shape = inputs[:, :, seen].shape[2:]
+            if any(one.shape[2:] != shape for one in each_tensor(pred)):
+                bands = []  # of another resolution
+                break
+            rows = slice(kept.start - seen.start, kept.stop - seen.start)
+            yield kept, _cut(pred, (slice(None), slice(None), rows))
+        if not bands:
+
+            def of_images(windows: Tensor, coordinates: list[list[slice]]) -> Any:
+                return run(windows, [place[0].start for place in coordinates])
+
+            yield slice(0, size), self.windows(inputs, of_images)
 
     def _bands(self, size: int, window: int) -> list[tuple[slice, slice]]:
-        """Rows of windows that are run together, and the rows of the image that they alone touch.
+        """Rows that windows run together see, and those of them that no later band touches.
 
-        The sum of the weights then takes no memory of the whole image's size; some windows at the
-        joints are run twice. The windows are those of the whole image.
+        None where one band would be all of the image.
         """
         overlap = self.windows.overlap
         share = overlap if isinstance(overlap, int | float) else overlap[0]
         step = max(1, int(window * (1 - share))) if window < size else window
         starts = sorted({*range(0, max(1, size - window), step), max(0, size - window)})
-        reach = -(-window // step)  # windows before one that may touch its first row
         bands = []
         for first in range(0, len(starts), BAND_WINDOWS):
             last = min(first + BAND_WINDOWS, len(starts))
             until = size if last == len(starts) else starts[last]
-            begin = max(0, first - reach)
-            seen = slice(starts[begin], starts[last - 1] + window)
+            begin = next(start for start in starts if start + window > starts[first] or not first)
+            seen = slice(begin, starts[last - 1] + window)
             bands.append((seen, slice(starts[first] if first else 0, until)))
-        return bands
+        return bands if len(bands) > 1 else []
+
+
+def _is_large(inputs: Tensor) -> bool:
+    return len(inputs) == 1 and inputs[0, 0].numel() > LARGE_PIXELS
+
+
+def _cut(pred: Any, place: tuple[slice, ...]) -> Any:
+    return map_tensors(lambda part: part[place], pred)
+
+
+def _empty(pred: Any, batch: int, *shape: int) -> Any:
+    """Room for what has the channels of `pred` and this shape."""
+    return map_tensors(lambda part: part.new_empty((batch, part.shape[1], *shape)), pred)
+
+
+def _joined(bands: Bands, size: int, reduce: Callable[[Tensor], Tensor] | None = None) -> Any:
+    """Put rows together that are `size` in all, each band reduced first."""
+    output: Any = None
+    for rows, band in bands:
+        pred = band if reduce is None else map_tensors(reduce, band)
+        if rows == slice(0, size):
+            return pred
+        if output is None:
+            first = each_tensor(pred)[0]
+            output = _empty(pred, len(first), size, *first.shape[3:])
+        for whole, part in zip(each_tensor(output), each_tensor(pred), strict=True):
+            whole[:, :, rows] = part
+    return output
 
 
 class PlaneInferer(Inferer):
@@ -367,11 +434,11 @@ def run_tiles(
     margins: Sequence[int],
     align: int = 1,
     batch_size: int = 4,
-) -> Any:
+) -> Iterator[tuple[slice, Any]]:
     """Run a network tile by tile and put the kept parts straight into its output (thesis 3.1).
 
-    No weights are needed beside the output, which saves a third of its memory with two classes.
-    The result is that of the untiled image where
+    No weights are needed beside the output. It comes in bands of rows, one row of tiles after the
+    other where the image is large. The result is that of the untiled image where
 
     - the margin holds all that a pixel at a tile's joint sees: 33, 69, 141 and 285 pixels for a
       Unet3 of 2, 3, 4 and 5 levels whose tiles are aligned (a pixel elsewhere sees up to 33, 73,
@@ -403,32 +470,40 @@ def run_tiles(
     def shape(tile: tuple[int, tuple[Span, ...]]) -> tuple[int, ...]:
         return tuple(span.pixels for span in tile[1])
 
-    def whole(part: Tensor) -> Tensor:
-        return part.new_empty((len(inputs), part.shape[1], *inputs.shape[2:]))
-
-    output: Any = None
-    every = sorted(itertools.product(range(len(inputs)), itertools.product(*axes)), key=shape)
-    for size, alike in itertools.groupby(every, key=shape):
-        while batch := list(itertools.islice(alike, batch_size)):
-            places = [
-                (image, slice(None), *(span.seen for span in spans)) for image, spans in batch
-            ]
-            tiles = torch.stack([inputs[place] for place in places])
-            pred = run(tiles, [image for image, _ in batch])
-            if output is None:
-                output = map_tensors(whole, pred)
-            for target, parts in zip(each_tensor(output), each_tensor(pred), strict=True):
-                if parts.shape[2:] != size:
-                    raise ConfigError(
-                        f"The network gave {tuple(parts.shape[2:])} pixels for a tile of {size}; "
-                        "tiles need a network that keeps the size. Use blend gaussian or constant."
-                    )
-                for part, (image, spans) in zip(parts, batch, strict=True):
-                    kept = part[(slice(None), *(s.inner for s in spans))]
-                    target[(image, slice(None), *(s.kept for s in spans))] = kept
-    if any(missing):
-        output = map_tensors(lambda padded: padded[(slice(None), slice(None), *inner)], output)
-    return output
+    rows = [[span] for span in axes[0]] if _is_large(inputs) else [axes[0]]
+    for spans_of_rows in rows:
+        first, last = spans_of_rows[0].kept.start, spans_of_rows[-1].kept.stop
+        output: Any = None
+        places = itertools.product(range(len(inputs)), itertools.product(spans_of_rows, *axes[1:]))
+        for size, alike in itertools.groupby(sorted(places, key=shape), key=shape):
+            while batch := list(itertools.islice(alike, batch_size)):
+                tiles = torch.stack(
+                    [
+                        inputs[(image, slice(None), *(s.seen for s in spans))]
+                        for image, spans in batch
+                    ]
+                )
+                pred = run(tiles, [image for image, _ in batch])
+                if output is None:
+                    output = _empty(pred, len(inputs), last - first, *inputs.shape[3:])
+                for target, parts in zip(each_tensor(output), each_tensor(pred), strict=True):
+                    if parts.shape[2:] != size:
+                        raise ConfigError(
+                            f"The network gave {tuple(parts.shape[2:])} pixels for a tile of "
+                            f"{size}; tiles need a network that keeps the size. Use blend gaussian "
+                            "or constant."
+                        )
+                    for part, (image, (span, *others)) in zip(parts, batch, strict=True):
+                        kept = part[(slice(None), span.inner, *(s.inner for s in others))]
+                        place = slice(span.kept.start - first, span.kept.stop - first)
+                        target[(image, slice(None), place, *(s.kept for s in others))] = kept
+        if any(missing):
+            cut = (slice(None), slice(None), inner[0] if missing[0] else slice(None), *inner[1:])
+            output = _cut(output, cut)
+        yield (
+            (slice(0, inner[0].stop - inner[0].start) if missing[0] else slice(first, last)),
+            output,
+        )
 
 
 def _check_rows(inputs: Tensor, meta: Tensor | None) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 import torch
-from ignite.engine import Engine, Events
+from ignite.engine import Engine, Events, State
 from monai.engines import Evaluator, IterationEvents
 from monai.handlers import from_engine
 from torch import Tensor
@@ -233,18 +233,32 @@ class StopOnNonFinite:
         Raises:
             TrainingError: One is not finite; names epoch and the cases it belongs to.
         """
-        images, pred = engine.state.output["image"], engine.state.output["pred"]
-        rows = sorted({row for values in each_tensor(pred) for row in _rows_not_finite(values)})
-        if not rows:
-            return
-        names = _case_names(engine.state.batch, rows=len(images))
-        of_image = set(_rows_not_finite(images)).issuperset(rows)
-        cause = "its image too" if of_image else "though the image is finite"
-        raise TrainingError(
-            f"The prediction for {', '.join(names[row] for row in rows)} holds NaN or Inf "
-            f"({cause}), in the evaluation of epoch {engine.state.epoch}. Mend the image, or use "
-            "weights of an earlier epoch."
-        )
+        output = engine.state.output
+        refuse_non_finite(output["pred"], output["image"], engine.state)
+
+
+def refuse_non_finite(pred: Any, images: Tensor, state: State) -> None:
+    """Refuse predictions, or parts of them, that are not finite.
+
+    Args:
+        pred: output of a network (B, ...).
+        images: of the batch (B, C, *S).
+        state: of the evaluator.
+
+    Raises:
+        TrainingError: One is not finite; names epoch and the cases it belongs to.
+    """
+    rows = sorted({row for values in each_tensor(pred) for row in _rows_not_finite(values)})
+    if not rows:
+        return
+    names = _case_names(state.batch, rows=len(images))
+    of_image = set(_rows_not_finite(images)).issuperset(rows)
+    cause = "its image too" if of_image else "though the image is finite"
+    raise TrainingError(
+        f"The prediction for {', '.join(names[row] for row in rows)} holds NaN or Inf "
+        f"({cause}), in the evaluation of epoch {state.epoch}. Mend the image, or use "
+        "weights of an earlier epoch."
+    )
 
 
 def _case_names(batch: Any, rows: int) -> list[str]:

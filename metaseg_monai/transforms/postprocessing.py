@@ -65,12 +65,13 @@ class AsMaskd(MapTransform):
         """Return the item with `pred` (1, *S), class numbers.
 
         Args:
-            data: with `pred`, logits (K, *S); `native_shape` where they are to be resized, (H, W)
+            data: with `pred`, logits (K, *S), or classes (1, *S) as `classes` gives them;
+                `native_shape` where they are to be resized, (H, W)
                 of an image and of each plane of a volume, (H, W, D) of a volume as a whole; and
                 `image` and `axial_view` as `LoadCased` leaves them.
         """
         logits = torch.as_tensor(data["pred"])
-        if "native_shape" in data:
+        if "native_shape" in data and logits.is_floating_point():
             native = [int(size) for size in data["native_shape"]]
             if logits.ndim - 1 > len(native):  # planes, each by itself
                 planes = resize_image(logits.movedim(-1, 0), native)
@@ -88,6 +89,11 @@ class AsMaskd(MapTransform):
         known = {"filename_or_obj": meta.get("filename_or_obj")}
         return {**data, "pred": MetaTensor(plain, affine=affine, meta=known)}
 
+    def classes(self, logits: Tensor) -> Tensor:
+        """The classes (B, 1, *S) of logits (B, K, *S), of images that need not be resized."""
+        maps = [torch.from_numpy(class_map(one, self.background)) for one in logits]
+        return torch.stack(maps)[:, None]
+
 
 def class_map(logits: Tensor, background: float = 0.0) -> np.ndarray:
     """The class (*S) of the highest of logits (K, *S), the lower one where two are equal.
@@ -95,10 +101,12 @@ def class_map(logits: Tensor, background: float = 0.0) -> np.ndarray:
     Blocks and a loop over the classes are on a CPU 15 times as fast as argmax.
 
     Args:
-        logits: of the classes, background first.
+        logits: of the classes, background first; or whole numbers (1, *S), which are classes.
         background: added to the background's logits, see `background_shift`: of several classes,
             one takes a pixel where it is more probable than the background by exp(background).
     """
+    if not logits.is_floating_point():
+        return np.asarray(logits[0].cpu().numpy())
     kind = torch.uint8 if len(logits) <= 256 else torch.int32
     classes = torch.zeros(logits.shape[1:], dtype=kind, device=logits.device)
     rows = max(1, PIXELS_AT_ONCE // logits[0, 0].numel())

@@ -21,9 +21,10 @@ from nibabel.orientations import (
     ornt_transform,
 )
 
-from metaseg_monai.errors import DataError
+from metaseg_monai.errors import DataError, TrainingError
 from metaseg_monai.evaluation import SaveMasks, masks
 from metaseg_monai.images.read import slice_items
+from metaseg_monai.inferers import SlidingWindowMetadataInferer, sliding
 from metaseg_monai.tables.find import find_cases
 from metaseg_monai.training import VolumeBatches, collate_cases
 from metaseg_monai.transforms import (
@@ -71,6 +72,36 @@ def save(path, planes=None, codes=("I", "P", "L"), **codes_of_form):
     return turn
 
 
+@pytest.mark.parametrize("spacing_mm", [None, 1.25])
+@pytest.mark.parametrize("blend", ["gaussian", "discard"])
+def test_classes_told_band_by_band_are_those_of_the_logits(
+    tmp_path, monkeypatch, spacing_mm, blend
+):
+    monkeypatch.setattr(sliding, "LARGE_PIXELS", 100)
+    save(tmp_path / "in" / "v.nii", phantom((2, 31, 22)))
+    windows = SlidingWindowMetadataInferer((8, 8), blend=blend, overlap=0.5)
+    shapes = []
+    for output, inferer in (("whole", None), ("bands", windows)):
+        engine, _ = predict(tmp_path, output, spacing_mm, 1, windows=windows, reduced=inferer)
+        engine.add_event_handler(
+            Events.ITERATION_COMPLETED, lambda e: shapes.append(len(e.state.output["pred"][0]))
+        )
+        engine.run()
+    assert shapes == ([3, 3, 3, 3] if spacing_mm else [3, 3, 1, 1])
+    whole, bands = (nib.load(tmp_path / name / "v.nii") for name in ("whole", "bands"))
+    assert len(np.unique(whole.dataobj)) == 3
+    assert np.array_equal(whole.dataobj, bands.dataobj)
+
+
+def test_a_band_that_is_not_finite_names_the_case(tmp_path):
+    save(tmp_path / "in" / "v.nii")
+    network, windows = TinyNetwork(), SlidingWindowMetadataInferer((8, 8))
+    torch.nn.init.constant_(network.layer.bias, float("nan"))
+    engine, _ = predict(tmp_path, batch_size=1, network=network, windows=windows, reduced=windows)
+    with pytest.raises(TrainingError, match=r"v_0000 holds NaN or Inf \(though the image"):
+        engine.run()
+
+
 def predict(folder, output="out", spacing_mm=None, batch_size=2, workers=0, **given):
     """Make an evaluator of the cases in folder/in, and the handler that writes their masks."""
     items = given.get("items") or slice_items(find_cases(folder / "in", None))
@@ -82,11 +113,12 @@ def predict(folder, output="out", spacing_mm=None, batch_size=2, workers=0, **gi
         collate_fn=collate_cases,
         num_workers=workers,
     )
-    handler = SaveMasks(folder / output)
+    handler = SaveMasks(folder / output, inferer=given.get("reduced"))
     engine = SupervisedEvaluator(
         device=torch.device("cpu"),
         val_data_loader=loader,
         network=given.get("network") or TinyNetwork(),
+        inferer=given.get("windows"),
         val_handlers=[handler],
         decollate=False,
     )

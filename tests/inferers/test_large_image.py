@@ -13,7 +13,8 @@ from metaseg_monai.bundle import resolve_bundle
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "benchmark_large_image.py"
 SIZE = 3000
-BYTES_A_PIXEL = 15  # 4 the image, 8 the logits of two classes, 1 the mask, 1 its copy for the file
+BYTES_A_PIXEL = 8  # the image as it is read, and scaled, as float32
+BYTES_OF_BANDS = 40e6
 BYTES_BESIDE = 40e6  # tiles, and modules that are imported late
 
 CHILD = """
@@ -59,15 +60,16 @@ def test_images_one_after_the_other_take_the_memory_of_one(benchmark, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr[-2000:]
     grown = int(done.stdout.split()[-1]) * 1024
-    assert grown < BYTES_A_PIXEL * SIZE**2 + BYTES_BESIDE, f"{grown / SIZE**2:.1f} bytes a pixel"
+    most = BYTES_A_PIXEL * SIZE**2 + BYTES_BESIDE + BYTES_OF_BANDS
+    assert grown < most, f"{grown / SIZE**2:.1f} bytes a pixel"
     for number in (0, 1):
         assert tifffile.imread(tmp_path / "out" / f"{number}.tif").shape == (SIZE, SIZE)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("blend", ["gaussian", "discard"])
-def test_14000_pixels_square_take_less_than_4_gigabytes(blend):
-    command = [sys.executable, str(SCRIPT), "--size", "14000", "--limit_gb", "4"]
+def test_14000_pixels_square_take_less_than_2200_megabytes(blend):
+    command = [sys.executable, str(SCRIPT), "--size", "14000", "--limit_gb", "2.2"]
     done = subprocess.run(
         [*command, f"--window_inferer#blend={blend}"], capture_output=True, text=True, timeout=600
     )

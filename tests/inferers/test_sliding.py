@@ -395,7 +395,7 @@ def test_each_form_of_output_is_kept_and_others_are_refused():
         map_tensors(torch.neg, {"a": "logits"})
 
 
-@pytest.mark.parametrize("blend", ["gaussian", "constant", "pyramid"])
+@pytest.mark.parametrize("blend", BLENDS)
 @pytest.mark.parametrize(
     ("size", "window", "overlap"), [(97, 16, 0.25), (130, 16, 0.6), (64, 32, 0)]
 )
@@ -405,13 +405,23 @@ def test_bands_of_large_images_give_what_the_whole_image_gives(
     torch.manual_seed(0)
     image, meta = torch.rand(1, 2, size, 41), torch.tensor([[2.0]])
     inferer = SlidingWindowMetadataInferer((window, window), 3, overlap, blend)
+    ran = []
 
     def network(windows, meta):
+        ran.append(len(windows))
         return torch.cat([windows.cumsum(2), windows.cumsum(3)], 1) * meta[:, :1, None, None]
 
     whole = inferer(image, network, meta)
+    windows_of_whole = sum(ran)
     monkeypatch.setattr(sliding, "LARGE_PIXELS", 100)
     for windows in (1, 2, 3):
         monkeypatch.setattr(sliding, "BAND_WINDOWS", windows)
         assert windows > 1 or len(inferer._bands(size, window)) > 1
+        ran.clear()
         assert torch.equal(inferer(image, network, meta), whole)
+        assert sum(ran) == windows_of_whole, "a window was run twice"
+        as_dict = inferer(image, lambda seen, meta: {"pred": network(seen, meta)}, meta)
+        assert torch.equal(as_dict["pred"], whole)
+        inferer.reduce = lambda logits: logits.argmax(1, keepdim=True)
+        assert torch.equal(inferer(image, network, meta), whole.argmax(1, keepdim=True))
+        inferer.reduce = None
