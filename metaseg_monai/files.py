@@ -36,6 +36,7 @@ CHUNK_BYTES = 1 << 20
 SHOWN_CHARACTERS = 80  # of a value in a message
 WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)  # some disks of clusters
 MOST_TEXT = 64 << 20  # bytes of a file that is read as a whole
+MOST_TABLE = 1 << 30  # and of a table
 
 
 @contextmanager
@@ -187,11 +188,15 @@ def read_lines(path: str | Path) -> tuple[list[str], list[tuple[int, dict[str, s
         cells is not the header's.
 
     Raises:
-        DataError: the file may not be read, is not UTF-8, empty, without rows, or repeats a column.
+        DataError: the file may not be read, is no regular file or larger than 1 GB, is not UTF-8,
+            empty, without rows, or repeats a column.
     """
     path = Path(path)
-    with readable(path), path.open("rb") as start:
-        mark = start.read(4)
+    try:
+        with readable(path), text_file(path, MOST_TABLE).open("rb") as start:
+            mark = start.read(4)
+    except ValueError as error:
+        raise DataError(f"{path}: {error}; give a table as a CSV file") from error
     if found := next((what for begin, what in NO_CSV.items() if mark.startswith(begin)), None):
         raise DataError(
             f'{path}: is {found}, expected CSV as text in UTF-8; save the sheet as "CSV UTF-8 '
@@ -260,18 +265,20 @@ def file_sha256(path: str | Path) -> str:
 # What the system does not let us read, told by its name instead of a traceback.
 
 
-def text_file(path: str | Path) -> Path:
+def text_file(path: str | Path, most: int = MOST_TEXT) -> Path:
     """The path of a file of text that can be read as a whole.
 
     Raises:
-        ValueError: it is a device or pipe, which may have no end, or larger than 64 MB.
+        ValueError: it is a device or pipe, which may have no end, or larger than `most` bytes.
         OSError: there is none.
     """
     found = Path(path).stat()
     if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
         raise ValueError("it is no regular file")
-    if found.st_size > MOST_TEXT:
-        raise ValueError(f"it has {found.st_size >> 20} MB, more than such a file may have (64)")
+    if found.st_size > most:
+        raise ValueError(
+            f"it has {found.st_size >> 20} MB, more than such a file may have ({most >> 20})"
+        )
     return Path(path)
 
 

@@ -27,6 +27,7 @@ from metaseg_monai.files import (
     write_problems,
     write_table,
 )
+from metaseg_monai.prepare.splits import read_splits
 
 
 def test_the_old_file_survives_a_failure_and_nothing_else_is_left(tmp_path):
@@ -189,6 +190,7 @@ def test_a_forked_child_does_not_keep_the_folder_of_a_dead_parent(tmp_path):
     code = """
 import os, sys, time
 from metaseg_monai.files import owned
+from metaseg_monai.prepare.splits import read_splits
 with owned(sys.argv[1], "forks"):
     if os.fork() == 0:
         time.sleep(5)
@@ -328,3 +330,22 @@ def test_a_table_that_is_no_text_is_told_with_what_it_is(tmp_path, start, told):
     (tmp_path / "table.csv").write_bytes(start)
     with pytest.raises(DataError, match=rf"table\.csv: is .*{told}.*save the sheet as"):
         read_lines(tmp_path / "table.csv")
+
+
+def test_what_may_have_no_end_is_no_table(tmp_path):
+    (tmp_path / "device.csv").symlink_to(os.devnull)
+    os.mkfifo(tmp_path / "pipe.csv")
+    with (tmp_path / "large.csv").open("wb") as sparse:
+        sparse.truncate(2 << 30)
+    for name, told in (
+        ("device", "no regular file"),
+        ("pipe", "no regular file"),
+        ("large", r"2048 MB, more than .* \(1024\)"),
+    ):
+        with pytest.raises(DataError, match=rf"{name}\.csv: it .*{told}; give a table"):
+            read_lines(tmp_path / f"{name}.csv")
+        with pytest.raises(DataError, match=rf"{name}\.csv: it "):
+            read_splits(tmp_path / f"{name}.csv")
+        (tmp_path / f"{name}.csv").rename(tmp_path / f"{name}.json")
+        with pytest.raises(DataError, match=rf"{name}\.json: no lists of splits"):
+            read_splits(tmp_path / f"{name}.json")

@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal, get_args
 
 from metaseg_monai.errors import DataError, DataWarning, Problem, listing
+from metaseg_monai.files import text_file
 from metaseg_monai.metadata.fields import read_number
 from metaseg_monai.prepare.found import FoundCase, FoundFolder, source_folder
 from metaseg_monai.tables.clinical import CENSORED, Adapt, ClinicalTable
@@ -138,7 +139,7 @@ def read_checksums(path: str | Path) -> dict[str, str]:
     path = Path(path)
     digests: dict[str, str] = {}
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = text_file(path).read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: no list of checksums ({error}); give another file") from error
     for number, line in enumerate(lines, start=1):

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from metaseg_monai.errors import DataError, Problem
-from metaseg_monai.files import read_lines
+from metaseg_monai.files import read_lines, text_file
 from metaseg_monai.naming import composed
 from metaseg_monai.prepare.found import FoundCase, listed
 from metaseg_monai.tables.columns import SPLITS
@@ -129,7 +129,7 @@ def _entries(path: Path) -> Iterator[tuple[str, str]]:
     if path.is_dir():
         for split in SPLITS:
             if (path / f"{split}.txt").is_file():
-                names = (path / f"{split}.txt").read_text(encoding="utf-8").split()
+                names = text_file(path / f"{split}.txt").read_text(encoding="utf-8").split()
                 yield from ((name, split) for name in names)
     elif path.suffix.lower() == ".csv":
         header, lines, problems = read_lines(path)
@@ -141,7 +141,7 @@ def _entries(path: Path) -> Iterator[tuple[str, str]]:
             )
         yield from ((cells[column], cells["split"].strip()) for _, cells in lines)
     else:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(text_file(path).read_text(encoding="utf-8"))
         if not isinstance(content, Mapping):
             raise DataError(
                 f"{path}: expected {{split: [cases]}} or {{case: split}}; of several folds, save "

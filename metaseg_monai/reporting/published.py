@@ -10,6 +10,7 @@ import pandas as pd
 from pydantic import BaseModel, ValidationError
 
 from metaseg_monai.errors import ConfigError, DataError
+from metaseg_monai.files import text_file
 from metaseg_monai.reporting import scores
 from metaseg_monai.reporting.comparisons import compare_pair
 from metaseg_monai.reporting.page import Part, Section
@@ -66,7 +67,7 @@ def load_references(path: Path) -> dict[str, Reference]:
         ConfigError: no such file, not of the form, or an id twice.
     """
     try:
-        tables = json.loads(path.read_text(encoding="utf-8"))["tables"]
+        tables = json.loads(text_file(path).read_text(encoding="utf-8"))["tables"]
     except OSError as error:
         raise ConfigError(
             f"Cannot read the published figures: {error}; give the path of references.json, which "

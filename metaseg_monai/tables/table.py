@@ -15,7 +15,7 @@ from pydoc import locate
 from typing import Any, get_args
 
 from metaseg_monai.errors import ConfigError, DataError, MetadataError, listing
-from metaseg_monai.files import read_lines, readable, replacing, written_at
+from metaseg_monai.files import read_lines, readable, replacing, text_file, written_at
 from metaseg_monai.images.image import FORMAT_OF_SUFFIX, image_suffix
 from metaseg_monai.metadata.fields import MetadataWarning, read_number, said
 from metaseg_monai.metadata.schema import MetadataSchema
@@ -190,7 +190,7 @@ def known_class_names(folder: str | Path) -> dict[int, str]:
     for name in (CLASSES, DECATHLON):
         file = Path(folder) / name
         try:
-            content = json.loads(file.read_text(encoding="utf-8"))
+            content = json.loads(text_file(file).read_text(encoding="utf-8"))
             if name == DECATHLON:
                 content = content["labels"]  # nnU-Net has {name: number}, or regions
                 if all(isinstance(value, int) for value in content.values()):
@@ -226,7 +226,7 @@ def tell(table: CaseTable) -> None:
 def _simulate_once(folder: Path, recipe: Path) -> None:
     """Have the simulator fill its own folder, or see that it has these settings (contract 16)."""
     try:
-        settings = json.loads(recipe.read_text(encoding="utf-8"))
+        settings = json.loads(text_file(recipe).read_text(encoding="utf-8"))
         target, output = settings.pop("_target_"), written_at(recipe.parent / settings["output"])
         if folder.resolve() != output:
             return
