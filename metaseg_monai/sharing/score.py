@@ -67,11 +67,12 @@ class Pair(NamedTuple):
 
 
 class Pairs(NamedTuple):
-    """Pairs in the order of their names, the labels that have no prediction, what classes are."""
+    """Pairs in the order of their names, and what has no partner; what classes are."""
 
     pairs: list[Pair]
     unpredicted: list[str]
     class_names: Mapping[int, str] = {}
+    unlabelled: Sequence[Problem] = ()
 
 
 def find_pairs(predictions: str | Path, labels: str | Path) -> Pairs:
@@ -87,7 +88,7 @@ def find_pairs(predictions: str | Path, labels: str | Path) -> Pairs:
             each case), or, with one mask, its label.
 
     Raises:
-        DataError: nothing is there, two files are of one case, or a prediction has no label.
+        DataError: nothing is there, two files are of one case, or no prediction has a label.
     """
     found = _masks(Path(predictions), "predictions")
     known, names = _labels(Path(labels))
@@ -95,14 +96,13 @@ def find_pairs(predictions: str | Path, labels: str | Path) -> Pairs:
         (pred,), ((case, label),) = found.values(), known.items()
         return Pairs([Pair(case, pred, label)], [], names)
     strangers = sorted(set(found) - set(known))
-    if strangers:
-        raise DataError(
-            f"{_shown(strangers)}: predicted, but without a label in {labels}, which has "
-            f"{_shown(sorted(known))}; name labels and predictions alike, or remove what is no "
-            f"prediction from {predictions}"
-        )
-    pairs = [Pair(case, found[case], known[case]) for case in sorted(found)]
-    return Pairs(pairs, sorted(set(known) - set(found)), names)
+    told = f"predicted, but without a label in {labels}, which has {_shown(sorted(known))}"
+    step = f"name labels and predictions alike, or remove what is no prediction from {predictions}"
+    if len(strangers) == len(found):
+        raise DataError(f"{_shown(strangers)}: {told}; {step}")
+    unlabelled = [Problem(case, str(found[case]), told, step) for case in strangers]
+    pairs = [Pair(case, found[case], known[case]) for case in sorted(set(found) & set(known))]
+    return Pairs(pairs, sorted(set(known) - set(found)), names, unlabelled)
 
 
 def _labels(source: Path) -> tuple[dict[str, Path], Mapping[int, str]]:
@@ -218,7 +218,7 @@ class Scored(str):
 
     Attributes:
         folder: of the table.
-        problems: of the pairs that could not be scored, all in ``problems.csv`` beside the table.
+        problems: of what could not be scored, all in ``problems.csv`` beside the table.
     """
 
     folder: Path
@@ -260,8 +260,8 @@ def score(
         samples: of a KiTS21 download in which its sample_segmentations.py was run: the mean over
             all files of each case's segmentation_samples/.
 
-    A pair that cannot be read, or whose mask has another shape or place than its label or values
-    that are no classes of the regions, is left out and told of.
+    A prediction without a label, and a pair that cannot be read, or whose mask has another shape or
+    place than its label or values that are no classes of the regions, are left out and told of.
 
     Raises:
         DataError: files cannot be paired, no pair can be scored, or the output cannot be written,
@@ -281,7 +281,7 @@ def score(
     highest = max([number for region in made for number in region.classes] + list(named))
     with owned(output, "is writing scores here"):
         rows: list[dict[str, Any]] = []
-        problems: list[Problem] = []
+        problems = list(found.unlabelled)
         for pair in tqdm(found.pairs, desc="score", unit="case", disable=None):
             file = Path(os.path.relpath(pair.pred, folder)).as_posix()
             made_by = predicted.get(file, MadeBy())
@@ -291,7 +291,7 @@ def score(
                 pairs = _samples(pair) if samples else [pair]
                 scores = _mean([_score_pair(one, made, found_share, highest) for one in pairs])
             except (DataError, OSError) as error:
-                if len(problems) + 1 == len(found.pairs):
+                if len(problems) + 1 == len(found.pairs) + len(found.unlabelled):
                     raise
                 cause = as_refusal(error) or error
                 problems.append(Problem.of_error(pair.case, str(pair.pred), pair.pred, cause))

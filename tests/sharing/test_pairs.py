@@ -62,10 +62,16 @@ def test_two_files_need_no_common_name(tmp_path):
     assert found.pairs == [("case_00000", tmp_path / "mask.nii.gz", label)]
 
 
-def test_a_prediction_without_a_label_is_refused(tmp_path):
-    predictions = make(tmp_path / "p", "case_00000.nii.gz", "case_00009.nii.gz")
+def test_a_prediction_without_a_label_is_left_out_unless_it_is_alone(tmp_path):
+    predictions, labels = make(tmp_path / "p", "case_00009.nii.gz"), make(tmp_path / "l", *KITS)
     with pytest.raises(DataError, match="case_00009: predicted, but without a label"):
-        find_pairs(predictions, make(tmp_path / "l", *KITS))
+        find_pairs(predictions, labels)
+    make(predictions, "case_00000.nii.gz")
+    found = find_pairs(predictions, labels)
+    assert [pair.case for pair in found.pairs] == ["case_00000"]
+    assert [(one.case, one.file) for one in found.unlabelled] == [
+        ("case_00009", str(predictions / "case_00009.nii.gz"))
+    ]
 
 
 def test_two_predictions_of_a_case_are_refused(tmp_path):

@@ -230,12 +230,14 @@ def test_what_cannot_be_scored_is_listed_and_the_others_are_scored(tmp_path):
     (tmp_path / "p" / "a.nii.gz").write_bytes(b"")
     saved(tmp_path / "p" / "b.nii.gz", label_of(0)[:5])
     saved(tmp_path / "l" / "c.nii.gz", label_of(0), shift_mm=9)
+    unlabelled = saved(tmp_path / "p" / "e.nii.gz", label_of(0))
     told = score(tmp_path / "p", tmp_path / "l", tmp_path / "out")
-    assert [problem.case for problem in told.problems] == ["a", "b", "c"]
+    assert [problem.case for problem in told.problems] == ["e", "a", "b", "c"]
     assert set(read_volumes(tmp_path / "out" / "volumes.csv")["volume"]) == {"d"}
     rows = pd.read_csv(tmp_path / "out" / "problems.csv")
-    assert list(rows["case"]) == ["a", "b", "c"]
-    assert list(rows["next_step"].str.len() > 0) == [True] * 3
+    assert list(rows["case"]) == ["e", "a", "b", "c"]
+    assert list(rows["next_step"].str.len() > 0) == [True] * 4
+    unlabelled.unlink()
     for case in "abc":
         saved(tmp_path / "p" / f"{case}.nii.gz", label_of(0))
         saved(tmp_path / "l" / f"{case}.nii.gz", label_of(0))
