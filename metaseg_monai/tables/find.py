@@ -76,8 +76,9 @@ def find_cases(
             and without `metadata` each case takes those of the file that the layout finds.
         default: an application's settings, see `field_values`: raw values of the fields that
             `metadata` does not name, of images without a table or file.
-        problems: gets the rows and cases that are wrong by themselves, and folders that cannot be
-            listed, which are left out, unless nothing else is there.
+        problems: gets the rows and cases that are wrong by themselves, images of one case's name,
+            folders that cannot be listed and what is named as an image and is none, which are left
+            out, unless nothing else is there.
 
     Returns:
         Items with `image`, `case`, `group`, `metadata`; a NIfTI or DICOM image also has `mask`, the
@@ -144,7 +145,8 @@ def image_paths(folder: Path, problems: list[Problem] | None = None) -> list[Pat
 
     Args:
         folder: to search.
-        problems: gets the folders within that cannot be listed; None raises the OSError.
+        problems: gets the folders within that cannot be listed, and what is named as an image and
+            is none; None raises the OSError, and tells the others in the log.
     """
 
     def unread(error: OSError) -> None:
@@ -163,22 +165,30 @@ def image_paths(folder: Path, problems: list[Problem] | None = None) -> list[Pat
                 raise
             return False  # told by `unread`, or by whoever reads its files
 
+    def tell(path: Path, problem: str, next_step: str) -> None:
+        name = path.relative_to(folder).as_posix()
+        if problems is None:
+            logger.warning("%s: %s; %s", path, problem, next_step)
+        else:
+            problems.append(Problem(name, str(path), problem, next_step))
+
     images, empty = list[Path](), list[Path]()
     for path in sorted(_walk(folder, unread)):
         if is_series(path) if path.is_dir() else _is_image_file(path):
             images.append(path)
-        elif path.is_dir() and image_suffix(path) in FORMAT_OF_SUFFIX:
+        elif image_suffix(path) not in FORMAT_OF_SUFFIX:
+            continue
+        elif path.is_dir():
             empty.append(path)
+        elif not path.exists():
+            tell(path, "is a link that leads to no file", "mend the link, or copy the image here")
+        else:
+            tell(path, "is no regular file (but a FIFO or device)", "put the image in its place")
     inside = {above for path in images for above in path.parents}
     for path in empty:
         if path not in inside:
-            name = path.relative_to(folder).as_posix()
             step = "copy the image anew in its place, or rename the folder"
-            told = Problem(name, str(path), "is a folder without images, named as an image", step)
-            if problems is None:
-                logger.warning("%s: %s; %s", told.file, told.problem, told.next_step)
-            else:
-                problems.append(told)
+            tell(path, "is a folder without images, named as an image", step)
     return images
 
 
@@ -253,23 +263,25 @@ def _items_of_images(
     known = layout.find(source) if layout is not None else {}
     folder = source if source.is_dir() else source.parent
     items: list[dict[str, Any]] = []
-    of_case: dict[str, str] = {}
-    problems = []
+    of_case: dict[str, list[str]] = {}
     for path in known or _all_images(source, table, layout, left_out):
         relative = _relative(path, folder)
         case = known.get(path) or case_name(relative, is_folder=path.is_dir())
-        if (other := of_case.setdefault(case, relative)) != relative:
-            problems.append(
-                f"{relative}: the case {case!r} is also {other}; rename one of the two, or "
-                "predict on their folders apart"
-            )
+        of_case.setdefault(case, []).append(relative)
         items.append({"image": str(path), "case": case, "group": case, "metadata": {}})
-    refuse(source, problems)
+    if clashes := [one for case, names in of_case.items() for one in _clashes(case, names)]:
+        alike = {problem.case for problem in clashes}
+        if left_out is None or len(alike) == len(of_case):
+            refuse(source, [f"{one.file}: {one.problem}; {one.next_step}" for one in clashes])
+        else:
+            left_out += clashes
+        items = [item for item in items if item["case"] not in alike]
+        of_case = {case: names for case, names in of_case.items() if case not in alike}
     _name_masks(items, folder)
     for item in items:
         if Path(item["image"]) in known:  # a mask of a download is named by its case, not as a scan
             item["mask"] = f"{item['case']}.nii.gz"
-    _tell_labels([Path(relative) for relative in of_case.values()], source)
+    _tell_labels([Path(relative) for (relative,) in of_case.values()], source)
     if layout is not None and schema is not None and known and metadata is None:
         of_file: dict[Path | None, list[dict[str, Any]]] = defaultdict(list)
         for item in items:  # a case has the row of its own download, never that of a namesake
@@ -284,6 +296,17 @@ def _items_of_images(
             metadata = {**default, **(metadata or {})}
         _attach(items, source, schema, metadata, layout, left_out)
     return items
+
+
+def _clashes(case: str, names: Sequence[str]) -> list[Problem]:
+    """The images of one case's name, each with another of them; none where it is one."""
+    step = "rename one of the two, or predict on their folders apart"
+    problems = []
+    for name in names if len(names) > 1 else ():
+        other = names[0] if name != names[0] else names[1]
+        shown = ascii(other) if composed(other) == composed(name) else other  # they look the same
+        problems.append(Problem(case, name, f"the case {case!r} is also {shown}", step))
+    return problems
 
 
 def _all_images(
@@ -304,6 +327,7 @@ def _all_images(
         path for path in found if path not in single and not (layout and layout.is_label(path))
     ]
     told = listing(path.relative_to(source).as_posix() for path in single)
+    wrong = f"; left out: {listing(problems, word=str)}" if problems else ""
     if not images:
         raise DataError(
             f"{source}: neither the table {table} nor images "
@@ -311,7 +335,7 @@ def _all_images(
             + (
                 f"; the DICOM series {told} have one plane each and are no volumes"
                 if single
-                else ""
+                else wrong
             )
         )
     if single:

@@ -367,3 +367,32 @@ def test_a_folder_that_is_named_as_an_image_is_told(tmp_path):
     assert [(one.case, one.problem) for one in problems] == [
         ("b.nii.gz", "is a folder without images, named as an image")
     ]
+
+
+def test_links_to_nothing_and_what_is_no_file_are_told_and_never_opened(tmp_path):
+    for name, target in {"gone.png": "nowhere.png", "loop.nii.gz": "loop.nii.gz"}.items():
+        (tmp_path / name).symlink_to(tmp_path / target)
+    os.mkfifo(tmp_path / "pipe.tif")
+    (tmp_path / "notes.txt").symlink_to(tmp_path / "nowhere.txt")
+    with pytest.raises(DataError, match=r"left out: gone\.png: .*leads to no file"):
+        find_cases(tmp_path, problems=[])
+    tifffile.imwrite(tmp_path / "a.tif", [[1, 2]])
+    problems = []
+    assert [item["case"] for item in find_cases(tmp_path, problems=problems)] == ["a"]
+    assert [(one.case, one.problem) for one in problems] == [
+        ("gone.png", "is a link that leads to no file"),
+        ("loop.nii.gz", "is a link that leads to no file"),
+        ("pipe.tif", "is no regular file (but a FIFO or device)"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("e\u0301.nii", "\u00e9.nii"), ("s.nii", "s.nii.gz"), ("a/s.nii", "a_s.nii")]
+)
+def test_images_of_one_name_are_left_out_of_a_batch(tmp_path, save_volume, one, other):
+    for name in (one, other, "right.nii"):
+        save_volume(tmp_path / name)
+    problems = []
+    assert [item["case"] for item in find_cases(tmp_path, problems=problems)] == ["right"]
+    assert {problem.file for problem in problems} == {one, other}
+    assert len({problem.problem for problem in problems}) == 2  # also where both look alike
