@@ -115,10 +115,12 @@ class LoadCased(MapTransform):
         item.pop("label_values", None)
         found = loaded.image.shape[0]
         if self.in_channels not in (None, found):
+            to = {1: "grey", 3: "rgb"}.get(self.in_channels or 0) if found <= 4 else None
+            made = f"--preprocessing#0#channels {to} or " if to else ""
             raise DataError(
                 f"{named(item)}: {found} channels in {loaded.attributes['path']}, the network "
-                f"takes {self.in_channels}; set channels of LoadCased to grey or rgb, or "
-                "in_channels"
+                f"takes {self.in_channels}; save the image with {self.in_channels}, or use a "
+                f"network trained with {made}--in_channels {found}"
             )
         for remark in loaded.remarks:
             warnings.warn(remark, DataWarning, stacklevel=2)

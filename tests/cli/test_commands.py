@@ -251,10 +251,16 @@ def test_images_that_do_not_fit_are_refused_by_name(metaseg, refused, bundle, tm
     assert metaseg("train", bundle, "--output_dir", tmp_path / "r", *small)[0] == 0
     settings = ["--ckpt_path", tmp_path / "r" / "model.pt", "--meta", "task=disc"]
     settings += NETWORK
-    tifffile.imwrite(tmp_path / "rgb.tif", np.zeros((40, 40, 3), np.uint8), photometric="rgb")
+    colours = np.eye(40, dtype=np.uint8)[..., None] * np.array([255, 200, 150], np.uint8)
+    tifffile.imwrite(tmp_path / "rgb.tif", colours, photometric="rgb")
     message = refused("predict", bundle, tmp_path / "rgb.tif", tmp_path / "out", *settings)
     assert "rgb: " in message
-    assert "channels of LoadCased" in message
+    grey = ["--preprocessing#0#channels", "grey"]
+    assert f"save the image with 1, or use a network trained with {' '.join(grey)} or" in message
+    assert metaseg("train", bundle, "--output_dir", tmp_path / "grey", *grey, *small)[0] == 0
+    able = ["--ckpt_path", tmp_path / "grey" / "model.pt", *settings[2:], *grey]
+    status, _, told = metaseg("predict", bundle, tmp_path / "rgb.tif", tmp_path / "out", *able)
+    assert status == 0, told
     tifffile.imwrite(tmp_path / "deep.tif", np.eye(40, dtype=np.uint16) * 4000)
     message = refused("predict", bundle, tmp_path / "deep.tif", tmp_path / "out", *settings)
     assert "deep: " in message
