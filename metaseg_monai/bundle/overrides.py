@@ -30,6 +30,8 @@ VALUES = {
 }
 PLACE = re.compile(r"\w+_(dir|file|path)|bundle_root|predicted_metadata")
 SIZES = ("roi_size", "spatial_size")  # pixels along each axis
+LARGEST = 1 << 20  # of these
+STEPS = ("preprocessing", "augmentation", "postprocessing")  # lists of components
 PLAIN = (str, int, float, Path, Mapping, list, type(None))
 NULL = "null"  # messages and files write None so; the command line passes it as text
 TRUTH = {"true": True, "false": False}
@@ -322,7 +324,7 @@ def read_config(file: str | Path) -> dict[str, Any]:
     """Read one configuration file.
 
     Raises:
-        ConfigError: it is missing or broken.
+        ConfigError: it is missing or broken, or steps of the processing are no components.
     """
     if not Path(file).is_file():
         raise ConfigError(f"There is no configuration file {file}.")
@@ -332,7 +334,26 @@ def read_config(file: str | Path) -> dict[str, Any]:
         raise ConfigError(f"Cannot read {file}: {error}. Mend the JSON.") from error
     if not isinstance(content, dict):
         raise ConfigError(f'{file}: expected {{"id": value, ...}}, got a {type(content).__name__}')
-    return {key.replace("::", "#"): value for key, value in content.items()}
+    content = {key.replace("::", "#"): value for key, value in content.items()}
+    for name, value in flatten(content):
+        if name.rpartition("#")[2] in STEPS:
+            _check_steps(f"{file}: {name}", value)
+    return content
+
+
+def _check_steps(place: str, value: Any) -> None:
+    """Accept a list of components and references, a component, or a reference."""
+    steps = value if isinstance(value, list) else [value]
+    if not all(_is_reference(one) or isinstance(one, Mapping) for one in steps):
+        raise ConfigError(
+            f"{place} is {value!r:.80}; expected a list of components such as "
+            '[{"_target_": "metaseg_monai.transforms.LoadCased"}]'
+        )
+
+
+def _is_beyond(sizes: Any) -> bool:
+    numbers = sizes if isinstance(sizes, list) else [sizes]
+    return any(isinstance(one, int | float) and one > LARGEST for one in numbers)
 
 
 def _typed(key: str, default: Any, value: Any, is_data: bool = False) -> Any:
@@ -360,6 +381,13 @@ def _typed(key: str, default: Any, value: Any, is_data: bool = False) -> Any:
         value = TRUTH[value.lower()]
     if value == NULL:
         value = None
+    if last in SIZES and _is_beyond(value):
+        raise ConfigError(
+            f"The override {key!r} is {value!r:.80}; expected at most {LARGEST} pixels along "
+            "an axis."
+        )
+    if last in STEPS:
+        _check_steps(f"The override {key!r}", value)
     if default is None or (_is_reference(value) and not is_data) or _is_reference(default):
         return value
     if value is None and (is_text or last in OFF_BY_NULL):

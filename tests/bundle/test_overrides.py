@@ -3,6 +3,7 @@ import json
 import pytest
 
 from metaseg_monai.bundle import check_overrides, load_config
+from metaseg_monai.bundle.overrides import read_config
 from metaseg_monai.errors import ConfigError
 
 CONFIG = {
@@ -149,3 +150,25 @@ def test_a_key_that_adds_to_a_component_is_merged_on_inference_too(tmp_path):
     (tmp_path / "mine.json").write_text('{"+part#inner": {"b": 2}}')
     merged = load_config([tmp_path / "inference.json", tmp_path / "mine.json"])
     assert merged == {"part": {"inner": {"a": 1, "b": 2}}}
+
+
+@pytest.mark.parametrize("size", [[10**29, 32], [1e29, 32], 1 << 40])
+@pytest.mark.parametrize("default", [[64, 64], "@window"])
+def test_sizes_that_no_image_has_are_refused(size, default):
+    with pytest.raises(ConfigError, match=r"'roi_size' is .* expected"):
+        check_overrides({"window": [64, 64], "roi_size": default}, {"roi_size": size})
+
+
+@pytest.mark.parametrize("steps", [-1, [-1], None, "load", True])
+def test_steps_that_are_no_components_are_refused(tmp_path, steps):
+    file = tmp_path / "train.json"
+    for content in ({"preprocessing": steps}, {"train": {"augmentation": steps}}):
+        file.write_text(json.dumps(content))
+        with pytest.raises(
+            ConfigError, match=r"train\.json: .*(ing|ation) is .*list of components"
+        ):
+            read_config(file)
+    with pytest.raises(ConfigError, match="override 'preprocessing' is"):
+        check_overrides({"preprocessing": ["@load"]}, {"preprocessing": steps})
+    file.write_text('{"preprocessing": ["@load", {"_target_": "a.B"}], "augmentation": "$[]"}')
+    assert len(read_config(file)) == 2
