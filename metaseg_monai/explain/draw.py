@@ -21,7 +21,7 @@ from metaseg_monai.explain.activations import (
     read_activations,
 )
 from metaseg_monai.explain.features import FeatureMaps, read_features
-from metaseg_monai.explain.figure_style import SOFT, STYLE, WIDTH, png
+from metaseg_monai.explain.figure_style import SOFT, STYLE, WIDTH, legend_text, png
 from metaseg_monai.files import frame_csv, replacing
 from metaseg_monai.naming import file_name
 
@@ -177,8 +177,9 @@ def single_gate(activations: Activations, gate: str, first: str, second: str) ->
         above, below = figure.subplots(2, 1, sharex=True)
         values = [table.loc[name].to_numpy() for name in (first, second)]
         above.vlines(channels, *values, color="#c9c9c9", lw=2, zorder=1)
-        above.plot(channels, values[0], "o", mfc="none", color=ONE, ms=6, label=first)
-        above.plot(channels, values[1], "o", color=OTHER, ms=3, label=second)
+        told = legend_text(first), legend_text(second)
+        above.plot(channels, values[0], "o", mfc="none", color=ONE, ms=6, label=told[0])
+        above.plot(channels, values[1], "o", color=OTHER, ms=3, label=told[1])
         above.set_ylabel("scale")
         title = f"Gate {gate}: {_gap_title(activations, first, second)}"
         figure.suptitle(_fitting(title), size=10, x=0.01, ha="left")

@@ -155,6 +155,15 @@ def folded(name: str, width: int = 11) -> str:
     return "\n".join(line.strip() for line in lines)
 
 
+def legend_text(name: str) -> str:
+    r"""A name as a legend shows it; one that begins with "_" matplotlib would leave out.
+
+    >>> legend_text("_t_"), legend_text("t")
+    ('\u200b_t_', 't')
+    """
+    return f"\u200b{name}" if name.startswith("_") else name
+
+
 def panels(figure: Figure, count: int, most: int = 4) -> list[Axes]:
     """Small multiples that share both axes: at most `most` side by side, rows evenly filled."""
     rows = -(-count // most)

@@ -117,6 +117,13 @@ def test_titles_are_within_the_picture_and_apart(monkeypatch, first, second, sin
         assert not any(one.overlaps(other) for other in found[place + 1 :])
 
 
+def test_values_that_begin_with_an_underscore_are_in_the_legend(monkeypatch):
+    monkeypatch.setattr(drawing, "png", lambda figure: figure)
+    figure = drawing.single_gate(activations("_t_", "__"), "gate1", "_t_", "__")
+    told = [text.get_text().lstrip("\u200b") for text in figure.legends[0].get_texts()]
+    assert told == ["_t_", "__"]
+
+
 def test_a_field_is_named_once(monkeypatch):
     monkeypatch.setattr(drawing, "png", lambda figure: figure)
     figure = drawing.gate_differences(activations(FIRST, SECOND), FIRST, SECOND)

@@ -25,6 +25,7 @@ from metaseg_monai.explain.figure_style import (
     WIDTH,
     Look,
     folded,
+    legend_text,
     looks,
     panels,
     png,
@@ -128,7 +129,7 @@ def _curves(curves: Mapping[str, pd.DataFrame], column: str) -> tuple[Figure, Ax
             marker=look.marker,
             ms=5,
             markevery=every,
-            label=name,
+            label=legend_text(name),
             clip_on=False,
         )
         top = max(top, float(np.nanmax(curve["f1"], initial=0.0)))
@@ -144,7 +145,12 @@ def _draw_bins(axes: Axes, curve: pd.DataFrame, look: Look, label: str) -> None:
     share = filled["pixels"] / max(1, filled["pixels"].sum())
     area = 8 + 9 * np.clip(4 + np.log10(share), 0, 4)
     axes.plot(
-        filled["confidence"], filled["frequency"], look.line, color=look.colour, lw=1.5, label=label
+        filled["confidence"],
+        filled["frequency"],
+        look.line,
+        color=look.colour,
+        lw=1.5,
+        label=legend_text(label),
     )
     axes.scatter(
         filled["confidence"], filled["frequency"], area, color=look.colour, ec=INK, lw=0.4, zorder=3
@@ -202,7 +208,9 @@ def learning_curves(logs: Mapping[str, Sequence[pd.DataFrame]]) -> bytes:
             Line2D([], [], color=SOFT, lw=1.6, label="validation"),
         ]
         if not apart:
-            handles += [Line2D([], [], color=style[n].colour, lw=2.4, label=n) for n in logs]
+            handles += [
+                Line2D([], [], color=style[n].colour, lw=2.4, label=legend_text(n)) for n in logs
+            ]
         figure.legend(handles=handles, loc="outside upper left", ncols=len(handles))
         figure.supxlabel("epoch", size=9)
         figure.supylabel("loss (logarithmic)", size=9)

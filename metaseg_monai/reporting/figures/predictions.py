@@ -10,7 +10,16 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from metaseg_monai.evaluation.samples import Sample
-from metaseg_monai.explain.figure_style import INK, SOFT, STYLE, WIDTH, folded, mode_labels, png
+from metaseg_monai.explain.figure_style import (
+    INK,
+    SOFT,
+    STYLE,
+    WIDTH,
+    folded,
+    legend_text,
+    mode_labels,
+    png,
+)
 from metaseg_monai.reporting.figures.values import hollow_key
 
 # white, blue and orange differ in lightness as well, so that they stay apart without colour vision
@@ -224,7 +233,9 @@ def montage(
             axes.set_title(text, size=8, loc="center", color=colour)
         shown = _classes([a for s in samples for a in (s.label, *map(s.preds.get, modes.values()))])
         handles = [
-            Line2D([], [], color=_of_class(n), lw=1.6, label=classes.get(n, f"class {n}"))
+            Line2D(
+                [], [], color=_of_class(n), lw=1.6, label=legend_text(classes.get(n, f"class {n}"))
+            )
             for n in shown
         ]
         handles.append(Line2D([], [], color=SOFT, lw=1.1, ls=(0, (2, 1.4)), label="label"))

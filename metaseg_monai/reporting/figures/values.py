@@ -26,6 +26,7 @@ from metaseg_monai.explain.figure_style import (
     Look,
     folded,
     ink_on,
+    legend_text,
     looks,
     mode_labels,
     png,
@@ -147,7 +148,7 @@ def _key(
 def key(name: str, look: Look, **others: Any) -> Line2D:
     """The entry of a condition in a legend."""
     of_look = {"color": look.colour, "ls": look.line, "marker": look.marker, "ms": 4.5}
-    return Line2D([], [], label=name, **{**of_look, **others})
+    return Line2D([], [], label=legend_text(name), **{**of_look, **others})
 
 
 def hollow_key(what: str, ms: float = 5) -> Line2D:
