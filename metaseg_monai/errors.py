@@ -38,7 +38,10 @@ class TrainingError(MetasegError, RuntimeError):
 
 
 class DataWarning(UserWarning):
-    """Something about an image that is allowed but seldom meant, such as one constant value."""
+    """Something about data that is allowed but seldom meant, such as an image of one value.
+
+    The command line tells each once, as one line.
+    """
 
 
 class Problem(NamedTuple):

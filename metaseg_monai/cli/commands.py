@@ -16,7 +16,9 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial, wraps
 from pathlib import Path
 from types import UnionType
@@ -35,6 +37,7 @@ from metaseg_monai.errors import (
     WITH_PROBLEMS,
     ConfigError,
     DataError,
+    DataWarning,
     as_refusal,
     root_cause,
 )
@@ -96,7 +99,8 @@ def main() -> None:
     debug = False
     try:
         arguments, debug = split_debug(sys.argv[1:])
-        status = run(arguments)
+        with _remarks():
+            status = run(arguments)
         sys.stdout.flush()
     except BrokenPipeError:  # the reader has had enough, such as head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -124,6 +128,25 @@ def main() -> None:
             signal.signal(signal.SIGTERM, before)
     if status:
         sys.exit(status)
+
+
+@contextmanager
+def _remarks() -> Iterator[None]:
+    """Tell what the library remarks on data as one line on stderr, once, whatever filters say."""
+    told: set[str] = set()
+
+    def show(message: Any, category: type[Warning], *place: Any, **others: Any) -> None:
+        text = " ".join(str(message).split())
+        if not issubclass(category, DataWarning):
+            before(message, category, *place, **others)
+        elif text not in told:
+            told.add(text)
+            sys.stderr.write(f"warning: {text}\n")
+
+    with warnings.catch_warnings():
+        before, warnings.showwarning = warnings.showwarning, show
+        warnings.simplefilter("always", DataWarning)
+        yield
 
 
 def _stop(number: int, frame: Any) -> None:

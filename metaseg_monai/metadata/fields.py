@@ -23,7 +23,7 @@ from pydantic import (
 )
 from pydantic import Field as Setting
 
-from metaseg_monai.errors import MetadataError, did_you_mean, listing
+from metaseg_monai.errors import DataWarning, MetadataError, did_you_mean, listing
 from metaseg_monai.naming import composed
 
 Provenance = Literal["acquisition", "clinical prior", "label-derived"]
@@ -46,7 +46,7 @@ _SLIPS = {  # (declared unit, factor that would bring the value inside) -> the u
 }
 
 
-class MetadataWarning(UserWarning):
+class MetadataWarning(DataWarning):
     """A metadata value was used as it is but looks wrong, for instance out of its range."""
 
 

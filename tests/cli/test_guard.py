@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,10 +21,12 @@ from metaseg_monai.errors import (
     CheckpointError,
     ConfigError,
     DataError,
+    DataWarning,
     Problem,
     as_refusal,
 )
 from metaseg_monai.files import write_problems
+from metaseg_monai.metadata import MetadataWarning
 from metaseg_monai.training import read_checkpoint
 
 COMMAND = [sys.executable, "-m", "metaseg_monai"]
@@ -229,3 +232,18 @@ def test_extras_that_are_named_exist():
     known = (Path(__file__).parents[2] / "pyproject.toml").read_text()
     for extra in set(EXTRAS.values()):
         assert f"\n{extra} = [" in known
+
+
+def test_remarks_on_data_are_one_line_each_once_and_not_filtered(ends):
+    def function():
+        for case in ("a", "b", "a"):
+            warnings.warn(f"case {case}:\nis tilted", DataWarning, stacklevel=1)
+        warnings.warn("no size", MetadataWarning, stacklevel=1)
+
+    before = warnings.showwarning
+    warnings.simplefilter("ignore")
+    status, _, err = ends(function)
+    assert (status, err) == (
+        0, "warning: case a: is tilted\nwarning: case b: is tilted\nwarning: no size\n"
+    )  # fmt: skip
+    assert warnings.showwarning is before
