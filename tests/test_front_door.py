@@ -108,7 +108,9 @@ def test_a_schema_of_ones_own_is_kept_to_the_prediction(bundle, tiny, tmp_path, 
         by_settings = predict(model.folder, "images", "by_settings", **shown)
     assert given.masks[0].read_bytes() == by_settings.masks[0].read_bytes()
     with pytest.raises(ConfigError, match=r"names 'tusk'; expected .* \(wanted\)"):
-        predict(model.folder, "images", "wrong", displayable_configs={"tusk": "disc"})
+        predict(
+            model.folder, "images", "wrong", displayable_configs={"tusk": "disc", "threshold": 0.5}
+        )
 
 
 def test_a_model_that_does_not_tell_its_bundle(tmp_path):
