@@ -247,10 +247,10 @@ def test_real_blood_cells_by_a_column_map():
         "rows_per": "task",
         "label_values": {"task": {"nucleus": [2], "cytoplasm": [1]}},
     }
-    problems, _, summary = check_table(REAL / "wbc_d1", schema, columns)
-    assert "137 cases" in summary
-    assert "train: 65 cases; 54 images; 54 groups; task: cytoplasm 11, nucleus 54" in summary
-    (problem,) = problems  # the published set holds one image twice, in train and in val
+    found = check_table(REAL / "wbc_d1", schema, columns)
+    assert "137 cases" in found.summary
+    assert "train: 65 cases; 54 images; 54 groups; task: cytoplasm 11, nucleus 54" in found.summary
+    (problem,) = found.problems  # the published set holds one image twice, in train and in val
     assert "d1_139.png (train)" in problem
     assert "d1_112.png (val)" in problem
     kept = check_table(REAL / "wbc_d1", schema, columns | {"exclude": ["images/d1_139.png"]})
