@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import pandas as pd
 import torch
 from ignite.engine import Engine, Events
 from monai.transforms import Compose
@@ -21,7 +20,7 @@ from torch import Tensor
 
 from metaseg_monai.errors import ConfigError, DataError, Problem, listing
 from metaseg_monai.evaluation.per_case import Case, PerCase
-from metaseg_monai.files import PREFIX, file_sha256, of_cell, replacing
+from metaseg_monai.files import PREFIX, file_sha256, replacing
 from metaseg_monai.images.geometry import AxialVolume
 from metaseg_monai.images.image import image_format
 from metaseg_monai.images.read import is_volume_file, read_header, volume_header
@@ -33,6 +32,7 @@ from metaseg_monai.training.checkpoints import MASKS as NAME
 from metaseg_monai.training.checkpoints import TRAINED_ON
 from metaseg_monai.training.handlers import refuse_non_finite
 from metaseg_monai.training.processes import hear_of_errors
+from metaseg_monai.training.trained_on import read_trained_on
 from metaseg_monai.training.weights import LoadWeights
 from metaseg_monai.transforms.postprocessing import AsMaskd, background_shift, check_sizes, clean_up
 
@@ -356,19 +356,7 @@ class MaskRecord:
         if not file.is_file():
             return None
         if self._splits is None:
-            recorded = self.weights.recorded.get("trained_on")
-            if recorded and file_sha256(file) != recorded["sha256"]:
-                raise DataError(
-                    f"{file}: not the record of the images that {self.weights.path} was trained "
-                    "on; put back the file that this training wrote, or remove it to predict "
-                    "without knowing what was trained on"
-                )
-            rows = pd.read_csv(file, dtype=str, keep_default_na=False).map(of_cell)
-            if not {"case", "group", "split"} <= set(rows):
-                raise DataError(
-                    f"{file}: damaged, it has no case, group and split; put back the file that the "
-                    "training wrote, or remove it to predict without knowing what was trained on"
-                )
+            rows = read_trained_on(file, self.weights)
             rows = rows.sort_values("split", ascending=False)  # train after val, so that it counts
             self._splits = {
                 likened(text): split

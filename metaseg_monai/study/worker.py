@@ -74,6 +74,7 @@ def _run(folder: Path, trust: bool) -> int:
 def _explain(folder: Path, record: dict[str, Any], trust: bool) -> str:
     """Draw what the gates do; an error in this does not spoil the results."""
     from metaseg_monai.bundle.run import run_bundle
+    from metaseg_monai.errors import as_refusal
     from metaseg_monai.explain.draw import draw
     from metaseg_monai.study.matrix import CONFIGS
 
@@ -84,7 +85,7 @@ def _explain(folder: Path, record: dict[str, Any], trust: bool) -> str:
         draw(folder)
     except Exception as error:
         traceback.print_exc()
-        return f"failed: {type(error).__name__}: {error}"
+        return f"failed: {as_refusal(error) or f'{type(error).__name__}: {error}'}"
     return "done"
 
 

@@ -5,6 +5,7 @@ import hashlib
 import logging
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -231,7 +232,7 @@ class RefuseTrained:
                 "%s: missing, so nobody knows whether the test cases were trained on", self.path
             )
             return
-        known = self._read()
+        known = read_trained_on(self.path, self.weights)
         by = known.columns[0]
         then = known[known[by] != ""].drop_duplicates(by, keep="last").set_index(by)
         # what cannot be read is not tested either, which `ListProblems` tells
@@ -269,21 +270,30 @@ class RefuseTrained:
                 listing(groups, SHOWN, str),
             )
 
-    def _read(self) -> pd.DataFrame:
-        advice = "remove the file to test without knowing what was trained on"
-        recorded = self.weights.recorded.get("trained_on")
-        if recorded and file_sha256(self.path) != recorded["sha256"]:
-            raise DataError(
-                f"{self.path}: not the record of the images that {self.weights.path} was trained "
-                f"on; put back the file that this training wrote, or {advice}"
-            )
-        known = pd.read_csv(self.path, dtype=str, keep_default_na=False).map(of_cell)
-        if known.empty or list(known.columns) not in (COLUMNS, [OF_FILES, *COLUMNS[1:]]):
-            raise DataError(
-                f"{self.path}: damaged, expected the columns {', '.join(COLUMNS)}; train anew, or "
-                f"{advice}"
-            )
-        return known
+
+def read_trained_on(path: Path, weights: LoadWeights) -> pd.DataFrame:
+    """The images that weights were trained on, a row each, of the record beside them.
+
+    Args:
+        path: of ``trained_on.csv``.
+        weights: whose facts bind the record.
+
+    Raises:
+        DataError: it is another training's, or damaged.
+    """
+    advice = "remove the file to go on without knowing what was trained on"
+    recorded = weights.recorded.get("trained_on")
+    if recorded and file_sha256(path) != recorded["sha256"]:
+        raise DataError(
+            f"{path}: not the record of the images that {weights.path} was trained "
+            f"on; put back the file that this training wrote, or {advice}"
+        )
+    known = pd.read_csv(path, dtype=str, keep_default_na=False).map(of_cell)
+    if known.empty or list(known.columns) not in (COLUMNS, [OF_FILES, *COLUMNS[1:]]):
+        raise DataError(
+            f"{path}: damaged, expected the columns {', '.join(COLUMNS)}; train anew, or {advice}"
+        )
+    return known
 
 
 def _of_files(files: tuple[str, ...]) -> str:

@@ -320,7 +320,8 @@ def misfit(
     if len(channels) != len(image):
         return f"{len(image)} channels, where the training had {len(channels)}"
     ends = [min(one["lowest"] for one in channels), max(one["highest"] for one in channels)]
-    if stored == "uint8" not in trained["stored"] and not 0 <= ends[0] <= ends[1] <= 255:
+    had_more = "uint8" not in trained["stored"] and not 0 <= ends[0] <= ends[1] <= 255
+    if stored == "uint8" and had_more:
         kinds = ", ".join(trained["stored"])
         return f"8 bits, where the images of the training had {ends[0]:g} to {ends[1]:g} ({kinds})"
     for values, known in zip(on_grid(image, PIXELS_OF_AN_IMAGE), channels, strict=True):

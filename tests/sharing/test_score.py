@@ -251,14 +251,14 @@ def test_patients_of_the_training_are_scored_apart(tmp_path):
     masks.mkdir()
     model.mkdir()
     (model / "trained_on.csv").write_text(
-        "pixels,split,group,case\n1,train,Case 7,case_7_slice_1\n2,val,g8,case_8\n3,train,g9,x\n"
+        "pixels,split,group,case\n1,train,Case 7,case_7_slice_1\n2,val,g8,case_8\n3,train,'=9,x\n"
     )
     weights = SimpleNamespace(path=model / "model.pt", recorded={"weights_sha256": "5a"})
     record = MaskRecord(masks, weights)
     items = [
         {"case": f"case_{number}", "group": f"g{number}", "image": str(tmp_path / "none")}
-        for number in (6, 7, 8, 9)
-    ]
+        for number in (6, 7, 8)
+    ] + [{"case": "case_9", "group": "=9", "image": str(tmp_path / "none")}]
     record.missing(items)
     intact = (model / "trained_on.csv").read_text()
     (model / "trained_on.csv").write_text(intact.replace("group", "gro\0up"))

@@ -251,6 +251,8 @@ def test_a_kill_between_the_moves_loses_nothing(runs, tmp_path, monkeypatch):
         wanted = [*RUN_FILES, "own.csv", *["predicted.sha256"] * 3, *["log.csv"] * newer]
         assert sorted(every) == sorted(wanted), kill
         assert not list((folder / "previous").glob(".*"))
+        if not newer:  # the run came there whole
+            assert {*RUN_FILES} <= {path.name for path in (folder / "previous/run-1").iterdir()}
 
 
 def test_another_number_of_threads_is_warned_of(runs, stopped, caplog):
