@@ -1,7 +1,5 @@
 """Files that are either whole or absent, written beside their place; and what a file holds."""
 
-import csv
-import errno
 import glob
 import hashlib
 import json
@@ -11,22 +9,18 @@ import platform
 import re
 import shutil
 import stat
-import threading
 import time
 import uuid
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from metaseg_monai.errors import ConfigError, DataError, Problem
-from metaseg_monai.naming import MOST_BYTES, composed, shortened
-
-if TYPE_CHECKING:
-    import pandas as pd
+from metaseg_monai.errors import ConfigError, DataError
+from metaseg_monai.naming import MOST_BYTES, shortened
+from metaseg_monai.owners import owned
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +28,6 @@ PREFIX = ".part-"
 RANDOM_BYTES = 64  # of a name that is taken by nobody else, before the one to be
 CHUNK_BYTES = 1 << 20
 SHOWN_CHARACTERS = 80  # of a value in a message
-WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)  # some disks of clusters
 MOST_TEXT = 64 << 20  # bytes of a file that is read as a whole
 MOST_TABLE = 1 << 30  # and of a table
 
@@ -73,160 +66,6 @@ def replacing(path: str | Path) -> Iterator[Path]:
 def _tail(name: str) -> str:
     """What the name of something half-written has of the name to be: all, unless too long."""
     return shortened(name, MOST_BYTES - RANDOM_BYTES)
-
-
-def write_table(rows: Sequence[Mapping[str, Any]], path: str | Path) -> Path:
-    """Write rows as a UTF-8 CSV table, columns in the order of the first row, each by `as_cell`.
-
-    Args:
-        rows: one mapping a row, all with the same keys.
-        path: file to write; its folder is made where it is missing.
-
-    Returns:
-        The path.
-
-    Raises:
-        DataError: there are no rows, or one has other columns than the first.
-    """
-    path = Path(path)
-    if not rows:
-        raise DataError(f"{path}: no rows to write")
-    columns = list(rows[0])
-    for number, row in enumerate(rows, start=2):
-        if set(row) != set(columns):
-            raise DataError(f"{path}: row {number} has the columns {list(row)}, not {columns}")
-    with replacing(path) as partial, partial.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(map(as_cell, columns))
-        writer.writerows([as_cell(row[name]) for name in columns] for row in rows)
-    return path
-
-
-# A spreadsheet runs a cell that begins so, and takes what follows an apostrophe as text.
-_FORMULA = re.compile(r"'*[=+\-@\t\r\uff0b\uff0d\uff1d\uff20]")
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(inf|nan)")
-
-
-def as_cell(value: Any) -> Any:
-    """A value as it stands in every CSV file of ours: text is never a spreadsheet's formula.
-
-    Text that begins as a formula gets an apostrophe; numbers stay numbers. `of_cell` takes it away.
-
-    >>> [as_cell(value) for value in ("=1+1", "@a", "-3.2", -3.2, "-b", "a=b", "'=")]
-    ["'=1+1", "'@a", '-3.2', -3.2, "'-b", 'a=b', "''="]
-    """
-    plain = not isinstance(value, str) or not _FORMULA.match(value) or _NUMBER.fullmatch(value)
-    return value if plain else f"'{value}"
-
-
-def of_cell(value: Any) -> Any:
-    """The value that `as_cell` wrote.
-
-    >>> [of_cell(as_cell(value)) for value in ("=1+1", "-3.2", "'=", "it's")]
-    ['=1+1', '-3.2', "'=", "it's"]
-    """
-    quoted = isinstance(value, str) and value.startswith("'") and _FORMULA.match(value)
-    return value[1:] if quoted and not _NUMBER.fullmatch(value[1:]) else value
-
-
-def frame_csv(frame: "pd.DataFrame", index: bool = False, **settings: Any) -> str:
-    """A frame as CSV, each cell by `as_cell`; settings as of `DataFrame.to_csv`."""
-    frame = frame.copy()
-    for name in frame.columns[[kind.kind not in "biufcmM" for kind in frame.dtypes]]:
-        frame[name] = frame[name].map(as_cell)
-    frame = frame.rename(columns=as_cell, index=as_cell if index else None)
-    settings = {"lineterminator": "\n", **settings}
-    return frame.to_csv(index=index, **settings)
-
-
-PROBLEMS = "problems.csv"
-
-
-def write_problems(folder: str | Path, problems: Sequence[Problem]) -> list[Path]:
-    """Write ``problems.csv`` into a folder of results; without problems, remove an earlier one.
-
-    Args:
-        folder: of the results.
-        problems: one a row, with the columns case, file, problem, next_step.
-
-    Returns:
-        The file, if there is one.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    path = Path(folder) / PROBLEMS
-    if problems:
-        return [write_table([problem._asdict() for problem in problems], path)]
-    with suppress(FileNotFoundError):
-        with path.open(encoding="utf-8", errors="replace") as stream:
-            ours = stream.readline().strip() == ",".join(Problem._fields)
-        if ours:
-            path.unlink()
-    return []
-
-
-NO_CSV: Mapping[bytes, str] = {
-    b"PK\3\4": "a workbook of Excel or LibreOffice",
-    b"\xd0\xcf\x11\xe0": "a workbook of an old Excel",
-    b"\xff\xfe": "text in UTF-16",
-    b"\xfe\xff": "text in UTF-16",
-    b"\x1f\x8b": "compressed (gzip)",
-}
-
-
-def read_lines(path: str | Path) -> tuple[list[str], list[tuple[int, dict[str, str]]], list[str]]:
-    """Read a CSV file as text, cell by cell, exactly; rows without any text are no rows.
-
-    What `as_cell` put before a formula is taken away.
-
-    Args:
-        path: the table, UTF-8, comma-separated, one header line.
-
-    Returns:
-        The header, the rows as (number, {column: cell}), and problems of rows whose number of
-        cells is not the header's.
-
-    Raises:
-        DataError: the file may not be read, is no regular file or larger than 1 GB, is not UTF-8,
-            empty, without rows, or repeats a column.
-    """
-    path = Path(path)
-    try:
-        with readable(path), text_file(path, MOST_TABLE).open("rb") as start:
-            mark = start.read(4)
-    except ValueError as error:
-        raise DataError(f"{path}: {error}; give a table as a CSV file") from error
-    if found := next((what for begin, what in NO_CSV.items() if mark.startswith(begin)), None):
-        raise DataError(
-            f'{path}: is {found}, expected CSV as text in UTF-8; save the sheet as "CSV UTF-8 '
-            '(comma delimited)"'
-        )
-    try:
-        with readable(path), path.open(encoding="utf-8-sig", newline="") as stream:
-            lines = list(csv.reader(stream, strict=True))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: not readable as UTF-8 CSV ({error}); save it anew") from error
-    if not lines:
-        raise DataError(f"{path}: empty; expected a header line and one row a case")
-    lines = [[of_cell(cell) for cell in line] for line in lines]
-    header = [composed(name.strip()) for name in lines[0]]
-    if len(header) == 1 and re.search(r"[;\t]", header[0]):
-        raise DataError(f"{path}: separated by semicolons or tabs; save it comma-separated")
-    twice = sorted({name for name in header if header.count(name) > 1})
-    if twice:
-        raise DataError(f"{path}: columns {twice} appear more than once; rename or remove them")
-    rows, problems = [], []
-    for number, cells in enumerate(lines[1:], start=2):
-        if not any(map(str.strip, cells)):  # Excel leaves such rows below a table
-            continue
-        if len(cells) == len(header):
-            rows.append((number, dict(zip(header, cells, strict=True))))
-        else:
-            problems.append(f"row {number}: {len(cells)} cells, the header has {len(header)}")
-    if not rows and not problems:
-        raise DataError(f"{path}: a header without rows; expected one row a case")
-    return header, rows, problems
 
 
 def sweep_temporaries(path: str | Path) -> list[Path]:
@@ -574,159 +413,6 @@ def _name_of(item: Any) -> str | None:
 def _short(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= SHOWN_CHARACTERS else f"{text[: SHOWN_CHARACTERS - 3]}..."
-
-
-# One process owns an output folder; all others are refused, and told who it is.
-
-
-@dataclass
-class _Owner:
-    """A thread of this process, how often it owns the folder, and what ends that."""
-
-    thread: int
-    times: int
-    lock: ExitStack
-
-
-_owned: dict[Path, _Owner] = {}
-
-
-@contextmanager
-def owned(folder: str | Path, doing: str, wait: bool = False) -> Iterator[None]:
-    """Own an output folder until the block or the process ends, however it does.
-
-    Whatever the folder is called (links, "..", another working directory), it has one owner. What
-    the owning thread calls in turn is its own. The lock lies beside the folder, in the folder where
-    it may not lie there, and is removed at the end. Where neither can be written, or the disk has
-    no locks, nothing is locked; ranks of a distributed run but the first leave it to that one.
-
-    Args:
-        folder: of the results, which need not exist.
-        doing: what the owner does, for the message to others, such as "is preparing this folder".
-        wait: until the folder is free, instead of refusing.
-
-    Raises:
-        DataError: another process or thread owns it; names it.
-
-    >>> import tempfile
-    >>> output = Path(tempfile.mkdtemp()) / "run"
-    >>> with owned(output, "trains here"), owned(output.parent / "other" / ".." / "run", "tests"):
-    ...     [path.suffix for path in sorted(output.parent.iterdir())]
-    ['.json', '.lock']
-    >>> list(output.parent.iterdir())
-    []
-    """
-    place, own = _resolved(folder), threading.get_ident()
-    while (owner := _owned.get(place)) is not None and owner.thread != own:
-        if not wait:
-            raise DataError(f"{folder}: another thread of {_self()} is at work there; {OTHERWISE}")
-        time.sleep(0.05)
-    if owner is None:
-        with ExitStack() as stack:
-            if not _is_further_rank():
-                _lock(place, folder, doing, wait, stack)
-            owner = _owned[place] = _Owner(own, 0, stack.pop_all())
-    owner.times += 1
-    try:
-        yield
-    finally:  # in whatever order the blocks end
-        owner.times -= 1
-        if not owner.times:
-            del _owned[place]
-            owner.lock.close()
-
-
-OTHERWISE = "wait until it ends, or give another folder"
-
-
-def _resolved(folder: str | Path) -> Path:
-    with readable(folder):
-        try:
-            return Path(folder).resolve()
-        except RuntimeError as error:  # Python below 3.13 on links in a circle
-            raise DataError(f"{folder}: its links lead in a circle; give another folder") from error
-
-
-def _is_further_rank() -> bool:
-    """Whether torchrun started this process beside a first one, whose refusal ends both."""
-    return os.environ.get("RANK", "0") != "0" and "MASTER_PORT" in os.environ
-
-
-def _self() -> str:
-    return f"process {os.getpid()} on {platform.node()}"
-
-
-def _lock(place: Path, folder: str | Path, doing: str, wait: bool, stack: ExitStack) -> None:
-    """Lock a folder until the stack is closed; see `owned`."""
-    name = f".owner-{hashlib.sha256(os.fsencode(place.name)).hexdigest()[:12]}.lock"
-    for parent in (place.parent, place) if place.name else (place,):
-        missing = [above for above in (parent, *parent.parents) if not above.exists()]
-        try:
-            parent.mkdir(parents=True, exist_ok=True)
-            stack.callback(_remove_empty, missing)
-            if (lock := _acquired(parent / name, wait=False)) is None:
-                waits = wait and (parent / name).exists()
-                if waits:
-                    told = _holder(parent / name)
-                    logger.warning("%s: %s; this process waits until it ends", folder, told)
-                lock = _acquired(parent / name, waits)
-            if lock is None and not (parent / name).exists():
-                continue  # where no file can be made, as in /proc, which looks as if it were held
-            if lock is None:
-                raise DataError(f"{folder}: {_holder(parent / name)}; {OTHERWISE}")
-        except OSError as error:
-            if error.errno in WITHOUT_LOCKS:
-                return
-            continue  # who may write neither place will say so, when it comes to that
-        stack.callback(_release, lock, parent / name)
-        since = time.strftime("%Y-%m-%d %H:%M:%S")
-        record = {"process": _self(), "doing": doing, "since": since}
-        with suppress(OSError):  # a full disk keeps nobody from owning a folder
-            (parent / name).with_suffix(".json").write_text(json.dumps(record), encoding="utf-8")
-        return
-
-
-def _acquired(path: Path, wait: bool) -> Any:
-    """A lock that is held on the file which has this name now; None where another holds it."""
-    from filelock import FileLock, Timeout  # 60 ms, and few need a lock
-
-    while True:
-        lock = FileLock(path)
-        try:
-            lock.acquire(blocking=wait)
-        except Timeout:
-            return None
-        held = lock._context.lock_file_fd
-        try:  # an owner that has just ended may have removed the file that was waited for
-            if held is None or os.fstat(held).st_ino == path.stat().st_ino:
-                return lock
-        except FileNotFoundError:
-            pass
-        lock.release()
-
-
-def _release(lock: Any, path: Path) -> None:
-    with suppress(OSError):  # the folder may be gone, or replaced
-        path.with_suffix(".json").unlink(missing_ok=True)
-        path.unlink(missing_ok=True)
-    lock.release()
-
-
-def _holder(path: Path) -> str:
-    for _ in range(20):  # it may just be writing who it is
-        try:
-            known = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-            return f"{known['process']} {known['doing']} since {known['since']}"
-        except (OSError, ValueError, KeyError, TypeError):
-            time.sleep(0.05)
-    return "another process owns this folder"
-
-
-def _remove_empty(folders: Sequence[Path]) -> None:
-    """Remove folders that were made for a lock alone, the innermost first."""
-    with suppress(OSError):
-        for folder in folders:
-            folder.rmdir()
 
 
 def folder_beside(output: Path, kind: str = PARTIAL) -> Path:

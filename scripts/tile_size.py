@@ -23,9 +23,9 @@ from metaseg_monai.bundle.overrides import as_data
 from metaseg_monai.cli.commands import help_last
 from metaseg_monai.errors import ConfigError, MetasegError
 from metaseg_monai.evaluation import count_pixels
-from metaseg_monai.files import write_table
 from metaseg_monai.inferers import AutocastInferer, SlidingWindowMetadataInferer
 from metaseg_monai.metrics.scores import pooled_f1
+from metaseg_monai.rows import write_table
 from metaseg_monai.training.collate import batchable
 
 WHOLE = "whole"

@@ -26,7 +26,8 @@ from metaseg_monai.bundle.overrides import (
 )
 from metaseg_monai.bundle.trust import Own, normal, read_beside, read_parser, refuse_untrusted
 from metaseg_monai.errors import ConfigError, as_refusal, root_refusal
-from metaseg_monai.files import owned, written_at
+from metaseg_monai.files import written_at
+from metaseg_monai.owners import owned
 
 logger = logging.getLogger(__name__)
 

@@ -41,7 +41,7 @@ from metaseg_monai.errors import (
     as_refusal,
     root_cause,
 )
-from metaseg_monai.files import PROBLEMS
+from metaseg_monai.rows import PROBLEMS
 
 Parameters = Mapping[str, inspect.Parameter]
 

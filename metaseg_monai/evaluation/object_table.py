@@ -13,9 +13,10 @@ import tifffile
 from ignite.engine import Engine, Events
 
 from metaseg_monai.errors import ConfigError, DataError
-from metaseg_monai.evaluation.masks import MaskRecord, let_go
+from metaseg_monai.evaluation.masks import let_go
 from metaseg_monai.evaluation.per_case import Case, PerCase
-from metaseg_monai.files import frame_csv, replacing
+from metaseg_monai.evaluation.predicted import MaskRecord
+from metaseg_monai.files import replacing
 from metaseg_monai.images.geometry import resize_image
 from metaseg_monai.images.image import as_stored, image_format
 from metaseg_monai.images.read import read_header, read_image
@@ -29,6 +30,7 @@ from metaseg_monai.metrics.objects import (
     measure_objects,
 )
 from metaseg_monai.naming import shortened
+from metaseg_monai.rows import frame_csv
 from metaseg_monai.tables.check import image_files
 from metaseg_monai.transforms.postprocessing import background_shift, find_objects
 

@@ -19,13 +19,10 @@ from ignite.engine import Engine, Events
 from torch import Tensor
 
 from metaseg_monai.errors import DataError
-from metaseg_monai.files import (
-    of_cell,
-    write_table,
-)
 from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.metrics.calibration import bin_probabilities
 from metaseg_monai.metrics.scores import COUNT_COLUMNS, case_f1
+from metaseg_monai.rows import of_cell, write_table
 from metaseg_monai.tables.table import CLASSES, CaseTable, save_class_names
 from metaseg_monai.training.collate import PROBLEM
 from metaseg_monai.training.processes import own_while_running

@@ -17,7 +17,8 @@ from ignite.engine import Engine, Events
 
 from metaseg_monai.errors import DataError
 from metaseg_monai.evaluation.per_case import Measure, Together
-from metaseg_monai.files import file_sha256, new_folder, owned, plain, replacing, set_aside
+from metaseg_monai.files import file_sha256, new_folder, plain, replacing, set_aside
+from metaseg_monai.owners import owned
 from metaseg_monai.tables.table import CaseTable
 from metaseg_monai.training.checkpoints import EVALUATION, RESULTS, TRAINED_ON
 from metaseg_monai.training.processes import bare_network

@@ -22,8 +22,9 @@ from metaseg_monai.explain.activations import (
 )
 from metaseg_monai.explain.features import FeatureMaps, read_features
 from metaseg_monai.explain.figure_style import SOFT, STYLE, WIDTH, legend_text, png
-from metaseg_monai.files import frame_csv, replacing
+from metaseg_monai.files import replacing
 from metaseg_monai.naming import file_name
+from metaseg_monai.rows import frame_csv
 
 ONE, OTHER = "#1b7fbd", "#d1495b"
 LETTERS = 84  # of 10 point that fit into the width of a figure

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from metaseg_monai.errors import ConfigError, DataError, MetadataError, did_you_mean, listing
-from metaseg_monai.files import read_lines
 from metaseg_monai.metadata.fields import KINDS, read_field, read_number, says_nothing
 from metaseg_monai.metadata.schema import MetadataSchema
+from metaseg_monai.rows import read_lines
 
 logger = logging.getLogger(__name__)
 

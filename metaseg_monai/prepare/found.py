@@ -11,9 +11,9 @@ from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 from metaseg_monai.errors import DataError, Problem
-from metaseg_monai.files import read_lines
 from metaseg_monai.images.image import FORMAT_OF_SUFFIX, image_suffix
 from metaseg_monai.naming import composed
+from metaseg_monai.rows import read_lines
 from metaseg_monai.tables.columns import SPLITS
 
 Item = TypeVar("Item")

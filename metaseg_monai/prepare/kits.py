@@ -13,9 +13,10 @@ import pandas as pd
 from scipy.stats import spearmanr
 
 from metaseg_monai.errors import DataError, Problem, listing
-from metaseg_monai.files import PREFIX, file_sha256, owned, replacing, write_problems, write_table
+from metaseg_monai.files import PREFIX, file_sha256, replacing
 from metaseg_monai.metadata.fields import MetadataWarning
 from metaseg_monai.metadata.schema import MetadataSchema
+from metaseg_monai.owners import owned
 from metaseg_monai.prepare.found import FoundCase, FoundFolder, alike, listed
 from metaseg_monai.prepare.kits_case import (
     SliceRule,
@@ -50,6 +51,7 @@ from metaseg_monai.prepare.pipeline import (
     shown,
 )
 from metaseg_monai.prepare.splits import divide
+from metaseg_monai.rows import write_problems, write_table
 from metaseg_monai.tables.clinical import ClinicalTable, check_cases
 from metaseg_monai.tables.columns import SPLITS
 from metaseg_monai.tables.table import (

@@ -21,7 +21,7 @@ import torch
 from tqdm import tqdm
 
 from metaseg_monai.errors import DataError, Problem
-from metaseg_monai.files import PREFIX, check_settings, new_folder, write_problems, write_table
+from metaseg_monai.files import PREFIX, check_settings, new_folder
 from metaseg_monai.images.geometry import same_grid
 from metaseg_monai.images.identity import image_digest
 from metaseg_monai.images.image import Image, convert_channels, image_suffix
@@ -41,6 +41,7 @@ from metaseg_monai.prepare.found import (
 from metaseg_monai.prepare.masks import MaskRule, Masks
 from metaseg_monai.prepare.ome import with_ome
 from metaseg_monai.prepare.splits import Shares, with_groups, with_splits
+from metaseg_monai.rows import write_problems, write_table
 from metaseg_monai.tables.columns import SPLITS
 from metaseg_monai.tables.table import CLASSES, save_class_names
 

@@ -9,9 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from metaseg_monai.errors import DataError, Problem
-from metaseg_monai.files import read_lines, text_file
+from metaseg_monai.files import text_file
 from metaseg_monai.naming import composed
 from metaseg_monai.prepare.found import FoundCase, listed
+from metaseg_monai.rows import read_lines
 from metaseg_monai.tables.columns import SPLITS
 
 CASE_COLUMNS = ("case", "case_id", "volume", "group")

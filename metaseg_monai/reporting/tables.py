@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from metaseg_monai.errors import ConfigError
-from metaseg_monai.files import frame_csv
 from metaseg_monai.naming import file_name
+from metaseg_monai.rows import frame_csv
 
 MISSING = "-"
 WIDE = 6  # more columns than these put their spread under the value

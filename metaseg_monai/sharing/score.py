@@ -17,11 +17,11 @@ from tqdm import tqdm
 
 from metaseg_monai.errors import ConfigError, DataError, DataWarning, Problem, as_refusal
 from metaseg_monai.evaluation import read_volumes
-from metaseg_monai.evaluation.masks import MadeBy, predicted_masks
 from metaseg_monai.evaluation.per_case import TEXT
+from metaseg_monai.evaluation.predicted import MadeBy, predicted_masks
 from metaseg_monai.evaluation.provenance import SEEN
 from metaseg_monai.evaluation.volume_table import VOLUMES
-from metaseg_monai.files import absolute, owned, text_file, write_problems
+from metaseg_monai.files import absolute, text_file
 from metaseg_monai.images.geometry import axial_volume, same_grid, voxels_apart
 from metaseg_monai.images.image import Image, image_suffix
 from metaseg_monai.images.read import read_label
@@ -36,6 +36,7 @@ from metaseg_monai.metrics.volumes import (
     score_volume,
 )
 from metaseg_monai.naming import composed
+from metaseg_monai.owners import owned
 from metaseg_monai.prepare.kits_source import (
     CASE_FOLDERS,
     CLASS_NAMES,
@@ -43,6 +44,7 @@ from metaseg_monai.prepare.kits_source import (
     LABEL_NAMES,
     find_kits,
 )
+from metaseg_monai.rows import write_problems
 from metaseg_monai.tables.table import known_class_names, parse_class_names
 from metaseg_monai.training.checkpoints import EVALUATION
 

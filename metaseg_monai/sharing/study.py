@@ -11,7 +11,7 @@ from metaseg_monai.bundle.locate import resolve_bundle
 from metaseg_monai.bundle.overrides import entered, flatten, load_config
 from metaseg_monai.bundle.trust import refuse_untrusted
 from metaseg_monai.errors import ConfigError, MetasegError, TrainingError
-from metaseg_monai.files import owned
+from metaseg_monai.owners import owned
 from metaseg_monai.reporting.write import write_report
 from metaseg_monai.study.design import Study
 from metaseg_monai.study.matrix import CONFIGS, read_by_monai

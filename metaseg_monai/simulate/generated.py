@@ -12,9 +12,11 @@ import pandas as pd
 import tifffile
 
 from metaseg_monai.errors import ConfigError, DataError
-from metaseg_monai.files import FolderFilledError, check_settings, new_folder, owned, read_lines
+from metaseg_monai.files import FolderFilledError, check_settings, new_folder
 from metaseg_monai.metadata.fields import Categorical, said
 from metaseg_monai.metadata.schema import MetadataSchema
+from metaseg_monai.owners import owned
+from metaseg_monai.rows import read_lines
 from metaseg_monai.tables.check import image_files
 from metaseg_monai.tables.columns import ColumnMap
 from metaseg_monai.tables.table import (

@@ -15,12 +15,12 @@ import torch
 from tqdm import tqdm
 
 from metaseg_monai.errors import ConfigError, DataError
-from metaseg_monai.files import write_table
 from metaseg_monai.images.geometry import resampled_shape, resize_label, resize_stored
 from metaseg_monai.images.image import image_suffix
 from metaseg_monai.images.read import read_image, read_label
 from metaseg_monai.metadata.fields import read_number
 from metaseg_monai.prepare.pipeline import write_tiff
+from metaseg_monai.rows import write_table
 from metaseg_monai.simulate.generated import (
     INSTANCES,
     Stored,

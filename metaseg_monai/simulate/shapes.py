@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from metaseg_monai.files import write_table
+from metaseg_monai.rows import write_table
 from metaseg_monai.simulate.generated import (
     is_whole,
     require,

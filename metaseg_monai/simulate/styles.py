@@ -12,10 +12,10 @@ import numpy as np
 from skimage.measure import label as connected_components
 
 from metaseg_monai.errors import ConfigError, DataError
-from metaseg_monai.files import write_table
 from metaseg_monai.images.image import image_suffix
 from metaseg_monai.images.read import read_label
 from metaseg_monai.images.write import mask_suffix, write_mask
+from metaseg_monai.rows import write_table
 from metaseg_monai.simulate.generated import (
     INSTANCES,
     Stored,

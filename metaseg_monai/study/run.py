@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from metaseg_monai.bundle.locate import resolve_bundle
 from metaseg_monai.errors import ConfigError
-from metaseg_monai.files import owned
+from metaseg_monai.owners import owned
 from metaseg_monai.study.design import Study
 from metaseg_monai.study.matrix import Run, expand
 from metaseg_monai.study.record import fix, is_finished, plan, read_log, read_record, restore

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from metaseg_monai.files import owned
+from metaseg_monai.owners import owned
 
 TRUST = "--trust"
 PARENT = "METASEG_STUDY_PROCESS"  # the process whose end ends this one

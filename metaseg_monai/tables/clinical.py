@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from metaseg_monai.errors import DataError
-from metaseg_monai.files import read_lines, text_file
+from metaseg_monai.files import text_file
 from metaseg_monai.metadata.fields import MISSING_WORDS
 from metaseg_monai.naming import composed
+from metaseg_monai.rows import read_lines
 
 CASE = "case_id"
 CENSORED = "_censored"

@@ -15,11 +15,12 @@ from pydoc import locate
 from typing import Any, get_args
 
 from metaseg_monai.errors import ConfigError, DataError, MetadataError, listing
-from metaseg_monai.files import read_lines, readable, replacing, text_file, written_at
+from metaseg_monai.files import readable, replacing, text_file, written_at
 from metaseg_monai.images.image import FORMAT_OF_SUFFIX, image_suffix
 from metaseg_monai.metadata.fields import MetadataWarning, read_number, said
 from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.naming import Folder, composed, likened
+from metaseg_monai.rows import read_lines
 from metaseg_monai.tables.columns import SPLITS, ColumnMap, Columns, Place, as_column_map
 
 PLACE_COLUMNS: tuple[str, ...] = get_args(Place)

@@ -21,9 +21,9 @@ from torch.utils.data import RandomSampler
 from tqdm import tqdm
 
 from metaseg_monai.errors import DataError, MetasegError, Problem, TrainingError, listing
-from metaseg_monai.files import write_problems
 from metaseg_monai.images.read import read_header
 from metaseg_monai.inferers import each_tensor
+from metaseg_monai.rows import write_problems
 from metaseg_monai.training import processes
 from metaseg_monai.training.checkpoints import replace_file
 from metaseg_monai.training.collate import PROBLEM

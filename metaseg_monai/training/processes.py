@@ -10,7 +10,7 @@ from ignite.engine import Engine, Events
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from metaseg_monai.files import owned
+from metaseg_monai.owners import owned
 
 GLOO_PAUSE = 0.5  # seconds; 4 to 9 of 75 runs of two processes aborted without it, 0 with it
 
@@ -88,7 +88,7 @@ def own_while_running(engine: Engine, folder: str | Path, doing: str) -> None:
     Args:
         engine: whose handlers write there.
         folder: of the results.
-        doing: see `metaseg_monai.files.owned`.
+        doing: see `metaseg_monai.owners.owned`.
 
     Raises:
         DataError: (when it starts) another process owns the folder.

@@ -17,10 +17,11 @@ from monai.transforms import Compose
 from tqdm import tqdm
 
 from metaseg_monai.errors import ConfigError, DataError, listing
-from metaseg_monai.files import file_sha256, frame_csv, of_cell
+from metaseg_monai.files import file_sha256
 from metaseg_monai.images.identity import file_digests
 from metaseg_monai.inferers import each_tensor
 from metaseg_monai.naming import likened
+from metaseg_monai.rows import frame_csv, of_cell
 from metaseg_monai.tables.check import image_files
 from metaseg_monai.training import processes
 from metaseg_monai.training.checkpoints import TRAINED_ON, replace_file

@@ -8,8 +8,8 @@ import pytest
 from matplotlib.figure import Figure
 from monai.bundle import ConfigParser, ConfigWorkflow
 
+from metaseg_monai.bundle.configuration import effective, own_root
 from metaseg_monai.bundle.overrides import as_data, check_overrides, meant
-from metaseg_monai.bundle.running import effective, own_root
 from metaseg_monai.cli.commands import run
 from metaseg_monai.errors import ConfigError, MetasegError
 from metaseg_monai.explain.figure_style import STYLE, png

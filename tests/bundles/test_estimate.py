@@ -21,8 +21,9 @@ from metaseg_monai.errors import CheckpointError, DataError, MetadataError
 from metaseg_monai.evaluation import evaluation_items
 from metaseg_monai.evaluation.estimates import tell_estimate
 from metaseg_monai.evaluation.modes import read_predicted
-from metaseg_monai.files import file_sha256, write_table
+from metaseg_monai.files import file_sha256
 from metaseg_monai.metadata import MetadataSchema, MetadataWarning
+from metaseg_monai.rows import write_table
 from metaseg_monai.tables import read_table
 from metaseg_monai.training import read_weights
 

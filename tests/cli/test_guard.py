@@ -25,8 +25,8 @@ from metaseg_monai.errors import (
     Problem,
     as_refusal,
 )
-from metaseg_monai.files import write_problems
 from metaseg_monai.metadata import MetadataWarning
+from metaseg_monai.rows import write_problems
 from metaseg_monai.training import read_checkpoint
 
 COMMAND = [sys.executable, "-m", "metaseg_monai"]

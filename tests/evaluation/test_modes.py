@@ -3,7 +3,6 @@ import pytest
 
 from metaseg_monai.errors import DataError, MetadataError
 from metaseg_monai.evaluation.modes import evaluation_items, expand_modes, read_predicted
-from metaseg_monai.files import write_table
 from metaseg_monai.metadata import (
     Categorical,
     Continuous,
@@ -12,6 +11,7 @@ from metaseg_monai.metadata import (
     MultiLabel,
     Ordinal,
 )
+from metaseg_monai.rows import write_table
 
 KNOWN = {"provenance": "acquisition", "availability": "acquisition"}
 LINE = Categorical(name="line", values=("HeLa", "MDCK", "A549"), **KNOWN)

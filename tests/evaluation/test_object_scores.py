@@ -12,8 +12,8 @@ from metaseg_monai.evaluation.object_scores import (
     read_object_scores,
     true_objects,
 )
-from metaseg_monai.files import write_table
 from metaseg_monai.metrics.objects import ObjectSettings, split_objects
+from metaseg_monai.rows import write_table
 from metaseg_monai.tables.table import read_table
 
 TOUCHING = np.zeros((12, 20), np.uint16)  # two objects that touch, and a third

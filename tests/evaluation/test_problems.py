@@ -26,9 +26,9 @@ from metaseg_monai.evaluation import (
     SaveObjects,
     read_counts,
 )
-from metaseg_monai.files import read_lines
 from metaseg_monai.images.read import slice_items
 from metaseg_monai.metadata import Categorical, MetadataSchema
+from metaseg_monai.rows import read_lines
 from metaseg_monai.tables.find import find_cases
 from metaseg_monai.training import (
     ListProblems,

@@ -23,8 +23,9 @@ from metaseg_monai.evaluation import (
 )
 from metaseg_monai.evaluation.provenance import check_results, settle
 from metaseg_monai.evaluation.samples import read_samples
-from metaseg_monai.files import file_sha256, owned
+from metaseg_monai.files import file_sha256
 from metaseg_monai.metadata import Categorical, MetadataSchema
+from metaseg_monai.owners import owned
 from metaseg_monai.tables import CaseTable
 from metaseg_monai.training import read_weights, write_weights
 

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from metaseg_monai.errors import DataError
-from metaseg_monai.files import owned
 from metaseg_monai.metadata import Continuous, MetadataSchema, MetadataWarning
+from metaseg_monai.owners import owned
 from metaseg_monai.prepare import kits, kits_case, kits_volumes, prepare_kits21
 from metaseg_monai.prepare.kits_source import find_clinical, find_kits
 from metaseg_monai.tables.table import read_table

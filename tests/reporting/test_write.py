@@ -11,8 +11,8 @@ from PIL import Image
 
 from metaseg_monai import report
 from metaseg_monai.errors import ConfigError, DataError
-from metaseg_monai.files import owned
 from metaseg_monai.metadata import Categorical
+from metaseg_monai.owners import owned
 from metaseg_monai.reporting.runs import TRAINING
 from metaseg_monai.reporting.write import training_counts, write_report
 

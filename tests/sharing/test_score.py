@@ -8,7 +8,7 @@ import pytest
 
 from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.evaluation import read_volumes
-from metaseg_monai.evaluation.masks import MaskRecord
+from metaseg_monai.evaluation.predicted import MaskRecord
 from metaseg_monai.images.geometry import AXES
 from metaseg_monai.metrics.volumes import KITS_REGIONS, make_regions, score_volume
 from metaseg_monai.prepare.kits_source import CLASS_NAMES

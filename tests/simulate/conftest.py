@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import tifffile
 
-from metaseg_monai.files import read_lines
 from metaseg_monai.images.read import read_image
+from metaseg_monai.rows import read_lines
 
 
 @pytest.fixture(scope="session")

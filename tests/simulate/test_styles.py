@@ -7,7 +7,7 @@ import pytest
 import tifffile
 
 from metaseg_monai.errors import ConfigError, DataError
-from metaseg_monai.files import read_lines
+from metaseg_monai.rows import read_lines
 from metaseg_monai.simulate import generate_cells
 from metaseg_monai.simulate.generated import Stored
 from metaseg_monai.simulate.polygons import polygonise

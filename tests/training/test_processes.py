@@ -8,7 +8,7 @@ from ignite.engine import Engine, Events
 from torch.nn.parallel import DistributedDataParallel
 
 from metaseg_monai.errors import DataError
-from metaseg_monai.files import owned
+from metaseg_monai.owners import owned
 from metaseg_monai.training import processes
 
 

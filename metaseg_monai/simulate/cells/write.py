@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from metaseg_monai.files import write_table
+from metaseg_monai.rows import write_table
 from metaseg_monai.simulate.cells.acquisition import Acquisition, expose
 from metaseg_monai.simulate.cells.culture import (
     CUES,

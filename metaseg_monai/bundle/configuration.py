@@ -1,4 +1,4 @@
-"""What is running here: the folder of its bundle, and its configuration as merged and overridden.
+"""What the configuration that runs says of itself: its folder, and itself as it was changed.
 
 MONAI gives a configuration no way to its own folder or text, so both are found once, on the stack.
 """

@@ -1,0 +1,364 @@
+"""Which files in a folder are masks as a prediction wrote them, and what each was made of.
+
+So no other file is replaced, and a prediction goes on where it was stopped.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+from metaseg_monai.errors import DataError, listing
+from metaseg_monai.files import PREFIX, file_sha256, replacing
+from metaseg_monai.images.read import is_volume_file
+from metaseg_monai.naming import likened
+from metaseg_monai.tables.check import image_files
+from metaseg_monai.training.checkpoints import MASKS as NAME
+from metaseg_monai.training.checkpoints import TRAINED_ON
+from metaseg_monai.training.trained_on import read_trained_on
+from metaseg_monai.training.weights import LoadWeights
+
+logger = logging.getLogger(__name__)
+
+KNOWN_BY = ("case", "group", "volume")
+COMMENT = "# "  # sha256sum passes over such lines
+
+
+class MaskRecord:
+    """The list ``predicted.sha256`` in a folder of masks, in the form of `sha256sum`.
+
+    It has a line for each file that is written, listed before the file gets its name: so a kill or
+    a full disk leaves no file that the list does not know. A file may be replaced only if it is
+    still what a line of its name says, so that neither a scan nor a mask corrected by hand is lost.
+    A comment before the line says of which weights, settings, metadata and image the mask was made,
+    and a case whose mask is still there, of the same, is not predicted again.
+
+    Args:
+        folder: of the masks.
+        weights: those that predict; without them nothing is known of what masks are made of.
+        settings: of the prediction, as `metaseg_monai.bundle.effective` gives them.
+        tables: names of files that all cases together make; where one is not there as listed, one
+            case is predicted again.
+
+    Attributes:
+        files: file of each case (or volume) that is predicted, before or now.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        weights: LoadWeights | None = None,
+        settings: Mapping[str, Any] | None = None,
+        tables: Sequence[str] = (),
+    ) -> None:
+        self.folder = Path(folder)
+        self.path = self.folder / NAME
+        self.weights = weights
+        self.settings = dict(settings or {})
+        self.tables = tables
+        self.files: dict[str, Path] = {}
+        self._splits: dict[str, str] | None = None
+        self.kept: dict[str, Any] = {}  # cases of an earlier prediction, with what is known of each
+        self._items: dict[str, list[Mapping[str, Any]]] = {}
+        self._digests: dict[str, set[str]] = {}  # of each name, by the list
+        self._last: dict[str, tuple[str, str]] = {}  # digest and comment of each name
+
+    def missing(self, items: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+        """The items whose masks are not there yet, made of these weights, settings and images.
+
+        Args:
+            items: all, as `find_cases` or `slice_items` give them.
+
+        Raises:
+            DataError: the list cannot be read.
+        """
+        self._read()
+        self.files, self.kept, self._items = {}, {}, _by_name(items)
+        known: dict[Any, tuple[str, str, dict[str, Any]]] = {}
+        for name, (digest, comment) in self._last.items():
+            told = _told(comment)
+            if told.get("of") is not None:
+                known[told.get("case")] = (name, digest, told)
+        for case, parts in self._items.items():
+            if case not in known:
+                continue
+            name, digest, made = known[case]
+            path = self.folder / name
+            if self._is(path, digest) and made["of"] == self._made_of(parts):
+                self.files[case], self.kept[case] = path, made.get("rows")
+        names = [case for case in self._items if case not in self.files]
+        if not names and items and not all(self._wrote(self.folder / one) for one in self.tables):
+            names = [list(self._items)[-1]]
+            del self.files[names[0]], self.kept[names[0]]
+        if self.files:
+            count = f"{len(self.files)} of {len(self._items)}"
+            logger.warning("%s: %s are predicted already, as asked for", self.folder, count)
+        return [item for name in names for item in self._items[name]]
+
+    @property
+    def cases(self) -> list[str]:
+        """All cases and volumes, in the order of their items."""
+        return list(self._items)
+
+    @property
+    def cases_done(self) -> list[str]:
+        """Those of them that have a mask."""
+        return [case for case in self._items if case in self.files]
+
+    def _made_of(self, parts: Sequence[Mapping[str, Any]]) -> str | None:
+        """A digest of all that a mask depends on; None where the weights are not known."""
+        weights = None if self.weights is None else self.weights.recorded.get("weights_sha256")
+        if weights is None:
+            return None
+        first = parts[0]
+        images = [] if isinstance(first["image"], Tensor | np.ndarray) else image_files(first)
+        if not images:
+            return None
+        told = {
+            "weights": weights,
+            "settings": self.settings,
+            "metadata": [part.get("metadata", {}) for part in parts],
+            "images": [_sha256(Path(image)) for image in images],
+            "planes": [part.get("plane") for part in parts],
+        }
+        text = json.dumps(told, sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def _read(self) -> None:
+        self._digests, self._last = {}, {}
+        if not self.path.exists():
+            return
+        try:
+            lines = self.path.read_text(encoding="utf-8").split("\n")  # names may hold \x85, \u2028
+        except (OSError, ValueError) as error:
+            raise DataError(
+                f"{self.path}: no list of masks ({error}); choose another output"
+            ) from error
+        comment = ""
+        for line in lines:
+            if found := re.fullmatch(r"([0-9a-f]{64})  (.+)", line):
+                digest, name = found.groups()
+                self._digests.setdefault(name, set()).add(digest)
+                self._last[name] = digest, comment
+            comment = line.removeprefix(COMMENT) if line.startswith(COMMENT) else ""
+
+    def claim(
+        self,
+        paths: Mapping[str, Path],
+        items: Iterable[Mapping[str, Any]],
+        what: Literal["mask", "objects"] = "mask",
+        beside: Sequence[Path] = (),
+    ) -> None:
+        """Read the list; see that nothing but its masks would be replaced; make the folder.
+
+        What a killed prediction left half-written is removed.
+
+        Args:
+            paths: file to be written, by case or volume.
+            items: whose images must stay; links are followed.
+            what: of a case is written.
+            beside: further files to be written.
+
+        Raises:
+            DataError: the list cannot be read, two cases have one file, a file would replace an
+                image or what is no earlier prediction, or the folder cannot be made; names them.
+        """
+        self._read()
+        for path, times in Counter([*paths.values(), *self.files.values()]).items():
+            if times > 1:
+                both = {**self.files, **paths}
+                names = ", ".join(name for name, other in both.items() if other == path)
+                one = "mask" if what == "mask" else "file"
+                raise DataError(f"{names} would have the one {one} {path}; give them other names.")
+        items = list(items)
+        self._items |= _by_name(items)
+        inputs = {Path(file).resolve() for item in items for file in image_files(item)}
+        for name, path in paths.items():
+            if path.resolve() in inputs:
+                raise DataError(
+                    f"The {what} of {name!r} would replace the image {path}; choose another output."
+                )
+        foreign = [
+            self._name(path)
+            for path in (*paths.values(), *beside)
+            if path.exists() and not self._wrote(path)
+        ]
+        if foreign:
+            raise DataError(
+                f"{self.folder}: {len(foreign)} file(s) would be replaced that are no masks as "
+                f"predicted before ({NAME}): {listing(foreign, 10)}; choose another output, or "
+                "move them away"
+            )
+        with self.writing():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for folder in {path.parent for path in paths.values()}:
+                for part in folder.glob(f"{PREFIX}*"):  # the folder is this process's own
+                    part.unlink(missing_ok=True)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Say what to do where the folder, or a file in it, cannot be written.
+
+        Raises:
+            DataError: in place of an OSError of the block.
+        """
+        try:
+            yield
+        except OSError as error:
+            raise DataError(
+                f"{self.folder}: cannot be written ({error}); free the disk, or choose another "
+                "output. Masks that are finished stay"
+            ) from error
+
+    @contextmanager
+    def listed(self, path: Path, case: str | None = None, rows: Any = None) -> Iterator[Path]:
+        """Give a temporary path to write; list what was written, then give it its name.
+
+        Args:
+            path: the file to be.
+            case: or volume whose prediction it is; None for what all cases make together.
+            rows: plain values to be known of the case when a later prediction goes on.
+
+        Raises:
+            DataError: it cannot be written; what is finished stays.
+        """
+        with self.writing(), replacing(path) as part:
+            yield part
+            told: dict[str, Any] = {}
+            if case is not None:
+                weights = None if self.weights is None else self.weights.recorded
+                told = {"case": case, "of": self._made_of(self._items.get(case, [{"image": []}]))}
+                told |= {"weights_sha256": (weights or {}).get("weights_sha256"), "rows": rows}
+                told["trained"] = self._trained(case)
+            told = {key: value for key, value in told.items() if value is not None}
+            comment = json.dumps(told) if "of" in told else ""
+            self._add(self._name(path), file_sha256(part), comment)
+        if case is not None:
+            self.files[case] = path
+
+    def _trained(self, case: str) -> str | None:
+        """The split of the training that a case's name or group stands in, "" for none.
+
+        None where no ``trained_on.csv`` lies beside the weights.
+        """
+        if self.weights is None:
+            return None
+        file = self.weights.path.with_name(TRAINED_ON)
+        if not file.is_file():
+            return None
+        if self._splits is None:
+            rows = read_trained_on(file, self.weights)
+            rows = rows.sort_values("split", ascending=False)  # train after val, so that it counts
+            self._splits = {
+                likened(text): split
+                for name in ("case", "group")
+                for text, split in zip(rows[name], rows["split"], strict=True)
+            }
+        items = self._items.get(case, [])
+        names = [case, *(str(item.get(name, "")) for item in items for name in KNOWN_BY)]
+        splits = (self._splits.get(likened(name)) for name in names if name)
+        return next(filter(None, splits), "")
+
+    def _add(self, name: str, digest: str, comment: str) -> None:
+        lines = f"{COMMENT}{comment}\n" * bool(comment) + f"{digest}  {name}\n"
+        with self.path.open("a+b") as stream:
+            end = stream.seek(0, os.SEEK_END)
+            if end:  # a full disk may have cut the last line
+                stream.seek(end - 1)
+                lines = lines if stream.read(1) == b"\n" else f"\n{lines}"
+            stream.write(lines.encode())
+            stream.flush()
+            os.fsync(stream.fileno())
+        self._digests.setdefault(name, set()).add(digest)
+        self._last[name] = digest, comment
+
+    def finish(self) -> list[Path]:
+        """Leave one line a mask, in the order of the names; return the list, if there is one."""
+        if not self._last:
+            return []
+        with self.writing(), replacing(self.path) as part:
+            lines = [
+                f"{COMMENT}{comment}\n" * bool(comment) + f"{digest}  {name}\n"
+                for name, (digest, comment) in sorted(self._last.items())
+            ]
+            part.write_text("".join(lines), encoding="utf-8", newline="\n")
+        return [self.path]
+
+    def _wrote(self, target: Path) -> bool:
+        known = self._digests.get(self._name(target))
+        return known is not None and target.is_file() and file_sha256(target) in known
+
+    def _is(self, path: Path, digest: str) -> bool:
+        return path.is_file() and file_sha256(path) == digest
+
+    def _name(self, mask: Path) -> str:
+        return mask.relative_to(self.folder).as_posix()
+
+
+class MadeBy(NamedTuple):
+    """Of which weights a mask is, and what its case was to them.
+
+    Attributes:
+        weights_sha256: as in their facts; "" where nobody knows.
+        trained: train, val, "" where the case was not in the training, None where nobody knows.
+    """
+
+    weights_sha256: str = ""
+    trained: str | None = None
+
+
+def predicted_masks(folder: Path) -> dict[str, MadeBy]:
+    """What is known of each mask of a prediction that is as it was written, by its file.
+
+    Args:
+        folder: of masks, with their list.
+    """
+    record = MaskRecord(folder)
+    record._read()
+    return {
+        name: MadeBy(told.get("weights_sha256", ""), told.get("trained"))
+        for name, (digest, comment) in record._last.items()
+        for told in [_told(comment)]
+        if record._is(folder / name, digest)
+    }
+
+
+def _told(comment: str) -> dict[str, Any]:
+    try:
+        told = json.loads(comment)
+    except ValueError:
+        return {}
+    return told if isinstance(told, dict) else {}
+
+
+def _by_name(items: Iterable[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    """The items by what gets a mask: a case, or the volume that planes are of."""
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    are_volumes: dict[str, bool] = {}
+    for item in items:
+        image, name = item["image"], item["case"]
+        if "plane" in item and isinstance(image, str):
+            if image not in are_volumes:
+                are_volumes[image] = is_volume_file(image)
+            name = item["volume"] if are_volumes[image] else name
+        found.setdefault(str(name), []).append(item)
+    return found
+
+
+def _sha256(image: Path) -> str | list[str] | None:
+    """The content of an image's file, or of all files of a series; None where it is not there."""
+    try:
+        if image.is_dir():
+            return [file_sha256(file) for file in sorted(image.iterdir()) if file.is_file()]
+        return file_sha256(image)
+    except OSError:
+        return None

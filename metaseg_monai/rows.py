@@ -1,0 +1,169 @@
+"""Rows of CSV as we read and write them: exact text, and no cell is a spreadsheet's formula."""
+
+import csv
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from metaseg_monai.errors import DataError, Problem
+from metaseg_monai.files import MOST_TABLE, readable, replacing, text_file
+from metaseg_monai.naming import composed
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def write_table(rows: Sequence[Mapping[str, Any]], path: str | Path) -> Path:
+    """Write rows as a UTF-8 CSV table, columns in the order of the first row, each by `as_cell`.
+
+    Args:
+        rows: one mapping a row, all with the same keys.
+        path: file to write; its folder is made where it is missing.
+
+    Returns:
+        The path.
+
+    Raises:
+        DataError: there are no rows, or one has other columns than the first.
+    """
+    path = Path(path)
+    if not rows:
+        raise DataError(f"{path}: no rows to write")
+    columns = list(rows[0])
+    for number, row in enumerate(rows, start=2):
+        if set(row) != set(columns):
+            raise DataError(f"{path}: row {number} has the columns {list(row)}, not {columns}")
+    with replacing(path) as partial, partial.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(map(as_cell, columns))
+        writer.writerows([as_cell(row[name]) for name in columns] for row in rows)
+    return path
+
+
+# A spreadsheet runs a cell that begins so, and takes what follows an apostrophe as text.
+_FORMULA = re.compile(r"'*[=+\-@\t\r\uff0b\uff0d\uff1d\uff20]")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(inf|nan)")
+
+
+def as_cell(value: Any) -> Any:
+    """A value as it stands in every CSV file of ours: text is never a spreadsheet's formula.
+
+    Text that begins as a formula gets an apostrophe; numbers stay numbers. `of_cell` takes it away.
+
+    >>> [as_cell(value) for value in ("=1+1", "@a", "-3.2", -3.2, "-b", "a=b", "'=")]
+    ["'=1+1", "'@a", '-3.2', -3.2, "'-b", 'a=b', "''="]
+    """
+    plain = not isinstance(value, str) or not _FORMULA.match(value) or _NUMBER.fullmatch(value)
+    return value if plain else f"'{value}"
+
+
+def of_cell(value: Any) -> Any:
+    """The value that `as_cell` wrote.
+
+    >>> [of_cell(as_cell(value)) for value in ("=1+1", "-3.2", "'=", "it's")]
+    ['=1+1', '-3.2', "'=", "it's"]
+    """
+    quoted = isinstance(value, str) and value.startswith("'") and _FORMULA.match(value)
+    return value[1:] if quoted and not _NUMBER.fullmatch(value[1:]) else value
+
+
+def frame_csv(frame: "pd.DataFrame", index: bool = False, **settings: Any) -> str:
+    """A frame as CSV, each cell by `as_cell`; settings as of `DataFrame.to_csv`."""
+    frame = frame.copy()
+    for name in frame.columns[[kind.kind not in "biufcmM" for kind in frame.dtypes]]:
+        frame[name] = frame[name].map(as_cell)
+    frame = frame.rename(columns=as_cell, index=as_cell if index else None)
+    settings = {"lineterminator": "\n", **settings}
+    return frame.to_csv(index=index, **settings)
+
+
+PROBLEMS = "problems.csv"
+
+
+def write_problems(folder: str | Path, problems: Sequence[Problem]) -> list[Path]:
+    """Write ``problems.csv`` into a folder of results; without problems, remove an earlier one.
+
+    Args:
+        folder: of the results.
+        problems: one a row, with the columns case, file, problem, next_step.
+
+    Returns:
+        The file, if there is one.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    path = Path(folder) / PROBLEMS
+    if problems:
+        return [write_table([problem._asdict() for problem in problems], path)]
+    with suppress(FileNotFoundError):
+        with path.open(encoding="utf-8", errors="replace") as stream:
+            ours = stream.readline().strip() == ",".join(Problem._fields)
+        if ours:
+            path.unlink()
+    return []
+
+
+NO_CSV: Mapping[bytes, str] = {
+    b"PK\3\4": "a workbook of Excel or LibreOffice",
+    b"\xd0\xcf\x11\xe0": "a workbook of an old Excel",
+    b"\xff\xfe": "text in UTF-16",
+    b"\xfe\xff": "text in UTF-16",
+    b"\x1f\x8b": "compressed (gzip)",
+}
+
+
+def read_lines(path: str | Path) -> tuple[list[str], list[tuple[int, dict[str, str]]], list[str]]:
+    """Read a CSV file as text, cell by cell, exactly; rows without any text are no rows.
+
+    What `as_cell` put before a formula is taken away.
+
+    Args:
+        path: the table, UTF-8, comma-separated, one header line.
+
+    Returns:
+        The header, the rows as (number, {column: cell}), and problems of rows whose number of
+        cells is not the header's.
+
+    Raises:
+        DataError: the file may not be read, is no regular file or larger than 1 GB, is not UTF-8,
+            empty, without rows, or repeats a column.
+    """
+    path = Path(path)
+    try:
+        with readable(path), text_file(path, MOST_TABLE).open("rb") as start:
+            mark = start.read(4)
+    except ValueError as error:
+        raise DataError(f"{path}: {error}; give a table as a CSV file") from error
+    if found := next((what for begin, what in NO_CSV.items() if mark.startswith(begin)), None):
+        raise DataError(
+            f'{path}: is {found}, expected CSV as text in UTF-8; save the sheet as "CSV UTF-8 '
+            '(comma delimited)"'
+        )
+    try:
+        with readable(path), path.open(encoding="utf-8-sig", newline="") as stream:
+            lines = list(csv.reader(stream, strict=True))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: not readable as UTF-8 CSV ({error}); save it anew") from error
+    if not lines:
+        raise DataError(f"{path}: empty; expected a header line and one row a case")
+    lines = [[of_cell(cell) for cell in line] for line in lines]
+    header = [composed(name.strip()) for name in lines[0]]
+    if len(header) == 1 and re.search(r"[;\t]", header[0]):
+        raise DataError(f"{path}: separated by semicolons or tabs; save it comma-separated")
+    twice = sorted({name for name in header if header.count(name) > 1})
+    if twice:
+        raise DataError(f"{path}: columns {twice} appear more than once; rename or remove them")
+    rows, problems = [], []
+    for number, cells in enumerate(lines[1:], start=2):
+        if not any(map(str.strip, cells)):  # Excel leaves such rows below a table
+            continue
+        if len(cells) == len(header):
+            rows.append((number, dict(zip(header, cells, strict=True))))
+        else:
+            problems.append(f"row {number}: {len(cells)} cells, the header has {len(header)}")
+    if not rows and not problems:
+        raise DataError(f"{path}: a header without rows; expected one row a case")
+    return header, rows, problems
