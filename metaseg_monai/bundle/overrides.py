@@ -37,7 +37,8 @@ NULL = "null"  # messages and files write None so; the command line passes it as
 TRUTH = {"true": True, "false": False}
 REFERENCE = re.compile(r"[@%](\w+(?:(?:#|::)\w+)*)")
 CASES = 'a component under "cases", see docs/bundles.md'
-SHORT = {"out_of_range": "schema#out_of_range"}  # settings that have a name of their own
+# Settings that have a name of their own.
+SHORT = {"out_of_range": "schema#out_of_range", "mask_values": "table#mask_values"}
 # What settings of former bundles have become.
 MOVED = {
     "pad_size": "train#augmentation#0#spatial_size",

@@ -24,6 +24,7 @@ from metaseg_monai.evaluation.per_case import (
     read_rows,
 )
 from metaseg_monai.images.geometry import resize_label
+from metaseg_monai.images.image import Meaning
 from metaseg_monai.images.read import check_numbered, read_label
 from metaseg_monai.metadata.fields import said
 from metaseg_monai.metrics.objects import (
@@ -85,7 +86,7 @@ def true_objects(
         return TrueObjects(number_objects(label, classes, ObjectSettings()), "components")
     file = folder / named if named else Path(item["label"])
     try:
-        numbers = _read_numbers(file, label.shape, native_shape)
+        numbers = _read_numbers(file, label.shape, native_shape, item.get("mask_values"))
         owners = _classes_of(numbers, label, classes)
     except DataError as error:
         raise DataError(f"case {item.get('case', '?')!r}: {error}") from error
@@ -93,9 +94,12 @@ def true_objects(
 
 
 def _read_numbers(
-    file: Path, shape: tuple[int, ...], native_shape: Sequence[int] | None
+    file: Path,
+    shape: tuple[int, ...],
+    native_shape: Sequence[int] | None,
+    values: Meaning | None,
 ) -> np.ndarray:
-    read = read_label(file, 2)
+    read = read_label(file, 2, values)
     check_numbered(read)
     stored = read.array
     if len(stored) != 1 or stored.min() < 0:

@@ -86,7 +86,7 @@ def read_label(
 
     Returns:
         The image, whose array (C, *S) holds whole numbers unless `grey`; its attribute `twofold`
-        tells that it can be read in two ways.
+        tells why it can be read in two ways, and as what it was; None for others.
 
     Raises:
         DataError: a file cannot be read, can be read in two ways and `values` does not say how, or
@@ -105,8 +105,9 @@ def read_label(
     twofold = _twofold(array, told)
     if twofold is not None and values is None:
         raise DataError(
-            f"{where}: {twofold}; save it so that both agree, or say which is meant "
-            "(prepare: --mask_values stored, or shown)"
+            f"{where}: {twofold}; save it so that both agree, or say which is meant: "
+            "--mask_values stored, or shown"
+            + (" (tifffile writes Boolean masks so: stored)" if told.get("inverted") == 1 else "")
         )
     colours = told.get("colours")
     if "inverted" in told and values == "stored" and told["format"] == "tiff":
@@ -118,7 +119,8 @@ def read_label(
         header = told["header"]
         scale = 0.0 if header is None else float(np.nan_to_num(header["scl_slope"]))
         array = whole_numbers(array, where, 0.0 if scale == 1 else scale)
-    return Image(array, {**told, "twofold": twofold is not None})
+    read_so = twofold and f"{twofold}; taken as {values}"
+    return Image(array, {**told, "twofold": read_so})
 
 
 DARK = 128  # of 255; the background of a mask is shown darker than that

@@ -7,9 +7,10 @@ from typing import Any, Literal
 from tqdm import tqdm
 
 from metaseg_monai.errors import ConfigError, MetasegError, root_refusal
-from metaseg_monai.images.image import Channels
+from metaseg_monai.images.image import Channels, Meaning
 from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.tables.check import TableCheck, check_table
+from metaseg_monai.tables.columns import as_column_map
 from metaseg_monai.tables.table import refuse
 
 
@@ -20,6 +21,7 @@ def check(
     classes: int = 2,
     channel_conversion: Channels = "stored",
     out_of_range: Literal["error", "flag"] | None = None,
+    mask_values: Meaning | None = None,
     bundle: str | Path | None = None,
     configuration: Any = None,
     *,
@@ -44,6 +46,8 @@ def check(
         classes: number of label classes with the background; with a bundle, by default its own.
         channel_conversion: stored | grey | rgb, as in training; with a bundle its own.
         out_of_range: error | flag, instead of what the schema says, as in training.
+        mask_values: stored | shown, which of both counts where a mask's numbers and what a viewer
+            shows of them disagree, as in training; stored for Boolean masks of tifffile.
         bundle: name or folder of the bundle that is to be trained.
         configuration: further configurations of the bundle, as for train.
         bundles: folder in which a bundle's name is looked for, as for train.
@@ -62,11 +66,13 @@ def check(
         if settings or configuration is not None:
             names = ", ".join(f"--{name}" for name in settings) or "--configuration"
             raise ConfigError(f"{names}: set in a training; name its bundle (--bundle NAME)")
-        found = check_table(table, schema, columns_file, classes, channel_conversion)
+        columns = as_column_map(columns_file, mask_values)
+        found = check_table(table, schema, columns, classes, channel_conversion)
     else:
         given = {"dataset_dir": str(table), "schema_file": str(schema_file), **settings}
         given |= {} if columns_file is None else {"columns_file": str(columns_file)}
         given |= {} if out_of_range is None else {"out_of_range": out_of_range}
+        given |= {} if mask_values is None else {"mask_values": mask_values}
         given |= {} if classes == 2 else {"classes": classes}
         found = _try_training(bundle, bundles, configuration, given, schema, trust)
     lacking = [split for split in ("train", "val") if split not in found.splits]
@@ -76,7 +82,9 @@ def check(
         )
     refuse(Path(table), found.problems)
     warnings = [f"warning: {text}" for text in found.warnings]
-    tried = "" if bundle is None else f"; {bundle} can be trained on it with these settings"
+    tried = "; whether a training's crops and batches fit is tried with --bundle NAME"
+    if bundle is not None:
+        tried = f"; {bundle} can be trained on it with these settings"
     return "\n".join([found.summary, *warnings, f"no problems found{tried}"])
 
 
@@ -101,7 +109,9 @@ def _try_training(
         parsed = workflow.parser.get_parsed_content
         steps = parsed("preprocessing")
         load = next((step for step in steps if isinstance(step, LoadCased)), LoadCased())
-        columns, how = parsed("columns_file"), (load.classes, load.channels, load.spatial_dims)
+        how = load.classes, load.channels, load.spatial_dims
+        given_values = "table#mask_values" in workflow.parser and parsed("table#mask_values")
+        columns = as_column_map(parsed("columns_file"), given_values or None)
         found = check_table(given["dataset_dir"], schema, columns, *how)
         if not found.problems:
             found.problems.extend(_problems_of(parsed))

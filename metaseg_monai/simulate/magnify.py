@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.images.geometry import resampled_shape, resize_label, resize_stored
-from metaseg_monai.images.image import image_suffix
+from metaseg_monai.images.image import Meaning, image_suffix
 from metaseg_monai.images.read import read_image, read_label
 from metaseg_monai.metadata.fields import read_number
 from metaseg_monai.prepare.pipeline import write_tiff
@@ -155,7 +155,9 @@ def magnify_table(
         for made, (path, is_image, scale) in tqdm(
             source_of.items(), desc="magnify", unit="image", disable=None
         ):
-            resample_file(table.path.parent / path, folder / made, scale, is_image)
+            resample_file(
+                table.path.parent / path, folder / made, scale, is_image, columns.mask_values
+            )
         lines = [line(row.cells, value, "", "") for row, value in zip(rows, at, strict=True)]
         lines += [
             line(_resampled(row, columns, name, target, target / level), target,
@@ -233,13 +235,15 @@ def _resampled(
     return cells
 
 
-def resample_file(path: Path, made: Path, scale: float, image: bool) -> None:
+def resample_file(
+    path: Path, made: Path, scale: float, image: bool, values: Meaning | None = None
+) -> None:
     """Write an image, or a label by nearest pixels, with `scale` pixels in place of one each way.
 
     Raises:
         DataError: the file cannot be read as a 2D image.
     """
-    planes = (read_image if image else read_label)(path, 2).array
+    planes = (read_image(path, 2) if image else read_label(path, 2, values)).array
     if planes.dtype == bool:
         planes = planes.astype(np.uint8)
     shape = resampled_shape(planes.shape[1:], (scale, scale), 1.0)

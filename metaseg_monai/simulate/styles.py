@@ -12,7 +12,7 @@ import numpy as np
 from skimage.measure import label as connected_components
 
 from metaseg_monai.errors import ConfigError, DataError
-from metaseg_monai.images.image import image_suffix
+from metaseg_monai.images.image import Meaning, image_suffix
 from metaseg_monai.images.read import read_label
 from metaseg_monai.images.write import mask_suffix, write_mask
 from metaseg_monai.rows import write_table
@@ -120,7 +120,6 @@ def prepare_styles(
             "save each mask as a label of its own first",
         ),
     )
-    numbered = columns.label_values == INSTANCES
     table, rows = read_stored(source, columns)
     own = [columns.image, columns.label, columns.group, columns.split, columns.case, INSTANCES]
     told = ", ".join(sorted({str(row.cells.get(column)) for row in rows}))
@@ -153,7 +152,7 @@ def prepare_styles(
             style = style_of[row.images] if row.split == "train" else exact
             cells, copied = {**row.cells, column: style}, list(row.images)
             if row.split == "train":
-                drawing, change = redraw(_read(row, home, numbered), tolerances[style])
+                drawing, change = redraw(_read(row, home, columns), tolerances[style])
                 changes[style].append(change)
             if style == exact:
                 copied = row.files
@@ -282,18 +281,19 @@ class Change(NamedTuple):
     tp: int
 
 
-def _read(row: Stored, home: Path, numbered: bool) -> Drawing:
+def _read(row: Stored, home: Path, columns: ColumnMap) -> Drawing:
     """Read a label and tell its objects apart.
 
     They have a file of their own, or the label holds their numbers; else they are the connected
     parts of one value, pixels that touch at their corners included.
     """
+    numbered, values = columns.label_values == INSTANCES, columns.mask_values
     try:
-        label, of_label = _read_plane(home / str(row.label))
+        label, of_label = _read_plane(home / str(row.label), values)
         if row.instances is None:
             objects = label if numbered else connected_components(label, connectivity=2)
             return Drawing(label, objects, of_label, {})
-        objects, of_objects = _read_plane(home / row.instances)
+        objects, of_objects = _read_plane(home / row.instances, values)
     except DataError as error:
         raise DataError(f"case {row.case!r}: {error}") from error
     if objects.shape != label.shape or bool(((objects > 0) != (label > 0)).any()):
@@ -305,8 +305,8 @@ def _read(row: Stored, home: Path, numbered: bool) -> Drawing:
     return Drawing(label, objects, of_label, of_objects)
 
 
-def _read_plane(path: Path) -> tuple[Labels, Mapping[str, Any]]:
-    image = read_label(path)
+def _read_plane(path: Path, values: Meaning | None) -> tuple[Labels, Mapping[str, Any]]:
+    image = read_label(path, values=values)
     if image.array.ndim != 3 or len(image.array) != 1:
         raise DataError(
             f"{path}: shape {image.array.shape}, expected one plane of whole numbers (1, H, W); "

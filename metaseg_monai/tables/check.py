@@ -16,6 +16,7 @@ from metaseg_monai.images.identity import image_digest
 from metaseg_monai.images.image import (
     Channels,
     Image,
+    Meaning,
     convert_channels,
     image_attributes,
     value_counts,
@@ -35,7 +36,8 @@ class LoadedCase(NamedTuple):
     Attributes:
         image: (C, *S) float32, finite, channels as asked for.
         label: (1, *S) classes, uint8 (int64 beyond 256 classes), or None where there is none.
-        attributes: of the image file, see `Image`, with `stored`, the type of its pixels there;
+        attributes: of the image file, see `Image`, with `stored`, the type of its pixels there,
+            and `twofold`, why its label can be read in two ways (see `read_label`), if it can;
             for a plane of a volume also `plane`, while `spacing_mm` is (z, y, x) and `affine`,
             which a plane alone does not have, is None.
         remarks: what is allowed but seldom meant, in words.
@@ -146,6 +148,7 @@ def _tally(case: str, loaded: LoadedCase, classes: int) -> dict[str, Any]:
         "highest": float(image.max()),
         "labelled": label is not None,
         "turned": loaded.attributes["turned"],
+        "twofold": loaded.attributes["twofold"] or "",
         "empty": label is not None and not pixels[1:].any(),
         "pixels": pixels,
     }
@@ -190,6 +193,13 @@ def _remarks_on(cases: pd.DataFrame) -> list[str]:
         found.append(
             f"{len(turned)} images or masks are turned upright as their orientation tag says "
             f"(EXIF, TIFF 274): {shown}; see that image and mask were drawn in one frame"
+        )
+    two = cases[cases["twofold"] != ""]
+    if len(two):
+        told = [f"{row.case} {row.twofold}" for row in two.head(SHOWN).itertuples()]
+        found.append(
+            f"{len(two)} of {labelled} masks are read as mask_values says: {'; '.join(told)}"
+            + ("; ..." if len(two) > SHOWN else "")
         )
     full = cases["case"][[pixels[1:].sum() > pixels[0] for pixels in cases["pixels"]]]
     if len(full):
@@ -242,21 +252,22 @@ class VolumeCache:
         """Whether `read` would not touch the disk."""
         return role in self._last and self._last[role][0] == str(path)
 
-    def read(self, role: str, path: str | Path) -> AxialVolume:
+    def read(self, role: str, path: str | Path, values: Meaning | None = None) -> AxialVolume:
         """The volume of a path; the one before it in that role is let go first.
 
         Args:
             role: "image" or "label", of each of which one volume is kept.
             path: a file that `read_image` takes.
+            values: of a label, see `read_label`.
 
         Raises:
             DataError: as `read_image` and `axial_volume`.
         """
         if not self.holds(role, path):
             self._last.pop(role, None)
-            read = read_label if role == "label" else read_image
-            volume = axial_volume(read(path, spatial_dims=3))
-            self._last[role] = (str(path), volume)
+            is_label = role == "label"
+            image = read_label(path, 3, values) if is_label else read_image(path, 3)
+            self._last[role] = (str(path), axial_volume(image))
         return self._last[role][1]
 
     def __reduce__(self) -> tuple[type["VolumeCache"], tuple[()]]:
@@ -280,7 +291,8 @@ def load_case(
         item: with `image`, a path, plane paths, or an array (C, *S), or (H, W), maybe `label` of
             the same kinds, `case` for messages, and maybe `label_values`: the pixel values that
             become class 1 while all others become 0, or "instances": all above 0. Without, the
-            label's values are the classes. A MetaTensor of three axes brings its affine.
+            label's values are the classes. `mask_values` is the `values` of `read_label`. A
+            MetaTensor of three axes brings its affine.
         channels: see `convert_channels`.
         classes: number of classes, background included; labels lie in 0..classes-1.
         spatial_dims: see `read_image`.
@@ -309,7 +321,7 @@ def load_case(
                 image, stored_label = _read_plane({**item, "plane": 0}, volumes, remarks)
                 image = _as_picture(image)  # as `slice_items` gives it to a prediction
             elif "label" in item:
-                stored_label = _read_label(item["label"], image)
+                stored_label = _read_label(item["label"], image, item.get("mask_values"))
         where = image.attributes["path"]
         if "plane" in image.attributes:
             where += f", plane {image.attributes['plane']}"
@@ -328,6 +340,7 @@ def load_case(
     attributes = {**image.attributes, "stored": str(image.array.dtype)}
     turned = stored_label is not None and "orientation" in stored_label.attributes
     attributes["turned"] = turned or "orientation" in attributes
+    attributes["twofold"] = stored_label and stored_label.attributes.get("twofold")
     return LoadedCase(pixels, label, attributes, told)
 
 
@@ -368,12 +381,12 @@ def _grid_remarks(image: Image) -> list[str]:
     return [f"{image.attributes['path']}: {told}" for told in axial_volume(image).remarks]
 
 
-def _read_label(given: Any, image: Image) -> Image:
+def _read_label(given: Any, image: Image, values: Meaning | None) -> Image:
     spatial_dims = image.array.ndim - 1
     label = (
         _read(given, spatial_dims)
         if isinstance(given, (np.ndarray, torch.Tensor))
-        else read_label(given, spatial_dims)
+        else read_label(given, spatial_dims, values)
     )
     path, affine = label.attributes["path"], label.attributes["affine"]
     turn = image.attributes.get("orientation")
@@ -429,7 +442,7 @@ def _read_plane(
         )
     label = None
     if "label" in item:
-        target = volumes.read("label", item["label"])
+        target = volumes.read("label", item["label"], item.get("mask_values"))
         if target.planes.shape != volume.planes.shape:
             raise DataError(
                 f"{item['label']}: label of shape (planes, rows, columns) "

@@ -10,6 +10,7 @@ from pydantic import Field as Setting
 
 from metaseg_monai.errors import ConfigError
 from metaseg_monai.files import text_file
+from metaseg_monai.images.image import Meaning
 from metaseg_monai.naming import composed
 
 Split = Literal["train", "val", "test"]
@@ -43,6 +44,9 @@ class ColumnMap(BaseModel):
         label_values: pixel values of the label that count as foreground: one list for all rows,
             {field: {value: list}} where a field's value decides, or "instances" where every
             object has a number of its own from 1; empty where the label's values are the classes.
+        mask_values: stored or shown, which of both counts where a label's numbers and what a
+            viewer shows of them disagree (min-is-white, as tifffile writes Boolean masks; palettes
+            from white); None refuses such labels.
         class_names: number of a class -> its name, such as {"1": "kidney"}.
         split_names: the table's name of a split -> train, val or test.
         exclude: cells of the image column whose rows are left out, for instance a copy of an image
@@ -71,6 +75,7 @@ class ColumnMap(BaseModel):
     label_values: (
         list[int] | Annotated[dict[str, Values], Setting(max_length=1)] | Literal["instances"]
     ) = []
+    mask_values: Meaning | None = None
     class_names: dict[str, str] = {}
     split_names: dict[str, Split] = {}
     exclude: list[str] = []
@@ -116,17 +121,23 @@ class ColumnMap(BaseModel):
 Columns = ColumnMap | Mapping[str, Any] | str | Path | None
 
 
-def as_column_map(columns: Columns) -> ColumnMap:
+def as_column_map(columns: Columns, mask_values: Meaning | None = None) -> ColumnMap:
     """The column map itself, from its settings, from its JSON file, or the plain form for None.
+
+    Args:
+        columns: of a table.
+        mask_values: takes the place of the map's own; None leaves it.
 
     Raises:
         ConfigError: an unknown key or a wrong value, named.
     """
-    if isinstance(columns, ColumnMap):
-        return columns
     if isinstance(columns, (str, Path)):
-        return ColumnMap.load(columns)
-    return ColumnMap(**(columns or {}))
+        columns = ColumnMap.load(columns)
+    elif not isinstance(columns, ColumnMap):
+        columns = ColumnMap(**(columns or {}))
+    if mask_values is None:
+        return columns
+    return ColumnMap(**{**columns.model_dump(exclude_defaults=True), "mask_values": mask_values})
 
 
 def _composed(value: Any) -> Any:

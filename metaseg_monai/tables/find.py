@@ -26,7 +26,7 @@ from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.naming import Folder, composed
 from metaseg_monai.tables.clinical import read_clinical
 from metaseg_monai.tables.columns import ColumnMap, as_column_map
-from metaseg_monai.tables.table import case_name, refuse, scan_table, tell
+from metaseg_monai.tables.table import OF_LABELS, case_name, refuse, scan_table, tell
 
 LABEL_FOLDERS = {"label", "labels", "labelstr", "mask", "masks", "annotations", "instances"}
 THRESHOLD = "threshold"  # of an application's settings, the one that is of no field
@@ -227,8 +227,7 @@ def _items_of_table(
     else:
         refuse(table.path, wrong)
     tell(table)
-    unneeded = ("label", "label_values")
-    items = [{k: v for k, v in row.items() if k not in unneeded} for row in table.rows]
+    items = [{k: v for k, v in row.items() if k not in OF_LABELS} for row in table.rows]
     _name_masks(items, table.path.parent.resolve())
     if from_file:
         _attach(items, table.path, schema, metadata, layout, problems)

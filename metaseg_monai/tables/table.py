@@ -16,7 +16,7 @@ from typing import Any, get_args
 
 from metaseg_monai.errors import ConfigError, DataError, MetadataError, listing
 from metaseg_monai.files import readable, replacing, text_file, written_at
-from metaseg_monai.images.image import FORMAT_OF_SUFFIX, image_suffix
+from metaseg_monai.images.image import FORMAT_OF_SUFFIX, Meaning, image_suffix
 from metaseg_monai.metadata.fields import MetadataWarning, read_number, said
 from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.naming import Folder, composed, likened
@@ -28,6 +28,7 @@ SPACING_COLUMNS = PLACE_COLUMNS[3:]
 GENERATED = "generated.json"  # in a folder that a simulator filled: the settings it had
 CLASSES = "classes.json"  # beside a table, and in a run's folder: the names of its classes
 DECATHLON = "dataset.json"  # where the Decathlon and nnU-Net name them, under "labels"
+OF_LABELS = ("label", "label_values", "mask_values")  # of an item, for whoever has labels
 SHOWN_PROBLEMS = 30
 MOST_VALUES = 12
 
@@ -44,9 +45,9 @@ class CaseTable:
         path: the table's file.
         rows: every item, in the table's order: `image` (path, or list of plane paths), `label`
             (path; absent where the table has none), `case`, `group`, `split`, `metadata` (raw
-            values by schema field), `label_values` where the column map gives them, `volume`,
-            `plane`, `planes` and `spacing_mm` (z, y, x) where the table has their columns, and
-            `columns` (every cell as text).
+            values by schema field), `label_values` and `mask_values` where the column map gives
+            them, `volume`, `plane`, `planes` and `spacing_mm` (z, y, x) where the table has their
+            columns, and `columns` (every cell as text).
         remarks: what is allowed but seldom meant, in words.
         class_names: of the label's classes by their numbers, as far as the data set or its user
             tells them; without a name a class is its number.
@@ -113,6 +114,7 @@ def read_table(
     columns: Columns = None,
     simulate: str | Path | None = None,
     class_names: ClassNames = None,
+    mask_values: Meaning | None = None,
 ) -> CaseTable:
     """Read and validate a table; every problem is told at once.
 
@@ -123,6 +125,7 @@ def read_table(
         simulate: JSON file {"_target_": a simulator, "output": its folder, relative to the file,
             ...}; where `path` is that folder and missing or empty, it is filled once.
         class_names: see `known_class_names`; None takes those that the data set tells.
+        mask_values: see `ColumnMap`, whose own it takes the place of.
 
     Raises:
         DataError: the table or columns are missing, or rows are wrong: missing files, repeated
@@ -136,7 +139,7 @@ def read_table(
     """
     if simulate is not None:
         _simulate_once(Path(path), Path(simulate))
-    columns = as_column_map(columns)
+    columns = as_column_map(columns, mask_values)
     names = parse_class_names(class_names or columns.class_names)
     table, problems = scan_table(path, schema, columns)
     refuse(table.path, problems)
@@ -291,7 +294,7 @@ def scan_table(
     problems += _problems_between(rows)
     right = [row for row in rows if not row.problems]
     labelled = all(row.label for row in right)
-    items = tuple(_as_item(row, file.parent.resolve(), labelled) for row in right)
+    items = tuple(_as_item(row, file.parent.resolve(), labelled, columns) for row in right)
     remarks = []
     if count := sum("\\" in cells[name] for _, cells in lines for name in reading.of_paths):
         remarks.append(
@@ -673,13 +676,15 @@ def _several(told: Iterable[tuple[Any, Any, int]]) -> dict[Any, str]:
     }
 
 
-def _as_item(row: _Row, folder: Path, labelled: bool) -> dict[str, Any]:
+def _as_item(row: _Row, folder: Path, labelled: bool, columns: ColumnMap) -> dict[str, Any]:
     images = [str(folder / image) for image in row.images]
     item: dict[str, Any] = {"image": images[0] if len(images) == 1 else images}
     if labelled and row.label is not None:
         item["label"] = str(folder / row.label)
         if row.label_values is not None:
             item["label_values"] = row.label_values
+        if columns.mask_values is not None:
+            item["mask_values"] = columns.mask_values
     item |= {"case": row.case, "group": row.group or row.case, "metadata": row.metadata}
     if row.split is not None:
         item["split"] = row.split

@@ -99,7 +99,7 @@ class LoadCased(MapTransform):
         self.expected, self.force, self._judged = intensity or {}, force, {}
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Replace the paths of an item by tensors; others are kept, but the used `label_values`.
+        """Replace the paths of an item by tensors; others are kept, but what reads its label.
 
         Lists of different lengths would not collate into a batch.
         """
@@ -112,6 +112,7 @@ class LoadCased(MapTransform):
             self.axes,
             volumes=self.volumes,
         )
+        values = item.pop("mask_values", None)
         item.pop("label_values", None)
         found = loaded.image.shape[0]
         if self.in_channels not in (None, found):
@@ -122,9 +123,12 @@ class LoadCased(MapTransform):
                 f"takes {self.in_channels}; save the image with {self.in_channels}, or use a "
                 f"network trained with {made}--in_channels {found}"
             )
-        for remark in loaded.remarks:
-            warnings.warn(remark, DataWarning, stacklevel=2)
         attributes = loaded.attributes
+        remarks = loaded.remarks
+        if attributes["twofold"]:
+            remarks += (f"masks that can be read in two ways are taken as {values}",)
+        for remark in remarks:
+            warnings.warn(remark, DataWarning, stacklevel=2)
         if self.watch is not None:
             self.watch(loaded.image, attributes[STORED])
         if self.expected is not None:

@@ -26,6 +26,7 @@ from metaseg_monai.images.geometry import resampled_shape, resize_image, resize_
 from metaseg_monai.images.image import Channels
 from metaseg_monai.images.read import read_image
 from metaseg_monai.tables.check import load_case
+from metaseg_monai.tables.table import OF_LABELS
 from metaseg_monai.transforms.load import STORED, named, on_grid
 
 Data = Mapping[Hashable, Any]
@@ -423,7 +424,7 @@ def _value(item: Mapping[str, Any], by: str) -> str:
 
 def _sample(item: Mapping[str, Any], channels: Channels, flat_field: Any) -> np.ndarray:
     """Pixels (C, P) of an image, on a grid of every n-th row and column."""
-    unlabelled = {key: value for key, value in item.items() if key not in ("label", "label_values")}
+    unlabelled = {key: value for key, value in item.items() if key not in OF_LABELS}
     image = load_case(unlabelled, channels).image
     if flat_field is not None:
         image = np.asarray(flat_field({**unlabelled, "image": torch.from_numpy(image)})["image"])

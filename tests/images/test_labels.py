@@ -1,6 +1,7 @@
 """Labels: what a file stores against what it means, in every format and command."""
 
 import csv
+import re
 import shutil
 
 import nibabel as nib
@@ -9,13 +10,15 @@ import PIL.Image
 import pytest
 import tifffile
 
-from metaseg_monai.errors import DataError
+from metaseg_monai.errors import ConfigError, DataError, DataWarning
 from metaseg_monai.images.image import whole_numbers
 from metaseg_monai.images.read import read_image, read_label
 from metaseg_monai.prepare.cells import prepare_cells
 from metaseg_monai.prepare.dsb2018 import prepare_dsb2018
 from metaseg_monai.sharing.score import score
 from metaseg_monai.tables.check import check_table, load_case
+from metaseg_monai.tables.table import read_table
+from metaseg_monai.transforms import LoadCased
 
 MASK = np.zeros((20, 30), np.uint8)
 MASK[4:9, 6:18] = 1  # 10 %
@@ -246,3 +249,23 @@ def test_images_stay_as_they_are_shown(tmp_path):
 def test_settings_of_masks_are_checked_first(tmp_path):
     with pytest.raises(DataError, match="mask_values='white': expected one of stored, shown"):
         prepare_cells(tmp_path, tmp_path / "out", mask_values="white")
+
+
+@pytest.mark.parametrize("settings", [{}, {"software": False}, {"compression": "zlib"}])
+def test_boolean_masks_of_tifffile_are_read_by_a_word_of_the_user(tmp_path, settings):
+    tifffile.imwrite(tmp_path / "label.tif", MASK.astype(bool), **settings)
+    table = table_of(tmp_path, tmp_path / "label.tif")
+    (told,) = check_table(table).problems
+    assert re.search(r"10\.0%.*numbers, 90\.0%.*--mask_values stored.*Boolean masks", told)
+    for values, share in (("stored", 0.1), ("shown", 0.9)):
+        (item,) = read_table(table, mask_values=values).items("train")
+        assert load_case(item).label.mean() == share
+        with pytest.warns(DataWarning, match=f"two ways are taken as {values}"):
+            assert "mask_values" not in LoadCased()(item)
+        (told,) = [
+            text for text in check_table(table, columns={"mask_values": values}).warnings
+            if "mask_values" in text
+        ]  # fmt: skip
+        assert re.search(rf"image .*10\.0%.*90\.0%.*taken as {values}", told)
+    with pytest.raises(ConfigError, match="mask_values"):
+        read_table(table, mask_values="white")

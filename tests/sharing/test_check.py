@@ -9,8 +9,13 @@ import PIL.Image
 import pytest
 import tifffile
 
-from metaseg_monai import predict, train
-from metaseg_monai.errors import ConfigError, DataError, MetasegError, TrainingError
+from metaseg_monai import evaluate, predict, train
+from metaseg_monai.errors import (
+    ConfigError,
+    DataError,
+    MetasegError,
+    TrainingError,
+)
 from metaseg_monai.sharing.check import check
 
 BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
@@ -153,3 +158,21 @@ def test_settings_need_a_bundle_and_splits_a_second(tmp_path, write_csv):
     with pytest.raises(DataError, match="other") as error:
         check(files["dataset_dir"], files["schema_file"])
     assert "no rows of the split" not in str(error.value)
+
+
+@pytest.mark.filterwarnings("ignore:masks that can be read in two ways are taken as stored")
+def test_boolean_masks_of_tifffile_go_through_check_training_and_evaluation(tmp_path, write_csv):
+    files = a_table(tmp_path / "d", write_csv, [(20, 24)], splits=("train", "train", "val", "test"))
+    for number in range(4):
+        tifffile.imwrite(tmp_path / f"d/l{number}.tif", np.eye(20, 24) > 0)
+    named = files["dataset_dir"], files["schema_file"]
+    with pytest.raises(MetasegError, match="4 problems"):
+        check(*named)
+    assert "is tried with --bundle NAME" in check(*named, mask_values="stored")
+    where = {"bundles": BUNDLES, "mask_values": "stored"}
+    assert "taken as stored" in check(*named, bundle=SHAPES, **where, **QUICK)
+    run = train(SHAPES, tmp_path / "run", **files, **where, **QUICK)
+    counts = evaluate(run.folder, bundles=BUNDLES, modes=["normal"]).counts
+    assert counts[["tp", "fn"]].to_numpy().sum() == 20
+    found = predict(run.folder, tmp_path / "d", tmp_path / "masks", bundles=BUNDLES)
+    assert not found.problems
