@@ -152,7 +152,7 @@ FAULTS = {
     ),
     "21 text": (cell("magnification", "20x"), r"row 2 .*plain number in x from 5 to 60, got '20x"),
     "28 row": (copied_row, r"row 5 \(images_P1_A01\): the same image and metadata as row 2"),
-    "28 name": (one_name, r"row 5: the case 'images_P1_A01' is also row 2"),
+    "28 name": (one_name, r"row 5 \(images_P1_A01\): the case 'images_P1_A01' is also row 2"),
     "29 well": (
         cell("group", "P1_A01", row=2),
         r"group 'P1_A01' is in several splits: train \(row 2\), test \(row 4\)",

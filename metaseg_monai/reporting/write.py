@@ -281,6 +281,11 @@ def score_section(asked: Asked) -> Section:
         rows = pd.DataFrame({"what it is": told})
         parts.append(Details("What the rows are", [Table("glossary", "Conditions", "", rows)]))
     details = Details("Pixel IoU, case by case, worst domain, experts", [iou, *more])
+    if lacking := {case for run in results.runs for case in left_out(run.folder)}:
+        parts.append(
+            f"{len(lacking)} test case(s) are left out of scores, in one run or in all: see Cases "
+            "left out, under How this was made."
+        )
     return Section("Scores", "", [*parts, details])
 
 
@@ -428,7 +433,7 @@ def record_section(results: Results, history: Sequence[Mapping[str, Any]]) -> Se
         for case, reason in left_out(run.folder).items()
     }
     if lacking:
-        note = "They could not be read, so no score above knows of them."
+        note = "They could not be used, so no score above knows of them."
         parts.append(Table("left_out", "Cases left out", note, rows_of(lacking)))
     if results.missing:
         reasons = {name: {"reason": reason} for name, reason in results.missing.items()}

@@ -51,7 +51,7 @@ class Evaluated:
         folder: of the model, with counts.csv and what else was measured.
         counts: a row for each case, test mode and class: true and false positives, false negatives.
         scores: a row for each test mode: F1 pooled over all cases, unweighted mean of the domains,
-            and mean over cases with its 95 % interval.
+            and mean over cases with its 95 % interval; `left_out`, how many cases no score knows.
         problems: of the cases that were left out, all in ``problems.csv``.
     """
 
@@ -193,7 +193,9 @@ def evaluate(
         results = absolute(workflow.parser.get_parsed_content("results_dir"))
         counts = read_counts(results / "counts.csv")
         problems = workflow.parser.get_parsed_content("problems").found
-        return Evaluated(results, counts, scores_by_mode(counts), problems)
+        lacking = len({problem.case for problem in problems})
+        scores = scores_by_mode(counts).assign(left_out=lacking)
+        return Evaluated(results, counts, scores, problems)
 
 
 def scores_by_mode(counts: pd.DataFrame) -> pd.DataFrame:

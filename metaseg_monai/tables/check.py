@@ -87,7 +87,8 @@ def check_table(
         DataError: the table is missing or unreadable, or lacks columns.
         ConfigError: the column map is wrong.
     """
-    table, problems = scan_table(path, schema, columns)
+    table, wrong = scan_table(path, schema, columns)
+    problems: list[str] = [*wrong]
     remarks = list(table.remarks)
     content: dict[str, tuple[str, str]] = {}  # image: digest of its pixels, split
     cases, volumes = [], VolumeCache()

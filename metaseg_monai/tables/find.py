@@ -2,7 +2,6 @@
 
 import logging
 import os
-import re
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -26,7 +25,7 @@ from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.naming import Folder, composed
 from metaseg_monai.tables.clinical import read_clinical
 from metaseg_monai.tables.columns import ColumnMap, as_column_map
-from metaseg_monai.tables.table import OF_LABELS, case_name, refuse, scan_table, tell
+from metaseg_monai.tables.table import OF_LABELS, case_name, refuse, scan_table, sift, tell
 
 LABEL_FOLDERS = {"label", "labels", "labelstr", "mask", "masks", "annotations", "instances"}
 THRESHOLD = "threshold"  # of an application's settings, the one that is of no field
@@ -222,31 +221,13 @@ def _items_of_table(
     fixed = None if isinstance(metadata, (str, Path)) else metadata
     known = None if from_file else schema
     table, wrong = scan_table(source, known, columns, fixed, inference=True)
-    if problems is not None and table.rows and all(map(ROW.match, wrong)):
-        problems += [_of_row(text, table.path) for text in wrong]
-    else:
-        refuse(table.path, wrong)
+    sift(table, wrong, problems)
     tell(table)
     items = [{k: v for k, v in row.items() if k not in OF_LABELS} for row in table.rows]
     _name_masks(items, table.path.parent.resolve())
     if from_file:
         _attach(items, table.path, schema, metadata, layout, problems)
     return items
-
-
-ROW = re.compile(r"row (?P<row>\d+)(?: \((?P<case>.*?)\))?: (?P<problem>.*)", re.DOTALL)
-
-
-def _of_row(text: str, table: Path) -> Problem:
-    """What `scan_table` says of one row."""
-    found = ROW.match(text)
-    if found is None:
-        raise ValueError(text)
-    case = found["case"] or f"row {found['row']}"
-    problem, _, step = found["problem"].rpartition("; ")
-    mend = f"mend row {found['row']}"
-    told = (problem, f"{step}; {mend}") if problem else (step, mend)
-    return Problem(case, str(table), *told)
 
 
 def _items_of_images(

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from pydoc import locate
 from typing import Any, get_args
 
-from metaseg_monai.errors import ConfigError, DataError, MetadataError, listing
+from metaseg_monai.errors import ConfigError, DataError, MetadataError, Problem, listing
 from metaseg_monai.files import readable, replacing, text_file, written_at
 from metaseg_monai.images.image import FORMAT_OF_SUFFIX, Meaning, image_suffix
 from metaseg_monai.metadata.fields import MetadataWarning, read_number, said
@@ -115,6 +115,8 @@ def read_table(
     simulate: str | Path | None = None,
     class_names: ClassNames = None,
     mask_values: Meaning | None = None,
+    problems: list[Problem] | None = None,
+    split: str | None = None,
 ) -> CaseTable:
     """Read and validate a table; every problem is told at once.
 
@@ -126,6 +128,8 @@ def read_table(
             ...}; where `path` is that folder and missing or empty, it is filled once.
         class_names: see `known_class_names`; None takes those that the data set tells.
         mask_values: see `ColumnMap`, whose own it takes the place of.
+        problems: gets the rows that are wrong by themselves, see `sift`; None refuses them.
+        split: the one that is asked for; None for all.
 
     Raises:
         DataError: the table or columns are missing, or rows are wrong: missing files, repeated
@@ -141,8 +145,8 @@ def read_table(
         _simulate_once(Path(path), Path(simulate))
     columns = as_column_map(columns, mask_values)
     names = parse_class_names(class_names or columns.class_names)
-    table, problems = scan_table(path, schema, columns)
-    refuse(table.path, problems)
+    table, wrong = scan_table(path, schema, columns)
+    sift(table, wrong, problems, split)
     tell(table)
     warn_never_given(table.path, table.rows, schema)
     if not names and not columns.label_values:  # else other numbers are the classes
@@ -251,13 +255,36 @@ def _simulate_once(folder: Path, recipe: Path) -> None:
         simulator(**settings)
 
 
+class Wrong(str):
+    """What is wrong with a table, in words.
+
+    Attributes:
+        row: number of the row that is wrong by itself, else 0.
+        case: of that row, or its number in words.
+        text: what is wrong with it.
+        of_split: of that row, as far as it is known.
+    """
+
+    row = 0
+    case = ""
+    text = ""
+    of_split: str | None = None
+
+    @classmethod
+    def of_row(cls, text: str, row: int, case: str = "", split: str | None = None) -> "Wrong":
+        """Of one row; others can be used without it."""
+        wrong = cls(f"row {row} ({case}): {text}" if case else f"row {row}: {text}")
+        wrong.text, wrong.row, wrong.case, wrong.of_split = text, row, case or f"row {row}", split
+        return wrong
+
+
 def scan_table(
     path: str | Path,
     schema: MetadataSchema | None,
     columns: Columns = None,
     metadata: Mapping[str, Any] | None = None,
     inference: bool = False,
-) -> tuple[CaseTable, list[str]]:
+) -> tuple[CaseTable, list[Wrong]]:
     """Read a table; return the rows that are right by themselves, and all problems.
 
     Args:
@@ -274,13 +301,19 @@ def scan_table(
     """
     columns = as_column_map(columns)
     file = find_table(path, columns)
-    header, lines, problems = read_lines(file)
+    header, lines, broken = read_lines(file)
     reading = _Reading(file, schema, columns, metadata or {}, inference, Folder(file.parent))
     reading.check_header(header)
     excluded = {composed(name): name for name in columns.exclude}
     left_out = {composed(cells[columns.image]) for _, cells in lines} & set(excluded)
     absent = [name for key, name in excluded.items() if key not in left_out]
-    problems += [f"the column map excludes {name!r}, which no row has" for name in sorted(absent)]
+    problems = [
+        Wrong.of_row(text, int(number.removeprefix("row ")))
+        for number, _, text in (told.partition(": ") for told in broken)
+    ]
+    problems += [
+        Wrong(f"the column map excludes {name!r}, which no row has") for name in sorted(absent)
+    ]
     with readable(file.parent):
         rows = [
             row
@@ -289,9 +322,11 @@ def scan_table(
             for row in reading.rows(number, cells)
         ]
     _name_cases(rows)
+    between = _problems_between(rows)
     for row in rows:
-        problems += [f"row {row.number} ({row.case}): {problem}" for problem in row.problems]
-    problems += _problems_between(rows)
+        told = row.number, row.case, row.split
+        problems += [Wrong.of_row(problem, *told) for problem in row.problems]
+    problems += map(Wrong, between)
     right = [row for row in rows if not row.problems]
     labelled = all(row.label for row in right)
     items = tuple(_as_item(row, file.parent.resolve(), labelled, columns) for row in right)
@@ -345,6 +380,42 @@ def refuse(
             shown.append(f"  and {len(problems) - SHOWN_PROBLEMS} more")
         plural = "" if len(problems) == 1 else "s"
         raise kind("\n".join([f"{path}: {len(problems)} problem{plural}", *shown]))
+
+
+def sift(
+    table: CaseTable,
+    wrong: Sequence[Wrong],
+    problems: list[Problem] | None,
+    split: str | None = None,
+) -> None:
+    """List the rows that are wrong by themselves, if the others can be used without them.
+
+    Args:
+        table: of `scan_table`, and what is `wrong` with it.
+        wrong: see `table`.
+        problems: gets one a row; None refuses the table.
+        split: the one that is asked for: wrong rows of others are told in the log.
+
+    Raises:
+        DataError: the whole table is wrong, as where a group is in two splits, or no row is right.
+    """
+    if not wrong:
+        return
+    some = any(split in (None, row.get("split")) for row in table.rows)
+    if problems is None or not some or not all(one.row for one in wrong):
+        refuse(table.path, wrong)
+        return
+    of_row: dict[int, list[Wrong]] = defaultdict(list)
+    for one in wrong:
+        of_row[one.row].append(one)
+    for row, told in of_row.items():
+        if split is not None and told[0].of_split in {*SPLITS} - {split}:
+            logger.warning("%s: %s; left aside, as it is not of %s", table.path, told[0], split)
+            continue
+        parts = [one.text.rpartition("; ") for one in told]
+        found = "; ".join(part[0] or part[2] for part in parts)
+        steps = [*(part[2] for part in parts if part[0]), f"mend row {row}"]
+        problems.append(Problem(told[0].case, str(table.path), found, "; ".join(steps)))
 
 
 def warn_never_given(
@@ -606,9 +677,9 @@ def _name_cases(rows: Sequence[_Row]) -> None:
 
 
 def _problems_between(rows: Sequence[_Row]) -> list[str]:
-    """Problems that no row shows alone: repeated rows and cases, groups and images in two splits.
+    """Problems that no row shows alone: groups and images in two splits, volumes in two ways.
 
-    A row that repeats another is told once, not again by its case name.
+    A row that repeats another, or its case, is told as a problem of that row, and once.
     """
     problems = []
     first_of_content: dict[tuple[Any, ...], _Row] = {}
@@ -617,13 +688,11 @@ def _problems_between(rows: Sequence[_Row]) -> list[str]:
         same = first_of_content.setdefault((row.images, *map(str, row.metadata.values())), row)
         namesake = first_of_case.setdefault(row.case, row)
         if same is not row:
-            problems.append(
-                f"row {row.number} ({row.case}): the same image and metadata as row {same.number}"
-            )
+            row.problems.append(f"the same image and metadata as row {same.number}")
         elif namesake is not row:
-            problems.append(
-                f"row {row.number}: the case {row.case!r} is also row {namesake.number}; "
-                "rename an image, or name the cases in a column of their own"
+            row.problems.append(
+                f"the case {row.case!r} is also row {namesake.number}; rename an image, or name "
+                "the cases in a column of their own"
             )
     placed = [row for row in rows if "volume" in row.place]
     doubles = _several(

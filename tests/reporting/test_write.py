@@ -72,6 +72,7 @@ def test_cases_left_out_are_told_of_every_run(studied):
     write_report(folder)
     runs = [f"{name}, seed {seed}" for name in ("se", "sme") for seed in (0, 1, 2)]
     assert list(table(folder, "left_out").index) == [f"{run}: p1" for run in runs]
+    assert "1 test case(s) are left out of scores" in (folder / "report.html").read_text()
 
 
 def test_a_report_is_written_while_its_study_goes_on(studied):

@@ -1,0 +1,142 @@
+"""One bad item among five, in every command of many: the other four are done, it is told."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import PIL.Image
+import pytest
+import tifffile
+
+from metaseg_monai import evaluate, train
+from metaseg_monai.errors import DataError
+from metaseg_monai.files import read_lines
+
+QUICK = {
+    "epochs": 2, "batch_size": 2, "val_batch_size": 2, "roi_size": [16, 16], "variant": "me",
+    "train#augmentation#0#spatial_size": [16, 16], "network_def#channels": 4,
+    "network_def#levels": 2,
+}  # fmt: skip
+WHEN = {"missing": "error", "provenance": "acquisition", "availability": "acquisition"}
+FIELDS = [
+    {"kind": "categorical", "name": "task", "values": ["disc", "ring"], **WHEN},
+    {"kind": "continuous", "name": "size_mm", "unit": "mm", "range": [1, 50], **WHEN},
+]
+SPLITS = ("train", "train", "val", "val", *["test"] * 5)
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+
+
+def save(path, array):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.name.endswith((".nii", ".nii.gz")):
+        nib.save(nib.Nifti1Image(array, np.diag([1, 2, 3, 1.0])), path)
+    elif path.suffix == ".png":
+        PIL.Image.fromarray(array).save(path)
+    else:
+        tifffile.imwrite(path, array, photometric="minisblack")
+    return path
+
+
+def picture(seed, shape=(16, 18)):
+    return np.random.default_rng(seed).integers(0, 200, shape, np.uint8)
+
+
+def write_rows(folder, rows):
+    with (folder / "table.csv").open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+@pytest.fixture(scope="module")
+def trained(bundle, tmp_path_factory):
+    """A model, and the rows of its table, of which five are to be tested."""
+    root = tmp_path_factory.mktemp("trained")
+    rows = []
+    for number, split in enumerate(SPLITS):
+        label = np.zeros((16, 18), np.uint8)
+        label[2:9, 3:9] = 1
+        row = {"image": f"images/{number}.tif", "label": f"labels/{number}.tif"}
+        save(root / "data" / row["image"], picture(number))
+        save(root / "data" / row["label"], label)
+        told = {"task": ("disc", "ring")[number % 2], "size_mm": str(number + 1)}
+        rows.append({**row, **told, "group": f"p{number}", "split": split})
+    write_rows(root / "data", rows)
+    (root / "schema.json").write_text(json.dumps({"fields": FIELDS}))
+    given = {"dataset_dir": str(root / "data"), "schema_file": str(root / "schema.json")}
+    train(bundle, root / "runs/me", **given, **QUICK)
+    return root, rows
+
+
+@pytest.fixture
+def model(trained, tmp_path):
+    """Copies of the model's runs and of its data, to be spoilt."""
+    root, rows = trained
+    for name in ("runs", "data"):
+        shutil.copytree(root / name, tmp_path / name)
+    return tmp_path / "runs/me", tmp_path / "data", [dict(row) for row in rows]
+
+
+def listed(folder):
+    return [cells for _, cells in read_lines(Path(folder) / "problems.csv")[1]]
+
+
+@pytest.mark.parametrize(
+    ("cells", "told"),
+    [
+        ({"task": "dics"}, "did you mean 'disc'"),
+        ({"size_mm": "400"}, "from 1 to 50"),
+        ({"size_mm": "4 mm", "task": ""}, "size_mm"),
+        ({"label": "labels/none.tif"}, "no such file"),
+        ({"image": "images/5.tif", "task": "ring", "size_mm": "6"}, "as row 7"),
+    ],
+)
+def test_a_faulty_row_leaves_out_its_case_alone(model, cells, told):
+    folder, data, rows = model
+    rows[6].update(cells)  # row 8
+    write_rows(data, rows)
+    tested = evaluate(folder, modes=["normal"], dataset_dir=str(data))
+    assert tested.counts["case"].nunique() == 4
+    assert tested.scores.loc["normal", "left_out"] == 1
+    (row,) = listed(folder)
+    assert told in f"{row['problem']}; {row['next_step']}"
+    assert "row 8" in row["next_step"]
+    assert list(json.loads((folder / "evaluation.json").read_text())["left_out"]) == [row["case"]]
+
+
+def test_what_is_left_out_goes_with_the_fault(model):
+    folder, data, rows = model
+    for place, size in ((4, "none"), (6, "0")):
+        rows[place]["size_mm"] = size
+    write_rows(data, rows)
+    partly = evaluate(folder, modes=["normal"], dataset_dir=str(data))
+    assert partly.scores.loc["normal", ["left_out", "cases"]].tolist() == [2, 3]
+    rows[4]["size_mm"] = rows[6]["size_mm"] = "5"
+    write_rows(data, rows)
+    whole = evaluate(folder, modes=["normal"], dataset_dir=str(data))
+    assert whole.scores.loc["normal", "left_out"] == 0
+    assert not (folder / "problems.csv").exists()
+
+
+def test_what_is_wrong_with_the_whole_table_or_all_its_rows_is_refused(model, capsys, bundle):
+    folder, data, rows = model
+    rows[1]["size_mm"] = "x"  # of the training
+    write_rows(data, rows)
+    assert evaluate(folder, modes=["normal"], dataset_dir=str(data)).problems == []
+    assert "left aside, as it is not of test" in capsys.readouterr().out
+    given = {"dataset_dir": str(data), "schema_file": str(folder / "schema.json")}
+    with pytest.raises(DataError, match=r"row 3 .*size_mm"):
+        train(bundle, folder.parent / "other", **given, **QUICK)
+    rows[6]["group"] = "p1"
+    write_rows(data, rows)
+    with pytest.raises(DataError, match="'p1' is in several splits"):
+        evaluate(folder, modes=["normal"], dataset_dir=str(data))
+    for row in rows:
+        row["size_mm"] = "x"
+    write_rows(data, rows)
+    with pytest.raises(DataError, match="10 problems"):
+        evaluate(folder, modes=["normal"], dataset_dir=str(data))
