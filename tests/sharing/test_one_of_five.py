@@ -13,7 +13,7 @@ import tifffile
 
 from metaseg_monai import evaluate, train
 from metaseg_monai.errors import DataError
-from metaseg_monai.files import read_lines
+from metaseg_monai.rows import read_lines
 
 QUICK = {
     "epochs": 2, "batch_size": 2, "val_batch_size": 2, "roi_size": [16, 16], "variant": "me",
