@@ -61,8 +61,9 @@ class TryBatches:
     """Trainer handler that, before anything is trained, sees that every batch can be.
 
     The smallest batch of an epoch goes through the network as in training, whose state stays as
-    it was; of the validation one of each combination of sizes is put together. So a run is refused
-    at its start that would break in its last batch, or in the validation behind its first epoch.
+    it was; where no optimiser can take its gradients, a few others do, of which one must be better.
+    Of the validation one of each combination of sizes is put together. So a run is refused at its
+    start that would break in its last batch, or in the validation behind its first epoch.
 
     Args:
         evaluator: of the validation; None for none.
@@ -79,27 +80,33 @@ class TryBatches:
         """Try the batches.
 
         Raises:
-            TrainingError: a batch holds too little for batch normalisation.
+            TrainingError: a batch holds too little for batch normalisation, or nothing is learned.
             DataError: images cannot be read, or do not go into one batch; names the cases.
         """
         loader = engine.data_loader
         sampler, items = loader.batch_sampler, len(loader.dataset)
         size = getattr(sampler, "smallest", None)
-        keys = [(1, n) if size else n for n in range(size or min(sampler.batch_size, items))]
+        whole = sampler.batch_size
+        tried = [range(at, at + whole) for at in range(0, items - whole + 1, whole)]
+        tried = [range(size or min(whole, items)), *tried[:TRIED]]
         dataset = loader.dataset
         if isinstance(dataset, ReplayDataset):
             dataset = dataset.apart()
             self._check_axes(dataset.load(0), processes.bare_network(engine.network))
-        batch = loader.collate_fn([dataset[key] for key in keys])
-        self._forward(engine, batch, items, sampler.batch_size)
+        for numbers in tried:
+            batch = loader.collate_fn([dataset[(1, n) if size else n] for n in numbers])
+            if self._can_learn(engine, batch, items, whole):
+                break
+        else:
+            raise TrainingError(f"The gradients of {len(tried)} batches {BLOWN_UP}")
         loader = getattr(self.evaluator, "data_loader", None)
         if loader is None or isinstance(loader.sampler, RandomSampler):
             return
-        tried = set()
+        known = set()
         for chosen in loader.batch_sampler:
             sizes = frozenset(_size(loader.dataset.data[index]) for index in chosen)
-            if len(chosen) > 1 and (sizes not in tried or None in sizes):
-                tried.add(sizes)
+            if len(chosen) > 1 and (sizes not in known or None in sizes):
+                known.add(sizes)
                 loader.collate_fn([loader.dataset[index] for index in chosen])
 
     def _check_axes(self, item: Mapping[str, Any], network: torch.nn.Module) -> None:
@@ -113,7 +120,7 @@ class TryBatches:
                 "volume, plane and planes), or train one of volumes (network_def#spatial_dims 3)"
             )
 
-    def _forward(self, engine: Any, batch: Any, items: int, batch_size: int) -> None:
+    def _can_learn(self, engine: Any, batch: Any, items: int, batch_size: int) -> bool:
         network = processes.bare_network(engine.network)
         made = engine.prepare_batch(batch, engine.state.device, engine.non_blocking)
         image, target, args, kwargs = made if len(made) == 4 else (*made, (), {})
@@ -128,8 +135,7 @@ class TryBatches:
                     pred = engine.inferer(image, network, *args, **kwargs)
                     loss = engine.loss_function(pred, target).mean()
                 loss.backward()
-            if bool(torch.isfinite(loss)):  # else the first step tells why
-                check_gradients(network, _case_names(batch, len(image)))
+            return not bool(torch.isfinite(loss)) or _can_step(network)  # the first step tells why
         except ValueError as error:
             if "more than 1 value per channel" not in str(error):
                 raise
@@ -157,32 +163,33 @@ def _size(item: Mapping[str, Any]) -> tuple[int, ...] | None:
     return None if shape is None else tuple(shape)
 
 
+TRIED = 8  # batches, where the smallest has gradients that no optimiser can take
 LARGEST_GRADIENT = 1e18  # its square still fits float32, in which Adam keeps it
+BLOWN_UP = (
+    "are beyond all numbers, though the loss is finite: the crops hold so little contrast, or the "
+    "deepest level so few values, that batch normalisation blows them up. Take a larger crop or "
+    "batch (--roi_size, --batch_size), or pad less"
+)
 
 
-def check_gradients(network: torch.nn.Module, cases: Sequence[str]) -> None:
-    """Refuse gradients that are not finite, or beyond what an optimiser can square.
-
-    Raises:
-        TrainingError: names the cases of the batch.
-    """
+def _can_step(network: torch.nn.Module) -> bool:
+    """Whether all gradients are finite, and so small that an optimiser can square them."""
     # clipped at infinity, which is multiplied by 1
     largest = torch.nn.utils.clip_grad_norm_(network.parameters(), math.inf, norm_type=math.inf)
-    if not float(largest) < LARGEST_GRADIENT:
-        raise TrainingError(
-            f"The gradients of a batch ({', '.join(cases)}) are beyond all numbers, though its "
-            "loss is finite: its crops hold so little contrast, or the deepest level so few "
-            "values, that batch normalisation blows them up. Take a larger crop or batch "
-            "(--roi_size, --batch_size), or pad less"
-        )
+    return float(largest) < LARGEST_GRADIENT
 
 
 class StopOnNonFinite:
     """Stop a run at the first value that is not finite, naming the cases.
 
-    On a trainer the loss is checked, and then the gradients, before a weight is touched; on an
-    evaluator the predictions, of which MONAI's Dice would score a NaN as perfect.
+    On a trainer the loss is checked, and then the gradients, before a weight is touched: a step
+    whose gradients no optimiser can take, as of a batch of constant crops, is left out, which the
+    log tells once an epoch; an epoch of such steps only is refused. On an evaluator the predictions
+    are checked, of which MONAI's Dice would score a NaN as perfect.
     """
+
+    def __init__(self) -> None:
+        self._left_out: list[str] = []  # cases of each step of this epoch that was left out
 
     def attach(self, engine: Engine) -> None:
         """Attach to one of MONAI's trainers or evaluators."""
@@ -191,6 +198,8 @@ class StopOnNonFinite:
         else:
             engine.add_event_handler(IterationEvents.LOSS_COMPLETED, self.check_loss)
             engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self.check_step)
+            engine.add_event_handler(Events.EPOCH_STARTED, lambda: self._left_out.clear())
+            engine.add_event_handler(Events.EPOCH_COMPLETED, self._tell)
 
     def check_loss(self, engine: Engine) -> None:
         """Check the loss of a training iteration.
@@ -216,16 +225,36 @@ class StopOnNonFinite:
         )
 
     def check_step(self, engine: Any) -> None:
-        """Check the gradients of a training iteration, see `check_gradients`.
+        """Leave a step out, with every weight and moment, whose gradients are beyond all numbers.
 
-        Not those that a GradScaler has multiplied: it finds its scale by those beyond all numbers,
-        and skips such a step itself.
+        All processes of a distributed run do alike, as they have the same gradients. Those that a
+        GradScaler has multiplied are its own matter: it finds its scale by them, and skips such a
+        step itself.
+
+        Raises:
+            TrainingError: so it was in every step of an epoch; names the cases of the last.
         """
         scaler = getattr(engine, "scaler", None)
         if scaler is not None and scaler.is_enabled():
             return
+        if _can_step(engine.network):
+            return
         names = _case_names(engine.state.batch, rows=len(engine.state.output["image"]))
-        check_gradients(engine.network, names)
+        self._left_out.append(", ".join(names))
+        if len(self._left_out) == engine.state.epoch_length:
+            raise TrainingError(f"The gradients of every batch ({self._left_out[-1]}) {BLOWN_UP}")
+        engine.optimizer.zero_grad(set_to_none=True)  # an optimiser passes over what has none
+
+    def _tell(self, engine: Any) -> None:
+        if self._left_out and processes.rank() == 0:
+            logger.warning(
+                "epoch %d: %d of %d steps were left out, as their gradients %s: %s",
+                engine.state.epoch,
+                len(self._left_out),
+                engine.state.epoch_length,
+                BLOWN_UP,
+                listing(self._left_out, 3, lambda names: f"({names})"),
+            )
 
     def check_prediction(self, engine: Engine) -> None:
         """Check the predictions of an evaluation iteration.

@@ -2,6 +2,7 @@
 
 import csv
 import math
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,6 +12,8 @@ import torch
 from ignite.engine import Engine, Events, State
 from monai.data import DataLoader, Dataset
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
+from monai.handlers import LrScheduleHandler
+from monai.optimizers import Novograd
 from torch import nn
 
 from metaseg_monai.errors import DataError, TrainingError
@@ -299,22 +302,53 @@ def test_only_the_first_process_shows_it(capsys, monkeypatch):
     assert shown(capsys) == ""
 
 
-def test_gradients_that_no_optimiser_can_take_stop_a_run_before_a_weight_is_touched():
+def steep_at(values, steep, epochs=1, optimizer=torch.optim.Adam):
+    """Train on batches of which those with a negative image, if any, have gradients of 1e25."""
+    torch.manual_seed(0)
     network = Network()
-    before = [one.detach().clone() for one in network.parameters()]
+    optimizer = optimizer(network.parameters(), lr=0.1)
+    schedule = torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5)
 
-    class Steep(nn.Module):
-        def forward(self, pred, label):
-            return (pred * 1e30).sum() * 0 + (pred * 1e25).mean()
+    def loss(pred, label):
+        is_steep = steep and float(engine.state.batch["image"].min()) < 0
+        return (pred - label).square().mean() + (pred.mean() * 1e25 if is_steep else 0)
 
     engine = SupervisedTrainer(
-        device="cpu", max_epochs=1, train_data_loader=loader({}), network=network,
-        optimizer=torch.optim.Adam(network.parameters()), loss_function=Steep(),
-        train_handlers=[StopOnNonFinite()], decollate=False,
+        device="cpu", max_epochs=epochs, train_data_loader=loader(values, len(values)),
+        network=network, optimizer=optimizer, loss_function=loss, decollate=False,
+        train_handlers=[StopOnNonFinite(), LrScheduleHandler(schedule, epoch_level=False)],
     )  # fmt: skip
-    with pytest.raises(TrainingError, match=r"gradients of a batch \(case 0, case 1\)"):
+    return network, optimizer, engine
+
+
+def test_an_epoch_of_gradients_that_no_optimiser_can_take_stops_a_run_with_weights_intact():
+    network, _, engine = steep_at(dict.fromkeys(range(4), -0.5), steep=True)
+    before = [one.detach().clone() for one in network.parameters()]
+    with pytest.raises(TrainingError, match=r"gradients of every batch \(case 2, case 3\)"):
         engine.run()
     assert all(torch.equal(*pair) for pair in zip(before, network.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.SGD, Novograd])
+def test_a_step_whose_gradients_are_beyond_all_numbers_is_left_out(kind, caplog):
+    values = {0: 0.5, 1: 0.3, 2: -0.5, 3: 0.2, 4: 0.4, 5: 0.1}
+    network, optimizer, engine = steep_at(values, steep=True, epochs=2, optimizer=kind)
+    engine.run()
+    assert engine.state.iteration == 6
+    assert optimizer.param_groups[0]["lr"] == 0.1 * 0.5**6
+    told = [one.getMessage() for one in caplog.records if "left out" in one.getMessage()]
+    assert len(told) == 2
+    assert "epoch 1: 1 of 3 steps" in told[0]
+    assert "(case 2, case 3)" in told[1]
+    other, optimizer, _ = steep_at(values, steep=False, optimizer=kind)
+    for batch in [*loader(values, 6), *loader(values, 6)]:
+        if float(batch["image"].min()) > 0:
+            optimizer.zero_grad()
+            (other(batch["image"]) - batch["label"]).square().mean().backward()
+            optimizer.step()
+        optimizer.param_groups[0]["lr"] *= 0.5
+    weights = zip(network.parameters(), other.parameters(), strict=True)
+    assert all(torch.equal(*pair) for pair in weights)
 
 
 def test_a_scaler_finds_its_scale_by_gradients_beyond_all_numbers():
@@ -336,7 +370,7 @@ def test_a_scaler_finds_its_scale_by_gradients_beyond_all_numbers():
     engine.add_event_handler(Events.STARTED, scale)
     engine.run()
     enabled[0] = False
-    with pytest.raises(TrainingError, match="gradients of a batch"):
+    with pytest.raises(TrainingError, match="gradients of every batch"):
         engine.run()
 
 
@@ -356,6 +390,24 @@ def test_trying_a_batch_leaves_the_network_as_it_was():
     assert torch.equal(torch.rand(1), expected)
     assert [one.training for one in network] == [True, False, True]
     assert all(torch.equal(one, before[name]) for name, one in network.state_dict().items())
+    assert all(one.grad is None for one in network.parameters())
+
+
+@pytest.mark.parametrize(
+    ("steep", "refused"), [((0, 1), None), (range(6), "gradients of 4 batches")]
+)
+def test_a_first_batch_of_constant_crops_does_not_refuse_a_training(steep, refused):
+    network, _, engine = steep_at({i: -0.5 if i in steep else 0.5 for i in range(6)}, steep=True)
+    engine.state.batch = None
+    collate = engine.data_loader.collate_fn
+
+    def noted(items):
+        engine.state.batch = collate(items)
+        return engine.state.batch
+
+    engine.data_loader.collate_fn = noted
+    with nullcontext() if refused is None else pytest.raises(TrainingError, match=refused):
+        TryBatches()(engine)
     assert all(one.grad is None for one in network.parameters())
 
 
