@@ -9,6 +9,7 @@ import configparser
 import difflib
 import importlib.util
 import inspect
+import json
 import re
 import site
 import sys
@@ -284,7 +285,8 @@ class Own(NamedTuple):
 
     Attributes:
         texts: values that are the user's, as `normal` makes them, in which modules may be named
-            that are installed nowhere.
+            that are installed nowhere; those that a model's folder records only where it was
+            trained, see `birth_of`.
         typed: those in which also networks and losses of installed packages may be named: all but
             those that are recorded in a model's folder.
         strangers: folders whose Python is not the user's.
@@ -301,10 +303,30 @@ class Own(NamedTuple):
         if text is None or normal(text) not in self.texts or not _is_own(target):
             return False
         place = _place_of(target)
-        top = _place_of(target.partition(".")[0])
         if any(place.is_relative_to(folder.resolve()) for folder in self.strangers):
             return False
-        return self.model is None or not self.model.resolve().is_relative_to(top)
+        return self.model is None or normal(text) in self.typed or _was_trained_here(self.model)
+
+
+BORN = "born"  # of a training's record: `birth_of` its weights
+RECORD = "training.json"
+
+
+def birth_of(weights: Path) -> int:
+    """When the system gave a file its place, in ns, which no archive and no copy brings along.
+
+    So a record that tells it was written where the weights were, and not with a download: Python
+    of the working directory that it names is the user's own.
+    """
+    return weights.stat().st_ctime_ns
+
+
+def _was_trained_here(model: Path) -> bool:
+    try:
+        record = json.loads((model / RECORD).read_text(encoding="utf-8"))
+        return bool(record[BORN] == birth_of(model / "model.pt"))
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
 
 
 class _Reading:

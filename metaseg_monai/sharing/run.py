@@ -12,6 +12,7 @@ import pandas as pd
 from metaseg_monai.bundle.locate import configuration_file, resolve_bundle
 from metaseg_monai.bundle.overrides import SHORT, as_data, check_overrides, load_config
 from metaseg_monai.bundle.run import configs_of, run_bundle, running
+from metaseg_monai.bundle.trust import BORN, RECORD, birth_of
 from metaseg_monai.errors import ConfigError, DataError, Problem
 from metaseg_monai.evaluation import read_counts
 from metaseg_monai.evaluation.estimates import tell_estimate
@@ -22,7 +23,7 @@ from metaseg_monai.metadata.fields import UNKNOWN
 from metaseg_monai.metrics.scores import average_f1, case_mean_f1, pooled_f1, pooled_iou
 from metaseg_monai.training.weights import read_weights
 
-RECORDS = ("training.json", "run.json")  # of a training, and of a run of a study
+RECORDS = (RECORD, "run.json")  # of a training, and of a run of a study
 PLACES = ("_dir", "_file", "_path", "#path", "predicted_metadata")  # ends of settings
 CLINICAL_SUFFIXES = (".json", ".csv")
 
@@ -143,6 +144,7 @@ def train(
             "configuration_sha256": digests,
             "settings": check_overrides(load_config(files, root), _lasting(given)),
             "weights_sha256": read_weights(folder / "model.pt")[1]["weights_sha256"],
+            BORN: birth_of(folder / "model.pt"),
         }
         with replacing(folder / RECORDS[0]) as part:
             part.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")

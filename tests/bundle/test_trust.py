@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from metaseg_monai.bundle.run import read_workflow
-from metaseg_monai.bundle.trust import read_bundle, read_contents
+from metaseg_monai.bundle.trust import birth_of, read_bundle, read_contents
 from metaseg_monai.errors import ConfigError
 from metaseg_monai.sharing.check_bundle import check_bundle
 
@@ -419,11 +419,17 @@ def test_the_users_own_parts_need_no_trust_but_those_of_a_model_from_elsewhere(
         return read_workflow(bundle, files, given, written, model=model)
 
     model = tmp_path / "download/model"
-    for of_model in (None, model):
-        read({"_target_": "nets_of_mine.Net"}, of_model)
-    read({"_target_": "download.brought.Net"})
+    for target in ("nets_of_mine.Net", "download.brought.Net"):
+        read({"_target_": target})
+        with pytest.raises(ConfigError, match="What is set would run"):
+            read({"_target_": target}, model)
+    (model / "model.pt").touch()
+    (model / "training.json").write_text(json.dumps({"born": birth_of(model / "model.pt")}))
+    read({"_target_": "nets_of_mine.Net"}, model)
+    shutil.copytree(model, tmp_path / "copy")  # as an archive is unpacked
+    monkeypatch.chdir(tmp_path / "copy")
     with pytest.raises(ConfigError, match="What is set would run"):
-        read({"_target_": "download.brought.Net"}, model)
+        read({"_target_": "nets_of_mine.Net"}, tmp_path / "copy")
     installed = {"_target_": "EfficientNetBN", "model_name": "efficientnet-b0", "pretrained": False}
     for network in (installed, {"_target_": "torch.nn.Bilinear", "in1_features": 1}):
         read(network)
