@@ -214,6 +214,7 @@ class SaveMasks:
     def __call__(self, case: Case) -> tuple[()]:
         """Write the mask of a case, or put it as a plane into its volume."""
         item = self._items[case["case"]]
+        self._record.saw(self._name(item), case)
         mask = np.asarray(self.postprocessing(dict(case))["pred"][0])
         if self._is_plane(item):
             self._put(item, mask)

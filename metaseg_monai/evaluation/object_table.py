@@ -212,6 +212,7 @@ class SaveObjects:
     def __call__(self, case: Case) -> Iterator[Measured]:
         """Write the objects of an image; its rows of ``objects.csv``, and what wells need of it."""
         item, logits = self.items[case["case"]], case["pred"]
+        self._record.saw(case["case"], case)
         pixel_um = pixel_size_um(item)
         try:
             if "native_shape" in case and logits.ndim == 3:

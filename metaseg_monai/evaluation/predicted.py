@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import pandas as pd
 from torch import Tensor
 
 from metaseg_monai.errors import DataError, listing
@@ -24,7 +25,7 @@ from metaseg_monai.naming import likened
 from metaseg_monai.tables.check import image_files
 from metaseg_monai.training.checkpoints import MASKS as NAME
 from metaseg_monai.training.checkpoints import TRAINED_ON
-from metaseg_monai.training.trained_on import read_trained_on
+from metaseg_monai.training.trained_on import OF_FILES, of_files, read_trained_on
 from metaseg_monai.training.weights import LoadWeights
 
 logger = logging.getLogger(__name__)
@@ -66,7 +67,9 @@ class MaskRecord:
         self.settings = dict(settings or {})
         self.tables = tables
         self.files: dict[str, Path] = {}
-        self._splits: dict[str, str] | None = None
+        self._known: pd.DataFrame | None = None  # what the weights were trained on
+        self._seen: dict[str, set[str]] = {}  # digests of the images of each case, or of its planes
+        self._twins: dict[str, str] = {}  # cases whose image was trained on, and as which case
         self.kept: dict[str, Any] = {}  # cases of an earlier prediction, with what is known of each
         self._items: dict[str, list[Mapping[str, Any]]] = {}
         self._digests: dict[str, set[str]] = {}  # of each name, by the list
@@ -173,6 +176,7 @@ class MaskRecord:
                 image or what is no earlier prediction, or the folder cannot be made; names them.
         """
         self._read()
+        self._expect_trained()
         for path, times in Counter([*paths.values(), *self.files.values()]).items():
             if times > 1:
                 both = {**self.files, **paths}
@@ -203,6 +207,15 @@ class MaskRecord:
             for folder in {path.parent for path in paths.values()}:
                 for part in folder.glob(f"{PREFIX}*"):  # the folder is this process's own
                     part.unlink(missing_ok=True)
+
+    def _expect_trained(self) -> None:
+        """Have images told by their pixels, where the weights tell which they were trained on."""
+        file = None if self.weights is None else self.weights.path.with_name(TRAINED_ON)
+        if self.weights is None or file is None or not file.is_file():
+            return
+        self._known = read_trained_on(file, self.weights)
+        for load in self.weights.preprocessing:
+            load.identify = True
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -245,28 +258,33 @@ class MaskRecord:
         if case is not None:
             self.files[case] = path
 
+    def saw(self, name: str, case: Mapping[str, Any]) -> None:
+        """Take up which image a case, or a plane of a volume, is, if it tells.
+
+        Args:
+            name: of the case or volume.
+            case: of the batch, with the digests of its `pixels`.
+        """
+        self._seen.setdefault(name, set()).update(case.get("pixels", "").split())
+
     def _trained(self, case: str) -> str | None:
-        """The split of the training that a case's name or group stands in, "" for none.
+        """The split of the training that a case's image, name or group stands in, "" for none.
 
         None where no ``trained_on.csv`` lies beside the weights.
         """
-        if self.weights is None:
+        if self._known is None:
             return None
-        file = self.weights.path.with_name(TRAINED_ON)
-        if not file.is_file():
-            return None
-        if self._splits is None:
-            rows = read_trained_on(file, self.weights)
-            rows = rows.sort_values("split", ascending=False)  # train after val, so that it counts
-            self._splits = {
-                likened(text): split
-                for name in ("case", "group")
-                for text, split in zip(rows[name], rows["split"], strict=True)
-            }
-        items = self._items.get(case, [])
-        names = [case, *(str(item.get(name, "")) for item in items for name in KNOWN_BY)]
-        splits = (self._splits.get(likened(name)) for name in names if name)
-        return next(filter(None, splits), "")
+        items, by = self._items.get(case, []), self._known.columns[0]
+        images = self._seen.get(case, set())
+        if by == OF_FILES:
+            images = {of_files(image_files(item)) for item in items}
+        names = {case, *(str(item.get(name, "")) for item in items for name in KNOWN_BY)}
+        likes = {likened(name) for name in names if name}
+        twin = self._known[by].isin(images - {""})
+        if twin.any():
+            self._twins[case] = self._known.loc[twin, "case"].iloc[0]
+        same = twin | self._known[["case", "group"]].map(likened).isin(likes).any(axis=1)
+        return min(self._known.loc[same, "split"], default="")  # train counts before val
 
     def _add(self, name: str, digest: str, comment: str) -> None:
         lines = f"{COMMENT}{comment}\n" * bool(comment) + f"{digest}  {name}\n"
@@ -285,6 +303,13 @@ class MaskRecord:
         """Leave one line a mask, in the order of the names; return the list, if there is one."""
         if not self._last:
             return []
+        if self._twins:
+            told = (f"{case} is {name}" for case, name in self._twins.items())
+            logger.warning(
+                "%s: %d cases have the pixels of an image of the training (%s): their masks are no "
+                "test",
+                *(self.folder, len(self._twins), listing(told, 5, str)),
+            )
         with self.writing(), replacing(self.path) as part:
             lines = [
                 f"{COMMENT}{comment}\n" * bool(comment) + f"{digest}  {name}\n"

@@ -337,8 +337,8 @@ def _by_seen(volumes: pd.DataFrame) -> list[str]:
     lines = [f"{of - number} of {of} patients, which the network has not seen:"] * (number < of)
     lines += [summarise_volumes(volumes[~seen])] * (number < of)
     lines.append(
-        f"{number} of {of} patients by whose name the network was trained (split train) or chosen "
-        "(val); these are no test, and the column split tells them apart:"
+        f"{number} of {of} patients by whose image or name the network was trained (split train) "
+        "or chosen (val); these are no test, and the column split tells them apart:"
     )
     return [*lines, summarise_volumes(volumes[seen])]
 

@@ -132,8 +132,7 @@ def _content(item: Mapping[str, Any], loaded: LoadedCase, volumes: "VolumeCache"
     """The digest of an item's image, of a plane that of its volume."""
     if "plane" not in loaded.attributes:
         return image_digest(Image(loaded.image, loaded.attributes))
-    planes = volumes.read("image", item["image"]).planes
-    return image_digest(Image(planes[None], {}))
+    return volumes.digest(item["image"])
 
 
 def _tally(case: str, loaded: LoadedCase, classes: int) -> dict[str, Any]:
@@ -248,6 +247,7 @@ class VolumeCache:
 
     def __init__(self) -> None:
         self._last: dict[str, tuple[str, AxialVolume]] = {}
+        self._digest: tuple[str, str] | None = None
 
     def holds(self, role: str, path: str | Path) -> bool:
         """Whether `read` would not touch the disk."""
@@ -271,6 +271,13 @@ class VolumeCache:
             self._last[role] = (str(path), axial_volume(image))
         return self._last[role][1]
 
+    def digest(self, path: str | Path) -> str:
+        """`image_digest` of the image of a path, made once."""
+        if self._digest is None or self._digest[0] != str(path):
+            planes = self.read("image", path).planes
+            self._digest = str(path), image_digest(Image(planes[None], {}))
+        return self._digest[1]
+
     def __reduce__(self) -> tuple[type["VolumeCache"], tuple[()]]:
         return VolumeCache, ()
 
@@ -282,6 +289,7 @@ def load_case(
     spatial_dims: int | None = None,
     axes: str | None = None,
     volumes: VolumeCache | None = None,
+    identify: bool = False,
 ) -> LoadedCase:
     """Read the image of an item, and its label where it has one.
 
@@ -299,6 +307,8 @@ def load_case(
         spatial_dims: see `read_image`.
         axes: see `read_image`; for the image only.
         volumes: where the volumes of the planes stay, so that those to come need no reading.
+        identify: put into the attributes `pixels`, the `image_digest` of the image, and behind a
+            space that of the volume that it is a plane of.
 
     Raises:
         DataError: a file cannot be read, pixels are not finite, or the label's shape, affine or
@@ -339,6 +349,10 @@ def load_case(
         )
     told = tuple(f"case {case!r}: {remark}" for remark in remarks)
     attributes = {**image.attributes, "stored": str(image.array.dtype)}
+    if identify:
+        found = [image_digest(image)]
+        found += [volumes.digest(path)] if "plane" in image.attributes else []
+        attributes["pixels"] = " ".join(found)
     turned = stored_label is not None and "orientation" in stored_label.attributes
     attributes["turned"] = turned or "orientation" in attributes
     attributes["twofold"] = stored_label and stored_label.attributes.get("twofold")

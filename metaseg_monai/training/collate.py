@@ -30,7 +30,10 @@ from metaseg_monai.tables.check import image_files
 from metaseg_monai.training import processes
 
 # What is not an array and goes into a batch: names, and sizes as tuples of numbers.
-NAMES = ("case", "group", "split", "mode", "domain", "file", "volume", "plane", "planes")
+NAMES = (
+    *("case", "group", "split", "mode", "domain", "file", "volume", "plane", "planes"),
+    "pixels",
+)
 SIZES = ("spacing_mm", "native_shape")
 PROBLEM = "problem"  # in the place of an item that could not be read, why
 

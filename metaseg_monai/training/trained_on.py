@@ -238,7 +238,7 @@ class RefuseTrained:
         then = known[known[by] != ""].drop_duplicates(by, keep="last").set_index(by)
         # what cannot be read is not tested either, which `ListProblems` tells
         digests = (
-            [_of_files(image) for image in tested]
+            [of_files(image) for image in tested]
             if by == OF_FILES
             else file_digests([*tested], strict=False)
         )
@@ -297,7 +297,8 @@ def read_trained_on(path: Path, weights: LoadWeights) -> pd.DataFrame:
     return known
 
 
-def _of_files(files: tuple[str, ...]) -> str:
+def of_files(files: tuple[str, ...]) -> str:
+    """What tells an image in a record of an earlier version; "" where it cannot be read."""
     try:
         return ";".join(map(file_sha256, files))
     except OSError:

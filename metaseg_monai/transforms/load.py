@@ -84,6 +84,7 @@ class LoadCased(MapTransform):
         self.watch: Callable[[np.ndarray, str], object] | None = None
         self.expected: Mapping[str, Any] | None = None
         self.force = False
+        self.identify = False  # put the digest of an image into its item, as `pixels`
         self._judged: dict[str, str | None] = {}
 
     def expect(self, intensity: Mapping[str, Any] | None, force: bool = False) -> None:
@@ -111,6 +112,7 @@ class LoadCased(MapTransform):
             self.spatial_dims,
             self.axes,
             volumes=self.volumes,
+            identify=self.identify,
         )
         values = item.pop("mask_values", None)
         item.pop("label_values", None)
@@ -129,6 +131,8 @@ class LoadCased(MapTransform):
             remarks += (f"masks that can be read in two ways are taken as {values}",)
         for remark in remarks:
             warnings.warn(remark, DataWarning, stacklevel=2)
+        if self.identify:
+            item["pixels"] = attributes["pixels"]
         if self.watch is not None:
             self.watch(loaded.image, attributes[STORED])
         if self.expected is not None:

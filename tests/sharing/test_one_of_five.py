@@ -11,8 +11,9 @@ import PIL.Image
 import pytest
 import tifffile
 
-from metaseg_monai import evaluate, train
+from metaseg_monai import evaluate, predict, train
 from metaseg_monai.errors import DataError
+from metaseg_monai.evaluation.predicted import predicted_masks
 from metaseg_monai.rows import read_lines
 
 QUICK = {
@@ -140,3 +141,22 @@ def test_what_is_wrong_with_the_whole_table_or_all_its_rows_is_refused(model, ca
     write_rows(data, rows)
     with pytest.raises(DataError, match="10 problems"):
         evaluate(folder, modes=["normal"], dataset_dir=str(data))
+
+
+def test_copies_of_training_images_are_told_in_whatever_file_they_are(model, tmp_path, capsys):
+    folder, data, _ = model
+    source, meta = tmp_path / "new", {"task": "disc", "size_mm": "5"}
+    trained, chosen = (tifffile.imread(data / f"images/{number}.tif") for number in (1, 3))
+    save(source / "copy.png", trained)
+    scan = nib.Nifti1Image(np.stack([picture(70), chosen]).T, np.diag([-1.0, -1.0, 3.0, 1.0]))
+    nib.save(scan, source / "scan.nii.gz")
+    save(source / "new.tif", picture(80))
+    save(source / "9.tif", np.rot90(trained).copy())
+    for _ in range(2):  # what is not predicted again is still known
+        made = predict(folder, source, tmp_path / "masks", meta)
+        known = {name: one.trained for name, one in predicted_masks(made.folder).items()}
+        assert known == {"copy.png": "train", "scan.nii.gz": "val", "new.tif": "", "9.tif": ""}
+    assert "copy is images_1, scan is images_3" in capsys.readouterr().out
+    (folder / "trained_on.csv").unlink()
+    predict(folder, source, tmp_path / "other", meta)
+    assert {one.trained for one in predicted_masks(tmp_path / "other").values()} == {None}

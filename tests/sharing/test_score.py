@@ -254,6 +254,7 @@ def test_patients_of_the_training_are_scored_apart(tmp_path):
         "pixels,split,group,case\n1,train,Case 7,case_7_slice_1\n2,val,g8,case_8\n3,train,'=9,x\n"
     )
     weights = SimpleNamespace(path=model / "model.pt", recorded={"weights_sha256": "5a"})
+    weights.preprocessing = []
     record = MaskRecord(masks, weights)
     items = [
         {"case": f"case_{number}", "group": f"g{number}", "image": str(tmp_path / "none")}
@@ -263,8 +264,9 @@ def test_patients_of_the_training_are_scored_apart(tmp_path):
     intact = (model / "trained_on.csv").read_text()
     (model / "trained_on.csv").write_text(intact.replace("group", "gro\0up"))
     with pytest.raises(DataError, match=r"trained_on\.csv: damaged"):
-        record._trained("case_6")
+        record.claim({}, items)
     (model / "trained_on.csv").write_text(intact)
+    record.claim({}, items)
     for number in (5, 6, 7, 8, 9):
         saved(tmp_path / "l" / f"case_{number}.nii.gz", label_of(0))
         if number > 5:
@@ -276,7 +278,7 @@ def test_patients_of_the_training_are_scored_apart(tmp_path):
     assert rows["weights_sha256"].tolist() == ["5a"] * 4
     assert "different weights" not in text
     assert "1 of 4 patients, which the network has not seen" in text
-    assert "3 of 4 patients by whose name the network was trained" in text
+    assert "3 of 4 patients by whose image or name the network was trained" in text
     assert "nobody knows" not in text
     saved(masks / "case_6.nii.gz", label_of(1))  # by hand
     (tmp_path / "out" / "evaluation.json").touch()
