@@ -19,7 +19,7 @@ from metaseg_monai.files import file_sha256
 from metaseg_monai.metadata import Categorical, Continuous, MetadataSchema
 from metaseg_monai.metrics.scores import COUNT_COLUMNS
 from metaseg_monai.training import read_weights, write_weights
-from metaseg_monai.training.checkpoints import RESULTS
+from metaseg_monai.training.weights import RESULTS
 
 WHEN = {"provenance": "acquisition", "availability": "acquisition"}
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from metaseg_monai.bundle.locate import configuration_file, resolve_bundle
 from metaseg_monai.bundle.overrides import check_overrides, load_config
+from metaseg_monai.bundle.run import configuration_file, resolve_bundle
 from metaseg_monai.cli.commands import COMMANDS, check_flags, find, load
 from metaseg_monai.networks.variants import ALL_VARIANTS
 from metaseg_monai.simulate.cells.plan import make_plan

@@ -23,10 +23,8 @@ from metaseg_monai.files import PREFIX, file_sha256, replacing
 from metaseg_monai.images.read import is_volume_file
 from metaseg_monai.naming import likened
 from metaseg_monai.tables.check import image_files
-from metaseg_monai.training.checkpoints import MASKS as NAME
-from metaseg_monai.training.checkpoints import TRAINED_ON
-from metaseg_monai.training.trained_on import OF_FILES, of_files, read_trained_on
-from metaseg_monai.training.weights import LoadWeights
+from metaseg_monai.training.weights import MASKS as NAME
+from metaseg_monai.training.weights import OF_FILES, LoadWeights, of_files
 
 logger = logging.getLogger(__name__)
 
@@ -210,12 +208,10 @@ class MaskRecord:
 
     def _expect_trained(self) -> None:
         """Have images told by their pixels, where the weights tell which they were trained on."""
-        file = None if self.weights is None else self.weights.path.with_name(TRAINED_ON)
-        if self.weights is None or file is None or not file.is_file():
-            return
-        self._known = read_trained_on(file, self.weights)
-        for load in self.weights.preprocessing:
-            load.identify = True
+        if self.weights is not None and (known := self.weights.trained_on()) is not None:
+            self._known = known
+            for load in self.weights.preprocessing:
+                load.identify = True
 
     @contextmanager
     def writing(self) -> Iterator[None]:

@@ -20,9 +20,15 @@ from metaseg_monai.evaluation.per_case import Measure, Together
 from metaseg_monai.files import file_sha256, new_folder, plain, replacing, set_aside
 from metaseg_monai.owners import owned
 from metaseg_monai.tables.table import CaseTable
-from metaseg_monai.training.checkpoints import EVALUATION, RESULTS, TRAINED_ON
 from metaseg_monai.training.processes import bare_network
-from metaseg_monai.training.weights import LoadWeights, read_weights, weights_sha256
+from metaseg_monai.training.weights import (
+    EVALUATION,
+    RESULTS,
+    TRAINED_ON,
+    LoadWeights,
+    read_weights,
+    weights_sha256,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +69,8 @@ class RecordEvaluation:
     when the evaluation is complete: into a folder beside, all of which then takes its place. A
     kill at any moment leaves the evaluation before, or this one, whole.
 
-    The file holds `weights_sha256` (as in the weights' facts), `split`, `table_sha256` (of the
+    The file holds `weights_sha256` (as in the weights' facts), `model` (the SHA-256 of the file of
+    the weights beside, and of its facts what a report asks), `split`, `table_sha256` (of the
     table's file), `modes`, `asked` (as they were asked for), `images` (what they were to the
     weights: unseen, trained on, chosen by, or unknown), `settings`, `log_sha256` of the training's
     log beside the weights, `left_out` (why, by the names of cases that could not be read), and
@@ -95,6 +102,7 @@ class RecordEvaluation:
         self.split = split
         self.settings = _by_content(plain(settings or {}, "settings of an evaluation"))
         self.asked = [modes] if isinstance(modes, str) else list(modes)
+        self.model: dict[str, Any] = {}
 
     def attach(self, engine: Engine) -> None:
         """Look at the folder when the evaluation starts, write at its end."""
@@ -108,8 +116,8 @@ class RecordEvaluation:
             DataError: the folder holds other weights.
         """
         home, digest = home_of(self.path.parent), self.weights.recorded.get("weights_sha256")
-        beside = home / WEIGHTS
-        if digest and beside.is_file() and read_weights(beside)[1]["weights_sha256"] != digest:
+        self.model = _model_of(home)
+        if digest and self.model.get("weights_sha256", digest) != digest:
             raise DataError(
                 f"{home} holds other weights than {self.weights.path}, whose results would stand "
                 f"beside them; evaluate {self.weights.path.parent}, or give another --output_dir"
@@ -123,6 +131,7 @@ class RecordEvaluation:
         waiting, engine.state.together = engine.state.together.waiting, None
         content = {
             "weights_sha256": self._weights_sha256(),
+            "model": self.model,
             "split": self.split,
             "images": SEEN.get(self.split) or ("unseen" if self._knows_trained() else "unknown"),
             "table_sha256": file_sha256(table) if table.is_file() else None,
@@ -168,6 +177,15 @@ class RecordEvaluation:
 
     def _knows_trained(self) -> bool:
         return self.weights.path.with_name(TRAINED_ON).is_file()
+
+
+def _model_of(home: Path) -> dict[str, Any]:
+    """What tells, without reading the weights beside again, whether they are still the same."""
+    if not (home / WEIGHTS).is_file():
+        return {}
+    facts = read_weights(home / WEIGHTS)[1]
+    asked = {key: facts.get(key) for key in ("weights_sha256", "best")}
+    return {"sha256": file_sha256(home / WEIGHTS), **asked}
 
 
 def left_out(folder: Path) -> dict[str, str]:
@@ -269,7 +287,9 @@ def why_changed(folder: Path, record: Mapping[str, Any]) -> str | None:
     home = home_of(folder)
     if not (home / WEIGHTS).is_file():
         return None  # results go on without; nobody can have exchanged them
-    facts = read_weights(home / WEIGHTS)[1]
+    facts = record.get("model") or {}
+    if file_sha256(home / WEIGHTS) != facts.get("sha256"):  # else they are as they were then
+        facts = read_weights(home / WEIGHTS)[1]
     if facts["weights_sha256"] != digest:
         return f"{WEIGHTS} holds other weights than those that were evaluated"
     log = log_sha256(home)

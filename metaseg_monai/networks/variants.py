@@ -1,4 +1,4 @@
-"""Variants: which gate a name of the paper stands for. A new gate is a line of `GATES`."""
+"""Variants: which gate a name of the paper stands for. A new gate is a line and its names."""
 
 import inspect
 from typing import Any
@@ -24,12 +24,10 @@ GATES: dict[str, type[ChannelGate]] = {
 }
 
 VARIANTS = ("none", *GATES)
-METADATA_VARIANTS = tuple(name for name, gate in GATES.items() if gate.reads_meta)
-ALL_VARIANTS = tuple(  # a dummy is trained and tested with zeros for metadata
-    name
-    for variant in VARIANTS
-    for name in (variant, f"{variant}-dummy")
-    if name == variant or variant in METADATA_VARIANTS
+METADATA_VARIANTS = ("me", "sme", "film", "film-ivadomed")
+ALL_VARIANTS = (  # a dummy is trained and tested with zeros for metadata
+    *("none", "se", "me", "me-dummy", "sme", "sme-dummy"),
+    *("film", "film-dummy", "film-ivadomed", "film-ivadomed-dummy"),
 )
 
 

@@ -92,7 +92,7 @@ def write_report(
     target = folder if output is None else Path(output)
     study = results.study
     # what was not fixed before is described, not tested
-    protocol = Protocol(comparisons=[]) if study is None else study.protocol
+    protocol = Protocol() if study is None else study.protocol
     asked = Asked(results, protocol, [] if study is None else read_history(folder))
     heading = title or ("Comparison" if study is None else study.name)
     found = [*words.found(asked), *words.reliance_words(asked)]

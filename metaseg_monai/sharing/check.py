@@ -97,8 +97,11 @@ def _try_training(
     trust: bool,
 ) -> TableCheck:
     """Check a table as a bundle reads it; if it is right, do all that a training does before it."""
-    from metaseg_monai.bundle.locate import resolve_bundle  # a table alone needs no training
-    from metaseg_monai.bundle.run import configs_of, running
+    from metaseg_monai.bundle.run import (
+        configs_of,
+        resolve_bundle,  # a table alone needs no training
+        running,
+    )
     from metaseg_monai.transforms.load import LoadCased
 
     root, names = resolve_bundle(bundle, bundles), configs_of("train", more=configuration)

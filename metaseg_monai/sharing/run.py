@@ -9,9 +9,14 @@ from typing import Any
 
 import pandas as pd
 
-from metaseg_monai.bundle.locate import configuration_file, resolve_bundle
 from metaseg_monai.bundle.overrides import SHORT, as_data, check_overrides, load_config
-from metaseg_monai.bundle.run import configs_of, run_bundle, running
+from metaseg_monai.bundle.run import (
+    configs_of,
+    configuration_file,
+    resolve_bundle,
+    run_bundle,
+    running,
+)
 from metaseg_monai.bundle.trust import BORN, RECORD, birth_of
 from metaseg_monai.errors import ConfigError, DataError, Problem
 from metaseg_monai.evaluation import read_counts

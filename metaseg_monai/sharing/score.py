@@ -46,7 +46,7 @@ from metaseg_monai.prepare.kits_source import (
 )
 from metaseg_monai.rows import write_problems
 from metaseg_monai.tables.table import known_class_names, parse_class_names
-from metaseg_monai.training.checkpoints import EVALUATION
+from metaseg_monai.training.weights import EVALUATION
 
 SCORES = replace(VOLUMES, columns={**VOLUMES.columns, "weights_sha256": TEXT})
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from metaseg_monai.bundle.locate import resolve_bundle
 from metaseg_monai.bundle.overrides import entered, flatten, load_config
+from metaseg_monai.bundle.run import resolve_bundle
 from metaseg_monai.bundle.trust import refuse_untrusted
 from metaseg_monai.errors import ConfigError, MetasegError, TrainingError
 from metaseg_monai.owners import owned

@@ -12,7 +12,6 @@ from urllib.parse import quote
 
 from monai.bundle import ConfigParser
 
-from metaseg_monai.bundle.locate import resolve_bundle, with_files_of
 from metaseg_monai.bundle.overrides import (
     arguments_of,
     as_data,
@@ -23,7 +22,7 @@ from metaseg_monai.bundle.overrides import (
     meant,
     read_back,
 )
-from metaseg_monai.bundle.run import places_of, read_workflow
+from metaseg_monai.bundle.run import places_of, read_workflow, resolve_bundle, with_files_of
 from metaseg_monai.bundle.trust import Finding
 from metaseg_monai.errors import ConfigError, root_refusal
 from metaseg_monai.evaluation.masks import CleanUpPredictions

@@ -11,7 +11,7 @@ from typing import Protocol as Interface
 
 from tqdm import tqdm
 
-from metaseg_monai.bundle.locate import resolve_bundle
+from metaseg_monai.bundle.run import resolve_bundle
 from metaseg_monai.errors import ConfigError
 from metaseg_monai.owners import owned
 from metaseg_monai.study.design import Study

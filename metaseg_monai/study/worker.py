@@ -95,7 +95,7 @@ def _train_and_evaluate(folder: Path, record: dict[str, Any], trust: bool) -> No
     from metaseg_monai.errors import DataError
     from metaseg_monai.study.matrix import CONFIGS
     from metaseg_monai.study.record import missing_modes, weights_in, write_record
-    from metaseg_monai.training.checkpoints import CHECKPOINT
+    from metaseg_monai.training.weights import CHECKPOINT
 
     bundle, settings = Path(record["bundle"]), record["settings"]
     place = {"output_dir": folder.resolve()}

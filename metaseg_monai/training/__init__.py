@@ -1,10 +1,6 @@
 """Training with MONAI's and Ignite's engines: loaders, exact resume, weights, handlers."""
 
-from metaseg_monai.training.checkpoints import (
-    RunCheckpoint,
-    read_checkpoint,
-    write_checkpoint,
-)
+from metaseg_monai.training.checkpoints import BestWeights, RunCheckpoint
 from metaseg_monai.training.collate import (
     FieldTarget,
     PrepareBatchMeta,
@@ -29,9 +25,10 @@ from metaseg_monai.training.sampling import EpochDraw
 from metaseg_monai.training.schedules import cyclic_schedule
 from metaseg_monai.training.trained_on import RecordTrained, RefuseTrained
 from metaseg_monai.training.weights import (
-    BestWeights,
     LoadWeights,
+    read_checkpoint,
     read_weights,
+    write_checkpoint,
     write_weights,
 )
 

@@ -25,10 +25,10 @@ from metaseg_monai.images.read import read_header
 from metaseg_monai.inferers import each_tensor
 from metaseg_monai.rows import write_problems
 from metaseg_monai.training import processes
-from metaseg_monai.training.checkpoints import replace_file
 from metaseg_monai.training.collate import PROBLEM
 from metaseg_monai.training.loader import ReplayDataset
 from metaseg_monai.training.processes import hear_of_errors
+from metaseg_monai.training.weights import replace_file
 
 logger = logging.getLogger(__name__)
 

@@ -5,7 +5,6 @@ import hashlib
 import logging
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,20 +16,24 @@ from monai.transforms import Compose
 from tqdm import tqdm
 
 from metaseg_monai.errors import ConfigError, DataError, listing
-from metaseg_monai.files import file_sha256
 from metaseg_monai.images.identity import file_digests
 from metaseg_monai.inferers import each_tensor
 from metaseg_monai.naming import likened
-from metaseg_monai.rows import frame_csv, of_cell
+from metaseg_monai.rows import frame_csv
 from metaseg_monai.tables.check import image_files
 from metaseg_monai.training import processes
-from metaseg_monai.training.checkpoints import TRAINED_ON, replace_file
+from metaseg_monai.training.checkpoints import BestWeights
 from metaseg_monai.training.loader import ReplayDataset
-from metaseg_monai.training.weights import BestWeights, LoadWeights
+from metaseg_monai.training.weights import (
+    OF_FILES,
+    TRAINED_COLUMNS,
+    TRAINED_ON,
+    LoadWeights,
+    of_files,
+    replace_file,
+)
 from metaseg_monai.transforms.load import LoadCased, intensity_of, tally_intensity
 
-COLUMNS = ["pixels", "split", "group", "case"]
-OF_FILES = "sha256"  # the first column of a record that knows files, not pixels
 SHOWN = 5
 MOST_READ = 256  # images read for their values where the training does not keep what it reads
 
@@ -97,10 +100,10 @@ class RecordTrained:
             return
         of_image = {image_files(item): item for item in self.items}
         rows = [
-            [digest, *(item[name] for name in COLUMNS[1:])]
+            [digest, *(item[name] for name in TRAINED_COLUMNS[1:])]
             for digest, item in zip(file_digests(list(of_image)), of_image.values(), strict=True)
         ]
-        self._content = frame_csv(pd.DataFrame(rows, columns=COLUMNS)).encode()
+        self._content = frame_csv(pd.DataFrame(rows, columns=TRAINED_COLUMNS)).encode()
         digest = hashlib.sha256(self._content).hexdigest()
         self.weights.facts["trained_on"] = {
             "file": TRAINED_ON,
@@ -228,12 +231,12 @@ class RefuseTrained:
         tested = {image_files(i): i for i in self.items if i.get("split") not in meant}
         if not tested:
             return
-        if not self.path.is_file():
+        known = self.weights.trained_on()
+        if known is None:
             logger.warning(
                 "%s: missing, so nobody knows whether the test cases were trained on", self.path
             )
             return
-        known = read_trained_on(self.path, self.weights)
         by = known.columns[0]
         then = known[known[by] != ""].drop_duplicates(by, keep="last").set_index(by)
         # what cannot be read is not tested either, which `ListProblems` tells
@@ -270,36 +273,3 @@ class RefuseTrained:
                 len(groups),
                 listing(groups, SHOWN, str),
             )
-
-
-def read_trained_on(path: Path, weights: LoadWeights) -> pd.DataFrame:
-    """The images that weights were trained on, a row each, of the record beside them.
-
-    Args:
-        path: of ``trained_on.csv``.
-        weights: whose facts bind the record.
-
-    Raises:
-        DataError: it is another training's, or damaged.
-    """
-    advice = "remove the file to go on without knowing what was trained on"
-    recorded = weights.recorded.get("trained_on")
-    if recorded and file_sha256(path) != recorded["sha256"]:
-        raise DataError(
-            f"{path}: not the record of the images that {weights.path} was trained "
-            f"on; put back the file that this training wrote, or {advice}"
-        )
-    known = pd.read_csv(path, dtype=str, keep_default_na=False).map(of_cell)
-    if known.empty or list(known.columns) not in (COLUMNS, [OF_FILES, *COLUMNS[1:]]):
-        raise DataError(
-            f"{path}: damaged, expected the columns {', '.join(COLUMNS)}; train anew, or {advice}"
-        )
-    return known
-
-
-def of_files(files: tuple[str, ...]) -> str:
-    """What tells an image in a record of an earlier version; "" where it cannot be read."""
-    try:
-        return ";".join(map(file_sha256, files))
-    except OSError:
-        return ""

@@ -8,10 +8,12 @@ beside it is a copy of the facts for readers.
 
 import hashlib
 import inspect
+import io
 import json
 import logging
-import math
+import pickle
 import platform
+import zipfile
 from collections import OrderedDict
 from collections.abc import Container, Mapping, Sequence
 from importlib.metadata import version
@@ -20,6 +22,7 @@ from pydoc import locate
 from typing import Any
 
 import monai
+import pandas as pd
 import torch
 from ignite.engine import Engine, Events
 from monai.bundle.config_item import ComponentLocator
@@ -29,26 +32,42 @@ from torch import Tensor, nn
 from metaseg_monai import files
 from metaseg_monai.errors import (
     CheckpointError,
-    ConfigError,
+    DataError,
     MetadataError,
-    TrainingError,
+    as_refusal,
 )
-from metaseg_monai.files import differences, plain, sweep_temporaries
+from metaseg_monai.files import differences, file_sha256, plain, replacing, sweep_temporaries
 from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.networks.meta_input import MetaInput
+from metaseg_monai.rows import of_cell
 from metaseg_monai.training import processes
-from metaseg_monai.training.checkpoints import (
-    read_checkpoint,
-    replace_file,
-    write_checkpoint,
-)
-from metaseg_monai.training.handlers import higher_is_better, lower_is_better
 from metaseg_monai.transforms.load import LoadCased
 
 logger = logging.getLogger(__name__)
 KEY = "metaseg"  # of the facts in `state_dict._metadata[""]`
+_PLAIN = (int, float, bool, str, bytes, type(None), Tensor, nn.Parameter)
 # Facts that an evaluation may have otherwise, or that only the training knows.
 NOT_COMPARED = {"window", "class_names", "intensity", "trained_on", "best", "versions"}
+
+
+# What a training and all that is made of its weights leave in its folder.
+
+TRAINED_COLUMNS = ["pixels", "split", "group", "case"]
+OF_FILES = "sha256"  # the first column of a record that knows files, not pixels
+CHECKPOINT, TRAINED_ON = "checkpoint.pt", "trained_on.csv"
+EVALUATION, MASKS = "evaluation.json", "predicted.sha256"
+RESULTS = (  # of an evaluation
+    *("counts.csv", "calibration.csv", "cases.csv", "schema.json", "classes.json"),
+    *("objects_scores.csv", "volumes.csv", "samples.npz"),
+)
+
+
+def of_files(files: tuple[str, ...]) -> str:
+    """What tells an image in a record of an earlier version; "" where it cannot be read."""
+    try:
+        return ";".join(map(file_sha256, files))
+    except OSError:
+        return ""
 
 
 def weights_sha256(state: Mapping[str, Any]) -> str:
@@ -74,6 +93,101 @@ def weights_sha256(state: Mapping[str, Any]) -> str:
         digest.update(f"{name} {values.dtype} {tuple(values.shape)}\n".encode())
         digest.update(values.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def replace_file(path: str | Path, content: bytes | memoryview) -> None:
+    """Write a file whole or not at all, and on the disk when this returns.
+
+    Raises:
+        CheckpointError: It cannot be written, e.g. on a full disk; an older file is intact.
+    """
+    try:
+        with replacing(path) as part:
+            part.write_bytes(content)
+    except OSError as error:
+        raise CheckpointError(
+            f"Cannot write {path}: {error.strerror or error}. What was there before is intact. "
+            "Free space on the disk, or choose another output folder, and resume."
+        ) from error
+
+
+def write_checkpoint(path: str | Path, state: Mapping[str, Any]) -> None:
+    """Write a checkpoint so that a kill at any moment leaves a loadable file.
+
+    Args:
+        path: the file; its folder is made where missing.
+        state: nested dicts, lists and tuples of tensors, numbers, text and None.
+
+    Raises:
+        CheckpointError: The state holds something else, which could not be read back safely; or
+            the file cannot be written.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     write_checkpoint(Path(folder) / "checkpoint.pt", {"iteration": 3})
+        ...     read_checkpoint(Path(folder) / "checkpoint.pt")
+        {'iteration': 3}
+    """
+    _check_plain(state, "state")
+    content = io.BytesIO()  # in memory first: a failed write to disk is then a plain OSError
+    torch.save(state, content)
+    replace_file(path, content.getbuffer())
+
+
+def _check_plain(value: Any, place: str) -> None:
+    kind = type(value)
+    if kind in (dict, OrderedDict):
+        for key, inner in value.items():
+            _check_plain(key, f"a key of {place}")
+            _check_plain(inner, f"{place}[{key!r}]")
+    elif kind in (list, tuple):
+        for index, inner in enumerate(value):
+            _check_plain(inner, f"{place}[{index}]")
+    elif kind not in _PLAIN:
+        raise CheckpointError(
+            f"{place} is {kind.__module__}.{kind.__qualname__}; a checkpoint holds tensors, plain "
+            "numbers, text, lists and dicts only, so that loading one never runs foreign code. "
+            "Convert it in state_dict()."
+        )
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Read a checkpoint to the CPU, running no code that it might hold.
+
+    Every byte is checked against the file's checksums: PyTorch by itself loads altered weights
+    from a damaged file without a word.
+
+    Args:
+        path: a file by `write_checkpoint`.
+
+    Raises:
+        CheckpointError: The file cannot be read, is damaged, or holds more than plain data.
+    """
+    advice = "Put back a copy, or train anew into another folder."
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged is None:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path} holds more than tensors and plain values, which could run code when loaded; "
+            "it was not loaded. Ask for a file of weights alone."
+        ) from error
+    except FileNotFoundError as error:
+        raise CheckpointError(f"There is no checkpoint at {path}.") from error
+    except OSError as error:  # what may not be read is not damaged
+        told = as_refusal(error) or error
+        raise CheckpointError(f"Cannot read {told}") from error
+    except Exception as error:
+        # A damaged file fails anywhere in the reader.
+        raise CheckpointError(f"Cannot read {path}: {error}. {advice}") from error
+    if damaged is not None:
+        raise CheckpointError(f"{path} is damaged (checksum of {damaged}). {advice}")
+    if not isinstance(state, dict):
+        raise CheckpointError(f"{path} holds {type(state).__name__}, not a checkpoint. {advice}")
+    return state
 
 
 def write_weights(path: str | Path, network: nn.Module, facts: Mapping[str, Any]) -> None:
@@ -119,10 +233,11 @@ def write_weights(path: str | Path, network: nn.Module, facts: Mapping[str, Any]
     for stale in (path, path.with_suffix(".json")):
         sweep_temporaries(stale)
     write_checkpoint(path, state)
-    _write_copy(path, known)
+    write_copy(path, known)
 
 
-def _write_copy(path: Path, facts: Mapping[str, Any]) -> None:
+def write_copy(path: Path, facts: Mapping[str, Any]) -> None:
+    """Write the facts of weights as JSON beside them, for readers."""
     text = json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
     replace_file(path.with_suffix(".json"), text.encode())
 
@@ -201,101 +316,7 @@ def target_of(name: str) -> Any:
     return locate(f"{ensure_tuple(modules)[0]}.{name}" if modules else name)
 
 
-class BestWeights:
-    """Write the network's weights whenever the validation metric is the best so far.
-
-    Attach it to the validation evaluator. NaN is never best, also not as the first value. Put it
-    among the objects of `RunCheckpoint`, so that a resumed run knows what the best was.
-
-    Args:
-        path: the file, e.g. `models/model.pt`; see `write_weights`.
-        network: also inside DistributedDataParallel.
-        schema: of its metadata, checked when the weights are loaded; None where there is none.
-        facts: plain values that tell what runs: network, variant, preprocessing ... (contract 27);
-            components as in the configuration, whose left-out arguments are added.
-            `schema`, `unknown_trained` (of a network of ours, as it was made), `trained_on` (of
-            `RecordTrained`) and `best` {metric, value, epoch} are added.
-        metric: name among the evaluator's metrics (contract 15: the validation loss).
-        mode: "min" where lower is better, "max" where higher is.
-
-    Raises:
-        ConfigError: `mode` is neither, or the facts are not plain.
-    """
-
-    def __init__(
-        self,
-        path: str | Path,
-        network: nn.Module,
-        schema: MetadataSchema | None = None,
-        facts: Mapping[str, Any] | None = None,
-        metric: str = "val_loss",
-        mode: str = "min",
-    ) -> None:
-        if mode not in ("min", "max"):
-            raise ConfigError(f"mode must be min or max, got {mode!r}.")
-        self.path = Path(path)
-        self.network = network
-        self.facts = _known(network, schema, facts)
-        self.metric = metric
-        self.is_better = lower_is_better if mode == "min" else higher_is_better
-        self.best_value = math.nan
-        self.best_epoch = 0
-
-    def attach(self, engine: Engine) -> None:
-        """Attach to the validation evaluator."""
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
-
-    def __call__(self, engine: Engine) -> None:
-        """Compare the metric and write the weights where it improved.
-
-        Raises:
-            TrainingError: The evaluator has no such metric.
-            CheckpointError: The file cannot be written; the former best is intact.
-        """
-        if self.metric not in engine.state.metrics:
-            raise TrainingError(
-                f"The best weights go by {self.metric!r}, which the validation does not compute; "
-                f"it has {sorted(engine.state.metrics)}. Name one of these."
-            )
-        value = float(engine.state.metrics[self.metric])
-        if not self.is_better(value, self.best_value):
-            return
-        self.best_value, self.best_epoch = value, int(engine.state.epoch)
-        if processes.rank() == 0:
-            best = {"metric": self.metric, "value": value, "epoch": self.best_epoch}
-            write_weights(self.path, self.network, {**self.facts, "best": best})
-
-    def require(self) -> None:
-        """Refuse to end a training that left no weights; renew `model.json` after a kill.
-
-        Raises:
-            TrainingError: No validation has given a finite metric.
-            CheckpointError: The weights that a finished run had kept are gone or damaged.
-        """
-        if not self.best_epoch:
-            raise TrainingError(
-                f"No weights were kept at {self.path}: no validation gave a finite {self.metric}. "
-                "Validate at least once (val_interval not above epochs)."
-            )
-        if processes.rank() != 0:
-            return
-        if not self.path.is_file():
-            raise CheckpointError(
-                f"The run is finished, but its weights {self.path} are gone; delete the checkpoint "
-                "beside them to train anew."
-            )
-        _write_copy(self.path, read_weights(self.path)[1])
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the best value so far and its epoch."""
-        return {"value": self.best_value, "epoch": self.best_epoch}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take up a best value and its epoch."""
-        self.best_value, self.best_epoch = state["value"], state["epoch"]
-
-
-def _known(
+def known_facts(
     network: nn.Module, schema: MetadataSchema | None, facts: Mapping[str, Any] | None
 ) -> dict[str, Any]:
     """Return the facts with the schema and what the network itself tells."""
@@ -352,7 +373,7 @@ class LoadWeights:
         self.force = force
         self.path = Path(path)
         self.network = network
-        self.facts = _known(network, schema, facts)
+        self.facts = known_facts(network, schema, facts)
         self.recorded: dict[str, Any] = {}
         self.train = "Train them first"
         if bundle_root is not None:
@@ -443,6 +464,30 @@ class LoadWeights:
                     "--class_names as they were trained, if the data mean the same"
                 )
         return dict(of_data) or trained
+
+    def trained_on(self) -> pd.DataFrame | None:
+        """The images of their training, a row each, of the record beside them; None without one.
+
+        Raises:
+            DataError: it is another training's, or damaged.
+        """
+        path, recorded = self.path.with_name(TRAINED_ON), self.recorded.get("trained_on")
+        if not path.is_file():
+            return None
+        advice = "remove the file to go on without knowing what was trained on"
+        if recorded and file_sha256(path) != recorded["sha256"]:
+            raise DataError(
+                f"{path}: not the record of the images that {self.path} was trained on; put back "
+                f"the file that this training wrote, or {advice}"
+            )
+        known = pd.read_csv(path, dtype=str, keep_default_na=False).map(of_cell)
+        columns = TRAINED_COLUMNS
+        if known.empty or list(known.columns) not in (columns, [OF_FILES, *columns[1:]]):
+            raise DataError(
+                f"{path}: damaged, expected the columns {', '.join(columns)}; train anew, or "
+                f"{advice}"
+            )
+        return known
 
     def _fields(self, schema: Any) -> list[dict[str, Any]] | None:
         """Return what makes a recorded schema, without the words that only describe it."""

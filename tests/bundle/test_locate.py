@@ -6,7 +6,7 @@ import pytest
 
 from metaseg_monai import files
 from metaseg_monai.bundle import resolve_bundle, run_bundle
-from metaseg_monai.bundle.locate import configuration_file
+from metaseg_monai.bundle.run import configuration_file
 from metaseg_monai.errors import ConfigError
 
 

@@ -5,8 +5,6 @@ import os
 import resource
 import signal
 import subprocess
-from pathlib import Path
-from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
@@ -32,6 +30,7 @@ from metaseg_monai.rows import read_lines
 from metaseg_monai.tables.find import find_cases
 from metaseg_monai.training import (
     ListProblems,
+    LoadWeights,
     SiftedDataset,
     VolumeBatches,
     collate_cases,
@@ -77,7 +76,8 @@ def predict(source, out, weights="w1", settings=None, save=SaveMasks, workers=0,
     problems = ListProblems(out)
     items = find_cases(source, problems=problems.found, **finding)
     items = slice_items(items, problems=problems.found)
-    known = SimpleNamespace(path=Path("none"), recorded={"weights_sha256": weights})
+    known = LoadWeights("none", torch.nn.Identity())
+    known.recorded = {"weights_sha256": weights}
     tables = ["objects.csv", "wells.csv"] if save is SaveObjects else []
     record = MaskRecord(out, known, settings, tables)
     todo = record.missing(items)

@@ -108,9 +108,12 @@ def model(tmp_path, run):
 
 def test_an_evaluation_says_which_weights_made_which_files(model):
     state = model.evaluate("normal", "ones", clean_up=None)
-    digest = read_weights(model.folder / "model.pt")[1]["weights_sha256"]
+    file = model.folder / "model.pt"
+    facts = read_weights(file)[1]
+    digest = facts["weights_sha256"]
     assert model.record() == {
         "weights_sha256": digest,
+        "model": {"sha256": file_sha256(file), "weights_sha256": digest, "best": facts["best"]},
         "split": "test",
         "images": "unknown",  # there is no trained_on.csv
         "table_sha256": file_sha256(model.table.path),
@@ -123,6 +126,20 @@ def test_an_evaluation_says_which_weights_made_which_files(model):
     }
     assert {path.name for path in state.written} == {*FILES, "evaluation.json"}
     assert check_results(model.folder) == model.record()
+
+
+def test_weights_are_read_again_only_where_their_file_has_changed(model, monkeypatch):
+    model.evaluate("normal")
+    with monkeypatch.context() as patched:
+        patched.setattr("metaseg_monai.evaluation.provenance.read_weights", None)
+        check_results(model.folder)
+    file = model.folder / "model.pt"
+    before, facts = file_sha256(file), read_weights(file)[1]
+    network = nn.Linear(1, 1)
+    network.load_state_dict(read_weights(file)[0])
+    write_weights(file, network, {"best": facts["best"], "variant": "se"})
+    assert file_sha256(file) != before
+    check_results(model.folder)  # of the same values in another file
 
 
 def test_further_modes_are_added_as_if_all_had_been_asked_for(model):

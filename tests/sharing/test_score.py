@@ -1,10 +1,10 @@
 import json
-from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+from torch import nn
 
 from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.evaluation import read_volumes
@@ -13,6 +13,7 @@ from metaseg_monai.images.geometry import AXES
 from metaseg_monai.metrics.volumes import KITS_REGIONS, make_regions, score_volume
 from metaseg_monai.prepare.kits_source import CLASS_NAMES
 from metaseg_monai.sharing.score import score
+from metaseg_monai.training import LoadWeights
 
 SPACING = (3.0, 0.8, 0.5)  # z, y, x
 
@@ -253,8 +254,8 @@ def test_patients_of_the_training_are_scored_apart(tmp_path):
     (model / "trained_on.csv").write_text(
         "pixels,split,group,case\n1,train,Case 7,case_7_slice_1\n2,val,g8,case_8\n3,train,'=9,x\n"
     )
-    weights = SimpleNamespace(path=model / "model.pt", recorded={"weights_sha256": "5a"})
-    weights.preprocessing = []
+    weights = LoadWeights(model / "model.pt", nn.Identity())
+    weights.recorded = {"weights_sha256": "5a"}
     record = MaskRecord(masks, weights)
     items = [
         {"case": f"case_{number}", "group": f"g{number}", "image": str(tmp_path / "none")}

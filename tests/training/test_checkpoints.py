@@ -12,7 +12,7 @@ import torch
 from metaseg_monai.errors import CheckpointError
 from metaseg_monai.files import differences
 from metaseg_monai.training import read_checkpoint, write_checkpoint
-from metaseg_monai.training.checkpoints import replace_file
+from metaseg_monai.training.weights import replace_file
 
 STATE = {"model": {"w": torch.arange(2000.0)}, "iteration": 3, "list": [1, (2.5, None, "a")]}
 
