@@ -14,7 +14,7 @@ import pandas as pd
 from metaseg_monai.errors import DataError, MetasegError
 from metaseg_monai.evaluation import read_cases, read_counts, read_volumes
 from metaseg_monai.evaluation.per_case import PLACE, SPACING
-from metaseg_monai.evaluation.provenance import SEEN, check_results
+from metaseg_monai.evaluation.provenance import SAME, SEEN, WEIGHTS, check_results
 from metaseg_monai.metadata.fields import AnyField, Continuous, read_number
 from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.metrics.scores import case_f1
@@ -348,7 +348,7 @@ def read_results(folder: Path) -> Results:
     order = list(study.conditions)
     whole = [run for run in runs if number[run.training] == planned[run.training]]
     if whole:
-        _refuse_mixtures([run.folder for run in whole], tuning=True)
+        _records([run.folder for run in whole], tuning=True)
         whole.sort(key=lambda run: order.index(run.condition))
         several = len({frozenset(of_seed) for of_seed in digests.values()}) > 1
         return _counted(Results(pd.DataFrame(), whole, missing, study, several))
@@ -358,6 +358,9 @@ def read_results(folder: Path) -> Results:
 
 def read_single_runs(folder: Path) -> Results:
     """Read every folder with a counts.csv in a folder as a condition of one seed.
+
+    What holds weights but no results is missing, and so is a second folder of the same evaluation
+    (a copy, a link): it would count one training twice.
 
     Raises:
         DataError: there is none, one was evaluated without true metadata, or has results that are
@@ -375,23 +378,33 @@ def read_single_runs(folder: Path) -> Results:
         )
     known = [name for name in ALL_VARIANTS if name in places]
     order = [*known, *sorted(places.keys() - set(known))]
-    _refuse_mixtures([places[name] for name in order])
-    runs = [Finished(name, 0, 0, "", places[name]) for name in order]
-    return _counted(Results(pd.DataFrame(), runs, {}))
+    first: dict[str, str] = {}
+    missing = {
+        path.parent.name: f"has no {COUNTS}; evaluate it"
+        for path in sorted(folder.glob(f"*/{WEIGHTS}"))
+        if path.parent.name not in places
+    }
+    for name, record in zip(order, _records([places[name] for name in order]), strict=True):
+        told = json.dumps([record["files"][COUNTS], *map(record.get, SAME)], sort_keys=True)
+        if (other := first.setdefault(told, name)) != name:
+            missing[name] = f"is the evaluation of {other}, copied or linked"
+    runs = [Finished(name, 0, 0, "", places[name]) for name in order if name not in missing]
+    return _counted(Results(pd.DataFrame(), runs, missing))
 
 
-def _refuse_mixtures(folders: Sequence[Path], tuning: bool = False) -> None:
-    """Refuse results that are not of the weights beside them, or of images of their training.
+def _records(folders: Sequence[Path], tuning: bool = False) -> list[dict[str, Any]]:
+    """The evaluations; refuse those not of the weights beside them, or of images of their training.
 
     A study may have been run on the split val, to choose settings.
     """
-    told = []
+    told, records = [], []
     for folder in folders:
         try:
-            seen = check_results(folder).get("images")
+            records.append(check_results(folder))
         except MetasegError as error:
             told.append(str(error))
             continue
+        seen = records[-1].get("images")
         if seen in SEEN.values() and not (tuning and seen == SEEN["val"]):
             told.append(
                 f"{folder}: tested on images that its weights were {seen}, so its scores are no "
@@ -399,6 +412,7 @@ def _refuse_mixtures(folders: Sequence[Path], tuning: bool = False) -> None:
             )
     if told:
         raise DataError("\n".join(told))
+    return records
 
 
 def _counted(results: Results) -> Results:

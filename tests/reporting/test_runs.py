@@ -1,4 +1,5 @@
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -109,17 +110,27 @@ def test_seeds_are_averaged_within_a_case_and_data_have_cases_of_their_own(
 
 def test_folders_of_single_runs(tmp_path, bundle, planned, finished):
     runs = planned(["sme", "se"], seeds=[0])
-    for run in runs.values():
-        finished(tmp_path / "made", run, bundle)
+    for hits, run in zip((8, 7), runs.values(), strict=True):
+        finished(tmp_path / "made", run, bundle, hits=hits)
     for name in ("sme", "se"):
         (tmp_path / "made" / name / "seed0").rename(tmp_path / "made" / f"{name}-run")
     results = read_single_runs(tmp_path / "made")
     assert results.conditions == ["se-run", "sme-run"]
+    assert results.missing == {}
     assert results.study is None
     with pytest.raises(DataError, match=r"neither a study\.json nor"):
         read_single_runs(tmp_path / "nothing")
     with pytest.raises(DataError, match=r"is one evaluated model; give the folder around it.*made"):
         read_single_runs(tmp_path / "made" / "se-run")
+    (tmp_path / "made" / "twice").symlink_to("se-run")
+    shutil.copytree(tmp_path / "made" / "sme-run", tmp_path / "made" / "untested")
+    (tmp_path / "made" / "untested" / "counts.csv").unlink()
+    results = read_single_runs(tmp_path / "made")
+    assert results.conditions == ["se-run", "sme-run"]
+    assert results.missing == {
+        "twice": "is the evaluation of se-run, copied or linked",
+        "untested": "has no counts.csv; evaluate it",
+    }
 
 
 def test_a_changed_protocol_is_added_to_the_history(tmp_path, bundle, planned, finished):
