@@ -2,12 +2,19 @@
 
 import difflib
 import errno
+import inspect
 import re
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache, wraps
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, ParamSpec, TypeVar, get_type_hints
+
+import pydantic
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 # With what a command ends (contract 26).
 DONE, UNFORESEEN, REFUSED, WITH_PROBLEMS, STOPPED = 0, 1, 2, 3, 130
@@ -73,6 +80,51 @@ class Problem(NamedTuple):
         text = str(error).removeprefix(f"case {case!r}: ").removeprefix(f"{path}: ")
         problem, _, next_step = text.rpartition("; ")
         return cls(case, file, problem or next_step, next_step if problem else "copy it anew")
+
+
+def typed(function: Callable[P, R]) -> Callable[P, R]:
+    """Refuse arguments of other types than the signature says, before the function runs.
+
+    From Python comes what a command line cannot give: None, an array, "no" as a truth value. What
+    is annotated as Any is the function's own to check; a number of NumPy is a number.
+
+    >>> @typed
+    ... def double(number: float, loud: bool = False) -> float:
+    ...     return 2 * number
+    >>> double(2)
+    4
+    >>> double(2, loud="no")
+    Traceback (most recent call last):
+    ...
+    metaseg_monai.errors.ConfigError: double: loud is 'no' (str); expected bool
+    """
+    signature = inspect.signature(function)
+
+    @cache
+    def takes() -> dict[str, Any]:
+        any_class = pydantic.ConfigDict(arbitrary_types_allowed=True)
+        hints = get_type_hints(function)
+        return {
+            name: pydantic.TypeAdapter(hints[name], config=any_class)
+            for name in signature.parameters
+        }
+
+    @wraps(function)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+        for name, value in signature.bind(*args, **kwargs).arguments.items():
+            plain = value.item() if getattr(value, "ndim", None) == 0 else value
+            try:
+                takes()[name].validate_python(plain, strict=True)
+            except pydantic.ValidationError as error:
+                kind = inspect.formatannotation(signature.parameters[name].annotation)
+                raise ConfigError(
+                    f"{function.__name__}: {name} is {' '.join(repr(value).split())[:200]} "
+                    f"({type(value).__name__}); "
+                    f"expected {re.sub(r'[a-z_.]+[.]', '', kind)}"
+                ) from error
+        return function(*args, **kwargs)
+
+    return checked
 
 
 def listing(names: Iterable[Any], most: int = 30, word: Callable[[Any], str] = repr) -> str:

@@ -13,7 +13,16 @@ import pytest
 import tifffile
 
 import metaseg_monai
-from metaseg_monai import evaluate, predict, read_table, report, train
+from metaseg_monai import (
+    evaluate,
+    find_cases,
+    predict,
+    read_image,
+    read_table,
+    report,
+    train,
+    write_mask,
+)
 from metaseg_monai.errors import ConfigError, DataError, MetadataError
 from metaseg_monai.metadata.fields import MetadataWarning
 from metaseg_monai.transforms import DropMetadatad
@@ -42,6 +51,37 @@ def test_the_door_is_light():
     code = f"import sys, metaseg_monai; print({heavy} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize(
+    ("call", "told"),
+    [
+        (lambda: train(None), "train: bundle is None"),
+        (lambda: train("b", "out", trust="no"), r"train: trust is 'no' \(str\); expected bool"),
+        (lambda: train("b", ["out"]), r"output_dir is \['out'\].*expected str | Path | None"),
+        (lambda: train("synthetic_shapes_segmentation", configuration=5), "configuration is 5"),
+        (lambda: evaluate(np.zeros(2)), r"evaluate: folder is array\(\[0., 0.\]\)"),
+        (lambda: predict("runs", ["a.tif"]), r"predict: source is \['a.tif'\]"),
+        (lambda: report(7), "report: folder is 7"),
+        (lambda: read_table(None), "read_table: path is None"),
+        (lambda: read_table("data", "schema.json"), "schema is 'schema.json'.*MetadataSchema"),
+        (lambda: read_table("data", columns=["image"]), r"columns is \['image'\].*ColumnMap"),
+        (lambda: find_cases("data", metadata={5: "disc"}), r"metadata is \{5: 'disc'\}"),
+        (lambda: find_cases(np.zeros(2)), "find_cases: source is array"),
+        (lambda: read_image(["a.tif", None]), r"read_image: path is \['a.tif', None\]"),
+        (lambda: read_image("a.tif", 2.0), "spatial_dims is 2.0"),
+        (lambda: read_image("a.tif", palette="grey"), "palette is 'grey'.*'colours', 'indices'"),
+        (lambda: write_mask(np.ones((2, 2)), "m.tif", None), "write_mask: like is None"),
+    ],
+)
+def test_arguments_of_another_type_are_refused_by_name(call, told):
+    with pytest.raises(ConfigError, match=told):
+        call()
+
+
+def test_numbers_of_numpy_are_numbers(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((4, 4), np.uint8))
+    assert read_image(tmp_path / "a.tif", spatial_dims=np.int64(2)).array.shape == (1, 4, 4)
 
 
 def test_train_evaluate_predict_report(bundle, tiny, tmp_path, monkeypatch):

@@ -291,9 +291,11 @@ def unwrapped(value: Any) -> Any:
     """The plain number or list that an array of NumPy or PyTorch holds; other values as they are.
 
     >>> import numpy as np
-    >>> unwrapped(np.int64(3)), unwrapped(np.array([32, 32])), unwrapped("3")
-    (3, [32, 32], '3')
+    >>> unwrapped(np.int64(3)), unwrapped((np.uint8(0), 32)), unwrapped("3")
+    (3, [0, 32], '3')
     """
+    if isinstance(value, list | tuple):
+        return [unwrapped(one) for one in value]
     return value.tolist() if hasattr(value, "dtype") and hasattr(value, "tolist") else value
 
 

@@ -114,14 +114,19 @@ def _is_bundle(folder: Path) -> bool:
     return (folder / "configs" / "train.json").is_file()
 
 
-def configs_of(*names: str, more: str | Sequence[str] | None = None) -> list[str]:
+def configs_of(*names: str, more: Any = None) -> list[str]:
     """The files of a workflow, and further configurations merged last, in order.
 
     >>> configs_of("train", "evaluate", more="pilot")
     ['train.json', 'evaluate.json', 'pilot']
     """
-    further = more.split(",") if isinstance(more, str) else list(more or [])
-    return [*(f"{name}.json" for name in names), *(name.strip() for name in further)]
+    further = str(more).split(",") if isinstance(more, str | Path) else more or []
+    known = isinstance(further, Sequence) and all(isinstance(one, str | Path) for one in further)
+    if not known:
+        raise ConfigError(
+            f"configuration is {more!r:.200}; expected names or files, as 'pilot,mine.json'"
+        )
+    return [*(f"{name}.json" for name in names), *(str(name).strip() for name in further)]
 
 
 def run_bundle(

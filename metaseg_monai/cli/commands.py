@@ -372,6 +372,8 @@ def as_command(function: Callable[..., Any], arguments: Sequence[str]) -> Callab
             SetParseFn(partial(_names, type(None) in kinds), name)(command)
         elif Sequence[float] in kinds:
             SetParseFn(partial(_numbers, name), name)(command)
+        elif kinds == {bool}:
+            SetParseFn(("True", "1").__contains__, name)(command)
         elif kinds <= NUMBERS:
             SetParseFn(partial(_number, name, kinds), name)(command)
         elif str in kinds and not kinds & {int, float}:

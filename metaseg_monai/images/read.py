@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tifffile
 
-from metaseg_monai.errors import DataError, DataWarning, Problem
+from metaseg_monai.errors import DataError, DataWarning, Problem, typed
 from metaseg_monai.files import readable
 from metaseg_monai.images.dicom import dicom_attributes, read_dicom_series
 from metaseg_monai.images.geometry import AxialVolume, axial_volume, same_grid
@@ -31,6 +31,7 @@ from metaseg_monai.images.raster import raster_header, read_jpeg, read_png
 from metaseg_monai.images.tiff import page_orientation, read_tiff
 
 
+@typed
 def read_image(
     path: str | Path | Sequence[str | Path],
     spatial_dims: int | None = None,
@@ -195,7 +196,8 @@ def check_numbered(image: Image) -> None:
 
 
 def _read_file(path: Path, spatial_dims: int | None, axes: str | None, palette: Palette) -> Image:
-    file_format = image_format(path)
+    with readable(path):
+        file_format = image_format(path)
     if axes is not None and file_format != "tiff":
         raise DataError(f"{path}: axes={axes!r} can be named for TIFF files only; leave it out")
     if file_format != "dicom" and not path.is_file():

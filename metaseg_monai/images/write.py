@@ -9,7 +9,7 @@ import numpy as np
 import PIL.Image
 import tifffile
 
-from metaseg_monai.errors import DataError
+from metaseg_monai.errors import DataError, typed
 from metaseg_monai.files import replacing
 from metaseg_monai.images.geometry import same_grid
 from metaseg_monai.images.image import (
@@ -35,9 +35,8 @@ def mask_suffix(like: Mapping[str, Any]) -> str:
     return MASK_SUFFIX[MASK_FORMAT[like["format"]]]
 
 
-def write_mask(
-    mask: np.ndarray, path: str | Path, like: Image | Mapping[str, Any] | str | Path
-) -> Path:
+@typed
+def write_mask(mask: Any, path: str | Path, like: Image | Mapping[str, Any] | str | Path) -> Path:
     """Write a mask in the format that fits its image.
 
     Args:
@@ -65,7 +64,11 @@ def write_mask(
         like = read_header(like)
     told = like.attributes if isinstance(like, Image) else like
     path = Path(path)
-    file_format = MASK_FORMAT[told["format"]]
+    file_format = MASK_FORMAT.get(told.get("format", ""))
+    if file_format is None or (file_format == "nifti" and not {"affine", "header"} & told.keys()):
+        raise DataError(f"{path}: like={told!r:.200}; expected the attributes of an image")
+    if path.exists() and Path(told.get("path") or path.parent).resolve() == path.resolve():
+        raise DataError(f"{path}: is the image itself, which its mask would replace; rename one")
     if FORMAT_OF_SUFFIX.get(image_suffix(path)) != file_format:
         raise DataError(f"{path}: a mask for {told['format']} ends in {mask_suffix(told)}")
     pixels = _smallest_unsigned(path, np.asarray(mask))
@@ -103,7 +106,9 @@ def orientation_tags(orientation: int) -> list[tuple[Any, ...]]:
 
 
 def _smallest_unsigned(path: Path, mask: np.ndarray) -> np.ndarray:
-    whole = mask.dtype.kind in "bui" or bool(np.all(np.isfinite(mask) & (mask % 1 == 0)))
+    whole = mask.dtype.kind in "bui"
+    if mask.dtype.kind == "f":
+        whole = bool(np.isfinite(mask).all() and (mask % 1 == 0).all())
     if mask.size == 0 or not whole or mask.min() < 0 or mask.max() > np.iinfo(np.uint16).max:
         raise DataError(f"{path}: a mask holds whole numbers 0..65535, at least one")
     return mask.astype(np.uint8 if mask.max() <= np.iinfo(np.uint8).max else np.uint16)

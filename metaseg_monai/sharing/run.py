@@ -18,7 +18,7 @@ from metaseg_monai.bundle.run import (
     running,
 )
 from metaseg_monai.bundle.trust import BORN, RECORD, birth_of
-from metaseg_monai.errors import ConfigError, DataError, Problem
+from metaseg_monai.errors import ConfigError, DataError, Problem, typed
 from metaseg_monai.evaluation import read_counts
 from metaseg_monai.evaluation.estimates import tell_estimate
 from metaseg_monai.evaluation.provenance import home_of
@@ -101,6 +101,7 @@ class Predicted:
         return f"masks: {self.folder}"
 
 
+@typed
 def train(
     bundle: str | Path,
     output_dir: str | Path | None = None,
@@ -156,6 +157,7 @@ def train(
         return Trained(folder, pd.read_csv(folder / "log.csv"))
 
 
+@typed
 def evaluate(
     folder: str | Path,
     split: str | None = None,
@@ -226,6 +228,7 @@ def scores_by_mode(counts: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("mode")
 
 
+@typed
 def explain(
     folder: str | Path,
     output_dir: str | Path | None = None,
@@ -267,6 +270,7 @@ def explain(
         return draw(workflow.parser.get_parsed_content("output_dir"))
 
 
+@typed
 def estimate(
     bundle: str | Path,
     output_dir: str | Path,
@@ -305,6 +309,7 @@ def estimate(
     return tell_estimate(str(output_dir))
 
 
+@typed
 def predict(
     folder: str | Path,
     source: str | Path,
@@ -347,7 +352,6 @@ def predict(
             is no earlier mask would be replaced.
         ConfigError: neither a model nor a bundle, or `meta` is neither field=value nor a file.
     """
-    _check_path("source", source)
     with readable(source):
         is_there = Path(source).exists()
     if not is_there:
@@ -429,21 +433,12 @@ def parse_metadata(text: str) -> dict[str, str]:
     return values
 
 
-def _check_path(name: str, value: object) -> None:
-    if not isinstance(value, str | Path):
-        raise ConfigError(
-            f"{name} is {value!r:.200}; expected the path of one folder or file (for several "
-            "images that of their folder, or a table.csv)"
-        )
-
-
 def _known(
     folder: str | Path,
     configuration: Any,
     bundles: str | Path | None,
 ) -> tuple[Path, Any, dict[str, Any]]:
     """Bundle, further configurations and recorded settings of a model's folder, or of a bundle."""
-    _check_path("folder", folder)
     for file in (Path(folder) / name for name in RECORDS):
         if file.is_file():
             try:

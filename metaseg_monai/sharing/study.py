@@ -10,7 +10,7 @@ from typing import Any
 from metaseg_monai.bundle.overrides import entered, flatten, load_config
 from metaseg_monai.bundle.run import resolve_bundle
 from metaseg_monai.bundle.trust import refuse_untrusted
-from metaseg_monai.errors import ConfigError, MetasegError, TrainingError
+from metaseg_monai.errors import ConfigError, MetasegError, TrainingError, typed
 from metaseg_monai.owners import owned
 from metaseg_monai.reporting.write import write_report
 from metaseg_monai.study.design import Study
@@ -41,6 +41,7 @@ class Report:
         return "\n".join([*left_out, f"report: {self.html}"])
 
 
+@typed
 def report(
     folder: str | Path, output: str | Path | None = None, title: str | None = None
 ) -> Report:

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from metaseg_monai.errors import (
     ConfigError,
@@ -16,6 +16,7 @@ from metaseg_monai.errors import (
     MetadataError,
     Problem,
     listing,
+    typed,
 )
 from metaseg_monai.files import absolute, readable
 from metaseg_monai.images.dicom import is_dicom_folder, is_single_plane
@@ -35,6 +36,7 @@ logger = logging.getLogger(__name__)
 Given = Mapping[str, Any] | str | Path | None
 
 
+@runtime_checkable
 class Layout(Protocol):
     """Where the download of a data set keeps its images and metadata, such as `KitsLayout`."""
 
@@ -51,6 +53,7 @@ class Layout(Protocol):
         """Such a file as text by column and case."""
 
 
+@typed
 def find_cases(
     source: str | Path,
     schema: MetadataSchema | None = None,

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from pydoc import locate
 from typing import Any, get_args
 
-from metaseg_monai.errors import ConfigError, DataError, MetadataError, Problem, listing
+from metaseg_monai.errors import ConfigError, DataError, MetadataError, Problem, listing, typed
 from metaseg_monai.files import readable, replacing, text_file, written_at
 from metaseg_monai.images.image import FORMAT_OF_SUFFIX, Meaning, image_suffix
 from metaseg_monai.metadata.fields import MetadataWarning, read_number, said
@@ -108,6 +108,7 @@ class CaseTable:
         return "\n".join(lines)
 
 
+@typed
 def read_table(
     path: str | Path,
     schema: MetadataSchema | None = None,

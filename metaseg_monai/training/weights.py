@@ -242,6 +242,13 @@ def write_copy(path: Path, facts: Mapping[str, Any]) -> None:
     replace_file(path.with_suffix(".json"), text.encode())
 
 
+def _is_copy(path: Path, facts: Mapping[str, Any]) -> bool:
+    try:
+        return bool(json.loads(path.read_text(encoding="utf-8")) == facts)
+    except (OSError, ValueError):
+        return False
+
+
 def read_weights(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Read weights and their facts, and make sure that they belong together.
 
@@ -433,6 +440,13 @@ class LoadWeights:
                 f"The weights in {self.path} do not fit this network: {error} Set the network's "
                 "sizes to those it was trained with."
             ) from error
+        copy = self.path.with_suffix(".json")
+        if copy.is_file() and not _is_copy(copy, self.recorded):
+            logger.warning(
+                "%s is not the copy of the facts in %s, which alone count; nothing reads it",
+                copy,
+                self.path,
+            )
         intensity = self.recorded.get("intensity")
         for load in self.preprocessing:
             load.expect(intensity, self.force)

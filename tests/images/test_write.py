@@ -110,6 +110,27 @@ def test_what_is_no_mask_of_the_image_is_refused_and_nothing_written(tmp_path, n
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_mask_never_replaces_its_image(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", MASK.astype(np.uint8))
+    before = (tmp_path / "a.tif").read_bytes()
+    for like in (tmp_path / "a.tif", read_image(tmp_path / "a.tif")):
+        with pytest.raises(DataError, match="is the image itself"):
+            write_mask(MASK, tmp_path / "a.tif", like)
+    assert (tmp_path / "a.tif").read_bytes() == before
+
+
+@pytest.mark.parametrize("like", [{}, {"format": "gif"}, {"format": "nifti"}])
+def test_attributes_of_no_image_are_refused(tmp_path, like):
+    with pytest.raises(DataError, match="expected the attributes of an image"):
+        write_mask(MASK, tmp_path / "m.nii", like)
+
+
+@pytest.mark.parametrize("mask", [None, np.full((20, 30), "a"), np.full((20, 30), 1j)])
+def test_what_holds_no_numbers_is_no_mask(tmp_path, mask):
+    with pytest.raises(DataError, match="holds whole numbers"):
+        write_mask(mask, tmp_path / "m.tif", {"format": "tiff"})
+
+
 def test_failed_writing_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
     path = tmp_path / "m.tif"
     like = {"format": "tiff"}

@@ -9,7 +9,7 @@ from metaseg_monai.errors import ConfigError, DataError, MetadataError
 from metaseg_monai.metadata import Categorical, Continuous, MetadataSchema
 from metaseg_monai.metadata.fields import MetadataWarning
 from metaseg_monai.tables import DataWarning, find_cases, read_table
-from metaseg_monai.tables.find import image_paths
+from metaseg_monai.tables.find import Layout, image_paths
 
 WHEN = {"provenance": "clinical prior", "availability": "pre-operative"}
 SIZE = Continuous(name="tumour_size_mm", unit="mm", range=(5, 250), missing="unknown", **WHEN)
@@ -299,7 +299,7 @@ def test_a_file_without_the_field_or_the_cases_says_what_it_has(tmp_path, write_
 
 
 def test_a_layout_is_asked_for_images_and_labels(folder):
-    class Odd:
+    class Odd(Layout):
         def find(self, source):
             return {path: path.stem * 2 for path in sorted(source.glob("images/[12].tif"))}
 

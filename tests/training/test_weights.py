@@ -416,6 +416,18 @@ def test_an_image_is_one_row_and_the_facts_know_the_file(path, items):
     assert (known["file"], known["images"], len(known["sha256"])) == ("trained_on.csv", 3, 64)
 
 
+@pytest.mark.parametrize("content", ["{", '{"variant": "se"}'])
+def test_a_copy_of_the_facts_that_was_edited_is_told(tmp_path, caplog, content):
+    network = nn.Linear(1, 1)
+    write_weights(tmp_path / "model.pt", network, {"variant": "me", "unknown_trained": False})
+    handler = LoadWeights(tmp_path / "model.pt", network, facts={"variant": "me"})
+    handler.load()
+    assert "copy of the facts" not in caplog.text
+    (tmp_path / "model.json").write_text(content)
+    handler.load()
+    assert "model.json is not the copy of the facts in" in caplog.text
+
+
 def test_unseen_images_pass_in_silence(path, items, caplog):
     record(path, items)
     refuse(path, items)  # also those of train and val, which somebody tests on purpose
