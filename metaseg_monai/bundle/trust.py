@@ -10,6 +10,7 @@ import difflib
 import importlib.util
 import inspect
 import json
+import math
 import re
 import site
 import sys
@@ -69,6 +70,7 @@ IMPORTING = ("imports", "initialize", "run", "finalize")  # ids of lists with im
 STAGES = ("train", "evaluate")  # on which other configurations of a bundle are merged
 METADATA = "configs/metadata.json"
 ROUNDS = 4  # of macros that name macros
+LARGEST = 1_000_000  # values of a configuration with its macros in place
 SUFFIXES = (".json", ".yaml", ".yml")
 PYTHON = (".py", ".pyc", ".pyo", ".pyd", ".so", ".pth", ".egg", ".whl")
 NO_CONFIGURATION = ("schema", "columns", "facts")  # MONAI never reads these
@@ -237,6 +239,9 @@ def _settled(parser: ConfigParser, alone: bool) -> Iterator[tuple[str, str, str,
                 why = f"takes in the file {path}, which is not read here"
                 yield name, "file", text, why
                 return
+        if macros and _size(parser) > LARGEST:
+            yield macros[0][0], "unreadable", macros[0][1], "macros that grow without end"
+            return
         try:
             parser.resolve_macro_and_relative_ids()
         except (ValueError, KeyError, IndexError, TypeError, RecursionError) as error:
@@ -248,6 +253,30 @@ def _settled(parser: ConfigParser, alone: bool) -> Iterator[tuple[str, str, str,
         if not macros:
             return
     yield macros[0][0], "unreadable", macros[0][1], "macros of macros without an end"
+
+
+def _size(parser: ConfigParser) -> float:
+    """How many values a configuration holds once each macro is what it names; inf without end."""
+    sizes: dict[str, float] = {}  # of what macros name; inf while it is counted
+
+    def size(value: Any, place: str) -> float:
+        if isinstance(value, Mapping | list):
+            children = value.items() if isinstance(value, Mapping) else enumerate(value)
+            return 1 + sum(size(one, f"{place}::{key}".strip(":")) for key, one in children)
+        if isinstance(value, str) and value[:1] == "%":
+            with suppress(ValueError):  # of an id outside, which resolving it tells
+                value = ConfigParser.resolve_relative_ids(place, value)
+            name = value[1:].strip(":")
+            if name not in sizes and name in parser:
+                sizes[name] = math.inf
+                sizes[name] = size(parser.get(name), name)
+            return sizes.get(name, 1)
+        return 1
+
+    try:
+        return size(parser.get(), "")
+    except RecursionError:
+        return math.inf
 
 
 def _walls(content: Any) -> Iterator[tuple[str, str, str, str]]:

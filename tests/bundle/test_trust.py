@@ -449,6 +449,10 @@ def test_the_users_own_parts_need_no_trust_but_those_of_a_model_from_elsewhere(
     ("content", "kind"),
     [
         ({"x": "%x"}, "unreadable"),
+        ({"x": ["%x", "%x"]}, "unreadable"),
+        ({"z": "%####z", "x": {"y": ["%#", "%#"]}}, "unreadable"),
+        ({"x": ["%y"] * 9, "y": ["%x"] * 9}, "unreadable"),
+        ({f"x{n}": [f"%x{n + 1}"] * 30 for n in range(9)}, "unreadable"),
         ({"x": {"y": "$import os"}}, "module"),
         ({"h": {"n": "$import os", "x": "$@#n.replace('a', 'b')"}, "z": "%h"}, "module"),
         ({"x": "${'a': 1}['{0.a}'.format(1)]"}, "call"),
