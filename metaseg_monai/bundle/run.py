@@ -24,7 +24,7 @@ from metaseg_monai.bundle.overrides import (
     typed,
     unwrapped,
 )
-from metaseg_monai.bundle.trust import Own, normal, read_beside, read_parser, refuse_untrusted
+from metaseg_monai.bundle.trust import YAML, Own, normal, read_beside, read_parser, refuse_untrusted
 from metaseg_monai.errors import ConfigError, as_refusal, root_refusal
 from metaseg_monai.files import written_at
 from metaseg_monai.owners import owned
@@ -32,6 +32,7 @@ from metaseg_monai.owners import owned
 logger = logging.getLogger(__name__)
 
 WORKFLOWS = {"train", "evaluate", "explain", "estimate", "inference", "multi_gpu_train"}
+AS_JSON = "is YAML, and the commands take JSON; save it as JSON"
 NO_CONFIGURATION = ("facts", "metadata", "schema", "columns", "simulate")
 
 
@@ -49,6 +50,9 @@ def resolve_bundle(bundle: str | Path, bundles: str | Path | None = None) -> Pat
     for place in (Path(bundle), *(folder / bundle for folder in folders)):
         if _is_bundle(place):
             return place.resolve()
+        for file in (place / "configs" / f"train{suffix}" for suffix in YAML):
+            if file.is_file():
+                raise ConfigError(f"{file}: {AS_JSON}, as all of configs/")
     known = "; ".join(
         f"in {folder}: {', '.join(names)}"
         for folder in folders
@@ -82,6 +86,9 @@ def configuration_file(bundle: Path, name: str) -> Path:
         )
     if found:
         return found[0]
+    for file in (Path(name), *(bundle / "configs" / f"{name}{suffix}" for suffix in YAML)):
+        if file.suffix in YAML and file.is_file():
+            raise ConfigError(f"{file}: {AS_JSON}")
     names = {path.stem for path in (bundle / "configs").glob("*.json")} - WORKFLOWS
     known = ", ".join(n for n in sorted(names) if not n.startswith(NO_CONFIGURATION)) or "none"
     raise ConfigError(f"{name}: no such configuration or file; {bundle.name} has {known}")

@@ -71,7 +71,8 @@ STAGES = ("train", "evaluate")  # on which other configurations of a bundle are 
 METADATA = "configs/metadata.json"
 ROUNDS = 4  # of macros that name macros
 LARGEST = 1_000_000  # values of a configuration with its macros in place
-SUFFIXES = (".json", ".yaml", ".yml")
+YAML = (".yaml", ".yml")
+SUFFIXES = (".json", *YAML)
 PYTHON = (".py", ".pyc", ".pyo", ".pyd", ".so", ".pth", ".egg", ".whl")
 NO_CONFIGURATION = ("schema", "columns", "facts")  # MONAI never reads these
 SHOWN = 160  # characters of a finding's text in messages
@@ -103,12 +104,15 @@ def read_bundle(folder: Path) -> list[Finding]:
     """Read a bundle as it lies there: each configuration, and what they may be merged to.
 
     Raises:
-        ConfigError: there is no folder, or no configuration in it.
+        ConfigError: there is no folder, or no configuration in it, or it is YAML without PyYAML.
     """
     files = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in SUFFIXES]
     files = [path for path in files if path.parent.name == "configs"]
     if not files:
         raise ConfigError(f"{folder} is no bundle: it has no configs/ with a configuration.")
+    of_yaml = [path for path in files if path.suffix.lower() in YAML]
+    if of_yaml and importlib.util.find_spec("yaml") is None:
+        raise ConfigError(f"{of_yaml[0]}: is YAML, which needs PyYAML; pip install pyyaml")
     python = [path for path in sorted(folder.rglob("*")) if path.suffix in PYTHON]
     found = [*_own_code(folder, python), *_read_logging(folder)]
     contents, meta = {}, {}

@@ -1,12 +1,13 @@
 """A configuration is read without being run, and what is not on the list is told."""
 
+import importlib.util
 import json
 import shutil
 from pathlib import Path
 
 import pytest
 
-from metaseg_monai.bundle.run import read_workflow
+from metaseg_monai.bundle.run import configuration_file, read_workflow, resolve_bundle
 from metaseg_monai.bundle.trust import birth_of, read_bundle, read_contents
 from metaseg_monai.errors import ConfigError
 from metaseg_monai.sharing.check_bundle import check_bundle
@@ -334,6 +335,8 @@ LOGGING = "[handler_a]\nclass=StreamHandler\nargs=(sys.stdout,)\n"
     ],
 )
 def test_other_files_of_a_bundle_are_read_too(tmp_path, file, text, kind):
+    if file.endswith("yaml"):
+        pytest.importorskip("yaml")
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs/train.json").write_text("{}")
     (tmp_path / "configs/logging.conf").write_text(LOGGING)
@@ -341,6 +344,19 @@ def test_other_files_of_a_bundle_are_read_too(tmp_path, file, text, kind):
     (tmp_path / file).parent.mkdir(exist_ok=True)
     (tmp_path / file).write_text(text)
     assert {(one.file, one.kind) for one in read_bundle(tmp_path)} == {(file, kind)}
+
+
+@pytest.mark.parametrize("suffix", [".yaml", ".yml"])
+def test_yaml_is_told_in_one_line(tmp_path, monkeypatch, suffix):
+    (tmp_path / "zoo/configs").mkdir(parents=True)
+    (tmp_path / f"zoo/configs/train{suffix}").write_text("x: 1")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=rf"train{suffix}: is YAML, which needs PyYAML; pip"):
+        check_bundle(tmp_path / "zoo")
+    with pytest.raises(ConfigError, match=rf"train{suffix}: is YAML, .*take JSON; save it as JSON"):
+        resolve_bundle(tmp_path / "zoo")
+    with pytest.raises(ConfigError, match=rf"train{suffix}: is YAML, .*take JSON; save it as JSON"):
+        configuration_file(tmp_path, str(tmp_path / f"zoo/configs/train{suffix}"))
 
 
 def test_the_report_holds_verdict_and_findings(tmp_path):
