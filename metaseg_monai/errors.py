@@ -68,7 +68,7 @@ class Problem(NamedTuple):
 
     def __str__(self) -> str:
         where = f"{self.file}: " if self.file else ""
-        return f"{self.case}: {where}{self.problem}; {self.next_step}"
+        return one_line(f"{self.case}: {where}{self.problem}; {self.next_step}")
 
     @classmethod
     def of_error(cls, case: str, file: str, path: str | Path, error: BaseException) -> "Problem":
@@ -77,7 +77,8 @@ class Problem(NamedTuple):
         >>> Problem.of_error("a", "a.nii", "x/a.nii", DataError("x/a.nii: cut short; copy it anew"))
         Problem(case='a', file='a.nii', problem='cut short', next_step='copy it anew')
         """
-        text = str(error).removeprefix(f"case {case!r}: ").removeprefix(f"{path}: ")
+        told = str(error).removeprefix(f"case {case!r}: ")
+        text = told.removeprefix(f"{path}: ").removeprefix(f"{one_line(str(path))}: ")
         problem, _, next_step = text.rpartition("; ")
         return cls(case, file, problem or next_step, next_step if problem else "copy it anew")
 
@@ -125,6 +126,15 @@ def typed(function: Callable[P, R]) -> Callable[P, R]:
         return function(*args, **kwargs)
 
     return checked
+
+
+def one_line(text: str) -> str:
+    r"""Text in which a file's name cannot begin a line of its own.
+
+    >>> one_line("a\nb.png")
+    'a\\nb.png'
+    """
+    return text.replace("\n", r"\n").replace("\r", r"\r")
 
 
 def listing(names: Iterable[Any], most: int = 30, word: Callable[[Any], str] = repr) -> str:

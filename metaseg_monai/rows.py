@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from metaseg_monai.errors import DataError, Problem
+from metaseg_monai.errors import DataError, Problem, one_line
 from metaseg_monai.files import MOST_TABLE, readable, replacing, text_file
 from metaseg_monai.naming import composed
 
@@ -97,7 +97,8 @@ def write_problems(folder: str | Path, problems: Sequence[Problem]) -> list[Path
     """
     path = Path(folder) / PROBLEMS
     if problems:
-        return [write_table([problem._asdict() for problem in problems], path)]
+        rows = [{k: one_line(v) for k, v in one._asdict().items()} for one in problems]
+        return [write_table(rows, path)]
     with suppress(FileNotFoundError):
         with path.open(encoding="utf-8", errors="replace") as stream:
             ours = stream.readline().strip() == ",".join(Problem._fields)

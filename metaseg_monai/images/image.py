@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
-from metaseg_monai.errors import DataError
+from metaseg_monai.errors import DataError, one_line
 
 Channels = Literal["stored", "grey", "rgb"]
 Palette = Literal["colours", "indices"]
@@ -111,6 +111,26 @@ def image_format(path: str | Path) -> str:
     return file_format
 
 
+def unusable(path: Path) -> tuple[str, str] | None:
+    """Why a path is not that of a file or folder that can be read, and what to do; else None."""
+    if one_line(str(path)) != str(path):
+        return "has a line break in its name", "rename it"
+    if path.is_file() or path.is_dir():
+        return None
+    if path.exists():
+        return "is no regular file (but a FIFO or device)", "put the image in its place"
+    if path.is_symlink():
+        return "is a link that leads to no file", "mend the link, or copy the image here"
+    return "no such file", "check the path in the table or command"
+
+
+def check_usable(path: Path) -> None:
+    """Refuse a path that cannot be read, before it is opened: a FIFO would wait for ever."""
+    if why := unusable(path):
+        raise DataError(f"{one_line(str(path))}: {'; '.join(why)}")
+
+
+PICTURES, SLIDES = (".webp", ".bmp", ".gif"), (".czi", ".lif", ".nd2", ".svs")  # not read here
 ADVICE: Mapping[str, str] = {
     **dict.fromkeys(
         (".hdr", ".img"),
@@ -119,8 +139,8 @@ ADVICE: Mapping[str, str] = {
     ),
     **dict.fromkeys((".dcm", ".ima"), "give the folder of the series"),
     **dict.fromkeys((".xlsx", ".xls", ".ods"), "of a workbook, save the sheet as CSV UTF-8"),
-    **dict.fromkeys((".webp", ".bmp", ".gif"), "save it as PNG"),
-    **dict.fromkeys((".czi", ".lif", ".nd2", ".svs"), "export it as OME-TIFF"),
+    **dict.fromkeys(PICTURES, "save it as PNG"),
+    **dict.fromkeys(SLIDES, "export it as OME-TIFF"),
 }
 # How files begin, and the suffix that tells it.
 CONTENTS: Mapping[bytes, str] = {

@@ -20,6 +20,7 @@ from metaseg_monai.images.image import (
     Meaning,
     Palette,
     check_content,
+    check_usable,
     faults_as_errors,
     image_format,
     image_suffix,
@@ -200,8 +201,7 @@ def _read_file(path: Path, spatial_dims: int | None, axes: str | None, palette: 
         file_format = image_format(path)
     if axes is not None and file_format != "tiff":
         raise DataError(f"{path}: axes={axes!r} can be named for TIFF files only; leave it out")
-    if file_format != "dicom" and not path.is_file():
-        raise DataError(f"{path}: no such file; check the path in the table or command")
+    check_usable(path)
     try:
         if file_format in ("tiff", "png", "jpeg"):
             check_content(path, file_format)
@@ -271,6 +271,7 @@ def read_header(path: str | Path | Sequence[str | Path]) -> dict[str, Any]:
     """
     file = Path(path if isinstance(path, (str, Path)) else path[0])
     file_format = image_format(file)
+    check_usable(file)
     if file_format == "dicom":
         return dicom_attributes(file)
     if file_format == "nifti":

@@ -13,6 +13,7 @@ from metaseg_monai.prepare.found import (
     find_lab_table,
     is_image,
     listed,
+    masks_of,
     read_lab_table,
     relative,
     source_folder,
@@ -102,14 +103,14 @@ def prepare_cells(
         )
     table = read_lab_table(metadata_file, key, split, options.group, list(of_image))
     of_mask: dict[str, list[Path]] = defaultdict(list)
-    for path in filter(is_image, mask_files):
+    for path in mask_files:
         of_mask[composed(without_suffix(relative(path, root / masks)))].append(path)
 
     def found() -> Iterator[FoundCase | Problem | str]:
         yield from table.told
         for name, path in of_image.items():
             stem = composed(without_suffix(name))
-            of_stem = of_mask.pop(stem + composed(mask_suffix), [])
+            of_stem = masks_of(of_mask.pop(stem + composed(mask_suffix), []))
             case = FoundCase(safe_name(*stem.split("/")), (path,), tuple(of_stem))
             if len(of_stem) == 1:
                 yield from table.described(case, name)
@@ -120,8 +121,8 @@ def prepare_cells(
         others = [relative(path, root) for path in image_files if not is_image(path)]
         if others:
             yield f"{len(others)} files of other types: {listed(others)}"
-        if of_mask:
-            yield f"{len(of_mask)} masks without image: {listed(of_mask)}"
+        if lonely := [stem for stem, paths in of_mask.items() if masks_of(paths)]:
+            yield f"{len(lonely)} masks without image: {listed(lonely)}"
 
     settings = {
         "layout": "cells",

@@ -16,6 +16,7 @@ from metaseg_monai.prepare.found import (
     groups_of,
     is_image,
     listed,
+    masks_of,
     source_folder,
     visible_files,
     without_suffix,
@@ -119,18 +120,18 @@ def prepare_cracks(
     root, pairs = _base(source_folder(source, f"the folder of {layout}"), layout)
 
     def found() -> Iterator[FoundCase | Problem | str]:
+        suffixes = LAYOUTS[layout].mask_suffixes
         for split, images, masks in pairs:
             of_mask: dict[str, list[Path]] = defaultdict(list)
             for path in visible_files(root / masks):
-                if path.suffix.lower() in LAYOUTS[layout].mask_suffixes:
-                    of_mask[composed(path.stem)].append(path)
+                of_mask[composed(path.stem)].append(path)
             prefix = (split or "train") if len(pairs) > 1 else ""
             paths = [path for path in visible_files(root / images) if is_image(path)]
             stems = [composed(without_suffix(path.name)) for path in paths]
             photos = groups_of("photo", cut, stems, whole=False) if cut else [None] * len(stems)
             unmasked = []
             for path, stem, match in zip(paths, stems, photos, strict=True):
-                files = of_mask.pop(stem, [])
+                files = masks_of(of_mask.pop(stem, []), suffixes)
                 case = FoundCase(
                     safe_name(prefix, stem),
                     (path,),
@@ -151,8 +152,8 @@ def prepare_cracks(
                     yield case
             if unmasked:
                 yield f"{len(unmasked)} photographs without a mask, left out: {listed(unmasked)}"
-            if of_mask:
-                yield f"{len(of_mask)} masks without image in {masks}: {listed(of_mask)}"
+            if lonely := [stem for stem, paths in of_mask.items() if masks_of(paths, suffixes)]:
+                yield f"{len(lonely)} masks without image in {masks}: {listed(lonely)}"
 
     return prepare_found(
         FoundFolder.of(root, found()),

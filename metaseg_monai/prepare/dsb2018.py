@@ -13,6 +13,7 @@ from metaseg_monai.prepare.found import (
     FoundFolder,
     find_lab_table,
     is_image,
+    masks_of,
     read_lab_table,
     relative,
     source_folder,
@@ -82,7 +83,7 @@ def prepare_dsb2018(
         yield from table.told
         for folder, name in zip(folders, names, strict=True):
             images = [path for path in visible_files(folder / "images") if is_image(path)]
-            masks = [path for path in visible_files(folder / "masks") if is_image(path)]
+            masks = masks_of(visible_files(folder / "masks"))
             case = FoundCase(safe_name(folder.name), tuple(images), tuple(masks))
             if len(images) == 1 and masks:
                 yield from table.described(case, name)

@@ -5,13 +5,13 @@ import re
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
-from metaseg_monai.errors import DataError, Problem
-from metaseg_monai.images.image import FORMAT_OF_SUFFIX, image_suffix
+from metaseg_monai.errors import DataError, Problem, one_line
+from metaseg_monai.images.image import FORMAT_OF_SUFFIX, PICTURES, SLIDES, image_suffix
 from metaseg_monai.naming import composed
 from metaseg_monai.rows import read_lines
 from metaseg_monai.tables.columns import SPLITS
@@ -108,11 +108,15 @@ def source_folder(source: str | Path, expected: str) -> Path:
 
 
 def visible_files(folder: Path) -> list[Path]:
-    """All files below a folder in the order of their paths, without hidden ones."""
+    """All files below a folder in the order of their paths, without hidden ones.
+
+    And what is named as an image and is none, a link to nothing, a FIFO or an empty folder: who
+    reads it says so.
+    """
     return sorted(
         path
         for path in folder.rglob("*")
-        if path.is_file()
+        if (path.is_file() or (is_image(path) and not (path.is_dir() and any(path.iterdir()))))
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     )
 
@@ -120,6 +124,20 @@ def visible_files(folder: Path) -> list[Path]:
 def is_image(path: Path) -> bool:
     """Whether the name is that of an image that can be read."""
     return image_suffix(path) in FORMAT_OF_SUFFIX
+
+
+def masks_of(paths: Sequence[Path], read: Collection[str] = FORMAT_OF_SUFFIX) -> list[Path]:
+    """Those that are read; if there is none, pictures that are not, which who reads them says.
+
+    Args:
+        paths: of one case.
+        read: suffixes.
+
+    >>> [path.name for path in masks_of([Path("a.txt"), Path("a.gif")])]
+    ['a.gif']
+    """
+    others = [path for path in paths if path.suffix.lower() in (*PICTURES, *SLIDES)]
+    return [path for path in paths if image_suffix(path) in read] or others
 
 
 def without_suffix(name: str) -> str:
@@ -145,7 +163,7 @@ def listed(names: Iterable[str], shown: int = SHOWN, rest: int = 0) -> str:
     names = list(names)
     rest += max(0, len(names) - shown)
     more = f" and {rest} more" if rest else ""
-    return ", ".join(names[:shown]) + more
+    return one_line(", ".join(names[:shown])) + more
 
 
 # Searched for in a process of its own, as nothing else stops a pattern everywhere. One name a line.

@@ -20,6 +20,7 @@ from metaseg_monai.prepare.found import (
     groups_of,
     is_image,
     listed,
+    masks_of,
     relative,
     source_folder,
     visible_files,
@@ -249,13 +250,15 @@ def _fitting(
     of_masks = name_values("mask_pattern", mask, files, root) if mask else [None] * len(files)
     for path, of_image, of_mask in zip(files, of_images, of_masks, strict=True):
         values, known = (of_mask, masks) if of_mask else (of_image, images)
-        if values is None or not is_image(path):
+        if values is None or not masks_of([path]):
             others.append(relative(path, root))
-        elif known.setdefault(values, path) is not path:
-            raise DataError(
-                f"{relative(path, root)} and {relative(known[values], root)} give the same values "
-                f"{values}; name a further group in the pattern, or remove the copy"
-            )
+        elif known.setdefault(values, path) is not path and is_image(path):
+            if is_image(known[values]):
+                raise DataError(
+                    f"{relative(path, root)} and {relative(known[values], root)} give the same "
+                    f"values {values}; name a further group in the pattern, or remove the copy"
+                )
+            known[values] = path  # in place of a picture that cannot be read
     for setting, found in (("pattern", images), ("mask_pattern", masks)):
         if not found and (setting == "pattern" or mask):
             raise DataError(

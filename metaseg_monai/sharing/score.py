@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from metaseg_monai.errors import ConfigError, DataError, DataWarning, Problem, as_refusal
+from metaseg_monai.errors import ConfigError, DataError, DataWarning, Problem, as_refusal, listing
 from metaseg_monai.evaluation import read_volumes
 from metaseg_monai.evaluation.per_case import TEXT
 from metaseg_monai.evaluation.predicted import MadeBy, predicted_masks
@@ -23,7 +23,7 @@ from metaseg_monai.evaluation.provenance import SEEN
 from metaseg_monai.evaluation.volume_table import VOLUMES
 from metaseg_monai.files import absolute, text_file
 from metaseg_monai.images.geometry import axial_volume, same_grid, voxels_apart
-from metaseg_monai.images.image import Image, image_suffix
+from metaseg_monai.images.image import Image, image_suffix, unusable
 from metaseg_monai.images.read import read_label
 from metaseg_monai.metrics.volumes import (
     FOUND_SHARE,
@@ -90,11 +90,17 @@ def find_pairs(predictions: str | Path, labels: str | Path) -> Pairs:
             each case), or, with one mask, its label.
 
     Raises:
-        DataError: nothing is there, two files are of one case, or no prediction has a label.
+        DataError: nothing is there, or no prediction has a label.
     """
-    found = _masks(Path(predictions), "predictions")
-    known, names = _labels(Path(labels))
-    if Path(predictions).is_file() and Path(labels).is_file():
+    broken: dict[str, Problem] = {}
+    found = _masks(Path(predictions), "predictions", broken)
+    known, names = _labels(Path(labels), broken)
+    for case in broken:
+        found.pop(case, None)
+        known.pop(case, None)
+    if not found:
+        raise DataError(f"nothing can be scored: {listing(broken.values(), 3, str)}")
+    if Path(predictions).is_file() and Path(labels).is_file() and known:
         (pred,), ((case, label),) = found.values(), known.items()
         return Pairs([Pair(case, pred, label)], [], names)
     strangers = sorted(set(found) - set(known))
@@ -103,11 +109,12 @@ def find_pairs(predictions: str | Path, labels: str | Path) -> Pairs:
     if len(strangers) == len(found):
         raise DataError(f"{_shown(strangers)}: {told}; {step}")
     unlabelled = [Problem(case, str(found[case]), told, step) for case in strangers]
+    unlabelled += broken.values()
     pairs = [Pair(case, found[case], known[case]) for case in sorted(set(found) & set(known))]
     return Pairs(pairs, sorted(set(known) - set(found)), names, unlabelled)
 
 
-def _labels(source: Path) -> tuple[dict[str, Path], Mapping[int, str]]:
+def _labels(source: Path, broken: dict[str, Problem]) -> tuple[dict[str, Path], Mapping[int, str]]:
     """The labels by their cases, and the names of their classes, as far as the data tell them."""
     inside = (path for name in CASE_FOLDERS for path in (source / name).glob("case_*"))
     if source.is_dir() and any(path.is_dir() for path in inside):
@@ -117,7 +124,8 @@ def _labels(source: Path) -> tuple[dict[str, Path], Mapping[int, str]]:
     known = [source / name for name in LABEL_NAMES if (source / name).is_file()]
     if known:  # the folder of one case, with its scan beside the label
         return {composed(absolute(source).name): known[0]}, _of_kits(known)
-    folder, found = source if source.is_dir() else source.parent, _masks(source, "labels")
+    folder = source if source.is_dir() else source.parent
+    found = _masks(source, "labels", broken)
     return found, known_class_names(folder) or _of_kits(found.values())
 
 
@@ -131,15 +139,17 @@ def _of_kits(labels: Iterable[Path]) -> Mapping[int, str]:
     return CLASS_NAMES if all(of_kits) else {}
 
 
-def _masks(source: Path, what: str) -> dict[str, Path]:
-    """The NIfTI files of a folder by the names of their cases."""
+def _masks(source: Path, what: str, broken: dict[str, Problem]) -> dict[str, Path]:
+    """The NIfTI files of a folder by the names of their cases; others are `broken`."""
     if not source.exists():
         raise DataError(f"{source}: no such file or folder; check the path of the {what}")
     paths = [source] if source.is_file() else sorted([*source.glob("*"), *source.glob("*/*")])
     files = [
         path
         for path in paths
-        if path.is_file() and image_suffix(path) in SUFFIXES and not path.name.startswith(".")
+        if image_suffix(path) in SUFFIXES
+        and not path.name.startswith(".")
+        and not (path.is_dir() and any(path.iterdir()))
     ]
     if not files:
         raise DataError(
@@ -149,9 +159,11 @@ def _masks(source: Path, what: str) -> dict[str, Path]:
     named: dict[str, Path] = {}
     for path in files:
         case = _case_of(path)
-        if case in named:
-            raise DataError(f"{case}: both {named[case]} and {path} are its {what}; keep one")
-        named[case] = path
+        if why := unusable(path):
+            broken[case] = Problem(case, str(path), *why)
+        elif named.setdefault(case, path) != path:
+            told = f"both {named[case]} and this are its {what}"
+            broken[case] = Problem(case, str(path), told, "keep one")
     return named
 
 
@@ -262,8 +274,9 @@ def score(
         samples: of a KiTS21 download in which its sample_segmentations.py was run: the mean over
             all files of each case's segmentation_samples/.
 
-    A prediction without a label, and a pair that cannot be read, or whose mask has another shape or
-    place than its label or values that are no classes of the regions, are left out and told of.
+    A prediction without a label, two files of one case, and a pair that cannot be read, or whose
+    mask has another shape or place than its label or values that are no classes of the regions, are
+    left out and told of.
 
     Raises:
         DataError: files cannot be paired, no pair can be scored, or the output cannot be written,
@@ -293,7 +306,7 @@ def score(
                 pairs = _samples(pair) if samples else [pair]
                 scores = _mean([_score_pair(one, made, found_share, highest) for one in pairs])
             except (DataError, OSError) as error:
-                if len(problems) + 1 == len(found.pairs) + len(found.unlabelled):
+                if not rows and pair is found.pairs[-1]:
                     raise
                 cause = as_refusal(error) or error
                 problems.append(Problem.of_error(pair.case, str(pair.pred), pair.pred, cause))

@@ -20,7 +20,15 @@ from metaseg_monai.errors import (
 )
 from metaseg_monai.files import absolute, readable
 from metaseg_monai.images.dicom import is_dicom_folder, is_single_plane
-from metaseg_monai.images.image import FORMAT_OF_SUFFIX, image_format, image_suffix
+from metaseg_monai.images.image import (
+    ADVICE,
+    FORMAT_OF_SUFFIX,
+    PICTURES,
+    SLIDES,
+    image_format,
+    image_suffix,
+    unusable,
+)
 from metaseg_monai.metadata.fields import UNKNOWN, MetadataWarning
 from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.naming import Folder, composed
@@ -174,28 +182,27 @@ def image_paths(folder: Path, problems: list[Problem] | None = None) -> list[Pat
         else:
             problems.append(Problem(name, str(path), problem, next_step))
 
-    images, empty = list[Path](), list[Path]()
+    images, empty, others = list[Path](), list[Path](), list[Path]()
     for path in sorted(_walk(folder, unread)):
-        if is_series(path) if path.is_dir() else _is_image_file(path):
-            images.append(path)
-        elif image_suffix(path) not in FORMAT_OF_SUFFIX:
-            continue
-        elif path.is_dir():
-            empty.append(path)
-        elif not path.exists():
-            tell(path, "is a link that leads to no file", "mend the link, or copy the image here")
+        named, is_folder = image_suffix(path) in FORMAT_OF_SUFFIX, path.is_dir()
+        if is_folder and not is_series(path):
+            empty += [path] * named
+        elif not (is_folder or named):
+            others += [path] * (path.suffix.lower() in (*PICTURES, *SLIDES))
+        elif why := unusable(path):
+            tell(path, *why)
         else:
-            tell(path, "is no regular file (but a FIFO or device)", "put the image in its place")
+            images.append(path)
+    known = {path.with_suffix("") for path in images}
+    for path in others:
+        if path.with_suffix("") not in known:  # no preview of an image
+            tell(path, "unsupported file type", ADVICE[path.suffix.lower()])
     inside = {above for path in images for above in path.parents}
     for path in empty:
         if path not in inside:
             step = "copy the image anew in its place, or rename the folder"
             tell(path, "is a folder without images, named as an image", step)
     return images
-
-
-def _is_image_file(path: Path) -> bool:
-    return image_suffix(path) in FORMAT_OF_SUFFIX and path.is_file()
 
 
 def _walk(folder: Path, unread: Callable[[OSError], None]) -> Iterator[Path]:

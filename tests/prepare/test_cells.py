@@ -1,9 +1,11 @@
 """A folder of images, masks and a table: rows, groups, splits, and what is told of them."""
 
+import os
 import shutil
 
 import nibabel as nib
 import numpy as np
+import PIL.Image
 import pytest
 import tifffile
 
@@ -443,3 +445,29 @@ def test_volumes_of_one_plane_are_written_as_training_sees_them(lab, tmp_path, l
     nib.save(nib.Nifti1Image(lab.mask()[..., None], moved), source / "masks/2.nii.gz")
     told = prepare_cells(source, tmp_path / "again", labels=labels).problems
     assert ["not both planes" in told[0], "affine differs" in told[1]] == [True, True]
+
+
+def test_what_is_named_as_an_image_and_is_none_is_told_with_its_cause(lab, tmp_path):
+    source, _ = lab.cells(tmp_path / "lab", 6)
+    masks, images = source / "masks", source / "images"
+    PIL.Image.open(masks / "im0.png").save(masks / "im0.gif")
+    (masks / "im0.png").unlink()
+    (masks / "im1.bmp").write_bytes(b"BM")  # beside the mask, of no matter
+    (masks / "im2.png").unlink()
+    (masks / "im2.png").symlink_to("nowhere")
+    for folder, name in ((images, "im3.tif"), (masks, "im4.png")):
+        (folder / name).unlink()
+        os.mkfifo(folder / name)
+    (images / "im5.tif").rename(images / "im\n5.tif")
+    made = prepare_cells(source, tmp_path / "out", **WELLS)
+    rows = lab.rows(tmp_path / "out/problems.csv")
+    told = {row["case"]: row["problem"] for row in rows}
+    assert "unsupported file type" in told["im0"]
+    assert "leads to no file" in told["im2"]
+    assert "FIFO" in told["im3"]
+    assert "FIFO" in told["im4"]
+    assert "im1" not in told
+    assert [row["image"] for row in lab.rows(made.table)] == ["images/im1.tif"]
+    lines = (tmp_path / "out/problems.csv").read_text().splitlines()
+    assert len(lines) == len(rows) + 1
+    assert r"im\n5.tif" in "".join(lines)

@@ -1,3 +1,5 @@
+import os
+
 import pytest
 
 from metaseg_monai.errors import DataError
@@ -74,10 +76,25 @@ def test_a_prediction_without_a_label_is_left_out_unless_it_is_alone(tmp_path):
     ]
 
 
-def test_two_predictions_of_a_case_are_refused(tmp_path):
+def test_files_that_are_no_one_mask_of_a_case_are_told_and_the_others_paired(tmp_path):
     predictions = make(tmp_path / "p", "a.nii.gz", "a_imaging.nii.gz")
-    with pytest.raises(DataError, match=r"a: both .* are its predictions; keep one"):
+    with pytest.raises(DataError, match=r"a: .*both .* and this are its predictions; keep one"):
         find_pairs(predictions, make(tmp_path / "l", "a.nii.gz"))
+    make(tmp_path / "p", *(f"{name}.nii.gz" for name in "befg"))
+    labels = make(tmp_path / "l", *(f"{name}.nii.gz" for name in "bcdefg"), "g/segmentation.nii")
+    (predictions / "c.nii.gz").symlink_to("nowhere")
+    os.mkfifo(predictions / "d.nii.gz")
+    (labels / "e.nii.gz").unlink()
+    os.mkfifo(labels / "e.nii.gz")
+    (predictions / "f.nii.gz").rename(predictions / "f\nf.nii.gz")
+    found = find_pairs(predictions, labels)
+    assert [pair.case for pair in found.pairs] == ["b"]
+    told = {problem.case: str(problem) for problem in found.unlabelled}
+    assert sorted(told) == ["a", "c", "d", "e", "f\nf", "g"]
+    assert "\n" not in "".join(told.values())
+    for case, cause in {"c": "leads to no file", "e": "FIFO", "g": "its labels"}.items():
+        assert cause in told[case]
+    assert found.unpredicted == ["f"]
 
 
 def test_nothing_to_score_is_refused(tmp_path):

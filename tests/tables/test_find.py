@@ -374,6 +374,8 @@ def test_links_to_nothing_and_what_is_no_file_are_told_and_never_opened(tmp_path
         (tmp_path / name).symlink_to(tmp_path / target)
     os.mkfifo(tmp_path / "pipe.tif")
     (tmp_path / "notes.txt").symlink_to(tmp_path / "nowhere.txt")
+    for name in ("slide.svs", "a.gif", "two\nlines.nii"):
+        (tmp_path / name).touch()
     with pytest.raises(DataError, match=r"left out: gone\.png: .*leads to no file"):
         find_cases(tmp_path, problems=[])
     tifffile.imwrite(tmp_path / "a.tif", [[1, 2]])
@@ -383,7 +385,10 @@ def test_links_to_nothing_and_what_is_no_file_are_told_and_never_opened(tmp_path
         ("gone.png", "is a link that leads to no file"),
         ("loop.nii.gz", "is a link that leads to no file"),
         ("pipe.tif", "is no regular file (but a FIFO or device)"),
+        ("two\nlines.nii", "has a line break in its name"),
+        ("slide.svs", "unsupported file type"),
     ]
+    assert "\n" not in "".join(map(str, problems))
 
 
 @pytest.mark.parametrize(
