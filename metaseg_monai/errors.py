@@ -255,8 +255,13 @@ def _of_system(error: BaseException, whole: BaseException) -> MetasegError | Non
     place = place.decode(errors="replace") if isinstance(place, bytes) else place or "a file"
     if error.errno is None:  # of a library that reads files
         return DataError(f"{place}: cannot be read ({_one_line(error)}); use an intact copy")
-    step = ADVICE.get(error.errno, "check path, disk and permissions")
-    return DataError(f"{place}: {error.strerror or type(error).__name__}; {step}")
+    return system_refusal(error, place)
+
+
+def system_refusal(error: OSError, place: object, more: str = "") -> DataError:
+    """What the system does not let us do, with the next step; `more` comes behind it."""
+    step = ADVICE.get(error.errno or 0, "check path, disk and permissions")
+    return DataError(f"{place}: {error.strerror or _one_line(error)}; {step}{more}")
 
 
 def _of_memory(error: BaseException) -> MetasegError | None:

@@ -18,7 +18,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from metaseg_monai.errors import ConfigError, DataError
+from metaseg_monai.errors import ConfigError, DataError, system_refusal
 from metaseg_monai.naming import MOST_BYTES, shortened
 from metaseg_monai.owners import owned
 
@@ -137,20 +137,32 @@ def readable(path: str | Path) -> Iterator[None]:
     ...     raise PermissionError(13, "Permission denied", "scans/a.nii")
     Traceback (most recent call last):
     ...
-    metaseg_monai.errors.DataError: scans/a.nii: cannot be read (Permission denied); check its \
-permissions and those of its folder, or copy it to where you may read it
+    metaseg_monai.errors.DataError: scans/a.nii: Permission denied; check its permissions and \
+those of its folder, or use another place
     """
     try:
         yield
     except OSError as error:
         if error.errno is None:
             raise
-        what = "permissions and those of its folder, or copy it to where you may read it"
-        if not isinstance(error, PermissionError):
-            what = "disk and path"
-        raise DataError(
-            f"{error.filename or path}: cannot be read ({error.strerror}); check its {what}"
-        ) from error
+        raise system_refusal(error, error.filename or path) from error
+
+
+@contextmanager
+def writable(path: str | Path, more: str = "") -> Iterator[None]:
+    """Name the file or folder that cannot be written.
+
+    Args:
+        path: to name, whatever file in it or beside it the system names.
+        more: said behind the next step.
+
+    Raises:
+        DataError: permissions, a full disk or the network keep it from being written.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise system_refusal(error, path, more) from error
 
 
 def absolute(path: str | Path) -> Path:
@@ -224,10 +236,8 @@ def new_folder(output: str | Path, replace: bool = False) -> Iterator[Path]:
             told = "left by a killed run, if none writes it just now; then remove it"
             logger.warning("%s: %s", path, told)
         partial = folder_beside(output)
-        try:
+        with writable(output):
             partial.mkdir(parents=True)
-        except OSError as error:
-            raise DataError(f"{output}: cannot be made ({error}); give another folder") from error
         try:
             yield partial
             _put(partial, output, replace)

@@ -10,7 +10,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -19,7 +19,7 @@ import pandas as pd
 from torch import Tensor
 
 from metaseg_monai.errors import DataError, listing
-from metaseg_monai.files import PREFIX, file_sha256, replacing
+from metaseg_monai.files import PREFIX, file_sha256, replacing, writable
 from metaseg_monai.images.read import is_volume_file
 from metaseg_monai.naming import likened
 from metaseg_monai.tables.check import image_files
@@ -213,20 +213,9 @@ class MaskRecord:
             for load in self.weights.preprocessing:
                 load.identify = True
 
-    @contextmanager
-    def writing(self) -> Iterator[None]:
-        """Say what to do where the folder, or a file in it, cannot be written.
-
-        Raises:
-            DataError: in place of an OSError of the block.
-        """
-        try:
-            yield
-        except OSError as error:
-            raise DataError(
-                f"{self.folder}: cannot be written ({error}); free the disk, or choose another "
-                "output. Masks that are finished stay"
-            ) from error
+    def writing(self) -> AbstractContextManager[None]:
+        """Say what to do where the folder, or a file in it, cannot be written."""
+        return writable(self.folder, ". Masks that are finished stay")
 
     @contextmanager
     def listed(self, path: Path, case: str | None = None, rows: Any = None) -> Iterator[Path]:

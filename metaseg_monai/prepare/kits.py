@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 
-from metaseg_monai.errors import DataError, Problem, listing
-from metaseg_monai.files import PREFIX, file_sha256, replacing
+from metaseg_monai.errors import DataError, Problem, listing, system_refusal
+from metaseg_monai.files import PREFIX, file_sha256, replacing, writable
 from metaseg_monai.metadata.fields import MetadataWarning
 from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.owners import owned
@@ -30,7 +30,6 @@ from metaseg_monai.prepare.kits_case import (
     write_slices,
 )
 from metaseg_monai.prepare.kits_source import (
-    CHECK_RIGHTS,
     CLASS_NAMES,
     SIZE,
     SizeSource,
@@ -168,37 +167,34 @@ def prepare_kits21(
     ]
     write = KitsWriter(output, slice_rule, step, read_checksums(checksums) if checksums else {})
     _check_output(output, settings, source, folder)
-    try:
-        with owned(output, "is preparing this folder"):
-            _check_output(output, settings, source, folder)  # nobody else changes it now
-            with replacing(output / SETTINGS_FILE) as part:
-                part.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
-            save_class_names(CLASS_NAMES, output / CLASSES)
-            records = {}
-            for one in each_case(write, cases, workers):
-                if isinstance(one, list):
-                    problems += one
-                else:
-                    records[one["row"]["case"]] = one
-            problems += _copies(records, cases)
-            problems.sort(key=lambda problem: (problem.case, problem.file))
-            _sweep(output, records)
-            rows, of_cases = _tables(records, cases, patients, size)
-            tables = {
-                "slices.csv" if labels_only else "table.csv": rows,
-                "cases.csv": of_cases,
-            }
-            for name, lines in tables.items():
-                if lines:
-                    write_table(lines, output / name)
-                else:
-                    (output / name).unlink(missing_ok=True)
-            write_problems(output, problems)
-    except OSError as error:
-        raise DataError(
-            f"{output}: cannot be written ({error}); mend that and give the same command again: "
-            "finished cases are kept"
-        ) from error
+    with (
+        writable(output, "; then give the same command again: finished cases are kept"),
+        owned(output, "is preparing this folder"),
+    ):
+        _check_output(output, settings, source, folder)  # nobody else changes it now
+        with replacing(output / SETTINGS_FILE) as part:
+            part.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+        save_class_names(CLASS_NAMES, output / CLASSES)
+        records = {}
+        for one in each_case(write, cases, workers):
+            if isinstance(one, list):
+                problems += one
+            else:
+                records[one["row"]["case"]] = one
+        problems += _copies(records, cases)
+        problems.sort(key=lambda problem: (problem.case, problem.file))
+        _sweep(output, records)
+        rows, of_cases = _tables(records, cases, patients, size)
+        tables = {
+            "slices.csv" if labels_only else "table.csv": rows,
+            "cases.csv": of_cases,
+        }
+        for name, lines in tables.items():
+            if lines:
+                write_table(lines, output / name)
+            else:
+                (output / name).unlink(missing_ok=True)
+        write_problems(output, problems)
     summary = _summary(of_cases, problems, folder.names, split_of, slice_rule, size, patients)
     table = output / next(iter(tables)) if rows else None
     return Prepared(table, summary, [str(problem) for problem in problems], output)
@@ -306,8 +302,8 @@ class KitsWriter:
                 same = told.items() <= known.get(name, {}).items()
                 sha256 = known[name]["sha256"] if same else file_sha256(path)
             except OSError as error:
-                found = f"cannot be read ({error.strerror})"
-                problems.append(Problem(case.case, name, found, CHECK_RIGHTS))
+                refusal = system_refusal(error, path)
+                problems.append(Problem.of_error(case.case, name, path, refusal))
                 continue
             source[name] = {"sha256": sha256, **told}
             if self.expected.get(name, sha256) != sha256:

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, get_args
 
-from metaseg_monai.errors import DataError, DataWarning, Problem, listing
-from metaseg_monai.files import text_file
+from metaseg_monai.errors import DataError, DataWarning, Problem, listing, system_refusal
+from metaseg_monai.files import readable, text_file
 from metaseg_monai.metadata.fields import read_number
 from metaseg_monai.prepare.found import FoundCase, FoundFolder, source_folder
 from metaseg_monai.tables.clinical import CENSORED, Adapt, ClinicalTable
@@ -24,7 +24,6 @@ CASE_FOLDERS = (
     "kits19/data",
     "kits23/dataset",
 )
-CHECK_RIGHTS = "check the disk and the rights"
 CLINICAL_NAMES = ("kits.json", "kits23.json", "kits21.json", "kits19.json")
 IMAGE_NAMES = ("imaging.nii.gz", "imaging.nii")
 LABEL_NAMES = (
@@ -69,12 +68,10 @@ def find_kits(
         raise DataError(
             f"label_name={label_name!r}: expected a file name, such as {LABEL_NAMES[0]}"
         )
-    try:
+    with readable(source):
         folders = {(source / name).resolve(): source / name for name in CASE_FOLDERS}
         held = {path: sorted(path.glob("case_*")) for path in folders.values()}
         held = {path: [one for one in cases if one.is_dir()] for path, cases in held.items()}
-    except OSError as error:
-        raise DataError(f"{source}: {_unreadable(error)}; {CHECK_RIGHTS}") from error
     holding = {folder: cases for folder, cases in held.items() if cases}
     if len(holding) != 1:
         looked = ", ".join(str(source / name) for name in CASE_FOLDERS)
@@ -101,7 +98,7 @@ def _case(folder: Path, label_name: str | None, labels_only: bool) -> Sequence[F
         image = next((folder / name for name in IMAGE_NAMES if (folder / name).is_file()), None)
         label = next((folder / name for name in labels if (folder / name).is_file()), None)
     except OSError as error:
-        return [Problem(case, "", f"its folder {_unreadable(error)}", CHECK_RIGHTS)]
+        return [Problem.of_error(case, f"{case}/", folder, system_refusal(error, folder))]
     if image is None and not labels_only:
         lacking.append((IMAGE_NAMES[0], "get it, or ask for labels only"))
     if label is None:
@@ -111,10 +108,6 @@ def _case(folder: Path, label_name: str | None, labels_only: bool) -> Sequence[F
         return [Problem(case, f"{case}/{name}", "no such file", step) for name, step in lacking]
     images = () if labels_only or image is None else (image,)
     return [FoundCase(case, images, (label,), group=case)]
-
-
-def _unreadable(error: OSError) -> str:
-    return f"cannot be read ({error.strerror})"
 
 
 def find_clinical(source: str | Path, cases: Path) -> Path | None:

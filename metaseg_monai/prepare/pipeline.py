@@ -21,7 +21,7 @@ import torch
 from tqdm import tqdm
 
 from metaseg_monai.errors import DataError, Problem
-from metaseg_monai.files import PREFIX, check_settings, new_folder
+from metaseg_monai.files import PREFIX, check_settings, new_folder, writable
 from metaseg_monai.images.geometry import same_grid
 from metaseg_monai.images.identity import image_digest
 from metaseg_monai.images.image import Image, convert_channels, image_suffix
@@ -168,20 +168,15 @@ def prepare_found(
         head = f"dry run: {len(rows)} cases, {len(problems)} problems; nothing is written to"
         told = [f"{head} {output}, and pixels were not read", *_preview(rows)]
     else:
-        try:
-            with new_folder(output, replace=True) as folder:
-                rows, notes, more = _write(cases, root, rule, options, folder)
-                problems = sorted([*problems, *more], key=lambda one: (one.case, one.file))
-                write_problems(folder, problems)
-                text = json.dumps(kept, indent=1) + "\n"
-                (folder / SETTINGS_FILE).write_text(text, encoding="utf-8")
-                if foreground:
-                    save_class_names({0: "background", 1: foreground}, folder / CLASSES)
-                check_output(output, kept, WRITTEN)  # it may have been filled meanwhile
-        except OSError as error:
-            raise DataError(
-                f"{output}: cannot be written ({error}); mend that and give the command again"
-            ) from error
+        with writable(output), new_folder(output, replace=True) as folder:
+            rows, notes, more = _write(cases, root, rule, options, folder)
+            problems = sorted([*problems, *more], key=lambda one: (one.case, one.file))
+            write_problems(folder, problems)
+            text = json.dumps(kept, indent=1) + "\n"
+            (folder / SETTINGS_FILE).write_text(text, encoding="utf-8")
+            if foreground:
+                save_class_names({0: "background", 1: foreground}, folder / CLASSES)
+            check_output(output, kept, WRITTEN)  # it may have been filled meanwhile
         told = [f"{output}: {len(rows)} cases prepared, {len(problems)} problems"]
     if rule is not None:  # images without masks are predicted on: they need no splits
         remarks += _empty_splits(rows, options.shares)

@@ -8,9 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from metaseg_monai.errors import ConfigError
 from metaseg_monai.evaluation.provenance import left_out
-from metaseg_monai.files import replacing
+from metaseg_monai.files import replacing, writable
 from metaseg_monai.metadata.fields import Categorical, Ordinal
 from metaseg_monai.metrics.scores import summarise
 from metaseg_monai.reporting import pictures, scores, words
@@ -128,15 +127,11 @@ def write_report(
     ]
     if not ranked:
         body = [replace(section, parts=unranked(section.parts)) for section in body]
-    try:
+    with writable(target):
         _write_parts(target, body)
         _write(target / "summary.json", _json(_summary(asked)))
         _write(target / "report.md", markdown_page(heading, lead, body))
         _write(target / "report.html", page(heading, lead, body))
-    except OSError as error:
-        raise ConfigError(
-            f"Cannot write the report into {target}: {error.strerror}; name another --output."
-        ) from error
     return target / "report.html"
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from metaseg_monai.bundle.trust import Finding, read_bundle
 from metaseg_monai.errors import ConfigError
-from metaseg_monai.files import replacing, written_at
+from metaseg_monai.files import replacing, writable, written_at
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,8 @@ def check_bundle(
         The findings.
 
     Raises:
-        ConfigError: there is no bundle, or the report cannot be written.
+        ConfigError: there is no bundle.
+        DataError: the report cannot be written.
     """
     folder = Path(bundle)
     if not folder.is_dir():
@@ -63,11 +64,6 @@ def check_bundle(
         return found
     file = (written_at(folder) if output is None else Path(output)) / "trust.json"
     content = {"verdict": found.verdict, "findings": [one._asdict() for one in found.problems]}
-    try:
-        with replacing(file) as part:
-            part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(
-            f"{file}: cannot be written ({error.strerror}); give --output FOLDER."
-        ) from error
+    with writable(file), replacing(file) as part:
+        part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     return Reading(folder, found.problems, file)

@@ -15,7 +15,15 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from metaseg_monai.errors import ConfigError, DataError, DataWarning, Problem, as_refusal, listing
+from metaseg_monai.errors import (
+    ConfigError,
+    DataError,
+    DataWarning,
+    Problem,
+    as_refusal,
+    listing,
+    system_refusal,
+)
 from metaseg_monai.evaluation import read_volumes
 from metaseg_monai.evaluation.per_case import TEXT
 from metaseg_monai.evaluation.predicted import MadeBy, predicted_masks
@@ -213,15 +221,7 @@ def output_table(output: str | Path) -> Path:
         with tempfile.TemporaryFile(dir=folder):
             return path
     except OSError as error:
-        raise cannot_write(output, error) from error
-
-
-def cannot_write(output: str | Path, error: OSError) -> DataError:
-    """The error of an output that the system refuses."""
-    return DataError(
-        f"--output {output}: cannot be written ({error.strerror or error}); choose a folder that "
-        "you may write to, on a disk with room"
-    )
+        raise system_refusal(error, f"--output {output}") from error
 
 
 FILE_NAME = "volumes.csv"
@@ -317,7 +317,7 @@ def score(
             if problems or path != Path(output):  # a table's folder may have problems of its own
                 write_problems(path.parent, problems)
         except OSError as error:  # a full disk, say
-            raise cannot_write(output, error) from error
+            raise system_refusal(error, f"--output {output}") from error
     lines = [*_by_seen(read_volumes(path)), f"all cases: {path}"]
     files = [Path(os.path.relpath(pair.pred, folder)).as_posix() for pair in found.pairs]
     of = {predicted.get(name, MadeBy()).weights_sha256 for name in files}

@@ -35,6 +35,7 @@ from metaseg_monai.errors import (
     DataError,
     MetadataError,
     as_refusal,
+    system_refusal,
 )
 from metaseg_monai.files import differences, file_sha256, plain, replacing, sweep_temporaries
 from metaseg_monai.metadata.schema import MetadataSchema
@@ -105,10 +106,8 @@ def replace_file(path: str | Path, content: bytes | memoryview) -> None:
         with replacing(path) as part:
             part.write_bytes(content)
     except OSError as error:
-        raise CheckpointError(
-            f"Cannot write {path}: {error.strerror or error}. What was there before is intact. "
-            "Free space on the disk, or choose another output folder, and resume."
-        ) from error
+        told = system_refusal(error, path)
+        raise CheckpointError(f"{told}, and resume. What was there before is intact") from error
 
 
 def write_checkpoint(path: str | Path, state: Mapping[str, Any]) -> None:

@@ -347,7 +347,7 @@ def test_an_output_that_is_a_file_is_refused_before_anything_runs(tmp_path):
     save(tmp_path / "in" / "v.nii")
     (tmp_path / "out").write_text("mine")
     engine, _ = predict(tmp_path)
-    with pytest.raises(DataError, match=r"out: cannot be written .*choose another output"):
+    with pytest.raises(DataError, match=r"out: .*; .*finished stay"):
         engine.run()
     assert engine.state.iteration == 0
     assert (tmp_path / "out").read_text() == "mine"
@@ -362,7 +362,7 @@ def test_a_full_disk_is_told_and_finished_masks_stay(two, monkeypatch, caplog):
         return write(mask, path, like)
 
     monkeypatch.setattr(masks, "write_mask", full)
-    with pytest.raises(DataError, match=r"out: cannot be written .*No space.*finished stay"):
+    with pytest.raises(DataError, match=r"out: No space.*; free some room.*finished stay"):
         predict(two)[0].run()
     assert (two / "out" / "v.nii").is_file()
     assert "planes miss" not in caplog.text  # all planes of w came

@@ -112,7 +112,7 @@ def test_wrong_tables(tmp_path, content, reason):
 
 
 def test_an_absent_table(tmp_path):
-    with pytest.raises(DataError, match=r"absent.csv: cannot be read"):
+    with pytest.raises(DataError, match=r"absent.csv: No such file .*; check the path"):
         fit_schema(tmp_path / "absent.csv", ["task"])
 
 

@@ -318,7 +318,7 @@ def test_a_failed_preparation_frees_its_folder(source, out, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(kits, "write_slices", full)
-    with pytest.raises(DataError, match=r"cannot be written .*No space left"):
+    with pytest.raises(DataError, match=r"No space left .*; free some room"):
         prepare_kits21(source, out)
     monkeypatch.undo()
     assert prepare_kits21(source, out).problems == []
@@ -493,14 +493,15 @@ def test_a_case_folder_that_cannot_be_read_is_a_problem_of_its_case(
     denied(monkeypatch, "is_file", lambda path: path.parent.name == "case_00001")
     made = prepare_kits21(source, out)
     assert made.problems == [
-        "case_00001: its folder cannot be read (Permission denied); check the disk and the rights"
+        "case_00001: case_00001/: Permission denied; check its permissions and those of its "
+        "folder, or use another place"
     ]
     assert {row["group"] for row in scans.rows(made.table)} == {"case_00000"}
 
 
 def test_a_source_that_cannot_be_read_is_told(tmp_path, monkeypatch):
     denied(monkeypatch, "glob", lambda path: path == tmp_path)
-    with pytest.raises(DataError, match=r"cannot be read \(Permission denied\); check the disk"):
+    with pytest.raises(DataError, match=r"Permission denied; check its permissions"):
         find_kits(tmp_path)
 
 
@@ -524,8 +525,8 @@ def test_an_image_that_cannot_be_read_is_told_once_done_or_not(
         of_label, of_image = prepare_kits21(source, tmp_path / out).problems
         assert "aggregated_MAJ_seg.nii.gz: label value 203" in of_label
         assert of_image == (
-            "case_00001: case_00001/imaging.nii.gz: cannot be read (Permission denied); check the "
-            "disk and the rights"
+            "case_00001: case_00001/imaging.nii.gz: Permission denied; check its permissions and "
+            "those of its folder, or use another place"
         )
 
 

@@ -194,7 +194,7 @@ def test_the_folder_one_stands_in_is_as_it_was_after_a_failure(lab, tmp_path, mo
         return rename(path, target)
 
     monkeypatch.setattr(type(here), "rename", broken)
-    with pytest.raises(DataError, match="cannot be written"):
+    with pytest.raises(DataError, match="disk gone; check path, disk"):
         prepare_cells(source, ".")
     assert lab.content(here) == before
 

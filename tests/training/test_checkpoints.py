@@ -97,9 +97,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path):
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, hard))
     try:
-        with pytest.raises(
-            CheckpointError, match=r"Cannot write .*checkpoint\.pt.*intact.*[Ff]ree"
-        ):
+        with pytest.raises(CheckpointError, match=r"checkpoint\.pt: .*; raise the limit.*intact"):
             write_checkpoint(path, {"model": torch.zeros(1 << 18)})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -125,7 +123,7 @@ def test_a_death_at_any_step_leaves_the_old_file(tmp_path, monkeypatch, step):
 
 def test_a_folder_that_is_a_file_is_named(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(CheckpointError, match="Cannot write"):
+    with pytest.raises(CheckpointError, match="intact"):
         replace_file(tmp_path / "file" / "a", b"")
 
 
