@@ -6,10 +6,12 @@ typed, where fire would make numbers of a folder called 2024 or 1e3.
 
 import ast
 import difflib
+import hashlib
 import importlib
 import inspect
 import io
 import logging
+import mmap
 import os
 import re
 import signal
@@ -50,6 +52,7 @@ YES_OR_NO = ("True", "False", "1", "0")
 PATH_SETTING = re.compile(r"\w+_(dir|file|path)")  # overrides that are text
 NUMBERS = {int, float, type(None)}
 SHOWN, SHOWN_PROBLEMS = 500, 10  # letters of an error, problems of a batch
+TOLD = 1 << 16  # places for remarks; one that another takes is told twice
 SECTIONS = ("Returns:", "Raises:", ">>> ")  # of a docstring, for those who call from Python
 
 # fire 0.7 lists its own attribute on a command as a group of commands in --help, unless private
@@ -132,15 +135,21 @@ def main() -> None:
 
 @contextmanager
 def _remarks() -> Iterator[None]:
-    """Tell what the library remarks on data as one line on stderr, once, whatever filters say."""
-    told: set[str] = set()
+    """Tell what the library remarks on data as one line on stderr, once, whatever filters say.
+
+    What was told is kept in memory that the loading processes, which are copies, share.
+    """
+    told = mmap.mmap(-1, TOLD * 8)
 
     def show(message: Any, category: type[Warning], *place: Any, **others: Any) -> None:
         text = " ".join(str(message).split())
         if not issubclass(category, DataWarning):
             before(message, category, *place, **others)
-        elif text not in told:
-            told.add(text)
+            return
+        digest = hashlib.sha256(text.encode()).digest()
+        start = int.from_bytes(digest[-4:], "big") % TOLD * 8
+        if told[start : start + 8] != digest[:8]:
+            told[start : start + 8] = digest[:8]
             sys.stderr.write(f"warning: {text}\n")
 
     with warnings.catch_warnings():

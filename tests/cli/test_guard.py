@@ -2,6 +2,7 @@
 
 import errno
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -247,3 +248,18 @@ def test_remarks_on_data_are_one_line_each_once_and_not_filtered(ends):
         0, "warning: case a: is tilted\nwarning: case b: is tilted\nwarning: no size\n"
     )  # fmt: skip
     assert warnings.showwarning is before
+
+
+def test_remarks_of_a_loading_process_are_not_told_again(ends):
+    def remark():
+        warnings.warn("case a is tilted", DataWarning, stacklevel=1)
+
+    def function():
+        process = multiprocessing.get_context("fork").Process(target=remark)
+        process.start()
+        process.join()
+        remark()
+        warnings.warn("no size", DataWarning, stacklevel=1)
+
+    status, _, err = ends(function)
+    assert (status, err) == (0, "warning: no size\n")
