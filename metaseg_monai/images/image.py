@@ -212,16 +212,18 @@ def check_announced(
     shape: Sequence[int],
     compressed: bool = True,
     mask: bool = False,
+    bits: int = 8,
 ) -> None:
     """Refuse from the header what no memory holds, or no scan compresses to.
 
     Args:
         path: for messages.
-        needed: bytes of the pixels that the header announces.
+        needed: bytes that the pixels take in memory, as the header announces.
         size: bytes of the file or files.
         shape: that the header announces, for messages.
         compressed: whether it may announce more than the file has.
         mask: whether it is read as a label.
+        bits: that the file, uncompressed, has for each byte in memory.
 
     Raises:
         DataError: names both sizes.
@@ -231,10 +233,10 @@ def check_announced(
             f"{path}: the header announces {needed >> 20} MiB for {tuple(shape)}; at most "
             f"{LARGEST_BYTES >> 20} are read: mend the header, or split the image"
         )
-    most = MASK_BYTES if mask else BOMB_BYTES
-    if compressed and needed > most and needed > BOMB_RATIO * size:
+    most, stored = MASK_BYTES if mask else BOMB_BYTES, needed * bits // 8
+    if compressed and stored > most and stored > BOMB_RATIO * size:
         raise DataError(
-            f"{path}: {size} bytes announce {needed >> 20} MiB, more than {BOMB_RATIO} times "
+            f"{path}: {size} bytes announce {stored >> 20} MiB, more than {BOMB_RATIO} times "
             f"as much, which no {'mask of that size' if mask else 'scan'} does; if it is meant, "
             "save it uncompressed"
         )

@@ -66,13 +66,17 @@ def read_nifti(path: Path, mask: bool = False) -> Image:
         return Image(array[None], _attributes(path, header))
 
 
-def nifti_attributes(path: Path) -> dict[str, Any]:
+def nifti_attributes(path: Path, mask: bool = False) -> dict[str, Any]:
     """The attributes that `read_nifti` gives, after the checks of the header; voxels stay unread.
+
+    Args:
+        path: the file.
+        mask: see `read_nifti`.
 
     Raises:
         DataError: as `read_nifti`, as far as the header shows it.
     """
-    with _opened(path) as (_, header):
+    with _opened(path, mask) as (_, header):
         return _attributes(path, header)
 
 

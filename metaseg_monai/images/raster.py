@@ -89,12 +89,12 @@ def read_jpeg(path: Path) -> Image:
     return _as_image(path, array, mode, "jpeg", lossy="JPEG", **turn)
 
 
-def raster_header(path: Path, file_format: str) -> tuple[tuple[int, int], int]:
+def raster_header(path: Path, file_format: str, mask: bool = False) -> tuple[tuple[int, int], int]:
     """Rows and columns of a PNG or JPEG as they stand upright, and its orientation.
 
     Pixels stay unread.
     """
-    exif = _check_png(path)[-1] if file_format == "png" else b""
+    exif = _check_png(path, mask)[-1] if file_format == "png" else b""
     with (PngImageFile if file_format == "png" else JpegImageFile)(path) as file:
         orientation = _turn(file, exif).get("orientation", 1)
         rows, columns = file.height, file.width
@@ -143,7 +143,8 @@ def _check_png(path: Path, mask: bool = False) -> tuple[int, int, int, bytes]:
             columns, rows, bits, colour_type = struct.unpack_from(">IIBB", body, 4)
             bands = {2: 3, 4: 2, 6: 4}.get(colour_type, 1)
             needed = rows * columns * bands * (2 if bits == 16 else 1)
-            check_announced(path, needed, len(data), (rows, columns), mask=mask)
+            shape = (rows, columns)
+            check_announced(path, needed, len(data), shape, mask=mask, bits=min(bits, 8))
         elif kind == b"acTL":
             frames = struct.unpack_from(">I", body, 4)[0]
         elif kind == b"eXIf":

@@ -254,11 +254,12 @@ def _stack_planes(planes: list[Image]) -> Image:
     return Image(np.concatenate([plane.array for plane in planes]), first.attributes)
 
 
-def read_header(path: str | Path | Sequence[str | Path]) -> dict[str, Any]:
+def read_header(path: str | Path | Sequence[str | Path], mask: bool = False) -> dict[str, Any]:
     """As much of `Image.attributes` as `write_mask` needs for a mask of this image.
 
     Args:
         path: an image that can be read, or several whose channels are stacked (the first decides).
+        mask: whether it is a label, which may be all but empty, and then larger.
 
     Returns:
         `path`, `format`, `affine`, `header`, `orientation` where a tag turns it, and
@@ -275,7 +276,7 @@ def read_header(path: str | Path | Sequence[str | Path]) -> dict[str, Any]:
     if file_format == "dicom":
         return dicom_attributes(file)
     if file_format == "nifti":
-        return nifti_attributes(file)
+        return nifti_attributes(file, mask)
     shape: tuple[int, ...] | None
     with faults_as_errors(file, "an image"), readable(file):
         if file_format == "tiff":
@@ -286,7 +287,7 @@ def read_header(path: str | Path | Sequence[str | Path]) -> dict[str, Any]:
                 orientation = page_orientation(page)
                 shape = shape[::-1] if shape and TURNS[orientation][0] else shape
         else:
-            shape, orientation = raster_header(file, file_format)
+            shape, orientation = raster_header(file, file_format, mask)
     attributes: dict[str, Any] = {"path": str(file), "format": file_format}
     attributes |= {"affine": None, "header": None}
     attributes |= {} if orientation == 1 else {"orientation": orientation}

@@ -69,9 +69,10 @@ def read_tiff(
             )
         series = file.series[0]
         needed, mask = int(series.nbytes), palette == "indices"
-        check_announced(path, needed, path.stat().st_size, series.shape, mask=mask)
-        _check_segments(path, file)
         page = series.keyframe
+        bits = min(8, page.bitspersample // series.dtype.itemsize)
+        check_announced(path, needed, path.stat().st_size, series.shape, mask=mask, bits=bits)
+        _check_segments(path, file)
         array = _decoded(path, series)
         if page.photometric == tifffile.PHOTOMETRIC.PALETTE and array.dtype.kind == "b":
             array = array.astype(np.uint8)

@@ -122,7 +122,8 @@ def whole_content(case: FoundCase) -> str:
     Raises:
         DataError: the file can no longer be read.
     """
-    return pixel_digest(axial_volume(read_image([*case.images, *case.masks][0], 3)).planes)
+    image = read_image(case.images[0], 3) if case.images else read_label(case.masks[0], 3)
+    return pixel_digest(axial_volume(image).planes)
 
 
 def _label_problem(array: np.ndarray) -> tuple[str, str] | None:

@@ -435,7 +435,7 @@ def _write_case(
     masked = [path for path in case.masks[:1] if rule is not None and is_image(path)]
     for what, turned in (
         ("image", any("orientation" in plane.attributes for plane in planes)),
-        ("mask", any("orientation" in read_header(path) for path in masked)),
+        ("mask", any("orientation" in read_header(path, mask=True) for path in masked)),
     ):
         if turned:
             remarks.append(f"{what} turned upright as its orientation tag says (EXIF, TIFF 274)")
@@ -473,7 +473,7 @@ def _read(path: Path, axes: str | None) -> Image:
 
 def _read_masks(case: FoundCase, rule: MaskRule, image: Image) -> Masks:
     masks, shape, path = rule(case.masks), image.array.shape[1:], case.masks[0]
-    told = read_header(path) if is_image(path) else {"affine": None}
+    told = read_header(path, mask=True) if is_image(path) else {"affine": None}
     grid: Any = told.get("spatial_shape", shape)
     if ("plane" in image.attributes) != (len(grid) == 3):
         raise DataError(

@@ -266,8 +266,10 @@ class VolumeCache:
         """
         if not self.holds(role, path):
             self._last.pop(role, None)
-            is_label = role == "label"
-            image = read_label(path, 3, values) if is_label else read_image(path, 3)
+            if role == "label":
+                image = read_label(path, spatial_dims=3, values=values)
+            else:
+                image = read_image(path, spatial_dims=3)
             self._last[role] = (str(path), axial_volume(image))
         return self._last[role][1]
 

@@ -291,6 +291,9 @@ def test_a_mask_may_be_all_but_empty_and_a_scan_may_not(tmp_path):
     assert nifti.read_nifti(tmp_path / "a.nii.gz", mask=True).array.shape == (1, *shape)
     with pytest.raises(DataError, match="announce 600 MiB, more than 500 times as much"):
         read_image(tmp_path / "a.nii.gz")
+    with pytest.raises(DataError, match="announce 600 MiB"):
+        read_header(tmp_path / "a.nii.gz")
+    assert read_header(tmp_path / "a.nii.gz", mask=True)["spatial_shape"] == shape
     for shape, told in (((1024, 1024, 300), "2400 MiB"), ((32767, 32767, 2000), "at most 8192")):
         header.set_data_shape(shape)
         with gzip.open(tmp_path / "b.nii.gz", "wb") as stream:

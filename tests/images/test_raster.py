@@ -7,6 +7,7 @@ import pytest
 
 from metaseg_monai.errors import DataError
 from metaseg_monai.images import read_image
+from metaseg_monai.images.read import read_header
 
 GREY = np.arange(600, dtype=np.uint8).reshape(20, 30)
 COLOUR = np.stack([GREY, GREY[::-1], GREY // 2], axis=-1)
@@ -94,6 +95,10 @@ def test_bombs_are_refused_from_the_header(tmp_path):
     (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + body)
     with pytest.raises(DataError, match=r"bytes announce 3433 MiB, more than 500 times"):
         read_image(tmp_path / "a.png")
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 1, 0, 0, 0, 0)  # 429 MiB of 1 bit: no bomb
+    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(9))) + chunk(b"IEND", b"")
+    (tmp_path / "b.png").write_bytes(b"\x89PNG\r\n\x1a\n" + body)
+    assert read_header(tmp_path / "b.png")["spatial_shape"] == (60_000, 60_000)
     raw = bytearray(saved(tmp_path / "a.jpg", GREY).read_bytes())
     place = raw.index(b"\xff\xc0") + 5
     raw[place : place + 4] = struct.pack(">HH", 65_000, 65_000)

@@ -182,7 +182,7 @@ def test_the_volume_of_the_planes_is_read_once(plane_item, monkeypatch):
     paths = []
     for name in ("read_image", "read_label"):
         read = getattr(check, name)
-        noted = partial(lambda read, path, *given: paths.append(path) or read(path, *given), read)
+        noted = partial(lambda read, path, **given: paths.append(path) or read(path, **given), read)
         monkeypatch.setattr(check, name, noted)
     load = LoadCased()
     for plane in range(5):
