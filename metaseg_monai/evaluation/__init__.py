@@ -1,7 +1,7 @@
 """What is measured of every case, in every test mode, written beside the weights."""
 
 from metaseg_monai.evaluation.estimates import FieldEstimates, known_items
-from metaseg_monai.evaluation.masks import CleanUpPredictions, SaveMasks
+from metaseg_monai.evaluation.masks import SaveMasks
 from metaseg_monai.evaluation.modes import evaluation_items
 from metaseg_monai.evaluation.object_scores import ObjectScores, read_object_scores
 from metaseg_monai.evaluation.object_table import SaveObjects
@@ -19,6 +19,7 @@ from metaseg_monai.evaluation.predicted import MaskRecord
 from metaseg_monai.evaluation.provenance import RecordEvaluation, results_folder
 from metaseg_monai.evaluation.samples import PredictionSamples
 from metaseg_monai.evaluation.volume_table import VolumeScores, read_volumes
+from metaseg_monai.transforms.postprocessing import CleanUpPredictions
 
 __all__ = [
     "CalibrationBins",

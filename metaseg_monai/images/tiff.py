@@ -273,7 +273,8 @@ MICROMETRES: Mapping[str, float] = {
 UM_PER_CM = 1e4
 TAGS = ("XResolution", "YResolution", "ResolutionUnit")
 IMAGEJ_UNITS: Mapping[str, float] = {
-    **{unit.lower(): factor for unit, factor in MICROMETRES.items()},
+    **MICROMETRES,
+    "\u00e5": 1e-4,  # it is looked up in small letters
     **dict.fromkeys(("micron", "microns", "micrometer", "micrometers", "micrometre"), 1.0),
     **dict.fromkeys(("micrometres", "\\u00b5m", "\\u03bcm"), 1.0),
     **{"nanometer": 1e-3, "millimeter": 1e3, "centimeter": 1e4, "meter": 1e6},

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from ignite.engine import Engine, Events
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from skimage.measure import label as connected_components
@@ -219,3 +220,91 @@ def _fill(mask: Mask, smallest_px: int) -> None:
             np.add.at(votes, (which, np.searchsorted(classes, neighbour[beside])), 1)
     filled = holes > 0
     mask[filled] = classes[votes.argmax(axis=1)][np.searchsorted(numbers, holes[filled])]
+
+
+# Small objects and holes taken out of predictions, in testing and in prediction alike.
+
+SIZES = ("object_px", "hole_px")
+EXPECTED = (
+    f'expected {" and ".join(SIZES)}, as {{"object_px": 30, "hole_px": 30}}, or null for none'
+)
+
+
+def clean_logits(logits: Tensor, object_px: int, hole_px: int, background: float = 0.0) -> Tensor:
+    """Change logits so that their best classes are the cleaned mask.
+
+    Where the mask is changed, the new class takes the highest logit of the pixel and all others
+    lie at least 1 below; every other pixel keeps its logits. Masks that are resized afterwards are
+    therefore cleaned too, while probabilities of changed pixels no longer mean anything.
+
+    Args:
+        logits: (B, K, *S), or classes (B, 1, *S), which are cleaned as they are.
+        object_px: see `clean_up`; likewise `hole_px`.
+        hole_px: see `object_px`.
+        background: what is added to the logits of class 0 when masks are made of them, see
+            `background_shift`; the best classes, and the highest logits, are those after that.
+
+    Returns:
+        float32 (B, K, *S), on the device of the logits.
+
+    >>> logits = torch.zeros(1, 2, 3, 3)
+    >>> logits[0, 1, 1, 1] = 5.0  # a speck of one pixel
+    >>> clean_logits(logits, object_px=2, hole_px=0)[0, :, 1, 1].tolist()
+    [5.0, 4.0]
+    """
+    if not logits.is_floating_point():
+        maps = [clean_up(one[0].cpu().numpy(), object_px, hole_px) for one in logits]
+        return torch.from_numpy(np.stack(maps))[:, None]
+    logits = logits.float()  # below 1 apart, bfloat16 cannot tell large logits
+    shift = torch.zeros(logits.shape[1], device=logits.device)
+    shift[0] = background
+    shift = shift.view(1, -1, *[1] * (logits.ndim - 2))
+    shifted = logits + shift if background else logits
+    best = shifted.argmax(1)
+    masks = [clean_up(mask.cpu().numpy(), object_px, hole_px) for mask in best]
+    cleaned = torch.stack([torch.from_numpy(mask) for mask in masks]).to(best.device)
+    changed = (cleaned != best).unsqueeze(1)
+    highest = shifted.amax(1, keepdim=True)
+    classes = torch.arange(logits.shape[1], device=logits.device)
+    new = classes.view_as(shift) == cleaned.unsqueeze(1)
+    told = torch.where(new, highest, torch.minimum(shifted, highest - 1))
+    return torch.where(changed, told - shift if background else told, logits)
+
+
+class CleanUpPredictions:
+    """Evaluator handler that removes small objects and fills small holes of predictions.
+
+    Handlers that are listed later (counts, samples, masks) see the cleaned prediction. What reads
+    probabilities, such as `CalibrationBins` or a watershed of the probability map, belongs before
+    it in the list. Sizes are in pixels of the network's image, after any resampling.
+
+    Args:
+        sizes: {"object_px": smallest object kept, "hole_px": smallest hole kept}, see
+            `clean_up`; one that is absent is off. None: all is off.
+        threshold: of the masks that are made of the predictions, as that of `AsMaskd`.
+
+    Raises:
+        ConfigError: no mapping, an unknown key, a size that is no whole number from 0, or the
+            threshold is not between 0 and 1.
+    """
+
+    def __init__(self, sizes: Mapping[str, int] | None, threshold: float = 0.5) -> None:
+        if sizes is not None and not isinstance(sizes, Mapping):
+            raise ConfigError(f"clean_up is {sizes!r}; {EXPECTED}")
+        unknown = sorted(map(str, set(sizes or {}) - set(SIZES)))
+        if unknown:
+            raise ConfigError(f"clean_up: unknown key {unknown[0]!r}; {EXPECTED}")
+        self.object_px, self.hole_px = ((sizes or {}).get(name, 0) for name in SIZES)
+        check_sizes(self.object_px, self.hole_px)
+        self.background = background_shift(threshold)
+
+    def attach(self, engine: Engine) -> None:
+        """Clean after every batch, unless all sizes are 0."""
+        if max(self.object_px, self.hole_px) > 1:
+            engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Replace the logits of the batch by cleaned ones."""
+        output = engine.state.output
+        sizes = self.object_px, self.hole_px
+        output["pred"] = clean_logits(output["pred"], *sizes, self.background)

@@ -6,9 +6,12 @@ from ignite.engine import Engine, Events
 from skimage.measure import label
 
 from metaseg_monai.errors import ConfigError
-from metaseg_monai.evaluation.masks import CleanUpPredictions, clean_logits
 from metaseg_monai.transforms import AsMaskd, clean_up
-from metaseg_monai.transforms.postprocessing import background_shift
+from metaseg_monai.transforms.postprocessing import (
+    CleanUpPredictions,
+    background_shift,
+    clean_logits,
+)
 
 
 def specks(classes=2):
