@@ -195,7 +195,8 @@ class ScaleIntensityCased(MapTransform):
             fractions of 1, and the range is that of more; names case and values.
 
     Warns:
-        DataWarning: (when called) the whole image lies in the lowest 1/256 of the range.
+        DataWarning: (when called) the whole image lies in the lowest 1/256 of the range, or of one
+            that is cut (`clip`) within a hundredth.
     """
 
     def __init__(self, intensity_range: Sequence[float], clip: bool = False) -> None:
@@ -218,7 +219,7 @@ class ScaleIntensityCased(MapTransform):
             )
         stored = str(getattr(image, "meta", {}).get(STORED, ""))
         fractions = stored.startswith("float") and 0 <= lowest < highest <= 1
-        if fractions and self.high >= 255 and not self.clip:
+        if fractions and self.high >= 255:
             raise DataError(
                 f"{named(data)}: pixels end at {highest:g}, intensity_range at {self.high:g}; set "
                 "intensity_range to that of your images ([0, 1] for numbers of 0 to 1)"
@@ -232,6 +233,15 @@ class ScaleIntensityCased(MapTransform):
             if stored == "uint8" and self.high > 255:
                 raise DataError(f"{told} ([0, 255] for 8 bits)")
             warnings.warn(told + ", if it is not just dark", DataWarning, stacklevel=2)
+        within = self.low <= lowest < highest <= self.high
+        if self.clip and within and highest - lowest <= (self.high - self.low) / 100:
+            warnings.warn(
+                f"{named(data)}: pixels lie from {lowest:g} to {highest:g}, hardly any of "
+                f"intensity_range [{self.low:g}, {self.high:g}]; set intensity_range to that of "
+                "your images",
+                DataWarning,
+                stacklevel=2,
+            )
         scaled = image.to(torch.float32) - self.low  # in one new tensor: images may be large
         scaled /= self.high - self.low
         return {**data, "image": scaled.clamp_(0.0, 1.0) if self.clip else scaled}

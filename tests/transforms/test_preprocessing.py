@@ -182,7 +182,8 @@ def test_eight_bits_in_a_range_of_sixteen_are_refused(tmp_path, channels):
     item = LoadCased(channels)({"case": "a", "image": str(tmp_path / "a.tif")})
     with pytest.raises(DataError, match=r"case 'a': pixels end at 8, intensity_range at 65535"):
         wide(item["image"])
-    cut = ScaleIntensityCased([0, 65535], clip=True)({"image": item["image"]})["image"]
+    with pytest.warns(DataWarning, match=r"pixels lie from 0 to 8, hardly any of intensity_range"):
+        cut = ScaleIntensityCased([0, 65535], clip=True)({"image": item["image"]})["image"]
     assert cut.max() == pytest.approx(8 / 65535)
 
 
@@ -192,6 +193,8 @@ def test_fractions_under_a_range_of_whole_numbers_are_refused(tmp_path, high):
     data = LoadCased()({"image": str(tmp_path / "a.tif"), "case": "a"})
     with pytest.raises(DataError, match=r"case 'a': pixels end at 1, .*\(\[0, 1\] for numbers of"):
         ScaleIntensityCased([0, high])(data)
+    with pytest.raises(DataError, match=r"case 'a': pixels end at 1, .*\(\[0, 1\] for numbers of"):
+        ScaleIntensityCased([-79, 304], clip=True)(data)
     assert float(ScaleIntensityCased([0, 1])(data)["image"].max()) == 1
 
 
