@@ -11,10 +11,10 @@ from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 
-from metaseg_monai.errors import DataError, MetasegError
+from metaseg_monai.errors import ConfigError, DataError, MetasegError, listing
 from metaseg_monai.evaluation import read_cases, read_counts, read_volumes
 from metaseg_monai.evaluation.per_case import PLACE, SPACING
-from metaseg_monai.evaluation.provenance import SAME, SEEN, WEIGHTS, check_results
+from metaseg_monai.evaluation.provenance import SAME, SEEN, WEIGHTS, check_results, read_evaluation
 from metaseg_monai.metadata.fields import AnyField, Continuous, read_number
 from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.metrics.scores import case_f1
@@ -318,11 +318,16 @@ def read_results(folder: Path) -> Results:
     that ended last do not.
 
     Raises:
-        ConfigError: the folder holds no study.
+        ConfigError: the folder holds no study, or one that is not that of its plan.
         DataError: no run is finished, one was evaluated without true metadata, or has results that
             are not of its weights.
     """
     study, plan = read_study(folder), read_plan(folder)
+    if strange := {run.condition for run in plan} - set(study.conditions):
+        raise ConfigError(
+            f"{folder}: its plan has conditions that its study has not, "
+            f"{listing(sorted(strange))}; start the study again."
+        )
     missing: dict[str, str] = {}
     done: list[tuple[Run, dict[str, Any]]] = []
     for run in plan:
@@ -430,6 +435,8 @@ def _why_missing(folder: Path, run: Run, record: Mapping[str, Any]) -> str | Non
         return "interrupted"
     if not (folder / COUNTS).is_file():
         return "counts.csv is gone"
+    if read_evaluation(folder).get("weights_sha256") not in (None, record.get("weights_sha256")):
+        return "holds results of other weights than it trained"
     return None
 
 

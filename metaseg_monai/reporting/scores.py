@@ -303,8 +303,10 @@ def in_mode(counts: pd.DataFrame, mode: str) -> pd.DataFrame:
     )
     if part.empty:
         present = ", ".join(counts["mode"].unique()) or "none"
+        names = [str(counts[name].iloc[0]) for name in ("condition", "seed") if name in counts]
         raise DataError(
-            f"The counts have no mode {mode} (they have {present}); evaluate the run with it."
+            f"The counts of {', seed '.join(names) or 'a run'} have no mode {mode} (they have "
+            f"{present}), which others have; evaluate the run with it."
         )
     if any(part[name].tolist() != normal[name].tolist() for name in ("case", "class")):
         raise DataError(

@@ -27,7 +27,7 @@ WEIGHTS = "model.pt"
 PLACES = {"dataset_dir", "schema_file", "columns_file", "predicted_metadata"}
 TRAINED = (LOG, WEIGHTS)
 KEPT = ("table_sha256", "threads", "seconds", "weights_sha256", "evaluated", "explained")
-NEEDED = ("state", "key", "table", "threads", "seconds")
+NEEDED = ("state", "key", "table", "table_sha256", "threads", "seconds")
 
 
 def fix(study: Study, runs: Sequence[Run], output: Path) -> None:

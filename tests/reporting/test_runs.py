@@ -59,6 +59,7 @@ def test_results_of_another_configuration_are_never_mixed_in(tmp_path, bundle, p
     [
         ({"state": "failed", "error": "no such image"}, "failed: no such image"),
         ({"state": "running"}, "interrupted"),
+        ({"weights_sha256": "of a copy"}, "holds results of other weights than it trained"),
     ],
 )
 def test_why_a_run_has_no_results(tmp_path, bundle, planned, finished, change, reason):
@@ -70,6 +71,14 @@ def test_why_a_run_has_no_results(tmp_path, bundle, planned, finished, change, r
     assert read_results(tmp_path).missing["sme/seed0"] == reason
     (tmp_path / "se" / "seed0" / "counts.csv").unlink()
     with pytest.raises(DataError, match="is finished"):
+        read_results(tmp_path)
+
+
+def test_a_plan_of_other_conditions_than_the_study_is_refused(tmp_path, bundle, planned, finished):
+    finished(tmp_path, planned(["se", "sme"])["sme/seed0"], bundle)
+    plan = tmp_path / "plan.json"
+    plan.write_text(plan.read_text().replace('"condition": "sme"', '"condition": "film"'))
+    with pytest.raises(ConfigError, match=r"plan has conditions that its study has not, 'film'"):
         read_results(tmp_path)
 
 
