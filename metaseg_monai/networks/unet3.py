@@ -1,7 +1,7 @@
 """Unet3: a U-Net of triple convolutions and constant width, with a gate behind each level."""
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +11,12 @@ from torch import Tensor, nn
 from metaseg_monai.errors import ConfigError, did_you_mean, listing
 from metaseg_monai.metadata import MetadataSchema
 from metaseg_monai.networks.gates import NoGate
-from metaseg_monai.networks.variants import base_variant, gate_of_variant, meta_input_of
+from metaseg_monai.networks.variants import (
+    base_variant,
+    gate_of_variant,
+    meta_input_of,
+    without_effect,
+)
 
 
 def gate_places(levels: int) -> tuple[str, ...]:
@@ -145,6 +150,11 @@ class Unet3(nn.Module):
         self.middle = level("middle", channels)
         self.decoder = nn.ModuleList(level(name, 2 * channels) for name in names[levels + 1 :])
         self.head = Conv[Conv.CONV, spatial_dims](channels, out_channels, kernel_size=1)
+
+    @staticmethod
+    def without_effect(arguments: Mapping[str, Any]) -> set[str]:
+        """Which of these arguments do nothing, so that weights are not told by them."""
+        return without_effect(arguments["variant"])
 
     def forward(self, image: Tensor, meta: Tensor | None = None) -> Tensor:
         """Return the logits (B, K, *S).

@@ -60,6 +60,19 @@ def base_variant(variant: str) -> str:
     return variant.removesuffix("-dummy")
 
 
+def without_effect(variant: str) -> set[str]:
+    """The settings of gates that do nothing in a variant, whose gate has none of that name.
+
+    >>> sorted(without_effect("film-ivadomed"))
+    ['hidden_from', 'reduction', 'shift']
+    """
+    if variant not in ALL_VARIANTS:  # of other weights, or not yet known
+        return set()
+    gate = GATES.get(base_variant(variant))
+    known = inspect.signature(gate).parameters if gate else {}
+    return {"reduction", "hidden_from", "shift"} - set(known)
+
+
 def gate_of_variant(
     variant: str,
     channels: int,

@@ -40,6 +40,7 @@ from metaseg_monai.errors import (
 from metaseg_monai.files import differences, file_sha256, plain, replacing, sweep_temporaries
 from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.networks.meta_input import MetaInput
+from metaseg_monai.networks.variants import without_effect
 from metaseg_monai.rows import of_cell
 from metaseg_monai.training import processes
 from metaseg_monai.transforms.load import LoadCased
@@ -288,6 +289,8 @@ def read_weights(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
 def _with_defaults(fact: Any, only: Container[Any] | None = None) -> Any:
     """Return a component of a configuration, or a list of some, with the arguments left out.
 
+    Without those of which its class says, by `without_effect`, that they do nothing.
+
     Args:
         fact: what is no component, or has no such class, stays as it is.
         only: names in `_target_` that may be imported; None for any.
@@ -310,7 +313,9 @@ def _with_defaults(fact: Any, only: Container[Any] | None = None) -> Any:
         for argument, parameter in arguments.items()
         if isinstance(parameter.default, (str, int, float, bool, tuple, list, type(None)))
     }
-    return {"_target_": name, **json.loads(json.dumps({**defaults, **fact}, default=str))}
+    whole = {"_target_": name, **json.loads(json.dumps({**defaults, **fact}, default=str))}
+    idle = getattr(target, "without_effect", lambda arguments: ())(whole)
+    return {argument: value for argument, value in whole.items() if argument not in idle}
 
 
 LOCATOR = ComponentLocator()  # its list of MONAI's names takes half a second, once
@@ -550,7 +555,8 @@ def _converted(path: str | Path, stored: Mapping[str, Any]) -> tuple[dict[str, A
     try:
         if old.get("intensity_by") or old.get("flat_field"):
             raise KeyError("intensity_by, flat_field")
-        sizes = {name: old["network"][name] for name in SIZES}
+        idle = without_effect(variant)
+        sizes = {name: old["network"][name] for name in SIZES if name not in idle}
         steps = [
             step(
                 "LoadCased",

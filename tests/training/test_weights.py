@@ -237,6 +237,26 @@ def test_weights_of_earlier_releases_are_read_with_what_they_knew(tmp_path):
         LoadWeights(path, network, SCHEMA, {**NOW, "preprocessing": added}).check()
 
 
+@pytest.mark.parametrize("variant", ["none", "film-ivadomed", "film-ivadomed-dummy"])
+def test_settings_of_gates_without_effect_are_not_recorded_and_not_compared(tmp_path, variant):
+    path, now = tmp_path / "model.pt", {**NOW, "variant": variant}
+    network = Unet3(SCHEMA, variant, channels=4, levels=1, reduction=1)
+    now["network"] = {**NOW["network"], "variant": variant}
+    found = LoadWeights(path, network, SCHEMA, now)
+    assert not {"reduction", "hidden_from", "shift"} & found.facts["network"].keys()
+    other = {**now, "network": {**now["network"], "reduction": 2.0}}
+    facts = {**found.facts, "network": {**found.facts["network"], "reduction": 4.0, "shift": False}}
+    write_weights(path, network, facts)  # as an earlier version recorded them
+    LoadWeights(path, network, SCHEMA, other).check()
+    older(path)  # of the nested form
+    nested = torch.load(path, weights_only=True)
+    torch.save({**nested, "model": network.state_dict(), "variant": variant}, path)
+    LoadWeights(path, network, SCHEMA, other).check()
+    own = {**now, "network": {**now["network"], "variant": "sme", "reduction": 2.0}}
+    with pytest.raises(CheckpointError, match=r"network\.variant"):
+        LoadWeights(path, network, SCHEMA, own).check()
+
+
 @pytest.mark.parametrize("changes", [{"flat_field": ["estimate", 100]}, {"network": [16, 32]}])
 def test_weights_of_earlier_releases_that_tell_too_little_are_refused(tmp_path, changes):
     older(tmp_path / "model.pt", **changes)
