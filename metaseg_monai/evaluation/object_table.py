@@ -12,7 +12,7 @@ import pandas as pd
 import tifffile
 from ignite.engine import Engine, Events
 
-from metaseg_monai.errors import ConfigError, DataError
+from metaseg_monai.errors import ConfigError, DataError, Problem, listing
 from metaseg_monai.evaluation.masks import let_go
 from metaseg_monai.evaluation.per_case import Case, PerCase
 from metaseg_monai.evaluation.predicted import MaskRecord
@@ -158,6 +158,7 @@ class SaveObjects:
             kept apart by them. Name the task here where an image is predicted for several.
         threshold: of the masks that objects are made of, as that of `AsMaskd`.
         record: of the files; by default one that knows no weights.
+        problems: gets the images of which no objects can be made, in the place of an error.
 
     Raises:
         ConfigError: a setting is wrong, such as a name in `by` that a column of measures has.
@@ -174,6 +175,7 @@ class SaveObjects:
         by: Sequence[str] | None = (),
         threshold: float = 0.5,
         record: MaskRecord | None = None,
+        problems: list[Problem] | None = None,
     ) -> None:
         if form not in get_args(Form):
             raise ConfigError(
@@ -188,6 +190,7 @@ class SaveObjects:
         self.items: dict[str, Mapping[str, Any]] = {}
         self.paths: dict[str, Path] = {}
         self._record = MaskRecord(folder) if record is None else record
+        self.problems = problems
 
     def attach(self, engine: Engine) -> None:
         """Write label images after every batch, the tables at the end."""
@@ -200,11 +203,11 @@ class SaveObjects:
         for case, item in self.items.items():
             for name in self.by:
                 _value(item, name)
-            if "plane" in item or image_format(image_files(item)[0]) in ("nifti", "dicom"):
-                raise DataError(
-                    f"case {case!r}: objects are made of 2D images, {image_files(item)[0]} is of a "
-                    "volume; write its mask instead"
-                )
+            image = image_files(item)[0]
+            if "plane" in item or image_format(image) in ("nifti", "dicom"):
+                told = "is of a volume, and objects are made of 2D images; write its mask instead"
+                error = DataError(f"{image}: {told}")
+                self._leave_out(str(item.get("volume", case)), image, error)
         self.paths = {case: self._path(case) for case in self.items}
         tables = [self.folder / OBJECTS, self.folder / WELLS]
         self._record.claim(self.paths, items, "objects", tables)
@@ -212,6 +215,8 @@ class SaveObjects:
     def __call__(self, case: Case) -> Iterator[Measured]:
         """Write the objects of an image; its rows of ``objects.csv``, and what wells need of it."""
         item, logits = self.items[case["case"]], case["pred"]
+        if "plane" in item or image_format(image_files(item)[0]) in ("nifti", "dicom"):
+            return  # left out
         self._record.saw(case["case"], case)
         pixel_um = pixel_size_um(item)
         try:
@@ -220,7 +225,8 @@ class SaveObjects:
             objects = find_objects(logits, self.settings, self.background)
             measured = measure_objects(objects, read_image(item["image"], 2).array, pixel_um)
         except DataError as error:
-            raise DataError(f"case {item['case']!r}: {error}") from error
+            self._leave_out(item["case"], image_files(item)[0], error)
+            return
         cells = item.get("columns", {})
         names = {"case": item["case"], "plate": cells.get("plate", "")}
         names |= {"well": cells.get("well", ""), "group": item["group"]}
@@ -236,11 +242,22 @@ class SaveObjects:
             write_labels(part, objects.labels, pixel_um, turn)
         yield measured, images
 
+    def _leave_out(self, case: str, image: str, error: DataError) -> None:
+        """List a case of which no objects can be made."""
+        if self.problems is None:
+            raise DataError(f"case {case!r}: {error}") from error
+        problem = Problem.of_error(case, image, image, error)
+        if problem not in self.problems:
+            self.problems.append(problem)
+
     def write(self, path: Path, found: list[Measured]) -> list[Path]:
         """Write both tables; a prediction without objects leaves a header alone."""
         # of the tables with a row, as empty ones have no types of their own
         order = {case: number for number, case in enumerate(self._record.cases)}
         found = [*map(_measured, self._record.kept.values()), *found]
+        if not found:
+            told = listing(self.problems or (), 3, str)
+            raise DataError(f"{self.folder}: objects of no image could be made: {told}")
         found.sort(key=lambda one: order[one[1][0]["case"]])
         tables = [table for table, _ in found if len(table)] or [found[0][0]]
         objects = pd.concat(tables, ignore_index=True)

@@ -111,6 +111,9 @@ def image_format(path: str | Path) -> str:
     return file_format
 
 
+MISSING = "no such file"
+
+
 def unusable(path: Path) -> tuple[str, str] | None:
     """Why a path is not that of a file or folder that can be read, and what to do; else None."""
     if one_line(str(path)) != str(path):
@@ -121,7 +124,7 @@ def unusable(path: Path) -> tuple[str, str] | None:
         return "is no regular file (but a FIFO or device)", "put the image in its place"
     if path.is_symlink():
         return "is a link that leads to no file", "mend the link, or copy the image here"
-    return "no such file", "check the path in the table or command"
+    return MISSING, "check the path in the table or command"
 
 
 def check_usable(path: Path) -> None:

@@ -101,6 +101,18 @@ class Predicted:
         return f"masks: {self.folder}"
 
 
+class Drawn(list[Path]):
+    """The files that `explain` wrote.
+
+    Attributes:
+        folder: of the files.
+        problems: of the cases that were left out, all in ``problems.csv``.
+    """
+
+    folder: Path
+    problems: Sequence[Problem] = ()
+
+
 @typed
 def train(
     bundle: str | Path,
@@ -237,7 +249,7 @@ def explain(
     bundles: str | Path | None = None,
     trust: bool = False,
     **settings: Any,
-) -> list[Path]:
+) -> Drawn:
     """Draw what every gate of a trained model does for each metadata value.
 
     Example:
@@ -267,7 +279,10 @@ def explain(
     root, further, recorded = _known(folder, configuration, bundles)
     names, doing = configs_of("train", "evaluate", "explain", more=further), "is explaining here"
     with running(root, names, settings, doing, recorded, trust) as workflow:
-        return draw(workflow.parser.get_parsed_content("output_dir"))
+        drawn = Drawn(draw(workflow.parser.get_parsed_content("output_dir")))
+        listed = workflow.parser.get_parsed_content("problems")
+        drawn.folder, drawn.problems = listed.folder, listed.found
+        return drawn
 
 
 @typed

@@ -157,7 +157,7 @@ def _masks(source: Path, what: str, broken: dict[str, Problem]) -> dict[str, Pat
         for path in paths
         if image_suffix(path) in SUFFIXES
         and not path.name.startswith(".")
-        and not (path.is_dir() and any(path.iterdir()))
+        and not (path.is_dir() and any(image_suffix(one) in SUFFIXES for one in path.iterdir()))
     ]
     if not files:
         raise DataError(
@@ -308,8 +308,10 @@ def score(
             except (DataError, OSError) as error:
                 if not rows and pair is found.pairs[-1]:
                     raise
-                cause = as_refusal(error) or error
-                problems.append(Problem.of_error(pair.case, str(pair.pred), pair.pred, cause))
+                text = str(as_refusal(error) or error).removeprefix(f"case {pair.case}: ")
+                faulty = [file for file in (pair.pred, pair.label) if text.startswith(f"{file}: ")]
+                file = faulty[0] if faulty else pair.pred
+                problems.append(Problem.of_error(pair.case, str(file), file, DataError(text)))
                 continue
             rows += [{**names, **one._asdict()} for one in scores]
         try:

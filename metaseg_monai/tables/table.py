@@ -8,6 +8,7 @@ import re
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -16,7 +17,7 @@ from typing import Any, get_args
 
 from metaseg_monai.errors import ConfigError, DataError, MetadataError, Problem, listing, typed
 from metaseg_monai.files import readable, replacing, text_file, written_at
-from metaseg_monai.images.image import FORMAT_OF_SUFFIX, Meaning, image_suffix
+from metaseg_monai.images.image import FORMAT_OF_SUFFIX, MISSING, Meaning, image_suffix, unusable
 from metaseg_monai.metadata.fields import MetadataWarning, read_number, said
 from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.naming import Folder, composed, likened
@@ -582,11 +583,20 @@ class _Reading:
                 problems.append(str(error))
             else:
                 if found is None:
-                    problems.append(f"no such file {path!r} beside the table")
+                    problems.append(self._why_not(path, column))
                 elif image_suffix(found) not in FORMAT_OF_SUFFIX:
                     problems.append(f"unsupported file type {path!r}")
                 path = found or path
         return path
+
+    def _why_not(self, path: str, column: str) -> str:
+        """Why there is no file of a path: it is a link to nothing, say, or not there at all."""
+        why = None
+        with suppress(OSError):  # of a name too long for any file
+            why = unusable(self.file.parent / path) or ("is a folder", "name a file in it")
+        if why is None or why[0] == MISSING:
+            return f"no such file {path!r} beside the table"
+        return f"column {column!r}: {path!r} {'; '.join(why)}"
 
 
 _NAMES_A_FILE = re.compile(r"[^/\\\0-\x1f]*[^/\\.\0-\x1f][^/\\\0-\x1f]*")

@@ -15,6 +15,7 @@ from metaseg_monai import evaluate, predict, train
 from metaseg_monai.errors import DataError
 from metaseg_monai.evaluation.predicted import predicted_masks
 from metaseg_monai.rows import read_lines
+from metaseg_monai.sharing.run import explain
 
 QUICK = {
     "epochs": 2, "batch_size": 2, "val_batch_size": 2, "roi_size": [16, 16], "variant": "me",
@@ -160,3 +161,23 @@ def test_copies_of_training_images_are_told_in_whatever_file_they_are(model, tmp
     (folder / "trained_on.csv").unlink()
     predict(folder, source, tmp_path / "other", meta)
     assert {one.trained for one in predicted_masks(tmp_path / "other").values()} == {None}
+
+
+def test_objects_and_gates_are_made_of_the_others(model, tmp_path):
+    folder, data, _ = model
+    for number in range(4):
+        save(tmp_path / f"new/{number}.tif", picture(20 + number))
+    save(tmp_path / "new/v.nii", np.stack([picture(30), picture(31)], -1))
+    meta, form = {"task": "disc", "size_mm": "5"}, {"prediction_form": "labels"}
+    for _ in range(2):
+        made = predict(folder, tmp_path / "new", tmp_path / "out", meta, **form)
+        assert [problem.case for problem in made.problems] == ["v"]
+        assert len(list(made.folder.glob("*_objects.tif"))) == 4
+    (data / "labels/6.tif").unlink()
+    (data / "labels/6.tif").mkdir()
+    drawn = explain(folder, dataset_dir=str(data))
+    assert drawn
+    assert [row["problem"] for row in listed(drawn.folder)] == [
+        "column 'label': 'labels/6.tif' is a folder"
+    ]
+    assert len(drawn.problems) == 1
