@@ -63,6 +63,23 @@ def replacing(path: str | Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
+def write_json(path: str | Path, content: Any, indent: int | None = 2, **settings: Any) -> None:
+    """Write plain values as JSON, whole or not at all; settings as of `json.dumps`."""
+    with replacing(path) as part:
+        text = json.dumps(content, indent=indent, **settings)
+        part.write_text(text + "\n", encoding="utf-8", newline="\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """What a file of JSON holds.
+
+    Raises:
+        ValueError: it is no JSON, no regular file, or too large.
+        OSError: it cannot be read.
+    """
+    return json.loads(text_file(path).read_text(encoding="utf-8"))
+
+
 def _tail(name: str) -> str:
     """What the name of something half-written has of the name to be: all, unless too long."""
     return shortened(name, MOST_BYTES - RANDOM_BYTES)

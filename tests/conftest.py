@@ -14,8 +14,8 @@ import pytest
 import tifffile
 from torch import nn
 
-from metaseg_monai.evaluation.provenance import home_of, log_sha256, write_record
-from metaseg_monai.files import file_sha256
+from metaseg_monai.evaluation.provenance import home_of, log_sha256
+from metaseg_monai.files import file_sha256, write_json
 from metaseg_monai.metadata import Categorical, Continuous, MetadataSchema
 from metaseg_monai.metrics.scores import COUNT_COLUMNS
 from metaseg_monai.training import read_weights, write_weights
@@ -153,7 +153,7 @@ def bind_results(folder, modes=("normal",), names=RESULTS, **changes):
     if (home / "model.pt").is_file():
         content["weights_sha256"] = read_weights(home / "model.pt")[1]["weights_sha256"]
     files = {name: file_sha256(folder / name) for name in names if (folder / name).is_file()}
-    write_record(folder / "evaluation.json", {**content, "files": files, **changes})
+    write_json(folder / "evaluation.json", {**content, "files": files, **changes})
     return folder
 
 

@@ -1,6 +1,5 @@
 """How well one metadata field can be told from the image alone, one value a group."""
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ import pandas as pd
 from metaseg_monai.errors import DataError
 from metaseg_monai.evaluation.modes import PREDICTED, Unit, unit_of
 from metaseg_monai.evaluation.per_case import Case
-from metaseg_monai.files import file_sha256, replacing
+from metaseg_monai.files import file_sha256, read_json, write_json
 from metaseg_monai.metadata.fields import Continuous
 from metaseg_monai.metrics.agreement import agreement
 from metaseg_monai.training.weights import LoadWeights
@@ -111,9 +110,7 @@ class FieldEstimates:
         PREDICTED.write(path, table.to_dict("records"))
         known = None if self.weights is None else self.weights.recorded.get("weights_sha256")
         bound = {"weights_sha256": known, "files": {path.name: file_sha256(path)}}
-        text = json.dumps({**bound, **self.scores(table)}, indent=2, allow_nan=False) + "\n"
-        with replacing(scores) as part:
-            part.write_text(text, encoding="utf-8")
+        write_json(scores, {**bound, **self.scores(table)}, allow_nan=False)
         return [path, scores]
 
     def estimates(self, codes: Mapping[str, float]) -> pd.DataFrame:
@@ -169,7 +166,7 @@ def decoded(code: float, field: Continuous) -> tuple[float, bool]:
 
 def tell_estimate(folder: str | Path) -> str:
     """The scores in ``estimate_scores.json`` of a folder, by `FieldEstimates`; a line a split."""
-    content = json.loads((Path(folder) / SCORES).read_text(encoding="utf-8"))
+    content = read_json(Path(folder) / SCORES)
     lines = [f"{content['field']} in {content['unit']}, estimated from the image:"]
     for split, scores in content["splits"].items():
         network, constant = scores["network"], scores["constant"]

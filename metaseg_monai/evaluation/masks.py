@@ -11,7 +11,7 @@ from ignite.engine import Engine, Events
 from monai.transforms import Compose
 from torch import Tensor
 
-from metaseg_monai.errors import DataError, Problem
+from metaseg_monai.errors import DataError, Problem, listing
 from metaseg_monai.evaluation.per_case import Case, PerCase
 from metaseg_monai.evaluation.predicted import MaskRecord
 from metaseg_monai.images.geometry import AxialVolume
@@ -39,8 +39,7 @@ class _Stack:
 
     def missing(self) -> str:
         planes = np.flatnonzero(~self.came).tolist()
-        shown = ", ".join(map(str, planes[:10])) + (", ..." if len(planes) > 10 else "")
-        return f"{len(planes)} of {len(self.came)} planes ({shown})"
+        return f"{len(planes)} of {len(self.came)} planes ({listing(planes, 10, str)})"
 
 
 class SaveMasks:

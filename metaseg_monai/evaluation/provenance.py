@@ -1,7 +1,6 @@
 """Which weights made which files: those of an evaluation appear together, bound to its weights."""
 
 import csv
-import json
 import logging
 import math
 import os
@@ -17,7 +16,15 @@ from ignite.engine import Engine, Events
 
 from metaseg_monai.errors import DataError
 from metaseg_monai.evaluation.per_case import Measure, Together
-from metaseg_monai.files import file_sha256, new_folder, plain, replacing, set_aside
+from metaseg_monai.files import (
+    file_sha256,
+    new_folder,
+    plain,
+    read_json,
+    replacing,
+    set_aside,
+    write_json,
+)
 from metaseg_monai.owners import owned
 from metaseg_monai.tables.table import CaseTable
 from metaseg_monai.training.processes import bare_network
@@ -160,7 +167,7 @@ class RecordEvaluation:
             for file in written:
                 if not file.is_relative_to(part):  # such as masks, in a folder of their own
                     digests[Path(os.path.relpath(file, folder)).as_posix()] = file_sha256(file)
-            write_record(part / self.path.name, {**content, "files": dict(sorted(digests.items()))})
+            write_json(part / self.path.name, {**content, "files": dict(sorted(digests.items()))})
         settle(folder)
         done = [folder / file.relative_to(part) for file in written if file.is_relative_to(part)]
         engine.state.written = [*getattr(engine.state, "written", []), *done, self.path]
@@ -265,7 +272,7 @@ def add_results(folder: Path, record: Mapping[str, Any], files: Iterable[Path]) 
     """Bind further files of a folder, made of its results, to the same weights."""
     digests = {file.relative_to(folder).as_posix(): file_sha256(file) for file in files}
     known = {**record["files"], **digests}
-    write_record(folder / EVALUATION, {**record, "files": dict(sorted(known.items()))})
+    write_json(folder / EVALUATION, {**record, "files": dict(sorted(known.items()))})
 
 
 def why_changed(folder: Path, record: Mapping[str, Any]) -> str | None:
@@ -369,13 +376,7 @@ def _by_content(value: Any) -> Any:
 def _read_json(path: Path) -> dict[str, Any]:
     """The object of a JSON file; empty where there is none that can be read."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
-
-
-def write_record(path: Path, content: Mapping[str, Any]) -> None:
-    """Write what binds results to weights, in one step."""
-    with replacing(path) as part:
-        part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -11,7 +11,7 @@ import numpy as np
 
 from metaseg_monai.errors import DataError
 from metaseg_monai.images.geometry import axial_volume
-from metaseg_monai.images.image import Image
+from metaseg_monai.images.image import Image, without_alpha
 from metaseg_monai.images.read import read_image
 
 BLOCK = 8  # planes, or rows, that are converted at a time
@@ -50,9 +50,7 @@ def image_digest(image: Image) -> str:
     elif array.ndim == 4 and image.attributes.get("affine") is not None and len(array) == 1:
         with suppress(DataError):  # of a grid that is none, which others refuse
             array = axial_volume(image).planes[None]
-    if len(array) in (2, 4) and kind.kind == "u":
-        opaque = bool((array[-1] == np.iinfo(kind).max).all())
-        array = array[:-1] if opaque else array
+    array = without_alpha(array, kind)
     if len(array) == 3 and all(np.array_equal(array[0], other) for other in array[1:]):
         array = array[:1]
     if len(array) == 1:

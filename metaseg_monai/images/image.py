@@ -306,6 +306,36 @@ def value_counts(array: np.ndarray) -> dict[Any, int]:
     return dict(sorted(counts.items()))
 
 
+def refuse_values_beyond(
+    counts: Mapping[float, int], classes: int, path: object, step: str
+) -> None:
+    """Refuse a label, of `value_counts`, that has values beside the classes 0 to classes - 1.
+
+    Raises:
+        DataError: names the values, their share and the next step.
+    """
+    outside = [value for value in counts if not 0 <= value < classes]
+    if outside:
+        found = ", ".join(f"{value:g} ({counts[value]} px)" for value in outside[:5])
+        share = sum(counts[value] for value in outside) / sum(counts.values())
+        raise DataError(
+            f"{path}: label values {found}, expected 0..{classes - 1}: {share:.1%} of its pixels; "
+            f"{step}"
+        )
+
+
+def without_alpha(array: np.ndarray, kind: np.dtype[Any] | None = None) -> np.ndarray:
+    """The channels (C, *S) without a fully opaque alpha, which unsigned pixels may have.
+
+    Args:
+        array: (C, *S).
+        kind: of its values as they were stored; that of the array by default.
+    """
+    kind = array.dtype if kind is None else kind
+    has_alpha = len(array) in (2, 4) and kind.kind == "u"
+    return array[:-1] if has_alpha and np.all(array[-1] == np.iinfo(kind).max) else array
+
+
 def convert_channels(array: np.ndarray, channels: Channels) -> np.ndarray:
     """Give an image the channels a network expects; never guessed, always asked for.
 
@@ -329,10 +359,7 @@ def convert_channels(array: np.ndarray, channels: Channels) -> np.ndarray:
         raise DataError(f"channels={channels!r}: expected one of {', '.join(get_args(Channels))}")
     if channels == "stored":
         return array
-    colours = array
-    if array.shape[0] in (2, 4) and array.dtype.kind == "u":
-        opaque = bool(np.all(array[-1] == np.iinfo(array.dtype).max))
-        colours = array[:-1] if opaque else array
+    colours = without_alpha(array)
     count = colours.shape[0]
     if count not in (1, 3):
         raise DataError(

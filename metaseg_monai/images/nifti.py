@@ -15,12 +15,7 @@ from nibabel.volumeutils import apply_read_scaling
 from metaseg_monai.errors import DataError
 from metaseg_monai.files import readable
 from metaseg_monai.images.geometry import check_straight, same_grid, voxels_apart
-from metaseg_monai.images.image import (
-    Image,
-    check_announced,
-    faults_as_errors,
-    image_attributes,
-)
+from metaseg_monai.images.image import Image, check_announced, faults_as_errors, image_attributes
 
 HEADER_OF_SIZE = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
 SURPLUS_BYTES = 1 << 20  # what may follow the voxels, if it is less than a plane of them

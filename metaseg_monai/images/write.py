@@ -12,13 +12,7 @@ import tifffile
 from metaseg_monai.errors import DataError, typed
 from metaseg_monai.files import replacing
 from metaseg_monai.images.geometry import same_grid
-from metaseg_monai.images.image import (
-    FORMAT_OF_SUFFIX,
-    ORIENTATION,
-    Image,
-    as_stored,
-    image_suffix,
-)
+from metaseg_monai.images.image import FORMAT_OF_SUFFIX, ORIENTATION, Image, as_stored, image_suffix
 from metaseg_monai.images.nifti import mask_header
 from metaseg_monai.images.read import read_header
 

@@ -1,11 +1,7 @@
 """Inference that keeps each image's metadata its own."""
 
 from metaseg_monai.inferers.precision import AutocastInferer, channels_last
-from metaseg_monai.inferers.sliding import (
-    PlaneInferer,
-    SlidingWindowMetadataInferer,
-    each_tensor,
-)
+from metaseg_monai.inferers.sliding import PlaneInferer, SlidingWindowMetadataInferer, each_tensor
 
 __all__ = [
     "AutocastInferer",

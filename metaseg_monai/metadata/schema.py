@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from metaseg_monai.errors import MetadataError, did_you_mean, listing
-from metaseg_monai.files import replacing, text_file
+from metaseg_monai.files import read_json, replacing
 from metaseg_monai.metadata.fields import (
     AnyField,
     Availability,
@@ -229,7 +229,7 @@ class MetadataSchema:
         if out_of_range not in (None, "error", "flag"):
             raise MetadataError(f"out_of_range={out_of_range!r}: expected error or flag")
         try:
-            schema = cls.from_dict(json.loads(text_file(path).read_text("utf-8")))
+            schema = cls.from_dict(read_json(path))
             return schema if out_of_range is None else schema.with_policy(out_of_range)
         except (OSError, ValueError) as error:  # MetadataError and JSONDecodeError are ValueErrors
             raise MetadataError(

@@ -13,7 +13,7 @@ import pandas as pd
 from scipy.stats import spearmanr
 
 from metaseg_monai.errors import DataError, Problem, listing, system_refusal
-from metaseg_monai.files import PREFIX, file_sha256, replacing, writable
+from metaseg_monai.files import PREFIX, file_sha256, read_json, writable, write_json
 from metaseg_monai.metadata.fields import MetadataWarning
 from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.owners import owned
@@ -172,8 +172,7 @@ def prepare_kits21(
         owned(output, "is preparing this folder"),
     ):
         _check_output(output, settings, source, folder)  # nobody else changes it now
-        with replacing(output / SETTINGS_FILE) as part:
-            part.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+        write_json(output / SETTINGS_FILE, settings, indent=1)
         save_class_names(CLASS_NAMES, output / CLASSES)
         records = {}
         for one in each_case(write, cases, workers):
@@ -282,9 +281,7 @@ class KitsWriter:
             "slices": slices,
             "source": source,
         }
-        with replacing(path) as part:
-            told = {**record, DIGEST: _digest(record)}
-            part.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+        write_json(path, {**record, DIGEST: _digest(record)}, indent=1)
         return record
 
     def _source_of(
@@ -328,7 +325,7 @@ class KitsWriter:
 def _read_record(path: Path) -> Record:
     """The record of a case; an empty one where there is none as it was written."""
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
+        stored = read_json(path)
         if stored.pop(DIGEST) == _digest(stored):
             return dict(stored)
     except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):

@@ -10,7 +10,13 @@ import numpy as np
 import scipy.io
 
 from metaseg_monai.errors import DataError
-from metaseg_monai.images.image import Image, Meaning, convert_channels, value_counts
+from metaseg_monai.images.image import (
+    Image,
+    Meaning,
+    convert_channels,
+    refuse_values_beyond,
+    value_counts,
+)
 from metaseg_monai.images.read import as_plane, check_numbered, read_label
 
 Overlap = Literal["refuse", "smaller"]
@@ -55,15 +61,11 @@ def class_mask(paths: Sequence[Path], classes: int = 2, values: Meaning | None =
             "or give labels=binary, which takes equal channels"
         )
     counts = value_counts(array)
-    outside = [value for value in counts if not 0 <= value < classes]
-    if outside:
-        shown = ", ".join(f"{value:g} ({counts[value]} px)" for value in outside[:5])
-        share = sum(counts[value] for value in outside) / array.size
-        raise DataError(
-            f"{path}: label values {shown}, expected 0..{classes - 1}: {share:.1%} of its pixels; "
-            "mend it, or say what the values mean: labels=binary (0 and one other), "
-            "labels=instances (object numbers), threshold=N, or classes=N"
-        )
+    step = (
+        "mend it, or say what the values mean: labels=binary (0 and one other), "
+        "labels=instances (object numbers), threshold=N, or classes=N"
+    )
+    refuse_values_beyond(counts, classes, path, step)
     return Masks(
         array[0].astype(np.uint8), copied=None if told["twofold"] or "plane" in told else path
     )

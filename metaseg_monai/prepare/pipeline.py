@@ -1,6 +1,5 @@
 """From the cases of any source to a folder with a table that training reads."""
 
-import json
 import multiprocessing
 import os
 import shutil
@@ -21,7 +20,7 @@ import torch
 from tqdm import tqdm
 
 from metaseg_monai.errors import DataError, Problem
-from metaseg_monai.files import PREFIX, check_settings, new_folder, writable
+from metaseg_monai.files import PREFIX, check_settings, new_folder, writable, write_json
 from metaseg_monai.images.geometry import same_grid
 from metaseg_monai.images.identity import image_digest
 from metaseg_monai.images.image import Image, convert_channels, image_suffix
@@ -172,8 +171,7 @@ def prepare_found(
             rows, notes, more = _write(cases, root, rule, options, folder)
             problems = sorted([*problems, *more], key=lambda one: (one.case, one.file))
             write_problems(folder, problems)
-            text = json.dumps(kept, indent=1) + "\n"
-            (folder / SETTINGS_FILE).write_text(text, encoding="utf-8")
+            write_json(folder / SETTINGS_FILE, kept, indent=1)
             if foreground:
                 save_class_names({0: "background", 1: foreground}, folder / CLASSES)
             check_output(output, kept, WRITTEN)  # it may have been filled meanwhile

@@ -1,7 +1,6 @@
 """Which cases stay together, and in which split: as published, as a table says, or by a seed."""
 
 import hashlib
-import json
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from metaseg_monai.errors import DataError, Problem
-from metaseg_monai.files import text_file
+from metaseg_monai.files import read_json, text_file
 from metaseg_monai.naming import composed
 from metaseg_monai.prepare.found import FoundCase, listed
 from metaseg_monai.rows import read_lines
@@ -142,7 +141,7 @@ def _entries(path: Path) -> Iterator[tuple[str, str]]:
             )
         yield from ((cells[column], cells["split"].strip()) for _, cells in lines)
     else:
-        content = json.loads(text_file(path).read_text(encoding="utf-8"))
+        content = read_json(path)
         if not isinstance(content, Mapping):
             raise DataError(
                 f"{path}: expected {{split: [cases]}} or {{case: split}}; of several folds, save "

@@ -1,6 +1,5 @@
 """The published figures of the texts, and what our own say beside them."""
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +9,7 @@ import pandas as pd
 from pydantic import BaseModel, ValidationError
 
 from metaseg_monai.errors import ConfigError, DataError
-from metaseg_monai.files import text_file
+from metaseg_monai.files import read_json
 from metaseg_monai.reporting import scores
 from metaseg_monai.reporting.comparisons import compare_pair
 from metaseg_monai.reporting.page import Part, Section
@@ -67,7 +66,7 @@ def load_references(path: Path) -> dict[str, Reference]:
         ConfigError: no such file, not of the form, or an id twice.
     """
     try:
-        tables = json.loads(text_file(path).read_text(encoding="utf-8"))["tables"]
+        tables = read_json(path)["tables"]
     except OSError as error:
         raise ConfigError(
             f"Cannot read the published figures: {error}; give the path of references.json, which "

@@ -15,6 +15,7 @@ from metaseg_monai.errors import ConfigError, DataError, MetasegError, listing
 from metaseg_monai.evaluation import read_cases, read_counts, read_volumes
 from metaseg_monai.evaluation.per_case import PLACE, SPACING
 from metaseg_monai.evaluation.provenance import SAME, SEEN, WEIGHTS, check_results, read_evaluation
+from metaseg_monai.files import read_json
 from metaseg_monai.metadata.fields import AnyField, Continuous, read_number
 from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.metrics.scores import case_f1
@@ -153,7 +154,7 @@ class Results:
         told = []
         for run in self.runs:
             with suppress(OSError, ValueError, AttributeError):  # of a release before
-                content = _read_json(run.folder / CLASSES)
+                content = read_json(run.folder / CLASSES)
                 told.append({int(number): str(name) for number, name in content.items()})
         if not told or any(one != told[0] for one in told):
             return {}
@@ -457,10 +458,6 @@ def _cases(path: Path) -> pd.DataFrame:
     if are_volumes(cases).any():
         cases["volume"] = cases["volume"].where(cases["plane"] != "", cases["case"])
     return cases
-
-
-def _read_json(file: Path) -> Any:
-    return json.loads(file.read_text(encoding="utf-8"))
 
 
 def is_expert(condition: str) -> bool:

@@ -1,12 +1,11 @@
 """What a bundle from elsewhere would run, told before it is run."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from metaseg_monai.bundle.trust import Finding, read_bundle
 from metaseg_monai.errors import ConfigError
-from metaseg_monai.files import replacing, writable, written_at
+from metaseg_monai.files import writable, write_json, written_at
 
 
 @dataclass(frozen=True)
@@ -64,6 +63,6 @@ def check_bundle(
         return found
     file = (written_at(folder) if output is None else Path(output)) / "trust.json"
     content = {"verdict": found.verdict, "findings": [one._asdict() for one in found.problems]}
-    with writable(file), replacing(file) as part:
-        part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    with writable(file):
+        write_json(file, content)
     return Reading(folder, found.problems, file)

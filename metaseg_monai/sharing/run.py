@@ -23,7 +23,7 @@ from metaseg_monai.evaluation import read_counts
 from metaseg_monai.evaluation.estimates import tell_estimate
 from metaseg_monai.evaluation.provenance import home_of
 from metaseg_monai.explain.draw import draw
-from metaseg_monai.files import absolute, file_sha256, readable, replacing
+from metaseg_monai.files import absolute, file_sha256, read_json, readable, write_json
 from metaseg_monai.metadata.fields import UNKNOWN
 from metaseg_monai.metrics.scores import average_f1, case_mean_f1, pooled_f1, pooled_iou
 from metaseg_monai.training.weights import read_weights
@@ -164,8 +164,7 @@ def train(
             "weights_sha256": read_weights(folder / "model.pt")[1]["weights_sha256"],
             BORN: birth_of(folder / "model.pt"),
         }
-        with replacing(folder / RECORDS[0]) as part:
-            part.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        write_json(folder / RECORDS[0], record)
         return Trained(folder, pd.read_csv(folder / "log.csv"))
 
 
@@ -457,7 +456,7 @@ def _known(
     for file in (Path(folder) / name for name in RECORDS):
         if file.is_file():
             try:
-                record = json.loads(file.read_text(encoding="utf-8"))
+                record = read_json(file)
                 place, recorded = str(record["bundle"]), record["settings"]
                 known = {**recorded, "output_dir": as_data(absolute(folder))}
             except (ValueError, KeyError, TypeError) as error:

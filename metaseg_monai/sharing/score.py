@@ -1,6 +1,5 @@
 """Score predicted volumes against labels in the geometry of their files, as challenges do."""
 
-import json
 import os
 import re
 import tempfile
@@ -29,7 +28,7 @@ from metaseg_monai.evaluation.per_case import TEXT
 from metaseg_monai.evaluation.predicted import MadeBy, predicted_masks
 from metaseg_monai.evaluation.provenance import SEEN
 from metaseg_monai.evaluation.volume_table import VOLUMES
-from metaseg_monai.files import absolute, text_file
+from metaseg_monai.files import absolute, read_json
 from metaseg_monai.images.geometry import axial_volume, same_grid, voxels_apart
 from metaseg_monai.images.image import Image, image_suffix, unusable
 from metaseg_monai.images.read import read_label
@@ -112,10 +111,11 @@ def find_pairs(predictions: str | Path, labels: str | Path) -> Pairs:
         (pred,), ((case, label),) = found.values(), known.items()
         return Pairs([Pair(case, pred, label)], [], names)
     strangers = sorted(set(found) - set(known))
-    told = f"predicted, but without a label in {labels}, which has {_shown(sorted(known))}"
+    held = listing(sorted(known), SHOWN, str)
+    told = f"predicted, but without a label in {labels}, which has {held}"
     step = f"name labels and predictions alike, or remove what is no prediction from {predictions}"
     if len(strangers) == len(found):
-        raise DataError(f"{_shown(strangers)}: {told}; {step}")
+        raise DataError(f"{listing(strangers, SHOWN, str)}: {told}; {step}")
     unlabelled = [Problem(case, str(found[case]), told, step) for case in strangers]
     unlabelled += broken.values()
     pairs = [Pair(case, found[case], known[case]) for case in sorted(set(found) & set(known))]
@@ -179,11 +179,6 @@ def _case_of(path: Path) -> str:
     if path.name in FILE_NAMES:
         return composed(absolute(path).parent.name)
     return composed(path.name[: -len(image_suffix(path))].removesuffix(IMAGE_ENDING))
-
-
-def _shown(names: Sequence[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
 
 
 # The table that a command is to write: a free place, or a table that the command wrote before.
@@ -387,7 +382,7 @@ def _regions(given: Mapping[str, Any] | str | None) -> Mapping[str, Any] | None:
     if given is None or isinstance(given, Mapping):
         return given
     try:
-        content = json.loads(text_file(given).read_text(encoding="utf-8"))
+        content = read_json(given)
         if not isinstance(content, dict):
             raise ValueError("no object")
         return content

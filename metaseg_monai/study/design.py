@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from metaseg_monai.errors import ConfigError
-from metaseg_monai.files import text_file
+from metaseg_monai.files import read_json
 from metaseg_monai.networks.variants import ALL_VARIANTS, METADATA_VARIANTS
 
 EXPERTS = {"experts": False, "experts-steps": True}  # name -> at equal steps (contract 5)
@@ -193,7 +193,7 @@ class Study(BaseModel):
             ConfigError: the file is missing or no JSON object, or a key is unknown or wrong.
         """
         try:
-            content = json.loads(text_file(path).read_text(encoding="utf-8"))
+            content = read_json(path)
             if not isinstance(content, dict):
                 raise ValueError(f"expected an object {{key: value}}, got {content!r:.80}")
             return cls(**content)

@@ -2,7 +2,6 @@
 
 import csv
 import glob
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -13,7 +12,7 @@ from typing import Any
 from metaseg_monai.bundle.overrides import as_data, read_back
 from metaseg_monai.errors import CheckpointError, ConfigError, DataError
 from metaseg_monai.evaluation.provenance import read_evaluation, why_changed
-from metaseg_monai.files import PREVIOUS, absolute, file_sha256, numbered, replacing
+from metaseg_monai.files import PREVIOUS, absolute, file_sha256, numbered, read_json, write_json
 from metaseg_monai.study.design import Study
 from metaseg_monai.study.matrix import Run
 from metaseg_monai.training.weights import read_weights
@@ -53,9 +52,9 @@ def fix(study: Study, runs: Sequence[Run], output: Path) -> None:
         # also those of other configurations, wherever they were moved: they have been seen
         finished_runs = len(list(output.glob("**/counts.csv")))
         entry = {"at": now(), "finished_runs": finished_runs, "protocol": said}
-        _write(output / HISTORY, [*history, entry])
-    _write(output / PLAN, [asdict(run) for run in runs])
-    _write(output / STUDY, study.model_dump())
+        write_json(output / HISTORY, [*history, entry], default=str)
+    write_json(output / PLAN, [asdict(run) for run in runs], default=str)
+    write_json(output / STUDY, study.model_dump(), default=str)
 
 
 def read_history(output: Path) -> list[dict[str, Any]]:
@@ -68,7 +67,7 @@ def read_history(output: Path) -> list[dict[str, Any]]:
     if not file.is_file():
         return []
     try:
-        history: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))
+        history: list[dict[str, Any]] = read_json(file)
         for entry in history:
             _ = entry["at"], int(entry["finished_runs"]), dict(entry["protocol"])
     except (ValueError, KeyError, TypeError) as error:
@@ -97,7 +96,7 @@ def read_plan(output: Path) -> list[Run]:
         ConfigError: there are none, or the file is damaged.
     """
     try:
-        return [Run(**run) for run in json.loads((output / PLAN).read_text(encoding="utf-8"))]
+        return [Run(**run) for run in read_json(output / PLAN)]
     except (OSError, ValueError, TypeError) as error:
         raise ConfigError(f"{output / PLAN}: {error}; start the study again.") from error
 
@@ -112,7 +111,7 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     if not file.is_file():
         return None
     try:
-        record: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        record: dict[str, Any] = read_json(file)
         missing = [name for name in NEEDED if name not in record]
     except (ValueError, TypeError) as error:
         raise DataError(f"{file}: damaged ({error}); move its folder away.") from error
@@ -131,7 +130,7 @@ def read_log(folder: Path) -> list[dict[str, str]]:
 
 def write_record(folder: Path, record: Mapping[str, Any]) -> None:
     """Replace the record in one step."""
-    _write(folder / RECORD, record)
+    write_json(folder / RECORD, record, default=str)
 
 
 def is_finished(folder: Path, run: Run) -> bool:
@@ -266,8 +265,3 @@ def _move_aside(output: Path, folder: str) -> None:
     target = numbered(output / PREVIOUS / f"{folder}-{key}")
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.move(output / folder, target)
-
-
-def _write(path: Path, content: Any) -> None:
-    with replacing(path) as part:
-        part.write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")

@@ -10,7 +10,7 @@ import torch
 from monai.data import MetaTensor
 from tqdm import tqdm
 
-from metaseg_monai.errors import DataError
+from metaseg_monai.errors import DataError, listing
 from metaseg_monai.images.geometry import AxialVolume, axial_volume, same_grid, voxels_apart
 from metaseg_monai.images.identity import image_digest
 from metaseg_monai.images.image import (
@@ -19,6 +19,7 @@ from metaseg_monai.images.image import (
     Meaning,
     convert_channels,
     image_attributes,
+    refuse_values_beyond,
     value_counts,
     whole_numbers,
 )
@@ -186,27 +187,22 @@ def _remarks_on(cases: pd.DataFrame) -> list[str]:
         absent = np.flatnonzero(np.sum(cases["pixels"].tolist(), axis=0) == 0)
         found += [f"class {number} is in no label" for number in absent]
     if len(empty):
-        shown = ", ".join(empty[:SHOWN]) + (", ..." if len(empty) > SHOWN else "")
-        found.append(f"{len(empty)} of {labelled} masks are empty: {shown}")
+        found.append(f"{len(empty)} of {labelled} masks are empty: {listing(empty, SHOWN, str)}")
     if len(turned := cases["case"][cases["turned"]]):
-        shown = ", ".join(turned[:SHOWN]) + (", ..." if len(turned) > SHOWN else "")
         found.append(
             f"{len(turned)} images or masks are turned upright as their orientation tag says "
-            f"(EXIF, TIFF 274): {shown}; see that image and mask were drawn in one frame"
+            f"(EXIF, TIFF 274): {listing(turned, SHOWN, str)}; see that image and mask were drawn "
+            "in one frame"
         )
     two = cases[cases["twofold"] != ""]
     if len(two):
-        told = [f"{row.case} {row.twofold}" for row in two.head(SHOWN).itertuples()]
-        found.append(
-            f"{len(two)} of {labelled} masks are read as mask_values says: {'; '.join(told)}"
-            + ("; ..." if len(two) > SHOWN else "")
-        )
+        told = listing([f"{row.case} {row.twofold}" for row in two.itertuples()], SHOWN, str)
+        found.append(f"{len(two)} of {labelled} masks are read as mask_values says: {told}")
     full = cases["case"][[pixels[1:].sum() > pixels[0] for pixels in cases["pixels"]]]
     if len(full):
-        shown = ", ".join(full[:SHOWN]) + (", ..." if len(full) > SHOWN else "")
         found.append(
             f"{len(full)} of {labelled} masks have more foreground than background (inverted?): "
-            f"{shown}"
+            f"{listing(full, SHOWN, str)}"
         )
     return found
 
@@ -494,12 +490,6 @@ def _classes_of(label: Image, classes: int, foreground: list[int] | str | None) 
         return np.ascontiguousarray(array > 0, dtype=np.uint8)
     if isinstance(foreground, list):
         return np.ascontiguousarray(np.isin(array, foreground), dtype=np.uint8)
-    outside = [value for value in counts if not 0 <= value < classes]
-    if outside:
-        found = ", ".join(f"{value:g} ({counts[value]} px)" for value in outside[:5])
-        share = sum(counts[value] for value in outside) / array.size
-        raise DataError(
-            f"{path}: label values {found}, expected 0..{classes - 1}: {share:.1%} of its pixels; "
-            "set classes, or list the values that are foreground as label_values in the column map"
-        )
+    step = "set classes, or list the values that are foreground as label_values in the column map"
+    refuse_values_beyond(counts, classes, path, step)
     return np.ascontiguousarray(array, dtype=np.uint8 if classes <= 256 else np.int64)

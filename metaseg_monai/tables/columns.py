@@ -1,6 +1,5 @@
 """How a lab's own table is read without rewriting it (contract 7)."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -9,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 from pydantic import Field as Setting
 
 from metaseg_monai.errors import ConfigError
-from metaseg_monai.files import text_file
+from metaseg_monai.files import read_json, write_json
 from metaseg_monai.images.image import Meaning
 from metaseg_monai.naming import composed
 
@@ -105,7 +104,7 @@ class ColumnMap(BaseModel):
                 names file and key.
         """
         try:
-            content = json.loads(text_file(path).read_text(encoding="utf-8"))
+            content = read_json(path)
             if not isinstance(content, dict):
                 raise ValueError(f"expected an object {{key: value}}, got {content!r:.80}")
             return cls(**content)
@@ -114,8 +113,7 @@ class ColumnMap(BaseModel):
 
     def save(self, path: str | Path) -> None:
         """Write the column map as JSON; keys that have their default are left out."""
-        content = self.model_dump(exclude_defaults=True)
-        Path(path).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        write_json(path, self.model_dump(exclude_defaults=True))
 
 
 Columns = ColumnMap | Mapping[str, Any] | str | Path | None

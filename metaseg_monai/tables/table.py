@@ -16,7 +16,7 @@ from pydoc import locate
 from typing import Any, get_args
 
 from metaseg_monai.errors import ConfigError, DataError, MetadataError, Problem, listing, typed
-from metaseg_monai.files import readable, replacing, text_file, written_at
+from metaseg_monai.files import read_json, readable, write_json, written_at
 from metaseg_monai.images.image import FORMAT_OF_SUFFIX, MISSING, Meaning, image_suffix, unusable
 from metaseg_monai.metadata.fields import MetadataWarning, read_number, said
 from metaseg_monai.metadata.schema import MetadataSchema
@@ -200,7 +200,7 @@ def known_class_names(folder: str | Path) -> dict[int, str]:
     for name in (CLASSES, DECATHLON):
         file = Path(folder) / name
         try:
-            content = json.loads(text_file(file).read_text(encoding="utf-8"))
+            content = read_json(file)
             if name == DECATHLON:
                 content = content["labels"]  # nnU-Net has {name: number}, or regions
                 if all(isinstance(value, int) for value in content.values()):
@@ -222,9 +222,8 @@ def known_class_names(folder: str | Path) -> dict[int, str]:
 
 def save_class_names(names: Mapping[int, str], path: str | Path) -> None:
     """Write names as ``classes.json``, whole or not at all."""
-    with replacing(path) as part:
-        told = {str(number): name for number, name in names.items()}
-        part.write_text(json.dumps(told, ensure_ascii=False) + "\n", encoding="utf-8")
+    told = {str(number): name for number, name in names.items()}
+    write_json(path, told, indent=None, ensure_ascii=False)
 
 
 def tell(table: CaseTable) -> None:
@@ -236,7 +235,7 @@ def tell(table: CaseTable) -> None:
 def _simulate_once(folder: Path, recipe: Path) -> None:
     """Have the simulator fill its own folder, or see that it has these settings (contract 16)."""
     try:
-        settings = json.loads(text_file(recipe).read_text(encoding="utf-8"))
+        settings = read_json(recipe)
         target, output = settings.pop("_target_"), written_at(recipe.parent / settings["output"])
         if folder.resolve() != output:
             return

@@ -5,7 +5,6 @@ Each is a component of a bundle's `preprocessing` list. In it `ResampleToSpacing
 `ScaleIntensityBy` (percentiles of the image or of its plate).
 """
 
-import json
 import warnings
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -21,7 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 from scipy.ndimage import gaussian_filter
 
 from metaseg_monai.errors import ConfigError, DataError, DataWarning
-from metaseg_monai.files import replacing
+from metaseg_monai.files import write_json
 from metaseg_monai.images.geometry import resampled_shape, resize_image, resize_label
 from metaseg_monai.images.image import Channels
 from metaseg_monai.images.read import read_image
@@ -265,8 +264,7 @@ class IntensityStatistics:
 
     def save(self, path: str | Path) -> Path:
         """Write as JSON, whole or not at all."""
-        with replacing(path) as part:
-            part.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
+        write_json(path, asdict(self), indent=1)
         return Path(path)
 
     @classmethod

@@ -29,12 +29,7 @@ from metaseg_monai.simulate.cells.plan import (
     make_plan,
     place_images,
 )
-from metaseg_monai.simulate.generated import (
-    require,
-    require_whole,
-    write_generated,
-    write_tiff,
-)
+from metaseg_monai.simulate.generated import require, require_whole, write_generated, write_tiff
 from metaseg_monai.simulate.polygons import polygonise
 from metaseg_monai.tables.columns import SPLITS
 
