@@ -28,10 +28,11 @@ def likened(text: str) -> str:
 
     Only to tell of names that are probably one; those that are the same are `composed` alike.
 
-    >>> [likened(name) for name in ("Patient 007", "patient_7", "7.0", " 7 ", "\uff17")]
+    >>> [likened(name) for name in ("Patient 007", "patient_7", "7.0", "\uff17", "7\u200b")]
     ['patient7', 'patient7', '7', '7', '7']
     """
-    plain = unicodedata.normalize("NFKC", text).casefold()
+    seen = (one for one in text if unicodedata.category(one) != "Cf")  # no zero-width spaces
+    plain = unicodedata.normalize("NFKC", "".join(seen)).casefold()
     plain = re.sub(r"(?<![\d.])(\d+)\.0+(?![\d.])", r"\1", plain)
     plain = re.sub(r"(?<![\d.])0+(?=\d)", "", plain)
     return re.sub(r"(?<!\d)[\s_\-]+|[\s_\-]+(?!\d)", "", plain)  # 1-1 is not 11

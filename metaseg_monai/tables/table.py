@@ -510,7 +510,9 @@ class _Reading:
         """The rows of one line; more than one only with `rows_per`."""
         columns = self.columns
         metadata: dict[str, Any] = {
-            name: _in_unit(composed(cells[columns.column_of(name)]), columns.factors.get(name))
+            name: _in_unit(
+                composed(cells[columns.column_of(name)].strip()), columns.factors.get(name)
+            )
             for name in (self.schema.names if self.schema else ())
             if columns.column_of(name) in cells
         }
@@ -532,7 +534,9 @@ class _Reading:
         label = None
         if columns.label is not None and said(cells.get(columns.label)):
             label = self._found(cells[columns.label], columns.label, problems)
-        group = composed(cells.get(columns.group or "", "").strip())
+            if label in images:
+                problems.append(f"column {columns.label!r}: its image {label!r}; name its mask")
+        group = composed(said(cells.get(columns.group or "", "")))
         group = images[0] if columns.group is None else group
         split = None
         if columns.split in cells:

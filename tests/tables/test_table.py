@@ -80,6 +80,11 @@ def test_text_is_kept_exact(edited, size_schema):
     assert items[0]["group"] == "007"
 
 
+def test_spaces_around_a_category_make_no_category_of_their_own(edited, task_schema):
+    items = read_table(edited({0: {"task": " disc "}}), task_schema).items("train")
+    assert items[0]["metadata"]["task"] == "disc"  # it is the domain that scores are given for
+
+
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
@@ -94,6 +99,8 @@ def test_text_is_kept_exact(edited, size_schema):
         ({0: {"group": "patient2"}}, r"group 'patient2' is in several splits: train \(row 2\), te"),
         ({0: {"group": "patient2 "}}, "group 'patient2' is in several splits"),
         ({0: {"group": ""}}, "no group"),
+        ({0: {"group": "N/A"}}, "no group"),
+        ({0: {"label": "images/0.tif"}}, "its image 'images/0.tif'; name its mask"),
         ({0: {"image": "images/2.tif"}}, "image 'images/2.tif' is in several splits"),
         ({0: {"split": "Train"}}, "unknown split 'Train', expected train, val, test"),
         ({0: {"task": "dsic"}}, r"row 2 \(images_0\).*'task'.*dsic"),
