@@ -334,9 +334,9 @@ class KitsLayout:
         """
         return find_clinical(source, image.parent.parent)
 
-    def read_metadata(self, path: Path) -> dict[str, dict[str, str]]:
+    def read_metadata(self, path: Path) -> ClinicalTable:
         """A clinical table with the radiographic size as `tumour_size_mm`, in mm."""
-        return read_clinical(path)
+        return scan_clinical(path)
 
 
 def _is_label_file(path: Path) -> bool:

@@ -32,7 +32,7 @@ from metaseg_monai.images.image import (
 from metaseg_monai.metadata.fields import UNKNOWN, MetadataWarning
 from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.naming import Folder, composed
-from metaseg_monai.tables.clinical import read_clinical
+from metaseg_monai.tables.clinical import ClinicalTable, scan_clinical
 from metaseg_monai.tables.columns import ColumnMap, as_column_map
 from metaseg_monai.tables.table import OF_LABELS, case_name, refuse, scan_table, sift, tell
 
@@ -57,8 +57,8 @@ class Layout(Protocol):
     def metadata_file(self, source: Path, image: Path) -> Path | None:
         """The file that holds the metadata of an image, where there is one in the source."""
 
-    def read_metadata(self, path: Path) -> Mapping[str, Mapping[str, str]]:
-        """Such a file as text by column and case."""
+    def read_metadata(self, path: Path) -> ClinicalTable:
+        """Such a file as text by column and case, as far as it is right."""
 
 
 @typed
@@ -381,7 +381,7 @@ def _attach(
     if isinstance(metadata, (str, Path)):
         file = Path(metadata)
         names = [name for field in schema.fields for name in getattr(field, "values", ())]
-        read = layout.read_metadata if layout else partial(read_clinical, declared=names)
+        read = layout.read_metadata if layout else partial(scan_clinical, declared=names)
         _attach_rows(items, file, read(file), schema, left_out)
     else:
         _attach_values(items, source, schema, dict(metadata or {}))
@@ -413,10 +413,13 @@ def _attach_values(
 def _attach_rows(
     items: list[dict[str, Any]],
     file: Path,
-    rows: Mapping[str, Mapping[str, str]],
+    table: ClinicalTable,
     schema: MetadataSchema,
     left_out: list[Problem] | None,
 ) -> None:
+    rows, wrong = table.rows, table.problems
+    if wrong and not rows:
+        refuse(file, [f"{case}: {'; '.join(told)}" for case, told in wrong.items()])
     columns = sorted({column for row in rows.values() for column in row})
     if absent := [name for name in schema.names if name not in columns]:
         raise MetadataError(
@@ -424,15 +427,20 @@ def _attach_rows(
             + _as_written(schema)
         )
     row_of = {item["case"]: rows.get(item["case"], rows.get(item["group"])) for item in items}
-    if not any(row_of.values()):
+    problems = {
+        item["case"]: [f"case {item['case']!r}: {'; '.join(wrong[name])}"]
+        for item in items
+        for name in (item["group"], item["case"])
+        if name in wrong and not row_of[item["case"]]
+    }
+    if not problems and not any(row_of.values()):
         raise MetadataError(
             f"{file}: no row for any of {len(items)} case(s) ({_some(row_of)}); it has rows for "
             f"{_some(rows)}. Name the cases in it as here, or give the values by "
             + _as_written(schema)
         )
-    problems: dict[str, list[str]] = {}
     unknown: dict[str, list[str]] = defaultdict(list)
-    for item in items:
+    for item in (one for one in items if one["case"] not in problems):
         row = row_of[item["case"]]
         item["metadata"] = {name: row[name] for name in schema.names if name in row} if row else {}
         if found := schema.problems(item["metadata"], item["case"]):

@@ -181,3 +181,22 @@ def test_objects_and_gates_are_made_of_the_others(model, tmp_path):
         "column 'label': 'labels/6.tif' is a folder"
     ]
     assert len(drawn.problems) == 1
+
+
+@pytest.mark.parametrize("kind", ["csv", "json"])
+def test_a_wrong_row_of_the_metadata_file_leaves_out_its_case_alone(model, tmp_path, kind):
+    folder, _, _ = model
+    for number in range(5):
+        save(tmp_path / f"new/{number}.png", picture(20 + number))
+    rows = [{"case_id": str(n), "task": "ring", "size_mm": "7"} for n in (0, 1, 2, 3, 3, 4)]
+    rows[1]["size_mm"] = "7 cm"
+    if kind == "csv":
+        lines = [",".join(row.values()) for row in rows]
+        (tmp_path / "meta.csv").write_text("\n".join(["case_id,task,size_mm", *lines]))
+    else:
+        (tmp_path / "meta.json").write_text(json.dumps(rows))
+    made = predict(folder, tmp_path / "new", tmp_path / "out", tmp_path / f"meta.{kind}")
+    assert list(made.cases["case"]) == ["0", "2", "4"]
+    told = {row["case"]: f"{row['problem']}; {row['next_step']}" for row in listed(made.folder)}
+    assert "write the number alone" in told["1"]
+    assert "more than once" in told["3"]
