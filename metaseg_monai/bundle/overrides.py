@@ -202,17 +202,14 @@ def check_overrides(
     merged = config if isinstance(config, Mapping) else load_config(config)
     ids = dict(flatten(merged))
     in_monai = {SHORT.get(name, name) for name in (overrides if written is True else written or ())}
-    names = {key: key.lstrip("+").replace("::", "#") for key in overrides}
-    values = {
-        key: entered(names[key], value, ids.get(names[key]), key in in_monai)
-        for key, value in overrides.items()
-    }
     given: dict[str, Any] = {}
-    for key, value in values.items():
+    for key, override in overrides.items():
+        name = key.lstrip("+").replace("::", "#")
+        value = entered(name, override, ids.get(name), key in in_monai)
         if key.startswith("+") and isinstance(value, Mapping):  # merged into what is there
-            given |= {f"{names[key]}#{inner}": one for inner, one in value.items()}
+            given |= {f"{name}#{inner}": one for inner, one in value.items()}
         else:
-            given[names[key]] = value
+            given[name] = value
     accepted = ids.keys() | names_in([*ids.values(), *(value for _, value in flatten(given))])
     problems = []
     for name in given:

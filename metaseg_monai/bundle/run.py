@@ -22,7 +22,6 @@ from metaseg_monai.bundle.overrides import (
     read_back,
     read_config,
     typed,
-    unwrapped,
 )
 from metaseg_monai.bundle.trust import YAML, Own, normal, read_beside, read_parser, refuse_untrusted
 from metaseg_monai.errors import ConfigError, as_refusal, root_refusal
@@ -183,7 +182,6 @@ def running(
         MetasegError: whatever the library itself refuses, without the wrappers of MONAI.
     """
     files = [configuration_file(bundle, name) for name in configurations]
-    overrides = {name: unwrapped(value) for name, value in overrides.items()}
     given = {**(recorded or {}), **overrides}
     written = (recorded or {}).keys() - overrides.keys()
     model = read_back((recorded or {}).get("output_dir"))

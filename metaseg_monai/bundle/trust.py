@@ -118,10 +118,9 @@ def read_bundle(folder: Path) -> list[Finding]:
     contents, meta = {}, {}
     for file in files:
         name = _relative(file, folder)
-        try:
-            content = ConfigParser.load_config_file(str(file)) if file.is_file() else {}
-        except Exception as error:  # yaml has its own
-            found.append(Finding(name, "", "unreadable", f"{error}"[:SHOWN], WHY["unreadable"]))
+        content, unread = _loaded(file, name)
+        found += unread
+        if unread:
             continue
         if name == METADATA:  # as MONAI merges it
             meta = {name: {ConfigParser.meta_key: content}}
@@ -146,14 +145,18 @@ def read_beside(folder: Path) -> list[Finding]:
     python = [path for one in folders for path in one.iterdir() if path.suffix in PYTHON]
     found = [*_own_code(folder, sorted(python)), *_read_logging(folder)]
     for file in sorted((folder / "configs").glob("simulate*.json")):
-        try:
-            content = ConfigParser.load_config_file(str(file))
-        except (ValueError, OSError, RecursionError) as error:
-            name = _relative(file, folder)
-            found.append(Finding(name, "", "unreadable", f"{error}"[:SHOWN], WHY["unreadable"]))
-        else:
-            found += read_contents({_relative(file, folder): content})
+        name = _relative(file, folder)
+        content, unread = _loaded(file, name)
+        found += unread or read_contents({name: content})
     return found
+
+
+def _loaded(file: Path, name: str) -> tuple[Any, list[Finding]]:
+    """What a configuration holds, or why it cannot be read."""
+    try:
+        return ConfigParser.load_config_file(str(file)) if file.is_file() else {}, []
+    except Exception as error:  # yaml has its own
+        return None, [Finding(name, "", "unreadable", f"{error}"[:SHOWN], WHY["unreadable"])]
 
 
 def _own_code(folder: Path, python: Sequence[Path]) -> list[Finding]:
@@ -608,11 +611,18 @@ class _Expression:
             elif node.id not in bound:
                 self.tell("unreadable", f"{node.id} is no name that is known here")
             return
+        self._judge(paths)
+
+    def _judge(self, paths: Sequence[str], call: ast.Call | None = None) -> None:
+        """Whether what a path leads to may be called so, or be a value where it is not called."""
         for path in paths:
-            if path in GUARDED or _is_guarded(path):
+            if not (path in GUARDED or _is_guarded(path)):
+                if not _is_listed(path) and not self.reading.is_own(path):
+                    self.tell(_kind_of(path), f"{path} {WHY['call']}")
+            elif call is None:
                 self.tell(_kind_of(path), f"{path} may only be called, with its arguments in sight")
-            elif not _is_listed(path) and not self.reading.is_own(path):
-                self.tell(_kind_of(path), f"{path} {WHY['call']}")
+            else:
+                self._guarded(path, call)
 
     def _attribute(self, node: ast.Attribute, bound: frozenset[str]) -> None:
         ours = node.attr in WORDS_OF_OURS.split() and _reference_of(node.value) is not None
@@ -648,12 +658,8 @@ class _Expression:
         is_named = isinstance(function, ast.Name | ast.Attribute)
         paths = self._paths(function, bound) if is_named else None
         if paths is not None:
-            for path in paths:
-                if path in GUARDED or _is_guarded(path):
-                    self._guarded(path, node)
-                elif not _is_listed(path) and not self.reading.is_own(path):
-                    self.tell(_kind_of(path), f"{path} {WHY['call']}")
-        elif _is_format(function):
+            self._judge(paths, node)
+        elif _is_format(function) or (isinstance(function, ast.Name) and function.id in bound):
             pass
         elif isinstance(function, ast.Attribute):
             count = CALLED_ONLY.get(function.attr, len(node.args))
@@ -661,8 +667,6 @@ class _Expression:
             if function.attr in CALLED_ONLY and (is_starred or len(node.args) != count):
                 self.tell("call", f".{function.attr} takes {count} arguments in a configuration")
             self._attribute(function, bound)
-        elif isinstance(function, ast.Name) and function.id in bound:
-            pass
         elif _reference_of(function) is not None:
             self.read(function, bound)
         elif isinstance(function, ast.Name):
