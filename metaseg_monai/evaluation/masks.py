@@ -15,7 +15,7 @@ from metaseg_monai.errors import DataError, Problem, listing
 from metaseg_monai.evaluation.per_case import Case, PerCase
 from metaseg_monai.evaluation.predicted import MaskRecord
 from metaseg_monai.images.geometry import AxialVolume
-from metaseg_monai.images.image import image_format
+from metaseg_monai.images.image import LazyTensor, image_format
 from metaseg_monai.images.read import is_volume_file, read_header, volume_header
 from metaseg_monai.images.write import mask_suffix, write_mask
 from metaseg_monai.inferers.sliding import SlidingWindowMetadataInferer
@@ -126,15 +126,23 @@ class SaveMasks:
         """Write the mask of a case, or put it as a plane into its volume."""
         item = self._items[case["case"]]
         self._record.saw(self._name(item), case)
-        mask = np.asarray(self.postprocessing(dict(case))["pred"][0])
+        mask = self._mask(case)
         if self._is_plane(item):
-            self._put(item, mask)
+            self._put(item, np.asarray(mask))
         elif mask.ndim == 3 and "native_shape" in case:  # turned by AxialVolumed
             view, attributes = volume_header(item["image"])
             self._write(item, view.restore(np.moveaxis(mask, -1, 0)), attributes)
         else:
             self._write(item, mask, read_header(item["image"]))
         return ()
+
+    def _mask(self, case: Case) -> Any:
+        """The mask (*S) of a case; classes of a large image stay where they lie."""
+        pred, made = case["pred"], self.postprocessing.transforms
+        alone = len(made) == 1 and isinstance(made[0], AsMaskd)
+        if alone and isinstance(pred, LazyTensor) and not pred.is_floating_point():
+            return pred[0]
+        return np.asarray(self.postprocessing(dict(case))["pred"][0])
 
     def write(self, path: Path, found: list[Any]) -> list[Path]:
         """Refuse to end while planes of a volume are missing.
@@ -196,7 +204,7 @@ class SaveMasks:
             self._write(item, restored, stack.attributes)
             del self._stacks[name]
 
-    def _write(self, item: Mapping[str, Any], mask: np.ndarray, like: Mapping[str, Any]) -> None:
+    def _write(self, item: Mapping[str, Any], mask: Any, like: Mapping[str, Any]) -> None:
         with self._record.listed(self._path(item), self._name(item)) as part:
             write_mask(mask, part, like)
 

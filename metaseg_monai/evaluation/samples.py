@@ -1,6 +1,7 @@
 """Keep a few predictions of an evaluation, for reports that have pictures but no network."""
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ from torch import Tensor
 from metaseg_monai.errors import DataError
 from metaseg_monai.evaluation.per_case import Case
 from metaseg_monai.files import replacing
+from metaseg_monai.images.image import LARGE_PIXELS, every_nth
 from metaseg_monai.transforms.postprocessing import class_map
 
 
@@ -29,6 +31,9 @@ class Sample(NamedTuple):
 class PredictionSamples:
     """Measure of ``samples.npz``: some cases of every domain with all their modes.
 
+    Of images of more than 4 million pixels every n-th row and column is kept, which is what a
+    picture in a report can show.
+
     Of each of the first groups (patients) it is one, that with the largest foreground, for
     neighbouring slices of a patient would show the same. All cases of the first mode come first.
 
@@ -39,6 +44,7 @@ class PredictionSamples:
     def __init__(self, per_domain: int = 1) -> None:
         self.per_domain = per_domain
         self.samples: dict[tuple[str, str], Sample] = {}  # by domain and group
+        self.shown: dict[tuple[str, str], int] = {}  # foreground pixels of each
         self.first: str | None = None  # the mode in which cases are chosen, by their labels
 
     def start(self, items: list[Any]) -> None:
@@ -50,20 +56,22 @@ class PredictionSamples:
         place = case["domain"], case["group"]
         self.first = self.first or case["mode"]
         if case["mode"] == self.first:
-            label = middle_plane(case["label"][0]).astype(np.uint8)
-            if self._is_wanted(place, label):
-                image = case["image"].float()
-                image = to_unit(middle_plane(image[0] if len(image) == 1 else image.mean(0)))
-                self.samples[place] = Sample(case["case"], case["domain"], image, label, {})
+            shown = int(torch.count_nonzero(middle_plane(case["label"])))
+            if self._is_wanted(place, shown):
+                label = _drawn(case["label"])[0].astype(np.uint8)
+                image = torch.from_numpy(_drawn(case["image"])).float()
+                unit = to_unit((image[0] if len(image) == 1 else image.mean(0)).numpy())
+                self.samples[place] = Sample(case["case"], case["domain"], unit, label, {})
+                self.shown[place] = shown
         if place in self.samples and self.samples[place].case == case["case"]:
-            pred = middle_plane(torch.from_numpy(class_map(case["pred"]))).astype(np.uint8)
+            pred = class_map(torch.from_numpy(_drawn(case["pred"]))).astype(np.uint8)
             self.samples[place].preds[case["mode"]] = pred
         return ()
 
-    def _is_wanted(self, place: tuple[str, str], label: np.ndarray) -> bool:
+    def _is_wanted(self, place: tuple[str, str], shown: int) -> bool:
         """Whether a case is of a new group, while there is room, or shows more than its group's."""
         if place in self.samples:
-            return bool(np.count_nonzero(label) > np.count_nonzero(self.samples[place].label))
+            return shown > self.shown[place]
         return sum(domain == place[0] for domain, _ in self.samples) < self.per_domain
 
     def write(self, path: Path, found: list[Any]) -> list[Path]:
@@ -142,20 +150,18 @@ def read_arrays(path: str | Path, what: str, command: str) -> tuple[Any, dict[st
         raise DataError(f"{path}: no {what} ({error}); {command} again, or remove it.") from error
 
 
-PIXELS_RANKED = 1 << 24  # of larger images only some pixels tell the range of grey values
+def middle_plane(array: Tensor) -> Tensor:
+    """Return (C, H, W): the array itself, or the middle plane of the last axis of a volume."""
+    return array if array.ndim == 3 else array[..., array.shape[-1] // 2]
 
 
-def middle_plane(array: Tensor) -> np.ndarray:
-    """Return (H, W): the array itself, or the middle plane of the last axis of a volume."""
-    plane = array.detach().cpu().numpy()
-    return plane if plane.ndim == 2 else plane[..., plane.shape[-1] // 2]
+def _drawn(array: Tensor) -> np.ndarray:
+    """What a picture shows of it (C, H, W), of a large image every n-th row and column."""
+    plane = middle_plane(array).detach().cpu()
+    return every_nth(plane, math.isqrt(math.prod(plane.shape[1:]) // LARGE_PIXELS) + 1)
 
 
 def to_unit(image: np.ndarray) -> np.ndarray:
     """The grey values between the 1st and 99th percentile as float16 in 0..1."""
-    step = 1 + image.size // PIXELS_RANKED
-    low, high = np.quantile(image.ravel()[::step], [0.01, 0.99])
-    unit = np.empty(image.shape, np.float16)
-    for rows, source in zip(unit, image, strict=True):  # large images take little memory so
-        rows[...] = np.clip((source - low) / max(high - low, 1e-6), 0, 1)
-    return unit
+    low, high = np.quantile(image, [0.01, 0.99])
+    return np.clip((image - low) / max(high - low, 1e-6), 0, 1).astype(np.float16)

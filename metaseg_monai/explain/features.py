@@ -74,7 +74,7 @@ class GateFeatures:
         if name not in self.maps:
             if len(self.maps) >= self.cases:
                 return ()
-            image = to_unit(middle_plane(record.image.mean(0)))
+            image = to_unit(middle_plane(record.image).mean(0).detach().cpu().numpy())
             told = name, case["domain"], gate, record.images, image
             self.maps[name] = FeatureMaps(*told, [], {}, {})
         self.maps[name].before[case["mode"]] = _planes(record.before)
@@ -130,4 +130,4 @@ def _most_changed(maps: dict[str, np.ndarray]) -> list[int]:
 
 def _planes(features: Tensor) -> np.ndarray:
     """Return (C, h, w): the features themselves, or the middle planes of volumes."""
-    return np.stack([middle_plane(channel) for channel in features]).astype(np.float16)
+    return middle_plane(features).detach().cpu().numpy().astype(np.float16)

@@ -11,25 +11,10 @@ import numpy as np
 
 from metaseg_monai.errors import DataError
 from metaseg_monai.images.geometry import axial_volume
-from metaseg_monai.images.image import Image, without_alpha
+from metaseg_monai.images.image import Image, row_blocks
 from metaseg_monai.images.read import read_image
 
-BLOCK = 8  # planes, or rows, that are converted at a time
 READERS = min(8, os.cpu_count() or 1)  # of files at a time; decompression lets others work
-
-
-def pixel_digest(array: np.ndarray) -> str:
-    """SHA-256 of an array's shape and its values as float32, in whichever type and byte order.
-
-    >>> pixel_digest(np.array([[1, 2]], ">u2")) == pixel_digest(np.array([[1, 2.0]]))
-    True
-    """
-    digest = hashlib.sha256(str(array.shape).encode())
-    with np.errstate(over="ignore"):
-        for start in range(0, len(array), BLOCK):
-            block = array[start : start + BLOCK].astype("<f4")
-            digest.update((block + np.float32(0)).tobytes())  # no -0
-    return digest.hexdigest()
 
 
 def image_digest(image: Image) -> str:
@@ -43,20 +28,28 @@ def image_digest(image: Image) -> str:
     """
     array = image.array
     kind = np.dtype(image.attributes.get("stored", array.dtype))
-    if array.min() == array.max():
-        return ""
-    if array.ndim == 4 and array.shape[-1] == 1:
+    if len(array.shape) == 4 and array.shape[-1] == 1:
         array = array[..., 0]
-    elif array.ndim == 4 and image.attributes.get("affine") is not None and len(array) == 1:
+    elif len(array.shape) == 4 and image.attributes.get("affine") is not None and len(array) == 1:
         with suppress(DataError):  # of a grid that is none, which others refuse
             array = axial_volume(image).planes[None]
-    array = without_alpha(array, kind)
-    if len(array) == 3 and all(np.array_equal(array[0], other) for other in array[1:]):
-        array = array[:1]
-    if len(array) == 1:
-        return pixel_digest(array[0])
-    channels = ";".join(pixel_digest(channel) for channel in array)
-    return hashlib.sha256(channels.encode()).hexdigest()
+    channels, *space = map(int, array.shape)
+    digests = [hashlib.sha256(str(tuple(space)).encode()) for _ in range(channels)]
+    opaque, grey, ends = channels in (2, 4) and kind.kind == "u", True, []
+    for rows in row_blocks(array.shape):
+        block = array[(slice(0, channels), rows, *(slice(0, size) for size in space[1:]))]
+        ends += [block.min(), block.max()]
+        opaque = opaque and bool((block[-1] == np.iinfo(kind).max).all())
+        grey = grey and all(np.array_equal(block[0], other) for other in block[1:3])
+        with np.errstate(over="ignore"):
+            values = block.astype("<f4") + np.float32(0)  # no -0
+        for digest, channel in zip(digests, values, strict=True):
+            digest.update(channel.tobytes())
+    if np.min(ends) == np.max(ends):
+        return ""
+    told = [digest.hexdigest() for digest in digests[: channels - opaque]]
+    told = told[:1] if len(told) == 3 and grey else told
+    return told[0] if len(told) == 1 else hashlib.sha256(";".join(told).encode()).hexdigest()
 
 
 def file_digests(images: Sequence[Sequence[str | Path]], strict: bool = True) -> list[str]:

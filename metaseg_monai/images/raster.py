@@ -20,6 +20,7 @@ from metaseg_monai.images.image import (
     faults_as_errors,
     image_attributes,
     known_orientation,
+    row_blocks,
     upright,
 )
 
@@ -49,16 +50,27 @@ def read_png(path: Path, palette: Palette = "colours") -> Image:
             f"{path}: a 16-bit colour PNG cannot be read exactly; save it as 16-bit RGB TIFF"
         )
     with faults_as_errors(path, "PNG"), PngImageFile(path) as file:
-        mode, array = file.mode, np.array(file)
+        mode, array = file.mode, _pixels(file)
         doubtful = {**_doubtful(file), **_turn(file, exif)}
         if mode == "P" and palette == "colours":
             mode = "RGBA" if "transparency" in file.info else "RGB"
-            array = np.array(file.convert(mode))
+            array = _pixels(file.convert(mode))
     if array.dtype == np.bool_:
         array = array.astype(np.uint8)
     elif colour_type == GREY and bits < 8:
         array = array // (255 // ((1 << bits) - 1))  # Pillow stretches 2 and 4 bit to 0..255
     return _as_image(path, array, mode if mode != "P" else "L", "png", **doubtful)
+
+
+def _pixels(file: PIL.Image.Image) -> np.ndarray:
+    """The pixels (C, H, W), taken by rows: at once they would be held three times over."""
+    file.load()
+    first = np.array(file.crop((0, 0, 1, 1)))
+    array = np.empty((*first.shape[2:], file.height, file.width), first.dtype)
+    for rows in row_blocks((1, file.height, file.width)):
+        part = np.array(file.crop((0, rows.start, file.width, rows.stop)))
+        array[..., rows, :] = np.moveaxis(part, -1, 0) if part.ndim == 3 else part
+    return array if array.ndim == 3 else array[None]
 
 
 def _doubtful(file: PngImageFile) -> dict[str, Any]:
@@ -84,7 +96,7 @@ def read_jpeg(path: Path) -> Image:
         shape = (file.height, file.width)
         needed = file.height * file.width * len(file.getbands())
         check_announced(path, needed, path.stat().st_size, shape)
-        mode, array = file.mode, np.array(file)
+        mode, array = file.mode, _pixels(file)
         turn = _turn(file)
     return _as_image(path, array, mode, "jpeg", lossy="JPEG", **turn)
 
@@ -115,8 +127,7 @@ def _turn(file: PIL.Image.Image, exif: bytes = b"") -> dict[str, int]:
 def _as_image(path: Path, array: np.ndarray, mode: str, file_format: str, **doubtful: Any) -> Image:
     if mode not in CHANNELS_OF_MODE:
         raise DataError(f"{path}: pixels are stored as {mode}; expected grey or RGB; convert it")
-    axes = "YX" if array.ndim == 2 else "YXS"
-    array = array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1))
+    axes = "YX" if len(array) == 1 else "YXS"
     array = upright(array, doubtful.get("orientation", 1))
     attributes = image_attributes(str(path), file_format, axes, array.shape[1:], **doubtful)
     return Image(array, attributes)

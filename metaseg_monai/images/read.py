@@ -38,6 +38,7 @@ def read_image(
     spatial_dims: int | None = None,
     axes: str | None = None,
     palette: Palette = "colours",
+    lazily: bool = False,
 ) -> Image:
     """Read a TIFF, PNG, JPEG or NIfTI file, or a DICOM series, as stored and in its data type.
 
@@ -49,6 +50,7 @@ def read_image(
             D.
         axes: overrides the axes a TIFF file names, e.g. "CYX" for pages that are channels.
         palette: "colours" looks palette indices up (images), "indices" keeps them (labels).
+        lazily: of one file; see `read_tiff`.
 
     Returns:
         The array (C, H, W) or (C, H, W, D) and its attributes; see `Image`.
@@ -61,7 +63,7 @@ def read_image(
     if spatial_dims not in (None, 2, 3):
         raise DataError(f"spatial_dims={spatial_dims!r}: expected 2, 3 or None")
     if isinstance(path, (str, Path)):
-        return _read_file(Path(path), spatial_dims, axes, palette)
+        return _read_file(Path(path), spatial_dims, axes, palette, lazily)
     planes = [_read_file(Path(plane), spatial_dims, axes, palette) for plane in path]
     return _stack_planes(planes)
 
@@ -196,7 +198,13 @@ def check_numbered(image: Image) -> None:
         )
 
 
-def _read_file(path: Path, spatial_dims: int | None, axes: str | None, palette: Palette) -> Image:
+def _read_file(
+    path: Path,
+    spatial_dims: int | None,
+    axes: str | None,
+    palette: Palette,
+    lazily: bool = False,
+) -> Image:
     with readable(path):
         file_format = image_format(path)
     if axes is not None and file_format != "tiff":
@@ -206,7 +214,7 @@ def _read_file(path: Path, spatial_dims: int | None, axes: str | None, palette: 
         if file_format in ("tiff", "png", "jpeg"):
             check_content(path, file_format)
         if file_format == "tiff":
-            image = read_tiff(path, spatial_dims, axes, palette)
+            image = read_tiff(path, spatial_dims, axes, palette, lazily)
         elif file_format == "png":
             image = read_png(path, palette)
         elif file_format == "jpeg":
@@ -217,13 +225,13 @@ def _read_file(path: Path, spatial_dims: int | None, axes: str | None, palette: 
             image = read_nifti(path, mask=palette == "indices")
     except (OSError, MemoryError) as error:
         raise DataError(f"{path}: cannot be read ({error or 'too large for memory'})") from error
-    found = image.array.ndim - 1
+    found = len(image.array.shape) - 1
     if spatial_dims not in (None, found):
         raise DataError(
             f"{path}: has {found} spatial axes {image.array.shape[1:]}, expected {spatial_dims}; "
             f"set spatial_dims={found}, or slice or stack the files first"
         )
-    if image.array.dtype.kind not in "buif" or image.array.size == 0:
+    if image.array.dtype.kind not in "buif" or 0 in image.array.shape:
         raise DataError(
             f"{path}: {image.array.dtype} pixels of shape {image.array.shape}; expected numbers, "
             "at least one; save it anew"

@@ -16,6 +16,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from metaseg_monai.errors import DataError
 from metaseg_monai.images.image import (
     FORMAT_OF_SUFFIX,
+    LARGE_PIXELS,
     ORIENTATION,
     TURNS,
     Image,
@@ -47,6 +48,7 @@ def read_tiff(
     spatial_dims: int | None = None,
     axes: str | None = None,
     palette: Palette = "colours",
+    lazily: bool = False,
 ) -> Image:
     """Read the one image of a TIFF file as (C, H, W), or as (C, H, W, D) where that is asked for.
 
@@ -56,6 +58,8 @@ def read_tiff(
         axes: overrides the axes that the file names, one letter for each axis of its array:
             C or S channels, Z depth, Y rows, X columns.
         palette: "colours" looks palette indices up (images), "indices" keeps them (labels).
+        lazily: leave the pixels of a large plane in the file where its tiles or strips can be read
+            one by one: the array is a `TiffPixels` then.
 
     Raises:
         DataError: the file is damaged or truncated, holds several images or axes beyond those
@@ -73,6 +77,9 @@ def read_tiff(
         bits = min(8, page.bitspersample // series.dtype.itemsize)
         check_announced(path, needed, path.stat().st_size, series.shape, mask=mask, bits=bits)
         _check_segments(path, file)
+        if lazily and axes is None and _in_parts(series):
+            pixels: Any = TiffPixels(path, page)
+            return Image(pixels, image_attributes(str(path), "tiff", series.axes, pixels.shape[1:]))
         array = _decoded(path, series)
         if page.photometric == tifffile.PHOTOMETRIC.PALETTE and array.dtype.kind == "b":
             array = array.astype(np.uint8)
@@ -90,6 +97,82 @@ def read_tiff(
         str(path), "tiff", axes or stored_axes, array.shape[1:], **doubtful
     )
     return Image(array, attributes)
+
+
+class TiffPixels:
+    """The pixels (C, H, W) of a page, of which those asked for are read, as of an array.
+
+    The segments (tiles or strips) that the last part lay in are kept, for the next one.
+    """
+
+    def __init__(self, path: Path, page: Any) -> None:
+        self.path = path
+        rows, columns = page.imagelength, page.imagewidth
+        self.shape = (page.samplesperpixel, rows, columns)
+        self.dtype = page.dtype.newbyteorder("=")
+        self.separate = page.planarconfig == tifffile.PLANARCONFIG.SEPARATE
+        self.across = -(-columns // page.tilewidth) if page.is_tiled else 1  # segments
+        self.tall = page.tilelength if page.is_tiled else min(page.rowsperstrip, rows)
+        self._kept: dict[int, np.ndarray] = {}
+
+    def __getitem__(self, place: tuple[slice, slice, slice]) -> np.ndarray:
+        """Read a part.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+        channels, rows, columns = place
+        first, last = rows.start // self.tall, (rows.stop - 1) // self.tall
+        self._kept = {n: kept for n, kept in self._kept.items() if first <= n <= last}
+        missing = [n for n in range(first, last + 1) if n not in self._kept]
+        if missing:
+            self._kept.update(self._read(missing))
+        parts = []
+        for n in range(first, last + 1):
+            start, stop = max(rows.start, n * self.tall), min(rows.stop, (n + 1) * self.tall)
+            here = slice(start - n * self.tall, stop - n * self.tall)
+            parts.append(self._kept[n][channels, here, columns])
+        return np.concatenate(parts, axis=1)
+
+    def _read(self, bands: list[int]) -> dict[int, np.ndarray]:
+        """The rows (C, rows, W) of some bands of segments."""
+        found = {}
+        with _heard(self.path), tifffile.TiffFile(self.path) as file:
+            page = file.series[0].keyframe
+            down = -(-self.shape[1] // self.tall)
+            for band in bands:
+                height = min(self.tall, self.shape[1] - band * self.tall)
+                rows = np.empty((self.shape[0], height, self.shape[2]), self.dtype)
+                for plane in range(self.shape[0] if self.separate else 1):
+                    start = (plane * down + band) * self.across
+                    for index in range(start, start + self.across):
+                        file.filehandle.seek(page.dataoffsets[index])
+                        raw = file.filehandle.read(page.databytecounts[index])
+                        pixels, (_, _, _, left, _), _ = page.decode(raw, index)
+                        part = np.moveaxis(pixels[0], -1, 0)[:, :height, : self.shape[2] - left]
+                        where = slice(plane, plane + 1) if self.separate else slice(None)
+                        rows[where, :, left : left + part.shape[2]] = part
+                found[band] = rows
+        return found
+
+
+def _in_parts(series: Any) -> bool:
+    """Whether a series is a large plane, as it is to be taken, that can be read part by part."""
+    page = series.keyframe
+    plain = page.photometric in (tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.RGB)
+    whole = page.dtype is not None and page.dtype.kind in "uif" and page.imagedepth == 1
+    if not (plain and whole and page_orientation(page) == 1 and page.compression not in LOSSY):
+        return False
+    if len(series.pages) > 1 or page.imagelength * page.imagewidth <= LARGE_PIXELS:
+        return False
+    if series.axes not in ("YX", "YXS", "SYX") or math.prod(page.chunked) == 1:
+        return False
+    try:
+        series.parent.filehandle.seek(page.dataoffsets[0])
+        page.decode(series.parent.filehandle.read(page.databytecounts[0]), 0)
+    except Exception:  # without a decoder (imagecodecs), or damaged: reading all of it tells
+        return False
+    return True
 
 
 def page_orientation(page: Any) -> int:

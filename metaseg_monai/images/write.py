@@ -1,5 +1,6 @@
 """Writing a mask in the format and on the grid of its image, whole or not at all."""
 
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,15 +9,25 @@ import nibabel as nib
 import numpy as np
 import PIL.Image
 import tifffile
+import torch
 
 from metaseg_monai.errors import DataError, typed
 from metaseg_monai.files import replacing
 from metaseg_monai.images.geometry import same_grid
-from metaseg_monai.images.image import FORMAT_OF_SUFFIX, ORIENTATION, Image, as_stored, image_suffix
+from metaseg_monai.images.image import (
+    FORMAT_OF_SUFFIX,
+    ORIENTATION,
+    Image,
+    LazyTensor,
+    as_stored,
+    image_suffix,
+)
 from metaseg_monai.images.nifti import mask_header
 from metaseg_monai.images.read import read_header
 
 MASK_FORMAT = {"tiff": "tiff", "png": "png", "jpeg": "png", "nifti": "nifti", "dicom": "nifti"}
+STRIP_BYTES = 1 << 18
+TIFF: Mapping[str, Any] = {"photometric": "minisblack", "compression": "zlib"}
 MASK_SUFFIX = {"tiff": ".tif", "png": ".png", "nifti": ".nii.gz"}  # by the mask's format
 
 
@@ -35,7 +46,7 @@ def write_mask(mask: Any, path: str | Path, like: Image | Mapping[str, Any] | st
 
     Args:
         mask: (H, W) or (H, W, D) whole numbers 0..65535; uint8 is written where they fit. A TIFF
-            stack holds D as its pages.
+            stack holds D as its pages. A `LazyTensor` of uint8 is written to a TIFF by rows.
         path: file to write, `.tif`, `.png` or `.nii(.gz)` as `mask_suffix` tells; its folder is
             made where it is missing.
         like: the image, its path, or its attributes, of which `format` and, for NIfTI and DICOM,
@@ -65,23 +76,39 @@ def write_mask(mask: Any, path: str | Path, like: Image | Mapping[str, Any] | st
         raise DataError(f"{path}: is the image itself, which its mask would replace; rename one")
     if FORMAT_OF_SUFFIX.get(image_suffix(path)) != file_format:
         raise DataError(f"{path}: a mask for {told['format']} ends in {mask_suffix(told)}")
-    pixels = _smallest_unsigned(path, np.asarray(mask))
-    shape = tuple(int(size) for size in told.get("spatial_shape", pixels.shape))
-    if pixels.shape != shape or pixels.ndim not in (2, 3):
-        raise DataError(f"{path}: mask of shape {pixels.shape}, expected the image's {shape}")
     orientation = told.get("orientation", 1)
+    by_rows = isinstance(mask, LazyTensor) and mask.dtype == torch.uint8 and mask.ndim == 2
+    by_rows = by_rows and file_format == "tiff" and orientation == 1
+    pixels: Any = mask if by_rows else _smallest_unsigned(path, np.asarray(mask))
+    shape = tuple(int(size) for size in told.get("spatial_shape", pixels.shape))
+    if tuple(pixels.shape) != shape or pixels.ndim not in (2, 3):
+        raise DataError(f"{path}: mask of shape {pixels.shape}, expected the image's {shape}")
     if orientation != 1:
         pixels = as_stored(pixels, orientation)
     with replacing(path) as partial:
-        if file_format == "tiff":
+        if by_rows:
+            rows = max(1, STRIP_BYTES // shape[1])  # as tifffile has it
+            strips = (
+                zlib.compress(np.ascontiguousarray(pixels[row : row + rows]).data)
+                for row in range(0, shape[0], rows)
+            )
+            tifffile.imwrite(
+                partial,
+                strips,
+                shape=shape,
+                dtype=np.uint8,
+                rowsperstrip=rows,
+                metadata={"axes": "YX"},
+                **TIFF,
+            )
+        elif file_format == "tiff":
             pages = pixels if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
             tifffile.imwrite(
                 partial,
                 pages,
-                photometric="minisblack",
-                compression="zlib",
                 metadata={"axes": "ZYX"[-pixels.ndim :]},
                 extratags=orientation_tags(orientation),
+                **TIFF,
             )
         elif file_format == "png":
             exif: dict[str, Any] = {}
@@ -105,7 +132,8 @@ def _smallest_unsigned(path: Path, mask: np.ndarray) -> np.ndarray:
         whole = bool(np.isfinite(mask).all() and (mask % 1 == 0).all())
     if mask.size == 0 or not whole or mask.min() < 0 or mask.max() > np.iinfo(np.uint16).max:
         raise DataError(f"{path}: a mask holds whole numbers 0..65535, at least one")
-    return mask.astype(np.uint8 if mask.max() <= np.iinfo(np.uint8).max else np.uint16)
+    kind = np.uint8 if mask.max() <= np.iinfo(np.uint8).max else np.uint16
+    return mask.astype(kind, copy=False)
 
 
 def _write_nifti(path: Path, pixels: np.ndarray, like: Mapping[str, Any]) -> None:

@@ -4,21 +4,27 @@ MONAI's `SlidingWindowInferer` mixes windows of several images in one batch but 
 arguments over whole, so metadata would meet the wrong image; its `SliceInferer` drops them.
 """
 
+import functools
 import itertools
+import math
+import operator
+import tempfile
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from monai.data import MetaTensor
+from monai.data.utils import compute_importance_map, dense_patch_slices
 from monai.inferers import Inferer, SlidingWindowInferer
+from monai.inferers.utils import _get_scan_interval
 from monai.utils import fall_back_tuple
 from torch import Tensor
 
 from metaseg_monai.errors import ConfigError, DataError, MetadataError
+from metaseg_monai.images.image import LARGE_PIXELS, LazyTensor, Place
 
-LARGE_PIXELS = 1 << 22  # an image that is run in bands of rows
-BAND_WINDOWS = 2
 BLENDS = ("gaussian", "constant", "pyramid", "discard")
 
 Network = Callable[..., Any]
@@ -45,7 +51,8 @@ class SlidingWindowMetadataInferer(Inferer):
 
     Attributes:
         reduce: what becomes of logits (B, K, rows, ...) before they are put together, where less is
-            needed than those of whole images, which take most of the memory; None leaves them.
+            needed than those of whole images; None leaves them. The output for a `LazyTensor` is
+            one, too, whose values lie in a temporary file.
 
     Raises:
         ConfigError: A setting is out of its range, or does not go with another.
@@ -138,78 +145,69 @@ class SlidingWindowMetadataInferer(Inferer):
             )
         else:
             bands = self._blended(inputs, run, window)
-        return _joined(bands, inputs.shape[2], self.reduce)
+        return _joined(bands, inputs.shape[2], self.reduce, isinstance(inputs, LazyTensor))
 
     def _blended(
         self, inputs: Tensor, run: Callable[[Tensor, list[int]], Any], window: Sequence[int]
     ) -> Iterator[tuple[slice, Any]]:
-        """Run overlapping windows, those of large images in bands of rows.
-
-        Logits and the sum of the weights then take no memory of the whole image's size. The windows
-        are those of the whole image; what a band shares with the next one is run once.
-        """
+        """Run overlapping windows; of a large image no more rows are held than a window has."""
         if self.blend == "pyramid":
             self.windows.roi_weight_map = pyramid_weights(window)
-        size = inputs.shape[2]
-        bands = self._bands(size, window[0]) if _is_large(inputs) else []
-        known: dict[tuple[int, ...], Tensor] = {}  # of windows that the next band needs, too
-        for (seen, kept), (after, _) in itertools.zip_longest(
-            bands, bands[1:], fillvalue=(slice(size, size), slice(0))
-        ):
+        if _is_large(inputs) and all(map(operator.le, window, inputs.shape[2:])):
+            bands = self._rows(inputs, run, window)
+            first = next(bands, None)
+            if first is not None:
+                yield first
+                yield from bands
+                return
 
-            def blended(
-                windows: Tensor,
-                coordinates: list[list[slice]],
-                first: int = seen.start,
-                shared: int = after.start,
-            ) -> Any:
-                starts = [
-                    (one[2].start + first, *(a.start for a in one[3:])) for one in coordinates
-                ]
-                new = [place for place, start in enumerate(starts) if start not in known]
-                found = run(windows[new], [0] * len(new)) if new else None
-                if found is not None and not isinstance(found, Tensor):
-                    return found  # and so for every window
-                fresh = iter(() if found is None else found)
-                parts = [known.pop(start) if start in known else next(fresh) for start in starts]
-                known.update(
-                    (start, part.clone())
-                    for start, part in zip(starts, parts, strict=True)
-                    if start[0] >= shared
-                )
-                return torch.stack(parts)
+        def of_images(windows: Tensor, coordinates: list[list[slice]]) -> Any:
+            return run(windows, [place[0].start for place in coordinates])
 
-            pred = self.windows(inputs[:, :, seen], blended)
-            shape = inputs[:, :, seen].shape[2:]
-            if any(one.shape[2:] != shape for one in each_tensor(pred)):
-                bands = []  # of another resolution
-                break
-            rows = slice(kept.start - seen.start, kept.stop - seen.start)
-            yield kept, _cut(pred, (slice(None), slice(None), rows))
-        if not bands:
+        yield slice(0, inputs.shape[2]), self.windows(inputs, of_images)
 
-            def of_images(windows: Tensor, coordinates: list[list[slice]]) -> Any:
-                return run(windows, [place[0].start for place in coordinates])
+    def _rows(
+        self, inputs: Tensor, run: Callable[[Tensor, list[int]], Any], window: Sequence[int]
+    ) -> Iterator[tuple[slice, Tensor]]:
+        """Blend the windows of one image as MONAI does, one row of windows after the other.
 
-            yield slice(0, size), self.windows(inputs, of_images)
-
-    def _bands(self, size: int, window: int) -> list[tuple[slice, slice]]:
-        """Rows that windows run together see, and those of them that no later band touches.
-
-        None where one band would be all of the image.
+        Nothing comes where the network gives more than one tensor, or another resolution.
         """
-        overlap = self.windows.overlap
-        share = overlap if isinstance(overlap, int | float) else overlap[0]
-        step = max(1, int(window * (1 - share))) if window < size else window
-        starts = sorted({*range(0, max(1, size - window), step), max(0, size - window)})
-        bands = []
-        for first in range(0, len(starts), BAND_WINDOWS):
-            last = min(first + BAND_WINDOWS, len(starts))
-            until = size if last == len(starts) else starts[last]
-            begin = next(start for start in starts if start + window > starts[first] or not first)
-            seen = slice(begin, starts[last - 1] + window)
-            bands.append((seen, slice(starts[first] if first else 0, until)))
-        return bands if len(bands) > 1 else []
+        shape, overlap = tuple(inputs.shape[2:]), self.windows.overlap
+        shares = (overlap,) * len(shape) if isinstance(overlap, int | float) else tuple(overlap)
+        steps = _get_scan_interval(shape, tuple(window), len(shape), shares)
+        places = dense_patch_slices(shape, tuple(window), steps)
+        weights = self.windows.roi_weight_map
+        if weights is None:
+            weights = compute_importance_map(
+                tuple(window), mode=self.windows.mode, device=inputs.device, dtype=inputs.dtype
+            )
+        weights = weights.to(inputs.device, inputs.dtype)
+        rows = [
+            (start, list(row)) for start, row in itertools.groupby(places, lambda at: at[0].start)
+        ]
+        sums = counts = torch.empty(0)
+        for (start, row), after in zip(rows, [*(at for at, _ in rows[1:]), shape[0]], strict=True):
+            across = [(slice(None), slice(None), slice(None), *at[1:]) for at in row]
+            for first in range(0, len(row), self.windows.sw_batch_size):
+                chosen = slice(first, first + self.windows.sw_batch_size)
+                here = [inputs[(slice(None), slice(None), *at)] for at in row[chosen]]
+                pred = run(torch.cat(here), [0] * len(here))
+                if not isinstance(pred, Tensor) or pred.shape[2:] != weights.shape:
+                    return
+                if not sums.numel():
+                    sums = weights.new_zeros((1, pred.shape[1], window[0], *shape[1:]))
+                    counts = weights.new_zeros((1, 1, window[0], *shape[1:]))
+                pred *= weights
+                for at, one in zip(across[chosen], pred, strict=True):
+                    sums[at] += one
+            for at in across:
+                counts[at] += weights
+            done, left = after - start, window[0] - (after - start)
+            yield slice(start, after), sums[:, :, :done] / counts[:, :, :done]
+            for held in (sums, counts):
+                held[:, :, :left] = held[:, :, done:].clone()
+                held[:, :, left:] = 0
 
 
 def _is_large(inputs: Tensor) -> bool:
@@ -225,19 +223,58 @@ def _empty(pred: Any, batch: int, *shape: int) -> Any:
     return map_tensors(lambda part: part.new_empty((batch, part.shape[1], *shape)), pred)
 
 
-def _joined(bands: Bands, size: int, reduce: Callable[[Tensor], Tensor] | None = None) -> Any:
+def _joined(
+    bands: Bands,
+    size: int,
+    reduce: Callable[[Tensor], Tensor] | None = None,
+    on_disk: bool = False,
+) -> Any:
     """Put rows together that are `size` in all, each band reduced first."""
     output: Any = None
+    targets: Sequence[Any] = ()
     for rows, band in bands:
         pred = band if reduce is None else map_tensors(reduce, band)
         if rows == slice(0, size):
             return pred
         if output is None:
             first = each_tensor(pred)[0]
-            output = _empty(pred, len(first), size, *first.shape[3:])
-        for whole, part in zip(each_tensor(output), each_tensor(pred), strict=True):
+            if on_disk:
+                targets = [_Spool(part, size) for part in each_tensor(pred)]
+                spooled = iter([target.tensor() for target in targets])
+                output = map_tensors(functools.partial(next, spooled), pred)
+            else:
+                output = _empty(pred, len(first), size, *first.shape[3:])
+                targets = each_tensor(output)
+        for whole, part in zip(targets, each_tensor(pred), strict=True):
             whole[:, :, rows] = part
     return output
+
+
+class _Spool:
+    """The output for one image on disk, in a file that has no name and goes with the process."""
+
+    def __init__(self, first: Tensor, size: int) -> None:
+        self.shape, self.kind = (first.shape[1], size, *first.shape[3:]), first.dtype
+        self.row = first.element_size() * math.prod(self.shape[2:])
+        self.file = tempfile.TemporaryFile()  # noqa: SIM115
+        weakref.finalize(self, self.file.close)
+
+    def tensor(self) -> LazyTensor:
+        """What is, or will be, there (1, K, *S)."""
+        return LazyTensor(self._read, self.shape, self.kind)[None]  # type: ignore[return-value]
+
+    def __setitem__(self, place: tuple[slice, slice, slice], part: Tensor) -> None:
+        for channel, values in enumerate(part[0].cpu()):
+            self.file.seek((channel * self.shape[1] + place[2].start) * self.row)
+            self.file.write(values.contiguous().view(torch.uint8).numpy().data)
+
+    def _read(self, at: Place) -> Tensor:
+        channels, rows = (range(one.start, one.stop) for one in at[:2])
+        part = torch.empty((len(channels), len(rows), *self.shape[2:]), dtype=self.kind)
+        for values, channel in zip(part, channels, strict=True):
+            self.file.seek((channel * self.shape[1] + rows.start) * self.row)
+            self.file.readinto(values.view(torch.uint8).numpy().data)
+        return part[(slice(None), slice(None), *at[2:])]
 
 
 class PlaneInferer(Inferer):

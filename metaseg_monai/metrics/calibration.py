@@ -1,5 +1,7 @@
 """Can a predicted probability be taken at its word? Bins for each case, and errors from them."""
 
+import math
+
 import pandas as pd
 import torch
 from torch import Tensor
@@ -26,12 +28,14 @@ def bin_probabilities(logits: Tensor, label: Tensor, bins: int = 10) -> Tensor:
     """
     if logits.shape[:1] + logits.shape[2:] != label.shape:
         raise DataError(f"logits {tuple(logits.shape)} and target {tuple(label.shape)} do not fit")
-    parts = zip(
-        logits.flatten(2).split(PIXELS_AT_ONCE, dim=2),
-        label.flatten(1).split(PIXELS_AT_ONCE, dim=1),
-        strict=True,
-    )
-    return torch.stack([_bin_part(*part, bins) for part in parts]).sum(0)
+    width, pixels, parts = math.prod(label.shape[2:]), math.prod(label.shape[1:]), []
+    for start in range(0, pixels, PIXELS_AT_ONCE):
+        stop = min(start + PIXELS_AT_ONCE, pixels)
+        rows = slice(start // width, -(-stop // width))
+        cut = slice(start - rows.start * width, stop - rows.start * width)
+        found = logits[:, :, rows].flatten(2)[:, :, cut]
+        parts.append(_bin_part(found, label[:, rows].flatten(1)[:, cut], bins))
+    return torch.stack(parts).sum(0)
 
 
 PIXELS_AT_ONCE = 1 << 22  # so that large images take little memory

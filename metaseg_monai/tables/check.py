@@ -1,5 +1,6 @@
 """What is wrong with the files of a case, and of a whole table before any training."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,12 +15,16 @@ from metaseg_monai.errors import DataError, listing
 from metaseg_monai.images.geometry import AxialVolume, axial_volume, same_grid, voxels_apart
 from metaseg_monai.images.identity import image_digest
 from metaseg_monai.images.image import (
+    LARGE_PIXELS,
     Channels,
     Image,
+    LazyTensor,
     Meaning,
+    Place,
     convert_channels,
     image_attributes,
     refuse_values_beyond,
+    row_blocks,
     value_counts,
     whole_numbers,
 )
@@ -35,7 +40,8 @@ class LoadedCase(NamedTuple):
     """A case as a network can take it.
 
     Attributes:
-        image: (C, *S) float32, finite, channels as asked for.
+        image: (C, *S) float32, finite, channels as asked for; a `LazyTensor` of a large image where
+            that was allowed.
         label: (1, *S) classes, uint8 (int64 beyond 256 classes), or None where there is none.
         attributes: of the image file, see `Image`, with `stored`, the type of its pixels there,
             and `twofold`, why its label can be read in two ways (see `read_label`), if it can;
@@ -44,7 +50,7 @@ class LoadedCase(NamedTuple):
         remarks: what is allowed but seldom meant, in words.
     """
 
-    image: np.ndarray
+    image: Any
     label: np.ndarray | None
     attributes: dict[str, Any]
     remarks: tuple[str, ...]
@@ -288,6 +294,7 @@ def load_case(
     axes: str | None = None,
     volumes: VolumeCache | None = None,
     identify: bool = False,
+    lazily: bool = False,
 ) -> LoadedCase:
     """Read the image of an item, and its label where it has one.
 
@@ -307,6 +314,8 @@ def load_case(
         volumes: where the volumes of the planes stay, so that those to come need no reading.
         identify: put into the attributes `pixels`, the `image_digest` of the image, and behind a
             space that of the volume that it is a plane of.
+        lazily: keep the pixels of a large image as they are stored, and make float32 of a part when
+            it is asked for.
 
     Raises:
         DataError: a file cannot be read, pixels are not finite, or the label's shape, affine or
@@ -324,7 +333,7 @@ def load_case(
         if planar and (volumes.holds("image", path) or is_volume_file(path)):
             image, stored_label = _read_plane(item, volumes, remarks)
         else:
-            image, stored_label = _read(path, spatial_dims, axes), None
+            image, stored_label = _read(path, spatial_dims, axes, lazily), None
             remarks += _grid_remarks(image)
             if spatial_dims != 3 and is_file and image.array.shape[3:] == (1,):
                 image, stored_label = _read_plane({**item, "plane": 0}, volumes, remarks)
@@ -334,7 +343,13 @@ def load_case(
         where = image.attributes["path"]
         if "plane" in image.attributes:
             where += f", plane {image.attributes['plane']}"
-        pixels = _finite_float32(convert_channels(image.array, channels), where)
+        of_planes = len(image.array.shape) == 3 or spatial_dims == 3
+        large = math.prod(image.array.shape[1:]) > LARGE_PIXELS
+        pixels: Any
+        if lazily and of_planes and large:
+            pixels = _lazily(image.array, channels, where)
+        else:
+            pixels = _finite_float32(convert_channels(image.array, channels), where)
         label = None
         if stored_label is not None:
             label = _classes_of(stored_label, classes, item.get("label_values"))
@@ -342,7 +357,7 @@ def load_case(
         raise DataError(f"case {case!r}: {error}" if case else str(error)) from error
     if "plane" not in image.attributes and pixels.min() == pixels.max():
         remarks.append(
-            f"{where}: every pixel is {pixels.flat[0]:g}; "
+            f"{where}: every pixel is {float(pixels.min()):g}; "
             "an image without contrast; remove the row if that is not meant"
         )
     told = tuple(f"case {case!r}: {remark}" for remark in remarks)
@@ -357,10 +372,12 @@ def load_case(
     return LoadedCase(pixels, label, attributes, told)
 
 
-def _read(given: Any, spatial_dims: int | None, axes: str | None = None) -> Image:
+def _read(
+    given: Any, spatial_dims: int | None, axes: str | None = None, lazily: bool = False
+) -> Image:
     """An image from its file, or as it is given."""
     if not isinstance(given, (np.ndarray, torch.Tensor)):
-        return read_image(given, spatial_dims, axes)
+        return read_image(given, spatial_dims, axes, lazily=lazily)
     array = np.asarray(given.detach().cpu() if isinstance(given, torch.Tensor) else given)
     array = array[None] if array.ndim == 2 else array
     if array.ndim not in (3, 4) or spatial_dims not in (None, array.ndim - 1) or not array.size:
@@ -375,27 +392,55 @@ def _read(given: Any, spatial_dims: int | None, axes: str | None = None) -> Imag
 
 
 def _finite_float32(array: np.ndarray, path: str) -> np.ndarray:
-    with np.errstate(over="ignore"):  # beyond float32's range becomes inf, refused below
-        pixels = np.ascontiguousarray(array, dtype=np.float32)
-    broken = int(pixels.size - np.count_nonzero(np.isfinite(pixels)))
+    pixels = _float32(array)
+    _check_finite(path, int(pixels.size - np.count_nonzero(np.isfinite(pixels))), pixels.size)
+    return pixels
+
+
+def _float32(array: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):  # beyond float32's range becomes inf, which is refused
+        return np.ascontiguousarray(array, dtype=np.float32)
+
+
+def _check_finite(path: str, broken: int, pixels: int) -> None:
     if broken:
         raise DataError(
-            f"{path}: {broken} of {pixels.size} pixels are not finite numbers; mend the image or "
+            f"{path}: {broken} of {pixels} pixels are not finite numbers; mend the image or "
             "remove the row"
         )
-    return pixels
+
+
+def _lazily(array: Any, channels: Channels, path: str) -> LazyTensor:
+    """Pixels of which a part is read, converted and made float32 when it is asked for."""
+    if channels != "stored" and array.shape[0] not in (1, 3):
+        array = convert_channels(array[tuple(slice(0, size) for size in array.shape)], channels)
+        channels = "stored"  # whether alpha is opaque is told by all of it
+
+    def part(at: Place) -> torch.Tensor:
+        every = (slice(0, array.shape[0]), *at[1:])
+        return torch.from_numpy(_float32(convert_channels(array[every], channels)[at[0]]))
+
+    many = {"stored": array.shape[0], "grey": 1, "rgb": 3}[channels]
+    shape = (many, *array.shape[1:])
+    ends, broken = [], 0
+    for rows in row_blocks(shape):
+        pixels = part((slice(0, many), rows, *(slice(0, size) for size in shape[2:]))).numpy()
+        broken += int(pixels.size - np.count_nonzero(np.isfinite(pixels)))
+        ends += [float(pixels.min()), float(pixels.max())]
+    _check_finite(path, broken, math.prod(shape))
+    return LazyTensor(part, shape, ends=(min(ends), max(ends)))
 
 
 def _grid_remarks(image: Image) -> list[str]:
     """What is told of a whole volume's place and size, before any plane of it is used."""
     affine = image.attributes["affine"]
-    if affine is None or image.array.ndim != 4 or len(image.array) != 1:
+    if affine is None or len(image.array.shape) != 4 or len(image.array) != 1:
         return []
     return [f"{image.attributes['path']}: {told}" for told in axial_volume(image).remarks]
 
 
 def _read_label(given: Any, image: Image, values: Meaning | None) -> Image:
-    spatial_dims = image.array.ndim - 1
+    spatial_dims = len(image.array.shape) - 1
     label = (
         _read(given, spatial_dims)
         if isinstance(given, (np.ndarray, torch.Tensor))

@@ -24,10 +24,12 @@ from metaseg_monai.errors import (
     as_refusal,
     root_cause,
 )
+from metaseg_monai.images.image import LazyTensor
 from metaseg_monai.metadata.fields import Continuous
 from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.tables.check import image_files
 from metaseg_monai.training import processes
+from metaseg_monai.transforms.load import LoadCased
 
 # What is not an array and goes into a batch: names, and sizes as tuples of numbers.
 NAMES = (
@@ -55,12 +57,14 @@ def batchable(item: Mapping[Any, Any]) -> dict[Any, Any]:
     for key, value in item.items():
         if isinstance(value, MetaTensor):
             kept[key] = value.as_tensor().contiguous()
+        elif isinstance(value, LazyTensor):
+            kept[key] = value
         elif isinstance(value, (Tensor, np.ndarray)) or key in SIZES:
             kept[key] = torch.as_tensor(value).contiguous()
         elif key in NAMES:
             kept[key] = value
     image = item.get("image")
-    if isinstance(image, MetaTensor) and "filename_or_obj" in image.meta:
+    if isinstance(image, MetaTensor | LazyTensor) and "filename_or_obj" in image.meta:
         kept.setdefault("file", str(image.meta["filename_or_obj"]))
     return kept
 
@@ -114,7 +118,9 @@ def collate_cases(batch: Sequence[Mapping[str, Any] | list[Mapping[str, Any]]]) 
                     "RandSpatialCropd, SpatialPadd), or set the batch size to 1: val_batch_size "
                     "for validation and tests, which see whole images."
                 )
-    joined: dict[str, Any] = list_data_collate(samples)
+    lazy = [key for key, one in samples[0].items() if isinstance(one, LazyTensor)]
+    alone = {key: samples[0].pop(key)[None] for key in lazy if len(samples) == 1}
+    joined: dict[str, Any] = {**list_data_collate(samples), **alone}
     return {**joined, PROBLEM: problems} if problems else joined
 
 
@@ -123,7 +129,7 @@ class SiftedDataset(Dataset):
 
     `collate_cases` puts the problems of a batch under "problem", beside what could be read. The
     planes of a volume that one of them has shown to be damaged are not tried again; another row
-    of the same file is.
+    of the same file is. Large images are loaded lazily where all transforms take that.
 
     Args:
         data: one dict per case or plane.
@@ -132,6 +138,9 @@ class SiftedDataset(Dataset):
 
     def __init__(self, data: Sequence[Mapping[str, Any]], transform: Any = None) -> None:
         super().__init__(data, transform)
+        parts = transform if isinstance(transform, Sequence) else [transform]
+        if isinstance(parts[0] if parts else None, LoadCased):
+            parts[0].lazily = all(getattr(part, "takes_lazy", False) for part in parts[1:])
         self._broken: dict[tuple[str, ...] | None, Problem] = {}
 
     def __getitem__(self, index: Any) -> Any:

@@ -21,6 +21,7 @@ from torch.utils.data import RandomSampler
 from tqdm import tqdm
 
 from metaseg_monai.errors import DataError, MetasegError, Problem, TrainingError, listing
+from metaseg_monai.images.image import at_hand, row_blocks
 from metaseg_monai.images.read import read_header
 from metaseg_monai.inferers import each_tensor
 from metaseg_monai.rows import write_problems
@@ -298,9 +299,12 @@ def _case_names(batch: Any, rows: int) -> list[str]:
 
 
 def _rows_not_finite(values: Tensor) -> list[int]:
-    rows = values.detach().reshape(len(values), -1)
-    low, high = rows.amin(1), rows.amax(1)  # NaN where any value is
-    return torch.nonzero(~(torch.isfinite(low) & torch.isfinite(high))).flatten().tolist()
+    finite = torch.ones(len(values), dtype=torch.bool, device=values.device)
+    parts = row_blocks(values.shape[1:]) if values.ndim > 2 else [slice(None)]
+    for part in parts:
+        rows = at_hand(values[:, :, part] if values.ndim > 2 else values).detach().flatten(1)
+        finite &= torch.isfinite(rows.amin(1)) & torch.isfinite(rows.amax(1))  # NaN where any is
+    return torch.nonzero(~finite).flatten().tolist()
 
 
 def loss_of(output: Any) -> float:

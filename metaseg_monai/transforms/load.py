@@ -1,6 +1,7 @@
 """From file paths, arrays or whole volumes to checked tensors, also of values as trained on."""
 
 import logging
+import math
 import warnings
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -14,7 +15,7 @@ from monai.transforms import MapTransform
 
 from metaseg_monai.errors import DataError, DataWarning
 from metaseg_monai.images.geometry import AxialVolume, axial_volume
-from metaseg_monai.images.image import Channels, Image
+from metaseg_monai.images.image import Channels, Image, LazyTensor, every_nth
 from metaseg_monai.tables.check import VolumeCache, load_case
 
 logger = logging.getLogger(__name__)
@@ -58,6 +59,10 @@ class LoadCased(MapTransform):
         axes: see `metaseg_monai.images.read_image`; for the image only.
         in_channels: channels that the network takes; None takes any number.
 
+    Attributes:
+        lazily: whether a large image becomes a `LazyTensor`, which keeps its pixels as they are
+            stored; what comes after it in the list must take that.
+
     Raises:
         DataError: (when called) a file cannot be read, pixels are not finite, or the label does
             not fit; names case and file.
@@ -86,6 +91,7 @@ class LoadCased(MapTransform):
         self.force = False
         self.identify = False  # put the digest of an image into its item, as `pixels`
         self._judged: dict[str, str | None] = {}
+        self.lazily = False
 
     def expect(self, intensity: Mapping[str, Any] | None, force: bool = False) -> None:
         """Refuse from now on images whose values are none of those that a network was trained on.
@@ -113,6 +119,7 @@ class LoadCased(MapTransform):
             self.axes,
             volumes=self.volumes,
             identify=self.identify,
+            lazily=self.lazily,
         )
         values = item.pop("mask_values", None)
         item.pop("label_values", None)
@@ -150,7 +157,7 @@ class LoadCased(MapTransform):
         return item
 
     def _judge(
-        self, item: Mapping[Hashable, Any], image: np.ndarray, attributes: Mapping[str, Any]
+        self, item: Mapping[Hashable, Any], image: Any, attributes: Mapping[str, Any]
     ) -> None:
         """Refuse an image that does not fit what was trained on; a volume is judged once."""
         path, of_volume = attributes["path"], "plane" in attributes
@@ -190,7 +197,7 @@ def without_voxels(view: AxialVolume) -> AxialVolume:
     return replace(view, planes=np.broadcast_to(np.uint8(0), view.planes.shape))
 
 
-def _tensor(array: np.ndarray, given: Any, attributes: Mapping[str, Any]) -> MetaTensor:
+def _tensor(array: Any, given: Any, attributes: Mapping[str, Any]) -> torch.Tensor:
     """A MetaTensor that says where it is from; of several planes the first file."""
     first = given[0] if isinstance(given, (list, tuple)) else given
     affine = attributes["affine"]
@@ -202,6 +209,8 @@ def _tensor(array: np.ndarray, given: Any, attributes: Mapping[str, Any]) -> Met
         HAS_AFFINE: affine is not None,
         ORIGINAL_AFFINE: attributes[ORIGINAL_AFFINE],
     }
+    if isinstance(array, LazyTensor):
+        return array.known(meta, array.ends)
     of_file = None if affine is None else torch.from_numpy(affine)
     return MetaTensor(torch.from_numpy(array), affine=of_file, meta=meta)
 
@@ -216,15 +225,15 @@ LEAST_SPREAD = 0.01  # of that of the training's image with the least contrast
 SHIFT = 0.5  # of the training's width, at both ends and to the same side
 
 
-def on_grid(image: np.ndarray, pixels: int) -> np.ndarray:
+def on_grid(image: Any, pixels: int) -> np.ndarray:
     """Pixels (C, P) of an image (C, *S) on a grid of every n-th row, column and plane.
 
     >>> on_grid(np.arange(16).reshape(1, 4, 4), 4).tolist()
     [[0, 2, 8, 10]]
     """
-    step = int(np.ceil((image[0].size / pixels) ** (1 / (image.ndim - 1))))
-    grid = (slice(None), *[slice(None, None, step)] * (image.ndim - 1))
-    return np.asarray(image[grid].reshape(len(image), -1))
+    shape = tuple(image.shape)
+    step = int(np.ceil((math.prod(shape[1:]) / pixels) ** (1 / (len(shape) - 1))))
+    return every_nth(image, step).reshape(shape[0], -1)
 
 
 def tally_intensity(image: np.ndarray, images: int) -> np.ndarray:
@@ -302,7 +311,7 @@ def _plain_numbers(value: Any) -> Any:
 
 
 def misfit(
-    image: np.ndarray, trained: Mapping[str, Any], stored: str = "", whole: bool = True
+    image: Any, trained: Mapping[str, Any], stored: str = "", whole: bool = True
 ) -> str | None:
     """Why the values of an image are none of those that a network was trained on, or None.
 

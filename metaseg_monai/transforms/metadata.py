@@ -45,6 +45,8 @@ class EncodeMetadatad(MapTransform):
     tensor([0., 1.])
     """
 
+    takes_lazy = True  # images, which it leaves alone
+
     def __init__(
         self,
         schema: MetadataSchema,

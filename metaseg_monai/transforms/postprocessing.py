@@ -15,6 +15,7 @@ from torch import Tensor
 
 from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.images.geometry import resize_image
+from metaseg_monai.images.image import at_hand, row_blocks
 from metaseg_monai.metrics.objects import Objects, ObjectSettings, number_objects
 from metaseg_monai.transforms.load import ORIGINAL_AFFINE, VIEW
 
@@ -110,8 +111,8 @@ def class_map(logits: Tensor, background: float = 0.0) -> np.ndarray:
         return np.asarray(logits[0].cpu().numpy())
     kind = torch.uint8 if len(logits) <= 256 else torch.int32
     classes = torch.zeros(logits.shape[1:], dtype=kind, device=logits.device)
-    rows = max(1, PIXELS_AT_ONCE // logits[0, 0].numel())
-    for part, found in zip(logits.split(rows, dim=1), classes.split(rows), strict=True):
+    for rows in row_blocks((1, *classes.shape), PIXELS_AT_ONCE):
+        part, found = at_hand(logits[:, rows]), classes[rows]
         best = part[0] + background if background else part[0]
         for number in range(1, len(part)):
             found.masked_fill_(part[number] > best, number)

@@ -22,7 +22,7 @@ from scipy.ndimage import gaussian_filter
 from metaseg_monai.errors import ConfigError, DataError, DataWarning
 from metaseg_monai.files import write_json
 from metaseg_monai.images.geometry import resampled_shape, resize_image, resize_label
-from metaseg_monai.images.image import Channels
+from metaseg_monai.images.image import Channels, LazyTensor
 from metaseg_monai.images.read import read_image
 from metaseg_monai.tables.check import load_case
 from metaseg_monai.tables.table import OF_LABELS
@@ -198,6 +198,8 @@ class ScaleIntensityCased(MapTransform):
             that is cut (`clip`) within a hundredth.
     """
 
+    takes_lazy = True
+
     def __init__(self, intensity_range: Sequence[float], clip: bool = False) -> None:
         super().__init__("image")
         self.low, self.high = map(float, intensity_range)
@@ -241,9 +243,13 @@ class ScaleIntensityCased(MapTransform):
                 DataWarning,
                 stacklevel=2,
             )
+        lazy = isinstance(image, LazyTensor)
+        return {**data, "image": image.mapped(self._scaled) if lazy else self._scaled(image)}
+
+    def _scaled(self, image: torch.Tensor) -> torch.Tensor:
         scaled = image.to(torch.float32) - self.low  # in one new tensor: images may be large
         scaled /= self.high - self.low
-        return {**data, "image": scaled.clamp_(0.0, 1.0) if self.clip else scaled}
+        return scaled.clamp_(0.0, 1.0) if self.clip else scaled
 
 
 @dataclass(frozen=True)
