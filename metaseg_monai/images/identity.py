@@ -14,7 +14,25 @@ from metaseg_monai.images.geometry import axial_volume
 from metaseg_monai.images.image import Image, row_blocks
 from metaseg_monai.images.read import read_image
 
+BLOCK = 8  # planes, or rows, that are converted at a time
 READERS = min(8, os.cpu_count() or 1)  # of files at a time; decompression lets others work
+
+
+def pixel_digest(array: np.ndarray) -> str:
+    """SHA-256 of an array's shape and its values as float32, in whichever type and byte order.
+
+    >>> pixel_digest(np.array([[1, 2]], ">u2")) == pixel_digest(np.array([[1, 2.0]]))
+    True
+    """
+    digest = hashlib.sha256(str(array.shape).encode())
+    for start in range(0, len(array), BLOCK):
+        digest.update(_as_float32(array[start : start + BLOCK]).tobytes())
+    return digest.hexdigest()
+
+
+def _as_float32(block: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        return block.astype("<f4") + np.float32(0)  # no -0
 
 
 def image_digest(image: Image) -> str:
@@ -41,9 +59,7 @@ def image_digest(image: Image) -> str:
         ends += [block.min(), block.max()]
         opaque = opaque and bool((block[-1] == np.iinfo(kind).max).all())
         grey = grey and all(np.array_equal(block[0], other) for other in block[1:3])
-        with np.errstate(over="ignore"):
-            values = block.astype("<f4") + np.float32(0)  # no -0
-        for digest, channel in zip(digests, values, strict=True):
+        for digest, channel in zip(digests, _as_float32(block), strict=True):
             digest.update(channel.tobytes())
     if np.min(ends) == np.max(ends):
         return ""
