@@ -286,11 +286,12 @@ class KitsLayout:
     that of the kits.json (kits23.json, ...) nearest to it, see `read_clinical`.
     """
 
-    def find(self, source: Path) -> dict[Path, str]:
+    def find(self, source: Path, problems: list[Problem] | None = None) -> dict[Path, str]:
         """The images of a source and their cases; empty where it is no KiTS download.
 
         Args:
             source: a folder, or a file ``imaging.nii.gz``; absolute.
+            problems: see `image_paths`; of a KiTS download only.
 
         Warns:
             DataWarning: other images lie there too, and are left out; names them.
@@ -298,12 +299,15 @@ class KitsLayout:
         if source.is_file():
             return {source: source.parent.name} if source.name in IMAGE_NAMES else {}
         one = [source / name for name in IMAGE_NAMES if (source / name).is_file()]
-        found = image_paths(source)
+        wrong: list[Problem] = []
+        found = image_paths(source, None if problems is None else wrong)
         images = one[:1] or [
             path
             for path in found
             if path.name in IMAGE_NAMES and path.parent.name.startswith("case_")
         ]
+        if problems is not None and images:
+            problems += wrong
         folders = {image.parent for image in images}
         left_out = [
             path.relative_to(source).as_posix()

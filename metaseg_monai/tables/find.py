@@ -48,8 +48,11 @@ Given = Mapping[str, Any] | str | Path | None
 class Layout(Protocol):
     """Where the download of a data set keeps its images and metadata, such as `KitsLayout`."""
 
-    def find(self, source: Path) -> Mapping[Path, str]:
-        """The images of a source and their cases; empty where it is no such download."""
+    def find(self, source: Path, problems: list[Problem] | None) -> Mapping[Path, str]:
+        """The images of a source and their cases; empty where it is no such download.
+
+        Then nothing is added to `problems`, see `image_paths`.
+        """
 
     def is_label(self, path: Path) -> bool:
         """Whether a file is a label, so that it is never taken as an image."""
@@ -250,7 +253,7 @@ def _items_of_images(
     left_out: list[Problem] | None,
 ) -> list[dict[str, Any]]:
     """The items of a folder of images without a table, or of one image."""
-    known = layout.find(source) if layout is not None else {}
+    known = layout.find(source, left_out) if layout is not None else {}
     folder = source if source.is_dir() else source.parent
     items: list[dict[str, Any]] = []
     of_case: dict[str, list[str]] = {}

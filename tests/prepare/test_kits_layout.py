@@ -1,6 +1,7 @@
 """KiTS downloads as sources of a prediction: images, their names, and whose row is whose."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -196,3 +197,18 @@ def test_segmentations_beside_an_image_are_no_images(tmp_path, save_volume):
     save_volume(tmp_path / "pat2" / "segmentation.nii.gz")  # alone, it may be any image
     items = found(tmp_path, None)
     assert [item["case"] for item in items] == ["pat1_imaging", "pat2_segmentation"]
+
+
+@pytest.mark.filterwarnings("ignore:.*taken as a folder of KiTS cases")
+def test_a_scan_that_is_a_link_to_nothing_or_a_pipe_is_told_and_the_others_taken(kits):
+    for case, make in (("case_00000", os.mkfifo), ("case_00009", lambda p: p.symlink_to("none"))):
+        (kits / case / "imaging.nii.gz").unlink()
+        make(kits / case / "imaging.nii.gz")
+    problems = []
+    items = find_cases(kits, layout=KitsLayout(), problems=problems)
+    assert [item["case"] for item in items] == ["case_00003"]
+    assert {problem.case: problem.problem for problem in problems} == {
+        "case_00000/imaging.nii.gz": "is no regular file (but a FIFO or device)",
+        "case_00009/imaging.nii.gz": "is a link that leads to no file",
+    }
+    assert find_cases(kits / "case_00003", layout=KitsLayout(), problems=problems)

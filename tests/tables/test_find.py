@@ -298,7 +298,7 @@ def test_a_file_without_the_field_or_the_cases_says_what_it_has(tmp_path, write_
 
 def test_a_layout_is_asked_for_images_and_labels(folder):
     class Odd(Layout):
-        def find(self, source):
+        def find(self, source, problems):
             return {path: path.stem * 2 for path in sorted(source.glob("images/[12].tif"))}
 
         def is_label(self, path):
