@@ -205,9 +205,10 @@ def _dicom_files(folder: Path) -> list[Path]:
         )
     kinds = {_kind_of_name(path) for path in found[True]}
     for path in sorted(folder.iterdir()):  # a plane that lacks at an end leaves no gap
-        kind, lost = _kind_of_name(path), not path.exists()
+        kind, lost = _kind_of_name(path), not (path.is_file() or path.is_dir())
         if not path.name.startswith(".") and kind in kinds and (lost or (path.is_dir() and kind)):
-            what = "is a folder" if path.is_dir() else "is a link that leads nowhere"
+            pipe = "is no regular file" if path.exists() else "is a link that leads nowhere"
+            what = "is a folder" if path.is_dir() else pipe
             raise DataError(
                 f"{path}: {what}, but is named as one of {len(found[True])} planes beside it; copy "
                 "it anew, or move it away"

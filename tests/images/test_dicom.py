@@ -1,6 +1,7 @@
 """DICOM series as volumes: values, geometry, and every refusal by file or folder."""
 
 import itertools
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -547,5 +548,9 @@ def test_an_end_plane_that_is_a_broken_link_or_a_folder_is_told(tmp_path):
     with pytest.raises(DataError, match=r"IM0000\.dcm: is a folder, but is named as one of"):
         read_dicom_series(folder)
     first.rmdir()
+    os.mkfifo(first)
+    with pytest.raises(DataError, match=r"IM0000\.dcm: is no regular file, but is named as one of"):
+        read_dicom_series(folder)
+    first.unlink()
     (folder / "notes").mkdir()
     assert read_dicom_series(folder).array.shape[-1] == VOLUME.shape[-1] - 1
