@@ -228,10 +228,10 @@ def check_overrides(
         raise ConfigError(f"Nothing in the configuration uses the override {'; '.join(problems)}.")
     _refuse_lost(ids, given)
     _refuse_unfinished(given)
-    return typed(merged, overrides, in_monai)
+    return to_parser(merged, overrides, in_monai)
 
 
-def typed(
+def to_parser(
     config: Mapping[str, Any], overrides: Mapping[str, Any], written: Collection[str] = ()
 ) -> dict[str, Any]:
     """Return overrides as MONAI's parser is to be given them; nothing that they name is imported.

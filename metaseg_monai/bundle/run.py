@@ -21,7 +21,7 @@ from metaseg_monai.bundle.overrides import (
     load_config,
     read_back,
     read_config,
-    typed,
+    to_parser,
 )
 from metaseg_monai.bundle.trust import YAML, Own, normal, read_beside, read_parser, refuse_untrusted
 from metaseg_monai.errors import ConfigError, as_refusal, root_refusal
@@ -256,7 +256,7 @@ def read_workflow(
             **places_of(bundle, config),
         },
     )
-    entries = typed(config, settings, written)
+    entries = to_parser(config, settings, written)
     for name, value in entries.items():
         merge_kv(workflow.parser, name, value)
     theirs = {

@@ -340,7 +340,7 @@ def test_a_report_where_nothing_can_be_written(refused, bundle, metaseg, tmp_pat
     metaseg("evaluate", bundle, "--output_dir", run, *small)
     (tmp_path / "file").touch()
     said = refused("report", tmp_path / "runs", "--output", tmp_path / "file" / "x")
-    assert "name another --output" in said
+    assert "mend the path" in said
 
 
 def test_a_study_file_names_its_conditions_itself(refused, tmp_path):
