@@ -293,6 +293,8 @@ def unwrapped(value: Any) -> Any:
     """
     if isinstance(value, list | tuple):
         return [unwrapped(one) for one in value]
+    if isinstance(value, dict):
+        return {key: unwrapped(one) for key, one in value.items()}
     return value.tolist() if hasattr(value, "dtype") and hasattr(value, "tolist") else value
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from metaseg_monai.bundle.overrides import SHORT, as_data, check_overrides, load_config
+from metaseg_monai.bundle.overrides import SHORT, as_data, check_overrides, load_config, unwrapped
 from metaseg_monai.bundle.run import (
     configs_of,
     configuration_file,
@@ -204,7 +204,10 @@ def evaluate(
         DataError: the table cannot be used, or the model was trained on one of its images.
     """
     if isinstance(modes, str):  # as the command line takes them
-        modes = json.loads(modes) if modes.startswith("[") else modes.split(",")
+        try:
+            modes = json.loads(modes) if modes.startswith("[") else modes.split(",")
+        except ValueError:  # names without quotation marks
+            modes = [mode.strip(" '\"") for mode in modes.strip("[] ").split(",")]
     chosen = {"split": split, "modes": modes}
     settings |= {name: value for name, value in chosen.items() if value is not None}
     root, further, recorded = _known(folder, configuration, bundles)
@@ -395,7 +398,7 @@ def predict(
     return Predicted(absolute(output), cases, problems.found)
 
 
-def metadata_source(given: object) -> dict[str, str] | str:
+def metadata_source(given: object) -> dict[str, Any] | str:
     """What ``--meta`` gives: values for all images, or the path of a file with a row a case.
 
     Args:
@@ -408,10 +411,13 @@ def metadata_source(given: object) -> dict[str, str] | str:
     {'tumour_size_mm': '41'}
     """
     if isinstance(given, Mapping):
-        return {str(field): str(value) for field, value in given.items()}
+        return {
+            str(field): unwrapped(value) if isinstance(value, Mapping) else str(value)
+            for field, value in given.items()
+        }
     text = str(given).strip() if isinstance(given, str | Path) else ""
     if "=" not in text and Path(text).suffix.lower() not in CLINICAL_SUFFIXES:
-        if given is True or given == "":
+        if given is True or (isinstance(given, str) and not text):
             came = "--meta has no value"
         else:
             came = f"--meta {given} names no field"

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 
 from metaseg_monai.errors import ConfigError
@@ -6,6 +7,11 @@ from metaseg_monai.sharing.run import metadata_source, parse_metadata
 
 def test_values_or_a_file(tmp_path, monkeypatch):
     assert metadata_source("tumour_size_mm=unknown") == {"tumour_size_mm": "unknown"}
+    parts = {"disc": np.float32(0.5), "ring": 0.5}
+    assert metadata_source({"task": parts, "size_mm": np.int64(7)}) == {
+        "task": {"disc": 0.5, "ring": 0.5},
+        "size_mm": "7",
+    }
     assert metadata_source("path=a.json") == {"path": "a.json"}
     (tmp_path / "kits.json").write_text("[]")
     monkeypatch.chdir(tmp_path)
@@ -28,6 +34,7 @@ def test_what_is_neither_is_refused(text, message):
         (True, "--meta has no value; write --meta field=value"),
         ("", "--meta has no value"),
         (("a", "b"), "names no field"),
+        (np.array(["a", "b"]), "names no field"),
         ("unknown", "--meta unknown names no field; .*--meta field=unknown"),
     ],
 )
