@@ -92,3 +92,15 @@ def test_channels_last_changes_the_layout_only(layer, dims, memory):
 def test_channels_last_leaves_what_has_no_such_format():
     for network in (nn.Conv1d(1, 1, 1), nn.Sequential(nn.Conv2d(1, 1, 1), nn.Conv3d(1, 1, 1))):
         assert channels_last(network) is network
+
+
+def test_gradients_of_volumes_are_not_what_was_in_memory():
+    network = nn.Conv3d(16, 16, 3, padding=1)
+    infer, image = AutocastInferer(SimpleInferer()), torch.rand(2, 16, 2, 2, 2)
+    infer(image, network).square().mean().backward()
+    made = network.weight.grad.clone()
+    network.zero_grad()
+    network(image).square().mean().backward()
+    torch.testing.assert_close(made, network.weight.grad)
+    with torch.no_grad():
+        assert not torch.equal(infer(image, network), network(image))  # in bfloat16
