@@ -34,9 +34,7 @@ from metaseg_monai.training.weights import (
 
 _PARTS = ("settings", "environment", "objects", "iteration", "finished")
 _FORM = 2  # of what a run's checkpoint says of it; raised where settings are told otherwise
-
-
-RUN = (
+RUN = (  # what, beside weights and results, is moved aside with a run
     *("training.json", ".evaluation", "train_split", "val_split"),
     *("explain", "activations.npz", "features.npz", "problems.csv"),
     *("model.previous.pt", "model.previous.json"),  # as earlier versions kept weights
