@@ -473,7 +473,15 @@ def arguments_of(component: Any, needed: bool = False) -> list[str]:
 
 
 def _takes(arguments: Sequence[str], name: str) -> bool:
-    return name in arguments or any(argument.startswith("**") for argument in arguments)
+    """Whether a target takes an argument; one with ``**`` takes any that is no misspelt name.
+
+    >>> _takes(["mode", "**kwargs"], "value"), _takes(["mode", "**kwargs"], "modee")
+    (True, False)
+    """
+    if any(argument.startswith("**") for argument in arguments):
+        near = difflib.get_close_matches(name, arguments, n=1, cutoff=0.8)
+        return name in arguments or not near
+    return name in arguments
 
 
 def _suggest(

@@ -125,7 +125,9 @@ class Study(BaseModel):
     def _names_alone(cls, value: Any) -> Any:
         if not isinstance(value, list):
             return value
-        if len(set(map(str, value))) < len(value):
+        if not all(isinstance(name, str) for name in value):
+            raise ValueError(f"expected names, or settings by name, got {value}")
+        if len(set(value)) < len(value):
             raise ValueError(f"expected each name once, got {value}")
         return {name: {} for name in value}
 

@@ -172,3 +172,10 @@ def test_steps_that_are_no_components_are_refused(tmp_path, steps):
         check_overrides({"preprocessing": ["@load"]}, {"preprocessing": steps})
     file.write_text('{"preprocessing": ["@load", {"_target_": "a.B"}], "augmentation": "$[]"}')
     assert len(read_config(file)) == 2
+
+
+def test_a_misspelt_argument_of_a_target_that_takes_any_is_refused():
+    pad = {"_target_": "monai.transforms.SpatialPadd", "keys": "image", "spatial_size": [8, 8]}
+    with pytest.raises(ConfigError, match=r"pad#spatial_sise.*did you mean spatial_size"):
+        check_overrides({"pad": pad}, {"pad#spatial_sise": [9, 9]})
+    assert check_overrides({"pad": pad}, {"pad#constant_values": 1}) == {"pad#constant_values": 1}

@@ -72,3 +72,8 @@ def test_data_seed_is_filled_in():
         "table#seed": 4,
         "table#size": 48,
     }
+
+
+def test_a_list_of_conditions_holds_names():
+    with pytest.raises(ConfigError, match="conditions: expected names, or settings by name"):
+        Study(name="s", bundle="b", seeds=[0], conditions=[{"me": {}}])
