@@ -60,6 +60,7 @@ from metaseg_monai.tables.table import (
     parse_class_names,
     refuse,
     save_class_names,
+    set_aside,
     warn_never_given,
 )
 
@@ -495,6 +496,8 @@ def kits_volumes(
     splits: str | Path | None = None,
     clinical: str | Path | None = None,
     class_names: ClassNames = None,
+    problems: list[Problem] | None = None,
+    split: str | None = None,
 ) -> CaseTable:
     """One item for each case, the volumes as they are; the same split as `prepare_kits21` makes.
 
@@ -504,6 +507,8 @@ def kits_volumes(
         splits: official lists, see `read_splits`; cases in none of them are left out.
         clinical: clinical table, JSON or CSV; by default the kits.json of the source.
         class_names: where they are not those of KiTS, see `parse_class_names`.
+        problems: gets the cases that are wrong by themselves; None refuses them.
+        split: the one that is asked for; None for all.
 
     Raises:
         DataError: the source or a list is wrong, a case lacks a file, there is no clinical table,
@@ -521,7 +526,7 @@ def kits_volumes(
     patients = scan_clinical(table)
     check_columns(table, patients, schema.names, "radiographic")
     split_of = divide(folder.names, splits, SHARES, seed=0)
-    problems = [str(problem) for problem in folder.problems if problem.case in split_of]
+    wrong = [problem for problem in folder.problems if problem.case in split_of]
     chosen = [case for case in folder.cases if case.case in split_of]
     if chosen:
         check_cases(patients, [case.case for case in chosen])
@@ -531,12 +536,16 @@ def kits_volumes(
     for case in chosen:
         name, row = case.case, patients.rows.get(case.case, {})
         metadata = {field: row.get(field, "") for field in schema.names}
-        wrong = [f"{name}: {found}" for found in patients.problems.get(name, [])]
-        problems += wrong or schema.problems(metadata, name)
+        if told := patients.problems.get(name) or schema.problems(metadata):
+            wrong.append(Problem(name, str(table), "; ".join(told), f"mend the row of {name}"))
+            continue
         files = {"image": str(case.images[0]), "label": str(case.masks[0])}
         item = {**files, "case": name, "group": name, "metadata": metadata}
         rows.append({**item, "split": split_of[name], "columns": row})
-    refuse(table, problems)
+    if problems is None or not any(split in (None, row["split"]) for row in rows):
+        refuse(table, [str(problem) for problem in wrong])
+    else:
+        set_aside(((one, split_of[one.case]) for one in wrong), problems, split)
     if rowless:
         warnings.warn(
             f"{table}: no row for {listing(rowless)}; their {', '.join(schema.names)} are taken "

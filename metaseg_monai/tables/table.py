@@ -409,14 +409,31 @@ def sift(
     of_row: dict[int, list[Wrong]] = defaultdict(list)
     for one in wrong:
         of_row[one.row].append(one)
+    aside: list[tuple[Problem, str | None]] = []
     for row, told in of_row.items():
-        if split is not None and told[0].of_split in {*SPLITS} - {split}:
-            logger.warning("%s: %s; left aside, as it is not of %s", table.path, told[0], split)
-            continue
         parts = [one.text.rpartition("; ") for one in told]
         found = "; ".join(part[0] or part[2] for part in parts)
         steps = [*(part[2] for part in parts if part[0]), f"mend row {row}"]
-        problems.append(Problem(told[0].case, str(table.path), found, "; ".join(steps)))
+        problem = Problem(told[0].case, str(table.path), found, "; ".join(steps))
+        aside.append((problem, told[0].of_split))
+    set_aside(aside, problems, split)
+
+
+def set_aside(
+    wrong: Iterable[tuple[Problem, str | None]], problems: list[Problem], split: str | None
+) -> None:
+    """Add to `problems` what is wrong in the split that is asked for (None: in all of them).
+
+    Args:
+        wrong: with the split of each, as far as it is known; of other splits it is told in the log.
+        problems: gets the others.
+        split: see above.
+    """
+    for problem, of_split in wrong:
+        if split is not None and of_split in {*SPLITS} - {split}:
+            logger.warning("%s; left aside, as it is not of %s", problem, split)
+        else:
+            problems.append(problem)
 
 
 def warn_never_given(

@@ -564,6 +564,27 @@ def test_a_wrong_clinical_table_is_told_with_its_case(scans, tmp_path, changed, 
         kits_volumes(source, schema())
 
 
+def test_a_wrong_case_is_set_aside_where_problems_are_listed(scans, tmp_path, caplog):
+    changed = {"case_2": {"radiographic_size": "big"}}
+    source = scans.folder(tmp_path / "source", **changed)
+    split = next(
+        row["split"]
+        for row in kits_volumes(scans.folder(tmp_path / "right"), schema()).rows
+        if row["case"] == "case_00002"
+    )
+    with pytest.raises(DataError, match="case_00002"):
+        kits_volumes(source, schema())
+    problems = []
+    rows = kits_volumes(source, schema(), problems=problems).rows
+    assert [row["case"] for row in rows] == ["case_00000", "case_00001"]
+    assert [(one.case, "big" in one.problem) for one in problems] == [("case_00002", True)]
+    problems = []
+    other = next(row["split"] for row in rows if row["split"] != split)
+    kits_volumes(source, schema(), problems=problems, split=other)
+    assert problems == []
+    assert f"left aside, as it is not of {other}" in caplog.text
+
+
 def test_a_table_without_a_field_and_lists_without_a_case_are_refused(source, lists):
     with pytest.raises(DataError, match="no column width_mm, but tumour_size_mm, radiographic"):
         kits_volumes(source, schema("width_mm"))
