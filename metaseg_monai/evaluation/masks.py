@@ -15,7 +15,8 @@ from metaseg_monai.errors import DataError, Problem, listing
 from metaseg_monai.evaluation.per_case import Case, PerCase
 from metaseg_monai.evaluation.predicted import MaskRecord
 from metaseg_monai.images.geometry import AxialVolume
-from metaseg_monai.images.image import LazyTensor, image_format
+from metaseg_monai.images.image import image_format
+from metaseg_monai.images.lazy import LazyTensor
 from metaseg_monai.images.read import is_volume_file, read_header, volume_header
 from metaseg_monai.images.write import mask_suffix, write_mask
 from metaseg_monai.inferers.sliding import SlidingWindowMetadataInferer

@@ -14,7 +14,7 @@ from torch import Tensor
 from metaseg_monai.errors import DataError
 from metaseg_monai.evaluation.per_case import Case
 from metaseg_monai.files import replacing
-from metaseg_monai.images.image import LARGE_PIXELS, every_nth
+from metaseg_monai.images.lazy import LARGE_PIXELS, every_nth
 from metaseg_monai.transforms.postprocessing import class_map
 
 

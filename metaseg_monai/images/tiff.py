@@ -16,7 +16,6 @@ from PIL.TiffImagePlugin import TiffImageFile
 from metaseg_monai.errors import DataError
 from metaseg_monai.images.image import (
     FORMAT_OF_SUFFIX,
-    LARGE_PIXELS,
     ORIENTATION,
     TURNS,
     Image,
@@ -28,6 +27,7 @@ from metaseg_monai.images.image import (
     known_orientation,
     upright,
 )
+from metaseg_monai.images.lazy import LARGE_PIXELS
 
 # Compressions that change values, or may; JPEG 2000, XL and XR also have exact forms.
 LOSSY: Mapping[int, str] = {

@@ -18,10 +18,10 @@ from metaseg_monai.images.image import (
     FORMAT_OF_SUFFIX,
     ORIENTATION,
     Image,
-    LazyTensor,
     as_stored,
     image_suffix,
 )
+from metaseg_monai.images.lazy import LazyTensor
 from metaseg_monai.images.nifti import mask_header
 from metaseg_monai.images.read import read_header
 

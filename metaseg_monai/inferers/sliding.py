@@ -23,7 +23,7 @@ from monai.utils import fall_back_tuple
 from torch import Tensor
 
 from metaseg_monai.errors import ConfigError, DataError, MetadataError
-from metaseg_monai.images.image import LARGE_PIXELS, LazyTensor, Place
+from metaseg_monai.images.lazy import LARGE_PIXELS, LazyTensor, Place, at_hand
 
 BLENDS = ("gaussian", "constant", "pyramid", "discard")
 
@@ -164,7 +164,7 @@ class SlidingWindowMetadataInferer(Inferer):
         def of_images(windows: Tensor, coordinates: list[list[slice]]) -> Any:
             return run(windows, [place[0].start for place in coordinates])
 
-        yield slice(0, inputs.shape[2]), self.windows(inputs, of_images)
+        yield slice(0, inputs.shape[2]), self.windows(at_hand(inputs), of_images)
 
     def _rows(
         self, inputs: Tensor, run: Callable[[Tensor, list[int]], Any], window: Sequence[int]

@@ -15,12 +15,9 @@ from metaseg_monai.errors import DataError, listing
 from metaseg_monai.images.geometry import AxialVolume, axial_volume, same_grid, voxels_apart
 from metaseg_monai.images.identity import image_digest
 from metaseg_monai.images.image import (
-    LARGE_PIXELS,
     Channels,
     Image,
-    LazyTensor,
     Meaning,
-    Place,
     convert_channels,
     image_attributes,
     refuse_values_beyond,
@@ -28,6 +25,7 @@ from metaseg_monai.images.image import (
     value_counts,
     whole_numbers,
 )
+from metaseg_monai.images.lazy import LARGE_PIXELS, LazyTensor, Place
 from metaseg_monai.images.read import is_volume_file, read_image, read_label
 from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.tables.columns import SPLITS, Columns

@@ -24,7 +24,7 @@ from metaseg_monai.errors import (
     as_refusal,
     root_cause,
 )
-from metaseg_monai.images.image import LazyTensor
+from metaseg_monai.images.lazy import LazyTensor
 from metaseg_monai.metadata.fields import Continuous
 from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.tables.check import image_files

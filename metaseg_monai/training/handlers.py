@@ -21,7 +21,8 @@ from torch.utils.data import RandomSampler
 from tqdm import tqdm
 
 from metaseg_monai.errors import DataError, MetasegError, Problem, TrainingError, listing
-from metaseg_monai.images.image import at_hand, row_blocks
+from metaseg_monai.images.image import row_blocks
+from metaseg_monai.images.lazy import at_hand
 from metaseg_monai.images.read import read_header
 from metaseg_monai.inferers import each_tensor
 from metaseg_monai.rows import write_problems

@@ -15,7 +15,8 @@ from monai.transforms import MapTransform
 
 from metaseg_monai.errors import DataError, DataWarning
 from metaseg_monai.images.geometry import AxialVolume, axial_volume
-from metaseg_monai.images.image import Channels, Image, LazyTensor, every_nth
+from metaseg_monai.images.image import Channels, Image
+from metaseg_monai.images.lazy import LazyTensor, every_nth
 from metaseg_monai.tables.check import VolumeCache, load_case
 
 logger = logging.getLogger(__name__)

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.images.geometry import resize_image
-from metaseg_monai.images.image import at_hand, row_blocks
+from metaseg_monai.images.image import row_blocks
+from metaseg_monai.images.lazy import at_hand
 from metaseg_monai.metrics.objects import Objects, ObjectSettings, number_objects
 from metaseg_monai.transforms.load import ORIGINAL_AFFINE, VIEW
 

@@ -22,7 +22,8 @@ from scipy.ndimage import gaussian_filter
 from metaseg_monai.errors import ConfigError, DataError, DataWarning
 from metaseg_monai.files import write_json
 from metaseg_monai.images.geometry import resampled_shape, resize_image, resize_label
-from metaseg_monai.images.image import Channels, LazyTensor
+from metaseg_monai.images.image import Channels
+from metaseg_monai.images.lazy import LazyTensor
 from metaseg_monai.images.read import read_image
 from metaseg_monai.tables.check import load_case
 from metaseg_monai.tables.table import OF_LABELS

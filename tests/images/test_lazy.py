@@ -8,7 +8,8 @@ import torch
 
 from metaseg_monai.errors import DataError
 from metaseg_monai.images import read_image, tiff, write_mask
-from metaseg_monai.images.image import LazyTensor, at_hand, convert_channels, every_nth
+from metaseg_monai.images.image import convert_channels
+from metaseg_monai.images.lazy import LazyTensor, at_hand, every_nth
 from metaseg_monai.inferers import SlidingWindowMetadataInferer
 from metaseg_monai.metrics import calibration
 from metaseg_monai.tables import check
@@ -68,9 +69,30 @@ def test_slices_of_slices_and_of_batches_stay_lazy(lazy):
     assert torch.equal(torch.cat([batch, batch])[1], VALUES)
     assert np.array_equal(np.asarray(tensor), VALUES.numpy())
     assert float(tensor.max()) == 125
-    assert torch.equal(
-        tensor.mapped(lambda one: one / 2)[0, 1:3].sqrt(), (VALUES / 2)[0, 1:3].sqrt()
-    )
+    halved = tensor[:, 2:].mapped(lambda one: one / 2)
+    assert torch.equal(halved[0, 1:3].sqrt(), (VALUES / 2)[0, 3:5].sqrt())
+
+
+@pytest.mark.parametrize(
+    "change", [lambda one: one.mul_(2), lambda one: one.__setitem__(0, 1), lambda one: one.zero_()]
+)
+def test_no_value_is_changed_in_place(lazy, change):
+    with pytest.raises(TypeError, match="at_hand"):
+        change(lazy[0])
+
+
+def test_a_network_of_two_outputs_gets_plain_windows(monkeypatch):
+    image = torch.rand(1, 1, 24, 20)
+    lazy = LazyTensor(lambda at: image[0][at].clone(), image.shape[1:])[None]
+    monkeypatch.setattr("metaseg_monai.inferers.sliding.LARGE_PIXELS", 100)
+
+    def network(windows):
+        assert not isinstance(windows, LazyTensor)
+        return windows + 1, windows - 1
+
+    inferer = SlidingWindowMetadataInferer(roi_size=16, sw_batch_size=1, blend="constant")
+    for found, step in zip(inferer(lazy, network), (1, -1), strict=True):
+        assert torch.allclose(found, image + step)
 
 
 @pytest.mark.parametrize("axes", ["YX", "YXS", "SYX"])

@@ -9,7 +9,7 @@ from monai.inferers import SlidingWindowInferer
 from torch import nn
 
 from metaseg_monai.errors import ConfigError, DataError, MetadataError
-from metaseg_monai.images.image import LazyTensor
+from metaseg_monai.images.lazy import LazyTensor
 from metaseg_monai.inferers import PlaneInferer, SlidingWindowMetadataInferer, each_tensor, sliding
 from metaseg_monai.inferers.sliding import BLENDS, map_tensors, pyramid_weights, tile_spans
 from metaseg_monai.networks import Unet3, reads_metadata
