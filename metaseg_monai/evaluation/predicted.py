@@ -66,6 +66,7 @@ class MaskRecord:
         self.tables = tables
         self.files: dict[str, Path] = {}
         self._known: pd.DataFrame | None = None  # what the weights were trained on
+        self._names = pd.DataFrame()  # of its cases and groups, likened
         self._seen: dict[str, set[str]] = {}  # digests of the images of each case, or of its planes
         self._twins: dict[str, str] = {}  # cases whose image was trained on, and as which case
         self.kept: dict[str, Any] = {}  # cases of an earlier prediction, with what is known of each
@@ -210,6 +211,7 @@ class MaskRecord:
         """Have images told by their pixels, where the weights tell which they were trained on."""
         if self.weights is not None and (known := self.weights.trained_on()) is not None:
             self._known = known
+            self._names = known[["case", "group"]].map(likened)
             for load in self.weights.preprocessing:
                 load.identify = True
 
@@ -268,7 +270,7 @@ class MaskRecord:
         twin = self._known[by].isin(images - {""})
         if twin.any():
             self._twins[case] = self._known.loc[twin, "case"].iloc[0]
-        same = twin | self._known[["case", "group"]].map(likened).isin(likes).any(axis=1)
+        same = twin | self._names.isin(likes).any(axis=1)
         return min(self._known.loc[same, "split"], default="")  # train counts before val
 
     def _add(self, name: str, digest: str, comment: str) -> None:

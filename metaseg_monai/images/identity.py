@@ -4,8 +4,9 @@ import hashlib
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 
@@ -16,6 +17,8 @@ from metaseg_monai.images.read import read_image
 
 BLOCK = 8  # planes, or rows, that are converted at a time
 READERS = min(8, os.cpu_count() or 1)  # of files at a time; decompression lets others work
+LARGE_BYTES = 1 << 26  # files of an image that is read by itself
+_alone = Lock()
 
 
 def pixel_digest(array: np.ndarray) -> str:
@@ -92,9 +95,12 @@ def file_digests(images: Sequence[Sequence[str | Path]], strict: bool = True) ->
 
 
 def _file_digest(files: Sequence[str | Path]) -> str:
-    given = files[0] if len(files) == 1 else files
-    try:
-        image = read_image(given)
-    except DataError:
-        image = read_image(given, spatial_dims=3)  # pages of a TIFF that are no channels
-    return image_digest(image)
+    given, size = files[0] if len(files) == 1 else files, 0
+    with suppress(OSError):  # which reading tells
+        size = sum(map(os.path.getsize, files))
+    with _alone if size > LARGE_BYTES else nullcontext():
+        try:
+            image = read_image(given, lazily=True)
+        except DataError:
+            image = read_image(given, spatial_dims=3)  # pages of a TIFF that are no channels
+        return image_digest(image)

@@ -1,10 +1,14 @@
 """Images that are the same by their pixels, in whatever file."""
 
+import time
+
 import nibabel as nib
 import numpy as np
 import PIL.Image
 import tifffile
 
+from metaseg_monai.images import identity, read_image
+from metaseg_monai.images import tiff as tiff_reader
 from metaseg_monai.images.identity import file_digests, image_digest
 from metaseg_monai.images.image import Image
 from metaseg_monai.tables.check import check_table
@@ -81,3 +85,32 @@ def test_check_tells_copies_in_another_format_and_groups_that_are_probably_one(
     assert "copy.png (test)" in told
     near = "groups that are probably one: '7' (train), '007.0' (test); write it alike"
     assert near in found.warnings
+
+
+def test_large_files_are_read_one_at_a_time_and_in_parts(tmp_path, monkeypatch):
+    plane = np.random.default_rng(1).integers(0, 200, (96, 64)).astype(np.uint8)
+    whole = [tiff(tmp_path / "a.tif", plane)]
+    whole += [tiff(tmp_path / f"{n}.tif", plane, tile=(16, 16)) for n in range(5)]
+    expected = image_digest(read_image(whole[0]))
+    monkeypatch.setattr(tiff_reader, "LARGE_PIXELS", 100)
+    monkeypatch.setattr(identity, "READERS", 4)
+    held: set[int] = set()
+    most, kinds = [], []
+
+    def watched(image):
+        held.add(id(image))
+        most.append(len(held))
+        kinds.append(type(image.array))
+        time.sleep(0.01)
+        found = image_digest(image)
+        held.discard(id(image))
+        return found
+
+    monkeypatch.setattr(identity, "image_digest", watched)
+    assert set(file_digests([(file,) for file in whole])) == {expected}
+    assert max(most) > 1
+    assert kinds.count(tiff_reader.TiffPixels) == 5
+    monkeypatch.setattr(identity, "LARGE_BYTES", 100)
+    most.clear()
+    assert set(file_digests([(file,) for file in whole])) == {expected}
+    assert max(most) == 1

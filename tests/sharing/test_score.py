@@ -7,7 +7,7 @@ import pytest
 from torch import nn
 
 from metaseg_monai.errors import ConfigError, DataError
-from metaseg_monai.evaluation import read_volumes
+from metaseg_monai.evaluation import predicted, read_volumes
 from metaseg_monai.evaluation.predicted import MaskRecord
 from metaseg_monai.images.geometry import AXES
 from metaseg_monai.metrics.volumes import KITS_REGIONS, make_regions, score_volume
@@ -290,3 +290,17 @@ def test_patients_of_the_training_are_scored_apart(tmp_path):
     assert "the masks are of 2 different weights" in text
     rows = read_volumes(tmp_path / "other" / "volumes.csv").drop_duplicates("volume")
     assert rows["weights_sha256"].tolist() == ["", "5a", "5a", "5a"]
+
+
+def test_the_names_of_the_training_are_likened_once_for_all_masks(tmp_path, monkeypatch):
+    rows = [f"{number},train,g{number},c{number}" for number in range(50)]
+    (tmp_path / "trained_on.csv").write_text("\n".join(["pixels,split,group,case", *rows]))
+    record = MaskRecord(tmp_path / "p", LoadWeights(tmp_path / "model.pt", nn.Identity()))
+    items = [{"case": f"x{number}", "image": str(tmp_path / "none")} for number in range(20)]
+    likened, names = predicted.likened, []
+    monkeypatch.setattr(predicted, "likened", lambda name: names.append(name) or likened(name))
+    record.claim({}, items)
+    for item in items:
+        with record.listed(tmp_path / "p" / f"{item['case']}.png", item["case"]) as part:
+            part.touch()
+    assert len(names) == 2 * 50 + 20
