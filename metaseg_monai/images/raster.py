@@ -36,7 +36,8 @@ def read_png(path: Path, palette: Palette = "colours") -> Image:
 
     Args:
         path: the file.
-        palette: "colours" looks palette indices up (images), "indices" keeps them (labels).
+        palette: "colours" looks palette indices up (images), "indices" keeps them (labels), and
+            makes a colour that is not shown transparent.
 
     Raises:
         DataError: the file is damaged or truncated, animated, or 16-bit colour, which Pillow
@@ -55,6 +56,8 @@ def read_png(path: Path, palette: Palette = "colours") -> Image:
         if mode == "P" and palette == "colours":
             mode = "RGBA" if "transparency" in file.info else "RGB"
             array = _pixels(file.convert(mode))
+        elif mode == "RGB" and palette == "indices" and "transparency" in file.info:
+            mode, array = "RGBA", _pixels(file.convert("RGBA"))
     if array.dtype == np.bool_:
         array = array.astype(np.uint8)
     elif colour_type == GREY and bits < 8:

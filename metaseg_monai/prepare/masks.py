@@ -16,6 +16,7 @@ from metaseg_monai.images.image import (
     convert_channels,
     refuse_values_beyond,
     value_counts,
+    without_alpha,
 )
 from metaseg_monai.images.read import as_plane, check_numbered, read_label
 
@@ -88,9 +89,8 @@ def binary_mask(paths: Sequence[Path], values: Meaning | None = None) -> Masks:
 
 def threshold_mask(paths: Sequence[Path], above: float, values: Meaning | None = None) -> Masks:
     """Grey values above a number are foreground (colours by their luma), as in JPEG masks."""
-    grey = convert_channels(as_plane(read_label(paths[0], values=values, grey=True)).array, "grey")[
-        0
-    ]
+    shown = as_plane(read_label(paths[0], values=values, grey=True)).array
+    grey = convert_channels(_opaque(paths[0], shown), "grey")[0]
     if not np.all(np.isfinite(grey)):
         raise DataError(f"{paths[0]}: values that are no finite numbers; save it anew")
     if 0 < grey.max() <= 1 <= above:
@@ -174,11 +174,21 @@ def crackforest_mask(paths: Sequence[Path]) -> Masks:
 
 def _one_channel(path: Path, values: Meaning | None) -> np.ndarray:
     """The one channel (H, W), or that which all channels are equal to, an opaque alpha aside."""
-    array = as_plane(read_label(path, values=values)).array
-    colours = array if len(array) in (1, 3) else convert_channels(array, "rgb")
+    colours = _opaque(path, as_plane(read_label(path, values=values)).array)
     if np.any(colours[1:] != colours[0]):
         raise DataError(f"{path}: a mask in colours, expected one channel; save it as grey")
     return colours[0]
+
+
+def _opaque(path: Path, array: np.ndarray) -> np.ndarray:
+    """The channels without alpha, grey or RGB, of a mask that shows all its pixels."""
+    colours = without_alpha(array)
+    if len(colours) not in (1, 3):
+        raise DataError(
+            f"{path}: a mask of {len(array)} channels, expected grey, or colours with at most an "
+            "alpha channel that is opaque everywhere; save it as grey, without transparency"
+        )
+    return colours
 
 
 def mask_rule(

@@ -142,6 +142,20 @@ def test_a_transparent_grey_is_not_shown(tmp_path):
     assert read_label(path).array.sum() == MASK.sum()
 
 
+@pytest.mark.parametrize("settings", [{"labels": "binary"}, {"threshold": 9}])
+@pytest.mark.parametrize("alpha", [False, True])
+def test_a_colour_that_is_not_shown_is_no_foreground(tmp_path, settings, alpha):
+    label = tmp_path / "a.png"
+    shown = 255 * MASK
+    if alpha:
+        PIL.Image.fromarray(np.dstack([np.full_like(MASK, 255), shown]), "LA").save(label)
+    else:
+        PIL.Image.fromarray(np.dstack([~shown] * 3)).save(label, transparency=(255, 255, 255))
+    (problem,) = cells(tmp_path, label, **settings).problems
+    assert re.search(r"masks/a\.png: a mask of . channels.*without transparency", problem)
+    assert len(read_image(label).array) == (2 if alpha else 3)
+
+
 @pytest.mark.parametrize("suffix", [".jpg", ".jpeg"])
 def test_lossy_masks_need_a_threshold(tmp_path, suffix):
     label = tmp_path / f"a{suffix}"
