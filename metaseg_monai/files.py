@@ -118,6 +118,17 @@ def file_sha256(path: str | Path) -> str:
     return digest.hexdigest()
 
 
+def content_sha256(path: str | Path) -> str | list[str] | None:
+    """The content of a file, or of all files of a folder (a series); None where there is none."""
+    path = Path(path)
+    try:
+        if path.is_dir():
+            return [file_sha256(file) for file in sorted(path.iterdir()) if file.is_file()]
+        return file_sha256(path) if path.is_file() else None
+    except OSError:
+        return None
+
+
 # What the system does not let us read, told by its name instead of a traceback.
 
 

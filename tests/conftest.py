@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tifffile
+import torch
 from torch import nn
 
 from metaseg_monai.evaluation.provenance import home_of, log_sha256
@@ -130,7 +131,8 @@ def some_weights():
 @cache
 def weights():
     """The file of some weights, chosen in epoch 2, and their SHA-256."""
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory() as folder, torch.random.fork_rng():
+        torch.manual_seed(2026)  # weights that no test makes by itself
         best = {"metric": "val_loss", "value": 0.6, "epoch": 2}
         write_weights(f"{folder}/model.pt", nn.Linear(1, 1), {"best": best})
         digest = read_weights(f"{folder}/model.pt")[1]["weights_sha256"]

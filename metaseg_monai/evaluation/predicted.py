@@ -19,7 +19,7 @@ import pandas as pd
 from torch import Tensor
 
 from metaseg_monai.errors import DataError, listing
-from metaseg_monai.files import PREFIX, file_sha256, replacing, writable
+from metaseg_monai.files import PREFIX, content_sha256, file_sha256, replacing, writable
 from metaseg_monai.images.read import is_volume_file
 from metaseg_monai.naming import likened
 from metaseg_monai.tables.check import image_files
@@ -129,7 +129,7 @@ class MaskRecord:
             "weights": weights,
             "settings": self.settings,
             "metadata": [part.get("metadata", {}) for part in parts],
-            "images": [_sha256(Path(image)) for image in images],
+            "images": [content_sha256(image) for image in images],
             "planes": [part.get("plane") for part in parts],
         }
         text = json.dumps(told, sort_keys=True, default=str)
@@ -364,13 +364,3 @@ def _by_name(items: Iterable[Mapping[str, Any]]) -> dict[str, list[Mapping[str, 
             name = item["volume"] if are_volumes[image] else name
         found.setdefault(str(name), []).append(item)
     return found
-
-
-def _sha256(image: Path) -> str | list[str] | None:
-    """The content of an image's file, or of all files of a series; None where it is not there."""
-    try:
-        if image.is_dir():
-            return [file_sha256(file) for file in sorted(image.iterdir()) if file.is_file()]
-        return file_sha256(image)
-    except OSError:
-        return None

@@ -1,6 +1,8 @@
 """Which weights made which files: those of an evaluation appear together, bound to its weights."""
 
 import csv
+import hashlib
+import json
 import logging
 import math
 import os
@@ -17,6 +19,7 @@ from ignite.engine import Engine, Events
 from metaseg_monai.errors import DataError
 from metaseg_monai.evaluation.per_case import Measure, Together
 from metaseg_monai.files import (
+    content_sha256,
     file_sha256,
     new_folder,
     plain,
@@ -26,6 +29,7 @@ from metaseg_monai.files import (
     write_json,
 )
 from metaseg_monai.owners import owned
+from metaseg_monai.tables.check import image_files
 from metaseg_monai.tables.table import CaseTable
 from metaseg_monai.training.processes import bare_network
 from metaseg_monai.training.weights import (
@@ -46,6 +50,7 @@ JOINS = ".joins"  # in READY: this evaluation adds to the one that is there
 SAME = (
     "weights_sha256",
     "table_sha256",
+    "data_sha256",
     "split",
     "settings",
     "left_out",
@@ -78,12 +83,12 @@ class RecordEvaluation:
 
     The file holds `weights_sha256` (as in the weights' facts), `model` (the SHA-256 of the file of
     the weights beside, and of its facts what a report asks), `split`, `table_sha256` (of the
-    table's file), `modes`, `asked` (as they were asked for), `images` (what they were to the
-    weights: unseen, trained on, chosen by, or unknown), `settings`, `log_sha256` of the training's
-    log beside the weights, `left_out` (why, by the names of cases that could not be read), and
-    `files`: the SHA-256 by name of each. An evaluation of the same
-    weights, table, split and settings in other modes is added to the one that is there; what is
-    left of any other is moved to ``previous/``.
+    table's file), `data_sha256` (of the files of images and labels), `modes`, `asked` (as they were
+    asked for), `images` (what they were to the weights: unseen, trained on, chosen by, or unknown),
+    `settings`, `log_sha256` of the training's log beside the weights, `left_out` (why, by the names
+    of cases that could not be read), and `files`: the SHA-256 by name of each. An evaluation of the
+    same weights, table, images, labels, split and settings in other modes is added to the one that
+    is there; what is left of any other is moved to ``previous/``.
 
     Args:
         path: file to write, in the folder of the results.
@@ -142,6 +147,7 @@ class RecordEvaluation:
             "split": self.split,
             "images": SEEN.get(self.split) or ("unseen" if self._knows_trained() else "unknown"),
             "table_sha256": file_sha256(table) if table.is_file() else None,
+            "data_sha256": _data_sha256(engine.state.dataloader.dataset.data),
             "modes": list(dict.fromkeys(i["mode"] for i in engine.state.dataloader.dataset.data)),
             "asked": self.asked,
             "settings": self.settings,
@@ -193,6 +199,18 @@ def _model_of(home: Path) -> dict[str, Any]:
     facts = read_weights(home / WEIGHTS)[1]
     asked = {key: facts.get(key) for key in ("weights_sha256", "best")}
     return {"sha256": file_sha256(home / WEIGHTS), **asked}
+
+
+def _data_sha256(items: Iterable[Mapping[str, Any]]) -> str | None:
+    """What tells the images and labels of cases, wherever they lie; None where none is a file."""
+    cases: dict[str, list[str]] = {}
+    for item in items:
+        given = [item[key] for key in ("image", "label") if key in item]
+        files = [one for one in given if isinstance(one, str | Path | list | tuple)]
+        cases[str(item.get("case"))] = [x for one in files for x in image_files({"image": one})]
+    known = {file: content_sha256(file) for files in cases.values() for file in files}
+    told = [[case, *(known[file] for file in files)] for case, files in sorted(cases.items())]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest() if known else None
 
 
 def left_out(folder: Path) -> dict[str, str]:

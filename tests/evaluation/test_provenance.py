@@ -52,7 +52,7 @@ class Model:
     """A folder with weights, and the table that they are tested on."""
 
     def __init__(self, folder, run):
-        self.folder, self.run = folder / "run", run
+        self.folder, self.run, self.files = folder / "run", run, {}
         self.train(0)
         table = folder / "table.csv"
         table.write_text("image\n")
@@ -91,7 +91,7 @@ class Model:
             output = {"label": MetaTensor(LABEL), "pred": MetaTensor(pred)}
             pairs.append((names | {"mode": [mode] * 2}, output))
         attach = SimpleNamespace(attach=lambda engine: [one.attach(engine) for one in handlers])
-        items = [{"mode": mode} for mode in modes for _ in "ab"]
+        items = [{"mode": mode, "case": case, **self.files} for mode in modes for case in "ab"]
         return self.run(attach, pairs, items)
 
     def record(self):
@@ -117,6 +117,7 @@ def test_an_evaluation_says_which_weights_made_which_files(model):
         "split": "test",
         "images": "unknown",  # there is no trained_on.csv
         "table_sha256": file_sha256(model.table.path),
+        "data_sha256": None,  # of no files
         "modes": ["normal", "ones"],
         "asked": ["normal", "ones"],
         "settings": {"clean_up": None},
@@ -155,14 +156,23 @@ def test_further_modes_are_added_as_if_all_had_been_asked_for(model):
     assert list(read_samples(model.folder / "samples.npz")[0].preds) == model.record()["modes"]
 
 
-@pytest.mark.parametrize("change", ["weights", "table", "settings", "split", "damage", "old"])
-def test_what_differs_is_never_added_but_moved_aside(model, change):
+@pytest.mark.parametrize(
+    "change", ["weights", "table", "settings", "split", "image", "label", "series", "damage", "old"]
+)
+def test_what_differs_is_never_added_but_moved_aside(model, tmp_path, change):
+    for name in ("image", "label", "series/1"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("old")
+    model.files = {"image": [str(tmp_path / "image"), str(tmp_path / "series")]}
+    model.files["label"] = str(tmp_path / "label")
     model.evaluate("normal", "ones", objects=1)
     before, more = model.contents(), {"objects": 1}
     if change == "weights":
         model.train(1)
     elif change == "table":
         model.table.path.write_text("image\nmore\n")
+    elif change in ("image", "label", "series"):
+        (tmp_path / {"series": "series/1"}.get(change, change)).write_text("new")
     elif change == "settings":
         more = {"objects": 2}
     elif change == "split":
