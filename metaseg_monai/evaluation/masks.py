@@ -142,7 +142,7 @@ class SaveMasks:
         pred, made = case["pred"], self.postprocessing.transforms
         alone = len(made) == 1 and isinstance(made[0], AsMaskd)
         if alone and isinstance(pred, LazyTensor) and not pred.is_floating_point():
-            return pred[0]
+            return pred[0].cpu()
         return np.asarray(self.postprocessing(dict(case))["pred"][0])
 
     def write(self, path: Path, found: list[Any]) -> list[Path]:

@@ -108,7 +108,8 @@ class LazyTensor(Tensor):
             if func in (Tensor.detach, Tensor.contiguous):
                 return one
             if func in (Tensor.to, Tensor.cpu):
-                like = func(torch.empty(0, dtype=one.dtype, device=one.device), *args[1:], **kwargs)
+                at = "cpu" if func is Tensor.cpu else one.device
+                like = func(torch.empty(0, dtype=one.dtype, device=at), *args[1:], **kwargs)
                 if like.dtype == one.dtype:
                     return cls._made(one.read, one.at, one.batch, one.dtype, like.device).known(
                         one.meta, one.ends

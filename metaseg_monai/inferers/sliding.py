@@ -256,12 +256,14 @@ class _Spool:
     def __init__(self, first: Tensor, size: int) -> None:
         self.shape, self.kind = (first.shape[1], size, *first.shape[3:]), first.dtype
         self.row = first.element_size() * math.prod(self.shape[2:])
+        self.device = first.device  # of labels, too, with which the values are compared
         self.file = tempfile.TemporaryFile()  # noqa: SIM115
         weakref.finalize(self, self.file.close)
 
     def tensor(self) -> LazyTensor:
         """What is, or will be, there (1, K, *S)."""
-        return LazyTensor(self._read, self.shape, self.kind)[None]  # type: ignore[return-value]
+        whole = LazyTensor(self._read, self.shape, self.kind)[None]
+        return whole.to(self.device)  # type: ignore[return-value]
 
     def __setitem__(self, place: tuple[slice, slice, slice], part: Tensor) -> None:
         for channel, values in enumerate(part[0].cpu()):

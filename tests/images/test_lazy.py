@@ -1,21 +1,25 @@
 """Large images taken in parts: the same values as at once, whatever is done with them."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import PIL.Image
 import pytest
 import tifffile
 import torch
+from monai.transforms import Compose
 
 from metaseg_monai.errors import DataError
+from metaseg_monai.evaluation import SaveMasks
 from metaseg_monai.images import read_image, tiff, write_mask
 from metaseg_monai.images.image import convert_channels
 from metaseg_monai.images.lazy import LazyTensor, at_hand, every_nth
-from metaseg_monai.inferers import SlidingWindowMetadataInferer
+from metaseg_monai.inferers import SlidingWindowMetadataInferer, sliding
 from metaseg_monai.metrics import calibration
 from metaseg_monai.tables import check
 from metaseg_monai.training import SiftedDataset, collate_cases
 from metaseg_monai.transforms import LoadCased, ScaleIntensityCased
-from metaseg_monai.transforms.postprocessing import class_map
+from metaseg_monai.transforms.postprocessing import AsMaskd, class_map
 
 VALUES = torch.arange(2 * 9 * 7, dtype=torch.float32).reshape(2, 9, 7)
 
@@ -197,3 +201,13 @@ def test_an_inferer_gives_a_lazy_output_for_a_lazy_image_only(monkeypatch):
     assert torch.equal(
         at_hand(found[:, :, 9:21]), inferer(image, lambda windows: windows * 2)[:, :, 9:21]
     )
+
+
+def test_the_output_on_disk_is_on_the_device_of_the_network():
+    output = sliding._Spool(torch.empty(1, 1, 3, 4, dtype=torch.uint8, device="meta"), 9).tensor()
+    assert output.shape == (1, 1, 9, 4)
+    assert output[:, :, 2:5].device.type == "meta"  # as that of a label
+    masks = SimpleNamespace(postprocessing=Compose([AsMaskd()]))
+    mask = SaveMasks._mask(masks, {"pred": output[0]})
+    assert isinstance(mask, LazyTensor)
+    assert mask.device.type == "cpu"
