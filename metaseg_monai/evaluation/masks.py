@@ -66,7 +66,8 @@ class SaveMasks:
         postprocessing: transforms that make the mask `pred` (1, *S) of the logits `pred` (K, *S)
             of a case; `AsMaskd` alone by default.
         record: of the masks; by default one that knows no weights.
-        problems: gets the volumes whose planes did not all come, in the place of an error.
+        problems: gets the volumes whose planes did not all come, and images whose files have gone,
+            in the place of an error.
         inferer: of the windows, which is told to give classes where `postprocessing` begins with
             `AsMaskd` and nothing is resized: they take a byte a pixel, logits four for each class.
 
@@ -130,11 +131,18 @@ class SaveMasks:
         mask = self._mask(case)
         if self._is_plane(item):
             self._put(item, np.asarray(mask))
-        elif mask.ndim == 3 and "native_shape" in case:  # turned by AxialVolumed
-            view, attributes = volume_header(item["image"])
-            self._write(item, view.restore(np.moveaxis(mask, -1, 0)), attributes)
-        else:
-            self._write(item, mask, read_header(item["image"]))
+            return ()
+        turned = mask.ndim == 3 and "native_shape" in case  # by AxialVolumed
+        try:
+            view, attributes = volume_header(item["image"]) if turned else (None, {})
+            attributes = attributes or read_header(item["image"])
+        except DataError as error:  # the file has gone since it was loaded
+            if self.problems is None:
+                raise
+            file = str(item["image"])
+            self.problems.append(Problem.of_error(item["case"], file, file, error))
+            return ()
+        self._write(item, view.restore(np.moveaxis(mask, -1, 0)) if view else mask, attributes)
         return ()
 
     def _mask(self, case: Case) -> Any:

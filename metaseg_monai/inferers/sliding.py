@@ -266,9 +266,14 @@ class _Spool:
         return whole.to(self.device)  # type: ignore[return-value]
 
     def __setitem__(self, place: tuple[slice, slice, slice], part: Tensor) -> None:
-        for channel, values in enumerate(part[0].cpu()):
-            self.file.seek((channel * self.shape[1] + place[2].start) * self.row)
-            self.file.write(values.contiguous().view(torch.uint8).numpy().data)
+        try:
+            for channel, values in enumerate(part[0].cpu()):
+                self.file.seek((channel * self.shape[1] + place[2].start) * self.row)
+                self.file.write(values.contiguous().view(torch.uint8).numpy().data)
+            self.file.flush()
+        except OSError as error:
+            room = f"{tempfile.gettempdir()} (for temporary files, see TMPDIR)"
+            raise OSError(error.errno, error.strerror, room) from error
 
     def _read(self, at: Place) -> Tensor:
         channels, rows = (range(one.start, one.stop) for one in at[:2])

@@ -189,8 +189,18 @@ def _files_of(item: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def skip_empty(engine: Engine, batch: Mapping[str, Any]) -> Any:
-    """Iteration of an evaluator (`iteration_update`) that passes over batches without any case."""
-    return engine._iteration(engine, batch) if batch["case"] else {}
+    """Iteration of an evaluator (`iteration_update`) that passes over batches without any case.
+
+    Such becomes that of a large image whose file can no longer be read when its windows are run.
+    """
+    try:
+        return engine._iteration(engine, batch) if batch["case"] else {}
+    except DataError as error:
+        if not isinstance(batch.get("image"), LazyTensor):
+            raise
+        item = {"case": batch["case"][0], "image": batch["file"][0]}
+        engine.state.batch = collate_cases([{PROBLEM: problem_of(item, error)}])
+        return {}
 
 
 class VolumeBatches(Sampler[list[int]]):

@@ -25,6 +25,7 @@ from metaseg_monai.evaluation import (
     read_counts,
 )
 from metaseg_monai.images.read import slice_items
+from metaseg_monai.inferers import SlidingWindowMetadataInferer
 from metaseg_monai.metadata import Categorical, MetadataSchema
 from metaseg_monai.rows import read_lines
 from metaseg_monai.tables.find import find_cases
@@ -371,3 +372,37 @@ def test_a_batch_that_is_broken_in_part_counts_the_rest(tmp_path):
     with pytest.raises(DataError, match="none of 1"):
         evaluate(items[1:2])
     assert read_counts(tmp_path / "out" / "counts.csv").equals(before)
+
+
+@pytest.mark.parametrize("when", ["windows", "mask"])
+def test_an_image_that_goes_while_it_is_predicted_ends_no_batch(tmp_path, monkeypatch, when):
+    for where in ("images.tiff", "tables.check", "inferers.sliding"):
+        monkeypatch.setattr(f"metaseg_monai.{where}.LARGE_PIXELS", 100)
+    items = []
+    for seed, name in enumerate("abc"):
+        picture(tmp_path / f"{name}.tif", seed)
+        pixels = tifffile.imread(tmp_path / f"{name}.tif")
+        tifffile.imwrite(tmp_path / f"{name}.tif", pixels, rowsperstrip=4)
+        items.append({"image": str(tmp_path / f"{name}.tif"), "case": name, "metadata": {}})
+
+    class Vanishing(Bright):
+        def forward(self, image):
+            (tmp_path / "a.tif").unlink(missing_ok=True)
+            return super().forward(image)
+
+    size = [10, 30] if when == "windows" else [20, 30]
+    problems = ListProblems(tmp_path / "out")
+    engine = SupervisedEvaluator(
+        device=torch.device("cpu"),
+        val_data_loader=DataLoader(SiftedDataset(items, PARTS), collate_fn=collate_cases),
+        network=Vanishing(),
+        inferer=SlidingWindowMetadataInferer(size, sw_batch_size=1, overlap=0),
+        iteration_update=skip_empty,
+        val_handlers=[SaveMasks(tmp_path / "out", problems=problems.found), problems],
+        decollate=False,
+    )
+    engine.logger.disabled = True
+    engine.run()
+    (problem,) = problems.finish()
+    assert (problem.case, problem.file) == ("a", str(tmp_path / "a.tif"))
+    assert {path.stem for path in (tmp_path / "out").glob("*.tif")} == {"b", "c"}

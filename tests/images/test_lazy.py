@@ -1,5 +1,6 @@
 """Large images taken in parts: the same values as at once, whatever is done with them."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -211,3 +212,14 @@ def test_the_output_on_disk_is_on_the_device_of_the_network():
     mask = SaveMasks._mask(masks, {"pred": output[0]})
     assert isinstance(mask, LazyTensor)
     assert mask.device.type == "cpu"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_disk_for_temporary_files_is_told_as_such():
+    band = torch.zeros(1, 2, 4, 6)
+    spool = sliding._Spool(band, 8)
+    with (
+        Path("/dev/full").open("wb", buffering=0) as spool.file,
+        pytest.raises(OSError, match=r"No space left.*TMPDIR"),
+    ):
+        spool[:, :, slice(0, 4)] = band
