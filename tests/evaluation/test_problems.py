@@ -335,7 +335,7 @@ def test_a_fault_of_one_row_is_none_of_another_row_of_the_file(tmp_path):
     assert ["problem" in data[number] for number in (0, 1)] == [True, True]  # one result
 
 
-def test_a_batch_that_is_broken_in_part_counts_the_rest(tmp_path):
+def test_a_batch_that_is_broken_in_part_counts_the_rest(tmp_path, monkeypatch):
     for seed, name in enumerate("abcd"):
         picture(tmp_path / f"{name}.tif", seed)
         tifffile.imwrite(tmp_path / f"{name}_label.tif", np.zeros((20, 30), np.uint8))
@@ -360,7 +360,7 @@ def test_a_batch_that_is_broken_in_part_counts_the_rest(tmp_path):
             val_handlers=[PerCase(tmp_path / "out" / "counts.csv", CaseCounts(2)), problems],
             decollate=False,
         )
-        engine.logger.disabled = True
+        monkeypatch.setattr(engine.logger, "disabled", True)  # shared by all engines
         engine.run()
         return engine
 

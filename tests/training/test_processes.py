@@ -60,7 +60,7 @@ def test_outside_of_a_distributed_run_nothing_happens(pauses):
     assert pauses == []
 
 
-def test_a_run_owns_its_folder_until_it_ends_however_it_does(tmp_path):
+def test_a_run_owns_its_folder_until_it_ends_however_it_does(tmp_path, monkeypatch):
     folder = tmp_path / "run"
 
     def late():
@@ -72,7 +72,7 @@ def test_a_run_owns_its_folder_until_it_ends_however_it_does(tmp_path):
     seen = []
     for fails in (False, True):
         engine = Engine(lambda engine, batch, fails=fails: seen.append(late()) or 1 / (not fails))
-        engine.logger.disabled = True
+        monkeypatch.setattr(engine.logger, "disabled", True)  # shared by all engines
         processes.own_while_running(engine, folder, "is training here")
         engine.add_event_handler(Events.COMPLETED, lambda: seen.append(late()))  # writes last
         with suppress(ZeroDivisionError):
