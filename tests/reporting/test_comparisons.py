@@ -91,7 +91,7 @@ def test_other_pixel_sizes_are_warned_of_and_not_ranked(tmp_path, results, repor
 
 def test_other_splits_are_told_of_and_not_ranked(report):
     conditions = {"se": counts(cases=5), "sme": counts(split="val", cases=1, first=9)}
-    text = report(**conditions, me=counts(cases=5))
+    text = report(**conditions, me=counts(41, cases=5))  # no copy of se
     told = "5 test cases in 3 groups for se and me; 1 val case in 1 group for sme; one training of"
     assert told in text
     assert "different cases (se 5 test cases, me 5 test cases, sme 1 val case): rows cannot" in text
