@@ -8,28 +8,54 @@ from metaseg_monai.networks.gates import (
     SqueezeExcite,
     SqueezeMetadataExcite,
 )
+from metaseg_monai.networks.mechanisms import (
+    AdaptiveNorm,
+    ConstantChannels,
+    HyperKernel,
+    LowRank,
+    Mechanism,
+)
 from metaseg_monai.networks.regressor import ImageRegressor
 from metaseg_monai.networks.unet3 import Unet3
 from metaseg_monai.networks.variants import (
     ALL_VARIANTS,
     GATES,
+    MECHANISMS,
     METADATA_VARIANTS,
+    TABLE,
     VARIANTS,
     reads_metadata,
+)
+from metaseg_monai.networks.wirings import (
+    MetadataExciteDirect,
+    SqueezeExciteMetadataLate,
+    SqueezeManyMetadataExcite,
+    SqueezeMetadataExciteDeep,
 )
 
 __all__ = [
     "ALL_VARIANTS",
     "GATES",
+    "MECHANISMS",
     "METADATA_VARIANTS",
+    "TABLE",
     "VARIANTS",
+    "AdaptiveNorm",
     "ChannelGate",
+    "ConstantChannels",
     "FeatureWiseLinearModulation",
+    "HyperKernel",
     "ImageRegressor",
     "IvadomedFeatureWiseLinearModulation",
+    "LowRank",
+    "Mechanism",
     "MetadataExcite",
+    "MetadataExciteDirect",
     "SqueezeExcite",
+    "SqueezeExciteMetadataLate",
+    "SqueezeManyMetadataExcite",
     "SqueezeMetadataExcite",
+    "SqueezeMetadataExciteDeep",
     "Unet3",
     "reads_metadata",
 ]

@@ -73,7 +73,9 @@ class ChannelGate(nn.Module):
             raise ValueError(f"expected features (B, C, *S), got {x.dim()} axes in all")
         entries = required_meta(meta, x.shape[0], self.meta_features).to(x.dtype)
         if not torch.jit.is_scripting():  # type: ignore[attr-defined]
-            fuse = self.fused and fusible(x)
+            # what follows without `rectify` may work in place, which autograd forbids on the view
+            # that a subclass such as MetaTensor makes of the node's output
+            fuse = self.fused and fusible(x) and (rectify or type(x) is Tensor)
             if fuse:
                 return self._fused(x, entries, rectify)
         if rectify:
@@ -109,25 +111,64 @@ class NoGate(nn.Module):
         return F.relu(x, inplace=True) if rectify else x
 
 
-def hidden_width(inputs: int, reduction: float) -> int:
-    """Return round(inputs / reduction), halves to the even neighbour.
+HiddenFrom = Literal["channels", "inputs"]
 
-    The paper (2.1) has inputs = C and reduction 4; the thesis (4.1) reduction 2, and for SME
+
+def hidden_width(
+    channels: int, reduction: float, inputs: int = 0, hidden_from: str = "channels"
+) -> int:
+    """Return round(C / r), or with `hidden_from` "inputs" round(inputs / r); halves to even.
+
+    The paper (2.1) has C / r with reduction 4; the thesis (4.1) reduction 2, and for SME
     inputs = C + M; it also tried 1, 1.5 and 1.8 (4.5).
 
     Raises:
-        ConfigError: `reduction` is not positive, or leaves no hidden neuron.
+        ConfigError: `reduction` is not positive, or leaves no hidden neuron; `hidden_from` is
+            neither.
 
-    >>> hidden_width(64, 4), hidden_width(64 + 6, 2), hidden_width(64, 1.5)
+    >>> hidden_width(64, 4), hidden_width(64, 2, 64 + 6, "inputs"), hidden_width(64, 1.5)
     (16, 35, 43)
     """
-    width = round(inputs / reduction) if reduction > 0 else 0
+    if hidden_from not in ("channels", "inputs"):
+        raise ConfigError(f"hidden_from must be 'channels' or 'inputs', got {hidden_from!r}")
+    reduced = inputs if hidden_from == "inputs" else channels
+    width = round(reduced / reduction) if reduction > 0 else 0
     if width < 1:
         raise ConfigError(
-            f"reduction={reduction} of {inputs} inputs leaves {width} hidden neurons: "
-            f"choose a reduction above 0 and at most {inputs}"
+            f"reduction={reduction} of {reduced} inputs leaves {width} hidden neurons: "
+            f"choose a reduction above 0 and at most {reduced}"
         )
     return width
+
+
+Start = Literal["paper", "neutral"]
+
+
+def last_layer(inputs: int, channels: int, shift: bool, start: str) -> nn.Linear:
+    """Return the layer that gives the logits of `scale_and_shift`; zeros for a neutral start.
+
+    Raises:
+        ConfigError: `start` is neither "paper" nor "neutral".
+    """
+    if start not in ("paper", "neutral"):
+        raise ConfigError(f"start must be 'paper' or 'neutral', got {start!r}")
+    layer = nn.Linear(inputs, 2 * channels if shift else channels)
+    if start == "neutral":
+        nn.init.zeros_(layer.weight)
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
+def scale_and_shift(logits: Tensor, shift: bool, neutral: bool) -> tuple[Tensor, Tensor | None]:
+    """Return the scale (B, C) for logits h (B, C), or (B, 2 C) whose other half is the shift.
+
+    The scale is sigmoid(h), or 2 * sigmoid(2 h) = 1 + tanh(h) in (0, 2) for gates that start
+    neutral: exactly 1 at h = 0.
+    """
+    b: Tensor | None = None
+    if shift:
+        logits, b = logits.chunk(2, dim=1)
+    return 2 * torch.sigmoid(2 * logits) if neutral else torch.sigmoid(logits), b
 
 
 class Excitation(nn.Module):
@@ -137,19 +178,19 @@ class Excitation(nn.Module):
     x * s + b is what the paper's public code does, and DAFT (Wolf et al. 2022) before it.
     """
 
-    def __init__(self, inputs: int, hidden: int, channels: int, shift: bool) -> None:
+    def __init__(
+        self, inputs: int, hidden: int, channels: int, shift: bool = False, start: str = "paper"
+    ) -> None:
         super().__init__()
         self.shift = shift
+        self.neutral = start == "neutral"
         self.reduce = nn.Linear(inputs, hidden)
-        self.expand = nn.Linear(hidden, 2 * channels if shift else channels)
+        self.expand = last_layer(hidden, channels, shift, start)
 
     def forward(self, descriptor: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return s (B, C) in (0, 1), and b (B, C) or None, for a descriptor (B, D)."""
+        """Return s (B, C), and b (B, C) or None, for a descriptor (B, D)."""
         logits = self.expand(torch.relu(self.reduce(descriptor)))
-        if self.shift:
-            s, b = logits.chunk(2, dim=1)
-            return torch.sigmoid(s), b
-        return torch.sigmoid(logits), None
+        return scale_and_shift(logits, self.shift, self.neutral)
 
 
 class SqueezeExcite(ChannelGate):
@@ -160,9 +201,10 @@ class SqueezeExcite(ChannelGate):
         reduction: r; the hidden layer has round(C / r) neurons. 4 in the paper (2.1), 2 in the
             thesis (4.1).
         shift: x * s + b instead of x * s.
+        start: "paper", or "neutral" for a gate that first changes nothing (`scale_and_shift`).
 
     Raises:
-        ConfigError: `reduction` is out of range.
+        ConfigError: `reduction` or `start` is out of range.
 
     >>> SqueezeExcite(64)(torch.rand(2, 64, 9, 7)).shape
     torch.Size([2, 64, 9, 7])
@@ -171,9 +213,17 @@ class SqueezeExcite(ChannelGate):
     reads_image = True
     reads_meta = False
 
-    def __init__(self, channels: int, reduction: float = 4, *, shift: bool = False) -> None:
+    def __init__(
+        self,
+        channels: int,
+        reduction: float = 4,
+        *,
+        shift: bool = False,
+        start: Start = "paper",
+    ) -> None:
         super().__init__(only_scales=not shift)
-        self.excitation = Excitation(channels, hidden_width(channels, reduction), channels, shift)
+        hidden = hidden_width(channels, reduction)
+        self.excitation = Excitation(channels, hidden, channels, shift, start)
 
     def excite(self, z: Tensor, meta: Tensor) -> tuple[Tensor, Tensor | None]:
         """Excite by z (B, C)."""
@@ -188,9 +238,10 @@ class MetadataExcite(ChannelGate):
         meta_features: M, the entries of the metadata.
         reduction: r; the hidden layer has round(C / r) neurons, as in SE (thesis 4.1, variant 5).
         shift: x * s + b instead of x * s.
+        start: "paper", or "neutral" for a gate that first changes nothing (`scale_and_shift`).
 
     Raises:
-        ConfigError: `meta_features` or `reduction` is out of range.
+        ConfigError: `meta_features`, `reduction` or `start` is out of range.
 
     >>> MetadataExcite(64, meta_features=7)(torch.rand(2, 64, 9, 7), torch.eye(2, 7)).shape
     torch.Size([2, 64, 9, 7])
@@ -200,11 +251,17 @@ class MetadataExcite(ChannelGate):
     reads_meta = True
 
     def __init__(
-        self, channels: int, meta_features: int, reduction: float = 4, *, shift: bool = False
+        self,
+        channels: int,
+        meta_features: int,
+        reduction: float = 4,
+        *,
+        shift: bool = False,
+        start: Start = "paper",
     ) -> None:
         super().__init__(meta_features, only_scales=not shift)
         hidden = hidden_width(channels, reduction)
-        self.excitation = Excitation(meta_features, hidden, channels, shift)
+        self.excitation = Excitation(meta_features, hidden, channels, shift, start)
 
     def excite(self, z: Tensor, meta: Tensor) -> tuple[Tensor, Tensor | None]:
         """Excite by metadata (B, M)."""
@@ -221,9 +278,10 @@ class SqueezeMetadataExcite(ChannelGate):
         hidden_from: "channels" for round(C / r) hidden neurons (paper 2.1, r = 4), "inputs" for
             round((C + M) / r) (thesis 4.1, r = 2).
         shift: x * s + b instead of x * s; this is DAFT (Wolf et al. 2022).
+        start: "paper", or "neutral" for a gate that first changes nothing (`scale_and_shift`).
 
     Raises:
-        ConfigError: `meta_features`, `reduction` or `hidden_from` is out of range.
+        ConfigError: `meta_features`, `reduction`, `hidden_from` or `start` is out of range.
 
     >>> SqueezeMetadataExcite(64, meta_features=7)(torch.rand(2, 64, 9, 7), torch.eye(2, 7)).shape
     torch.Size([2, 64, 9, 7])
@@ -238,15 +296,14 @@ class SqueezeMetadataExcite(ChannelGate):
         meta_features: int,
         reduction: float = 4,
         *,
-        hidden_from: Literal["channels", "inputs"] = "channels",
+        hidden_from: HiddenFrom = "channels",
         shift: bool = False,
+        start: Start = "paper",
     ) -> None:
         super().__init__(meta_features, only_scales=not shift)
-        if hidden_from not in ("channels", "inputs"):
-            raise ConfigError(f"hidden_from must be 'channels' or 'inputs', got {hidden_from!r}")
         inputs = channels + meta_features
-        hidden = hidden_width(inputs if hidden_from == "inputs" else channels, reduction)
-        self.excitation = Excitation(inputs, hidden, channels, shift)
+        hidden = hidden_width(channels, reduction, inputs, hidden_from)
+        self.excitation = Excitation(inputs, hidden, channels, shift, start)
 
     def excite(self, z: Tensor, meta: Tensor) -> tuple[Tensor, Tensor | None]:
         """Excite by z (B, C) and metadata (B, M) side by side."""
@@ -260,9 +317,10 @@ class FeatureWiseLinearModulation(ChannelGate):
         channels: C, the channels of the features.
         meta_features: M, the entries of the metadata.
         reduction: r; the hidden layer has round(C / r) neurons, as in ME.
+        start: "paper", or "neutral" for gamma = beta = 0 at first.
 
     Raises:
-        ConfigError: `meta_features` or `reduction` is out of range.
+        ConfigError: `meta_features`, `reduction` or `start` is out of range.
 
     >>> gate = FeatureWiseLinearModulation(64, meta_features=7)
     >>> gate(torch.rand(2, 64, 9, 7), torch.eye(2, 7)).shape
@@ -272,11 +330,16 @@ class FeatureWiseLinearModulation(ChannelGate):
     reads_image = False
     reads_meta = True
 
-    def __init__(self, channels: int, meta_features: int, reduction: float = 4) -> None:
+    def __init__(
+        self, channels: int, meta_features: int, reduction: float = 4, *, start: Start = "paper"
+    ) -> None:
         super().__init__(meta_features)
         hidden = hidden_width(channels, reduction)
         self.modulation = nn.ModuleDict(
-            {"hidden": nn.Linear(meta_features, hidden), "film": nn.Linear(hidden, 2 * channels)}
+            {
+                "hidden": nn.Linear(meta_features, hidden),
+                "film": last_layer(hidden, 2 * channels, False, start),
+            }
         )
 
     def excite(self, z: Tensor, meta: Tensor) -> tuple[Tensor, Tensor | None]:

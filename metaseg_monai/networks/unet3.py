@@ -1,7 +1,7 @@
 """Unet3: a U-Net of triple convolutions and constant width, with a gate behind each level."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -10,8 +10,10 @@ from torch import Tensor, nn
 
 from metaseg_monai.errors import ConfigError, did_you_mean, listing
 from metaseg_monai.metadata import MetadataSchema
-from metaseg_monai.networks.gates import NoGate
+from metaseg_monai.networks.gates import HiddenFrom, NoGate, Start
+from metaseg_monai.networks.mechanisms import NoMechanism
 from metaseg_monai.networks.variants import (
+    MECHANISMS,
     base_variant,
     gate_of_variant,
     meta_input_of,
@@ -34,6 +36,7 @@ class GatedTriple(nn.Module):
     """Three times convolution, batch normalisation and ReLU, then a gate: one level (thesis 3.3).
 
     The gate is called with the features (B, C, *S) before the last ReLU, `meta` and rectify=True.
+    A mechanism stands inside, behind one of the convolutions or normalisations (`steer`).
 
     >>> from metaseg_monai.networks import SqueezeExcite
     >>> GatedTriple(1, 8, SqueezeExcite(8))(torch.rand(2, 1, 9, 7)).shape
@@ -41,7 +44,11 @@ class GatedTriple(nn.Module):
     """
 
     def __init__(
-        self, in_channels: int, channels: int, gate: nn.Module, spatial_dims: int = 2
+        self,
+        in_channels: int,
+        channels: int,
+        gate: nn.Module | None = None,
+        spatial_dims: int = 2,
     ) -> None:
         super().__init__()
         convolution, normalisation = Conv[Conv.CONV, spatial_dims], Norm[Norm.BATCH, spatial_dims]
@@ -55,11 +62,20 @@ class GatedTriple(nn.Module):
             convolution(channels, channels, kernel_size=3, padding=1),
             normalisation(channels),
         )
-        self.gate = gate
+        self.gate = NoGate() if gate is None else gate
+        self.mechanism: nn.Module = NoMechanism()
+        self.behind = -1  # place in `convolutions` of the layer that the mechanism stands behind
+
+    def steer(self, behind: int, mechanism: nn.Module) -> None:
+        """Put a mechanism behind a layer of `convolutions`."""
+        self.behind, self.mechanism = behind, mechanism
 
     def forward(self, x: Tensor, meta: Tensor | None = None) -> Tensor:
         """Return gate(features of x, meta) (B, C, *S) for x (B, in_channels, *S)."""
-        return self.gate(self.convolutions(x), meta, True)
+        for place, layer in enumerate(self.convolutions):
+            y = layer(x)
+            x = self.mechanism(x, y, meta) if place == self.behind else y
+        return self.gate(x, meta, True)
 
 
 class Unet3(nn.Module):
@@ -73,8 +89,10 @@ class Unet3(nn.Module):
     Args:
         schema: the metadata's schema; gives the width and the vector for unknown metadata. Not
             used by "none" and "se".
-        variant: "none", "se", "me", "sme", "film" or "film-ivadomed" (`metaseg_monai.networks`);
-            "<variant>-dummy", which is trained and tested with zeros, is the same network.
+        variant: "none" or a name of `metaseg_monai.networks.TABLE`: "se", "me", "sme", "film" ...;
+            "<variant>-dummy", which is trained and tested with zeros, is the same network. Of a
+            level's three convolutions "low-rank" and "hyper" steer the last, "adaptive-norm" the
+            normalisation behind it, "constant-channel" the image's very first.
         in_channels: channels of the image.
         out_channels: K, the classes, background included.
         channels: C, the filters of every convolution.
@@ -82,10 +100,13 @@ class Unet3(nn.Module):
         reduction: r of the gates' hidden width, round(C / r); 4 in the paper (2.1), 2 in the
             thesis (4.1). "film-ivadomed" has its own.
         places: which of the 2 * levels + 1 `gate_places` get a gate (thesis 4.8, figure 4.11); None
-            for all.
+            for all, the first and last of "hyper", the first of "constant-channel".
         spatial_dims: 2 or 3.
         hidden_from: "inputs" makes the hidden width of "sme" round((C + M) / r) (thesis 4.1).
         shift: se, me and sme give x * s + b instead of x * s (the authors' code, DAFT).
+        start: "paper" as in the texts, where a sigmoid gate first halves the features, or
+            "neutral", where the gates first change nothing: 2 * sigmoid(2 h) with h = 0. The
+            mechanisms but "constant-channel" are neutral always.
         meta_features: without a schema: M, the width of the encoded metadata.
         unknown_trained: with a schema: training drops metadata, so that `meta=None` stands for
             unknown if every field of the schema has missing="unknown".
@@ -110,8 +131,9 @@ class Unet3(nn.Module):
         places: Sequence[str] | None = None,
         spatial_dims: int = 2,
         *,
-        hidden_from: Literal["channels", "inputs"] = "channels",
+        hidden_from: HiddenFrom = "channels",
         shift: bool = False,
+        start: Start = "paper",
         meta_features: int | None = None,
         unknown_trained: bool = False,
     ) -> None:
@@ -126,23 +148,18 @@ class Unet3(nn.Module):
         self.spatial_dims = spatial_dims
         self.meta_input = meta_input_of(variant, schema, meta_features, unknown_trained)
         self.meta_features = self.meta_input.meta_features  # M; 0: reads no metadata
-        gate = base_variant(variant)
-        gated = _chosen_places(places, levels, gate)
+        names = gate_places(levels)
+        gates = GatesAtPlaces(
+            *(variant, self.meta_features, names, places),
+            reduction=reduction,
+            hidden_from=hidden_from,
+            shift=shift,
+            start=start,
+        )
 
         def level(place: str, inputs: int) -> GatedTriple:
-            if place not in gated:
-                return GatedTriple(inputs, channels, NoGate(), spatial_dims)
-            block = gate_of_variant(
-                gate,
-                channels,
-                self.meta_features,
-                reduction=reduction,
-                hidden_from=hidden_from,
-                shift=shift,
-            )
-            return GatedTriple(inputs, channels, block, spatial_dims)
+            return gates.level(place, inputs, channels, spatial_dims)
 
-        names = gate_places(levels)
         self.encoder = nn.ModuleList(
             level(name, in_channels if name == "encoder1" else channels) for name in names[:levels]
         )
@@ -186,9 +203,85 @@ class Unet3(nn.Module):
         return self.head(x)
 
 
-def _chosen_places(places: Sequence[str] | None, levels: int, variant: str) -> Sequence[str]:
-    """Return the names of the places that get a gate."""
-    names = gate_places(levels)
+class GatesAtPlaces:
+    """The gates or mechanisms of a network at those of its places that have one.
+
+    Args:
+        variant: as of `Unet3`, also a dummy's.
+        meta_features: M; 0 for a variant that reads no metadata.
+        names: of all places, in the order in which an image passes them.
+        places: which of these are gated; None for the variant's own choice, mostly all.
+        reduction: as of `Unet3`.
+        hidden_from: as of `Unet3`.
+        shift: as of `Unet3`.
+        start: as of `Unet3`.
+
+    Raises:
+        ConfigError: a place is none of these or named twice, or the variant has no gates.
+    """
+
+    def __init__(
+        self,
+        variant: str,
+        meta_features: int,
+        names: Sequence[str],
+        places: Sequence[str] | None = None,
+        *,
+        reduction: float = 4,
+        hidden_from: HiddenFrom = "channels",
+        shift: bool = False,
+        start: Start = "paper",
+    ) -> None:
+        self.variant = base_variant(variant)
+        self.mechanism = MECHANISMS.get(self.variant)
+        own: Sequence[str] = names
+        if self.mechanism is not None and self.mechanism.behind == "image":
+            names = own = names[:1]
+        elif self.mechanism is not None and self.mechanism.outer:
+            own = (names[0], names[-1])
+        chosen = chosen_places(places, names, self.variant)
+        self.places = chosen if places is not None or self.variant == "none" else own
+
+        def made(channels: int, layer: nn.Module | None = None) -> nn.Module:
+            return gate_of_variant(
+                self.variant,
+                channels,
+                meta_features,
+                reduction=reduction,
+                hidden_from=hidden_from,
+                shift=shift,
+                start=start,
+                layer=layer,
+            )
+
+        self.made = made
+
+    def gate_at(self, place: str, channels: int) -> nn.Module:
+        """Return the gate at a place; `NoGate` where there is none, or a mechanism instead."""
+        if place not in self.places or self.mechanism is not None:
+            return NoGate()
+        return self.made(channels)
+
+    def level(
+        self, place: str, in_channels: int, channels: int, spatial_dims: int = 2
+    ) -> GatedTriple:
+        """Return the level at a place, with its gate or mechanism."""
+        gate = self.gate_at(place, channels)
+        level = GatedTriple(in_channels, channels, gate, spatial_dims)
+        if place in self.places and self.mechanism is not None:
+            behind = {"image": 0, "convolution": 6, "normalisation": 7}[self.mechanism.behind]
+            level.steer(behind, self.made(channels, level.convolutions[behind]))
+        return level
+
+
+def chosen_places(
+    places: Sequence[str] | None, names: Sequence[str], variant: str
+) -> Sequence[str]:
+    """Return which of the places that a network has, its `names`, get a gate; None stands for all.
+
+    Raises:
+        ConfigError: a place is none of these or named twice, or the variant has no gates.
+    """
     if variant == "none":
         if places is not None:
             raise ConfigError("variant 'none' has no gates: leave places out")

@@ -1,7 +1,9 @@
-"""Variants: which gate a name of the paper stands for. A new gate is a line and its names."""
+"""Variants: which gate or mechanism a name stands for. A new one is a line of `TABLE`."""
 
 import inspect
 from typing import Any
+
+from torch import nn
 
 from metaseg_monai.errors import ConfigError, did_you_mean, listing
 from metaseg_monai.metadata import MetadataSchema
@@ -13,21 +15,46 @@ from metaseg_monai.networks.gates import (
     SqueezeExcite,
     SqueezeMetadataExcite,
 )
+from metaseg_monai.networks.mechanisms import (
+    AdaptiveNorm,
+    ConstantChannels,
+    HyperKernel,
+    LowRank,
+    Mechanism,
+)
 from metaseg_monai.networks.meta_input import MetaInput
+from metaseg_monai.networks.wirings import (
+    MetadataExciteDirect,
+    SqueezeExciteMetadataLate,
+    SqueezeManyMetadataExcite,
+    SqueezeMetadataExciteDeep,
+)
 
-GATES: dict[str, type[ChannelGate]] = {
+TABLE: dict[str, type[ChannelGate] | type[Mechanism]] = {
     "se": SqueezeExcite,
     "me": MetadataExcite,
     "sme": SqueezeMetadataExcite,
+    "sme-duplicated": SqueezeManyMetadataExcite,
+    "sme-deep": SqueezeMetadataExciteDeep,
+    "sme-late": SqueezeExciteMetadataLate,
+    "me-direct": MetadataExciteDirect,
     "film": FeatureWiseLinearModulation,
     "film-ivadomed": IvadomedFeatureWiseLinearModulation,
+    "adaptive-norm": AdaptiveNorm,
+    "low-rank": LowRank,
+    "hyper": HyperKernel,
+    "constant-channel": ConstantChannels,
 }
 
-VARIANTS = ("none", *GATES)
-METADATA_VARIANTS = ("me", "sme", "film", "film-ivadomed")
-ALL_VARIANTS = (  # a dummy is trained and tested with zeros for metadata
-    *("none", "se", "me", "me-dummy", "sme", "sme-dummy"),
-    *("film", "film-dummy", "film-ivadomed", "film-ivadomed-dummy"),
+GATES = {name: made for name, made in TABLE.items() if issubclass(made, ChannelGate)}
+MECHANISMS = {name: made for name, made in TABLE.items() if issubclass(made, Mechanism)}
+VARIANTS = ("none", *TABLE)
+METADATA_VARIANTS = tuple(name for name, made in TABLE.items() if made.reads_meta)
+ALL_VARIANTS = tuple(  # a dummy is trained and tested with zeros for metadata
+    name
+    for variant in VARIANTS
+    for name in (variant, f"{variant}-dummy")
+    if name == variant or variant in METADATA_VARIANTS
 )
 
 
@@ -64,13 +91,13 @@ def without_effect(variant: str) -> set[str]:
     """The settings of gates that do nothing in a variant, whose gate has none of that name.
 
     >>> sorted(without_effect("film-ivadomed"))
-    ['hidden_from', 'reduction', 'shift']
+    ['hidden_from', 'reduction', 'shift', 'start']
     """
     if variant not in ALL_VARIANTS:  # of other weights, or not yet known
         return set()
-    gate = GATES.get(base_variant(variant))
-    known = inspect.signature(gate).parameters if gate else {}
-    return {"reduction", "hidden_from", "shift"} - set(known)
+    made = TABLE.get(base_variant(variant))
+    known = inspect.signature(made).parameters if made else {}
+    return {"reduction", "hidden_from", "shift", "start"} - set(known)
 
 
 def gate_of_variant(
@@ -81,27 +108,48 @@ def gate_of_variant(
     reduction: float = 4,
     hidden_from: str = "channels",
     shift: bool = False,
-) -> ChannelGate:
-    """Return the gate of any variant but "none", with those of the settings that it has.
+    start: str = "paper",
+    layer: nn.Module | None = None,
+) -> ChannelGate | Mechanism:
+    """Return the gate or mechanism of any variant but "none", with those settings that it has.
+
+    Args:
+        variant: a name of `TABLE`.
+        channels: C, the channels that are gated.
+        meta_features: M, the entries of the metadata; 0 for a gate that reads none.
+        reduction: r of the hidden width.
+        hidden_from: "channels" or "inputs", of which the hidden width is a part.
+        shift: x * s + b instead of x * s.
+        start: "paper", or "neutral" for a gate that first changes nothing. Mechanisms with a
+            layer that is 0 at first, which are neutral always, have no such choice.
+        layer: what a mechanism stands behind.
 
     Raises:
-        ConfigError: `shift` is wanted of a gate without it, or a setting is out of range.
+        ConfigError: `shift` or a neutral start is wanted of a gate without it, or a setting is
+            out of range.
 
     >>> type(gate_of_variant("me", 64, meta_features=7)).__name__
     'MetadataExcite'
     """
-    known = {name: inspect.signature(gate).parameters for name, gate in GATES.items()}
+    known = {name: inspect.signature(made).parameters for name, made in TABLE.items()}
     if shift and "shift" not in known[variant]:
-        shifting = ", ".join(name for name in GATES if "shift" in known[name])
+        shifting = ", ".join(name for name in TABLE if "shift" in known[name])
         raise ConfigError(f"shift is a choice of {shifting} only, not of variant {variant!r}")
+    if start == "neutral" and variant in GATES and "start" not in known[variant]:
+        raise ConfigError(
+            f"variant {variant!r} has no neutral start: its scale is never 1; set start='paper', "
+            f"or choose one of {', '.join(name for name in GATES if 'start' in known[name])}"
+        )
     settings: dict[str, Any] = {
         "channels": channels,
         "meta_features": meta_features,
         "reduction": reduction,
         "hidden_from": hidden_from,
         "shift": shift,
+        "start": start,
+        "layer": layer,
     }
-    return GATES[variant](**{n: v for n, v in settings.items() if n in known[variant]})
+    return TABLE[variant](**{n: v for n, v in settings.items() if n in known[variant]})
 
 
 def meta_input_of(

@@ -19,6 +19,7 @@ from metaseg_monai.networks import (
     reads_metadata,
 )
 from metaseg_monai.networks.meta_input import MetaInput
+from tests.networks.conformance import stirred
 
 NAKED = 1_371_010  # thesis 3.3
 
@@ -34,7 +35,7 @@ def small(variant, spatial_dims=2, **settings):
     settings = {"channels": 8, "levels": 2, "reduction": 1, **settings}
     if "schema" not in settings and reads_metadata(variant):
         settings["meta_features"] = 3
-    return Unet3(variant=variant, spatial_dims=spatial_dims, **settings)
+    return stirred(Unet3(variant=variant, spatial_dims=spatial_dims, **settings))
 
 
 def batch(variant, size=(2, 1, 9, 14)):
