@@ -1,5 +1,6 @@
 """Networks whose gates read metadata, and the blocks they are made of."""
 
+from metaseg_monai.networks.condition import Conditioned, condition
 from metaseg_monai.networks.gates import (
     ChannelGate,
     FeatureWiseLinearModulation,
@@ -42,6 +43,7 @@ __all__ = [
     "VARIANTS",
     "AdaptiveNorm",
     "ChannelGate",
+    "Conditioned",
     "ConstantChannels",
     "FeatureWiseLinearModulation",
     "HyperKernel",
@@ -57,5 +59,6 @@ __all__ = [
     "SqueezeMetadataExcite",
     "SqueezeMetadataExciteDeep",
     "Unet3",
+    "condition",
     "reads_metadata",
 ]

@@ -2,16 +2,13 @@
 
 import io
 
-import numpy as np
 import pytest
 import torch
-from monai.data import MetaTensor
 from monai.networks.utils import convert_to_onnx, convert_to_torchscript
 
 from metaseg_monai.errors import ConfigError
 from metaseg_monai.metadata import Categorical, MetadataSchema
 from metaseg_monai.networks import (
-    ALL_VARIANTS,
     METADATA_VARIANTS,
     VARIANTS,
     ChannelGate,
@@ -77,21 +74,6 @@ def test_gates_as_large_as_those_of_the_authors_code():
     assert count(film) - NAKED == 1_494_258 - 1_453_250
 
 
-@every_variant
-@pytest.mark.parametrize("size", [(2, 1, 16, 24), (2, 1, 8, 8, 8)])
-def test_shape_and_a_gradient_for_every_weight(variant, size):
-    network = small(variant, len(size) - 2, out_channels=3)
-    image, meta = batch(variant, size)
-    pred = network(image.requires_grad_(), meta)
-    assert pred.shape == (2, 3, *size[2:])
-    (pred * torch.randn_like(pred)).sum().backward()
-    assert image.grad.abs().sum() > 0
-    for name, weight in network.named_parameters():
-        assert weight.grad is not None, name
-        if "gate" in name:
-            assert weight.grad.abs().sum() > 0, name
-
-
 SIZES_2D = [(height, width) for height in range(17, 98, 16) for width in (1, 2, 31, 64, 97)]
 
 
@@ -118,25 +100,6 @@ def test_fused_gates_change_neither_logits_nor_gradients(variant, channels_last)
         torch.testing.assert_close(fused, plain)
 
 
-@every_steered_variant
-def test_each_metadata_entry_changes_the_logits(variant):
-    network = small(variant).eval()
-    image, meta = batch(variant)
-    pred = network(image, meta)
-    for entry in range(3):
-        other = meta + torch.eye(3)[entry]
-        assert (network(image, other) - pred).abs().amax(dim=(1, 2, 3)).min() > 1e-6, entry
-
-
-@every_variant
-def test_each_image_keeps_its_own_metadata(variant):
-    network = small(variant).eval()
-    image, meta = batch(variant, (4, 1, 9, 14))
-    order = torch.tensor([3, 1, 0, 2])
-    permuted = network(image[order], None if meta is None else meta[order])
-    torch.testing.assert_close(permuted, network(image, meta)[order])
-
-
 @pytest.mark.parametrize(
     ("place", "module"),
     [
@@ -158,20 +121,6 @@ def test_a_single_gate_at_any_place_steers_the_network(place, module):
 def test_places_may_stand_in_any_order():
     network = small("me", places=["decoder1", "encoder1"])
     assert count(network) == count(small("none")) + 2 * (3 * 8 + 8 + 8 * 8 + 8)
-
-
-@pytest.mark.parametrize("shape", [(1, 3), (3, 3), (2, 2), (2, 4), (3,), (2, 3, 1)])
-def test_wrong_metadata_are_refused(shape):
-    with pytest.raises(ValueError, match=r"expected meta of shape \(2, 3\)"):
-        small("film")(batch("none")[0], torch.rand(shape))
-
-
-@pytest.mark.parametrize("variant", ALL_VARIANTS)
-def test_missing_and_unwanted_metadata_are_refused(variant):
-    image, meta = batch(variant)
-    message = "takes no metadata" if meta is None else "reads metadata of width 3"
-    with pytest.raises(ValueError, match=message):
-        small(variant)(image, torch.rand(2, 3) if meta is None else None)
 
 
 def test_an_image_of_other_dimension_is_refused():
@@ -265,19 +214,6 @@ def test_settings_that_do_not_go_together_are_refused(settings, message):
         Unet3(**settings)
 
 
-@every_variant
-def test_meta_tensors_go_in_and_come_out(variant):
-    network = small(variant)
-    image, meta = batch(variant)
-    pred = network(MetaTensor(image, meta={"case": "a"}), meta)
-    assert isinstance(pred, MetaTensor)
-    assert pred.meta["case"] == "a"
-    found = torch.autograd.grad(pred.square().mean().as_tensor(), list(network.parameters()))
-    expected = torch.autograd.grad(network(image, meta).square().mean(), network.parameters())
-    for with_meta, without in zip(found, expected, strict=True):
-        torch.testing.assert_close(with_meta, without)
-
-
 @pytest.mark.parametrize("variant", ["none", "sme", "film"])
 def test_bfloat16_autocast_trains(variant):
     network = small(variant, levels=1).to(memory_format=torch.channels_last)
@@ -310,20 +246,6 @@ def test_checkpointed_activations_give_the_same_gradients():
 
 
 @script_is_old
-@every_variant
-@pytest.mark.parametrize("spatial_dims", [2, 3])
-def test_scripted_equals_eager_and_refuses_the_same(variant, spatial_dims):
-    network = small(variant, spatial_dims, levels=1).eval()
-    scripted = torch.jit.script(network)
-    image, meta = batch(variant, (2, 1, 9, 14, 5)[: spatial_dims + 2])
-    with torch.no_grad():
-        torch.testing.assert_close(scripted(image, meta), network(image, meta))
-    message = "takes no metadata" if meta is None else "expected meta of shape"
-    with pytest.raises(torch.jit.Error, match=message):
-        scripted(image, torch.rand(1, 3))
-
-
-@script_is_old
 def test_scripted_keeps_the_unknown_vector_and_shift_through_a_file():
     network = small("sme", levels=1, shift=True, **OF_THREE).eval()
     file = io.BytesIO()
@@ -334,34 +256,6 @@ def test_scripted_keeps_the_unknown_vector_and_shift_through_a_file():
     with torch.no_grad():
         torch.testing.assert_close(loaded(image), network(image))
         torch.testing.assert_close(loaded(image, meta), network(image, meta))
-
-
-@script_is_old
-@every_variant
-@pytest.mark.parametrize("size", [(10, 7), (6, 5, 4)])
-def test_onnx_keeps_both_inputs_and_the_logits(variant, size):
-    onnx = pytest.importorskip("onnx")
-    reference = pytest.importorskip("onnx.reference")
-    network = small(variant, len(size), channels=4, levels=1).eval()
-    given = [tensor for tensor in batch(variant, (2, 1, *size)) if tensor is not None]
-    names = ["image", "meta"][: len(given)]
-    file = io.BytesIO()
-    sizes = {0: "batch", **{2 + axis: f"size{axis}" for axis in range(len(size))}}
-    axes = {"image": sizes, "meta": {0: "batch"}}
-    torch.onnx.export(
-        network,
-        tuple(given),
-        file,
-        input_names=names,
-        dynamic_axes={name: axes[name] for name in names},
-        dynamo=False,
-    )
-    model = onnx.load_from_string(file.getvalue())
-    assert [entry.name for entry in model.graph.input] == names
-    other = [t for t in batch(variant, (3, 1, *(edge + 1 for edge in size))) if t is not None]
-    feed = {name: tensor.numpy() for name, tensor in zip(names, other, strict=True)}
-    (pred,) = reference.ReferenceEvaluator(model).run(None, feed)
-    np.testing.assert_allclose(pred, network(*other).detach().numpy(), atol=1e-5)
 
 
 @script_is_old

@@ -1,0 +1,405 @@
+"""What only `condition` promises: places, stale metadata, pretrained weights, processes."""
+
+import copy
+import io
+import logging
+import threading
+
+import pytest
+import torch
+from monai.data import MetaTensor
+from monai.networks import nets
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.checkpoint import checkpoint
+
+from metaseg_monai.errors import ConfigError
+from metaseg_monai.networks import Conditioned, Unet3, condition
+from metaseg_monai.networks.places import find_places
+from tests.networks.conditioned import NEEDS_EINOPS, NETWORKS
+from tests.networks.conformance import batch, stirred
+
+SIZE = (2, 1, 16, 16)
+
+
+def dynunet():
+    torch.manual_seed(0)
+    return NETWORKS["DynUNet"](2)
+
+
+def steered(variant="sme", network=None, **settings):
+    torch.manual_seed(1)
+    settings = {"meta_features": 3, "reduction": 1, **settings}
+    return stirred(condition(network or dynunet(), variant=variant, **settings)).eval()
+
+
+PLACES = {
+    "BasicUNet": (["conv_0", "down_1", "down_2", "down_3", "down_4"], "upcat_4"),
+    "UNet": (["model.0", "model.1.submodule.0"], "model.1.submodule.1.submodule.2"),
+    "UNet residual": (["model.0", "model.1.submodule.0"], "model.1.submodule.1.submodule.2"),
+    "DynUNet": (["input_block", "downsamples.0", "bottleneck"], "upsamples.0"),
+    "DynUNet deep": (["input_block", "downsamples.0", "bottleneck"], "upsamples.0"),
+    "SegResNet": (["down_layers.0", "down_layers.1", "down_layers.2"], "up_layers.0"),
+    "SegResNetDS": (["encoder.layers.0.blocks"], "up_layers.0.blocks"),
+    "AttentionUnet": (["model.0", "model.1.submodule.0"], "model.1.submodule.1.submodule.1.merge"),
+    "FlexibleUNet": (["encoder.layer1", "encoder.layer2"], "decoder.blocks.0"),
+    "UNETR": (["encoder1", "encoder2", "encoder3", "encoder4"], "decoder5"),
+    "SwinUNETR": (["encoder1", "encoder2", "encoder3", "encoder4", "encoder10"], "decoder5"),
+    "MedNeXt deep": (["enc_stages.0", "enc_stages.1", "enc_stages.2"], "dec_stages.0"),
+    "VNet": (["in_tr", "down_tr32", "down_tr64", "down_tr128", "down_tr256"], "up_tr256"),
+    "HighResNet": ([f"blocks.{number}" for number in range(11)], None),
+}
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_the_groups_are_found_in_the_order_of_an_image(name):
+    if name in NEEDS_EINOPS:
+        pytest.importorskip("einops")
+    network = NETWORKS[name](2)
+    encoder, decoder = PLACES[name]
+    found = [place.name for place in find_places(network, "encoder")]
+    assert found[: len(encoder)] == encoder
+    everything = [place.name for place in find_places(network, "all")]
+    assert everything[: len(found)] == found
+    if decoder is None:
+        with pytest.raises(ConfigError, match="has no decoder of its own"):
+            find_places(network, "decoder")
+    else:
+        assert everything[len(found)] == decoder
+        assert everything[len(found) :] == [one.name for one in find_places(network, "decoder")]
+
+
+def test_mechanisms_stand_behind_layers_of_the_main_path():
+    network = NETWORKS["DynUNet residual"](2)
+    norms = find_places(network, "encoder", "normalisation")
+    assert [place.name for place in norms][:2] == ["input_block.norm2", "downsamples.0.norm2"]
+    convolutions = find_places(network, "decoder", "convolution")
+    assert convolutions[0].name == "upsamples.0.conv_block.conv2.conv"
+    images = find_places(network, "encoder", "image")
+    assert [place.name for place in images] == ["input_block.conv1.conv", "input_block.conv3.conv"]
+
+
+def test_every_place_before_a_normalisation_of_each_channel_is_refused():
+    """The convolutions of DynUNet and BasicUNet, whose scales an instance norm takes out again."""
+    for network, norms in ((dynunet(), 10), (NETWORKS["BasicUNet"](2), 18)):
+        before = [
+            name
+            for name, module in network.named_modules()
+            if isinstance(module, nn.Conv2d) and not name.startswith(("output", "final"))
+        ]
+        before = [name for name in before if "upsample." not in name and "transp" not in name]
+        assert len(before) == norms
+        for name in before:
+            with pytest.raises(ConfigError, match="normalisation of each channel follows"):
+                condition(network, meta_features=3, at=[name])
+        assert not any(module._forward_hooks for module in network.modules())
+
+
+def test_the_last_place_of_segresnet_is_inert_with_eight_filters_and_told():
+    with pytest.raises(ConfigError, match=r"'up_layers.2' have no effect.*at=\['up_layers.0', "):
+        condition(nets.SegResNet(2, 8, 1, 2), meta_features=3, at="decoder")
+    with pytest.raises(ConfigError, match="None of these places works"):
+        condition(nets.SegResNet(2, 8, 1, 2), meta_features=3, at=["up_layers.2"])
+    assert condition(nets.SegResNet(2, 16, 1, 2), meta_features=3, at="decoder").places[-1]
+
+
+def test_trying_places_leaves_the_network_as_it_was():
+    network = NETWORKS["VNet"](2).train()
+    network.up_tr32.eval()
+    before = copy.deepcopy(network)
+    torch.manual_seed(9)
+    find_places(network, "all")
+    drawn = torch.rand(3)
+    torch.manual_seed(9)
+    assert torch.equal(drawn, torch.rand(3))
+    states = network.state_dict(), before.state_dict()
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    for one, other in zip(network.modules(), before.modules(), strict=True):
+        assert one.training == other.training
+        assert getattr(one, "eps", None) == getattr(other, "eps", None)
+        assert getattr(one, "track_running_stats", 1) == getattr(other, "track_running_stats", 1)
+        assert not one._forward_hooks
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"at": "encodr"}, "did you mean 'encoder'"),
+        ({"at": "input_block"}, "or a list of names of modules; got 'input_block'"),
+        ({"at": ["input_blok"]}, "no module 'input_blok'; did you mean 'input_block'"),
+        ({"at": []}, "at is an empty list"),
+        ({"at": ["input_block", "input_block"]}, "names a layer twice"),
+        ({"at": ["bottleneck", "skip_layers.next_layer.next_layer"]}, "names a layer twice"),
+        ({"at": ["downsamples"]}, "'downsamples' runs when this DynUNet does"),
+        ({"at": ["bottleneck.lrelu"], "variant": "low-rank"}, "no convolution of"),
+        ({"at": ["bottleneck"], "variant": "constant-channel"}, "at the image, at no other place"),
+        ({"variant": "film-ivadomed"}, "'film-ivadomed' has no neutral start"),
+        ({"variant": "film", "shift": True}, "shift is a choice of"),
+        ({"variant": "se"}, "'se' takes no metadata"),
+        ({"meta_features": None}, "give the schema"),
+        ({"variant": "smee"}, "did you mean 'sme'"),
+        ({"start": "zero"}, "start must be"),
+        ({"image_shape": (2, 16, 16)}, "takes no image of the shapes tried.*give image_shape"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        condition(dynunet(), **{"meta_features": 3, **settings})
+
+
+def test_a_network_that_reads_metadata_or_whose_parts_are_not_known_is_refused():
+    with pytest.raises(ConfigError, match="reads metadata by itself"):
+        condition(Unet3(meta_features=3, channels=4, levels=1), meta_features=3)
+    with pytest.raises(ConfigError, match="reads metadata by itself"):
+        condition(steered(), meta_features=3)
+    own = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 1))
+    with pytest.raises(ConfigError, match=r"list of names of modules.*parts are '0', '1', '2'"):
+        condition(own, meta_features=3)
+    with pytest.raises(ConfigError, match="no convolution that tells"):
+        condition(nn.Sequential(nn.Identity()), meta_features=3, at=["0"])
+    network = steered(network=own, at=["1"])
+    image, meta = batch(network, SIZE)
+    assert (network(image, meta) - network(image, 1 - meta)).abs().max() > 1e-3
+
+
+def test_tokens_are_no_features():
+    pytest.importorskip("einops")
+    with pytest.raises(ConfigError, match=r"'vit.blocks.0' gives no features.*\(1, 4, 24\)"):
+        condition(NETWORKS["UNETR"](2), meta_features=3, at=["vit.blocks.0"])
+
+
+def test_a_place_may_have_any_of_a_modules_names():
+    name = "skip_layers.next_layer.next_layer"  # DynUNet has its bottleneck under two
+    network = steered(at=[name])
+    assert network.places == ("bottleneck",)
+    image, meta = batch(network, SIZE)
+    assert (network(image, meta) - network(image, 1 - meta)).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("variant", ["sme", "low-rank"])
+def test_weights_of_the_bare_network_load_by_strict(variant):
+    bare, network = dynunet(), steered(variant)
+    gates = {name: value.clone() for name, value in network.gates.state_dict().items()}
+    nn.init.ones_(bare.output_block.conv.conv.weight)
+    network.load_state_dict(bare.state_dict(), strict=True)
+    assert torch.equal(network.network.output_block.conv.conv.weight.sum(), torch.tensor(16.0))
+    for name, value in network.gates.state_dict().items():
+        assert torch.equal(value, gates[name])
+    outer = nn.Sequential(network)  # under a name of its own, too
+    outer.load_state_dict({f"0.{name}": value for name, value in bare.state_dict().items()})
+    with pytest.raises(RuntimeError, match=r"Missing key.*network.input_block"):
+        network.load_state_dict({"bottleneck.norm1.weight": torch.ones(8)}, strict=True)
+    with pytest.raises(RuntimeError, match=r"Unexpected key.*network.other"):
+        network.load_state_dict({**bare.state_dict(), "other": torch.ones(1)}, strict=True)
+
+
+def test_state_dict_keys():
+    keys = list(steered(at=["downsamples.0"]).state_dict())
+    assert [key for key in keys if not key.startswith("network.")] == [
+        f"gates.downsamples-0.excitation.{name}"
+        for name in ("reduce.weight", "reduce.bias", "expand.weight", "expand.bias")
+    ]
+    bare = [f"network.{key}" for key in dynunet().state_dict()]
+    assert [key for key in keys if key.startswith("network.")] == bare
+
+
+def test_no_metadata_is_left_behind():
+    network = steered()
+    image, meta = batch(network, SIZE)
+    network(image, meta)
+    with pytest.raises(RuntimeError, match=r"'input_block' is steered.*ran outside"):
+        network.network(image)
+    with pytest.raises(RuntimeError, match="ran outside"):
+        copy.deepcopy(network.network)(image)
+    with pytest.raises(ValueError, match="reads metadata"):
+        network(image)
+    broken = network.network.output_block.register_forward_hook(lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        network(image, meta)
+    broken.remove()
+    with pytest.raises(RuntimeError, match="ran outside"):
+        network.network(image)
+    assert network.running.meta is None
+
+
+def test_a_pass_inside_another_has_its_own_metadata():
+    network = steered()
+    image, meta = batch(network, SIZE)
+    expected, inner = network(image, meta), network(image, 1 - meta)
+    found = []
+
+    def teacher(module, inputs, output):
+        if not found:
+            found.append(None)
+            found[0] = network(image, 1 - meta)
+
+    hook = network.network.downsamples[0].register_forward_hook(teacher)
+    outer = network(image, meta)
+    hook.remove()
+    assert torch.equal(outer, expected)
+    assert torch.equal(found[0], inner)
+
+
+def test_threads_do_not_mix_metadata():
+    network = steered()
+    image, meta = batch(network, SIZE)
+    inside, done, told = threading.Event(), threading.Event(), []
+
+    def wait(*_):
+        inside.set()
+        done.wait(20)
+
+    def run():
+        network(image, meta)
+
+    hook = network.network.downsamples[0].register_forward_hook(wait)
+    thread = threading.Thread(target=run)
+    thread.start()
+    inside.wait(20)
+    try:
+        with pytest.raises(RuntimeError, match="two threads run one conditioned network"):
+            network(image, 1 - meta)
+    finally:
+        done.set()
+        thread.join()
+    hook.remove()
+    assert not told
+    assert network(image, meta).shape == (2, 2, 16, 16)
+
+
+def test_modules_exchanged_later_are_noticed():
+    network = steered("adaptive-norm", nets.SegResNetDS(2, 8, 1, 2, norm="batch"))
+    exchanged = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    image, meta = batch(network, (2, 1, 32, 32))
+    with pytest.raises(RuntimeError, match=r"no gate was called behind encoder.layers.0"):
+        exchanged(image, meta)
+
+
+def test_checkpoints_of_the_whole_are_exact_and_of_a_part_refused():
+    network = steered().double()
+    given = [tensor.double() for tensor in batch(network, SIZE)]
+    weights = list(network.parameters())
+    found = [
+        torch.autograd.grad(pred.square().mean(), weights)
+        for pred in (network(*given), checkpoint(network, *given, use_reentrant=False))
+    ]
+    for once, again in zip(*found, strict=True):
+        torch.testing.assert_close(again, once)
+    inner = network.network.bottleneck
+    run = inner.__call__
+
+    class Saved(nn.Module):
+        def forward(self, x):
+            return checkpoint(run, x, use_reentrant=False)
+
+    network.network.skip_layers.next_layer.next_layer = Saved()
+    pred = network(*given)
+    with pytest.raises(RuntimeError, match="checkpoint the call of the whole"):
+        pred.sum().backward()
+
+
+def test_processes_get_the_gradients_of_the_whole_batch(tmp_path):
+    """In one process only: what DistributedDataParallel does to hooks, buffers and states."""
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1
+    )
+    try:
+        network = steered()
+        image, meta = batch(network, SIZE)
+        parallel = DistributedDataParallel(network)
+        network(image, meta).square().mean().backward()
+        expected = [weight.grad.clone() for weight in network.parameters()]
+        network.zero_grad()
+        parallel(image, meta).square().mean().backward()
+        for weight, gradient in zip(network.parameters(), expected, strict=True):
+            torch.testing.assert_close(weight.grad, gradient)
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def test_compiled_without_a_break_takes_new_metadata():
+    network = steered()
+    compiled = torch.compile(network, backend="eager", fullgraph=True)
+    image, meta = batch(network, SIZE)
+    for given in (meta, 1 - meta, meta):
+        torch.testing.assert_close(compiled(image, given), network(image, given))
+    with pytest.raises(RuntimeError, match="ran outside"):
+        network.network(image)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+def test_no_export_leaves_the_metadata_out():
+    network = steered()
+    image, meta = batch(network, SIZE)
+    with pytest.raises(Exception, match="give both inputs, image and meta"):
+        torch.onnx.export(network, (image,), io.BytesIO(), dynamo=False)
+    exported = torch.export.export(network, (image, meta)).module()
+    torch.testing.assert_close(exported(image, 1 - meta), network(image, 1 - meta))
+    assert network.running.meta is None
+
+
+def test_the_bare_network_behind_the_same_door():
+    bare = dynunet().eval()
+    network = condition(bare, variant="none")
+    image, _ = batch(network, SIZE)
+    assert isinstance(network, Conditioned)
+    assert torch.equal(network(image), bare(image))
+    assert network.meta_features == 0
+    with pytest.raises(ValueError, match="takes no metadata"):
+        network(image, torch.rand(2, 3))
+
+
+@pytest.mark.parametrize("variant", ["sme", "film", "adaptive-norm", "low-rank"])
+def test_bfloat16_trains_with_meta_tensors(variant):
+    network = steered(variant, NETWORKS["SegResNet"](2)).train()
+    image, meta = batch(network, SIZE)
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
+    losses = []
+    for _ in range(10):
+        with torch.autocast("cpu", torch.bfloat16):
+            pred = network(MetaTensor(image), meta)
+        loss = nn.functional.cross_entropy(pred.as_tensor().float(), (image[:, 0] > 0.5).long())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.9 * losses[0]
+
+
+def test_constant_channels_are_those_of_a_wider_first_convolution():
+    network = condition(
+        NETWORKS["SegResNet"](2), variant="constant-channel", meta_features=3, start="paper"
+    )
+    wider = nets.SegResNet(
+        2, init_filters=16, in_channels=4, out_channels=2, blocks_down=(1, 1, 1), blocks_up=(1, 1)
+    )
+    state = network.network.state_dict()
+    name = "convInit.conv.weight"
+    state[name] = torch.cat([state[name], network.gates["convInit-conv"].v.weight], dim=1)
+    wider.load_state_dict(state)
+    image, meta = batch(network, SIZE)
+    maps = meta[:, :, None, None].expand(-1, -1, 16, 16)
+    expected = wider(torch.cat([image, maps], dim=1))
+    torch.testing.assert_close(network(image, meta), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_constant_channels_are_told_where_a_normalisation_forgets_them(caplog):
+    with caplog.at_level(logging.WARNING):
+        condition(NETWORKS["SegResNet"](2), variant="constant-channel", meta_features=3)
+    assert not caplog.text
+    condition(dynunet(), variant="constant-channel", meta_features=3)
+    assert "takes a constant out of each channel" in caplog.text
+
+
+def test_the_overhead_is_told():
+    network = condition(dynunet(), meta_features=9, reduction=1, at=["bottleneck"])
+    own = (8 + 9) * 8 + 8 + 8 * 8 + 8
+    bare = sum(weight.numel() for weight in network.network.parameters())
+    told = f"sme at 1 place: {own} parameters beside the network's {bare:,} ({own / bare:.1%})"
+    assert network.overhead() == told.replace("%", " %")
+    assert network.overhead() in repr(network)
+
+
+def test_gates_follow_the_networks_type_and_device():
+    network = condition(dynunet().double(), meta_features=3)
+    assert {weight.dtype for weight in network.parameters()} == {torch.float64}
