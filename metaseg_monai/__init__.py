@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from metaseg_monai.images.write import write_mask
     from metaseg_monai.inferers.sliding import SlidingWindowMetadataInferer
     from metaseg_monai.metadata.schema import MetadataSchema
+    from metaseg_monai.networks.condition import condition
     from metaseg_monai.networks.gates import SqueezeMetadataExcite
     from metaseg_monai.networks.unet3 import Unet3
     from metaseg_monai.sharing.run import evaluate, predict, train
@@ -34,6 +35,7 @@ __all__ = [
     "SlidingWindowMetadataInferer",
     "SqueezeMetadataExcite",
     "Unet3",
+    "condition",
     "evaluate",
     "find_cases",
     "predict",
@@ -51,6 +53,7 @@ _ROOMS = {
     "SlidingWindowMetadataInferer": "inferers.sliding",
     "SqueezeMetadataExcite": "networks.gates",
     "Unet3": "networks.unet3",
+    "condition": "networks.condition",
     "evaluate": "sharing.run",
     "find_cases": "tables.find",
     "predict": "sharing.run",

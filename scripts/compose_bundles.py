@@ -27,6 +27,7 @@ BUNDLES = Path(__file__).resolve().parents[1] / "bundles"
 SHARED = BUNDLES / "_shared"
 WIDTH = 250  # of a line, which holds one component
 STAGES = ("train", "evaluate", "explain", "estimate", "multi_gpu_train", "inference")
+NETWORKS = ("segresnet", "dynunet")  # other networks that every bundle takes, as deltas
 COPIES = {"configs/logging.conf": SHARED / "logging.conf", "LICENSE": BUNDLES.parent / "LICENSE"}
 Config = dict[str, Any]
 
@@ -55,6 +56,7 @@ def compose(bundle: Path) -> dict[str, str]:
     shown = dict.fromkeys(schema.names, "unknown")  # what an application lets its user set
     inference["displayable_configs"] = {**shown, **inference["displayable_configs"]}
     configs["inference"] = _ordered(_referred(inference, train), train)
+    configs |= {name: _read(SHARED / f"{name}.json") for name in NETWORKS}
     for name, own in facts.get("sizes", {}).items():
         configs[name] = _read(SHARED / f"{name}.json") | own
     texts = {f"configs/{name}.json": format_config(config) for name, config in configs.items()}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "metaseg_monai"
-AT_MOST, FILES = 13, 150
+AT_MOST, FILES = 13, 143
 SUBJECTS = ("networks", "losses", "prepare", "simulate")  # a file a network, loss or data set
 
 
@@ -52,4 +52,5 @@ def asked_by_one_file_at_most(root):
 def test_files_that_nobody_asks_do_not_grow():
     found = list(asked_by_one_file_at_most(ROOT))
     assert len(found) <= AT_MOST, f"make one a section of its only user: {', '.join(found)}"
-    assert len(list(PACKAGE.rglob("*.py"))) <= FILES
+    files = [path for path in PACKAGE.rglob("*.py") if path.parent.name != "networks"]
+    assert len(files) <= FILES  # beside the networks, each of which is a subject of its own

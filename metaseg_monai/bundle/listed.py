@@ -117,7 +117,7 @@ LISTED = {
         PiecewiseLinear TerminateOnNan Timer""",
     "metaseg_monai.metadata": "MetadataSchema MetadataSchema.load",
     "metaseg_monai.losses": "PixelCrossEntropy",
-    "metaseg_monai.networks": "Unet3 ImageRegressor",
+    "metaseg_monai.networks": "Unet3 ImageRegressor condition",
     "metaseg_monai.networks.regressor": "ImageRegressor",
     "metaseg_monai.images": "slice_items",
     "metaseg_monai.tables": "fill_epoch find_cases limit_empty read_table select_cases",

@@ -63,8 +63,16 @@ CONDITIONS = {
     "se": "#1b7fbd",
     "me": "#d1495b",
     "sme": "#2e9e6b",
+    "sme-duplicated": "#8fa31e",
+    "sme-deep": "#1c5c45",
+    "sme-late": "#0d9ba8",
+    "me-direct": "#e07b39",
     "film": "#8a5cc2",
     "film-ivadomed": "#c25aa8",
+    "adaptive-norm": "#3b3f8f",
+    "low-rank": "#c98a1b",
+    "hyper": "#a3324f",
+    "constant-channel": "#5a6b7d",
     "experts": "#7a4a21",
 }
 # for domains and ablations, which have no colour of their own: told apart by order and marker

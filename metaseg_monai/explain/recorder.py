@@ -10,7 +10,9 @@ from monai.inferers import Inferer
 from torch import Tensor, nn
 
 from metaseg_monai.errors import ConfigError, did_you_mean
+from metaseg_monai.networks.condition import Conditioned
 from metaseg_monai.networks.gates import ChannelGate
+from metaseg_monai.networks.mechanisms import AdaptiveNorm
 from metaseg_monai.networks.unet3 import Unet3, gate_places
 
 Excite = Callable[[Tensor, Tensor], tuple[Tensor, Tensor | None]]
@@ -78,7 +80,8 @@ def gates_of(network: nn.Module) -> dict[str, ChannelGate]:
 
     Args:
         network: any network. Those of a `Unet3` have the names of `gate_places`, in the order in
-            which an image passes them; those of another have their module path.
+            which an image passes them, those of `condition` the names of the modules they stand
+            behind; those of another have their module path.
 
     Raises:
         ConfigError: it has no gate.
@@ -91,6 +94,12 @@ def gates_of(network: nn.Module) -> dict[str, ChannelGate]:
         levels = [*network.encoder, network.middle, *network.decoder]
         places = gate_places(len(network.encoder))
         named = {name: level.gate for name, level in zip(places, levels, strict=True)}
+        for name, level in zip(places, levels, strict=True):
+            if isinstance(level.mechanism, AdaptiveNorm):
+                named[name] = level.mechanism.modulation
+    elif isinstance(network, Conditioned):
+        gates_at = zip(network.places, network.gates.values(), strict=True)
+        named = {name: getattr(gate, "modulation", gate) for name, gate in gates_at}
     gates = {name or "gate": gate for name, gate in named.items() if isinstance(gate, ChannelGate)}
     if not gates:
         raise ConfigError(

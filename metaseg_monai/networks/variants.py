@@ -48,6 +48,11 @@ TABLE: dict[str, type[ChannelGate] | type[Mechanism]] = {
 
 GATES = {name: made for name, made in TABLE.items() if issubclass(made, ChannelGate)}
 MECHANISMS = {name: made for name, made in TABLE.items() if issubclass(made, Mechanism)}
+EXPLAINED = tuple(  # whose gates, of channels and by metadata, can be shown
+    name
+    for name, made in TABLE.items()
+    if made.reads_meta and (name in GATES or issubclass(made, AdaptiveNorm))
+)
 VARIANTS = ("none", *TABLE)
 METADATA_VARIANTS = tuple(name for name, made in TABLE.items() if made.reads_meta)
 ALL_VARIANTS = tuple(  # a dummy is trained and tested with zeros for metadata

@@ -30,7 +30,7 @@ from metaseg_monai.evaluation.volume_table import VolumeScores
 from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.metrics.objects import as_object_settings
 from metaseg_monai.naming import shortened
-from metaseg_monai.networks.variants import ALL_VARIANTS, METADATA_VARIANTS
+from metaseg_monai.networks.variants import ALL_VARIANTS, EXPLAINED
 from metaseg_monai.study.design import EXPERTS, Study, fill_data_seed
 from metaseg_monai.study.worker import training_settings
 from metaseg_monai.tables.columns import ColumnMap
@@ -137,7 +137,7 @@ def expand(study: Study, trust: bool = False) -> list[Run]:
                 folder += "" if domain is None else f"/{_folder_name(domain)}"
                 epochs = _epochs(checked.get("epochs", config["epochs"]))
                 table = str(_table_file(named))
-                gates = checked["variant"] in METADATA_VARIANTS
+                gates = checked["variant"] in EXPLAINED
                 training = training_settings(bundle, checked)
                 run = Run(
                     *(condition, seed, data_seed, domain, checked, epochs, folder),

@@ -15,7 +15,7 @@ import pickle
 import platform
 import zipfile
 from collections import OrderedDict
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from pydoc import locate
@@ -289,7 +289,8 @@ def read_weights(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
 def _with_defaults(fact: Any, only: Container[Any] | None = None) -> Any:
     """Return a component of a configuration, or a list of some, with the arguments left out.
 
-    Without those of which its class says, by `without_effect`, that they do nothing.
+    Without those of which its class says, by `without_effect`, that they do nothing. A component
+    inside of one, such as the network that another one wraps, is told so, too.
 
     Args:
         fact: what is no component, or has no such class, stays as it is.
@@ -313,7 +314,8 @@ def _with_defaults(fact: Any, only: Container[Any] | None = None) -> Any:
         for argument, parameter in arguments.items()
         if isinstance(parameter.default, (str, int, float, bool, tuple, list, type(None)))
     }
-    whole = {"_target_": name, **json.loads(json.dumps({**defaults, **fact}, default=str))}
+    given = {argument: _with_defaults(value, only) for argument, value in fact.items()}
+    whole = {"_target_": name, **json.loads(json.dumps({**defaults, **given}, default=str))}
     idle = getattr(target, "without_effect", lambda arguments: ())(whole)
     return {argument: value for argument, value in whole.items() if argument not in idle}
 
@@ -418,7 +420,7 @@ class LoadWeights:
         if self.recorded.get("earlier_form"):
             now = _as_told(now, self.recorded)
         else:  # of the classes that a file names, only those of this run are imported
-            names = {step.get("_target_") for fact in now.values() for step in _steps(fact)}
+            names = set(_targets(list(now.values())))
             then = {key: _with_defaults(fact, names) for key, fact in then.items()}
         for known in (then, now):
             known["schema"] = self._fields(known["schema"])
@@ -530,6 +532,15 @@ def _without_unknown(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     if now["unknown_trained"] and not then["unknown_trained"]:
         settings.append("--metadata_dropout 0")
     return f", among them {' '.join(settings)}" if settings else ""
+
+
+def _targets(fact: Any) -> Iterator[str]:
+    """Yield the names of the components that a fact is or holds."""
+    if isinstance(fact, dict) and isinstance(fact.get("_target_"), str):
+        yield fact["_target_"]
+    if isinstance(fact, dict | list):
+        for inner in fact.values() if isinstance(fact, dict) else fact:
+            yield from _targets(inner)
 
 
 def _steps(fact: Any) -> list[dict[str, Any]]:

@@ -1,10 +1,11 @@
 import pytest
 import torch
+from monai.networks.nets import BasicUNet
 from torch import nn
 
 from metaseg_monai.errors import ConfigError
 from metaseg_monai.explain import few_cases, gates_of, record_gates
-from metaseg_monai.networks import SqueezeExcite, Unet3
+from metaseg_monai.networks import SqueezeExcite, Unet3, condition
 
 
 def small(variant="sme", **settings):
@@ -27,6 +28,28 @@ class Backwards(nn.Module):
 
 def test_gates_of_unet3_have_the_names_of_their_places():
     assert list(gates_of(small(places=["decoder1", "encoder2"]))) == ["encoder2", "decoder1"]
+
+
+@pytest.mark.parametrize("variant", ["sme", "adaptive-norm"])
+def test_gates_of_a_conditioned_network_have_the_names_of_its_modules(variant):
+    bare = BasicUNet(2, features=(4, 4, 4, 4, 4, 4))
+    network = condition(bare, variant=variant, meta_features=3, at="decoder")
+    places = ["upcat_4", "upcat_3", "upcat_2", "upcat_1"]
+    if variant == "adaptive-norm":
+        places = [f"{place}.convs.conv_1.adn.N" for place in places]
+    assert list(gates_of(network)) == places
+    with record_gates(network, places[-1]) as record:
+        network(torch.rand(2, 1, 32, 32), torch.eye(2, 3))
+    assert list(record.scale) == places
+    assert torch.equal(record.scale[places[0]][0], torch.ones(2, 4))  # neutral
+    assert torch.equal(record.before, record.after)
+
+
+def test_adaptive_norms_of_unet3_have_the_names_of_their_places():
+    gates = list(gates_of(small("adaptive-norm")))
+    assert gates == ["encoder1", "encoder2", "middle", "decoder2", "decoder1"]
+    with pytest.raises(ConfigError, match="no gates to explain"):
+        gates_of(small("low-rank"))
 
 
 def test_gates_of_another_network_have_module_paths_and_are_recorded_in_forward_order():
