@@ -12,12 +12,14 @@ NO_FILE = re.compile(
 )  # pattern, placeholder, made by training
 
 
-def test_the_python_example_runs(monkeypatch):
+def test_the_python_examples_run(monkeypatch):
     monkeypatch.chdir(ROOT)
-    _, block = re.findall(r"```python\n(.*?)```", README, re.DOTALL)  # the first trains
+    _, *blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)  # the first trains
     names: dict = {}
-    exec(block, names)
-    assert names["logits"].shape == (1, 2, 120, 120)
+    for block, size in zip(blocks, (120, 96), strict=True):
+        exec(block, names)
+        assert names["logits"].shape == (1, 2, size, size)
+    assert names["network"].overhead() in README
 
 
 def test_every_relative_link_exists():

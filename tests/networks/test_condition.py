@@ -17,7 +17,7 @@ from metaseg_monai.errors import ConfigError
 from metaseg_monai.networks import Conditioned, Unet3, condition
 from metaseg_monai.networks.places import find_places
 from tests.networks.conditioned import NEEDS_EINOPS, NETWORKS
-from tests.networks.conformance import batch, stirred
+from tests.networks.conformance import KNOWS_UNKNOWN, batch, stirred
 
 SIZE = (2, 1, 16, 16)
 
@@ -336,6 +336,21 @@ def test_no_export_leaves_the_metadata_out():
     exported = torch.export.export(network, (image, meta)).module()
     torch.testing.assert_close(exported(image, 1 - meta), network(image, 1 - meta))
     assert network.running.meta is None
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_scripted_twice_and_without_metadata_where_unknown_was_trained():
+    settings = {"schema": KNOWS_UNKNOWN, "unknown_trained": True, "meta_features": None}
+    first, second = steered(**settings), steered("sme", **settings)
+    nn.init.normal_(second.gates["bottleneck"].excitation.expand.bias)
+    image, meta = batch(first, SIZE)
+    with torch.no_grad():
+        for network in (first, second):
+            scripted = torch.jit.script(network)
+            for given in ((image, meta), (image,), (image, 1 - meta)):
+                torch.testing.assert_close(scripted(*given), network(*given))
+    assert network.places == first.places  # the scripted one is a copy
+    assert torch.equal(network(image, meta), network(image, meta))
 
 
 def test_the_bare_network_behind_the_same_door():

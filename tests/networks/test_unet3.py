@@ -16,6 +16,7 @@ from metaseg_monai.networks import (
     reads_metadata,
 )
 from metaseg_monai.networks.meta_input import MetaInput
+from metaseg_monai.networks.unet3 import gate_places
 from tests.networks.conformance import stirred
 
 NAKED = 1_371_010  # thesis 3.3
@@ -68,6 +69,12 @@ def test_number_of_parameters(variant, settings, gate_weights):
 
 def test_gates_as_large_as_those_of_the_authors_code():
     """Differences of the counts of github.com/akvilonBrown/sme-metadata, 7 entries."""
+    se = Unet3(variant="se", reduction=2, shift=True, places=gate_places(5)[1:])
+    half = Unet3(variant="se", reduction=4, shift=True, places=["encoder1"])  # one with 16 hidden
+    assert count(se) - NAKED + count(half) - NAKED == 1_519_506 - 1_453_250
+    settings = {"reduction": 71 / 35, "hidden_from": "inputs", "shift": True}  # 71 // 2 hidden
+    sme = Unet3(variant="sme", meta_features=7, **settings)
+    assert count(sme) - NAKED == 1_531_658 - 1_453_250
     me = Unet3(variant="me", meta_features=7, reduction=2, shift=True)
     film = Unet3(variant="film-ivadomed", meta_features=7)
     assert count(me) - NAKED == 1_502_530 - 1_453_250
