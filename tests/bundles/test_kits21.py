@@ -116,7 +116,11 @@ def test_a_size_known_only_after_the_operation_is_refused(kits, tmp_path):
         kits.run(command)
 
 
-def test_a_3d_network_with_metadata_trains_and_is_tested_on_whole_volumes(kits, tmp_path):
+@pytest.mark.parametrize(
+    "network",
+    [(), *(pytest.param((name,), marks=pytest.mark.slow) for name in ("segresnet", "dynunet"))],
+)
+def test_a_3d_network_with_metadata_trains_and_is_tested_on_whole_volumes(kits, tmp_path, network):
     small = {
         "dataset_dir": kits.root / "data/volumes",
         "output_dir": tmp_path,
@@ -124,7 +128,8 @@ def test_a_3d_network_with_metadata_trains_and_is_tested_on_whole_volumes(kits, 
         "roi_size": [32, 32, 16],
     }
     for stage, *configs in (("training",), ("evaluating", "evaluate")):
-        kits.run(kits.command(stage, "train", "train_3d", *configs, generated=False, **small))
+        names = ("train", "train_3d", *network, *configs)
+        kits.run(kits.command(stage, *names, generated=False, **small))
     volumes = read_volumes(tmp_path / "volumes.csv")
     assert (volumes["complete"] == 1).all()
     assert len(volumes["volume"].unique()) == 1
@@ -132,7 +137,8 @@ def test_a_3d_network_with_metadata_trains_and_is_tested_on_whole_volumes(kits, 
     source = kits.root / "data/volumes/case_00001"  # stored along other axes than its planes
     small |= {"dataset_dir": source, "output_dir": tmp_path / "masks"}
     known = {"ckpt_path": tmp_path / "model.pt", "metadata": {"tumour_size_mm": 40}}
-    kits.run(kits.command(None, "inference", "train_3d", generated=False, **small, **known))
+    names = ("inference", "train_3d", *network)
+    kits.run(kits.command(None, *names, generated=False, **small, **known))
     (path,) = (tmp_path / "masks").rglob("*.nii.gz")
     scan, mask = nib.load(source / "imaging.nii.gz"), nib.load(path)
     assert mask.shape == scan.shape

@@ -3,6 +3,8 @@
 import copy
 import io
 import logging
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -10,7 +12,6 @@ import torch
 from monai.data import MetaTensor
 from monai.networks import nets
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
 from metaseg_monai.errors import ConfigError
@@ -298,23 +299,41 @@ def test_checkpoints_of_the_whole_are_exact_and_of_a_part_refused():
         pred.sum().backward()
 
 
-def test_processes_get_the_gradients_of_the_whole_batch(tmp_path):
-    """In one process only: what DistributedDataParallel does to hooks, buffers and states."""
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1
-    )
-    try:
-        network = steered()
-        image, meta = batch(network, SIZE)
-        parallel = DistributedDataParallel(network)
-        network(image, meta).square().mean().backward()
-        expected = [weight.grad.clone() for weight in network.parameters()]
-        network.zero_grad()
-        parallel(image, meta).square().mean().backward()
-        for weight, gradient in zip(network.parameters(), expected, strict=True):
-            torch.testing.assert_close(weight.grad, gradient)
-    finally:
-        torch.distributed.destroy_process_group()
+PROCESS = """
+import sys, torch
+from torch.nn.parallel import DistributedDataParallel
+from tests.networks.conformance import batch
+from tests.networks.test_condition import SIZE, steered
+
+rank, folder = int(sys.argv[1]), sys.argv[2]
+torch.distributed.init_process_group(
+    "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2
+)
+network = steered()
+image, meta = batch(network, (4, *SIZE[1:]))
+half = slice(2 * rank, 2 * rank + 2)
+parallel = DistributedDataParallel(network)
+parallel(image[half], meta[half]).square().mean().backward()
+if rank == 1:
+    torch.save([weight.grad for weight in network.parameters()], f"{folder}/gradients.pt")
+torch.distributed.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_each_have_their_metadata(tmp_path):
+    """The mean of their gradients, of two images each, is the gradient of the batch of four."""
+    running = [
+        subprocess.Popen([sys.executable, "-c", PROCESS, str(rank), str(tmp_path)])
+        for rank in (0, 1)
+    ]
+    assert [process.wait(timeout=120) for process in running] == [0, 0]
+    network = steered()
+    image, meta = batch(network, (4, *SIZE[1:]))
+    network(image, meta).square().mean().backward()
+    together = torch.load(tmp_path / "gradients.pt")
+    for weight, gradient in zip(network.parameters(), together, strict=True):
+        torch.testing.assert_close(weight.grad, gradient)
 
 
 def test_compiled_without_a_break_takes_new_metadata():
