@@ -16,6 +16,7 @@ from metaseg_monai.networks.mechanisms import (
     LowRank,
     Mechanism,
 )
+from metaseg_monai.networks.ppunet import PPUnet
 from metaseg_monai.networks.regressor import ImageRegressor
 from metaseg_monai.networks.unet3 import Unet3
 from metaseg_monai.networks.variants import (
@@ -53,6 +54,7 @@ __all__ = [
     "Mechanism",
     "MetadataExcite",
     "MetadataExciteDirect",
+    "PPUnet",
     "SqueezeExcite",
     "SqueezeExciteMetadataLate",
     "SqueezeManyMetadataExcite",
