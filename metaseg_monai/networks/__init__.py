@@ -1,5 +1,6 @@
 """Networks whose gates read metadata, and the blocks they are made of."""
 
+from metaseg_monai.networks.authors import authors_unet3
 from metaseg_monai.networks.condition import Conditioned, condition
 from metaseg_monai.networks.gates import (
     ChannelGate,
@@ -61,6 +62,7 @@ __all__ = [
     "SqueezeMetadataExcite",
     "SqueezeMetadataExciteDeep",
     "Unet3",
+    "authors_unet3",
     "condition",
     "reads_metadata",
 ]

@@ -78,6 +78,30 @@ class GatedTriple(nn.Module):
         return self.gate(x, meta, True)
 
 
+class ToNearest(nn.Module):
+    """Up-sampling without weights: each pixel takes the value of the nearest one."""
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        """Return x (B, C, ...) in the size of skip (B, C, *S)."""
+        return F.interpolate(x, size=skip.shape[2:], mode="nearest")
+
+
+class Transposed(nn.Module):
+    """Up-sampling by a transposed convolution of 2 x 2 with stride 2, cut to the skip's size."""
+
+    def __init__(self, channels: int, spatial_dims: int = 2) -> None:
+        super().__init__()
+        transposed = Conv[Conv.CONVTRANS, spatial_dims]
+        self.convolution = transposed(channels, channels, kernel_size=2, stride=2)
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        """Return x (B, C, ...), of half its size, in the size of skip (B, C, *S)."""
+        x = self.convolution(x)
+        for axis in range(2, x.dim()):
+            x = x.narrow(axis, 0, skip.shape[axis])
+        return x
+
+
 class Unet3(nn.Module):
     """The network of the thesis (3.3, figure 3.2), gated by image and metadata (paper, figure 1).
 
@@ -110,6 +134,8 @@ class Unet3(nn.Module):
         meta_features: without a schema: M, the width of the encoded metadata.
         unknown_trained: with a schema: training drops metadata, so that `meta=None` stands for
             unknown if every field of the schema has missing="unknown".
+        upsampling: "nearest", which has no weights (thesis 3.3), or "transposed" convolutions (the
+            authors' code).
 
     Raises:
         ConfigError: a setting is unknown, out of range, or does not go with another.
@@ -136,6 +162,7 @@ class Unet3(nn.Module):
         start: Start = "paper",
         meta_features: int | None = None,
         unknown_trained: bool = False,
+        upsampling: Literal["nearest", "transposed"] = "nearest",
     ) -> None:
         super().__init__()
         sizes = {"in_channels": in_channels, "out_channels": out_channels}
@@ -144,6 +171,8 @@ class Unet3(nn.Module):
                 raise ConfigError(f"{name} must be 1 or more, got {size}")
         if spatial_dims not in (2, 3):
             raise ConfigError(f"spatial_dims must be 2 or 3, got {spatial_dims}")
+        if upsampling not in ("nearest", "transposed"):
+            raise ConfigError(f"upsampling must be 'nearest' or 'transposed', got {upsampling!r}")
         self.variant = variant
         self.spatial_dims = spatial_dims
         self.meta_input = meta_input_of(variant, schema, meta_features, unknown_trained)
@@ -165,6 +194,10 @@ class Unet3(nn.Module):
         )
         self.pool = Pool[Pool.MAX, spatial_dims](kernel_size=2, ceil_mode=True)
         self.middle = level("middle", channels)
+        self.up = nn.ModuleList(
+            ToNearest() if upsampling == "nearest" else Transposed(channels, spatial_dims)
+            for _ in range(levels)
+        )
         self.decoder = nn.ModuleList(level(name, 2 * channels) for name in names[levels + 1 :])
         self.head = Conv[Conv.CONV, spatial_dims](channels, out_channels, kernel_size=1)
 
@@ -196,10 +229,9 @@ class Unet3(nn.Module):
             skips.append(level(x, meta))
             x = self.pool(skips[-1])
         x = self.middle(x, meta)
-        for level in self.decoder:
+        for up, level in zip(self.up, self.decoder, strict=True):
             skip = skips.pop()
-            x = F.interpolate(x, size=skip.shape[2:], mode="nearest")
-            x = level(torch.cat([x, skip], dim=1), meta)
+            x = level(torch.cat([up(x, skip), skip], dim=1), meta)
         return self.head(x)
 
 

@@ -9,7 +9,7 @@ import torch
 from monai.data import MetaTensor
 
 from metaseg_monai.errors import ConfigError
-from metaseg_monai.networks import PPUnet
+from metaseg_monai.networks import PPUnet, authors_unet3
 
 
 def pyramid(variant, **settings):
@@ -23,11 +23,21 @@ def pyramid(variant, **settings):
     return build
 
 
+def authors(variant):
+    def build(dims, out_channels=2):
+        width = {"meta_features": 3} if variant != "se" else {}
+        return authors_unet3(None, variant, 1, out_channels, 4, 2, dims, **width)
+
+    return build
+
+
 NETWORKS = {  # name: how it is built for 2 or 3 dimensions and so many classes
     "ppunet-none": pyramid("none"),
     "ppunet-se": pyramid("se"),
     "ppunet-sme": pyramid("sme"),
     "ppunet-film": pyramid("film"),
+    "authors-se": authors("se"),
+    "authors-sme": authors("sme"),
 }
 COMPILED = ["ppunet-sme"]
 every_network = pytest.mark.parametrize("name", NETWORKS)
@@ -224,3 +234,19 @@ def test_a_network_of_no_size_is_refused():
         for network in (PPUnet,):
             with pytest.raises(ConfigError, match=r"must be (1 or more|2 or 3), got"):
                 network(variant="none", **settings)
+
+
+@pytest.mark.parametrize(
+    ("variant", "parameters"),  # of github.com/akvilonBrown/sme-metadata, counted, 7 entries
+    [
+        ("none", 1_453_250),
+        ("se", 1_519_506),
+        ("me", 1_502_530),
+        ("sme", 1_531_658),
+        ("film-ivadomed", 1_494_258),
+    ],
+)
+def test_the_authors_network_has_their_sizes(variant, parameters):
+    width = {} if variant in ("none", "se") else {"meta_features": 7}
+    network = authors_unet3(variant=variant, **width)
+    assert sum(weight.numel() for weight in network.parameters()) == parameters
