@@ -116,8 +116,9 @@ LISTED = {
         CosineAnnealingScheduler EarlyStopping LRScheduler LinearCyclicalScheduler
         PiecewiseLinear TerminateOnNan Timer""",
     "metaseg_monai.metadata": "MetadataSchema MetadataSchema.load",
-    "metaseg_monai.losses": "PixelCrossEntropy",
-    "metaseg_monai.networks": "Unet3 ImageRegressor condition",
+    "metaseg_monai.losses": "HeadsCrossEntropy PixelCrossEntropy",
+    "metaseg_monai.networks": """
+        ImageRegressor MultiHeadUnet3 PPUnet Unet3 authors_unet3 condition""",
     "metaseg_monai.networks.regressor": "ImageRegressor",
     "metaseg_monai.images": "slice_items",
     "metaseg_monai.tables": "fill_epoch find_cases limit_empty read_table select_cases",
@@ -127,10 +128,11 @@ LISTED = {
     "metaseg_monai.inferers": """
         AutocastInferer PlaneInferer SlidingWindowMetadataInferer channels_last each_tensor""",
     "metaseg_monai.training": """
-        BestWeights EpochDraw EpochLog FieldTarget ListProblems LoadWeights PrepareBatchMeta
+        BestWeights EpochDraw EpochLog FieldTarget JoinHeadsd ListProblems LoadWeights
+        PrepareBatchHeads PrepareBatchMeta
         RecordTrained RefuseTrained ReplayDataset RunCheckpoint RunProgress SiftedDataset
         StopOnNonFinite TryBatches VolumeBatches
-        continuous_field cyclic_schedule training_loader""",
+        continuous_field cyclic_schedule join_heads training_loader""",
     "metaseg_monai.evaluation": """
         CalibrationBins CaseCounts CleanUpPredictions FieldEstimates KnownOfCases MaskRecord
         ObjectScores PerCase PredictionSamples RecordEvaluation SaveMasks SaveObjects VolumeScores

@@ -1,7 +1,8 @@
 """Losses that MONAI lacks."""
 
-from metaseg_monai.losses.cross_entropy import PixelCrossEntropy
+from metaseg_monai.losses.cross_entropy import HeadsCrossEntropy, PixelCrossEntropy
 
 __all__ = [
+    "HeadsCrossEntropy",
     "PixelCrossEntropy",
 ]

@@ -40,6 +40,49 @@ class PixelCrossEntropy(nn.Module):
         return F.cross_entropy(logits, target[:, 0])
 
 
+class HeadsCrossEntropy(nn.Module):
+    """Sum over the heads of `PixelCrossEntropy`, each on the images that have its label.
+
+    For the parallel training of several heads (thesis 4.7); unweighted, and a head without any
+    label in a batch adds nothing.
+
+    >>> loss = HeadsCrossEntropy()
+    >>> label, valid = torch.ones(1, 2, 4, 4), torch.tensor([[True, True]])
+    >>> loss(torch.zeros(1, 4, 4, 4), (label, valid))
+    tensor(1.3863)
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.of_head = PixelCrossEntropy()
+
+    def forward(self, pred: Tensor, target: tuple[Tensor, Tensor]) -> Tensor:
+        """Return the loss, a scalar.
+
+        Args:
+            pred: logits of T heads side by side (B, T * K, *S), as `MultiHeadUnet3` gives them.
+            target: the labels (B, T, *S), and which of them there are (B, T).
+
+        Raises:
+            ValueError: the shapes do not fit each other.
+            DataError: a label holds other values than the classes.
+        """
+        label, valid = target
+        heads = label.shape[1]
+        if valid.shape != label.shape[:2] or pred.shape[1] % heads:
+            raise ValueError(
+                f"expected logits of {heads} heads side by side and a validity mask of shape "
+                f"{tuple(label.shape[:2])} for labels {tuple(label.shape)}, got logits "
+                f"{tuple(pred.shape)} and a mask {tuple(valid.shape)}"
+            )
+        total = pred.as_subclass(Tensor).sum() * 0  # a batch without any label has a gradient of 0
+        for head, logits in enumerate(pred.chunk(heads, dim=1)):
+            rows = valid[:, head].bool()
+            if bool(rows.any()):
+                total = total + self.of_head(logits[rows], label[rows, head : head + 1])
+        return total
+
+
 def _classes(label: Tensor, classes: int) -> Tensor:
     """Return the label as int64, once all its values are whole and in 0 to classes - 1."""
     target = label.long()

@@ -17,6 +17,7 @@ from metaseg_monai.networks.mechanisms import (
     LowRank,
     Mechanism,
 )
+from metaseg_monai.networks.multi_head import MultiHeadUnet3
 from metaseg_monai.networks.ppunet import PPUnet
 from metaseg_monai.networks.regressor import ImageRegressor
 from metaseg_monai.networks.unet3 import Unet3
@@ -55,6 +56,7 @@ __all__ = [
     "Mechanism",
     "MetadataExcite",
     "MetadataExciteDirect",
+    "MultiHeadUnet3",
     "PPUnet",
     "SqueezeExcite",
     "SqueezeExciteMetadataLate",

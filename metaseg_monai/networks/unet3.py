@@ -1,7 +1,7 @@
 """Unet3: a U-Net of triple convolutions and constant width, with a gate behind each level."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F

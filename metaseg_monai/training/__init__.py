@@ -3,11 +3,14 @@
 from metaseg_monai.training.checkpoints import BestWeights, RunCheckpoint
 from metaseg_monai.training.collate import (
     FieldTarget,
+    JoinHeadsd,
+    PrepareBatchHeads,
     PrepareBatchMeta,
     SiftedDataset,
     VolumeBatches,
     collate_cases,
     continuous_field,
+    join_heads,
     skip_empty,
 )
 from metaseg_monai.training.handlers import (
@@ -37,8 +40,10 @@ __all__ = [
     "EpochDraw",
     "EpochLog",
     "FieldTarget",
+    "JoinHeadsd",
     "ListProblems",
     "LoadWeights",
+    "PrepareBatchHeads",
     "PrepareBatchMeta",
     "RecordTrained",
     "RefuseTrained",
@@ -54,6 +59,7 @@ __all__ = [
     "cyclic_schedule",
     "end_processes",
     "higher_is_better",
+    "join_heads",
     "lower_is_better",
     "read_checkpoint",
     "read_weights",

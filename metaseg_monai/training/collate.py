@@ -12,7 +12,7 @@ from ignite.engine import Engine
 from monai.data import Dataset, MetaTensor
 from monai.data.utils import list_data_collate
 from monai.engines import PrepareBatch, PrepareBatchExtraInput
-from monai.transforms import apply_transform
+from monai.transforms import Compose, MapTransform, apply_transform
 from torch import Tensor, nn
 from torch.utils.data import Sampler
 
@@ -277,6 +277,127 @@ class PrepareBatchMeta(PrepareBatchExtraInput):
         if self.reads_metadata:
             _check_meta(batchdata, "for a network that reads it")
         return super().__call__(batchdata, *args, **kwargs)
+
+
+# Parallel training of several heads: the rows of one image become one item (contract 9).
+
+HEADS, VALID = "heads", "valid"
+
+
+def join_heads(
+    items: Sequence[Mapping[str, Any]], schema: MetadataSchema, heads: str
+) -> list[dict[str, Any]]:
+    """Join the rows of each image, which have a label of one task each, into one item.
+
+    Args:
+        items: of a table, with raw `metadata`.
+        schema: of their metadata.
+        heads: its field whose values are the tasks, as of `MultiHeadUnet3`.
+
+    Returns:
+        An item an image, in the order they came: that of its first row, with all its rows under
+        "heads", one for each task, None where the image has none.
+
+    Raises:
+        MetadataError: the schema has no such field, or a row has no value of it.
+        DataError: two rows of an image have the same task, or are of different splits.
+
+    >>> field = {"kind": "categorical", "name": "task", "values": ["disc", "ring"],
+    ...          "provenance": "acquisition", "availability": "acquisition"}
+    >>> rows = [{"case": task, "image": "a.png", "split": "train", "metadata": {"task": task}}
+    ...         for task in ("ring", "disc")]
+    >>> [[row["case"] for row in item["heads"]]
+    ...  for item in join_heads(rows, MetadataSchema([field]), "task")]
+    [['disc', 'ring']]
+    """
+    width = schema.field(heads).width
+    of_image: dict[tuple[str, ...], list[dict[str, Any] | None]] = {}
+    for item in items:
+        rows = of_image.setdefault(image_files(item), [None] * width)
+        code = schema.encode(item["metadata"], case=str(item["case"]))
+        task = int(code[schema.slices[heads]].argmax())
+        other = rows[task] or next((row for row in rows if row is not None), item)
+        if rows[task] is not None or other.get("split") != item.get("split"):
+            raise DataError(
+                f"Cases {other['case']} and {item['case']} have one image and the same {heads}, "
+                "or are of different splits; leave one out, or put both into one split."
+            )
+        rows[task] = dict(item)
+    return [
+        {**next(row for row in rows if row is not None), HEADS: rows} for rows in of_image.values()
+    ]
+
+
+class JoinHeadsd(MapTransform):
+    """Put the labels of all rows of an item of `join_heads` side by side.
+
+    It stands behind the preprocessing, which has read the item's first row: `label` (1, *S) becomes
+    (T, *S), zeros where the image has no label of a task, and `valid` (T,) tells which it has.
+    `meta` of the one row is left out: the item has all tasks.
+
+    Args:
+        preprocessing: which reads the other rows' labels.
+    """
+
+    def __init__(self, preprocessing: Sequence[Any]) -> None:
+        super().__init__(HEADS)
+        self.read = Compose(list(preprocessing))
+
+    def __call__(self, data: Mapping[Any, Any]) -> dict[Any, Any]:
+        """Return the item with the joined label.
+
+        Raises:
+            DataError: the labels of one image differ in size, or a row has none.
+        """
+        item = dict(data)
+        rows = item.pop(HEADS)
+        item.pop("meta", None)
+        first = next(row for row in rows if row is not None)
+        own = item.get("label")
+        labels = []
+        for row in rows:
+            label = own
+            if row is not None and row is not first:
+                label = self.read(dict(row)).get("label")
+            if own is None or label is None or label.shape != own.shape:
+                wrong = first if own is None else row or first
+                found = "no label" if label is None else f"a label of {tuple(label.shape)}"
+                raise DataError(
+                    f"Case {wrong.get('case', '?')} has {found}, unlike the other cases of its "
+                    "image: give each a label of the image's size, or leave it out."
+                )
+            labels.append(torch.zeros_like(own) if row is None else label)
+        item["label"] = torch.cat(labels)
+        item[VALID] = torch.tensor([row is not None for row in rows])
+        return item
+
+
+class PrepareBatchHeads(PrepareBatch):
+    """Give a trainer the image, and as its target the labels of all heads with their mask.
+
+    The network gets no metadata, so that all its heads answer, for `HeadsCrossEntropy`.
+    """
+
+    def __call__(
+        self,
+        batchdata: Mapping[str, Any],
+        device: str | torch.device | None = None,
+        non_blocking: bool = False,
+        **kwargs: Any,
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Return images (B, C, *S), and labels (B, T, *S) with their mask (B, T).
+
+        Raises:
+            DataError: the batch has no mask: its items were not joined.
+        """
+        if VALID not in batchdata:
+            raise DataError(
+                "The batch has no mask of heads: give the dataset the items of join_heads, and put "
+                "JoinHeadsd behind the preprocessing."
+            )
+        move = {"device": device, "non_blocking": non_blocking, **kwargs}
+        target = (batchdata["label"].to(**move), batchdata[VALID].to(device=device))
+        return batchdata["image"].to(**move), target
 
 
 def _check_meta(batchdata: Mapping[str, Any], purpose: str) -> None:

@@ -73,7 +73,7 @@ class RecordTrained:
         if isinstance(engine, Trainer):
             engine.add_event_handler(IterationEvents.FORWARD_COMPLETED, self.check_outputs)
 
-    def check_outputs(self, engine: Engine) -> None:
+    def check_outputs(self, engine: Any) -> None:
         """Refuse a network that has not one output for each class, before a step is taken.
 
         Raises:
@@ -82,7 +82,8 @@ class RecordTrained:
         engine.remove_event_handler(self.check_outputs, IterationEvents.FORWARD_COMPLETED)
         load = next((one for one in _steps_of(self.dataset) if isinstance(one, LoadCased)), None)
         outputs = next(iter(each_tensor(engine.state.output["pred"]))).shape[1]
-        if load is not None and outputs != load.classes:
+        heads = getattr(processes.bare_network(engine.network), "tasks", ("one",))  # side by side
+        if load is not None and outputs not in (load.classes, load.classes * len(heads)):
             raise ConfigError(
                 f"The network has {outputs} outputs, and classes is {load.classes} with the "
                 "background; set classes, or the network's out_channels, to one number"

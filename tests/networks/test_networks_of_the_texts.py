@@ -9,7 +9,7 @@ import torch
 from monai.data import MetaTensor
 
 from metaseg_monai.errors import ConfigError
-from metaseg_monai.networks import PPUnet, authors_unet3
+from metaseg_monai.networks import MultiHeadUnet3, PPUnet, authors_unet3
 
 
 def pyramid(variant, **settings):
@@ -31,15 +31,25 @@ def authors(variant):
     return build
 
 
+def heads(bifurcation, number=2):
+    def build(dims, out_channels=2):
+        sizes = {"channels": 4, "levels": 2, "reduction": 1, "spatial_dims": dims}
+        return MultiHeadUnet3(number, bifurcation, out_channels=out_channels, **sizes)
+
+    return build
+
+
 NETWORKS = {  # name: how it is built for 2 or 3 dimensions and so many classes
     "ppunet-none": pyramid("none"),
     "ppunet-se": pyramid("se"),
     "ppunet-sme": pyramid("sme"),
     "ppunet-film": pyramid("film"),
+    "heads-high": heads("high"),
+    "heads-low": heads("low", 3),
     "authors-se": authors("se"),
     "authors-sme": authors("sme"),
 }
-COMPILED = ["ppunet-sme"]
+COMPILED = ["ppunet-sme", "heads-low"]
 every_network = pytest.mark.parametrize("name", NETWORKS)
 both_dims = pytest.mark.parametrize("dims", [2, 3])
 script_is_old = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
