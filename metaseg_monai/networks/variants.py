@@ -46,6 +46,11 @@ TABLE: dict[str, type[ChannelGate] | type[Mechanism]] = {
     "constant-channel": ConstantChannels,
 }
 
+OTHERS = {  # variants that are no gate or mechanism, but the network that is named
+    "dynamic": "DynamicUnet3",
+    "multi-head": "MultiHeadUnet3",
+}
+
 GATES = {name: made for name, made in TABLE.items() if issubclass(made, ChannelGate)}
 MECHANISMS = {name: made for name, made in TABLE.items() if issubclass(made, Mechanism)}
 EXPLAINED = tuple(  # whose gates, of channels and by metadata, can be shown
@@ -53,13 +58,13 @@ EXPLAINED = tuple(  # whose gates, of channels and by metadata, can be shown
     for name, made in TABLE.items()
     if made.reads_meta and (name in GATES or issubclass(made, AdaptiveNorm))
 )
-VARIANTS = ("none", *TABLE)
-METADATA_VARIANTS = tuple(name for name, made in TABLE.items() if made.reads_meta)
-ALL_VARIANTS = tuple(  # a dummy is trained and tested with zeros for metadata
+VARIANTS = ("none", *TABLE)  # of `Unet3`
+METADATA_VARIANTS = (*(name for name, made in TABLE.items() if made.reads_meta), *OTHERS)
+ALL_VARIANTS = tuple(  # a dummy is trained and tested with zeros for metadata, which are no head
     name
-    for variant in VARIANTS
+    for variant in (*VARIANTS, *OTHERS)
     for name in (variant, f"{variant}-dummy")
-    if name == variant or variant in METADATA_VARIANTS
+    if name == variant or (variant in METADATA_VARIANTS and variant != "multi-head")
 )
 
 
@@ -85,9 +90,10 @@ def base_variant(variant: str) -> str:
     'sme'
     """
     if variant not in ALL_VARIANTS:
+        known = (*VARIANTS, *OTHERS)
         raise ConfigError(
-            f"variant: expected one of {listing(VARIANTS)}, got {variant!r}; "
-            f"{did_you_mean(variant, VARIANTS)}"
+            f"variant: expected one of {listing(known)}, got {variant!r}; "
+            f"{did_you_mean(variant, known)}"
         )
     return variant.removesuffix("-dummy")
 
@@ -136,6 +142,11 @@ def gate_of_variant(
     >>> type(gate_of_variant("me", 64, meta_features=7)).__name__
     'MetadataExcite'
     """
+    if variant in OTHERS:
+        raise ConfigError(
+            f"variant {variant!r} is no gate but a network, metaseg_monai.networks."
+            f"{OTHERS[variant]}: take that (network_def#_target_), or another variant"
+        )
     known = {name: inspect.signature(made).parameters for name, made in TABLE.items()}
     if shift and "shift" not in known[variant]:
         shifting = ", ".join(name for name in TABLE if "shift" in known[name])

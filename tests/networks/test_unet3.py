@@ -9,7 +9,6 @@ from monai.networks.utils import convert_to_onnx, convert_to_torchscript
 from metaseg_monai.errors import ConfigError
 from metaseg_monai.metadata import Categorical, MetadataSchema
 from metaseg_monai.networks import (
-    METADATA_VARIANTS,
     VARIANTS,
     ChannelGate,
     Unet3,
@@ -21,7 +20,8 @@ from tests.networks.conformance import stirred
 NAKED = 1_371_010  # thesis 3.3
 
 every_variant = pytest.mark.parametrize("variant", VARIANTS)
-every_steered_variant = pytest.mark.parametrize("variant", METADATA_VARIANTS)
+STEERED = [name for name in VARIANTS if reads_metadata(name)]
+every_steered_variant = pytest.mark.parametrize("variant", STEERED)
 # PyTorch 2.13 deprecates TorchScript, which MONAI's export of bundles still writes; and the
 # exporters warn of their own.
 script_is_old = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -183,6 +183,8 @@ def test_the_unknown_vector_is_no_weight_and_follows_the_type():
     [
         ({"variant": "smee", "meta_features": 3}, "did you mean 'sme'"),
         ({"variant": "se-dummy"}, "variant: expected one of 'none', .*got 'se-dummy'"),
+        ({"variant": "dynamic", "meta_features": 3}, "no gate but a network, .*DynamicUnet3"),
+        ({"variant": "multi-head-dummy", "meta_features": 3}, "did you mean 'multi-head'"),
         ({"variant": "sme"}, "'sme' is steered by metadata: give the schema"),
         ({"meta_features": -1}, "must be 1 or more, got -1"),
         ({"variant": "none", "meta_features": 3}, "'none' takes no metadata"),
