@@ -2,6 +2,7 @@
 
 from metaseg_monai.networks.authors import authors_unet3
 from metaseg_monai.networks.condition import Conditioned, condition
+from metaseg_monai.networks.dynamic import DynamicUnet3
 from metaseg_monai.networks.gates import (
     ChannelGate,
     FeatureWiseLinearModulation,
@@ -48,6 +49,7 @@ __all__ = [
     "ChannelGate",
     "Conditioned",
     "ConstantChannels",
+    "DynamicUnet3",
     "FeatureWiseLinearModulation",
     "HyperKernel",
     "ImageRegressor",

@@ -9,7 +9,7 @@ import torch
 from monai.data import MetaTensor
 
 from metaseg_monai.errors import ConfigError
-from metaseg_monai.networks import MultiHeadUnet3, PPUnet, authors_unet3
+from metaseg_monai.networks import DynamicUnet3, MultiHeadUnet3, PPUnet, authors_unet3
 
 
 def pyramid(variant, **settings):
@@ -39,6 +39,14 @@ def heads(bifurcation, number=2):
     return build
 
 
+def dynamic(**settings):
+    def build(dims, out_channels=2):
+        sizes = {"channels": 4, "levels": 1, "reduction": 1, "spatial_dims": dims}
+        return DynamicUnet3(meta_features=3, out_channels=out_channels, **sizes, **settings)
+
+    return build
+
+
 NETWORKS = {  # name: how it is built for 2 or 3 dimensions and so many classes
     "ppunet-none": pyramid("none"),
     "ppunet-se": pyramid("se"),
@@ -46,10 +54,13 @@ NETWORKS = {  # name: how it is built for 2 or 3 dimensions and so many classes
     "ppunet-film": pyramid("film"),
     "heads-high": heads("high"),
     "heads-low": heads("low", 3),
+    "dynamic": dynamic(),
+    "dynamic-two-layer": dynamic(generator="two-layer", layers="inner", part=0.5, joint=True),
+    "dynamic-elementwise": dynamic(product="elementwise", symmetric=False, gates="se"),
     "authors-se": authors("se"),
     "authors-sme": authors("sme"),
 }
-COMPILED = ["ppunet-sme", "heads-low"]
+COMPILED = ["dynamic", "ppunet-sme", "heads-low"]
 every_network = pytest.mark.parametrize("name", NETWORKS)
 both_dims = pytest.mark.parametrize("dims", [2, 3])
 script_is_old = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -185,6 +196,7 @@ CLOSE = {"atol": 1e-5, "rtol": 1e-5}
 
 
 @script_is_old
+@pytest.mark.filterwarnings("ignore:Constant folding:UserWarning")  # of padding
 @both_dims
 @every_network
 def test_onnx_keeps_both_inputs_for_any_batch_and_size(name, dims):
