@@ -2,6 +2,7 @@
 
 from metaseg_monai.networks.authors import authors_unet3
 from metaseg_monai.networks.condition import Conditioned, condition
+from metaseg_monai.networks.controls import MetaImage, WeightNoise
 from metaseg_monai.networks.dynamic import DynamicUnet3
 from metaseg_monai.networks.gates import (
     ChannelGate,
@@ -56,6 +57,7 @@ __all__ = [
     "IvadomedFeatureWiseLinearModulation",
     "LowRank",
     "Mechanism",
+    "MetaImage",
     "MetadataExcite",
     "MetadataExciteDirect",
     "MultiHeadUnet3",
@@ -66,6 +68,7 @@ __all__ = [
     "SqueezeMetadataExcite",
     "SqueezeMetadataExciteDeep",
     "Unet3",
+    "WeightNoise",
     "authors_unet3",
     "condition",
     "reads_metadata",

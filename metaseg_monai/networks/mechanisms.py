@@ -36,6 +36,7 @@ class Mechanism(nn.Module):
     behind: ClassVar[Literal["convolution", "normalisation", "image"]]  # "image": the convolutions
     # that are given the image itself
     outer: ClassVar[bool] = False  # meant for few layers: in a Unet3 the first and last level's
+    middle: ClassVar[bool] = False  # meant for the middle level of a Unet3
 
     def __init__(self, meta_features: int) -> None:
         super().__init__()

@@ -115,8 +115,9 @@ class Unet3(nn.Module):
             used by "none" and "se".
         variant: "none" or a name of `metaseg_monai.networks.TABLE`: "se", "me", "sme", "film" ...;
             "<variant>-dummy", which is trained and tested with zeros, is the same network. Of a
-            level's three convolutions "low-rank" and "hyper" steer the last, "adaptive-norm" the
-            normalisation behind it, "constant-channel" the image's very first.
+            level's three convolutions "low-rank", "hyper" and "weight-noise" steer the last,
+            "adaptive-norm" the normalisation behind it, "constant-channel" and "meta-image" the
+            image's very first.
         in_channels: channels of the image.
         out_channels: K, the classes, background included.
         channels: C, the filters of every convolution.
@@ -124,7 +125,8 @@ class Unet3(nn.Module):
         reduction: r of the gates' hidden width, round(C / r); 4 in the paper (2.1), 2 in the
             thesis (4.1). "film-ivadomed" has its own.
         places: which of the 2 * levels + 1 `gate_places` get a gate (thesis 4.8, figure 4.11); None
-            for all, the first and last of "hyper", the first of "constant-channel".
+            for all; but for the first and last of "hyper", the first of "constant-channel" and
+            "meta-image", the middle of "weight-noise".
         spatial_dims: 2 or 3.
         hidden_from: "inputs" makes the hidden width of "sme" round((C + M) / r) (thesis 4.1).
         shift: se, me and sme give x * s + b instead of x * s (the authors' code, DAFT).
@@ -271,6 +273,8 @@ class GatesAtPlaces:
             names = own = names[:1]
         elif self.mechanism is not None and self.mechanism.outer:
             own = (names[0], names[-1])
+        elif self.mechanism is not None and self.mechanism.middle:
+            own = (names[len(names) // 2],)
         chosen = chosen_places(places, names, self.variant)
         self.places = chosen if places is not None or self.variant == "none" else own
 

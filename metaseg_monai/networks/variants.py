@@ -7,6 +7,7 @@ from torch import nn
 
 from metaseg_monai.errors import ConfigError, did_you_mean, listing
 from metaseg_monai.metadata import MetadataSchema
+from metaseg_monai.networks.controls import MetaImage, WeightNoise
 from metaseg_monai.networks.gates import (
     ChannelGate,
     FeatureWiseLinearModulation,
@@ -44,6 +45,8 @@ TABLE: dict[str, type[ChannelGate] | type[Mechanism]] = {
     "low-rank": LowRank,
     "hyper": HyperKernel,
     "constant-channel": ConstantChannels,
+    "weight-noise": WeightNoise,
+    "meta-image": MetaImage,
 }
 
 OTHERS = {  # variants that are no gate or mechanism, but the network that is named
