@@ -131,7 +131,7 @@ LISTED = {
         BestWeights EpochDraw EpochLog FieldTarget JoinHeadsd ListProblems LoadWeights
         PrepareBatchHeads PrepareBatchMeta
         RecordTrained RefuseTrained ReplayDataset RunCheckpoint RunProgress SiftedDataset
-        StopOnNonFinite TryBatches VolumeBatches
+        StepOnPlateau StopOnNonFinite TryBatches VolumeBatches
         continuous_field cyclic_schedule join_heads training_loader""",
     "metaseg_monai.evaluation": """
         CalibrationBins CaseCounts CleanUpPredictions FieldEstimates KnownOfCases MaskRecord

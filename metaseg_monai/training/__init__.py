@@ -25,7 +25,7 @@ from metaseg_monai.training.handlers import (
 from metaseg_monai.training.loader import ReplayDataset, training_loader
 from metaseg_monai.training.processes import end_processes
 from metaseg_monai.training.sampling import EpochDraw
-from metaseg_monai.training.schedules import cyclic_schedule
+from metaseg_monai.training.schedules import StepOnPlateau, cyclic_schedule
 from metaseg_monai.training.trained_on import RecordTrained, RefuseTrained
 from metaseg_monai.training.weights import (
     LoadWeights,
@@ -51,6 +51,7 @@ __all__ = [
     "RunCheckpoint",
     "RunProgress",
     "SiftedDataset",
+    "StepOnPlateau",
     "StopOnNonFinite",
     "TryBatches",
     "VolumeBatches",

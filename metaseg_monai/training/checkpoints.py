@@ -170,6 +170,8 @@ class RunCheckpoint:
             Where False, an unfinished run in the directory is one, so that nothing is lost, and a
             finished run is moved to ``previous/`` in it, with all that was made of its weights.
         name: the file's name.
+        lengthen: a resumed run, a finished one too, may have more epochs than it began with: for
+            schedules that do not depend on their number.
 
     Raises:
         ConfigError: An object keeps no state, a setting is not plain, or `every` is negative.
@@ -183,6 +185,7 @@ class RunCheckpoint:
         every: int = 0,
         resume: bool = False,
         name: str = CHECKPOINT,
+        lengthen: bool = False,
     ) -> None:
         for key, value in objects.items():
             if not (hasattr(value, "state_dict") and hasattr(value, "load_state_dict")):
@@ -194,6 +197,7 @@ class RunCheckpoint:
         self.objects = dict(objects)
         self.every = every
         self.resume = resume
+        self.lengthen = lengthen
         self._saving: list[RemovableEventHandle] = []
         self._anew: Callable[[], None] | None = None
 
@@ -290,7 +294,10 @@ class RunCheckpoint:
             engine.logger.warning(f"The run that was in {folder} is in {kept} now.")
 
     def _restore(self, engine: Engine, stored: dict[str, Any], settings: dict[str, Any]) -> None:
-        if lines := differences(stored["settings"], settings):
+        then = dict(stored["settings"])
+        if self.lengthen and then["max_epochs"] < settings["max_epochs"]:
+            then["max_epochs"] = settings["max_epochs"]
+        if lines := differences(then, settings):
             raise CheckpointError(
                 f"{self.path} belongs to a run with other settings: {'; '.join(lines)}. Resume "
                 "with the same settings, or choose another output_dir."
@@ -319,7 +326,8 @@ class RunCheckpoint:
         scaler = getattr(engine, "scaler", None)
         if scaler is not None and stored["scaler"]:
             scaler.load_state_dict(stored["scaler"])
-        told = "is finished already" if stored["finished"] else "goes on"
+        finished = stored["iteration"] >= epochs * length
+        told = "is finished already" if finished else "goes on"
         engine.logger.info(
             f"The run in {self.path} {told} after {stored['iteration']} of {epochs * length} "
             "iterations."

@@ -2,10 +2,11 @@
 
 from typing import Any
 
+from ignite.engine import Engine, Events
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import CyclicLR
+from torch.optim.lr_scheduler import CyclicLR, ReduceLROnPlateau
 
-from metaseg_monai.errors import ConfigError
+from metaseg_monai.errors import ConfigError, TrainingError
 
 
 def cyclic_schedule(
@@ -67,3 +68,44 @@ def cyclic_schedule(
         mode="triangular2" if decay else "triangular",
         cycle_momentum=False,
     )
+
+
+class StepOnPlateau:
+    """Step a schedule that goes by the validation, after each one (the thesis' pilot, 3.3).
+
+    It stands among the trainer's handlers in the place of an `LrScheduleHandler`, and behind
+    `RunCheckpoint`, whose checkpoint of an epoch then holds the schedule after its step. Such a
+    schedule does not know how long the run is: with `lengthen` of `RunCheckpoint` a finished run
+    goes on for more epochs.
+
+    Args:
+        lr_scheduler: `torch.optim.lr_scheduler.ReduceLROnPlateau`.
+        evaluator: of the validation.
+        metric: name among the evaluator's metrics; lower is better with the schedule's mode "min".
+    """
+
+    def __init__(
+        self, lr_scheduler: ReduceLROnPlateau, evaluator: Engine, metric: str = "val_loss"
+    ) -> None:
+        self.lr_scheduler = lr_scheduler
+        self.evaluator = evaluator
+        self.metric = metric
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to the trainer; what is stepped on is the end of each validation."""
+        if not self.evaluator.has_event_handler(self, Events.EPOCH_COMPLETED):
+            self.evaluator.add_event_handler(Events.EPOCH_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Step by the evaluator's metric.
+
+        Raises:
+            TrainingError: it has no such metric.
+        """
+        metrics = engine.state.metrics
+        if self.metric not in metrics:
+            raise TrainingError(
+                f"The schedule goes by {self.metric!r}, which the validation does not compute; it "
+                f"has {sorted(metrics)}. Name one of these."
+            )
+        self.lr_scheduler.step(float(metrics[self.metric]))

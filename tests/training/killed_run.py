@@ -29,6 +29,7 @@ from metaseg_monai.training import (
     EpochLog,
     ReplayDataset,
     RunCheckpoint,
+    StepOnPlateau,
     collate_cases,
     cyclic_schedule,
     end_processes,
@@ -81,7 +82,7 @@ def global_noise(image):
     return image + random.random() * 0.1 + np.random.rand() * 0.1 + torch.rand(1) * 0.1  # noqa: NPY002
 
 
-def make_run(folder, resume, workers=0, world=1, every=2, epochs=EPOCHS):
+def make_run(folder, resume, workers=0, world=1, every=2, epochs=EPOCHS, plateau=False):
     """Return the trainer of a run whose files go to `folder`."""
     torch.manual_seed(1)
     random.seed(1)
@@ -110,6 +111,10 @@ def make_run(folder, resume, workers=0, world=1, every=2, epochs=EPOCHS):
     )
     best = BestWeights(folder / "model.pt", network, facts={"variant": "none"})
     best.attach(evaluator)
+    steps = LrScheduleHandler(schedule, epoch_level=False)
+    if plateau:
+        schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=0)
+        steps = StepOnPlateau(schedule, evaluator)
     log = EpochLog(folder / "log.csv", optimizer, evaluator)
     checkpoint = RunCheckpoint(
         folder,
@@ -123,6 +128,7 @@ def make_run(folder, resume, workers=0, world=1, every=2, epochs=EPOCHS):
         settings={"seed": 5, "batch_size": BATCH},
         every=every,
         resume=resume,
+        lengthen=plateau,
     )
     return SupervisedTrainer(
         device="cpu",
@@ -133,7 +139,7 @@ def make_run(folder, resume, workers=0, world=1, every=2, epochs=EPOCHS):
         loss_function=loss,
         train_handlers=[
             checkpoint,
-            LrScheduleHandler(schedule, epoch_level=False),
+            steps,
             ValidationHandler(1, evaluator),
             log,
         ],

@@ -332,3 +332,22 @@ def test_the_log_of_a_resumed_run_has_each_epoch_once(runs, tmp_path):
     runs.make_run(tmp_path, resume=True, every=0).run()
     rows = list(csv.DictReader((tmp_path / "log.csv").read_text().splitlines()))
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+
+
+def test_a_run_that_goes_by_the_validation_resumes_and_is_lengthened_to_the_same_bits(
+    runs, tmp_path, caplog
+):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    runs.make_run(whole, resume=False, plateau=True).run()
+    stop_at(runs.make_run(cut, resume=False, plateau=True, epochs=1), 3)
+    runs.make_run(cut, resume=True, plateau=True, epochs=1).run()
+    assert read_checkpoint(cut / "checkpoint.pt")["finished"]
+    longer = told(runs.make_run(cut, resume=True, plateau=True), caplog)
+    assert "goes on after 4 of 12 iterations" in longer
+    assert all(runs.same(whole, cut).values())
+    rates = [row["lr"] for row in csv.DictReader((whole / "log.csv").read_text().splitlines())]
+    assert len(set(rates)) > 1  # it has met a plateau
+    with pytest.raises(CheckpointError, match="max_epochs"):
+        runs.make_run(cut, resume=True, plateau=True, epochs=2).run()
+    with pytest.raises(CheckpointError, match="lr_scheduler"):
+        runs.make_run(cut, resume=True).run()

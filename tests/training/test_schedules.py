@@ -1,10 +1,10 @@
 import pytest
 import torch
-from ignite.engine import Engine
+from ignite.engine import Engine, Events
 from monai.handlers import LrScheduleHandler
 
-from metaseg_monai.errors import ConfigError
-from metaseg_monai.training import cyclic_schedule
+from metaseg_monai.errors import ConfigError, TrainingError
+from metaseg_monai.training import StepOnPlateau, cyclic_schedule
 
 
 def make(iterations, cycles=8, base=2e-4, top=8e-4, **more):
@@ -83,3 +83,32 @@ def test_monais_handler_steps_it_per_iteration_and_leaves_betas_alone():
 def test_impossible_schedules_are_refused(arguments, message):
     with pytest.raises(ConfigError, match=message):
         make(**arguments)
+
+
+def test_the_rate_is_halved_where_the_validation_stands_still():
+    """The thesis' pilot (3.3): half, where the loss has not fallen for more than five epochs."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.01)
+    schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=5)
+    losses = iter([1.0, *[0.9] * 8, 0.5])
+    evaluator = Engine(lambda engine, batch: None)
+    evaluator.add_event_handler(
+        Events.EPOCH_COMPLETED, lambda engine: engine.state.metrics.update(val_loss=next(losses))
+    )
+    trainer = Engine(lambda engine, batch: evaluator.run([0]))
+    handler = StepOnPlateau(schedule, evaluator)
+    for _ in range(2):
+        handler.attach(trainer)
+    rates = []
+    for _ in range(10):
+        trainer.run([0])
+        rates.append(optimizer.param_groups[0]["lr"])
+    assert rates == [0.01] * 7 + [0.005] * 3
+
+
+def test_a_metric_that_there_is_not_is_named():
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.01)
+    schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer)
+    evaluator = Engine(lambda engine, batch: None)
+    StepOnPlateau(schedule, evaluator, metric="val_dice").attach(Engine(lambda *_: None))
+    with pytest.raises(TrainingError, match=r"'val_dice', which the validation does not compute"):
+        evaluator.run([0])
