@@ -292,8 +292,11 @@ class DynamicConvolution(nn.Module):
         biases = (2 * torch.rand(meta_features, weight.shape[0], generator=draw) - 1) * bound
         self.kernel_change = Generator(own.flatten(1), generator, draw)
         self.bias_change = Generator(biases, generator, draw)
-        for weights in (*self.kernel_change.parameters(), *self.bias_change.parameters()):
-            weights.requires_grad_(joint)
+        for layer in (*self.kernel_change.modules(), *self.bias_change.modules()):
+            if isinstance(layer, nn.Linear) and not joint:  # a buffer, which does not learn
+                fixed = layer.weight.detach()
+                del layer.weight
+                layer.register_buffer("weight", fixed)
 
     def made(self, meta: Tensor) -> tuple[Tensor, Tensor]:
         """Return the weights (B, O, I, 3, ...) and biases (B, O) for metadata (B, M)."""

@@ -96,17 +96,19 @@ def test_the_generator_is_frozen_or_learns_and_is_a_part_of_the_weights():
     image, meta = torch.rand(2, 1, 16, 16), torch.eye(3)[:2]
     for joint in (False, True):
         network = small(joint=joint)
-        of_generator = [
-            (name, weight) for name, weight in network.named_parameters() if "_change" in name
-        ]
+        of_generator = {name: w for name, w in network.state_dict().items() if "_change" in name}
+        learned = {name for name, _ in network.named_parameters() if "_change" in name}
         assert of_generator
-        before = {name: weight.detach().clone() for name, weight in of_generator}
+        assert learned == (set(of_generator) if joint else set())
+        before = {name: weight.clone() for name, weight in of_generator.items()}
         optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
         network(image, meta).square().sum().backward()
         optimizer.step()
-        moved = [not torch.equal(before[name], weight) for name, weight in of_generator]
+        moved = [not torch.equal(before[name], weight) for name, weight in of_generator.items()]
         assert all(moved) if joint else not any(moved)
-        assert {name for name, _ in of_generator} <= set(network.state_dict())
+    small(joint=False).load_state_dict(small(joint=True).state_dict())
+    parameters = sum(weight.numel() for weight in DynamicUnet3(meta_features=4).parameters())
+    assert parameters == 1_371_010  # those of Unet3 (thesis 3.3)
 
 
 def test_the_pretraining_is_the_same_each_time_and_of_its_seed():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from monai.data import MetaTensor
 
 from metaseg_monai.errors import ConfigError, DataError, MetadataError
 from metaseg_monai.losses import HeadsCrossEntropy
@@ -177,6 +178,107 @@ def test_a_loss_of_other_shapes_is_refused():
         HeadsCrossEntropy()(torch.zeros(1, 5, 4, 4), (torch.zeros(1, 2, 4, 4), torch.ones(1, 2)))
     with pytest.raises(ValueError, match=r"a mask \(1, 3\)"):
         HeadsCrossEntropy()(torch.zeros(1, 4, 4, 4), (torch.zeros(1, 2, 4, 4), torch.ones(1, 3)))
+
+
+NETWORKS = [("high", 2, 2), ("low", 3, 2), ("high", 3, 3), ("low", 2, 3)]  # of so many axes
+every_network = pytest.mark.parametrize(("bifurcation", "heads", "dims"), NETWORKS)
+script_is_old = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+CLOSE = {"atol": 1e-5, "rtol": 1e-5}
+
+
+def of_dims(bifurcation, heads, dims, images=4, size=(17, 10, 6)):
+    network = small(bifurcation, heads, levels=2, spatial_dims=dims)
+    generator = torch.Generator().manual_seed(1)
+    image = torch.rand(images, 1, *size[:dims], generator=generator)
+    return network, image, torch.eye(heads)[torch.arange(images) % heads]
+
+
+@every_network
+def test_shape_any_size_and_a_gradient_for_every_weight(bifurcation, heads, dims):
+    network, image, meta = of_dims(bifurcation, heads, dims)
+    pred = network(image, meta)
+    assert pred.shape == (4, 2, *image.shape[2:])
+    pred.square().sum().backward()
+    for name, weight in network.named_parameters():
+        assert torch.isfinite(weight.grad).all(), name
+    for size in ((1, 1, 1), (2, 7, 3)):
+        _, image, meta = of_dims(bifurcation, heads, dims, size=size)
+        assert network.eval()(image, meta).shape == (4, 2, *size[:dims])
+
+
+@every_network
+def test_rows_are_independent(bifurcation, heads, dims):
+    network, image, meta = of_dims(bifurcation, heads, dims)
+    order = [2, 0, 3, 1]
+    with torch.no_grad():
+        pred = network.eval()(image, meta)
+        alone = [network(image[[row]], meta[[row]]) for row in range(4)]
+        torch.testing.assert_close(network(image[order], meta[order]), pred[order], **CLOSE)
+    torch.testing.assert_close(torch.cat(alone), pred, **CLOSE)
+    other = network(image, meta.roll(1, dims=1))
+    assert (other - pred).abs().flatten(1).amax(dim=1).min() > 1e-6
+
+
+@every_network
+def test_wrong_metadata_and_images_are_refused(bifurcation, heads, dims):
+    network, image, meta = of_dims(bifurcation, heads, dims)
+    for wrong in (meta[:1], meta[:, :-1], meta[0], meta[..., None]):
+        with pytest.raises(ValueError, match="expected meta of shape"):
+            network(image, wrong)
+    with pytest.raises(ValueError, match=f"{dims} spatial axes"):
+        network(image[..., 0], meta)
+
+
+@every_network
+def test_state_and_meta_tensors(bifurcation, heads, dims):
+    network, image, meta = of_dims(bifurcation, heads, dims)
+    other = of_dims(bifurcation, heads, dims)[0]
+    for weight in other.parameters():
+        torch.nn.init.zeros_(weight)
+    file = io.BytesIO()
+    torch.save(network.eval().state_dict(), file)
+    file.seek(0)
+    other.load_state_dict(torch.load(file, weights_only=True))
+    pred = network(MetaTensor(image, meta={"case": "a"}), meta)
+    assert torch.equal(other.eval()(image, meta), pred.as_tensor())
+    assert pred.meta["case"] == "a"
+
+
+@script_is_old
+@every_network
+def test_scripted_and_exported_with_metadata(bifurcation, heads, dims):
+    runtime = pytest.importorskip("onnxruntime")
+    network, image, meta = of_dims(bifurcation, heads, dims)
+    scripted = torch.jit.script(network.eval())
+    file = io.BytesIO()
+    free = {0: "batch", **{2 + axis: f"size{axis}" for axis in range(dims)}}
+    torch.onnx.export(
+        network,
+        (image, meta),
+        file,
+        input_names=["image", "meta"],
+        dynamic_axes={"image": free, "meta": {0: "batch"}},
+        dynamo=False,
+    )
+    session = runtime.InferenceSession(file.getvalue(), providers=["CPUExecutionProvider"])
+    for images, size in ((4, (17, 10, 6)), (3, (8, 13, 5)), (1, (6, 6, 6))):
+        _, image, meta = of_dims(bifurcation, heads, dims, images, size)
+        with torch.no_grad():
+            expected = network(image, meta)
+            torch.testing.assert_close(scripted(image, meta), expected, **CLOSE)
+        (pred,) = session.run(None, {"image": image.numpy(), "meta": meta.numpy()})
+        np.testing.assert_allclose(pred, expected.numpy(), atol=1e-5)
+    with pytest.raises(torch.jit.Error, match="expected meta of shape"):
+        scripted(image, torch.eye(heads)[:2])
+
+
+@pytest.mark.slow
+@every_network
+def test_it_compiles_whole(bifurcation, heads, dims):
+    network, image, meta = of_dims(bifurcation, heads, dims)
+    compiled = torch.compile(network.eval(), backend="eager", fullgraph=True)
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(image, meta), network(image, meta), **CLOSE)
 
 
 def row(case, task, image, label, split="train"):
