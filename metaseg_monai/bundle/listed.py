@@ -128,11 +128,11 @@ LISTED = {
     "metaseg_monai.inferers": """
         AutocastInferer PlaneInferer SlidingWindowMetadataInferer channels_last each_tensor""",
     "metaseg_monai.training": """
-        BestWeights EpochDraw EpochLog FieldTarget JoinHeadsd ListProblems LoadWeights
+        BestWeights EpochDraw EpochLog FieldTarget ListProblems LoadWeights
         PrepareBatchHeads PrepareBatchMeta
         RecordTrained RefuseTrained ReplayDataset RunCheckpoint RunProgress SiftedDataset
         StepOnPlateau StopOnNonFinite TryBatches VolumeBatches
-        continuous_field cyclic_schedule join_heads training_loader""",
+        continuous_field cyclic_schedule joined_dataset training_loader""",
     "metaseg_monai.evaluation": """
         CalibrationBins CaseCounts CleanUpPredictions FieldEstimates KnownOfCases MaskRecord
         ObjectScores PerCase PredictionSamples RecordEvaluation SaveMasks SaveObjects VolumeScores

@@ -214,7 +214,10 @@ def check_overrides(
     problems = []
     for name in given:
         parent = name.rpartition("#")[0]
-        arguments = arguments_of(given.get(parent, ids.get(parent)))
+        component = given.get(parent, ids.get(parent))
+        if isinstance(component, Mapping) and f"{parent}#_target_" in given:
+            component = {**component, "_target_": given[f"{parent}#_target_"]}
+        arguments = arguments_of(component)
         if name not in accepted and not _takes(arguments, name.rpartition("#")[2]):
             problems.append(f"{name!r} ({_suggest(name, ids, sorted(accepted), arguments)})")
     for name, value in flatten(given):

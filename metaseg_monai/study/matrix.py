@@ -87,6 +87,13 @@ COMPLETED = {
     "cases": {"table": "@table"},
     "table#path": {"output": "@dataset_dir"},
     "train#dataset#data": FILLED,
+    "train#dataset": {
+        "data": "$@cases.items('train')",
+        "schema": "@schema",
+        "transform": "@train#preprocessing",
+        "augment": "@train#augmentation",
+        "seed": "@seed",
+    },
 }
 
 

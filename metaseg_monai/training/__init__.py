@@ -22,7 +22,7 @@ from metaseg_monai.training.handlers import (
     higher_is_better,
     lower_is_better,
 )
-from metaseg_monai.training.loader import ReplayDataset, training_loader
+from metaseg_monai.training.loader import ReplayDataset, joined_dataset, training_loader
 from metaseg_monai.training.processes import end_processes
 from metaseg_monai.training.sampling import EpochDraw
 from metaseg_monai.training.schedules import StepOnPlateau, cyclic_schedule
@@ -61,6 +61,7 @@ __all__ = [
     "end_processes",
     "higher_is_better",
     "join_heads",
+    "joined_dataset",
     "lower_is_better",
     "read_checkpoint",
     "read_weights",

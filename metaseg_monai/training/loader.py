@@ -11,9 +11,11 @@ from monai.transforms import Compose, Randomizable, RandomizableTrait
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from metaseg_monai.errors import ConfigError
+from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.training import processes
-from metaseg_monai.training.collate import batchable, collate_cases
+from metaseg_monai.training.collate import JoinHeadsd, batchable, collate_cases, join_heads
 from metaseg_monai.training.sampling import EpochDraw, Order, check_seed, seed_for, seeded
+from metaseg_monai.transforms.metadata import DropMetadatad
 
 Key = tuple[int, int]  # (epoch, index)
 Chain = Callable[[Any], Any] | Sequence[Callable[[Any], Any]] | None
@@ -103,6 +105,38 @@ class ReplayDataset(Dataset[Any]):
                 return item
             self._loaded[index] = item
         return copy.deepcopy(self._loaded[index])
+
+
+def joined_dataset(
+    data: Sequence[dict[str, Any]],
+    heads: str,
+    schema: MetadataSchema,
+    transform: Sequence[Callable[[Any], Any]],
+    augment: Sequence[Callable[[Any], Any]] = (),
+    seed: int = 0,
+    cache: bool = True,
+) -> ReplayDataset:
+    """Make the dataset of a parallel training: an item an image, with the labels of all heads.
+
+    It takes the place of `ReplayDataset` in a configuration: `"train#dataset#_target_"` and its
+    `heads` and `schema`, with `HeadsCrossEntropy` and `PrepareBatchHeads` of the trainer.
+
+    Args:
+        data: one dict per case, a row of one image and task.
+        heads: field whose values are the tasks, as of `MultiHeadUnet3`.
+        schema: of the metadata.
+        transform: the fixed chain of a case.
+        augment: the random chain, of which `DropMetadatad` is left out: no head reads metadata.
+        seed: of the random chain, from 0.
+        cache: keep what the fixed chain gives in memory.
+
+    Raises:
+        DataError, MetadataError: see `join_heads`.
+    """
+    items = join_heads(data, schema, heads)
+    fixed: list[Callable[[Any], Any]] = [*transform, JoinHeadsd(transform)]
+    random = [one for one in augment if not isinstance(one, DropMetadatad)]
+    return ReplayDataset(items, fixed, random, seed, cache)
 
 
 def _chain(transform: Chain) -> Callable[[Any], Any] | None:

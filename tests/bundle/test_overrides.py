@@ -39,6 +39,13 @@ def test_accepted(files, key):
     assert check_overrides(files, {key: "$1"}) == {key: "$1"}
 
 
+def test_arguments_are_those_of_a_target_that_is_changed_as_well(files):
+    changed = {"train#loader#_target_": "torch.utils.data.TensorDataset", "train#loader#tensors": 1}
+    assert check_overrides(files, changed, written=True) == changed
+    with pytest.raises(ConfigError, match="train#loader#tensors"):
+        check_overrides(files, {"train#loader#tensors": 1}, written=True)
+
+
 @pytest.mark.parametrize(
     ("key", "hint"),
     [

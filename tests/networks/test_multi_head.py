@@ -15,11 +15,11 @@ from metaseg_monai.networks import MultiHeadUnet3, Unet3
 from metaseg_monai.training import (
     JoinHeadsd,
     PrepareBatchHeads,
-    ReplayDataset,
     collate_cases,
     join_heads,
+    joined_dataset,
 )
-from metaseg_monai.transforms import LoadCased
+from metaseg_monai.transforms import DropMetadatad, LoadCased
 
 SMALL = {"channels": 4, "levels": 3, "reduction": 1}
 OF_FIELD = {"provenance": "acquisition", "availability": "acquisition"}
@@ -308,7 +308,8 @@ def test_rows_of_one_image_become_one_label_with_a_mask(cases):
     preprocessing = [LoadCased()]
     items = join_heads(cases, SCHEMA, "task")
     assert [item["case"] for item in items] == ["c", "b"]
-    dataset = ReplayDataset(items, [*preprocessing, JoinHeadsd(preprocessing)])
+    drop = DropMetadatad(SCHEMA, 0.0, "multi-head")
+    dataset = joined_dataset(cases, "task", SCHEMA, preprocessing, [drop])
     batch = collate_cases([dataset[0], dataset[1]])
     image, (label, valid) = PrepareBatchHeads()(batch, "cpu")
     assert image.shape == (2, 1, 8, 6)

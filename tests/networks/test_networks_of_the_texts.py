@@ -21,8 +21,8 @@ NETWORKS = {  # name: class, variant, further settings
     "ppunet-sme": (PPUnet, "sme", {"reduction": 1}),
     "ppunet-film": (PPUnet, "film", {"reduction": 1}),
     "ppunet-adaptive-norm": (PPUnet, "adaptive-norm", {"reduction": 1}),
-    "authors-se": (authors_unet3, "se", {"channels": 16}),
-    "authors-sme": (authors_unet3, "sme", {"channels": 16}),
+    "authors-se": (authors_unet3, "se", {"channels": 12}),
+    "authors-sme": (authors_unet3, "sme", {"channels": 12}),
     "dynamic": (DynamicUnet3, "dynamic", {}),
     "dynamic-inner-joint": (
         DynamicUnet3,
