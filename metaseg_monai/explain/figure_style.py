@@ -73,6 +73,10 @@ CONDITIONS = {
     "low-rank": "#c98a1b",
     "hyper": "#a3324f",
     "constant-channel": "#5a6b7d",
+    "dynamic": "#b0742f",
+    "multi-head": "#4f6fb0",
+    "weight-noise": "#6e5a7d",
+    "meta-image": "#55803c",
     "experts": "#7a4a21",
 }
 # for domains and ablations, which have no colour of their own: told apart by order and marker

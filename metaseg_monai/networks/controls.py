@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from metaseg_monai.errors import ConfigError
+from metaseg_monai.networks.gates import Start
 from metaseg_monai.networks.mechanisms import Mechanism, convolution, like, over_space
 from metaseg_monai.networks.meta_input import required_meta
 
@@ -38,6 +40,7 @@ class WeightNoise(Mechanism):
 
     behind = "convolution"
     middle = True
+    neutral = False
 
     def __init__(self, layer: nn.Module, meta_features: int, seed: int = 0) -> None:
         super().__init__(meta_features)
@@ -66,10 +69,11 @@ class MetaImage(Mechanism):
     Args:
         layer: the convolution W that is given the image.
         meta_features: M, the entries of the metadata.
+        start: "paper" for V as every convolution starts, "neutral" for V = 0.
         seed: which entry is drawn in which cell.
 
     Raises:
-        ConfigError: `meta_features` is out of range, or `layer` is no convolution.
+        ConfigError: a setting is out of range, or `layer` is no convolution.
 
     >>> layer = nn.Conv2d(1, 8, 3, padding=1)
     >>> x = torch.rand(2, 1, 9, 7)
@@ -81,10 +85,16 @@ class MetaImage(Mechanism):
     behind = "image"
     entry: Tensor  # in each cell
 
-    def __init__(self, layer: nn.Module, meta_features: int, seed: int = 0) -> None:
+    def __init__(
+        self, layer: nn.Module, meta_features: int, *, start: Start = "paper", seed: int = 0
+    ) -> None:
         super().__init__(meta_features)
+        if start not in ("paper", "neutral"):
+            raise ConfigError(f"start must be 'paper' or 'neutral', got {start!r}")
         w = convolution(layer)
         self.v = like(w, 1, w.out_channels)
+        if start == "neutral":
+            nn.init.zeros_(self.v.weight)
         self.cells = max(CELLS, ceil(meta_features**0.5))
         draw = torch.Generator().manual_seed(seed)
         entry = torch.randperm(self.cells**2, generator=draw) % meta_features

@@ -37,6 +37,7 @@ class Mechanism(nn.Module):
     # that are given the image itself
     outer: ClassVar[bool] = False  # meant for few layers: in a Unet3 the first and last level's
     middle: ClassVar[bool] = False  # meant for the middle level of a Unet3
+    neutral: ClassVar[bool] = True  # can start as if it were not there
 
     def __init__(self, meta_features: int) -> None:
         super().__init__()

@@ -132,7 +132,8 @@ class Unet3(nn.Module):
         shift: se, me and sme give x * s + b instead of x * s (the authors' code, DAFT).
         start: "paper" as in the texts, where a sigmoid gate first halves the features, or
             "neutral", where the gates first change nothing: 2 * sigmoid(2 h) with h = 0. The
-            mechanisms but "constant-channel" are neutral always.
+            mechanisms but "constant-channel" and "meta-image" are neutral always, "weight-noise"
+            never.
         meta_features: without a schema: M, the width of the encoded metadata.
         unknown_trained: with a schema: training drops metadata, so that `meta=None` stands for
             unknown if every field of the schema has missing="unknown".

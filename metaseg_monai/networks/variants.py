@@ -154,10 +154,12 @@ def gate_of_variant(
     if shift and "shift" not in known[variant]:
         shifting = ", ".join(name for name in TABLE if "shift" in known[name])
         raise ConfigError(f"shift is a choice of {shifting} only, not of variant {variant!r}")
-    if start == "neutral" and variant in GATES and "start" not in known[variant]:
+    never = [name for name in GATES if "start" not in known[name]]
+    never += [name for name, made in MECHANISMS.items() if not made.neutral]
+    if start == "neutral" and variant in never:
         raise ConfigError(
-            f"variant {variant!r} has no neutral start: its scale is never 1; set start='paper', "
-            f"or choose one of {', '.join(name for name in GATES if 'start' in known[name])}"
+            f"variant {variant!r} has no neutral start: it always changes something; set "
+            f"start='paper', or choose one of {', '.join(n for n in GATES if n not in never)}"
         )
     settings: dict[str, Any] = {
         "channels": channels,

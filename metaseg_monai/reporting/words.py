@@ -42,6 +42,10 @@ CONDITIONS = {
     "low-rank": "convolutions plus such of low rank, weighted by the metadata",
     "hyper": "kernels of the first and last level made by a small network from the metadata",
     "constant-channel": "the metadata as constant channels beside the image",
+    "dynamic": "weights of some convolutions made from the metadata (the proposal)",
+    "multi-head": "a head of the network for each value of the metadata, which choose one",
+    "weight-noise": "fixed noise for each value of the metadata in the middle's weights, a control",
+    "meta-image": "the metadata drawn as a picture beside the image, a control",
     "experts": "one SE network for each domain, trained for as many epochs",
     "experts-steps": "one SE network for each domain, trained for as many steps",
 }

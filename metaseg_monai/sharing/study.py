@@ -119,9 +119,9 @@ def study(
     Args:
         target: JSON file of a study, or name or folder of a bundle.
         variants: none, se, me, sme, sme-duplicated, sme-deep, sme-late, me-direct, film,
-            film-ivadomed, adaptive-norm, low-rank, hyper, constant-channel; those that take
-            metadata also with -dummy; experts (one SE network a domain, equal epochs),
-            experts-steps (equal steps). Only for a bundle.
+            film-ivadomed, adaptive-norm, low-rank, hyper, constant-channel, weight-noise,
+            meta-image; those that take metadata also with -dummy; experts (one SE network a
+            domain, equal epochs), experts-steps (equal steps). Only for a bundle.
         seeds: how many training seeds, or which, as 4,7.
         output: folder of the study, by default runs/<name>; a finished run in it is kept.
         workers: runs beside each other; by default one for each GPU or group of cores.

@@ -16,6 +16,7 @@ SCRIPTED = (  # of the others MONAI's own code is none that TorchScript takes
     *("SegResNet", "SegResNetDS", "UNETR", "UNet", "UNet residual", "VNet"),
 )
 IN_PARTS = ("BasicUNet", "FlexibleUNet")  # torch.compile takes the bare network in several graphs
+NEVER_NEUTRAL = ("film-ivadomed", "weight-noise")
 MEMBERS = [name for name in VARIANTS if name != "none"]
 # PyTorch deprecates TorchScript and its exporter, which others still need
 pytestmark = pytest.mark.filterwarnings(
@@ -55,7 +56,7 @@ class Case:
             size = {"channels": 8, "levels": 2, "spatial_dims": self.dims}
             return Unet3(**size, **settings)
         bare = self.bare()
-        if self.variant == "film-ivadomed":
+        if self.variant in NEVER_NEUTRAL:
             settings["start"] = "paper"
         torch.manual_seed(4)  # with which no gate has dead neurons only
         return condition(bare, **settings)
@@ -106,7 +107,7 @@ def test_metadata_decide(case):
 def is_neutral(case):
     """What starts as the bare network: all that `condition` makes, and what is neutral always."""
     always = ("none", "adaptive-norm", "low-rank", "hyper")
-    return case.variant != "film-ivadomed" if case.network else case.variant in always
+    return case.variant not in NEVER_NEUTRAL if case.network else case.variant in always
 
 
 @every([*UNET3, *OF_MONAI], where=is_neutral)
@@ -114,7 +115,7 @@ def test_neutral_start(case):
     conformance.check_neutral(case.build, case.bare, case.size)
 
 
-@every([case for case in UNET3 if case.variant not in ("none", "film-ivadomed")], [])
+@every([case for case in UNET3 if case.variant not in ("none", *NEVER_NEUTRAL)], [])
 def test_neutral_start_of_unet3(case):
     conformance.check_neutral(lambda: case.build(start="neutral"), case.bare, case.size)
 
