@@ -121,7 +121,7 @@ LISTED = {
         DynamicUnet3 ImageRegressor MultiHeadUnet3 PPUnet Unet3 authors_unet3 condition""",
     "metaseg_monai.networks.regressor": "ImageRegressor",
     "metaseg_monai.images": "slice_items",
-    "metaseg_monai.tables": "fill_epoch find_cases limit_empty read_table select_cases",
+    "metaseg_monai.tables": "each_value fill_epoch find_cases limit_empty read_table select_cases",
     "metaseg_monai.transforms": """
         AsMaskd AxialVolumed DropMetadatad EncodeMetadatad FlatFieldd LoadCased ResampleToSpacingd
         ScaleIntensityBy ScaleIntensityCased intensity_statistics""",

@@ -4,7 +4,7 @@ from metaseg_monai.errors import DataWarning
 from metaseg_monai.tables.check import LoadedCase, TableCheck, check_table, load_case
 from metaseg_monai.tables.clinical import read_clinical
 from metaseg_monai.tables.columns import SPLITS, ColumnMap
-from metaseg_monai.tables.find import find_cases
+from metaseg_monai.tables.find import each_value, find_cases
 from metaseg_monai.tables.select import fill_epoch, limit_empty, select_cases
 from metaseg_monai.tables.table import CaseTable, read_table
 
@@ -16,6 +16,7 @@ __all__ = [
     "LoadedCase",
     "TableCheck",
     "check_table",
+    "each_value",
     "fill_epoch",
     "find_cases",
     "limit_empty",

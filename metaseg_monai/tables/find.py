@@ -6,6 +6,7 @@ import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -131,6 +132,44 @@ def find_cases(
         return _items_of_images(
             absolute(source), schema, columns.table, metadata, layout, values, problems
         )
+
+
+def each_value(
+    items: Sequence[Mapping[str, Any]], schema: MetadataSchema, field: str
+) -> list[dict[str, Any]]:
+    """Every case once for each value of a field: all that a network for several tasks can tell.
+
+    Args:
+        items: as `find_cases` gives them without a schema.
+        schema: of the metadata.
+        field: a field with named values, such as the task.
+
+    Returns:
+        Copies of the items, whose `case` and `mask` end in the value.
+
+    Raises:
+        MetadataError: the schema has no such field.
+        ConfigError: the field has no named values.
+
+    >>> field = {"kind": "categorical", "name": "task", "values": ["disc", "ring"],
+    ...          "provenance": "acquisition", "availability": "acquisition"}
+    >>> items = [{"case": "a", "image": "a.nii.gz", "mask": "in/a.nii.gz"}]
+    >>> [(one["case"], one["mask"]) for one in each_value(items, MetadataSchema([field]), "task")]
+    [('a_disc', 'in/a_disc.nii.gz'), ('a_ring', 'in/a_ring.nii.gz')]
+    """
+    values = getattr(schema.field(field), "values", ())
+    if not values:
+        raise ConfigError(f"field {field!r} has no named values, each of which could be asked for")
+    made = []
+    for item, value in product(items, values):
+        named = {"case": f"{item['case']}_{value}"}
+        if "mask" in item:
+            folder, slash, name = item["mask"].rpartition("/")
+            stem, dot, suffix = name.partition(".")
+            named["mask"] = f"{folder}{slash}{stem}_{value}{dot}{suffix}"
+        metadata = {**(item.get("metadata") or {}), field: value}
+        made.append({**item, **named, "metadata": metadata})
+    return made
 
 
 def field_values(settings: Mapping[str, Any], schema: MetadataSchema) -> dict[str, Any]:

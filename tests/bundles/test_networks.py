@@ -1,13 +1,14 @@
 """The networks of the texts, switched on in their bundles by a delta of a few lines."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from monai.bundle import ConfigParser
 
-from metaseg_monai import evaluate, train
+from metaseg_monai import evaluate, predict, train
 from metaseg_monai.simulate import generate_cells
 from metaseg_monai.training import read_weights
 
@@ -62,6 +63,21 @@ def test_two_heads_train_in_sequence_and_in_parallel(configuration, cells, tmp_p
     counts = pd.read_csv(folder / "counts.csv")
     assert set(counts["mode"]) == {"normal", "shuffle", "fixed:nuclei", "fixed:anomalies"}
     assert set(counts["domain"]) == {"nuclei", "anomalies"}
+    source = tmp_path / "images"
+    source.mkdir()
+    image = next((Path(cells("anomalies_curtailed")) / "images").glob("test_*.tif"))
+    shutil.copy(image, source / "a.tif")
+    done = predict(
+        str(folder),
+        str(source),
+        str(tmp_path / "masks"),
+        configuration=f"{configuration},each_task",
+        bundles=str(BUNDLES),
+        **{name: TINY[name] for name in TINY if name.startswith("network_def")},
+        **{"network_def#bifurcation": "high"},
+    )
+    assert done.cases["case"].tolist() == ["a_nuclei", "a_anomalies"]
+    assert all(Path(mask).is_file() for mask in done.masks)
 
 
 def test_dynamic_parameters_train_and_are_tested_without_metadata(cells, tmp_path):
