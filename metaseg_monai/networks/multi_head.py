@@ -24,8 +24,9 @@ class MultiHeadUnet3(nn.Module):
     low bifurcation the whole decoder is.
 
     - Sequential training: batches of one task (`EpochDraw(homogeneous=...)`) go to its head, and
-      no other head gets a gradient; of a mixed batch each image goes to its own. Under
-      DistributedDataParallel this needs `find_unused_parameters=True`.
+      no other head gets a gradient; of a mixed batch each image goes to its own. The trainer needs
+      `optim_set_to_none`, for a gradient of zero would let an optimiser with momentum move the
+      other heads; and several processes `find_unused_parameters` of DistributedDataParallel.
     - Parallel training: without metadata all heads answer, for labels of all tasks
       (`metaseg_monai.training.join_heads`, `metaseg_monai.losses.HeadsCrossEntropy`).
 

@@ -136,7 +136,11 @@ class TryBatches:
                 with torch.autocast("cuda", **engine.amp_kwargs) if amp else nullcontext():
                     pred = engine.inferer(image, network, *args, **kwargs)
                     loss = engine.loss_function(pred, target).mean()
-                loss.backward()
+                # not backward(), of which DistributedDataParallel would hear
+                weights = [weight for weight in network.parameters() if weight.requires_grad]
+                found = torch.autograd.grad(loss, weights, allow_unused=True)
+                for weight, gradient in zip(weights, found, strict=True):
+                    weight.grad = gradient
             return not bool(torch.isfinite(loss)) or _can_step(network)  # the first step tells why
         except ValueError as error:
             if "more than 1 value per channel" not in str(error):

@@ -75,6 +75,19 @@ def test_a_homogeneous_batch_trains_its_own_head_and_the_trunk_only(bifurcation)
     assert all(weight.grad is not None for weight in network.encoder.parameters())
 
 
+def test_a_head_stays_where_it_is_while_others_learn():
+    network = small("high")
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
+    states = []
+    for task in (0, 1):
+        optimizer.zero_grad(set_to_none=True)
+        network(torch.rand(2, 1, 16, 16), torch.eye(2)[[task, task]]).square().sum().backward()
+        optimizer.step()
+        states.append({k: v.clone() for k, v in network.heads[0].state_dict().items()})
+    for name, value in states[0].items():
+        assert torch.equal(states[1][name], value), name
+
+
 def test_in_a_mixed_batch_each_head_sees_its_own_images_only():
     network, other = small("low"), small("low")
     image, meta = torch.rand(4, 1, 16, 16), torch.eye(2)[[0, 1, 1, 0]]

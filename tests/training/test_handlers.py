@@ -385,8 +385,12 @@ def test_trying_a_batch_leaves_the_network_as_it_was():
         optimizer=torch.optim.Adam(network.parameters()),
         loss_function=lambda pred, label: (pred - label).square().mean(), decollate=False,
     )  # fmt: skip
+    heard = []  # as DistributedDataParallel hears of gradients
+    for weight in network.parameters():
+        weight.register_post_accumulate_grad_hook(heard.append)
     torch.manual_seed(3)
     TryBatches()(engine)
+    assert heard == []
     assert torch.equal(torch.rand(1), expected)
     assert [one.training for one in network] == [True, False, True]
     assert all(torch.equal(one, before[name]) for name, one in network.state_dict().items())
