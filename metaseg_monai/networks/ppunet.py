@@ -1,6 +1,7 @@
 """PPUnet: Unet3 with skips between encoder levels and pyramid pooling behind the middle."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +12,12 @@ from metaseg_monai.errors import ConfigError
 from metaseg_monai.metadata import MetadataSchema
 from metaseg_monai.networks.gates import HiddenFrom, Start
 from metaseg_monai.networks.unet3 import GatedTriple, GatesAtPlaces, gate_places
-from metaseg_monai.networks.variants import MECHANISMS, base_variant, meta_input_of
+from metaseg_monai.networks.variants import (
+    MECHANISMS,
+    base_variant,
+    meta_input_of,
+    without_effect,
+)
 
 SCALES = (2, 3, 4, 6, 8)  # five, as in the thesis, which does not tell them; repeated beyond five
 
@@ -115,6 +121,11 @@ class PPUnet(nn.Module):
         )
         self.decoder = nn.ModuleList(level(name, 3 * channels) for name in up)
         self.head = Conv[Conv.CONV, spatial_dims](channels, out_channels, kernel_size=1)
+
+    @staticmethod
+    def without_effect(arguments: Mapping[str, Any]) -> set[str]:
+        """Which of these arguments do nothing, so that weights are not told by them."""
+        return without_effect(arguments["variant"])
 
     def forward(self, image: Tensor, meta: Tensor | None = None) -> Tensor:
         """Return the logits (B, K, *S).
