@@ -217,7 +217,7 @@ def check_compiled(build, size, *, whole=True):
 
 
 def check_onnx(build, size, other):
-    """ONNX has the inputs image and meta, free in batch and size, and gives the same to 1e-5.
+    """ONNX has the inputs image and meta, free in batch and size, and gives the same to 1e-5 of the range.
 
     Args:
         build: as for all.
@@ -247,4 +247,6 @@ def check_onnx(build, size, other):
     feed = {name: t.numpy() for name, t in zip(names, (image, meta), strict=False)}
     (pred,) = session.run(None, feed)
     with torch.no_grad():
-        np.testing.assert_allclose(pred, network(image, meta).numpy(), atol=1e-5, rtol=1e-5)
+        expected = network(image, meta).numpy()
+    largest = max(1.0, float(np.abs(expected).max()))  # float32 rounds by the range of the logits
+    np.testing.assert_allclose(pred, expected, atol=1e-5 * largest, rtol=1e-5)
