@@ -217,7 +217,7 @@ def check_compiled(build, size, *, whole=True):
 
 
 def check_onnx(build, size, other):
-    """ONNX has the inputs image and meta, free in batch and size, and gives the same to 1e-5 of the range.
+    """ONNX has the inputs image and meta, free in batch and size; the same to 1e-5 of the range.
 
     Args:
         build: as for all.
