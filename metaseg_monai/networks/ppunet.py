@@ -169,6 +169,7 @@ class PyramidPooling(nn.Module):
         gate: over len(scales) * C channels.
         spatial_dims: 2 or 3.
 
+    >>> from metaseg_monai.networks.gates import NoGate
     >>> pyramid = PyramidPooling(4, [2, 3], NoGate())
     >>> fused, branches = pyramid(torch.rand(2, 4, 9, 7))
     >>> fused.shape, len(branches), branches[0].shape
