@@ -17,7 +17,9 @@ from PIL import Image
 
 LONGEST = 100  # characters of a cell or line that are shown
 TIMES = ("seconds",)  # columns of logs that no two runs have in common
-IDENTIFIER = re.compile(rb"urn:uuid:[0-9a-f-]{36}")  # of an OME-TIFF, another one in each file
+IDENTIFIER = re.compile(  # of an OME-TIFF, and when weights were made: another in each file
+    rb'urn:uuid:[0-9a-f-]{36}|"born": [0-9]+'
+)
 SUM = re.compile(r"^[0-9a-f]{64} ", re.MULTILINE)
 PICTURE = re.compile(r"base64,([A-Za-z0-9+/=]+)")
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from shlex import quote
-from typing import Any
+from typing import Any, TypeGuard
 
 import pandas as pd
 from ignite.engine import Engine, Events
@@ -312,9 +312,9 @@ def why_changed(folder: Path, record: Mapping[str, Any]) -> str | None:
     home = home_of(folder)
     if not (home / WEIGHTS).is_file():
         return None  # results go on without; nobody can have exchanged them
-    facts = record.get("model") or {}
-    if file_sha256(home / WEIGHTS) != facts.get("sha256"):  # else they are as they were then
-        facts = read_weights(home / WEIGHTS)[1]
+    facts = record.get("model")
+    if not _is_whole(facts) or file_sha256(home / WEIGHTS) != facts["sha256"]:
+        facts = read_weights(home / WEIGHTS)[1]  # else they are as they were then
     if facts["weights_sha256"] != digest:
         return f"{WEIGHTS} holds other weights than those that were evaluated"
     log = log_sha256(home)
@@ -325,6 +325,17 @@ def why_changed(folder: Path, record: Mapping[str, Any]) -> str | None:
     if log and record.get("log_sha256") not in (None, log):
         return f"{LOG} has changed since the evaluation"
     return None
+
+
+def _is_whole(facts: Any) -> TypeGuard[Mapping[str, Any]]:
+    """Whether what an evaluation wrote down of the weights has all that is asked of it."""
+    if not isinstance(facts, dict) or not {"sha256", "weights_sha256"} <= facts.keys():
+        return False
+    best = facts.get("best")
+    kinds = {"metric": str, "value": float | int, "epoch": int}
+    return best is None or (
+        isinstance(best, dict) and all(isinstance(best.get(n), k) for n, k in kinds.items())
+    )
 
 
 def _learned(log: Path, facts: Mapping[str, Any]) -> bool:

@@ -23,7 +23,7 @@ from metaseg_monai.evaluation import (
 )
 from metaseg_monai.evaluation.provenance import check_results, settle
 from metaseg_monai.evaluation.samples import read_samples
-from metaseg_monai.files import file_sha256
+from metaseg_monai.files import file_sha256, write_json
 from metaseg_monai.metadata import Categorical, MetadataSchema
 from metaseg_monai.owners import owned
 from metaseg_monai.tables import CaseTable
@@ -141,6 +141,15 @@ def test_weights_are_read_again_only_where_their_file_has_changed(model, monkeyp
     write_weights(file, network, {"best": facts["best"], "variant": "se"})
     assert file_sha256(file) != before
     check_results(model.folder)  # of the same values in another file
+
+
+@pytest.mark.parametrize("model_of", [None, {}, [], {"sha256": ""}, {"best": {"value": {}}}])
+def test_what_is_damaged_in_the_note_on_the_weights_is_read_from_them(model, model_of):
+    model.evaluate("normal")
+    record = model.record()
+    known = {**record["model"], **model_of} if isinstance(model_of, dict) else model_of
+    write_json(model.folder / "evaluation.json", {**record, "model": known})
+    check_results(model.folder)
 
 
 def test_further_modes_are_added_as_if_all_had_been_asked_for(model):
