@@ -238,7 +238,7 @@ class MaskRecord:
                 weights = None if self.weights is None else self.weights.recorded
                 told = {"case": case, "of": self._made_of(self._items.get(case, [{"image": []}]))}
                 told |= {"weights_sha256": (weights or {}).get("weights_sha256"), "rows": rows}
-                told["trained"] = self._trained(case)
+                told |= {"trained": self._trained(case), "guidance": self.settings.get("guidance")}
             told = {key: value for key, value in told.items() if value is not None}
             comment = json.dumps(told) if "of" in told else ""
             self._add(self._name(path), file_sha256(part), comment)

@@ -2,11 +2,13 @@
 
 from metaseg_monai.inferers.precision import AutocastInferer, channels_last
 from metaseg_monai.inferers.sliding import PlaneInferer, SlidingWindowMetadataInferer, each_tensor
+from metaseg_monai.inferers.steered import SteeredInferer
 
 __all__ = [
     "AutocastInferer",
     "PlaneInferer",
     "SlidingWindowMetadataInferer",
+    "SteeredInferer",
     "channels_last",
     "each_tensor",
 ]

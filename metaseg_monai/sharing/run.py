@@ -194,7 +194,7 @@ def evaluate(
         bundles: folder in which a bundle's name is looked for; by default ./bundles, then those
             installed with the package.
         trust: as for train.
-        settings: any setting of train.json or evaluate.json.
+        settings: any setting of train.json or evaluate.json, such as --guidance 0.5, see predict.
 
     Returns:
         Counts of every case, and scores of every mode.
@@ -359,7 +359,9 @@ def predict(
         bundles: folder in which a bundle's name is looked for; by default ./bundles, then those
             installed with the package.
         trust: as for train.
-        settings: any setting of configs/inference.json.
+        settings: any setting of configs/inference.json, such as --guidance 0.5: how far the masks
+            follow the metadata, from 0 (as if they were unknown) by 1 (plainly) to 2; for models
+            that know unknown metadata.
 
     Returns:
         The cases and the files of their masks.
