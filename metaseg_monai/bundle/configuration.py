@@ -39,7 +39,7 @@ RUN = (
     *("variant", "seed", "network", "loss", "optimizer", "lr_scheduler", "prepare_batch"),
     *("train#dataset", "train#dataloader", "train#inferer", "validate#preprocessing"),
 )
-TESTED = ("items", "guidance", "validate#dataset", "validate#inferer", "validate#handlers")
+TESTED = ("items", "guidance", "draws", "validate#dataset", "validate#inferer", "validate#handlers")
 PLAIN = (str, int, float, bool, type(None))
 
 

@@ -30,7 +30,7 @@ def known_items(items: Sequence[dict[str, Any]], field: Continuous) -> list[dict
     Raises:
         DataError: none has a value, or slices of one group have different ones.
     """
-    known = [item for item in items if not field.is_missing(item["metadata"].get(field.name))]
+    known = [item for item in items if _one_value(item, field) is not None]
     if not known:
         raise DataError(
             f"No case of the split {items[0].get('split') if items else '?'!r} has a value of "
@@ -41,6 +41,12 @@ def known_items(items: Sequence[dict[str, Any]], field: Continuous) -> list[dict
     return known
 
 
+def _one_value(item: Item, field: Continuous) -> float | None:
+    """The value of a case; None where it is missing, or known to lie in a range only."""
+    raw = item["metadata"].get(field.name)
+    return None if field.is_missing(raw) or field.softness(raw) else float(field.times(raw, 1))
+
+
 def true_values(items: Sequence[Item], field: Continuous) -> dict[Unit, float]:
     """The true value of every group that has one.
 
@@ -49,10 +55,10 @@ def true_values(items: Sequence[Item], field: Continuous) -> dict[Unit, float]:
     """
     found: dict[Unit, float] = {}
     for item in items:
-        raw = item["metadata"].get(field.name)
-        if field.is_missing(raw):
+        value = _one_value(item, field)
+        if value is None:
             continue
-        unit, value = unit_of(item), float(raw)
+        unit = unit_of(item)
         if found.setdefault(unit, value) != value:
             raise DataError(
                 f"Group {' '.join(unit).strip()!r} has {field.name} {found[unit]:g} and {value:g} "

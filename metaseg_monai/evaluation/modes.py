@@ -63,7 +63,7 @@ def evaluation_items(
 
     Returns:
         Copies of the items with ``mode`` and ``domain``, and with an encoded ``meta`` (M,) in
-        every mode but ``normal``.
+        every mode but ``normal``; it is (2, M), both ends, where a value is a range.
 
     Raises:
         MetadataError: if ``domain`` is no field of the schema, a mode cannot be applied to this
@@ -205,10 +205,11 @@ def _in_mode(
         else:
             raws = _perturbed(raws, schema, _factor(argument))
         known = _beyond_range(schema) if name in ("perturb", "predicted") else schema
-        vectors = [
-            known.encode(raw, case=f"{item['case']} (mode {mode})")
+        spans = [
+            known.span(raw, case=f"{item['case']} (mode {mode})")
             for raw, item in zip(raws, items, strict=True)
         ]
+        vectors = [ends[0] if np.array_equal(*ends) else ends for ends in spans]
     return [{**item, "mode": mode, "meta": meta} for item, meta in zip(items, vectors, strict=True)]
 
 
@@ -238,7 +239,7 @@ def _shuffled(
             mapping = _mapping(field, shuffle)
             separator = field.separator if isinstance(field, MultiLabel) else None
             for raw in changed:
-                raw[field.name] = _relabel(raw.get(field.name), mapping, separator)
+                raw[field.name] = _relabel(_mixture(raw.get(field.name), field), mapping, separator)
         else:
             foreign = _foreign([raw.get(field.name) for raw in raws], units, seed + number, field)
             for raw, value in zip(changed, foreign, strict=True):
@@ -263,13 +264,19 @@ def _cycle(values: Sequence[str]) -> dict[str, str]:
     return dict(zip(values, (*values[1:], values[0]), strict=True))
 
 
+def _mixture(value: Any, field: Categorical | Ordinal | MultiLabel) -> Any:
+    """The fractions by label of a distribution; any other value as it is."""
+    shares = None if isinstance(field, MultiLabel) else field.shares(value)
+    return value if shares is None else shares
+
+
 def _relabel(value: Any, mapping: Mapping[str, str], separator: str | None = None) -> Any:
     """Map a label, a mixture of labels or several labels; leave a missing value missing."""
     if isinstance(value, str):
         parts = [value] if separator is None else value.split(separator)
         return (separator or "").join(mapping.get(part.strip(), part) for part in parts)
     if isinstance(value, Mapping):
-        return {mapping[label]: share for label, share in value.items()}
+        return {mapping.get(label, label): share for label, share in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [mapping[label] for label in value]
     return value
@@ -329,7 +336,7 @@ def _inverted(raws: Sequence[Raw], schema: MetadataSchema) -> list[Raw]:
             f"{', '.join(schema.entry_names)}. Use 'shuffle' instead."
         )
     name, mapping = pairs[0].name, _cycle(pairs[0].values)
-    return [{**raw, name: _relabel(raw.get(name), mapping)} for raw in raws]
+    return [{**raw, name: _relabel(_mixture(raw.get(name), pairs[0]), mapping)} for raw in raws]
 
 
 def _fixed_field(argument: str, schema: MetadataSchema) -> tuple[str, str]:
@@ -355,7 +362,7 @@ def _perturbed(raws: Sequence[Raw], schema: MetadataSchema, factor: float) -> li
     return [
         raw
         | {
-            field.name: float(raw[field.name]) * factor
+            field.name: field.times(raw[field.name], factor)
             for field in continuous
             if not field.is_missing(raw.get(field.name))
         }

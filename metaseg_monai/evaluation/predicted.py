@@ -239,6 +239,9 @@ class MaskRecord:
                 told = {"case": case, "of": self._made_of(self._items.get(case, [{"image": []}]))}
                 told |= {"weights_sha256": (weights or {}).get("weights_sha256"), "rows": rows}
                 told |= {"trained": self._trained(case), "guidance": self.settings.get("guidance")}
+                if soft := self._soft(case):
+                    told["soft"] = soft
+                    told["draws"] = self.settings.get("draws") if "drawn" in soft.values() else None
             told = {key: value for key, value in told.items() if value is not None}
             comment = json.dumps(told) if "of" in told else ""
             self._add(self._name(path), file_sha256(part), comment)
@@ -253,6 +256,11 @@ class MaskRecord:
             case: of the batch, with the digests of its `pixels`.
         """
         self._seen.setdefault(name, set()).update(case.get("pixels", "").split())
+
+    def _soft(self, case: str) -> dict[str, str]:
+        """How metadata of a case that are distributions were taken, by field."""
+        schema, items = self.weights.schema if self.weights else None, self._items.get(case)
+        return dict(schema.softness(items[0].get("metadata") or {})) if schema and items else {}
 
     def _trained(self, case: str) -> str | None:
         """The split of the training that a case's image, name or group stands in, "" for none.

@@ -28,6 +28,7 @@ from metaseg_monai.files import (
     set_aside,
     write_json,
 )
+from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.owners import owned
 from metaseg_monai.tables.check import image_files
 from metaseg_monai.tables.table import CaseTable
@@ -85,10 +86,11 @@ class RecordEvaluation:
     the weights beside, and of its facts what a report asks), `split`, `table_sha256` (of the
     table's file), `data_sha256` (of the files of images and labels), `modes`, `asked` (as they were
     asked for), `images` (what they were to the weights: unseen, trained on, chosen by, or unknown),
-    `settings`, `log_sha256` of the training's log beside the weights, `left_out` (why, by the names
-    of cases that could not be read), and `files`: the SHA-256 by name of each. An evaluation of the
-    same weights, table, images, labels, split and settings in other modes is added to the one that
-    is there; what is left of any other is moved to ``previous/``.
+    `settings`, `log_sha256` of the training's log beside the weights, `soft` (how many cases had a
+    distribution for a field, by how it was taken: ``{field: {"mixed" or "drawn": cases}}``),
+    `left_out` (why, by the names of cases that could not be read), and `files`: the SHA-256 by name
+    of each. An evaluation of the same weights, table, images, labels, split and settings in other
+    modes is added to the one that is there; what is left of any other is moved to ``previous/``.
 
     Args:
         path: file to write, in the folder of the results.
@@ -154,6 +156,8 @@ class RecordEvaluation:
             "log_sha256": log_sha256(home_of(folder)),
             "left_out": {one.case: one.problem for one in getattr(engine.state, "problems", ())},
         }
+        if soft := _soft(engine.state.dataloader.dataset.data, self.weights.schema):
+            content["soft"] = soft
         with new_folder(folder / READY, replace=True) as part:
             written = []
             earlier = self._same(content)
@@ -211,6 +215,21 @@ def _data_sha256(items: Iterable[Mapping[str, Any]]) -> str | None:
     known = {file: content_sha256(file) for files in cases.values() for file in files}
     told = [[case, *(known[file] for file in files)] for case, files in sorted(cases.items())]
     return hashlib.sha256(json.dumps(told).encode()).hexdigest() if known else None
+
+
+def _soft(
+    items: Iterable[Mapping[str, Any]], schema: MetadataSchema | None
+) -> dict[str, dict[str, int]]:
+    """How many cases had a distribution for a field, by how it was taken."""
+    found: dict[str, dict[str, int]] = {}
+    if schema is None:
+        return found
+    raw = {item["case"]: item.get("metadata") or {} for item in items}
+    for values in raw.values():
+        for name, how in schema.softness(values).items():
+            of_field = found.setdefault(name, {})
+            of_field[how] = of_field.get(how, 0) + 1
+    return found
 
 
 def left_out(folder: Path) -> dict[str, str]:

@@ -1,8 +1,10 @@
 """How far a prediction follows its metadata, and what becomes of metadata known as a range only."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from monai.inferers import Inferer
 from torch import Tensor, nn
 
@@ -14,7 +16,7 @@ STRONGEST = 2.0  # guidance
 
 
 class SteeredInferer(Inferer):
-    """Run another inferer's network with guidance.
+    """Run another inferer's network with guidance, and on average over what metadata may be.
 
     With guidance w the logits are u + w (v - u), where v are those with the metadata and u those
     with unknown metadata: 0 leaves the metadata out, 1 is the plain prediction, above 1 their
@@ -23,18 +25,34 @@ class SteeredInferer(Inferer):
     does, such as windows and their blending, it does with these logits. 0 and 1 run the network
     once and give what it gives, bit for bit; all else takes two runs.
 
+    Metadata known to lie between two vectors only come as both ends. The network is then run on
+    draws from between them, of which every equal part of a range gets one, and the output is the
+    logarithm of the mean of their probabilities (softmax over the K channels, sigmoid where K is
+    1). Images whose ends are equal are run once, as they are.
+
     Args:
         inferer: to wrap, such as `SlidingWindowMetadataInferer`.
         network: that will be run, also inside DistributedDataParallel; tells the unknown vector.
         guidance: w, from 0 to 2; None is the plain prediction of any network.
+        draws: how many, for each image with a range.
+        seed: of the draws, which are the same for all images.
 
     Raises:
-        ConfigError: `guidance` is out of range, or the network knows no unknown metadata.
+        ConfigError: a setting is out of range, or the network knows no unknown metadata.
     """
 
-    def __init__(self, inferer: Inferer, network: nn.Module, guidance: float | None = None) -> None:
+    def __init__(
+        self,
+        inferer: Inferer,
+        network: nn.Module,
+        guidance: float | None = None,
+        draws: int = 16,
+        seed: int = 0,
+    ) -> None:
         super().__init__()
-        self.inferer = inferer
+        if isinstance(draws, bool) or not isinstance(draws, int) or draws < 1:
+            raise ConfigError(f"draws must be a whole number from 1, got {draws!r}; correct it")
+        self.inferer, self.draws, self.seed = inferer, draws, seed
         self.guidance = checked_guidance(guidance)
         doors = [module for module in network.modules() if isinstance(module, MetaInput)]
         self.door = doors[0] if doors else None
@@ -51,12 +69,41 @@ class SteeredInferer(Inferer):
         Args:
             inputs: images (B, C, *S).
             network: called by the wrapped inferer.
-            meta: encoded metadata (B, M), or None where the network takes none.
+            meta: encoded metadata (B, M); (B, 2, M) for both ends of ranges; or None where the
+                network takes none.
         """
         if meta is None:
             return self.inferer(inputs, network)
         guided = self._guided(network)
-        return self.inferer(inputs, guided, meta=meta)
+        if meta.ndim != 3:
+            return self.inferer(inputs, guided, meta=meta)
+
+        def averaged(images: Tensor, meta: Tensor) -> Any:
+            return self._averaged(guided, images, *meta.unflatten(1, (2, -1)).unbind(1))
+
+        return self.inferer(inputs, averaged, meta=meta.flatten(1))  # one row for each image
+
+    def _averaged(
+        self, guided: Callable[..., Any], images: Tensor, low: Tensor, high: Tensor
+    ) -> Any:
+        """The network's output, averaged for those images whose ends (B, M) differ."""
+        rows = (low != high).any(1).nonzero()[:, 0]
+        if len(rows) == 0 or self.guidance == 0:
+            return guided(images, meta=low)
+        places = spread(self.draws, low.shape[1], self.seed).to(low)
+        whole = guided(images, meta=low + places[0] * (high - low))
+        total = map_tensors(lambda one: _log_probabilities(one[rows]), whole)
+        for place in places[1:]:
+            drawn = low[rows] + place * (high - low)[rows]
+            found = map_tensors(_log_probabilities, guided(images[rows], meta=drawn))
+            total = combined(torch.logaddexp, total, found)
+
+        def with_means(logits: Tensor, total: Tensor) -> Tensor:
+            mean = total - math.log(self.draws)
+            mean = mean[:, 1:] - mean[:, :1] if logits.shape[1] == 1 else mean
+            return logits.index_copy(0, rows, mean.to(logits.dtype))
+
+        return combined(with_means, whole, total)
 
     def _guided(self, network: Any) -> Callable[..., Any]:
         """The network under guidance, called as it is itself."""
@@ -100,3 +147,22 @@ def combined(function: Callable[[Tensor, Tensor], Tensor], first: Any, second: A
     """Apply a function to each tensor of two outputs of one form."""
     others = iter(each_tensor(second))
     return map_tensors(lambda one: function(one, next(others)), first)
+
+
+def spread(draws: int, entries: int, seed: int) -> Tensor:
+    """Places (D, M) in [0, 1): in each entry one in every D-th of the range, in random order.
+
+    >>> spread(4, 2, seed=0).sort(0).values.mul(4).floor().T
+    tensor([[0., 1., 2., 3.],
+            [0., 1., 2., 3.]])
+    """
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.rand(draws, entries, generator=generator).argsort(0)
+    return (order + torch.rand(draws, entries, generator=generator)) / draws
+
+
+def _log_probabilities(logits: Tensor) -> Tensor:
+    """Of the K classes, or of no and yes where K is 1, in float32: (B, max(K, 2), *S)."""
+    if logits.shape[1] == 1:
+        logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
+    return logits.float().log_softmax(1)

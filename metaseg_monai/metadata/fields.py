@@ -28,6 +28,7 @@ from metaseg_monai.naming import composed
 
 Provenance = Literal["acquisition", "clinical prior", "label-derived"]
 Availability = Literal["acquisition", "pre-operative", "post-operative"]
+Softness = Literal["mixed", "drawn"]  # one code of all values; or many, whose results are averaged
 Code = NDArray[np.float32]
 
 UNKNOWN = "unknown"
@@ -35,8 +36,12 @@ UNKNOWN = "unknown"
 MISSING_WORDS = ("", "nan", "na", "n/a", "null", "none", "-", ".")
 SEPARATOR = ";"  # joins several names or numbers in one cell
 FRACTION_TOLERANCE = 1e-5  # float32 fractions still sum to 1 after a round trip
+WRITTEN_TOLERANCE = 1e-6  # of fractions in a text
 _MOMENTS: tuple[str, ...] = get_args(Availability)  # earliest first
 _PLAIN_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_END = r"\s*([+-]?(?:[0-9]+(?:\.[0-9]+)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)\s*"
+_BETWEEN = re.compile(rf"{_END}\.\.{_END}")
+_WEIGHED = re.compile(r":\s*[+-]?\.?[0-9]")  # a text that means to be a distribution
 _LARGEST = float(np.finfo(np.float32).max)
 _SLIPS = {  # (declared unit, factor that would bring the value inside) -> the unit it was given in
     ("mm", 10.0): "cm",
@@ -161,6 +166,26 @@ class MetadataField(BaseModel):
         code = np.zeros(self.width, dtype=np.float32)
         code[: len(self.value_entry_names)] = self.encode_value(value)
         return code
+
+    def span(self, value: Any) -> Code:
+        """The lowest and highest code of a value, shape (2, width), float32.
+
+        They differ where the value is known to lie in a range only, with equal chance for each code
+        between.
+
+        Raises:
+            MetadataError: As `encode`, for each end of the range.
+        """
+        code = self.encode(value)
+        return np.stack([code, code])
+
+    def softness(self, value: Any) -> Softness | None:
+        """How a distribution over values is taken; None where the value is one alone."""
+        return None
+
+    def needs_unknown(self, value: Any) -> bool:
+        """Whether the code of a value has a share of unknown."""
+        return self.is_missing(value)
 
     def decode(self, code: Code) -> Any:
         """Turn a code of shape (width,) back into a raw value; None where it is unknown.
@@ -318,11 +343,83 @@ class _NamedValues(MetadataField):
         return self.values.index(text)
 
 
+class _OneOfValues(_NamedValues):
+    """A field with one value of several, or a distribution over them, whose code is the mean one.
+
+    A distribution is a mapping of names to fractions that sum to 1, or a text such as
+    ``disc:0.7|ring:0.3``. A declared name is always that name, whatever is in it. ``unknown`` may
+    have a share where the policy has it.
+    """
+
+    def shares(self, value: Any) -> dict[str, float] | None:
+        """The fractions of a distribution by name; None where the value is none.
+
+        Raises:
+            MetadataError: A name is none of the field's, a fraction is no number from 0, or they
+                do not sum to 1.
+        """
+        tolerance = FRACTION_TOLERANCE
+        if isinstance(value, str):
+            tolerance = WRITTEN_TOLERANCE
+            given = self._written(value)
+        else:
+            given = list(value.items()) if isinstance(value, Mapping) else None
+        if given is None:
+            return None
+        shares: dict[str, float] = {}
+        for name, fraction in given:
+            share = read_number(fraction)
+            if share is None or share < 0:
+                raise self.refusal(value, f"the fraction of {name!r} is to be a number >= 0")
+            if name == UNKNOWN:
+                self.unknown()  # refuses a field that has none
+                known = UNKNOWN
+            else:
+                known = self.values[self._index(name, value)]
+            shares[known] = shares.get(known, 0.0) + share
+        if not math.isclose(sum(shares.values()), 1.0, rel_tol=0, abs_tol=tolerance):
+            total = f"{sum(shares.values()):.9g}"
+            raise self.refusal(value, f"the fractions sum to {total}: make the sum 1")
+        return shares
+
+    def _written(self, text: str) -> list[tuple[str, str]] | None:
+        """Names and fractions of a text that is a distribution; None where it is none."""
+        text = composed(text.strip())
+        if text in self.values or says_nothing(text) or not _WEIGHED.search(text):
+            return None
+        names = "|".join(re.escape(name) for name in (*self.values, UNKNOWN))
+        part = rf"\s*(?:{names})\s*:[^:|]*"
+        if re.fullmatch(rf"{part}(?:\|{part})*", text):
+            of_declared = re.finditer(rf"(?:^|\|)\s*({names})\s*:([^:|]*)(?=\||$)", text)
+            return [(found[1], found[2]) for found in of_declared]
+        # some name is none of ours: told by its own words
+        parts = [part.rpartition(":") for part in text.split("|")]
+        return [(name.strip(), fraction) for name, _, fraction in parts]
+
+    def encode(self, value: Any) -> Code:
+        """The code of a value, or the mean of the codes of a distribution; shape (width,)."""
+        shares = self.shares(value)
+        if shares is None:
+            return super().encode(value)
+        codes = [share * super(_OneOfValues, self).encode(name) for name, share in shares.items()]
+        return np.stack(codes).sum(axis=0, dtype=np.float64).astype(np.float32)
+
+    def softness(self, value: Any) -> Softness | None:
+        """``mixed`` for a distribution, whose code is the mean of its values' codes."""
+        shares = self.shares(value)
+        return None if shares is None or 1.0 in shares.values() else "mixed"
+
+    def needs_unknown(self, value: Any) -> bool:
+        """Whether the value is unknown, or is with some probability."""
+        return self.is_missing(value) or (self.shares(value) or {}).get(UNKNOWN, 0.0) > 0
+
+
 @final
-class Categorical(_NamedValues):
+class Categorical(_OneOfValues):
     """One of several values, one entry a value (thesis section 3.2).
 
-    A raw value is a name, or a mapping of names to fractions that sum to 1, for mixed domains.
+    A raw value is a name, or a mapping of names to fractions that sum to 1, for mixed domains or
+    where the value is known by its probabilities; as text ``HeLa:0.25|A549:0.75``.
 
     Args:
         values: The names, in the order of the entries.
@@ -335,6 +432,8 @@ class Categorical(_NamedValues):
     [0.0, 1.0, 0.0]
     >>> line.encode({"HeLa": 0.25, "A549": 0.75}).tolist()
     [0.25, 0.0, 0.75]
+    >>> line.encode("HeLa:0.25|A549:0.75").tolist()
+    [0.25, 0.0, 0.75]
     """
 
     kind: Literal["categorical"] = "categorical"
@@ -345,19 +444,9 @@ class Categorical(_NamedValues):
         return {"values": sorted(set(present))}
 
     def encode_value(self, value: Any) -> Sequence[float]:
-        """1 for the named value, or the fractions of a mapping."""
-        if not isinstance(value, Mapping):
-            chosen = self._index(value, value)
-            return [float(entry == chosen) for entry in range(len(self.values))]
-        entries = [0.0] * len(self.values)
-        for name, fraction in value.items():
-            share = read_number(fraction)
-            if share is None or share < 0:
-                raise self.refusal(value, f"the fraction of {name!r} is to be a number >= 0")
-            entries[self._index(name, value)] += share
-        if not math.isclose(sum(entries), 1.0, abs_tol=FRACTION_TOLERANCE):
-            raise self.refusal(value, f"the fractions sum to {sum(entries):g}: make the sum 1")
-        return entries
+        """1 for the named value."""
+        chosen = self._index(value, value)
+        return [float(entry == chosen) for entry in range(len(self.values))]
 
     def decode_value(self, code: Code) -> str | dict[str, float]:
         """The name, or a mapping of names to their fractions where the code mixes values."""
@@ -426,11 +515,12 @@ class MultiLabel(_NamedValues):
 
 
 @final
-class Ordinal(_NamedValues):
+class Ordinal(_OneOfValues):
     """One step of a scale, as a thermometer: entry i is 1 where the value is step i or later.
 
     The first step is (1, 0, 0, ...) and the last (1, 1, 1, ...), so that neighbours differ in one
-    entry and no step has the code of all zeros.
+    entry and no step has the code of all zeros. Of a distribution over steps, ``II:0.5|III:0.5``,
+    entry i is the probability that the value is step i or later.
 
     Args:
         values: The steps, lowest first.
@@ -477,6 +567,10 @@ class Continuous(MetadataField):
     The range is a fact of the schema, so that the code of a value never depends on the data at
     hand. A value outside it is never clamped: under policy ``flag`` its entry lies below 0 or
     above 1.
+
+    A value may be a range, ``20..40``: it lies anywhere between the two, each code with equal
+    chance, that is evenly on the field's own scale. Such a value has no single code: what a network
+    makes of the mean is not the mean of what it makes of the values. `span` gives both ends.
 
     Args:
         unit: Unit of raw values and range, for instance ``mm``; ``x`` for a magnification.
@@ -532,9 +626,19 @@ class Continuous(MetadataField):
 
     def encode_value(self, value: Any) -> Sequence[float]:
         """The position of the value between the ends of the range, 0 to 1 inside it."""
+        low, high = self.ends(value) or (value, value)
+        if low != high:
+            raise self.refusal(
+                value,
+                "a range has no single code: give one value, or average over the range, as "
+                "evaluations and predictions do (metaseg_monai.inferers.SteeredInferer)",
+            )
+        value = low
         number = read_number(value)
         if number is None:
-            raise self.refusal(value, f"write the number alone, in {self.unit}")
+            raise self.refusal(
+                value, f"write the number alone, in {self.unit}, or a range as low..high"
+            )
         doubt = self._doubt(number)
         if doubt and self.out_of_range == "error":
             raise self.refusal(
@@ -550,6 +654,37 @@ class Continuous(MetadataField):
             raise self.refusal(value, "correct it, it cannot be stored")
         return [entry]
 
+    def ends(self, value: Any) -> tuple[float, float] | None:
+        """Both ends of a value that is a range; None where it is none.
+
+        Raises:
+            MetadataError: The lower end is not the first.
+        """
+        found = _BETWEEN.fullmatch(value) if isinstance(value, str) else None
+        if found is None:
+            return None
+        low, high = (float(end) for end in found.groups())
+        if low > high:
+            raise self.refusal(value, f"write the lower end first: {high:g}..{low:g}")
+        return low, high
+
+    def span(self, value: Any) -> Code:
+        """The codes of both ends of a range, or twice that of one value; shape (2, width)."""
+        low, high = self.ends(value) or (value, value)
+        return np.stack([self.encode(low), self.encode(high)])
+
+    def softness(self, value: Any) -> Softness | None:
+        """``drawn`` for a range: what is made of values drawn from it is averaged."""
+        low, high = self.ends(value) or (0.0, 0.0)
+        return "drawn" if low < high else None
+
+    def times(self, value: Any, factor: float) -> Any:
+        """A value times a factor; what is no number, nor a range of them, stays as it is."""
+        if ends := self.ends(value):
+            return "..".join(f"{end * factor:.9g}" for end in ends)
+        number = read_number(value)
+        return value if number is None else number * factor
+
     def decode_value(self, code: Code) -> float:
         """The value in the field's unit, to float32 precision."""
         low, high = (self._scaled(end) for end in self.range)
@@ -561,8 +696,8 @@ class Continuous(MetadataField):
 
     def flags(self, value: Any) -> list[str]:
         """Says that a value lies outside the range, and which unit it may have been given in."""
-        number = read_number(value)
-        doubt = None if number is None else self._doubt(number)
+        found = self.ends(value) or (read_number(value),)
+        doubt = next(filter(None, (self._doubt(end) for end in found if end is not None)), None)
         if doubt is None or self.out_of_range == "error":
             return []
         return [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, final
 
@@ -20,6 +20,7 @@ from metaseg_monai.metadata.fields import (
     Code,
     Continuous,
     MetadataWarning,
+    Softness,
     read_field,
 )
 
@@ -90,25 +91,51 @@ class MetadataSchema:
             Vector of shape (M,), float32.
 
         Raises:
-            MetadataError: A value is missing, not allowed, or belongs to no field; all such
-                problems of the case in one message.
+            MetadataError: A value is missing, not allowed, a range, or belongs to no field; all
+                such problems of the case in one message.
 
         Warns:
             MetadataWarning: A value is out of range in a field whose policy is ``flag``.
         """
-        codes, problems = self._attempt(raw, case)
-        if problems:
-            raise MetadataError("\n".join(problems))
-        for flag in self.flags(raw, case):
-            warnings.warn(flag, MetadataWarning, stacklevel=2)
-        return np.concatenate(codes)
+        return self._whole(raw, case, [field.encode for field in self.fields])
+
+    def span(self, raw: Mapping[str, Any], case: str = "") -> Code:
+        """The lowest and highest `meta` of raw values of which some may be ranges.
+
+        Args:
+            raw: As for `encode`; a value of a continuous field may also be ``20..40``.
+            case: Name of the case, for messages.
+
+        Returns:
+            Vectors of shape (2, M), float32; equal but where a value is a range, whose codes all
+            lie between with equal chance.
+
+        Raises:
+            MetadataError: As `encode`, but for ranges.
+
+        Warns:
+            MetadataWarning: As `encode`.
+
+        >>> schema = MetadataSchema([
+        ...     Continuous(name="size_mm", unit="mm", range=(0, 100), provenance="acquisition",
+        ...                availability="acquisition"),
+        ... ])
+        >>> schema.span({"size_mm": "20..40"}).tolist()
+        [[0.20000000298023224], [0.4000000059604645]]
+        """
+        return self._whole(raw, case, [field.span for field in self.fields])
+
+    def softness(self, raw: Mapping[str, Any]) -> dict[str, Softness]:
+        """How each value that is a distribution is taken, by field: ``mixed`` or ``drawn``."""
+        found = {field.name: field.softness(raw.get(field.name)) for field in self.fields}
+        return {name: how for name, how in found.items() if how is not None}
 
     def problems(self, raw: Mapping[str, Any], case: str = "") -> list[str]:
-        """What `encode` would refuse, one message each; empty where the values are all right."""
-        return self._attempt(raw, case)[1]
+        """What `span` would refuse, one message each; empty where the values are all right."""
+        return self._attempt(raw, case, [field.span for field in self.fields])[1]
 
     def flags(self, raw: Mapping[str, Any], case: str = "") -> list[str]:
-        """What `encode` would warn of, one message each."""
+        """What `span` would warn of, one message each."""
         return [
             _of_case(case) + flag
             for field in self.fields
@@ -249,16 +276,29 @@ class MetadataSchema:
     def __repr__(self) -> str:
         return f"MetadataSchema({', '.join(f'{f.name}: {f.kind}[{f.width}]' for f in self.fields)})"
 
-    def _attempt(self, raw: Mapping[str, Any], case: str) -> tuple[list[Code], list[str]]:
+    def _whole(
+        self, raw: Mapping[str, Any], case: str, encoders: Sequence[Callable[[Any], Code]]
+    ) -> Code:
+        """The codes of all fields side by side."""
+        codes, problems = self._attempt(raw, case, encoders)
+        if problems:
+            raise MetadataError("\n".join(problems))
+        for flag in self.flags(raw, case):
+            warnings.warn(flag, MetadataWarning, stacklevel=3)
+        return np.concatenate(codes, axis=-1)
+
+    def _attempt(
+        self, raw: Mapping[str, Any], case: str, encoders: Sequence[Callable[[Any], Code]]
+    ) -> tuple[list[Code], list[str]]:
         """The codes of the fields that encode, and the problems of those that do not."""
         place = _of_case(case)
         if not isinstance(raw, Mapping):
             return [], [f"{place}metadata: expected values by field name, got {raw!r:.200}"]
         codes = []
         problems = [f"{place}{self._no_field(name)}" for name in raw if name not in self.slices]
-        for field in self.fields:
+        for field, encode in zip(self.fields, encoders, strict=True):
             try:
-                codes.append(field.encode(raw.get(field.name)))
+                codes.append(encode(raw.get(field.name)))
             except MetadataError as error:
                 problems.append(f"{place}{error}")
         return codes, problems

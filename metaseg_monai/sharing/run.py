@@ -353,8 +353,9 @@ def predict(
             folder. Its list predicted.sha256 tells which files are masks of an earlier prediction;
             no other file is ever replaced, and a mask of the same weights, settings, metadata and
             image is not predicted again. What cannot be read goes to problems.csv.
-        meta: field=value[,field=value] for all images (a value may be unknown), or a JSON or CSV
-            file with a row a case; of KiTS cases their own kits.json by default.
+        meta: field=value[,field=value] for all images (a value may be unknown, a distribution as
+            phase=arterial:0.7|venous:0.3, or a range as size_mm=20..40), or a JSON or CSV file with
+            a row a case; of KiTS cases their own kits.json by default.
         configuration: that of the training, where a bundle is given.
         bundles: folder in which a bundle's name is looked for; by default ./bundles, then those
             installed with the package.

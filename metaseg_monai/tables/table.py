@@ -623,9 +623,11 @@ _NAMES_A_FILE = re.compile(r"[^/\\\0-\x1f]*[^/\\.\0-\x1f][^/\\\0-\x1f]*")
 
 
 def _in_unit(cell: str, factor: float | None) -> str:
-    """The cell in the field's unit; what is no number is left for the schema to refuse."""
-    number = read_number(cell)
-    return cell if factor is None or number is None else f"{number * factor:.9g}"
+    """The cell, or both ends of a range, in the field's unit; all else is for the schema."""
+    ends = [read_number(end) for end in cell.split("..")]
+    if factor is None or len(ends) > 2 or None in ends:
+        return cell
+    return "..".join(f"{end * factor:.9g}" for end in ends if end is not None)
 
 
 def _foreground_values(

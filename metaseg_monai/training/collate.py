@@ -76,7 +76,8 @@ def collate_cases(batch: Sequence[Mapping[str, Any] | list[Mapping[str, Any]]]) 
         batch: one dict per item, or one list of dicts where a transform crops several samples.
 
     Returns:
-        The batch, `image` (B, C, *S), `label` (B, 1, *S), `meta` (B, M), "case" a list of B. Of
+        The batch, `image` (B, C, *S), `label` (B, 1, *S), `meta` (B, M), or (B, 2, M) where a
+        value of one is a range, "case" a list of B. Of
         items that are problems (`metaseg_monai.evaluation.SiftedDataset`) it has these alone, as
         the list "problem"; where all are, "case" is empty.
 
@@ -97,6 +98,10 @@ def collate_cases(batch: Sequence[Mapping[str, Any] | list[Mapping[str, Any]]]) 
         return {"case": [], PROBLEM: problems}
     cases = [str(sample.get("case", f"item {place}")) for place, sample in enumerate(raw)]
     samples = [batchable(sample) for sample in raw]
+    ranges = [np.ndim(sample.get("meta", 0)) == 2 for sample in samples]
+    for sample, is_range in zip(samples, ranges, strict=True):
+        if any(ranges) and not is_range and "meta" in sample:  # both ends of one value are the same
+            sample["meta"] = sample["meta"].expand(2, -1)
     for key in dict.fromkeys(key for sample in samples for key in sample):
         (first, shape), *others = [
             (case, tuple(np.shape(sample[key])))
@@ -462,6 +467,8 @@ class FieldTarget(PrepareBatch):
             DataError: the batch has no `meta`.
         """
         _check_meta(batchdata, f"to learn {self.name!r} from")
-        target = batchdata["meta"][:, self.entry : self.entry + 1]
+        meta = batchdata["meta"]
+        meta = meta[:, 0] if meta.ndim == 3 else meta  # of another field: `known_items` are single
+        target = meta[:, self.entry : self.entry + 1]
         move = {"device": device, "non_blocking": non_blocking, **kwargs}
         return batchdata["image"].to(**move), target.to(**move)

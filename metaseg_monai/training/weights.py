@@ -386,6 +386,7 @@ class LoadWeights:
         self.force = force
         self.path = Path(path)
         self.network = network
+        self.schema = schema
         self.facts = known_facts(network, schema, facts)
         self.recorded: dict[str, Any] = {}
         self.train = "Train them first"

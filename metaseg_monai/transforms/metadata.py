@@ -19,6 +19,9 @@ NORMAL = "normal"  # the test mode with the case's own metadata
 class EncodeMetadatad(MapTransform):
     """Encode the raw `metadata` of an item into `meta`, a float32 tensor of shape (M,).
 
+    Where a value is a range, it is (2, M): the vectors of both ends, from which
+    `DropMetadatad` draws in training and `metaseg_monai.inferers.SteeredInferer` in use.
+
     An item made for a test mode other than ``normal`` carries its ``meta`` already; it is kept as
     it is, after a check of its width. For the variants "none" and "se" nothing is encoded, for a
     ``<variant>-dummy`` the vector is zeros.
@@ -79,7 +82,8 @@ class EncodeMetadatad(MapTransform):
             meta = _checked(data["meta"], self.schema, place)
         else:
             raw = self._raw(data, place)
-            meta = torch.from_numpy(self.schema.encode(raw, case=str(data.get("case", ""))))
+            low, high = torch.from_numpy(self.schema.span(raw, case=str(data.get("case", ""))))
+            meta = low if torch.equal(low, high) else torch.stack([low, high])
         return {**data, "meta": meta}
 
     def _raw(self, data: Mapping[Hashable, Any], place: str) -> Mapping[str, Any]:
@@ -91,7 +95,7 @@ class EncodeMetadatad(MapTransform):
                 f"{place}: expected raw metadata under 'metadata', got keys "
                 f"{sorted(map(str, data))}; give each item its metadata"
             )
-        missing = [f.name for f in self.schema.fields if f.is_missing(raw.get(f.name))]
+        missing = [f.name for f in self.schema.fields if f.needs_unknown(raw.get(f.name))]
         if missing and not self.unknown_trained:
             raise MetadataError(
                 f"{place}: no value of {', '.join(missing)}, and this network was trained without "
@@ -107,6 +111,8 @@ class DropMetadatad(RandomizableTransform, MapTransform):
     With it a network learns to do without some metadata, or without any (``meta=None``): of several
     fields, each dropped on its own, the latter would hardly ever be trained (contract 3). Items of
     the variants "none", "se" and ``<variant>-dummy`` stay as they are.
+
+    Of a value that is a range, any within it is drawn, another one each time.
 
     Args:
         schema: The fields and their order.
@@ -171,6 +177,9 @@ class DropMetadatad(RandomizableTransform, MapTransform):
                 "EncodeMetadatad before DropMetadatad"
             )
         meta = _checked(data["meta"], self.schema, named(data)).clone()
+        if meta.dim() == 2:  # both ends of a range
+            places = torch.from_numpy(self.R.random_sample(self.schema.width)).float()
+            meta = meta[0] + places * (meta[1] - meta[0])
         for name in self.dropped:
             entries = self.schema.slices[name]
             meta[entries] = torch.from_numpy(self.schema.field(name).unknown())
@@ -180,7 +189,8 @@ class DropMetadatad(RandomizableTransform, MapTransform):
 def _checked(vector: Any, schema: MetadataSchema, place: str) -> Tensor:
     """The vector as a float32 tensor, if it is finite and as wide as the schema."""
     meta = torch.as_tensor(vector, dtype=torch.float32)
-    if meta.shape != (schema.width,) or not bool(torch.isfinite(meta).all()):
+    shapes = ((schema.width,), (2, schema.width))  # of a value, or of both ends of a range
+    if meta.shape not in shapes or not bool(torch.isfinite(meta).all()):
         raise MetadataError(
             f"{place}: expected a finite meta of shape ({schema.width},), got shape "
             f"{tuple(meta.shape)}; encode it with the schema of this model"

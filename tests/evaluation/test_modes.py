@@ -257,3 +257,30 @@ def test_shuffle_moves_single_items_where_a_group_has_several_values():
     given = [round(float(each["meta"][2]), 3) for each in crossed]
     assert sorted(given) == [0.1, 0.2, 0.3]
     assert all(new != old for new, old in zip(given, [0.1, 0.2, 0.3], strict=True))
+
+
+def test_distributions_are_changed_as_their_values_are():
+    known = {"provenance": "acquisition", "availability": "acquisition", "missing": "unknown"}
+    schema = MetadataSchema(
+        [
+            Categorical(name="line", values=("HeLa", "MDCK"), **known),
+            Continuous(name="size_mm", unit="mm", range=(0, 100), **known),
+        ]
+    )
+    raw = {"line": "HeLa:0.25|MDCK:0.75", "size_mm": "20..40"}
+    items = [
+        {"case": name, "group": name, "metadata": {**raw, "size_mm": size}}
+        for name, size in (("a", "20..40"), ("b", "50"))
+    ]
+    found = {
+        (item["mode"], item["case"]): item["meta"]
+        for item in evaluation_items(
+            items, schema, None, ["shuffle", "perturb:1.5", "fixed:line=HeLa"]
+        )
+    }
+    swapped = found["shuffle", "b"]  # the other's range, and the labels exchanged
+    assert (
+        swapped.tolist() == np.float32([[0.75, 0.25, 0, 0.2, 0], [0.75, 0.25, 0, 0.4, 0]]).tolist()
+    )
+    assert found["perturb:1.5", "a"].tolist() == schema.span({**raw, "size_mm": "30..60"}).tolist()
+    assert found["fixed:line=HeLa", "b"].tolist() == [1, 0, 0, 0.5, 0]

@@ -11,6 +11,7 @@ from metaseg_monai.inferers import (
     SlidingWindowMetadataInferer,
     SteeredInferer,
 )
+from metaseg_monai.inferers.steered import spread
 from metaseg_monai.metadata import Categorical, Continuous, MetadataSchema
 from metaseg_monai.networks import Unet3
 
@@ -118,3 +119,99 @@ def test_networks_that_know_no_unknown_are_refused(settings, why, w):
     SteeredInferer(SimpleInferer(), bare)
     with pytest.raises(ConfigError, match="leave guidance out"):
         SteeredInferer(SimpleInferer(), torch.nn.Conv2d(1, 2, 3), w)
+
+
+# Metadata that are known to lie in a range.
+
+RANGE = torch.from_numpy(SCHEMA.span({"line": "HeLa:0.5|MDCK:0.5", "size_mm": "20..80"}))
+
+
+def mean_of(network, make, image, draws, seed=0):
+    places = spread(draws, SCHEMA.width, seed)
+    each = [
+        make()(
+            image, network, meta=(RANGE[0] + place * (RANGE[1] - RANGE[0])).expand(len(image), -1)
+        )
+        for place in places
+    ]
+    return torch.stack([one.softmax(1) for one in each]).mean(0).log()
+
+
+@pytest.mark.parametrize("name", ["whole", "planes"])
+@torch.no_grad()
+def test_probabilities_are_averaged_over_draws(network, name):
+    make, size = INFERERS[name]
+    image = torch.rand(2, 1, *size)
+    pred = SteeredInferer(make(), network, draws=5)(image, network, meta=RANGE.expand(2, 2, -1))
+    torch.testing.assert_close(pred, mean_of(network, make, image, 5), atol=1e-5, rtol=1e-5)
+    again = SteeredInferer(make(), network, draws=5)(image, network, meta=RANGE.expand(2, 2, -1))
+    assert torch.equal(pred, again)
+    other = SteeredInferer(make(), network, draws=5, seed=1)(
+        image, network, meta=RANGE.expand(2, 2, -1)
+    )
+    assert not torch.equal(pred, other)
+
+
+class Steep(torch.nn.Module):
+    """Sure of one class up to a size of 60, of the other above."""
+
+    def forward(self, image, meta=None):
+        sure = 50 * torch.sign(meta[:, 3] - 0.6)[:, None, None, None].expand_as(image)
+        return torch.cat([-sure, sure], dim=1)
+
+
+def test_the_average_is_not_what_the_mean_metadata_give():
+    image, network = torch.rand(1, 1, 4, 4), Steep()
+    pred = SteeredInferer(SimpleInferer(), network, draws=12)(image, network, meta=RANGE[None])
+    assert pred.softmax(1)[0, :, 0, 0].tolist() == pytest.approx([2 / 3, 1 / 3])
+    middle = network(image, RANGE.mean(0, keepdim=True)).softmax(1)
+    assert middle[0, :, 0, 0].tolist() == pytest.approx([1, 0])
+
+
+@each_inferer
+@torch.no_grad()
+def test_images_with_single_values_are_the_plain_runs_to_the_bit(network, name):
+    make, size = INFERERS[name]
+    image = torch.rand(2, 1, *size)
+    both = torch.stack([META, META], dim=1)
+    plain = make()(image, network, meta=META)
+    assert torch.equal(SteeredInferer(make(), network)(image, network, meta=both), plain)
+    mixed = torch.stack([both[0], RANGE])
+    pred = SteeredInferer(make(), network, draws=3)(image, network, meta=mixed)
+    alone = SteeredInferer(make(), network, draws=3)(image[1:], network, meta=mixed[1:])
+    torch.testing.assert_close(pred[0], plain[0], atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(pred[1:], alone, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_ranges_and_guidance_go_together(network):
+    image, span = torch.rand(1, 1, 8, 8), RANGE[None]
+    unknown = torch.from_numpy(SCHEMA.unknown())[None]
+    without = network(image, unknown)
+    none = SteeredInferer(SimpleInferer(), network, 0)(image, network, meta=span)
+    assert torch.equal(none, without)
+    guided = SteeredInferer(SimpleInferer(), network, 1.5, draws=4)(image, network, meta=span)
+    each = [
+        without + 1.5 * (network(image, RANGE[:1] + p * (RANGE[1:] - RANGE[:1])) - without)
+        for p in spread(4, SCHEMA.width, 0)
+    ]
+    mean = torch.stack([one.softmax(1) for one in each]).mean(0).log()
+    torch.testing.assert_close(guided, mean, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_one_channel_is_averaged_as_a_sigmoid():
+    network = Unet3(variant="me", schema=SCHEMA, channels=4, levels=1, out_channels=1).eval()
+    image = torch.rand(1, 1, 8, 8)
+    pred = SteeredInferer(SimpleInferer(), network, draws=4)(image, network, meta=RANGE[None])
+    each = [
+        network(image, RANGE[:1] + p * (RANGE[1:] - RANGE[:1])).sigmoid()
+        for p in spread(4, SCHEMA.width, 0)
+    ]
+    torch.testing.assert_close(pred.sigmoid(), torch.stack(each).mean(0))
+
+
+@pytest.mark.parametrize("draws", [0, 1.5, True, "many"])
+def test_other_numbers_of_draws_are_refused(network, draws):
+    with pytest.raises(ConfigError, match="draws must be a whole number from 1"):
+        SteeredInferer(SimpleInferer(), network, draws=draws)

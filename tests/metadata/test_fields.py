@@ -264,3 +264,116 @@ def test_a_vector_carries_a_code_between_two_levels():
     assert shares.encode("0.415037;0.584963;0") == pytest.approx(mixed, abs=1e-6)
     assert shares.encode("0;1;0").tolist() == one_hot.encode("20").tolist()
     assert shares.encode("1;1;0").tolist() == steps.encode("20").tolist()
+
+
+# Values that are known as a distribution only.
+
+PHASE = Categorical(name="phase", values=("arterial", "venous", "late"), **KNOWN)
+OPEN = Categorical(name="phase", values=("arterial", "venous"), missing="unknown", **KNOWN)
+SIZE = Continuous(name="size_mm", unit="mm", range=(0, 100), **KNOWN)
+ZOOM = Continuous(name="zoom", unit="x", range=(10, 40), scale="log2", **KNOWN)
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("arterial:0.7|venous:0.3", [0.7, 0.3, 0]),
+        (" late : 5e-1 | arterial: .5 ", [0.5, 0, 0.5]),
+        ("venous:1", [0, 1, 0]),
+        ("venous:0.2|venous:0.8", [0, 1, 0]),
+        ("arterial:0.3333333|venous:0.3333333|late:0.3333333", [1 / 3] * 3),
+    ],
+)
+def test_a_text_may_mix_values(text, code):
+    assert PHASE.encode(text).tolist() == pytest.approx(code, abs=1e-6)
+    assert PHASE.span(text).tolist() == [PHASE.encode(text).tolist()] * 2
+    assert PHASE.softness(text) == (None if 1 in code else "mixed")
+    assert PHASE.softness("venous") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("arterial:0.7|venous:0.2", "sum to 0.9: make the sum 1"),
+        ("arterial:0.7|venous:0.300002", "sum to 1.000002"),
+        ("arterial:0.7|venuos:0.3", "did you mean 'venous'"),
+        ("arterial:0.7|:0.3", "expected one of"),
+        ("arterial:1.3|venous:-0.3", "fraction of 'venous' is to be a number >= 0"),
+        ("arterial:much|venous:0.3", "fraction of 'arterial' is to be a number"),
+        ("arterial:0.7|unknown:0.3", "no code for a missing value"),
+        ("arterial|venous", "expected one of"),
+        ("0.7 arterial, 0.3 venous", "expected one of"),
+        ("arterial:0.7|venous:nan", "fraction of 'venous'"),
+    ],
+)
+def test_wrong_mixtures_are_refused(text, reason):
+    with pytest.raises(MetadataError, match=f"field 'phase'.*{reason}"):
+        PHASE.encode(text)
+
+
+def test_unknown_may_have_a_share_where_the_policy_has_it():
+    assert OPEN.encode("arterial:0.75|unknown:0.25").tolist() == [0.75, 0, 0.25]
+    assert OPEN.needs_unknown("arterial:0.75|unknown:0.25")
+    assert not OPEN.needs_unknown("arterial:0.75|venous:0.25")
+    assert OPEN.needs_unknown("NA")
+    assert OPEN.encode("unknown:1").tolist() == OPEN.unknown().tolist()
+
+
+def test_declared_names_are_those_names_whatever_is_in_them():
+    names = ("a:0.5|b:0.5", "a", "b", "a|b", "3..4", "c:1", "x:0.5|a")
+    odd = Categorical(name="odd", values=names, **KNOWN)
+    for place, name in enumerate(names):
+        assert odd.encode(name).tolist() == [float(one == place) for one in range(len(names))]
+        assert odd.softness(name) is None
+    for first, other in itertools.permutations(names, 2):
+        code = odd.encode(f"{first}:0.25|{other}:0.75")
+        assert code[names.index(first)] == 0.25
+        assert code[names.index(other)] == 0.75
+
+
+def test_a_thermometer_gives_the_probability_of_each_step():
+    grade = Ordinal(name="grade", values=("I", "II", "III"), **KNOWN)
+    assert grade.encode("I:0.5|III:0.5").tolist() == [1, 0.5, 0.5]
+    assert grade.encode({"II": 0.25, "III": 0.75}).tolist() == [1, 1, 0.75]
+    assert grade.softness("I:0.5|III:0.5") == "mixed"
+
+
+def test_ranges_have_two_ends_and_no_single_code():
+    assert SIZE.span("20..40").tolist() == np.float32([[0.2], [0.4]]).tolist()
+    assert SIZE.span(" 2e1 .. 4e1 ").tolist() == SIZE.span("20..40").tolist()
+    assert ZOOM.span("10..20").tolist() == [[0], [0.5]]  # evenly on the field's own scale
+    assert SIZE.softness("20..40") == "drawn"
+    with pytest.raises(MetadataError, match="a range has no single code"):
+        SIZE.encode("20..40")
+    for one in ("30..30", 30, "30"):  # no range
+        assert SIZE.encode(one).tolist() == SIZE.encode(30).tolist()
+        assert SIZE.softness(one) is None
+    assert SIZE.times("20..40", 1.5) == "30..60"
+
+
+@pytest.mark.parametrize(
+    ("field", "text", "reason"),
+    [
+        (SIZE, "40..20", "lower end first: 20..40"),
+        (SIZE, "20..400", "from 0 to 100, got 400.*is it in another unit"),
+        (SIZE, "-5..20", "from 0 to 100, got -5"),
+        (SIZE, "20..", "write the number alone, in mm, or a range as low..high"),
+        (SIZE, "20...40", "lower end first"),
+        (SIZE, "20-40", "or a range"),
+        (SIZE, "unknown..40", "or a range"),
+        (SIZE, "20:0.5|40:0.5", "or a range"),
+        (PHASE, "20..40", "expected one of"),
+    ],
+)
+def test_wrong_ranges_are_refused(field, text, reason):
+    with pytest.raises(MetadataError, match=f"field '{field.name}'.*({reason})"):
+        field.span(text)
+
+
+def test_ranges_beyond_the_schema_are_flagged_by_policy():
+    loose = SIZE.model_copy(update={"out_of_range": "flag"})
+    assert loose.span("20..120").tolist() == np.float32([[0.2], [1.2]]).tolist()
+    assert "expected a plain number in mm from 0 to 100" in loose.flags("20..120")[0]
+    assert not loose.flags("20..40")
+    signed = Continuous(name="t", unit="C", range=(-10, 10), **KNOWN)
+    assert signed.span("-5..5").tolist() == [[0.25], [0.75]]
