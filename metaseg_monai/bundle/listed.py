@@ -118,7 +118,7 @@ LISTED = {
     "metaseg_monai.metadata": "MetadataSchema MetadataSchema.load",
     "metaseg_monai.losses": "HeadsCrossEntropy PixelCrossEntropy",
     "metaseg_monai.networks": """
-        DynamicUnet3 ImageRegressor MultiHeadUnet3 PPUnet Unet3 authors_unet3 condition""",
+        DynamicUnet3 ImageRegressor MultiHeadUnet3 PPUnet Unet3 authors_unet3 condition grow""",
     "metaseg_monai.networks.regressor": "ImageRegressor",
     "metaseg_monai.images": "slice_items",
     "metaseg_monai.tables": "each_value fill_epoch find_cases limit_empty read_table select_cases",

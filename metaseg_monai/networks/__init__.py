@@ -12,6 +12,7 @@ from metaseg_monai.networks.gates import (
     SqueezeExcite,
     SqueezeMetadataExcite,
 )
+from metaseg_monai.networks.grow import grow
 from metaseg_monai.networks.mechanisms import (
     AdaptiveNorm,
     ConstantChannels,
@@ -71,5 +72,6 @@ __all__ = [
     "WeightNoise",
     "authors_unet3",
     "condition",
+    "grow",
     "reads_metadata",
 ]

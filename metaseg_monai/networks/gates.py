@@ -33,6 +33,7 @@ class ChannelGate(nn.Module):
 
     reads_image: ClassVar[bool]  # `excite` gets the mean of the features
     reads_meta: ClassVar[bool]  # `excite` gets the metadata
+    meta_layer: ClassVar[str] = ""  # the linear layer whose last inputs these are, if it can grow
 
     def __init__(self, meta_features: int = 0, *, only_scales: bool = False) -> None:
         super().__init__()
@@ -249,6 +250,7 @@ class MetadataExcite(ChannelGate):
 
     reads_image = False
     reads_meta = True
+    meta_layer = "excitation.reduce"
 
     def __init__(
         self,
@@ -289,6 +291,7 @@ class SqueezeMetadataExcite(ChannelGate):
 
     reads_image = True
     reads_meta = True
+    meta_layer = "excitation.reduce"
 
     def __init__(
         self,
@@ -329,6 +332,7 @@ class FeatureWiseLinearModulation(ChannelGate):
 
     reads_image = False
     reads_meta = True
+    meta_layer = "modulation.hidden"
 
     def __init__(
         self, channels: int, meta_features: int, reduction: float = 4, *, start: Start = "paper"
@@ -369,6 +373,7 @@ class IvadomedFeatureWiseLinearModulation(ChannelGate):
 
     reads_image = False
     reads_meta = True
+    meta_layer = "modulation.first"
 
     def __init__(self, channels: int, meta_features: int) -> None:
         super().__init__(meta_features)

@@ -33,6 +33,7 @@ class Mechanism(nn.Module):
     """
 
     reads_meta: ClassVar[bool] = True
+    meta_layer: ClassVar[str] = ""  # as of `ChannelGate`
     behind: ClassVar[Literal["convolution", "normalisation", "image"]]  # "image": the convolutions
     # that are given the image itself
     outer: ClassVar[bool] = False  # meant for few layers: in a Unet3 the first and last level's
@@ -124,6 +125,7 @@ class LowRank(Mechanism):
     """
 
     behind = "convolution"
+    meta_layer = "g.0"
 
     def __init__(self, layer: nn.Module, meta_features: int, rank: int = 4) -> None:
         super().__init__(meta_features)
@@ -165,6 +167,7 @@ class HyperKernel(Mechanism):
     """
 
     behind = "convolution"
+    meta_layer = "h.0"
     outer = True
 
     def __init__(self, layer: nn.Module, meta_features: int, kernels: int = 4) -> None:

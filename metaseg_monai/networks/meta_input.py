@@ -92,6 +92,14 @@ class MetaInput(nn.Module):
         self.meta_features = (meta_features or 0) if schema is None else schema.width
         self.register_buffer("unknown", unknown, persistent=False)
 
+    def grow(self, schema: MetadataSchema) -> None:
+        """Let metadata of a schema with further values in; what unknown is, it says anew."""
+        self.meta_features = schema.width
+        if self.unknown is not None:
+            known = schema.knows_unknown
+            self.unknown = torch.from_numpy(schema.unknown()).to(self.unknown) if known else None
+            self.no_unknown = "" if known else "a field lacks that the network has grown by"
+
     def forward(self, meta: Tensor | None, image: Tensor) -> Tensor | None:
         """Return the metadata (B, M) for images (B, C, *S); None where the network reads none.
 

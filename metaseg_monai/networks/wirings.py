@@ -41,6 +41,7 @@ class SqueezeManyMetadataExcite(ChannelGate):
 
     reads_image = True
     reads_meta = True
+    meta_layer = "excitation.reduce"
 
     def __init__(
         self,
@@ -83,6 +84,7 @@ class SqueezeMetadataExciteDeep(ChannelGate):
 
     reads_image = True
     reads_meta = True
+    meta_layer = "first"
 
     def __init__(
         self,
@@ -124,6 +126,7 @@ class SqueezeExciteMetadataLate(ChannelGate):
 
     reads_image = True
     reads_meta = True
+    meta_layer = "expand"
 
     def __init__(
         self,
@@ -165,6 +168,7 @@ class MetadataExciteDirect(ChannelGate):
 
     reads_image = False
     reads_meta = True
+    meta_layer = "expand"
 
     def __init__(
         self,
