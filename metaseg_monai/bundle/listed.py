@@ -134,6 +134,7 @@ LISTED = {
         RecordTrained RefuseTrained ReplayDataset RunCheckpoint RunProgress SiftedDataset
         StepOnPlateau StopOnNonFinite TryBatches VolumeBatches
         continuous_field cyclic_schedule joined_dataset training_loader""",
+    "metaseg_monai.sharing.grow": "StartFrom",
     "metaseg_monai.evaluation": """
         CalibrationBins CaseCounts CleanUpPredictions FieldEstimates KnownOfCases MaskRecord
         ObjectScores PerCase PredictionSamples RecordEvaluation SaveMasks SaveObjects VolumeScores

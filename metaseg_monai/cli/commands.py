@@ -74,6 +74,7 @@ COMMANDS: Tree = {
     "check-bundle": "metaseg_monai.sharing.check_bundle:check_bundle",
     "fit-schema": "metaseg_monai.metadata.fit:fit_schema",
     "score": "metaseg_monai.sharing.score:score",
+    "grow": "metaseg_monai.sharing.grow:grow",
     "generate": {
         "synthetic-shapes": "metaseg_monai.simulate.shapes:generate_synthetic_shapes",
         "kits21-phantom": "metaseg_monai.simulate.phantoms:generate_phantoms",
