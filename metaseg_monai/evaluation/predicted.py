@@ -265,7 +265,8 @@ class MaskRecord:
     def _trained(self, case: str) -> str | None:
         """The split of the training that a case's image, name or group stands in, "" for none.
 
-        None where no ``trained_on.csv`` lies beside the weights.
+        None where no ``trained_on.csv`` lies beside the weights, or it has not all of the images
+        and none of these.
         """
         if self._known is None:
             return None
@@ -279,7 +280,9 @@ class MaskRecord:
         if twin.any():
             self._twins[case] = self._known.loc[twin, "case"].iloc[0]
         same = twin | self._names.isin(likes).any(axis=1)
-        return min(self._known.loc[same, "split"], default="")  # train counts before val
+        whole = self.weights is not None and self.weights.knows_all_trained
+        # train counts before val
+        return min(self._known.loc[same, "split"], default="" if whole else None)
 
     def _add(self, name: str, digest: str, comment: str) -> None:
         lines = f"{COMMENT}{comment}\n" * bool(comment) + f"{digest}  {name}\n"

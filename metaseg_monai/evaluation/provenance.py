@@ -193,7 +193,8 @@ class RecordEvaluation:
         return known or weights_sha256(bare_network(self.weights.network).state_dict())
 
     def _knows_trained(self) -> bool:
-        return self.weights.path.with_name(TRAINED_ON).is_file()
+        weights = self.weights
+        return weights.path.with_name(TRAINED_ON).is_file() and weights.knows_all_trained
 
 
 def _model_of(home: Path) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from metaseg_monai.networks.grow import grow as grow_network
 from metaseg_monai.networks.mechanisms import Mechanism
 from metaseg_monai.sharing.run import RECORDS, _known
 from metaseg_monai.training import processes
+from metaseg_monai.training.checkpoints import BestWeights
 from metaseg_monai.training.weights import TRAINED_ON, LoadWeights, read_weights, write_weights
 
 GROWN, SCHEMA = "grown.json", "schema.json"
@@ -148,6 +149,7 @@ def grow(
             "tune": "all",
             "evaluator": "@validate#evaluator",
             "entries": as_data(list(entries)),
+            "best": "@best",
         },
         "+train#handlers": ["@start_from"],
         "train#log#metrics": ["val_loss", "old_f1", "new_f1"],
@@ -270,6 +272,7 @@ class StartFrom:
             normalisations keep the statistics they have.
         evaluator: of the validation; None watches nothing.
         entries: of the schema's, those that are new.
+        best: what the trainer keeps, whose record of images takes over that of these weights.
 
     Raises:
         ConfigError: `tune` is none of these, or an entry is not in the schema.
@@ -284,10 +287,13 @@ class StartFrom:
         tune: Tune = "all",
         evaluator: Engine | None = None,
         entries: Sequence[str] = (),
+        best: BestWeights | None = None,
     ) -> None:
         if tune not in get_args(Tune):
             raise ConfigError(f"tune must be all, gates or new, got {tune!r}; correct it")
         self.weights = LoadWeights(path, network, schema, facts)
+        if best is not None:
+            best.begun_with = self.weights
         self.network, self.tune, self.evaluator = network, tune, evaluator
         known = () if schema is None else schema.entry_names
         if strange := [name for name in entries if name not in known]:

@@ -24,6 +24,7 @@ from metaseg_monai.training.weights import (
     MASKS,
     RESULTS,
     TRAINED_ON,
+    LoadWeights,
     known_facts,
     read_checkpoint,
     read_weights,
@@ -67,6 +68,9 @@ class BestWeights:
         metric: name among the evaluator's metrics (contract 15: the validation loss).
         mode: "min" where lower is better, "max" where higher is.
 
+    Attributes:
+        begun_with: other weights, with which the training begins; None where there are none.
+
     Raises:
         ConfigError: `mode` is neither, or the facts are not plain.
     """
@@ -87,6 +91,7 @@ class BestWeights:
         self.facts = known_facts(network, schema, facts)
         self.metric = metric
         self.is_better = lower_is_better if mode == "min" else higher_is_better
+        self.begun_with: LoadWeights | None = None
         self.best_value = math.nan
         self.best_epoch = 0
 

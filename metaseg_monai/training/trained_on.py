@@ -46,7 +46,9 @@ class RecordTrained:
     Attach it to the trainer, behind `RunCheckpoint`, which may refuse to go on, and moves an
     earlier run aside. When the first epoch begins it writes `trained_on.csv`, a row an image: the
     digest of its pixels (see `image_digest`; none of an image without contrast), its split (train,
-    or val, which chose the weights), group and case.
+    or val, which chose the weights), group and case. Where the training begins with other weights
+    (`BestWeights.begun_with`) the images of theirs come first, and if those are not known, the
+    weights' facts say that the record is incomplete.
     The weights' facts hold the file's own SHA-256, and `intensity`: the values of the training's
     images as `LoadCased` gives them, see `metaseg_monai.transforms.load.intensity_of`. A dataset
     that keeps what it reads reads every image now instead of in the first epoch; of another one
@@ -93,7 +95,8 @@ class RecordTrained:
         """Take up which images there are, and their values.
 
         Raises:
-            DataError: An image cannot be read, or images differ in channels.
+            DataError: An image cannot be read, or images differ in channels; or the record of the
+                weights that it begins with is not theirs.
         """
         if intensity := measured(self.dataset):
             self.weights.facts["intensity"] = intensity
@@ -104,13 +107,13 @@ class RecordTrained:
             [digest, *(item[name] for name in TRAINED_COLUMNS[1:])]
             for digest, item in zip(file_digests(list(of_image)), of_image.values(), strict=True)
         ]
-        self._content = frame_csv(pd.DataFrame(rows, columns=TRAINED_COLUMNS)).encode()
+        seen, whole = pd.DataFrame(rows, columns=TRAINED_COLUMNS), True
+        if self.weights.begun_with is not None:
+            seen, whole = _behind_earlier(seen, self.weights.begun_with)
+        self._content = frame_csv(seen).encode()
         digest = hashlib.sha256(self._content).hexdigest()
-        self.weights.facts["trained_on"] = {
-            "file": TRAINED_ON,
-            "sha256": digest,
-            "images": len(rows),
-        }
+        known = {"file": TRAINED_ON, "sha256": digest, "images": len(seen)}
+        self.weights.facts["trained_on"] = known if whole else {**known, "incomplete": True}
 
     def write(self, engine: Engine) -> None:
         """Write the file, once a run.
@@ -121,6 +124,23 @@ class RecordTrained:
         if self._content is not None:
             replace_file(self.weights.path.with_name(TRAINED_ON), self._content)
             self._content = None
+
+
+def _behind_earlier(seen: pd.DataFrame, weights: LoadWeights) -> tuple[pd.DataFrame, bool]:
+    """The images of an earlier training, then those of this one; and whether all are known."""
+    weights.check()
+    earlier = weights.trained_on()
+    if earlier is None:
+        logger.warning(
+            "%s: missing, so nobody will know whether test cases were trained on before",
+            weights.path.with_name(TRAINED_ON),
+        )
+        return seen, False
+    by_pixels = list(earlier.columns) == TRAINED_COLUMNS
+    if not by_pixels:  # of an earlier version: names and groups are kept
+        earlier = earlier.assign(**{TRAINED_COLUMNS[0]: ""})[TRAINED_COLUMNS]
+    both = pd.concat([earlier, seen.astype(str)], ignore_index=True).drop_duplicates()
+    return both, by_pixels and weights.knows_all_trained
 
 
 def measured(dataset: Any) -> dict[str, Any] | None:
@@ -256,6 +276,12 @@ class RefuseTrained:
                 f"{len(twice)} of {len(tested)} test images were in the training of these "
                 f"weights ({self.path}): {listing(twice, SHOWN, str)}. The table was probably "
                 "split anew since; test with the table of the training, or train anew"
+            )
+        if not self.weights.knows_all_trained:
+            logger.warning(
+                "%s: knows the images of the last training alone, for the weights that it began "
+                "with do not tell theirs; test on images that were in neither",
+                self.path,
             )
         if by == OF_FILES:
             logger.warning(

@@ -486,8 +486,15 @@ class LoadWeights:
                 )
         return dict(of_data) or trained
 
+    @property
+    def knows_all_trained(self) -> bool:
+        """Whether their record, if any, has the images of all trainings, one upon the other."""
+        return not (self.recorded.get("trained_on") or {}).get("incomplete", False)
+
     def trained_on(self) -> pd.DataFrame | None:
         """The images of their training, a row each, of the record beside them; None without one.
+
+        Those of a training that began with other weights come behind those of these.
 
         Raises:
             DataError: it is another training's, or damaged.

@@ -512,6 +512,44 @@ def test_what_is_not_known_is_told(path, items, caplog):
     assert "nobody knows whether the test cases were trained on" in caplog.text
 
 
+def further(path, items, folder):
+    """Train on, beginning with these weights, on an image that has other names now."""
+    best = make(path.parent / folder / "model.pt")
+    best.begun_with = weights_of(path)
+    start(RecordTrained(best, items))
+    validate(best, [1.0])
+    return best.path
+
+
+def test_a_training_upon_another_takes_over_its_images(path, items, caplog):
+    record(path, items)
+    fresh = [{**items[3], "case": "c9", "group": "g9", "split": "train"}]
+    second = further(path, [*fresh, items[1]], "second")
+    third = further(second, fresh, "third")
+    table = pd.read_csv(third.with_name("trained_on.csv"))
+    assert table["case"].tolist() == ["c0", "c1", "c2", "c9"]
+    assert read_weights(third)[1]["trained_on"]["images"] == 4
+    assert not caplog.records
+    for made in (second, third):
+        with pytest.raises(DataError, match=r"1 of 1 test .* x \(was train case c0\)"):
+            refuse(made, [{**items[0], "case": "x", "group": "g", "split": "test"}])
+    path.with_name("trained_on.csv").write_text("pixels,split,group,case\n1,train,a,b\n")
+    with pytest.raises(DataError, match="not the record of the images that"):
+        further(path, fresh, "fourth")
+
+
+@pytest.mark.parametrize("left", [None, "sha256,split,group,case\n1,train,g0,c0\n"])
+def test_a_training_upon_one_of_which_nothing_is_known_says_so(path, items, caplog, left):
+    if left:
+        path.with_name("trained_on.csv").write_text(left)
+    second = further(path, items[:1], "second")
+    assert bool(left) == ("nobody will know" not in caplog.text)
+    for made in (second, further(second, items[1:2], "third")):
+        caplog.clear()
+        refuse(made, items[3:4])
+        assert "do not tell theirs; test on images that were in neither" in caplog.text
+
+
 def test_a_foreign_or_damaged_record_is_refused_and_a_missing_image_left_to_its_reader(path, items):
     file = record(path, items)
     refuse(path, [{**items[3], "image": str(path.with_name("gone.tif"))}])
