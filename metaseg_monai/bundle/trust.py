@@ -341,7 +341,7 @@ class Own(NamedTuple):
         place = _place_of(target)
         if any(place.is_relative_to(folder.resolve()) for folder in self.strangers):
             return False
-        return self.model is None or normal(text) in self.typed or _was_trained_here(self.model)
+        return self.model is None or normal(text) in self.typed or was_trained_here(self.model)
 
 
 BORN = "born"  # of a training's record: `birth_of` its weights
@@ -357,7 +357,8 @@ def birth_of(weights: Path) -> int:
     return weights.stat().st_ctime_ns
 
 
-def _was_trained_here(model: Path) -> bool:
+def was_trained_here(model: Path) -> bool:
+    """Whether the record in a model's folder was written where its weights were."""
     try:
         record = json.loads((model / RECORD).read_text(encoding="utf-8"))
         return bool(record[BORN] == birth_of(model / "model.pt"))

@@ -17,6 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from metaseg_monai.bundle.overrides import SHORT, as_data, load_config
 from metaseg_monai.bundle.run import configs_of, configuration_file, running
+from metaseg_monai.bundle.trust import BORN, birth_of, was_trained_here
 from metaseg_monai.errors import ConfigError, MetadataError, listing
 from metaseg_monai.files import absolute, file_sha256, new_folder
 from metaseg_monai.metadata import Categorical, MetadataSchema, Ordinal
@@ -179,6 +180,8 @@ def grow(
             "settings": _lasting(recorded, OF_RUN),
             "weights_sha256": read_weights(part / "model.pt")[1]["weights_sha256"],
         }
+        if was_trained_here(model):  # of another's record nothing becomes the user's own
+            record[BORN] = birth_of(part / "model.pt")
         (part / RECORDS[0]).write_text(json.dumps(record, indent=2) + "\n", "utf-8")
     return Grown(place, entries, root)
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from metaseg_monai.bundle.run import read_workflow
+from metaseg_monai.bundle.trust import was_trained_here
 from metaseg_monai.errors import ConfigError, MetadataError
 from metaseg_monai.images import read_image
 from metaseg_monai.sharing import run
@@ -115,6 +116,15 @@ def test_masks_stay_and_the_new_value_is_learned(model, tmp_path):
         are = masks(tmp_path / "new", images, tmp_path / f"{task}_tuned", meta={"task": task})
         for name, mask in were.items():
             np.testing.assert_array_equal(are[name], mask)
+
+
+def test_what_is_made_of_a_model_from_elsewhere_was_not_trained_here(model, tmp_path):
+    _, folder, _ = model
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    for source, here in ((folder, True), (copy, False)):
+        output = tmp_path / f"grown_{here}"
+        grow(source, "task", output, value="bean")
+        assert was_trained_here(source) == was_trained_here(output) == here
 
 
 def test_a_model_grows_by_a_field_and_again(model, tmp_path):
