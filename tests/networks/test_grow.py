@@ -9,7 +9,15 @@ from monai.networks.nets import BasicUNet
 
 from metaseg_monai.errors import ConfigError, MetadataError
 from metaseg_monai.metadata import Categorical, Continuous, MetadataSchema, Ordinal
-from metaseg_monai.networks import TABLE, Unet3, condition, grow
+from metaseg_monai.networks import (
+    TABLE,
+    DynamicUnet3,
+    MultiHeadUnet3,
+    PPUnet,
+    Unet3,
+    condition,
+    grow,
+)
 
 KNOWN = {"provenance": "acquisition", "availability": "acquisition", "missing": "unknown"}
 SIZE = Continuous(name="size", unit="mm", range=(0, 10), **KNOWN)
@@ -43,7 +51,7 @@ OLD = [
     {"line": "HeLa:0.5|MDCK:0.5", "size": 5, "grade": "unknown"},
 ]
 READING = [name for name, made in TABLE.items() if made.reads_meta]
-GROWING = [name for name in READING if name != "constant-channel"]
+GROWING = [name for name in READING if TABLE[name].meta_layer]
 
 
 def encoded(rows, of, **more):
@@ -121,6 +129,42 @@ def test_any_conditioned_network_grows():
     with torch.no_grad():
         was = network(image, encoded(OLD, BEFORE))
         assert torch.equal(grow(network, BEFORE, after)(image, encoded(OLD, after)), was)
+
+
+ALWAYS = {**KNOWN, "missing": "error"}
+LINE, LINES = (
+    MetadataSchema([Categorical(name="line", values=values, **ALWAYS)])
+    for values in (("HeLa", "MDCK"), ("HeLa", "MDCK", "U2OS"))
+)
+TINY = {"channels": 4, "levels": 1, "reduction": 1}
+
+
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (lambda: PPUnet(LINE, "me", **TINY), None),
+        (lambda: PPUnet(LINE, "sme", **TINY), None),
+        (lambda: PPUnet(LINE, "film", **TINY), None),
+        (lambda: MultiHeadUnet3("line", "high", LINE, **TINY), "it does not take metadata"),
+        (lambda: DynamicUnet3(LINE, **TINY), "it does not take metadata"),
+        (lambda: DynamicUnet3(LINE, gates="se", joint=True, **TINY), "it does not take metadata"),
+        (lambda: Unet3(LINE, "weight-noise", **TINY), "WeightNoise.* does not take metadata"),
+        (lambda: Unet3(LINE, "meta-image", **TINY), "MetaImage.* does not take metadata"),
+    ],
+)
+def test_networks_of_the_texts_grow_or_say_what_to_train_instead(make, why):
+    torch.manual_seed(0)
+    network, image = make().eval(), torch.rand(2, 1, 13, 11)
+    with torch.no_grad():
+        was = network(image, torch.eye(2))
+        if why is None:
+            grown = grow(network, LINE, LINES)
+            assert torch.equal(grown(image, torch.eye(2, 3)), was)
+            assert grown(image, torch.eye(3)[1:]).isfinite().all()
+            return
+        with pytest.raises(ConfigError, match=rf"cannot grow: .*{why}.*; train one of these anew"):
+            grow(network, LINE, LINES)
+        assert torch.equal(network(image, torch.eye(2)), was)
 
 
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning")
