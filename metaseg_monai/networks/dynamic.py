@@ -5,7 +5,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from monai.networks.layers.factories import Conv, Norm, Pool
+from monai.networks.layers.factories import Conv, Norm
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
@@ -13,7 +13,7 @@ from metaseg_monai.errors import ConfigError
 from metaseg_monai.metadata import MetadataSchema
 from metaseg_monai.networks.gates import HiddenFrom, Start
 from metaseg_monai.networks.meta_input import required_meta
-from metaseg_monai.networks.unet3 import GatesAtPlaces, ToNearest, gate_places
+from metaseg_monai.networks.unet3 import GatesAtPlaces, ToNearest, Trunk, check_sizes, gate_places
 from metaseg_monai.networks.variants import base_variant, meta_input_of
 
 Product = Literal["matrix", "elementwise"]
@@ -66,7 +66,7 @@ def dynamic_layers(
     return sorted(chosen)
 
 
-class DynamicUnet3(nn.Module):
+class DynamicUnet3(Trunk):
     """The trunk of `Unet3` with dynamic parameters (proposal 3.2, equation 2).
 
     Some convolutions are Y = [F_w(M) . W] X + [F_b(M) + b], with W and b learned from images, and
@@ -132,13 +132,7 @@ class DynamicUnet3(nn.Module):
         meta_features: int | None = None,
         unknown_trained: bool = False,
     ) -> None:
-        super().__init__()
-        sizes = {"in_channels": in_channels, "out_channels": out_channels}
-        for name, size in {**sizes, "channels": channels, "levels": levels}.items():
-            if size < 1:
-                raise ConfigError(f"{name} must be 1 or more, got {size}")
-        if spatial_dims not in (2, 3):
-            raise ConfigError(f"spatial_dims must be 2 or 3, got {spatial_dims}")
+        check_sizes(spatial_dims, in_channels, out_channels, channels, levels)
         if base_variant(variant) != "dynamic":
             raise ConfigError(
                 f"variant of DynamicUnet3 is 'dynamic' or 'dynamic-dummy', got {variant!r}: set it "
@@ -150,10 +144,7 @@ class DynamicUnet3(nn.Module):
             raise ConfigError(f"product must be 'matrix' or 'elementwise', got {product!r}")
         if generator not in ("linear", "two-layer"):
             raise ConfigError(f"generator must be 'linear' or 'two-layer', got {generator!r}")
-        self.variant = variant
-        self.spatial_dims = spatial_dims
-        self.meta_input = meta_input_of(variant, schema, meta_features, unknown_trained)
-        self.meta_features = self.meta_input.meta_features  # M
+        meta_input = meta_input_of(variant, schema, meta_features, unknown_trained)
         names = gate_places(levels)
         placed = GatesAtPlaces(
             *(gates, 0, names),
@@ -170,7 +161,9 @@ class DynamicUnet3(nn.Module):
             if number not in chosen:
                 return FixedConvolution(plain)
             draw = torch.Generator().manual_seed((seed << 16) + number)
-            return DynamicConvolution(plain, self.meta_features, product, generator, joint, draw)
+            return DynamicConvolution(
+                plain, meta_input.meta_features, product, generator, joint, draw
+            )
 
         def level(place: str, inputs: int) -> DynamicTriple:
             first = 3 * names.index(place)
@@ -181,42 +174,9 @@ class DynamicUnet3(nn.Module):
                 placed.gate_at(place, channels),
             )
 
-        self.encoder = nn.ModuleList(
-            level(name, in_channels if name == "encoder1" else channels) for name in names[:levels]
-        )
-        self.pool = Pool[Pool.MAX, spatial_dims](kernel_size=2, ceil_mode=True)
-        self.middle = level("middle", channels)
-        self.up = ToNearest()
-        self.decoder = nn.ModuleList(level(name, 2 * channels) for name in names[levels + 1 :])
-        self.head = convolution(channels, out_channels, kernel_size=1)
-
-    def forward(self, image: Tensor, meta: Tensor | None = None) -> Tensor:
-        """Return the logits (B, K, *S).
-
-        Args:
-            image: images (B, in_channels, *S).
-            meta: encoded metadata (B, M), each image's own; None for the unknown vector where the
-                network has one.
-
-        Raises:
-            ValueError: the number of axes of `image`, or the batch or width of `meta`, is wrong.
-        """
-        if image.dim() != self.spatial_dims + 2:
-            raise ValueError(
-                f"expected images (B, C, *S) with {self.spatial_dims} spatial axes, "
-                f"got {image.dim()} axes in all"
-            )
-        entries = self.meta_input(meta, image)
-        x = image
-        skips: list[Tensor] = []
-        for level in self.encoder:
-            skips.append(level(x, entries))
-            x = self.pool(skips[-1])
-        x = self.middle(x, entries)
-        for level in self.decoder:
-            skip = skips.pop()
-            x = level(torch.cat([self.up(x, skip), skip], dim=1), entries)
-        return self.head(x)
+        up = [ToNearest() for _ in range(levels)]
+        super().__init__(meta_input, level, up, in_channels, out_channels, channels, spatial_dims)
+        self.variant = variant
 
 
 class DynamicTriple(nn.Module):

@@ -11,7 +11,7 @@ from metaseg_monai.metadata import MetadataSchema
 from metaseg_monai.metadata.fields import Categorical
 from metaseg_monai.networks.gates import HiddenFrom, Start
 from metaseg_monai.networks.meta_input import required_meta
-from metaseg_monai.networks.unet3 import ToNearest, Unet3
+from metaseg_monai.networks.unet3 import ToNearest, Unet3, check_axes
 
 VARIANT = "multi-head"
 
@@ -140,11 +140,7 @@ class MultiHeadUnet3(nn.Module):
             ValueError: the number of axes of `image`, or the batch or width of `meta`, is wrong;
                 or a row names no head, or several, such as that of an unknown task.
         """
-        if image.dim() != self.spatial_dims + 2:
-            raise ValueError(
-                f"expected images (B, C, *S) with {self.spatial_dims} spatial axes, "
-                f"got {image.dim()} axes in all"
-            )
+        check_axes(image, self.spatial_dims)
         x = image
         skips: list[Tensor] = []
         for level in self.encoder:

@@ -8,10 +8,15 @@ import torch.nn.functional as F
 from monai.networks.layers.factories import Conv, Norm, Pool
 from torch import Tensor, nn
 
-from metaseg_monai.errors import ConfigError
 from metaseg_monai.metadata import MetadataSchema
 from metaseg_monai.networks.gates import HiddenFrom, Start
-from metaseg_monai.networks.unet3 import GatedTriple, GatesAtPlaces, gate_places
+from metaseg_monai.networks.unet3 import (
+    GatedTriple,
+    GatesAtPlaces,
+    check_axes,
+    check_sizes,
+    gate_places,
+)
 from metaseg_monai.networks.variants import (
     MECHANISMS,
     base_variant,
@@ -86,12 +91,7 @@ class PPUnet(nn.Module):
         unknown_trained: bool = False,
     ) -> None:
         super().__init__()
-        sizes = {"in_channels": in_channels, "out_channels": out_channels}
-        for name, size in {**sizes, "channels": channels, "levels": levels}.items():
-            if size < 1:
-                raise ConfigError(f"{name} must be 1 or more, got {size}")
-        if spatial_dims not in (2, 3):
-            raise ConfigError(f"spatial_dims must be 2 or 3, got {spatial_dims}")
+        check_sizes(spatial_dims, in_channels, out_channels, channels, levels)
         self.variant = variant
         self.spatial_dims = spatial_dims
         self.meta_input = meta_input_of(variant, schema, meta_features, unknown_trained)
@@ -138,11 +138,7 @@ class PPUnet(nn.Module):
         Raises:
             ValueError: the number of axes of `image`, or the batch or width of `meta`, is wrong.
         """
-        if image.dim() != self.spatial_dims + 2:
-            raise ValueError(
-                f"expected images (B, C, *S) with {self.spatial_dims} spatial axes, "
-                f"got {image.dim()} axes in all"
-            )
+        check_axes(image, self.spatial_dims)
         meta = self.meta_input(meta, image)
         inputs = [image]
         skips: list[Tensor] = []

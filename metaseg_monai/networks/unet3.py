@@ -1,6 +1,6 @@
 """Unet3: a U-Net of triple convolutions and constant width, with a gate behind each level."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -12,6 +12,7 @@ from metaseg_monai.errors import ConfigError, did_you_mean, listing
 from metaseg_monai.metadata import MetadataSchema
 from metaseg_monai.networks.gates import HiddenFrom, NoGate, Start
 from metaseg_monai.networks.mechanisms import NoMechanism
+from metaseg_monai.networks.meta_input import MetaInput
 from metaseg_monai.networks.variants import (
     MECHANISMS,
     base_variant,
@@ -102,7 +103,99 @@ class Transposed(nn.Module):
         return x
 
 
-class Unet3(nn.Module):
+def check_sizes(
+    spatial_dims: int, in_channels: int, out_channels: int, channels: int, levels: int
+) -> None:
+    """Refuse sizes of a U-Net that none can have.
+
+    Raises:
+        ConfigError: naming the size.
+    """
+    sizes = {"in_channels": in_channels, "out_channels": out_channels}
+    for name, size in {**sizes, "channels": channels, "levels": levels}.items():
+        if size < 1:
+            raise ConfigError(f"{name} must be 1 or more, got {size}")
+    if spatial_dims not in (2, 3):
+        raise ConfigError(f"spatial_dims must be 2 or 3, got {spatial_dims}")
+
+
+def check_axes(image: Tensor, spatial_dims: int) -> None:
+    """Refuse images (B, C, *S) of other than `spatial_dims` spatial axes.
+
+    Raises:
+        ValueError: naming both.
+    """
+    if image.dim() != spatial_dims + 2:
+        raise ValueError(
+            f"expected images (B, C, *S) with {spatial_dims} spatial axes, "
+            f"got {image.dim()} axes in all"
+        )
+
+
+class Trunk(nn.Module):
+    """What an image passes in `Unet3` and `DynamicUnet3`, which make the levels: abstract.
+
+    Args:
+        meta_input: the door of the metadata.
+        level: makes the level at a place (`gate_places`) from its name and input channels.
+        up: leads up to each decoder level, called with the features below and the skip.
+        in_channels: channels of the image.
+        out_channels: K, the classes, background included.
+        channels: C, of every level.
+        spatial_dims: 2 or 3.
+    """
+
+    def __init__(
+        self,
+        meta_input: MetaInput,
+        level: Callable[[str, int], nn.Module],
+        up: Sequence[nn.Module],
+        in_channels: int,
+        out_channels: int,
+        channels: int,
+        spatial_dims: int,
+    ) -> None:
+        super().__init__()
+        self.spatial_dims = spatial_dims
+        self.meta_input = meta_input
+        self.meta_features = meta_input.meta_features  # M; 0: reads no metadata
+        levels = len(up)
+        names = gate_places(levels)
+        self.encoder = nn.ModuleList(
+            level(name, in_channels if name == "encoder1" else channels) for name in names[:levels]
+        )
+        self.pool = Pool[Pool.MAX, spatial_dims](kernel_size=2, ceil_mode=True)
+        self.middle = level("middle", channels)
+        self.up = nn.ModuleList(up)
+        self.decoder = nn.ModuleList(level(name, 2 * channels) for name in names[levels + 1 :])
+        self.head = Conv[Conv.CONV, spatial_dims](channels, out_channels, kernel_size=1)
+
+    def forward(self, image: Tensor, meta: Tensor | None = None) -> Tensor:
+        """Return the logits (B, K, *S).
+
+        Args:
+            image: images (B, in_channels, *S).
+            meta: encoded metadata (B, M); None for a network without metadata, or for the
+                unknown vector where the network has one.
+
+        Raises:
+            ValueError: the number of axes of `image`, or the batch or width of `meta`, is wrong.
+        """
+        check_axes(image, self.spatial_dims)
+        meta = self.meta_input(meta, image)
+        x = image
+        skips: list[Tensor] = []
+        for level in self.encoder:
+            skips.append(level(x, meta))
+            x = self.pool(skips[-1])
+        x = self.middle(x, meta)
+        for up, level in zip(self.up, self.decoder, strict=True):
+            skip = skips.pop()
+            x = level(torch.cat([up(x, skip), skip], dim=1), meta)
+        return self.head(x)
+
+
+class Unet3(Trunk):
     """The network of the thesis (3.3, figure 3.2), gated by image and metadata (paper, figure 1).
 
     Encoder levels, a middle and decoder levels are each three times convolution 3x3, batch
@@ -167,22 +260,12 @@ class Unet3(nn.Module):
         unknown_trained: bool = False,
         upsampling: Literal["nearest", "transposed"] = "nearest",
     ) -> None:
-        super().__init__()
-        sizes = {"in_channels": in_channels, "out_channels": out_channels}
-        for name, size in {**sizes, "channels": channels, "levels": levels}.items():
-            if size < 1:
-                raise ConfigError(f"{name} must be 1 or more, got {size}")
-        if spatial_dims not in (2, 3):
-            raise ConfigError(f"spatial_dims must be 2 or 3, got {spatial_dims}")
+        check_sizes(spatial_dims, in_channels, out_channels, channels, levels)
         if upsampling not in ("nearest", "transposed"):
             raise ConfigError(f"upsampling must be 'nearest' or 'transposed', got {upsampling!r}")
-        self.variant = variant
-        self.spatial_dims = spatial_dims
-        self.meta_input = meta_input_of(variant, schema, meta_features, unknown_trained)
-        self.meta_features = self.meta_input.meta_features  # M; 0: reads no metadata
-        names = gate_places(levels)
+        meta_input = meta_input_of(variant, schema, meta_features, unknown_trained)
         gates = GatesAtPlaces(
-            *(variant, self.meta_features, names, places),
+            *(variant, meta_input.meta_features, gate_places(levels), places),
             reduction=reduction,
             hidden_from=hidden_from,
             shift=shift,
@@ -192,50 +275,17 @@ class Unet3(nn.Module):
         def level(place: str, inputs: int) -> GatedTriple:
             return gates.level(place, inputs, channels, spatial_dims)
 
-        self.encoder = nn.ModuleList(
-            level(name, in_channels if name == "encoder1" else channels) for name in names[:levels]
-        )
-        self.pool = Pool[Pool.MAX, spatial_dims](kernel_size=2, ceil_mode=True)
-        self.middle = level("middle", channels)
-        self.up = nn.ModuleList(
+        up = [
             ToNearest() if upsampling == "nearest" else Transposed(channels, spatial_dims)
             for _ in range(levels)
-        )
-        self.decoder = nn.ModuleList(level(name, 2 * channels) for name in names[levels + 1 :])
-        self.head = Conv[Conv.CONV, spatial_dims](channels, out_channels, kernel_size=1)
+        ]
+        super().__init__(meta_input, level, up, in_channels, out_channels, channels, spatial_dims)
+        self.variant = variant
 
     @staticmethod
     def without_effect(arguments: Mapping[str, Any]) -> set[str]:
         """Which of these arguments do nothing, so that weights are not told by them."""
         return without_effect(arguments["variant"])
-
-    def forward(self, image: Tensor, meta: Tensor | None = None) -> Tensor:
-        """Return the logits (B, K, *S).
-
-        Args:
-            image: images (B, in_channels, *S).
-            meta: encoded metadata (B, M); None for a network without metadata, or for the
-                unknown vector where the network has one.
-
-        Raises:
-            ValueError: the number of axes of `image`, or the batch or width of `meta`, is wrong.
-        """
-        if image.dim() != self.spatial_dims + 2:
-            raise ValueError(
-                f"expected images (B, C, *S) with {self.spatial_dims} spatial axes, "
-                f"got {image.dim()} axes in all"
-            )
-        meta = self.meta_input(meta, image)
-        x = image
-        skips: list[Tensor] = []
-        for level in self.encoder:
-            skips.append(level(x, meta))
-            x = self.pool(skips[-1])
-        x = self.middle(x, meta)
-        for up, level in zip(self.up, self.decoder, strict=True):
-            skip = skips.pop()
-            x = level(torch.cat([up(x, skip), skip], dim=1), meta)
-        return self.head(x)
 
 
 class GatesAtPlaces:
