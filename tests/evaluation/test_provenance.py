@@ -143,11 +143,14 @@ def test_weights_are_read_again_only_where_their_file_has_changed(model, monkeyp
     check_results(model.folder)  # of the same values in another file
 
 
-@pytest.mark.parametrize("model_of", [None, {}, [], {"sha256": ""}, {"best": {"value": {}}}])
-def test_what_is_damaged_in_the_note_on_the_weights_is_read_from_them(model, model_of):
+@pytest.mark.parametrize("damage", [None, [], {}, {"sha256": ""}, {"best": []}, {"value": {}}])
+def test_what_is_damaged_in_the_note_on_the_weights_is_read_from_them(model, damage):
     model.evaluate("normal")
     record = model.record()
-    known = {**record["model"], **model_of} if isinstance(model_of, dict) else model_of
+    known = damage
+    if damage:  # in a note that is right otherwise
+        best = {**record["model"]["best"], **damage}
+        known = {**record["model"], **({"best": best} if "value" in damage else damage)}
     write_json(model.folder / "evaluation.json", {**record, "model": known})
     check_results(model.folder)
 
