@@ -114,7 +114,7 @@ def _magnification(split: str, total: int | None, random: np.random.Generator) -
     return _magnified(_of_lines(A4, split, total), divided(A3, split, total), random)
 
 
-def _acquisition(split: str, total: int | None, random: np.random.Generator) -> list[Plan]:
+def _imbalanced(split: str, total: int | None, random: np.random.Generator) -> list[Plan]:
     """Proposal, section 3.2: training is imbalanced, validation and test are not."""
     plans = _of_lines(A1, split, total)
     parts = IMBALANCED if split == "train" else dict.fromkeys(IMBALANCED, 1.0)
@@ -189,7 +189,8 @@ RECIPES: dict[str, Callable[[str, int | None, np.random.Generator], list[Plan]]]
     "two_lines": partial(_of_lines, COUNTS_OF_RECIPE["two_lines"]),
     "extended": partial(_of_lines, COUNTS_OF_RECIPE["extended"]),
     "magnification": _magnification,
-    "acquisition": _acquisition,
+    "magnification_imbalanced": _imbalanced,
+    "acquisition": _imbalanced,  # where all the rest varies as well, see `place_images`
     "heterogeneous": partial(_of_lines, COUNTS_OF_RECIPE["heterogeneous"]),
     "styles": _styles,
     "anomalies": _anomalies,

@@ -85,8 +85,8 @@ def generate_cells(
     Args:
         output: a new or empty folder, or one made with these arguments.
         recipe: which data set, a key of `RECIPES`: seven_lines, two_lines, extended, magnification,
-            acquisition (every field varies), heterogeneous, styles, anomalies, anomalies_curtailed
-            or anomalies_curtailed_apart.
+            magnification_imbalanced, acquisition (as that, and every field varies), heterogeneous,
+            styles, anomalies, anomalies_curtailed or anomalies_curtailed_apart.
         layout: small (56 / 14 / 28 images), or thesis for the numbers of appendix A, which `train`,
             `val` and `test` replace one by one.
         train: training images, with the texts' proportions; so `val` and `test`.
