@@ -1,0 +1,130 @@
+"""The script that measures what gates cost, on networks of a few channels."""
+
+import csv
+import importlib.util
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from metaseg_monai.errors import ConfigError
+from metaseg_monai.networks import DynamicUnet3
+
+ROOT = Path(__file__).parents[1]
+SMALL = {"size": 16, "channels": 16, "levels": 2, "repetitions": 1}
+ONE = {"dtypes": "float32", "steps": "inference"}
+
+
+@pytest.fixture(scope="module")
+def script():
+    """The script, as a module."""
+    spec = importlib.util.spec_from_file_location("benchmark", ROOT / "scripts" / "benchmark.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["benchmark"] = module  # where a dataclass looks for its module
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules["benchmark"]
+
+
+def test_rows_tell_the_cost_of_each_variant(script, tmp_path, capsys):
+    script.benchmark("unet3,dynunet-2d", "sme,dynamic", output=str(tmp_path / "cost.csv"), **SMALL)
+    with (tmp_path / "cost.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    settings = {(row["network"], row["variant"], row["dtype"], row["step"]) for row in rows}
+    measured = [("unet3", "sme"), ("unet3", "dynamic"), ("dynunet-2d", "sme")]
+    assert settings == {
+        (*one, dtype, step) for one in measured for dtype in script.DTYPES for step in script.STEPS
+    }
+    for row in rows:
+        assert float(row["ratio"]) > 0
+        assert int(row["threads"]) >= 1
+        assert row["layout"] == "channels_last"
+        added = int(row["parameters"]) - int(row["parameters_bare"])
+        assert float(row["added_percent"]) == pytest.approx(
+            100 * added / int(row["parameters_bare"])
+        )
+        assert (added == 0) == (int(row["frozen"]) > 0) == (row["variant"] == "dynamic")
+    printed = capsys.readouterr().out
+    assert "| unet3 | 1x1x16x16 channels_last, cpu, " in printed
+    assert "|  |  | sme | all (5) |" in printed  # beside the line of the bare network
+    assert "|  |  | sme | encoder (4) |" in printed
+    assert "Left out: dynunet-2d, dynamic: " in printed
+
+
+def test_at_names_a_group_or_places(script, capsys):
+    def measured(**settings):
+        script.benchmark(**{**SMALL, **ONE, **settings})
+        return capsys.readouterr().out
+
+    printed = measured(networks="unet3,dynunet-2d", variants="se,constant-channel", at="decoder")
+    assert printed.count("| se | decoder (2) |") == 1
+    assert printed.count("| se | decoder (3) |") == 1
+    assert printed.count("| constant-channel | image (1) |") == 2
+    assert "| se | named (1) |" in measured(networks="unet3", variants="se", at="middle")
+    places = measured(networks="dynunet-2d", variants="se", at=("bottleneck", "upsamples.1"))
+    assert "| se | named (2) |" in places
+    with pytest.raises(ConfigError, match=r"nothing to measure.*got 'bottom'"):
+        measured(networks="unet3", variants="se", at="bottom")
+
+
+def test_dynunet_is_that_of_the_bundles(script):
+    file = json.loads((ROOT / "bundles" / "_shared" / "dynunet.json").read_text())
+    sizes = file["network_def"]["network"]
+    assert script.DynUNet.__name__ == sizes["_target_"]
+    network = script.NETWORKS["dynunet-2d"].build(script.NETWORKS["dynunet-2d"], "none")
+    assert list(network.filters) == sizes["filters"]
+    assert list(network.strides) == sizes["strides"]
+    assert list(network.kernel_size) == sizes["kernel_size"]
+    assert list(network.upsample_kernel_size) == sizes["upsample_kernel_size"]
+
+
+@pytest.mark.parametrize("name", ["unet3", "ppunet"])
+def test_every_variant_goes_with_the_texts_networks(script, name):
+    variants = (*script.TABLE, *(script.OF_UNET3 if name == "unet3" else ()))
+    subject = replace(script.NETWORKS[name], variants=variants, size=16, channels=4, levels=2)
+    rows, left_out = script.measure(name, subject, ["float32"], ["inference"], repetitions=1)
+    assert [row.variant for row in rows] == list(variants)
+    assert left_out == []
+
+
+@pytest.mark.parametrize("name", ["segresnet-2d", "basicunet-2d", "segresnet-3d"])
+def test_every_gate_goes_with_conditioned_networks(script, name):
+    subject = replace(script.NETWORKS[name], variants=[*script.TABLE], start="paper", channels=16)
+    subject = replace(subject, size=32 if name == "basicunet-2d" else 16, batch=2)
+    rows, left_out = script.measure(name, subject, ["float32"], ["inference"], repetitions=1)
+    assert len(rows) + len(left_out) == len(script.TABLE)
+    assert {"se", "me", "sme", "film", "weight-noise"} <= {row.variant for row in rows}
+
+
+def test_a_frozen_generator_learns_nothing_and_a_joint_one_does(script):
+    subject = replace(script.NETWORKS["unet3"], channels=4, levels=2)
+    frozen, joint = (subject.build(subject, name) for name in ("dynamic", "dynamic-joint"))
+    assert isinstance(frozen, DynamicUnet3)
+    counts = [sum(one.numel() for one in net.parameters()) for net in (frozen, joint)]
+    assert counts[0] < counts[1]
+
+
+def test_steps_take_turns_and_warm_ups_do_not_count(script):
+    order = []
+    runs = {name: lambda name=name: order.append(name) for name in "abc"}
+    seconds = script.interleaved(runs, 3, "cpu")
+    assert [len(times) for times in seconds.values()] == [3, 3, 3]
+    assert order[3 * script.WARM_UPS :] == [*"abc", *"bca", *"cab"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"networks": "unet4"}, "unknown unet4: choose of unet3, "),
+        ({"variants": "sm"}, "unknown sm: choose of se, "),
+        ({"networks": "ppunet", "variants": "dynamic"}, "nothing to measure; ppunet, dynamic: "),
+        ({"start": "zero"}, "start must be neutral or paper, got 'zero'"),
+        ({"repetitions": 0}, "repetitions must be 1 or more, got 0"),
+        ({"size": 4}, "unet3 does not run on 1x1x4x4: "),
+    ],
+)
+def test_refusals_name_the_setting(script, settings, message):
+    with pytest.raises(ConfigError, match=message):
+        script.benchmark(**{**SMALL, "networks": "unet3", "variants": "se", **settings})
