@@ -9,8 +9,9 @@ import csv
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -404,9 +405,7 @@ def measure(
         for step in steps:
             make = training if step == "training" else inference
             runs = {
-                variant: make(
-                    network, (image, meta) if _reads_meta(network) else (image,), label, dtype
-                )
+                variant: partial(make(network, dtype), inputs_of(network, image, meta), label)
                 for variant, network in built.items()
             }
 
@@ -438,8 +437,9 @@ def measure(
     return rows, left_out
 
 
-def _reads_meta(network: nn.Module) -> bool:
-    return bool(getattr(network, "meta_features", 0))
+def inputs_of(network: nn.Module, image: Tensor, meta: Tensor) -> tuple[Tensor, ...]:
+    """Return what a network is called with: metadata only where it reads them."""
+    return (image, meta) if getattr(network, "meta_features", 0) else (image,)
 
 
 def _at(network: nn.Module, variant: str, at: str | Sequence[str]) -> str:
@@ -468,15 +468,13 @@ def _sizes(network: nn.Module, bare: nn.Module) -> dict[str, Any]:
     }
 
 
-def training(
-    network: nn.Module, inputs: tuple[Tensor, ...], label: Tensor, dtype: str
-) -> Callable[[], None]:
-    """Return one step of training: forward, loss, backward, Adam."""
+def training(network: nn.Module, dtype: str) -> Callable[[tuple[Tensor, ...], Tensor], None]:
+    """Return a step of training, called with inputs and label: forward, loss, backward, Adam."""
     optimizer = torch.optim.Adam(network.parameters())
     loss = PixelCrossEntropy()
     half = dtype == "bfloat16"
 
-    def step() -> None:
+    def step(inputs: tuple[Tensor, ...], label: Tensor) -> None:
         network.train()
         optimizer.zero_grad()
         with torch.autocast(label.device.type, torch.bfloat16, enabled=half):
@@ -487,13 +485,11 @@ def training(
     return step
 
 
-def inference(
-    network: nn.Module, inputs: tuple[Tensor, ...], label: Tensor, dtype: str
-) -> Callable[[], None]:
-    """Return one prediction."""
+def inference(network: nn.Module, dtype: str) -> Callable[[tuple[Tensor, ...], Tensor], None]:
+    """Return a prediction, called as a step of training is."""
     half = dtype == "bfloat16"
 
-    def step() -> None:
+    def step(inputs: tuple[Tensor, ...], label: Tensor) -> None:
         network.eval()
         autocast = torch.autocast(label.device.type, torch.bfloat16, enabled=half)
         with torch.inference_mode(), autocast:
@@ -503,7 +499,7 @@ def inference(
 
 
 def interleaved(
-    runs: dict[str, Callable[[], None]],
+    runs: Mapping[str, Callable[[], None]],
     repetitions: int,
     device: str,
     done: Callable[[], Any] = lambda: None,
