@@ -186,7 +186,8 @@ def _beside(
 ) -> list[Part]:
     if reference.kind == "findings":
         return [_findings(results, protocol, reference, renamed)]
-    published = {ours: name for name, ours in renamed.items()}
+    published = {name: f"our {name}" for name in renamed}  # where another condition stands for it
+    published |= {ours: name for name, ours in renamed.items()}
     if reference.kind == "modes":
         return [_modes(results, reference, published)]
     ours = scores.f1_table(results).mean

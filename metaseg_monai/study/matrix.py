@@ -94,6 +94,8 @@ COMPLETED = {
         "augment": "@train#augmentation",
         "seed": "@seed",
     },
+    "network_def": {"schema": "@schema", "unknown_trained": "$@metadata_dropout > 0"},
+    "window_inferer": {"roi_size": "@roi_size"},
 }
 
 
@@ -189,6 +191,7 @@ def _completed(settings: Mapping[str, Any]) -> dict[str, Any]:
         return {**component, **inner, **{name: added[name] for name in missing if name in added}}
 
     added = dict(COMPLETED)
+    added["network_def"] = {**added["network_def"], "variant": settings["variant"]}
     if not isinstance(settings.get("cases"), Mapping):  # nothing is selected
         added["train#dataset#data"] = {**FILLED, "length": "$len(@table.items('train'))"}
     return {name: completed(one, added.get(name, {})) for name, one in settings.items()}

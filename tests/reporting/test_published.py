@@ -223,6 +223,29 @@ def test_differences_that_are_printed_and_made_have_a_verdict(tmp_path, results_
     assert table.values.loc["me - se", "verdict"] == "agrees"
 
 
+def test_another_condition_stands_for_a_published_row_of_a_name_that_we_have_too(
+    tmp_path, results_of, made
+):
+    printed = {"se": {"combined": 0.8}, "sme": {"combined": 0.9}}
+    path = write(tmp_path, {"id": "scores", "columns": ["combined"], "rows": printed})
+    rows = {
+        name: [(f"c{n}", f"g{n}", "test", "normal", "a", 1, hits, 2, 9 - hits, 9) for n in range(6)]
+        for name, hits in (("se", 5), ("sme", 1), ("ppunet-sme", 7))
+    }
+    study = Study(
+        name="s",
+        bundle="b",
+        conditions={"se": {}, "sme": {}, "ppunet-sme": {"variant": "sme"}},
+        protocol={"comparisons": [["sme", "se"], ["ppunet-sme", "se"]]},
+        references={"scores": {"sme": "ppunet-sme"}},
+    )
+    tested = {n: [made(pd.DataFrame(r, columns=COUNT_COLUMNS))] * 2 for n, r in rows.items()}
+    scores, verdicts = published_section(results_of(study, **tested), study, path).parts
+    assert list(scores.values.index) == ["se", "sme"]
+    assert scores.values.loc["sme", ("combined", "ours")] == pytest.approx(7 / 9, abs=0.06)
+    assert verdicts.values["published"].to_dict() == {"ppunet-sme - se": pytest.approx(0.1)}
+
+
 @pytest.mark.parametrize(
     ("changes", "told"),
     [

@@ -207,3 +207,18 @@ def test_experts_of_domains_that_are_none(study, bundle, only):
     few = {"cases": {**SELECT, "only": {"task": only}}}
     with pytest.raises(ConfigError, match="expected a list of triangle"):
         expand(study(bundle, ["experts"], settings=few))
+
+
+def test_another_network_gets_the_schema_variant_and_windows_of_its_condition(study, bundle):
+    net = {"_target_": "SegResNet", "spatial_dims": 2, "in_channels": 1, "out_channels": 2}
+    of_any = {
+        "network_def": {"_target_": "metaseg_monai.networks.condition", "network": net},
+        "window_inferer": {"_target_": "metaseg_monai.inferers.SlidingWindowMetadataInferer"},
+    }
+    named = {"bare": "none", "told": "sme", "zeros": "sme-dummy"}
+    conditions = {name: {**of_any, "variant": variant} for name, variant in named.items()}
+    for run in expand(study(bundle, conditions, seeds=[0])):
+        given = run.settings["network_def"]
+        assert (given["schema"], given["variant"]) == ("@schema", named[run.condition])
+        assert given["network"] == net  # which takes neither
+        assert run.settings["window_inferer"]["roi_size"] == "@roi_size"
