@@ -5,9 +5,9 @@ turning order, and gives one ratio per variant; the table shows the median ratio
 which a noisy machine moves far less than the times.
 """
 
-import csv
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from metaseg_monai.errors import ConfigError, MetasegError
+from metaseg_monai.files import writable
 from metaseg_monai.losses import PixelCrossEntropy
 from metaseg_monai.networks import (
     MECHANISMS,
@@ -38,6 +39,7 @@ from metaseg_monai.networks import (
 from metaseg_monai.networks.gates import Start
 from metaseg_monai.networks.places import GROUPS
 from metaseg_monai.networks.unet3 import gate_places
+from metaseg_monai.rows import write_table
 
 DTYPES = ("float32", "bfloat16")
 STEPS = ("training", "inference")
@@ -306,6 +308,8 @@ def benchmark(
         raise ConfigError(f"device {device!r} was asked for, but PyTorch sees no GPU: use cpu")
     if threads is not None:
         torch.set_num_threads(threads)
+    if output is not None:
+        _try_to_write(Path(output))
 
     rows: list[Row] = []
     left_out: list[str] = []
@@ -574,11 +578,16 @@ def _line(cells: Sequence[str]) -> str:
 
 def write_csv(rows: Sequence[Row], path: Path) -> None:
     """Write all rows, a column for each of their names."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(asdict(rows[0])))
-        writer.writeheader()
-        writer.writerows(asdict(row) for row in rows)
+    write_table([asdict(row) for row in rows], path)
+
+
+def _try_to_write(path: Path) -> None:
+    """Refuse a file that cannot be written before anything is measured."""
+    if path.is_dir():
+        raise ConfigError(f"{path} is a folder: name a CSV file as --output")
+    with writable(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path.parent).close()
 
 
 if __name__ == "__main__":

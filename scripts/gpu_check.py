@@ -34,7 +34,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from metaseg_monai.bundle.run import resolve_bundle, running
 from metaseg_monai.errors import ConfigError, MetasegError
-from metaseg_monai.files import write_json
+from metaseg_monai.files import writable, write_json
 from metaseg_monai.metadata import MetadataSchema
 from metaseg_monai.sharing.run import train
 from metaseg_monai.simulate import generate_synthetic_shapes
@@ -472,6 +472,10 @@ def gpu_check(
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
     loading = min(8, usable) if workers is None else workers
     settings = Settings(device, size, batch, loading, tuned, quick)
+    folder = Path(output)
+    with writable(folder):  # before minutes of measuring
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
     found = {}
     for name in listed(parts, tuple(PARTS)):
         part, seconds = PARTS[name]
@@ -480,8 +484,6 @@ def gpu_check(
         error = found[name]["error"]
         told = f"failed: {error}" if error else "done"
         print(f"{name}: {told} ({found[name]['seconds']:.0f} s)", file=sys.stderr, flush=True)
-    folder = Path(output)
-    folder.mkdir(parents=True, exist_ok=True)
     text = report(settings, found)
     (folder / "gpu_check.md").write_text(text, encoding="utf-8")
     write_json(folder / "gpu_check.json", {"settings": asdict(settings), "parts": found})

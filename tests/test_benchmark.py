@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from metaseg_monai.errors import ConfigError
+from metaseg_monai.errors import ConfigError, MetasegError
 from metaseg_monai.networks import DynamicUnet3
 
 ROOT = Path(__file__).parents[1]
@@ -128,3 +128,12 @@ def test_steps_take_turns_and_warm_ups_do_not_count(script):
 def test_refusals_name_the_setting(script, settings, message):
     with pytest.raises(ConfigError, match=message):
         script.benchmark(**{**SMALL, "networks": "unet3", "variants": "se", **settings})
+
+
+def test_a_file_that_cannot_be_written_is_refused_before_it_measures(script, monkeypatch, tmp_path):
+    monkeypatch.setattr(script, "measure", lambda *given: pytest.fail("it measured"))
+    (tmp_path / "file").touch()
+    with pytest.raises(MetasegError, match="file"):
+        script.benchmark(**SMALL, networks="unet3", output=str(tmp_path / "file" / "cost.csv"))
+    with pytest.raises(MetasegError, match="is a folder"):
+        script.benchmark(**SMALL, networks="unet3", output=str(tmp_path))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from metaseg_monai.errors import ConfigError
+from metaseg_monai.errors import ConfigError, MetasegError
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 
@@ -154,6 +154,15 @@ def test_the_distance_of_two_states_is_0_for_the_same_bits_only(script):
 def test_refusals_name_the_setting(script, given, message):
     with pytest.raises(ConfigError, match=message):
         script.gpu_check(**{"device": "cpu", **given})
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_it_measures(
+    script, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(script, "run_part", lambda *given: pytest.fail("it measured"))
+    (tmp_path / "file").touch()
+    with pytest.raises(MetasegError, match="file"):
+        script.gpu_check(device="cpu", output=str(tmp_path / "file" / "out"))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is one")
