@@ -30,7 +30,7 @@ from metaseg_monai.training import processes
 from metaseg_monai.training.checkpoints import BestWeights
 from metaseg_monai.training.weights import TRAINED_ON, LoadWeights, read_weights, write_weights
 
-GROWN, SCHEMA = "grown.json", "schema.json"
+GROWN, SCHEMA = "grown.json", "grown_schema.json"
 OF_RUN = ("output_dir", "resume", "schema_file", "network_def")  # no settings of a grown model
 OF_DATA = ("dataset_dir", "table", "cases", "columns_file", "epochs", "seed")  # chosen anew
 Tune = Literal["all", "gates", "new"]
@@ -45,7 +45,7 @@ class Grown:
     """A model that has grown.
 
     Attributes:
-        folder: of the model, with model.pt, its schema.json and grown.json, by which it is trained.
+        folder: of the model, with model.pt, grown_schema.json and grown.json to train it by.
         entries: of the metadata that are new.
         bundle: that it belongs to.
     """

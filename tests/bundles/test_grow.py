@@ -80,6 +80,8 @@ def test_masks_stay_and_the_new_value_is_learned(model, tmp_path):
         for name, mask in were.items():
             np.testing.assert_array_equal(are[name], mask)
     masks(tmp_path / "grown", images, tmp_path / "fresh", meta={"task": "new $task"})
+    run.evaluate(tmp_path / "grown", modes=["normal"], dataset_dir=str(table))
+    assert not (tmp_path / "grown" / "previous").exists()  # its own files are no evaluation
     known, fresh = {}, {}
     for tune in ("new", "gates", "all"):
         out = tmp_path / tune
@@ -131,7 +133,7 @@ def test_a_model_grows_by_a_field_and_again(model, tmp_path):
     bundle, folder, _ = model
     grow(folder, "stain", tmp_path / "one", values="none,DAPI", old="none")
     grow(tmp_path / "one", "stain", tmp_path / "two", value="actin")
-    schema = json.loads((tmp_path / "two" / "schema.json").read_text())
+    schema = json.loads((tmp_path / "two" / "grown_schema.json").read_text())
     assert schema["fields"][1]["values"] == ["none", "DAPI", "actin"]
     images = bundle.root / "data/images"
     were = masks(folder, images, tmp_path / "were", meta="task=disc")
