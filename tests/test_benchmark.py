@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from metaseg_monai.errors import ConfigError, MetasegError
 from metaseg_monai.networks import DynamicUnet3
@@ -112,6 +113,47 @@ def test_steps_take_turns_and_warm_ups_do_not_count(script):
     seconds = script.interleaved(runs, 3, "cpu")
     assert [len(times) for times in seconds.values()] == [3, 3, 3]
     assert order[3 * script.WARM_UPS :] == [*"abc", *"bca", *"cab"]
+
+
+def test_ratios_are_of_pairs_over_the_bare_network(script):
+    found = script._times([0.2, 0.6, 0.3], [0.1, 0.2, 0.2])
+    assert found["ratio"] == pytest.approx(2.0)  # of 2, 3 and 1.5
+    assert (found["first_quartile"], found["third_quartile"]) == pytest.approx((1.5, 3.0))
+    assert (found["milliseconds"], found["milliseconds_bare"]) == pytest.approx((300, 200))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_training_learns_and_an_inference_does_not_in_the_type_that_is_told(script, dtype):
+    subject = replace(script.NETWORKS["unet3"], channels=4, levels=2)
+    network = subject.build(subject, "sme")
+    types = []
+    network.register_forward_hook(lambda *given: types.append((given[-1].dtype, network.training)))
+    image, label = torch.rand(1, 1, 16, 16), torch.ones(1, 1, 16, 16)
+    inputs, before = (image, torch.eye(1, 7)), network.head.weight.clone()
+    script.inference(network, dtype)(inputs, label)
+    assert torch.equal(network.head.weight, before)
+    script.training(network, dtype)(inputs, label)
+    assert not torch.equal(network.head.weight, before)
+    assert types == [(getattr(torch, dtype), False), (getattr(torch, dtype), True)]
+
+
+def test_each_row_times_its_own_step_and_settings(script, monkeypatch):
+    taken = []
+    for step in script.STEPS:
+        made = getattr(script, step)
+
+        def told(network, dtype, step=step, made=made):
+            gates = [one for one in network.modules() if isinstance(one, script.ChannelGate)]
+            if gates:
+                taken.append((step, dtype, gates[0].fused, gates[0].excitation.neutral))
+            return made(network, dtype)
+
+        monkeypatch.setattr(script, step, told)
+    script.benchmark("unet3", "se", start="neutral", fused=False, **SMALL)
+    assert taken == [(step, dtype, False, True) for dtype in script.DTYPES for step in script.STEPS]
+    taken.clear()
+    script.benchmark("unet3", "se", **ONE, **SMALL)
+    assert taken == [("inference", "float32", True, False)]
 
 
 @pytest.mark.parametrize(

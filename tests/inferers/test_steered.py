@@ -215,3 +215,11 @@ def test_one_channel_is_averaged_as_a_sigmoid():
 def test_other_numbers_of_draws_are_refused(network, draws):
     with pytest.raises(ConfigError, match="draws must be a whole number from 1"):
         SteeredInferer(SimpleInferer(), network, draws=draws)
+
+
+@pytest.mark.parametrize(("w", "runs"), [(None, 1), (0, 1), (1, 1), (0.5, 2)])
+def test_the_network_runs_twice_only_between_and_beyond(network, w, runs):
+    calls = []
+    network.register_forward_hook(lambda *_: calls.append(1))
+    SteeredInferer(SimpleInferer(), network, guidance=w)(torch.rand(2, 1, 9, 7), network, META)
+    assert len(calls) == runs

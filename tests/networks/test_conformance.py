@@ -15,7 +15,11 @@ SCRIPTED = (  # of the others MONAI's own code is none that TorchScript takes
     *("AttentionUnet", "BasicUNet", "DynUNet", "DynUNet residual", "FlexibleUNet", "HighResNet"),
     *("SegResNet", "SegResNetDS", "UNETR", "UNet", "UNet residual", "VNet"),
 )
-IN_PARTS = ("BasicUNet", "FlexibleUNet")  # torch.compile takes the bare network in several graphs
+IN_PARTS = (
+    "BasicUNet",
+    "FlexibleUNet",
+    "SwinUNETR",
+)  # torch.compile takes the bare network in several graphs
 NEVER_NEUTRAL = ("film-ivadomed", "weight-noise")
 MEMBERS = [name for name in VARIANTS if name != "none"]
 # PyTorch deprecates TorchScript and its exporter, which others still need
@@ -37,7 +41,7 @@ class Case:
         self.other = (3, 1, *(edge + (32 if network else 3) for edge in self.size[2:]))
         if network == "SwinUNETR":
             self.size = (2, 1, 64, 64, 32)[: dims + 2]
-        if network == "UNETR":
+        if network == "UNETR" or (network == "SwinUNETR" and dims == 3):  # exported for one size
             self.other = (3, *self.size[1:])
 
     def bare(self):

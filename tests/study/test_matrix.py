@@ -220,5 +220,19 @@ def test_another_network_gets_the_schema_variant_and_windows_of_its_condition(st
     for run in expand(study(bundle, conditions, seeds=[0])):
         given = run.settings["network_def"]
         assert (given["schema"], given["variant"]) == ("@schema", named[run.condition])
-        assert given["network"] == net  # which takes neither
+        assert given["unknown_trained"] == "$@metadata_dropout > 0"
+        assert given["network"] == net  # which takes none of these
         assert run.settings["window_inferer"]["roi_size"] == "@roi_size"
+
+
+def test_another_dataset_gets_the_cases_chains_and_seed_of_the_training(study, bundle):
+    joined = {"_target_": "metaseg_monai.training.joined_dataset", "heads": "task"}
+    (run,) = expand(study(bundle, {"heads": {"variant": "se", "train#dataset": joined}}, seeds=[0]))
+    given = run.settings["train#dataset"]
+    assert {name: given[name] for name in ("heads", "schema", "transform", "seed")} == {
+        "heads": "task",
+        "schema": "@schema",
+        "transform": "@train#preprocessing",
+        "seed": "@seed",
+    }
+    assert given["data"] == "$@cases.items('train')"

@@ -193,3 +193,16 @@ def test_drop_needs_an_encoded_vector():
         DropMetadatad(schema(), 0.5)(ITEM)
     with pytest.raises(MetadataError, match=r"shape \(5,\), got shape \(3,\)"):
         DropMetadatad(schema(), 0.5)({"meta": torch.zeros(3)})
+
+
+def test_of_a_range_training_draws_values_all_over_it():
+    drop = DropMetadatad(
+        MetadataSchema([Continuous(name="size", unit="mm", range=(0, 100), **KNOWN)]),
+        probability=0.0,
+    ).set_random_state(0)
+    ends = torch.tensor([[0.2], [0.6]])
+    drawn = torch.stack([drop({"meta": ends})["meta"] for _ in range(400)])
+    assert drawn.shape == (400, 1)
+    assert 0.2 <= drawn.min() < 0.22
+    assert 0.58 < drawn.max() <= 0.6
+    assert 0.38 < drawn.mean() < 0.42
