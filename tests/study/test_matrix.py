@@ -232,7 +232,7 @@ def test_another_dataset_gets_the_cases_chains_and_seed_of_the_training(study, b
     assert {name: given[name] for name in ("heads", "schema", "transform", "seed")} == {
         "heads": "task",
         "schema": "@schema",
-        "transform": "@train#preprocessing",
+        "transform": "@train::preprocessing",
         "seed": "@seed",
     }
     assert given["data"] == "$@cases.items('train')"
