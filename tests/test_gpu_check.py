@@ -85,15 +85,15 @@ def dies(settings):
 
 
 @pytest.mark.parametrize(
-    ("part", "error"),
+    ("part", "seconds", "error"),
     [
-        (fails, "RuntimeError: CUDA error: device-side assert triggered"),
-        (hangs, "not ready after 1 s"),
-        (dies, "the process ended with 3"),
+        (fails, 25, "RuntimeError: CUDA error: device-side assert triggered"),
+        (hangs, 5, "not ready after 5 s"),
+        (dies, 25, "the process ended with 3"),
     ],
 )
-def test_what_a_part_found_before_it_failed_is_kept(script, settings, part, error):
-    found = script.run_part(part, 1, settings)
+def test_what_a_part_found_before_it_failed_is_kept(script, settings, part, seconds, error):
+    found = script.run_part(part, seconds, settings)
     assert found["findings"] == [one()]
     assert found["error"] == error
     assert found["seconds"] < 30
@@ -115,6 +115,15 @@ def test_a_failing_part_is_named_and_takes_no_other_along(script, monkeypatch, t
     text = (tmp_path / "gpu_check.md").read_text()
     assert text.count("| a thing | here | found |") == 2
     assert "- first failed: RuntimeError: CUDA error" in text
+
+
+def test_throughput_is_told_as_a_share_of_the_best_matrix_product(script, settings):
+    products = [one(teraflops=value) for value in (200.0, 400.0)]
+    told = {"matmul": products, "throughput": [one(teraflops=100.0), one()]}
+    parts = {name: {"findings": those, "error": None} for name, those in told.items()}
+    text = script.report(settings, parts)
+    assert text.count("found (25 % of the matrix product) |") == 1
+    assert text.count("| found |") == 3
 
 
 def test_all_parts_together_take_less_than_eight_minutes(script):
