@@ -124,7 +124,8 @@ def entered(name: str, value: Any, default: Any = None, written: bool = False) -
 
     Names, metadata and modes are data wherever they are given; paths and other text where a user
     types them. In a file that is written in MONAI's language, or recorded in it, ``$``, ``@`` and
-    ``%`` at the beginning of other values keep their meaning.
+    ``%`` at the beginning of other values keep their meaning. So does an argument that is the
+    setting of its own name, ``"variant": "@variant"``, as bundles hand them on.
 
     Args:
         name: id of the setting.
@@ -132,7 +133,7 @@ def entered(name: str, value: Any, default: Any = None, written: bool = False) -
         default: of the bundle.
         written: whether the value stands in such a file.
     """
-    if _is_data(name, default, written):
+    if _is_data(name, default, written) and not _is_handed_on(name, value):
         return value if written and meant(value)[0] else _entered_data(value, written)
     if isinstance(value, Mapping):
         defaults = default if isinstance(default, Mapping) else {}
@@ -152,6 +153,12 @@ def _is_data(name: str, default: Any, written: bool) -> bool:
     if last in VALUES or name.partition("#")[0] in VALUES:
         return True
     return not written and bool(PLACE.fullmatch(last) or _is_text(default))
+
+
+def _is_handed_on(name: str, value: Any) -> bool:
+    """Whether an argument is the setting of its own name: "variant": "@variant" of a component."""
+    first, _, inner = name.partition("#")
+    return bool(inner) and first not in VALUES and value == f"@{inner.rpartition('#')[2]}"
 
 
 def _entered_data(value: Any, written: bool) -> Any:

@@ -76,6 +76,24 @@ def test_the_example_of_the_docs_exchanges_both(bundle, work, settings, capfd):
         evaluate(bundle, output_dir=str(model.folder), **settings)
 
 
+def test_the_conditioned_example_of_the_docs_trains_the_variant_that_is_asked_for(
+    bundle, work, settings
+):
+    page = PAGE.read_text()
+    (text,) = re.findall(
+        r"^```\n({\n  \"network_def\".*?condition\".*?)```", page, re.DOTALL | re.M
+    )
+    (work / "mine.json").write_text(text.replace("[16, 16, 32, 64, 128, 16]", "[4, 4, 4, 4, 4, 4]"))
+    small = {**settings, "roi_size": [32, 32], "epochs": 1}
+    model = train(bundle, "run", configuration="mine.json", variant="film", **small)
+    assert read_weights(model.folder / "model.pt")[1]["network"]["variant"] == "film"
+    assert predict(model.folder, "images", meta={"task": "disc"}).masks
+    own = json.loads(text)["network_def"]
+    own["network"]["features"] = [4] * 6
+    model = train(bundle, "typed", network_def=own, variant="me", **small)
+    assert read_weights(model.folder / "model.pt")[1]["network"]["variant"] == "me"
+
+
 def test_an_own_module_that_reads_metadata_is_told_them(bundle, work, settings):
     (work / "own_module.py").write_text(OWN)
     own = {"_target_": "own_module.Told", "schema": "@schema", "classes": "@classes"}
