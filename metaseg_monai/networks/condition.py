@@ -76,6 +76,16 @@ def condition(
     >>> network(torch.rand(2, 1, 32, 32), torch.eye(2, 3)).shape
     torch.Size([2, 2, 32, 32])
     """
+    if not isinstance(network, nn.Module):
+        raise ConfigError(f"expected a network, a torch.nn.Module, got {network!r}; give one")
+    known = {one.running for one in network.modules() if isinstance(one, Conditioned)}
+    hooks = [hook for one in network.modules() for hook in one._forward_hooks.values()]
+    if any(isinstance(hook, Behind) and hook.running not in known for hook in hooks):
+        raise ConfigError(
+            f"this {type(network).__name__} is within a conditioned network already, which uses "
+            "it and copies nothing: give condition() a copy made before (copy.deepcopy), or name "
+            "all places in one call"
+        )
     if getattr(network, "meta_features", 0):
         raise ConfigError(
             f"this {type(network).__name__} reads metadata by itself: condition one that does not "
@@ -123,7 +133,8 @@ class Conditioned(nn.Module):
 
     Attributes:
         places: names of the modules that gates stand behind; their weights are
-            `gates.<place>.*`, with "-" for the dots in a place's name.
+            `gates.<place>.*`, with "-" for the dots in a place's name (and one more behind it
+            where that is taken).
     """
 
     def __init__(
@@ -135,7 +146,12 @@ class Conditioned(nn.Module):
     ) -> None:
         super().__init__()
         self.network = network
-        self.gates = nn.ModuleDict({place.replace(".", "-"): gates[place] for place in gates})
+        self.gates = nn.ModuleDict()
+        for place, gate in gates.items():
+            key = place.replace(".", "-")
+            while hasattr(self.gates, key) or key in self.gates:  # "values"; "a-b" beside "a.b"
+                key += "-"
+            self.gates[key] = gate
         self.meta_input = meta_input
         self.meta_features = meta_input.meta_features  # M; 0: reads no metadata
         self.variant = variant
@@ -190,7 +206,8 @@ class Conditioned(nn.Module):
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         """Take weights of the bare network, too; the gates then stay as they are."""
         given = [name.removeprefix(prefix) for name in state_dict if name.startswith(prefix)]
-        if given and not any(name.startswith(("network.", "gates.")) for name in given):
+        own, bare = self.state_dict().keys(), self.network.state_dict().keys()
+        if not own & set(given) and bare & set(given):
             for name in given:
                 state_dict[f"{prefix}network.{name}"] = state_dict.pop(prefix + name)
             for name, value in self.gates.state_dict().items():

@@ -31,6 +31,8 @@ def fusible(x: Tensor) -> bool:
     tracing = torch.jit.is_tracing()  # type: ignore[attr-defined]
     if tracing or torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export():
         return False
+    if torch._C._are_functorch_transforms_active():  # torch.func.grad, vmap ...
+        return False
     return x.is_floating_point() and x.numel() > 0 and (x.is_contiguous() or _channels_last(x))
 
 

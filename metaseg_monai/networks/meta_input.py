@@ -71,6 +71,10 @@ class MetaInput(nn.Module):
         unknown_trained: bool = False,
     ) -> None:
         super().__init__()
+        if schema is not None and not isinstance(schema, MetadataSchema):
+            raise ConfigError(
+                f"schema is to be a MetadataSchema, got {schema!r}: give MetadataSchema.load(FILE)"
+            )
         if schema is None and unknown_trained:
             raise ConfigError("unknown_trained needs the schema")
         if schema is not None and meta_features is not None:
@@ -108,6 +112,11 @@ class MetaInput(nn.Module):
                 left out of a trace or export, which would then read no metadata ever after.
         """
         if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+            if meta is not None and not isinstance(meta, Tensor):
+                raise ValueError(
+                    f"expected meta as a tensor ({image.shape[0]}, {self.meta_features}), got a "
+                    f"{type(meta).__name__}: give torch.as_tensor(meta)"
+                )
             recording = torch.jit.is_tracing() or torch.compiler.is_exporting()  # type: ignore[attr-defined]
             if meta is None and self.meta_features > 0 and recording:
                 raise ValueError(

@@ -12,9 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.modules.conv import _ConvNd
+from torch.nn.parameter import is_lazy
+from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from metaseg_monai.errors import ConfigError, did_you_mean, listing
@@ -47,6 +50,7 @@ SIZES: dict[int, list[tuple[int, ...]]] = {
     3: [(16, 16, 16), (32, 32, 32), (32, 32, 64), (64, 64, 64), (96, 96, 96), (128, 128, 128)],
 }
 SEED = 0
+TINY = 1e-12  # eps of normalisations
 NORMS = (_NormBase, nn.GroupNorm)  # of batches, instances, groups: over (B, C, *S)
 LAYERS: dict[str, tuple[type[nn.Module], ...]] = {
     "block": (nn.Module,),
@@ -87,14 +91,15 @@ def find_places(
     """
     with _as_tried(network):
         image = _an_image(network, image_shape)
-        names = _named(network, at)
         if behind == "image":
-            if not isinstance(at, str):
+            if at not in GROUPS:
                 raise ConfigError(
-                    "metadata as constant channels stand at the image, at no other place: leave "
-                    "at to name a group of places"
+                    "metadata as channels beside the image stand at the image, at no other place: "
+                    f"leave out at, or name a group ({listing(GROUPS)}), got at={at!r}"
                 )
             names = _first_convolutions(network, image)
+        else:
+            names = _named(network, at)
         chosen = [network.get_submodule(name) for name in names]
         if behind in ("convolution", "normalisation"):
             layers = {inner for one in chosen for inner in one.modules()}
@@ -145,7 +150,7 @@ def _middle(x: Tensor) -> Tensor:
 @contextmanager
 def _as_tried(network: nn.Module) -> Iterator[None]:
     """Without dropout and gradients, with the batch's statistics and a tiny eps; then as it was."""
-    names = ("training", "eps", "track_running_stats")
+    names = ("training", "eps", "momentum", "track_running_stats")
     before = [
         (module, name, module.__dict__[name])
         for module in network.modules()
@@ -156,14 +161,26 @@ def _as_tried(network: nn.Module) -> Iterator[None]:
         network.eval()
         for module, name, _ in before:
             if name == "eps":
-                module.__dict__["eps"] = 1e-12
-            elif name == "training" and isinstance(module, _BatchNorm):
-                module.training, module.track_running_stats = True, False  # which stay as they are
-        with torch.no_grad():
+                module.__dict__["eps"] = TINY
+            elif name == "training" and isinstance(module, _NormBase):
+                module.training, module.track_running_stats = True, False
+                module.momentum = 0.0  # their running statistics stay as they are
+        with torch.no_grad(), _TinyEps():
             yield
     finally:
         for module, name, value in before:
             module.__dict__[name] = value
+
+
+class _TinyEps(TorchFunctionMode):
+    """Normalisations that are called as functions have a tiny eps."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Call a function of torch."""
+        kwargs = kwargs or {}
+        if func in (F.batch_norm, F.instance_norm, F.group_norm):
+            kwargs = {**kwargs, "eps": TINY}
+        return func(*args, **kwargs)
 
 
 def _an_image(network: nn.Module, shape: Sequence[int] | None) -> Tensor:
@@ -171,12 +188,13 @@ def _an_image(network: nn.Module, shape: Sequence[int] | None) -> Tensor:
     images = 3 if any(isinstance(one, _BatchNorm) for one in network.modules()) else 1
     weight = next(network.parameters(), torch.empty(0))
     if shape is not None:
-        tried = [tuple(shape)]
+        tried = [tuple(shape) if isinstance(shape, Sequence) else (shape,)]
     else:
         convolutions = [one for one in network.modules() if isinstance(one, _ConvNd)]
-        if not convolutions:
+        if not convolutions or any(is_lazy(one) for one in network.parameters()):
             raise ConfigError(
-                f"{_kind(network)} has no convolution that tells its images' channels and axes: "
+                f"{_kind(network)} has no convolution that tells its images' channels and axes, or a "
+                "lazy one: "
                 "give image_shape, (channels, *size) of an image that it takes"
             )
         axes = convolutions[0].weight.dim() - 2
@@ -188,8 +206,8 @@ def _an_image(network: nn.Module, shape: Sequence[int] | None) -> Tensor:
     faults = []
     for one in tried:
         generator = torch.Generator().manual_seed(SEED)
-        image = torch.rand(images, *one, generator=generator).to(weight)
         try:
+            image = torch.rand(images, *one, generator=generator).to(weight)
             network(image)
         except Exception as error:  # whatever the network says of a size that it does not take
             faults.append(f"{one}: {type(error).__name__}: {str(error)[:120]}")
@@ -246,6 +264,7 @@ class _Run:
     name: str
     given: Any
     output: Any
+    alone: bool  # the first is all that it was given, and by place
 
 
 def _watched(network: nn.Module, image: Tensor, modules: Sequence[nn.Module]) -> list[_Run]:
@@ -254,12 +273,16 @@ def _watched(network: nn.Module, image: Tensor, modules: Sequence[nn.Module]) ->
     names = {one: name for name, one in network.named_modules()}
 
     def watch(name: str) -> Any:
-        def record(module: nn.Module, inputs: Any, output: Any) -> None:
-            runs.append(_Run(name, inputs[0] if inputs else None, output))
+        def record(module: nn.Module, inputs: Any, named: Any, output: Any) -> None:
+            alone = len(inputs) == 1 and not named
+            runs.append(_Run(name, inputs[0] if inputs else None, output, alone))
 
         return record
 
-    hooks = [one.register_forward_hook(watch(names[one])) for one in dict.fromkeys(modules)]
+    hooks = [
+        one.register_forward_hook(watch(names[one]), with_kwargs=True)
+        for one in dict.fromkeys(modules)
+    ]
     try:
         network(image)
     finally:
@@ -291,6 +314,12 @@ def _place(
         raise ConfigError(
             f"at: {name!r} gives no features (B, C, *S) with {image.dim() - 2} spatial axes, but "
             f"{gives}; name another module"
+        )
+    if behind != "block" and not all(run.alone for run in ran):
+        raise ConfigError(
+            f"at: {ran[-1].name!r} is given more than its input, or that by name (such as "
+            "output_size), which a mechanism cannot follow; name another module, or take a gate "
+            "(me, sme, film)"
         )
     return Place(ran[-1].name, network.get_submodule(ran[-1].name), output.shape[1]), ran[-1]
 
@@ -343,6 +372,11 @@ class _Change:
 def _joined(output: Any) -> Tensor:
     """Return a network's output, flattened to one tensor if it is several."""
     leaves = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
+    if not leaves:
+        raise ConfigError(
+            f"the network gives a {type(output).__name__} in which no tensor is found, so that "
+            "no effect of metadata can be seen: let it give a tensor, or a list, tuple or dict"
+        )
     if len(leaves) == 1:
         return leaves[0]
     return torch.cat([leaf.flatten() for leaf in leaves])

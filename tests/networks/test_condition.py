@@ -6,9 +6,12 @@ import logging
 import subprocess
 import sys
 import threading
+from collections import OrderedDict
+from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from monai.data import MetaTensor
 from monai.networks import nets
 from torch import nn
@@ -438,3 +441,157 @@ def test_the_overhead_is_told():
 def test_gates_follow_the_networks_type_and_device():
     network = condition(dynunet().double(), meta_features=3)
     assert {weight.dtype for weight in network.parameters()} == {torch.float64}
+
+
+class Blocks(nn.Module):
+    """A network nobody knows: modules by name, one behind the other."""
+
+    def __init__(self, blocks, names=("a", "a-c", "values")):
+        super().__init__()
+        self.stem = nn.Conv2d(1, 8, 3, padding=1)
+        for name in names:
+            self.add_module(name, blocks())
+        self.names, self.head = names, nn.Conv2d(8, 2, 1)
+
+    def forward(self, image):
+        x = self.stem(image)
+        for name in self.names:
+            x = self._modules[name](x)
+        return self.head(x)
+
+
+def block():
+    return nn.Sequential(OrderedDict(c=nn.Conv2d(8, 8, 3, padding=1), r=nn.ReLU()))
+
+
+def test_names_that_meet_or_are_those_of_a_dictionary_keep_a_gate_each():
+    network = condition(Blocks(block), meta_features=3, at=["a.c", "a-c", "values"])
+    assert list(network.gates) == ["a-c", "a-c-", "values-"]
+    assert len({hook.gate for m in network.modules() for hook in m._forward_hooks.values()}) == 3
+    network.load_state_dict(network.state_dict())
+
+
+def test_a_network_is_conditioned_once_and_told_how_to_take_it_again():
+    bare = Blocks(block)
+    copied = copy.deepcopy(bare)
+    condition(bare, meta_features=3, at=["a"])
+    with pytest.raises(ConfigError, match=r"conditioned network already.*deepcopy"):
+        condition(bare, variant="film", meta_features=3, at=["a-c"])
+    condition(condition(copied, variant="se", at=["a"]), meta_features=3, at=["network.a-c"])
+
+
+class Wrapped(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.network = Blocks(block)
+
+    def forward(self, image):
+        return self.network(image)
+
+
+def test_bare_weights_load_where_a_part_is_called_network():
+    bare = Wrapped()
+    network = condition(Wrapped(), meta_features=3, at=["network.a"])
+    network.load_state_dict(bare.state_dict())
+    assert torch.equal(network.network.network.head.weight, bare.network.head.weight)
+    again = condition(Wrapped(), meta_features=3, at=["network.a"])
+    again.load_state_dict(network.state_dict())
+
+
+class Functional(nn.Module):
+    def __init__(self, normalise):
+        super().__init__()
+        self.c, self.normalise = nn.Conv2d(8, 8, 3, padding=1), normalise
+
+    def forward(self, x):
+        return F.relu(self.normalise(self.c(x)))
+
+
+@pytest.mark.parametrize(
+    "normalise",
+    [
+        F.instance_norm,
+        lambda x: F.group_norm(x, 8),
+        nn.InstanceNorm2d(8, track_running_stats=True),
+    ],
+    ids=["function", "groups", "tracking"],
+)
+def test_a_normalisation_cancels_a_gate_as_a_function_and_with_statistics_too(normalise):
+    network = Blocks(lambda: Functional(normalise), ("a",))
+    before = copy.deepcopy(network.state_dict())
+    with pytest.raises(ConfigError, match=r"'a\.c' have no effect"):
+        condition(network, meta_features=3, at=["a.c"])
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert condition(network, meta_features=3, at=["a"]).places == ("a",)
+
+
+def test_metadata_as_channels_stand_at_the_image_of_any_network():
+    for variant in ("constant-channel", "meta-image"):
+        network = condition(Blocks(block), variant=variant, meta_features=3)
+        assert network.places == ("stem",)
+        with pytest.raises(ConfigError, match="leave out at"):
+            condition(Blocks(block), variant=variant, meta_features=3, at=["a"])
+
+
+class Told(Blocks):
+    """Calls a layer with more than its input."""
+
+    def __init__(self):
+        super().__init__(block, ("a",))
+        self.up = nn.ConvTranspose2d(8, 8, 2, stride=2)
+
+    def forward(self, image):
+        x = self.stem(image)
+        return self.head(self.up(F.max_pool2d(x, 2), output_size=x.shape[2:]))
+
+
+def test_a_layer_that_is_told_more_than_its_input_takes_gates_only():
+    with pytest.raises(ConfigError, match="'up' is given more than its input"):
+        condition(Told(), variant="low-rank", meta_features=3, at=["up"])
+    network = condition(Told(), variant="sme", meta_features=3, at=["up"])
+    assert network(torch.rand(2, 1, 17, 19), torch.eye(3)[:2]).shape == (2, 2, 17, 19)
+
+
+class Other(Blocks):
+    def forward(self, image):
+        return SimpleNamespace(out=super().forward(image))
+
+
+@pytest.mark.parametrize(
+    ("network", "settings", "message"),
+    [
+        (lambda: Other(block), {}, "gives a SimpleNamespace in which no tensor"),
+        (lambda: nn.Sequential(nn.LazyConv2d(8, 3)), {"at": ["0"]}, "or a lazy one.*image_shape"),
+        (lambda: Blocks(block), {"image_shape": "abc"}, "image_shape, .channels"),
+        (lambda: Blocks(block), {"image_shape": 32}, "image_shape, .channels"),
+        (lambda: Blocks(block), {"meta_features": None, "schema": "s.json"}, "a MetadataSchema"),
+        (lambda: Blocks, {}, "expected a network"),
+    ],
+)
+def test_what_is_no_network_image_or_schema_is_refused(network, settings, message):
+    with pytest.raises(ConfigError, match=message):
+        condition(network(), **{"meta_features": 3, "at": ["a"], **settings})
+
+
+def test_metadata_are_a_tensor():
+    network = condition(Blocks(block), meta_features=3, at=["a"])
+    for meta in ([[0, 0, 1]], torch.eye(3)[:1].numpy()):
+        with pytest.raises(ValueError, match="expected meta as a tensor"):
+            network(torch.rand(1, 1, 8, 8), meta)
+
+
+def test_transformed_functions_take_gates_as_plain_operations():
+    network = condition(Blocks(block), meta_features=3, at=["a"])
+    stirred(network)
+    image, meta, weights = (
+        torch.rand(2, 1, 8, 8),
+        torch.eye(3)[:2],
+        dict(network.named_parameters()),
+    )
+
+    def loss(weights):
+        return torch.func.functional_call(network, weights, (image, meta)).square().sum()
+
+    found = torch.func.grad(loss)(weights)
+    loss(weights).backward()
+    assert all(torch.allclose(found[n], w.grad, atol=1e-5) for n, w in weights.items() if "a." in n)
