@@ -193,8 +193,8 @@ def _an_image(network: nn.Module, shape: Sequence[int] | None) -> Tensor:
         convolutions = [one for one in network.modules() if isinstance(one, _ConvNd)]
         if not convolutions or any(is_lazy(one) for one in network.parameters()):
             raise ConfigError(
-                f"{_kind(network)} has no convolution that tells its images' channels and axes, or a "
-                "lazy one: "
+                f"{_kind(network)} has no convolution that tells its images' channels and axes, or "
+                "a lazy one: "
                 "give image_shape, (channels, *size) of an image that it takes"
             )
         axes = convolutions[0].weight.dim() - 2
