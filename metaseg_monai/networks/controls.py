@@ -103,6 +103,8 @@ class MetaImage(Mechanism):
     def drawn(self, meta: Tensor, x: Tensor) -> Tensor:
         """Return the pictures (B, 1, *S) of metadata (B, M) for images x (B, C, *S)."""
         picture = meta.index_select(1, self.entry).view(-1, 1, self.cells, self.cells)
+        if x.dim() == 3:  # a signal has its cells in a row
+            picture = picture.flatten(2)
         if x.dim() == 5:  # every plane has the same
             picture = picture.unsqueeze(-1)
         return F.interpolate(picture, size=x.shape[2:], mode="nearest")

@@ -58,3 +58,10 @@ def test_the_picture_is_a_second_channel_of_the_image():
     image, meta = torch.rand(3, 1, 17, 20), torch.eye(2)[[0, 1, 1]]
     both = torch.cat([image, control.drawn(meta, image)], dim=1)
     torch.testing.assert_close(network(image, meta), wide(both))
+
+
+def test_a_signal_has_the_cells_in_a_row():
+    control = MetaImage(torch.nn.Conv1d(1, 4, 3, padding=1), 3)
+    x = torch.rand(3, 1, 64)
+    assert torch.equal(control.drawn(torch.eye(3), x)[:, 0], torch.eye(3)[:, control.entry])
+    assert control(x, torch.rand(3, 4, 64), torch.eye(3)).shape == (3, 4, 64)
