@@ -5,6 +5,7 @@ turning order, and gives one ratio per variant; the table shows the median ratio
 which a noisy machine moves far less than the times.
 """
 
+import inspect
 import statistics
 import sys
 import tempfile
@@ -12,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from monai.networks.nets import BasicUNet, DynUNet, SegResNet
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from metaseg_monai.errors import ConfigError, MetasegError
+from metaseg_monai.errors import ConfigError, MetasegError, did_you_mean
 from metaseg_monai.files import writable
 from metaseg_monai.losses import PixelCrossEntropy
 from metaseg_monai.networks import (
@@ -590,8 +592,18 @@ def _try_to_write(path: Path) -> None:
         tempfile.TemporaryFile(dir=path.parent).close()
 
 
+def check_flags(command: Callable[..., Any], arguments: Sequence[str]) -> None:
+    """Refuse a flag that a command does not have, which Fire finds after it has run."""
+    known = [*inspect.signature(command).parameters, "help"]
+    for argument in takewhile(lambda one: one != "--", arguments):
+        name = argument[2:].partition("=")[0].replace("-", "_")
+        if argument[:2] == "--" and not {name, name.removeprefix("no")} & {*known}:
+            raise ConfigError(f"there is no flag --{name}; {did_you_mean(name, known)} See --help")
+
+
 if __name__ == "__main__":
     try:
+        check_flags(benchmark, sys.argv[1:])
         fire.Fire(benchmark)
     except MetasegError as error:
         sys.exit(f"benchmark: {error}")

@@ -24,7 +24,17 @@ from typing import Any, TypeVar
 import fire
 import torch
 import torch.distributed as dist
-from benchmark import NETWORKS, Row, inputs_of, interleaved, listed, markdown, measure, training
+from benchmark import (
+    NETWORKS,
+    Row,
+    check_flags,
+    inputs_of,
+    interleaved,
+    listed,
+    markdown,
+    measure,
+    training,
+)
 from ignite.engine import Events
 from monai.transforms import RandSpatialCropd
 from torch import Tensor, nn
@@ -565,6 +575,7 @@ def report(settings: Settings, found: Mapping[str, Mapping[str, Any]]) -> str:
 
 if __name__ == "__main__":
     try:
+        check_flags(gpu_check, sys.argv[1:])
         fire.Fire(gpu_check)
     except MetasegError as error:
         sys.exit(f"gpu_check: {error}")

@@ -179,3 +179,19 @@ def test_a_file_that_cannot_be_written_is_refused_before_it_measures(script, mon
         script.benchmark(**SMALL, networks="unet3", output=str(tmp_path / "file" / "cost.csv"))
     with pytest.raises(MetasegError, match="is a folder"):
         script.benchmark(**SMALL, networks="unet3", output=str(tmp_path))
+
+
+def test_a_misspelt_flag_is_refused_before_it_measures(script):
+    with pytest.raises(ConfigError, match="no flag --network; did you mean 'networks'"):
+        script.check_flags(script.benchmark, ["--network", "unet3"])
+    given = [
+        "unet3",
+        "--at=all",
+        "--nofused",
+        "--channels_last",
+        "False",
+        "--help",
+        "--",
+        "--trace",
+    ]
+    script.check_flags(script.benchmark, given)
