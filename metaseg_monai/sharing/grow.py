@@ -15,7 +15,7 @@ from ignite.engine import Engine, Events
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from metaseg_monai.bundle.overrides import SHORT, as_data, load_config
+from metaseg_monai.bundle.overrides import SHORT, as_data, load_config, read_back
 from metaseg_monai.bundle.run import configs_of, configuration_file, running
 from metaseg_monai.bundle.trust import BORN, birth_of, was_trained_here
 from metaseg_monai.errors import ConfigError, MetadataError, listing
@@ -130,6 +130,10 @@ def grow(
         olds = {} if old is None else {field: old}
         network = grow_network(processes.bare_network(weights.network), before, after, olds)
         definition = _with_schema(weights.recorded["network"], before)
+    tests = [configuration_file(root, name) for name in configs_of("evaluate", more=further)]
+    shuffle = read_back(recorded.get("shuffle", load_config(tests, root).get("shuffle"))) or {}
+    if foreign := shuffle.get(field):  # of each new value, too
+        shuffle = {**shuffle, field: {**dict.fromkeys(given, next(iter(foreign))), **foreign}}
     entries = tuple(name for name in after.entry_names if name not in before.entry_names)
     content = {
         **_lasting(recorded, (*OF_RUN, *OF_DATA)),
@@ -154,6 +158,7 @@ def grow(
         },
         "+train#handlers": ["@start_from"],
         "train#log#metrics": ["val_loss", "old_f1", "new_f1"],
+        **({"shuffle": as_data(shuffle)} if foreign else {}),
     }
     settings = _lasting(settings, OF_RUN) | {"output_dir": recorded["output_dir"]}
     with new_folder(place) as part:

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
+from metaseg_monai.bundle.overrides import read_back
 from metaseg_monai.bundle.run import read_workflow
 from metaseg_monai.bundle.trust import was_trained_here
 from metaseg_monai.errors import ConfigError, MetadataError
@@ -164,3 +165,16 @@ def test_only_models_grow(model, tmp_path):
     bundle, _, _ = model
     with pytest.raises(ConfigError, match="is no folder of a trained model"):
         grow(bundle.root, "task", tmp_path / "out", value="bean")
+
+
+def test_a_grown_model_is_evaluated_in_the_modes_of_its_bundle(model, tmp_path):
+    _, folder, _ = model
+    made = grow(folder, "task", tmp_path / "one", value="new $task")
+    grow(made.folder, "task", tmp_path / "two", value="bean")
+    for grown in (made.folder, tmp_path / "two"):
+        scores = run.evaluate(grown, modes="normal,shuffle,fixed:*").scores
+        assert "shuffle" in scores.index
+    shuffle = json.loads((tmp_path / "two" / "grown.json").read_text())["shuffle"]
+    assert {name: label for name, label in read_back(shuffle)["task"].items() if " " in name} == {
+        "new $task": "triangle"
+    }
