@@ -13,6 +13,7 @@ from metaseg_monai.errors import ConfigError, did_you_mean
 from metaseg_monai.networks.condition import Conditioned
 from metaseg_monai.networks.gates import ChannelGate
 from metaseg_monai.networks.mechanisms import AdaptiveNorm
+from metaseg_monai.networks.multi_head import MultiHeadUnet3
 from metaseg_monai.networks.unet3 import Unet3, gate_places
 
 Excite = Callable[[Tensor, Tensor], tuple[Tensor, Tensor | None]]
@@ -81,7 +82,8 @@ def gates_of(network: nn.Module) -> dict[str, ChannelGate]:
     Args:
         network: any network. Those of a `Unet3` have the names of `gate_places`, in the order in
             which an image passes them, those of `condition` the names of the modules they stand
-            behind; those of another have their module path.
+            behind; those of another have their module path. Of `MultiHeadUnet3` they are those
+            that all heads share.
 
     Raises:
         ConfigError: it has no gate.
@@ -100,6 +102,8 @@ def gates_of(network: nn.Module) -> dict[str, ChannelGate]:
     elif isinstance(network, Conditioned):
         gates_at = zip(network.places, network.gates.values(), strict=True)
         named = {name: getattr(gate, "modulation", gate) for name, gate in gates_at}
+    elif isinstance(network, MultiHeadUnet3):  # a head is run on its own images only
+        named = {name: one for name, one in named.items() if not name.startswith("heads.")}
     gates = {name or "gate": gate for name, gate in named.items() if isinstance(gate, ChannelGate)}
     if not gates:
         raise ConfigError(

@@ -6,7 +6,7 @@ import torch
 from monai.networks.layers.factories import Pool
 from torch import Tensor, nn
 
-from metaseg_monai.errors import ConfigError
+from metaseg_monai.errors import ConfigError, MetadataError
 from metaseg_monai.metadata import MetadataSchema
 from metaseg_monai.metadata.fields import Categorical
 from metaseg_monai.networks.gates import HiddenFrom, Start
@@ -137,8 +137,8 @@ class MultiHeadUnet3(nn.Module):
                 are not checked, and the heads are added up by them.
 
         Raises:
-            ValueError: the number of axes of `image`, or the batch or width of `meta`, is wrong;
-                or a row names no head, or several, such as that of an unknown task.
+            ValueError: the number of axes of `image`, or the batch or width of `meta`, is wrong.
+            MetadataError: a row names no head, or several, such as that of an unknown task.
         """
         check_axes(image, self.spatial_dims)
         x = image
@@ -170,7 +170,7 @@ class MultiHeadUnet3(nn.Module):
         one_hot = ((meta == 1).sum(dim=1) == 1) & ((meta != 0).sum(dim=1) == 1)
         if not bool(one_hot.all()):
             row = int(one_hot.int().argmin())
-            raise ValueError(
+            raise MetadataError(
                 f"expected one head for each image, got meta {meta[row].tolist()} of image {row}: "
                 f"give a 1 for one of {', '.join(self.tasks)} and 0 for the others, or leave meta "
                 "out, which gives all heads (test modes: normal, shuffle, fixed:*)"

@@ -5,7 +5,7 @@ from torch import nn
 
 from metaseg_monai.errors import ConfigError
 from metaseg_monai.explain import few_cases, gates_of, record_gates
-from metaseg_monai.networks import SqueezeExcite, Unet3, condition
+from metaseg_monai.networks import MultiHeadUnet3, SqueezeExcite, Unet3, condition
 
 
 def small(variant="sme", **settings):
@@ -152,3 +152,10 @@ def test_all_cases_are_kept_where_there_are_fewer():
 def test_no_case_is_refused():
     with pytest.raises(ConfigError, match="explain_cases must be 1 or more, got 0"):
         few_cases(ITEMS, 0)
+
+
+def test_of_several_heads_the_gates_that_all_images_pass_are_watched():
+    network = MultiHeadUnet3(2, "low", channels=4, levels=1)
+    assert list(gates_of(network)) == ["encoder.0.gate", "middle.gate"]
+    with pytest.raises(ConfigError, match="no gates to explain"):
+        gates_of(MultiHeadUnet3(2, gates="none", channels=4, levels=1))

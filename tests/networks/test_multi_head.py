@@ -106,7 +106,7 @@ def test_in_a_mixed_batch_each_head_sees_its_own_images_only():
 @pytest.mark.parametrize("row", [[0.0, 0.0], [1.0, 1.0], [0.7, 0.3], [1.0, -1.0]])
 def test_a_row_that_names_no_head_or_several_is_refused(row):
     meta = torch.tensor([[1.0, 0.0], row])
-    with pytest.raises(ValueError, match=r"of image 1: give a 1 for one of nuclei, anomalies"):
+    with pytest.raises(MetadataError, match=r"of image 1: give a 1 for one of nuclei, anomalies"):
         small(heads="task", schema=SCHEMA)(torch.rand(2, 1, 8, 8), meta)
 
 
