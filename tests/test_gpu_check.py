@@ -117,6 +117,21 @@ def test_a_failing_part_is_named_and_takes_no_other_along(script, monkeypatch, t
     assert "- first failed: RuntimeError: CUDA error" in text
 
 
+def test_a_training_with_reading_takes_steps_on_what_was_read(script, settings, monkeypatch):
+    read = {
+        "image": torch.full((2, 1, 16, 16), 0.5),
+        "label": torch.zeros(2, 1, 16, 16, dtype=torch.long),
+        "meta": torch.eye(2, 3),
+    }
+    taken = []
+    step = lambda inputs, label: taken.append((*inputs, label))  # noqa: E731
+    monkeypatch.setattr(script, "training", lambda network, dtype: step)
+    monkeypatch.setattr(script, "_repeated", lambda run, *_: run() or 1.0)
+    list(script._trained("unet3", "sme", 3, lambda batch_size: [read], settings))
+    for ours, theirs in zip(taken[-1], (read["image"], read["meta"], read["label"]), strict=True):
+        assert torch.equal(ours, theirs)
+
+
 def test_throughput_is_told_as_a_share_of_the_best_matrix_product(script, settings):
     products = [one(teraflops=value) for value in (200.0, 400.0)]
     told = {"matmul": products, "throughput": [one(teraflops=100.0), one()]}

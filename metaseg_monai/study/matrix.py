@@ -91,7 +91,7 @@ COMPLETED = {
         "data": "$@cases.items('train')",
         "schema": "@schema",
         "transform": "@train#preprocessing",
-        "augment": "@train#augmentation",
+        "augment": "$@train#augmentation + [@train#drop_metadata]",
         "seed": "@seed",
     },
     "network_def": {"schema": "@schema", "unknown_trained": "$@metadata_dropout > 0"},

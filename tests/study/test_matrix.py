@@ -236,3 +236,4 @@ def test_another_dataset_gets_the_cases_chains_and_seed_of_the_training(study, b
         "seed": "@seed",
     }
     assert given["data"] == "$@cases.items('train')"
+    assert "drop_metadata" in given["augment"]  # as the bundle's own, whose weights know unknown
