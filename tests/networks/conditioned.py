@@ -1,13 +1,23 @@
 """Networks of MONAI, small, by what `condition` is tried on."""
 
 from monai.networks import nets
+from torch import nn
 
 U = {"channels": (4, 8, 8, 16), "strides": (2, 2, 2)}
 DYN = {"kernel_size": [3] * 3, "strides": [1, 2, 2], "upsample_kernel_size": [2] * 2}
 NEXT = {"blocks_down": (1, 1, 1), "blocks_up": (1, 1, 1), "blocks_bottleneck": 1}
 IO = {"in_channels": 1, "out_channels": 2}
 
-# name: (network of a number of axes, sizes of its images)
+
+def without_dropout(network):
+    """Let a network be trained twice alike."""
+    for module in network.modules():
+        if isinstance(module, nn.modules.dropout._DropoutNd):
+            module.p = 0.0
+    return network
+
+
+# name: network of a number of axes
 NETWORKS = {
     "BasicUNet": lambda d: nets.BasicUNet(d, **IO, features=(8, 8, 8, 8, 8, 8)),
     "UNet": lambda d: nets.UNet(d, **IO, **U),
@@ -35,7 +45,7 @@ NETWORKS = {
     "MedNeXt deep": lambda d: nets.MedNeXt(
         d, 8, **IO, **NEXT, kernel_size=3, use_residual_connection=True, deep_supervision=True
     ),
-    "VNet": lambda d: nets.VNet(d, **IO, dropout_prob_down=None, dropout_prob_up=(None, 0.0)),
+    "VNet": lambda d: without_dropout(nets.VNet(d, **IO)),
     "HighResNet": lambda d: nets.HighResNet(d, **IO),
 }
 NEEDS_EINOPS = ("UNETR", "SwinUNETR")

@@ -206,14 +206,18 @@ def check_compiled(build, size, *, whole=True):
     weights = list(network.parameters())
     for seed in (1, 2):
         image, meta = batch(network, size, seed)
-        outcomes = []
+        preds, gradients = [], []
         for one in (network, compiled):
-            preds = tensors(one(image, meta))
-            loss = sum(pred.square().mean() for pred in preds)
-            outcomes.append([*preds, *torch.autograd.grad(loss, weights, allow_unused=True)])
-        for ours, theirs in zip(*outcomes, strict=True):
+            preds.append(tensors(one(image, meta)))
+            loss = sum(pred.square().mean() for pred in preds[-1])
+            gradients.append(torch.autograd.grad(loss, weights, allow_unused=True))
+        for ours, theirs in zip(*preds, strict=True):
+            torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+        # of weights before a normalisation they are sums of large terms that cancel
+        largest = max(float(one.abs().max()) for one in gradients[0] if one is not None)
+        for ours, theirs in zip(*gradients, strict=True):
             if ours is not None:
-                torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+                torch.testing.assert_close(ours, theirs, atol=1e-3 * largest, rtol=1e-4)
 
 
 def check_onnx(build, size, other):
