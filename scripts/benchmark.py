@@ -114,6 +114,9 @@ class Row:
         at: where gates stand, and how many they are.
         parameters: that learn.
         frozen: values beside them that do not.
+        memory_mib: that a training step holds at most between forward and backward pass: weights,
+            their gradients, Adam's moments, and all tensors that are kept for the backward pass.
+        memory_mib_bare: likewise of the bare network.
     """
 
     network: str
@@ -134,6 +137,8 @@ class Row:
     third_quartile: float
     milliseconds: float
     milliseconds_bare: float
+    memory_mib: float
+    memory_mib_bare: float
     repetitions: int
 
 
@@ -249,7 +254,7 @@ def benchmark(
     threads: int | None = None,
     output: str | None = None,
 ) -> None:
-    """Print a Markdown table, network x variant: parameters, and time over the bare network.
+    """Print a Markdown table, network x variant: parameters, memory and time over the bare network.
 
     With its defaults it takes about 9 minutes on two quiet cores.
 
@@ -408,6 +413,7 @@ def measure(
 
     rows = []
     for dtype in dtypes:
+        memory: dict[str, float] = {}
         for step in steps:
             make = training if step == "training" else inference
             runs = {
@@ -420,6 +426,9 @@ def measure(
                     progress.update(cost)
 
             try:
+                if not memory:
+                    for variant, network in built.items():
+                        memory[variant] = held(network, inputs_of(network, image, meta), dtype)
                 seconds = interleaved(runs, repetitions, device, done)
             except ValueError as error:  # such as a normalisation of a single pixel
                 sizes = "x".join(map(str, shape))
@@ -438,6 +447,7 @@ def measure(
             for variant in [*built][1:]:
                 sizes_of = _sizes(built[variant], built["none"])
                 times = _times(seconds[variant], seconds["none"])
+                times |= {"memory_mib": memory[variant], "memory_mib_bare": memory["none"]}
                 at = _at(built[variant], variant, subject.at)
                 rows.append(Row(name, variant, at, **setting, **sizes_of, **times))
     return rows, left_out
@@ -504,6 +514,31 @@ def inference(network: nn.Module, dtype: str) -> Callable[[tuple[Tensor, ...], T
     return step
 
 
+def held(network: nn.Module, inputs: tuple[Tensor, ...], dtype: str) -> float:
+    """Return the MiB that a training step holds, see `Row`; what is in use for a moment is not."""
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    network.train()
+    weights = [one for one in network.parameters() if one.requires_grad]
+    fixed = list(network.buffers())
+    with (
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+        torch.autocast(inputs[0].device.type, torch.bfloat16, enabled=dtype == "bfloat16"),
+    ):
+        pred = network(*inputs)
+    for one in (*weights, *fixed):
+        kept.pop(one.untyped_storage().data_ptr(), None)
+    del pred
+    bytes_of = [one.numel() * one.element_size() for one in (*weights, *fixed)]
+    state = 3 * sum(bytes_of[: len(weights)])  # gradients and two moments
+    return (sum(bytes_of) + state + sum(kept.values())) / 2**20
+
+
 def interleaved(
     runs: Mapping[str, Callable[[], None]],
     repetitions: int,
@@ -548,17 +583,18 @@ def markdown(rows: Sequence[Row]) -> str:
     """Return a table with a line for each network and variant, times of the bare one first."""
     columns = list(dict.fromkeys((row.step, row.dtype) for row in rows))
     lines = [
-        "| network | setting | variant | at | parameters | added | "
+        "| network | setting | variant | at | parameters | added | memory | "
         + " | ".join(map(" ".join, columns))
         + " |",
-        "| --- | --- | --- | --- | ---: | ---: |" + " ---: |" * len(columns),
+        "| --- | --- | --- | --- | ---: | ---: | ---: |" + " ---: |" * len(columns),
     ]
     for network in dict.fromkeys(row.network for row in rows):
         own = [row for row in rows if row.network == network]
         first = own[0]
         setting = f"{first.image} {first.layout}, {first.device}, {first.threads} threads"
         times = {(row.step, row.dtype): f"{row.milliseconds_bare:.0f} ms" for row in own}
-        cells = [network, setting, "none", "", f"{first.parameters_bare:,}", ""]
+        held_bare = f"{first.memory_mib_bare:.0f} MiB"
+        cells = [network, setting, "none", "", f"{first.parameters_bare:,}", "", held_bare]
         lines.append(_line(cells + [times.get(one, "") for one in columns]))
         for variant in dict.fromkeys(row.variant for row in own):
             those = [row for row in own if row.variant == variant]
@@ -569,7 +605,8 @@ def markdown(rows: Sequence[Row]) -> str:
                 f"({row.first_quartile:.3f}-{row.third_quartile:.3f})"
                 for row in those
             }
-            cells = ["", "", variant, those[0].at, f"{those[0].parameters:,}", added]
+            more = f"{those[0].memory_mib / those[0].memory_mib_bare:.3f}"
+            cells = ["", "", variant, those[0].at, f"{those[0].parameters:,}", added, more]
             lines.append(_line(cells + [ratios.get(one, "") for one in columns]))
     return "\n".join(lines)
 

@@ -195,3 +195,20 @@ def test_a_misspelt_flag_is_refused_before_it_measures(script):
         "--trace",
     ]
     script.check_flags(script.benchmark, given)
+
+
+def test_memory_is_that_of_weights_state_and_what_is_kept_for_the_backward_pass(script):
+    network = torch.nn.Conv2d(1, 2, 3, padding=1)
+    weights, kept = 4 * (18 + 2) * 4, 2 * 64 * 4  # with gradients and moments; the image
+    held = script.held(network, (torch.rand(2, 1, 8, 8),), "float32")
+    assert held * 2**20 == weights + kept
+
+
+def test_memory_grows_by_what_a_network_makes_of_metadata(script):
+    subject = replace(script.NETWORKS["unet3"], channels=16, levels=2, size=16)
+    image, meta = torch.rand(1, 1, 16, 16), torch.eye(1, 7)
+    held = {}
+    for name in ("none", "dynamic", "dynamic-joint"):
+        network = subject.build(subject, name)
+        held[name] = script.held(network, script.inputs_of(network, image, meta), "float32")
+    assert held["none"] < held["dynamic"] < held["dynamic-joint"]
