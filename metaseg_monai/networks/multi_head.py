@@ -28,7 +28,8 @@ class MultiHeadUnet3(nn.Module):
       `optim_set_to_none`, for a gradient of zero would let an optimiser with momentum move the
       other heads; and several processes `find_unused_parameters` of DistributedDataParallel.
     - Parallel training: without metadata all heads answer, for labels of all tasks
-      (`metaseg_monai.training.join_heads`, `metaseg_monai.losses.HeadsCrossEntropy`).
+      (`metaseg_monai.training.join_heads`, `metaseg_monai.losses.HeadsCrossEntropy`). A head that
+      has no label in a batch has a gradient of zero, and moves on by the optimiser's momentum.
 
     Args:
         heads: with a schema: its field, the only one, whose values are the tasks, in that order.
