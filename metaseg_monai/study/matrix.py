@@ -129,7 +129,8 @@ def expand(study: Study, trust: bool = False) -> list[Run]:
         place = f"seed{seed}" if len(study.data_seeds) == 1 else f"data{data_seed}-seed{seed}"
         for condition, own in study.conditions.items():
             of_condition = fill_data_seed(own, data_seed)
-            settings = {**common, "variant": condition, **of_condition, "seed": seed}
+            variant = "se" if condition in EXPERTS else condition
+            settings = {**common, "variant": variant, **of_condition, "seed": seed}
             settings = _completed(with_files_of(bundle, settings))
             settings = check_overrides(config, settings, written=True)
             parsed = _parsed(config, settings, bundle)
@@ -213,8 +214,6 @@ def _per_domain(
                 f"{', '.join(ALL_VARIANTS)}."
             )
         return {None: settings}
-    if settings["variant"] == condition:
-        settings = {**settings, "variant": "se"}
     cases = settings.get("cases", "@table")
     field, values = _domains(cases, read_back(effective["domain"]), schema)
     more = {"train#dataset#data": {"_target_": FILL, **FILLED}} if EXPERTS[condition] else {}

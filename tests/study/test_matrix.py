@@ -49,6 +49,15 @@ def test_experts_are_one_se_network_for_each_domain(study, bundle):
     assert fewer[0].settings["cases"]["table"] == few["cases"]
 
 
+def test_experts_with_a_network_of_their_own_are_se_networks_too(study, bundle):
+    network = {
+        "_target_": "metaseg_monai.networks.condition",
+        "network": {"_target_": "SegResNet", "spatial_dims": 2},
+    }
+    runs = expand(study(bundle, {"experts": {"network_def": network}}, seeds=[0]))
+    assert {run.settings["network_def"]["variant"] for run in runs} == {"se"}
+
+
 def test_experts_at_equal_steps_see_their_cases_as_often_as_all_are(study, bundle, tmp_path):
     rare = {"cases": {**SELECT, "share": {"task": {"disc": {"of": "own", "part": 0.5}}}}}
     settings = {**rare, "dataset_dir": str(tmp_path / "data")}
