@@ -2,7 +2,7 @@
 
 from metaseg_monai.metadata import MetadataSchema
 from metaseg_monai.networks.gates import SqueezeExcite
-from metaseg_monai.networks.unet3 import Unet3
+from metaseg_monai.networks.unet3 import Unet3, check_sizes
 from metaseg_monai.networks.variants import base_variant, meta_input_of
 
 
@@ -43,6 +43,7 @@ def authors_unet3(
     >>> sum(weight.numel() for weight in authors_unet3(variant="me", meta_features=7).parameters())
     1502530
     """
+    check_sizes(spatial_dims, in_channels, out_channels, channels, levels)
     base = base_variant(variant)
     width = meta_input_of(variant, schema, meta_features, unknown_trained).meta_features
     inputs = channels + width if base == "sme" else channels

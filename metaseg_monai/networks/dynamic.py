@@ -11,7 +11,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from metaseg_monai.errors import ConfigError
 from metaseg_monai.metadata import MetadataSchema
-from metaseg_monai.networks.gates import HiddenFrom, Start
+from metaseg_monai.networks.gates import HiddenFrom, Start, check_flags
 from metaseg_monai.networks.meta_input import required_meta
 from metaseg_monai.networks.unet3 import GatesAtPlaces, ToNearest, Trunk, check_sizes, gate_places
 from metaseg_monai.networks.variants import base_variant, meta_input_of
@@ -44,7 +44,7 @@ def dynamic_layers(
     """
     if layers not in ("outer", "inner"):
         raise ConfigError(f"layers must be 'outer' or 'inner', got {layers!r}")
-    if not 0 < part <= 1:
+    if not isinstance(part, int | float) or not 0 < part <= 1:
         raise ConfigError(f"part must be above 0 and at most 1, got {part!r}")
     middle = convolutions // 2
     wanted = int(part * convolutions + 0.5)
@@ -140,6 +140,9 @@ class DynamicUnet3(Trunk):
             )
         if gates not in ("none", "se"):
             raise ConfigError(f"gates must be 'none' or 'se', got {gates!r}")
+        check_flags(symmetric=symmetric, joint=joint)
+        if not isinstance(seed, int):
+            raise ConfigError(f"seed must be a whole number, got {seed!r}")
         if product not in ("matrix", "elementwise"):
             raise ConfigError(f"product must be 'matrix' or 'elementwise', got {product!r}")
         if generator not in ("linear", "two-layer"):

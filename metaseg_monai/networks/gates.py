@@ -115,6 +115,17 @@ class NoGate(nn.Module):
 HiddenFrom = Literal["channels", "inputs"]
 
 
+def check_flags(**flags: object) -> None:
+    """Refuse what is neither True nor False; the text "no" would count as True.
+
+    Raises:
+        ConfigError: naming the argument.
+    """
+    for name, flag in flags.items():
+        if not isinstance(flag, bool):
+            raise ConfigError(f"{name} must be true or false, got {flag!r}")
+
+
 def hidden_width(
     channels: int, reduction: float, inputs: int = 0, hidden_from: str = "channels"
 ) -> int:

@@ -1,6 +1,7 @@
 """Unet3: a U-Net of triple convolutions and constant width, with a gate behind each level."""
 
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral
 from typing import Any, Literal
 
 import torch
@@ -113,10 +114,12 @@ def check_sizes(
     """
     sizes = {"in_channels": in_channels, "out_channels": out_channels}
     for name, size in {**sizes, "channels": channels, "levels": levels}.items():
+        if isinstance(size, bool) or not isinstance(size, Integral):
+            raise ConfigError(f"{name} must be a whole number, got {size!r}")
         if size < 1:
             raise ConfigError(f"{name} must be 1 or more, got {size}")
-    if spatial_dims not in (2, 3):
-        raise ConfigError(f"spatial_dims must be 2 or 3, got {spatial_dims}")
+    if not isinstance(spatial_dims, Integral) or spatial_dims not in (2, 3):
+        raise ConfigError(f"spatial_dims must be 2 or 3, got {spatial_dims!r}")
 
 
 def check_axes(image: Tensor, spatial_dims: int) -> None:

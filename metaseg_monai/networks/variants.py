@@ -15,6 +15,7 @@ from metaseg_monai.networks.gates import (
     MetadataExcite,
     SqueezeExcite,
     SqueezeMetadataExcite,
+    check_flags,
 )
 from metaseg_monai.networks.mechanisms import (
     AdaptiveNorm,
@@ -150,6 +151,7 @@ def gate_of_variant(
             f"variant {variant!r} is no gate but a network, metaseg_monai.networks."
             f"{OTHERS[variant]}: take that (network_def#_target_), or another variant"
         )
+    check_flags(shift=shift)
     known = {name: inspect.signature(made).parameters for name, made in TABLE.items()}
     if shift and "shift" not in known[variant]:
         shifting = ", ".join(name for name in TABLE if "shift" in known[name])
