@@ -2,6 +2,7 @@
 
 import logging
 import math
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -82,7 +83,8 @@ class TryBatches:
         """Try the batches.
 
         Raises:
-            TrainingError: a batch holds too little for batch normalisation, or nothing is learned.
+            TrainingError: a batch holds too little for batch normalisation, does not fit the
+                network, or nothing is learned.
             DataError: images cannot be read, or do not go into one batch; names the cases.
         """
         loader = engine.data_loader
@@ -142,6 +144,14 @@ class TryBatches:
                 for weight, gradient in zip(weights, found, strict=True):
                     weight.grad = gradient
             return not bool(torch.isfinite(loss)) or _can_step(network)  # the first step tells why
+        except RuntimeError as error:
+            if not UNFIT.search(str(error)):
+                raise
+            raise TrainingError(
+                f"The network (network_def) cannot take images of {image.shape[1]} channel(s) and "
+                f"{'x'.join(map(str, image.shape[2:]))}: {error}. Make its in_channels those of "
+                "the images (in_channels), or the crops as divisible as it halves them (--roi_size)"
+            ) from error
         except ValueError as error:
             if "more than 1 value per channel" not in str(error):
                 raise
@@ -169,6 +179,7 @@ def _size(item: Mapping[str, Any]) -> tuple[int, ...] | None:
     return None if shape is None else tuple(shape)
 
 
+UNFIT = re.compile(r"channels, but got|Sizes of tensors must match")  # PyTorch's words
 TRIED = 8  # batches, where the smallest has gradients that no optimiser can take
 LARGEST_GRADIENT = 1e18  # its square still fits float32, in which Adam keeps it
 BLOWN_UP = (

@@ -397,6 +397,17 @@ def test_trying_a_batch_leaves_the_network_as_it_was():
     assert all(one.grad is None for one in network.parameters())
 
 
+def test_a_network_that_cannot_take_the_images_is_refused_with_both_named():
+    network = nn.Conv2d(3, 1, 1)
+    engine = SupervisedTrainer(
+        device="cpu", max_epochs=1, train_data_loader=loader({}), network=network,
+        optimizer=torch.optim.Adam(network.parameters()),
+        loss_function=lambda pred, label: (pred - label).square().mean(), decollate=False,
+    )  # fmt: skip
+    with pytest.raises(TrainingError, match=r"of 1 channel.*to have 3 channels.*in_channels"):
+        TryBatches()(engine)
+
+
 @pytest.mark.parametrize(
     ("steep", "refused"), [((0, 1), None), (range(6), "gradients of 4 batches")]
 )
