@@ -88,6 +88,7 @@ class BestWeights:
             raise ConfigError(f"mode must be min or max, got {mode!r}.")
         self.path = Path(path)
         self.network = network
+        self.schema = schema
         self.facts = known_facts(network, schema, facts)
         self.metric = metric
         self.is_better = lower_is_better if mode == "min" else higher_is_better

@@ -18,6 +18,8 @@ from tqdm import tqdm
 from metaseg_monai.errors import ConfigError, DataError, listing
 from metaseg_monai.images.identity import file_digests
 from metaseg_monai.inferers import each_tensor
+from metaseg_monai.metadata import MetadataSchema
+from metaseg_monai.metadata.fields import Categorical
 from metaseg_monai.naming import likened
 from metaseg_monai.rows import frame_csv
 from metaseg_monai.tables.check import image_files
@@ -96,8 +98,22 @@ class RecordTrained:
 
         Raises:
             DataError: An image cannot be read, or images differ in channels; or the record of the
-                weights that it begins with is not theirs.
+                weights that it begins with is not theirs; or a head has no image to learn from.
         """
+        network = processes.bare_network(self.weights.network)
+        width: int = getattr(network, "meta_features", 0)
+        never = _never_trained(self.weights.schema, self.items) if width else []
+        if never and self.weights.begun_with is None:
+            if hasattr(network, "tasks"):
+                raise DataError(
+                    f"No training image has {listing(never)}, so that a head would never learn: "
+                    "give cases of it the split train, or leave the value out of the schema"
+                )
+            logger.warning(
+                "no training image has %s: asked for it, the network answers untrained; give cases "
+                "of it the split train, or leave the value out of the schema",
+                listing(never),
+            )
         if intensity := measured(self.dataset):
             self.weights.facts["intensity"] = intensity
         if processes.rank() != 0:
@@ -124,6 +140,22 @@ class RecordTrained:
         if self._content is not None:
             replace_file(self.weights.path.with_name(TRAINED_ON), self._content)
             self._content = None
+
+
+def _never_trained(schema: MetadataSchema | None, items: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The values of categorical fields that no case of the split train has."""
+    never = []
+    for field in schema.fields if schema is not None else ():
+        if isinstance(field, Categorical):
+            given = [item["metadata"].get(field.name) for item in items if item["split"] == "train"]
+            codes = [field.encode(raw) for raw in given if not field.is_missing(raw)]
+            learned = np.any(codes, axis=0) if codes else np.ones(field.width)
+            never += [
+                f"{field.name}={value}"
+                for value, is_learned in zip(field.values, learned, strict=False)
+                if not is_learned
+            ]
+    return never
 
 
 def _behind_earlier(seen: pd.DataFrame, weights: LoadWeights) -> tuple[pd.DataFrame, bool]:

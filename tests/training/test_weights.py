@@ -560,3 +560,36 @@ def test_a_foreign_or_damaged_record_is_refused_and_a_missing_image_left_to_its_
     file.write_text("pixels\n1\n")
     with pytest.raises(DataError, match="damaged, expected the columns pixels"):
         refuse(path, items)
+
+
+class Told(nn.Linear):
+    """A network that says it reads metadata."""
+
+    meta_features = 2
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        (("disc", "disc"), "task=ring"),
+        (("disc", "disc:0.5|ring:0.5"), ""),
+        ((None, "ring"), "task=disc"),
+    ],
+)
+@pytest.mark.parametrize("heads", [False, True])
+def test_values_that_no_training_image_has_are_told(path, items, values, told, heads, caplog):
+    network = Told(1, 1)
+    if heads:
+        network.tasks = ("disc", "ring")
+    known = [
+        {**item, "metadata": {"task": value}} for item, value in zip(items, values, strict=False)
+    ]
+    known += [{**items[2], "metadata": {"task": "ring"}}]  # of the validation
+    schema = task("disc", "ring", missing="unknown")
+    best = BestWeights(path.parent / "new.pt", network, schema, FACTS)
+    if told and heads:
+        with pytest.raises(DataError, match=f"No training image has '{told}', .* split train"):
+            start(RecordTrained(best, known))
+        return
+    start(RecordTrained(best, known))
+    assert ("no training image has" in caplog.text) == bool(told)
