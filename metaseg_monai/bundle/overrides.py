@@ -236,6 +236,7 @@ def check_overrides(
                 problems.append(f"{name}#{inner!r} ({told})")
     if problems:
         raise ConfigError(f"Nothing in the configuration uses the override {'; '.join(problems)}.")
+    _refuse_no_component(ids, given)
     _refuse_lost(ids, given)
     _refuse_unfinished(given)
     return to_parser(merged, overrides, in_monai)
@@ -263,6 +264,21 @@ def to_parser(
         is_data = not is_written and _is_data(name, default, is_written)
         checked[key] = entered(name, _typed(key, default, value, is_data), default, is_written)
     return checked
+
+
+def _refuse_no_component(ids: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Refuse what stands in a component's place and names no class."""
+    for name, value in given.items():
+        before = ids.get(name)
+        if not isinstance(before, Mapping) or "_target_" not in before:
+            continue
+        is_mapping = isinstance(value, Mapping)
+        has_class = is_mapping and ("_target_" in value or f"{name}#_target_" in given)
+        if value is None or (is_mapping and not has_class):
+            raise ConfigError(
+                f"{name!r} is a component: give it a class in '_target_', such as "
+                f"{before['_target_']}, with its arguments; got {value!r}."
+            )
 
 
 def _refuse_lost(ids: Mapping[str, Any], given: Mapping[str, Any]) -> None:
