@@ -5,25 +5,22 @@ turning order, and gives one ratio per variant; the table shows the median ratio
 which a noisy machine moves far less than the times.
 """
 
-import inspect
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-import fire
 import torch
 from monai.networks.nets import BasicUNet, DynUNet, SegResNet
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from metaseg_monai.errors import ConfigError, MetasegError, did_you_mean
+from metaseg_monai.cli.commands import run_script
+from metaseg_monai.errors import ConfigError
 from metaseg_monai.files import writable
 from metaseg_monai.losses import PixelCrossEntropy
 from metaseg_monai.networks import (
@@ -316,7 +313,9 @@ def benchmark(
     if threads is not None:
         torch.set_num_threads(threads)
     if output is not None:
-        _try_to_write(Path(output))
+        if Path(output).is_dir():
+            raise ConfigError(f"{output} is a folder: name a CSV file as --output")
+        try_folder(Path(output).parent)
 
     rows: list[Row] = []
     left_out: list[str] = []
@@ -447,9 +446,12 @@ def measure(
             for variant in [*built][1:]:
                 sizes_of = _sizes(built[variant], built["none"])
                 times = _times(seconds[variant], seconds["none"])
-                times |= {"memory_mib": memory[variant], "memory_mib_bare": memory["none"]}
+                mib: dict[str, Any] = {
+                    "memory_mib": memory[variant],
+                    "memory_mib_bare": memory["none"],
+                }
                 at = _at(built[variant], variant, subject.at)
-                rows.append(Row(name, variant, at, **setting, **sizes_of, **times))
+                rows.append(Row(name, variant, at, **setting, **sizes_of, **mib, **times))
     return rows, left_out
 
 
@@ -620,27 +622,12 @@ def write_csv(rows: Sequence[Row], path: Path) -> None:
     write_table([asdict(row) for row in rows], path)
 
 
-def _try_to_write(path: Path) -> None:
-    """Refuse a file that cannot be written before anything is measured."""
-    if path.is_dir():
-        raise ConfigError(f"{path} is a folder: name a CSV file as --output")
-    with writable(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=path.parent).close()
-
-
-def check_flags(command: Callable[..., Any], arguments: Sequence[str]) -> None:
-    """Refuse a flag that a command does not have, which Fire finds after it has run."""
-    known = [*inspect.signature(command).parameters, "help"]
-    for argument in takewhile(lambda one: one != "--", arguments):
-        name = argument[2:].partition("=")[0].replace("-", "_")
-        if argument[:2] == "--" and not {name, name.removeprefix("no")} & {*known}:
-            raise ConfigError(f"there is no flag --{name}; {did_you_mean(name, known)} See --help")
+def try_folder(folder: Path) -> None:
+    """Make a folder, and refuse one that cannot be written to before anything is measured."""
+    with writable(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
 
 
 if __name__ == "__main__":
-    try:
-        check_flags(benchmark, sys.argv[1:])
-        fire.Fire(benchmark)
-    except MetasegError as error:
-        sys.exit(f"benchmark: {error}")
+    run_script(benchmark)

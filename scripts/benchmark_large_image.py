@@ -14,14 +14,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import fire
 import numpy as np
 import tifffile
 from monai.bundle import ConfigParser
 
 from metaseg_monai.bundle import resolve_bundle
-from metaseg_monai.cli.commands import help_last
-from metaseg_monai.errors import ConfigError, MetasegError
+from metaseg_monai.cli.commands import run_script
+from metaseg_monai.errors import ConfigError
 from metaseg_monai.training import write_weights
 
 GB = 1e9  # bytes
@@ -134,7 +133,4 @@ def _peak_of_command(
 
 
 if __name__ == "__main__":
-    try:
-        fire.Fire(benchmark, command=help_last(sys.argv[1:]))
-    except MetasegError as error:
-        sys.exit(f"error: {error}")
+    run_script(benchmark)

@@ -9,19 +9,18 @@ whose ratio means something only on a machine with two idle cores.
 import gzip
 import shutil
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Literal
 
-import fire
 import nibabel as nib
 import numpy as np
 from scipy.ndimage import gaussian_filter
 from tqdm import tqdm
 
-from metaseg_monai.errors import ConfigError, MetasegError
+from metaseg_monai.cli.commands import run_script
+from metaseg_monai.errors import ConfigError
 from metaseg_monai.prepare.kits import prepare_kits21
 from metaseg_monai.prepare.kits_source import find_kits
 
@@ -156,7 +155,4 @@ def _label(planes: int, mass_planes: int) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    try:
-        fire.Fire(benchmark)
-    except MetasegError as error:
-        sys.exit(f"benchmark_prepare: {error}")
+    run_script(benchmark)

@@ -16,7 +16,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import fire
 import nibabel as nib
 import numpy as np
 import torch
@@ -25,8 +24,8 @@ from monai.bundle import ConfigParser
 from tqdm import tqdm
 
 from metaseg_monai.bundle import resolve_bundle
-from metaseg_monai.cli.commands import help_last
-from metaseg_monai.errors import ConfigError, MetasegError
+from metaseg_monai.cli.commands import run_script
+from metaseg_monai.errors import ConfigError
 from metaseg_monai.training import write_weights
 
 
@@ -161,7 +160,4 @@ def _wait(device: torch.device) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        fire.Fire(benchmark, command=help_last(sys.argv[1:]))
-    except MetasegError as error:
-        sys.exit(f"error: {error}")
+    run_script(benchmark)

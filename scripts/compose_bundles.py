@@ -5,10 +5,6 @@ says what it has otherwise: ids and their values, which full sizes it has, and w
 metadata.json tells. inference.json of the shared folder holds only what training has not; what it
 refers to comes from train.json, so that the wiring is written once. Schema, simulator, further
 configurations and pages of a bundle are its own.
-
-Example:
-    python scripts/compose_bundles.py
-    python scripts/compose_bundles.py --check
 """
 
 import copy
@@ -17,10 +13,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import fire
 from monai.bundle import ConfigParser
 
 from metaseg_monai.bundle.overrides import flatten, names_in
+from metaseg_monai.cli.commands import run_script
 from metaseg_monai.metadata import MetadataSchema
 
 BUNDLES = Path(__file__).resolve().parents[1] / "bundles"
@@ -163,6 +159,10 @@ def _read(path: Path) -> Config:
 def main(check: bool = False) -> None:
     """Write the composed files of all bundles, or with --check only compare them.
 
+    Example:
+        python scripts/compose_bundles.py
+        python scripts/compose_bundles.py --check
+
     Args:
         check: change nothing; exit with 1 and name the files that are not fresh.
     """
@@ -183,4 +183,4 @@ def main(check: bool = False) -> None:
 
 
 if __name__ == "__main__":
-    fire.Fire(main)
+    run_script(main)

@@ -4,12 +4,10 @@ Example:
     python scripts/draw_cells.py --output docs/images/cells.png
 """
 
-import sys
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
-import fire
 import matplotlib
 
 matplotlib.use("Agg")
@@ -18,7 +16,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from PIL import Image
 
-from metaseg_monai.cli.commands import check_flags
+from metaseg_monai.cli.commands import run_script
 from metaseg_monai.simulate import SEVEN_LINES
 from metaseg_monai.simulate.cells.acquisition import Acquisition
 from metaseg_monai.simulate.cells.culture import Cue
@@ -94,6 +92,9 @@ def draw(axis: Axes, title: str, picture: Picture, task: str) -> None:
 def main(output: str = "docs/images/cells.png") -> None:
     """Write the sheet.
 
+    Example:
+        python scripts/draw_cells.py --output docs/images/cells.png
+
     Args:
         output: the picture.
     """
@@ -113,5 +114,4 @@ def main(output: str = "docs/images/cells.png") -> None:
 
 
 if __name__ == "__main__":
-    check_flags(main, sys.argv[1:], "draw_cells")
-    fire.Fire(main)
+    run_script(main)

@@ -33,7 +33,6 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-import fire
 import goldens_server
 import numpy as np
 import pandas as pd
@@ -42,6 +41,8 @@ from fault_verdicts import CODES, FAULTS, NOISE, Ended, broken, judge, same
 from fault_world import JOBS, MADE, TARGETS, Job, write_world
 from goldens_compare import differences
 from tqdm import tqdm
+
+from metaseg_monai.cli.commands import run_script
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT_S = 180  # no command on the small world takes longer
@@ -664,4 +665,4 @@ def write(trials: Sequence[Trial], place: Path, seed: int) -> None:
 
 
 if __name__ == "__main__":
-    fire.Fire(fault_campaign)
+    run_script(fault_campaign)

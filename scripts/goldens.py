@@ -23,10 +23,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import fire
 from goldens_compare import differences
 from goldens_scenarios import Command, FailedError, Make, Step, Write, scenarios
 from tqdm import tqdm
+
+from metaseg_monai.cli.commands import run_script
 
 ROOT = Path(__file__).resolve().parents[1]
 SERVER = Path(__file__).with_name("goldens_server.py")
@@ -242,4 +243,4 @@ def _git(folder: Path, *words: str) -> str:
 
 
 if __name__ == "__main__":
-    fire.Fire(goldens)
+    run_script(goldens)

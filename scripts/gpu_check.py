@@ -21,19 +21,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-import fire
 import torch
 import torch.distributed as dist
 from benchmark import (
     NETWORKS,
     Row,
-    check_flags,
     inputs_of,
     interleaved,
     listed,
     markdown,
     measure,
     training,
+    try_folder,
 )
 from ignite.engine import Events
 from monai.transforms import RandSpatialCropd
@@ -43,8 +42,9 @@ from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 
 from metaseg_monai.bundle.run import resolve_bundle, running
-from metaseg_monai.errors import ConfigError, MetasegError
-from metaseg_monai.files import writable, write_json
+from metaseg_monai.cli.commands import run_script
+from metaseg_monai.errors import ConfigError
+from metaseg_monai.files import write_json
 from metaseg_monai.metadata import MetadataSchema
 from metaseg_monai.sharing.run import train
 from metaseg_monai.simulate import generate_synthetic_shapes
@@ -483,9 +483,7 @@ def gpu_check(
     loading = min(8, usable) if workers is None else workers
     settings = Settings(device, size, batch, loading, tuned, quick)
     folder = Path(output)
-    with writable(folder):  # before minutes of measuring
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
+    try_folder(folder)
     found = {}
     for name in listed(parts, tuple(PARTS)):
         part, seconds = PARTS[name]
@@ -574,8 +572,4 @@ def report(settings: Settings, found: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        check_flags(gpu_check, sys.argv[1:])
-        fire.Fire(gpu_check)
-    except MetasegError as error:
-        sys.exit(f"gpu_check: {error}")
+    run_script(gpu_check)

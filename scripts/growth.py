@@ -12,8 +12,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import fire
-
+from metaseg_monai.bundle.run import resolve_bundle
+from metaseg_monai.cli.commands import run_script
+from metaseg_monai.errors import ConfigError
 from metaseg_monai.rows import write_table
 from metaseg_monai.simulate import generate_synthetic_shapes
 
@@ -33,9 +34,16 @@ def growth(output: str = "runs/growth", seeds: Sequence[int] | int = (0, 1, 2)) 
         python scripts/growth.py --output runs/growth --seeds 0,1,2
 
     Args:
-        output: folder for the tables, models and growth.csv; what is there already is kept.
+        output: folder for the tables, models and growth.csv; the same command goes on where it
+            was stopped.
         seeds: of the trainings; the images are the same for all.
+
+    Raises:
+        ConfigError: a seed is no whole number, or there is none.
     """
+    chosen = [seeds] if isinstance(seeds, int) else list(seeds)
+    if not chosen or not all(isinstance(seed, int) for seed in chosen):
+        raise ConfigError(f"seeds must be whole numbers, such as 0,1,2, got {seeds!r}")
     folder = Path(output)
     shapes = folder / "shapes"
     if not (shapes / "table.csv").exists():
@@ -44,16 +52,18 @@ def growth(output: str = "runs/growth", seeds: Sequence[int] | int = (0, 1, 2)) 
     schemas = {name: folder / f"schema_{name}.json" for name in ("six", "old")}
     _part(shapes, tables["old"], is_new=False)
     _part(shapes, tables["new"], is_new=True)
-    whole = json.loads(Path("bundles", BUNDLE, "configs/schema_texts.json").read_text())
+    bundle = resolve_bundle(BUNDLE)
+    whole = json.loads((bundle / "configs" / "schema_texts.json").read_text())
     schemas["six"].write_text(json.dumps(whole, indent=2))
     values = whole["fields"][0]["values"]
     whole["fields"][0]["values"] = [value for value in values if value != NEW]
     schemas["old"].write_text(json.dumps(whole, indent=2))
 
     rows = []
-    for seed in [seeds] if isinstance(seeds, int) else seeds:
+    for number, seed in enumerate(chosen, start=1):
+        print(f"seed {seed}, {number} of {len(chosen)}: five trainings", file=sys.stderr)
         place = {model: folder / f"seed{seed}" / model for model in MODELS}
-        start = ("train", BUNDLE, *SIZES, "--seed", seed)
+        start = ("train", bundle, *SIZES, "--seed", seed)
         old = ("--dataset_dir", tables["old"], "--schema_file", schemas["old"])
         neutral = ("--network_def#start", "neutral", "--epochs", 12)
         _once(place["base"], *start, *old, *neutral)
@@ -84,10 +94,12 @@ def _part(whole: Path, part: Path, is_new: bool) -> None:
 
 
 def _once(output: Path, *words: object) -> None:
-    """Run a command that makes a model, unless the model is there."""
-    if not (output / "model.pt").exists():
-        name = "--output" if words[0] == "grow" else "--output_dir"
-        _run(*words, name, output)
+    """Run a command that makes a model; go on with a training, and grow no model twice."""
+    if words[0] == "train":
+        going_on = ("--resume", "True") if (output / "checkpoint.pt").exists() else ()
+        _run(*words, "--output_dir", output, *going_on)
+    elif not output.exists():
+        _run(*words, "--output", output)
 
 
 def _run(*words: object) -> None:
@@ -112,4 +124,4 @@ def _rows(path: Path) -> list[dict[str, str]]:
 
 
 if __name__ == "__main__":
-    fire.Fire(growth)
+    run_script(growth)

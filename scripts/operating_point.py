@@ -11,7 +11,6 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import fire
 import numpy as np
 import torch
 from monai.bundle import ConfigParser
@@ -19,6 +18,7 @@ from monai.transforms import Compose
 from tqdm import tqdm
 
 from metaseg_monai.bundle.overrides import as_data
+from metaseg_monai.cli.commands import run_script
 from metaseg_monai.inferers import AutocastInferer
 from metaseg_monai.training import read_weights
 
@@ -96,4 +96,4 @@ def _f1(histogram: np.ndarray, cut: int) -> float:
 
 
 if __name__ == "__main__":
-    fire.Fire(measure)
+    run_script(measure)

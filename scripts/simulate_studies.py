@@ -14,11 +14,11 @@ clipped to 0..1.
 
 from typing import NamedTuple
 
-import fire
 import numpy as np
 import pandas as pd
 from scipy import stats
 
+from metaseg_monai.cli.commands import run_script
 from metaseg_monai.metrics.statistics import compare_cases, holm, seed_differences
 
 SEEDS = 3
@@ -168,4 +168,4 @@ def main(studies: int = 1000, seed: int = 0, draws: int = 999) -> str:
 
 
 if __name__ == "__main__":
-    fire.Fire(main)
+    run_script(main)

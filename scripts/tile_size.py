@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import fire
 import pandas as pd
 import torch
 from monai.bundle import ConfigParser
@@ -20,8 +19,8 @@ from tqdm import tqdm
 
 from metaseg_monai.bundle import check_overrides, configs_of, resolve_bundle
 from metaseg_monai.bundle.overrides import as_data
-from metaseg_monai.cli.commands import help_last
-from metaseg_monai.errors import ConfigError, MetasegError
+from metaseg_monai.cli.commands import run_script
+from metaseg_monai.errors import ConfigError
 from metaseg_monai.evaluation import count_pixels
 from metaseg_monai.inferers import AutocastInferer, SlidingWindowMetadataInferer
 from metaseg_monai.metrics.scores import pooled_f1
@@ -129,7 +128,4 @@ def _score(parser: ConfigParser, network: Any, inferer: Any, items: Any) -> floa
 
 if __name__ == "__main__":
     logging.disable(logging.WARNING)
-    try:
-        fire.Fire(measure, command=help_last(sys.argv[1:]))
-    except MetasegError as error:
-        sys.exit(f"error: {error}")
+    run_script(measure)

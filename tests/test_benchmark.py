@@ -1,8 +1,11 @@
 """The script that measures what gates cost, on networks of a few channels."""
 
+import ast
 import csv
 import importlib.util
 import json
+import re
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -181,20 +184,26 @@ def test_a_file_that_cannot_be_written_is_refused_before_it_measures(script, mon
         script.benchmark(**SMALL, networks="unet3", output=str(tmp_path))
 
 
-def test_a_misspelt_flag_is_refused_before_it_measures(script):
-    with pytest.raises(ConfigError, match="no flag --network; did you mean 'networks'"):
-        script.check_flags(script.benchmark, ["--network", "unet3"])
-    given = [
-        "unet3",
-        "--at=all",
-        "--nofused",
-        "--channels_last",
-        "False",
-        "--help",
-        "--",
-        "--trace",
-    ]
-    script.check_flags(script.benchmark, given)
+def test_a_script_refuses_a_misspelt_flag_and_shows_its_help():
+    def run(flag):
+        command = [sys.executable, str(ROOT / "scripts" / "growth.py"), flag]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    refused, helped = run("--outptu"), run("--help")
+    assert refused.returncode == 2
+    assert re.fullmatch(r"error: growth.py: no option --outptu; .*--output.*\n", refused.stderr)
+    assert helped.returncode == 0
+    assert "python scripts/growth.py" in helped.stdout + helped.stderr
+
+
+def test_every_script_has_that_door_and_an_example():
+    for file in sorted((ROOT / "scripts").glob("*.py")):
+        text = file.read_text()
+        if '"__main__"' in text and file.name != "goldens_server.py":  # started by goldens.py
+            (name,) = re.findall(r"^    run_script\((\w+)\)$", text, re.M)
+            functions = [one for one in ast.parse(text).body if isinstance(one, ast.FunctionDef)]
+            (function,) = [one for one in functions if one.name == name]
+            assert f"python scripts/{file.name}" in ast.get_docstring(function), file.name
 
 
 def test_memory_is_that_of_weights_state_and_what_is_kept_for_the_backward_pass(script):

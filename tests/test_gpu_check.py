@@ -124,7 +124,10 @@ def test_a_training_with_reading_takes_steps_on_what_was_read(script, settings, 
         "meta": torch.eye(2, 3),
     }
     taken = []
-    step = lambda inputs, label: taken.append((*inputs, label))  # noqa: E731
+
+    def step(inputs, label):
+        taken.append((*inputs, label))
+
     monkeypatch.setattr(script, "training", lambda network, dtype: step)
     monkeypatch.setattr(script, "_repeated", lambda run, *_: run() or 1.0)
     list(script._trained("unet3", "sme", 3, lambda batch_size: [read], settings))

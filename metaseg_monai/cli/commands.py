@@ -40,6 +40,7 @@ from metaseg_monai.errors import (
     ConfigError,
     DataError,
     DataWarning,
+    MetasegError,
     as_refusal,
     root_cause,
 )
@@ -201,6 +202,21 @@ def run(arguments: Sequence[str], commands: Tree = COMMANDS) -> int:
         return call(load(found), words, rest)
     sys.stdout.write(overview(found, words) + "\n")
     return DONE
+
+
+def run_script(function: Callable[..., Any]) -> None:
+    """Be the command line of a script whose one command is this function.
+
+    Its flags are checked before it runs, and what it refuses ends in one line and status 2.
+    """
+    arguments = help_last(sys.argv[1:])
+    try:
+        if arguments == sys.argv[1:]:  # nobody asked for help
+            check_flags(function, arguments, Path(sys.argv[0]).name)
+        fire.Fire(function, command=arguments)
+    except MetasegError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(REFUSED)
 
 
 def call(function: Callable[..., Any], words: Sequence[str], arguments: Sequence[str]) -> int:
