@@ -101,9 +101,9 @@ class RecordTrained:
                 weights that it begins with is not theirs; or a head has no image to learn from.
         """
         network = processes.bare_network(self.weights.network)
-        width: int = getattr(network, "meta_features", 0)
-        never = _never_trained(self.weights.schema, self.items) if width else []
-        if never and self.weights.begun_with is None:
+        schema = self.weights.schema if getattr(network, "meta_features", 0) else None
+        is_first = self.weights.begun_with is None  # else others may have been trained before
+        if is_first and (never := _never_trained(schema, self.items)):
             if hasattr(network, "tasks"):
                 raise DataError(
                     f"No training image has {listing(never)}, so that a head would never learn: "
