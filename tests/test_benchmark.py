@@ -184,10 +184,12 @@ def test_a_file_that_cannot_be_written_is_refused_before_it_measures(script, mon
         script.benchmark(**SMALL, networks="unet3", output=str(tmp_path))
 
 
-def test_a_script_refuses_a_misspelt_flag_and_shows_its_help():
+def test_a_script_refuses_a_misspelt_flag_and_shows_its_help(tmp_path):
     def run(flag):
         command = [sys.executable, str(ROOT / "scripts" / "growth.py"), flag]
-        return subprocess.run(command, capture_output=True, text=True, check=False)
+        return subprocess.run(
+            command, capture_output=True, text=True, check=False, cwd=tmp_path, timeout=60
+        )
 
     refused, helped = run("--outptu"), run("--help")
     assert refused.returncode == 2
