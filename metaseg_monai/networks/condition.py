@@ -98,16 +98,19 @@ def condition(
         behind = MECHANISMS[base].behind if base in MECHANISMS else "block"
         places = find_places(network, at, behind, image_shape)
         for place in places:
-            gates[place.name] = gate_of_variant(
-                base,
-                place.channels,
-                meta_input.meta_features,
-                reduction=reduction,
-                hidden_from=hidden_from,
-                shift=shift,
-                start=start,
-                layer=place.module,
-            )
+            try:
+                gates[place.name] = gate_of_variant(
+                    base,
+                    place.channels,
+                    meta_input.meta_features,
+                    reduction=reduction,
+                    hidden_from=hidden_from,
+                    shift=shift,
+                    start=start,
+                    layer=place.module,
+                )
+            except ConfigError as error:
+                raise ConfigError(f"gate behind {place.name}: {error}") from error
         if behind == "image" and forgets_constants(network, places, image_shape):
             logger.warning(
                 "%s: the first normalisation of this %s takes a constant out of each channel, so "

@@ -160,8 +160,9 @@ def last_layer(inputs: int, channels: int, shift: bool, start: str) -> nn.Linear
     """Return the layer that gives the logits of `scale_and_shift`; zeros for a neutral start.
 
     Raises:
-        ConfigError: `start` is neither "paper" nor "neutral".
+        ConfigError: `shift` is no flag, or `start` is neither "paper" nor "neutral".
     """
+    check_flags(shift=shift)
     if start not in ("paper", "neutral"):
         raise ConfigError(f"start must be 'paper' or 'neutral', got {start!r}")
     layer = nn.Linear(inputs, 2 * channels if shift else channels)

@@ -151,7 +151,7 @@ def gate_of_variant(
             f"variant {variant!r} is no gate but a network, metaseg_monai.networks."
             f"{OTHERS[variant]}: take that (network_def#_target_), or another variant"
         )
-    check_flags(shift=shift)
+    check_flags(shift=shift)  # also of a gate that has none
     known = {name: inspect.signature(made).parameters for name, made in TABLE.items()}
     if shift and "shift" not in known[variant]:
         shifting = ", ".join(name for name in TABLE if "shift" in known[name])

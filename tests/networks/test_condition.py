@@ -144,6 +144,7 @@ def test_trying_places_leaves_the_network_as_it_was():
         ({"meta_features": None}, "give the schema"),
         ({"variant": "smee"}, "did you mean 'sme'"),
         ({"start": "zero"}, "start must be"),
+        ({"reduction": 20}, r"behind input_block: reduction=20 of \d+ inputs"),
         ({"image_shape": (2, 16, 16)}, "takes no image of the shapes tried.*give image_shape"),
     ],
 )

@@ -282,6 +282,7 @@ def test_by_hand(example, fused):
         (lambda: SqueezeExcite(4, reduction=0), "reduction=0 .*hidden neurons"),
         (lambda: SqueezeExcite(4, reduction=-1), "reduction=-1 .*hidden neurons"),
         (lambda: SqueezeExcite(4, reduction=9), "reduction=9 .*hidden neurons"),
+        (lambda: SqueezeExcite(4, shift="no"), "shift must be true or false, got 'no'"),
     ],
 )
 def test_settings_out_of_range_are_refused(make_gate, message):
