@@ -253,7 +253,7 @@ def to_parser(
         written: the names of those that are in MONAI's language.
 
     Raises:
-        ConfigError: a value is not of the default's type.
+        ConfigError: a value is not of the default's type, or there is no place for it.
     """
     ids = dict(flatten(config))
     in_monai = {SHORT.get(name, name) for name in written}
@@ -263,7 +263,22 @@ def to_parser(
         default = ids.get(name)
         is_data = not is_written and _is_data(name, default, is_written)
         checked[key] = entered(name, _typed(key, default, value, is_data), default, is_written)
+    _refuse_without_place(ids, checked)
     return checked
+
+
+def _refuse_without_place(ids: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Refuse overrides of what is inside of nothing, of a value, or behind the end of a list."""
+    wholes = {**ids, **dict(flatten(given))}
+    for key in given:
+        name = key.lstrip("+").replace("::", "#")
+        parent, _, last = name.rpartition("#")
+        whole = wholes.get(parent)
+        is_list = isinstance(whole, list) and last.isdecimal() and int(last) < len(whole)
+        if parent and not is_list and not isinstance(whole, Mapping):
+            near = difflib.get_close_matches(name, list(ids), n=2, cutoff=0.6)
+            told = f"did you mean {' or '.join(near)}?" if near else f"{parent} has no such part"
+            raise ConfigError(f"Nothing in the configuration uses the override {name!r} ({told}).")
 
 
 def _refuse_no_component(ids: Mapping[str, Any], given: Mapping[str, Any]) -> None:

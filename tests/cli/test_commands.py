@@ -133,6 +133,9 @@ def test_check_reports_every_problem(metaseg, refused, tmp_path):
 
 def test_misspelt_override_is_refused_before_anything_runs(refused, bundle):
     assert "did you mean epochs" in refused("train", bundle, "--epoch", 1)
+    for inside_of_nothing in ("epochs#x", "preprocessing#99#x", "preprocessing#x#y", "trian#x"):
+        told = refused("train", bundle, f"--{inside_of_nothing}", 1)
+        assert f"Nothing in the configuration uses the override {inside_of_nothing!r}" in told
     assert not (bundle / "data").exists()
 
 
