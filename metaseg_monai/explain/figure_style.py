@@ -176,11 +176,11 @@ def legend_text(name: str) -> str:
     return f"\u200b{name}" if name.startswith("_") else name
 
 
-def panels(figure: Figure, count: int, most: int = 4) -> list[Axes]:
-    """Small multiples that share both axes: at most `most` side by side, rows evenly filled."""
+def panels(figure: Figure, count: int, most: int = 4, share_x: bool = True) -> list[Axes]:
+    """Small multiples that share their axes: at most `most` side by side, rows evenly filled."""
     rows = -(-count // most)
     columns = -(-count // rows)
-    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    grid = figure.subplots(rows, columns, sharex=share_x, sharey=True, squeeze=False)
     places = list(grid.flat)
     for spare in places[count:]:
         spare.remove()

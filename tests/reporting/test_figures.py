@@ -160,6 +160,15 @@ def test_up_to_four_curves_share_a_panel_and_more_get_their_own():
     assert max(spans[1]) < 0.35 * pixels(five).shape[1]
 
 
+def test_a_training_of_many_epochs_leaves_the_others_their_width():
+    names = ["none", "se", "me", "sme", "film"]
+    for epochs in (8, 200):
+        logs = {name: [log(epochs=4 if name != "film" else epochs)] for name in names}
+        png = curves.learning_curves(logs)
+        width = np.ptp(places(png, CONDITIONS["se"])[1]) / pixels(png).shape[1]
+        assert width > (0.06 if epochs == 8 else 0.15)  # half of a panel; all of it
+
+
 def test_learning_curves_take_sparse_validation_and_a_loss_of_zero_but_need_a_loss():
     sparse = log(6, every=3)
     sparse.loc[5, "train_loss"] = 0.0

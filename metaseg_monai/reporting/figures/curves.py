@@ -176,7 +176,8 @@ def learning_curves(logs: Mapping[str, Sequence[pd.DataFrame]]) -> bytes:
             be empty in epochs without validation), by condition.
 
     Returns:
-        PNG; up to four conditions share one panel, more get a panel each on the same axes.
+        PNG; up to four conditions share one panel, more get a panel each on the same axes, but
+        for the epochs where one training is more than twice as long as another.
 
     Raises:
         DataError: there is no loss.
@@ -188,10 +189,15 @@ def learning_curves(logs: Mapping[str, Sequence[pd.DataFrame]]) -> bytes:
         raise DataError("There is no loss to draw; train a run first, its log.csv holds the loss.")
     style, apart = looks(logs), len(logs) > TOGETHER
     rows = -(-len(logs) // 4) if apart else 1
+    lengths = [max(log["epoch"].max() for log in of_name) for of_name in logs.values()]
+    alike = max(lengths) <= 2 * min(lengths)
     with mpl.rc_context(STYLE):
-        height = 1.0 + 1.55 * rows if apart else 3.4
+        height = 1.0 + (1.55 if alike else 1.75) * rows if apart else 3.4
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
-        places = panels(figure, len(logs)) if apart else [figure.add_subplot()] * len(logs)
+        if apart:
+            places = panels(figure, len(logs), share_x=alike)
+        else:
+            places = [figure.add_subplot()] * len(logs)
         for (name, of_name), axes in zip(logs.items(), places, strict=True):
             for log in of_name:
                 _draw_log(axes, log, style[name])
