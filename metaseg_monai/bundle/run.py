@@ -257,8 +257,8 @@ def read_workflow(
         },
     )
     entries = to_parser(config, settings, written)
-    for name, value in entries.items():
-        merge_kv(workflow.parser, name, value)
+    for name in sorted(entries, key=lambda name: name.replace("::", "#").count("#")):
+        merge_kv(workflow.parser, name, entries[name])  # a whole before its parts
     theirs = {
         str(file): {
             key: entered(key.lstrip("+"), value, None, True)

@@ -4,6 +4,7 @@ import pytest
 
 from metaseg_monai.bundle import check_overrides, load_config
 from metaseg_monai.bundle.overrides import read_config
+from metaseg_monai.bundle.run import read_workflow, resolve_bundle
 from metaseg_monai.errors import ConfigError
 
 CONFIG = {
@@ -186,3 +187,12 @@ def test_a_misspelt_argument_of_a_target_that_takes_any_is_refused():
     with pytest.raises(ConfigError, match=r"pad#spatial_sise.*did you mean spatial_size"):
         check_overrides({"pad": pad}, {"pad#spatial_sise": [9, 9]})
     assert check_overrides({"pad": pad}, {"pad#constant_values": 1}) == {"pad#constant_values": 1}
+
+
+def test_a_whole_is_put_in_before_its_parts():
+    bundle = resolve_bundle("synthetic_shapes_segmentation")
+    whole = {"_target_": "metaseg_monai.simulate.generate_synthetic_shapes", "size": 32}
+    for names in (("table#path#size", "table#path"), ("table#path", "table#path#size")):
+        settings = {name: 64 if name.endswith("size") else dict(whole) for name in names}
+        workflow = read_workflow(bundle, [bundle / "configs" / "train.json"], settings)
+        assert workflow.parser["table#path"] == {**whole, "size": 64}
