@@ -257,8 +257,10 @@ def read_workflow(
         },
     )
     entries = to_parser(config, settings, written)
-    for name in sorted(entries, key=lambda name: name.replace("::", "#").count("#")):
-        merge_kv(workflow.parser, name, entries[name])  # a whole before its parts
+    for at, name in enumerate(entries):
+        later = [*entries][at + 1 :]
+        if not name.replace("::", "#").startswith(tuple(f"{whole}#" for whole in later)):
+            merge_kv(workflow.parser, name, entries[name])  # else it is replaced by its whole
     theirs = {
         str(file): {
             key: entered(key.lstrip("+"), value, None, True)

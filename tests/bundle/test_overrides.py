@@ -189,10 +189,13 @@ def test_a_misspelt_argument_of_a_target_that_takes_any_is_refused():
     assert check_overrides({"pad": pad}, {"pad#constant_values": 1}) == {"pad#constant_values": 1}
 
 
-def test_a_whole_is_put_in_before_its_parts():
+def test_of_a_whole_and_its_part_the_later_holds():
     bundle = resolve_bundle("synthetic_shapes_segmentation")
     whole = {"_target_": "metaseg_monai.simulate.generate_synthetic_shapes", "size": 32}
-    for names in (("table#path#size", "table#path"), ("table#path", "table#path#size")):
+    for names, size in (
+        (("table#path#size", "table#path"), 32),
+        (("table#path", "table#path#size"), 64),
+    ):
         settings = {name: 64 if name.endswith("size") else dict(whole) for name in names}
         workflow = read_workflow(bundle, [bundle / "configs" / "train.json"], settings)
-        assert workflow.parser["table#path"] == {**whole, "size": 64}
+        assert workflow.parser["table#path"] == {**whole, "size": size}
