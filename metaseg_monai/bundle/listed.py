@@ -121,7 +121,8 @@ LISTED = {
         DynamicUnet3 ImageRegressor MultiHeadUnet3 PPUnet Unet3 authors_unet3 condition grow""",
     "metaseg_monai.networks.regressor": "ImageRegressor",
     "metaseg_monai.images": "slice_items",
-    "metaseg_monai.tables": "each_value fill_epoch find_cases limit_empty read_table select_cases",
+    "metaseg_monai.tables": """
+        each_value fill_epoch find_cases fold_cases limit_empty read_table select_cases slices""",
     "metaseg_monai.transforms": """
         AsMaskd AxialVolumed DropMetadatad EncodeMetadatad FlatFieldd LoadCased ResampleToSpacingd
         ScaleIntensityBy ScaleIntensityCased intensity_statistics""",
@@ -214,8 +215,8 @@ MODULES = """
 MODULES_OF_OURS = ("metaseg_monai",)
 # Attributes and methods of what refers or was called.
 WORDS = """
-    T absolute add append argmax args as_posix astype batch batch_size best_metric children clone
-    count cpu cuda data dataloader dataset detach device dim dtype endswith epoch epoch_length
+    T absolute add append argmax args as_posix astype axis batch batch_size best_metric children
+    clone count cpu cuda data dataloader dataset detach device dim dtype endswith epoch epoch_length
     eval exists expand extend flatten float get glob half index int is_dir is_file item items
     iteration iterdir join joinpath keys knows_unknown len logger long lower lstrip max max_epochs
     mean meta metrics min model name names ndim network numpy optimizer output parameters parent

@@ -197,7 +197,7 @@ class SaveMasks:
         """Put one plane into its volume, and write the volume when it was the last."""
         name = self._name(item)
         if name not in self._stacks:
-            view, attributes = volume_header(item["image"])
+            view, attributes = volume_header(item["image"], item.get("axis", "axial"))
             shape = view.planes.shape
             stack = _Stack(view, attributes, np.zeros(shape, mask.dtype), np.zeros(shape[0], bool))
             self._stacks[name] = stack

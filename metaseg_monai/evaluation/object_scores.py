@@ -184,7 +184,7 @@ class ObjectScores:
     def __init__(
         self, table: CaseTable, objects: ObjectSettings | Mapping[str, Any] | None
     ) -> None:
-        self.data_dir = table.path.parent
+        self.data_dir = table.folder
         self.items = {item["case"]: item for item in table.rows}
         self.settings = as_object_settings(objects) if objects else None
 

@@ -19,6 +19,7 @@ from ignite.engine import Engine, Events
 from torch import Tensor
 
 from metaseg_monai.errors import DataError
+from metaseg_monai.images.read import volumes_of
 from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.metrics.calibration import bin_probabilities
 from metaseg_monai.metrics.scores import COUNT_COLUMNS, case_f1
@@ -296,8 +297,37 @@ def count_pixels(pred: Tensor, label: Tensor, classes: int) -> Tensor:
     return counts
 
 
+def by_volume(
+    rows: Sequence[Row], volumes: Mapping[str, str], key: Sequence[str], sums: Sequence[str]
+) -> list[Row]:
+    """Add up the rows of the planes of a volume, whose name becomes the case's.
+
+    Args:
+        rows: of cases, in any order.
+        volumes: the volume of each case that is a plane of one (see `volumes_of`).
+        key: columns that tell rows of one case apart.
+        sums: columns that are added up.
+
+    >>> rows = [{"case": "a_0", "class": 1, "tp": 2}, {"case": "a_1", "class": 1, "tp": 3}]
+    >>> by_volume(rows, {"a_0": "a", "a_1": "a"}, ["class"], ["tp"])
+    [{'case': 'a', 'class': 1, 'tp': 5}]
+    """
+    whole: dict[tuple[Any, ...], Row] = {}
+    for row in rows:
+        name = volumes.get(row["case"], row["case"])
+        at = (name, row["case"] in volumes, *(row[column] for column in key))
+        if at in whole:
+            added = {column: whole[at][column] + row[column] for column in sums}
+            whole[at] = {**whole[at], **added}
+        else:
+            whole[at] = {**row, "case": name}
+    return list(whole.values())
+
+
 class CaseCounts:
     """Measure of ``counts.csv``: a row for each case, mode and foreground class.
+
+    Planes that are read from a volume's file make one case, the volume.
 
     Args:
         classes: number of classes K with the background.
@@ -305,6 +335,11 @@ class CaseCounts:
 
     def __init__(self, classes: int) -> None:
         self.classes = classes
+        self.volumes: dict[str, str] = {}
+
+    def start(self, items: Sequence[Mapping[str, Any]]) -> None:
+        """Learn which cases are planes of volumes."""
+        self.volumes = volumes_of(items)
 
     def __call__(self, case: Case) -> Iterator[Row]:
         """The counts of each class."""
@@ -317,12 +352,15 @@ class CaseCounts:
 
     def metrics(self, found: list[Row]) -> dict[str, float]:
         """The mean F1 (Dice) of the cases under true metadata, as of `case_mean_f1`."""
-        normal = [row for row in found if row["mode"] == "normal"]
+        normal = [row for row in self._whole(found) if row["mode"] == "normal"]
         return {"val_mean_dice": case_f1(pd.DataFrame(normal))["f1"].mean()} if normal else {}
 
     def write(self, path: Path, found: list[Row]) -> list[Path]:
         """Write the table."""
-        return COUNTS.write(path, found)
+        return COUNTS.write(path, self._whole(found))
+
+    def _whole(self, found: list[Row]) -> list[Row]:
+        return by_volume(found, self.volumes, ("mode", "class"), COUNT_COLUMNS[6:])
 
 
 def read_counts(path: str | Path) -> pd.DataFrame:
@@ -367,6 +405,11 @@ class CalibrationBins:
 
     def __init__(self, classes: int) -> None:
         self.classes = classes
+        self.volumes: dict[str, str] = {}
+
+    def start(self, items: Sequence[Mapping[str, Any]]) -> None:
+        """Learn which cases are planes of volumes."""
+        self.volumes = volumes_of(items)
 
     def __call__(self, case: Case) -> Iterator[Row]:
         """The filled bins of each class."""
@@ -386,7 +429,9 @@ class CalibrationBins:
 
     def write(self, path: Path, found: list[Row]) -> list[Path]:
         """Write the table."""
-        return BINS.write(path, found)
+        return BINS.write(
+            path, by_volume(found, self.volumes, ("mode", "class", "bin"), BIN_NUMBERS[2:])
+        )
 
 
 def read_calibration(path: str | Path, mode: str | None = "normal") -> pd.DataFrame:
@@ -445,9 +490,11 @@ class KnownOfCases:
         self.schema = schema
         self.weights = weights
         self.class_names = dict(table.class_names)
+        self.volumes: dict[str, str] = {}
 
     def start(self, items: Sequence[Mapping[str, Any]]) -> None:
         """Learn what the classes are, before anything is measured."""
+        self.volumes = volumes_of(self.table.rows)
         if self.weights is not None:
             self.class_names = self.weights.class_names(self.table.class_names)
 
@@ -461,10 +508,16 @@ class KnownOfCases:
 
     def write(self, path: Path, found: list[tuple[str, list[float]]]) -> list[Path]:
         """Write the table and what its columns and classes mean."""
-        spacing, rows = dict(found), []
+        spacing = {self.volumes.get(case, case): sides for case, sides in found}
+        rows, told = [], set[str]()
         for item in self.table.rows:
             row = {name: item.get(name, "") for name in PLACE}
-            for name, mm in zip(SPACING, spacing.get(item["case"], [math.nan] * 3), strict=True):
+            if item["case"] in self.volumes:
+                row |= {"case": self.volumes[item["case"]], "volume": "", "plane": ""}
+                if row["case"] in told:
+                    continue
+                told.add(row["case"])
+            for name, mm in zip(SPACING, spacing.get(row["case"], [math.nan] * 3), strict=True):
                 row[name] = "" if math.isnan(mm) else f"{mm:.9g}"
             for known in self.schema.fields:
                 raw = item["metadata"].get(known.name)

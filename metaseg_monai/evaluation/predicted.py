@@ -20,7 +20,7 @@ from torch import Tensor
 
 from metaseg_monai.errors import DataError, listing
 from metaseg_monai.files import PREFIX, content_sha256, file_sha256, replacing, writable
-from metaseg_monai.images.read import is_volume_file
+from metaseg_monai.images.read import volumes_of
 from metaseg_monai.naming import likened
 from metaseg_monai.tables.check import image_files
 from metaseg_monai.training.weights import MASKS as NAME
@@ -131,7 +131,7 @@ class MaskRecord:
             "metadata": [part.get("metadata", {}) for part in parts],
             "images": [content_sha256(image) for image in images],
             "planes": [part.get("plane") for part in parts],
-        }
+        } | ({"axis": first["axis"]} if "axis" in first else {})
         text = json.dumps(told, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -365,13 +365,9 @@ def _told(comment: str) -> dict[str, Any]:
 
 def _by_name(items: Iterable[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
     """The items by what gets a mask: a case, or the volume that planes are of."""
-    found: dict[str, list[Mapping[str, Any]]] = {}
-    are_volumes: dict[str, bool] = {}
+    items = list(items)
+    volumes, found = volumes_of(items), dict[str, list[Mapping[str, Any]]]()
     for item in items:
-        image, name = item["image"], item["case"]
-        if "plane" in item and isinstance(image, str):
-            if image not in are_volumes:
-                are_volumes[image] = is_volume_file(image)
-            name = item["volume"] if are_volumes[image] else name
-        found.setdefault(str(name), []).append(item)
+        name = str(item["case"])
+        found.setdefault(volumes.get(name, name), []).append(item)
     return found

@@ -4,6 +4,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -18,10 +19,15 @@ from nibabel.orientations import (
 )
 from torch import Tensor
 
-from metaseg_monai.errors import DataError
+from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.images.image import LARGEST_BYTES, Image
 
-AXES = ("I", "P", "L")  # planes toward the feet, rows toward the back, columns toward the left
+Axis = Literal["axial", "coronal", "sagittal"]
+AXES = {  # where planes, rows and columns go, as a radiologist sees them
+    "axial": ("I", "P", "L"),
+    "coronal": ("P", "I", "L"),
+    "sagittal": ("L", "I", "P"),
+}
 LARGEST_TILT_DEGREES, TOLD_TILT_DEGREES = 30.0, 1.0
 LARGEST_SHEAR_DEGREES, SEEN_SHEAR_DEGREES = 1.0, 0.01  # below the latter it is rounding
 SAME_PLACE_VOXELS = 0.1
@@ -118,14 +124,17 @@ class AxialVolume:
 
     Attributes:
         planes: (D, H, W), a view of the stored array: plane 0 is the uppermost, rows run toward
-            the patient's back, columns toward the patient's left. KiTS files lie so already.
+            the patient's back, columns toward the patient's left. KiTS files lie so already. Of
+            other planes than axial ones see `AXES`.
         affine: (4, 4), index of `planes` to mm (R, A, S).
         orientation: of the stored array, as nibabel's ``io_orientation``.
+        axis: that the planes are across.
     """
 
     planes: np.ndarray
     affine: np.ndarray
     orientation: np.ndarray
+    axis: Axis = "axial"
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
@@ -171,17 +180,19 @@ class AxialVolume:
         """
         if planes.shape != self.planes.shape:
             raise DataError(f"planes of shape {planes.shape}, expected {self.planes.shape}")
-        back = ornt_transform(axcodes2ornt(AXES), self.orientation)
+        back = ornt_transform(axcodes2ornt(AXES[self.axis]), self.orientation)
         return np.asarray(apply_orientation(planes, back))
 
 
-def axial_volume(image: Image) -> AxialVolume:
-    """See an image of three axes as axial planes.
+def axial_volume(image: Image, axis: Axis = "axial") -> AxialVolume:
+    """See an image of three axes as axial planes, or as coronal or sagittal ones.
 
     Args:
         image: one channel (1, H, W, D) with an affine, from `read_image`.
+        axis: of the planes.
 
     Raises:
+        ConfigError: no such axis.
         DataError: it has more channels or fewer axes, no affine, is sheared by more than a
             degree, or tilted by more than 30, so that no stored axis is the body's long one.
 
@@ -191,6 +202,8 @@ def axial_volume(image: Image) -> AxialVolume:
     >>> volume.planes.shape, volume.spacing_mm, volume.position_mm(0)
     ((3, 4, 6), (5.0, 0.8, 0.8), 10.0)
     """
+    if axis not in AXES:
+        raise ConfigError(f"axis={axis!r}: expected one of {', '.join(get_args(Axis))}")
     path, affine = image.attributes["path"], image.attributes["affine"]
     if image.array.ndim != 4 or image.array.shape[0] != 1:
         raise DataError(
@@ -204,10 +217,10 @@ def axial_volume(image: Image) -> AxialVolume:
         )
     check_straight(path, affine)
     stored = io_orientation(affine)
-    turn = ornt_transform(stored, axcodes2ornt(AXES))
+    turn = ornt_transform(stored, axcodes2ornt(AXES[axis]))
     array = image.array[0]
     planes = np.asarray(apply_orientation(array, turn))
-    volume = AxialVolume(planes, affine @ inv_ornt_aff(turn, array.shape), stored)
+    volume = AxialVolume(planes, affine @ inv_ornt_aff(turn, array.shape), stored, axis)
     if volume.tilt_degrees > LARGEST_TILT_DEGREES:
         raise DataError(
             f"{path}: its axes are tilted by {volume.tilt_degrees:.0f} degrees against the body's; "

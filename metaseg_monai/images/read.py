@@ -1,7 +1,7 @@
 """The one reading path for image and label files of every format."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import tifffile
 from metaseg_monai.errors import DataError, DataWarning, Problem, typed
 from metaseg_monai.files import readable
 from metaseg_monai.images.dicom import dicom_attributes, read_dicom_series
-from metaseg_monai.images.geometry import AxialVolume, axial_volume, same_grid
+from metaseg_monai.images.geometry import AxialVolume, Axis, axial_volume, same_grid
 from metaseg_monai.images.image import (
     FORMAT_OF_SUFFIX,
     LUMA,
@@ -305,8 +305,8 @@ def read_header(path: str | Path | Sequence[str | Path], mask: bool = False) -> 
 # Volumes whose planes are read one by one.
 
 
-def volume_header(path: str | Path) -> tuple[AxialVolume, dict[str, Any]]:
-    """How a volume's planes lie, and its attributes, without its voxels.
+def volume_header(path: str | Path, axis: Axis = "axial") -> tuple[AxialVolume, dict[str, Any]]:
+    """How a volume's planes across an axis lie, and its attributes, without its voxels.
 
     Returns:
         The view, whose planes have the right shape but hold only zeros (and take no memory), and
@@ -317,7 +317,7 @@ def volume_header(path: str | Path) -> tuple[AxialVolume, dict[str, Any]]:
     """
     attributes = read_header(path)
     nothing = np.broadcast_to(np.uint8(0), (1, *attributes["spatial_shape"]))
-    return axial_volume(Image(nothing, attributes)), attributes
+    return axial_volume(Image(nothing, attributes), axis), attributes
 
 
 def is_volume_file(path: object) -> bool:
@@ -337,24 +337,48 @@ def is_volume_file(path: object) -> bool:
     return len(nifti_attributes(Path(path))["spatial_shape"]) == 3
 
 
+def volumes_of(items: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """The volume of each case that is a plane read from a volume's file, as `slice_items` makes it.
+
+    A slice with a file of its own is a case by itself, also where its volume is known.
+
+    Args:
+        items: with `case` and `image`; planes with `volume` and `plane`.
+    """
+    found: dict[str, str] = {}
+    are_volumes: dict[str, bool] = {}
+    for item in items:
+        image = item["image"]
+        if "plane" in item and "volume" in item and isinstance(image, str):
+            if image not in are_volumes:
+                are_volumes[image] = is_volume_file(image)
+            if are_volumes[image]:
+                found[str(item["case"])] = str(item["volume"])
+    return found
+
+
 def slice_items(
     items: Sequence[Mapping[str, Any]],
     spatial_dims: int = 2,
     problems: list[Problem] | None = None,
+    axis: Axis = "axial",
 ) -> list[dict[str, Any]]:
-    """Make one item of each axial plane of a volume; other items stay as they are.
+    """Make one item of each plane of a volume; other items stay as they are.
 
     A 2D network takes them as it takes stored slices. Only headers are read. A plane keeps the
     `image` (and `label`) path of its volume, its group and metadata; its `case` becomes
     ``<case>_<plane>`` with four digits, and it has `volume` (the case), `plane` (0 is the
-    uppermost), `planes` (how many) and `spacing_mm` (z, y, x).
+    uppermost), `planes` (how many), `spacing_mm` (of planes, rows and columns) and, where the
+    planes are not axial, `axis`.
 
     Args:
         items: as `find_cases` or `read_table` give them.
         spatial_dims: of the network; for 3 volumes stay whole.
         problems: gets the volumes that cannot be read, which are left out, unless all are.
+        axis: that the planes are across.
 
     Raises:
+        ConfigError: no such axis.
         DataError: a volume is damaged, sheared, tilted, or one of several channels, or two items
             would have one name; names the case.
 
@@ -370,7 +394,7 @@ def slice_items(
     broken: list[Problem] = []
     for item in items:
         try:
-            made += _planes_of(item) if _is_whole_volume(item) else [dict(item)]
+            made += _planes_of(item, axis) if _is_whole_volume(item) else [dict(item)]
         except DataError as error:
             if problems is None or len(broken) + 1 == len(items):
                 raise
@@ -400,10 +424,10 @@ def _is_whole_volume(item: Mapping[str, Any]) -> bool:
     return "plane" not in item and is_volume_file(image)
 
 
-def _planes_of(item: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _planes_of(item: Mapping[str, Any], axis: Axis) -> list[dict[str, Any]]:
     case = item["case"]
     try:
-        volume, _ = volume_header(item["image"])
+        volume, _ = volume_header(item["image"], axis)
     except DataError as error:
         raise DataError(f"case {case!r}: {error}") from error
     for remark in volume.remarks:
@@ -418,6 +442,7 @@ def _planes_of(item: Mapping[str, Any]) -> list[dict[str, Any]]:
             "plane": plane,
             "planes": planes,
             "spacing_mm": volume.spacing_mm,
+            **({} if axis == "axial" else {"axis": axis}),
         }
         for plane in range(planes)
     ]

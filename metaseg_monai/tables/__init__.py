@@ -5,7 +5,7 @@ from metaseg_monai.tables.check import LoadedCase, TableCheck, check_table, load
 from metaseg_monai.tables.clinical import read_clinical
 from metaseg_monai.tables.columns import SPLITS, ColumnMap
 from metaseg_monai.tables.find import each_value, find_cases
-from metaseg_monai.tables.select import fill_epoch, limit_empty, select_cases
+from metaseg_monai.tables.select import fill_epoch, fold_cases, limit_empty, select_cases, slices
 from metaseg_monai.tables.table import CaseTable, read_table
 
 __all__ = [
@@ -19,9 +19,11 @@ __all__ = [
     "each_value",
     "fill_epoch",
     "find_cases",
+    "fold_cases",
     "limit_empty",
     "load_case",
     "read_clinical",
     "read_table",
     "select_cases",
+    "slices",
 ]

@@ -12,7 +12,7 @@ from monai.data import MetaTensor
 from tqdm import tqdm
 
 from metaseg_monai.errors import DataError, listing
-from metaseg_monai.images.geometry import AxialVolume, axial_volume, same_grid, voxels_apart
+from metaseg_monai.images.geometry import AxialVolume, Axis, axial_volume, same_grid, voxels_apart
 from metaseg_monai.images.identity import image_digest
 from metaseg_monai.images.image import (
     Channels,
@@ -240,7 +240,7 @@ def image_files(item: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 class VolumeCache:
-    """The last volume read in each role, seen as axial planes, so that its file is read once.
+    """The last volume read in each role, seen as planes, so that its file is read once.
 
     Copies, also those in worker processes, start empty.
     """
@@ -253,24 +253,32 @@ class VolumeCache:
         """Whether `read` would not touch the disk."""
         return role in self._last and self._last[role][0] == str(path)
 
-    def read(self, role: str, path: str | Path, values: Meaning | None = None) -> AxialVolume:
+    def read(
+        self,
+        role: str,
+        path: str | Path,
+        values: Meaning | None = None,
+        axis: Axis | None = None,
+    ) -> AxialVolume:
         """The volume of a path; the one before it in that role is let go first.
 
         Args:
             role: "image" or "label", of each of which one volume is kept.
             path: a file that `read_image` takes.
             values: of a label, see `read_label`.
+            axis: that the planes are across; None takes a volume as it is kept, else as axial ones.
 
         Raises:
             DataError: as `read_image` and `axial_volume`.
         """
-        if not self.holds(role, path):
+        kept = self.holds(role, path) and axis in (None, self._last[role][1].axis)
+        if not kept:
             self._last.pop(role, None)
             if role == "label":
                 image = read_label(path, spatial_dims=3, values=values)
             else:
                 image = read_image(path, spatial_dims=3)
-            self._last[role] = (str(path), axial_volume(image))
+            self._last[role] = (str(path), axial_volume(image, axis or "axial"))
         return self._last[role][1]
 
     def digest(self, path: str | Path) -> str:
@@ -296,8 +304,9 @@ def load_case(
 ) -> LoadedCase:
     """Read the image of an item, and its label where it has one.
 
-    An item with `plane` whose image is a NIfTI volume or DICOM series gives that axial plane
-    (1, H, W), and of its label volume the same; with a 2D image `plane` changes nothing.
+    An item with `plane` whose image is a NIfTI volume or DICOM series gives that plane (1, H, W)
+    across its `axis` (axial without), and of its label volume the same; with a 2D image `plane`
+    changes nothing.
 
     Args:
         item: with `image`, a path, plane paths, or an array (C, *S), or (H, W), maybe `label` of
@@ -483,8 +492,8 @@ def _read_plane(
     item: Mapping[str, Any], volumes: VolumeCache, remarks: list[str]
 ) -> tuple[Image, Image | None]:
     """One axial plane of an image volume and of its label volume; remarks on the whole volume."""
-    path, plane = item["image"], item["plane"]
-    volume = volumes.read("image", path)
+    path, plane, axis = item["image"], item["plane"], item.get("axis", "axial")
+    volume = volumes.read("image", path, axis=axis)
     if not 0 <= plane < len(volume.planes):
         raise DataError(
             f"{path}: has {len(volume.planes)} planes, so no plane {plane}; the table or list of "
@@ -498,7 +507,7 @@ def _read_plane(
         )
     label = None
     if "label" in item:
-        target = volumes.read("label", item["label"], item.get("mask_values"))
+        target = volumes.read("label", item["label"], item.get("mask_values"), axis)
         if target.planes.shape != volume.planes.shape:
             raise DataError(
                 f"{item['label']}: label of shape (planes, rows, columns) "

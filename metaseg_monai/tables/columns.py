@@ -27,7 +27,9 @@ class ColumnMap(BaseModel):
 
     Attributes:
         table: file name of the table in its folder.
-        image: column of image paths, relative to the table; several planes joined by `separator`.
+        root: folder that image and label paths are relative to, itself relative to that of the
+            table; None is the table's own. So a copy of a table reads the images where they are.
+        image: column of image paths, relative to `root`; several planes joined by `separator`.
         label: column of label paths; None where there is none.
         group: column of the group (patient, plate + well) that stays in one split; None makes
             every image its own group.
@@ -61,6 +63,7 @@ class ColumnMap(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     table: str = "table.csv"
+    root: Annotated[str, StringConstraints(min_length=1)] | None = None
     image: str = "image"
     label: str | None = "label"
     group: str | None = "group"
@@ -84,6 +87,14 @@ class ColumnMap(BaseModel):
             super().__init__(**_composed(settings))
         except ValidationError as error:
             raise ConfigError(f"column map: {_explain(error)}") from error
+
+    def folder_of(self, table: Path) -> Path:
+        """The folder that the paths in a table are relative to.
+
+        >>> ColumnMap(root="../scans").folder_of(Path("/study/data/table.csv")).as_posix()
+        '/study/scans'
+        """
+        return table.parent if self.root is None else (table.parent / self.root).resolve()
 
     def column_of(self, field: str) -> str:
         """The table's column of a schema field."""

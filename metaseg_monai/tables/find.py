@@ -276,7 +276,7 @@ def _items_of_table(
     sift(table, wrong, problems)
     tell(table)
     items = [{k: v for k, v in row.items() if k not in OF_LABELS} for row in table.rows]
-    _name_masks(items, table.path.parent.resolve())
+    _name_masks(items, table.folder.resolve())
     if from_file:
         _attach(items, table.path, schema, metadata, layout, problems)
     return items

@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from metaseg_monai.errors import ConfigError, DataError
-from metaseg_monai.metadata.fields import read_number
+from metaseg_monai.errors import ConfigError, DataError, Problem
+from metaseg_monai.images.geometry import Axis
+from metaseg_monai.images.read import slice_items
+from metaseg_monai.metadata.fields import read_number, said
 from metaseg_monai.tables.columns import SPLITS
 from metaseg_monai.tables.table import CaseTable
 
@@ -66,6 +68,141 @@ def select_cases(
             "choose values that every split has"
         )
     return selected
+
+
+def slices(
+    table: CaseTable, axis: Axis = "axial", problems: list[Problem] | None = None
+) -> CaseTable:
+    """Return the table with a row for each plane of its volumes, for networks of planes.
+
+    The planes are read from the volume's own file (NIfTI, or a DICOM series) when they are asked
+    for, see `LoadCased`; masks are volumes again, and counts and scores are those of volumes.
+
+    Args:
+        table: whose images are volumes, as a table for a network of three dimensions has them.
+        axis: that the planes are across.
+        problems: gets the volumes that cannot be read, which are left out, unless all are.
+
+    Raises:
+        ConfigError: no row is a volume, as where the planes have files or rows of their own.
+        DataError: see `slice_items`.
+    """
+    rows = slice_items(table.rows, problems=problems, axis=axis)
+    if not any("plane" in row for row in rows) or any("plane" in row for row in table.rows):
+        raise ConfigError(
+            f"{table.path}: no row is a whole volume (a NIfTI file of three axes, or a DICOM "
+            "series), of which slices could be made; leave slices out of the configuration"
+        )
+    return replace(table, rows=tuple(rows))
+
+
+def fold_cases(
+    table: CaseTable,
+    fold: int,
+    validation: float = 0.15,
+    seed: int = 0,
+    column: str = "fold",
+) -> CaseTable:
+    """Return the table with the split of one fold of a cross-validation.
+
+    The rows of the fold are `test`, a drawn share of the other groups `val`, the rest `train`. So
+    over all folds every case is tested once, by weights that were trained and chosen on others.
+    Rows without a fold are a fixed test set, which no fold sees, and are left out.
+
+    Args:
+        table: with the column, whose cells are 0, 1, ... or empty; its own splits do not count.
+        fold: that is tested.
+        validation: share of the groups that are not tested, above 0 and below 1; one at least.
+        seed: draws which groups they are; another fold draws anew.
+        column: of the folds.
+
+    Raises:
+        ConfigError: the table has no such column, or the fold or share is out of its range.
+        DataError: cells that are no folds, a group in several folds, rows without a fold that are
+            of another split than test, or too few groups.
+
+    >>> rows = [
+    ...     {"case": name, "group": name, "split": "train", "columns": {"fold": str(number % 3)}}
+    ...     for number, name in enumerate("abcdef")
+    ... ]
+    >>> table = fold_cases(CaseTable(path="table.csv", rows=tuple(rows)), fold=1)
+    >>> [row["split"] for row in table.rows].count("val"), [
+    ...     row["case"] for row in table.rows if row["split"] == "test"
+    ... ]
+    (1, ['b', 'e'])
+    """
+    if not _is_number(validation) or not 0 < validation < 1:
+        raise ConfigError(f"validation={validation!r}: expected a share above 0 and below 1")
+    folds = folds_of(table, column)
+    known = sorted(set(folds.values()))
+    if isinstance(fold, bool) or fold not in known:
+        raise ConfigError(
+            f"fold={fold!r}: {table.path} has the folds {', '.join(map(str, known))} in its column "
+            f"{column!r}"
+        )
+    others = sorted(group for group, of_group in folds.items() if of_group != fold)
+    if len(others) < 2:
+        raise DataError(
+            f"{table.path}: {len(others)} group(s) outside of fold {fold}, expected two at least, "
+            "one to train on and one to choose the weights by; give more folds"
+        )
+    count = min(max(1, floor(validation * len(others) + 0.5)), len(others) - 1)
+    drawn = np.random.default_rng([seed, fold]).permutation(len(others))[:count]
+    chosen = {others[place] for place in drawn}
+    rows = [
+        {
+            **row,
+            "split": "test"
+            if folds[row["group"]] == fold
+            else ("val" if row["group"] in chosen else "train"),
+        }
+        for row in table.rows
+        if row["group"] in folds
+    ]
+    return replace(table, rows=tuple(rows))
+
+
+def folds_of(table: CaseTable, column: str = "fold") -> dict[str, int]:
+    """The fold of each group; groups of a fixed test set have none.
+
+    Args:
+        table: with the column.
+        column: of the folds.
+
+    Raises:
+        ConfigError: the table has no such column, or only one fold.
+        DataError: cells that are no folds, a group in several, or rows without a fold that are of
+            another split than test.
+    """
+    told: dict[str, dict[str, str]] = {}  # of a group: the cells, and a case of each
+    for row in table.rows:
+        cell = said(row["columns"].get(column))
+        if column not in row["columns"]:
+            raise ConfigError(
+                f"{table.path}: no column {column!r}, which gives each group its fold (0, 1, ...); "
+                "add it, or make the bundle with new-bundle --folds 5"
+            )
+        if not cell and row.get("split") != "test":
+            raise DataError(
+                f"{table.path}: case {row['case']!r} has no {column}, and is no fixed test case "
+                f"(its split is {row.get('split')}); give its group a fold, or the split test"
+            )
+        if cell and not (cell.isascii() and cell.isdecimal()):
+            raise DataError(
+                f"{table.path}: case {row['case']!r}: {column} {cell!r}, expected 0, 1, ..., or "
+                "nothing for a fixed test case"
+            )
+        told.setdefault(row["group"], {}).setdefault(cell and str(int(cell)), row["case"])
+    for group, cells in told.items():
+        if len(cells) > 1:
+            shown = ", ".join(f"{cell or 'none'} (case {case})" for cell, case in cells.items())
+            raise DataError(
+                f"{table.path}: group {group!r} is in several folds: {shown}; keep it in one"
+            )
+    folds = {group: int(cell) for group, cells in told.items() for cell in cells if cell}
+    if len(set(folds.values())) < 2:
+        raise ConfigError(f"{table.path}: expected two folds or more in its column {column!r}")
+    return folds
 
 
 def fill_epoch(items: Sequence[Item], length: int | None) -> list[Item]:

@@ -17,6 +17,7 @@ from typing import Any, get_args
 
 from metaseg_monai.errors import ConfigError, DataError, MetadataError, Problem, listing, typed
 from metaseg_monai.files import read_json, readable, write_json, written_at
+from metaseg_monai.images.dicom import is_dicom_folder
 from metaseg_monai.images.image import FORMAT_OF_SUFFIX, MISSING, Meaning, image_suffix, unusable
 from metaseg_monai.metadata.fields import MetadataWarning, read_number, said
 from metaseg_monai.metadata.schema import MetadataSchema
@@ -52,12 +53,19 @@ class CaseTable:
         remarks: what is allowed but seldom meant, in words.
         class_names: of the label's classes by their numbers, as far as the data set or its user
             tells them; without a name a class is its number.
+        root: folder that paths in the table's cells are relative to; None for the table's own.
     """
 
     path: Path
     rows: tuple[dict[str, Any], ...]
     remarks: tuple[str, ...] = ()
     class_names: Mapping[int, str] = field(default_factory=dict)
+    root: Path | None = None
+
+    @property
+    def folder(self) -> Path:
+        """The folder that paths in the table's cells are relative to."""
+        return self.path.parent if self.root is None else self.root
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -303,7 +311,13 @@ def scan_table(
     columns = as_column_map(columns)
     file = find_table(path, columns)
     header, lines, broken = read_lines(file)
-    reading = _Reading(file, schema, columns, metadata or {}, inference, Folder(file.parent))
+    root = columns.folder_of(file)
+    if not root.is_dir():
+        raise DataError(
+            f"{root}: no such folder, in which the images of {file} should lie; mend root in the "
+            "column map"
+        )
+    reading = _Reading(file, schema, columns, metadata or {}, inference, Folder(root))
     reading.check_header(header)
     excluded = {composed(name): name for name in columns.exclude}
     left_out = {composed(cells[columns.image]) for _, cells in lines} & set(excluded)
@@ -315,7 +329,7 @@ def scan_table(
     problems += [
         Wrong(f"the column map excludes {name!r}, which no row has") for name in sorted(absent)
     ]
-    with readable(file.parent):
+    with readable(root):
         rows = [
             row
             for number, cells in lines
@@ -330,7 +344,7 @@ def scan_table(
     problems += map(Wrong, between)
     right = [row for row in rows if not row.problems]
     labelled = all(row.label for row in right)
-    items = tuple(_as_item(row, file.parent.resolve(), labelled, columns) for row in right)
+    items = tuple(_as_item(row, root.resolve(), labelled, columns) for row in right)
     remarks = []
     if count := sum("\\" in cells[name] for _, cells in lines for name in reading.of_paths):
         remarks.append(
@@ -338,7 +352,7 @@ def scan_table(
         )
     if columns.group is not None:
         remarks += _near_groups(rows)
-    return CaseTable(file, items, tuple(remarks)), problems
+    return CaseTable(file, items, tuple(remarks), root=root), problems
 
 
 def find_table(path: str | Path, columns: ColumnMap) -> Path:
@@ -504,6 +518,11 @@ class _Reading:
         names = (self.columns.image, None if self.inference else self.columns.label)
         return [name for name in names if name is not None]
 
+    @property
+    def place(self) -> str:
+        """What paths are relative to, in words."""
+        return "the table's folder" if self.columns.root is None else f"the root {self.files.root}"
+
     def check_header(self, header: Sequence[str]) -> None:
         columns, names = self.columns, self.schema.names if self.schema else ()
         if strangers := sorted(columns.fields_named() - set(names)):
@@ -586,15 +605,18 @@ class _Reading:
         """The file inside the table's folder that a cell means; anything else is a problem."""
         path = path.strip()
         if not path:
-            problems.append(f"column {column!r}: an empty path; expected one relative to the table")
+            problems.append(
+                f"column {column!r}: an empty path; expected one relative to {self.place}"
+            )
         elif (
             PurePosixPath(path).is_absolute()
             or PureWindowsPath(path).anchor
             or ".." in re.split(r"[/\\]", path)
         ):
             problems.append(
-                f"column {column!r}: {path!r} leaves the table's folder; expected a path relative "
-                "to the table, without '..' (a symbolic link inside the folder may lead elsewhere)"
+                f"column {column!r}: {path!r} leaves {self.place}; expected a path relative to "
+                "it, without '..' (a symbolic link inside the folder may lead elsewhere; images "
+                "that lie elsewhere have their folder as root in the column map)"
             )
         else:
             try:
@@ -602,6 +624,8 @@ class _Reading:
             except DataError as error:
                 problems.append(str(error))
             else:
+                if found is None and is_dicom_folder(self.files.root / path):
+                    return path.rstrip("/")  # a series, which is read as one volume
                 if found is None:
                     problems.append(self._why_not(path, column))
                 elif image_suffix(found) not in FORMAT_OF_SUFFIX:
@@ -613,9 +637,10 @@ class _Reading:
         """Why there is no file of a path: it is a link to nothing, say, or not there at all."""
         why = None
         with suppress(OSError):  # of a name too long for any file
-            why = unusable(self.file.parent / path) or ("is a folder", "name a file in it")
+            why = unusable(self.files.root / path) or ("is a folder", "name a file in it")
         if why is None or why[0] == MISSING:
-            return f"no such file {path!r} beside the table"
+            where = "beside the table" if self.columns.root is None else f"in {self.files.root}"
+            return f"no such file {path!r} {where}"
         return f"column {column!r}: {path!r} {'; '.join(why)}"
 
 

@@ -14,7 +14,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
 from metaseg_monai.errors import DataError, DataWarning
-from metaseg_monai.images.geometry import AxialVolume, axial_volume
+from metaseg_monai.images.geometry import AxialVolume, Axis, axial_volume
 from metaseg_monai.images.image import Channels, Image
 from metaseg_monai.images.lazy import LazyTensor, every_nth
 from metaseg_monai.tables.check import VolumeCache, load_case
@@ -59,6 +59,7 @@ class LoadCased(MapTransform):
         spatial_dims: 2 for networks of planes; 3 leaves volumes as their file stores them.
         axes: see `metaseg_monai.images.read_image`; for the image only.
         in_channels: channels that the network takes; None takes any number.
+        axis: that the planes of volumes are across; items with planes across another are refused.
 
     Attributes:
         lazily: whether a large image becomes a `LazyTensor`, which keeps its pixels as they are
@@ -79,6 +80,7 @@ class LoadCased(MapTransform):
         spatial_dims: int | None = None,
         axes: str | None = None,
         in_channels: int | None = None,
+        axis: Axis = "axial",
     ) -> None:
         super().__init__(["image", "label"], allow_missing_keys=True)
         self.channels = channels
@@ -86,6 +88,7 @@ class LoadCased(MapTransform):
         self.spatial_dims = spatial_dims
         self.axes = axes
         self.in_channels = in_channels
+        self.axis = axis
         self.volumes = VolumeCache()
         self.watch: Callable[[np.ndarray, str], object] | None = None
         self.expected: Mapping[str, Any] | None = None
@@ -134,6 +137,11 @@ class LoadCased(MapTransform):
                 f"network trained with {made}--in_channels {found}"
             )
         attributes = loaded.attributes
+        if "plane" in attributes and item.get("axis", "axial") != self.axis:
+            raise DataError(
+                f"{named(item)}: {item.get('axis', 'axial')} planes of {attributes['path']}, the "
+                f"network takes {self.axis} ones; give slices and LoadCased one axis"
+            )
         remarks = loaded.remarks
         if attributes["twofold"]:
             remarks += (f"masks that can be read in two ways are taken as {values}",)
@@ -150,7 +158,9 @@ class LoadCased(MapTransform):
         if "plane" in attributes:
             item["spacing_mm"] = attributes["spacing_mm"]
         elif self.spatial_dims != 3 and loaded.image.ndim == 4 and attributes["affine"] is not None:
-            arrays = {key: _planes(item, array, attributes) for key, array in arrays.items()}
+            arrays = {
+                key: _planes(item, array, attributes, self.axis) for key, array in arrays.items()
+            }
             attributes = {**attributes, "affine": None}
         for key, array in arrays.items():
             if array is not None:
@@ -180,13 +190,16 @@ class LoadCased(MapTransform):
 
 
 def _planes(
-    item: dict[Hashable, Any], volume: np.ndarray | None, attributes: Mapping[str, Any]
+    item: dict[Hashable, Any],
+    volume: np.ndarray | None,
+    attributes: Mapping[str, Any],
+    axis: Axis,
 ) -> np.ndarray | None:
-    """The axial planes (1, H, W, D) of a stored volume; the item learns how they lie in it."""
+    """The planes (1, H, W, D) of a stored volume; the item learns how they lie in it."""
     if volume is None:
         return None
     try:
-        view = axial_volume(Image(volume, dict(attributes)))
+        view = axial_volume(Image(volume, dict(attributes)), axis)
     except DataError as error:
         raise DataError(f"{named(item)}: {error}") from error
     item |= {"spacing_mm": view.spacing_mm, VIEW: without_voxels(view)}

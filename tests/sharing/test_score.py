@@ -9,11 +9,13 @@ from torch import nn
 from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.evaluation import predicted, read_volumes
 from metaseg_monai.evaluation.predicted import MaskRecord
-from metaseg_monai.images.geometry import AXES
+from metaseg_monai.images.geometry import AXES as BY_AXIS
 from metaseg_monai.metrics.volumes import KITS_REGIONS, make_regions, score_volume
 from metaseg_monai.prepare.kits_source import CLASS_NAMES
 from metaseg_monai.sharing.score import score
 from metaseg_monai.training import LoadWeights
+
+AXES = BY_AXIS["axial"]
 
 SPACING = (3.0, 0.8, 0.5)  # z, y, x
 

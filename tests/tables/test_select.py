@@ -6,7 +6,14 @@ import pytest
 
 from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.simulate.cells.plan import A3
-from metaseg_monai.tables import CaseTable, fill_epoch, limit_empty, select_cases
+from metaseg_monai.tables import (
+    SPLITS,
+    CaseTable,
+    fill_epoch,
+    fold_cases,
+    limit_empty,
+    select_cases,
+)
 
 AREAS = ["tumour_mm2", "cyst_mm2"]
 
@@ -163,3 +170,63 @@ def test_fewer_empty_slices_than_asked_for_are_told(caplog):
     limit_empty(slices([0.0] * 10 + [7.0] * 10), 0.8, AREAS)
     assert "only 10 training slices are empty, which is a share of 0.50" in caplog.text
     assert kept(limit_empty(slices([3.0, 7.0]), 0.0, AREAS)) == (2, 0)
+
+
+def folded(cells, splits="train", per_group=2):
+    """A table of groups in folds, two cases each."""
+    splits = [splits] * len(cells) if isinstance(splits, str) else splits
+    rows = [
+        {"case": f"g{n}_{k}", "group": f"g{n}", "split": split, "columns": {"fold": cell}}
+        for n, (cell, split) in enumerate(zip(cells, splits, strict=True))
+        for k in range(per_group)
+    ]
+    return CaseTable(path="table.csv", rows=tuple(rows))
+
+
+def test_over_all_folds_each_case_is_tested_once_and_groups_stay_together():
+    table = folded(["0", "1", "2", "3", "4"] * 4 + [""], ["train"] * 20 + ["test"])
+    tested = []
+    for fold in range(5):
+        rows = fold_cases(table, fold, validation=0.2).rows
+        of_group = {split: {r["group"] for r in rows if r["split"] == split} for split in SPLITS}
+        assert [len(of_group[split]) for split in SPLITS] == [13, 3, 4]
+        assert len(set.union(*of_group.values())) == 20
+        tested += [row["case"] for row in rows if row["split"] == "test"]
+        assert fold_cases(table, fold, validation=0.2).rows == rows
+        assert fold_cases(table, fold, validation=0.2, seed=1).rows != rows
+    assert sorted(tested) == sorted(row["case"] for row in table.rows if row["group"] != "g20")
+    assert [row["split"] for row in table.rows[:2]] == ["train", "train"]  # left as it was
+
+
+def test_two_groups_outside_a_fold_give_one_of_each():
+    rows = fold_cases(folded(["0", "1", "1"]), 0, validation=0.9).rows
+    assert sorted(row["split"] for row in rows[::2]) == ["test", "train", "val"]
+    with pytest.raises(DataError, match=r"1 group.* outside of fold 0"):
+        fold_cases(folded(["0", "1"]), 0)
+
+
+@pytest.mark.parametrize(
+    ("cells", "fold", "kind", "message"),
+    [
+        (["0", "1", "x"], 0, DataError, r"g2_0.*fold 'x', expected 0, 1"),
+        (["0", "1", ""], 0, DataError, "'g2_0' has no fold, and is no fixed test case"),
+        (["0", "1", "2"], 3, ConfigError, "fold=3: table.csv has the folds 0, 1, 2"),
+        (["0", "1", "2"], True, ConfigError, "fold=True"),
+        (["0", "0", "0"], 0, ConfigError, "two folds or more"),
+    ],
+)
+def test_folds_that_are_none_are_refused(cells, fold, kind, message):
+    with pytest.raises(kind, match=message):
+        fold_cases(folded(cells), fold)
+
+
+def test_a_group_in_two_folds_and_a_table_without_folds_are_refused():
+    table = folded(["0", "1", "2"])
+    table.rows[1]["columns"] = {"fold": "1"}
+    with pytest.raises(DataError, match=r"'g0' is in several folds: 0 \(case g0_0\), 1"):
+        fold_cases(table, 0)
+    table.rows[0]["columns"] = {}
+    with pytest.raises(ConfigError, match=r"no column 'fold'.*new-bundle --folds"):
+        fold_cases(table, 0)
+    with pytest.raises(ConfigError, match="validation=1"):
+        fold_cases(table, 0, validation=1)

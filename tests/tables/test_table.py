@@ -307,6 +307,23 @@ def test_label_values_of_all_rows_or_of_too_few(folder, task_schema):
         read_table(folder[0], task_schema, {"label_values": {"task": {"disc": [1]}}})
 
 
+def test_a_copy_of_a_table_reads_the_images_where_they_are(folder, task_schema, write_csv):
+    path, rows = folder
+    (path / "study").mkdir()
+    write_csv(path / "study" / "table.csv", rows)
+    for root in ("..", str(path)):
+        table = read_table(path / "study", task_schema, {"root": root})
+        assert table.rows == read_table(path, task_schema).rows
+        assert table.folder == path.resolve()
+    with pytest.raises(DataError, match=r"nowhere: no such folder.*mend root"):
+        read_table(path / "study", task_schema, {"root": "nowhere"})
+    with pytest.raises(DataError, match=r"no such file 'images/0.tif' in "):
+        read_table(path / "study", task_schema, {"root": "../labels"})
+    write_csv(path / "study" / "table.csv", [{**rows[0], "image": "../0.tif"}])
+    with pytest.raises(DataError, match=r"'\.\./0\.tif' leaves the root .*images"):
+        read_table(path / "study", task_schema, {"root": "../images"})
+
+
 def test_column_map_of_another_schema_is_refused(folder, task_schema):
     with pytest.raises(DataError, match="the column map names colour"):
         read_table(folder[0], task_schema, {"metadata": {"colour": "task"}})

@@ -1,0 +1,95 @@
+"""Slices of whole volumes: trained on, tested and predicted by any bundle, volumes coming back."""
+
+import csv
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+import metaseg_monai as mm
+from metaseg_monai.errors import DataError
+from metaseg_monai.evaluation import read_counts
+from metaseg_monai.evaluation.per_case import read_cases
+from metaseg_monai.evaluation.volume_table import read_volumes
+
+FEW = {"network_def#channels": 4, "network_def#levels": 2, "epochs": 2, "metadata_dropout": 0.1}
+SHAPE = (20, 24, 5)  # as stored: to the right, to the front, to the head
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory):
+    """Six volumes in a folder of scans, and the table of them in another folder."""
+    folder = tmp_path_factory.mktemp("cohort")
+    (folder / "scans").mkdir()
+    (folder / "study").mkdir()
+    rows = []
+    for number, split in enumerate(["train"] * 3 + ["val", "test", "test"]):
+        drawn = np.random.default_rng(number)
+        voxels = drawn.normal(0, 5, SHAPE)
+        label = np.zeros(SHAPE, np.uint8)
+        at = drawn.integers(4, 10)
+        label[at : at + 7, at : at + 8, 1:4] = 1
+        for kind, array in (("ct", voxels + 80 * label), ("mask", label)):
+            image = nib.Nifti1Image(array.astype(np.int16), np.diag([1.0, 1.0, 4.0, 1.0]))
+            nib.save(image, folder / "scans" / f"{number}_{kind}.nii.gz")
+        files = {kind: f"{number}_{kind}.nii.gz" for kind in ("ct", "mask")}
+        size = "" if number == 1 else str(10 + number)
+        rows.append({**files, "group": f"p{number}", "split": split, "size": size})
+    with (folder / "study" / "table.csv").open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    columns = {"root": "../scans", "image": "ct", "label": "mask"}
+    columns["metadata"] = {"tumour_size_mm": "size"}
+    (folder / "columns.json").write_text(json.dumps(columns))
+    return folder
+
+
+def settings_of(cohort, axis):
+    return {
+        "dataset_dir": cohort / "study",
+        "columns_file": cohort / "columns.json",
+        "cases": {"_target_": "metaseg_monai.tables.slices", "table": "@table", "axis": axis},
+        "preprocessing#0#axis": axis,
+        "preprocessing#1#spacing_mm": 1.0,
+        "classes": 2,
+        "roi_size": [16, 16],
+        **FEW,
+    }
+
+
+@pytest.mark.parametrize("axis", ["axial", "sagittal"])
+def test_volumes_in_volumes_out(cohort, tmp_path, axis):
+    model = mm.train(
+        "kits21_tumour_slices_segmentation", tmp_path / "model", **settings_of(cohort, axis)
+    ).folder
+    region = {"tumour": {"classes": [1], "tolerance_mm": 1.0}}
+    tested = mm.evaluate(model, modes=["normal", "missing"], regions=region)
+    counts = read_counts(model / "counts.csv")
+    assert set(counts["case"]) == {"4_ct", "5_ct"}
+    voxels = np.prod(SHAPE) * (1 if axis == "axial" else 4)  # planes of 1 mm by 1 mm
+    assert (counts[["tp", "fp", "fn", "tn"]].sum(axis=1) == voxels).all()
+    assert tested.scores.loc["normal", "cases"] == 2
+    volumes = read_volumes(model / "volumes.csv")
+    assert set(volumes["volume"]) == {"4_ct", "5_ct"}
+    assert (volumes["complete"] == 1).all()
+    cases = read_cases(model / "cases.csv")
+    assert list(cases["case"]) == [f"{number}_ct" for number in range(6)]
+    assert (cases["plane"] == "").all()
+    known = cases.loc[cases["case"] == "4_ct", ["spacing_z_mm", "spacing_y_mm", "spacing_x_mm"]]
+    assert known.iloc[0].tolist() == pytest.approx([4, 1, 1] if axis == "axial" else [1, 1, 1])
+    mm.report(tmp_path, tmp_path / "report")
+
+    scan = cohort / "scans" / "4_ct.nii.gz"
+    done = mm.predict(model, scan, tmp_path / "masks", meta="tumour_size_mm=unknown")
+    (path,) = done.masks
+    mask, image = nib.load(path), nib.load(scan)
+    assert mask.shape == SHAPE
+    assert np.allclose(mask.affine, image.affine)
+
+
+def test_planes_across_another_axis_are_refused(cohort, tmp_path):
+    settings = {**settings_of(cohort, "coronal"), "preprocessing#0#axis": "axial"}
+    with pytest.raises(DataError, match=r"coronal planes of .* takes axial ones"):
+        mm.train("kits21_tumour_slices_segmentation", tmp_path / "model", **settings)
