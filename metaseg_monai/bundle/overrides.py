@@ -179,6 +179,24 @@ def _is_text(default: Any) -> bool:
     return bool(texts) and not parts and not any(map(_is_reference, texts))
 
 
+FOLD = "metaseg_monai.tables.fold_cases"
+
+
+def in_fold(cases: Any, fold: int) -> dict[str, Any]:
+    """The setting `cases` of a bundle on one fold of the table, before all else is selected.
+
+    Args:
+        cases: the setting as it is, a component on a table, or a reference to it.
+        fold: that is tested.
+
+    >>> in_fold("@table", 1)
+    {'_target_': 'metaseg_monai.tables.fold_cases', 'table': '@table', 'fold': 1}
+    """
+    if not isinstance(cases, Mapping):
+        return {"_target_": FOLD, "table": cases, "fold": fold}
+    return {**cases, "table": in_fold(cases.get("table", "@table"), fold)}
+
+
 def check_overrides(
     config: Sequence[str | Path] | Mapping[str, Any],
     overrides: Mapping[str, Any],

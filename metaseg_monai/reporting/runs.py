@@ -39,17 +39,18 @@ class Replicate(NamedTuple):
 
 
 class Finished(NamedTuple):
-    """A finished run; ``domain`` is empty unless it is an expert."""
+    """A finished run; ``domain`` is empty unless it is an expert, ``fold`` None without folds."""
 
     condition: str
     data_seed: int
     seed: int
     domain: str
     folder: Path
+    fold: int | None = None
 
     @property
     def training(self) -> Training:
-        """What it is a run of: all experts together are one training."""
+        """What it is a run of: all experts, and all folds, together are one training."""
         return self[:3]
 
 
@@ -61,7 +62,7 @@ class Results:
 
     Attributes:
         counts: per-case counts as of `read_counts`; of experts, each on the domain that it was
-            trained on.
+            trained on; of folds, each on its own cases.
         runs: which there are, in the same order.
         missing: runs without results, each with the reason.
         study: what was planned; None for folders of single runs, for which nothing was fixed.
@@ -104,7 +105,12 @@ class Results:
         Raises:
             DataError: a file is damaged, has a case twice, or lacks one that was counted.
         """
-        first = [runs[0]._replace(domain="") for runs in self.by_training.values()]
+        first = [
+            run._replace(domain="")
+            for runs in self.by_training.values()
+            for run in runs
+            if run.domain == runs[0].domain  # of all folds
+        ]
         cases = replace(self, runs=first).read(CASES, _cases, has="all")
         if cases.empty:
             return self._counted()[:0].reindex(columns=[*TRAINING, *PLACE, *SPACING])
@@ -117,7 +123,12 @@ class Results:
         Raises:
             DataError: a file is damaged.
         """
-        runs = [run._replace(domain="") for run, *more in self.by_training.values() if not more]
+        runs = [
+            run
+            for runs in self.by_training.values()
+            for run in runs
+            if not any(r.domain for r in runs)
+        ]
         return replace(self, runs=runs).read(VOLUMES, read_volumes)
 
     @property
@@ -163,7 +174,7 @@ class Results:
 
     @cached_property
     def by_training(self) -> dict[Training, list[Finished]]:
-        """The runs of each training: several where it is one of experts."""
+        """The runs of each training: several where it is one of experts or of folds."""
         found: dict[Training, list[Finished]] = {}
         for run in self.runs:
             found.setdefault(run.training, []).append(run)
@@ -185,7 +196,8 @@ class Results:
     ) -> pd.DataFrame:
         """The rows of one file of every run, named as in the counts; no rows where none wrote it.
 
-        Of experts each counts on its own domain, and only where all of them wrote the file.
+        Of experts each counts on its own domain, of folds on the cases that it tested, and only
+        where all of them wrote the file.
 
         Args:
             name: of the file.
@@ -202,6 +214,8 @@ class Results:
             rows = []
             for run in runs:
                 table = reader(run.folder / name)
+                if run.fold is not None and "split" in table:
+                    table = table[table["split"] == "test"]
                 rows.append(table[table["domain"] == run.domain] if run.domain else table)
             table = _named(pd.concat(rows), training)
             if self.several_data:
@@ -348,7 +362,7 @@ def read_results(folder: Path) -> Results:
             continue
         digests.setdefault(run.data_seed, set()).add(digest)
         place = (run.condition, run.data_seed, run.seed, run.domain or "")
-        runs.append(Finished(*place, folder / run.folder))
+        runs.append(Finished(*place, folder / run.folder, run.fold))
     planned = Counter((run.condition, run.data_seed, run.seed) for run in plan)
     number = Counter(run.training for run in runs)
     order = list(study.conditions)

@@ -215,8 +215,10 @@ def experts_elsewhere(results: Results, condition: str) -> Spread:
     """Each expert (columns) on every domain (rows), its own and the foreign ones (thesis 4.1)."""
     tables = []
     for runs in results.of(condition).by_training.values():
-        files = {run.domain: run.folder / COUNTS for run in runs}
-        tested = {own: pooled_f1_by(read_counts(file), "domain") for own, file in files.items()}
+        files: dict[str, list[pd.DataFrame]] = {}
+        for run in runs:
+            files.setdefault(run.domain, []).append(read_counts(run.folder / COUNTS))
+        tested = {own: pooled_f1_by(pd.concat(of), "domain") for own, of in files.items()}
         tables.append(pd.DataFrame(tested).reindex(index=list(files)))
     return spread(pd.concat(tables))
 

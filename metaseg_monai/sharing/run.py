@@ -9,7 +9,14 @@ from typing import Any
 
 import pandas as pd
 
-from metaseg_monai.bundle.overrides import SHORT, as_data, check_overrides, load_config, unwrapped
+from metaseg_monai.bundle.overrides import (
+    SHORT,
+    as_data,
+    check_overrides,
+    in_fold,
+    load_config,
+    unwrapped,
+)
 from metaseg_monai.bundle.run import (
     configs_of,
     configuration_file,
@@ -119,6 +126,7 @@ def train(
     output_dir: str | Path | None = None,
     configuration: Any = None,
     *,
+    fold: int | None = None,
     bundles: str | Path | None = None,
     trust: bool = False,
     **settings: Any,
@@ -134,6 +142,9 @@ def train(
         output_dir: folder of the model; by default the bundle's own.
         configuration: further configurations of the bundle, as pilot or pilot,paper_size, and
             files of yours, as mine.json; merged last in that order.
+        fold: of the table's column of folds: its cases are the test set, a share of the others
+            the validation set (see `metaseg_monai.tables.fold_cases`); None takes the table's own
+            splits.
         bundles: folder in which a bundle's name is looked for; by default ./bundles, then those
             installed with the package.
         trust: run a bundle or settings that hold more than what is known to be harmless.
@@ -154,6 +165,17 @@ def train(
     files = [configuration_file(root, name) for name in names]
     named = [file.stem if file.parent == root / "configs" else str(file) for file in files[1:]]
     digests = [file_sha256(file) if file.is_file() else None for file in files[1:]]
+    if fold is not None:
+        if output_dir is None:
+            raise ConfigError(
+                "with --fold give --output_dir, a folder for the model of this fold, as runs/fold0"
+            )
+        if parts := [name for name in given if name.startswith("cases#")]:
+            raise ConfigError(
+                f"--{parts[0]} with --fold: give cases as a whole, in a configuration"
+            )
+        cases = given.get("cases", load_config(files, root).get("cases", "@table"))
+        given = {**given, "cases": in_fold(cases, fold)}
     with running(root, names, given, doing, trust=trust) as workflow:
         folder = absolute(workflow.parser.get_parsed_content("output_dir"))
         record = {

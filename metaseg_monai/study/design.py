@@ -83,6 +83,10 @@ class Study(BaseModel):
             (one SE network for each domain, at equal epochs) and ``experts-steps`` (at equal
             steps) need none.
         seeds: of the training.
+        folds: of a cross-validation, such as [0, 1, 2]: each training is one network for each
+            fold (see `metaseg_monai.tables.fold_cases`), and its test cases are those of all
+            folds together, each tested once by weights that were chosen on others; None takes
+            the splits of the table.
         data_seeds: of the data; `data_settings` says what they change.
         data_settings: overrides in which ``{data_seed}`` stands for the data seed.
         protocol: see `Protocol`.
@@ -108,6 +112,7 @@ class Study(BaseModel):
     settings: dict[str, Any] = {}
     conditions: dict[str, dict[str, Any]]
     seeds: list[int] = [0, 1, 2]
+    folds: list[int] | None = None
     data_seeds: list[int] = [0]
     data_settings: dict[str, Any] = {}
     protocol: Protocol = Protocol()
@@ -163,9 +168,11 @@ class Study(BaseModel):
                 raise ValueError(f"explain, {name}: expected a number, text or list, got {one!r}")
         return value
 
-    @field_validator("seeds", "data_seeds")
+    @field_validator("seeds", "data_seeds", "folds")
     @classmethod
-    def _seeds(cls, value: list[int]) -> list[int]:
+    def _seeds(cls, value: list[int] | None) -> list[int] | None:
+        if value is None:
+            return value
         if not value or len(set(value)) < len(value) or min(value) < 0:
             raise ValueError(f"expected different whole numbers from 0, got {value}")
         return value

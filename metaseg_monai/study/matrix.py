@@ -18,6 +18,7 @@ from metaseg_monai.bundle.overrides import (
     check_overrides,
     entered,
     flatten,
+    in_fold,
     load_config,
     meant,
     read_back,
@@ -63,6 +64,7 @@ class Run:
             files that they name.
         tested: the same of its evaluation, but for the test modes.
         modes: test modes that it needs.
+        fold: that it is tested on; None where the table's own splits count.
         explain: whether to record what its gates do, or with which settings.
         table: file of the cases; it need not exist yet where the data are generated.
     """
@@ -79,6 +81,7 @@ class Run:
     table: str = ""
     tested: str = ""
     modes: Sequence[str] = ("normal",)
+    fold: int | None = None
 
 
 # Arguments that components of a study take from their bundle where they name none themselves.
@@ -124,13 +127,17 @@ def expand(study: Study, trust: bool = False) -> list[Run]:
     only_training = load_config(files[:1])
     first = (study.data_seeds[0], study.seeds[0])
     runs = []
-    for data_seed, seed in product(study.data_seeds, study.seeds):
+    folds: Sequence[int | None] = [None] if study.folds is None else study.folds
+    for data_seed, seed, fold in product(study.data_seeds, study.seeds, folds):
         common = {**study.settings, **fill_data_seed(study.data_settings, data_seed)}
         place = f"seed{seed}" if len(study.data_seeds) == 1 else f"data{data_seed}-seed{seed}"
+        place += "" if fold is None else f"-fold{fold}"
         for condition, own in study.conditions.items():
             of_condition = fill_data_seed(own, data_seed)
             variant = "se" if condition in EXPERTS else condition
             settings = {**common, "variant": variant, **of_condition, "seed": seed}
+            if fold is not None:
+                settings["cases"] = in_fold(settings.get("cases", config["cases"]), fold)
             settings = _completed(with_files_of(bundle, settings))
             settings = check_overrides(config, settings, written=True)
             parsed = _parsed(config, settings, bundle)
@@ -154,8 +161,11 @@ def expand(study: Study, trust: bool = False) -> list[Run]:
                     key=_key(only_training, training, named),
                     tested=_key(_without_modes(config), _without_modes(checked), named),
                     modes=modes,
-                    explain=study.explain if gates and (data_seed, seed) == first else False,
+                    explain=study.explain
+                    if gates and (data_seed, seed) == first and fold == folds[0]
+                    else False,
                     table=table,
+                    fold=fold,
                 )
                 runs.append(run)
     return runs
@@ -303,6 +313,11 @@ def _check(
         raise ConfigError(
             f"{condition}: split is {effective['split']!r}; a study tests on the split test, or on "
             "val to choose settings."
+        )
+    if study.folds is not None and effective["split"] != "test":
+        raise ConfigError(
+            f"{condition}: split is {effective['split']!r} with folds, whose validation cases "
+            "overlap; test on the split test, or leave folds out."
         )
     field, domain = effective["domain"], study.protocol.domain
     values = getattr(schema.field(field), "values", None) if field in schema.names else ()

@@ -45,6 +45,7 @@ def fix(study: Study, runs: Sequence[Run], output: Path) -> None:
         "conditions": {name: dict(own) for name, own in study.conditions.items()},
         "settings": {**study.settings, **study.data_settings},
         "seeds": ", ".join(map(str, study.seeds)),
+        **({} if study.folds is None else {"folds": ", ".join(map(str, study.folds))}),
         "data_seeds": ", ".join(map(str, study.data_seeds)),
         **study.protocol.model_dump(),
     }

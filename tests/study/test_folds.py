@@ -1,0 +1,96 @@
+"""Folds of a study: each case is tested once, and a report scores all of them together."""
+
+import csv
+
+import pandas as pd
+import pytest
+
+import metaseg_monai as mm
+from metaseg_monai.errors import ConfigError
+from metaseg_monai.evaluation import read_counts
+from metaseg_monai.reporting.runs import read_results
+from metaseg_monai.sharing.study import study
+from metaseg_monai.simulate import generate_synthetic_shapes
+from metaseg_monai.study.design import Study
+from metaseg_monai.study.matrix import expand
+
+SMALL = {"train": 12, "val": 3, "test": 6, "size": 32}
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    """Shapes with a column of folds; those of the split test are a fixed test set."""
+    folder = tmp_path_factory.mktemp("data") / "shapes"
+    generate_synthetic_shapes(output=folder, **SMALL)
+    (folder / "generated.json").unlink()
+    with (folder / "table.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    groups = sorted({row["group"] for row in rows if row["split"] != "test"})
+    for row in rows:
+        fixed = row["split"] == "test"
+        row["fold"] = "" if fixed else groups.index(row["group"]) % 3
+    with (folder / "table.csv").open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def settings(table, tiny):
+    own = {key: value for key, value in tiny.items() if key != "table#path"}
+    return {**own, "dataset_dir": str(table), "epochs": 2, "modes": ["normal"]}
+
+
+def made(bundle, settings, **more):
+    own = {"name": "f", "bundle": str(bundle), "seeds": [0], "settings": settings}
+    return Study(**{**own, "conditions": {"se": {}, "none": {}}, **more})
+
+
+def test_a_run_for_each_fold_that_selects_after_it(bundle, settings):
+    select = {"_target_": "metaseg_monai.tables.select_cases", "only": {"task": ["disc"]}}
+    runs = expand(made(bundle, {**settings, "cases": select}, folds=[0, 2]))
+    assert [run.folder for run in runs] == [
+        f"{name}/seed0-fold{fold}" for fold in (0, 2) for name in ("se", "none")
+    ]
+    assert runs[2].settings["cases"]["table"] == {
+        "_target_": "metaseg_monai.tables.fold_cases",
+        "table": "@table",
+        "fold": 2,
+    }
+    assert len({run.key for run in runs}) == 4
+    assert expand(made(bundle, settings))[0].fold is None
+
+
+def test_folds_on_validation_cases_are_refused(bundle, settings):
+    with pytest.raises(ConfigError, match="split is 'val' with folds"):
+        expand(made(bundle, {**settings, "split": "val"}, folds=[0, 1]))
+    with pytest.raises(ConfigError, match="folds: expected different whole numbers"):
+        made(bundle, settings, folds=[1, 1])
+
+
+def test_a_study_tests_each_case_once(bundle, settings, table, tmp_path):
+    file = tmp_path / "study.json"
+    conditions = {"se": {}}
+    plan = made(bundle, settings, folds=[0, 1, 2], conditions=conditions)
+    file.write_text(plan.model_dump_json())
+    study(str(file), output=tmp_path / "out", workers=1, threads=1)
+    results = read_results(tmp_path / "out")
+    rows = pd.read_csv(table / "table.csv", dtype=str, keep_default_na=False)
+    assert len(results.runs) == 3
+    assert results.trainings == {"se": 1}
+    counted = results.f1["case"]
+    assert counted.is_unique
+    assert len(counted) == (rows["fold"] != "").sum()
+    assert sorted(results.cases["case"]) == sorted(counted)
+
+
+def test_one_fold_is_trained_and_evaluated_by_name(bundle, settings, table, tmp_path):
+    mine = {name: value for name, value in settings.items() if name != "modes"}
+    with pytest.raises(ConfigError, match="with --fold give --output_dir"):
+        mm.train(bundle, fold=1, **mine)
+    folder = mm.train(bundle, tmp_path / "fold1", fold=1, variant="se", **mine).folder
+    mm.evaluate(folder)
+    rows = pd.read_csv(table / "table.csv", dtype=str, keep_default_na=False)
+    tested = read_counts(folder / "counts.csv")["group"].unique()
+    assert sorted(tested) == sorted(rows.loc[rows["fold"] == "1", "group"].unique())
