@@ -39,7 +39,15 @@ RUN = (
     *("variant", "seed", "network", "loss", "optimizer", "lr_scheduler", "prepare_batch"),
     *("train#dataset", "train#dataloader", "train#inferer", "validate#preprocessing"),
 )
-TESTED = ("items", "guidance", "draws", "validate#dataset", "validate#inferer", "validate#handlers")
+TESTED = (
+    "items",
+    "guidance",
+    "draws",
+    "mirror",
+    "validate#dataset",
+    "validate#inferer",
+    "validate#handlers",
+)
 PLAIN = (str, int, float, bool, type(None))
 
 

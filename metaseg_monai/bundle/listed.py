@@ -127,8 +127,8 @@ LISTED = {
         AsMaskd AxialVolumed DropMetadatad EncodeMetadatad FlatFieldd LoadCased ResampleToSpacingd
         ScaleIntensityBy ScaleIntensityCased intensity_statistics""",
     "metaseg_monai.inferers": """
-        AutocastInferer PlaneInferer SlidingWindowMetadataInferer SteeredInferer channels_last
-        each_tensor""",
+        AutocastInferer EnsembleInferer PlaneInferer SlidingWindowMetadataInferer SteeredInferer
+        channels_last each_tensor""",
     "metaseg_monai.training": """
         BestWeights EpochDraw EpochLog FieldTarget ListProblems LoadWeights
         PrepareBatchHeads PrepareBatchMeta

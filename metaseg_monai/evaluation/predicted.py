@@ -239,6 +239,8 @@ class MaskRecord:
                 told = {"case": case, "of": self._made_of(self._items.get(case, [{"image": []}]))}
                 told |= {"weights_sha256": (weights or {}).get("weights_sha256"), "rows": rows}
                 told |= {"trained": self._trained(case), "guidance": self.settings.get("guidance")}
+                if members := (weights or {}).get("members"):
+                    told["members"] = members
                 if soft := self._soft(case):
                     told["soft"] = soft
                     told["draws"] = self.settings.get("draws") if "drawn" in soft.values() else None

@@ -92,10 +92,10 @@ class SteeredInferer(Inferer):
             return guided(images, meta=low)
         places = spread(self.draws, low.shape[1], self.seed).to(low)
         whole = guided(images, meta=low + places[0] * (high - low))
-        total = map_tensors(lambda one: _log_probabilities(one[rows]), whole)
+        total = map_tensors(lambda one: log_probabilities(one[rows]), whole)
         for place in places[1:]:
             drawn = low[rows] + place * (high - low)[rows]
-            found = map_tensors(_log_probabilities, guided(images[rows], meta=drawn))
+            found = map_tensors(log_probabilities, guided(images[rows], meta=drawn))
             total = combined(torch.logaddexp, total, found)
 
         def with_means(logits: Tensor, total: Tensor) -> Tensor:
@@ -161,7 +161,7 @@ def spread(draws: int, entries: int, seed: int) -> Tensor:
     return (order + torch.rand(draws, entries, generator=generator)) / draws
 
 
-def _log_probabilities(logits: Tensor) -> Tensor:
+def log_probabilities(logits: Tensor) -> Tensor:
     """Of the K classes, or of no and yes where K is 1, in float32: (B, max(K, 2), *S)."""
     if logits.shape[1] == 1:
         logits = torch.cat([torch.zeros_like(logits), logits], dim=1)

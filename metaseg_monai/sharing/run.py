@@ -350,7 +350,7 @@ def estimate(
 
 @typed
 def predict(
-    folder: str | Path,
+    folder: str | Path | Sequence[str | Path],
     source: str | Path,
     output: str | Path | None = None,
     meta: Any = None,
@@ -368,7 +368,8 @@ def predict(
 --output masks --meta task=disc --ckpt_path runs/me/model.pt
 
     Args:
-        folder: of the model; or name or folder of a bundle, with ckpt_path.
+        folder: of the model; or name or folder of a bundle, with ckpt_path. Several models, as
+            runs/fold0,runs/fold1: the mean of their probabilities; they must be of one network.
         source: folder of images, KiTS cases or DICOM series; image file; or table.csv with the
             metadata of each case. Volumes are cut into axial slices and put together again.
         output: folder for the masks, apart from the images; by default masks/ in the model's
@@ -384,7 +385,8 @@ def predict(
         trust: as for train.
         settings: any setting of configs/inference.json, such as --guidance 0.5: how far the masks
             follow the metadata, from 0 (as if they were unknown) by 1 (plainly) to 2; for models
-            that know unknown metadata.
+            that know unknown metadata. --mirror [0,1] also predicts the image mirrored along rows
+            and columns, and averages.
 
     Returns:
         The cases and the files of their masks.
@@ -394,6 +396,9 @@ def predict(
             is no earlier mask would be replaced.
         ConfigError: neither a model nor a bundle, or `meta` is neither field=value nor a file.
     """
+    folder, *members = _models(folder)
+    if members:
+        settings["members"] = [str(absolute(one) / "model.pt") for one in members]
     with readable(source):
         is_there = Path(source).exists()
     if not is_there:
@@ -421,6 +426,25 @@ def predict(
     rows = [{"case": case, "mask": str(record.files[case])} for case in record.cases_done]
     cases = pd.DataFrame(rows, columns=["case", "mask"])
     return Predicted(absolute(output), cases, problems.found)
+
+
+def _models(given: str | Path | Sequence[str | Path]) -> list[str | Path]:
+    """The folders of one model, or of those of an ensemble.
+
+    >>> _models("runs/fold0, runs/fold1")
+    ['runs/fold0', 'runs/fold1']
+    """
+    if isinstance(given, str) and "," in given and not Path(given).exists():
+        given = [part.strip() for part in given.split(",") if part.strip()]
+    folders = [given] if isinstance(given, str | Path) else list(given)
+    if not folders:
+        raise ConfigError("folder is empty; name a model, or several for an ensemble")
+    for folder in folders[1:]:
+        if not (Path(folder) / "model.pt").is_file():
+            raise ConfigError(
+                f"{folder} holds no model.pt; an ensemble is made of the folders of trained models"
+            )
+    return folders
 
 
 def metadata_source(given: object) -> dict[str, Any] | str:

@@ -6,6 +6,7 @@ text with a SHA-256 over the tensors: neither can be exchanged without the other
 beside it is a copy of the facts for readers.
 """
 
+import copy
 import hashlib
 import inspect
 import io
@@ -32,12 +33,14 @@ from torch import Tensor, nn
 from metaseg_monai import files
 from metaseg_monai.errors import (
     CheckpointError,
+    ConfigError,
     DataError,
     MetadataError,
     as_refusal,
     system_refusal,
 )
 from metaseg_monai.files import differences, file_sha256, plain, replacing, sweep_temporaries
+from metaseg_monai.inferers.ensemble import EnsembleInferer
 from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.networks.meta_input import MetaInput
 from metaseg_monai.networks.variants import without_effect
@@ -367,9 +370,16 @@ class LoadWeights:
         preprocessing: of the images to come, whose `LoadCased` refuses from then on what has other
             values than the images of the training.
         force: go on with such images, telling it.
+        members: files of further weights of this network, such as those of other folds and seeds;
+            each must have been trained for the same as the first.
+        ensemble: that averages them all.
 
     Attributes:
-        recorded: the facts in the file, `weights_sha256` among them; empty before it is read.
+        recorded: the facts in the file, `weights_sha256` among them; empty before it is read. Of
+            an ensemble it is that of all members, in any order, whose own are in `members`.
+
+    Raises:
+        ConfigError: there are members and nothing that averages them, or one comes twice.
     """
 
     def __init__(
@@ -381,7 +391,21 @@ class LoadWeights:
         bundle_root: str | Path | None = None,
         preprocessing: Sequence[Any] = (),
         force: bool = False,
+        members: Sequence[str | Path] = (),
+        ensemble: EnsembleInferer | None = None,
     ) -> None:
+        files = [Path(path).resolve(), *(Path(member).resolve() for member in members)]
+        if members and (ensemble is None or len(set(files)) < len(files)):
+            raise ConfigError(
+                f"members: {len(members)} further weights, "
+                + ("one of them twice" if ensemble else "and no ensemble that averages them")
+                + "; name each once, in an application whose inferer is an EnsembleInferer"
+            )
+        self.ensemble = ensemble
+        self.members = [
+            LoadWeights(member, copy.deepcopy(processes.bare_network(network)), schema, facts)
+            for member in members
+        ]
         self.preprocessing = [one for one in preprocessing if isinstance(one, LoadCased)]
         self.force = force
         self.path = Path(path)
@@ -447,13 +471,14 @@ class LoadWeights:
                 f"The weights in {self.path} do not fit this network: {error} Set the network's "
                 "sizes to those it was trained with."
             ) from error
-        copy = self.path.with_suffix(".json")
-        if copy.is_file() and not _is_copy(copy, self.recorded):
+        told = self.path.with_suffix(".json")
+        if told.is_file() and not _is_copy(told, self.recorded):
             logger.warning(
                 "%s is not the copy of the facts in %s, which alone count; nothing reads it",
-                copy,
+                told,
                 self.path,
             )
+        self._load_members()
         intensity = self.recorded.get("intensity")
         for load in self.preprocessing:
             load.expect(intensity, self.force)
@@ -463,6 +488,23 @@ class LoadWeights:
                     "to come fit is not known.",
                     self.path,
                 )
+
+    def _load_members(self) -> None:
+        """Load the further weights, and know all of them by one digest."""
+        if not self.members or self.ensemble is None:
+            return
+        digests = [self.recorded["weights_sha256"]]
+        for member in self.members:
+            member.load()
+            member.network.eval()
+            digests.append(member.recorded["weights_sha256"])
+        self.ensemble.networks = [member.network for member in self.members]
+        if len(set(digests)) < len(digests):
+            raise CheckpointError(
+                f"{self.path} and its members: two have the same weights; name each once"
+            )
+        together = hashlib.sha256("".join(sorted(digests)).encode()).hexdigest()
+        self.recorded = {**self.recorded, "weights_sha256": together, "members": digests}
 
     def class_names(self, of_data: Mapping[int, str]) -> dict[int, str]:
         """The names of the classes: of the data at hand, else of those that were trained on.
@@ -489,16 +531,19 @@ class LoadWeights:
     @property
     def knows_all_trained(self) -> bool:
         """Whether their record, if any, has the images of all trainings, one upon the other."""
-        return not (self.recorded.get("trained_on") or {}).get("incomplete", False)
+        own = not (self.recorded.get("trained_on") or {}).get("incomplete", False)
+        return own and all(member.knows_all_trained for member in self.members)
 
     def trained_on(self) -> pd.DataFrame | None:
         """The images of their training, a row each, of the record beside them; None without one.
 
-        Those of a training that began with other weights come behind those of these.
+        Those of a training that began with other weights come behind those of these, those of the
+        members of an ensemble behind all; without a record of one of them there is none.
 
         Raises:
             DataError: it is another training's, or damaged.
         """
+        others = [member.trained_on() for member in self.members]
         path, recorded = self.path.with_name(TRAINED_ON), self.recorded.get("trained_on")
         if not path.is_file():
             return None
@@ -515,7 +560,10 @@ class LoadWeights:
                 f"{path}: damaged, expected the columns {', '.join(columns)}; train anew, or "
                 f"{advice}"
             )
-        return known
+        tables = [known, *(other for other in others if other is not None)]
+        if len(tables) <= len(others) or any(list(t) != list(known) for t in tables):
+            return None
+        return pd.concat(tables, ignore_index=True) if others else known
 
     def _fields(self, schema: Any) -> list[dict[str, Any]] | None:
         """Return what makes a recorded schema, without the words that only describe it."""

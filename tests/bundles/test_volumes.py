@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import metaseg_monai as mm
-from metaseg_monai.errors import DataError
+from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.evaluation import read_counts
 from metaseg_monai.evaluation.per_case import read_cases
 from metaseg_monai.evaluation.volume_table import read_volumes
@@ -93,3 +93,28 @@ def test_planes_across_another_axis_are_refused(cohort, tmp_path):
     settings = {**settings_of(cohort, "coronal"), "preprocessing#0#axis": "axial"}
     with pytest.raises(DataError, match=r"coronal planes of .* takes axial ones"):
         mm.train("kits21_tumour_slices_segmentation", tmp_path / "model", **settings)
+
+
+def test_an_ensemble_of_folders_is_the_mean_of_its_members(cohort, tmp_path):
+    models = [
+        mm.train(
+            "kits21_tumour_slices_segmentation",
+            tmp_path / f"seed{seed}",
+            **settings_of(cohort, "axial"),
+            seed=seed,
+        ).folder
+        for seed in (0, 1)
+    ]
+    asked = (cohort / "scans" / "4_ct.nii.gz", tmp_path / "masks", "tumour_size_mm=unknown")
+    done = mm.predict(",".join(map(str, models)), *asked, mirror=[1])
+    assert nib.load(done.masks[0]).shape == SHAPE
+    comment = (tmp_path / "masks" / "predicted.sha256").read_text().splitlines()[0]
+    told = json.loads(comment.removeprefix("# "))
+    assert len(told["members"]) == 2
+    assert told["weights_sha256"] not in told["members"]
+    again = mm.predict(models[::-1], *asked, mirror=[1])  # whichever comes first: nothing to do
+    assert again.masks == done.masks
+    with pytest.raises(ConfigError, match="one of them twice"):
+        mm.predict([models[0], models[0]], *asked)
+    with pytest.raises(ConfigError, match=r"nowhere holds no model\.pt"):
+        mm.predict([models[0], tmp_path / "nowhere"], *asked)
