@@ -15,7 +15,7 @@ from metaseg_monai.errors import DataError, Problem, listing
 from metaseg_monai.evaluation.per_case import Case, PerCase
 from metaseg_monai.evaluation.predicted import MaskRecord
 from metaseg_monai.images.geometry import AxialVolume
-from metaseg_monai.images.image import image_format
+from metaseg_monai.images.image import image_format, image_suffix
 from metaseg_monai.images.lazy import LazyTensor
 from metaseg_monai.images.read import is_volume_file, read_header, volume_header
 from metaseg_monai.images.write import mask_suffix, write_mask
@@ -24,19 +24,20 @@ from metaseg_monai.naming import shortened
 from metaseg_monai.tables.check import image_files
 from metaseg_monai.training.handlers import refuse_non_finite
 from metaseg_monai.training.processes import hear_of_errors
-from metaseg_monai.transforms.postprocessing import AsMaskd
+from metaseg_monai.transforms.postprocessing import AsMaskd, probabilities_of
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass
 class _Stack:
-    """A volume's mask in the making: classes (D, H, W) and which planes came."""
+    """A volume's mask in the making: classes (D, H, W), maybe probabilities, which planes came."""
 
     view: AxialVolume
     attributes: dict[str, Any]
     classes: np.ndarray
     came: np.ndarray
+    probabilities: np.ndarray | None = None  # (K, D, H, W)
 
     def missing(self) -> str:
         planes = np.flatnonzero(~self.came).tolist()
@@ -70,6 +71,9 @@ class SaveMasks:
             in the place of an error.
         inferer: of the windows, which is told to give classes where `postprocessing` begins with
             `AsMaskd` and nothing is resized: they take a byte a pixel, logits four for each class.
+        probabilities: also write ``<mask>_probabilities.npz`` for each mask: `probabilities`,
+            float16 (K, *S) in the axes of the mask. They are those before any threshold; where a
+            clean-up changed a pixel they mean nothing. Two bytes a voxel and class are held.
 
     Attributes:
         paths: file of the mask of each case and volume, known when the run starts.
@@ -82,7 +86,9 @@ class SaveMasks:
         record: MaskRecord | None = None,
         problems: list[Problem] | None = None,
         inferer: SlidingWindowMetadataInferer | None = None,
+        probabilities: bool = False,
     ) -> None:
+        self.probabilities = probabilities
         self.folder = Path(folder)
         self.problems = problems
         self.inferer = inferer
@@ -105,7 +111,7 @@ class SaveMasks:
         """Have the inferer give the classes of this batch, where they are all that is needed."""
         as_mask, batch = next(iter(self.postprocessing.transforms), None), engine.state.batch
         inferer.reduce = None
-        if not isinstance(as_mask, AsMaskd) or "native_shape" in batch:
+        if not isinstance(as_mask, AsMaskd) or "native_shape" in batch or self.probabilities:
             return
 
         def classes(logits: Tensor) -> Tensor:
@@ -122,15 +128,17 @@ class SaveMasks:
         self._volumes = {file for file in files if is_volume_file(file)}
         self._stacks = {}
         self.paths = {self._name(item): self._path(item) for item in items}
-        self._record.claim(self.paths, items)
+        beside = [soft_path(path) for path in self.paths.values()] if self.probabilities else []
+        self._record.claim(self.paths, items, beside=beside)
 
     def __call__(self, case: Case) -> tuple[()]:
         """Write the mask of a case, or put it as a plane into its volume."""
         item = self._items[case["case"]]
         self._record.saw(self._name(item), case)
         mask = self._mask(case)
+        soft = probabilities_of(dict(case)) if self.probabilities else None
         if self._is_plane(item):
-            self._put(item, np.asarray(mask))
+            self._put(item, np.asarray(mask), soft)
             return ()
         turned = mask.ndim == 3 and "native_shape" in case  # by AxialVolumed
         try:
@@ -142,7 +150,10 @@ class SaveMasks:
             file = str(item["image"])
             self.problems.append(Problem.of_error(item["case"], file, file, error))
             return ()
-        self._write(item, view.restore(np.moveaxis(mask, -1, 0)) if view else mask, attributes)
+        if view is not None:
+            mask = view.restore(np.moveaxis(mask, -1, 0))
+            soft = _restored(view, None if soft is None else np.moveaxis(soft, -1, 1))
+        self._write(item, mask, attributes, soft)
         return ()
 
     def _mask(self, case: Case) -> Any:
@@ -193,7 +204,7 @@ class SaveMasks:
             if not stack.came.all()
         )
 
-    def _put(self, item: Mapping[str, Any], mask: np.ndarray) -> None:
+    def _put(self, item: Mapping[str, Any], mask: np.ndarray, soft: np.ndarray | None) -> None:
         """Put one plane into its volume, and write the volume when it was the last."""
         name = self._name(item)
         if name not in self._stacks:
@@ -208,12 +219,27 @@ class SaveMasks:
                 f"expected each plane once, in the shape {stack.classes.shape[1:]}"
             )
         stack.classes[plane], stack.came[plane] = mask, True
+        if soft is not None:
+            if stack.probabilities is None:
+                stack.probabilities = np.zeros((len(soft), *stack.classes.shape), np.float16)
+            stack.probabilities[:, plane] = soft
         if stack.came.all():
             restored = stack.view.restore(stack.classes)
-            self._write(item, restored, stack.attributes)
+            self._write(
+                item, restored, stack.attributes, _restored(stack.view, stack.probabilities)
+            )
             del self._stacks[name]
 
-    def _write(self, item: Mapping[str, Any], mask: Any, like: Mapping[str, Any]) -> None:
+    def _write(
+        self,
+        item: Mapping[str, Any],
+        mask: Any,
+        like: Mapping[str, Any],
+        soft: np.ndarray | None,
+    ) -> None:
+        if soft is not None:  # before the mask, by which a later prediction knows that it is done
+            with self._record.listed(soft_path(self._path(item))) as part, part.open("wb") as file:
+                np.savez_compressed(file, probabilities=soft.astype(np.float16))
         with self._record.listed(self._path(item), self._name(item)) as part:
             write_mask(mask, part, like)
 
@@ -228,6 +254,21 @@ class SaveMasks:
         default = f"{self._name(item)}{mask_suffix({'format': image_format(image)})}"
         *folders, name = item.get("mask", default).split("/")
         return self.folder.joinpath(*folders, shortened(name))
+
+
+def soft_path(mask: Path) -> Path:
+    """Where the probabilities of a mask are written.
+
+    >>> soft_path(Path("masks/a.nii.gz")).as_posix()
+    'masks/a_probabilities.npz'
+    """
+    stem = mask.name[: len(mask.name) - len(image_suffix(mask.name))]
+    return mask.with_name(shortened(f"{stem}_probabilities.npz"))
+
+
+def _restored(view: AxialVolume, soft: np.ndarray | None) -> np.ndarray | None:
+    """Probabilities (K, D, H, W) in the stored order of axes."""
+    return None if soft is None else np.stack([view.restore(one) for one in soft])
 
 
 def let_go(engine: Engine) -> None:

@@ -386,7 +386,8 @@ def predict(
         settings: any setting of configs/inference.json, such as --guidance 0.5: how far the masks
             follow the metadata, from 0 (as if they were unknown) by 1 (plainly) to 2; for models
             that know unknown metadata. --mirror [0,1] also predicts the image mirrored along rows
-            and columns, and averages.
+            and columns, and averages. --save_probabilities True also writes those of every class,
+            <mask>_probabilities.npz.
 
     Returns:
         The cases and the files of their masks.

@@ -73,15 +73,7 @@ class AsMaskd(MapTransform):
                 of an image and of each plane of a volume, (H, W, D) of a volume as a whole; and
                 `image` and `axial_view` as `LoadCased` leaves them.
         """
-        logits = torch.as_tensor(data["pred"])
-        if "native_shape" in data and logits.is_floating_point():
-            native = [int(size) for size in data["native_shape"]]
-            if logits.ndim - 1 > len(native):  # planes, each by itself
-                planes = resize_image(logits.movedim(-1, 0), native)
-                logits = planes.movedim(0, -1)
-            else:
-                logits = resize_image(logits[None], native)[0]
-        mask = class_map(logits, self.background)
+        mask = class_map(_native(data), self.background)
         if VIEW in data:
             mask = data[VIEW].restore(np.moveaxis(mask, -1, 0))
         plain = torch.from_numpy(np.ascontiguousarray(mask))[None]
@@ -96,6 +88,32 @@ class AsMaskd(MapTransform):
         """The classes (B, 1, *S) of logits (B, K, *S), of images that need not be resized."""
         maps = [torch.from_numpy(class_map(one, self.background)) for one in logits]
         return torch.stack(maps)[:, None]
+
+
+def _native(data: Mapping[Hashable, Any]) -> Tensor:
+    """Logits (K, *S) of an item on the pixels of its image's file; classes as they are."""
+    logits = torch.as_tensor(data["pred"])
+    if "native_shape" not in data or not logits.is_floating_point():
+        return logits
+    native = [int(size) for size in data["native_shape"]]
+    if logits.ndim - 1 > len(native):  # planes, each by itself
+        return resize_image(logits.movedim(-1, 0), native).movedim(0, -1)
+    return resize_image(logits[None], native)[0]
+
+
+def probabilities_of(data: Mapping[Hashable, Any]) -> np.ndarray:
+    """Probabilities (K, *S), float32, of an item's classes on the grid of its mask (`AsMaskd`).
+
+    Args:
+        data: as `AsMaskd` takes it, with logits.
+
+    >>> probabilities_of({"pred": torch.tensor([[0.0], [0.0]])[..., None]}).tolist()
+    [[[0.5]], [[0.5]]]
+    """
+    told = torch.softmax(at_hand(_native(data)).float(), 0).cpu().numpy()
+    if VIEW not in data:
+        return told
+    return np.stack([data[VIEW].restore(np.moveaxis(one, -1, 0)) for one in told])
 
 
 def class_map(logits: Tensor, background: float = 0.0) -> np.ndarray:

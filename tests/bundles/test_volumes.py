@@ -82,11 +82,17 @@ def test_volumes_in_volumes_out(cohort, tmp_path, axis):
     mm.report(tmp_path, tmp_path / "report")
 
     scan = cohort / "scans" / "4_ct.nii.gz"
-    done = mm.predict(model, scan, tmp_path / "masks", meta="tumour_size_mm=unknown")
+    unknown = "tumour_size_mm=unknown"
+    done = mm.predict(model, scan, tmp_path / "masks", unknown, save_probabilities=True)
     (path,) = done.masks
     mask, image = nib.load(path), nib.load(scan)
     assert mask.shape == SHAPE
     assert np.allclose(mask.affine, image.affine)
+    soft = np.load(path.with_name("4_ct_probabilities.npz"))["probabilities"]
+    assert soft.shape == (2, *SHAPE)
+    assert np.allclose(soft.sum(0, dtype=float), 1, atol=2e-3)
+    clear = abs(soft[1].astype(float) - soft[0]) > 2e-3
+    assert np.array_equal(soft.argmax(0)[clear], np.asarray(mask.dataobj)[clear])
 
 
 def test_planes_across_another_axis_are_refused(cohort, tmp_path):

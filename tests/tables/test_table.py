@@ -324,6 +324,17 @@ def test_a_copy_of_a_table_reads_the_images_where_they_are(folder, task_schema, 
         read_table(path / "study", task_schema, {"root": "../images"})
 
 
+def test_a_folder_with_a_dicom_series_is_an_image(edited, task_schema):
+    path = edited()
+    for name, content in (("series", b"\0" * 128 + b"DICM"), ("other", b"text")):
+        (path / name).mkdir()
+        (path / name / "1").write_bytes(content)
+    table = read_table(edited({0: {"image": "series/"}}), task_schema)
+    assert (table.rows[0]["image"], table.rows[0]["case"]) == (str(path / "series"), "series")
+    with pytest.raises(DataError, match="'other' is a folder"):
+        read_table(edited({0: {"image": "other"}}), task_schema)
+
+
 def test_column_map_of_another_schema_is_refused(folder, task_schema):
     with pytest.raises(DataError, match="the column map names colour"):
         read_table(folder[0], task_schema, {"metadata": {"colour": "task"}})
