@@ -136,7 +136,7 @@ class SaveMasks:
         item = self._items[case["case"]]
         self._record.saw(self._name(item), case)
         mask = self._mask(case)
-        soft = probabilities_of(dict(case)) if self.probabilities else None
+        soft = probabilities_of(case) if self.probabilities else None
         if self._is_plane(item):
             self._put(item, np.asarray(mask), soft)
             return ()

@@ -90,7 +90,7 @@ class AsMaskd(MapTransform):
         return torch.stack(maps)[:, None]
 
 
-def _native(data: Mapping[Hashable, Any]) -> Tensor:
+def _native(data: Mapping[Any, Any]) -> Tensor:
     """Logits (K, *S) of an item on the pixels of its image's file; classes as they are."""
     logits = torch.as_tensor(data["pred"])
     if "native_shape" not in data or not logits.is_floating_point():
@@ -101,7 +101,7 @@ def _native(data: Mapping[Hashable, Any]) -> Tensor:
     return resize_image(logits[None], native)[0]
 
 
-def probabilities_of(data: Mapping[Hashable, Any]) -> np.ndarray:
+def probabilities_of(data: Mapping[Any, Any]) -> np.ndarray:
     """Probabilities (K, *S), float32, of an item's classes on the grid of its mask (`AsMaskd`).
 
     Args:
