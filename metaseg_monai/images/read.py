@@ -348,7 +348,7 @@ def volumes_of(items: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     found: dict[str, str] = {}
     are_volumes: dict[str, bool] = {}
     for item in items:
-        image = item["image"]
+        image = item.get("image")
         if "plane" in item and "volume" in item and isinstance(image, str):
             if image not in are_volumes:
                 are_volumes[image] = is_volume_file(image)
