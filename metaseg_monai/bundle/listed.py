@@ -116,7 +116,8 @@ LISTED = {
         CosineAnnealingScheduler EarlyStopping LRScheduler LinearCyclicalScheduler
         PiecewiseLinear TerminateOnNan Timer""",
     "metaseg_monai.metadata": "MetadataSchema MetadataSchema.load",
-    "metaseg_monai.losses": "HeadsCrossEntropy PixelCrossEntropy",
+    "metaseg_monai.losses": """
+        DeepSupervision DiceCrossEntropy HeadsCrossEntropy PixelCrossEntropy""",
     "metaseg_monai.networks": """
         DynamicUnet3 ImageRegressor MultiHeadUnet3 PPUnet Unet3 authors_unet3 condition grow""",
     "metaseg_monai.networks.regressor": "ImageRegressor",
@@ -130,7 +131,7 @@ LISTED = {
         AutocastInferer EnsembleInferer PlaneInferer SlidingWindowMetadataInferer SteeredInferer
         channels_last each_tensor""",
     "metaseg_monai.training": """
-        BestWeights EpochDraw EpochLog FieldTarget ListProblems LoadWeights
+        BestWeights EpochDraw EpochLog FieldTarget ListProblems LoadWeights MovingAverage
         PrepareBatchHeads PrepareBatchMeta
         RecordTrained RefuseTrained ReplayDataset RunCheckpoint RunProgress SiftedDataset
         StepOnPlateau StopOnNonFinite TryBatches VolumeBatches
