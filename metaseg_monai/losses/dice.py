@@ -27,6 +27,7 @@ class DiceCrossEntropy(nn.Module):
     Raises:
         ConfigError: `ignored` is no whole number.
 
+    >>> import torch
     >>> loss = DiceCrossEntropy()
     >>> logits = torch.tensor([-20.0, 20.0]).reshape(1, 2, 1, 1).expand(1, 2, 4, 4)
     >>> f"{loss(logits, torch.ones(1, 1, 4, 4)):.4f}"
@@ -78,6 +79,7 @@ class DeepSupervision(nn.Module):
     Args:
         loss: of one answer, `PixelCrossEntropy` or `DiceCrossEntropy`.
 
+    >>> import torch
     >>> from metaseg_monai.losses import PixelCrossEntropy
     >>> loss, label = DeepSupervision(PixelCrossEntropy()), torch.ones(1, 1, 8, 8)
     >>> loss([torch.zeros(1, 2, 8, 8), torch.zeros(1, 2, 4, 4)], label)

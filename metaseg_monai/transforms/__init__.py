@@ -1,5 +1,6 @@
 """From items to what a network takes: image (C, *S), label (1, *S), meta (M,)."""
 
+from metaseg_monai.transforms.augmentation import falsified_by, strong_augmentation
 from metaseg_monai.transforms.axial import AxialVolumed
 from metaseg_monai.transforms.load import LoadCased
 from metaseg_monai.transforms.metadata import DropMetadatad, EncodeMetadatad
@@ -25,5 +26,7 @@ __all__ = [
     "ScaleIntensityBy",
     "ScaleIntensityCased",
     "clean_up",
+    "falsified_by",
     "intensity_statistics",
+    "strong_augmentation",
 ]

@@ -1,0 +1,162 @@
+"""Strong augmentation as a list of MONAI's transforms, at nnU-Net's probabilities and strengths.
+
+It is a part of a configuration: plain components, any of which may be changed or left out there.
+"""
+
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from metaseg_monai.errors import ConfigError
+from metaseg_monai.metadata.schema import MetadataSchema
+
+KEYS = ["image", "label"]
+ANISOTROPIC = 3  # nnU-Net's threshold, above which volumes are turned in their plane only
+ELONGATED = 1.5  # planes of a longer shape are not turned over
+SIZES = re.compile(
+    r"size|diameter|radius|length|width|height|thickness|spacing|area|volume|magnif|zoom|resolution"
+)
+UNITS = re.compile(r"([mcnuµμ]?m[23²³]?|px|pixels?|[mµμu]?l|x)(/.*)?")
+SIDES = re.compile(r"lateral|(^|_)(body_)?sides?(_|$)|hemisphere|(^|_)(left|right)(_|$)")
+
+
+def strong_augmentation(
+    spatial_dims: int,
+    patch: Sequence[int],
+    spacing: Sequence[float] | None = None,
+    deviation: float = 0.25,
+    scaling: bool = True,
+    mirror: Sequence[int] | None = None,
+    elastic: bool = False,
+) -> list[dict[str, Any]]:
+    """Return components of MONAI that change a crop at random, as nnU-Net v2 does.
+
+    Its order, probabilities and ranges: rotation (.2), scaling (.2), noise (.1), blur (.2),
+    brightness (.15), contrast (.15), low resolution (.25), gamma of the inverted image (.1), gamma
+    (.3), mirroring (.5 an axis). They stand behind the crop; what a rotation brings in from outside
+    of it is its reflection, where nnU-Net reads a wider crop. Labels stay what they are: their
+    nearest pixel. `ReplayDataset` seeds all draws from (seed, epoch, index).
+
+    Args:
+        spatial_dims: 2 or 3.
+        patch: size of the crop in pixels, an axis each.
+        spacing: of the pixels, an axis each, in mm; None where all are alike. Volumes whose
+            coarsest axis is more than 3 times the finest are turned about that axis only.
+        deviation: standard deviation of the images after preprocessing, by which noise goes: 1 for
+            z-scores; about .25 for values of 0 to 1.
+        scaling: 0.7 to 1.4 times the size. False where metadata tell sizes, which it would make
+            wrong (`falsified_by`).
+        mirror: axes; None for all, () for none, as where metadata tell the side of the body.
+        elastic: nnU-Net's former deformation, which it has off: slow, with little gain.
+
+    Returns:
+        Components of a configuration, plain values.
+
+    Raises:
+        ConfigError: an argument does not fit the number of axes, or is out of range.
+
+    >>> [one["_target_"] for one in strong_augmentation(2, (64, 64))][:3]
+    ['RandAffined', 'RandZoomd', 'RandGaussianNoised']
+    """
+    axes = range(spatial_dims)
+    if spatial_dims not in (2, 3):
+        raise ConfigError(f"spatial_dims must be 2 or 3, got {spatial_dims!r}")
+    for name, sizes in (("patch", patch), ("spacing", spacing or [1.0] * spatial_dims)):
+        if len(sizes) != spatial_dims or not all(size > 0 for size in sizes):
+            raise ConfigError(
+                f"{name} must be {spatial_dims} numbers above 0, an axis each, got {sizes!r}"
+            )
+    if not 0 < deviation < math.inf:
+        raise ConfigError(f"deviation must be above 0, got {deviation!r}")
+    mirrored = list(axes if mirror is None else mirror)
+    if not set(mirrored) <= set(axes):
+        raise ConfigError(f"mirror must be of the axes 0 to {spatial_dims - 1}, got {mirror!r}")
+    linear = "bilinear" if spatial_dims == 2 else "trilinear"
+    both: dict[str, Any] = {"keys": KEYS, "mode": ["bilinear", "nearest"]}
+    both["padding_mode"] = "reflection"
+    image: dict[str, Any] = {"keys": ["image"]}
+    blur = {f"sigma_{axis}": [0.5, 1.0] for axis in "xyz"[:spatial_dims]}
+    gamma = {"gamma": [0.7, 1.5], "retain_stats": True}
+    found = [
+        {"_target_": "RandAffined", **both, "prob": 0.2, "rotate_range": _angles(patch, spacing)},
+        {
+            **{"_target_": "RandZoomd", "keys": KEYS, "prob": 0.2, "min_zoom": 0.7},
+            **{"max_zoom": 1.4, "mode": [linear, "nearest-exact"], "padding_mode": "reflect"},
+        },
+        {"_target_": "RandGaussianNoised", **image, "prob": 0.1, "std": _round(deviation * 0.316)},
+        {"_target_": "RandGaussianSmoothd", **image, "prob": 0.2, **blur},
+        {"_target_": "RandScaleIntensityd", **image, "prob": 0.15, "factors": 0.25},
+        {
+            **{"_target_": "RandScaleIntensityFixedMeand", **image, "prob": 0.15},
+            **{"factors": 0.25, "preserve_range": True},
+        },
+        {
+            **{"_target_": "RandSimulateLowResolutiond", **image, "prob": 0.25},
+            **{"zoom_range": [0.5, 1.0], "upsample_mode": linear},
+        },
+        {"_target_": "RandAdjustContrastd", **image, "prob": 0.1, **gamma, "invert_image": True},
+        {"_target_": "RandAdjustContrastd", **image, "prob": 0.3, **gamma},
+        *(
+            {"_target_": "RandFlipd", "keys": KEYS, "prob": 0.5, "spatial_axis": axis}
+            for axis in mirrored
+        ),
+    ]
+    if elastic:  # displacements of up to about a 16th of the patch
+        least = min(patch)
+        moved: dict[str, Any] = {"spacing": [max(least // 8, 1)] * 2}
+        largest = least / 16
+        if spatial_dims == 3:  # of noise that is blurred, which leaves little of its magnitude
+            moved = {"sigma_range": [_round(least / 12)] * 2}
+            largest *= 11.6 * (least / 12) ** 1.5
+        moved["magnitude_range"] = [0.0, _round(largest)]
+        found.insert(0, {"_target_": f"Rand{spatial_dims}DElasticd", **both, "prob": 0.2, **moved})
+    return [one for one in found if scaling or one["_target_"] != "RandZoomd"]
+
+
+def falsified_by(schema: MetadataSchema) -> dict[str, list[str]]:
+    """Return the fields that an augmentation would make wrong, by the augmentation.
+
+    Judged by unit and name: an image at 1.4 times the size is no longer of its magnification or
+    tumour size, a mirrored one no longer of the left side. Look at the names; what they do not tell
+    this cannot know.
+
+    Args:
+        schema: of the metadata.
+
+    Returns:
+        {"scaling": names of fields, "mirroring": names of fields}.
+
+    >>> size = {"kind": "continuous", "name": "tumour", "unit": "mm", "range": [4, 100],
+    ...         "provenance": "label-derived", "availability": "pre-operative"}
+    >>> falsified_by(MetadataSchema([size]))
+    {'scaling': ['tumour'], 'mirroring': []}
+    """
+    units = {field.name: str(getattr(field, "unit", "")) for field in schema.fields}
+    of_size = [
+        name
+        for name, unit in units.items()
+        if SIZES.search(name.lower()) or UNITS.fullmatch(unit.lower())
+    ]
+    return {
+        "scaling": of_size,
+        "mirroring": [name for name in units if SIDES.search(name.lower())],
+    }
+
+
+def _angles(patch: Sequence[int], spacing: Sequence[float] | None) -> list[list[float]]:
+    """Ranges of the rotation, in radians: about each axis of a volume, or in a plane."""
+    half, some, few = [-3.1416, 3.1416], [-0.5236, 0.5236], [-0.2618, 0.2618]  # 180, 30, 15 degrees
+    if len(patch) == 2:
+        return [few if max(patch) > ELONGATED * min(patch) else half]
+    widths = [1.0, 1.0, 1.0] if spacing is None else list(spacing)
+    coarse = widths.index(max(widths))
+    if max(widths) <= ANISOTROPIC * min(widths):
+        return [some, some, some]
+    plane = [size for axis, size in enumerate(patch) if axis != coarse]
+    turned = few if max(plane) > ELONGATED * min(plane) else half
+    return [turned if axis == coarse else [0.0, 0.0] for axis in range(3)]
+
+
+def _round(value: float) -> float:
+    return float(f"{value:.3g}")
