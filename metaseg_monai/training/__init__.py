@@ -1,5 +1,6 @@
 """Training with MONAI's and Ignite's engines: loaders, exact resume, weights, handlers."""
 
+from metaseg_monai.training.average import MovingAverage
 from metaseg_monai.training.checkpoints import BestWeights, RunCheckpoint
 from metaseg_monai.training.collate import (
     FieldTarget,
@@ -43,6 +44,7 @@ __all__ = [
     "JoinHeadsd",
     "ListProblems",
     "LoadWeights",
+    "MovingAverage",
     "PrepareBatchHeads",
     "PrepareBatchMeta",
     "RecordTrained",

@@ -7,7 +7,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.transforms import Compose, Randomizable, RandomizableTrait
+from monai.transforms import (
+    Compose,
+    RandCropByLabelClassesd,
+    RandCropByPosNegLabeld,
+    Randomizable,
+    RandomizableTrait,
+    RandSpatialCropd,
+    RandSpatialCropSamplesd,
+    RandWeightedCropd,
+)
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from metaseg_monai.errors import ConfigError
@@ -18,14 +28,20 @@ from metaseg_monai.training.sampling import EpochDraw, Order, check_seed, seed_f
 from metaseg_monai.transforms.metadata import DropMetadatad
 
 Key = tuple[int, int]  # (epoch, index)
+OF_CLASSES = "_cls_indices"  # the postfix of ClassesToIndicesd
+CROPS = (
+    *(RandCropByLabelClassesd, RandCropByPosNegLabeld),
+    *(RandSpatialCropd, RandSpatialCropSamplesd, RandWeightedCropd),
+)
 Chain = Callable[[Any], Any] | Sequence[Callable[[Any], Any]] | None
 
 
 class ReplayDataset(Dataset[Any]):
     """Items after a fixed and a random chain of transforms, the draws replayed by their seed.
 
-    After the fixed chain an item keeps what goes into a batch (`batchable`); the random one gets a
-    copy.
+    After the fixed chain an item keeps what goes into a batch (`batchable`) and the places of the
+    classes that MONAI's `ClassesToIndicesd` lists; the random one gets a copy. Where that begins
+    with one of MONAI's crops, of the crop alone: what it costs does not depend on the volume.
 
     Args:
         data: one dict per case.
@@ -80,14 +96,18 @@ class ReplayDataset(Dataset[Any]):
         if not -len(self) <= index < len(self):
             raise IndexError(f"Item {index} of {len(self)} was asked for.")
         index %= len(self)
-        item = self.load(index)
         if self.augment is None:
-            return item
+            return self.load(index)
         seed = seed_for(self.seed, epoch, index)
         if isinstance(self.augment, Randomizable):
             self.augment.set_random_state(seed=seed)
         with seeded(seed):
-            return self.augment(item)
+            chain: Any = self.augment
+            first = chain.transforms[:1] if type(chain) is Compose else ()
+            if not any(isinstance(one, CROPS) for one in first):
+                return chain(self.load(index))
+            cropped = _copied(chain(dict(self._kept(index)), end=1))
+            return chain(cropped, start=1)
 
     def apart(self) -> "ReplayDataset":
         """The same items, read anew: what they are read for leaves nothing behind here."""
@@ -97,14 +117,20 @@ class ReplayDataset(Dataset[Any]):
 
     def load(self, index: int) -> Any:
         """Return an item after the fixed chain alone."""
-        if index not in self._loaded:
-            item = copy.deepcopy(self.data[index])
-            if self.transform is not None:
-                item = batchable(self.transform(item))
-            if not self.cache:
-                return item
+        return _copied(self._kept(index)) if self.cache else self._kept(index)
+
+    def _kept(self, index: int) -> Any:
+        """The item as it is kept, which nobody may change."""
+        if index in self._loaded:
+            return self._loaded[index]
+        item = copy.deepcopy(self.data[index])
+        if self.transform is not None:
+            read = self.transform(item)
+            places = {key: one for key, one in read.items() if str(key).endswith(OF_CLASSES)}
+            item = {**batchable(read), **places}
+        if self.cache:
             self._loaded[index] = item
-        return copy.deepcopy(self._loaded[index])
+        return item
 
 
 def joined_dataset(
@@ -141,6 +167,15 @@ def joined_dataset(
 
 def _chain(transform: Chain) -> Callable[[Any], Any] | None:
     return Compose(list(transform)) if isinstance(transform, Sequence) else transform
+
+
+def _copied(item: Any) -> Any:
+    """A copy that may be changed; of a crop, which is a view, without the rest of the image."""
+    if isinstance(item, list):
+        return [_copied(one) for one in item]
+    if isinstance(item, dict):
+        return {key: _copied(one) for key, one in item.items()}
+    return item.clone() if isinstance(item, Tensor) else copy.deepcopy(item)
 
 
 def _random_parts(transform: Any) -> list[str]:

@@ -52,7 +52,9 @@ logger = logging.getLogger(__name__)
 KEY = "metaseg"  # of the facts in `state_dict._metadata[""]`
 _PLAIN = (int, float, bool, str, bytes, type(None), Tensor, nn.Parameter)
 # Facts that an evaluation may have otherwise, or that only the training knows.
-NOT_COMPARED = {"window", "class_names", "intensity", "trained_on", "best", "versions"}
+NOT_COMPARED = {
+    *("window", "class_names", "intensity", "trained_on", "best", "versions", "average")
+}
 
 
 # What a training and all that is made of its weights leave in its folder.

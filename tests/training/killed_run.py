@@ -27,6 +27,7 @@ from torch import nn
 from metaseg_monai.training import (
     BestWeights,
     EpochLog,
+    MovingAverage,
     ReplayDataset,
     RunCheckpoint,
     StepOnPlateau,
@@ -82,7 +83,9 @@ def global_noise(image):
     return image + random.random() * 0.1 + np.random.rand() * 0.1 + torch.rand(1) * 0.1  # noqa: NPY002
 
 
-def make_run(folder, resume, workers=0, world=1, every=2, epochs=EPOCHS, plateau=False):
+def make_run(
+    folder, resume, workers=0, world=1, every=2, epochs=EPOCHS, plateau=False, baseline=False
+):
     """Return the trainer of a run whose files go to `folder`."""
     torch.manual_seed(1)
     random.seed(1)
@@ -91,6 +94,10 @@ def make_run(folder, resume, workers=0, world=1, every=2, epochs=EPOCHS, plateau
     if world > 1:
         network = nn.parallel.DistributedDataParallel(network)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
+    if baseline:
+        optimizer = torch.optim.SGD(
+            network.parameters(), lr=1e-2, momentum=0.99, nesterov=True, weight_decay=3e-5
+        )
     augment = [
         RandFlipd(["image", "label"], prob=0.5),
         RandGaussianNoised("image", prob=0.9),
@@ -100,7 +107,10 @@ def make_run(folder, resume, workers=0, world=1, every=2, epochs=EPOCHS, plateau
     dataset = ReplayDataset(items(), fixed, augment, seed=5)
     loader = training_loader(dataset, BATCH, 5, num_workers=workers)
     iterations = epochs * len(loader)
-    schedule = cyclic_schedule(optimizer, 1e-3, 2e-2, cycles=1, iterations=iterations)
+    if baseline:
+        schedule = torch.optim.lr_scheduler.PolynomialLR(optimizer, iterations, power=0.9)
+    else:
+        schedule = cyclic_schedule(optimizer, 1e-3, 2e-2, cycles=1, iterations=iterations)
     validation = ReplayDataset(items()[:4], fixed)
     evaluator = SupervisedEvaluator(
         device="cpu",
@@ -115,6 +125,10 @@ def make_run(folder, resume, workers=0, world=1, every=2, epochs=EPOCHS, plateau
     if plateau:
         schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=0)
         steps = StepOnPlateau(schedule, evaluator)
+    kept, watching = {}, []
+    if baseline:
+        kept["average"] = MovingAverage(network, evaluator, best, decay=0.9)
+        watching = [kept["average"]]
     log = EpochLog(folder / "log.csv", optimizer, evaluator)
     checkpoint = RunCheckpoint(
         folder,
@@ -124,6 +138,7 @@ def make_run(folder, resume, workers=0, world=1, every=2, epochs=EPOCHS, plateau
             "lr_scheduler": schedule,
             "best": best,
             "log": log,
+            **kept,
         },
         settings={"seed": 5, "batch_size": BATCH},
         every=every,
@@ -139,6 +154,7 @@ def make_run(folder, resume, workers=0, world=1, every=2, epochs=EPOCHS, plateau
         loss_function=loss,
         train_handlers=[
             checkpoint,
+            *watching,
             steps,
             ValidationHandler(1, evaluator),
             log,
@@ -215,17 +231,17 @@ DEATHS = (
 )
 
 
-def kill_steps(folder, kills, workers=0):
+def kill_steps(folder, kills, **settings):
     """Kill a run at random steps, resume it each time, and compare it with a whole one."""
     draw = random.Random(kills)
     whole = folder / "whole"
-    in_child(partial(train, whole, False, workers=workers))
+    in_child(partial(train, whole, False, **settings))
     results = []
     for trial in range(kills):
         run = folder / f"run{trial}"
         death = (draw.choice(DEATHS), draw.randint(1, EPOCHS * LENGTH))
-        killed = in_child(partial(train, run, False, death, workers=workers))
-        resumed = in_child(partial(train, run, True, workers=workers))
+        killed = in_child(partial(train, run, False, death, **settings))
+        resumed = in_child(partial(train, run, True, **settings))
         results.append(
             {"death": f"{death[0].name} {death[1]}", "killed": killed, "resumed": resumed}
             | same(whole, run)
@@ -324,6 +340,7 @@ def kill_saves(folder, kills, save, is_whole):
 TRIALS = {
     "steps": kill_steps,
     "steps_workers": partial(kill_steps, workers=2),
+    "steps_baseline": partial(kill_steps, baseline=True),
     "often": lambda folder, kills: kill_often(folder),
     "rank": lambda folder, kills: kill_rank(folder),
     "saves": partial(kill_saves, save=save_checkpoint, is_whole=checkpoint_is_whole),

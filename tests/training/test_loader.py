@@ -5,7 +5,19 @@ import random
 import numpy as np
 import pytest
 import torch
-from monai.transforms import Compose, EnsureTyped, Lambdad, OneOf, RandFlipd, RandGaussianNoised
+from monai.transforms import (
+    ClassesToIndicesd,
+    Compose,
+    EnsureTyped,
+    Identityd,
+    Lambdad,
+    MapTransform,
+    OneOf,
+    RandCropByLabelClassesd,
+    RandFlipd,
+    RandGaussianNoised,
+    RandSpatialCropd,
+)
 
 from metaseg_monai.errors import ConfigError
 from metaseg_monai.training import ReplayDataset, processes, training_loader
@@ -190,3 +202,59 @@ def test_loader_gives_the_same_batches_with_any_workers(workers):
     assert torch.equal(torch.get_rng_state(), state)
     assert [case for case, _ in first] == [case for case, _ in other]
     assert all(torch.equal(a, b) for (_, a), (_, b) in zip(first, other, strict=True))
+
+
+def volume(case, share):
+    label = torch.zeros(1, 24, 24)
+    label[:, : int(24 * share)] = 1
+    return {"case": case, "image": label + torch.arange(24.0), "label": label, "meta": np.ones(2)}
+
+
+class InPlace(MapTransform):
+    """What changes its input, as MONAI's do not."""
+
+    def __call__(self, data):
+        for key in self.keys:
+            data[key] += 1
+        return data
+
+
+def test_a_crop_that_comes_first_is_copied_alone_and_gives_what_it_gave():
+    crop = RandSpatialCropd(["image", "label"], [8, 8], random_size=False)
+    noise = RandGaussianNoised("image", prob=0.9)
+    items = [volume("a", 0.5), volume("b", 0.1)]
+    first = ReplayDataset(items, augment=[crop, noise, InPlace(["image"])])
+    behind = ReplayDataset(items, augment=[Identityd(["image"]), crop, noise, InPlace(["image"])])
+    for key in ((1, 0), (1, 1), (2, 0), (1, 0)):
+        one, other = first[key], behind[key]
+        assert torch.equal(one["image"], first[key]["image"])
+        assert one["image"].shape == (1, 8, 8)
+        assert torch.equal(one["image"], other["image"])
+        assert one["image"].untyped_storage().nbytes() == 8 * 8 * 4
+    assert torch.equal(first.load(0)["image"], items[0]["image"])
+    assert torch.equal(items[0]["image"], volume("a", 0.5)["image"])
+
+
+def test_crops_around_classes_find_them_by_the_places_of_the_fixed_chain():
+    crop = RandCropByLabelClassesd(
+        ["image", "label"],
+        "label",
+        [4, 4],
+        ratios=[0.001, 1],
+        num_classes=2,
+        indices_key="label_cls_indices",
+        warn=False,
+    )
+    places = ClassesToIndicesd("label", num_classes=2, max_samples_per_class=20)
+    items = [volume("a", 0.1), volume("b", 0.1), volume("none", 0)]
+    dataset = ReplayDataset(items, [places], [crop, RandFlipd(["image", "label"], prob=0.5)])
+    loader = training_loader(dataset, batch_size=3, seed=0)
+    batch = next(iter(loader))
+    assert batch["image"].shape == (3, 1, 4, 4)
+    assert set(batch) == {"case", "image", "label", "meta"}
+    found = dict(zip(batch["case"], batch["label"].flatten(1).sum(1).tolist(), strict=True))
+    assert found["a"] > 0
+    assert found["b"] > 0
+    assert found["none"] == 0
+    again = next(iter(training_loader(dataset, batch_size=3, seed=0)))
+    assert torch.equal(batch["image"], again["image"])

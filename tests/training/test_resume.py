@@ -54,8 +54,9 @@ def is_exact(result):
 
 
 def test_killed_runs_resume_to_the_same_bits(tmp_path):
-    found = trials(tmp_path, "steps=4", "often=1", "saves=4", "weights=4")
+    found = trials(tmp_path, "steps=4", "steps_baseline=3", "often=1", "saves=4", "weights=4")
     assert [result for result in found["steps"] if not is_exact(result)] == []
+    assert [result for result in found["steps_baseline"] if not is_exact(result)] == []
     assert [result for result in found["often"] if not is_exact(result)] == []
     assert all(result["loadable"] for result in found["saves"] + found["weights"])
 
