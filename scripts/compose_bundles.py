@@ -18,12 +18,13 @@ from monai.bundle import ConfigParser
 from metaseg_monai.bundle.overrides import flatten, names_in
 from metaseg_monai.cli.commands import run_script
 from metaseg_monai.metadata import MetadataSchema
+from metaseg_monai.transforms import falsified_by, strong_augmentation
 
 BUNDLES = Path(__file__).resolve().parents[1] / "bundles"
 SHARED = BUNDLES / "_shared"
 WIDTH = 250  # of a line, which holds one component
 STAGES = ("train", "evaluate", "explain", "estimate", "multi_gpu_train", "inference")
-NETWORKS = ("segresnet", "dynunet")  # other networks that every bundle takes, as deltas
+DELTAS = ("segresnet", "dynunet", "segresnet_ds", "dynunet_ds", "recipe")  # for every bundle
 COPIES = {"configs/logging.conf": SHARED / "logging.conf", "LICENSE": BUNDLES.parent / "LICENSE"}
 Config = dict[str, Any]
 
@@ -52,7 +53,14 @@ def compose(bundle: Path) -> dict[str, str]:
     shown = dict.fromkeys(schema.names, "unknown")  # what an application lets its user set
     inference["displayable_configs"] = {**shown, **inference["displayable_configs"]}
     configs["inference"] = _ordered(_referred(inference, train), train)
-    configs |= {name: _read(SHARED / f"{name}.json") for name in NETWORKS}
+    configs |= {name: _read(SHARED / f"{name}.json") for name in DELTAS}
+    wrong = falsified_by(schema)
+    configs["recipe"]["train#augmentation"] += strong_augmentation(
+        len(train["roi_size"]),
+        train["roi_size"],
+        scaling=not wrong["scaling"],
+        mirror=() if wrong["mirroring"] else None,
+    )
     for name, own in facts.get("sizes", {}).items():
         configs[name] = _read(SHARED / f"{name}.json") | own
     texts = {f"configs/{name}.json": format_config(config) for name, config in configs.items()}

@@ -48,7 +48,7 @@ class MovingAverage:
         best.facts["average"] = {"kind": "exponential", "decay": decay}
 
     def attach(self, engine: Engine) -> None:
-        """Attach to the trainer, before the ValidationHandler."""
+        """Attach to the trainer, and to the evaluator that its ValidationHandler runs."""
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._move)
         if not self.evaluator.has_event_handler(self._put_in, Events.STARTED):
             self.evaluator.add_event_handler(Events.STARTED, self._put_in)
@@ -78,10 +78,9 @@ class MovingAverage:
     def _weights(self) -> dict[str, Tensor]:
         """Weights and buffers, each once, though a network may list it under two names."""
         network = processes.bare_network(self.network)
-        return {
-            name: value.detach()
-            for name, value in (*network.named_parameters(), *network.named_buffers())
-        }
+        kept = network.state_dict().keys()
+        every = (*network.named_parameters(), *network.named_buffers())
+        return {name: value.detach() for name, value in every if name in kept}
 
     @torch.no_grad()
     def _move(self, engine: Engine) -> None:

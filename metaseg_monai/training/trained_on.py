@@ -85,7 +85,10 @@ class RecordTrained:
         """
         engine.remove_event_handler(self.check_outputs, IterationEvents.FORWARD_COMPLETED)
         load = next((one for one in _steps_of(self.dataset) if isinstance(one, LoadCased)), None)
-        outputs = next(iter(each_tensor(engine.state.output["pred"]))).shape[1]
+        output = engine.state.output
+        answer = next(iter(each_tensor(output["pred"])))
+        stacked = answer.dim() > output["image"].dim()  # of several depths (deep supervision)
+        outputs = answer.shape[2 if stacked else 1]
         heads = getattr(processes.bare_network(engine.network), "tasks", ("one",))  # side by side
         if load is not None and outputs not in (load.classes, load.classes * len(heads)):
             raise ConfigError(

@@ -1,0 +1,68 @@
+"""The strong recipe in bundles: a delta beside any network, whose weights serve every command."""
+
+import json
+import shutil
+
+import pytest
+import torch
+
+from metaseg_monai.bundle.run import read_workflow
+from metaseg_monai.metadata import MetadataSchema
+from metaseg_monai.sharing import run
+from metaseg_monai.training import read_checkpoint, read_weights
+from metaseg_monai.transforms import falsified_by
+
+pytestmark = pytest.mark.filterwarnings(
+    # MONAI 1.6.1 and Ignite 0.5.5 themselves, while they read or run a bundle
+    "ignore::DeprecationWarning",
+    "ignore::FutureWarning",
+    "ignore:parsing config_file:UserWarning",
+)
+NETWORKS = {"segresnet_ds": "SegResNetDS", "dynunet_ds": "DynUNet"}
+
+
+def test_it_leaves_out_what_would_make_a_bundles_metadata_wrong(bundle):
+    recipe = json.loads((bundle.root / "configs" / "recipe.json").read_text())
+    names = [one["_target_"] for one in recipe["train#augmentation"]]
+    wrong = falsified_by(MetadataSchema.load(bundle.root / "configs" / "schema.json"))
+    assert ("RandZoomd" in names) == (not wrong["scaling"])
+    assert ("RandFlipd" in names) == (not wrong["mirroring"])
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("variant", ["none", "se", "sme", "film", "low-rank", "sme-dummy"])
+def test_networks_with_deep_supervision_take_every_variant(copy_bundle, name, variant):
+    bundle = copy_bundle("synthetic_shapes_segmentation")
+    files = [bundle.root / "configs" / f"{one}.json" for one in ("train", name, "recipe")]
+    parser = read_workflow(bundle.root, files, {"variant": variant}).parser
+    network, loss = (parser.get_parsed_content(one) for one in ("network_def", "loss"))
+    assert type(network.network).__name__ == NETWORKS[name]
+    image, label = torch.rand(2, 1, 64, 64), torch.ones(2, 1, 64, 64)
+    meta = torch.rand(2, network.meta_features) if network.meta_features else None
+    assert torch.isfinite(loss(network.train()(image, meta), label))
+    assert network.eval()(image, meta).shape == (2, 2, 64, 64)
+
+
+def test_trained_resumed_evaluated_predicted_and_explained(copy_bundle, tmp_path):
+    bundle = copy_bundle("synthetic_shapes_segmentation")
+    folder = tmp_path / "model"
+    settings = {"configuration": "dynunet_ds,recipe", **bundle.settings}
+    settings |= {"network_def#network#filters": [4, 4, 8, 8]}
+    settings.pop("train#augmentation#0#spatial_size")  # of the padding, which stands elsewhere
+    run.train(bundle.root, output_dir=folder, **settings)
+    state, facts = read_weights(folder / "model.pt")
+    assert facts["average"] == {"kind": "exponential", "decay": 0.99}
+    assert facts["network"]["network"]["deep_supervision"] is True
+    kept = read_checkpoint(folder / "checkpoint.pt")["objects"]
+    average = kept["average"]["average"]
+    assert not all(torch.equal(average[n], kept["network"][n]) for n in average)
+    if facts["best"]["epoch"] == bundle.settings["epochs"]:
+        assert all(torch.equal(average[name], state[name]) for name in average)
+    tested = run.evaluate(folder, modes=["normal", "zeros"])
+    assert list(tested.scores.index) == ["normal", "zeros"]
+    source = tmp_path / "images"
+    shutil.copytree(bundle.root / "data/images", source)
+    masks = run.predict(folder, source, tmp_path / "masks", meta={"task": "disc"})
+    assert len(masks.masks) == len(list(source.iterdir()))
+    drawn = {path.name for path in run.explain(folder, explain_cases=1)}
+    assert "gate_bottleneck.png" in drawn
