@@ -3,10 +3,12 @@
 import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from contextlib import contextmanager
+from typing import Any, cast
 
 import numpy as np
 import torch
+from monai.data import get_track_meta, set_track_meta
 from monai.transforms import (
     Compose,
     RandCropByLabelClassesd,
@@ -98,16 +100,15 @@ class ReplayDataset(Dataset[Any]):
         index %= len(self)
         if self.augment is None:
             return self.load(index)
+        item, chain = self._kept(index), cast(Any, self.augment)
+        first = chain.transforms[:1] if type(chain) is Compose else ()
+        crops = any(isinstance(one, CROPS) for one in first)
+        item = dict(item) if crops else _copied(item)
         seed = seed_for(self.seed, epoch, index)
-        if isinstance(self.augment, Randomizable):
-            self.augment.set_random_state(seed=seed)
-        with seeded(seed):
-            chain: Any = self.augment
-            first = chain.transforms[:1] if type(chain) is Compose else ()
-            if not any(isinstance(one, CROPS) for one in first):
-                return chain(self.load(index))
-            cropped = _copied(chain(dict(self._kept(index)), end=1))
-            return chain(cropped, start=1)
+        if isinstance(chain, Randomizable):
+            chain.set_random_state(seed=seed)
+        with seeded(seed), _untracked():
+            return chain(_copied(chain(item, end=1)), start=1) if crops else chain(item)
 
     def apart(self) -> "ReplayDataset":
         """The same items, read anew: what they are read for leaves nothing behind here."""
@@ -167,6 +168,17 @@ def joined_dataset(
 
 def _chain(transform: Chain) -> Callable[[Any], Any] | None:
     return Compose(list(transform)) if isinstance(transform, Sequence) else transform
+
+
+@contextmanager
+def _untracked() -> Iterator[None]:
+    """Let MONAI's transforms keep no history, which `batchable` would drop: up to twice as fast."""
+    before = get_track_meta()
+    set_track_meta(False)
+    try:
+        yield
+    finally:
+        set_track_meta(before)
 
 
 def _copied(item: Any) -> Any:

@@ -5,6 +5,7 @@ import random
 import numpy as np
 import pytest
 import torch
+from monai.data import get_track_meta
 from monai.transforms import (
     ClassesToIndicesd,
     Compose,
@@ -258,3 +259,21 @@ def test_crops_around_classes_find_them_by_the_places_of_the_fixed_chain():
     assert found["none"] == 0
     again = next(iter(training_loader(dataset, batch_size=3, seed=0)))
     assert torch.equal(batch["image"], again["image"])
+
+
+def test_history_is_not_kept_in_the_random_chain_and_is_kept_again_behind_it():
+    def fail(image):
+        assert not get_track_meta()
+        if image.max() > 30:
+            raise ValueError("too bright")
+        return image
+
+    image = np.zeros((1, 4, 4), dtype=np.float32)
+    dataset = ReplayDataset(
+        [{"image": image}, {"image": image + 40}], augment=[Lambdad("image", fail)]
+    )
+    assert dataset[0]["image"].shape == (1, 4, 4)
+    assert get_track_meta()
+    with pytest.raises(RuntimeError, match="applying transform"):
+        dataset[1]
+    assert get_track_meta()
