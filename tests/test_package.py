@@ -62,7 +62,10 @@ def test_a_wheel_brings_what_is_shipped_of_every_bundle(installed):
     shipped = installed / "metaseg_monai" / "bundles"
     published = installed / "metaseg_monai" / "reporting" / "references.json"
     assert published.read_bytes() == (ROOT / "docs" / "references.json").read_bytes()
-    assert {path.name for path in shipped.iterdir()} == names
+    assert {path.name for path in shipped.iterdir()} == names | {"_shared"}
+    for file in (ROOT / "bundles" / "_shared").iterdir():  # of which new-bundle composes
+        assert (shipped / "_shared" / file.name).read_bytes() == file.read_bytes()
+    assert (shipped / "_shared" / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
     for name in names:
         own = ROOT / "bundles" / name
         for file in (own / "configs" / "train.json", own / "docs" / "README.md", own / "LICENSE"):
