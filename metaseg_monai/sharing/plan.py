@@ -1,0 +1,618 @@
+"""What a training needs to know of a data set, and what follows from it, each with its reason.
+
+The rules are those of nnU-Net v2's planner (Isensee et al., Nature Methods 2021), for the networks
+that bundles have: target spacing, patch, depth and pooling by the shapes and spacings of the
+training files, as many patches in a batch as the memory holds, a window of the foreground's values
+for CT and z-scores for what has no unit.
+"""
+
+import math
+import weakref
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+import torch
+from monai.bundle import ConfigParser
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from tqdm import tqdm
+
+from metaseg_monai.errors import ConfigError, DataError, did_you_mean
+from metaseg_monai.images.geometry import axial_volume
+from metaseg_monai.images.image import Image
+from metaseg_monai.tables.check import load_case
+from metaseg_monai.tables.table import CaseTable
+from metaseg_monai.transforms.load import on_grid
+
+Network = Literal["dynunet", "segresnet", "unet3", "ppunet"]
+Modality = Literal["CT", "RGB", "other"]
+
+MOST_CLASSES = 1 << 16  # while nothing is known of a label
+VOXELS_OF_A_CASE = 1 << 14  # of the foreground, that tell its values
+WINDOW = (0.5, 99.5)  # percentiles of the foreground that end a window of CT (nnU-Net)
+ANISOTROPY = 3  # nnU-Net: of the spacings, and of the extents in voxels
+LEAST_FEATURES = 4  # edge of the lowest features (nnU-Net)
+LEAST_POOLINGS = 2  # MONAI's DynUNet has three levels at least
+EDGE_2D, EDGE_3D = 512, 128  # of a patch before it is cut: nnU-Net's plans of 8 GB
+MOST_FILTERS = {2: 512, 3: 320}  # nnU-Net
+SHARE_OF_VOXELS = 0.05  # of the training in one batch at most (nnU-Net)
+FOREGROUND_SHARE = 1 / 3  # of patches that are laid over foreground (nnU-Net)
+MOST_BATCH = 64
+OVERHEAD = {2: 1.15, 3: 1.0}  # measured: of what convolutions take beside their tensors
+BASE_BYTES = 60e6  # measured: of kernels and threads, whatever the size
+HOUNSFIELD = (-200, 100)  # air lies below, bone and contrast above
+
+
+@dataclass(frozen=True)
+class Values:
+    """Of one channel.
+
+    Attributes:
+        lowest: of all voxels.
+        highest: of all voxels.
+        mean: of the foreground, as all that follows; of all voxels where there is none.
+        std: standard deviation.
+        window: `WINDOW`, the percentiles 0.5 and 99.5.
+    """
+
+    lowest: float
+    highest: float
+    mean: float
+    std: float
+    window: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """What the training files of a table have in common.
+
+    Attributes:
+        spatial_dims: 2 or 3.
+        shapes: of every case, (H, W) or (H, W, D): rows, columns, axial planes.
+        spacings_mm: of every case along the same axes; None where a file does not say.
+        values: of each channel.
+        modality: as it is taken by values and header.
+        why_modality: the reason, in words.
+        stored: types of the pixels in the files.
+        class_voxels: of every class, background included, its voxels in each case.
+    """
+
+    spatial_dims: int
+    shapes: tuple[tuple[int, ...], ...]
+    spacings_mm: tuple[tuple[float, ...], ...] | None
+    values: tuple[Values, ...]
+    modality: Modality
+    why_modality: str
+    stored: tuple[str, ...]
+    class_voxels: Mapping[int, tuple[int, ...]]
+
+    @property
+    def classes(self) -> int:
+        """Number of classes, background included, two at least."""
+        return max(2, *(number + 1 for number in self.class_voxels))
+
+    @property
+    def channels(self) -> int:
+        """Number of channels of an image."""
+        return len(self.values)
+
+    @property
+    def spacing_mm(self) -> tuple[float, ...]:
+        """The median spacing; 1 along each axis where it is not known, so that pixels count."""
+        if self.spacings_mm is None:
+            return (1.0,) * self.spatial_dims
+        return tuple(float(one) for one in np.median(self.spacings_mm, axis=0))
+
+    def to_dict(self) -> dict[str, Any]:
+        """What is told of it beside a plan: medians and extremes instead of lists of cases."""
+        sizes = np.array(self.shapes)
+        whole = [sum(case) for case in zip(*self.class_voxels.values(), strict=True)]
+        classes = {}
+        for number, voxels in self.class_voxels.items():
+            shares = [one / all_of for one, all_of in zip(voxels, whole, strict=True) if one]
+            classes[str(number)] = {
+                "cases": len(shares),
+                "median_share": _short(np.median(shares)) if shares else 0.0,
+            }
+        known = self.spacings_mm is not None
+        return {
+            "cases": len(self.shapes),
+            "shape": {
+                "smallest": sizes.min(0).tolist(),
+                "median": np.median(sizes, axis=0).tolist(),
+                "largest": sizes.max(0).tolist(),
+            },
+            "spacing_mm": [_short(one) for one in self.spacing_mm] if known else None,
+            "anisotropy": _short(max(self.spacing_mm) / min(self.spacing_mm)),
+            "channels": [
+                {
+                    "lowest": one.lowest,
+                    "highest": one.highest,
+                    "foreground_mean": _short(one.mean),
+                    "foreground_std": _short(one.std),
+                    "foreground_window": [_short(end) for end in one.window],
+                }
+                for one in self.values
+            ],
+            "stored": list(self.stored),
+            "classes": classes,
+        }
+
+
+def fingerprint(
+    table: CaseTable, spatial_dims: int | None = None, modality: Modality | None = None
+) -> Fingerprint:
+    """Read the training files of a table, one at a time, and tell what they have in common.
+
+    Args:
+        table: whose cases of the split train are read; all, where it has no splits.
+        spatial_dims: 2 or 3; None takes the files' own.
+        modality: takes the place of what values and headers say.
+
+    Raises:
+        DataError: a file cannot be read, has no label, or cases differ in axes or channels.
+    """
+    rows = [row for row in table.rows if row.get("split", "train") == "train"]
+    if not rows:
+        raise DataError(f"{table.path}: no rows of the split 'train', of which a plan is made")
+    found = []
+    for item in tqdm(rows, desc="fingerprint", unit="case", disable=None):
+        found.append(_case(item, spatial_dims, len(rows)))
+        for what, told in (("axes", len(found[-1].shape)), ("channels", len(found[-1].ends))):
+            first = {"axes": len(found[0].shape), "channels": len(found[0].ends)}[what]
+            if told != first:
+                raise DataError(
+                    f"{table.path}: case {item.get('case')!r} has {told} {what}, "
+                    f"{rows[0].get('case')!r} has {first}; give images of one kind"
+                )
+    spacings = [one.spacing_mm for one in found]
+    known = tuple(one for one in spacings if one is not None)
+    values = []
+    for channel in range(len(found[0].ends)):
+        inside = np.concatenate([one.foreground[channel] for one in found])
+        if not inside.size:
+            inside = np.concatenate([one.sample[channel] for one in found])
+        low, high = np.percentile(inside, WINDOW)
+        values.append(
+            Values(
+                lowest=min(float(one.ends[channel][0]) for one in found),
+                highest=max(float(one.ends[channel][1]) for one in found),
+                mean=float(inside.mean()),
+                std=float(inside.std()),
+                window=(float(low), float(high)),
+            )
+        )
+    told, why = _modality(found, values)
+    if modality is not None:
+        told, why = modality, "as given"
+    numbers = sorted({0, *(number for one in found for number in one.voxels)})
+    return Fingerprint(
+        spatial_dims=len(found[0].shape),
+        shapes=tuple(one.shape for one in found),
+        spacings_mm=known if len(known) == len(found) else None,
+        values=tuple(values),
+        modality=told,
+        why_modality=why,
+        stored=tuple(sorted({one.stored for one in found})),
+        class_voxels={n: tuple(one.voxels.get(n, 0) for one in found) for n in numbers},
+    )
+
+
+class _Case(NamedTuple):
+    shape: tuple[int, ...]
+    spacing_mm: tuple[float, ...] | None
+    ends: list[tuple[float, float]]  # of each channel
+    foreground: np.ndarray  # (C, P)
+    sample: np.ndarray  # (C, P) of all voxels
+    stored: str
+    format: str
+    voxels: dict[int, int]  # of each class
+
+
+def _case(item: Mapping[str, Any], spatial_dims: int | None, cases: int) -> _Case:
+    loaded = load_case(item, classes=MOST_CLASSES, spatial_dims=spatial_dims)
+    if loaded.label is None:
+        raise DataError(f"case {item.get('case')!r}: no label, of which a plan is made")
+    image, label = loaded.image, loaded.label[0]
+    shape, spacing = image.shape[1:], item.get("spacing_mm")
+    if image.ndim == 4:
+        if len(image) != 1:
+            raise DataError(
+                f"case {item.get('case')!r}: a volume of {len(image)} channels; networks of "
+                "volumes are wired for one: give one sequence a row"
+            )
+        try:  # the axes in the order in which `AxialVolumed` gives them
+            view = axial_volume(Image(image, loaded.attributes))
+        except DataError as error:
+            raise DataError(f"case {item.get('case')!r}: {error}") from error
+        planes, rows, columns = view.planes.shape
+        shape, spacing = (rows, columns, planes), view.spacing_mm
+    if spacing is not None:
+        z, y, x = spacing
+        spacing = (y, x, z)[: len(shape)]
+    numbers, counts = np.unique(label, return_counts=True)
+    inside = np.flatnonzero(label)
+    most = max(1 << 8, min(VOXELS_OF_A_CASE, (1 << 24) // cases))
+    inside = inside[:: -(-len(inside) // most) or 1]
+    flat = image.reshape(len(image), -1)
+    return _Case(
+        shape=tuple(int(size) for size in shape),
+        spacing_mm=None if spacing is None else tuple(float(step) for step in spacing),
+        ends=[(float(one.min()), float(one.max())) for one in flat],
+        foreground=flat[:, inside].astype(np.float64),
+        sample=on_grid(image, most).astype(np.float64),
+        stored=str(loaded.attributes["stored"]),
+        format=str(loaded.attributes["format"]),
+        voxels=dict(zip(numbers.tolist(), counts.tolist(), strict=True)),
+    )
+
+
+def _modality(cases: Sequence[_Case], values: Sequence[Values]) -> tuple[Modality, str]:
+    formats, stored = {one.format for one in cases}, {one.stored for one in cases}
+    if len(values) == 3 and stored == {"uint8"}:
+        return "RGB", "three channels of 8 bits"
+    if len(values) != 1 or not formats <= {"nifti", "dicom"}:
+        return "other", f"{len(values)} channel(s) of {', '.join(sorted(formats))}"
+    air, dense = HOUNSFIELD
+    of_air = np.mean([one.sample.min() < air and one.sample.max() > dense for one in cases])
+    told = f"values from {values[0].lowest:g} to {values[0].highest:g}"
+    if of_air > 0.5:
+        return "CT", f"{told}: below {air} as air and above {dense} as bone in Hounsfield units"
+    return "other", f"{told}: no Hounsfield units, which reach below {air} and above {dense}"
+
+
+class Fact(NamedTuple):
+    """A value that was planned, and why."""
+
+    value: Any
+    reason: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a data set is trained on.
+
+    Attributes:
+        facts: what was decided, by name: `spatial_dims`, `modality`, `spacing_mm` (of rows and
+            columns, and of planes; None leaves pixels as they are), `shape` (the median after
+            that), `patch`, `levels` (how often features are halved along each axis), `filters`,
+            `batch_size`, `memory_gb`, `normalisation`, `foreground_share`.
+        network: the bare network as a component of a configuration.
+    """
+
+    facts: Mapping[str, Fact]
+    network: Mapping[str, Any]
+
+    def __getitem__(self, name: str) -> Any:
+        return self.facts[name].value
+
+    def to_dict(self) -> dict[str, Any]:
+        """{fact: {value, reason}}, for JSON."""
+        return {name: fact._asdict() for name, fact in self.facts.items()}
+
+    def __str__(self) -> str:
+        return "\n".join(f"{name}: {f.value} ({f.reason})" for name, f in self.facts.items())
+
+
+def plan(found: Fingerprint, network: Network = "dynunet", memory_gb: float = 4.0) -> Plan:
+    """Decide how a data set is trained on.
+
+    Args:
+        found: what the training files have in common.
+        network: dynunet, segresnet, unet3 or ppunet.
+        memory_gb: that one training step may take, weights and optimizer included.
+
+    Raises:
+        ConfigError: the network is none of these, or not even the smallest patch fits.
+
+    >>> flat = Values(0, 255, 120, 40, (10, 240))
+    >>> found = Fingerprint(2, ((96, 96),) * 40, None, (flat,) * 3, "RGB", "", ("uint8",),
+    ...                     {0: (8000,) * 40, 1: (1216,) * 40})
+    >>> plan(found, "unet3")["patch"]
+    [96, 96]
+    """
+    if network not in get_args(Network):
+        raise ConfigError(
+            f"network={network!r}: expected one of {', '.join(get_args(Network))}; "
+            f"{did_you_mean(network, get_args(Network))}"
+        )
+    if not 0 < memory_gb < math.inf:
+        raise ConfigError(f"memory_gb={memory_gb}: expected gigabytes above 0, such as 4")
+    spacing = _spacing(found, network)
+    shape = _shape_at(found, spacing.value)
+    grid = spacing.value or list(found.spacing_mm)
+    filters = Fact(32, "nnU-Net's first level") if memory_gb >= 8 else Fact(16, "memory below 8 GB")
+    if network == "unet3" or network == "ppunet":
+        filters = Fact(16, "one width in all levels, as the project's bundles have it")
+    start, whole = _first_patch(grid, shape)
+    patch, fitting = start, False
+    while True:
+        patch, poolings, kernels = _poolings(grid, patch, network)
+        made = _network(network, found, filters.value, poolings, kernels)
+        taken = training_bytes(made, found.channels, patch, 2) / 1e9
+        if taken <= memory_gb:
+            break
+        one_voxel = taken / math.prod(patch)
+        while math.prod(patch) * one_voxel > memory_gb:
+            smaller = _shrunk(patch, shape, poolings)
+            if smaller is None:
+                raise ConfigError(
+                    f"memory_gb={memory_gb:g}: two patches of {patch} take more, and smaller ones "
+                    "cannot be halved often enough; give more memory, or --network unet3"
+                )
+            patch, fitting = smaller, True
+    batch = _batch(found, made, patch, shape, taken, memory_gb)
+    whole_told = f"the median image, {shape}" if whole else f"a window of the median image {shape}"
+    why_patch = f"{whole_told}, to a multiple of what the poolings halve"
+    if fitting:
+        why_patch = f"the largest, in the proportions of {shape}, of which two fit the memory"
+    levels = [sum(step[axis] > 1 for step in poolings) for axis in range(found.spatial_dims)]
+    taken = training_bytes(made, found.channels, patch, batch.value) / 1e9
+    cases = len(found.shapes)
+    facts = {
+        "spatial_dims": Fact(found.spatial_dims, "the axes of the files"),
+        "modality": Fact(found.modality, found.why_modality),
+        "in_channels": Fact(found.channels, "of the files"),
+        "classes": Fact(found.classes, f"label values in {cases} training cases, background too"),
+        "spacing_mm": spacing,
+        "shape": Fact(shape, "median of the training images after resampling"),
+        "network": Fact(network, "as asked for"),
+        "patch": Fact(patch, why_patch),
+        "levels": Fact(levels, _why_levels(network)),
+        "filters": filters,
+        "batch_size": batch,
+        "memory_gb": Fact(_short(taken), f"estimate of a training step, within {memory_gb:g} GB"),
+        "normalisation": _normalisation(found),
+        "foreground_share": Fact(
+            _short(FOREGROUND_SHARE), "of patches laid over foreground, as in nnU-Net"
+        ),
+    }
+    return Plan(facts, made)
+
+
+def _short(value: Any) -> float:
+    return float(f"{float(value):.4g}")
+
+
+def _spacing(found: Fingerprint, network: Network) -> Fact:
+    """The spacing to resample to, along the axes of the shapes."""
+    if found.spacings_mm is None:
+        return Fact(None, "no spacing is known of every file: pixels are taken as they are")
+    spacings = np.array(found.spacings_mm)
+    target, reason = np.median(spacings, axis=0), "median of the training files"
+    if found.spatial_dims == 2:
+        if float(np.ptp(spacings)) <= 0.01 * float(target.min()):
+            return Fact(None, f"every pixel has {target[0]:.4g} mm already")
+        return Fact([_short(target.mean())] * 2, reason)
+    worst = int(np.argmax(target))
+    others = [axis for axis in range(3) if axis != worst]
+    size = np.median(found.shapes, axis=0)
+    thick = target[worst] > ANISOTROPY * max(target[others])
+    if thick and size[worst] * ANISOTROPY < min(size[others]):
+        tenth = float(np.percentile(spacings[:, worst], 10))
+        target[worst] = max(tenth, float(max(target[others])) + 1e-5)
+        reason += (
+            f"; along axis {worst}, whose voxels are over {ANISOTROPY} times as long, the 10th "
+            "percentile, so that few planes are made up"
+        )
+    return Fact([_short(one) for one in target], reason)
+
+
+def _shape_at(found: Fingerprint, spacing: Sequence[float] | None) -> list[int]:
+    shapes = np.array(found.shapes, dtype=float)
+    if spacing is not None:
+        shapes *= np.array(found.spacings_mm) / np.array(spacing)
+    return [max(1, round(float(size))) for size in np.median(shapes, axis=0)]
+
+
+def _first_patch(grid: Sequence[float], shape: Sequence[int]) -> tuple[list[int], bool]:
+    """A patch of equal sides in mm, cut to the median image, and whether it is all of that."""
+    edge = EDGE_2D if len(shape) == 2 else EDGE_3D
+    proportions = 1 / np.array(grid)
+    proportions *= edge / float(np.prod(proportions)) ** (1 / len(shape))
+    patch = [min(size, max(1, round(float(p)))) for size, p in zip(shape, proportions, strict=True)]
+    return patch, patch == list(shape)
+
+
+def _poolings(
+    grid: Sequence[float], patch: Sequence[int], network: Network
+) -> tuple[list[int], list[list[int]], list[list[int]]]:
+    """Patch, strides of the levels (the first 1) and their kernels, as nnU-Net finds them.
+
+    An axis is halved while its voxels are less than twice as long as the shortest of those that
+    can be, and its features stay at 4 or more; a kernel spans an axis once that is so. Networks
+    other than DynUNet halve all axes alike, and DynUNet twice at least, for which small patches
+    are padded.
+    """
+    dims, alike = len(grid), network != "dynunet"
+    spacing, least = [float(one) for one in grid], LEAST_FEATURES << LEAST_POOLINGS
+    if alike:
+        deep = {"segresnet": 3}.get(network)  # MONAI's default of three halvings
+        most = max(LEAST_POOLINGS, int(math.log2(max(1, min(patch) / LEAST_FEATURES))))
+        times = deep or min(most, 5)
+        strides = [[1] * dims, *([2] * dims for _ in range(times))]
+        return _padded(patch, strides), strides, [[3] * dims] * len(strides)
+    near = [axis for axis in range(dims) if spacing[axis] / min(spacing) < 2]
+    patch = [max(size, least) if axis in near else size for axis, size in enumerate(patch)]
+    size, kernel = list(patch), [1] * dims
+    strides, kernels = [[1] * dims], []
+    while axes := [axis for axis in range(dims) if size[axis] >= 2 * LEAST_FEATURES]:
+        shortest = min(spacing[axis] for axis in axes)
+        axes = [axis for axis in axes if spacing[axis] / shortest < 2]
+        if len(axes) == 1 and size[axes[0]] < 3 * LEAST_FEATURES:
+            break
+        kernel = [3 if s / min(spacing) < 2 else k for s, k in zip(spacing, kernel, strict=True)]
+        kernels.append(kernel)
+        strides.append([2 if axis in axes else 1 for axis in range(dims)])
+        for axis in axes:
+            spacing[axis] *= 2
+            size[axis] = -(-size[axis] // 2)
+    kernels.append([3] * dims)
+    return _padded(patch, strides), strides, kernels
+
+
+def _padded(patch: Sequence[int], strides: Sequence[Sequence[int]]) -> list[int]:
+    factors = np.prod(strides, axis=0).tolist()
+    return [-(-size // factor) * factor for size, factor in zip(patch, factors, strict=True)]
+
+
+def _shrunk(
+    patch: Sequence[int], shape: Sequence[int], strides: Sequence[Sequence[int]]
+) -> list[int] | None:
+    """A patch less long along the axis that is longest beside the image; None at the end."""
+    factors = np.prod(strides, axis=0).tolist()
+    order = np.argsort([-size / whole for size, whole in zip(patch, shape, strict=True)])
+    for axis in order.tolist():
+        smaller = patch[axis] - factors[axis]
+        if smaller >= LEAST_FEATURES << LEAST_POOLINGS:
+            return [smaller if place == axis else size for place, size in enumerate(patch)]
+    return None
+
+
+def _network(
+    network: Network,
+    found: Fingerprint,
+    filters: int,
+    strides: Sequence[Sequence[int]],
+    kernels: Sequence[Sequence[int]],
+) -> dict[str, Any]:
+    """The bare network as a component."""
+    dims = found.spatial_dims
+    sizes = {"spatial_dims": dims, "in_channels": found.channels, "out_channels": found.classes}
+    if network == "dynunet":
+        return {
+            "_target_": "DynUNet",
+            **sizes,
+            "kernel_size": [list(one) for one in kernels],
+            "strides": [list(one) for one in strides],
+            "upsample_kernel_size": [list(one) for one in strides[1:]],
+            "filters": [min(filters << level, MOST_FILTERS[dims]) for level in range(len(strides))],
+        }
+    if network == "segresnet":
+        return {"_target_": "SegResNet", **sizes, "init_filters": filters}
+    name = {"unet3": "Unet3", "ppunet": "PPUnet"}[network]
+    return {
+        "_target_": f"metaseg_monai.networks.{name}",
+        "variant": "none",
+        **sizes,
+        "channels": filters,
+        "levels": len(strides) - 1,
+    }
+
+
+def _batch(
+    found: Fingerprint,
+    network: Mapping[str, Any],
+    patch: Sequence[int],
+    shape: Sequence[int],
+    taken: float,
+    memory_gb: float,
+) -> Fact:
+    """As many patches as fit the memory and are few beside all voxels; two at least."""
+    one_more = training_bytes(network, found.channels, patch, 4) / 1e9 - taken
+    fit = 2 + int(2 * (memory_gb - taken) / one_more)
+    voxels = len(found.shapes) * math.prod(shape)
+    few = round(SHARE_OF_VOXELS * voxels / math.prod(patch))
+    size = max(2, min(fit, few, MOST_BATCH))
+    why = {
+        fit: "as many patches as fit the memory",
+        few: f"{SHARE_OF_VOXELS:.0%} of the training's voxels",
+        MOST_BATCH: "no more are of use",
+    }
+    return Fact(size, why.get(size, "two at least, though fewer would be 5 % of the voxels"))
+
+
+def _why_levels(network: Network) -> str:
+    if network == "dynunet":
+        return f"halved along each axis while voxels are alike in mm and {LEAST_FEATURES} remain"
+    if network == "segresnet":
+        return "MONAI's own depth; the network halves all axes alike"
+    return f"while {LEAST_FEATURES} remain of the shortest axis; the network halves all axes alike"
+
+
+def _normalisation(found: Fingerprint) -> Fact:
+    """The component that scales an image."""
+    if found.modality == "CT":
+        low, high = found.values[0].window
+        low, high = math.floor(low), max(math.floor(low) + 1, math.ceil(high))
+        return Fact(
+            {
+                "_target_": "metaseg_monai.transforms.ScaleIntensityCased",
+                "intensity_range": [low, high],
+                "clip": True,
+            },
+            "CT: the window of the foreground's percentiles 0.5 to 99.5, in Hounsfield units",
+        )
+    if found.modality == "RGB":
+        scale = "metaseg_monai.transforms.ScaleIntensityCased"
+        return Fact(
+            {"_target_": scale, "intensity_range": [0, 255]}, "colours of 8 bits, to [0, 1]"
+        )
+    return Fact(
+        {"_target_": "NormalizeIntensityd", "keys": "image", "channel_wise": True},
+        "each image and channel by its own mean and deviation: its values have no unit",
+    )
+
+
+# What a training step takes.
+
+
+def training_bytes(
+    network: Mapping[str, Any], channels: int, patch: Sequence[int], batch: int
+) -> int:
+    """Estimate the memory of a training step: weights, gradients, Adam, features, workspace.
+
+    The step runs on tensors that have shapes and no values, and what of them lives at once is
+    counted; nothing is computed. What convolutions take beside is a measured share.
+
+    Args:
+        network: a component, as of `Plan`.
+        channels: of the image.
+        patch: (H, W) or (H, W, D), the former in bfloat16, as bundles train on the CPU.
+        batch: patches in it.
+    """
+    with FakeTensorMode(), _Live() as live:
+        made: nn.Module = ConfigParser({"network": dict(network)}).get_parsed_content("network")
+        optimizer = torch.optim.Adam(made.parameters())
+        image = torch.empty(batch, channels, *patch)
+        label = torch.zeros(batch, *patch, dtype=torch.long)
+        with torch.autocast("cpu", torch.bfloat16, enabled=len(patch) == 2):
+            pred = made(image)
+        torch.nn.functional.cross_entropy(pred.float(), label).backward()
+        optimizer.step()
+    return round(BASE_BYTES + OVERHEAD[len(patch)] * live.most)
+
+
+class _Live(TorchDispatchMode):
+    """Counts the bytes of all tensors that live at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.most = 0
+        self._known: dict[int, weakref.ref[Any]] = {}
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for one in tree_leaves(made):
+            if isinstance(one, Tensor):
+                self._count(one.untyped_storage())
+        return made
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        key, size = id(storage), storage.nbytes()
+        if key in self._known:
+            return
+
+        def gone(_: Any) -> None:
+            self._known.pop(key, None)
+            self.now -= size
+
+        self._known[key] = weakref.ref(storage, gone)
+        self.now += size
+        self.most = max(self.most, self.now)
