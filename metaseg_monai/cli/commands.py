@@ -71,6 +71,7 @@ COMMANDS: Tree = {
     "study": "metaseg_monai.sharing.study:study",
     "explain": "metaseg_monai.sharing.run:explain",
     "estimate": "metaseg_monai.sharing.run:estimate",
+    "new-bundle": "metaseg_monai.sharing.new_bundle:new_bundle",
     "check": "metaseg_monai.sharing.check:check",
     "check-bundle": "metaseg_monai.sharing.check_bundle:check_bundle",
     "fit-schema": "metaseg_monai.metadata.fit:fit_schema",

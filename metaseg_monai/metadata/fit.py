@@ -73,7 +73,7 @@ def fit_schema(
         raise ConfigError(f"margin={margin}: expected a share from 0, such as 0.2")
     rows, numbers, source = _training_rows(Path(table), split_column, train_split)
     specs = fields.split(",") if isinstance(fields, str) else fields
-    parts = [_parts(spec.strip()) for spec in specs]
+    parts = [field_parts(spec.strip()) for spec in specs]
     columns = [column for column, _, _ in parts]
     given = {
         "missing": missing,
@@ -104,11 +104,11 @@ def fit_schema(
                 f"are quantities, {column}:categorical if they are names"
             )
         kind = kind or "categorical"
-        for doubt in _doubts(rows, column, kind, present):
+        for doubt in doubts(rows, column, kind, present):
             logger.warning("field %r: %s", column, doubt)
         proposed = KINDS[kind].propose(column, present)
         if kind == "continuous":
-            proposed["range"] = _widened(proposed["range"], margin, settings.get("scale"))
+            proposed["range"] = widened(proposed["range"], margin, settings.get("scale"))
         content = {
             "kind": kind,
             "name": column,
@@ -148,7 +148,7 @@ def _training_rows(
     return [row for _, row in chosen], [number for number, _ in chosen], source
 
 
-def _parts(spec: str) -> tuple[str, str, str]:
+def field_parts(spec: str) -> tuple[str, str, str]:
     """Column, kind and unit of ``column[:kind[:unit]]``, blank where left out."""
     column, kind, unit, *rest = (*spec.split(":"), "", "")
     if any(rest) or not column:
@@ -166,7 +166,7 @@ def _parts(spec: str) -> tuple[str, str, str]:
     return column, kind, unit
 
 
-def _widened(range_: tuple[float, float], margin: float, scale: str | None) -> tuple[float, float]:
+def widened(range_: tuple[float, float], margin: float, scale: str | None) -> tuple[float, float]:
     """The range with a share of it at either end, to four significant digits."""
     low, high = range_
     if margin == 0 or (scale != "linear" and low <= 0):  # the field refuses such a range itself
@@ -189,10 +189,17 @@ _IDENTIFIER = re.compile(r"(^|[\W_])(id|ids|uid|uuid|mrn|accession|barcode)($|[\
 FEW = 5  # rows, below which every column may look like an identifier
 
 
-def _doubts(
+def doubts(
     rows: Sequence[Mapping[str, str]], column: str, kind: str, present: Sequence[str]
 ) -> list[str]:
-    """What speaks against a column as metadata, in words."""
+    """What speaks against a column as metadata, in words.
+
+    Args:
+        rows: of the table, with their `group` where it is known.
+        column: of them.
+        kind: of the field that it would become.
+        present: its values without the missing ones.
+    """
     distinct = set(present)
     if len(distinct) == 1:
         return [

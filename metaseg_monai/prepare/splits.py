@@ -60,6 +60,40 @@ def _shuffled(names: Sequence[str], seed: int) -> list[str]:
     return sorted(names, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest())
 
 
+def dealt(
+    strata: Mapping[str, tuple[str, ...]], shares: Sequence[float], seed: int
+) -> dict[str, int]:
+    """Deal groups out to parts, those of one stratum as evenly as the shares allow.
+
+    Groups are taken stratum by stratum, in it by a hash of seed and name, and each goes to the part
+    that lacks most of its share so far. Of as many groups as parts every part gets one at least.
+
+    Args:
+        strata: {group: values that groups of one stratum have alike}.
+        shares: of the parts; they sum to 1.
+        seed: of the order.
+
+    Returns:
+        {group: number of its part, from 0}
+
+    >>> list(dealt({"a": ("x",), "b": ("x",), "c": ("y",), "d": ("y",)}, (0.5, 0.5), 0).values())
+    [0, 1, 0, 1]
+    """
+    place = {name: at for at, name in enumerate(_shuffled([*strata], seed))}
+    parts: dict[str, int] = {}
+    counts = [0] * len(shares)
+    for number, group in enumerate(sorted(strata, key=lambda one: (strata[one], place[one])), 1):
+        lacking = [share * number - count for share, count in zip(shares, counts, strict=True)]
+        parts[group] = lacking.index(max(lacking))
+        counts[parts[group]] += 1
+    for empty in (at for at, count in enumerate(counts) if not count):
+        largest = counts.index(max(counts))
+        if counts[largest] > 1:
+            moved = next(group for group in reversed(parts) if parts[group] == largest)
+            parts[moved], counts[largest], counts[empty] = empty, counts[largest] - 1, 1
+    return parts
+
+
 def divide(
     cases: Sequence[str], lists: str | Path | None, shares: Shares, seed: int
 ) -> dict[str, str]:

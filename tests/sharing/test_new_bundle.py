@@ -1,0 +1,188 @@
+"""A bundle for a table of one's own: what is inferred and told, and that it can be used."""
+
+import csv
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+from skimage.io import imsave
+
+from metaseg_monai.errors import ConfigError, DataError
+from metaseg_monai.metadata import MetadataSchema
+from metaseg_monai.rows import read_lines, write_table
+from metaseg_monai.sharing.check_bundle import check_bundle
+from metaseg_monai.sharing.new_bundle import new_bundle
+from metaseg_monai.sharing.run import train
+from metaseg_monai.tables import ColumnMap
+
+ROOT_OF_PATHS = pytest.mark.skipif(
+    "root" not in ColumnMap.model_fields, reason="column maps know no root of the paths yet"
+)
+SMALL = {"memory_gb": 0.4, "network": "unet3"}
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A table of 24 pictures of 12 patients, as a lab might have it."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for number in range(24):
+        image = rng.integers(0, 90, (20, 24)).astype(np.uint8)
+        label = np.zeros(image.shape, np.uint8)
+        if number % 4:
+            label[3 : 5 + number // 2, 4:9] = 255
+        image[label > 0] += 120
+        for folder, array in (("raw", image), ("seg", label)):
+            (tmp_path / "data" / folder).mkdir(parents=True, exist_ok=True)
+            path = tmp_path / "data" / folder / f"{number}.png"
+            imsave(path, array, check_contrast=False)
+        rows.append(
+            {
+                "img": f"raw/{number}.png",
+                "mask": f"seg/{number}.png",
+                "patient": f"p{number // 2}",
+                "age": "" if number // 2 == 3 else 30 + (number * 7) % 41,
+                "scanner": ("A", "B", "N/A")[number // 2 % 3],
+                "sample_id": f"S-{1000 + number}",
+                "acquired": f"2021-03-{number + 1:02d}",
+                "site": "one",
+                "lesion_area": int((label > 0).sum()) * 0.25,
+                "has_lesion": "yes" if number % 4 else "no",
+            }
+        )
+    return write_table(rows, tmp_path / "data" / "cohort.csv")
+
+
+@pytest.fixture
+def volumes(tmp_path):
+    """A table of 10 CT volumes."""
+    rng = np.random.default_rng(0)
+    (tmp_path / "ct").mkdir()
+    rows = []
+    for number in range(10):
+        image = rng.integers(-1000, 900, (24, 20, 8)).astype(np.int16)
+        label = np.zeros(image.shape, np.uint8)
+        label[4 : 8 + number, 4:8, 2:5], label[5:7, 5:7, 3] = 1, 2
+        affine = np.diag([1.0, 1.0, 2.0, 1.0])
+        nib.save(nib.Nifti1Image(image, affine), tmp_path / "ct" / f"{number}.nii.gz")
+        nib.save(nib.Nifti1Image(label, affine), tmp_path / "ct" / f"{number}_seg.nii.gz")
+        rows.append(
+            {
+                "ct": f"ct/{number}.nii.gz",
+                "mask": f"ct/{number}_seg.nii.gz",
+                "patient": f"p{number}",
+                "contrast_phase": ("arterial", "venous")[number % 2],
+            }
+        )
+    return write_table(rows, tmp_path / "cohort.csv")
+
+
+def test_what_is_inferred_is_told_with_its_reason(pictures, tmp_path):
+    before = pictures.read_bytes()
+    made = new_bundle("mine", pictures, tmp_path / "b", dry_run=True, **SMALL)
+    assert not (tmp_path / "b").exists()
+    assert pictures.read_bytes() == before
+    values = {name: value for name, (value, _) in made.inferred.items()}
+    assert (values["image"], values["label"], values["group"]) == ("img", "mask", "patient")
+    assert "12 values in 24 rows" in made.inferred["group"][1]
+    assert made.schema.names == ("age", "scanner")
+    assert made.schema.field("age").unit == "years"
+    assert made.schema.field("scanner").values == ("A", "B")
+    assert made.schema.knows_unknown
+    told = made.left_out
+    assert "identifier" in told["sample_id"]
+    assert "dates" in told["acquired"]
+    assert "of which a network learns nothing" in told["site"]
+    assert "goes with the label's size" in told["lesion_area"]
+    assert "tells which labels are empty" in told["has_lesion"]
+    assert all(word in str(made) for word in ("patch", "left out lesion_area", "dry run"))
+
+
+def test_a_bundle_is_complete_and_its_table_a_copy_with_splits(pictures, tmp_path):
+    made = new_bundle("mine", pictures, tmp_path / "b", class_names="1=lesion", **SMALL)
+    assert check_bundle(made.folder).verdict == "clean"
+    columns = json.loads((made.folder / "configs" / "columns.json").read_text())
+    assert columns["label_values"] == [255]
+    assert columns["image"] == "img"
+    assert (made.folder / "data" / columns["root"]).resolve() == pictures.parent.resolve()
+    _, lines, _ = read_lines(made.folder / "data" / "table.csv")
+    rows = [cells for _, cells in lines]
+    assert {row["split"] for row in rows} == {"train", "val", "test"}
+    of_group = {row["group"]: row["split"] for row in rows}
+    assert all(of_group[row["patient"]] == row["split"] for row in rows)
+    assert [row["img"] for row in rows[:2]] == ["raw/0.png", "raw/1.png"]
+    planned = json.loads((made.folder / "configs" / "plan.json").read_text())
+    assert planned["patch"]["reason"]
+    assert MetadataSchema.load(made.folder / "configs" / "schema.json") == made.schema
+    page = (made.folder / "docs" / "README.md").read_text()
+    assert "Intended use" in page
+    assert "lesion_area" in page
+    told = json.loads((made.folder / "configs" / "metadata.json").read_text())
+    assert told["task"] == "Segment lesion"
+    assert not list(made.folder.rglob("*.png"))
+    with pytest.raises(DataError, match="exists already"):
+        new_bundle("mine", pictures, tmp_path / "b", **SMALL)
+
+
+def test_the_same_seed_gives_the_same_bundle_and_folds_test_every_case_once(pictures, tmp_path):
+    texts = []
+    for name in ("a", "b"):
+        made = new_bundle("mine", pictures, tmp_path / name, folds=3, seed=5, **SMALL)
+        texts.append((made.folder / "data" / "table.csv").read_text())
+    assert texts[0] == texts[1]
+    rows = list(csv.DictReader(texts[0].splitlines()))
+    folds = {row["group"]: row["fold"] for row in rows}
+    assert sorted(folds.values()) == ["0"] * 4 + ["1"] * 4 + ["2"] * 4
+    assert all(folds[row["group"]] == row["fold"] for row in rows)
+    scanners = {fold: {r["scanner"] for r in rows if r["fold"] == fold} for fold in "012"}
+    assert all({"A", "B"} <= found for found in scanners.values())  # stratified
+
+
+def test_columns_that_were_left_out_can_be_given(pictures, tmp_path):
+    given = "lesion_area:continuous:mm2,scanner"
+    made = new_bundle("mine", pictures, tmp_path / "b", fields=given, dry_run=True, **SMALL)
+    assert made.schema.names == ("lesion_area", "scanner")
+    assert made.schema.field("lesion_area").provenance == "label-derived"
+
+
+def test_what_is_doubtful_is_a_named_choice(pictures, tmp_path):
+    _, lines, _ = read_lines(pictures)
+    rows = [{**cells, "mask_2": cells["mask"]} for _, cells in lines]
+    write_table(rows, pictures)
+    with pytest.raises(ConfigError, match=r"'mask', 'mask_2'.*--label"):
+        new_bundle("mine", pictures, tmp_path / "b", **SMALL)
+    with pytest.raises(ConfigError, match="did you mean 'patient'"):
+        new_bundle("mine", pictures, tmp_path / "b", label="mask", group="patien", **SMALL)
+    with pytest.raises(ConfigError, match="cannot name a bundle"):
+        new_bundle("../mine", pictures, tmp_path / "b", label="mask", **SMALL)
+    with pytest.raises(ConfigError, match="folds=1"):
+        new_bundle("mine", pictures, tmp_path / "b", label="mask", folds=1, **SMALL)
+    with pytest.raises(ConfigError, match="dims=3"):
+        new_bundle("mine", pictures, tmp_path / "b", label="mask", dims=3, **SMALL)
+    (pictures.parent / "raw" / "3.png").unlink()
+    with pytest.raises(DataError, match=r"row 5, column 'img': no such file 'raw/3.png'"):
+        new_bundle("mine", pictures, tmp_path / "b", label="mask", **SMALL)
+    assert not (tmp_path / "b" / "mine").exists()
+
+
+def test_volumes_are_planned_in_three_dimensions(volumes, tmp_path):
+    made = new_bundle("kidney", volumes, tmp_path / "b", memory_gb=0.5)
+    assert made.plan["spatial_dims"] == 3
+    assert made.plan["modality"] == "CT"
+    assert made.plan["classes"] == 3
+    config = json.loads((made.folder / "configs" / "train.json").read_text())
+    assert config["preprocessing"][1]["spacing_mm"] == [2.0, 1.0, 1.0]
+    assert config["network_def"]["network"]["_target_"] == "DynUNet"
+    assert check_bundle(made.folder).verdict == "clean"
+    with pytest.raises(ConfigError, match="dims=2"):
+        new_bundle("flat", volumes, tmp_path / "b", dims=2)
+
+
+@ROOT_OF_PATHS
+@pytest.mark.parametrize(("table", "network"), [("pictures", "unet3"), ("volumes", "dynunet")])
+def test_it_trains_at_once(table, network, tmp_path, request):
+    file = request.getfixturevalue(table)
+    made = new_bundle("mine", file, tmp_path / "b", network=network, memory_gb=0.4)
+    run = train(made.folder, tmp_path / "run", epochs=1)
+    assert (run.folder / "model.pt").is_file()
