@@ -34,7 +34,9 @@ KNOWN = {
     "FlexibleUNet": (r"encoder\.(layer\d+|_blocks\.\d+)", r"decoder\.blocks\.\d+"),
     "HighResNet": (r"blocks\.\d+", r"(?!)"),  # all at one resolution: there is no decoder
     "MedNeXt": (r"enc_stages\.\d+", r"dec_stages\.\d+"),
+    "PlainConvUNet": (r"encoder\.stages\.\d+", r"decoder\.stages\.\d+"),  # of nnU-Net v2
     "PPUnet": (r"encoder\.\d+|middle", r"decoder\.\d+"),
+    "ResidualEncoderUNet": (r"encoder\.stages\.\d+", r"decoder\.stages\.\d+"),
     "SegResNet": (r"down_layers\.\d+", r"up_layers\.\d+"),
     "SegResNetDS": (r"encoder\.layers\.\d+\.blocks", r"up_layers\.\d+\.blocks"),
     "SwinUNETR": (r"encoder\d+", r"decoder\d+"),

@@ -1,0 +1,1 @@
+"""The folder to name in ``nnUNet_extTrainer``; nnU-Net imports every file in it."""
