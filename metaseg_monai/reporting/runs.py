@@ -20,7 +20,7 @@ from metaseg_monai.metadata.fields import AnyField, Continuous, read_number
 from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.metrics.scores import case_f1
 from metaseg_monai.networks.variants import ALL_VARIANTS, METADATA_VARIANTS
-from metaseg_monai.study.design import EXPERTS, Study
+from metaseg_monai.study.design import ELSEWHERE, EXPERTS, Study
 from metaseg_monai.study.matrix import Run
 from metaseg_monai.study.record import read_plan, read_record, read_study
 from metaseg_monai.tables.table import CLASSES
@@ -370,10 +370,21 @@ def read_results(folder: Path) -> Results:
     if whole:
         _records([run.folder for run in whole], tuning=True)
         whole.sort(key=lambda run: order.index(run.condition))
+        whole += _elsewhere(folder)
         several = len({frozenset(of_seed) for of_seed in digests.values()}) > 1
         return _counted(Results(pd.DataFrame(), whole, missing, study, several))
     told = "; ".join(f"{name} {reason}" for name, reason in missing.items())
     raise DataError(f"No run in {folder} is finished: {told or 'none was planned'}")
+
+
+def _elsewhere(folder: Path) -> list[Finished]:
+    """The conditions of a study that were trained elsewhere: ``elsewhere/NAME/counts.csv``.
+
+    They are rows of its tables; its planned comparisons, fixed before, do not name them.
+    """
+    places = [path.parent for path in sorted(folder.glob(f"{ELSEWHERE}/*/{COUNTS}"))]
+    _records(places)
+    return [Finished(place.name, 0, 0, "", place) for place in places]
 
 
 def read_single_runs(folder: Path) -> Results:

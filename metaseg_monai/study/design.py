@@ -13,7 +13,8 @@ from metaseg_monai.files import read_json
 from metaseg_monai.networks.variants import ALL_VARIANTS, METADATA_VARIANTS
 
 EXPERTS = {"experts": False, "experts-steps": True}  # name -> at equal steps (contract 5)
-RESERVED = ("figures", "tables", "previous", "jobs")  # folders beside those of the conditions
+ELSEWHERE = "elsewhere"  # in a study's folder: conditions that others' tools trained
+RESERVED = ("figures", "tables", "previous", "jobs", ELSEWHERE)  # folders beside the conditions'
 FILES = (".json", ".html", ".md", ".lock", ".db")  # endings of files beside them
 MATRIX = {"seed", "output_dir", "resume"}  # settings that the matrix itself makes
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")

@@ -1,0 +1,351 @@
+"""Train nnU-Net v2 on the cases of a table, and score its masks as one of our conditions.
+
+nnU-Net is installed by its user in an environment of its own; this script runs in ours. See
+docs/nnunet.md for the commands between `to` and `back`.
+"""
+
+import math
+import os
+import re
+import shutil
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import fire
+import nibabel as nib
+import numpy as np
+import tifffile
+import torch
+
+from metaseg_monai import tables
+from metaseg_monai.errors import ConfigError, DataError, MetasegError, listing
+from metaseg_monai.evaluation import KnownOfCases, count_pixels, read_counts
+from metaseg_monai.evaluation.per_case import COUNTS, NAMES
+from metaseg_monai.files import absolute, file_sha256, new_folder, read_json, write_json
+from metaseg_monai.images.image import Channels
+from metaseg_monai.images.read import read_label
+from metaseg_monai.metadata import MetadataSchema
+from metaseg_monai.metrics.scores import case_f1, case_mean_f1
+from metaseg_monai.metrics.statistics import compare_cases
+from metaseg_monai.rows import write_table
+from metaseg_monai.tables import CaseTable, read_table
+from metaseg_monai.tables.check import LoadedCase, VolumeCache, load_case
+from metaseg_monai.training.weights import EVALUATION
+
+NAME = re.compile(r"Dataset\d{3}_\w+")
+BESIDE = "beside.json"  # in nnU-Net's raw folder: which of our cases its cases are
+METADATA = "metadata.csv"
+
+
+def to(
+    table: str,
+    output: str,
+    name: str,
+    schema: str,
+    columns: str | None = None,
+    classes: int = 2,
+    channels: Channels = "stored",
+    spatial_dims: int | None = None,
+    channel_names: str | Sequence[str] | None = None,
+    folds: int = 0,
+) -> str:
+    """Write the cases of a table in nnU-Net v2's form, with the same split.
+
+    Example:
+        python scripts/beside_nnunet.py to --table bundles/mine/data --output nnunet \
+--name Dataset501_Mine --schema bundles/mine/configs/schema.json
+
+    Images become TIFF where they are planes and NIfTI where they are volumes, one file a channel;
+    training and validation cases go to imagesTr, those of the test to imagesTs, the split into
+    splits_final.json. The metadata stand in metadata.csv, for METASEG_TABLE.
+
+    Args:
+        table: the table, or its folder.
+        output: new folder, which gets nnUNet_raw, nnUNet_preprocessed and nnUNet_results.
+        name: of nnU-Net's data set, as Dataset501_Mine.
+        schema: JSON file of the metadata.
+        columns: JSON file of the column map, if the table has one.
+        classes: number of classes, background included.
+        channels: stored, grey or rgb, as of the bundle's LoadCased.
+        spatial_dims: 3 leaves volumes as they are stored.
+        channel_names: nnU-Net normalises by them (CT is known to it), with commas.
+        folds: K: training cases are those of all folds, and splits_final.json has K splits; the
+            test cases of fold k are in imagesFoldk.
+
+    Raises:
+        ConfigError: a setting is wrong.
+        DataError: the table or a case cannot be read.
+    """
+    if not NAME.fullmatch(name):
+        raise ConfigError(f"--name {name}: expected three digits and a word, as Dataset501_Mine")
+    read: dict[str, Any] = {"table": table, "schema": schema, "columns": columns, "folds": folds}
+    read |= {"classes": classes, "channels": channels, "spatial_dims": spatial_dims}
+    files = {key: read[key] for key in ("table", "schema", "columns") if read[key]}
+    read |= {key: str(absolute(file)) for key, file in files.items()}
+    whole, splits = _splits(read)
+    ids = _ids(whole)
+    trained = {case for one in splits for case in (*one["train"], *one["val"])}
+    tested = {case for case in ids if ids[case] not in trained}  # in no fold, or of the test
+    if not all(one["train"] and one["val"] for one in splits):
+        raise DataError(f"{table}: nnU-Net needs cases of the splits train and val; add such rows")
+    with new_folder(output) as part:
+        raw, prepared = part / "nnUNet_raw" / name, part / "nnUNet_preprocessed" / name
+        for folder in (*(raw / one for one in ("imagesTr", "labelsTr")), prepared):
+            folder.mkdir(parents=True)
+        (part / "nnUNet_results").mkdir()
+        sides, endings = set(), set()
+        for row, loaded in _loaded(whole.rows, read):
+            where = "Ts" if row["case"] in tested else "Tr"
+            case = ids[row["case"]]
+            sides.add(len(loaded.image))
+            endings.add(_write_case(raw, where, case, loaded))
+            for fold, one in enumerate(splits if folds else []):
+                if case in one["test"]:
+                    _link(raw, f"imagesFold{fold}", case)
+        if len(endings) > 1 or len(sides) > 1:
+            raise DataError(
+                f"{table}: images of {sorted(sides)} channels, as {sorted(endings)}; nnU-Net takes "
+                "one kind: choose --channels, or split the table"
+            )
+        described = _dataset(whole, classes, sides, endings, channel_names)
+        write_json(raw / "dataset.json", {**described, "numTraining": len(ids) - len(tested)})
+        write_json(
+            prepared / "splits_final.json",
+            [{key: one[key] for key in ("train", "val")} for one in splits],
+        )
+        known = MetadataSchema.load(read["schema"])
+        rows = [
+            {
+                "case_id": ids[row["case"]],
+                **{key: row["metadata"].get(key, "") or "" for key in known.names},
+            }
+            for row in whole.rows
+        ]
+        write_table(rows, raw / METADATA)
+        told = {"read": read, "table_sha256": whole.digest, "ids": ids, "splits": splits}
+        write_json(raw / BESIDE, told)
+    return f"{len(ids)} cases: {output}"
+
+
+def back(
+    data: str,
+    predictions: str | Sequence[str],
+    checkpoint: str | Sequence[str],
+    output: str,
+    domain: str | None = None,
+) -> str:
+    """Score nnU-Net's masks by our counts, as a condition that was trained elsewhere.
+
+    Example:
+        python scripts/beside_nnunet.py back --data nnunet/nnUNet_raw/Dataset501_Mine \
+--predictions masks --checkpoint fold_0/checkpoint_final.pth --output "runs/mine/nnU-Net 2D"
+
+    Args:
+        data: the folder of the data set that `to` wrote.
+        predictions: folder of masks of the test cases; with folds one for each, with commas.
+        checkpoint: file of the weights that made them; one for each folder.
+        output: new folder in that of a study (or of single runs), whose name is the condition's.
+        domain: field whose value is the domain of a case, as in the study.
+
+    Raises:
+        DataError: a mask is missing, of another shape or of no class; or the table has changed.
+    """
+    raw = Path(data)
+    try:
+        told = read_json(raw / BESIDE)
+        read, ids, splits = told["read"], told["ids"], told["splits"]
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(
+            f"{raw}: was not written by this script ({error}); name its data"
+        ) from error
+    folders, files = _listed(predictions), _listed(checkpoint)
+    if not len(folders) == len(files) == len(splits):
+        raise ConfigError(
+            f"{len(folders)} folders of masks and {len(files)} checkpoints for {len(splits)} "
+            "splits; give one of each for every split"
+        )
+    whole, _ = _splits(read)
+    if whole.digest != told["table_sha256"]:
+        raise DataError(f"{read['table']}: has changed since; write the data anew with `to`")
+    schema = MetadataSchema.load(read["schema"])
+    if domain is not None:
+        schema.field(domain)
+    ending = read_json(raw / "dataset.json")["file_ending"]
+    masks = {
+        case: Path(folder) / f"{case}{ending}"
+        for folder, split in zip(folders, splits, strict=True)
+        for case in split["test"]
+    }
+    if lacking := [str(mask) for mask in masks.values() if not mask.is_file()]:
+        raise DataError(f"{listing(lacking)}: no mask; predict all test cases, {len(masks)}")
+    rows = [row for row in whole.rows if ids[row["case"]] in masks]
+    counts, spacing = [], []
+    for row, loaded in _loaded(rows, read):
+        value = "all" if domain is None else str(row["metadata"].get(domain))
+        names = {**row, "split": "test", "mode": "normal", "domain": value}
+        mask = masks[ids[row["case"]]]
+        found = _mask(mask, loaded, read["classes"])
+        for number, four in enumerate(found, 1):
+            cells = dict(zip(("tp", "fp", "fn", "tn"), four, strict=True))
+            counts.append({**{key: names[key] for key in NAMES}, "class": number, **cells})
+        if (sides := loaded.attributes.get("spacing_mm")) is not None:
+            spacing.append((row["case"], [math.nan] * (3 - len(sides)) + list(sides)))
+    digests = [file_sha256(file) for file in files]
+    with new_folder(output) as part:
+        written = COUNTS.write(part / "counts.csv", counts)
+        written += KnownOfCases(whole, schema).write(part / "cases.csv", spacing)
+        record = {
+            "weights_sha256": "+".join(digests),
+            "model": {},
+            "trained": "elsewhere, by nnU-Net v2",
+            "split": "test",
+            "images": "unseen",
+            "table_sha256": whole.digest,
+            "modes": ["normal"],
+            "asked": ["normal"],
+            "settings": {"domain": domain},
+            "left_out": {},
+            "files": {file.name: file_sha256(file) for file in written},
+        }
+        write_json(part / EVALUATION, record)
+    mean = case_mean_f1(read_counts(Path(output) / "counts.csv"))
+    return f"case mean F1 {mean.mean:.3f} ({mean.low:.3f} to {mean.high:.3f}): {output}"
+
+
+def compare(first: str, second: str) -> str:
+    """Tell the difference of two evaluated folders by case, with its paired interval.
+
+    Example:
+        python scripts/beside_nnunet.py compare runs/mine/none "runs/mine/nnU-Net 2D"
+
+    Args:
+        first: folder with counts.csv.
+        second: another one, of the same cases.
+    """
+    tests = []
+    for folder in (first, second):
+        counts = read_counts(Path(folder) / "counts.csv")
+        tests.append(case_f1(counts[counts["mode"] == "normal"]))
+    found = compare_cases(tests[0], tests[1])
+    return (
+        f"{first} minus {second}: {found.mean:+.3f} ({found.low:+.3f} to {found.high:+.3f}), "
+        f"{found.cases} cases of {found.groups} groups"
+    )
+
+
+def _splits(read: Mapping[str, Any]) -> tuple[CaseTable, list[dict[str, list[str]]]]:
+    """The table, and nnU-Net's names of the cases of each split: one, or one for each fold."""
+    schema = MetadataSchema.load(read["schema"])
+    whole = read_table(read["table"], schema, read["columns"])
+    ids = _ids(whole)
+    parts = [whole]
+    if read["folds"]:
+        fold_cases: Any = tables.fold_cases  # type: ignore[attr-defined, unused-ignore]
+        parts = [fold_cases(whole, fold) for fold in range(read["folds"])]
+    return whole, [
+        {
+            split: [ids[row["case"]] for row in part.rows if row.get("split") == split]
+            for split in ("train", "val", "test")
+        }
+        for part in parts
+    ]
+
+
+def _ids(table: CaseTable) -> dict[str, str]:
+    """A name for each case that any file system takes, distinct and telling."""
+    width = len(str(len(table.rows)))
+    return {
+        str(row["case"]): f"{number:0{width}}_{re.sub('[^A-Za-z0-9-]+', '-', row['case'])[-60:]}"
+        for number, row in enumerate(table.rows)
+    }
+
+
+def _loaded(
+    rows: Sequence[Mapping[str, Any]], read: Mapping[str, Any]
+) -> Iterator[tuple[Mapping[str, Any], LoadedCase]]:
+    volumes = VolumeCache()
+    for row in rows:
+        loaded = load_case(
+            row, read["channels"], read["classes"], read["spatial_dims"], volumes=volumes
+        )
+        if loaded.label is None:
+            raise DataError(f"{row['case']}: has no label; leave it out of the table")
+        yield row, loaded
+
+
+def _write_case(raw: Path, where: str, case: str, loaded: LoadedCase) -> str:
+    """Write image and label of a case; return the ending of their names."""
+    label: Any = loaded.label
+    planes = [*loaded.image, label[0].astype(np.uint8)]
+    names = [f"images{where}/{case}_{number:04}" for number in range(len(loaded.image))]
+    ending = ".tif" if loaded.image.ndim == 3 else ".nii.gz"
+    for name, plane in zip([*names, f"labels{where}/{case}"], planes, strict=True):
+        file = raw / f"{name}{ending}"
+        file.parent.mkdir(exist_ok=True)
+        if ending == ".tif":
+            tifffile.imwrite(file, _small(plane), compression="zlib")
+        else:
+            affine = loaded.attributes["affine"]
+            nib.save(nib.Nifti1Image(_small(plane), np.eye(4) if affine is None else affine), file)
+    return ending
+
+
+def _small(plane: Any) -> Any:
+    """Whole numbers of up to 16 bits as such, all else as float32."""
+    array = np.asarray(plane)
+    if array.dtype != np.float32:
+        return array
+    whole = array.min() >= 0 and array.max() <= 65535 and not np.any(array % 1)
+    return array.astype(np.uint16) if whole else array
+
+
+def _link(raw: Path, folder: str, case: str) -> None:
+    (raw / folder).mkdir(exist_ok=True)
+    for file in (raw / "imagesTr").glob(f"{case}_*"):
+        try:
+            os.link(file, raw / folder / file.name)
+        except OSError:  # a file system without links
+            shutil.copy2(file, raw / folder / file.name)
+
+
+def _dataset(
+    table: CaseTable, classes: int, sides: set[int], endings: set[str], names: Any
+) -> dict[str, Any]:
+    (channels,), (ending,) = sides, endings
+    given = _listed(names) if names else [f"channel{number}" for number in range(channels)]
+    if len(given) != channels:
+        raise ConfigError(f"--channel_names {names}: expected {channels}, got {len(given)}")
+    labels = {table.class_names.get(one, f"class{one}"): one for one in range(1, classes)}
+    reader = "NaturalImage2DIO" if ending == ".tif" else "SimpleITKIO"
+    return {
+        "channel_names": {str(number): name for number, name in enumerate(given)},
+        "labels": {"background": 0, **labels},
+        "file_ending": ending,
+        "overwrite_image_reader_writer": reader,
+    }
+
+
+def _mask(file: Path, loaded: LoadedCase, classes: int) -> list[list[int]]:
+    label: Any = loaded.label
+    mask = read_label(file).array[0]
+    if mask.shape != label.shape[1:]:
+        raise DataError(f"{file}: of shape {mask.shape}, the label of {label.shape[1:]}")
+    if mask.min() < 0 or mask.max() >= classes:
+        raise DataError(f"{file}: value {mask.max()}, expected classes 0 to {classes - 1}")
+    pred, true = (torch.from_numpy(one.astype(np.int64))[None] for one in (mask, label[0]))
+    counts: list[list[int]] = count_pixels(pred, true, classes)[0].tolist()
+    return counts
+
+
+def _listed(given: Any) -> list[str]:
+    return given.split(",") if isinstance(given, str) else [str(one) for one in given]
+
+
+if __name__ == "__main__":
+    try:
+        fire.Fire({"to": to, "back": back, "compare": compare})
+    except MetasegError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(2)
