@@ -268,14 +268,14 @@ def test_predict_refuses_before_nnunet_is_needed(tmp_path, facts, environment, c
         nnunet.predict(tmp_path, **call)
     (tmp_path / "plans.json").write_text(json.dumps({nnunet.FACTS: facts}))
     (tmp_path / "dataset.json").write_text('{"file_ending": ".tif"}')
-    with pytest.raises(ConfigError, match="no checkpoint_final.pth"):
+    with pytest.raises(ConfigError, match="no checkpoint_final"):
         nnunet.predict(tmp_path, **call)
     for fold in (0, 1):
         (tmp_path / f"fold_{fold}").mkdir()
         (tmp_path / f"fold_{fold}" / "checkpoint_final.pth").touch()
     with pytest.raises(ConfigError, match="'fold_2'"):
         nnunet.predict(tmp_path, **call, folds="0,2")
-    with pytest.raises(DataError, match="no images CASE_0000.tif"):
+    with pytest.raises(DataError, match="no images CASE_0000"):
         nnunet.predict(tmp_path, **call)
     with pytest.raises(SystemExit, match="2"):
         nnunet.main(["predict", *(f"--{key}={value}" for key, value in call.items()), "--model=x"])
@@ -310,8 +310,8 @@ class Short:
         self.num_epochs, self.num_iterations_per_epoch, self.num_val_iterations_per_epoch = 8, 60, 2
         self.initial_lr = 0.05
 
-    def get_training_transforms(self, patch_size, rotation, deep_supervision_scales, *more, **named):
-        return self.get_validation_transforms(deep_supervision_scales)
+    def get_training_transforms(self, patch_size, rotation, scales, *more, **named):
+        return self.get_validation_transforms(scales)
 
 
 class nnUNetTrainerShort(Short, nnUNetTrainer):
@@ -358,7 +358,7 @@ plain, ours = made
 image = torch.rand(2, 1, 48, 48)
 own = ours.network.state_dict()
 assert all(torch.equal(own[name], value) for name, value in plain.network.state_dict().items())
-with ours.network.told.images(ours.metadata.batch(["shape_000", "shape_001"])):
+with ours.network.told.images(ours.metadata.batch(["shape_000_disc", "shape_000_square"])):
     for one, other in zip(plain.network(image), ours.network(image), strict=True):
         assert torch.equal(one, other)
 print("SAME", type(ours.network).__name__, len(own))
@@ -373,26 +373,26 @@ def draw_shapes(root):
     random = np.random.default_rng(0)
     y, x = np.mgrid[:48, :48]
     tasks = {}
-    for number in range(40):
-        case, task = f"shape_{number:03d}", ("disc", "square")[number % 2]
-        tasks[case] = task
+    for number in range(46):
         (a, b), (c, d) = random.integers(11, 22, 2), random.integers(26, 34, 2)
         shapes = {"disc": (y - a) ** 2 + (x - b) ** 2 <= 64}
         shapes["square"] = (abs(y - c) <= 7) & (abs(x - d) <= 7) & ~shapes["disc"]
         image = random.normal(60, 12, (48, 48)) + 90 * (shapes["disc"] | shapes["square"])
-        where = "Tr" if number < 28 else "Ts"
         pixels = np.clip(image, 0, 255).astype(np.uint8)
-        tifffile.imwrite(data / f"images{where}" / f"{case}_0000.tif", pixels)
-        label = shapes[task].astype(np.uint8)
-        tifffile.imwrite(data / f"labels{where}" / f"{case}.tif", label)
+        where = "Tr" if number < 40 else "Ts"
+        for task, label in shapes.items():  # so that no image tells which is meant
+            case = f"shape_{number:03d}_{task}"
+            tasks[case] = task
+            tifffile.imwrite(data / f"images{where}" / f"{case}_0000.tif", pixels)
+            tifffile.imwrite(data / f"labels{where}" / f"{case}.tif", label.astype(np.uint8))
     described = {"channel_names": {"0": "grey"}, "labels": {"background": 0, "shape": 1}}
-    described |= {"numTraining": 28, "file_ending": ".tif"}
+    described |= {"numTraining": 80, "file_ending": ".tif"}
     described |= {"overwrite_image_reader_writer": "NaturalImage2DIO"}
     (data / "dataset.json").write_text(json.dumps(described))
     prepared = root / "nnUNet_preprocessed" / data.name
     prepared.mkdir(parents=True)
     cases = list(tasks)
-    split = [{"train": cases[:24], "val": cases[24:28]}]
+    split = [{"train": cases[:76], "val": cases[76:80]}]
     (prepared / "splits_final.json").write_text(json.dumps(split))
     return data, tasks
 
@@ -469,7 +469,7 @@ def test_real_nnunet_learns_the_switch(tmp_path, schema):
     command += ("--source", data / "imagesTs", "--device", "cpu", "--processes", 1)
     swapped = {case: {"disc": "square", "square": "disc"}[task] for case, task in tasks.items()}
     write_tasks(tmp_path / "foreign.csv", swapped)
-    write_tasks(tmp_path / "unknown.csv", {"shape_000": "disc"})
+    write_tasks(tmp_path / "unknown.csv", {"shape_000_disc": "disc"})
     scores = {}
     for table in ("metadata", "foreign", "unknown"):
         masks = tmp_path / table
