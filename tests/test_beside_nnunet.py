@@ -77,7 +77,7 @@ def test_masks_become_a_condition_bound_to_their_weights(data):
     assert told.startswith("case mean F1 0.750")
     counts = read_counts(output / "counts.csv")
     row = counts.iloc[0].to_dict()
-    assert (row["case"], row["group"], row["domain"]) == ("images/2", "patient2", "disc")
+    assert (row["case"], row["group"], row["domain"]) == ("images_2", "patient2", "disc")
     assert (row["tp"], row["fp"], row["fn"], row["tn"]) == (12, 4, 4, 580)
     assert list(read_cases(output / "cases.csv")["task"]) == ["disc", "ring", "disc"]
     assert check_results(output)["weights_sha256"] == file_sha256(weights)
@@ -168,7 +168,7 @@ def test_each_fold_is_tested_by_weights_of_its_own(data, monkeypatch):
     three = ",".join([str(masks)] * 3), ",".join([str(weights)] * 3)
     beside.back(str(raw), *three, str(root / "out"))
     assert list(read_counts(root / "out" / "counts.csv")["case"]) == [
-        "images/0",
-        "images/1",
-        "images/2",
+        "images_0",
+        "images_1",
+        "images_2",
     ]

@@ -268,3 +268,21 @@ def test_who_reads_metadata(volumes):
     assert reading == {"se": False, "me": True, "mine": False, "other": True}
     planned = study_of("b", {"mine": {"variant": "film"}})
     assert replace(results, study=planned).reads_metadata("mine")
+
+
+def test_a_condition_trained_elsewhere_is_a_row_of_the_study(tmp_path, bundle, planned, finished):
+    runs = planned(["se", "sme"])
+    for folder in ("se/seed0", "sme/seed0"):
+        finished(tmp_path, runs[folder], bundle, modes=("normal",))
+    other = tmp_path / "elsewhere" / "nnU-Net 2D"
+    shutil.copytree(tmp_path / "se" / "seed0", other)
+    results = read_results(tmp_path)
+    assert results.conditions == ["se", "sme", "nnU-Net 2D"]
+    assert results.trainings["nnU-Net 2D"] == 1
+    assert not results.reads_metadata("nnU-Net 2D")
+    with (other / "counts.csv").open("a") as table:
+        table.write("\n")
+    with pytest.raises(DataError, match="counts.csv has changed"):
+        read_results(tmp_path)
+    with pytest.raises(ConfigError, match="elsewhere"):
+        Study(name="s", bundle="b", conditions={"elsewhere": {"variant": "se"}})
