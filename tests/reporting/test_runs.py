@@ -282,7 +282,7 @@ def test_a_condition_trained_elsewhere_is_a_row_of_the_study(tmp_path, bundle, p
     assert not results.reads_metadata("nnU-Net 2D")
     with (other / "counts.csv").open("a") as table:
         table.write("\n")
-    with pytest.raises(DataError, match="counts.csv has changed"):
+    with pytest.raises(DataError, match="has changed since the evaluation"):
         read_results(tmp_path)
     with pytest.raises(ConfigError, match="elsewhere"):
         Study(name="s", bundle="b", conditions={"elsewhere": {"variant": "se"}})

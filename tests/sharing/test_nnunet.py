@@ -307,7 +307,8 @@ class Short:
     def __init__(self, plans, configuration, fold, dataset_json, device=None):
         torch.manual_seed(0)
         super().__init__(plans, configuration, fold, dataset_json, device)
-        self.num_epochs, self.num_iterations_per_epoch, self.num_val_iterations_per_epoch = 8, 60, 2
+        self.num_epochs, self.num_iterations_per_epoch = 20, 60
+        self.num_val_iterations_per_epoch = 2
         self.initial_lr = 0.05
 
     def get_training_transforms(self, patch_size, rotation, scales, *more, **named):
@@ -408,7 +409,7 @@ def shrink(plans):
     own["batch_size"], kept = 8, own["architecture"]["arch_kwargs"]
     for name in ("kernel_sizes", "strides"):
         kept[name] = kept[name][:3]
-    kept |= {"n_stages": 3, "features_per_stage": [8, 16, 32]}
+    kept |= {"n_stages": 3, "features_per_stage": [32, 64, 128]}
     kept |= {"n_conv_per_stage": [1, 1, 1], "n_conv_per_stage_decoder": [1, 1]}
     plans.write_text(json.dumps(content))
 
