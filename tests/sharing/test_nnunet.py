@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 from copy import deepcopy
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -149,7 +150,7 @@ def test_compiled_network_is_the_same_and_takes_new_metadata(steered):
 def in_process(rank, file, path):
     """One of two processes: its own image and metadata; both have the mean gradients."""
     torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{file}", rank=rank, world_size=2
+        "gloo", f"file://{file}", timeout=timedelta(seconds=60), rank=rank, world_size=2
     )
     facts = json.loads(Path(path).read_text())
     torch.manual_seed(0)
