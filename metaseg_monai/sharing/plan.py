@@ -162,11 +162,11 @@ def fingerprint(
     found = []
     for item in tqdm(rows, desc="fingerprint", unit="case", disable=None):
         found.append(_case(item, spatial_dims, len(rows)))
-        for what, told in (("axes", len(found[-1].shape)), ("channels", len(found[-1].ends))):
-            first = {"axes": len(found[0].shape), "channels": len(found[0].ends)}[what]
-            if told != first:
+        sizes = [(len(one.shape), len(one.ends)) for one in (found[0], found[-1])]
+        for what, first, new in zip(("axes", "channels"), *sizes, strict=True):
+            if new != first:
                 raise DataError(
-                    f"{table.path}: case {item.get('case')!r} has {told} {what}, "
+                    f"{table.path}: case {item.get('case')!r} has {new} {what}, "
                     f"{rows[0].get('case')!r} has {first}; give images of one kind"
                 )
     spacings = [one.spacing_mm for one in found]
