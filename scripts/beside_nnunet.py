@@ -19,7 +19,6 @@ import numpy as np
 import tifffile
 import torch
 
-from metaseg_monai import tables
 from metaseg_monai.errors import ConfigError, DataError, MetasegError, listing
 from metaseg_monai.evaluation import KnownOfCases, count_pixels, read_counts
 from metaseg_monai.evaluation.per_case import COUNTS, NAMES
@@ -30,7 +29,7 @@ from metaseg_monai.metadata import MetadataSchema
 from metaseg_monai.metrics.scores import case_f1, case_mean_f1
 from metaseg_monai.metrics.statistics import compare_cases
 from metaseg_monai.rows import write_table
-from metaseg_monai.tables import CaseTable, read_table
+from metaseg_monai.tables import CaseTable, fold_cases, read_table
 from metaseg_monai.tables.check import LoadedCase, VolumeCache, load_case
 from metaseg_monai.training.weights import EVALUATION
 
@@ -242,7 +241,6 @@ def _splits(read: Mapping[str, Any]) -> tuple[CaseTable, list[dict[str, list[str
     ids = _ids(whole)
     parts = [whole]
     if read["folds"]:
-        fold_cases: Any = tables.fold_cases  # type: ignore[attr-defined, unused-ignore]
         parts = [fold_cases(whole, fold) for fold in range(read["folds"])]
     return whole, [
         {

@@ -149,26 +149,21 @@ def test_volumes_become_nifti(data, write_csv):
     assert list(spacing[["spacing_z_mm", "spacing_y_mm", "spacing_x_mm"]].astype(float))
 
 
-def test_each_fold_is_tested_by_weights_of_its_own(data, monkeypatch):
-    root, _ = data
-
-    def fold_cases(table, fold):
-        rows = [
-            {**row, "split": ("test", "val", "train")[(number + fold) % 3]}
-            for number, row in enumerate(table.rows)
-        ]
-        return type(table)(table.path, tuple(rows))
-
-    monkeypatch.setattr(beside.tables, "fold_cases", fold_cases, raising=False)
+def test_each_fold_is_tested_by_weights_of_its_own(data, write_csv):
+    root, rows = data
+    write_csv(root / "table.csv", [{**row, "fold": number} for number, row in enumerate(rows)])
     raw = written(root, folds=3)
     assert len(list((raw / "imagesTr").iterdir())) == 3
     assert not (raw / "imagesTs").exists()
-    assert [one.name for one in (raw / "imagesFold1").iterdir()] == ["2_images-2_0000.tif"]
+    assert [one.name for one in (raw / "imagesFold1").iterdir()] == ["1_images-1_0000.tif"]
+    splits = json.loads(
+        (root / "nn/nnUNet_preprocessed" / raw.name / "splits_final.json").read_text()
+    )
+    assert [len(one["train"]) for one in splits] == [1, 1, 1]
+    assert all(f"{fold}_images-{fold}" not in str(one) for fold, one in enumerate(splits))
     masks, weights = predicted(raw, "Tr")
     three = ",".join([str(masks)] * 3), ",".join([str(weights)] * 3)
     beside.back(str(raw), *three, str(root / "out"))
-    assert list(read_counts(root / "out" / "counts.csv")["case"]) == [
-        "images_0",
-        "images_1",
-        "images_2",
-    ]
+    counts = read_counts(root / "out" / "counts.csv")
+    assert list(counts["case"]) == ["images_0", "images_1", "images_2"]
+    assert set(counts["split"]) == {"test"}

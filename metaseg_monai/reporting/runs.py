@@ -370,21 +370,34 @@ def read_results(folder: Path) -> Results:
     if whole:
         _records([run.folder for run in whole], tuning=True)
         whole.sort(key=lambda run: order.index(run.condition))
-        whole += _elsewhere(folder)
+        whole += _elsewhere(folder, study, missing)
         several = len({frozenset(of_seed) for of_seed in digests.values()}) > 1
         return _counted(Results(pd.DataFrame(), whole, missing, study, several))
     told = "; ".join(f"{name} {reason}" for name, reason in missing.items())
     raise DataError(f"No run in {folder} is finished: {told or 'none was planned'}")
 
 
-def _elsewhere(folder: Path) -> list[Finished]:
+def _elsewhere(folder: Path, study: Study, missing: dict[str, str]) -> list[Finished]:
     """The conditions of a study that were trained elsewhere: ``elsewhere/NAME/counts.csv``.
 
-    They are rows of its tables; its planned comparisons, fixed before, do not name them.
+    Each is one training, which stands beside the study's first seed. Those that the study names may
+    be compared; all are rows of its tables.
     """
-    places = [path.parent for path in sorted(folder.glob(f"{ELSEWHERE}/*/{COUNTS}"))]
-    _records(places)
-    return [Finished(place.name, 0, 0, "", place) for place in places]
+    places = {
+        path.parent.name: path.parent for path in sorted(folder.glob(f"{ELSEWHERE}/*/{COUNTS}"))
+    }
+    if both := sorted(places.keys() & set(study.conditions)):
+        raise ConfigError(
+            f"{folder / ELSEWHERE / both[0]}: a condition of the study has this name; rename it."
+        )
+    for name in study.elsewhere:
+        if name not in places:
+            missing[f"{ELSEWHERE}/{name}"] = f"has no {COUNTS}; put its results there"
+    _records(list(places.values()))
+    order = [name for name in study.elsewhere if name in places]
+    order += [name for name in places if name not in study.elsewhere]
+    first = study.data_seeds[0], study.seeds[0]
+    return [Finished(name, *first, "", places[name]) for name in order]
 
 
 def read_single_runs(folder: Path) -> Results:

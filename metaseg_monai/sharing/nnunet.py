@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -48,6 +48,8 @@ CASE = "case_id"  # the column of nnU-Net's names of cases
 TABLE, SCHEMA = "METASEG_TABLE", "METASEG_SCHEMA"
 VARIANT, AT, DROPOUT = "METASEG_VARIANT", "METASEG_AT", "METASEG_DROPOUT"
 SCALED = "METASEG_SCALED"
+EPOCHS, ITERATIONS, SEED = "METASEG_EPOCHS", "METASEG_ITERATIONS", "METASEG_SEED"
+SPENT = "spent.json"  # beside a checkpoint: how long the training was, and its CPU time
 RECORD = "metadata.json"  # beside predicted masks: which weights and which metadata made them
 EXTERNAL = "nnUNet_extTrainer"  # nnU-Net's variable: folders of other trainers
 TRAINER_FOLDER = Path(__file__).with_name("nnunet_trainer")
@@ -385,6 +387,49 @@ def training_metadata(facts: Mapping[str, Any], environment: Mapping[str, str]) 
     """The metadata of a training's cases, by its facts and METASEG_TABLE."""
     schema = MetadataSchema.from_dict(facts["schema"])
     return read_case_metadata(environment[TABLE], schema, facts["variant"], facts["dropout"] > 0)
+
+
+class Length(NamedTuple):
+    """How long nnU-Net trains; its own are 1000 epochs of 250 steps and 50 of validation.
+
+    Attributes:
+        epochs: of the training, over which the learning rate falls.
+        iterations: steps of an epoch.
+        val_iterations: batches that are validated after each epoch.
+        seed: of weights, batches and augmentation; None draws anew each time.
+    """
+
+    epochs: int = 1000
+    iterations: int = 250
+    val_iterations: int = 50
+    seed: int | None = None
+
+
+def length_of(environment: Mapping[str, str]) -> Length:
+    """How long a training is to be, by METASEG_EPOCHS, METASEG_ITERATIONS and METASEG_SEED.
+
+    As many batches are validated as nnU-Net does: a fifth of the steps.
+
+    Raises:
+        ConfigError: one is no whole number, or below its least; names it.
+
+    >>> length_of({"METASEG_EPOCHS": "20", "METASEG_ITERATIONS": "12"})
+    Length(epochs=20, iterations=12, val_iterations=2, seed=None)
+    """
+
+    def number(name: str, least: int) -> int | None:
+        given = environment.get(name, "").strip()
+        if not given:
+            return None
+        if not (given.isascii() and given.isdecimal() and int(given) >= least):
+            raise ConfigError(f"{name}={given}: expected a whole number from {least}")
+        return int(given)
+
+    plain = Length()
+    iterations = number(ITERATIONS, 1) or plain.iterations
+    return Length(
+        number(EPOCHS, 1) or plain.epochs, iterations, max(1, iterations // 5), number(SEED, 0)
+    )
 
 
 class HiddenMetadata:

@@ -18,6 +18,7 @@ RESERVED = ("figures", "tables", "previous", "jobs", ELSEWHERE)  # folders besid
 FILES = (".json", ".html", ".md", ".lock", ".db")  # endings of files beside them
 MATRIX = {"seed", "output_dir", "resume"}  # settings that the matrix itself makes
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+NAME_ELSEWHERE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9 ._+-]*[A-Za-z0-9_+-])?")  # "nnU-Net 2D"
 
 
 class Protocol(BaseModel):
@@ -83,6 +84,9 @@ class Study(BaseModel):
         conditions: rows of the tables: name -> overrides. The names of the variants, ``experts``
             (one SE network for each domain, at equal epochs) and ``experts-steps`` (at equal
             steps) need none.
+        elsewhere: names of conditions that others' tools train, such as ``["nnU-Net 2D"]``, so that
+            comparisons may name them; their results are put into ``elsewhere/NAME`` of the study's
+            folder (scripts/beside_nnunet.py back), and stand beside the first seed.
         seeds: of the training.
         folds: of a cross-validation, such as [0, 1, 2]: each training is one network for each
             fold (see `metaseg_monai.tables.fold_cases`), and its test cases are those of all
@@ -112,6 +116,7 @@ class Study(BaseModel):
     bundle: str
     settings: dict[str, Any] = {}
     conditions: dict[str, dict[str, Any]]
+    elsewhere: list[str] = []
     seeds: list[int] = [0, 1, 2]
     folds: list[int] | None = None
     data_seeds: list[int] = [0]
@@ -161,6 +166,17 @@ class Study(BaseModel):
             raise ValueError("two names differ in upper and lower case only; folders may not")
         return value
 
+    @field_validator("elsewhere")
+    @classmethod
+    def _folder_names(cls, value: list[str]) -> list[str]:
+        if wrong := [name for name in value if not NAME_ELSEWHERE.fullmatch(name)]:
+            raise ValueError(
+                f"{wrong[0]!r} cannot name a folder; use letters, digits, spaces, - and _"
+            )
+        if len({name.lower() for name in value}) < len(value):
+            raise ValueError(f"expected each name once, got {value}")
+        return value
+
     @field_validator("explain")
     @classmethod
     def _explain_values(cls, value: Any) -> Any:
@@ -185,8 +201,11 @@ class Study(BaseModel):
                 raise ValueError(f"{name}: {', '.join(sorted(clash))} belong to the matrix")
         if len(self.data_seeds) > 1 and "{data_seed}" not in json.dumps(self.data_settings):
             raise ValueError("several data_seeds need data_settings that hold '{data_seed}'")
-        strangers = {n for pair in self.protocol.comparisons for n in pair} - set(self.conditions)
-        if strangers:
+        own = {name.lower() for name in self.conditions}
+        if both := [name for name in self.elsewhere if name.lower() in own]:
+            raise ValueError(f"{both[0]!r} is a condition, and trained elsewhere; rename one")
+        known = {*self.conditions, *self.elsewhere}
+        if strangers := {n for pair in self.protocol.comparisons for n in pair} - known:
             raise ValueError(f"comparisons name {', '.join(sorted(strangers))}, no conditions")
         if "comparisons" not in self.protocol.model_fields_set:
             pairs = default_comparisons(list(self.conditions))

@@ -43,6 +43,7 @@ def fix(study: Study, runs: Sequence[Run], output: Path) -> None:
     said = {
         "question": study.question,
         "conditions": {name: dict(own) for name, own in study.conditions.items()},
+        **({"elsewhere": ", ".join(study.elsewhere)} if study.elsewhere else {}),
         "settings": {**study.settings, **study.data_settings},
         "seeds": ", ".join(map(str, study.seeds)),
         **({} if study.folds is None else {"folds": ", ".join(map(str, study.folds))}),

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from metaseg_monai.errors import ConfigError, DataError
+from metaseg_monai.reporting.comparisons import compare_all
 from metaseg_monai.reporting.runs import (
     average_seeds,
     given_values,
@@ -271,18 +272,34 @@ def test_who_reads_metadata(volumes):
 
 
 def test_a_condition_trained_elsewhere_is_a_row_of_the_study(tmp_path, bundle, planned, finished):
-    runs = planned(["se", "sme"])
-    for folder in ("se/seed0", "sme/seed0"):
+    pair = [["sme", "nnU-Net 2D"], ["sme", "se"]]
+    more = {"seeds": [3, 4], "elsewhere": ["nnU-Net 2D"], "protocol": {"comparisons": pair}}
+    runs = planned(["se", "sme"], **more)
+    assert read_history(tmp_path)[-1]["protocol"]["elsewhere"] == "nnU-Net 2D"
+    for folder in ("se/seed3", "sme/seed3"):
         finished(tmp_path, runs[folder], bundle, modes=("normal",))
-    other = tmp_path / "elsewhere" / "nnU-Net 2D"
-    shutil.copytree(tmp_path / "se" / "seed0", other)
     results = read_results(tmp_path)
-    assert results.conditions == ["se", "sme", "nnU-Net 2D"]
+    assert "put its results there" in results.missing["elsewhere/nnU-Net 2D"]
+    _, not_made = compare_all(results, results.study.protocol)
+    assert not_made == {"sme - nnU-Net 2D": "nnU-Net 2D has no results"}
+
+    other = tmp_path / "elsewhere" / "nnU-Net 2D"
+    shutil.copytree(tmp_path / "se" / "seed3", other)
+    shutil.copytree(other, other.with_name("another"))  # a row that no comparison names
+    results = read_results(tmp_path)
+    assert results.conditions == ["se", "sme", "nnU-Net 2D", "another"]
     assert results.trainings["nnU-Net 2D"] == 1
     assert not results.reads_metadata("nnU-Net 2D")
+    made, not_made = compare_all(results, results.study.protocol)
+    assert [one.name for one in made] == ["sme - nnU-Net 2D", "sme - se"]
+    assert list(made[0].seeds) == [(0, 3)]
+    assert not not_made
     with (other / "counts.csv").open("a") as table:
         table.write("\n")
     with pytest.raises(DataError, match="has changed since the evaluation"):
+        read_results(tmp_path)
+    other.rename(other.with_name("se"))
+    with pytest.raises(ConfigError, match="a condition of the study has this name"):
         read_results(tmp_path)
     with pytest.raises(ConfigError, match="elsewhere"):
         Study(name="s", bundle="b", conditions={"elsewhere": {"variant": "se"}})

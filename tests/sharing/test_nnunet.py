@@ -16,6 +16,7 @@ from torch import nn
 from metaseg_monai.errors import ConfigError, DataError, MetadataError
 from metaseg_monai.metadata import Categorical, Continuous, MetadataSchema
 from metaseg_monai.sharing import nnunet
+from metaseg_monai.training.processes import end_processes
 
 WHEN = {"provenance": "acquisition", "availability": "acquisition"}
 
@@ -138,9 +139,10 @@ def test_copies_have_gates_and_metadata_of_their_own(steered):
         assert not torch.equal(copy(IMAGES), steered(IMAGES))
 
 
-def test_compiled_network_is_the_same_and_takes_new_metadata(steered):
+@pytest.mark.parametrize("backend", ["eager", pytest.param("aot_eager", marks=pytest.mark.slow)])
+def test_compiled_network_is_the_same_and_takes_new_metadata(steered, backend):
     trained(steered)
-    compiled = torch.compile(steered, backend="aot_eager", fullgraph=True)
+    compiled = torch.compile(steered, backend=backend, fullgraph=True)
     assert nnunet.told_of(compiled) is steered.told
     for meta in (META, META.flip(0)):
         with steered.told.images(meta):
@@ -150,7 +152,7 @@ def test_compiled_network_is_the_same_and_takes_new_metadata(steered):
 def in_process(rank, file, path):
     """One of two processes: its own image and metadata; both have the mean gradients."""
     torch.distributed.init_process_group(
-        "gloo", f"file://{file}", timeout=timedelta(seconds=60), rank=rank, world_size=2
+        "gloo", f"file://{file}", timeout=timedelta(seconds=300), rank=rank, world_size=2
     )
     facts = json.loads(Path(path).read_text())
     torch.manual_seed(0)
@@ -161,9 +163,24 @@ def in_process(rank, file, path):
     output.square().mean().backward()
     gradients = {name: weight.grad for name, weight in network.named_parameters()}
     torch.save((output.detach(), gradients), f"{path}.{rank}")
-    torch.distributed.destroy_process_group()
+    end_processes()
 
 
+def test_a_training_of_several_processes_shares_no_metadata(tmp_path, steered):
+    """What DistributedDataParallel sends from the first process to the others is no metadata."""
+    torch.distributed.init_process_group("gloo", f"file://{tmp_path / 'store'}", None, 1, 0)
+    try:
+        parallel = nn.parallel.DistributedDataParallel(steered)
+        assert nnunet.told_of(parallel) is steered.told
+        with steered.told.images(META):
+            before = {name: one.clone() for name, one in parallel.named_buffers()}
+            assert not any(one.shape == META.shape for one in before.values())
+            parallel(IMAGES)
+    finally:
+        end_processes()
+
+
+@pytest.mark.slow  # two further processes import PyTorch and MONAI
 def test_each_process_of_a_training_has_its_own_metadata(tmp_path, facts):
     facts = {**facts, "at": "all"}
     path = tmp_path / "facts.json"
@@ -207,6 +224,15 @@ def test_facts_tell_what_training_does(environment, facts, schema):
 def test_wrong_environment_is_refused(environment, changes, match):
     with pytest.raises((ConfigError, MetadataError), match=match):
         nnunet.facts_of({**environment, **changes})
+
+
+def test_length_is_told_by_the_environment():
+    assert nnunet.length_of({}) == (1000, 250, 50, None)
+    told = {nnunet.EPOCHS: "3", nnunet.ITERATIONS: "4", nnunet.SEED: "0"}
+    assert nnunet.length_of(told) == (3, 4, 1, 0)
+    for name, value in ((nnunet.EPOCHS, "0"), (nnunet.ITERATIONS, "1.5"), (nnunet.SEED, "-1")):
+        with pytest.raises(ConfigError, match=f"{name}={value}: expected a whole number from"):
+            nnunet.length_of({name: value})
 
 
 def test_cases_without_metadata_are_unknown_where_that_is_trained(environment, facts, schema):
@@ -284,12 +310,13 @@ def test_predict_refuses_before_nnunet_is_needed(tmp_path, facts, environment, c
     assert not (tmp_path / "out").exists()
 
 
-def test_folder_has_the_trainer_alone(capsys):
+def test_folder_has_the_trainers_alone(capsys):
     nnunet.main(["folder"])
     place = Path(capsys.readouterr().out.strip())
     assert [file.name for file in sorted(place.glob("*.py"))] == [
         "__init__.py",
         "metadata_trainer.py",
+        "short_trainer.py",
     ]
 
 

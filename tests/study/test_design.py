@@ -45,6 +45,9 @@ def test_no_comparison_can_be_asked_for():
         ({"data_seeds": [0, 1]}, "data_settings that hold"),
         ({"settings": {"seed": 3}}, "seed belong to the matrix"),
         ({"protocol": {"comparisons": [["sme", "film"]]}}, "comparisons name film"),
+        ({"elsewhere": ["SE"]}, "'SE' is a condition, and trained elsewhere"),
+        ({"elsewhere": ["../a"]}, r"'\.\./a' cannot name a folder"),
+        ({"elsewhere": ["a", "A"]}, "each name once"),
         ({"protocol": {"comparisons": [["sme", "sme"]]}}, "two different conditions"),
         ({"protocol": {"test": "anova"}}, "protocol.test"),
         ({"protocol": {"alpha": 1.5}}, "protocol.alpha"),
@@ -53,6 +56,13 @@ def test_no_comparison_can_be_asked_for():
 def test_refusals(change, reason):
     with pytest.raises(ConfigError, match=reason):
         Study(**{**PLAIN, **change})
+
+
+def test_comparisons_may_name_what_is_trained_elsewhere():
+    pair = [["sme", "nnU-Net 2D"]]
+    study = Study(**PLAIN, elsewhere=["nnU-Net 2D"], protocol={"comparisons": pair})
+    assert study.protocol.comparisons == pair
+    assert Study(**PLAIN, elsewhere=["nnU-Net 2D"]).protocol.comparisons[0] == ["sme", "se"]
 
 
 def test_a_file_that_is_no_study(tmp_path):

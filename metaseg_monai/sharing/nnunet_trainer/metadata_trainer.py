@@ -24,14 +24,15 @@ from metaseg_monai.sharing.nnunet import (
     told_of,
     training_metadata,
 )
+from metaseg_monai.sharing.nnunet_trainer.short_trainer import nnUNetTrainerShort
 
 
-class nnUNetTrainerMetadata(nnUNetTrainer):  # noqa: N801  (nnU-Net's way of naming)
+class nnUNetTrainerMetadata(nnUNetTrainerShort):  # noqa: N801  (nnU-Net's way of naming)
     """nnU-Net's training with gates that read the metadata of each case.
 
     METASEG_TABLE and METASEG_SCHEMA name the table (case_id and fields) and the schema; for the
-    other settings see `metaseg_monai.sharing.nnunet.facts_of`. Everything else is nnU-Net's: its
-    plans, augmentation, loss, schedule and checkpoints.
+    other settings see `metaseg_monai.sharing.nnunet.facts_of`, for the length `nnUNetTrainerShort`.
+    Everything else is nnU-Net's: its plans, augmentation, loss, schedule and checkpoints.
 
     Raises:
         ConfigError: an environment variable is missing or wrong.
