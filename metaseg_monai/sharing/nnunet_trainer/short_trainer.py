@@ -41,7 +41,7 @@ class nnUNetTrainerShort(nnUNetTrainer):  # noqa: N801  (nnU-Net's way of naming
         self.length = length
         self.num_epochs, self.num_iterations_per_epoch = length.epochs, length.iterations
         self.num_val_iterations_per_epoch = length.val_iterations
-        self.save_every = min(self.save_every, max(1, length.epochs // 10))
+        self.save_every = min(50, max(1, length.epochs // 10))  # nnU-Net's is 50
         if length.seed is not None:
             random.seed(length.seed)
             np.random.seed(length.seed)  # noqa: NPY002  (nnU-Net draws by it)
