@@ -94,6 +94,20 @@ def sweep_temporaries(path: str | Path) -> list[Path]:
     return stale
 
 
+def sweep_parts(paths: Iterable[Path]) -> None:
+    """Delete what killed processes left half-written for these files, and nothing else."""
+    tails: dict[Path, set[str]] = {}
+    for path in paths:
+        tails.setdefault(path.parent, set()).add(_tail(path.name))
+    for folder, names in tails.items():
+        for part in folder.glob(f"{PREFIX}*"):
+            name = part.name
+            while name.startswith(PREFIX):  # what is written whole inside of another such block
+                name = name[len(PREFIX) + len(uuid.uuid4().hex) + 1 :]
+            if name in names:
+                part.unlink(missing_ok=True)
+
+
 def _sync_folder(folder: Path) -> None:
     """Make a renaming in the folder survive a power cut, where the system can."""
     if not hasattr(os, "O_DIRECTORY"):

@@ -133,13 +133,14 @@ LISTED = {
     "metaseg_monai.training": """
         BestWeights EpochDraw EpochLog FieldTarget ListProblems LoadWeights MovingAverage
         PrepareBatchHeads PrepareBatchMeta
-        RecordTrained RefuseTrained ReplayDataset RunCheckpoint RunProgress SiftedDataset
+        ReadAhead RecordTrained RefuseTrained ReplayDataset RunCheckpoint RunProgress SiftedDataset
         StepOnPlateau StopOnNonFinite TryBatches VolumeBatches
         continuous_field cyclic_schedule joined_dataset training_loader""",
     "metaseg_monai.sharing.grow": "StartFrom",
     "metaseg_monai.evaluation": """
         CalibrationBins CaseCounts CleanUpPredictions FieldEstimates KnownOfCases MaskRecord
-        ObjectScores PerCase PredictionSamples RecordEvaluation SaveMasks SaveObjects VolumeScores
+        ObjectScores PerCase PredictionSamples RecordEvaluation SaveMasks SaveObjects Shard
+        VolumeScores
         evaluation_items known_items results_folder""",
     "metaseg_monai.explain": "GateActivations GateFeatures RecordGates few_cases",
     "metaseg_monai.prepare": "KitsLayout kits_volumes",
@@ -227,7 +228,8 @@ WORDS = """
     tolist train transform transforms transpose type unsqueeze upper values variant view width
     with_name with_suffix zfill clip named_parameters strftime"""
 # Of ours only: no method of these names is on anything else that is listed.
-WORDS_OF_OURS = "check_availability finish found kept load missing"
+WORDS_OF_OURS = """
+    before check_availability end finish folder found is_whole kept load missing own"""
 # How many arguments those have that do something else with others: text.replace, network.eval
 WALKED = ("os.environ", "torch.float32", "torch.Tensor", "builtins.str", "builtins.dict")
 CALLED_ONLY = {"replace": 2, "eval": 0, "load": 0}

@@ -201,6 +201,8 @@ def running(
         try:
             if "output_dir" in workflow.parser:
                 output = workflow.parser.get_parsed_content("output_dir")
+                if "part" in workflow.parser:  # one of several that write into one folder
+                    output = workflow.parser.get_parsed_content("part").folder
                 stack.enter_context(owned(output, doing))
             workflow.initialize()
             if run:

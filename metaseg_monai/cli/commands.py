@@ -67,6 +67,7 @@ COMMANDS: Tree = {
     "train": "metaseg_monai.sharing.run:train",
     "evaluate": "metaseg_monai.sharing.run:evaluate",
     "predict": "metaseg_monai.sharing.run:predict",
+    "merge": "metaseg_monai.sharing.merge:merge",
     "report": "metaseg_monai.sharing.study:report",
     "study": "metaseg_monai.sharing.study:study",
     "explain": "metaseg_monai.sharing.run:explain",
@@ -253,9 +254,10 @@ def call(function: Callable[..., Any], words: Sequence[str], arguments: Sequence
     sys.stdout.flush()
     printed = _text(result)
     told = [f"problem: {one}" for one in problems[:SHOWN_PROBLEMS] if str(one) not in printed]
-    if not told and not (result.folder and (result.folder / PROBLEMS).is_file()):
+    folder = getattr(result, "problems_in", None) or result.folder
+    if not told and not (folder and (folder / PROBLEMS).is_file()):
         return WITH_PROBLEMS  # all is said, and nothing was to be made
-    where = f"all in {result.folder / PROBLEMS}" if result.folder else "nothing was written"
+    where = f"all in {folder / PROBLEMS}" if folder else "nothing was written"
     told.append(f"done with {len(problems)} problem(s), {where}; what they name was left out")
     sys.stderr.write("\n".join(told) + "\n")
     return WITH_PROBLEMS

@@ -18,6 +18,7 @@ from metaseg_monai.evaluation.per_case import (
 from metaseg_monai.evaluation.predicted import MaskRecord
 from metaseg_monai.evaluation.provenance import RecordEvaluation, results_folder
 from metaseg_monai.evaluation.samples import PredictionSamples
+from metaseg_monai.evaluation.shards import Shard
 from metaseg_monai.evaluation.volume_table import VolumeScores, read_volumes
 from metaseg_monai.transforms.postprocessing import CleanUpPredictions
 
@@ -34,6 +35,7 @@ __all__ = [
     "RecordEvaluation",
     "SaveMasks",
     "SaveObjects",
+    "Shard",
     "VolumeScores",
     "count_pixels",
     "evaluation_items",

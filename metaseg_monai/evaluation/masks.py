@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,9 @@ class SaveMasks:
     shape, affine and axes of the volume's file, written when all its planes came; one byte a voxel
     is held until then. Where the batch has `native_shape` (B, 2), logits are resized to it first.
     Each file is written whole or not at all. Before the next batch is read, the engine's last batch
-    and output are let go: of large images no two then take memory.
+    and output are let go: of large images no two then take memory. A mask is written in a thread of
+    its own while the network runs on; the next one waits for it, so that no more than one mask is
+    held beside the one in the making. Masks of large images that lie in a file are waited for.
 
     A mask is named by its case, or as the item's `mask` says (see `find_cases`). The folder also
     gets a list of the masks, `predicted.sha256`; an existing file is replaced only where it is
@@ -76,6 +79,7 @@ class SaveMasks:
             clean-up changed a pixel they mean nothing. Two bytes a voxel and class are held.
 
     Attributes:
+        home: folder that one process owns while it writes.
         paths: file of the mask of each case and volume, known when the run starts.
     """
 
@@ -98,6 +102,8 @@ class SaveMasks:
         self._volumes: set[str] = set()
         self._stacks: dict[str, _Stack] = {}
         self._record = MaskRecord(folder) if record is None else record
+        self.home = self._record.home
+        self._writer = _Writer()
 
     def attach(self, engine: Engine) -> None:
         """Write after every batch."""
@@ -171,6 +177,7 @@ class SaveMasks:
             DataError: names the volumes and their planes; they have no mask.
         """
         unfinished = self._unfinished()
+        self._writer.settle()
         written = self._record.finish()
         if self.problems is not None:
             self._list_unfinished(self.problems)
@@ -193,6 +200,7 @@ class SaveMasks:
         ]
 
     def _tell_unfinished(self, engine: Engine, error: BaseException) -> None:
+        self._writer.end()
         if unfinished := self._unfinished():
             engine.logger.warning(f"No mask was written where planes miss: {unfinished}.")
         self._stacks = {}
@@ -237,6 +245,17 @@ class SaveMasks:
         like: Mapping[str, Any],
         soft: np.ndarray | None,
     ) -> None:
+        self._writer.put(lambda: self._write_now(item, mask, like, soft))
+        if isinstance(mask, LazyTensor):
+            self._writer.settle()
+
+    def _write_now(
+        self,
+        item: Mapping[str, Any],
+        mask: Any,
+        like: Mapping[str, Any],
+        soft: np.ndarray | None,
+    ) -> None:
         if soft is not None:  # before the mask, by which a later prediction knows that it is done
             with self._record.listed(soft_path(self._path(item))) as part, part.open("wb") as file:
                 np.savez_compressed(file, probabilities=soft.astype(np.float16))
@@ -254,6 +273,35 @@ class SaveMasks:
         default = f"{self._name(item)}{mask_suffix({'format': image_format(image)})}"
         *folders, name = item.get("mask", default).split("/")
         return self.folder.joinpath(*folders, shortened(name))
+
+
+class _Writer:
+    """A thread that writes one thing after the other, while others are made."""
+
+    def __init__(self) -> None:
+        self._pool: ThreadPoolExecutor | None = None
+        self._last: Future[None] | None = None
+
+    def put(self, write: Callable[[], None]) -> None:
+        """Wait for what is being written; then write this.
+
+        Raises:
+            Exception: whatever the last one raised.
+        """
+        self.settle()
+        self._pool = self._pool or ThreadPoolExecutor(1, "write")
+        self._last = self._pool.submit(write)
+
+    def settle(self) -> None:
+        """Wait for what is being written, and end the thread; raise what the writing raised."""
+        last, self._last = self._last, None
+        if last is not None:
+            last.result()
+
+    def end(self) -> None:
+        """Wait for what is being written, where another error ends the run."""
+        if self._last is not None:
+            wait([self._last])
 
 
 def soft_path(mask: Path) -> Path:

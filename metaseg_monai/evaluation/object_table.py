@@ -190,6 +190,7 @@ class SaveObjects:
         self.items: dict[str, Mapping[str, Any]] = {}
         self.paths: dict[str, Path] = {}
         self._record = MaskRecord(folder) if record is None else record
+        self.home = self._record.home
         self.problems = problems
 
     def attach(self, engine: Engine) -> None:
@@ -209,7 +210,8 @@ class SaveObjects:
                 error = DataError(f"{image}: {told}")
                 self._leave_out(str(item.get("volume", case)), image, error)
         self.paths = {case: self._path(case) for case in self.items}
-        tables = [self.folder / OBJECTS, self.folder / WELLS]
+        whole = self._record.shard.is_whole
+        tables = [self.folder / name for name in (OBJECTS, WELLS) if whole]
         self._record.claim(self.paths, items, "objects", tables)
 
     def __call__(self, case: Case) -> Iterator[Measured]:
@@ -252,6 +254,8 @@ class SaveObjects:
 
     def write(self, path: Path, found: list[Measured]) -> list[Path]:
         """Write both tables; a prediction without objects leaves a header alone."""
+        if not self._record.shard.is_whole:  # `merge` writes those of all shards
+            return self._record.finish()
         # of the tables with a row, as empty ones have no types of their own
         order = {case: number for number, case in enumerate(self._record.cases)}
         found = [*map(_measured, self._record.kept.values()), *found]

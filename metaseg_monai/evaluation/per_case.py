@@ -87,6 +87,7 @@ class PerCase:
     def attach(self, engine: Engine) -> None:
         """Measure after every batch of the evaluator, write at its end."""
         folder = getattr(self.measure, "folder", self.path.parent)  # of many files, or of one
+        folder = getattr(self.measure, "home", folder)  # of what others do not write, beside it
         own_while_running(engine, folder, "is writing results here")
         engine.add_event_handler(Events.STARTED, self.start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.collect)

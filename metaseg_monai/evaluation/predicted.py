@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import re
+import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -19,7 +20,15 @@ import pandas as pd
 from torch import Tensor
 
 from metaseg_monai.errors import DataError, listing
-from metaseg_monai.files import PREFIX, content_sha256, file_sha256, replacing, writable
+from metaseg_monai.evaluation.shards import SHARDS, Shard, shard_folders
+from metaseg_monai.files import (
+    PREFIX,
+    content_sha256,
+    file_sha256,
+    replacing,
+    sweep_parts,
+    writable,
+)
 from metaseg_monai.images.read import volumes_of
 from metaseg_monai.naming import likened
 from metaseg_monai.tables.check import image_files
@@ -32,6 +41,22 @@ KNOWN_BY = ("case", "group", "volume")
 COMMENT = "# "  # sha256sum passes over such lines
 
 
+class Listed(NamedTuple):
+    """A mask that is as a list says.
+
+    Attributes:
+        name: of its file in the folder of masks.
+        digest: of its content.
+        comment: the line before it.
+        told: what that says: `case`, `weights_sha256`, `plan` of a shard, `rows`.
+    """
+
+    name: str
+    digest: str
+    comment: str
+    told: Mapping[str, Any]
+
+
 class MaskRecord:
     """The list ``predicted.sha256`` in a folder of masks, in the form of `sha256sum`.
 
@@ -41,14 +66,19 @@ class MaskRecord:
     A comment before the line says of which weights, settings, metadata and image the mask was made,
     and a case whose mask is still there, of the same, is not predicted again.
 
+    The list of a shard lies in the shard's own folder and has its masks alone; others are read, so
+    that nothing is done twice. A prediction of all cases takes over what shards have done.
+
     Args:
         folder: of the masks.
         weights: those that predict; without them nothing is known of what masks are made of.
         settings: of the prediction, as `metaseg_monai.bundle.effective` gives them.
         tables: names of files that all cases together make; where one is not there as listed, one
             case is predicted again.
+        shard: of all cases, that is predicted; all by default.
 
     Attributes:
+        home: folder of what this process alone writes.
         files: file of each case (or volume) that is predicted, before or now.
     """
 
@@ -58,12 +88,15 @@ class MaskRecord:
         weights: LoadWeights | None = None,
         settings: Mapping[str, Any] | None = None,
         tables: Sequence[str] = (),
+        shard: Shard | None = None,
     ) -> None:
         self.folder = Path(folder)
-        self.path = self.folder / NAME
+        self.shard = Shard(None, folder) if shard is None else shard
+        self.home = self.shard.folder
+        self.path = self.home / NAME
         self.weights = weights
         self.settings = dict(settings or {})
-        self.tables = tables
+        self.tables = tables if self.shard.is_whole else ()  # `merge` writes them
         self.files: dict[str, Path] = {}
         self._known: pd.DataFrame | None = None  # what the weights were trained on
         self._names = pd.DataFrame()  # of its cases and groups, likened
@@ -73,6 +106,7 @@ class MaskRecord:
         self._items: dict[str, list[Mapping[str, Any]]] = {}
         self._digests: dict[str, set[str]] = {}  # of each name, by the list
         self._last: dict[str, tuple[str, str]] = {}  # digest and comment of each name
+        self._others: dict[str, list[tuple[str, str]]] = {}  # and by the lists of others
 
     def missing(self, items: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
         """The items whose masks are not there yet, made of these weights, settings and images.
@@ -83,20 +117,27 @@ class MaskRecord:
         Raises:
             DataError: the list cannot be read.
         """
+        weights = None if self.weights is None else self.weights.recorded.get("weights_sha256")
+        with self.writing():
+            self.shard.begin(weights, self.settings)
         self._read()
+        self._take_over()
         self.files, self.kept, self._items = {}, {}, _by_name(items)
-        known: dict[Any, tuple[str, str, dict[str, Any]]] = {}
-        for name, (digest, comment) in self._last.items():
-            told = _told(comment)
-            if told.get("of") is not None:
-                known[told.get("case")] = (name, digest, told)
+        known: dict[Any, list[tuple[str, str, str]]] = {}
+        for name, listed in self._listed():
+            for digest, comment in listed:
+                known.setdefault(_told(comment).get("case"), []).append((name, digest, comment))
         for case, parts in self._items.items():
-            if case not in known:
-                continue
-            name, digest, made = known[case]
-            path = self.folder / name
-            if self._is(path, digest) and made["of"] == self._made_of(parts):
-                self.files[case], self.kept[case] = path, made.get("rows")
+            made = self._made_of(parts) if case in known else None
+            for name, digest, comment in known.get(case, ()):
+                told, path = _told(comment), self.folder / name
+                if made is not None and told.get("of") == made and self._is(path, digest):
+                    self.files[case], self.kept[case] = path, told.get("rows")
+                    if self.shard.plan:
+                        comment = json.dumps({**told, "plan": self.shard.plan})
+                    if self._last.get(name) != (digest, comment):  # of another list, or plan
+                        self._add(name, digest, comment)
+                    break
         names = [case for case in self._items if case not in self.files]
         if not names and items and not all(self._wrote(self.folder / one) for one in self.tables):
             names = [list(self._items)[-1]]
@@ -105,6 +146,15 @@ class MaskRecord:
             count = f"{len(self.files)} of {len(self._items)}"
             logger.warning("%s: %s are predicted already, as asked for", self.folder, count)
         return [item for name in names for item in self._items[name]]
+
+    @property
+    def before(self) -> int:
+        """How many cases are done already, or are those of other shards."""
+        return len(self.kept) + self.shard.elsewhere
+
+    def end(self) -> None:
+        """Note that all cases are done, or stand among the problems."""
+        self.shard.end()
 
     @property
     def cases(self) -> list[str]:
@@ -136,22 +186,35 @@ class MaskRecord:
         return hashlib.sha256(text.encode()).hexdigest()
 
     def _read(self) -> None:
-        self._digests, self._last = {}, {}
-        if not self.path.exists():
-            return
-        try:
-            lines = self.path.read_text(encoding="utf-8").split("\n")  # names may hold \x85, \u2028
-        except (OSError, ValueError) as error:
-            raise DataError(
-                f"{self.path}: no list of masks ({error}); choose another output"
-            ) from error
-        comment = ""
-        for line in lines:
-            if found := re.fullmatch(r"([0-9a-f]{64})  (.+)", line):
-                digest, name = found.groups()
+        """Read the lists: one's own, that of the whole, and those of all shards."""
+        self._digests, self._last, self._others = {}, {}, {}
+        homes = [self.folder, *(folder for folder, *_ in shard_folders(self.folder))]
+        for home in (*(one for one in homes if one != self.home), self.home):
+            for name, digest, comment in _lines(home / NAME):
                 self._digests.setdefault(name, set()).add(digest)
-                self._last[name] = digest, comment
-            comment = line.removeprefix(COMMENT) if line.startswith(COMMENT) else ""
+                if home == self.home:
+                    self._last[name] = digest, comment
+                else:
+                    self._others.setdefault(name, []).append((digest, comment))
+
+    def _listed(self) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+        """Each name with digest and comment of every list, one's own first."""
+        for name in dict.fromkeys([*self._last, *self._others]):
+            own = [self._last[name]] if name in self._last else []
+            yield name, own + self._others.get(name, [])
+
+    def _take_over(self) -> None:
+        """Put what shards have done into the list of a prediction of all cases."""
+        if not self.shard.is_whole or not (self.folder / SHARDS).is_dir():
+            return
+        with self.writing():
+            for name, listed in self._listed():
+                for digest, comment in listed:
+                    if self._is(self.folder / name, digest):
+                        if self._last.get(name) != (digest, comment):
+                            self._add(name, digest, comment)
+                        break
+            shutil.rmtree(self.folder / SHARDS)
 
     def claim(
         self,
@@ -190,22 +253,65 @@ class MaskRecord:
                 raise DataError(
                     f"The {what} of {name!r} would replace the image {path}; choose another output."
                 )
-        foreign = [
-            self._name(path)
-            for path in (*paths.values(), *beside)
-            if path.exists() and not self._wrote(path)
-        ]
+        self.refuse_foreign([*paths.values(), *beside])
+        with self.writing():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if not self.shard.is_whole:
+                sweep_parts([*paths.values(), *beside])
+                return
+            _sweep(paths.values())
+
+    def refuse_foreign(self, paths: Iterable[Path]) -> None:
+        """Refuse to replace files that no list knows as they are.
+
+        Raises:
+            DataError: names them.
+        """
+        foreign = [self._name(path) for path in paths if path.exists() and not self._wrote(path)]
         if foreign:
             raise DataError(
                 f"{self.folder}: {len(foreign)} file(s) would be replaced that are no masks as "
                 f"predicted before ({NAME}): {listing(foreign, 10)}; choose another output, or "
                 "move them away"
             )
-        with self.writing():
-            self.folder.mkdir(parents=True, exist_ok=True)
-            for folder in {path.parent for path in paths.values()}:
-                for part in folder.glob(f"{PREFIX}*"):  # the folder is this process's own
-                    part.unlink(missing_ok=True)
+
+    def masks_of(self, home: Path) -> dict[str, Listed]:
+        """The masks of a folder's list that are as they were written, by case.
+
+        Args:
+            home: the folder of all masks, or that of a shard.
+        """
+        last = {name: (digest, comment) for name, digest, comment in _lines(home / NAME)}
+        return {
+            str(told["case"]): Listed(name, digest, comment, told)
+            for name, (digest, comment) in last.items()
+            for told in [_told(comment)]
+            if "case" in told and self._is(self.folder / name, digest)
+        }
+
+    def take(self, masks: Mapping[str, Listed], files: Sequence[str] = ()) -> None:
+        """Make one list of the masks of shards, for whoever calls `finish`.
+
+        What else one's own list knows and is as it was written stays in it.
+
+        Args:
+            masks: by case, in the order of the source.
+            files: names of further files to be written.
+
+        Raises:
+            DataError: such a file would replace what no prediction wrote.
+        """
+        self._read()
+        self.refuse_foreign(self.folder / name for name in files)
+        _sweep(self.folder / one.name for one in masks.values())
+        listed = {one.name: (one.digest, one.comment) for one in masks.values()}
+        stays = {
+            name: line for name, line in self._last.items() if self._is(self.folder / name, line[0])
+        }
+        self._last = {**stays, **listed}
+        self._items = {case: [] for case in masks}
+        self.files = {case: self.folder / one.name for case, one in masks.items()}
+        self.kept = {case: one.told.get("rows") for case, one in masks.items()}
 
     def _expect_trained(self) -> None:
         """Have images told by their pixels, where the weights tell which they were trained on."""
@@ -239,6 +345,7 @@ class MaskRecord:
                 told = {"case": case, "of": self._made_of(self._items.get(case, [{"image": []}]))}
                 told |= {"weights_sha256": (weights or {}).get("weights_sha256"), "rows": rows}
                 told |= {"trained": self._trained(case), "guidance": self.settings.get("guidance")}
+                told |= {"plan": self.shard.plan}
                 if members := (weights or {}).get("members"):
                     told["members"] = members
                 if soft := self._soft(case):
@@ -329,6 +436,33 @@ class MaskRecord:
         return mask.relative_to(self.folder).as_posix()
 
 
+def _sweep(paths: Iterable[Path]) -> None:
+    """Remove what is half-written in folders that are this process's own."""
+    for folder in {path.parent for path in paths}:
+        for part in folder.glob(f"{PREFIX}*"):
+            part.unlink(missing_ok=True)
+
+
+def _lines(path: Path) -> Iterator[tuple[str, str, str]]:
+    """Name, digest and comment of each file that a list knows.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    if not path.exists():
+        return
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")  # names may hold \x85, \u2028
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: no list of masks ({error}); choose another output") from error
+    comment = ""
+    for line in lines:
+        if found := re.fullmatch(r"([0-9a-f]{64})  (.+)", line):
+            digest, name = found.groups()
+            yield name, digest, comment
+        comment = line.removeprefix(COMMENT) if line.startswith(COMMENT) else ""
+
+
 class MadeBy(NamedTuple):
     """Of which weights a mask is, and what its case was to them.
 
@@ -351,9 +485,10 @@ def predicted_masks(folder: Path) -> dict[str, MadeBy]:
     record._read()
     return {
         name: MadeBy(told.get("weights_sha256", ""), told.get("trained"))
-        for name, (digest, comment) in record._last.items()
-        for told in [_told(comment)]
+        for name, listed in record._listed()
+        for digest, comment in listed[::-1]  # the first in the end
         if record._is(folder / name, digest)
+        for told in [_told(comment)]
     }
 
 

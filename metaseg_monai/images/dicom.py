@@ -1,6 +1,7 @@
 """Reading a DICOM series of CT or MR planes as one volume; needs the extra [dicom]."""
 
 import importlib
+import threading
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ from metaseg_monai.files import readable
 from metaseg_monai.images.geometry import LARGEST_SHEAR_DEGREES, SAME_PLACE_VOXELS
 from metaseg_monai.images.image import Image, check_announced, faults_as_errors, image_attributes
 
+ONE_AT_A_TIME = threading.RLock()  # what the filters of warnings were, each thread puts back
 MARK, MARK_AT = b"DICM", 128
 LOOKED_AT = 16  # files, before a folder is held to be without DICOM
 SHOWN, SHOWN_GAPS = 10, 3
@@ -255,7 +257,7 @@ def _check_one_series(folder: Path, headers: Mapping[Path, Mapping[str, Any]]) -
 @contextmanager
 def _quietly(path: Path) -> Iterator[None]:
     """Name the file whatever fails in pydicom; its warnings are of what is checked here."""
-    with faults_as_errors(path, "DICOM"), warnings.catch_warnings():
+    with faults_as_errors(path, "DICOM"), ONE_AT_A_TIME, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 

@@ -362,6 +362,7 @@ def slice_items(
     spatial_dims: int = 2,
     problems: list[Problem] | None = None,
     axis: Axis = "axial",
+    at_least_one: bool = True,
 ) -> list[dict[str, Any]]:
     """Make one item of each plane of a volume; other items stay as they are.
 
@@ -376,6 +377,7 @@ def slice_items(
         spatial_dims: of the network; for 3 volumes stay whole.
         problems: gets the volumes that cannot be read, which are left out, unless all are.
         axis: that the planes are across.
+        at_least_one: refuse where all volumes are left out.
 
     Raises:
         ConfigError: no such axis.
@@ -396,7 +398,7 @@ def slice_items(
         try:
             made += _planes_of(item, axis) if _is_whole_volume(item) else [dict(item)]
         except DataError as error:
-            if problems is None or len(broken) + 1 == len(items):
+            if problems is None or (at_least_one and len(broken) + 1 == len(items)):
                 raise
             broken.append(Problem.of_error(item["case"], item["image"], item["image"], error))
     if problems is not None:

@@ -1,6 +1,7 @@
 """Train, test, explain and use one bundle or one trained model, from a shell or a notebook."""
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,11 +30,14 @@ from metaseg_monai.errors import ConfigError, DataError, Problem, typed
 from metaseg_monai.evaluation import read_counts
 from metaseg_monai.evaluation.estimates import tell_estimate
 from metaseg_monai.evaluation.provenance import home_of
+from metaseg_monai.evaluation.shards import Shard, slurm_shard
 from metaseg_monai.explain.draw import draw
 from metaseg_monai.files import absolute, file_sha256, read_json, readable, write_json
 from metaseg_monai.metadata.fields import UNKNOWN
 from metaseg_monai.metrics.scores import average_f1, case_mean_f1, pooled_f1, pooled_iou
 from metaseg_monai.training.weights import read_weights
+
+logger = logging.getLogger(__name__)
 
 RECORDS = (RECORD, "run.json")  # of a training, and of a run of a study
 PLACES = ("_dir", "_file", "_path", "#path", "predicted_metadata")  # ends of settings
@@ -93,11 +97,15 @@ class Predicted:
         folder: of the masks.
         cases: a row for each case: its name and the file of its mask.
         problems: of the cases that were left out, all in ``problems.csv``.
+        shard: that was predicted, such as 3/16; None for all cases.
+        problems_in: folder of ``problems.csv``, where it is that of a shard.
     """
 
     folder: Path
     cases: pd.DataFrame
     problems: Sequence[Problem] = ()
+    shard: str | None = None
+    problems_in: Path | None = None
 
     @property
     def masks(self) -> list[Path]:
@@ -105,7 +113,12 @@ class Predicted:
         return list(map(Path, self.cases["mask"]))
 
     def __str__(self) -> str:
-        return f"masks: {self.folder}"
+        if self.shard is None:
+            return f"masks: {self.folder}"
+        return (
+            f"{len(self.cases)} masks of shard {self.shard}: {self.folder}; when all shards are "
+            f"done: python -m metaseg_monai merge {quote(str(self.folder))}"
+        )
 
 
 class Drawn(list[Path]):
@@ -358,19 +371,21 @@ def predict(
     *,
     bundles: str | Path | None = None,
     trust: bool = False,
+    shard: str | None = None,
     **settings: Any,
 ) -> Predicted:
     """Segment a folder of images, one image, or the cases of a table.
 
     Example:
         python -m metaseg_monai predict runs/me --source images --output masks --meta task=disc
+        python -m metaseg_monai predict runs/me --source scans --output masks --shard 0/16
         python -m metaseg_monai predict synthetic_shapes_segmentation --source images \
 --output masks --meta task=disc --ckpt_path runs/me/model.pt
 
     Args:
         folder: of the model; or name or folder of a bundle, with ckpt_path. Several models, as
             runs/fold0,runs/fold1: the mean of their probabilities; they must be of one network.
-        source: folder of images, KiTS cases or DICOM series; image file; or table.csv with the
+        source: folder of images, KiTS cases, DICOM series or OME-Zarr; image; or table.csv with the
             metadata of each case. Volumes are cut into axial slices and put together again.
         output: folder for the masks, apart from the images; by default masks/ in the model's
             folder. Its list predicted.sha256 tells which files are masks of an earlier prediction;
@@ -383,6 +398,9 @@ def predict(
         bundles: folder in which a bundle's name is looked for; by default ./bundles, then those
             installed with the package.
         trust: as for train.
+        shard: i/n predicts every n-th case from the i-th, counted from 0, beside others that
+            predict the others into the same output; then ``merge``. By default the task of a Slurm
+            array is its shard; 0/1 is all cases.
         settings: any setting of configs/inference.json, such as --guidance 0.5: how far the masks
             follow the metadata, from 0 (as if they were unknown) by 1 (plainly) to 2; for models
             that know unknown metadata. --mirror [0,1] also predicts the image mirrored along rows
@@ -397,6 +415,11 @@ def predict(
             is no earlier mask would be replaced.
         ConfigError: neither a model nor a bundle, or `meta` is neither field=value nor a file.
     """
+    given_folder = folder
+    asked = dict(settings)
+    if shard is None and (shard := slurm_shard()) is not None:
+        logger.warning("this task of a Slurm array predicts shard %s; --shard 0/1: all", shard)
+    shard = None if shard == "0/1" else shard
     folder, *members = _models(folder)
     if members:
         settings["members"] = [str(absolute(one) / "model.pt") for one in members]
@@ -422,18 +445,50 @@ def predict(
         "output_dir": str(absolute(output)),
         "metadata": None if meta is None else metadata_source(meta),
     }
+    if shard is not None:
+        Shard(shard, output)  # refuse what is none
+        told = {"meta": meta, "configuration": configuration, "bundles": bundles}
+        command = _command(given_folder, source, output, {**told, "trust": trust or None}, asked)
+        given["shard"] = {"part": shard, "command": command}
     parts = run_bundle(root, names, given, recorded, trust).parser
     record, problems = (parts.get_parsed_content(name) for name in ("record", "problems"))
     rows = [{"case": case, "mask": str(record.files[case])} for case in record.cases_done]
     cases = pd.DataFrame(rows, columns=["case", "mask"])
-    return Predicted(absolute(output), cases, problems.found)
+    problems_in = None if shard is None else record.home
+    return Predicted(absolute(output), cases, problems.found, shard, problems_in)
+
+
+def _command(
+    folder: Any,
+    source: str | Path,
+    output: str | Path,
+    options: Mapping[str, Any],
+    settings: Mapping[str, Any],
+) -> str:
+    """The command of a prediction as a shell takes it, from whatever working directory."""
+
+    def text(value: Any) -> str:
+        if isinstance(value, str | Path) and Path(value).exists():
+            return str(absolute(value))
+        if isinstance(value, Mapping):
+            return json.dumps(dict(value), default=str)
+        if isinstance(value, list | tuple) and all(isinstance(one, str | Path) for one in value):
+            return ",".join(map(text, value))
+        return str(value)
+
+    models = _models(folder)
+    words = ["python", "-m", "metaseg_monai", "predict", ",".join(map(text, models))]
+    words += ["--source", str(absolute(source)), "--output", str(absolute(output))]
+    for name, value in {**options, **settings}.items():
+        words += [f"--{name}", text(value)] if value is not None else []
+    return " ".join(map(quote, words))
 
 
 def _models(given: str | Path | Sequence[str | Path]) -> list[str | Path]:
     """The folders of one model, or of those of an ensemble.
 
-    >>> _models("runs/fold0, runs/fold1")
-    ['runs/fold0', 'runs/fold1']
+    >>> _models("runs/fold0")
+    ['runs/fold0']
     """
     if isinstance(given, str) and "," in given and not Path(given).exists():
         given = [part.strip() for part in given.split(",") if part.strip()]

@@ -23,7 +23,12 @@ from metaseg_monai.training.handlers import (
     higher_is_better,
     lower_is_better,
 )
-from metaseg_monai.training.loader import ReplayDataset, joined_dataset, training_loader
+from metaseg_monai.training.loader import (
+    ReadAhead,
+    ReplayDataset,
+    joined_dataset,
+    training_loader,
+)
 from metaseg_monai.training.processes import end_processes
 from metaseg_monai.training.sampling import EpochDraw
 from metaseg_monai.training.schedules import StepOnPlateau, cyclic_schedule
@@ -47,6 +52,7 @@ __all__ = [
     "MovingAverage",
     "PrepareBatchHeads",
     "PrepareBatchMeta",
+    "ReadAhead",
     "RecordTrained",
     "RefuseTrained",
     "ReplayDataset",

@@ -2,7 +2,8 @@
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -196,6 +197,40 @@ def _random_parts(transform: Any) -> list[str]:
         return [name for part in transform.transforms for name in _random_parts(part)]
     is_random = isinstance(transform, (Randomizable, RandomizableTrait))
     return [type(transform).__name__] if is_random else []
+
+
+AHEAD_BYTES = 1 << 30  # of a batch, behind which the next is read only when it was let go
+
+
+class ReadAhead(DataLoader[Any]):
+    """Batches, of which the next is read in a thread while the last one is worked on.
+
+    Batches and their order are those of `DataLoader`, and what reading raises is raised where the
+    batch is taken. One batch more is held than without; none behind one whose `image` has more
+    than a GiB. Arguments are those of `DataLoader`, whose loading processes it does not take.
+
+    >>> list(ReadAhead([{"image": torch.ones(1)}] * 3, batch_size=2))[1]["image"].shape
+    torch.Size([1, 1])
+    """
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        """Yield the batches."""
+        batches = super().__iter__()
+        with ThreadPoolExecutor(1, "read") as pool:
+            coming = pool.submit(next, batches, None)
+            while (batch := coming.result()) is not None:
+                image = batch.get("image") if isinstance(batch, Mapping) else None
+                large = isinstance(image, Tensor) and _bytes(image) > AHEAD_BYTES
+                if not large:
+                    coming = pool.submit(next, batches, None)
+                yield batch
+                del batch, image
+                if large:
+                    coming = pool.submit(next, batches, None)
+
+
+def _bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
 
 
 class EpochBatchSampler(Sampler[list[Key]]):
