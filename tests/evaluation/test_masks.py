@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import threading
 import weakref
 
 import nibabel as nib
@@ -28,6 +29,7 @@ from metaseg_monai.inferers import SlidingWindowMetadataInferer, sliding
 from metaseg_monai.tables.find import find_cases
 from metaseg_monai.training import VolumeBatches, collate_cases
 from metaseg_monai.transforms import (
+    AsMaskd,
     AxialVolumed,
     LoadCased,
     ResampleToSpacingd,
@@ -366,3 +368,37 @@ def test_a_full_disk_is_told_and_finished_masks_stay(two, monkeypatch, caplog):
         predict(two)[0].run()
     assert (two / "out" / "v.nii").is_file()
     assert "planes miss" not in caplog.text  # all planes of w came
+
+
+def test_a_mask_is_written_while_the_next_is_made_and_its_fault_ends_the_run(
+    run, tmp_path, monkeypatch
+):
+    items = [{"case": name, "image": str(tmp_path / f"{name}.tif")} for name in "abc"]
+    for item in items:
+        tifffile.imwrite(item["image"], np.zeros((4, 5), np.uint8))
+    began, write = [], masks.write_mask
+    may_end = threading.Event()
+
+    def slowly(mask, path, like):
+        began.append(path.name[-5])
+        assert may_end.wait(10)
+        if path.name.endswith("b.tif"):
+            raise OSError(28, "No space left on device", str(path))
+        write(mask, path, like)
+
+    monkeypatch.setattr(masks, "write_mask", slowly)
+
+    def of_the_second(item):
+        if item["case"] == "b":  # the first is being written still
+            may_end.set()
+        return item
+
+    zeros = {"image": torch.zeros(1, 1, 4, 5)}
+    pairs = [
+        ({**zeros, "case": [item["case"]]}, {"pred": torch.zeros(1, 2, 4, 5)}) for item in items
+    ]
+    handler = SaveMasks(tmp_path / "masks", [AsMaskd(), of_the_second])
+    with pytest.raises(DataError, match="No space left"):
+        run(handler, pairs, items)
+    assert began == ["a", "b"]
+    assert [path.name for path in (tmp_path / "masks").glob("*.tif")] == ["a.tif"]

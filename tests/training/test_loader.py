@@ -1,6 +1,9 @@
 """Cases are seen in the same order and with the same draws, however often a run is resumed."""
 
+import gc
 import random
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -19,9 +22,10 @@ from monai.transforms import (
     RandGaussianNoised,
     RandSpatialCropd,
 )
+from torch.utils.data import Dataset
 
-from metaseg_monai.errors import ConfigError
-from metaseg_monai.training import ReplayDataset, processes, training_loader
+from metaseg_monai.errors import ConfigError, DataError
+from metaseg_monai.training import ReadAhead, ReplayDataset, loader, processes, training_loader
 from metaseg_monai.training.loader import EpochBatchSampler
 
 
@@ -277,3 +281,68 @@ def test_history_is_not_kept_in_the_random_chain_and_is_kept_again_behind_it():
     with pytest.raises(RuntimeError, match="applying transform"):
         dataset[1]
     assert get_track_meta()
+
+
+# Reading ahead
+
+
+class Slow(Dataset):
+    """Items whose reading waits until it is allowed to, and notes when it began."""
+
+    def __init__(self, count, size=1):
+        self.count, self.size = count, size
+        self.begun, self.go = [], threading.Event()
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, index):
+        self.begun.append(index)
+        if index == self.count - 1 and self.count > 3:
+            raise DataError("the last one is damaged")
+        return {"image": torch.full((self.size,), float(index)), "case": str(index)}
+
+
+def until(condition):
+    for _ in range(200):
+        if condition():
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def test_one_batch_is_read_ahead_and_no_more():
+    items = Slow(3)
+    batches = iter(ReadAhead(items, batch_size=1))
+    for index in range(3):
+        batch = next(batches)
+        assert batch["case"] == [str(index)]
+        assert until(lambda: len(items.begun) == min(index + 2, 3))  # noqa: B023
+    assert next(batches, None) is None
+
+
+def test_none_is_read_behind_a_large_batch(monkeypatch):
+    monkeypatch.setattr(loader, "AHEAD_BYTES", 3)
+    items = Slow(3)
+    batches = iter(ReadAhead(items, batch_size=1))
+    next(batches)
+    time.sleep(0.05)
+    assert items.begun == [0]
+    assert [batch["case"] for batch in batches] == [["1"], ["2"]]
+
+
+def test_what_reading_ahead_raises_comes_with_its_batch():
+    items = Slow(4)
+    batches = iter(ReadAhead(items, batch_size=2))
+    assert next(batches)["case"] == ["0", "1"]
+    with pytest.raises(DataError, match="damaged"):
+        next(batches)
+
+
+def test_whoever_stops_early_leaves_no_thread():
+    before = threading.active_count()
+    for batch in ReadAhead(Slow(3), batch_size=1):
+        assert batch["case"] == ["0"]
+        break
+    gc.collect()
+    assert until(lambda: threading.active_count() == before)
