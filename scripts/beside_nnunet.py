@@ -16,6 +16,7 @@ from typing import Any
 import fire
 import nibabel as nib
 import numpy as np
+import pandas as pd
 import tifffile
 import torch
 
@@ -213,25 +214,94 @@ def back(
     return f"case mean F1 {mean.mean:.3f} ({mean.low:.3f} to {mean.high:.3f}): {output}"
 
 
-def compare(first: str, second: str) -> str:
-    """Tell the difference of two evaluated folders by case, with its paired interval.
+def compare(first: Any, second: Any, margin: float | None = None) -> str:
+    """Tell the difference of two evaluated models by case, with its paired interval.
 
     Example:
-        python scripts/beside_nnunet.py compare runs/mine/none "runs/mine/nnU-Net 2D"
+        python scripts/beside_nnunet.py compare runs/mine/none "runs/mine/nnU-Net 2D" --margin 0.01
 
     Args:
-        first: folder with counts.csv.
+        first: folder with counts.csv, or several of folds, with commas.
         second: another one, of the same cases.
+        margin: difference of the Dice that does not matter; the verdict is then told, too.
     """
-    tests = []
-    for folder in (first, second):
-        counts = read_counts(Path(folder) / "counts.csv")
-        tests.append(case_f1(counts[counts["mode"] == "normal"]))
-    found = compare_cases(tests[0], tests[1])
-    return (
-        f"{first} minus {second}: {found.mean:+.3f} ({found.low:+.3f} to {found.high:+.3f}), "
-        f"{found.cases} cases of {found.groups} groups"
+    found = differences(_listed(first), _listed(second), margin)
+    verdict = f": {found['verdict']}" if margin is not None else ""
+    return f"{first} minus {second}{verdict}. {found['text']}"
+
+
+def differences(
+    first: Sequence[str], second: Sequence[str], margin: float | None = None
+) -> dict[str, Any]:
+    """The Dice of each case with true metadata, first minus second.
+
+    Compared are the cases whose label holds foreground: averaged within each group, the interval
+    draws groups. Of the others it is told on how many a model found what is not there.
+
+    Args:
+        first: folders with counts.csv, which together have every case once.
+        second: the same cases of another model.
+        margin: see `verdict_of`.
+
+    Raises:
+        DataError: the cases differ, one stands twice, or none has foreground.
+    """
+    tables = [_normal(one) for one in (first, second)]
+    cases = [case_f1(one) for one in tables]
+    sizes = [one.assign(size=one["tp"] + one["fn"]).groupby("case")["size"].sum() for one in tables]
+    if not sizes[0].sort_index().equals(sizes[1].sort_index()):
+        raise DataError(
+            f"{listing(first)} and {listing(second)}: other cases, or other labels of them; give "
+            "models that were tested on the same"
+        )
+    full = sizes[0][sizes[0] > 0].index
+    if full.empty:
+        raise DataError(f"{listing(first)}: no case has foreground in its label")
+    kept = [one[one["case"].isin(full)] for one in cases]
+    found = compare_cases(kept[0], kept[1])
+    means = [float(one["f1"].mean()) for one in kept]
+    alarms = [
+        int((one[~one["case"].isin(full)].groupby("case")["fp"].sum() > 0).sum()) for one in tables
+    ]
+    empty = len(sizes[0]) - len(full)
+    text = (
+        f"Dice {means[0]:.3f} and {means[1]:.3f}, difference {found.mean:+.3f} "
+        f"({found.low:+.3f} to {found.high:+.3f}), {found.cases} cases of {found.groups} groups"
     )
+    if empty:
+        text += f"; of {empty} cases without foreground {alarms[0]} and {alarms[1]} were given some"
+    told = {"dice": means, "difference": found.mean, "low": found.low, "high": found.high}
+    told |= {"cases": found.cases, "groups": found.groups, "p_permutation": found.p_permutation}
+    told |= {"empty": empty, "empty_with_false_positives": alarms, "text": text}
+    if margin is not None:
+        told |= {"margin": margin, "verdict": verdict_of(found.low, found.high, margin)}
+    return told
+
+
+def verdict_of(low: float, high: float, margin: float) -> str:
+    """What an interval of a difference says of the first against the second.
+
+    No worse: all of it lies above minus the margin. Worse: it reaches below that, and lies below 0.
+
+    >>> verdict_of(-0.004, 0.02, 0.01), verdict_of(-0.03, -0.001, 0.01)
+    ('no worse', 'worse')
+    >>> verdict_of(-0.03, 0.02, 0.01), verdict_of(math.nan, math.nan, 0.01)
+    ('cannot tell', 'cannot tell')
+    """
+    if low > -margin:
+        return "no worse"
+    return "worse" if low <= -margin and high < 0 else "cannot tell"
+
+
+def _normal(folders: Sequence[str]) -> pd.DataFrame:
+    counts = pd.concat([read_counts(Path(one) / "counts.csv") for one in folders])
+    counts = counts[counts["mode"] == "normal"]
+    if (twice := counts.duplicated(["case", "class"])).any():
+        raise DataError(
+            f"{listing(folders)}: case {counts['case'][twice].iloc[0]} stands twice; give each "
+            "fold once"
+        )
+    return counts
 
 
 def _splits(read: Mapping[str, Any]) -> tuple[CaseTable, list[dict[str, list[str]]]]:

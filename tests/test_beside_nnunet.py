@@ -1,6 +1,7 @@
 """Our cases in nnU-Net's form, and its masks in a study's report."""
 
 import json
+import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -14,7 +15,11 @@ from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.evaluation import read_cases, read_counts
 from metaseg_monai.evaluation.provenance import check_results
 from metaseg_monai.files import file_sha256
-from metaseg_monai.reporting.runs import read_single_runs
+from metaseg_monai.reporting.runs import read_results, read_single_runs
+from metaseg_monai.sharing.nnunet import SPENT
+from metaseg_monai.sharing.study import study
+from metaseg_monai.simulate import generate_synthetic_shapes
+from tests.sharing.test_nnunet import PYTHON, nnunet_environment
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 beside = import_module("scripts.beside_nnunet")
@@ -167,3 +172,92 @@ def test_each_fold_is_tested_by_weights_of_its_own(data, write_csv):
     counts = read_counts(root / "out" / "counts.csv")
     assert list(counts["case"]) == ["images_0", "images_1", "images_2"]
     assert set(counts["split"]) == {"test"}
+
+
+def scored(folder, scores, write_csv):
+    """A folder with the counts of one pixel more or less; (true, found, both) of each case."""
+    folder.mkdir(parents=True)
+    rows = []
+    for case, (true, found, both) in scores.items():
+        cells = {"case": case, "group": case[0], "split": "test", "mode": "normal"}
+        cells |= {"domain": "all", "class": 1, "tp": both, "fp": found - both}
+        rows.append({**cells, "fn": true - both, "tn": 100})
+    write_csv(folder / "counts.csv", rows)
+    return str(folder)
+
+
+def test_verdict_is_about_cases_with_foreground_and_tells_false_ones(tmp_path, write_csv):
+    truth = {f"{group}{number}": 20 for group in "abcdefgh" for number in range(2)} | {"z0": 0}
+    good = {case: (true, true, true) for case, true in truth.items()}
+    bad = {case: (true, true + 4, true) for case, true in truth.items()}
+    folds = [dict(list(good.items())[:9]), dict(list(good.items())[9:])]
+    ours = [scored(tmp_path / f"o{k}", one, write_csv) for k, one in enumerate(folds)]
+    theirs = scored(tmp_path / "t", bad, write_csv)
+    found = beside.differences(ours, [theirs], 0.01)
+    assert (found["verdict"], found["cases"], found["groups"]) == ("no worse", 16, 8)
+    assert found["difference"] == pytest.approx(1 - 40 / 44)
+    assert (found["empty"], found["empty_with_false_positives"]) == (1, [0, 1])
+    assert "worse. Dice 0.909 and 1.000" in beside.compare(theirs, ",".join(ours), margin=0.01)
+    assert beside.differences(ours, ours, 0.01)["verdict"] == "no worse"
+    with pytest.raises(DataError, match="stands twice"):
+        beside.differences([ours[0], ours[0]], [theirs])
+    with pytest.raises(DataError, match="other cases, or other labels"):
+        beside.differences(ours[:1], [theirs])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.skipif(not PYTHON, reason="METASEG_NNUNET_PYTHON names no Python with nnunetv2")
+def test_from_a_table_through_the_real_nnunet_to_the_row_of_a_study(tmp_path, bundle, tiny):
+    shapes = tmp_path / "shapes"
+    generate_synthetic_shapes(output=shapes, train=6, val=2, test=4, size=32)
+    (shapes / "generated.json").unlink()
+    schema = bundle / "configs" / "schema.json"
+    settings = {name: one for name, one in tiny.items() if name != "table#path"}
+    planned = {
+        "name": "s",
+        "bundle": str(bundle),
+        "settings": {**settings, "dataset_dir": str(shapes), "modes": ["normal"]},
+        "conditions": ["none"],
+        "seeds": [5],
+        "elsewhere": ["nnU-Net 2D"],
+        "protocol": {"comparisons": [["none", "nnU-Net 2D"]]},
+    }
+    (tmp_path / "study.json").write_text(json.dumps(planned))
+    runs = tmp_path / "runs"
+    study(str(tmp_path / "study.json"), output=runs, workers=1, threads=1)
+
+    beside.to(str(shapes), str(tmp_path / "nn"), "Dataset501_Shapes", str(schema))
+    raw = tmp_path / "nn" / "nnUNet_raw" / "Dataset501_Shapes"
+    environment = nnunet_environment(tmp_path, tmp_path / "nn")
+    environment |= {"METASEG_EPOCHS": "1", "METASEG_ITERATIONS": "2", "METASEG_SEED": "0"}
+
+    def call(*words, workers="0"):
+        own = {**environment, "nnUNet_n_proc_DA": workers}
+        done = subprocess.run([*map(str, words)], env=own, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+
+    plans = ("-p", "Small")
+    prepare = ("nnUNetv2_plan_and_preprocess", "-d", 501, "-c", "2d", "-np", 1, "-npfp", 1)
+    prepare += ("-gpu_memory_target", 0.1, "-overwrite_plans_name", "Small")
+    call(*prepare, workers="1")
+    trainer = ("-tr", "nnUNetTrainerShort", "-device", "cpu")
+    call("nnUNetv2_train", 501, "2d", 0, *plans, *trainer)
+    images, masks = raw / "imagesTs", tmp_path / "masks"
+    predict = ("nnUNetv2_predict", "-d", 501, "-c", "2d", "-f", 0, "-i", images, "-o", masks)
+    call(*predict, *plans, *trainer, "-npp", 1, "-nps", 1)
+    model = tmp_path / "nn" / "nnUNet_results" / raw.name / "nnUNetTrainerShort__Small__2d/fold_0"
+    spent = json.loads((model / SPENT).read_text())
+    assert (spent["steps"], spent["threads"], spent["seed"]) == (2, 1, 0)
+    assert spent["cpu_seconds"] > 0
+
+    row = runs / "elsewhere" / "nnU-Net 2D"
+    beside.back(str(raw), str(masks), str(model / "checkpoint_final.pth"), str(row))
+    results = read_results(runs)
+    assert results.conditions == ["none", "nnU-Net 2D"]
+    from metaseg_monai import report
+
+    report(runs)
+    page = (runs / "report.md").read_text()
+    assert "nnU-Net 2D" in page
+    assert "none - nnU-Net 2D" in page

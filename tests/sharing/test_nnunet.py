@@ -326,25 +326,18 @@ PYTHON = os.environ.get("METASEG_NNUNET_PYTHON")
 SHORT = '''
 import torch
 from metaseg_monai.sharing.nnunet_trainer.metadata_trainer import nnUNetTrainerMetadata
-from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 
 class Short:
     """Some minutes on one core: no augmentation, fast steps."""
 
     def __init__(self, plans, configuration, fold, dataset_json, device=None):
-        torch.manual_seed(0)
         super().__init__(plans, configuration, fold, dataset_json, device)
-        self.num_epochs, self.num_iterations_per_epoch = 20, 60
         self.num_val_iterations_per_epoch = 2
         self.initial_lr = 0.05
 
     def get_training_transforms(self, patch_size, rotation, scales, *more, **named):
         return self.get_validation_transforms(scales)
-
-
-class nnUNetTrainerShort(Short, nnUNetTrainer):
-    pass
 
 
 class nnUNetTrainerMetadataShort(Short, nnUNetTrainerMetadata):
@@ -392,6 +385,26 @@ with ours.network.told.images(ours.metadata.batch(["shape_000_disc", "shape_000_
         assert torch.equal(one, other)
 print("SAME", type(ours.network).__name__, len(own))
 """
+
+
+def nnunet_environment(folder, home):
+    """Variables for the commands of the real package, with nnU-Net's folders in `home`."""
+    environment = {
+        **os.environ,
+        **{f"nnUNet_{one}": str(home / f"nnUNet_{one}") for one in ("raw", "results")},
+        "nnUNet_preprocessed": str(home / "nnUNet_preprocessed"),
+        nnunet.EXTERNAL: nnunet.folder(),
+        "PATH": f"{Path(PYTHON).parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(Path(nnunet.__file__).parents[2]),
+        "nnUNet_def_n_proc": "1",
+        "OMP_NUM_THREADS": "1",
+    }
+    works = subprocess.run([PYTHON, "-c", "import torchvision"], capture_output=True).returncode
+    if works != 0:
+        (folder / "site").mkdir()
+        (folder / "site" / "sitecustomize.py").write_text(OPERATORS)
+        environment["PYTHONPATH"] += f"{os.pathsep}{folder / 'site'}"
+    return environment
 
 
 def draw_shapes(root):
@@ -457,26 +470,18 @@ def test_real_nnunet_learns_the_switch(tmp_path, schema):
     data, tasks = draw_shapes(tmp_path)
     MetadataSchema(schema.fields[:1]).save(tmp_path / "schema.json")
     write_tasks(tmp_path / "metadata.csv", tasks)
-    for name, text in (("short/short_trainers.py", SHORT), ("site/sitecustomize.py", OPERATORS)):
-        (tmp_path / name).parent.mkdir()
-        (tmp_path / name).write_text(text)
-    paths = {f"nnUNet_{one}": str(tmp_path / f"nnUNet_{one}") for one in ("raw", "results")}
-    root = str(Path(nnunet.__file__).parents[2])
+    (tmp_path / "short").mkdir()
+    (tmp_path / "short" / "short_trainers.py").write_text(SHORT)
     environment = {
-        **os.environ,
-        **paths,
-        "nnUNet_preprocessed": str(tmp_path / "nnUNet_preprocessed"),
+        **nnunet_environment(tmp_path, tmp_path),
         nnunet.EXTERNAL: os.pathsep.join([str(tmp_path / "short"), nnunet.folder()]),
         nnunet.TABLE: str(tmp_path / "metadata.csv"),
         nnunet.SCHEMA: str(tmp_path / "schema.json"),
         nnunet.AT: "all",
-        "PATH": f"{Path(PYTHON).parent}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": root,
-        "nnUNet_def_n_proc": "1",
+        nnunet.EPOCHS: "20",
+        nnunet.ITERATIONS: "60",
+        nnunet.SEED: "0",
     }
-    works = subprocess.run([PYTHON, "-c", "import torchvision"], capture_output=True).returncode
-    if works != 0:
-        environment["PYTHONPATH"] += f"{os.pathsep}{tmp_path / 'site'}"
 
     def call(*words, workers="0", refused=False):
         own = {**environment, "nnUNet_n_proc_DA": workers}
