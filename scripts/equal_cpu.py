@@ -5,6 +5,7 @@ in an environment of its own (docs/nnunet.md). What is finished is kept: start i
 """
 
 import csv
+import math
 import os
 import shutil
 import signal
@@ -15,6 +16,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,9 +31,15 @@ from metaseg_monai.sharing.nnunet import SPENT, TRAINER_FOLDER
 from scripts.beside_nnunet import back, differences, to
 
 TRAINER, PLANS, CONFIGURATION = "nnUNetTrainerShort", "nnUNetPlansCpu", "2d"
+TRIAL = """import sys, torch
+from nnunetv2.run.run_training import get_trainer_from_args
+data, configuration, trainer, plans = sys.argv[1:]
+made = get_trainer_from_args(data, configuration, 0, trainer, plans, device=torch.device("cpu"))
+made.disable_checkpointing = True
+made.run_training()
+"""  # a training without the validation after it
 MORE_TIME = 1.05  # of nnU-Net's CPU time, that ours may take
 OURS, VERDICT, DRY = "ours", "verdict.json", 6
-SHORT = {"epochs": 2, "iterations": 2}  # of a dry run
 
 
 def run(
@@ -54,7 +62,7 @@ def run(
         nnunet: folder of the environment that nnU-Net is installed in.
         data: folder of the data sets; METASEG_DATA by default.
         workers: trainings beside each other, each with one thread.
-        dry_run: a few groups, two epochs of two steps: whether all of it works, no comparison.
+        dry_run: a few groups, narrow networks, two epochs of two steps: whether all of it works.
 
     Raises:
         ConfigError: a setting is wrong, or a command failed; what was finished is kept.
@@ -286,7 +294,7 @@ class Compared:
         when = {"provenance": "acquisition", "availability": "acquisition"}
         MetadataSchema([{**field, **when}]).save(self.table / "schema.json")
         changes = {
-            **{name: value for name, value in self.own["ours"].items() if name != "epochs"},
+            **{name: one for name, one in self.own["ours"].items() if name != "val_interval"},
             "domain": kind,
             "shuffle": {},
             "val_batch_size": 1,
@@ -307,30 +315,48 @@ class Compared:
 
     def ours(self) -> None:
         """Train and evaluate our network on every fold."""
-        own = self.given["ours"]
-        epochs = SHORT["epochs"] if self.dry else self.own["ours"]["epochs"]
-        interval = ["--val_interval", 1] if self.dry else []
-        command = [sys.executable, "-m", "metaseg_monai"]
+        epochs = once(self.home / OURS / "length.json", self._our_length)["epochs"]
         for fold in self.folds:
             place = self.home / OURS / f"fold{fold}"
 
             def train(place: Path = place, fold: int = fold) -> dict[str, Any]:
-                shutil.rmtree(place, ignore_errors=True)  # begun, and counted in no time
-                words = [*command, "train", own["bundle"], "--fold", fold, "--epochs", epochs]
-                words += ["--configuration", f"{own['configuration']},{self.table / 'ours.json'}"]
-                words += ["--variant", own["variant"], "--seed", self.given["seed"]]
-                words += ["--dataset_dir", self.table, "--output_dir", place, *interval]
-                words += [f"--schema_file={self.table / 'schema.json'}"]
-                words += [f"--columns_file={self.table / 'columns.json'}"]
-                spent = call(words, place.with_suffix(".train.log"))
-                return {**spent._asdict(), "epochs": epochs, "command": listed(words)}
+                spent, words = self._train(place, fold, epochs)
+                return {**spent._asdict(), "epochs": epochs, "command": words}
 
             def evaluate(place: Path = place) -> dict[str, Any]:
-                words = [*command, "evaluate", place, "--mirror", "[0,1]", "--modes", "normal"]
+                words = [sys.executable, "-m", "metaseg_monai", "evaluate", place]
+                words += ["--mirror", "[0,1]", "--modes", "normal"]
                 return call(words, place.with_suffix(".test.log"))._asdict()
 
             once(place.with_suffix(".train.json"), train)
             once(place.with_suffix(".test.json"), evaluate)
+
+    def _train(self, place: Path, fold: int, epochs: int) -> tuple[Spent, list[str]]:
+        own = self.given["ours"]
+        shutil.rmtree(place, ignore_errors=True)  # begun before, and counted in no time
+        words = [sys.executable, "-m", "metaseg_monai", "train", own["bundle"]]
+        words += ["--fold", fold, "--epochs", epochs, "--variant", own["variant"]]
+        words += ["--configuration", f"{own['configuration']},{self.table / 'ours.json'}"]
+        words += ["--dataset_dir", self.table, "--output_dir", place]
+        words += ["--seed", self.given["seed"], "--val_interval", self._interval]
+        words += ["--schema_file", self.table / "schema.json"]
+        words += ["--columns_file", self.table / "columns.json"]
+        return call(words, place.with_suffix(".train.log")), listed(words)
+
+    @property
+    def _interval(self) -> int:
+        """Epochs between two of our validations."""
+        return 1 if self.dry else int(self.own["ours"]["val_interval"])
+
+    def _our_length(self) -> dict[str, Any]:
+        """So many epochs as fill the CPU time, by what some more of them cost on fold 0."""
+        few, more = self._interval, 3 * self._interval
+        place = self.home / OURS / "length"
+        spent = [self._train(place, 0, epochs)[0].cpu_seconds for epochs in (few, more)]
+        each = max((spent[1] - spent[0]) / 2, 0.01)  # for the epochs from a validation to the next
+        wanted = 1 if self.dry else math.ceil(60 * self.given["ours"]["cpu_minutes"] / each)
+        shutil.rmtree(place)
+        return {"epochs": wanted * self._interval, "cpu_seconds_of_trials": spent}
 
     def theirs(self) -> None:
         """Plan and train nnU-Net, choose its form by the validation cases of fold 0, predict.
@@ -358,30 +384,43 @@ class Compared:
         prepared = self.nn / "nnUNet_preprocessed" / self.dataset
         planned = read_json(prepared / f"{PLANS}.json")
         for form, change in self.given["nnunet"]["forms"].items():
-            plans = {**planned, "plans_name": f"{PLANS}_{form}"}
-            if change:
+            plans = {**deepcopy(planned), "plans_name": f"{PLANS}_{form}"}
+            if change or self.dry:
+                features = 4 if self.dry else change["features"]
                 kept = plans["configurations"][CONFIGURATION]["architecture"]["arch_kwargs"]
                 most = max(kept["features_per_stage"])
                 kept["features_per_stage"] = [
-                    min(most, change["features"] * 2**stage) for stage in range(kept["n_stages"])
+                    min(most, features * 2**stage) for stage in range(kept["n_stages"])
                 ]
             write_json(prepared / f"{PLANS}_{form}.json", plans, indent=4)
         own = planned["configurations"][CONFIGURATION]
         return {**spent._asdict(), "batch_size": own["batch_size"], "patch": own["patch_size"]}
 
+    def _length(self, form: str) -> dict[str, Any]:
+        """So many epochs as fill the CPU time, by what two of three cost on fold 0."""
+        place = self._results(form) / "fold_0"
+        shutil.rmtree(place, ignore_errors=True)
+        words = [self.bin / "python", "-c", TRIAL, self.dataset, CONFIGURATION, TRAINER]
+        call([*words, f"{PLANS}_{form}"], self.home / f"{form}.length.log", self._told(3))
+        told = read_json(place / SPENT)["cpu_seconds_at_epochs"]
+        each = max((told[2] - told[0]) / 2, 0.01)
+        wanted = 2 if self.dry else math.ceil(60 * self.given["nnunet"]["cpu_minutes"] / each)
+        return {"epochs": wanted, "cpu_seconds_of_trials": told}
+
+    def _told(self, epochs: int) -> dict[str, str]:
+        """What our trainer in nnU-Net is told."""
+        iterations = 2 if self.dry else self.given["nnunet"]["iterations"]
+        told = {"EPOCHS": epochs, "ITERATIONS": iterations, "SEED": self.given["seed"]}
+        return self._variables({f"METASEG_{name}": str(one) for name, one in told.items()})
+
     def _trained(self, form: str, fold: int) -> dict[str, Any]:
         def train() -> dict[str, Any]:
-            length = SHORT if self.dry else self.own["nnunet"][form]
-            told = {
-                "METASEG_EPOCHS": str(length["epochs"]),
-                "METASEG_SEED": str(self.given["seed"]),
-            }
-            told["METASEG_ITERATIONS"] = str(length["iterations"])
+            epochs = once(self.home / f"{form}.length.json", lambda: self._length(form))["epochs"]
             place = self._results(form) / f"fold_{fold}"
             shutil.rmtree(place, ignore_errors=True)
             words = [self.bin / "nnUNetv2_train", self.dataset, CONFIGURATION, fold, "-tr", TRAINER]
             words += ["-p", f"{PLANS}_{form}", "-device", "cpu"]
-            spent = call(words, self.home / f"{form}{fold}.train.log", self._variables(told))
+            spent = call(words, self.home / f"{form}{fold}.train.log", self._told(epochs))
             found = read_json(place / "validation" / "summary.json")["foreground_mean"]["Dice"]
             more = {"spent": read_json(place / SPENT), "validation_dice": found}
             return {**spent._asdict(), **more, "command": listed(words)}

@@ -22,7 +22,8 @@ from metaseg_monai.simulate import generate_synthetic_shapes
 from tests.sharing.test_nnunet import PYTHON, nnunet_environment
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-beside = import_module("scripts.beside_nnunet")
+beside, equal = (import_module(f"scripts.{one}") for one in ("beside_nnunet", "equal_cpu"))
+PROTOCOL = Path(__file__).resolve().parents[1] / "docs" / "examples" / "equal_cpu" / "protocol.json"
 
 
 @pytest.fixture
@@ -261,3 +262,86 @@ def test_from_a_table_through_the_real_nnunet_to_the_row_of_a_study(tmp_path, bu
     page = (runs / "report.md").read_text()
     assert "nnU-Net 2D" in page
     assert "none - nnU-Net 2D" in page
+
+
+def test_a_command_tells_its_cpu_time_or_what_it_said_last(tmp_path):
+    work = (
+        "import os; n = sum(i * i for i in range(3_000_000)); print(os.environ['OMP_NUM_THREADS'])"
+    )
+    spent = equal.call([sys.executable, "-c", work], tmp_path / "a.log")
+    assert 0 < spent.cpu_seconds < 60
+    assert (tmp_path / "a.log").read_text() == "1\n"
+    idle = equal.call([sys.executable, "-c", "import time; time.sleep(1)"], tmp_path / "b.log")
+    assert idle.cpu_seconds < 0.9 < idle.wall_seconds
+    with pytest.raises(ConfigError, match=r"c\.log: ended with status 3:\nwhy"):
+        equal.call([sys.executable, "-c", "print('why'); exit(3)"], tmp_path / "c.log")
+
+
+def equal_run(tmp_path, chosen, ours, theirs, write_csv):
+    """What a finished run of one data set leaves, with these CPU seconds a fold."""
+    protocol = {"folds": 2, "margin": 0.01, "cpu_minutes": 20, "data": {"set": {}}}
+    (tmp_path / "protocol.json").write_text(json.dumps({"protocol": protocol, "dry_run": False}))
+    home, cases = tmp_path / "set", {}
+    for fold in range(2):
+        part = dict.fromkeys(["abcd", "efgh"][fold], (20, 20, 20))
+        cases |= part
+        scored(home / "ours" / f"fold{fold}", part, write_csv)
+        told = json.dumps({"cpu_seconds": ours})
+        (home / "ours" / f"fold{fold}.train.json").write_text(told)
+        told = json.dumps({"spent": {"cpu_seconds": theirs}})
+        (home / f"{chosen}{fold}.train.json").write_text(told)
+    scored(home / "back", cases, write_csv)
+    (home / "chosen.json").write_text(json.dumps({"form": chosen}))
+    return str(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "told"),
+    [
+        (1230, 1300, "set: no worse. Dice 1.000 and 1.000"),
+        (1100, 1300, "set: no verdict (a run took 18.3 of 20 CPU-minutes)"),
+        (1500, 1300, "set: no verdict (ours took more CPU time)"),
+    ],
+)
+def test_no_verdict_without_equal_time(tmp_path, write_csv, ours, theirs, told):
+    assert equal.compare(equal_run(tmp_path, "narrow", ours, theirs, write_csv)).startswith(told)
+
+
+def test_protocol_deals_each_group_to_one_fold(tmp_path, write_csv):
+    rows = [
+        {
+            "image": f"{n}.png",
+            "label": f"l{n}.png",
+            "patient": f"p{n // 2}",
+            "site": "ab"[n % 4 > 1],
+        }
+        for n in range(24)
+    ]
+    (tmp_path / "lgg_mri").mkdir()
+    write_csv(tmp_path / "lgg_mri" / "manifest.csv", rows)
+    protocol = json.loads(PROTOCOL.read_text())
+    made = equal.Compared("lgg_mri", protocol, tmp_path / "out", tmp_path, tmp_path, False)
+    assert made._table() == {"cases": 24, "groups": 12, "cases_of_folds": [8, 8, 8]}
+    table = (tmp_path / "out" / "data" / "table.csv").read_text().splitlines()[1:]
+    folds = {}
+    for line in table:
+        cells = line.split(",")
+        folds.setdefault(cells[2], set()).add(cells[-1])
+    assert len(folds) == 12
+    assert all(len(one) == 1 for one in folds.values())
+    again = equal.Compared("lgg_mri", protocol, tmp_path / "again", tmp_path, tmp_path, False)
+    again._table()
+    assert (tmp_path / "again/data/table.csv").read_text().splitlines()[1:] == table
+
+
+@pytest.mark.slow
+@pytest.mark.real_data
+@pytest.mark.timeout(3600)
+@pytest.mark.skipif(not PYTHON, reason="METASEG_NNUNET_PYTHON names no Python with nnunetv2")
+def test_dry_run_of_the_protocol(tmp_path):
+    places = {"output": str(tmp_path / "out"), "nnunet": str(Path(PYTHON).parents[1])}
+    told = equal.run(str(PROTOCOL), **places, dry_run=True)
+    assert told.count("a dry run") == 2
+    assert equal.run(str(PROTOCOL), **places, dry_run=True) == told  # all of it is there
+    with pytest.raises(ConfigError, match="runs of another protocol"):
+        equal.run(str(PROTOCOL), **places)

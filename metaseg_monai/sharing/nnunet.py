@@ -524,6 +524,8 @@ def predict(
     """
     if out_of_range not in (None, "error", "flag"):
         raise ConfigError(f"--out_of_range {out_of_range}: expected error or flag")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("--device cuda: PyTorch finds no GPU here; give --device cpu")
     home = Path(model)
     facts = _facts_of_model(home)
     used = _folds(home, folds, checkpoint)
@@ -602,7 +604,10 @@ def _folds(home: Path, folds: Any, checkpoint: str) -> tuple[int | str, ...]:
     given = folds.split(",") if isinstance(folds, str) else folds
     if given is not None:
         given = given if isinstance(given, list | tuple) else [given]
-        used = tuple("all" if str(one).strip() == "all" else int(one) for one in given)
+        texts = [str(one).strip() for one in given]
+        if wrong := [one for one in texts if one != "all" and not one.isdecimal()]:
+            raise ConfigError(f"--folds {wrong[0]}: expected numbers, as 0,1,2, or all")
+        used = tuple("all" if one == "all" else int(one) for one in texts)
     else:
         there = (path.parent.name for path in home.glob(f"fold_*/{checkpoint}"))
         used = tuple(sorted(int(name[5:]) for name in there if name[5:].isdigit()))

@@ -285,9 +285,9 @@ def test_weights_of_another_schema_are_refused(facts):
             nnunet.check_same_facts(facts, other, "checkpoint.pth")
 
 
-def test_predict_refuses_before_nnunet_is_needed(tmp_path, facts, environment, capsys):
+def test_predict_refuses_before_nnunet_is_needed(tmp_path, facts, environment, capsys, monkeypatch):
     call = {"source": tmp_path / "images", "output": tmp_path / "out"}
-    call |= {"table": environment[nnunet.TABLE]}
+    call |= {"table": environment[nnunet.TABLE], "device": "cpu"}
     with pytest.raises(ConfigError, match="no trained model"):
         nnunet.predict(tmp_path, **call)
     (tmp_path / "plans.json").write_text("{}")
@@ -302,8 +302,13 @@ def test_predict_refuses_before_nnunet_is_needed(tmp_path, facts, environment, c
         (tmp_path / f"fold_{fold}" / "checkpoint_final.pth").touch()
     with pytest.raises(ConfigError, match="'fold_2'"):
         nnunet.predict(tmp_path, **call, folds="0,2")
+    with pytest.raises(ConfigError, match="--folds first: expected numbers"):
+        nnunet.predict(tmp_path, **call, folds="first")
     with pytest.raises(DataError, match="no images CASE_0000"):
         nnunet.predict(tmp_path, **call)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match="give --device cpu"):
+        nnunet.predict(tmp_path, **{**call, "device": "cuda"})
     with pytest.raises(SystemExit, match="2"):
         nnunet.main(["predict", *(f"--{key}={value}" for key, value in call.items()), "--model=x"])
     assert "error: x: no trained model" in capsys.readouterr().err

@@ -77,7 +77,8 @@ class nnUNetTrainerMetadata(nnUNetTrainerShort):  # noqa: N801  (nnU-Net's way o
         """Return nnU-Net's augmentation; without scaling where that makes a field wrong."""
         transforms = nnUNetTrainer.get_training_transforms(*settings, **named)
         if self.facts["scaled"]:
-            spatial = [one for one in transforms.transforms if isinstance(one, SpatialTransform)]
+            every = [one for one in transforms.transforms if isinstance(one, SpatialTransform)]
+            spatial = [one for one in every if hasattr(one, "p_scaling")]
             if not spatial:
                 raise ConfigError(
                     f"{listing(self.facts['scaled'])}: scaling an image makes it wrong, and this "
