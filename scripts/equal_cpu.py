@@ -17,10 +17,12 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import fire
+from beside_nnunet import back, differences, to
 
 from metaseg_monai.errors import ConfigError, DataError, MetasegError
 from metaseg_monai.files import file_sha256, read_json, write_json
@@ -28,7 +30,6 @@ from metaseg_monai.metadata import MetadataSchema
 from metaseg_monai.prepare.splits import dealt
 from metaseg_monai.rows import write_table
 from metaseg_monai.sharing.nnunet import SPENT, TRAINER_FOLDER
-from scripts.beside_nnunet import back, differences, to
 
 TRAINER, PLANS, CONFIGURATION = "nnUNetTrainerShort", "nnUNetPlansCpu", "2d"
 TRIAL = """import sys, torch
@@ -53,7 +54,7 @@ def run(
     """Train, predict and compare what the protocol says, two trainings at a time.
 
     Example:
-        python -m scripts.equal_cpu run --protocol docs/examples/equal_cpu/protocol.json \
+        python scripts/equal_cpu.py run --protocol docs/examples/equal_cpu/protocol.json \
 --output runs/equal_cpu --nnunet nnunet-env
 
     Args:
@@ -254,7 +255,6 @@ class Compared:
         """Write the table with its folds, and the cases in nnU-Net's form."""
         once(self.home / "data.json", self._table)
         if not (self.nn / "nnUNet_raw" / self.dataset / "dataset.json").is_file():
-            files = {one: str(self.table / f"{one}.json") for one in ("schema", "columns")}
             to(
                 table=str(self.table),
                 output=str(self.nn),
@@ -262,7 +262,8 @@ class Compared:
                 channels=self.own["channels"],
                 channel_names=self.own["channel_names"],
                 folds=len(self.folds),
-                **files,
+                schema=str(self.table / "schema.json"),
+                columns=str(self.table / "columns.json"),
             )
 
     def _table(self) -> dict[str, Any]:
@@ -370,7 +371,7 @@ class Compared:
         once(self.home / "chosen.json", lambda: {"form": best, "validation_dice": dice})
         for fold in self.folds:
             self._trained(best, fold)
-            once(self.home / f"{best}{fold}.test.json", lambda k=fold: self._predict(best, k))
+            once(self.home / f"{best}{fold}.test.json", partial(self._predict, best, fold))
         once(self.home / "back.json", lambda: self._back(best))
 
     def _plan(self) -> dict[str, Any]:

@@ -21,8 +21,8 @@ from metaseg_monai.sharing.study import study
 from metaseg_monai.simulate import generate_synthetic_shapes
 from tests.sharing.test_nnunet import PYTHON, nnunet_environment
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-beside, equal = (import_module(f"scripts.{one}") for one in ("beside_nnunet", "equal_cpu"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
+beside, equal = (import_module(one) for one in ("beside_nnunet", "equal_cpu"))
 PROTOCOL = Path(__file__).resolve().parents[1] / "docs" / "examples" / "equal_cpu" / "protocol.json"
 
 
