@@ -138,9 +138,9 @@ LISTED = {
         continuous_field cyclic_schedule joined_dataset training_loader""",
     "metaseg_monai.sharing.grow": "StartFrom",
     "metaseg_monai.evaluation": """
-        CalibrationBins CaseCounts CleanUpPredictions FieldEstimates KnownOfCases MaskRecord
-        ObjectScores PerCase PredictionSamples RecordEvaluation SaveMasks SaveObjects Shard
-        VolumeScores
+        CalibrationBins CaseCounts ChooseCleanUp CleanUpPredictions FieldEstimates KnownOfCases
+        MaskRecord ObjectScores PerCase PredictionSamples RecordEvaluation SaveMasks SaveObjects
+        Shard VolumeScores
         evaluation_items known_items results_folder""",
     "metaseg_monai.explain": "GateActivations GateFeatures RecordGates few_cases",
     "metaseg_monai.prepare": "KitsLayout kits_volumes",

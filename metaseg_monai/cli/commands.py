@@ -70,6 +70,7 @@ COMMANDS: Tree = {
     "merge": "metaseg_monai.sharing.merge:merge",
     "report": "metaseg_monai.sharing.study:report",
     "study": "metaseg_monai.sharing.study:study",
+    "clean-up": "metaseg_monai.sharing.run:clean_up",
     "explain": "metaseg_monai.sharing.run:explain",
     "estimate": "metaseg_monai.sharing.run:estimate",
     "new-bundle": "metaseg_monai.sharing.new_bundle:new_bundle",

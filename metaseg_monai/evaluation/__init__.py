@@ -1,5 +1,6 @@
 """What is measured of every case, in every test mode, written beside the weights."""
 
+from metaseg_monai.evaluation.clean_up import ChooseCleanUp, CleanUpPredictions
 from metaseg_monai.evaluation.estimates import FieldEstimates, known_items
 from metaseg_monai.evaluation.masks import SaveMasks
 from metaseg_monai.evaluation.modes import evaluation_items
@@ -20,11 +21,11 @@ from metaseg_monai.evaluation.provenance import RecordEvaluation, results_folder
 from metaseg_monai.evaluation.samples import PredictionSamples
 from metaseg_monai.evaluation.shards import Shard
 from metaseg_monai.evaluation.volume_table import VolumeScores, read_volumes
-from metaseg_monai.transforms.postprocessing import CleanUpPredictions
 
 __all__ = [
     "CalibrationBins",
     "CaseCounts",
+    "ChooseCleanUp",
     "CleanUpPredictions",
     "FieldEstimates",
     "KnownOfCases",

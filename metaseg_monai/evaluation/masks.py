@@ -75,8 +75,8 @@ class SaveMasks:
         inferer: of the windows, which is told to give classes where `postprocessing` begins with
             `AsMaskd` and nothing is resized: they take a byte a pixel, logits four for each class.
         probabilities: also write ``<mask>_probabilities.npz`` for each mask: `probabilities`,
-            float16 (K, *S) in the axes of the mask. They are those before any threshold; where a
-            clean-up changed a pixel they mean nothing. Two bytes a voxel and class are held.
+            float16 (K, *S) in the axes of the mask. They are those before any threshold and
+            clean-up. Two bytes a voxel and class are held.
 
     Attributes:
         home: folder that one process owns while it writes.
@@ -122,7 +122,7 @@ class SaveMasks:
 
         def classes(logits: Tensor) -> Tensor:
             refuse_non_finite(logits, batch["image"], engine.state)
-            return as_mask.classes(logits)
+            return as_mask.classes(logits, getattr(engine.state, "shift", 0.0))
 
         inferer.reduce = classes
 
@@ -142,7 +142,8 @@ class SaveMasks:
         item = self._items[case["case"]]
         self._record.saw(self._name(item), case)
         mask = self._mask(case)
-        soft = probabilities_of(case) if self.probabilities else None
+        plain = {**case, "pred": case.get("plain", case["pred"])}  # before any clean-up
+        soft = probabilities_of(plain) if self.probabilities else None
         if self._is_plane(item):
             self._put(item, np.asarray(mask), soft)
             return ()

@@ -91,6 +91,7 @@ class PerCase:
         own_while_running(engine, folder, "is writing results here")
         engine.add_event_handler(Events.STARTED, self.start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.collect)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.collect_late)
         if hasattr(self.measure, "metrics"):
             engine.add_event_handler(Events.EPOCH_COMPLETED, self.tell)
         engine.add_event_handler(Events.COMPLETED, self.write)
@@ -107,6 +108,11 @@ class PerCase:
         for case in cases_of(engine):
             self.found += self.measure(case)
 
+    def collect_late(self, engine: Engine) -> None:
+        """Measure the cases that a handler before kept to the end, see `CleanUpPredictions`."""
+        if getattr(engine.state, "cleaned", None):
+            self.collect(engine)
+
     def tell(self, engine: Engine) -> None:
         """Add the measure's metrics to those of the engine, which other handlers show."""
         engine.state.metrics |= self.measure.metrics(self.found)  # type: ignore[attr-defined]
@@ -122,7 +128,13 @@ class PerCase:
 
 
 def cases_of(engine: Engine) -> Iterator[dict[str, Any]]:
-    """Each case of the present batch, with what the evaluator made of it."""
+    """Each case of the present batch, with what the evaluator made of it.
+
+    Where a handler before cleaned predictions of volumes, they are the cases that it gives.
+    """
+    if (cleaned := getattr(engine.state, "cleaned", None)) is not None:
+        yield from cleaned
+        return
     batch = {**engine.state.batch, **engine.state.output}
     known = {k: values for k, values in batch.items() if values is not None and k != PROBLEM}
     for place in range(len(batch["case"])):

@@ -182,6 +182,8 @@ class MaskRecord:
             "images": [content_sha256(image) for image in images],
             "planes": [part.get("plane") for part in parts],
         } | ({"axis": first["axis"]} if "axis" in first else {})
+        if chosen := self._chosen():
+            told["clean_up"] = chosen
         text = json.dumps(told, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -346,6 +348,8 @@ class MaskRecord:
                 told |= {"weights_sha256": (weights or {}).get("weights_sha256"), "rows": rows}
                 told |= {"trained": self._trained(case), "guidance": self.settings.get("guidance")}
                 told |= {"plan": self.shard.plan}
+                if chosen := self._chosen():
+                    told["clean_up"] = chosen
                 if members := (weights or {}).get("members"):
                     told["members"] = members
                 if soft := self._soft(case):
@@ -365,6 +369,12 @@ class MaskRecord:
             case: of the batch, with the digests of its `pixels`.
         """
         self._seen.setdefault(name, set()).update(case.get("pixels", "").split())
+
+    def _chosen(self) -> Any:
+        """How masks are cleaned, where the weights say so and no setting does."""
+        own = self.settings.get("clean_up") is None and self.weights is not None
+        chosen = self.weights.recorded.get("clean_up") if own and self.weights else None
+        return chosen["rules"] if chosen else None
 
     def _soft(self, case: str) -> dict[str, str]:
         """How metadata of a case that are distributions were taken, by field."""

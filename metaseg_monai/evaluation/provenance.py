@@ -55,6 +55,7 @@ SAME = (
     "split",
     "settings",
     "left_out",
+    "clean_up",
 )  # of evaluations that are merged
 
 
@@ -86,8 +87,9 @@ class RecordEvaluation:
     the weights beside, and of its facts what a report asks), `split`, `table_sha256` (of the
     table's file), `data_sha256` (of the files of images and labels), `modes`, `asked` (as they were
     asked for), `images` (what they were to the weights: unseen, trained on, chosen by, or unknown),
-    `settings`, `log_sha256` of the training's log beside the weights, `soft` (how many cases had a
-    distribution for a field, by how it was taken: ``{field: {"mixed" or "drawn": cases}}``),
+    `settings`, `clean_up` (what was done to the masks, see `CleanUpPredictions`), `log_sha256` of
+    the training's log beside the weights, `soft` (how many cases had a distribution for a field, by
+    how it was taken: ``{field: {"mixed" or "drawn": cases}}``),
     `left_out` (why, by the names of cases that could not be read), and `files`: the SHA-256 by name
     of each. An evaluation of the same weights, table, images, labels, split and settings in other
     modes is added to the one that is there; what is left of any other is moved to ``previous/``.
@@ -156,6 +158,8 @@ class RecordEvaluation:
             "log_sha256": log_sha256(home_of(folder)),
             "left_out": {one.case: one.problem for one in getattr(engine.state, "problems", ())},
         }
+        if cleaned := getattr(engine.state, "clean_up", None):
+            content["clean_up"] = cleaned
         if soft := _soft(engine.state.dataloader.dataset.data, self.weights.schema):
             content["soft"] = soft
         with new_folder(folder / READY, replace=True) as part:
@@ -185,7 +189,7 @@ class RecordEvaluation:
     def _same(self, content: Mapping[str, Any]) -> dict[str, Any] | None:
         """The evaluation that is in the folder, if it is intact and differs in its modes alone."""
         old = _read_json(self.path)
-        other = any((old.get(key) or {}) != (content[key] or {}) for key in SAME)
+        other = any((old.get(key) or {}) != (content.get(key) or {}) for key in SAME)
         return None if other or why_changed(self.path.parent, old) else old
 
     def _weights_sha256(self) -> str:

@@ -171,6 +171,7 @@ def grow(
             new = workflow.parser.get_parsed_content("weights")
             processes.bare_network(new.network).load_state_dict(network.state_dict())
             facts = {**weights.recorded, **new.facts}
+            facts.pop("clean_up", None)  # it was chosen for the weights before
             facts |= {"grown": {"from": facts.pop("weights_sha256"), "entries": entries}}
             write_weights(part / "model.pt", new.network, facts)
         if (model / TRAINED_ON).is_file():

@@ -25,7 +25,7 @@ from metaseg_monai.bundle.run import (
     run_bundle,
     running,
 )
-from metaseg_monai.bundle.trust import BORN, RECORD, birth_of
+from metaseg_monai.bundle.trust import BORN, RECORD, birth_of, was_trained_here
 from metaseg_monai.errors import ConfigError, DataError, Problem, typed
 from metaseg_monai.evaluation import read_counts
 from metaseg_monai.evaluation.estimates import tell_estimate
@@ -35,7 +35,8 @@ from metaseg_monai.explain.draw import draw
 from metaseg_monai.files import absolute, file_sha256, read_json, readable, write_json
 from metaseg_monai.metadata.fields import UNKNOWN
 from metaseg_monai.metrics.scores import average_f1, case_mean_f1, pooled_f1, pooled_iou
-from metaseg_monai.training.weights import read_weights
+from metaseg_monai.owners import owned
+from metaseg_monai.training.weights import read_weights, write_fact
 
 logger = logging.getLogger(__name__)
 
@@ -275,6 +276,83 @@ def scores_by_mode(counts: pd.DataFrame) -> pd.DataFrame:
             "cases": mean.cases,
         }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("mode")
+
+
+@typed
+def clean_up(
+    folder: str | Path,
+    configuration: Any = None,
+    *,
+    off: bool = False,
+    trust: bool = False,
+    **settings: Any,
+) -> str:
+    """Choose on the validation cases how masks of a model are cleaned; write it into the model.
+
+    Tried are thresholds, of each class the largest object alone and smallest sizes, and filled
+    holes; a step is kept if it raises the mean case score of the validation cases, volumes as a
+    whole. evaluate and predict then clean masks so; --clean_up {} there takes the plain ones. Other
+    weights, such as those of a further training, do not inherit it.
+
+    Example:
+        python -m metaseg_monai clean-up runs/me
+        python -m metaseg_monai clean-up runs/me --off True
+
+    Args:
+        folder: of the model.
+        configuration: as for evaluate.
+        off: forget what was chosen before, and choose nothing.
+        trust: as for train.
+        settings: as for evaluate, such as --guidance 0.5.
+
+    Returns:
+        What was tried and kept, with the scores.
+
+    Raises:
+        ConfigError: no model's folder, or no such setting.
+        DataError: there are no validation cases, or none of them has a score.
+    """
+    home, weights = Path(folder), absolute(folder) / "model.pt"
+    if not weights.is_file():
+        raise ConfigError(f"{folder} holds no model.pt; give the folder of a trained model")
+    here = was_trained_here(home)
+    if off:
+        with owned(home, "is writing into the model here"):
+            write_fact(weights, "clean_up", None)
+            _born_again(home, here)
+        return f"masks of {folder} are not cleaned"
+    root, further, recorded = _known(folder, configuration, None)
+    names, doing = configs_of("train", "evaluate", more=further), "is choosing a clean-up here"
+    given = {**settings, "split": "val", "modes": ["normal"]}
+    recorded = {**recorded, "validate#handlers": CHOOSING}
+    with running(root, names, given, doing, recorded, trust) as workflow:
+        chosen = workflow.parser.get_parsed_content("validate#handlers#1").chosen
+        _born_again(home, here)
+    steps = [
+        f"  {json.dumps(one['step'])}: {one['score']:.4f}{', kept' if one['kept'] else ''}"
+        for one in chosen["steps"]
+    ]
+    told = f"{chosen['cases']} validation cases, mean case F1 {chosen['score_before']:.4f}"
+    return "\n".join([f"{told}; with", *steps, f"masks of {folder}: {json.dumps(chosen['rules'])}"])
+
+
+def _born_again(home: Path, here: bool) -> None:
+    """Let the record know weights that were trained here and got a further fact."""
+    if here:
+        record = read_json(home / RECORD)
+        write_json(home / RECORD, {**record, BORN: birth_of(home / "model.pt")})
+
+
+CHOOSING = [
+    {"_target_": "metaseg_monai.training.StopOnNonFinite"},
+    {
+        "_target_": "metaseg_monai.evaluation.ChooseCleanUp",
+        "weights": "@weights",
+        "classes": "@classes",
+    },
+    "@problems",
+    {"_target_": "metaseg_monai.training.RunProgress", "title": "clean-up", "unit": "image"},
+]
 
 
 @typed

@@ -26,6 +26,7 @@ from metaseg_monai.bundle.overrides import (
 from metaseg_monai.bundle.run import places_of, read_workflow, resolve_bundle, with_files_of
 from metaseg_monai.bundle.trust import Finding
 from metaseg_monai.errors import ConfigError, root_refusal
+from metaseg_monai.evaluation.clean_up import CleanUpPredictions
 from metaseg_monai.evaluation.modes import check_modes
 from metaseg_monai.evaluation.volume_table import VolumeScores
 from metaseg_monai.metadata.schema import MetadataSchema
@@ -35,7 +36,6 @@ from metaseg_monai.networks.variants import ALL_VARIANTS, EXPLAINED
 from metaseg_monai.study.design import EXPERTS, Study, fill_data_seed
 from metaseg_monai.study.worker import training_settings
 from metaseg_monai.tables.columns import ColumnMap
-from metaseg_monai.transforms.postprocessing import CleanUpPredictions
 
 CONFIGS = ("train.json", "evaluate.json")
 NAMED = ("dataset_dir", "schema_file", "columns_file")

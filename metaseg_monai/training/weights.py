@@ -241,6 +241,31 @@ def write_weights(path: str | Path, network: nn.Module, facts: Mapping[str, Any]
     write_copy(path, known)
 
 
+def write_fact(path: Path, name: str, fact: Any) -> None:
+    """Add a fact to weights, which stay as they are; None takes it away.
+
+    Args:
+        path: of a file by `write_weights`.
+        name: of the fact.
+        fact: plain value.
+
+    Raises:
+        CheckpointError: as `read_weights`, the weights are of an earlier release, or the file
+            cannot be written; the older one is intact.
+    """
+    state: Any
+    state, facts = read_weights(path)
+    if facts.get("earlier_form"):
+        raise CheckpointError(
+            f"{path} is of an earlier release, which takes no further facts; train anew"
+        )
+    others = {key: value for key, value in facts.items() if key != name}
+    known = others if fact is None else {**others, name: plain(fact, f"The fact {name}")}
+    state._metadata[""][KEY] = json.dumps(known)
+    write_checkpoint(path, state)
+    write_copy(path, known)
+
+
 def write_copy(path: Path, facts: Mapping[str, Any]) -> None:
     """Write the facts of weights as JSON beside them, for readers."""
     text = json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
@@ -506,7 +531,8 @@ class LoadWeights:
                 f"{self.path} and its members: two have the same weights; name each once"
             )
         together = hashlib.sha256("".join(sorted(digests)).encode()).hexdigest()
-        self.recorded = {**self.recorded, "weights_sha256": together, "members": digests}
+        own = {key: fact for key, fact in self.recorded.items() if key != "clean_up"}
+        self.recorded = {**own, "weights_sha256": together, "members": digests}
 
     def class_names(self, of_data: Mapping[int, str]) -> dict[int, str]:
         """The names of the classes: of the data at hand, else of those that were trained on.

@@ -1,13 +1,12 @@
 """From logits to the mask of the image's file, to objects, and masks without specks and holes."""
 
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from ignite.engine import Engine, Events
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from skimage.measure import label as connected_components
@@ -84,9 +83,14 @@ class AsMaskd(MapTransform):
         known = {"filename_or_obj": meta.get("filename_or_obj")}
         return {**data, "pred": MetaTensor(plain, affine=affine, meta=known)}
 
-    def classes(self, logits: Tensor) -> Tensor:
-        """The classes (B, 1, *S) of logits (B, K, *S), of images that need not be resized."""
-        maps = [torch.from_numpy(class_map(one, self.background)) for one in logits]
+    def classes(self, logits: Tensor, shift: float = 0.0) -> Tensor:
+        """The classes (B, 1, *S) of logits (B, K, *S), of images that need not be resized.
+
+        Args:
+            logits: of the images.
+            shift: added to those of the background, beside the threshold's own.
+        """
+        maps = [torch.from_numpy(class_map(one, self.background + shift)) for one in logits]
         return torch.stack(maps)[:, None]
 
 
@@ -158,7 +162,12 @@ def find_objects(logits: Tensor, settings: ObjectSettings, background: float = 0
     return number_objects(class_map(logits, background), len(logits), settings)
 
 
-def clean_up(mask: Mask, object_px: int = 0, hole_px: int = 0) -> Mask:
+def clean_up(
+    mask: Mask,
+    object_px: int | Mapping[int, int] = 0,
+    hole_px: int = 0,
+    largest: Sequence[int] = (),
+) -> Mask:
     """Remove small objects of each class, then fill small holes (thesis 4.2, after prediction).
 
     An object is a connected part of one class, pixels that touch at their corners included; it
@@ -169,8 +178,10 @@ def clean_up(mask: Mask, object_px: int = 0, hole_px: int = 0) -> Mask:
 
     Args:
         mask: (*S) classes, 0 = background; 2D or 3D.
-        object_px: objects of fewer pixels are removed; 0 or 1 keeps all.
+        object_px: objects of fewer pixels are removed; 0 or 1 keeps all. A mapping gives it by
+            class, of which those that are absent keep all.
         hole_px: holes of fewer pixels are filled; 0 or 1 keeps all.
+        largest: classes of which only the largest object stays, if that is not too small.
 
     Returns:
         (*S) of the same type.
@@ -192,20 +203,48 @@ def clean_up(mask: Mask, object_px: int = 0, hole_px: int = 0) -> Mask:
             "(H, W, D), the classes"
         )
     cleaned = mask.copy()
-    if object_px > 1:
+    limits = object_px if isinstance(object_px, Mapping) else {}
+    if largest or any(limit > 1 for limit in limits.values()):
+        parts, of, sizes = objects_of(mask)
+        removed = sizes < np.array([limits.get(int(number), 0) for number in of])
+        for number in largest:
+            own = np.flatnonzero(of == number)
+            removed[own[own != own[sizes[own].argmax()]] if own.size else own] = True
+        removed[0] = False
+        cleaned[removed[parts]] = 0
+    elif not isinstance(object_px, Mapping) and object_px > 1:
         cleaned[_small_parts(mask, mask.ndim, object_px) > 0] = 0
     if hole_px > 1:
         _fill(cleaned, hole_px)
     return cleaned
 
 
-def check_sizes(object_px: int, hole_px: int) -> None:
+def objects_of(mask: Mask) -> tuple[Mask, Mask, Mask]:
+    """Number the connected parts of each class of a mask.
+
+    Args:
+        mask: (*S) classes, 0 = background.
+
+    Returns:
+        The number of each pixel's part (*S), 0 in the background; of each number (N,) its class,
+        and its size in pixels.
+    """
+    parts = connected_components(mask, connectivity=mask.ndim, background=0)
+    sizes = np.bincount(parts.ravel())
+    of = np.zeros(len(sizes), mask.dtype)
+    of[parts.ravel()] = mask.ravel()
+    return parts, of, sizes
+
+
+def check_sizes(object_px: int | Mapping[int, int], hole_px: int) -> None:
     """Refuse sizes that are no whole numbers of pixels from 0.
 
     Raises:
         ConfigError: names the size.
     """
-    for name, size in {"object_px": object_px, "hole_px": hole_px}.items():
+    by_class = object_px if isinstance(object_px, Mapping) else {"": object_px}
+    sizes = {f"object_px {number}".strip(): size for number, size in by_class.items()}
+    for name, size in {**sizes, "hole_px": hole_px}.items():
         if isinstance(size, bool) or not isinstance(size, int) or size < 0:
             raise ConfigError(f"{name}={size!r}: expected a whole number of pixels from 0 (off)")
 
@@ -244,13 +283,14 @@ def _fill(mask: Mask, smallest_px: int) -> None:
 
 # Small objects and holes taken out of predictions, in testing and in prediction alike.
 
-SIZES = ("object_px", "hole_px")
-EXPECTED = (
-    f'expected {" and ".join(SIZES)}, as {{"object_px": 30, "hole_px": 30}}, or null for none'
-)
 
-
-def clean_logits(logits: Tensor, object_px: int, hole_px: int, background: float = 0.0) -> Tensor:
+def clean_logits(
+    logits: Tensor,
+    object_px: int | Mapping[int, int],
+    hole_px: int,
+    background: float = 0.0,
+    largest: Sequence[int] = (),
+) -> Tensor:
     """Change logits so that their best classes are the cleaned mask.
 
     Where the mask is changed, the new class takes the highest logit of the pixel and all others
@@ -263,6 +303,7 @@ def clean_logits(logits: Tensor, object_px: int, hole_px: int, background: float
         hole_px: see `object_px`.
         background: what is added to the logits of class 0 when masks are made of them, see
             `background_shift`; the best classes, and the highest logits, are those after that.
+        largest: see `clean_up`.
 
     Returns:
         float32 (B, K, *S), on the device of the logits.
@@ -273,7 +314,7 @@ def clean_logits(logits: Tensor, object_px: int, hole_px: int, background: float
     [5.0, 4.0]
     """
     if not logits.is_floating_point():
-        maps = [clean_up(one[0].cpu().numpy(), object_px, hole_px) for one in logits]
+        maps = [clean_up(one[0].cpu().numpy(), object_px, hole_px, largest) for one in logits]
         return torch.from_numpy(np.stack(maps))[:, None]
     logits = logits.float()  # below 1 apart, bfloat16 cannot tell large logits
     shift = torch.zeros(logits.shape[1], device=logits.device)
@@ -281,7 +322,7 @@ def clean_logits(logits: Tensor, object_px: int, hole_px: int, background: float
     shift = shift.view(1, -1, *[1] * (logits.ndim - 2))
     shifted = logits + shift if background else logits
     best = shifted.argmax(1)
-    masks = [clean_up(mask.cpu().numpy(), object_px, hole_px) for mask in best]
+    masks = [clean_up(mask.cpu().numpy(), object_px, hole_px, largest) for mask in best]
     cleaned = torch.stack([torch.from_numpy(mask) for mask in masks]).to(best.device)
     changed = (cleaned != best).unsqueeze(1)
     highest = shifted.amax(1, keepdim=True)
@@ -289,42 +330,3 @@ def clean_logits(logits: Tensor, object_px: int, hole_px: int, background: float
     new = classes.view_as(shift) == cleaned.unsqueeze(1)
     told = torch.where(new, highest, torch.minimum(shifted, highest - 1))
     return torch.where(changed, told - shift if background else told, logits)
-
-
-class CleanUpPredictions:
-    """Evaluator handler that removes small objects and fills small holes of predictions.
-
-    Handlers that are listed later (counts, samples, masks) see the cleaned prediction. What reads
-    probabilities, such as `CalibrationBins` or a watershed of the probability map, belongs before
-    it in the list. Sizes are in pixels of the network's image, after any resampling.
-
-    Args:
-        sizes: {"object_px": smallest object kept, "hole_px": smallest hole kept}, see
-            `clean_up`; one that is absent is off. None: all is off.
-        threshold: of the masks that are made of the predictions, as that of `AsMaskd`.
-
-    Raises:
-        ConfigError: no mapping, an unknown key, a size that is no whole number from 0, or the
-            threshold is not between 0 and 1.
-    """
-
-    def __init__(self, sizes: Mapping[str, int] | None, threshold: float = 0.5) -> None:
-        if sizes is not None and not isinstance(sizes, Mapping):
-            raise ConfigError(f"clean_up is {sizes!r}; {EXPECTED}")
-        unknown = sorted(map(str, set(sizes or {}) - set(SIZES)))
-        if unknown:
-            raise ConfigError(f"clean_up: unknown key {unknown[0]!r}; {EXPECTED}")
-        self.object_px, self.hole_px = ((sizes or {}).get(name, 0) for name in SIZES)
-        check_sizes(self.object_px, self.hole_px)
-        self.background = background_shift(threshold)
-
-    def attach(self, engine: Engine) -> None:
-        """Clean after every batch, unless all sizes are 0."""
-        if max(self.object_px, self.hole_px) > 1:
-            engine.add_event_handler(Events.ITERATION_COMPLETED, self)
-
-    def __call__(self, engine: Engine) -> None:
-        """Replace the logits of the batch by cleaned ones."""
-        output = engine.state.output
-        sizes = self.object_px, self.hole_px
-        output["pred"] = clean_logits(output["pred"], *sizes, self.background)

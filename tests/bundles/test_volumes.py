@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 
 import metaseg_monai as mm
+from metaseg_monai.bundle.trust import was_trained_here
 from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.evaluation import read_counts
 from metaseg_monai.evaluation.per_case import read_cases
 from metaseg_monai.evaluation.volume_table import read_volumes
+from metaseg_monai.sharing.run import clean_up
+from metaseg_monai.training.weights import write_fact
 
 FEW = {"network_def#channels": 4, "network_def#levels": 2, "epochs": 2, "metadata_dropout": 0.1}
 SHAPE = (20, 24, 5)  # as stored: to the right, to the front, to the head
@@ -124,3 +127,46 @@ def test_an_ensemble_of_folders_is_the_mean_of_its_members(cohort, tmp_path):
         mm.predict([models[0], models[0]], *asked)
     with pytest.raises(ConfigError, match=r"nowhere holds no model\.pt"):
         mm.predict([models[0], tmp_path / "nowhere"], *asked)
+
+
+def test_a_clean_up_is_chosen_on_validation_volumes_and_applied(cohort, tmp_path):
+    model = mm.train(
+        "kits21_tumour_slices_segmentation",
+        tmp_path / "model",
+        **settings_of(cohort, "axial"),
+    ).folder
+    mm.evaluate(model, modes=["normal"])
+    told = clean_up(model)
+    record = json.loads((model / "model.json").read_text())
+    chosen = record["clean_up"]
+    assert chosen["cases"] == 1
+    assert "1 validation cases, mean case F1" in told
+    assert was_trained_here(model)
+    voxels = np.prod(SHAPE)
+    write_fact(model / "model.pt", "clean_up", {**chosen, "rules": {"threshold": 0.001}})
+    mm.evaluate(model, modes=["normal"])  # every voxel is foreground
+    counts = read_counts(model / "counts.csv")
+    assert (counts["tp"] + counts["fp"] == voxels).all()
+    evaluation = json.loads((model / "evaluation.json").read_text())
+    assert evaluation["clean_up"] == {"threshold": 0.001}
+    scan, unknown = cohort / "scans" / "4_ct.nii.gz", "tumour_size_mm=unknown"
+    asked = {"save_probabilities": True}
+    (mask,) = mm.predict(model, scan, tmp_path / "masks", unknown, **asked).masks
+    assert np.asarray(nib.load(mask).dataobj).all()
+    assert '"threshold": 0.001' in (tmp_path / "masks" / "predicted.sha256").read_text()
+    soft = np.load(mask.with_name("4_ct_probabilities.npz"))["probabilities"]
+    (plain,) = mm.predict(model, scan, tmp_path / "plain", unknown, clean_up={}, **asked).masks
+    assert not np.asarray(nib.load(plain).dataobj).all()
+    same = np.load(plain.with_name("4_ct_probabilities.npz"))["probabilities"]
+    assert np.array_equal(soft, same)  # they are those before
+    rules = {"threshold": 0.001, "object_px": {"1": int(voxels) + 1}}  # more than any object has
+    write_fact(model / "model.pt", "clean_up", {**chosen, "rules": rules})
+    (mask,) = mm.predict(model, scan, tmp_path / "masks", unknown).masks
+    assert not np.asarray(nib.load(mask).dataobj).any()
+    rules["object_px"]["1"] -= 1
+    write_fact(model / "model.pt", "clean_up", {**chosen, "rules": rules})
+    (mask,) = mm.predict(model, scan, tmp_path / "masks", unknown).masks
+    assert np.asarray(nib.load(mask).dataobj).all()  # the volume is one object, no plane is
+    assert clean_up(model, off=True).endswith("are not cleaned")
+    (again,) = mm.predict(model, scan, tmp_path / "masks", unknown, **asked).masks
+    assert np.array_equal(nib.load(again).dataobj, nib.load(plain).dataobj)

@@ -1,17 +1,21 @@
 """Predictions are cleaned before they are counted, and probabilities read before are not."""
 
+from types import SimpleNamespace
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from ignite.engine import Engine, Events
 from skimage.measure import label
 
-from metaseg_monai.errors import ConfigError
+from metaseg_monai.errors import CheckpointError, ConfigError, DataError
+from metaseg_monai.evaluation import CaseCounts, PerCase
+from metaseg_monai.evaluation.clean_up import ChooseCleanUp, CleanUpPredictions, Rules
+from metaseg_monai.training.weights import read_weights, write_fact, write_weights
 from metaseg_monai.transforms import AsMaskd, clean_up
-from metaseg_monai.transforms.postprocessing import (
-    CleanUpPredictions,
-    background_shift,
-    clean_logits,
-)
+from metaseg_monai.transforms.postprocessing import background_shift, clean_logits
 
 
 def specks(classes=2):
@@ -133,19 +137,20 @@ def test_handlers_after_it_see_the_cleaned_prediction_and_those_before_it_do_not
 
 @pytest.mark.parametrize("sizes", [None, {}, {"object_px": 0, "hole_px": 0}])
 def test_it_is_off_without_sizes(sizes):
-    engine = Engine(lambda engine, batch: None)
-    CleanUpPredictions(sizes).attach(engine)
-    assert not engine.has_event_handler(CleanUpPredictions(sizes), Events.ITERATION_COMPLETED)
     assert counted(sizes, ["clean", "after"]) == {"after": 16}
 
 
 @pytest.mark.parametrize(
     ("sizes", "message"),
     [
-        ({"objects": 3}, "unknown key 'objects'; expected object_px and hole_px"),
+        ({"objects": 3}, "unknown key 'objects'; expected some of"),
         ({3: 3, "objects": 3}, "unknown key '3'"),
         ({"hole_px": -1}, "hole_px=-1"),
-        (30, r"clean_up is 30; expected object_px and hole_px, as \{.*\}, or null for none"),
+        (30, r"clean_up is 30; expected some of \{.*\}, .* or null for what was chosen"),
+        ({"largest": [0]}, "classes are numbers from 1"),
+        ({"object_px": {"one": 3}}, "classes are numbers from 1"),
+        ({"object_px": {"1": -3}}, "object_px 1=-3"),
+        ({"threshold": 1}, "threshold=1"),
         ("null", "clean_up is 'null'; expected"),
         (0, "clean_up is 0; expected"),
     ],
@@ -153,3 +158,178 @@ def test_it_is_off_without_sizes(sizes):
 def test_wrong_sizes_are_refused(sizes, message):
     with pytest.raises(ConfigError, match=message):
         CleanUpPredictions(sizes)
+
+
+def test_sizes_by_class_and_the_largest_alone():
+    mask = np.zeros((12, 12), np.uint8)
+    mask[1:4, 1:4], mask[6:8, 6:8], mask[10, 10] = 1, 1, 1
+    mask[1:3, 9:11], mask[6, 1] = 2, 2
+    small = clean_up(mask, {1: 2, 2: 5})
+    assert [int((small == number).sum()) for number in (1, 2)] == [13, 0]
+    largest = clean_up(mask, largest=[1, 2])
+    assert [int((largest == number).sum()) for number in (1, 2)] == [9, 4]
+    assert not clean_up(mask, {1: 10}, largest=[1])[mask == 1].any()
+    assert np.array_equal(clean_up(np.zeros_like(mask), largest=[1]), np.zeros_like(mask))
+
+
+class Facts:
+    """What a handler asks weights for."""
+
+    def __init__(self, path=None, **recorded):
+        self.path, self.recorded = path, recorded
+
+
+def volumes(tmp_path, count=3):
+    """Items, label and logits of volumes of 5 planes: a body, and a false speck through 2 planes.
+
+    Seen plane by plane the speck is the only object of one plane, where the body is not.
+    """
+    cases = []
+    for number in range(count):
+        path = tmp_path / f"{number}.nii.gz"
+        nib.save(nib.Nifti1Image(np.zeros((16, 16, 5), np.int16), np.eye(4)), path)
+        label = torch.zeros(16, 16, 5)
+        label[2:9, 2:9, :3] = 1
+        wrong = label.clone()
+        wrong[12:14, 12:14, 3:5] = 1
+        logits = torch.stack([1 - wrong, wrong]) * 4
+        for plane in range(5):
+            item = {"case": f"{number}_{plane}", "group": str(number), "split": "val"}
+            item |= {"mode": "normal", "domain": "all", "image": str(path)}
+            item |= {"volume": str(number), "plane": plane, "planes": 5}
+            cases.append((item, label[..., plane], logits[..., plane]))
+    return cases
+
+
+def engine_of(cases, size=2):
+    """An evaluator that gives the logits of cases in batches."""
+    names = ("case", "group", "split", "mode", "domain", "volume", "plane", "planes")
+
+    def batch(part):
+        known = {name: [item[name] for item, *_ in part] for name in names if name in part[0][0]}
+        known |= {"label": torch.stack([label for _, label, _ in part])[:, None]}
+        return {**known, "pred_of": torch.stack([logits for *_, logits in part])}
+
+    class Loader(list):
+        dataset = SimpleNamespace(data=[item for item, *_ in cases])
+
+    loader = Loader(batch(cases[at : at + size]) for at in range(0, len(cases), size))
+
+    def step(engine, data):
+        engine.state.batch = data
+        return {"pred": data["pred_of"]}
+
+    return Engine(step), loader
+
+
+def counted_volumes(tmp_path, cases, *handlers):
+    engine, loader = engine_of(cases)
+    for handler in handlers:
+        handler.attach(engine)
+    counts = PerCase(tmp_path / "counts.csv", CaseCounts(2))
+    counts.attach(engine)
+    engine.run(loader)
+    rows = pd.DataFrame(counts.measure._whole(counts.found))
+    return rows.set_index("case")
+
+
+def test_planes_are_cleaned_as_the_volume_they_make(tmp_path):
+    cases = volumes(tmp_path)
+    plain = counted_volumes(tmp_path, cases)
+    assert (plain["fp"] == 8).all()
+    cleaned = counted_volumes(tmp_path, cases, CleanUpPredictions({"largest": [1]}))
+    assert (cleaned["fp"] == 0).all()
+    assert (cleaned["tp"] == plain["tp"]).all()
+    by_size = counted_volumes(tmp_path, cases, CleanUpPredictions({"object_px": 9}))
+    assert (by_size["fp"] == 0).all()
+    kept = counted_volumes(tmp_path, cases, CleanUpPredictions({"object_px": 8}))  # 4 a plane
+    assert (kept["fp"] == 8).all()
+
+
+def test_planes_of_a_volume_that_lacks_some_come_at_the_end(tmp_path):
+    cases = volumes(tmp_path)
+    del cases[3]  # of the first volume; known to the dataset
+    engine, loader = engine_of(cases)
+    loader.dataset.data = [item for item, *_ in volumes(tmp_path)]
+    handler, counts = CleanUpPredictions({"largest": [1]}), PerCase(tmp_path / "c", CaseCounts(2))
+    handler.attach(engine)
+    counts.attach(engine)
+    engine.run(loader)
+    rows = pd.DataFrame(counts.measure._whole(counts.found)).set_index("case")
+    assert rows["tp"].tolist() == [147, 147, 147]
+    assert not rows["fp"].any()
+
+
+def test_steps_that_raise_the_case_score_are_kept_and_no_other(tmp_path):
+    weights = tmp_path / "model.pt"
+    write_weights(weights, torch.nn.Linear(2, 1), {"variant": "none"})
+    before = read_weights(weights)[1]
+    cases = volumes(tmp_path)
+    engine, loader = engine_of(cases)
+    chooser = ChooseCleanUp(Facts(weights), 2)
+    chooser.attach(engine)
+    engine.run(loader)
+    chosen = chooser.chosen
+    assert chosen["rules"] == {"largest": [1]}
+    assert chosen["score"] == 1
+    assert chosen["score_before"] == pytest.approx(2 * 147 / (2 * 147 + 8), abs=1e-6)
+    assert [one["kept"] for one in chosen["steps"]] == [False, True, False, False]
+    after = read_weights(weights)[1]
+    assert after == {**before, "clean_up": chosen}
+    applied = counted_volumes(tmp_path, cases, CleanUpPredictions(None, weights=Facts(**after)))
+    assert not applied["fp"].any()
+    off = counted_volumes(tmp_path, cases, CleanUpPredictions({}, weights=Facts(**after)))
+    assert off["fp"].all()
+    write_fact(weights, "clean_up", None)
+    assert read_weights(weights)[1] == before
+
+
+def test_a_threshold_and_holes_are_chosen_where_they_help(tmp_path):
+    write_weights(tmp_path / "model.pt", torch.nn.Linear(2, 1), {})
+    label = torch.zeros(16, 16)
+    label[3:12, 3:12] = 1
+    seen = label.clone()
+    seen[6:8, 6:8] = 0
+    odds = torch.where(seen > 0, 3.0, -3.0)
+    odds[0:2, 12:15] = 0.3  # a probability of .57
+    logits = torch.stack([torch.zeros(16, 16), odds])
+    names = {"case": "a", "group": "a", "split": "val", "mode": "normal", "domain": "all"}
+    cases = [({**names, "image": "a.png"}, label, logits)]
+    engine, loader = engine_of(cases)
+    chooser = ChooseCleanUp(Facts(tmp_path / "model.pt"), 2)
+    chooser.attach(engine)
+    engine.run(loader)
+    assert chooser.chosen["rules"]["threshold"] == 0.6
+    assert chooser.chosen["rules"]["hole_px"] == 64
+    assert chooser.chosen["score"] == 1
+    facts = read_weights(tmp_path / "model.pt")[1]
+    applied = counted_volumes(tmp_path, cases, CleanUpPredictions(None, weights=Facts(**facts)))
+    assert applied.loc["a", ["tp", "fp", "fn"]].tolist() == [81, 0, 0]
+
+
+def test_nothing_is_chosen_of_slices_with_files_or_of_empty_cases(tmp_path):
+    write_weights(tmp_path / "model.pt", torch.nn.Linear(2, 1), {})
+    names = {"case": "a", "group": "a", "split": "val", "mode": "normal", "domain": "all"}
+    empty = torch.zeros(8, 8), torch.stack([torch.ones(8, 8), torch.zeros(8, 8)])
+    for more, message in (
+        ({"volume": "v", "plane": 0, "planes": 1}, "slices with files of their own"),
+        ({}, "no validation case has a score"),
+    ):
+        engine, loader = engine_of([({**names, "image": "a.png", **more}, *empty)])
+        ChooseCleanUp(Facts(tmp_path / "model.pt"), 2).attach(engine)
+        with pytest.raises(DataError, match=message):
+            engine.run(loader)
+    assert "clean_up" not in read_weights(tmp_path / "model.pt")[1]
+
+
+def test_a_fact_is_for_weights_that_say_what_they_are(tmp_path):
+    torch.save({"weight": torch.ones(1)}, tmp_path / "model.pt")
+    with pytest.raises(CheckpointError, match="without facts"):
+        write_fact(tmp_path / "model.pt", "clean_up", {})
+
+
+def test_rules_are_plain_values_and_back():
+    rules = Rules(0.4, (1, 2), {1: 16}, 64)
+    assert Rules.of(rules.plain) == rules
+    assert Rules().plain == {}
+    assert Rules.of({}) == Rules()
