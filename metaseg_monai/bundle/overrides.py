@@ -197,6 +197,29 @@ def in_fold(cases: Any, fold: int) -> dict[str, Any]:
     return {**cases, "table": in_fold(cases.get("table", "@table"), fold)}
 
 
+def fold_of(cases: Any) -> int | None:
+    """The fold that a setting `cases` tests; None where it knows none.
+
+    >>> fold_of(in_fold({"_target_": "metaseg_monai.tables.select_cases"}, 1))
+    1
+    """
+    if not isinstance(cases, Mapping):
+        return None
+    own = cases.get("fold") if cases.get("_target_") == FOLD else None
+    return own if isinstance(own, int) else fold_of(cases.get("table"))
+
+
+def across_folds(cases: Any) -> Any:
+    """The setting `cases` of a fold on the fixed test set, which no fold has trained on.
+
+    >>> across_folds(in_fold("@table", 1))["fold"]
+    """
+    if not isinstance(cases, Mapping):
+        return cases
+    own = {"fold": None} if cases.get("_target_") == FOLD else {}
+    return {**cases, "table": across_folds(cases.get("table")), **own}
+
+
 def check_overrides(
     config: Sequence[str | Path] | Mapping[str, Any],
     overrides: Mapping[str, Any],

@@ -91,8 +91,9 @@ class RecordEvaluation:
     the training's log beside the weights, `soft` (how many cases had a distribution for a field, by
     how it was taken: ``{field: {"mixed" or "drawn": cases}}``),
     `left_out` (why, by the names of cases that could not be read), and `files`: the SHA-256 by name
-    of each. An evaluation of the same weights, table, images, labels, split and settings in other
-    modes is added to the one that is there; what is left of any other is moved to ``previous/``.
+    of each; of an ensemble also `members`: folder and weights of each. An evaluation of the same
+    weights, table, images, labels, split and settings in other modes is added to the one that is
+    there; what is left of any other is moved to ``previous/``.
 
     Args:
         path: file to write, in the folder of the results.
@@ -158,6 +159,8 @@ class RecordEvaluation:
             "log_sha256": log_sha256(home_of(folder)),
             "left_out": {one.case: one.problem for one in getattr(engine.state, "problems", ())},
         }
+        if self.weights.members:
+            content["members"] = self._members(home_of(folder).resolve())
         if cleaned := getattr(engine.state, "clean_up", None):
             content["clean_up"] = cleaned
         if soft := _soft(engine.state.dataloader.dataset.data, self.weights.schema):
@@ -196,9 +199,16 @@ class RecordEvaluation:
         known = self.weights.recorded.get("weights_sha256")  # none where others gave the weights
         return known or weights_sha256(bare_network(self.weights.network).state_dict())
 
+    def _members(self, home: Path) -> list[dict[str, Any]]:
+        """The folders of an ensemble, and what tells whether their weights are still the same."""
+        places = [one.path.parent for one in (self.weights, *self.weights.members)]
+        named = [Path(os.path.relpath(place.resolve(), home)).as_posix() for place in places]
+        return [{"folder": n, **_model_of(place)} for n, place in zip(named, places, strict=True)]
+
     def _knows_trained(self) -> bool:
-        weights = self.weights
-        return weights.path.with_name(TRAINED_ON).is_file() and weights.knows_all_trained
+        every = [self.weights, *self.weights.members]
+        known = all(one.path.with_name(TRAINED_ON).is_file() for one in every)
+        return known and self.weights.knows_all_trained
 
 
 def _model_of(home: Path) -> dict[str, Any]:
@@ -334,8 +344,8 @@ def why_changed(folder: Path, record: Mapping[str, Any]) -> str | None:
         if name not in files and (folder / name).is_file():
             return f"{name} is not of the evaluation beside it"
     home = home_of(folder)
-    if not (home / WEIGHTS).is_file():
-        return None  # results go on without; nobody can have exchanged them
+    if not (home / WEIGHTS).is_file():  # results go on without; nobody can have exchanged them
+        return _why_members_changed(home, record)
     facts = record.get("model")
     if not _is_whole(facts) or file_sha256(home / WEIGHTS) != facts["sha256"]:
         facts = read_weights(home / WEIGHTS)[1]  # else they are as they were then
@@ -348,6 +358,17 @@ def why_changed(folder: Path, record: Mapping[str, Any]) -> str | None:
         return f"{LOG} is of another training than {WEIGHTS} (put back its own, or move it away)"
     if log and record.get("log_sha256") not in (None, log):
         return f"{LOG} has changed since the evaluation"
+    return None
+
+
+def _why_members_changed(home: Path, record: Mapping[str, Any]) -> str | None:
+    """Why the results of an ensemble are not of the weights that lie in its members' folders."""
+    for told in record.get("members") or ():
+        file = home / str(told.get("folder")) / WEIGHTS
+        if not file.is_file() or file_sha256(file) == told.get("sha256"):
+            continue
+        if read_weights(file)[1]["weights_sha256"] != told.get("weights_sha256"):
+            return f"{file} holds other weights than the member of the ensemble that was evaluated"
     return None
 
 

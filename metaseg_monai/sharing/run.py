@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,10 @@ import pandas as pd
 
 from metaseg_monai.bundle.overrides import (
     SHORT,
+    across_folds,
     as_data,
     check_overrides,
+    fold_of,
     in_fold,
     load_config,
     unwrapped,
@@ -36,12 +39,13 @@ from metaseg_monai.files import absolute, file_sha256, read_json, readable, writ
 from metaseg_monai.metadata.fields import UNKNOWN
 from metaseg_monai.metrics.scores import average_f1, case_mean_f1, pooled_f1, pooled_iou
 from metaseg_monai.owners import owned
-from metaseg_monai.training.weights import read_weights, write_fact
+from metaseg_monai.training.weights import ensemble_sha256, read_weights, write_fact
 
 logger = logging.getLogger(__name__)
 
 RECORDS = (RECORD, "run.json")  # of a training, and of a run of a study
 PLACES = ("_dir", "_file", "_path", "#path", "predicted_metadata")  # ends of settings
+ENSEMBLE = "ensemble.json"  # of an evaluation of several models: their folders
 CLINICAL_SUFFIXES = (".json", ".csv")
 
 
@@ -206,7 +210,7 @@ def train(
 
 @typed
 def evaluate(
-    folder: str | Path,
+    folder: str | Path | Sequence[str | Path],
     split: str | None = None,
     modes: Any = None,
     configuration: Any = None,
@@ -221,9 +225,14 @@ def evaluate(
         python -m metaseg_monai evaluate runs/me
         python -m metaseg_monai evaluate synthetic_shapes_segmentation --variant me \
 --output_dir runs/me
+        python -m metaseg_monai evaluate runs/seed0,runs/seed1 --output_dir runs/ensemble
 
     Args:
         folder: of the model; or name or folder of a bundle, with the settings of the training.
+            Several models, as runs/seed0,runs/seed1 with --output_dir: the mean of their
+            probabilities, tested on the cases that the first was; models of several folds on the
+            fixed test set, which none was trained on. The output folder lists its members in
+            ensemble.json, and evaluate and predict take it as a model.
         split: of the table, by default test.
         modes: test modes such as normal,shuffle or a list; by default those of the bundle.
         configuration: that of the training, where a bundle is given.
@@ -246,9 +255,20 @@ def evaluate(
             modes = [mode.strip(" '\"") for mode in modes.strip("[] ").split(",")]
     chosen = {"split": split, "modes": modes}
     settings |= {name: value for name, value in chosen.items() if value is not None}
+    given = folder if isinstance(folder, str | Path) else None
+    folder, *members = _models(folder)
     root, further, recorded = _known(folder, configuration, bundles)
+    if members:
+        of_list = given is not None and (Path(given) / ENSEMBLE).is_file()
+        recorded |= _ensemble([folder, *members], recorded, given if of_list else None, settings)
     names, doing = configs_of("train", "evaluate", more=further), "is evaluating here"
     with running(root, names, settings, doing, recorded, trust) as workflow:
+        if members:
+            home = absolute(workflow.parser.get_parsed_content("output_dir"))
+            every = [os.path.relpath(absolute(one), home) for one in (folder, *members)]
+            digest = workflow.parser.get_parsed_content("weights").recorded["weights_sha256"]
+            told = {"members": every, "weights_sha256": digest}
+            write_json(home / ENSEMBLE, told)
         results = absolute(workflow.parser.get_parsed_content("results_dir"))
         counts = read_counts(results / "counts.csv")
         problems = workflow.parser.get_parsed_content("problems").found
@@ -498,8 +518,11 @@ def predict(
     if shard is None and (shard := slurm_shard()) is not None:
         logger.warning("this task of a Slurm array predicts shard %s; --shard 0/1: all", shard)
     shard = None if shard == "0/1" else shard
+    home = given_folder if isinstance(given_folder, str | Path) else None
     folder, *members = _models(folder)
     if members:
+        if output is None and home is not None and (Path(home) / ENSEMBLE).is_file():
+            output = Path(home) / "masks"
         settings["members"] = [str(absolute(one) / "model.pt") for one in members]
     with readable(source):
         is_there = Path(source).exists()
@@ -562,8 +585,32 @@ def _command(
     return " ".join(map(quote, words))
 
 
+def _ensemble(
+    folders: Sequence[str | Path],
+    recorded: Mapping[str, Any],
+    home: str | Path | None,
+    settings: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The settings of the evaluation of several models, beside those recorded of the first."""
+    if home is None and "output_dir" not in settings:
+        raise ConfigError(
+            "several models without --output_dir; name a folder for the results of the ensemble"
+        )
+    output = absolute(home if home is not None else settings["output_dir"])
+    if (output / "model.pt").is_file():
+        raise ConfigError(
+            f"--output_dir {output} holds a model of its own; name another folder for the results "
+            "of the ensemble"
+        )
+    first, *others = (str(absolute(one) / "model.pt") for one in folders)
+    cases = [_known(one, None, None)[2].get("cases", "@table") for one in folders]
+    given = {"output_dir": as_data(output), "ckpt_path": as_data(first), "members": as_data(others)}
+    several = len({fold_of(one) for one in cases}) > 1
+    return {**given, "cases": across_folds(recorded["cases"])} if several else given
+
+
 def _models(given: str | Path | Sequence[str | Path]) -> list[str | Path]:
-    """The folders of one model, or of those of an ensemble.
+    """The folders of one model, or of those of an ensemble, also as its folder lists them.
 
     >>> _models("runs/fold0")
     ['runs/fold0']
@@ -571,6 +618,8 @@ def _models(given: str | Path | Sequence[str | Path]) -> list[str | Path]:
     if isinstance(given, str) and "," in given and not Path(given).exists():
         given = [part.strip() for part in given.split(",") if part.strip()]
     folders = [given] if isinstance(given, str | Path) else list(given)
+    if len(folders) == 1 and (Path(folders[0]) / ENSEMBLE).is_file():
+        folders = _listed(Path(folders[0]))
     if not folders:
         raise ConfigError("folder is empty; name a model, or several for an ensemble")
     for folder in folders[1:]:
@@ -578,6 +627,25 @@ def _models(given: str | Path | Sequence[str | Path]) -> list[str | Path]:
             raise ConfigError(
                 f"{folder} holds no model.pt; an ensemble is made of the folders of trained models"
             )
+    return folders
+
+
+def _listed(home: Path) -> list[str | Path]:
+    """The models that an evaluated ensemble lists, if their weights are still the same."""
+    file = home / ENSEMBLE
+    try:
+        told = read_json(file)
+        folders: list[str | Path] = [home / str(one) for one in told["members"]]
+        known = str(told["weights_sha256"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{file}: damaged ({error}); name the models instead") from error
+    files = [Path(one) / "model.pt" for one in folders]
+    if known != ensemble_sha256([read_weights(one)[1]["weights_sha256"] for one in files]):
+        named = ",".join(os.path.normpath(one) for one in folders)
+        raise ConfigError(
+            f"{file}: a model that it lists has other weights than the ensemble that was "
+            f"evaluated; evaluate anew: evaluate {quote(named)} --output_dir {quote(str(home))}"
+        )
     return folders
 
 

@@ -98,7 +98,7 @@ def slices(
 
 def fold_cases(
     table: CaseTable,
-    fold: int,
+    fold: int | None,
     validation: float = 0.15,
     seed: int = 0,
     column: str = "fold",
@@ -111,7 +111,8 @@ def fold_cases(
 
     Args:
         table: with the column, whose cells are 0, 1, ... or empty; its own splits do not count.
-        fold: that is tested.
+        fold: that is tested; None for the fixed test set alone, on which an ensemble over the folds
+            is tested.
         validation: share of the groups that are not tested, above 0 and below 1; one at least.
         seed: draws which groups they are; another fold draws anew.
         column: of the folds.
@@ -119,7 +120,7 @@ def fold_cases(
     Raises:
         ConfigError: the table has no such column, or the fold or share is out of its range.
         DataError: cells that are no folds, a group in several folds, rows without a fold that are
-            of another split than test, or too few groups.
+            of another split than test, too few groups, or no fixed test set.
 
     >>> rows = [
     ...     {"case": name, "group": name, "split": "train", "columns": {"fold": str(number % 3)}}
@@ -135,6 +136,15 @@ def fold_cases(
         raise ConfigError(f"validation={validation!r}: expected a share above 0 and below 1")
     folds = folds_of(table, column)
     known = sorted(set(folds.values()))
+    if fold is None:
+        fixed = tuple(row for row in table.rows if row["group"] not in folds)
+        if not fixed:
+            raise DataError(
+                f"{table.path}: every case is in a fold, so that networks of several folds were "
+                "trained on it; evaluate each on its own fold, whose cases the report of all folds "
+                "has once, or add a fixed test set: rows of the split test without a fold"
+            )
+        return replace(table, rows=fixed)
     if isinstance(fold, bool) or fold not in known:
         raise ConfigError(
             f"fold={fold!r}: {table.path} has the folds {', '.join(map(str, known))} in its column "

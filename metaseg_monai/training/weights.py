@@ -102,6 +102,11 @@ def weights_sha256(state: Mapping[str, Any]) -> str:
     return digest.hexdigest()
 
 
+def ensemble_sha256(digests: Sequence[str]) -> str:
+    """What tells the weights of an ensemble, of those of its members in any order."""
+    return hashlib.sha256("".join(sorted(digests)).encode()).hexdigest()
+
+
 def replace_file(path: str | Path, content: bytes | memoryview) -> None:
     """Write a file whole or not at all, and on the disk when this returns.
 
@@ -530,7 +535,7 @@ class LoadWeights:
             raise CheckpointError(
                 f"{self.path} and its members: two have the same weights; name each once"
             )
-        together = hashlib.sha256("".join(sorted(digests)).encode()).hexdigest()
+        together = ensemble_sha256(digests)
         own = {key: fact for key, fact in self.recorded.items() if key != "clean_up"}
         self.recorded = {**own, "weights_sha256": together, "members": digests}
 

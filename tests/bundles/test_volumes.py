@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import nibabel as nib
 import numpy as np
@@ -12,6 +13,7 @@ from metaseg_monai.bundle.trust import was_trained_here
 from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.evaluation import read_counts
 from metaseg_monai.evaluation.per_case import read_cases
+from metaseg_monai.evaluation.provenance import check_results
 from metaseg_monai.evaluation.volume_table import read_volumes
 from metaseg_monai.sharing.run import clean_up
 from metaseg_monai.training.weights import write_fact
@@ -170,3 +172,46 @@ def test_a_clean_up_is_chosen_on_validation_volumes_and_applied(cohort, tmp_path
     assert clean_up(model, off=True).endswith("are not cleaned")
     (again,) = mm.predict(model, scan, tmp_path / "masks", unknown, **asked).masks
     assert np.array_equal(nib.load(again).dataobj, nib.load(plain).dataobj)
+
+
+def test_an_ensemble_is_evaluated_and_bound_to_all_of_its_weights(cohort, tmp_path):
+    models = [
+        mm.train(
+            "kits21_tumour_slices_segmentation",
+            tmp_path / f"seed{seed}",
+            **settings_of(cohort, "axial"),
+            seed=seed,
+        ).folder
+        for seed in (0, 1)
+    ]
+    both, home = ",".join(map(str, models)), tmp_path / "ensemble"
+    with pytest.raises(ConfigError, match="several models without --output_dir"):
+        mm.evaluate(both)
+    with pytest.raises(ConfigError, match="holds a model of its own"):
+        mm.evaluate(both, output_dir=models[1])
+    tested = mm.evaluate(both, output_dir=home, modes=["normal"])
+    assert tested.folder == home
+    assert set(read_counts(home / "counts.csv")["case"]) == {"4_ct", "5_ct"}
+    record = json.loads((home / "evaluation.json").read_text())
+    own = [json.loads((one / "model.json").read_text())["weights_sha256"] for one in models]
+    assert [one["folder"] for one in record["members"]] == ["../seed0", "../seed1"]
+    assert [one["weights_sha256"] for one in record["members"]] == own
+    assert record["weights_sha256"] not in own
+    assert record["images"] == "unseen"
+    again = mm.evaluate(home, modes=["missing"])  # by its folder; adds a mode
+    assert list(again.scores.index) == ["normal", "missing"]
+    scan, unknown = cohort / "scans" / "4_ct.nii.gz", "tumour_size_mm=unknown"
+    done = mm.predict(home, scan, meta=unknown)
+    assert done.folder == home / "masks"
+    assert record["weights_sha256"] in (home / "masks" / "predicted.sha256").read_text()
+    mm.report(tmp_path, tmp_path / "report")
+
+    write_fact(models[0] / "model.pt", "clean_up", {"rules": {"threshold": 0.001}})
+    assert check_results(home)  # the weights are the same
+    plain = mm.evaluate(home, modes=["normal"])  # and a member's clean-up is not the ensemble's
+    assert plain.scores.loc["normal"].equals(again.scores.loc["normal"])
+    shutil.copy2(models[1] / "model.pt", models[0] / "model.pt")
+    with pytest.raises(DataError, match="holds other weights than the member of the ensemble"):
+        check_results(home)
+    with pytest.raises(ConfigError, match="has other weights than the ensemble that was"):
+        mm.predict(home, scan, meta=unknown)

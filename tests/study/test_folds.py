@@ -1,12 +1,14 @@
 """Folds of a study: each case is tested once, and a report scores all of them together."""
 
 import csv
+import json
+import shutil
 
 import pandas as pd
 import pytest
 
 import metaseg_monai as mm
-from metaseg_monai.errors import ConfigError
+from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.evaluation import read_counts
 from metaseg_monai.reporting.runs import read_results
 from metaseg_monai.sharing.study import study
@@ -94,3 +96,22 @@ def test_one_fold_is_trained_and_evaluated_by_name(bundle, settings, table, tmp_
     rows = pd.read_csv(table / "table.csv", dtype=str, keep_default_na=False)
     tested = read_counts(folder / "counts.csv")["group"].unique()
     assert sorted(tested) == sorted(rows.loc[rows["fold"] == "1", "group"].unique())
+
+
+def test_an_ensemble_over_folds_is_tested_on_the_fixed_test_set(bundle, settings, table, tmp_path):
+    mine = {name: value for name, value in settings.items() if name != "modes"}
+    models = [
+        mm.train(bundle, tmp_path / f"fold{fold}", fold=fold, variant="se", **mine).folder
+        for fold in (0, 1)
+    ]
+    home = tmp_path / "ensemble"
+    mm.evaluate(models, output_dir=home)
+    rows = pd.read_csv(table / "table.csv", dtype=str, keep_default_na=False)
+    tested = read_counts(home / "counts.csv")["group"].unique()
+    assert sorted(tested) == sorted(rows.loc[rows["fold"] == "", "group"].unique())
+    assert json.loads((home / "evaluation.json").read_text())["images"] == "unseen"
+    few = tmp_path / "all in folds"
+    shutil.copytree(table, few)
+    rows[rows["fold"] != ""].to_csv(few / "table.csv", index=False)
+    with pytest.raises(DataError, match="every case is in a fold, so that networks of several"):
+        mm.evaluate(models, output_dir=tmp_path / "none", dataset_dir=few)
