@@ -91,9 +91,9 @@ class RecordEvaluation:
     the training's log beside the weights, `soft` (how many cases had a distribution for a field, by
     how it was taken: ``{field: {"mixed" or "drawn": cases}}``),
     `left_out` (why, by the names of cases that could not be read), and `files`: the SHA-256 by name
-    of each; of an ensemble also `members`: folder and weights of each. An evaluation of the same
-    weights, table, images, labels, split and settings in other modes is added to the one that is
-    there; what is left of any other is moved to ``previous/``.
+    of each; of a fold also `fold`, of an ensemble `members`: folder and weights of each. An
+    evaluation of the same weights, table, images, labels, split and settings in other modes is
+    added to the one that is there; what is left of any other is moved to ``previous/``.
 
     Args:
         path: file to write, in the folder of the results.
@@ -159,6 +159,8 @@ class RecordEvaluation:
             "log_sha256": log_sha256(home_of(folder)),
             "left_out": {one.case: one.problem for one in getattr(engine.state, "problems", ())},
         }
+        if self.table.fold is not None:
+            content["fold"] = self.table.fold
         if self.weights.members:
             content["members"] = self._members(home_of(folder).resolve())
         if cleaned := getattr(engine.state, "clean_up", None):

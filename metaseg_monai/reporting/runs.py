@@ -1,6 +1,7 @@
 """The results of finished runs as tidy frames; every number of a report is a groupby of them."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -27,6 +28,7 @@ from metaseg_monai.tables.table import CLASSES
 
 REPLICATE = ["data_seed", "seed"]
 TRAINING = ["condition", *REPLICATE]
+NAMED_FOLD = re.compile(r"(?P<before>.*?)fold(?P<fold>\d+)(?P<after>.*)")
 Training = tuple[str, int, int]
 COUNTS, CASES, SCHEMA, VOLUMES = "counts.csv", "cases.csv", "schema.json", "volumes.csv"
 
@@ -403,6 +405,9 @@ def _elsewhere(folder: Path, study: Study, missing: dict[str, str]) -> list[Fini
 def read_single_runs(folder: Path) -> Results:
     """Read every folder with a counts.csv in a folder as a condition of one seed.
 
+    Folders of the folds of one table, named as ``me-fold0``, ``me-fold1`` after their folds, are
+    one condition, ``me``, in which each case was tested once.
+
     What holds weights but no results is missing, and so is a second folder of the same evaluation
     (a copy, a link): it would count one training twice.
 
@@ -428,12 +433,42 @@ def read_single_runs(folder: Path) -> Results:
         for path in sorted(folder.glob(f"*/{WEIGHTS}"))
         if path.parent.name not in places
     }
+    runs: list[Finished] = []
     for name, record in zip(order, _records([places[name] for name in order]), strict=True):
         told = json.dumps([record["files"][COUNTS], *map(record.get, SAME)], sort_keys=True)
         if (other := first.setdefault(told, name)) != name:
             missing[name] = f"is the evaluation of {other}, copied or linked"
-    runs = [Finished(name, 0, 0, "", places[name]) for name in order if name not in missing]
+            continue
+        condition, fold = _of_fold(name, record)
+        if condition in places or any(r.fold == fold and r.condition == condition for r in runs):
+            condition, fold = name, None  # another folder has that name, or that fold
+        runs.append(Finished(condition, 0, 0, "", places[name], fold))
+    _refuse_mixed(runs)
     return _counted(Results(pd.DataFrame(), runs, missing))
+
+
+def _of_fold(name: str, record: Mapping[str, Any]) -> tuple[str, int | None]:
+    """The condition of a folder, and its fold where it is named after the one that it tested."""
+    named = NAMED_FOLD.fullmatch(name)
+    if named is None or record.get("fold") != int(named["fold"]):
+        return name, None
+    return named["before"].rstrip("-_. ") + named["after"] or "all folds", int(named["fold"])
+
+
+def _refuse_mixed(runs: Sequence[Finished]) -> None:
+    """Refuse folds of several tables, which have no cases of one cross-validation."""
+    tables: dict[str, dict[Any, Path]] = {}
+    for run in runs:
+        if run.fold is not None:
+            digest = read_evaluation(run.folder).get("table_sha256")
+            tables.setdefault(run.condition, {}).setdefault(digest, run.folder)
+    for condition, folders in tables.items():
+        if len(folders) > 1:
+            raise DataError(
+                f"{condition}: its folds were tested on different tables "
+                f"({listing(folders.values(), 3, str)}); evaluate all on one, or name the folders "
+                "otherwise than after folds"
+            )
 
 
 def _records(folders: Sequence[Path], tuning: bool = False) -> list[dict[str, Any]]:

@@ -54,6 +54,7 @@ class CaseTable:
         class_names: of the label's classes by their numbers, as far as the data set or its user
             tells them; without a name a class is its number.
         root: folder that paths in the table's cells are relative to; None for the table's own.
+        fold: that is the split test, of a cross-validation; None where there is none.
     """
 
     path: Path
@@ -61,6 +62,7 @@ class CaseTable:
     remarks: tuple[str, ...] = ()
     class_names: Mapping[int, str] = field(default_factory=dict)
     root: Path | None = None
+    fold: int | None = None
 
     @property
     def folder(self) -> Path:

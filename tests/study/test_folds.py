@@ -10,7 +10,7 @@ import pytest
 import metaseg_monai as mm
 from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.evaluation import read_counts
-from metaseg_monai.reporting.runs import read_results
+from metaseg_monai.reporting.runs import read_results, read_single_runs
 from metaseg_monai.sharing.study import study
 from metaseg_monai.simulate import generate_synthetic_shapes
 from metaseg_monai.study.design import Study
@@ -115,3 +115,35 @@ def test_an_ensemble_over_folds_is_tested_on_the_fixed_test_set(bundle, settings
     rows[rows["fold"] != ""].to_csv(few / "table.csv", index=False)
     with pytest.raises(DataError, match="every case is in a fold, so that networks of several"):
         mm.evaluate(models, output_dir=tmp_path / "none", dataset_dir=few)
+
+
+def test_out_of_fold_models_and_ensembles_test_each_case_once(bundle, settings, table, tmp_path):
+    """The score on all cases, of networks that have seen none of them; of one fold two seeds."""
+    mine = {**settings, "variant": "se"}
+    del mine["modes"]
+    tested = tmp_path / "tested"
+    places = [(0, 0, tmp_path / "a"), (0, 1, tmp_path / "b")]
+    places += [(fold, 0, tested / f"se-fold{fold}") for fold in (1, 2)]
+    for fold, seed, place in places:
+        mm.train(bundle, place, **{**mine, "fold": fold, "seed": seed})
+    mm.evaluate([tmp_path / "a", tmp_path / "b"], output_dir=tested / "se-fold0", modes="normal")
+    for fold in (1, 2):
+        mm.evaluate(tested / f"se-fold{fold}", modes="normal")
+    rows = pd.read_csv(table / "table.csv", dtype=str, keep_default_na=False)
+    results = read_single_runs(tmp_path / "tested")
+    assert results.conditions == ["se"]
+    assert [run.fold for run in results.runs] == [0, 1, 2]
+    counted = results.f1["case"]
+    assert counted.is_unique
+    assert len(counted) == (rows["fold"] != "").sum()
+    assert sorted(results.cases["case"]) == sorted(counted)
+    mm.report(tmp_path / "tested", tmp_path / "report")
+    told = json.loads((tmp_path / "report" / "summary.json").read_text())
+    assert told["conditions"]["se"]
+    record = tmp_path / "tested" / "se-fold1" / "evaluation.json"
+    content = json.loads(record.read_text())
+    record.write_text(json.dumps({**content, "table_sha256": "another"}))
+    with pytest.raises(DataError, match="folds were tested on different tables"):
+        read_single_runs(tmp_path / "tested")
+    (tmp_path / "tested" / "se-fold1").rename(tmp_path / "tested" / "other")
+    assert read_single_runs(tmp_path / "tested").conditions == ["other", "se"]
