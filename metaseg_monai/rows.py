@@ -116,13 +116,24 @@ NO_CSV: Mapping[bytes, str] = {
 }
 
 
-def read_lines(path: str | Path) -> tuple[list[str], list[tuple[int, dict[str, str]]], list[str]]:
+def separator_of(path: str | Path) -> str:
+    """What stands between the cells of a table's header: a comma, else a semicolon or a tab."""
+    with readable(path), Path(path).open(encoding="utf-8-sig", errors="replace") as stream:
+        header = stream.readline()
+    found = [one for one in ";\t" if one in header and "," not in header]
+    return max(found, key=header.count) if found else ","
+
+
+def read_lines(
+    path: str | Path, separator: str = ","
+) -> tuple[list[str], list[tuple[int, dict[str, str]]], list[str]]:
     """Read a CSV file as text, cell by cell, exactly; rows without any text are no rows.
 
     What `as_cell` put before a formula is taken away.
 
     Args:
-        path: the table, UTF-8, comma-separated, one header line.
+        path: the table, UTF-8, one header line.
+        separator: between its cells.
 
     Returns:
         The header, the rows as (number, {column: cell}), and problems of rows whose number of
@@ -145,14 +156,14 @@ def read_lines(path: str | Path) -> tuple[list[str], list[tuple[int, dict[str, s
         )
     try:
         with readable(path), path.open(encoding="utf-8-sig", newline="") as stream:
-            lines = list(csv.reader(stream, strict=True))
+            lines = list(csv.reader(stream, delimiter=separator, strict=True))
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: not readable as UTF-8 CSV ({error}); save it anew") from error
     if not lines:
         raise DataError(f"{path}: empty; expected a header line and one row a case")
     lines = [[of_cell(cell) for cell in line] for line in lines]
     header = [composed(name.strip()) for name in lines[0]]
-    if len(header) == 1 and re.search(r"[;\t]", header[0]):
+    if len(header) == 1 and separator == "," and re.search(r"[;\t]", header[0]):
         raise DataError(f"{path}: separated by semicolons or tabs; save it comma-separated")
     twice = sorted({name for name in header if header.count(name) > 1})
     if twice:

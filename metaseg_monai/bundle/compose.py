@@ -2,9 +2,10 @@
 
 ``bundles/_shared`` holds configurations that run as they are; ``configs/facts.json`` of a bundle
 says what it has otherwise: ids and their values, which full sizes it has, and what its
-metadata.json tells. inference.json of the shared folder holds only what training has not; what it
-refers to comes from train.json, so that the wiring is written once. Schema, simulator, further
-configurations and pages of a bundle are its own.
+metadata.json tells. Where it has a `recipe`, settings of `strong_augmentation`, its train.json
+holds the strong recipe, which elsewhere is a delta alone. inference.json of the shared folder holds
+only what training has not; what it refers to comes from train.json, so that the wiring is written
+once. Schema, simulator, further configurations and pages of a bundle are its own.
 """
 
 import copy
@@ -22,7 +23,7 @@ from metaseg_monai.transforms import falsified_by, strong_augmentation
 
 WIDTH = 250  # of a line, which holds one component
 STAGES = ("train", "evaluate", "explain", "estimate", "multi_gpu_train", "inference")
-DELTAS = ("segresnet", "dynunet", "segresnet_ds", "dynunet_ds", "recipe")  # for every bundle
+DELTAS = ("segresnet", "dynunet", "segresnet_ds", "dynunet_ds")  # for every bundle
 Config = dict[str, Any]
 
 
@@ -56,6 +57,11 @@ def compose(bundle: Path, shared: Path | None = None) -> dict[str, str]:
     shared = shared_folder() if shared is None else shared
     facts = _read(bundle / "configs" / "facts.json")
     configs = {stage: _read(shared / f"{stage}.json") for stage in STAGES}
+    recipe = _read(shared / "recipe.json")
+    if "recipe" in facts:
+        configs["recipe"] = recipe
+        for name, value in recipe.items():
+            ConfigParser(configs["train"]).set(copy.deepcopy(value), name)
     for name, value in facts["settings"].items():
         top, inner, _ = name.partition("#")
         among = [configs["train"]] if inner else configs.values()  # deltas have parts of their own
@@ -71,12 +77,17 @@ def compose(bundle: Path, shared: Path | None = None) -> dict[str, str]:
     configs["inference"] = _ordered(_referred(inference, train), train)
     configs |= {name: _read(shared / f"{name}.json") for name in DELTAS}
     wrong = falsified_by(schema)
-    configs["recipe"]["train#augmentation"] += strong_augmentation(
+    changes = strong_augmentation(
         len(train["roi_size"]),
         train["roi_size"],
         scaling=not wrong["scaling"],
         mirror=() if wrong["mirroring"] else None,
+        **facts.get("recipe", {}),
     )
+    configs["recipe"] = recipe
+    recipe["train#augmentation"] += changes
+    if "recipe" in facts:
+        train["train"]["augmentation"] += copy.deepcopy(changes)
     for name, own in facts.get("sizes", {}).items():
         configs[name] = _read(shared / f"{name}.json") | own
     texts = {f"configs/{name}.json": format_config(config) for name, config in configs.items()}
@@ -174,7 +185,8 @@ def _metadata(
     metadata = _read(shared / "metadata.json") | told
     if empty := [key for key, value in metadata.items() if value is None]:
         raise ConfigError(f"{name}: facts.json, metadata lacks {', '.join(empty)}")
-    data_format = {"inputs": {"image": image, "meta": meta}, "outputs": {"pred": pred}}
+    inputs = {"image": image, "meta": meta} if schema.fields else {"image": image}
+    data_format = {"inputs": inputs, "outputs": {"pred": pred}}
     return {**metadata, "network_data_format": data_format}
 
 

@@ -31,10 +31,11 @@ class MetadataSchema:
 
     Args:
         fields: The fields, or their settings as in JSON; names distinct. The first field has the
-            first entries.
+            first entries. Without fields M is 0, for data that have no metadata: such a schema
+            serves the variants none and se.
 
     Raises:
-        MetadataError: There is no field, two share a name, or a setting is wrong.
+        MetadataError: Two fields share a name, or a setting is wrong.
 
     >>> from metaseg_monai.metadata import Categorical, Continuous
     >>> schema = MetadataSchema([
@@ -54,9 +55,8 @@ class MetadataSchema:
     def __init__(self, fields: Sequence[AnyField | Mapping[str, Any]]) -> None:
         self.fields = tuple(read_field(place, field) for place, field in enumerate(fields))
         twice = sorted({name for name in self.names if self.names.count(name) > 1})
-        if twice or not self.fields:
-            came = f"{listing(twice)} more than once" if twice else "none"
-            raise MetadataError(f"schema: expected one field or more, names distinct, got {came}")
+        if twice:
+            raise MetadataError(f"schema: expected distinct names, got {listing(twice)} twice")
         self.slices: dict[str, slice] = {}
         start = 0
         for field in self.fields:

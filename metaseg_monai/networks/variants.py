@@ -199,7 +199,8 @@ def meta_input_of(
         )
     if reads and door.meta_features < 1:
         raise ConfigError(
-            f"variant {base!r} is steered by metadata: give the schema, or its width as "
-            f"meta_features, which must be 1 or more, got {door.meta_features}"
+            f"variant {base!r} is steered by metadata: give the schema, of a field or more, or its "
+            f"width as meta_features, which must be 1 or more, got {door.meta_features}; without "
+            "metadata choose none or se"
         )
     return door

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from metaseg_monai.errors import ConfigError, DataError, did_you_mean
 from metaseg_monai.images.geometry import axial_volume
-from metaseg_monai.images.image import Image
+from metaseg_monai.images.image import Channels, Image
 from metaseg_monai.tables.check import load_case
 from metaseg_monai.tables.table import CaseTable
 from metaseg_monai.transforms.load import on_grid
@@ -144,7 +144,10 @@ class Fingerprint:
 
 
 def fingerprint(
-    table: CaseTable, spatial_dims: int | None = None, modality: Modality | None = None
+    table: CaseTable,
+    spatial_dims: int | None = None,
+    modality: Modality | None = None,
+    channels: Channels = "stored",
 ) -> Fingerprint:
     """Read the training files of a table, one at a time, and tell what they have in common.
 
@@ -152,6 +155,7 @@ def fingerprint(
         table: whose cases of the split train are read; all, where it has no splits.
         spatial_dims: 2 or 3; None takes the files' own.
         modality: takes the place of what values and headers say.
+        channels: that images are converted to, see `convert_channels`.
 
     Raises:
         DataError: a file cannot be read, has no label, or cases differ in axes or channels.
@@ -161,13 +165,14 @@ def fingerprint(
         raise DataError(f"{table.path}: no rows of the split 'train', of which a plan is made")
     found = []
     for item in tqdm(rows, desc="fingerprint", unit="case", disable=None):
-        found.append(_case(item, spatial_dims, len(rows)))
+        found.append(_case(item, spatial_dims, len(rows), channels))
         sizes = [(len(one.shape), len(one.ends)) for one in (found[0], found[-1])]
         for what, first, new in zip(("axes", "channels"), *sizes, strict=True):
             if new != first:
                 raise DataError(
                     f"{table.path}: case {item.get('case')!r} has {new} {what}, "
-                    f"{rows[0].get('case')!r} has {first}; give images of one kind"
+                    f"{rows[0].get('case')!r} has {first}; give images of one kind, "
+                    "or convert their channels (--channels grey, or rgb)"
                 )
     spacings = [one.spacing_mm for one in found]
     known = tuple(one for one in spacings if one is not None)
@@ -213,8 +218,10 @@ class _Case(NamedTuple):
     voxels: dict[int, int]  # of each class
 
 
-def _case(item: Mapping[str, Any], spatial_dims: int | None, cases: int) -> _Case:
-    loaded = load_case(item, classes=MOST_CLASSES, spatial_dims=spatial_dims)
+def _case(
+    item: Mapping[str, Any], spatial_dims: int | None, cases: int, channels: Channels
+) -> _Case:
+    loaded = load_case(item, channels, MOST_CLASSES, spatial_dims)
     if loaded.label is None:
         raise DataError(f"case {item.get('case')!r}: no label, of which a plan is made")
     image, label = loaded.image, loaded.label[0]
@@ -254,7 +261,7 @@ def _case(item: Mapping[str, Any], spatial_dims: int | None, cases: int) -> _Cas
 def _modality(cases: Sequence[_Case], values: Sequence[Values]) -> tuple[Modality, str]:
     formats, stored = {one.format for one in cases}, {one.stored for one in cases}
     if len(values) == 3 and stored == {"uint8"}:
-        return "RGB", "three channels of 8 bits"
+        return "RGB", "three channels of 8 bits, taken as colours (else: --modality other)"
     if len(values) != 1 or not formats <= {"nifti", "dicom"}:
         return "other", f"{len(values)} channel(s) of {', '.join(sorted(formats))}"
     air, dense = HOUNSFIELD

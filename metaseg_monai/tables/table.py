@@ -304,7 +304,8 @@ def scan_table(
         columns: as in `read_table`.
         metadata: raw values that take the place of the table's, for all rows.
         inference: the label, group and split columns may be absent, and labels may be empty
-            (one that is leaves the labels out of all items).
+            (one that is leaves the labels out of all items). Paths are then relative to the table
+            itself where its first image lies so, whatever `root` says.
 
     Raises:
         DataError: the table is missing or unreadable, or lacks columns.
@@ -314,6 +315,8 @@ def scan_table(
     file = find_table(path, columns)
     header, lines, broken = read_lines(file)
     root = columns.folder_of(file)
+    if inference and root != file.parent and _has_images(file.parent, lines, columns):
+        root = file.parent  # of images that are new, beside a table of theirs
     if not root.is_dir():
         raise DataError(
             f"{root}: no such folder, in which the images of {file} should lie; mend root in the "
@@ -355,6 +358,16 @@ def scan_table(
     if columns.group is not None:
         remarks += _near_groups(rows)
     return CaseTable(file, items, tuple(remarks), root=root), problems
+
+
+def _has_images(
+    folder: Path, lines: Sequence[tuple[int, Mapping[str, str]]], columns: ColumnMap
+) -> bool:
+    """Whether the images of a table lie in a folder, as far as its first one tells."""
+    files, first = Folder(folder), lines[0][1].get(columns.image, "").strip() if lines else ""
+    return bool(first) and any(
+        files.holds(one) for one in (first, first.split(columns.separator)[0])
+    )
 
 
 def find_table(path: str | Path, columns: ColumnMap) -> Path:
