@@ -431,7 +431,7 @@ class _Table:
                     continue
                 most = max(times.values())
                 why = f"{len(times)} values in {len(values)} rows, up to {most} each"
-                if self._divided(values):
+                if not sure and self._divided(values):
                     doubtful = doubtful or f"; {one} ({why}) is in several splits of the table"
                 elif sure or one == "group" or most <= max(2, len(values) // 20):
                     self.inferred["group"] = (one, f"its name, and {why}")

@@ -13,13 +13,14 @@ from metaseg_monai.metadata import MetadataSchema
 from metaseg_monai.rows import read_lines, write_table
 from metaseg_monai.sharing.check_bundle import check_bundle
 from metaseg_monai.sharing.new_bundle import new_bundle
-from metaseg_monai.sharing.run import train
-from metaseg_monai.tables import ColumnMap
+from metaseg_monai.sharing.run import evaluate, predict, train
+from metaseg_monai.tables import fold_cases, read_table
 
-ROOT_OF_PATHS = pytest.mark.skipif(
-    "root" not in ColumnMap.model_fields, reason="column maps know no root of the paths yet"
-)
 SMALL = {"memory_gb": 0.4, "network": "unet3"}
+
+
+def rows_of(table):
+    return [cells for _, cells in read_lines(table)[1]]
 
 
 @pytest.fixture
@@ -175,11 +176,140 @@ def test_volumes_are_planned_in_three_dimensions(volumes, tmp_path):
     assert config["preprocessing"][1]["spacing_mm"] == [2.0, 1.0, 1.0]
     assert config["network_def"]["network"]["_target_"] == "DynUNet"
     assert check_bundle(made.folder).verdict == "clean"
-    with pytest.raises(ConfigError, match="dims=2"):
-        new_bundle("flat", volumes, tmp_path / "b", dims=2)
+    assert config["train"]["augmentation"][0]["_target_"] == "RandCropByLabelClassesd"
+    assert config["loss"]["loss"]["_target_"] == "metaseg_monai.losses.DiceCrossEntropy"
+    assert config["network_def"]["network"]["deep_supervision"] is True
+    assert config["foreground_share"] == made.plan["foreground_share"]
+    steps = -(-7 // config["batch_size"]) * config["epochs"]
+    assert 2500 <= steps < 2520
 
 
-@ROOT_OF_PATHS
+def test_a_table_as_a_german_spreadsheet_writes_it(pictures, tmp_path):
+    rows = rows_of(pictures)
+    for number, row in enumerate(rows):
+        row["mask"] = str(pictures.parent / row["mask"])  # an absolute path
+        row |= {"dose (Gy)": f"{number % 9},5", "death01": number % 2, "price": f"{number + 1},000"}
+    with pictures.open("w", newline="", encoding="utf-8-sig") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]), delimiter=";")
+        writer.writeheader()
+        writer.writerows(rows)
+    made = new_bundle("mine", pictures, tmp_path / "b", **SMALL)
+    assert made.inferred["cells"][0] == "separated by semicolons"
+    assert made.inferred["decimals"][0] == "dose (Gy)"
+    assert made.schema.field("dose _Gy").range == (0.0, 10.1)
+    assert "an outcome by its name" in made.left_out["death01"]
+    assert "price" in made.left_out  # thousands or decimals: nobody knows
+    columns = made.folder / "configs" / "columns.json"
+    table = read_table(made.folder / "data", made.schema, columns)
+    assert table.rows[1]["metadata"]["dose _Gy"] == "1.5"
+    assert table.class_names == {0: "background", 1: "class_1"}
+
+
+def test_columns_of_images_become_channels(pictures, tmp_path):
+    rows = rows_of(pictures)
+    write_table([{**row, "flair": row["img"], "image": "x"} for row in rows], pictures)
+    with pytest.raises(ConfigError, match="--image img,flair"):
+        new_bundle("mine", pictures, tmp_path / "b", **SMALL)
+    made = new_bundle("mine", pictures, tmp_path / "b", image="flair,img", **SMALL)
+    assert made.plan["in_channels"] == 2
+    columns = made.folder / "configs" / "columns.json"
+    (first, *_) = read_table(made.folder / "data", made.schema, columns).rows
+    assert [one[-9:] for one in first["image"]] == ["raw/0.png"] * 2
+
+
+SPLITS = ("Training", "Training", "validation", "test")
+
+
+@pytest.mark.parametrize(
+    ("split_of", "given", "counts"),
+    [
+        (lambda n: SPLITS[n // 6], {}, (12, 6, 6)),
+        (lambda n: ("train", "test")[n > 15], {}, (14, 2, 8)),  # val is drawn from train
+        (lambda n: ("train", "test")[n > 15], {"split": "new"}, (16, 4, 4)),
+    ],
+)
+def test_a_tables_own_splits_are_kept(pictures, tmp_path, split_of, given, counts):
+    rows = rows_of(pictures)
+    write_table([{**row, "split": split_of(n)} for n, row in enumerate(rows)], pictures)
+    made = new_bundle("mine", pictures, tmp_path / "b", **given, **SMALL)
+    rows = rows_of(made.folder / "data" / "table.csv")
+    found = [row["split"] for row in rows]
+    assert tuple(found.count(split) for split in ("train", "val", "test")) == counts
+
+
+def test_splits_that_divide_a_patient_or_are_unknown_are_refused(pictures, tmp_path):
+    rows = rows_of(pictures)
+    write_table([{**r, "split": SPLITS[n % 4]} for n, r in enumerate(rows)], pictures)
+    with pytest.raises(ConfigError, match=r"divides 6 groups of 'patient'.*--split new"):
+        new_bundle("mine", pictures, tmp_path / "b", **SMALL)
+    kinds = [{**r, "kind_group": n // 12, "split": SPLITS[n // 2 % 4]} for n, r in enumerate(rows)]
+    write_table([{k: v for k, v in r.items() if k != "patient"} for r in kinds], pictures)
+    told = new_bundle("mine", pictures, tmp_path / "b", dry_run=True, **SMALL).inferred["group"]
+    assert told[0] is None  # by the table's own split
+    assert "kind_group (2 values in 24 rows, up to 12 each) is in several" in told[1]
+    write_table([{**r, "split": "ABCD"[n // 6]} for n, r in enumerate(rows)], pictures)
+    with pytest.raises(ConfigError, match=r"'A', 'B'.*--split new"):
+        new_bundle("mine", pictures, tmp_path / "b", **SMALL)
+
+
+def test_a_tables_own_folds_are_kept_and_a_test_set_may_stay(pictures, tmp_path):
+    rows = rows_of(pictures)
+    write_table([{**r, "fold": 1 + n // 2 % 3} for n, r in enumerate(rows)], pictures)
+    made = new_bundle("mine", pictures, tmp_path / "b", **SMALL)
+    files = made.folder / "data", made.schema, made.folder / "configs" / "columns.json"
+    tested = [row["group"] for row in fold_cases(read_table(*files), 3).items("test")]
+    assert sorted(set(tested)) == ["p11", "p2", "p5", "p8"]
+    write_table([{**r, "set": ("dev", "test")[n > 19]} for n, r in enumerate(rows)], pictures)
+    with pytest.raises(ConfigError, match="train and val are needed"):
+        new_bundle("other", pictures, tmp_path / "b", split="set", **SMALL)
+    made = new_bundle("other", pictures, tmp_path / "b", split="set", folds=3, **SMALL)
+    rows = rows_of(made.folder / "data" / "table.csv")
+    assert {r["group"] for r in rows if not r["fold"]} == {"p10", "p11"}
+    write_table([{**r, "fold": "first"} for r in rows], pictures)
+    with pytest.raises(ConfigError, match="column 'fold': 'first'"):
+        new_bundle("third", pictures, tmp_path / "b", image="img", label="mask", **SMALL)
+
+
+def test_what_labels_tell_is_found_and_needs_many_rows(pictures, tmp_path):
+    rows = rows_of(pictures)
+    of_patient = [max(float(r["lesion_area"]) for r in rows[n - n % 2 :][:2]) for n in range(24)]
+    more = [{**r, "largest": of_patient[n], "rows": 2 * n} for n, r in enumerate(rows)]
+    write_table(more, pictures)
+    told = new_bundle("mine", pictures, tmp_path / "b", dry_run=True, **SMALL).left_out
+    assert "(largest of its group)" in told["largest"]
+    few = new_bundle("mine", write_table(more[:8], pictures), tmp_path / "b", dry_run=True, **SMALL)
+    assert "lesion_area" in few.schema.names
+
+
+def test_it_trains_at_once_on_planes_and_predicts_volumes(volumes, tmp_path):
+    made = new_bundle("flat", volumes, tmp_path / "b", dims=2, network="unet3", memory_gb=0.4)
+    assert made.plan["patch"] == [20, 24]
+    assert made.inferred["dims"][0] == "2, axial planes of volumes"
+    assert check_bundle(made.folder).verdict == "clean"
+    model = train(made.folder, tmp_path / "run", epochs=1).folder
+    assert evaluate(model, modes=["normal"]).scores["cases"].tolist() == [2]
+    new = [{"ct": f"ct/{n}.nii.gz", "contrast_phase": ("", "venous")[n]} for n in (0, 1)]
+    asked = write_table(new, volumes.parent / "new.csv")  # of images that lie beside it
+    masks = predict(model, asked, tmp_path / "masks").masks
+    assert [nib.load(path).shape for path in masks] == [(24, 20, 8)] * 2
+
+
+def test_without_metadata_it_trains_and_predicts_all_the_same(pictures, tmp_path):
+    rows = rows_of(pictures)
+    write_table([{k: row[k] for k in ("img", "mask", "sample_id")} for row in rows], pictures)
+    made = new_bundle("bare", pictures, tmp_path / "b", memory_gb=0.4)
+    assert made.schema.names == ()
+    assert "the variants none and se, no others" in made.inferred["metadata"][1]
+    assert check_bundle(made.folder).verdict == "clean"
+    model = train(made.folder, tmp_path / "run", epochs=1).folder
+    assert evaluate(model).scores.index.tolist() == ["normal"]
+    assert len(predict(model, pictures.parent / "raw", tmp_path / "masks").masks) == 24
+    with pytest.raises(ConfigError, match="without metadata choose none or se"):
+        train(made.folder, tmp_path / "sme", epochs=1, variant="sme")
+    asked = new_bundle("bare2", pictures, tmp_path / "b", fields="none", dry_run=True, **SMALL)
+    assert asked.schema.names == ()
+
+
 @pytest.mark.parametrize(("table", "network"), [("pictures", "unet3"), ("volumes", "dynunet")])
 def test_it_trains_at_once(table, network, tmp_path, request):
     file = request.getfixturevalue(table)
