@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from ignite.engine import Engine, Events
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
@@ -21,6 +22,9 @@ class MovingAverage:
     `model.pt` then hold ``average``. Running statistics of normalisations are averaged alike. At
     the beginning it moves faster, by (1 + i) / (10 + i) at most for iteration i, else it would be
     of random weights for long.
+
+    In a distributed run each validation begins with the first process' average on all of them, for
+    running statistics are those of a process' own batches.
 
     Put it also among the objects of `RunCheckpoint`, so that a resumed run has the same average to
     the bit.
@@ -105,8 +109,12 @@ class MovingAverage:
         self._is_swapped = not self._is_swapped
 
     def _put_in(self, engine: Engine) -> None:
-        if self._average and not self._is_swapped:
-            self._swap()
+        if not self._average or self._is_swapped:
+            return
+        if processes.world_size() > 1:
+            for average in self._average.values():
+                dist.broadcast(average, 0)
+        self._swap()
 
     def _take_out(self, engine: Engine, error: BaseException | None = None) -> None:
         if self._is_swapped:

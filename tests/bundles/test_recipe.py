@@ -1,7 +1,11 @@
 """The strong recipe in bundles: a delta beside any network, whose weights serve every command."""
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -18,6 +22,18 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore::FutureWarning",
     "ignore:parsing config_file:UserWarning",
 )
+KILLED = """
+import json, os, signal, sys
+from metaseg_monai.sharing import run
+from metaseg_monai.training import MovingAverage
+move = MovingAverage._move
+def move_and_die(average, engine):
+    move(average, engine)
+    if engine.state.iteration == 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+MovingAverage._move = move_and_die
+run.train(sys.argv[1], output_dir=sys.argv[2], **json.loads(sys.argv[3]))
+"""
 NETWORKS = {"segresnet_ds": "SegResNetDS", "dynunet_ds": "DynUNet"}
 
 
@@ -43,13 +59,47 @@ def test_networks_with_deep_supervision_take_every_variant(copy_bundle, name, va
     assert network.eval()(image, meta).shape == (2, 2, 64, 64)
 
 
-def test_trained_resumed_evaluated_predicted_and_explained(copy_bundle, tmp_path):
-    bundle = copy_bundle("synthetic_shapes_segmentation")
-    folder = tmp_path / "model"
+def tiny(bundle):
     settings = {"configuration": "dynunet_ds,recipe", **bundle.settings}
     settings |= {"network_def#network#filters": [4, 4, 8, 8]}
     settings.pop("train#augmentation#0#spatial_size")  # of the padding, which stands elsewhere
-    run.train(bundle.root, output_dir=folder, **settings)
+    return settings
+
+
+def equal(one, other):
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(equal(one[key], other[key]) for key in one)
+    if isinstance(one, (list, tuple)):
+        return len(one) == len(other) and all(map(equal, one, other))
+    return torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
+
+
+def test_killed_within_an_epoch_it_is_resumed_to_the_same_bits(copy_bundle, tmp_path):
+    bundle = copy_bundle("synthetic_shapes_segmentation")
+    settings = {**tiny(bundle), "train#checkpoint#every": 1}
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    run.train(bundle.root, output_dir=whole, **settings)
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, bundle.root, killed, json.dumps(settings)],
+        env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert read_checkpoint(killed / "checkpoint.pt")["iteration"] == 4  # of 6
+    run.train(bundle.root, output_dir=killed, **settings, resume=True)
+    first, second = (read_checkpoint(one / "checkpoint.pt") for one in (whole, killed))
+    assert first["iteration"] == 6
+    assert equal(first["objects"], second["objects"])
+    weights, facts = read_weights(whole / "model.pt")
+    assert equal(dict(weights), dict(read_weights(killed / "model.pt")[0]))
+    assert facts == read_weights(killed / "model.pt")[1]
+
+
+def test_trained_evaluated_predicted_and_explained(copy_bundle, tmp_path):
+    bundle = copy_bundle("synthetic_shapes_segmentation")
+    folder = tmp_path / "model"
+    run.train(bundle.root, output_dir=folder, **tiny(bundle))
     state, facts = read_weights(folder / "model.pt")
     assert facts["average"] == {"kind": "exponential", "decay": 0.99}
     assert facts["network"]["network"]["deep_supervision"] is True

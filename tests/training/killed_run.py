@@ -4,6 +4,7 @@ Each trial is a forked child, so that kill -9 is a real one, and torch is import
 script prints its findings as JSON.
 """
 
+import copy
 import json
 import os
 import random
@@ -145,7 +146,7 @@ def make_run(
         resume=resume,
         lengthen=plateau,
     )
-    return SupervisedTrainer(
+    trainer = SupervisedTrainer(
         device="cpu",
         max_epochs=epochs,
         train_data_loader=loader,
@@ -160,19 +161,22 @@ def make_run(
             log,
         ],
     )
+    trainer.average = kept.get("average")
+    return trainer
+
+
+def equal(one, other):
+    if isinstance(one, torch.Tensor):
+        return one.dtype == other.dtype and torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(equal(one[k], other[k]) for k in one)
+    if isinstance(one, (list, tuple)):
+        return len(one) == len(other) and all(map(equal, one, other))
+    return one == other
 
 
 def same(first, second):
     """Return whether two checkpoints and logs are equal to the last bit."""
-
-    def equal(one, other):
-        if isinstance(one, torch.Tensor):
-            return one.dtype == other.dtype and torch.equal(one, other)
-        if isinstance(one, dict):
-            return one.keys() == other.keys() and all(equal(one[k], other[k]) for k in one)
-        if isinstance(one, (list, tuple)):
-            return len(one) == len(other) and all(map(equal, one, other))
-        return one == other
 
     def rows(folder):
         return [line.split(",")[:-1] for line in (folder / "log.csv").read_text().splitlines()]
@@ -286,6 +290,40 @@ def kill_rank(folder):
     return [statuses | same(whole, run)]
 
 
+def average_of_ranks(folder):
+    """Train with the moving average in two gloo processes; compare what each of them has."""
+
+    def process(rank):
+        meeting = f"file://{folder / 'meeting'}"
+        dist.init_process_group("gloo", meeting, rank=rank, world_size=2)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            trainer = make_run(folder / "run", False, world=2, baseline=True)
+        validated, losses, average = [], [], trainer.average
+        average.evaluator.add_event_handler(  # before the first pass, which would level buffers
+            Events.STARTED,
+            lambda: validated.append(copy.deepcopy(average.network.module.state_dict())),
+        )
+        average.evaluator.add_event_handler(
+            Events.EPOCH_COMPLETED,
+            lambda: losses.append(average.evaluator.state.metrics["val_loss"]),
+        )
+        trainer.run()
+        found = {"validated": validated, "losses": losses, **average.state_dict()}
+        torch.save(found, folder / f"rank{rank}.pt")
+        end_processes()
+
+    ended_well = [ended(child) for child in [forked(partial(process, rank)) for rank in range(2)]]
+    first, second = (torch.load(folder / f"rank{rank}.pt") for rank in range(2))
+    kept = read_weights(folder / "run" / "model.pt")[0]
+    return {
+        "ended": ended_well,
+        "losses": first["losses"],
+        "same": {key: equal(first[key], second[key]) for key in first},
+        "kept": any(equal(dict(kept), dict(one)) for one in first["validated"]),
+    }
+
+
 def save_checkpoint(path, version):
     write_checkpoint(path, {"version": version, "w": torch.full((2**19,), version)})
 
@@ -343,6 +381,7 @@ TRIALS = {
     "steps_baseline": partial(kill_steps, baseline=True),
     "often": lambda folder, kills: kill_often(folder),
     "rank": lambda folder, kills: kill_rank(folder),
+    "average": lambda folder, kills: average_of_ranks(folder),
     "saves": partial(kill_saves, save=save_checkpoint, is_whole=checkpoint_is_whole),
     "weights": partial(kill_saves, save=save_weights, is_whole=weights_are_whole),
 }

@@ -85,6 +85,14 @@ def test_two_processes_end_together_and_resume_to_the_same_bits(tmp_path):
     assert all(result[part] for part in ("finished", "checkpoint", "model", "log"))
 
 
+def test_two_processes_validate_the_same_average(tmp_path):
+    found = trials(tmp_path, "average=1")["average"]
+    assert found["ended"] == [0, 0]
+    assert len(found["losses"]) == 3
+    assert found["same"] == dict.fromkeys(("validated", "losses", "decay", "average"), True)
+    assert found["kept"]
+
+
 @pytest.fixture
 def stopped(runs, tmp_path_factory, tmp_path):
     """A folder whose run was stopped in iteration 7, saved after 6."""
