@@ -53,7 +53,9 @@ class ReplayDataset(Dataset[Any]):
         augment: the random chain, likewise. Its own generators and the global ones of the CPU are
             seeded from (seed, epoch, index) before each item, the global ones put back.
         seed: of the random chain, from 0.
-        cache: keep what `transform` gives in memory; each loading worker keeps its own.
+        cache: keep what `transform` gives in memory; each loading worker keeps its own. The first
+            plane of a volume's file that is asked for has all of them read, so that no volume is
+            read once a plane, in whatever order they are drawn.
 
     Raises:
         ConfigError: `transform` holds a random transform, or `seed` is negative.
@@ -89,6 +91,7 @@ class ReplayDataset(Dataset[Any]):
         self.seed = seed
         self.cache = cache
         self._loaded: dict[int, Any] = {}
+        self._planes: dict[str, list[int]] = {}  # places of the planes of each volume's file
 
     def __len__(self) -> int:
         return len(self.data)
@@ -99,6 +102,9 @@ class ReplayDataset(Dataset[Any]):
         if not -len(self) <= index < len(self):
             raise IndexError(f"Item {index} of {len(self)} was asked for.")
         index %= len(self)
+        if self.cache and index not in self._loaded:
+            for other in self._beside(index):
+                self._kept(other)
         if self.augment is None:
             return self.load(index)
         item, chain = self._kept(index), cast(Any, self.augment)
@@ -120,6 +126,16 @@ class ReplayDataset(Dataset[Any]):
     def load(self, index: int) -> Any:
         """Return an item after the fixed chain alone."""
         return _copied(self._kept(index)) if self.cache else self._kept(index)
+
+    def _beside(self, index: int) -> list[int]:
+        """The places of all planes of the volume that an item is a plane of."""
+        if "plane" not in self.data[index]:
+            return []
+        if not self._planes:
+            for place, item in enumerate(self.data):
+                if "plane" in item:
+                    self._planes.setdefault(str(item["image"]), []).append(place)
+        return self._planes[str(self.data[index]["image"])]
 
     def _kept(self, index: int) -> Any:
         """The item as it is kept, which nobody may change."""

@@ -3,10 +3,14 @@
 import csv
 import json
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 
 import metaseg_monai as mm
 from metaseg_monai.bundle.trust import was_trained_here
@@ -19,6 +23,7 @@ from metaseg_monai.sharing.run import clean_up
 from metaseg_monai.training.weights import write_fact
 
 FEW = {"network_def#channels": 4, "network_def#levels": 2, "epochs": 2, "metadata_dropout": 0.1}
+BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
 SHAPE = (20, 24, 5)  # as stored: to the right, to the front, to the head
 
 
@@ -98,6 +103,38 @@ def test_volumes_in_volumes_out(cohort, tmp_path, axis):
     assert np.allclose(soft.sum(0, dtype=float), 1, atol=2e-3)
     clear = abs(soft[1].astype(float) - soft[0]) > 2e-3
     assert np.array_equal(soft.argmax(0)[clear], np.asarray(mask.dataobj)[clear])
+
+
+def test_workers_load_planes_and_give_the_same_weights(cohort, tmp_path):
+    settings = settings_of(cohort, "axial")
+    weights = [
+        mm.train(
+            "kits21_tumour_slices_segmentation",
+            tmp_path / str(workers),
+            **settings,
+            **{"train#dataloader#num_workers": workers},
+        ).folder
+        for workers in (0, 2)
+    ]
+    one, other = (torch.load(path / "model.pt", weights_only=True) for path in weights)
+    torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
+def test_two_processes_train_on_planes(cohort, tmp_path):
+    bundle = BUNDLES / "kits21_tumour_slices_segmentation"
+    configs = [str(bundle / "configs" / f"{one}.json") for one in ("train", "multi_gpu_train")]
+    words = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    words += ["-m", "monai.bundle", "run", "training", "--config_file", str(configs)]
+    for name, value in {**settings_of(cohort, "axial"), "output_dir": tmp_path / "model"}.items():
+        words += [f"--{name}", json.dumps(value) if isinstance(value, dict) else str(value)]
+    done = subprocess.run(
+        [sys.executable, *words], cwd=tmp_path, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    record = json.loads((tmp_path / "model" / "model.json").read_text())
+    assert record["trained_on"]["images"] == 4  # volumes, of train and val
+    assert record["intensity"]["images"] == 15  # planes
+    assert (tmp_path / "model" / "log.csv").read_text().count("\n") == 3
 
 
 def test_planes_across_another_axis_are_refused(cohort, tmp_path):

@@ -38,6 +38,28 @@ def seen(batches):
     return [index for batch in batches for _, index in batch]
 
 
+def test_planes_of_a_volume_are_read_together_in_whatever_order_they_are_drawn():
+    data = [{"image": name, "plane": plane} for name in "abc" for plane in range(4)]
+    data += [{"image": "d"}]
+    files, last = [], [None]
+
+    def read(item):
+        if item["image"] != last[0]:
+            files.append(item["image"])
+        last[0] = item["image"]
+        return {**item, "image": torch.zeros(1, 2, 2)}
+
+    dataset = ReplayDataset(data, read)
+    for index in (5, 12, 1, 9, 4, 0, 11, 12):
+        dataset[1, index]
+    assert files == ["b", "d", "a", "c"]
+    files.clear()
+    plain = ReplayDataset(data, read, cache=False)
+    for index in (5, 1, 6):
+        plain[1, index]
+    assert files == ["b", "a", "b"]
+
+
 # The order
 
 
