@@ -321,7 +321,6 @@ def test_folder_has_the_trainers_alone(capsys):
     assert [file.name for file in sorted(place.glob("*.py"))] == [
         "__init__.py",
         "metadata_trainer.py",
-        "short_trainer.py",
     ]
 
 
