@@ -70,7 +70,8 @@ class Model:
         """Evaluate as a bundle does; the predictions are a matter of the mode."""
         folder = folder or self.folder
         path = weights or self.folder / "model.pt"
-        weights = SimpleNamespace(path=path, recorded=read_weights(path)[1], schema=None)
+        recorded = read_weights(path)[1]
+        weights = SimpleNamespace(path=path, recorded=recorded, schema=None, members=())
         measures = {
             "counts.csv": CaseCounts(2),
             "calibration.csv": CalibrationBins(2),
