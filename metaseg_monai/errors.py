@@ -183,6 +183,7 @@ EXTRAS = {
     "submitit": "slurm",
     "mlflow": "tracking",
     "imagecodecs": "tiff",
+    "zarr": "zarr",
     "onnx": "export",
     "onnxruntime": "export",
 }

@@ -28,6 +28,7 @@ PREFIX = ".part-"
 RANDOM_BYTES = 64  # of a name that is taken by nobody else, before the one to be
 CHUNK_BYTES = 1 << 20
 SHOWN_CHARACTERS = 80  # of a value in a message
+ZARR = (".zattrs", ".zgroup", ".zarray", "zarr.json")  # one of which each folder of Zarr has
 MOST_TEXT = 64 << 20  # bytes of a file that is read as a whole
 MOST_TABLE = 1 << 30  # and of a table
 
@@ -133,9 +134,15 @@ def file_sha256(path: str | Path) -> str:
 
 
 def content_sha256(path: str | Path) -> str | list[str] | None:
-    """The content of a file, or of all files of a folder (a series); None where there is none."""
+    """The content of a file, or of all files of a folder (a series); None where there is none.
+
+    Of a folder of Zarr also those of the folders in it, with their names.
+    """
     path = Path(path)
     try:
+        if any((path / name).is_file() for name in ZARR):
+            files = sorted(file for file in path.rglob("*") if file.is_file())
+            return [f"{file_sha256(file)}  {file.relative_to(path).as_posix()}" for file in files]
         if path.is_dir():
             return [file_sha256(file) for file in sorted(path.iterdir()) if file.is_file()]
         return file_sha256(path) if path.is_file() else None

@@ -99,15 +99,15 @@ def _only(groups: pd.Series) -> str:
 
 # How many micrometres a pixel measures: from the table or the image's file, never guessed.
 
-COLUMN = "pixel_um"
+COLUMN, UM_PER_MM = "pixel_um", 1e3
 
 
 def pixel_size_um(item: Mapping[str, Any]) -> float | None:
     """The side of an image's square pixels in micrometres; None where it is unknown.
 
-    The table's column `pixel_um` comes first, then what a TIFF says of itself: its OME metadata,
-    its ImageJ unit, or a resolution per centimetre. A resolution per inch is that of a screen or
-    printer and tells nothing; pixels that are not square have no one size.
+    The table's column `pixel_um` comes first, then what OME-Zarr says, or a TIFF of itself: its OME
+    metadata, its ImageJ unit, or a resolution per centimetre. A resolution per inch is that of a
+    screen or printer and tells nothing; pixels that are not square have no one size.
 
     Args:
         item: of a table or folder, with `image`.
@@ -125,6 +125,9 @@ def pixel_size_um(item: Mapping[str, Any]) -> float | None:
             )
         return number
     file = image_files(item)[0]
+    if image_format(file) == "ome-zarr":
+        sides = {round(side, 9) for side in (read_header(file)["spacing_mm"] or ())[:2]}
+        return sides.pop() * UM_PER_MM if len(sides) == 1 else None
     return tiff_pixel_um(file) if image_format(file) == "tiff" else None
 
 

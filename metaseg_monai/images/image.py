@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 
 from metaseg_monai.errors import DataError, one_line
+from metaseg_monai.files import ZARR
 
 Channels = Literal["stored", "grey", "rgb"]
 Palette = Literal["colours", "indices"]
@@ -35,7 +36,8 @@ class Image(NamedTuple):
         array: (C, H, W) or (C, H, W, D) in the file's own data type and row order, turned upright
             where an orientation tag asks for it; a TIFF stack's pages lie along D.
         attributes: what the file says beside the pixels: `path` (str; of a DICOM series its
-            folder), `format` ("tiff", "png", "jpeg", "nifti" or "dicom"), `axes` (the file's own,
+            folder), `format` ("tiff", "png", "jpeg", "nifti", "dicom" or
+            "ome-zarr"), `axes` (the file's own,
             e.g. "YXS"), `spatial_shape` (tuple of int), `affine` (4 x 4 float64, voxel to mm, or
             None), `spacing_mm` (one float per spatial axis, or None), `header` (the NIfTI header,
             or None); and, where it is so, what makes a label's values doubtful: `lossy` (the name
@@ -94,7 +96,7 @@ def image_suffix(path: str | Path) -> str:
 
 
 def image_format(path: str | Path) -> str:
-    """One of "tiff", "png", "jpeg" or "nifti" by the file's name, or "dicom" for a folder.
+    """One of "tiff", "png", "jpeg" or "nifti" by the file's name; of folders "ome-zarr" or "dicom".
 
     Raises:
         DataError: it is none of these.
@@ -102,7 +104,10 @@ def image_format(path: str | Path) -> str:
     >>> image_format("a/b.nii.gz")
     'nifti'
     """
-    file_format = "dicom" if Path(path).is_dir() else FORMAT_OF_SUFFIX.get(image_suffix(path))
+    file_format = FORMAT_OF_SUFFIX.get(image_suffix(path))
+    if Path(path).is_dir():
+        zarr = any((Path(path) / name).is_file() for name in ZARR)
+        file_format = "ome-zarr" if zarr else "dicom"
     if file_format is None:
         suffix = Path(path).suffix.lower()
         raise DataError(

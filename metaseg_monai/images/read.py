@@ -28,6 +28,7 @@ from metaseg_monai.images.image import (
     whole_numbers,
 )
 from metaseg_monai.images.nifti import nifti_attributes, read_nifti
+from metaseg_monai.images.ome_zarr import read_ome_zarr, zarr_attributes
 from metaseg_monai.images.raster import raster_header, read_jpeg, read_png
 from metaseg_monai.images.tiff import page_orientation, read_tiff
 
@@ -40,11 +41,12 @@ def read_image(
     palette: Palette = "colours",
     lazily: bool = False,
 ) -> Image:
-    """Read a TIFF, PNG, JPEG or NIfTI file, or a DICOM series, as stored and in its data type.
+    """Read a TIFF, PNG, JPEG or NIfTI file, DICOM series or OME-Zarr, as stored, in its data type.
 
     Args:
         path: one file, or several whose channels are stacked in the given order (planes); a
-            folder is read as one DICOM series, which needs the extra [dicom].
+            folder is read as one DICOM series, which needs the extra [dicom], or an image of
+            OME-Zarr (its largest resolution), which needs [zarr].
         spatial_dims: 2 or 3, to which the file must fit; None takes a NIfTI file's own, 3 for a
             DICOM series and 2 for the others. Only with 3 do the pages of a TIFF become the axis
             D.
@@ -58,7 +60,7 @@ def read_image(
     Raises:
         DataError: a file is missing, of an unsupported format or damaged, does not fit
             `spatial_dims` or `axes`, or planes differ in shape, data type or affine.
-        ConfigError: a DICOM series is given, and pydicom is not installed.
+        ConfigError: a DICOM series or OME-Zarr is given, and pydicom or zarr is not installed.
     """
     if spatial_dims not in (None, 2, 3):
         raise DataError(f"spatial_dims={spatial_dims!r}: expected 2, 3 or None")
@@ -221,6 +223,8 @@ def _read_file(
             image = read_jpeg(path)
         elif file_format == "dicom":
             image = read_dicom_series(path)
+        elif file_format == "ome-zarr":
+            image = read_ome_zarr(path, spatial_dims)
         else:
             image = read_nifti(path, mask=palette == "indices")
     except (OSError, MemoryError) as error:
@@ -283,6 +287,8 @@ def read_header(path: str | Path | Sequence[str | Path], mask: bool = False) -> 
     check_usable(file)
     if file_format == "dicom":
         return dicom_attributes(file)
+    if file_format == "ome-zarr":
+        return zarr_attributes(file)
     if file_format == "nifti":
         return nifti_attributes(file, mask)
     shape: tuple[int, ...] | None
@@ -329,7 +335,7 @@ def is_volume_file(path: object) -> bool:
     if not isinstance(path, (str, Path)):
         return False
     if Path(path).is_dir():
-        return True
+        return image_format(path) == "dicom"
     if FORMAT_OF_SUFFIX.get(image_suffix(path)) != "nifti":
         return False
     if not Path(path).is_file():

@@ -25,7 +25,10 @@ from metaseg_monai.images.lazy import LazyTensor
 from metaseg_monai.images.nifti import mask_header
 from metaseg_monai.images.read import read_header
 
-MASK_FORMAT = {"tiff": "tiff", "png": "png", "jpeg": "png", "nifti": "nifti", "dicom": "nifti"}
+MASK_FORMAT = {
+    **{"tiff": "tiff", "png": "png", "jpeg": "png", "nifti": "nifti"},
+    **{"dicom": "nifti", "ome-zarr": "tiff"},
+}
 STRIP_BYTES = 1 << 18
 TIFF: Mapping[str, Any] = {"photometric": "minisblack", "compression": "zlib"}
 MASK_SUFFIX = {"tiff": ".tif", "png": ".png", "nifti": ".nii.gz"}  # by the mask's format

@@ -30,6 +30,7 @@ from metaseg_monai.images.image import (
     image_suffix,
     unusable,
 )
+from metaseg_monai.images.ome_zarr import is_zarr, plate_and_well, zarr_images
 from metaseg_monai.metadata.fields import UNKNOWN, MetadataWarning
 from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.naming import Folder, composed
@@ -80,7 +81,8 @@ def find_cases(
     Args:
         source: a folder with a table, a table, a folder of images (searched recursively, in the
             order of their paths; hidden files left out, links followed, but named by their own
-            names; a folder of DICOM files is one image), or one image.
+            names; a folder of DICOM files is one image, one of OME-Zarr the images in it), or one
+            image.
         schema: of the metadata; None reads no metadata.
         columns: column map of the table, see `read_table`.
         metadata: raw values by schema field for every case (in a table they take the place of its
@@ -97,7 +99,8 @@ def find_cases(
     Returns:
         Items with `image`, `case`, `group`, `metadata`; a NIfTI or DICOM image also has `mask`, the
         relative path of its mask: that of the image in the source, or the case's name where one
-        image is several cases, or is of a layout's download.
+        image is several cases, or is of a layout's download. Of a plate of OME-Zarr `columns` has
+        plate and well, and the group is both.
 
     Raises:
         DataError: the source is missing, may not be read, holds no images or two of one case's
@@ -227,7 +230,14 @@ def image_paths(folder: Path, problems: list[Problem] | None = None) -> list[Pat
     images, empty, others = list[Path](), list[Path](), list[Path]()
     for path in sorted(_walk(folder, unread)):
         named, is_folder = image_suffix(path) in FORMAT_OF_SUFFIX, path.is_dir()
-        if is_folder and not is_series(path):
+        if is_folder and is_zarr(path):
+            try:
+                images += zarr_images(path)
+            except DataError as error:
+                name = path.relative_to(folder).as_posix()
+                one = Problem.of_error(name, str(path), path, error)
+                tell(path, one.problem, one.next_step)
+        elif is_folder and not is_series(path):
             empty += [path] * named
         elif not (is_folder or named):
             others += [path] * (path.suffix.lower() in (*PICTURES, *SLIDES))
@@ -253,6 +263,9 @@ def _walk(folder: Path, unread: Callable[[OSError], None]) -> Iterator[Path]:
         folders[:] = [
             name for name in folders if not name.startswith(".") and not _leads_back(here / name)
         ]
+        for name in [name for name in folders if is_zarr(here / name)]:  # chunks are no images
+            folders.remove(name)
+            yield here / name
         yield from (here / name for name in (*folders, *files) if not name.startswith("."))
 
 
@@ -301,6 +314,9 @@ def _items_of_images(
         case = known.get(path) or case_name(relative, is_folder=path.is_dir())
         of_case.setdefault(case, []).append(relative)
         items.append({"image": str(path), "case": case, "group": case, "metadata": {}})
+        if path.is_dir() and is_zarr(path) and (of := plate_and_well(path)):
+            columns = {"plate": of[0], "well": of[1]}
+            items[-1] |= {"group": "/".join(of), "columns": columns}
     if clashes := [one for case, names in of_case.items() for one in _clashes(case, names)]:
         alike = {problem.case for problem in clashes}
         if left_out is None or len(alike) == len(of_case):
@@ -347,6 +363,8 @@ def _all_images(
     """Every image in a folder, or the image itself; DICOM series of one plane are told."""
     if source.is_file():
         return [source]
+    if is_zarr(source):
+        return zarr_images(source)
     try:
         if is_dicom_folder(source):
             return [source]
@@ -354,7 +372,8 @@ def _all_images(
         if problems is None or Path(error.filename) == source:
             raise
     found = image_paths(source, problems)
-    single = [path for path in found if path.is_dir() and is_single_plane(path)]
+    series = [path for path in found if path.is_dir() and not is_zarr(path)]
+    single = [path for path in series if is_single_plane(path)]
     images = [
         path for path in found if path not in single and not (layout and layout.is_label(path))
     ]
@@ -363,7 +382,7 @@ def _all_images(
     if not images:
         raise DataError(
             f"{source}: neither the table {table} nor images "
-            f"({', '.join(FORMAT_OF_SUFFIX)}, DICOM); check the folder"
+            f"({', '.join(FORMAT_OF_SUFFIX)}, DICOM, OME-Zarr); check the folder"
             + (
                 f"; the DICOM series {told} have one plane each and are no volumes"
                 if single

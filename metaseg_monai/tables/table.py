@@ -19,6 +19,7 @@ from metaseg_monai.errors import ConfigError, DataError, MetadataError, Problem,
 from metaseg_monai.files import read_json, readable, write_json, written_at
 from metaseg_monai.images.dicom import is_dicom_folder
 from metaseg_monai.images.image import FORMAT_OF_SUFFIX, MISSING, Meaning, image_suffix, unusable
+from metaseg_monai.images.ome_zarr import is_zarr
 from metaseg_monai.metadata.fields import MetadataWarning, read_number, said
 from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.naming import Folder, composed, likened
@@ -639,8 +640,9 @@ class _Reading:
             except DataError as error:
                 problems.append(str(error))
             else:
-                if found is None and is_dicom_folder(self.files.root / path):
-                    return path.rstrip("/")  # a series, which is read as one volume
+                there = self.files.root / path
+                if found is None and (is_dicom_folder(there) or is_zarr(there)):
+                    return path.rstrip("/")  # a series or an image of OME-Zarr, which is one image
                 if found is None:
                     problems.append(self._why_not(path, column))
                 elif image_suffix(found) not in FORMAT_OF_SUFFIX:
