@@ -2,12 +2,15 @@
 
 import csv
 import json
+import shlex
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 from skimage.io import imsave
 
+from metaseg_monai.cli.commands import run as run_command
 from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.metadata import MetadataSchema
 from metaseg_monai.rows import read_lines, write_table
@@ -16,6 +19,7 @@ from metaseg_monai.sharing.new_bundle import new_bundle
 from metaseg_monai.sharing.run import evaluate, predict, train
 from metaseg_monai.tables import fold_cases, read_table
 
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "own_data.md"
 SMALL = {"memory_gb": 0.4, "network": "unet3"}
 
 
@@ -316,3 +320,78 @@ def test_it_trains_at_once(table, network, tmp_path, request):
     made = new_bundle("mine", file, tmp_path / "b", network=network, memory_gb=0.4)
     run = train(made.folder, tmp_path / "run", epochs=1)
     assert (run.folder / "model.pt").is_file()
+
+
+def commands_of(chapter):
+    """The commands of a chapter of the tutorial, as words, made small."""
+    text = PAGE.read_text(encoding="utf-8").partition(f"## {chapter}")[2].partition("\n## ")[0]
+    blocks = "\n".join(block for block in text.split("```")[1::2])
+    for line in blocks.splitlines():
+        words = shlex.split(line)
+        if words[:3] != ["python", "-m", "metaseg_monai"]:
+            continue
+        words = words[3:]
+        if words[0] == "new-bundle":
+            words += ["--memory_gb", "0.4"]
+        if words[0] in ("train", "study"):
+            words += ["--epochs", "1"]
+        yield [
+            "1" if before == "--seeds" else word
+            for before, word in zip(["", *words], words, strict=False)
+        ]
+
+
+def header_of(table):
+    text = PAGE.read_text(encoding="utf-8").partition(f"`{table}`")[2]
+    return text.split("```")[1].split()[0].split(",")
+
+
+def test_the_tutorial_of_microscopy(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rng, rows = np.random.default_rng(0), []
+    for folder in ("raw", "masks", "more"):
+        Path(folder).mkdir()
+    for number in range(18):
+        label = np.zeros((24, 24), np.uint8)
+        label[4 : 12 + number // 3, 5:15] = 255
+        image = rng.integers(0, 60, label.shape).astype(np.uint8) + label // 2
+        imsave(f"raw/{number}.png", image, check_contrast=False)
+        imsave(f"masks/{number}.png", label, check_contrast=False)
+        known = (f"P{number // 3}", ("HeLa", "U2OS")[number % 2], (20, 40)[number // 3 % 2])
+        cells = (
+            f"raw/{number}.png",
+            f"masks/{number}.png",
+            *known,
+            "" if number == 5 else 35 + number,
+        )
+        rows.append(dict(zip(header_of("wells.csv"), cells, strict=True)))
+    write_table(rows, "wells.csv")
+    imsave("more/new.png", image, check_contrast=False)
+    told = [run_command(words) for words in commands_of("Microscopy")]
+    assert told == [0] * 4
+    assert list(Path("found").glob("new.*"))
+
+
+@pytest.mark.slow  # a study of three trainings, four processes
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_the_tutorial_of_ct(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rng, rows = np.random.default_rng(0), []
+    Path("scans").mkdir()
+    for number in range(10):
+        image = rng.integers(-1000, 900, (24, 20, 16)).astype(np.int16)
+        label = np.zeros(image.shape, np.uint8)
+        label[4 : 8 + number, 4:8, 2:5], label[5:7, 5:7, 8:10] = 1, 2
+        files = f"scans/p{number:02d}_ct.nii.gz", f"scans/p{number:02d}_mask.nii.gz"
+        for array, file in zip((image, label), files, strict=True):
+            nib.save(nib.Nifti1Image(array, np.diag([1.0, 1.0, 2.0, 1.0])), file)
+        told = ("", "Siemens", "GE")[number % 3], (1.5, 3, 5)[number % 3]
+        cells = (f"p{number:02d}", *files, "" if number == 2 else 40 + number, *told)
+        cells += (("venous", "arterial", "")[number // 2 % 3],)
+        rows.append(dict(zip(header_of("cohort.csv"), cells, strict=True)))
+    write_table(rows, "cohort.csv")
+    write_table([{k: v for k, v in row.items() if k != "mask"} for row in rows[:2]], "new.csv")
+    told = [run_command(words) for words in commands_of("CT")]
+    assert told == [0] * 6
+    assert len(list(Path("masks").glob("*.nii.gz"))) == 2
+    assert Path("runs/organs-study/report.html").is_file()
