@@ -42,8 +42,9 @@ MOST_FILTERS = {2: 512, 3: 320}  # nnU-Net
 SHARE_OF_VOXELS = 0.05  # of the training in one batch at most (nnU-Net)
 FOREGROUND_SHARE = 1 / 3  # of patches that are laid over foreground (nnU-Net)
 MOST_BATCH = 64
-OVERHEAD = {2: 1.15, 3: 1.0}  # measured: of what convolutions take beside their tensors
-BASE_BYTES = 60e6  # measured: of kernels and threads, whatever the size
+LARGE_BLOCK = 32 << 20  # bytes: those from here on glibc gives back as soon as they are freed
+KEPT = {2: 0.15, 3: 0.45}  # measured, of planes and volumes: gaps that smaller blocks leave
+BASE_BYTES = 15e6  # measured: of kernels, whatever the size
 HOUNSFIELD = (-200, 100)  # air lies below, bone and contrast above
 
 
@@ -332,7 +333,9 @@ def plan(found: Fingerprint, network: Network = "dynunet", memory_gb: float = 4.
     spacing = _spacing(found, network)
     shape = _shape_at(found, spacing.value)
     grid = spacing.value or list(found.spacing_mm)
-    filters = Fact(32, "nnU-Net's first level") if memory_gb >= 8 else Fact(16, "memory below 8 GB")
+    filters = Fact(32, "as nnU-Net's first level has")
+    if memory_gb < 8:
+        filters = Fact(16, "half of nnU-Net's 32, as memory is below 8 GB")
     if network == "unet3" or network == "ppunet":
         filters = Fact(16, "one width in all levels, as the project's bundles have it")
     start, whole = _first_patch(grid, shape)
@@ -345,7 +348,7 @@ def plan(found: Fingerprint, network: Network = "dynunet", memory_gb: float = 4.
             break
         one_voxel = taken / math.prod(patch)
         while math.prod(patch) * one_voxel > memory_gb:
-            smaller = _shrunk(patch, shape, poolings)
+            smaller = _shrunk(grid, patch, shape, network)
             if smaller is None:
                 raise ConfigError(
                     f"memory_gb={memory_gb:g}: two patches of {patch} take more, and smaller ones "
@@ -353,18 +356,23 @@ def plan(found: Fingerprint, network: Network = "dynunet", memory_gb: float = 4.
                 )
             patch, fitting = smaller, True
     batch = _batch(found, made, patch, shape, taken, memory_gb)
-    whole_told = f"the median image, {shape}" if whole else f"a window of the median image {shape}"
+    edge = EDGE_2D if found.spatial_dims == 2 else EDGE_3D
+    whole_told = (
+        f"the median image, {shape}"
+        if whole
+        else f"a window of the median image {shape}, some {edge}^{found.spatial_dims} voxels"
+    )
     why_patch = f"{whole_told}, to a multiple of what the poolings halve"
     if fitting:
         why_patch = f"the largest, in the proportions of {shape}, of which two fit the memory"
     levels = [sum(step[axis] > 1 for step in poolings) for axis in range(found.spatial_dims)]
-    taken = training_bytes(made, found.channels, patch, batch.value) / 1e9
-    cases = len(found.shapes)
+    if batch.value > 2:
+        taken = training_bytes(made, found.channels, patch, batch.value) / 1e9
     facts = {
         "spatial_dims": Fact(found.spatial_dims, "the axes of the files"),
         "modality": Fact(found.modality, found.why_modality),
         "in_channels": Fact(found.channels, "of the files"),
-        "classes": Fact(found.classes, f"label values in {cases} training cases, background too"),
+        "classes": Fact(found.classes, _why_classes(found)),
         "spacing_mm": spacing,
         "shape": Fact(shape, "median of the training images after resampling"),
         "network": Fact(network, "as asked for"),
@@ -372,13 +380,31 @@ def plan(found: Fingerprint, network: Network = "dynunet", memory_gb: float = 4.
         "levels": Fact(levels, _why_levels(network)),
         "filters": filters,
         "batch_size": batch,
-        "memory_gb": Fact(_short(taken), f"estimate of a training step, within {memory_gb:g} GB"),
+        "memory_gb": Fact(_short(taken), f"estimate of a step on the CPU, of {memory_gb:g} GB"),
         "normalisation": _normalisation(found),
-        "foreground_share": Fact(
-            _short(FOREGROUND_SHARE), "of patches laid over foreground, as in nnU-Net"
-        ),
+        "foreground_share": Fact(_short(FOREGROUND_SHARE), _why_share(found)),
     }
     return Plan(facts, made)
+
+
+def _empty(found: Fingerprint) -> int:
+    """Number of cases without any foreground."""
+    rows = [voxels for number, voxels in found.class_voxels.items() if number]
+    return sum(not any(case) for case in zip(*rows, strict=True)) if rows else len(found.shapes)
+
+
+def _why_classes(found: Fingerprint) -> str:
+    cases = len(found.shapes)
+    if _empty(found) == cases:
+        return f"two at least: none of {cases} training cases has a label value above 0"
+    return f"label values in {cases} training cases, background too"
+
+
+def _why_share(found: Fingerprint) -> str:
+    told, empty = "of patches laid over foreground, as in nnU-Net", _empty(found)
+    if empty:
+        told += f"; {empty} of {len(found.shapes)} cases have none, of which any patch is taken"
+    return told
 
 
 def _short(value: Any) -> float:
@@ -444,6 +470,7 @@ def _poolings(
         strides = [[1] * dims, *([2] * dims for _ in range(times))]
         return _padded(patch, strides), strides, [[3] * dims] * len(strides)
     near = [axis for axis in range(dims) if spacing[axis] / min(spacing) < 2]
+    least <<= len(near) == 1  # an axis alone is halved while 12 remain
     patch = [max(size, least) if axis in near else size for axis, size in enumerate(patch)]
     size, kernel = list(patch), [1] * dims
     strides, kernels = [[1] * dims], []
@@ -463,20 +490,36 @@ def _poolings(
 
 
 def _padded(patch: Sequence[int], strides: Sequence[Sequence[int]]) -> list[int]:
-    factors = np.prod(strides, axis=0).tolist()
+    factors = _factors(strides)
     return [-(-size // factor) * factor for size, factor in zip(patch, factors, strict=True)]
 
 
+def _factors(strides: Sequence[Sequence[int]]) -> list[int]:
+    """How often smaller the lowest features are along each axis."""
+    return [math.prod(steps) for steps in zip(*strides, strict=True)]
+
+
 def _shrunk(
-    patch: Sequence[int], shape: Sequence[int], strides: Sequence[Sequence[int]]
+    grid: Sequence[float], patch: Sequence[int], shape: Sequence[int], network: Network
 ) -> list[int] | None:
-    """A patch less long along the axis that is longest beside the image; None at the end."""
-    factors = np.prod(strides, axis=0).tolist()
+    """The next smaller patch, along the axis longest beside the image; None at the end.
+
+    What is taken off is what the poolings of the smaller patch halve, as in nnU-Net: from 128
+    (five times halved) to 112 (four times), not to 96.
+    """
     order = np.argsort([-size / whole for size, whole in zip(patch, shape, strict=True)])
     for axis in order.tolist():
-        smaller = patch[axis] - factors[axis]
-        if smaller >= LEAST_FEATURES << LEAST_POOLINGS:
-            return [smaller if place == axis else size for place, size in enumerate(patch)]
+        off = _factors(_poolings(grid, patch, network)[1])[axis]
+        for _ in range(2):  # by the patch's own factor, then by that of the smaller one
+            smaller = list(patch)
+            smaller[axis] -= off
+            if smaller[axis] < LEAST_FEATURES << LEAST_POOLINGS:
+                break
+            off = _factors(_poolings(grid, smaller, network)[1])[axis]
+        else:
+            smaller = _poolings(grid, smaller, network)[0]
+            if math.prod(smaller) < math.prod(patch):
+                return smaller
     return None
 
 
@@ -544,6 +587,7 @@ def _why_levels(network: Network) -> str:
 def _normalisation(found: Fingerprint) -> Fact:
     """The component that scales an image."""
     if found.modality == "CT":
+        of_what = "all voxels" if _empty(found) == len(found.shapes) else "the foreground"
         low, high = found.values[0].window
         low, high = math.floor(low), max(math.floor(low) + 1, math.ceil(high))
         return Fact(
@@ -552,7 +596,7 @@ def _normalisation(found: Fingerprint) -> Fact:
                 "intensity_range": [low, high],
                 "clip": True,
             },
-            "CT: the window of the foreground's percentiles 0.5 to 99.5, in Hounsfield units",
+            f"CT: the window of percentiles 0.5 to 99.5 of {of_what}, in Hounsfield units",
         )
     if found.modality == "RGB":
         scale = "metaseg_monai.transforms.ScaleIntensityCased"
@@ -571,10 +615,14 @@ def _normalisation(found: Fingerprint) -> Fact:
 def training_bytes(
     network: Mapping[str, Any], channels: int, patch: Sequence[int], batch: int
 ) -> int:
-    """Estimate the memory of a training step: weights, gradients, Adam, features, workspace.
+    """Estimate the memory of a training step, above what Python and its libraries take.
 
     The step runs on tensors that have shapes and no values, and what of them lives at once is
-    counted; nothing is computed. What convolutions take beside is a measured share.
+    counted: weights, gradients, both moments of Adam, features that wait for their gradients, and
+    the largest passing result. That is what PyTorch's allocator records of a real step, to 1 %.
+    The process takes more, as the C library keeps gaps between small blocks: `KEPT` is the share,
+    measured with glibc, and one step differs from the next process's by up to 10 %. Not counted
+    are gates of metadata (4 % with DynUNet in 2D) and losses of many classes.
 
     Args:
         network: a component, as of `Plan`.
@@ -582,24 +630,33 @@ def training_bytes(
         patch: (H, W) or (H, W, D), the former in bfloat16, as bundles train on the CPU.
         batch: patches in it.
     """
-    with FakeTensorMode(), _Live() as live:
+    with FakeTensorMode(), _Live(KEPT[len(patch)]) as live:
         made: nn.Module = ConfigParser({"network": dict(network)}).get_parsed_content("network")
         optimizer = torch.optim.Adam(made.parameters())
+        for weight in made.parameters():
+            weight.grad = torch.zeros_like(weight)
+        optimizer.step()  # makes the moments, which live on in the next step
+        optimizer.zero_grad()
         image = torch.empty(batch, channels, *patch)
         label = torch.zeros(batch, *patch, dtype=torch.long)
         with torch.autocast("cpu", torch.bfloat16, enabled=len(patch) == 2):
             pred = made(image)
         torch.nn.functional.cross_entropy(pred.float(), label).backward()
         optimizer.step()
-    return round(BASE_BYTES + OVERHEAD[len(patch)] * live.most)
+    return round(BASE_BYTES + live.most)
 
 
 class _Live(TorchDispatchMode):
-    """Counts the bytes of all tensors that live at once."""
+    """Counts the bytes of all tensors that live at once.
 
-    def __init__(self) -> None:
+    Args:
+        kept: share of small tensors that the C library takes beside.
+    """
+
+    def __init__(self, kept: float) -> None:
         super().__init__()
-        self.now = self.most = 0
+        self.kept = kept
+        self.now = self.most = 0.0
         self._known: dict[int, weakref.ref[Any]] = {}
 
     def __torch_dispatch__(
@@ -612,9 +669,11 @@ class _Live(TorchDispatchMode):
         return made
 
     def _count(self, storage: torch.UntypedStorage) -> None:
-        key, size = id(storage), storage.nbytes()
+        key, size = id(storage), float(storage.nbytes())
         if key in self._known:
             return
+        if size < LARGE_BLOCK:
+            size *= 1 + self.kept
 
         def gone(_: Any) -> None:
             self._known.pop(key, None)
