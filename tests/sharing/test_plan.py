@@ -4,16 +4,18 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from monai.bundle import ConfigParser
 from skimage.io import imsave
 
 from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.rows import write_table
-from metaseg_monai.sharing.plan import Fingerprint, Values, fingerprint, plan, training_bytes
+from metaseg_monai.sharing.plan import Fingerprint, Values, fingerprint, plan
 from metaseg_monai.tables import read_table
 
 HU = Values(-1024, 2400, 40, 60, (-79.4, 303.6))
@@ -29,28 +31,129 @@ def made_up(shapes, spacings, values=(GREY,), modality="other", foreground=0.05,
     return Fingerprint(dims, shapes, spacings, values, modality, "made up", ("int16",), counts)
 
 
-def test_anisotropic_ct_keeps_its_planes_and_its_unit():
-    found = made_up([(512, 512, 40)] * 9, ((0.8, 0.8, 5.0),) * 8 + ((0.8, 0.8, 3.0),), (HU,), "CT")
-    made = plan(found, "dynunet", memory_gb=4)
-    assert made["spacing_mm"][:2] == [0.8, 0.8]
-    assert 3 < made["spacing_mm"][2] < 5  # the 10th percentile
-    rows, columns, planes = made["patch"]
-    assert rows == columns > 3 * planes
-    assert made["levels"][2] < made["levels"][0]
-    assert made.network["kernel_size"][0] == [3, 3, 1]
+@pytest.fixture
+def by_voxels(monkeypatch):
+    """A step takes 1 kB a voxel of the batch, so that rules are seen without networks."""
+
+    def taken(network, channels, patch, batch):
+        return 1000 * batch * math.prod(patch)
+
+    monkeypatch.setattr("metaseg_monai.sharing.plan.training_bytes", taken)
+
+
+THICK = ((0.8, 0.8, 5.0),) * 8 + ((0.8, 0.8, 3.0),)
+
+
+def test_anisotropic_ct_keeps_its_planes_and_its_unit(by_voxels):
+    found = made_up([(512, 512, 40)] * 9, THICK, (HU,), "CT")
+    made = plan(found, "dynunet", memory_gb=8)
+    assert made["spacing_mm"] == [0.8, 0.8, 4.6]  # the 10th percentile of nine: 3 + .8 (5 - 3)
+    assert made["shape"] == [512, 512, 43]
+    # 128^3 voxels in mm alike are 229 x 229 x 40; six halvings make 256 of 229
+    assert made["patch"] == [256, 256, 40]
+    assert made["levels"] == [6, 6, 3]
+    # planes join when voxels of 3.2 mm are less than twice as thick as wide
+    assert made.network["strides"][:4] == [[1, 1, 1], [2, 2, 1], [2, 2, 1], [2, 2, 2]]
+    assert made.network["kernel_size"][:3] == [[3, 3, 1], [3, 3, 1], [3, 3, 3]]
+    assert made.network["filters"] == [32, 64, 128, 256, 320, 320, 320]
     assert made["normalisation"]["intensity_range"] == [-80, 304]
     assert made["normalisation"]["clip"] is True
-    assert made["memory_gb"] <= 4
+    assert "10th percentile" in made.facts["spacing_mm"].reason
+
+
+def test_what_a_thick_ct_takes_is_within_the_memory():
+    made = plan(made_up([(512, 512, 40)] * 9, THICK, (HU,), "CT"), "dynunet", memory_gb=4)
+    rows, columns, planes = made["patch"]
+    assert abs(rows - columns) <= 32
+    assert min(rows, columns) > 3 * planes
+    assert 0.5 * 4 < made["memory_gb"] <= 4
     assert made["batch_size"] >= 2
+    assert made["filters"] == 16
 
 
-def test_isotropic_mr_is_halved_alike_and_scaled_by_itself():
-    made = plan(made_up([(160, 192, 160)] * 20, ((1.0, 1.0, 1.0),) * 20), memory_gb=2)
+@pytest.mark.parametrize(
+    ("shape", "spacings", "target"),
+    [
+        ((100, 100, 60), ((1.0, 1.0, 4.0), (1.0, 1.0, 2.0), (1.0, 1.0, 4.0)), 4),  # many planes
+        ((100, 100, 20), ((1.0, 1.0, 3.0), (1.0, 1.0, 2.0), (1.0, 1.0, 3.0)), 3),  # thick by 3
+        ((100, 100, 20), ((1.0, 1.0, 4.0), (1.0, 1.0, 0.2), (1.0, 1.0, 4.0)), 1),  # not below rows
+    ],
+)
+def test_only_few_thick_planes_are_resampled_finer_than_their_median(
+    by_voxels, shape, spacings, target
+):
+    made = plan(made_up([shape] * 3, spacings), memory_gb=100)
+    assert made["spacing_mm"] == pytest.approx([1, 1, target], rel=1e-4)
+
+
+def test_isotropic_mr_is_halved_alike_and_scaled_by_itself(by_voxels):
+    made = plan(made_up([(160, 192, 160)] * 20, ((1.0, 1.0, 1.0),) * 20), memory_gb=8)
     assert made["spacing_mm"] == [1.0, 1.0, 1.0]
-    assert len(set(made["levels"])) == 1
+    assert made["patch"] == [128, 128, 128]
+    assert made["levels"] == [5, 5, 5]  # 128 to 4
+    assert made.network["kernel_size"] == [[3, 3, 3]] * 6
     assert made["normalisation"]["_target_"] == "NormalizeIntensityd"
-    factor = 2 ** made["levels"][0]
-    assert all(size % factor == 0 for size in made["patch"])
+    assert made["foreground_share"] == pytest.approx(1 / 3, abs=1e-3)
+
+
+def test_a_patch_shrinks_along_its_longest_axis_and_skips_no_size(by_voxels):
+    found = made_up([(128, 128, 128)] * 60, ((1.0,) * 3,) * 60)
+    made = plan(found, memory_gb=4.18)  # two of 128^3 take 4.19
+    assert made["patch"] == [112, 128, 128]
+    assert made["levels"] == [4, 5, 5]
+    made = plan(found, memory_gb=0.5)
+    assert max(made["patch"]) - min(made["patch"]) <= 16
+    assert 0.8 * 0.5e6 < made["batch_size"] * math.prod(made["patch"]) <= 0.5e6
+
+
+@pytest.mark.parametrize("network", ["dynunet", "segresnet", "unet3", "ppunet"])
+@pytest.mark.parametrize("shape", [(20_000, 30_000), (2000, 2000, 1500)])
+def test_huge_images_are_cut_to_windows(by_voxels, network, shape):
+    dims = len(shape)
+    made = plan(made_up([shape] * 100, ((0.5,) * dims,) * 100), network, memory_gb=8)
+    assert made["patch"] == [{2: 512, 3: 128}[dims]] * dims
+    assert made["batch_size"] == {2: 30, 3: 3}[dims]  # 1.9 and 3.8 of the memory a patch
+    assert made.facts["batch_size"].reason == "as many patches as fit the memory"
+
+
+def test_a_batch_is_a_twentieth_of_the_voxels_and_two_at_least(by_voxels):
+    few, one = (plan(made_up([(96, 96)] * n, None), "unet3", 8) for n in (100, 1))
+    assert few["batch_size"] == 5
+    assert "5%" in few.facts["batch_size"].reason
+    assert one["batch_size"] == 2
+    assert "two at least" in one.facts["batch_size"].reason
+
+
+@pytest.mark.parametrize(("spacing", "wanted"), [((1.0, 1.0, 6.0), 1), ((1.0, 1.0, 1.0), 16)])
+def test_a_single_plane_of_a_volume_is_planned(by_voxels, spacing, wanted):
+    made = plan(made_up([(40, 40, 1)] * 3, (spacing,) * 3), memory_gb=1)
+    assert made["patch"][2] == wanted
+    network = ConfigParser({"network": dict(made.network)}).get_parsed_content("network")
+    assert network(torch.zeros(1, 1, *made["patch"])).shape == (1, 2, *made["patch"])
+
+
+def test_cases_without_foreground_are_told(by_voxels):
+    found = made_up([(64, 64)] * 4, None)
+    some = replace(found, class_voxels={0: (4096,) * 4, 1: (0, 7, 0, 9)})
+    assert "2 of 4 cases have none" in plan(some, "unet3").facts["foreground_share"].reason
+    none = replace(found, class_voxels={0: (4096,) * 4}, values=(HU,), modality="CT")
+    made = plan(none, "unet3")
+    assert made["classes"] == 2
+    assert "none of 4 training cases" in made.facts["classes"].reason
+    assert "of all voxels" in made.facts["normalisation"].reason
+
+
+@pytest.mark.parametrize(
+    ("spacings", "target"),
+    [
+        (((0.5, 0.5),) * 3, None),  # every pixel alike: as they are
+        (((0.5, 0.5), (0.25, 0.25), (1.0, 1.0)), [0.5, 0.5]),
+    ],
+)
+def test_planes_are_resampled_where_their_pixels_differ(by_voxels, spacings, target):
+    made = plan(made_up([(64, 64), (128, 128), (32, 32)], spacings), "unet3")
+    assert made["spacing_mm"] == target
+    assert made["shape"] == [64, 64]
 
 
 def test_more_memory_gives_larger_patches_or_batches():
@@ -70,21 +173,35 @@ def test_colours_of_8_bits_have_no_spacing_and_are_divided_by_255():
 
 
 @pytest.mark.parametrize("network", ["dynunet", "segresnet", "unet3", "ppunet"])
-@pytest.mark.parametrize("shape", [(10, 13), (9, 12, 5)])
-def test_tiny_images_are_padded_to_what_the_network_halves(network, shape):
-    dims = len(shape)
-    made = plan(made_up([shape] * 4, ((1.0,) * dims,) * 4), network, memory_gb=1)
-    network = ConfigParser({"network": dict(made.network)}).get_parsed_content("network")
+@pytest.mark.parametrize(
+    ("shape", "spacing"),
+    [((10, 13), (1.0, 1.0)), ((9, 12, 5), (1.0, 1.0, 1.0)), ((10, 5, 5), (1.0, 3.0, 3.0))],
+)
+def test_tiny_images_are_padded_to_what_the_network_halves(by_voxels, network, shape, spacing):
+    made = plan(made_up([shape] * 4, (spacing,) * 4), network, memory_gb=1)
     assert all(size >= wanted for size, wanted in zip(made["patch"], shape, strict=True))
-    assert sum(1 for _ in network.parameters()) > 0
-    assert training_bytes(made.network, 1, made["patch"], made["batch_size"]) <= 1e9
+    network = ConfigParser({"network": dict(made.network)}).get_parsed_content("network")
+    pred = network(torch.zeros(2, 1, *made["patch"]))
+    assert pred.shape == (2, 2, *made["patch"])
+    pred.sum().backward()
 
 
-def test_every_fact_has_a_reason_and_is_plain_json():
-    made = plan(made_up([(64, 64)] * 5, None), "unet3")
+@pytest.mark.parametrize("network", ["dynunet", "segresnet", "unet3", "ppunet"])
+@pytest.mark.parametrize(
+    "found",
+    [
+        made_up([(512, 512, 40)] * 9, THICK, (HU,), "CT"),
+        made_up([(64, 64)] * 5, None, classes=4),
+        made_up([(7, 9)], ((0.3, 0.3),), foreground=0),
+    ],
+)
+def test_every_fact_has_a_reason_and_is_plain_json(by_voxels, found, network):
+    made = plan(found, network)
     told = json.loads(json.dumps(made.to_dict()))
     assert all(set(fact) == {"value", "reason"} and fact["reason"] for fact in told.values())
-    assert "patch" in str(made)
+    assert told["patch"]["value"] == made["patch"]
+    assert f"patch: {made['patch']} (" in str(made)
+    json.dumps(found.to_dict())
 
 
 def test_what_cannot_be_planned_is_refused():
@@ -94,7 +211,7 @@ def test_what_cannot_be_planned_is_refused():
     with pytest.raises(ConfigError, match="expected gigabytes above 0"):
         plan(found, memory_gb=0)
     with pytest.raises(ConfigError, match="give more memory"):
-        plan(found, memory_gb=0.03)
+        plan(found, memory_gb=0.01)
 
 
 def test_the_fingerprint_of_volumes_reads_spacing_axes_and_foreground(tmp_path):
@@ -121,6 +238,27 @@ def test_the_fingerprint_of_volumes_reads_spacing_axes_and_foreground(tmp_path):
     assert found.class_voxels[1] == (32, 32)
     assert found.to_dict()["classes"]["1"]["cases"] == 2
     assert fingerprint(read_table(tmp_path), 3, "other").modality == "other"
+
+
+def test_the_window_is_of_the_foreground_and_of_all_voxels_where_there_is_none(tmp_path):
+    values = np.arange(1000).reshape(10, 10, 10)
+    for case, label in (("a", values > 0), ("b", values < 0), ("c", values < 0)):
+        nib.save(nib.Nifti1Image(values.astype(np.int16), np.eye(4)), tmp_path / f"{case}.nii.gz")
+        nib.save(nib.Nifti1Image(label.astype(np.uint8), np.eye(4)), tmp_path / f"{case}_m.nii.gz")
+
+    def found(cases):
+        rows = [{"image": f"{c}.nii.gz", "label": f"{c}_m.nii.gz"} for c in cases]
+        rows = [row | {"group": c, "split": "train"} for row, c in zip(rows, cases, strict=True)]
+        write_table(rows, tmp_path / "table.csv")
+        return fingerprint(read_table(tmp_path), 3)
+
+    some, none = found("ab"), found("bc")
+    assert some.values[0].window == pytest.approx((1 + 0.005 * 998, 1 + 0.995 * 998))
+    assert some.values[0].mean == 500
+    assert some.class_voxels == {0: (1, 1000), 1: (999, 0)}
+    assert none.class_voxels == {0: (1000, 1000)}
+    assert none.classes == 2
+    assert none.values[0].mean == pytest.approx(499.5, abs=10)
 
 
 def test_the_fingerprint_of_pictures_and_of_cases_that_differ(tmp_path):
