@@ -621,7 +621,7 @@ def training_bytes(
     counted: weights, gradients, both moments of Adam, features that wait for their gradients, and
     the largest passing result. That is what PyTorch's allocator records of a real step, to 1 %.
     The process takes more, as the C library keeps gaps between small blocks: `KEPT` is the share,
-    measured with glibc, and one step differs from the next process's by up to 10 %. Not counted
+    measured with glibc; the same step took 13 % more in one process than in another. Not counted
     are gates of metadata (4 % with DynUNet in 2D) and losses of many classes.
 
     Args:
