@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -30,12 +31,13 @@ from metaseg_monai.errors import (
     root_refusal,
 )
 from metaseg_monai.files import file_sha256, new_folder, read_json, write_json
-from metaseg_monai.metadata import Continuous, MetadataSchema
+from metaseg_monai.metadata import MetadataSchema
 from metaseg_monai.networks import condition
 from metaseg_monai.networks.condition import Running
 from metaseg_monai.networks.meta_input import MetaInput
 from metaseg_monai.networks.variants import base_variant, reads_metadata
 from metaseg_monai.rows import read_lines
+from metaseg_monai.transforms.augmentation import falsified_by
 from metaseg_monai.transforms.metadata import DropMetadatad
 
 if TYPE_CHECKING:
@@ -47,14 +49,17 @@ FACTS = "metaseg"  # in nnU-Net's plans, which plans.json and every checkpoint h
 CASE = "case_id"  # the column of nnU-Net's names of cases
 TABLE, SCHEMA = "METASEG_TABLE", "METASEG_SCHEMA"
 VARIANT, AT, DROPOUT = "METASEG_VARIANT", "METASEG_AT", "METASEG_DROPOUT"
-SCALED = "METASEG_SCALED"
+SCALED, MIRRORED = "METASEG_SCALED", "METASEG_MIRRORED"
 EPOCHS, ITERATIONS, SEED = "METASEG_EPOCHS", "METASEG_ITERATIONS", "METASEG_SEED"
 SPENT = "spent.json"  # beside a checkpoint: how long the training was, and its CPU time
 RECORD = "metadata.json"  # beside predicted masks: which weights and which metadata made them
 EXTERNAL = "nnUNet_extTrainer"  # nnU-Net's variable: folders of other trainers
 TRAINER_FOLDER = Path(__file__).with_name("nnunet_trainer")
 PREDICT = "python -m metaseg_monai.sharing.nnunet predict"
-SIZES = re.compile("(n|u|µ|μ|m|c|d)?m[23²³]?|m?l|x|px|pixels?|voxels?|diopters?", re.I)
+SAME_FOLDS = (
+    "the folds of one model are to be trained alike, and plans.json is that of the last training: "
+    "train this fold anew, or name by --folds those trained as plans.json says"
+)
 
 
 # Whose metadata a network is given next.
@@ -332,9 +337,9 @@ def facts_of(environment: Mapping[str, str]) -> dict[str, Any]:
         environment: variables. METASEG_SCHEMA, and METASEG_TABLE, of which the digest is kept;
             METASEG_VARIANT (sme) and METASEG_AT (encoder, decoder, all, or names of modules with
             commas) as of `condition`; METASEG_DROPOUT (0.1): how often training takes each field,
-            and all together, as unknown, of those that may be; METASEG_SCALED: names
-            of the fields that scaling an image makes wrong, with commas, or none; by default
-            those in units of length, area, volume and magnification.
+            and all together, as unknown, of those that may be; METASEG_SCALED and
+            METASEG_MIRRORED: names of the fields that scaling and mirroring an image make wrong,
+            with commas, or none; by default those that `falsified_by` tells.
 
     Raises:
         ConfigError: one is missing or wrong; names it.
@@ -351,6 +356,7 @@ def facts_of(environment: Mapping[str, str]) -> dict[str, Any]:
             f"{VARIANT}={variant}: reads no metadata; take another, or train nnUNetTrainer"
         )
     at = environment.get(AT, "encoder")
+    wrong = falsified_by(schema)
     may_be_unknown = any(field.missing == "unknown" for field in schema.fields)
     dropout = 0.1 if may_be_unknown else 0.0
     if given := environment.get(DROPOUT):
@@ -367,18 +373,15 @@ def facts_of(environment: Mapping[str, str]) -> dict[str, Any]:
         "variant": variant,
         "at": at if "," not in at and "." not in at else at.split(","),
         "dropout": dropout,
-        "scaled": _scaled(schema, environment.get(SCALED)),
+        "scaled": _named(schema, environment.get(SCALED), wrong["scaling"]),
+        "mirrored": _named(schema, environment.get(MIRRORED), wrong["mirroring"]),
         "table_sha256": file_sha256(environment[TABLE]),
     }
 
 
-def _scaled(schema: MetadataSchema, given: str | None) -> list[str]:
+def _named(schema: MetadataSchema, given: str | None, default: list[str]) -> list[str]:
     if given is None:
-        return [
-            one.name
-            for one in schema.fields
-            if isinstance(one, Continuous) and SIZES.fullmatch(one.unit.strip())
-        ]
+        return default
     names = [name.strip() for name in given.split(",") if name.strip() not in ("", "none")]
     return [schema.field(name).name for name in names]
 
@@ -453,23 +456,64 @@ class HiddenMetadata:
         return torch.stack([self.drop(one)["meta"] for one in given])
 
 
-def check_same_facts(own: Mapping[str, Any], other: Mapping[str, Any] | None, file: str) -> None:
+AS_THEN = (
+    f"set {SCHEMA}, {VARIANT}, {AT}, {DROPOUT} and {MIRRORED} as they were then, or begin a new "
+    "training"
+)
+
+
+def check_same_facts(
+    own: Mapping[str, Any], other: Mapping[str, Any] | None, file: str | Path, then: str = AS_THEN
+) -> None:
     """Refuse weights whose metadata mean something else than those of this training.
+
+    Schema, variant and places are to be the same, and whether unknown metadata were learned and
+    images were mirrored.
 
     Args:
         own: facts of this training.
         other: those of the weights.
         file: of the weights, for the message.
+        then: what to do about it.
 
     Raises:
         ConfigError: naming what differs.
     """
-    names = ("schema", "variant", "at")
-    differ = [name for name in names if (other or {}).get(name) != own[name]]
-    if differ:
+
+    def meaning(facts: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            **{name: facts.get(name) for name in ("schema", "variant", "at")},
+            "share of hidden metadata (0 or not)": (facts.get("dropout") or 0) > 0,
+            "mirroring": bool(facts.get("mirrored")),
+        }
+
+    known, wanted = meaning(other or {}), meaning(own)
+    if differ := [name for name, value in wanted.items() if known[name] != value]:
         raise ConfigError(
-            f"{file}: was trained with another {' and '.join(differ)} of metadata; set "
-            f"{SCHEMA}, {VARIANT} and {AT} as they were then, or begin a new training"
+            f"{file}: was trained with another {' and '.join(differ)} of metadata; {then}"
+        )
+
+
+def check_other_folds(own: Mapping[str, Any], home: str | Path, fold: int | str) -> None:
+    """Refuse a training beside folds whose metadata mean something else.
+
+    Together they are one model: nnU-Net keeps one plans.json for all, that of the last training.
+
+    Args:
+        own: facts of this training.
+        home: folder of the configuration, with plans.json and fold_*, if there is one yet.
+        fold: of this training, whose own folder may be overwritten.
+
+    Raises:
+        ConfigError: naming what differs.
+    """
+    plans = Path(home) / "plans.json"
+    if plans.is_file() and any(one.name != f"fold_{fold}" for one in plans.parent.glob("fold_*")):
+        check_same_facts(
+            own,
+            read_json(plans).get(FACTS),
+            plans.parent,
+            "train all folds alike, or take plans of another name (-p), or remove the other folds",
         )
 
 
@@ -494,6 +538,7 @@ def predict(
     save_probabilities: bool = False,
     processes: int = 2,
     out_of_range: str | None = None,
+    force: bool = False,
 ) -> str:
     """Predict images in nnU-Net's form with the metadata of each.
 
@@ -515,12 +560,14 @@ def predict(
         save_probabilities: write ``.npz`` beside the masks.
         processes: that read, and as many that write.
         out_of_range: error or flag, in the place of the schema's policies.
+        force: predict also with metadata that are known only after the operation.
 
     Raises:
-        ConfigError: the folder holds no such model, or nnU-Net cannot be used.
+        ConfigError: the folder holds no such model, its folds were trained with different
+            metadata, or nnU-Net cannot be used; or weights changed while they predicted.
         DataError: there are no images, or the table is none.
         MetadataError: metadata that the schema refuses, or a case without, where that was not
-            trained. Nothing is predicted then.
+            trained; or a field is known too late. Nothing is predicted then.
     """
     if out_of_range not in (None, "error", "flag"):
         raise ConfigError(f"--out_of_range {out_of_range}: expected error or flag")
@@ -529,14 +576,31 @@ def predict(
     home = Path(model)
     facts = _facts_of_model(home)
     used = _folds(home, folds, checkpoint)
-    schema = MetadataSchema.from_dict(facts["schema"])
-    schema = schema if out_of_range is None else schema.with_policy(out_of_range)  # type: ignore[arg-type]
+    files = {str(fold): home / f"fold_{fold}" / checkpoint for fold in used}
+    for file in files.values():
+        check_same_facts(facts, _facts_of_weights(file), file, SAME_FOLDS)
+    trained = MetadataSchema.from_dict(facts["schema"])
+    trained.check_availability(force=force)
+    schema = trained if out_of_range is None else trained.with_policy(out_of_range)  # type: ignore[arg-type]
     metadata = read_case_metadata(table, schema, facts["variant"], facts["dropout"] > 0)
     cases = cases_in(source, read_json(home / "dataset.json")["file_ending"])
     unknown = metadata.check(cases)
     if unknown:
         logger.warning("taken as unknown, without a row in %s: %s", table, listing(unknown))
     predictor_of = _predictor()
+    digests = {fold: file_sha256(file) for fold, file in files.items()}
+    record = {
+        "checkpoints_sha256": digests,
+        "table_sha256": file_sha256(table),
+        "schema_sha256": trained.digest,
+        "variant": facts["variant"],
+        "settings": {
+            **{"checkpoint": checkpoint, "mirror": mirror, "step": step},
+            **{"out_of_range": out_of_range, "nnunetv2": version("nnunetv2")},
+        },
+        "unknown": unknown,
+        "cases": cases,
+    }
     with new_folder(output) as part:
         predictor = predictor_of(
             tile_step_size=step,
@@ -553,15 +617,13 @@ def predict(
             num_processes_preprocessing=processes,
             num_processes_segmentation_export=processes,
         )
-        files = {str(fold): home / f"fold_{fold}" / checkpoint for fold in used}
-        record = {
-            "checkpoints_sha256": {fold: file_sha256(file) for fold, file in files.items()},
-            "table_sha256": file_sha256(table),
-            "schema_sha256": schema.digest,
-            "variant": facts["variant"],
-            "unknown": unknown,
-            "cases": cases,
-        }
+        if changed := [
+            str(files[fold]) for fold in files if file_sha256(files[fold]) != digests[fold]
+        ]:
+            raise ConfigError(
+                f"{listing(changed)}: changed while it predicted, so that nobody knows which "
+                "weights made the masks; wait for the training to end"
+            )
         write_json(part / RECORD, record)
     return f"{len(cases)} masks: {output}"
 
@@ -598,6 +660,19 @@ def _facts_of_model(home: Path) -> dict[str, Any]:
             "with -tr nnUNetTrainerMetadata"
         )
     return facts
+
+
+def _facts_of_weights(file: Path) -> dict[str, Any] | None:
+    """What a checkpoint of nnU-Net knows of metadata; read as nnU-Net itself reads it."""
+    try:
+        held = torch.load(file, map_location="cpu", weights_only=False, mmap=True)
+        found: dict[str, Any] | None = held["init_args"]["plans"].get(FACTS)
+    except Exception as error:
+        raise ConfigError(
+            f"{file}: cannot be read as weights of nnU-Net ({error}); train this fold anew, or "
+            "name others by --folds"
+        ) from error
+    return found
 
 
 def _folds(home: Path, folds: Any, checkpoint: str) -> tuple[int | str, ...]:

@@ -17,8 +17,12 @@ ELONGATED = 1.5  # planes of a longer shape are not turned over
 SIZES = re.compile(
     r"size|diameter|radius|length|width|height|thickness|spacing|area|volume|magnif|zoom|resolution"
 )
-UNITS = re.compile(r"([mcnuµμ]?m[23²³]?|px|pixels?|[mµμu]?l|x)(/.*)?")
+UNITS = re.compile(
+    r"([mcdnuµμ]?m(\^?[23]|[²³])?|microns?|(nano|micro|milli|centi)?met(er|re)s?|in|inch(es)?|px|pixels?"
+    r"|voxels?|mpp|[mcdµμu]?l|cc|x|diopters?)( ?(/|per) ?.*)?"
+)
 SIDES = re.compile(r"lateral|(^|_)(body_)?sides?(_|$)|hemisphere|(^|_)(left|right)(_|$)")
+LEFT_RIGHT = frozenset({"left", "right"})
 
 
 def strong_augmentation(
@@ -117,9 +121,9 @@ def strong_augmentation(
 def falsified_by(schema: MetadataSchema) -> dict[str, list[str]]:
     """Return the fields that an augmentation would make wrong, by the augmentation.
 
-    Judged by unit and name: an image at 1.4 times the size is no longer of its magnification or
-    tumour size, a mirrored one no longer of the left side. Look at the names; what they do not tell
-    this cannot know.
+    Judged by unit and name, and by values left and right: an image at 1.4 times the size is no
+    longer of its magnification or tumour size, a mirrored one no longer of the left side. Look at
+    the names; what they do not tell this cannot know.
 
     Args:
         schema: of the metadata.
@@ -136,12 +140,15 @@ def falsified_by(schema: MetadataSchema) -> dict[str, list[str]]:
     of_size = [
         name
         for name, unit in units.items()
-        if SIZES.search(name.lower()) or UNITS.fullmatch(unit.lower())
+        if SIZES.search(name.lower()) or UNITS.fullmatch(unit.strip().lower())
     ]
-    return {
-        "scaling": of_size,
-        "mirroring": [name for name in units if SIDES.search(name.lower())],
-    }
+    of_side = [
+        field.name
+        for field in schema.fields
+        if SIDES.search(field.name.lower())
+        or LEFT_RIGHT & {str(value).lower() for value in getattr(field, "values", ())}
+    ]
+    return {"scaling": of_size, "mirroring": of_side}
 
 
 def _angles(patch: Sequence[int], spacing: Sequence[float] | None) -> list[list[float]]:

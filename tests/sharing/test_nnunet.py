@@ -3,9 +3,12 @@
 import json
 import os
 import subprocess
+import sys
 from copy import deepcopy
 from datetime import timedelta
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +17,7 @@ import torch
 from torch import nn
 
 from metaseg_monai.errors import ConfigError, DataError, MetadataError
+from metaseg_monai.files import file_sha256
 from metaseg_monai.metadata import Categorical, Continuous, MetadataSchema
 from metaseg_monai.sharing import nnunet
 from metaseg_monai.training.processes import end_processes
@@ -201,7 +205,7 @@ def test_each_process_of_a_training_has_its_own_metadata(tmp_path, facts):
 def test_facts_tell_what_training_does(environment, facts, schema):
     assert (facts["variant"], facts["at"]) == ("sme", "encoder")
     assert facts["dropout"] == 0.1
-    assert facts["scaled"] == ["size_mm"]
+    assert (facts["scaled"], facts["mirrored"]) == (["size_mm"], [])
     assert MetadataSchema.from_dict(json.loads(json.dumps(facts))["schema"]) == schema
     more = {nnunet.AT: "encoder.stages.0,decoder.stages.0", nnunet.SCALED: "none"}
     more |= {nnunet.VARIANT: "film", nnunet.DROPOUT: "0"}
@@ -280,7 +284,7 @@ def test_training_hides_some_metadata(environment, facts):
 
 def test_weights_of_another_schema_are_refused(facts):
     nnunet.check_same_facts(facts, {**facts, "table_sha256": "other"}, "checkpoint.pth")
-    for other in (None, {**facts, "variant": "film"}):
+    for other in (None, {**facts, "variant": "film"}, {**facts, "dropout": 0}):
         with pytest.raises(ConfigError, match="was trained with another"):
             nnunet.check_same_facts(facts, other, "checkpoint.pth")
 
@@ -298,8 +302,7 @@ def test_predict_refuses_before_nnunet_is_needed(tmp_path, facts, environment, c
     with pytest.raises(ConfigError, match="no checkpoint_final"):
         nnunet.predict(tmp_path, **call)
     for fold in (0, 1):
-        (tmp_path / f"fold_{fold}").mkdir()
-        (tmp_path / f"fold_{fold}" / "checkpoint_final.pth").touch()
+        weights_of(tmp_path, fold, facts)
     with pytest.raises(ConfigError, match="'fold_2'"):
         nnunet.predict(tmp_path, **call, folds="0,2")
     with pytest.raises(ConfigError, match="--folds first: expected numbers"):
@@ -312,7 +315,208 @@ def test_predict_refuses_before_nnunet_is_needed(tmp_path, facts, environment, c
     with pytest.raises(SystemExit, match="2"):
         nnunet.main(["predict", *(f"--{key}={value}" for key, value in call.items()), "--model=x"])
     assert "error: x: no trained model" in capsys.readouterr().err
+    (tmp_path / "fold_1" / "checkpoint_final.pth").write_text("no weights")
+    with pytest.raises(ConfigError, match=r"fold_1.*cannot be read as weights of nnU-Net"):
+        nnunet.predict(tmp_path, **call)
     assert not (tmp_path / "out").exists()
+
+
+def weights_of(home, fold, facts):
+    """A fold's checkpoint as nnU-Net writes it, as far as it is asked; the last one's plans."""
+    file = home / f"fold_{fold}" / "checkpoint_final.pth"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({"init_args": {"plans": {nnunet.FACTS: facts}, "fold": fold}}, file)
+    (home / "plans.json").write_text(json.dumps({nnunet.FACTS: facts}))
+    (home / "dataset.json").write_text('{"file_ending": ".tif"}')
+    return file
+
+
+@pytest.fixture
+def model(tmp_path, facts, environment):
+    """Call `predict` for two folds and one image, with a predictor that writes nothing."""
+    for fold in (0, 1):
+        weights_of(tmp_path / "model", fold, facts)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a_0000.tif").touch()
+    call = {"model": tmp_path / "model", "source": tmp_path / "images", "device": "cpu"}
+    return {**call, "table": environment[nnunet.TABLE], "output": tmp_path / "out"}
+
+
+def test_folds_whose_metadata_mean_something_else_are_never_predicted_together(
+    model, facts, schema
+):
+    fields = [{**schema.to_dict()["fields"][0], "values": ["square", "disc"]}]
+    turned = {**facts, "schema": {**schema.to_dict(), "fields": fields}}
+    for other in (turned, {**facts, "dropout": 0.0}, {**facts, "mirrored": ["task"]}):
+        weights_of(model["model"], 0, other)
+        weights_of(model["model"], 1, facts)
+        with pytest.raises(ConfigError, match=r"fold_0.*was trained with another"):
+            nnunet.predict(**model)
+        with pytest.raises(ConfigError, match="train all folds alike"):
+            nnunet.check_other_folds(other, model["model"], 0)
+    nnunet.check_other_folds(facts, model["model"], 0)
+    nnunet.check_other_folds(turned, model["model"].parent, 0)  # nothing is there yet
+    for file in (model["model"] / "fold_1").iterdir():
+        file.unlink()
+    (model["model"] / "fold_1").rmdir()
+    nnunet.check_other_folds(turned, model["model"], 0)  # the only fold, trained anew
+
+
+def test_what_is_known_too_late_is_refused(model, schema, environment):
+    late = [one.model_copy(update={"availability": "post-operative"}) for one in schema.fields]
+    MetadataSchema(late).save(environment[nnunet.SCHEMA])
+    facts = nnunet.facts_of(environment)
+    for fold in (0, 1):
+        weights_of(model["model"], fold, facts)
+    with pytest.raises(MetadataError, match="known only later: 'task'"):
+        nnunet.predict(**model)
+    with pytest.raises(ConfigError, match="nnU-Net cannot be used"):  # it is asked for, then
+        nnunet.predict(**model, force=True)
+
+
+class Predictor:
+    """In the place of nnU-Net's; may find that a training goes on."""
+
+    rewritten: Path | None = None
+
+    def __init__(self, **settings):
+        self.settings = settings
+
+    def initialize_from_trained_model_folder(self, home, used, checkpoint):
+        pass
+
+    def predict_from_files(self, source, output, **settings):
+        (Path(output) / "a.tif").touch()
+        if self.rewritten:
+            self.rewritten.write_bytes(b"other weights")
+
+
+def test_record_is_of_the_weights_that_predicted(model, facts, schema, monkeypatch):
+    monkeypatch.setattr(nnunet, "_predictor", lambda: Predictor)
+    monkeypatch.setattr(nnunet, "version", lambda name: f"{name} 2")
+    nnunet.predict(**model, mirror=False, step=0.25, out_of_range="flag")
+    record = json.loads((model["output"] / nnunet.RECORD).read_text())
+    file = model["model"] / "fold_1" / "checkpoint_final.pth"
+    assert record["checkpoints_sha256"]["1"] == file_sha256(file)
+    assert record["schema_sha256"] == schema.digest
+    told = {"checkpoint": file.name, "mirror": False, "step": 0.25, "out_of_range": "flag"}
+    assert record["settings"] == {**told, "nnunetv2": "nnunetv2 2"}
+    monkeypatch.setattr(Predictor, "rewritten", file)
+    with pytest.raises(ConfigError, match=r"fold_1.*changed while it predicted"):
+        nnunet.predict(**{**model, "output": model["output"].with_name("more")})
+    assert not model["output"].with_name("more").exists()
+
+
+# The trainer, beside what it takes of nnU-Net 2.8.1.
+
+
+class Trainer:
+    """As nnU-Net's, as far as ours asks it."""
+
+    def __init__(self, plans, configuration, fold, dataset_json, device):
+        self.my_init_kwargs = {"plans": plans, "configuration": configuration, "fold": fold}
+        self.network, self.local_rank, self.fold, self.batch_size = nn.Conv2d(1, 1, 1), 0, fold, 2
+        self.configuration_manager = SimpleNamespace(patch_size=[8, 8])
+        self.output_folder_base = dataset_json["home"]
+        self.output_folder = f"{self.output_folder_base}/fold_{fold}"
+        Path(self.output_folder).mkdir(parents=True, exist_ok=True)
+        self.said = []
+
+    def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self):  # noqa: N802
+        self.inference_allowed_mirroring_axes = (0, 1)
+        return (-1, 1), False, [9, 9], (0, 1)
+
+    def print_to_log_file(self, *said):
+        self.said += said
+
+    def on_epoch_end(self):
+        self.saved = deepcopy(self.my_init_kwargs)
+
+    def load_checkpoint(self, checkpoint):
+        self.my_init_kwargs = checkpoint
+
+    def on_train_end(self):
+        pass
+
+
+@pytest.fixture
+def trainers(monkeypatch):
+    """The module of the trainers, imported without nnU-Net."""
+    held = {
+        "batchgeneratorsv2.transforms.spatial.spatial": {"SpatialTransform": object},
+        "nnunetv2.configuration": {"default_num_processes": 1},
+        "nnunetv2.inference.predict_from_raw_data": {"nnUNetPredictor": object},
+        "nnunetv2.training.dataloading.nnunet_dataset": {"infer_dataset_class": None},
+        "nnunetv2.training.nnUNetTrainer.nnUNetTrainer": {"nnUNetTrainer": Trainer},
+    }
+    for name, content in held.items():
+        parts = name.split(".")
+        for end in range(1, len(parts) + 1):
+            parent = ".".join(parts[:end])
+            if parent not in sys.modules or end == len(parts):
+                monkeypatch.setitem(sys.modules, parent, ModuleType(parent))
+        sys.modules[name].__dict__.update(content)
+    name = "metaseg_monai.sharing.nnunet_trainer.metadata_trainer"
+    monkeypatch.delitem(sys.modules, name, raising=False)
+    yield import_module(name)
+    monkeypatch.delitem(sys.modules, name)
+
+
+def train(trainer, tmp_path, fold=0):
+    return trainer({}, "2d", fold, {"home": str(tmp_path / "model")}, torch.device("cpu"))
+
+
+def test_images_are_not_mirrored_where_metadata_tell_a_side(
+    trainers, tmp_path, environment, monkeypatch
+):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    side = Categorical(name="side", values=("left", "right"), missing="unknown", **WHEN)
+    plain = train(trainers.nnUNetTrainerMetadata, tmp_path)
+    choose = "configure_rotation_dummyDA_mirroring_and_inital_patch_size"
+    assert getattr(plain, choose)()[-1] == (0, 1)
+    MetadataSchema([side]).save(environment[nnunet.SCHEMA])
+    Path(environment[nnunet.TABLE]).write_text("case_id,side\na,left\n")
+    of_sides = train(trainers.nnUNetTrainerMetadata, tmp_path)
+    assert getattr(of_sides, choose)() == ((-1, 1), False, [9, 9], None)
+    assert of_sides.inference_allowed_mirroring_axes is None  # in the checkpoint, for predictions
+    assert "no mirroring, for 'side'" in of_sides.said[-1]
+    monkeypatch.setenv(nnunet.MIRRORED, "none")
+    assert getattr(train(trainers.nnUNetTrainerMetadata, tmp_path), choose)()[-1] == (0, 1)
+
+
+def test_a_training_beside_folds_of_other_metadata_does_not_begin(
+    trainers, tmp_path, environment, facts, monkeypatch
+):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    weights_of(tmp_path / "model", 0, {**facts, "variant": "film"})
+    with pytest.raises(ConfigError, match="another variant of metadata; train all folds alike"):
+        train(trainers.nnUNetTrainerMetadata, tmp_path, fold=1).on_train_start()
+
+
+def test_cpu_time_of_a_continued_training_is_that_of_all_its_epochs(
+    trainers, tmp_path, monkeypatch
+):
+    spent = iter([2.0, 4.0, 1.0, 3.0, 5.0])
+    monkeypatch.setattr(trainers, "cpu_seconds", lambda: next(spent))
+    first = train(trainers.nnUNetTrainerShort, tmp_path)
+    first.on_epoch_end()
+    first.on_epoch_end()
+    again = train(trainers.nnUNetTrainerShort, tmp_path)
+    again.load_checkpoint(first.saved)
+    again.on_epoch_end()
+    again.on_epoch_end()
+    again.on_train_end()
+    told = json.loads((tmp_path / "model" / "fold_0" / nnunet.SPENT).read_text())
+    assert told["cpu_seconds_at_epochs"] == [2, 4, 5, 7]
+    assert told["cpu_seconds"] == 9
+
+
+def test_cpu_time_is_told_where_there_is_no_resource(trainers, monkeypatch):
+    monkeypatch.setitem(sys.modules, "resource", None)
+    assert trainers.cpu_seconds() > 0
+    assert not hasattr(trainers, "resource")
 
 
 def test_folder_has_the_trainers_alone(capsys):

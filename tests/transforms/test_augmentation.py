@@ -92,8 +92,14 @@ def test_metadata_that_it_would_make_wrong_are_named():
         {"kind": "continuous", "name": "age", "unit": "years", "range": [0, 100], **plain},
         {"kind": "continuous", "name": "pixel", "unit": "um/px", "range": [0.1, 1], **plain},
         {"kind": "continuous", "name": "energy", "unit": "keV", "range": [40, 140], **plain},
+        {"kind": "categorical", "name": "eye", "values": ["Left", "Right"], **plain},
+        *(
+            {"kind": "continuous", "name": f"f{n}", "unit": unit, "range": [0, 9], **plain}
+            for n, unit in enumerate(("mm^2", "microns", "mpp", "inch", "mm/pixel", "mg/dl"))
+        ),
     ]
-    expected = {"scaling": ["magnification", "pixel"], "mirroring": ["laterality"]}
+    sizes = ["magnification", "pixel", "f0", "f1", "f2", "f3", "f4"]
+    expected = {"scaling": sizes, "mirroring": ["laterality", "eye"]}
     assert falsified_by(MetadataSchema(fields)) == expected
     names = [one["_target_"] for one in strong_augmentation(2, (8, 8), scaling=False, mirror=())]
     assert not {"RandZoomd", "RandFlipd"} & set(names)

@@ -2,7 +2,7 @@
 
 import os
 import random
-import resource
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,12 @@ from metaseg_monai.errors import ConfigError, MetadataError, listing
 from metaseg_monai.files import write_json
 from metaseg_monai.sharing.nnunet import (
     FACTS,
+    MIRRORED,
     PREDICT,
     SPENT,
     CaseMetadata,
     HiddenMetadata,
+    check_other_folds,
     check_same_facts,
     facts_of,
     length_of,
@@ -30,6 +32,8 @@ from metaseg_monai.sharing.nnunet import (
     told_of,
     training_metadata,
 )
+
+CPU_SECONDS = "metaseg_cpu_seconds_at_epochs"  # in a checkpoint's init_args
 
 
 class nnUNetTrainerShort(nnUNetTrainer):  # noqa: N801  (nnU-Net's way of naming)
@@ -39,7 +43,7 @@ class nnUNetTrainerShort(nnUNetTrainer):  # noqa: N801  (nnU-Net's way of naming
     without the variables. With METASEG_SEED a training can be repeated, if it loads its data in
     its own process (nnUNet_n_proc_DA=0). On CPUs it takes as many threads as OMP_NUM_THREADS says,
     where nnU-Net takes all cores. ``spent.json`` beside the checkpoint tells length and CPU time,
-    without the validation that comes after.
+    without the validation that comes after; of a continued training with that of the epochs before.
 
     Raises:
         ConfigError: an environment variable is wrong.
@@ -56,7 +60,8 @@ class nnUNetTrainerShort(nnUNetTrainer):  # noqa: N801  (nnU-Net's way of naming
         length = length_of(os.environ)
         super().__init__(plans, configuration, fold, dataset_json, device)
         self.length = length
-        self.cpu_seconds: list[float] = []
+        self.cpu_seconds: list[float] = []  # from the start to the end of each epoch
+        self.cpu_seconds_before = 0.0  # of the processes that this one goes on from
         self.num_epochs, self.num_iterations_per_epoch = length.epochs, length.iterations
         self.num_val_iterations_per_epoch = length.val_iterations
         self.save_every = min(50, max(1, length.epochs // 10))  # nnU-Net's is 50
@@ -69,9 +74,16 @@ class nnUNetTrainerShort(nnUNetTrainer):  # noqa: N801  (nnU-Net's way of naming
             torch.set_num_threads(max(1, int(threads)))
 
     def on_epoch_end(self) -> None:
-        """Note the CPU time so far."""
+        """Note the CPU time so far; the checkpoint keeps it among the settings of the training."""
+        self.cpu_seconds.append(round(self.cpu_seconds_before + cpu_seconds(), 1))
+        self.my_init_kwargs[CPU_SECONDS] = list(self.cpu_seconds)
         super().on_epoch_end()
-        self.cpu_seconds.append(cpu_seconds())
+
+    def load_checkpoint(self, filename_or_checkpoint: Any) -> None:
+        """Go on from a checkpoint, and from the CPU time that it took."""
+        super().load_checkpoint(filename_or_checkpoint)
+        self.cpu_seconds = list(self.my_init_kwargs.get(CPU_SECONDS, []))
+        self.cpu_seconds_before = self.cpu_seconds[-1] if self.cpu_seconds else 0.0
 
     def on_train_end(self) -> None:
         """Tell what the training took."""
@@ -80,7 +92,7 @@ class nnUNetTrainerShort(nnUNetTrainer):  # noqa: N801  (nnU-Net's way of naming
             told = {
                 **self.length._asdict(),
                 "steps": self.length.epochs * self.length.iterations,
-                "cpu_seconds": cpu_seconds(),
+                "cpu_seconds": round(self.cpu_seconds_before + cpu_seconds(), 1),
                 "cpu_seconds_at_epochs": self.cpu_seconds,
                 "threads": torch.get_num_threads(),
                 "batch_size": self.batch_size,
@@ -92,7 +104,11 @@ class nnUNetTrainerShort(nnUNetTrainer):  # noqa: N801  (nnU-Net's way of naming
 
 
 def cpu_seconds() -> float:
-    """CPU time of this process and of those it has ended, user and system."""
+    """CPU time of this process and of those it has ended, user and system; Windows: of this one."""
+    try:
+        import resource  # of Unix alone
+    except ImportError:
+        return round(time.process_time(), 1)
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return round(sum(one.ru_utime + one.ru_stime for one in used), 1)
 
@@ -162,8 +178,24 @@ class nnUNetTrainerMetadata(nnUNetTrainerShort):  # noqa: N801  (nnU-Net's way o
             )
         return transforms
 
+    def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> Any:  # noqa: N802
+        """Return what nnU-Net chooses; without mirroring where that makes a field wrong.
+
+        The checkpoint then says so, too, and no prediction mirrors.
+        """
+        chosen = super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+        if not self.facts["mirrored"]:
+            return chosen
+        self.inference_allowed_mirroring_axes = None
+        self.print_to_log_file(
+            f"metadata: no mirroring, for {listing(self.facts['mirrored'])}; "
+            f"{MIRRORED} names others"
+        )
+        return (*chosen[:-1], None)
+
     def on_train_start(self) -> None:
-        """See that every case has metadata, or may be without."""
+        """See that every case has metadata, or may be without, and that other folds fit."""
+        check_other_folds(self.facts, self.output_folder_base, self.fold)
         for name, cases in zip(("training", "validation"), self.do_split(), strict=True):
             if unknown := self.metadata.check(list(cases)):
                 self.print_to_log_file(
