@@ -23,13 +23,16 @@ import torch
 from metaseg_monai.errors import ConfigError, DataError, MetasegError, listing
 from metaseg_monai.evaluation import KnownOfCases, count_pixels, read_counts
 from metaseg_monai.evaluation.per_case import COUNTS, NAMES
+from metaseg_monai.evaluation.provenance import SEEN, check_results, data_sha256
 from metaseg_monai.files import absolute, file_sha256, new_folder, read_json, write_json
-from metaseg_monai.images.image import Channels
+from metaseg_monai.images.geometry import axial_volume
+from metaseg_monai.images.image import Channels, Image
 from metaseg_monai.images.read import read_label
 from metaseg_monai.metadata import MetadataSchema
 from metaseg_monai.metrics.scores import case_f1, case_mean_f1
 from metaseg_monai.metrics.statistics import compare_cases
 from metaseg_monai.rows import write_table
+from metaseg_monai.sharing.nnunet import RECORD
 from metaseg_monai.tables import CaseTable, fold_cases, read_table
 from metaseg_monai.tables.check import LoadedCase, VolumeCache, load_case
 from metaseg_monai.training.weights import EVALUATION
@@ -124,8 +127,7 @@ def to(
             for row in whole.rows
         ]
         write_table(rows, raw / METADATA)
-        told = {"read": read, "table_sha256": whole.digest, "ids": ids, "splits": splits}
-        write_json(raw / BESIDE, told)
+        write_json(raw / BESIDE, {"read": read, **_content(whole), "ids": ids, "splits": splits})
     return f"{len(ids)} cases: {output}"
 
 
@@ -135,6 +137,7 @@ def back(
     checkpoint: str | Sequence[str],
     output: str,
     domain: str | None = None,
+    force: bool = False,
 ) -> str:
     """Score nnU-Net's masks by our counts, as a condition that was trained elsewhere.
 
@@ -148,9 +151,15 @@ def back(
         checkpoint: file of the weights that made them; one for each folder.
         output: new folder in that of a study (or of single runs), whose name is the condition's.
         domain: field whose value is the domain of a case, as in the study.
+        force: take checkpoints of folds that do not lie in fold_0, fold_1 and so on.
+
+    Whether the images were unseen is stated where ``metadata.json`` of our own prediction beside
+    the masks names the weights; of what nnUNetv2_predict has made nobody knows, so it is unknown.
 
     Raises:
-        DataError: a mask is missing, of another shape or of no class; or the table has changed.
+        ConfigError: the checkpoints are not one for each fold.
+        DataError: a mask is missing, of another shape, of no class or of other weights; or the
+            table, an image or a label has changed.
     """
     raw = Path(data)
     try:
@@ -167,8 +176,13 @@ def back(
             "splits; give one of each for every split"
         )
     whole, _ = _splits(read)
-    if whole.digest != told["table_sha256"]:
-        raise DataError(f"{read['table']}: has changed since; write the data anew with `to`")
+    content = _content(whole)
+    if any(told.get(key) != content[key] for key in content):
+        raise DataError(
+            f"{read['table']}: it, or an image or label of it, has changed since; write the data "
+            "anew with `to`"
+        )
+    digests, bound = _weights(folders, files, force)
     schema = MetadataSchema.load(read["schema"])
     if domain is not None:
         schema.field(domain)
@@ -190,9 +204,8 @@ def back(
         for number, four in enumerate(found, 1):
             cells = dict(zip(("tp", "fp", "fn", "tn"), four, strict=True))
             counts.append({**{key: names[key] for key in NAMES}, "class": number, **cells})
-        if (sides := loaded.attributes.get("spacing_mm")) is not None:
+        if (sides := _sides(row, loaded)) is not None:
             spacing.append((row["case"], [math.nan] * (3 - len(sides)) + list(sides)))
-    digests = [file_sha256(file) for file in files]
     with new_folder(output) as part:
         written = COUNTS.write(part / "counts.csv", counts)
         written += KnownOfCases(whole, schema).write(part / "cases.csv", spacing)
@@ -201,8 +214,9 @@ def back(
             "model": {},
             "trained": "elsewhere, by nnU-Net v2",
             "split": "test",
-            "images": "unseen",
-            "table_sha256": whole.digest,
+            "images": "unseen" if bound else "unknown",
+            "table_sha256": content["table_sha256"],
+            "data_sha256": data_sha256(rows),
             "modes": ["normal"],
             "asked": ["normal"],
             "settings": {"domain": domain},
@@ -244,7 +258,8 @@ def differences(
         margin: see `verdict_of`.
 
     Raises:
-        DataError: the cases differ, one stands twice, or none has foreground.
+        DataError: the cases differ, one stands twice, or none has foreground; or a folder's results
+            are not of the weights beside them, or of images of their training.
     """
     tables = [_normal(one) for one in (first, second)]
     cases = [case_f1(one) for one in tables]
@@ -294,6 +309,13 @@ def verdict_of(low: float, high: float, margin: float) -> str:
 
 
 def _normal(folders: Sequence[str]) -> pd.DataFrame:
+    for one in folders:
+        seen = check_results(Path(one)).get("images")
+        if seen in SEEN.values():
+            raise DataError(
+                f"{one}: tested on images that its weights were {seen}, so its scores are no test; "
+                "give a folder of test cases"
+            )
     counts = pd.concat([read_counts(Path(one) / "counts.csv") for one in folders])
     counts = counts[counts["mode"] == "normal"]
     if (twice := counts.duplicated(["case", "class"])).any():
@@ -319,6 +341,59 @@ def _splits(read: Mapping[str, Any]) -> tuple[CaseTable, list[dict[str, list[str
         }
         for part in parts
     ]
+
+
+def _content(table: CaseTable) -> dict[str, Any]:
+    """What tells the table's file, and the files of its images and labels."""
+    return {"table_sha256": file_sha256(table.path), "data_sha256": data_sha256(table.rows)}
+
+
+def _weights(folders: Sequence[str], files: Sequence[str], force: bool) -> tuple[list[str], bool]:
+    """The digests of the checkpoints, and whether all masks name the one that made them.
+
+    Raises:
+        ConfigError: two folds have the same weights or masks, or others than the fold's.
+        DataError: masks were made by other weights.
+    """
+    digests = [file_sha256(file) for file in files]
+    places = [str(Path(folder).resolve()) for folder in folders]
+    for what, given in (("checkpoint", digests), ("folder of masks", places)):
+        if len(set(given)) < len(given):
+            raise ConfigError(
+                f"the same {what} stands for several folds, so that cases would be tested that it "
+                "was trained on; give each fold its own"
+            )
+    several, bound = len(files) > 1, True
+    for fold, (folder, file, digest) in enumerate(zip(folders, files, digests, strict=True)):
+        if several and not force and Path(file).resolve().parent.name != f"fold_{fold}":
+            raise ConfigError(
+                f"{file}: does not lie in fold_{fold}, on whose test it is to be tested; give "
+                "the checkpoints in the order of the folds, or --force True where they were moved"
+            )
+        if not (Path(folder) / RECORD).is_file():
+            bound = False
+            continue
+        made = read_json(Path(folder) / RECORD).get("checkpoints_sha256") or {}
+        if list(made.values()) != [digest] or (several and list(made) != [str(fold)]):
+            raise DataError(
+                f"{folder}: its {RECORD} names other weights than {file} of fold {fold}; give the "
+                "checkpoint that made these masks alone"
+            )
+    return digests, bound
+
+
+def _sides(row: Mapping[str, Any], loaded: LoadedCase) -> Sequence[float] | None:
+    """Sides of a pixel or voxel in mm, as z, y, x or as y, x; None where nobody knows."""
+    known = loaded.attributes
+    if "plane" in known or loaded.image.ndim == 3:
+        found: Sequence[float] | None = known.get("spacing_mm") or row.get("spacing_mm")
+        return found
+    if known.get("affine") is None:
+        return None
+    try:
+        return axial_volume(Image(np.asarray(loaded.image[:1]), dict(known))).spacing_mm
+    except DataError:  # so tilted that no stored axis is the body's z, y or x
+        return None
 
 
 def _ids(table: CaseTable) -> dict[str, str]:

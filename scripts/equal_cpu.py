@@ -111,12 +111,13 @@ def compare(output: str) -> str:
     given, lines = fixed["protocol"], []
     for name in given["data"]:
         place = home / name
-        chosen = read_json(place / "chosen.json")["form"]
+        chosen = read_json(place / "chosen.json")["forms"]
         folds = range(given["folds"])
         spent = {
             "ours": [read_json(place / OURS / f"fold{k}.train.json")["cpu_seconds"] for k in folds],
             "nnU-Net": [
-                read_json(place / f"{chosen}{k}.train.json")["spent"]["cpu_seconds"] for k in folds
+                read_json(place / f"{form}{k}.train.json")["spent"]["cpu_seconds"]
+                for k, form in zip(folds, chosen, strict=True)
             ],
         }
         found = differences(
@@ -130,11 +131,12 @@ def compare(output: str) -> str:
             limits.append("ours took more CPU time")
         if fixed["dry_run"]:
             limits.append("a dry run")
-        told = {**found, "form": chosen, "cpu_seconds": spent, "limits": limits}
+        told = {**found, "forms": chosen, "cpu_seconds": spent, "limits": limits}
         write_json(place / VERDICT, told)
         minutes = ", ".join(f"{who} {sum(s) / 60:.1f}" for who, s in spent.items())
+        forms = ", ".join(chosen)
         verdict = f"no verdict ({'; '.join(limits)})" if limits else found["verdict"]
-        lines.append(f"{name}: {verdict}. {found['text']}; CPU-minutes {minutes}; form {chosen}")
+        lines.append(f"{name}: {verdict}. {found['text']}; CPU-minutes {minutes}; forms {forms}")
     return "\n".join(lines)
 
 
@@ -178,6 +180,8 @@ def call(words: Sequence[Any], log: Path, environment: Mapping[str, str] | None 
             start_new_session=True,
         )
         RUNNING.add(process)
+        if ENDED.is_set():  # since, so that `end_all` did not know of it
+            end_all()
         try:
             _, status, used = os.wait4(process.pid, 0)
             process.returncode = os.waitstatus_to_exitcode(status)
@@ -360,19 +364,24 @@ class Compared:
         return {"epochs": wanted * self._interval, "cpu_seconds_of_trials": spent}
 
     def theirs(self) -> None:
-        """Plan and train nnU-Net, choose its form by the validation cases of fold 0, predict.
+        """Plan nnU-Net; for each fold train its forms, choose one, predict.
 
-        The form is chosen by nnU-Net's own Dice of validation cases; no test case is seen by it.
+        A fold's form is chosen by nnU-Net's own Dice of that fold's validation cases, which its
+        test has none of.
         """
         once(self.home / "plan.json", self._plan)
-        forms = list(self.given["nnunet"]["forms"])
-        dice = {form: self._trained(form, 0)["validation_dice"] for form in forms}
-        best = max(forms, key=lambda form: dice[form])
-        once(self.home / "chosen.json", lambda: {"form": best, "validation_dice": dice})
+        chosen: dict[str, list[Any]] = {"forms": [], "validation_dice": []}
         for fold in self.folds:
-            self._trained(best, fold)
+            dice = {
+                form: self._trained(form, fold)["validation_dice"]
+                for form in self.given["nnunet"]["forms"]
+            }
+            best = best_form(dice)
             once(self.home / f"{best}{fold}.test.json", partial(self._predict, best, fold))
-        once(self.home / "back.json", lambda: self._back(best))
+            chosen["forms"].append(best)
+            chosen["validation_dice"].append(dice)
+        once(self.home / "chosen.json", lambda: chosen)
+        once(self.home / "back.json", lambda: self._back(chosen["forms"]))
 
     def _plan(self) -> dict[str, Any]:
         number = int(self.dataset[7:10])
@@ -423,7 +432,8 @@ class Compared:
             words += ["-p", f"{PLANS}_{form}", "-device", "cpu"]
             spent = call(words, self.home / f"{form}{fold}.train.log", self._told(epochs))
             found = read_json(place / "validation" / "summary.json")["foreground_mean"]["Dice"]
-            more = {"spent": read_json(place / SPENT), "validation_dice": found}
+            told = None if math.isnan(found) else found  # no case of the fold has foreground
+            more = {"spent": read_json(place / SPENT), "validation_dice": told}
             return {**spent._asdict(), **more, "command": listed(words)}
 
         found: dict[str, Any] = once(self.home / f"{form}{fold}.train.json", train)
@@ -438,9 +448,10 @@ class Compared:
         words += ["-npp", 1, "-nps", 1, "-i", raw / f"imagesFold{fold}", "-o", masks]
         return call(words, self.home / f"{form}{fold}.test.log", self._variables())._asdict()
 
-    def _back(self, form: str) -> dict[str, Any]:
+    def _back(self, forms: Sequence[str]) -> dict[str, Any]:
         shutil.rmtree(self.home / "back", ignore_errors=True)
-        weights = [self._results(form) / f"fold_{k}" / "checkpoint_final.pth" for k in self.folds]
+        places = [self._results(form) / f"fold_{k}" for k, form in enumerate(forms)]
+        weights = [place / "checkpoint_final.pth" for place in places]
         told = back(
             data=str(self.nn / "nnUNet_raw" / self.dataset),
             predictions=[str(self.home / "masks" / f"fold{fold}") for fold in self.folds],
@@ -466,6 +477,16 @@ class Compared:
             "PYTHONPATH": root,
             **(more or {}),
         }
+
+
+def best_form(dice: Mapping[str, float | None]) -> str:
+    """The form of the highest Dice, of equal ones the first; one without a Dice is the worst.
+
+    >>> best_form({"planned": None, "narrow": 0.2})
+    'narrow'
+    """
+    known = {form: -1 if one is None else one for form, one in dice.items()}
+    return max(known, key=lambda form: known[form])
 
 
 def listed(words: Sequence[Any]) -> list[str]:

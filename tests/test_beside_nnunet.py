@@ -1,6 +1,8 @@
 """Our cases in nnU-Net's form, and its masks in a study's report."""
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from importlib import import_module
@@ -16,9 +18,10 @@ from metaseg_monai.evaluation import read_cases, read_counts
 from metaseg_monai.evaluation.provenance import check_results
 from metaseg_monai.files import file_sha256
 from metaseg_monai.reporting.runs import read_results, read_single_runs
-from metaseg_monai.sharing.nnunet import SPENT
+from metaseg_monai.sharing.nnunet import RECORD, SPENT
 from metaseg_monai.sharing.study import study
 from metaseg_monai.simulate import generate_synthetic_shapes
+from tests.conftest import bind_results
 from tests.sharing.test_nnunet import PYTHON, nnunet_environment
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
@@ -86,7 +89,10 @@ def test_masks_become_a_condition_bound_to_their_weights(data):
     assert (row["case"], row["group"], row["domain"]) == ("images_2", "patient2", "disc")
     assert (row["tp"], row["fp"], row["fn"], row["tn"]) == (12, 4, 4, 580)
     assert list(read_cases(output / "cases.csv")["task"]) == ["disc", "ring", "disc"]
-    assert check_results(output)["weights_sha256"] == file_sha256(weights)
+    record = check_results(output)
+    assert record["weights_sha256"] == file_sha256(weights)
+    assert record["table_sha256"] == file_sha256(root / "table.csv")
+    assert record["images"] == "unknown"  # as nothing beside the masks tells whose they are
     assert read_single_runs(output.parent).conditions == ["nnU-Net 2D"]
     assert "+0.000" in beside.compare(str(output), str(output))
 
@@ -110,6 +116,30 @@ def test_masks_that_are_none_are_refused(data):
     with pytest.raises(DataError, match="was not written by this script"):
         beside.back(predictions=str(masks), **{**call, "data": str(root)})
     assert not (root / "out").exists()
+
+
+def test_masks_of_our_prediction_are_those_of_the_weights_that_they_name(data):
+    root, _ = data
+    raw = written(root)
+    masks, weights = predicted(raw)
+    call = {"data": str(raw), "predictions": str(masks), "checkpoint": str(weights)}
+    for digests in ({"0": "other"}, {"0": file_sha256(weights), "1": "other"}):
+        (masks / RECORD).write_text(json.dumps({"checkpoints_sha256": digests}))
+        with pytest.raises(DataError, match="names other weights than"):
+            beside.back(**call, output=str(root / "out"))
+    (masks / RECORD).write_text(json.dumps({"checkpoints_sha256": {"0": file_sha256(weights)}}))
+    beside.back(**call, output=str(root / "out"))
+    assert check_results(root / "out")["images"] == "unseen"
+
+
+def test_a_changed_label_is_refused(data):
+    root, rows = data
+    raw = written(root)
+    masks, weights = predicted(raw)
+    label = root / rows[2]["label"]
+    shutil.copy(root / rows[2]["image"], label)
+    with pytest.raises(DataError, match="label of it, has changed since"):
+        beside.back(str(raw), str(masks), str(weights), str(root / "out"))
 
 
 def test_a_changed_table_is_refused(data, write_csv):
@@ -152,7 +182,8 @@ def test_volumes_become_nifti(data, write_csv):
     beside.back(str(raw), str(raw / "labelsTs"), str(weights), str(root / "out"))
     assert (read_counts(root / "out" / "counts.csv")["fp"] == 0).all()
     spacing = read_cases(root / "out" / "cases.csv").iloc[2]
-    assert list(spacing[["spacing_z_mm", "spacing_y_mm", "spacing_x_mm"]].astype(float))
+    sides = spacing[["spacing_z_mm", "spacing_y_mm", "spacing_x_mm"]].astype(float)
+    assert list(sides) == [5, 2, 1]
 
 
 def test_each_fold_is_tested_by_weights_of_its_own(data, write_csv):
@@ -168,8 +199,31 @@ def test_each_fold_is_tested_by_weights_of_its_own(data, write_csv):
     assert [len(one["train"]) for one in splits] == [1, 1, 1]
     assert all(f"{fold}_images-{fold}" not in str(one) for fold, one in enumerate(splits))
     masks, weights = predicted(raw, "Tr")
-    three = ",".join([str(masks)] * 3), ",".join([str(weights)] * 3)
-    beside.back(str(raw), *three, str(root / "out"))
+    folders, files = [], []
+    for fold in range(3):
+        folders.append(shutil.copytree(masks, root / f"masks{fold}"))
+        files.append(root / "nn" / f"fold_{fold}" / weights.name)
+        files[-1].parent.mkdir()
+        files[-1].write_text(f"weights of {fold}")
+
+    def score(folders, files, output="refused", **settings):
+        given = [[str(one) for one in several] for several in (folders, files)]
+        return beside.back(str(raw), *given, str(root / output), **settings)
+
+    with pytest.raises(ConfigError, match="the same folder of masks stands for several folds"):
+        score([masks] * 3, files)
+    with pytest.raises(ConfigError, match="the same checkpoint stands for several folds"):
+        score(folders, files[:1] * 3)
+    with pytest.raises(ConfigError, match=r"fold_2.*does not lie in fold_0"):
+        score(folders[::-1], files[::-1])
+    told = {"1": file_sha256(files[0])}  # predicted by the weights of fold 1, they say
+    (folders[0] / RECORD).write_text(json.dumps({"checkpoints_sha256": told}))
+    with pytest.raises(DataError, match="names other weights than"):
+        score(folders, files)
+    (folders[0] / RECORD).unlink()
+    assert not (root / "refused").exists()
+    score(folders[::-1], files[::-1], "moved", force=True)
+    score(folders, files, "out")
     counts = read_counts(root / "out" / "counts.csv")
     assert list(counts["case"]) == ["images_0", "images_1", "images_2"]
     assert set(counts["split"]) == {"test"}
@@ -184,7 +238,7 @@ def scored(folder, scores, write_csv):
         cells |= {"domain": "all", "class": 1, "tp": both, "fp": found - both}
         rows.append({**cells, "fn": true - both, "tn": 100})
     write_csv(folder / "counts.csv", rows)
-    return str(folder)
+    return str(bind_results(folder))
 
 
 def test_verdict_is_about_cases_with_foreground_and_tells_false_ones(tmp_path, write_csv):
@@ -204,6 +258,14 @@ def test_verdict_is_about_cases_with_foreground_and_tells_false_ones(tmp_path, w
         beside.differences([ours[0], ours[0]], [theirs])
     with pytest.raises(DataError, match="other cases, or other labels"):
         beside.differences(ours[:1], [theirs])
+    for images in ("trained on", "chosen by"):
+        bind_results(Path(theirs), images=images)
+        with pytest.raises(DataError, match=f"its weights were {images}, so its scores are no"):
+            beside.differences(ours, [theirs])
+    with (Path(ours[0]) / "counts.csv").open("a") as counts:
+        counts.write("\n")
+    with pytest.raises(DataError, match=r"counts\.csv has changed since the evaluation"):
+        beside.differences(ours, ours)
 
 
 @pytest.mark.slow
@@ -264,6 +326,10 @@ def test_from_a_table_through_the_real_nnunet_to_the_row_of_a_study(tmp_path, bu
     assert "none - nnU-Net 2D" in page
 
 
+needs_unix = pytest.mark.skipif(os.name == "nt", reason="CPU time of commands, by wait4 of Unix")
+
+
+@needs_unix
 def test_a_command_tells_its_cpu_time_or_what_it_said_last(tmp_path):
     work = (
         "import os; n = sum(i * i for i in range(3_000_000)); print(os.environ['OMP_NUM_THREADS'])"
@@ -275,6 +341,39 @@ def test_a_command_tells_its_cpu_time_or_what_it_said_last(tmp_path):
     assert idle.cpu_seconds < 0.9 < idle.wall_seconds
     with pytest.raises(ConfigError, match=r"c\.log: ended with status 3:\nwhy"):
         equal.call([sys.executable, "-c", "print('why'); exit(3)"], tmp_path / "c.log")
+
+
+@needs_unix
+def test_a_command_that_starts_while_all_are_ended_is_ended_too(tmp_path, monkeypatch):
+    begin = subprocess.Popen
+
+    def started(*words, **settings):
+        process = begin(*words, **settings)
+        equal.ENDED.set()
+        equal.end_all()  # as the signal does, which knows nothing of it yet
+        return process
+
+    monkeypatch.setattr(equal, "ENDED", type(equal.ENDED)())
+    monkeypatch.setattr(equal.subprocess, "Popen", started)
+    with pytest.raises(ConfigError, match="ended with status -15"):
+        equal.call([sys.executable, "-c", "import time; time.sleep(20)"], tmp_path / "a.log")
+
+
+def test_form_of_a_fold_is_chosen_on_cases_that_it_does_not_test(tmp_path, monkeypatch):
+    dice = {("planned", 0): 0.3, ("narrow", 0): 0.2, ("planned", 1): None, ("narrow", 1): 0.1}
+    dice |= {("planned", 2): 0.1, ("narrow", 2): None}
+    done = []
+    made = equal.Compared(
+        "lgg_mri", json.loads(PROTOCOL.read_text()), tmp_path, tmp_path, tmp_path, False
+    )
+    monkeypatch.setattr(made, "_plan", dict)
+    monkeypatch.setattr(made, "_trained", lambda *one: {"validation_dice": dice[one]})
+    monkeypatch.setattr(made, "_predict", lambda *one: done.append(one))
+    monkeypatch.setattr(made, "_back", done.append)
+    made.theirs()
+    forms = ["planned", "narrow", "planned"]
+    assert done == [*((form, fold) for fold, form in enumerate(forms)), forms]
+    assert json.loads((tmp_path / "chosen.json").read_text())["forms"] == forms
 
 
 def equal_run(tmp_path, chosen, ours, theirs, write_csv):
@@ -291,7 +390,7 @@ def equal_run(tmp_path, chosen, ours, theirs, write_csv):
         told = json.dumps({"spent": {"cpu_seconds": theirs}})
         (home / f"{chosen}{fold}.train.json").write_text(told)
     scored(home / "back", cases, write_csv)
-    (home / "chosen.json").write_text(json.dumps({"form": chosen}))
+    (home / "chosen.json").write_text(json.dumps({"forms": [chosen] * 2}))
     return str(tmp_path)
 
 

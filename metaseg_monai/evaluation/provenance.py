@@ -152,7 +152,7 @@ class RecordEvaluation:
             "split": self.split,
             "images": SEEN.get(self.split) or ("unseen" if self._knows_trained() else "unknown"),
             "table_sha256": file_sha256(table) if table.is_file() else None,
-            "data_sha256": _data_sha256(engine.state.dataloader.dataset.data),
+            "data_sha256": data_sha256(engine.state.dataloader.dataset.data),
             "modes": list(dict.fromkeys(i["mode"] for i in engine.state.dataloader.dataset.data)),
             "asked": self.asked,
             "settings": self.settings,
@@ -222,7 +222,7 @@ def _model_of(home: Path) -> dict[str, Any]:
     return {"sha256": file_sha256(home / WEIGHTS), **asked}
 
 
-def _data_sha256(items: Iterable[Mapping[str, Any]]) -> str | None:
+def data_sha256(items: Iterable[Mapping[str, Any]]) -> str | None:
     """What tells the images and labels of cases, wherever they lie; None where none is a file."""
     cases: dict[str, list[str]] = {}
     for item in items:

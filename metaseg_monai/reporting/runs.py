@@ -372,18 +372,21 @@ def read_results(folder: Path) -> Results:
     if whole:
         _records([run.folder for run in whole], tuning=True)
         whole.sort(key=lambda run: order.index(run.condition))
-        whole += _elsewhere(folder, study, missing)
+        whole += _elsewhere(folder, study, whole, missing)
         several = len({frozenset(of_seed) for of_seed in digests.values()}) > 1
         return _counted(Results(pd.DataFrame(), whole, missing, study, several))
     told = "; ".join(f"{name} {reason}" for name, reason in missing.items())
     raise DataError(f"No run in {folder} is finished: {told or 'none was planned'}")
 
 
-def _elsewhere(folder: Path, study: Study, missing: dict[str, str]) -> list[Finished]:
+def _elsewhere(
+    folder: Path, study: Study, runs: Sequence[Finished], missing: dict[str, str]
+) -> list[Finished]:
     """The conditions of a study that were trained elsewhere: ``elsewhere/NAME/counts.csv``.
 
     Each is one training, which stands beside the study's first seed. Those that the study names may
-    be compared; all are rows of its tables.
+    be compared; all are rows of its tables. Those of another table than this seed's `runs`, or of
+    other labels, are missing.
     """
     places = {
         path.parent.name: path.parent for path in sorted(folder.glob(f"{ELSEWHERE}/*/{COUNTS}"))
@@ -395,11 +398,41 @@ def _elsewhere(folder: Path, study: Study, missing: dict[str, str]) -> list[Fini
     for name in study.elsewhere:
         if name not in places:
             missing[f"{ELSEWHERE}/{name}"] = f"has no {COUNTS}; put its results there"
-    _records(list(places.values()))
+    first = study.data_seeds[0], study.seeds[0]
+    beside = [run.folder for run in runs if run.data_seed == first[0]]
+    tables = {read_evaluation(one).get("table_sha256") for one in beside}
+    labels = _labels(beside)
+    for name, record in zip(tuple(places), _records(list(places.values())), strict=True):
+        if (
+            None not in {record.get("table_sha256"), *tables}
+            and record["table_sha256"] not in tables
+        ):
+            why = "was tested on another table than the study, or the table has changed since"
+        elif other := _other_labels(labels, places[name]):
+            why = f"its labels are not those of the study ({listing(other, 3)})"
+        else:
+            continue
+        missing[f"{ELSEWHERE}/{name}"] = f"{why}; score its masks anew"
+        del places[name]
     order = [name for name in study.elsewhere if name in places]
     order += [name for name in places if name not in study.elsewhere]
-    first = study.data_seeds[0], study.seeds[0]
     return [Finished(name, *first, "", places[name]) for name in order]
+
+
+def _labels(folders: Sequence[Path]) -> "pd.Series[Any]":
+    """How many pixels of each class the labels have, by case and class, of all folders."""
+    tables = [read_counts(folder / COUNTS) for folder in folders]
+    counts = pd.concat([one[one["mode"] == "normal"] for one in tables]) if tables else None
+    if counts is None:
+        return pd.Series(dtype=float)
+    return (counts["tp"] + counts["fn"]).groupby([counts["case"], counts["class"]]).first()
+
+
+def _other_labels(known: "pd.Series[Any]", folder: Path) -> list[str]:
+    """The cases whose labels have other sizes in a folder than those that are known."""
+    both = pd.concat([known, _labels([folder])], axis=1, join="inner")
+    differ = both[both.iloc[:, 0] != both.iloc[:, 1]]
+    return sorted({str(case) for case, _ in differ.index})
 
 
 def read_single_runs(folder: Path) -> Results:

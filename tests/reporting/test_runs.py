@@ -2,6 +2,7 @@ import json
 import shutil
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 
 from metaseg_monai.errors import ConfigError, DataError
@@ -17,6 +18,7 @@ from metaseg_monai.reporting.runs import (
 from metaseg_monai.study.design import Protocol, Study
 from metaseg_monai.study.matrix import expand
 from metaseg_monai.study.record import fix, read_history
+from tests.conftest import bind_results
 
 
 @pytest.fixture
@@ -294,6 +296,26 @@ def test_a_condition_trained_elsewhere_is_a_row_of_the_study(tmp_path, bundle, p
     assert [one.name for one in made] == ["sme - nnU-Net 2D", "sme - se"]
     assert list(made[0].seeds) == [(0, 3)]
     assert not not_made
+
+    record = json.loads((other / "evaluation.json").read_text())
+    for folder in ("se/seed3", "sme/seed3"):
+        changed = {**json.loads((tmp_path / folder / "evaluation.json").read_text())}
+        changed["table_sha256"] = "of now"
+        (tmp_path / folder / "evaluation.json").write_text(json.dumps(changed))
+    for digest, kept in (("of then", False), ("of now", True)):
+        told = json.dumps({**record, "table_sha256": digest})
+        (other / "evaluation.json").write_text(told)
+        results = read_results(tmp_path)
+        assert ("nnU-Net 2D" in results.conditions) == kept
+    assert "another" in results.conditions  # of no known table
+    counts = pd.read_csv(other / "counts.csv")
+    counts.loc[counts["case"] == "case2", "fn"] += 1
+    counts.to_csv(other / "counts.csv", index=False)
+    bind_results(other, modes=("normal",))
+    results = read_results(tmp_path)
+    assert "labels are not those of the study ('case2')" in results.missing["elsewhere/nnU-Net 2D"]
+    assert results.conditions == ["se", "sme", "another"]
+
     with (other / "counts.csv").open("a") as table:
         table.write("\n")
     with pytest.raises(DataError, match="has changed since the evaluation"):
