@@ -99,15 +99,14 @@ def test_killed_within_an_epoch_it_is_resumed_to_the_same_bits(copy_bundle, tmp_
 def test_trained_evaluated_predicted_and_explained(copy_bundle, tmp_path):
     bundle = copy_bundle("synthetic_shapes_segmentation")
     folder = tmp_path / "model"
-    run.train(bundle.root, output_dir=folder, **tiny(bundle))
+    run.train(bundle.root, output_dir=folder, **tiny(bundle) | {"epochs": 1})
     state, facts = read_weights(folder / "model.pt")
     assert facts["average"] == {"kind": "exponential", "decay": 0.99}
     assert facts["network"]["network"]["deep_supervision"] is True
     kept = read_checkpoint(folder / "checkpoint.pt")["objects"]
     average = kept["average"]["average"]
     assert not all(torch.equal(average[n], kept["network"][n]) for n in average)
-    if facts["best"]["epoch"] == bundle.settings["epochs"]:
-        assert all(torch.equal(average[name], state[name]) for name in average)
+    assert all(torch.equal(average[name], state[name]) for name in average)
     tested = run.evaluate(folder, modes=["normal", "zeros"])
     assert list(tested.scores.index) == ["normal", "zeros"]
     source = tmp_path / "images"

@@ -282,11 +282,9 @@ def kill_rank(folder):
 
     whole, run = folder / "whole", folder / "run"
     first = both(whole, False)
-    began = time.monotonic()
     killed = both(run, False, (Events.ITERATION_STARTED, 4))
-    seconds = time.monotonic() - began
     resumed = both(run, True)
-    statuses = {"whole": first, "killed": killed, "resumed": resumed, "seconds": seconds}
+    statuses = {"whole": first, "killed": killed, "resumed": resumed}
     return [statuses | same(whole, run)]
 
 

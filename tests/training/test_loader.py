@@ -3,7 +3,7 @@
 import gc
 import random
 import threading
-import time
+from concurrent.futures import Future
 
 import numpy as np
 import pytest
@@ -308,53 +308,64 @@ def test_history_is_not_kept_in_the_random_chain_and_is_kept_again_behind_it():
 # Reading ahead
 
 
-class Slow(Dataset):
-    """Items whose reading waits until it is allowed to, and notes when it began."""
+class Noted(Dataset):
+    """Items that note in which order, and in which threads, they were read."""
 
-    def __init__(self, count, size=1):
-        self.count, self.size = count, size
-        self.begun, self.go = [], threading.Event()
+    def __init__(self, count):
+        self.count, self.begun, self.threads = count, [], set()
 
     def __len__(self):
         return self.count
 
     def __getitem__(self, index):
         self.begun.append(index)
+        self.threads.add(threading.current_thread())
         if index == self.count - 1 and self.count > 3:
             raise DataError("the last one is damaged")
-        return {"image": torch.full((self.size,), float(index)), "case": str(index)}
+        return {"image": torch.full((1,), float(index)), "case": str(index)}
 
 
-def until(condition):
-    for _ in range(200):
-        if condition():
-            return True
-        time.sleep(0.01)
-    return False
+class AtOnce:
+    """A pool that does what it is asked before it answers, so that nothing hangs on speed."""
+
+    def __init__(self, *_):
+        pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def submit(self, function, *arguments):
+        done = Future()
+        done.set_result(function(*arguments))
+        return done
 
 
-def test_one_batch_is_read_ahead_and_no_more():
-    items = Slow(3)
+def test_one_batch_is_read_ahead_and_no_more(monkeypatch):
+    monkeypatch.setattr(loader, "ThreadPoolExecutor", AtOnce)
+    items = Noted(3)
     batches = iter(ReadAhead(items, batch_size=1))
     for index in range(3):
-        batch = next(batches)
-        assert batch["case"] == [str(index)]
-        assert until(lambda: len(items.begun) == min(index + 2, 3))  # noqa: B023
+        assert next(batches)["case"] == [str(index)]
+        assert items.begun == [0, 1, 2][: index + 2]
     assert next(batches, None) is None
 
 
 def test_none_is_read_behind_a_large_batch(monkeypatch):
+    monkeypatch.setattr(loader, "ThreadPoolExecutor", AtOnce)
     monkeypatch.setattr(loader, "AHEAD_BYTES", 3)
-    items = Slow(3)
+    items = Noted(3)
     batches = iter(ReadAhead(items, batch_size=1))
-    next(batches)
-    time.sleep(0.05)
-    assert items.begun == [0]
-    assert [batch["case"] for batch in batches] == [["1"], ["2"]]
+    for index in range(3):
+        assert next(batches)["case"] == [str(index)]
+        assert items.begun == [0, 1, 2][: index + 1]
+    assert next(batches, None) is None
 
 
 def test_what_reading_ahead_raises_comes_with_its_batch():
-    items = Slow(4)
+    items = Noted(4)
     batches = iter(ReadAhead(items, batch_size=2))
     assert next(batches)["case"] == ["0", "1"]
     with pytest.raises(DataError, match="damaged"):
@@ -362,9 +373,12 @@ def test_what_reading_ahead_raises_comes_with_its_batch():
 
 
 def test_whoever_stops_early_leaves_no_thread():
-    before = threading.active_count()
-    for batch in ReadAhead(Slow(3), batch_size=1):
+    items = Noted(3)
+    for batch in ReadAhead(items, batch_size=1):
         assert batch["case"] == ["0"]
         break
+    (thread,) = items.threads
+    assert thread is not threading.current_thread()
     gc.collect()
-    assert until(lambda: threading.active_count() == before)
+    thread.join(60)
+    assert not thread.is_alive()

@@ -81,7 +81,6 @@ def test_two_processes_end_together_and_resume_to_the_same_bits(tmp_path):
     (result,) = trials(tmp_path, "rank=1")["rank"]
     assert result["whole"] == result["resumed"] == 0
     assert result["killed"] == 2
-    assert result["seconds"] < 60
     assert all(result[part] for part in ("finished", "checkpoint", "model", "log"))
 
 

@@ -51,7 +51,7 @@ def test_it_replays_by_seed_epoch_and_index():
             [item(32, 32)] * 2, augment=made(strong_augmentation(2, (32, 32))), seed=seed
         )
         keys = [(epoch, index) for epoch in range(6) for index in range(2)]
-        return [dataset[key]["image"].as_tensor() for key in keys]
+        return [torch.as_tensor(dataset[key]["image"]) for key in keys]
 
     first, again, other = items(0), items(0), items(1)
     assert all(map(torch.equal, first, again))
