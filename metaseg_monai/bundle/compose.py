@@ -42,6 +42,17 @@ def shared_folder() -> Path:
     )
 
 
+def shared_training() -> Config:
+    """The shared training with the strong recipe, as new bundles have it.
+
+    Raises:
+        ConfigError: the shared configurations are not there.
+    """
+    train = _read(shared_folder() / "train.json")
+    _put_in(train, _read(shared_folder() / "recipe.json"))
+    return train
+
+
 def compose(bundle: Path, shared: Path | None = None) -> dict[str, str]:
     """Return the text of every composed file of a bundle by its path inside the bundle.
 
@@ -60,8 +71,7 @@ def compose(bundle: Path, shared: Path | None = None) -> dict[str, str]:
     recipe = _read(shared / "recipe.json")
     if "recipe" in facts:
         configs["recipe"] = recipe
-        for name, value in recipe.items():
-            ConfigParser(configs["train"]).set(copy.deepcopy(value), name)
+        _put_in(configs["train"], recipe)
     for name, value in facts["settings"].items():
         top, inner, _ = name.partition("#")
         among = [configs["train"]] if inner else configs.values()  # deltas have parts of their own
@@ -116,6 +126,11 @@ def format_config(value: Any, indent: int = 0) -> str:
         inner = [format_config(v, indent + 4) for v in value]
         opening, closing = "[]"
     return f"{opening}\n{pad}" + f",\n{pad}".join(inner) + f"\n{' ' * indent}{closing}"
+
+
+def _put_in(config: Config, changes: Config) -> None:
+    for name, value in changes.items():
+        ConfigParser(config).set(copy.deepcopy(value), name)
 
 
 def _referred(own: Config, source: Config) -> Config:

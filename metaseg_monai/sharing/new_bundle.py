@@ -31,7 +31,16 @@ from metaseg_monai.metadata.fit import doubts, field_parts, widened
 from metaseg_monai.naming import Folder, composed
 from metaseg_monai.prepare.splits import dealt
 from metaseg_monai.rows import read_lines, separator_of, write_table
-from metaseg_monai.sharing.plan import Fact, Fingerprint, Modality, Network, Plan, fingerprint, plan
+from metaseg_monai.sharing.plan import (
+    Fact,
+    Fingerprint,
+    Modality,
+    Network,
+    Plan,
+    fingerprint,
+    plan,
+    steering,
+)
 from metaseg_monai.tables.columns import SPLITS
 from metaseg_monai.tables.table import CaseTable, case_name, known_class_names, parse_class_names
 
@@ -147,7 +156,7 @@ def new_bundle(
         class_names: as "1=kidney,2=tumour".
         modality: CT, RGB or other; by default as values and headers say.
         channels: stored, or grey or rgb, to which images of one and three are converted.
-        memory_gb: that one training step may take.
+        memory_gb: that training may take, beside what it keeps of images; measured by two steps.
         dry_run: tell what would be made, and write nothing.
 
     Returns:
@@ -173,7 +182,8 @@ def new_bundle(
     split_of = _splits(found, schema, names_of, folds, seed)
     items = found.items(split_of)
     known = fingerprint(CaseTable(found.file, items), 3 if volumes else 2, modality, channels)
-    planned = _scheduled(plan(_of_planes(known) if planar else known, network, memory_gb), known)
+    planned = plan(_of_planes(known) if planar else known, network, memory_gb, schema)
+    planned = _scheduled(planned, known)
     names = parse_class_names(class_names) or known_class_names(found.file.parent)
     names = {0: "background", **names}
     for number in range(planned["classes"]):
@@ -936,7 +946,7 @@ def _settings(
         "val_interval": f"$-(-@epochs // {VALIDATIONS})",
         "foreground_share": planned["foreground_share"],
         "intensity_range": intensity_range,
-        "network_def": _network(planned),
+        **steering(planned.network, planned["network"], schema),
         "preprocessing": [*steps, scale, "@encode"],
         "window_inferer": {"_target_": inferer, "roi_size": "@roi_size"},
         "modes": ["normal", "missing", "shuffle"] if schema.fields else ["normal"],
@@ -946,9 +956,6 @@ def _settings(
     if not planned["cached"]:
         settings["train#dataset#cache"] = False
         settings["validate#dataset#cache_rate"] = 0.0
-    if not schema.fields:
-        settings["variant"] = "se" if planned["network"] in ("unet3", "ppunet") else "none"
-        settings["metadata_dropout"] = 0.0
     return settings
 
 
@@ -957,21 +964,6 @@ def _augmented(planned: Plan) -> dict[str, Any]:
     scaled = "intensity_range" in planned["normalisation"]
     spacing = planned["spacing_mm"] if planned["spatial_dims"] == 3 else None
     return {"spacing": spacing, "deviation": 0.25 if scaled else 1.0}
-
-
-def _network(planned: Plan) -> dict[str, Any]:
-    """The planned network, conditioned by the schema."""
-    bare = {**planned.network, "in_channels": "@in_channels", "out_channels": "@classes"}
-    steered = {
-        "schema": "@schema",
-        "variant": "@variant",
-        "unknown_trained": "$@metadata_dropout > 0",
-    }
-    if planned["network"] in ("unet3", "ppunet"):
-        return {**bare, **steered, "start": "neutral"}
-    if planned["network"] == "dynunet":
-        bare |= {"deep_supervision": True, "deep_supr_num": min(2, len(bare["strides"]) - 2)}
-    return {"_target_": "metaseg_monai.networks.condition", "network": bare, **steered}
 
 
 def _told(name: str, found: _Table, planned: Plan, names: Mapping[int, str]) -> dict[str, str]:

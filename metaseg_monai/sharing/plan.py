@@ -6,14 +6,23 @@ training files, as many patches in a batch as the memory holds, a window of the 
 for CT and z-scores for what has no unit.
 """
 
+import ctypes
+import io
+import json
 import math
+import re
+import subprocess
+import sys
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
+from ignite.engine import Engine
 from monai.bundle import ConfigParser
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -21,9 +30,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from tqdm import tqdm
 
+from metaseg_monai.bundle.compose import shared_training
 from metaseg_monai.errors import ConfigError, DataError, did_you_mean
 from metaseg_monai.images.geometry import axial_volume
 from metaseg_monai.images.image import Channels, Image
+from metaseg_monai.metadata import MetadataSchema
 from metaseg_monai.tables.check import load_case
 from metaseg_monai.tables.table import CaseTable
 from metaseg_monai.transforms.load import on_grid
@@ -42,9 +53,14 @@ MOST_FILTERS = {2: 512, 3: 320}  # nnU-Net
 SHARE_OF_VOXELS = 0.05  # of the training in one batch at most (nnU-Net)
 FOREGROUND_SHARE = 1 / 3  # of patches that are laid over foreground (nnU-Net)
 MOST_BATCH = 64
-LARGE_BLOCK = 32 << 20  # bytes: those from here on glibc gives back as soon as they are freed
-KEPT = {2: 0.15, 3: 0.45}  # measured, of planes and volumes: gaps that smaller blocks leave
-BASE_BYTES = 15e6  # measured: of kernels, whatever the size
+GAPS = 1.3  # of the memory that tensors take: what a process takes, before it is measured
+MISSED = 1.05  # how much smaller than measured the next try is
+KEPT = ("network", "optimizer", "train#average")  # the large ones of a checkpoint
+SPARED = 0.8  # of the free memory, that a measurement may take
+STEPS = 2  # the moments of the optimizer exist from the second on
+STEP = "from metaseg_monai.sharing.plan import _tell_step; _tell_step()"
+_LEVELS = {"kernel_size": [3] * 3, "strides": [1, 2, 2], "upsample_kernel_size": [2, 2]}
+TINY = {"_target_": "DynUNet", "in_channels": "@in_channels", "out_channels": "@classes", **_LEVELS}
 HOUNSFIELD = (-200, 100)  # air lies below, bone and contrast above
 
 
@@ -306,22 +322,33 @@ class Plan:
         return "\n".join(f"{name}: {f.value} ({f.reason})" for name, f in self.facts.items())
 
 
-def plan(found: Fingerprint, network: Network = "dynunet", memory_gb: float = 4.0) -> Plan:
+def plan(
+    found: Fingerprint,
+    network: Network = "dynunet",
+    memory_gb: float = 4.0,
+    schema: MetadataSchema | None = None,
+) -> Plan:
     """Decide how a data set is trained on.
+
+    What a step takes is measured on this machine (`measured_bytes`), once or a few times, until
+    the plan fits; where it cannot be, it is an estimate, and the plan says so.
 
     Args:
         found: what the training files have in common.
         network: dynunet, segresnet, unet3 or ppunet.
-        memory_gb: that one training step may take, weights and optimizer included.
+        memory_gb: that training may take on the CPU: of a step, with weights, optimizer and the
+            checkpoint of them; what is kept of images comes on top.
+        schema: of the metadata, which steer the network; None for none.
 
     Raises:
         ConfigError: the network is none of these, or not even the smallest patch fits.
+        RuntimeError: a training step of the plan fails.
 
     >>> flat = Values(0, 255, 120, 40, (10, 240))
-    >>> found = Fingerprint(2, ((96, 96),) * 40, None, (flat,) * 3, "RGB", "", ("uint8",),
-    ...                     {0: (8000,) * 40, 1: (1216,) * 40})
+    >>> found = Fingerprint(2, ((32, 32),) * 40, None, (flat,) * 3, "RGB", "", ("uint8",),
+    ...                     {0: (800,) * 40, 1: (224,) * 40})
     >>> plan(found, "unet3")["patch"]
-    [96, 96]
+    [32, 32]
     """
     if network not in get_args(Network):
         raise ConfigError(
@@ -330,6 +357,7 @@ def plan(found: Fingerprint, network: Network = "dynunet", memory_gb: float = 4.
         )
     if not 0 < memory_gb < math.inf:
         raise ConfigError(f"memory_gb={memory_gb}: expected gigabytes above 0, such as 4")
+    schema = schema or MetadataSchema([])
     spacing = _spacing(found, network)
     shape = _shape_at(found, spacing.value)
     grid = spacing.value or list(found.spacing_mm)
@@ -339,23 +367,34 @@ def plan(found: Fingerprint, network: Network = "dynunet", memory_gb: float = 4.
     if network == "unet3" or network == "ppunet":
         filters = Fact(16, "one width in all levels, as the project's bundles have it")
     start, whole = _first_patch(grid, shape)
-    patch, fitting = start, False
+    patch, fitting, share = start, False, GAPS
+
+    def counted(batch: int) -> float:
+        return counted_bytes(_of_training(found, made, network, schema), patch, batch) / 1e9
+
     while True:
         patch, poolings, kernels = _poolings(grid, patch, network)
         made = _network(network, found, filters.value, poolings, kernels)
-        taken = training_bytes(made, found.channels, patch, 2) / 1e9
-        if taken <= memory_gb:
+        two = share * counted(2)
+        if two > memory_gb:
+            one_voxel = two / math.prod(patch)
+            while math.prod(patch) * one_voxel > memory_gb:
+                smaller = _shrunk(grid, patch, shape, network)
+                if smaller is None:
+                    raise ConfigError(
+                        f"memory_gb={memory_gb:g}: two patches of {patch} take more, and smaller "
+                        "ones cannot be halved often enough; give more memory, or --network unet3"
+                    )
+                patch, fitting = smaller, True
+            continue
+        one_more = (share * counted(4) - two) / 2
+        batch = _batch(found, patch, shape, 2 + int((memory_gb - two) / one_more))
+        expected = two + (batch.value - 2) * one_more
+        settings = _of_training(found, made, network, schema)
+        memory = _memory(settings, schema, patch, batch.value, expected, memory_gb)
+        if memory.value <= memory_gb or "measured" not in memory.reason:
             break
-        one_voxel = taken / math.prod(patch)
-        while math.prod(patch) * one_voxel > memory_gb:
-            smaller = _shrunk(grid, patch, shape, network)
-            if smaller is None:
-                raise ConfigError(
-                    f"memory_gb={memory_gb:g}: two patches of {patch} take more, and smaller ones "
-                    "cannot be halved often enough; give more memory, or --network unet3"
-                )
-            patch, fitting = smaller, True
-    batch = _batch(found, made, patch, shape, taken, memory_gb)
+        share *= MISSED * memory.value / expected
     edge = EDGE_2D if found.spatial_dims == 2 else EDGE_3D
     whole_told = (
         f"the median image, {shape}"
@@ -366,8 +405,6 @@ def plan(found: Fingerprint, network: Network = "dynunet", memory_gb: float = 4.
     if fitting:
         why_patch = f"the largest, in the proportions of {shape}, of which two fit the memory"
     levels = [sum(step[axis] > 1 for step in poolings) for axis in range(found.spatial_dims)]
-    if batch.value > 2:
-        taken = training_bytes(made, found.channels, patch, batch.value) / 1e9
     facts = {
         "spatial_dims": Fact(found.spatial_dims, "the axes of the files"),
         "modality": Fact(found.modality, found.why_modality),
@@ -380,7 +417,7 @@ def plan(found: Fingerprint, network: Network = "dynunet", memory_gb: float = 4.
         "levels": Fact(levels, _why_levels(network)),
         "filters": filters,
         "batch_size": batch,
-        "memory_gb": Fact(_short(taken), f"estimate of a step on the CPU, of {memory_gb:g} GB"),
+        "memory_gb": memory,
         "normalisation": _normalisation(found),
         "foreground_share": Fact(_short(FOREGROUND_SHARE), _why_share(found)),
     }
@@ -554,17 +591,60 @@ def _network(
     }
 
 
-def _batch(
-    found: Fingerprint,
-    network: Mapping[str, Any],
+def steering(network: Mapping[str, Any], name: Network, schema: MetadataSchema) -> dict[str, Any]:
+    """The settings of a training that condition a planned network by a schema.
+
+    Args:
+        network: the bare one, as of `Plan`.
+        name: dynunet, segresnet, unet3 or ppunet.
+        schema: of the metadata; without fields the network stays bare, or takes gates that read
+            the image alone.
+    """
+    own_gates = name == "unet3" or name == "ppunet"
+    bare = {**network, "in_channels": "@in_channels", "out_channels": "@classes"}
+    steered = {
+        "schema": "@schema",
+        "variant": "@variant",
+        "unknown_trained": "$@metadata_dropout > 0",
+    }
+    settings: dict[str, Any] = {}
+    if not schema.fields:
+        settings = {"variant": "se" if own_gates else "none", "metadata_dropout": 0.0}
+    if own_gates:
+        return {"network_def": {**bare, **steered, "start": "neutral"}, **settings}
+    if name == "dynunet":
+        bare |= {"deep_supervision": True, "deep_supr_num": min(2, len(bare["strides"]) - 2)}
+    component = {"_target_": "metaseg_monai.networks.condition", "network": bare, **steered}
+    return {"network_def": component, **settings}
+
+
+def _of_training(
+    found: Fingerprint, network: Mapping[str, Any], name: Network, schema: MetadataSchema
+) -> dict[str, Any]:
+    sizes = {"in_channels": found.channels, "classes": found.classes}
+    return {**sizes, **steering(network, name, schema)}
+
+
+def _memory(
+    settings: Mapping[str, Any],
+    schema: MetadataSchema,
     patch: Sequence[int],
-    shape: Sequence[int],
-    taken: float,
+    batch: int,
+    estimate: float,
     memory_gb: float,
 ) -> Fact:
+    """Gigabytes that training takes, measured where that can be."""
+    told = f"of {memory_gb:g} GB, training steps and a checkpoint on the CPU"
+    if estimate > free_bytes() / 1e9:
+        return Fact(_short(estimate), f"{told}: an estimate, as less is free on this machine")
+    taken = measured_bytes(settings, schema, patch, batch)
+    if taken is None:
+        return Fact(_short(estimate), f"{told}: an estimate, as it cannot be seen on this machine")
+    return Fact(_short(taken / 1e9), f"{told}, measured on this machine")
+
+
+def _batch(found: Fingerprint, patch: Sequence[int], shape: Sequence[int], fit: int) -> Fact:
     """As many patches as fit the memory and are few beside all voxels; two at least."""
-    one_more = training_bytes(network, found.channels, patch, 4) / 1e9 - taken
-    fit = 2 + int(2 * (memory_gb - taken) / one_more)
     voxels = len(found.shapes) * math.prod(shape)
     few = round(SHARE_OF_VOXELS * voxels / math.prod(patch))
     size = max(2, min(fit, few, MOST_BATCH))
@@ -609,54 +689,140 @@ def _normalisation(found: Fingerprint) -> Fact:
     )
 
 
-# What a training step takes.
+# What a training step takes: measured in a process of its own, or counted.
 
 
-def training_bytes(
-    network: Mapping[str, Any], channels: int, patch: Sequence[int], batch: int
-) -> int:
-    """Estimate the memory of a training step, above what Python and its libraries take.
+def measured_bytes(
+    settings: Mapping[str, Any], schema: MetadataSchema, patch: Sequence[int], batch: int
+) -> int | None:
+    """Measure what training steps on random images take at most, above Python and its libraries.
 
-    The step runs on tensors that have shapes and no values, and what of them lives at once is
-    counted: weights, gradients, both moments of Adam, features that wait for their gradients, and
-    the largest passing result. That is what PyTorch's allocator records of a real step, to 1 %.
-    The process takes more, as the C library keeps gaps between small blocks: `KEPT` is the share,
-    measured with glibc; the same step took 13 % more in one process than in another. Not counted
-    are gates of metadata (4 % with DynUNet in 2D) and losses of many classes.
+    A fresh process takes two steps of the trainer that bundles have, with the strong recipe, puts
+    a checkpoint of them together, and reads its own peak. It runs in this process' environment, so
+    with as many threads. What a loader keeps of images is not in it.
 
     Args:
-        network: a component, as of `Plan`.
-        channels: of the image.
+        settings: where a bundle's training is set otherwise than the shared one: network,
+            `classes`, `in_channels` and what these refer to.
+        schema: of the metadata.
+        patch: (H, W) or (H, W, D).
+        batch: patches in it.
+
+    Returns:
+        Bytes; None where it cannot be measured: on a GPU, where the system does not tell a
+        process' peak, or ends the process for its memory.
+
+    Raises:
+        RuntimeError: the steps failed; the message is what the process told.
+    """
+    if not sys.platform.startswith("linux") or torch.cuda.is_available():
+        return None
+    asked = {"settings": dict(settings), "schema": schema.to_dict(), "shape": [batch, *patch]}
+    words = [sys.executable, "-W", "ignore", "-c", STEP]
+    done = subprocess.run(words, input=json.dumps(asked), text=True, capture_output=True)
+    if done.returncode < 0 or "allocate memory" in done.stderr:
+        return None
+    if done.returncode:
+        raise RuntimeError(f"a training step failed:\n{done.stderr[-4000:]}")
+    return int(done.stdout.split()[-1])
+
+
+def free_bytes() -> float:
+    """Memory that a new process may take without pushing others out; 0 where it is not told."""
+    if not sys.platform.startswith("linux"):
+        return 0
+    return SPARED * _told("/proc/meminfo", "MemAvailable")
+
+
+def counted_bytes(settings: Mapping[str, Any], patch: Sequence[int], batch: int) -> int:
+    """Count the tensors that live at once in such a step: an estimate, in about a second.
+
+    Tensors have shapes and no values, whatever the size. Gates of metadata are left out. A process
+    takes more, as the C library keeps gaps between small blocks.
+
+    Args:
+        settings: as of `measured_bytes`.
         patch: (H, W) or (H, W, D), the former in bfloat16, as bundles train on the CPU.
         batch: patches in it.
     """
-    with FakeTensorMode(), _Live(KEPT[len(patch)]) as live:
-        made: nn.Module = ConfigParser({"network": dict(network)}).get_parsed_content("network")
-        optimizer = torch.optim.Adam(made.parameters())
-        for weight in made.parameters():
+    component = settings["network_def"].get("network", settings["network_def"])
+    bare = {"schema": None, "variant": "none", "metadata_dropout": 0.0}
+    parser = ConfigParser({**settings, **bare, "network": dict(component)})
+    classes, channels = settings["classes"], settings["in_channels"]
+    with FakeTensorMode(), _Live() as live:
+        network: nn.Module = parser.get_parsed_content("network")
+        optimizer = torch.optim.AdamW(network.parameters())
+        for weight in network.parameters():
             weight.grad = torch.zeros_like(weight)
         optimizer.step()  # makes the moments, which live on in the next step
         optimizer.zero_grad()
-        image = torch.empty(batch, channels, *patch)
-        label = torch.zeros(batch, *patch, dtype=torch.long)
+        average = [weight.detach().clone() for weight in network.parameters()]
+        image, label = torch.empty(batch, channels, *patch), torch.zeros(batch, *patch).long()
         with torch.autocast("cpu", torch.bfloat16, enabled=len(patch) == 2):
-            pred = made(image)
-        torch.nn.functional.cross_entropy(pred.float(), label).backward()
+            pred = network(image)
+        deep = pred.dim() > image.dim()
+        one_hot = torch.zeros(batch, *patch, classes).long().movedim(-1, 1).float()
+        loss = torch.zeros(())
+        for answer in pred.float().unbind(1) if deep else [pred.float()]:
+            overlap = (answer.softmax(1) * one_hot).sum()
+            loss = loss + nn.functional.cross_entropy(answer, label) - overlap
+        loss.backward()
         optimizer.step()
-    return round(BASE_BYTES + live.most)
+    del average
+    return live.most
+
+
+def _train(settings: Mapping[str, Any], schema: MetadataSchema, shape: Sequence[int]) -> None:
+    """Take `STEPS` steps on random images (B, *S)."""
+    batch, *patch = shape
+    given: dict[str, Any] = {
+        **settings,
+        "roi_size": patch,
+        "schema": schema,
+        "device": torch.device("cpu"),
+        "best": SimpleNamespace(facts={}),
+        "validate": {"evaluator": Engine(lambda *_: None)},
+        "train#trainer#train_data_loader": _Batches(
+            batch, patch, settings["in_channels"], settings["classes"], schema.width
+        ),
+        "train#trainer#train_handlers": ["@train#average"],
+        "train#trainer#max_epochs": 1,
+    }
+    parser = ConfigParser(shared_training())
+    for name, value in given.items():
+        parser[name] = value
+    parser.get_parsed_content("train#trainer").run()
+    kept = {name: parser.get_parsed_content(name).state_dict() for name in KEPT}
+    torch.save(kept, io.BytesIO())  # as `write_checkpoint` does
+
+
+class _Batches:
+    """Random batches, of which one is held at a time."""
+
+    def __init__(
+        self, batch: int, patch: Sequence[int], channels: int, classes: int, width: int
+    ) -> None:
+        self.batch, self.patch = batch, patch
+        self.channels, self.classes, self.width = channels, classes, width
+
+    def __len__(self) -> int:
+        return STEPS
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        for _ in range(STEPS):
+            yield {
+                "image": torch.rand(self.batch, self.channels, *self.patch),
+                "label": torch.randint(self.classes, (self.batch, 1, *self.patch)).float(),
+                "meta": torch.zeros(self.batch, self.width),
+            }
 
 
 class _Live(TorchDispatchMode):
-    """Counts the bytes of all tensors that live at once.
+    """Counts the bytes of all tensors that live at once."""
 
-    Args:
-        kept: share of small tensors that the C library takes beside.
-    """
-
-    def __init__(self, kept: float) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.kept = kept
-        self.now = self.most = 0.0
+        self.now = self.most = 0
         self._known: dict[int, weakref.ref[Any]] = {}
 
     def __torch_dispatch__(
@@ -669,11 +835,9 @@ class _Live(TorchDispatchMode):
         return made
 
     def _count(self, storage: torch.UntypedStorage) -> None:
-        key, size = id(storage), float(storage.nbytes())
+        key, size = id(storage), storage.nbytes()
         if key in self._known:
             return
-        if size < LARGE_BLOCK:
-            size *= 1 + self.kept
 
         def gone(_: Any) -> None:
             self._known.pop(key, None)
@@ -682,3 +846,25 @@ class _Live(TorchDispatchMode):
         self._known[key] = weakref.ref(storage, gone)
         self.now += size
         self.most = max(self.most, self.now)
+
+
+def _told(file: str, name: str) -> int:
+    """Bytes, as Linux tells them."""
+    found = re.search(rf"{name}:\s+(\d+) kB", Path(file).read_text(encoding="ascii"))
+    assert found is not None
+    return int(found[1]) * 1024
+
+
+def _tell_step() -> None:
+    """Read from the standard input what `measured_bytes` asks, and write the bytes."""
+    asked = json.load(sys.stdin)
+    schema = MetadataSchema.from_dict(asked["schema"])
+    patch = asked["shape"][1:]
+    tiny = {**TINY, "spatial_dims": len(patch), "filters": [4] * 3}
+    _train(asked["settings"] | {"network_def": tiny}, schema, [2, *[16] * len(patch)])
+
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak of so far
+    before = _told("/proc/self/status", "VmRSS")
+    _train(asked["settings"], schema, asked["shape"])
+    sys.stdout.write(str(_told("/proc/self/status", "VmHWM") - before))

@@ -23,6 +23,12 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "own_data.md"
 SMALL = {"memory_gb": 0.4, "network": "unet3"}
 
 
+@pytest.fixture(autouse=True)
+def unmeasured(monkeypatch):
+    """Plans are by the estimate: what is measured is seen in test_plan.py."""
+    monkeypatch.setattr("metaseg_monai.sharing.plan.measured_bytes", lambda *asked: None)
+
+
 def rows_of(table):
     return [cells for _, cells in read_lines(table)[1]]
 

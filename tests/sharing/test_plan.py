@@ -5,6 +5,7 @@ import math
 import subprocess
 import sys
 from dataclasses import replace
+from statistics import median
 
 import nibabel as nib
 import numpy as np
@@ -14,8 +15,10 @@ from monai.bundle import ConfigParser
 from skimage.io import imsave
 
 from metaseg_monai.errors import ConfigError, DataError
+from metaseg_monai.metadata import MetadataSchema
 from metaseg_monai.rows import write_table
-from metaseg_monai.sharing.plan import Fingerprint, Values, fingerprint, plan
+from metaseg_monai.sharing.new_bundle import new_bundle
+from metaseg_monai.sharing.plan import Fingerprint, Values, fingerprint, measured_bytes, plan
 from metaseg_monai.tables import read_table
 
 HU = Values(-1024, 2400, 40, 60, (-79.4, 303.6))
@@ -35,10 +38,14 @@ def made_up(shapes, spacings, values=(GREY,), modality="other", foreground=0.05,
 def by_voxels(monkeypatch):
     """A step takes 1 kB a voxel of the batch, so that rules are seen without networks."""
 
-    def taken(network, channels, patch, batch):
+    def taken(*asked):
+        *_, patch, batch = asked
         return 1000 * batch * math.prod(patch)
 
-    monkeypatch.setattr("metaseg_monai.sharing.plan.training_bytes", taken)
+    for name in ("counted_bytes", "measured_bytes"):
+        monkeypatch.setattr(f"metaseg_monai.sharing.plan.{name}", taken)
+    monkeypatch.setattr("metaseg_monai.sharing.plan.free_bytes", lambda: 1e12)
+    monkeypatch.setattr("metaseg_monai.sharing.plan.GAPS", 1)
 
 
 THICK = ((0.8, 0.8, 5.0),) * 8 + ((0.8, 0.8, 3.0),)
@@ -276,52 +283,103 @@ def test_the_fingerprint_of_pictures_and_of_cases_that_differ(tmp_path):
         fingerprint(read_table(tmp_path))
 
 
-STEP = """
-import ctypes, json, re, sys, torch
+TRAIN = """
+import ctypes, gc, json, re, sys
 from pathlib import Path
-from monai.bundle import ConfigParser
-from metaseg_monai.inferers import channels_last
-def step(component, channels, patch, batch):
-    network = channels_last(ConfigParser({"network": component}).get_parsed_content("network"))
-    optimizer = torch.optim.Adam(network.parameters())
-    image, label = torch.rand(batch, channels, *patch), torch.zeros(batch, *patch).long()
-    for _ in range(2):
-        with torch.autocast("cpu", torch.bfloat16, enabled=len(patch) == 2):
-            pred = network(image)
-        torch.nn.functional.cross_entropy(pred.float(), label).backward()
-        optimizer.step()
-        optimizer.zero_grad()
+from metaseg_monai.sharing.run import train
 def told(name):  # not getrusage: its peak holds that of the process that started this one
-    text = Path("/proc/self/status").read_text()
-    return int(re.search(rf"{name}:\\s+(\\d+) kB", text)[1]) * 1024
-given = json.loads(sys.argv[1])
-step(given["small"], given["channels"], [16] * len(given["patch"]), 1)  # what is loaded once
-ctypes.CDLL("libc.so.6").malloc_trim(0)
+    return int(re.search(rf"{name}:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) / 1e6
+bundle, output, small = sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3])
+train(bundle, output_dir=output / "small", epochs=1, **small)  # what is loaded once
+gc.collect()
+ctypes.CDLL(None).malloc_trim(0)
+Path("/proc/self/clear_refs").write_text("5")
 before = told("VmRSS")
-step(given["network"], given["channels"], given["patch"], given["batch"])
+train(bundle, output_dir=output / "whole", epochs=2)
 print(told("VmHWM") - before)
 """
 
 
-@pytest.mark.slow
+def a_table(folder, shape):
+    """Ten random images of one field."""
+    rng, rows = np.random.default_rng(0), []
+    for n in range(10):
+        image = rng.integers(0, 200, shape).astype(np.uint8)
+        label = (np.indices(shape).sum(0) < 20 + n).astype(np.uint8)
+        names = [
+            f"{kind}{n}.{'png' if len(shape) == 2 else 'nii.gz'}" for kind in ("image", "mask")
+        ]
+        for array, name in zip((image, label), names, strict=True):
+            if len(shape) == 2:
+                imsave(folder / name, array, check_contrast=False)
+            else:
+                nib.save(nib.Nifti1Image(array, np.eye(4)), folder / name)
+        rows.append({"image": names[0], "mask": names[1], "patient": f"p{n}", "side": "ab"[n % 2]})
+    return write_table(rows, folder / "table.csv")
+
+
+@pytest.mark.slow  # four trainings of each network and size
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads what Linux tells")
-@pytest.mark.parametrize("shape", [(192, 192), (320, 320), (48, 48, 32), (64, 64, 64)])
-@pytest.mark.parametrize("network", ["dynunet", "segresnet", "unet3", "ppunet"])
-def test_a_step_takes_what_was_estimated(network, shape):
-    dims = len(shape)
-    cases = 80 if dims == 2 else 40  # batches of 4 and 2
-    made = plan(made_up([shape] * cases, ((1.0,) * dims,) * cases), network, memory_gb=2)
-    assert made["patch"] == list(shape)
-    small = plan(made_up([(16,) * dims] * 4, ((1.0,) * dims,) * 4), network)
-    given = {
-        "network": made.network,
-        "small": small.network,
-        "channels": 1,
-        "patch": made["patch"],
-        "batch": made["batch_size"],
-    }
-    words = [sys.executable, "-W", "ignore", "-c", STEP, json.dumps(given)]
-    done = subprocess.run(words, text=True, capture_output=True, check=True)
-    taken = int(done.stdout) / 1e9
-    print(f"{network} {shape}: planned {made['memory_gb']:.3f}, measured {taken:.3f} GB")
-    assert made["memory_gb"] == pytest.approx(taken, rel=0.2)
+@pytest.mark.parametrize("shape", [(192, 192), (48, 48, 32)])
+@pytest.mark.parametrize("network", ["dynunet", "unet3"])
+def test_training_takes_what_was_planned(tmp_path, network, shape):
+    made = new_bundle("mine", a_table(tmp_path, shape), tmp_path / "b", network=network)
+    assert made.plan["patch"] == list(shape)
+    small = {"network_def#channels": 4}
+    if network == "dynunet":
+        small = {"network_def#network#filters": [4 for _ in made.plan.network["filters"]]}
+    taken = []
+    for time in range(3):
+        words = [made.folder, tmp_path / f"run{time}", json.dumps(small)]
+        words = [sys.executable, "-W", "ignore", "-c", TRAIN, *map(str, words)]
+        done = subprocess.run(words, text=True, capture_output=True)
+        assert done.returncode == 0, done.stderr
+        taken.append(float(done.stdout.split()[-1]))
+    print(f"{network} {shape}: planned {made.plan['memory_gb']} GB, trained with {taken}")
+    assert made.plan["memory_gb"] == pytest.approx(median(taken), rel=0.2)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads what Linux tells")
+def test_what_a_plan_takes_is_measured_and_said_to_be():
+    told = {"provenance": "acquisition", "availability": "acquisition"}
+    field = {"kind": "categorical", "name": "side", "values": ["a", "b"], **told}
+    schema = MetadataSchema([field])
+    made = plan(made_up([(32, 32)] * 9, None), "unet3", 1, schema)
+    assert made.facts["memory_gb"].reason.endswith("measured on this machine")
+    assert 0.001 < made["memory_gb"] < 0.2
+
+
+def test_a_plan_that_takes_more_than_it_may_is_made_smaller(by_voxels, monkeypatch):
+    asked = []
+
+    def taken(settings, schema, patch, batch):
+        asked.append((patch, batch))
+        return 1700 * batch * math.prod(patch)
+
+    monkeypatch.setattr("metaseg_monai.sharing.plan.measured_bytes", taken)
+    found = made_up([(128, 128, 128)] * 60, ((1.0,) * 3,) * 60)
+    made = plan(found, memory_gb=4.5)
+    assert asked[0] == ([128, 128, 128], 2)
+    assert len(asked) == 2
+    assert made["memory_gb"] == pytest.approx(1.7e-6 * 2 * math.prod(made["patch"]), rel=1e-3)
+    assert 0.8 * 4.5 < made["memory_gb"] <= 4.5
+
+
+@pytest.mark.parametrize(
+    ("free", "taken", "why"), [(1.0, 4e9, "less is free"), (1e12, None, "cannot be seen")]
+)
+def test_what_cannot_be_measured_is_an_estimate_and_said_to_be(
+    by_voxels, monkeypatch, free, taken, why
+):
+    monkeypatch.setattr("metaseg_monai.sharing.plan.free_bytes", lambda: free)
+    monkeypatch.setattr("metaseg_monai.sharing.plan.measured_bytes", lambda *asked: taken)
+    made = plan(made_up([(64, 64)] * 5, None), "unet3", 1)
+    assert "an estimate" in made.facts["memory_gb"].reason
+    assert why in made.facts["memory_gb"].reason
+    assert made["memory_gb"] == pytest.approx(2 * 64 * 64e-6, rel=1e-3)
+
+
+def test_a_step_that_fails_tells_why():
+    settings = {"in_channels": 1, "classes": 2, "network_def": {"_target_": "DynUNet"}}
+    with pytest.raises(RuntimeError, match="a training step failed"):
+        measured_bytes(settings, MetadataSchema([]), [32, 32], 2)
