@@ -116,24 +116,49 @@ NO_CSV: Mapping[bytes, str] = {
 }
 
 
+SEPARATORS = ",;\t"
+MOST_LINES = 50  # that tell which one
+_COMMA = re.compile(r"[+-]?\d+,\d+")
+
+
 def separator_of(path: str | Path) -> str:
-    """What stands between the cells of a table's header: a comma, else a semicolon or a tab."""
+    """What stands between the cells of a table: of comma, semicolon and tab that which divides.
+
+    It is in the header, and gives the first rows as many cells as the header; of several that do,
+    the one that gives most.
+    """
     with readable(path), Path(path).open(encoding="utf-8-sig", errors="replace") as stream:
-        header = stream.readline()
-    found = [one for one in ";\t" if one in header and "," not in header]
-    return max(found, key=header.count) if found else ","
+        lines = [line for _, line in zip(range(MOST_LINES), stream, strict=False)]
+    cells = {
+        one: [len(row) for row in csv.reader(lines, delimiter=one) if row] for one in SEPARATORS
+    }
+    having = [one for one in SEPARATORS if lines and cells[one][:1] > [1]]
+    alike = [one for one in having if len(set(cells[one])) == 1]
+    return max(alike or having or [","], key=lambda one: cells[one][0] if one in having else 1)
+
+
+def _points(header: Sequence[str], rows: Sequence[dict[str, str]]) -> None:
+    """Write 1,5 as 1.5 in columns of such numbers; thousands (1,234) stay what they are."""
+    for column in header:
+        present = [cell for row in rows if (cell := row[column].strip())]
+        commas = [cell for cell in present if _COMMA.fullmatch(cell)]
+        thousands = all(len(cell.partition(",")[2]) == 3 for cell in commas)
+        for row in rows if commas and not thousands else ():
+            if _COMMA.fullmatch(row[column].strip()):
+                row[column] = row[column].strip().replace(",", ".")
 
 
 def read_lines(
-    path: str | Path, separator: str = ","
+    path: str | Path,
 ) -> tuple[list[str], list[tuple[int, dict[str, str]]], list[str]]:
-    """Read a CSV file as text, cell by cell, exactly; rows without any text are no rows.
+    """Read a CSV file as text, cell by cell; rows without any text are no rows.
 
-    What `as_cell` put before a formula is taken away.
+    Cells are divided by what `separator_of` finds; where that is no comma, as in a spreadsheet of
+    Germany or France, decimals are written with points. What `as_cell` put before a formula is
+    taken away. Everything else is exact.
 
     Args:
         path: the table, UTF-8, one header line.
-        separator: between its cells.
 
     Returns:
         The header, the rows as (number, {column: cell}), and problems of rows whose number of
@@ -155,6 +180,7 @@ def read_lines(
             '(comma delimited)"'
         )
     try:
+        separator = separator_of(path)
         with readable(path), path.open(encoding="utf-8-sig", newline="") as stream:
             lines = list(csv.reader(stream, delimiter=separator, strict=True))
     except (UnicodeDecodeError, csv.Error) as error:
@@ -163,8 +189,6 @@ def read_lines(
         raise DataError(f"{path}: empty; expected a header line and one row a case")
     lines = [[of_cell(cell) for cell in line] for line in lines]
     header = [composed(name.strip()) for name in lines[0]]
-    if len(header) == 1 and separator == "," and re.search(r"[;\t]", header[0]):
-        raise DataError(f"{path}: separated by semicolons or tabs; save it comma-separated")
     twice = sorted({name for name in header if header.count(name) > 1})
     if twice:
         raise DataError(f"{path}: columns {twice} appear more than once; rename or remove them")
@@ -178,4 +202,6 @@ def read_lines(
             problems.append(f"row {number}: {len(cells)} cells, the header has {len(header)}")
     if not rows and not problems:
         raise DataError(f"{path}: a header without rows; expected one row a case")
+    if separator != ",":
+        _points(header, [cells for _, cells in rows])
     return header, rows, problems

@@ -290,7 +290,8 @@ class Compared:
         ]
         self.table.mkdir(parents=True, exist_ok=True)
         write_table(kept, self.table / "table.csv")
-        columns: dict[str, Any] = {"root": str(self.images)}
+        write_json(self.table / "root.json", {"table.csv": str(self.images)})
+        columns: dict[str, Any] = {}
         if self.own["label_values"]:
             columns["label_values"] = self.own["label_values"]
         write_json(self.table / "columns.json", columns)

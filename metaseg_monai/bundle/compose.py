@@ -15,7 +15,7 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
-from metaseg_monai.bundle.overrides import flatten, names_in
+from metaseg_monai.bundle.overrides import as_data, flatten, names_in
 from metaseg_monai.errors import ConfigError
 from metaseg_monai.files import INSTALLED, read_json
 from metaseg_monai.metadata import MetadataSchema
@@ -86,7 +86,7 @@ def compose(bundle: Path, shared: Path | None = None) -> dict[str, str]:
     inference["displayable_configs"] = {**shown, **inference["displayable_configs"]}
     configs["inference"] = _ordered(_referred(inference, train), train)
     configs |= {name: _read(shared / f"{name}.json") for name in DELTAS}
-    wrong = falsified_by(schema)
+    wrong = falsified_by(schema, _class_names(facts["metadata"]))
     changes = strong_augmentation(
         len(train["roi_size"]),
         train["roi_size"],
@@ -182,9 +182,9 @@ def _metadata(
         "dtype": "float32",
         "value_range": [0, 1],
         "is_patch_data": False,
-        "channel_def": {str(i): entry for i, entry in enumerate(schema.entry_names)},
+        "channel_def": {str(i): as_data(entry) for i, entry in enumerate(schema.entry_names)},
     }
-    names = [part.strip() for part in told["pred_classes"].split(",")]
+    names = _class_names(told)
     if len(names) != classes:
         raise ConfigError(f"{name}: pred_classes names {len(names)}, the network has {classes}")
     pred = {
@@ -195,14 +195,20 @@ def _metadata(
         "dtype": "float32",
         "value_range": [],
         "is_patch_data": True,
-        "channel_def": {str(i): n.removeprefix(f"channel {i} ") for i, n in enumerate(names)},
+        "channel_def": {str(i): as_data(name) for i, name in enumerate(names)},
     }
-    metadata = _read(shared / "metadata.json") | told
+    metadata = _read(shared / "metadata.json") | as_data(told)
     if empty := [key for key, value in metadata.items() if value is None]:
         raise ConfigError(f"{name}: facts.json, metadata lacks {', '.join(empty)}")
     inputs = {"image": image, "meta": meta} if schema.fields else {"image": image}
     data_format = {"inputs": inputs, "outputs": {"pred": pred}}
     return {**metadata, "network_data_format": data_format}
+
+
+def _class_names(told: Config) -> list[str]:
+    """The classes as metadata.json tells them: "channel 0 background, channel 1 kidney"."""
+    parts = [part.strip() for part in told["pred_classes"].split(",")]
+    return [name.removeprefix(f"channel {number} ") for number, name in enumerate(parts)]
 
 
 def _license(shared: Path) -> Path:

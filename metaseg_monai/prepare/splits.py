@@ -2,12 +2,13 @@
 
 import hashlib
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
-from metaseg_monai.errors import DataError, Problem
+from metaseg_monai.errors import ConfigError, DataError, Problem, listing
 from metaseg_monai.files import read_json, text_file
 from metaseg_monai.naming import composed
 from metaseg_monai.prepare.found import FoundCase, listed
@@ -92,6 +93,204 @@ def dealt(
             moved = next(group for group in reversed(parts) if parts[group] == largest)
             parts[moved], counts[largest], counts[empty] = empty, counts[largest] - 1, 1
     return parts
+
+
+SHARES: Shares = (0.7, 0.15, 0.15)
+WITH_VAL = (0.85, 0.15)
+
+
+class GroupSplits(NamedTuple):
+    """The splits of a user's own table.
+
+    Attributes:
+        of_group: {group: (split, fold as text, empty where it has none)}.
+        told: {"split" or "fold": (value, reason)}.
+    """
+
+    of_group: dict[str, tuple[str, str]]
+    told: dict[str, tuple[str, str]]
+
+
+class OwnSplits(NamedTuple):
+    """What a user's own table says of its splits.
+
+    Attributes:
+        file: of the table, for messages.
+        groups: of every row; rows of one stay in one split.
+        group: what makes them, in words.
+        alike: {column: cells of all rows}, by which splits are made alike, as far as there are
+            groups enough.
+        column: of its splits; None where it has none.
+        splits: of every row, if there is such a column.
+        fold_column: of its folds; None where it has none.
+        folds: the cells of it.
+    """
+
+    file: Path
+    groups: Sequence[str]
+    group: str
+    alike: Mapping[str, Sequence[str]]
+    column: str | None = None
+    splits: Sequence[str] = ()
+    fold_column: str | None = None
+    folds: Sequence[str] = ()
+
+
+def split_groups(own: OwnSplits, folds: int | None, keep_test: bool, seed: int) -> GroupSplits:
+    """Give every group its split: the table's own, or drawn, or folds.
+
+    Args:
+        own: what the table says.
+        folds: number of folds to draw instead; None for the table's own, or fixed splits.
+        keep_test: whether the table's own test set stays one beside folds that are drawn.
+        seed: of what is drawn.
+
+    Raises:
+        ConfigError: a column divides a group, or says what is no split or fold; or `folds` is out
+            of its range.
+        DataError: there are too few groups.
+    """
+    groups = list(dict.fromkeys(own.groups))
+    split_of = _of_groups(own, own.column or "", own.splits)
+    if folds is not None:
+        fixed = {one for one in groups if keep_test and split_of.get(one) == "test"}
+        return _in_folds(own, [one for one in groups if one not in fixed], fixed, folds, seed)
+    if own.fold_column is not None:
+        return _as_folds(own, groups, split_of, own.fold_column, seed)
+    if split_of:
+        return _as_split(own, split_of, seed)
+    if len(groups) < len(SPLITS):
+        raise DataError(
+            f"{own.file}: {len(groups)} group(s) by {own.group}; train, val and test need three at "
+            "least: name a finer --group, or add cases"
+        )
+    drawn, why = _drawn_alike(own, groups, SHARES, seed)
+    told = _counted([SPLITS[part] for part in drawn.values()])
+    return GroupSplits({g: (SPLITS[part], "") for g, part in drawn.items()}, {"split": (told, why)})
+
+
+def _drawn_alike(
+    own: OwnSplits, groups: Sequence[str], shares: Sequence[float], seed: int
+) -> tuple[dict[str, int], str]:
+    """Deal groups out, alike in the columns that leave groups enough for all parts; and why so."""
+    of_group: dict[str, list[int]] = {group: [] for group in groups}
+    for row, group in enumerate(own.groups):
+        if group in of_group:
+            of_group[group].append(row)
+    strata: dict[str, tuple[str, ...]] = dict.fromkeys(groups, ())
+    names: list[str] = []
+    for name in sorted(own.alike, key=lambda one: len(set(own.alike[one]))):
+        cells = own.alike[name]
+        finer = {
+            group: (*stratum, "; ".join(sorted({cells[row] for row in of_group[group]})))
+            for group, stratum in strata.items()
+        }
+        if len(groups) >= len(shares) * len(set(finer.values())):
+            strata, names = finer, [*names, name]
+    why = f"groups dealt out alike in {listing(names, 5, str)}" if names else "by chance"
+    order = {
+        one: str(n) for n, one in enumerate(_shuffled(sorted(map(repr, {*strata.values()})), seed))
+    }
+    return dealt({g: (order[repr(one)],) for g, one in strata.items()}, shares, seed), (
+        f"{why}, seed {seed}"
+    )
+
+
+def _counted(splits: Sequence[str]) -> str:
+    counts = Counter(splits)
+    return ", ".join(f"{one} {counts[one]}" for one in SPLITS if counts[one]) + " groups"
+
+
+def _in_folds(
+    own: OwnSplits, free: Sequence[str], fixed: set[str], folds: int, seed: int
+) -> GroupSplits:
+    """Deal groups out to folds; the split is that of the first one."""
+    if len(free) < 3 or not 2 <= folds <= len(free):
+        raise ConfigError(
+            f"folds={folds}: expected 2 to {len(free)}, the number of groups, of which there must "
+            "be three"
+        )
+    fold_of, why = _drawn_alike(own, free, [1 / folds] * folds, seed)
+    told = "every case is tested once"
+    if fixed:
+        told = f"{len(fixed)} groups of the table's test stay a test set of their own"
+    for column in filter(None, (None if fixed else own.column, own.fold_column)):
+        told += f"; the table's column {column!r} is not used"
+        told += " (--split names it)" if column == own.column else ""
+    found = dict.fromkeys(fixed, ("test", ""))
+    found |= _first_fold(own, {group: str(fold) for group, fold in fold_of.items()}, "0", seed)
+    return GroupSplits(found, {"fold": (f"{folds} folds", f"{why}; {told}")})
+
+
+def _first_fold(
+    own: OwnSplits, fold_of: Mapping[str, str], first: str, seed: int
+) -> dict[str, tuple[str, str]]:
+    """The splits of the first fold: its cases are test, part of the others val."""
+    rest = [group for group, fold in fold_of.items() if fold != first]
+    val, _ = _drawn_alike(own, rest, WITH_VAL, seed)
+    return {
+        group: (("train", "val")[val[group]] if group in val else "test", fold)
+        for group, fold in fold_of.items()
+    }
+
+
+def _as_folds(
+    own: OwnSplits, groups: Sequence[str], split_of: Mapping[str, str], column: str, seed: int
+) -> GroupSplits:
+    """The folds of the table itself."""
+    right = all(one == "" or (one.isascii() and one.isdecimal()) for one in own.folds)
+    splits = own.splits or ["test"] * len(own.folds)
+    untested = any(split != "test" for one, split in zip(own.folds, splits, strict=True) if not one)
+    if not right or len({*own.folds} - {""}) < 2 or untested:
+        raise ConfigError(
+            f"{own.file}: column {column!r}: {listing(sorted({*own.folds}), 5)}, expected 0, 1, "
+            "..., or nothing for cases of the split test; mend it, or have folds drawn: --folds 5, "
+            "or splits: --split new"
+        )
+    known = _of_groups(own, column, [one and str(int(one)) for one in own.folds])
+    numbers = {one for one in known.values() if one}
+    told = {"fold": (f"{len(numbers)} folds", f"as in the table's column {column!r}")}
+    if split_of:
+        told["split"] = ("as in the table", "`--fold` makes others")
+        return GroupSplits({group: (split_of[group], known[group]) for group in groups}, told)
+    found = {group: ("test", "") for group in groups if not known[group]}
+    tested = {group: fold for group, fold in known.items() if fold}
+    return GroupSplits(found | _first_fold(own, tested, min(numbers, key=int), seed), told)
+
+
+def _as_split(own: OwnSplits, split_of: dict[str, str], seed: int) -> GroupSplits:
+    """The splits of the table itself; without val some groups of train become it."""
+    why = f"the table's column {own.column!r}, which keeps groups together"
+    training = [group for group, one in split_of.items() if one == "train"]
+    if "val" not in split_of.values() and len(training) > 1:
+        val, alike = _drawn_alike(own, training, WITH_VAL, seed)
+        split_of = split_of | {group: ("train", "val")[part] for group, part in val.items()}
+        why += f"; it has no val, which is part of train: {alike}"
+    present = set(split_of.values())
+    if not {"train", "val"} <= present:
+        raise ConfigError(
+            f"{own.file}: column {own.column!r} has {', '.join(sorted(present))}, and train and "
+            "val are needed; mend it, or have splits drawn: --split new"
+        )
+    if "test" not in present:
+        why += "; there is no test: evaluate --split val"
+    told = _counted([*split_of.values()])
+    return GroupSplits({g: (one, "") for g, one in split_of.items()}, {"split": (told, why)})
+
+
+def _of_groups(own: OwnSplits, column: str, of_row: Sequence[str]) -> dict[str, str]:
+    """What a column says of each group; refused where it divides one."""
+    told: dict[str, set[str]] = defaultdict(set)
+    for group, one in zip(own.groups, of_row, strict=False):
+        told[group].add(one)
+    if divided := [group for group, one in told.items() if len(one) > 1]:
+        raise ConfigError(
+            f"{own.file}: column {column!r} divides {len(divided)} groups of {own.group!r}, as "
+            f"{divided[0]!r} ({', '.join(sorted(told[divided[0]]))}): a patient in several would "
+            "be tested by what it was trained on; name another --group, mend the column, or have "
+            "it drawn: --split new, or --folds 5"
+        )
+    return {group: next(iter(one)) for group, one in told.items()}
 
 
 def divide(

@@ -455,8 +455,6 @@ def _spacing(found: Fingerprint, network: Network) -> Fact:
     spacings = np.array(found.spacings_mm)
     target, reason = np.median(spacings, axis=0), "median of the training files"
     if found.spatial_dims == 2:
-        if float(np.ptp(spacings)) <= 0.01 * float(target.min()):
-            return Fact(None, f"every pixel has {target[0]:.4g} mm already")
         return Fact([_short(target.mean())] * 2, reason)
     worst = int(np.argmax(target))
     others = [axis for axis in range(3) if axis != worst]

@@ -7,13 +7,14 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 from pydantic import Field as Setting
 
-from metaseg_monai.errors import ConfigError
+from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.files import read_json, write_json
 from metaseg_monai.images.image import Meaning
 from metaseg_monai.naming import composed
 
 Split = Literal["train", "val", "test"]
 SPLITS = ("train", "val", "test")
+ROOT = "root.json"  # beside a table whose images lie elsewhere
 Place = Literal["volume", "plane", "planes", "spacing_z_mm", "spacing_y_mm", "spacing_x_mm"]
 Values = dict[str, list[int]]  # the pixel values that are foreground, by a field's value
 
@@ -27,9 +28,8 @@ class ColumnMap(BaseModel):
 
     Attributes:
         table: file name of the table in its folder.
-        root: folder that image and label paths are relative to, itself relative to that of the
-            table; None is the table's own. So a copy of a table reads the images where they are.
-        image: column of image paths, relative to `root`; several planes joined by `separator`.
+        image: column of image paths, relative to the folder of the table, or to the one that
+            `folder_of` reads beside it; several planes joined by `separator`.
         label: column of label paths; None where there is none.
         group: column of the group (patient, plate + well) that stays in one split; None makes
             every image its own group.
@@ -63,7 +63,6 @@ class ColumnMap(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     table: str = "table.csv"
-    root: Annotated[str, StringConstraints(min_length=1)] | None = None
     image: str = "image"
     label: str | None = "label"
     group: str | None = "group"
@@ -87,14 +86,6 @@ class ColumnMap(BaseModel):
             super().__init__(**_composed(settings))
         except ValidationError as error:
             raise ConfigError(f"column map: {_explain(error)}") from error
-
-    def folder_of(self, table: Path) -> Path:
-        """The folder that the paths in a table are relative to.
-
-        >>> ColumnMap(root="../scans").folder_of(Path("/study/data/table.csv")).as_posix()
-        '/study/scans'
-        """
-        return table.parent if self.root is None else (table.parent / self.root).resolve()
 
     def column_of(self, field: str) -> str:
         """The table's column of a schema field."""
@@ -125,6 +116,37 @@ class ColumnMap(BaseModel):
     def save(self, path: str | Path) -> None:
         """Write the column map as JSON; keys that have their default are left out."""
         write_json(path, self.model_dump(exclude_defaults=True))
+
+
+def folder_of(table: Path) -> Path:
+    """The folder that the paths in a table are relative to: its own, unless ``root.json`` says.
+
+    The file lies beside the table and names it, {"table.csv": "../scans"}, as a copy of a table has
+    whose images stay where they are. It holds for no other table: a bundle's new cases are never
+    looked for among those that it was trained on.
+
+    Raises:
+        ConfigError: the file is there and does not say so.
+        DataError: there is no such folder.
+    """
+    file = table.parent / ROOT
+    try:
+        content = read_json(file)
+        root = content.get(table.name)
+        if root is not None and not (isinstance(root, str) and root):
+            raise ValueError(f"expected {{name of a table: folder}}, got {content!r:.80}")
+    except (FileNotFoundError, NotADirectoryError):
+        return table.parent
+    except (OSError, ValueError, AttributeError) as error:
+        raise ConfigError(f"{file}: no folder of images ({error}); mend the file") from error
+    if root is None:
+        return table.parent
+    folder = (table.parent / root).resolve()
+    if not folder.is_dir():
+        raise DataError(
+            f"{folder}: no such folder, in which the images of {table} should lie; mend {file}"
+        )
+    return folder
 
 
 Columns = ColumnMap | Mapping[str, Any] | str | Path | None

@@ -24,7 +24,15 @@ from metaseg_monai.metadata.fields import MetadataWarning, read_number, said
 from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.naming import Folder, composed, likened
 from metaseg_monai.rows import read_lines
-from metaseg_monai.tables.columns import SPLITS, ColumnMap, Columns, Place, as_column_map
+from metaseg_monai.tables.columns import (
+    ROOT,
+    SPLITS,
+    ColumnMap,
+    Columns,
+    Place,
+    as_column_map,
+    folder_of,
+)
 
 PLACE_COLUMNS: tuple[str, ...] = get_args(Place)
 SPACING_COLUMNS = PLACE_COLUMNS[3:]
@@ -305,8 +313,7 @@ def scan_table(
         columns: as in `read_table`.
         metadata: raw values that take the place of the table's, for all rows.
         inference: the label, group and split columns may be absent, and labels may be empty
-            (one that is leaves the labels out of all items). Paths are then relative to the table
-            itself where its first image lies so, whatever `root` says.
+            (one that is leaves the labels out of all items).
 
     Raises:
         DataError: the table is missing or unreadable, or lacks columns.
@@ -315,14 +322,7 @@ def scan_table(
     columns = as_column_map(columns)
     file = find_table(path, columns)
     header, lines, broken = read_lines(file)
-    root = columns.folder_of(file)
-    if inference and root != file.parent and _has_images(file.parent, lines, columns):
-        root = file.parent  # of images that are new, beside a table of theirs
-    if not root.is_dir():
-        raise DataError(
-            f"{root}: no such folder, in which the images of {file} should lie; mend root in the "
-            "column map"
-        )
+    root = folder_of(file)
     reading = _Reading(file, schema, columns, metadata or {}, inference, Folder(root))
     reading.check_header(header)
     excluded = {composed(name): name for name in columns.exclude}
@@ -359,16 +359,6 @@ def scan_table(
     if columns.group is not None:
         remarks += _near_groups(rows)
     return CaseTable(file, items, tuple(remarks), root=root), problems
-
-
-def _has_images(
-    folder: Path, lines: Sequence[tuple[int, Mapping[str, str]]], columns: ColumnMap
-) -> bool:
-    """Whether the images of a table lie in a folder, as far as its first one tells."""
-    files, first = Folder(folder), lines[0][1].get(columns.image, "").strip() if lines else ""
-    return bool(first) and any(
-        files.holds(one) for one in (first, first.split(columns.separator)[0])
-    )
 
 
 def find_table(path: str | Path, columns: ColumnMap) -> Path:
@@ -537,7 +527,12 @@ class _Reading:
     @property
     def place(self) -> str:
         """What paths are relative to, in words."""
-        return "the table's folder" if self.columns.root is None else f"the root {self.files.root}"
+        return f"the root {self.files.root}" if self.elsewhere else "the table's folder"
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether paths are relative to another folder than the table's."""
+        return self.files.root != self.file.parent
 
     def check_header(self, header: Sequence[str]) -> None:
         columns, names = self.columns, self.schema.names if self.schema else ()
@@ -632,7 +627,7 @@ class _Reading:
             problems.append(
                 f"column {column!r}: {path!r} leaves {self.place}; expected a path relative to "
                 "it, without '..' (a symbolic link inside the folder may lead elsewhere; images "
-                "that lie elsewhere have their folder as root in the column map)"
+                f"that lie elsewhere have their folder in {ROOT})"
             )
         else:
             try:
@@ -656,7 +651,7 @@ class _Reading:
         with suppress(OSError):  # of a name too long for any file
             why = unusable(self.files.root / path) or ("is a folder", "name a file in it")
         if why is None or why[0] == MISSING:
-            where = "beside the table" if self.columns.root is None else f"in {self.files.root}"
+            where = f"in {self.files.root}" if self.elsewhere else "beside the table"
             return f"no such file {path!r} {where}"
         return f"column {column!r}: {path!r} {'; '.join(why)}"
 

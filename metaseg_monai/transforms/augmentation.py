@@ -15,13 +15,15 @@ KEYS = ["image", "label"]
 ANISOTROPIC = 3  # nnU-Net's threshold, above which volumes are turned in their plane only
 ELONGATED = 1.5  # planes of a longer shape are not turned over
 SIZES = re.compile(
-    r"size|diameter|radius|length|width|height|thickness|spacing|area|volume|magnif|zoom|resolution"
+    r"(sizes?|diameters?|radius|lengths?|widths?|heights?|thickness|spacing|areas?|volumes?|"
+    r"magnifications?|mag|zoom|resolution|mpp)"
 )
+NO_SIZES = re.compile(r"slice|section|contrast|agent|dose|flow")  # of what is no image's scale
 UNITS = re.compile(
     r"([mcdnuµμ]?m(\^?[23]|[²³])?|microns?|(nano|micro|milli|centi)?met(er|re)s?|in|inch(es)?|px|pixels?"
     r"|voxels?|mpp|[mcdµμu]?l|cc|x|diopters?)( ?(/|per) ?.*)?"
 )
-SIDES = re.compile(r"lateral|(^|_)(body_)?sides?(_|$)|hemisphere|(^|_)(left|right)(_|$)")
+SIDES = re.compile(r"(uni|bi|contra|ipsi)?lateral(ity)?|(body_?)?sides?|hemispheres?|left|right")
 LEFT_RIGHT = frozenset({"left", "right"})
 
 
@@ -118,37 +120,45 @@ def strong_augmentation(
     return [one for one in found if scaling or one["_target_"] != "RandZoomd"]
 
 
-def falsified_by(schema: MetadataSchema) -> dict[str, list[str]]:
+def falsified_by(schema: MetadataSchema, class_names: Sequence[str] = ()) -> dict[str, list[str]]:
     """Return the fields that an augmentation would make wrong, by the augmentation.
 
-    Judged by unit and name, and by values left and right: an image at 1.4 times the size is no
+    Judged by unit and whole words of the name, and by values left and right: an image at 1.4 times the size is no
     longer of its magnification or tumour size, a mirrored one no longer of the left side. Look at
     the names; what they do not tell this cannot know.
 
     Args:
         schema: of the metadata.
+        class_names: of the labels; mirrored, a left kidney is no left one.
 
     Returns:
-        {"scaling": names of fields, "mirroring": names of fields}.
+        {"scaling": names of fields, "mirroring": names of fields and classes}.
 
     >>> size = {"kind": "continuous", "name": "tumour", "unit": "mm", "range": [4, 100],
     ...         "provenance": "label-derived", "availability": "pre-operative"}
-    >>> falsified_by(MetadataSchema([size]))
-    {'scaling': ['tumour'], 'mirroring': []}
+    >>> falsified_by(MetadataSchema([size]), ["left kidney"])
+    {'scaling': ['tumour'], 'mirroring': ['left kidney']}
     """
     units = {field.name: str(getattr(field, "unit", "")) for field in schema.fields}
     of_size = [
         name
         for name, unit in units.items()
-        if SIZES.search(name.lower()) or UNITS.fullmatch(unit.strip().lower())
+        if (_has(name, SIZES) or UNITS.fullmatch(unit.strip().lower())) and not _has(name, NO_SIZES)
     ]
     of_side = [
         field.name
         for field in schema.fields
-        if SIDES.search(field.name.lower())
+        if _has(field.name, SIDES)
         or LEFT_RIGHT & {str(value).lower() for value in getattr(field, "values", ())}
     ]
+    of_side += [name for name in class_names if _has(name, SIDES)]
     return {"scaling": of_size, "mirroring": of_side}
+
+
+def _has(name: str, words: re.Pattern[str]) -> bool:
+    """Whether a word of a name is one of those."""
+    parts = re.split(r"[\W_]+|(?<=[a-z])(?=[A-Z])", name)
+    return any(words.fullmatch(part.lower()) for part in parts)
 
 
 def _angles(patch: Sequence[int], spacing: Sequence[float] | None) -> list[list[float]]:

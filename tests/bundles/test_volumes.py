@@ -50,7 +50,8 @@ def cohort(tmp_path_factory):
         writer = csv.DictWriter(stream, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    columns = {"root": "../scans", "image": "ct", "label": "mask"}
+    (folder / "study" / "root.json").write_text(json.dumps({"table.csv": "../scans"}))
+    columns = {"image": "ct", "label": "mask"}
     columns["metadata"] = {"tumour_size_mm": "size"}
     (folder / "columns.json").write_text(json.dumps(columns))
     return folder

@@ -8,6 +8,7 @@ import pytest
 from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.metadata import Categorical, Continuous, MetadataSchema, MetadataWarning
 from metaseg_monai.tables import ColumnMap, read_table
+from metaseg_monai.tables.table import scan_table
 
 WHEN = {"provenance": "clinical prior", "availability": "pre-operative"}
 PLACE = {
@@ -148,7 +149,6 @@ def test_missing_columns_are_all_named(folder, size_schema, write_csv):
     [
         ("", "empty"),
         ("image,label,task,group,split\n", "without rows"),
-        ("image;label;task\na;b;c\n", "comma-separated"),
         ("image,image\na,b\n", "more than once"),
         ("image,label,task,group,split\na.tif,b\n", "row 2: 2 cells, the header has 5"),
         ("image\n\udcff\udcfe\n", "not readable as UTF-8 CSV"),
@@ -311,17 +311,35 @@ def test_a_copy_of_a_table_reads_the_images_where_they_are(folder, task_schema, 
     path, rows = folder
     (path / "study").mkdir()
     write_csv(path / "study" / "table.csv", rows)
+
+    def rooted(root):
+        (path / "study" / "root.json").write_text(json.dumps({"table.csv": root}))
+        return read_table(path / "study", task_schema)
+
     for root in ("..", str(path)):
-        table = read_table(path / "study", task_schema, {"root": root})
+        table = rooted(root)
         assert table.rows == read_table(path, task_schema).rows
         assert table.folder == path.resolve()
-    with pytest.raises(DataError, match=r"nowhere: no such folder.*mend root"):
-        read_table(path / "study", task_schema, {"root": "nowhere"})
+    with pytest.raises(DataError, match=r"nowhere: no such folder.*mend .*root.json"):
+        rooted("nowhere")
     with pytest.raises(DataError, match=r"no such file 'images/0.tif' in "):
-        read_table(path / "study", task_schema, {"root": "../labels"})
+        rooted("../labels")
+    with pytest.raises(ConfigError, match=r"root.json: no folder of images"):
+        rooted(3)
     write_csv(path / "study" / "table.csv", [{**rows[0], "image": "../0.tif"}])
     with pytest.raises(DataError, match=r"'\.\./0\.tif' leaves the root .*images"):
-        read_table(path / "study", task_schema, {"root": "../images"})
+        rooted("../images")
+
+
+def test_a_table_never_reads_images_of_another(folder, task_schema, write_csv):
+    path, rows = folder
+    (path / "new").mkdir()
+    (path / "new" / "root.json").write_text(json.dumps({"table.csv": ".."}))
+    lost = [{**rows[0], "image": "typo.tif"}, rows[1]]
+    new = write_csv(path / "new" / "new.csv", lost)  # rows[1] is there, in the old folder alone
+    table, wrong = scan_table(new, task_schema, inference=True)
+    assert table.rows == ()
+    assert len(wrong) == 2
 
 
 def test_a_folder_with_a_dicom_series_is_an_image(edited, task_schema):

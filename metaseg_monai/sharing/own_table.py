@@ -1,0 +1,756 @@
+"""What the columns of a user's own table mean, each with its reason; what is doubtful is asked."""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from scipy import ndimage
+from scipy.stats import mannwhitneyu, spearmanr
+from tqdm import tqdm
+
+from metaseg_monai.errors import ConfigError, DataError, did_you_mean, listing
+from metaseg_monai.images.image import (
+    FORMAT_OF_SUFFIX,
+    Channels,
+    image_suffix,
+    value_counts,
+    whole_numbers,
+)
+from metaseg_monai.images.read import read_label
+from metaseg_monai.metadata import MetadataSchema
+from metaseg_monai.metadata.fields import KINDS, read_number, said, says_nothing
+from metaseg_monai.metadata.fit import doubts, field_parts, widened
+from metaseg_monai.naming import Folder, composed
+from metaseg_monai.rows import read_lines, separator_of
+from metaseg_monai.sharing.plan import Fingerprint
+from metaseg_monai.tables.check import load_case
+from metaseg_monai.tables.find import THRESHOLD
+from metaseg_monai.tables.table import PLACE_COLUMNS, SPACING_COLUMNS
+
+Labels = Literal["classes", "instances"]
+
+OF_IMAGES = ("image", "img", "ct", "mr", "mri", "scan", "volume", "slide", "file", "path")
+OF_LABELS = ("label", "mask", "seg", "segmentation", "annotation", "gt", "truth", "roi")
+OF_GROUPS = ("patient", "subject", "person", "donor", "animal", "plate", "well")
+PERHAPS_GROUPS = ("case", "study", "series", "volume", "group")  # or a kind, a file, an arm
+OF_SPLITS = {
+    "train": ("train", "training", "tr"),
+    "val": ("val", "valid", "validation", "dev"),
+    "test": ("test", "testing", "ts"),
+}
+NONE, DRAWN = "none", "new"  # instead of a column of groups, of splits
+UNITS = ("mm", "cm", "um", "years", "months", "days", "kg", "g", "ms", "s", "hz", "kvp", "ma", "t")
+FEW_NUMBERS = 6  # whole numbers of so few values are taken as names
+MOST_NAMES = 30  # of a category
+ASSOCIATED = 0.8  # rank correlation with what the label says from which a column is left out
+BY_CHANCE = 1e-4  # probability above which an association may be
+ENOUGH = 10  # rows, or groups, that an association is judged by
+FEW_EMPTY = 3  # empty labels, and others, that it takes to say that a column tells them apart
+MOST_CLASSES = 32
+MARGIN = 0.2  # of a range at either end, for cases beyond those of the table
+COUNT, NO_UNIT = "count", "unit to be named"
+UNIT_OF = {"age": "years", "index": COUNT, "count": COUNT, "number": COUNT}
+UNIT_OF |= {"fraction": "fraction", "ratio": "fraction", "share": "fraction"}
+MOST_TOLD = 20
+_OUTCOME = re.compile(
+    r"(^|[\W_])(death|dead|died|deceased|survival|outcome|recurrence|relapse)(?![a-z])", re.I
+)
+_SPLITS = re.compile(
+    r"((data|cv|k|train_?test|train_?val_?test)_?)?(split|fold|subset|partition)s?"
+    r"(_?(id|no|nr|number|index|name))?|set|cv|kfold"
+)
+_ID = r"s?(_?(id|uid|no|nr|number|name|code|key))?"
+
+
+class OwnTable:
+    """A user's table: which column holds what, and what its labels hold.
+
+    Attributes:
+        inferred: what was inferred, by name: value and reason.
+        images: columns of image paths, a channel each; `label` is that of label paths.
+        groups: of every row; `group_columns` are those that make it.
+        own_split: of every row, if the table says it; `fold_column` is that of its folds, if any.
+        of_splits: all columns that tell splits or folds, used or not.
+    """
+
+    def __init__(
+        self,
+        file: Path,
+        image: str | None = None,
+        label: str | None = None,
+        group: str | None = None,
+        split: str | None = None,
+    ) -> None:
+        self.file = file
+        self.header, lines, broken = read_lines(file)
+        if broken:
+            raise DataError(f"{file}: {'; '.join(broken)}; mend these rows")
+        self.rows = [cells for _, cells in lines]
+        self.numbers = [number for number, _ in lines]
+        self.files = Folder(file.parent)
+        self.inferred: dict[str, tuple[Any, str]] = {}
+        if told := {";": "semicolons", "\t": "tabs"}.get(separator_of(file)):
+            self.inferred["cells"] = (
+                f"separated by {told}",
+                "of the header; 1,5 is read as 1.5; commas and points in the copy",
+            )
+        images, groups = _listed(image), _listed(group if group != NONE else None)
+        for given in filter(None, (*images, label, *groups, None if split == DRAWN else split)):
+            if given not in self.header:
+                raise ConfigError(
+                    f"{file}: no column {given!r}; {did_you_mean(given, self.header)}"
+                )
+        self.of_paths = [name for name in self.header if self._holds_files(name)]
+        self.images, self.label = self._images_and_label(images, label)
+        self.others = [
+            one for one in self.header if one not in {*self.of_paths, *self.images, self.label}
+        ]
+        self.of_splits = [one for one in self.others if self._tells_splits(one)]
+        self.split_column, self.fold_column = self._splits_named(split)
+        self.split_named = split
+        self.own_split = self._own_split()
+        self.group_columns = [] if group == NONE else groups or self._group()
+        if group is not None:
+            self.inferred["group"] = (self.group, "as given")
+        self.groups = self._groups()
+        self.counts: list[dict[int, int]] = []  # of each row: {value of the label: pixels}
+        self.shapes: list[tuple[int, ...]] = []
+        self.spacings: list[tuple[float, ...] | None] = []  # of each label, as its axes
+        self.objects: list[tuple[int, int, float]] = []  # see `_objects`
+        self.label_values: list[int] | str = []
+        self.why_classes = ""
+
+    @property
+    def group(self) -> str | None:
+        """The columns of groups, in words."""
+        return " + ".join(self.group_columns) or None
+
+    @property
+    def of_place(self) -> list[str]:
+        """The columns that tell the place of a plane, or the size of pixels, as tables have them.
+
+        `volume` and `plane` mean that only together with `planes`.
+        """
+        whole = {*PLACE_COLUMNS[:3]} <= {*self.header}
+        return [n for n in (PLACE_COLUMNS if whole else SPACING_COLUMNS) if n in self.header]
+
+    def paths(self, row: int, column: str) -> list[Path]:
+        """The files that a cell names, as they lie on the disk; none where one is missing."""
+        cell = said(self.rows[row][column])
+        if cell == "":
+            return []
+        whole = self._path(cell)
+        parts = [whole] if whole is not None else [self._path(p) for p in cell.split(";")]
+        return [] if None in parts else [one for one in parts if one is not None]
+
+    def image_paths(self, row: int) -> list[Path]:
+        """The files of a row's image, a channel each where there are several."""
+        return [path for column in self.images for path in self.paths(row, column)]
+
+    def check_files(self) -> None:
+        """Refuse a table of which a file is missing; all are told at once."""
+        self._refuse(
+            [
+                f"row {number}, column {column!r}: no such file {self.rows[row][column].strip()!r}"
+                for row, number in enumerate(self.numbers)
+                for column in (*self.images, self.label)
+                if not self.paths(row, column)
+            ],
+            "files",
+            "mend the paths, which are relative to the table, or remove the rows",
+        )
+
+    def check_images(
+        self, rows: Iterable[Mapping[str, Any]], like: Fingerprint, channels: Channels
+    ) -> None:
+        """Refuse images and labels of val and test that are not as those of train, all at once.
+
+        Args:
+            rows: of the table as it is read, with the split and case of each.
+            like: what the images of train have in common.
+            channels: that images are converted to.
+        """
+        problems = []
+        others = [row for row in rows if row.get("split") != "train"]
+        for item in tqdm(others, desc="val, test", unit="case", disable=None):
+            try:
+                loaded = load_case(item, channels, like.classes, like.spatial_dims)
+            except DataError as error:
+                problems.append(str(error))
+                continue
+            if len(loaded.image) != like.channels:
+                problems.append(
+                    f"case {item['case']!r}: {len(loaded.image)} channels, those of train have "
+                    f"{like.channels}; --channels grey, or rgb, makes them alike"
+                )
+        self._refuse(problems, "cases of val and test", "mend the files, or remove the rows")
+
+    def _refuse(self, problems: Sequence[str], what: str, step: str) -> None:
+        if problems:
+            more = len(problems) - MOST_TOLD
+            shown = [f"  {one}" for one in problems[:MOST_TOLD]]
+            shown += [f"  and {more} more"] if more > 0 else []
+            raise DataError("\n".join([f"{self.file}: {len(problems)} {what}", *shown, step]))
+
+    def _path(self, text: str) -> Path | None:
+        path = self.file.parent / text.strip()
+        if text.strip() and path.exists():
+            return path
+        if Path(text.strip()).is_absolute() or ".." in text:
+            return None
+        near = self.files.find(text.strip()) if text.strip() else None
+        return None if near is None else self.file.parent / near
+
+    def _holds_files(self, column: str) -> bool:
+        cells = [one[column].strip() for one in self.rows if not says_nothing(one[column])][:20]
+        first = [cell.split(";")[0] for cell in cells]
+        of_images = [one for one in first if image_suffix(one) in FORMAT_OF_SUFFIX]
+        return len(of_images) > 0.5 * len(cells) and any(self._path(one) for one in of_images)
+
+    def _images_and_label(self, images: list[str], label: str | None) -> tuple[list[str], str]:
+        labels = [one for one in self.of_paths if _is_of(one, OF_LABELS) and one not in images]
+        others = [one for one in self.of_paths if one not in labels and one != label]
+        why_image = why_label = "as given"
+        if label is None:
+            if len(labels) != 1:
+                known = listing(self.of_paths) or "none"
+                raise ConfigError(
+                    f"{self.file}: which column holds the labels is not plain; columns of image "
+                    f"files: {known}; name it with --label"
+                )
+            label, why_label = labels[0], "files, and a name as labels have"
+        if not images:
+            likely = [one for one in others if _is_of(one, OF_IMAGES)] or others
+            if len(others) > 1 or len(likely) != 1:
+                known = listing(others) or "none"
+                raise ConfigError(
+                    f"{self.file}: which column holds the images is not plain: {known}; name it "
+                    f"with --image, or all that are channels of one image: --image "
+                    f"{','.join(others) or 'a,b'}"
+                )
+            images, why_image = likely, "files, and not those of the labels"
+        elif len(images) > 1:
+            why_image = "as given, channels in this order"
+        self.inferred |= {"image": (", ".join(images), why_image), "label": (label, why_label)}
+        return images, label
+
+    # Splits and groups.
+
+    def _tells_splits(self, column: str) -> bool:
+        """Whether a column is named as splits are, or its cells are names of splits."""
+        if _SPLITS.fullmatch(_plain(column)):
+            return True
+        told = {said(cells[column]).lower() for cells in self.rows}
+        return len(told) > 1 and told - {""} <= {*_split_names()}
+
+    def _splits_named(self, split: str | None) -> tuple[str | None, str | None]:
+        """The columns of splits and of folds that are meant; doubtful ones are refused."""
+        if split == DRAWN:
+            return None, None
+        own = {
+            name: [one for one in self.of_splits if one.casefold() == name]
+            for name in ("split", "fold")
+        }
+        plain = [one for same in own.values() if len(same) == 1 for one in same]
+        doubtful = [one for one in self.of_splits if one not in plain]
+        if split is None and doubtful:
+            raise ConfigError(
+                f"{self.file}: {listing(doubtful)} may tell which cases are train, val and test; "
+                f"name the column that does, --split {doubtful[0]}, or have splits drawn: "
+                f"--split {DRAWN}"
+            )
+        splits, folds = (next(iter(same), None) for same in own.values())
+        if split is None:
+            return splits, folds
+        cells = [said(one[split]) for one in self.rows]
+        if any(cells) and all(one == "" or one.isdecimal() for one in cells):
+            return (splits if splits != split else None), split
+        return split, folds if folds != split else None
+
+    def _own_split(self) -> dict[int, str] | None:
+        """The split of every row as the table has it; None where it has none that is meant."""
+        column, names = self.split_column, _split_names()
+        if column is None:
+            return None
+        told = [cells[column].strip() for cells in self.rows]
+        if strangers := sorted({one for one in told if one.lower() not in names}):
+            raise ConfigError(
+                f"{self.file}: column {column!r}: {listing(strangers, 5)}, expected train, val and "
+                "test; mend it, or have splits drawn: --split new"
+            )
+        return {row: names[one.lower()] for row, one in enumerate(told)}
+
+    def _group(self) -> list[str]:
+        """The columns that keep rows in one split, by their names."""
+        named = {
+            word: [one for one in self.others if re.fullmatch(rf"(\w+_)?{word}{_ID}", _plain(one))]
+            for word in OF_GROUPS
+        }
+        for word, columns in named.items():
+            for one in columns:
+                values = {said(cells[one]) for cells in self.rows}
+                if len(values) < 2:
+                    continue
+                told, found = f"its name, and {self._repeated(one)}", [one]
+                if word == "plate" and named["well"]:  # A01 is a well of every plate
+                    found, told = [one, named["well"][0]], "their names: a well of a plate"
+                self.inferred["group"] = (" + ".join(found), told)
+                return found
+        for word in PERHAPS_GROUPS:
+            for one in self.others:
+                values = {said(cells[one]) for cells in self.rows}
+                alike = re.fullmatch(rf"{word}{_ID}", _plain(one))
+                if alike and 1 < len(values - {""}) < len(self.rows):
+                    raise ConfigError(
+                        f"{self.file}: {one!r} ({self._repeated(one)}) may tell which rows belong "
+                        "together, as those of one patient, and must be in one split: "
+                        f"--group {one} if so, another column, or --group {NONE}"
+                    )
+        self.inferred["group"] = (None, "no column of patients or the like: each row by itself")
+        return []
+
+    def _repeated(self, column: str) -> str:
+        times = Counter(said(cells[column]) for cells in self.rows)
+        most = max(times.values())
+        if most == 1:
+            return "a value in each row"
+        return f"{len(times)} values in {len(self.rows)} rows, up to {most} each"
+
+    def _groups(self) -> list[str]:
+        """The group of each row: rows of one image are of one group."""
+        images = [
+            tuple(map(str, self.image_paths(row))) or (f"row {number}",)
+            for row, number in enumerate(self.numbers)
+        ]
+        first: dict[tuple[str, ...], int] = {}
+        for number, image in zip(self.numbers, images, strict=True):
+            first.setdefault(image, number)
+        if not self.group_columns:
+            return [f"row {first[image]}" for image in images]
+        parts = [
+            [composed(said(cells[column])) for column in self.group_columns] for cells in self.rows
+        ]
+        if lacking := [n for n, one in zip(self.numbers, parts, strict=True) if not all(one)]:
+            raise DataError(
+                f"{self.file}: row {listing(lacking, 5, str)}: no {self.group}, which keeps rows "
+                "of one group in one split; fill it in, or name another --group"
+            )
+        groups = ["_".join(one) for one in parts]
+        of_image: dict[tuple[str, ...], str] = {}
+        for number, image, group in zip(self.numbers, images, groups, strict=True):
+            if of_image.setdefault(image, group) != group:
+                raise DataError(
+                    f"{self.file}: row {number}: its image is that of row {first[image]}, but not "
+                    f"its {self.group} ({group!r}, {of_image[image]!r}); mend one of them"
+                )
+        return groups
+
+    # Labels.
+
+    def scan_labels(self, labels: Labels | None = None, named: bool = False) -> None:
+        """Count the values of every label, and decide what they mean.
+
+        Args:
+            labels: what they mean, where it is given.
+            named: whether somebody gives names to several classes.
+
+        Raises:
+            DataError: labels cannot be read, or none has any foreground.
+            ConfigError: what they mean is not plain.
+        """
+        problems, whole = [], []
+        for row in tqdm(range(len(self.rows)), desc="labels", unit="file", disable=None):
+            path = self.paths(row, self.label)[0]
+            try:
+                image = read_label(path)
+                array = whole_numbers(image.array, str(path))
+            except DataError as error:
+                problems.append(f"row {self.numbers[row]}: {error}")
+                continue
+            counts = {int(value): int(count) for value, count in value_counts(array).items()}
+            if min(counts) < 0:
+                problems.append(
+                    f"row {self.numbers[row]}: {path}: label value {min(counts)}, expected 0 for "
+                    "background and numbers above it"
+                )
+            spacing = self._spacing(row, array.ndim - 1) or image.attributes["spacing_mm"]
+            self.counts.append(counts)
+            self.shapes.append(array.shape[1:])
+            self.spacings.append(spacing)
+            self.objects.append(_objects(array, spacing))
+            if labels is None and not named and 1 < len(set(counts) - {0}) <= MOST_CLASSES:
+                whole.append(_in_one_part(array))
+        self._refuse(problems, "labels", "mend the files, or remove the rows")
+        values = sorted({value for counts in self.counts for value in counts})
+        objects = [one for one in values if one > 0]
+        shown = listing(values, 8, str)
+        if not objects:
+            raise DataError(
+                f"{self.file}: every label of column {self.label!r} is empty (0); name the column "
+                "of masks with --label, or save the masks anew"
+            )
+        per_row = [set(one) - {0} for one in self.counts if set(one) - {0}]
+        counted = all(max(one) == len(one) for one in per_row)
+        one_part = float(np.mean(np.concatenate(whole))) if whole else 0.0
+        few = objects[-1] <= MOST_CLASSES
+        if len(objects) == 1:
+            self.label_values = [] if objects == [1] else objects
+            self.why_classes = f"label values {shown}: one foreground"
+        elif labels == "instances":
+            self.label_values = "instances"
+            self.why_classes = f"label values {shown} are objects, as given: one foreground"
+        elif (
+            labels is None and few and counted and len({*map(len, per_row)}) > 1 and one_part > 0.5
+        ):
+            raise ConfigError(
+                f"{self.file}: label values {shown}: each label counts from 1, by different "
+                f"numbers, and {one_part:.0%} of its values are one connected part: say whether "
+                "each value is a class, --labels classes, or an object of one class, "
+                "--labels instances"
+            )
+        elif few:
+            self.why_classes = f"label values {shown}: a class each"
+        elif counted and labels is None:
+            self.label_values = "instances"
+            self.why_classes = "each label counts its objects from 1: one foreground"
+        else:
+            raise ConfigError(
+                f"{self.file}: label values {shown}: neither classes from 1 to {MOST_CLASSES} nor "
+                "objects counted from 1; save the classes as 0, 1, 2 ..., or take all values above "
+                "0 as one foreground: --labels instances"
+            )
+
+    def _spacing(self, row: int, dims: int) -> tuple[float, ...] | None:
+        """The size of pixels as the table's own columns have it."""
+        sides = [read_number(said(self.rows[row].get(one, ""))) for one in SPACING_COLUMNS[1:]]
+        right = dims == 2 and all(side is not None and side > 0 for side in sides)
+        return tuple(float(side) for side in sides if side is not None) if right else None
+
+    @property
+    def classes(self) -> int:
+        """Number of classes by all labels, background included."""
+        values = [value for counts in self.counts for value in counts]
+        return 2 if self.label_values else max(2, max(values) + 1)
+
+    def holding(self, number: int) -> list[bool]:
+        """Of every row whether its label holds a class."""
+        return [counts.get(number, 0) > 0 for counts in self.counts]
+
+    def sizes(self) -> np.ndarray:
+        """Foreground of every row, in pixels or voxels."""
+        return np.array([sum(n for v, n in one.items() if v > 0) for one in self.counts])
+
+    @cached_property
+    def said_by_labels(self) -> dict[str, np.ndarray]:
+        """What the labels say of every row, (N,) each, in words: in voxels, and in mm if known."""
+        sizes, areas = self.sizes(), np.array([np.prod(shape) for shape in self.shapes])
+        parts, sides, extents = np.array(self.objects).T
+        if self.label_values == "instances":
+            parts = np.array([len(set(one) - {0}) for one in self.counts])
+        measured = {
+            "the label's size": sizes,
+            "the mean size of the label's objects": sizes / np.maximum(parts, 1),
+        }
+        if not self.label_values:
+            numbers = sorted({n for one in self.counts for n in one if n > 0})[:8]
+            measured |= {
+                f"the size of class {n}": np.array([one.get(n, 0) for one in self.counts])
+                for n in (numbers if len(numbers) > 1 else ())
+            }
+        found = {
+            **measured,
+            "the label's share of the image": sizes / areas,
+            "the number of the label's objects": parts,
+            "the extent of the label": sides,
+        }
+        if len(set(self.spacings)) > 1 and None not in self.spacings:
+            voxels = np.array([np.prod(one) for one in self.spacings if one is not None])
+            found |= {f"{what} in mm": values * voxels for what, values in measured.items()}
+            found["the extent of the label in mm"] = extents
+        return found
+
+
+def _listed(text: str | None) -> list[str]:
+    return [one.strip() for one in (text or "").split(",") if one.strip()]
+
+
+def _split_names() -> dict[str, str]:
+    return {name: one for one, known in OF_SPLITS.items() for name in known}
+
+
+def _plain(column: str) -> str:
+    """A name in small letters, its words joined by underscores."""
+    words = re.split(r"[\W_]+|(?<=[a-z])(?=[A-Z])", column)
+    return "_".join(one.lower() for one in words if one)
+
+
+def _objects(label: np.ndarray, spacing: Sequence[float] | None) -> tuple[int, int, float]:
+    """Connected parts of the foreground, the longest side of a box around it, and that in mm."""
+    inside = np.greater(label[0], 0)
+    if not inside.any():
+        return 0, 0, 0.0
+    axes = range(inside.ndim)
+    places = [np.flatnonzero(inside.any(tuple(a for a in axes if a != axis))) for axis in axes]
+    sides = [int(place[-1] - place[0]) + 1 for place in places]
+    steps = spacing or (1.0,) * len(sides)
+    longest = max(side * step for side, step in zip(sides, steps, strict=False))
+    return int(ndimage.label(inside)[1]), max(sides), longest
+
+
+def _in_one_part(label: np.ndarray) -> list[bool]:
+    """Of every value above 0 whether its pixels are one connected part."""
+    boxes = ndimage.find_objects(label[0].astype(np.int32))
+    return [
+        ndimage.label(label[0][box] == value)[1] == 1
+        for value, box in enumerate(boxes, start=1)
+        if box is not None
+    ]
+
+
+def _is_of(column: str, words: Sequence[str]) -> bool:
+    parts = _plain(column).split("_")
+    return any(part in words or part.rstrip("s") in words for part in parts)
+
+
+# Metadata: which columns, of which kind.
+
+
+def names_alike(found: OwnTable) -> list[str]:
+    """Columns of few names, by which splits are made alike."""
+    taken = _taken(found)
+    columns = [one for one in found.header if one not in taken]
+    present = {column: _present(found.rows, column) for column in columns}
+    return [
+        column
+        for column, cells in present.items()
+        if 1 < len(set(cells)) <= MOST_NAMES and _kind(column, cells) == "categorical"
+    ]
+
+
+def infer_schema(
+    found: OwnTable, fields: str | Sequence[str] | None, training: Collection[int]
+) -> tuple[MetadataSchema, dict[str, str], dict[str, str]]:
+    """The schema of the given fields, or of all columns that can be metadata.
+
+    Args:
+        found: the table, its labels scanned.
+        fields: column[:kind[:unit]]; with a + before each of them, beside what is inferred.
+        training: the rows that ranges, names and kinds are read of, and associations.
+
+    Returns:
+        The schema, the column of each field, and why others are left out.
+    """
+    taken = _taken(found)
+    specs = fields.split(",") if isinstance(fields, str) else list(fields or ())
+    specs = [] if specs == [NONE] else [one.strip() for one in specs]
+    more = [one.removeprefix("+") for one in specs if one.startswith("+")]
+    if more and len(more) < len(specs):
+        raise ConfigError(
+            f"fields={','.join(specs)}: a + before each takes them beside what is inferred, before "
+            "none takes them alone; write one or the other"
+        )
+    given = {column: (kind, unit) for column, kind, unit in map(field_parts, more or specs)}
+    for column in given:
+        if column not in found.header:
+            raise ConfigError(
+                f"{found.file}: no column {column!r}; {did_you_mean(column, found.header)}"
+            )
+        if column in taken:
+            raise ConfigError(
+                f"{found.file}: column {column!r} cannot be metadata: {taken[column]}; leave it "
+                "out of --fields, or copy it under another name"
+            )
+    rows = [{**found.rows[row], "group": found.groups[row]} for row in sorted(training)]
+    unused = [one for one in found.of_splits if one not in (found.split_column, found.fold_column)]
+    left_out = {one: f"tells splits, which are others; --split {one} takes it" for one in unused}
+    settings, names_of = [], {}
+    for column in found.header if more or fields is None else given:
+        kind, unit = given.get(column, ("", ""))
+        if column in taken:
+            continue
+        why = None if column in given else _no_metadata(found, rows, column, training)
+        if why:
+            why = re.sub("[;,] leave (it|the field) out.*$", "", why)
+            left_out[column] = f"{why}; --fields +{column} takes it all the same"
+            continue
+        derived = column in given and _derived(found, column, training) is not None
+        settings.append(_field(rows, column, kind, unit, derived))
+        names_of[settings[-1]["name"]] = column
+    if twice := [name for name, n in Counter(one["name"] for one in settings).items() if n > 1]:
+        raise ConfigError(
+            f"{found.file}: several columns make the field {listing(twice)}; rename one"
+        )
+    if THRESHOLD in names_of:
+        raise ConfigError(
+            f"{found.file}: column {names_of[THRESHOLD]!r}: applications set the mask's threshold "
+            "by this name, and could not set the field; rename the column, or take others: --fields"
+        )
+    if not settings:
+        why = "as asked for" if fields is not None else "no column can be metadata"
+        found.inferred["metadata"] = (None, f"{why}: the variants none and se, no others")
+    return MetadataSchema(settings), names_of, left_out
+
+
+def not_in_training(
+    found: OwnTable, schema: MetadataSchema, names_of: Mapping[str, str], training: Collection[int]
+) -> dict[tuple[int, str], str]:
+    """Cells of other rows that the schema does not know: {(row, column): what it says}."""
+    known = {
+        one.name: {said(found.rows[row][names_of[one.name]]) for row in training}
+        for one in schema.fields
+    }
+    return {
+        (row, names_of[one.name]): cell
+        for row in range(len(found.rows))
+        for one in schema.fields
+        if (cell := said(found.rows[row][names_of[one.name]])) not in known[one.name]
+        and MetadataSchema([one]).problems({one.name: cell})
+    }
+
+
+def _taken(found: OwnTable) -> dict[str, str]:
+    """The columns that are something else than metadata, and what."""
+    taken = dict.fromkeys(found.of_paths, "paths of files")
+    taken |= dict.fromkeys(found.images, "the image") | {found.label: "the label"}
+    taken |= dict.fromkeys(found.of_place, "the size of pixels, or the place in a volume")
+    taken |= dict.fromkeys(found.group_columns, "the group, which tells patients apart")
+    taken |= dict.fromkeys(found.of_splits, "it is not used")
+    for column, what in ((found.split_column, "splits"), (found.fold_column, "folds")):
+        if column is not None:
+            taken[column] = f"the {what} as the table has them"
+    return taken
+
+
+def _no_metadata(
+    found: OwnTable, rows: Sequence[Mapping[str, str]], column: str, training: Collection[int]
+) -> str | None:
+    """Why a column is left out, or None."""
+    present = _present(rows, column)
+    if not present:
+        return "no value at all"
+    if column.strip().casefold() == THRESHOLD:
+        return "applications set the mask's threshold by this name; rename it"
+    kind = _kind(column, present)
+    if told := doubts(rows, column, kind, present):
+        return told[0]
+    if kind == "categorical" and len(set(present)) > MOST_NAMES:
+        return f"{len(set(present))} different texts, which nobody has seen often enough"
+    if _OUTCOME.search(column):
+        return "an outcome by its name, which nobody knows when an image is taken"
+    for axis in range(2):
+        sides = [shape[axis] for shape in found.shapes]
+        if [read_number(cells[column]) for cells in found.rows] == sides:
+            return "the size of the image in pixels, which it shows by itself"
+    return _derived(found, column, training)
+
+
+def _present(rows: Iterable[Mapping[str, str]], column: str) -> list[str]:
+    return [cells[column].strip() for cells in rows if not says_nothing(cells[column])]
+
+
+def _kind(column: str, present: Sequence[str]) -> str:
+    numbers = [read_number(one) for one in present]
+    if any(one is None for one in numbers):
+        return "categorical"
+    whole = all(one is not None and one.is_integer() for one in numbers)
+    few = whole and len(set(numbers)) <= FEW_NUMBERS and _unit(column) in (NO_UNIT, COUNT)
+    return "categorical" if few or len(set(numbers)) < 2 else "continuous"
+
+
+def _field(
+    rows: Sequence[Mapping[str, str]], column: str, kind: str, unit: str, derived: bool
+) -> dict[str, Any]:
+    present = _present(rows, column)
+    kind = kind or _kind(column, present)
+    proposed = KINDS[kind].propose(column, present)
+    numbers = kind == "categorical" and all(read_number(one) is not None for one in present)
+    if kind == "continuous":
+        proposed["range"] = widened(proposed["range"], MARGIN, "linear")
+        proposed |= {"unit": unit or _unit(column), "out_of_range": "flag"}
+    return {
+        "kind": kind,
+        "name": re.sub(r"[^\w .\-]+", "_", column).strip(" _.-") or "field",
+        "description": f"of {len(rows)} training rows {len(rows) - len(present)} say nothing; "
+        + ("its few numbers are taken as names; " if numbers else "")
+        + "review provenance and availability",
+        "provenance": "label-derived" if derived else "acquisition",
+        "availability": "acquisition",
+        "missing": "unknown",
+        **proposed,
+    }
+
+
+def _unit(column: str) -> str:
+    words = [one for one in re.split(r"[\W_]+", column.lower()) if one]
+    if told := [UNIT_OF[one] for one in words if one in UNIT_OF]:
+        return told[0]
+    return words[-1] if len(words) > 1 and words[-1] in UNITS else NO_UNIT
+
+
+def _derived(found: OwnTable, column: str, training: Collection[int]) -> str | None:
+    """Why a column seems to be computed from the labels, or None.
+
+    Its values are held against what the label of each row says. A column that says one thing in
+    each group is held against the largest and the sum in the group, which counts once.
+    """
+    rows = [row for row in sorted(training) if not says_nothing(found.rows[row][column])]
+    texts = [found.rows[row][column].strip() for row in rows]
+    of_group: dict[str, list[int]] = defaultdict(list)
+    for place, row in enumerate(rows):
+        of_group[found.groups[row]].append(place)
+    measures = {what: values[rows] for what, values in found.said_by_labels.items()}
+    empty, unit = found.sizes()[rows] == 0, "rows"
+    once = all(len({texts[place] for place in one}) == 1 for one in of_group.values())
+    if once and len(of_group) < len(rows):
+        places = list(of_group.values())
+        measures = {
+            f"{what} ({how} of its group)": np.array([join(values[one]) for one in places])
+            for what, values in measures.items()
+            for how, join in (("largest", np.max), ("sum", np.sum))
+        }
+        empty, unit = np.array([empty[one].all() for one in places]), "groups"
+        texts = [texts[one[0]] for one in places]
+    if len(texts) < ENOUGH or len(set(texts)) < 2:
+        return None
+    both = min(int(empty.sum()), int((~empty).sum())) >= FEW_EMPTY
+    kinds: dict[str, set[bool]] = defaultdict(set)
+    for text, one in zip(texts, empty.tolist(), strict=True):
+        kinds[text].add(one)
+    if both and 3 * len(kinds) <= len(texts) and all(len(one) == 1 for one in kinds.values()):
+        return "tells which labels are empty, as if computed from them"
+    for what, known in measures.items():
+        if len(set(known.tolist())) > 1 and (goes := _goes_with(texts, known)) is not None:
+            return (
+                f"goes with {what} (rank correlation {goes:.2f} in {len(known)} {unit}), as if "
+                "computed from it: at prediction nobody knows it"
+            )
+    return None
+
+
+def _goes_with(texts: Sequence[str], known: np.ndarray) -> float | None:
+    """The rank correlation of a column with a measure if it is no chance, else None.
+
+    Of numbers it is Spearman's; of names, and of few numbers, also the largest rank-biserial
+    correlation of one of them against the rest.
+    """
+    numbers = [read_number(one) for one in texts]
+    if None not in numbers and len(set(numbers)) > 1:
+        tested = spearmanr(numbers, known)
+        if abs(tested.statistic) >= ASSOCIATED and tested.pvalue < BY_CHANCE:
+            return float(tested.statistic)
+        if len(set(numbers)) > FEW_NUMBERS:
+            return None
+    for name in sorted(set(texts)):
+        inside = np.array([one == name for one in texts])
+        if min(inside.sum(), (~inside).sum()) < FEW_EMPTY:
+            continue
+        compared = mannwhitneyu(known[inside], known[~inside])
+        pairs = int(inside.sum()) * int((~inside).sum())
+        biserial = 2 * float(compared.statistic) / pairs - 1
+        if abs(biserial) >= ASSOCIATED and compared.pvalue < BY_CHANCE:
+            return biserial
+    return None
