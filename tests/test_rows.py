@@ -103,3 +103,20 @@ def test_what_may_have_no_end_is_no_table(tmp_path):
         (tmp_path / f"{name}.csv").rename(tmp_path / f"{name}.json")
         with pytest.raises(DataError, match=rf"{name}\.json: no lists of splits"):
             read_splits(tmp_path / f"{name}.json")
+
+
+@pytest.mark.parametrize(
+    ("text", "cells"),
+    [
+        ("a;dose (Gy, abs);b\nx;1,5;1,000\ny;2;2,000\n", ["x", "1.5", "1,000"]),
+        ("a\tb\nx\t-1,25\n", ["x", "-1.25"]),
+        ('a,b\nx,"1,5"\n', ["x", "1,5"]),  # commas divide it: it may be a list
+        ("a,b;c\n1;2,3\n", ["1;2", "3"]),
+        ("image\nx.png;y.png\n", ["x.png;y.png"]),
+    ],
+)
+def test_what_divides_cells_is_found_and_decimals_follow_it(tmp_path, text, cells):
+    (tmp_path / "table.csv").write_text(text)
+    _, rows, problems = read_lines(tmp_path / "table.csv")
+    assert list(rows[0][1].values()) == cells
+    assert not problems

@@ -24,6 +24,7 @@ from metaseg_monai.rows import write_table
 from metaseg_monai.sharing.own_table import (
     DRAWN,
     NO_UNIT,
+    OF_CODE,
     Labels,
     OwnTable,
     infer_schema,
@@ -220,6 +221,11 @@ def _names(found: OwnTable, given: Mapping[int, str]) -> dict[int, str]:
             f"{found.file}: class {beyond[0]} ({given[beyond[0]]!r}) has a name, but labels end at "
             f"{found.classes - 1}; give the names of those that are there, --class_names "
             '"1=kidney" (a classes.json or dataset.json beside the table is read too)'
+        )
+    if code := [name for name in given.values() if name.startswith(OF_CODE)]:
+        raise ConfigError(
+            f"class_names: {code[0]!r} begins as MONAI's language does, so that bundles would run "
+            'it; give names of letters, --class_names "1=kidney"'
         )
     names = {0: "background", **given}
     for number in range(found.classes):

@@ -56,6 +56,7 @@ COUNT, NO_UNIT = "count", "unit to be named"
 UNIT_OF = {"age": "years", "index": COUNT, "count": COUNT, "number": COUNT}
 UNIT_OF |= {"fraction": "fraction", "ratio": "fraction", "share": "fraction"}
 MOST_TOLD = 20
+OF_CODE = ("$", "@", "%")  # text that begins so MONAI takes as its language
 _OUTCOME = re.compile(
     r"(^|[\W_])(death|dead|died|deceased|survival|outcome|recurrence|relapse)(?![a-z])", re.I
 )
@@ -520,14 +521,15 @@ def _is_of(column: str, words: Sequence[str]) -> bool:
 
 
 def names_alike(found: OwnTable) -> list[str]:
-    """Columns of few names, by which splits are made alike."""
-    taken = _taken(found)
-    columns = [one for one in found.header if one not in taken]
-    present = {column: _present(found.rows, column) for column in columns}
+    """Columns of few names that may be metadata, by which splits are made alike."""
+    taken, every = _taken(found), range(len(found.rows))
+    rows = [{**cells, "group": one} for cells, one in zip(found.rows, found.groups, strict=True)]
     return [
         column
-        for column, cells in present.items()
-        if 1 < len(set(cells)) <= MOST_NAMES and _kind(column, cells) == "categorical"
+        for column in found.header
+        if column not in taken
+        and _kind(column, _present(rows, column)) == "categorical"
+        and _no_metadata(found, rows, column, every) is None
     ]
 
 
@@ -575,7 +577,10 @@ def infer_schema(
         why = None if column in given else _no_metadata(found, rows, column, training)
         if why:
             why = re.sub("[;,] leave (it|the field) out.*$", "", why)
-            left_out[column] = f"{why}; --fields +{column} takes it all the same"
+            step = (
+                "" if why.endswith("otherwise") else f"; --fields +{column} takes it all the same"
+            )
+            left_out[column] = why + step
             continue
         derived = column in given and _derived(found, column, training) is not None
         settings.append(_field(rows, column, kind, unit, derived))
@@ -635,6 +640,8 @@ def _no_metadata(
     if column.strip().casefold() == THRESHOLD:
         return "applications set the mask's threshold by this name; rename it"
     kind = _kind(column, present)
+    if kind == "categorical" and (code := [one for one in present if one.startswith(OF_CODE)]):
+        return f"{code[0]!r} begins as MONAI's language does; write it otherwise"
     if told := doubts(rows, column, kind, present):
         return told[0]
     if kind == "categorical" and len(set(present)) > MOST_NAMES:
@@ -666,6 +673,11 @@ def _field(
 ) -> dict[str, Any]:
     present = _present(rows, column)
     kind = kind or _kind(column, present)
+    if kind != "continuous" and (code := [one for one in present if one.startswith(OF_CODE)]):
+        raise ConfigError(
+            f"column {column!r}: {code[0]!r} begins as MONAI's language does, so that bundles "
+            "would run it; write it otherwise"
+        )
     proposed = KINDS[kind].propose(column, present)
     numbers = kind == "categorical" and all(read_number(one) is not None for one in present)
     if kind == "continuous":

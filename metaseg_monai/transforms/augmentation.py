@@ -123,9 +123,9 @@ def strong_augmentation(
 def falsified_by(schema: MetadataSchema, class_names: Sequence[str] = ()) -> dict[str, list[str]]:
     """Return the fields that an augmentation would make wrong, by the augmentation.
 
-    Judged by unit and whole words of the name, and by values left and right: an image at 1.4 times the size is no
-    longer of its magnification or tumour size, a mirrored one no longer of the left side. Look at
-    the names; what they do not tell this cannot know.
+    Judged by unit and whole words of the name, and by values left and right: an image at 1.4 times
+    the size is no longer of its magnification or tumour size, a mirrored one no longer of the left
+    side. Look at the names; what they do not tell this cannot know.
 
     Args:
         schema: of the metadata.

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from metaseg_monai.errors import DataError
-from metaseg_monai.prepare.splits import read_splits, seeded_splits
+from metaseg_monai.prepare.splits import OwnSplits, read_splits, seeded_splits, split_groups
 
 CASES = [f"case_{n:05d}" for n in range(100)]
 SHARES = (0.7, 0.15, 0.15)
@@ -70,3 +70,22 @@ def test_wrong_lists_are_refused(tmp_path, name, content, message):
         read_splits(tmp_path / "missing.json")
     with pytest.raises(DataError, match="names no case"):
         read_splits(tmp_path)
+
+
+def test_seeds_differ_whatever_groups_are_made_alike_by(tmp_path):
+    groups = [f"p{n}" for n in range(20)]
+    alike = {"code": [str(n) for n in range(20)], "kind": [*"ab" * 10]}
+    made = [
+        split_groups(OwnSplits(tmp_path, groups, "patient", given), None, False, seed)
+        for given in (alike, {"kind": alike["kind"]}, {"code": alike["code"]})
+        for seed in (0, 1, 2)
+    ]
+    assert len({str(sorted(one.of_group.items())) for one in made[:3]}) == 3
+    assert len({str(sorted(one.of_group.items())) for one in made[6:]}) == 3
+    assert "alike in kind, seed 0" in made[0].told["split"][1]  # one group of a code is too few
+    assert made[0] == made[3]
+    for one in made:
+        counts = [list(one.of_group.values()).count((s, "")) for s in ("train", "val", "test")]
+        assert counts == [14, 3, 3]
+    trained = [g for g, (split, _) in made[0].of_group.items() if split == "train"]
+    assert sum(int(one[1:]) % 2 for one in trained) == 7  # as many of either kind

@@ -2,12 +2,14 @@
 
 import csv
 import json
+import re
 import shlex
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
+from monai.bundle import ConfigParser
 from skimage.io import imsave
 
 from metaseg_monai.cli.commands import run as run_command
@@ -16,6 +18,7 @@ from metaseg_monai.metadata import MetadataSchema
 from metaseg_monai.rows import read_lines, write_table
 from metaseg_monai.sharing.check_bundle import check_bundle
 from metaseg_monai.sharing.new_bundle import new_bundle
+from metaseg_monai.sharing.own_table import OwnTable, infer_schema
 from metaseg_monai.sharing.run import evaluate, predict, train
 from metaseg_monai.tables import fold_cases, read_table
 
@@ -207,7 +210,8 @@ def test_a_table_as_a_german_spreadsheet_writes_it(pictures, tmp_path):
     made = new_bundle("mine", pictures, tmp_path / "b", **SMALL)
     assert made.inferred["cells"][0] == "separated by semicolons"
     assert "1,5 is read as 1.5" in made.inferred["cells"][1]
-    assert made.schema.field("dose _Gy").range == (0.0, 10.1)
+    assert made.schema.field("dose _Gy").range[0] == 0
+    assert 7.5 < made.schema.field("dose _Gy").range[1] <= 10.1
     assert "an outcome by its name" in made.left_out["death01"]
     assert "price" in made.left_out  # thousands or decimals: nobody knows
     columns = made.folder / "configs" / "columns.json"
@@ -271,20 +275,95 @@ def test_a_tables_own_folds_are_kept_and_a_test_set_may_stay(pictures, tmp_path)
     made = new_bundle("other", pictures, tmp_path / "b", split="set", folds=3, **SMALL)
     rows = rows_of(made.folder / "data" / "table.csv")
     assert {r["group"] for r in rows if not r["fold"]} == {"p10", "p11"}
+    rows = [{k: v for k, v in r.items() if k != "set"} for r in rows]
     write_table([{**r, "fold": "first"} for r in rows], pictures)
     with pytest.raises(ConfigError, match="column 'fold': 'first'"):
         new_bundle("third", pictures, tmp_path / "b", image="img", label="mask", **SMALL)
 
 
-def test_what_labels_tell_is_found_and_needs_many_rows(pictures, tmp_path):
+def test_what_labels_tell_is_found_and_needs_many_rows(pictures):
     rows = rows_of(pictures)
     of_patient = [max(float(r["lesion_area"]) for r in rows[n - n % 2 :][:2]) for n in range(24)]
-    more = [{**r, "largest": of_patient[n], "rows": 2 * n} for n, r in enumerate(rows)]
-    write_table(more, pictures)
-    told = new_bundle("mine", pictures, tmp_path / "b", dry_run=True, **SMALL).left_out
+    more = [{**r, "largest": of_patient[n]} for n, r in enumerate(rows)]
+    found = OwnTable(write_table(more, pictures))
+    found.scan_labels()
+    told = infer_schema(found, None, range(24))[2]
     assert "(largest of its group)" in told["largest"]
-    few = new_bundle("mine", write_table(more[:8], pictures), tmp_path / "b", dry_run=True, **SMALL)
-    assert "lesion_area" in few.schema.names
+    assert "12 groups" in told["largest"]
+    assert "lesion_area" in infer_schema(found, None, range(8))[0].names
+
+
+STRANGE = "1=a|b # $__import__('os').getcwd()"
+
+
+def test_names_and_columns_are_data_whatever_is_in_them(pictures, tmp_path):
+    rows = rows_of(pictures)
+    more = [
+        {**r, "dose|mGy": 3 * n * n % 17, "group": "AB"[n // 2 % 2], "fold": n, "volume": n % 5}
+        | {
+            "plane": ("axial", "coronal")[n % 2],
+            "scanner": ("x#$x", "y|@y#z")[n // 4 % 2],
+            "coil": ("$x", "@y")[n // 4 % 2],
+        }
+        for n, r in enumerate(rows)
+    ]
+    write_table(more, pictures)
+    given = {"folds": 3, "class_names": STRANGE, **SMALL}
+    beyond = {**given, "class_names": f"{STRANGE},2=@home"}
+    with pytest.raises(ConfigError, match=r"class 2 .*--class_names"):
+        new_bundle("mine", pictures, tmp_path / "my data", **beyond)
+    for code in ("$__import__('os').getcwd()", "@home", "%fat"):
+        with pytest.raises(ConfigError, match="begins as MONAI's language"):
+            new_bundle("mine", pictures, tmp_path / "b", **{**given, "class_names": f"1={code}"})
+    made = new_bundle("mine", pictures, tmp_path / "my data", **given)
+    assert "begins as MONAI's language" in made.left_out["coil"]
+    assert check_bundle(made.folder).verdict == "clean"
+    meta = json.loads((made.folder / "configs" / "metadata.json").read_text())
+    parsed = ConfigParser({"_meta_": meta}).get_parsed_content("_meta_")["network_data_format"]
+    assert parsed["outputs"]["pred"]["channel_def"]["1"] == STRANGE[2:]
+    entries = parsed["inputs"]["meta"]["channel_def"].values()
+    assert any(entry.endswith("@y#z") for entry in entries)
+    page = (made.folder / "docs" / "README.md").read_text()
+    assert r"dose\_mGy" in page
+    tables = [line for line in page.splitlines() if line.startswith("| ")]
+    assert {line.replace(r"\|", "").count("|") for line in tables} == {4}
+    folder = f"'{made.folder}'"
+    assert f"train {folder} --output_dir runs/mine-fold2 --fold 2" in page
+    assert "predict runs/mine-fold0,runs/mine-fold1,runs/mine-fold2 --source" in page
+    assert "other folds test" in made.plan.facts["planned_from"].reason
+    assert "the table's column 'fold' is not used" in made.inferred["fold"][1]
+    assert made.plan["scaling"] is False  # by the name volume
+    assert "volume" in made.plan.facts["scaling"].reason
+    assert re.search(r"metadata age: .*rows 2 say nothing", str(made))
+    told = json.loads((made.folder / "configs" / "plan.json").read_text())
+    assert told["fingerprint"]["value"]["cases"]
+    columns = json.loads((made.folder / "configs" / "columns.json").read_text())
+    assert columns["group"] == "group_2"
+    table = read_table(made.folder / "data", made.schema, made.folder / "configs" / "columns.json")
+    assert {row["columns"]["group"] for row in table.rows} == {"A", "B"}
+    assert {row["group"] for row in table.rows} == {f"p{n}" for n in range(12)}
+    assert table.rows[1]["metadata"]["plane"] == "coronal"
+
+
+def test_what_only_val_and_test_have_is_known_and_told(pictures, tmp_path):
+    rows = rows_of(pictures)
+    for number, row in enumerate(rows):
+        label = np.zeros((20, 24), np.uint8)
+        label[2:9, 2:9] = 1
+        label[10:15, 3:6] = 2 * (number > 20)
+        imsave(pictures.parent / row["mask"], label, check_contrast=False)
+        row |= {"split": ("train", "val")[number > 15], "scanner": "AB"[number % 2]}
+    rows[-1]["scanner"] = "Z"
+    write_table(rows, pictures)
+    names = {"class_names": "1=cell,2=lesion", **SMALL}
+    made = new_bundle("mine", pictures, tmp_path / "b", **names)
+    assert made.plan["classes"] == 3
+    assert "class 2 (lesion) is in no training case" in made.inferred["classes"][1]
+    assert made.schema.field("scanner").values == ("A", "B")
+    assert "scanner 'Z'" in made.inferred["not in training"][0]
+    assert rows_of(made.folder / "data" / "table.csv")[-1]["scanner"] == "unknown"
+    page = (made.folder / "docs" / "README.md").read_text()
+    assert "evaluate runs/mine --split val" in page  # there is no test
 
 
 def test_it_trains_at_once_on_planes_and_predicts_volumes(volumes, tmp_path):

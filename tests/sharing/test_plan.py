@@ -211,6 +211,10 @@ def test_every_fact_has_a_reason_and_is_plain_json(by_voxels, found, network):
     json.dumps(found.to_dict())
 
 
+def test_pixels_of_one_size_are_resampled_to_it_as_others_will_be():
+    assert plan(made_up([(64, 64)] * 5, [(0.8, 0.8)] * 5), "unet3")["spacing_mm"] == [0.8, 0.8]
+
+
 def test_what_cannot_be_planned_is_refused():
     found = made_up([(64, 64)] * 5, None)
     with pytest.raises(ConfigError, match="did you mean 'unet3'"):

@@ -104,3 +104,17 @@ def test_metadata_that_it_would_make_wrong_are_named():
     names = [one["_target_"] for one in strong_augmentation(2, (8, 8), scaling=False, mirror=())]
     assert not {"RandZoomd", "RandFlipd"} & set(names)
     assert set(names) > OF_IMAGES
+
+
+def test_only_whole_words_tell_sizes_and_sides():
+    plain = {"provenance": "acquisition", "availability": "acquisition"}
+    units = {"malaria": "1/ul", "bandwidth": "Hz", "slice_thickness": "mm", "contrast": "ml"}
+    units |= {"tumourSize": "cells", "collateral_flow": "score", "body_side": "score"}
+    units |= {"tumour_ml": "ml"}
+    fields = [
+        {"kind": "continuous", "name": name, "unit": unit, "range": [0, 9], **plain}
+        for name, unit in units.items()
+    ]
+    told = falsified_by(MetadataSchema(fields), ["background", "left kidney", "cleft"])
+    assert told["scaling"] == ["tumourSize", "tumour_ml"]
+    assert told["mirroring"] == ["body_side", "left kidney"]

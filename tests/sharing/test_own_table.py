@@ -1,0 +1,228 @@
+"""What columns of a user's own table mean: what is inferred, what is asked, what is left out."""
+
+import warnings
+from types import SimpleNamespace
+
+import nibabel as nib
+import numpy as np
+import pytest
+from skimage.io import imsave
+
+from metaseg_monai.errors import ConfigError, DataError
+from metaseg_monai.rows import write_table
+from metaseg_monai.sharing.own_table import OwnTable, infer_schema, names_alike, not_in_training
+
+
+def table_of(folder, columns, masks=None):
+    """A table of 8 x 8 pictures with these columns besides image and mask."""
+    rows = []
+    for number in range(max(map(len, columns.values()))):
+        mask = np.eye(8, dtype=np.uint8) if masks is None else masks[number]
+        imsave(folder / f"{number}.png", np.full((8, 8), number, np.uint8), check_contrast=False)
+        imsave(folder / f"{number}_m.png", mask.astype(np.uint8), check_contrast=False)
+        row = {"img": f"{number}.png", "mask": f"{number}_m.png"}
+        rows.append(row | {name: cells[number] for name, cells in columns.items()})
+    return write_table(rows, folder / "cohort.csv")
+
+
+def inferred(table, fields=None, training=None, **settings):
+    found = OwnTable(table, **settings)
+    found.scan_labels()
+    rows = range(len(found.rows)) if training is None else training
+    return infer_schema(found, fields, rows)
+
+
+HALVES = ["train"] * 6 + ["test"] * 6
+
+
+@pytest.mark.parametrize(
+    ("column", "cells"),
+    [
+        ("set", HALVES),
+        ("subset", ["one"] * 6 + ["two"] * 6),
+        ("cv_fold", list("012345") * 2),
+        ("cohort", [*HALVES[:-1], ""]),
+        ("arm", ["Training", "dev"] * 6),
+    ],
+)
+def test_a_column_that_may_tell_splits_is_asked_for_and_is_no_metadata(tmp_path, column, cells):
+    table = table_of(tmp_path, {column: cells, "age": range(20, 44, 2)})
+    with pytest.raises(ConfigError, match=f"--split {column}, or .* --split new"):
+        OwnTable(table)
+    schema, _, left_out = inferred(table, split="new")
+    assert schema.names == ("age",)
+    assert f"--split {column}" in left_out[column]
+    with pytest.raises(ConfigError, match="cannot be metadata"):
+        inferred(table, fields=column, split="new")
+
+
+def test_splits_and_folds_in_any_case_are_the_tables_own(tmp_path):
+    found = OwnTable(table_of(tmp_path, {"Split": HALVES, "FOLD": list("012") * 4}))
+    assert (found.split_column, found.fold_column) == ("Split", "FOLD")
+    assert OwnTable(found.file, split="FOLD").fold_column == "FOLD"
+    assert set(found.own_split.values()) == {"train", "test"}
+    told = table_of(tmp_path, {"fold_change": range(12), "dataset": list("ab") * 6})
+    assert OwnTable(told).of_splits == []
+
+
+def with_objects(count, number=0):
+    mask = np.zeros((8, 8))
+    for one in range(count):
+        mask[2 * (one // 4), 2 * (one % 4)] = 1
+    mask[7, : number % 3] = 1
+    return mask
+
+
+def test_few_numbers_and_texts_that_go_with_labels_are_found(tmp_path):
+    counts = [1 + number % 5 for number in range(40)]
+    masks = [with_objects(2 * one) for one in counts]
+    size = ["large" if 2 * one > 6 else "small" for one in counts]
+    random = np.random.default_rng(0).choice(["A", "B", "C"], 40)
+    table = table_of(tmp_path, {"lesions": counts, "size": size, "site": random}, masks)
+    schema, _, left_out = inferred(table)
+    assert schema.names == ("site",)
+    assert "goes with the label's size" in left_out["lesions"]
+    assert "goes with the label's size" in left_out["size"]
+    schema, _, _ = inferred(table, fields="+lesions:ordinal")
+    assert schema.names == ("lesions", "site")
+    assert schema.field("lesions").provenance == "label-derived"
+
+
+def test_volumes_in_ml_are_found_whatever_the_spacing(tmp_path):
+    rng, rows = np.random.default_rng(1), []
+    for number in range(24):
+        label = np.zeros((10, 10, 12), np.uint8)
+        label[:, :, : 1 + int(rng.integers(0, 4))] = 1
+        steps = [*[float(rng.uniform(0.2, 2))] * 2, float(rng.choice([1, 1.5, 3, 5]))]
+        for name, array in (("ct", label), ("mask", label)):
+            file = tmp_path / f"{number}_{name}.nii.gz"
+            nib.save(nib.Nifti1Image(array, np.diag([*steps, 1])), file)
+        row = {name: f"{number}_{name}.nii.gz" for name in ("ct", "mask")}
+        rows.append({**row, "tumour_ml": f"{label.sum() * np.prod(steps) / 1000:.5f}"})
+    _, _, left_out = inferred(write_table(rows, tmp_path / "t.csv"))
+    assert "size in mm" in left_out["tumour_ml"]
+
+
+def test_kinds_ranges_and_names_are_of_training_rows(tmp_path):
+    columns = {"age": [*range(20, 40, 2), 95, 40], "scanner": [*"ABABABABAB", "Z", "A"]}
+    found = OwnTable(table_of(tmp_path, columns))
+    found.scan_labels()
+    schema, names_of, _ = infer_schema(found, None, range(10))
+    assert schema.field("age").range[1] < 50
+    assert schema.field("scanner").values == ("A", "B")
+    assert "of 10 training rows" in schema.field("age").description
+    assert not_in_training(found, schema, names_of, range(10)) == {(10, "scanner"): "Z"}
+    assert names_alike(found) == ["scanner"]
+
+
+def test_objects_that_are_numbered_are_no_classes_unasked(tmp_path):
+    masks = []
+    for number in range(8):
+        mask = np.zeros((8, 8))
+        for one in range(1 + number):
+            mask[2 * (one // 4), 2 * (one % 4)] = one + 1
+        masks.append(mask)
+    found = OwnTable(table_of(tmp_path, {"age": range(8)}, masks))
+    with pytest.raises(ConfigError, match=r"--labels classes.*--labels instances"):
+        found.scan_labels()
+    for labels, classes in (("classes", 9), ("instances", 2)):
+        found = OwnTable(found.file)
+        found.scan_labels(labels)
+        assert found.classes == classes
+    found = OwnTable(found.file)
+    found.scan_labels(named=True)
+    assert found.label_values == []
+
+
+def test_all_unreadable_and_wrong_labels_are_told_at_once(tmp_path):
+    table = table_of(tmp_path, {"age": range(4)})
+    for number in (0, 2):
+        (tmp_path / f"{number}_m.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"2 labels\n  row 2: .*\n  row 4: .*\nmend the files"):
+        OwnTable(table).scan_labels()
+    with pytest.raises(DataError, match=r"every label of column 'mask' is empty.*--label"):
+        OwnTable(table_of(tmp_path, {"a": "xy"}, [np.zeros((8, 8))] * 2)).scan_labels()
+
+
+def test_rows_of_one_image_or_patient_stay_together(tmp_path):
+    table = table_of(tmp_path, {"patient": ["p", "q", "NA", "-"]})
+    with pytest.raises(DataError, match="row 4, 5: no patient"):
+        OwnTable(table)
+    rows = [{"img": f"{n // 2}.png", "mask": f"{n}_m.png", "reader": "ab"[n % 2]} for n in range(4)]
+    assert OwnTable(write_table(rows, table)).groups == ["row 2", "row 2", "row 4", "row 4"]
+    write_table([{**row, "patient": n} for n, row in enumerate(rows)], table)
+    with pytest.raises(DataError, match="row 3: its image is that of row 2, but not its patient"):
+        OwnTable(table)
+
+
+def test_a_group_is_no_guess(tmp_path):
+    slices = [n // 4 for n in range(12)]
+    with pytest.raises(ConfigError, match=r"--group case_id if so, .* --group none"):
+        OwnTable(table_of(tmp_path, {"case_id": slices}))
+    table = table_of(tmp_path, {"group": ["control", "treated"] * 6, "patient": slices})
+    schema, _, _ = inferred(table)
+    assert schema.names == ("group",)
+    with pytest.raises(ConfigError, match="'patient' cannot be metadata"):
+        inferred(table, fields="patient")
+    with pytest.raises(ConfigError, match="'mask' cannot be metadata"):
+        inferred(table, fields="mask")
+    alone = table_of(tmp_path, {"patient_sex": list("mf") * 6, "age_group": list("ab") * 6})
+    assert OwnTable(alone).group is None
+    wells = {"plate": [n // 6 for n in range(12)], "well": [n % 6 // 2 for n in range(12)]}
+    found = OwnTable(table_of(tmp_path, wells))
+    assert found.group == "plate + well"
+    assert len(set(found.groups)) == 6
+    assert len(set(OwnTable(found.file, group="plate").groups)) == 2
+    assert len(set(OwnTable(found.file, group="none").groups)) == 12
+
+
+def test_patients_count_once(tmp_path):
+    masks = [with_objects(1 + (n // 4)) for n in range(28)]
+    table = table_of(tmp_path, {"patient": [n // 4 for n in range(28)], "age": [40] * 28}, masks)
+    found = OwnTable(table)
+    ages = [20.0 + 3 * (n // 4) for n in range(28)]  # by chance in the order of 7 patients' masks
+    for row, age in zip(found.rows, ages, strict=True):
+        row["age"] = str(age)
+    found.scan_labels()
+    assert infer_schema(found, None, range(28))[0].names == ("age",)
+
+
+def test_names_tell_units_and_few_numbers_are_names(tmp_path):
+    columns = {"n_stage": [n % 3 for n in range(12)], "number of beds": [n % 2 for n in range(12)]}
+    columns |= {"year": [2001 + n * n for n in range(12)], "age_index": [n * n for n in range(12)]}
+    schema, _, _ = inferred(table_of(tmp_path, columns))
+    kinds = {one.name: (one.kind, getattr(one, "unit", "")) for one in schema.fields}
+    assert kinds["n_stage"] == kinds["number of beds"] == ("categorical", "")
+    assert kinds["year"] == ("continuous", "unit to be named")
+
+
+def test_a_field_may_not_be_called_as_the_masks_threshold(tmp_path):
+    table = table_of(tmp_path, {"threshold": [0.1 * n * n for n in range(12)]})
+    assert "mask's threshold" in inferred(table)[2]["threshold"]
+    with pytest.raises(ConfigError, match="rename the column"):
+        inferred(table, fields="threshold:continuous:V")
+
+
+def test_fields_are_added_to_what_is_inferred_or_stand_alone(tmp_path):
+    columns = {"grade": [n % 3 for n in range(12)], "site": list("ab") * 6}
+    table = table_of(tmp_path, columns)
+    assert inferred(table, fields="grade:continuous:steps")[0].names == ("grade",)
+    schema, _, _ = inferred(table, fields="+grade:continuous:steps")
+    assert [one.kind for one in schema.fields] == ["continuous", "categorical"]
+    with pytest.raises(ConfigError, match="write one or the other"):
+        inferred(table, fields="+grade,site")
+
+
+def test_images_of_val_and_test_are_looked_at(tmp_path):
+    table = table_of(tmp_path, {"age": range(3)})
+    imsave(tmp_path / "1_m.png", np.zeros((8, 9), np.uint8), check_contrast=False)
+    imsave(tmp_path / "2.png", np.zeros((8, 8, 3), np.uint8), check_contrast=False)
+    rows = [
+        {"image": str(tmp_path / f"{n}.png"), "label": str(tmp_path / f"{n}_m.png"), "case": str(n)}
+        | {"split": ("train", "val", "test")[n]}
+        for n in range(3)
+    ]
+    like = SimpleNamespace(classes=2, spatial_dims=2, channels=1)
+    with warnings.catch_warnings(), pytest.raises(DataError, match=r"2 cases of val and test") as e:
+        OwnTable(table).check_images(rows, like, "stored")
+    assert "case '2': 3 channels, those of train have 1" in str(e.value)
