@@ -177,7 +177,7 @@ class CleanUpPredictions:
         )
 
     def _forget(self, engine: Engine) -> None:
-        engine.state.cleaned = None
+        engine.state.cleaned = engine.state.late = None
 
     def __call__(self, engine: Engine) -> None:
         """Replace the logits of the batch by cleaned ones."""
@@ -199,8 +199,8 @@ class CleanUpPredictions:
         engine.state.cleaned = ready
 
     def finish(self, engine: Engine) -> None:
-        """Give what came of volumes of which planes are missing."""
-        engine.state.cleaned = [one for held in self._held.values() for one in self._whole(held)]
+        """Give what came of volumes of which planes are missing, to handlers that stand behind."""
+        engine.state.late = [one for held in self._held.values() for one in self._whole(held)]
         self._held = {}
 
     def _whole(self, held: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -110,8 +110,8 @@ class PerCase:
 
     def collect_late(self, engine: Engine) -> None:
         """Measure the cases that a handler before kept to the end, see `CleanUpPredictions`."""
-        if getattr(engine.state, "cleaned", None):
-            self.collect(engine)
+        for case in getattr(engine.state, "late", None) or ():
+            self.found += self.measure(case)
 
     def tell(self, engine: Engine) -> None:
         """Add the measure's metrics to those of the engine, which other handlers show."""

@@ -11,7 +11,7 @@ from ignite.engine import Engine, Events
 from skimage.measure import label
 
 from metaseg_monai.errors import CheckpointError, ConfigError, DataError
-from metaseg_monai.evaluation import CaseCounts, PerCase
+from metaseg_monai.evaluation import CalibrationBins, CaseCounts, PerCase
 from metaseg_monai.evaluation.clean_up import ChooseCleanUp, CleanUpPredictions, Rules
 from metaseg_monai.training.weights import read_weights, write_fact, write_weights
 from metaseg_monai.transforms import AsMaskd, clean_up
@@ -258,6 +258,26 @@ def test_planes_of_a_volume_that_lacks_some_come_at_the_end(tmp_path):
     rows = pd.DataFrame(counts.measure._whole(counts.found)).set_index("case")
     assert rows["tp"].tolist() == [147, 147, 147]
     assert not rows["fp"].any()
+
+
+@pytest.mark.parametrize("lost", [None, 3])
+def test_a_measure_before_it_sees_each_plane_once_and_as_it_was(tmp_path, lost):
+    cases = volumes(tmp_path)
+    engine, loader = engine_of([one for place, one in enumerate(cases) if place != lost])
+    loader.dataset.data = [item for item, *_ in cases]
+    bins = PerCase(tmp_path / "calibration.csv", CalibrationBins(2))
+    before, behind = (PerCase(tmp_path / name, CaseCounts(2)) for name in ("b.csv", "c.csv"))
+    for handler in (bins, before, CleanUpPredictions({"largest": [1]}), behind):
+        handler.attach(engine)
+    for _ in range(2):  # an earlier run leaves nothing
+        engine.run(loader)
+        pixels = 16 * 16 * (len(cases) - (lost is not None))
+        assert sum(row["pixels"] for row in bins.found) == pixels
+        for one, false in ((before, 8), (behind, 0)):
+            rows = pd.DataFrame(one.found)
+            assert rows["case"].is_unique
+            assert rows[["tp", "fp", "fn", "tn"]].to_numpy().sum() == pixels
+            assert rows["fp"].sum() == false * 3 - (lost == 3 and one is before) * 4
 
 
 def test_steps_that_raise_the_case_score_are_kept_and_no_other(tmp_path):
