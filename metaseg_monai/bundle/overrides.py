@@ -185,13 +185,19 @@ FOLD = "metaseg_monai.tables.fold_cases"
 def in_fold(cases: Any, fold: int) -> dict[str, Any]:
     """The setting `cases` of a bundle on one fold of the table, before all else is selected.
 
+    Where it draws a fold already, as to set the share of the validation, that one is exchanged.
+
     Args:
         cases: the setting as it is, a component on a table, or a reference to it.
         fold: that is tested.
 
     >>> in_fold("@table", 1)
     {'_target_': 'metaseg_monai.tables.fold_cases', 'table': '@table', 'fold': 1}
+    >>> in_fold({"_target_": FOLD, "table": "@table", "fold": 2, "seed": 7}, 1)
+    {'_target_': 'metaseg_monai.tables.fold_cases', 'table': '@table', 'fold': 1, 'seed': 7}
     """
+    if isinstance(cases, Mapping) and cases.get("_target_") == FOLD:
+        return {**cases, "fold": fold}
     if not isinstance(cases, Mapping):
         return {"_target_": FOLD, "table": cases, "fold": fold}
     return {**cases, "table": in_fold(cases.get("table", "@table"), fold)}

@@ -90,8 +90,9 @@ class RecordEvaluation:
     `settings`, `clean_up` (what was done to the masks, see `CleanUpPredictions`), `log_sha256` of
     the training's log beside the weights, `soft` (how many cases had a distribution for a field, by
     how it was taken: ``{field: {"mixed" or "drawn": cases}}``),
-    `left_out` (why, by the names of cases that could not be read), and `files`: the SHA-256 by name
-    of each; of a fold also `fold`, of an ensemble `members`: folder and weights of each. An
+    `left_out` (why, by the names of cases that could not be read), `variant` of the network, and
+    `files`: the SHA-256 by name of each; of a fold also `fold`, and `folds` that there are, of an
+    ensemble `members`: folder and weights of each. An
     evaluation of the same weights, table, images, labels, split and settings in other modes is
     added to the one that is there; what is left of any other is moved to ``previous/``.
 
@@ -160,7 +161,9 @@ class RecordEvaluation:
             "left_out": {one.case: one.problem for one in getattr(engine.state, "problems", ())},
         }
         if self.table.fold is not None:
-            content["fold"] = self.table.fold
+            content |= {"fold": self.table.fold, "folds": list(self.table.folds)}
+        if variant := self.weights.recorded.get("variant"):
+            content["variant"] = variant
         if self.weights.members:
             content["members"] = self._members(home_of(folder).resolve())
         if cleaned := getattr(engine.state, "clean_up", None):

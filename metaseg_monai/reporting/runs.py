@@ -3,7 +3,7 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 
+from metaseg_monai.bundle.overrides import across_folds
 from metaseg_monai.errors import ConfigError, DataError, MetasegError, listing
 from metaseg_monai.evaluation import read_cases, read_counts, read_volumes
 from metaseg_monai.evaluation.per_case import PLACE, SPACING
@@ -28,7 +29,7 @@ from metaseg_monai.tables.table import CLASSES
 
 REPLICATE = ["data_seed", "seed"]
 TRAINING = ["condition", *REPLICATE]
-NAMED_FOLD = re.compile(r"(?P<before>.*?)fold(?P<fold>\d+)(?P<after>.*)")
+NAMED_FOLD = re.compile(r"(?P<before>.*)fold(?P<fold>\d+)(?P<after>.*)")  # the last one
 Training = tuple[str, int, int]
 COUNTS, CASES, SCHEMA, VOLUMES = "counts.csv", "cases.csv", "schema.json", "volumes.csv"
 
@@ -362,6 +363,12 @@ def read_results(folder: Path) -> Results:
         if digest != last[record["table"]]:
             missing[run.folder] = "its table has changed since"
             continue
+        told = read_evaluation(folder / run.folder)
+        if run.fold is not None:
+            if told.get("fold") != run.fold:
+                missing[run.folder] = f"tested fold {told.get('fold')} in the place of {run.fold}"
+                continue
+            missing |= _untested(told, study.folds or ())
         digests.setdefault(run.data_seed, set()).add(digest)
         place = (run.condition, run.data_seed, run.seed, run.domain or "")
         runs.append(Finished(*place, folder / run.folder, run.fold))
@@ -377,6 +384,15 @@ def read_results(folder: Path) -> Results:
         return _counted(Results(pd.DataFrame(), whole, missing, study, several))
     told = "; ".join(f"{name} {reason}" for name, reason in missing.items())
     raise DataError(f"No run in {folder} is finished: {told or 'none was planned'}")
+
+
+def _untested(record: Mapping[str, Any], tested: Collection[int]) -> dict[str, str]:
+    """The folds of the table that nobody tests, so that their cases are in no score."""
+    return {
+        f"fold {fold}": "is none of the study's folds, so its cases were not tested"
+        for fold in record.get("folds") or ()
+        if fold not in tested
+    }
 
 
 def _elsewhere(
@@ -439,14 +455,15 @@ def read_single_runs(folder: Path) -> Results:
     """Read every folder with a counts.csv in a folder as a condition of one seed.
 
     Folders of the folds of one table, named as ``me-fold0``, ``me-fold1`` after their folds, are
-    one condition, ``me``, in which each case was tested once.
+    one condition, ``me``, in which each case was tested once. Folds without a folder are missing.
 
     What holds weights but no results is missing, and so is a second folder of the same evaluation
     (a copy, a link): it would count one training twice.
 
     Raises:
         DataError: there is none, one was evaluated without true metadata, or has results that are
-            not of its weights.
+            not of its weights; or the folds of a condition are not of one table, network, number of
+            members, setting of the evaluation, clean-up or set of test modes.
     """
     places = {path.parent.name: path.parent for path in sorted(folder.glob(f"*/{COUNTS}"))}
     if (folder / COUNTS).is_file():
@@ -476,8 +493,7 @@ def read_single_runs(folder: Path) -> Results:
         if condition in places or any(r.fold == fold and r.condition == condition for r in runs):
             condition, fold = name, None  # another folder has that name, or that fold
         runs.append(Finished(condition, 0, 0, "", places[name], fold))
-    _refuse_mixed(runs)
-    return _counted(Results(pd.DataFrame(), runs, missing))
+    return _counted(Results(pd.DataFrame(), runs, {**missing, **_of_one_kind(runs)}))
 
 
 def _of_fold(name: str, record: Mapping[str, Any]) -> tuple[str, int | None]:
@@ -488,20 +504,43 @@ def _of_fold(name: str, record: Mapping[str, Any]) -> tuple[str, int | None]:
     return named["before"].rstrip("-_. ") + named["after"] or "all folds", int(named["fold"])
 
 
-def _refuse_mixed(runs: Sequence[Finished]) -> None:
-    """Refuse folds of several tables, which have no cases of one cross-validation."""
-    tables: dict[str, dict[Any, Path]] = {}
-    for run in runs:
-        if run.fold is not None:
-            digest = read_evaluation(run.folder).get("table_sha256")
-            tables.setdefault(run.condition, {}).setdefault(digest, run.folder)
-    for condition, folders in tables.items():
-        if len(folders) > 1:
-            raise DataError(
-                f"{condition}: its folds were tested on different tables "
-                f"({listing(folders.values(), 3, str)}); evaluate all on one, or name the folders "
-                "otherwise than after folds"
+def _of_one_kind(runs: Sequence[Finished]) -> dict[str, str]:
+    """Refuse folds that are no one cross-validation; return those that nobody tested."""
+    missing: dict[str, str] = {}
+    for condition in dict.fromkeys(run.condition for run in runs if run.fold is not None):
+        folds = [run for run in runs if run.condition == condition]
+        records = {run.folder: read_evaluation(run.folder) for run in folds}
+        for what, key in ALIKE.items():
+            told: dict[str, Path] = {}
+            for folder, record in records.items():
+                told.setdefault(json.dumps(key(record), sort_keys=True), folder)
+            if len(told) > 1:
+                raise DataError(
+                    f"{condition}: its folds were tested {what} "
+                    f"({listing(told.values(), 3, str)}); evaluate all alike, or name the folders "
+                    "otherwise than after folds"
+                )
+        every = {fold for record in records.values() for fold in record.get("folds") or ()}
+        for fold in sorted(every - {run.fold for run in folds}):
+            missing[f"{condition}, fold {fold}"] = (
+                "no folder is named after it, so its cases were not tested"
             )
+    return missing
+
+
+ALIKE: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {  # of the evaluations of all folds
+    "on different tables": lambda record: record.get("table_sha256"),
+    "of different networks": lambda record: record.get("variant"),
+    "as ensembles of different size": lambda record: len(record.get("members") or ()),
+    "with different settings": lambda record: _without_fold(record.get("settings")),
+    "with different clean-up": lambda record: record.get("clean_up"),
+    "in different modes": lambda record: sorted(record.get("modes") or ()),
+}
+
+
+def _without_fold(settings: Any) -> Any:
+    known = dict(settings or {})
+    return {**known, "cases": across_folds(known.get("cases"))}
 
 
 def _records(folders: Sequence[Path], tuning: bool = False) -> list[dict[str, Any]]:
@@ -528,7 +567,18 @@ def _records(folders: Sequence[Path], tuning: bool = False) -> list[dict[str, An
 
 
 def _counted(results: Results) -> Results:
-    return replace(results, counts=results.read(COUNTS, _counts))
+    """The results with their counts; refuse a training that counts a case twice."""
+    counts = results.read(COUNTS, _counts)
+    twice = counts[counts.duplicated([*TRAINING, "case", "mode", "class"])]
+    if not twice.empty:
+        name, data_seed, seed, case = twice.iloc[0][[*TRAINING, "case"]]
+        runs = results.by_training[str(name), int(data_seed), int(seed)]
+        places = [str(run.folder) for run in runs]
+        raise DataError(
+            f"{name}: case {case} was tested twice ({listing(places, 5, str)}); each case counts "
+            "once, so name cases uniquely, and evaluate each fold on its own cases"
+        )
+    return replace(results, counts=counts)
 
 
 def _why_missing(folder: Path, run: Run, record: Mapping[str, Any]) -> str | None:

@@ -169,7 +169,7 @@ def fold_cases(
         for row in table.rows
         if row["group"] in folds
     ]
-    return replace(table, rows=tuple(rows), fold=fold)
+    return replace(table, rows=tuple(rows), fold=fold, folds=tuple(known))
 
 
 def folds_of(table: CaseTable, column: str = "fold") -> dict[str, int]:

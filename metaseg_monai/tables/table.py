@@ -64,6 +64,7 @@ class CaseTable:
             tells them; without a name a class is its number.
         root: folder that paths in the table's cells are relative to; None for the table's own.
         fold: that is the split test, of a cross-validation; None where there is none.
+        folds: all of that cross-validation.
     """
 
     path: Path
@@ -72,6 +73,7 @@ class CaseTable:
     class_names: Mapping[int, str] = field(default_factory=dict)
     root: Path | None = None
     fold: int | None = None
+    folds: tuple[int, ...] = ()
 
     @property
     def folder(self) -> Path:

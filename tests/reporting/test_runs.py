@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from metaseg_monai.errors import ConfigError, DataError
+from metaseg_monai.metrics.scores import COUNT_COLUMNS
 from metaseg_monai.reporting.comparisons import compare_all
 from metaseg_monai.reporting.runs import (
     average_seeds,
@@ -197,6 +198,81 @@ def test_altered_counts_are_not_reported(tmp_path, bundle, planned, finished):
     counts = made / "counts.csv"
     counts.write_text("".join(counts.read_text().splitlines(keepends=True)[:-1]))
     with pytest.raises(DataError, match=r"sme/seed0: counts\.csv has changed.*evaluate .*seed0"):
+        read_results(tmp_path)
+
+
+FOLDS = {"variant": "me", "folds": [0, 1], "table_sha256": "t", "clean_up": {"largest": [1]}}
+
+
+@pytest.fixture
+def in_folds(tmp_path, bind):
+    """Folders of two folds, each with two cases of its own; returns a function to bind one."""
+    for fold in (0, 1):
+        folder = tmp_path / f"manifold2-fold{fold}"
+        folder.mkdir()
+        rows = [
+            (f"c{fold}{n}", f"g{fold}{n}", "test", "normal", "all", 1, 8, 1, 2, 50) for n in "ab"
+        ]
+        pd.DataFrame(rows, columns=COUNT_COLUMNS).to_csv(folder / "counts.csv", index=False)
+
+    def rebind(fold, **changes):
+        return bind(tmp_path / f"manifold2-fold{fold}", fold=fold, **{**FOLDS, **changes})
+
+    rebind(0), rebind(1)
+    return rebind
+
+
+def test_folders_named_after_their_folds_are_one_condition(tmp_path, in_folds):
+    results = read_single_runs(tmp_path)
+    assert results.conditions == ["manifold2"]
+    assert sorted(results.f1["case"]) == ["c0a", "c0b", "c1a", "c1b"]
+    assert not results.missing
+    for fold in (0, 1):
+        in_folds(fold, folds=[0, 1, 2])
+    assert list(read_single_runs(tmp_path).missing) == ["manifold2, fold 2"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"variant": "sme"}, "different networks"),
+        ({"settings": {"guidance": 0.5}}, "different settings"),
+        ({"clean_up": {}}, "different clean-up"),
+        ({"modes": ["normal", "zeros"]}, "different modes"),
+        ({"table_sha256": "u"}, "different tables"),
+        ({"members": [{"folder": "a"}, {"folder": "b"}]}, "ensembles of different size"),
+    ],
+)
+def test_folds_that_were_not_tested_alike_are_refused(tmp_path, in_folds, change, message):
+    in_folds(1, **change)
+    with pytest.raises(DataError, match=f"manifold2: its folds were tested .*{message} .*fold0"):
+        read_single_runs(tmp_path)
+
+
+def test_a_case_of_two_folds_is_refused(tmp_path, in_folds):
+    first, second = (tmp_path / f"manifold2-fold{fold}" / "counts.csv" for fold in (0, 1))
+    second.write_text(first.read_text().replace("c0b", "c1b"))
+    in_folds(1)
+    with pytest.raises(DataError, match=r"manifold2: case c0a was tested twice .*fold0.*fold1"):
+        read_single_runs(tmp_path)
+
+
+def test_a_run_of_another_fold_than_planned_and_folds_of_nobody_are_told(
+    tmp_path, bundle, planned, finished, bind
+):
+    runs = planned(["se"], seeds=[0], folds=[0, 1])
+    folders = []
+    for fold, run in enumerate(runs.values()):
+        folders.append(finished(tmp_path, run, bundle, modes=("normal",)))
+        counts = pd.read_csv(folders[-1] / "counts.csv")
+        counts["case"] += f"-{fold}"
+        counts.to_csv(folders[-1] / "counts.csv", index=False)
+        bind(folders[-1], fold=fold, folds=[0, 1, 2])
+    results = read_results(tmp_path)
+    assert len(results.f1) == 16
+    assert list(results.missing) == ["fold 2"]
+    bind(folders[1], fold=0, folds=[0, 1, 2])
+    with pytest.raises(DataError, match="se/seed0-fold1 tested fold 0 in the place of 1"):
         read_results(tmp_path)
 
 
