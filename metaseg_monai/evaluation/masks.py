@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -178,7 +178,10 @@ class SaveMasks:
             DataError: names the volumes and their planes; they have no mask.
         """
         unfinished = self._unfinished()
-        self._writer.settle()
+        try:
+            self._writer.settle()
+        finally:
+            self._writer.end()
         written = self._record.finish()
         if self.problems is not None:
             self._list_unfinished(self.problems)
@@ -257,10 +260,11 @@ class SaveMasks:
         like: Mapping[str, Any],
         soft: np.ndarray | None,
     ) -> None:
+        beside = [] if soft is None else [soft_path(self._path(item))]
         if soft is not None:  # before the mask, by which a later prediction knows that it is done
-            with self._record.listed(soft_path(self._path(item))) as part, part.open("wb") as file:
+            with self._record.listed(beside[0]) as part, part.open("wb") as file:
                 np.savez_compressed(file, probabilities=soft.astype(np.float16))
-        with self._record.listed(self._path(item), self._name(item)) as part:
+        with self._record.listed(self._path(item), self._name(item), beside=beside) as part:
             write_mask(mask, part, like)
 
     def _is_plane(self, item: Mapping[str, Any]) -> bool:
@@ -294,15 +298,16 @@ class _Writer:
         self._last = self._pool.submit(write)
 
     def settle(self) -> None:
-        """Wait for what is being written, and end the thread; raise what the writing raised."""
+        """Wait for what is being written; raise what the writing raised."""
         last, self._last = self._last, None
         if last is not None:
             last.result()
 
     def end(self) -> None:
-        """Wait for what is being written, where another error ends the run."""
-        if self._last is not None:
-            wait([self._last])
+        """Wait for what is being written, whatever comes of it, and end the thread."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.shutdown()
 
 
 def soft_path(mask: Path) -> Path:

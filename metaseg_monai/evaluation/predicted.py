@@ -48,7 +48,8 @@ class Listed(NamedTuple):
         name: of its file in the folder of masks.
         digest: of its content.
         comment: the line before it.
-        told: what that says: `case`, `weights_sha256`, `plan` of a shard, `rows`.
+        told: what that says: `case`, `weights_sha256`, `plan` of a shard, `rows`, `beside` (the
+            digests by name of what belongs to the mask, such as probabilities).
     """
 
     name: str
@@ -131,12 +132,14 @@ class MaskRecord:
             made = self._made_of(parts) if case in known else None
             for name, digest, comment in known.get(case, ()):
                 told, path = _told(comment), self.folder / name
-                if made is not None and told.get("of") == made and self._is(path, digest):
+                if made is not None and told.get("of") == made and self._whole(path, digest, told):
                     self.files[case], self.kept[case] = path, told.get("rows")
                     if self.shard.plan:
                         comment = json.dumps({**told, "plan": self.shard.plan})
-                    if self._last.get(name) != (digest, comment):  # of another list, or plan
-                        self._add(name, digest, comment)
+                    lines = {**_beside(told), name: (digest, comment)}
+                    for one, line in lines.items():
+                        if self._last.get(one) != line:  # of another list, or plan
+                            self._add(one, *line)
                     break
         names = [case for case in self._items if case not in self.files]
         if not names and items and not all(self._wrote(self.folder / one) for one in self.tables):
@@ -288,7 +291,7 @@ class MaskRecord:
             str(told["case"]): Listed(name, digest, comment, told)
             for name, (digest, comment) in last.items()
             for told in [_told(comment)]
-            if "case" in told and self._is(self.folder / name, digest)
+            if "case" in told and self._whole(self.folder / name, digest, told)
         }
 
     def take(self, masks: Mapping[str, Listed], files: Sequence[str] = ()) -> None:
@@ -307,6 +310,8 @@ class MaskRecord:
         self.refuse_foreign(self.folder / name for name in files)
         _sweep(self.folder / one.name for one in masks.values())
         listed = {one.name: (one.digest, one.comment) for one in masks.values()}
+        for one in masks.values():
+            listed |= _beside(one.told)
         stays = {
             name: line for name, line in self._last.items() if self._is(self.folder / name, line[0])
         }
@@ -328,13 +333,22 @@ class MaskRecord:
         return writable(self.folder, ". Masks that are finished stay")
 
     @contextmanager
-    def listed(self, path: Path, case: str | None = None, rows: Any = None) -> Iterator[Path]:
+    def listed(
+        self,
+        path: Path,
+        case: str | None = None,
+        rows: Any = None,
+        beside: Sequence[Path] = (),
+    ) -> Iterator[Path]:
         """Give a temporary path to write; list what was written, then give it its name.
 
         Args:
             path: the file to be.
-            case: or volume whose prediction it is; None for what all cases make together.
+            case: or volume whose prediction it is; None for what all cases make together, and for
+                what is written beside a mask.
             rows: plain values to be known of the case when a later prediction goes on.
+            beside: files that were listed before and belong to this one: without them the case is
+                not done.
 
         Raises:
             DataError: it cannot be written; what is finished stays.
@@ -348,6 +362,10 @@ class MaskRecord:
                 told |= {"weights_sha256": (weights or {}).get("weights_sha256"), "rows": rows}
                 told |= {"trained": self._trained(case), "guidance": self.settings.get("guidance")}
                 told |= {"plan": self.shard.plan}
+                if beside:
+                    told["beside"] = {
+                        self._name(one): self._last[self._name(one)][0] for one in beside
+                    }
                 if chosen := self._chosen():
                     told["clean_up"] = chosen
                 if members := (weights or {}).get("members"):
@@ -439,6 +457,12 @@ class MaskRecord:
         known = self._digests.get(self._name(target))
         return known is not None and target.is_file() and file_sha256(target) in known
 
+    def _whole(self, path: Path, digest: str, told: Mapping[str, Any]) -> bool:
+        """Whether a mask, and all that belongs to it, is as it was written."""
+        return self._is(path, digest) and all(
+            self._is(self.folder / name, of_file) for name, (of_file, _) in _beside(told).items()
+        )
+
     def _is(self, path: Path, digest: str) -> bool:
         return path.is_file() and file_sha256(path) == digest
 
@@ -508,6 +532,12 @@ def _told(comment: str) -> dict[str, Any]:
     except ValueError:
         return {}
     return told if isinstance(told, dict) else {}
+
+
+def _beside(told: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """Digest and comment of each file that belongs to a mask, by name."""
+    beside = told.get("beside")
+    return {str(k): (str(v), "") for k, v in (beside if isinstance(beside, dict) else {}).items()}
 
 
 def _by_name(items: Iterable[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:

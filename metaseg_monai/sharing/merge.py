@@ -128,7 +128,7 @@ class _Part:
                     strange.append(case)
                 elif not {unit, case} & left_out:
                     missing.append(case)
-        self._say(missing, "have no mask")
+        self._say(missing, "have no mask, or lack what was written beside it")
         self._say(strange, "have masks by other weights or settings")
 
     def _say(self, cases: Sequence[str], what: str) -> None:

@@ -513,12 +513,11 @@ def predict(
             is no earlier mask would be replaced.
         ConfigError: neither a model nor a bundle, or `meta` is neither field=value nor a file.
     """
-    given_folder = folder
     asked = dict(settings)
     if shard is None and (shard := slurm_shard()) is not None:
         logger.warning("this task of a Slurm array predicts shard %s; --shard 0/1: all", shard)
     shard = None if shard == "0/1" else shard
-    home = given_folder if isinstance(given_folder, str | Path) else None
+    home = folder if isinstance(folder, str | Path) else None
     folder, *members = _models(folder)
     if members:
         if output is None and home is not None and (Path(home) / ENSEMBLE).is_file():
@@ -536,6 +535,8 @@ def predict(
     root, further, recorded = _known(folder, configuration, bundles)
     names = configs_of("inference", more=further)
     files = [configuration_file(root, name) for name in names]
+    named = [file.stem if file.parent == root / "configs" else str(file) for file in files[1:]]
+    models = [absolute(folder) if recorded else root, *map(absolute, members)]
     if recorded:  # a model; what concerned its training alone does not matter here
         ids = load_config(files, root).keys()
         recorded = {k: v for k, v in recorded.items() if SHORT.get(k, k).partition("#")[0] in ids}
@@ -548,8 +549,11 @@ def predict(
     }
     if shard is not None:
         Shard(shard, output)  # refuse what is none
-        told = {"meta": meta, "configuration": configuration, "bundles": bundles}
-        command = _command(given_folder, source, output, {**told, "trust": trust or None}, asked)
+        told = {"source": absolute(source), "output": absolute(output), "meta": meta}
+        if isinstance(meta, str | Path) and not isinstance(given["metadata"], Mapping):
+            told["meta"] = absolute(meta)  # a file
+        told["configuration"] = None if configuration is None else named
+        command = _command(models, {**told, "trust": trust or None, **_lasting(asked)})
         given["shard"] = {"part": shard, "command": command}
     parts = run_bundle(root, names, given, recorded, trust).parser
     record, problems = (parts.get_parsed_content(name) for name in ("record", "problems"))
@@ -559,28 +563,18 @@ def predict(
     return Predicted(absolute(output), cases, problems.found, shard, problems_in)
 
 
-def _command(
-    folder: Any,
-    source: str | Path,
-    output: str | Path,
-    options: Mapping[str, Any],
-    settings: Mapping[str, Any],
-) -> str:
+def _command(models: Sequence[Path], options: Mapping[str, Any]) -> str:
     """The command of a prediction as a shell takes it, from whatever working directory."""
 
     def text(value: Any) -> str:
-        if isinstance(value, str | Path) and Path(value).exists():
-            return str(absolute(value))
         if isinstance(value, Mapping):
             return json.dumps(dict(value), default=str)
         if isinstance(value, list | tuple) and all(isinstance(one, str | Path) for one in value):
-            return ",".join(map(text, value))
+            return ",".join(map(str, value))
         return str(value)
 
-    models = _models(folder)
-    words = ["python", "-m", "metaseg_monai", "predict", ",".join(map(text, models))]
-    words += ["--source", str(absolute(source)), "--output", str(absolute(output))]
-    for name, value in {**options, **settings}.items():
+    words = ["python", "-m", "metaseg_monai", "predict", text(models)]
+    for name, value in options.items():
         words += [f"--{name}", text(value)] if value is not None else []
     return " ".join(map(quote, words))
 
@@ -605,7 +599,14 @@ def _ensemble(
     first, *others = (str(absolute(one) / "model.pt") for one in folders)
     cases = [_known(one, None, None)[2].get("cases", "@table") for one in folders]
     given = {"output_dir": as_data(output), "ckpt_path": as_data(first), "members": as_data(others)}
-    several = len({fold_of(one) for one in cases}) > 1
+    tested = {fold_of(one): folder for one, folder in zip(cases, folders, strict=True)}
+    if len(tested) > 1 and None in tested:
+        others = [folder for fold, folder in tested.items() if fold is not None]
+        raise ConfigError(
+            f"{others[0]} was trained on folds of the table and {tested[None]} on its splits, so "
+            "no test set is known that both have not seen; make an ensemble of models of one kind"
+        )
+    several = len(tested) > 1
     return {**given, "cases": across_folds(recorded["cases"])} if several else given
 
 

@@ -111,7 +111,8 @@ def test_what_is_missing_is_named_with_its_command(bundle, tmp_path, monkeypatch
     with pytest.raises(DataError) as refused:
         merge(output)
     told = str(refused.value).split("\n")
-    assert "1 case(s) have no mask (scan_003): python -m metaseg_monai predict" in told[1]
+    lacks = "1 case(s) have no mask, or lack what was written beside it (scan_003): "
+    assert f"{lacks}python -m metaseg_monai predict" in told[1]
     assert "2 case(s) were not begun (scan_001, scan_004)" in told[2]
     assert told[3].endswith("--shard 2/3")
     assert not (output / "predicted.sha256").exists()
@@ -124,6 +125,51 @@ def test_what_is_missing_is_named_with_its_command(bundle, tmp_path, monkeypatch
     assert given["shard"]["part"] == "0/3"
     assert given["metadata"] == {"tumour_size_mm": "41"}
     assert {name: given[name] for name in SETTINGS} == SETTINGS
+
+
+@pytest.mark.parametrize("meta", [META + "," + "x" * 300, "sizes.csv"])
+def test_the_command_of_a_shard_does_not_depend_on_what_lies_around(
+    bundle, tmp_path, monkeypatch, meta
+):
+    scans(tmp_path / "scans", 1)
+    (tmp_path / "sizes.csv").touch()
+    (tmp_path / "paper_size").mkdir()
+    called = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sharing.run, "run_bundle", lambda *given: called.append(given) or 1 / 0)
+    monkeypatch.setattr(sharing.run, "parse_metadata", lambda text: {"long": text})
+    with pytest.raises(ZeroDivisionError):
+        predict(bundle, "scans", "masks", meta, "paper_size", shard="0/2", ckpt_path="m.pt")
+    words = shlex.split(called[0][2]["shard"]["command"])
+    told = dict(zip(words[5::2], words[6::2], strict=True))
+    assert words[3:5] == ["predict", str(bundle)]
+    assert told["--meta"] == (meta if "=" in meta else str(tmp_path / "sizes.csv"))
+    assert told["--configuration"] == "paper_size"
+    places = told["--source"], told["--output"]
+    assert places == (str(tmp_path / "scans"), str(tmp_path / "masks"))
+    assert told["--ckpt_path"] == str(tmp_path / "m.pt")
+
+
+def test_probabilities_belong_to_their_masks(bundle, tmp_path):
+    source, output = scans(tmp_path / "scans", 2), tmp_path / "masks"
+    soft = {"save_probabilities": True}
+    for shard in ("0/2", "1/2"):
+        part(bundle, source, output, shard, **soft)
+    lost = output / "scan_001_probabilities.npz"
+    lost.unlink()
+    with pytest.raises(DataError, match=r"lack what was written beside it \(scan_001\).*1/2"):
+        merge(output)
+    part(bundle, source, output, "1/2", **soft)
+    assert lost.is_file()
+    merge(output)
+    shutil.rmtree(output / "shards")
+    assert (output / "predicted.sha256").read_text().count("_probabilities.npz\n") == 2
+    lost.write_bytes(b"cut short")
+    with pytest.raises(DataError, match=r"1 file.*no masks as predicted before.*_probabilities"):
+        predict(bundle, source, output, META, **SETTINGS, **soft)
+    lost.unlink()
+    assert len(predict(bundle, source, output, META, **SETTINGS, **soft).cases) == 2
+    assert lost.is_file()
 
 
 def test_masks_of_other_weights_or_settings_are_no_part_of_it(bundle, tmp_path):

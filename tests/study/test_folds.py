@@ -117,18 +117,41 @@ def test_an_ensemble_over_folds_is_tested_on_the_fixed_test_set(bundle, settings
         mm.evaluate(models, output_dir=tmp_path / "none", dataset_dir=few)
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_models_of_folds_and_of_the_splits_are_no_ensemble(bundle, tmp_path, order):
+    fold = {"cases": {"_target_": "metaseg_monai.tables.fold_cases", "table": "@table", "fold": 0}}
+    for name, settings in (("plain", {}), ("fold0", fold)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.pt").touch()
+        record = {"bundle": str(bundle), "settings": settings}
+        (tmp_path / name / "training.json").write_text(json.dumps(record))
+    models = [tmp_path / name for name in ("plain", "fold0")[::order]]
+    told = "fold0 was trained on folds of the table and .*plain on its splits"
+    with pytest.raises(ConfigError, match=told):
+        mm.evaluate(models, output_dir=tmp_path / "both")
+
+
 def test_out_of_fold_models_and_ensembles_test_each_case_once(bundle, settings, table, tmp_path):
     """The score on all cases, of networks that have seen none of them; of one fold two seeds."""
     mine = {**settings, "variant": "se"}
     del mine["modes"]
     tested = tmp_path / "tested"
-    places = [(0, 0, tmp_path / "a"), (0, 1, tmp_path / "b")]
+    places = [(0, 0, tested / "se-fold0"), (0, 1, tmp_path / "b")]
     places += [(fold, 0, tested / f"se-fold{fold}") for fold in (1, 2)]
     for fold, seed, place in places:
         mm.train(bundle, place, **{**mine, "fold": fold, "seed": seed})
-    mm.evaluate([tmp_path / "a", tmp_path / "b"], output_dir=tested / "se-fold0", modes="normal")
     for fold in (1, 2):
         mm.evaluate(tested / f"se-fold{fold}", modes="normal")
+    both, alone = [tested / "se-fold0", tmp_path / "b"], tmp_path / "alone"
+    mm.evaluate(both, output_dir=tmp_path / "ensemble", modes="normal")
+    (tested / "se-fold0").rename(alone)
+    (tmp_path / "ensemble").rename(tested / "se-fold0")
+    with pytest.raises(DataError, match="as ensembles of different size"):
+        read_single_runs(tested)
+    (tested / "se-fold0").rename(tmp_path / "ensemble")
+    assert list(read_single_runs(tested).missing) == ["se, fold 0"]
+    alone.rename(tested / "se-fold0")
+    mm.evaluate(tested / "se-fold0", modes="normal")
     rows = pd.read_csv(table / "table.csv", dtype=str, keep_default_na=False)
     results = read_single_runs(tmp_path / "tested")
     assert results.conditions == ["se"]
