@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import platform
+import random
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -19,6 +20,8 @@ from metaseg_monai.errors import DataError
 logger = logging.getLogger(__name__)
 
 WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)  # some disks of clusters
+LOOKING = "is looking whether it is free"  # owns a folder for a moment, and refuses nobody
+PATIENCE_S = 30.0  # for those; many shards may begin at once, on a slow disk
 OTHERWISE = "wait until it ends, or give another folder"
 
 
@@ -103,7 +106,7 @@ def _lock(place: Path, folder: str | Path, doing: str, wait: bool, stack: ExitSt
         try:
             parent.mkdir(parents=True, exist_ok=True)
             stack.callback(_remove_empty, missing)
-            if (lock := _acquired(parent / name, wait=False)) is None:
+            if (lock := _acquired_after_looks(parent / name)) is None:
                 waits = wait and (parent / name).exists()
                 if waits:
                     told = _holder(parent / name)
@@ -123,6 +126,18 @@ def _lock(place: Path, folder: str | Path, doing: str, wait: bool, stack: ExitSt
         with suppress(OSError):  # a full disk keeps nobody from owning a folder
             (parent / name).with_suffix(".json").write_text(json.dumps(record), encoding="utf-8")
         return
+
+
+def _acquired_after_looks(path: Path) -> Any:
+    """A lock, also where others just look whether it is free; None where one is at work."""
+    end, unknown = time.monotonic() + PATIENCE_S, 0
+    while (lock := _acquired(path, wait=False)) is None and time.monotonic() < end:
+        known = _told(path)
+        unknown = 0 if known else unknown + 1
+        if (known and known.get("doing") != LOOKING) or unknown > 20 or not path.exists():
+            return _acquired(path, wait=False)  # it may just have ended
+        time.sleep(random.uniform(0, 0.1))  # so that not all look in step
+    return lock
 
 
 def _acquired(path: Path, wait: bool) -> Any:
@@ -153,12 +168,19 @@ def _release(lock: Any, path: Path) -> None:
 
 def _holder(path: Path) -> str:
     for _ in range(20):  # it may just be writing who it is
-        try:
-            known = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        if known := _told(path):
             return f"{known['process']} {known['doing']} since {known['since']}"
-        except (OSError, ValueError, KeyError, TypeError):
-            time.sleep(0.05)
+        time.sleep(0.05)
     return "another process owns this folder"
+
+
+def _told(path: Path) -> dict[str, str]:
+    """What the owner of a lock tells of itself; empty where it does not, or not yet."""
+    try:
+        known = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        return {name: str(known[name]) for name in ("process", "doing", "since")}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
 
 
 def _remove_empty(folders: Sequence[Path]) -> None:

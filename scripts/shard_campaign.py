@@ -74,9 +74,11 @@ def campaign(
     victims = dict.fromkeys(drawn.sample(range(shards), max(1, round(killed * shards))), 0)
     for number in victims:  # when so many of its masks are there
         victims[number] = drawn.randrange(len(range(number, volumes, shards)))
+    drawn_to_die = len(victims)
     begin = time.perf_counter()
     told = _run(model, work, shards, victims, at_once)
     seconds = time.perf_counter() - begin
+    _expect(told == drawn_to_die, f"{told} shards were killed, not {drawn_to_die}")
     merged = merge(work / "masks")
     expected = {f"scan_{number:05d}" for number in range(volumes)} - set(broken)
     _expect(sorted(merged.cases["case"]) == sorted(expected), "a case is lost, double or strange")

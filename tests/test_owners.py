@@ -1,14 +1,17 @@
 import errno
+import json
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from metaseg_monai.errors import DataError
-from metaseg_monai.owners import owned
+from metaseg_monai.owners import LOOKING, owned
 
 HOLD = """
 import sys, time
@@ -37,6 +40,21 @@ def owner():
     for process in started:
         process.kill()
         process.communicate()
+
+
+def test_who_just_looks_refuses_nobody(tmp_path):
+    folder = tmp_path / "out"
+    with owned(folder, "x"):
+        (path,) = tmp_path.glob(".owner-*.lock")
+    lock = FileLock(path, thread_local=False)
+    lock.acquire()
+    told = {"process": "p", "doing": LOOKING, "since": "now"}
+    path.with_suffix(".json").write_text(json.dumps(told))
+    timer = threading.Timer(2.5, lock.release)  # more than a second, after which all is tried
+    timer.start()
+    with owned(folder, "is a test"):
+        assert not lock.is_locked
+    timer.join()
 
 
 def test_one_process_owns_a_folder_by_any_of_its_names(owner, tmp_path, monkeypatch):

@@ -344,6 +344,7 @@ class Own(NamedTuple):
         return self.model is None or normal(text) in self.typed or was_trained_here(self.model)
 
 
+REWRITING = ".rewriting"  # while weights that were trained here get a further fact
 BORN = "born"  # of a training's record: `birth_of` its weights
 RECORD = "training.json"
 
@@ -361,7 +362,9 @@ def was_trained_here(model: Path) -> bool:
     """Whether the record in a model's folder was written where its weights were."""
     try:
         record = json.loads((model / RECORD).read_text(encoding="utf-8"))
-        return bool(record[BORN] == birth_of(model / "model.pt"))
+        marker = model / REWRITING
+        born = [birth_of(model / "model.pt"), *([birth_of(marker)] if marker.exists() else [])]
+        return bool(record[BORN] in born)
     except (OSError, ValueError, LookupError, TypeError):
         return False
 

@@ -4,6 +4,7 @@ What is chosen for some weights is a fact of these weights, ``clean_up`` in thei
 evaluation and prediction apply where nothing else is set.
 """
 
+import logging
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,9 +17,11 @@ from ignite.engine import Engine, Events
 
 from metaseg_monai.errors import ConfigError, DataError, listing
 from metaseg_monai.evaluation.per_case import Case, cases_of, count_pixels
+from metaseg_monai.images.identity import file_digests
 from metaseg_monai.images.read import volumes_of
 from metaseg_monai.metrics.scores import case_f1
-from metaseg_monai.training.weights import LoadWeights, write_fact
+from metaseg_monai.tables.check import image_files
+from metaseg_monai.training.weights import OF_FILES, LoadWeights, of_files, write_fact
 from metaseg_monai.transforms.postprocessing import (
     background_shift,
     check_sizes,
@@ -27,6 +30,8 @@ from metaseg_monai.transforms.postprocessing import (
     clean_up,
     objects_of,
 )
+
+logger = logging.getLogger(__name__)
 
 RULES = ("threshold", "largest", "object_px", "hole_px")
 EXPECTED = (
@@ -37,6 +42,7 @@ THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7)
 OBJECTS_PX = tuple(4**power for power in range(1, 12))
 HOLES_PX = (64, 10**9)  # small ones, and all
 LEAST = 1e-6  # what a step must raise the score by
+FEW = 10  # groups, of which a choice is doubtful
 
 
 class Rules(NamedTuple):
@@ -251,9 +257,11 @@ class ChooseCleanUp:
 
     One step after the other, in the order in which they are applied: the threshold; of each class
     the largest object alone, and a smallest size; holes. A step is kept if it raises the mean over
-    the cases of their F1 (Dice), as of `case_f1`. Planes that are read from a volume's file are
+    the cases of their F1 (Dice), as of `case_f1`, by more than the standard error of its gain over
+    the groups; so nothing is kept of one group. An empty mask of a case without foreground scores
+    1, so that all steps are compared on all cases. Planes that are read from a volume's file are
     tried as the volume that they make. What was kept goes into the weights' file, as its fact
-    ``clean_up``: {rules, steps: [{step, score, kept}], score_before, score, cases, split}.
+    ``clean_up``: {rules, steps: [{step, score, kept}], score_before, score, cases, groups, split}.
 
     Args:
         weights: those that are evaluated.
@@ -264,7 +272,8 @@ class ChooseCleanUp:
 
     Raises:
         DataError: while running: the cases are slices with files of their own, of which no volumes
-            are made, or no case has a score.
+            are made, some are not those by which the training chose the weights, or no case has a
+            score.
     """
 
     def __init__(self, weights: LoadWeights, classes: int) -> None:
@@ -295,6 +304,33 @@ class ChooseCleanUp:
                 "to be cleaned as a whole; train on slices that are read from the volumes "
                 "(metaseg_monai.tables.slices), or set clean_up yourself"
             )
+        self._refuse_others(items)
+
+    def _refuse_others(self, items: Sequence[Case]) -> None:
+        """Refuse cases of other splits of the training, which tests may be about."""
+        if (known := self.weights.trained_on()) is None:
+            logger.warning(
+                "%s: does not tell by which images the weights were chosen; test on none of these",
+                self.weights.path,
+            )
+            return
+        files, by = {image_files(item): item["case"] for item in items}, known.columns[0]
+        digests = (
+            [of_files(image) for image in files]
+            if by == OF_FILES
+            else file_digests([*files], strict=False)
+        )
+        chosen_by = set(known.loc[known["split"] == "val", by]) | {""}  # what cannot be read
+        if strange := [
+            case
+            for digest, case in zip(digests, files.values(), strict=True)
+            if digest not in chosen_by
+        ]:
+            raise DataError(
+                f"{listing(strange, 3)}: not among the images by which the training chose "
+                f"{self.weights.path}, so a test may be about them or the training has seen them; "
+                "give the data of the training"
+            )
 
     def __call__(self, engine: Engine) -> None:
         """Keep the classes of the batch at every threshold."""
@@ -305,30 +341,43 @@ class ChooseCleanUp:
 
     def choose(self, engine: Engine) -> None:
         """Try the steps, and write what is kept."""
-        rules, score, steps = Rules(), self._score(Rules()), list[dict[str, Any]]()
-        if np.isnan(score):
+        rules, steps = Rules(), list[dict[str, Any]]()
+        if self._scores(rules).isna().all():
             raise DataError(
                 "no validation case has a score, as labels and masks are empty; nothing was chosen"
             )
-        before = score
+        scores = before = self._scores(rules).fillna(1.0)
         for tried in self._steps():
-            named = [(one, self._score(one)) for one in tried(rules)]
-            best, of_best = max(named, key=lambda pair: pair[1], default=(rules, score))
+            named = [(one, self._scores(one).fillna(1.0)) for one in tried(rules)]
+            best, of_best = max(named, key=lambda pair: pair[1].mean())
             if best == rules:
                 continue
-            kept = bool(of_best > score + LEAST)
+            kept = self._raises(of_best - scores)
             changed = {k: v for k, v in best.plain.items() if rules.plain.get(k) != v}
-            steps.append({"step": changed, "score": round(of_best, 6), "kept": kept})
-            rules, score = (best, of_best) if kept else (rules, score)
+            steps.append({"step": changed, "score": round(of_best.mean(), 6), "kept": kept})
+            rules, scores = (best, of_best) if kept else (rules, scores)
+        groups = {names["group"] for names in self._names.values()}
+        if len(groups) < FEW:
+            logger.warning(
+                "a clean-up is chosen by %d group(s) of validation cases, which may be chance",
+                len(groups),
+            )
         self.chosen = {
             "rules": rules.plain,
             "steps": steps,
-            "score_before": round(before, 6),
-            "score": round(score, 6),
+            "score_before": round(before.mean(), 6),
+            "score": round(scores.mean(), 6),
             "cases": len(self._cases),
+            "groups": len(groups),
             "split": "val",
         }
         write_fact(self.weights.path, "clean_up", self.chosen)
+
+    def _raises(self, gain: "pd.Series[Any]") -> bool:
+        """Whether cases gain more than the standard error over their groups."""
+        groups = gain.groupby([self._names[str(case)]["group"] for case in gain.index]).mean()
+        error = groups.std(ddof=1) / len(groups) ** 0.5  # NaN of one group
+        return bool(gain.mean() > LEAST and groups.mean() > error)
 
     def _steps(self) -> Iterator[Any]:
         """Each step as what it makes of rules: the candidates."""
@@ -340,14 +389,14 @@ class ChooseCleanUp:
             ]
         yield lambda rules: [rules._replace(hole_px=size) for size in HOLES_PX]
 
-    def _score(self, rules: Rules) -> float:
-        """The mean case score of masks that are cleaned so."""
+    def _scores(self, rules: Rules) -> "pd.Series[Any]":
+        """The score of each case whose mask is cleaned so, by its name; NaN where it has none."""
         rows = []
         for name, names in self._names.items():
             for number, cells in enumerate(self._counts(name, rules), 1):
                 told = dict(zip(("tp", "fp", "fn"), map(int, cells), strict=True))
                 rows.append({**names, "class": number, **told})
-        return float(case_f1(pd.DataFrame(rows))["f1"].mean())
+        return case_f1(pd.DataFrame(rows)).set_index("case")["f1"].reindex(list(self._names))
 
     def _counts(self, name: str, rules: Rules) -> list[Any]:
         """True and false positives and false negatives of each class of a case."""

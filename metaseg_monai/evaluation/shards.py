@@ -12,12 +12,11 @@ from typing import Any
 from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.files import PREFIX, read_json, write_json
 from metaseg_monai.images.read import volumes_of
-from metaseg_monai.owners import owned
+from metaseg_monai.owners import LOOKING, owned
 from metaseg_monai.rows import PROBLEMS
 
 SHARDS, RECORD = "shards", "shard.json"
 FORM = re.compile(r"(\d{1,9})/(\d{1,9})")
-TRIES, PAUSE_S = 20, 0.05  # to see whether a folder is owned, which others may just see, too
 
 
 class Shard:
@@ -219,11 +218,5 @@ def refuse_owned(folder: Path) -> None:
     Raises:
         DataError: one does; names it.
     """
-    for again in reversed(range(TRIES)):
-        try:
-            with owned(folder, "is looking whether it is free"):
-                return
-        except DataError:
-            if not again:
-                raise
-            time.sleep(PAUSE_S)
+    with owned(folder, LOOKING):
+        pass

@@ -363,12 +363,12 @@ def read_results(folder: Path) -> Results:
         if digest != last[record["table"]]:
             missing[run.folder] = "its table has changed since"
             continue
-        told = read_evaluation(folder / run.folder)
         if run.fold is not None:
-            if told.get("fold") != run.fold:
-                missing[run.folder] = f"tested fold {told.get('fold')} in the place of {run.fold}"
+            tested = read_evaluation(folder / run.folder)
+            if tested.get("fold") != run.fold:
+                missing[run.folder] = f"tested fold {tested.get('fold')} in the place of {run.fold}"
                 continue
-            missing |= _untested(told, study.folds or ())
+            missing |= _untested(tested, study.folds or ())
         digests.setdefault(run.data_seed, set()).add(digest)
         place = (run.condition, run.data_seed, run.seed, run.domain or "")
         runs.append(Finished(*place, folder / run.folder, run.fold))

@@ -3,7 +3,8 @@
 import json
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
@@ -28,7 +29,7 @@ from metaseg_monai.bundle.run import (
     run_bundle,
     running,
 )
-from metaseg_monai.bundle.trust import BORN, RECORD, birth_of, was_trained_here
+from metaseg_monai.bundle.trust import BORN, RECORD, REWRITING, birth_of, was_trained_here
 from metaseg_monai.errors import ConfigError, DataError, Problem, typed
 from metaseg_monai.evaluation import read_counts
 from metaseg_monai.evaluation.estimates import tell_estimate
@@ -311,8 +312,9 @@ def clean_up(
 
     Tried are thresholds, of each class the largest object alone and smallest sizes, and filled
     holes; a step is kept if it raises the mean case score of the validation cases, volumes as a
-    whole. evaluate and predict then clean masks so; --clean_up {} there takes the plain ones. Other
-    weights, such as those of a further training, do not inherit it.
+    whole. A gain that may be chance is none: it must be above its standard error over the groups,
+    of which there must be two. evaluate and predict then clean masks so; --clean_up {} there takes
+    the plain ones. Other weights, such as those of a further training, do not inherit it.
 
     Example:
         python -m metaseg_monai clean-up runs/me
@@ -323,31 +325,40 @@ def clean_up(
         configuration: as for evaluate.
         off: forget what was chosen before, and choose nothing.
         trust: as for train.
-        settings: as for evaluate, such as --guidance 0.5.
+        settings: where the data of the training lie now, and how they are computed: dataset_dir,
+            device, num_workers. No other, since a choice counts for what evaluate and predict do by
+            default.
 
     Returns:
         What was tried and kept, with the scores.
 
     Raises:
-        ConfigError: no model's folder, or no such setting.
-        DataError: there are no validation cases, or none of them has a score.
+        ConfigError: no model's folder, or a setting that it does not take.
+        DataError: there are no validation cases, none of them has a score, or they are not those
+            by which the training chose the weights.
     """
+    if strange := sorted(settings.keys() - set(WHERE)):
+        raise ConfigError(
+            f"clean-up takes no --{strange[0]}, as what is chosen counts for the model as evaluate "
+            f"and predict use it by default; it takes {', '.join(WHERE)}"
+        )
     home, weights = Path(folder), absolute(folder) / "model.pt"
     if not weights.is_file():
         raise ConfigError(f"{folder} holds no model.pt; give the folder of a trained model")
-    here = was_trained_here(home)
     if off:
-        with owned(home, "is writing into the model here"):
+        with owned(home, "is writing into the model here"), _rewriting(home):
             write_fact(weights, "clean_up", None)
-            _born_again(home, here)
         return f"masks of {folder} are not cleaned"
     root, further, recorded = _known(folder, configuration, None)
     names, doing = configs_of("train", "evaluate", more=further), "is choosing a clean-up here"
     given = {**settings, "split": "val", "modes": ["normal"]}
     recorded = {**recorded, "validate#handlers": CHOOSING}
-    with running(root, names, given, doing, recorded, trust) as workflow:
+    with (
+        owned(home, doing),
+        _rewriting(home),
+        running(root, names, given, doing, recorded, trust) as workflow,
+    ):
         chosen = workflow.parser.get_parsed_content("validate#handlers#1").chosen
-        _born_again(home, here)
     steps = [
         f"  {json.dumps(one['step'])}: {one['score']:.4f}{', kept' if one['kept'] else ''}"
         for one in chosen["steps"]
@@ -356,11 +367,28 @@ def clean_up(
     return "\n".join([f"{told}; with", *steps, f"masks of {folder}: {json.dumps(chosen['rules'])}"])
 
 
-def _born_again(home: Path, here: bool) -> None:
-    """Let the record know weights that were trained here and got a further fact."""
-    if here:
-        record = read_json(home / RECORD)
+WHERE = ("dataset_dir", "device", "num_workers")  # settings of `clean_up`
+
+
+@contextmanager
+def _rewriting(home: Path) -> Iterator[None]:
+    """Let the record of weights that were trained here know them while they get a further fact.
+
+    A kill at any moment leaves a record that knows the weights, or a file that lies beside them
+    since they were rewritten.
+    """
+    if not was_trained_here(home):
+        yield
+        return
+    marker, record = home / REWRITING, read_json(home / RECORD)
+    if not marker.exists():
+        marker.touch()
+    write_json(home / RECORD, {**record, BORN: birth_of(marker)})
+    try:
+        yield
+    finally:
         write_json(home / RECORD, {**record, BORN: birth_of(home / "model.pt")})
+        marker.unlink()
 
 
 CHOOSING = [
@@ -599,7 +627,7 @@ def _ensemble(
     first, *others = (str(absolute(one) / "model.pt") for one in folders)
     cases = [_known(one, None, None)[2].get("cases", "@table") for one in folders]
     given = {"output_dir": as_data(output), "ckpt_path": as_data(first), "members": as_data(others)}
-    tested = {fold_of(one): folder for one, folder in zip(cases, folders, strict=True)}
+    tested = {fold_of(one): str(folder) for one, folder in zip(cases, folders, strict=True)}
     if len(tested) > 1 and None in tested:
         others = [folder for fold, folder in tested.items() if fold is not None]
         raise ConfigError(

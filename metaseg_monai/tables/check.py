@@ -491,7 +491,7 @@ def _check_grid(
 def _read_plane(
     item: Mapping[str, Any], volumes: VolumeCache, remarks: list[str]
 ) -> tuple[Image, Image | None]:
-    """One axial plane of an image volume and of its label volume; remarks on the whole volume."""
+    """One plane of an image volume and of its label volume; remarks on the whole volume."""
     path, plane, axis = item["image"], item["plane"], item.get("axis", "axial")
     volume = volumes.read("image", path, axis=axis)
     if not 0 <= plane < len(volume.planes):

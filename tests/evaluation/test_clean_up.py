@@ -1,5 +1,6 @@
 """Predictions are cleaned before they are counted, and probabilities read before are not."""
 
+import json
 from types import SimpleNamespace
 
 import nibabel as nib
@@ -10,9 +11,13 @@ import torch
 from ignite.engine import Engine, Events
 from skimage.measure import label
 
+from metaseg_monai.bundle.trust import BORN, RECORD, REWRITING, birth_of, was_trained_here
 from metaseg_monai.errors import CheckpointError, ConfigError, DataError
 from metaseg_monai.evaluation import CalibrationBins, CaseCounts, PerCase
 from metaseg_monai.evaluation.clean_up import ChooseCleanUp, CleanUpPredictions, Rules
+from metaseg_monai.images.identity import file_digests
+from metaseg_monai.sharing.run import _rewriting
+from metaseg_monai.sharing.run import clean_up as choose_clean_up
 from metaseg_monai.training.weights import read_weights, write_fact, write_weights
 from metaseg_monai.transforms import AsMaskd, clean_up
 from metaseg_monai.transforms.postprocessing import background_shift, clean_logits
@@ -175,8 +180,9 @@ def test_sizes_by_class_and_the_largest_alone():
 class Facts:
     """What a handler asks weights for."""
 
-    def __init__(self, path=None, **recorded):
+    def __init__(self, path=None, trained_on=None, **recorded):
         self.path, self.recorded = path, recorded
+        self.trained_on = lambda: trained_on
 
 
 def volumes(tmp_path, count=3):
@@ -187,7 +193,7 @@ def volumes(tmp_path, count=3):
     cases = []
     for number in range(count):
         path = tmp_path / f"{number}.nii.gz"
-        nib.save(nib.Nifti1Image(np.zeros((16, 16, 5), np.int16), np.eye(4)), path)
+        nib.save(nib.Nifti1Image(np.full((16, 16, 5), number, np.int16), np.eye(4)), path)
         label = torch.zeros(16, 16, 5)
         label[2:9, 2:9, :3] = 1
         wrong = label.clone()
@@ -314,7 +320,7 @@ def test_a_threshold_and_holes_are_chosen_where_they_help(tmp_path):
     odds[0:2, 12:15] = 0.3  # a probability of .57
     logits = torch.stack([torch.zeros(16, 16), odds])
     names = {"case": "a", "group": "a", "split": "val", "mode": "normal", "domain": "all"}
-    cases = [({**names, "image": "a.png"}, label, logits)]
+    cases = [({**names, "case": c, "group": c, "image": "a.png"}, label, logits) for c in "ab"]
     engine, loader = engine_of(cases)
     chooser = ChooseCleanUp(Facts(tmp_path / "model.pt"), 2)
     chooser.attach(engine)
@@ -325,6 +331,88 @@ def test_a_threshold_and_holes_are_chosen_where_they_help(tmp_path):
     facts = read_weights(tmp_path / "model.pt")[1]
     applied = counted_volumes(tmp_path, cases, CleanUpPredictions(None, weights=Facts(**facts)))
     assert applied.loc["a", ["tp", "fp", "fn"]].tolist() == [81, 0, 0]
+
+
+def chosen_of(tmp_path, cases, trained_on=None):
+    write_weights(tmp_path / "model.pt", torch.nn.Linear(2, 1), {})
+    engine, loader = engine_of(cases)
+    chooser = ChooseCleanUp(Facts(tmp_path / "model.pt", trained_on), 2)
+    chooser.attach(engine)
+    engine.run(loader)
+    return chooser.chosen
+
+
+def test_what_may_be_chance_is_not_kept(tmp_path, caplog):
+    cases = volumes(tmp_path)
+    one_group = [({**item, "group": "g"}, *rest) for item, *rest in cases]
+    assert chosen_of(tmp_path, one_group)["rules"] == {}
+    assert "chosen by 1 group(s) of validation cases" in caplog.text
+    # of two a second body is lost with the specks, so that one gains and two lose
+    mixed = []
+    for item, truth, logits in cases:
+        truth = truth.clone()
+        if item["volume"] != "0" and item["plane"] == 3:
+            truth[12:14, 12:14] = 1
+        mixed.append((item, truth, logits))
+    chosen = chosen_of(tmp_path, mixed)
+    assert "largest" not in chosen["rules"]
+    assert chosen["groups"] == 3
+
+
+def test_cases_without_foreground_count_in_every_step(tmp_path):
+    """Emptied of a speck they score 1; they are not left out of the mean of that step alone."""
+    names = {"split": "val", "mode": "normal", "domain": "all", "image": "a.png"}
+    cases = []
+    for case, size in (("a", 6), ("b", 6), ("c", 0), ("d", 0)):
+        label = torch.zeros(16, 16)
+        label[:size, :size] = 1
+        seen = label.clone()
+        seen[12, 12] = 1
+        logits = torch.stack([1 - seen, seen]) * 4
+        cases.append(({**names, "case": case, "group": case}, label, logits))
+    chosen = chosen_of(tmp_path, cases)
+    assert chosen["score_before"] == pytest.approx(2 * 36 / 73 / 2, abs=1e-6)
+    assert chosen["rules"] == {"largest": [1], "object_px": {"1": 4}}
+    assert chosen["score"] == 1
+    assert not any(one["score"] != one["score"] for one in chosen["steps"])
+
+
+def test_it_is_chosen_only_by_what_the_training_chose_by(tmp_path):
+    cases = volumes(tmp_path)
+    files = [(item["image"],) for item, *_ in cases[::5]]
+    known = pd.DataFrame({"pixels": file_digests(files), "group": "g", "case": "c"})
+    with pytest.raises(DataError, match=r"'0_0'.*: not among the images by which the training"):
+        chosen_of(tmp_path, cases, known.assign(split=["train", "val", "val"]))
+    assert "clean_up" not in read_weights(tmp_path / "model.pt")[1]
+    assert chosen_of(tmp_path, cases, known.assign(split="val"))["rules"] == {"largest": [1]}
+
+
+def test_a_model_that_is_rewritten_stays_trusted_whenever_that_is_killed(tmp_path):
+    write_weights(tmp_path / "model.pt", torch.nn.Linear(2, 1), {})
+    record = {BORN: birth_of(tmp_path / "model.pt"), "bundle": "b"}
+    (tmp_path / RECORD).write_text(json.dumps(record))
+    for _ in range(2):  # the second goes on where the first was killed
+        killed = _rewriting(tmp_path)
+        killed.__enter__()
+        assert was_trained_here(tmp_path)
+        write_fact(tmp_path / "model.pt", "clean_up", {"rules": {}})
+        assert was_trained_here(tmp_path)
+    with _rewriting(tmp_path):
+        pass
+    assert not (tmp_path / REWRITING).exists()
+    assert was_trained_here(tmp_path)
+    assert json.loads((tmp_path / RECORD).read_text())["bundle"] == "b"
+    write_fact(tmp_path / "model.pt", "clean_up", None)
+    assert not was_trained_here(tmp_path)  # by whom, nobody knows
+    with _rewriting(tmp_path):
+        write_fact(tmp_path / "model.pt", "clean_up", None)
+    assert not was_trained_here(tmp_path)
+
+
+@pytest.mark.parametrize("setting", ["members", "ckpt_path", "guidance", "mirror", "cases"])
+def test_a_choice_is_of_the_model_as_it_is_used(tmp_path, setting):
+    with pytest.raises(ConfigError, match=f"takes no --{setting}, as .* it takes dataset_dir"):
+        choose_clean_up(tmp_path, **{setting: "x"})
 
 
 def test_nothing_is_chosen_of_slices_with_files_or_of_empty_cases(tmp_path):
