@@ -392,7 +392,7 @@ def plan(
         expected = two + (batch.value - 2) * one_more
         settings = _of_training(found, made, network, schema)
         memory = _memory(settings, schema, patch, batch.value, expected, memory_gb)
-        if memory.value <= memory_gb or "measured" not in memory.reason:
+        if memory.value <= memory_gb:
             break
         share *= MISSED * memory.value / expected
     edge = EDGE_2D if found.spatial_dims == 2 else EDGE_3D
@@ -637,7 +637,7 @@ def _memory(
         return Fact(_short(estimate), f"{told}: an estimate, as less is free on this machine")
     taken = measured_bytes(settings, schema, patch, batch)
     if taken is None:
-        return Fact(_short(estimate), f"{told}: an estimate, as it cannot be seen on this machine")
+        return Fact(_short(estimate), f"{told}: an estimate, as it cannot be measured here")
     return Fact(_short(taken / 1e9), f"{told}, measured on this machine")
 
 

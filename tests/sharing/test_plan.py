@@ -48,6 +48,12 @@ def by_voxels(monkeypatch):
     monkeypatch.setattr("metaseg_monai.sharing.plan.GAPS", 1)
 
 
+@pytest.fixture
+def unmeasured(monkeypatch):
+    """Plans are by the estimate, in a second."""
+    monkeypatch.setattr("metaseg_monai.sharing.plan.measured_bytes", lambda *asked: None)
+
+
 THICK = ((0.8, 0.8, 5.0),) * 8 + ((0.8, 0.8, 3.0),)
 
 
@@ -68,7 +74,7 @@ def test_anisotropic_ct_keeps_its_planes_and_its_unit(by_voxels):
     assert "10th percentile" in made.facts["spacing_mm"].reason
 
 
-def test_what_a_thick_ct_takes_is_within_the_memory():
+def test_what_a_thick_ct_takes_is_within_the_memory(unmeasured):
     made = plan(made_up([(512, 512, 40)] * 9, THICK, (HU,), "CT"), "dynunet", memory_gb=4)
     rows, columns, planes = made["patch"]
     assert abs(rows - columns) <= 32
@@ -163,14 +169,14 @@ def test_planes_are_resampled_where_their_pixels_differ(by_voxels, spacings, tar
     assert made["shape"] == [64, 64]
 
 
-def test_more_memory_gives_larger_patches_or_batches():
+def test_more_memory_gives_larger_patches_or_batches(unmeasured):
     found = made_up([(160, 192, 160)] * 20, ((1.0, 1.0, 1.0),) * 20)
     small, large = (plan(found, memory_gb=gb) for gb in (1, 4))
     seen = [math.prod(made["patch"]) * made["batch_size"] for made in (small, large)]
     assert seen[0] < seen[1]
 
 
-def test_colours_of_8_bits_have_no_spacing_and_are_divided_by_255():
+def test_colours_of_8_bits_have_no_spacing_and_are_divided_by_255(unmeasured):
     found = made_up([(256, 320)] * 30, None, (Values(0, 255, 120, 40, (10, 240)),) * 3, "RGB")
     made = plan(found, "dynunet")
     assert made["spacing_mm"] is None
@@ -211,11 +217,11 @@ def test_every_fact_has_a_reason_and_is_plain_json(by_voxels, found, network):
     json.dumps(found.to_dict())
 
 
-def test_pixels_of_one_size_are_resampled_to_it_as_others_will_be():
+def test_pixels_of_one_size_are_resampled_to_it_as_others_will_be(by_voxels):
     assert plan(made_up([(64, 64)] * 5, [(0.8, 0.8)] * 5), "unet3")["spacing_mm"] == [0.8, 0.8]
 
 
-def test_what_cannot_be_planned_is_refused():
+def test_what_cannot_be_planned_is_refused(unmeasured):
     found = made_up([(64, 64)] * 5, None)
     with pytest.raises(ConfigError, match="did you mean 'unet3'"):
         plan(found, "unet")
@@ -370,7 +376,7 @@ def test_a_plan_that_takes_more_than_it_may_is_made_smaller(by_voxels, monkeypat
 
 
 @pytest.mark.parametrize(
-    ("free", "taken", "why"), [(1.0, 4e9, "less is free"), (1e12, None, "cannot be seen")]
+    ("free", "taken", "why"), [(1.0, 4e9, "less is free"), (1e12, None, "cannot be measured")]
 )
 def test_what_cannot_be_measured_is_an_estimate_and_said_to_be(
     by_voxels, monkeypatch, free, taken, why
