@@ -298,7 +298,8 @@ import ctypes, gc, json, re, sys
 from pathlib import Path
 from metaseg_monai.sharing.run import train
 def told(name):  # not getrusage: its peak holds that of the process that started this one
-    return int(re.search(rf"{name}:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) / 1e6
+    text = Path("/proc/self/status").read_text()
+    return int(re.search(rf"{name}:\\s+(\\d+) kB", text)[1]) * 1024 / 1e9
 bundle, output, small = sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3])
 train(bundle, output_dir=output / "small", epochs=1, **small)  # what is loaded once
 gc.collect()
