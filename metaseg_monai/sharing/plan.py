@@ -240,7 +240,10 @@ def _case(
 ) -> _Case:
     loaded = load_case(item, channels, MOST_CLASSES, spatial_dims)
     if loaded.label is None:
-        raise DataError(f"case {item.get('case')!r}: no label, of which a plan is made")
+        raise DataError(
+            f"case {item.get('case')!r}: no label, of which a plan is made; give one, or leave the "
+            "row out"
+        )
     image, label = loaded.image, loaded.label[0]
     shape, spacing = image.shape[1:], item.get("spacing_mm")
     if image.ndim == 4:
@@ -301,10 +304,12 @@ class Plan:
     """How a data set is trained on.
 
     Attributes:
-        facts: what was decided, by name: `spatial_dims`, `modality`, `spacing_mm` (of rows and
-            columns, and of planes; None leaves pixels as they are), `shape` (the median after
-            that), `patch`, `levels` (how often features are halved along each axis), `filters`,
-            `batch_size`, `memory_gb`, `normalisation`, `foreground_share`.
+        facts: what was decided, by name: of the data `spatial_dims`, `modality`, `in_channels`,
+            `classes`, `spacing_mm` (of rows and columns, and of planes; None leaves pixels as they
+            are) and `shape` (the median after that); of the network `network`, `patch`, `levels`
+            (how often features are halved along each axis) and `filters`; of the training
+            `batch_size`, `memory_gb`, `normalisation` and `foreground_share`. `new-bundle` adds
+            `epochs`, `cached`, `scaling`, `mirroring`, and with folds `planned_from`.
         network: the bare network as a component of a configuration.
     """
 
