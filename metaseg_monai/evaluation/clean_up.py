@@ -314,7 +314,9 @@ class ChooseCleanUp:
                 self.weights.path,
             )
             return
-        files, by = {image_files(item): item["case"] for item in items}, known.columns[0]
+        by, files = known.columns[0], dict[tuple[str, ...], str]()
+        for item in items:
+            files[image_files(item)] = str(self._volumes.get(item["case"], item["case"]))
         digests = (
             [of_files(image) for image in files]
             if by == OF_FILES
