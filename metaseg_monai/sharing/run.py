@@ -388,7 +388,7 @@ def _rewriting(home: Path) -> Iterator[None]:
         yield
     finally:
         write_json(home / RECORD, {**record, BORN: birth_of(home / "model.pt")})
-        marker.unlink()
+        marker.unlink(missing_ok=True)
 
 
 CHOOSING = [

@@ -391,9 +391,9 @@ def test_a_model_that_is_rewritten_stays_trusted_whenever_that_is_killed(tmp_pat
     write_weights(tmp_path / "model.pt", torch.nn.Linear(2, 1), {})
     record = {BORN: birth_of(tmp_path / "model.pt"), "bundle": "b"}
     (tmp_path / RECORD).write_text(json.dumps(record))
-    for _ in range(2):  # the second goes on where the first was killed
-        killed = _rewriting(tmp_path)
-        killed.__enter__()
+    killed = [_rewriting(tmp_path) for _ in range(2)]  # kept, as what is let go comes to its end
+    for one in killed:  # the second goes on where the first was killed
+        one.__enter__()
         assert was_trained_here(tmp_path)
         write_fact(tmp_path / "model.pt", "clean_up", {"rules": {}})
         assert was_trained_here(tmp_path)
