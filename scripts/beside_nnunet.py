@@ -8,19 +8,18 @@ import math
 import os
 import re
 import shutil
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import fire
 import nibabel as nib
 import numpy as np
 import pandas as pd
 import tifffile
 import torch
 
-from metaseg_monai.errors import ConfigError, DataError, MetasegError, listing
+from metaseg_monai.cli.commands import run_script
+from metaseg_monai.errors import ConfigError, DataError, listing
 from metaseg_monai.evaluation import KnownOfCases, count_pixels, read_counts
 from metaseg_monai.evaluation.per_case import COUNTS, NAMES
 from metaseg_monai.evaluation.provenance import SEEN, check_results, data_sha256
@@ -487,8 +486,4 @@ def _listed(given: Any) -> list[str]:
 
 
 if __name__ == "__main__":
-    try:
-        fire.Fire({"to": to, "back": back, "compare": compare})
-    except MetasegError as error:
-        sys.stderr.write(f"error: {error}\n")
-        sys.exit(2)
+    run_script(to, back, compare)

@@ -21,10 +21,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import fire
 from beside_nnunet import back, differences, to
 
-from metaseg_monai.errors import ConfigError, DataError, MetasegError
+from metaseg_monai.cli.commands import run_script
+from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.files import file_sha256, read_json, write_json
 from metaseg_monai.metadata import MetadataSchema
 from metaseg_monai.prepare.splits import dealt
@@ -99,6 +99,9 @@ def run(
 
 def compare(output: str) -> str:
     """Tell the difference of what has been run, by data set, and what it says.
+
+    Example:
+        python scripts/equal_cpu.py compare --output runs/equal_cpu
 
     Args:
         output: folder of `run`.
@@ -496,8 +499,4 @@ def listed(words: Sequence[Any]) -> list[str]:
 
 
 if __name__ == "__main__":
-    try:
-        fire.Fire({"run": run, "compare": compare})
-    except MetasegError as error:
-        sys.stderr.write(f"error: {error}\n")
-        sys.exit(2)
+    run_script(run, compare)

@@ -207,16 +207,21 @@ def run(arguments: Sequence[str], commands: Tree = COMMANDS) -> int:
     return DONE
 
 
-def run_script(function: Callable[..., Any]) -> None:
-    """Be the command line of a script whose one command is this function.
+def run_script(*functions: Callable[..., Any]) -> None:
+    """Be the command line of a script whose command is this function; of several, the one named.
 
     Its flags are checked before it runs, and what it refuses ends in one line and status 2.
     """
-    arguments = help_last(sys.argv[1:])
+    arguments, script = help_last(sys.argv[1:]), Path(sys.argv[0]).name
+    named = {one.__name__: one for one in functions}
+    word = arguments[0] if len(functions) > 1 and arguments and arguments[0] in named else None
     try:
         if arguments == sys.argv[1:]:  # nobody asked for help
-            check_flags(function, arguments, Path(sys.argv[0]).name)
-        fire.Fire(function, command=arguments)
+            if len(functions) > 1 and word is None:
+                raise ConfigError(f"{script}: expected one of {', '.join(named)} first; --help")
+            asked, rest = (named[word], arguments[1:]) if word else (functions[0], arguments)
+            check_flags(asked, rest, f"{script} {word}" if word else script)
+        fire.Fire(named if len(functions) > 1 else functions[0], command=arguments)
     except MetasegError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(REFUSED)

@@ -56,7 +56,9 @@ class MetadataSchema:
         self.fields = tuple(read_field(place, field) for place, field in enumerate(fields))
         twice = sorted({name for name in self.names if self.names.count(name) > 1})
         if twice:
-            raise MetadataError(f"schema: expected distinct names, got {listing(twice)} twice")
+            raise MetadataError(
+                f"schema: expected distinct names, got {listing(twice)} more than once"
+            )
         self.slices: dict[str, slice] = {}
         start = 0
         for field in self.fields:

@@ -159,7 +159,7 @@ def test_cases_without_foreground_are_told(by_voxels):
 @pytest.mark.parametrize(
     ("spacings", "target"),
     [
-        (((0.5, 0.5),) * 3, None),  # every pixel alike: as they are
+        (((0.5, 0.5),) * 3, [0.5, 0.5]),  # as others will be
         (((0.5, 0.5), (0.25, 0.25), (1.0, 1.0)), [0.5, 0.5]),
     ],
 )
@@ -228,7 +228,7 @@ def test_what_cannot_be_planned_is_refused(unmeasured):
     with pytest.raises(ConfigError, match="expected gigabytes above 0"):
         plan(found, memory_gb=0)
     with pytest.raises(ConfigError, match="give more memory"):
-        plan(found, memory_gb=0.01)
+        plan(found, memory_gb=0.001)
 
 
 def test_the_fingerprint_of_volumes_reads_spacing_axes_and_foreground(tmp_path):
