@@ -62,6 +62,7 @@ Tree = Mapping[str, "str | Mapping[str, str]"]
 
 PROGRAM = "metaseg_monai"
 HELP = ("--help", "-h")
+ASK_FIRE = ["--", "--help"]  # alone: beside other words fire runs them, or misses one of them
 COMMANDS: Tree = {
     "demo": "metaseg_monai.sharing.study:demo",
     "train": "metaseg_monai.sharing.run:train",
@@ -212,11 +213,13 @@ def run_script(*functions: Callable[..., Any]) -> None:
 
     Its flags are checked before it runs, and what it refuses ends in one line and status 2.
     """
-    arguments, script = help_last(sys.argv[1:]), Path(sys.argv[0]).name
+    arguments, script = sys.argv[1:], Path(sys.argv[0]).name
     named = {one.__name__: one for one in functions}
     word = arguments[0] if len(functions) > 1 and arguments and arguments[0] in named else None
     try:
-        if arguments == sys.argv[1:]:  # nobody asked for help
+        if asks_help(arguments):
+            arguments = [*([word] if word else []), *ASK_FIRE]
+        else:
             if len(functions) > 1 and word is None:
                 raise ConfigError(f"{script}: expected one of {', '.join(named)} first; --help")
             asked, rest = (named[word], arguments[1:]) if word else (functions[0], arguments)
@@ -245,8 +248,8 @@ def call(function: Callable[..., Any], words: Sequence[str], arguments: Sequence
         ConfigError: no such option, or a value that cannot be one.
         DataError: nothing at all was done, as the result tells.
     """
-    rest = help_last(arguments)
-    if rest == list(arguments):  # nobody asked for help
+    rest = ASK_FIRE if asks_help(arguments) else list(arguments)
+    if rest != ASK_FIRE:
         check_flags(function, rest, " ".join(words))
     tree: Any = as_command(function, rest)
     for word in reversed(words):
@@ -286,12 +289,9 @@ def find(arguments: Sequence[str], commands: Tree) -> tuple[Any, list[str], list
     return found, words, rest
 
 
-def help_last(arguments: Sequence[str]) -> list[str]:
-    """Keep fire from handing ``--help`` to a command as one of its overrides."""
-    rest = [argument for argument in arguments if argument not in HELP]
-    if len(rest) == len(arguments):
-        return rest
-    return [*(rest[:-1] if rest[-1:] == ["--"] else rest), "--", "--help"]
+def asks_help(arguments: Sequence[str]) -> bool:
+    """Whether help is asked for, anywhere among the words."""
+    return any(word in HELP for word in arguments)
 
 
 def overview(commands: Tree, words: Sequence[str] = ()) -> str:

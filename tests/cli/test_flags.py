@@ -5,7 +5,7 @@ import sys
 import fire
 import pytest
 
-from metaseg_monai.cli.commands import COMMANDS, check_flags, find, help_last, load, main
+from metaseg_monai.cli.commands import COMMANDS, check_flags, find, load, main
 from metaseg_monai.errors import ConfigError
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::SyntaxWarning")
@@ -185,5 +185,14 @@ def test_an_empty_path_setting_never_means_the_root(monkeypatch, capsys):
     assert "--output_dir is empty" in capsys.readouterr().err
 
 
-def test_fires_own_form_of_help():
-    assert help_last(["predict", "--", "--help"]) == ["predict", "--", "--help"]
+@pytest.mark.parametrize(
+    "words", [["--help"], ["some", "-h"], ["--", "--help"], ["some", "--", "-h"]]
+)
+def test_help_is_shown_whatever_stands_beside_it(words, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["metaseg", "new-bundle", *words])  # --table is required
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 0
+    shown = capsys.readouterr()
+    assert "Example:" in shown.out + shown.err
+    assert "no value" not in shown.out + shown.err
