@@ -25,11 +25,11 @@ from metaseg_monai.sharing.own_table import (
     DRAWN,
     NO_UNIT,
     OF_CODE,
-    Labels,
     OwnTable,
     infer_schema,
     names_alike,
     not_in_training,
+    parse_labels,
 )
 from metaseg_monai.sharing.plan import (
     Fact,
@@ -102,7 +102,7 @@ def new_bundle(
     folds: int | None = None,
     seed: int = 0,
     class_names: str | None = None,
-    labels: Labels | None = None,
+    labels: str | None = None,
     modality: Modality | None = None,
     channels: Channels = "stored",
     memory_gb: float = 4.0,
@@ -137,7 +137,8 @@ def new_bundle(
             that a column of splits, if it is named, has as test.
         seed: of the splits.
         class_names: as "1=kidney,2=tumour".
-        labels: classes or instances, what different values above 0 are.
+        labels: classes or instances, what different values above 0 are; or the values of each
+            class with its name, as "1=spleen,2+3=kidneys", and all others become background.
         modality: CT, RGB or other; by default as the format and values of the files say.
         channels: stored, or grey or rgb, to which images of one and three are converted.
         memory_gb: that training may take, beside what it keeps of images; measured by two steps.
@@ -161,8 +162,14 @@ def new_bundle(
     if dims not in (None, 2, 3) or (dims == 3 and not volumes):
         raise ConfigError(f"dims={dims}: expected 2, or 3 where the images are volumes")
     planar = volumes and dims == 2
-    given = parse_class_names(class_names) or known_class_names(found.file.parent)
-    found.scan_labels(labels, named=len({*given} - {0}) > 1)
+    meant = parse_labels(labels)
+    if isinstance(meant, dict):
+        if class_names:
+            raise ConfigError("--labels names the classes already; leave out --class_names")
+        given = dict(enumerate(meant, 1))
+    else:
+        given = parse_class_names(class_names) or known_class_names(found.file.parent)
+    found.scan_labels(meant, named=len({*given} - {0}) > 1)
     names = _names(found, given)
     made = _split(found, folds, seed)
     splits = made.of_group
@@ -236,9 +243,9 @@ def _names(found: OwnTable, given: Mapping[int, str]) -> dict[int, str]:
 def _split(found: OwnTable, folds: int | None, seed: int) -> GroupSplits:
     """The splits, alike in metadata of few names and in which classes there are."""
     alike = {one: [said(cells[one]) for cells in found.rows] for one in names_alike(found)}
-    for number in range(1, found.classes if not found.label_values else 2):
+    for number in range(1, found.classes):
         holding = {g for g, one in zip(found.groups, found.holding(number), strict=True) if one}
-        if not found.label_values and 0 < len(holding) < len(set(found.groups)):
+        if found.by_class and 0 < len(holding) < len(set(found.groups)):
             alike[f"class {number}"] = [str(group in holding) for group in found.groups]
     own = OwnSplits(
         found.file,
@@ -258,7 +265,7 @@ def _of_classes(found: OwnTable, names: Mapping[int, str], made: GroupSplits) ->
     why = found.why_classes
     if any(one == f"class_{number}" for number, one in names.items()):
         why += "; --class_names names them"
-    for number, name in names.items() if not found.label_values else ():
+    for number, name in names.items() if found.by_class else ():
         rows = zip(found.groups, found.holding(number), strict=True)
         having = [made.of_group[group] for group, holds in rows if holds]
         folds = {fold for _, fold in having if fold}

@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 from scipy import ndimage
@@ -27,7 +27,8 @@ from metaseg_monai.metadata.fit import doubts, field_parts, widened
 from metaseg_monai.naming import Folder, composed
 from metaseg_monai.rows import read_lines, separator_of
 from metaseg_monai.sharing.plan import Fingerprint
-from metaseg_monai.tables.check import load_case
+from metaseg_monai.tables.check import classes_of_values, load_case
+from metaseg_monai.tables.columns import LabelValues
 from metaseg_monai.tables.find import THRESHOLD
 from metaseg_monai.tables.table import PLACE_COLUMNS, SPACING_COLUMNS
 
@@ -122,7 +123,9 @@ class OwnTable:
         self.shapes: list[tuple[int, ...]] = []
         self.spacings: list[tuple[float, ...] | None] = []  # of each label, as its axes
         self.objects: list[tuple[int, int, float]] = []  # see `_objects`
-        self.label_values: list[int] | str = []
+        self.label_values: LabelValues = []
+        self.by_class = True  # whether `counts` are by class, else by the label's own values
+        self.classes = 2  # by all labels, background included
         self.why_classes = ""
 
     @property
@@ -352,23 +355,30 @@ class OwnTable:
 
     # Labels.
 
-    def scan_labels(self, labels: Labels | None = None, named: bool = False) -> None:
+    def scan_labels(
+        self, labels: Labels | Mapping[str, list[int]] | None = None, named: bool = False
+    ) -> None:
         """Count the values of every label, and decide what they mean.
 
         Args:
-            labels: what they mean, where it is given.
+            labels: what they mean, where it is given; or values by the name of their class.
             named: whether somebody gives names to several classes.
 
         Raises:
             DataError: labels cannot be read, or none has any foreground.
-            ConfigError: what they mean is not plain.
+            ConfigError: what they mean is not plain, or a given value is in no label.
         """
         problems, whole = [], []
+        chosen = list(labels.values()) if isinstance(labels, Mapping) else []
+        stored: set[int] = set()
         for row in tqdm(range(len(self.rows)), desc="labels", unit="file", disable=None):
             path = self.paths(row, self.label)[0]
             try:
                 image = read_label(path)
                 array = whole_numbers(image.array, str(path))
+                if chosen:
+                    stored |= {*value_counts(array)}
+                    array = classes_of_values(array, chosen)
             except DataError as error:
                 problems.append(f"row {self.numbers[row]}: {error}")
                 continue
@@ -386,6 +396,11 @@ class OwnTable:
             if labels is None and not named and 1 < len(set(counts) - {0}) <= MOST_CLASSES:
                 whole.append(_in_one_part(array))
         self._refuse(problems, "labels", "mend the files, or remove the rows")
+        if absent := sorted({value for one in chosen for value in one} - stored):
+            raise ConfigError(
+                f"{self.file}: --labels names the value {absent[0]}, which no label of column "
+                f"{self.label!r} has; they have {listing(sorted(stored), 40, str)}"
+            )
         values = sorted({value for counts in self.counts for value in counts})
         objects = [one for one in values if one > 0]
         shown = listing(values, 8, str)
@@ -398,7 +413,12 @@ class OwnTable:
         counted = all(max(one) == len(one) for one in per_row)
         one_part = float(np.mean(np.concatenate(whole))) if whole else 0.0
         few = objects[-1] <= MOST_CLASSES
-        if len(objects) == 1:
+        if chosen:
+            self.label_values = chosen if len(chosen) > 1 else chosen[0]
+            rest = sorted(stored - {0, *(value for one in chosen for value in one)})
+            told = f"; {listing(rest, 8, str)} become background" if rest else ""
+            self.why_classes = f"label values as given{told}"
+        elif len(objects) == 1:
             self.label_values = [] if objects == [1] else objects
             self.why_classes = f"label values {shown}: one foreground"
         elif labels == "instances":
@@ -421,21 +441,18 @@ class OwnTable:
         else:
             raise ConfigError(
                 f"{self.file}: label values {shown}: neither classes from 1 to {MOST_CLASSES} nor "
-                "objects counted from 1; save the classes as 0, 1, 2 ..., or take all values above "
-                "0 as one foreground: --labels instances"
+                "objects counted from 1; name the values that are to be classes, --labels "
+                f'"{objects[0]}=liver,{objects[1]}+{objects[-1]}=kidneys" (all others become '
+                "background), or take all above 0 as one foreground: --labels instances"
             )
+        self.by_class = not self.label_values or bool(chosen)
+        self.classes = max(2, max(values) + 1) if self.by_class else 2
 
     def _spacing(self, row: int, dims: int) -> tuple[float, ...] | None:
         """The size of pixels as the table's own columns have it."""
         sides = [read_number(said(self.rows[row].get(one, ""))) for one in SPACING_COLUMNS[1:]]
         right = dims == 2 and all(side is not None and side > 0 for side in sides)
         return tuple(float(side) for side in sides if side is not None) if right else None
-
-    @property
-    def classes(self) -> int:
-        """Number of classes by all labels, background included."""
-        values = [value for counts in self.counts for value in counts]
-        return 2 if self.label_values else max(2, max(values) + 1)
 
     def holding(self, number: int) -> list[bool]:
         """Of every row whether its label holds a class."""
@@ -456,7 +473,7 @@ class OwnTable:
             "the label's size": sizes,
             "the mean size of the label's objects": sizes / np.maximum(parts, 1),
         }
-        if not self.label_values:
+        if self.by_class:
             numbers = sorted({n for one in self.counts for n in one if n > 0})[:8]
             measured |= {
                 f"the size of class {n}": np.array([one.get(n, 0) for one in self.counts])
@@ -473,6 +490,30 @@ class OwnTable:
             found |= {f"{what} in mm": values * voxels for what, values in measured.items()}
             found["the extent of the label in mm"] = extents
         return found
+
+
+def parse_labels(given: str | None) -> Labels | dict[str, list[int]] | None:
+    """What labels mean, from what a user gives.
+
+    Raises:
+        ConfigError: it is neither classes nor instances, nor values with a name for each class.
+
+    >>> parse_labels("1=spleen,2+3=kidneys")
+    {'spleen': [1], 'kidneys': [2, 3]}
+    """
+    if given in (None, "classes", "instances"):
+        return cast("Labels | None", given)
+    parts = [part.partition("=") for part in str(given).split(",")]
+    names = [name.strip() for _, _, name in parts]
+    texts = [[one.strip() for one in values.split("+")] for values, _, _ in parts]
+    every = [one for texts_of_one in texts for one in texts_of_one]
+    right = all(re.fullmatch("[0-9]{1,9}", one) for one in every) and all(names)
+    if not right or len({*map(int, every)}) < len(every) or len({*names}) < len(names):
+        raise ConfigError(
+            f"--labels {given!r}: expected classes, instances, or the values of each class with "
+            'its name, each once, as "1=spleen,2+3=kidneys"'
+        )
+    return {name: [int(one) for one in one_of] for name, one_of in zip(names, texts, strict=True)}
 
 
 def _listed(text: str | None) -> list[str]:

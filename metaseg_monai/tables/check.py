@@ -28,7 +28,7 @@ from metaseg_monai.images.image import (
 from metaseg_monai.images.lazy import LARGE_PIXELS, LazyTensor, Place
 from metaseg_monai.images.read import is_volume_file, read_image, read_label
 from metaseg_monai.metadata.schema import MetadataSchema
-from metaseg_monai.tables.columns import SPLITS, Columns
+from metaseg_monai.tables.columns import SPLITS, Columns, LabelValues
 from metaseg_monai.tables.table import scan_table
 
 SHOWN = 5
@@ -311,9 +311,9 @@ def load_case(
     Args:
         item: with `image`, a path, plane paths, or an array (C, *S), or (H, W), maybe `label` of
             the same kinds, `case` for messages, and maybe `label_values`: the pixel values that
-            become class 1 while all others become 0, or "instances": all above 0. Without, the
-            label's values are the classes. `mask_values` is the `values` of `read_label`. A
-            MetaTensor of three axes brings its affine.
+            become class 1 while all others become 0, lists of those of class 1, 2 and so on, or
+            "instances": all above 0. Without, the label's values are the classes. `mask_values` is
+            the `values` of `read_label`. A MetaTensor of three axes brings its affine.
         channels: see `convert_channels`.
         classes: number of classes, background included; labels lie in 0..classes-1.
         spatial_dims: see `read_image`.
@@ -533,7 +533,24 @@ def _plane_image(volume: AxialVolume, path: str, plane: int) -> Image:
     return Image(array, {**attributes, "plane": plane})
 
 
-def _classes_of(label: Image, classes: int, foreground: list[int] | str | None) -> np.ndarray:
+def classes_of_values(array: np.ndarray, values: list[int] | list[list[int]]) -> np.ndarray:
+    """Make class 1 of the pixel values that are listed, or class k of the k-th list; else 0.
+
+    Args:
+        array: (1, *S) whole numbers.
+        values: of foreground; or of each class from 1, no value twice.
+
+    Returns:
+        (1, *S), uint8 up to 255 classes.
+    """
+    several: list[Any] = [one for one in values if isinstance(one, list)] or [values]
+    classes = np.zeros(array.shape, np.min_scalar_type(len(several)))
+    for number, listed in enumerate(several, 1):
+        classes[np.isin(array, listed)] = number
+    return classes
+
+
+def _classes_of(label: Image, classes: int, foreground: LabelValues | None) -> np.ndarray:
     """Stored label values as classes."""
     path = label.attributes["path"]
     array = whole_numbers(label.array, path)
@@ -541,7 +558,12 @@ def _classes_of(label: Image, classes: int, foreground: list[int] | str | None) 
     if foreground == "instances" and min(counts) >= 0:
         return np.ascontiguousarray(array > 0, dtype=np.uint8)
     if isinstance(foreground, list):
-        return np.ascontiguousarray(np.isin(array, foreground), dtype=np.uint8)
+        if isinstance(foreground[0], list) and len(foreground) >= classes:
+            raise DataError(
+                f"{path}: label_values of the column map make {len(foreground)} classes beside the "
+                f"background; set classes to {len(foreground) + 1}"
+            )
+        return np.ascontiguousarray(classes_of_values(array, foreground))
     step = "set classes, or list the values that are foreground as label_values in the column map"
     refuse_values_beyond(counts, classes, path, step)
     return np.ascontiguousarray(array, dtype=np.uint8 if classes <= 256 else np.int64)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError, field_validator
 from pydantic import Field as Setting
 
 from metaseg_monai.errors import ConfigError, DataError
@@ -17,6 +17,7 @@ SPLITS = ("train", "val", "test")
 ROOT = "root.json"  # beside a table whose images lie elsewhere
 Place = Literal["volume", "plane", "planes", "spacing_z_mm", "spacing_y_mm", "spacing_x_mm"]
 Values = dict[str, list[int]]  # the pixel values that are foreground, by a field's value
+LabelValues = list[int] | list[list[int]] | Literal["instances"]  # of one row; see `ColumnMap`
 
 
 class ColumnMap(BaseModel):
@@ -44,7 +45,9 @@ class ColumnMap(BaseModel):
         rows_per: schema field whose column may hold several values; one row is made of each.
         label_values: pixel values of the label that count as foreground: one list for all rows,
             {field: {value: list}} where a field's value decides, or "instances" where every
-            object has a number of its own from 1; empty where the label's values are the classes.
+            object has a number of its own from 1; a list of lists, such as [[1], [2, 3]], has the
+            values of each class from 1, and all others are background; empty where the label's
+            values are the classes.
         mask_values: stored or shown, which of both counts where a label's numbers and what a
             viewer shows of them disagree (min-is-white, as tifffile writes Boolean masks; palettes
             from white); None refuses such labels.
@@ -74,7 +77,10 @@ class ColumnMap(BaseModel):
     separator: Annotated[str, StringConstraints(min_length=1, max_length=1)] = ";"
     rows_per: str | None = None
     label_values: (
-        list[int] | Annotated[dict[str, Values], Setting(max_length=1)] | Literal["instances"]
+        list[int]
+        | list[Annotated[list[int], Setting(min_length=1)]]
+        | Annotated[dict[str, Values], Setting(max_length=1)]
+        | Literal["instances"]
     ) = []
     mask_values: Meaning | None = None
     class_names: dict[str, str] = {}
@@ -86,6 +92,14 @@ class ColumnMap(BaseModel):
             super().__init__(**_composed(settings))
         except ValidationError as error:
             raise ConfigError(f"column map: {_explain(error)}") from error
+
+    @field_validator("label_values")
+    @classmethod
+    def _each_once(cls, value: Any) -> Any:
+        every = [n for one in value if isinstance(one, list) for n in one]
+        if twice := sorted({n for n in every if every.count(n) > 1}):
+            raise ValueError(f"value {twice[0]} is of two classes")
+        return value
 
     def column_of(self, field: str) -> str:
         """The table's column of a schema field."""

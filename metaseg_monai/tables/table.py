@@ -29,6 +29,7 @@ from metaseg_monai.tables.columns import (
     SPLITS,
     ColumnMap,
     Columns,
+    LabelValues,
     Place,
     as_column_map,
     folder_of,
@@ -503,7 +504,7 @@ class _Row:
     group: str
     split: str | None
     case: str
-    label_values: list[int] | str | None
+    label_values: LabelValues | None
     problems: list[str]
     cells: Mapping[str, str]
     place: Mapping[str, Any]
@@ -671,7 +672,7 @@ def _in_unit(cell: str, factor: float | None) -> str:
 
 def _foreground_values(
     metadata: Mapping[str, Any], columns: ColumnMap, problems: list[str]
-) -> list[int] | str | None:
+) -> LabelValues | None:
     """The pixel values that are foreground in this row; None where label values are classes."""
     if not isinstance(columns.label_values, dict):
         return columns.label_values or None

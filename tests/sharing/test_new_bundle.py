@@ -379,6 +379,25 @@ def test_it_trains_at_once_on_planes_and_predicts_volumes(volumes, tmp_path):
     assert [nib.load(path).shape for path in masks] == [(24, 20, 8)] * 2
 
 
+def test_structures_are_chosen_of_many(volumes, tmp_path):
+    for file in volumes.parent.glob("ct/*_seg.nii.gz"):
+        stored = nib.load(file)
+        label = np.choose(np.asarray(stored.dataobj), [0, 40, 117]).astype(np.uint8)
+        label[0, 0, 0] = 3
+        nib.save(nib.Nifti1Image(label, stored.affine), file)
+    asked = {"labels": "117=inner,40=outer", "network": "unet3", "memory_gb": 0.4}
+    with pytest.raises(ConfigError, match="--labels names the classes already"):
+        new_bundle("organs", volumes, tmp_path / "b", class_names="1=inner", **asked)
+    made = new_bundle("organs", volumes, tmp_path / "b", **asked)
+    assert made.inferred["classes"][0] == "0 background, 1 inner, 2 outer"
+    assert check_bundle(made.folder).verdict == "clean"
+    model = train(made.folder, tmp_path / "run", epochs=1).folder
+    counts = evaluate(model, modes=["normal"]).counts
+    assert (counts["tp"] + counts["fn"]).tolist() == [4, 12 * (4 + int(counts["case"][0][3:])) - 4]
+    mask = nib.load(predict(model, volumes, tmp_path / "masks").masks[0])
+    assert set(np.unique(np.asarray(mask.dataobj))) <= {0, 1, 2}
+
+
 def test_without_metadata_it_trains_and_predicts_all_the_same(pictures, tmp_path):
     rows = rows_of(pictures)
     write_table([{k: row[k] for k in ("img", "mask", "sample_id")} for row in rows], pictures)

@@ -10,7 +10,13 @@ from skimage.io import imsave
 
 from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.rows import write_table
-from metaseg_monai.sharing.own_table import OwnTable, infer_schema, names_alike, not_in_training
+from metaseg_monai.sharing.own_table import (
+    OwnTable,
+    infer_schema,
+    names_alike,
+    not_in_training,
+    parse_labels,
+)
 
 
 def table_of(folder, columns, masks=None):
@@ -132,6 +138,31 @@ def test_objects_that_are_numbered_are_no_classes_unasked(tmp_path):
     found = OwnTable(found.file)
     found.scan_labels(named=True)
     assert found.label_values == []
+
+
+def test_of_many_structures_those_that_are_named_become_classes(tmp_path):
+    masks = [np.zeros((8, 8)) for _ in range(4)]
+    for number, mask in enumerate(masks):
+        mask[0], mask[1, :4], mask[2, : 1 + number], mask[3, 0] = 5, 52, 117, 90
+    table = table_of(tmp_path, {"age": range(4)}, masks)
+    with pytest.raises(ConfigError, match=r'--labels "5=liver,52\+117=kidneys" \(all others'):
+        OwnTable(table).scan_labels()
+    found = OwnTable(table)
+    found.scan_labels(parse_labels("117=spleen, 5+52=rest"))
+    assert (found.label_values, found.classes) == ([[117], [5, 52]], 3)
+    assert found.counts[2] == {0: 64 - 12 - 3, 1: 3, 2: 12}
+    assert found.why_classes == "label values as given; 90 become background"
+    found = OwnTable(table)
+    found.scan_labels(parse_labels("117=spleen"))
+    assert (found.label_values, found.classes, found.holding(1)) == ([117], 2, [True] * 4)
+    with pytest.raises(ConfigError, match=r"value 6, which no label .* 0, 5, 52, 90, 117$"):
+        OwnTable(table).scan_labels(parse_labels("5=liver,6=spleen"))
+
+
+@pytest.mark.parametrize("given", ["clases", "1=a,1=b", "1=a,2=a", "1+=a", "x=a", "1=", "", "1=a,"])
+def test_what_labels_mean_is_read_or_refused(given):
+    with pytest.raises(ConfigError, match=r'expected classes, instances, or .*"1=spleen,2\+3=kid'):
+        parse_labels(given)
 
 
 def test_all_unreadable_and_wrong_labels_are_told_at_once(tmp_path):

@@ -96,6 +96,17 @@ def test_label_values_choose_the_foreground(item):
     assert loaded.label[0, 1, 1] == 0
 
 
+def test_lists_of_label_values_are_classes(item):
+    label = label_with(2, np.int16)
+    label[0, 0], label[0, 1], label[1, 1], label[0, 2] = 117, 300, 1, 9
+    loaded = load_case(item(label=label, label_values=[[300], [2, 117]]), classes=3)
+    assert loaded.label[0, 0, :3].tolist() == [2, 1, 0]
+    assert loaded.label[0, 1, 1] == 0
+    assert np.bincount(loaded.label.ravel()).tolist()[1:] == [1, 7]
+    with pytest.raises(DataError, match=r"make 2 classes beside the background; set classes to 3"):
+        load_case(item(label=label, label_values=[[300], [2, 117]]))
+
+
 def test_every_object_number_is_foreground(item):
     label = label_with(2, np.uint16)
     label[0, 0], label[1, 1] = 700, 1
