@@ -609,9 +609,18 @@ class Continuous(MetadataField):
 
     @staticmethod
     def propose(column: str, present: Sequence[str]) -> dict[str, Any]:
-        """The range of the values, rounded outwards to two significant digits."""
+        """The range of the values, rounded outwards to two significant digits.
+
+        Of values that lie close together, such as years, to those of their difference.
+        """
         found = _numbers(column, present)
         low, high = _two_digits(min(found), ROUND_FLOOR), _two_digits(max(found), ROUND_CEILING)
+        width = max(found) - min(found)
+        if high - low > 1.5 * width > 0:
+            step = 10.0 ** (math.floor(math.log10(width)) - 1)
+            digits = max(0, -round(math.log10(step)))
+            low = round(math.floor(min(found) / step) * step, digits)
+            high = round(math.ceil(max(found) / step) * step, digits)
         if min(found) == max(found):
             raise MetadataError(
                 f"field {column!r}: every value is {low:g}, which gives no range; leave the field "

@@ -55,6 +55,7 @@ STEPS = 2500  # of a training as planned: ten of nnU-Net's epochs of 250
 VALIDATIONS = 50
 KEPT_GB = 8.0  # of preprocessed images in memory
 FEW_FOLDS = 5  # of which all commands are told
+FEW_TESTED = 5  # groups
 
 
 @dataclass(frozen=True)
@@ -197,15 +198,26 @@ def new_bundle(
     planned = plan(_of_planes(known) if planar else known, network, memory_gb, schema)
     planned = _scheduled(planned, known)
     planned = _told_more(planned, schema, names, made)
+    if planar:
+        given_dims = Fact(2, "as given: axial planes of volumes")
+        planned = replace(planned, facts={**planned.facts, "spatial_dims": given_dims})
     told["dims"] = (
         f"{planned['spatial_dims']}{', axial planes of volumes' if planar else ''}",
         "as given" if dims else "the axes of the files",
     )
+    tested = {group for group, (one, _) in splits.items() if one == "test"}
+    if "fold" not in made.told and len(tested) < FEW_TESTED:
+        value, why = told["split"]
+        told["split"] = (
+            value,
+            f"{why}; {len(tested)} to test on are few: with --folds 5 every case is tested once",
+        )
     nothing = "nothing was written (dry run)"
     bundle = NewBundle(None, told, left_out, schema, planned, (nothing,))
     if dry_run:
         return bundle
-    settings = _settings(planned, schema, planar, channels)
+    numbered = found.label_values == "instances"
+    settings = _settings(planned, schema, planar, channels, numbered)
     commands = _commands(target, made, schema)
     with writable(target), new_folder(target) as part:
         copied.write(part / "data", target / "data", part / "configs")
@@ -321,6 +333,11 @@ def _of_planes(known: Fingerprint) -> Fingerprint:
     )
 
 
+def _hours(seconds: float) -> str:
+    """A duration that nobody takes for exact."""
+    return f"{seconds / 3600:.1g} hours" if seconds >= 3600 else f"{max(1, seconds / 60):.0f} min"
+
+
 def _scheduled(planned: Plan, known: Fingerprint) -> Plan:
     """The plan with how long is trained, and whether images stay in memory."""
     cases, sizes = len(known.shapes), np.prod(known.shapes, axis=1)
@@ -338,11 +355,15 @@ def _scheduled(planned: Plan, known: Fingerprint) -> Plan:
             np.prod(np.median(known.spacings_mm, axis=0)[: len(wanted)]) / np.prod(wanted)
         )
     taken = float(sizes.sum()) * grown * (4 * len(known.values) + 1) / 1e9
+    taking = ""
+    if "step_seconds" in planned.facts:
+        taking = f", some {_hours(epochs * steps * planned['step_seconds'])} a training here"
     facts = {
         "epochs": Fact(
             epochs,
             f"{epochs * steps} steps of {planned['batch_size']} of {items} training "
-            f"{'planes' if items > cases else 'images'}: a first result; nnU-Net takes 250,000",
+            f"{'planes' if items > cases else 'images'}{taking}: a first result; nnU-Net takes "
+            "250,000",
         ),
         "cached": Fact(
             taken <= KEPT_GB,
@@ -467,7 +488,7 @@ def _write(
 
 
 def _settings(
-    planned: Plan, schema: MetadataSchema, planar: bool, channels: Channels
+    planned: Plan, schema: MetadataSchema, planar: bool, channels: Channels, numbered: bool
 ) -> dict[str, Any]:
     """Where the shared configurations are set otherwise."""
     spacing, dims = planned["spacing_mm"], planned["spatial_dims"]
@@ -509,6 +530,11 @@ def _settings(
         "window_inferer": {"_target_": inferer, "roi_size": "@roi_size"},
         "modes": ["normal", "missing", "shuffle"] if schema.fields else ["normal"],
     }
+    by_name = [one.name for one in schema.fields if one.kind == "categorical"]
+    if by_name:
+        settings["domain"] = by_name[0]  # scores by its values, too
+    if numbered and dims == 2:
+        settings["objects"] = {"method": "components"}
     if planar:
         settings["cases"] = {"_target_": "metaseg_monai.tables.slices", "table": "@table"}
     if not planned["cached"]:
@@ -588,7 +614,9 @@ def _page(
         "## Data",
         "",
         f"{len(found.rows)} rows of `{found.file.name}`, copied with their splits to",
-        "`data/table.csv`; the images stay where they are. Their licence: `data_license.txt`.",
+        "`data/table.csv`, with all columns, also those that tell patients apart: remove these",
+        "before you give the bundle to anybody. The images stay where they are. Their licence:",
+        "`data_license.txt`.",
         "",
         "| inferred | value | why |",
         "| --- | --- | --- |",

@@ -4,8 +4,9 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 from scipy import ndimage
@@ -60,6 +61,12 @@ MOST_TOLD = 20
 OF_CODE = ("$", "@", "%")  # text that begins so MONAI takes as its language
 _OUTCOME = re.compile(
     r"(^|[\W_])(death|dead|died|deceased|survival|outcome|recurrence|relapse)(?![a-z])", re.I
+)
+_TISSUE = re.compile(  # what a laboratory finds in tissue that was taken out
+    r"(^|[\W_])(grade|grading|gleason|histolog\w*|patholog\w*|mutation\w*|mutated|codeletion|idh\d?|"
+    r"mgmt|ki67|methylation|rnaseq|mirna|rppa|cn_?cluster|(onco|co)\w*_?cluster|subtype|p[tnm]_?stage)"
+    r"(?![a-z])",
+    re.I,
 )
 _SPLITS = re.compile(
     r"((data|cv|k|train_?test|train_?val_?test)_?)?(split|fold|subset|partition)s?"
@@ -610,7 +617,7 @@ def infer_schema(
     rows = [{**found.rows[row], "group": found.groups[row]} for row in sorted(training)]
     unused = [one for one in found.of_splits if one not in (found.split_column, found.fold_column)]
     left_out = {one: f"tells splits, which are others; --split {one} takes it" for one in unused}
-    settings, names_of = [], {}
+    settings, names_of, alike = [], {}, []
     for column in found.header if more or fields is None else given:
         kind, unit = given.get(column, ("", ""))
         if column in taken:
@@ -623,12 +630,20 @@ def infer_schema(
             )
             left_out[column] = why + step
             continue
-        derived = column in given and _derived(found, column, training) is not None
-        settings.append(_field(rows, column, kind, unit, derived))
+        goes = _goes_along(found, column, training)
+        if goes is not None and not goes.computed:
+            alike.append(f"{column} ({goes.told})")
+        computed = goes is not None and goes.computed
+        settings.append(_field(rows, column, kind, unit, computed))
         names_of[settings[-1]["name"]] = column
     if twice := [name for name, n in Counter(one["name"] for one in settings).items() if n > 1]:
         raise ConfigError(
             f"{found.file}: several columns make the field {listing(twice)}; rename one"
+        )
+    if alike:
+        found.inferred["to look at"] = (
+            ", ".join(alike),
+            "known before anybody drew a mask, as a scanner is? else leave it out: --fields",
         )
     if THRESHOLD in names_of:
         raise ConfigError(
@@ -687,13 +702,23 @@ def _no_metadata(
         return told[0]
     if kind == "categorical" and len(set(present)) > MOST_NAMES:
         return f"{len(set(present))} different texts, which nobody has seen often enough"
-    if _OUTCOME.search(column):
-        return "an outcome by its name, which nobody knows when an image is taken"
+    if late := _known_late(column):
+        return late
     for axis in range(2):
         sides = [shape[axis] for shape in found.shapes]
         if [read_number(cells[column]) for cells in found.rows] == sides:
             return "the size of the image in pixels, which it shows by itself"
-    return _derived(found, column, training)
+    goes = _goes_along(found, column, training)
+    return goes.told if goes is not None and goes.computed else None
+
+
+def _known_late(column: str) -> str | None:
+    """Why nobody knows a column when an image is taken, by its name, or None."""
+    if _OUTCOME.search(column):
+        return "an outcome by its name, which nobody knows when an image is taken"
+    if _TISSUE.search(column):
+        return "found in tissue, by its name, after the image was taken"
+    return None
 
 
 def _present(rows: Iterable[Mapping[str, str]], column: str) -> list[str]:
@@ -710,7 +735,7 @@ def _kind(column: str, present: Sequence[str]) -> str:
 
 
 def _field(
-    rows: Sequence[Mapping[str, str]], column: str, kind: str, unit: str, derived: bool
+    rows: Sequence[Mapping[str, str]], column: str, kind: str, unit: str, computed: bool
 ) -> dict[str, Any]:
     present = _present(rows, column)
     kind = kind or _kind(column, present)
@@ -730,8 +755,8 @@ def _field(
         "description": f"of {len(rows)} training rows {len(rows) - len(present)} say nothing; "
         + ("its few numbers are taken as names; " if numbers else "")
         + "review provenance and availability",
-        "provenance": "label-derived" if derived else "acquisition",
-        "availability": "acquisition",
+        "provenance": "label-derived" if computed else "acquisition",
+        "availability": "post-operative" if _known_late(column) else "acquisition",
         "missing": "unknown",
         **proposed,
     }
@@ -744,8 +769,15 @@ def _unit(column: str) -> str:
     return words[-1] if len(words) > 1 and words[-1] in UNITS else NO_UNIT
 
 
-def _derived(found: OwnTable, column: str, training: Collection[int]) -> str | None:
-    """Why a column seems to be computed from the labels, or None.
+class Association(NamedTuple):
+    """That a column goes with what labels say, in words, and whether as if computed from it."""
+
+    told: str
+    computed: bool
+
+
+def _goes_along(found: OwnTable, column: str, training: Collection[int]) -> Association | None:
+    """Whether a column goes with what the labels say by more than chance.
 
     Its values are held against what the label of each row says. A column that says one thing in
     each group is held against the largest and the sum in the group, which counts once.
@@ -774,27 +806,33 @@ def _derived(found: OwnTable, column: str, training: Collection[int]) -> str | N
     for text, one in zip(texts, empty.tolist(), strict=True):
         kinds[text].add(one)
     if both and 3 * len(kinds) <= len(texts) and all(len(one) == 1 for one in kinds.values()):
-        return "tells which labels are empty, as if computed from them"
+        return Association("tells which labels are empty, as if computed from them", True)
+    weaker = None
     for what, known in measures.items():
-        if len(set(known.tolist())) > 1 and (goes := _goes_with(texts, known)) is not None:
-            return (
-                f"goes with {what} (rank correlation {goes:.2f} in {len(known)} {unit}), as if "
-                "computed from it: at prediction nobody knows it"
+        if len(set(known.tolist())) < 2 or (goes := _goes_with(texts, known)) is None:
+            continue
+        rank, computed = goes
+        told = f"goes with {what}, rank correlation {rank:.2f} in {len(known)} {unit}"
+        if computed:
+            return Association(
+                f"{told}, as if computed from it: at prediction nobody knows it", True
             )
-    return None
+        weaker = weaker or Association(told, False)
+    return weaker
 
 
-def _goes_with(texts: Sequence[str], known: np.ndarray) -> float | None:
+def _goes_with(texts: Sequence[str], known: np.ndarray) -> tuple[float, bool] | None:
     """The rank correlation of a column with a measure if it is no chance, else None.
 
     Of numbers it is Spearman's; of names, and of few numbers, also the largest rank-biserial
-    correlation of one of them against the rest.
+    correlation of one of them against the rest. Names may well go with a measure, as kinds of
+    images do; they are as if computed from it where they divide it into ranges.
     """
     numbers = [read_number(one) for one in texts]
     if None not in numbers and len(set(numbers)) > 1:
         tested = spearmanr(numbers, known)
         if abs(tested.statistic) >= ASSOCIATED and tested.pvalue < BY_CHANCE:
-            return float(tested.statistic)
+            return float(tested.statistic), True
         if len(set(numbers)) > FEW_NUMBERS:
             return None
     for name in sorted(set(texts)):
@@ -805,5 +843,13 @@ def _goes_with(texts: Sequence[str], known: np.ndarray) -> float | None:
         pairs = int(inside.sum()) * int((~inside).sum())
         biserial = 2 * float(compared.statistic) / pairs - 1
         if abs(biserial) >= ASSOCIATED and compared.pvalue < BY_CHANCE:
-            return biserial
+            return biserial, _divide(texts, known)
     return None
+
+
+def _divide(texts: Sequence[str], known: np.ndarray) -> bool:
+    """Whether the values of each name lie in a range in which none of another name lies."""
+    order = np.argsort(known, kind="stable")
+    runs = 1 + sum(texts[one] != texts[next_] for one, next_ in pairwise(order))
+    values = [{known[at] for at, text in enumerate(texts) if text == one} for one in set(texts)]
+    return runs == len(values) and sum(map(len, values)) == len(set(known.tolist()))

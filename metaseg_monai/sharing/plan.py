@@ -13,6 +13,7 @@ import math
 import re
 import subprocess
 import sys
+import time
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -62,6 +63,13 @@ STEP = "from metaseg_monai.sharing.plan import _tell_step; _tell_step()"
 _LEVELS = {"kernel_size": [3] * 3, "strides": [1, 2, 2], "upsample_kernel_size": [2, 2]}
 TINY = {"_target_": "DynUNet", "in_channels": "@in_channels", "out_channels": "@classes", **_LEVELS}
 HOUNSFIELD = (-200, 100)  # air lies below, bone and contrast above
+
+
+class Step(NamedTuple):
+    """What a training step takes: the most bytes, and seconds."""
+
+    bytes: int
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -308,7 +316,8 @@ class Plan:
             `classes`, `spacing_mm` (of rows and columns, and of planes; None leaves pixels as they
             are) and `shape` (the median after that); of the network `network`, `patch`, `levels`
             (how often features are halved along each axis) and `filters`; of the training
-            `batch_size`, `memory_gb`, `normalisation` and `foreground_share`. `new-bundle` adds
+            `batch_size`, `memory_gb`, `normalisation`, `foreground_share` and, where it was
+            measured, `step_seconds`. `new-bundle` adds
             `epochs`, `cached`, `scaling`, `mirroring`, and with folds `planned_from`.
         network: the bare network as a component of a configuration.
     """
@@ -335,7 +344,7 @@ def plan(
 ) -> Plan:
     """Decide how a data set is trained on.
 
-    What a step takes is measured on this machine (`measured_bytes`), once or a few times, until
+    What a step takes is measured on this machine (`measured_step`), once or a few times, until
     the plan fits; where it cannot be, it is an estimate, and the plan says so.
 
     Args:
@@ -396,7 +405,7 @@ def plan(
         batch = _batch(found, patch, shape, 2 + int((memory_gb - two) / one_more))
         expected = two + (batch.value - 2) * one_more
         settings = _of_training(found, made, network, schema)
-        memory = _memory(settings, schema, patch, batch.value, expected, memory_gb)
+        memory, step = _memory(settings, schema, patch, batch.value, expected, memory_gb)
         if memory.value <= memory_gb:
             break
         share *= MISSED * memory.value / expected
@@ -426,6 +435,8 @@ def plan(
         "normalisation": _normalisation(found),
         "foreground_share": Fact(_short(FOREGROUND_SHARE), _why_share(found)),
     }
+    if step is not None:
+        facts["step_seconds"] = Fact(_short(step.seconds), "measured here, as busy as it was")
     return Plan(facts, made)
 
 
@@ -635,15 +646,16 @@ def _memory(
     batch: int,
     estimate: float,
     memory_gb: float,
-) -> Fact:
-    """Gigabytes that training takes, measured where that can be."""
+) -> tuple[Fact, Step | None]:
+    """Gigabytes that training takes, and the step that was measured where that can be."""
     told = f"of {memory_gb:g} GB, training steps and a checkpoint on the CPU"
     if estimate > free_bytes() / 1e9:
-        return Fact(_short(estimate), f"{told}: an estimate, as less is free on this machine")
-    taken = measured_bytes(settings, schema, patch, batch)
+        why = f"{told}: an estimate, as less is free on this machine"
+        return Fact(_short(estimate), why), None
+    taken = measured_step(settings, schema, patch, batch)
     if taken is None:
-        return Fact(_short(estimate), f"{told}: an estimate, as it cannot be measured here")
-    return Fact(_short(taken / 1e9), f"{told}, measured on this machine")
+        return Fact(_short(estimate), f"{told}: an estimate, as it cannot be measured here"), None
+    return Fact(_short(taken.bytes / 1e9), f"{told}, measured on this machine"), taken
 
 
 def _batch(found: Fingerprint, patch: Sequence[int], shape: Sequence[int], fit: int) -> Fact:
@@ -695,10 +707,10 @@ def _normalisation(found: Fingerprint) -> Fact:
 # What a training step takes: measured in a process of its own, or counted.
 
 
-def measured_bytes(
+def measured_step(
     settings: Mapping[str, Any], schema: MetadataSchema, patch: Sequence[int], batch: int
-) -> int | None:
-    """Measure what training steps on random images take at most, above Python and its libraries.
+) -> Step | None:
+    """Measure what training steps on random images take, above Python and its libraries.
 
     A fresh process takes two steps of the trainer that bundles have, with the strong recipe, puts
     a checkpoint of them together, and reads its own peak. It runs in this process' environment, so
@@ -712,8 +724,8 @@ def measured_bytes(
         batch: patches in it.
 
     Returns:
-        Bytes; None where it cannot be measured: on a GPU, where the system does not tell a
-        process' peak, or ends the process for its memory.
+        The most bytes, and the seconds of a step; None where it cannot be measured: on a GPU,
+        where the system does not tell a process' peak, or ends the process for its memory.
 
     Raises:
         RuntimeError: the steps failed; the message is what the process told.
@@ -727,7 +739,8 @@ def measured_bytes(
         return None
     if done.returncode:
         raise RuntimeError(f"a training step failed:\n{done.stderr[-4000:]}")
-    return int(done.stdout.split()[-1])
+    taken, seconds = done.stdout.split()[-2:]
+    return Step(int(taken), float(seconds))
 
 
 def free_bytes() -> float:
@@ -744,7 +757,7 @@ def counted_bytes(settings: Mapping[str, Any], patch: Sequence[int], batch: int)
     takes more, as the C library keeps gaps between small blocks.
 
     Args:
-        settings: as of `measured_bytes`.
+        settings: as of `measured_step`.
         patch: (H, W) or (H, W, D), the former in bfloat16, as bundles train on the CPU.
         batch: patches in it.
     """
@@ -775,9 +788,10 @@ def counted_bytes(settings: Mapping[str, Any], patch: Sequence[int], batch: int)
     return live.most
 
 
-def _train(settings: Mapping[str, Any], schema: MetadataSchema, shape: Sequence[int]) -> None:
-    """Take `STEPS` steps on random images (B, *S)."""
+def _train(settings: Mapping[str, Any], schema: MetadataSchema, shape: Sequence[int]) -> float:
+    """Take `STEPS` steps on random images (B, *S); the seconds of the last."""
     batch, *patch = shape
+    batches = _Batches(batch, patch, settings["in_channels"], settings["classes"], schema.width)
     given: dict[str, Any] = {
         **settings,
         "roi_size": patch,
@@ -785,9 +799,7 @@ def _train(settings: Mapping[str, Any], schema: MetadataSchema, shape: Sequence[
         "device": torch.device("cpu"),
         "best": SimpleNamespace(facts={}),
         "validate": {"evaluator": Engine(lambda *_: None)},
-        "train#trainer#train_data_loader": _Batches(
-            batch, patch, settings["in_channels"], settings["classes"], schema.width
-        ),
+        "train#trainer#train_data_loader": batches,
         "train#trainer#train_handlers": ["@train#average"],
         "train#trainer#max_epochs": 1,
     }
@@ -795,24 +807,28 @@ def _train(settings: Mapping[str, Any], schema: MetadataSchema, shape: Sequence[
     for name, value in given.items():
         parser[name] = value
     parser.get_parsed_content("train#trainer").run()
+    seconds = time.perf_counter() - batches.given
     kept = {name: parser.get_parsed_content(name).state_dict() for name in KEPT}
     torch.save(kept, io.BytesIO())  # as `write_checkpoint` does
+    return seconds
 
 
 class _Batches:
-    """Random batches, of which one is held at a time."""
+    """Random batches, of which one is held at a time, and when the last one was given."""
 
     def __init__(
         self, batch: int, patch: Sequence[int], channels: int, classes: int, width: int
     ) -> None:
         self.batch, self.patch = batch, patch
         self.channels, self.classes, self.width = channels, classes, width
+        self.given = 0.0
 
     def __len__(self) -> int:
         return STEPS
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         for _ in range(STEPS):
+            self.given = time.perf_counter()
             yield {
                 "image": torch.rand(self.batch, self.channels, *self.patch),
                 "label": torch.randint(self.classes, (self.batch, 1, *self.patch)).float(),
@@ -859,7 +875,7 @@ def _told(file: str, name: str) -> int:
 
 
 def _tell_step() -> None:
-    """Read from the standard input what `measured_bytes` asks, and write the bytes."""
+    """Read from the standard input what `measured_step` asks, and write bytes and seconds."""
     asked = json.load(sys.stdin)
     schema = MetadataSchema.from_dict(asked["schema"])
     patch = asked["shape"][1:]
@@ -869,5 +885,5 @@ def _tell_step() -> None:
     ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak of so far
     before = _told("/proc/self/status", "VmRSS")
-    _train(asked["settings"], schema, asked["shape"])
-    sys.stdout.write(str(_told("/proc/self/status", "VmHWM") - before))
+    seconds = _train(asked["settings"], schema, asked["shape"])
+    sys.stdout.write(f"{_told('/proc/self/status', 'VmHWM') - before} {seconds}")

@@ -29,7 +29,7 @@ SMALL = {"memory_gb": 0.4, "network": "unet3"}
 @pytest.fixture(autouse=True)
 def unmeasured(monkeypatch):
     """Plans are by the estimate: what is measured is seen in test_plan.py."""
-    monkeypatch.setattr("metaseg_monai.sharing.plan.measured_bytes", lambda *asked: None)
+    monkeypatch.setattr("metaseg_monai.sharing.plan.measured_step", lambda *asked: None)
 
 
 def rows_of(table):

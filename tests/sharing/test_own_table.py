@@ -140,6 +140,33 @@ def test_objects_that_are_numbered_are_no_classes_unasked(tmp_path):
     assert found.label_values == []
 
 
+def test_kinds_of_images_are_metadata_though_labels_differ_among_them(tmp_path):
+    masks = []
+    for number in range(40):
+        mask = np.zeros((20, 20))
+        mask[:, : 2 + number % 5 + 6 * (number % 2)] = 1  # two kinds, whose sizes overlap a little
+        masks.append(mask)
+    sizes = [int(mask.sum()) for mask in masks]
+    columns = {
+        "microscope": ["ab"[number % 2] for number in range(40)],
+        "size_class": ["small" if size < 160 else "large" for size in sizes],
+        "histologic_grade": [(number // 3) % 3 for number in range(40)],
+        "scan_year": [1983 + number // 2 for number in range(40)],
+    }
+    found = OwnTable(table_of(tmp_path, columns, masks))
+    found.scan_labels()
+    schema, _, left_out = infer_schema(found, None, range(40))
+    assert schema.names == ("microscope", "scan_year")
+    assert schema.field("microscope").provenance == "acquisition"
+    assert "microscope (goes with the label's size" in found.inferred["to look at"][0]
+    assert "as if computed from it" in left_out["size_class"]
+    assert "found in tissue" in left_out["histologic_grade"]
+    assert schema.field("scan_year").range == (1979, 2006)
+    forced = infer_schema(found, "+histologic_grade,+size_class", range(40))[0]
+    assert forced.field("histologic_grade").availability == "post-operative"
+    assert forced.field("size_class").provenance == "label-derived"
+
+
 def test_of_many_structures_those_that_are_named_become_classes(tmp_path):
     masks = [np.zeros((8, 8)) for _ in range(4)]
     for number, mask in enumerate(masks):

@@ -18,7 +18,7 @@ from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.metadata import MetadataSchema
 from metaseg_monai.rows import write_table
 from metaseg_monai.sharing.new_bundle import new_bundle
-from metaseg_monai.sharing.plan import Fingerprint, Values, fingerprint, measured_bytes, plan
+from metaseg_monai.sharing.plan import Fingerprint, Step, Values, fingerprint, measured_step, plan
 from metaseg_monai.tables import read_table
 
 HU = Values(-1024, 2400, 40, 60, (-79.4, 303.6))
@@ -42,8 +42,9 @@ def by_voxels(monkeypatch):
         *_, patch, batch = asked
         return 1000 * batch * math.prod(patch)
 
-    for name in ("counted_bytes", "measured_bytes"):
-        monkeypatch.setattr(f"metaseg_monai.sharing.plan.{name}", taken)
+    plan_of = "metaseg_monai.sharing.plan"
+    monkeypatch.setattr(f"{plan_of}.counted_bytes", taken)
+    monkeypatch.setattr(f"{plan_of}.measured_step", lambda *asked: Step(taken(*asked), 1.0))
     monkeypatch.setattr("metaseg_monai.sharing.plan.free_bytes", lambda: 1e12)
     monkeypatch.setattr("metaseg_monai.sharing.plan.GAPS", 1)
 
@@ -51,7 +52,7 @@ def by_voxels(monkeypatch):
 @pytest.fixture
 def unmeasured(monkeypatch):
     """Plans are by the estimate, in a second."""
-    monkeypatch.setattr("metaseg_monai.sharing.plan.measured_bytes", lambda *asked: None)
+    monkeypatch.setattr("metaseg_monai.sharing.plan.measured_step", lambda *asked: None)
 
 
 THICK = ((0.8, 0.8, 5.0),) * 8 + ((0.8, 0.8, 3.0),)
@@ -358,6 +359,7 @@ def test_what_a_plan_takes_is_measured_and_said_to_be():
     made = plan(made_up([(32, 32)] * 9, None), "unet3", 1, schema)
     assert made.facts["memory_gb"].reason.endswith("measured on this machine")
     assert 0.001 < made["memory_gb"] < 0.2
+    assert 0 < made["step_seconds"] < 60
 
 
 def test_a_plan_that_takes_more_than_it_may_is_made_smaller(by_voxels, monkeypatch):
@@ -365,9 +367,9 @@ def test_a_plan_that_takes_more_than_it_may_is_made_smaller(by_voxels, monkeypat
 
     def taken(settings, schema, patch, batch):
         asked.append((patch, batch))
-        return 1700 * batch * math.prod(patch)
+        return Step(1700 * batch * math.prod(patch), 0.5)
 
-    monkeypatch.setattr("metaseg_monai.sharing.plan.measured_bytes", taken)
+    monkeypatch.setattr("metaseg_monai.sharing.plan.measured_step", taken)
     found = made_up([(128, 128, 128)] * 60, ((1.0,) * 3,) * 60)
     made = plan(found, memory_gb=4.5)
     assert asked[0] == ([128, 128, 128], 2)
@@ -377,20 +379,22 @@ def test_a_plan_that_takes_more_than_it_may_is_made_smaller(by_voxels, monkeypat
 
 
 @pytest.mark.parametrize(
-    ("free", "taken", "why"), [(1.0, 4e9, "less is free"), (1e12, None, "cannot be measured")]
+    ("free", "taken", "why"),
+    [(1.0, Step(4_000_000_000, 1.0), "less is free"), (1e12, None, "cannot be measured")],
 )
 def test_what_cannot_be_measured_is_an_estimate_and_said_to_be(
     by_voxels, monkeypatch, free, taken, why
 ):
     monkeypatch.setattr("metaseg_monai.sharing.plan.free_bytes", lambda: free)
-    monkeypatch.setattr("metaseg_monai.sharing.plan.measured_bytes", lambda *asked: taken)
+    monkeypatch.setattr("metaseg_monai.sharing.plan.measured_step", lambda *asked: taken)
     made = plan(made_up([(64, 64)] * 5, None), "unet3", 1)
     assert "an estimate" in made.facts["memory_gb"].reason
     assert why in made.facts["memory_gb"].reason
     assert made["memory_gb"] == pytest.approx(2 * 64 * 64e-6, rel=1e-3)
+    assert "step_seconds" not in made.facts
 
 
 def test_a_step_that_fails_tells_why():
     settings = {"in_channels": 1, "classes": 2, "network_def": {"_target_": "DynUNet"}}
     with pytest.raises(RuntimeError, match="a training step failed"):
-        measured_bytes(settings, MetadataSchema([]), [32, 32], 2)
+        measured_step(settings, MetadataSchema([]), [32, 32], 2)
