@@ -225,8 +225,8 @@ WORDS = """
     parts permute pixdim reads_metadata replace require reshape resolve rglob round rows rsplit
     rstrip run schema setLevel set_epoch set_trainer shape sigmoid size softmax sort spatial_dims
     spatial_shape split splits squeeze startswith state std stem step strip suffix sum tasks to
-    tolist train transform transforms transpose type unsqueeze upper values variant view width
-    with_name with_suffix zfill clip named_parameters strftime"""
+    tolist train transform transforms transpose type unknown_trained unsqueeze upper values variant
+    view width with_name with_suffix zfill clip named_parameters strftime"""
 # Of ours only: no method of these names is on anything else that is listed.
 WORDS_OF_OURS = """
     before check_availability end finish folder found is_whole kept load missing own"""

@@ -34,6 +34,7 @@ from metaseg_monai.naming import likened
 from metaseg_monai.tables.check import image_files
 from metaseg_monai.training.weights import MASKS as NAME
 from metaseg_monai.training.weights import OF_FILES, LoadWeights, of_files
+from metaseg_monai.transforms.metadata import EncodeMetadatad
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +78,7 @@ class MaskRecord:
         tables: names of files that all cases together make; where one is not there as listed, one
             case is predicted again.
         shard: of all cases, that is predicted; all by default.
+        encode: of the metadata, which knows what is unknown to the network.
 
     Attributes:
         home: folder of what this process alone writes.
@@ -90,7 +92,9 @@ class MaskRecord:
         settings: Mapping[str, Any] | None = None,
         tables: Sequence[str] = (),
         shard: Shard | None = None,
+        encode: EncodeMetadatad | None = None,
     ) -> None:
+        self.encode = encode
         self.folder = Path(folder)
         self.shard = Shard(None, folder) if shard is None else shard
         self.home = self.shard.folder
@@ -168,6 +172,12 @@ class MaskRecord:
     def cases_done(self) -> list[str]:
         """Those of them that have a mask."""
         return [case for case in self._items if case in self.files]
+
+    def unknown(self, case: str) -> list[str]:
+        """The fields whose value the network is not told, or the planes of a volume are not."""
+        items = self._items.get(case, []) if self.encode is not None else []
+        told = [self.encode.unknown(item) for item in items] if self.encode is not None else []
+        return list(dict.fromkeys(name for names in told for name in names))
 
     def _made_of(self, parts: Sequence[Mapping[str, Any]]) -> str | None:
         """A digest of all that a mask depends on; None where the weights are not known."""
@@ -370,6 +380,8 @@ class MaskRecord:
                     told["clean_up"] = chosen
                 if members := (weights or {}).get("members"):
                     told["members"] = members
+                if unknown := self.unknown(case):
+                    told["unknown"] = unknown
                 if soft := self._soft(case):
                     told["soft"] = soft
                     told["draws"] = self.settings.get("draws") if "drawn" in soft.values() else None

@@ -5,7 +5,7 @@ import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -105,6 +105,7 @@ class Predicted:
         problems: of the cases that were left out, all in ``problems.csv``.
         shard: that was predicted, such as 3/16; None for all cases.
         problems_in: folder of ``problems.csv``, where it is that of a shard.
+        unknown: the cases of which the network was not told a field, by field.
     """
 
     folder: Path
@@ -112,6 +113,7 @@ class Predicted:
     problems: Sequence[Problem] = ()
     shard: str | None = None
     problems_in: Path | None = None
+    unknown: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @property
     def masks(self) -> list[Path]:
@@ -119,11 +121,17 @@ class Predicted:
         return list(map(Path, self.cases["mask"]))
 
     def __str__(self) -> str:
+        count = len(self.cases)
+        told = (
+            f"{name} (in {f'all {count}' if len(cases) == count else f'{len(cases)} of {count}'})"
+            for name, cases in self.unknown.items()
+        )
+        unknown = f"\nunknown to the network: {', '.join(told)}" if self.unknown else ""
         if self.shard is None:
-            return f"masks: {self.folder}"
+            return f"masks: {self.folder}{unknown}"
         return (
-            f"{len(self.cases)} masks of shard {self.shard}: {self.folder}; when all shards are "
-            f"done: python -m metaseg_monai merge {quote(str(self.folder))}"
+            f"{count} masks of shard {self.shard}: {self.folder}; when all shards are "
+            f"done: python -m metaseg_monai merge {quote(str(self.folder))}{unknown}"
         )
 
 
@@ -588,7 +596,11 @@ def predict(
     rows = [{"case": case, "mask": str(record.files[case])} for case in record.cases_done]
     cases = pd.DataFrame(rows, columns=["case", "mask"])
     problems_in = None if shard is None else record.home
-    return Predicted(absolute(output), cases, problems.found, shard, problems_in)
+    unknown: dict[str, list[str]] = {}
+    for case in record.cases_done:
+        for name in record.unknown(case):
+            unknown.setdefault(name, []).append(case)
+    return Predicted(absolute(output), cases, problems.found, shard, problems_in, unknown)
 
 
 def _command(models: Sequence[Path], options: Mapping[str, Any]) -> str:

@@ -36,7 +36,15 @@ from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.naming import Folder, composed
 from metaseg_monai.tables.clinical import ClinicalTable, scan_clinical
 from metaseg_monai.tables.columns import ColumnMap, as_column_map
-from metaseg_monai.tables.table import OF_LABELS, case_name, refuse, scan_table, sift, tell
+from metaseg_monai.tables.table import (
+    OF_LABELS,
+    case_name,
+    near_name,
+    refuse,
+    scan_table,
+    sift,
+    tell,
+)
 
 LABEL_FOLDERS = {"label", "labels", "labelstr", "mask", "masks", "annotations", "instances"}
 THRESHOLD = "threshold"  # of an application's settings, the one that is of no field
@@ -75,6 +83,7 @@ def find_cases(
     layout: Layout | None = None,
     default: Mapping[str, Any] | None = None,
     problems: list[Problem] | None = None,
+    unknown_trained: bool = False,
 ) -> list[dict[str, Any]]:
     """Items for inference; labels, groups and splits may be absent.
 
@@ -95,6 +104,9 @@ def find_cases(
         problems: gets the rows and cases that are wrong by themselves, images of one case's name,
             folders that cannot be listed and what is named as an image and is none, which are left
             out, unless nothing else is there.
+        unknown_trained: the network was trained with unknown metadata (contract 3): a field whose
+            policy is ``unknown`` needs no column, neither in the table nor in the file of
+            `metadata`. A column that nothing reads, with nearly its name, is a slip, and refused.
 
     Returns:
         Items with `image`, `case`, `group`, `metadata`; a NIfTI or DICOM image also has `mask`, the
@@ -130,10 +142,13 @@ def find_cases(
         if not source.exists():
             raise DataError(f"{source}: no such file or folder; check the path")
         if source.suffix.lower() == ".csv" or Folder(source).holds(columns.table):
-            return _items_of_table(source, schema, columns, metadata, layout, problems)
+            return _items_of_table(
+                source, schema, columns, metadata, layout, problems, unknown_trained
+            )
         values = field_values(default or {}, schema) if schema is not None else {}
         return _items_of_images(
-            absolute(source), schema, columns.table, metadata, layout, values, problems
+            *(absolute(source), schema, columns.table, metadata, layout, values, problems),
+            unknown_trained,
         )
 
 
@@ -281,17 +296,18 @@ def _items_of_table(
     metadata: Given,
     layout: Layout | None,
     problems: list[Problem] | None,
+    unknown_trained: bool,
 ) -> list[dict[str, Any]]:
     from_file = isinstance(metadata, (str, Path))
     fixed = None if isinstance(metadata, (str, Path)) else metadata
     known = None if from_file else schema
-    table, wrong = scan_table(source, known, columns, fixed, inference=True)
+    table, wrong = scan_table(source, known, columns, fixed, True, unknown_trained)
     sift(table, wrong, problems)
     tell(table)
     items = [{k: v for k, v in row.items() if k not in OF_LABELS} for row in table.rows]
     _name_masks(items, table.folder.resolve())
     if from_file:
-        _attach(items, table.path, schema, metadata, layout, problems)
+        _attach(items, table.path, schema, metadata, layout, problems, unknown_trained)
     return items
 
 
@@ -303,6 +319,7 @@ def _items_of_images(
     layout: Layout | None,
     default: Mapping[str, Any],
     left_out: list[Problem] | None,
+    unknown_trained: bool,
 ) -> list[dict[str, Any]]:
     """The items of a folder of images without a table, or of one image."""
     known = layout.find(source, left_out) if layout is not None else {}
@@ -335,14 +352,14 @@ def _items_of_images(
         for item in items:  # a case has the row of its own download, never that of a namesake
             of_file[layout.metadata_file(source, Path(item["image"]))].append(item)
         for file, beside in of_file.items():
-            _attach(beside, source, schema, file, layout, left_out)
+            _attach(beside, source, schema, file, layout, left_out, unknown_trained)
         place = {case: number for number, case in enumerate(of_case)}
         items = [item for beside in of_file.values() for item in beside]
         items.sort(key=lambda item: place[item["case"]])
     else:
         if not isinstance(metadata, (str, Path)):
             metadata = {**default, **(metadata or {})}
-        _attach(items, source, schema, metadata, layout, left_out)
+        _attach(items, source, schema, metadata, layout, left_out, unknown_trained)
     return items
 
 
@@ -435,6 +452,7 @@ def _attach(
     metadata: Given,
     layout: Layout | None,
     left_out: list[Problem] | None,
+    unknown_trained: bool,
 ) -> None:
     """Put the raw values of every case under `metadata`, after the schema has checked them."""
     if schema is None:
@@ -443,7 +461,7 @@ def _attach(
         file = Path(metadata)
         names = [name for field in schema.fields for name in getattr(field, "values", ())]
         read = layout.read_metadata if layout else partial(scan_clinical, declared=names)
-        _attach_rows(items, file, read(file), schema, left_out)
+        _attach_rows(items, file, read(file), schema, left_out, unknown_trained)
     else:
         _attach_values(items, source, schema, dict(metadata or {}))
 
@@ -477,15 +495,27 @@ def _attach_rows(
     table: ClinicalTable,
     schema: MetadataSchema,
     left_out: list[Problem] | None,
+    unknown_trained: bool,
 ) -> None:
     rows, wrong = table.rows, table.problems
     if wrong and not rows:
         refuse(file, [f"{case}: {'; '.join(told)}" for case, told in wrong.items()])
     columns = sorted({column for row in rows.values() for column in row})
-    if absent := [name for name in schema.names if name not in columns]:
+    unread = [column for column in columns if column not in schema.names]
+    absent = {name: near_name(unread, name) for name in schema.names if name not in columns}
+    lacking = [
+        name
+        for name, near in absent.items()
+        if near
+        or not unknown_trained
+        or len(absent) == len(schema.names)  # a file of something else
+        or schema.field(name).missing == "error"
+    ]
+    if lacking:
+        near = "".join(f" did you mean {one!r}?" for one in absent.values() if one)
         raise MetadataError(
-            f"{file}: no column {listing(absent)}; it has {listing(columns)}. Give the values by "
-            + _as_written(schema)
+            f"{file}: no column {listing(lacking)}; it has {listing(columns)}.{near} Give the "
+            f"values by {_as_written(schema)}"
         )
     row_of = {item["case"]: rows.get(item["case"], rows.get(item["group"])) for item in items}
     problems = {

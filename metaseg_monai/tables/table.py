@@ -1,5 +1,6 @@
 """A table of cases: one row is one image x one task (contract 7)."""
 
+import difflib
 import hashlib
 import inspect
 import json
@@ -20,7 +21,7 @@ from metaseg_monai.files import read_json, readable, write_json, written_at
 from metaseg_monai.images.dicom import is_dicom_folder
 from metaseg_monai.images.image import FORMAT_OF_SUFFIX, MISSING, Meaning, image_suffix, unusable
 from metaseg_monai.images.ome_zarr import is_zarr
-from metaseg_monai.metadata.fields import MetadataWarning, read_number, said
+from metaseg_monai.metadata.fields import UNKNOWN, MetadataWarning, read_number, said
 from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.naming import Folder, composed, likened
 from metaseg_monai.rows import read_lines
@@ -307,6 +308,7 @@ def scan_table(
     columns: Columns = None,
     metadata: Mapping[str, Any] | None = None,
     inference: bool = False,
+    unknown_trained: bool = False,
 ) -> tuple[CaseTable, list[Wrong]]:
     """Read a table; return the rows that are right by themselves, and all problems.
 
@@ -317,16 +319,24 @@ def scan_table(
         metadata: raw values that take the place of the table's, for all rows.
         inference: the label, group and split columns may be absent, and labels may be empty
             (one that is leaves the labels out of all items).
+        unknown_trained: with `inference`, for a network that was trained with unknown metadata: a
+            field whose policy is ``unknown`` needs no column, unless a column that nothing reads
+            has nearly its name.
 
     Raises:
         DataError: the table is missing or unreadable, or lacks columns.
         ConfigError: the column map is wrong or names fields that the schema has not.
+
+    Warns:
+        MetadataWarning: fields without a column are unknown for every case; names them.
     """
     columns = as_column_map(columns)
     file = find_table(path, columns)
     header, lines, broken = read_lines(file)
     root = folder_of(file)
-    reading = _Reading(file, schema, columns, metadata or {}, inference, Folder(root))
+    reading = _Reading(
+        file, schema, columns, metadata or {}, inference, Folder(root), unknown_trained
+    )
     reading.check_header(header)
     excluded = {composed(name): name for name in columns.exclude}
     left_out = {composed(cells[columns.image]) for _, cells in lines} & set(excluded)
@@ -520,6 +530,7 @@ class _Reading:
     fixed: Mapping[str, Any]
     inference: bool
     files: Folder
+    unknown_trained: bool
 
     @property
     def of_paths(self) -> list[str]:
@@ -544,17 +555,48 @@ class _Reading:
                 f"{self.file}: the column map names {', '.join(strangers)}, but the fields of the "
                 f"schema are {', '.join(names) or 'none'}; mend the one or the other"
             )
-        needed: list[str | None] = [columns.image]
-        needed += [columns.column_of(name) for name in names if name not in self.fixed]
+        of_field = {name: columns.column_of(name) for name in names if name not in self.fixed}
+        needed: list[str | None] = [columns.image, *of_field.values()]
         if not self.inference:
             needed += [columns.label, columns.group, columns.split]
         needed.append(columns.case)
+        absent = {name: column for name, column in of_field.items() if column not in header}
+        known = {*columns.place.values(), *PLACE_COLUMNS, columns.split, *needed}
+        known |= {columns.label, columns.group}
+        unread = [column for column in header if column not in known]
+        near = {name: near_name(unread, name, column) for name, column in absent.items()}
         missing = [name for name in needed if name is not None and name not in header]
-        if missing:
-            raise DataError(
-                f"{self.file}: no column {', '.join(map(repr, missing))}; the table has "
-                f"{', '.join(header)}. Add it, or name the table's own columns in a column map"
+        unknown = [name for name in absent if self._may_lack(name) and not near[name]]
+        lacking = [name for name in missing if name not in {absent[one] for one in unknown}]
+        if lacking:
+            steps = [f"did you mean {one!r}?" for one in near.values() if one and self.inference]
+            steps.append("Add it, or name the table's own columns in a column map")
+            text = f"{self.file}: no column {', '.join(map(repr, lacking))}; the table has "
+            by_flag = self._by_flag([name for name in absent if absent[name] in lacking])
+            raise DataError(f"{text}{', '.join(header)}. {' '.join(steps)}{by_flag}")
+        if unknown:
+            warnings.warn(
+                f"{self.file}: no column {listing(unknown)}; taken as unknown for every case. Add "
+                f"the column, or say that it is not known: --meta {_as_unknown(unknown)}",
+                MetadataWarning,
+                stacklevel=2,
             )
+
+    def _may_lack(self, name: str) -> bool:
+        """Whether a table may do without the column of a field."""
+        read = self.columns.rows_per, *_deciding(self.columns)
+        may_be_unknown = self.schema is not None and self.schema.field(name).missing == "unknown"
+        return self.inference and self.unknown_trained and may_be_unknown and name not in read
+
+    def _by_flag(self, absent: Sequence[str]) -> str:
+        """How a prediction is told values of fields that the table has no column of."""
+        told = ""
+        if unknown := [name for name in absent if self._may_lack(name)]:
+            told = f"; or say that it is not known: --meta {_as_unknown(unknown)}"
+        if others := [name for name in absent if name not in unknown]:
+            given = ",".join(f"{name}=VALUE" for name in others)
+            told += f"; or give it for all images: --meta {given}" if self.inference else ""
+        return told
 
     def rows(self, number: int, cells: Mapping[str, str]) -> list[_Row]:
         """The rows of one line; more than one only with `rows_per`."""
@@ -566,6 +608,8 @@ class _Reading:
             for name in (self.schema.names if self.schema else ())
             if columns.column_of(name) in cells
         }
+        if self.unknown_trained and self.schema is not None:  # no column: as an empty one
+            metadata = {name: metadata.get(name, "") for name in self.schema.names}
         metadata.update(self.fixed)
         repeated = columns.rows_per
         if repeated is None or repeated in self.fixed or not metadata[repeated]:
@@ -657,6 +701,29 @@ class _Reading:
             where = f"in {self.files.root}" if self.elsewhere else "beside the table"
             return f"no such file {path!r} {where}"
         return f"column {column!r}: {path!r} {'; '.join(why)}"
+
+
+def _deciding(columns: ColumnMap) -> list[str]:
+    """The field by whose value labels are read, if there is one."""
+    return list(columns.label_values) if isinstance(columns.label_values, dict) else []
+
+
+def _as_unknown(names: Iterable[str]) -> str:
+    return ",".join(f"{name}={UNKNOWN}" for name in names)
+
+
+def near_name(columns: Sequence[str], *names: str) -> str | None:
+    """The column that was probably meant by one of the names, if there is one.
+
+    >>> near_name(["AGE", "site"], "age"), near_name(["slice_thicknes"], "slice_thickness_mm")
+    ('AGE', 'slice_thicknes')
+    >>> near_name(["patient"], "age")
+    """
+    by_likeness = {likened(column): column for column in columns}
+    for name in names:
+        if close := difflib.get_close_matches(likened(name), by_likeness, n=1):
+            return by_likeness[close[0]]
+    return None
 
 
 _NAMES_A_FILE = re.compile(r"[^/\\\0-\x1f]*[^/\\.\0-\x1f][^/\\\0-\x1f]*")

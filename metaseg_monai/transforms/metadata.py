@@ -86,6 +86,13 @@ class EncodeMetadatad(MapTransform):
             meta = low if torch.equal(low, high) else torch.stack([low, high])
         return {**data, "meta": meta}
 
+    def unknown(self, item: Mapping[str, Any]) -> list[str]:
+        """The fields of an item, as far as the network reads them, that are encoded as unknown."""
+        if not self.reads or self.dummy:
+            return []
+        raw = {**(self.default or {}), **(item.get("metadata") or {})}
+        return [one.name for one in self.schema.fields if one.needs_unknown(raw.get(one.name))]
+
     def _raw(self, data: Mapping[Hashable, Any], place: str) -> Mapping[str, Any]:
         raw = data.get("metadata")
         if self.default is not None:

@@ -10,6 +10,7 @@ import pytest
 from monai.bundle import ConfigParser
 
 from metaseg_monai.errors import CheckpointError, ConfigError, DataError, MetadataError
+from metaseg_monai.metadata.fields import MetadataWarning
 from metaseg_monai.sharing import run as running
 from metaseg_monai.sharing.run import evaluate, predict
 from metaseg_monai.training import write_weights
@@ -114,6 +115,26 @@ def test_wrong_sizes_are_refused(tiny, kits, tmp_path, meta, message):
     with pytest.raises(MetadataError, match=message):
         predict(str(bundle), str(kits), str(tmp_path / "out"), meta, **settings)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_table_without_a_column_says_which_field_was_unknown(tiny, kits, tmp_path):
+    bundle, settings = tiny
+    give_weights(bundle, **settings)
+    (kits / "new.csv").write_text("image,age\ncase_00001/imaging.nii.gz,61\n")
+    arguments = (str(bundle), str(kits / "new.csv"), str(tmp_path / "out"))
+    with pytest.warns(MetadataWarning, match="no column 'tumour_size_mm'; taken as unknown"):
+        made = predict(*arguments, **settings)
+    assert made.unknown == {"tumour_size_mm": ["case_00001_imaging"]}
+    assert str(made).endswith("\nunknown to the network: tumour_size_mm (in all 1)")
+    told = (tmp_path / "out" / "predicted.sha256").read_text().splitlines()[0]
+    assert json.loads(told.removeprefix("# "))["unknown"] == ["tumour_size_mm"]
+    made = predict(*arguments, "tumour_size_mm=41", **settings)
+    assert (made.unknown, "unknown" in str(made)) == ({}, False)
+    assert '"unknown"' not in (tmp_path / "out" / "predicted.sha256").read_text()
+    settings["metadata_dropout"] = 0.0
+    give_weights(bundle, **settings)
+    with pytest.raises(DataError, match=r"no column 'tumour_size_mm'.*--meta tumour_size_mm=VALUE"):
+        predict(*arguments, **settings)
 
 
 def test_unknown_is_refused_by_a_model_that_never_saw_it(tiny, kits, tmp_path):

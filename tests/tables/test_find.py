@@ -399,3 +399,85 @@ def test_images_of_one_name_are_left_out_of_a_batch(tmp_path, save_volume, one, 
     assert [item["case"] for item in find_cases(tmp_path, problems=problems)] == ["right"]
     assert {problem.file for problem in problems} == {one, other}
     assert len({problem.problem for problem in problems}) == 2  # also where both look alike
+
+
+KNOWN = {"provenance": "acquisition", "availability": "acquisition"}
+THREE = MetadataSchema(
+    [
+        Categorical(name="task", values=("disc", "ring"), **KNOWN),
+        Continuous(name="slice_mm", unit="mm", range=(1, 5), missing="unknown", **KNOWN),
+        Categorical(name="scanner", values=("GE", "Philips"), missing="unknown", **KNOWN),
+    ]
+)
+
+
+def without(rows, *names, **more):
+    return [{key: row[key] for key in row if key not in names} | more for row in rows]
+
+
+def test_a_field_that_may_be_unknown_needs_no_column(folder, write_csv):
+    path, rows = folder
+    write_csv(path / "table.csv", without(rows, "label", sex="F"))
+    with pytest.warns(MetadataWarning) as heard:
+        items = find_cases(path, THREE, unknown_trained=True)
+    assert len(heard) == 1
+    told = str(heard[0].message)
+    assert "no column 'slice_mm', 'scanner'; taken as unknown for every case" in told
+    assert told.endswith("--meta slice_mm=unknown,scanner=unknown")
+    assert [item["metadata"] for item in items] == [
+        {"task": task, "slice_mm": "", "scanner": ""} for task in ("disc", "ring", "disc")
+    ]
+    given = {"slice_mm": "3", "scanner": "unknown"}
+    assert find_cases(path, THREE, metadata=given, unknown_trained=True)[0]["metadata"] == {
+        "task": "disc", **given
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("left_out", "more", "told"),
+    [
+        (
+            (),
+            {"Slice MM": "3"},
+            "no column 'slice_mm'; .*mean 'Slice MM'?.*--meta slice_mm=unknown$",
+        ),
+        (
+            (),
+            {"slice_mm": "3", "scaner": "GE"},
+            "no column 'scanner'; .*mean 'scaner'?.*--meta scanner=unknown$",
+        ),
+        (
+            ("task",),
+            {},
+            "no column 'task'; .*in a column map; or give it for all images: --meta task=VALUE$",
+        ),
+    ],
+)
+def test_a_slip_in_a_columns_name_is_no_missing_column(folder, write_csv, left_out, more, told):
+    path, rows = folder
+    write_csv(path / "table.csv", without(rows, *left_out, **more))
+    with pytest.raises(DataError, match=told):
+        find_cases(path, THREE, unknown_trained=True)
+
+
+def test_a_network_that_never_saw_unknown_needs_every_column(folder, write_csv):
+    path, _ = folder
+    with pytest.raises(DataError, match=r"no column 'slice_mm', 'scanner'.*scanner=VALUE$"):
+        find_cases(path, THREE)
+    with pytest.raises(DataError, match=r"no column 'slice_mm', 'scanner'.*in a column map$"):
+        read_table(path, THREE)
+
+
+def test_a_file_of_metadata_may_lack_a_field_too(folder, write_csv):
+    path, _ = folder
+    named = [{"case_id": f"{number}", "task": "ring", "slice_mm": "3"} for number in range(3)]
+    file = write_csv(path / "clinical.csv", named)
+    with pytest.warns(MetadataWarning, match="no scanner for '0', '1', '2'; taken as unknown"):
+        items = find_cases(path / "images", THREE, metadata=file, unknown_trained=True)
+    assert items[0]["metadata"] == {"task": "ring", "slice_mm": "3"}
+    write_csv(file, without(named, SCANNER="GE"))
+    with pytest.raises(MetadataError, match=r"no column 'scanner'; .* did you mean 'SCANNER'\?"):
+        find_cases(path / "images", THREE, metadata=file, unknown_trained=True)
+    write_csv(file, [{"case_id": "0", "age": "61"}])
+    with pytest.raises(MetadataError, match="no column 'tumour_size_mm'; it has 'age'"):
+        find_cases(path / "images/0.tif", SCHEMA, metadata=file, unknown_trained=True)
