@@ -197,6 +197,10 @@ NO_DEVICE = re.compile(
     "deserialize object on a CUDA|No CUDA GPUs|device index|support for .* devices",
     re.I,
 )
+# PyTorch's and MONAI's words on an image that a network does not halve evenly, or to one pixel
+UNFIT_SIZE = re.compile(
+    "Sizes of tensors must match|more than 1 spatial element|spatial dim.* must be divisible by"
+)
 # how MONAI wraps an error
 WRAPPED = re.compile(r"Failed to (instantiate component '(.+?)'|evaluate )|applying transform ")
 
@@ -238,7 +242,8 @@ another name
     if found := root_refusal(error):
         return found
     for one in chain(error):
-        if told := _of_system(one, error) or _of_memory(one) or _of_file(one, error):
+        told = _of_system(one, error) or _of_memory(one) or _of_file(one, error) or _of_size(one)
+        if told:
             return told
     return _of_component(error)
 
@@ -277,6 +282,16 @@ def _of_memory(error: BaseException) -> MetasegError | None:
     ):
         told = f"the device cannot be used ({_one_line(error)})"
         return ConfigError(f"{told}; give --device cpu, or one that this machine has, as cuda:0")
+    return None
+
+
+def _of_size(error: BaseException) -> MetasegError | None:
+    if isinstance(error, RuntimeError | ValueError) and UNFIT_SIZE.search(_one_line(error)):
+        return ConfigError(
+            f"a network cannot take an image or window of this size ({_one_line(error)}); give "
+            "roi_size, and window_inferer#roi_size, multiples of what it shrinks images by, larger "
+            "than it once"
+        )
     return None
 
 

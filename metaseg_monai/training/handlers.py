@@ -2,7 +2,6 @@
 
 import logging
 import math
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -21,11 +20,20 @@ from torch.optim import Optimizer
 from torch.utils.data import RandomSampler
 from tqdm import tqdm
 
-from metaseg_monai.errors import DataError, MetasegError, Problem, TrainingError, listing
+from metaseg_monai.errors import (
+    UNFIT_SIZE,
+    ConfigError,
+    DataError,
+    MetasegError,
+    Problem,
+    TrainingError,
+    listing,
+)
 from metaseg_monai.images.image import row_blocks
 from metaseg_monai.images.lazy import at_hand
 from metaseg_monai.images.read import read_header
 from metaseg_monai.inferers import each_tensor
+from metaseg_monai.networks.sizes import sizes_of
 from metaseg_monai.rows import write_problems
 from metaseg_monai.training import processes
 from metaseg_monai.training.collate import PROBLEM
@@ -83,8 +91,9 @@ class TryBatches:
         """Try the batches.
 
         Raises:
-            TrainingError: a batch holds too little for batch normalisation, does not fit the
-                network, or nothing is learned.
+            TrainingError: a batch holds too little for batch normalisation, has other channels than
+                the network, or nothing is learned.
+            ConfigError: the network cannot take crops of this size; names one that it takes.
             DataError: images cannot be read, or do not go into one batch; names the cases.
         """
         loader = engine.data_loader
@@ -132,6 +141,7 @@ class TryBatches:
         kept = {name: buffer.clone() for name, buffer in network.named_buffers()}
         for module in modes:  # a drop-out would draw numbers that the training draws later
             module.training = not isinstance(module, _DropoutNd)
+        pred = None
         try:
             with torch.enable_grad():
                 amp = getattr(engine, "amp", False)  # as MONAI's SupervisedTrainer does
@@ -144,15 +154,15 @@ class TryBatches:
                 for weight, gradient in zip(weights, found, strict=True):
                     weight.grad = gradient
             return not bool(torch.isfinite(loss)) or _can_step(network)  # the first step tells why
-        except RuntimeError as error:
-            if not UNFIT.search(str(error)):
-                raise
-            raise TrainingError(
-                f"The network (network_def) cannot take images of {image.shape[1]} channel(s) and "
-                f"{'x'.join(map(str, image.shape[2:]))}: {error}. Make its in_channels those of "
-                "the images (in_channels), or the crops as divisible as it halves them (--roi_size)"
-            ) from error
-        except ValueError as error:
+        except (RuntimeError, ValueError) as error:
+            of_size = UNFIT_SIZE.search(str(error)) or OTHER_SIZES in str(error)
+            if pred is None and of_size:
+                raise ConfigError(_unfit_size(network, image, args, kwargs, error)) from error
+            if OTHER_CHANNELS in str(error):
+                raise TrainingError(
+                    f"The network (network_def) cannot take images of {image.shape[1]} channel(s): "
+                    f"{error}. Make its in_channels those of the images (in_channels)"
+                ) from error
             if "more than 1 value per channel" not in str(error):
                 raise
             size = "x".join(map(str, image.shape[2:]))
@@ -179,7 +189,32 @@ def _size(item: Mapping[str, Any]) -> tuple[int, ...] | None:
     return None if shape is None else tuple(shape)
 
 
-UNFIT = re.compile(r"channels, but got|Sizes of tensors must match")  # PyTorch's words
+def _unfit_size(
+    network: torch.nn.Module, image: Tensor, args: Any, kwargs: Any, error: Exception
+) -> str:
+    """What to do about crops of a size that a network does not take."""
+    known = sizes_of(network, image, args, kwargs)
+    crops = "x".join(map(str, image.shape[2:]))
+    told = f"roi_size: the network (network_def) cannot take crops of {crops}"
+    if known is None:
+        return f"{told} ({error}); give --roi_size a size that it takes"
+    along = "x".join(map(str, known.factors))
+    shrinks = f"shrinks them by {along}"
+    if all(factor & (factor - 1) == 0 for factor in known.factors):
+        times = [factor.bit_length() - 1 for factor in known.factors]
+        each = f"{times[0]} times" if len(set(times)) == 1 else f"{listing(times)} times by axis"
+        shrinks = f"halves them {each}"
+    why = "they do not divide evenly"
+    if "spatial element" in str(error):
+        why = "one pixel is left, of which a normalisation cannot learn"
+    return (
+        f"{told}: it {shrinks}, and {why} ({error}). Take --roi_size "
+        f'"{list(known.following)}", the next that it takes, in multiples of {along}'
+    )
+
+
+OTHER_CHANNELS = "channels, but got"  # PyTorch's words
+OTHER_SIZES = "must match the size of tensor"  # within a network; elsewhere it may be anything
 TRIED = 8  # batches, where the smallest has gradients that no optimiser can take
 LARGEST_GRADIENT = 1e18  # its square still fits float32, in which Adam keeps it
 BLOWN_UP = (

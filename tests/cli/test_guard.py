@@ -13,7 +13,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from monai.bundle import ConfigParser
+from monai.networks.nets import DynUNet
 
 from metaseg_monai.bundle import run_bundle
 from metaseg_monai.cli import commands
@@ -220,6 +222,21 @@ def test_an_expression_that_cannot_be_computed_is_named(text):
         parser.get_parsed_content("train")
     told = str(as_refusal(raised.value))
     assert told.startswith("train#size#1 cannot be computed (")
+
+
+@pytest.mark.parametrize("size", [(20, 20), (16, 16), (24, 8)])
+def test_a_window_that_a_network_cannot_halve_names_its_setting(size):
+    strides = [1, 2, 2, 2, 2]
+    network = DynUNet(
+        2, 1, 2, kernel_size=[3] * 5, strides=strides, upsample_kernel_size=strides[1:],
+        filters=[2] * 5,
+    )  # fmt: skip
+    with pytest.raises((RuntimeError, ValueError)) as raised:
+        network(torch.zeros(1, 1, *size))
+    told = as_refusal(raised.value)
+    assert isinstance(told, ConfigError)
+    assert "of this size (" in str(told)
+    assert "give roi_size, and window_inferer#roi_size, multiples" in str(told)
 
 
 def test_a_file_that_may_not_be_read_is_never_to_be_deleted(tmp_path):

@@ -80,6 +80,18 @@ CASES = {
         {"roi_size": [4, 4], "batch_size": 1},
         "larger crop",
     ),
+    "a crop that is one pixel at the deepest level": (
+        [(20, 24)],
+        "tif",
+        {"configuration": "dynunet", "roi_size": [8, 8]},
+        r"^roi_size: .*8x8: it halves them 3 times, .*one pixel.*\[16, 16\]",
+    ),
+    "a crop that does not divide": (
+        [(20, 24)],
+        "tif",
+        {"configuration": "segresnet", "roi_size": [20, 16]},
+        r"^roi_size: .*20x16.*\[24, 16\]",
+    ),
     "too few steps": ([(20, 24)], "tif", {"epochs": 1, "batch_size": 8}, "1 cycles do not fit"),
 }
 

@@ -13,10 +13,11 @@ from ignite.engine import Engine, Events, State
 from monai.data import DataLoader, Dataset
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
 from monai.handlers import LrScheduleHandler
+from monai.networks.nets import UNETR, DynUNet, SegResNet
 from monai.optimizers import Novograd
 from torch import nn
 
-from metaseg_monai.errors import DataError, TrainingError
+from metaseg_monai.errors import ConfigError, DataError, TrainingError
 from metaseg_monai.training import (
     EpochLog,
     RunProgress,
@@ -52,12 +53,12 @@ def test_nan_is_never_better(current, best, lower, higher):
 # Stopping
 
 
-def loader(image_values, count=4):
+def loader(image_values, count=4, size=(4, 4)):
     items = [
         {
             "case": f"case {i}",
-            "image": torch.full((1, 4, 4), image_values.get(i, 0.5)),
-            "label": torch.zeros(1, 4, 4),
+            "image": torch.full((1, *size), image_values.get(i, 0.5)),
+            "label": torch.zeros(1, *size),
         }
         for i in range(count)
     ]
@@ -405,6 +406,48 @@ def test_a_network_that_cannot_take_the_images_is_refused_with_both_named():
         loss_function=lambda pred, label: (pred - label).square().mean(), decollate=False,
     )  # fmt: skip
     with pytest.raises(TrainingError, match=r"of 1 channel.*to have 3 channels.*in_channels"):
+        TryBatches()(engine)
+
+
+SIX_LEVELS = DynUNet(
+    2, 1, 1, kernel_size=[3] * 7, strides=[1] + [2] * 6, upsample_kernel_size=[2] * 6,
+    filters=[2] * 7,
+)  # fmt: skip
+WINDOW = (32, 32)
+
+
+@pytest.mark.parametrize(
+    ("network", "size", "told"),
+    [
+        (SIX_LEVELS, (64, 64), r"64x64: it halves them 6 times, .*one pixel.*\[128, 128\]"),
+        (SIX_LEVELS, (96, 64), r"96x64: .*not divide evenly.*\[128, 64\].* multiples of 64x64$"),
+        (
+            SegResNet(2, 8, out_channels=1),
+            (20, 24),
+            r"halves them 3 times, .*not divide.*\[24, 24\]",
+        ),
+        (UNETR(1, 1, WINDOW, 4, 24, 24, 2, spatial_dims=2), (20, 20), "a size that it takes"),
+    ],
+)
+def test_a_crop_that_the_network_cannot_halve_is_refused_with_one_that_it_can(network, size, told):
+    engine = SupervisedTrainer(
+        device="cpu", max_epochs=1, train_data_loader=loader({}, size=size), network=network,
+        optimizer=torch.optim.Adam(network.parameters()),
+        loss_function=lambda pred, label: (pred - label).square().mean(), decollate=False,
+    )  # fmt: skip
+    with pytest.raises(ConfigError, match=f"^roi_size: the network .*{told}") as raised:
+        TryBatches()(engine)
+    assert "\n" not in str(raised.value)
+
+
+def test_what_a_loss_says_of_sizes_is_no_word_on_the_crop():
+    network = nn.Conv2d(1, 1, 3)
+    engine = SupervisedTrainer(
+        device="cpu", max_epochs=1, train_data_loader=loader({}), network=network,
+        optimizer=torch.optim.Adam(network.parameters()),
+        loss_function=lambda pred, label: (pred - label).square().mean(), decollate=False,
+    )  # fmt: skip
+    with pytest.raises(RuntimeError, match="must match the size of tensor"):
         TryBatches()(engine)
 
 
