@@ -339,7 +339,10 @@ class _NamedValues(MetadataField):
         if not isinstance(name, str):
             raise self.refusal(value, "give the value's name as text")
         if (text := composed(name.strip())) not in self.values:
-            raise self.refusal(value, did_you_mean(text, self.values))
+            step = did_you_mean(text, self.values)
+            if self.missing == "unknown" and getattr(self, "out_of_range", "flag") == "error":
+                step += ", or take such values as unknown (--out_of_range flag)"
+            raise self.refusal(value, step)
         return self.values.index(text)
 
 
@@ -349,7 +352,24 @@ class _OneOfValues(_NamedValues):
     A distribution is a mapping of names to fractions that sum to 1, or a text such as
     ``disc:0.7|ring:0.3``. A declared name is always that name, whatever is in it. ``unknown`` may
     have a share where the policy has it.
+
+    Args:
+        out_of_range: ``error`` refuses a value that is not declared, ``flag`` takes it as unknown
+            and warns of it, which needs the policy ``unknown`` for missing values. Where it is
+            ``error`` it is not written down.
     """
+
+    out_of_range: Literal["error", "flag"] = Setting(
+        default="error", exclude_if=lambda policy: policy == "error"
+    )
+
+    @model_validator(mode="after")
+    def _flagged_is_unknown(self) -> _OneOfValues:
+        if self.out_of_range == "flag" and self.missing != "unknown":
+            raise ValueError(
+                "out_of_range: flag takes other values as unknown, which needs missing='unknown'"
+            )
+        return self
 
     def shares(self, value: Any) -> dict[str, float] | None:
         """The fractions of a distribution by name; None where the value is none.
@@ -398,6 +418,8 @@ class _OneOfValues(_NamedValues):
 
     def encode(self, value: Any) -> Code:
         """The code of a value, or the mean of the codes of a distribution; shape (width,)."""
+        if self._is_strange(value):
+            return self.unknown()
         shares = self.shares(value)
         if shares is None:
             return super().encode(value)
@@ -411,7 +433,26 @@ class _OneOfValues(_NamedValues):
 
     def needs_unknown(self, value: Any) -> bool:
         """Whether the value is unknown, or is with some probability."""
-        return self.is_missing(value) or (self.shares(value) or {}).get(UNKNOWN, 0.0) > 0
+        if self.is_missing(value) or self._is_strange(value):
+            return True
+        return (self.shares(value) or {}).get(UNKNOWN, 0.0) > 0
+
+    def flags(self, value: Any) -> list[str]:
+        """Says that a value is none of the declared ones, and which of them it may be."""
+        if not self._is_strange(value):
+            return []
+        step = did_you_mean(value, self.values)
+        meant = f"; {step}" if step.endswith("?") else ""
+        return [
+            f"field {self.name!r}: expected {self.expected()}, got {value!r}, which is taken as "
+            f"unknown{meant}"
+        ]
+
+    def _is_strange(self, value: Any) -> bool:
+        """Whether a name is none of the declared ones, and the policy takes it as unknown."""
+        if self.out_of_range == "error" or not isinstance(value, str) or self.is_missing(value):
+            return False
+        return composed(value.strip()) not in self.values and self._written(value) is None
 
 
 @final

@@ -17,9 +17,11 @@ from metaseg_monai.files import read_json, replacing
 from metaseg_monai.metadata.fields import (
     AnyField,
     Availability,
+    Categorical,
     Code,
     Continuous,
     MetadataWarning,
+    Ordinal,
     Softness,
     read_field,
 )
@@ -212,11 +214,19 @@ class MetadataSchema:
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     def with_policy(self, out_of_range: Literal["error", "flag"]) -> MetadataSchema:
-        """The schema with another policy for values out of the range of continuous fields."""
+        """The schema with another policy for values out of range.
+
+        That is numbers out of the range of continuous fields, which ``flag`` takes as they are, and
+        names that are none of a categorical or ordinal field, which it takes as unknown: only
+        where the field's policy for missing values is ``unknown``.
+        """
         own = {"out_of_range": out_of_range}
         return MetadataSchema(
             [
-                field.model_copy(update=own) if isinstance(field, Continuous) else field
+                field.model_copy(update=own)
+                if isinstance(field, Continuous)
+                or (isinstance(field, Categorical | Ordinal) and field.missing == "unknown")
+                else field
                 for field in self.fields
             ]
         )
@@ -250,7 +260,7 @@ class MetadataSchema:
 
         Args:
             path: The file.
-            out_of_range: Policy that takes the place of that of every continuous field.
+            out_of_range: Policy that takes the place of the fields' own, see `with_policy`.
 
         Raises:
             MetadataError: The file is absent, no JSON or no schema; names file and field.

@@ -45,7 +45,8 @@ def check(
         columns_file: JSON file of a column map, for tables with other column names.
         classes: number of label classes with the background; with a bundle, by default its own.
         channel_conversion: stored | grey | rgb, as in training; with a bundle its own.
-        out_of_range: error | flag, instead of what the schema says, as in training.
+        out_of_range: error | flag, instead of what the schema says, as in training: flag uses
+            numbers as they are, and takes names that a field has not as unknown, where it may be.
         mask_values: stored | shown, which of both counts where a mask's numbers and what a viewer
             shows of them disagree, as in training; stored for Boolean masks of tifffile.
         bundle: name or folder of the bundle that is to be trained.

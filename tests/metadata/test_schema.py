@@ -220,3 +220,61 @@ def test_the_policy_out_of_range_can_be_given_without_another_schema(tmp_path):
         assert flagged.encode({"size": "150"}).tolist() == [1.5, 0.0]
     with pytest.raises(MetadataError, match="expected error or flag"):
         MetadataSchema.load(tmp_path / "schema.json", out_of_range="clamp")
+
+
+def scanners(**settings):
+    return MetadataSchema(
+        [
+            field("categorical", "scanner", values=("GE", "Siemens"), missing="unknown"),
+            field("ordinal", "grade", values=("I", "II"), missing="unknown"),
+            field("multilabel", "stain", values=("DAPI", "actin"), missing="unknown"),
+            field("categorical", "phase", values=("arterial", "venous"), **settings),
+        ]
+    )
+
+
+def test_a_name_that_training_never_had_is_flagged_as_unknown():
+    raw = {"scanner": "Canon", "grade": "III", "stain": "actin", "phase": "venous"}
+    told = "'scanner': .*got 'Canon' .*--out_of_range flag.*leave it empty.*\n.*'grade'"
+    with pytest.raises(MetadataError, match=told):
+        scanners().encode(raw)
+    flagged = scanners().with_policy("flag")
+    with pytest.warns(MetadataWarning) as heard:
+        encoded = flagged.encode(raw, case="p7")
+    assert encoded.tolist() == flagged.encode({**raw, "scanner": "", "grade": None}).tolist()
+    assert [str(one.message) for one in heard] == [
+        "case 'p7', field 'scanner': expected one of 'GE', 'Siemens' (or 'unknown'), got 'Canon', "
+        "which is taken as unknown",
+        "case 'p7', field 'grade': expected one of 'I', 'II' (or 'unknown'), got 'III', which is "
+        "taken as unknown; did you mean 'II'?",
+    ]
+    assert flagged.field("scanner").needs_unknown("Canon")
+    assert not flagged.field("scanner").needs_unknown(" GE ")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("phase", "portal"),  # whose policy knows no unknown
+        ("stain", "actin;Alexa"),  # of which one name is known
+        ("scanner", 7),
+        ("scanner", "GE:0.5|Canon:0.5"),
+    ],
+)
+def test_what_a_flag_does_not_take_as_unknown(name, value):
+    raw = {"phase": "venous", name: value}
+    with pytest.raises(MetadataError, match=f"^field {name!r}: expected "):
+        scanners().with_policy("flag").encode(raw)
+
+
+def test_a_flag_needs_a_code_for_unknown_and_is_written_only_where_it_is_set():
+    with pytest.raises(MetadataError, match=r"'phase': .*which needs missing='unknown'"):
+        scanners(out_of_range="flag")
+    flagged = scanners().with_policy("flag")
+    assert [one.get("out_of_range") for one in flagged.to_dict()["fields"]] == [
+        "flag", "flag", None, None
+    ]  # fmt: skip
+    assert MetadataSchema.from_dict(flagged.to_dict()) == flagged
+    assert flagged.with_policy("error").settings == scanners().settings
+    assert "out_of_range" not in str(scanners().settings)
+    assert flagged.digest != scanners().digest == flagged.with_policy("error").digest

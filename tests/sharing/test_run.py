@@ -137,6 +137,35 @@ def test_a_table_without_a_column_says_which_field_was_unknown(tiny, kits, tmp_p
         predict(*arguments, **settings)
 
 
+def test_a_scanner_that_training_never_had_is_unknown_where_that_is_asked_for(tiny, kits, tmp_path):
+    bundle, settings = tiny
+    when = {"provenance": "acquisition", "availability": "acquisition"}
+    scanner = {"kind": "categorical", "name": "scanner", "values": ["GE", "Siemens"]}
+    scanner |= {**when, "missing": "unknown"}
+    (tmp_path / "schema.json").write_text(json.dumps({"fields": [scanner]}))
+    settings = {**settings, "schema_file": str(tmp_path / "schema.json")}
+    give_weights(bundle, **settings)
+    rows = "case_00000/imaging.nii.gz,GE\ncase_00001/imaging.nii.gz,Canon\n"
+    (kits / "new.csv").write_text(f"image,scanner\n{rows}")
+    arguments = (str(bundle), str(kits / "new.csv"), str(tmp_path / "out"))
+    made = predict(*arguments, **settings)
+    assert list(made.cases["case"]) == ["case_00000_imaging"]
+    (problem,) = made.problems
+    assert "'scanner': expected one of 'GE', 'Siemens'" in problem.problem
+    assert "take such values as unknown (--out_of_range flag)" in problem.next_step
+    with pytest.warns(MetadataWarning, match="case_00001.*'Canon', which is taken as unknown"):
+        made = predict(*arguments, out_of_range="flag", **settings)
+    assert (len(made.cases), made.problems) == (2, [])
+    assert made.unknown == {"scanner": ["case_00001_imaging"]}
+    assert str(made).endswith("unknown to the network: scanner (in 1 of 2)")
+    like = predict(
+        arguments[0], arguments[1], str(tmp_path / "like"), "scanner=unknown", **settings
+    )
+    np.testing.assert_array_equal(
+        *(np.asarray(nib.load(one.masks[1]).dataobj) for one in (made, like))
+    )
+
+
 def test_unknown_is_refused_by_a_model_that_never_saw_it(tiny, kits, tmp_path):
     bundle, settings = tiny
     settings = {**settings, "metadata_dropout": 0.0}
