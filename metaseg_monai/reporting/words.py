@@ -27,6 +27,10 @@ from metaseg_monai.reporting.scores import Spread, f1_table, reliance_table
 from metaseg_monai.study.design import Protocol
 
 LITTLE = 0.005  # F1; what nobody would notice
+PLAIN = {  # conditions without metadata: what is larger in those that have them, and its name
+    "se": ("the larger gates", "SE"),
+    "none": ("the larger network", "the U-Net without gates"),
+}
 CONDITIONS = {
     "none": "U-Net without gates and without metadata",
     "se": "channels weighted by the image alone (squeeze-and-excitation)",
@@ -193,42 +197,47 @@ def _about_metadata(protocol: Protocol, compared: Sequence[Compared]) -> list[st
     by_name = {(one.first, one.second): one for one in compared}
     sentences = []
     for name in METADATA_VARIANTS:
-        against_se = by_name.get((name, "se"))
-        against_dummy = by_name.get((name, f"{name}-dummy"))
-        if against_se is None:
+        plain = next((other for other in PLAIN if (name, other) in by_name), None)
+        if plain is None:
             continue
-        if not _higher(against_se, protocol):
-            sentences.append(_not_found(name, against_se, protocol))
+        against_plain = by_name[name, plain]
+        against_dummy = by_name.get((name, f"{name}-dummy"))
+        larger, spoken = PLAIN[plain]
+        if not _higher(against_plain, protocol):
+            sentences.append(_not_found(name, against_plain, protocol))
         elif against_dummy is None:
             sentences.append(
-                f"Whether the gain of {name} comes from the metadata or from the larger gates is "
-                "open: it was not compared with its dummy."
+                f"Whether the gain of {name} comes from the metadata or from {larger} is open: it "
+                "was not compared with its dummy."
             )
         elif _higher(against_dummy, protocol):
             sentences.append(
                 f"{name} also scores higher than the same network fed zeros, so the metadata "
-                "helped, not the larger gates."
+                f"helped, not {larger}."
             )
         else:
             sentences.append(
                 f"{name} was not shown to score higher than the same network fed zeros: the dummy "
-                "may explain its gain over SE."
+                f"may explain its gain over {spoken}."
             )
     return sentences
 
 
-def _not_found(name: str, against_se: Compared, protocol: Protocol) -> str:
-    """The verdict on a variant that was not found to score higher than SE, as the test has it."""
-    strength, seeds = against_se.strength(protocol.alpha), len(against_se.seeds)
-    if strength == "these trainings" and against_se.overall.mean > 0:
+def _not_found(name: str, against_plain: Compared, protocol: Protocol) -> str:
+    """The verdict on a variant that was not found to score higher than one without metadata."""
+    strength, seeds = against_plain.strength(protocol.alpha), len(against_plain.seeds)
+    larger, spoken = PLAIN[against_plain.second]
+    if strength == "these trainings" and against_plain.overall.mean > 0:
         where = "this one training" if seeds == 1 else f"these {seeds} trainings"
         return (
-            f"Metadata, or the larger gates, helped {name} against SE in {where}; whether they "
+            f"Metadata, or {larger}, helped {name} against {spoken} in {where}; whether they "
             "help other trainings is open."
         )
     if strength == "mixed":
-        return f"Whether metadata helps {name} against SE is open: its trainings do not agree."
-    return f"Metadata was not shown to help {name} against SE."
+        return (
+            f"Whether metadata helps {name} against {spoken} is open: its trainings do not agree."
+        )
+    return f"Metadata was not shown to help {name} against {spoken}."
 
 
 def _higher(one: Compared, protocol: Protocol) -> bool:
@@ -308,9 +317,9 @@ def not_shown(asked: Asked) -> str:
             )
         )
     elif len(results.conditions) > 1:
-        sentences.append(
-            "No comparison was planned: differences between rows are described, not tested."
-        )
+        planned = asked.protocol.comparisons
+        why = "No planned comparison was made" if planned else "No comparison was planned"
+        sentences.append(f"{why}: differences between rows are described, not tested.")
     if any(one.strength(asked.protocol.alpha) != "found" for one in compared):
         sentences.append(
             f"A difference that was not found may still exist: the two intervals, over {kind} and "

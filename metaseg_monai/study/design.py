@@ -231,18 +231,40 @@ class Study(BaseModel):
 
 
 def default_comparisons(conditions: Sequence[str]) -> list[list[str]]:
-    """Compare each variant that takes metadata with SE and with its own dummy.
+    """Compare each variant that takes metadata with what shows whether they help.
+
+    First with its plain partner, which has none: se where it is there, else none. Then with its own
+    dummy, and with the simplest way to give metadata, constant-channel.
 
     >>> default_comparisons(["none", "se", "me", "sme", "sme-dummy"])
     [['me', 'se'], ['sme', 'se'], ['sme', 'sme-dummy']]
+    >>> default_comparisons(["none", "sme", "constant-channel"])
+    [['sme', 'none'], ['sme', 'constant-channel'], ['constant-channel', 'none']]
     """
+    plain = "se" if "se" in conditions else "none"
     return [
         [name, other]
         for name in conditions
         if name in METADATA_VARIANTS
-        for other in ("se", f"{name}-dummy")
-        if other in conditions
+        for other in (plain, f"{name}-dummy", "constant-channel")
+        if other in conditions and other != name
     ]
+
+
+def nothing_compared(study: Study) -> str:
+    """Say that no comparison is planned, and what would plan one; empty where there are some.
+
+    >>> nothing_compared(Study(name="two", bundle="b", conditions=["none", "sme"]))
+    ''
+    """
+    if study.protocol.comparisons:
+        return ""
+    return (
+        f"no comparison is planned of {', '.join(study.conditions)}: the report will describe "
+        "scores and test nothing; to test whether metadata help, add none or se, and the dummy, to "
+        "a variant that takes metadata (none,sme,sme-dummy), or name the pairs in the protocol of "
+        "a study's file (comparisons)"
+    )
 
 
 def fill_data_seed(settings: Mapping[str, Any], data_seed: int) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import pytest
 
 from metaseg_monai.errors import ConfigError
 from metaseg_monai.study import Study
-from metaseg_monai.study.design import fill_data_seed
+from metaseg_monai.study.design import fill_data_seed, nothing_compared
 
 PLAIN = {"name": "two", "bundle": "b", "conditions": ["se", "sme", "sme-dummy"]}
 
@@ -15,6 +15,27 @@ def test_round_trip(tmp_path):
     assert study.conditions == {"se": {}, "sme": {}, "sme-dummy": {}}
     assert study.protocol.comparisons == [["sme", "se"], ["sme", "sme-dummy"]]
     assert Study(**study.model_dump()) == study
+
+
+@pytest.mark.parametrize(
+    ("conditions", "pairs"),
+    [
+        (["none", "sme"], [["sme", "none"]]),
+        (["none", "sme", "sme-dummy"], [["sme", "none"], ["sme", "sme-dummy"]]),
+        (["none", "se", "film"], [["film", "se"]]),
+        (
+            ["constant-channel", "none", "me"],
+            [["constant-channel", "none"], ["me", "none"], ["me", "constant-channel"]],
+        ),
+        (["none", "se"], []),
+        (["sme"], []),
+    ],
+)
+def test_default_comparisons_ask_whether_metadata_help(conditions, pairs):
+    study = Study(**{**PLAIN, "conditions": conditions})
+    assert study.protocol.comparisons == pairs
+    told = nothing_compared(study)
+    assert told == "" if pairs else f"no comparison is planned of {', '.join(conditions)}" in told
 
 
 def test_no_comparison_can_be_asked_for():
