@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from dataclasses import field as attribute
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -71,6 +72,8 @@ class Results:
         study: what was planned; None for folders of single runs, for which nothing was fixed.
         several_data: whether data seeds made tables of their own, so that equal names are not one
             case: cases and volumes are then named ``data<seed>/...``, groups (patients) are not.
+        short: conditions with a training of fewer epochs than their bundle plans, each with the
+            fewest epochs of one and the planned ones.
     """
 
     counts: pd.DataFrame
@@ -78,6 +81,7 @@ class Results:
     missing: Mapping[str, str]
     study: Study | None = None
     several_data: bool = False
+    short: Mapping[str, tuple[int, int]] = attribute(default_factory=dict)
 
     @cached_property
     def conditions(self) -> list[str]:
@@ -381,9 +385,19 @@ def read_results(folder: Path) -> Results:
         whole.sort(key=lambda run: order.index(run.condition))
         whole += _elsewhere(folder, study, whole, missing)
         several = len({frozenset(of_seed) for of_seed in digests.values()}) > 1
-        return _counted(Results(pd.DataFrame(), whole, missing, study, several))
+        return _counted(Results(pd.DataFrame(), whole, missing, study, several, _short(done)))
     told = "; ".join(f"{name} {reason}" for name, reason in missing.items())
     raise DataError(f"No run in {folder} is finished: {told or 'none was planned'}")
+
+
+def _short(done: Sequence[tuple[Run, Mapping[str, Any]]]) -> dict[str, tuple[int, int]]:
+    """The conditions with a run of fewer epochs than its bundle plans, see `Results`."""
+    found: dict[str, tuple[int, int]] = {}
+    for run, _ in done:
+        if run.planned_epochs is not None and run.epochs < run.planned_epochs:
+            told = run.epochs, run.planned_epochs
+            found[run.condition] = min(found.get(run.condition, told), told)
+    return found
 
 
 def _untested(record: Mapping[str, Any], tested: Collection[int]) -> dict[str, str]:

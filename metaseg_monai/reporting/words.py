@@ -27,6 +27,7 @@ from metaseg_monai.reporting.scores import Spread, f1_table, reliance_table
 from metaseg_monai.study.design import Protocol
 
 LITTLE = 0.005  # F1; what nobody would notice
+HARDLY = 0.25  # of the planned epochs; trainings of fewer have hardly begun
 PLAIN = {  # conditions without metadata: what is larger in those that have them, and its name
     "se": ("the larger gates", "SE"),
     "none": ("the larger network", "the U-Net without gates"),
@@ -111,6 +112,57 @@ class Asked:
         return why_not_comparable(self.every)
 
 
+def trained_text(results: Results) -> str:
+    """Say which conditions had fewer epochs than their bundle plans, and what that allows.
+
+    Returns:
+        Sentences for the top of a report, "" where all were trained as planned or nobody knows.
+    """
+    alike: dict[tuple[int, int], list[str]] = {}
+    for name in results.conditions:
+        if name in results.short:
+            alike.setdefault(results.short[name], []).append(name)
+    told = []
+    for (epochs, planned), names in alike.items():
+        every = len(names) == len(results.conditions)
+        verb = "was" if len(names) == 1 else "were"
+        who = "All networks were" if every else f"{listed(names)} {verb}"
+        told.append(f"{who} trained for {epochs} of the {planned} epochs that the bundle plans")
+    if not told:
+        return ""
+    if hardly := _hardly(results):
+        every = len(hardly) == len(results.conditions)
+        of = "these conditions, nor of their metadata" if every else listed(hardly)
+        return (
+            f"{'; '.join(told)}: nothing is concluded of {of}. The numbers below only show that "
+            "everything runs."
+        )
+    return f"{'; '.join(told)}: what follows holds of trainings of that length."
+
+
+def _hardly(results: Results) -> list[str]:
+    """The conditions of whose trainings nothing is concluded, because they have hardly begun."""
+    return [
+        name
+        for name in results.conditions
+        if name in results.short and results.short[name][0] < HARDLY * results.short[name][1]
+    ]
+
+
+def _after(results: Results, *names: str) -> str:
+    """The epochs of the shortest of some trainings, to stand behind a sentence; or nothing.
+
+    >>> results = Results(pd.DataFrame(), [], {}, short={"sme": (2, 358)})
+    >>> _after(results, "none", "sme"), _after(results, "none")
+    (' (After 2 of 358 planned epochs.)', '')
+    """
+    short = [results.short[name] for name in names if name in results.short]
+    if not short:
+        return ""
+    epochs, planned = min(short)
+    return f" (After {epochs} of {planned} planned epochs.)"
+
+
 def found(asked: Asked) -> list[str]:
     """Say which condition scored best, and what each planned comparison says, in paragraphs."""
     protocol, table, score = asked.protocol, asked.f1, asked.score
@@ -127,16 +179,18 @@ def found(asked: Asked) -> list[str]:
         "average": f"average {score} over the domains",
     }.get(column, f"{score} on {column}")
     measure += f" (mean of {classes} classes)" if classes > 1 else ""
-    said = [_scores_text(scores, measure, ranked=not reasons), *reasons]
+    trained = trained_text(asked.results)
+    said = [trained] if trained else []
+    said += [_scores_text(scores, measure, ranked=not reasons), *reasons]
     if lacking := primary_not_made(protocol, not_made):
         said.append(lacking + (" The others are secondary." if compared else ""))
     for one in compared:
         primary = [one.first, one.second] == first and len(protocol.comparisons) > 1
-        told = compared_text(one, protocol, score)
+        told = compared_text(one, protocol, score) + _after(asked.results, one.first, one.second)
         said.append(f"Primary comparison: {told}" if primary else told)
     if others := [name for name in not_made if name not in lacking]:
         said.append(f"Planned but not made: {', '.join(others)}.")
-    if about := " ".join(_about_metadata(protocol, compared)):
+    if about := " ".join(_about_metadata(protocol, compared, asked.results)):
         said.append(about)
     if described := _not_planned(protocol, table, column):
         said.append(described)
@@ -153,13 +207,19 @@ def reliance_words(asked: Asked) -> list[str]:
         return []
     losses, spreads = (frame["normal - shuffle"] for frame in reliance)
     losses = losses.dropna()  # a condition may have been tested without foreign metadata
+    hardly = _hardly(asked.results)
     told = [
         f"{name} loses {loss:.3f}{_half_range(spread, ' (', ')')}"
         if loss > LITTLE and not loss <= spread  # the spread of one training is unknown
-        else f"{name} hardly depends on it ({-loss:+.3f})"
+        else f"{name} changes by {0 - loss:+.3f}, which is nothing to conclude from"
+        if name in hardly
+        else f"{name} hardly depends on it ({0 - loss:+.3f})"
         for name, loss, spread in zip(losses.index, losses, spreads[losses.index], strict=True)
     ]
-    return [f"Pooled {asked.score} with foreign instead of true metadata: {', '.join(told)}."]
+    after = _after(asked.results, *map(str, losses.index))
+    return [
+        f"Pooled {asked.score} with foreign instead of true metadata: {', '.join(told)}.{after}"
+    ]
 
 
 def _scores_text(scores: pd.Series, measure: str, ranked: bool) -> str:
@@ -192,10 +252,12 @@ def _half_range(value: float, before: str, after: str = "") -> str:
     return "" if math.isnan(value) else f"{before}± {value:.3f}{after}"
 
 
-def _about_metadata(protocol: Protocol, compared: Sequence[Compared]) -> list[str]:
+def _about_metadata(
+    protocol: Protocol, compared: Sequence[Compared], results: Results
+) -> list[str]:
     """Say of each metadata variant whether metadata helped, or whether a dummy explains it."""
     by_name = {(one.first, one.second): one for one in compared}
-    sentences = []
+    sentences, hardly = [], _hardly(results)
     for name in METADATA_VARIANTS:
         plain = next((other for other in PLAIN if (name, other) in by_name), None)
         if plain is None:
@@ -203,7 +265,13 @@ def _about_metadata(protocol: Protocol, compared: Sequence[Compared]) -> list[st
         against_plain = by_name[name, plain]
         against_dummy = by_name.get((name, f"{name}-dummy"))
         larger, spoken = PLAIN[plain]
-        if not _higher(against_plain, protocol):
+        begun = [one for one in (name, plain, f"{name}-dummy") if one in hardly]
+        if begun:
+            sentences.append(
+                f"Whether metadata help {name} is not concluded: the training of "
+                f"{listed(begun)} has hardly begun."
+            )
+        elif not _higher(against_plain, protocol):
             sentences.append(_not_found(name, against_plain, protocol))
         elif against_dummy is None:
             sentences.append(
@@ -339,6 +407,11 @@ def facts(results: Results) -> dict[str, str]:
     }
     if "val" in set(results.normal["split"]):
         told["No test"] = "the split val chose the weights of each training; it is for settings"
+    short = set(results.short.values())
+    if short and results.short.keys() >= set(results.conditions):
+        fewest, most = min(short), max(short)
+        epochs = f"{fewest[0]}" if len(short) == 1 else f"{fewest[0]} to {most[0]}"
+        told["Epochs"] = f"{epochs} of {most[1]} that the bundle plans"
     if results.study is not None:
         told["Training seeds"] = ", ".join(map(str, sorted(set(results.counts["seed"]))))
         told["Bundle"] = Path(results.study.bundle).name

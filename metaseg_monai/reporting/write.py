@@ -168,6 +168,10 @@ def _summary(asked: Asked) -> dict[str, Any]:
         ],
         "not_comparable": asked.reasons,
         "missing": dict(results.missing),
+        "fewer_epochs_than_planned": {
+            name: {"epochs": epochs, "planned": planned}
+            for name, (epochs, planned) in results.short.items()
+        },
     }
 
 
@@ -282,6 +286,7 @@ def score_section(asked: Asked) -> Section:
 def comparison_section(asked: Asked) -> Section | None:
     """The planned comparisons with their tests."""
     protocol, score, (compared, not_made) = asked.protocol, asked.score, asked.comparisons
+    results = asked.results
     if not compared and not not_made:
         return None
     intro = (
@@ -291,6 +296,8 @@ def comparison_section(asked: Asked) -> Section | None:
         primary_not_made(protocol, not_made)
         or f"The primary comparison is {' - '.join(protocol.comparisons[0])}."
     )
+    if trained := words.trained_text(results):
+        intro = f"{trained} {intro}"
     undone: list[Part] = [f"Planned but not made: {n} ({why})" for n, why in not_made.items()]
     if not compared:
         return Section("Comparisons", intro, undone)

@@ -65,6 +65,8 @@ class Run:
         tested: the same of its evaluation, but for the test modes.
         modes: test modes that it needs.
         fold: that it is tested on; None where the table's own splits count.
+        planned_epochs: that the bundle itself plans; None where it is not known, as of studies of
+            a release before.
         explain: whether to record what its gates do, or with which settings.
         table: file of the cases; it need not exist yet where the data are generated.
     """
@@ -82,6 +84,7 @@ class Run:
     tested: str = ""
     modes: Sequence[str] = ("normal",)
     fold: int | None = None
+    planned_epochs: int | None = None
 
 
 # Arguments that components of a study take from their bundle where they name none themselves.
@@ -125,7 +128,7 @@ def expand(study: Study, trust: bool = False) -> list[Run]:
         read_workflow(bundle, explaining, study.explain, (), trust)
         check_overrides(load_config(explaining), study.explain)
     only_training = load_config(files[:1])
-    first = (study.data_seeds[0], study.seeds[0])
+    first, planned = (study.data_seeds[0], study.seeds[0]), config["epochs"]
     runs = []
     folds: Sequence[int | None] = [None] if study.folds is None else study.folds
     for data_seed, seed, fold in product(study.data_seeds, study.seeds, folds):
@@ -166,6 +169,7 @@ def expand(study: Study, trust: bool = False) -> list[Run]:
                     else False,
                     table=table,
                     fold=fold,
+                    planned_epochs=planned if isinstance(planned, int) else None,
                 )
                 runs.append(run)
     return runs

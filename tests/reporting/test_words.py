@@ -35,7 +35,7 @@ def counts(hits, modes, groups):
 def ask(results_of, made):
     """Results whose trainings find so many of ten pixels, and what was planned."""
 
-    def make(hits, modes=None, groups=8, missing=None, history=(BEFORE,), **protocol):
+    def make(hits, modes=None, groups=8, missing=None, history=(BEFORE,), short=(), **protocol):
         conditions = list(hits)
         study = Study(name="s", bundle="b/c", conditions=conditions, protocol=protocol)
         trainings = {}
@@ -44,7 +44,8 @@ def ask(results_of, made):
             known = {(0, s): n for s, n in enumerate(of_seeds) if n is not None}
             made_of = {s: made(counts(n, ("normal", *tested), groups)) for s, n in known.items()}
             trainings |= {name: made_of} if made_of else {}
-        results = replace(results_of(study, **trainings), missing=missing or {})
+        results = results_of(study, **trainings)
+        results = replace(results, missing=missing or {}, short=dict(short))
         return Asked(results, study.protocol, history)
 
     return make
@@ -80,6 +81,28 @@ SAID = {  # hits of each training, the protocol, what is said, and what is not
     "metadata did not help against a plain network": (
         {"none": (6, 6, 6), "sme": (6, 6, 6)}, {},
         ["Metadata was not shown to help sme against the U-Net without gates"], [],
+    ),
+    "trainings that have hardly begun": (
+        HELPED, {"short": dict.fromkeys(HELPED, (2, 358))},
+        ["All networks were trained for 2 of the 358 epochs that the bundle plans: nothing is "
+         "concluded of these conditions, nor of their metadata.",
+         "(After 2 of 358 planned epochs.)",
+         "Whether metadata help sme is not concluded: the training of sme, se and sme-dummy has "
+         "hardly begun."],
+        ["the metadata helped", "what follows holds"],
+    ),
+    "no dependence is concluded of one that has hardly begun": (
+        {"se": (6, 6, 6), "sme": (0, 0, 0)}, {"short": {"sme": (1, 9)}},
+        ["sme was trained for 1 of the 9 epochs that the bundle plans: nothing is concluded of sme",
+         "sme changes by +0.000, which is nothing to conclude from"],
+        ["hardly depends on it", "was not shown to help"],
+    ),
+    "trainings that were shorter than planned": (
+        HELPED, {"short": dict.fromkeys(HELPED, (16, 24))},
+        ["All networks were trained for 16 of the 24 epochs that the bundle plans: what follows "
+         "holds of trainings of that length.", "(After 16 of 24 planned epochs.)",
+         "so the metadata helped, not the larger gates"],
+        ["nothing is concluded"],
     ),
     "no comparison that was planned could be made": (
         {"se": (5, 5, 5), "sme": (8, 8, 8), "me": (None, None, None)},
@@ -193,6 +216,13 @@ def test_sections_name_the_primary_comparison_and_the_modes_that_were_tested(ask
     hits, told, _, _ = SAID["a wrong domain does not lose the report"]
     section = comparison_section(ask(hits, **told))
     assert "The primary comparison, sme - se, was not made" in section.intro
+
+
+def test_short_trainings_stand_first_and_beside_the_comparisons(ask):
+    asked = ask(HELPED, short=dict.fromkeys(HELPED, (2, 358)))
+    assert found(asked)[0].startswith("All networks were trained for 2 of the 358 epochs")
+    assert comparison_section(asked).intro.startswith("All networks were trained for 2 of the 358")
+    assert facts(asked.every)["Epochs"] == "2 of 358 that the bundle plans"
 
 
 def test_the_correction_counts_what_could_not_be_compared(ask):

@@ -46,6 +46,23 @@ def test_report_is_self_contained_and_can_be_recomputed(studied):
     assert contents == {path: path.read_bytes() for path in written}
 
 
+def test_a_report_says_first_that_trainings_were_shorter_than_planned(studied, one_pixel):
+    folder = studied({"se": (5, 5, 5), "sme": (8, 9, 9)})
+    write_report(folder)
+    told = (folder / "report.md").read_text(encoding="utf-8")
+    assert "All networks were trained for 2 of the 14 epochs that the bundle plans: nothing" in told
+    assert told.index("All networks were trained") < told.index("The highest F1")
+    summary = json.loads((folder / "summary.json").read_text())
+    short = {"epochs": 2, "planned": 14}
+    assert summary["fewer_epochs_than_planned"] == {"se": short, "sme": short}
+    plan = json.loads((folder / "plan.json").read_text())
+    for run in plan:
+        del run["planned_epochs"]  # of a release before
+    (folder / "plan.json").write_text(json.dumps(plan))
+    write_report(folder)
+    assert "epochs that the bundle plans" not in (folder / "report.md").read_text(encoding="utf-8")
+
+
 def test_tables_hold_mean_and_spread_over_seeds(studied, one_pixel):
     folder = studied({"se": (5, 5, 5), "sme": (8, 9, 7)})
     write_report(folder)

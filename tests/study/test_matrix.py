@@ -35,6 +35,7 @@ def test_seeds_come_first_so_that_an_early_stop_leaves_whole_comparisons(study, 
     assert [run.settings["seed"] for run in runs] == [3, 3, 5, 5]
     assert runs[1].settings["variant"] == "sme"
     assert runs[0].epochs == 2
+    assert runs[0].planned_epochs == 14  # of the bundle's train.json
 
 
 def test_experts_are_one_se_network_for_each_domain(study, bundle):
