@@ -14,7 +14,7 @@ from metaseg_monai.errors import ConfigError, MetasegError, TrainingError, typed
 from metaseg_monai.owners import owned
 from metaseg_monai.reporting.write import write_report
 from metaseg_monai.study.design import Study
-from metaseg_monai.study.matrix import CONFIGS, read_by_monai
+from metaseg_monai.study.matrix import CONFIGS, dealt_folds, read_by_monai
 from metaseg_monai.study.run import run_study
 from metaseg_monai.study.tracking import track_study
 
@@ -106,6 +106,7 @@ def study(
     cluster_settings: Mapping[str, Any] | None = None,
     tracking: str | None = None,
     *,
+    folds: Any = None,
     bundles: str | Path | None = None,
     trust: bool = False,
     **settings: Any,
@@ -130,6 +131,8 @@ def study(
         cluster_settings: of the jobs, as '{"timeout_min": 60, "slurm_partition": "gpu"}'.
         tracking: MLflow store, as sqlite:///runs/mlflow.db
             (pip install "metaseg-monai[tracking]").
+        folds: of a bundle whose table deals folds: all (each case is tested once, one training a
+            fold for each condition and seed), or which, as 0,1,2.
         bundles: folder in which a bundle's name is looked for; by default ./bundles, then those
             installed with the package.
         trust: run a study, or a bundle, that holds more than what is known to be harmless.
@@ -142,7 +145,7 @@ def study(
         ConfigError: a wrong argument, before anything is trained.
         TrainingError: some runs failed; the others are reported.
     """
-    made = make_study(target, variants, seeds, settings, bundles, trust)
+    made = make_study(target, variants, seeds, settings, bundles, trust, folds)
     folder = Path(output or f"runs/{made.name.lower().replace(' ', '_')}").resolve()
     with owned(folder, "is running this study"):
         where = (workers, threads, cluster, cluster_settings)
@@ -170,6 +173,7 @@ def make_study(
     overrides: Mapping[str, Any],
     bundles: str | Path | None = None,
     trust: bool = False,
+    folds: Any = None,
 ) -> Study:
     """Return the study that a command line describes.
 
@@ -180,6 +184,7 @@ def make_study(
         overrides: settings of the bundle for all runs; they win over those of the file.
         bundles: folder in which a bundle's name is looked for.
         trust: take settings that MONAI would read, with ``$``, ``@`` or ``%``, from a file.
+        folds: "all", or which ones; None only where the bundle's table deals none.
 
     Returns:
         The study, with settings in MONAI's language.
@@ -191,6 +196,8 @@ def make_study(
     given = Study.load(target) if target.endswith(".json") else None
     if given is not None and variants is not None:
         raise ConfigError(f"{target} names its conditions itself; leave --variants out.")
+    if given is not None and folds is not None:
+        raise ConfigError(f"{target} names its folds itself (folds); leave --folds out.")
     bundle = resolve_bundle(target if given is None else given.bundle, bundles)
     defaults = dict(flatten(load_config([bundle / "configs" / name for name in CONFIGS])))
     settings = {
@@ -199,13 +206,14 @@ def make_study(
         for name in [key.lstrip("+").replace("::", "#")]
     }
     if given is None:
-        return Study(
+        made = Study(
             name=Path(target).name.removesuffix("_segmentation").replace("_", " ").capitalize(),
             bundle=target if bundles is None else str(bundle),
             conditions=names(VARIANTS if variants is None else variants),
             seeds=_seeds(3 if seeds is None else seeds),
             settings=settings,
         )
+        return Study(**{**made.model_dump(), "folds": _folds(folds, made, trust)})
     if told := refuse_untrusted(read_by_monai(given, target), trust, f"The study {target}"):
         logger.warning("%s", told)
     study = given.model_dump()
@@ -214,6 +222,36 @@ def make_study(
     if seeds is not None:
         study["seeds"] = _seeds(seeds)
     return Study(**study)
+
+
+def _folds(asked: Any, made: Study, trust: bool) -> list[int] | None:
+    """The folds that a study tests: those that were asked for, of those that its table deals.
+
+    A table that deals folds has one of them as its split test, too: which are meant must be said.
+    """
+    table, known = dealt_folds(made, trust)
+    if asked is None and not known:
+        return None
+    every = ", ".join(map(str, known))
+    if not known:
+        raise ConfigError(
+            f"--folds {asked}: {table} deals no folds to test on; leave --folds out, or make the "
+            "bundle with new-bundle --folds 5."
+        )
+    if asked is None:
+        raise ConfigError(
+            f"{made.bundle}: its table deals the folds {every} ({table}); say which the study "
+            f"tests: --folds all (every case is tested once, {len(known)} trainings for each "
+            f"condition and seed), or --folds {known[0]} (the cases of that fold alone)."
+        )
+    try:
+        given = [asked] if isinstance(asked, int) else names(asked)
+        chosen = known if given == ["all"] else [int(fold) for fold in given]
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"--folds {asked}: give all, or some of {every}.") from error
+    if isinstance(asked, bool) or not chosen or set(chosen) - set(known):
+        raise ConfigError(f"--folds {asked}: {table} deals the folds {every}; give all, or these.")
+    return chosen
 
 
 def _seeds(seeds: Any) -> list[int]:

@@ -11,7 +11,7 @@ import metaseg_monai as mm
 from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.evaluation import read_counts
 from metaseg_monai.reporting.runs import read_results, read_single_runs
-from metaseg_monai.sharing.study import study
+from metaseg_monai.sharing.study import make_study, study
 from metaseg_monai.simulate import generate_synthetic_shapes
 from metaseg_monai.study.design import Study
 from metaseg_monai.study.matrix import expand
@@ -69,6 +69,44 @@ def test_folds_on_validation_cases_are_refused(bundle, settings):
         expand(made(bundle, {**settings, "split": "val"}, folds=[0, 1]))
     with pytest.raises(ConfigError, match="folds: expected different whole numbers"):
         made(bundle, settings, folds=[1, 1])
+
+
+def asked(bundle, settings, folds=None, **more):
+    return make_study(bundle, ["se"], 1, {**settings, **more}, folds=folds).folds
+
+
+def test_a_table_of_folds_asks_which_are_tested(bundle, settings, table, tmp_path):
+    told = "deals the folds 0, 1, 2 .*--folds all .*once, 3 trainings for each.*or --folds 0"
+    with pytest.raises(ConfigError, match=told):
+        asked(bundle, settings)
+    assert asked(bundle, settings, "all") == [0, 1, 2]
+    assert asked(bundle, settings, 0) == [0]
+    assert asked(bundle, settings, "0,2") == asked(bundle, settings, (0, 2)) == [0, 2]
+    for wrong in (3, "0,7", "", True, -1):
+        with pytest.raises(ConfigError, match="deals the folds 0, 1, 2; give all, or these"):
+            asked(bundle, settings, wrong)
+    with pytest.raises(ConfigError, match="--folds some: give all, or some of 0, 1, 2"):
+        asked(bundle, settings, "some")
+    file = tmp_path / "study.json"
+    file.write_text(made(bundle, settings).model_dump_json())
+    assert make_study(file, None, None, {}).folds is None  # a file says what it means
+    with pytest.raises(ConfigError, match="names its folds itself"):
+        make_study(file, None, None, {}, folds="all")
+
+
+def test_who_has_chosen_or_has_no_folds_is_not_asked(bundle, settings, table, tmp_path):
+    fold = {"_target_": "metaseg_monai.tables.fold_cases", "table": "@table", "fold": 1}
+    assert asked(bundle, settings, cases=fold) is None
+    assert asked(bundle, settings, split="val") is None
+    plain = tmp_path / "plain"
+    shutil.copytree(table, plain)
+    rows = pd.read_csv(plain / "table.csv", dtype=str, keep_default_na=False)
+    rows.assign(fold="").to_csv(plain / "table.csv", index=False)
+    for place in (plain, tmp_path / "not yet"):
+        mine = {**settings, "dataset_dir": str(place)}
+        assert asked(bundle, mine) is None
+        with pytest.raises(ConfigError, match=r"table\.csv deals no folds to test on"):
+            asked(bundle, mine, "all")
 
 
 def test_a_study_tests_each_case_once(bundle, settings, table, tmp_path):
