@@ -545,7 +545,12 @@ def encoding_section(results: Results, score: str = "F1") -> Section | None:
         "network can only guess there, from how the value is encoded and from the image."
     )
     fields = results.cases.columns.difference([*TRAINING, *PLACE, *SPACING], sort=False)
-    parts = [part for field in fields for part in _at_values(results, field, score)]
+    parts = [
+        part
+        for field in fields
+        if field in results.numbers
+        for part in _at_values(results, field, score)
+    ]
     return Section("Values that were not trained", intro, parts) if parts else None
 
 

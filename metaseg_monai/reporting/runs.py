@@ -19,7 +19,7 @@ from metaseg_monai.evaluation import read_cases, read_counts, read_volumes
 from metaseg_monai.evaluation.per_case import PLACE, SPACING
 from metaseg_monai.evaluation.provenance import SAME, SEEN, WEIGHTS, check_results, read_evaluation
 from metaseg_monai.files import read_json
-from metaseg_monai.metadata.fields import AnyField, Continuous, read_number
+from metaseg_monai.metadata.fields import AnyField, Continuous, Ordinal, read_number
 from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.metrics.scores import case_f1
 from metaseg_monai.networks.variants import ALL_VARIANTS, METADATA_VARIANTS
@@ -152,11 +152,24 @@ class Results:
             MetadataError: a schema.json is damaged.
         """
         found: dict[str, AnyField] = {}
-        for run, *_ in self.first_runs.values():
-            if (run.folder / SCHEMA).is_file():
-                for field in MetadataSchema.load(run.folder / SCHEMA).fields:
-                    found.setdefault(field.name, field)
+        for field in self._declared:
+            found.setdefault(field.name, field)
         return found
+
+    @cached_property
+    def numbers(self) -> set[str]:
+        """The fields whose values are numbers, as the schema of a condition says.
+
+        A name that looks like a number, such as that of a cluster, is none: nothing is between two
+        categories.
+        """
+        return {f.name for f in self._declared if isinstance(f, Continuous | Ordinal)}
+
+    @cached_property
+    def _declared(self) -> list[AnyField]:
+        """The fields of each condition that wrote its schema, one after the other."""
+        files = [run.folder / SCHEMA for run, *_ in self.first_runs.values()]
+        return [f for file in files if file.is_file() for f in MetadataSchema.load(file).fields]
 
     @property
     def continuous(self) -> dict[str, Continuous]:

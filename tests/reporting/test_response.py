@@ -9,7 +9,7 @@ import pytest
 
 from metaseg_monai.errors import DataError, MetadataError
 from metaseg_monai.evaluation.per_case import BINS
-from metaseg_monai.metadata import Categorical, Continuous, MetadataSchema
+from metaseg_monai.metadata import Categorical, Continuous, MetadataSchema, Ordinal
 from metaseg_monai.metrics.scores import COUNT_COLUMNS
 from metaseg_monai.reporting.page import figures_of, tables_of
 from metaseg_monai.reporting.response import (
@@ -522,6 +522,17 @@ def test_nothing_is_told_where_every_value_was_trained(run, results_of):
     assert encoding_section(results_of(sme=[run("sme", values=(10, 20, 40))])) is None
     nearest = run("one-hot", field=ONE_HOT, told=NEAREST)
     assert encoding_section(results_of(one_hot=[nearest])) is None
+
+
+def test_a_category_named_as_a_number_is_no_number(run, results_of):
+    names = tuple(map(str, TESTED))
+    category = Categorical(name="cluster", values=names, **WHEN)
+    ordinal = Ordinal(name="grade", values=names, **WHEN)
+    assert encoding_section(results_of(sme=[run("sme", field=category)])) is None
+    section = encoding_section(results_of(me=[run("me", field=ordinal)]))
+    assert "At 15, between them" in section.parts[0]
+    (undeclared := run("film")).folder.joinpath("schema.json").unlink()
+    assert encoding_section(results_of(film=[undeclared])) is None
 
 
 def test_a_continuum_and_names_are_no_such_values(run, results_of):
