@@ -148,14 +148,23 @@ def listing(names: Iterable[Any], most: int = 30, word: Callable[[Any], str] = r
     return ", ".join(quoted[:most]) + (f" and {rest} more" if rest > 0 else "")
 
 
-def did_you_mean(name: object, allowed: Iterable[str]) -> str:
+def did_you_mean(name: object, allowed: Iterable[str], *, told: bool = False) -> str:
     """The next step for a name that is not among the allowed ones.
+
+    Args:
+        name: that was given.
+        allowed: names.
+        told: whether the allowed names stand in the message already.
 
     >>> did_you_mean("dsic", ["disc", "ring"])
     "did you mean 'disc'?"
+    >>> did_you_mean("x", ["disc", "ring"])
+    "use one of 'disc', 'ring'"
     """
-    close = difflib.get_close_matches(str(name), list(allowed), n=1)
-    return f"did you mean {close[0]!r}?" if close else "use one of these names"
+    known = list(allowed)
+    close = difflib.get_close_matches(str(name), known, n=1)
+    otherwise = "use one of these names" if told else f"use one of {listing(known)}"
+    return f"did you mean {close[0]!r}?" if close else otherwise
 
 
 # What others raise, told as we would: the file, what is wrong with it, and the next step.

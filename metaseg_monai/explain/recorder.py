@@ -135,7 +135,7 @@ def record_gates(network: nn.Module, features_of: str | None = None) -> Iterator
     if features_of is not None and features_of not in gates:
         raise ConfigError(
             f"The network has no gate {features_of!r}, its gates are {', '.join(gates)}; "
-            f"{did_you_mean(features_of, gates)}"
+            f"{did_you_mean(features_of, gates, told=True)}"
         )
     hooks = [network.register_forward_pre_hook(record.keep_image, with_kwargs=True)]
     try:

@@ -221,7 +221,7 @@ class MetadataField(BaseModel):
         if moment not in _MOMENTS:
             raise MetadataError(
                 f"moment: expected one of {listing(_MOMENTS)}, got {moment!r}; "
-                f"{did_you_mean(moment, _MOMENTS)}"
+                f"{did_you_mean(moment, _MOMENTS, told=True)}"
             )
         return _MOMENTS.index(self.availability) <= _MOMENTS.index(moment)
 
@@ -339,7 +339,7 @@ class _NamedValues(MetadataField):
         if not isinstance(name, str):
             raise self.refusal(value, "give the value's name as text")
         if (text := composed(name.strip())) not in self.values:
-            step = did_you_mean(text, self.values)
+            step = did_you_mean(text, self.values, told=True)
             if self.missing == "unknown" and getattr(self, "out_of_range", "flag") == "error":
                 step += ", or take such values as unknown (--out_of_range flag)"
             raise self.refusal(value, step)

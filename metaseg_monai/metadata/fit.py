@@ -87,7 +87,7 @@ def fit_schema(
             if key not in columns:
                 raise ConfigError(
                     f"{name}: {key!r} is none of the fields, expected {listing(columns)}; "
-                    f"{did_you_mean(key, columns)}"
+                    f"{did_you_mean(key, columns, told=True)}"
                 )
     proposals = []
     for place, (column, kind, unit) in enumerate(parts):
@@ -156,7 +156,7 @@ def field_parts(spec: str) -> tuple[str, str, str]:
     if kind and kind not in KINDS:
         raise ConfigError(
             f"field {spec!r}: expected a kind among {listing(KINDS)}, got {kind!r}; "
-            f"{did_you_mean(kind, KINDS)}"
+            f"{did_you_mean(kind, KINDS, told=True)}"
         )
     if (kind == "continuous") != bool(unit):
         raise ConfigError(
@@ -240,7 +240,7 @@ def _present(
     if column not in rows[0]:
         raise MetadataError(
             f"field {column!r} is no column of the table, expected one of {listing(rows[0])}; "
-            f"{did_you_mean(column, rows[0])}"
+            f"{did_you_mean(column, rows[0], told=True)}"
         )
     present = [row[column].strip() for row in rows if not says_nothing(row[column])]
     absent = len(rows) - len(present)

@@ -318,7 +318,7 @@ class MetadataSchema:
     def _no_field(self, name: object) -> str:
         return (
             f"{name!r} is no field of the schema, expected one of {listing(self.names)}; "
-            f"{did_you_mean(str(name), self.names)}"
+            f"{did_you_mean(str(name), self.names, told=True)}"
         )
 
 

@@ -387,7 +387,7 @@ def chosen_places(
         if place not in names:
             raise ConfigError(
                 f"places: expected some of {listing(names)}, got {place!r}; "
-                f"{did_you_mean(place, names)}"
+                f"{did_you_mean(place, names, told=True)}"
             )
     if len(set(places)) < len(places):
         raise ConfigError(f"places names a place twice: {', '.join(places)}")

@@ -97,7 +97,7 @@ def base_variant(variant: str) -> str:
         known = (*VARIANTS, *OTHERS)
         raise ConfigError(
             f"variant: expected one of {listing(known)}, got {variant!r}; "
-            f"{did_you_mean(variant, known)}"
+            f"{did_you_mean(variant, known, told=True)}"
         )
     return variant.removesuffix("-dummy")
 

@@ -317,7 +317,7 @@ def read_case_metadata(
         if name not in header:
             raise DataError(
                 f"{path}: no column {name!r}, it has {listing(header)}; "
-                f"{did_you_mean(name, header)} {CASE} is nnU-Net's name of a case"
+                f"{did_you_mean(name, header, told=True)} {CASE} is nnU-Net's name of a case"
             )
     problems, raw = list(broken), dict[str, dict[str, str]]()
     for number, cells in lines:

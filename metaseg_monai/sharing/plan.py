@@ -367,7 +367,7 @@ def plan(
     if network not in get_args(Network):
         raise ConfigError(
             f"network={network!r}: expected one of {', '.join(get_args(Network))}; "
-            f"{did_you_mean(network, get_args(Network))}"
+            f"{did_you_mean(network, get_args(Network), told=True)}"
         )
     if not 0 < memory_gb < math.inf:
         raise ConfigError(f"memory_gb={memory_gb}: expected gigabytes above 0, such as 4")

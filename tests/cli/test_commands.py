@@ -106,6 +106,12 @@ def test_every_command_has_help_with_an_example(metaseg, command):
     assert f"python -m metaseg_monai {command}" in out + err
 
 
+def test_help_loses_nothing_behind_a_colon(metaseg):
+    _, out, err = metaseg("predict", "--help")
+    assert "phase=arterial:0.7|venous:0.3, or a range as size_mm=20..40), or a JSON" in out + err
+    assert "runs/fold0,runs/fold1: the mean of their probabilities" in out + err
+
+
 def test_generate_then_check(metaseg, tmp_path):
     sizes = ["--train", 12, "--val", 6, "--test", 6, "--size", 32]
     status, out, _ = metaseg("generate", "synthetic-shapes", "--output", tmp_path / "d", *sizes)

@@ -234,6 +234,15 @@ def test_a_group_is_no_guess(tmp_path):
     assert len(set(OwnTable(found.file, group="none").groups)) == 12
 
 
+def test_a_column_that_is_not_there_is_refused_with_those_that_are(tmp_path):
+    table = table_of(tmp_path, {"age": range(20, 44, 2)})
+    told = "no column 'vendor'; use one of 'img', 'mask', 'age'"
+    with pytest.raises(ConfigError, match=told):
+        inferred(table, fields="vendor")
+    with pytest.raises(ConfigError, match=told):
+        OwnTable(table, group="vendor")
+
+
 def test_patients_count_once(tmp_path):
     masks = [with_objects(1 + (n // 4)) for n in range(28)]
     table = table_of(tmp_path, {"patient": [n // 4 for n in range(28)], "age": [40] * 28}, masks)
