@@ -261,9 +261,9 @@ def nothing_compared(study: Study) -> str:
         return ""
     return (
         f"no comparison is planned of {', '.join(study.conditions)}: the report will describe "
-        "scores and test nothing; to test whether metadata help, add none or se, and the dummy, to "
-        "a variant that takes metadata (none,sme,sme-dummy), or name the pairs in the protocol of "
-        "a study's file (comparisons)"
+        "scores and test nothing; to test whether metadata help, train a variant that takes them "
+        "beside none or se, and its dummy (none,sme,sme-dummy), or name pairs of conditions in the "
+        "protocol of a study's file (comparisons)"
     )
 
 
