@@ -580,6 +580,7 @@ def _commands(bundle: Path, made: GroupSplits, schema: MetadataSchema) -> list[s
     start, place, run = "python -m metaseg_monai", shlex.quote(str(bundle)), f"runs/{bundle.name}"
     variants = "none,sme,sme-dummy" if schema.fields else "none,se"
     study = f"{start} study {place} --variants {variants} --seeds 3 --output {run}-study"
+    study += " --folds all" if any(fold for _, fold in made.of_group.values()) else ""
     folds = sorted({int(fold) for _, fold in made.of_group.values() if fold})
     runs, commands = [f"{run}-fold{fold}" for fold in folds] or [run], []
     tested = {one for one, _ in made.of_group.values()}
@@ -593,7 +594,7 @@ def _commands(bundle: Path, made: GroupSplits, schema: MetadataSchema) -> list[s
             f"{start} evaluate {output}" + ("" if "test" in tested else " --split val"),
         ]
     commands.append(f"{start} predict {','.join(runs)} --source IMAGES --output masks")
-    return commands if folds else [*commands, study]
+    return [*commands, study]
 
 
 def _page(

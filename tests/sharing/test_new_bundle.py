@@ -329,6 +329,7 @@ def test_names_and_columns_are_data_whatever_is_in_them(pictures, tmp_path):
     assert {line.replace(r"\|", "").count("|") for line in tables} == {4}
     folder = f"'{made.folder}'"
     assert f"train {folder} --output_dir runs/mine-fold2 --fold 2" in page
+    assert "--seeds 3 --output runs/mine-study --folds all" in page
     assert "predict runs/mine-fold0,runs/mine-fold1,runs/mine-fold2 --source" in page
     assert "other folds test" in made.plan.facts["planned_from"].reason
     assert "the table's column 'fold' is not used" in made.inferred["fold"][1]

@@ -144,7 +144,7 @@ def test_kinds_of_images_are_metadata_though_labels_differ_among_them(tmp_path):
     masks = []
     for number in range(40):
         mask = np.zeros((20, 20))
-        mask[:, : 2 + number % 5 + 6 * (number % 2)] = 1  # two kinds, whose sizes overlap a little
+        mask[:, : 2 + number % 5 + 4 * (number % 2)] = 1  # two kinds, whose sizes overlap a little
         masks.append(mask)
     sizes = [int(mask.sum()) for mask in masks]
     columns = {
