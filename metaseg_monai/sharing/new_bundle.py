@@ -216,7 +216,7 @@ def new_bundle(
     bundle = NewBundle(None, told, left_out, schema, planned, (nothing,))
     if dry_run:
         return bundle
-    numbered = found.label_values == "instances"
+    numbered = found.numbered and not volumes
     settings = _settings(planned, schema, planar, channels, numbered)
     commands = _commands(target, made, schema)
     with writable(target), new_folder(target) as part:
@@ -335,7 +335,10 @@ def _of_planes(known: Fingerprint) -> Fingerprint:
 
 def _hours(seconds: float) -> str:
     """A duration that nobody takes for exact."""
-    return f"{seconds / 3600:.1g} hours" if seconds >= 3600 else f"{max(1, seconds / 60):.0f} min"
+    hours = seconds / 3600
+    if hours < 1:
+        return f"{max(1, seconds / 60):.0f} min"
+    return f"{hours:.1g} hours" if hours < 10 else f"{hours:.0f} hours"
 
 
 def _scheduled(planned: Plan, known: Fingerprint) -> Plan:
@@ -533,7 +536,7 @@ def _settings(
     by_name = [one.name for one in schema.fields if one.kind == "categorical"]
     if by_name:
         settings["domain"] = by_name[0]  # scores by its values, too
-    if numbered and dims == 2:
+    if numbered:
         settings["objects"] = {"method": "components"}
     if planar:
         settings["cases"] = {"_target_": "metaseg_monai.tables.slices", "table": "@table"}

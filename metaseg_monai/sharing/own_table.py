@@ -131,6 +131,7 @@ class OwnTable:
         self.spacings: list[tuple[float, ...] | None] = []  # of each label, as its axes
         self.objects: list[tuple[int, int, float]] = []  # see `_objects`
         self.label_values: LabelValues = []
+        self.numbered = False  # whether each label counts its objects from 1
         self.by_class = True  # whether `counts` are by class, else by the label's own values
         self.classes = 2  # by all labels, background included
         self.why_classes = ""
@@ -452,6 +453,7 @@ class OwnTable:
                 f'"{objects[0]}=liver,{objects[1]}+{objects[-1]}=kidneys" (all others become '
                 "background), or take all above 0 as one foreground: --labels instances"
             )
+        self.numbered = self.label_values == "instances" and counted
         self.by_class = not self.label_values or bool(chosen)
         self.classes = max(2, max(values) + 1) if self.by_class else 2
 
@@ -514,11 +516,11 @@ def parse_labels(given: str | None) -> Labels | dict[str, list[int]] | None:
     names = [name.strip() for _, _, name in parts]
     texts = [[one.strip() for one in values.split("+")] for values, _, _ in parts]
     every = [one for texts_of_one in texts for one in texts_of_one]
-    right = all(re.fullmatch("[0-9]{1,9}", one) for one in every) and all(names)
+    right = all(re.fullmatch("0*[1-9][0-9]{0,8}", one) for one in every) and all(names)
     if not right or len({*map(int, every)}) < len(every) or len({*names}) < len(names):
         raise ConfigError(
-            f"--labels {given!r}: expected classes, instances, or the values of each class with "
-            'its name, each once, as "1=spleen,2+3=kidneys"'
+            f"--labels {given!r}: expected classes, instances, or the values of each class, from "
+            '1 on, with its name, each once, as "1=spleen,2+3=kidneys"; all others are background'
         )
     return {name: [int(one) for one in one_of] for name, one_of in zip(names, texts, strict=True)}
 

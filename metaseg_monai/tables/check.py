@@ -558,7 +558,7 @@ def _classes_of(label: Image, classes: int, foreground: LabelValues | None) -> n
     if foreground == "instances" and min(counts) >= 0:
         return np.ascontiguousarray(array > 0, dtype=np.uint8)
     if isinstance(foreground, list):
-        if isinstance(foreground[0], list) and len(foreground) >= classes:
+        if foreground and isinstance(foreground[0], list) and len(foreground) >= classes:
             raise DataError(
                 f"{path}: label_values of the column map make {len(foreground)} classes beside the "
                 f"background; set classes to {len(foreground) + 1}"

@@ -135,6 +135,7 @@ def test_objects_that_are_numbered_are_no_classes_unasked(tmp_path):
         found = OwnTable(found.file)
         found.scan_labels(labels)
         assert found.classes == classes
+        assert found.numbered == (labels == "instances")
     found = OwnTable(found.file)
     found.scan_labels(named=True)
     assert found.label_values == []
@@ -186,7 +187,9 @@ def test_of_many_structures_those_that_are_named_become_classes(tmp_path):
         OwnTable(table).scan_labels(parse_labels("5=liver,6=spleen"))
 
 
-@pytest.mark.parametrize("given", ["clases", "1=a,1=b", "1=a,2=a", "1+=a", "x=a", "1=", "", "1=a,"])
+@pytest.mark.parametrize(
+    "given", ["clases", "0=a", "1=a,1=b", "1=a,2=a", "1+=a", "x=a", "1=", "", "1=a,"]
+)
 def test_what_labels_mean_is_read_or_refused(given):
     with pytest.raises(ConfigError, match=r'expected classes, instances, or .*"1=spleen,2\+3=kid'):
         parse_labels(given)

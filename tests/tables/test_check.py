@@ -90,6 +90,7 @@ def test_palette_of_a_label_is_not_looked_up(item, tmp_path):
 def test_label_values_choose_the_foreground(item):
     label = label_with(2, np.int16)
     label[0, 0], label[1, 1] = -7, 1
+    assert not load_case(item(label=label, label_values=[])).label.any()
     loaded = load_case(item(label=label, label_values=[2, -7]))
     assert loaded.label.sum() == 7
     assert loaded.label[0, 0, 0] == 1
