@@ -83,10 +83,8 @@ def run(
     ]
     for one in sets:
         one.prepare()
-    with commands_end_with_us(), ThreadPoolExecutor(workers) as pool:  # the longer ones first
-        chains = [
-            pool.submit(work) for work in [*(s.theirs for s in sets), *(s.ours for s in sets)]
-        ]
+    with commands_end_with_us(), ThreadPoolExecutor(workers) as pool:
+        chains = [pool.submit(work) for one in sets for work in (one.theirs, one.ours)]
         try:
             for chain in chains:
                 chain.result()
@@ -114,13 +112,12 @@ def compare(output: str) -> str:
     given, lines = fixed["protocol"], []
     for name in given["data"]:
         place = home / name
-        chosen = read_json(place / "chosen.json")["forms"]
+        form = read_json(place / "chosen.json")["form"]
         folds = range(given["folds"])
         spent = {
             "ours": [read_json(place / OURS / f"fold{k}.train.json")["cpu_seconds"] for k in folds],
             "nnU-Net": [
-                read_json(place / f"{form}{k}.train.json")["spent"]["cpu_seconds"]
-                for k, form in zip(folds, chosen, strict=True)
+                read_json(place / f"{form}{k}.train.json")["spent"]["cpu_seconds"] for k in folds
             ],
         }
         found = differences(
@@ -134,12 +131,11 @@ def compare(output: str) -> str:
             limits.append("ours took more CPU time")
         if fixed["dry_run"]:
             limits.append("a dry run")
-        told = {**found, "forms": chosen, "cpu_seconds": spent, "limits": limits}
+        told = {**found, "form": form, "cpu_seconds": spent, "limits": limits}
         write_json(place / VERDICT, told)
         minutes = ", ".join(f"{who} {sum(s) / 60:.1f}" for who, s in spent.items())
-        forms = ", ".join(chosen)
         verdict = f"no verdict ({'; '.join(limits)})" if limits else found["verdict"]
-        lines.append(f"{name}: {verdict}. {found['text']}; CPU-minutes {minutes}; forms {forms}")
+        lines.append(f"{name}: {verdict}. {found['text']}; CPU-minutes {minutes}; form {form}")
     return "\n".join(lines)
 
 
@@ -368,24 +364,22 @@ class Compared:
         return {"epochs": wanted * self._interval, "cpu_seconds_of_trials": spent}
 
     def theirs(self) -> None:
-        """Plan nnU-Net; for each fold train its forms, choose one, predict.
+        """Plan nnU-Net; choose one of its forms on the first fold; train and predict every fold.
 
-        A fold's form is chosen by nnU-Net's own Dice of that fold's validation cases, which its
-        test has none of.
+        The form is chosen by nnU-Net's own Dice of the first fold's validation cases, which other
+        folds test: that can only flatter nnU-Net.
         """
         once(self.home / "plan.json", self._plan)
-        chosen: dict[str, list[Any]] = {"forms": [], "validation_dice": []}
+        first = {
+            form: self._trained(form, 0)["validation_dice"]
+            for form in self.given["nnunet"]["forms"]
+        }
+        best = best_form(first)
         for fold in self.folds:
-            dice = {
-                form: self._trained(form, fold)["validation_dice"]
-                for form in self.given["nnunet"]["forms"]
-            }
-            best = best_form(dice)
+            self._trained(best, fold)
             once(self.home / f"{best}{fold}.test.json", partial(self._predict, best, fold))
-            chosen["forms"].append(best)
-            chosen["validation_dice"].append(dice)
-        once(self.home / "chosen.json", lambda: chosen)
-        once(self.home / "back.json", lambda: self._back(chosen["forms"]))
+        once(self.home / "chosen.json", lambda: {"form": best, "validation_dice": first})
+        once(self.home / "back.json", lambda: self._back(best))
 
     def _plan(self) -> dict[str, Any]:
         number = int(self.dataset[7:10])
@@ -452,10 +446,10 @@ class Compared:
         words += ["-npp", 1, "-nps", 1, "-i", raw / f"imagesFold{fold}", "-o", masks]
         return call(words, self.home / f"{form}{fold}.test.log", self._variables())._asdict()
 
-    def _back(self, forms: Sequence[str]) -> dict[str, Any]:
+    def _back(self, form: str) -> dict[str, Any]:
         shutil.rmtree(self.home / "back", ignore_errors=True)
-        places = [self._results(form) / f"fold_{k}" for k, form in enumerate(forms)]
-        weights = [place / "checkpoint_final.pth" for place in places]
+        results = self._results(form)
+        weights = [results / f"fold_{fold}" / "checkpoint_final.pth" for fold in self.folds]
         told = back(
             data=str(self.nn / "nnUNet_raw" / self.dataset),
             predictions=[str(self.home / "masks" / f"fold{fold}") for fold in self.folds],

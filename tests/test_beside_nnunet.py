@@ -359,21 +359,27 @@ def test_a_command_that_starts_while_all_are_ended_is_ended_too(tmp_path, monkey
         equal.call([sys.executable, "-c", "import time; time.sleep(20)"], tmp_path / "a.log")
 
 
-def test_form_of_a_fold_is_chosen_on_cases_that_it_does_not_test(tmp_path, monkeypatch):
-    dice = {("planned", 0): 0.3, ("narrow", 0): 0.2, ("planned", 1): None, ("narrow", 1): 0.1}
-    dice |= {("planned", 2): 0.1, ("narrow", 2): None}
-    done = []
+@pytest.mark.parametrize(("planned", "best"), [(0.3, "planned"), (None, "narrow")])
+def test_form_is_chosen_on_the_first_fold_alone(tmp_path, monkeypatch, planned, best):
+    dice = {("planned", 0): planned, ("narrow", 0): 0.2}
+    trained, done = [], []
     made = equal.Compared(
         "lgg_mri", json.loads(PROTOCOL.read_text()), tmp_path, tmp_path, tmp_path, False
     )
+
+    def training(*one):
+        trained.append(one)
+        return {"validation_dice": dice.get(one, 0.9)}
+
     monkeypatch.setattr(made, "_plan", dict)
-    monkeypatch.setattr(made, "_trained", lambda *one: {"validation_dice": dice[one]})
+    monkeypatch.setattr(made, "_trained", training)
     monkeypatch.setattr(made, "_predict", lambda *one: done.append(one))
     monkeypatch.setattr(made, "_back", done.append)
     made.theirs()
-    forms = ["planned", "narrow", "planned"]
-    assert done == [*((form, fold) for fold, form in enumerate(forms)), forms]
-    assert json.loads((tmp_path / "chosen.json").read_text())["forms"] == forms
+    assert set(trained) == {("planned", 0), ("narrow", 0), (best, 1), (best, 2)}
+    assert done == [(best, 0), (best, 1), (best, 2), best]
+    told = {"form": best, "validation_dice": {"planned": planned, "narrow": 0.2}}
+    assert json.loads((tmp_path / "chosen.json").read_text()) == told
 
 
 def equal_run(tmp_path, chosen, ours, theirs, write_csv):
@@ -390,7 +396,7 @@ def equal_run(tmp_path, chosen, ours, theirs, write_csv):
         told = json.dumps({"spent": {"cpu_seconds": theirs}})
         (home / f"{chosen}{fold}.train.json").write_text(told)
     scored(home / "back", cases, write_csv)
-    (home / "chosen.json").write_text(json.dumps({"forms": [chosen] * 2}))
+    (home / "chosen.json").write_text(json.dumps({"form": chosen}))
     return str(tmp_path)
 
 
