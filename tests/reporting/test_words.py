@@ -220,7 +220,7 @@ def test_sections_name_the_primary_comparison_and_the_modes_that_were_tested(ask
 
 def test_short_trainings_stand_first_and_beside_the_comparisons(ask):
     asked = ask(HELPED, short=dict.fromkeys(HELPED, (2, 358)))
-    assert found(asked)[0].startswith("All networks were trained for 2 of the 358 epochs")
+    assert found(asked)[0].startswith("All networks were trained for 2 of the 358 planned epochs")
     assert comparison_section(asked).intro.startswith("All networks were trained for 2 of the 358")
     assert facts(asked.every)["Epochs"] == "2 of 358 that the bundle plans"
 
