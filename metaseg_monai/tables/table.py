@@ -725,11 +725,11 @@ def near_name(columns: Sequence[str], *names: str) -> str | None:
 
     >>> near_name(["AGE", "site"], "age"), near_name(["slice_thicknes"], "slice_thickness_mm")
     ('AGE', 'slice_thicknes')
-    >>> near_name(["patient"], "age")
+    >>> near_name(["patient", "stage"], "age")
     """
     by_likeness = {likened(column): column for column in columns}
     for name in names:
-        if close := difflib.get_close_matches(likened(name), by_likeness, n=1):
+        if close := difflib.get_close_matches(likened(name), by_likeness, 1, cutoff=0.8):
             return by_likeness[close[0]]
     return None
 
