@@ -119,6 +119,17 @@ def dicom_attributes(folder: str | Path) -> dict[str, Any]:
         return _series(_pydicom(), Path(folder))[1]
 
 
+def read_planes(folder: str | Path) -> list[DicomPlane]:
+    """The planes of the series in a folder, in the order of `read_dicom_series`.
+
+    Raises:
+        ConfigError: pydicom is not installed.
+        DataError: as `dicom_attributes`.
+    """
+    with readable(folder):
+        return _series(_pydicom(), Path(folder))[0]
+
+
 def series_elements(
     folder: str | Path, keywords: Sequence[str]
 ) -> dict[str, Counter[tuple[str, ...]]]:
@@ -316,7 +327,7 @@ def _check_one_series(folder: Path, headers: Mapping[Path, Mapping[str, Any]]) -
 
 
 @contextmanager
-def _quietly(path: Path) -> Iterator[None]:
+def quietly(path: Path) -> Iterator[None]:
     """Name the file whatever fails in pydicom; its warnings are of what is checked here."""
     with faults_as_errors(path, "DICOM"), ONE_AT_A_TIME, warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -331,7 +342,7 @@ def _read_header(pydicom: Any, path: Path, texts: Sequence[str] = ()) -> dict[st
         path: of the file.
         texts: keywords of further elements, as texts.
     """
-    with _quietly(path):
+    with quietly(path):
         wanted = [*HEADER_TAGS, *texts]
         header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=wanted)
         syntax = header.file_meta.TransferSyntaxUID
@@ -349,7 +360,7 @@ def _read_header(pydicom: Any, path: Path, texts: Sequence[str] = ()) -> dict[st
 
 def _plane(path: Path, header: Mapping[str, Any]) -> DicomPlane:
     """Check that a header is of one grey plane of CT or MR with its place in the patient."""
-    with _quietly(path):
+    with quietly(path):
         modality = header.get("Modality", "")
         colour = header.get("PhotometricInterpretation", "")
         for what, wrong in (
@@ -414,7 +425,7 @@ def _numbers(
 
 def _read_values(pydicom: Any, plane: DicomPlane) -> np.ndarray:
     """Read one plane (rows, columns), rescaled, in the smallest type that holds it."""
-    with _quietly(plane.path):
+    with quietly(plane.path):
         stored = pydicom.dcmread(plane.path, specific_tags=PIXEL_TAGS)
         if "PixelData" not in stored:
             raise DataError(f"{plane.path}: has no pixel data; it is truncated: copy it anew")
