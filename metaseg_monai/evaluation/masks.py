@@ -16,6 +16,7 @@ from metaseg_monai.errors import ConfigError, DataError, Problem, listing
 from metaseg_monai.evaluation.per_case import Case, PerCase
 from metaseg_monai.evaluation.predicted import MaskRecord
 from metaseg_monai.images.dicom_seg import (
+    OWN_CODES,
     SUFFIX,
     MadeBy,
     SegmentCodes,
@@ -153,6 +154,7 @@ class SaveMasks:
         if self.codes is not None:
             require_highdicom()
             self._leave_out_of_segmentations(items)
+            self._tell_codes(self.codes)
         items = [item for item in items if self._name(item) not in self._left_out]
         self.paths = {self._name(item): self._path(item) for item in items}
         beside = [soft_path(path) for path in self.paths.values()] if self.probabilities else []
@@ -320,16 +322,35 @@ class SaveMasks:
 
     def _segmentation(self, mask: Any, series: str, codes: SegmentCodes) -> Any:
         """The DICOM Segmentation of a mask, which names what made it."""
-        weights = self._record.weights
-        told = {} if weights is None else weights.recorded
-        names = {int(key): str(name) for key, name in (told.get("class_names") or {}).items()}
-        names = {number: name for number, name in names.items() if number > 0}
+        told, names = self._known()
         network = told.get("network") or {}
         kind = str(network.get("_target_", "network")).rpartition(".")[2]
         made_by = MadeBy(
             f"{kind} {told.get('variant', '')}".strip(), told.get("weights_sha256", "")
         )
         return segmentation(np.asarray(mask), series, names, codes, made_by)
+
+    def _known(self) -> tuple[Mapping[str, Any], dict[int, str]]:
+        """The facts of the weights, and the names of the classes above 0."""
+        weights = self._record.weights
+        told = {} if weights is None else weights.recorded
+        names = {int(key): str(name) for key, name in (told.get("class_names") or {}).items()}
+        return told, {number: name for number, name in names.items() if number > 0}
+
+    def _tell_codes(self, codes: SegmentCodes) -> None:
+        """Tell of classes and codes that do not meet, so that no slip of a name stays unseen."""
+        names = self._known()[1].values()
+        if strange := sorted(codes.codes.keys() - set(names)):
+            logger.warning(
+                "segments: codes of %s, but the model's classes are %s; they are left out",
+                *(listing(strange), listing(names) or "not named"),
+            )
+        if bare := sorted(set(names) - codes.codes.keys()):
+            logger.warning(
+                "segments: no codes of %s, which are written in the private scheme %s; give "
+                '--segments \'{"%s": {"type": [value, scheme, meaning]}}\'',
+                *(listing(bare), OWN_CODES, bare[0]),
+            )
 
     def _is_plane(self, item: Mapping[str, Any]) -> bool:
         return "plane" in item and item["image"] in self._volumes
