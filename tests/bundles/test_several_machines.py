@@ -26,7 +26,7 @@ PLAIN = {  # whose steps do not depend on how many images a process has: no batc
 def shapes(copy_bundle):
     bundle = copy_bundle(NETWORK)
     bundle.settings["table#path"] |= {"train": 8, "val": 4, "test": 2}
-    bundle.run(bundle.command("training", "train", output_dir=bundle.elsewhere / "first", epochs=1))
+    bundle.run(bundle.command("training", "train", output_dir=bundle.elsewhere / "first"))
     return bundle
 
 
@@ -95,7 +95,7 @@ def children(process):
 
 
 def test_a_dying_process_ends_all_by_name_and_the_run_resumes_to_the_same_weights(shapes, tmp_path):
-    settings = {"batch_size": 4, "epochs": 40, "train#checkpoint#every": 1}
+    settings = {"batch_size": 4, "epochs": 12, "train#checkpoint#every": 1}
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert ended(two_machines(shapes, whole, **settings), whole) == [0, 0]
     machines = two_machines(shapes, killed, **settings)

@@ -9,7 +9,8 @@ from metaseg_monai.metadata.tags import value_of_tag
 WHEN = {"provenance": "acquisition", "availability": "acquisition"}
 KERNEL = {
     "name": "kernel", "values": ("soft", "sharp"), "tag": "ConvolutionKernel",
-    "tag_values": {"B30f": "soft", "b[12]?f": "soft", "b*f": "sharp", "none": "soft", "A\\b": "soft"},
+    "tag_values": {"B30f": "soft", "b[12]?f": "soft", "b*f": "sharp", "none": "soft",
+                   "A\\b": "soft"},
     **WHEN,
 }  # fmt: skip
 
