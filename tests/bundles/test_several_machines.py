@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]  # six starts of torch, twice each
 
 NETWORK = "synthetic_shapes_segmentation"
 SGD = "{'_target_': 'torch.optim.SGD', 'params': '$@network.parameters()', 'lr': 1.0}"
