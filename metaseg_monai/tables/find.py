@@ -31,13 +31,14 @@ from metaseg_monai.images.image import (
     unusable,
 )
 from metaseg_monai.images.ome_zarr import is_zarr, plate_and_well, zarr_images
-from metaseg_monai.metadata.fields import UNKNOWN, MetadataWarning
+from metaseg_monai.metadata.fields import UNKNOWN, MetadataWarning, said
 from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.naming import Folder, composed
 from metaseg_monai.tables.clinical import ClinicalTable, scan_clinical
 from metaseg_monai.tables.columns import ColumnMap, as_column_map
 from metaseg_monai.tables.table import (
     OF_LABELS,
+    CaseTable,
     case_name,
     near_name,
     refuse,
@@ -308,11 +309,25 @@ def _items_of_table(
     table, wrong = scan_table(source, known, columns, fixed, True, unknown_trained, own)
     sift(table, wrong, problems)
     tell(table)
+    _tell_replaced(table, columns, fixed or {})
     items = [{k: v for k, v in row.items() if k not in OF_LABELS} for row in table.rows]
     _name_masks(items, table.folder.resolve())
     if from_file:
         _attach(items, table.path, schema, metadata, layout, problems, unknown_trained, default)
     return items
+
+
+def _tell_replaced(table: CaseTable, columns: ColumnMap, fixed: Mapping[str, Any]) -> None:
+    """Say which columns of a table are not read, since values were given for all its rows."""
+    for name, value in fixed.items():
+        cells = [said(row["columns"].get(columns.column_of(name), "")) for row in table.rows]
+        if others := [cell for cell in cells if cell and cell != str(value).strip()]:
+            warnings.warn(
+                f"{table.path}: {name}={value} is given for all rows, {len(others)} of which say "
+                f"otherwise ({listing(sorted({*others}), 3)}); leave it out to read the column",
+                MetadataWarning,
+                stacklevel=2,
+            )
 
 
 def _items_of_images(
