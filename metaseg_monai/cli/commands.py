@@ -77,7 +77,7 @@ COMMANDS: Tree = {
     "new-bundle": "metaseg_monai.sharing.new_bundle:new_bundle",
     "check": "metaseg_monai.sharing.check:check",
     "package": "metaseg_monai.sharing.package:package",
-    "unpack": "metaseg_monai.sharing.package:unpack",
+    "unpack": "metaseg_monai.sharing.unpack:unpack",
     "check-bundle": "metaseg_monai.sharing.check_bundle:check_bundle",
     "fit-schema": "metaseg_monai.metadata.fit:fit_schema",
     "score": "metaseg_monai.sharing.score:score",

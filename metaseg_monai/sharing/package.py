@@ -1,4 +1,4 @@
-"""A bundle as one file that others can use: packed, verified, and unpacked only if it is harmless."""
+"""A bundle as one file that others can use, and that was tried as they will use it."""
 
 import csv
 import functools
@@ -34,9 +34,9 @@ from torch import Tensor, nn
 from metaseg_monai.bundle.compose import STAGES, format_config
 from metaseg_monai.bundle.overrides import SHORT, as_data, flatten, load_config, read_config
 from metaseg_monai.bundle.run import configs_of, configuration_file, running
-from metaseg_monai.errors import CheckpointError, ConfigError, DataError, typed
+from metaseg_monai.errors import ConfigError, DataError, typed
 from metaseg_monai.evaluation import read_counts
-from metaseg_monai.files import absolute, file_sha256, new_folder, read_json, replacing, writable
+from metaseg_monai.files import absolute, file_sha256, read_json, replacing, writable
 from metaseg_monai.metadata import Categorical, Continuous, MetadataSchema, Ordinal
 from metaseg_monai.sharing.check_bundle import (
     LARGEST,
@@ -44,8 +44,6 @@ from metaseg_monai.sharing.check_bundle import (
     PERSONAL,
     SUMS,
     Rule,
-    allow_foreign,
-    differing,
     environment,
     run_alone,
     zoo_rules,
@@ -58,7 +56,6 @@ from metaseg_monai.training.weights import (
     EVALUATION,
     NAME,
     TRAINED_ON,
-    read_checkpoint,
     read_weights,
     target_of,
 )
@@ -66,14 +63,10 @@ from metaseg_monai.training.weights import (
 logger = logging.getLogger(__name__)
 Verify = Literal["quick", "full", "no"]
 
-WEIGHTS = "models/model.pt"
 MOMENT = (1980, 1, 1, 0, 0, 0)  # of every file in an archive, so that the same makes the same
 SAMPLES = 3
 OF_RUN = ("resume", "device", "num_workers", "output_dir")  # settings that no package keeps
 UNSTATED = "To be filled in"  # how a page of `new-bundle` on the licence of data begins
-PICKLES = (".pkl", ".pickle", ".joblib", ".dill")
-STATES = (".pt", ".pth", ".ckpt", ".bin", ".tar")  # of PyTorch, read as plain tensors only
-MOST_FILES, MOST_BYTES = 20_000, 20 << 30  # in an archive
 
 
 @dataclass(frozen=True)
@@ -343,25 +336,26 @@ class _Source:
         file = self.model / EVALUATION
         if not (self.has_weights and file.is_file()):
             return {}
-        tested = read_json(file)
+        tested, counts = read_json(file), self.model / "counts.csv"
         is_test = tested.get("split") == "test" and not tested.get("members")
-        if not is_test or tested.get("weights_sha256") != self.facts["weights_sha256"]:
+        is_of_these = tested.get("weights_sha256") == self.facts["weights_sha256"]
+        if not (is_test and is_of_these):
             return {}
-        scores = scores_by_mode(read_counts(self.model / "counts.csv"))
+        if tested["files"].get(counts.name) != file_sha256(counts):
+            raise DataError(f"{counts}: not that of {file}; evaluate anew: evaluate {self.model}")
+        rows = scores_by_mode(read_counts(counts)).to_dict("index")
         found: dict[str, Any] = {}
-        for mode in ("normal", "missing"):
-            if mode in scores.index:
-                row = scores.loc[mode]
-                end = "" if mode == "normal" else f"_{mode}_metadata"
+        for mode, end in (("normal", ""), ("missing", "_missing_metadata")):
+            if row := rows.get(mode):
+                interval = [row["low"], row["high"]]
                 found |= {
-                    f"test_case_mean_f1{end}": round(float(row["case_mean_f1"]), 4),
-                    f"test_case_mean_f1{end}_interval_95": [
-                        round(float(row[side]), 4) for side in ("low", "high")
-                    ],
-                    f"test_pooled_f1{end}": round(float(row["pooled_f1"]), 4),
-                    f"test_cases{end}": int(row["cases"]),
+                    f"test_case_mean_f1{end}": row["case_mean_f1"],
+                    f"test_case_mean_f1{end}_interval_95": interval,
+                    f"test_pooled_f1{end}": row["pooled_f1"],
+                    f"test_cases{end}": row["cases"],
                 }
-        return found if all(map(_is_finite, found.values())) else {}
+        finite = {name: one for name, one in found.items() if np.isfinite(one).all()}
+        return {name: np.round(one, 4).tolist() for name, one in finite.items()}
 
     def _data_license(self, given: str | Path | None) -> bytes:
         file = self.root / "docs" / "data_license.txt" if given is None else Path(given)
@@ -436,10 +430,6 @@ def _is_place(name: str) -> bool:
     return name.endswith(PLACES) or name in OF_RUN
 
 
-def _is_finite(value: Any) -> bool:
-    return bool(np.isfinite(value).all())
-
-
 def _write(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
@@ -504,12 +494,11 @@ def _page(
         lines += [
             "## Weights",
             "",
-            f"Variant `{facts.get('variant')}`, SHA-256 over the tensors "
-            f"`{facts['weights_sha256']}`; `models/model.json` tells",
-            "network, schema, preprocessing and versions. `models/model.ts` and `models/model.onnx` "
-            "take `image` and, where",
-            "the network reads metadata, `meta`, in any number and size that the network halves "
-            "evenly.",
+            f"Variant `{facts.get('variant')}`; SHA-256 over the tensors:",
+            f"`{facts['weights_sha256']}`.",
+            "`models/model.json` tells network, schema, preprocessing and versions. The exports",
+            "take `image` and, where the network reads metadata, `meta`, in any number, and in any",
+            "size that the network halves evenly.",
             "",
         ]
     if metadata.get("eval_metrics"):
@@ -547,34 +536,32 @@ def export_both(
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         stream = io.BytesIO()
-        scripted = torch.jit.script(network)  # type: ignore[no-untyped-call]
-        torch.jit.save(scripted, stream, _extra_files={"metaseg_schema": schema})  # type: ignore[no-untyped-call]
+        scripted = torch.jit.script(network)
+        torch.jit.save(scripted, stream, _extra_files={"metaseg_schema": schema})
         _write(folder / "model.ts", _without_debugging(stream.getvalue()))
         if importlib.util.find_spec("onnx") is None:
             told = 'model.onnx is left out: pip install "metaseg-monai[export]", and pack again'
             return ["model.ts"], [told]
+        import onnx
+
         axes = {0: "batch", **{2 + axis: f"size{axis}" for axis in range(len(size) - 2)}}
-        names = ["image", "meta"][: len(given)]
-        stream = io.BytesIO()
+        names, file = ["image", "meta"][: len(given)], folder / "model.onnx"
         with redirect_stdout(io.StringIO()):
             torch.onnx.export(
                 network,
                 given,
-                stream,
+                str(file),
                 input_names=names,
                 output_names=["logits"],
                 dynamic_axes={"image": axes, "meta": {0: "batch"}, "logits": axes},
                 dynamo=False,
             )
-    import onnx
-
-    model = onnx.load_from_string(stream.getvalue())
-    entry = model.metadata_props.add()
-    entry.key, entry.value = "metaseg_schema", schema
+    model = onnx.load(str(file))
+    onnx.helper.set_model_props(model, {"metaseg_schema": schema})
     for node in model.graph.node:
         node.doc_string = ""  # may hold the path of a source
-    _write(folder / "model.onnx", model.SerializeToString(deterministic=True))
-    return ["model.ts", "model.onnx"], []
+    file.write_bytes(model.SerializeToString(deterministic=True))
+    return ["model.ts", file.name], []
 
 
 def _without_debugging(script: bytes) -> bytes:
@@ -629,7 +616,7 @@ def _simulated(folder: Path, recipe: Mapping[str, Any], schema: MetadataSchema) 
     """Draw images as the training's were, with another seed: none of them was trained on."""
     arguments = {name: one for name, one in recipe.items() if name not in ("_target_", "output")}
     few = min(int(arguments.get(split, 0)) for split in ("train", "val", "test"))
-    arguments |= {split: few for split in ("train", "val", "test")}
+    arguments |= dict.fromkeys(("train", "val", "test"), few)
     arguments["seed"] = int(arguments.get("seed", 0)) + 1
     with tempfile.TemporaryDirectory() as place, redirect_stdout(io.StringIO()):
         target_of(recipe["_target_"])(output=f"{place}/drawn", **arguments)
@@ -668,7 +655,7 @@ def _noise(
             import nibabel as nib
 
             name = f"images/sample_{number}.nii"
-            nib.save(nib.Nifti1Image(pixels, np.eye(4)), folder / name)  # type: ignore[no-untyped-call, attr-defined]
+            nib.save(nib.Nifti1Image(pixels, np.eye(4)), folder / name)
         rows.append({"image": name, **{one.name: _some_value(one) for one in schema.fields}})
     _write_table(folder, rows)
     return f"{len(rows)} images of noise, to try it; the training's images are not packed"
@@ -765,7 +752,7 @@ def _verified(
     return rules
 
 
-RUN = "import runpy; sys.argv[0] = 'monai.bundle'; runpy.run_module('monai.bundle', run_name='__main__')"
+RUN = "import runpy; runpy.run_module('monai.bundle', run_name='__main__', alter_sys=True)"
 
 
 def _infer(folder: Path, program: Sequence[str]) -> None:
@@ -846,145 +833,3 @@ def _served(archive: Path) -> Iterator[str]:
             yield f"http://127.0.0.1:{server.server_address[1]}/{archive.name}"
         finally:
             server.shutdown()
-
-
-# Unpacking what may be from a stranger.
-
-
-@dataclass(frozen=True)
-class Unpacked:
-    """A package that was unpacked.
-
-    Attributes:
-        folder: of the bundle.
-        trusted: what it would run that is not on the list, where that was confirmed.
-    """
-
-    folder: Path
-    trusted: str | None = None
-
-    def __str__(self) -> str:
-        told = [] if self.trusted is None else [self.trusted]
-        inference = "python -m monai.bundle run --config_file configs/inference.json"
-        return "\n".join([*told, f"bundle: {self.folder}", f"try it there: {inference}"])
-
-
-@typed
-def unpack(
-    archive: str | Path, output: str | Path, sha256: str | None = None, trust: bool = False
-) -> Unpacked:
-    """Unpack a package, if all of it is as its list says, and nothing in it runs unseen.
-
-    Refused are files that were altered, are missing or not listed, paths that lead outside, links,
-    pickles that hold code, and configurations or code that are not on the list of harmless parts,
-    unless you say --trust True. Of a refused package nothing is left.
-
-    Example:
-        python -m metaseg_monai unpack synthetic_shapes_segmentation_v0.1.0.zip --output bundles
-
-    Args:
-        archive: a zip that `package` has made.
-        output: folder in which the folder of the bundle is made.
-        sha256: of the archive, as its author tells it. The list inside was written by whoever
-            made the archive; only this tells that it is the author's.
-        trust: unpack a bundle that holds more than what is known to be harmless, which is shown.
-
-    Returns:
-        The folder of the bundle.
-
-    Raises:
-        DataError: there is no such archive, it is damaged or altered, or the folder has files.
-        ConfigError: it would run what is not listed.
-        CheckpointError: its weights hold code, or are not those that their facts describe.
-    """
-    source = Path(archive)
-    if not source.is_file():
-        raise DataError(f"{source}: no such file; give the zip of a package")
-    if sha256 is not None and file_sha256(source) != sha256.strip().lower():
-        raise DataError(
-            f"{source}: its SHA-256 is {file_sha256(source)}, not {sha256}; ask for the file anew, "
-            "and use nothing of this one"
-        )
-    try:
-        with zipfile.ZipFile(source) as packed:
-            name, entries = _entries(source, packed)
-            target = absolute(output) / name
-            with writable(target), new_folder(target) as part:
-                for inside, one in entries.items():
-                    _extract(packed, one, part / inside)
-                trusted = _refuse_altered(source, part, name, trust)
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, NotImplementedError) as error:
-        raise DataError(f"{source}: damaged ({error}); get it anew") from error
-    return Unpacked(target, trusted)
-
-
-def _entries(source: Path, packed: zipfile.ZipFile) -> tuple[str, dict[str, zipfile.ZipInfo]]:
-    """The folder in an archive, and its files by their path in it; refuses what leads outside."""
-    entries: dict[str, zipfile.ZipInfo] = {}
-    folded: set[str] = set()
-    tops: set[str] = set()
-    infos = packed.infolist()
-    if len(infos) > MOST_FILES or sum(one.file_size for one in infos) > MOST_BYTES:
-        raise DataError(
-            f"{source}: unpacks to more than {MOST_FILES} files or {MOST_BYTES >> 30} GB; it is no "
-            "package of a bundle"
-        )
-    for one in infos:
-        kind = stat.S_IFMT(one.external_attr >> 16)
-        parts = one.filename.rstrip("/").split("/")
-        odd = {"", ".", ".."} & set(parts) or re.search(r"[\\:\x00-\x1f]", one.filename)
-        if odd or len(parts) < 2 - one.is_dir():
-            raise DataError(
-                f"{source}: {one.filename!a} leads outside of the bundle; do not use it"
-            )
-        if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-            raise DataError(f"{source}: {one.filename!a} is a link or device; do not use it")
-        tops.add(parts[0])
-        if one.is_dir():
-            continue
-        inside = "/".join(parts[1:])
-        if inside.casefold() in folded:
-            raise DataError(f"{source}: holds {inside!a} twice; do not use it")
-        folded.add(inside.casefold())
-        entries[inside] = one
-    if len(tops) != 1 or not entries:
-        raise DataError(f"{source}: holds {len(tops)} folders; expected one, that of a bundle")
-    return tops.pop(), entries
-
-
-def _extract(packed: zipfile.ZipFile, one: zipfile.ZipInfo, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with packed.open(one) as stream, path.open("wb") as file:
-        shutil.copyfileobj(stream, file)  # zipfile ends at the size that it announces
-
-
-def _refuse_altered(source: Path, folder: Path, name: str, trust: bool) -> str | None:
-    """Refuse what is not as listed, or runs unseen; return what is trusted."""
-    if not (folder / SUMS).is_file():
-        raise DataError(f"{source}: has no {SUMS}, so that nobody can tell whether it is whole")
-    if wrong := differing(folder):
-        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-        raise DataError(
-            f"{source}: not as its {SUMS} says: {', '.join(wrong[:3])}{more}; get it anew"
-        )
-    for path in sorted(folder.rglob("*")):
-        inside = path.relative_to(folder).as_posix()
-        if path.suffix in PICKLES:
-            raise CheckpointError(
-                f"{source}: {inside} is a pickle, which may run anything; refused"
-            )
-        if path.suffix in STATES:
-            _refuse_code(source, inside, path)
-    if (folder / WEIGHTS).is_file():
-        read_weights(folder / WEIGHTS)
-    return allow_foreign(folder, trust)
-
-
-def _refuse_code(source: Path, inside: str, path: Path) -> None:
-    try:
-        read_checkpoint(path)
-    except CheckpointError as error:
-        raise CheckpointError(
-            f"{source}: {inside} cannot be read as tensors alone, and nothing of it was run "
-            f"({str(error).replace(str(path), inside)})"
-        ) from error

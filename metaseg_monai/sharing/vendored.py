@@ -57,8 +57,8 @@ def vendored(configs: Iterable[Any], bundle: str, name: str | None = None) -> Co
     sources = {place: SOURCES.joinpath(place).read_text(encoding="utf-8") for place in modules}
     needs = {top for text in sources.values() for top in _others(text)}
     sources["__init__.py"] = (
-        f'"""Parts of metaseg_monai {metaseg_monai.__version__} (Apache-2.0) that this bundle runs, '
-        'under a name of their own."""\n\n'
+        f'"""Parts of metaseg_monai {metaseg_monai.__version__} (Apache-2.0), under a name of '
+        'their own: what this bundle runs."""\n\n'
         f'__version__ = "{metaseg_monai.__version__}"\n'
     )
     if name is None:

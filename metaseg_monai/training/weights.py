@@ -14,6 +14,7 @@ import json
 import logging
 import pickle
 import platform
+import sys
 import zipfile
 from collections import OrderedDict
 from collections.abc import Container, Iterator, Mapping, Sequence
@@ -29,7 +30,7 @@ from monai.bundle.config_item import ComponentLocator
 from monai.utils import ensure_tuple
 from torch import Tensor, nn
 
-from metaseg_monai import __version__, files
+from metaseg_monai import files
 from metaseg_monai.errors import (
     CheckpointError,
     ConfigError,
@@ -237,7 +238,7 @@ def write_weights(path: str | Path, network: nn.Module, facts: Mapping[str, Any]
             "python": platform.python_version(),
             "torch": str(torch.__version__),
             "monai": monai.__version__,
-            "metaseg_monai": __version__,
+            NAME: sys.modules[OWN].__version__,
         },
     }
     modules.setdefault("", {})[KEY] = json.dumps(known)
