@@ -6,6 +6,7 @@ writes into `--output` is one rule as JSON: rule, verdict (pass | fail | not che
 """
 
 import argparse
+import importlib.util
 import json
 import sys
 import tempfile
@@ -58,12 +59,16 @@ def verify(bundle: Path, schema: str | None) -> list[tuple[str, Callable[[], obj
         torch.jit.load(str(script))
 
     none = "the bundle has no inference configuration"
+    has_validator = importlib.util.find_spec("jsonschema") is not None
+    no_schema = (
+        "no schema file: give --schema FILE, the one whose address metadata.json tells"
+        if has_validator
+        else "it needs jsonschema: pip install jsonschema"
+    )
     return [
         (
             "metadata.json keeps its schema (verify_metadata)",
-            metadata
-            if prepared.is_file()
-            else "no schema file: give --schema FILE, the one whose address metadata.json tells",
+            metadata if prepared.is_file() and has_validator else no_schema,
         ),
         (
             "inference has the required properties (check_properties)",

@@ -8,12 +8,11 @@ copied into the bundle under a name that tells the bundle and the content, and e
 
 import ast
 import hashlib
-import io
 import keyword
 import re
 import sys
-import tokenize
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +22,7 @@ from metaseg_monai.errors import ConfigError
 from metaseg_monai.training.weights import NAME, retargeted
 
 SOURCES = Path(metaseg_monai.__file__).resolve().parent
+TOP = "__init__.py"  # written anew: the front door has no place in a bundle
 DIGITS = 8  # of the digest in a name
 DISTRIBUTIONS = {"PIL": "pillow", "skimage": "scikit-image", "ignite": "pytorch-ignite"}
 KNOWN = ("monai", "torch", "numpy")  # each has a version of its own in metadata.json
@@ -54,9 +54,10 @@ def vendored(configs: Iterable[Any], bundle: str, name: str | None = None) -> Co
         ConfigError: a configuration names a part that there is none of.
     """
     modules = _closure(name for config in configs for name, _ in _named(config))
-    sources = {place: SOURCES.joinpath(place).read_text(encoding="utf-8") for place in modules}
-    needs = {top for text in sources.values() for top in _others(text)}
-    sources["__init__.py"] = (
+    sources = {place: _module(place).text for place in modules}
+    trees = {place: _module(place).tree for place in modules}
+    needs = {top for place in modules for top in _module(place).needs}
+    sources[TOP] = (
         f'"""Parts of metaseg_monai {metaseg_monai.__version__} (Apache-2.0), under a name of '
         'their own: what this bundle runs."""\n\n'
         f'__version__ = "{metaseg_monai.__version__}"\n'
@@ -67,7 +68,7 @@ def vendored(configs: Iterable[Any], bundle: str, name: str | None = None) -> Co
             digest.update(f"{place}\n{text}\n".encode())
         name = f"{_identifier(bundle)}_code_{digest.hexdigest()[:DIGITS]}"
     files = {
-        f"{name}/{place}": _renamed_source(text, name).encode()
+        f"{name}/{place}": _renamed_source(text, name, trees.get(place)).encode()
         for place, text in sorted(sources.items())
     }
     distributions = {DISTRIBUTIONS.get(top, top) for top in needs} - set(KNOWN)
@@ -197,8 +198,7 @@ def _closure(names: Iterable[str]) -> set[str]:
             if place in found:
                 continue
             found.add(place)
-            tree = ast.parse(SOURCES.joinpath(place).read_text(encoding="utf-8"))
-            waiting += [name for name in _imported(tree) if name.startswith(f"{NAME}.")]
+            waiting += _module(place).imports
     return found
 
 
@@ -228,21 +228,44 @@ def _is_front_door(name: str) -> bool:
     return parts[0] == NAME and len(parts) == 2 and _place(parts[1:]) is None
 
 
-def _others(text: str) -> set[str]:
-    names = {name.partition(".")[0] for name in _imported(ast.parse(text))}
-    return names - set(sys.stdlib_module_names) - {NAME, ""}
+class _Module(NamedTuple):
+    """A file of this package: what it imports of it, and of others."""
+
+    text: str
+    tree: ast.AST
+    imports: tuple[str, ...]
+    needs: frozenset[str]
 
 
-def _renamed_source(text: str, name: str) -> str:
+@cache
+def _module(place: str) -> _Module:
+    text = SOURCES.joinpath(place).read_text(encoding="utf-8")
+    tree = ast.parse(text)
+    names = list(_imported(tree))
+    own = tuple(name for name in names if name.startswith(f"{NAME}."))
+    others = {name.partition(".")[0] for name in names} - set(sys.stdlib_module_names)
+    return _Module(text, tree, own, frozenset(others - {NAME, ""}))
+
+
+def _renamed_source(text: str, name: str, tree: ast.AST | None = None) -> str:
     """A module in which every name that is this package is another; texts and comments stay."""
     lines = text.splitlines(keepends=True)
-    before = ""
-    places = []
-    for token in tokenize.generate_tokens(io.StringIO(text).readline):
-        if token.type == tokenize.NAME and token.string == NAME and before != ".":
-            places.append(token.start)
-        before = token.string
-    for row, column in reversed(places):
-        line = lines[row - 1]
-        lines[row - 1] = f"{line[:column]}{name}{line[column + len(NAME) :]}"
+    for row, column in sorted(_places(tree or ast.parse(text)), reverse=True):
+        line = lines[row - 1].encode()
+        at = line.index(NAME.encode(), column)  # behind "from", in an import from it
+        lines[row - 1] = (line[:at] + name.encode() + line[at + len(NAME) :]).decode()
     return "".join(lines)
+
+
+def _places(tree: ast.AST) -> Iterator[tuple[int, int]]:
+    """Line and byte at which, or behind which, the syntax names this package."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name.partition(".")[0] == NAME:
+                    yield alias.lineno, alias.col_offset
+        elif isinstance(node, ast.ImportFrom):
+            if not node.level and (node.module or "").partition(".")[0] == NAME:
+                yield node.lineno, node.col_offset
+        elif isinstance(node, ast.Name) and node.id == NAME:
+            yield node.lineno, node.col_offset
