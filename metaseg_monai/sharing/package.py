@@ -78,12 +78,14 @@ class Packaged:
         sha256: of it.
         rules: of the model zoo and of the ways of use that were tried.
         remarks: what it holds and what was left out.
+        scores: of the test of its weights, as in metadata.json; empty without one.
     """
 
     archive: Path
     sha256: str
     rules: list[Rule] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
+    scores: dict[str, Any] = field(default_factory=dict)
 
     @property
     def folder(self) -> Path:
@@ -170,7 +172,7 @@ def package(
         )
     with writable(archive), replacing(archive) as part:
         part.write_bytes(content)
-    return Packaged(archive, digest, rules, remarks)
+    return Packaged(archive, digest, rules, remarks, source.scores())
 
 
 class _Source:
@@ -327,11 +329,11 @@ class _Source:
             told["inputs"]["meta"] |= {"num_channels": schema.width, "channel_def": entries}
             if not schema.fields:
                 del told["inputs"]["meta"]
-        if scores := self._scores():
+        if scores := self.scores():
             metadata["eval_metrics"] = scores
         return metadata
 
-    def _scores(self) -> dict[str, Any]:
+    def scores(self) -> dict[str, Any]:
         """What the test of these very weights gave; nothing where there is none."""
         file = self.model / EVALUATION
         if not (self.has_weights and file.is_file()):

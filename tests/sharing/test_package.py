@@ -25,11 +25,20 @@ NAME = "synthetic_shapes_segmentation"
 
 
 @pytest.fixture(scope="module")
-def model(bundle, tiny, tmp_path_factory):
-    """A model that was trained for a moment, with a clutter of other files beside it."""
-    few = {"table#path": {**tiny["table#path"], "train": 6, "val": 6}, "epochs": 1}
+def root(bundle, tmp_path_factory):
+    """The bundle, whose simulator draws few images."""
+    folder = shutil.copytree(bundle, tmp_path_factory.mktemp("bundles") / NAME)
+    file = folder / "configs/simulate.json"
+    few = {"train": 12, "val": 6, "test": 6, "size": 32}
+    write_json(file, {**json.loads(file.read_text()), **few})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(root, tiny, tmp_path_factory):
+    """A model that was trained for a moment."""
     folder = tmp_path_factory.mktemp("runs") / "sme"
-    train(bundle, folder, **{**tiny, **few, "dataset_dir": str(folder.parent / "data")})
+    train(root, folder, **{**tiny, "epochs": 1, "dataset_dir": str(folder.parent / "data")})
     return folder
 
 
@@ -170,9 +179,9 @@ def test_scores_are_those_of_these_weights(model, bind, tmp_path):
 
 
 @pytest.fixture
-def other(bundle, model, tmp_path):
+def other(root, model, tmp_path):
     """A bundle without a simulator, and a model that was trained with it."""
-    root = shutil.copytree(bundle, tmp_path / "bundles" / NAME)
+    root = shutil.copytree(root, tmp_path / "bundles" / NAME)
     (root / "configs/simulate.json").unlink()
     folder = shutil.copytree(model, tmp_path / "model")
     record = json.loads((folder / "training.json").read_text())
@@ -239,8 +248,8 @@ def test_a_package_that_does_not_run_is_refused(other, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_bundle_without_weights_is_packed(bundle, tmp_path):
-    made = pack(bundle, tmp_path)
+def test_a_bundle_without_weights_is_packed(root, tmp_path):
+    made = pack(root, tmp_path)
     with zipfile.ZipFile(made.archive) as archive:
         assert not [name for name in archive.namelist() if "/models/" in name]
 
