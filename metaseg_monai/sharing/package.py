@@ -734,10 +734,11 @@ def _verified(
         with zipfile.ZipFile(archive) as packed:
             packed.extractall(folder.parent)
         block = f"import sys; sys.modules[{NAME!r}] = None; "
-        rules = zoo_rules(folder, schema, without=NAME)
+        rules = []
         if has_weights:
             _infer(folder, [sys.executable, "-c", f"{block}{RUN}"])
             rules.append(Rule(f"inference runs without {NAME}", "pass"))
+        rules += zoo_rules(folder, schema, without=NAME)
         if full:
             python = _empty_environment(Path(place) / "environment", folder)
             options = [] if schema is None else ["--schema", str(absolute(schema))]

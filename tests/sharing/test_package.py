@@ -160,7 +160,8 @@ def test_the_list_of_the_training_goes_along_only_if_asked(model, tmp_path):
 def test_scores_are_those_of_these_weights(model, bind, tmp_path):
     tested = shutil.copytree(model, tmp_path / "tested")
     rows = [
-        (f"c{case}", f"c{case}", "test", "normal", "x", 1, 8 - case, 1, 1, 90) for case in range(4)
+        (f"c{case}", f"c{case}", "test", "normal", "x", 1, 20 - case, 1, 1, 90)
+        for case in range(12)
     ]
     pd.DataFrame(rows, columns=COUNT_COLUMNS).to_csv(tested / "counts.csv", index=False)
     bind(tested)
@@ -168,7 +169,7 @@ def test_scores_are_those_of_these_weights(model, bind, tmp_path):
     with zipfile.ZipFile(made.archive) as archive:
         metadata = json.loads(archive.read(f"{NAME}/configs/metadata.json"))
     scores = metadata["eval_metrics"]
-    assert scores["test_cases"] == 4
+    assert scores["test_cases"] == 12
     low, high = scores["test_case_mean_f1_interval_95"]
     assert low < scores["test_case_mean_f1"] < high
     bind(tested, weights_sha256="of others")
