@@ -378,12 +378,13 @@ class _Source:
         if training_list and listed.is_file():
             _write(folder / TRAINED_ON, listed.read_bytes())
             remarks.append(f"{TRAINED_ON}: digests, groups and names of the training cases")
-        with self._network() as (network, train):
-            written, left_out = export_both(network, train, self.facts, folder)
+        with self._network() as network:
+            config = self.configs()["train"]  # sizes of inference need not be a setting of it
+            written, left_out = export_both(network, config, self.facts, folder)
         return [*remarks, f"exports: {', '.join(written) or 'none'}", *left_out]
 
     @contextmanager
-    def _network(self) -> Iterator[tuple[nn.Module, Mapping[str, Any]]]:
+    def _network(self) -> Iterator[nn.Module]:
         """The network with its weights, on the CPU, by the door that `predict` takes."""
         names = configs_of("inference", more=self.further)
         files = [configuration_file(self.root, name) for name in names]
@@ -404,7 +405,7 @@ class _Source:
             ) as workflow:
                 workflow.parser.get_parsed_content("weights").load()
                 network = workflow.parser.get_parsed_content("network_def")
-                yield processes.bare_network(network).eval(), config
+                yield processes.bare_network(network).eval()
 
     def _samples(
         self,
