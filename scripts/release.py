@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from metaseg_monai import evaluate, train
 from metaseg_monai.bundle import resolve_bundle
@@ -56,7 +57,7 @@ def release(
             before = read_json(folder / RECORD)["seconds"] if (folder / RECORD).is_file() else 0
             folder.mkdir(parents=True, exist_ok=True)
             write_json(folder / RECORD, {**record, "seconds": before})
-            given = {} if epochs is None else {"epochs": epochs}
+            given: dict[str, Any] = {} if epochs is None else {"epochs": epochs}
             train(resolve_bundle(name, bundles), folder, resume=is_begun, **given)
             took = before + time.monotonic() - begun
             write_json(folder / RECORD, {**record, "seconds": round(took, 1)})

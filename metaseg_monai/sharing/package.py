@@ -65,6 +65,7 @@ Verify = Literal["quick", "full", "no"]
 
 MOMENT = (1980, 1, 1, 0, 0, 0)  # of every file in an archive, so that the same makes the same
 SAMPLES = 3
+SPACING = ("spacing_z_mm", "spacing_y_mm", "spacing_x_mm")  # columns of a table
 OF_RUN = ("resume", "device", "num_workers", "output_dir")  # settings that no package keeps
 UNSTATED = "To be filled in"  # how a page of `new-bundle` on the licence of data begins
 
@@ -599,7 +600,9 @@ def _copy_cases(folder: Path, cases: Sequence[Mapping[str, Any]], schema: Metada
             names.append(f"images/{name}")
         metadata = case.get("metadata") or {}
         values = {name: _cell(metadata.get(name)) for name in schema.names}
-        rows.append({"image": ";".join(names), **values})
+        told = case.get("columns") or {}
+        sizes = {name: told[name] for name in SPACING if told.get(name)}  # a TIFF may not tell
+        rows.append({"image": ";".join(names), **sizes, **values})
     _write_table(folder, rows)
 
 
