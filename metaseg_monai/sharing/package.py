@@ -36,6 +36,7 @@ from metaseg_monai.bundle.overrides import SHORT, as_data, flatten, load_config,
 from metaseg_monai.bundle.run import configs_of, configuration_file, running
 from metaseg_monai.errors import ConfigError, DataError, typed
 from metaseg_monai.evaluation import read_counts
+from metaseg_monai.evaluation.per_case import SPACING
 from metaseg_monai.files import absolute, file_sha256, read_json, replacing, writable
 from metaseg_monai.metadata import Categorical, Continuous, MetadataSchema, Ordinal
 from metaseg_monai.sharing.check_bundle import (
@@ -65,7 +66,6 @@ Verify = Literal["quick", "full", "no"]
 
 MOMENT = (1980, 1, 1, 0, 0, 0)  # of every file in an archive, so that the same makes the same
 SAMPLES = 3
-SPACING = ("spacing_z_mm", "spacing_y_mm", "spacing_x_mm")  # columns of a table
 OF_RUN = ("resume", "device", "num_workers", "output_dir")  # settings that no package keeps
 UNSTATED = "To be filled in"  # how a page of `new-bundle` on the licence of data begins
 
