@@ -263,8 +263,9 @@ def _simulate_once(folder: Path, recipe: Path) -> None:
         target, output = settings.pop("_target_"), written_at(recipe.parent / settings["output"])
         if folder.resolve() != output:
             return
-        if not re.fullmatch(r"metaseg_monai\.simulate\.\w+", target):
-            raise ValueError(f"{target} is no simulator of metaseg_monai.simulate")
+        room = f"{__name__.partition('.')[0]}.simulate"  # also where a bundle brings it along
+        if not re.fullmatch(rf"{room}\.\w+", target):
+            raise ValueError(f"{target} is no simulator of {room}")
         simulator: Any = locate(target)
         settings["output"] = output
         inspect.signature(simulator).bind(**settings)
