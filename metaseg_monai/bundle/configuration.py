@@ -18,6 +18,7 @@ from monai.utils import ensure_tuple
 from metaseg_monai.bundle.overrides import meant
 from metaseg_monai.errors import ConfigError, as_refusal
 from metaseg_monai.metadata.schema import MetadataSchema
+from metaseg_monai.tables.licenses import data_license
 from metaseg_monai.tables.table import CaseTable
 
 REFERENCE = re.compile(r"@(\w+(?:(?:#|::)\w+)*)")
@@ -153,6 +154,8 @@ def facts(cases: CaseTable | None = None) -> dict[str, Any]:
         "class_names": {str(number): name for number, name in names.items()},
         "unknown_trained": any(isinstance(one, float | int) and one > 0 for one in shares),
     }
+    if cases is not None:
+        told["data"] = data_license(*dict.fromkeys((cases.path.parent, cases.folder)))
     return {key: value for key, value in told.items() if value}
 
 

@@ -23,6 +23,7 @@ from metaseg_monai.metadata.fields import Categorical
 from metaseg_monai.naming import likened
 from metaseg_monai.rows import frame_csv
 from metaseg_monai.tables.check import image_files
+from metaseg_monai.tables.licenses import UNNAMED
 from metaseg_monai.training import processes
 from metaseg_monai.training.checkpoints import BestWeights
 from metaseg_monai.training.loader import ReplayDataset
@@ -129,6 +130,10 @@ class RecordTrained:
         seen, whole = pd.DataFrame(rows, columns=TRAINED_COLUMNS), True
         if self.weights.begun_with is not None:
             seen, whole = _behind_earlier(seen, self.weights.begun_with)
+            unsaid = [{"data": UNNAMED, "license": None}]
+            told = [self.weights.begun_with.recorded.get("data"), self.weights.facts.get("data")]
+            both = [one for said in told for one in said or unsaid]
+            self.weights.facts["data"] = [x for n, x in enumerate(both) if x not in both[:n]]
         self._content = frame_csv(seen).encode()
         digest = hashlib.sha256(self._content).hexdigest()
         known = {"file": TRAINED_ON, "sha256": digest, "images": len(seen)}
