@@ -129,6 +129,7 @@ LISTED = {
         ScaleIntensityBy ScaleIntensityCased intensity_statistics""",
     "metaseg_monai.inferers": """
         AutocastInferer EnsembleInferer PlaneInferer SlidingWindowMetadataInferer SteeredInferer
+        ToldInferer
         channels_last each_tensor""",
     "metaseg_monai.training": """
         BestWeights EpochDraw EpochLog FieldTarget ListProblems LoadWeights MovingAverage
