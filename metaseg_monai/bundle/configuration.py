@@ -7,7 +7,7 @@ import inspect
 import json
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from metaseg_monai.bundle.overrides import meant
 from metaseg_monai.errors import ConfigError, as_refusal
 from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.tables.licenses import data_license
-from metaseg_monai.tables.table import CaseTable
+from metaseg_monai.tables.table import CaseTable, given_rows
 
 REFERENCE = re.compile(r"@(\w+(?:(?:#|::)\w+)*)")
 # Where things lie, and what is told by its content instead: no part of what a run is.
@@ -106,6 +106,32 @@ def effective(*names: str) -> dict[str, Any]:
         if name not in found and name.partition("#")[0] not in PLACES:
             found[name] = _substituted(parser, parser.get(name), waiting)
     return json.loads(json.dumps(found))
+
+
+def given(roi_size: Sequence[int]) -> list[dict[str, Any]] | None:
+    """The cases that an application has put in the place of the bundle's own.
+
+    MONAI Label sets ``train#dataset#data`` and ``validate#dataset#data`` to lists of image and
+    label, of which `read_table` makes the table of this training, so that none is looked for.
+
+    Args:
+        roi_size: of the training; where it has two axes, volumes are taken as axial planes.
+
+    Returns:
+        Rows of a table; None where there are no such lists.
+
+    Raises:
+        DataError: a case has no image or no label that is there.
+    """
+    parser, _ = _running()
+    lists = {
+        split: [] if parser is None else parser.get(f"{stage}#dataset#data")
+        for split, stage in (("train", "train"), ("val", "validate"))
+    }
+    if not isinstance(lists["train"], list) or not lists["train"]:
+        return None
+    of_split = {split: items for split, items in lists.items() if isinstance(items, list)}
+    return given_rows(of_split, len(roi_size))
 
 
 def facts(cases: CaseTable | None = None) -> dict[str, Any]:

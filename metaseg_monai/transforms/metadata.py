@@ -114,7 +114,7 @@ class EncodeMetadatad(MapTransform):
         rest = {key: one for key, one in data.items() if key != "meta"}
         return {**rest, "metadata": self.schema.decode(np.asarray(vector))}
 
-    def _shown(self, data: Mapping[Hashable, Any], mode: str) -> dict[str, Any]:
+    def _shown(self, data: Mapping[Hashable, Any], mode: str) -> dict[Hashable, Any]:
         """What an application shows its user of the metadata."""
         if self.default is None or mode != NORMAL:
             return {}
