@@ -57,8 +57,9 @@ def own_root() -> str:
 
     For ``"bundle_root": "$bundle.own_root()"``: it works from any working directory, and two copies
     of a bundle in one process each get their own folder. MONAI's `run`, `load`, `create_workflow`,
-    `ckpt_export` and `verify_net_in_out` say which files they read. A bare `ConfigParser` does not,
-    and the working directory may be another copy: then the folder must be given.
+    `ckpt_export` and `verify_net_in_out` say which files they read, and so does MONAI Deploy. A
+    bare `ConfigParser` does not, and the working directory may be another copy: then the folder
+    must be given.
 
     Raises:
         ConfigError: the files that are read are not known, or are those of no bundle; or a path
@@ -236,6 +237,9 @@ def _running() -> tuple[ConfigParser | None, Path | None]:
                     return parser, Path(value.config_root_path)
             if names.get("parser") is parser and "config_file_" in names:  # monai.bundle
                 return parser, Path(ensure_tuple(names["config_file_"])[0]).parent
+            place = names.get("bundle_path", getattr(names.get("self"), "bundle_path", None))
+            if names.get("parser") is parser and isinstance(place, Path):  # MONAI Deploy
+                return parser, place / "configs"
     return parser, None
 
 

@@ -16,8 +16,8 @@ from metaseg_monai.errors import CheckpointError, ConfigError, DataError
 from metaseg_monai.evaluation import CalibrationBins, CaseCounts, PerCase
 from metaseg_monai.evaluation.clean_up import ChooseCleanUp, CleanUpPredictions, Rules
 from metaseg_monai.images.identity import file_digests
-from metaseg_monai.sharing.run import rewriting
 from metaseg_monai.sharing.run import clean_up as choose_clean_up
+from metaseg_monai.sharing.run import rewriting
 from metaseg_monai.training.weights import read_weights, write_fact, write_weights
 from metaseg_monai.transforms import AsMaskd, clean_up
 from metaseg_monai.transforms.postprocessing import background_shift, clean_logits
