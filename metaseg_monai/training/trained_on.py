@@ -123,7 +123,8 @@ class RecordTrained:
                 "of it the split train, or leave the value out of the schema",
                 listing(never),
             )
-        if intensity := measured(self.dataset):
+        before = self.weights.facts.get("intensity")  # of an earlier round: all is read by now
+        if intensity := before or measured(self.dataset):
             self.weights.facts["intensity"] = intensity
         if processes.rank() != 0:
             return
