@@ -234,6 +234,7 @@ def test_monai_label_trains_on_its_images_and_infers_with_metadata(shapes, tool)
     assert after["data"] == [{"data": "not named", "license": None}]
 
 
+@pytest.mark.slow  # the test of MONAI Deploy below does as much without monailabel
 @pytest.mark.parametrize("tool", TOOLS)
 def test_monai_label_trains_a_network_of_planes_on_volumes(kits, tool):
     root, rows = kits
