@@ -30,7 +30,7 @@ from metaseg_monai.training.loader import (
     training_loader,
     validation_dataset,
 )
-from metaseg_monai.training.processes import end_processes
+from metaseg_monai.training.processes import end_processes, mean_over_processes
 from metaseg_monai.training.sampling import EpochDraw
 from metaseg_monai.training.schedules import StepOnPlateau, cyclic_schedule
 from metaseg_monai.training.trained_on import RecordTrained, RefuseTrained
@@ -72,6 +72,7 @@ __all__ = [
     "join_heads",
     "joined_dataset",
     "lower_is_better",
+    "mean_over_processes",
     "read_checkpoint",
     "read_weights",
     "skip_empty",
