@@ -42,12 +42,16 @@ from metaseg_monai.prepare.ome import with_ome
 from metaseg_monai.prepare.splits import Shares, with_groups, with_splits
 from metaseg_monai.rows import write_problems, write_table
 from metaseg_monai.tables.columns import SPLITS
+from metaseg_monai.tables.licenses import STATEMENT, data_license, save_license, statement
 from metaseg_monai.tables.table import CLASSES, save_class_names
 
 Result = TypeVar("Result")
 SETTINGS_FILE = "prepared.json"
 RECORDS = ".cases"  # of cases that are done, where a folder grows case by case
-WRITTEN = ("images", "labels", "instances", "table.csv", "problems.csv", CLASSES, SETTINGS_FILE)
+WRITTEN = (
+    *("images", "labels", "instances", "table.csv", "problems.csv"),
+    *(CLASSES, SETTINGS_FILE, STATEMENT),
+)
 PREVIEW_ROWS = 5
 MOST_VALUES = 12
 SHOWN_PROBLEMS = 10
@@ -128,6 +132,7 @@ def prepare_found(
     options: PrepareOptions,
     settings: Mapping[str, Any],
     foreground: str = "",
+    data: str = "",
 ) -> Prepared:
     """Check, divide and write the cases of a source; problems leave out their cases only.
 
@@ -144,6 +149,7 @@ def prepare_found(
         options: see `PrepareOptions`.
         settings: of the layout, kept with the options.
         foreground: what class 1 is, where the data set tells, for classes.json.
+        data: the data set's key in the table of licences; "" takes what the source says.
 
     Returns:
         The table (None in a dry run or without any case), the summary and the problems.
@@ -172,6 +178,7 @@ def prepare_found(
             problems = sorted([*problems, *more], key=lambda one: (one.case, one.file))
             write_problems(folder, problems)
             write_json(folder / SETTINGS_FILE, kept, indent=1)
+            save_license(folder, [statement(data)] if data else data_license(root))
             if foreground:
                 save_class_names({0: "background", 1: foreground}, folder / CLASSES)
             check_output(output, kept, WRITTEN)  # it may have been filled meanwhile
