@@ -195,6 +195,10 @@ EXTRAS = {
     "zarr": "zarr",
     "onnx": "export",
     "onnxruntime": "export",
+    "onnxscript": "export",
+    "openvino": "engines",
+    "nncf": "engines",
+    "bioimageio": "bioimageio",
 }
 BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, UnicodeDecodeError)  # a file cut or altered
 BROKEN_NAMES = ("JSONDecodeError", "EmptyDataError", "ParserError", "UnpicklingError")

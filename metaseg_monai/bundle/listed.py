@@ -128,8 +128,8 @@ LISTED = {
         AsMaskd AxialVolumed DropMetadatad EncodeMetadatad FlatFieldd LoadCased ResampleToSpacingd
         ScaleIntensityBy ScaleIntensityCased intensity_statistics""",
     "metaseg_monai.inferers": """
-        AutocastInferer EnsembleInferer PlaneInferer Runner SlidingWindowMetadataInferer SteeredInferer
-        channels_last each_tensor""",
+        AutocastInferer EnsembleInferer PlaneInferer Runner SlidingWindowMetadataInferer
+        SteeredInferer channels_last each_tensor""",
     "metaseg_monai.training": """
         BestWeights EpochDraw EpochLog FieldTarget ListProblems LoadWeights MovingAverage
         PrepareBatchHeads PrepareBatchMeta

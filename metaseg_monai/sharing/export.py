@@ -164,32 +164,66 @@ def export(
     if output is None and fixed is not None:
         raise ConfigError("--value without --output; name a folder for the export of this value")
     place = export_folder(model, to, precision) if output is None else Path(output)
-    root, further, recorded = _known(model, configuration, None)
-    if not recorded:
-        raise ConfigError(
-            f"{model} is no folder of a trained model ({' or '.join(RECORDS)}); export a model"
-        )
-    names = configs_of("inference", more=further)
-    known = load_config([configuration_file(root, name) for name in names], root).keys()
-    own = {k: v for k, v in recorded.items() if SHORT.get(k, k).partition("#")[0] in known}
-    at = {"ckpt_path": str(absolute(model) / "model.pt")}
-    doing = "is exporting the model in this folder"
-    with running(root, names, at, doing, own, trust, run=False) as workflow:
-        parser = workflow.parser
-        weights = parser.get_parsed_content("weights")
-        weights.load()
-        window = parser.get_parsed_content("window_inferer").windows.roi_size
-        given = exportable(weights, parser.get_parsed_content("in_channels"), window, fixed)
+    source = Source.of(model, configuration, trust)
+    given, weights = source.exportable(fixed)
     with new_folder(place, replace=_is_export(place)) as part:
         if to == "bioimageio":
-            about = read_json(root / "configs" / "metadata.json")
-            told = _bioimageio(given, part, about, weights, _licence(root))
+            about = read_json(source.bundle / "configs" / "metadata.json")
+            told = _bioimageio(given, part, about, weights, _licence(source.bundle))
         else:
             told = write_export(given, to, part, show=True)
         if precision == "int8":
-            stages = configs_of("train", "evaluate", more=further)
-            told = quantized(given, part, told, (root, stages, settings, recorded, trust))
+            told = quantized(given, part, told, source, settings)
     return Exported(place, place / (ZIP if to == "bioimageio" else FILES[to]), told)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A trained model as its record tells of it.
+
+    Attributes:
+        model: its folder.
+        bundle: that it was trained by.
+        further: configurations of the training.
+        recorded: its settings.
+        trust: run them even if they hold more than what is known to be harmless.
+    """
+
+    model: Path
+    bundle: Path
+    further: Any
+    recorded: Mapping[str, Any]
+    trust: bool = False
+
+    @classmethod
+    def of(cls, model: str | Path, configuration: Any = None, trust: bool = False) -> "Source":
+        """Read what is recorded of a model.
+
+        Raises:
+            ConfigError: it is no folder of a trained model.
+        """
+        root, further, recorded = _known(model, configuration, None)
+        if not recorded:
+            raise ConfigError(
+                f"{model} is no folder of a trained model ({' or '.join(RECORDS)}); give one"
+            )
+        return cls(absolute(model), root, further, recorded, trust)
+
+    def exportable(self, value: Mapping[str, Any] | None = None) -> tuple[Exportable, Any]:
+        """What can be exported of it, with its weights (`LoadWeights`)."""
+        names = configs_of("inference", more=self.further)
+        files = [configuration_file(self.bundle, name) for name in names]
+        known = load_config(files, self.bundle).keys()
+        own = {k: v for k, v in self.recorded.items() if SHORT.get(k, k).partition("#")[0] in known}
+        at = {"ckpt_path": str(self.model / "model.pt")}
+        doing = "is exporting the model in this folder"
+        with running(self.bundle, names, at, doing, own, self.trust, run=False) as workflow:
+            parser = workflow.parser
+            weights = parser.get_parsed_content("weights")
+            weights.load()
+            window = parser.get_parsed_content("window_inferer").windows.roi_size
+            channels = parser.get_parsed_content("in_channels")
+            return exportable(weights, channels, window, value), weights
 
 
 def _needed(to: str) -> Sequence[str]:
@@ -445,7 +479,7 @@ REVERTED = 12  # layers at most
 
 
 @dataclass
-class _Case:
+class Case:
     """A case of a split in one test mode: what the network is given, and its label.
 
     Attributes:
@@ -461,21 +495,31 @@ class _Case:
     values: list[str]
 
 
-class _Cases:
+class Cases:
     """The cases of a trained model's own splits, as its bundle reads them, and their scores.
 
     Args:
-        source: bundle, configurations, settings given and recorded, and trust.
+        source: the model.
         given: what is exported.
+        settings: where its data lie now.
+        split: whose cases are scored.
     """
 
-    def __init__(self, source: tuple[Any, ...], given: Exportable) -> None:
-        root, stages, settings, recorded, trust = source
+    def __init__(
+        self,
+        source: Source,
+        given: Exportable,
+        settings: Mapping[str, Any],
+        split: str = "val",
+    ) -> None:
         self.given = given
         modes = ["normal", "missing"] if UNKNOWN in given.codes else ["normal"]
-        asked = {**settings, "split": "val", "modes": modes}
-        doing = "is quantizing the model in this folder"
-        with running(root, stages, asked, doing, recorded, trust, run=False) as workflow:
+        asked = {**settings, "split": split, "modes": modes}
+        doing = "is reading the cases of the model in this folder"
+        names = configs_of("train", "evaluate", more=source.further)
+        with running(
+            source.bundle, names, asked, doing, source.recorded, source.trust, run=False
+        ) as workflow:
             parser = workflow.parser
             self.inferer = parser.get_parsed_content("validate#inferer")
             self.classes = int(parser.get_parsed_content("classes"))
@@ -489,24 +533,24 @@ class _Cases:
                 if isinstance(one, Continuous)
             }
             chosen = self._spread(training)
-            self.validation = [
-                self._read(item, read, prepare) for item in tqdm(validation, "validation cases")
+            self.scored = [
+                self._read(item, read, prepare) for item in tqdm(validation, "cases to score")
             ]
             self.training = [
                 self._read(item, read, prepare) for item in tqdm(chosen, "calibration cases")
             ]
-        if not self.validation or not self.training:
+        if not self.scored or not self.training:
             raise DataError(
                 "int8 needs training and validation cases; give --dataset_dir, or take float32"
             )
 
-    def _read(self, item: Mapping[str, Any], read: Any, prepare: Any) -> _Case:
+    def _read(self, item: Mapping[str, Any], read: Any, prepare: Any) -> Case:
         image, label, _, more = prepare(collate_cases([read(dict(item))]), torch.device("cpu"))
         meta = more.get("meta")
         mode = str(item.get("mode", NORMAL))
         plain = [t.as_tensor() if isinstance(t, MetaTensor) else t for t in (image, label)]
         raw = item.get("metadata") or {}
-        return _Case(str(item["case"]), *plain, meta, raw, mode, self._values(raw, mode))
+        return Case(str(item["case"]), *plain, meta, raw, mode, self._values(raw, mode))
 
     def _values(self, raw: Mapping[str, Any], mode: str) -> list[str]:
         """The names of the metadata values of a case; "" where there are none."""
@@ -561,12 +605,12 @@ class _Cases:
             self._infer(case, keep)
         return found
 
-    def _infer(self, case: _Case, network: Any) -> Tensor:
+    def _infer(self, case: Case, network: Any) -> Tensor:
         metadata = {} if case.meta is None else {"meta": case.meta}
         with torch.no_grad():
             return each_tensor(self.inferer(case.image, network, **metadata))[0]
 
-    def counts(self, run: Run, cases: Sequence[_Case]) -> pd.DataFrame:
+    def counts(self, run: Run, cases: Sequence[Case]) -> pd.DataFrame:
         """True and false positives and false negatives of each case, mode and class."""
         rows = []
         for case in cases:
@@ -577,7 +621,7 @@ class _Cases:
                 rows.append([case.name, case.mode, number, tp, fp, fn])
         return pd.DataFrame(rows, columns=["case", "mode", "class", "tp", "fp", "fn"])
 
-    def by_value(self, counts: pd.DataFrame, cases: Sequence[_Case]) -> dict[str, float]:
+    def by_value(self, counts: pd.DataFrame, cases: Sequence[Case]) -> dict[str, float]:
         """Pooled F1 of the cases of each metadata value."""
         of_case = pd.DataFrame(
             [[case.name, case.mode, value] for case in cases for value in case.values],
@@ -589,7 +633,7 @@ class _Cases:
     def calibrated(self) -> dict[str, list[Any]]:
         """Least and largest code of each entry that is in training and in validation cases."""
         ends = []
-        for cases in (self.training, self.validation):
+        for cases in (self.training, self.scored):
             codes = torch.cat([c.meta.flatten(0, -2) for c in cases if c.meta is not None])
             ends.append((codes.amin(0), codes.amax(0)))
         low = torch.maximum(ends[0][0], ends[1][0]).tolist()
@@ -605,7 +649,11 @@ def _edges(name: str, items: Sequence[Mapping[str, Any]]) -> list[float]:
 
 
 def quantized(
-    given: Exportable, folder: Path, told: dict[str, Any], source: tuple[Any, ...]
+    given: Exportable,
+    folder: Path,
+    told: dict[str, Any],
+    source: Source,
+    settings: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Put a model in int8 in the place of one in float32, if no metadata value loses by it.
 
@@ -617,7 +665,8 @@ def quantized(
         given: what is exported.
         folder: of the export in float32.
         told: its parity.
-        source: see `_Cases`.
+        source: the model.
+        settings: where its data lie now.
 
     Returns:
         What parity.json says: with `gate`, a row for each value, and `calibrated`.
@@ -629,12 +678,12 @@ def quantized(
     import nncf
 
     nncf.set_log_level(logging.ERROR)
-    cases = _Cases(source, given)
+    cases = Cases(source, given, settings)
     file = folder / FILES["openvino"]
-    before = cases.counts(open_export(file, "openvino", "float32"), cases.validation)
-    in_float = cases.by_value(before, cases.validation)
+    before = cases.counts(open_export(file, "openvino", "float32"), cases.scored)
+    in_float = cases.by_value(before, cases.scored)
 
-    def validate(model: Any, chosen: Iterable[_Case]) -> tuple[float, list[float]]:
+    def validate(model: Any, chosen: Iterable[Case]) -> tuple[float, list[float]]:
         some = list(chosen)
         counts = cases.counts(run_compiled(model), some)
         names = {(case.name, case.mode) for case in some}
@@ -645,14 +694,14 @@ def quantized(
             pooled_f1(counts[(counts["case"] == one.name) & (counts["mode"] == one.mode)])
             for one in some
         ]
-        return min(lost, default=0.0), [0.0 if score != score else score for score in each]
+        return 1 + min(lost, default=0.0), [0.0 if score != score else score for score in each]
 
     model = core_of_openvino().read_model(file)
     windows = cases.windows()
     made = nncf.quantize_with_accuracy_control(
         model,
         nncf.Dataset(windows),
-        nncf.Dataset(cases.validation),
+        nncf.Dataset(cases.scored),
         validate,
         max_drop=MOST_LOSS / 2,  # the gate below is against float32
         drop_type=nncf.DropType.ABSOLUTE,
@@ -664,10 +713,14 @@ def quantized(
         ),
     )
     inside = {SCHEMA: json.dumps(given.schema.to_dict()), WEIGHTS: given.weights_sha256}
-    save_openvino(made, file, inside)
-    counts = cases.counts(open_export(file, "openvino", "int8"), cases.validation)
-    in_int8 = cases.by_value(counts, cases.validation)
-    number = Counter(value for case in cases.validation for value in case.values)
+    (folder / "int8").mkdir()  # the weights in float32 are still read from their file
+    save_openvino(made, folder / "int8" / file.name, inside)
+    for part in (folder / "int8").iterdir():
+        part.replace(folder / part.name)
+    (folder / "int8").rmdir()
+    counts = cases.counts(open_export(file, "openvino", "int8"), cases.scored)
+    in_int8 = cases.by_value(counts, cases.scored)
+    number = Counter(value for case in cases.scored for value in case.values)
     gate = [
         {
             "value": value,
