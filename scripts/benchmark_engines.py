@@ -116,8 +116,8 @@ def _runner(
     except ConfigError as error:
         print(f"left out: {error}")
         return None
-    runner = Runner(network, engine, precision, folder, in_channels=given.in_channels)
-    runner.windows = _Windows(given.window)
+    sizes = {"in_channels": given.in_channels, "spatial_dims": given.spatial_dims}
+    runner = Runner(network, engine, precision, folder, **sizes)
     runner.begin(weights)
     runner.eval()
 
@@ -126,14 +126,6 @@ def _runner(
             return runner(image, **({} if meta is None else {"meta": meta})).float()
 
     return run
-
-
-class _Windows:
-    """What a runner asks of the windows of an inferer: their size."""
-
-    def __init__(self, roi_size: Any) -> None:
-        self.windows = self
-        self.roi_size = roi_size
 
 
 def _batched(windows: list[dict[str, Any]]) -> tuple[Tensor, Tensor | None]:

@@ -108,8 +108,8 @@ class Runner(nn.Module):
         encode: the `EncodeMetadatad` of the cases to come, which then refuses metadata that were
             not calibrated, case by case.
         inferer: around the network, whose `dtype` tells what precision None is.
-        windows: that are run, whose axes an export needs to know.
-        in_channels: of images, likewise.
+        in_channels: of images, which an export needs to know.
+        spatial_dims: axes of images, likewise.
 
     Attributes:
         told: `engine` and `precision`, for records of what was made.
@@ -127,8 +127,8 @@ class Runner(nn.Module):
         exported: str | Path | None = None,
         encode: Any = None,
         inferer: Any = None,
-        windows: Any = None,
         in_channels: int = 1,
+        spatial_dims: int = 2,
     ) -> None:
         super().__init__()
         if engine not in ENGINES:
@@ -143,7 +143,7 @@ class Runner(nn.Module):
         self.told: dict[str, Any] = {"engine": engine, "precision": precision or own}
         self.network = network
         self.calibrated: Calibrated | None = None
-        self.windows, self.in_channels = windows, in_channels
+        self.in_channels, self.spatial_dims = in_channels, spatial_dims
         self._run: Run | None = None
         self._folder = None if exported is None else Path(exported)
         self._parity: dict[str, Any] = {}
@@ -187,7 +187,7 @@ class Runner(nn.Module):
             self._open(self._folder / FILES[kind])
             return
         with tempfile.TemporaryDirectory() as folder:
-            given = exportable(weights, self.in_channels, self.windows.windows.roi_size)
+            given = exportable(weights, self.in_channels, self.spatial_dims)
             write_export(given, kind, Path(folder))
             self._open(Path(folder) / FILES[kind])
 

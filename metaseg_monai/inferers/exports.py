@@ -58,7 +58,7 @@ class Exportable:
         schema: of the metadata it reads; one without fields where it reads none.
         weights_sha256: of its weights.
         in_channels: of images.
-        window: pixels of the windows it is run on, -1 for any.
+        spatial_dims: axes of images.
         unknown_trained: whether it knows unknown metadata.
         value: raw metadata that are fixed in the export, which then has the image alone as input.
 
@@ -76,7 +76,7 @@ class Exportable:
     schema: MetadataSchema
     weights_sha256: str
     in_channels: int
-    window: Sequence[int]
+    spatial_dims: int
     unknown_trained: bool = False
     value: Mapping[str, Any] | None = None
     module: nn.Module = field(init=False)
@@ -114,8 +114,7 @@ class Exportable:
         Raises:
             ConfigError: no size is found that it takes.
         """
-        axes = len(self.window)
-        image, *meta = self.given([2] * axes, 1)
+        image, *meta = self.given([2] * self.spatial_dims, 1)
         found = sizes_of(self.module, image, meta)
         if found is None:
             raise ConfigError(
@@ -138,7 +137,7 @@ class Exportable:
 def exportable(
     weights: Any,
     in_channels: int,
-    window: Sequence[int] | int,
+    spatial_dims: int,
     value: Mapping[str, Any] | None = None,
 ) -> Exportable:
     """What can be exported of weights that were loaded.
@@ -146,7 +145,7 @@ def exportable(
     Args:
         weights: the `LoadWeights` of the network.
         in_channels: of images.
-        window: pixels of the windows that are run, a number for each axis.
+        spatial_dims: axes of images.
         value: raw metadata to fix.
 
     Raises:
@@ -174,7 +173,7 @@ def exportable(
         schema,
         told["weights_sha256"],
         in_channels,
-        [window] if isinstance(window, int) else list(window),
+        spatial_dims,
         bool(told.get("unknown_trained")),
         value,
     )
@@ -354,7 +353,7 @@ def _torchscript(
 def _onnx(given: Exportable, inputs: tuple[Tensor, ...], file: Path, inside: dict[str, str]) -> str:
     import onnx
 
-    axes = {0: "batch", **{2 + axis: f"size{axis}" for axis in range(len(given.window))}}
+    axes = {0: "batch", **{2 + axis: f"size{axis}" for axis in range(given.spatial_dims)}}
     free = {"image": axes, "meta": {0: "batch"}, "logits": axes}
     torch.onnx.export(
         given.module,
@@ -450,7 +449,8 @@ def measured(given: Exportable, run: Run, show: bool = False) -> dict[str, Any]:
     """
     exact = copy.deepcopy(given.module).double()
     of_values = dict.fromkeys(given.codes, 0.0)
-    rows, rounding = [], 0.0
+    rounding = 0.0
+    rows: list[dict[str, Any]] = []
     for number, size in enumerate(tqdm(given.sizes(), "parity", disable=not show, unit="size")):
         names = list(given.codes)
         images = given.given(size, len(names), seed=number)[0]

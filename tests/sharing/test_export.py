@@ -75,7 +75,7 @@ def small(variant="sme", schema=None, **more):
     known = {"schema": schema, "unknown_trained": True} if variant not in ("none", "se") else {}
     network = Unet3(variant=variant, channels=4, levels=2, **known, **more)
     reads = schema if known else MetadataSchema([])
-    return Exportable(network.eval(), reads, "0" * 64, 1, [-1, -1], bool(known))
+    return Exportable(network.eval(), reads, "0" * 64, 1, 2, bool(known))
 
 
 def lines_of(folder):
@@ -164,7 +164,7 @@ def test_a_network_of_one_size_is_refused_by_name(tmp_path):
         def forward(self, image):
             return image.reshape(len(image), 1, 8, 9)
 
-    given = Exportable(Fixed(), MetadataSchema([]), "0", 1, [8, 9])
+    given = Exportable(Fixed(), MetadataSchema([]), "0", 1, 2)
     with pytest.raises(ConfigError, match=r"Fixed: no size of images is found"):
         write_export(given, "torchscript", tmp_path)
 
@@ -173,7 +173,7 @@ def test_two_heads(tmp_path):
     pytest.importorskip("onnxruntime")
     schema = MetadataSchema([Categorical(name="task", values=("disc", "ring"), **WHEN)])
     network = MultiHeadUnet3("task", schema=schema, channels=4, levels=2).eval()
-    given = Exportable(network, schema, "0", 1, [-1, -1])
+    given = Exportable(network, schema, "0", 1, 2)
     assert write_export(given, "onnx", tmp_path)["largest"] <= 1e-5
     runner = Runner(network, "onnxruntime", exported=tmp_path)
     runner._open(tmp_path / "model.onnx")
