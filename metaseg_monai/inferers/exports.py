@@ -92,7 +92,8 @@ class Exportable:
         if self.value is None:
             self.codes = dict(codes_of(self.schema, self.unknown_trained))
         else:
-            self.module = OneInput(bare, torch.from_numpy(self.schema.encode(self.value)))
+            fixed = torch.from_numpy(self.schema.encode(self.value))
+            self.module = OneInput(bare, fixed).eval()
 
     @property
     def inputs(self) -> list[str]:

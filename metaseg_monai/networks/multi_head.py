@@ -155,7 +155,7 @@ class MultiHeadUnet3(nn.Module):
         entries = required_meta(meta, image.shape[0], self.meta_features)
         if not torch.jit.is_scripting():  # type: ignore[attr-defined]
             recording = torch.jit.is_tracing() or torch.compiler.is_compiling()  # type: ignore[attr-defined]
-            if not recording:
+            if not (recording or entries.is_meta):  # a tensor of a shape alone
                 return self._routed(x, skips, entries)
         pred = torch.zeros_like(image[:, :1])
         for task, head in enumerate(self.heads):

@@ -658,9 +658,9 @@ def quantized(
     """Put a model in int8 in the place of one in float32, if no metadata value loses by it.
 
     NNCF finds the range of activations on training cases of every metadata value, and of unknown,
-    and gives layers back to floats until the F1 of no value falls on the validation cases, of which
-    those of a quantity are told apart by its quartiles. The gates, which cost nothing, and the first
-    and last convolution, whose errors show most, stay in floats from the beginning.
+    and gives layers back to floats until the F1 of no value falls on the validation cases, where
+    a quantity counts by its quartiles. The gates, which cost nothing, and the
+    first and last convolution, whose errors show most, stay in floats from the beginning.
 
     Args:
         given: what is exported.

@@ -216,7 +216,7 @@ def test_a_grown_model(model, tmp_path):
     [
         ({"to": "tflite"}, "expected one of torchscript, onnx"),
         ({"to": "onnx", "precision": "int8"}, "those to openvino also in int8"),
-        ({"to": "onnx", "num_workers": 2}, "--num_workers is for --precision int8"),
+        ({"to": "onnx", "num_workers": 2}, "export takes --num_workers with --precision int8 only"),
     ],
 )
 def test_what_export_does_not_take(model, given, told):
