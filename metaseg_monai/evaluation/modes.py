@@ -17,6 +17,7 @@ import pandas as pd
 from metaseg_monai.errors import DataError, MetadataError
 from metaseg_monai.evaluation.per_case import NUMBER, TEXT, WHOLE, Table, read_rows
 from metaseg_monai.metadata.fields import (
+    UNKNOWN,
     Categorical,
     Continuous,
     MetadataField,
@@ -51,7 +52,8 @@ def evaluation_items(
         items: cases of one split, with raw ``metadata``.
         schema: encodes the changed metadata.
         domain: metadata field whose true value is the domain that a case is scored in
-            (cell line, task); None puts all cases in one domain ``all``.
+            (cell line, task); where it is missing the domain is ``unknown``. None puts all cases
+            in one domain ``all``.
         modes: names of test modes, see `expand_modes`; or one name.
         shuffle: ``{field: {label: foreign label}}`` of mode ``shuffle``; by default the texts'
             cycle (each label becomes the next of its field, thesis 4.3).
@@ -75,10 +77,8 @@ def evaluation_items(
             f"The domain field {domain!r} is not in the schema; choose one of "
             f"{', '.join(schema.names)} or None."
         )
-    named = [
-        {**item, "domain": "all" if domain is None else str(item["metadata"].get(domain))}
-        for item in items
-    ]
+    field = None if domain is None else schema.field(domain)
+    named = [{**item, "domain": _domain(item["metadata"], field)} for item in items]
     modes = [modes] if isinstance(modes, str) else list(modes)
     if not modes:
         raise MetadataError("No test mode is named; give one or more, such as normal.")
@@ -89,6 +89,14 @@ def evaluation_items(
         for mode in expand_modes(known, schema)
         for changed in _in_mode(mode, named, schema, shuffle or {}, seed, predicted)
     ]
+
+
+def _domain(metadata: Mapping[str, Any], field: MetadataField | None) -> str:
+    """What a case is scored as: the value of a field, however it is missing one."""
+    if field is None:
+        return "all"
+    value = metadata.get(field.name)
+    return UNKNOWN if field.is_missing(value) else str(value)
 
 
 def expand_modes(modes: Sequence[str], schema: MetadataSchema) -> list[str]:

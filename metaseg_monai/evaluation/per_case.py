@@ -22,7 +22,7 @@ from metaseg_monai.errors import DataError
 from metaseg_monai.images.read import volumes_of
 from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.metrics.calibration import bin_probabilities
-from metaseg_monai.metrics.scores import COUNT_COLUMNS, case_f1
+from metaseg_monai.metrics.scores import AGGREGATES, COUNT_COLUMNS, case_f1
 from metaseg_monai.rows import of_cell, write_table
 from metaseg_monai.tables.table import CLASSES, CaseTable, save_class_names
 from metaseg_monai.training.collate import PROBLEM
@@ -383,7 +383,7 @@ def read_counts(path: str | Path) -> pd.DataFrame:
         DataError: see `read_rows`; or a domain has the name of an aggregate.
     """
     rows = read_rows(path, COUNTS)
-    if reserved := set(rows["domain"]) & {"combined", "average"}:
+    if reserved := set(rows["domain"]) & AGGREGATES:
         raise DataError(f"{path}: {reserved.pop()!r} names an aggregate; give that domain another.")
     return rows
 

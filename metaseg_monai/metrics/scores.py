@@ -14,6 +14,7 @@ import pandas as pd
 
 from metaseg_monai.metrics.statistics import ratio_interval
 
+AGGREGATES = {"combined", "average"}  # which no domain may be named as
 COUNT_COLUMNS = ["case", "group", "split", "mode", "domain", "class", "tp", "fp", "fn", "tn"]
 
 

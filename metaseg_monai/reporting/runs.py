@@ -72,8 +72,8 @@ class Results:
         study: what was planned; None for folders of single runs, for which nothing was fixed.
         several_data: whether data seeds made tables of their own, so that equal names are not one
             case: cases and volumes are then named ``data<seed>/...``, groups (patients) are not.
-        short: conditions with a training of fewer epochs than their bundle plans, each with the
-            fewest epochs of one and the planned ones.
+        short: conditions with a training of fewer steps than their bundle plans, each with the
+            fewest epochs of one and those that the planned steps take.
     """
 
     counts: pd.DataFrame
@@ -404,7 +404,7 @@ def read_results(folder: Path) -> Results:
 
 
 def _short(done: Sequence[tuple[Run, Mapping[str, Any]]]) -> dict[str, tuple[int, int]]:
-    """The conditions with a run of fewer epochs than its bundle plans, see `Results`."""
+    """The conditions with a run of fewer steps than its bundle plans, see `Results`."""
     found: dict[str, tuple[int, int]] = {}
     for run, _ in done:
         if run.planned_epochs is not None and run.epochs < run.planned_epochs:

@@ -27,7 +27,7 @@ from metaseg_monai.reporting.scores import Spread, f1_table, reliance_table
 from metaseg_monai.study.design import Protocol
 
 LITTLE = 0.005  # F1; what nobody would notice
-HARDLY = 0.25  # of the planned epochs; trainings of fewer have hardly begun
+HARDLY = 0.25  # of the planned steps; trainings of fewer have hardly begun
 PLAIN = {  # conditions without metadata: what is larger in those that have them, and its name
     "se": ("the larger gates", "SE"),
     "none": ("the larger network", "the U-Net without gates"),
@@ -113,7 +113,7 @@ class Asked:
 
 
 def trained_text(results: Results) -> str:
-    """Say which conditions had fewer epochs than their bundle plans, and what that allows.
+    """Say which conditions had fewer steps than their bundle plans, and what that allows.
 
     Returns:
         Sentences for the top of a report, "" where all were trained as planned or nobody knows.
@@ -127,15 +127,15 @@ def trained_text(results: Results) -> str:
         every = len(names) == len(results.conditions)
         verb = "was" if len(names) == 1 else "were"
         who = "All networks were" if every else f"{listed(names)} {verb}"
-        told.append(f"{who} trained for {epochs} of the {planned} epochs that the bundle plans")
+        told.append(f"{who} trained for {epochs} of the {planned} planned epochs")
     if not told:
         return ""
     if hardly := _hardly(results):
-        every = len(hardly) == len(results.conditions)
-        of = "these conditions, nor of their metadata" if every else listed(hardly)
+        if len(hardly) < len(results.conditions):
+            return f"{'; '.join(told)}: nothing is concluded of {listed(hardly)}."
         return (
-            f"{'; '.join(told)}: nothing is concluded of {of}. The numbers below only show that "
-            "everything runs."
+            f"{'; '.join(told)}: nothing is concluded of these conditions, nor of their metadata. "
+            "The numbers below only show that everything runs."
         )
     return f"{'; '.join(told)}: what follows holds of trainings of that length."
 

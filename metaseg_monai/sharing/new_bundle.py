@@ -17,7 +17,8 @@ from metaseg_monai.files import absolute, new_folder, writable, write_json
 from metaseg_monai.images.image import Channels, image_suffix
 from metaseg_monai.images.read import is_volume_file
 from metaseg_monai.metadata import MetadataSchema
-from metaseg_monai.metadata.fields import said
+from metaseg_monai.metadata.fields import Categorical, said
+from metaseg_monai.metrics.scores import AGGREGATES
 from metaseg_monai.prepare.splits import GroupSplits, OwnSplits, split_groups
 from metaseg_monai.reporting.page import escape_markdown
 from metaseg_monai.rows import write_table
@@ -206,12 +207,13 @@ def new_bundle(
         "as given" if dims else "the axes of the files",
     )
     tested = {group for group, (one, _) in splits.items() if one == "test"}
-    if "fold" not in made.told and len(tested) < FEW_TESTED:
+    if (domain := _domain(schema)) is not None:
+        told["domain"] = (domain, "the first column of names; scores are told by its values, too")
+    most = min(FEW_TESTED, len(splits))
+    if "fold" not in made.told and len(tested) < most and most > 2:
         value, why = told["split"]
-        told["split"] = (
-            value,
-            f"{why}; {len(tested)} to test on are few: with --folds 5 every case is tested once",
-        )
+        few = f"{len(tested)} to test on are few: with --folds {most} every case is tested once"
+        told["split"] = value, f"{why}; {few}"
     nothing = "nothing was written (dry run)"
     bundle = NewBundle(None, told, left_out, schema, planned, (nothing,))
     if dry_run:
@@ -533,9 +535,8 @@ def _settings(
         "window_inferer": {"_target_": inferer, "roi_size": "@roi_size"},
         "modes": ["normal", "missing", "shuffle"] if schema.fields else ["normal"],
     }
-    by_name = [one.name for one in schema.fields if one.kind == "categorical"]
-    if by_name:
-        settings["domain"] = by_name[0]  # scores by its values, too
+    if (domain := _domain(schema)) is not None:
+        settings["domain"] = domain
     if numbered:
         settings["objects"] = {"method": "components"}
     if planar:
@@ -544,6 +545,12 @@ def _settings(
         settings["train#dataset#cache"] = False
         settings["validate#dataset#cache_rate"] = 0.0
     return settings
+
+
+def _domain(schema: MetadataSchema) -> str | None:
+    """The field by whose values scores are told, too: the first of names that no score has."""
+    named = [one for one in schema.fields if isinstance(one, Categorical)]
+    return next((one.name for one in named if not AGGREGATES & {*one.values}), None)
 
 
 def _augmented(planned: Plan) -> dict[str, Any]:

@@ -62,6 +62,7 @@ OF_CODE = ("$", "@", "%")  # text that begins so MONAI takes as its language
 _OUTCOME = re.compile(
     r"(^|[\W_])(death|dead|died|deceased|survival|outcome|recurrence|relapse)(?![a-z])", re.I
 )
+_OF_IMAGE = re.compile(r"(^|_)(stain\w*|image|img|scan|quality|artefacts?|artifacts?|motion)(_|$)")
 _TISSUE = re.compile(  # what a laboratory finds in tissue that was taken out
     r"(^|[\W_])(grade|grading|gleason|histolog\w*|patholog\w*|mutation\w*|mutated|codeletion|idh\d?|"
     r"mgmt|ki67|methylation|rnaseq|mirna|rppa|cn_?cluster|(onco|co)\w*_?cluster|subtype|p[tnm]_?stage)"
@@ -619,7 +620,7 @@ def infer_schema(
     rows = [{**found.rows[row], "group": found.groups[row]} for row in sorted(training)]
     unused = [one for one in found.of_splits if one not in (found.split_column, found.fold_column)]
     left_out = {one: f"tells splits, which are others; --split {one} takes it" for one in unused}
-    settings, names_of, alike = [], {}, []
+    settings, names_of, alike, late = [], {}, [], list[str]()
     for column in found.header if more or fields is None else given:
         kind, unit = given.get(column, ("", ""))
         if column in taken:
@@ -637,6 +638,8 @@ def infer_schema(
             alike.append(f"{column} ({goes.told})")
         computed = goes is not None and goes.computed
         settings.append(_field(rows, column, kind, unit, computed))
+        if _known_late(column):
+            late.append(column)
         names_of[settings[-1]["name"]] = column
     if twice := [name for name, n in Counter(one["name"] for one in settings).items() if n > 1]:
         raise ConfigError(
@@ -646,6 +649,12 @@ def infer_schema(
         found.inferred["to look at"] = (
             ", ".join(alike),
             "known before anybody drew a mask, as a scanner is? else leave it out: --fields",
+        )
+    if late:
+        found.inferred["known late"] = (
+            listing(late, MOST_TOLD, str),
+            "post-operative by their names, so that predict refuses them; mend availability in "
+            "schema.json where they are known before",
         )
     if THRESHOLD in names_of:
         raise ConfigError(
@@ -715,10 +724,15 @@ def _no_metadata(
 
 
 def _known_late(column: str) -> str | None:
-    """Why nobody knows a column when an image is taken, by its name, or None."""
-    if _OUTCOME.search(column):
+    """Why nobody knows a column when an image is taken, by its name, or None.
+
+    >>> _known_late("tumorGrade"), _known_late("histology_stain")
+    ('found in tissue, by its name, after the image was taken', None)
+    """
+    name = _plain(column)
+    if _OUTCOME.search(name):
         return "an outcome by its name, which nobody knows when an image is taken"
-    if _TISSUE.search(column):
+    if _TISSUE.search(name) and not _OF_IMAGE.search(name):
         return "found in tissue, by its name, after the image was taken"
     return None
 
@@ -827,14 +841,16 @@ def _goes_with(texts: Sequence[str], known: np.ndarray) -> tuple[float, bool] | 
     """The rank correlation of a column with a measure if it is no chance, else None.
 
     Of numbers it is Spearman's; of names, and of few numbers, also the largest rank-biserial
-    correlation of one of them against the rest. Names may well go with a measure, as kinds of
-    images do; they are as if computed from it where they divide it into ranges.
+    correlation of one of them against the rest. Names, and few numbers that stand for them, may
+    well go with a measure, as kinds of images do; they are as if computed from it where they divide
+    it into ranges.
     """
     numbers = [read_number(one) for one in texts]
     if None not in numbers and len(set(numbers)) > 1:
         tested = spearmanr(numbers, known)
         if abs(tested.statistic) >= ASSOCIATED and tested.pvalue < BY_CHANCE:
-            return float(tested.statistic), True
+            few = len(set(numbers)) <= FEW_NUMBERS
+            return float(tested.statistic), not few or _divide(texts, known)
         if len(set(numbers)) > FEW_NUMBERS:
             return None
     for name in sorted(set(texts)):

@@ -233,20 +233,27 @@ class Study(BaseModel):
 def default_comparisons(conditions: Sequence[str]) -> list[list[str]]:
     """Compare each variant that takes metadata with what shows whether they help.
 
-    First with its plain partner, which has none: se where it is there, else none. Then with its own
-    dummy, and with the simplest way to give metadata, constant-channel.
+    First with its plain partner, which has none: se where it is there, else none (of
+    constant-channel, which has no gates, none before se). Then with its own dummy, and with the
+    simplest way to give metadata, constant-channel.
 
     >>> default_comparisons(["none", "se", "me", "sme", "sme-dummy"])
     [['me', 'se'], ['sme', 'se'], ['sme', 'sme-dummy']]
     >>> default_comparisons(["none", "sme", "constant-channel"])
     [['sme', 'none'], ['sme', 'constant-channel'], ['constant-channel', 'none']]
+    >>> default_comparisons(["none", "se", "constant-channel"])
+    [['constant-channel', 'none']]
     """
-    plain = "se" if "se" in conditions else "none"
+    plain = [one for one in ("se", "none") if one in conditions]
     return [
         [name, other]
         for name in conditions
         if name in METADATA_VARIANTS
-        for other in (plain, f"{name}-dummy", "constant-channel")
+        for other in (
+            *(plain[-1:] if name == "constant-channel" else plain[:1]),
+            f"{name}-dummy",
+            "constant-channel",
+        )
         if other in conditions and other != name
     ]
 

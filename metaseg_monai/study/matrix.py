@@ -68,8 +68,9 @@ class Run:
         tested: the same of its evaluation, but for the test modes.
         modes: test modes that it needs.
         fold: that it is tested on; None where the table's own splits count.
-        planned_epochs: that the bundle itself plans; None where it is not known, as of studies of
-            a release before.
+        planned_epochs: so many of these epochs take the steps that the bundle itself plans (as many
+            epochs as it names, where the batch is its own); None where it is not known, as of
+            studies of a release before.
         explain: whether to record what its gates do, or with which settings.
         table: file of the cases; it need not exist yet where the data are generated.
     """
@@ -131,7 +132,7 @@ def expand(study: Study, trust: bool = False) -> list[Run]:
         read_workflow(bundle, explaining, study.explain, (), trust)
         check_overrides(load_config(explaining), study.explain)
     only_training = load_config(files[:1])
-    first, planned = (study.data_seeds[0], study.seeds[0]), config["epochs"]
+    first = study.data_seeds[0], study.seeds[0]
     runs = []
     folds: Sequence[int | None] = [None] if study.folds is None else study.folds
     for data_seed, seed, fold in product(study.data_seeds, study.seeds, folds):
@@ -172,7 +173,7 @@ def expand(study: Study, trust: bool = False) -> list[Run]:
                     else False,
                     table=table,
                     fold=fold,
-                    planned_epochs=planned if isinstance(planned, int) else None,
+                    planned_epochs=_planned_epochs(config, checked),
                 )
                 runs.append(run)
     return runs
@@ -372,6 +373,19 @@ def _epochs(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ConfigError(f"epochs is {value!r}; a study needs a whole number from 1.")
     return value
+
+
+def _planned_epochs(config: Mapping[str, Any], settings: Mapping[str, Any]) -> int | None:
+    """So many epochs of the settings' batches are the steps that the bundle plans.
+
+    >>> _planned_epochs({"epochs": 132, "batch_size": 22}, {"batch_size": 4})
+    24
+    """
+    planned, batch = config["epochs"], config["batch_size"]
+    own = settings.get("batch_size", batch)
+    if not all(isinstance(number, int) and number > 0 for number in (planned, batch, own)):
+        return None  # an expression, which the data decide
+    return -(-planned * own // batch)
 
 
 def _folder_name(domain: str) -> str:

@@ -100,7 +100,7 @@ def find_cases(
         layout: of a data set's download; in a source that is one, it names images and cases,
             and without `metadata` each case takes those of the file that the layout finds.
         default: an application's settings, see `field_values`: raw values of the fields that
-            `metadata` does not name, of images without a table or file.
+            neither `metadata` nor a column of the table names.
         problems: gets the rows and cases that are wrong by themselves, images of one case's name,
             folders that cannot be listed and what is named as an image and is none, which are left
             out, unless nothing else is there.
@@ -141,11 +141,11 @@ def find_cases(
     with readable(source):
         if not source.exists():
             raise DataError(f"{source}: no such file or folder; check the path")
+        values = field_values(default or {}, schema) if schema is not None else {}
         if source.suffix.lower() == ".csv" or Folder(source).holds(columns.table):
             return _items_of_table(
-                source, schema, columns, metadata, layout, problems, unknown_trained
+                source, schema, columns, metadata, layout, values, problems, unknown_trained
             )
-        values = field_values(default or {}, schema) if schema is not None else {}
         return _items_of_images(
             *(absolute(source), schema, columns.table, metadata, layout, values, problems),
             unknown_trained,
@@ -295,19 +295,21 @@ def _items_of_table(
     columns: ColumnMap,
     metadata: Given,
     layout: Layout | None,
+    default: Mapping[str, Any],
     problems: list[Problem] | None,
     unknown_trained: bool,
 ) -> list[dict[str, Any]]:
     from_file = isinstance(metadata, (str, Path))
     fixed = None if isinstance(metadata, (str, Path)) else metadata
     known = None if from_file else schema
-    table, wrong = scan_table(source, known, columns, fixed, True, unknown_trained)
+    own = default if known is not None else None
+    table, wrong = scan_table(source, known, columns, fixed, True, unknown_trained, own)
     sift(table, wrong, problems)
     tell(table)
     items = [{k: v for k, v in row.items() if k not in OF_LABELS} for row in table.rows]
     _name_masks(items, table.folder.resolve())
     if from_file:
-        _attach(items, table.path, schema, metadata, layout, problems, unknown_trained)
+        _attach(items, table.path, schema, metadata, layout, problems, unknown_trained, default)
     return items
 
 
@@ -352,14 +354,12 @@ def _items_of_images(
         for item in items:  # a case has the row of its own download, never that of a namesake
             of_file[layout.metadata_file(source, Path(item["image"]))].append(item)
         for file, beside in of_file.items():
-            _attach(beside, source, schema, file, layout, left_out, unknown_trained)
+            _attach(beside, source, schema, file, layout, left_out, unknown_trained, default)
         place = {case: number for number, case in enumerate(of_case)}
         items = [item for beside in of_file.values() for item in beside]
         items.sort(key=lambda item: place[item["case"]])
     else:
-        if not isinstance(metadata, (str, Path)):
-            metadata = {**default, **(metadata or {})}
-        _attach(items, source, schema, metadata, layout, left_out, unknown_trained)
+        _attach(items, source, schema, metadata, layout, left_out, unknown_trained, default)
     return items
 
 
@@ -453,6 +453,7 @@ def _attach(
     layout: Layout | None,
     left_out: list[Problem] | None,
     unknown_trained: bool,
+    default: Mapping[str, Any],
 ) -> None:
     """Put the raw values of every case under `metadata`, after the schema has checked them."""
     if schema is None:
@@ -461,9 +462,9 @@ def _attach(
         file = Path(metadata)
         names = [name for field in schema.fields for name in getattr(field, "values", ())]
         read = layout.read_metadata if layout else partial(scan_clinical, declared=names)
-        _attach_rows(items, file, read(file), schema, left_out, unknown_trained)
+        _attach_rows(items, file, read(file), schema, left_out, unknown_trained, default)
     else:
-        _attach_values(items, source, schema, dict(metadata or {}))
+        _attach_values(items, source, schema, {**default, **(metadata or {})})
 
 
 def _attach_values(
@@ -496,6 +497,7 @@ def _attach_rows(
     schema: MetadataSchema,
     left_out: list[Problem] | None,
     unknown_trained: bool,
+    default: Mapping[str, Any],
 ) -> None:
     rows, wrong = table.rows, table.problems
     if wrong and not rows:
@@ -507,9 +509,8 @@ def _attach_rows(
         name
         for name, near in absent.items()
         if near
-        or not unknown_trained
         or len(absent) == len(schema.names)  # a file of something else
-        or schema.field(name).missing == "error"
+        or (name not in default and (not unknown_trained or schema.field(name).missing == "error"))
     ]
     if lacking:
         near = "".join(f" did you mean {one!r}?" for one in absent.values() if one)
@@ -534,6 +535,7 @@ def _attach_rows(
     for item in (one for one in items if one["case"] not in problems):
         row = row_of[item["case"]]
         item["metadata"] = {name: row[name] for name in schema.names if name in row} if row else {}
+        item["metadata"] |= {name: default[name] for name in default if name in absent}
         if found := schema.problems(item["metadata"], item["case"]):
             told = found if row else [f"{problem} (it has no row)" for problem in found]
             problems[item["case"]] = told

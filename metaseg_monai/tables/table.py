@@ -309,6 +309,7 @@ def scan_table(
     metadata: Mapping[str, Any] | None = None,
     inference: bool = False,
     unknown_trained: bool = False,
+    default: Mapping[str, Any] | None = None,
 ) -> tuple[CaseTable, list[Wrong]]:
     """Read a table; return the rows that are right by themselves, and all problems.
 
@@ -322,6 +323,7 @@ def scan_table(
         unknown_trained: with `inference`, for a network that was trained with unknown metadata: a
             field whose policy is ``unknown`` needs no column, unless a column that nothing reads
             has nearly its name.
+        default: with `inference`, raw values of fields that need no column.
 
     Raises:
         DataError: the table is missing or unreadable, or lacks columns.
@@ -335,7 +337,8 @@ def scan_table(
     header, lines, broken = read_lines(file)
     root = folder_of(file)
     reading = _Reading(
-        file, schema, columns, metadata or {}, inference, Folder(root), unknown_trained
+        *(file, schema, columns, metadata or {}, inference, Folder(root), unknown_trained),
+        default=default or {},
     )
     reading.check_header(header)
     excluded = {composed(name): name for name in columns.exclude}
@@ -531,6 +534,7 @@ class _Reading:
     inference: bool
     files: Folder
     unknown_trained: bool
+    default: Mapping[str, Any]
 
     @property
     def of_paths(self) -> list[str]:
@@ -566,8 +570,9 @@ class _Reading:
         unread = [column for column in header if column not in known]
         near = {name: near_name(unread, name, column) for name, column in absent.items()}
         missing = [name for name in needed if name is not None and name not in header]
-        unknown = [name for name in absent if self._may_lack(name) and not near[name]]
-        lacking = [name for name in missing if name not in {absent[one] for one in unknown}]
+        spared = [name for name in absent if self._may_lack(name) and not near[name]]
+        unknown = [name for name in spared if name not in self.default]
+        lacking = [name for name in missing if name not in {absent[one] for one in spared}]
         if lacking:
             steps = [f"did you mean {one!r}?" for one in near.values() if one and self.inference]
             steps.append("Add it, or name the table's own columns in a column map")
@@ -584,9 +589,10 @@ class _Reading:
 
     def _may_lack(self, name: str) -> bool:
         """Whether a table may do without the column of a field."""
-        read = self.columns.rows_per, *_deciding(self.columns)
+        if not self.inference or name in (self.columns.rows_per, *_deciding(self.columns)):
+            return False
         may_be_unknown = self.schema is not None and self.schema.field(name).missing == "unknown"
-        return self.inference and self.unknown_trained and may_be_unknown and name not in read
+        return name in self.default or (self.unknown_trained and may_be_unknown)
 
     def _by_flag(self, absent: Sequence[str]) -> str:
         """How a prediction is told values of fields that the table has no column of."""
@@ -610,6 +616,8 @@ class _Reading:
         }
         if self.unknown_trained and self.schema is not None:  # no column: as an empty one
             metadata = {name: metadata.get(name, "") for name in self.schema.names}
+        absent = {name for name in self.default if columns.column_of(name) not in cells}
+        metadata |= {name: self.default[name] for name in absent}
         metadata.update(self.fixed)
         repeated = columns.rows_per
         if repeated is None or repeated in self.fixed or not metadata[repeated]:
@@ -717,11 +725,11 @@ def near_name(columns: Sequence[str], *names: str) -> str | None:
 
     >>> near_name(["AGE", "site"], "age"), near_name(["slice_thicknes"], "slice_thickness_mm")
     ('AGE', 'slice_thicknes')
-    >>> near_name(["patient"], "age")
+    >>> near_name(["patient", "stage"], "age")
     """
     by_likeness = {likened(column): column for column in columns}
     for name in names:
-        if close := difflib.get_close_matches(likened(name), by_likeness, n=1):
+        if close := difflib.get_close_matches(likened(name), by_likeness, 1, cutoff=0.8):
             return by_likeness[close[0]]
     return None
 

@@ -130,6 +130,9 @@ def test_domain_is_the_true_label_in_every_mode():
     crossed = evaluation_items(items({"line": "MDCK"}), schema, "line", ["normal", "fixed:HeLa"])
     assert [item["domain"] for item in crossed] == ["MDCK", "MDCK"]
     assert evaluation_items(items({"line": "MDCK"}), schema, None)[0]["domain"] == "all"
+    may = MetadataSchema([LINE.model_copy(update={"missing": "unknown"})])
+    missing = items(*({"line": one} for one in ("", "n/a", "unknown", None)))
+    assert {one["domain"] for one in evaluation_items(missing, may, "line")} == {"unknown"}
     with pytest.raises(MetadataError, match="lines"):
         evaluation_items([], schema, "lines")
 

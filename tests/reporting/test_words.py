@@ -84,7 +84,7 @@ SAID = {  # hits of each training, the protocol, what is said, and what is not
     ),
     "trainings that have hardly begun": (
         HELPED, {"short": dict.fromkeys(HELPED, (2, 358))},
-        ["All networks were trained for 2 of the 358 epochs that the bundle plans: nothing is "
+        ["All networks were trained for 2 of the 358 planned epochs: nothing is "
          "concluded of these conditions, nor of their metadata.",
          "(After 2 of 358 planned epochs.)",
          "Whether metadata help sme is not concluded: the training of sme, se and sme-dummy has "
@@ -93,13 +93,13 @@ SAID = {  # hits of each training, the protocol, what is said, and what is not
     ),
     "no dependence is concluded of one that has hardly begun": (
         {"se": (6, 6, 6), "sme": (0, 0, 0)}, {"short": {"sme": (1, 9)}},
-        ["sme was trained for 1 of the 9 epochs that the bundle plans: nothing is concluded of sme",
+        ["sme was trained for 1 of the 9 planned epochs: nothing is concluded of sme",
          "sme changes by +0.000, which is nothing to conclude from"],
         ["hardly depends on it", "was not shown to help"],
     ),
     "trainings that were shorter than planned": (
         HELPED, {"short": dict.fromkeys(HELPED, (16, 24))},
-        ["All networks were trained for 16 of the 24 epochs that the bundle plans: what follows "
+        ["All networks were trained for 16 of the 24 planned epochs: what follows "
          "holds of trainings of that length.", "(After 16 of 24 planned epochs.)",
          "so the metadata helped, not the larger gates"],
         ["nothing is concluded"],
@@ -220,7 +220,7 @@ def test_sections_name_the_primary_comparison_and_the_modes_that_were_tested(ask
 
 def test_short_trainings_stand_first_and_beside_the_comparisons(ask):
     asked = ask(HELPED, short=dict.fromkeys(HELPED, (2, 358)))
-    assert found(asked)[0].startswith("All networks were trained for 2 of the 358 epochs")
+    assert found(asked)[0].startswith("All networks were trained for 2 of the 358 planned epochs")
     assert comparison_section(asked).intro.startswith("All networks were trained for 2 of the 358")
     assert facts(asked.every)["Epochs"] == "2 of 358 that the bundle plans"
 

@@ -92,6 +92,18 @@ def volumes(tmp_path):
     return write_table(rows, tmp_path / "cohort.csv")
 
 
+def test_scores_are_told_by_the_first_names_that_no_score_has(pictures, tmp_path):
+    made = new_bundle("mine", pictures, tmp_path / "b", dry_run=True, **SMALL)
+    assert made.inferred["domain"][0] == "scanner"
+    kinds = [
+        {**row, "reading": ("combined", "single")[n % 2]} for n, row in enumerate(rows_of(pictures))
+    ]
+    write_table([{"reading": row.pop("reading"), **row} for row in kinds], pictures)
+    made = new_bundle("mine", pictures, tmp_path / "b", dry_run=True, **SMALL)
+    assert made.schema.names[0] == "reading"
+    assert made.inferred["domain"][0] == "scanner"
+
+
 def test_what_is_inferred_is_told_with_its_reason(pictures, tmp_path):
     before = pictures.read_bytes()
     made = new_bundle("mine", pictures, tmp_path / "b", dry_run=True, **SMALL)

@@ -150,6 +150,8 @@ def test_kinds_of_images_are_metadata_though_labels_differ_among_them(tmp_path):
     sizes = [int(mask.sum()) for mask in masks]
     columns = {
         "microscope": ["ab"[number % 2] for number in range(40)],
+        "microscope_code": [1 + number % 2 for number in range(40)],
+        "size_code": [1 if size < 160 else 2 for size in sizes],
         "size_class": ["small" if size < 160 else "large" for size in sizes],
         "histologic_grade": [(number // 3) % 3 for number in range(40)],
         "scan_year": [1983 + number // 2 for number in range(40)],
@@ -157,14 +159,16 @@ def test_kinds_of_images_are_metadata_though_labels_differ_among_them(tmp_path):
     found = OwnTable(table_of(tmp_path, columns, masks))
     found.scan_labels()
     schema, _, left_out = infer_schema(found, None, range(40))
-    assert schema.names == ("microscope", "scan_year")
+    assert schema.names == ("microscope", "microscope_code", "scan_year")
     assert schema.field("microscope").provenance == "acquisition"
     assert "microscope (goes with the label's size" in found.inferred["to look at"][0]
     assert "as if computed from it" in left_out["size_class"]
+    assert "as if computed from it" in left_out["size_code"]
     assert "found in tissue" in left_out["histologic_grade"]
     assert schema.field("scan_year").range == (1979, 2006)
     forced = infer_schema(found, "+histologic_grade,+size_class", range(40))[0]
     assert forced.field("histologic_grade").availability == "post-operative"
+    assert found.inferred["known late"][0] == "histologic_grade"
     assert forced.field("size_class").provenance == "label-derived"
 
 

@@ -36,6 +36,8 @@ def test_seeds_come_first_so_that_an_early_stop_leaves_whole_comparisons(study, 
     assert runs[1].settings["variant"] == "sme"
     assert runs[0].epochs == 2
     assert runs[0].planned_epochs == 14  # of the bundle's train.json
+    smaller = expand(study(bundle, ["se"], seeds=[3], settings={"batch_size": 4}))
+    assert smaller[0].planned_epochs == 7  # as many steps as 14 epochs of 8 images each
 
 
 def test_experts_are_one_se_network_for_each_domain(study, bundle):

@@ -433,6 +433,35 @@ def test_a_field_that_may_be_unknown_needs_no_column(folder, write_csv):
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("unknown_trained", [False, True])
+def test_an_applications_default_stands_where_there_is_no_column(
+    folder, write_csv, unknown_trained, recwarn
+):
+    path, rows = folder
+    write_csv(path / "table.csv", without(rows, "label", slice_mm="2"))
+    default = {"scanner": "GE", "slice_mm": "4", "threshold": 0.5}
+    items = find_cases(path, THREE, default=default, unknown_trained=unknown_trained)
+    assert {(one["metadata"]["scanner"], one["metadata"]["slice_mm"]) for one in items} == {
+        ("GE", "2")
+    }
+    assert not recwarn.list
+    rows_of = [{"case_id": one["case"], "task": "disc", "slice_mm": "2"} for one in items]
+    write_csv(path / "more.csv", rows_of)
+    found = find_cases(
+        *(path, THREE),
+        metadata=str(path / "more.csv"),
+        default=default,
+        unknown_trained=unknown_trained,
+    )
+    assert {tuple(one["metadata"].items()) for one in found} == {
+        (("task", "disc"), ("slice_mm", "2"), ("scanner", "GE"))
+    }
+    given = find_cases(
+        path, THREE, metadata={"scanner": "Philips"}, default=default, unknown_trained=True
+    )
+    assert given[0]["metadata"]["scanner"] == "Philips"
+
+
 @pytest.mark.parametrize(
     ("left_out", "more", "told"),
     [
