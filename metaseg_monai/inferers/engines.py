@@ -84,7 +84,10 @@ def choose(
 
 def is_installed(package: str) -> bool:
     """Whether a package can be imported."""
-    return importlib.util.find_spec(package) is not None
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ModuleNotFoundError:  # of the package that it is a part of
+        return False
 
 
 def has_bf16() -> bool:

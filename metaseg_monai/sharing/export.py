@@ -297,7 +297,7 @@ def _tested(file: Path, formats: Sequence[str]) -> str:
     Raises:
         CheckpointError: it does not pass.
     """
-    if not is_installed("bioimageio.core") if is_installed("bioimageio") else True:
+    if not is_installed("bioimageio.core"):
         return (
             "not tested by bioimageio.core, which is not installed; pip install "
             '"metaseg-monai[bioimageio]"'
