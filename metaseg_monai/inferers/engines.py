@@ -33,10 +33,10 @@ def choose(
 ) -> tuple[str, str | None]:
     """The engine and precision that are meant, once they can be had here.
 
-    ``auto`` is PyTorch on a GPU; on a CPU OpenVINO where it is installed, in bf16 if the processor
-    has such instructions, else PyTorch. The order is that of `scripts/benchmark_engines.py` on
-    trained models. It is not measured anew, as a folder of masks must have one engine, also where
-    its prediction goes on later.
+    ``auto`` is PyTorch on a GPU; on a CPU the first that is installed of OpenVINO, in bf16 if the
+    processor has such instructions, ONNX Runtime and PyTorch: the order of speed that
+    `scripts/benchmark_engines.py` found. It is not measured anew, as a folder of masks must have
+    one engine, also where its prediction goes on later.
 
     Args:
         engine: torch, onnxruntime, openvino or auto.
@@ -56,10 +56,14 @@ def choose(
     if engine not in (*ENGINES, "auto"):
         raise ConfigError(f"engine {engine!r}: expected one of {', '.join(ENGINES)} or auto")
     if engine == "auto":
-        if torch.device(device).type != "cpu" or not is_installed("openvino"):
+        there = [one for one in ("openvino", "onnxruntime") if is_installed(one)]
+        if precision is not None:
+            there = [one for one in there if precision in PRECISIONS[one]]
+        if torch.device(device).type != "cpu" or not is_installed("onnx") or not there:
             return choose("torch", precision)
-        wanted = precision or ("bf16" if has_bf16() else "float32")
-        return choose("openvino", wanted)
+        if there[0] == "openvino" and precision is None and not has_bf16():
+            precision = "float32"
+        return choose(there[0], precision)
     if precision is not None and precision not in PRECISIONS[engine]:
         raise ConfigError(
             f"precision {precision!r} with engine {engine}: expected one of "

@@ -544,8 +544,8 @@ def predict(
             predict the others into the same output; then ``merge``. By default the task of a Slurm
             array is its shard; 0/1 is all cases.
         engine: torch, or one that runs an export of the model on the CPU: onnxruntime, openvino;
-            auto is openvino where it is installed and no GPU is used, else torch. All masks of a
-            folder are of one engine and precision.
+            auto is torch on a GPU, else the first that is installed of openvino, onnxruntime and
+            torch. All masks of a folder are of one engine and precision.
         precision: float32, bf16 or int8 (of openvino, see export); by default bf16 of torch (as
             the bundle says) and openvino, float32 of onnxruntime.
         exported: folder of an export; by default that in the model's folder, else one is made for

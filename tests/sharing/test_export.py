@@ -261,7 +261,7 @@ def test_bioimageio_passes_its_own_test(model, tmp_path, value):
 
 
 def test_which_engine(monkeypatch):
-    there = {"openvino", "onnxruntime"}
+    there = {"openvino", "onnxruntime", "onnx"}
     monkeypatch.setattr("metaseg_monai.inferers.engines.is_installed", there.__contains__)
     monkeypatch.setattr("metaseg_monai.inferers.engines.has_bf16", lambda: True)
     assert choose("auto") == ("openvino", "bf16")
@@ -272,7 +272,8 @@ def test_which_engine(monkeypatch):
     with pytest.raises(ConfigError, match="no instructions for bf16"):
         choose("openvino")
     there.discard("openvino")
-    assert choose("auto") == ("torch", None)
+    assert choose("auto") == ("onnxruntime", "float32")
+    assert choose("auto", "bf16") == ("torch", "bf16")
     with pytest.raises(ConfigError, match=r"metaseg-monai\[engines\]"):
         choose("openvino")
     with pytest.raises(ConfigError, match="expected one of float32"):
