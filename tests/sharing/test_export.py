@@ -243,6 +243,10 @@ def test_bioimageio(model, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings(  # bioimageio.core 0.11 leaves the files of a model open
+    "ignore:unclosed file:ResourceWarning",
+    "ignore::pytest.PytestUnraisableExceptionWarning",
+)
 @pytest.mark.skipif(not is_installed("bioimageio.core"), reason="bioimageio.core is not installed")
 @pytest.mark.parametrize("value", [None, "task=disc"])
 def test_bioimageio_passes_its_own_test(model, tmp_path, value):
