@@ -128,9 +128,8 @@ LISTED = {
         AsMaskd AxialVolumed DropMetadatad EncodeMetadatad FlatFieldd LoadCased ResampleToSpacingd
         ScaleIntensityBy ScaleIntensityCased intensity_statistics""",
     "metaseg_monai.inferers": """
-        AutocastInferer EnsembleInferer PlaneInferer SlidingWindowMetadataInferer SteeredInferer
-        ToldInferer
-        channels_last each_tensor""",
+        AutocastInferer EnsembleInferer PlaneInferer Runner SlidingWindowMetadataInferer
+        SteeredInferer ToldInferer channels_last each_tensor""",
     "metaseg_monai.training": """
         BestWeights EpochDraw EpochLog FieldTarget ListProblems LoadWeights MovingAverage
         PrepareBatchHeads PrepareBatchMeta
@@ -231,7 +230,7 @@ WORDS = """
     view width with_name with_suffix zfill clip named_parameters strftime"""
 # Of ours only: no method of these names is on anything else that is listed.
 WORDS_OF_OURS = """
-    before check_availability end finish folder found is_whole kept load missing own"""
+    before begin check_availability end finish folder found is_whole kept load missing own"""
 # How many arguments those have that do something else with others: text.replace, network.eval
 WALKED = ("os.environ", "torch.float32", "torch.Tensor", "builtins.str", "builtins.dict")
 CALLED_ONLY = {"replace": 2, "eval": 0, "load": 0}

@@ -84,6 +84,7 @@ COMMANDS: Tree = {
     "grow": "metaseg_monai.sharing.grow:grow",
     "card": "metaseg_monai.sharing.card:card",
     "push": "metaseg_monai.sharing.hub:push",
+    "export": "metaseg_monai.sharing.export:export",
     "generate": {
         "synthetic-shapes": "metaseg_monai.simulate.shapes:generate_synthetic_shapes",
         "kits21-phantom": "metaseg_monai.simulate.phantoms:generate_phantoms",

@@ -41,6 +41,10 @@ class EncodeMetadatad(MapTransform):
             name. None refuses items without metadata. With them `result` of an item, which MONAI
             Label shows its user, tells the metadata that the network was given.
 
+    Attributes:
+        calibrated: which metadata an engine was calibrated for (`metaseg_monai.inferers.Runner`);
+            items with others are refused. None for all.
+
     Raises:
         ConfigError: There is no such variant, or a default is no field.
         MetadataError: The item has no metadata or values that the schema refuses, has a `meta` of
@@ -69,6 +73,7 @@ class EncodeMetadatad(MapTransform):
         self.dummy = variant != base_variant(variant)  # is given zeros
         self.unknown_trained = unknown_trained
         self.default = None if default is None else field_values(default, schema)
+        self.calibrated: Any = None
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return the item with `meta`; the given item stays as it is."""
@@ -91,6 +96,8 @@ class EncodeMetadatad(MapTransform):
             raw = self._raw(data, place)
             low, high = torch.from_numpy(self.schema.span(raw, case=str(data.get("case", ""))))
             meta = low if torch.equal(low, high) else torch.stack([low, high])
+        if self.calibrated is not None:
+            self.calibrated.check(meta, str(data.get("case", "")))
         return {**data, **self._shown(data, mode), "meta": meta}
 
     def told(self) -> Tensor | None:
