@@ -80,6 +80,7 @@ COMMANDS: Tree = {
     "fit-schema": "metaseg_monai.metadata.fit:fit_schema",
     "score": "metaseg_monai.sharing.score:score",
     "grow": "metaseg_monai.sharing.grow:grow",
+    "whatif": "metaseg_monai.sharing.whatif:whatif",
     "generate": {
         "synthetic-shapes": "metaseg_monai.simulate.shapes:generate_synthetic_shapes",
         "kits21-phantom": "metaseg_monai.simulate.phantoms:generate_phantoms",
