@@ -217,9 +217,7 @@ class CleanUpPredictions:
     def _whole(self, held: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """The planes of a volume, or a case by itself, cleaned."""
         if len(held) == 1:
-            return [
-                {**c, "plain": c["pred"], "pred": self.clean(c["pred"][None])[0]} for c in held
-            ]
+            return [{**c, "plain": c["pred"], "pred": self.clean(c["pred"][None])[0]} for c in held]
         held = sorted(held, key=lambda case: int(case["plane"]))
         cleaned = self.clean(torch.stack([case["pred"] for case in held], -1)[None])[0]
         return [

@@ -8,10 +8,12 @@ no script:
   `at` on a scale of numbers, `beyond`: why not to rely on it), steps of `guidance`, `gates`.
 - ``case-<n>``: `pictures` of its `planes`, what is `given`, and `states`, which for each field (and
   guidance) list the place of each option's mask; 0 is the mask as given. `masks` is base64 of a
-  zlib stream of run lengths: masks by state and plane, then the true classes by plane; a mask is
-  runs over its pixels, row by row, each an LEB128 number, length x classes + class. `areas` are
-  counts of pixels by state, plane and class, `volumes` of voxels by state and class. `intervals`,
-  if there is one, has [low, high] by state, plane and class, in pixels.
+  zlib stream: the masks by state and plane, then the true classes by plane. Each begins with a
+  byte, 1 where it is the change from the mask of the state before (their exclusive or), else 0;
+  then come runs over its pixels, row by row, each an LEB128 number: length x base + class, where
+  base is the power of two that holds the classes. `areas` are counts of pixels by state, plane
+  and class, `volumes` of voxels by state and class. `intervals`, where there are any, have
+  [low, high] by state, plane and class, in pixels.
 """
 
 import base64
@@ -210,7 +212,7 @@ class Trained(NamedTuple):
     """What is known of the values of a training.
 
     Attributes:
-        cases: training cases that the table has.
+        cases: rows of the table that were trained on.
         values: what these have in a field, as texts, with how many cases have it.
     """
 
@@ -232,7 +234,7 @@ class Trained(NamedTuple):
             found = known.ends(raw) or (read_number(raw),) * 2
             if all(one is None or low <= one <= high for one in found):
                 return ""
-            whose = f"the {self.cases} training cases" if self.values else "the schema"
+            whose = f"the table's {self.cases} training rows" if self.values else "the schema"
             return (
                 f"{known.name} {raw} {known.unit} is beyond what the network was trained on: "
                 f"{low:g} to {high:g} {known.unit} ({whose})"
@@ -539,7 +541,7 @@ class _Maker:
         raw = {**model.default, **(item.get("metadata") or {})}
         metas, places = self._states(raw, str(item["case"]))
         notes: list[str] = []
-        whole = "plane" not in item and model.spatial_dims == 3
+        whole, there = "plane" not in item and model.spatial_dims == 3, len(unit)
         if len(unit) > 1 and len(unit) > self.planes:
             unit = self._around_largest(unit)
         read = self._read(unit)
@@ -556,6 +558,7 @@ class _Maker:
         pictures = np.stack(read.pictures)
         truth = None if read.truth is None else np.stack(read.truth)
         numbers, of = [int(one.get("plane", 0)) for one in unit], len(masks[0])
+        there = of if whole else there
         volumes = None
         if whole:
             volumes, numbers = self._counts(masks).sum(1), list(range(of))
@@ -567,9 +570,9 @@ class _Maker:
                 truth = None if truth is None else truth[kept]
         else:
             of = int(unit[0].get("planes", len(unit))) if "plane" in item else 1
-        if len(numbers) < of:
+        if len(masks[0]) < there:
             notes.append(
-                f"{len(numbers)} of {of} slices are shown, around the one with the largest "
+                f"{len(masks[0])} of {there} slices are shown, around the one with the largest "
                 f"{'true' if truth is not None else 'predicted'} foreground."
             )
         if model.cleaning.rules.cleans and volumes_of([item]):
@@ -760,10 +763,6 @@ class _Maker:
         return told
 
     def _case(self, one: _Shown, low: float, high: float) -> dict[str, Any]:
-        masks = [
-            *one.masks.reshape(-1, *one.masks.shape[2:]),
-            *([] if one.truth is None else one.truth),
-        ]
         scales = [
             np.concatenate([scale[_some(len(scale))] for scale in of.values()])
             for of in one.gates
@@ -784,7 +783,7 @@ class _Maker:
                 for known in self.model.schema.fields
             },
             "states": one.places,
-            "masks": packed_runs(masks, self.model.classes),
+            "masks": packed_masks(one.masks, one.truth, self.model.classes),
             "areas": one.areas.tolist(),
             "true_areas": None if one.true_areas is None else one.true_areas.tolist(),
             "volumes": None if one.volumes is None else one.volumes.tolist(),
@@ -830,19 +829,28 @@ def window(sizes: np.ndarray, most: int) -> slice:
 # How it is packed.
 
 
-def packed_runs(masks: Sequence[np.ndarray], classes: int) -> str:
-    """Masks (H, W) as base64 of the zlib stream of their run lengths, see above.
+def packed_masks(states: np.ndarray, truth: np.ndarray | None, classes: int) -> str:
+    """Masks (S, D, H, W) and true classes (D, H, W) as base64 of a zlib stream, see above.
 
-    >>> zlib.decompress(base64.b64decode(packed_runs([np.array([[0, 0], [0, 1]])], 2))).hex()
-    '0603'
+    >>> states = np.array([[[[0, 1]]], [[[1, 1]]]], np.uint8)
+    >>> zlib.decompress(base64.b64decode(packed_masks(states, None, 2))).hex(" ")
+    '00 02 03 00 05'
     """
-    return _zlib(b"".join(_runs(np.asarray(mask).ravel(), classes) for mask in masks))
+    base = 1 << (classes - 1).bit_length()
+    parts = list[bytes]()
+    for place, planes in enumerate(states):
+        for plane, mask in enumerate(planes):
+            own = b"\0" + _runs(mask, base)
+            change = b"\1" + _runs(mask ^ states[place - 1][plane], base) if place else own
+            parts.append(min(own, change, key=len))
+    parts += [b"\0" + _runs(mask, base) for mask in (() if truth is None else truth)]
+    return _zlib(b"".join(parts))
 
 
-def _runs(values: np.ndarray, classes: int) -> bytes:
-    starts = np.flatnonzero(np.diff(values.astype(np.int64), prepend=-1))
-    lengths = np.diff(starts, append=len(values))
-    numbers = lengths * classes + values[starts]
+def _runs(mask: np.ndarray, base: int) -> bytes:
+    values = mask.ravel().astype(np.int64)
+    starts = np.flatnonzero(np.diff(values, prepend=-1))
+    numbers = np.diff(starts, append=len(values)) * base + values[starts]
     sevens = numbers[:, None] >> np.arange(0, 42, 7) & 127  # LEB128, lowest first
     used = 6 - np.argmax(sevens[:, ::-1] > 0, axis=1)
     places = np.arange(6)

@@ -4,11 +4,11 @@ const $ = (id) => document.getElementById(id);
 const model = JSON.parse($("model").textContent);
 const foreground = model.classes.slice(1);
 // Okabe and Ito's colours, which colour-blind eyes tell apart
-const CLASSES = [[86, 180, 233], [230, 159, 0], [0, 158, 115], [204, 121, 167], [240, 228, 66], [213, 94, 0], [0, 114, 178]];
-const SAME = [0, 158, 115], ADDED = [86, 180, 233], REMOVED = [230, 159, 0], CHANGED = [204, 121, 167];
+const CLASSES = [[0, 158, 115], [240, 228, 66], [0, 114, 178], [213, 94, 0], [160, 160, 160]];
+const ADDED = [86, 180, 233], REMOVED = [230, 159, 0], CHANGED = [204, 121, 167];
 const ALPHA = 0.45, STRONG = 0.85;
 const css = (rgb) => `rgb(${rgb.join(",")})`;
-const dark = (rgb) => css(rgb.map((one) => Math.round(one * 0.62)));  // of lines on white
+const dark = (rgb) => css(rgb.map((one) => Math.round(one * 0.55)));  // of lines on white
 const classColour = (number) => CLASSES[(number - 1) % CLASSES.length];
 const pixel = (rgb, alpha) => ((Math.round(alpha * 255) << 24) | (rgb[2] << 16) | (rgb[1] << 8) | rgb[0]) >>> 0;
 
@@ -16,6 +16,7 @@ let shown = null;      // the case on the page
 let controls = [];     // its fields, and guidance
 let current = null;    // the control that is moved away from the given value, and its entry
 let active = null;     // the control whose curve is drawn
+let drawn = null;      // the place of the class whose curve is drawn
 let opening = 0;
 
 // ---- reading: run lengths, pictures
@@ -35,36 +36,53 @@ function picture(address) {
   });
 }
 
-/** Where each mask begins in the stream of runs. */
-function beginnings(runs, pixels, classes) {
+const base = 1 << (32 - Math.clz32(model.classes.length - 1));  // the power of two that holds the classes
+
+/** Go through the runs of a mask, from behind its first byte; return where it ends. */
+function runsOf(runs, at, pixels, each) {
+  for (let seen = 0; seen < pixels;) {
+    let number = 0, factor = 1, byte;
+    do { byte = runs[at++]; number += (byte & 127) * factor; factor *= 128; } while (byte & 128);
+    const length = Math.floor(number / base);
+    each(number % base, seen, seen + length);
+    seen += length;
+  }
+  return at;
+}
+
+/** Where each mask begins in the stream. */
+function beginnings(runs, pixels) {
   const found = [];
-  let at = 0;
-  while (at < runs.length) {
+  for (let at = 0; at < runs.length;) {
     found.push(at);
-    for (let seen = 0; seen < pixels;) {
-      let number = 0, factor = 1, byte;
-      do { byte = runs[at++]; number += (byte & 127) * factor; factor *= 128; } while (byte & 128);
-      seen += Math.floor(number / classes);
-    }
+    at = runsOf(runs, at + 1, pixels, () => {});
   }
   return found;
 }
 
-/** The classes of a mask's pixels. */
-function decoded(place) {
-  const mask = new Uint8Array(shown.pixels), runs = shown.runs, classes = model.classes.length;
-  let at = shown.starts[place];
-  for (let seen = 0; seen < shown.pixels;) {
-    let number = 0, factor = 1, byte;
-    do { byte = runs[at++]; number += (byte & 127) * factor; factor *= 128; } while (byte & 128);
-    const length = Math.floor(number / classes);
-    mask.fill(number % classes, seen, seen + length);
-    seen += length;
-  }
+/** The classes of a mask's pixels, of which `before` is that of the state before. */
+function decoded(place, before) {
+  const at = shown.starts[place], change = shown.runs[at] === 1;
+  const mask = change ? before.slice() : new Uint8Array(shown.pixels);
+  runsOf(shown.runs, at + 1, shown.pixels, (number, from, to) => {
+    if (!number) return;
+    if (change) for (let one = from; one < to; one++) mask[one] ^= number;
+    else mask.fill(number, from, to);
+  });
   return mask;
 }
 
-const maskOf = (state, plane) => decoded(state * shown.told.planes.length + plane);
+/** The masks of all states in a plane; those of the last plane are kept. */
+function masksOf(plane) {
+  if (shown.kept !== plane) {
+    shown.masks = [];
+    for (let state = 0; state < shown.told.areas.length; state++) {
+      shown.masks.push(decoded(state * shown.told.planes.length + plane, shown.masks[state - 1]));
+    }
+    shown.kept = plane;
+  }
+  return shown.masks;
+}
 
 /** The edges between different classes, as a path in pixels. */
 function outline(mask, high, wide) {
@@ -87,11 +105,10 @@ async function open(number) {
   const [runs, gates, ...pictures] = await Promise.all(
     [inflate(told.masks), told.gates ? inflate(told.gates) : null, ...told.pictures.map(picture)]);
   if (token !== opening) return;
-  const [high, wide] = told.size, classes = model.classes.length;
+  const [high, wide] = told.size;
   const layer = new OffscreenCanvas(wide, high);
   shown = { number, told, runs, gates, pictures, high, wide, pixels: high * wide, layer,
-            paint: layer.getContext("2d"), outlines: new Map(), given: new Map(),
-            starts: beginnings(runs, high * wide, classes), plane: 0 };
+            paint: layer.getContext("2d"), starts: beginnings(runs, high * wide), plane: 0, kept: null, masks: [] };
   shown.data = shown.paint.createImageData(wide, high);
   const states = told.areas.length * told.planes.length;
   shown.truth = shown.starts.length > states ? states : null;
@@ -191,12 +208,9 @@ function slider(control, own) {
   const marks = make("div", null, { class: "marks", "aria-hidden": "true" });
   const at = stops.findIndex((one) => one.given);
   if (at >= 0) {
-    const mark = make("span", at === 0 ? "▲ given" : at === last ? "given ▲" : "▲ given");
-    mark.className = at < last * 0.12 ? "first" : at > last * 0.8 ? "last" : "";
-    if (mark.className === "last") mark.textContent = "given ▲";
-    if (mark.className === "") mark.textContent = "▲";
+    const late = at > last * 0.8, mark = make("span", late ? "given ▲" : "▲ given");
+    mark.className = late ? "late" : "";
     mark.style.left = `${(100 * at) / last}%`;
-    if (mark.className === "") mark.textContent = "▲ given";
     marks.append(mark);
   }
   const ends = make("div", null, { class: "ends" });
@@ -242,6 +256,7 @@ function set(control, entry) {
 const state = () => (current ? current.entry.state : 0);
 const numbers = new Intl.NumberFormat("en", { maximumSignificantDigits: 4 });
 const format = (number) => numbers.format(number);
+const rough = (number) => new Intl.NumberFormat("en", { maximumSignificantDigits: 2 }).format(number);
 
 function measure() {
   const mm2 = shown.told.pixel_mm2;
@@ -299,54 +314,63 @@ function warn() {
 
 function draw() {
   const canvas = $("image"), { high, wide, plane } = shown, box = canvas.getBoundingClientRect();
-  const scale = Math.min(4, Math.max(1, ((box.width || wide) * (window.devicePixelRatio || 1)) / wide));
-  canvas.width = Math.round(wide * scale);
-  canvas.height = Math.round(high * scale);
+  const most = Math.max(box.width * (window.devicePixelRatio || 1), wide);
+  const scale = most / wide;
+  if (canvas.width !== Math.round(wide * scale) || canvas.height !== Math.round(high * scale)) {
+    canvas.width = Math.round(wide * scale);
+    canvas.height = Math.round(high * scale);
+  }
   canvas.style.aspectRatio = `${wide} / ${high}`;
   canvas.style.objectFit = "contain";
   const context = canvas.getContext("2d");
-  context.imageSmoothingEnabled = scale < 3;
-  context.drawImage(shown.pictures[plane], 0, 0, canvas.width, canvas.height);
+  const truth = shown.truth !== null && $("show-truth").checked;
+  const key = [plane, canvas.width, truth].join();
+  if (shown.still !== key) still(canvas.width, canvas.height, scale, truth);
+  shown.still = key;
+  context.drawImage(shown.under, 0, 0);
   if ($("show-mask").checked || $("show-difference").checked) {
-    paint(maskOf(state(), plane), $("show-difference").checked ? givenMask(plane) : null, $("show-mask").checked);
+    const masks = masksOf(plane);
+    paint(masks[state()], $("show-difference").checked ? masks[0] : null, $("show-mask").checked);
     shown.paint.putImageData(shown.data, 0, 0);
     context.imageSmoothingEnabled = false;
     context.drawImage(shown.layer, 0, 0, canvas.width, canvas.height);
   }
-  const truth = shown.truth !== null && $("show-truth").checked;
-  if (truth) {
-    if (!shown.outlines.has(plane)) shown.outlines.set(plane, outline(decoded(shown.truth + plane), high, wide));
-    context.setTransform(canvas.width / wide, 0, 0, canvas.height / high, 0, 0);
-    context.lineCap = "square";
-    const line = canvas.width / wide / Math.max(1, canvas.width / 600);
-    for (const [colour, width] of [["#000", 3.6], ["#fff", 1.7]]) {
-      context.strokeStyle = colour;
-      context.lineWidth = width / line;
-      context.stroke(shown.outlines.get(plane));
-    }
-    context.setTransform(1, 0, 0, 1, 0, 0);
-  }
+  if (truth) context.drawImage(shown.over, 0, 0);
   canvas.dataset.state = String(state());
   canvas.dataset.plane = String(plane);
   legend(truth);
 }
 
-function givenMask(plane) {
-  if (!shown.given.has(plane)) shown.given.set(plane, maskOf(0, plane));
-  return shown.given.get(plane);
+/** Draw what stays while values change: the picture below the mask, the true outline above it. */
+function still(width, height, scale, truth) {
+  shown.under = new OffscreenCanvas(width, height);
+  const under = shown.under.getContext("2d");
+  under.imageSmoothingEnabled = scale < 3;
+  under.drawImage(shown.pictures[shown.plane], 0, 0, width, height);
+  if (!truth) return;
+  shown.over = new OffscreenCanvas(width, height);
+  const over = shown.over.getContext("2d"), path = outline(decoded(shown.truth + shown.plane), shown.high, shown.wide);
+  over.setTransform(width / shown.wide, 0, 0, height / shown.high, 0, 0);
+  over.lineCap = "square";
+  const line = width / shown.wide / Math.max(1, width / 600);
+  for (const [colour, thick] of [["#000", 3.6], ["#fff", 1.7]]) {
+    over.strokeStyle = colour;
+    over.lineWidth = thick / line;
+    over.stroke(path);
+  }
 }
 
 /** Colour the layer: the mask by class, or where it differs from the one for the given value. */
 function paint(now, given, whole) {
   const to = new Uint32Array(shown.data.data.buffer), wide = shown.wide;
   const ofClass = model.classes.map((_, number) => (number ? pixel(classColour(number), ALPHA) : 0));
-  const same = whole ? pixel(SAME, ALPHA) : 0, added = pixel(ADDED, STRONG), changed = pixel(CHANGED, STRONG);
+  const added = pixel(ADDED, STRONG), changed = pixel(CHANGED, STRONG);
   const removed = [pixel(REMOVED, STRONG), pixel(REMOVED, 0.3)], period = Math.max(1, Math.round(wide / 130));
   for (let at = 0; at < now.length; at++) {
     const own = now[at];
     if (!given) { to[at] = ofClass[own]; continue; }
     const was = given[at];
-    if (own === was) to[at] = own ? (model.classes.length > 2 && whole ? ofClass[own] : same) : 0;
+    if (own === was) to[at] = whole ? ofClass[own] : 0;
     else if (!was) to[at] = added;
     else if (own) to[at] = changed;
     else {
@@ -360,8 +384,8 @@ let legendOf = "";
 function legend(truth) {
   const whole = $("show-mask").checked, difference = $("show-difference").checked, several = foreground.length > 1;
   const parts = [];
-  if (whole && (several || !difference)) foreground.forEach((name, at) => parts.push([several ? name : "mask", classColour(at + 1), ALPHA]));
-  else if (whole) parts.push(["mask, as for the given value", SAME, ALPHA]);
+  const mask = difference ? "mask, as for the given value" : "mask";
+  if (whole) foreground.forEach((name, at) => parts.push([several ? name : mask, classColour(at + 1), ALPHA]));
   if (difference) parts.push(["only now", ADDED, STRONG], ["only for the given value", REMOVED, "striped"]);
   if (difference && several) parts.push(["another class now", CHANGED, STRONG]);
   if (truth) parts.push([givenWords(), null, "line"]);
@@ -400,7 +424,7 @@ const givenWords = () => "true outline, for the given value";
 function tellArea() {
   const [factor, unit] = measure(), told = shown.told, lines = [];
   const line = (name, now, given, truth, how, what) => {
-    const change = now - given, share = given ? ` (${change > 0 ? "+" : ""}${format((100 * change) / given)} %)` : "";
+    const change = now - given, share = given ? ` (${change > 0 ? "+" : ""}${rough((100 * change) / given)} %)` : "";
     const row = make("span");
     row.append(`${name}: `, make("b", `${format(now * how)} ${what}`));
     row.append(current ? `; as given ${format(given * how)} ${what}${share}` : "");
@@ -424,6 +448,7 @@ function tellArea() {
 
 // ---- the curve of areas
 
+const HALO = { stroke: "#fff", "stroke-width": 4, "paint-order": "stroke" };
 const SVG = "http://www.w3.org/2000/svg";
 function svg(tag, of, text) {
   const element = document.createElementNS(SVG, tag);
@@ -434,19 +459,33 @@ function svg(tag, of, text) {
 
 const areaOf = (entry, at) => shown.told.areas[entry.state][shown.plane][at] * measure()[0];
 
+/** The class that the curve is of: the one chosen, at first the one that changes most. */
+function chosenClass() {
+  if (drawn === null && active) {
+    const changes = foreground.map((_, at) => {
+      const areas = [...active.stops, ...active.choices].map((one) => areaOf(one, at)), most = Math.max(...areas);
+      return most ? (most - Math.min(...areas)) / most : 0;
+    });
+    drawn = changes.indexOf(Math.max(...changes));
+    if ($("class")) $("class").value = String(drawn);
+  }
+  return drawn;
+}
+
 function curve() {
-  const control = active, unit = measure()[1];
+  const control = active, unit = measure()[1], at = chosenClass();
   if (!control) return;
   const name = control.guidance ? "guidance" : control.name;
   const slice = shown.told.planes.length > 1 ? ` in slice ${shown.told.planes[shown.plane] + 1}` : "";
-  $("area-title").textContent = `Area by ${name}${control.unit ? ` (${control.unit.trim()})` : ""}${slice}`;
+  $("area-title").textContent = `Area${foreground.length > 1 ? ` of ${foreground[at]}` : ""} by ${name}${control.unit ? ` (${control.unit.trim()})` : ""}${slice}`;
   const wide = Math.max(240, $("curve").clientWidth);
-  const picture = control.stops.length ? lines(control, wide, unit) : bars(control, wide, unit);
-  const entries = [...control.stops, ...control.choices], totals = entries.map((one) => sum(foreground.map((_, at) => areaOf(one, at))));
+  const picture = control.stops.length ? lines(control, wide, unit, at) : bars(control, wide, unit, at);
+  const entries = [...control.stops, ...control.choices], totals = entries.map((one) => areaOf(one, at));
   const least = totals.indexOf(Math.min(...totals)), most = totals.indexOf(Math.max(...totals));
   picture.setAttribute("role", "img");
   picture.setAttribute("aria-label", `${$("area-title").textContent}: from ${format(totals[least])} ${unit} at ${entries[least].text} to ${format(totals[most])} ${unit} at ${entries[most].text}`);
   $("curve").replaceChildren(picture);
+  if (!$("of-numbers").open) return;
   const head = make("tr");
   head.append(make("th", name, { scope: "col" }), ...foreground.map((one) => make("th", `${one} (${unit})`, { scope: "col" })));
   const own = current && current.control === control ? current.entry : entries.find((one) => one.given);
@@ -464,14 +503,13 @@ function ticks(most) {
   return Array.from({ length: Math.floor(most / step) + 1 }, (_, at) => at * step);
 }
 
-function lines(control, wide, unit) {
+function lines(control, wide, unit, at) {
   const stops = control.stops, high = 220, left = 58, right = 14, top = 22, bottom = 26;
   const log = control.field && control.field.log, place = (at) => (log ? Math.log(at) : at);
   const low = place(stops[0].at), end = place(stops[stops.length - 1].at);
   const x = (at) => left + ((place(at) - low) / (end - low || 1)) * (wide - left - right);
-  const truths = shown.told.true_areas ? shown.told.true_areas[shown.plane].map((one) => one * measure()[0]) : [];
-  const others = control.choices.flatMap((one) => foreground.map((_, at) => areaOf(one, at)));
-  const most = Math.max(1e-9, ...truths, ...others, ...stops.flatMap((one) => foreground.map((_, at) => areaOf(one, at))));
+  const truth = shown.told.true_areas ? shown.told.true_areas[shown.plane][at] * measure()[0] : null;
+  const most = Math.max(1e-9, truth || 0, ...[...stops, ...control.choices].map((one) => areaOf(one, at)));
   const y = (value) => high - bottom - (value / most) * (high - top - bottom);
   const root = svg("svg", { width: wide, height: high, viewBox: `0 0 ${wide} ${high}` });
   if (control.field) {
@@ -494,45 +532,36 @@ function lines(control, wide, unit) {
   const given = stops.find((one) => one.given);
   if (given) root.append(svg("line", { x1: x(given.at), x2: x(given.at), y1: top, y2: high - bottom, stroke: "#1c2126", "stroke-width": 1.4, "stroke-dasharray": "5 4" }));
   const own = current && current.control === control ? current.entry : [...stops, ...control.choices].find((one) => one.given);
-  foreground.forEach((name, at) => {
-    const colour = dark(classColour(at + 1));
-    if (truths.length) root.append(svg("line", { x1: left, x2: wide - right, y1: y(truths[at]), y2: y(truths[at]), stroke: colour, "stroke-width": 1.4, "stroke-dasharray": "2 3" }));
-    root.append(svg("polyline", { points: stops.map((one) => `${x(one.at)},${y(areaOf(one, at))}`).join(" "), fill: "none", stroke: colour, "stroke-width": 2.2 }));
-    if (own) {
-      const cx = own.at === null ? left : x(own.at);
-      root.append(svg("circle", { cx, cy: y(areaOf(own, at)), r: 5.5, fill: "#b2420a", stroke: "#fff", "stroke-width": 1.5 }));
-    }
-    if (foreground.length > 1) {
-      const last = stops[stops.length - 1];
-      root.append(svg("text", { x: wide - right, y: Math.max(top + 10, y(areaOf(last, at)) - 6), "text-anchor": "end", fill: colour, "font-weight": 600 }, name));
-    }
-  });
+  const colour = dark(classColour(at + 1));
+  if (truth !== null) root.append(svg("line", { x1: left, x2: wide - right, y1: y(truth), y2: y(truth), stroke: "#1c2126", "stroke-width": 1.4, "stroke-dasharray": "2 3" }));
+  root.append(svg("polyline", { points: stops.map((one) => `${x(one.at)},${y(areaOf(one, at))}`).join(" "), fill: "none", stroke: colour, "stroke-width": 2.4 }));
+  if (own && own.at === null) {  // of what is no number: a level
+    const level = y(areaOf(own, at));
+    root.append(svg("line", { x1: left, x2: wide - right, y1: level, y2: level, stroke: "#b2420a", "stroke-width": 2 }),
+                svg("text", { x: wide - right, y: level - 5, "text-anchor": "end", fill: "#b2420a", "font-weight": 600 }, own.text));
+  } else if (own) root.append(svg("circle", { cx: x(own.at), cy: y(areaOf(own, at)), r: 5.5, fill: "#b2420a", stroke: "#fff", "stroke-width": 1.5 }));
   if (given) {
     const far = x(given.at) > wide - 70;
-    root.append(svg("text", { x: x(given.at) + (far ? -5 : 5), y: high - bottom - 6, "text-anchor": far ? "end" : "start", fill: "#1c2126" }, "given"));
+    root.append(svg("text", { x: x(given.at) + (far ? -5 : 5), y: high - bottom - 6, "text-anchor": far ? "end" : "start", fill: "#1c2126", ...HALO }, "given"));
   }
-  if (truths.length) root.append(svg("text", { x: left + 4, y: y(truths[truths.length - 1]) - 5, fill: "#1c2126" }, "true"));
+  if (truth !== null) root.append(svg("text", { x: left + 4, y: y(truth) + (y(truth) < top + 14 ? 14 : -5), fill: "#1c2126", ...HALO }, "true"));
   return root;
 }
 
-function bars(control, wide, unit) {
+function bars(control, wide, unit, at) {
   const entries = control.choices, row = 27, left = Math.min(150, wide * 0.38), right = 74;
-  const totals = entries.map((one) => sum(foreground.map((_, at) => areaOf(one, at)))), most = Math.max(1e-9, ...totals);
+  const totals = entries.map((one) => areaOf(one, at)), most = Math.max(1e-9, ...totals);
   const root = svg("svg", { width: wide, height: entries.length * row + 20, viewBox: `0 0 ${wide} ${entries.length * row + 20}` });
   const own = current && current.control === control ? current.entry : entries.find((one) => one.given);
   entries.forEach((entry, place) => {
     const y = place * row, isOwn = entry === own, text = { fill: isOwn ? "#b2420a" : "#1c2126", "font-weight": isOwn ? 700 : 400 };
     const words = entry.text + (entry.given ? " (given)" : ""), most_letters = Math.floor(left / 7);
     root.append(svg("text", { x: 0, y: y + 18, ...text }, words.length > most_letters ? `${words.slice(0, most_letters - 1)}…` : words));
-    let x = left;
-    foreground.forEach((_, at) => {
-      const width = (areaOf(entry, at) / most) * (wide - left - right);
-      root.append(svg("rect", { x, y: y + 5, width: Math.max(width, 0.5), height: row - 10, fill: dark(classColour(at + 1)), stroke: isOwn ? "#b2420a" : "none", "stroke-width": 2 }));
-      x += width;
-    });
+    const width = Math.max((totals[place] / most) * (wide - left - right), 0.5), x = left + width;
+    root.append(svg("rect", { x: left, y: y + 5, width, height: row - 10, fill: dark(classColour(at + 1)), stroke: isOwn ? "#b2420a" : "none", "stroke-width": 2 }));
     root.append(svg("text", { x: x + 6, y: y + 18, ...text }, format(totals[place])));
   });
-  root.append(svg("text", { x: left, y: entries.length * row + 14, fill: "#545e68" }, unit + (foreground.length > 1 ? `: ${foreground.join(", ")}` : "")));
+  root.append(svg("text", { x: left, y: entries.length * row + 14, fill: "#545e68" }, unit));
   return root;
 }
 
@@ -573,6 +602,11 @@ function showGates() {
 // ---- events
 
 model.cases.forEach((one, at) => $("case").append(make("option", one.name, { value: at })));
+if (foreground.length > 1) {
+  foreground.forEach((name, at) => $("class").append(make("option", name, { value: at })));
+  $("of-class").hidden = false;
+  $("class").addEventListener("change", () => { drawn = Number($("class").value); curve(); });
+}
 const fail = (error) => { $("warning").hidden = false; $("warning").textContent = `⚠ ${error.message}`; };
 const go = (number) => open(number).catch(fail);
 $("case").addEventListener("change", () => go(Number($("case").value)));
@@ -588,6 +622,7 @@ $("image").addEventListener("wheel", (event) => {
   if (event.deltaY) toPlane(shown.plane + Math.sign(event.deltaY));
 }, { passive: false });
 $("of-gates").addEventListener("toggle", () => shown && showGates());
+$("of-numbers").addEventListener("toggle", () => shown && curve());
 let wide = 0;
 new ResizeObserver(() => {
   if (shown && Math.round($("curve").clientWidth) !== wide) { wide = Math.round($("curve").clientWidth); draw(); curve(); }
