@@ -428,7 +428,7 @@ function tellArea() {
     const row = make("span");
     row.append(`${name}: `, make("b", `${format(now * how)} ${what}`));
     row.append(current ? `; as given ${format(given * how)} ${what}${share}` : "");
-    if (truth !== null) row.append(`; true ${format(truth * how)} ${what}`);
+    if (truth !== null) row.append(`; true${current ? " for the given value" : ""} ${format(truth * how)} ${what}`);
     lines.push(row);
   };
   foreground.forEach((name, at) => {
