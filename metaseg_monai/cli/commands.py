@@ -76,6 +76,8 @@ COMMANDS: Tree = {
     "estimate": "metaseg_monai.sharing.run:estimate",
     "new-bundle": "metaseg_monai.sharing.new_bundle:new_bundle",
     "check": "metaseg_monai.sharing.check:check",
+    "package": "metaseg_monai.sharing.package:package",
+    "unpack": "metaseg_monai.sharing.unpack:unpack",
     "check-bundle": "metaseg_monai.sharing.check_bundle:check_bundle",
     "fit-schema": "metaseg_monai.metadata.fit:fit_schema",
     "score": "metaseg_monai.sharing.score:score",

@@ -256,11 +256,19 @@ def test_whole_volumes_of_a_3d_network(tmp_path):
         rows.append({**row, "size_px": 4 + number, "group": f"g{number}", "split": split})
     pd.DataFrame(rows).to_csv(tmp_path / "table.csv", index=False)
     SCHEMA.save(tmp_path / "schema.json")
-    sizes = {"network_def#channels": 4, "network_def#levels": 1, "network_def#spatial_dims": 3}
-    sizes |= {"preprocessing#0#spatial_dims": 3, "roi_size": [8, 8, 8], "val_batch_size": 1}
-    sizes |= {"window_inferer#roi_size": [8, 16, 16], "batch_size": 2}
-    where = {"dataset_dir": tmp_path, "schema_file": tmp_path / "schema.json"}
-    train(BUNDLE, tmp_path / "model", variant="me", epochs=10, **where, **sizes)
+    mine = {
+        "network_def#spatial_dims": 3,
+        "network_def#channels": 4,
+        "network_def#levels": 1,
+        "preprocessing#0#spatial_dims": 3,
+        "window_inferer#roi_size": [8, 16, 16],
+        "train#augmentation#0": {"_target_": "Identityd", "keys": "image"},
+        "train#augmentation#1#roi_size": [8, 8, 8],
+    }
+    (tmp_path / "mine.json").write_text(json.dumps(mine))
+    where = {"dataset_dir": tmp_path, "schema_file": tmp_path / "schema.json", "variant": "me"}
+    sizes = {"epochs": 10, "batch_size": 2, "val_batch_size": 1}
+    train(BUNDLE, tmp_path / "model", str(tmp_path / "mine.json"), **where, **sizes)
     made = whatif(tmp_path / "model", tmp_path, tmp_path / "3d.html", planes=4)
     case = contents(made.html.read_text())["case-0"]
     assert (case["of"], len(case["planes"])) == (10, 4)
