@@ -85,6 +85,7 @@ COMMANDS: Tree = {
     "card": "metaseg_monai.sharing.card:card",
     "push": "metaseg_monai.sharing.hub:push",
     "export": "metaseg_monai.sharing.export:export",
+    "whatif": "metaseg_monai.sharing.whatif:whatif",
     "generate": {
         "synthetic-shapes": "metaseg_monai.simulate.shapes:generate_synthetic_shapes",
         "kits21-phantom": "metaseg_monai.simulate.phantoms:generate_phantoms",

@@ -163,13 +163,8 @@ class CleanUpPredictions:
 
     def start(self, engine: Engine) -> None:
         """Take up what was chosen for the weights, and which cases are planes of volumes."""
-        if self.given is None and self.weights is not None:
-            chosen = chosen_rules(self.weights.recorded)
-            self.rules = Rules.of(chosen or {})
-            if chosen:
-                engine.logger.info(f"Masks are cleaned as was chosen for these weights: {chosen}.")
-        if self.background:
-            self.rules = self.rules._replace(threshold=0.5)
+        if chosen := self.take_up():
+            engine.logger.info(f"Masks are cleaned as was chosen for these weights: {chosen}.")
         engine.state.clean_up = self.rules.plain
         engine.state.shift = background_shift(self.rules.threshold)
         items = list(getattr(getattr(engine.state.dataloader, "dataset", None), "data", ()))
@@ -181,6 +176,16 @@ class CleanUpPredictions:
             for item in items
             if of_file and item["case"] in of_file
         )
+
+    def take_up(self) -> dict[str, Any] | None:
+        """Take up the rules of weights that are loaded; return them where they were chosen."""
+        chosen = None
+        if self.given is None and self.weights is not None:
+            chosen = chosen_rules(self.weights.recorded)
+            self.rules = Rules.of(chosen or {})
+        if self.background:
+            self.rules = self.rules._replace(threshold=0.5)
+        return chosen
 
     def _forget(self, engine: Engine) -> None:
         engine.state.cleaned = engine.state.late = None
@@ -194,7 +199,7 @@ class CleanUpPredictions:
             if "pred" not in output:  # nothing of the batch could be read
                 return
             output["plain"] = output["pred"]
-            output["pred"] = self._clean(output["pred"])
+            output["pred"] = self.clean(output["pred"])
             return
         ready: list[dict[str, Any]] = []
         for case in cases_of(engine):
@@ -214,17 +219,16 @@ class CleanUpPredictions:
     def _whole(self, held: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """The planes of a volume, or a case by itself, cleaned."""
         if len(held) == 1:
-            return [
-                {**c, "plain": c["pred"], "pred": self._clean(c["pred"][None])[0]} for c in held
-            ]
+            return [{**c, "plain": c["pred"], "pred": self.clean(c["pred"][None])[0]} for c in held]
         held = sorted(held, key=lambda case: int(case["plane"]))
-        cleaned = self._clean(torch.stack([case["pred"] for case in held], -1)[None])[0]
+        cleaned = self.clean(torch.stack([case["pred"] for case in held], -1)[None])[0]
         return [
             {**case, "plain": case["pred"], "pred": cleaned[..., place].contiguous()}
             for place, case in enumerate(held)
         ]
 
-    def _clean(self, logits: Any) -> Any:
+    def clean(self, logits: Any) -> Any:
+        """Logits (B, K, *S) of whole images or volumes, or their classes, as the rules say."""
         rules, shift = self.rules, background_shift(self.rules.threshold)
         if shift and logits.is_floating_point():  # classes were told by it already
             logits = logits.float().clone()

@@ -11,10 +11,12 @@ from metaseg_monai.bundle.overrides import entered, flatten, load_config
 from metaseg_monai.bundle.run import resolve_bundle
 from metaseg_monai.bundle.trust import refuse_untrusted
 from metaseg_monai.errors import ConfigError, MetasegError, TrainingError, typed
+from metaseg_monai.networks.variants import base_variant, reads_metadata
 from metaseg_monai.owners import owned
 from metaseg_monai.reporting.write import write_report
+from metaseg_monai.sharing.whatif import whatif as write_page
 from metaseg_monai.study.design import Study
-from metaseg_monai.study.matrix import CONFIGS, dealt_folds, read_by_monai
+from metaseg_monai.study.matrix import CONFIGS, Run, dealt_folds, expand, read_by_monai
 from metaseg_monai.study.run import run_study
 from metaseg_monai.study.tracking import track_study
 
@@ -107,6 +109,7 @@ def study(
     tracking: str | None = None,
     *,
     folds: Any = None,
+    whatif: bool = False,
     bundles: str | Path | None = None,
     trust: bool = False,
     **settings: Any,
@@ -133,6 +136,8 @@ def study(
             (pip install "metaseg-monai[tracking]").
         folds: of a bundle whose table deals folds: all (each case is tested once, one training a
             fold for each condition and seed), or which, as 0,1,2.
+        whatif: also write whatif.html, the page of ``whatif``, beside the first model of each
+            condition that reads metadata.
         bundles: folder in which a bundle's name is looked for; by default ./bundles, then those
             installed with the package.
         trust: run a study, or a bundle, that holds more than what is known to be harmless.
@@ -159,11 +164,28 @@ def study(
             if failed:
                 raise TrainingError(f"{told}\nno report: {error}") from error
             raise
+        if whatif:
+            _write_pages(made, folder, trust)
         if tracking is not None:
             track_study(tracking, made, folder)
         if failed:
             raise TrainingError(f"{told}\nreport of the others: {found.html}")
         return found
+
+
+def _write_pages(made: Study, folder: Path, trust: bool) -> None:
+    """Write the page of the first model of each condition that reads metadata; tell which fail."""
+    first: dict[str, Run] = {}
+    for run in expand(made, trust):
+        first.setdefault(run.condition, run)
+    for run in first.values():
+        variant, model = run.settings["variant"], folder / run.folder
+        if not reads_metadata(variant) or variant != base_variant(variant):
+            continue
+        try:
+            logger.warning("%s", write_page(model, run.table, model / "whatif.html", trust=trust))
+        except MetasegError as error:
+            logger.warning("%s: no page: %s", run.folder, error)
 
 
 def make_study(

@@ -1,0 +1,532 @@
+"""The page on which metadata are changed: its data against predictions, and in a real browser."""
+
+import base64
+import functools
+import io
+import json
+import re
+import shutil
+import time
+import zlib
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+from PIL import Image as Picture
+
+from metaseg_monai.errors import ConfigError, DataError
+from metaseg_monai.images import read_image
+from metaseg_monai.metadata import Categorical, Continuous, MetadataSchema
+from metaseg_monai.sharing.run import predict, train
+from metaseg_monai.sharing.whatif import GUIDANCE_STEPS, STEPS, packed_masks, picture_url, whatif
+
+BUNDLE = Path(__file__).resolve().parents[2] / "bundles/synthetic_shapes_segmentation"
+AT_ALL_TIMES = {
+    "provenance": "acquisition",
+    "availability": "acquisition",
+    "missing": "unknown",
+}
+SCHEMA = MetadataSchema(
+    [
+        Categorical(name="task", values=("dark", "bright", "never"), **AT_ALL_TIMES),
+        Continuous(
+            name="size_px", unit="px", range=(2, 20), description="</script><b>", **AT_ALL_TIMES
+        ),
+    ]
+)
+
+pytestmark = pytest.mark.filterwarnings(
+    # MONAI 1.6.1 and Ignite 0.5.5 themselves, while they read or run a bundle
+    "ignore::DeprecationWarning",
+    "ignore::FutureWarning",
+    "ignore:parsing config_file:UserWarning",
+    "ignore:.*size_px.*expected a plain number",
+)
+
+
+def scene(seed, size):
+    """A dark and a bright square on grey, and the label of each."""
+    random = np.random.default_rng(seed)
+    image = random.normal(120, 3, (size, size))
+    side = size // 3
+    labels = {}
+    for task, level, left in (("dark", 50, 2), ("bright", 200, size // 2)):
+        y, x = random.integers(2, size - side - 2), left + random.integers(0, size // 10)
+        image[y : y + side, x : x + side] = level
+        labels[task] = np.zeros((size, size), np.uint8)
+        labels[task][y : y + side, x : x + side] = 1
+    return image.clip(0, 255).astype(np.uint8), labels
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A network that was trained for a moment, and its table."""
+    root = tmp_path_factory.mktemp("whatif")
+    (root / "data").mkdir()
+    SCHEMA.save(root / "schema.json")
+    rows = []
+    splits = ["train"] * 24 + ["val"] * 4 + ["test"] * 2
+    for number, split in enumerate(splits):
+        image, labels = scene(number, 32)
+        tifffile.imwrite(root / f"data/{number}.tif", image)
+        size = "" if number % 5 == 4 else 4 + number % 13
+        both = ("dark", "bright") if split == "train" else (("dark", "bright")[number % 2],)
+        for task in both:  # so that the metadata decide
+            tifffile.imwrite(root / f"data/{number}_{task}.tif", labels[task])
+            row = {"image": f"{number}.tif", "label": f"{number}_{task}.tif", "task": task}
+            rows.append({**row, "size_px": size, "group": f"g{number}", "split": split})
+    table = pd.DataFrame(rows)
+    table.to_csv(root / "data/table.csv", index=False)
+    settings = {"network_def#channels": 8, "network_def#levels": 2, "roi_size": [32, 32]}
+    where = {"dataset_dir": root / "data", "schema_file": root / "schema.json"}
+    train(BUNDLE, root / "model", variant="me", epochs=30, **where, **settings)
+    return root
+
+
+@pytest.fixture(scope="module")
+def page(model):
+    return whatif(model / "model", model / "data", model / "page.html", cases=2).html
+
+
+def contents(html):
+    """What the script elements of a page hold, by their ids."""
+    found = re.findall(r'<script type="application/json" id="([^"]*)">(.*?)</script>', html, re.S)
+    return {name: json.loads(text) for name, text in found}
+
+
+def decoded(case, classes=2):
+    """All masks of a case (N, H, W), read as the page's description says."""
+    stream = zlib.decompress(base64.b64decode(case["masks"]))
+    planes, pixels, base = len(case["planes"]), int(np.prod(case["size"])), 2 ** (classes - 1)
+    masks, at = [], 0
+    while at < len(stream):
+        is_change, at, values = stream[at], at + 1, []
+        while len(values) < pixels:
+            number = shift = 0
+            while stream[at] >= 128:
+                number |= (stream[at] & 127) << shift
+                at, shift = at + 1, shift + 7
+            number |= stream[at] << shift
+            at += 1
+            values += [number % base] * (number // base)
+        mask = np.reshape(values, case["size"]).astype(np.uint8)
+        masks.append(mask ^ masks[-planes] if is_change else mask)
+    return np.stack(masks)
+
+
+@functools.cache
+def dense():
+    """A field of 512 x 512 with 330 nuclei: its picture, and a mask for each of 44 states."""
+    random = np.random.default_rng(0)
+    inside = np.full((512, 512), -99.0)
+    for _ in range(330):
+        y, x = random.integers(0, 512, 2)
+        here = np.s_[max(0, y - 25) : y + 25, max(0, x - 25) : x + 25]
+        rows, columns = np.ogrid[:512, :512]
+        distance = np.hypot(rows[here[0]] - y, columns[:, here[1]] - x)
+        inside[here] = np.maximum(inside[here], random.uniform(7, 13) - distance)
+    states = STEPS + GUIDANCE_STEPS + 4
+    masks = np.stack([inside > 3 - 6 * one / (states - 1) for one in range(states)])
+    picture = random.normal(110, 4, (512, 512)) + 60 * masks[states // 2]
+    return picture.clip(0, 255).astype(np.uint8), masks[:, None].astype(np.uint8)
+
+
+def test_masks_are_those_that_predict_gives(model, page, tmp_path):
+    table = pd.read_csv(model / "data/table.csv", dtype=str, keep_default_na=False)
+    tested = table[table["split"] == "test"]
+    (model / "two").mkdir()
+    for name in tested["image"]:
+        shutil.copy(model / "data" / name, model / "two" / name)
+    found = contents(page.read_text())
+    fields = {field["name"]: field["options"] for field in found["model"]["fields"]}
+    given = [
+        {"task": row["task"], "size_px": row["size_px"] or "unknown"}
+        for _, row in tested.iterrows()
+    ]
+    asked = [
+        (None, None, {}),
+        ("task", "bright", {}),
+        ("task", "dark", {}),
+        ("size_px", fields["size_px"][-1]["text"], {}),
+        ("size_px", "unknown", {}),
+        ("guidance", "0.5", {"guidance": 0.5}),
+    ]
+    differ = 0
+    for number, (field, text, settings) in enumerate(asked):
+        rows = [{**own, **({field: text} if field in own else {})} for own in given]
+        sheet = tested[["image"]].assign(**pd.DataFrame(rows, index=tested.index))
+        sheet.to_csv(model / "two" / "table.csv", index=False)
+        settings = {"out_of_range": "flag", **settings}
+        made = predict(model / "model", model / "two", tmp_path / str(number), **settings)
+        for place, mask in enumerate(made.masks):
+            case = found[f"case-{place}"]
+            state = 0
+            if field is not None:
+                options = found["model"]["guidance"] if field == "guidance" else fields[field]
+                at = [option["text"] for option in options].index(text)
+                state = case["states"][field][at]
+            stored = read_image(mask).array[0]
+            own = decoded(case)[state]
+            assert np.array_equal(own, stored), (field, text, place)
+            assert case["areas"][state] == [[int(stored.sum())]]
+            differ += state > 0 and not np.array_equal(own, decoded(case)[0])
+    assert differ >= 2  # else it is no test
+
+
+def test_what_is_asked_and_told(model, page):
+    html = page.read_text()
+    found = contents(html)
+    told = found["model"]
+    weights = json.loads((model / "model/model.json").read_text())["weights_sha256"]
+    assert told["weights_sha256"] == weights
+    assert html.count(weights) == 3  # for machines, for readers, for the script
+    assert [one["at"] for one in told["guidance"]] == np.linspace(0, 2, GUIDANCE_STEPS).tolist()
+    task, size = (field["options"] for field in told["fields"])
+    assert [one["text"] for one in task] == ["dark", "bright", "never", "unknown"]
+    assert [bool(one["beyond"]) for one in task] == [False, False, True, False]
+    assert len(size) == STEPS + 1
+    assert size[-1] == {"text": "unknown", "at": None, "beyond": ""}
+    low, high = told["fields"][1]["trained"]
+    assert (low, high) == (4, 16)  # of the rows that were trained on, not of the schema
+    assert all(bool(one["beyond"]) == (not low <= one["at"] <= high) for one in size[:-1])
+    assert "4 to 16 px" in size[0]["beyond"]
+    case = found["case-0"]
+    assert case["states"]["guidance"][4] == 0  # 1 is what was given
+    assert case["given"]["size_px"]["at"] == 6
+    masks = decoded(case)
+    assert len(masks) == len(case["areas"]) + 1
+    assert np.array_equal(masks[-1], tifffile.imread(model / "data/28_dark.tif"))
+    assert case["true_areas"] == [[100]]
+    assert all(one["trained"] is None for one in told["cases"])
+    row = len(zlib.decompress(base64.b64decode(case["gates"]))) // len(case["gated"])
+    assert row == sum(gate["shown"] for gate in told["gates"])
+
+
+def test_nothing_of_a_page_is_asked_of_a_server_or_run(page):
+    html = page.read_text()
+    assert "</script><b>" not in html  # of a description
+    assert not re.search(r"(?:src|href|url)\s*[=(]\s*[\"']?(?:https?:)?//", html)
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', html)[1]
+    assert policy.startswith("default-src 'none'; script-src 'sha256-")
+    assert "unsafe" not in policy
+
+
+def test_volumes_come_as_slices_around_the_largest(model, tmp_path):
+    planes = [scene(100 + number, 32) for number in range(6)]
+    label = np.stack([labels["dark"] for _, labels in planes])
+    label[[0, 1, 2, 5]] = 0
+    for name, voxels in (("scan", np.stack([image for image, _ in planes])), ("truth", label)):
+        affine = np.array([[0, 0, -0.5, 0], [0, -0.5, 0, 0], [-3.0, 0, 0, 0], [0, 0, 0, 1]])
+        nib.save(nib.Nifti1Image(voxels.astype(np.int16), affine), tmp_path / f"{name}.nii.gz")
+    row = {"image": "scan.nii.gz", "label": "truth.nii.gz", "task": "dark", "size_px": 8}
+    pd.DataFrame([row]).to_csv(tmp_path / "table.csv", index=False)
+    made = whatif(
+        model / "model", tmp_path / "table.csv", tmp_path / "ct.html", planes=3, force=True
+    )
+    case = contents(made.html.read_text())["case-0"]
+    assert (case["planes"], case["of"]) == ([2, 3, 4], 6)
+    assert "3 of 6 slices" in case["notes"][0]
+    assert (case["pixel_mm2"], case["voxel_ml"]) == (0.25, 0.75 / 1000)
+    (tmp_path / "one").mkdir()
+    shutil.copy(tmp_path / "scan.nii.gz", tmp_path / "one")
+    meta = {"task": "bright", "size_px": "8"}
+    (mask,) = predict(model / "model", tmp_path / "one", tmp_path / "out", meta, force=True).masks
+    state = case["states"]["task"][1]
+    masks = decoded(case)
+    assert np.array_equal(masks[3 * state : 3 * state + 3], np.asarray(nib.load(mask).dataobj)[2:5])
+    assert np.array_equal(masks[-3:], label[2:5])
+
+
+@pytest.mark.slow
+def test_whole_volumes_of_a_3d_network(tmp_path):
+    affine = np.array([[0, 0, -0.5, 0], [0, -0.5, 0, 0], [-3.0, 0, 0, 0], [0, 0, 0, 1]])
+    rows = []
+    for number, split in enumerate(("train", "train", "val", "test")):
+        random = np.random.default_rng(number)
+        label = np.zeros((10, 16, 16), np.int16)
+        label[4 + number : 6 + number, 4:12, 4:12] = 1
+        for name, voxels in ((f"{number}", 60 + 100 * label), (f"{number}_label", label)):
+            noise = random.integers(0, 40, label.shape) if name == f"{number}" else 0
+            volume = nib.Nifti1Image((voxels + noise).astype(np.int16), affine)
+            nib.save(volume, tmp_path / f"{name}.nii.gz")
+        row = {"image": f"{number}.nii.gz", "label": f"{number}_label.nii.gz", "task": "dark"}
+        rows.append({**row, "size_px": 4 + number, "group": f"g{number}", "split": split})
+    pd.DataFrame(rows).to_csv(tmp_path / "table.csv", index=False)
+    SCHEMA.save(tmp_path / "schema.json")
+    mine = {
+        "network_def#spatial_dims": 3,
+        "network_def#channels": 4,
+        "network_def#levels": 1,
+        "preprocessing#0#spatial_dims": 3,
+        "window_inferer#roi_size": [8, 16, 16],
+        "train#augmentation#0": {"_target_": "Identityd", "keys": "image"},
+        "train#augmentation#1#roi_size": [8, 8, 8],
+    }
+    (tmp_path / "mine.json").write_text(json.dumps(mine))
+    where = {"dataset_dir": tmp_path, "schema_file": tmp_path / "schema.json", "variant": "me"}
+    sizes = {"epochs": 10, "batch_size": 2, "val_batch_size": 1}
+    train(BUNDLE, tmp_path / "model", str(tmp_path / "mine.json"), **where, **sizes)
+    made = whatif(tmp_path / "model", tmp_path, tmp_path / "3d.html", planes=4)
+    case = contents(made.html.read_text())["case-0"]
+    assert (case["of"], len(case["planes"])) == (10, 4)
+    assert {7, 8} < set(case["planes"])  # the planes of its label
+    (tmp_path / "one").mkdir()
+    shutil.copy(tmp_path / "3.nii.gz", tmp_path / "one")
+    meta = {"task": "bright", "size_px": "7"}
+    (mask,) = predict(tmp_path / "model", tmp_path / "one", tmp_path / "out", meta).masks
+    stored, state = np.asarray(nib.load(mask).dataobj), case["states"]["task"][1]
+    assert np.array_equal(decoded(case)[4 * state : 4 * state + 4], stored[case["planes"]])
+    assert case["volumes"][state] == [int(stored.sum())]
+
+
+def test_a_damaged_image_is_left_out_and_told(model, tmp_path):
+    for name in ("28.tif", "28_dark.tif", "29_bright.tif"):
+        shutil.copy(model / "data" / name, tmp_path)
+    (tmp_path / "29.tif").write_bytes(b"II*\0")
+    rows = [
+        {"image": f"{name}.tif", "label": f"{name}_{task}.tif", "task": task, "size_px": 8}
+        for name, task in ((28, "dark"), (29, "bright"))
+    ]
+    pd.DataFrame(rows).to_csv(tmp_path / "table.csv", index=False)
+    made = whatif(model / "model", tmp_path, space=tmp_path / "space")
+    assert made.cases == ["28"]
+    assert [problem.case for problem in made.problems] == ["29"]
+    assert "29.tif" in (tmp_path / "space/problems.csv").read_text()
+    front, _, text = (tmp_path / "space/README.md").read_text()[4:].partition("---\n")
+    assert "sdk: static\n" in front
+    assert contents(made.html.read_text())["model"]["weights_sha256"] in text
+    pd.DataFrame(rows[1:]).to_csv(tmp_path / "table.csv", index=False)
+    with pytest.raises(DataError, match="no case can be shown"):
+        whatif(model / "model", tmp_path, tmp_path / "no.html")
+    assert not (tmp_path / "no.html").exists()
+
+
+def test_what_cannot_be_asked_is_refused(model, tmp_path):
+    for given in ({}, {"output": "a.html", "space": "a"}):
+        with pytest.raises(ConfigError, match="one of the two"):
+            whatif(model / "model", model / "data", **given)
+    with pytest.raises(ConfigError, match=r"ends in \.html"):
+        whatif(model / "model", model / "data", tmp_path / "page")
+    with pytest.raises(ConfigError, match="no folder of a trained model"):
+        whatif(BUNDLE, model / "data", tmp_path / "page.html")
+    shutil.copytree(model / "model", tmp_path / "se")
+    record = json.loads((tmp_path / "se/training.json").read_text())
+    record["settings"]["variant"] = "se"
+    (tmp_path / "se/training.json").write_text(json.dumps(record))
+    with pytest.raises(ConfigError, match="'se' reads no metadata"):
+        whatif(tmp_path / "se", model / "data", tmp_path / "page.html")
+
+
+def test_twenty_dense_cases_of_512_take_at_most_6_mb():
+    picture, masks = dense()
+    assert 0.15 < masks[0].mean() < masks[-1].mean() < 0.6
+    assert 20 * (len(packed_masks(masks, masks[20], 2)) + len(picture_url(picture))) < 6e6
+
+
+def test_several_classes_come_back():
+    masks = np.random.default_rng(1).integers(0, 5, (3, 2, 6, 7)).astype(np.uint8)
+    masks[1:, 1] = masks[0, 1]  # without a change
+    told = {"masks": packed_masks(masks, masks[1], 5), "planes": [0, 1], "size": [6, 7]}
+    found = decoded(told, classes=4)  # base 8
+    assert np.array_equal(found, [*masks.reshape(-1, 6, 7), *masks[1]])
+
+
+# In a real browser, where there is one.
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    driver = shutil.which("chromedriver")
+    if not chromium or not driver:
+        pytest.skip("no Chromium with its driver (apt-get install chromium chromium-driver)")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    quiet = ("quic", "gpu", "background-networking", "component-update", "sync")
+    flags = ["headless", "no-sandbox", "no-first-run", *(f"disable-{one}" for one in quiet)]
+    for flag in (*flags, f"user-data-dir={tmp_path_factory.mktemp('chromium')}"):
+        options.add_argument(f"--{flag}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    service = webdriver.ChromeService(driver)
+    with webdriver.Chrome(options=options, service=service) as running:
+        yield running
+
+
+@pytest.fixture
+def opened(browser, page):
+    """The page in a window of a desk, its first case shown."""
+    show_in(browser, page, 1280)
+    return browser
+
+
+def show_in(browser, page, width):
+    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    browser.get_log("browser"), browser.get_log("performance")
+    browser.get(page.as_uri())
+    wait_for(browser, "return 'state' in document.getElementById('image').dataset")
+
+
+def wait_for(browser, script, seconds=20):
+    end = time.monotonic() + seconds
+    while not browser.execute_script(script):
+        assert time.monotonic() < end, script
+        time.sleep(0.05)
+
+
+def move(browser, name, at):
+    browser.execute_script(
+        "const range = document.getElementById(arguments[0]); range.value = arguments[1];"
+        "range.dispatchEvent(new Event('input'))",
+        name,
+        at,
+    )
+
+
+def layer_of(browser):
+    """The pixels of the canvas, whose colours tell the mask."""
+    address = browser.execute_script("return document.getElementById('image').toDataURL()")
+    return np.asarray(Picture.open(io.BytesIO(base64.b64decode(address.partition(",")[2]))))
+
+
+def test_a_slider_moves_the_mask_and_nothing_leaves(opened, page):
+    case = contents(page.read_text())["case-0"]
+    masks = decoded(case)
+    before = layer_of(opened)
+    state = case["states"]["guidance"][0]
+    expected = masks[state] != masks[0]
+    assert expected.any()
+    move(opened, "guidance", 0)
+    assert opened.find_element("id", "image").get_attribute("data-state") == str(state)
+    after = layer_of(opened)
+    middles = ((np.arange(32) + 0.5) * len(after) / 32).astype(int)
+    changed = (before != after).any(-1)[np.ix_(middles, middles)]
+    assert changed[expected].mean() > 0.9
+    assert changed[~expected].mean() < 0.1
+    assert f"{int(masks[state].sum()):,} pixels" in opened.find_element("id", "area").text
+    opened.find_element("id", "as-given").click()
+    assert np.array_equal(layer_of(opened), before)
+    asked = [json.loads(entry["message"])["message"] for entry in opened.get_log("performance")]
+    sent = [
+        one["params"]["request"]["url"]
+        for one in asked
+        if one["method"] == "Network.requestWillBeSent"
+    ]
+    assert all(url.startswith(("file:", "data:")) for url in sent), sent
+    assert [entry for entry in opened.get_log("browser") if entry["level"] == "SEVERE"] == []
+
+
+def test_buttons_keys_and_warnings(opened):
+    keys = pytest.importorskip("selenium.webdriver.common.keys").Keys
+    warning = opened.find_element("id", "warning")
+    assert not warning.is_displayed()
+    choices = opened.find_elements("css selector", "#field-task input")
+    assert [choice.get_attribute("value") for choice in choices][:2] == ["dark", "bright"]
+    choices[0].send_keys(keys.ARROW_RIGHT, keys.ARROW_RIGHT)  # radios by keys
+    assert "no training case has task never" in warning.text
+    assert opened.find_element("id", "now").text == "task: never instead of dark"
+    range_ = opened.find_element("id", "field-size_px")
+    range_.send_keys(keys.END)
+    assert "4 to 16 px" in warning.text
+    assert "px" in range_.get_attribute("aria-valuetext")
+    assert (
+        opened.find_element("css selector", "#field-task input:checked").get_attribute("value")
+        == "dark"
+    )
+    opened.find_element("id", "guidance").send_keys(keys.HOME)
+    assert "guidance: 0 (as if unknown)" in opened.find_element("id", "now").text
+    assert not warning.is_displayed()
+    opened.find_element("id", "next").click()
+    wait_for(opened, "return document.getElementById('case').value === '1'")
+    wait_for(opened, "return document.getElementById('now').textContent.includes('bright')")
+
+
+CONTRAST = """
+const luminance = (text) => {
+  const [r, g, b] = text.match(/[\\d.]+/g).slice(0, 3).map((one) => one / 255)
+    .map((one) => (one <= 0.04045 ? one / 12.92 : ((one + 0.055) / 1.055) ** 2.4));
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+};
+const behind = (element) => {
+  for (let one = element; one; one = one.parentElement) {
+    const colour = getComputedStyle(one).backgroundColor;
+    if (!/rgba\\(0, 0, 0, 0\\)/.test(colour)) return colour;
+  }
+  return 'rgb(255, 255, 255)';
+};
+const poor = [];
+for (const element of document.querySelectorAll('body *')) {
+  const words = [...element.childNodes].some((one) => one.nodeType === 3 && one.data.trim());
+  if (!words || !element.getClientRects().length || element.disabled) continue;
+  const style = getComputedStyle(element);
+  const colour = element instanceof SVGElement ? style.fill : style.color;
+  const both = [luminance(colour), luminance(behind(element))];
+  const [one, other] = both.sort((a, b) => b - a);
+  if ((one + 0.05) / (other + 0.05) < 4.5) poor.push(element.outerHTML.slice(0, 120));
+}
+return poor;
+"""
+UNNAMED = """
+const controls = 'input, select, button, canvas[role], svg, [role=radiogroup]';
+return [...document.querySelectorAll(controls)]
+  .filter((one) => one.getClientRects().length)
+  .filter((one) => !(one.labels && one.labels.length))
+  .filter((one) => !one.getAttribute('aria-label') && !one.textContent.trim())
+  .map((one) => one.outerHTML.slice(0, 120));
+"""
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_it_can_be_read_by_everybody(browser, page, width):
+    show_in(browser, page, width)
+    move(browser, "field-size_px", 0)  # with a warning
+    browser.execute_script("document.querySelectorAll('details').forEach((one) => one.open = true)")
+    wait_for(browser, "return document.querySelectorAll('.gate').length > 0")
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    assert browser.execute_script(CONTRAST) == []
+    assert browser.execute_script(UNNAMED) == []
+    ids = browser.execute_script(
+        "return [...document.querySelectorAll('[id]')].map((one) => one.id)"
+    )
+    assert len(ids) == len(set(ids))
+    assert {"case", "field-task", "field-size_px", "guidance", "area", "warning"} <= set(ids)
+
+
+def test_a_change_of_512_pixels_redraws_within_100_ms(browser, page, tmp_path):
+    picture, masks = dense()
+    html = page.read_text()
+    case = contents(html)["case-0"]
+    states = masks[np.arange(len(case["areas"])) % len(masks)]
+    case |= {"size": [512, 512], "pictures": [picture_url(picture)]}
+    case["masks"] = packed_masks(states, masks[20], 2)
+    case["areas"] = states.sum((2, 3))[..., None].tolist()
+    given = '<script type="application/json" id="case-0">'
+    before, _, after = html.partition(given)
+    large = tmp_path / "large.html"
+    large.write_text(before + given + json.dumps(case) + after[after.index("</script>") :])
+    show_in(browser, large, 1280)
+    times = browser.execute_async_script(TIMES)
+    assert len(times) == 30
+    print("ms to the second frame:", np.median(times))
+    assert np.median(times) < 100
+
+
+TIMES = """
+const done = arguments[arguments.length - 1], times = [];
+const range = document.getElementById('field-size_px');
+const next = (at) => {
+  if (at === 30) { done(times); return; }
+  const start = performance.now();
+  range.value = at;
+  range.dispatchEvent(new Event('input'));
+  requestAnimationFrame(() => requestAnimationFrame(() => {
+    times.push(performance.now() - start);
+    next(at + 1);
+  }));
+};
+next(0);
+"""
