@@ -39,7 +39,11 @@ NETWORKS = {  # name: class, variant, further settings
     ),
     "dense-none": (DenseUnetGenerator, "none", {**DENSE, "out_channels": 2}),
     "dense-sme": (DenseUnetGenerator, "sme", {**DENSE, "out_channels": 2, "reduction": 1}),
-    "dense-adaptive-norm": (DenseUnetGenerator, "adaptive-norm", {**DENSE, "out_channels": 2}),
+    "dense-adaptive-norm": (
+        DenseUnetGenerator,
+        "adaptive-norm",
+        {**DENSE, "out_channels": 2, "reduction": 1},
+    ),
     "dense-hyper": (DenseUnetGenerator, "hyper", {**DENSE, "out_channels": 2}),
     "dense-channel": (DenseUnetGenerator, "constant-channel", {**DENSE, "out_channels": 2}),
     "lupi-none": (NucleiLupiUnet, "none", DENSE),
