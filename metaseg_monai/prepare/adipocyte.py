@@ -2,7 +2,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -49,8 +49,13 @@ Ranges = Literal["measured", "report"]
 REPORTED: Mapping[str, Mapping[str, list[list[float]]]] = {
     "20": {
         "planes": [
-            *([205, 13522], [183, 14515], [123, 18461], [109, 19788]),
-            *([134, 19200], [144, 17543], [183, 15875]),
+            [205, 13522],
+            [183, 14515],
+            [123, 18461],
+            [109, 19788],
+            [134, 19200],
+            [144, 17543],
+            [183, 15875],
         ],
         "nuclei": [[0, 24835]],
         "lipids": [[0, 3467]],
@@ -58,8 +63,13 @@ REPORTED: Mapping[str, Mapping[str, list[list[float]]]] = {
     },
     "40": {
         "planes": [
-            *([1, 5900], [4, 5547], [7, 5151], [1, 4703]),
-            *([13, 4362], [4, 4888], [23, 4794]),
+            [1, 5900],
+            [4, 5547],
+            [7, 5151],
+            [1, 4703],
+            [13, 4362],
+            [4, 4888],
+            [23, 4794],
         ],
         "nuclei": [[0, 17794]],
         "lipids": [[0, 2633]],
@@ -67,8 +77,13 @@ REPORTED: Mapping[str, Mapping[str, list[list[float]]]] = {
     },
     "60": {
         "planes": [
-            *([0, 4796], [0, 4359], [0, 4166], [0, 4414]),
-            *([0, 4417], [0, 4793], [11, 4225]),
+            [0, 4796],
+            [0, 4359],
+            [0, 4166],
+            [0, 4414],
+            [0, 4417],
+            [0, 4793],
+            [11, 4225],
         ],
         "nuclei": [[0, 15169]],
         "lipids": [[0, 5328]],
@@ -162,7 +177,7 @@ def prepare_adipocyte(
         "camera_pixel_um": camera_pixel_um,
     }
     rule = partial(nuclei_mask, camera_pixel_um=camera_pixel_um) if 1 in stained else None
-    more = {
+    more: dict[str, Callable[[Path], object]] = {
         NUCLEI: write_centres,
         INTENSITY: partial(write_ranges, of="planes", ranges=ranges),
         INTENSITY_LABELS: partial(write_ranges, of="stains", ranges=ranges),
@@ -179,7 +194,7 @@ class _Named(NamedTuple):
     plate: str
     well: str
     place: str
-    field: str
+    field: int
     plane: int
     channel: int
 
@@ -189,13 +204,9 @@ def _named(path: Path, root: Path) -> _Named | None:
     magnification = magnification_of(path, root)
     if told is None or magnification is None:
         return None
-    return _Named(
-        magnification,
-        *(told[name] for name in ("plate", "well", "place")),
-        str(int(told["field"])),
-        int(told["plane"]),
-        int(told["channel"]),
-    )
+    plate, well, place = told["plate"], told["well"], told["place"]
+    numbers = (int(told["field"]), int(told["plane"]), int(told["channel"]))
+    return _Named(magnification, plate, well, place, *numbers)
 
 
 def magnification_of(path: Path, root: Path) -> str | None:
@@ -208,7 +219,7 @@ def magnification_of(path: Path, root: Path) -> str | None:
 
 def _fields(root: Path, camera_pixel_um: float) -> tuple[FoundFolder, set[int]]:
     """The fields of a source, and the numbers of all stains that some field has."""
-    of_field: dict[tuple[str, ...], dict[tuple[int, int], list[Path]]] = defaultdict(
+    of_field: dict[tuple[str, str, str, str, int], dict[tuple[int, int], list[Path]]] = defaultdict(
         lambda: defaultdict(list)
     )
     others, unknown = [], []
@@ -264,7 +275,7 @@ def _fields(root: Path, camera_pixel_um: float) -> tuple[FoundFolder, set[int]]:
                     "magnification": magnification,
                     "plate": plate,
                     "well": well,
-                    "field": field,
+                    "field": str(field),
                     "pixel_um": f"{pixel_um:.6g}",
                 },
                 planes=tuple(f"Z{plane:02d}" for plane in planes),

@@ -242,13 +242,20 @@ class Scene(NamedTuple):
 def draw_scene(random: np.random.Generator, well: Well, size: int, pixel_um: float) -> Scene:
     """Draw the cells of a field of `size` pixels a side; cells at its border are cut."""
     shape = (size, size)
+    textures = np.random.default_rng(random.integers(2**32))  # apart: cells are of no pixel size
+
+    def empty() -> np.ndarray:
+        return np.zeros(shape, np.float32)
+
     scene = Scene(
-        *(np.zeros(shape, np.float32) for _ in range(3)),
-        tuple(np.zeros(shape, np.float32) for _ in LAYERS_UM),
-        _texture(random, shape, 0.7 / pixel_um, 0.16),
-        _texture(random, shape, 1.6 / pixel_um, 0.22),
-        np.zeros(shape, np.uint16),
-        pixel_um,
+        body=empty(),
+        nuclei=empty(),
+        brightness=empty(),
+        droplets=tuple(empty() for _ in LAYERS_UM),
+        chromatin=_texture(textures, shape, 0.7 / pixel_um, 0.16),
+        granules=_texture(textures, shape, 1.6 / pixel_um, 0.22),
+        objects=np.zeros(shape, np.uint16),
+        pixel_um=pixel_um,
     )
     margin_um = BODY.radius_um
     extent = (size * pixel_um + 2 * margin_um,) * 2
