@@ -189,6 +189,7 @@ ADVICE = {
 }
 EXTRAS = {
     "pydicom": "dicom",
+    "highdicom": "dicom",
     "submitit": "slurm",
     "mlflow": "tracking",
     "imagecodecs": "tiff",

@@ -34,6 +34,7 @@ from metaseg_monai.rows import write_table
 from metaseg_monai.sharing.nnunet import RECORD
 from metaseg_monai.tables import CaseTable, fold_cases, read_table
 from metaseg_monai.tables.check import LoadedCase, VolumeCache, load_case
+from metaseg_monai.tables.columns import ColumnMap
 from metaseg_monai.training.weights import EVALUATION
 
 NAME = re.compile(r"Dataset\d{3}_\w+")
@@ -47,7 +48,7 @@ def to(
     name: str,
     schema: str,
     columns: str | None = None,
-    classes: int = 2,
+    classes: int | None = None,
     channels: Channels = "stored",
     spatial_dims: int | None = None,
     channel_names: str | Sequence[str] | None = None,
@@ -57,7 +58,8 @@ def to(
 
     Example:
         python scripts/beside_nnunet.py to --table bundles/mine/data --output nnunet \
---name Dataset501_Mine --schema bundles/mine/configs/schema.json
+--name Dataset501_Mine --schema bundles/mine/configs/schema.json \
+--columns bundles/mine/configs/columns.json
 
     Images become TIFF where they are planes and NIfTI where they are volumes, one file a channel;
     training and validation cases go to imagesTr, those of the test to imagesTs, the split into
@@ -68,8 +70,9 @@ def to(
         output: new folder, which gets nnUNet_raw, nnUNet_preprocessed and nnUNet_results.
         name: of nnU-Net's data set, as Dataset501_Mine.
         schema: JSON file of the metadata.
-        columns: JSON file of the column map, if the table has one.
-        classes: number of classes, background included.
+        columns: JSON file of the column map, as each bundle of `new-bundle` has one.
+        classes: number of classes, background included; by default those that the column map names,
+            or two.
         channels: stored, grey or rgb, as of the bundle's LoadCased.
         spatial_dims: 3 leaves volumes as they are stored.
         channel_names: nnU-Net normalises by them (CT is known to it), with commas.
@@ -82,6 +85,10 @@ def to(
     """
     if not NAME.fullmatch(name):
         raise ConfigError(f"--name {name}: expected three digits and a word, as Dataset501_Mine")
+    _refuse_filled(output)
+    if classes is None:
+        named = ColumnMap.load(columns).class_names if columns else {}
+        classes = max([1, *map(int, named)]) + 1
     read: dict[str, Any] = {"table": table, "schema": schema, "columns": columns, "folds": folds}
     read |= {"classes": classes, "channels": channels, "spatial_dims": spatial_dims}
     files = {key: read[key] for key in ("table", "schema", "columns") if read[key]}
@@ -181,6 +188,7 @@ def back(
             f"{read['table']}: it, or an image or label of it, has changed since; write the data "
             "anew with `to`"
         )
+    _refuse_filled(output)
     digests, bound = _weights(folders, files, force)
     schema = MetadataSchema.load(read["schema"])
     if domain is not None:
@@ -342,6 +350,11 @@ def _splits(read: Mapping[str, Any]) -> tuple[CaseTable, list[dict[str, list[str
     ]
 
 
+def _refuse_filled(output: str) -> None:
+    if Path(output).is_file() or (Path(output).is_dir() and any(Path(output).iterdir())):
+        raise ConfigError(f"--output {output}: exists already; delete it, or name another folder")
+
+
 def _content(table: CaseTable) -> dict[str, Any]:
     """What tells the table's file, and the files of its images and labels."""
     return {"table_sha256": file_sha256(table.path), "data_sha256": data_sha256(table.rows)}
@@ -354,6 +367,10 @@ def _weights(folders: Sequence[str], files: Sequence[str], force: bool) -> tuple
         ConfigError: two folds have the same weights or masks, or others than the fold's.
         DataError: masks were made by other weights.
     """
+    if absent := [file for file in files if not Path(file).is_file()]:
+        raise ConfigError(
+            f"--checkpoint {absent[0]}: no such file; name that of the masks' weights"
+        )
     digests = [file_sha256(file) for file in files]
     places = [str(Path(folder).resolve()) for folder in folders]
     for what, given in (("checkpoint", digests), ("folder of masks", places)):

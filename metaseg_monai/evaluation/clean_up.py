@@ -191,6 +191,8 @@ class CleanUpPredictions:
             return
         if not self._volumes:
             output = engine.state.output
+            if "pred" not in output:  # nothing of the batch could be read
+                return
             output["plain"] = output["pred"]
             output["pred"] = self._clean(output["pred"])
             return

@@ -5,16 +5,24 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from ignite.engine import Engine, Events
 from monai.transforms import Compose
 from torch import Tensor
 
-from metaseg_monai.errors import DataError, Problem, listing
+from metaseg_monai.errors import ConfigError, DataError, Problem, listing
 from metaseg_monai.evaluation.per_case import Case, PerCase
 from metaseg_monai.evaluation.predicted import MaskRecord
+from metaseg_monai.images.dicom_seg import (
+    OWN_CODES,
+    SUFFIX,
+    MadeBy,
+    SegmentCodes,
+    require_highdicom,
+    segmentation,
+)
 from metaseg_monai.images.geometry import AxialVolume
 from metaseg_monai.images.image import image_format, image_suffix
 from metaseg_monai.images.lazy import LazyTensor
@@ -28,6 +36,7 @@ from metaseg_monai.training.processes import hear_of_errors
 from metaseg_monai.transforms.postprocessing import AsMaskd, probabilities_of
 
 logger = logging.getLogger(__name__)
+Form = Literal["mask", "dicom-seg"]
 
 
 @dataclass
@@ -74,6 +83,9 @@ class SaveMasks:
             in the place of an error.
         inferer: of the windows, which is told to give classes where `postprocessing` begins with
             `AsMaskd` and nothing is resized: they take a byte a pixel, logits four for each class.
+        form: "mask", or "dicom-seg": a DICOM Segmentation of each series, see
+            `metaseg_monai.images.dicom_seg.segmentation`; images that are no series are left out.
+        segments: codes of the classes by name, see `SegmentCodes`; of that form only.
         probabilities: also write ``<mask>_probabilities.npz`` for each mask: `probabilities`,
             float16 (K, *S) in the axes of the mask. They are those before any threshold and
             clean-up. Two bytes a voxel and class are held.
@@ -91,7 +103,12 @@ class SaveMasks:
         problems: list[Problem] | None = None,
         inferer: SlidingWindowMetadataInferer | None = None,
         probabilities: bool = False,
+        form: Form = "mask",
+        segments: Mapping[str, Mapping[str, Sequence[str]]] | None = None,
     ) -> None:
+        if form not in get_args(Form):
+            raise ConfigError(f"masks are written as {', '.join(get_args(Form))}, not {form!r}")
+        self.codes = SegmentCodes(segments) if form == "dicom-seg" else None
         self.probabilities = probabilities
         self.folder = Path(folder)
         self.problems = problems
@@ -103,6 +120,7 @@ class SaveMasks:
         self._stacks: dict[str, _Stack] = {}
         self._record = MaskRecord(folder) if record is None else record
         self.home = self._record.home
+        self._left_out: set[str] = set()
         self._writer = _Writer()
 
     def attach(self, engine: Engine) -> None:
@@ -133,13 +151,35 @@ class SaveMasks:
         files = {file for file in sliced if isinstance(file, str)}
         self._volumes = {file for file in files if is_volume_file(file)}
         self._stacks = {}
+        if self.codes is not None:
+            require_highdicom()
+            self._leave_out_of_segmentations(items)
+            self._tell_codes(self.codes)
+        items = [item for item in items if self._name(item) not in self._left_out]
         self.paths = {self._name(item): self._path(item) for item in items}
         beside = [soft_path(path) for path in self.paths.values()] if self.probabilities else []
         self._record.claim(self.paths, items, beside=beside)
 
+    def _leave_out_of_segmentations(self, items: Sequence[Mapping[str, Any]]) -> None:
+        """List the images that are no DICOM series, of which there is no segmentation."""
+        self._left_out = set()
+        for item in items:
+            name, image = self._name(item), image_files(item)[0]
+            if name not in self._left_out and image_format(image) != "dicom":
+                error = DataError(
+                    f"{image}: is no DICOM series, of which a segmentation could be made; leave "
+                    "--prediction_form out for its mask"
+                )
+                if self.problems is None:
+                    raise error
+                self._left_out.add(name)
+                self.problems.append(Problem.of_error(name, str(image), image, error))
+
     def __call__(self, case: Case) -> tuple[()]:
         """Write the mask of a case, or put it as a plane into its volume."""
         item = self._items[case["case"]]
+        if self._name(item) in self._left_out:
+            return ()
         self._record.saw(self._name(item), case)
         mask = self._mask(case)
         plain = {**case, "pred": case.get("plain", case["pred"])}  # before any clean-up
@@ -261,11 +301,56 @@ class SaveMasks:
         soft: np.ndarray | None,
     ) -> None:
         beside = [] if soft is None else [soft_path(self._path(item))]
+        made: Any = None
+        if self.codes is not None:
+            try:
+                made = self._segmentation(mask, like["path"], self.codes)
+            except DataError as error:  # the series lacks what the object must tell
+                if self.problems is None:
+                    raise
+                file = like["path"]
+                self.problems.append(Problem.of_error(self._name(item), file, file, error))
+                return
         if soft is not None:  # before the mask, by which a later prediction knows that it is done
             with self._record.listed(beside[0]) as part, part.open("wb") as file:
                 np.savez_compressed(file, probabilities=soft.astype(np.float16))
         with self._record.listed(self._path(item), self._name(item), beside=beside) as part:
-            write_mask(mask, part, like)
+            if made is None:
+                write_mask(mask, part, like)
+            else:
+                made.save_as(part)
+
+    def _segmentation(self, mask: Any, series: str, codes: SegmentCodes) -> Any:
+        """The DICOM Segmentation of a mask, which names what made it."""
+        told, names = self._known()
+        network = told.get("network") or {}
+        kind = str(network.get("_target_", "network")).rpartition(".")[2]
+        made_by = MadeBy(
+            f"{kind} {told.get('variant', '')}".strip(), told.get("weights_sha256", "")
+        )
+        return segmentation(np.asarray(mask), series, names, codes, made_by)
+
+    def _known(self) -> tuple[Mapping[str, Any], dict[int, str]]:
+        """The facts of the weights, and the names of the classes above 0."""
+        weights = self._record.weights
+        told = {} if weights is None else weights.recorded
+        names = {int(key): str(name) for key, name in (told.get("class_names") or {}).items()}
+        return told, {number: name for number, name in names.items() if number > 0}
+
+    def _tell_codes(self, codes: SegmentCodes) -> None:
+        """Tell of classes and codes that do not meet, so that no slip of a name stays unseen."""
+        names = self._known()[1].values()
+        if strange := sorted(codes.codes.keys() - set(names)):
+            logger.warning(
+                "segments: codes of %s, but the model's classes are %s; they are left out",
+                *(listing(strange), listing(names) or "not named"),
+            )
+        if bare := sorted(set(names) - codes.codes.keys()):
+            logger.warning(
+                "segments: no codes of %s, which are written in the private scheme %s; give "
+                '--segments \'{"%s": {"type": [value, scheme, meaning]}}\'',
+                *(listing(bare), OWN_CODES, bare[0]),
+            )
 
     def _is_plane(self, item: Mapping[str, Any]) -> bool:
         return "plane" in item and item["image"] in self._volumes
@@ -277,6 +362,8 @@ class SaveMasks:
         image = image_files(item)[0]
         default = f"{self._name(item)}{mask_suffix({'format': image_format(image)})}"
         *folders, name = item.get("mask", default).split("/")
+        if self.codes is not None:
+            name = name[: len(name) - len(image_suffix(name))] + SUFFIX
         return self.folder.joinpath(*folders, shortened(name))
 
 

@@ -182,8 +182,8 @@ class SaveObjects:
     ) -> None:
         if form not in get_args(Form):
             raise ConfigError(
-                f"predictions are written as 'mask' (SaveMasks) or {', '.join(get_args(Form))}, "
-                f"not {form!r}"
+                "predictions are written as 'mask' or 'dicom-seg' (SaveMasks) or "
+                f"{', '.join(get_args(Form))}, not {form!r}"
             )
         self.folder = Path(folder)
         self.form = form

@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -352,6 +352,8 @@ class MaskRecord:
     ) -> Iterator[Path]:
         """Give a temporary path to write; list what was written, then give it its name.
 
+        What belonged to an earlier mask of this name, and not to this one, is removed before.
+
         Args:
             path: the file to be.
             case: or volume whose prediction it is; None for what all cases make together, and for
@@ -385,11 +387,21 @@ class MaskRecord:
                 if soft := self._soft(case):
                     told["soft"] = soft
                     told["draws"] = self.settings.get("draws") if "drawn" in soft.values() else None
+                self._remove_beside(self._name(path), kept={self._name(one) for one in beside})
             told = {key: value for key, value in told.items() if value is not None}
             comment = json.dumps(told) if "of" in told else ""
             self._add(self._name(path), file_sha256(part), comment)
         if case is not None:
             self.files[case] = path
+
+    def _remove_beside(self, mask: str, kept: Collection[str]) -> None:
+        """Remove what belonged to an earlier mask: it is of other weights, settings or images."""
+        own = [self._last[mask]] if mask in self._last else []
+        for _, comment in [*own, *self._others.get(mask, [])]:
+            for name in _beside(_told(comment)).keys() - kept:
+                if self._wrote(self.folder / name):
+                    (self.folder / name).unlink()
+                self._last.pop(name, None)
 
     def saw(self, name: str, case: Mapping[str, Any]) -> None:
         """Take up which image a case, or a plane of a volume, is, if it tells.

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from metaseg_monai.errors import ConfigError, DataError
+from metaseg_monai.errors import ConfigError, DataError, did_you_mean
 from metaseg_monai.files import readable
 from metaseg_monai.images.geometry import LARGEST_SHEAR_DEGREES, SAME_PLACE_VOXELS
 from metaseg_monai.images.image import Image, check_announced, faults_as_errors, image_attributes
@@ -34,6 +34,8 @@ PIXEL_TAGS = [
     "SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "Rows", "Columns",
     "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelData",
 ]  # fmt: skip
+# Of elements that may be metadata: ages, numbers and words, no names, dates, times and UIDs.
+VALUE_KINDS = ("AS", "CS", "DS", "FD", "FL", "IS", "LO", "SH", "SL", "SS", "UL", "US")
 DECODE = (
     "install a decoder (pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg), or "
     "decompress the series first (gdcmconv --raw)"
@@ -115,6 +117,76 @@ def dicom_attributes(folder: str | Path) -> dict[str, Any]:
     """
     with readable(folder):
         return _series(_pydicom(), Path(folder))[1]
+
+
+def read_planes(folder: str | Path) -> list[DicomPlane]:
+    """The planes of the series in a folder, in the order of `read_dicom_series`.
+
+    Raises:
+        ConfigError: pydicom is not installed.
+        DataError: as `dicom_attributes`.
+    """
+    with readable(folder):
+        return _series(_pydicom(), Path(folder))[0]
+
+
+def series_elements(
+    folder: str | Path, keywords: Sequence[str]
+) -> dict[str, Counter[tuple[str, ...]]]:
+    """What each plane of a series says under some keywords, and how many planes say it.
+
+    Args:
+        folder: as for `read_dicom_series`.
+        keywords: of elements, such as ``PatientAge``.
+
+    Returns:
+        {keyword: {values as texts: planes}}; () where a plane has no such element, or it is empty.
+
+    Raises:
+        ConfigError: pydicom is not installed, or there is no such element, or it is of a kind that
+            tells who somebody is, or when, or holds no words and numbers.
+        DataError: the folder holds none or several series, or a file is damaged.
+    """
+    pydicom = _pydicom()
+    for keyword in keywords:
+        _check_keyword(pydicom, keyword)
+    with readable(folder):
+        files = _dicom_files(Path(folder))
+        headers = {path: _read_header(pydicom, path, keywords) for path in files}
+    _check_one_series(Path(folder), headers)
+    return {
+        keyword: Counter(header.get(keyword, ()) for header in headers.values())
+        for keyword in keywords
+    }
+
+
+def _check_keyword(pydicom: Any, keyword: str) -> None:
+    """Refuse what is no element of words or numbers of one plane."""
+    known = pydicom.datadict.keyword_dict
+    if keyword not in known:
+        raise ConfigError(
+            f"the schema's tag {keyword!r}: DICOM has no such element; "
+            f"{did_you_mean(keyword, known, told=True)}"
+        )
+    kind = pydicom.datadict.dictionary_VR(known[keyword])
+    if kind not in VALUE_KINDS:
+        raise ConfigError(
+            f"the schema's tag {keyword!r} is of the kind {kind}, which tells who somebody is, or "
+            f"when, or holds no words or numbers; expected one of {', '.join(VALUE_KINDS)}"
+        )
+
+
+def _texts(header: Any, keyword: str) -> tuple[str, ...]:
+    """The values of an element as texts; those that pydicom cannot read as they are stored."""
+    try:
+        value = header[keyword].value
+        found = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+        texts = tuple("" if one is None else str(one).strip() for one in found)
+    except Exception:  # pydicom raises what it likes of a text that is no number
+        raw = header.get_item(keyword).value
+        text = raw.decode("latin-1") if isinstance(raw, bytes) else str(raw)
+        texts = tuple(one.strip("\0 ") for one in text.split("\\"))
+    return texts if any(texts) else ()
 
 
 def is_dicom_folder(path: str | Path) -> bool:
@@ -255,17 +327,24 @@ def _check_one_series(folder: Path, headers: Mapping[Path, Mapping[str, Any]]) -
 
 
 @contextmanager
-def _quietly(path: Path) -> Iterator[None]:
+def quietly(path: Path) -> Iterator[None]:
     """Name the file whatever fails in pydicom; its warnings are of what is checked here."""
     with faults_as_errors(path, "DICOM"), ONE_AT_A_TIME, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
-def _read_header(pydicom: Any, path: Path) -> dict[str, Any]:
-    """The elements that `HEADER_TAGS` names, where the file has them; all else is skipped."""
-    with _quietly(path):
-        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=HEADER_TAGS)
+def _read_header(pydicom: Any, path: Path, texts: Sequence[str] = ()) -> dict[str, Any]:
+    """The elements that `HEADER_TAGS` names, where the file has them; all else is skipped.
+
+    Args:
+        pydicom: the package.
+        path: of the file.
+        texts: keywords of further elements, as texts.
+    """
+    with quietly(path):
+        wanted = [*HEADER_TAGS, *texts]
+        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=wanted)
         syntax = header.file_meta.TransferSyntaxUID
         try:
             available = pydicom.pixels.get_decoder(syntax).is_available
@@ -275,12 +354,13 @@ def _read_header(pydicom: Any, path: Path) -> dict[str, Any]:
             raise DataError(f"{path}: compressed as {syntax.name}, without a decoder; {DECODE}")
         if not header.get("SeriesInstanceUID"):
             raise DataError(f"{path}: tells no series (SeriesInstanceUID); it is cut: copy it anew")
-        return {keyword: header.get(keyword) for keyword in HEADER_TAGS if keyword in header}
+        known = {keyword: header.get(keyword) for keyword in HEADER_TAGS if keyword in header}
+        return known | {keyword: _texts(header, keyword) for keyword in texts if keyword in header}
 
 
 def _plane(path: Path, header: Mapping[str, Any]) -> DicomPlane:
     """Check that a header is of one grey plane of CT or MR with its place in the patient."""
-    with _quietly(path):
+    with quietly(path):
         modality = header.get("Modality", "")
         colour = header.get("PhotometricInterpretation", "")
         for what, wrong in (
@@ -345,7 +425,7 @@ def _numbers(
 
 def _read_values(pydicom: Any, plane: DicomPlane) -> np.ndarray:
     """Read one plane (rows, columns), rescaled, in the smallest type that holds it."""
-    with _quietly(plane.path):
+    with quietly(plane.path):
         stored = pydicom.dcmread(plane.path, specific_tags=PIXEL_TAGS)
         if "PixelData" not in stored:
             raise DataError(f"{plane.path}: has no pixel data; it is truncated: copy it anew")

@@ -104,6 +104,8 @@ class MetadataField(BaseModel):
         missing: ``error`` refuses a missing value. ``unknown`` adds one entry at the end of the
             field's code, 1 where the value is missing while the others are 0.
         description: Free text for the reader; it changes nothing.
+        tag: Keyword of the DICOM element that tells the value of a series where nobody gives one,
+            such as ``PatientAge``; see `metaseg_monai.metadata.tags`.
 
     Raises:
         MetadataError: A setting is unknown, absent or of the wrong kind.
@@ -117,6 +119,9 @@ class MetadataField(BaseModel):
     availability: Availability
     missing: Literal["error", "unknown"] = "error"
     description: str = ""
+    tag: str | None = Setting(
+        default=None, pattern=r"^[A-Z][A-Za-z0-9]*$", exclude_if=lambda tag: tag is None
+    )
 
     def __init__(self, **settings: Any) -> None:
         try:
@@ -319,6 +324,19 @@ class _NamedValues(MetadataField):
     joint: ClassVar[str] = "="
 
     values: Names
+    tag_values: dict[str, str] | None = Setting(  # {word or pattern in the element: value}
+        default=None, min_length=1, exclude_if=lambda words: words is None
+    )
+
+    @model_validator(mode="after")
+    def _words_are_of_a_tag(self) -> _NamedValues:
+        if self.tag_values is not None and self.tag is None:
+            raise ValueError("tag_values: say which element has these words: tag")
+        for word, value in (self.tag_values or {}).items():
+            if composed(value) not in self.values:
+                told = did_you_mean(value, self.values, told=True)
+                raise ValueError(f"tag_values: {word!r} means {value!r}, no value; {told}")
+        return self
 
     @property
     def value_entry_names(self) -> tuple[str, ...]:

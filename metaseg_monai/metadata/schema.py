@@ -25,6 +25,7 @@ from metaseg_monai.metadata.fields import (
     Softness,
     read_field,
 )
+from metaseg_monai.metadata.tags import check_tag
 
 
 @final
@@ -61,6 +62,8 @@ class MetadataSchema:
             raise MetadataError(
                 f"schema: expected distinct names, got {listing(twice)} more than once"
             )
+        for field in self.fields:
+            check_tag(field)
         self.slices: dict[str, slice] = {}
         start = 0
         for field in self.fields:
@@ -202,8 +205,12 @@ class MetadataSchema:
 
     @property
     def settings(self) -> list[dict[str, Any]]:
-        """Each field's settings that change its code or its use: all but its description."""
-        return [field.model_dump(mode="json", exclude={"description"}) for field in self.fields]
+        """Each field's settings that change its code or its use.
+
+        That is all but its description, and where the values of a DICOM series are found.
+        """
+        beside = {"description", "tag", "tag_values"}
+        return [field.model_dump(mode="json", exclude=beside) for field in self.fields]
 
     @property
     def digest(self) -> str:

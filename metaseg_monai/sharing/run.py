@@ -527,7 +527,8 @@ def predict(
             image is not predicted again. What cannot be read goes to problems.csv.
         meta: field=value[,field=value] for all images (a value may be unknown, a distribution as
             phase=arterial:0.7|venous:0.3, or a range as size_mm=20..40), or a JSON or CSV file with
-            a row a case; of KiTS cases their own kits.json by default.
+            a row a case; of KiTS cases their own kits.json by default, of DICOM series the elements
+            that the schema names (tag).
         configuration: that of the training, where a bundle is given.
         bundles: folder in which a bundle's name is looked for; by default ./bundles, then those
             installed with the package.
@@ -539,7 +540,8 @@ def predict(
             follow the metadata, from 0 (as if they were unknown) by 1 (plainly) to 2; for models
             that know unknown metadata. --mirror [0,1] also predicts the image mirrored along rows
             and columns, and averages. --save_probabilities True also writes those of every class,
-            <mask>_probabilities.npz.
+            <mask>_probabilities.npz. --prediction_form dicom-seg writes a DICOM Segmentation of
+            each series, labels and ome-labels write numbered objects of 2D images.
 
     Returns:
         The cases and the files of their masks.

@@ -31,13 +31,14 @@ from metaseg_monai.images.image import (
     unusable,
 )
 from metaseg_monai.images.ome_zarr import is_zarr, plate_and_well, zarr_images
-from metaseg_monai.metadata.fields import UNKNOWN, MetadataWarning
+from metaseg_monai.metadata.fields import UNKNOWN, MetadataWarning, said
 from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.naming import Folder, composed
 from metaseg_monai.tables.clinical import ClinicalTable, scan_clinical
 from metaseg_monai.tables.columns import ColumnMap, as_column_map
 from metaseg_monai.tables.table import (
     OF_LABELS,
+    CaseTable,
     case_name,
     near_name,
     refuse,
@@ -45,6 +46,7 @@ from metaseg_monai.tables.table import (
     sift,
     tell,
 )
+from metaseg_monai.tables.tags import with_tags
 
 LABEL_FOLDERS = {"label", "labels", "labelstr", "mask", "masks", "annotations", "instances"}
 THRESHOLD = "threshold"  # of an application's settings, the one that is of no field
@@ -100,7 +102,8 @@ def find_cases(
         layout: of a data set's download; in a source that is one, it names images and cases,
             and without `metadata` each case takes those of the file that the layout finds.
         default: an application's settings, see `field_values`: raw values of the fields that
-            neither `metadata` nor a column of the table names.
+            neither `metadata` nor a column of the table names, and no element of a DICOM series
+            tells (the `tag` of a field, see `metaseg_monai.tables.tags.with_tags`).
         problems: gets the rows and cases that are wrong by themselves, images of one case's name,
             folders that cannot be listed and what is named as an image and is none, which are left
             out, unless nothing else is there.
@@ -306,11 +309,27 @@ def _items_of_table(
     table, wrong = scan_table(source, known, columns, fixed, True, unknown_trained, own)
     sift(table, wrong, problems)
     tell(table)
+    _tell_replaced(table, columns, fixed or {})
     items = [{k: v for k, v in row.items() if k not in OF_LABELS} for row in table.rows]
     _name_masks(items, table.folder.resolve())
     if from_file:
         _attach(items, table.path, schema, metadata, layout, problems, unknown_trained, default)
     return items
+
+
+def _tell_replaced(table: CaseTable, columns: ColumnMap, fixed: Mapping[str, Any]) -> None:
+    """Say which columns of a table are not read, since values were given for all its rows."""
+    for name, value in fixed.items():
+        if name == columns.rows_per:  # one of the tasks that rows have
+            continue
+        cells = [said(row["columns"].get(columns.column_of(name), "")) for row in table.rows]
+        if others := [cell for cell in cells if cell and cell != str(value).strip()]:
+            warnings.warn(
+                f"{table.path}: {name}={value} is given for all rows, {len(others)} of which say "
+                f"otherwise ({listing(sorted({*others}), 3)}); leave it out to read the column",
+                MetadataWarning,
+                stacklevel=2,
+            )
 
 
 def _items_of_images(
@@ -464,30 +483,80 @@ def _attach(
         read = layout.read_metadata if layout else partial(scan_clinical, declared=names)
         _attach_rows(items, file, read(file), schema, left_out, unknown_trained, default)
     else:
-        _attach_values(items, source, schema, {**default, **(metadata or {})})
+        _attach_values(items, source, schema, metadata or {}, default, left_out)
 
 
 def _attach_values(
-    items: Sequence[dict[str, Any]], source: Path, schema: MetadataSchema, values: dict[str, Any]
+    items: list[dict[str, Any]],
+    source: Path,
+    schema: MetadataSchema,
+    values: Mapping[str, Any],
+    default: Mapping[str, Any],
+    left_out: list[Problem] | None,
 ) -> None:
-    told = _some(item["case"] for item in items)
-    if problems := schema.problems(values, ""):
+    for item in items:
+        item["metadata"] = dict(values)
+    _add_tags(items, source, schema, left_out)
+    for item in items:
+        item["metadata"] = {**default, **item["metadata"]}
+    problems = {item["case"]: schema.problems(item["metadata"], "") for item in items}
+    wrong = {case: told for case, told in problems.items() if told}
+    if len(wrong) == len(items) or (wrong and left_out is None):
+        first = next(iter(wrong.values()))
+        alike = [case for case, told in wrong.items() if told == first]
         raise MetadataError(
-            f"{source} ({told}): {'; '.join(problems)} (give the metadata of the images: "
+            f"{source} ({_some(alike)}): {'; '.join(first)} (give the metadata of the images: "
             f"{_as_written(schema)}, or a table with one row a case)"
         )
+    if left_out is not None:
+        step = f"give the metadata: {_as_written(schema)}"
+        left_out += [
+            Problem(item["case"], item["image"], "; ".join(wrong[item["case"]]), step)
+            for item in items
+            if item["case"] in wrong
+        ]
+    items[:] = [item for item in items if item["case"] not in wrong]
     for field in schema.fields:
-        value = values.get(field.name)
-        if field.is_missing(value) and str(value).strip() != UNKNOWN:
+        unknown = [
+            item["case"]
+            for item in items
+            for value in [item["metadata"].get(field.name)]
+            if field.is_missing(value) and str(value).strip() != UNKNOWN
+        ]
+        if unknown:
+            some = f"{len(unknown)} of" if len(unknown) < len(items) else "all"
             warnings.warn(
-                f"{source}: no {field.name} is given; taken as unknown for all {len(items)} "
-                f"image(s) ({told}). Give it (--meta {field.name}=VALUE, or a table), or say that "
-                f"it is not known: --meta {field.name}={UNKNOWN}",
+                f"{source}: no {field.name} is given; taken as unknown for {some} {len(items)} "
+                f"image(s) ({_some(unknown)}). Give it (--meta {field.name}=VALUE, or a table), or "
+                f"say that it is not known: --meta {field.name}={UNKNOWN}",
                 MetadataWarning,
                 stacklevel=2,
             )
+
+
+def _add_tags(
+    items: list[dict[str, Any]],
+    source: Path,
+    schema: MetadataSchema,
+    left_out: list[Problem] | None,
+) -> None:
+    """Add what DICOM series say themselves to `metadata`; series that cannot be read go."""
+    broken: list[Problem] = []
     for item in items:
-        item["metadata"] = dict(values)
+        try:
+            item["metadata"], doubts = with_tags(item["image"], item["metadata"], schema)
+        except DataError as error:
+            if left_out is None or len(broken) + 1 == len(items):
+                raise
+            broken.append(Problem.of_error(item["case"], item["image"], item["image"], error))
+            continue
+        for doubt in doubts:
+            told = f"{source}: case {item['case']!r}: {doubt}"
+            warnings.warn(told, MetadataWarning, stacklevel=3)
+    names = {problem.case for problem in broken}
+    items[:] = [item for item in items if item["case"] not in names]
+    if left_out is not None:
+        left_out += broken
 
 
 def _attach_rows(
@@ -505,9 +574,13 @@ def _attach_rows(
     columns = sorted({column for row in rows.values() for column in row})
     unread = [column for column in columns if column not in schema.names]
     absent = {name: near_name(unread, name) for name in schema.names if name not in columns}
+    series = len(absent) < len(schema.names) and all(
+        isinstance(item["image"], str) and is_dicom_folder(item["image"]) for item in items
+    )
     lacking = [
         name
         for name, near in absent.items()
+        if not (series and schema.field(name).tag and not near)
         if near
         or len(absent) == len(schema.names)  # a file of something else
         or (name not in default and (not unknown_trained or schema.field(name).missing == "error"))
@@ -532,10 +605,16 @@ def _attach_rows(
             + _as_written(schema)
         )
     unknown: dict[str, list[str]] = defaultdict(list)
-    for item in (one for one in items if one["case"] not in problems):
+    for item in items:
         row = row_of[item["case"]]
         item["metadata"] = {name: row[name] for name in schema.names if name in row} if row else {}
-        item["metadata"] |= {name: default[name] for name in default if name in absent}
+    _add_tags(items, file, schema, left_out)
+    there = {item["case"] for item in items}
+    problems = {case: told for case, told in problems.items() if case in there}
+    for item in (one for one in items if one["case"] not in problems):
+        row = row_of[item["case"]]
+        untold = [name for name in default if name in absent and name not in item["metadata"]]
+        item["metadata"] |= {name: default[name] for name in untold}
         if found := schema.problems(item["metadata"], item["case"]):
             told = found if row else [f"{problem} (it has no row)" for problem in found]
             problems[item["case"]] = told

@@ -35,6 +35,7 @@ from metaseg_monai.tables.columns import (
     as_column_map,
     folder_of,
 )
+from metaseg_monai.tables.tags import with_tags
 
 PLACE_COLUMNS: tuple[str, ...] = get_args(Place)
 SPACING_COLUMNS = PLACE_COLUMNS[3:]
@@ -374,6 +375,7 @@ def scan_table(
         )
     if columns.group is not None:
         remarks += _near_groups(rows)
+    remarks += [f"case {row.case!r}: {doubt}" for row in rows for doubt in row.doubts]
     return CaseTable(file, items, tuple(remarks), root=root), problems
 
 
@@ -521,6 +523,7 @@ class _Row:
     problems: list[str]
     cells: Mapping[str, str]
     place: Mapping[str, Any]
+    doubts: list[str]
 
 
 @dataclass(frozen=True)
@@ -579,25 +582,39 @@ class _Reading:
             text = f"{self.file}: no column {', '.join(map(repr, lacking))}; the table has "
             by_flag = self._by_flag([name for name in absent if absent[name] in lacking])
             raise DataError(f"{text}{', '.join(header)}. {' '.join(steps)}{by_flag}")
-        if unknown:
+        tags = {name: self._tag(name) for name in unknown if self._tag(name)}
+        if unknown := [name for name in unknown if name not in tags]:
             warnings.warn(
                 f"{self.file}: no column {listing(unknown)}; taken as unknown for every case. Add "
                 f"the column, or say that it is not known: --meta {_as_unknown(unknown)}",
                 MetadataWarning,
                 stacklevel=2,
             )
+        for name, tag in tags.items():
+            logger.warning(
+                "%s: no column %r; taken from %s of DICOM series, missing in other images",
+                *(self.file, name, tag),
+            )
 
     def _may_lack(self, name: str) -> bool:
         """Whether a table may do without the column of a field."""
-        if not self.inference or name in (self.columns.rows_per, *_deciding(self.columns)):
+        if name in (self.columns.rows_per, *_deciding(self.columns)):
+            return False
+        if self._tag(name):
+            return True
+        if not self.inference:
             return False
         may_be_unknown = self.schema is not None and self.schema.field(name).missing == "unknown"
         return name in self.default or (self.unknown_trained and may_be_unknown)
 
+    def _tag(self, name: str) -> str | None:
+        """The DICOM element that tells a field's value, if there is one."""
+        return None if self.schema is None else self.schema.field(name).tag
+
     def _by_flag(self, absent: Sequence[str]) -> str:
         """How a prediction is told values of fields that the table has no column of."""
         told = ""
-        if unknown := [name for name in absent if self._may_lack(name)]:
+        if unknown := [name for name in absent if self._may_lack(name) and not self._tag(name)]:
             told = f"; or say that it is not known: --meta {_as_unknown(unknown)}"
         if others := [name for name in absent if name not in unknown]:
             given = ",".join(f"{name}=VALUE" for name in others)
@@ -616,8 +633,6 @@ class _Reading:
         }
         if self.unknown_trained and self.schema is not None:  # no column: as an empty one
             metadata = {name: metadata.get(name, "") for name in self.schema.names}
-        absent = {name for name in self.default if columns.column_of(name) not in cells}
-        metadata |= {name: self.default[name] for name in absent}
         metadata.update(self.fixed)
         repeated = columns.rows_per
         if repeated is None or repeated in self.fixed or not metadata[repeated]:
@@ -657,15 +672,28 @@ class _Reading:
             )
         foreground = _foreground_values(metadata, columns, problems)
         place = _place_of(cells, columns, problems)
+        doubts: list[str] = []
+        if len(images) == 1 and not problems:
+            try:
+                metadata, doubts = with_tags(self.files.root / images[0], metadata, self.schema)
+            except DataError as error:  # of a series that cannot be read
+                problems.append(str(error))
+        if self.schema is not None:
+            metadata |= {
+                name: value
+                for name, value in self.default.items()
+                if name not in self.fixed
+                and columns.column_of(name) not in cells
+                and self.schema.field(name).is_missing(metadata.get(name))
+            }
         if not self.inference and columns.label is not None and label is None:
             problems.append(f"column {columns.label!r}: no label; give one, or remove the row")
         if not self.inference and not group:
             problems.append(f"column {columns.group!r}: no group; name the patient or well")
         if self.schema is not None:
             problems += self.schema.problems(metadata, "")
-        return _Row(
-            number, images, label, metadata, group, split, case, foreground, problems, cells, place
-        )
+        told = foreground, problems, cells, place, doubts
+        return _Row(number, images, label, metadata, group, split, case, *told)
 
     def _found(self, path: str, column: str, problems: list[str]) -> str:
         """The file inside the table's folder that a cell means; anything else is a problem."""

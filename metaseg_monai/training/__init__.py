@@ -29,7 +29,7 @@ from metaseg_monai.training.loader import (
     joined_dataset,
     training_loader,
 )
-from metaseg_monai.training.processes import end_processes
+from metaseg_monai.training.processes import end_processes, mean_over_processes
 from metaseg_monai.training.sampling import EpochDraw
 from metaseg_monai.training.schedules import StepOnPlateau, cyclic_schedule
 from metaseg_monai.training.trained_on import RecordTrained, RefuseTrained
@@ -71,6 +71,7 @@ __all__ = [
     "join_heads",
     "joined_dataset",
     "lower_is_better",
+    "mean_over_processes",
     "read_checkpoint",
     "read_weights",
     "skip_empty",

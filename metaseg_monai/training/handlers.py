@@ -378,7 +378,7 @@ class EpochLog:
         evaluator: whose metrics are written, where it ran in that epoch; None for none.
         metrics: names among the evaluator's metrics, in column order.
 
-    The loss is the mean over the epoch's iterations on the first process.
+    The loss is the mean over the epoch's iterations, of a distributed run over all its processes.
     """
 
     def __init__(
@@ -433,7 +433,7 @@ class EpochLog:
         self._since = monotonic()
 
     def _add_loss(self, engine: Engine) -> None:
-        self._sum += loss_of(engine.state.output)
+        self._sum += processes.mean_over_processes(loss_of(engine.state.output))
         self._iterations += 1
 
     def _write_epoch(self, engine: Engine) -> None:

@@ -536,7 +536,20 @@ class LoadWeights:
                 f"{self.path} and its members: two have the same weights; name each once"
             )
         together = ensemble_sha256(digests)
-        own = {key: fact for key, fact in self.recorded.items() if key != "clean_up"}
+        chosen = [one.recorded.get("clean_up") or {} for one in (self, *self.members)]
+        rules = [one.get("rules") for one in chosen]
+        own = dict(self.recorded)
+        if any(one != rules[0] for one in rules):
+            own.pop("clean_up", None)
+            told = "; ".join(
+                f"{one.path.parent}: {json.dumps(of_one)}"
+                for one, of_one in zip((self, *self.members), rules, strict=True)
+            )
+            logger.warning(
+                "The models were given different clean-ups (%s), so the masks of their mean are "
+                "not cleaned; say how by --clean_up",
+                told,
+            )
         self.recorded = {**own, "weights_sha256": together, "members": digests}
 
     def class_names(self, of_data: Mapping[int, str]) -> dict[int, str]:

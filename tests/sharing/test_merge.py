@@ -172,6 +172,15 @@ def test_probabilities_belong_to_their_masks(bundle, tmp_path):
     assert lost.is_file()
 
 
+def test_probabilities_of_other_settings_go_with_their_masks(bundle, tmp_path):
+    source, output = scans(tmp_path / "scans", 2), tmp_path / "masks"
+    predict(bundle, source, output, META, **SETTINGS, save_probabilities=True)
+    assert len([*output.glob("*_probabilities.npz")]) == 2
+    predict(bundle, source, output, "tumour_size_mm=20", **SETTINGS)
+    assert not [*output.glob("*_probabilities.npz")]
+    assert "npz" not in (output / "predicted.sha256").read_text()
+
+
 def test_masks_of_other_weights_or_settings_are_no_part_of_it(bundle, tmp_path):
     source, output = scans(tmp_path / "scans", 4), tmp_path / "masks"
     part(bundle, source, output, "0/2")

@@ -14,6 +14,7 @@ import tifffile
 from metaseg_monai import evaluate, predict, train
 from metaseg_monai.errors import DataError
 from metaseg_monai.evaluation.predicted import predicted_masks
+from metaseg_monai.metadata.fields import MetadataWarning
 from metaseg_monai.rows import read_lines
 from metaseg_monai.sharing.run import explain
 
@@ -108,6 +109,27 @@ def test_a_faulty_row_leaves_out_its_case_alone(model, cells, told):
     assert told in f"{row['problem']}; {row['next_step']}"
     assert "row 8" in row["next_step"]
     assert list(json.loads((folder / "evaluation.json").read_text())["left_out"]) == [row["case"]]
+
+
+def test_what_cannot_be_read_is_left_out_where_masks_are_cleaned_too(model, tmp_path):
+    folder, data, _ = model
+    cleaned = {"clean_up": {"object_px": 4}}
+    (data / "images/6.tif").write_bytes(b"no image")
+    tested = evaluate(folder, modes=["normal"], dataset_dir=str(data), val_batch_size=1, **cleaned)
+    assert tested.counts["case"].nunique() == 4
+    for number in range(4):
+        save(tmp_path / f"new/{number}.tif", picture(20 + number))
+    (tmp_path / "new/4.tif").write_bytes(b"no image")
+    meta = {"task": "disc", "size_mm": "5"}
+    made = predict(folder, tmp_path / "new", tmp_path / "out", meta, **cleaned)
+    assert [problem.case for problem in made.problems] == ["4"]
+    assert len(list(made.folder.glob("*.tif"))) == 4
+
+
+def test_values_given_for_all_rows_of_a_table_are_told(model, tmp_path):
+    folder, data, _ = model
+    with pytest.warns(MetadataWarning, match=r"task=ring is given for all rows, 5 of which say"):
+        predict(folder, data, tmp_path / "out", {"task": "ring"})
 
 
 def test_what_is_left_out_goes_with_the_fault(model):

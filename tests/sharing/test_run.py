@@ -2,18 +2,20 @@
 
 import json
 import shutil
+from importlib import import_module
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from monai.bundle import ConfigParser
 
 from metaseg_monai.errors import CheckpointError, ConfigError, DataError, MetadataError
 from metaseg_monai.metadata.fields import MetadataWarning
 from metaseg_monai.sharing import run as running
 from metaseg_monai.sharing.run import evaluate, predict
-from metaseg_monai.training import write_weights
+from metaseg_monai.training import read_weights, write_weights
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundles/kits21_tumour_slices_segmentation"
 AFFINE = np.array([[0, 0, -0.75, 40], [0, -0.75, 0, 30], [-4.0, 0, 0, 7], [0, 0, 0, 1]])
@@ -35,13 +37,18 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 
-def give_weights(bundle, **settings):
+def give_weights(bundle, further=None, **settings):
     """Random weights as a training with these settings would leave them."""
     parser = ConfigParser()
     parser.read_config(bundle / "configs" / "inference.json")
     parser.update({"bundle_root": str(bundle), **settings})
     weights = parser.get_parsed_content("weights")
-    write_weights(weights.path, weights.network, weights.facts)
+    draw = torch.Generator().manual_seed(0)
+    for values in (
+        weights.network.parameters() if further else ()
+    ):  # so that masks are not of one class
+        values.data.normal_(generator=draw)
+    write_weights(weights.path, weights.network, {**weights.facts, **(further or {})})
 
 
 @pytest.fixture
@@ -99,6 +106,77 @@ def test_volumes_come_back_as_they_were(tiny, kits, tmp_path):
             np.testing.assert_array_equal(
                 np.asarray(found[other][mask].dataobj), np.asarray(found[like][mask].dataobj)
             )
+
+
+@pytest.fixture
+def series(tmp_path):
+    """Two DICOM series, their tags, and a NIfTI volume beside them."""
+    pytest.importorskip("highdicom", reason="needs the extra [dicom]")
+    dicom, seg = (import_module(f"tests.images.test_{name}") for name in ("dicom", "dicom_seg"))
+    source = tmp_path / "scans"
+    for number, shape in enumerate([(24, 20, 4), (20, 24, 3)]):
+        draw = np.random.default_rng(number)
+        voxels = np.kron(draw.integers(-80, 310, [side // 2 for side in shape]), np.ones((2, 2, 2)))
+        planes = dicom.series(np.resize(voxels, shape).astype(np.int16))
+        for plane in planes:
+            plane.StudyInstanceUID, plane.SliceThickness = "1.2.5", str(10 * (number + 2))
+        draw.shuffle(planes)
+        dicom.saved(source / f"patient{number}" / "ct", planes)
+    nib.save(nib.Nifti1Image(voxels.astype(np.int16), AFFINE), source / "other.nii.gz")
+    return source, seg.masks_by_position
+
+
+def test_segmentations_are_the_masks_and_know_tags_and_weights(tiny, series, tmp_path, capsys):
+    bundle, settings = tiny
+    source, masks_by_position = series
+    (field,) = json.loads((bundle / "configs" / "schema.json").read_text())["fields"]
+    fields = [{**field, "tag": "SliceThickness"}]
+    (tmp_path / "schema.json").write_text(json.dumps({"fields": fields}))
+    settings["schema_file"] = str(tmp_path / "schema.json")
+    names = {"1": "kidney", "2": "tumour", "3": "lump"}
+    give_weights(bundle, {"class_names": names}, **settings)
+    with pytest.warns(MetadataWarning, match=r"unknown for 1 of 3 image\(s\) \('other'\)"):
+        predict(str(bundle), str(source), str(tmp_path / "masks"), **settings)
+    asked = {**settings, "prediction_form": "dicom-seg"}
+    with pytest.warns(MetadataWarning):
+        made = predict(str(bundle), str(source), str(tmp_path / "segs"), **asked)
+    assert made.unknown == {}  # but of the one that has no segmentation
+    told = capsys.readouterr().out
+    assert "no codes of 'lump', which are written in the private scheme" in told
+    assert "codes of 'cyst', but the model's classes are" in told
+    (problem,) = made.problems
+    assert (problem.case, "is no DICOM series" in problem.problem) == ("other", True)
+    assert [path.name for path in made.masks] == ["ct.dcm", "ct.dcm"]
+    weights = read_weights(bundle / "models" / "model.pt")[1]["weights_sha256"]
+    classes = set()
+    for path in made.masks:
+        mask = nib.load(tmp_path / "masks" / path.parent.name / "ct.nii.gz")
+        voxels = np.asarray(mask.dataobj)
+        classes |= set(np.unique(voxels).tolist())
+        seg = import_module("pydicom").dcmread(path)
+        found = masks_by_position(seg, mask.affine, mask.shape)
+        np.testing.assert_array_equal(found, [voxels == one for one in (1, 2, 3)])
+        assert [one.SegmentLabel for one in seg.SegmentSequence] == list(names.values())
+        for segment in seg.SegmentSequence:
+            (algorithm,) = segment.SegmentationAlgorithmIdentificationSequence
+            assert algorithm.AlgorithmParameters == f"weights_sha256={weights}"
+        code = seg.SegmentSequence[1].AnatomicRegionSequence[0]
+        assert (code.CodeValue, code.CodeMeaning) == ("64033007", "Kidney")
+    assert len(classes) > 1
+    for number in range(2):  # the tag was what the network was told
+        case = source / f"patient{number}"
+        told = f"tumour_size_mm={10 * (number + 2)}"
+        like = predict(str(bundle), str(case), str(tmp_path / f"{number}"), told, **settings)
+        own = tmp_path / "masks" / f"patient{number}" / "ct.nii.gz"
+        np.testing.assert_array_equal(
+            np.asarray(nib.load(like.masks[0]).dataobj), np.asarray(nib.load(own).dataobj)
+        )
+    before = [path.read_bytes() for path in made.masks]
+    with pytest.warns(MetadataWarning):
+        again = predict(str(bundle), str(source), str(tmp_path / "segs"), **asked)
+    assert [path.read_bytes() for path in again.masks] == before  # not made again
+    with pytest.raises(ConfigError, match="'mask' or 'dicom-seg'"):
+        predict(str(bundle), str(case), str(tmp_path / "x"), prediction_form="dicom", **settings)
 
 
 @pytest.mark.parametrize(

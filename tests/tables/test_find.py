@@ -42,7 +42,8 @@ def test_labels_are_kept_only_where_all_rows_have_one(folder, task_schema, write
 
 def test_given_metadata_take_the_place_of_the_table(folder, task_schema, write_csv):
     path, rows = folder
-    items = find_cases(path, task_schema, metadata={"task": "ring"})
+    with pytest.warns(MetadataWarning, match="task=ring is given for all rows, 2 of which say"):
+        items = find_cases(path, task_schema, metadata={"task": "ring"})
     assert {item["metadata"]["task"] for item in items} == {"ring"}
     write_csv(path / "table.csv", [{"image": row["image"]} for row in rows])
     assert find_cases(path, task_schema, metadata={"task": "ring"})[2]["case"] == "images_2"

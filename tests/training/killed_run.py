@@ -35,6 +35,7 @@ from metaseg_monai.training import (
     collate_cases,
     cyclic_schedule,
     end_processes,
+    mean_over_processes,
     read_checkpoint,
     read_weights,
     training_loader,
@@ -322,6 +323,47 @@ def average_of_ranks(folder):
     }
 
 
+def steps_of_ranks(folder):
+    """Losses and gradients of three steps on the same batches, in one process and in two."""
+
+    def work(rank, world):
+        if world > 1:
+            meeting = f"file://{folder / 'meeting'}"
+            dist.init_process_group("gloo", meeting, rank=rank, world_size=world)
+        torch.manual_seed(1)
+        network = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 2, 1))
+        if world > 1:
+            network = nn.parallel.DistributedDataParallel(network)
+        cases = [*items(), items()[0]]
+        flip = [RandFlipd(["image", "label"], prob=0.5)]
+        dataset = ReplayDataset(cases, [EnsureTyped(["image", "label"])], flip, seed=5)
+        loader = training_loader(dataset, len(cases) // 2 // world, 5)
+        optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+        found = []
+        for batch in (*loader, *loader):
+            optimizer.zero_grad()
+            value = loss(network(batch["image"]), batch["label"])
+            value.backward()
+            gradients = [one.grad.clone() for one in network.parameters()]
+            found.append((mean_over_processes(float(value)), gradients))
+            optimizer.step()
+        torch.save(found, folder / f"{world}-{rank}.pt")
+        end_processes()
+
+    ranks = [(0, 1), (0, 2), (1, 2)]
+    ended_well = [ended(child) for child in [forked(partial(work, *one)) for one in ranks]]
+    alone, *both = (torch.load(folder / f"{world}-{rank}.pt") for rank, world in ranks)
+    apart = [
+        max(
+            abs(value - other[0]),
+            *(float((a - b).abs().max()) for a, b in zip(own, other[1], strict=True)),
+        )
+        for found in both
+        for (value, own), other in zip(alone, found, strict=True)
+    ]
+    return {"ended": ended_well, "steps": len(apart), "apart": max(apart)}
+
+
 def save_checkpoint(path, version):
     write_checkpoint(path, {"version": version, "w": torch.full((2**19,), version)})
 
@@ -379,6 +421,7 @@ TRIALS = {
     "steps_baseline": partial(kill_steps, baseline=True),
     "often": lambda folder, kills: kill_often(folder),
     "rank": lambda folder, kills: kill_rank(folder),
+    "equal": lambda folder, kills: steps_of_ranks(folder),
     "average": lambda folder, kills: average_of_ranks(folder),
     "saves": partial(kill_saves, save=save_checkpoint, is_whole=checkpoint_is_whole),
     "weights": partial(kill_saves, save=save_weights, is_whole=weights_are_whole),

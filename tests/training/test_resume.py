@@ -92,6 +92,13 @@ def test_two_processes_validate_the_same_average(tmp_path):
     assert found["kept"]
 
 
+def test_two_processes_have_the_loss_and_gradients_of_one_on_the_same_batches(tmp_path):
+    found = trials(tmp_path, "equal=1")["equal"]
+    assert found["ended"] == [0, 0, 0]
+    assert found["steps"] == 8
+    assert found["apart"] < 1e-6
+
+
 @pytest.fixture
 def stopped(runs, tmp_path_factory, tmp_path):
     """A folder whose run was stopped in iteration 7, saved after 6."""

@@ -13,10 +13,12 @@ import tifffile
 import torch
 from ignite.engine import Engine, State
 from monai.handlers import CheckpointLoader
+from monai.inferers import SimpleInferer
 from torch import nn
 
 from metaseg_monai.errors import CheckpointError, ConfigError, DataError, TrainingError
 from metaseg_monai.files import file_sha256
+from metaseg_monai.inferers import EnsembleInferer
 from metaseg_monai.metadata import MetadataSchema
 from metaseg_monai.networks import Unet3
 from metaseg_monai.networks.meta_input import MetaInput
@@ -29,6 +31,7 @@ from metaseg_monai.training import (
     read_weights,
     write_weights,
 )
+from metaseg_monai.training.weights import write_fact
 
 LOAD, SCALE = {"_target_": "x.LoadCased"}, {"_target_": "x.Scale", "range": [0, 255]}
 FACTS = {
@@ -593,3 +596,20 @@ def test_values_that_no_training_image_has_are_told(path, items, values, told, h
         return
     start(RecordTrained(best, known))
     assert ("no training image has" in caplog.text) == bool(told)
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_an_ensemble_is_cleaned_as_all_its_members_or_says_so(path, tmp_path, caplog, same):
+    (tmp_path / "other").mkdir()
+    validate(make(tmp_path / "other" / "model.pt"), [1.0], first_epoch=2)
+    other = tmp_path / "other" / "model.pt"
+    write_fact(path, "clean_up", {"rules": {"threshold": 0.7}, "score": 0.5})
+    write_fact(other, "clean_up", {"rules": {"threshold": 0.7 if same else 0.3}, "score": 0.4})
+    loaded = LoadWeights(
+        *(path, nn.Linear(1, 1), SCHEMA, FACTS),
+        members=[other],
+        ensemble=EnsembleInferer(SimpleInferer()),
+    )
+    loaded.load()
+    assert ("clean_up" in loaded.recorded) == same
+    assert ("masks of their mean are not cleaned" in caplog.text) != same
