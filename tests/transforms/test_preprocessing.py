@@ -334,5 +334,5 @@ def test_labels_that_are_images_are_scaled_by_several_columns():
     assert torch.equal(scaled[0]["image"], label)
     with pytest.raises(DataError, match="no value in the column 'channel'"):
         transform({**item, "columns": {"magnification": "20"}})
-    with pytest.raises(DataError, match="no intensity statistics of .* '60/nuclei'"):
+    with pytest.raises(DataError, match=r"no intensity statistics of .* '60/nuclei'"):
         transform({**item, "columns": {"magnification": "60", "channel": "nuclei"}})
