@@ -18,10 +18,18 @@ from metaseg_monai.simulate.adipocyte import (
     draw_well,
     fluorescence,
 )
-from metaseg_monai.tables import read_table
+from metaseg_monai.tables import around_objects, read_table
+from metaseg_monai.transforms import CropAtCentred
 
 FEW = {"train": 2, "val": 1, "test": 1, "fields": 1, "size": 48}
 STAINS = ["nuclei", "lipids", "cytoplasm"]
+WHEN = {"provenance": "acquisition", "availability": "acquisition"}
+SCHEMA = MetadataSchema(
+    [
+        Continuous(name="magnification", unit="x", range=(20, 60), scale="log2", **WHEN),
+        Categorical(name="channel", values=tuple(STAINS), **WHEN),
+    ]
+)
 WELL = Well(1000.0, 0.7, dict.fromkeys(STAINS, 1.0), 1.0, 0.0)
 
 
@@ -33,14 +41,7 @@ def made(tmp_path_factory):
 
 
 def test_the_table_has_a_row_for_each_field_and_stain(made):
-    when = {"provenance": "acquisition", "availability": "acquisition"}
-    schema = MetadataSchema(
-        [
-            Continuous(name="magnification", unit="x", range=(20, 60), scale="log2", **when),
-            Categorical(name="channel", values=tuple(STAINS), **when),
-        ]
-    )
-    table = read_table(made, schema)
+    table = read_table(made, SCHEMA)
     assert len(table.rows) == 4 * 3 * 3
     assert {len(item["image"]) for item in table.rows} == {7}
     groups = [{item["group"] for item in table.items(split)} for split in ("train", "val", "test")]
@@ -167,3 +168,19 @@ def test_other_settings_are_refused_in_a_folder_that_is_made(made):
     generate_adipocyte(made, **FEW)  # the same are taken
     with pytest.raises(DataError, match="planes"):
         generate_adipocyte(made, **FEW, planes=5)
+
+
+def test_training_crops_are_around_each_nucleus(made):
+    table = around_objects(read_table(made, SCHEMA))
+    train = table.items("train")
+    objects = pd.read_csv(made / NUCLEI)
+    assert len(train) == 3 * (objects["split"] == "train").sum()  # of three stains
+    assert all("centre_px" not in item for item in table.items("test"))
+    crop = CropAtCentred(["objects"], (9, 13))
+    for item in train[::7]:
+        numbers = tifffile.imread(made / item["columns"]["instances"])[None]
+        (row, column), found = item["centre_px"], crop({**item, "objects": numbers})["objects"]
+        assert found.shape == (1, 9, 13)
+        assert found[0, 4, 6] == numbers[0, round(row), round(column)]
+    with pytest.raises(DataError, match="no centre_px to crop around"):
+        crop({"case": "a", "objects": numbers})
