@@ -196,6 +196,7 @@ EXTRAS = {
     "zarr": "zarr",
     "onnx": "export",
     "onnxruntime": "export",
+    "huggingface_hub": "hub",
 }
 BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, UnicodeDecodeError)  # a file cut or altered
 BROKEN_NAMES = ("JSONDecodeError", "EmptyDataError", "ParserError", "UnpicklingError")

@@ -129,13 +129,15 @@ LISTED = {
         ScaleIntensityBy ScaleIntensityCased intensity_statistics""",
     "metaseg_monai.inferers": """
         AutocastInferer EnsembleInferer PlaneInferer SlidingWindowMetadataInferer SteeredInferer
+        ToldInferer
         channels_last each_tensor""",
     "metaseg_monai.training": """
         BestWeights EpochDraw EpochLog FieldTarget ListProblems LoadWeights MovingAverage
         PrepareBatchHeads PrepareBatchMeta
         ReadAhead RecordTrained RefuseTrained ReplayDataset RunCheckpoint RunProgress SiftedDataset
         StepOnPlateau StopOnNonFinite TryBatches VolumeBatches
-        continuous_field cyclic_schedule joined_dataset training_loader""",
+        continuous_field cyclic_schedule joined_dataset training_loader
+        validation_dataset""",
     "metaseg_monai.sharing.grow": "StartFrom",
     "metaseg_monai.evaluation": """
         CalibrationBins CaseCounts ChooseCleanUp CleanUpPredictions FieldEstimates KnownOfCases
@@ -204,7 +206,7 @@ USED = {
         binary_cross_entropy cross_entropy gelu interpolate l1_loss leaky_relu mse_loss normalize
         one_hot pad relu sigmoid softmax softplus tanh""",
     "ignite.engine": "Events",
-    "metaseg_monai.bundle": "effective facts own_root settings testing",
+    "metaseg_monai.bundle": "effective facts given own_root settings testing",
     "metaseg_monai.training": """
         collate_cases end_processes higher_is_better lower_is_better skip_empty""",
 }

@@ -3,7 +3,7 @@
 from metaseg_monai.inferers.ensemble import EnsembleInferer
 from metaseg_monai.inferers.precision import AutocastInferer, channels_last
 from metaseg_monai.inferers.sliding import PlaneInferer, SlidingWindowMetadataInferer, each_tensor
-from metaseg_monai.inferers.steered import SteeredInferer
+from metaseg_monai.inferers.steered import SteeredInferer, ToldInferer
 
 __all__ = [
     "AutocastInferer",
@@ -11,6 +11,7 @@ __all__ = [
     "PlaneInferer",
     "SlidingWindowMetadataInferer",
     "SteeredInferer",
+    "ToldInferer",
     "channels_last",
     "each_tensor",
 ]

@@ -42,6 +42,7 @@ from metaseg_monai.prepare.ome import with_ome
 from metaseg_monai.prepare.splits import Shares, with_groups, with_splits
 from metaseg_monai.rows import write_problems, write_table
 from metaseg_monai.tables.columns import SPLITS
+from metaseg_monai.tables.licenses import STATEMENT, data_license, save_license, statement
 from metaseg_monai.tables.table import CLASSES, save_class_names
 
 Result = TypeVar("Result")
@@ -49,8 +50,8 @@ SETTINGS_FILE = "prepared.json"
 RECORDS = ".cases"  # of cases that are done, where a folder grows case by case
 TARGETS = "targets"
 WRITTEN = (
-    *("images", "labels", "instances", TARGETS),
-    *("table.csv", "problems.csv", CLASSES, SETTINGS_FILE),
+    *("images", "labels", "instances", TARGETS, "table.csv", "problems.csv"),
+    *(CLASSES, SETTINGS_FILE, STATEMENT),
 )
 TARGET, MASK = "channel", "mask"  # columns of rows whose label is an image
 PREVIEW_ROWS = 5
@@ -133,6 +134,7 @@ def prepare_found(
     options: PrepareOptions,
     settings: Mapping[str, Any],
     foreground: str = "",
+    data: str = "",
     more: Mapping[str, Callable[[Path], object]] | None = None,
 ) -> Prepared:
     """Check, divide and write the cases of a source; problems leave out their cases only.
@@ -150,6 +152,7 @@ def prepare_found(
         options: see `PrepareOptions`.
         settings: of the layout, kept with the options.
         foreground: what class 1 is, where the data set tells, for classes.json.
+        data: the data set's key in the table of licences; "" takes what the source says.
         more: further files by their names, each written by a function of the folder, whose table
             and images are there.
 
@@ -181,6 +184,7 @@ def prepare_found(
             problems = sorted([*problems, *found_later], key=lambda one: (one.case, one.file))
             write_problems(folder, problems)
             write_json(folder / SETTINGS_FILE, kept, indent=1)
+            save_license(folder, [statement(data)] if data else data_license(root))
             if foreground:
                 save_class_names({0: "background", 1: foreground}, folder / CLASSES)
             for name, write in (more or {}).items() if rows else ():

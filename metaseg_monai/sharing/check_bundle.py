@@ -1,68 +1,322 @@
-"""What a bundle from elsewhere would run, told before it is run."""
+"""What a bundle from elsewhere would run, told before it is run; and the rules of the model zoo."""
 
-from dataclasses import dataclass
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from metaseg_monai.bundle.trust import Finding, read_bundle
-from metaseg_monai.errors import ConfigError
-from metaseg_monai.files import writable, write_json, written_at
+from metaseg_monai.bundle.overrides import read_config
+from metaseg_monai.bundle.trust import PYTHON, SUFFIXES, WHY, Finding, read_bundle, refuse_untrusted
+from metaseg_monai.errors import ConfigError, one_line
+from metaseg_monai.files import absolute, file_sha256, writable, write_json, written_at
+from metaseg_monai.sharing import alone
+from metaseg_monai.sharing.vendored import code_name, is_ours, renamed
+from metaseg_monai.training.weights import NAME
+
+METADATA = "configs/metadata.json"
+SUMS = "SHA256SUMS"
+LARGEST = 25 * 10**6  # bytes of a file that the zoo's repository takes
+LARGE_FILES = tuple(f"large_files.{suffix}" for suffix in ("yml", "yaml", "json"))
+PERSONAL = re.compile(r"(?:^|[\s\"'=(:,])((?:/(?:home|root|Users|mnt)/|[A-Z]:\\Users\\)[\w.-]+)")
+TEXT = (".json", ".yaml", ".yml", ".py", ".md", ".txt", ".conf", ".csv")
+EXACT = re.compile(r"\d[\w.!+]*")
+
+
+class Rule(NamedTuple):
+    """One rule of the model zoo, and whether a bundle keeps it.
+
+    Attributes:
+        rule: what is asked.
+        verdict: pass | fail | not checked.
+        why: it does not pass, or is not checked.
+    """
+
+    rule: str
+    verdict: str
+    why: str = ""
+
+    def __str__(self) -> str:
+        return one_line(f"{self.verdict}: {self.rule}{f' ({self.why})' if self.why else ''}")
 
 
 @dataclass(frozen=True)
 class Reading:
-    """A bundle as it was read, without being run.
+    """A bundle as it was read.
 
     Attributes:
         folder: of the bundle.
-        problems: what in it is not on the list of harmless parts, or cannot be read.
+        findings: what in it is not on the list of harmless parts, or cannot be read.
         file: trust.json, where it was asked for.
+        rules: of the model zoo, where they were asked for.
     """
 
     folder: Path
-    problems: list[Finding]
+    findings: list[Finding]
     file: Path | None = None
+    rules: list[Rule] = field(default_factory=list)
 
     @property
     def verdict(self) -> str:
         """Whether anything was found: "clean" or "findings"."""
-        return "findings" if self.problems else "clean"
+        return "findings" if self.findings else "clean"
+
+    @property
+    def problems(self) -> list[Finding | Rule]:
+        """The findings, and the rules that are not kept."""
+        return [*self.findings, *(rule for rule in self.rules if rule.verdict == "fail")]
 
     def __str__(self) -> str:
-        told = [f"{self.folder}: {self.verdict}", *map(str, self.problems)]
-        if self.problems:
+        told = [f"{self.folder}: {self.verdict}", *map(str, self.findings)]
+        if self.findings:
             told.append("Read these before you run the bundle with --trust True.")
+        told += map(str, self.rules)
         return "\n".join(told if self.file is None else [*told, f"report: {self.file}"])
 
 
 def check_bundle(
-    bundle: str | Path, trust_report: bool = False, output: str | Path | None = None
+    bundle: str | Path,
+    trust_report: bool = False,
+    output: str | Path | None = None,
+    *,
+    zoo: bool = False,
+    schema: str | Path | None = None,
+    trust: bool = False,
 ) -> Reading:
-    """Read what a bundle would run, without running any of it.
+    """Read what a bundle would run, without running any of it; with --zoo, the model zoo's rules.
 
     Example:
         python -m metaseg_monai check-bundle downloads/spleen_ct_segmentation --trust_report True
+        python -m metaseg_monai check-bundle downloads/spleen_ct_segmentation --zoo True
 
     Args:
         bundle: its folder.
         trust_report: write trust.json: a verdict (clean or findings), and of each finding file,
             id, kind, text and why.
         output: folder for it; by default that of the bundle.
+        zoo: also check the rules of MONAI's model zoo, a line each, by the calls of its CI
+            (verify_metadata, check_properties, verify_net_in_out, ckpt_export), in a process of
+            their own. Most of these run the bundle: only if it is clean, or with --trust True.
+        schema: file of the schema that metadata.json names; by default eval/schema.json of the
+            bundle, where the CI puts it. Nothing is downloaded.
+        trust: let the rules run a bundle that has findings.
 
     Returns:
-        The findings.
+        The findings, and the rules.
 
     Raises:
-        ConfigError: there is no bundle.
+        ConfigError: there is no bundle, or no such schema.
         DataError: the report cannot be written.
     """
     folder = Path(bundle)
     if not folder.is_dir():
         raise ConfigError(f"There is no folder {folder}; give the folder of a bundle.")
-    found = Reading(folder, read_bundle(folder.resolve()))
+    findings = read_foreign(folder.resolve())
+    rules: list[Rule] = []
+    if zoo:
+        rules = zoo_rules(folder.resolve(), schema, run=trust or not findings)
     if not trust_report and output is None:
-        return found
+        return Reading(folder, findings, rules=rules)
     file = (written_at(folder) if output is None else Path(output)) / "trust.json"
-    content = {"verdict": found.verdict, "findings": [one._asdict() for one in found.problems]}
+    verdict = "findings" if findings else "clean"
+    content = {"verdict": verdict, "findings": [one._asdict() for one in findings]}
     with writable(file):
         write_json(file, content)
-    return Reading(folder, found.problems, file)
+    return Reading(folder, findings, file, rules)
+
+
+def read_foreign(folder: Path) -> list[Finding]:
+    """Read what a bundle would run; the code that a package brings along is known if it is ours.
+
+    It is where it is byte by byte what this release puts into a package. Else it is one finding.
+
+    Args:
+        folder: of the bundle.
+    """
+    name = code_name(folder)
+    if name is None:
+        return read_bundle(folder)
+    files = sorted((folder / "configs").glob("*.json"))
+    try:
+        configs = {file.name: read_config(file) for file in files if file.name != "schema.json"}
+    except ConfigError:  # which read_bundle tells
+        configs = {}
+    known = is_ours(folder, configs)
+    with tempfile.TemporaryDirectory() as place:  # the bundle with its code under our own name
+        for path in sorted(folder.rglob("*")):
+            inside = path.relative_to(folder)
+            kept = path.suffix in (*PYTHON, *SUFFIXES, ".conf") and path.is_file()
+            if kept and inside.parts[0] != name:
+                (Path(place) / inside).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, Path(place) / inside)
+        if known:
+            for file, config in configs.items():
+                write_json(Path(place) / "configs" / file, renamed(config, name, NAME))
+        found = read_bundle(Path(place))
+    if known:
+        return found
+    python = [path for path in (folder / name).rglob("*") if path.is_file()]
+    text = f"{len(python)} files, not those that this release puts into a package"
+    return [Finding(f"{name}/", "", "own code", text, WHY["own code"]), *found]
+
+
+def allow_foreign(folder: Path, trust: bool) -> str | None:
+    """Refuse a bundle with findings, unless it is trusted; then return what it would run.
+
+    Raises:
+        ConfigError: listing the findings.
+    """
+    return refuse_untrusted(read_foreign(folder), trust, f"The bundle {folder.name}")
+
+
+# The rules of the zoo: what its CI and its page for contributors ask.
+
+
+def zoo_rules(
+    folder: Path, schema: str | Path | None = None, run: bool = True, without: str | None = None
+) -> list[Rule]:
+    """Whether a bundle keeps each rule of the model zoo.
+
+    Args:
+        folder: of the bundle.
+        schema: file of the schema of metadata.json; None for eval/schema.json of the bundle.
+        run: the rules that run the bundle, too.
+        without: a package that those must do without.
+
+    Raises:
+        ConfigError: there is no such schema.
+    """
+    if schema is not None and not Path(schema).is_file():
+        raise ConfigError(f"--schema {schema}: no such file; give the schema of metadata.json")
+    rules = _read_rules(folder)
+    options = [] if schema is None else ["--schema", str(absolute(schema))]
+    options += [] if without is None else ["--without", without]
+    if run:
+        return [*rules, *run_alone(folder, options)]
+    why = "it runs the bundle, which has findings: --trust True"
+    skipped = [rule for rule, _ in alone.verify(folder, None)]
+    return [*rules, *(Rule(rule, "not checked", why) for rule in skipped)]
+
+
+def run_alone(
+    folder: Path, options: Sequence[str], python: str | Path = sys.executable
+) -> list[Rule]:
+    """Make the calls of `metaseg_monai.sharing.alone` on a bundle, in a process of their own.
+
+    Args:
+        folder: of the bundle.
+        options: of that script.
+        python: interpreter of the process.
+    """
+    with tempfile.TemporaryDirectory() as place:
+        output = Path(place) / "rules.jsonl"
+        command = [str(python), str(Path(alone.__file__)), str(folder), "--output", str(output)]
+        done = subprocess.run(
+            [*command, *options], cwd=place, env=environment(), capture_output=True, text=True
+        )
+        lines = output.read_text("utf-8").splitlines() if output.is_file() else []
+        rules = [Rule(**json.loads(line)) for line in lines]
+    if done.returncode or not rules:
+        told = (done.stderr.strip().splitlines() or ["no word"])[-1][:200]
+        rules.append(Rule("the calls of the zoo's CI end", "fail", f"the process died: {told}"))
+    return rules
+
+
+def environment(**more: str) -> dict[str, str]:
+    """The environment of a process that sees bundles as others do; no bytecode is left in them."""
+    known = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "MPLBACKEND": "Agg"}
+    return {**known, **more}
+
+
+def _read_rules(folder: Path) -> list[Rule]:
+    metadata = _metadata(folder)
+    rules = [
+        _file_rule(folder, "LICENSE"),
+        _file_rule(folder, METADATA),
+        _file_rule(folder, "models/model.pt"),
+        _any_file_rule(folder, "configs/inference", ("json", "yaml", "yml")),
+        _file_rule(folder, "docs/README.md"),
+        _file_rule(folder, "docs/data_license.txt"),
+    ]
+    version, changelog = metadata.get("version"), metadata.get("changelog")
+    listed = isinstance(changelog, dict) and version in changelog
+    rules.append(_rule("version is in changelog", listed, f"version is {version!r}"))
+    pins = metadata.get("required_packages_version")
+    pins = {**pins} if isinstance(pins, dict) else {}
+    pins |= {name: metadata.get(f"{name}_version") for name in ("monai", "pytorch", "numpy")}
+    loose = [f"{name} {one!r}" for name, one in pins.items() if not EXACT.fullmatch(str(one))]
+    rules.append(_rule("versions of packages are exact", not loose, ", ".join(loose)))
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    rules += [_large_files(folder, files), _no_personal_path(folder, files)]
+    if (folder / SUMS).is_file():
+        wrong = differing(folder)
+        rules.append(_rule(f"files are those of {SUMS}", not wrong, ", ".join(wrong[:5])))
+    return rules
+
+
+def differing(folder: Path) -> list[str]:
+    """What in a bundle is not as its list of checksums says: altered, missing, or not listed."""
+    listed = {}
+    for line in (folder / SUMS).read_text(encoding="utf-8").splitlines():
+        digest, _, name = line.partition("  ")
+        listed[name] = digest
+    there = {
+        path.relative_to(folder).as_posix(): path
+        for path in folder.rglob("*")
+        if path.is_file() or path.is_symlink()
+    }
+    there.pop(SUMS, None)
+    return sorted(
+        [
+            *(f"{name}: altered" for name in there.keys() & listed.keys()
+              if there[name].is_symlink() or file_sha256(there[name]) != listed[name]),
+            *(f"{name}: missing" for name in listed.keys() - there.keys()),
+            *(f"{name}: not listed" for name in there.keys() - listed.keys()),
+        ]
+    )  # fmt: skip
+
+
+def _metadata(folder: Path) -> dict[str, Any]:
+    try:
+        return read_config(folder / METADATA)
+    except ConfigError:
+        return {}
+
+
+def _rule(rule: str, kept: bool, why: str) -> Rule:
+    return Rule(rule, "pass") if kept else Rule(rule, "fail", why)
+
+
+def _file_rule(folder: Path, name: str) -> Rule:
+    return _rule(f"{name} is there", (folder / name).is_file(), "missing")
+
+
+def _any_file_rule(folder: Path, name: str, suffixes: Sequence[str]) -> Rule:
+    there = any((folder / f"{name}.{suffix}").is_file() for suffix in suffixes)
+    return _rule(f"{name} is there", there, f"no {name}.json, .yaml or .yml")
+
+
+def _large_files(folder: Path, files: Sequence[Path]) -> Rule:
+    rule = f"files above {LARGEST // 10**6} MB are in large_files"
+    large = [path for path in files if path.stat().st_size > LARGEST]
+    lists = [folder / name for name in LARGE_FILES if (folder / name).is_file()]
+    told = lists[0].read_text(encoding="utf-8") if lists else ""
+    names = [path.relative_to(folder).as_posix() for path in large]
+    missing = [name for name in names if name not in told]
+    return _rule(rule, not missing, ", ".join(missing))
+
+
+def _no_personal_path(folder: Path, files: Sequence[Path]) -> Rule:
+    found = []
+    for path in files:
+        if path.suffix in TEXT and path.stat().st_size <= LARGEST:
+            text = path.read_text(encoding="utf-8", errors="replace")
+            if match := PERSONAL.search(text):
+                found.append(f"{path.relative_to(folder).as_posix()}: {match[1]}")
+    return _rule("no path of somebody's machine", not found, ", ".join(found[:5]))

@@ -354,7 +354,7 @@ def clean_up(
     if not weights.is_file():
         raise ConfigError(f"{folder} holds no model.pt; give the folder of a trained model")
     if off:
-        with owned(home, "is writing into the model here"), _rewriting(home):
+        with owned(home, "is writing into the model here"), rewriting(home):
             write_fact(weights, "clean_up", None)
         return f"masks of {folder} are not cleaned"
     root, further, recorded = _known(folder, configuration, None)
@@ -363,7 +363,7 @@ def clean_up(
     recorded = {**recorded, "validate#handlers": CHOOSING}
     with (
         owned(home, doing),
-        _rewriting(home),
+        rewriting(home),
         running(root, names, given, doing, recorded, trust) as workflow,
     ):
         chosen = workflow.parser.get_parsed_content("validate#handlers#1").chosen
@@ -379,7 +379,7 @@ WHERE = ("dataset_dir", "device", "num_workers")  # settings of `clean_up`
 
 
 @contextmanager
-def _rewriting(home: Path) -> Iterator[None]:
+def rewriting(home: Path) -> Iterator[None]:
     """Let the record of weights that were trained here know them while they get a further fact.
 
     A kill at any moment leaves a record that knows the weights, or a file that lies beside them

@@ -14,10 +14,10 @@ import json
 import logging
 import pickle
 import platform
+import sys
 import zipfile
 from collections import OrderedDict
 from collections.abc import Container, Iterator, Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from pydoc import locate
 from typing import Any
@@ -50,10 +50,13 @@ from metaseg_monai.transforms.load import LoadCased
 
 logger = logging.getLogger(__name__)
 KEY = "metaseg"  # of the facts in `state_dict._metadata[""]`
+# Facts name components of this package by NAME, also where a packaged bundle brings this code along
+# under a name of its own: weights are the same wherever they were trained and are used.
+NAME, OWN = "metaseg_monai", __name__.partition(".")[0]
 _PLAIN = (int, float, bool, str, bytes, type(None), Tensor, nn.Parameter)
 # Facts that an evaluation may have otherwise, or that only the training knows.
 NOT_COMPARED = {
-    *("window", "class_names", "intensity", "trained_on", "best", "versions", "average")
+    *("window", "class_names", "intensity", "trained_on", "best", "versions", "average", "data")
 }
 
 
@@ -230,12 +233,12 @@ def write_weights(path: str | Path, network: nn.Module, facts: Mapping[str, Any]
     )
     known = {
         "weights_sha256": weights_sha256(state),
-        **plain(facts, "The facts of weights"),
+        **retargeted(plain(facts, "The facts of weights"), OWN, NAME),
         "versions": {
             "python": platform.python_version(),
             "torch": str(torch.__version__),
             "monai": monai.__version__,
-            "metaseg_monai": version("metaseg-monai"),
+            NAME: sys.modules[OWN].__version__,
         },
     }
     modules.setdefault("", {})[KEY] = json.dumps(known)
@@ -265,7 +268,7 @@ def write_fact(path: Path, name: str, fact: Any) -> None:
             f"{path} is of an earlier release, which takes no further facts; train anew"
         )
     others = {key: value for key, value in facts.items() if key != name}
-    known = others if fact is None else {**others, name: plain(fact, f"The fact {name}")}
+    known = others if fact is None else {**others, **plain({name: fact}, f"The fact {name}")}
     state._metadata[""][KEY] = json.dumps(known)
     write_checkpoint(path, state)
     write_copy(path, known)
@@ -478,6 +481,7 @@ class LoadWeights:
             now = _as_told(now, self.recorded)
         else:  # of the classes that a file names, only those of this run are imported
             names = set(_targets(list(now.values())))
+            then = retargeted(then, NAME, OWN)
             then = {key: _with_defaults(fact, names) for key, fact in then.items()}
         for known in (then, now):
             known["schema"] = self._fields(known["schema"])
@@ -634,6 +638,23 @@ def _without_unknown(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     if now["unknown_trained"] and not then["unknown_trained"]:
         settings.append("--metadata_dropout 0")
     return f", among them {' '.join(settings)}" if settings else ""
+
+
+def retargeted(value: Any, name: str, other: str) -> Any:
+    """Plain values in which each `_target_` of one package is that of another, of the same parts.
+
+    >>> retargeted([{"_target_": "one.nets.Net", "why": "one.nets"}], "one", "two")
+    [{'_target_': 'two.nets.Net', 'why': 'one.nets'}]
+    """
+    if isinstance(value, list):
+        return [retargeted(inner, name, other) for inner in value]
+    if not isinstance(value, dict) or name == other:
+        return value
+    renamed = {key: retargeted(inner, name, other) for key, inner in value.items()}
+    target = renamed.get("_target_")
+    if isinstance(target, str) and target.partition(".")[0] == name:
+        renamed["_target_"] = f"{other}.{target.partition('.')[2]}"
+    return renamed
 
 
 def _targets(fact: Any) -> Iterator[str]:

@@ -1,0 +1,157 @@
+"""A package unpacked only if all of it is as it was packed, and nothing in it runs unseen."""
+
+import re
+import shutil
+import stat
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from metaseg_monai.errors import CheckpointError, DataError, typed
+from metaseg_monai.files import absolute, file_sha256, new_folder, writable
+from metaseg_monai.sharing.check_bundle import SUMS, allow_foreign, differing
+from metaseg_monai.training.weights import read_checkpoint, read_weights
+
+WEIGHTS = "models/model.pt"
+PICKLES = (".pkl", ".pickle", ".joblib", ".dill")
+STATES = (".pt", ".pth", ".ckpt", ".bin", ".tar")  # of PyTorch, read as plain tensors only
+MOST_FILES, MOST_BYTES = 20_000, 20 << 30  # in an archive
+
+
+@dataclass(frozen=True)
+class Unpacked:
+    """A package that was unpacked.
+
+    Attributes:
+        folder: of the bundle.
+        trusted: what it would run that is not on the list, where that was confirmed.
+    """
+
+    folder: Path
+    trusted: str | None = None
+
+    def __str__(self) -> str:
+        told = [] if self.trusted is None else [self.trusted]
+        inference = "python -m monai.bundle run --config_file configs/inference.json"
+        return "\n".join([*told, f"bundle: {self.folder}", f"try it there: {inference}"])
+
+
+@typed
+def unpack(
+    archive: str | Path, output: str | Path, sha256: str | None = None, trust: bool = False
+) -> Unpacked:
+    """Unpack a package, if all of it is as its list says, and nothing in it runs unseen.
+
+    Refused are files that were altered, are missing or not listed, paths that lead outside, links,
+    pickles that hold code, and configurations or code that are not on the list of harmless parts,
+    unless you say --trust True. Of a refused package nothing is left.
+
+    Example:
+        python -m metaseg_monai unpack synthetic_shapes_segmentation_v0.1.0.zip --output bundles
+
+    Args:
+        archive: a zip that `package` has made.
+        output: folder in which the folder of the bundle is made.
+        sha256: of the archive, as its author tells it. The list inside was written by whoever
+            made the archive; only this tells that it is the author's.
+        trust: unpack a bundle that holds more than what is known to be harmless, which is shown.
+
+    Returns:
+        The folder of the bundle.
+
+    Raises:
+        DataError: there is no such archive, it is damaged or altered, or the folder has files.
+        ConfigError: it would run what is not listed.
+        CheckpointError: its weights hold code, or are not those that their facts describe.
+    """
+    source = Path(archive)
+    if not source.is_file():
+        raise DataError(f"{source}: no such file; give the zip of a package")
+    if sha256 is not None and file_sha256(source) != sha256.strip().lower():
+        raise DataError(
+            f"{source}: its SHA-256 is {file_sha256(source)}, not {sha256}; ask for the file anew, "
+            "and use nothing of this one"
+        )
+    try:
+        with zipfile.ZipFile(source) as packed:
+            name, entries = _entries(source, packed)
+            target = absolute(output) / name
+            with writable(target), new_folder(target) as part:
+                for inside, one in entries.items():
+                    _extract(packed, one, part / inside)
+                trusted = _refuse_altered(source, part, name, trust)
+    except (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, NotImplementedError) as error:
+        raise DataError(f"{source}: damaged ({error}); get it anew") from error
+    return Unpacked(target, trusted)
+
+
+def _entries(source: Path, packed: zipfile.ZipFile) -> tuple[str, dict[str, zipfile.ZipInfo]]:
+    """The folder in an archive, and its files by their path in it; refuses what leads outside."""
+    entries: dict[str, zipfile.ZipInfo] = {}
+    folded: set[str] = set()
+    tops: set[str] = set()
+    infos = packed.infolist()
+    if len(infos) > MOST_FILES or sum(one.file_size for one in infos) > MOST_BYTES:
+        raise DataError(
+            f"{source}: unpacks to more than {MOST_FILES} files or {MOST_BYTES >> 30} GB; it is no "
+            "package of a bundle"
+        )
+    for one in infos:
+        kind = stat.S_IFMT(one.external_attr >> 16)
+        parts = one.filename.rstrip("/").split("/")
+        odd = {"", ".", ".."} & set(parts) or re.search(r"[\\:\x00-\x1f]", one.filename)
+        if odd or len(parts) < 2 - one.is_dir():
+            raise DataError(
+                f"{source}: {one.filename!a} leads outside of the bundle; do not use it"
+            )
+        if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+            raise DataError(f"{source}: {one.filename!a} is a link or device; do not use it")
+        tops.add(parts[0])
+        if one.is_dir():
+            continue
+        inside = "/".join(parts[1:])
+        if inside.casefold() in folded:
+            raise DataError(f"{source}: holds {inside!a} twice; do not use it")
+        folded.add(inside.casefold())
+        entries[inside] = one
+    if len(tops) != 1 or not entries:
+        raise DataError(f"{source}: holds {len(tops)} folders; expected one, that of a bundle")
+    return tops.pop(), entries
+
+
+def _extract(packed: zipfile.ZipFile, one: zipfile.ZipInfo, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with packed.open(one) as stream, path.open("wb") as file:
+        shutil.copyfileobj(stream, file)  # zipfile ends at the size that it announces
+
+
+def _refuse_altered(source: Path, folder: Path, name: str, trust: bool) -> str | None:
+    """Refuse what is not as listed, or runs unseen; return what is trusted."""
+    if not (folder / SUMS).is_file():
+        raise DataError(f"{source}: has no {SUMS}, so that nobody can tell whether it is whole")
+    if wrong := differing(folder):
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise DataError(
+            f"{source}: not as its {SUMS} says: {', '.join(wrong[:3])}{more}; get it anew"
+        )
+    for path in sorted(folder.rglob("*")):
+        inside = path.relative_to(folder).as_posix()
+        if path.suffix in PICKLES:
+            raise CheckpointError(
+                f"{source}: {inside} is a pickle, which may run anything; refused"
+            )
+        if path.suffix in STATES:
+            _refuse_code(source, inside, path)
+    if (folder / WEIGHTS).is_file():
+        read_weights(folder / WEIGHTS)
+    return allow_foreign(folder, trust)
+
+
+def _refuse_code(source: Path, inside: str, path: Path) -> None:
+    try:
+        read_checkpoint(path)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{source}: {inside} cannot be read as tensors alone, and nothing of it was run "
+            f"({str(error).replace(str(path), inside)})"
+        ) from error

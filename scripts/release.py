@@ -1,0 +1,95 @@
+"""Train every bundle of generated data as it is by default, test it, and pack it with its scores.
+
+What is done already is not done again, and an interrupted training goes on: the same command
+continues after a kill.
+"""
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from metaseg_monai import evaluate, train
+from metaseg_monai.bundle import resolve_bundle
+from metaseg_monai.cli.commands import run_script
+from metaseg_monai.errors import ConfigError, listing
+from metaseg_monai.files import check_settings, read_json, write_json
+from metaseg_monai.sharing.package import Verify, package
+from metaseg_monai.training import read_weights
+
+RECORD = "release.json"
+
+
+def release(
+    output: str = "runs/release",
+    only: Sequence[str] | None = None,
+    epochs: int | None = None,
+    verify: Verify = "quick",
+    schema: str | None = None,
+    bundles: str = "bundles",
+) -> None:
+    """Make OUTPUT/NAME_vVERSION.zip of every bundle that generates its data.
+
+    Example:
+        python scripts/release.py --output runs/release
+        python scripts/release.py --only synthetic_shapes_segmentation --epochs 2 --output runs/try
+
+    Args:
+        output: folder for models and packages.
+        only: names of bundles, as a,b; by default all with a configs/simulate.json.
+        epochs: of each training, for a quick try; by default those of the bundle.
+        verify: as of package.
+        schema: file of the schema of metadata.json, as of package.
+        bundles: folder of the bundles.
+    """
+    files = sorted(Path(bundles).glob("*/configs/simulate.json"))
+    known = [file.parents[1].name for file in files]
+    if strange := sorted({*(only or ())} - {*known}):
+        raise ConfigError(f"{bundles}: no bundle {strange[0]!r}; there are {listing(known)}")
+    print("bundle,epochs,train_seconds,case_mean_f1,low,high,cases,package,sha256", flush=True)
+    for name in only or known:
+        folder = Path(output) / "models" / name
+        record = {"bundle": name, "epochs": epochs}
+        check_settings(folder / RECORD, record, free=("seconds",))
+        if not _is_trained(folder):
+            begun, is_begun = time.monotonic(), (folder / "checkpoint.pt").is_file()
+            before = read_json(folder / RECORD)["seconds"] if (folder / RECORD).is_file() else 0
+            folder.mkdir(parents=True, exist_ok=True)
+            write_json(folder / RECORD, {**record, "seconds": before})
+            given: dict[str, Any] = {} if epochs is None else {"epochs": epochs}
+            train(resolve_bundle(name, bundles), folder, resume=is_begun, **given)
+            took = before + time.monotonic() - begun
+            write_json(folder / RECORD, {**record, "seconds": round(took, 1)})
+        if not _is_tested(folder):
+            evaluate(folder)
+        made = package(folder, output, verify=verify, schema=schema)
+        scores = made.scores
+        interval = scores.get("test_case_mean_f1_interval_95", ["", ""])
+        told = [
+            *(name, epochs or "default", read_json(folder / RECORD)["seconds"]),
+            *(scores.get("test_case_mean_f1", ""), *interval, scores.get("test_cases", "")),
+            *(made.archive.name, made.sha256),
+        ]
+        print(",".join(map(str, told)), flush=True)
+        for problem in made.problems:
+            print(f"# {name}: {problem}", flush=True)
+
+
+def _is_trained(folder: Path) -> bool:
+    """Whether the record of a training is that of the weights beside it."""
+    file = folder / "training.json"
+    if not file.is_file():
+        return False
+    described = json.loads(file.read_text(encoding="utf-8"))["weights_sha256"]
+    return bool(read_weights(folder / "model.pt")[1]["weights_sha256"] == described)
+
+
+def _is_tested(folder: Path) -> bool:
+    file = folder / "evaluation.json"
+    weights = read_weights(folder / "model.pt")[1]["weights_sha256"]
+    return file.is_file() and read_json(file)["weights_sha256"] == weights
+
+
+if __name__ == "__main__":
+    run_script(release)

@@ -1,0 +1,266 @@
+"""A package: what is in it, what is not, and that it runs without this package."""
+
+import hashlib
+import json
+import shutil
+import zipfile
+
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+import torch
+
+from metaseg_monai import train
+from metaseg_monai.errors import ConfigError, DataError
+from metaseg_monai.files import write_json
+from metaseg_monai.metrics.scores import COUNT_COLUMNS
+from metaseg_monai.sharing.package import package
+from metaseg_monai.training import read_weights
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning"
+)
+NAME = "synthetic_shapes_segmentation"
+
+
+@pytest.fixture(scope="module")
+def root(bundle, tmp_path_factory):
+    """The bundle, whose simulator draws few images."""
+    folder = shutil.copytree(bundle, tmp_path_factory.mktemp("bundles") / NAME)
+    file = folder / "configs/simulate.json"
+    few = {"train": 12, "val": 6, "test": 6, "size": 32}
+    write_json(file, {**json.loads(file.read_text()), **few})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(root, tiny, tmp_path_factory):
+    """A model that was trained for a moment."""
+    folder = tmp_path_factory.mktemp("runs") / "sme"
+    train(root, folder, **{**tiny, "epochs": 1, "dataset_dir": str(folder.parent / "data")})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def packed(model, tmp_path_factory):
+    """It, packed and verified as by default, and unzipped."""
+    made = package(model, tmp_path_factory.mktemp("packed"))
+    with zipfile.ZipFile(made.archive) as archive:
+        archive.extractall(made.folder)
+    return made, made.folder / NAME
+
+
+def pack(model, output, **settings):
+    return package(model, output, verify="no", **settings)
+
+
+def test_it_runs_where_this_package_is_not(packed):
+    made, _ = packed
+    assert not made.problems
+    verdicts = {rule.rule: rule.verdict for rule in made.rules}
+    assert verdicts["inference runs without metaseg_monai"] == "pass"
+    assert [v for v in verdicts.values() if v != "pass"] == ["not checked"]  # no schema given
+    assert "--schema" in str(made)
+
+
+def test_the_layout_is_that_of_the_zoo(packed):
+    _, folder = packed
+    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    plain = {name for name in there if "_code_" not in name}
+    assert {
+        *("LICENSE", "SHA256SUMS", "requirements.txt", "docs/README.md", "docs/data_license.txt"),
+        *("configs/metadata.json", "configs/inference.json", "configs/train.json"),
+        *("models/model.pt", "models/model.json", "models/model.ts", "samples/table.csv"),
+    } <= plain
+    assert not [n for n in plain if n.startswith("data/") or "trained_on" in n or "check" in n]
+    sums = (folder / "SHA256SUMS").read_text().splitlines()
+    assert {line.partition("  ")[2] for line in sums} == there - {"SHA256SUMS"}
+    digest, _, name = sums[0].partition("  ")
+    assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest
+
+
+def test_the_same_makes_the_same_bytes(model, packed, tmp_path):
+    made, _ = packed
+    again = pack(model, tmp_path)
+    assert again.archive.read_bytes() == made.archive.read_bytes()
+
+
+def test_settings_of_the_training_are_in_their_places(model, packed):
+    _, folder = packed
+    configs = {
+        name: json.loads((folder / f"configs/{name}.json").read_text())
+        for name in ("train", "inference", "metadata", "simulate")
+    }
+    for name in ("train", "inference"):
+        assert configs[name]["network_def"]["channels"] == 4
+        assert configs[name]["roi_size"] == [32, 32]
+        assert "_code_" in configs[name]["network_def"]["_target_"]
+    assert configs["train"]["table"]["path"] == "@dataset_dir"  # no simulator of the run
+    assert configs["train"]["dataset_dir"] == "$@bundle_root + '/data'"
+    image = configs["metadata"]["network_data_format"]["inputs"]["image"]
+    assert image["spatial_shape"] == [32, 32]
+    assert "metaseg-monai" not in configs["metadata"]["required_packages_version"]
+    assert "numpy==2.2.6" in (folder / "requirements.txt").read_text().splitlines()
+    assert (folder / "models/model.pt").read_bytes() == (model / "model.pt").read_bytes()
+
+
+def test_exports_take_both_inputs(model, packed):
+    _, folder = packed
+    extra = {"metaseg_schema": ""}
+    script = torch.jit.load(folder / "models/model.ts", _extra_files=extra)
+    facts = read_weights(model / "model.pt")[1]
+    assert json.loads(extra["metaseg_schema"]) == facts["schema"]
+    image, meta = torch.rand(3, 1, 40, 48), torch.eye(3, 7)
+    assert script(image, meta).shape == (3, 2, 40, 48)
+    assert not torch.equal(script(image, meta), script(image, meta.roll(1, 1)))
+
+
+def test_onnx_is_the_same(model, tmp_path):
+    pytest.importorskip("onnx")
+    runtime = pytest.importorskip("onnxruntime")
+    made = pack(model, tmp_path)
+    with zipfile.ZipFile(made.archive) as archive:
+        script = torch.jit.load(archive.open(f"{NAME}/models/model.ts"))
+        session = runtime.InferenceSession(archive.read(f"{NAME}/models/model.onnx"))
+    assert [one.name for one in session.get_inputs()] == ["image", "meta"]
+    assert "metaseg_schema" in session.get_modelmeta().custom_metadata_map
+    for size in ((2, 1, 32, 32), (1, 1, 48, 64)):
+        image, meta = torch.rand(*size), torch.eye(size[0], 7)
+        (logits,) = session.run(None, {"image": image.numpy(), "meta": meta.numpy()})
+        np.testing.assert_allclose(logits, script(image, meta).detach(), atol=1e-5)
+
+
+def test_samples_are_none_of_the_training(model, packed):
+    _, folder = packed
+    table = pd.read_csv(folder / "samples/table.csv")
+    assert len(table) == 3
+    assert table["task"].is_unique
+    trained = {path.read_bytes() for path in (model.parent / "data/images").iterdir()}
+    assert not trained & {(folder / "samples" / name).read_bytes() for name in table["image"]}
+
+
+def test_cases_of_the_user_are_packed_under_neutral_names(model, tmp_path):
+    pack(model, tmp_path, samples=model.parent / "data")
+    with zipfile.ZipFile(tmp_path / f"{NAME}_v0.1.0.zip") as archive:
+        names = [name for name in archive.namelist() if "/samples/" in name]
+        assert [name.rpartition("/")[2] for name in names] == [
+            *(f"sample_{number}.tif" for number in (1, 2, 3)),
+            "table.csv",
+        ]
+
+
+def test_the_list_of_the_training_goes_along_only_if_asked(model, tmp_path):
+    made = pack(model, tmp_path, training_list=True)
+    with zipfile.ZipFile(made.archive) as archive:
+        assert f"{NAME}/models/trained_on.csv" in archive.namelist()
+    assert "trained_on.csv" in str(made)
+
+
+def test_scores_are_those_of_these_weights(model, bind, tmp_path):
+    tested = shutil.copytree(model, tmp_path / "tested")
+    rows = [
+        (f"c{case}", f"c{case}", "test", "normal", "x", 1, 20 - case, 1, 1, 90)
+        for case in range(12)
+    ]
+    pd.DataFrame(rows, columns=COUNT_COLUMNS).to_csv(tested / "counts.csv", index=False)
+    bind(tested)
+    made = pack(tested, tmp_path / "out")
+    with zipfile.ZipFile(made.archive) as archive:
+        metadata = json.loads(archive.read(f"{NAME}/configs/metadata.json"))
+    scores = metadata["eval_metrics"]
+    assert scores["test_cases"] == 12
+    low, high = scores["test_case_mean_f1_interval_95"]
+    assert low < scores["test_case_mean_f1"] < high
+    bind(tested, weights_sha256="of others")
+    with zipfile.ZipFile(pack(tested, tmp_path / "other").archive) as archive:
+        assert json.loads(archive.read(f"{NAME}/configs/metadata.json"))["eval_metrics"] == {}
+    with pytest.raises(DataError, match="another package of this name and version"):
+        pack(tested, tmp_path / "out")
+
+
+@pytest.fixture
+def other(root, model, tmp_path):
+    """A bundle without a simulator, and a model that was trained with it."""
+    root = shutil.copytree(root, tmp_path / "bundles" / NAME)
+    (root / "configs/simulate.json").unlink()
+    folder = shutil.copytree(model, tmp_path / "model")
+    record = json.loads((folder / "training.json").read_text())
+    write_json(folder / "training.json", {**record, "bundle": str(root)})
+    return root, folder
+
+
+def test_of_own_data_noise_is_packed(other, tmp_path):
+    _, folder = other
+    made = pack(folder, tmp_path / "out")
+    assert "noise" in str(made)
+    with zipfile.ZipFile(made.archive) as archive:
+        image = tifffile.imread(archive.open(f"{NAME}/samples/images/sample_1.tif"))
+    assert image.shape == (32, 32)
+    assert image.dtype == np.uint8
+    assert image.std() > 50
+
+
+def change(root, **changes):
+    file = root / "configs/metadata.json"
+    write_json(file, {**json.loads(file.read_text()), **changes})
+
+
+def test_what_nobody_could_use_is_refused(other, tmp_path):
+    root, folder = other
+    pins = json.loads((root / "configs/metadata.json").read_text())["required_packages_version"]
+    change(root, required_packages_version={k: v for k, v in pins.items() if k != "scipy"})
+    with pytest.raises(ConfigError, match="required_packages_version has no scipy"):
+        pack(folder, tmp_path / "out")
+    change(root, required_packages_version=pins)
+    train_file = root / "configs/train.json"
+    config = json.loads(train_file.read_text())
+    write_json(train_file, {**config, "loss": {"_target_": "mine.losses.Loss"}})
+    with pytest.raises(ConfigError, match=r"train.json, loss: mine.losses.Loss is of no package"):
+        pack(folder, tmp_path / "out")
+    write_json(train_file, config)
+    (root / "docs/data_license.txt").write_text("To be filled in: under which licence\n")
+    with pytest.raises(ConfigError, match="says nothing on the licence of the data"):
+        pack(folder, tmp_path / "out")
+    given = tmp_path / "licence.txt"
+    given.write_text("CC0\n")
+    made = pack(folder, tmp_path / "out", data_license=given)
+    with zipfile.ZipFile(made.archive) as archive:
+        assert archive.read(f"{NAME}/docs/data_license.txt") == b"CC0\n"
+
+
+@pytest.mark.parametrize("path", ["{root}/data", "/home/anna/data"])
+def test_a_path_of_a_machine_is_refused(other, tmp_path, path):
+    root, folder = other
+    page = root / "docs/README.md"
+    page.write_text(f"{page.read_text()}\nData lie in {path.format(root=root)}.\n")
+    with pytest.raises(DataError, match=r"docs/README.md of the package would hold a path of this"):
+        pack(folder, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_a_package_that_does_not_run_is_refused(other, tmp_path):
+    root, folder = other
+    file = root / "configs/inference.json"
+    config = json.loads(file.read_text())
+    write_json(file, {**config, "run": [*config["run"], "$1 / 0"]})
+    with pytest.raises(DataError, match="does not run by itself: inference ends with"):
+        package(folder, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_bundle_without_weights_is_packed(root, tmp_path):
+    made = pack(root, tmp_path)
+    with zipfile.ZipFile(made.archive) as archive:
+        assert not [name for name in archive.namelist() if "/models/" in name]
+
+
+@pytest.mark.slow
+def test_it_runs_in_an_empty_environment(model, tmp_path):
+    made = package(model, tmp_path, verify="full")
+    assert not made.problems
+    rules = {rule.rule for rule in made.rules if rule.verdict == "pass"}
+    for call in ("load", "create_workflow", "download, file://", "download, http://"):
+        assert f"monai.bundle.{call}, in an empty environment" in rules
+    assert "an epoch of training, in an empty environment" in rules

@@ -1,0 +1,187 @@
+"""What may be from a stranger is unpacked only if it is whole and nothing in it runs unseen."""
+
+import hashlib
+import io
+import json
+import pickle
+import shutil
+import stat
+import zipfile
+
+import pytest
+import torch
+
+from metaseg_monai.errors import CheckpointError, ConfigError, DataError
+from metaseg_monai.sharing import unpack as unpacking
+from metaseg_monai.sharing.check_bundle import check_bundle
+from metaseg_monai.sharing.package import package
+from metaseg_monai.sharing.unpack import unpack
+
+NAME = "synthetic_shapes_segmentation"
+PLACE = "SHA256SUMS"
+
+
+@pytest.fixture(scope="module")
+def archive(bundle, some_weights, tmp_path_factory):
+    """A package of a bundle, with weights that no network of it has."""
+    home = tmp_path_factory.mktemp("source")
+    root = shutil.copytree(bundle, home / NAME)
+    file = root / "configs/simulate.json"
+    few = {"train": 6, "val": 6, "test": 6, "size": 32}
+    file.write_text(json.dumps({**json.loads(file.read_text()), **few}))
+    made = package(root, home, verify="no")
+    return rewritten(made.archive, home / "whole.zip", {"models/model.pt": some_weights[0]})
+
+
+def contents(archive):
+    with zipfile.ZipFile(archive) as packed:
+        return {one.partition("/")[2]: packed.read(one) for one in packed.namelist()}
+
+
+def rewritten(archive, path, changes, listed=True):
+    """The archive with other files, None for none; `listed` writes the list of checksums anew."""
+    files = {name: one for name, one in {**contents(archive), **changes}.items() if one is not None}
+    if listed:
+        files.pop(PLACE)
+        sums = [f"{hashlib.sha256(one).hexdigest()}  {name}\n" for name, one in files.items()]
+        files[PLACE] = "".join(sums).encode()
+    with zipfile.ZipFile(path, "w") as packed:
+        for name, one in files.items():
+            packed.writestr(f"{NAME}/{name}", one)
+    return path
+
+
+def code_in(archive):
+    return next(name for name in contents(archive) if name.endswith("/naming.py"))
+
+
+def test_a_whole_package_is_unpacked_and_known(archive, tmp_path):
+    made = unpack(archive, tmp_path)
+    assert made.folder == tmp_path / NAME
+    assert made.trusted is None
+    assert check_bundle(made.folder).verdict == "clean"
+    there = {path.relative_to(made.folder).as_posix() for path in made.folder.rglob("*.*")}
+    assert {"configs/train.json", code_in(archive)} <= there
+    with pytest.raises(DataError, match="fill"):
+        unpack(archive, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"configs/train.json": b"{}"}, "configs/train.json: altered"),
+        ({"LICENSE": None}, "LICENSE: missing"),
+        ({"scripts/net.py": b"import os"}, "scripts/net.py: not listed"),
+        ({PLACE: None}, "has no SHA256SUMS"),
+    ],
+)
+def test_what_is_not_as_listed_is_refused(archive, tmp_path, changes, told):
+    changed = rewritten(archive, tmp_path / "changed.zip", changes, listed=False)
+    refused(changed, tmp_path, DataError, told, trust=True)
+
+
+def refused(archive, tmp_path, kind, told, **settings):
+    with pytest.raises(kind, match=told):
+        unpack(archive, tmp_path / "out", **settings)
+    assert not list((tmp_path / "out").rglob("*"))
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("../evil.py", "leads outside"),
+        (f"{NAME}/../../evil.py", "leads outside"),
+        ("/etc/evil", "leads outside"),
+        (f"{NAME}\\..\\evil.py", "leads outside"),
+        ("C:/evil.py", "leads outside"),
+        ("evil.py", "leads outside"),
+        (f"{NAME}/a\n.py", "leads outside"),
+        ("another/evil.py", "holds 2 folders"),
+        (f"{NAME}/license", "holds 'license' twice"),
+    ],
+)
+def test_paths_that_lead_elsewhere_are_refused(archive, tmp_path, name, told):
+    changed = rewritten(archive, tmp_path / "changed.zip", {})
+    with zipfile.ZipFile(changed, "a") as packed:
+        packed.writestr(zipfile.ZipInfo(name), "import os")
+    refused(changed, tmp_path, DataError, told, trust=True)
+    assert {path.name for path in tmp_path.iterdir()} <= {"changed.zip", "out"}
+
+
+@pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFIFO, stat.S_IFCHR])
+def test_links_and_devices_are_refused(archive, tmp_path, kind):
+    changed = rewritten(archive, tmp_path / "changed.zip", {})
+    one = zipfile.ZipInfo(f"{NAME}/models/model.ts")
+    one.external_attr = (kind | 0o777) << 16
+    with zipfile.ZipFile(changed, "a") as packed:
+        packed.writestr(one, "/etc/passwd")
+    refused(changed, tmp_path, DataError, "is a link or device", trust=True)
+
+
+def test_damaged_and_endless_archives_are_refused(archive, tmp_path, monkeypatch):
+    cut = tmp_path / "cut.zip"
+    cut.write_bytes(archive.read_bytes()[:-3000])
+    refused(cut, tmp_path, DataError, "damaged")
+    content = bytearray(archive.read_bytes())
+    content[content.index(b"Apache License")] ^= 1  # stored as it is
+    cut.write_bytes(content)
+    refused(cut, tmp_path, DataError, "damaged .*CRC")
+    refused(tmp_path / "none.zip", tmp_path, DataError, "no such file")
+    monkeypatch.setattr(unpacking, "MOST_BYTES", 1000)
+    refused(archive, tmp_path, DataError, "unpacks to more than")
+
+
+def test_another_archive_than_its_author_made_is_refused(archive, tmp_path):
+    right = hashlib.sha256(archive.read_bytes()).hexdigest()
+    refused(archive, tmp_path, DataError, "its SHA-256 is", sha256="0" * 64)
+    assert unpack(archive, tmp_path / "out", sha256=right.upper()).folder.is_dir()
+
+
+class Evil:
+    def __reduce__(self):
+        return (print, ("run",))
+
+
+def saved(content):
+    stream = io.BytesIO()
+    torch.save(content, stream)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("models/model.pt", saved({"weight": Evil()}), "models/model.pt .*nothing of it was run"),
+        ("models/model.pt", saved({"weight": torch.zeros(1)}), "weights without facts"),
+        ("extra/state.pth", pickle.dumps(Evil()), "extra/state.pth .*nothing of it was run"),
+        ("extra/state.pkl", pickle.dumps(Evil()), "state.pkl is a pickle"),
+    ],
+)
+def test_pickles_with_code_are_refused(archive, tmp_path, capsys, name, content, told):
+    changed = rewritten(archive, tmp_path / "changed.zip", {name: content})
+    refused(changed, tmp_path, CheckpointError, told, trust=True)
+    assert "run" not in capsys.readouterr().out
+
+
+def test_a_configuration_of_a_stranger_is_shown_and_confirmed_first(archive, tmp_path):
+    config = json.loads(contents(archive)["configs/inference.json"])
+    config["run"] = ["$__import__('os').system('id')", *config["run"]]
+    content = {"configs/inference.json": json.dumps(config).encode()}
+    changed = rewritten(archive, tmp_path / "changed.zip", content)
+    refused(changed, tmp_path, ConfigError, r"run#0: .*os.*system[\s\S]*--trust True")
+    made = unpack(changed, tmp_path / "out", trust=True)
+    assert "system('id')" in str(made)
+
+
+def test_code_of_a_stranger_is_shown_and_confirmed_first(archive, tmp_path):
+    place = code_in(archive)
+    altered = contents(archive)[place] + b"\nimport os\n"
+    changed = rewritten(archive, tmp_path / "changed.zip", {place: altered})
+    refused(changed, tmp_path, ConfigError, "not those that this release puts into a package")
+    made = unpack(changed, tmp_path / "out", trust=True)
+    assert "own code" in made.trusted
+    added = {place.replace("naming.py", "hidden.py"): b"import os"}
+    changed = rewritten(archive, tmp_path / "changed.zip", added)
+    refused(changed, tmp_path / "more", ConfigError, "not those that this release puts")
+    changed = rewritten(archive, tmp_path / "changed.zip", {"monai.py": b"import os"})
+    refused(changed, tmp_path / "more", ConfigError, "monai.py.*own code")
