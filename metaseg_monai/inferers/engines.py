@@ -1,5 +1,6 @@
 """Engines that run an exported network in the place of PyTorch, inside the same windows."""
 
+import importlib
 import importlib.util
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -344,8 +345,7 @@ def run_compiled(compiled: Any) -> Run:
 
 
 def _onnxruntime(path: Path) -> Run:
-    import onnxruntime
-
+    onnxruntime: Any = importlib.import_module("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
@@ -368,7 +368,5 @@ _CORE: list[Any] = []  # of OpenVINO; made when it is first asked for
 def core_of_openvino() -> Any:
     """OpenVINO, which takes a moment to begin."""
     if not _CORE:
-        import openvino
-
-        _CORE.append(openvino.Core())
+        _CORE.append(importlib.import_module("openvino").Core())
     return _CORE[0]

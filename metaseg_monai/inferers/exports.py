@@ -1,6 +1,7 @@
 """A trained network as a file that other programs run, and how near it comes to the network."""
 
 import copy
+import importlib
 import json
 import logging
 import warnings
@@ -359,8 +360,7 @@ def _torchscript(
 
 
 def _onnx(given: Exportable, inputs: tuple[Tensor, ...], file: Path, inside: dict[str, str]) -> str:
-    import onnx
-
+    onnx: Any = importlib.import_module("onnx")
     axes = {0: "batch", **{2 + axis: f"size{axis}" for axis in range(given.spatial_dims)}}
     free = {"image": axes, "meta": {0: "batch"}, "logits": axes}
     torch.onnx.export(
@@ -406,8 +406,7 @@ def _openvino(
 
 def save_openvino(model: Any, file: Path, inside: Mapping[str, str]) -> None:
     """Write a model of OpenVINO in its own precision, with texts among its rt_info."""
-    import openvino
-
+    openvino: Any = importlib.import_module("openvino")
     for name, text in inside.items():
         model.set_rt_info(text, name)
     openvino.save_model(model, file, compress_to_fp16=False)
