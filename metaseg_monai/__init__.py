@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from metaseg_monai.networks.condition import condition
     from metaseg_monai.networks.gates import SqueezeMetadataExcite
     from metaseg_monai.networks.unet3 import Unet3
+    from metaseg_monai.sharing.hub import from_pretrained
     from metaseg_monai.sharing.run import evaluate, predict, train
     from metaseg_monai.sharing.study import report
     from metaseg_monai.tables.find import find_cases
@@ -38,6 +39,7 @@ __all__ = [
     "condition",
     "evaluate",
     "find_cases",
+    "from_pretrained",
     "predict",
     "read_image",
     "read_table",
@@ -56,6 +58,7 @@ _ROOMS = {
     "condition": "networks.condition",
     "evaluate": "sharing.run",
     "find_cases": "tables.find",
+    "from_pretrained": "sharing.hub",
     "predict": "sharing.run",
     "read_image": "images.read",
     "read_table": "tables.table",

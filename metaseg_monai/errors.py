@@ -196,6 +196,11 @@ EXTRAS = {
     "zarr": "zarr",
     "onnx": "export",
     "onnxruntime": "export",
+    "huggingface_hub": "hub",
+    "onnxscript": "export",
+    "openvino": "engines",
+    "nncf": "engines",
+    "bioimageio": "bioimageio",
 }
 BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, UnicodeDecodeError)  # a file cut or altered
 BROKEN_NAMES = ("JSONDecodeError", "EmptyDataError", "ParserError", "UnpicklingError")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "metaseg_monai"
-AT_MOST, FILES = 18, 167
+AT_MOST, FILES = 18, 177
 SUBJECTS = ("networks", "losses", "prepare", "simulate")  # a file a network, loss or data set
 
 
@@ -38,7 +38,8 @@ def asked_by_one_file_at_most(root):
         if path.name != "__init__.py":
             for name in imports_of(path):
                 askers[passed_on.get(name, name)].add(module)
-    doors = [*(root / "bundles").rglob("*.json"), PACKAGE / "__init__.py", *PACKAGE.glob("cli/*")]
+    doors = [*(root / "bundles").rglob("*.json"), PACKAGE / "napari.yaml", PACKAGE / "__init__.py"]
+    doors += PACKAGE.glob("cli/*")
     named = "".join(path.read_text(encoding="utf-8") for path in doors if path.is_file())
     for module, path in files.items():
         names = [module, *(name for name, behind in passed_on.items() if behind == module)]

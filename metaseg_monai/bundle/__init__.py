@@ -1,6 +1,6 @@
 """Bundles: finding them, checking overrides, running their workflows, and what runs in one."""
 
-from metaseg_monai.bundle.configuration import effective, facts, own_root, settings, testing
+from metaseg_monai.bundle.configuration import effective, facts, given, own_root, settings, testing
 from metaseg_monai.bundle.overrides import check_overrides, load_config
 from metaseg_monai.bundle.run import configs_of, resolve_bundle, run_bundle
 
@@ -9,6 +9,7 @@ __all__ = [
     "configs_of",
     "effective",
     "facts",
+    "given",
     "load_config",
     "own_root",
     "resolve_bundle",

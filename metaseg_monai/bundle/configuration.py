@@ -7,7 +7,7 @@ import inspect
 import json
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ from monai.utils import ensure_tuple
 from metaseg_monai.bundle.overrides import meant
 from metaseg_monai.errors import ConfigError, as_refusal
 from metaseg_monai.metadata.schema import MetadataSchema
-from metaseg_monai.tables.table import CaseTable
+from metaseg_monai.tables.licenses import data_license
+from metaseg_monai.tables.table import CaseTable, given_rows
 
 REFERENCE = re.compile(r"@(\w+(?:(?:#|::)\w+)*)")
 # Where things lie, and what is told by its content instead: no part of what a run is.
@@ -56,8 +57,9 @@ def own_root() -> str:
 
     For ``"bundle_root": "$bundle.own_root()"``: it works from any working directory, and two copies
     of a bundle in one process each get their own folder. MONAI's `run`, `load`, `create_workflow`,
-    `ckpt_export` and `verify_net_in_out` say which files they read. A bare `ConfigParser` does not,
-    and the working directory may be another copy: then the folder must be given.
+    `ckpt_export` and `verify_net_in_out` say which files they read, and so does MONAI Deploy. A
+    bare `ConfigParser` does not, and the working directory may be another copy: then the folder
+    must be given.
 
     Raises:
         ConfigError: the files that are read are not known, or are those of no bundle; or a path
@@ -107,6 +109,32 @@ def effective(*names: str) -> dict[str, Any]:
     return json.loads(json.dumps(found))
 
 
+def given(roi_size: Sequence[int]) -> list[dict[str, Any]] | None:
+    """The cases that an application has put in the place of the bundle's own.
+
+    MONAI Label sets ``train#dataset#data`` and ``validate#dataset#data`` to lists of image and
+    label, of which `read_table` makes the table of this training, so that none is looked for.
+
+    Args:
+        roi_size: of the training; where it has two axes, volumes are taken as axial planes.
+
+    Returns:
+        Rows of a table; None where there are no such lists.
+
+    Raises:
+        DataError: a case has no image or no label that is there.
+    """
+    parser, _ = _running()
+    lists = {
+        split: [] if parser is None else parser.get(f"{stage}#dataset#data")
+        for split, stage in (("train", "train"), ("val", "validate"))
+    }
+    if not isinstance(lists["train"], list) or not lists["train"]:
+        return None
+    of_split = {split: items for split, items in lists.items() if isinstance(items, list)}
+    return given_rows(of_split, len(roi_size))
+
+
 def facts(cases: CaseTable | None = None) -> dict[str, Any]:
     """Return what weights must tell of the network that ran (contract 27).
 
@@ -153,6 +181,8 @@ def facts(cases: CaseTable | None = None) -> dict[str, Any]:
         "class_names": {str(number): name for number, name in names.items()},
         "unknown_trained": any(isinstance(one, float | int) and one > 0 for one in shares),
     }
+    if cases is not None:
+        told["data"] = data_license(*dict.fromkeys((cases.path.parent, cases.folder)))
     return {key: value for key, value in told.items() if value}
 
 
@@ -207,6 +237,9 @@ def _running() -> tuple[ConfigParser | None, Path | None]:
                     return parser, Path(value.config_root_path)
             if names.get("parser") is parser and "config_file_" in names:  # monai.bundle
                 return parser, Path(ensure_tuple(names["config_file_"])[0]).parent
+            place = names.get("bundle_path", getattr(names.get("self"), "bundle_path", None))
+            if names.get("parser") is parser and isinstance(place, Path):  # MONAI Deploy
+                return parser, place / "configs"
     return parser, None
 
 

@@ -128,14 +128,15 @@ LISTED = {
         AsMaskd AxialVolumed DropMetadatad EncodeMetadatad FlatFieldd LoadCased ResampleToSpacingd
         ScaleIntensityBy ScaleIntensityCased intensity_statistics""",
     "metaseg_monai.inferers": """
-        AutocastInferer EnsembleInferer PlaneInferer SlidingWindowMetadataInferer SteeredInferer
-        channels_last each_tensor""",
+        AutocastInferer EnsembleInferer PlaneInferer Runner SlidingWindowMetadataInferer
+        SteeredInferer ToldInferer channels_last each_tensor""",
     "metaseg_monai.training": """
         BestWeights EpochDraw EpochLog FieldTarget ListProblems LoadWeights MovingAverage
         PrepareBatchHeads PrepareBatchMeta
         ReadAhead RecordTrained RefuseTrained ReplayDataset RunCheckpoint RunProgress SiftedDataset
         StepOnPlateau StopOnNonFinite TryBatches VolumeBatches
-        continuous_field cyclic_schedule joined_dataset training_loader""",
+        continuous_field cyclic_schedule joined_dataset training_loader
+        validation_dataset""",
     "metaseg_monai.sharing.grow": "StartFrom",
     "metaseg_monai.evaluation": """
         CalibrationBins CaseCounts ChooseCleanUp CleanUpPredictions FieldEstimates KnownOfCases
@@ -204,7 +205,7 @@ USED = {
         binary_cross_entropy cross_entropy gelu interpolate l1_loss leaky_relu mse_loss normalize
         one_hot pad relu sigmoid softmax softplus tanh""",
     "ignite.engine": "Events",
-    "metaseg_monai.bundle": "effective facts own_root settings testing",
+    "metaseg_monai.bundle": "effective facts given own_root settings testing",
     "metaseg_monai.training": """
         collate_cases end_processes higher_is_better lower_is_better skip_empty""",
 }
@@ -229,7 +230,7 @@ WORDS = """
     view width with_name with_suffix zfill clip named_parameters strftime"""
 # Of ours only: no method of these names is on anything else that is listed.
 WORDS_OF_OURS = """
-    before check_availability end finish folder found is_whole kept load missing own"""
+    before begin check_availability end finish folder found is_whole kept load missing own"""
 # How many arguments those have that do something else with others: text.replace, network.eval
 WALKED = ("os.environ", "torch.float32", "torch.Tensor", "builtins.str", "builtins.dict")
 CALLED_ONLY = {"replace": 2, "eval": 0, "load": 0}

@@ -82,11 +82,15 @@ COMMANDS: Tree = {
     "fit-schema": "metaseg_monai.metadata.fit:fit_schema",
     "score": "metaseg_monai.sharing.score:score",
     "grow": "metaseg_monai.sharing.grow:grow",
+    "card": "metaseg_monai.sharing.card:card",
+    "push": "metaseg_monai.sharing.hub:push",
+    "export": "metaseg_monai.sharing.export:export",
     "whatif": "metaseg_monai.sharing.whatif:whatif",
     "generate": {
         "synthetic-shapes": "metaseg_monai.simulate.shapes:generate_synthetic_shapes",
         "kits21-phantom": "metaseg_monai.simulate.phantoms:generate_phantoms",
         "cells": "metaseg_monai.simulate.cells.write:generate_cells",
+        "adipocyte": "metaseg_monai.simulate.adipocyte:generate_adipocyte",
     },
     "prepare": {
         "kits21": "metaseg_monai.prepare.kits:prepare_kits21",
@@ -94,6 +98,7 @@ COMMANDS: Tree = {
         "names": "metaseg_monai.prepare.names:prepare_names",
         "dsb2018": "metaseg_monai.prepare.dsb2018:prepare_dsb2018",
         "cracks": "metaseg_monai.prepare.cracks:prepare_cracks",
+        "adipocyte": "metaseg_monai.prepare.adipocyte:prepare_adipocyte",
         "magnify": "metaseg_monai.simulate.magnify:magnify_table",
         "styles": "metaseg_monai.simulate.styles:prepare_styles",
     },

@@ -30,6 +30,7 @@ from metaseg_monai.files import (
     writable,
 )
 from metaseg_monai.images.read import volumes_of
+from metaseg_monai.inferers.engines import Runner
 from metaseg_monai.naming import likened
 from metaseg_monai.tables.check import image_files
 from metaseg_monai.training.weights import MASKS as NAME
@@ -79,6 +80,8 @@ class MaskRecord:
             case is predicted again.
         shard: of all cases, that is predicted; all by default.
         encode: of the metadata, which knows what is unknown to the network.
+        runner: of the network; its engine and precision are noted of each mask, and are those of
+            all masks in the folder.
 
     Attributes:
         home: folder of what this process alone writes.
@@ -93,14 +96,18 @@ class MaskRecord:
         tables: Sequence[str] = (),
         shard: Shard | None = None,
         encode: EncodeMetadatad | None = None,
+        runner: Runner | None = None,
     ) -> None:
         self.encode = encode
+        self.engine = {} if runner is None else dict(runner.told)
         self.folder = Path(folder)
         self.shard = Shard(None, folder) if shard is None else shard
         self.home = self.shard.folder
         self.path = self.home / NAME
         self.weights = weights
         self.settings = dict(settings or {})
+        if runner is not None and not runner.is_plain:
+            self.settings |= self.engine
         self.tables = tables if self.shard.is_whole else ()  # `merge` writes them
         self.files: dict[str, Path] = {}
         self._known: pd.DataFrame | None = None  # what the weights were trained on
@@ -120,12 +127,15 @@ class MaskRecord:
             items: all, as `find_cases` or `slice_items` give them.
 
         Raises:
-            DataError: the list cannot be read.
+            DataError: the list cannot be read, or masks in it were made by another engine, or in
+                another precision.
         """
+        self._read()
+        self._refuse_other_engine()
         weights = None if self.weights is None else self.weights.recorded.get("weights_sha256")
         with self.writing():
             self.shard.begin(weights, self.settings)
-        self._read()
+        self._read()  # anew: until then others may have written here
         self._take_over()
         self.files, self.kept, self._items = {}, {}, _by_name(items)
         known: dict[Any, list[tuple[str, str, str]]] = {}
@@ -153,6 +163,22 @@ class MaskRecord:
             count = f"{len(self.files)} of {len(self._items)}"
             logger.warning("%s: %s are predicted already, as asked for", self.folder, count)
         return [item for name in names for item in self._items[name]]
+
+    def _refuse_other_engine(self) -> None:
+        """See that the masks that are there were made by the engine that is to go on."""
+        names = ("engine", "precision")
+        now = {name: self.engine.get(name) for name in names}
+        for name, listed in self._listed() if self.engine else ():
+            for digest, comment in listed:
+                told = _told(comment)
+                then = {one: told.get(one) for one in names}
+                if "engine" in told and then != now and self._is(self.folder / name, digest):
+                    raise DataError(
+                        f"{self.folder}: {name} was made by {then['engine']} in "
+                        f"{then['precision']}, and {now['engine']} in {now['precision']} would go "
+                        "on; give another --output, or go on with --engine "
+                        f"{then['engine']} --precision {then['precision']}"
+                    )
 
     @property
     def before(self) -> int:
@@ -373,7 +399,7 @@ class MaskRecord:
                 told = {"case": case, "of": self._made_of(self._items.get(case, [{"image": []}]))}
                 told |= {"weights_sha256": (weights or {}).get("weights_sha256"), "rows": rows}
                 told |= {"trained": self._trained(case), "guidance": self.settings.get("guidance")}
-                told |= {"plan": self.shard.plan}
+                told |= {"plan": self.shard.plan, **self.engine}
                 if beside:
                     told["beside"] = {
                         self._name(one): self._last[self._name(one)][0] for one in beside

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from monai.inferers import Inferer
@@ -126,6 +126,54 @@ class SteeredInferer(Inferer):
         if self.door.meta_features == 0:
             return "this network reads no metadata"
         return f"it has no such vector, which {self.door.no_unknown}"
+
+
+class Tells(Protocol):
+    """What knows the metadata that a user has set, as `EncodeMetadatad` does."""
+
+    def told(self) -> Tensor | None:
+        """Return them encoded, (M,) or, of ranges, (2, M); None where there are none."""
+
+
+class ToldInferer(Inferer):
+    """Run another inferer with the metadata that a user has set, where a call brings none.
+
+    MONAI Label calls ``inferer(image, network)``, and knows of no second input.
+
+    Args:
+        inferer: to wrap.
+        encode: is asked at each call without metadata; None where the network reads none.
+
+    >>> from monai.inferers import SimpleInferer
+    >>> def network(image, meta):
+    ...     return image * meta[:, :1]
+    >>> class Panel:
+    ...     def told(self):
+    ...         return torch.tensor([2.0])
+    >>> inferer = ToldInferer(SimpleInferer(), Panel())
+    >>> inferer(torch.ones(2, 1), network).tolist()
+    [[2.0], [2.0]]
+    >>> inferer(torch.ones(1, 1), network, meta=torch.tensor([[5.0]])).tolist()
+    [[5.0]]
+    """
+
+    def __init__(self, inferer: Inferer, encode: Tells | None) -> None:
+        super().__init__()
+        self.inferer, self.encode = inferer, encode
+
+    def __call__(self, inputs: Tensor, network: Any, meta: Tensor | None = None) -> Any:
+        """Return the wrapped inferer's output.
+
+        Args:
+            inputs: images (B, C, *S).
+            network: called by the wrapped inferer.
+            meta: encoded metadata, one row for each image; None takes what `encode` tells, for all.
+        """
+        vector = self.encode.told() if meta is None and self.encode is not None else None
+        if vector is not None:
+            meta = vector.to(inputs.device)[None].repeat(len(inputs), *[1] * vector.ndim)
+        metadata = {} if meta is None else {"meta": meta}
+        return self.inferer(inputs, network, **metadata)
 
 
 def checked_guidance(guidance: Any) -> float | None:

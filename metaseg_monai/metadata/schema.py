@@ -130,7 +130,7 @@ class MetadataSchema:
         >>> schema.span({"size_mm": "20..40"}).tolist()
         [[0.20000000298023224], [0.4000000059604645]]
         """
-        return self._whole(raw, case, [field.span for field in self.fields])
+        return self._whole(raw, case, [field.span for field in self.fields], (2,))
 
     def softness(self, raw: Mapping[str, Any]) -> dict[str, Softness]:
         """How each value that is a distribution is taken, by field: ``mixed`` or ``drawn``."""
@@ -296,15 +296,19 @@ class MetadataSchema:
         return f"MetadataSchema({', '.join(f'{f.name}: {f.kind}[{f.width}]' for f in self.fields)})"
 
     def _whole(
-        self, raw: Mapping[str, Any], case: str, encoders: Sequence[Callable[[Any], Code]]
+        self,
+        raw: Mapping[str, Any],
+        case: str,
+        encoders: Sequence[Callable[[Any], Code]],
+        ends: tuple[int, ...] = (),
     ) -> Code:
-        """The codes of all fields side by side."""
+        """The codes of all fields, each (*ends, width), side by side; there may be no field."""
         codes, problems = self._attempt(raw, case, encoders)
         if problems:
             raise MetadataError("\n".join(problems))
         for flag in self.flags(raw, case):
             warnings.warn(flag, MetadataWarning, stacklevel=3)
-        return np.concatenate(codes, axis=-1)
+        return np.concatenate([np.zeros((*ends, 0), np.float32), *codes], axis=-1)
 
     def _attempt(
         self, raw: Mapping[str, Any], case: str, encoders: Sequence[Callable[[Any], Code]]

@@ -3,6 +3,7 @@
 from metaseg_monai.networks.authors import authors_unet3
 from metaseg_monai.networks.condition import Conditioned, condition
 from metaseg_monai.networks.controls import MetaImage, WeightNoise
+from metaseg_monai.networks.dense_unet import DenseUnetGenerator
 from metaseg_monai.networks.dynamic import DynamicUnet3
 from metaseg_monai.networks.gates import (
     ChannelGate,
@@ -21,6 +22,8 @@ from metaseg_monai.networks.mechanisms import (
     Mechanism,
 )
 from metaseg_monai.networks.multi_head import MultiHeadUnet3
+from metaseg_monai.networks.nuclei_lupi import NucleiLupiUnet
+from metaseg_monai.networks.patch_discriminator import PatchDiscriminator
 from metaseg_monai.networks.ppunet import PPUnet
 from metaseg_monai.networks.regressor import ImageRegressor
 from metaseg_monai.networks.unet3 import Unet3
@@ -51,6 +54,7 @@ __all__ = [
     "ChannelGate",
     "Conditioned",
     "ConstantChannels",
+    "DenseUnetGenerator",
     "DynamicUnet3",
     "FeatureWiseLinearModulation",
     "HyperKernel",
@@ -62,7 +66,9 @@ __all__ = [
     "MetadataExcite",
     "MetadataExciteDirect",
     "MultiHeadUnet3",
+    "NucleiLupiUnet",
     "PPUnet",
+    "PatchDiscriminator",
     "SqueezeExcite",
     "SqueezeExciteMetadataLate",
     "SqueezeManyMetadataExcite",

@@ -1,5 +1,7 @@
 """Which metadata reach the gates: those given, the unknown vector, or none; all else is refused."""
 
+import inspect
+
 import torch
 from torch import Tensor, nn
 
@@ -46,6 +48,17 @@ def required_meta(
             f"expected meta of shape ({images}, {width}), one row for each image, got ({came})"
         )
     return meta
+
+
+def reads_meta(network: nn.Module) -> bool:
+    """Whether a network is to be given metadata.
+
+    Told by its `meta_features`, or without that attribute by an argument `meta` of its forward.
+    """
+    features = getattr(network, "meta_features", None)
+    if features is None:
+        features = "meta" in inspect.signature(network.forward).parameters
+    return bool(features)
 
 
 class MetaInput(nn.Module):

@@ -155,7 +155,7 @@ class MultiHeadUnet3(nn.Module):
         entries = required_meta(meta, image.shape[0], self.meta_features)
         if not torch.jit.is_scripting():  # type: ignore[attr-defined]
             recording = torch.jit.is_tracing() or torch.compiler.is_compiling()  # type: ignore[attr-defined]
-            if not recording:
+            if not (recording or entries.is_meta):  # a tensor of a shape alone
                 return self._routed(x, skips, entries)
         pred = torch.zeros_like(image[:, :1])
         for task, head in enumerate(self.heads):
@@ -166,16 +166,28 @@ class MultiHeadUnet3(nn.Module):
         return pred
 
     @torch.jit.unused
-    def _routed(self, x: Tensor, skips: list[Tensor], meta: Tensor) -> Tensor:
-        """Run each head on its own images only."""
-        one_hot = ((meta == 1).sum(dim=1) == 1) & ((meta != 0).sum(dim=1) == 1)
+    def checked(self, meta: Tensor | None, images: int) -> Tensor:
+        """The rows (B, T) that choose heads for so many images.
+
+        Raises:
+            ValueError: the rows are missing, or of another shape.
+            MetadataError: a row names no head, or several.
+        """
+        rows = required_meta(meta, images, self.meta_features)
+        one_hot = ((rows == 1).sum(dim=1) == 1) & ((rows != 0).sum(dim=1) == 1)
         if not bool(one_hot.all()):
             row = int(one_hot.int().argmin())
             raise MetadataError(
-                f"expected one head for each image, got meta {meta[row].tolist()} of image {row}: "
+                f"expected one head for each image, got meta {rows[row].tolist()} of image {row}: "
                 f"give a 1 for one of {', '.join(self.tasks)} and 0 for the others, or leave meta "
                 "out, which gives all heads (test modes: normal, shuffle, fixed:*)"
             )
+        return rows
+
+    @torch.jit.unused
+    def _routed(self, x: Tensor, skips: list[Tensor], meta: Tensor) -> Tensor:
+        """Run each head on its own images only."""
+        self.checked(meta, meta.shape[0])
         task = meta.argmax(dim=1)
         present = task.unique().tolist()
         if len(present) == 1:

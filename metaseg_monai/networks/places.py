@@ -30,10 +30,13 @@ KNOWN = {
         r"model\.1(\.submodule\.1)*\.merge",
     ),
     "BasicUNet": (r"conv_0|down_\d+", r"upcat_\d+"),
+    "DenseUnetGenerator": (r"encoder\.\d+|middle", r"decoder\.\d+"),
     "DynUNet": (r"input_block|downsamples\.\d+|bottleneck", r"upsamples\.\d+"),
     "FlexibleUNet": (r"encoder\.(layer\d+|_blocks\.\d+)", r"decoder\.blocks\.\d+"),
     "HighResNet": (r"blocks\.\d+", r"(?!)"),  # all at one resolution: there is no decoder
     "MedNeXt": (r"enc_stages\.\d+", r"dec_stages\.\d+"),
+    "NucleiLupiUnet": (r"encoder\.\d+|middle", r"(segmentation|decoder)\.\d+"),
+    "PatchDiscriminator": (r"layers\.\d+", r"(?!)"),
     "PlainConvUNet": (r"encoder\.stages\.\d+", r"decoder\.stages\.\d+"),  # of nnU-Net v2
     "PPUnet": (r"encoder\.\d+|middle", r"decoder\.\d+"),
     "ResidualEncoderUNet": (r"encoder\.stages\.\d+", r"decoder\.stages\.\d+"),

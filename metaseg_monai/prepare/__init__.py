@@ -1,5 +1,6 @@
 """From a data set as it is published to a folder with table.csv."""
 
+from metaseg_monai.prepare.adipocyte import prepare_adipocyte
 from metaseg_monai.prepare.cells import prepare_cells
 from metaseg_monai.prepare.cracks import prepare_cracks
 from metaseg_monai.prepare.dsb2018 import prepare_dsb2018
@@ -12,6 +13,7 @@ __all__ = [
     "KitsLayout",
     "Prepared",
     "kits_volumes",
+    "prepare_adipocyte",
     "prepare_cells",
     "prepare_cracks",
     "prepare_dsb2018",

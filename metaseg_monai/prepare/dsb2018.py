@@ -100,4 +100,5 @@ def prepare_dsb2018(
         "overlap": overlap,
         "mask_values": mask_values,
     }
-    return prepare_found(FoundFolder.of(root, found()), output, rule, options, settings, "nucleus")
+    cases = FoundFolder.of(root, found())
+    return prepare_found(cases, output, rule, options, settings, "nucleus", "dsb2018")

@@ -41,6 +41,10 @@ class FoundCase:
         planes: a name for every image of several.
         group: what stays in one split; "" until it is decided.
         split: train, val or test; "" where it is to be drawn.
+        targets: files of images that are to be predicted, by what they show. Each makes a row, its
+            label the target and its mask, if there is one, in a column of its own.
+        box: the part of all files that the case is, (top, left, bottom, right) in pixels; None for
+            all.
     """
 
     case: str
@@ -50,6 +54,8 @@ class FoundCase:
     planes: tuple[str, ...] = ()
     group: str = ""
     split: str = ""
+    targets: Mapping[str, Path] = field(default_factory=dict)
+    box: tuple[int, int, int, int] | None = None
 
     def problem(self, root: Path, problem: str, next_step: str) -> Problem:
         """A problem of its first image."""
@@ -57,7 +63,8 @@ class FoundCase:
 
     def problem_of(self, root: Path, error: DataError) -> Problem:
         """The problem that an error tells, at the file with which its message begins."""
-        told = [file for file in (*self.images, *self.masks) if str(error).startswith(f"{file}:")]
+        files = (*self.images, *self.masks, *self.targets.values())
+        told = [file for file in files if str(error).startswith(f"{file}:")]
         file = told[0] if told else self.images[0]
         return Problem.of_error(self.case, relative(file, root), file, error)
 

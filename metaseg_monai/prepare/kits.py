@@ -53,6 +53,7 @@ from metaseg_monai.prepare.splits import divide
 from metaseg_monai.rows import write_problems, write_table
 from metaseg_monai.tables.clinical import ClinicalTable, check_cases
 from metaseg_monai.tables.columns import SPLITS
+from metaseg_monai.tables.licenses import KITS, data_license, save_license, statement
 from metaseg_monai.tables.table import (
     CLASSES,
     CaseTable,
@@ -175,6 +176,8 @@ def prepare_kits21(
         _check_output(output, settings, source, folder)  # nobody else changes it now
         write_json(output / SETTINGS_FILE, settings, indent=1)
         save_class_names(CLASS_NAMES, output / CLASSES)
+        said = data_license(Path(source), folder.root)  # phantoms say that they are generated
+        save_license(output, said or [statement(KITS)])
         records = {}
         for one in each_case(write, cases, workers):
             if isinstance(one, list):

@@ -42,12 +42,18 @@ from metaseg_monai.prepare.ome import with_ome
 from metaseg_monai.prepare.splits import Shares, with_groups, with_splits
 from metaseg_monai.rows import write_problems, write_table
 from metaseg_monai.tables.columns import SPLITS
+from metaseg_monai.tables.licenses import STATEMENT, data_license, save_license, statement
 from metaseg_monai.tables.table import CLASSES, save_class_names
 
 Result = TypeVar("Result")
 SETTINGS_FILE = "prepared.json"
 RECORDS = ".cases"  # of cases that are done, where a folder grows case by case
-WRITTEN = ("images", "labels", "instances", "table.csv", "problems.csv", CLASSES, SETTINGS_FILE)
+TARGETS = "targets"
+WRITTEN = (
+    *("images", "labels", "instances", TARGETS, "table.csv", "problems.csv"),
+    *(CLASSES, SETTINGS_FILE, STATEMENT),
+)
+TARGET, MASK = "channel", "mask"  # columns of rows whose label is an image
 PREVIEW_ROWS = 5
 MOST_VALUES = 12
 SHOWN_PROBLEMS = 10
@@ -128,6 +134,8 @@ def prepare_found(
     options: PrepareOptions,
     settings: Mapping[str, Any],
     foreground: str = "",
+    data: str = "",
+    more: Mapping[str, Callable[[Path], object]] | None = None,
 ) -> Prepared:
     """Check, divide and write the cases of a source; problems leave out their cases only.
 
@@ -144,6 +152,9 @@ def prepare_found(
         options: see `PrepareOptions`.
         settings: of the layout, kept with the options.
         foreground: what class 1 is, where the data set tells, for classes.json.
+        data: the data set's key in the table of licences; "" takes what the source says.
+        more: further files by their names, each written by a function of the folder, whose table
+            and images are there.
 
     Returns:
         The table (None in a dry run or without any case), the summary and the problems.
@@ -157,24 +168,28 @@ def prepare_found(
     del kept["dry_run"]
     if root.resolve() in (output.resolve(), *output.resolve().parents):
         raise DataError(f"{output}: lies in the source {root}; give a folder outside of it")
-    check_output(output, kept, WRITTEN)
+    own = (*WRITTEN, *(more or {}))
+    check_output(output, kept, own)
     cases, problems, remarks = _divided(found, options)
     if not cases and not problems:
         raise DataError(f"{root}: no case in this layout; check the folder and the options")
     notes: Mapping[str, list[str]] = {}
     if options.dry_run:
-        rows = _rows([(case, _planned(case, root, rule)) for case in cases])
+        rows = _rows([(case, *_planned(case, root, rule)) for case in cases])
         head = f"dry run: {len(rows)} cases, {len(problems)} problems; nothing is written to"
         told = [f"{head} {output}, and pixels were not read", *_preview(rows)]
     else:
         with writable(output), new_folder(output, replace=True) as folder:
-            rows, notes, more = _write(cases, root, rule, options, folder)
-            problems = sorted([*problems, *more], key=lambda one: (one.case, one.file))
+            rows, notes, found_later = _write(cases, root, rule, options, folder)
+            problems = sorted([*problems, *found_later], key=lambda one: (one.case, one.file))
             write_problems(folder, problems)
             write_json(folder / SETTINGS_FILE, kept, indent=1)
+            save_license(folder, [statement(data)] if data else data_license(root))
             if foreground:
                 save_class_names({0: "background", 1: foreground}, folder / CLASSES)
-            check_output(output, kept, WRITTEN)  # it may have been filled meanwhile
+            for name, write in (more or {}).items() if rows else ():
+                write(folder / name)
+            check_output(output, kept, own)  # it may have been filled meanwhile
         told = [f"{output}: {len(rows)} cases prepared, {len(problems)} problems"]
     if rule is not None:  # images without masks are predicted on: they need no splits
         remarks += _empty_splits(rows, options.shares)
@@ -293,25 +308,36 @@ def _divided(
     return cases, problems + more, [*found.remarks, *remarks]
 
 
-def _rows(files: Sequence[tuple[FoundCase, Mapping[str, str]]]) -> list[dict[str, str]]:
-    """Rows of table.csv, with the columns of all cases."""
-    names = dict.fromkeys(name for case, _ in files for name in case.columns)
-    return [
-        {name: of_case[name] for name in ("image", "label") if name in of_case}
-        | {name: case.columns.get(name, "") for name in names}
-        | {name: of_case[name] for name in ("instances",) if name in of_case}
-        | {"group": case.group, "split": case.split}
-        for case, of_case in files
-    ]
+def _rows(
+    files: Sequence[tuple[FoundCase, Mapping[str, str], Mapping[str, str]]],
+) -> list[dict[str, str]]:
+    """Rows of table.csv, with the columns of all cases, one for each of a case's targets."""
+    names = dict.fromkeys(name for case, *_ in files for name in case.columns)
+    rows = []
+    for case, of_case, targets in files:
+        known = {name: case.columns.get(name, "") for name in names}
+        known |= {name: of_case[name] for name in ("instances",) if name in of_case}
+        known |= {"group": case.group, "split": case.split}
+        image = {name: of_case[name] for name in ("image", "label") if name in of_case}
+        if not targets:
+            rows.append(image | known)
+        mask = {MASK: image.pop("label")} if targets and "label" in image else {}
+        rows += [
+            image | {"label": file, TARGET: target} | mask | known
+            for target, file in targets.items()
+        ]
+    return rows
 
 
-def _planned(case: FoundCase, root: Path, rule: MaskRule | None) -> dict[str, str]:
-    """The source files of a case, as a dry run shows them."""
+def _planned(
+    case: FoundCase, root: Path, rule: MaskRule | None
+) -> tuple[dict[str, str], dict[str, str]]:
+    """The source files of a case, and those of its targets, as a dry run shows them."""
     files = {"image": ";".join(relative(path, root) for path in case.images)}
     if rule is not None:
         more = f" and {len(case.masks) - 1} more" if len(case.masks) > 1 else ""
         files["label"] = relative(case.masks[0], root) + more
-    return files
+    return files, {name: relative(path, root) for name, path in case.targets.items()}
 
 
 # Writing the files of the cases.
@@ -324,6 +350,7 @@ class WrittenCase(NamedTuple):
         found: the case.
         files: path relative to the folder by column: `image` (planes joined by ";"), `label`,
             `instances`.
+        targets: paths likewise, by what they show.
         content: see `image_digest`; an image without contrast is like any other.
         grey: see `Masks`.
         notes: what is told of it, beginning with its type of pixels.
@@ -331,6 +358,7 @@ class WrittenCase(NamedTuple):
 
     found: FoundCase
     files: dict[str, str]
+    targets: dict[str, str]
     content: str
     grey: tuple[float, float] | None
     notes: tuple[str, ...]
@@ -370,7 +398,7 @@ def _write(
             notes[note].append(one.found.case)
     for same in alike(written, lambda one: one.content):
         notes["the same pixels within one split"] += [one.found.case for one in same]
-    rows = _rows([(one.found, one.files) for one in written])
+    rows = _rows([(one.found, one.files, one.targets) for one in written])
     if rows:
         write_table(rows, folder / "table.csv")
     return rows, notes, problems
@@ -392,7 +420,8 @@ def _copies(same: Sequence[WrittenCase], root: Path) -> Iterator[Problem]:
 
 
 def _remove(one: WrittenCase, folder: Path) -> None:
-    paths = [folder / path for joined in one.files.values() for path in joined.split(";")]
+    joined = [*one.files.values(), *one.targets.values()]
+    paths = [folder / path for files in joined for path in files.split(";")]
     for path in paths:
         path.unlink()
     if len(one.found.images) > 1:  # the folder of its planes
@@ -405,6 +434,7 @@ def _write_case(
     """Read all files of a case, check them against each other, and write them."""
     planes = [_read(path, options.axes) for path in case.images]
     first = planes[0]
+    targets = {name: _read_target(path, first) for name, path in case.targets.items()}
     for plane in planes[1:]:
         one, other = first.array, plane.array
         if (one.shape[1:], one.dtype) != (other.shape[1:], other.dtype):
@@ -414,6 +444,11 @@ def _write_case(
                 "must agree"
             )
     masks = None if rule is None else _read_masks(case, rule, first)
+    if case.box is not None:
+        planes = [_cut(plane, case.box) for plane in planes]
+        first = planes[0]
+        targets = {name: _cut(target, case.box) for name, target in targets.items()}
+        masks = masks and _cut_masks(masks, case.box)
     converted = [_converted(plane, options) for plane in planes]  # all, before one is written
     remarks = [] if masks is None else list(masks.remarks)
     names = [f"images/{case.case}"]
@@ -426,6 +461,14 @@ def _write_case(
     files = {"image": ";".join(relative(path, folder) for path in images)}
     if masks is not None:
         files |= _write_masks(case, masks, folder)
+    shown_by: dict[str, str] = {}
+    for name, target in targets.items():
+        path = case.targets[name]
+        made = folder / TARGETS / safe_name(name) / case.case
+        written = _write_image(path, _converted(target, options), made, remarks)
+        shown_by[name] = relative(written, folder)
+        if target.array.min() == target.array.max():
+            remarks.append(f"every pixel of {name} is {target.array.min():g}: without contrast")
     low = min(plane.array.min() for plane in planes)
     flat = bool(low == max(plane.array.max() for plane in planes))
     if flat:
@@ -448,7 +491,8 @@ def _write_case(
     kind = f"{first.array.dtype} with {count} channel{'' if count == 1 else 's'}"
     whole = np.concatenate([plane.array for plane in planes]) if len(planes) > 1 else first.array
     digest = image_digest(Image(whole, first.attributes))
-    return WrittenCase(case, files, digest, masks and masks.grey, (kind, *remarks))
+    told = (kind, *remarks)
+    return WrittenCase(case, files, shown_by, digest, masks and masks.grey, told)
 
 
 def _read(path: Path, axes: str | None) -> Image:
@@ -467,6 +511,38 @@ def _read(path: Path, axes: str | None) -> Image:
             f"{path}: {broken} of {image.array.size} pixels are not finite numbers; mend the image"
         )
     return image
+
+
+def _read_target(path: Path, image: Image) -> Image:
+    """An image of one channel that is to be predicted, on the grid of the image."""
+    target = _read(path, None)
+    if target.array.shape != (1, *image.array.shape[1:]):
+        raise DataError(
+            f"{path}: {len(target.array)} channels of {target.array.shape[1:]}, expected one of "
+            f"{image.array.shape[1:]} as {image.attributes['path']}; save it on the image's grid"
+        )
+    return target
+
+
+CUT = "box"  # in the attributes of an image of which a part was taken
+
+
+def _cut(image: Image, box: tuple[int, int, int, int]) -> Image:
+    """The part of an image in a box."""
+    top, left, bottom, right = box
+    height, width = image.array.shape[1:]
+    if not (0 <= top < bottom <= height and 0 <= left < right <= width):
+        raise DataError(
+            f"{image.attributes['path']}: a box of rows {top} to {bottom} and columns {left} to "
+            f"{right} does not lie in its {height} x {width} pixels; mend the box"
+        )
+    return Image(image.array[:, top:bottom, left:right], {**image.attributes, CUT: box})
+
+
+def _cut_masks(masks: Masks, box: tuple[int, int, int, int]) -> Masks:
+    part = (slice(box[0], box[2]), slice(box[1], box[3]))
+    objects = None if masks.objects is None else masks.objects[part]
+    return masks._replace(label=masks.label[part], objects=objects, copied=None)
 
 
 def _read_masks(case: FoundCase, rule: MaskRule, image: Image) -> Masks:
@@ -497,6 +573,8 @@ def _converted(image: Image, options: PrepareOptions) -> np.ndarray | None:
             raise DataError(f"{image.attributes['path']}: {error}") from error
         kind = image.array.dtype
         return luma if kind.kind == "f" else np.rint(luma).astype(kind)
+    if CUT in image.attributes:
+        return image.array
     if "plane" in image.attributes or (options.axes and image.attributes["format"] == "tiff"):
         return image.array
     return None
@@ -573,7 +651,7 @@ def _counts(rows: Sequence[Mapping[str, str]]) -> list[str]:
         part = table[table["split"] == split]
         told = [f"{len(part)} cases", f"{part['group'].nunique()} groups"]
         for name in rows[0]:
-            if name not in OWN_COLUMNS:
+            if name not in (*OWN_COLUMNS, MASK):
                 values = part[name].replace("", "missing").value_counts().sort_index()
                 told_values = ", ".join(f"{value} {count}" for value, count in values.items())
                 few = len(values) <= MOST_VALUES

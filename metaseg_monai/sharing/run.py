@@ -11,6 +11,7 @@ from shlex import quote
 from typing import Any
 
 import pandas as pd
+import torch
 
 from metaseg_monai.bundle.overrides import (
     SHORT,
@@ -37,6 +38,8 @@ from metaseg_monai.evaluation.provenance import home_of
 from metaseg_monai.evaluation.shards import Shard, slurm_shard
 from metaseg_monai.explain.draw import draw
 from metaseg_monai.files import absolute, file_sha256, read_json, readable, write_json
+from metaseg_monai.inferers.engines import FORMATS, choose
+from metaseg_monai.inferers.exports import PARITY
 from metaseg_monai.metadata.fields import UNKNOWN
 from metaseg_monai.metrics.scores import average_f1, case_mean_f1, pooled_f1, pooled_iou
 from metaseg_monai.owners import owned
@@ -46,6 +49,7 @@ logger = logging.getLogger(__name__)
 
 RECORDS = (RECORD, "run.json")  # of a training, and of a run of a study
 PLACES = ("_dir", "_file", "_path", "#path", "predicted_metadata")  # ends of settings
+EXPORTS = "exports"  # folder in a model's, of what export makes
 ENSEMBLE = "ensemble.json"  # of an evaluation of several models: their folders
 CLINICAL_SUFFIXES = (".json", ".csv")
 
@@ -354,7 +358,7 @@ def clean_up(
     if not weights.is_file():
         raise ConfigError(f"{folder} holds no model.pt; give the folder of a trained model")
     if off:
-        with owned(home, "is writing into the model here"), _rewriting(home):
+        with owned(home, "is writing into the model here"), rewriting(home):
             write_fact(weights, "clean_up", None)
         return f"masks of {folder} are not cleaned"
     root, further, recorded = _known(folder, configuration, None)
@@ -363,7 +367,7 @@ def clean_up(
     recorded = {**recorded, "validate#handlers": CHOOSING}
     with (
         owned(home, doing),
-        _rewriting(home),
+        rewriting(home),
         running(root, names, given, doing, recorded, trust) as workflow,
     ):
         chosen = workflow.parser.get_parsed_content("validate#handlers#1").chosen
@@ -379,7 +383,7 @@ WHERE = ("dataset_dir", "device", "num_workers")  # settings of `clean_up`
 
 
 @contextmanager
-def _rewriting(home: Path) -> Iterator[None]:
+def rewriting(home: Path) -> Iterator[None]:
     """Let the record of weights that were trained here know them while they get a further fact.
 
     A kill at any moment leaves a record that knows the weights, or a file that lies beside them
@@ -506,6 +510,9 @@ def predict(
     bundles: str | Path | None = None,
     trust: bool = False,
     shard: str | None = None,
+    engine: str = "torch",
+    precision: str | None = None,
+    exported: str | Path | None = None,
     **settings: Any,
 ) -> Predicted:
     """Segment a folder of images, one image, or the cases of a table.
@@ -515,6 +522,7 @@ def predict(
         python -m metaseg_monai predict runs/me --source scans --output masks --shard 0/16
         python -m metaseg_monai predict synthetic_shapes_segmentation --source images \
 --output masks --meta task=disc --ckpt_path runs/me/model.pt
+        python -m metaseg_monai predict runs/me --source scans --output masks --engine auto
 
     Args:
         folder: of the model; or name or folder of a bundle, with ckpt_path. Several models, as
@@ -536,6 +544,13 @@ def predict(
         shard: i/n predicts every n-th case from the i-th, counted from 0, beside others that
             predict the others into the same output; then ``merge``. By default the task of a Slurm
             array is its shard; 0/1 is all cases.
+        engine: torch, or one that runs an export of the model on the CPU: onnxruntime, openvino;
+            auto is torch on a GPU, else the first that is installed of openvino, onnxruntime and
+            torch. All masks of a folder are of one engine and precision.
+        precision: float32, bf16 or int8 (of openvino, see export); by default bf16 of torch (as
+            the bundle says) and openvino, float32 of onnxruntime.
+        exported: folder of an export; by default that in the model's folder, else one is made for
+            this run.
         settings: any setting of configs/inference.json, such as --guidance 0.5: how far the masks
             follow the metadata, from 0 (as if they were unknown) by 1 (plainly) to 2; for models
             that know unknown metadata. --mirror [0,1] also predicts the image mirrored along rows
@@ -551,7 +566,8 @@ def predict(
             is no earlier mask would be replaced.
         ConfigError: neither a model nor a bundle, or `meta` is neither field=value nor a file.
     """
-    asked = dict(settings)
+    asked = {**settings, **_engine(folder, engine, precision, exported, settings.get("device"))}
+    settings = dict(asked)
     if shard is None and (shard := slurm_shard()) is not None:
         logger.warning("this task of a Slurm array predicts shard %s; --shard 0/1: all", shard)
     shard = None if shard == "0/1" else shard
@@ -603,6 +619,41 @@ def predict(
         for name in record.unknown(case):
             unknown.setdefault(name, []).append(case)
     return Predicted(absolute(output), cases, problems.found, shard, problems_in, unknown)
+
+
+def export_folder(model: str | Path, to: str, precision: str | None) -> Path:
+    """Where an export of a model lies by default."""
+    return Path(model) / EXPORTS / (f"{to}-int8" if precision == "int8" else to)
+
+
+def _engine(
+    folder: str | Path | Sequence[str | Path],
+    engine: str,
+    precision: str | None,
+    exported: str | Path | None,
+    device: str | None,
+) -> dict[str, Any]:
+    """The settings of an engine; none where the bundle's own network runs as it says."""
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    chosen, precision = choose(engine, precision, device)
+    if chosen == "torch":
+        if exported is not None:
+            raise ConfigError("--exported is for the engines that run exports; give --engine too")
+        return {} if precision is None else {"engine": chosen, "precision": precision}
+    if engine == "auto":
+        logger.warning("engine auto: %s in %s", chosen, precision)
+    settings: dict[str, Any] = {"engine": chosen, "precision": precision}
+    one = folder if isinstance(folder, str | Path) else "MODEL"
+    place = export_folder(one, FORMATS[chosen], precision)
+    if exported is not None or (place / PARITY).is_file():
+        return {**settings, "exported": str(absolute(exported or place))}
+    if precision == "int8":
+        raise ConfigError(
+            f"{one} has no export in int8 ({place}); make one: python -m metaseg_monai export "
+            f"{quote(str(one))} --to openvino --precision int8"
+        )
+    return settings
 
 
 def _command(models: Sequence[Path], options: Mapping[str, Any]) -> str:

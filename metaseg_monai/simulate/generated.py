@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +19,7 @@ from metaseg_monai.owners import owned
 from metaseg_monai.rows import read_lines
 from metaseg_monai.tables.check import image_files
 from metaseg_monai.tables.columns import ColumnMap
+from metaseg_monai.tables.licenses import Statement, save_license, statement
 from metaseg_monai.tables.table import (
     CLASSES,
     GENERATED,
@@ -38,6 +39,7 @@ def write_generated(
     write: Callable[[Path], object],
     once: bool = False,
     class_names: Mapping[int, str] | None = None,
+    licenses: Sequence[Statement] | None = None,
 ) -> None:
     """Make a folder of generated data.
 
@@ -49,6 +51,7 @@ def write_generated(
         write: fills a given folder.
         once: leave a folder that was made with these settings as it is.
         class_names: of the labels, kept beside the table.
+        licenses: of the data that these are made of; None where they are drawn from a seed.
 
     Raises:
         DataError: the folder holds files, or was made with other settings.
@@ -64,6 +67,7 @@ def write_generated(
             try:
                 with new_folder(output) as folder:
                     write(folder)
+                    save_license(folder, [statement("generated")] if licenses is None else licenses)
                     if class_names:
                         save_class_names(class_names, folder / CLASSES)
                     (folder / GENERATED).write_text(json.dumps(settings) + "\n", encoding="utf-8")

@@ -29,6 +29,7 @@ from metaseg_monai.simulate.generated import (
     write_generated,
 )
 from metaseg_monai.tables.columns import SPLITS, ColumnMap, as_column_map
+from metaseg_monai.tables.licenses import data_license
 from metaseg_monai.tables.table import refuse
 
 
@@ -167,7 +168,8 @@ def magnify_table(
         write_table(lines, folder / columns.table)
 
     settings = {"of": table.path.parent.name, "targets": list(targets), "splits": list(splits)}
-    write_generated(Path(output), settings, write, class_names=table.class_names)
+    licenses = data_license(table.path.parent, table.folder)
+    write_generated(Path(output), settings, write, class_names=table.class_names, licenses=licenses)
     return Path(output) / columns.table
 
 

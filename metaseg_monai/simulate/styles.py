@@ -26,6 +26,7 @@ from metaseg_monai.simulate.generated import (
 )
 from metaseg_monai.simulate.polygons import Labels, polygonise
 from metaseg_monai.tables.columns import ColumnMap, as_column_map
+from metaseg_monai.tables.licenses import data_license
 
 TOLERANCES: Mapping[str, float] = {"exact": 0.0, "fine": 2.0, "coarse": 3.5}  # paper figure S2
 EXAMPLE = "as {'exact': 0, 'fine': 2, 'coarse': 3.5}"
@@ -183,7 +184,8 @@ def prepare_styles(
         "unit": unit,
         "source": table.digest,
     }
-    write_generated(Path(output), settings, write, class_names=table.class_names)
+    licenses = data_license(table.path.parent, table.folder)
+    write_generated(Path(output), settings, write, class_names=table.class_names, licenses=licenses)
     return summary
 
 

@@ -5,7 +5,14 @@ from metaseg_monai.tables.check import LoadedCase, TableCheck, check_table, load
 from metaseg_monai.tables.clinical import read_clinical
 from metaseg_monai.tables.columns import SPLITS, ColumnMap
 from metaseg_monai.tables.find import each_value, find_cases
-from metaseg_monai.tables.select import fill_epoch, fold_cases, limit_empty, select_cases, slices
+from metaseg_monai.tables.select import (
+    around_objects,
+    fill_epoch,
+    fold_cases,
+    limit_empty,
+    select_cases,
+    slices,
+)
 from metaseg_monai.tables.table import CaseTable, read_table
 
 __all__ = [
@@ -15,6 +22,7 @@ __all__ = [
     "DataWarning",
     "LoadedCase",
     "TableCheck",
+    "around_objects",
     "check_table",
     "each_value",
     "fill_epoch",

@@ -313,7 +313,8 @@ def load_case(
             the same kinds, `case` for messages, and maybe `label_values`: the pixel values that
             become class 1 while all others become 0, lists of those of class 1, 2 and so on, or
             "instances": all above 0. Without, the label's values are the classes. `mask_values` is
-            the `values` of `read_label`. A MetaTensor of three axes brings its affine.
+            the `values` of `read_label`. A MetaTensor of three axes brings its affine,
+            and `spatial_shape` in its `meta` tells whether it has a channel.
         channels: see `convert_channels`.
         classes: number of classes, background included; labels lie in 0..classes-1.
         spatial_dims: see `read_image`.
@@ -386,7 +387,7 @@ def _read(
     if not isinstance(given, (np.ndarray, torch.Tensor)):
         return read_image(given, spatial_dims, axes, lazily=lazily)
     array = np.asarray(given.detach().cpu() if isinstance(given, torch.Tensor) else given)
-    array = array[None] if array.ndim == 2 else array
+    array = array[None] if array.ndim == 2 or _is_bare(given, array) else array
     if array.ndim not in (3, 4) or spatial_dims not in (None, array.ndim - 1) or not array.size:
         raise DataError(
             f"an array of shape {array.shape}, expected (C, H, W), (H, W) or, of a volume, "
@@ -396,6 +397,12 @@ def _read(
     if isinstance(given, MetaTensor) and array.ndim == 4:
         affine = np.asarray(given.affine, dtype=np.float64)
     return Image(array, image_attributes("array", "array", "", array.shape[1:], affine))
+
+
+def _is_bare(given: Any, array: np.ndarray) -> bool:
+    """Whether a MetaTensor says that all of its axes are of space (a series in MONAI Deploy)."""
+    told = getattr(given, "meta", {}).get("spatial_shape", ())
+    return array.ndim == 3 and tuple(int(size) for size in told) == array.shape
 
 
 def _finite_float32(array: np.ndarray, path: str) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Which cases of a table a study uses: some domains, fewer of a rare one, fewer empty slices."""
 
 import logging
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import floor
@@ -12,6 +13,7 @@ from metaseg_monai.errors import ConfigError, DataError, Problem
 from metaseg_monai.images.geometry import Axis
 from metaseg_monai.images.read import slice_items
 from metaseg_monai.metadata.fields import read_number, said
+from metaseg_monai.rows import read_lines
 from metaseg_monai.tables.columns import SPLITS
 from metaseg_monai.tables.table import CaseTable
 
@@ -92,6 +94,53 @@ def slices(
         raise ConfigError(
             f"{table.path}: no row is a whole volume (a NIfTI file of three axes, or a DICOM "
             "series), of which slices could be made; leave slices out of the configuration"
+        )
+    return replace(table, rows=tuple(rows))
+
+
+def around_objects(
+    table: CaseTable, file: str = "nuclei.csv", splits: Sequence[str] = ("train",)
+) -> CaseTable:
+    """Return the table with a row for each object of its images, for crops around them.
+
+    Such a row has its object's middle as `centre_px`, (row, column) from 0, for `CropAtCentred`; an
+    image without objects has none (adipocyte report, 2).
+
+    Args:
+        table: with the column instances, as `prepare adipocyte` makes it.
+        file: beside the table, with the columns instances, y_px and x_px.
+        splits: whose rows become rows of objects; others stay.
+
+    Raises:
+        ConfigError: the table has no column instances.
+        DataError: the file cannot be read, lacks a column or has no numbers there, or names no
+            object of any row.
+    """
+    if not all("instances" in row.get("columns", {}) for row in table.rows):
+        raise ConfigError(
+            f"{table.path}: no column instances, whose objects the crops would be around; leave "
+            "around_objects out of the configuration"
+        )
+    path = table.path.parent / file
+    header, lines, broken = read_lines(path)
+    lacking = [name for name in ("instances", "y_px", "x_px") if name not in header]
+    if lacking or broken:
+        told = f"no column {', '.join(lacking)}" if lacking else broken[0]
+        raise DataError(f"{path}: {told}; prepare the data anew")
+    centres: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for number, cells in lines:
+        place = [read_number(cells[name]) for name in ("y_px", "x_px")]
+        if place[0] is None or place[1] is None:
+            raise DataError(f"{path}: row {number}: no numbers in y_px and x_px; mend the row")
+        centres[cells["instances"]].append((place[0], place[1]))
+    rows: list[Item] = []
+    for row in table.rows:
+        own = centres.get(row["columns"]["instances"], [])
+        divided = row.get("split") in splits
+        rows += [{**row, "centre_px": centre} for centre in own] if divided else [row]
+    if not any("centre_px" in row for row in rows):
+        raise DataError(
+            f"{path}: no object in any of the rows of {', '.join(splits)}; prepare the data anew"
         )
     return replace(table, rows=tuple(rows))
 

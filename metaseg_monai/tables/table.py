@@ -21,6 +21,7 @@ from metaseg_monai.files import read_json, readable, write_json, written_at
 from metaseg_monai.images.dicom import is_dicom_folder
 from metaseg_monai.images.image import FORMAT_OF_SUFFIX, MISSING, Meaning, image_suffix, unusable
 from metaseg_monai.images.ome_zarr import is_zarr
+from metaseg_monai.images.read import slice_items
 from metaseg_monai.metadata.fields import UNKNOWN, MetadataWarning, read_number, said
 from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.naming import Folder, composed, likened
@@ -143,6 +144,7 @@ def read_table(
     mask_values: Meaning | None = None,
     problems: list[Problem] | None = None,
     split: str | None = None,
+    given: Sequence[Mapping[str, Any]] | None = None,
 ) -> CaseTable:
     """Read and validate a table; every problem is told at once.
 
@@ -156,6 +158,7 @@ def read_table(
         mask_values: see `ColumnMap`, whose own it takes the place of.
         problems: gets the rows that are wrong by themselves, see `sift`; None refuses them.
         split: the one that is asked for; None for all.
+        given: rows that an application gives instead, of `given_rows`; then no file is read.
 
     Raises:
         DataError: the table or columns are missing, or rows are wrong: missing files, repeated
@@ -167,6 +170,9 @@ def read_table(
     Warns:
         MetadataWarning: no training row gives a field.
     """
+    if given is not None:
+        place = Path(given[0]["image"]).parent / "table.csv"
+        return CaseTable(place, tuple(map(dict, given)), class_names=parse_class_names(class_names))
     if simulate is not None:
         _simulate_once(Path(path), Path(simulate))
     columns = as_column_map(columns, mask_values)
@@ -210,6 +216,52 @@ def parse_class_names(given: ClassNames) -> dict[int, str]:
             '"1=kidney,2=liver"'
         )
     return dict(sorted(zip(numbers, names, strict=True)))
+
+
+def given_rows(
+    of_split: Mapping[str, Sequence[Mapping[str, Any]]], spatial_dims: int
+) -> list[dict[str, Any]]:
+    """Rows of a table of cases that are known by their image and label alone.
+
+    They have no metadata, and each image is a group of its own.
+
+    Args:
+        of_split: items with the paths `image` and `label`, by split.
+        spatial_dims: of the network; 2 makes a row of each axial plane of a volume.
+
+    Raises:
+        DataError: an item has no image or label that is there, or one name is that of two.
+    """
+    rows: list[dict[str, Any]] = []
+    for split, items in of_split.items():
+        for item in items:
+            paths = {key: str(item.get(key) or "") for key in ("image", "label")}
+            if lacking := [
+                f"{key} {file!r}" for key, file in paths.items() if not Path(file).exists()
+            ]:
+                raise DataError(
+                    f"the {split} cases of an application: {', '.join(lacking)} is not there; give "
+                    "each image with its label, as files"
+                )
+            place = Path(paths["image"])
+            case = case_name(place.name, place.is_dir())
+            rows.append({**paths, "case": case, "group": case, "split": split, "metadata": {}})
+    if twice := [name for name, n in Counter(row["case"] for row in rows).items() if n > 1]:
+        raise DataError(f"two images are called {twice[0]}; rename one, or move it elsewhere")
+    return slice_items([{**row, "columns": {}} for row in rows], spatial_dims)
+
+
+def as_known(data: Sequence[dict[str, Any]], cases: CaseTable | None) -> Sequence[dict[str, Any]]:
+    """What a table knows of items that an application gives by image and label alone.
+
+    Args:
+        data: items; those that have a `case` stay as they are.
+        cases: of `given_rows` of these very items.
+    """
+    if cases is None or all("case" in item for item in data):
+        return data
+    images = {str(item["image"]) for item in data}
+    return [deepcopy(row) for row in cases.rows if row["image"] in images]
 
 
 def known_class_names(folder: str | Path) -> dict[int, str]:

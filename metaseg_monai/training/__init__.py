@@ -28,6 +28,7 @@ from metaseg_monai.training.loader import (
     ReplayDataset,
     joined_dataset,
     training_loader,
+    validation_dataset,
 )
 from metaseg_monai.training.processes import end_processes, mean_over_processes
 from metaseg_monai.training.sampling import EpochDraw
@@ -76,6 +77,7 @@ __all__ = [
     "read_weights",
     "skip_empty",
     "training_loader",
+    "validation_dataset",
     "write_checkpoint",
     "write_weights",
 ]

@@ -64,7 +64,7 @@ class BestWeights:
         facts: plain values that tell what runs: network, variant, preprocessing ... (contract 27);
             components as in the configuration, whose left-out arguments are added.
             `schema`, `unknown_trained` (of a network of ours, as it was made), `trained_on` (of
-            `RecordTrained`), `average` (of `MovingAverage`) and `best` {metric, value, epoch} are
+            `RecordTrained`), `average` (of `MovingAverage`), `best` {metric, value, epoch} are
             added.
         metric: name among the evaluator's metrics (contract 15: the validation loss).
         mode: "min" where lower is better, "max" where higher is.

@@ -1,6 +1,5 @@
 """How cases become a batch, and a batch what the network and the loss get."""
 
-import inspect
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -27,6 +26,7 @@ from metaseg_monai.errors import (
 from metaseg_monai.images.lazy import LazyTensor
 from metaseg_monai.metadata.fields import Continuous
 from metaseg_monai.metadata.schema import MetadataSchema
+from metaseg_monai.networks.meta_input import reads_meta
 from metaseg_monai.tables.check import image_files
 from metaseg_monai.training import processes
 from metaseg_monai.transforms.load import LoadCased
@@ -261,16 +261,13 @@ class PrepareBatchMeta(PrepareBatchExtraInput):
 
     def __init__(self, network: nn.Module) -> None:
         network = processes.bare_network(network)
-        features = getattr(network, "meta_features", None)
-        if features is None:
-            features = "meta" in inspect.signature(network.forward).parameters
-            if not features:
-                logger.warning(
-                    "%s has no argument meta in its forward: it sees the image alone, whatever the "
-                    "metadata say",
-                    type(network).__name__,
-                )
-        self.reads_metadata = bool(features)
+        self.reads_metadata = reads_meta(network)
+        if not self.reads_metadata and not hasattr(network, "meta_features"):
+            logger.warning(
+                "%s has no argument meta in its forward: it sees the image alone, whatever the "
+                "metadata say",
+                type(network).__name__,
+            )
         super().__init__({"meta": "meta"} if self.reads_metadata else {})
 
     def __call__(self, batchdata: Any, *args: Any, **kwargs: Any) -> Any:

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from monai.data import get_track_meta, set_track_meta
+from monai.data import CacheDataset, get_track_meta, set_track_meta
 from monai.transforms import (
     Compose,
     RandCropByLabelClassesd,
@@ -25,6 +25,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from metaseg_monai.errors import ConfigError
 from metaseg_monai.metadata.schema import MetadataSchema
+from metaseg_monai.tables.table import CaseTable, as_known
 from metaseg_monai.training import processes
 from metaseg_monai.training.collate import JoinHeadsd, batchable, collate_cases, join_heads
 from metaseg_monai.training.sampling import EpochDraw, Order, check_seed, seed_for, seeded
@@ -56,6 +57,7 @@ class ReplayDataset(Dataset[Any]):
         cache: keep what `transform` gives in memory; each loading worker keeps its own. The first
             plane of a volume's file that is asked for has all of them read, so that no volume is
             read once a plane, in whatever order they are drawn.
+        cases: the table that knows more of `data` that an application gives, see `as_known`.
 
     Raises:
         ConfigError: `transform` holds a random transform, or `seed` is negative.
@@ -78,9 +80,10 @@ class ReplayDataset(Dataset[Any]):
         augment: Chain = None,
         seed: int = 0,
         cache: bool = True,
+        cases: CaseTable | None = None,
     ) -> None:
         check_seed(seed)
-        self.data = data
+        self.data = as_known(data, cases)
         self.transform = _chain(transform)
         self.augment = _chain(augment)
         if drawn := _random_parts(self.transform):
@@ -159,6 +162,7 @@ def joined_dataset(
     augment: Sequence[Callable[[Any], Any]] = (),
     seed: int = 0,
     cache: bool = True,
+    cases: CaseTable | None = None,
 ) -> ReplayDataset:
     """Make the dataset of a parallel training: an item an image, with the labels of all heads.
 
@@ -173,14 +177,28 @@ def joined_dataset(
         augment: the random chain, of which `DropMetadatad` is left out: no head reads metadata.
         seed: of the random chain, from 0.
         cache: keep what the fixed chain gives in memory.
+        cases: see `ReplayDataset`.
 
     Raises:
         DataError, MetadataError: see `join_heads`.
     """
-    items = join_heads(data, schema, heads)
+    items = join_heads(as_known(data, cases), schema, heads)
     fixed: list[Callable[[Any], Any]] = [*transform, JoinHeadsd(transform)]
     random = [one for one in augment if not isinstance(one, DropMetadatad)]
     return ReplayDataset(items, fixed, random, seed, cache)
+
+
+def validation_dataset(
+    data: Sequence[dict[str, Any]], transform: Chain = None, cases: CaseTable | None = None
+) -> CacheDataset:
+    """MONAI's dataset that keeps what it has read, of validation cases.
+
+    Args:
+        data: one dict per case.
+        transform: reading and scaling, see `ReplayDataset`; likewise `cases`.
+        cases: see `transform`.
+    """
+    return CacheDataset(as_known(data, cases), transform, progress=False)
 
 
 def _chain(transform: Chain) -> Callable[[Any], Any] | None:

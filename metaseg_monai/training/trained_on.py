@@ -13,9 +13,10 @@ import torch.distributed as dist
 from ignite.engine import Engine, Events
 from monai.engines import IterationEvents, Trainer
 from monai.transforms import Compose
+from torch import nn
 from tqdm import tqdm
 
-from metaseg_monai.errors import ConfigError, DataError, listing
+from metaseg_monai.errors import CheckpointError, ConfigError, DataError, listing
 from metaseg_monai.images.identity import file_digests
 from metaseg_monai.inferers import each_tensor
 from metaseg_monai.metadata import MetadataSchema
@@ -23,6 +24,7 @@ from metaseg_monai.metadata.fields import Categorical
 from metaseg_monai.naming import likened
 from metaseg_monai.rows import frame_csv
 from metaseg_monai.tables.check import image_files
+from metaseg_monai.tables.licenses import UNNAMED
 from metaseg_monai.training import processes
 from metaseg_monai.training.checkpoints import BestWeights
 from metaseg_monai.training.loader import ReplayDataset
@@ -32,7 +34,9 @@ from metaseg_monai.training.weights import (
     TRAINED_ON,
     LoadWeights,
     of_files,
+    read_weights,
     replace_file,
+    weights_sha256,
 )
 from metaseg_monai.transforms.load import LoadCased, intensity_of, tally_intensity
 
@@ -104,6 +108,8 @@ class RecordTrained:
                 weights that it begins with is not theirs; or a head has no image to learn from.
         """
         network = processes.bare_network(self.weights.network)
+        if self.weights.begun_with is None and not engine.state.iteration:
+            self.weights.begun_with = self._loaded(network)
         schema = self.weights.schema if getattr(network, "meta_features", 0) else None
         is_first = self.weights.begun_with is None  # else others may have been trained before
         if is_first and (never := _never_trained(schema, self.items)):
@@ -117,7 +123,8 @@ class RecordTrained:
                 "of it the split train, or leave the value out of the schema",
                 listing(never),
             )
-        if intensity := measured(self.dataset):
+        before = self.weights.facts.get("intensity")  # of an earlier round: all is read by now
+        if intensity := before or measured(self.dataset):
             self.weights.facts["intensity"] = intensity
         if processes.rank() != 0:
             return
@@ -129,10 +136,26 @@ class RecordTrained:
         seen, whole = pd.DataFrame(rows, columns=TRAINED_COLUMNS), True
         if self.weights.begun_with is not None:
             seen, whole = _behind_earlier(seen, self.weights.begun_with)
+            unsaid = [{"data": UNNAMED, "license": None}]
+            told = [self.weights.begun_with.recorded.get("data"), self.weights.facts.get("data")]
+            both = [one for said in told for one in said or unsaid]
+            self.weights.facts["data"] = [x for n, x in enumerate(both) if x not in both[:n]]
         self._content = frame_csv(seen).encode()
         digest = hashlib.sha256(self._content).hexdigest()
         known = {"file": TRAINED_ON, "sha256": digest, "images": len(seen)}
         self.weights.facts["trained_on"] = known if whole else {**known, "incomplete": True}
+
+    def _loaded(self, network: nn.Module) -> LoadWeights | None:
+        """The weights in the folder, if somebody has loaded them (MONAI Label's "pretrained")."""
+        path = self.weights.path
+        try:
+            told = read_weights(path)[1]["weights_sha256"]
+        except CheckpointError:
+            return None  # none, not ours, or damaged: this training takes their place
+        if told != weights_sha256(network.state_dict()):
+            return None
+        logger.warning("the training begins with the weights in %s", path)
+        return LoadWeights(path, network, self.weights.schema)
 
     def write(self, engine: Engine) -> None:
         """Write the file, once a run.

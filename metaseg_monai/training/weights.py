@@ -56,7 +56,7 @@ NAME, OWN = "metaseg_monai", __name__.partition(".")[0]
 _PLAIN = (int, float, bool, str, bytes, type(None), Tensor, nn.Parameter)
 # Facts that an evaluation may have otherwise, or that only the training knows.
 NOT_COMPARED = {
-    *("window", "class_names", "intensity", "trained_on", "best", "versions", "average")
+    *("window", "class_names", "intensity", "trained_on", "best", "versions", "average", "data")
 }
 
 
@@ -268,7 +268,7 @@ def write_fact(path: Path, name: str, fact: Any) -> None:
             f"{path} is of an earlier release, which takes no further facts; train anew"
         )
     others = {key: value for key, value in facts.items() if key != name}
-    known = others if fact is None else {**others, name: plain(fact, f"The fact {name}")}
+    known = others if fact is None else {**others, **plain({name: fact}, f"The fact {name}")}
     state._metadata[""][KEY] = json.dumps(known)
     write_checkpoint(path, state)
     write_copy(path, known)

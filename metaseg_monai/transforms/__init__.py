@@ -1,6 +1,6 @@
 """From items to what a network takes: image (C, *S), label (1, *S), meta (M,)."""
 
-from metaseg_monai.transforms.augmentation import falsified_by, strong_augmentation
+from metaseg_monai.transforms.augmentation import CropAtCentred, falsified_by, strong_augmentation
 from metaseg_monai.transforms.axial import AxialVolumed
 from metaseg_monai.transforms.load import LoadCased
 from metaseg_monai.transforms.metadata import DropMetadatad, EncodeMetadatad
@@ -17,6 +17,7 @@ from metaseg_monai.transforms.preprocessing import (
 __all__ = [
     "AsMaskd",
     "AxialVolumed",
+    "CropAtCentred",
     "DropMetadatad",
     "EncodeMetadatad",
     "FlatFieldd",

@@ -3,11 +3,13 @@
 from collections.abc import Hashable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from monai.transforms import MapTransform, RandomizableTransform
 from torch import Tensor
 
 from metaseg_monai.errors import MetadataError
+from metaseg_monai.metadata.fields import UNKNOWN
 from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.networks.variants import base_variant, reads_metadata
 from metaseg_monai.tables.find import field_values
@@ -22,6 +24,9 @@ class EncodeMetadatad(MapTransform):
     Where a value is a range, it is (2, M): the vectors of both ends, from which
     `DropMetadatad` draws in training and `metaseg_monai.inferers.SteeredInferer` in use.
 
+    An application may hand over `meta` itself, as the input of a network that metadata.json names:
+    it is decoded, and then obeys what raw values obey.
+
     An item made for a test mode other than ``normal`` carries its ``meta`` already; it is kept as
     it is, after a check of its width. For the variants "none" and "se" nothing is encoded, for a
     ``<variant>-dummy`` the vector is zeros.
@@ -33,7 +38,12 @@ class EncodeMetadatad(MapTransform):
             the use of a network that was trained without metadata dropout and never saw that entry.
         default: Raw values, as an application's user sets them (`displayable_configs`, see
             `metaseg_monai.tables.find.field_values`), of fields that an item's `metadata` does not
-            name. None refuses items without metadata.
+            name. None refuses items without metadata. With them `result` of an item, which MONAI
+            Label shows its user, tells the metadata that the network was given.
+
+    Attributes:
+        calibrated: which metadata an engine was calibrated for (`metaseg_monai.inferers.Runner`);
+            items with others are refused. None for all.
 
     Raises:
         ConfigError: There is no such variant, or a default is no field.
@@ -63,11 +73,13 @@ class EncodeMetadatad(MapTransform):
         self.dummy = variant != base_variant(variant)  # is given zeros
         self.unknown_trained = unknown_trained
         self.default = None if default is None else field_values(default, schema)
+        self.calibrated: Any = None
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return the item with `meta`; the given item stays as it is."""
         if not self.reads:
             return dict(data)
+        data = self._handed_over(data)
         mode = data.get("mode", NORMAL)
         place = f"{named(data)} (mode {mode})"
         if (mode == NORMAL) == ("meta" in data):
@@ -84,7 +96,40 @@ class EncodeMetadatad(MapTransform):
             raw = self._raw(data, place)
             low, high = torch.from_numpy(self.schema.span(raw, case=str(data.get("case", ""))))
             meta = low if torch.equal(low, high) else torch.stack([low, high])
-        return {**data, "meta": meta}
+        if self.calibrated is not None:
+            self.calibrated.check(meta, str(data.get("case", "")))
+        return {**data, **self._shown(data, mode), "meta": meta}
+
+    def told(self) -> Tensor | None:
+        """The vector (M,) of an image of which nothing is known but what the user has set.
+
+        None where the network reads no metadata, or there is no `default`.
+
+        Raises:
+            MetadataError: as of an item.
+        """
+        if not self.reads or self.default is None:
+            return None
+        vector: Tensor = self({"case": "the image", "metadata": {}})["meta"]
+        return vector
+
+    def _handed_over(self, data: Mapping[Hashable, Any]) -> Mapping[Hashable, Any]:
+        """An item whose encoded vector, of an application, has become its metadata."""
+        if self.default is None or "meta" not in data or {"mode", "metadata"} & data.keys():
+            return data
+        vector = _checked(data["meta"], self.schema, named(data))
+        rest = {key: one for key, one in data.items() if key != "meta"}
+        return {**rest, "metadata": self.schema.decode(np.asarray(vector))}
+
+    def _shown(self, data: Mapping[Hashable, Any], mode: str) -> dict[Hashable, Any]:
+        """What an application shows its user of the metadata."""
+        if self.default is None or mode != NORMAL:
+            return {}
+        raw = {**self.default, **(data.get("metadata") or {})}
+        asked = {one.name: raw.get(one.name) for one in self.schema.fields}
+        absent = {one.name for one in self.schema.fields if one.needs_unknown(asked[one.name])}
+        told = {name: UNKNOWN if name in absent else one for name, one in asked.items()}
+        return {"result": {**(data.get("result") or {}), "metadata": told}}
 
     def unknown(self, item: Mapping[str, Any]) -> list[str]:
         """The fields of an item, as far as the network reads them, that are encoded as unknown."""

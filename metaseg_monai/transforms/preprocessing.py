@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -349,9 +349,11 @@ class ScaleIntensityBy(MapTransform):
     has no contrast between its percentiles becomes 0 (with "image").
 
     Args:
-        by: "image", or the column of the table whose values are the groups, such as plate.
+        by: "image", or the column of the table whose values are the groups, such as plate; several
+            columns are joined by "/", as their values are.
         percentiles: low and high in 0..100; those of the statistics must be the same.
         statistics: of the groups, or their JSON file; None with "image".
+        key: of what is scaled: "image", or "label" where that is an image, too.
 
     Raises:
         ConfigError: percentiles are not ordered, or the statistics are missing or of another
@@ -365,8 +367,10 @@ class ScaleIntensityBy(MapTransform):
         by: str,
         percentiles: Sequence[float] = PERCENTILES,
         statistics: IntensityStatistics | str | Path | None = None,
+        key: Literal["image", "label"] = "image",
     ) -> None:
-        super().__init__("image")
+        super().__init__(key)
+        self.key = key
         self.by = by
         self.percentiles = _check_percentiles(percentiles)
         if isinstance(statistics, (str, Path)):
@@ -391,16 +395,16 @@ class ScaleIntensityBy(MapTransform):
         self.statistics = statistics
 
     def __call__(self, data: Data) -> dict[Hashable, Any]:
-        """Return the item with the image (C, *S) in 0..1."""
-        image = data["image"]
+        """Return the item with the image, or the label, (C, *S) in 0..1."""
+        image = data[self.key]
         scaled = image.clone()
         for channel, (low, high) in enumerate(self._ranges(data)):
             width = high - low if high > low else float("inf")
             scaled[channel] = ((image[channel] - low) / width).clip(0.0, 1.0)
-        return {**data, "image": scaled}
+        return {**data, self.key: scaled}
 
     def _ranges(self, data: Data) -> Ranges:
-        image = data["image"]
+        image = data[self.key]
         if self.statistics is None:
             pixels = np.asarray(image).reshape(len(image), -1)
             found: Ranges = np.percentile(pixels, self.percentiles, axis=1).T.tolist()
@@ -428,13 +432,15 @@ def _check_percentiles(percentiles: Sequence[float]) -> tuple[float, float]:
 
 
 def _value(item: Mapping[str, Any], by: str) -> str:
-    value = str(item.get("columns", {}).get(by, "")).strip()
-    if not value:
+    columns = item.get("columns", {})
+    names = [by] if by in columns else by.split("/")
+    values = {name: str(columns.get(name, "")).strip() for name in names}
+    if lacking := [name for name, value in values.items() if not value]:
         raise DataError(
-            f"{named(item)}: no value in the column {by!r}, by which intensities "
-            "are scaled; give it in the table, or scale by image"
+            f"{named(item)}: no value in the column {', '.join(map(repr, lacking))}, by which "
+            "intensities are scaled; give it in the table, or scale by image"
         )
-    return value
+    return "/".join(values.values())
 
 
 def _sample(item: Mapping[str, Any], channels: Channels, flat_field: Any) -> np.ndarray:

@@ -16,6 +16,7 @@ from metaseg_monai.cli.commands import main
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundles" / "synthetic_shapes_segmentation"
 MAKING = ["generate synthetic-shapes", "generate kits21-phantom", "generate cells"]
+MAKING += ["generate adipocyte", "prepare adipocyte"]
 MAKING += [
     f"prepare {name}"
     for name in ("kits21", "cells", "dsb2018", "cracks", "names", "magnify", "styles")

@@ -16,8 +16,8 @@ from metaseg_monai.errors import CheckpointError, ConfigError, DataError
 from metaseg_monai.evaluation import CalibrationBins, CaseCounts, PerCase
 from metaseg_monai.evaluation.clean_up import ChooseCleanUp, CleanUpPredictions, Rules
 from metaseg_monai.images.identity import file_digests
-from metaseg_monai.sharing.run import _rewriting
 from metaseg_monai.sharing.run import clean_up as choose_clean_up
+from metaseg_monai.sharing.run import rewriting
 from metaseg_monai.training.weights import read_weights, write_fact, write_weights
 from metaseg_monai.transforms import AsMaskd, clean_up
 from metaseg_monai.transforms.postprocessing import background_shift, clean_logits
@@ -391,20 +391,20 @@ def test_a_model_that_is_rewritten_stays_trusted_whenever_that_is_killed(tmp_pat
     write_weights(tmp_path / "model.pt", torch.nn.Linear(2, 1), {})
     record = {BORN: birth_of(tmp_path / "model.pt"), "bundle": "b"}
     (tmp_path / RECORD).write_text(json.dumps(record))
-    killed = [_rewriting(tmp_path) for _ in range(2)]  # kept, as what is let go comes to its end
+    killed = [rewriting(tmp_path) for _ in range(2)]  # kept, as what is let go comes to its end
     for one in killed:  # the second goes on where the first was killed
         one.__enter__()
         assert was_trained_here(tmp_path)
         write_fact(tmp_path / "model.pt", "clean_up", {"rules": {}})
         assert was_trained_here(tmp_path)
-    with _rewriting(tmp_path):
+    with rewriting(tmp_path):
         pass
     assert not (tmp_path / REWRITING).exists()
     assert was_trained_here(tmp_path)
     assert json.loads((tmp_path / RECORD).read_text())["bundle"] == "b"
     write_fact(tmp_path / "model.pt", "clean_up", None)
     assert not was_trained_here(tmp_path)  # by whom, nobody knows
-    with _rewriting(tmp_path):
+    with rewriting(tmp_path):
         write_fact(tmp_path / "model.pt", "clean_up", None)
     assert not was_trained_here(tmp_path)
 

@@ -42,7 +42,7 @@ def test_images_one_after_the_other_take_the_memory_of_one(benchmark, tmp_path):
         **benchmark.SMALL,
         "roi_size": [200, 200],
         "window_inferer#sw_batch_size": 1,
-        "inferer#dtype": None,
+        "inferer#inferer#dtype": None,
         "window_inferer#blend": "discard",
     }
     bundle = resolve_bundle("synthetic_shapes_segmentation")

@@ -278,3 +278,13 @@ def test_a_flag_needs_a_code_for_unknown_and_is_written_only_where_it_is_set():
     assert flagged.with_policy("error").settings == scanners().settings
     assert "out_of_range" not in str(scanners().settings)
     assert flagged.digest != scanners().digest == flagged.with_policy("error").digest
+
+
+def test_a_schema_without_fields_has_empty_vectors():
+    schema = MetadataSchema([])
+    assert schema.encode({}).shape == (0,)
+    assert schema.span({}).shape == (2, 0)
+    assert schema.encode({}).dtype == np.float32
+    assert schema.unknown().shape == (0,)
+    with pytest.raises(MetadataError, match="'task' is no field"):
+        schema.encode({"task": "disc"})

@@ -8,14 +8,17 @@ import torch
 
 from metaseg_monai.errors import ConfigError
 from metaseg_monai.networks import (
+    DenseUnetGenerator,
     DynamicUnet3,
     MultiHeadUnet3,
+    NucleiLupiUnet,
     PPUnet,
     authors_unet3,
     reads_metadata,
 )
 from tests.networks import conformance
 
+DENSE = {"in_channels": 1, "growth": 3, "layers": 2, "dropout": 0.0, "start": "paper"}
 NETWORKS = {  # name: class, variant, further settings
     "ppunet-none": (PPUnet, "none", {}),
     "ppunet-sme": (PPUnet, "sme", {"reduction": 1}),
@@ -34,8 +37,23 @@ NETWORKS = {  # name: class, variant, further settings
         "dynamic",
         {"product": "elementwise", "symmetric": False, "gates": "se", "reduction": 1},
     ),
+    "dense-none": (DenseUnetGenerator, "none", {**DENSE, "out_channels": 2}),
+    "dense-sme": (DenseUnetGenerator, "sme", {**DENSE, "out_channels": 2, "reduction": 1}),
+    "dense-adaptive-norm": (
+        DenseUnetGenerator,
+        "adaptive-norm",
+        {**DENSE, "out_channels": 2, "reduction": 1},
+    ),
+    "dense-hyper": (DenseUnetGenerator, "hyper", {**DENSE, "out_channels": 2}),
+    "dense-channel": (DenseUnetGenerator, "constant-channel", {**DENSE, "out_channels": 2}),
+    "lupi-none": (NucleiLupiUnet, "none", DENSE),
+    "lupi-sme": (NucleiLupiUnet, "sme", {**DENSE, "reduction": 1}),
+    "lupi-noise": (NucleiLupiUnet, "weight-noise", DENSE),
 }
-FAST = ("ppunet-none", "ppunet-sme", "authors-se", "authors-sme", "dynamic", "dynamic-elementwise")
+FAST = (
+    *("ppunet-none", "ppunet-sme", "authors-se", "authors-sme", "dynamic", "dynamic-elementwise"),
+    *("dense-none", "dense-sme", "lupi-none", "lupi-sme"),
+)
 SIZES = {2: (2, 1, 17, 30), 3: (2, 1, 9, 6, 7)}
 OTHER = {2: (3, 1, 20, 9), 3: (3, 1, 8, 9, 5)}
 slow = pytest.mark.slow
@@ -63,6 +81,11 @@ def building(name, dims=2):
     return build
 
 
+def classes(name):
+    """Channels that come out: of fluorescence and two classes, or two."""
+    return 3 if NETWORKS[name][0] is NucleiLupiUnet else 2
+
+
 def every(names=NETWORKS, dims=(2, 3)):
     cases = [
         pytest.param(name, d, id=f"{name}-{d}D", marks=[] if d == 2 and name in FAST else slow)
@@ -77,7 +100,7 @@ STEERED = [name for name, (_, variant, _) in NETWORKS.items() if reads_metadata(
 
 @every()
 def test_shape_and_gradient(name, dims):
-    conformance.check_shape_and_gradient(building(name, dims), SIZES[dims])
+    conformance.check_shape_and_gradient(building(name, dims), SIZES[dims], classes(name))
 
 
 @every()
@@ -133,7 +156,7 @@ def test_any_size_is_kept(name, size):
     network = building(name, len(size))().eval()
     meta = torch.rand(1, network.meta_features) if network.meta_features else None
     with torch.no_grad():
-        assert network(torch.rand(1, 1, *size), meta).shape == (1, 2, *size)
+        assert network(torch.rand(1, 1, *size), meta).shape == (1, classes(name), *size)
 
 
 @pytest.mark.parametrize("name", ["ppunet-sme", "dynamic"])
@@ -163,7 +186,9 @@ def test_bfloat16_autocast_trains(name):
 
 
 @pytest.mark.parametrize("settings", [{"channels": 0}, {"levels": 0}, {"spatial_dims": 4}])
-@pytest.mark.parametrize("name", ["PPUnet", "DynamicUnet3", "MultiHeadUnet3", "authors_unet3"])
+@pytest.mark.parametrize(
+    "name", ["PPUnet", "DynamicUnet3", "MultiHeadUnet3", "authors_unet3", "dense", "lupi"]
+)
 def test_a_network_of_no_size_is_refused(name, settings):
     with pytest.raises(ConfigError, match=r"must be (1 or more|2 or 3), got"):
         {
@@ -171,6 +196,8 @@ def test_a_network_of_no_size_is_refused(name, settings):
             "DynamicUnet3": lambda: DynamicUnet3(meta_features=2, **settings),
             "MultiHeadUnet3": lambda: MultiHeadUnet3(2, **settings),
             "authors_unet3": lambda: authors_unet3(variant="none", **settings),
+            "dense": lambda: DenseUnetGenerator(**settings),
+            "lupi": lambda: NucleiLupiUnet(**settings),
         }[name]()
 
 

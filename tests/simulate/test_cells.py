@@ -132,12 +132,12 @@ def test_all_fields_of_a_well_have_the_same_light(tmp_path):
 def test_crowded_fields_take_seconds_and_cells_keep_their_distance(monkeypatch):
     crowds = []
 
-    class Crowd(culture_module._Crowd):
+    class Crowd(culture_module.Crowd):
         def __init__(self, side):
             super().__init__(side)
             crowds.append(self)
 
-    monkeypatch.setattr(culture_module, "_Crowd", Crowd)
+    monkeypatch.setattr(culture_module, "Crowd", Crowd)
     draw_culture(np.random.default_rng(0), LINES["MDCK"], (200, 200), 2.6, 1500.0)
     cells = np.concatenate([*crowds[0].squares.values()])
     gaps = np.hypot(*(cells[:, None, :2] - cells[None, :, :2]).transpose(2, 0, 1))

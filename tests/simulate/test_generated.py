@@ -63,7 +63,7 @@ def test_the_present_folder_stays_the_same_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     before = tmp_path.stat().st_ino
     write_generated(type(tmp_path)(), {"a": 1}, fill)
-    assert names(tmp_path) == ["generated.json", "images", "table.csv"]
+    assert names(tmp_path) == ["generated.json", "images", "license.json", "table.csv"]
     assert tmp_path.stat().st_ino == before
     assert not list(tmp_path.parent.glob(".partial-*"))
     with pytest.raises(DataError, match=f"{tmp_path}: not empty"):

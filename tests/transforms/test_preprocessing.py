@@ -317,3 +317,22 @@ def test_settings_that_do_not_belong_together_are_refused(plates):
     ):
         with pytest.raises(ConfigError, match=reason):
             ScaleIntensityBy(*arguments)
+
+
+def test_labels_that_are_images_are_scaled_by_several_columns():
+    ranges = {"20/nuclei": [[10.0, 20.0]], "40/nuclei": [[0.0, 40.0]]}
+    statistics = IntensityStatistics("magnification/channel", (0.0, 100.0), ranges)
+    transform = ScaleIntensityBy("magnification/channel", (0, 100), statistics, key="label")
+    label = torch.tensor([[[5.0, 10.0, 15.0, 25.0]]])
+    item = {"case": "a", "image": label, "label": label}
+    scaled = [
+        transform({**item, "columns": {"magnification": m, "channel": "nuclei"}})
+        for m in ("20", "40")
+    ]
+    assert scaled[0]["label"].tolist() == [[[0, 0, 0.5, 1]]]
+    assert scaled[1]["label"].tolist() == [[[0.125, 0.25, 0.375, 0.625]]]
+    assert torch.equal(scaled[0]["image"], label)
+    with pytest.raises(DataError, match="no value in the column 'channel'"):
+        transform({**item, "columns": {"magnification": "20"}})
+    with pytest.raises(DataError, match=r"no intensity statistics of .* '60/nuclei'"):
+        transform({**item, "columns": {"magnification": "60", "channel": "nuclei"}})

@@ -124,7 +124,7 @@ def draw_culture(
     margin_um = line.body.radius_um
     extent = (size[0] * pixel_um + 2 * margin_um, size[1] * pixel_um + 2 * margin_um)
     wanted = random.poisson(density_per_mm2 * extent[0] * extent[1] / 1e6)
-    crowd = _Crowd(2 * CROWDING * line.body.radius_um * np.exp(LARGEST_SIZE * SIZE_SPREAD))
+    crowd = Crowd(2 * CROWDING * line.body.radius_um * np.exp(LARGEST_SIZE * SIZE_SPREAD))
     number = 0
     for _ in range(max(1, wanted)):
         size_noise = np.clip(random.normal(), -LARGEST_SIZE, LARGEST_SIZE)
@@ -140,10 +140,10 @@ def draw_culture(
             )
         middle = (place[0] - margin_um, place[1] - margin_um)
         _add_cell(random, line, made, middle, scale, pixel_um, number)
-    return made._replace(objects=_renumbered(made.objects))
+    return made._replace(objects=renumbered(made.objects))
 
 
-class _Crowd:
+class Crowd:
     """Cells (y, x, radius) by the square of `side` they lie in: neighbours are found at once."""
 
     def __init__(self, side: float) -> None:
@@ -182,7 +182,7 @@ def _add_cell(
 ) -> None:
     angle = random.uniform(0, np.pi)
     tilt, drift = random.normal(0, 0.06), random.normal(0, 0.04, 2) * line.body.radius_um
-    outlines = [_ripples(random, shape) for shape in (line.body, line.nucleus)]
+    outlines = [ripples_of(random, shape) for shape in (line.body, line.nucleus)]
     grain_seed = int(random.integers(2**32))
     reach = 2.2 * line.body.radius_um * scale * np.sqrt(line.body.elongation)
     first = np.floor((np.array(centre_um) - reach) / pixel_um).astype(int).clip(0)
@@ -193,8 +193,10 @@ def _add_cell(
     window = tuple(map(slice, first, last))
     y = (np.arange(first[0], last[0]) + 0.5)[:, None] * pixel_um - centre_um[0]
     x = (np.arange(first[1], last[1]) + 0.5)[None, :] * pixel_um - centre_um[1]
-    body = _distance(line.body, outlines[0], y, x, angle, scale)
-    nucleus = _distance(line.nucleus, outlines[1], y - drift[0], x - drift[1], angle + tilt, scale)
+    body = distance_in(line.body, outlines[0], y, x, angle, scale)
+    nucleus = distance_in(
+        line.nucleus, outlines[1], y - drift[0], x - drift[1], angle + tilt, scale
+    )
     noise = np.random.default_rng(grain_seed).standard_normal(body.shape)
     grain = gaussian_filter(noise, max(0.5, 0.5 / pixel_um))
     grain = grain / max(float(grain.std()), 1e-6) * line.grain * (body < 0.95)
@@ -206,7 +208,7 @@ def _add_cell(
     patch[(nucleus < 1) & (patch == 0)] = number
 
 
-def _ripples(random: np.random.Generator, shape: Shape) -> list[tuple[int, float, float]]:
+def ripples_of(random: np.random.Generator, shape: Shape) -> list[tuple[int, float, float]]:
     """Harmonics of an outline: (order, amplitude, phase)."""
     return [
         (
@@ -218,7 +220,7 @@ def _ripples(random: np.random.Generator, shape: Shape) -> list[tuple[int, float
     ]
 
 
-def _distance(
+def distance_in(
     shape: Shape,
     ripples: list[tuple[int, float, float]],
     y: np.ndarray,
@@ -237,7 +239,7 @@ def _distance(
     return np.asarray(np.hypot(along, across) / (radius * np.clip(edge, 0.2, None)))
 
 
-def _renumbered(objects: np.ndarray) -> np.ndarray:
+def renumbered(objects: np.ndarray) -> np.ndarray:
     """Number the objects without gaps, without those of which only a few pixels are left."""
     sizes = np.bincount(objects.ravel())
     kept = np.flatnonzero(sizes[1:] >= SMALLEST_OBJECT_PX) + 1

@@ -1,0 +1,406 @@
+"""Exports give what the network gives, for every metadata value, and carry their schema."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+import torch
+from torch import nn
+
+from metaseg_monai import predict, train
+from metaseg_monai.errors import CheckpointError, ConfigError, DataError, MetadataError
+from metaseg_monai.inferers import Runner
+from metaseg_monai.inferers.engines import Calibrated, choose, is_installed
+from metaseg_monai.inferers.exports import Exportable, codes_of, measured, write_export
+from metaseg_monai.metadata import Categorical, Continuous, MetadataSchema
+from metaseg_monai.networks import MultiHeadUnet3, Unet3
+from metaseg_monai.sharing.export import export
+from metaseg_monai.sharing.grow import grow
+
+pytestmark = pytest.mark.filterwarnings(
+    # MONAI 1.6.1 and Ignite 0.5.5 themselves, while they read or run a bundle; the exporters
+    "ignore::DeprecationWarning",
+    "ignore::FutureWarning",
+    "ignore:parsing config_file:UserWarning",
+    "ignore:No value of:metaseg_monai.metadata.fields.MetadataWarning",
+)
+WHEN = {"provenance": "acquisition", "availability": "acquisition"}
+needs_openvino = pytest.mark.skipif(
+    not is_installed("openvino"), reason='openvino is not installed (pip install ".[engines]")'
+)
+needs_nncf = pytest.mark.skipif(
+    not (is_installed("nncf") and is_installed("openvino")),
+    reason='nncf is not installed (pip install ".[engines]")',
+)
+
+
+@pytest.fixture(scope="module")
+def model(bundle, tiny, tmp_path_factory):
+    """A trained model's folder."""
+    root = tmp_path_factory.mktemp("exports")
+    settings = {**tiny, "epochs": 1, "dataset_dir": str(root / "data")}
+    return train(bundle, root / "sme", **settings).folder
+
+
+@pytest.fixture
+def images(tmp_path):
+    """Two images to predict."""
+    (tmp_path / "images").mkdir()
+    for number in range(2):
+        image = np.random.default_rng(number).integers(0, 255, (40, 36), np.uint8)
+        tifffile.imwrite(tmp_path / f"images/{number}.tif", image)
+    return tmp_path / "images"
+
+
+def schema_of_two():
+    return MetadataSchema(
+        [
+            Categorical(name="task", values=("disc", "ring"), missing="unknown", **WHEN),
+            Continuous(name="size_mm", unit="mm", range=(1, 9), missing="unknown", **WHEN),
+        ]
+    )
+
+
+def small(variant="sme", schema=None, **more):
+    torch.manual_seed(3)
+    schema = schema_of_two() if schema is None else schema
+    known = {"schema": schema, "unknown_trained": True} if variant not in ("none", "se") else {}
+    network = Unet3(variant=variant, channels=4, levels=2, **known, **more)
+    reads = schema if known else MetadataSchema([])
+    return Exportable(network.eval(), reads, "0" * 64, 1, 2, bool(known))
+
+
+def lines_of(folder):
+    lines = (folder / "predicted.sha256").read_text().splitlines()
+    return [json.loads(line[2:]) for line in lines if line.startswith("# ")]
+
+
+def test_metadata_that_are_tried():
+    codes = dict(codes_of(schema_of_two(), unknown_trained=True))
+    sizes = [f"size_mm={number}" for number in (1, 3, 5, 7, 9)]
+    assert list(codes) == ["task=disc", "task=ring", *sizes, "unknown"]
+    assert codes["task=ring"].tolist() == [0, 1, 0, 0, 1]
+    assert codes["size_mm=5"].tolist() == [0, 0, 1, 0.5, 0]
+    assert codes["unknown"].tolist() == [0, 0, 1, 0, 1]
+    without = dict(codes_of(schema_of_two(), unknown_trained=False))
+    assert "unknown" not in without
+    assert without["task=ring"].tolist() == [0, 1, 0, 0, 0]
+
+
+@pytest.mark.parametrize("kind", ["torchscript", "onnx", "torch-export"])
+def test_parity_and_the_schema_inside(kind, tmp_path):
+    pytest.importorskip("onnxruntime")
+    given = small()
+    told = write_export(given, kind, tmp_path)
+    assert told["inputs"] == ["image", "meta"]
+    assert told["largest"] <= 1e-5
+    assert len(told["sizes"]) == 3
+    assert told["sizes"][2]["size"] == [17, 17]  # odd
+    assert set(told["values"]) == set(given.codes)
+    assert json.loads((tmp_path / "parity.json").read_text())["weights_sha256"] == "0" * 64
+    inside = {"metaseg_schema": ""}
+    if kind == "torchscript":
+        torch.jit.load(tmp_path / "model.ts", _extra_files=inside)
+    elif kind == "torch-export":
+        torch.export.load(tmp_path / "model.pt2", extra_files=inside)
+    else:
+        import onnx
+
+        found = onnx.load(tmp_path / "model.onnx")
+        inside = {one.key: one.value for one in found.metadata_props}
+        assert [one.name for one in found.graph.input] == ["image", "meta"]
+        assert [one.name for one in found.graph.output] == ["logits"]
+    assert MetadataSchema.from_dict(json.loads(inside["metaseg_schema"])) == schema_of_two()
+
+
+@needs_openvino
+def test_openvino_has_the_schema_and_float32(tmp_path):
+    import openvino
+
+    told = write_export(small(), "openvino", tmp_path)
+    assert told["largest"] <= 1e-5
+    found = openvino.Core().read_model(tmp_path / "model.xml")
+    text = found.get_rt_info("metaseg_schema").astype(str)
+    assert MetadataSchema.from_dict(json.loads(text)) == schema_of_two()
+    assert sorted(told["files"]) == ["model.bin", "model.xml"]
+
+
+def test_a_network_without_metadata_has_one_input(tmp_path):
+    told = write_export(small("se"), "torchscript", tmp_path)
+    assert told["inputs"] == ["image"]
+    assert list(told["values"]) == [""]
+    inside = {"metaseg_schema": ""}
+    torch.jit.load(tmp_path / "model.ts", _extra_files=inside)
+    assert json.loads(inside["metaseg_schema"]) == {"fields": []}
+
+
+def test_an_export_that_strays_is_refused(tmp_path, monkeypatch):
+    given = small()
+
+    def stray(image, meta):
+        pred = given.module(image, meta)
+        return pred + 1e-3 * meta[:, 1, None, None, None] * pred.abs().max()
+
+    assert measured(given, stray)["values"]["task=disc"] == 0
+    assert measured(given, stray)["values"]["task=ring"] > 1e-5
+    monkeypatch.setattr("metaseg_monai.inferers.exports.open_any", lambda file, kind: stray)
+    with pytest.raises(CheckpointError, match=r"Unet3 as torchscript.*task=ring"):
+        write_export(given, "torchscript", tmp_path)
+    assert not (tmp_path / "parity.json").exists()
+
+
+def test_a_network_of_one_size_is_refused_by_name(tmp_path):
+    class Fixed(nn.Module):
+        meta_features = 0
+
+        def forward(self, image):
+            return image.reshape(len(image), 1, 8, 9)
+
+    given = Exportable(Fixed(), MetadataSchema([]), "0", 1, 2)
+    with pytest.raises(ConfigError, match=r"Fixed: no size of images is found"):
+        write_export(given, "torchscript", tmp_path)
+
+
+def test_two_heads(tmp_path):
+    pytest.importorskip("onnxruntime")
+    schema = MetadataSchema([Categorical(name="task", values=("disc", "ring"), **WHEN)])
+    network = MultiHeadUnet3("task", schema=schema, channels=4, levels=2).eval()
+    given = Exportable(network, schema, "0", 1, 2)
+    assert write_export(given, "onnx", tmp_path)["largest"] <= 1e-5
+    runner = Runner(network, "onnxruntime", exported=tmp_path)
+    runner._open(tmp_path / "model.onnx")
+    image = torch.rand(2, 1, 16, 16)
+    rows = torch.eye(2)
+    assert (runner(image, rows) - network(image, rows)).abs().max() < 1e-4
+    with pytest.raises(MetadataError, match="expected one head"):  # as the network itself says
+        runner(image, torch.full((2, 2), 0.5))
+
+
+def test_one_value(model, tmp_path):
+    pytest.importorskip("onnxruntime")
+    made = export(model, "onnx", tmp_path / "disc", "task=disc")
+    assert made.parity["inputs"] == ["image"]
+    assert made.parity["value"] == {"task": "disc"}
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(made.file)
+    assert [one.name for one in session.get_inputs()] == ["image"]
+    with pytest.raises(MetadataError, match="disk"):
+        export(model, "onnx", tmp_path / "disk", "task=disk")
+    with pytest.raises(ConfigError, match="without --output"):
+        export(model, "onnx", value="task=disc")
+    assert not (tmp_path / "disk").exists()
+
+
+def test_a_grown_model(model, tmp_path):
+    pytest.importorskip("onnxruntime")
+    grow(model, "task", tmp_path / "grown", value="bean")
+    made = export(tmp_path / "grown", "onnx", tmp_path / "out")
+    assert "task=bean" in made.parity["values"]
+    assert (
+        made.parity["weights_sha256"]
+        != json.loads((model / "model.json").read_text())["weights_sha256"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"to": "tflite"}, "expected one of torchscript, onnx"),
+        ({"to": "onnx", "precision": "int8"}, "those to openvino also in int8"),
+        ({"to": "onnx", "num_workers": 2}, "export takes --num_workers with --precision int8 only"),
+    ],
+)
+def test_what_export_does_not_take(model, given, told):
+    with pytest.raises(ConfigError, match=told):
+        export(model, **given)
+
+
+def test_bioimageio(model, tmp_path, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    found = "metaseg_monai.sharing.export.is_installed"  # its own test takes long
+    monkeypatch.setattr(found, lambda name: name != "bioimageio.core")
+    made = export(model, "bioimageio", tmp_path / "out")
+    with zipfile.ZipFile(made.file) as archive:
+        names = archive.namelist()
+        rdf = json.loads(archive.read("rdf.yaml"))
+        schema = json.loads(archive.read("metaseg_schema.json"))
+    assert {"model.ts", "model.onnx", "test_meta.npy", "README.md"} <= set(names)
+    image, meta = rdf["inputs"]
+    assert image["axes"][2]["size"] == {"min": 8, "step": 4}
+    assert meta["axes"][1]["channel_names"][:2] == ["task_triangle", "task_ring"]
+    assert rdf["attachments"][0] == {"source": "metaseg_schema.json"}
+    assert [one["name"] for one in schema["fields"]] == ["task"]
+    assert sorted(path.name for path in made.folder.iterdir()) == ["bioimageio.zip", "parity.json"]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings(  # bioimageio.core 0.11 leaves the files of a model open
+    "ignore:unclosed file:ResourceWarning",
+    "ignore::pytest.PytestUnraisableExceptionWarning",
+)
+@pytest.mark.skipif(not is_installed("bioimageio.core"), reason="bioimageio.core is not installed")
+@pytest.mark.parametrize("value", [None, "task=disc"])
+def test_bioimageio_passes_its_own_test(model, tmp_path, value):
+    from bioimageio.core import test_model
+
+    made = export(model, "bioimageio", tmp_path / "out", value)
+    assert made.parity["tested_by"] == "bioimageio.core's test_model passes (torchscript, onnx)"
+    with zipfile.ZipFile(made.file) as archive:
+        archive.extractall(tmp_path / "x")
+    logits = np.load(tmp_path / "x/test_logits.npy")
+    np.save(tmp_path / "x/test_logits.npy", logits + 1)
+    assert test_model(tmp_path / "x/rdf.yaml").status != "passed"  # the test can fail
+
+
+# Engines.
+
+
+def test_which_engine(monkeypatch):
+    there = {"openvino", "onnxruntime", "onnx"}
+    monkeypatch.setattr("metaseg_monai.inferers.engines.is_installed", there.__contains__)
+    monkeypatch.setattr("metaseg_monai.inferers.engines.has_bf16", lambda: True)
+    assert choose("auto") == ("openvino", "bf16")
+    assert choose("auto", device="cuda:0") == ("torch", None)
+    assert choose("onnxruntime") == ("onnxruntime", "float32")
+    monkeypatch.setattr("metaseg_monai.inferers.engines.has_bf16", lambda: False)
+    assert choose("auto") == ("openvino", "float32")
+    with pytest.raises(ConfigError, match="no instructions for bf16"):
+        choose("openvino")
+    there.discard("openvino")
+    assert choose("auto") == ("onnxruntime", "float32")
+    assert choose("auto", "bf16") == ("torch", "bf16")
+    with pytest.raises(ConfigError, match=r"metaseg-monai\[engines\]"):
+        choose("openvino")
+    with pytest.raises(ConfigError, match="expected one of float32"):
+        choose("onnxruntime", "bf16")
+    with pytest.raises(ConfigError, match="or auto"):
+        choose("tensorrt")
+
+
+def test_predict_by_an_engine(model, images, tmp_path):
+    pytest.importorskip("onnxruntime")
+    meta = {"task": "disc"}
+    plain = predict(model, images, tmp_path / "float", meta, precision="float32")
+    made = predict(model, images, tmp_path / "ort", meta, engine="onnxruntime")
+    for one, other in zip(plain.masks, made.masks, strict=True):
+        assert (tifffile.imread(one) != tifffile.imread(other)).mean() < 1e-3
+    assert {line["engine"] for line in lines_of(tmp_path / "ort")} == {"onnxruntime"}
+    assert {line["precision"] for line in lines_of(tmp_path / "ort")} == {"float32"}
+    with pytest.raises(DataError, match=r"made by onnxruntime in float32, and torch in bf16"):
+        predict(model, images, tmp_path / "ort", meta)
+    usual = predict(model, images, tmp_path / "usual", meta)
+    assert {line["precision"] for line in lines_of(tmp_path / "usual")} == {"bf16"}
+    before = usual.masks[0].stat().st_mtime_ns
+    again = predict(model, images, tmp_path / "usual", meta, engine="torch")
+    assert again.masks[0].stat().st_mtime_ns == before
+    with pytest.raises(MetadataError, match="disk"):
+        predict(model, images, tmp_path / "wrong", {"task": "disk"}, engine="onnxruntime")
+
+
+def test_predict_by_a_kept_export(model, images, tmp_path, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    copied = tmp_path / "model"
+    shutil.copytree(model, copied)
+    export(copied, "onnx")
+    monkeypatch.setattr("metaseg_monai.inferers.engines.write_export", None)  # none is made
+    meta = {"task": "ring"}
+    assert predict(copied, images, tmp_path / "a", meta, engine="onnxruntime").masks
+    file = copied / "exports/onnx/model.onnx"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(CheckpointError, match="not as it was exported"):
+        predict(copied, images, tmp_path / "b", meta, engine="onnxruntime")
+    parity = json.loads((copied / "exports/onnx/parity.json").read_text())
+    parity["weights_sha256"] = "1" * 64
+    (copied / "exports/onnx/parity.json").write_text(json.dumps(parity))
+    with pytest.raises(CheckpointError, match="an export of other weights"):
+        predict(copied, images, tmp_path / "b", meta, engine="onnxruntime")
+    with pytest.raises(ConfigError, match=r"no export in int8|is not installed"):
+        predict(copied, images, tmp_path / "b", meta, engine="openvino", precision="int8")
+
+
+def test_a_value_that_was_not_calibrated():
+    told = {"entries": ["task=disc", "task=ring", "size"], "low": [0.0] * 3, "high": [1.0, 0, 0.5]}
+    calibrated = Calibrated(told, "out")
+    calibrated.check(torch.tensor([1.0, 0.0, 0.5]))
+    with pytest.raises(MetadataError, match=r"case 'a': .*\(task=ring\)"):
+        calibrated.check(torch.tensor([0.0, 1.0, 0.5]), "a")
+    with pytest.raises(MetadataError, match=r"\(size\)"):
+        calibrated.check(torch.tensor([[1.0, 0.0, 0.4], [1.0, 0.0, 0.6]]))
+
+
+@needs_openvino
+def test_openvino_in_bf16_and_float32(model, images, tmp_path):
+    meta = {"task": "disc"}
+    plain = predict(model, images, tmp_path / "torch", meta, precision="float32")
+    for precision in ("float32", *(["bf16"] if "avx512_bf16" in _flags() else [])):
+        place = tmp_path / precision
+        made = predict(model, images, place, meta, engine="openvino", precision=precision)
+        differ = [
+            (tifffile.imread(one) != tifffile.imread(other)).mean()
+            for one, other in zip(plain.masks, made.masks, strict=True)
+        ]
+        assert max(differ) < (1e-3 if precision == "float32" else 0.05)
+
+
+def _flags():
+    file = Path("/proc/cpuinfo")
+    return file.read_text() if file.is_file() else ""
+
+
+@pytest.mark.slow
+@needs_nncf
+def test_int8_passes_its_gate_or_is_refused(model, images, tmp_path, monkeypatch):
+    copied = tmp_path / "model"
+    shutil.copytree(model, copied)
+    monkeypatch.setattr("metaseg_monai.sharing.export.MOST_LOSS", 1.0)
+    made = export(copied, "openvino", precision="int8")
+    gate = pd.DataFrame(made.parity["gate"])
+    assert {"unknown", *(f"task={one}" for one in _tasks(copied))} >= set(gate["value"])
+    assert made.parity["in_int8"] > 0
+    calibrated = made.parity["calibrated"]
+    lacking = [
+        n for n, high in zip(calibrated["entries"], calibrated["high"], strict=True) if not high
+    ]
+    told = predict(
+        copied, images, tmp_path / "out", gate["value"][0], engine="openvino", precision="int8"
+    )
+    assert told.masks
+    assert lines_of(tmp_path / "out")[0]["precision"] == "int8"
+    for name in lacking:
+        with pytest.raises(DataError, match="was not calibrated"):
+            predict(copied, images, tmp_path / "no", name, engine="openvino", precision="int8")
+    monkeypatch.setattr("metaseg_monai.sharing.export.MOST_LOSS", -1.0)
+    with pytest.raises(CheckpointError, match=r"in int8 the F1 of .* validation cases"):
+        export(copied, "openvino", tmp_path / "refused", precision="int8")
+    assert not (tmp_path / "refused").exists()
+
+
+def _tasks(folder):
+    return json.loads((folder / "model.json").read_text())["schema"]["fields"][0]["values"]
+
+
+@pytest.mark.slow
+def test_the_command(model, tmp_path):
+    place = tmp_path / "out"
+    words = ["export", str(model), "--to", "torchscript", "--output", str(place)]
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run(
+        [sys.executable, "-m", "metaseg_monai", *words],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(root)},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"{place}/model.ts: image and meta to logits, in float32" in done.stdout
