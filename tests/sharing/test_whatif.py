@@ -20,6 +20,7 @@ from PIL import Image as Picture
 from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.images import read_image
 from metaseg_monai.metadata import Categorical, Continuous, MetadataSchema
+from metaseg_monai.sharing import study as studies
 from metaseg_monai.sharing.run import predict, train
 from metaseg_monai.sharing.whatif import GUIDANCE_STEPS, STEPS, packed_masks, picture_url, whatif
 
@@ -318,6 +319,22 @@ def test_what_cannot_be_asked_is_refused(model, tmp_path):
     (tmp_path / "se/training.json").write_text(json.dumps(record))
     with pytest.raises(ConfigError, match="'se' reads no metadata"):
         whatif(tmp_path / "se", model / "data", tmp_path / "page.html")
+
+
+def test_a_study_writes_pages_of_the_conditions_that_read_metadata(monkeypatch, tmp_path):
+    asked = []
+
+    def page_of(model, table, output, trust):
+        asked.append((model, output))
+        assert Path(table).name == "table.csv"
+        if model.parent.name == "film":
+            raise DataError("no such model; train it")
+
+    monkeypatch.setattr(studies, "write_page", page_of)
+    made = studies.make_study(BUNDLE, "se,film,me,me-dummy", [4, 5], {})
+    studies._write_pages(made, tmp_path, trust=False)  # one that fails is told, and ends nothing
+    models = [tmp_path / f"{condition}/seed4" for condition in ("film", "me")]
+    assert asked == [(model, model / "whatif.html") for model in models]
 
 
 def test_twenty_dense_cases_of_512_take_at_most_6_mb():
