@@ -160,6 +160,7 @@ def new_bundle(
         raise DataError(f"{target}: exists already; delete it, or choose another name")
     found = OwnTable(Path(table), image, label, group, split)
     found.check_files()
+    found.join_copies()
     volumes = is_volume_file(found.image_paths(0)[0])
     if dims not in (None, 2, 3) or (dims == 3 and not volumes):
         raise ConfigError(f"dims={dims}: expected 2, or 3 where the images are volumes")
@@ -270,6 +271,7 @@ def _split(found: OwnTable, folds: int | None, seed: int) -> GroupSplits:
         [] if found.own_split is None else [*found.own_split.values()],
         found.fold_column,
         [said(cells[found.fold_column]) for cells in found.rows] if found.fold_column else [],
+        found.joined,
     )
     return split_groups(own, folds, found.split_named not in (None, DRAWN), seed)
 

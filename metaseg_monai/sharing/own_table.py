@@ -21,11 +21,12 @@ from metaseg_monai.images.image import (
     value_counts,
     whole_numbers,
 )
+from metaseg_monai.images.identity import file_digests
 from metaseg_monai.images.read import read_label
 from metaseg_monai.metadata import MetadataSchema
 from metaseg_monai.metadata.fields import KINDS, read_number, said, says_nothing
 from metaseg_monai.metadata.fit import doubts, field_parts, widened
-from metaseg_monai.naming import Folder, composed
+from metaseg_monai.naming import Folder, composed, likened
 from metaseg_monai.rows import read_lines, separator_of
 from metaseg_monai.sharing.plan import Fingerprint
 from metaseg_monai.tables.check import classes_of_values, load_case
@@ -126,7 +127,9 @@ class OwnTable:
         self.group_columns = [] if group == NONE else groups or self._group()
         if group is not None:
             self.inferred["group"] = (self.group, "as given")
+        self.joined: list[str] = []  # why groups of several names are one, in words
         self.groups = self._groups()
+        self._join_likely()
         self.counts: list[dict[int, int]] = []  # of each row: {value of the label: pixels}
         self.shapes: list[tuple[int, ...]] = []
         self.spacings: list[tuple[float, ...] | None] = []  # of each label, as its axes
@@ -313,6 +316,14 @@ class OwnTable:
                     found, told = [one, named["well"][0]], "their names: a well of a plate"
                 self.inferred["group"] = (" + ".join(found), told)
                 return found
+        if alone := [one for columns in named.values() for one in columns]:
+            cell = said(self.rows[0][alone[0]])
+            if cell and all(said(cells[alone[0]]) == cell for cells in self.rows):
+                raise ConfigError(
+                    f"{self.file}: column {alone[0]!r} says {cell!r} in every row, and one group "
+                    "cannot be split: name a column that divides it, --group COLUMN, or take each "
+                    f"row by itself, --group {NONE}"
+                )
         for word in PERHAPS_GROUPS:
             for one in self.others:
                 values = {said(cells[one]) for cells in self.rows}
@@ -361,6 +372,57 @@ class OwnTable:
                     f"its {self.group} ({group!r}, {of_image[image]!r}); mend one of them"
                 )
         return groups
+
+    def _join_likely(self) -> None:
+        """Join groups that are written alike but for case and spaces, or whose rows share files."""
+        names, shared = [], []
+        for row, cells in enumerate(self.rows):
+            parts = [likened(said(cells[column])) for column in self.group_columns]
+            names.append([tuple(parts)] if parts else [])
+            shared.append([*map(str, self.image_paths(row))])
+        self._join(names, "{0!r} and {1!r} are probably one")
+        self._join(shared, "rows {2} and {3} share {4!r}")
+
+    def join_copies(self) -> None:
+        """Join groups whose rows have the same image, by its pixels, under several names."""
+        columns = [
+            [tuple(self.paths(row, column)) for column in self.images]
+            for row in range(len(self.rows))
+        ]
+        every = list(dict.fromkeys(files for of_row in columns for files in of_row))
+        digests = file_digests(every, strict=False, shown="images")
+        of_files = dict(zip(every, digests, strict=True))
+        images = [tuple(of_files[files] for files in of_row) for of_row in columns]
+        same = [[one] if all(one) else [] for one in images]
+        self._join(same, "rows {2} and {3} have the same image")
+
+    def _join(self, keys: Sequence[Sequence[Any]], why: str) -> None:
+        """Make one of the groups whose rows have a key in common; the first gives the name."""
+        first: dict[Any, int] = {}
+        into = dict.fromkeys(self.groups, "")
+        order = {group: at for at, group in enumerate(into)}
+
+        def joined(group: str) -> str:
+            while into[group]:
+                group = into[group]
+            return group
+
+        before = len(self.joined)
+        for row, of_row in enumerate(keys):
+            for key in of_row:
+                other = first.setdefault(key, row)
+                pair = {joined(self.groups[row]), joined(self.groups[other])}
+                if len(pair) > 1:
+                    kept, gone = sorted(pair, key=order.__getitem__)
+                    into[gone] = kept
+                    told = (self.groups[other], self.groups[row])
+                    rows = (self.numbers[other], self.numbers[row])
+                    self.joined.append(why.format(*told, *rows, key))
+        self.groups = [joined(group) for group in self.groups]
+        if more := self.joined[before:]:
+            value, reason = self.inferred["group"]
+            told_now = listing(more, 5, str)
+            self.inferred["group"] = value, f"{reason}; groups joined: {told_now}"
 
     # Labels.
 

@@ -274,6 +274,23 @@ def test_splits_that_divide_a_patient_or_are_unknown_are_refused(pictures, tmp_p
         new_bundle("mine", pictures, tmp_path / "b", **SMALL)
 
 
+def test_copies_of_an_image_stay_in_one_split_or_are_refused(pictures, tmp_path):
+    rows = rows_of(pictures)
+    for number in range(4, 24, 6):
+        (pictures.parent / rows[number]["img"]).write_bytes(
+            (pictures.parent / rows[1]["img"]).read_bytes()
+        )
+    made = new_bundle("mine", pictures, tmp_path / "b", **SMALL)
+    copies = rows_of(made.folder / "data" / "table.csv")
+    assert {(copies[n]["group"], copies[n]["split"]) for n in (1, 4, 5, 10, 16)} == {
+        ("p0", copies[0]["split"])
+    }
+    assert "rows 3 and 6 have the same image" in made.inferred["group"][1]
+    write_table([{**r, "split": SPLITS[n // 6]} for n, r in enumerate(rows)], pictures)
+    with pytest.raises(ConfigError, match=r"divides 1 groups .*rows 3 and 18 have the same"):
+        new_bundle("other", pictures, tmp_path / "b", **SMALL)
+
+
 def test_a_tables_own_folds_are_kept_and_a_test_set_may_stay(pictures, tmp_path):
     rows = rows_of(pictures)
     write_table([{**r, "fold": 1 + n // 2 % 3} for n, r in enumerate(rows)], pictures)

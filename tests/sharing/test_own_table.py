@@ -220,6 +220,37 @@ def test_rows_of_one_image_or_patient_stay_together(tmp_path):
         OwnTable(table)
 
 
+def test_groups_of_one_name_image_or_file_become_one(tmp_path):
+    table = table_of(tmp_path, {"plate": ["P1", "p 1", "P2", "P3", "P4", "P5"], "n": range(6)})
+    (tmp_path / "5.png").write_bytes((tmp_path / "0.png").read_bytes())  # of no contrast: no copy
+    for name, picture in (("2.png", 7), ("4.tif", 7), ("3.png", 9)):
+        array = np.add.outer(np.arange(8), np.full(8, picture)).astype(np.uint8)
+        imsave(tmp_path / name, array, check_contrast=False)
+    rows = [{**cells, "actin": cells["img"]} for cells in OwnTable(table).rows]
+    rows[4] |= {"img": "4.tif", "actin": "4.tif"}
+    found = OwnTable(write_table(rows, table), image="img")
+    assert found.groups == ["P1", "P1", "P2", "P3", "P4", "P5"]
+    assert "'P1' and 'p 1' are probably one" in found.inferred["group"][1]
+    found.join_copies()
+    assert found.groups == ["P1", "P1", "P2", "P3", "P2", "P5"]
+    assert "rows 4 and 6 have the same image" in found.inferred["group"][1]
+    rows[5]["actin"] = "3.png"
+    rows[4]["actin"] = "0.png"
+    found = OwnTable(write_table(rows, table), image="img,actin")
+    assert found.groups == ["P1", "P1", "P2", "P3", "P1", "P3"]
+    assert "rows 5 and 7 share" in found.inferred["group"][1]
+    assert len(set(OwnTable(table, image="img,actin", group="none").groups)) == 4
+
+
+def test_one_group_in_all_rows_is_asked_for(tmp_path):
+    table = table_of(tmp_path, {"plate": ["P1"] * 4, "well": ["A1"] * 4})
+    with pytest.raises(ConfigError, match=r"'plate' says 'P1' in every row.*--group none"):
+        OwnTable(table)
+    assert len(set(OwnTable(table, group="none").groups)) == 4
+    wells = table_of(tmp_path, {"plate": ["P1"] * 4, "well": ["A1", "A1", "A2", "A3"]})
+    assert OwnTable(wells).group == "well"
+
+
 def test_a_group_is_no_guess(tmp_path):
     slices = [n // 4 for n in range(12)]
     with pytest.raises(ConfigError, match=r"--group case_id if so, .* --group none"):
