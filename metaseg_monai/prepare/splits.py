@@ -167,8 +167,8 @@ def split_groups(own: OwnSplits, folds: int | None, keep_test: bool, seed: int) 
         return _as_split(own, split_of, seed)
     if len(groups) < len(SPLITS):
         raise DataError(
-            f"{own.file}: {len(groups)} group(s) by {own.group}{own.told()}; train, val and test need three at "
-            "least: name a finer --group, or add cases"
+            f"{own.file}: {len(groups)} group(s) by {own.group}{own.told()}; train, val and test "
+            "need three at least: name a finer --group, or add cases"
         )
     drawn, why = _drawn_alike(own, groups, SHARES, seed)
     told = _counted([SPLITS[part] for part in drawn.values()])
@@ -292,8 +292,9 @@ def _of_groups(own: OwnSplits, column: str, of_row: Sequence[str]) -> dict[str, 
     if divided := [group for group, one in told.items() if len(one) > 1]:
         raise ConfigError(
             f"{own.file}: column {column!r} divides {len(divided)} groups of {own.group!r}"
-            f"{own.told()}, as {divided[0]!r} ({', '.join(sorted(told[divided[0]]))}): a patient in several would "
-            "be tested by what it was trained on; name another --group, mend the column, or have "
+            f"{own.told()}, as {divided[0]!r} ({', '.join(sorted(told[divided[0]]))}): a patient "
+            "in several would be tested by what it was trained on; name another --group, mend the "
+            "column, or have "
             "it drawn: --split new, or --folds 5"
         )
     return {group: next(iter(one)) for group, one in told.items()}

@@ -82,7 +82,7 @@ class NewBundle:
     def __str__(self) -> str:
         lines = [f"{name}: {value} ({why})" for name, (value, why) in self.inferred.items()]
         for one in self.schema.fields:
-            gaps = one.description.partition(";")[0]
+            gaps = one.description.removesuffix("; review provenance and availability")
             lines.append(f"metadata {one.name}: {one.kind}, {one.expected()}, {gaps}")
         lines += [f"left out {name}: {why}" for name, why in self.left_out.items()]
         lines.append(str(self.plan))
