@@ -187,6 +187,8 @@ def read_lines(
         raise DataError(f"{path}: not readable as UTF-8 CSV ({error}); save it anew") from error
     if not lines:
         raise DataError(f"{path}: empty; expected a header line and one row a case")
+    if re.fullmatch(r"sep=.?", "".join(lines[0]).strip()):
+        raise DataError(f"{path}: its first line is Excel's sep=, no header; remove the line")
     lines = [[of_cell(cell) for cell in line] for line in lines]
     header = [composed(name.strip()) for name in lines[0]]
     twice = sorted({name for name in header if header.count(name) > 1})

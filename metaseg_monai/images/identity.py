@@ -9,6 +9,7 @@ from pathlib import Path
 from threading import Lock
 
 import numpy as np
+from tqdm import tqdm
 
 from metaseg_monai.errors import DataError
 from metaseg_monai.images.geometry import axial_volume
@@ -71,12 +72,15 @@ def image_digest(image: Image) -> str:
     return told[0] if len(told) == 1 else hashlib.sha256(";".join(told).encode()).hexdigest()
 
 
-def file_digests(images: Sequence[Sequence[str | Path]], strict: bool = True) -> list[str]:
+def file_digests(
+    images: Sequence[Sequence[str | Path]], strict: bool = True, shown: str | None = None
+) -> list[str]:
     """`image_digest` of images, each of one file or of one a plane, in their order.
 
     Args:
         images: files of each.
         strict: refuse an image that cannot be read; else its digest is "".
+        shown: what the progress bar says; None shows none.
 
     Raises:
         DataError: one cannot be read.
@@ -91,7 +95,9 @@ def file_digests(images: Sequence[Sequence[str | Path]], strict: bool = True) ->
             return ""
 
     with ThreadPoolExecutor(READERS) as pool:
-        return list(pool.map(digest, images))
+        made = pool.map(digest, images)
+        bar = tqdm(made, shown, len(images), unit="file", disable=True if shown is None else None)
+        return list(bar)
 
 
 def _file_digest(files: Sequence[str | Path]) -> str:

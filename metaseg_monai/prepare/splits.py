@@ -124,6 +124,7 @@ class OwnSplits(NamedTuple):
         splits: of every row, if there is such a column.
         fold_column: of its folds; None where it has none.
         folds: the cells of it.
+        joined: why groups of several names are one, in words.
     """
 
     file: Path
@@ -134,6 +135,11 @@ class OwnSplits(NamedTuple):
     splits: Sequence[str] = ()
     fold_column: str | None = None
     folds: Sequence[str] = ()
+    joined: Sequence[str] = ()
+
+    def told(self) -> str:
+        """Which groups were joined, for a message."""
+        return f" ({listing(self.joined, 3, str)})" if self.joined else ""
 
 
 def split_groups(own: OwnSplits, folds: int | None, keep_test: bool, seed: int) -> GroupSplits:
@@ -161,8 +167,8 @@ def split_groups(own: OwnSplits, folds: int | None, keep_test: bool, seed: int) 
         return _as_split(own, split_of, seed)
     if len(groups) < len(SPLITS):
         raise DataError(
-            f"{own.file}: {len(groups)} group(s) by {own.group}; train, val and test need three at "
-            "least: name a finer --group, or add cases"
+            f"{own.file}: {len(groups)} group(s) by {own.group}{own.told()}; train, val and test "
+            "need three at least: name a finer --group, or add cases"
         )
     drawn, why = _drawn_alike(own, groups, SHARES, seed)
     told = _counted([SPLITS[part] for part in drawn.values()])
@@ -207,8 +213,8 @@ def _in_folds(
     """Deal groups out to folds; the split is that of the first one."""
     if len(free) < 3 or not 2 <= folds <= len(free):
         raise ConfigError(
-            f"folds={folds}: expected 2 to {len(free)}, the number of groups, of which there must "
-            "be three"
+            f"folds={folds}: expected 2 to {len(free)}, the number of groups{own.told()}, of which "
+            "there must be three"
         )
     fold_of, why = _drawn_alike(own, free, [1 / folds] * folds, seed)
     told = "every case is tested once"
@@ -285,9 +291,10 @@ def _of_groups(own: OwnSplits, column: str, of_row: Sequence[str]) -> dict[str, 
         told[group].add(one)
     if divided := [group for group, one in told.items() if len(one) > 1]:
         raise ConfigError(
-            f"{own.file}: column {column!r} divides {len(divided)} groups of {own.group!r}, as "
-            f"{divided[0]!r} ({', '.join(sorted(told[divided[0]]))}): a patient in several would "
-            "be tested by what it was trained on; name another --group, mend the column, or have "
+            f"{own.file}: column {column!r} divides {len(divided)} groups of {own.group!r}"
+            f"{own.told()}, as {divided[0]!r} ({', '.join(sorted(told[divided[0]]))}): a patient "
+            "in several would be tested by what it was trained on; name another --group, mend the "
+            "column, or have "
             "it drawn: --split new, or --folds 5"
         )
     return {group: next(iter(one)) for group, one in told.items()}

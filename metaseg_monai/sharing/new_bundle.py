@@ -82,7 +82,7 @@ class NewBundle:
     def __str__(self) -> str:
         lines = [f"{name}: {value} ({why})" for name, (value, why) in self.inferred.items()]
         for one in self.schema.fields:
-            gaps = one.description.partition(";")[0]
+            gaps = one.description.removesuffix("; review provenance and availability")
             lines.append(f"metadata {one.name}: {one.kind}, {one.expected()}, {gaps}")
         lines += [f"left out {name}: {why}" for name, why in self.left_out.items()]
         lines.append(str(self.plan))
@@ -160,6 +160,7 @@ def new_bundle(
         raise DataError(f"{target}: exists already; delete it, or choose another name")
     found = OwnTable(Path(table), image, label, group, split)
     found.check_files()
+    found.join_copies()
     volumes = is_volume_file(found.image_paths(0)[0])
     if dims not in (None, 2, 3) or (dims == 3 and not volumes):
         raise ConfigError(f"dims={dims}: expected 2, or 3 where the images are volumes")
@@ -270,6 +271,7 @@ def _split(found: OwnTable, folds: int | None, seed: int) -> GroupSplits:
         [] if found.own_split is None else [*found.own_split.values()],
         found.fold_column,
         [said(cells[found.fold_column]) for cells in found.rows] if found.fold_column else [],
+        found.joined,
     )
     return split_groups(own, folds, found.split_named not in (None, DRAWN), seed)
 

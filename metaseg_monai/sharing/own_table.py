@@ -1,6 +1,7 @@
 """What the columns of a user's own table mean, each with its reason; what is doubtful is asked."""
 
 import re
+import shlex
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
@@ -14,6 +15,7 @@ from scipy.stats import mannwhitneyu, spearmanr
 from tqdm import tqdm
 
 from metaseg_monai.errors import ConfigError, DataError, did_you_mean, listing
+from metaseg_monai.images.identity import file_digests
 from metaseg_monai.images.image import (
     FORMAT_OF_SUFFIX,
     Channels,
@@ -25,11 +27,11 @@ from metaseg_monai.images.read import read_label
 from metaseg_monai.metadata import MetadataSchema
 from metaseg_monai.metadata.fields import KINDS, read_number, said, says_nothing
 from metaseg_monai.metadata.fit import doubts, field_parts, widened
-from metaseg_monai.naming import Folder, composed
+from metaseg_monai.naming import Folder, composed, likened
 from metaseg_monai.rows import read_lines, separator_of
 from metaseg_monai.sharing.plan import Fingerprint
 from metaseg_monai.tables.check import classes_of_values, load_case
-from metaseg_monai.tables.columns import LabelValues
+from metaseg_monai.tables.columns import ROOT, LabelValues
 from metaseg_monai.tables.find import THRESHOLD
 from metaseg_monai.tables.table import PLACE_COLUMNS, SPACING_COLUMNS
 
@@ -60,13 +62,20 @@ UNIT_OF |= {"fraction": "fraction", "ratio": "fraction", "share": "fraction"}
 MOST_TOLD = 20
 OF_CODE = ("$", "@", "%")  # text that begins so MONAI takes as its language
 _OUTCOME = re.compile(
-    r"(^|[\W_])(death|dead|died|deceased|survival|outcome|recurrence|relapse)(?![a-z])", re.I
+    r"(^|[\W_])(death|dead|died|deceased|survival|outcome|recurrence|relapse|follow_?up|recist|"
+    r"vital_status|treatment_response|response_to_\w+)(?![a-z])|^(os|pfs|dfs)(_(days|months|years|"
+    r"time|event|status))?$",
+    re.I,
+)
+_DOUBTFUL = re.compile(  # at the end of a name: stage_x and reader_software are something else
+    r"(^|_)(diagnos[ei]s|(?<!microscope_)(?<!motor_)stage|radiologist|reader|rater|annotator|"
+    r"(?<!injected_)(?<!contrast_)(?<!bolus_)volume)(_(id|ml|cc|cm3|mm3))?$"
 )
 _OF_IMAGE = re.compile(r"(^|_)(stain\w*|image|img|scan|quality|artefacts?|artifacts?|motion)(_|$)")
 _TISSUE = re.compile(  # what a laboratory finds in tissue that was taken out
     r"(^|[\W_])(grade|grading|gleason|histolog\w*|patholog\w*|mutation\w*|mutated|codeletion|idh\d?|"
-    r"mgmt|ki67|methylation|rnaseq|mirna|rppa|cn_?cluster|(onco|co)\w*_?cluster|subtype|p[tnm]_?stage)"
-    r"(?![a-z])",
+    r"mgmt|ki67|methylation|who_grade|biopsy_(result|finding|score)s?|rnaseq|mirna|rppa|cn_?cluster|(onco|co)\w*_?cluster|subtype|p[tnm]_?stage)"
+    r"(?![a-z])|^who$",
     re.I,
 )
 _SPLITS = re.compile(
@@ -108,12 +117,16 @@ class OwnTable:
                 f"separated by {told}",
                 "of the header; 1,5 is read as 1.5; commas and points in the copy",
             )
+        asked = {"image": image, "label": label, "group": group, "split": split}
+        for flag, text in asked.items():
+            refuse_empty(flag, text)
         images, groups = _listed(image), _listed(group if group != NONE else None)
         for given in filter(None, (*images, label, *groups, None if split == DRAWN else split)):
             if given not in self.header:
                 raise ConfigError(
                     f"{file}: no column {given!r}; {did_you_mean(given, self.header)}"
                 )
+        self.not_there: dict[str, str] = {}  # a path of each column whose files are not there
         self.of_paths = [name for name in self.header if self._holds_files(name)]
         self.images, self.label = self._images_and_label(images, label)
         self.others = [
@@ -126,7 +139,9 @@ class OwnTable:
         self.group_columns = [] if group == NONE else groups or self._group()
         if group is not None:
             self.inferred["group"] = (self.group, "as given")
+        self.joined: list[str] = []  # why groups of several names are one, in words
         self.groups = self._groups()
+        self._join_likely()
         self.counts: list[dict[int, int]] = []  # of each row: {value of the label: pixels}
         self.shapes: list[tuple[int, ...]] = []
         self.spacings: list[tuple[float, ...] | None] = []  # of each label, as its axes
@@ -213,7 +228,8 @@ class OwnTable:
         path = self.file.parent / text.strip()
         if text.strip() and path.exists():
             return path
-        if Path(text.strip()).is_absolute() or ".." in text:
+        drive = re.match(r"[A-Za-z]:[\\/]", text.strip())  # of Windows
+        if Path(text.strip()).is_absolute() or ".." in text or drive:
             return None
         near = self.files.find(text.strip()) if text.strip() else None
         return None if near is None else self.file.parent / near
@@ -222,7 +238,35 @@ class OwnTable:
         cells = [one[column].strip() for one in self.rows if not says_nothing(one[column])][:20]
         first = [cell.split(";")[0] for cell in cells]
         of_images = [one for one in first if image_suffix(one) in FORMAT_OF_SUFFIX]
-        return len(of_images) > 0.5 * len(cells) and any(self._path(one) for one in of_images)
+        if len(of_images) <= 0.5 * len(cells):
+            return False
+        there = any(self._path(one) for one in of_images)
+        if of_images and not there:
+            self.not_there[column] = of_images[0]
+        return there
+
+    def _refuse_not_there(self) -> None:
+        """Refuse a table whose paths are looked for in a wrong place, where nothing else is."""
+        if not self.not_there:
+            return
+        path = next(iter(self.not_there.values()))
+        folder, step = self.file.parent.absolute(), "write them relative to it, or absolute"
+        if re.match(r"[A-Za-z]:[\\/]", path):
+            step = "they name a drive of Windows; write the paths of this machine"
+        elif path.startswith("~"):
+            step = "~ is not read; write the whole path"
+        elif "://" in path:
+            step = "they are addresses; write the paths alone, from / on"
+        elif self.file.is_symlink():
+            step = f"the table is a link; name the file itself, --table {self.file.resolve()}"
+        elif (self.file.parent / ROOT).is_file():
+            step = "this is the copy that a bundle keeps; name the table that it was made of"
+        elif Path(path).exists():
+            step = "they are relative to the working directory; " + step
+        raise DataError(
+            f"{self.file}: {listing(self.not_there)} name files, and none is there, such as "
+            f"{path!r}, looked for from {folder} on; {step}"
+        )
 
     def _images_and_label(self, images: list[str], label: str | None) -> tuple[list[str], str]:
         labels = [one for one in self.of_paths if _is_of(one, OF_LABELS) and one not in images]
@@ -230,6 +274,8 @@ class OwnTable:
         why_image = why_label = "as given"
         if label is None:
             if len(labels) != 1:
+                if not labels:
+                    self._refuse_not_there()
                 known = listing(self.of_paths) or "none"
                 raise ConfigError(
                     f"{self.file}: which column holds the labels is not plain; columns of image "
@@ -239,6 +285,8 @@ class OwnTable:
         if not images:
             likely = [one for one in others if _is_of(one, OF_IMAGES)] or others
             if len(others) > 1 or len(likely) != 1:
+                if not others:
+                    self._refuse_not_there()
                 known = listing(others) or "none"
                 raise ConfigError(
                     f"{self.file}: which column holds the images is not plain: {known}; name it "
@@ -273,8 +321,8 @@ class OwnTable:
         if split is None and doubtful:
             raise ConfigError(
                 f"{self.file}: {listing(doubtful)} may tell which cases are train, val and test; "
-                f"name the column that does, --split {doubtful[0]}, or have splits drawn: "
-                f"--split {DRAWN}"
+                f"name the column that does, --split {shlex.quote(doubtful[0])}, or have splits "
+                f"drawn: --split {DRAWN}"
             )
         splits, folds = (next(iter(same), None) for same in own.values())
         if split is None:
@@ -313,6 +361,14 @@ class OwnTable:
                     found, told = [one, named["well"][0]], "their names: a well of a plate"
                 self.inferred["group"] = (" + ".join(found), told)
                 return found
+        if alone := [one for columns in named.values() for one in columns]:
+            cell = said(self.rows[0][alone[0]])
+            if cell and all(said(cells[alone[0]]) == cell for cells in self.rows):
+                raise ConfigError(
+                    f"{self.file}: column {alone[0]!r} says {cell!r} in every row, and one group "
+                    "cannot be split: name a column that divides it, --group COLUMN, or take each "
+                    f"row by itself, --group {NONE}"
+                )
         for word in PERHAPS_GROUPS:
             for one in self.others:
                 values = {said(cells[one]) for cells in self.rows}
@@ -321,7 +377,7 @@ class OwnTable:
                     raise ConfigError(
                         f"{self.file}: {one!r} ({self._repeated(one)}) may tell which rows belong "
                         "together, as those of one patient, and must be in one split: "
-                        f"--group {one} if so, another column, or --group {NONE}"
+                        f"--group {shlex.quote(one)} if so, another column, or --group {NONE}"
                     )
         self.inferred["group"] = (None, "no column of patients or the like: each row by itself")
         return []
@@ -361,6 +417,57 @@ class OwnTable:
                     f"its {self.group} ({group!r}, {of_image[image]!r}); mend one of them"
                 )
         return groups
+
+    def _join_likely(self) -> None:
+        """Join groups that are written alike but for case and spaces, or whose rows share files."""
+        names, shared = [], []
+        for row, cells in enumerate(self.rows):
+            parts = [likened(said(cells[column])) for column in self.group_columns]
+            names.append([tuple(parts)] if parts else [])
+            shared.append([*map(str, self.image_paths(row))])
+        self._join(names, "{0!r} and {1!r} are probably one")
+        self._join(shared, "rows {2} and {3} share {4!r}")
+
+    def join_copies(self) -> None:
+        """Join groups whose rows have the same image, by its pixels, under several names."""
+        columns = [
+            [tuple(self.paths(row, column)) for column in self.images]
+            for row in range(len(self.rows))
+        ]
+        every = list(dict.fromkeys(files for of_row in columns for files in of_row))
+        digests = file_digests(every, strict=False, shown="images")
+        of_files = dict(zip(every, digests, strict=True))
+        images = [tuple(of_files[files] for files in of_row) for of_row in columns]
+        same = [[one] if all(one) else [] for one in images]
+        self._join(same, "rows {2} and {3} have the same image")
+
+    def _join(self, keys: Sequence[Sequence[Any]], why: str) -> None:
+        """Make one of the groups whose rows have a key in common; the first gives the name."""
+        first: dict[Any, int] = {}
+        into = dict.fromkeys(self.groups, "")
+        order = {group: at for at, group in enumerate(into)}
+
+        def joined(group: str) -> str:
+            while into[group]:
+                group = into[group]
+            return group
+
+        before = len(self.joined)
+        for row, of_row in enumerate(keys):
+            for key in of_row:
+                other = first.setdefault(key, row)
+                pair = {joined(self.groups[row]), joined(self.groups[other])}
+                if len(pair) > 1:
+                    kept, gone = sorted(pair, key=order.__getitem__)
+                    into[gone] = kept
+                    told = (self.groups[other], self.groups[row])
+                    rows = (self.numbers[other], self.numbers[row])
+                    self.joined.append(why.format(*told, *rows, key))
+        self.groups = [joined(group) for group in self.groups]
+        if more := self.joined[before:]:
+            value, reason = self.inferred["group"]
+            told_now = listing(more, 5, str)
+            self.inferred["group"] = value, f"{reason}; groups joined: {told_now}"
 
     # Labels.
 
@@ -443,7 +550,17 @@ class OwnTable:
                 "--labels instances"
             )
         elif few:
+            absent = sorted({*range(1, objects[-1])} - {*objects})
+            if absent and labels is None and not named:
+                ready = ",".join(f"{one}=class_{number}" for number, one in enumerate(objects, 1))
+                raise ConfigError(
+                    f"{self.file}: label values {shown}: {listing(absent, 8, str)} in no label; "
+                    f'name the classes, --labels "{ready}", or have the absent ones as empty '
+                    "classes: --labels classes"
+                )
             self.why_classes = f"label values {shown}: a class each"
+            if absent:
+                self.why_classes += f"; {listing(absent, 8, str)} in no label"
         elif counted and labels is None:
             self.label_values = "instances"
             self.why_classes = "each label counts its objects from 1: one foreground"
@@ -526,6 +643,12 @@ def parse_labels(given: str | None) -> Labels | dict[str, list[int]] | None:
     return {name: [int(one) for one in one_of] for name, one_of in zip(names, texts, strict=True)}
 
 
+def refuse_empty(flag: str, text: str | Sequence[str] | None) -> None:
+    """Refuse a setting that is there and says nothing."""
+    if text is not None and not "".join(text).strip(" ,"):
+        raise ConfigError(f"--{flag} is empty; is a variable of the shell not set?")
+
+
 def _listed(text: str | None) -> list[str]:
     return [one.strip() for one in (text or "").split(",") if one.strip()]
 
@@ -573,14 +696,14 @@ def _is_of(column: str, words: Sequence[str]) -> bool:
 
 def names_alike(found: OwnTable) -> list[str]:
     """Columns of few names that may be metadata, by which splits are made alike."""
-    taken, every = _taken(found), range(len(found.rows))
+    taken = _taken(found)
     rows = [{**cells, "group": one} for cells, one in zip(found.rows, found.groups, strict=True)]
     return [
         column
         for column in found.header
         if column not in taken
         and _kind(column, _present(rows, column)) == "categorical"
-        and _no_metadata(found, rows, column, every) is None
+        and _no_metadata(found, rows, column) is None
     ]
 
 
@@ -592,11 +715,13 @@ def infer_schema(
     Args:
         found: the table, its labels scanned.
         fields: column[:kind[:unit]]; with a + before each of them, beside what is inferred.
-        training: the rows that ranges, names and kinds are read of, and associations.
+        training: the rows that ranges, names and kinds are read of; what goes with labels is
+            judged by all rows, as that only leaves columns out.
 
     Returns:
         The schema, the column of each field, and why others are left out.
     """
+    refuse_empty("fields", fields)
     taken = _taken(found)
     specs = fields.split(",") if isinstance(fields, str) else list(fields or ())
     specs = [] if specs == [NONE] else [one.strip() for one in specs]
@@ -619,23 +744,36 @@ def infer_schema(
             )
     rows = [{**found.rows[row], "group": found.groups[row]} for row in sorted(training)]
     unused = [one for one in found.of_splits if one not in (found.split_column, found.fold_column)]
-    left_out = {one: f"tells splits, which are others; --split {one} takes it" for one in unused}
+    left_out = {
+        one: f"tells splits, which are others; --split {shlex.quote(one)} takes it"
+        for one in unused
+    }
     settings, names_of, alike, late = [], {}, [], list[str]()
     for column in found.header if more or fields is None else given:
         kind, unit = given.get(column, ("", ""))
         if column in taken:
             continue
-        why = None if column in given else _no_metadata(found, rows, column, training)
+        mixed = None if kind else _no_numbers(found, column)
+        if mixed and column in given:
+            raise ConfigError(f"{found.file}: column {column!r}: {mixed}")
+        if mixed:
+            left_out[column] = mixed
+            continue
+        why = None if column in given else _no_metadata(found, rows, column)
         if why:
             why = re.sub("[;,] leave (it|the field) out.*$", "", why)
             step = (
-                "" if why.endswith("otherwise") else f"; --fields +{column} takes it all the same"
+                ""
+                if why.endswith("otherwise")
+                else f"; --fields {shlex.quote(f'+{column}')} takes it all the same"
             )
             left_out[column] = why + step
             continue
-        goes = _goes_along(found, column, training)
+        goes = _goes_along(found, column, range(len(found.rows)))
         if goes is not None and not goes.computed:
             alike.append(f"{column} ({goes.told})")
+        elif _DOUBTFUL.search(_plain(column)) and not _known_late(column):
+            alike.append(f"{column} (by its name)")
         computed = goes is not None and goes.computed
         settings.append(_field(rows, column, kind, unit, computed))
         if _known_late(column):
@@ -697,9 +835,7 @@ def _taken(found: OwnTable) -> dict[str, str]:
     return taken
 
 
-def _no_metadata(
-    found: OwnTable, rows: Sequence[Mapping[str, str]], column: str, training: Collection[int]
-) -> str | None:
+def _no_metadata(found: OwnTable, rows: Sequence[Mapping[str, str]], column: str) -> str | None:
     """Why a column is left out, or None."""
     present = _present(rows, column)
     if not present:
@@ -719,8 +855,27 @@ def _no_metadata(
         sides = [shape[axis] for shape in found.shapes]
         if [read_number(cells[column]) for cells in found.rows] == sides:
             return "the size of the image in pixels, which it shows by itself"
-    goes = _goes_along(found, column, training)
+    goes = _goes_along(found, column, range(len(found.rows)))
     return goes.told if goes is not None and goes.computed else None
+
+
+def _no_numbers(found: OwnTable, column: str) -> str | None:
+    """That a few cells of a column of numbers are none, and which; or None."""
+    cells = {
+        number: text
+        for number, one in zip(found.numbers, found.rows, strict=True)
+        if (text := said(one[column]))
+    }
+    odd = {number: text for number, text in cells.items() if read_number(text) is None}
+    values = {cells[number] for number in cells.keys() - odd.keys()}
+    if not odd or 4 * len(odd) > len(cells) or len(values) <= FEW_NUMBERS:
+        return None
+    told = listing([f"row {number}: {text!r}" for number, text in odd.items()], 5, str)
+    step = shlex.quote(f"+{column}:categorical")
+    return (
+        f"{len(cells) - len(odd)} of {len(cells)} cells are numbers, and {told} is none; mend or "
+        f"empty these cells, or take all as names: --fields {step}"
+    )
 
 
 def _known_late(column: str) -> str | None:
@@ -767,7 +922,7 @@ def _field(
         proposed |= {"unit": unit or _unit(column), "out_of_range": "flag"}
     return {
         "kind": kind,
-        "name": re.sub(r"[^\w .\-]+", "_", column).strip(" _.-") or "field",
+        "name": re.sub(r"[\s_]*[^\w .\-]+[\s_]*", "_", column).strip(" _.-") or "field",
         "description": f"of {len(rows)} training rows {len(rows) - len(present)} say nothing; "
         + ("its few numbers are taken as names; " if numbers else "")
         + "review provenance and availability",

@@ -222,13 +222,13 @@ def test_a_table_as_a_german_spreadsheet_writes_it(pictures, tmp_path):
     made = new_bundle("mine", pictures, tmp_path / "b", **SMALL)
     assert made.inferred["cells"][0] == "separated by semicolons"
     assert "1,5 is read as 1.5" in made.inferred["cells"][1]
-    assert made.schema.field("dose _Gy").range[0] == 0
-    assert 7.5 < made.schema.field("dose _Gy").range[1] <= 10.1
+    assert made.schema.field("dose_Gy").range[0] == 0
+    assert 7.5 < made.schema.field("dose_Gy").range[1] <= 10.1
     assert "an outcome by its name" in made.left_out["death01"]
     assert "price" in made.left_out  # thousands or decimals: nobody knows
     columns = made.folder / "configs" / "columns.json"
     table = read_table(made.folder / "data", made.schema, columns)
-    assert table.rows[1]["metadata"]["dose _Gy"] == "1.5"
+    assert table.rows[1]["metadata"]["dose_Gy"] == "1.5"
     assert table.class_names == {0: "background", 1: "class_1"}
 
 
@@ -274,6 +274,23 @@ def test_splits_that_divide_a_patient_or_are_unknown_are_refused(pictures, tmp_p
         new_bundle("mine", pictures, tmp_path / "b", **SMALL)
 
 
+def test_copies_of_an_image_stay_in_one_split_or_are_refused(pictures, tmp_path):
+    rows = rows_of(pictures)
+    for number in range(4, 24, 6):
+        (pictures.parent / rows[number]["img"]).write_bytes(
+            (pictures.parent / rows[1]["img"]).read_bytes()
+        )
+    made = new_bundle("mine", pictures, tmp_path / "b", **SMALL)
+    copies = rows_of(made.folder / "data" / "table.csv")
+    assert {(copies[n]["group"], copies[n]["split"]) for n in (1, 4, 5, 10, 16)} == {
+        ("p0", copies[0]["split"])
+    }
+    assert "rows 3 and 6 have the same image" in made.inferred["group"][1]
+    write_table([{**r, "split": SPLITS[n // 6]} for n, r in enumerate(rows)], pictures)
+    with pytest.raises(ConfigError, match=r"divides 1 groups .*rows 3 and 18 have the same"):
+        new_bundle("other", pictures, tmp_path / "b", **SMALL)
+
+
 def test_a_tables_own_folds_are_kept_and_a_test_set_may_stay(pictures, tmp_path):
     rows = rows_of(pictures)
     write_table([{**r, "fold": 1 + n // 2 % 3} for n, r in enumerate(rows)], pictures)
@@ -302,7 +319,7 @@ def test_what_labels_tell_is_found_and_needs_many_rows(pictures):
     told = infer_schema(found, None, range(24))[2]
     assert "(largest of its group)" in told["largest"]
     assert "12 groups" in told["largest"]
-    assert "lesion_area" in infer_schema(found, None, range(8))[0].names
+    assert "lesion_area" in infer_schema(found, None, range(8))[2]  # all rows are judged
 
 
 STRANGE = "1=a|b # $__import__('os').getcwd()"

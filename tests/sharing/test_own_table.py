@@ -220,6 +220,121 @@ def test_rows_of_one_image_or_patient_stay_together(tmp_path):
         OwnTable(table)
 
 
+def test_groups_of_one_name_image_or_file_become_one(tmp_path):
+    table = table_of(tmp_path, {"plate": ["P1", "p 1", "P2", "P3", "P4", "P5"], "n": range(6)})
+    (tmp_path / "5.png").write_bytes((tmp_path / "0.png").read_bytes())  # of no contrast: no copy
+    for name, picture in (("2.png", 7), ("4.tif", 7), ("3.png", 9)):
+        array = np.add.outer(np.arange(8), np.full(8, picture)).astype(np.uint8)
+        imsave(tmp_path / name, array, check_contrast=False)
+    rows = [{**cells, "actin": cells["img"]} for cells in OwnTable(table).rows]
+    rows[4] |= {"img": "4.tif", "actin": "4.tif"}
+    found = OwnTable(write_table(rows, table), image="img")
+    assert found.groups == ["P1", "P1", "P2", "P3", "P4", "P5"]
+    assert "'P1' and 'p 1' are probably one" in found.inferred["group"][1]
+    found.join_copies()
+    assert found.groups == ["P1", "P1", "P2", "P3", "P2", "P5"]
+    assert "rows 4 and 6 have the same image" in found.inferred["group"][1]
+    rows[5]["actin"] = "3.png"
+    rows[4]["actin"] = "0.png"
+    found = OwnTable(write_table(rows, table), image="img,actin")
+    assert found.groups == ["P1", "P1", "P2", "P3", "P1", "P3"]
+    assert "rows 5 and 7 share" in found.inferred["group"][1]
+    assert len(set(OwnTable(table, image="img,actin", group="none").groups)) == 4
+
+
+@pytest.mark.parametrize(
+    ("place", "told"),
+    [
+        ("raw/", "looked for from .*; write them relative to it, or absolute"),
+        ("~/", "~ is not read"),
+        ("file:///", "they are addresses"),
+        ("D:\\raw\\", "name a drive of Windows"),
+    ],
+)
+def test_paths_of_files_that_are_elsewhere_are_told_at_once(tmp_path, place, told):
+    rows = [{"img": f"{place}{n}.png", "mask": f"{place}{n}_m.png"} for n in range(4)]
+    with pytest.raises(DataError, match=f"'img', 'mask' name files, and none is there.*{told}"):
+        OwnTable(write_table(rows, tmp_path / "t.csv"))
+
+
+def test_a_link_to_a_table_and_the_line_of_excel_are_named(tmp_path):
+    table = table_of(tmp_path, {"age": range(4)})
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "t.csv").symlink_to(table)
+    with pytest.raises(DataError, match=r"is a link; name the file itself, --table .*cohort.csv"):
+        OwnTable(tmp_path / "other" / "t.csv")
+    table.write_text("sep=;\n" + table.read_text().replace(",", ";"))
+    with pytest.raises(DataError, match="Excel's sep="):
+        OwnTable(table)
+
+
+def test_numbers_with_a_few_other_cells_are_told_with_their_rows(tmp_path):
+    ages = [20 + 3 * n for n in range(11)]
+    table = table_of(tmp_path, {"age (years)": [*ages, "65+"], "dose": [*ages, 70]})
+    schema, _, left_out = inferred(table)
+    assert schema.names == ("dose",)
+    assert "11 of 12 cells are numbers, and row 13: '65+' is none" in left_out["age (years)"]
+    assert "--fields '+age (years):categorical'" in left_out["age (years)"]
+    with pytest.raises(ConfigError, match=r"row 13: '65\+' is none; mend or empty"):
+        inferred(table, fields="age (years)")
+    assert inferred(table, fields="age (years):categorical")[0].names == ("age_years",)
+    for empty in ("", " ", ","):
+        with pytest.raises(ConfigError, match="--fields is empty"):
+            inferred(table, fields=empty)
+    with pytest.raises(ConfigError, match="--group is empty"):
+        OwnTable(table, group="")
+
+
+def test_outcomes_are_left_out_and_doubtful_names_are_told(tmp_path):
+    late = ("treatment_response", "vital_status", "OS", "followup_months", "recist", "WHO")
+    late += ("biopsy_result",)
+    doubtful = ("diagnosis", "stage", "T_stage", "volume_ml", "radiologist")
+    plain = ("stage_x", "reader_software", "scanner_os", "contrast_volume_ml")
+    cells = np.random.default_rng(0).choice(["A", "B", "C"], (16, 12))
+    names = (*late, *doubtful, *plain)
+    found = OwnTable(table_of(tmp_path, dict(zip(names, cells, strict=True))))
+    found.scan_labels()
+    schema, _, left_out = infer_schema(found, None, range(12))
+    assert set(left_out) == set(late)
+    assert schema.names == (*doubtful, *plain)
+    assert all(f"{one} (by its name)" in found.inferred["to look at"][0] for one in doubtful)
+    assert found.inferred["to look at"][0].count("by its name") == len(doubtful)
+
+
+def test_what_goes_with_labels_is_judged_by_all_rows(tmp_path):
+    masks = [with_objects(1 + n % 8) for n in range(18)]
+    scores = [int(mask.sum()) for mask in masks]
+    found = OwnTable(table_of(tmp_path, {"score": scores, "n": [n * n for n in range(18)]}, masks))
+    found.scan_labels()
+    schema, _, left_out = infer_schema(found, None, range(9))  # too few by themselves
+    assert schema.names == ("n",)
+    assert "in 18 rows, as if computed from it" in left_out["score"]
+
+
+def test_values_with_gaps_are_no_empty_classes_unasked(tmp_path):
+    masks = [np.zeros((8, 8)) for _ in range(4)]
+    for mask in masks:
+        mask[0], mask[2, :3] = 1, 7
+    table = table_of(tmp_path, {"age": range(4)}, masks)
+    with pytest.raises(ConfigError, match=r'6 in no label; .*--labels "1=class_1,7=class_2"'):
+        OwnTable(table).scan_labels()
+    found = OwnTable(table)
+    found.scan_labels("classes")
+    assert (found.classes, found.why_classes[-27:]) == (8, "; 2, 3, 4, 5, 6 in no label")
+    found = OwnTable(table)
+    found.scan_labels(parse_labels("1=class_1,7=class_2"))
+    assert found.classes == 3
+
+
+def test_one_group_in_all_rows_is_asked_for(tmp_path):
+    table = table_of(tmp_path, {"plate": ["P1"] * 4, "well": ["A1"] * 4})
+    with pytest.raises(ConfigError, match=r"'plate' says 'P1' in every row.*--group none"):
+        OwnTable(table)
+    assert len(set(OwnTable(table, group="none").groups)) == 4
+    wells = table_of(tmp_path, {"plate": ["P1"] * 4, "well": ["A1", "A1", "A2", "A3"]})
+    assert OwnTable(wells).group == "well"
+
+
 def test_a_group_is_no_guess(tmp_path):
     slices = [n // 4 for n in range(12)]
     with pytest.raises(ConfigError, match=r"--group case_id if so, .* --group none"):
