@@ -183,6 +183,12 @@ def new_bundle(
     }
     schema, names_of, left_out = infer_schema(found, fields, training)
     told = {**found.inferred, **made.told, "classes": _of_classes(found, names, made)}
+    areas = np.array([np.prod(shape) for shape in found.shapes])
+    if full := int((2 * found.sizes() > areas).sum()):
+        told["foreground"] = (
+            f"more than background in {full} of {len(areas)} labels",
+            "are they inverted? then save them anew, 0 for background",
+        )
     if "fold" in made.told and schema.fields:
         told["ranges"] = ("of all folds", "kinds, ranges and names; a fixed test set not")
     strange = not_in_training(found, schema, names_of, training)
@@ -227,6 +233,7 @@ def new_bundle(
         _write(part, target, found, bundle, known, settings, names, commands)
     steps = [
         f"bundle: {target}",
+        f"check: {_check(target)}",
         f"next: {commands[0]}",
         f"review: {target / 'configs' / 'schema.json'}, and fill in {target / 'docs' / 'README.md'}"
         f" and {target / 'docs' / 'data_license.txt'}",
@@ -607,6 +614,13 @@ def _commands(bundle: Path, made: GroupSplits, schema: MetadataSchema) -> list[s
         ]
     commands.append(f"{start} predict {','.join(runs)} --source IMAGES --output masks")
     return [*commands, study]
+
+
+def _check(bundle: Path) -> str:
+    """The command that looks into every file of the table."""
+    place = shlex.quote(str(bundle))
+    schema = f"--schema_file {place}/configs/schema.json"
+    return f"python -m metaseg_monai check {place}/data {schema} --bundle {place}"
 
 
 def _page(

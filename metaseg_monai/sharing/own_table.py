@@ -731,6 +731,12 @@ def infer_schema(
             f"fields={','.join(specs)}: a + before each takes them beside what is inferred, before "
             "none takes them alone; write one or the other"
         )
+    raw = fields if isinstance(fields, str) else ",".join(fields or ())
+    if divided := [one for one in found.header if _divided(one) and one in raw]:
+        raise ConfigError(
+            f"{found.file}: column {divided[0]!r} cannot be named, as --fields divides at , and :; "
+            "rename it in the table"
+        )
     given = {column: (kind, unit) for column, kind, unit in map(field_parts, more or specs)}
     for column in given:
         if column not in found.header:
@@ -762,12 +768,11 @@ def infer_schema(
         why = None if column in given else _no_metadata(found, rows, column)
         if why:
             why = re.sub("[;,] leave (it|the field) out.*$", "", why)
-            step = (
-                ""
-                if why.endswith("otherwise")
-                else f"; --fields {shlex.quote(f'+{column}')} takes it all the same"
-            )
-            left_out[column] = why + step
+            if _divided(column):
+                step = "; rename it to take it all the same: --fields divides at , and :"
+            else:
+                step = f"; --fields {shlex.quote(f'+{column}')} takes it all the same"
+            left_out[column] = why + ("" if why.endswith("otherwise") else step)
             continue
         goes = _goes_along(found, column, range(len(found.rows)))
         if goes is not None and not goes.computed:
@@ -803,6 +808,11 @@ def infer_schema(
         why = "as asked for" if fields is not None else "no column can be metadata"
         found.inferred["metadata"] = (None, f"{why}: the variants none and se, no others")
     return MetadataSchema(settings), names_of, left_out
+
+
+def _divided(column: str) -> bool:
+    """Whether a name would be taken apart in --fields."""
+    return bool({",", ":"} & {*column})
 
 
 def not_in_training(

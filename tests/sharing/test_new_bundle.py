@@ -10,7 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from monai.bundle import ConfigParser
-from skimage.io import imsave
+from skimage.io import imread, imsave
 
 from metaseg_monai.cli.commands import run as run_command
 from metaseg_monai.errors import ConfigError, DataError
@@ -102,6 +102,18 @@ def test_scores_are_told_by_the_first_names_that_no_score_has(pictures, tmp_path
     made = new_bundle("mine", pictures, tmp_path / "b", dry_run=True, **SMALL)
     assert made.schema.names[0] == "reading"
     assert made.inferred["domain"][0] == "scanner"
+
+
+def test_inverted_masks_are_told_and_the_check_can_be_run(pictures, tmp_path, capsys):
+    for row in rows_of(pictures):
+        mask = pictures.parent / row["mask"]
+        imsave(mask, 255 - imread(mask), check_contrast=False)
+    made = new_bundle("mine", pictures, tmp_path / "b", **SMALL)
+    assert made.inferred["foreground"][0] == "more than background in 24 of 24 labels"
+    command = next(one for one in made.next_steps if one.startswith("check: "))
+    words = shlex.split(command)[4:]
+    assert run_command(words) == 0
+    assert "24 of 24 masks have more foreground" in capsys.readouterr().out
 
 
 def test_what_is_inferred_is_told_with_its_reason(pictures, tmp_path):

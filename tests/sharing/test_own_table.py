@@ -172,6 +172,17 @@ def test_kinds_of_images_are_metadata_though_labels_differ_among_them(tmp_path):
     assert forced.field("size_class").provenance == "label-derived"
 
 
+def test_columns_that_fields_would_divide_cannot_be_named(tmp_path):
+    found = OwnTable(
+        table_of(tmp_path, {"dose, mGy": range(12), "a:b": [f"x{n}" for n in range(12)]})
+    )
+    found.scan_labels()
+    for given in ("dose, mGy", "a:b", "+a:b"):
+        with pytest.raises(ConfigError, match="cannot be named, as --fields divides"):
+            infer_schema(found, given, range(12))
+    assert "rename it to take it" in infer_schema(found, None, range(12))[2]["a:b"]
+
+
 def test_of_many_structures_those_that_are_named_become_classes(tmp_path):
     masks = [np.zeros((8, 8)) for _ in range(4)]
     for number, mask in enumerate(masks):
