@@ -115,7 +115,7 @@ class Runner(nn.Module):
             folder, unless it is to be in int8.
         encode: the `EncodeMetadatad` of the cases to come, which then refuses metadata that were
             not calibrated, case by case.
-        inferer: around the network, whose `dtype` tells what precision None is.
+        inferer: around the network; it, or one that it wraps, tells what precision None is.
         in_channels: of images, which an export needs to know.
         spatial_dims: axes of images, likewise.
 
@@ -147,8 +147,7 @@ class Runner(nn.Module):
         engine, precision = choose(engine, precision)
         self.engine, self.precision = engine, precision
         self.is_plain = engine == "torch" and precision is None
-        own = "bf16" if getattr(inferer, "dtype", None) == "bfloat16" else "float32"
-        self.told: dict[str, Any] = {"engine": engine, "precision": precision or own}
+        self.told: dict[str, Any] = {"engine": engine, "precision": precision or _own(inferer)}
         self.network = network
         self.calibrated: Calibrated | None = None
         self.in_channels, self.spatial_dims = in_channels, spatial_dims
@@ -236,6 +235,15 @@ class Runner(nn.Module):
         if self.calibrated is not None and rows is not None:
             self.calibrated.check(rows)
         return self._run(image, rows).to(image.device)
+
+
+def _own(inferer: Any) -> str:
+    """The precision that inferers around each other run a network in."""
+    while inferer is not None:
+        if getattr(inferer, "dtype", None) == "bfloat16":
+            return "bf16"
+        inferer = getattr(inferer, "inferer", None)
+    return "float32"
 
 
 def checked_rows(network: nn.Module, image: Tensor, meta: Tensor | None) -> Tensor | None:

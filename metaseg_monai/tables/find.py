@@ -320,8 +320,8 @@ def _items_of_table(
 def _tell_replaced(table: CaseTable, columns: ColumnMap, fixed: Mapping[str, Any]) -> None:
     """Say which columns of a table are not read, since values were given for all its rows."""
     for name, value in fixed.items():
-        if name == columns.rows_per:  # one of the tasks that rows have
-            continue
+        if name == columns.rows_per or str(value).strip() == UNKNOWN:
+            continue  # one of the tasks that rows have; or said not to be known
         cells = [said(row["columns"].get(columns.column_of(name), "")) for row in table.rows]
         if others := [cell for cell in cells if cell and cell != str(value).strip()]:
             warnings.warn(

@@ -41,8 +41,11 @@ def check(arguments):
         (["fit_schema", "t.csv", "a", "o", "error"], "'error' is one value too many"),
         (["generate", "cels", "--output", "x"], "'cels' is no command of generate; did you mean c"),
         (["trian", "bundle"], "'trian' is no command; did you mean train"),
-        (["--output", "x"], "is one of check, check-bundle, clean-up, demo"),
-        (["prepare", "--source", "x"], "'--source' is no command of prepare; is one of cells"),
+        (["--output", "x"], "is one of card, check, check-bundle, clean-up, demo"),
+        (
+            ["prepare", "--source", "x"],
+            "'--source' is no command of prepare; is one of adipocyte, cells",
+        ),
         (["generate", "synthetic-shape", "x"], "did you mean synthetic-shapes"),
     ],
 )

@@ -289,6 +289,7 @@ def test_when_every_case_is_wrong_there_is_no_table(scans, tmp_path):
     assert sorted(p.name for p in (tmp_path / "out").glob("*.*")) == [
         ".cases",
         "classes.json",
+        "license.json",
         "prepared.json",
         "problems.csv",
     ]
