@@ -566,7 +566,7 @@ def predict(
             is no earlier mask would be replaced.
         ConfigError: neither a model nor a bundle, or `meta` is neither field=value nor a file.
     """
-    asked = {**settings, **_engine(folder, engine, precision, exported, settings.get("device"))}
+    asked = {**settings, **engine_of(folder, engine, precision, exported, settings.get("device"))}
     settings = dict(asked)
     if shard is None and (shard := slurm_shard()) is not None:
         logger.warning("this task of a Slurm array predicts shard %s; --shard 0/1: all", shard)
@@ -626,7 +626,7 @@ def export_folder(model: str | Path, to: str, precision: str | None) -> Path:
     return Path(model) / EXPORTS / (f"{to}-int8" if precision == "int8" else to)
 
 
-def _engine(
+def engine_of(
     folder: str | Path | Sequence[str | Path],
     engine: str,
     precision: str | None,

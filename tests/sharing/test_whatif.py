@@ -21,8 +21,9 @@ from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.images import read_image
 from metaseg_monai.metadata import Categorical, Continuous, MetadataSchema
 from metaseg_monai.sharing import study as studies
+from metaseg_monai.sharing.asking import GUIDANCE_STEPS, STEPS
 from metaseg_monai.sharing.run import predict, train
-from metaseg_monai.sharing.whatif import GUIDANCE_STEPS, STEPS, packed_masks, picture_url, whatif
+from metaseg_monai.sharing.whatif import packed_masks, picture_url, whatif
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundles/synthetic_shapes_segmentation"
 AT_ALL_TIMES = {

@@ -1,5 +1,4 @@
 "use strict";
-(() => {
 const $ = (id) => document.getElementById(id);
 const model = JSON.parse($("model").textContent);
 const foreground = model.classes.slice(1);
@@ -628,4 +627,3 @@ new ResizeObserver(() => {
   if (shown && Math.round($("curve").clientWidth) !== wide) { wide = Math.round($("curve").clientWidth); draw(); curve(); }
 }).observe($("curve"));
 go(0);
-})();
