@@ -466,7 +466,7 @@ def page_of(
         contents: of the cases.
         scripts: of the templates, in order; the live page has one more.
     """
-    told = told_of(model)
+    told, ran = told_of(model), model.runner.told
     content = {
         **told,
         "classes": classes,
@@ -480,6 +480,7 @@ def page_of(
         title=title,
         source=source,
         live=len(scripts) > 1,
+        engine=f"{ran['engine']} in {ran['precision']}",
         style=(TEMPLATES / "whatif.css").read_text(encoding="utf-8"),
         scripts=[(TEMPLATES / name).read_text(encoding="utf-8") for name in scripts],
         model=as_data(content),
@@ -495,6 +496,7 @@ def _field(model: AskedModel, known: AnyField) -> dict[str, Any]:
         "id": "field-" + re.sub(r"\s", "_", known.name),
         "kind": known.kind,
         "description": known.description,
+        "cases": model.trained[known.name].cases,
         "options": [
             {"text": one.text, "at": one.at, "beyond": one.beyond}
             for one in model.options[known.name]

@@ -19,26 +19,12 @@ from PIL import Image as Picture
 
 from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.images import read_image
-from metaseg_monai.metadata import Categorical, Continuous, MetadataSchema
 from metaseg_monai.sharing import study as studies
 from metaseg_monai.sharing.asking import GUIDANCE_STEPS, STEPS
 from metaseg_monai.sharing.run import predict, train
 from metaseg_monai.sharing.whatif import packed_masks, picture_url, whatif
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundles/synthetic_shapes_segmentation"
-AT_ALL_TIMES = {
-    "provenance": "acquisition",
-    "availability": "acquisition",
-    "missing": "unknown",
-}
-SCHEMA = MetadataSchema(
-    [
-        Categorical(name="task", values=("dark", "bright", "never"), **AT_ALL_TIMES),
-        Continuous(
-            name="size_px", unit="px", range=(2, 20), description="</script><b>", **AT_ALL_TIMES
-        ),
-    ]
-)
 
 pytestmark = pytest.mark.filterwarnings(
     # MONAI 1.6.1 and Ignite 0.5.5 themselves, while they read or run a bundle
@@ -49,43 +35,9 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 
-def scene(seed, size):
-    """A dark and a bright square on grey, and the label of each."""
-    random = np.random.default_rng(seed)
-    image = random.normal(120, 3, (size, size))
-    side = size // 3
-    labels = {}
-    for task, level, left in (("dark", 50, 2), ("bright", 200, size // 2)):
-        y, x = random.integers(2, size - side - 2), left + random.integers(0, size // 10)
-        image[y : y + side, x : x + side] = level
-        labels[task] = np.zeros((size, size), np.uint8)
-        labels[task][y : y + side, x : x + side] = 1
-    return image.clip(0, 255).astype(np.uint8), labels
-
-
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    """A network that was trained for a moment, and its table."""
-    root = tmp_path_factory.mktemp("whatif")
-    (root / "data").mkdir()
-    SCHEMA.save(root / "schema.json")
-    rows = []
-    splits = ["train"] * 24 + ["val"] * 4 + ["test"] * 2
-    for number, split in enumerate(splits):
-        image, labels = scene(number, 32)
-        tifffile.imwrite(root / f"data/{number}.tif", image)
-        size = "" if number % 5 == 4 else 4 + number % 13
-        both = ("dark", "bright") if split == "train" else (("dark", "bright")[number % 2],)
-        for task in both:  # so that the metadata decide
-            tifffile.imwrite(root / f"data/{number}_{task}.tif", labels[task])
-            row = {"image": f"{number}.tif", "label": f"{number}_{task}.tif", "task": task}
-            rows.append({**row, "size_px": size, "group": f"g{number}", "split": split})
-    table = pd.DataFrame(rows)
-    table.to_csv(root / "data/table.csv", index=False)
-    settings = {"network_def#channels": 8, "network_def#levels": 2, "roi_size": [32, 32]}
-    where = {"dataset_dir": root / "data", "schema_file": root / "schema.json"}
-    train(BUNDLE, root / "model", variant="me", epochs=30, **where, **settings)
-    return root
+def model(asked):
+    return asked
 
 
 @pytest.fixture(scope="module")
@@ -216,7 +168,7 @@ def test_nothing_of_a_page_is_asked_of_a_server_or_run(page):
     assert "unsafe" not in policy
 
 
-def test_volumes_come_as_slices_around_the_largest(model, tmp_path):
+def test_volumes_come_as_slices_around_the_largest(model, scene, tmp_path):
     planes = [scene(100 + number, 32) for number in range(6)]
     label = np.stack([labels["dark"] for _, labels in planes])
     label[[0, 1, 2, 5]] = 0
@@ -243,7 +195,7 @@ def test_volumes_come_as_slices_around_the_largest(model, tmp_path):
 
 
 @pytest.mark.slow
-def test_whole_volumes_of_a_3d_network(tmp_path):
+def test_whole_volumes_of_a_3d_network(model, tmp_path):
     affine = np.array([[0, 0, -0.5, 0], [0, -0.5, 0, 0], [-3.0, 0, 0, 0], [0, 0, 0, 1]])
     rows = []
     for number, split in enumerate(("train", "train", "val", "test")):
@@ -257,7 +209,7 @@ def test_whole_volumes_of_a_3d_network(tmp_path):
         row = {"image": f"{number}.nii.gz", "label": f"{number}_label.nii.gz", "task": "dark"}
         rows.append({**row, "size_px": 4 + number, "group": f"g{number}", "split": split})
     pd.DataFrame(rows).to_csv(tmp_path / "table.csv", index=False)
-    SCHEMA.save(tmp_path / "schema.json")
+    shutil.copy(model / "schema.json", tmp_path)
     mine = {
         "network_def#spatial_dims": 3,
         "network_def#channels": 4,
@@ -353,25 +305,6 @@ def test_several_classes_come_back():
 
 
 # In a real browser, where there is one.
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    driver = shutil.which("chromedriver")
-    if not chromium or not driver:
-        pytest.skip("no Chromium with its driver (apt-get install chromium chromium-driver)")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    quiet = ("quic", "gpu", "background-networking", "component-update", "sync")
-    flags = ["headless", "no-sandbox", "no-first-run", *(f"disable-{one}" for one in quiet)]
-    for flag in (*flags, f"user-data-dir={tmp_path_factory.mktemp('chromium')}"):
-        options.add_argument(f"--{flag}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    service = webdriver.ChromeService(driver)
-    with webdriver.Chrome(options=options, service=service) as running:
-        yield running
 
 
 @pytest.fixture
