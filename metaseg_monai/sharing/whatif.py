@@ -13,7 +13,8 @@ no script:
   then come runs over its pixels, row by row, each an LEB128 number: length x base + class, where
   base is the power of two that holds the classes. `areas` are counts of pixels by state, plane
   and class, `volumes` of voxels by state and class. `intervals`, where there are any, have
-  [low, high] by state, plane and class, in pixels.
+  [low, high] by state, plane and class, in pixels, or null; `coverage` of the model, such as 0.9,
+  says how often they are to hold the true area.
 """
 
 import base64
@@ -171,6 +172,7 @@ class _Shown:
         volumes: voxels (S, K - 1) of the whole volume, where all of it was predicted.
         gates: scales (C,) of every gate, of every mask.
         notes: what is to be known of the masks.
+        intervals: [low, high] by state, plane and class, in pixels; None where none are known.
     """
 
     name: str
@@ -189,6 +191,7 @@ class _Shown:
     volumes: np.ndarray | None
     gates: list[dict[str, np.ndarray]]
     notes: list[str] = field(default_factory=list)
+    intervals: list[Any] | None = None
 
 
 class _Maker:
@@ -369,6 +372,7 @@ class _Maker:
             "volumes": None if one.volumes is None else one.volumes.tolist(),
             "gates": _zlib(shades.tobytes()) if scales else None,
             "gated": [place for place, of in enumerate(one.gates) if of],
+            "intervals": one.intervals,
         }
 
 

@@ -88,3 +88,56 @@ def browser(tmp_path_factory):
     service = webdriver.ChromeService(driver)
     with webdriver.Chrome(options=options, service=service) as running:
         yield running
+
+
+CONTRAST = """
+const luminance = (text) => {
+  const [r, g, b] = text.match(/[\\d.]+/g).slice(0, 3).map((one) => one / 255)
+    .map((one) => (one <= 0.04045 ? one / 12.92 : ((one + 0.055) / 1.055) ** 2.4));
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+};
+const behind = (element) => {
+  for (let one = element; one; one = one.parentElement) {
+    const colour = getComputedStyle(one).backgroundColor;
+    if (!/rgba\\(0, 0, 0, 0\\)/.test(colour)) return colour;
+  }
+  return 'rgb(255, 255, 255)';
+};
+const poor = [];
+for (const element of document.querySelectorAll('body *')) {
+  const words = [...element.childNodes].some((one) => one.nodeType === 3 && one.data.trim());
+  if (!words || !element.getClientRects().length || element.disabled) continue;
+  const style = getComputedStyle(element);
+  const colour = element instanceof SVGElement ? style.fill : style.color;
+  const both = [luminance(colour), luminance(behind(element))];
+  const [one, other] = both.sort((a, b) => b - a);
+  if ((one + 0.05) / (other + 0.05) < 4.5) poor.push(element.outerHTML.slice(0, 120));
+}
+return poor;
+"""
+UNNAMED = """
+const controls = 'input, select, button, canvas[role], svg, [role=radiogroup]';
+return [...document.querySelectorAll(controls)]
+  .filter((one) => one.getClientRects().length)
+  .filter((one) => !(one.labels && one.labels.length))
+  .filter((one) => !one.getAttribute('aria-label') && !one.textContent.trim())
+  .map((one) => one.outerHTML.slice(0, 120));
+"""
+TWICE = """
+const ids = [...document.querySelectorAll('[id]')].map((one) => one.id);
+return ids.filter((one, at) => ids.indexOf(one) !== at);
+"""
+
+
+@pytest.fixture
+def poor():
+    """What of an open page is hard to see, to use or to name, in a window of that width."""
+
+    def found(browser, width):
+        wide = browser.execute_script("return document.documentElement.scrollWidth")
+        told = [f"{wide} pixels wide"] if wide > width else []
+        told += browser.execute_script(CONTRAST)
+        told += browser.execute_script(UNNAMED)
+        return told + browser.execute_script(TWICE)
+
+    return found

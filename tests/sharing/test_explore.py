@@ -304,20 +304,37 @@ def canvas_of(browser):
     return np.asarray(Picture.open(io.BytesIO(base64.b64decode(address.partition(",")[2]))))
 
 
+TEXT = "return document.getElementById('{}').textContent.includes('{}')"
 SHOWN = "return document.getElementById('image').dataset.state === '{}'"
 
 
-def test_a_dropped_image_is_segmented_in_a_browser(asked, server, browser):
-    size = {"width": 1280, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+def open_in(browser, server, width):
+    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     browser.get_log("browser"), browser.get_log("performance")
     browser.get(server.address)
+
+
+@pytest.mark.parametrize("width", [1280, 400, 320])
+def test_it_can_be_read_by_everybody(asked, server, browser, poor, width):
+    open_in(browser, server, width)
+    browser.find_element("id", "segment").click()  # without an image: it says so
+    assert poor(browser, width) == []
+    browser.find_element("id", "file").send_keys(str(asked / "data/28.tif"))
+    wait_for(browser, SHOWN.format(0))
+    assert poor(browser, width) == []
+    severe = [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
+    assert severe == []
+
+
+def test_a_dropped_image_is_segmented_in_a_browser(asked, server, browser):
+    open_in(browser, server, 1280)
     browser.find_element("id", "segment").click()
     assert "Choose an image" in browser.find_element("id", "refused").text
     browser.find_element("css selector", "#given-field-task option[value=dark]").click()
     browser.find_element("id", "given-field-size_px").send_keys("500")
     browser.find_element("id", "file").send_keys(str(asked / "data/28.tif"))
-    wait_for(browser, "return document.getElementById('refused').textContent.includes('500')")
+    wait_for(browser, TEXT.format("refused", "500"))
     assert not browser.find_element("id", "page").is_displayed()
     value = browser.find_element("id", "given-field-size_px")
     value.clear()
@@ -328,28 +345,21 @@ def test_a_dropped_image_is_segmented_in_a_browser(asked, server, browser):
     assert browser.find_element("id", "name").text == "28.tif"
     choices = browser.find_elements("css selector", "#field-task input")
     browser.execute_script("arguments[0].click()", choices[1])
-    wait_for(
-        browser, "return document.getElementById('now').textContent.includes('bright instead')"
-    )
+    wait_for(browser, TEXT.format("now", "bright instead"))
     wait_for(browser, "return document.getElementById('image').dataset.state !== '0'")
     assert (canvas_of(browser) != before).any()
-    states = give(server, (asked / "data/28.tif").read_bytes(), task="dark", size_px="6")[1][
-        "states"
-    ]
+    content = (asked / "data/28.tif").read_bytes()  # in another window
+    states = give(server, content, task="dark", size_px="6")[1]["states"]
     script = "const range = document.getElementById('guidance'); range.value = 0;"
     browser.execute_script(f"{script} range.dispatchEvent(new Event('input'))")
-    wait_for(
-        browser, "return document.getElementById('warning').textContent.includes('another image')"
-    )
-    browser.find_element("id", "segment").click()  # again, as another window has taken its place
+    wait_for(browser, TEXT.format("warning", "another image"))
+    browser.find_element("id", "segment").click()
     wait_for(browser, SHOWN.format(0))
     browser.execute_script(
         f"{script.replace('= 0', '= 8')} range.dispatchEvent(new Event('input'))"
     )
     wait_for(browser, SHOWN.format(states["guidance"][8]))
-    points = (
-        "return document.querySelector('#curve polyline').getAttribute('points').split(' ').length"
-    )
+    points = "return document.querySelector('#curve polyline').points.numberOfItems"
     wait_for(browser, f"{points} === 9")  # all of the curve comes by itself
     asked_for = [
         json.loads(entry["message"])["message"] for entry in browser.get_log("performance")

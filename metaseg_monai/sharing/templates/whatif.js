@@ -442,6 +442,8 @@ function tellArea() {
   foreground.forEach((name, at) => {
     const truth = told.true_areas ? told.true_areas[shown.plane][at] : null;
     line(foreground.length > 1 ? name : "Area of the mask", told.areas[state()][shown.plane][at], told.areas[0][shown.plane][at], truth, factor, unit);
+    const ends = intervalOf(state(), at);
+    if (ends) lines[lines.length - 1].append(`; ${intervalWords(ends, unit)}`);
   });
   const every = (at) => told.areas[at].every((one) => one !== null);
   const whole = told.volumes || (told.planes.length > 1 && told.planes.length === told.of && every(0) && every(state())
@@ -472,6 +474,12 @@ function areaOf(entry, at) {
   return areas === null ? null : areas[at] * measure()[0];
 }
 const isThere = (area) => area !== null;
+/** The interval of a state's area in this slice, as [low, high] in the unit; null where none is known. */
+function intervalOf(place, at) {
+  const of = shown.told.intervals && shown.told.intervals[place] && shown.told.intervals[place][shown.plane];
+  return of && of[at] ? of[at].map((end) => end * measure()[0]) : null;
+}
+const intervalWords = (ends, unit) => `${format(100 * model.coverage)} % interval ${format(ends[0])} to ${format(ends[1])} ${unit}`;
 
 /** The class that the curve is of: the one chosen, at first the one that changes most. */
 function chosenClass() {
@@ -503,11 +511,12 @@ function curve() {
   if (!$("of-numbers").open) return;
   const head = make("tr");
   head.append(make("th", name, { scope: "col" }), ...foreground.map((one) => make("th", `${one} (${unit})`, { scope: "col" })));
+  const told = (one, at) => format(areaOf(one, at)) + (intervalOf(one.state, at) ? ` (${intervalOf(one.state, at).map(format).join(" to ")})` : "");
   const own = current && current.control === control ? current.entry : entries.find((one) => one.given);
   $("numbers").replaceChildren(head, ...entries.map((one) => {
     const row = make("tr", null, one === own ? { class: "now" } : {});
     row.append(make("th", one.text + (one.given ? " (given)" : "") + (one.beyond ? " ⚠" : ""), { scope: "row" }),
-               ...foreground.map((_, at) => make("td", format(areaOf(one, at)))));
+               ...foreground.map((_, at) => make("td", told(one, at))));
     return row;
   }));
 }
@@ -524,7 +533,7 @@ function lines(control, wide, unit, at) {
   const low = place(stops[0].at), end = place(stops[stops.length - 1].at);
   const x = (at) => left + ((place(at) - low) / (end - low || 1)) * (wide - left - right);
   const truth = shown.told.true_areas ? shown.told.true_areas[shown.plane][at] * measure()[0] : null;
-  const most = Math.max(1e-9, truth || 0, ...[...stops, ...control.choices].map((one) => areaOf(one, at) || 0));
+  const most = Math.max(1e-9, truth || 0, ...[...stops, ...control.choices].flatMap((one) => [areaOf(one, at) || 0, ...(intervalOf(one.state, at) || [])]));
   const y = (value) => high - bottom - (value / most) * (high - top - bottom);
   const root = svg("svg", { width: wide, height: high, viewBox: `0 0 ${wide} ${high}` });
   if (control.field) {
@@ -543,6 +552,11 @@ function lines(control, wide, unit, at) {
     free = x(value.at);
     const anchor = value === stops[stops.length - 1] ? "end" : "middle";
     root.append(svg("text", { x: x(value.at) + (anchor === "end" ? right : 0), y: high - 8, "text-anchor": anchor, fill: "#1c2126" }, format(value.at)));
+  }
+  const sure = stops.filter((one) => intervalOf(one.state, at)).map((one) => [x(one.at), ...intervalOf(one.state, at).map(y)]);
+  if (sure.length) {
+    const ends = [...sure.map(([to, low]) => `${to},${low}`), ...sure.reverse().map(([to, , upper]) => `${to},${upper}`)];
+    root.append(svg("polygon", { points: ends.join(" "), fill: css(classColour(at + 1)), "fill-opacity": 0.25, class: "interval" }));
   }
   const given = stops.find((one) => one.given);
   if (given) root.append(svg("line", { x1: x(given.at), x2: x(given.at), y1: top, y2: high - bottom, stroke: "#1c2126", "stroke-width": 1.4, "stroke-dasharray": "5 4" }));
@@ -565,7 +579,8 @@ function lines(control, wide, unit, at) {
 
 function bars(control, wide, unit, at) {
   const entries = control.choices.filter((one) => isThere(areaOf(one, at))), row = 27, left = Math.min(150, wide * 0.38), right = 74;
-  const totals = entries.map((one) => areaOf(one, at)), most = Math.max(1e-9, ...totals);
+  const totals = entries.map((one) => areaOf(one, at));
+  const most = Math.max(1e-9, ...totals, ...entries.flatMap((one) => intervalOf(one.state, at) || []));
   const root = svg("svg", { width: wide, height: entries.length * row + 20, viewBox: `0 0 ${wide} ${entries.length * row + 20}` });
   const own = current && current.control === control ? current.entry : entries.find((one) => one.given);
   entries.forEach((entry, place) => {
@@ -574,7 +589,9 @@ function bars(control, wide, unit, at) {
     root.append(svg("text", { x: 0, y: y + 18, ...text }, words.length > most_letters ? `${words.slice(0, most_letters - 1)}…` : words));
     const width = Math.max((totals[place] / most) * (wide - left - right), 0.5), x = left + width;
     root.append(svg("rect", { x: left, y: y + 5, width, height: row - 10, fill: dark(classColour(at + 1)), stroke: isOwn ? "#b2420a" : "none", "stroke-width": 2 }));
-    root.append(svg("text", { x: x + 6, y: y + 18, ...text }, format(totals[place])));
+    const ends = intervalOf(entry.state, at), to = (value) => left + (value / most) * (wide - left - right);
+    if (ends) root.append(svg("path", { d: `M${to(ends[0])} ${y + row / 2}H${to(ends[1])}M${to(ends[0])} ${y + 9}v9M${to(ends[1])} ${y + 9}v9`, stroke: "#1c2126", "stroke-width": 1.6, class: "interval" }));
+    root.append(svg("text", { x: Math.max(x, ends ? to(ends[1]) : 0) + 6, y: y + 18, ...text }, format(totals[place])));
   });
   root.append(svg("text", { x: left, y: entries.length * row + 14, fill: "#545e68" }, unit));
   return root;
