@@ -341,7 +341,7 @@ def test_a_dropped_image_is_segmented_in_a_browser(asked, server, browser):
     value.send_keys("6\n")  # the key of a form
     wait_for(browser, SHOWN.format(0))
     before = canvas_of(browser)
-    assert "task dark, size_px 6" in browser.find_element("id", "now").text
+    assert "told: task dark; size_px 6 px (as given)" in browser.find_element("id", "now").text
     assert browser.find_element("id", "name").text == "28.tif"
     choices = browser.find_elements("css selector", "#field-task input")
     browser.execute_script("arguments[0].click()", choices[1])

@@ -382,7 +382,8 @@ def test_buttons_keys_and_warnings(opened):
     assert [choice.get_attribute("value") for choice in choices][:2] == ["dark", "bright"]
     choices[0].send_keys(keys.ARROW_RIGHT, keys.ARROW_RIGHT)  # radios by keys
     assert "no training case has task never" in warning.text
-    assert opened.find_element("id", "now").text == "task: never instead of dark"
+    told = "The network is told: task never instead of dark; size_px 6 px"
+    assert opened.find_element("id", "now").text == told
     range_ = opened.find_element("id", "field-size_px")
     range_.send_keys(keys.END)
     assert "4 to 16 px" in warning.text
@@ -392,7 +393,10 @@ def test_buttons_keys_and_warnings(opened):
         == "dark"
     )
     opened.find_element("id", "guidance").send_keys(keys.HOME)
-    assert "guidance: 0 (as if unknown)" in opened.find_element("id", "now").text
+    assert (
+        "told: guidance 0 (as if unknown) instead of 1 (plain); task dark; size_px 6 px"
+        in opened.find_element("id", "now").text
+    )
     assert not warning.is_displayed()
     opened.find_element("id", "next").click()
     wait_for(opened, "return document.getElementById('case').value === '1'")

@@ -274,10 +274,10 @@ function measure() {
 function show() {
   const told = shown.told;
   for (const control of controls) sync(control);
-  const given = controls.map((one) => `${one.guidance ? "guidance" : one.name} ${one.value ? said(one, one.value) : told.given[one.name].text}`);
-  $("now").textContent = current
-    ? `${current.control.guidance ? "guidance" : current.control.name}: ${said(current.control, current.entry)} instead of ${said(current.control, current.control.value)}`
-    : `As given: ${given.filter((text) => !text.startsWith("guidance")).join(", ")}`;
+  const words = (one) => `${one.guidance ? "guidance" : one.name} ${one.value ? said(one, one.value) : told.given[one.name].text}`;
+  const others = controls.filter((one) => !one.guidance && !(current && one === current.control)).map(words);
+  const moved = current && `${current.control.guidance ? "guidance" : current.control.name} ${said(current.control, current.entry)} instead of ${said(current.control, current.control.value)}`;
+  $("now").textContent = `The network is told: ${[...(moved ? [moved] : []), ...others].join("; ")}${moved ? "" : " (as given)"}`;
   $("as-given").disabled = current === null;
   warn();
   if (told.planes.length > 1) {
@@ -304,6 +304,7 @@ function sync(control) {
   if (!control.range) return;
   const at = control.stops.indexOf(own);
   control.range.value = String(at >= 0 ? at : Math.floor(control.stops.length / 2));
+  control.range.classList.toggle("aside", at < 0);
   const text = own ? said(control, own) : "";
   control.output.textContent = text;
   control.beside.textContent = own && own.given ? "as given" : `given: ${said(control, control.value)}`;
@@ -392,10 +393,10 @@ let legendOf = "";
 function legend(truth) {
   const whole = $("show-mask").checked, difference = $("show-difference").checked, several = foreground.length > 1;
   const parts = [];
-  const mask = difference ? "mask, as for the given value" : "mask";
+  const mask = difference ? "mask, with both values" : "mask";
   if (whole) foreground.forEach((name, at) => parts.push([several ? name : mask, classColour(at + 1), ALPHA]));
-  if (difference) parts.push(["only now", ADDED, STRONG], ["only for the given value", REMOVED, "striped"]);
-  if (difference && several) parts.push(["another class now", CHANGED, STRONG]);
+  if (difference) parts.push(["only with the chosen value", ADDED, STRONG], ["only with the given value", REMOVED, "striped"]);
+  if (difference && several) parts.push(["another class with the chosen value", CHANGED, STRONG]);
   if (truth) parts.push([givenWords(), null, "line"]);
   const key = JSON.stringify(parts);
   if (key === legendOf) return;
@@ -508,6 +509,11 @@ function curve() {
   picture.setAttribute("role", "img");
   picture.setAttribute("aria-label", `${$("area-title").textContent}: from ${format(totals[least])} ${unit} at ${entries[least].text} to ${format(totals[most])} ${unit} at ${entries[most].text}`);
   $("curve").replaceChildren(picture);
+  const trained = entries.filter((one) => one.at !== null || one.text !== "unknown").filter((one) => !one.beyond).map((one) => areaOf(one, at));
+  const known = control.guidance ? "guidance 0 to 1" : control.field.cases ? `the trained values of ${name}` : `the values of ${name} in the schema`;
+  const every = entries.length === control.stops.length + control.choices.length;
+  $("spread").textContent = every && trained.length ? `Over ${known} the area goes from ${format(Math.min(...trained))} to ${format(Math.max(...trained))} ${unit}. ` : "";
+  $("spread").append(intervalOf(0, at) ? "" : "How sure the mask is, this page cannot say: no interval of the area is known for this model.");
   if (!$("of-numbers").open) return;
   const head = make("tr");
   head.append(make("th", name, { scope: "col" }), ...foreground.map((one) => make("th", `${one} (${unit})`, { scope: "col" })));
@@ -585,7 +591,7 @@ function bars(control, wide, unit, at) {
   const own = current && current.control === control ? current.entry : entries.find((one) => one.given);
   entries.forEach((entry, place) => {
     const y = place * row, isOwn = entry === own, text = { fill: isOwn ? "#b2420a" : "#1c2126", "font-weight": isOwn ? 700 : 400 };
-    const words = entry.text + (entry.given ? " (given)" : ""), most_letters = Math.floor(left / 7);
+    const words = entry.text + (entry.given ? " (given)" : "") + (entry.beyond ? " ⚠" : ""), most_letters = Math.floor(left / 7);
     root.append(svg("text", { x: 0, y: y + 18, ...text }, words.length > most_letters ? `${words.slice(0, most_letters - 1)}…` : words));
     const width = Math.max((totals[place] / most) * (wide - left - right), 0.5), x = left + width;
     root.append(svg("rect", { x: left, y: y + 5, width, height: row - 10, fill: dark(classColour(at + 1)), stroke: isOwn ? "#b2420a" : "none", "stroke-width": 2 }));
