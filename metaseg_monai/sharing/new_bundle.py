@@ -22,16 +22,14 @@ from metaseg_monai.metrics.scores import AGGREGATES
 from metaseg_monai.prepare.splits import GroupSplits, OwnSplits, split_groups
 from metaseg_monai.reporting.page import escape_markdown
 from metaseg_monai.rows import write_table
-from metaseg_monai.sharing.own_table import (
-    DRAWN,
+from metaseg_monai.sharing.own_metadata import (
     NO_UNIT,
     OF_CODE,
-    OwnTable,
     infer_schema,
     names_alike,
     not_in_training,
-    parse_labels,
 )
+from metaseg_monai.sharing.own_table import DRAWN, OwnTable, parse_labels
 from metaseg_monai.sharing.plan import (
     Fact,
     Fingerprint,

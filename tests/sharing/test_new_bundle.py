@@ -18,7 +18,8 @@ from metaseg_monai.metadata import MetadataSchema
 from metaseg_monai.rows import read_lines, write_table
 from metaseg_monai.sharing.check_bundle import check_bundle
 from metaseg_monai.sharing.new_bundle import new_bundle
-from metaseg_monai.sharing.own_table import OwnTable, infer_schema
+from metaseg_monai.sharing.own_metadata import infer_schema
+from metaseg_monai.sharing.own_table import OwnTable
 from metaseg_monai.sharing.run import evaluate, predict, train
 from metaseg_monai.tables import fold_cases, read_table
 
