@@ -1,5 +1,6 @@
 """Which columns of a user's own table can be metadata: known of a new image, not from its label."""
 
+import math
 import re
 import shlex
 from collections import Counter, defaultdict
@@ -14,6 +15,7 @@ from metaseg_monai.errors import ConfigError, did_you_mean, listing
 from metaseg_monai.metadata import MetadataSchema
 from metaseg_monai.metadata.fields import KINDS, read_number, said, says_nothing
 from metaseg_monai.metadata.fit import doubts, field_parts, widened
+from metaseg_monai.naming import likened
 from metaseg_monai.sharing.own_table import MOST_TOLD, NONE, OwnTable, plain_name, refuse_empty
 from metaseg_monai.tables.find import THRESHOLD
 
@@ -22,6 +24,7 @@ FEW_NUMBERS = 6  # whole numbers of so few values are taken as names
 MOST_NAMES = 30  # of a category
 ASSOCIATED = 0.8  # rank correlation with what the label says from which a column is left out
 BY_CHANCE = 1e-4  # probability above which an association may be
+PERHAPS_CHANCE = 1e-3  # above which nothing is told of names that divide a measure
 ENOUGH = 10  # rows, or groups, that an association is judged by
 FEW_EMPTY = 3  # empty labels, and others, that it takes to say that a column tells them apart
 MARGIN = 0.2  # of a range at either end, for cases beyond those of the table
@@ -153,6 +156,12 @@ def infer_schema(
             "post-operative by their names, so that predict refuses them; mend availability in "
             "schema.json where they are known before",
         )
+    if same := [told for column in names_of.values() if (told := _written_alike(found, column))]:
+        found.inferred["written alike"] = (
+            "; ".join(same),
+            "letter case and what stands within count, so that each is a value of its own, blanks "
+            "around do not; where several mean one, write one of them in the table",
+        )
     if THRESHOLD in names_of:
         raise ConfigError(
             f"{found.file}: column {names_of[THRESHOLD]!r}: applications set the mask's threshold "
@@ -240,6 +249,16 @@ def _no_numbers(found: OwnTable, column: str) -> str | None:
         f"{len(cells) - len(odd)} of {len(cells)} cells are numbers, and {told} is none; mend or "
         f"empty these cells, or take all as names: --fields {step}"
     )
+
+
+def _written_alike(found: OwnTable, column: str) -> str:
+    """Names of a column that differ only in how they are written, in words."""
+    alike: dict[str, set[str]] = defaultdict(set)
+    for cells in found.rows:
+        if not says_nothing(cells[column]) and read_number(cells[column]) is None:
+            alike[likened(cells[column])].add(cells[column])
+    told = [listing(sorted(one), 5) for one in alike.values() if len(one) > 1]
+    return f"{column} {', '.join(told)}" if told else ""
 
 
 def _known_late(column: str) -> str | None:
@@ -349,9 +368,7 @@ def _goes_along(found: OwnTable, column: str, training: Collection[int]) -> Link
         rank, computed = goes
         told = f"goes with {what}, rank correlation {rank:.2f} in {len(known)} {unit}"
         if computed:
-            return Link(
-                f"{told}, as if computed from it: at prediction nobody knows it", True
-            )
+            return Link(f"{told}, as if computed from it: at prediction nobody knows it", True)
         weaker = weaker or Link(told, False)
     return weaker
 
@@ -362,8 +379,12 @@ def _goes_with(texts: Sequence[str], known: np.ndarray) -> tuple[float, bool] | 
     Of numbers it is Spearman's; of names, and of few numbers, also the largest rank-biserial
     correlation of one of them against the rest. Names, and few numbers that stand for them, may
     well go with a measure, as kinds of images do; they are as if computed from it where they divide
-    it into ranges.
+    it into ranges, also where some of them have too few rows to be held against the rest.
     """
+    if _divide(texts, known) and (chance := _chance_to_divide(texts)) < PERHAPS_CHANCE:
+        order = {text: at for at, text in enumerate(texts[one] for one in np.argsort(known))}
+        rank = spearmanr([order[one] for one in texts], known).statistic
+        return float(rank), chance < BY_CHANCE
     numbers = [read_number(one) for one in texts]
     if None not in numbers and len(set(numbers)) > 1:
         tested = spearmanr(numbers, known)
@@ -390,3 +411,14 @@ def _divide(texts: Sequence[str], known: np.ndarray) -> bool:
     runs = 1 + sum(texts[one] != texts[next_] for one, next_ in pairwise(order))
     values = [{known[at] for at, text in enumerate(texts) if text == one} for one in set(texts)]
     return runs == len(values) and sum(map(len, values)) == len(set(known.tolist()))
+
+
+def _chance_to_divide(texts: Sequence[str]) -> float:
+    """The probability that names, dealt out by chance, divide as many values into ranges.
+
+    >>> _chance_to_divide(["a", "a", "b", "b"])  # aabb or bbaa of six orders
+    0.3333333333333333
+    """
+    counts = [*Counter(texts).values()]
+    orders = math.factorial(len(texts)) // math.prod(map(math.factorial, counts))
+    return math.factorial(len(counts)) / orders

@@ -239,3 +239,46 @@ def test_fields_are_added_to_what_is_inferred_or_stand_alone(tmp_path):
     assert [one.kind for one in schema.fields] == ["continuous", "categorical"]
     with pytest.raises(ConfigError, match="write one or the other"):
         inferred(table, fields="+grade,site")
+
+
+def test_names_that_differ_in_case_or_blanks_are_told(tmp_path):
+    columns = {"sex": [*"FfMMFFMMFFMM"], "kind": [*["CT ", "CT", "MR"] * 4], "site": list("ab") * 6}
+    found = OwnTable(table_of(tmp_path, columns))
+    found.scan_labels()
+    schema, _, _ = infer_schema(found, None, range(12))
+    assert schema.field("sex").values == ("F", "M", "f")
+    assert schema.field("kind").values == ("CT", "MR")
+    told, step = found.inferred["written alike"]
+    assert told == "sex 'F', 'f'; kind 'CT', 'CT '"
+    assert "write one of them in the table" in step
+    plain = OwnTable(table_of(tmp_path, {"sex": list("FM") * 6, "steps": ["1", "1.0"] * 6}))
+    plain.scan_labels()
+    infer_schema(plain, None, range(12))
+    assert "written alike" not in plain.inferred
+
+
+def of_size(pixels):
+    return (np.arange(64) < pixels).reshape(8, 8)
+
+
+@pytest.mark.parametrize("rows", [[2, 16, 12], [2, 2, 26], [10, 12, 2]])
+def test_a_size_cut_into_kinds_is_found_where_one_has_two_rows(tmp_path, rows):
+    masks = [of_size(1 + n) for n in range(sum(rows))]
+    sizes = sorted(int(mask.sum()) for mask in masks)
+    small, large = sizes[rows[0]], sizes[rows[0] + rows[1]]
+    kinds = [
+        "small" if mask.sum() < small else "medium" if mask.sum() < large else "large"
+        for mask in masks
+    ]
+    table = table_of(tmp_path, {"kind": kinds, "site": list("abc") * (len(masks) // 3)}, masks)
+    schema, _, left_out = inferred(table)
+    assert schema.names == ("site",)
+    assert "goes with the label's size, rank correlation" in left_out["kind"]
+
+
+def test_kinds_that_divide_a_size_in_few_rows_are_told(tmp_path):
+    masks = [of_size(1 + n) for n in range(12)]
+    found = OwnTable(table_of(tmp_path, {"kind": [*"SSSSSMMMMMLL"]}, masks))
+    found.scan_labels()
+    assert infer_schema(found, None, range(12))[0].names == ("kind",)
+    assert "kind (goes with the label's size" in found.inferred["to look at"][0]
