@@ -243,7 +243,16 @@ def new_bundle(
 
 def _names(found: OwnTable, given: Mapping[int, str]) -> dict[int, str]:
     """A name for every class of the labels."""
-    if beyond := sorted(number for number in given if number >= found.classes):
+    beyond = sorted(number for number in given if number >= found.classes)
+    values = {value for counts in found.counts for value in counts}
+    if found.label_values != "instances" and (stored := {*beyond} & values):
+        ready = ",".join(f"{number}={name}" for number, name in given.items() if number)
+        raise ConfigError(
+            f"{found.file}: {min(stored)} is a value of the labels, and --class_names counts "
+            f'classes from 1; name the values instead, --labels "{ready}", or the class alone, '
+            f'--class_names "1={given[min(stored)]}"'
+        )
+    if beyond:
         raise ConfigError(
             f"{found.file}: class {beyond[0]} ({given[beyond[0]]!r}) has a name, but labels end at "
             f"{found.classes - 1}; give the names of those that are there, --class_names "

@@ -323,6 +323,30 @@ def test_a_tables_own_folds_are_kept_and_a_test_set_may_stay(pictures, tmp_path)
         new_bundle("third", pictures, tmp_path / "b", image="img", label="mask", **SMALL)
 
 
+def test_values_of_labels_that_are_named_as_classes_are_told(pictures, tmp_path):
+    told = r"255 is a value of the labels.*--labels \"255=tumour\", or .*--class_names \"1=tumour\""
+    with pytest.raises(ConfigError, match=told):
+        new_bundle("mine", pictures, tmp_path / "b", class_names="255=tumour", **SMALL)
+    made = new_bundle("mine", pictures, tmp_path, labels="255=tumour", dry_run=True, **SMALL)
+    assert made.inferred["classes"][0] == "0 background, 1 tumour"
+
+
+def test_rows_that_one_file_joins_are_refused_with_what_parts_them(pictures, tmp_path):
+    rows = rows_of(pictures)
+    common = [{**row, "blank": rows[0]["img"]} for row in rows]
+    write_table(common, pictures)
+    for more in ({}, {"group": "none"}, {"folds": 3}):
+        with pytest.raises(DataError, match=r"1 group.* share .*leave a file that many .*--image"):
+            new_bundle("mine", pictures, tmp_path / "b", image="img,blank", **more, **SMALL)
+    half = [{**row, "split": ("train", "val", "test")[n % 3]} for n, row in enumerate(common)]
+    write_table(half, pictures)
+    with pytest.raises(ConfigError, match=r"divides .*; put rows that stay together in one split"):
+        new_bundle("mine", pictures, tmp_path / "b", image="img,blank", **SMALL)
+    write_table([{**row, "patient": "ab"[n % 2]} for n, row in enumerate(rows)], pictures)
+    with pytest.raises(DataError, match=r"2 group.*: name a finer --group, or add cases"):
+        new_bundle("mine", pictures, tmp_path / "b", **SMALL)
+
+
 def test_what_labels_tell_is_found_and_needs_many_rows(pictures):
     rows = rows_of(pictures)
     of_patient = [max(float(r["lesion_area"]) for r in rows[n - n % 2 :][:2]) for n in range(24)]
