@@ -27,6 +27,7 @@ BY_CHANCE = 1e-4  # probability above which an association may be
 PERHAPS_CHANCE = 1e-3  # above which nothing is told of names that divide a measure
 ENOUGH = 10  # rows, or groups, that an association is judged by
 FEW_EMPTY = 3  # empty labels, and others, that it takes to say that a column tells them apart
+SPACING_TOLERANCE = 0.02  # of the thickness of a slice, as tables round it
 MARGIN = 0.2  # of a range at either end, for cases beyond those of the table
 COUNT, NO_UNIT = "count", "unit to be named"
 UNIT_OF = {"age": "years", "index": COUNT, "count": COUNT, "number": COUNT}
@@ -43,6 +44,7 @@ _DOUBTFUL = re.compile(  # at the end of a name: stage_x and reader_software are
     r"(?<!injected_)(?<!contrast_)(?<!bolus_)volume)(_(id|ml|cc|cm3|mm3))?$"
 )
 _OF_IMAGE = re.compile(r"(^|_)(stain\w*|image|img|scan|quality|artefacts?|artifacts?|motion)(_|$)")
+_OF_SLICES = re.compile(r"(^|_)(slice_?)?(thickness|spacing)(_|$)|^slice_mm$")
 _TISSUE = re.compile(  # what a laboratory finds in tissue that was taken out
     r"(^|[\W_])(grade|grading|gleason|histolog\w*|patholog\w*|mutation\w*|mutated|codeletion|idh\d?|"
     r"mgmt|ki67|methylation|who_grade|biopsy_(result|finding|score)s?|rnaseq|mirna|rppa|cn_?cluster|(onco|co)\w*_?cluster|subtype|p[tnm]_?stage)"
@@ -156,6 +158,27 @@ def infer_schema(
             "post-operative by their names, so that predict refuses them; mend availability in "
             "schema.json where they are known before",
         )
+    cells = {column: sorted({*_present(rows, column)}) for column in names_of.values()}
+    codes = [
+        f"{column} {listing(sorted(cells[column], key=float), 8, str)}"
+        for one in settings
+        if one["kind"] == "categorical"
+        and not given.get(column := names_of[one["name"]], ("",))[0]
+        and all(read_number(cell) is not None for cell in cells[column])
+    ]
+    if codes:
+        found.inferred["codes"] = (
+            "; ".join(codes),
+            "few whole numbers, taken as names, in no order: for words write them in the table, as "
+            "predict reads the same; a quantity is --fields +COLUMN:continuous:UNIT, steps are "
+            "--fields +COLUMN:ordinal",
+        )
+    if apart := [told for column in names_of.values() if (told := _beside_header(found, column))]:
+        found.inferred["not as in headers"] = (
+            "; ".join(apart),
+            "images are resampled by their headers, the network is told the column: right where "
+            "slices overlap or have gaps, else mend the cells or the files, or --fields without it",
+        )
     if same := [told for column in names_of.values() if (told := _written_alike(found, column))]:
         found.inferred["written alike"] = (
             "; ".join(same),
@@ -259,6 +282,22 @@ def _written_alike(found: OwnTable, column: str) -> str:
             alike[likened(cells[column])].add(cells[column])
     told = [listing(sorted(one), 5) for one in alike.values() if len(one) > 1]
     return f"{column} {', '.join(told)}" if told else ""
+
+
+def _beside_header(found: OwnTable, column: str) -> str:
+    """In how many volumes a column of slices' thickness is no spacing of the file, in words."""
+    if not _OF_SLICES.search(plain_name(column)) or _unit(column) not in ("mm", NO_UNIT):
+        return ""
+    known, odd = 0, list[str]()
+    for number, cells, steps in zip(found.numbers, found.rows, found.spacings, strict=True):
+        told = read_number(said(cells[column]))
+        if told is None or steps is None or len(steps) < 3:
+            continue
+        known += 1
+        if min(abs(told - one) for one in steps) > SPACING_TOLERANCE * max(told, *steps):
+            header = " x ".join(f"{one:.3g}" for one in steps)
+            odd.append(f"row {number}: {told:g}, header {header}")
+    return f"{column} of {len(odd)} in {known} volumes ({listing(odd, 3, str)})" if odd else ""
 
 
 def _known_late(column: str) -> str | None:

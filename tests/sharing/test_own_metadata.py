@@ -282,3 +282,39 @@ def test_kinds_that_divide_a_size_in_few_rows_are_told(tmp_path):
     found.scan_labels()
     assert infer_schema(found, None, range(12))[0].names == ("kind",)
     assert "kind (goes with the label's size" in found.inferred["to look at"][0]
+
+
+def test_few_numbers_are_told_as_codes_with_what_else_they_may_be(tmp_path):
+    columns = {"sex": [1, 2] * 6, "phase": [0, 1, 2] * 4, "age": range(20, 44, 2)}
+    found = OwnTable(table_of(tmp_path, columns))
+    found.scan_labels()
+    schema, _, _ = infer_schema(found, None, range(12))
+    assert [one.kind for one in schema.fields] == ["categorical", "categorical", "continuous"]
+    told, step = found.inferred["codes"]
+    assert told == "sex 1, 2; phase 0, 1, 2"
+    assert "write them in the table" in step
+    assert "--fields +COLUMN:continuous:UNIT" in step
+    del found.inferred["codes"]
+    infer_schema(found, "+sex:categorical,+phase:ordinal", range(12))
+    assert "codes" not in found.inferred
+
+
+def test_a_thickness_that_no_header_has_is_told_by_row(tmp_path):
+    rows = []
+    for number in range(12):
+        label = np.ones((4, 4, 3), np.uint8)
+        for name in ("ct", "mask"):
+            file = tmp_path / f"{number}_{name}.nii.gz"
+            nib.save(nib.Nifti1Image(label, np.diag([0.7, 0.7, 2 + number / 10, 1])), file)
+        thick = {3: 5, 4: "", 7: 9}.get(number, round(2 + number / 10, 1))
+        row = {name: f"{number}_{name}.nii.gz" for name in ("ct", "mask")}
+        rows.append({**row, "slice_thickness_mm": thick})
+    found = OwnTable(write_table(rows, tmp_path / "t.csv"))
+    found.scan_labels()
+    infer_schema(found, None, range(12))
+    told, step = found.inferred["not as in headers"]
+    assert told == (
+        "slice_thickness_mm of 2 in 11 volumes (row 5: 5, header 0.7 x 0.7 x 2.3, "
+        "row 9: 9, header 0.7 x 0.7 x 2.7)"
+    )
+    assert "mend the cells or the files" in step
