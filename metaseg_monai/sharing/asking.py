@@ -40,7 +40,7 @@ from metaseg_monai.metadata.fields import (
     Ordinal,
     read_number,
 )
-from metaseg_monai.sharing.run import _known, _models
+from metaseg_monai.sharing.run import _known, models_of
 from metaseg_monai.tables.table import OF_LABELS
 from metaseg_monai.training.collate import collate_cases
 from metaseg_monai.training.handlers import refuse_non_finite
@@ -449,7 +449,7 @@ def asking(
     Raises:
         ConfigError: no model's folder, no such setting, or the network reads no metadata.
     """
-    first, *members = _models(folder)
+    first, *members = models_of(folder)
     own: dict[str, Any] = {"ckpt_path": absolute(first) / "model.pt", "dataset_dir": str(source)}
     if members:
         own["members"] = [str(absolute(one) / "model.pt") for one in members]

@@ -39,7 +39,7 @@ from metaseg_monai.images.image import FORMAT_OF_SUFFIX
 from metaseg_monai.images.read import read_header
 from metaseg_monai.metadata.fields import MetadataWarning
 from metaseg_monai.sharing.asking import AskedModel, Planes, State, asking
-from metaseg_monai.sharing.run import engine_of
+from metaseg_monai.sharing.run import engine_of, models_of
 from metaseg_monai.sharing.whatif import (
     MOST_SIDE,
     QUALITY,
@@ -123,6 +123,8 @@ def explore(
         DataError: the table cannot be used.
         MetadataError: a field is known only after an operation, unless --force True.
     """
+    if engine == "auto" and len(models_of(folder)) > 1:
+        engine = "torch"  # exports are of one model
     settings |= engine_of(folder, engine, precision, exported, settings.get("device"))
     with serving(folder, table, port, settings, trust) as server:
         sys.stdout.write(f"{server.address}\nOpen it in a browser of this machine; Ctrl-C ends.\n")

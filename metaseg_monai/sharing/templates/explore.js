@@ -12,7 +12,7 @@ async function answered(address, given) {
   } catch {
     throw new Error("The program that answers this page has ended; start explore again, and open its new address.");
   }
-  if (!response.ok) throw new Error(await response.text());
+  if (!response.ok) throw Object.assign(new Error(await response.text()), { status: response.status });
   return response.json();
 }
 
@@ -57,7 +57,7 @@ async function begin() {
     if (token !== opening) return;
     $("page").hidden = false;
     $("name").textContent = chosen.name;
-    present({ number: told.number, told, name: chosen.name, runs: null, gates: null, pictures: [] });
+    present({ number: told.number, told, name: chosen.name, runs: null, gates: null, pictures: [], refused: new Map() });
   } catch (error) {
     refuse(error.message);
   } finally {
@@ -90,17 +90,20 @@ document.addEventListener("drop", (event) => {
 
 /** The state to be asked for next: what is to be seen now, then those of the curve, a few first. */
 function wanted() {
-  const masks = masksOf(shown.plane), now = [0, state()].find((one) => !masks[one]);
+  const masks = masksOf(shown.plane), lacks = (one) => !masks[one] && !shown.refused.has(one);
+  const now = [0, state()].find(lacks);
   if (now !== undefined || !active) return now;
   const every = [...active.choices, ...active.stops].map((one) => one.state);
-  return [...every.filter((_, at) => at % 5 === 0), ...every].find((one) => !masks[one]);
+  return [...every.filter((_, at) => at % 5 === 0), ...every].find(lacks);
 }
 
 complete = () => {
   const masks = masksOf(shown.plane);
+  const why = shown.refused.get(state()) || shown.refused.get(0);
   const there = shown.pictures[shown.plane] && masks[0] && masks[state()];
-  $("image").setAttribute("aria-busy", String(!there));
-  $("busy").hidden = Boolean(there);
+  if (why) fail(why);
+  $("image").setAttribute("aria-busy", String(!there && !why));
+  $("busy").hidden = Boolean(there || why);
   work();
   return Boolean(there);
 };
@@ -115,7 +118,15 @@ async function work() {
       if (own !== shown) continue;
       if (next === undefined) break;
       const seen = next === 0 || next === state();
-      const told = await answered(`mask?case=${own.number}&state=${next}&plane=${plane}`);
+      let told;
+      try {
+        told = await answered(`mask?case=${own.number}&state=${next}&plane=${plane}`);
+      } catch (error) {
+        if (error.status !== 422) throw error;
+        own.refused.set(next, error);  // such as a value that an export in int8 was not calibrated for
+        if (seen) show();
+        continue;
+      }
       const runs = await inflate(told.masks);
       (own.masks[plane] ??= [])[next] = decoded(runs, 0, own.pixels);
       own.told.areas[next][plane] = told.areas;
