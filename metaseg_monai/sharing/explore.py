@@ -93,7 +93,7 @@ def explore(
     trust: bool = False,
     **settings: Any,
 ) -> Explored:
-    """Answer a page on this machine on which one drops in an image and moves its metadata.
+    """Answer a page on this machine, where one drops in an image and moves its metadata.
 
     It prints the page's address, and ends with Ctrl-C. Images are PNG, JPEG, TIFF, NIfTI, or a
     DICOM series as .zip. Only programs of this machine reach it, and only with the address, which
