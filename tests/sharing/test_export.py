@@ -21,7 +21,7 @@ from metaseg_monai.inferers import Runner
 from metaseg_monai.inferers.engines import Calibrated, choose, is_installed
 from metaseg_monai.inferers.exports import Exportable, codes_of, measured, write_export
 from metaseg_monai.metadata import Categorical, Continuous, MetadataSchema
-from metaseg_monai.networks import MultiHeadUnet3, Unet3
+from metaseg_monai.networks import DynamicUnet3, MultiHeadUnet3, Unet3
 from metaseg_monai.sharing.export import export
 from metaseg_monai.sharing.grow import grow
 
@@ -182,6 +182,19 @@ def test_two_heads(tmp_path):
     assert (runner(image, rows) - network(image, rows)).abs().max() < 1e-4
     with pytest.raises(MetadataError, match="expected one head"):  # as the network itself says
         runner(image, torch.full((2, 2), 0.5))
+
+
+@pytest.mark.parametrize("kind", ["torchscript", "onnx"])
+def test_weights_made_from_metadata(kind, tmp_path):
+    """Its batches mix metadata, so that every image has weights of its own."""
+    pytest.importorskip("onnxruntime")
+    schema = schema_of_two()
+    sizes = {"channels": 4, "levels": 2}
+    network = DynamicUnet3(schema=schema, unknown_trained=True, **sizes).eval()
+    told = write_export(Exportable(network, schema, "0", 1, 2, True), kind, tmp_path)
+    assert told["largest"] <= 1e-5
+    assert len(told["sizes"]) == 3
+    assert "unknown" in told["values"]
 
 
 def test_one_value(model, tmp_path):
