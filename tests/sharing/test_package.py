@@ -9,14 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import tifffile
-import torch
 
 from metaseg_monai import train
-from metaseg_monai.errors import ConfigError, DataError
+from metaseg_monai.errors import CheckpointError, ConfigError, DataError
 from metaseg_monai.files import write_json
 from metaseg_monai.metrics.scores import COUNT_COLUMNS
+from metaseg_monai.sharing.export import export
 from metaseg_monai.sharing.package import package
-from metaseg_monai.training import read_weights
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning"
@@ -105,30 +104,40 @@ def test_settings_of_the_training_are_in_their_places(model, packed):
     assert (folder / "models/model.pt").read_bytes() == (model / "model.pt").read_bytes()
 
 
-def test_exports_take_both_inputs(model, packed):
-    _, folder = packed
-    extra = {"metaseg_schema": ""}
-    script = torch.jit.load(folder / "models/model.ts", _extra_files=extra)
-    facts = read_weights(model / "model.pt")[1]
-    assert json.loads(extra["metaseg_schema"]) == facts["schema"]
-    image, meta = torch.rand(3, 1, 40, 48), torch.eye(3, 7)
-    assert script(image, meta).shape == (3, 2, 40, 48)
-    assert not torch.equal(script(image, meta), script(image, meta.roll(1, 1)))
+def test_exports_are_those_of_export(model, packed, tmp_path):
+    pytest.importorskip("onnxruntime")
+    made, folder = packed
+    assert "exports: model.ts (parity" in str(made)
+    for kind, name in (("torchscript", "model.ts"), ("onnx", "model.onnx")):
+        exported = export(model, kind, tmp_path / kind)
+        assert exported.file.read_bytes() == (folder / "models" / name).read_bytes()
+    assert not (folder / "models/parity.json").exists()
 
 
-def test_onnx_is_the_same(model, tmp_path):
-    pytest.importorskip("onnx")
-    runtime = pytest.importorskip("onnxruntime")
+def test_a_package_has_no_export_that_strays_or_cannot_be(model, tmp_path, monkeypatch):
+    def strays(given, kind, folder):
+        raise CheckpointError(f"{kind} differs")
+
+    monkeypatch.setattr("metaseg_monai.sharing.package.write_export", strays)
+    needs = "metaseg_monai.sharing.package.lacking_for"
+    monkeypatch.setattr(needs, lambda kind: "--to onnx needs onnx" if kind == "onnx" else "")
     made = pack(model, tmp_path)
+    assert "exports: none" in made.remarks
+    assert "model.ts is left out: torchscript differs" in made.remarks
+    assert "model.onnx is left out: --to onnx needs onnx" in made.remarks
     with zipfile.ZipFile(made.archive) as archive:
-        script = torch.jit.load(archive.open(f"{NAME}/models/model.ts"))
-        session = runtime.InferenceSession(archive.read(f"{NAME}/models/model.onnx"))
-    assert [one.name for one in session.get_inputs()] == ["image", "meta"]
-    assert "metaseg_schema" in session.get_modelmeta().custom_metadata_map
-    for size in ((2, 1, 32, 32), (1, 1, 48, 64)):
-        image, meta = torch.rand(*size), torch.eye(size[0], 7)
-        (logits,) = session.run(None, {"image": image.numpy(), "meta": meta.numpy()})
-        np.testing.assert_allclose(logits, script(image, meta).detach(), atol=1e-5)
+        assert not [one for one in archive.namelist() if one.endswith((".ts", ".onnx"))]
+
+
+def test_its_page_is_the_card(packed):
+    _, folder = packed
+    page = (folder / "docs/README.md").read_text()
+    front = page.split("---\n")[1]
+    assert 'license: "apache-2.0"' in front
+    for part in ("## Intended use", "## Metadata", "Not tested: no evaluation", "## The bundle"):
+        assert part in page
+    assert "pip install -r requirements.txt" in page
+    assert "from_pretrained" not in page  # which is of this package
 
 
 def test_samples_are_none_of_the_training(model, packed):
@@ -172,11 +181,11 @@ def test_scores_are_those_of_these_weights(model, bind, tmp_path):
     assert scores["test_cases"] == 12
     low, high = scores["test_case_mean_f1_interval_95"]
     assert low < scores["test_case_mean_f1"] < high
-    bind(tested, weights_sha256="of others")
-    with zipfile.ZipFile(pack(tested, tmp_path / "other").archive) as archive:
-        assert json.loads(archive.read(f"{NAME}/configs/metadata.json"))["eval_metrics"] == {}
     with pytest.raises(DataError, match="another package of this name and version"):
-        pack(tested, tmp_path / "out")
+        pack(model, tmp_path / "out")
+    bind(tested, weights_sha256="of others")
+    with pytest.raises(DataError, match="Evaluate anew: python -m metaseg_monai evaluate"):
+        pack(tested, tmp_path / "other")
 
 
 @pytest.fixture
