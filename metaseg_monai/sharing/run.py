@@ -566,13 +566,14 @@ def predict(
             is no earlier mask would be replaced.
         ConfigError: neither a model nor a bundle, or `meta` is neither field=value nor a file.
     """
-    asked = {**settings, **_engine(folder, engine, precision, exported, settings.get("device"))}
+    home = folder if isinstance(folder, str | Path) else None
+    models_of = _models(folder)
+    folder, *members = models_of
+    asked = {**settings, **_engine(models_of, engine, precision, exported, settings.get("device"))}
     settings = dict(asked)
     if shard is None and (shard := slurm_shard()) is not None:
         logger.warning("this task of a Slurm array predicts shard %s; --shard 0/1: all", shard)
     shard = None if shard == "0/1" else shard
-    home = folder if isinstance(folder, str | Path) else None
-    folder, *members = _models(folder)
     if members:
         if output is None and home is not None and (Path(home) / ENSEMBLE).is_file():
             output = Path(home) / "masks"
@@ -627,7 +628,7 @@ def export_folder(model: str | Path, to: str, precision: str | None) -> Path:
 
 
 def _engine(
-    folder: str | Path | Sequence[str | Path],
+    models: Sequence[str | Path],
     engine: str,
     precision: str | None,
     exported: str | Path | None,
@@ -644,7 +645,14 @@ def _engine(
     if engine == "auto":
         logger.warning("engine auto: %s in %s", chosen, precision)
     settings: dict[str, Any] = {"engine": chosen, "precision": precision}
-    one = folder if isinstance(folder, str | Path) else "MODEL"
+    one, *members = models
+    if members and (exported is not None or precision == "int8"):
+        raise ConfigError(
+            f"{'--exported' if exported else '--precision int8'} is of one model, and there are "
+            f"{len(models)}; leave it out: each model is exported for the run"
+        )
+    if members:
+        return settings
     place = export_folder(one, FORMATS[chosen], precision)
     if exported is not None or (place / PARITY).is_file():
         return {**settings, "exported": str(absolute(exported or place))}
