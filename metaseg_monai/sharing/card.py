@@ -272,7 +272,8 @@ class Results:
 
     def row(self, mode: str) -> dict[str, Any]:
         """The scores of a mode."""
-        return {str(name): value for name, value in self.scores.loc[mode].items()}
+        rows: dict[str, dict[str, Any]] = self.scores.to_dict("index")  # whole numbers stay so
+        return rows[mode]
 
 
 def results_of(model: Model) -> Results | None:
