@@ -191,7 +191,7 @@ def from_pretrained(
     network = ConfigParser({**told, "schema": schema}).get_parsed_content("network_def")
     try:
         network.load_state_dict(state)
-    except (RuntimeError, AttributeError) as error:
+    except (RuntimeError, AttributeError, CheckpointError) as error:
         raise CheckpointError(
             f"The weights in {weights} do not fit the network that their facts name: {error}"
         ) from error
