@@ -190,8 +190,13 @@ class Runner(nn.Module):
                 "--exported out (and --precision int8): each is exported for this run"
             )
         for number, member in enumerate(weights.members):
-            sizes = {"in_channels": self.in_channels, "spatial_dims": self.spatial_dims}
-            runner = Runner(member.network, self.engine, self.precision, **sizes)
+            runner = Runner(
+                member.network,
+                self.engine,
+                self.precision,
+                in_channels=self.in_channels,
+                spatial_dims=self.spatial_dims,
+            )
             runner.begin(member)
             weights.ensemble.networks[number] = runner
         if self.engine == "torch":

@@ -272,8 +272,8 @@ class Results:
 
     def row(self, mode: str) -> dict[str, Any]:
         """The scores of a mode."""
-        rows: dict[str, dict[str, Any]] = self.scores.to_dict("index")  # whole numbers stay so
-        return rows[mode]
+        told = self.scores.to_dict("index")[mode]  # not .loc, which makes whole numbers fractions
+        return {str(name): value for name, value in told.items()}
 
 
 def results_of(model: Model) -> Results | None:
