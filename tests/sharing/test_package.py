@@ -149,8 +149,8 @@ def test_samples_are_none_of_the_training(model, packed):
     assert not trained & {(folder / "samples" / name).read_bytes() for name in table["image"]}
 
 
-def test_cases_of_the_user_are_packed_under_neutral_names(model, tmp_path):
-    pack(model, tmp_path, samples=model.parent / "data")
+def test_cases_of_the_user_are_packed_under_neutral_names(root, model, tmp_path):
+    pack(root, tmp_path, samples=model.parent / "data")
     with zipfile.ZipFile(tmp_path / f"{NAME}_v0.1.0.zip") as archive:
         names = [name for name in archive.namelist() if "/samples/" in name]
         assert [name.rpartition("/")[2] for name in names] == [
@@ -174,15 +174,13 @@ def test_scores_are_those_of_these_weights(model, bind, tmp_path):
     ]
     pd.DataFrame(rows, columns=COUNT_COLUMNS).to_csv(tested / "counts.csv", index=False)
     bind(tested)
-    made = pack(tested, tmp_path / "out")
+    made = pack(tested, tmp_path)
     with zipfile.ZipFile(made.archive) as archive:
         metadata = json.loads(archive.read(f"{NAME}/configs/metadata.json"))
     scores = metadata["eval_metrics"]
     assert scores["test_cases"] == 12
     low, high = scores["test_case_mean_f1_interval_95"]
     assert low < scores["test_case_mean_f1"] < high
-    with pytest.raises(DataError, match="another package of this name and version"):
-        pack(model, tmp_path / "out")
     bind(tested, weights_sha256="of others")
     with pytest.raises(DataError, match="Evaluate anew: python -m metaseg_monai evaluate"):
         pack(tested, tmp_path / "other")
@@ -216,35 +214,35 @@ def change(root, **changes):
 
 
 def test_what_nobody_could_use_is_refused(other, tmp_path):
-    root, folder = other
+    root, _ = other
     pins = json.loads((root / "configs/metadata.json").read_text())["required_packages_version"]
     change(root, required_packages_version={k: v for k, v in pins.items() if k != "scipy"})
     with pytest.raises(ConfigError, match="required_packages_version has no scipy"):
-        pack(folder, tmp_path / "out")
+        pack(root, tmp_path / "out")
     change(root, required_packages_version=pins)
     train_file = root / "configs/train.json"
     config = json.loads(train_file.read_text())
     write_json(train_file, {**config, "loss": {"_target_": "mine.losses.Loss"}})
     with pytest.raises(ConfigError, match=r"train.json, loss: mine.losses.Loss is of no package"):
-        pack(folder, tmp_path / "out")
+        pack(root, tmp_path / "out")
     write_json(train_file, config)
     (root / "docs/data_license.txt").write_text("To be filled in: under which licence\n")
     with pytest.raises(ConfigError, match="says nothing on the licence of the data"):
-        pack(folder, tmp_path / "out")
+        pack(root, tmp_path / "out")
     given = tmp_path / "licence.txt"
     given.write_text("CC0\n")
-    made = pack(folder, tmp_path / "out", data_license=given)
+    made = pack(root, tmp_path / "out", data_license=given)
     with zipfile.ZipFile(made.archive) as archive:
         assert archive.read(f"{NAME}/docs/data_license.txt") == b"CC0\n"
 
 
 @pytest.mark.parametrize("path", ["{root}/data", "/home/anna/data"])
 def test_a_path_of_a_machine_is_refused(other, tmp_path, path):
-    root, folder = other
+    root, _ = other
     page = root / "docs/README.md"
     page.write_text(f"{page.read_text()}\nData lie in {path.format(root=root)}.\n")
     with pytest.raises(DataError, match=r"docs/README.md of the package would hold a path of this"):
-        pack(folder, tmp_path / "out")
+        pack(root, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -263,6 +261,12 @@ def test_a_bundle_without_weights_is_packed(root, tmp_path):
     made = pack(root, tmp_path)
     with zipfile.ZipFile(made.archive) as archive:
         assert not [name for name in archive.namelist() if "/models/" in name]
+        page = archive.read(f"{NAME}/docs/README.md").decode()
+    assert "## How to use it" in page
+    made.archive.write_bytes(b"of another author")
+    with pytest.raises(DataError, match="another package of this name and version"):
+        pack(root, tmp_path)
+    assert made.archive.read_bytes() == b"of another author"
 
 
 @pytest.mark.slow
