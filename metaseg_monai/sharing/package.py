@@ -221,6 +221,13 @@ class _Source:
         remarks = []
         if dropped := [name for name in self.recorded if _is_place(name) and name not in OF_RUN]:
             remarks.append(f"places of this machine are not packed: {', '.join(sorted(dropped))}")
+        if mapped := [one for one in configs.values() if one.get("columns_file")]:
+            for config in mapped:  # of `new-bundle`
+                config["columns_file"] = None
+            remarks.append(
+                "the column map of your table is not packed: in tables of others, columns are "
+                "named image, label and as the fields in schema.json"
+            )
         if (self.root / "configs" / "simulate.json").is_file():
             configs["simulate"] = read_config(self.root / "configs" / "simulate.json")
         told = self._samples(folder / "samples", configs, schema, samples)

@@ -208,6 +208,22 @@ def test_of_own_data_noise_is_packed(other, tmp_path):
     assert image.std() > 50
 
 
+def test_the_column_map_of_a_table_stays(other, tmp_path):
+    root, _ = other
+    for name in ("train", "inference"):
+        file = root / f"configs/{name}.json"
+        own = {"columns_file": "$@bundle_root + '/configs/columns.json'"}  # as of new-bundle
+        write_json(file, {**json.loads(file.read_text()), **own})
+    write_json(root / "configs/columns.json", {"image": "scan of Dr. A"})
+    made = pack(root, tmp_path / "out")
+    assert "the column map of your table is not packed" in str(made)
+    with zipfile.ZipFile(made.archive) as archive:
+        assert not [one for one in archive.namelist() if one.endswith("columns.json")]
+        for name in ("train", "inference"):
+            config = json.loads(archive.read(f"{NAME}/configs/{name}.json"))
+            assert config["columns_file"] is None
+
+
 def change(root, **changes):
     file = root / "configs/metadata.json"
     write_json(file, {**json.loads(file.read_text()), **changes})
