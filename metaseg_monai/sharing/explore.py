@@ -123,9 +123,7 @@ def explore(
         DataError: the table cannot be used.
         MetadataError: a field is known only after an operation, unless --force True.
     """
-    if engine == "auto" and len(models_of(folder)) > 1:
-        engine = "torch"  # exports are of one model
-    settings |= engine_of(folder, engine, precision, exported, settings.get("device"))
+    settings |= engine_of(models_of(folder), engine, precision, exported, settings.get("device"))
     with serving(folder, table, port, settings, trust) as server:
         sys.stdout.write(f"{server.address}\nOpen it in a browser of this machine; Ctrl-C ends.\n")
         sys.stdout.flush()

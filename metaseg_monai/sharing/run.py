@@ -586,13 +586,14 @@ def predict(
             is no earlier mask would be replaced.
         ConfigError: neither a model nor a bundle, or `meta` is neither field=value nor a file.
     """
-    asked = {**settings, **engine_of(folder, engine, precision, exported, settings.get("device"))}
+    home = folder if isinstance(folder, str | Path) else None
+    folders = models_of(folder)
+    folder, *members = folders
+    asked = {**settings, **engine_of(folders, engine, precision, exported, settings.get("device"))}
     settings = dict(asked)
     if shard is None and (shard := slurm_shard()) is not None:
         logger.warning("this task of a Slurm array predicts shard %s; --shard 0/1: all", shard)
     shard = None if shard == "0/1" else shard
-    home = folder if isinstance(folder, str | Path) else None
-    folder, *members = models_of(folder)
     if members:
         if output is None and home is not None and (Path(home) / ENSEMBLE).is_file():
             output = Path(home) / "masks"
@@ -647,7 +648,7 @@ def export_folder(model: str | Path, to: str, precision: str | None) -> Path:
 
 
 def engine_of(
-    folder: str | Path | Sequence[str | Path],
+    models: Sequence[str | Path],
     engine: str,
     precision: str | None,
     exported: str | Path | None,
@@ -664,7 +665,14 @@ def engine_of(
     if engine == "auto":
         logger.warning("engine auto: %s in %s", chosen, precision)
     settings: dict[str, Any] = {"engine": chosen, "precision": precision}
-    one = folder if isinstance(folder, str | Path) else "MODEL"
+    one, *members = models
+    if members and (exported is not None or precision == "int8"):
+        raise ConfigError(
+            f"{'--exported' if exported else '--precision int8'} is of one model, and there are "
+            f"{len(models)}; leave it out: each model is exported for the run"
+        )
+    if members:
+        return settings
     place = export_folder(one, FORMATS[chosen], precision)
     if exported is not None or (place / PARITY).is_file():
         return {**settings, "exported": str(absolute(exported or place))}
