@@ -139,10 +139,10 @@ LISTED = {
         validation_dataset""",
     "metaseg_monai.sharing.grow": "StartFrom",
     "metaseg_monai.evaluation": """
-        CalibrationBins CaseCounts ChooseCleanUp CleanUpPredictions FieldEstimates KnownOfCases
-        MaskRecord ObjectScores PerCase PredictionSamples RecordEvaluation SaveMasks SaveObjects
-        Shard VolumeScores
-        evaluation_items known_items results_folder""",
+        AreaCoverage CalibrateAreas CalibrationBins CaseCounts ChooseCleanUp CleanUpPredictions
+        FieldEstimates KnownOfCases MaskRecord ObjectScores PerCase PredictionSamples
+        RecordEvaluation SaveMasks SaveObjects Shard TellAreas VolumeScores
+        chosen_field evaluation_items known_items results_folder""",
     "metaseg_monai.explain": "GateActivations GateFeatures RecordGates few_cases",
     "metaseg_monai.prepare": "KitsLayout kits_volumes",
     "metaseg_monai.simulate": """
