@@ -1,7 +1,7 @@
 """What is measured of every case, in every test mode, written beside the weights."""
 
 from metaseg_monai.evaluation.clean_up import ChooseCleanUp, CleanUpPredictions
-from metaseg_monai.evaluation.estimates import FieldEstimates, known_items
+from metaseg_monai.evaluation.estimates import FieldEstimates, TellFit, known_items
 from metaseg_monai.evaluation.intervals import (
     AreaCoverage,
     CalibrateAreas,
@@ -47,6 +47,7 @@ __all__ = [
     "SaveObjects",
     "Shard",
     "TellAreas",
+    "TellFit",
     "VolumeScores",
     "chosen_field",
     "count_pixels",

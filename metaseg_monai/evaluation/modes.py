@@ -8,6 +8,7 @@ items.
 
 import logging
 from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ Item = Mapping[str, Any]
 Raw = dict[str, Any]  # values by field, before they are encoded
 Unit = tuple[str, str]
 Shuffle = Mapping[str, Mapping[str, str]]
-PLAIN_MODES = ("normal", "shuffle", "inverse", "zeros", "ones", "missing", "predicted")
+PLAIN_MODES = ("normal", "shuffle", "inverse", "zeros", "ones", "missing", "predicted", "soft")
 DRAWS = 100  # of a shuffle, where several cases have equal values
 
 logger = logging.getLogger(__name__)
@@ -154,7 +155,7 @@ def check_modes(
             _inverted([], schema)
         elif name == "perturb":
             _perturbed([], schema, 1.0)
-        elif name == "predicted" and predicted is None:
+        elif name in ("predicted", "soft") and predicted is None:
             raise MetadataError(NO_ESTIMATES)
         elif name == "shuffle":
             for field in schema.fields:
@@ -208,11 +209,11 @@ def _in_mode(
         elif name == "fixed":
             field, value = _fixed_field(argument, schema)
             raws = [{**raw, field: value} for raw in raws]
-        elif name == "predicted":
-            raws = _with_predicted(items, schema, predicted)
+        elif name in ("predicted", "soft"):
+            raws = _with_predicted(items, schema, predicted, name)
         else:
             raws = _perturbed(raws, schema, _factor(argument))
-        known = _beyond_range(schema) if name in ("perturb", "predicted") else schema
+        known = _beyond_range(schema) if name in ("perturb", "predicted", "soft") else schema
         spans = [
             known.span(raw, case=f"{item['case']} (mode {mode})")
             for raw, item in zip(raws, items, strict=True)
@@ -404,7 +405,8 @@ def _beyond_range(schema: MetadataSchema) -> MetadataSchema:
 
 ESTIMATE_COMMAND = "python -m metaseg_monai estimate <bundle> --output_dir runs/size"
 NO_ESTIMATES = (
-    f"Mode 'predicted' needs estimates of the metadata. Make them: {ESTIMATE_COMMAND} and "
+    "Modes 'predicted' and 'soft' need estimates of the metadata. Make them: "
+    f"{ESTIMATE_COMMAND} and "
     "pass --predicted_metadata runs/size/predicted.csv, or leave the mode out."
 )
 PREDICTED = Table(
@@ -413,11 +415,13 @@ PREDICTED = Table(
     {
         **dict.fromkeys(("group", "volume", "split", "field", "unit"), TEXT),
         **{"predicted": NUMBER, "true": NUMBER._replace(empty=True)},
-        **{"clipped": WHOLE, "slices": WHOLE},
+        **{"clipped": WHOLE, "slices": WHOLE, "soft": TEXT},
     },
     key=("group", "volume"),
+    later={"soft": ""},  # 0.1.0 had none
     again=f"estimate again: {ESTIMATE_COMMAND}",
 )
+PREDICTED_NAMES = replace(PREDICTED, columns={**PREDICTED.columns, "predicted": TEXT, "true": TEXT})
 
 
 def unit_of(item: Item) -> Unit:
@@ -431,16 +435,27 @@ def read_predicted(path: str | Path) -> pd.DataFrame:
     Raises:
         DataError: see `read_rows`; or the estimates are of several fields.
     """
-    rows = read_rows(path, PREDICTED)
+    rows = read_rows(path, PREDICTED_NAMES if _of_names(Path(path)) else PREDICTED)
     if len(fields := sorted(set(rows["field"]))) != 1:
         raise DataError(f"{path}: expected estimates of one field, got {', '.join(fields)}.")
     return rows
 
 
+def _of_names(path: Path) -> bool:
+    """Whether estimates are names, which have no unit."""
+    try:
+        units = pd.read_csv(path, dtype=str, keep_default_na=False, usecols=["unit"])["unit"]
+    except (OSError, ValueError):  # told by who reads the table
+        return False
+    return bool(len(units)) and not units.any()
+
+
 def _with_predicted(
-    items: Sequence[Item], schema: MetadataSchema, path: str | Path | None
+    items: Sequence[Item], schema: MetadataSchema, path: str | Path | None, mode: str
 ) -> list[Raw]:
     """The raw metadata of items, with the estimates of one field instead of its true values.
+
+    In mode soft they are distributions or ranges, as `EncodeMetadatad` takes them.
 
     An estimate of a case that was trained on is none: its group must be in the same split.
     """
@@ -449,13 +464,18 @@ def _with_predicted(
     table = read_predicted(path)
     name, unit = table["field"].iloc[0], table["unit"].iloc[0]
     field = schema.field(name) if name in schema.names else None
-    if not isinstance(field, Continuous) or field.unit != unit:
+    if field is None or getattr(field, "unit", "") != unit:
         raise MetadataError(
-            f"{path} holds estimates of {name!r} in {unit}, which is no continuous field of the "
-            f"schema ({', '.join(schema.names)}) in that unit. Estimate a field of this bundle: "
-            f"{ESTIMATE_COMMAND}"
+            f"{path} holds estimates of {name!r}{f' in {unit}' if unit else ''}, which is no field "
+            f"of the schema ({', '.join(schema.names)}) in that unit. Estimate a field of this "
+            f"bundle: {ESTIMATE_COMMAND}"
         )
-    of_unit = table.set_index(["group", "volume"])[["predicted", "split"]].T.to_dict("list")
+    if mode == "soft" and not table["soft"].all():
+        raise MetadataError(
+            f"{path} says nothing of how sure its estimates are; estimate again: {ESTIMATE_COMMAND}"
+        )
+    kind = "soft" if mode == "soft" else "predicted"
+    of_unit = table.set_index(["group", "volume"])[[kind, "split"]].T.to_dict("list")
     changed = []
     for item in items:
         group, volume = unit_of(item)
@@ -472,5 +492,6 @@ def _with_predicted(
                 f"but is in {item['split']!r} here; estimate on the same table, or the network "
                 "that estimates may have seen the case."
             )
-        changed.append({**item["metadata"], name: float(value)})
+        known = value if isinstance(value, str) else float(value)
+        changed.append({**item["metadata"], name: known})
     return changed

@@ -231,7 +231,7 @@ def test_estimates_of_other_cases_are_refused(tmp_path, rows, message):
 @pytest.mark.parametrize("changed", [{"field": "age"}, {"field": "line"}, {"unit": "cm"}])
 def test_estimates_of_another_field_or_unit_are_refused(tmp_path, changed):
     path = write_table([row("a", 1.0, **changed), row("b", 1.0, **changed)], tmp_path / "p.csv")
-    with pytest.raises(MetadataError, match=r"no continuous field of the schema \(line, size\)"):
+    with pytest.raises(MetadataError, match=r"no field of the schema \(line, size\)"):
         cross_modes(ITEMS, ["predicted"], BOTH, predicted=path)
 
 
