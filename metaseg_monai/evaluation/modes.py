@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from metaseg_monai.errors import DataError, MetadataError
+from metaseg_monai.errors import DataError, MetadataError, listing
 from metaseg_monai.evaluation.per_case import NUMBER, TEXT, WHOLE, Table, read_rows
+from metaseg_monai.inferers.steered import STRONGEST
 from metaseg_monai.metadata.fields import (
     UNKNOWN,
     Categorical,
@@ -32,6 +33,7 @@ Raw = dict[str, Any]  # values by field, before they are encoded
 Unit = tuple[str, str]
 Shuffle = Mapping[str, Mapping[str, str]]
 PLAIN_MODES = ("normal", "shuffle", "inverse", "zeros", "ones", "missing", "predicted", "soft")
+GUIDED = ("shuffle", "inverse", "predicted")  # modes that may have a guidance
 DRAWS = 100  # of a shuffle, where several cases have equal values
 
 logger = logging.getLogger(__name__)
@@ -105,7 +107,8 @@ def expand_modes(modes: Sequence[str], schema: MetadataSchema) -> list[str]:
 
     Args:
         modes: names such as ``normal``, ``shuffle``, ``zeros``, ``fixed:*``, ``fixed:disc``,
-            ``fixed:line=HeLa``, ``perturb:1.25``, ``predicted``.
+            ``fixed:line=HeLa``, ``perturb:1.25``, ``predicted``, ``soft``, ``guided:0.5`` (true
+            metadata at that guidance), ``guided:0.5:shuffle`` (those of another mode).
         schema: the fields that the labels belong to.
 
     Raises:
@@ -124,10 +127,12 @@ def expand_modes(modes: Sequence[str], schema: MetadataSchema) -> list[str]:
             _fixed_field(argument, schema)
         elif name == "perturb" and argument:
             _factor(argument)
+        elif name == "guided" and argument:
+            strength_of(argument)
         elif mode not in PLAIN_MODES:
             raise MetadataError(
                 f"There is no test mode {mode!r}. Use one of {', '.join(PLAIN_MODES)}, "
-                "fixed:<label>, fixed:* or perturb:<factor>."
+                "fixed:<label>, fixed:*, perturb:<factor>, guided:<w> or guided:<w>:shuffle."
             )
         expanded.append(mode)
     return list(dict.fromkeys(expanded))
@@ -171,7 +176,7 @@ def check_modes(
 
 
 def _without_missing(modes: Sequence[str], schema: MetadataSchema) -> list[str]:
-    left = [mode for mode in modes if mode != "missing"]
+    left = [mode for mode in modes if mode != "missing" and not mode.startswith("guided:")]
     if len(left) == len(modes):
         return left
     why = (
@@ -181,8 +186,10 @@ def _without_missing(modes: Sequence[str], schema: MetadataSchema) -> list[str]:
     if all(field.missing == "unknown" for field in schema.fields):
         why += ", or pass --items#unknown True if its training table had missing values"
     if not left:
-        raise MetadataError(f"Mode missing cannot be tested: {why}.")
-    logger.warning("Mode missing is left out: %s.", why)
+        raise MetadataError(f"Mode {modes[0]} cannot be tested: {why}.")
+    logger.warning(
+        "Mode %s is left out: %s.", listing([m for m in modes if m not in left], 5, str), why
+    )
     return left
 
 
@@ -197,6 +204,8 @@ def _in_mode(
     name, _, argument = mode.partition(":")
     if name == "normal":
         return [{**item, "mode": mode} for item in items]
+    if name == "guided":
+        return _guided(mode, items, schema, shuffle, seed, predicted)
     raws = [dict(item["metadata"]) for item in items]
     if name in ("zeros", "ones", "missing"):
         constant = np.full(schema.width, float(name == "ones"), dtype=np.float32)
@@ -220,6 +229,52 @@ def _in_mode(
         ]
         vectors = [ends[0] if np.array_equal(*ends) else ends for ends in spans]
     return [{**item, "mode": mode, "meta": meta} for item, meta in zip(items, vectors, strict=True)]
+
+
+def strength_of(argument: str) -> tuple[float, str]:
+    """Guidance and mode of ``0.5`` or ``0.5:shuffle``.
+
+    Raises:
+        MetadataError: the guidance is no number from 0 to 2, or the mode is none that changes
+            metadata.
+    """
+    number, _, inner = argument.partition(":")
+    try:
+        strength = float(number)
+    except ValueError:
+        strength = -1.0
+    if not 0 <= strength <= STRONGEST or (inner and inner not in GUIDED):
+        raise MetadataError(
+            f"Mode 'guided:{argument}' needs a guidance from 0 to {STRONGEST:g}, as guided:0.5, "
+            f"and maybe one of {', '.join(GUIDED)}, as guided:0.5:shuffle."
+        )
+    return strength, inner or "normal"
+
+
+def _guided(
+    mode: str,
+    items: Sequence[Item],
+    schema: MetadataSchema,
+    shuffle: Shuffle,
+    seed: int,
+    predicted: str | Path | None,
+) -> list[dict[str, Any]]:
+    """The items of another mode, each with a guidance of its own."""
+    strength, inner = strength_of(mode.partition(":")[2])
+    changed = []
+    for item in _in_mode(inner, items, schema, shuffle, seed, predicted):
+        meta = item.get("meta")
+        if meta is None:
+            ends = schema.span(dict(item["metadata"]), case=f"{item['case']} (mode {mode})")
+            meta = ends[0] if np.array_equal(*ends) else ends
+        if np.ndim(meta) == 2:
+            raise MetadataError(
+                f"Mode {mode!r} cannot be tested: {item['case']} has a range of values, over which "
+                "predictions are averaged; leave the mode out."
+            )
+        rows = np.stack([meta, meta, np.full_like(meta, strength)])
+        changed.append({**item, "mode": mode, "meta": rows})
+    return changed
 
 
 # How the raw metadata of all cases are changed, before they are encoded.

@@ -24,6 +24,7 @@ from metaseg_monai.errors import (
     root_cause,
 )
 from metaseg_monai.images.lazy import LazyTensor
+from metaseg_monai.inferers.steered import AS_SET
 from metaseg_monai.metadata.fields import Categorical, Continuous, Ordinal
 from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.networks.meta_input import reads_meta
@@ -69,6 +70,23 @@ def batchable(item: Mapping[Any, Any]) -> dict[Any, Any]:
     return kept
 
 
+def as_rows(meta: Tensor, count: int) -> Tensor:
+    """Encoded metadata as that of other cases of a batch, see `SteeredInferer`.
+
+    Args:
+        meta: (M,) of a value, (2, M) both ends of a range, (3, M) with a guidance of its own.
+        count: rows of the result.
+
+    >>> as_rows(torch.ones(2), 3).tolist()
+    [[1.0, 1.0], [1.0, 1.0], [-1.0, -1.0]]
+    """
+    if meta.ndim == 1:  # both ends of one value are the same
+        meta = meta.expand(2, -1)
+    if len(meta) < count:
+        meta = torch.cat([meta, torch.full_like(meta[:1], AS_SET)])
+    return meta
+
+
 def collate_cases(batch: Sequence[Mapping[str, Any] | list[Mapping[str, Any]]]) -> dict[str, Any]:
     """Join what is `batchable` of items into a batch, and refuse items that differ.
 
@@ -98,10 +116,10 @@ def collate_cases(batch: Sequence[Mapping[str, Any] | list[Mapping[str, Any]]]) 
         return {"case": [], PROBLEM: problems}
     cases = [str(sample.get("case", f"item {place}")) for place, sample in enumerate(raw)]
     samples = [batchable(sample) for sample in raw]
-    ranges = [np.ndim(sample.get("meta", 0)) == 2 for sample in samples]
-    for sample, is_range in zip(samples, ranges, strict=True):
-        if any(ranges) and not is_range and "meta" in sample:  # both ends of one value are the same
-            sample["meta"] = sample["meta"].expand(2, -1)
+    most = max(len(s["meta"]) if np.ndim(s.get("meta", 0)) == 2 else 1 for s in samples)
+    for sample in samples:
+        if most > 1 and "meta" in sample:
+            sample["meta"] = as_rows(sample["meta"], most)
     for key in dict.fromkeys(key for sample in samples for key in sample):
         (first, shape), *others = [
             (case, tuple(np.shape(sample[key])))
