@@ -61,6 +61,7 @@ from metaseg_monai.transforms.postprocessing import class_map
 logger = logging.getLogger(__name__)
 
 FACT = "conformal"
+COVERAGE_FILE = "conformal.csv"
 MODES = ("normal", "missing")
 THRESHOLDS = (0.001, 0.002, 0.005, *(round(0.01 * step, 2) for step in range(1, 100)), 0.995, 0.999)
 _ODDS = np.log(np.array(THRESHOLDS) / (1 - np.array(THRESHOLDS)))
