@@ -8,7 +8,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "metaseg_monai"
-AT_MOST, FILES = 19, 180
+AT_MOST, FILES = (
+    19,
+    181,
+)  # metadata columns (once a half of own_table); conformal, intervals, belief
 SUBJECTS = ("networks", "losses", "prepare", "simulate")  # a file a network, loss or data set
 
 
