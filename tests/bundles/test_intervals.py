@@ -13,6 +13,7 @@ from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.evaluation import read_coverage
 from metaseg_monai.sharing import run
 from metaseg_monai.sharing.merge import merge
+from metaseg_monai.sharing.study import report
 from metaseg_monai.training.weights import read_weights, write_fact
 
 pytestmark = [
@@ -172,3 +173,35 @@ def test_only_cases_that_were_set_apart_calibrate(model):
     with pytest.raises(DataError, match="was train case"):
         run.conformal(folder, split="calibration")
     file.write_text(text)
+
+
+def test_a_prediction_tells_whether_metadata_fit(model, tmp_path):
+    folder, images, _ = model
+    run.conformal(folder, split="calibration")
+    record = json.loads((folder / "training.json").read_text())
+    bundle, given = record["bundle"], record["settings"]["table#path"]
+    small = {"table#path": given} | {
+        "epochs": 1,
+        "roi_size": [32, 32],
+        "train#augmentation#0#spatial_size": [36, 36],
+    }
+    told = run.estimate(
+        bundle, tmp_path / "task", estimate_field="task", estimate_channels=[4, 4], **small
+    )
+    assert "task, estimated from the image" in told
+    fact = read_weights(tmp_path / "task" / "estimate.pt")[1]["alarm"]
+    assert (fact["split"], fact["cases"]) == ("calibration", 30)
+    run.predict(folder, images, tmp_path / "masks", meta="task=disc", alarm_dir=tmp_path / "task")
+    table = pd.read_csv(tmp_path / "masks" / "predictions.csv")
+    assert table["meta_p"].between(1 / 31, 1).all()
+    assert table["area_high"].notna().all()
+    run.evaluate(
+        folder,
+        modes=["normal", "missing", "shuffle", "soft", "guided:0.5", "guided:0.5:shuffle"],
+        predicted_metadata=tmp_path / "task" / "predicted.csv",
+    )
+    shutil.copytree(tmp_path / "task", folder.parent / "task")
+    page = report(folder.parent).html.read_text()
+    assert "Is this mask to be believed?" in page
+    assert "When the table is wrong: " in page
+    assert "images" in page
