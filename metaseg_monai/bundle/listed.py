@@ -135,14 +135,14 @@ LISTED = {
         PrepareBatchHeads PrepareBatchMeta
         ReadAhead RecordTrained RefuseTrained ReplayDataset RunCheckpoint RunProgress SiftedDataset
         StepOnPlateau StopOnNonFinite TryBatches VolumeBatches
-        continuous_field cyclic_schedule joined_dataset training_loader
+        EstimateLoss cyclic_schedule estimated_field joined_dataset outputs_of training_loader
         validation_dataset""",
     "metaseg_monai.sharing.grow": "StartFrom",
     "metaseg_monai.evaluation": """
-        CalibrationBins CaseCounts ChooseCleanUp CleanUpPredictions FieldEstimates KnownOfCases
-        MaskRecord ObjectScores PerCase PredictionSamples RecordEvaluation SaveMasks SaveObjects
-        Shard VolumeScores
-        evaluation_items known_items results_folder""",
+        AreaCoverage CalibrateAreas CalibrationBins CaseCounts ChooseCleanUp CleanUpPredictions
+        FieldEstimates KnownOfCases MaskRecord ObjectScores PerCase PredictionSamples
+        RecordEvaluation SaveMasks SaveObjects Shard TellAreas TellFit VolumeScores
+        chosen_field evaluation_items known_items results_folder""",
     "metaseg_monai.explain": "GateActivations GateFeatures RecordGates few_cases",
     "metaseg_monai.prepare": "KitsLayout kits_volumes",
     "metaseg_monai.simulate": """

@@ -72,6 +72,7 @@ COMMANDS: Tree = {
     "report": "metaseg_monai.sharing.study:report",
     "study": "metaseg_monai.sharing.study:study",
     "clean-up": "metaseg_monai.sharing.run:clean_up",
+    "conformal": "metaseg_monai.sharing.run:conformal",
     "explain": "metaseg_monai.sharing.run:explain",
     "estimate": "metaseg_monai.sharing.run:estimate",
     "new-bundle": "metaseg_monai.sharing.new_bundle:new_bundle",

@@ -1,7 +1,14 @@
 """What is measured of every case, in every test mode, written beside the weights."""
 
 from metaseg_monai.evaluation.clean_up import ChooseCleanUp, CleanUpPredictions
-from metaseg_monai.evaluation.estimates import FieldEstimates, known_items
+from metaseg_monai.evaluation.estimates import FieldEstimates, TellFit, known_items
+from metaseg_monai.evaluation.intervals import (
+    AreaCoverage,
+    CalibrateAreas,
+    TellAreas,
+    chosen_field,
+    read_coverage,
+)
 from metaseg_monai.evaluation.masks import SaveMasks
 from metaseg_monai.evaluation.modes import evaluation_items
 from metaseg_monai.evaluation.object_scores import ObjectScores, read_object_scores
@@ -23,6 +30,8 @@ from metaseg_monai.evaluation.shards import Shard
 from metaseg_monai.evaluation.volume_table import VolumeScores, read_volumes
 
 __all__ = [
+    "AreaCoverage",
+    "CalibrateAreas",
     "CalibrationBins",
     "CaseCounts",
     "ChooseCleanUp",
@@ -37,13 +46,17 @@ __all__ = [
     "SaveMasks",
     "SaveObjects",
     "Shard",
+    "TellAreas",
+    "TellFit",
     "VolumeScores",
+    "chosen_field",
     "count_pixels",
     "evaluation_items",
     "known_items",
     "read_calibration",
     "read_cases",
     "read_counts",
+    "read_coverage",
     "read_object_scores",
     "read_volumes",
     "results_folder",

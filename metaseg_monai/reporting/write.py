@@ -14,6 +14,7 @@ from metaseg_monai.metadata.fields import Categorical, Ordinal
 from metaseg_monai.metrics.scores import summarise
 from metaseg_monai.reporting import pictures, scores, words
 from metaseg_monai.reporting.audit import audit_section, calibration_section, source_section
+from metaseg_monai.reporting.belief import belief_section
 from metaseg_monai.reporting.comparisons import TESTS, compared_row, p_text, primary_not_made
 from metaseg_monai.reporting.objects import objects_section
 from metaseg_monai.reporting.page import (
@@ -115,6 +116,7 @@ def write_report(
             source_section(results, protocol.label_class),
             audit_section(results),
             calibration_section(results),
+            belief_section(results, folder),
             *picture_sections(results),
             record_section(results, asked.history),
         )

@@ -12,8 +12,9 @@ from metaseg_monai.files import read_json, write_json
 from metaseg_monai.images.image import Meaning
 from metaseg_monai.naming import composed
 
-Split = Literal["train", "val", "test"]
+Split = Literal["train", "val", "test", "calibration"]
 SPLITS = ("train", "val", "test")
+EVERY_SPLIT = (*SPLITS, "calibration")  # set apart, as for `conformal`: neither seen nor a test
 ROOT = "root.json"  # beside a table whose images lie elsewhere
 Place = Literal["volume", "plane", "planes", "spacing_z_mm", "spacing_y_mm", "spacing_x_mm"]
 Values = dict[str, list[int]]  # the pixel values that are foreground, by a field's value

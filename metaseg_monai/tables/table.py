@@ -27,8 +27,8 @@ from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.naming import Folder, composed, likened
 from metaseg_monai.rows import read_lines
 from metaseg_monai.tables.columns import (
+    EVERY_SPLIT,
     ROOT,
-    SPLITS,
     ColumnMap,
     Columns,
     LabelValues,
@@ -86,9 +86,9 @@ class CaseTable:
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """The splits that have rows, in the order train, val, test."""
+        """The splits that have rows, in the order train, val, test, calibration."""
         present = {row.get("split") for row in self.rows}
-        return tuple(split for split in SPLITS if split in present)
+        return tuple(split for split in EVERY_SPLIT if split in present)
 
     def items(self, split: str) -> list[dict[str, Any]]:
         """The items of a split, copied.
@@ -521,7 +521,7 @@ def set_aside(
         split: see above.
     """
     for problem, of_split in wrong:
-        if split is not None and of_split in {*SPLITS} - {split}:
+        if split is not None and of_split in {*EVERY_SPLIT} - {split}:
             logger.warning("%s; left aside, as it is not of %s", problem, split)
         else:
             problems.append(problem)
@@ -712,10 +712,10 @@ class _Reading:
         if columns.split in cells:
             given = cells[columns.split].strip()
             split = columns.split_names.get(given, given)
-            if split not in SPLITS:
+            if split not in EVERY_SPLIT:
                 problems.append(
                     f"column {columns.split!r}: unknown split {given!r}, expected "
-                    f"{', '.join(SPLITS)} or a name in the column map's split_names"
+                    f"{', '.join(EVERY_SPLIT)} or a name in the column map's split_names"
                 )
         case = composed(cells[columns.case].strip()) if columns.case is not None else ""
         if columns.case is not None and not _NAMES_A_FILE.fullmatch(case):

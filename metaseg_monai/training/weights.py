@@ -68,7 +68,7 @@ CHECKPOINT, TRAINED_ON = "checkpoint.pt", "trained_on.csv"
 EVALUATION, MASKS = "evaluation.json", "predicted.sha256"
 RESULTS = (  # of an evaluation
     *("counts.csv", "calibration.csv", "cases.csv", "schema.json", "classes.json"),
-    *("objects_scores.csv", "volumes.csv", "samples.npz"),
+    *("objects_scores.csv", "volumes.csv", "samples.npz", "conformal.csv"),
 )
 
 
@@ -543,6 +543,7 @@ class LoadWeights:
         chosen = [one.recorded.get("clean_up") or {} for one in (self, *self.members)]
         rules = [one.get("rules") for one in chosen]
         own = dict(self.recorded)
+        own.pop("conformal", None)  # of each member alone
         if any(one != rules[0] for one in rules):
             own.pop("clean_up", None)
             told = "; ".join(
