@@ -41,6 +41,7 @@ from metaseg_monai.reporting.runs import (
 )
 from metaseg_monai.reporting.scores import domain_similarity, rows_of
 from metaseg_monai.reporting.tables import Table, to_csv
+from metaseg_monai.reporting.verdict import Claim, claims_of, verdict_parts, verdict_rows
 from metaseg_monai.reporting.volumes import volume_section
 from metaseg_monai.reporting.words import Asked
 from metaseg_monai.study.design import Protocol
@@ -89,7 +90,7 @@ def write_report(
     protocol = Protocol() if study is None else study.protocol
     asked = Asked(results, protocol, [] if study is None else read_history(folder))
     heading = title or ("Comparison" if study is None else study.name)
-    found = [*words.found(asked), *words.reliance_words(asked)]
+    found, claims = [*words.found(asked), *words.reliance_words(asked)], claims_of(asked)
     lead = Lead(
         question="" if study is None else study.question,
         found={
@@ -98,6 +99,7 @@ def write_report(
             "Not shown": words.not_shown(asked),
         },
         facts=words.facts(results),
+        verdict=verdict_parts(asked, claims),
     )
     ranked, volumes = not asked.reasons, len(results.normal_volumes) > 0
     body = [
@@ -123,8 +125,8 @@ def write_report(
     if not ranked:
         body = [replace(section, parts=unranked(section.parts)) for section in body]
     with writable(target):
-        _write_parts(target, body)
-        _write(target / "summary.json", _json(_summary(asked)))
+        _write_parts(target, [Section("Verdict", "", lead.verdict), *body])
+        _write(target / "summary.json", _json(_summary(asked, claims)))
         _write(target / "report.md", markdown_page(heading, lead, body))
         _write(target / "report.html", page(heading, lead, body))
     return target / "report.html"
@@ -141,10 +143,11 @@ def _write_parts(target: Path, body: list[Section]) -> None:
             part.write_bytes(figure.png)
 
 
-def _summary(asked: Asked) -> dict[str, Any]:
+def _summary(asked: Asked, claims: Sequence[Claim]) -> dict[str, Any]:
     """All main numbers, by condition and seed, for other programs."""
     results, (compared, _) = asked.every, asked.comparisons
     return {
+        "verdict": verdict_rows(asked, claims),
         "conditions": {
             name: {
                 f"data{key.data_seed}-seed{key.seed}": summarise(counts)
@@ -160,6 +163,7 @@ def _summary(asked: Asked) -> dict[str, Any]:
                 "p_holm": one.p_holm,
                 "strength": one.strength(asked.protocol.alpha),
                 "trainings": one.trainings._asdict(),
+                "joint": {"low": one.joint[0], "high": one.joint[1]},
                 "seeds": {
                     f"data{key.data_seed}-seed{key.seed}": value for key, value in one.seeds.items()
                 },
@@ -291,7 +295,7 @@ def comparison_section(asked: Asked) -> Section | None:
         return None
     intro = (
         f"A difference counts as found where the corrected p is below {protocol.alpha:g} and the "
-        "interval over trainings lies on one side of 0 as well. "
+        "interval over patients and trainings at once lies on one side of 0 as well. "
     ) + (
         primary_not_made(protocol, not_made)
         or f"The primary comparison is {' - '.join(protocol.comparisons[0])}."
@@ -319,7 +323,8 @@ def comparison_section(asked: Asked) -> Section | None:
         f"Difference of the {score}, first minus second, averaged over seeds within a case and "
         "over cases within a group; 95 % bootstrap interval over groups; d_z: mean over standard "
         f"deviation of the groups' differences; p: {TESTS[protocol.test]}, corrected by Holm for "
-        f"{len(protocol.comparisons)}; trainings: 95 % t interval of the differences by training."
+        f"{len(protocol.comparisons)}; with trainings: 95 % interval for other groups and other "
+        "trainings at once, both taken as samples (Hillis), never narrower than that over groups."
     )
     where = f" on {protocol.domain}" if protocol.domain else ""
     title = f"Planned comparisons{where}"

@@ -60,7 +60,7 @@ def test_lesions_are_pooled_with_an_interval_over_patients():
     row = lesion_table(table, ["tumour"]).loc["se, tumour"]
     assert row["found", "mean"] == pytest.approx(5.5 / 16)  # mean of the shares: 0.6
     assert row["n"].tolist() == [16, 5, 6]
-    ends = share_interval(np.array([1, 2, 0, 1, 1.5]), np.array([1, 2, 9, 1, 3.0]))  # of patients
+    ends = share_interval(np.array([3, 0, 1, 0.5, 1]), np.array([3, 9, 1, 1, 2.0]))
     assert (row["found", "low"], row["found", "high"]) == pytest.approx(ends)
     assert row["false per volume", "mean"] == 1
     assert 0 < row["false per volume", "low"] < 0.3
