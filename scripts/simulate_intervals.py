@@ -23,7 +23,7 @@ from metaseg_monai.metrics.power import expected_squares, smallest_effect
 from metaseg_monai.metrics.statistics import (
     Spread,
     bootstrap_interval,
-    joint_error,
+    joint_freedom,
     joint_interval,
     mean_squares,
     rate_interval,
@@ -201,7 +201,7 @@ def power_own(spread: Spread, groups: int, seeds: int, studies: int, seed: int) 
     found = []
     for number in range(studies):
         squares = mean_squares(draw_differences(spread, groups, seeds, 0.0, rng))
-        freedom = float(joint_error(squares, groups, seeds)[1])
+        freedom = joint_freedom(squares, seeds)
         effect = smallest_effect(squares, groups, seeds, freedom=freedom)
         found.append(finds(draw_differences(spread, groups, seeds, effect, rng), number))
     return float(np.mean(found))

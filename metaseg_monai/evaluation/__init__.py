@@ -20,6 +20,7 @@ from metaseg_monai.evaluation.predicted import MaskRecord
 from metaseg_monai.evaluation.provenance import RecordEvaluation, results_folder
 from metaseg_monai.evaluation.samples import PredictionSamples
 from metaseg_monai.evaluation.shards import Shard
+from metaseg_monai.evaluation.surface_table import SurfaceDice, read_surfaces
 from metaseg_monai.evaluation.volume_table import VolumeScores, read_volumes
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "SaveMasks",
     "SaveObjects",
     "Shard",
+    "SurfaceDice",
     "VolumeScores",
     "count_pixels",
     "evaluation_items",
@@ -45,6 +47,7 @@ __all__ = [
     "read_cases",
     "read_counts",
     "read_object_scores",
+    "read_surfaces",
     "read_volumes",
     "results_folder",
 ]

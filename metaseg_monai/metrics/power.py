@@ -17,7 +17,7 @@ from metaseg_monai.metrics.statistics import (
     MeanSquares,
     Spread,
     Test,
-    joint_error,
+    joint_half,
 )
 
 POWER = 0.8
@@ -48,7 +48,7 @@ def smallest_effect(
         test: over the patients.
         level: its p must be below, after any correction.
         freedom: how well the squares are known, in degrees of freedom of the variance of the mean
-            (see `joint_error`). Few trainings tell it badly. So where they are a study's own, the
+            (see `joint_freedom`). Few trainings tell it badly. So where they are a study's own, the
             variances of each simulated study are drawn, as likely as that study makes them.
         power: share that must find it.
         studies: simulated.
@@ -119,9 +119,8 @@ class _Studies:
                 left[:, 0] * rng.chisquare(each, studies) / each,
             ]
         )
-        error, degrees = joint_error(drawn, groups, seeds)
         alone = stats.t.ppf(0.975, groups - 1) * np.sqrt(of_patients / groups)
-        self.half = np.maximum(stats.t.ppf(0.975, degrees) * error, alone)
+        self.half = np.maximum(joint_half(drawn, groups, seeds), alone)
         if test == "permutation":
             if groups <= ALL_FLIPS:
                 ways = np.arange(2**groups)[:, None] >> np.arange(groups) & 1

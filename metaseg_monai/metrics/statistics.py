@@ -569,24 +569,32 @@ def spread_of(differences: np.ndarray) -> Spread:
     return Spread(*(round(math.sqrt(max(v, 0)), DECIMALS) for v in variances))
 
 
-def joint_error(
-    squares: MeanSquares | np.ndarray, groups: int, seeds: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Standard error of the mean over patients and trainings, and its degrees of freedom.
+def joint_half(squares: MeanSquares | np.ndarray, groups: int, seeds: int) -> np.ndarray:
+    """Half the 95 % interval of a mean over patients and trainings, both taken as samples.
 
-    Both as of Hillis (2007) for readers and cases, here trainings and groups: the variance is
-    (MS_trainings + max(MS_patients - MS_residual, 0)) / (groups * seeds).
+    Its variance is (MS_trainings + max(MS_patients - MS_residual, 0)) / (groups * seeds), as in
+    studies of readers and cases (Hillis 2007). Each of the two parts has its own t, of trainings
+    and of groups, and their squares are added (Graybill and Wang 1980). One t for the sum, with
+    degrees of freedom between both, held the truth 91 times of 100 for three trainings.
 
     Args:
         squares: mean squares of patients, trainings and residual, each a number or (n,).
-        groups: number of groups.
+        groups: number of groups, at least 2.
         seeds: number of trainings, at least 2.
     """
     of_groups, of_seeds, left = map(np.asarray, squares)
-    both = of_seeds + np.maximum(of_groups - left, 0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        freedom = np.where(of_seeds > 0, both**2 / (of_seeds**2 / (seeds - 1)), np.inf)
-    return np.sqrt(both / (groups * seeds)), freedom
+    wide = stats.t.ppf(0.975, seeds - 1) ** 2 * of_seeds
+    wide = wide + stats.t.ppf(0.975, groups - 1) ** 2 * np.maximum(of_groups - left, 0)
+    return np.asarray(np.sqrt(wide / (groups * seeds)))
+
+
+def joint_freedom(squares: MeanSquares, seeds: int) -> float:
+    """How well the variance of `joint_half` is known, in degrees of freedom (Hillis 2007).
+
+    Infinite where trainings do not differ at all.
+    """
+    both = squares.trainings + max(squares.patients - squares.residual, 0)
+    return (seeds - 1) * (both / squares.trainings) ** 2 if squares.trainings else math.inf
 
 
 def joint_interval(mean: float, differences: np.ndarray) -> tuple[float, float]:
@@ -597,11 +605,10 @@ def joint_interval(mean: float, differences: np.ndarray) -> tuple[float, float]:
         differences: (groups, trainings), none NaN.
 
     Returns:
-        NaN below 2 trainings or 5 groups, and where nothing varies but the mean does.
+        NaN below 2 trainings or 5 groups.
     """
     groups, seeds = differences.shape
     if seeds < 2 or groups < FEWEST:
         return NAN, NAN
-    error, freedom = joint_error(mean_squares(differences), groups, seeds)
-    half = float(stats.t.ppf(0.975, freedom) * error)
+    half = float(joint_half(mean_squares(differences), groups, seeds))
     return mean - half, mean + half

@@ -21,7 +21,7 @@ from metaseg_monai.metrics.statistics import (
     NAN,
     Spread,
     holm,
-    joint_error,
+    joint_freedom,
     mean_squares,
     spread_of,
 )
@@ -296,7 +296,7 @@ def _power(compared: Compared | None, protocol: Protocol, level: float) -> tuple
         return Spread(NAN, NAN, NAN), nothing
     groups, seeds = compared.table.shape
     squares = mean_squares(compared.table)
-    freedom = float(joint_error(squares, groups, seeds)[1])
+    freedom = joint_freedom(squares, seeds)
     effect = smallest_effect(squares, groups, seeds, protocol.test, level, freedom)
     return spread_of(compared.table), effect
 

@@ -14,6 +14,7 @@ from metaseg_monai.metadata.fields import Categorical, Ordinal
 from metaseg_monai.metrics.scores import summarise
 from metaseg_monai.reporting import pictures, scores, words
 from metaseg_monai.reporting.audit import audit_section, calibration_section, source_section
+from metaseg_monai.reporting.checklists import checklist_section
 from metaseg_monai.reporting.comparisons import TESTS, compared_row, p_text, primary_not_made
 from metaseg_monai.reporting.objects import objects_section
 from metaseg_monai.reporting.page import (
@@ -28,6 +29,7 @@ from metaseg_monai.reporting.page import (
     to_latex,
     to_markdown,
 )
+from metaseg_monai.reporting.patients import patient_section
 from metaseg_monai.reporting.published import published_section
 from metaseg_monai.reporting.response import encoding_section, requested_section, response_section
 from metaseg_monai.reporting.runs import (
@@ -106,6 +108,7 @@ def write_report(
         section
         for section in (
             score_section(asked),
+            patient_section(results, protocol),
             comparison_section(asked),
             published_section(results, study, published) if study and study.references else None,
             volume_section(results, protocol, ranked=ranked) if volumes else None,
@@ -118,6 +121,7 @@ def write_report(
             audit_section(results),
             calibration_section(results),
             *picture_sections(results),
+            checklist_section(results, folder),
             record_section(results, asked.history),
         )
         if section is not None
@@ -324,7 +328,7 @@ def comparison_section(asked: Asked) -> Section | None:
         "over cases within a group; 95 % bootstrap interval over groups; d_z: mean over standard "
         f"deviation of the groups' differences; p: {TESTS[protocol.test]}, corrected by Holm for "
         f"{len(protocol.comparisons)}; with trainings: 95 % interval for other groups and other "
-        "trainings at once, both taken as samples (Hillis), never narrower than that over groups."
+        "trainings at once, both taken as samples, never narrower than that over groups."
     )
     where = f" on {protocol.domain}" if protocol.domain else ""
     title = f"Planned comparisons{where}"

@@ -29,6 +29,7 @@ from metaseg_monai.bundle.trust import Finding
 from metaseg_monai.errors import ConfigError, root_refusal
 from metaseg_monai.evaluation.clean_up import CleanUpPredictions
 from metaseg_monai.evaluation.modes import check_modes
+from metaseg_monai.evaluation.surface_table import SurfaceDice
 from metaseg_monai.evaluation.volume_table import VolumeScores
 from metaseg_monai.metadata.fields import said
 from metaseg_monai.metadata.schema import MetadataSchema
@@ -44,7 +45,7 @@ CONFIGS = ("train.json", "evaluate.json")
 NAMED = ("dataset_dir", "schema_file", "columns_file")
 CHECKED = (
     *("modes", "shuffle", "predicted_metadata", "regions", "objects", "clean_up"),
-    *("split", "domain"),
+    *("split", "domain", "tolerance"),
 )
 TESTS = ("test", "val")  # splits
 SELECT = "metaseg_monai.tables.select_cases"
@@ -344,6 +345,7 @@ def _check(
         VolumeScores(effective["regions"])
     if isinstance(effective["objects"], Mapping) and effective["objects"]:
         as_object_settings(effective["objects"])
+    SurfaceDice(effective["tolerance"])
     CleanUpPredictions(effective["clean_up"])
     if effective["split"] not in TESTS:
         raise ConfigError(

@@ -11,13 +11,15 @@ from scipy import stats
 from metaseg_monai.errors import DataError
 from metaseg_monai.metrics import statistics
 from metaseg_monai.metrics.statistics import (
+    MeanSquares,
     bootstrap_interval,
     compare_cases,
     compare_subgroups,
     group_differences,
     group_interval,
     holm,
-    joint_error,
+    joint_freedom,
+    joint_half,
     joint_interval,
     mean_squares,
     paired_t,
@@ -155,19 +157,18 @@ def test_patients_and_trainings_by_hand():
     table = np.array([[1.0, 2], [3, 8], [5, 2]])  # mean 3.5, of rows 1.5 5.5 3.5, of columns 3 4
     squares = mean_squares(table)
     assert squares == pytest.approx((2 * 4.0, 3 * 0.5, 16 / 2))
-    error, freedom = joint_error((9.0, 2.0, 1.0), 3, 2)
-    assert float(error) == pytest.approx(math.sqrt((2 + 8) / 6))
-    assert float(freedom) == pytest.approx(10**2 / 2**2)
+    of_tables = 12.7062, 4.30265  # t of 1 and 2 degrees of freedom
+    wide = of_tables[0] ** 2 * 2 + of_tables[1] ** 2 * 8
+    assert float(joint_half((9.0, 2.0, 1.0), 3, 2)) == pytest.approx(math.sqrt(wide / 6), rel=1e-4)
+    assert joint_freedom(MeanSquares(9.0, 2.0, 1.0), 2) == pytest.approx(10**2 / 2**2)
+    assert joint_freedom(MeanSquares(9.0, 0.0, 0.0), 2) == math.inf
 
 
 def test_where_trainings_are_alike_the_joint_interval_is_that_of_patients():
     alike = np.repeat(MIXED[:, None], 3, axis=1)
     expected = stats.ttest_1samp(MIXED, 0).confidence_interval()
-    low, high = joint_interval(MIXED.mean(), alike)
-    assert low == pytest.approx(
-        MIXED.mean() - 1.959964 * MIXED.std(ddof=1) / math.sqrt(8), rel=1e-4
-    )
-    assert expected.low < low < high < expected.high  # why a report takes the wider of both
+    ends = joint_interval(MIXED.mean(), alike)
+    assert ends == pytest.approx((expected.low, expected.high))
 
 
 def test_where_patients_are_alike_the_joint_interval_is_that_of_trainings():
