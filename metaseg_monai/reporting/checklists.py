@@ -178,9 +178,11 @@ def evidence_of(results: Results, folder: Path) -> dict[str, Evidence]:
         if evaluation.get("images") == "unseen":
             text = f"split {evaluation.get('split')}, no image of which the training saw"
             add("internal", first / "evaluation.json", text)
-    modes = sorted({mode.partition(":")[0] for mode in results.counts["mode"]} - {"normal"})
-    told = f"tested with other metadata: {', '.join(modes)}" if modes else ""
-    add("modes", first / COUNTS, told)
+    for condition, runs in results.first_runs.items():
+        modes = sorted({mode.partition(":")[0] for mode in results.modes(condition)} - {"normal"})
+        if modes and "modes" not in found:
+            told = f"tested with other metadata: {', '.join(modes)}"
+            add("modes", runs[0].folder / COUNTS, told)
     add("performance", first / COUNTS, "counts of every case, from which all scores are computed")
     domains = results.normal["domain"].nunique()
     add("domains", first / COUNTS, f"scores of each of {domains} domains" if domains > 1 else "")

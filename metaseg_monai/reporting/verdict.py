@@ -357,7 +357,7 @@ def _could(claim: Claim, points: str) -> str:
         return f"With {why} this study could not have found any effect."
     return (
         f"This study would have found an effect of {100 * claim.smallest:.1f} {points} or more in "
-        f"{100 * POWER:.0f} of 100 tries; a smaller one may exist."
+        f"about {100 * POWER:.0f} of 100 such studies; a smaller one may exist."
     )
 
 
@@ -377,25 +377,28 @@ def verdict_parts(asked: Asked, claims: Sequence[Claim]) -> list[Part]:
     if not claims or study is None:
         return []
     first = claims[0].pair.first
-    lead = [one for one in claims if _variant(study, one.pair.first) == _variant(study, first)]
-    rest = [one for one in claims if one not in lead]
+    variant = _variant(study, first)
+    lead, rest = dict[int, Claim](), dict[int, Claim]()
+    for number, one in enumerate(claims, 1):
+        (lead if _variant(study, one.pair.first) == variant else rest)[number] = one
     score = score_name(asked)
     where = f" on {asked.protocol.domain}" if asked.protocol.domain else ""
     note = (
         f"Effect: difference of the {score} of a patient, first minus second (mean of a patient's "
         "cases, seeds averaged). low, high: 95 % interval for other patients and other trainings "
-        "at once. smallest effect: what a study of these patients, trainings and spread finds with "
-        f"power {POWER:g} at its alpha, by simulation; - where no effect could be found. planned: "
-        "by the protocol; the other claims are corrected among themselves (Holm)."
+        "at once. smallest: the effect that a study of these patients, trainings and spread finds with "
+        f"power {POWER:g} at its alpha, by simulation; - where no effect could be found. Claims "
+        "that the protocol did not plan are corrected among themselves (Holm)."
     )
     if before := smallest_planned(study):
         note += f" Before the study: {before}."
-    parts: list[Part] = [_table("verdict", f"Does metadata help{where}?", note, lead, score)]
+    parts = _shown("verdict", f"Does metadata help{where}?", note, lead, score)
     if rest:
-        more = _table("verdict_more", "Other ways to give metadata", "As above.", rest, score)
-        parts.append(Details("The same claims of the other ways to give metadata", [more]))
+        more = _shown("verdict_more", "Other ways to give metadata", "As above.", rest, score)
+        parts.append(Details("The same claims of the other ways to give metadata", more))
     spreads = {
-        _name(one): {**one.spread._asdict(), "alpha of the claim": one.level} for one in claims
+        f"{number}. {_name(one)}": {**one.spread._asdict(), "alpha of the claim": one.level}
+        for number, one in enumerate(claims, 1)
     }
     told = (
         "Standard deviations of the difference between patients, between trainings, and of the "
@@ -407,22 +410,18 @@ def verdict_parts(asked: Asked, claims: Sequence[Claim]) -> list[Part]:
 
 
 def _name(claim: Claim) -> str:
-    return f"{claim.pair.first} - {claim.pair.second}"
+    second = claim.pair.kind if claim.pair.kind in MODES else claim.pair.second
+    return f"{claim.pair.first} against {second}"
 
 
-def _table(name: str, title: str, note: str, claims: Sequence[Claim], score: str) -> Table:
-    shown = ("answer", "effect", "low", "high", "patients", "seeds", "smallest_effect")
-    rows = {}
-    for one in claims:
-        cells = {key.replace("_", " "): one.row[key] for key in shown}
-        compared = {"network": one.network, "compared": _name(one)}
-        planned = {"planned": "yes" if one.planned else "no"}
-        said = {"in words": sentence(one, score)}
-        twice = sum(_heading(other) == _heading(one) for other in claims) > 1
-        head = _heading(one) + (f" ({one.pair.first})" if twice else "")
-        rows[head] = {**compared, **cells, **planned, **said}
-    return Table(name, title, note, rows_of(rows), first="claim")
-
-
-def _heading(claim: Claim) -> str:
-    return WORDINGS[claim.pair.kind].claim
+def _shown(name: str, title: str, note: str, claims: Mapping[int, Claim], score: str) -> list[Part]:
+    """A table of numbered claims, and below it what each says."""
+    columns = ("answer", "effect", "low", "high", "patients", "seeds", "smallest_effect")
+    rows, said = {}, []
+    for number, one in claims.items():
+        cells = {key.removesuffix("_effect"): one.row[key] for key in columns}
+        rows[f"{number}. {_name(one)}"] = {"network": one.network, **cells}
+        planned = "" if one.planned else ", not planned"
+        claim = WORDINGS[one.pair.kind].claim
+        said.append(f"{number}. {claim} ({one.network}{planned})? {sentence(one, score)}")
+    return [Table(name, title, note, rows_of(rows), first="compared"), "\n\n".join(said)]

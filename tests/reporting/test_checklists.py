@@ -45,7 +45,8 @@ def test_an_item_is_answered_by_a_file_that_is_there_and_else_left_to_the_author
     assert shown.loc["4"].tolist()[1:] == ["study.json", "Does metadata help?"]
     assert shown.loc["21", "what stands there"] == "8 groups were planned"
     assert "torch 0" in shown.loc["23", "what stands there"]
-    assert shown.loc["30", "file"] == AUTHOR  # se, whose files are told of, has no other mode
+    assert shown.loc["30", "file"] == "sme/seed0/counts.csv"  # se has no other mode
+    assert shown.loc["31", "file"] == AUTHOR
     for author in ("7", "8", "15", "16", "33", "40", "44"):
         assert shown.loc[author].tolist()[1:] == [AUTHOR, ""]
     # no model.json, cases.csv or schema.json was written by these runs

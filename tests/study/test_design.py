@@ -118,10 +118,12 @@ def test_a_pilot_says_before_what_can_be_found():
     )  # fmt: skip
     told = smallest_planned(study)
     assert told.startswith("30 patients (groups) and 3 trainings find a difference of 0.0")
-    assert told.endswith("power 0.8 at alpha 0.05, by the spread that was stated (an earlier study)")
+    assert told.endswith(
+        "power 0.8 at alpha 0.05, by the spread that was stated (an earlier study)"
+    )
     few = study.model_copy(update={"seeds": [0]})
     assert smallest_planned(few).startswith("with 30 patients (groups) and 1 trainings no effect")
     without = study.protocol.model_copy(update={"pilot": None})
     assert smallest_planned(study.model_copy(update={"protocol": without})) == ""
-    with pytest.raises(ConfigError, match="unknown key 'protocol.pilot.patient'"):
+    with pytest.raises(ConfigError, match=r"unknown key 'protocol\.pilot\.patient'"):
         Study(name="s", bundle="b", conditions=["se"], protocol={"pilot": {"patient": 1}})
