@@ -41,8 +41,8 @@ def patient_section(results: Results, protocol: Protocol) -> Section:
         "With true metadata. Mean over patients (groups) of the mean of their cases, seeds "
         "averaged within a case, with its 95 % interval over patients, none below five. A case "
         "whose class is empty in label and prediction has no score (left out: how many, over all "
-        "trainings); one where it is empty in one of them has 0. Dice: overlap. NSD: share of both outlines "
-        "that lies within the tolerance of the other. object F1: objects found at IoU 0.5."
+        "trainings); one where it is empty in one of them has 0. Dice: overlap. NSD: share of both "
+        "outlines that lies within the tolerance of the other. object F1: objects found at IoU 0.5."
     )
     about = [_tolerance(surfaces) if not surfaces.empty else NO_TOLERANCE, empty]
     if not surfaces.empty:
