@@ -123,7 +123,8 @@ def _nsd(
         # a plane of a volume whose other planes nobody knows: its outline, and no top or bottom
         runs = cut_runs(pred[None], label[None], at=[1], count=3)
     else:
-        runs = cut_runs(*(np.ascontiguousarray(np.moveaxis(one, -1, 0)) for one in (pred, label)))
+        planes = [np.ascontiguousarray(np.moveaxis(one, -1, 0)) for one in (pred, label)]
+        runs = cut_runs(planes[0], planes[1])
     return surface_scores(runs, sides, limit).surface_dice
 
 

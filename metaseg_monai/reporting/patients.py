@@ -88,8 +88,8 @@ def patient_table(results: Results, measures: Mapping[str, pd.DataFrame]) -> pd.
         table[name, "patients"] = table[name, "patients"].fillna(0).astype(int)
     several = results.counts["class"].nunique() > 1
     names = results.class_names
-    rows = [f"{name}, {class_text(names, n)}" if several else str(name) for name, n in order]
-    return table.set_axis(rows)
+    heads = [f"{name}, {class_text(names, n)}" if several else str(name) for name, n in order]
+    return table.set_axis(heads)
 
 
 def _dice(counts: pd.DataFrame) -> pd.DataFrame:

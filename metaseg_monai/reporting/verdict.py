@@ -387,8 +387,8 @@ def verdict_parts(asked: Asked, claims: Sequence[Claim]) -> list[Part]:
         f"Effect: difference of the {score} of a patient, first minus second (mean of a patient's "
         "cases, seeds averaged). low, high: 95 % interval for other patients and other trainings "
         "at once. smallest: the effect that a study of these patients, trainings and spread finds "
-        f"with power {POWER:g} at its alpha, by simulation; - where no effect could be found. Claims "
-        "that the protocol did not plan are corrected among themselves (Holm)."
+        f"with power {POWER:g} at its alpha, by simulation; - where no effect could be found. "
+        "Claims that the protocol did not plan are corrected among themselves (Holm)."
     )
     if before := smallest_planned(study):
         note += f" Before the study: {before}."
