@@ -16,7 +16,7 @@ from metaseg_monai.reporting import pictures, scores, words
 from metaseg_monai.reporting.audit import audit_section, calibration_section, source_section
 from metaseg_monai.reporting.checklists import checklist_section
 from metaseg_monai.reporting.comparisons import TESTS, compared_row, p_text, primary_not_made
-from metaseg_monai.reporting.objects import objects_section
+from metaseg_monai.reporting.objects import objects_section, patient_section
 from metaseg_monai.reporting.page import (
     Details,
     Lead,
@@ -29,7 +29,6 @@ from metaseg_monai.reporting.page import (
     to_latex,
     to_markdown,
 )
-from metaseg_monai.reporting.patients import patient_section
 from metaseg_monai.reporting.published import published_section
 from metaseg_monai.reporting.response import encoding_section, requested_section, response_section
 from metaseg_monai.reporting.runs import (

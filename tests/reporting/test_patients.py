@@ -5,8 +5,8 @@ import pytest
 
 from metaseg_monai.evaluation.surface_table import SURFACES
 from metaseg_monai.metrics.statistics import score_interval
+from metaseg_monai.reporting.objects import NO_TOLERANCE, patient_section
 from metaseg_monai.reporting.page import tables_of
-from metaseg_monai.reporting.patients import NO_TOLERANCE, patient_section
 from metaseg_monai.study.design import Protocol
 
 
