@@ -149,9 +149,11 @@ def expand(study: Study, trust: bool = False) -> list[Run]:
             settings = check_overrides(config, settings, written=True)
             parsed = _parsed(config, settings, bundle)
             schema = parsed("schema")
-            told = {name: parsed(name) for name in CHECKED}
+            # bundles of a release before have no tolerance
+            given = {**config, **settings}
+            told = {name: parsed(name) for name in CHECKED if name in given}
             modes = _check(study, condition, told, schema)
-            domains = _per_domain(condition, settings, {**config, **settings}, schema)
+            domains = _per_domain(condition, settings, given, schema)
             for domain, changed in domains.items():
                 checked = (
                     changed if domain is None else check_overrides(config, changed, written=True)
@@ -342,7 +344,7 @@ def _check(
         VolumeScores(effective["regions"])
     if isinstance(effective["objects"], Mapping) and effective["objects"]:
         as_object_settings(effective["objects"])
-    SurfaceDice(effective["tolerance"])
+    SurfaceDice(effective.get("tolerance"))
     CleanUpPredictions(effective["clean_up"])
     if effective["split"] not in TESTS:
         raise ConfigError(
