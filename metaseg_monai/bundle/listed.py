@@ -141,7 +141,7 @@ LISTED = {
     "metaseg_monai.evaluation": """
         AreaCoverage CalibrateAreas CalibrationBins CaseCounts ChooseCleanUp CleanUpPredictions
         FieldEstimates KnownOfCases MaskRecord ObjectScores PerCase PredictionSamples
-        RecordEvaluation SaveMasks SaveObjects Shard TellAreas TellFit VolumeScores
+        RecordEvaluation SaveMasks SaveObjects Shard SurfaceDice TellAreas TellFit VolumeScores
         chosen_field evaluation_items known_items results_folder""",
     "metaseg_monai.explain": "GateActivations GateFeatures RecordGates few_cases",
     "metaseg_monai.prepare": "KitsLayout kits_volumes",

@@ -27,6 +27,7 @@ from metaseg_monai.evaluation.predicted import MaskRecord
 from metaseg_monai.evaluation.provenance import RecordEvaluation, results_folder
 from metaseg_monai.evaluation.samples import PredictionSamples
 from metaseg_monai.evaluation.shards import Shard
+from metaseg_monai.evaluation.surface_table import SurfaceDice, read_surfaces
 from metaseg_monai.evaluation.volume_table import VolumeScores, read_volumes
 
 __all__ = [
@@ -46,6 +47,7 @@ __all__ = [
     "SaveMasks",
     "SaveObjects",
     "Shard",
+    "SurfaceDice",
     "TellAreas",
     "TellFit",
     "VolumeScores",
@@ -58,6 +60,7 @@ __all__ = [
     "read_counts",
     "read_coverage",
     "read_object_scores",
+    "read_surfaces",
     "read_volumes",
     "results_folder",
 ]

@@ -12,14 +12,14 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from metaseg_monai.metrics.statistics import ratio_interval
+from metaseg_monai.metrics.statistics import score_interval
 
 AGGREGATES = {"combined", "average"}  # which no domain may be named as
 COUNT_COLUMNS = ["case", "group", "split", "mode", "domain", "class", "tp", "fp", "fn", "tn"]
 
 
 class CaseMean(NamedTuple):
-    """Mean over cases, its bootstrap interval, and how many cases it is made of."""
+    """Mean over cases, its interval over groups, and how many cases it is made of."""
 
     mean: float
     low: float
@@ -96,7 +96,7 @@ def case_f1(counts: pd.DataFrame) -> pd.DataFrame:
 
 
 def case_mean_f1(counts: pd.DataFrame) -> CaseMean:
-    """Mean of `case_f1` with a 95 % percentile bootstrap interval that draws whole groups.
+    """Mean of `case_f1` with its 95 % `score_interval`, the unit of which is the group.
 
     Args:
         counts: counts of one model, one seed and one test mode.
@@ -110,7 +110,7 @@ def case_mean_f1(counts: pd.DataFrame) -> CaseMean:
     if scored.empty:
         return CaseMean(math.nan, math.nan, math.nan, 0, empty)
     sums, sizes = scored.groupby("group")["f1"].agg(["sum", "size"]).to_numpy(float).T
-    low, high = ratio_interval(sums, sizes, draws=2000, seed=0)
+    low, high = score_interval(sums / sizes, sizes)
     return CaseMean(float(scored["f1"].mean()), low, high, len(scored), empty)
 
 

@@ -17,7 +17,11 @@ from metaseg_monai.metrics.scores import (
     pooled_f1_by,
     pooled_iou,
 )
-from metaseg_monai.metrics.statistics import bootstrap_interval, worst_subgroup
+from metaseg_monai.metrics.statistics import (
+    bootstrap_interval,
+    score_interval,
+    worst_subgroup,
+)
 from metaseg_monai.reporting.runs import (
     COUNTS,
     TRAINING,
@@ -71,12 +75,14 @@ def of_trainings(
     return pd.DataFrame(list(found.values()), index=conditions)
 
 
-def over_groups(means: pd.Series) -> pd.DataFrame:
-    """Mean over groups, with the ends of its 95 % `bootstrap_interval`.
+def over_groups(means: pd.Series, bounded: bool = False) -> pd.DataFrame:
+    """Mean over groups, with the ends of its 95 % interval.
 
     Args:
         means: of each group; the last level of the index is the group, those before are the rows.
             NaN is left out.
+        bounded: whether they are scores from 0 to 1, as Dice, whose interval is that of
+            `score_interval`; of others that of `bootstrap_interval`.
 
     Returns:
         Rows in the order of `means`; columns ``mean, low, high, groups``.
@@ -86,7 +92,8 @@ def over_groups(means: pd.Series) -> pd.DataFrame:
     for _, of_row in groups:
         known = of_row.dropna().to_numpy(float)
         mean = float(known.mean()) if len(known) else float("nan")
-        rows.append((mean, *bootstrap_interval(known, DRAWS, seed=0), len(known)))
+        ends = score_interval(known) if bounded else bootstrap_interval(known, DRAWS, seed=0)
+        rows.append((mean, *ends, len(known)))
     return pd.DataFrame(rows, index=groups.size().index, columns=[*ENDS, "groups"])
 
 

@@ -130,7 +130,7 @@ def trained_text(results: Results) -> str:
         told.append(f"{who} trained for {epochs} of the {planned} planned epochs")
     if not told:
         return ""
-    if hardly := _hardly(results):
+    if hardly := hardly_begun(results):
         if len(hardly) < len(results.conditions):
             return f"{'; '.join(told)}: nothing is concluded of {listed(hardly)}."
         return (
@@ -140,7 +140,7 @@ def trained_text(results: Results) -> str:
     return f"{'; '.join(told)}: what follows holds of trainings of that length."
 
 
-def _hardly(results: Results) -> list[str]:
+def hardly_begun(results: Results) -> list[str]:
     """The conditions of whose trainings nothing is concluded, because they have hardly begun."""
     return [
         name
@@ -207,7 +207,7 @@ def reliance_words(asked: Asked) -> list[str]:
         return []
     losses, spreads = (frame["normal - shuffle"] for frame in reliance)
     losses = losses.dropna()  # a condition may have been tested without foreign metadata
-    hardly = _hardly(asked.results)
+    hardly = hardly_begun(asked.results)
     told = [
         f"{name} loses {loss:.3f}{_half_range(spread, ' (', ')')}"
         if loss > LITTLE and not loss <= spread  # the spread of one training is unknown
@@ -257,7 +257,7 @@ def _about_metadata(
 ) -> list[str]:
     """Say of each metadata variant whether metadata helped, or whether a dummy explains it."""
     by_name = {(one.first, one.second): one for one in compared}
-    sentences, hardly = [], _hardly(results)
+    sentences, hardly = [], hardly_begun(results)
     for name in METADATA_VARIANTS:
         plain = next((other for other in PLAIN if (name, other) in by_name), None)
         if plain is None:
@@ -381,7 +381,7 @@ def not_shown(asked: Asked) -> str:
                 "One training says nothing about other trainings of the same networks."
                 if replicates == 1
                 else f"How other trainings would come out is judged from {replicates} of them "
-                "only, by the interval over trainings."
+                "only, by the interval over these and trainings at once."
             )
         )
     elif len(results.conditions) > 1:
@@ -390,8 +390,8 @@ def not_shown(asked: Asked) -> str:
         sentences.append(f"{why}: differences between rows are described, not tested.")
     if any(one.strength(asked.protocol.alpha) != "found" for one in compared):
         sentences.append(
-            f"A difference that was not found may still exist: the two intervals, over {kind} and "
-            "over trainings, show how large it could be."
+            f"A difference that was not found may still exist: the interval over {kind} and "
+            "trainings shows how large it could be."
         )
     sentences.append("Other data, other networks and clinical use were not tested.")
     return " ".join(sentences)

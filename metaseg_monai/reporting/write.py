@@ -15,8 +15,9 @@ from metaseg_monai.metrics.scores import summarise
 from metaseg_monai.reporting import pictures, scores, words
 from metaseg_monai.reporting.audit import audit_section, calibration_section, source_section
 from metaseg_monai.reporting.belief import belief_section
+from metaseg_monai.reporting.checklists import checklist_section
 from metaseg_monai.reporting.comparisons import TESTS, compared_row, p_text, primary_not_made
-from metaseg_monai.reporting.objects import objects_section
+from metaseg_monai.reporting.objects import objects_section, patient_section
 from metaseg_monai.reporting.page import (
     Details,
     Lead,
@@ -42,6 +43,7 @@ from metaseg_monai.reporting.runs import (
 )
 from metaseg_monai.reporting.scores import domain_similarity, rows_of
 from metaseg_monai.reporting.tables import Table, to_csv
+from metaseg_monai.reporting.verdict import Claim, claims_of, verdict_parts, verdict_rows
 from metaseg_monai.reporting.volumes import volume_section
 from metaseg_monai.reporting.words import Asked
 from metaseg_monai.study.design import Protocol
@@ -90,7 +92,7 @@ def write_report(
     protocol = Protocol() if study is None else study.protocol
     asked = Asked(results, protocol, [] if study is None else read_history(folder))
     heading = title or ("Comparison" if study is None else study.name)
-    found = [*words.found(asked), *words.reliance_words(asked)]
+    found, claims = [*words.found(asked), *words.reliance_words(asked)], claims_of(asked)
     lead = Lead(
         question="" if study is None else study.question,
         found={
@@ -99,12 +101,14 @@ def write_report(
             "Not shown": words.not_shown(asked),
         },
         facts=words.facts(results),
+        verdict=verdict_parts(asked, claims),
     )
     ranked, volumes = not asked.reasons, len(results.normal_volumes) > 0
     body = [
         section
         for section in (
             score_section(asked),
+            patient_section(results, protocol),
             comparison_section(asked),
             published_section(results, study, published) if study and study.references else None,
             volume_section(results, protocol, ranked=ranked) if volumes else None,
@@ -118,6 +122,7 @@ def write_report(
             calibration_section(results),
             belief_section(results, folder),
             *picture_sections(results),
+            checklist_section(results, folder),
             record_section(results, asked.history),
         )
         if section is not None
@@ -125,8 +130,8 @@ def write_report(
     if not ranked:
         body = [replace(section, parts=unranked(section.parts)) for section in body]
     with writable(target):
-        _write_parts(target, body)
-        _write(target / "summary.json", _json(_summary(asked)))
+        _write_parts(target, [Section("Verdict", "", lead.verdict), *body])
+        _write(target / "summary.json", _json(_summary(asked, claims)))
         _write(target / "report.md", markdown_page(heading, lead, body))
         _write(target / "report.html", page(heading, lead, body))
     return target / "report.html"
@@ -143,10 +148,11 @@ def _write_parts(target: Path, body: list[Section]) -> None:
             part.write_bytes(figure.png)
 
 
-def _summary(asked: Asked) -> dict[str, Any]:
+def _summary(asked: Asked, claims: Sequence[Claim]) -> dict[str, Any]:
     """All main numbers, by condition and seed, for other programs."""
     results, (compared, _) = asked.every, asked.comparisons
     return {
+        "verdict": verdict_rows(asked, claims),
         "conditions": {
             name: {
                 f"data{key.data_seed}-seed{key.seed}": summarise(counts)
@@ -162,6 +168,7 @@ def _summary(asked: Asked) -> dict[str, Any]:
                 "p_holm": one.p_holm,
                 "strength": one.strength(asked.protocol.alpha),
                 "trainings": one.trainings._asdict(),
+                "joint": {"low": one.joint[0], "high": one.joint[1]},
                 "seeds": {
                     f"data{key.data_seed}-seed{key.seed}": value for key, value in one.seeds.items()
                 },
@@ -293,7 +300,7 @@ def comparison_section(asked: Asked) -> Section | None:
         return None
     intro = (
         f"A difference counts as found where the corrected p is below {protocol.alpha:g} and the "
-        "interval over trainings lies on one side of 0 as well. "
+        "interval over patients and trainings at once lies on one side of 0 as well. "
     ) + (
         primary_not_made(protocol, not_made)
         or f"The primary comparison is {' - '.join(protocol.comparisons[0])}."
@@ -321,7 +328,8 @@ def comparison_section(asked: Asked) -> Section | None:
         f"Difference of the {score}, first minus second, averaged over seeds within a case and "
         "over cases within a group; 95 % bootstrap interval over groups; d_z: mean over standard "
         f"deviation of the groups' differences; p: {TESTS[protocol.test]}, corrected by Holm for "
-        f"{len(protocol.comparisons)}; trainings: 95 % t interval of the differences by training."
+        f"{len(protocol.comparisons)}; with trainings: 95 % interval for other groups and other "
+        "trainings at once, both taken as samples, never narrower than that over groups."
     )
     where = f" on {protocol.domain}" if protocol.domain else ""
     title = f"Planned comparisons{where}"
