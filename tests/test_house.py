@@ -8,7 +8,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "metaseg_monai"
-AT_MOST, FILES = 18, 178  # +1: which own columns are metadata, once a half of own_table
+# of own_table: which columns are metadata; of images that are predicted: scores, measures, the page
+AT_MOST, FILES = 19, 181
 SUBJECTS = ("networks", "losses", "prepare", "simulate")  # a file a network, loss or data set
 
 
