@@ -21,6 +21,7 @@ from metaseg_monai.reporting.scores import reliance, share_curve
 from metaseg_monai.reporting.words import Asked, found
 from metaseg_monai.reporting.write import write_report
 from metaseg_monai.rows import write_table
+from metaseg_monai.sharing.run import scores_by_mode
 from metaseg_monai.study.design import Protocol
 from metaseg_monai.tables import read_table
 
@@ -51,6 +52,13 @@ def test_scores_of_images_are_means_and_less_is_better():
     assert average_score(two) == pytest.approx((((0.1 + 0.3) / 2 + 0.3) / 2 + (0.8 + 0.2) / 2) / 2)
     assert case_scores(two)["f1"].tolist()[:3] == pytest.approx([0.2, 0.3, 0.5])
     assert np.isnan(case_scores(two)["f1"].tolist()[3])
+
+
+def test_an_evaluation_tells_the_mean_scores_of_each_mode():
+    both = pd.concat([counts_of("se", [0.2, 0.4] * 2), counts_of("se", [0.6] * 4, "shuffle")])
+    scores = scores_by_mode(both)
+    assert scores["medmae"].to_dict() == pytest.approx({"normal": 0.3, "shuffle": 0.6})
+    assert scores.loc["normal", ["psnr", "ssim", "pearson", "cases"]].tolist() == [20, 0.9, 0.8, 4]
 
 
 def test_what_foreign_metadata_cost_is_what_the_error_rises_by():
