@@ -125,8 +125,8 @@ LISTED = {
     "metaseg_monai.tables": """
         each_value fill_epoch find_cases fold_cases limit_empty read_table select_cases slices""",
     "metaseg_monai.transforms": """
-        AsMaskd AxialVolumed DropMetadatad EncodeMetadatad FlatFieldd LoadCased ResampleToSpacingd
-        ScaleIntensityBy ScaleIntensityCased intensity_statistics""",
+        AsImaged AsMaskd AxialVolumed DropMetadatad EncodeMetadatad FlatFieldd LoadCased
+        ResampleToSpacingd ScaleIntensityBy ScaleIntensityCased intensity_statistics""",
     "metaseg_monai.inferers": """
         AutocastInferer EnsembleInferer PlaneInferer Runner SlidingWindowMetadataInferer
         SteeredInferer ToldInferer channels_last each_tensor""",
@@ -140,8 +140,9 @@ LISTED = {
     "metaseg_monai.sharing.grow": "StartFrom",
     "metaseg_monai.evaluation": """
         AreaCoverage CalibrateAreas CalibrationBins CaseCounts ChooseCleanUp CleanUpPredictions
-        FieldEstimates KnownOfCases MaskRecord ObjectScores PerCase PredictionSamples
-        RecordEvaluation SaveMasks SaveObjects Shard SurfaceDice TellAreas TellFit VolumeScores
+        FieldEstimates ImageObjects ImageSamples ImageScores KnownOfCases MaskRecord ObjectScores
+        PerCase PredictionSamples RecordEvaluation SaveImages SaveMasks SaveObjects Shard
+        SurfaceDice TellAreas TellFit VolumeScores
         chosen_field evaluation_items known_items results_folder""",
     "metaseg_monai.explain": "GateActivations GateFeatures RecordGates few_cases",
     "metaseg_monai.prepare": "KitsLayout kits_volumes",

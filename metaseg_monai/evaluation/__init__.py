@@ -2,6 +2,12 @@
 
 from metaseg_monai.evaluation.clean_up import ChooseCleanUp, CleanUpPredictions
 from metaseg_monai.evaluation.estimates import FieldEstimates, TellFit, known_items
+from metaseg_monai.evaluation.image_scores import (
+    ImageObjects,
+    ImageSamples,
+    ImageScores,
+    SaveImages,
+)
 from metaseg_monai.evaluation.intervals import (
     AreaCoverage,
     CalibrateAreas,
@@ -38,12 +44,16 @@ __all__ = [
     "ChooseCleanUp",
     "CleanUpPredictions",
     "FieldEstimates",
+    "ImageObjects",
+    "ImageSamples",
+    "ImageScores",
     "KnownOfCases",
     "MaskRecord",
     "ObjectScores",
     "PerCase",
     "PredictionSamples",
     "RecordEvaluation",
+    "SaveImages",
     "SaveMasks",
     "SaveObjects",
     "Shard",

@@ -43,7 +43,15 @@ from metaseg_monai.files import absolute, file_sha256, read_json, readable, writ
 from metaseg_monai.inferers.engines import FORMATS, choose
 from metaseg_monai.inferers.exports import PARITY
 from metaseg_monai.metadata.fields import UNKNOWN
-from metaseg_monai.metrics.scores import average_f1, case_mean_f1, pooled_f1, pooled_iou
+from metaseg_monai.metrics.scores import (
+    average_f1,
+    average_score,
+    case_mean_f1,
+    pooled_f1,
+    pooled_iou,
+    pooled_score,
+    score_of,
+)
 from metaseg_monai.owners import owned
 from metaseg_monai.tables.select import dealt_folds
 from metaseg_monai.tables.table import CaseTable
@@ -314,11 +322,18 @@ def evaluate(
 def scores_by_mode(counts: pd.DataFrame) -> pd.DataFrame:
     """Scores of each test mode of one model (contract of aggregates: pooled, average, case mean).
 
+    Where labels are images, mean medMAE, PSNR, SSIM and Pearson's correlation.
+
     Args:
         counts: of `metaseg_monai.evaluation.read_counts`.
     """
-    rows = {}
+    rows: dict[Any, dict[str, float]] = {}
     for mode, part in counts.groupby("mode", sort=False):
+        if score_of(part).best == "low":
+            means = {name: float(part[name].mean()) for name in ("psnr", "ssim", "pearson")}
+            medmae = {"medmae": pooled_score(part), "average_medmae": average_score(part)}
+            rows[mode] = {**medmae, **means, "cases": part["case"].nunique()}
+            continue
         mean = case_mean_f1(part)
         rows[mode] = {
             "pooled_f1": pooled_f1(part),
