@@ -110,7 +110,7 @@ def write_report(
         section
         for section in (
             score_section(asked),
-            patient_section(results, protocol),
+            *([] if of_images else [patient_section(results, protocol)]),
             comparison_section(asked),
             published_section(results, study, published) if study and study.references else None,
             *([image_section(results)] if of_images else []),
