@@ -229,7 +229,7 @@ def data_sha256(items: Iterable[Mapping[str, Any]]) -> str | None:
     """What tells the images and labels of cases, wherever they lie; None where none is a file."""
     cases: dict[str, list[str]] = {}
     for item in items:
-        given = [item[key] for key in ("image", "label") if key in item]
+        given = [item[key] for key in ("image", "label", "mask") if key in item]
         files = [one for one in given if isinstance(one, str | Path | list | tuple)]
         cases[str(item.get("case"))] = [x for one in files for x in image_files({"image": one})]
     known = {file: content_sha256(file) for files in cases.values() for file in files}

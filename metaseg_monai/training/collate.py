@@ -189,8 +189,9 @@ def _files_of(item: Mapping[str, Any]) -> tuple[str, ...]:
     """Paths of an item's image and label; none of what is given as arrays."""
     if not isinstance(item["image"], str | Path | list | tuple):
         return ()
-    label = item.get("label")
-    return (*image_files(item), *([str(label)] if isinstance(label, str | Path) else []))
+    labels = [item[key] for key in ("label", "mask") if key in item]
+    named = [one for one in labels if isinstance(one, str | Path | list | tuple)]
+    return (*image_files(item), *(file for one in named for file in image_files({"image": one})))
 
 
 def skip_empty(engine: Engine, batch: Mapping[str, Any]) -> Any:

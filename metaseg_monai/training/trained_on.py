@@ -94,7 +94,9 @@ class RecordTrained:
         stacked = answer.dim() > output["image"].dim()  # of several depths (deep supervision)
         outputs = answer.shape[2 if stacked else 1]
         heads = getattr(processes.bare_network(engine.network), "tasks", ("one",))  # side by side
-        if load is not None and outputs not in (load.classes, load.classes * len(heads)):
+        if load is None or load.target == "image":  # of as many channels as the loss asks for
+            return
+        if outputs not in (load.classes, load.classes * len(heads)):
             raise ConfigError(
                 f"The network has {outputs} outputs, and classes is {load.classes} with the "
                 "background; set classes, or the network's out_channels, to one number"

@@ -123,9 +123,9 @@ class ResampleToSpacingd(MapTransform):
     """Resample the planes of an item, image and label, to square pixels of one size.
 
     A size in mm, given as metadata, then means the same number of pixels in every image. The image
-    is resampled linearly, with averaging where pixels become larger, the label by the nearest
-    pixel. Of a volume that `LoadCased` turned each plane is resampled, as if it had come alone;
-    volumes of a 3D network pass `AxialVolumed` instead.
+    is resampled linearly, with averaging where pixels become larger, and so is a label that is an
+    image; classes are, by the nearest pixel. Of a volume that `LoadCased` turned each plane is
+    resampled, as if it had come alone; volumes of a 3D network pass `AxialVolumed` instead.
 
     Args:
         spacing_mm: side of a pixel; None leaves every image as it is.
@@ -137,7 +137,7 @@ class ResampleToSpacingd(MapTransform):
     """
 
     def __init__(self, spacing_mm: float | None) -> None:
-        super().__init__(["image", "label"], allow_missing_keys=True)
+        super().__init__(["image", "label", "mask"], allow_missing_keys=True)
         if spacing_mm is not None and not spacing_mm > 0:
             raise ConfigError(f"spacing_mm={spacing_mm!r}: expected mm above 0, or null for none")
         self.spacing_mm = spacing_mm
@@ -167,15 +167,15 @@ class ResampleToSpacingd(MapTransform):
         item["native_shape"] = stored
         if shape != stored:
             item["spacing_mm"] = (z, y * stored[0] / shape[0], x * stored[1] / shape[1])
-        for key, resize in (("image", resize_image), ("label", resize_label)):
-            if key in item:
-                given = torch.as_tensor(item[key])
-                batch = given[None] if given.ndim == 3 else given.movedim(-1, 0)  # of planes
-                resized = resize(batch, shape)
-                resized = resized[0] if given.ndim == 3 else resized.movedim(0, -1)
-                meta = item[key].meta if isinstance(item[key], MetaTensor) else None
-                plain = resized.as_tensor() if isinstance(resized, MetaTensor) else resized
-                item[key] = plain if meta is None else MetaTensor(plain, meta=meta)
+        for key in self.key_iterator(item):
+            given = torch.as_tensor(item[key])
+            resize = resize_image if key == "image" or given.is_floating_point() else resize_label
+            batch = given[None] if given.ndim == 3 else given.movedim(-1, 0)  # of planes
+            resized = resize(batch, shape)
+            resized = resized[0] if given.ndim == 3 else resized.movedim(0, -1)
+            meta = item[key].meta if isinstance(item[key], MetaTensor) else None
+            plain = resized.as_tensor() if isinstance(resized, MetaTensor) else resized
+            item[key] = plain if meta is None else MetaTensor(plain, meta=meta)
         return item
 
 
