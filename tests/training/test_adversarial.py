@@ -33,7 +33,15 @@ from metaseg_monai.training import (
     training_loader,
 )
 
-SMALL = {"in_channels": 2, "channels": 4, "levels": 1, "growth": 2, "layers": 1, "dropout": 0.0, "reduction": 1}
+SMALL = {
+    "in_channels": 2,
+    "channels": 4,
+    "levels": 1,
+    "growth": 2,
+    "layers": 1,
+    "dropout": 0.0,
+    "reduction": 1,
+}
 PLANES = 2
 
 
