@@ -129,8 +129,8 @@ LISTED = {
         around_objects each_value fill_epoch find_cases fold_cases limit_empty read_table
         select_cases slices""",
     "metaseg_monai.transforms": """
-        AsMaskd AxialVolumed CropAtCentred DropMetadatad EncodeMetadatad FlatFieldd LoadCased
-        ResampleToSpacingd ScaleIntensityBy ScaleIntensityCased intensity_statistics""",
+        AsImaged AsMaskd AxialVolumed CropAtCentred DropMetadatad EncodeMetadatad FlatFieldd
+        LoadCased ResampleToSpacingd ScaleIntensityBy ScaleIntensityCased intensity_statistics""",
     "metaseg_monai.inferers": """
         AutocastInferer EnsembleInferer PlaneInferer Runner SlidingWindowMetadataInferer
         SteeredInferer ToldInferer channels_last each_tensor""",
@@ -143,7 +143,8 @@ LISTED = {
         validation_dataset warm_restarts""",
     "metaseg_monai.sharing.grow": "StartFrom",
     "metaseg_monai.evaluation": """
-        CalibrationBins CaseCounts ChooseCleanUp CleanUpPredictions FieldEstimates KnownOfCases
+        CalibrationBins CaseCounts ChooseCleanUp CleanUpPredictions FieldEstimates ImageObjects
+        ImageSamples ImageScores KnownOfCases
         MaskRecord ObjectScores PerCase PredictionSamples RecordEvaluation SaveMasks SaveObjects
         Shard VolumeScores
         evaluation_items known_items results_folder""",

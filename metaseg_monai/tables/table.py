@@ -956,7 +956,9 @@ def _joined(rows: Sequence[_Row], columns: ColumnMap, inference: bool) -> list[_
         of_value = dict(zip(told, same, strict=True))
         in_order = [of_value[value] for value in values] if complete else []
         labels = tuple(label for row in in_order for label in row.labels)
-        joined.append(replace(first, labels=labels, problems=list(dict.fromkeys(problems))))
+        cells = {**first.cells, column: ";".join(values)}
+        told_once = list(dict.fromkeys(problems))
+        joined.append(replace(first, labels=labels, problems=told_once, cells=cells))
     return joined
 
 

@@ -47,6 +47,7 @@ from metaseg_monai.networks.variants import without_effect
 from metaseg_monai.rows import of_cell
 from metaseg_monai.training import processes
 from metaseg_monai.transforms.load import LoadCased
+from metaseg_monai.transforms.preprocessing import IntensityStatistics, scalings_of
 
 logger = logging.getLogger(__name__)
 KEY = "metaseg"  # of the facts in `state_dict._metadata[""]`
@@ -56,7 +57,8 @@ NAME, OWN = "metaseg_monai", __name__.partition(".")[0]
 _PLAIN = (int, float, bool, str, bytes, type(None), Tensor, nn.Parameter)
 # Facts that an evaluation may have otherwise, or that only the training knows.
 NOT_COMPARED = {
-    *("window", "class_names", "intensity", "trained_on", "best", "versions", "average", "data")
+    *("window", "class_names", "intensity", "scaling", "trained_on", "best", "versions"),
+    *("average", "data"),
 }
 
 
@@ -403,7 +405,8 @@ class LoadWeights:
             class names (see `class_names`) and intensity statistics.
         bundle_root: folder of the bundle, whose training command is told where weights are missing.
         preprocessing: of the images to come, whose `LoadCased` refuses from then on what has other
-            values than the images of the training.
+            values than the images of the training, and whose `ScaleIntensityBy` with "trained"
+            statistics get those of the training.
         force: go on with such images, telling it.
         members: files of further weights of this network, such as those of other folds and seeds;
             each must have been trained for the same as the first.
@@ -442,6 +445,7 @@ class LoadWeights:
             for member in members
         ]
         self.preprocessing = [one for one in preprocessing if isinstance(one, LoadCased)]
+        self.scalings = [one for one in scalings_of(preprocessing) if one.of_weights]
         self.force = force
         self.path = Path(path)
         self.network = network
@@ -515,6 +519,10 @@ class LoadWeights:
                 self.path,
             )
         self._load_members()
+        for scaling in self.scalings:
+            if told := self.recorded.get("scaling", {}).get(scaling.key):
+                percentiles = (*told["percentiles"],)
+                scaling.know(IntensityStatistics(**{**told, "percentiles": percentiles}))
         intensity = self.recorded.get("intensity")
         for load in self.preprocessing:
             load.expect(intensity, self.force)

@@ -4,7 +4,7 @@ from metaseg_monai.transforms.augmentation import CropAtCentred, falsified_by, s
 from metaseg_monai.transforms.axial import AxialVolumed
 from metaseg_monai.transforms.load import LoadCased
 from metaseg_monai.transforms.metadata import DropMetadatad, EncodeMetadatad
-from metaseg_monai.transforms.postprocessing import AsMaskd, clean_up
+from metaseg_monai.transforms.postprocessing import AsImaged, AsMaskd, clean_up
 from metaseg_monai.transforms.preprocessing import (
     FlatFieldd,
     IntensityStatistics,
@@ -15,6 +15,7 @@ from metaseg_monai.transforms.preprocessing import (
 )
 
 __all__ = [
+    "AsImaged",
     "AsMaskd",
     "AxialVolumed",
     "CropAtCentred",
