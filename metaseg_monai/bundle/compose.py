@@ -75,9 +75,10 @@ def compose(bundle: Path, shared: Path | None = None) -> dict[str, str]:
     of_images = facts.get("target") == "image"
     changed = _read(shared / "image_target.json") if of_images else {}
     of_parts = changed.get("inference_parts", {})  # of what it takes from train.json
-    _put_in(configs["train"], changed.get("train", {}))
-    for name in changed.get("without", ()):
-        del configs["train"][name]
+    for stage, names in changed.get("without", {}).items():
+        for name in names:
+            del configs[stage][name]
+    configs["train"] = _with_parts(configs["train"], changed.get("train", {}))
     for stage in ("evaluate", "inference"):  # whose ids stand as they are
         configs[stage] |= changed.get(stage, {})
     if "recipe" in facts:
@@ -145,6 +146,16 @@ def format_config(value: Any, indent: int = 0) -> str:
 def _put_in(config: Config, changes: Config) -> None:
     for name, value in changes.items():
         ConfigParser(config).set(copy.deepcopy(value), name)
+
+
+def _with_parts(config: Config, changes: Config) -> Config:
+    """A training that is changed; what is new in it stands before the preprocessing."""
+    new = {name: None for name in changes if "#" not in name and name not in config}
+    found: Config = {}
+    for name, value in config.items():
+        found |= {**new, name: value} if name == "preprocessing" else {name: value}
+    _put_in(found, changes)
+    return found
 
 
 def _referred(own: Config, source: Config) -> Config:

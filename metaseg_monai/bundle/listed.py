@@ -130,7 +130,8 @@ LISTED = {
         select_cases slices""",
     "metaseg_monai.transforms": """
         AsImaged AsMaskd AxialVolumed CropAtCentred DropMetadatad EncodeMetadatad FlatFieldd
-        LoadCased ResampleToSpacingd ScaleIntensityBy ScaleIntensityCased intensity_statistics""",
+        LoadCased ResampleToSpacingd ScaleIntensityBy ScaleIntensityCased intensity_statistics
+        statistics_beside""",
     "metaseg_monai.inferers": """
         AutocastInferer EnsembleInferer PlaneInferer Runner SlidingWindowMetadataInferer
         SteeredInferer ToldInferer channels_last each_tensor""",

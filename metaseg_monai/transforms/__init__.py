@@ -12,6 +12,7 @@ from metaseg_monai.transforms.preprocessing import (
     ScaleIntensityBy,
     ScaleIntensityCased,
     intensity_statistics,
+    statistics_beside,
 )
 
 __all__ = [
@@ -30,5 +31,6 @@ __all__ = [
     "clean_up",
     "falsified_by",
     "intensity_statistics",
+    "statistics_beside",
     "strong_augmentation",
 ]
