@@ -145,9 +145,8 @@ LISTED = {
     "metaseg_monai.sharing.grow": "StartFrom",
     "metaseg_monai.evaluation": """
         CalibrationBins CaseCounts ChooseCleanUp CleanUpPredictions FieldEstimates ImageObjects
-        ImageSamples ImageScores KnownOfCases
-        MaskRecord ObjectScores PerCase PredictionSamples RecordEvaluation SaveMasks SaveObjects
-        Shard VolumeScores
+        ImageSamples ImageScores KnownOfCases MaskRecord ObjectScores PerCase PredictionSamples
+        RecordEvaluation SaveImages SaveMasks SaveObjects Shard VolumeScores
         evaluation_items known_items results_folder""",
     "metaseg_monai.explain": "GateActivations GateFeatures RecordGates few_cases",
     "metaseg_monai.prepare": "KitsLayout kits_volumes",

@@ -2,7 +2,12 @@
 
 from metaseg_monai.evaluation.clean_up import ChooseCleanUp, CleanUpPredictions
 from metaseg_monai.evaluation.estimates import FieldEstimates, known_items
-from metaseg_monai.evaluation.image_scores import ImageObjects, ImageSamples, ImageScores
+from metaseg_monai.evaluation.image_scores import (
+    ImageObjects,
+    ImageSamples,
+    ImageScores,
+    SaveImages,
+)
 from metaseg_monai.evaluation.masks import SaveMasks
 from metaseg_monai.evaluation.modes import evaluation_items
 from metaseg_monai.evaluation.object_scores import ObjectScores, read_object_scores
@@ -38,6 +43,7 @@ __all__ = [
     "PerCase",
     "PredictionSamples",
     "RecordEvaluation",
+    "SaveImages",
     "SaveMasks",
     "SaveObjects",
     "Shard",

@@ -1,4 +1,4 @@
-"""Labels that are images: how near the predicted ones are, pixel by pixel and object by object."""
+"""Images that are predicted: how near they are, by pixels and by objects, and their files."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -8,11 +8,12 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 import pandas as pd
 import torch
-from monai.transforms import Compose
+from ignite.engine import Engine, Events
 from skimage.filters import gaussian, threshold_otsu
 from skimage.segmentation import watershed
 
-from metaseg_monai.errors import ConfigError, DataError
+from metaseg_monai.errors import ConfigError, DataError, Problem
+from metaseg_monai.evaluation.masks import let_go
 from metaseg_monai.evaluation.object_scores import COLUMN as INSTANCES
 from metaseg_monai.evaluation.object_scores import SCORES, match_row, read_numbers
 from metaseg_monai.evaluation.object_table import pixel_size_um
@@ -24,18 +25,25 @@ from metaseg_monai.evaluation.per_case import (
     TEXT,
     WHOLE,
     Case,
+    PerCase,
     Row,
     Table,
     names_of,
     read_rows,
 )
+from metaseg_monai.evaluation.predicted import MaskRecord
 from metaseg_monai.evaluation.samples import middle_plane, read_arrays, to_unit, write_arrays
+from metaseg_monai.images.image import image_format
 from metaseg_monai.images.lazy import LARGE_PIXELS, every_nth
+from metaseg_monai.images.read import read_header
+from metaseg_monai.images.write import write_image
 from metaseg_monai.metadata.fields import said
 from metaseg_monai.metrics.images import SCALES_PX, score_image, texture_of
 from metaseg_monai.metrics.objects import Objects, ObjectSettings, match_objects, measure_objects
 from metaseg_monai.metrics.objects import number_objects as numbered
+from metaseg_monai.naming import shortened
 from metaseg_monai.prepare.adipocyte import find_nuclei
+from metaseg_monai.tables.check import image_files
 from metaseg_monai.tables.table import CaseTable
 
 CHANNEL = "channel"
@@ -51,7 +59,7 @@ class _Predicted:
         self, table: CaseTable, postprocessing: Sequence[Callable[[Any], Any]], column: str
     ) -> None:
         self.items = {item["case"]: item for item in table.rows}
-        self.postprocessing = Compose(list(postprocessing))
+        self.postprocessing = list(postprocessing)
         self.column = column
 
     def __call__(self, case: Case) -> tuple[list[str], np.ndarray, np.ndarray]:
@@ -63,17 +71,27 @@ class _Predicted:
         name = case["case"]
         if name not in self.items:
             raise DataError(f"case {name!r} is not in the table; give the measure the run's")
-        known = {key: self.items[name].get(key, {}) for key in ("columns", "metadata")}
-        pred = self.postprocessing({**known, **case})["pred"].cpu().numpy()
+        pred = answered(self.postprocessing, self.items[name], case)
         label = case["label"].cpu().numpy()
         if pred.shape != label.shape:
             raise DataError(
                 f"case {name!r}: predicted {pred.shape}, the label has {label.shape}; give the "
                 "network as many channels as the labels have"
             )
-        told = said(known["columns"].get(self.column, "")).split(";")
+        told = said(self.items[name].get("columns", {}).get(self.column, "")).split(";")
         numbers = [str(number) for number in range(1, len(label) + 1)]
         return told if len(told) == len(label) and all(told) else numbers, pred, label
+
+
+def answered(
+    postprocessing: Sequence[Callable[[Any], Any]], item: Mapping[str, Any], case: Case
+) -> np.ndarray:
+    """The image (K, *S) that a network's answer stands for, by what its item tells."""
+    data: Any = {**{key: item.get(key, {}) for key in ("columns", "metadata")}, **case}
+    for step in postprocessing:  # MONAI's Compose would hide which error it was
+        data = step(data)
+    image: np.ndarray = data["pred"].cpu().numpy()
+    return image
 
 
 class ImageScores:
@@ -380,6 +398,102 @@ def read_image_samples(path: str | Path) -> list[ImageSample]:
         names = told["case"], told["domain"], told["channel"]
         found.append(ImageSample(*names, planes, real, generated, objects))
     return found
+
+
+# Files of predicted images.
+
+
+class SaveImages:
+    """Evaluator handler: the predicted image of each case, as OME-TIFF ``<case>.ome.tif``.
+
+    It has the pixels of the image's file, the names of the channels and, where it is known, the
+    size of a pixel. The folder also gets a list of the files, ``predicted.sha256``, by which a
+    prediction goes on where it was stopped; an existing file is replaced only where it is still as
+    a prediction before wrote it (see `MaskRecord`).
+
+    Args:
+        folder: where the images go.
+        postprocessing: makes `pred` (K, *S), in the values that are written, of the network's
+            answer, as `AsImaged`.
+        channels: names of the channels that the network predicts; none takes what the item's
+            `column` says, as its table has it or as the metadata given.
+        column: see `ImageScores`.
+        record: of the files; by default one that knows no weights.
+        problems: gets the cases that are no image of two axes, or say of no group that is known, in
+            the place of an error.
+
+    Raises:
+        DataError: an image would replace one that it is made of, or any other file that is no image
+            as predicted before; or as told in `problems`.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        postprocessing: Sequence[Callable[[Any], Any]],
+        channels: Sequence[str] = (),
+        column: str = CHANNEL,
+        record: MaskRecord | None = None,
+        problems: list[Problem] | None = None,
+    ) -> None:
+        self.folder = Path(folder)
+        self.postprocessing = list(postprocessing)
+        self.channels = list(channels)
+        self.column = column
+        self.record = MaskRecord(folder) if record is None else record
+        self.home = self.record.home
+        self.problems = problems
+        self.items: dict[str, Mapping[str, Any]] = {}
+
+    def attach(self, engine: Engine) -> None:
+        """Write after every batch."""
+        PerCase(self.folder, self).attach(engine)
+        engine.add_event_handler(Events.GET_BATCH_STARTED, let_go)  # every handler is done then
+
+    def start(self, items: Sequence[Mapping[str, Any]]) -> None:
+        """Learn which files must not be written."""
+        self.items = {item["case"]: item for item in items}
+        for case, item in self.items.items():
+            image = image_files(item)[0]
+            if "plane" in item or image_format(image) in ("nifti", "dicom"):
+                told = "is of a volume, and images of two axes are predicted; give its planes"
+                self._leave_out(case, DataError(f"{image}: {told}"))
+        self.record.claim({case: self._path(case) for case in self.items}, items)
+
+    def __call__(self, case: Case) -> tuple[()]:
+        """Write the image of a case."""
+        name = case["case"]
+        item = self.items[name]
+        if "plane" in item or image_format(image_files(item)[0]) in ("nifti", "dicom"):
+            return ()  # left out
+        self.record.saw(name, case)
+        try:
+            image = answered(self.postprocessing, item, case)
+            pixel_um = pixel_size_um(item)
+            turn = read_header(item["image"]).get("orientation", 1)
+        except DataError as error:
+            self._leave_out(name, error)
+            return ()
+        told = {**item.get("metadata", {}), **item.get("columns", {})}
+        names = self.channels or str(told.get(self.column, "")).split(";")
+        if len(names) != len(image) or not all(names):
+            names = [f"channel {number}" for number in range(1, len(image) + 1)]
+        with self.record.listed(self._path(name), name) as part:
+            write_image(image, part, names, pixel_um, turn)
+        return ()
+
+    def write(self, path: Path, found: list[Any]) -> list[Path]:
+        """End the list of files."""
+        return self.record.finish()
+
+    def _leave_out(self, case: str, error: DataError) -> None:
+        if self.problems is None:
+            raise DataError(f"case {case!r}: {error}") from error
+        image = image_files(self.items[case])[0]
+        self.problems.append(Problem.of_error(case, image, image, error))
+
+    def _path(self, case: str) -> Path:
+        return self.folder / shortened(f"{case}.ome.tif")
 
 
 def in_one_scale(label: np.ndarray, pred: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
