@@ -96,8 +96,9 @@ def compose(bundle: Path, shared: Path | None = None) -> dict[str, str]:
     train, inference = configs["train"], configs["inference"]
     shown = dict.fromkeys(schema.names, "unknown")  # what an application lets its user set
     inference["displayable_configs"] = {**shown, **inference["displayable_configs"]}
-    configs["inference"] = copy.deepcopy(_ordered(_referred(inference, train), train))
-    _put_in(configs["inference"], of_parts)
+    given = copy.deepcopy(train)
+    _put_in(given, of_parts)
+    configs["inference"] = _ordered(_referred(inference, given), train)
     if not of_images:
         configs |= {name: _read(shared / f"{name}.json") for name in DELTAS}
     wrong = falsified_by(schema, _class_names(facts["metadata"]))

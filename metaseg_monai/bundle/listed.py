@@ -131,7 +131,7 @@ LISTED = {
     "metaseg_monai.transforms": """
         AsImaged AsMaskd AxialVolumed CropAtCentred DropMetadatad EncodeMetadatad FlatFieldd
         LoadCased ResampleToSpacingd ScaleIntensityBy ScaleIntensityCased intensity_statistics
-        statistics_beside""",
+        beside""",
     "metaseg_monai.inferers": """
         AutocastInferer EnsembleInferer PlaneInferer Runner SlidingWindowMetadataInferer
         SteeredInferer ToldInferer channels_last each_tensor""",

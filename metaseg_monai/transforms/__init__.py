@@ -11,8 +11,8 @@ from metaseg_monai.transforms.preprocessing import (
     ResampleToSpacingd,
     ScaleIntensityBy,
     ScaleIntensityCased,
+    beside,
     intensity_statistics,
-    statistics_beside,
 )
 
 __all__ = [
@@ -28,9 +28,9 @@ __all__ = [
     "ResampleToSpacingd",
     "ScaleIntensityBy",
     "ScaleIntensityCased",
+    "beside",
     "clean_up",
     "falsified_by",
     "intensity_statistics",
-    "statistics_beside",
     "strong_augmentation",
 ]

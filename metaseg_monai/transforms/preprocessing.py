@@ -294,7 +294,7 @@ class IntensityStatistics:
         return read
 
 
-def statistics_beside(table: CaseTable, file: str) -> IntensityStatistics:
+def beside(table: CaseTable, file: str) -> IntensityStatistics:
     """Read the statistics that `prepare` or `generate` has written beside a table.
 
     Raises:
