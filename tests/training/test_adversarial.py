@@ -2,15 +2,18 @@
 
 import copy
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from monai.inferers import SimpleInferer
 from torch import nn
+from torch.optim import SGD, Adam
 
 from metaseg_monai.errors import TrainingError
 from metaseg_monai.losses import (
     GradientLoss,
+    LogSquaredLoss,
     LupiLoss,
     MedianMeanAbsoluteLoss,
     RelativisticAverageLeastSquares,
@@ -23,6 +26,7 @@ from metaseg_monai.networks import (
     PatchDiscriminator,
     condition,
 )
+from metaseg_monai.simulate.adipocyte import brightfield, draw_scene, draw_well, fluorescence
 from metaseg_monai.training import (
     ConditionalAdversarialTrainer,
     EpochLog,
@@ -57,12 +61,12 @@ def items(number=4, channels=1):
     ]
 
 
-def made(generator, discriminator, data, loss, handlers=(), epochs=1):
-    """The trainer, its pool and its loader."""
+def made(generator, discriminator, data, loss, handlers=(), epochs=1, make=SGD, rates=(1e-2, 1e-3)):
+    """The trainer, its pool and its optimisers."""
     pool = ScorePool(size=3)
     optimizers = [
-        torch.optim.SGD(network.parameters(), lr=rate)
-        for network, rate in ((generator, 1e-2), (discriminator, 1e-3))
+        make(network.parameters(), lr=rate)
+        for network, rate in zip((generator, discriminator), rates, strict=True)
     ]
     trainer = ConditionalAdversarialTrainer(
         device="cpu",
@@ -99,8 +103,8 @@ def test_an_iteration_trains_the_discriminator_and_then_the_generator():
     batch = next(iter(training_loader(ReplayDataset(data), 2, 0)))
     image, real = batch["image"], batch["label"]
     optimizers = [
-        torch.optim.SGD(g.parameters(), lr=1e-2),
-        torch.optim.SGD(d.parameters(), lr=1e-3),
+        SGD(g.parameters(), lr=1e-2),
+        SGD(d.parameters(), lr=1e-3),
     ]
     fake = g.train()(image, batch["meta"])
     r, f = d.train()(torch.cat([image, real], 1)), d(torch.cat([image, fake.detach()], 1))
@@ -174,3 +178,49 @@ def test_a_discriminator_that_is_not_finite_stops_the_run():
     trainer, *_ = made(generator, discriminator, items(), RECONSTRUCTION, [StopOnNonFinite()])
     with pytest.raises(TrainingError, match=r"The discriminator loss is nan in epoch 1, .*case \d"):
         trainer.run()
+
+
+def tiles(number, planes=3, size=32):
+    """Simulated planes and lipids of fields at 20x, scaled to [0, 1] over all."""
+    random = np.random.default_rng(4)
+    well = draw_well(random)
+    images, labels = [], []
+    for _ in range(number):
+        scene = draw_scene(random, well, size, pixel_um=0.8)
+        heights = np.linspace(-6, 6, planes)
+        images.append([brightfield(random, scene, well, 20, float(one)) for one in heights])
+        labels.append([fluorescence(random, scene, well, 20, "lipids")])
+    stacks, stains = (torch.tensor(np.asarray(one, np.float32)) for one in (images, labels))
+    for one in (stacks, stains):
+        one.sub_(one.min()).div_(one.max())
+    return [
+        {"case": str(n), "image": stacks[n], "label": stains[n], "meta": torch.zeros(1)}
+        for n in range(number)
+    ]
+
+
+@pytest.mark.slow
+def test_eight_tiles_are_fitted_to_half_of_the_error_of_pretraining():
+    torch.manual_seed(0)
+    sizes = {"in_channels": 3, "channels": 12, "levels": 2, "growth": 6, "layers": 2}
+    generator = DenseUnetGenerator(**sizes, dropout=0.0)
+    data = tiles(8)
+    image, label = (torch.stack([one[key] for one in data]) for key in ("image", "label"))
+    measure, pretraining = MedianMeanAbsoluteLoss(), LogSquaredLoss()
+
+    def error():
+        with torch.no_grad():
+            return float(measure(generator.eval()(image), label))
+
+    optimizer = Adam(generator.parameters(), lr=3e-3)
+    for _ in range(50):
+        optimizer.zero_grad()
+        pretraining(generator.train()(image), label).backward()
+        optimizer.step()
+    before = error()
+    discriminator = PatchDiscriminator(4, channels=4, field=70)
+    trainer, *_ = made(
+        generator, discriminator, data, RECONSTRUCTION, [StopOnNonFinite()], 80, Adam
+    )
+    trainer.run()
+    assert error() < 0.5 * before
