@@ -33,6 +33,7 @@ from metaseg_monai.evaluation.per_case import (
 )
 from metaseg_monai.evaluation.predicted import MaskRecord
 from metaseg_monai.evaluation.samples import middle_plane, read_arrays, to_unit, write_arrays
+from metaseg_monai.files import replacing
 from metaseg_monai.images.image import image_format
 from metaseg_monai.images.lazy import LARGE_PIXELS, every_nth
 from metaseg_monai.images.read import read_header
@@ -379,6 +380,12 @@ class ImageSamples:
                 arrays[f"objects_{number}"] = np.stack(one.objects)
             index.append({"case": one.case, "domain": one.domain, "channel": one.channel})
         return write_arrays(path, index, arrays)
+
+    def join(self, path: Path, earlier: Path, modes: Sequence[str]) -> None:
+        """Keep the pictures of an earlier evaluation where this one had no true metadata."""
+        if "normal" not in modes:
+            with replacing(path) as part:
+                part.write_bytes(earlier.read_bytes())
 
 
 def read_image_samples(path: str | Path) -> list[ImageSample]:

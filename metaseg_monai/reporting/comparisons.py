@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 import pandas as pd
 
 from metaseg_monai.errors import DataError
+from metaseg_monai.metrics.scores import label_sizes
 from metaseg_monai.metrics.statistics import (
     Comparison,
     SeedInterval,
@@ -79,7 +80,7 @@ def different_labels(results: Results, names: Mapping[int, str]) -> list[str]:
     nothing.
     """
     normal, place = results.normal, ["case", "class"]
-    normal = normal.assign(pixels=normal["tp"] + normal["fn"])
+    normal = normal.assign(pixels=label_sizes(normal))
     means = normal.groupby([*place, "condition"])["pixels"].mean()
     sizes = means.unstack("condition").reindex(columns=results.conditions)
     sizes = sizes[sizes.notna().sum(axis=1) > 1]  # what two or more of them have

@@ -116,6 +116,11 @@ def _share(part: float, whole: float) -> float:
 def _truth(results: Results) -> str:
     """Say what the true objects were made of, as touching objects of a mask are one."""
     sources = set(results.counts["truth"])
+    if "image" in sources:
+        return (
+            "The true objects are those of the real image, the predicted ones those of the "
+            "generated image, both found by the same rule."
+        )
     touching = "connected parts of the label, so that objects which touch are one"
     alike = "predicted ones are made likewise there, whatever the method"
     if sources == {"components"}:

@@ -11,10 +11,11 @@ import pandas as pd
 from metaseg_monai.evaluation.provenance import left_out
 from metaseg_monai.files import replacing, writable
 from metaseg_monai.metadata.fields import Categorical, Ordinal
-from metaseg_monai.metrics.scores import summarise
+from metaseg_monai.metrics.scores import MEDMAE, summarise
 from metaseg_monai.reporting import pictures, scores, words
 from metaseg_monai.reporting.audit import audit_section, calibration_section, source_section
 from metaseg_monai.reporting.comparisons import TESTS, compared_row, p_text, primary_not_made
+from metaseg_monai.reporting.images import image_section
 from metaseg_monai.reporting.objects import objects_section
 from metaseg_monai.reporting.page import (
     Details,
@@ -100,19 +101,18 @@ def write_report(
         facts=words.facts(results),
     )
     ranked, volumes = not asked.reasons, len(results.normal_volumes) > 0
+    of_images = results.score.best == "low"
     body = [
         section
         for section in (
             score_section(asked),
             comparison_section(asked),
             published_section(results, study, published) if study and study.references else None,
+            *([image_section(results)] if of_images else []),
             volume_section(results, protocol, ranked=ranked) if volumes else None,
             objects_section(results, protocol),
             metadata_section(asked),
-            response_section(results),
-            requested_section(results),
-            encoding_section(asked.results, asked.score),
-            source_section(results, protocol.label_class),
+            *([] if of_images else _sections_of_masks(asked)),
             audit_section(results),
             calibration_section(results),
             *picture_sections(results),
@@ -128,6 +128,17 @@ def write_report(
         _write(target / "report.md", markdown_page(heading, lead, body))
         _write(target / "report.html", page(heading, lead, body))
     return target / "report.html"
+
+
+def _sections_of_masks(asked: Asked) -> list[Section | None]:
+    """What is told of areas and F1 at each value of a field."""
+    results = asked.every
+    return [
+        response_section(results),
+        requested_section(results),
+        encoding_section(asked.results, asked.score),
+        source_section(results, asked.protocol.label_class),
+    ]
 
 
 def _write_parts(target: Path, body: list[Section]) -> None:
@@ -202,6 +213,8 @@ def score_section(asked: Asked) -> Section:
     """F1 of each condition, by domain and class, with the worst domain."""
     results, protocol, score = asked.results, asked.protocol, asked.score
     values, spread = (table.copy() for table in asked.f1)
+    if results.score.best == "low":
+        return _error_section(asked)
     overlaps = scores.Spread(
         *(table.reindex(columns=values.columns) for table in scores.iou_table(results))
     )
@@ -281,6 +294,45 @@ def score_section(asked: Asked) -> Section:
             "left out, under How this was made."
         )
     return Section("Scores", "", [*parts, details])
+
+
+def _error_section(asked: Asked) -> Section:
+    """The medMAE of each condition, by domain, where labels are images."""
+    results, protocol, score = asked.results, asked.protocol, asked.score
+    values, spread = asked.f1
+    if len(values.columns) == 3:  # the average and the only domain say the same
+        values, spread = values[["combined"]], spread[["combined"]]
+    note = (
+        f"Mean absolute error over the median of the label, with true metadata ({MEDMAE.ends}). "
+        "combined: mean over all cases; average: mean of the domains. "
+        f"{scores.seeds_note(results)}"
+    )
+    title = f"{score} by condition"
+    parts: list[Part] = [Table("f1", title, note, values, spread, best="low", first="condition")]
+    figure = None if asked.reasons else pictures.ranking(results, protocol.aggregate, score)
+    if figure is not None:
+        parts.append(figure)
+    learned = scores.learned_table(results, protocol)
+    if learned is not None and protocol.learned is not None:
+        low, high = protocol.learned
+        told = (
+            f"learned: {score} of at most {low:g} with every training; not learned: above {high:g} "
+            "with every training; else unstable."
+        )
+        title = "Which conditions learned the task"
+        parts.append(Table("learned", title, told, learned, first="condition"))
+    told = "Seeds averaged within a case, channels before. Labels with a median of 0 have no score."
+    title = f"{score} case by case"
+    more: list[Part] = [Table("cases", title, told, scores.case_table(results), first="condition")]
+    worst = scores.worst_table(results)
+    if worst is not None:
+        told = f"Domain with the highest mean of its groups' case {score}."
+        more.append(Table("worst", "Worst domain", told, worst, first="condition"))
+    names = words.glossary(results.conditions)
+    if names:
+        rows = pd.DataFrame({"what it is": names})
+        parts.append(Details("What the rows are", [Table("glossary", "Conditions", "", rows)]))
+    return Section("Scores", "", [*parts, Details("Case by case, worst domain", more)])
 
 
 def comparison_section(asked: Asked) -> Section | None:
@@ -375,12 +427,12 @@ def metadata_section(asked: Asked) -> Section | None:
         title = f"Test modes of {name}"
         tables.append(Table(f"modes_{name}", title, seeds, *table, first="true domain"))
         similarity = domain_similarity(table.mean, symmetric=False)
-        if similarity is None:
+        if similarity is None or results.score.best == "low":  # of an error no share is kept
             continue
         note = "Share of its own score that a domain (row) keeps under another label (column)."
         title = f"Domain similarity seen by {name}"
         tables.append(Table(f"similarity_{name}", title, note, similarity, first="domain"))
-    maps = pictures.similarity_maps(tested)
+    maps = pictures.similarity_maps(tested) if results.score.best == "high" else []
     if maps:
         parts.append(Details("Which domains are alike to the networks", maps))
     parts.append(Details("Test modes as numbers", tables))

@@ -70,7 +70,8 @@ CHECKPOINT, TRAINED_ON = "checkpoint.pt", "trained_on.csv"
 EVALUATION, MASKS = "evaluation.json", "predicted.sha256"
 RESULTS = (  # of an evaluation
     *("counts.csv", "calibration.csv", "cases.csv", "schema.json", "classes.json"),
-    *("objects_scores.csv", "volumes.csv", "samples.npz"),
+    *("objects_scores.csv", "volumes.csv", "samples.npz", "image_objects.csv"),
+    "image_samples.npz",
 )
 
 

@@ -99,6 +99,7 @@ def test_a_form_that_is_none_is_refused(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)  # two minutes on an idle core
 def test_a_field_of_six_planes_is_translated_within_2_gb(tmp_path):
     """1344 x 1024 x 6, tiles of 512, the report's generator; imports included."""
     for plane in range(6):
