@@ -2,7 +2,7 @@
 
 import logging
 import logging.config
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -156,6 +156,7 @@ def running(
     recorded: Mapping[str, Any] | None = None,
     trust: bool = False,
     run: bool = True,
+    ready: Callable[[ConfigWorkflow], None] | None = None,
 ) -> Iterator[ConfigWorkflow]:
     """Initialize, run and finalize one workflow of a bundle, as ``monai.bundle run`` does.
 
@@ -171,6 +172,7 @@ def running(
         recorded: settings of an earlier run, as `check_overrides` gave them; `overrides` win.
         trust: run it even if it holds what is not listed (`metaseg_monai.bundle.trust`).
         run: the workflow; else it is only made ready, for whoever wants its objects.
+        ready: is called with the workflow before it runs.
 
     Yields:
         The workflow that ran, whose parser gives its objects by id.
@@ -205,6 +207,8 @@ def running(
                     output = workflow.parser.get_parsed_content("part").folder
                 stack.enter_context(owned(output, doing))
             workflow.initialize()
+            if ready is not None:
+                ready(workflow)
             if run:
                 workflow.run()
                 workflow.finalize()

@@ -17,9 +17,14 @@ from metaseg_monai.files import replacing
 from metaseg_monai.images.lazy import LARGE_PIXELS, every_nth
 from metaseg_monai.transforms.postprocessing import class_map
 
+MOST_STRETCHED = 16  # voxels of a picture's side by those of the other
+
 
 class Sample(NamedTuple):
-    """One case: image (H, W) in 0..1, label (H, W), predicted classes (H, W) for each test mode."""
+    """One case: image (H, W) in 0..1, label (H, W), predicted classes (H, W) for each test mode.
+
+    Of a volume these are three planes side by side: axial, coronal and sagittal.
+    """
 
     case: str
     domain: str
@@ -31,8 +36,8 @@ class Sample(NamedTuple):
 class PredictionSamples:
     """Measure of ``samples.npz``: some cases of every domain with all their modes.
 
-    Of images of more than 4 million pixels every n-th row and column is kept, which is what a
-    picture in a report can show.
+    Of volumes three planes are kept, through the middle of the label. Of images of more than 4
+    million pixels every n-th row and column is kept, which is what a picture in a report can show.
 
     Of each of the first groups (patients) it is one, that with the largest foreground, for
     neighbouring slices of a patient would show the same. All cases of the first mode come first.
@@ -56,15 +61,18 @@ class PredictionSamples:
         place = case["domain"], case["group"]
         self.first = self.first or case["mode"]
         if case["mode"] == self.first:
-            shown = int(torch.count_nonzero(middle_plane(case["label"])))
+            shown = sum(int(torch.count_nonzero(one)) for one in _planes(case, "label"))
             if self._is_wanted(place, shown):
-                label = _drawn(case["label"])[0].astype(np.uint8)
-                image = torch.from_numpy(_drawn(case["image"])).float()
-                unit = to_unit((image[0] if len(image) == 1 else image.mean(0)).numpy())
+                label = _side_by_side(case, [one[0] for one in _planes(case, "label")])
+                label = label.astype(np.uint8)
+                planes = [one.float() for one in _planes(case, "image")]
+                grey = [one[0] if len(one) == 1 else one.mean(0) for one in planes]
+                unit = to_unit(_side_by_side(case, grey))
                 self.samples[place] = Sample(case["case"], case["domain"], unit, label, {})
                 self.shown[place] = shown
         if place in self.samples and self.samples[place].case == case["case"]:
-            pred = class_map(torch.from_numpy(_drawn(case["pred"]))).astype(np.uint8)
+            classes = [torch.from_numpy(class_map(one)) for one in _planes(case, "pred")]
+            pred = _side_by_side(case, classes).astype(np.uint8)
             self.samples[place].preds[case["mode"]] = pred
         return ()
 
@@ -155,10 +163,43 @@ def middle_plane(array: Tensor) -> Tensor:
     return array if array.ndim == 3 else array[..., array.shape[-1] // 2]
 
 
-def _drawn(array: Tensor) -> np.ndarray:
-    """What a picture shows of it (C, H, W), of a large image every n-th row and column."""
-    plane = middle_plane(array).detach().cpu()
-    return every_nth(plane, math.isqrt(math.prod(plane.shape[1:]) // LARGE_PIXELS) + 1)
+def _planes(case: Case, key: str) -> list[Tensor]:
+    """What a picture shows of an entry, (C, H, W) each, of a large image every n-th row and column.
+
+    Of a volume (C, H, W, D), rows to the back and planes down, these are the axial plane and, head
+    up, the coronal and the sagittal one through the middle of the label, else of the volume.
+    """
+    array, label = case[key], case["label"]
+    if array.ndim == 3 or array.shape[-1] == 1:
+        plane = middle_plane(array).detach().cpu()
+        step = math.isqrt(math.prod(plane.shape[1:]) // LARGE_PIXELS) + 1
+        return [torch.from_numpy(every_nth(plane, step))]
+    inside = torch.nonzero(label[0].detach().cpu() > 0)
+    sides = torch.tensor(label.shape[1:])
+    row, column, depth = (inside.median(0).values if len(inside) else sides // 2).tolist()
+    coronal, sagittal = (one.transpose(1, 2) for one in (array[:, row], array[:, :, column]))
+    return [one.detach().cpu() for one in (array[..., depth], coronal, sagittal)]
+
+
+def _side_by_side(case: Case, planes: Sequence[Tensor]) -> np.ndarray:
+    """Planes (H, W) in one picture, those along the depth stretched by the spacing if it is known.
+
+    Lower ones are filled up with their least value.
+    """
+    axial, *others = (one.numpy() for one in planes)
+    if not others:
+        return axial
+    stretch = 1.0
+    if "spacing_mm" in case:
+        z, y, _ = (float(side) for side in case["spacing_mm"])
+        stretch = min(max(z / y, 1 / MOST_STRETCHED), MOST_STRETCHED) if z > 0 and y > 0 else 1.0
+    least = min(one.min() for one in (axial, *others))
+    rows = max(1, round(len(others[0]) * stretch))
+    places = np.arange(rows) * len(others[0]) // rows
+    every = [axial, *(one[places] for one in others)]
+    height = max(map(len, every))
+    filled = [np.pad(one, ((0, height - len(one)), (0, 0)), constant_values=least) for one in every]
+    return np.concatenate(filled, axis=1)
 
 
 def to_unit(image: np.ndarray) -> np.ndarray:

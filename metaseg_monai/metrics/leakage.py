@@ -40,6 +40,47 @@ class Association(NamedTuple):
     low: float
     high: float
 
+    @property
+    def closeness(self) -> float:
+        """The rank correlation without its sign."""
+        return abs(self.spearman)
+
+    @property
+    def told(self) -> str:
+        """The closeness in words."""
+        return f"Spearman {self.spearman:.2f}"
+
+
+class Kinds(NamedTuple):
+    """How closely a size goes with a category, by the ranks of the sizes.
+
+    Attributes:
+        groups: with both values.
+        volumes: with both values; each has the same weight.
+        values: of the category among them.
+        share: of the variance of the ranks that lies between the values, less what as many values
+            have by chance (epsilon squared), at most 1; NaN where the sizes do not vary, or
+            there are as many values as volumes. `low` to `high` is its 95 % interval, see
+            `group_interval`; NaN below 5 groups.
+    """
+
+    groups: int
+    volumes: int
+    values: int
+    share: float
+    low: float
+    high: float
+
+    @property
+    def closeness(self) -> float:
+        """The share as a correlation."""
+        return float(np.sqrt(max(self.share, 0.0)))
+
+    @property
+    def told(self) -> str:
+        """The closeness in words."""
+        return f"{self.share:.0%} of the variance of its ranks"
+
 
 def spearman(first: ArrayLike, second: ArrayLike) -> float:
     """Spearman's rank correlation; equal values share their mean rank.
@@ -105,6 +146,48 @@ def volume_values(cases: pd.DataFrame, field: str) -> pd.Series:
     return numbers.groupby([cases[name] for name in UNIT]).mean().dropna()
 
 
+def volume_names(cases: pd.DataFrame, field: str) -> pd.Series:
+    """The name that all cases of each volume have in a field, by group and volume.
+
+    Volumes without one, or with several, are left out.
+
+    Args:
+        cases: columns ``group``, ``volume`` and the field's, as text, None where it has none.
+        field: name of a column.
+    """
+    of_volume = cases[field].groupby([cases[name] for name in UNIT])
+    return of_volume.first()[of_volume.nunique() == 1]
+
+
+def associate_kinds(names: pd.Series, sizes: pd.Series, draws: int = 2000, seed: int = 0) -> Kinds:
+    """Associate a category with a size of the volumes that have both, see `Kinds`.
+
+    Args:
+        names: values by group and volume, as of `volume_names`.
+        sizes: size of the label by the same.
+        draws: bootstrap samples.
+        seed: of the bootstrap.
+
+    >>> places = pd.MultiIndex.from_product([range(3), ["a", "b"]], names=UNIT)
+    >>> sizes = pd.Series([1, 9, 2, 8, 3, 7], places)
+    >>> apart = associate_kinds(pd.Series([*"xyxyxy"], places), sizes)
+    >>> apart.values, round(apart.share, 2)
+    (2, 0.71)
+    """
+    both = pd.concat([names, sizes], axis=1, join="inner", keys=["name", "size"]).dropna()
+    place, groups = pd.factorize(both.index.get_level_values(0))
+    kind, values = pd.factorize(both["name"])
+    of_kind = (kind[:, None] == np.arange(len(values))).astype(float)
+    size = both["size"].to_numpy(float)
+
+    def share(times: np.ndarray) -> np.ndarray:
+        return _share_between(_ranks(size, times), of_kind, times)
+
+    low, high = group_interval(lambda times: share(times[:, place]), len(groups), draws, seed)
+    of_all = round(float(share(_once(size))[0]), 12) if len(both) else NAN
+    return Kinds(len(groups), len(both), len(values), of_all, low, high)
+
+
 def associate(
     values: pd.Series, sizes: pd.Series, log: bool = False, draws: int = 2000, seed: int = 0
 ) -> Association:
@@ -156,6 +239,19 @@ def _ranks(values: np.ndarray, times: np.ndarray) -> np.ndarray:
     _, place = np.unique(values, return_inverse=True)
     equal = times @ (place[:, None] == np.arange(place.max(initial=0) + 1))
     return (equal.cumsum(axis=1) - (equal - 1) / 2)[:, place]
+
+
+def _share_between(ranks: np.ndarray, of_kind: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """Epsilon squared (S,) of ranks (S, n) between kinds (n, K), see `_ranks`."""
+    total, counts = times.sum(axis=1), times @ of_kind
+    weighed = times * ranks
+    mean = weighed.sum(axis=1) / total
+    all_of_it = (weighed * ranks).sum(axis=1) - total * mean**2
+    sums = (weighed @ of_kind) ** 2 / np.where(counts > 0, counts, 1)
+    free = total - (counts > 0).sum(axis=1)
+    known = (free > 0) & (all_of_it > 1e-9) & ((counts > 0).sum(axis=1) > 1)
+    between = (sums.sum(axis=1) - total * mean**2) / np.where(known, all_of_it, 1)
+    return np.where(known, 1 - (1 - between) * (total - 1) / np.where(known, free, 1), NAN)
 
 
 def _correlations(first: np.ndarray, second: np.ndarray, times: np.ndarray) -> np.ndarray:

@@ -141,6 +141,15 @@ class OwnSplits(NamedTuple):
         """Which groups were joined, for a message."""
         return f" ({listing(self.joined, 3, str)})" if self.joined else ""
 
+    def more_groups(self) -> str:
+        """What makes more groups, as a next step."""
+        if not self.joined:
+            return "name a finer --group, or add cases"
+        return (
+            "such rows stay together by any --group: leave a file that many rows share out of "
+            "--image, remove copies, mend names that mean several, or add cases"
+        )
+
 
 def split_groups(own: OwnSplits, folds: int | None, keep_test: bool, seed: int) -> GroupSplits:
     """Give every group its split: the table's own, or drawn, or folds.
@@ -168,7 +177,7 @@ def split_groups(own: OwnSplits, folds: int | None, keep_test: bool, seed: int) 
     if len(groups) < len(SPLITS):
         raise DataError(
             f"{own.file}: {len(groups)} group(s) by {own.group}{own.told()}; train, val and test "
-            "need three at least: name a finer --group, or add cases"
+            f"need three at least: {own.more_groups()}"
         )
     drawn, why = _drawn_alike(own, groups, SHARES, seed)
     told = _counted([SPLITS[part] for part in drawn.values()])
@@ -211,10 +220,15 @@ def _in_folds(
     own: OwnSplits, free: Sequence[str], fixed: set[str], folds: int, seed: int
 ) -> GroupSplits:
     """Deal groups out to folds; the split is that of the first one."""
-    if len(free) < 3 or not 2 <= folds <= len(free):
+    if len(free) < 3:
+        raise DataError(
+            f"{own.file}: {len(free)} group(s) by {own.group}{own.told()}; folds need three at "
+            f"least: {own.more_groups()}"
+        )
+    if not 2 <= folds <= len(free):
         raise ConfigError(
-            f"folds={folds}: expected 2 to {len(free)}, the number of groups{own.told()}, of which "
-            "there must be three"
+            f"folds={folds}: expected 2 to {len(free)}, the number of groups{own.told()}; give "
+            f"--folds {min(5, len(free))}"
         )
     fold_of, why = _drawn_alike(own, free, [1 / folds] * folds, seed)
     told = "every case is tested once"
@@ -290,12 +304,14 @@ def _of_groups(own: OwnSplits, column: str, of_row: Sequence[str]) -> dict[str, 
     for group, one in zip(own.groups, of_row, strict=False):
         told[group].add(one)
     if divided := [group for group, one in told.items() if len(one) > 1]:
+        finer = "name another --group, mend the column"
+        if own.joined:
+            finer = "put rows that stay together in one split, remove copies"
         raise ConfigError(
             f"{own.file}: column {column!r} divides {len(divided)} groups of {own.group!r}"
             f"{own.told()}, as {divided[0]!r} ({', '.join(sorted(told[divided[0]]))}): a patient "
-            "in several would be tested by what it was trained on; name another --group, mend the "
-            "column, or have "
-            "it drawn: --split new, or --folds 5"
+            "in several would be tested by what it was trained on; "
+            f"{finer}, or have it drawn: --split new, or --folds 5"
         )
     return {group: next(iter(one)) for group, one in told.items()}
 

@@ -8,15 +8,24 @@ import numpy as np
 import pandas as pd
 
 from metaseg_monai.evaluation import read_calibration
-from metaseg_monai.metadata.fields import AnyField, Continuous
+from metaseg_monai.metadata.fields import AnyField, Categorical, Continuous, Ordinal
 from metaseg_monai.metrics.calibration import (
     calibration_errors,
     expected_calibration_error,
     foreground_calibration_error,
     reliability,
 )
-from metaseg_monai.metrics.leakage import Association, associate, label_diameters, volume_values
+from metaseg_monai.metrics.leakage import (
+    Association,
+    Kinds,
+    associate,
+    associate_kinds,
+    label_diameters,
+    volume_names,
+    volume_values,
+)
 from metaseg_monai.metrics.scores import pooled_f1
+from metaseg_monai.naming import composed
 from metaseg_monai.reporting.comparisons import lacking
 from metaseg_monai.reporting.figures.curves import reliability as draw_reliability
 from metaseg_monai.reporting.page import Details, Figure, Part, Section
@@ -145,7 +154,11 @@ ASSOCIATED = {
     "R2": "r_squared", "R2 low": "r_squared_low", "R2 high": "r_squared_high",
     "Spearman": "spearman", "low": "low", "high": "high", "volumes": "volumes", "groups": "groups",
 }  # fmt: skip
-CLOSE = 0.7  # Spearman; from which a value tells much of the size of the label
+OF_KINDS = {
+    "share": "share", "low": "low", "high": "high", "values": "values", "volumes": "volumes",
+    "groups": "groups",
+}  # fmt: skip
+CLOSE = 0.7  # Spearman, or root of a share; from which a value tells much of the label's size
 DISC = (
     "the largest area over a volume's images as the diameter of a disc of that area, in {} (images "
     "without a volume are one of their group)"
@@ -154,7 +167,7 @@ BALL = "the volume of the label as the diameter of a ball of that volume, in mm"
 
 
 def audit_section(results: Results) -> Section | None:
-    """Origin of each field, and how closely quantities follow the size of the label."""
+    """Origin of each field, and how closely its values follow the size of the label."""
     fields = results.fields
     if not fields:
         return None
@@ -169,12 +182,13 @@ def audit_section(results: Results) -> Section | None:
     described = [f"{n}: {f.description}" for n, f in fields.items() if f.description]
     if described:
         parts.append("\n\n".join(described))
-    told, table, units = list[str](), dict[str, dict[str, Any]](), set[str]()
+    told, units = list[str](), set[str]()
+    table, kinds = dict[str, dict[str, Any]](), dict[str, dict[str, Any]]()
     for name, field in fields.items():
         given = given_values(results, name)
         warned, found, unit = _audited(results, field, given)
         told += [*warned, *_who(results, field, given)]
-        table |= found
+        (table if isinstance(field, Continuous) else kinds).update(found)
         units |= unit
     if table:
         note = (
@@ -185,6 +199,15 @@ def audit_section(results: Results) -> Section | None:
         )
         title = "Metadata against the size of the label"
         parts.append(Table("leakage", title, note, rows_of(table), first="field, class"))
+    if kinds:
+        note = (
+            f"Size of the label: {'as above' if table else listed(sorted(units))}. share: of the "
+            "variance of the sizes' ranks, between the values of the field, less what as many "
+            "values have by chance (epsilon squared); with 95 % intervals that draw groups, none "
+            "below five of them. Volumes with several values are left out."
+        )
+        title = "Categories against the size of the label"
+        parts.append(Table("leakage_names", title, note, rows_of(kinds), first="field, class"))
     return Section("Leakage audit", "What the metadata tells of the answer.", [*told, *parts])
 
 
@@ -208,26 +231,38 @@ def _audited(
 ) -> tuple[list[str], dict[str, dict[str, Any]], set[str]]:
     """Warnings of a field, the associations of each set of its values, and what sizes are."""
     warned, rows, units, names = [], {}, set(), results.class_names
+    heads = ASSOCIATED if isinstance(field, Continuous) else OF_KINDS
     for place, one in enumerate(given):
-        found: dict[int, Association] = {}
-        if isinstance(field, Continuous):
+        found: dict[int, Association | Kinds] = {}
+        if isinstance(field, Continuous | Categorical | Ordinal):
             sizes, told = label_sizes(results, one.conditions)
-            values = volume_values(one.cases, field.name)
             for number in map(int, sizes.columns.tolist()):
-                association = associate(values, sizes[number], field.scale != "linear")
+                association = _associated(field, one.cases, sizes[number])
                 if association.groups:
                     found[number] = association
                     units.add(told)
         whose = f" ({listed(one.conditions)})" if len(given) > 1 else ""
         for number, association in found.items():
             rows[f"{field.name}{whose}, {class_text(names, number)}"] = {
-                head: getattr(association, name) for head, name in ASSOCIATED.items()
+                head: getattr(association, name) for head, name in heads.items()
             }
         # the origin that the schema tells is that of the usual values
         warned.append(_warning(field, found, names, f"{field.name}{whose}", first=place == 0))
     if not given:
         warned.append(_warning(field, {}, names, field.name, first=True))
     return [*filter(None, warned)], rows, units
+
+
+def _associated(
+    field: Continuous | Categorical | Ordinal, cases: pd.DataFrame, sizes: pd.Series
+) -> Association | Kinds:
+    """How a field of the cases goes with sizes by volume."""
+    if isinstance(field, Continuous):
+        return associate(volume_values(cases, field.name), sizes, field.scale != "linear")
+    declared = {str(one) for one in field.values}
+    texts = cases[field.name].map(lambda cell: composed(str(cell).strip()))
+    told = cases.assign(**{field.name: texts.where(texts.isin(declared), None)})
+    return associate_kinds(volume_names(told, field.name), sizes)
 
 
 def _who(results: Results, field: AnyField, given: Sequence[Given]) -> list[str]:
@@ -259,7 +294,7 @@ def label_sizes(results: Results, names: Sequence[str]) -> tuple[pd.DataFrame, s
 
 def _warning(
     field: AnyField,
-    found: Mapping[int, Association],
+    found: Mapping[int, Association | Kinds],
     names: Mapping[int, str],
     called: str,
     first: bool,
@@ -269,15 +304,14 @@ def _warning(
     Of so few groups that there is no interval, every class may follow it by chance: nothing is
     said of them.
     """
-    ranks = {n: one.spearman for n, one in found.items() if not np.isnan(one.low)}
-    closest = max(ranks, key=lambda n: abs(ranks[n]), default=None)
-    close = closest is not None and abs(ranks[closest]) > CLOSE
+    known = {n: one for n, one in found.items() if not np.isnan(one.low)}
+    closest = max(known, key=lambda n: known[n].closeness, default=None)
     reasons = []
     if first and field.provenance == "label-derived":
         reasons.append("its provenance is the label")
-    if close and closest is not None:
+    if closest is not None and known[closest].closeness > CLOSE:
         size = f"the size of {class_text(names, closest)}"
-        reasons.append(f"it follows {size} (Spearman {ranks[closest]:.2f})")
+        reasons.append(f"it follows {size} ({known[closest].told})")
     if not reasons:
         return ""
     return (

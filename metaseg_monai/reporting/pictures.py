@@ -17,7 +17,7 @@ from metaseg_monai.reporting.figures import predictions as grids
 from metaseg_monai.reporting.figures import ranking as ranks
 from metaseg_monai.reporting.figures.ranking import DifferenceRow
 from metaseg_monai.reporting.page import Figure
-from metaseg_monai.reporting.runs import Replicate, Results, by_replicate, is_expert
+from metaseg_monai.reporting.runs import Replicate, Results, by_replicate, is_expert, pixel_sizes
 from metaseg_monai.reporting.scores import (
     Spread,
     cluster,
@@ -242,6 +242,12 @@ def predictions(results: Results) -> list[Figure]:
             f"Predictions of the first seed{shown(samples, names)}. White: right, blue: missed, "
             "orange: false."
         )
+        sizes = pixel_sizes(results.counted_cases())
+        if sizes is not None and sizes.dims == 3:
+            caption += (
+                " Of volumes, side by side: the axial, coronal and sagittal plane through the "
+                "middle of the truth."
+            )
         drawn.append(Figure("predictions", caption, png))
     first = {name: stored[0] for name, stored in samples.items()}
     asked = {n: s for n, s in first.items() if any(m.startswith("fixed:") for m in s.preds)}

@@ -22,16 +22,14 @@ from metaseg_monai.metrics.scores import AGGREGATES
 from metaseg_monai.prepare.splits import GroupSplits, OwnSplits, split_groups
 from metaseg_monai.reporting.page import escape_markdown
 from metaseg_monai.rows import write_table
-from metaseg_monai.sharing.own_table import (
-    DRAWN,
+from metaseg_monai.sharing.own_metadata import (
     NO_UNIT,
     OF_CODE,
-    OwnTable,
     infer_schema,
     names_alike,
     not_in_training,
-    parse_labels,
 )
+from metaseg_monai.sharing.own_table import DRAWN, OwnTable, parse_labels
 from metaseg_monai.sharing.plan import (
     Fact,
     Fingerprint,
@@ -245,7 +243,16 @@ def new_bundle(
 
 def _names(found: OwnTable, given: Mapping[int, str]) -> dict[int, str]:
     """A name for every class of the labels."""
-    if beyond := sorted(number for number in given if number >= found.classes):
+    beyond = sorted(number for number in given if number >= found.classes)
+    values = {value for counts in found.counts for value in counts}
+    if found.label_values != "instances" and (stored := {*beyond} & values):
+        ready = ",".join(f"{number}={name}" for number, name in given.items() if number)
+        raise ConfigError(
+            f"{found.file}: {min(stored)} is a value of the labels, and --class_names counts "
+            f'classes from 1; name the values instead, --labels "{ready}", or the class alone, '
+            f'--class_names "1={given[min(stored)]}"'
+        )
+    if beyond:
         raise ConfigError(
             f"{found.file}: class {beyond[0]} ({given[beyond[0]]!r}) has a name, but labels end at "
             f"{found.classes - 1}; give the names of those that are there, --class_names "

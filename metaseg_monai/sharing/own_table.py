@@ -1,17 +1,15 @@
-"""What the columns of a user's own table mean, each with its reason; what is doubtful is asked."""
+"""Which columns of a user's own table hold what, and what its labels hold, each with a reason."""
 
 import re
 import shlex
-from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 from scipy import ndimage
-from scipy.stats import mannwhitneyu, spearmanr
 from tqdm import tqdm
 
 from metaseg_monai.errors import ConfigError, DataError, did_you_mean, listing
@@ -24,15 +22,12 @@ from metaseg_monai.images.image import (
     whole_numbers,
 )
 from metaseg_monai.images.read import read_label
-from metaseg_monai.metadata import MetadataSchema
-from metaseg_monai.metadata.fields import KINDS, read_number, said, says_nothing
-from metaseg_monai.metadata.fit import doubts, field_parts, widened
+from metaseg_monai.metadata.fields import read_number, said, says_nothing
 from metaseg_monai.naming import Folder, composed, likened
 from metaseg_monai.rows import read_lines, separator_of
 from metaseg_monai.sharing.plan import Fingerprint
 from metaseg_monai.tables.check import classes_of_values, load_case
 from metaseg_monai.tables.columns import ROOT, LabelValues
-from metaseg_monai.tables.find import THRESHOLD
 from metaseg_monai.tables.table import PLACE_COLUMNS, SPACING_COLUMNS
 
 Labels = Literal["classes", "instances"]
@@ -47,37 +42,8 @@ OF_SPLITS = {
     "test": ("test", "testing", "ts"),
 }
 NONE, DRAWN = "none", "new"  # instead of a column of groups, of splits
-UNITS = ("mm", "cm", "um", "years", "months", "days", "kg", "g", "ms", "s", "hz", "kvp", "ma", "t")
-FEW_NUMBERS = 6  # whole numbers of so few values are taken as names
-MOST_NAMES = 30  # of a category
-ASSOCIATED = 0.8  # rank correlation with what the label says from which a column is left out
-BY_CHANCE = 1e-4  # probability above which an association may be
-ENOUGH = 10  # rows, or groups, that an association is judged by
-FEW_EMPTY = 3  # empty labels, and others, that it takes to say that a column tells them apart
 MOST_CLASSES = 32
-MARGIN = 0.2  # of a range at either end, for cases beyond those of the table
-COUNT, NO_UNIT = "count", "unit to be named"
-UNIT_OF = {"age": "years", "index": COUNT, "count": COUNT, "number": COUNT}
-UNIT_OF |= {"fraction": "fraction", "ratio": "fraction", "share": "fraction"}
 MOST_TOLD = 20
-OF_CODE = ("$", "@", "%")  # text that begins so MONAI takes as its language
-_OUTCOME = re.compile(
-    r"(^|[\W_])(death|dead|died|deceased|survival|outcome|recurrence|relapse|follow_?up|recist|"
-    r"vital_status|treatment_response|response_to_\w+)(?![a-z])|^(os|pfs|dfs)(_(days|months|years|"
-    r"time|event|status))?$",
-    re.I,
-)
-_DOUBTFUL = re.compile(  # at the end of a name: stage_x and reader_software are something else
-    r"(^|_)(diagnos[ei]s|(?<!microscope_)(?<!motor_)stage|radiologist|reader|rater|annotator|"
-    r"(?<!injected_)(?<!contrast_)(?<!bolus_)volume)(_(id|ml|cc|cm3|mm3))?$"
-)
-_OF_IMAGE = re.compile(r"(^|_)(stain\w*|image|img|scan|quality|artefacts?|artifacts?|motion)(_|$)")
-_TISSUE = re.compile(  # what a laboratory finds in tissue that was taken out
-    r"(^|[\W_])(grade|grading|gleason|histolog\w*|patholog\w*|mutation\w*|mutated|codeletion|idh\d?|"
-    r"mgmt|ki67|methylation|who_grade|biopsy_(result|finding|score)s?|rnaseq|mirna|rppa|cn_?cluster|(onco|co)\w*_?cluster|subtype|p[tnm]_?stage)"
-    r"(?![a-z])|^who$",
-    re.I,
-)
 _SPLITS = re.compile(
     r"((data|cv|k|train_?test|train_?val_?test)_?)?(split|fold|subset|partition)s?"
     r"(_?(id|no|nr|number|index|name))?|set|cv|kfold"
@@ -303,7 +269,7 @@ class OwnTable:
 
     def _tells_splits(self, column: str) -> bool:
         """Whether a column is named as splits are, or its cells are names of splits."""
-        if _SPLITS.fullmatch(_plain(column)):
+        if _SPLITS.fullmatch(plain_name(column)):
             return True
         told = {said(cells[column]).lower() for cells in self.rows}
         return len(told) > 1 and told - {""} <= {*_split_names()}
@@ -348,7 +314,9 @@ class OwnTable:
     def _group(self) -> list[str]:
         """The columns that keep rows in one split, by their names."""
         named = {
-            word: [one for one in self.others if re.fullmatch(rf"(\w+_)?{word}{_ID}", _plain(one))]
+            word: [
+                one for one in self.others if re.fullmatch(rf"(\w+_)?{word}{_ID}", plain_name(one))
+            ]
             for word in OF_GROUPS
         }
         for word, columns in named.items():
@@ -372,7 +340,7 @@ class OwnTable:
         for word in PERHAPS_GROUPS:
             for one in self.others:
                 values = {said(cells[one]) for cells in self.rows}
-                alike = re.fullmatch(rf"{word}{_ID}", _plain(one))
+                alike = re.fullmatch(rf"{word}{_ID}", plain_name(one))
                 if alike and 1 < len(values - {""}) < len(self.rows):
                     raise ConfigError(
                         f"{self.file}: {one!r} ({self._repeated(one)}) may tell which rows belong "
@@ -657,7 +625,7 @@ def _split_names() -> dict[str, str]:
     return {name: one for one, known in OF_SPLITS.items() for name in known}
 
 
-def _plain(column: str) -> str:
+def plain_name(column: str) -> str:
     """A name in small letters, its words joined by underscores."""
     words = re.split(r"[\W_]+|(?<=[a-z])(?=[A-Z])", column)
     return "_".join(one.lower() for one in words if one)
@@ -687,352 +655,5 @@ def _in_one_part(label: np.ndarray) -> list[bool]:
 
 
 def _is_of(column: str, words: Sequence[str]) -> bool:
-    parts = _plain(column).split("_")
+    parts = plain_name(column).split("_")
     return any(part in words or part.rstrip("s") in words for part in parts)
-
-
-# Metadata: which columns, of which kind.
-
-
-def names_alike(found: OwnTable) -> list[str]:
-    """Columns of few names that may be metadata, by which splits are made alike."""
-    taken = _taken(found)
-    rows = [{**cells, "group": one} for cells, one in zip(found.rows, found.groups, strict=True)]
-    return [
-        column
-        for column in found.header
-        if column not in taken
-        and _kind(column, _present(rows, column)) == "categorical"
-        and _no_metadata(found, rows, column) is None
-    ]
-
-
-def infer_schema(
-    found: OwnTable, fields: str | Sequence[str] | None, training: Collection[int]
-) -> tuple[MetadataSchema, dict[str, str], dict[str, str]]:
-    """The schema of the given fields, or of all columns that can be metadata.
-
-    Args:
-        found: the table, its labels scanned.
-        fields: column[:kind[:unit]]; with a + before each of them, beside what is inferred.
-        training: the rows that ranges, names and kinds are read of; what goes with labels is
-            judged by all rows, as that only leaves columns out.
-
-    Returns:
-        The schema, the column of each field, and why others are left out.
-    """
-    refuse_empty("fields", fields)
-    taken = _taken(found)
-    specs = fields.split(",") if isinstance(fields, str) else list(fields or ())
-    specs = [] if specs == [NONE] else [one.strip() for one in specs]
-    more = [one.removeprefix("+") for one in specs if one.startswith("+")]
-    if more and len(more) < len(specs):
-        raise ConfigError(
-            f"fields={','.join(specs)}: a + before each takes them beside what is inferred, before "
-            "none takes them alone; write one or the other"
-        )
-    raw = fields if isinstance(fields, str) else ",".join(fields or ())
-    if divided := [one for one in found.header if _divided(one) and one in raw]:
-        raise ConfigError(
-            f"{found.file}: column {divided[0]!r} cannot be named, as --fields divides at , and :; "
-            "rename it in the table"
-        )
-    given = {column: (kind, unit) for column, kind, unit in map(field_parts, more or specs)}
-    for column in given:
-        if column not in found.header:
-            raise ConfigError(
-                f"{found.file}: no column {column!r}; {did_you_mean(column, found.header)}"
-            )
-        if column in taken:
-            raise ConfigError(
-                f"{found.file}: column {column!r} cannot be metadata: {taken[column]}; leave it "
-                "out of --fields, or copy it under another name"
-            )
-    rows = [{**found.rows[row], "group": found.groups[row]} for row in sorted(training)]
-    unused = [one for one in found.of_splits if one not in (found.split_column, found.fold_column)]
-    left_out = {
-        one: f"tells splits, which are others; --split {shlex.quote(one)} takes it"
-        for one in unused
-    }
-    settings, names_of, alike, late = [], {}, [], list[str]()
-    for column in found.header if more or fields is None else given:
-        kind, unit = given.get(column, ("", ""))
-        if column in taken:
-            continue
-        mixed = None if kind else _no_numbers(found, column)
-        if mixed and column in given:
-            raise ConfigError(f"{found.file}: column {column!r}: {mixed}")
-        if mixed:
-            left_out[column] = mixed
-            continue
-        why = None if column in given else _no_metadata(found, rows, column)
-        if why:
-            why = re.sub("[;,] leave (it|the field) out.*$", "", why)
-            if _divided(column):
-                step = "; rename it to take it all the same: --fields divides at , and :"
-            else:
-                step = f"; --fields {shlex.quote(f'+{column}')} takes it all the same"
-            left_out[column] = why + ("" if why.endswith("otherwise") else step)
-            continue
-        goes = _goes_along(found, column, range(len(found.rows)))
-        if goes is not None and not goes.computed:
-            alike.append(f"{column} ({goes.told})")
-        elif _DOUBTFUL.search(_plain(column)) and not _known_late(column):
-            alike.append(f"{column} (by its name)")
-        computed = goes is not None and goes.computed
-        settings.append(_field(rows, column, kind, unit, computed))
-        if _known_late(column):
-            late.append(column)
-        names_of[settings[-1]["name"]] = column
-    if twice := [name for name, n in Counter(one["name"] for one in settings).items() if n > 1]:
-        raise ConfigError(
-            f"{found.file}: several columns make the field {listing(twice)}; rename one"
-        )
-    if alike:
-        found.inferred["to look at"] = (
-            ", ".join(alike),
-            "known before anybody drew a mask, as a scanner is? else leave it out: --fields",
-        )
-    if late:
-        found.inferred["known late"] = (
-            listing(late, MOST_TOLD, str),
-            "post-operative by their names, so that predict refuses them; mend availability in "
-            "schema.json where they are known before",
-        )
-    if THRESHOLD in names_of:
-        raise ConfigError(
-            f"{found.file}: column {names_of[THRESHOLD]!r}: applications set the mask's threshold "
-            "by this name, and could not set the field; rename the column, or take others: --fields"
-        )
-    if not settings:
-        why = "as asked for" if fields is not None else "no column can be metadata"
-        found.inferred["metadata"] = (None, f"{why}: the variants none and se, no others")
-    return MetadataSchema(settings), names_of, left_out
-
-
-def _divided(column: str) -> bool:
-    """Whether a name would be taken apart in --fields."""
-    return bool({",", ":"} & {*column})
-
-
-def not_in_training(
-    found: OwnTable, schema: MetadataSchema, names_of: Mapping[str, str], training: Collection[int]
-) -> dict[tuple[int, str], str]:
-    """Cells of other rows that the schema does not know: {(row, column): what it says}."""
-    known = {
-        one.name: {said(found.rows[row][names_of[one.name]]) for row in training}
-        for one in schema.fields
-    }
-    return {
-        (row, names_of[one.name]): cell
-        for row in range(len(found.rows))
-        for one in schema.fields
-        if (cell := said(found.rows[row][names_of[one.name]])) not in known[one.name]
-        and MetadataSchema([one]).problems({one.name: cell})
-    }
-
-
-def _taken(found: OwnTable) -> dict[str, str]:
-    """The columns that are something else than metadata, and what."""
-    taken = dict.fromkeys(found.of_paths, "paths of files")
-    taken |= dict.fromkeys(found.images, "the image") | {found.label: "the label"}
-    taken |= dict.fromkeys(found.of_place, "the size of pixels, or the place in a volume")
-    taken |= dict.fromkeys(found.group_columns, "the group, which tells patients apart")
-    taken |= dict.fromkeys(found.of_splits, "it is not used")
-    for column, what in ((found.split_column, "splits"), (found.fold_column, "folds")):
-        if column is not None:
-            taken[column] = f"the {what} as the table has them"
-    return taken
-
-
-def _no_metadata(found: OwnTable, rows: Sequence[Mapping[str, str]], column: str) -> str | None:
-    """Why a column is left out, or None."""
-    present = _present(rows, column)
-    if not present:
-        return "no value at all"
-    if column.strip().casefold() == THRESHOLD:
-        return "applications set the mask's threshold by this name; rename it"
-    kind = _kind(column, present)
-    if kind == "categorical" and (code := [one for one in present if one.startswith(OF_CODE)]):
-        return f"{code[0]!r} begins as MONAI's language does; write it otherwise"
-    if told := doubts(rows, column, kind, present):
-        return told[0]
-    if kind == "categorical" and len(set(present)) > MOST_NAMES:
-        return f"{len(set(present))} different texts, which nobody has seen often enough"
-    if late := _known_late(column):
-        return late
-    for axis in range(2):
-        sides = [shape[axis] for shape in found.shapes]
-        if [read_number(cells[column]) for cells in found.rows] == sides:
-            return "the size of the image in pixels, which it shows by itself"
-    goes = _goes_along(found, column, range(len(found.rows)))
-    return goes.told if goes is not None and goes.computed else None
-
-
-def _no_numbers(found: OwnTable, column: str) -> str | None:
-    """That a few cells of a column of numbers are none, and which; or None."""
-    cells = {
-        number: text
-        for number, one in zip(found.numbers, found.rows, strict=True)
-        if (text := said(one[column]))
-    }
-    odd = {number: text for number, text in cells.items() if read_number(text) is None}
-    values = {cells[number] for number in cells.keys() - odd.keys()}
-    if not odd or 4 * len(odd) > len(cells) or len(values) <= FEW_NUMBERS:
-        return None
-    told = listing([f"row {number}: {text!r}" for number, text in odd.items()], 5, str)
-    step = shlex.quote(f"+{column}:categorical")
-    return (
-        f"{len(cells) - len(odd)} of {len(cells)} cells are numbers, and {told} is none; mend or "
-        f"empty these cells, or take all as names: --fields {step}"
-    )
-
-
-def _known_late(column: str) -> str | None:
-    """Why nobody knows a column when an image is taken, by its name, or None.
-
-    >>> _known_late("tumorGrade"), _known_late("histology_stain")
-    ('found in tissue, by its name, after the image was taken', None)
-    """
-    name = _plain(column)
-    if _OUTCOME.search(name):
-        return "an outcome by its name, which nobody knows when an image is taken"
-    if _TISSUE.search(name) and not _OF_IMAGE.search(name):
-        return "found in tissue, by its name, after the image was taken"
-    return None
-
-
-def _present(rows: Iterable[Mapping[str, str]], column: str) -> list[str]:
-    return [cells[column].strip() for cells in rows if not says_nothing(cells[column])]
-
-
-def _kind(column: str, present: Sequence[str]) -> str:
-    numbers = [read_number(one) for one in present]
-    if any(one is None for one in numbers):
-        return "categorical"
-    whole = all(one is not None and one.is_integer() for one in numbers)
-    few = whole and len(set(numbers)) <= FEW_NUMBERS and _unit(column) in (NO_UNIT, COUNT)
-    return "categorical" if few or len(set(numbers)) < 2 else "continuous"
-
-
-def _field(
-    rows: Sequence[Mapping[str, str]], column: str, kind: str, unit: str, computed: bool
-) -> dict[str, Any]:
-    present = _present(rows, column)
-    kind = kind or _kind(column, present)
-    if kind != "continuous" and (code := [one for one in present if one.startswith(OF_CODE)]):
-        raise ConfigError(
-            f"column {column!r}: {code[0]!r} begins as MONAI's language does, so that bundles "
-            "would run it; write it otherwise"
-        )
-    proposed = KINDS[kind].propose(column, present)
-    numbers = kind == "categorical" and all(read_number(one) is not None for one in present)
-    if kind == "continuous":
-        proposed["range"] = widened(proposed["range"], MARGIN, "linear")
-        proposed |= {"unit": unit or _unit(column), "out_of_range": "flag"}
-    return {
-        "kind": kind,
-        "name": re.sub(r"[\s_]*[^\w .\-]+[\s_]*", "_", column).strip(" _.-") or "field",
-        "description": f"of {len(rows)} training rows {len(rows) - len(present)} say nothing; "
-        + ("its few numbers are taken as names; " if numbers else "")
-        + "review provenance and availability",
-        "provenance": "label-derived" if computed else "acquisition",
-        "availability": "post-operative" if _known_late(column) else "acquisition",
-        "missing": "unknown",
-        **proposed,
-    }
-
-
-def _unit(column: str) -> str:
-    words = [one for one in re.split(r"[\W_]+", column.lower()) if one]
-    if told := [UNIT_OF[one] for one in words if one in UNIT_OF]:
-        return told[0]
-    return words[-1] if len(words) > 1 and words[-1] in UNITS else NO_UNIT
-
-
-class Association(NamedTuple):
-    """That a column goes with what labels say, in words, and whether as if computed from it."""
-
-    told: str
-    computed: bool
-
-
-def _goes_along(found: OwnTable, column: str, training: Collection[int]) -> Association | None:
-    """Whether a column goes with what the labels say by more than chance.
-
-    Its values are held against what the label of each row says. A column that says one thing in
-    each group is held against the largest and the sum in the group, which counts once.
-    """
-    rows = [row for row in sorted(training) if not says_nothing(found.rows[row][column])]
-    texts = [found.rows[row][column].strip() for row in rows]
-    of_group: dict[str, list[int]] = defaultdict(list)
-    for place, row in enumerate(rows):
-        of_group[found.groups[row]].append(place)
-    measures = {what: values[rows] for what, values in found.said_by_labels.items()}
-    empty, unit = found.sizes()[rows] == 0, "rows"
-    once = all(len({texts[place] for place in one}) == 1 for one in of_group.values())
-    if once and len(of_group) < len(rows):
-        places = list(of_group.values())
-        measures = {
-            f"{what} ({how} of its group)": np.array([join(values[one]) for one in places])
-            for what, values in measures.items()
-            for how, join in (("largest", np.max), ("sum", np.sum))
-        }
-        empty, unit = np.array([empty[one].all() for one in places]), "groups"
-        texts = [texts[one[0]] for one in places]
-    if len(texts) < ENOUGH or len(set(texts)) < 2:
-        return None
-    both = min(int(empty.sum()), int((~empty).sum())) >= FEW_EMPTY
-    kinds: dict[str, set[bool]] = defaultdict(set)
-    for text, one in zip(texts, empty.tolist(), strict=True):
-        kinds[text].add(one)
-    if both and 3 * len(kinds) <= len(texts) and all(len(one) == 1 for one in kinds.values()):
-        return Association("tells which labels are empty, as if computed from them", True)
-    weaker = None
-    for what, known in measures.items():
-        if len(set(known.tolist())) < 2 or (goes := _goes_with(texts, known)) is None:
-            continue
-        rank, computed = goes
-        told = f"goes with {what}, rank correlation {rank:.2f} in {len(known)} {unit}"
-        if computed:
-            return Association(
-                f"{told}, as if computed from it: at prediction nobody knows it", True
-            )
-        weaker = weaker or Association(told, False)
-    return weaker
-
-
-def _goes_with(texts: Sequence[str], known: np.ndarray) -> tuple[float, bool] | None:
-    """The rank correlation of a column with a measure if it is no chance, else None.
-
-    Of numbers it is Spearman's; of names, and of few numbers, also the largest rank-biserial
-    correlation of one of them against the rest. Names, and few numbers that stand for them, may
-    well go with a measure, as kinds of images do; they are as if computed from it where they divide
-    it into ranges.
-    """
-    numbers = [read_number(one) for one in texts]
-    if None not in numbers and len(set(numbers)) > 1:
-        tested = spearmanr(numbers, known)
-        if abs(tested.statistic) >= ASSOCIATED and tested.pvalue < BY_CHANCE:
-            few = len(set(numbers)) <= FEW_NUMBERS
-            return float(tested.statistic), not few or _divide(texts, known)
-        if len(set(numbers)) > FEW_NUMBERS:
-            return None
-    for name in sorted(set(texts)):
-        inside = np.array([one == name for one in texts])
-        if min(inside.sum(), (~inside).sum()) < FEW_EMPTY:
-            continue
-        compared = mannwhitneyu(known[inside], known[~inside])
-        pairs = int(inside.sum()) * int((~inside).sum())
-        biserial = 2 * float(compared.statistic) / pairs - 1
-        if abs(biserial) >= ASSOCIATED and compared.pvalue < BY_CHANCE:
-            return biserial, _divide(texts, known)
-    return None
-
-
-def _divide(texts: Sequence[str], known: np.ndarray) -> bool:
-    """Whether the values of each name lie in a range in which none of another name lies."""
-    order = np.argsort(known, kind="stable")
-    runs = 1 + sum(texts[one] != texts[next_] for one, next_ in pairwise(order))
-    values = [{known[at] for at, text in enumerate(texts) if text == one} for one in set(texts)]
-    return runs == len(values) and sum(map(len, values)) == len(set(known.tolist()))

@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+from monai.bundle import ConfigWorkflow
 
 from metaseg_monai.bundle.overrides import (
     SHORT,
@@ -31,7 +32,7 @@ from metaseg_monai.bundle.run import (
     running,
 )
 from metaseg_monai.bundle.trust import BORN, RECORD, REWRITING, birth_of, was_trained_here
-from metaseg_monai.errors import ConfigError, DataError, Problem, typed
+from metaseg_monai.errors import ConfigError, DataError, MetasegError, Problem, listing, typed
 from metaseg_monai.evaluation import read_counts
 from metaseg_monai.evaluation.estimates import tell_estimate
 from metaseg_monai.evaluation.provenance import home_of
@@ -43,6 +44,8 @@ from metaseg_monai.inferers.exports import PARITY
 from metaseg_monai.metadata.fields import UNKNOWN
 from metaseg_monai.metrics.scores import average_f1, case_mean_f1, pooled_f1, pooled_iou
 from metaseg_monai.owners import owned
+from metaseg_monai.tables.select import dealt_folds
+from metaseg_monai.tables.table import CaseTable
 from metaseg_monai.training.weights import ensemble_sha256, read_weights, write_fact
 
 logger = logging.getLogger(__name__)
@@ -207,7 +210,7 @@ def train(
             )
         cases = given.get("cases", load_config(files, root).get("cases", "@table"))
         given = {**given, "cases": in_fold(cases, fold)}
-    with running(root, names, given, doing, trust=trust) as workflow:
+    with running(root, names, given, doing, trust=trust, ready=_tell_folds) as workflow:
         folder = absolute(workflow.parser.get_parsed_content("output_dir"))
         record = {
             "bundle": str(root),
@@ -219,6 +222,23 @@ def train(
         }
         write_json(folder / RECORDS[0], record)
         return Trained(folder, pd.read_csv(folder / "log.csv"))
+
+
+def _tell_folds(workflow: ConfigWorkflow) -> None:
+    """Tell whoever trains on the splits of a table that it deals folds, too."""
+    parser = workflow.parser
+    table = parser.get_parsed_content("table") if "table" in parser else None
+    if not isinstance(table, CaseTable) or fold_of(parser.config.get("cases")) is not None:
+        return
+    try:
+        folds = dealt_folds(table)
+    except MetasegError:  # a column that is called so, and tells no folds
+        return
+    if folds:
+        logger.warning(
+            "trained on the column split of %s, not on its folds %s: --fold %d takes one",
+            *(table.path, listing(folds), folds[0]),
+        )
 
 
 @typed

@@ -16,7 +16,7 @@ from metaseg_monai.owners import owned
 from metaseg_monai.reporting.write import write_report
 from metaseg_monai.sharing.whatif import whatif as write_page
 from metaseg_monai.study.design import Study
-from metaseg_monai.study.matrix import CONFIGS, Run, dealt_folds, expand, read_by_monai
+from metaseg_monai.study.matrix import CONFIGS, Run, expand, folds_of_study, read_by_monai
 from metaseg_monai.study.run import run_study
 from metaseg_monai.study.tracking import track_study
 
@@ -251,7 +251,7 @@ def _folds(asked: Any, made: Study, trust: bool) -> list[int] | None:
 
     A table that deals folds has one of them as its split test, too: which are meant must be said.
     """
-    table, known = dealt_folds(made, trust)
+    table, known = folds_of_study(made, trust)
     if asked is None and not known:
         return None
     every = ", ".join(map(str, known))

@@ -5,23 +5,29 @@ back, x toward the patient's left.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import nibabel as nib
 import numpy as np
 from nibabel.orientations import apply_orientation, inv_ornt_aff
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import distance_transform_edt, gaussian_filter
+from scipy.ndimage import label as connected
 from tqdm import tqdm
 
 from metaseg_monai.errors import DataError
+from metaseg_monai.files import file_sha256, read_json
+from metaseg_monai.images.geometry import AxialVolume
+from metaseg_monai.prepare.found import FoundCase
 from metaseg_monai.prepare.kits import prepare_kits21
-from metaseg_monai.prepare.kits_case import SliceRule
-from metaseg_monai.simulate.generated import require_whole, write_generated
+from metaseg_monai.prepare.kits_case import SliceRule, read_case
+from metaseg_monai.prepare.kits_source import find_clinical, find_kits
+from metaseg_monai.simulate.generated import require, require_whole, write_generated
+from metaseg_monai.tables.licenses import data_license
 
 # The abdomen: body, organs, tumours and cysts, in mm and Hounsfield units.
 
@@ -189,15 +195,18 @@ FIELD_MM = 384.0  # side of the imaged square
 SUPERSAMPLING = 2  # in every direction, for partial volume
 NOISE_HU, NOISE_WIDTH_PX = 10.0, 0.6
 SIZE_READING = 0.04  # relative error of a radiologist's diameter
+Seen = Literal["core", "whole"]
 FIRST_CASE = {"train": 0, "val": 10000, "test": 20000}  # more training cases: the same test cases
 
 
 def generate_phantoms(
     output: str | Path,
-    cases: int = 24,
+    cases: int | None = None,
     matrix: int = 96,
     seed: int = 0,
     first: int = 0,
+    labels: str | Path | None = None,
+    seen: Seen = "core",
 ) -> Path:
     """Write CT phantoms as KiTS21 has its cases: two NIfTI files each, and kits.json.
 
@@ -219,25 +228,51 @@ def generate_phantoms(
     error of 4 %), the column unrelated_size: that of another, unrelated patient. A column map that
     reads it in place of the true size makes a null control on the same images.
 
+    With `labels` the kidneys, tumours and cysts are those of real patients, and only their
+    attenuation is simulated: a KiTS folder's label volumes, thinned to planes of 4 mm or more and
+    to `matrix` pixels a side, painted into the simulated abdomen. Sizes and all other columns are
+    then the patients' own, and the data are under the licence of the labels.
+
     Args:
         output: a new or empty folder, or one made with these arguments.
-        cases: number of patients.
+        cases: number of patients; by default 24, or all that have a label.
         matrix: pixels a side; 96 gives pixels of about 4 mm, 512 those of a real scan.
         seed: of all chance; each case has a stream of its own.
         first: number of the first case; cases of other numbers are other patients.
+        labels: a KiTS folder, of which labels and clinical table are read; images are not needed.
+        seen: "core" paints of a tumour what the phantoms show, so that its size decides; "whole"
+            paints all of it, as CT with contrast mostly shows it. Of real labels only.
 
     Returns:
         The folder.
 
     Raises:
         ConfigError: an argument is out of its range.
-        DataError: the folder holds other files.
+        DataError: the folder holds other files, or a label or the clinical table cannot be read.
     """
-    require_whole(cases=(cases, 1), matrix=(matrix, 32), seed=(seed, 0), first=(first, 0))
-    settings = {"cases": cases, "matrix": matrix, "seed": seed, "first": first}
-    numbers = range(first, first + cases)
-    write = partial(_write_volumes, numbers=numbers, matrix=matrix, seed=seed)
-    write_generated(Path(output), settings, write, once=True)
+    require(
+        (seen in get_args(Seen), f"seen={seen!r}: expected {' or '.join(get_args(Seen))}"),
+        (
+            labels is not None or seen == "core",
+            "seen=whole is of real labels; name them (labels), or leave it out",
+        ),
+    )
+    require_whole(matrix=(matrix, 32), seed=(seed, 0), first=(first, 0))
+    if cases is not None or labels is None:
+        cases = 24 if cases is None else cases
+        require_whole(cases=(cases, 1))
+    settings: dict[str, Any] = {"cases": cases, "matrix": matrix, "seed": seed, "first": first}
+    write: Callable[[Path], object]
+    if labels is None:
+        numbers = range(first, first + (cases or 0))
+        write = partial(_write_volumes, numbers=numbers, matrix=matrix, seed=seed)
+        licenses = None
+    else:
+        real = _labelled(Path(labels), first, cases)
+        settings |= {"seen": seen, "labels": real.digest}
+        write = partial(_paint_volumes, real=real, matrix=matrix, seed=seed, seen=seen)
+        licenses = data_license(real.folder)
+    write_generated(Path(output), settings, write, once=True, licenses=licenses)
     return Path(output)
 
 
@@ -364,3 +399,167 @@ def _clinical(random: np.random.Generator, largest_mm: float, stranger: Anatomy)
         "malignant": bool(random.uniform() < 0.9),
         "tumor_histologic_subtype": str(random.choice(["clear_cell_rcc", "papillary_rcc"])),
     }
+
+
+# Real labels, painted: shapes and sizes of patients, attenuation of the phantoms.
+
+THINNED_MM = 4.0  # at least, between planes
+KIDNEYS_MM = (0.0, 33.0, 0.0)  # the middle of both in an abdomen, as `draw_anatomy` puts them
+PARTIAL_VOLUME = (0.0, 0.5, 0.5)  # blur in pixels, for what supersampling does to phantoms
+
+
+class RealLabels(NamedTuple):
+    """Label volumes of patients, and what their clinical table says of each.
+
+    Attributes:
+        folder: of the clinical table.
+        cases: in the order of their names.
+        table: rows of kits.json by case, as they are there.
+        digest: of the table and the names of the cases.
+    """
+
+    folder: Path
+    cases: Sequence[FoundCase]
+    table: Mapping[str, Mapping[str, Any]]
+    digest: str
+
+
+def _labelled(source: Path, first: int, count: int | None) -> RealLabels:
+    """The cases of a KiTS folder that have a label and a row in the clinical table."""
+    found = find_kits(source, labels_only=True)
+    clinical = find_clinical(source, found.root)
+    if clinical is None:
+        raise DataError(f"{source}: no clinical table; put kits.json beside the cases")
+    try:
+        table = {str(row["case_id"]): row for row in read_json(clinical)}
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{clinical}: no list of rows with a case_id ({error}); get it anew") from (
+            error
+        )
+    cases = [case for case in found.cases if case.case in table]
+    chosen = cases[first : None if count is None else first + count]
+    if not chosen or (count is not None and len(chosen) < count):
+        raise DataError(
+            f"{source}: {len(cases)} cases with a label and a row in {clinical.name}, asked for "
+            f"{count or 1} from number {first}; ask for fewer (cases, first)"
+        )
+    digest = f"{file_sha256(clinical)} {chosen[0].case}-{chosen[-1].case} {len(chosen)}"
+    return RealLabels(clinical.parent, chosen, table, digest)
+
+
+def _paint_volumes(folder: Path, real: RealLabels, matrix: int, seed: int, seen: Seen) -> None:
+    """Write painted labels as KiTS21 has its cases, with their rows of the clinical table."""
+    names = [case.case for case in real.cases]
+    strangers = np.roll(np.random.default_rng(seed).permutation(names), 1)
+    stranger_of = dict(zip(np.roll(strangers, -1).tolist(), strangers.tolist(), strict=True))
+    table = []
+    for case in tqdm(real.cases, desc="painted labels", unit="case", disable=None):
+        volumes, problems = read_case(case)
+        if volumes is None:
+            raise DataError("; ".join(map(str, problems)))
+        label = _thinned(volumes.label, matrix)
+        random = np.random.default_rng([seed, int(case.case.removeprefix("case_"))])
+        (folder / case.case).mkdir(parents=True)
+        image = paint(random, label.planes, label.spacing_mm, seen)
+        for name, array in (("imaging", image), ("aggregated_MAJ_seg", label.planes)):
+            volume = nib.Nifti1Image(array, label.affine)
+            volume.set_qform(None, 0)
+            volume.set_sform(label.affine, 2)
+            volume.to_filename(folder / case.case / f"{name}.nii.gz")
+        unrelated = real.table[stranger_of[case.case]].get("radiographic_size")
+        table.append({**real.table[case.case], "unrelated_size": unrelated})
+    (folder / "kits.json").write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
+
+
+def _thinned(volume: AxialVolume, matrix: int) -> AxialVolume:
+    """Every n-th plane, row and column, from the middle of each block."""
+    planes, rows, columns = volume.planes.shape
+    across = max(round(min(rows, columns) / matrix), 1)
+    along = max(int(np.ceil(THINNED_MM / volume.spacing_mm[0] - 1e-6)), 1)
+    steps = [min(step, count) for step, count in ((along, planes), (across, rows))]
+    steps.append(steps[1])
+    thin = volume.planes[tuple(slice(step // 2, None, step) for step in steps)]
+    affine = volume.affine.copy()
+    affine[:3, 3] += volume.affine[:3, :3] @ [step // 2 for step in steps]
+    affine[:3, :3] *= steps
+    return AxialVolume(np.ascontiguousarray(thin), affine, volume.orientation)
+
+
+def paint(
+    random: np.random.Generator,
+    label: np.ndarray,
+    spacing_mm: Sequence[float],
+    seen: Seen = "core",
+) -> np.ndarray:
+    """Give a label the attenuation of CT, within a simulated abdomen.
+
+    What of a tumour is not seen looks like the tissue next to it, kidney or fat.
+
+    Args:
+        random: draws the abdomen, the widths of cores and the noise.
+        label: (D, H, W) uint8, 1 kidney, 2 tumour, 3 cyst, as `AxialVolume` has its planes.
+        spacing_mm: of planes, rows and columns.
+        seen: of tumours, see `generate_phantoms`.
+
+    Returns:
+        HU, (D, H, W) int16.
+    """
+    places = np.argwhere(label > 0)
+    middle = places.mean(0) if len(places) else (np.array(label.shape) - 1) / 2
+    axes = [
+        (np.arange(count) - at) * step + mm
+        for count, at, step, mm in zip(label.shape, middle, spacing_mm, KIDNEYS_MM, strict=True)
+    ]
+    drawn = draw_anatomy(random)
+    bare = Anatomy(drawn.trunk, drawn.cavity, drawn.spine, drawn.organs, (), (), ())
+    hu, _ = render(bare, *axes)
+    hu[label == KIDNEY_CLASS] = KIDNEY
+    hu[label == CYST_CLASS] = CYST
+    tumour = label == TUMOUR_CLASS
+    if tumour.any():
+        next_to = (label == KIDNEY_CLASS) | ((label == 0) & (hu <= 0) & (hu > AIR))
+        if next_to.any():
+            nearest = distance_transform_edt(
+                ~next_to, sampling=spacing_mm, return_distances=False, return_indices=True
+            )
+            hu[tumour] = hu[tuple(axis[tumour] for axis in nearest)]
+        weight = tumour.astype(np.float32) if seen == "whole" else _core(random, tumour, spacing_mm)
+        hu += weight * (TUMOUR - hu)
+    hu = gaussian_filter(hu, PARTIAL_VOLUME)
+    white = random.standard_normal(label.shape, dtype=np.float32)
+    noise = gaussian_filter(white, (0, NOISE_WIDTH_PX, NOISE_WIDTH_PX))
+    return np.clip(np.rint(hu + noise * (NOISE_HU / noise.std())), -1024, 3071).astype(np.int16)
+
+
+def _core(
+    random: np.random.Generator, tumour: np.ndarray, spacing_mm: Sequence[float]
+) -> np.ndarray:
+    """How much of a tumour is seen, (D, H, W) in [0, 1]: a core of a width that says nothing.
+
+    Its contrast falls from the middle plane to the poles, as in `render`.
+    """
+    lesions, count = connected(tumour)
+    weight = np.zeros(tumour.shape, dtype=np.float32)
+    rows, columns = (
+        np.arange(length)[shape] * step
+        for length, step, shape in zip(
+            tumour.shape[1:],
+            spacing_mm[1:],
+            ((slice(None), None), (None, slice(None))),
+            strict=True,
+        )
+    )
+    for number in range(1, count + 1):
+        width = float(random.uniform(*CORE_MM))
+        own = lesions == number
+        planes = np.flatnonzero(own.any((1, 2)))
+        middle, reach = planes.mean(), max((len(planes) + 1) / 2, 1)
+        for plane in planes:
+            y, x = (
+                places.mean() * step
+                for places, step in zip(np.nonzero(own[plane]), spacing_mm[1:], strict=True)
+            )
+            share = POLE_CONTRAST + (1 - POLE_CONTRAST) * (1 - ((plane - middle) / reach) ** 2)
+            seen = share * np.exp(-((rows - y) ** 2 + (columns - x) ** 2) / (2 * width**2))
+            weight[plane] = np.maximum(weight[plane], seen * own[plane])
+    return weight

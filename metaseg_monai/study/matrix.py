@@ -30,15 +30,14 @@ from metaseg_monai.errors import ConfigError, root_refusal
 from metaseg_monai.evaluation.clean_up import CleanUpPredictions
 from metaseg_monai.evaluation.modes import check_modes
 from metaseg_monai.evaluation.volume_table import VolumeScores
-from metaseg_monai.metadata.fields import said
 from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.metrics.objects import as_object_settings
 from metaseg_monai.naming import shortened
 from metaseg_monai.networks.variants import ALL_VARIANTS, EXPLAINED
-from metaseg_monai.rows import read_lines
 from metaseg_monai.study.design import EXPERTS, Study, fill_data_seed
 from metaseg_monai.study.worker import training_settings
 from metaseg_monai.tables.columns import ColumnMap
+from metaseg_monai.tables.select import dealt_folds
 
 CONFIGS = ("train.json", "evaluate.json")
 NAMED = ("dataset_dir", "schema_file", "columns_file")
@@ -179,7 +178,7 @@ def expand(study: Study, trust: bool = False) -> list[Run]:
     return runs
 
 
-def dealt_folds(study: Study, trust: bool = False) -> tuple[str, list[int]]:
+def folds_of_study(study: Study, trust: bool = False) -> tuple[str, list[int]]:
     """Return the table of a study, and the folds that it deals its cases out to.
 
     None are told where the table does not exist yet, as one that is generated; where the study
@@ -190,21 +189,19 @@ def dealt_folds(study: Study, trust: bool = False) -> tuple[str, list[int]]:
         trust: see `expand`.
 
     Raises:
-        ConfigError: see `expand`.
-        DataError: the table cannot be read.
+        ConfigError: see `expand`, and `metaseg_monai.tables.select.folds_of`.
+        DataError: the table cannot be read, or its column of folds is wrong.
     """
     name = next(iter(study.conditions))
     one = {"conditions": {name: study.conditions[name]}, "seeds": study.seeds[:1], "explain": False}
     run = expand(study.model_copy(update=one), trust)[0]
     bundle = resolve_bundle(study.bundle)
-    config = {**load_config([bundle / "configs" / file for file in CONFIGS]), **run.settings}
-    file = Path(run.table)
-    if not file.is_file() or fold_of(config["cases"]) is not None or config["split"] != "test":
+    config = load_config([bundle / "configs" / file for file in CONFIGS])
+    parsed = _parsed(config, run.settings, bundle)
+    cases = {**config, **run.settings}["cases"]
+    if not Path(run.table).is_file() or fold_of(cases) is not None or parsed("split") != "test":
         return run.table, []
-    cells = {said(cells.get("fold")) for _, cells in read_lines(file)[1]} - {""}
-    if len(cells) < 2 or not all(cell.isascii() and cell.isdecimal() for cell in cells):
-        return run.table, []
-    return run.table, sorted({int(cell) for cell in cells})
+    return run.table, dealt_folds(parsed("table"))
 
 
 def read_by_monai(study: Study, file: str) -> list[Finding]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from metaseg_monai.errors import ConfigError, DataError, Problem
+from metaseg_monai.errors import ConfigError, DataError, Problem, listing
 from metaseg_monai.images.geometry import Axis
 from metaseg_monai.images.read import slice_items
 from metaseg_monai.metadata.fields import read_number, said
@@ -221,6 +221,17 @@ def fold_cases(
     return replace(table, rows=tuple(rows), fold=fold, folds=tuple(known))
 
 
+def dealt_folds(table: CaseTable, column: str = "fold") -> list[int]:
+    """The folds that a table deals its groups out to; none where no row has one.
+
+    Raises:
+        ConfigError, DataError: as `folds_of`.
+    """
+    if not any(said(row["columns"].get(column)) for row in table.rows):
+        return []
+    return sorted(set(folds_of(table, column).values()))
+
+
 def folds_of(table: CaseTable, column: str = "fold") -> dict[str, int]:
     """The fold of each group; groups of a fixed test set have none.
 
@@ -249,7 +260,7 @@ def folds_of(table: CaseTable, column: str = "fold") -> dict[str, int]:
         if cell and not (cell.isascii() and cell.isdecimal()):
             raise DataError(
                 f"{table.path}: case {row['case']!r}: {column} {cell!r}, expected 0, 1, ..., or "
-                "nothing for a fixed test case"
+                "nothing for a fixed test case; mend it, or rename the column if it tells no folds"
             )
         told.setdefault(row["group"], {}).setdefault(cell and str(int(cell)), row["case"])
     for group, cells in told.items():
@@ -259,8 +270,11 @@ def folds_of(table: CaseTable, column: str = "fold") -> dict[str, int]:
                 f"{table.path}: group {group!r} is in several folds: {shown}; keep it in one"
             )
     folds = {group: int(cell) for group, cells in told.items() for cell in cells if cell}
-    if len(set(folds.values())) < 2:
-        raise ConfigError(f"{table.path}: expected two folds or more in its column {column!r}")
+    if len(known := {*folds.values()}) < 2:
+        raise ConfigError(
+            f"{table.path}: expected two folds or more in its column {column!r}, got "
+            f"{listing(known) or 'none'}; deal more, or empty the column"
+        )
     return folds
 
 

@@ -44,9 +44,31 @@ def test_every_domain_has_its_cases(sampled):
     assert [one.domain for one in sampled(cases, per_domain=1)] == ["x", "y"]
 
 
-def test_of_volumes_the_middle_plane_is_kept(sampled):
-    (sample,) = sampled([("a", "x", 30)], per_domain=1, shape=(4, 5, 3))
-    assert sample.image.shape == sample.label.shape == sample.preds["zeros"].shape == (4, 5)
+def test_of_volumes_three_planes_through_the_label_are_kept(tmp_path, measured):
+    label = torch.zeros(1, 1, 6, 8, 4)
+    label[0, 0, 1:4, 5:8, 3] = 1  # its middle: row 2, column 6, plane 3
+    image = torch.arange(label.numel()).reshape(label.shape).float()
+    names = {"case": "c", "group": "g", "domain": "x", "mode": "normal"}
+    names["spacing_mm"] = torch.tensor([2.0, 1.0, 1.0])
+    output = {"image": image, "label": label, "pred": torch.cat([1 - label, label], dim=1)}
+    pair = ({key: [value] for key, value in names.items()}, output)
+    (sample,) = read_samples(measured(PredictionSamples(1), tmp_path / "s.npz", [pair]))
+    assert sample.label.shape == sample.image.shape == (8, 8 + 8 + 6)
+    axial, coronal, sagittal = (
+        sample.label[:, at] for at in (slice(8), slice(8, 16), slice(16, 22))
+    )
+    np.testing.assert_array_equal(axial[:6], label[0, 0, :, :, 3])
+    assert not axial[6:].any()
+    np.testing.assert_array_equal(coronal, np.repeat(label[0, 0, 2].numpy().T, 2, axis=0))
+    np.testing.assert_array_equal(sagittal, np.repeat(label[0, 0, :, 6].numpy().T, 2, axis=0))
+    np.testing.assert_array_equal(sample.preds["normal"], sample.label)
+
+
+def test_a_volume_without_a_label_is_shown_in_its_middle(sampled):
+    (sample,) = sampled([("a", "x", 0)], per_domain=1, shape=(4, 5, 3))
+    assert sample.image.shape == sample.preds["zeros"].shape == (4, 5 + 5 + 4)
+    (plane,) = sampled([("a", "x", 3)], per_domain=1, shape=(4, 5, 1))
+    assert plane.image.shape == (4, 5)
 
 
 class Evil:

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from metaseg_monai.evaluation.per_case import BINS
-from metaseg_monai.metadata import Continuous, MetadataSchema
+from metaseg_monai.metadata import Categorical, Continuous, MetadataSchema
 from metaseg_monai.reporting.audit import (
     audit_section,
     calibration_section,
@@ -250,3 +250,33 @@ def test_nothing_is_said_of_a_rank_among_four_patients(volumes):
     assert (tables["leakage"]["groups"] == 4).all()
     assert (tables["leakage"]["Spearman"].abs() == 1).any()
     assert not any("it follows" in one for one in said)
+
+
+def named(run, *names, provenance="acquisition"):
+    """Let the run have a field of names, and give the five patients theirs."""
+    own = Categorical(
+        name="size", values=("a", "b"), provenance=provenance, availability="acquisition",
+        missing="unknown",
+    )  # fmt: skip
+    MetadataSchema([own]).save(run.folder / "schema.json")
+    given = {f"p{place}": name for place, name in enumerate(names)}
+    return run.edit(lambda cases: cases.assign(size=cases["group"].map(given).fillna("")))
+
+
+@pytest.mark.parametrize(("names", "warned"), [("aabbb", True), ("ababa", False)])
+def test_a_category_that_follows_the_size_is_warned_of(volumes, names, warned):
+    said, tables = audited(volumes.results(sme=[named(volumes.run("sme"), *names)]))
+    row = tables["leakage_names"].loc["size, class 2"]
+    assert (row["values"], row["groups"]) == (2, 5)
+    assert (row["share"] > 0.6) == warned
+    told = f"it follows the size of class 2 ({row['share']:.0%} of the variance of its ranks)"
+    assert any(told in part for part in said) == warned
+    assert "leakage" not in tables
+
+
+def test_categories_of_few_patients_or_of_none_are_not_told_of(volumes):
+    said, tables = audited(volumes.results(sme=[named(volumes.run("sme"), "a", "a", "b", "b", "")]))
+    assert (tables["leakage_names"]["groups"] == 4).all()
+    assert not any("it follows" in one for one in said)
+    said, tables = audited(volumes.results(me=[named(volumes.run("me"), *"ccccc")]))
+    assert "leakage_names" not in tables

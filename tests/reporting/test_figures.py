@@ -356,6 +356,13 @@ def contours(one, modes, names=None, beyond=()):
     return predictions.montage([one], modes, ["case"], names or {}, beyond)
 
 
+def test_a_montage_shows_all_of_planes_side_by_side():
+    label = np.zeros((8, 24), np.uint8)
+    label[3, [2, 20]] = 1
+    one = Sample("c", "x", np.zeros(label.shape), label, {"normal": label})
+    assert predictions._window(one, ["normal"]) == (slice(None), slice(None))
+
+
 def test_montage_shows_a_contour_in_each_column_and_says_none_where_a_mode_is_absent():
     both, one = (contours(disc(), {"10": "a", "20": mode}) for mode in ("b", "absent"))
     middle = Image.open(io.BytesIO(both)).width / 2

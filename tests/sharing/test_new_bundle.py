@@ -18,7 +18,8 @@ from metaseg_monai.metadata import MetadataSchema
 from metaseg_monai.rows import read_lines, write_table
 from metaseg_monai.sharing.check_bundle import check_bundle
 from metaseg_monai.sharing.new_bundle import new_bundle
-from metaseg_monai.sharing.own_table import OwnTable, infer_schema
+from metaseg_monai.sharing.own_metadata import infer_schema
+from metaseg_monai.sharing.own_table import OwnTable
 from metaseg_monai.sharing.run import evaluate, predict, train
 from metaseg_monai.tables import fold_cases, read_table
 
@@ -320,6 +321,30 @@ def test_a_tables_own_folds_are_kept_and_a_test_set_may_stay(pictures, tmp_path)
     write_table([{**r, "fold": "first"} for r in rows], pictures)
     with pytest.raises(ConfigError, match="column 'fold': 'first'"):
         new_bundle("third", pictures, tmp_path / "b", image="img", label="mask", **SMALL)
+
+
+def test_values_of_labels_that_are_named_as_classes_are_told(pictures, tmp_path):
+    told = r"255 is a value of the labels.*--labels \"255=tumour\", or .*--class_names \"1=tumour\""
+    with pytest.raises(ConfigError, match=told):
+        new_bundle("mine", pictures, tmp_path / "b", class_names="255=tumour", **SMALL)
+    made = new_bundle("mine", pictures, tmp_path, labels="255=tumour", dry_run=True, **SMALL)
+    assert made.inferred["classes"][0] == "0 background, 1 tumour"
+
+
+def test_rows_that_one_file_joins_are_refused_with_what_parts_them(pictures, tmp_path):
+    rows = rows_of(pictures)
+    common = [{**row, "blank": rows[0]["img"]} for row in rows]
+    write_table(common, pictures)
+    for more in ({}, {"group": "none"}, {"folds": 3}):
+        with pytest.raises(DataError, match=r"1 group.* share .*leave a file that many .*--image"):
+            new_bundle("mine", pictures, tmp_path / "b", image="img,blank", **more, **SMALL)
+    half = [{**row, "split": ("train", "val", "test")[n % 3]} for n, row in enumerate(common)]
+    write_table(half, pictures)
+    with pytest.raises(ConfigError, match=r"divides .*; put rows that stay together in one split"):
+        new_bundle("mine", pictures, tmp_path / "b", image="img,blank", **SMALL)
+    write_table([{**row, "patient": "ab"[n % 2]} for n, row in enumerate(rows)], pictures)
+    with pytest.raises(DataError, match=r"2 group.*: name a finer --group, or add cases"):
+        new_bundle("mine", pictures, tmp_path / "b", **SMALL)
 
 
 def test_what_labels_tell_is_found_and_needs_many_rows(pictures):

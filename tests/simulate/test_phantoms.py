@@ -21,9 +21,11 @@ from metaseg_monai.simulate.phantoms import (
     Ellipsoid,
     Lesion,
     draw_anatomy,
+    paint,
     render,
 )
 from metaseg_monai.tables import read_table
+from metaseg_monai.tables.licenses import data_license
 
 FEW = {"train": 1, "val": 1, "test": 1, "matrix": 48}
 
@@ -217,3 +219,92 @@ def test_the_width_of_the_core_says_nothing_of_the_tumours_size():
     radii, cores = np.array([(t.radius_mm, t.core_mm) for t in tumours]).T
     assert CORE_MM[0] <= cores.min() < cores.max() <= CORE_MM[1]
     assert abs(np.corrcoef(radii, cores)[0, 1]) < 0.2
+
+
+@pytest.fixture(scope="module")
+def painted(folder, tmp_path_factory):
+    """Of phantoms as if they were patients: labels and table alone decide."""
+    output = tmp_path_factory.mktemp("painted") / "a"
+    return generate_phantoms(output, cases=4, matrix=48, labels=folder, seen="whole")
+
+
+def test_painted_labels_are_the_patients_own_and_lie_where_they_lay(folder, painted):
+    assert list(table(painted)) == list(table(folder))[:4]
+    for case, row in table(painted).items():
+        (_, before), (image, after) = volumes(folder, case), volumes(painted, case)
+        np.testing.assert_array_equal(image.affine, after.affine)
+        assert after.spacing_mm[0] >= 4
+        centres = [
+            one.affine[:3, :3] @ np.argwhere(one.planes == 1).mean(0) + one.affine[:3, 3]
+            for one in (before, after)
+        ]
+        np.testing.assert_allclose(*centres, atol=1e-3)
+        assert {k: row[k] for k in table(folder)[case] if k != "unrelated_size"} == {
+            k: v for k, v in table(folder)[case].items() if k != "unrelated_size"
+        }
+        for value, hu in ((1, KIDNEY), (2, TUMOUR)):
+            inside = image.planes[after.planes == value]
+            assert len(inside) < 5 or abs(np.median(inside) - hu) < 25, (case, value)
+
+
+def test_a_thinned_label_keeps_its_place(folder):
+    _, label = volumes(folder, "case_00001")
+    thin = phantoms._thinned(label, 24)
+    assert thin.planes.shape[1:] == (24, 24)
+    np.testing.assert_allclose(thin.spacing_mm[1:], 2 * np.array(label.spacing_mm[1:]))
+    index = np.array([3, 5, 7])
+    stored = index * [1, 2, 2] + [0, 1, 1]  # the voxel that it is a copy of
+    assert thin.planes[tuple(index)] == label.planes[tuple(stored)]
+    np.testing.assert_allclose(thin.affine @ [*index, 1], label.affine @ [*stored, 1], atol=1e-9)
+
+
+def test_of_a_core_the_extent_cannot_be_seen_and_of_the_whole_it_can():
+    label = np.zeros((9, 48, 48), dtype=np.uint8)
+    z, y, x = np.ogrid[-4:5, -24:24, -24:24]
+    label[(z / 4) ** 2 + ((y - 4) / 16) ** 2 + (x / 16) ** 2 <= 1] = 1
+    label[((z / 4) ** 2 + (y / 9) ** 2 + ((x - 4) / 9) ** 2 <= 1)] = 2
+    rim = (label == 2)[4] & ((y[0] ** 2 + (x[0] - 4) ** 2) > 64)
+    assert rim.sum() > 20
+    whole, core = (
+        np.median(paint(np.random.default_rng(1), label, (5.0, 4.0, 4.0), seen)[4][rim])
+        for seen in ("whole", "core")
+    )
+    assert abs(whole - TUMOUR) < 30
+    assert abs(core - KIDNEY) < 30
+    middle = paint(np.random.default_rng(1), label, (5.0, 4.0, 4.0), "core")[4, 24, 28]
+    assert middle < (KIDNEY + TUMOUR) / 2 + NOISE_HU
+
+
+def test_another_patients_size_stands_beside_the_own_one(folder, painted):
+    own, other = (
+        [row[name] for row in table(painted).values()]
+        for name in ("radiographic_size", "unrelated_size")
+    )
+    assert sorted(own) == sorted(other)
+    assert all(one != two for one, two in zip(own, other, strict=True))
+
+
+def test_painted_labels_are_under_the_licence_of_the_labels(folder, painted, tmp_path):
+    assert data_license(painted) == data_license(folder)
+    kits = tmp_path / "kits"
+    for case in ("case_00000", "case_00001"):
+        (kits / case).mkdir(parents=True)
+        (kits / case / "segmentation.nii.gz").symlink_to(
+            folder / case / "aggregated_MAJ_seg.nii.gz"
+        )
+    (kits / "kits.json").write_text((folder / "kits.json").read_text())
+    made = generate_phantoms(tmp_path / "a", matrix=48, labels=kits)
+    assert list(table(made)) == ["case_00000", "case_00001"]
+    assert [one["license"] for one in data_license(made)] == ["cc-by-nc-sa-4.0"]
+    with pytest.raises(DataError, match=r"2 cases with a label .* ask for fewer"):
+        generate_phantoms(tmp_path / "b", cases=3, matrix=48, labels=kits)
+    (kits / "kits.json").unlink()
+    with pytest.raises(DataError, match=r"no clinical table; put kits\.json"):
+        generate_phantoms(tmp_path / "b", matrix=48, labels=kits)
+    assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize("setting", [{"seen": "whole"}, {"seen": "half", "labels": "."}])
+def test_what_is_seen_is_of_real_labels(tmp_path, setting):
+    with pytest.raises(ConfigError, match="seen="):
+        generate_phantoms(tmp_path / "a", **setting)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 
 import pandas as pd
@@ -107,6 +108,29 @@ def test_who_has_chosen_or_has_no_folds_is_not_asked(bundle, settings, table, tm
         assert asked(bundle, mine) is None
         with pytest.raises(ConfigError, match=r"table\.csv deals no folds to test on"):
             asked(bundle, mine, "all")
+
+
+def test_a_column_of_folds_is_read_as_everywhere(bundle, settings, table, tmp_path):
+    rows = pd.read_csv(table / "table.csv", dtype=str, keep_default_na=False)
+    shutil.copytree(table, tmp_path / "t")
+    for column, told in (("split", "has no fold, and is no fixed test"), ("fold", "fold 'x', exp")):
+        wrong = rows.copy()
+        wrong.loc[wrong["split"] == "train", "fold"] = "" if column == "split" else "x"
+        wrong.to_csv(tmp_path / "t" / "table.csv", index=False)
+        with pytest.raises(DataError, match=told):
+            asked(bundle, {**settings, "dataset_dir": str(tmp_path / "t")}, "all")
+
+
+def test_a_training_tells_that_it_takes_the_split_of_a_table_of_folds(
+    bundle, settings, tmp_path, capsys
+):
+    short = {key: value for key, value in settings.items() if key != "modes"}
+    short |= {"epochs": 2, "variant": "none"}
+    mm.train(bundle, tmp_path / "a", **short)
+    told = r"column split of .*table\.csv, not on its folds 0, 1, 2: --fold 0 takes one"
+    assert re.search(told, "".join(capsys.readouterr()))
+    mm.train(bundle, tmp_path / "b", fold=1, **short)
+    assert "column split" not in "".join(capsys.readouterr())
 
 
 def test_a_study_tests_each_case_once(bundle, settings, table, tmp_path):

@@ -288,7 +288,7 @@ def montage(
 
 
 def _window(sample: Sample, modes: Sequence[str]) -> tuple[slice, slice]:
-    """The square of the image that holds the label and all predictions, with a margin."""
+    """The square of the image, or all, that holds the label and predictions, with a margin."""
     shown = sample.label > 0
     for mode in modes:
         if mode in sample.preds:
@@ -297,6 +297,8 @@ def _window(sample: Sample, modes: Sequence[str]) -> tuple[slice, slice]:
     if not len(rows):
         return slice(None), slice(None)
     longest = max(np.ptp(rows), np.ptp(columns)) + 1
+    if longest > min(sample.label.shape):  # of a long picture, as planes side by side are
+        return slice(None), slice(None)
     side = max(SMALLEST, int(np.ceil(longest * (1 + 2 * MARGIN))))
     side = min(side, *sample.label.shape)
     window = []

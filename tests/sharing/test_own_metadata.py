@@ -1,0 +1,320 @@
+"""Which columns of a user's own table are metadata: inferred, asked, or left out with a reason."""
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from metaseg_monai.errors import ConfigError
+from metaseg_monai.rows import write_table
+from metaseg_monai.sharing.own_metadata import infer_schema, names_alike, not_in_training
+from metaseg_monai.sharing.own_table import OwnTable
+from tests.sharing.test_own_table import HALVES, table_of
+
+
+def with_objects(count, number=0):
+    mask = np.zeros((8, 8))
+    for one in range(count):
+        mask[2 * (one // 4), 2 * (one % 4)] = 1
+    mask[7, : number % 3] = 1
+    return mask
+
+
+def inferred(table, fields=None, training=None, **settings):
+    found = OwnTable(table, **settings)
+    found.scan_labels()
+    rows = range(len(found.rows)) if training is None else training
+    return infer_schema(found, fields, rows)
+
+
+@pytest.mark.parametrize(
+    ("column", "cells"),
+    [
+        ("set", HALVES),
+        ("subset", ["one"] * 6 + ["two"] * 6),
+        ("cv_fold", list("012345") * 2),
+        ("cohort", [*HALVES[:-1], ""]),
+        ("arm", ["Training", "dev"] * 6),
+    ],
+)
+def test_a_column_that_may_tell_splits_is_asked_for_and_is_no_metadata(tmp_path, column, cells):
+    table = table_of(tmp_path, {column: cells, "age": range(20, 44, 2)})
+    with pytest.raises(ConfigError, match=f"--split {column}, or .* --split new"):
+        OwnTable(table)
+    schema, _, left_out = inferred(table, split="new")
+    assert schema.names == ("age",)
+    assert f"--split {column}" in left_out[column]
+    with pytest.raises(ConfigError, match="cannot be metadata"):
+        inferred(table, fields=column, split="new")
+
+
+def test_few_numbers_and_texts_that_go_with_labels_are_found(tmp_path):
+    counts = [1 + number % 5 for number in range(40)]
+    masks = [with_objects(2 * one) for one in counts]
+    size = ["large" if 2 * one > 6 else "small" for one in counts]
+    random = np.random.default_rng(0).choice(["A", "B", "C"], 40)
+    table = table_of(tmp_path, {"lesions": counts, "size": size, "site": random}, masks)
+    schema, _, left_out = inferred(table)
+    assert schema.names == ("site",)
+    assert "goes with the label's size" in left_out["lesions"]
+    assert "goes with the label's size" in left_out["size"]
+    schema, _, _ = inferred(table, fields="+lesions:ordinal")
+    assert schema.names == ("lesions", "site")
+    assert schema.field("lesions").provenance == "label-derived"
+
+
+def test_volumes_in_ml_are_found_whatever_the_spacing(tmp_path):
+    rng, rows = np.random.default_rng(1), []
+    for number in range(24):
+        label = np.zeros((10, 10, 12), np.uint8)
+        label[:, :, : 1 + int(rng.integers(0, 4))] = 1
+        steps = [*[float(rng.uniform(0.2, 2))] * 2, float(rng.choice([1, 1.5, 3, 5]))]
+        for name, array in (("ct", label), ("mask", label)):
+            file = tmp_path / f"{number}_{name}.nii.gz"
+            nib.save(nib.Nifti1Image(array, np.diag([*steps, 1])), file)
+        row = {name: f"{number}_{name}.nii.gz" for name in ("ct", "mask")}
+        rows.append({**row, "tumour_ml": f"{label.sum() * np.prod(steps) / 1000:.5f}"})
+    _, _, left_out = inferred(write_table(rows, tmp_path / "t.csv"))
+    assert "size in mm" in left_out["tumour_ml"]
+
+
+def test_kinds_ranges_and_names_are_of_training_rows(tmp_path):
+    columns = {"age": [*range(20, 40, 2), 95, 40], "scanner": [*"ABABABABAB", "Z", "A"]}
+    found = OwnTable(table_of(tmp_path, columns))
+    found.scan_labels()
+    schema, names_of, _ = infer_schema(found, None, range(10))
+    assert schema.field("age").range[1] < 50
+    assert schema.field("scanner").values == ("A", "B")
+    assert "of 10 training rows" in schema.field("age").description
+    assert not_in_training(found, schema, names_of, range(10)) == {(10, "scanner"): "Z"}
+    assert names_alike(found) == ["scanner"]
+
+
+def test_kinds_of_images_are_metadata_though_labels_differ_among_them(tmp_path):
+    masks = []
+    for number in range(40):
+        mask = np.zeros((20, 20))
+        mask[:, : 2 + number % 5 + 4 * (number % 2)] = 1  # two kinds, whose sizes overlap a little
+        masks.append(mask)
+    sizes = [int(mask.sum()) for mask in masks]
+    columns = {
+        "microscope": ["ab"[number % 2] for number in range(40)],
+        "microscope_code": [1 + number % 2 for number in range(40)],
+        "size_code": [1 if size < 160 else 2 for size in sizes],
+        "size_class": ["small" if size < 160 else "large" for size in sizes],
+        "histologic_grade": [(number // 3) % 3 for number in range(40)],
+        "scan_year": [1983 + number // 2 for number in range(40)],
+    }
+    found = OwnTable(table_of(tmp_path, columns, masks))
+    found.scan_labels()
+    schema, _, left_out = infer_schema(found, None, range(40))
+    assert schema.names == ("microscope", "microscope_code", "scan_year")
+    assert schema.field("microscope").provenance == "acquisition"
+    assert "microscope (goes with the label's size" in found.inferred["to look at"][0]
+    assert "as if computed from it" in left_out["size_class"]
+    assert "as if computed from it" in left_out["size_code"]
+    assert "found in tissue" in left_out["histologic_grade"]
+    assert schema.field("scan_year").range == (1979, 2006)
+    forced = infer_schema(found, "+histologic_grade,+size_class", range(40))[0]
+    assert forced.field("histologic_grade").availability == "post-operative"
+    assert found.inferred["known late"][0] == "histologic_grade"
+    assert forced.field("size_class").provenance == "label-derived"
+
+
+def test_columns_that_fields_would_divide_cannot_be_named(tmp_path):
+    found = OwnTable(
+        table_of(tmp_path, {"dose, mGy": range(12), "a:b": [f"x{n}" for n in range(12)]})
+    )
+    found.scan_labels()
+    for given in ("dose, mGy", "a:b", "+a:b"):
+        with pytest.raises(ConfigError, match="cannot be named, as --fields divides"):
+            infer_schema(found, given, range(12))
+    assert "rename it to take it" in infer_schema(found, None, range(12))[2]["a:b"]
+
+
+def test_numbers_with_a_few_other_cells_are_told_with_their_rows(tmp_path):
+    ages = [20 + 3 * n for n in range(11)]
+    table = table_of(tmp_path, {"age (years)": [*ages, "65+"], "dose": [*ages, 70]})
+    schema, _, left_out = inferred(table)
+    assert schema.names == ("dose",)
+    assert "11 of 12 cells are numbers, and row 13: '65+' is none" in left_out["age (years)"]
+    assert "--fields '+age (years):categorical'" in left_out["age (years)"]
+    with pytest.raises(ConfigError, match=r"row 13: '65\+' is none; mend or empty"):
+        inferred(table, fields="age (years)")
+    assert inferred(table, fields="age (years):categorical")[0].names == ("age_years",)
+    for empty in ("", " ", ","):
+        with pytest.raises(ConfigError, match="--fields is empty"):
+            inferred(table, fields=empty)
+    with pytest.raises(ConfigError, match="--group is empty"):
+        OwnTable(table, group="")
+
+
+def test_outcomes_are_left_out_and_doubtful_names_are_told(tmp_path):
+    late = ("treatment_response", "vital_status", "OS", "followup_months", "recist", "WHO")
+    late += ("biopsy_result",)
+    doubtful = ("diagnosis", "stage", "T_stage", "volume_ml", "radiologist")
+    plain = ("stage_x", "reader_software", "scanner_os", "contrast_volume_ml")
+    cells = np.random.default_rng(0).choice(["A", "B", "C"], (16, 12))
+    names = (*late, *doubtful, *plain)
+    found = OwnTable(table_of(tmp_path, dict(zip(names, cells, strict=True))))
+    found.scan_labels()
+    schema, _, left_out = infer_schema(found, None, range(12))
+    assert set(left_out) == set(late)
+    assert schema.names == (*doubtful, *plain)
+    assert all(f"{one} (by its name)" in found.inferred["to look at"][0] for one in doubtful)
+    assert found.inferred["to look at"][0].count("by its name") == len(doubtful)
+
+
+def test_what_goes_with_labels_is_judged_by_all_rows(tmp_path):
+    masks = [with_objects(1 + n % 8) for n in range(18)]
+    scores = [int(mask.sum()) for mask in masks]
+    found = OwnTable(table_of(tmp_path, {"score": scores, "n": [n * n for n in range(18)]}, masks))
+    found.scan_labels()
+    schema, _, left_out = infer_schema(found, None, range(9))  # too few by themselves
+    assert schema.names == ("n",)
+    assert "in 18 rows, as if computed from it" in left_out["score"]
+
+
+def test_a_group_is_no_guess(tmp_path):
+    slices = [n // 4 for n in range(12)]
+    with pytest.raises(ConfigError, match=r"--group case_id if so, .* --group none"):
+        OwnTable(table_of(tmp_path, {"case_id": slices}))
+    table = table_of(tmp_path, {"group": ["control", "treated"] * 6, "patient": slices})
+    schema, _, _ = inferred(table)
+    assert schema.names == ("group",)
+    with pytest.raises(ConfigError, match="'patient' cannot be metadata"):
+        inferred(table, fields="patient")
+    with pytest.raises(ConfigError, match="'mask' cannot be metadata"):
+        inferred(table, fields="mask")
+    alone = table_of(tmp_path, {"patient_sex": list("mf") * 6, "age_group": list("ab") * 6})
+    assert OwnTable(alone).group is None
+    wells = {"plate": [n // 6 for n in range(12)], "well": [n % 6 // 2 for n in range(12)]}
+    found = OwnTable(table_of(tmp_path, wells))
+    assert found.group == "plate + well"
+    assert len(set(found.groups)) == 6
+    assert len(set(OwnTable(found.file, group="plate").groups)) == 2
+    assert len(set(OwnTable(found.file, group="none").groups)) == 12
+
+
+def test_a_column_that_is_not_there_is_refused_with_those_that_are(tmp_path):
+    table = table_of(tmp_path, {"age": range(20, 44, 2)})
+    told = "no column 'vendor'; use one of 'img', 'mask', 'age'"
+    with pytest.raises(ConfigError, match=told):
+        inferred(table, fields="vendor")
+    with pytest.raises(ConfigError, match=told):
+        OwnTable(table, group="vendor")
+
+
+def test_patients_count_once(tmp_path):
+    masks = [with_objects(1 + (n // 4)) for n in range(28)]
+    table = table_of(tmp_path, {"patient": [n // 4 for n in range(28)], "age": [40] * 28}, masks)
+    found = OwnTable(table)
+    ages = [20.0 + 3 * (n // 4) for n in range(28)]  # by chance in the order of 7 patients' masks
+    for row, age in zip(found.rows, ages, strict=True):
+        row["age"] = str(age)
+    found.scan_labels()
+    assert infer_schema(found, None, range(28))[0].names == ("age",)
+
+
+def test_names_tell_units_and_few_numbers_are_names(tmp_path):
+    columns = {"n_stage": [n % 3 for n in range(12)], "number of beds": [n % 2 for n in range(12)]}
+    columns |= {"year": [2001 + n * n for n in range(12)], "age_index": [n * n for n in range(12)]}
+    schema, _, _ = inferred(table_of(tmp_path, columns))
+    kinds = {one.name: (one.kind, getattr(one, "unit", "")) for one in schema.fields}
+    assert kinds["n_stage"] == kinds["number of beds"] == ("categorical", "")
+    assert kinds["year"] == ("continuous", "unit to be named")
+
+
+def test_a_field_may_not_be_called_as_the_masks_threshold(tmp_path):
+    table = table_of(tmp_path, {"threshold": [0.1 * n * n for n in range(12)]})
+    assert "mask's threshold" in inferred(table)[2]["threshold"]
+    with pytest.raises(ConfigError, match="rename the column"):
+        inferred(table, fields="threshold:continuous:V")
+
+
+def test_fields_are_added_to_what_is_inferred_or_stand_alone(tmp_path):
+    columns = {"grade": [n % 3 for n in range(12)], "site": list("ab") * 6}
+    table = table_of(tmp_path, columns)
+    assert inferred(table, fields="grade:continuous:steps")[0].names == ("grade",)
+    schema, _, _ = inferred(table, fields="+grade:continuous:steps")
+    assert [one.kind for one in schema.fields] == ["continuous", "categorical"]
+    with pytest.raises(ConfigError, match="write one or the other"):
+        inferred(table, fields="+grade,site")
+
+
+def test_names_that_differ_in_case_or_blanks_are_told(tmp_path):
+    columns = {"sex": [*"FfMMFFMMFFMM"], "kind": [*["CT ", "CT", "MR"] * 4], "site": list("ab") * 6}
+    found = OwnTable(table_of(tmp_path, columns))
+    found.scan_labels()
+    schema, _, _ = infer_schema(found, None, range(12))
+    assert schema.field("sex").values == ("F", "M", "f")
+    assert schema.field("kind").values == ("CT", "MR")
+    told, step = found.inferred["written alike"]
+    assert told == "sex 'F', 'f'; kind 'CT', 'CT '"
+    assert "write one of them in the table" in step
+    plain = OwnTable(table_of(tmp_path, {"sex": list("FM") * 6, "steps": ["1", "1.0"] * 6}))
+    plain.scan_labels()
+    infer_schema(plain, None, range(12))
+    assert "written alike" not in plain.inferred
+
+
+def of_size(pixels):
+    return (np.arange(64) < pixels).reshape(8, 8)
+
+
+@pytest.mark.parametrize("rows", [[2, 16, 12], [2, 2, 26], [10, 12, 2]])
+def test_a_size_cut_into_kinds_is_found_where_one_has_two_rows(tmp_path, rows):
+    masks = [of_size(1 + n) for n in range(sum(rows))]
+    sizes = sorted(int(mask.sum()) for mask in masks)
+    small, large = sizes[rows[0]], sizes[rows[0] + rows[1]]
+    kinds = [
+        "small" if mask.sum() < small else "medium" if mask.sum() < large else "large"
+        for mask in masks
+    ]
+    table = table_of(tmp_path, {"kind": kinds, "site": list("abc") * (len(masks) // 3)}, masks)
+    schema, _, left_out = inferred(table)
+    assert schema.names == ("site",)
+    assert "goes with the label's size, rank correlation" in left_out["kind"]
+
+
+def test_kinds_that_divide_a_size_in_few_rows_are_told(tmp_path):
+    masks = [of_size(1 + n) for n in range(12)]
+    found = OwnTable(table_of(tmp_path, {"kind": [*"SSSSSMMMMMLL"]}, masks))
+    found.scan_labels()
+    assert infer_schema(found, None, range(12))[0].names == ("kind",)
+    assert "kind (goes with the label's size" in found.inferred["to look at"][0]
+
+
+def test_few_numbers_are_told_as_codes_with_what_else_they_may_be(tmp_path):
+    columns = {"sex": [1, 2] * 6, "phase": [0, 1, 2] * 4, "age": range(20, 44, 2)}
+    found = OwnTable(table_of(tmp_path, columns))
+    found.scan_labels()
+    schema, _, _ = infer_schema(found, None, range(12))
+    assert [one.kind for one in schema.fields] == ["categorical", "categorical", "continuous"]
+    told, step = found.inferred["codes"]
+    assert told == "sex 1, 2; phase 0, 1, 2"
+    assert "write them in the table" in step
+    assert "--fields +COLUMN:continuous:UNIT" in step
+    del found.inferred["codes"]
+    infer_schema(found, "+sex:categorical,+phase:ordinal", range(12))
+    assert "codes" not in found.inferred
+
+
+def test_a_thickness_that_no_header_has_is_told_by_row(tmp_path):
+    rows = []
+    for number in range(12):
+        label = np.ones((4, 4, 3), np.uint8)
+        for name in ("ct", "mask"):
+            file = tmp_path / f"{number}_{name}.nii.gz"
+            nib.save(nib.Nifti1Image(label, np.diag([0.7, 0.7, 2 + number / 10, 1])), file)
+        thick = {3: 5, 4: "", 7: 9}.get(number, round(2 + number / 10, 1))
+        row = {name: f"{number}_{name}.nii.gz" for name in ("ct", "mask")}
+        rows.append({**row, "slice_thickness_mm": thick})
+    found = OwnTable(write_table(rows, tmp_path / "t.csv"))
+    found.scan_labels()
+    infer_schema(found, None, range(12))
+    told, step = found.inferred["not as in headers"]
+    assert told == (
+        "slice_thickness_mm of 2 in 11 volumes (row 5: 5, header 0.7 x 0.7 x 2.3, "
+        "row 9: 9, header 0.7 x 0.7 x 2.7)"
+    )
+    assert "mend the cells or the files" in step
