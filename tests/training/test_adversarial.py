@@ -181,7 +181,7 @@ def test_a_discriminator_that_is_not_finite_stops_the_run():
 
 
 def tiles(number, planes=3, size=32):
-    """Simulated planes and lipids of fields at 20x, scaled to [0, 1] over all."""
+    """Simulated planes and lipids of fields at 20x, 1 at the highest value of all."""
     random = np.random.default_rng(4)
     well = draw_well(random)
     images, labels = [], []
@@ -192,14 +192,13 @@ def tiles(number, planes=3, size=32):
         labels.append([fluorescence(random, scene, well, 20, "lipids")])
     stacks, stains = (torch.tensor(np.asarray(one, np.float32)) for one in (images, labels))
     for one in (stacks, stains):
-        one.sub_(one.min()).div_(one.max())
+        one.div_(one.max())
     return [
         {"case": str(n), "image": stacks[n], "label": stains[n], "meta": torch.zeros(1)}
         for n in range(number)
     ]
 
 
-@pytest.mark.slow
 def test_eight_tiles_are_fitted_to_half_of_the_error_of_pretraining():
     torch.manual_seed(0)
     sizes = {"in_channels": 3, "channels": 12, "levels": 2, "growth": 6, "layers": 2}
@@ -213,14 +212,13 @@ def test_eight_tiles_are_fitted_to_half_of_the_error_of_pretraining():
             return float(measure(generator.eval()(image), label))
 
     optimizer = Adam(generator.parameters(), lr=3e-3)
-    for _ in range(50):
+    for _ in range(30):
         optimizer.zero_grad()
         pretraining(generator.train()(image), label).backward()
         optimizer.step()
     before = error()
     discriminator = PatchDiscriminator(4, channels=4, field=70)
-    trainer, *_ = made(
-        generator, discriminator, data, RECONSTRUCTION, [StopOnNonFinite()], 80, Adam
-    )
+    settings = {"epochs": 14, "make": Adam, "rates": (1e-3, 1e-5)}
+    trainer, *_ = made(generator, discriminator, data, RECONSTRUCTION, **settings)
     trainer.run()
     assert error() < 0.5 * before
