@@ -50,11 +50,11 @@ class DenseLayer(nn.Module):
         y = self.norm(x)
         if self.behind == "normalisation":
             y = self.mechanism(x, y, meta)
-        x = F.relu(y)
-        y = self.conv(x)
+        y = F.relu(y)  # whose input is let go before the convolution: large tiles take less memory
+        z = self.conv(y)
         if self.behind == "convolution":
-            y = self.mechanism(x, y, meta)
-        return self.dropout(y)
+            z = self.mechanism(y, z, meta)
+        return self.dropout(z)
 
 
 class DenseBlock(nn.Module):

@@ -81,7 +81,7 @@ def translation_grid(samples: Sequence[ImageSample]) -> bytes:
         samples: with planes of one number.
 
     Returns:
-        PNG. Difference: generated less real, orange where too bright, blue where too dark, all of
+        PNG. Difference: generated less real, orange where too bright, blue where too dark, half of
         the real image's scale being the full colour. Outlines: blue of objects of the real image,
         orange of the generated one, white where both are.
     """
@@ -99,8 +99,8 @@ def translation_grid(samples: Sequence[ImageSample]) -> bytes:
 
 def difference(sample: ImageSample) -> np.ndarray:
     """Colours (H, W, 3) of how a generated image differs from the real one, black where not."""
-    gap = (sample.generated.astype(float) - sample.real.astype(float))[..., None]
-    return np.asarray(gap.clip(0) * FALSE + (-gap).clip(0) * MISSED)
+    gap = 2 * (sample.generated.astype(float) - sample.real.astype(float))[..., None]
+    return np.asarray(gap.clip(0, 1) * FALSE + (-gap).clip(0, 1) * MISSED)
 
 
 def outlines(picture: np.ndarray, real: np.ndarray, generated: np.ndarray) -> np.ndarray:
