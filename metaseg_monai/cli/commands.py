@@ -86,6 +86,7 @@ COMMANDS: Tree = {
     "push": "metaseg_monai.sharing.hub:push",
     "export": "metaseg_monai.sharing.export:export",
     "whatif": "metaseg_monai.sharing.whatif:whatif",
+    "explore": "metaseg_monai.sharing.explore:explore",
     "generate": {
         "synthetic-shapes": "metaseg_monai.simulate.shapes:generate_synthetic_shapes",
         "kits21-phantom": "metaseg_monai.simulate.phantoms:generate_phantoms",

@@ -289,7 +289,7 @@ def evaluate(
     chosen = {"split": split, "modes": modes}
     settings |= {name: value for name, value in chosen.items() if value is not None}
     given = folder if isinstance(folder, str | Path) else None
-    folder, *members = _models(folder)
+    folder, *members = models_of(folder)
     root, further, recorded = _known(folder, configuration, bundles)
     if members:
         of_list = given is not None and (Path(given) / ENSEMBLE).is_file()
@@ -586,13 +586,14 @@ def predict(
             is no earlier mask would be replaced.
         ConfigError: neither a model nor a bundle, or `meta` is neither field=value nor a file.
     """
-    asked = {**settings, **_engine(folder, engine, precision, exported, settings.get("device"))}
+    home = folder if isinstance(folder, str | Path) else None
+    folders = models_of(folder)
+    folder, *members = folders
+    asked = {**settings, **engine_of(folders, engine, precision, exported, settings.get("device"))}
     settings = dict(asked)
     if shard is None and (shard := slurm_shard()) is not None:
         logger.warning("this task of a Slurm array predicts shard %s; --shard 0/1: all", shard)
     shard = None if shard == "0/1" else shard
-    home = folder if isinstance(folder, str | Path) else None
-    folder, *members = _models(folder)
     if members:
         if output is None and home is not None and (Path(home) / ENSEMBLE).is_file():
             output = Path(home) / "masks"
@@ -646,8 +647,8 @@ def export_folder(model: str | Path, to: str, precision: str | None) -> Path:
     return Path(model) / EXPORTS / (f"{to}-int8" if precision == "int8" else to)
 
 
-def _engine(
-    folder: str | Path | Sequence[str | Path],
+def engine_of(
+    models: Sequence[str | Path],
     engine: str,
     precision: str | None,
     exported: str | Path | None,
@@ -664,7 +665,14 @@ def _engine(
     if engine == "auto":
         logger.warning("engine auto: %s in %s", chosen, precision)
     settings: dict[str, Any] = {"engine": chosen, "precision": precision}
-    one = folder if isinstance(folder, str | Path) else "MODEL"
+    one, *members = models
+    if members and (exported is not None or precision == "int8"):
+        raise ConfigError(
+            f"{'--exported' if exported else '--precision int8'} is of one model, and there are "
+            f"{len(models)}; leave it out: each model is exported for the run"
+        )
+    if members:
+        return settings
     place = export_folder(one, FORMATS[chosen], precision)
     if exported is not None or (place / PARITY).is_file():
         return {**settings, "exported": str(absolute(exported or place))}
@@ -723,10 +731,10 @@ def _ensemble(
     return {**given, "cases": across_folds(recorded["cases"])} if several else given
 
 
-def _models(given: str | Path | Sequence[str | Path]) -> list[str | Path]:
+def models_of(given: str | Path | Sequence[str | Path]) -> list[str | Path]:
     """The folders of one model, or of those of an ensemble, also as its folder lists them.
 
-    >>> _models("runs/fold0")
+    >>> models_of("runs/fold0")
     ['runs/fold0']
     """
     if isinstance(given, str) and "," in given and not Path(given).exists():

@@ -507,7 +507,7 @@ class LoadWeights:
         state = self.check()
         try:
             processes.bare_network(self.network).load_state_dict(state)
-        except RuntimeError as error:
+        except (RuntimeError, CheckpointError) as error:
             raise CheckpointError(
                 f"The weights in {self.path} do not fit this network: {error} Set the network's "
                 "sizes to those it was trained with."
