@@ -44,8 +44,8 @@ CONFIGS = ("train.json", "evaluate.json")
 NAMED = ("dataset_dir", "schema_file", "columns_file")
 CHECKED = (
     *("modes", "shuffle", "predicted_metadata", "regions", "objects", "clean_up"),
-    *("split", "domain", "tolerance"),
-)
+    *("split", "domain", "target", "tolerance"),
+)  # those that a bundle has
 TESTS = ("test", "val")  # splits
 SELECT = "metaseg_monai.tables.select_cases"
 FILL = "metaseg_monai.tables.fill_epoch"
@@ -149,9 +149,8 @@ def expand(study: Study, trust: bool = False) -> list[Run]:
             settings = check_overrides(config, settings, written=True)
             parsed = _parsed(config, settings, bundle)
             schema = parsed("schema")
-            # bundles of a release before have no tolerance
             given = {**config, **settings}
-            told = {name: parsed(name) for name in CHECKED if name in given}
+            told = {name: parsed(name) if name in given else None for name in CHECKED}
             modes = _check(study, condition, told, schema)
             domains = _per_domain(condition, settings, given, schema)
             for domain, changed in domains.items():
@@ -342,9 +341,10 @@ def _check(
     check_modes(modes, schema, effective["shuffle"], effective["predicted_metadata"])
     if effective["regions"] is None or isinstance(effective["regions"], Mapping):
         VolumeScores(effective["regions"])
-    if isinstance(effective["objects"], Mapping) and effective["objects"]:
+    of_masks = effective["target"] != "image"
+    if of_masks and isinstance(effective["objects"], Mapping) and effective["objects"]:
         as_object_settings(effective["objects"])
-    SurfaceDice(effective.get("tolerance"))
+    SurfaceDice(effective["tolerance"])
     CleanUpPredictions(effective["clean_up"])
     if effective["split"] not in TESTS:
         raise ConfigError(

@@ -1,5 +1,6 @@
 """Training with MONAI's and Ignite's engines: loaders, exact resume, weights, handlers."""
 
+from metaseg_monai.training.adversarial import ConditionalAdversarialTrainer
 from metaseg_monai.training.average import MovingAverage
 from metaseg_monai.training.checkpoints import BestWeights, RunCheckpoint
 from metaseg_monai.training.collate import (
@@ -35,7 +36,7 @@ from metaseg_monai.training.loader import (
 )
 from metaseg_monai.training.processes import end_processes, mean_over_processes
 from metaseg_monai.training.sampling import EpochDraw
-from metaseg_monai.training.schedules import StepOnPlateau, cyclic_schedule
+from metaseg_monai.training.schedules import StepOnPlateau, cyclic_schedule, warm_restarts
 from metaseg_monai.training.trained_on import RecordTrained, RefuseTrained
 from metaseg_monai.training.weights import (
     LoadWeights,
@@ -47,6 +48,7 @@ from metaseg_monai.training.weights import (
 
 __all__ = [
     "BestWeights",
+    "ConditionalAdversarialTrainer",
     "EpochDraw",
     "EpochLog",
     "EstimateLoss",
@@ -84,6 +86,7 @@ __all__ = [
     "skip_empty",
     "training_loader",
     "validation_dataset",
+    "warm_restarts",
     "write_checkpoint",
     "write_weights",
 ]

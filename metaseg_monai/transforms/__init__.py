@@ -11,6 +11,7 @@ from metaseg_monai.transforms.preprocessing import (
     ResampleToSpacingd,
     ScaleIntensityBy,
     ScaleIntensityCased,
+    beside,
     intensity_statistics,
 )
 
@@ -27,6 +28,7 @@ __all__ = [
     "ResampleToSpacingd",
     "ScaleIntensityBy",
     "ScaleIntensityCased",
+    "beside",
     "clean_up",
     "falsified_by",
     "intensity_statistics",

@@ -104,17 +104,27 @@ class AsImaged(MapTransform):
     Args:
         scaling: which scaled the labels of the training; None takes the answer as it is.
         kind: type of the values, such as "uint16" or "float32".
+        channels: how many of the answer's are images, the first ones: 1 of `NucleiLupiUnet`, behind
+            which logits stand. None for all.
 
     Raises:
-        ConfigError: there is no such type.
+        ConfigError: there is no such type, or number of channels.
 
     >>> answer = torch.tensor([[[0.25, -2.0]]])
     >>> AsImaged(kind="uint8")({"pred": 200 * answer})["pred"]
     tensor([[[50,  0]]], dtype=torch.uint8)
     """
 
-    def __init__(self, scaling: ScaleIntensityBy | None = None, kind: str = "uint16") -> None:
+    def __init__(
+        self,
+        scaling: ScaleIntensityBy | None = None,
+        kind: str = "uint16",
+        channels: int | None = None,
+    ) -> None:
         super().__init__("pred")
+        if channels is not None and (not isinstance(channels, int) or channels < 1):
+            raise ConfigError(f"channels={channels!r}: expected a whole number from 1, or null")
+        self.channels = channels
         if kind not in ("uint8", "uint16", "float32"):
             raise ConfigError(f"kind={kind!r}: expected uint8, uint16 or float32")
         self.scaling = scaling
@@ -126,7 +136,7 @@ class AsImaged(MapTransform):
         Raises:
             DataError: the item does not say of which group it is, or of one that is not known.
         """
-        image = at_hand(_native(data)).detach().cpu()
+        image = at_hand(_native(data)).detach().cpu()[: self.channels]
         if self.scaling is not None:
             image = self.scaling.back(data, image)
         if not self.kind.is_floating_point:

@@ -27,7 +27,7 @@ from metaseg_monai.images.image import Channels
 from metaseg_monai.images.lazy import LazyTensor
 from metaseg_monai.images.read import read_image
 from metaseg_monai.tables.check import load_case
-from metaseg_monai.tables.table import OF_LABELS
+from metaseg_monai.tables.table import OF_LABELS, CaseTable
 from metaseg_monai.transforms.load import STORED, named, on_grid
 
 Data = Mapping[Hashable, Any]
@@ -292,6 +292,15 @@ class IntensityStatistics:
             ) from error
         _check_percentiles(read.percentiles)
         return read
+
+
+def beside(table: CaseTable, file: str) -> IntensityStatistics:
+    """Read the statistics that `prepare` or `generate` has written beside a table.
+
+    Raises:
+        DataError: as `IntensityStatistics.load`.
+    """
+    return IntensityStatistics.load(table.path.with_name(file))
 
 
 def intensity_statistics(
