@@ -584,7 +584,7 @@ def curve_by_value(cases: pd.DataFrame, values: Values, column: str = "f1") -> p
         or number are left out.
     """
     known = cases.assign(value=cases["case"].map(values.of_case)).dropna(subset=["value", column])
-    curve = over_groups(known.groupby(["value", "group"])[column].mean())
+    curve = over_groups(known.groupby(["value", "group"])[column].mean(), bounded=column == "f1")
     return curve.assign(cases=known.groupby("value").size())
 
 
