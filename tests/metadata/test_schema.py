@@ -78,7 +78,7 @@ def test_all_problems_of_a_case_in_one_message():
         every_kind().encode(raw, case="img_7")
     assert str(caught.value) == "\n".join(problems)
     assert "'taks' is no field" in problems[0]
-    assert "did you mean 'disc'?" in problems[1]
+    assert "'disc', 'ring', got 'dsic' (str); use one of these names" in problems[1]
     assert every_kind().problems(RAW) == []
 
 
@@ -246,10 +246,30 @@ def test_a_name_that_training_never_had_is_flagged_as_unknown():
         "case 'p7', field 'scanner': expected one of 'GE', 'Siemens' (or 'unknown'), got 'Canon', "
         "which is taken as unknown",
         "case 'p7', field 'grade': expected one of 'I', 'II' (or 'unknown'), got 'III', which is "
-        "taken as unknown; did you mean 'II'?",
+        "taken as unknown",
     ]
     assert flagged.field("scanner").needs_unknown("Canon")
     assert not flagged.field("scanner").needs_unknown(" GE ")
+
+
+@pytest.mark.parametrize(
+    ("values", "given", "step"),
+    [
+        (("F", "M", "female"), "male", None),  # the nearest is its opposite
+        (("ER-", "unclear"), "ER+", None),
+        (("I", "II"), "III", None),
+        (("Non-Contrast", "contrast"), "non contrast", "Non-Contrast"),
+        (("Aa", "aa"), "AA", None),  # two would do
+    ],
+)
+@pytest.mark.parametrize("policy", ["error", "flag"])
+def test_a_value_is_suggested_only_where_it_is_the_same(values, given, step, policy):
+    one = field("categorical", "sex", values=values, missing="unknown")
+    schema = MetadataSchema([one]).with_policy(policy)
+    (told,) = [*schema.problems({"sex": given}), *schema.flags({"sex": given})]
+    assert repr(values[0]) in told
+    assert ("did you mean" in told) == (step is not None)
+    assert step is None or f"did you mean {step!r}?" in told
 
 
 @pytest.mark.parametrize(
