@@ -261,6 +261,10 @@ class MetadataField(BaseModel):
             )
         return _MOMENTS.index(self.availability) <= _MOMENTS.index(moment)
 
+    def as_declared(self, value: Any) -> Any:
+        """A raw value in the writing that the field declares; only names may have another."""
+        return value
+
     def flags(self, value: Any) -> list[str]:
         """Doubts about a value that is allowed all the same, in words; only some kinds have any."""
         return []
@@ -382,6 +386,20 @@ class _NamedValues(MetadataField):
         """The values for a message, with the way to leave them out where the policy has one."""
         listed = listing(self.values)
         return f"{listed} (or {UNKNOWN!r})" if self.missing == "unknown" else listed
+
+    def as_declared(self, value: Any) -> Any:
+        """A name in the declared writing, where only that differs (`spelled`) and one is so."""
+        if not isinstance(value, str) or self.is_missing(value):
+            return value
+        joint = getattr(self, "separator", None)
+        names = [] if joint is None else [self._declared(one) for one in value.split(joint)]
+        return self._declared(value) if joint is None else joint.join(names)
+
+    def _declared(self, name: str) -> str:
+        if composed(name.strip()) in self.values:
+            return name
+        same = [one for one in self.values if spelled(one) == spelled(name)]
+        return same[0] if len(same) == 1 else name
 
     def _meant(self, name: str) -> str:
         """The next step for a name that is no value; the values stand in the message already."""

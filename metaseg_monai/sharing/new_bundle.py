@@ -26,6 +26,7 @@ from metaseg_monai.sharing.own_metadata import (
     NO_UNIT,
     OF_CODE,
     infer_schema,
+    mend_cells,
     names_alike,
     not_in_training,
 )
@@ -172,6 +173,7 @@ def new_bundle(
         given = parse_class_names(class_names) or known_class_names(found.file.parent)
     found.scan_labels(meant, named=len({*given} - {0}) > 1)
     names = _names(found, given)
+    mend_cells(found, fields)
     made = _split(found, folds, seed)
     splits = made.of_group
     training = {
@@ -191,10 +193,15 @@ def new_bundle(
         told["ranges"] = ("of all folds", "kinds, ranges and names; a fixed test set not")
     strange = not_in_training(found, schema, names_of, training)
     if strange:
-        said_there = {f"{column} {cell!r}" for (_, column), cell in strange.items()}
-        told["not in training"] = (
-            listing(sorted(said_there), 8, str),
-            f"in {len(strange)} cell(s) of val and test alone: unknown in the copy of the table",
+        there = [
+            f"{column} {cell!r} in row {found.numbers[row]}"
+            for (row, column), cell in strange.items()
+        ]
+        told["unknown"] = (
+            listing(there, 8, str),
+            f"in {len(strange)} cell(s) of val and test alone, which no training row says: the "
+            "network is told nothing there, in the copy of the table as well; another --seed deals "
+            "otherwise",
         )
     copied = _Copy(found, made, schema, names_of, names, strange)
     read = copied.read()

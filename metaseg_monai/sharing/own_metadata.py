@@ -13,15 +13,24 @@ from scipy.stats import mannwhitneyu, spearmanr
 
 from metaseg_monai.errors import ConfigError, did_you_mean, listing
 from metaseg_monai.metadata import MetadataSchema
-from metaseg_monai.metadata.fields import KINDS, read_number, said, says_nothing
+from metaseg_monai.metadata.fields import (
+    KINDS,
+    UNKNOWN,
+    read_number,
+    said,
+    same_name,
+    says_nothing,
+    spelled,
+)
 from metaseg_monai.metadata.fit import doubts, field_parts, widened
-from metaseg_monai.naming import likened
 from metaseg_monai.sharing.own_table import MOST_TOLD, NONE, OwnTable, plain_name, refuse_empty
 from metaseg_monai.tables.find import THRESHOLD
 
 UNITS = ("mm", "cm", "um", "years", "months", "days", "kg", "g", "ms", "s", "hz", "kvp", "ma", "t")
 FEW_NUMBERS = 6  # whole numbers of so few values are taken as names
 MOST_NAMES = 30  # of a category
+ODD_SHARE = 5  # a quantity has one cell in so many, at most, that is no number
+MOST_SHORT = 3  # letters of a name that is short for another
 ASSOCIATED = 0.8  # rank correlation with what the label says from which a column is left out
 BY_CHANCE = 1e-4  # probability above which an association may be
 PERHAPS_CHANCE = 1e-3  # above which nothing is told of names that divide a measure
@@ -53,32 +62,47 @@ _TISSUE = re.compile(  # what a laboratory finds in tissue that was taken out
 )
 
 
-def names_alike(found: OwnTable) -> list[str]:
-    """Columns of few names that may be metadata, by which splits are made alike."""
-    taken = _taken(found)
-    rows = [{**cells, "group": one} for cells, one in zip(found.rows, found.groups, strict=True)]
-    return [
-        column
-        for column in found.header
-        if column not in taken
-        and _kind(column, _present(rows, column)) == "categorical"
-        and _no_metadata(found, rows, column) is None
-    ]
+def mend_cells(found: OwnTable, fields: str | Sequence[str] | None) -> None:
+    """Make one of what a column writes in several ways, in the table as it is read and copied.
 
-
-def infer_schema(
-    found: OwnTable, fields: str | Sequence[str] | None, training: Collection[int]
-) -> tuple[MetadataSchema, dict[str, str], dict[str, str]]:
-    """The schema of the given fields, or of all columns that can be metadata.
+    Of a quantity the few cells that are no numbers become unknown. Names, and numbers taken as
+    names, that differ in letter case, blanks or how a number is written alone become the most
+    frequent of them, but where a column is given as categorical. Both are told.
 
     Args:
-        found: the table, its labels scanned.
-        fields: column[:kind[:unit]]; with a + before each of them, beside what is inferred.
-        training: the rows that ranges, names and kinds are read of; what goes with labels is
-            judged by all rows, as that only leaves columns out.
+        found: the table, whose `rows` are changed; the user's file is not.
+        fields: as of `infer_schema`.
+    """
+    given, beside = _given(found, fields)
+    taken = _taken(found)
+    for column in found.header if beside or fields is None else given:
+        kind = given.get(column, ("", ""))[0]
+        if column in taken:
+            continue
+        cells = [said(one[column]) for one in found.rows]
+        odd = _no_numbers(column, kind, cells)
+        few = 0 < ODD_SHARE * len(odd) <= sum(map(bool, cells))
+        if kind in ("", "continuous") and few:
+            told = [f"row {found.numbers[row]}: {cells[row]!r}" for row in odd]
+            found.inferred[f"no number in {column}"] = (
+                listing(told, 8, str),
+                f"unknown in the copy of the table, as the other {_others(cells, odd)} cells are "
+                "numbers; write numbers, or take all as names: --fields "
+                + shlex.quote(f"+{column}:categorical"),
+            )
+            for row in odd:
+                found.rows[row][column] = UNKNOWN
+        elif kind in ("", "ordinal") and not odd:
+            _join_writings(found, column)
 
-    Returns:
-        The schema, the column of each field, and why others are left out.
+
+def _given(
+    found: OwnTable, fields: str | Sequence[str] | None
+) -> tuple[dict[str, tuple[str, str]], bool]:
+    """Kind and unit by column, as they are given, and whether they stand beside what is inferred.
+
+    Raises:
+        ConfigError: a column is not there, is no metadata, or cannot be named.
     """
     refuse_empty("fields", fields)
     taken = _taken(found)
@@ -107,6 +131,38 @@ def infer_schema(
                 f"{found.file}: column {column!r} cannot be metadata: {taken[column]}; leave it "
                 "out of --fields, or copy it under another name"
             )
+    return given, bool(more)
+
+
+def names_alike(found: OwnTable) -> list[str]:
+    """Columns of few names that may be metadata, by which splits are made alike."""
+    taken = _taken(found)
+    rows = [{**cells, "group": one} for cells, one in zip(found.rows, found.groups, strict=True)]
+    return [
+        column
+        for column in found.header
+        if column not in taken
+        and _kind(column, _present(rows, column)) == "categorical"
+        and _no_metadata(found, rows, column) is None
+    ]
+
+
+def infer_schema(
+    found: OwnTable, fields: str | Sequence[str] | None, training: Collection[int]
+) -> tuple[MetadataSchema, dict[str, str], dict[str, str]]:
+    """The schema of the given fields, or of all columns that can be metadata.
+
+    Args:
+        found: the table, its labels scanned.
+        fields: column[:kind[:unit]]; with a + before each of them, beside what is inferred.
+        training: the rows that ranges, names and kinds are read of; what goes with labels is
+            judged by all rows, as that only leaves columns out.
+
+    Returns:
+        The schema, the column of each field, and why others are left out.
+    """
+    given, beside = _given(found, fields)
+    taken = _taken(found)
     rows = [{**found.rows[row], "group": found.groups[row]} for row in sorted(training)]
     unused = [one for one in found.of_splits if one not in (found.split_column, found.fold_column)]
     left_out = {
@@ -114,11 +170,11 @@ def infer_schema(
         for one in unused
     }
     settings, names_of, alike, late = [], {}, [], list[str]()
-    for column in found.header if more or fields is None else given:
+    for column in found.header if beside or fields is None else given:
         kind, unit = given.get(column, ("", ""))
         if column in taken:
             continue
-        mixed = None if kind else _no_numbers(found, column)
+        mixed = None if kind else _mixed(found, column)
         if mixed and column in given:
             raise ConfigError(f"{found.file}: column {column!r}: {mixed}")
         if mixed:
@@ -179,11 +235,11 @@ def infer_schema(
             "images are resampled by their headers, the network is told the column: right where "
             "slices overlap or have gaps, else mend the cells or the files, or --fields without it",
         )
-    if same := [told for column in names_of.values() if (told := _written_alike(found, column))]:
-        found.inferred["written alike"] = (
+    named = [names_of[one["name"]] for one in settings if one["kind"] == "categorical"]
+    if same := [told for column in named for told in _look_like_one(found, column)]:
+        found.inferred["look like one value"] = (
             "; ".join(same),
-            "letter case and what stands within count, so that each is a value of its own, blanks "
-            "around do not; where several mean one, write one of them in the table",
+            "if they are; each is a value of its own as long as the table writes both",
         )
     if THRESHOLD in names_of:
         raise ConfigError(
@@ -255,33 +311,92 @@ def _no_metadata(found: OwnTable, rows: Sequence[Mapping[str, str]], column: str
     return goes.told if goes is not None and goes.computed else None
 
 
-def _no_numbers(found: OwnTable, column: str) -> str | None:
-    """That a few cells of a column of numbers are none, and which; or None."""
-    cells = {
-        number: text
-        for number, one in zip(found.numbers, found.rows, strict=True)
-        if (text := said(one[column]))
-    }
-    odd = {number: text for number, text in cells.items() if read_number(text) is None}
-    values = {cells[number] for number in cells.keys() - odd.keys()}
-    if not odd or 4 * len(odd) > len(cells) or len(values) <= FEW_NUMBERS:
+def _no_numbers(column: str, kind: str, cells: Sequence[str]) -> list[int]:
+    """The rows whose cells are no numbers, where the numbers alone would be a quantity."""
+    numbers = [text for text in cells if read_number(text) is not None]
+    unit = _unit(column) not in (NO_UNIT, COUNT) or kind == "continuous"
+    if not numbers or not (unit or _kind(column, numbers) == "continuous"):
+        return []
+    return [row for row, text in enumerate(cells) if text and read_number(text) is None]
+
+
+def _others(cells: Sequence[str], odd: Collection[int]) -> str:
+    known = sum(map(bool, cells))
+    return f"{known - len(odd)} of {known}"
+
+
+def _mixed(found: OwnTable, column: str) -> str | None:
+    """That many cells of a column of numbers are none, and which; or None."""
+    cells = [said(one[column]) for one in found.rows]
+    odd = _no_numbers(column, "", cells)
+    if not odd or 2 * len(odd) > sum(map(bool, cells)):
         return None
-    told = listing([f"row {number}: {text!r}" for number, text in odd.items()], 5, str)
+    told = listing([f"row {found.numbers[row]}: {cells[row]!r}" for row in odd], 5, str)
     step = shlex.quote(f"+{column}:categorical")
     return (
-        f"{len(cells) - len(odd)} of {len(cells)} cells are numbers, and {told} is none; mend or "
+        f"{_others(cells, odd)} cells are numbers, and {told} is none; mend or "
         f"empty these cells, or take all as names: --fields {step}"
     )
 
 
-def _written_alike(found: OwnTable, column: str) -> str:
-    """Names of a column that differ only in how they are written, in words."""
-    alike: dict[str, set[str]] = defaultdict(set)
+def _join_writings(found: OwnTable, column: str) -> None:
+    """Write each name of a column as it is written most often, and tell the others."""
+    ways: dict[str, Counter[str]] = defaultdict(Counter)
+    present = _present(found.rows, column)
+    if not present or _kind(column, present) == "continuous":
+        return
+    for text in present:
+        ways[spelled(text)][text] += 1
+    if len(ways) > MOST_NAMES:
+        return
+    kept = {key: ways_of.most_common(1)[0][0] for key, ways_of in ways.items()}
+    others: dict[str, Counter[str]] = defaultdict(Counter)
     for cells in found.rows:
-        if not says_nothing(cells[column]) and read_number(cells[column]) is None:
-            alike[likened(cells[column])].add(cells[column])
-    told = [listing(sorted(one), 5) for one in alike.values() if len(one) > 1]
-    return f"{column} {', '.join(told)}" if told else ""
+        if says_nothing(raw := cells[column]) or raw == (name := kept[spelled(raw)]):
+            continue
+        others[name][raw] += 1
+        cells[column] = name
+    if others:
+        told = []
+        for name, counts in others.items():
+            ways_of = listing([f"{raw!r} ({n})" for raw, n in counts.items()], 8, str)
+            told.append(f"{ways_of} -> {name!r}")
+        step = f"; --fields {shlex.quote(f'+{column}:categorical')} keeps them apart"
+        found.inferred[f"joined in {column}"] = (
+            "; ".join(told),
+            "they differ in letter case, blanks around or how a number is written alone; in the "
+            f"copy of the table, and read so by predict{'' if _divided(column) else step}",
+        )
+
+
+def _look_like_one(found: OwnTable, column: str) -> list[str]:
+    """Names of a column that may mean one value, each with the edit that makes them one."""
+    rows: dict[str, list[int]] = defaultdict(list)
+    for number, cells in zip(found.numbers, found.rows, strict=True):
+        if not says_nothing(cells[column]):
+            rows[cells[column].strip()].append(number)
+    pairs = [
+        (one, same) for one in rows if (same := same_name(one, [two for two in rows if two != one]))
+    ]
+    for short in rows:
+        whole = [one for one in rows if _begins(short, one)]
+        pairs += [(short, whole[0])] if len(whole) == 1 else []
+    told = []
+    for pair in dict.fromkeys(tuple(sorted(pair)) for pair in pairs):
+        kept, other = sorted(pair, key=lambda one: -len(rows[one]))
+        at = listing(rows[other], 5, str)
+        told.append(f"{column} {other!r} and {kept!r} (write {kept!r} in row {at} of the file)")
+    return told
+
+
+def _begins(short: str, name: str) -> bool:
+    """Whether a name may be shortened so.
+
+    >>> _begins("f", "female"), _begins("Art", "arterial"), _begins("CT", "CTA"), _begins("I", "II")
+    (True, True, False, False)
+    """
+    longer = len(short) <= MOST_SHORT and len(name) >= len(short) + 3
+    return longer and short.isalpha() and name.casefold().startswith(short.casefold())
 
 
 def _beside_header(found: OwnTable, column: str) -> str:

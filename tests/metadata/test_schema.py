@@ -1,5 +1,6 @@
 import json
 import pickle
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -220,6 +221,31 @@ def test_the_policy_out_of_range_can_be_given_without_another_schema(tmp_path):
         assert flagged.encode({"size": "150"}).tolist() == [1.5, 0.0]
     with pytest.raises(MetadataError, match="expected error or flag"):
         MetadataSchema.load(tmp_path / "schema.json", out_of_range="clamp")
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "given", "read"),
+    [
+        ("categorical", ("Siemens", "GE"), " SIEMENS", "Siemens"),
+        ("categorical", ("F", "M", "f"), "f", "f"),
+        ("categorical", ("Aa", "aa"), "AA", "AA"),  # which of them?
+        ("categorical", ("3", "6"), "3.0", "3"),
+        ("categorical", ("female", "M"), "f", "f"),
+        ("categorical", ("None", "GE"), "none", "none"),  # nothing is said
+        ("ordinal", ("I", "II"), "ii", "II"),
+        ("multilabel", ("DAPI", "actin"), "dapi;Actin;x", "DAPI;actin;x"),
+        ("multilabel", ("DAPI", "actin"), ["dapi"], ["dapi"]),
+    ],
+)
+def test_another_writing_of_a_value_is_read_as_declared(kind, values, given, read):
+    schema = MetadataSchema([field(kind, "a", values=values), field("vector", "b", entries=2)])
+    joined = Counter()
+    raw = {"a": given, "b": np.ones(2), "c": "x"}
+    assert schema.as_declared(raw, joined)["a"] == read
+    assert schema.as_declared(raw, Counter()).keys() == raw.keys()
+    told = [] if read == given else [("a", str(given), read)]
+    assert list(joined) == told
+    assert len(schema.told_as(joined)) == len(told)
 
 
 def scanners(**settings):

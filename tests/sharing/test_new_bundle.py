@@ -427,7 +427,8 @@ def test_what_only_val_and_test_have_is_known_and_told(pictures, tmp_path):
     assert made.plan["classes"] == 3
     assert "class 2 (lesion) is in no training case" in made.inferred["classes"][1]
     assert made.schema.field("scanner").values == ("A", "B")
-    assert "scanner 'Z'" in made.inferred["not in training"][0]
+    assert "scanner 'Z' in row" in made.inferred["unknown"][0]
+    assert "\nunknown: scanner 'Z'" in str(made)
     assert rows_of(made.folder / "data" / "table.csv")[-1]["scanner"] == "unknown"
     page = (made.folder / "docs" / "README.md").read_text()
     assert "evaluate runs/mine --split val" in page  # there is no test
