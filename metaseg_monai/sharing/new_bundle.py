@@ -385,7 +385,7 @@ def _scheduled(planned: Plan, known: Fingerprint) -> Plan:
     taken = float(sizes.sum()) * grown * (4 * len(known.values) + 1) / 1e9
     taking = ""
     if "step_seconds" in planned.facts:
-        taking = f", some {_hours(epochs * steps * planned['step_seconds'])} a training here"
+        taking = f", about {_hours(epochs * steps * planned['step_seconds'])} a training here"
     facts = {
         "epochs": Fact(
             epochs,

@@ -10,7 +10,6 @@ from typing import Any, Literal, cast
 
 import numpy as np
 from scipy import ndimage
-from tqdm import tqdm
 
 from metaseg_monai.errors import ConfigError, DataError, did_you_mean, listing
 from metaseg_monai.images.identity import file_digests
@@ -25,7 +24,7 @@ from metaseg_monai.images.read import read_label
 from metaseg_monai.metadata.fields import read_number, said, says_nothing
 from metaseg_monai.naming import Folder, composed, likened
 from metaseg_monai.rows import read_lines, separator_of
-from metaseg_monai.sharing.plan import Fingerprint
+from metaseg_monai.sharing.plan import Fingerprint, bar
 from metaseg_monai.tables.check import classes_of_values, load_case
 from metaseg_monai.tables.columns import ROOT, LabelValues
 from metaseg_monai.tables.table import PLACE_COLUMNS, SPACING_COLUMNS
@@ -170,7 +169,7 @@ class OwnTable:
         """
         problems = []
         others = [row for row in rows if row.get("split") != "train"]
-        for item in tqdm(others, desc="val, test", unit="case", disable=None):
+        for item in bar(others, desc="val, test", unit="case"):
             try:
                 loaded = load_case(item, channels, like.classes, like.spatial_dims)
             except DataError as error:
@@ -455,7 +454,7 @@ class OwnTable:
         problems, whole = [], []
         chosen = list(labels.values()) if isinstance(labels, Mapping) else []
         stored: set[int] = set()
-        for row in tqdm(range(len(self.rows)), desc="labels", unit="file", disable=None):
+        for row in bar(range(len(self.rows)), desc="labels", unit="file"):
             path = self.paths(row, self.label)[0]
             try:
                 image = read_label(path)

@@ -117,10 +117,12 @@ def test_inverted_masks_are_told_and_the_check_can_be_run(pictures, tmp_path, ca
     assert "24 of 24 masks have more foreground" in capsys.readouterr().out
 
 
-def test_what_is_inferred_is_told_with_its_reason(pictures, tmp_path):
+def test_what_is_inferred_is_told_with_its_reason(pictures, tmp_path, capfd):
     before = pictures.read_bytes()
     made = new_bundle("mine", pictures, tmp_path / "b", dry_run=True, **SMALL)
     assert not (tmp_path / "b").exists()
+    shown = capfd.readouterr().err
+    assert all(f"{what}: 100%" in shown for what in ("labels", "fingerprint", "val, test"))
     assert pictures.read_bytes() == before
     values = {name: value for name, (value, _) in made.inferred.items()}
     assert (values["image"], values["label"], values["group"]) == ("img", "mask", "patient")
