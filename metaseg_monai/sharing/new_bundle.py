@@ -1,5 +1,6 @@
 """A bundle for a table of one's own: what was inferred, each with its reason, and what follows."""
 
+import inspect
 import os
 import re
 import shlex
@@ -34,6 +35,7 @@ from metaseg_monai.sharing.own_table import DRAWN, OwnTable, parse_labels
 from metaseg_monai.sharing.plan import (
     Fact,
     Fingerprint,
+    MixedChannelsError,
     Modality,
     Network,
     Plan,
@@ -152,6 +154,7 @@ def new_bundle(
         ConfigError: a name or setting is wrong, or a choice is yours to make; says which.
         DataError: the table or a file in it cannot be used, or the bundle is there already.
     """
+    asked = dict(locals())
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name):
         raise ConfigError(f"{name!r} cannot name a bundle; use letters, digits and underscores")
     target = Path(bundles) / name
@@ -205,9 +208,14 @@ def new_bundle(
         )
     copied = _Copy(found, made, schema, names_of, names, strange)
     read = copied.read()
-    known = fingerprint(read, 3 if volumes else 2, modality, channels)
-    known = _with_classes(known, found.classes)
-    found.check_images(read.rows, known, channels)
+    try:
+        known = fingerprint(read, 3 if volumes else 2, modality, channels)
+        known = _with_classes(known, found.classes)
+        found.check_images(read.rows, known, channels)
+    except MixedChannelsError as error:
+        if error.choice is None:
+            raise
+        raise DataError(f"{error}:\n{_again(asked, channels=error.choice)}") from error
     planned = plan(_of_planes(known) if planar else known, network, memory_gb, schema)
     planned = _scheduled(planned, known)
     planned = _told_more(planned, schema, names, made)
@@ -246,6 +254,17 @@ def new_bundle(
     if unnamed := [f.name for f in schema.fields if getattr(f, "unit", "") == NO_UNIT]:
         steps.append(f"units to name in schema.json, or in --fields: {', '.join(unnamed)}")
     return NewBundle(target, told, left_out, schema, planned, tuple(steps))
+
+
+def _again(asked: Mapping[str, Any], **otherwise: Any) -> str:
+    """The command that asks the same with some settings otherwise, as a shell takes it."""
+    words = ["python", "-m", "metaseg_monai", "new-bundle", str(asked["name"])]
+    for name, setting in inspect.signature(new_bundle).parameters.items():
+        value = {**asked, **otherwise}[name]
+        if name != "name" and value != setting.default:
+            several = not isinstance(value, str) and isinstance(value, Sequence)
+            words += [f"--{name}", ",".join(value) if several else str(value)]
+    return shlex.join(words)
 
 
 def _names(found: OwnTable, given: Mapping[int, str]) -> dict[int, str]:

@@ -24,7 +24,7 @@ from metaseg_monai.images.read import read_label
 from metaseg_monai.metadata.fields import read_number, said, says_nothing
 from metaseg_monai.naming import Folder, composed, likened
 from metaseg_monai.rows import read_lines, separator_of
-from metaseg_monai.sharing.plan import Fingerprint, bar
+from metaseg_monai.sharing.plan import Fingerprint, MixedChannelsError, bar
 from metaseg_monai.tables.check import classes_of_values, load_case
 from metaseg_monai.tables.columns import ROOT, LabelValues
 from metaseg_monai.tables.table import PLACE_COLUMNS, SPACING_COLUMNS
@@ -167,7 +167,7 @@ class OwnTable:
             like: what the images of train have in common.
             channels: that images are converted to.
         """
-        problems = []
+        problems, images, cases = [], Counter[int](), dict[int, str]()
         others = [row for row in rows if row.get("split") != "train"]
         for item in bar(others, desc="val, test", unit="case"):
             try:
@@ -175,12 +175,13 @@ class OwnTable:
             except DataError as error:
                 problems.append(str(error))
                 continue
-            if len(loaded.image) != like.channels:
-                problems.append(
-                    f"case {item['case']!r}: {len(loaded.image)} channels, those of train have "
-                    f"{like.channels}; --channels grey, or rgb, makes them alike"
-                )
+            images[len(loaded.image)] += 1
+            cases.setdefault(len(loaded.image), item["case"])
         self._refuse(problems, "cases of val and test", "mend the files, or remove the rows")
+        if {*images} - {like.channels}:
+            images[like.channels] += len(like.shapes)
+            cases.setdefault(like.channels, "those of train")
+            raise MixedChannelsError(self.file, images, cases)
 
     def _refuse(self, problems: Sequence[str], what: str, step: str) -> None:
         if problems:

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 import weakref
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -168,6 +169,29 @@ class Fingerprint:
         }
 
 
+class MixedChannelsError(DataError):
+    """Images differ in their number of channels.
+
+    Attributes:
+        choice: grey or rgb, by which most of them stay as they are; None where neither helps.
+    """
+
+    def __init__(self, file: Path, images: Mapping[int, int], cases: Mapping[int, str]) -> None:
+        told = ", ".join(f"{n} have {one} (as {cases[one]!r})" for one, n in sorted(images.items()))
+        self.choice: Channels | None = None
+        step = "give images of one kind"
+        if {*images} == {1, 3}:
+            self.choice = "rgb" if images[3] > images[1] else "grey"
+            step = (
+                "--channels rgb leaves most as they are, with three alike channels for the grey; "
+                "grey if colour says nothing"
+                if self.choice == "rgb"
+                else "--channels grey leaves most as they are, with the brightness of the others; "
+                "rgb if colour matters"
+            )
+        super().__init__(f"{file}: not all images have as many channels: {told}; {step}")
+
+
 def fingerprint(
     table: CaseTable,
     spatial_dims: int | None = None,
@@ -191,14 +215,15 @@ def fingerprint(
     found = []
     for item in bar(rows, desc="fingerprint", unit="case"):
         found.append(_case(item, spatial_dims, len(rows), channels))
-        sizes = [(len(one.shape), len(one.ends)) for one in (found[0], found[-1])]
-        for what, first, new in zip(("axes", "channels"), *sizes, strict=True):
-            if new != first:
-                raise DataError(
-                    f"{table.path}: case {item.get('case')!r} has {new} {what}, "
-                    f"{rows[0].get('case')!r} has {first}; give images of one kind, "
-                    "or convert their channels (--channels grey, or rgb)"
-                )
+        first, new = len(found[0].shape), len(found[-1].shape)
+        if new != first:
+            raise DataError(
+                f"{table.path}: case {item.get('case')!r} has {new} axes, "
+                f"{rows[0].get('case')!r} has {first}; give images of one kind"
+            )
+    cases = {len(one.ends): str(row.get("case")) for one, row in zip(found, rows, strict=True)}
+    if len(cases) > 1:
+        raise MixedChannelsError(table.path, Counter(len(one.ends) for one in found), cases)
     spacings = [one.spacing_mm for one in found]
     known = tuple(one for one in spacings if one is not None)
     values = []
@@ -295,7 +320,10 @@ def _case(
 def _modality(cases: Sequence[_Case], values: Sequence[Values]) -> tuple[Modality, str]:
     formats, stored = {one.format for one in cases}, {one.stored for one in cases}
     if len(values) == 3 and stored == {"uint8"}:
-        return "RGB", "three channels of 8 bits, taken as colours (else: --modality other)"
+        return "RGB", (
+            "three channels of 8 bits, taken as colours; where they are something else, as MR "
+            "sequences or stains, --modality other"
+        )
     if len(values) != 1 or not formats <= {"nifti", "dicom"}:
         return "other", f"{len(values)} channel(s) of {', '.join(sorted(formats))}"
     air, dense = HOUNSFIELD

@@ -259,6 +259,24 @@ def test_columns_of_images_become_channels(pictures, tmp_path):
     assert [one[-9:] for one in first["image"]] == ["raw/0.png"] * 2
 
 
+def test_images_of_several_channel_counts_are_told_with_the_command_that_takes_them(
+    pictures, tmp_path
+):
+    for number in (2, 5):
+        image = np.full((20, 24, 3), 7 * number, np.uint8)
+        imsave(pictures.parent / "raw" / f"{number}.png", image, check_contrast=False)
+    with pytest.raises(DataError) as refused:
+        new_bundle("mine", pictures, tmp_path / "a b", fields=["age"], **SMALL)
+    told, command = str(refused.value).splitlines()
+    assert "--channels grey leaves most as they are" in told
+    words = shlex.split(command)
+    assert words[:4] == ["python", "-m", "metaseg_monai", "new-bundle"]
+    assert words[-2:] == ["--memory_gb", "0.4"]
+    assert run_command(words[3:]) == 0
+    config = json.loads((tmp_path / "a b" / "mine" / "configs" / "train.json").read_text())
+    assert config["preprocessing"][0]["channels"] == "grey"
+
+
 SPLITS = ("Training", "Training", "validation", "test")
 
 

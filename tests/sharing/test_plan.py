@@ -299,8 +299,19 @@ def test_the_fingerprint_of_pictures_and_of_cases_that_differ(tmp_path):
     write_table(rows[:1], tmp_path / "table.csv")
     found = fingerprint(read_table(tmp_path))
     assert (found.modality, found.spacings_mm, found.shapes) == ("RGB", None, ((12, 16),))
+    assert "as MR sequences or stains, --modality other" in found.why_modality
     write_table(rows, tmp_path / "table.csv")
-    with pytest.raises(DataError, match="'b' has 1 channels, 'a' has 3"):
+    told = (
+        r"1 have 1 \(as 'b'\), 1 have 3 \(as 'a'\); --channels grey leaves most as .*; rgb if col"
+    )
+    with pytest.raises(DataError, match=told):
+        fingerprint(read_table(tmp_path))
+    write_table([*rows, {**rows[0], "image": "c.png", "group": "c"}], tmp_path / "table.csv")
+    imsave(tmp_path / "c.png", np.full((12, 16, 3), 8, np.uint8), check_contrast=False)
+    with pytest.raises(DataError, match=r"2 have 3 .*; --channels rgb leaves most as they are"):
+        fingerprint(read_table(tmp_path))
+    imsave(tmp_path / "c.png", np.full((12, 16, 4), 8, np.uint8), check_contrast=False)
+    with pytest.raises(DataError, match=r"1 have 4 \(as 'c'\); give images of one kind"):
         fingerprint(read_table(tmp_path))
 
 
