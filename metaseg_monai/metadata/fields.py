@@ -760,12 +760,12 @@ class Continuous(MetadataField):
             raise self.refusal(
                 value, f"write the number alone, in {self.unit}, or a range as low..high"
             )
-        doubt = self._doubt(number)
-        if doubt and self.out_of_range == "error":
+        beyond = self._beyond(number)
+        if beyond and self.out_of_range == "error":
             raise self.refusal(
                 value,
-                f"{doubt}; or use it as it is, outside of the range (--out_of_range flag), or fit "
-                "a wider range (fit-schema --margin 0.2) and train anew",
+                f"{beyond}; use it as it is (--out_of_range flag), correct it, or fit a wider "
+                "range (fit-schema --margin 0.2) and train anew",
             )
         if self.scale != "linear" and number <= 0:
             raise self.refusal(value, f"the scale {self.scale} needs a value above 0")
@@ -818,27 +818,29 @@ class Continuous(MetadataField):
     def flags(self, value: Any) -> list[str]:
         """Says that a value lies outside the range, and which unit it may have been given in."""
         found = self.ends(value) or (read_number(value),)
-        doubt = next(filter(None, (self._doubt(end) for end in found if end is not None)), None)
-        if doubt is None or self.out_of_range == "error":
+        beyond = next(filter(None, (self._beyond(end) for end in found if end is not None)), None)
+        if beyond is None or self.out_of_range == "error":
             return []
         return [
             f"field {self.name!r}: expected {self.expected()}, got {value!r}, which is used as it "
-            f"is, outside of what the range promises; {doubt}"
+            f"is, {beyond}; --out_of_range error leaves such cases out"
         ]
 
     def _scaled(self, number: float) -> float:
         return number if self.scale == "linear" else math.log(number)
 
-    def _doubt(self, number: float) -> str | None:
-        """What may be wrong with a number outside the range; None inside it."""
+    def _beyond(self, number: float) -> str | None:
+        """That a number is outside the range, and the unit that it may be in; None inside it."""
         low, high = self.range
         if low <= number <= high:
             return None
+        told = "beyond what was trained"
         for factor in (10.0, 0.1, 1000.0, 0.001):
             if low <= number * factor <= high:
                 given = _SLIPS.get((self.unit, factor), "another unit")
-                return f"is it in {given}? In {self.unit} {number * factor:g} would be inside"
-        return "correct the value"
+                inside = f"In {self.unit} {number * factor:g} would be inside"
+                return f"{told}; is it in {given}? {inside}"
+        return told
 
 
 @final

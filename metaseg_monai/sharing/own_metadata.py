@@ -452,15 +452,16 @@ def _field(
             f"column {column!r}: {code[0]!r} begins as MONAI's language does, so that bundles "
             "would run it; write it otherwise"
         )
-    proposed = KINDS[kind].propose(column, present)
+    proposed, told = KINDS[kind].propose(column, present), ""
     numbers = kind == "categorical" and all(read_number(one) is not None for one in present)
     if kind == "continuous":
-        proposed["range"] = widened(proposed["range"], MARGIN, "linear")
         proposed |= {"unit": unit or _unit(column), "out_of_range": "flag"}
+        proposed["range"], told = _ranged(present, proposed["range"], proposed["unit"])
     return {
         "kind": kind,
         "name": re.sub(r"[\s_]*[^\w .\-]+[\s_]*", "_", column).strip(" _.-") or "field",
-        "description": f"of {len(rows)} training rows {len(rows) - len(present)} say nothing; "
+        "description": f"{told}of {len(rows)} training rows {len(rows) - len(present)} say "
+        "nothing; "
         + ("its few numbers are taken as names; " if numbers else "")
         + "review provenance and availability",
         "provenance": "label-derived" if computed else "acquisition",
@@ -468,6 +469,26 @@ def _field(
         "missing": "unknown",
         **proposed,
     }
+
+
+def _ranged(
+    present: Sequence[str], proposed: tuple[float, float], unit: str
+) -> tuple[tuple[float, float], str]:
+    """The range of a quantity with its margin, and what of it was seen, in words.
+
+    What is whole in every row stays so, and fractions stay between 0 and 1. What was seen is told
+    as rounded as it was proposed: a schema goes with the model, and its ends are single patients.
+    """
+    seen = [float(one) for one in present]
+    low, high = widened(proposed, MARGIN, "linear")
+    least, most = proposed
+    if all(one.is_integer() for one in seen):
+        low, high = float(math.floor(low)), float(math.ceil(high))
+    if unit == "fraction" and least >= 0 and most <= 1:
+        low, high = max(low, 0.0), min(high, 1.0)
+    return (low, high), (
+        f"{least:g} to {most:g} seen in training rows, the rest is a margin for others; "
+    )
 
 
 def _unit(column: str) -> str:

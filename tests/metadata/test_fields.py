@@ -170,7 +170,7 @@ def test_missing_size():
         ("cm", 900, r"is it in mm\? In cm 90 would be inside"),
         ("mm", 90000, r"is it in um\? In mm 90 would be inside"),
         ("s", 900, r"is it in another unit\? In s 90 would be inside"),
-        ("mm", -1, "correct the value; .*--out_of_range flag.*--margin"),
+        ("mm", -1, "beyond what was trained; .*--out_of_range flag.*--margin"),
     ],
 )
 def test_out_of_range_is_refused_or_flagged_but_never_clamped(unit, value, doubt):

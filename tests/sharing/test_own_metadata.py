@@ -95,6 +95,23 @@ def test_kinds_ranges_and_names_are_of_training_rows(tmp_path):
     assert names_alike(found) == ["scanner"]
 
 
+def test_ranges_tell_what_was_seen_and_keep_counts_whole_and_fractions_below_one(tmp_path):
+    columns = {
+        "age": [25, 27, 31, 36, 40, 44, 50, 55, 60, 66, 70, 73],
+        "z_fraction": [0.05, 0.1, 0.2, 0.31, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.9, 0.97],
+        "n_slices": [11, 13, 14, 17, 20, 21, 22, 25, 27, 30, 31, 31],
+        "signal_ratio": [0.2, 0.4, 0.9, 1.1, 1.7, 2.2, 2.4, 2.5, 2.6, 2.7, 2.8, 2.9],
+    }
+    schema, _, _ = inferred(table_of(tmp_path, columns))
+    ranges = {one.name: one.range for one in schema.fields}
+    assert ranges["age"] == (15, 83)
+    assert ranges["z_fraction"] == (0, 1)
+    assert all(end.is_integer() for end in ranges["n_slices"])
+    assert ranges["signal_ratio"][1] > 3
+    told = schema.field("age").description
+    assert told.startswith("25 to 73 seen in training rows, the rest is a margin for others; of 12")
+
+
 def test_kinds_of_images_are_metadata_though_labels_differ_among_them(tmp_path):
     masks = []
     for number in range(40):
