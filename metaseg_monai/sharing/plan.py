@@ -773,9 +773,10 @@ def measured_step(
         return None
     asked = {"settings": dict(settings), "schema": schema.to_dict(), "shape": [batch, *patch]}
     words = [sys.executable, "-W", "ignore", "-c", STEP]
-    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    how = {"desc": "measuring training steps", "bar_format": "{desc}: {elapsed}", "miniters": 0}
-    with subprocess.Popen(words, text=True, **pipes) as process, bar(**how) as shown:
+    pipe = subprocess.PIPE
+    started = subprocess.Popen(words, text=True, stdin=pipe, stdout=pipe, stderr=pipe)
+    how = {"bar_format": "{desc}: {elapsed}", "miniters": 0}
+    with started as process, bar(None, desc="measuring training steps", **how) as shown:
         given: str | None = json.dumps(asked)
         while True:
             try:

@@ -614,8 +614,8 @@ def _attach_rows(
     unknown: dict[str, list[str]] = defaultdict(list)
     joined: Counter[tuple[str, str, str]] = Counter()
     for item in items:
-        row = row_of[item["case"]] or {}
-        given = {name: row[name] for name in schema.names if name in row}
+        cells = row_of[item["case"]] or {}
+        given = {name: cells[name] for name in schema.names if name in cells}
         item["metadata"] = schema.as_declared(given, joined)
     _tell_joined(file, joined)
     _add_tags(items, file, schema, left_out)
