@@ -52,6 +52,7 @@ _DOUBTFUL = re.compile(  # at the end of a name: stage_x and reader_software are
     r"(^|_)(diagnos[ei]s|(?<!microscope_)(?<!motor_)stage|radiologist|reader|rater|annotator|"
     r"(?<!injected_)(?<!contrast_)(?<!bolus_)volume)(_(id|ml|cc|cm3|mm3))?$"
 )
+_PLACE = re.compile(r"(^|_)(location|laterality|side|lobe|quadrant|hemisphere)(_|$)")
 _OF_IMAGE = re.compile(r"(^|_)(stain\w*|image|img|scan|quality|artefacts?|artifacts?|motion)(_|$)")
 _OF_SLICES = re.compile(r"(^|_)(slice_?)?(thickness|spacing)(_|$)|^slice_mm$")
 _TISSUE = re.compile(  # what a laboratory finds in tissue that was taken out
@@ -194,6 +195,8 @@ def infer_schema(
             alike.append(f"{column} ({goes.told})")
         elif _DOUBTFUL.search(plain_name(column)) and not _known_late(column):
             alike.append(f"{column} (by its name)")
+        elif _PLACE.search(plain_name(column)) and not _known_late(column):
+            alike.append(f"{column} (says where the label is; fine if known before)")
         computed = goes is not None and goes.computed
         settings.append(_field(rows, column, kind, unit, computed))
         if _known_late(column):

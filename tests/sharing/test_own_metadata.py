@@ -195,15 +195,19 @@ def test_many_odd_cells_of_a_quantity_leave_it_out(tmp_path):
 def test_outcomes_are_left_out_and_doubtful_names_are_told(tmp_path):
     late = ("treatment_response", "vital_status", "OS", "followup_months", "recist", "WHO")
     late += ("biopsy_result",)
+    place = ("tumor_location", "laterality", "side")
     doubtful = ("diagnosis", "stage", "T_stage", "volume_ml", "radiologist")
-    plain = ("stage_x", "reader_software", "scanner_os", "contrast_volume_ml")
-    cells = np.random.default_rng(0).choice(["A", "B", "C"], (16, 12))
-    names = (*late, *doubtful, *plain)
+    plain = ("residence", "stage_x", "reader_software", "scanner_os", "contrast_volume_ml")
+    cells = np.random.default_rng(0).choice(["A", "B", "C"], (20, 12))
+    names = (*late, *doubtful, *place, *plain)
     found = OwnTable(table_of(tmp_path, dict(zip(names, cells, strict=True))))
     found.scan_labels()
     schema, _, left_out = infer_schema(found, None, range(12))
     assert set(left_out) == set(late)
-    assert schema.names == (*doubtful, *plain)
+    assert schema.names == (*doubtful, *place, *plain)
+    where = "(says where the label is; fine if known before)"
+    assert all(f"{one} {where}" in found.inferred["to look at"][0] for one in place)
+    assert found.inferred["to look at"][0].count(where) == len(place)
     assert all(f"{one} (by its name)" in found.inferred["to look at"][0] for one in doubtful)
     assert found.inferred["to look at"][0].count("by its name") == len(doubtful)
 
