@@ -43,6 +43,7 @@ OF_SPLITS = {
 NONE, DRAWN = "none", "new"  # instead of a column of groups, of splits
 MOST_CLASSES = 32
 MOST_TOLD = 20
+ROW_IS = "row numbers are those of the file, its header is row 1"
 _SPLITS = re.compile(
     r"((data|cv|k|train_?test|train_?val_?test)_?)?(split|fold|subset|partition)s?"
     r"(_?(id|no|nr|number|index|name))?|set|cv|kfold"
@@ -72,11 +73,12 @@ class OwnTable:
         self.file = file
         self.header, lines, broken = read_lines(file)
         if broken:
-            raise DataError(f"{file}: {'; '.join(broken)}; mend these rows")
+            raise DataError(f"{file}: {'; '.join(broken)}; mend these rows ({ROW_IS})")
         self.rows = [cells for _, cells in lines]
         self.numbers = [number for number, _ in lines]
         self.files = Folder(file.parent)
         self.inferred: dict[str, tuple[Any, str]] = {}
+        self.inferred["rows"] = len(self.rows), f"those with text; {ROW_IS}"
         if told := {";": "semicolons", "\t": "tabs"}.get(separator_of(file)):
             self.inferred["cells"] = (
                 f"separated by {told}",
@@ -188,7 +190,8 @@ class OwnTable:
             more = len(problems) - MOST_TOLD
             shown = [f"  {one}" for one in problems[:MOST_TOLD]]
             shown += [f"  and {more} more"] if more > 0 else []
-            raise DataError("\n".join([f"{self.file}: {len(problems)} {what}", *shown, step]))
+            first = f"{self.file}: {len(problems)} {what} ({ROW_IS})"
+            raise DataError("\n".join([first, *shown, step]))
 
     def _path(self, text: str) -> Path | None:
         path = self.file.parent / text.strip()
@@ -374,7 +377,7 @@ class OwnTable:
         if lacking := [n for n, one in zip(self.numbers, parts, strict=True) if not all(one)]:
             raise DataError(
                 f"{self.file}: row {listing(lacking, 5, str)}: no {self.group}, which keeps rows "
-                "of one group in one split; fill it in, or name another --group"
+                f"of one group in one split; fill it in, or name another --group ({ROW_IS})"
             )
         groups = ["_".join(one) for one in parts]
         of_image: dict[tuple[str, ...], str] = {}
@@ -382,7 +385,8 @@ class OwnTable:
             if of_image.setdefault(image, group) != group:
                 raise DataError(
                     f"{self.file}: row {number}: its image is that of row {first[image]}, but not "
-                    f"its {self.group} ({group!r}, {of_image[image]!r}); mend one of them"
+                    f"its {self.group} ({group!r}, {of_image[image]!r}); mend one of them "
+                    f"({ROW_IS})"
                 )
         return groups
 

@@ -126,6 +126,8 @@ def test_what_is_inferred_is_told_with_its_reason(pictures, tmp_path, capfd):
     assert pictures.read_bytes() == before
     values = {name: value for name, (value, _) in made.inferred.items()}
     assert (values["image"], values["label"], values["group"]) == ("img", "mask", "patient")
+    assert values["rows"] == 24
+    assert "row numbers are those of the file, its header is row 1" in str(made).splitlines()[0]
     assert "12 values in 24 rows" in made.inferred["group"][1]
     assert made.schema.names == ("age", "scanner")
     assert made.schema.field("age").unit == "years"
@@ -203,7 +205,8 @@ def test_what_is_doubtful_is_a_named_choice(pictures, tmp_path):
     with pytest.raises(ConfigError, match="dims=3"):
         new_bundle("mine", pictures, tmp_path / "b", label="mask", dims=3, **SMALL)
     (pictures.parent / "raw" / "3.png").unlink()
-    with pytest.raises(DataError, match=r"row 5, column 'img': no such file 'raw/3.png'"):
+    told = r"1 files \(row numbers are those of .* header is row 1\)\n  row 5, column 'img': no"
+    with pytest.raises(DataError, match=told):
         new_bundle("mine", pictures, tmp_path / "b", label="mask", **SMALL)
     assert not (tmp_path / "b" / "mine").exists()
 

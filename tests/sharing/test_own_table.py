@@ -87,7 +87,9 @@ def test_all_unreadable_and_wrong_labels_are_told_at_once(tmp_path):
     table = table_of(tmp_path, {"age": range(4)})
     for number in (0, 2):
         (tmp_path / f"{number}_m.png").write_bytes(b"no image")
-    with pytest.raises(DataError, match=r"2 labels\n  row 2: .*\n  row 4: .*\nmend the files"):
+    with pytest.raises(
+        DataError, match=r"2 labels \(.*row 1\)\n  row 2: .*\n  row 4: .*\nmend the files"
+    ):
         OwnTable(table).scan_labels()
     with pytest.raises(DataError, match=r"every label of column 'mask' is empty.*--label"):
         OwnTable(table_of(tmp_path, {"a": "xy"}, [np.zeros((8, 8))] * 2)).scan_labels()
