@@ -10,6 +10,8 @@ The names below are the front door; each is imported when it is first used.
 2
 """
 
+import os
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +29,11 @@ if TYPE_CHECKING:
     from metaseg_monai.tables.find import find_cases
     from metaseg_monai.tables.table import read_table
     from metaseg_monai.transforms.metadata import DropMetadatad, EncodeMetadatad
+
+# ONNX Runtime (1.31) and OpenVINO (2026.4) tell their makers of their use as soon as they are
+# imported. The second, and NNCF, do not where this package is absent.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 __version__ = "0.1.0"
 __all__ = [

@@ -10,12 +10,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from metaseg_monai import evaluate, train
 from metaseg_monai.bundle import resolve_bundle
 from metaseg_monai.cli.commands import run_script
 from metaseg_monai.errors import ConfigError, listing
 from metaseg_monai.files import check_settings, read_json, write_json
+from metaseg_monai.inferers.exports import PARITY
+from metaseg_monai.sharing.export import export
 from metaseg_monai.sharing.package import Verify, package
+from metaseg_monai.sharing.run import export_folder
 from metaseg_monai.training import read_weights
 
 RECORD = "release.json"
@@ -23,13 +28,16 @@ RECORD = "release.json"
 
 def release(
     output: str = "runs/release",
-    only: Sequence[str] | None = None,
+    only: str | Sequence[str] | None = None,
     epochs: int | None = None,
     verify: Verify = "quick",
     schema: str | None = None,
     bundles: str = "bundles",
+    exports: str | Sequence[str] = (),
 ) -> None:
     """Make OUTPUT/NAME_vVERSION.zip of every bundle that generates its data.
+
+    With --exports also OUTPUT/parity.csv, how near each export comes to its network.
 
     Example:
         python scripts/release.py --output runs/release
@@ -37,18 +45,22 @@ def release(
 
     Args:
         output: folder for models and packages.
-        only: names of bundles, as a,b; by default all with a configs/simulate.json.
+        only: names of bundles, as a,b; by default all with a configs/simulate.json. Others are
+            taken by their names, too, where their data are in their place.
         epochs: of each training, for a quick try; by default those of the bundle.
         verify: as of package.
         schema: file of the schema of metadata.json, as of package.
         bundles: folder of the bundles.
+        exports: formats, as torchscript,onnx; each goes to exports/<format> in the model's folder.
     """
-    files = sorted(Path(bundles).glob("*/configs/simulate.json"))
-    known = [file.parents[1].name for file in files]
-    if strange := sorted({*(only or ())} - {*known}):
+    known = [file.parents[1].name for file in sorted(Path(bundles).glob("*/configs/train.json"))]
+    generated = [one for one in known if (Path(bundles) / one / "configs/simulate.json").is_file()]
+    chosen, kinds = _names(only) or generated, _names(exports)
+    if strange := sorted({*chosen} - {*known}):
         raise ConfigError(f"{bundles}: no bundle {strange[0]!r}; there are {listing(known)}")
     print("bundle,epochs,train_seconds,case_mean_f1,low,high,cases,package,sha256", flush=True)
-    for name in only or known:
+    parity: list[dict[str, Any]] = []
+    for name in chosen:
         folder = Path(output) / "models" / name
         record = {"bundle": name, "epochs": epochs}
         check_settings(folder / RECORD, record, free=("seconds",))
@@ -74,6 +86,35 @@ def release(
         print(",".join(map(str, told)), flush=True)
         for problem in made.problems:
             print(f"# {name}: {problem}", flush=True)
+        for kind in kinds:
+            parity.append({"bundle": name, **_exported(folder, kind)})
+            print("# {bundle}: {format} {largest:.1e}".format(**parity[-1]), flush=True)
+        if kinds:
+            pd.DataFrame(parity).to_csv(Path(output) / "parity.csv", index=False)
+
+
+def _names(given: str | Sequence[str] | None) -> list[str]:
+    """Names that a command line gives as a,b, or Python as a list."""
+    names = given.split(",") if isinstance(given, str) else given or ()
+    return [name.strip() for name in names]
+
+
+def _exported(folder: Path, kind: str) -> dict[str, Any]:
+    """What parity.json says of an export, which is made where there is none of these weights."""
+    file = export_folder(folder, kind, None) / PARITY
+    weights = read_weights(folder / "model.pt")[1]["weights_sha256"]
+    told = read_json(file) if file.is_file() else {}
+    if told.get("weights_sha256") != weights:
+        told = export(folder, kind).parity
+    return {
+        "format": kind,
+        "values": len(told["values"]),
+        "sizes": " ".join("x".join(map(str, one["size"])) for one in told["sizes"]),
+        "largest": told["largest"],
+        "torch_to_float64": told["torch_to_float64"],
+        "bound": told["bound"],
+        "weights_sha256": weights,
+    }
 
 
 def _is_trained(folder: Path) -> bool:

@@ -1,7 +1,8 @@
 """What `from metaseg_monai import ...` gives, in a notebook's way."""
 
-import importlib
+import importlib.util
 import json
+import os
 import pkgutil
 import shutil
 import subprocess
@@ -160,3 +161,22 @@ def test_a_model_that_does_not_tell_its_bundle(tmp_path):
     (tmp_path / "training.json").write_text("{}")
     with pytest.raises(DataError, match=r"training\.json: damaged"):
         evaluate(tmp_path)
+
+
+def test_openvino_finds_nobody_to_tell_its_maker_by(tmp_path):
+    (tmp_path / "openvino_telemetry.py").write_text("raise SystemExit('it would tell')")
+    program = "import metaseg_monai\ntry:\n import openvino_telemetry\nexcept ImportError: pass"
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    told = {**os.environ, "PYTHONPATH": path}
+    subprocess.run([sys.executable, "-c", program], env=told, check=True)
+
+
+def test_onnxruntime_tells_its_maker_nothing(tmp_path):
+    if importlib.util.find_spec("onnxruntime") is None:
+        pytest.skip("onnxruntime is not installed")
+    program = "import metaseg_monai, onnxruntime"
+    kept = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    subprocess.run(
+        [sys.executable, "-c", program], env={**kept, "TMPDIR": str(tmp_path)}, check=True
+    )
+    assert list(tmp_path.iterdir()) == []  # else it began a session with its maker, .ses

@@ -5,10 +5,12 @@ import json
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.files import write_json
+from metaseg_monai.training import read_weights
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
@@ -53,7 +55,11 @@ def test_it_trains_tests_and_packs_and_goes_on(release, bundles, tmp_path, capsy
     model = tmp_path / "out/models" / name / "model.pt"
     before = archive.read_bytes(), model.stat().st_mtime_ns
     archive.unlink()
-    release(str(tmp_path / "out"), **settings)
+    release(str(tmp_path / "out"), **settings, only=name, exports="torchscript")
+    (parity,) = pd.read_csv(tmp_path / "out/parity.csv").to_dict("records")
+    assert (parity["bundle"], parity["format"]) == (name, "torchscript")
+    assert parity["largest"] <= parity["bound"]
+    assert parity["weights_sha256"] == read_weights(model)[1]["weights_sha256"]
     assert (archive.read_bytes(), model.stat().st_mtime_ns) == before
     with pytest.raises(DataError, match="epochs=1"):
         release(str(tmp_path / "out"), **{**settings, "epochs": 2})
@@ -61,4 +67,4 @@ def test_it_trains_tests_and_packs_and_goes_on(release, bundles, tmp_path, capsy
 
 def test_a_bundle_that_there_is_none_of_is_refused(release, bundles, tmp_path):
     with pytest.raises(ConfigError, match="no bundle 'shapes'"):
-        release(str(tmp_path), only=["shapes"], bundles=str(bundles))
+        release(str(tmp_path), only="shapes", bundles=str(bundles))

@@ -3,7 +3,9 @@
 ``bundles/_shared`` holds configurations that run as they are; ``configs/facts.json`` of a bundle
 says what it has otherwise: ids and their values, which full sizes it has, and what its
 metadata.json tells. Where it has a `recipe`, settings of `strong_augmentation`, its train.json
-holds the strong recipe, which elsewhere is a delta alone. inference.json of the shared folder holds
+holds the strong recipe, which elsewhere is a delta alone. Where its `target` is an image, no mask,
+`image_target.json` changes the stages: what is read, learned, measured and written; recipe and
+networks of MONAI's are then no deltas of it. inference.json of the shared folder holds
 only what training has not; what it refers to comes from train.json, so that the wiring is written
 once. Schema, simulator, further configurations and pages of a bundle are its own.
 """
@@ -24,6 +26,7 @@ from metaseg_monai.transforms import falsified_by, strong_augmentation
 WIDTH = 250  # of a line, which holds one component
 STAGES = ("train", "evaluate", "explain", "estimate", "multi_gpu_train", "inference")
 DELTAS = ("segresnet", "dynunet", "segresnet_ds", "dynunet_ds")  # for every bundle
+LOGITS = {"type": "logits", "format": "segmentation"}
 Config = dict[str, Any]
 
 
@@ -69,6 +72,15 @@ def compose(bundle: Path, shared: Path | None = None) -> dict[str, str]:
     facts = _read(bundle / "configs" / "facts.json")
     configs = {stage: _read(shared / f"{stage}.json") for stage in STAGES}
     recipe = _read(shared / "recipe.json")
+    of_images = facts.get("target") == "image"
+    changed = _read(shared / "image_target.json") if of_images else {}
+    of_parts = changed.get("inference_parts", {})  # of what it takes from train.json
+    for stage, names in changed.get("without", {}).items():
+        for name in names:
+            del configs[stage][name]
+    configs["train"] = _with_parts(configs["train"], changed.get("train", {}))
+    for stage in ("evaluate", "inference"):  # whose ids stand as they are
+        configs[stage] |= changed.get(stage, {})
     if "recipe" in facts:
         configs["recipe"] = recipe
         _put_in(configs["train"], recipe)
@@ -84,8 +96,11 @@ def compose(bundle: Path, shared: Path | None = None) -> dict[str, str]:
     train, inference = configs["train"], configs["inference"]
     shown = dict.fromkeys(schema.names, "unknown")  # what an application lets its user set
     inference["displayable_configs"] = {**shown, **inference["displayable_configs"]}
-    configs["inference"] = _ordered(_referred(inference, train), train)
-    configs |= {name: _read(shared / f"{name}.json") for name in DELTAS}
+    given = copy.deepcopy(train)
+    _put_in(given, of_parts)
+    configs["inference"] = _ordered(_referred(inference, given), train)
+    if not of_images:
+        configs |= {name: _read(shared / f"{name}.json") for name in DELTAS}
     wrong = falsified_by(schema, _class_names(facts["metadata"]))
     changes = strong_augmentation(
         len(train["roi_size"]),
@@ -94,7 +109,8 @@ def compose(bundle: Path, shared: Path | None = None) -> dict[str, str]:
         mirror=() if wrong["mirroring"] else None,
         **facts.get("recipe", {}),
     )
-    configs["recipe"] = recipe
+    if not of_images:
+        configs["recipe"] = recipe
     recipe["train#augmentation"] += changes
     if "recipe" in facts:
         train["train"]["augmentation"] += copy.deepcopy(changes)
@@ -133,6 +149,16 @@ def _put_in(config: Config, changes: Config) -> None:
         ConfigParser(config).set(copy.deepcopy(value), name)
 
 
+def _with_parts(config: Config, changes: Config) -> Config:
+    """A training that is changed; what is new in it stands before the preprocessing."""
+    new = {name: None for name in changes if "#" not in name and name not in config}
+    found: Config = {}
+    for name, value in config.items():
+        found |= {**new, name: value} if name == "preprocessing" else {name: value}
+    _put_in(found, changes)
+    return found
+
+
 def _referred(own: Config, source: Config) -> Config:
     """A configuration with what it refers to and has not, and what that refers to."""
     found = dict(own)
@@ -161,7 +187,8 @@ def _metadata(
     name: str, told: Config, train: Config, schema: MetadataSchema, shared: Path
 ) -> Config:
     """Fill metadata.json, with the channels that the data and the schema define."""
-    channels, classes = train["in_channels"], train["classes"]
+    of_images = train.get("target") == "image"
+    channels, classes = train["in_channels"], 1 if of_images else train["classes"]
     shape = train["roi_size"]
     image = {
         "type": "image",
@@ -188,12 +215,11 @@ def _metadata(
     if len(names) != classes:
         raise ConfigError(f"{name}: pred_classes names {len(names)}, the network has {classes}")
     pred = {
-        "type": "logits",
-        "format": "segmentation",
+        **({"type": "image", "format": "magnitude"} if of_images else LOGITS),
         "num_channels": classes,
         "spatial_shape": shape,
         "dtype": "float32",
-        "value_range": [],
+        "value_range": [0, 1] if of_images else [],
         "is_patch_data": True,
         "channel_def": {str(i): as_data(name) for i, name in enumerate(names)},
     }

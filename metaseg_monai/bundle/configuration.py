@@ -40,6 +40,7 @@ RUN = (
     *("variant", "seed", "network", "loss", "optimizer", "lr_scheduler", "prepare_batch"),
     *("train#dataset", "train#dataloader", "train#inferer", "validate#preprocessing"),
 )
+OF_SOME = ("adversary",)  # likewise, of those trainings that have it
 TESTED = (
     "items",
     "guidance",
@@ -211,7 +212,9 @@ def settings(cases: CaseTable, schema: MetadataSchema) -> dict[str, Any]:
         cases: that it is trained and validated on, known by their digest.
         schema: of their metadata, likewise.
     """
-    return {**effective(*RUN), "cases": cases.digest, "schema": schema.digest}
+    parser, _ = _running()
+    more = [name for name in OF_SOME if parser is not None and name in parser.config]
+    return {**effective(*RUN, *more), "cases": cases.digest, "schema": schema.digest}
 
 
 def testing() -> dict[str, Any]:

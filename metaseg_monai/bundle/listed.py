@@ -117,36 +117,43 @@ LISTED = {
         PiecewiseLinear TerminateOnNan Timer""",
     "metaseg_monai.metadata": "MetadataSchema MetadataSchema.load",
     "metaseg_monai.losses": """
-        DeepSupervision DiceCrossEntropy HeadsCrossEntropy PixelCrossEntropy""",
+        DeepSupervision DiceCrossEntropy GradientLoss HeadsCrossEntropy LogSquaredLoss LupiLoss
+        MedianMeanAbsoluteLoss PixelCrossEntropy RelativisticAverageLeastSquares ScorePool
+        WeightedSum""",
     "metaseg_monai.networks": """
-        DynamicUnet3 ImageRegressor MultiHeadUnet3 PPUnet Unet3 authors_unet3 condition grow""",
+        DenseUnetGenerator DynamicUnet3 ImageRegressor MultiHeadUnet3 NucleiLupiUnet PPUnet
+        PatchDiscriminator Unet3 authors_unet3 condition grow""",
     "metaseg_monai.networks.regressor": "ImageRegressor",
     "metaseg_monai.images": "slice_items",
     "metaseg_monai.tables": """
-        each_value fill_epoch find_cases fold_cases limit_empty read_table select_cases slices""",
+        around_objects each_value fill_epoch find_cases fold_cases limit_empty read_table
+        select_cases slices""",
     "metaseg_monai.transforms": """
-        AsMaskd AxialVolumed DropMetadatad EncodeMetadatad FlatFieldd LoadCased ResampleToSpacingd
-        ScaleIntensityBy ScaleIntensityCased intensity_statistics""",
+        AsImaged AsMaskd AxialVolumed CropAtCentred DropMetadatad EncodeMetadatad FlatFieldd
+        LoadCased ResampleToSpacingd ScaleIntensityBy ScaleIntensityCased intensity_statistics
+        beside""",
     "metaseg_monai.inferers": """
         AutocastInferer EnsembleInferer PlaneInferer Runner SlidingWindowMetadataInferer
         SteeredInferer ToldInferer channels_last each_tensor""",
     "metaseg_monai.training": """
-        BestWeights EpochDraw EpochLog FieldTarget ListProblems LoadWeights MovingAverage
-        PrepareBatchHeads PrepareBatchMeta
+        BestWeights ConditionalAdversarialTrainer EpochDraw EpochLog FieldTarget ListProblems
+        LoadWeights MovingAverage PrepareBatchHeads PrepareBatchMeta
         ReadAhead RecordTrained RefuseTrained ReplayDataset RunCheckpoint RunProgress SiftedDataset
         StepOnPlateau StopOnNonFinite TryBatches VolumeBatches
-        continuous_field cyclic_schedule joined_dataset training_loader
-        validation_dataset""",
+        EstimateLoss cyclic_schedule estimated_field joined_dataset outputs_of training_loader
+        validation_dataset warm_restarts""",
     "metaseg_monai.sharing.grow": "StartFrom",
     "metaseg_monai.evaluation": """
-        CalibrationBins CaseCounts ChooseCleanUp CleanUpPredictions FieldEstimates KnownOfCases
-        MaskRecord ObjectScores PerCase PredictionSamples RecordEvaluation SaveMasks SaveObjects
-        Shard VolumeScores
-        evaluation_items known_items results_folder""",
+        AreaCoverage CalibrateAreas CalibrationBins CaseCounts ChooseCleanUp CleanUpPredictions
+        FieldEstimates ImageObjects ImageSamples ImageScores KnownOfCases MaskRecord ObjectScores
+        PerCase PredictionSamples RecordEvaluation SaveImages SaveMasks SaveObjects Shard
+        SurfaceDice TellAreas TellFit VolumeScores
+        chosen_field evaluation_items known_items results_folder""",
     "metaseg_monai.explain": "GateActivations GateFeatures RecordGates few_cases",
     "metaseg_monai.prepare": "KitsLayout kits_volumes",
     "metaseg_monai.simulate": """
-        generate_cells generate_phantom_slices generate_phantoms generate_synthetic_shapes""",
+        generate_adipocyte generate_cells generate_phantom_slices generate_phantoms
+        generate_synthetic_shapes""",
 }
 # What expressions may call or name besides, by module.
 USED = {

@@ -26,7 +26,16 @@ OFF_BY_NULL = ("spacing_mm", "margin_px", "objects_by", "dtype")
 VALUES = {
     *("balance", "class_names", "clean_up", "displayable_configs", "domain", "estimate_field"),
     *("explain_gate", "homogeneous", "metadata", "modes", "objects", "objects_by", "only"),
-    *("prediction_form", "regions", "segments", "share", "shuffle", "split", "variant"),
+    *(
+        "prediction_form",
+        "regions",
+        "segments",
+        "share",
+        "shuffle",
+        "split",
+        "tolerance",
+        "variant",
+    ),
 }
 PLACE = re.compile(r"\w+_(dir|file|path)|bundle_root|predicted_metadata")
 SIZES = ("roi_size", "spatial_size")  # pixels along each axis

@@ -72,6 +72,7 @@ COMMANDS: Tree = {
     "report": "metaseg_monai.sharing.study:report",
     "study": "metaseg_monai.sharing.study:study",
     "clean-up": "metaseg_monai.sharing.run:clean_up",
+    "conformal": "metaseg_monai.sharing.run:conformal",
     "explain": "metaseg_monai.sharing.run:explain",
     "estimate": "metaseg_monai.sharing.run:estimate",
     "new-bundle": "metaseg_monai.sharing.new_bundle:new_bundle",
@@ -86,6 +87,7 @@ COMMANDS: Tree = {
     "push": "metaseg_monai.sharing.hub:push",
     "export": "metaseg_monai.sharing.export:export",
     "whatif": "metaseg_monai.sharing.whatif:whatif",
+    "explore": "metaseg_monai.sharing.explore:explore",
     "generate": {
         "synthetic-shapes": "metaseg_monai.simulate.shapes:generate_synthetic_shapes",
         "kits21-phantom": "metaseg_monai.simulate.phantoms:generate_phantoms",

@@ -310,35 +310,7 @@ class ChooseCleanUp:
                 "to be cleaned as a whole; train on slices that are read from the volumes "
                 "(metaseg_monai.tables.slices), or set clean_up yourself"
             )
-        self._refuse_others(items)
-
-    def _refuse_others(self, items: Sequence[Case]) -> None:
-        """Refuse cases of other splits of the training, which tests may be about."""
-        if (known := self.weights.trained_on()) is None:
-            logger.warning(
-                "%s: does not tell by which images the weights were chosen; test on none of these",
-                self.weights.path,
-            )
-            return
-        by, files = known.columns[0], dict[tuple[str, ...], str]()
-        for item in items:
-            files[image_files(item)] = str(self._volumes.get(item["case"], item["case"]))
-        digests = (
-            [of_files(image) for image in files]
-            if by == OF_FILES
-            else file_digests([*files], strict=False)
-        )
-        chosen_by = set(known.loc[known["split"] == "val", by]) | {""}  # what cannot be read
-        if strange := [
-            case
-            for digest, case in zip(digests, files.values(), strict=True)
-            if digest not in chosen_by
-        ]:
-            raise DataError(
-                f"{listing(strange, 3)}: not among the images by which the training chose "
-                f"{self.weights.path}, so a test may be about them or the training has seen them; "
-                "give the data of the training"
-            )
+        refuse_others(self.weights, items, self._volumes)
 
     def __call__(self, engine: Engine) -> None:
         """Keep the classes of the batch at every threshold."""
@@ -439,6 +411,44 @@ class ChooseCleanUp:
         if name not in self._whole:
             return kept[0].mask(which)
         return np.stack([one.mask(which) for one in kept], -1)
+
+
+def refuse_others(weights: LoadWeights, items: Sequence[Case], volumes: Mapping[str, str]) -> None:
+    """Refuse validation cases of other splits of the training, which tests may be about.
+
+    Args:
+        weights: of the training.
+        items: the cases.
+        volumes: of the cases that are planes, see `volumes_of`.
+
+    Raises:
+        DataError: some are not those by which the training chose the weights; names them.
+    """
+    if (known := weights.trained_on()) is None:
+        logger.warning(
+            "%s: does not tell by which images the weights were chosen; test on none of these",
+            weights.path,
+        )
+        return
+    by, files = known.columns[0], dict[tuple[str, ...], str]()
+    for item in items:
+        files[image_files(item)] = str(volumes.get(item["case"], item["case"]))
+    digests = (
+        [of_files(image) for image in files]
+        if by == OF_FILES
+        else file_digests([*files], strict=False)
+    )
+    chosen_by = set(known.loc[known["split"] == "val", by]) | {""}  # what cannot be read
+    if strange := [
+        case
+        for digest, case in zip(digests, files.values(), strict=True)
+        if digest not in chosen_by
+    ]:
+        raise DataError(
+            f"{listing(strange, 3)}: not among the images by which the training chose "
+            f"{weights.path}, so a test may be about them or the training has seen them; "
+            "give the data of the training"
+        )
 
 
 def _sizes(rules: Rules) -> dict[int, int]:

@@ -8,14 +8,16 @@ items.
 
 import logging
 from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from metaseg_monai.errors import DataError, MetadataError
+from metaseg_monai.errors import DataError, MetadataError, listing
 from metaseg_monai.evaluation.per_case import NUMBER, TEXT, WHOLE, Table, read_rows
+from metaseg_monai.inferers.steered import STRONGEST
 from metaseg_monai.metadata.fields import (
     UNKNOWN,
     Categorical,
@@ -30,7 +32,8 @@ Item = Mapping[str, Any]
 Raw = dict[str, Any]  # values by field, before they are encoded
 Unit = tuple[str, str]
 Shuffle = Mapping[str, Mapping[str, str]]
-PLAIN_MODES = ("normal", "shuffle", "inverse", "zeros", "ones", "missing", "predicted")
+PLAIN_MODES = ("normal", "shuffle", "inverse", "zeros", "ones", "missing", "predicted", "soft")
+GUIDED = ("shuffle", "inverse", "predicted")  # modes that may have a guidance
 DRAWS = 100  # of a shuffle, where several cases have equal values
 
 logger = logging.getLogger(__name__)
@@ -104,7 +107,8 @@ def expand_modes(modes: Sequence[str], schema: MetadataSchema) -> list[str]:
 
     Args:
         modes: names such as ``normal``, ``shuffle``, ``zeros``, ``fixed:*``, ``fixed:disc``,
-            ``fixed:line=HeLa``, ``perturb:1.25``, ``predicted``.
+            ``fixed:line=HeLa``, ``perturb:1.25``, ``predicted``, ``soft``, ``guided:0.5`` (true
+            metadata at that guidance), ``guided:0.5:shuffle`` (those of another mode).
         schema: the fields that the labels belong to.
 
     Raises:
@@ -123,10 +127,12 @@ def expand_modes(modes: Sequence[str], schema: MetadataSchema) -> list[str]:
             _fixed_field(argument, schema)
         elif name == "perturb" and argument:
             _factor(argument)
+        elif name == "guided" and argument:
+            strength_of(argument)
         elif mode not in PLAIN_MODES:
             raise MetadataError(
                 f"There is no test mode {mode!r}. Use one of {', '.join(PLAIN_MODES)}, "
-                "fixed:<label>, fixed:* or perturb:<factor>."
+                "fixed:<label>, fixed:*, perturb:<factor>, guided:<w> or guided:<w>:shuffle."
             )
         expanded.append(mode)
     return list(dict.fromkeys(expanded))
@@ -154,7 +160,7 @@ def check_modes(
             _inverted([], schema)
         elif name == "perturb":
             _perturbed([], schema, 1.0)
-        elif name == "predicted" and predicted is None:
+        elif name in ("predicted", "soft") and predicted is None:
             raise MetadataError(NO_ESTIMATES)
         elif name == "shuffle":
             for field in schema.fields:
@@ -170,7 +176,7 @@ def check_modes(
 
 
 def _without_missing(modes: Sequence[str], schema: MetadataSchema) -> list[str]:
-    left = [mode for mode in modes if mode != "missing"]
+    left = [mode for mode in modes if mode != "missing" and not mode.startswith("guided:")]
     if len(left) == len(modes):
         return left
     why = (
@@ -180,8 +186,10 @@ def _without_missing(modes: Sequence[str], schema: MetadataSchema) -> list[str]:
     if all(field.missing == "unknown" for field in schema.fields):
         why += ", or pass --items#unknown True if its training table had missing values"
     if not left:
-        raise MetadataError(f"Mode missing cannot be tested: {why}.")
-    logger.warning("Mode missing is left out: %s.", why)
+        raise MetadataError(f"Mode {modes[0]} cannot be tested: {why}.")
+    logger.warning(
+        "Mode %s is left out: %s.", listing([m for m in modes if m not in left], 5, str), why
+    )
     return left
 
 
@@ -196,6 +204,8 @@ def _in_mode(
     name, _, argument = mode.partition(":")
     if name == "normal":
         return [{**item, "mode": mode} for item in items]
+    if name == "guided":
+        return _guided(mode, items, schema, shuffle, seed, predicted)
     raws = [dict(item["metadata"]) for item in items]
     if name in ("zeros", "ones", "missing"):
         constant = np.full(schema.width, float(name == "ones"), dtype=np.float32)
@@ -208,17 +218,63 @@ def _in_mode(
         elif name == "fixed":
             field, value = _fixed_field(argument, schema)
             raws = [{**raw, field: value} for raw in raws]
-        elif name == "predicted":
-            raws = _with_predicted(items, schema, predicted)
+        elif name in ("predicted", "soft"):
+            raws = _with_predicted(items, schema, predicted, name)
         else:
             raws = _perturbed(raws, schema, _factor(argument))
-        known = _beyond_range(schema) if name in ("perturb", "predicted") else schema
+        known = _beyond_range(schema) if name in ("perturb", "predicted", "soft") else schema
         spans = [
             known.span(raw, case=f"{item['case']} (mode {mode})")
             for raw, item in zip(raws, items, strict=True)
         ]
         vectors = [ends[0] if np.array_equal(*ends) else ends for ends in spans]
     return [{**item, "mode": mode, "meta": meta} for item, meta in zip(items, vectors, strict=True)]
+
+
+def strength_of(argument: str) -> tuple[float, str]:
+    """Guidance and mode of ``0.5`` or ``0.5:shuffle``.
+
+    Raises:
+        MetadataError: the guidance is no number from 0 to 2, or the mode is none that changes
+            metadata.
+    """
+    number, _, inner = argument.partition(":")
+    try:
+        strength = float(number)
+    except ValueError:
+        strength = -1.0
+    if not 0 <= strength <= STRONGEST or (inner and inner not in GUIDED):
+        raise MetadataError(
+            f"Mode 'guided:{argument}' needs a guidance from 0 to {STRONGEST:g}, as guided:0.5, "
+            f"and maybe one of {', '.join(GUIDED)}, as guided:0.5:shuffle."
+        )
+    return strength, inner or "normal"
+
+
+def _guided(
+    mode: str,
+    items: Sequence[Item],
+    schema: MetadataSchema,
+    shuffle: Shuffle,
+    seed: int,
+    predicted: str | Path | None,
+) -> list[dict[str, Any]]:
+    """The items of another mode, each with a guidance of its own."""
+    strength, inner = strength_of(mode.partition(":")[2])
+    changed = []
+    for item in _in_mode(inner, items, schema, shuffle, seed, predicted):
+        meta = item.get("meta")
+        if meta is None:
+            ends = schema.span(dict(item["metadata"]), case=f"{item['case']} (mode {mode})")
+            meta = ends[0] if np.array_equal(*ends) else ends
+        if np.ndim(meta) == 2:
+            raise MetadataError(
+                f"Mode {mode!r} cannot be tested: {item['case']} has a range of values, over which "
+                "predictions are averaged; leave the mode out."
+            )
+        rows = np.stack([meta, meta, np.full_like(meta, strength)])
+        changed.append({**item, "mode": mode, "meta": rows})
+    return changed
 
 
 # How the raw metadata of all cases are changed, before they are encoded.
@@ -404,7 +460,8 @@ def _beyond_range(schema: MetadataSchema) -> MetadataSchema:
 
 ESTIMATE_COMMAND = "python -m metaseg_monai estimate <bundle> --output_dir runs/size"
 NO_ESTIMATES = (
-    f"Mode 'predicted' needs estimates of the metadata. Make them: {ESTIMATE_COMMAND} and "
+    "Modes 'predicted' and 'soft' need estimates of the metadata. Make them: "
+    f"{ESTIMATE_COMMAND} and "
     "pass --predicted_metadata runs/size/predicted.csv, or leave the mode out."
 )
 PREDICTED = Table(
@@ -413,11 +470,13 @@ PREDICTED = Table(
     {
         **dict.fromkeys(("group", "volume", "split", "field", "unit"), TEXT),
         **{"predicted": NUMBER, "true": NUMBER._replace(empty=True)},
-        **{"clipped": WHOLE, "slices": WHOLE},
+        **{"clipped": WHOLE, "slices": WHOLE, "soft": TEXT},
     },
     key=("group", "volume"),
+    later={"soft": ""},  # 0.1.0 had none
     again=f"estimate again: {ESTIMATE_COMMAND}",
 )
+PREDICTED_NAMES = replace(PREDICTED, columns={**PREDICTED.columns, "predicted": TEXT, "true": TEXT})
 
 
 def unit_of(item: Item) -> Unit:
@@ -431,16 +490,27 @@ def read_predicted(path: str | Path) -> pd.DataFrame:
     Raises:
         DataError: see `read_rows`; or the estimates are of several fields.
     """
-    rows = read_rows(path, PREDICTED)
+    rows = read_rows(path, PREDICTED_NAMES if _of_names(Path(path)) else PREDICTED)
     if len(fields := sorted(set(rows["field"]))) != 1:
         raise DataError(f"{path}: expected estimates of one field, got {', '.join(fields)}.")
     return rows
 
 
+def _of_names(path: Path) -> bool:
+    """Whether estimates are names, which have no unit."""
+    try:
+        units = pd.read_csv(path, dtype=str, keep_default_na=False, usecols=["unit"])["unit"]
+    except (OSError, ValueError):  # told by who reads the table
+        return False
+    return bool(len(units)) and not units.any()
+
+
 def _with_predicted(
-    items: Sequence[Item], schema: MetadataSchema, path: str | Path | None
+    items: Sequence[Item], schema: MetadataSchema, path: str | Path | None, mode: str
 ) -> list[Raw]:
     """The raw metadata of items, with the estimates of one field instead of its true values.
+
+    In mode soft they are distributions or ranges, as `EncodeMetadatad` takes them.
 
     An estimate of a case that was trained on is none: its group must be in the same split.
     """
@@ -449,13 +519,18 @@ def _with_predicted(
     table = read_predicted(path)
     name, unit = table["field"].iloc[0], table["unit"].iloc[0]
     field = schema.field(name) if name in schema.names else None
-    if not isinstance(field, Continuous) or field.unit != unit:
+    if field is None or getattr(field, "unit", "") != unit:
         raise MetadataError(
-            f"{path} holds estimates of {name!r} in {unit}, which is no continuous field of the "
-            f"schema ({', '.join(schema.names)}) in that unit. Estimate a field of this bundle: "
-            f"{ESTIMATE_COMMAND}"
+            f"{path} holds estimates of {name!r}{f' in {unit}' if unit else ''}, which is no field "
+            f"of the schema ({', '.join(schema.names)}) in that unit. Estimate a field of this "
+            f"bundle: {ESTIMATE_COMMAND}"
         )
-    of_unit = table.set_index(["group", "volume"])[["predicted", "split"]].T.to_dict("list")
+    if mode == "soft" and not table["soft"].all():
+        raise MetadataError(
+            f"{path} says nothing of how sure its estimates are; estimate again: {ESTIMATE_COMMAND}"
+        )
+    kind = "soft" if mode == "soft" else "predicted"
+    of_unit = table.set_index(["group", "volume"])[[kind, "split"]].T.to_dict("list")
     changed = []
     for item in items:
         group, volume = unit_of(item)
@@ -472,5 +547,6 @@ def _with_predicted(
                 f"but is in {item['split']!r} here; estimate on the same table, or the network "
                 "that estimates may have seen the case."
             )
-        changed.append({**item["metadata"], name: float(value)})
+        known = value if isinstance(value, str) else float(value)
+        changed.append({**item["metadata"], name: known})
     return changed

@@ -86,19 +86,20 @@ def true_objects(
         return TrueObjects(number_objects(label, classes, ObjectSettings()), "components")
     file = folder / named if named else Path(item["label"])
     try:
-        numbers = _read_numbers(file, label.shape, native_shape, item.get("mask_values"))
+        numbers = read_numbers(file, label.shape, native_shape, item.get("mask_values"))
         owners = _classes_of(numbers, label, classes)
     except DataError as error:
         raise DataError(f"case {item.get('case', '?')!r}: {error}") from error
     return TrueObjects(Objects(numbers, owners), "instances" if named else "label")
 
 
-def _read_numbers(
+def read_numbers(
     file: Path,
     shape: tuple[int, ...],
     native_shape: Sequence[int] | None,
     values: Meaning | None,
 ) -> np.ndarray:
+    """Object numbers (H, W) of a file, from 1 without gaps, of this shape; see `true_objects`."""
     read = read_label(file, 2, values)
     check_numbered(read)
     stored = read.array

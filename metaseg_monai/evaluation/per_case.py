@@ -277,6 +277,18 @@ def read_rows(path: str | Path, table: Table) -> pd.DataFrame:
 
 # The counts of every class, from which all scores are computed.
 
+IMAGE_SCORES = ("medmae", "psnr", "ssim", "pearson")
+IMAGE_VALUES = ("absolute_error", "label_median", "label_mean", "pred_mean")
+IMAGES = Table(
+    "scores of images",
+    "run the evaluation of this model first.",
+    {
+        **dict.fromkeys(NAMES, TEXT),
+        **{"class": WHOLE, "channel": TEXT, "pixels": WHOLE},
+        **dict.fromkeys(IMAGE_SCORES, NUMBER._replace(empty=True)),
+        **dict.fromkeys(IMAGE_VALUES, NUMBER),
+    },
+)
 COUNTS = Table(
     "counts",
     "run the evaluation of this model first.",
@@ -377,15 +389,25 @@ class CaseCounts:
 
 
 def read_counts(path: str | Path) -> pd.DataFrame:
-    """Read a ``counts.csv``.
+    """Read a ``counts.csv``: counts of pixels, or of labels that are images, scores of these.
+
+    The latter (`IMAGES`) have a row for each case, mode and channel of the label, which `class`
+    numbers and `channel` names.
 
     Raises:
         DataError: see `read_rows`; or a domain has the name of an aggregate.
     """
-    rows = read_rows(path, COUNTS)
+    rows = read_rows(path, IMAGES if _begins_as_images(Path(path)) else COUNTS)
     if reserved := set(rows["domain"]) & AGGREGATES:
         raise DataError(f"{path}: {reserved.pop()!r} names an aggregate; give that domain another.")
     return rows
+
+
+def _begins_as_images(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    with path.open(encoding="utf-8", errors="replace") as file:
+        return IMAGE_SCORES[0] in file.readline().strip().split(",")
 
 
 # Whether predicted probabilities can be taken at their word.

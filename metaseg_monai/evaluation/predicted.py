@@ -32,6 +32,7 @@ from metaseg_monai.files import (
 from metaseg_monai.images.read import volumes_of
 from metaseg_monai.inferers.engines import Runner
 from metaseg_monai.naming import likened
+from metaseg_monai.rows import write_table
 from metaseg_monai.tables.check import image_files
 from metaseg_monai.training.weights import MASKS as NAME
 from metaseg_monai.training.weights import OF_FILES, LoadWeights, of_files
@@ -40,6 +41,11 @@ from metaseg_monai.transforms.metadata import EncodeMetadatad
 logger = logging.getLogger(__name__)
 
 KNOWN_BY = ("case", "group", "volume")
+PREDICTIONS = "predictions.csv"
+OF_AREAS = (
+    *("class", "name", "area", "area_low", "area_high", "unit", "interval_of"),
+    *("calibration_cases", "threshold"),
+)
 COMMENT = "# "  # sha256sum passes over such lines
 
 
@@ -85,6 +91,8 @@ class MaskRecord:
 
     Attributes:
         home: folder of what this process alone writes.
+        marks: plain values of what a mask is told with, such as a calibration: masks that were told
+            with others are made again.
         files: file of each case (or volume) that is predicted, before or now.
     """
 
@@ -110,6 +118,8 @@ class MaskRecord:
             self.settings |= self.engine
         self.tables = tables if self.shard.is_whole else ()  # `merge` writes them
         self.files: dict[str, Path] = {}
+        self.marks: dict[str, Any] = {}
+        self._notes: dict[str, dict[str, Any]] = {}
         self._known: pd.DataFrame | None = None  # what the weights were trained on
         self._names = pd.DataFrame()  # of its cases and groups, likened
         self._seen: dict[str, set[str]] = {}  # digests of the images of each case, or of its planes
@@ -186,8 +196,51 @@ class MaskRecord:
         return len(self.kept) + self.shard.elsewhere
 
     def end(self) -> None:
-        """Note that all cases are done, or stand among the problems."""
+        """Write the table, and note that all cases are done, or stand among the problems."""
+        if self.shard.is_whole:  # `merge` writes that of all shards
+            self.write_table()
         self.shard.end()
+
+    def note(self, case: str, **told: Any) -> None:
+        """Note plain values of a case, before its mask is written: `areas`, `fit`."""
+        self._notes.setdefault(case, {}).update(told)
+
+    def noted(self, case: str) -> Mapping[str, Any]:
+        """What is noted of a case that has a mask, now or by an earlier prediction."""
+        name = self._name(self.files[case])
+        return dict(_told(self._last[name][1]).get("noted") or {}) if name in self._last else {}
+
+    def write_table(self) -> list[Path]:
+        """Write ``predictions.csv``: a row for each case and class, where anything was noted.
+
+        `area` with `area_low` and `area_high` (empty: no bound) in `unit`; `interval_of`, the value
+        whose `calibration_cases` that rests on ("all": of all values, as the value has too few
+        groups of its own); `threshold` of the promised share of the foreground; `meta_p`, how often
+        given metadata fit their image as badly by chance, and `meta_told`, what was found then.
+
+        Raises:
+            DataError: the file would replace what no prediction wrote.
+        """
+        rows = [row for case in self.cases_done for row in self._rows(case)]
+        path = self.folder / PREDICTIONS
+        if not rows:
+            return []
+        self.refuse_foreign([path])
+        with self.listed(path) as part:
+            write_table(rows, part)
+        self.finish()
+        return [path]
+
+    def _rows(self, case: str) -> Iterator[dict[str, Any]]:
+        noted = self.noted(case)
+        if not noted:
+            return
+        fit = noted.get("fit") or {}
+        for of_class in noted.get("areas") or [{}]:
+            row: dict[str, Any] = {"case": case, "mask": self._name(self.files[case])}
+            row |= {name: of_class.get(name) for name in OF_AREAS}
+            row |= {"meta_p": fit.get("p"), "meta_told": fit.get("told")}
+            yield {name: "" if value is None else value for name, value in row.items()}
 
     @property
     def cases(self) -> list[str]:
@@ -214,7 +267,7 @@ class MaskRecord:
         images = [] if isinstance(first["image"], Tensor | np.ndarray) else image_files(first)
         if not images:
             return None
-        told = {
+        told: dict[str, Any] = {
             "weights": weights,
             "settings": self.settings,
             "metadata": [part.get("metadata", {}) for part in parts],
@@ -223,6 +276,8 @@ class MaskRecord:
         } | ({"axis": first["axis"]} if "axis" in first else {})
         if chosen := self._chosen():
             told["clean_up"] = chosen
+        if self.marks:
+            told["marks"] = self.marks
         text = json.dumps(told, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -406,6 +461,8 @@ class MaskRecord:
                     }
                 if chosen := self._chosen():
                     told["clean_up"] = chosen
+                if noted := self._notes.get(case):
+                    told["noted"] = noted
                 if members := (weights or {}).get("members"):
                     told["members"] = members
                 if unknown := self.unknown(case):

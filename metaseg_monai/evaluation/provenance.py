@@ -56,6 +56,7 @@ SAME = (
     "settings",
     "left_out",
     "clean_up",
+    "conformal",
 )  # of evaluations that are merged
 
 
@@ -87,7 +88,8 @@ class RecordEvaluation:
     the weights beside, and of its facts what a report asks), `split`, `table_sha256` (of the
     table's file), `data_sha256` (of the files of images and labels), `modes`, `asked` (as they were
     asked for), `images` (what they were to the weights: unseen, trained on, chosen by, or unknown),
-    `settings`, `clean_up` (what was done to the masks, see `CleanUpPredictions`), `log_sha256` of
+    `settings`, `clean_up` (what was done to the masks, see `CleanUpPredictions`), `conformal` (the
+    SHA-256 of the calibration that the weights hold), `log_sha256` of
     the training's log beside the weights, `soft` (how many cases had a distribution for a field, by
     how it was taken: ``{field: {"mixed" or "drawn": cases}}``),
     `left_out` (why, by the names of cases that could not be read), `variant` of the network, and
@@ -168,6 +170,9 @@ class RecordEvaluation:
             content["members"] = self._members(home_of(folder).resolve())
         if cleaned := getattr(engine.state, "clean_up", None):
             content["clean_up"] = cleaned
+        if (calibrated := self.weights.recorded.get("conformal")) is not None:
+            text = json.dumps(calibrated, sort_keys=True)
+            content["conformal"] = hashlib.sha256(text.encode()).hexdigest()
         if soft := _soft(engine.state.dataloader.dataset.data, self.weights.schema):
             content["soft"] = soft
         with new_folder(folder / READY, replace=True) as part:
@@ -229,7 +234,7 @@ def data_sha256(items: Iterable[Mapping[str, Any]]) -> str | None:
     """What tells the images and labels of cases, wherever they lie; None where none is a file."""
     cases: dict[str, list[str]] = {}
     for item in items:
-        given = [item[key] for key in ("image", "label") if key in item]
+        given = [item[key] for key in ("image", "label", "mask") if key in item]
         files = [one for one in given if isinstance(one, str | Path | list | tuple)]
         cases[str(item.get("case"))] = [x for one in files for x in image_files({"image": one})]
     known = {file: content_sha256(file) for files in cases.values() for file in files}

@@ -1,7 +1,7 @@
 """Writing a mask in the format and on the grid of its image, whole or not at all."""
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +121,53 @@ def write_mask(mask: Any, path: str | Path, like: Image | Mapping[str, Any] | st
             PIL.Image.fromarray(pixels).save(partial, **exif)
         else:
             _write_nifti(partial, pixels, told)
+    return path
+
+
+def write_image(
+    image: np.ndarray,
+    path: str | Path,
+    channels: Sequence[str],
+    pixel_um: float | None = None,
+    orientation: int = 1,
+) -> Path:
+    """Write an image as OME-TIFF, with the names of its channels and the size of its pixels.
+
+    Args:
+        image: (K, H, W) uint8, uint16 or float32.
+        path: file to write, which ends in ``.ome.tif``.
+        channels: a name for each channel.
+        pixel_um: side of a pixel in micrometres; None where it is unknown.
+        orientation: of the file that the image is made of, to whose frame it is turned back, with
+            its tag.
+
+    Returns:
+        The path.
+
+    Raises:
+        DataError: the name ends otherwise, or the image is of another form or type.
+    """
+    path = Path(path)
+    kinds = ("uint8", "uint16", "float32")
+    fits = image.ndim == 3 and len(image) == len(channels) and image.dtype.name in kinds
+    if not fits or not path.name.lower().endswith(".ome.tif"):
+        raise DataError(
+            f"{path}: {image.dtype} {image.shape} of {len(channels)} channels; expected (K, H, W) "
+            f"of {', '.join(kinds)}, with K names, and a file that ends in .ome.tif"
+        )
+    described: dict[str, Any] = {"axes": "CYX", "Channel": {"Name": list(channels)}}
+    if pixel_um is not None:
+        for axis in "YX":
+            described |= {f"PhysicalSize{axis}": pixel_um, f"PhysicalSize{axis}Unit": "µm"}
+    with replacing(path) as partial:
+        tifffile.imwrite(
+            partial,
+            np.stack([as_stored(one, orientation) for one in image]),
+            ome=True,
+            metadata=described,
+            extratags=orientation_tags(orientation),
+            **TIFF,
+        )
     return path
 
 

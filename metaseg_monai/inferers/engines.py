@@ -173,19 +173,32 @@ class Runner(nn.Module):
     def begin(self, weights: Any) -> None:
         """Begin to run an export: one made now, or the one given, if it is of these weights.
 
+        Of several weights each gets a runner of its own in their ensemble.
+
         Args:
             weights: the `LoadWeights` that has loaded those of the network.
 
         Raises:
-            ConfigError: there are several weights, or the network cannot be exported.
+            ConfigError: the export given is of one of several, or the network cannot be exported.
             CheckpointError: the export is of other weights, was changed, or is not near enough.
         """
         if self.is_plain:
             return
-        if weights.members:
+        if weights.members and self._folder is not None:
             raise ConfigError(
-                "engine and precision are for one model, and there are several; leave both out"
+                f"{self._folder} is an export of one model, and there are several; leave "
+                "--exported out (and --precision int8): each is exported for this run"
             )
+        for number, member in enumerate(weights.members):
+            runner = Runner(
+                member.network,
+                self.engine,
+                self.precision,
+                in_channels=self.in_channels,
+                spatial_dims=self.spatial_dims,
+            )
+            runner.begin(member)
+            weights.ensemble.networks[number] = runner
         if self.engine == "torch":
             return
         kind = FORMATS[self.engine]

@@ -2,9 +2,11 @@
 
 import copy
 import importlib
+import io
 import json
 import logging
 import warnings
+import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -49,6 +51,7 @@ BOUND_OF_VOLUMES = 3e-5
 OPSET = 17
 QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of a quantity's range that are tried
 PASSES = (1, 3, 8)  # images at once, at each of the three sizes
+MOMENT = (1980, 1, 1, 0, 0, 0)  # of every file in an archive, so that the same makes the same
 
 Run = Callable[[Tensor, Tensor | None], Tensor]
 
@@ -355,7 +358,15 @@ def _torchscript(
     except Exception as error:  # a network that TorchScript cannot read is recorded instead
         logger.info("%s is traced: %s", type(given.network).__name__, str(error)[:200])
         made, how = torch.jit.trace(given.module, inputs, check_trace=False), "trace"
-    torch.jit.save(made, file, _extra_files=dict(inside))
+    stream = io.BytesIO()
+    torch.jit.save(made, stream, _extra_files=dict(inside))
+    with (  # without the paths of its sources, which also differ where the network does not
+        zipfile.ZipFile(stream) as source,
+        zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as target,
+    ):
+        for one in source.infolist():
+            if not one.filename.endswith(".debug_pkl"):
+                target.writestr(zipfile.ZipInfo(one.filename, MOMENT), source.read(one))
     return f"torch.jit.{how}"
 
 
@@ -375,7 +386,9 @@ def _onnx(given: Exportable, inputs: tuple[Tensor, ...], file: Path, inside: dic
     )
     model = onnx.load(file)
     onnx.helper.set_model_props(model, inside)
-    onnx.save(model, file)
+    for node in model.graph.node:
+        node.doc_string = ""  # may hold the path of a source
+    file.write_bytes(model.SerializeToString(deterministic=True))
     return f"torch.onnx.export, opset {OPSET}"
 
 

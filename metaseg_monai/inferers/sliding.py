@@ -48,6 +48,9 @@ class SlidingWindowMetadataInferer(Inferer):
         margin_px: of "discard", pixels cut off at each inner end, for all axes or each; None takes
             half of `overlap`.
         align: of "discard", windows begin at multiples of it; 2 ** levels of a U-Net.
+        reflect_px: pixels by which images are continued on all sides by their reflection, so that
+            what lies at their border lies inside of windows, too; images of as many pixels or
+            fewer by what they have. It is cut off again.
 
     Attributes:
         reduce: what becomes of logits (B, K, rows, ...) before they are put together, where less is
@@ -74,9 +77,12 @@ class SlidingWindowMetadataInferer(Inferer):
         blend: str = "gaussian",
         margin_px: Sequence[int] | int | None = None,
         align: int = 1,
+        reflect_px: int = 0,
     ) -> None:
         super().__init__()
         _check_whole("roi_size", roi_size, -1)
+        _check_whole("reflect_px", reflect_px, 0)
+        self.reflect_px = reflect_px
         _check_whole("sw_batch_size", sw_batch_size, 1)
         _check_whole("margin_px", margin_px or 0, 0)
         _check_whole("align", align, 1)
@@ -133,6 +139,10 @@ class SlidingWindowMetadataInferer(Inferer):
                 return network(windows)
             return network(windows, meta=rows[images])
 
+        stored, widths = inputs.shape[2:], [min(self.reflect_px, n - 1) for n in inputs.shape[2:]]
+        if self.reflect_px:
+            around = [width for width in reversed(widths) for _ in range(2)]
+            inputs = F.pad(at_hand(inputs), around, mode="reflect")
         window = fall_back_tuple(self.windows.roi_size, inputs.shape[2:])
         if self.blend == "discard":
             bands: Bands = run_tiles(
@@ -145,7 +155,11 @@ class SlidingWindowMetadataInferer(Inferer):
             )
         else:
             bands = self._blended(inputs, run, window)
-        return _joined(bands, inputs.shape[2], self.reduce, isinstance(inputs, LazyTensor))
+        pred = _joined(bands, inputs.shape[2], self.reduce, isinstance(inputs, LazyTensor))
+        if not self.reflect_px:
+            return pred
+        inner = [slice(width, width + n) for width, n in zip(widths, stored, strict=True)]
+        return _cut(pred, (slice(None), slice(None), *inner))
 
     def _blended(
         self, inputs: Tensor, run: Callable[[Tensor, list[int]], Any], window: Sequence[int]

@@ -13,6 +13,7 @@ from metaseg_monai.inferers.sliding import each_tensor, map_tensors
 from metaseg_monai.networks.meta_input import MetaInput
 
 STRONGEST = 2.0  # guidance
+AS_SET = -1.0  # in a row of guidance: that of the inferer
 
 
 class SteeredInferer(Inferer):
@@ -29,6 +30,9 @@ class SteeredInferer(Inferer):
     draws from between them, of which every equal part of a range gets one, and the output is the
     logarithm of the mean of their probabilities (softmax over the K channels, sigmoid where K is
     1). Images whose ends are equal are run once, as they are.
+
+    Images may have a guidance of their own, as a third row of their metadata, which is that number
+    in each entry, or -1 for that of the inferer: so test modes of several strengths are one run.
 
     Args:
         inferer: to wrap, such as `SlidingWindowMetadataInferer`.
@@ -69,8 +73,8 @@ class SteeredInferer(Inferer):
         Args:
             inputs: images (B, C, *S).
             network: called by the wrapped inferer.
-            meta: encoded metadata (B, M); (B, 2, M) for both ends of ranges; or None where the
-                network takes none.
+            meta: encoded metadata (B, M); (B, 2, M) for both ends of ranges; (B, 3, M) with a
+                guidance for each; or None where the network takes none.
         """
         if meta is None:
             return self.inferer(inputs, network)
@@ -78,8 +82,12 @@ class SteeredInferer(Inferer):
         if meta.ndim != 3:
             return self.inferer(inputs, guided, meta=meta)
 
+        count = meta.shape[1]
+
         def averaged(images: Tensor, meta: Tensor) -> Any:
-            return self._averaged(guided, images, *meta.unflatten(1, (2, -1)).unbind(1))
+            low, high, *own = meta.unflatten(1, (count, -1)).unbind(1)
+            found = self._averaged(guided, images, low, high)
+            return self._as_asked(network, images, low, own[0][:, 0], found) if own else found
 
         return self.inferer(inputs, averaged, meta=meta.flatten(1))  # one row for each image
 
@@ -119,6 +127,25 @@ class SteeredInferer(Inferer):
             return combined(lambda u, v: u + w * (v - u), without, network(images, meta=meta))
 
         return guided
+
+    def _as_asked(
+        self, network: Any, images: Tensor, meta: Tensor, strength: Tensor, found: Any
+    ) -> Any:
+        """The output, in which images with a guidance of their own (B,) have theirs."""
+        rows = (strength != AS_SET).nonzero()[:, 0]
+        if len(rows) == 0:
+            return found
+        if self.door is None or self.door.unknown is None:
+            raise ConfigError(f"a guidance of its own needs unknown metadata, and {self._lack()}")
+        plain = network(images[rows], meta=meta[rows])
+        without = network(images[rows], meta=self.door.unknown.to(meta).expand_as(meta[rows]))
+
+        def guided(v: Tensor, u: Tensor) -> Tensor:
+            w = strength[rows].to(v).view(-1, *[1] * (v.ndim - 1))
+            return torch.where(w == 1, v, u + w * (v - u))
+
+        own = combined(guided, plain, without)
+        return combined(lambda all_, one: all_.index_copy(0, rows, one.to(all_.dtype)), found, own)
 
     def _lack(self) -> str:
         if self.door is None:

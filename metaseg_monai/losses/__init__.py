@@ -8,6 +8,7 @@ from metaseg_monai.losses.translation import (
     LupiLoss,
     MedianMeanAbsoluteLoss,
     RelativisticAverageLeastSquares,
+    ScorePool,
     WeightedSum,
 )
 
@@ -21,5 +22,6 @@ __all__ = [
     "MedianMeanAbsoluteLoss",
     "PixelCrossEntropy",
     "RelativisticAverageLeastSquares",
+    "ScorePool",
     "WeightedSum",
 ]

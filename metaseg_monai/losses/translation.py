@@ -1,7 +1,7 @@
 """The losses of the adipocyte report (3.3, 4): of an image that a network gives for another."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -211,19 +211,24 @@ class LupiLoss(nn.Module):
         self.misclassified = _from_0("misclassified", misclassified)
         self.median_error = MedianMeanAbsoluteLoss(floor)
 
-    def forward(self, pred: Tensor | Sequence[Tensor], target: tuple[Tensor, Tensor]) -> Tensor:
+    def forward(self, pred: Tensor | Sequence[Tensor], label: Tensor) -> Tensor:
         """Return the loss, a scalar.
 
         Args:
             pred: of `NucleiLupiUnet`: fluorescence and logits side by side (B, 3, *S), or a list of
                 these and the fluorescence of lower levels (B, 1, ...).
-            target: the fluorescence (B, 1, *S) in [0, 1], and the mask (B, 1, *S) of 0 and 1.
+            label: the fluorescence in [0, 1] and the mask of 0 and 1 side by side (B, 2, *S).
 
         Raises:
             ValueError: the shapes do not fit each other.
             DataError: the mask holds other values than 0 and 1.
         """
-        fluorescence, mask = target
+        if label.dim() < 3 or label.shape[1] != 2:
+            raise ValueError(
+                "expected labels of fluorescence and mask side by side (B, 2, *S), got "
+                f"{tuple(label.shape)}: join them (ConcatItemsd), and give the mask in the table"
+            )
+        fluorescence, mask = label[:, :1], label[:, 1:]
         joined, *lower = [pred] if isinstance(pred, Tensor) else pred
         if joined.dim() < 3 or joined.shape[1] != 3:
             raise ValueError(
@@ -256,10 +261,12 @@ class RelativisticAverageLeastSquares(nn.Module):
         D: [mean (r - mean f - 1)^2 + mean (f - mean r + 1)^2] / 2
         G: [mean (r - mean f + 1)^2 + mean (f - mean r - 1)^2] / 2
 
-    The means are over all patches of the batch.
+    The means are over all patches of the batch; with a pool, over those of the images in it.
 
     Args:
         of: whose loss, "discriminator" or "generator".
+        pool: of earlier scores, which both losses share; that of the discriminator fills it. None
+            takes the batch alone.
 
     Raises:
         ConfigError: `of` is neither.
@@ -271,23 +278,81 @@ class RelativisticAverageLeastSquares(nn.Module):
     tensor(4.2500)
     """
 
-    def __init__(self, of: Literal["discriminator", "generator"]) -> None:
+    def __init__(
+        self, of: Literal["discriminator", "generator"], pool: "ScorePool | None" = None
+    ) -> None:
         super().__init__()
         if of not in ("discriminator", "generator"):
             raise ConfigError(f"of must be 'discriminator' or 'generator', got {of!r}")
+        self.of = of
         self.apart = 1.0 if of == "discriminator" else -1.0
+        self.pool = pool
 
     def forward(self, real: Tensor, fake: Tensor) -> Tensor:
         """Return the loss, a scalar.
 
         Args:
-            real: scores of real images, of any shape.
-            fake: scores of generated ones; those of a pool may be more or fewer.
+            real: scores of real images (B, ...).
+            fake: scores of generated ones (B, ...).
         """
         r, f = (scores.as_subclass(Tensor).float() for scores in (real, fake))
-        of_real = (r - f.mean() - self.apart).square().mean()
-        of_fake = (f - r.mean() + self.apart).square().mean()
+        mean_real, mean_fake = r.mean(), f.mean()
+        if self.pool is not None:
+            if self.of == "discriminator":
+                self.pool.add(r, f)
+            if len(self.pool):
+                mean_real, mean_fake = self.pool.means()
+        of_real = (r - mean_fake - self.apart).square().mean()
+        of_fake = (f - mean_real + self.apart).square().mean()
         return (of_real + of_fake) / 2
+
+
+class ScorePool(nn.Module):
+    """The scores of the last images, real and generated, that a discriminator has seen.
+
+    The discriminator learns from new and older images, which steadies its loss (report 4.2). Of
+    each image the mean over its patches is kept, of crops of one size all that the mean over the
+    pool needs; the oldest make room. No gradient goes through them.
+
+    Args:
+        size: images of each kind, 50 in the report.
+
+    Raises:
+        ConfigError: `size` is no whole number from 1.
+
+    >>> pool = ScorePool(size=2)
+    >>> for score in (1.0, 2.0, 3.0):
+    ...     pool.add(torch.full((1, 1, 2, 2), score), torch.zeros(1, 1, 2, 2))
+    >>> [float(mean) for mean in pool.means()]
+    [2.5, 0.0]
+    """
+
+    scores: Tensor  # (2, up to `size`): real, generated
+
+    def __init__(self, size: int = 50) -> None:
+        super().__init__()
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise ConfigError(f"size must be a whole number from 1, got {size!r}")
+        self.size = size
+        self.register_buffer("scores", torch.zeros(2, 0))
+
+    def __len__(self) -> int:
+        return self.scores.shape[1]
+
+    def add(self, real: Tensor, fake: Tensor) -> None:
+        """Take up the scores (B, ...) of as many real as generated images."""
+        new = torch.stack([one.detach().flatten(1).mean(dim=1) for one in (real, fake)])
+        self.scores = torch.cat([self.scores.to(new), new], dim=1)[:, -self.size :]
+
+    def means(self) -> tuple[Tensor, Tensor]:
+        """Return the mean scores of real and of generated images."""
+        real, fake = self.scores.mean(dim=1)
+        return real, fake
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """Take up as many scores as there are."""
+        self.scores = self.scores.new_zeros(state_dict[f"{prefix}scores"].shape)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 def _images(pred: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:

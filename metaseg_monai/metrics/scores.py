@@ -7,19 +7,70 @@ added over all cases), *average* (unweighted mean of the domains' pooled scores)
 
 import math
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from metaseg_monai.metrics.statistics import ratio_interval
+from metaseg_monai.metrics.statistics import score_interval
 
 AGGREGATES = {"combined", "average"}  # which no domain may be named as
 COUNT_COLUMNS = ["case", "group", "split", "mode", "domain", "class", "tp", "fp", "fn", "tn"]
 
 
+class Score(NamedTuple):
+    """The score that conditions are ranked by: its name, whether high or low is best, the ends."""
+
+    name: str
+    best: Literal["high", "low"]
+    ends: str
+
+
+F1 = Score("F1", "high", "0: no overlap, 1: perfect")
+MEDMAE = Score("medMAE", "low", "0: perfect; lower is better")
+
+
+def score_of(counts: pd.DataFrame) -> Score:
+    """What the rows of a ``counts.csv`` are scored by: F1, or medMAE where labels are images."""
+    return MEDMAE if "medmae" in counts else F1
+
+
+def pooled_score(counts: pd.DataFrame) -> float:
+    """`pooled_f1`; where labels are images the mean medMAE over cases, and over channels then.
+
+    medMAE has no counts that could be pooled: each image has a median of its own.
+    """
+    if score_of(counts) is F1:
+        return pooled_f1(counts)
+    means = counts.groupby("class")["medmae"].mean()
+    return _mean_of_known(means)
+
+
+def pooled_score_by(counts: pd.DataFrame, column: str) -> dict[str, float]:
+    """`pooled_score` of each value of a column (``domain``, ``mode``), in table order."""
+    return {str(key): pooled_score(part) for key, part in counts.groupby(column, sort=False)}
+
+
+def average_score(counts: pd.DataFrame) -> float:
+    """Unweighted mean of the domains' pooled scores (paper table 1, column "Average")."""
+    return _mean_of_known(pooled_score_by(counts, "domain").values())
+
+
+def case_scores(counts: pd.DataFrame) -> pd.DataFrame:
+    """`case_f1`; where labels are images, ``f1`` is the mean medMAE of a case's channels."""
+    if score_of(counts) is F1:
+        return case_f1(counts)
+    of_case = counts.groupby(["case", "group", "domain"], sort=False)["medmae"].mean()
+    return of_case.rename("f1").reset_index()
+
+
+def label_sizes(counts: pd.DataFrame) -> "pd.Series[int]":
+    """How many pixels of its class, or where labels are images how many pixels, a label has."""
+    return counts["tp"] + counts["fn"] if score_of(counts) is F1 else counts["pixels"]
+
+
 class CaseMean(NamedTuple):
-    """Mean over cases, its bootstrap interval, and how many cases it is made of."""
+    """Mean over cases, its interval over groups, and how many cases it is made of."""
 
     mean: float
     low: float
@@ -96,7 +147,7 @@ def case_f1(counts: pd.DataFrame) -> pd.DataFrame:
 
 
 def case_mean_f1(counts: pd.DataFrame) -> CaseMean:
-    """Mean of `case_f1` with a 95 % percentile bootstrap interval that draws whole groups.
+    """Mean of `case_f1` with its 95 % `score_interval`, the unit of which is the group.
 
     Args:
         counts: counts of one model, one seed and one test mode.
@@ -110,7 +161,7 @@ def case_mean_f1(counts: pd.DataFrame) -> CaseMean:
     if scored.empty:
         return CaseMean(math.nan, math.nan, math.nan, 0, empty)
     sums, sizes = scored.groupby("group")["f1"].agg(["sum", "size"]).to_numpy(float).T
-    low, high = ratio_interval(sums, sizes, draws=2000, seed=0)
+    low, high = score_interval(sums / sizes, sizes)
     return CaseMean(float(scored["f1"].mean()), low, high, len(scored), empty)
 
 
@@ -127,7 +178,7 @@ def mode_matrix(counts: pd.DataFrame) -> pd.DataFrame:
     columns = {}
     for mode in modes:
         part = counts[counts["mode"] == mode]
-        columns[mode] = {"combined": pooled_f1(part), **pooled_f1_by(part, "domain")}
+        columns[mode] = {"combined": pooled_score(part), **pooled_score_by(part, "domain")}
     return pd.DataFrame(columns, index=["combined", *domains])
 
 
@@ -138,6 +189,18 @@ def summarise(counts: pd.DataFrame) -> dict[str, object]:
     the label classes.
     """
     normal = counts[counts["mode"] == "normal"]
+    if score_of(counts) is not F1:
+        names = ["medmae", "psnr", "ssim", "pearson"]
+        return {
+            "mean": normal[names].mean().to_dict(),
+            "average_medmae": average_score(normal),
+            "channels": normal.groupby("channel", sort=False)[names].mean().to_dict("index"),
+            "per_domain": normal.groupby("domain", sort=False)[names].mean().to_dict("index"),
+            "modes": {
+                str(mode): {"medmae": pooled_score(part), **pooled_score_by(part, "domain")}
+                for mode, part in counts.groupby("mode", sort=False)
+            },
+        }
     mean = case_mean_f1(normal)
     return {
         "pooled_f1": pooled_f1(normal),

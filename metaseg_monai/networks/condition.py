@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_map
 from metaseg_monai.errors import ConfigError
 from metaseg_monai.metadata import MetadataSchema
 from metaseg_monai.networks.gates import HiddenFrom, Start
+from metaseg_monai.networks.loading import refuse_strange_weights
 from metaseg_monai.networks.mechanisms import Mechanism
 from metaseg_monai.networks.meta_input import MetaInput
 from metaseg_monai.networks.places import find_places, forgets_constants
@@ -148,6 +149,7 @@ class Conditioned(nn.Module):
         variant: str,
     ) -> None:
         super().__init__()
+        refuse_strange_weights(self)
         self.network = network
         self.gates = nn.ModuleDict()
         for place, gate in gates.items():

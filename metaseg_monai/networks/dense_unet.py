@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from metaseg_monai.errors import ConfigError
 from metaseg_monai.metadata import MetadataSchema
 from metaseg_monai.networks.gates import HiddenFrom, NoGate, Start
+from metaseg_monai.networks.loading import refuse_strange_weights
 from metaseg_monai.networks.mechanisms import NoMechanism
 from metaseg_monai.networks.meta_input import MetaInput
 from metaseg_monai.networks.unet3 import GatesAtPlaces, check_axes, check_sizes, gate_places
@@ -50,11 +51,11 @@ class DenseLayer(nn.Module):
         y = self.norm(x)
         if self.behind == "normalisation":
             y = self.mechanism(x, y, meta)
-        x = F.relu(y)
-        y = self.conv(x)
+        y = F.relu(y)  # whose input is let go before the convolution: large tiles take less memory
+        z = self.conv(y)
         if self.behind == "convolution":
-            y = self.mechanism(x, y, meta)
-        return self.dropout(y)
+            z = self.mechanism(y, z, meta)
+        return self.dropout(z)
 
 
 class DenseBlock(nn.Module):
@@ -216,6 +217,7 @@ class DenseTrunk(nn.Module):
         spatial_dims: int,
     ) -> None:
         super().__init__()
+        refuse_strange_weights(self)
         self.variant = variant
         self.spatial_dims = spatial_dims
         self.meta_input = meta_input

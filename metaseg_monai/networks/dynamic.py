@@ -291,7 +291,8 @@ class DynamicConvolution(nn.Module):
     @torch.jit.unused
     def _eager(self, x: Tensor, meta: Tensor) -> Tensor:
         convolve = F.conv2d if x.dim() == 4 else F.conv3d
-        if bool((meta == meta[:1]).all()):  # one weight for all
+        # One weight for all; tensors without memory, which only try a size, have no values.
+        if len(meta) == 1 or (not meta.is_meta and bool((meta == meta[:1]).all())):
             weight, bias = self.made(meta[:1])
             return convolve(x, weight[0], bias[0], padding=1)
         weight, bias = self.made(meta)

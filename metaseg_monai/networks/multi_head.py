@@ -10,6 +10,7 @@ from metaseg_monai.errors import ConfigError, MetadataError
 from metaseg_monai.metadata import MetadataSchema
 from metaseg_monai.metadata.fields import Categorical
 from metaseg_monai.networks.gates import HiddenFrom, Start
+from metaseg_monai.networks.loading import refuse_strange_weights
 from metaseg_monai.networks.meta_input import required_meta
 from metaseg_monai.networks.unet3 import ToNearest, Unet3, check_axes
 
@@ -84,6 +85,7 @@ class MultiHeadUnet3(nn.Module):
         unknown_trained: bool = False,
     ) -> None:
         super().__init__()
+        refuse_strange_weights(self)
         if bifurcation not in ("high", "low"):
             raise ConfigError(f"bifurcation must be 'high' or 'low', got {bifurcation!r}")
         if gates not in ("none", "se"):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from metaseg_monai.metadata import MetadataSchema
 from metaseg_monai.networks.gates import HiddenFrom, Start
+from metaseg_monai.networks.loading import refuse_strange_weights
 from metaseg_monai.networks.unet3 import (
     GatedTriple,
     GatesAtPlaces,
@@ -91,6 +92,7 @@ class PPUnet(nn.Module):
         unknown_trained: bool = False,
     ) -> None:
         super().__init__()
+        refuse_strange_weights(self)
         check_sizes(spatial_dims, in_channels, out_channels, channels, levels)
         self.variant = variant
         self.spatial_dims = spatial_dims

@@ -1,4 +1,4 @@
-"""A small network that reads one number off an image of any size."""
+"""A small network that reads a number, or one of several names, off an image of any size."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -23,6 +23,7 @@ class ImageRegressor(nn.Module):
         channels: filters of each convolution; each halves the image.
         hidden: width between the linear layers.
         spatial_dims: 2 or 3.
+        outputs: 1 for a number; K for the logits of K names, which start alike.
 
     Raises:
         ConfigError: a setting is out of range.
@@ -37,13 +38,15 @@ class ImageRegressor(nn.Module):
         channels: Sequence[int] = (16, 32, 48, 64, 96),
         hidden: int = 32,
         spatial_dims: int = 2,
+        outputs: int = 1,
     ) -> None:
         super().__init__()
         widths = [in_channels, *channels]
-        if len(widths) < 2 or min(*widths, hidden) < 1:
+        if len(widths) < 2 or min(*widths, hidden, outputs) < 1:
             raise ConfigError(
-                f"in_channels, hidden and every entry of channels must be 1 or more, at least one "
-                f"of channels; got {in_channels}, {hidden} and {list(channels)}"
+                "in_channels, hidden, outputs and every entry of channels must be 1 or more, at "
+                f"least one of channels; got {in_channels}, {hidden}, {outputs} and "
+                f"{list(channels)}"
             )
         if spatial_dims not in (2, 3):
             raise ConfigError(f"spatial_dims must be 2 or 3, got {spatial_dims}")
@@ -56,13 +59,13 @@ class ImageRegressor(nn.Module):
                 for pair in pairwise(widths)
             )
         )
-        last = nn.Linear(hidden, 1)
+        last = nn.Linear(hidden, outputs)
         nn.init.zeros_(last.weight)
-        nn.init.constant_(last.bias, 0.5)
+        nn.init.constant_(last.bias, 0.5 if outputs == 1 else 0.0)
         self.head = nn.Sequential(nn.Linear(2 * widths[-1], hidden), nn.ReLU(), last)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Return one number an image, (B, 1) float32.
+        """Return a number an image, or the logits of names: (B, outputs) float32.
 
         Args:
             image: images (B, in_channels, *S).

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from metaseg_monai.errors import ConfigError, did_you_mean, listing
 from metaseg_monai.metadata import MetadataSchema
 from metaseg_monai.networks.gates import HiddenFrom, NoGate, Start
+from metaseg_monai.networks.loading import refuse_strange_weights
 from metaseg_monai.networks.mechanisms import NoMechanism
 from metaseg_monai.networks.meta_input import MetaInput
 from metaseg_monai.networks.variants import (
@@ -159,6 +160,7 @@ class Trunk(nn.Module):
         spatial_dims: int,
     ) -> None:
         super().__init__()
+        refuse_strange_weights(self)
         self.spatial_dims = spatial_dims
         self.meta_input = meta_input
         self.meta_features = meta_input.meta_features  # M; 0: reads no metadata

@@ -30,7 +30,7 @@ Pair = tuple[str, str, str]  # split ("" to draw), folder of the images, folder 
 
 
 class _Layout(NamedTuple):
-    """A layout: the ways in which its folders are called, masks, and how it is divided.
+    """A layout: its folders' names, masks, how it is divided, and its data in licenses.json.
 
     The download of one that is not `all_masked` has photographs without a mask, which are no fault.
     """
@@ -38,6 +38,7 @@ class _Layout(NamedTuple):
     ways: tuple[tuple[Pair, ...], ...]
     mask_suffixes: tuple[str, ...]
     shares: Shares
+    data: str
     all_masked: bool = True
 
 
@@ -47,9 +48,14 @@ LAYOUTS: Mapping[str, _Layout] = {
         ((("", "rgb", "BW"),), (("", "images", "masks"),)),
         PICTURES,
         (333 / 445, 56 / 445, 56 / 445),  # thesis 4.5 and table A.5
+        "concrete-cracks",
     ),
     "crackforest": _Layout(
-        (((("", "image", "groundTruth")),),), (".mat",), (0.7, 0.15, 0.15), all_masked=False
+        (((("", "image", "groundTruth")),),),
+        (".mat",),
+        (0.7, 0.15, 0.15),
+        "crackforest",
+        all_masked=False,
     ),
     "deepcrack": _Layout(
         (
@@ -58,6 +64,7 @@ LAYOUTS: Mapping[str, _Layout] = {
         ),
         PICTURES,
         (0.85, 0.15, 0.0),  # of the official training part
+        "deepcrack",
     ),
 }
 
@@ -168,6 +175,7 @@ def prepare_cracks(
             "mask_values": mask_values,
         },
         "crack",
+        LAYOUTS[layout].data,
     )
 
 

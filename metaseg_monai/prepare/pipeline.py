@@ -152,7 +152,7 @@ def prepare_found(
         options: see `PrepareOptions`.
         settings: of the layout, kept with the options.
         foreground: what class 1 is, where the data set tells, for classes.json.
-        data: the data set's key in the table of licences; "" takes what the source says.
+        data: the data set's key in the table of licences, where the source has no license.json.
         more: further files by their names, each written by a function of the folder, whose table
             and images are there.
 
@@ -184,7 +184,7 @@ def prepare_found(
             problems = sorted([*problems, *found_later], key=lambda one: (one.case, one.file))
             write_problems(folder, problems)
             write_json(folder / SETTINGS_FILE, kept, indent=1)
-            save_license(folder, [statement(data)] if data else data_license(root))
+            save_license(folder, data_license(root) or ([statement(data)] if data else []))
             if foreground:
                 save_class_names({0: "background", 1: foreground}, folder / CLASSES)
             for name, write in (more or {}).items() if rows else ():

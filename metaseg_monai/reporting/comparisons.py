@@ -5,17 +5,21 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from metaseg_monai.errors import DataError
+from metaseg_monai.metrics.scores import label_sizes
 from metaseg_monai.metrics.statistics import (
     Comparison,
     SeedInterval,
     compare_cases,
     compare_subgroups,
     holm,
+    joint_interval,
     seed_differences,
     seed_interval,
+    seed_table,
 )
 from metaseg_monai.reporting.page import Part
 from metaseg_monai.reporting.runs import (
@@ -79,7 +83,7 @@ def different_labels(results: Results, names: Mapping[int, str]) -> list[str]:
     nothing.
     """
     normal, place = results.normal, ["case", "class"]
-    normal = normal.assign(pixels=normal["tp"] + normal["fn"])
+    normal = normal.assign(pixels=label_sizes(normal))
     means = normal.groupby([*place, "condition"])["pixels"].mean()
     sizes = means.unstack("condition").reindex(columns=results.conditions)
     sizes = sizes[sizes.notna().sum(axis=1) > 1]  # what two or more of them have
@@ -139,6 +143,7 @@ class Compared(NamedTuple):
         trainings: mean of `seeds` with its t interval, NaN below two.
         subgroups: the same in each domain, corrected over the domains; None for one domain.
         shared: number of cases that both were tested on, of those that either was.
+        table: differences (groups, trainings), of the groups that all trainings have.
     """
 
     first: str
@@ -149,6 +154,22 @@ class Compared(NamedTuple):
     trainings: SeedInterval
     subgroups: pd.DataFrame | None
     shared: tuple[int, int]
+    table: np.ndarray
+
+    @property
+    def joint(self) -> tuple[float, float]:
+        """95 % interval for other patients and other trainings at once.
+
+        The wider, at each end, of `joint_interval` and the interval over patients, which knows of
+        skew. Where trainings have no patients in common, as on data of their own, each is a sample
+        of both, and the interval over trainings is it. NaN for one training.
+        """
+        if len(self.table):
+            low, high = joint_interval(self.overall.mean, self.table)
+        else:
+            low, high = self.trainings.low, self.trainings.high
+        ends = min(low, self.overall.low), max(high, self.overall.high)
+        return (math.nan, math.nan) if math.isnan(sum(ends) + low + high) else ends
 
     @property
     def name(self) -> str:
@@ -159,15 +180,16 @@ class Compared(NamedTuple):
         """Tell how much may be claimed.
 
         A test over cases says nothing about other trainings of the same networks. So a difference
-        is *found* where the corrected p is below alpha and the interval over trainings lies on one
-        side of 0 as well; it is one of *these trainings* where all of them have the same sign but
-        that interval holds 0, and *mixed* where they do not.
+        is *found* where the corrected p is below alpha and the interval over patients and trainings
+        (`joint`) lies on one side of 0 as well; it is one of *these trainings* where all of them
+        have the same sign but that interval holds 0, and *mixed* where they do not.
         """
         if self.overall.groups < 2 or math.isnan(self.p_holm):
             return "untested"
         if self.p_holm >= alpha:
             return "none"
-        if self.trainings.low > 0 or self.trainings.high < 0:
+        low, high = self.joint
+        if low > 0 or high < 0:
             return "found"
         differences = self.seeds.values()
         one_sign = all(d > 0 for d in differences) or all(d < 0 for d in differences)
@@ -254,7 +276,8 @@ def compare_scores(first: str, second: str, scores: pd.DataFrame, protocol: Prot
         return cases[cases["case"].isin(shared) & of_domain]
 
     overall = compare_cases(chosen(one), chosen(two))
-    seeds = seed_differences(*({key: chosen(of[key]) for key in both} for of in (ones, twos)))
+    trained = [{key: chosen(of[key]) for key in both} for of in (ones, twos)]
+    seeds = seed_differences(*trained)
     one, two = one[one["case"].isin(shared)], two[two["case"].isin(shared)]
     several = one["domain"].nunique() > 1
     return Compared(
@@ -266,6 +289,7 @@ def compare_scores(first: str, second: str, scores: pd.DataFrame, protocol: Prot
         seed_interval(seeds),
         compare_subgroups(one, two, test=protocol.test) if several else None,
         (len(shared), len(either)),
+        seed_table(*trained),
     )
 
 
@@ -291,7 +315,7 @@ def compared_text(one: Compared, protocol: Protocol, score: str = "F1") -> str:
             all cases.
         score: what was compared, as it is named in the middle of a sentence.
     """
-    overall, trainings = one.overall, one.trainings
+    overall = one.overall
     where = f" on {protocol.domain}" if protocol.domain else ""
     pair = f"{one.first} and {one.second}"
     strength = one.strength(protocol.alpha)
@@ -314,9 +338,10 @@ def compared_text(one: Compared, protocol: Protocol, score: str = "F1") -> str:
             f"{one.first} had {higher} in this one training: {interval}, {p}. Whether other "
             "trainings would is not tested."
         )
+    low, high = one.joint
+    kind = drawn_over(overall.cases, overall.groups)
     over = (
-        f"{seeds}; over trainings [{trainings.low:+.3f}, {trainings.high:+.3f}]; over "
-        f"{drawn_over(overall.cases, overall.groups)} {interval}, {p}"
+        f"{seeds}; over {kind} {interval}, over these and trainings [{low:+.3f}, {high:+.3f}], {p}"
     )
     if strength == "these trainings":
         return (
@@ -381,8 +406,8 @@ def compared_row(one: Compared, cases: str = "cases", groups: str = "groups") ->
         "d_z": one.overall.effect,
         "p corrected": p_text(one.p_holm),
         "by training": seeds_text(one),
-        "trainings, low": one.trainings.low,
-        "trainings, high": one.trainings.high,
+        "with trainings, low": one.joint[0],
+        "with trainings, high": one.joint[1],
         cases: one.overall.cases,
         groups: one.overall.groups,
     }

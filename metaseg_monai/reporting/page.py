@@ -89,11 +89,13 @@ class Lead:
         found: paragraphs by their short heading, such as "Found", "How sure", "Not shown". A
             blank line within one starts a new paragraph.
         facts: short values by their name, such as bundle, cases, seeds, dates.
+        verdict: the table that answers the question, above what was found.
     """
 
     question: str = ""
     found: Mapping[str, str] = field(default_factory=dict)
     facts: Mapping[str, str] = field(default_factory=dict)
+    verdict: Sequence["Part"] = ()
 
 
 Part = Table | Figure | Details | str

@@ -40,13 +40,19 @@ GATES = {
 
 
 def ranking(results: Results, aggregate: str, score: str = "F1") -> Figure | None:
-    """Error of each condition, best first; None where no case has a foreground pixel."""
+    """Error of each condition, best first; None where no case has a score."""
     scores = of_trainings(results.normal, f1_scores)[aggregate]
-    errors = {name: list(1 - scores[[name]]) for name in results.conditions}
+    of_images = results.score.best == "low"
+    errors = {
+        name: list(scores[[name]] if of_images else 1 - scores[[name]])
+        for name in results.conditions
+    }
     if all(math.isnan(error) for of_seeds in errors.values() for error in of_seeds):
         return None
-    png = ranks.ranking(errors, f"Error of the {score}, {aggregate}")
-    caption = f"Error of the {score} (1 - F1), lowest first; a dot for each training."
+    title = f"{score}, {aggregate}" if of_images else f"Error of the {score}, {aggregate}"
+    png = ranks.ranking(errors, title)
+    what = f"{score}, which is an error" if of_images else f"Error of the {score} (1 - F1)"
+    caption = f"{what}, lowest first; a dot for each training."
     return Figure("ranking", caption, png)
 
 
@@ -131,8 +137,8 @@ def robustness(results: Results) -> list[Figure]:
     drawn = []
     if wrong:
         caption = (
-            "Pooled F1 when a share of the cases comes with foreign metadata, computed from the "
-            "counts of the modes normal and shuffle."
+            f"Pooled {results.score.name} when a share of the cases comes with foreign metadata, "
+            "computed from the counts of the modes normal and shuffle."
         )
         png = curves.robustness_curves(wrong)
         drawn.append(Figure("robustness_wrong", caption, png))
@@ -142,7 +148,7 @@ def robustness(results: Results) -> list[Figure]:
         png = curves.robustness_curves(missing, xlabel=f"cases with mode {absent}")
         drawn.append(Figure("robustness_missing", caption, png))
     if perturbed:
-        caption = "Pooled F1 when continuous metadata is multiplied by a factor."
+        caption = f"Pooled {results.score.name} when continuous metadata is multiplied by a factor."
         png = curves.perturbation_curves(perturbed)
         drawn.append(Figure("robustness_perturbed", caption, png))
     return drawn

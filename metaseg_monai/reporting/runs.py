@@ -21,7 +21,7 @@ from metaseg_monai.evaluation.provenance import SAME, SEEN, WEIGHTS, check_resul
 from metaseg_monai.files import read_json
 from metaseg_monai.metadata.fields import AnyField, Continuous, Ordinal, read_number
 from metaseg_monai.metadata.schema import MetadataSchema
-from metaseg_monai.metrics.scores import case_f1
+from metaseg_monai.metrics.scores import Score, case_scores, label_sizes, score_of
 from metaseg_monai.networks.variants import ALL_VARIANTS, METADATA_VARIANTS
 from metaseg_monai.study.design import ELSEWHERE, EXPERTS, Study
 from metaseg_monai.study.matrix import Run
@@ -95,8 +95,16 @@ class Results:
 
     @cached_property
     def f1(self) -> pd.DataFrame:
-        """F1 of each training and case with true metadata: ``case, group, domain, f1``."""
-        return each_training(self.normal, case_f1)
+        """The score of each training and case with true metadata: ``case, group, domain, f1``.
+
+        It is called f1 whatever `score` is.
+        """
+        return each_training(self.normal, case_scores)
+
+    @property
+    def score(self) -> Score:
+        """What conditions are ranked by."""
+        return score_of(self.counts)
 
     @cached_property
     def trainings(self) -> Mapping[str, int]:
@@ -468,7 +476,7 @@ def _labels(folders: Sequence[Path]) -> "pd.Series[Any]":
     counts = pd.concat([one[one["mode"] == "normal"] for one in tables]) if tables else None
     if counts is None:
         return pd.Series(dtype=float)
-    return (counts["tp"] + counts["fn"]).groupby([counts["case"], counts["class"]]).first()
+    return label_sizes(counts).groupby([counts["case"], counts["class"]]).first()
 
 
 def _other_labels(known: "pd.Series[Any]", folder: Path) -> list[str]:

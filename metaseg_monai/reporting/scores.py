@@ -11,13 +11,18 @@ from scipy.spatial.distance import squareform
 from metaseg_monai.errors import DataError
 from metaseg_monai.evaluation import read_counts
 from metaseg_monai.metrics.scores import (
-    average_f1,
+    average_score,
     mode_matrix,
-    pooled_f1,
-    pooled_f1_by,
     pooled_iou,
+    pooled_score,
+    pooled_score_by,
+    score_of,
 )
-from metaseg_monai.metrics.statistics import bootstrap_interval, worst_subgroup
+from metaseg_monai.metrics.statistics import (
+    bootstrap_interval,
+    score_interval,
+    worst_subgroup,
+)
 from metaseg_monai.reporting.runs import (
     COUNTS,
     TRAINING,
@@ -71,12 +76,14 @@ def of_trainings(
     return pd.DataFrame(list(found.values()), index=conditions)
 
 
-def over_groups(means: pd.Series) -> pd.DataFrame:
-    """Mean over groups, with the ends of its 95 % `bootstrap_interval`.
+def over_groups(means: pd.Series, bounded: bool = False) -> pd.DataFrame:
+    """Mean over groups, with the ends of its 95 % interval.
 
     Args:
         means: of each group; the last level of the index is the group, those before are the rows.
             NaN is left out.
+        bounded: whether they are scores from 0 to 1, as Dice, whose interval is that of
+            `score_interval`; of others that of `bootstrap_interval`.
 
     Returns:
         Rows in the order of `means`; columns ``mean, low, high, groups``.
@@ -86,7 +93,8 @@ def over_groups(means: pd.Series) -> pd.DataFrame:
     for _, of_row in groups:
         known = of_row.dropna().to_numpy(float)
         mean = float(known.mean()) if len(known) else float("nan")
-        rows.append((mean, *bootstrap_interval(known, DRAWS, seed=0), len(known)))
+        ends = score_interval(known) if bounded else bootstrap_interval(known, DRAWS, seed=0)
+        rows.append((mean, *ends, len(known)))
     return pd.DataFrame(rows, index=groups.size().index, columns=[*ENDS, "groups"])
 
 
@@ -110,14 +118,14 @@ def seeds_note(results: Results) -> str:
 
 
 def f1_scores(counts: pd.DataFrame) -> dict[str, float]:
-    """Combined, average and each domain's pooled F1 of one result (contract 10)."""
+    """Combined, average and each domain's pooled score of one result (contract 10)."""
     matrix = mode_matrix(counts)["normal"]
     domains = {str(name): float(value) for name, value in matrix.drop("combined").items()}
-    return {"combined": matrix.loc["combined"], "average": average_f1(counts), **domains}
+    return {"combined": matrix.loc["combined"], "average": average_score(counts), **domains}
 
 
 def f1_table(results: Results) -> Spread:
-    """F1 with true metadata: conditions x combined, average and domains (paper table 1)."""
+    """The score with true metadata: conditions x combined, average and domains (paper table 1)."""
     return spread(of_trainings(results.normal, f1_scores))
 
 
@@ -138,6 +146,7 @@ def learned_table(results: Results, protocol: Protocol) -> pd.DataFrame | None:
     if protocol.learned is None:
         return None
     low, high = protocol.learned
+    name_of, lower_is_better = results.score.name, results.score.best == "low"
     column = protocol.domain or protocol.aggregate
     scores = of_trainings(results.normal, f1_scores).reindex(columns=[column])
     lost = of_trainings(results.counts, reliance).reindex(columns=["normal - shuffle"])
@@ -145,14 +154,14 @@ def learned_table(results: Results, protocol: Protocol) -> pd.DataFrame | None:
     for name in results.conditions:
         of_name = scores.loc[[name], column]
         outcome = "unstable"
-        if (of_name >= high).all():
+        if (of_name <= low if lower_is_better else of_name >= high).all():
             outcome = "learned"
-        elif (of_name < low).all():
+        elif (of_name > high if lower_is_better else of_name < low).all():
             outcome = "not learned"
         rows[name] = {
             "outcome": outcome,
-            "lowest F1": of_name.min(skipna=False),
-            "highest F1": of_name.max(skipna=False),
+            f"lowest {name_of}": of_name.min(skipna=False),
+            f"highest {name_of}": of_name.max(skipna=False),
             "least lost by foreign metadata": lost.loc[[name]].min(axis=None, skipna=False),
             "trainings": len(of_name),
         }
@@ -169,7 +178,7 @@ def class_table(results: Results, names: Mapping[int, str]) -> Spread | None:
         told = {number: class_text({}, number) for number in told}
     scores = of_trainings(
         results.normal,
-        lambda counts: {told[n]: pooled_f1(part) for n, part in counts.groupby("class")},
+        lambda counts: {told[n]: pooled_score(part) for n, part in counts.groupby("class")},
     )
     return spread(scores)
 
@@ -180,11 +189,18 @@ def case_table(results: Results) -> pd.DataFrame:
     Empty in target and prediction: no score, counted; only one of them empty: 0 (contract 11).
     Empty targets are cases whose label holds no class; with false pixels: by any training.
     """
-    normal = results.normal
+    normal, names = results.normal, results.conditions
+    scores = average_seeds(results.f1).groupby("condition")["f1"]
+    if results.score.best == "low":
+        missing = results.f1["f1"].isna().groupby(results.f1["condition"]).sum()
+        of_images = {
+            f"mean case {results.score.name}": scores.apply(lambda values: values.mean()),
+            **{"median": scores.median(), "highest": scores.max(), "cases": scores.count()},
+            "without a score, over all seeds": missing,
+        }
+        return pd.DataFrame(of_images).reindex(names)
     held = (normal["tp"] + normal["fn"]).groupby([normal["condition"], normal["case"]])
     empty = normal[held.transform("max") == 0]
-    names = results.conditions
-    scores = average_seeds(results.f1).groupby("condition")["f1"]
     targets, false = (
         rows.groupby("condition")["case"].nunique().reindex(names, fill_value=0)
         for rows in (empty, empty[empty["fp"] > 0])
@@ -202,12 +218,14 @@ def case_table(results: Results) -> pd.DataFrame:
 
 
 def worst_table(results: Results) -> pd.DataFrame | None:
-    """The domain with the lowest mean case F1 of each condition; None with one domain."""
+    """The domain with the worst mean case score of each condition; None with one domain."""
     rows = {}
+    sign = 1 if results.score.best == "high" else -1
     for name, cases in by_condition(average_seeds(results.f1)).items():
         if cases["domain"].nunique() > 1 and cases["f1"].notna().any():
-            domain, mean = worst_subgroup(cases)
-            rows[name] = {"worst domain": domain, "mean case F1": mean}
+            domain, mean = worst_subgroup(cases.assign(f1=sign * cases["f1"]))
+            told = {"worst domain": domain, f"mean case {results.score.name}": sign * mean}
+            rows[name] = told
     return rows_of(rows) if rows else None
 
 
@@ -218,7 +236,7 @@ def experts_elsewhere(results: Results, condition: str) -> Spread:
         files: dict[str, list[pd.DataFrame]] = {}
         for run in runs:
             files.setdefault(run.domain, []).append(read_counts(run.folder / COUNTS))
-        tested = {own: pooled_f1_by(pd.concat(of), "domain") for own, of in files.items()}
+        tested = {own: pooled_score_by(pd.concat(of), "domain") for own, of in files.items()}
         tables.append(pd.DataFrame(tested).reindex(index=list(files)))
     return spread(pd.concat(tables))
 
@@ -253,14 +271,18 @@ def mode_tables(results: Results) -> dict[str, Spread]:
 
 
 def reliance(counts: pd.DataFrame) -> dict[str, float]:
-    """Pooled F1 that one training loses with foreign, with missing and with zero metadata.
+    """The pooled score that one training loses with foreign, with missing and with zero metadata.
 
     Near 0: the network hardly reads its metadata. Large: it cannot do without it. Only the modes
-    that were evaluated appear, as ``normal - shuffle``, ``normal - missing``, ``normal - zeros``.
+    that were evaluated appear, as ``normal - shuffle``, ``normal - missing``, ``normal - zeros``;
+    of a score of which less is better it is what that rises by.
     """
-    normal = pooled_f1(in_mode(counts, "normal"))
+    sign = 1 if score_of(counts).best == "high" else -1
+    normal = pooled_score(in_mode(counts, "normal"))
     modes = [mode for mode in ("shuffle", "missing", "zeros") if (counts["mode"] == mode).any()]
-    return {f"normal - {mode}": normal - pooled_f1(in_mode(counts, mode)) for mode in modes}
+    return {
+        f"normal - {mode}": sign * (normal - pooled_score(in_mode(counts, mode))) for mode in modes
+    }
 
 
 def reliance_table(results: Results) -> Spread | None:
@@ -275,12 +297,17 @@ def share_curve(counts: pd.DataFrame, mode: str) -> pd.DataFrame:
     Returns:
         One row a share: ``share`` (0..1), ``f1`` and ``mode``.
     """
-    true, false = (
-        in_mode(counts, name).groupby("class")[["tp", "fp", "fn"]].sum()
-        for name in ("normal", mode)
-    )
-    f1 = [pooled_f1(((1 - share) * true + share * false).reset_index()) for share in SHARES]
+    true, false = (_expected(in_mode(counts, name)) for name in ("normal", mode))
+    f1 = [pooled_score(((1 - share) * true + share * false).reset_index()) for share in SHARES]
     return pd.DataFrame({"share": SHARES, "f1": f1, "mode": mode})
+
+
+def _expected(counts: pd.DataFrame) -> pd.DataFrame:
+    """What a mixture of modes mixes by class: counts, or the mean medMAE."""
+    classes = counts.groupby("class")
+    if score_of(counts).best == "low":
+        return classes[["medmae"]].mean()
+    return classes[["tp", "fp", "fn"]].sum()
 
 
 def perturbation_curve(counts: pd.DataFrame) -> pd.DataFrame:
@@ -290,7 +317,7 @@ def perturbation_curve(counts: pd.DataFrame) -> pd.DataFrame:
     """
     modes = [mode for mode in counts["mode"].unique() if mode.startswith("perturb:")]
     factors = {float(mode.partition(":")[2]): mode for mode in modes} | {1.0: "normal"}
-    scores = {factor: pooled_f1(in_mode(counts, mode)) for factor, mode in factors.items()}
+    scores = {factor: pooled_score(in_mode(counts, mode)) for factor, mode in factors.items()}
     return pd.DataFrame(sorted(scores.items()), columns=["factor", "f1"])
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 from metaseg_monai.evaluation.per_case import SPACING
 from metaseg_monai.metrics.agreement import Limits, bland_altman
 from metaseg_monai.metrics.leakage import volume_values
-from metaseg_monai.metrics.statistics import ratio_interval
+from metaseg_monai.metrics.statistics import rate_interval, share_interval
 from metaseg_monai.metrics.volumes import FOUND_SHARE, KITS_REGIONS, TOLERANCE_MM
 from metaseg_monai.reporting.comparisons import compared_again, lacking
 from metaseg_monai.reporting.figures.ranking import Panel, agreement
@@ -30,10 +30,10 @@ MEASURES = {"dice": "Dice", "surface_dice": "surface Dice", "hd95_mm": "HD95 (mm
 SIZE_EDGES: Mapping[str, Sequence[float]] = {
     "tumour_size_mm": (40, 70)  # T1a, T1b and T2 of the TNM stages of renal cancer
 }
-LESION_RATES = {  # each by its columns
-    "found": ("lesions_found", "lesions"),
-    "false per volume": ("lesions_false", "volumes"),
-    "false ml": ("false_ml", "volumes"),
+LESION_RATES = {  # each by its columns, and the interval of its kind
+    "found": ("lesions_found", "lesions", share_interval),
+    "false per volume": ("lesions_false", "volumes", rate_interval),
+    "false ml": ("false_ml", "volumes", rate_interval),
 }
 ORGANS = ("kidney_and_masses",)  # regions whose components are organs, not lesions
 UNKNOWN_SIZE = "size unknown"
@@ -80,8 +80,8 @@ def volume_section(results: Results, protocol: Protocol, ranked: bool = True) ->
             "found: share of the true lesions, pooled over all volumes, of whose voxels at least "
             f"{100 * FOUND_SHARE:g} % were predicted, of the patients with any; false per volume: "
             "predicted lesions that touch no true one; false ml: mean volume predicted on planes "
-            "whose label has none of the region. low and high: 95 % interval, for which patients "
-            "are drawn with all their volumes; none below five of them. Seeds averaged within a "
+            "whose label has none of the region. low and high: 95 % interval over "
+            "patients with all their volumes; none below five of them. Seeds averaged within a "
             "volume."
         )
         of_lesions = lesion_table(volumes, lesions)
@@ -130,7 +130,8 @@ def region_table(volumes: pd.DataFrame, region: str) -> pd.DataFrame:
     part = volumes[volumes["region"] == region]
     columns: dict[tuple[str, str], pd.Series] = {}
     for column, measure in MEASURES.items():
-        means = over_groups(part.groupby(["condition", "group"])[column].mean())
+        of_groups = part.groupby(["condition", "group"])[column].mean()
+        means = over_groups(of_groups, bounded=column != "hd95_mm")
         columns |= {(measure, end): means[end] for end in ENDS}
     of, defined = (rows.groupby("condition") for rows in (part, part.dropna(subset="hd95_mm")))
     counts = {
@@ -156,20 +157,16 @@ def lesion_table(volumes: pd.DataFrame, regions: Sequence[str]) -> pd.DataFrame:
         for region in regions:
             row: dict[tuple[str, str], float] = {}
             of_groups = sums[sums.index.isin([name], 0) & sums.index.isin([region], 1)]
-            for measure, (column, of) in LESION_RATES.items():
-                ends = _rate(of_groups[column].to_numpy(float), of_groups[of].to_numpy(float))
+            for measure, (column, of, interval) in LESION_RATES.items():
+                parts, wholes = (of_groups[one].to_numpy(float) for one in (column, of))
+                rate = float(parts.sum() / wholes.sum()) if wholes.any() else float("nan")
+                ends = (rate, *interval(parts, wholes))
                 row |= {(measure, end): value for end, value in zip(ENDS, ends, strict=True)}
             row["n", "lesions"] = round(of_groups["lesions"].sum())
             row["n", "patients with any"] = int((of_groups["lesions"] > 0).sum())
             row["n", "patients"] = len(of_groups)
             rows[f"{name}, {region}"] = row
     return pd.DataFrame.from_dict(rows, orient="index")
-
-
-def _rate(parts: np.ndarray, wholes: np.ndarray) -> tuple[float, float, float]:
-    """Sum of parts over sum of wholes, one of each group, with its 95 % `ratio_interval`."""
-    rate = float(parts.sum() / wholes.sum()) if wholes.any() else float("nan")
-    return (rate, *ratio_interval(parts, wholes, DRAWS, seed=0))
 
 
 def subgroup_table(
@@ -190,7 +187,7 @@ def subgroup_table(
     sizes = pd.cut(of_volumes.to_numpy(float), ends, labels=labels).astype(object)
     table = volumes.assign(size=pd.Series(sizes, volumes.index).fillna(UNKNOWN_SIZE))
     place = ["condition", "size"]
-    dice = over_groups(table.groupby([*place, "region", "group"])["dice"].mean())
+    dice = over_groups(table.groupby([*place, "region", "group"])["dice"].mean(), bounded=True)
     last = dice.xs(regions[-1], level="region")
     shown = dice["mean"].unstack("region").reindex(columns=list(regions))
     shown[[f"{regions[-1]}, low", f"{regions[-1]}, high"]] = last[["low", "high"]]

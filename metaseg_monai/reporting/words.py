@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from metaseg_monai.metrics.scores import Score
 from metaseg_monai.networks.variants import METADATA_VARIANTS
 from metaseg_monai.reporting.comparisons import (
     TESTS,
@@ -26,7 +27,7 @@ from metaseg_monai.reporting.runs import Results, class_text, listed
 from metaseg_monai.reporting.scores import Spread, f1_table, reliance_table
 from metaseg_monai.study.design import Protocol
 
-LITTLE = 0.005  # F1; what nobody would notice
+LITTLE = 0.005  # F1, or medMAE; what nobody would notice
 HARDLY = 0.25  # of the planned steps; trainings of fewer have hardly begun
 PLAIN = {  # conditions without metadata: what is larger in those that have them, and its name
     "se": ("the larger gates", "SE"),
@@ -92,9 +93,10 @@ class Asked:
 
     @cached_property
     def score(self) -> str:
-        """What its F1 is called: that of the class that the protocol is about."""
+        """What its score is called: that of the class that the protocol is about."""
         number = self.protocol.label_class
-        return "F1" if number is None else f"F1 of {class_text(self.every.class_names, number)}"
+        name = self.every.score.name
+        return name if number is None else f"{name} of {class_text(self.every.class_names, number)}"
 
     @cached_property
     def f1(self) -> Spread:
@@ -130,7 +132,7 @@ def trained_text(results: Results) -> str:
         told.append(f"{who} trained for {epochs} of the {planned} planned epochs")
     if not told:
         return ""
-    if hardly := _hardly(results):
+    if hardly := hardly_begun(results):
         if len(hardly) < len(results.conditions):
             return f"{'; '.join(told)}: nothing is concluded of {listed(hardly)}."
         return (
@@ -140,7 +142,7 @@ def trained_text(results: Results) -> str:
     return f"{'; '.join(told)}: what follows holds of trainings of that length."
 
 
-def _hardly(results: Results) -> list[str]:
+def hardly_begun(results: Results) -> list[str]:
     """The conditions of whose trainings nothing is concluded, because they have hardly begun."""
     return [
         name
@@ -173,15 +175,20 @@ def found(asked: Asked) -> list[str]:
     column = protocol.aggregate if domain is None or domain not in table.mean else domain
     scores = table.mean[column].dropna()
     if scores.empty:
+        if asked.every.score.best == "low":
+            return ["No condition has a score: the median of every label is 0."]
         return ["No condition has a score: no test case holds a foreground pixel."]
+    of_images = asked.every.score.best == "low"
     measure = {
-        "combined": f"{score} pooled over all cases",
+        "combined": f"mean {score} over all cases"
+        if of_images
+        else f"{score} pooled over all cases",
         "average": f"average {score} over the domains",
     }.get(column, f"{score} on {column}")
     measure += f" (mean of {classes} classes)" if classes > 1 else ""
     trained = trained_text(asked.results)
     said = [trained] if trained else []
-    said += [_scores_text(scores, measure, ranked=not reasons), *reasons]
+    said += [_scores_text(scores, measure, asked.every.score, ranked=not reasons), *reasons]
     if lacking := primary_not_made(protocol, not_made):
         said.append(lacking + (" The others are secondary." if compared else ""))
     for one in compared:
@@ -207,7 +214,7 @@ def reliance_words(asked: Asked) -> list[str]:
         return []
     losses, spreads = (frame["normal - shuffle"] for frame in reliance)
     losses = losses.dropna()  # a condition may have been tested without foreign metadata
-    hardly = _hardly(asked.results)
+    hardly = hardly_begun(asked.results)
     told = [
         f"{name} loses {loss:.3f}{_half_range(spread, ' (', ')')}"
         if loss > LITTLE and not loss <= spread  # the spread of one training is unknown
@@ -222,16 +229,22 @@ def reliance_words(asked: Asked) -> list[str]:
     ]
 
 
-def _scores_text(scores: pd.Series, measure: str, ranked: bool) -> str:
-    best, worst = str(scores.idxmax()), str(scores.idxmin())
+def _scores_text(scores: pd.Series, measure: str, score: Score, ranked: bool) -> str:
+    highest, lowest = str(scores.idxmax()), str(scores.idxmin())
     if len(scores) == 1:
-        return f"The {measure} of {best} is {scores[best]:.3f} (0: no overlap, 1: perfect)."
+        return f"The {measure} of {highest} is {scores[highest]:.3f} ({score.ends})."
+    ends = score.ends.replace("no overlap", "no overlap with the truth")
     if not ranked:
         told = ", ".join(f"{value:.3f} of {name}" for name, value in scores.items())
-        return f"The {measure} is {told} (0: no overlap with the truth, 1: perfect)."
+        return f"The {measure} is {told} ({ends})."
+    if score.best == "low":
+        return (
+            f"The lowest {measure} is {scores[lowest]:.3f}, of {lowest}; the highest "
+            f"{scores[highest]:.3f}, of {highest} ({ends})."
+        )
     return (
-        f"The highest {measure} is {scores[best]:.3f}, of {best}; the lowest "
-        f"{scores[worst]:.3f}, of {worst} (0: no overlap with the truth, 1: perfect)."
+        f"The highest {measure} is {scores[highest]:.3f}, of {highest}; the lowest "
+        f"{scores[lowest]:.3f}, of {lowest} ({ends})."
     )
 
 
@@ -257,7 +270,8 @@ def _about_metadata(
 ) -> list[str]:
     """Say of each metadata variant whether metadata helped, or whether a dummy explains it."""
     by_name = {(one.first, one.second): one for one in compared}
-    sentences, hardly = [], _hardly(results)
+    sentences, hardly = [], hardly_begun(results)
+    better = "higher" if results.score.best == "high" else "better"
     for name in METADATA_VARIANTS:
         plain = next((other for other in PLAIN if (name, other) in by_name), None)
         if plain is None:
@@ -271,31 +285,31 @@ def _about_metadata(
                 f"Whether metadata help {name} is not concluded: the training of "
                 f"{listed(begun)} has hardly begun."
             )
-        elif not _higher(against_plain, protocol):
-            sentences.append(_not_found(name, against_plain, protocol))
+        elif not _better(against_plain, protocol, results):
+            sentences.append(_not_found(name, against_plain, protocol, results))
         elif against_dummy is None:
             sentences.append(
                 f"Whether the gain of {name} comes from the metadata or from {larger} is open: it "
                 "was not compared with its dummy."
             )
-        elif _higher(against_dummy, protocol):
+        elif _better(against_dummy, protocol, results):
             sentences.append(
-                f"{name} also scores higher than the same network fed zeros, so the metadata "
+                f"{name} also scores {better} than the same network fed zeros, so the metadata "
                 f"helped, not {larger}."
             )
         else:
             sentences.append(
-                f"{name} was not shown to score higher than the same network fed zeros: the dummy "
-                f"may explain its gain over {spoken}."
+                f"{name} was not shown to score {better} than the same network fed zeros: the "
+                f"dummy may explain its gain over {spoken}."
             )
     return sentences
 
 
-def _not_found(name: str, against_plain: Compared, protocol: Protocol) -> str:
-    """The verdict on a variant that was not found to score higher than one without metadata."""
+def _not_found(name: str, against_plain: Compared, protocol: Protocol, results: Results) -> str:
+    """The verdict on a variant that was not found to score better than one without metadata."""
     strength, seeds = against_plain.strength(protocol.alpha), len(against_plain.seeds)
     larger, spoken = PLAIN[against_plain.second]
-    if strength == "these trainings" and against_plain.overall.mean > 0:
+    if strength == "these trainings" and _gain(against_plain, results) > 0:
         where = "this one training" if seeds == 1 else f"these {seeds} trainings"
         return (
             f"Metadata, or {larger}, helped {name} against {spoken} in {where}; whether they "
@@ -308,8 +322,13 @@ def _not_found(name: str, against_plain: Compared, protocol: Protocol) -> str:
     return f"Metadata was not shown to help {name} against {spoken}."
 
 
-def _higher(one: Compared, protocol: Protocol) -> bool:
-    return one.strength(protocol.alpha) == "found" and one.overall.mean > 0
+def _better(one: Compared, protocol: Protocol, results: Results) -> bool:
+    return one.strength(protocol.alpha) == "found" and _gain(one, results) > 0
+
+
+def _gain(one: Compared, results: Results) -> float:
+    """By how much the first of both is better, whichever way the score goes."""
+    return one.overall.mean if results.score.best == "high" else -one.overall.mean
 
 
 def how_sure(asked: Asked) -> str:
@@ -325,16 +344,21 @@ def how_sure(asked: Asked) -> str:
     if compared:
         planned = len(protocol.comparisons)
         sentences.append(
-            f"Compared are F1 scores case by case, seeds averaged within a case and cases within "
-            f"their group, by a {TESTS[protocol.test]}; intervals are 95 % and drawn over "
-            f"{drawn_over(cases, groups)}."
+            f"Compared are {results.score.name} scores case by case, seeds averaged within a case "
+            f"and cases within their group, by a {TESTS[protocol.test]}; intervals are 95 % and "
+            f"drawn over {drawn_over(cases, groups)}."
             + (f" p-values are corrected for {planned} comparisons (Holm)." if planned > 1 else "")
         )
     left_out = max((one.overall.empty for one in compared), default=0)
     if left_out:
         sentences.append(
-            f"Up to {left_out} cases are left out of a comparison: empty in the target and in a "
-            "prediction, they have no score. See the table of false pixels on empty targets."
+            f"Up to {left_out} cases are left out of a comparison: "
+            + (
+                "their median is 0, so that they have no score."
+                if results.score.best == "low"
+                else "empty in the target and in a prediction, they have no score. See the table "
+                "of false pixels on empty targets."
+            )
         )
     if not history:
         sentences.append("Nothing was fixed before these runs: read them as a first look.")
@@ -381,7 +405,7 @@ def not_shown(asked: Asked) -> str:
                 "One training says nothing about other trainings of the same networks."
                 if replicates == 1
                 else f"How other trainings would come out is judged from {replicates} of them "
-                "only, by the interval over trainings."
+                "only, by the interval over these and trainings at once."
             )
         )
     elif len(results.conditions) > 1:
@@ -390,8 +414,8 @@ def not_shown(asked: Asked) -> str:
         sentences.append(f"{why}: differences between rows are described, not tested.")
     if any(one.strength(asked.protocol.alpha) != "found" for one in compared):
         sentences.append(
-            f"A difference that was not found may still exist: the two intervals, over {kind} and "
-            "over trainings, show how large it could be."
+            f"A difference that was not found may still exist: the interval over {kind} and "
+            "trainings shows how large it could be."
         )
     sentences.append("Other data, other networks and clinical use were not tested.")
     return " ".join(sentences)

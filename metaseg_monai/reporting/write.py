@@ -11,11 +11,14 @@ import pandas as pd
 from metaseg_monai.evaluation.provenance import left_out
 from metaseg_monai.files import replacing, writable
 from metaseg_monai.metadata.fields import Categorical, Ordinal
-from metaseg_monai.metrics.scores import summarise
+from metaseg_monai.metrics.scores import MEDMAE, summarise
 from metaseg_monai.reporting import pictures, scores, words
 from metaseg_monai.reporting.audit import audit_section, calibration_section, source_section
+from metaseg_monai.reporting.belief import belief_section
+from metaseg_monai.reporting.checklists import checklist_section
 from metaseg_monai.reporting.comparisons import TESTS, compared_row, p_text, primary_not_made
-from metaseg_monai.reporting.objects import objects_section
+from metaseg_monai.reporting.images import image_section
+from metaseg_monai.reporting.objects import objects_section, patient_section
 from metaseg_monai.reporting.page import (
     Details,
     Lead,
@@ -41,6 +44,7 @@ from metaseg_monai.reporting.runs import (
 )
 from metaseg_monai.reporting.scores import domain_similarity, rows_of
 from metaseg_monai.reporting.tables import Table, to_csv
+from metaseg_monai.reporting.verdict import Claim, claims_of, verdict_parts, verdict_rows
 from metaseg_monai.reporting.volumes import volume_section
 from metaseg_monai.reporting.words import Asked
 from metaseg_monai.study.design import Protocol
@@ -89,7 +93,7 @@ def write_report(
     protocol = Protocol() if study is None else study.protocol
     asked = Asked(results, protocol, [] if study is None else read_history(folder))
     heading = title or ("Comparison" if study is None else study.name)
-    found = [*words.found(asked), *words.reliance_words(asked)]
+    found, claims = [*words.found(asked), *words.reliance_words(asked)], claims_of(asked)
     lead = Lead(
         question="" if study is None else study.question,
         found={
@@ -98,24 +102,27 @@ def write_report(
             "Not shown": words.not_shown(asked),
         },
         facts=words.facts(results),
+        verdict=verdict_parts(asked, claims),
     )
     ranked, volumes = not asked.reasons, len(results.normal_volumes) > 0
+    of_images = results.score.best == "low"
     body = [
         section
         for section in (
             score_section(asked),
+            *([] if of_images else [patient_section(results, protocol)]),
             comparison_section(asked),
             published_section(results, study, published) if study and study.references else None,
+            *([image_section(results)] if of_images else []),
             volume_section(results, protocol, ranked=ranked) if volumes else None,
             objects_section(results, protocol),
             metadata_section(asked),
-            response_section(results),
-            requested_section(results),
-            encoding_section(asked.results, asked.score),
-            source_section(results, protocol.label_class),
+            *([] if of_images else _sections_of_masks(asked)),
             audit_section(results),
             calibration_section(results),
+            belief_section(results, folder),
             *picture_sections(results),
+            checklist_section(results, folder),
             record_section(results, asked.history),
         )
         if section is not None
@@ -123,11 +130,22 @@ def write_report(
     if not ranked:
         body = [replace(section, parts=unranked(section.parts)) for section in body]
     with writable(target):
-        _write_parts(target, body)
-        _write(target / "summary.json", _json(_summary(asked)))
+        _write_parts(target, [Section("Verdict", "", lead.verdict), *body])
+        _write(target / "summary.json", _json(_summary(asked, claims)))
         _write(target / "report.md", markdown_page(heading, lead, body))
         _write(target / "report.html", page(heading, lead, body))
     return target / "report.html"
+
+
+def _sections_of_masks(asked: Asked) -> list[Section | None]:
+    """What is told of areas and F1 at each value of a field."""
+    results = asked.every
+    return [
+        response_section(results),
+        requested_section(results),
+        encoding_section(asked.results, asked.score),
+        source_section(results, asked.protocol.label_class),
+    ]
 
 
 def _write_parts(target: Path, body: list[Section]) -> None:
@@ -141,10 +159,11 @@ def _write_parts(target: Path, body: list[Section]) -> None:
             part.write_bytes(figure.png)
 
 
-def _summary(asked: Asked) -> dict[str, Any]:
+def _summary(asked: Asked, claims: Sequence[Claim]) -> dict[str, Any]:
     """All main numbers, by condition and seed, for other programs."""
     results, (compared, _) = asked.every, asked.comparisons
     return {
+        "verdict": verdict_rows(asked, claims),
         "conditions": {
             name: {
                 f"data{key.data_seed}-seed{key.seed}": summarise(counts)
@@ -160,6 +179,7 @@ def _summary(asked: Asked) -> dict[str, Any]:
                 "p_holm": one.p_holm,
                 "strength": one.strength(asked.protocol.alpha),
                 "trainings": one.trainings._asdict(),
+                "joint": {"low": one.joint[0], "high": one.joint[1]},
                 "seeds": {
                     f"data{key.data_seed}-seed{key.seed}": value for key, value in one.seeds.items()
                 },
@@ -202,6 +222,8 @@ def score_section(asked: Asked) -> Section:
     """F1 of each condition, by domain and class, with the worst domain."""
     results, protocol, score = asked.results, asked.protocol, asked.score
     values, spread = (table.copy() for table in asked.f1)
+    if results.score.best == "low":
+        return _error_section(asked)
     overlaps = scores.Spread(
         *(table.reindex(columns=values.columns) for table in scores.iou_table(results))
     )
@@ -283,6 +305,45 @@ def score_section(asked: Asked) -> Section:
     return Section("Scores", "", [*parts, details])
 
 
+def _error_section(asked: Asked) -> Section:
+    """The medMAE of each condition, by domain, where labels are images."""
+    results, protocol, score = asked.results, asked.protocol, asked.score
+    values, spread = asked.f1
+    if len(values.columns) == 3:  # the average and the only domain say the same
+        values, spread = values[["combined"]], spread[["combined"]]
+    note = (
+        f"Mean absolute error over the median of the label, with true metadata ({MEDMAE.ends}). "
+        "combined: mean over all cases; average: mean of the domains. "
+        f"{scores.seeds_note(results)}"
+    )
+    title = f"{score} by condition"
+    parts: list[Part] = [Table("f1", title, note, values, spread, best="low", first="condition")]
+    figure = None if asked.reasons else pictures.ranking(results, protocol.aggregate, score)
+    if figure is not None:
+        parts.append(figure)
+    learned = scores.learned_table(results, protocol)
+    if learned is not None and protocol.learned is not None:
+        low, high = protocol.learned
+        told = (
+            f"learned: {score} of at most {low:g} with every training; not learned: above {high:g} "
+            "with every training; else unstable."
+        )
+        title = "Which conditions learned the task"
+        parts.append(Table("learned", title, told, learned, first="condition"))
+    told = "Seeds averaged within a case, channels before. Labels with a median of 0 have no score."
+    title = f"{score} case by case"
+    more: list[Part] = [Table("cases", title, told, scores.case_table(results), first="condition")]
+    worst = scores.worst_table(results)
+    if worst is not None:
+        told = f"Domain with the highest mean of its groups' case {score}."
+        more.append(Table("worst", "Worst domain", told, worst, first="condition"))
+    names = words.glossary(results.conditions)
+    if names:
+        rows = pd.DataFrame({"what it is": names})
+        parts.append(Details("What the rows are", [Table("glossary", "Conditions", "", rows)]))
+    return Section("Scores", "", [*parts, Details("Case by case, worst domain", more)])
+
+
 def comparison_section(asked: Asked) -> Section | None:
     """The planned comparisons with their tests."""
     protocol, score, (compared, not_made) = asked.protocol, asked.score, asked.comparisons
@@ -291,7 +352,7 @@ def comparison_section(asked: Asked) -> Section | None:
         return None
     intro = (
         f"A difference counts as found where the corrected p is below {protocol.alpha:g} and the "
-        "interval over trainings lies on one side of 0 as well. "
+        "interval over patients and trainings at once lies on one side of 0 as well. "
     ) + (
         primary_not_made(protocol, not_made)
         or f"The primary comparison is {' - '.join(protocol.comparisons[0])}."
@@ -319,7 +380,8 @@ def comparison_section(asked: Asked) -> Section | None:
         f"Difference of the {score}, first minus second, averaged over seeds within a case and "
         "over cases within a group; 95 % bootstrap interval over groups; d_z: mean over standard "
         f"deviation of the groups' differences; p: {TESTS[protocol.test]}, corrected by Holm for "
-        f"{len(protocol.comparisons)}; trainings: 95 % t interval of the differences by training."
+        f"{len(protocol.comparisons)}; with trainings: 95 % interval for other groups and other "
+        "trainings at once, both taken as samples, never narrower than that over groups."
     )
     where = f" on {protocol.domain}" if protocol.domain else ""
     title = f"Planned comparisons{where}"
@@ -375,12 +437,12 @@ def metadata_section(asked: Asked) -> Section | None:
         title = f"Test modes of {name}"
         tables.append(Table(f"modes_{name}", title, seeds, *table, first="true domain"))
         similarity = domain_similarity(table.mean, symmetric=False)
-        if similarity is None:
+        if similarity is None or results.score.best == "low":  # of an error no share is kept
             continue
         note = "Share of its own score that a domain (row) keeps under another label (column)."
         title = f"Domain similarity seen by {name}"
         tables.append(Table(f"similarity_{name}", title, note, similarity, first="domain"))
-    maps = pictures.similarity_maps(tested)
+    maps = pictures.similarity_maps(tested) if results.score.best == "high" else []
     if maps:
         parts.append(Details("Which domains are alike to the networks", maps))
     parts.append(Details("Test modes as numbers", tables))

@@ -198,6 +198,13 @@ def _stated(model: Model, data: str | None, license_id: str | None) -> Model:
             f"{model.weights} was trained on {told}, as the data said then; a card cannot say "
             f"{said['data']} ({said['license']}) instead"
         )
+    unstated = [one["data"] for one in model.data if one["data"] in license_table()["data"]]
+    if not known and unstated and said["data"] not in unstated:
+        raise ConfigError(
+            f"{model.weights} was trained on {unstated[0]}, whose owners state no licence; a card "
+            f"cannot say {said['data']} instead. Where they gave you terms, say so: --data "
+            f"{unstated[0]} --data_license other"
+        )
     cases = model.cases
     if not known and cases is not None and look_like_kits(cases["case"]) and not _is_kits(said):
         raise ConfigError(
@@ -217,14 +224,18 @@ def _is_kits(said: Statement) -> bool:
     return bool(said["license"] == statement("kits")["license"])
 
 
-def model_card(model: Model) -> str:
+def model_card(model: Model, use: str | None = None) -> str:
     """The text of a card: front matter as the Hugging Face hub reads it, and pages for people.
+
+    Args:
+        model: of which it tells.
+        use: how it is used; by default as a network, with this package.
 
     Raises:
         DataError: there is an evaluation, and it is not of these weights.
         CheckpointError: the weights beside the evaluation cannot be read.
     """
-    results = _results(model)
+    results = results_of(model)
     parts = [
         f"---\n{_front_matter(model, results)}---\n",
         MARK,
@@ -239,14 +250,14 @@ def model_card(model: Model) -> str:
         "## Results\n",
         _tests(model, results),
         "## How to use it\n",
-        _how(model),
+        _how(model) if use is None else use,
         f"Weights: sha256 `{model.facts['weights_sha256']}`. {_versions(model)}\n",
     ]
     return "\n".join(parts)
 
 
 @dataclass(frozen=True)
-class _Results:
+class Results:
     """What an evaluation of the weights found.
 
     Attributes:
@@ -261,10 +272,16 @@ class _Results:
 
     def row(self, mode: str) -> dict[str, Any]:
         """The scores of a mode."""
-        return {str(name): value for name, value in self.scores.loc[mode].items()}
+        told = self.scores.to_dict("index")[mode]  # not .loc, which makes whole numbers fractions
+        return {str(name): value for name, value in told.items()}
 
 
-def _results(model: Model) -> _Results | None:
+def results_of(model: Model) -> Results | None:
+    """What the evaluation beside a model found; None without one.
+
+    Raises:
+        DataError: it is not of these weights.
+    """
     home = model.weights.parent
     if not (home / EVALUATION).is_file():
         return None
@@ -275,10 +292,10 @@ def _results(model: Model) -> _Results | None:
             f"evaluate {quote(str(home))}"
         )
     counts = read_counts(home / "counts.csv")
-    return _Results(scores_by_mode(counts), record, counts["group"].nunique())
+    return Results(scores_by_mode(counts), record, counts["group"].nunique())
 
 
-def _front_matter(model: Model, results: _Results | None) -> str:
+def _front_matter(model: Model, results: Results | None) -> str:
     """YAML whose every value is JSON, which YAML is a superset of."""
     names = [_slug(one["data"]) for one in model.data]
     content: dict[str, Any] = {"library_name": "monai", "pipeline_tag": "image-segmentation"}
@@ -355,10 +372,10 @@ def _data(model: Model) -> str:
         facts = known["data"].get(one["data"], {})
         terms = known["licenses"].get(one["license"], {})
         name = f"{facts.get('name', one['data'])}"
-        if one["license"] is None:
-            lines.append(f"- Trained on {name}: **no licence is stated.**")
-            continue
         source = f" ({facts['source']})" if facts.get("source") else ""
+        if one["license"] is None:
+            lines.append(f"- Trained on {name}{source}: **no licence is stated.**")
+            continue
         lines.append(f"- Trained on {name}{source}, licence `{one['license']}`: {terms['asks']}.")
         if facts.get("attribution"):
             lines.append(f"  Attribute: {facts['attribution']}.")
@@ -389,7 +406,7 @@ def _data(model: Model) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _metadata(model: Model, results: _Results | None) -> str:
+def _metadata(model: Model, results: Results | None) -> str:
     schema = model.schema
     if schema is None:
         return "The network reads no metadata.\n"
@@ -420,7 +437,7 @@ def _metadata(model: Model, results: _Results | None) -> str:
     return "\n".join([*rows, "", *told]) + "\n"
 
 
-def _effect(results: _Results | None) -> str:
+def _effect(results: Results | None) -> str:
     """What missing and wrong metadata do, as it was measured."""
     if results is None or "normal" not in results.scores.index:
         return "- What missing or wrong metadata do to the masks was not measured."
@@ -445,7 +462,7 @@ def _values(one: AnyField) -> str:
     return f"{one.width} numbers"
 
 
-def _tests(model: Model, results: _Results | None) -> str:
+def _tests(model: Model, results: Results | None) -> str:
     if results is None:
         return "Not tested: no evaluation of these weights lies beside them.\n"
     rows = [

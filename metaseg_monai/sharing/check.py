@@ -9,7 +9,7 @@ from tqdm import tqdm
 from metaseg_monai.errors import ConfigError, MetasegError, root_refusal
 from metaseg_monai.images.image import Channels, Meaning
 from metaseg_monai.metadata.schema import MetadataSchema
-from metaseg_monai.tables.check import TableCheck, check_table
+from metaseg_monai.tables.check import TableCheck, Target, check_table
 from metaseg_monai.tables.columns import as_column_map
 from metaseg_monai.tables.table import refuse
 
@@ -22,6 +22,7 @@ def check(
     channel_conversion: Channels = "stored",
     out_of_range: Literal["error", "flag"] | None = None,
     mask_values: Meaning | None = None,
+    target: Target = "mask",
     bundle: str | Path | None = None,
     configuration: Any = None,
     *,
@@ -49,6 +50,8 @@ def check(
             numbers as they are, and takes names that a field has not as unknown, where it may be.
         mask_values: stored | shown, which of both counts where a mask's numbers and what a viewer
             shows of them disagree, as in training; stored for Boolean masks of tifffile.
+        target: mask | image, what labels are; image for those that are to be predicted, such as
+            fluorescence; with a bundle its own.
         bundle: name or folder of the bundle that is to be trained.
         configuration: further configurations of the bundle, as for train.
         bundles: folder in which a bundle's name is looked for, as for train.
@@ -68,7 +71,7 @@ def check(
             names = ", ".join(f"--{name}" for name in settings) or "--configuration"
             raise ConfigError(f"{names}: set in a training; name its bundle (--bundle NAME)")
         columns = as_column_map(columns_file, mask_values)
-        found = check_table(table, schema, columns, classes, channel_conversion)
+        found = check_table(table, schema, columns, classes, channel_conversion, target=target)
     else:
         given = {"dataset_dir": str(table), "schema_file": str(schema_file), **settings}
         given |= {} if columns_file is None else {"columns_file": str(columns_file)}
@@ -113,7 +116,7 @@ def _try_training(
         parsed = workflow.parser.get_parsed_content
         steps = parsed("preprocessing")
         load = next((step for step in steps if isinstance(step, LoadCased)), LoadCased())
-        how = load.classes, load.channels, load.spatial_dims
+        how = load.classes, load.channels, load.spatial_dims, load.target
         given_values = "table#mask_values" in workflow.parser and parsed("table#mask_values")
         columns = as_column_map(parsed("columns_file"), given_values or None)
         found = check_table(given["dataset_dir"], schema, columns, *how)

@@ -33,6 +33,7 @@ from metaseg_monai.inferers.engines import (
 )
 from metaseg_monai.inferers.exports import (
     FILES,
+    MOMENT,
     PARITY,
     SCHEMA,
     WEIGHTS,
@@ -56,7 +57,6 @@ logger = logging.getLogger(__name__)
 ZIP = "bioimageio.zip"
 FORMATS = (*FILES, "bioimageio")
 RDF_VERSION = "0.5.5"
-ZIP_TIME = (1980, 1, 1, 0, 0, 0)  # of all entries: the same model gives the same bytes
 
 
 @dataclass(frozen=True)
@@ -154,10 +154,8 @@ def export(
         raise ConfigError(
             f"export takes --{min(settings)} with --precision int8 only; leave it out"
         )
-    for package in _needed(to):
-        if not is_installed(package):
-            extra = "engines" if package == "openvino" else "export"
-            raise ConfigError(f'--to {to} needs {package}; pip install "metaseg-monai[{extra}]"')
+    if lacking := lacking_for(to):
+        raise ConfigError(lacking)
     fixed = None if value is None else parse_metadata(value)
     if fixed is not None and precision == "int8":
         raise ConfigError("--value with int8: fix metadata of an export in float32")
@@ -209,13 +207,20 @@ class Source:
             )
         return cls(absolute(model), root, further, recorded, trust)
 
-    def exportable(self, value: Mapping[str, Any] | None = None) -> tuple[Exportable, Any]:
-        """What can be exported of it, with its weights (`LoadWeights`)."""
+    def exportable(
+        self, value: Mapping[str, Any] | None = None, **settings: Any
+    ) -> tuple[Exportable, Any]:
+        """What can be exported of it, with its weights (`LoadWeights`).
+
+        Args:
+            value: raw metadata to fix.
+            settings: in the place of those that are recorded.
+        """
         names = configs_of("inference", more=self.further)
         files = [configuration_file(self.bundle, name) for name in names]
         known = load_config(files, self.bundle).keys()
         own = {k: v for k, v in self.recorded.items() if SHORT.get(k, k).partition("#")[0] in known}
-        at = {"ckpt_path": str(self.model / "model.pt")}
+        at = {"device": "cpu", **settings, "ckpt_path": str(self.model / "model.pt")}
         doing = "is exporting the model in this folder"
         with running(self.bundle, names, at, doing, own, self.trust, run=False) as workflow:
             parser = workflow.parser
@@ -226,13 +231,18 @@ class Source:
             return exportable(weights, channels, axes, value), weights
 
 
-def _needed(to: str) -> Sequence[str]:
-    """The packages that write and compare an export."""
-    return {
+def lacking_for(to: str) -> str:
+    """What is not installed of the packages that write and compare an export; "" if all is."""
+    needed = {
         "onnx": ("onnx", "onnxruntime"),
         "openvino": ("onnx", "openvino"),
         "bioimageio": ("onnx", "onnxruntime"),
-    }.get(to, ())
+    }
+    for package in needed.get(to, ()):
+        if not is_installed(package):
+            extra = "engines" if package == "openvino" else "export"
+            return f'--to {to} needs {package}; pip install "metaseg-monai[{extra}]"'
+    return ""
 
 
 def _is_export(folder: Path) -> bool:
@@ -277,7 +287,7 @@ def _bioimageio(
     content["rdf.yaml"] = (json.dumps(rdf, indent=1) + "\n").encode()  # JSON is YAML
     with zipfile.ZipFile(folder / ZIP, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in sorted(content.items()):
-            archive.writestr(zipfile.ZipInfo(name, ZIP_TIME), data)
+            archive.writestr(zipfile.ZipInfo(name, MOMENT), data)
     note = _tested(folder / ZIP, list(told))
     for file in sorted(parts.rglob("*"), reverse=True):
         file.rmdir() if file.is_dir() else file.unlink()

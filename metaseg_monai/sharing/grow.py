@@ -171,7 +171,8 @@ def grow(
             new = workflow.parser.get_parsed_content("weights")
             processes.bare_network(new.network).load_state_dict(network.state_dict())
             facts = {**weights.recorded, **new.facts}
-            facts.pop("clean_up", None)  # it was chosen for the weights before
+            for name in ("clean_up", "conformal"):  # of the weights before
+                facts.pop(name, None)
             facts |= {"grown": {"from": facts.pop("weights_sha256"), "entries": entries}}
             write_weights(part / "model.pt", new.network, facts)
         if (model / TRAINED_ON).is_file():

@@ -109,7 +109,7 @@ def _staged(model: Model, place: Path) -> Iterator[tuple[str, int]]:
     if model.is_bundle:
         found = [one for pattern in OF_BUNDLE for one in model.folder.glob(pattern)]
         for package in model.folder.glob("*/__init__.py"):  # code that it brings along
-            found += package.parent.rglob("*.py")
+            found += [*package.parent.rglob("*.py"), *package.parent.rglob("*.json")]
         names = {one.relative_to(model.folder).as_posix() for one in found}
     for name in sorted(names):
         source = model.folder / name
@@ -191,7 +191,7 @@ def from_pretrained(
     network = ConfigParser({**told, "schema": schema}).get_parsed_content("network_def")
     try:
         network.load_state_dict(state)
-    except (RuntimeError, AttributeError) as error:
+    except (RuntimeError, AttributeError, CheckpointError) as error:
         raise CheckpointError(
             f"The weights in {weights} do not fit the network that their facts name: {error}"
         ) from error

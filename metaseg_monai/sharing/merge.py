@@ -167,6 +167,7 @@ def _merged(output: Path, parts: Sequence[_Part], last: Mapping[str, Any]) -> Me
             SaveObjects(output, by=by, record=record).write(output, [])
         else:
             record.finish()
+        record.write_table()
         write_problems(output, problems)
     rows = [{"case": case, "mask": str(record.files[case])} for case in order]
     return Merged(output, pd.DataFrame(rows, columns=["case", "mask"]), problems)

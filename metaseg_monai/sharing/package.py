@@ -4,7 +4,6 @@ import csv
 import functools
 import hashlib
 import http.server
-import importlib.util
 import io
 import json
 import logging
@@ -19,26 +18,25 @@ import warnings
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from shlex import quote
 from typing import Any, Literal
 
 import numpy as np
 import tifffile
-import torch
 from monai.bundle import ConfigParser
 from monai.bundle.utils import merge_kv
-from torch import Tensor, nn
 
 from metaseg_monai.bundle.compose import STAGES, format_config
 from metaseg_monai.bundle.overrides import SHORT, as_data, flatten, load_config, read_config
-from metaseg_monai.bundle.run import configs_of, configuration_file, running
-from metaseg_monai.errors import ConfigError, DataError, typed
-from metaseg_monai.evaluation import read_counts
+from metaseg_monai.bundle.run import configs_of, configuration_file
+from metaseg_monai.errors import CheckpointError, ConfigError, DataError, typed
 from metaseg_monai.evaluation.per_case import SPACING
-from metaseg_monai.files import absolute, file_sha256, read_json, replacing, writable
+from metaseg_monai.files import absolute, file_sha256, replacing, writable
+from metaseg_monai.inferers.exports import FILES, MOMENT, write_export
 from metaseg_monai.metadata import Categorical, Continuous, MetadataSchema, Ordinal
+from metaseg_monai.sharing.card import Model, model_card, results_of
 from metaseg_monai.sharing.check_bundle import (
     LARGEST,
     METADATA,
@@ -49,12 +47,11 @@ from metaseg_monai.sharing.check_bundle import (
     run_alone,
     zoo_rules,
 )
-from metaseg_monai.sharing.run import PLACES, _known, scores_by_mode
+from metaseg_monai.sharing.export import Source, lacking_for
+from metaseg_monai.sharing.run import PLACES, _known
 from metaseg_monai.sharing.vendored import Code, renamed, vendored
 from metaseg_monai.tables.find import find_cases
-from metaseg_monai.training import processes
 from metaseg_monai.training.weights import (
-    EVALUATION,
     NAME,
     TRAINED_ON,
     read_weights,
@@ -64,7 +61,6 @@ from metaseg_monai.training.weights import (
 logger = logging.getLogger(__name__)
 Verify = Literal["quick", "full", "no"]
 
-MOMENT = (1980, 1, 1, 0, 0, 0)  # of every file in an archive, so that the same makes the same
 SAMPLES = 3
 OF_RUN = ("resume", "device", "num_workers", "output_dir")  # settings that no package keeps
 UNSTATED = "To be filled in"  # how a page of `new-bundle` on the licence of data begins
@@ -201,9 +197,12 @@ class _Source:
         self.settings = {SHORT.get(k, k): v for k, v in recorded.items() if not _is_place(k)}
         self.metadata = read_config(root / METADATA)
         self.has_weights = (model / "model.pt").is_file()
-        self.facts: dict[str, Any] = {}
+        self.card: Model | None = None
+        self.facts: Mapping[str, Any] = {}
         if self.has_weights:
-            self.facts = read_weights(model / "model.pt")[1]
+            facts = read_weights(model / "model.pt")[1]
+            self.card = Model(root, model / "model.pt", facts, self.metadata)
+            self.facts = facts
         given = [value for _, value in flatten(dict(recorded)) if isinstance(value, str)]
         texts = [value for value in given if Path(value).is_absolute()]
         known = [root, absolute(model), Path.home(), Path.cwd(), Path(tempfile.gettempdir())]
@@ -222,6 +221,13 @@ class _Source:
         remarks = []
         if dropped := [name for name in self.recorded if _is_place(name) and name not in OF_RUN]:
             remarks.append(f"places of this machine are not packed: {', '.join(sorted(dropped))}")
+        if mapped := [one for one in configs.values() if one.get("columns_file")]:
+            for config in mapped:  # of `new-bundle`
+                config["columns_file"] = None
+            remarks.append(
+                "the column map of your table is not packed: in tables of others, columns are "
+                "named image, label and as the fields in schema.json"
+            )
         if (self.root / "configs" / "simulate.json").is_file():
             configs["simulate"] = read_config(self.root / "configs" / "simulate.json")
         told = self._samples(folder / "samples", configs, schema, samples)
@@ -245,8 +251,9 @@ class _Source:
         _write(folder / "requirements.txt", "".join(f"{one}\n" for one in requirements).encode())
         if self.has_weights:
             remarks += self._models(folder / "models", training_list)
-        page = _page(metadata, code, self.facts, told, self.root / "docs" / "README.md")
-        _write(folder / "docs" / "README.md", page.encode())
+        page = self._page(metadata, _use(code, told, self.has_weights))
+        own = _demoted(self.root / "docs" / "README.md")
+        _write(folder / "docs" / "README.md", f"{page}\n{own}".encode())
         large = [path for path in sorted(folder.rglob("*")) if path.stat().st_size > LARGEST]
         if large := [path for path in large if path.is_file()]:
             _write(folder / "large_files.yml", _large_files(folder, large).encode())
@@ -336,20 +343,13 @@ class _Source:
 
     def scores(self) -> dict[str, Any]:
         """What the test of these very weights gave; nothing where there is none."""
-        file = self.model / EVALUATION
-        if not (self.has_weights and file.is_file()):
+        results = None if self.card is None else results_of(self.card)
+        if results is None or results.record["split"] != "test" or results.record.get("members"):
             return {}
-        tested, counts = read_json(file), self.model / "counts.csv"
-        is_test = tested.get("split") == "test" and not tested.get("members")
-        is_of_these = tested.get("weights_sha256") == self.facts["weights_sha256"]
-        if not (is_test and is_of_these):
-            return {}
-        if tested["files"].get(counts.name) != file_sha256(counts):
-            raise DataError(f"{counts}: not that of {file}; evaluate anew: evaluate {self.model}")
-        rows = scores_by_mode(read_counts(counts)).to_dict("index")
         found: dict[str, Any] = {}
         for mode, end in (("normal", ""), ("missing", "_missing_metadata")):
-            if row := rows.get(mode):
+            if mode in results.scores.index:
+                row = results.row(mode)
                 interval = [row["low"], row["high"]]
                 found |= {
                     f"test_case_mean_f1{end}": row["case_mean_f1"],
@@ -379,34 +379,38 @@ class _Source:
         if training_list and listed.is_file():
             _write(folder / TRAINED_ON, listed.read_bytes())
             remarks.append(f"{TRAINED_ON}: digests, groups and names of the training cases")
-        with self._network() as network:
-            config = self.configs()["train"]  # sizes of inference need not be a setting of it
-            written, left_out = export_both(network, config, self.facts, folder)
-        return [*remarks, f"exports: {', '.join(written) or 'none'}", *left_out]
+        return [*remarks, *self._exports(folder)]
 
-    @contextmanager
-    def _network(self) -> Iterator[nn.Module]:
-        """The network with its weights, on the CPU, by the door that `predict` takes."""
-        names = configs_of("inference", more=self.further)
-        files = [configuration_file(self.root, name) for name in names]
-        config = load_config(files, self.root)
-        recorded = {
-            name: value
-            for name, value in self.recorded.items()
-            if SHORT.get(name, name).partition("#")[0] in config and name not in OF_RUN
-        }
+    def _exports(self, folder: Path) -> list[str]:
+        """Write model.ts, and model.onnx where ONNX is installed; return remarks."""
+        remarks, told = [], []
+        source = Source(self.model, self.root, self.further, self.recorded, self.trust)
         with tempfile.TemporaryDirectory() as place:
-            given = {
-                **{"dataset_dir": place, "output_dir": f"{place}/out", "device": "cpu"},
-                "ckpt_path": str(absolute(self.model) / "model.pt"),
-            }
-            doing = "is packing"
-            with running(
-                self.root, names, given, doing, recorded, self.trust, run=False
-            ) as workflow:
-                workflow.parser.get_parsed_content("weights").load()
-                network = workflow.parser.get_parsed_content("network_def")
-                yield processes.bare_network(network).eval()
+            elsewhere: dict[str, Any] = {"dataset_dir": place, "output_dir": f"{place}/out"}
+            try:
+                given, _ = source.exportable(**elsewhere)
+            except ConfigError as error:  # of a control of studies, for one
+                return [f"exports are left out: {error}"]
+            for kind in ("torchscript", "onnx"):
+                part = Path(place) / kind
+                part.mkdir()
+                try:
+                    if lacking := lacking_for(kind):
+                        raise ConfigError(lacking)
+                    parity = write_export(given, kind, part)
+                except (ConfigError, CheckpointError) as error:
+                    remarks.append(f"{FILES[kind]} is left out: {error}")
+                    continue
+                _write(folder / FILES[kind], (part / FILES[kind]).read_bytes())
+                told.append(f"{FILES[kind]} (parity {parity['largest']:.1e})")
+        return [f"exports: {', '.join(told) or 'none'}", *remarks]
+
+    def _page(self, metadata: Mapping[str, Any], use: str) -> str:
+        """The card of the weights; without weights how the bundle is used."""
+        if self.card is not None:
+            return model_card(replace(self.card, about=metadata), use)
+        about = f"# {metadata['name']}\n\n{metadata['description']}\n"
+        return f"{about}\n## How to use it\n\n{use}"
 
     def _samples(
         self,
@@ -463,18 +467,10 @@ def _large_files(folder: Path, large: Sequence[Path]) -> str:
     return "\n".join([*lines, ""])
 
 
-def _page(
-    metadata: Mapping[str, Any], code: Code, facts: Mapping[str, Any], samples: str, own: Path
-) -> str:
-    """How to use the package, and the bundle's own page."""
+def _use(code: Code, samples: str, has_weights: bool) -> str:
+    """How to use the package."""
     inference = "python -m monai.bundle run --config_file configs/inference.json"
     lines = [
-        f"# {metadata['name']}",
-        "",
-        f"{metadata['description']}",
-        "",
-        "## Use",
-        "",
         "This bundle needs MONAI and the packages in `requirements.txt`, and nothing else. Work in "
         "its folder, or",
         f"put that folder on PYTHONPATH: the code in `{code.name}` belongs to it.",
@@ -494,91 +490,22 @@ def _page(
         "bundle are programs: run those of people whom you trust.",
         "",
     ]
-    if facts:
+    if has_weights:
         lines += [
-            "## Weights",
-            "",
-            f"Variant `{facts.get('variant')}`; SHA-256 over the tensors:",
-            f"`{facts['weights_sha256']}`.",
             "`models/model.json` tells network, schema, preprocessing and versions. The exports",
             "take `image` and, where the network reads metadata, `meta`, in any number, and in any",
-            "size that the network halves evenly.",
+            "size that the network halves evenly; their key `metaseg_schema` tells the code of",
+            "`meta`.",
             "",
         ]
-    if metadata.get("eval_metrics"):
-        lines += ["| test | value |", "| --- | --- |"]
-        lines += [f"| {name} | {value} |" for name, value in metadata["eval_metrics"].items()]
-        lines += ["", "Of the data that the licence page names; other data may give others.", ""]
-    if own.is_file():
-        page = own.read_text(encoding="utf-8").splitlines()
-        lines += ["## The bundle", "", *(f"#{line}" if line[:1] == "#" else line for line in page)]
-    return "\n".join(lines).rstrip() + "\n"
+    return "\n".join(lines)
 
 
-# Exports: both inputs, free in number and size.
-
-
-def export_both(
-    network: nn.Module, config: Mapping[str, Any], facts: Mapping[str, Any], folder: Path
-) -> tuple[list[str], list[str]]:
-    """Write model.ts, and model.onnx where ONNX is installed, of a network with its weights.
-
-    Args:
-        network: on the CPU, that takes (image, meta), or an image alone.
-        config: with `roi_size` and `in_channels`.
-        facts: of the weights; their schema goes along, as `metaseg_schema`.
-        folder: for the files.
-
-    Returns:
-        The files written, and why another is left out.
-    """
-    size = [1, int(config["in_channels"]), *map(int, config["roi_size"])]
-    given: tuple[Tensor, ...] = (torch.zeros(2, *size[1:]),)
-    if width := int(getattr(network, "meta_features", 0) or 0):
-        given = (*given, torch.zeros(2, width))
-    schema = json.dumps(facts.get("schema"))
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        stream = io.BytesIO()
-        scripted = torch.jit.script(network)
-        torch.jit.save(scripted, stream, _extra_files={"metaseg_schema": schema})
-        _write(folder / "model.ts", _without_debugging(stream.getvalue()))
-        if importlib.util.find_spec("onnx") is None:
-            told = 'model.onnx is left out: pip install "metaseg-monai[export]", and pack again'
-            return ["model.ts"], [told]
-        import onnx
-
-        axes = {0: "batch", **{2 + axis: f"size{axis}" for axis in range(len(size) - 2)}}
-        names, file = ["image", "meta"][: len(given)], folder / "model.onnx"
-        with redirect_stdout(io.StringIO()):
-            torch.onnx.export(
-                network,
-                given,
-                str(file),
-                input_names=names,
-                output_names=["logits"],
-                dynamic_axes={"image": axes, "meta": {0: "batch"}, "logits": axes},
-                dynamo=False,
-            )
-    model = onnx.load(str(file))
-    onnx.helper.set_model_props(model, {"metaseg_schema": schema})
-    for node in model.graph.node:
-        node.doc_string = ""  # may hold the path of a source
-    file.write_bytes(model.SerializeToString(deterministic=True))
-    return ["model.ts", file.name], []
-
-
-def _without_debugging(script: bytes) -> bytes:
-    """TorchScript without the paths of its sources, and the same for the same network."""
-    cleaned = io.BytesIO()
-    with (
-        zipfile.ZipFile(io.BytesIO(script)) as source,
-        zipfile.ZipFile(cleaned, "w", zipfile.ZIP_STORED) as target,
-    ):
-        for one in source.infolist():
-            if not one.filename.endswith(".debug_pkl"):
-                target.writestr(zipfile.ZipInfo(one.filename, MOMENT), source.read(one))
-    return cleaned.getvalue()
+def _demoted(page: Path) -> str:
+    """The bundle's own page as a section of another."""
+    lines = page.read_text(encoding="utf-8").splitlines() if page.is_file() else []
+    told = (f"#{line}" if line[:1] == "#" else line for line in lines)
+    return "\n".join(["## The bundle", "", *told]).rstrip() + "\n" if lines else ""
 
 
 # Samples.

@@ -35,14 +35,23 @@ from metaseg_monai.bundle.trust import BORN, RECORD, REWRITING, birth_of, was_tr
 from metaseg_monai.errors import ConfigError, DataError, MetasegError, Problem, listing, typed
 from metaseg_monai.evaluation import read_counts
 from metaseg_monai.evaluation.estimates import tell_estimate
-from metaseg_monai.evaluation.provenance import home_of
+from metaseg_monai.evaluation.intervals import MODES, tell_calibration
+from metaseg_monai.evaluation.provenance import home_of, results_folder
 from metaseg_monai.evaluation.shards import Shard, slurm_shard
 from metaseg_monai.explain.draw import draw
 from metaseg_monai.files import absolute, file_sha256, read_json, readable, write_json
 from metaseg_monai.inferers.engines import FORMATS, choose
 from metaseg_monai.inferers.exports import PARITY
 from metaseg_monai.metadata.fields import UNKNOWN
-from metaseg_monai.metrics.scores import average_f1, case_mean_f1, pooled_f1, pooled_iou
+from metaseg_monai.metrics.scores import (
+    average_f1,
+    average_score,
+    case_mean_f1,
+    pooled_f1,
+    pooled_iou,
+    pooled_score,
+    score_of,
+)
 from metaseg_monai.owners import owned
 from metaseg_monai.tables.select import dealt_folds
 from metaseg_monai.tables.table import CaseTable
@@ -289,7 +298,7 @@ def evaluate(
     chosen = {"split": split, "modes": modes}
     settings |= {name: value for name, value in chosen.items() if value is not None}
     given = folder if isinstance(folder, str | Path) else None
-    folder, *members = _models(folder)
+    folder, *members = models_of(folder)
     root, further, recorded = _known(folder, configuration, bundles)
     if members:
         of_list = given is not None and (Path(given) / ENSEMBLE).is_file()
@@ -313,11 +322,18 @@ def evaluate(
 def scores_by_mode(counts: pd.DataFrame) -> pd.DataFrame:
     """Scores of each test mode of one model (contract of aggregates: pooled, average, case mean).
 
+    Where labels are images, mean medMAE, PSNR, SSIM and Pearson's correlation.
+
     Args:
         counts: of `metaseg_monai.evaluation.read_counts`.
     """
-    rows = {}
+    rows: dict[Any, dict[str, float]] = {}
     for mode, part in counts.groupby("mode", sort=False):
+        if score_of(part).best == "low":
+            means = {name: float(part[name].mean()) for name in ("psnr", "ssim", "pearson")}
+            medmae = {"medmae": pooled_score(part), "average_medmae": average_score(part)}
+            rows[mode] = {**medmae, **means, "cases": part["case"].nunique()}
+            continue
         mean = case_mean_f1(part)
         rows[mode] = {
             "pooled_f1": pooled_f1(part),
@@ -369,28 +385,11 @@ def clean_up(
         DataError: there are no validation cases, none of them has a score, or they are not those
             by which the training chose the weights.
     """
-    if strange := sorted(settings.keys() - set(WHERE)):
-        raise ConfigError(
-            f"clean-up takes no --{strange[0]}, as what is chosen counts for the model as evaluate "
-            f"and predict use it by default; it takes {', '.join(WHERE)}"
-        )
-    home, weights = Path(folder), absolute(folder) / "model.pt"
-    if not weights.is_file():
-        raise ConfigError(f"{folder} holds no model.pt; give the folder of a trained model")
     if off:
-        with owned(home, "is writing into the model here"), rewriting(home):
-            write_fact(weights, "clean_up", None)
+        _forget(folder, "clean_up", settings)
         return f"masks of {folder} are not cleaned"
-    root, further, recorded = _known(folder, configuration, None)
-    names, doing = configs_of("train", "evaluate", more=further), "is choosing a clean-up here"
-    given = {**settings, "split": "val", "modes": ["normal"]}
-    recorded = {**recorded, "validate#handlers": CHOOSING}
-    with (
-        owned(home, doing),
-        rewriting(home),
-        running(root, names, given, doing, recorded, trust) as workflow,
-    ):
-        chosen = workflow.parser.get_parsed_content("validate#handlers#1").chosen
+    asked = {**settings, "split": "val", "modes": ["normal"]}
+    chosen = _chosen(folder, "clean-up", CHOOSING, 1, configuration, asked, trust)
     steps = [
         f"  {json.dumps(one['step'])}: {one['score']:.4f}{', kept' if one['kept'] else ''}"
         for one in chosen["steps"]
@@ -399,7 +398,125 @@ def clean_up(
     return "\n".join([f"{told}; with", *steps, f"masks of {folder}: {json.dumps(chosen['rules'])}"])
 
 
-WHERE = ("dataset_dir", "device", "num_workers")  # settings of `clean_up`
+@typed
+def conformal(
+    folder: str | Path,
+    configuration: Any = None,
+    *,
+    by: str | None = None,
+    level: float = 0.9,
+    found: float = 0.9,
+    bins: int = 4,
+    split: str = "val",
+    off: bool = False,
+    trust: bool = False,
+    **settings: Any,
+) -> str:
+    """Calibrate how far off a model's areas may be, by metadata value; write it into the model.
+
+    For each value of a field (a quantity: bins) cases that were set apart give an interval that
+    holds the true area of a new case with the stated probability, and a threshold at which the
+    stated share of the foreground is found, on average. Patients and wells are the units; a value
+    with fewer than 20 of them takes what holds for all, which is told. predict then writes
+    predictions.csv beside the masks, and evaluate tests the intervals. They hold for masks of these
+    weights as predict and evaluate make them by default: others refuse them. Of unknown metadata
+    they are calibrated too, where the model knows that.
+
+    Example:
+        python -m metaseg_monai conformal runs/me --by line
+        python -m metaseg_monai conformal runs/me --split calibration --level 0.95
+        python -m metaseg_monai conformal runs/me --off True
+
+    Args:
+        folder: of the model.
+        configuration: as for evaluate.
+        by: field whose values are kept apart; by default the first that has one value a case.
+        level: share of the cases whose area is to lie within its interval.
+        found: share of the foreground that is to be found at the threshold.
+        bins: of a quantity, with about as many cases each.
+        split: of the table, of which no case was trained on and none is of the test: val, by which
+            the training chose its weights, or better one that was set apart for this.
+        off: forget what was calibrated before, and calibrate nothing.
+        trust: as for train.
+        settings: as for clean-up.
+
+    Returns:
+        What was calibrated, a line a value.
+
+    Raises:
+        ConfigError: no model's folder, no such field, or a setting that it does not take.
+        DataError: the split is train or test, has no cases, or a case was trained on.
+    """
+    if off:
+        _forget(folder, "conformal", settings)
+        return f"areas of {folder} have no intervals"
+    measure = {
+        "_target_": "metaseg_monai.evaluation.CalibrateAreas",
+        "weights": "@weights",
+        "classes": "@classes",
+        "field": {
+            "_target_": "metaseg_monai.evaluation.chosen_field",
+            "schema": "@schema",
+            "by": as_data(by),
+            "reads": "$@prepare_batch.reads_metadata",
+        },
+        "split": as_data(split),
+        "level": level,
+        "found": found,
+        "bins": bins,
+    }
+    home = _model_home(folder, "conformal", settings)
+    knows = read_weights(absolute(home) / "model.pt")[1].get("unknown_trained")
+    asked = {**settings, "split": split, "modes": list(MODES if knows else MODES[:1])}
+    handlers = [CHOOSING[0], REFUSE_TRAINED, CLEAN, measure, *CHOOSING[2:]]
+    return tell_calibration(_chosen(folder, "conformal", handlers, 3, configuration, asked, trust))
+
+
+WHERE = ("dataset_dir", "device", "num_workers")  # settings of `clean_up` and `conformal`
+
+
+def _chosen(
+    folder: str | Path,
+    command: str,
+    handlers: Sequence[Any],
+    place: int,
+    configuration: Any,
+    given: Mapping[str, Any],
+    trust: bool,
+) -> dict[str, Any]:
+    """Run an evaluation one of whose handlers chooses something, and return what it chose."""
+    home = _model_home(folder, command, given)
+    root, further, recorded = _known(folder, configuration, None)
+    names, doing = configs_of("train", "evaluate", more=further), f"is choosing a {command} here"
+    aside = results_folder(str(absolute(folder)), "val")  # never beside the results of a test
+    recorded = {**recorded, "validate#handlers": list(handlers), "results_dir": as_data(aside)}
+    with (
+        owned(home, doing),
+        rewriting(home),
+        running(root, names, given, doing, recorded, trust) as workflow,
+    ):
+        chosen: dict[str, Any] = workflow.parser.get_parsed_content(
+            f"validate#handlers#{place}"
+        ).chosen
+        return chosen
+
+
+def _forget(folder: str | Path, fact: str, settings: Mapping[str, Any]) -> None:
+    home = _model_home(folder, fact, settings)
+    with owned(home, "is writing into the model here"), rewriting(home):
+        write_fact(absolute(folder) / "model.pt", fact, None)
+
+
+def _model_home(folder: str | Path, command: str, settings: Mapping[str, Any]) -> Path:
+    """The folder of a model that is given a fact, by a command that takes few settings."""
+    if strange := sorted(settings.keys() - {*WHERE, "split", "modes"}):
+        raise ConfigError(
+            f"{command} takes no --{strange[0]}, as what is chosen counts for the model as "
+            f"evaluate and predict use it by default; it takes {', '.join(WHERE)}"
+        )
+    if not (absolute(folder) / "model.pt").is_file():
+        raise ConfigError(f"{folder} holds no model.pt; give the folder of a trained model")
+    return Path(folder)
 
 
 @contextmanager
@@ -431,8 +548,18 @@ CHOOSING = [
         "classes": "@classes",
     },
     "@problems",
-    {"_target_": "metaseg_monai.training.RunProgress", "title": "clean-up", "unit": "image"},
+    {"_target_": "metaseg_monai.training.RunProgress", "title": "validation", "unit": "image"},
 ]
+REFUSE_TRAINED = {
+    "_target_": "metaseg_monai.training.RefuseTrained",
+    "weights": "@weights",
+    "items": "$@cases.items(@split)",
+}
+CLEAN = {
+    "_target_": "metaseg_monai.evaluation.CleanUpPredictions",
+    "sizes": "@clean_up",
+    "weights": "@weights",
+}
 
 
 @typed
@@ -586,13 +713,14 @@ def predict(
             is no earlier mask would be replaced.
         ConfigError: neither a model nor a bundle, or `meta` is neither field=value nor a file.
     """
-    asked = {**settings, **_engine(folder, engine, precision, exported, settings.get("device"))}
+    home = folder if isinstance(folder, str | Path) else None
+    folders = models_of(folder)
+    folder, *members = folders
+    asked = {**settings, **engine_of(folders, engine, precision, exported, settings.get("device"))}
     settings = dict(asked)
     if shard is None and (shard := slurm_shard()) is not None:
         logger.warning("this task of a Slurm array predicts shard %s; --shard 0/1: all", shard)
     shard = None if shard == "0/1" else shard
-    home = folder if isinstance(folder, str | Path) else None
-    folder, *members = _models(folder)
     if members:
         if output is None and home is not None and (Path(home) / ENSEMBLE).is_file():
             output = Path(home) / "masks"
@@ -646,8 +774,8 @@ def export_folder(model: str | Path, to: str, precision: str | None) -> Path:
     return Path(model) / EXPORTS / (f"{to}-int8" if precision == "int8" else to)
 
 
-def _engine(
-    folder: str | Path | Sequence[str | Path],
+def engine_of(
+    models: Sequence[str | Path],
     engine: str,
     precision: str | None,
     exported: str | Path | None,
@@ -664,7 +792,14 @@ def _engine(
     if engine == "auto":
         logger.warning("engine auto: %s in %s", chosen, precision)
     settings: dict[str, Any] = {"engine": chosen, "precision": precision}
-    one = folder if isinstance(folder, str | Path) else "MODEL"
+    one, *members = models
+    if members and (exported is not None or precision == "int8"):
+        raise ConfigError(
+            f"{'--exported' if exported else '--precision int8'} is of one model, and there are "
+            f"{len(models)}; leave it out: each model is exported for the run"
+        )
+    if members:
+        return settings
     place = export_folder(one, FORMATS[chosen], precision)
     if exported is not None or (place / PARITY).is_file():
         return {**settings, "exported": str(absolute(exported or place))}
@@ -723,10 +858,10 @@ def _ensemble(
     return {**given, "cases": across_folds(recorded["cases"])} if several else given
 
 
-def _models(given: str | Path | Sequence[str | Path]) -> list[str | Path]:
+def models_of(given: str | Path | Sequence[str | Path]) -> list[str | Path]:
     """The folders of one model, or of those of an ensemble, also as its folder lists them.
 
-    >>> _models("runs/fold0")
+    >>> models_of("runs/fold0")
     ['runs/fold0']
     """
     if isinstance(given, str) and "," in given and not Path(given).exists():

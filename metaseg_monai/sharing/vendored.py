@@ -55,6 +55,9 @@ def vendored(configs: Iterable[Any], bundle: str, name: str | None = None) -> Co
     """
     modules = _closure(name for config in configs for name, _ in _named(config))
     sources = {place: _module(place).text for place in modules}
+    beside = {place.removesuffix(".py") + ".json" for place in modules}  # what a module reads
+    tables = {place: SOURCES / place for place in beside if SOURCES.joinpath(place).is_file()}
+    sources |= {place: path.read_text(encoding="utf-8") for place, path in tables.items()}
     trees = {place: _module(place).tree for place in modules}
     needs = {top for place in modules for top in _module(place).needs}
     sources[TOP] = (
@@ -68,7 +71,9 @@ def vendored(configs: Iterable[Any], bundle: str, name: str | None = None) -> Co
             digest.update(f"{place}\n{text}\n".encode())
         name = f"{_identifier(bundle)}_code_{digest.hexdigest()[:DIGITS]}"
     files = {
-        f"{name}/{place}": _renamed_source(text, name, trees.get(place)).encode()
+        f"{name}/{place}": (
+            text if place in tables else _renamed_source(text, name, trees.get(place))
+        ).encode()
         for place, text in sorted(sources.items())
     }
     distributions = {DISTRIBUTIONS.get(top, top) for top in needs} - set(KNOWN)

@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from metaseg_monai.errors import ConfigError
 from metaseg_monai.files import read_json
+from metaseg_monai.metrics.power import POWER, expected_squares, smallest_effect
+from metaseg_monai.metrics.statistics import Spread
 from metaseg_monai.networks.variants import ALL_VARIANTS, METADATA_VARIANTS
 
 EXPERTS = {"experts": False, "experts-steps": True}  # name -> at equal steps (contract 5)
@@ -19,6 +21,24 @@ FILES = (".json", ".html", ".md", ".lock", ".db")  # endings of files beside the
 MATRIX = {"seed", "output_dir", "resume"}  # settings that the matrix itself makes
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 NAME_ELSEWHERE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9 ._+-]*[A-Za-z0-9_+-])?")  # "nnU-Net 2D"
+
+
+class Pilot(BaseModel):
+    """What is known before of how much a difference of two conditions varies, in F1 (Dice).
+
+    Attributes:
+        patients: standard deviation between groups (patients, wells).
+        trainings: between trainings, whatever the group.
+        residual: of what is left of a group and a training.
+        source: where they are from, such as an earlier study's table ``verdict_spread``.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    patients: float = Field(ge=0, le=1)
+    trainings: float = Field(ge=0, le=1)
+    residual: float = Field(ge=0, le=1)
+    source: str = ""
 
 
 class Protocol(BaseModel):
@@ -36,6 +56,8 @@ class Protocol(BaseModel):
         sample_size: number of independent groups (patients, wells; images where each is a group of
             its own) that the comparisons are to be made of, as tests and intervals count them;
             None where it was not fixed.
+        pilot: what is known of the spread of differences, see `Pilot`; with `sample_size` and the
+            seeds it says how small an effect the study can find, before it is run.
         learned: ``[low, high]``: a condition has learned its task where the score is at least high
             with every seed, has not where it is below low with every seed, else it is unstable.
         tuned_on: split on which settings were chosen.
@@ -51,6 +73,7 @@ class Protocol(BaseModel):
     test: Literal["t", "wilcoxon", "permutation"] = "permutation"
     alpha: float = Field(default=0.05, gt=0, lt=1)
     sample_size: int | None = Field(default=None, gt=0)
+    pilot: Pilot | None = None
     learned: list[float] | None = None
     tuned_on: Literal["train", "val", "none"] = "val"
     notes: str = ""
@@ -274,6 +297,33 @@ def nothing_compared(study: Study) -> str:
     )
 
 
+def smallest_planned(study: Study) -> str:
+    """Say how small an effect the primary comparison can find, by what was known before.
+
+    Returns:
+        A sentence without its end; "" where no spread, size or comparison was stated.
+
+    >>> smallest_planned(Study(name="two", bundle="b", conditions=["none", "sme"]))
+    ''
+    """
+    protocol, seeds = study.protocol, len(study.seeds) * len(study.data_seeds)
+    if protocol.pilot is None or protocol.sample_size is None or not protocol.comparisons:
+        return ""
+    known, groups = protocol.pilot, protocol.sample_size
+    spread = Spread(known.patients, known.trainings, known.residual)
+    level = protocol.alpha / len(protocol.comparisons)
+    squares = expected_squares(spread, groups, seeds)
+    effect = smallest_effect(squares, groups, seeds, protocol.test, level)
+    source = f" ({known.source})" if known.source else ""
+    sizes = f"{groups} patients (groups) and {seeds} trainings"
+    if effect > 1:
+        return f"with {sizes} no effect can be found, by the spread that was stated{source}"
+    return (
+        f"{sizes} find a difference of {effect:.3f} with power {POWER:g} at alpha {level:.3g}, by "
+        f"the spread that was stated{source}"
+    )
+
+
 def fill_data_seed(settings: Mapping[str, Any], data_seed: int) -> dict[str, Any]:
     """Put the data seed in the place of ``{data_seed}``, as a number where it stands alone.
 
@@ -291,7 +341,8 @@ def _explain(error: ValidationError) -> str:
     for fault in error.errors():
         place = ".".join(map(str, fault["loc"])) or "the whole"
         if fault["type"] == "extra_forbidden":
-            model = Protocol if "protocol" in fault["loc"] else Study
+            model: type[BaseModel] = Protocol if "protocol" in fault["loc"] else Study
+            model = Pilot if "pilot" in fault["loc"] else model
             told.append(f"unknown key {place!r}, expected one of {', '.join(model.model_fields)}")
         else:
             told.append(f"{place}: {fault['msg'].removeprefix('Value error, ')}")

@@ -29,6 +29,7 @@ from metaseg_monai.bundle.trust import Finding
 from metaseg_monai.errors import ConfigError, root_refusal
 from metaseg_monai.evaluation.clean_up import CleanUpPredictions
 from metaseg_monai.evaluation.modes import check_modes
+from metaseg_monai.evaluation.surface_table import SurfaceDice
 from metaseg_monai.evaluation.volume_table import VolumeScores
 from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.metrics.objects import as_object_settings
@@ -43,8 +44,8 @@ CONFIGS = ("train.json", "evaluate.json")
 NAMED = ("dataset_dir", "schema_file", "columns_file")
 CHECKED = (
     *("modes", "shuffle", "predicted_metadata", "regions", "objects", "clean_up"),
-    *("split", "domain"),
-)
+    *("split", "domain", "target", "tolerance"),
+)  # those that a bundle has
 TESTS = ("test", "val")  # splits
 SELECT = "metaseg_monai.tables.select_cases"
 FILL = "metaseg_monai.tables.fill_epoch"
@@ -148,9 +149,10 @@ def expand(study: Study, trust: bool = False) -> list[Run]:
             settings = check_overrides(config, settings, written=True)
             parsed = _parsed(config, settings, bundle)
             schema = parsed("schema")
-            told = {name: parsed(name) for name in CHECKED}
+            given = {**config, **settings}
+            told = {name: parsed(name) if name in given else None for name in CHECKED}
             modes = _check(study, condition, told, schema)
-            domains = _per_domain(condition, settings, {**config, **settings}, schema)
+            domains = _per_domain(condition, settings, given, schema)
             for domain, changed in domains.items():
                 checked = (
                     changed if domain is None else check_overrides(config, changed, written=True)
@@ -339,8 +341,10 @@ def _check(
     check_modes(modes, schema, effective["shuffle"], effective["predicted_metadata"])
     if effective["regions"] is None or isinstance(effective["regions"], Mapping):
         VolumeScores(effective["regions"])
-    if isinstance(effective["objects"], Mapping) and effective["objects"]:
+    of_masks = effective["target"] != "image"
+    if of_masks and isinstance(effective["objects"], Mapping) and effective["objects"]:
         as_object_settings(effective["objects"])
+    SurfaceDice(effective["tolerance"])
     CleanUpPredictions(effective["clean_up"])
     if effective["split"] not in TESTS:
         raise ConfigError(

@@ -48,7 +48,7 @@ def fix(study: Study, runs: Sequence[Run], output: Path) -> None:
         "seeds": ", ".join(map(str, study.seeds)),
         **({} if study.folds is None else {"folds": ", ".join(map(str, study.folds))}),
         "data_seeds": ", ".join(map(str, study.data_seeds)),
-        **study.protocol.model_dump(),
+        **study.protocol.model_dump(exclude={"pilot"} if study.protocol.pilot is None else None),
     }
     if not history or history[-1]["protocol"] != said:
         # also those of other configurations, wherever they were moved: they have been seen

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from metaseg_monai.bundle.run import resolve_bundle
 from metaseg_monai.errors import ConfigError
 from metaseg_monai.owners import owned
-from metaseg_monai.study.design import Study, nothing_compared
+from metaseg_monai.study.design import Study, nothing_compared, smallest_planned
 from metaseg_monai.study.matrix import Run, expand
 from metaseg_monai.study.record import fix, is_finished, plan, read_log, read_record, restore
 from metaseg_monai.study.tracking import check_store
@@ -155,6 +155,8 @@ def run_study(
         missing = [run for run in runs if not is_finished(folder / run.folder, run)]
         fix(study, runs, folder)
         if told := nothing_compared(study):
+            logger.warning("%s", told)
+        if told := smallest_planned(study):
             logger.warning("%s", told)
         logger.warning(
             "runs: %d, to do: %d, beside each other: %d", len(runs), len(missing), len(places)

@@ -12,7 +12,7 @@ from typing import Any
 
 from metaseg_monai.errors import ConfigError
 from metaseg_monai.evaluation import read_counts
-from metaseg_monai.metrics.scores import average_f1, pooled_f1
+from metaseg_monai.metrics.scores import average_score, pooled_score, score_of
 from metaseg_monai.study.design import Study
 from metaseg_monai.study.matrix import expand
 from metaseg_monai.study.record import is_finished
@@ -45,7 +45,8 @@ def track_study(uri: str, study: Study, output: str | Path) -> None:
         if is_finished(folder / run.folder, run):
             counts = read_counts(folder / run.folder / "counts.csv")
             normal = counts[counts["mode"] == "normal"]
-            scores = {"pooled_f1": pooled_f1(normal), "average_f1": average_f1(normal)}
+            of = score_of(normal).name.lower()
+            scores = {f"pooled_{of}": pooled_score(normal), f"average_{of}": average_score(normal)}
             log_run(uri, study.name, run.folder, run.key, run.settings, scores)
 
 

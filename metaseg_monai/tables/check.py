@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import pandas as pd
@@ -11,7 +11,7 @@ import torch
 from monai.data import MetaTensor
 from tqdm import tqdm
 
-from metaseg_monai.errors import DataError, listing
+from metaseg_monai.errors import ConfigError, DataError, listing
 from metaseg_monai.images.geometry import AxialVolume, Axis, axial_volume, same_grid, voxels_apart
 from metaseg_monai.images.identity import image_digest
 from metaseg_monai.images.image import (
@@ -32,6 +32,8 @@ from metaseg_monai.tables.columns import SPLITS, Columns, LabelValues
 from metaseg_monai.tables.table import scan_table
 
 SHOWN = 5
+FEWEST_VALUES = 3  # of an image that is to be predicted; a mask saved by mistake has fewer
+Target = Literal["mask", "image"]
 
 
 class LoadedCase(NamedTuple):
@@ -40,18 +42,22 @@ class LoadedCase(NamedTuple):
     Attributes:
         image: (C, *S) float32, finite, channels as asked for; a `LazyTensor` of a large image where
             that was allowed.
-        label: (1, *S) classes, uint8 (int64 beyond 256 classes), or None where there is none.
+        label: (1, *S) classes, uint8 (int64 beyond 256 classes), or an image that is to be
+            predicted, (C, *S) float32, finite, as stored; None where there is none.
         attributes: of the image file, see `Image`, with `stored`, the type of its pixels there,
             and `twofold`, why its label can be read in two ways (see `read_label`), if it can;
             for a plane of a volume also `plane`, while `spacing_mm` is (z, y, x) and `affine`,
             which a plane alone does not have, is None.
         remarks: what is allowed but seldom meant, in words.
+        mask: classes (1, *S) beside a label that is an image, as of a label; None where there are
+            none.
     """
 
     image: Any
     label: np.ndarray | None
     attributes: dict[str, Any]
     remarks: tuple[str, ...]
+    mask: np.ndarray | None = None
 
 
 class TableCheck(NamedTuple):
@@ -77,6 +83,7 @@ def check_table(
     classes: int = 2,
     channels: Channels = "stored",
     spatial_dims: int | None = None,
+    target: Target = "mask",
 ) -> TableCheck:
     """Read every file of a table and compare contents across splits.
 
@@ -87,6 +94,7 @@ def check_table(
         classes: number of classes, background included.
         channels: see `convert_channels`.
         spatial_dims: see `load_case`.
+        target: see `load_case`.
 
     Raises:
         DataError: the table is missing or unreadable, or lacks columns.
@@ -101,14 +109,16 @@ def check_table(
         if schema is not None:
             remarks += schema.flags(item["metadata"], item["case"])
         try:
-            loaded = load_case(item, channels, classes, spatial_dims, volumes=volumes)
+            loaded = load_case(
+                item, channels, classes, spatial_dims, volumes=volumes, target=target
+            )
         except DataError as error:
             problems.append(str(error))
             continue
         if str(item["image"]) not in content:
             content[str(item["image"])] = _content(item, loaded, volumes), item["split"]
         remarks += loaded.remarks
-        cases.append(_tally(item["case"], loaded, classes))
+        cases.append(_tally(item["case"], loaded, classes, target))
     copies = pd.DataFrame(list(content.values()), list(content), ["digest", "split"])
     copies = copies[copies["digest"] != ""]
     for _, same in copies[copies.duplicated("digest", keep=False)].groupby("digest", sort=False):
@@ -140,8 +150,9 @@ def _content(item: Mapping[str, Any], loaded: LoadedCase, volumes: "VolumeCache"
     return volumes.digest(item["image"])
 
 
-def _tally(case: str, loaded: LoadedCase, classes: int) -> dict[str, Any]:
-    image, label = loaded.image, loaded.label
+def _tally(case: str, loaded: LoadedCase, classes: int, target: Target) -> dict[str, Any]:
+    image, given = loaded.image, loaded.label
+    label, shown = (loaded.mask, given) if target == "image" else (given, None)
     pixels = np.zeros(classes, np.int64)
     for value, count in value_counts(label).items() if label is not None else ():
         pixels[value] = count  # bincount would take 8 bytes a pixel
@@ -156,6 +167,10 @@ def _tally(case: str, loaded: LoadedCase, classes: int) -> dict[str, Any]:
         "twofold": loaded.attributes["twofold"] or "",
         "empty": label is not None and not pixels[1:].any(),
         "pixels": pixels,
+        "label channels": 0 if shown is None else len(shown),
+        "label lowest": np.nan if shown is None else float(shown.min()),
+        "label highest": np.nan if shown is None else float(shown.max()),
+        "like a mask": shown is not None and len(np.unique(shown)) < FEWEST_VALUES,
     }
 
 
@@ -164,14 +179,17 @@ def _problems_of(cases: pd.DataFrame) -> list[str]:
     if axes.nunique() > 1:
         told = ", ".join(f"{n} axes (case {cases['case'][axes == n].iloc[0]!r})" for n in (2, 3))
         return [f"the images are planes and volumes: {told}; no network takes both"]
-    first = cases.drop_duplicates("channels")
-    if len(first) == 1:
-        return []
-    told = ", ".join(f"{row.channels} (case {row.case!r})" for row in first.itertuples(index=False))
-    return [
-        f'the images have different numbers of channels: {told}; set channels="grey" or '
-        'channels="rgb"'
-    ]
+    found = []
+    for column, what, step in (
+        ("channels", "images", 'set channels="grey" or channels="rgb"'),
+        ("label channels", "labels", "name the rows of one image as label_channels in the columns"),
+    ):
+        first = cases.drop_duplicates(column)
+        if len(first) > 1:
+            pairs = zip(first[column], first["case"], strict=True)
+            told = ", ".join(f"{number} (case {case!r})" for number, case in pairs)
+            found.append(f"the {what} have different numbers of channels: {told}; {step}")
+    return found
 
 
 def _remarks_on(cases: pd.DataFrame) -> list[str]:
@@ -190,6 +208,11 @@ def _remarks_on(cases: pd.DataFrame) -> list[str]:
     if labelled:
         absent = np.flatnonzero(np.sum(cases["pixels"].tolist(), axis=0) == 0)
         found += [f"class {number} is in no label" for number in absent]
+    if len(masks := cases["case"][cases["like a mask"]]):
+        found.append(
+            f"{len(masks)} of {len(cases)} labels that are to be images have fewer than "
+            f"{FEWEST_VALUES} values (constant, or a mask?): {listing(masks, SHOWN, str)}"
+        )
     if len(empty):
         found.append(f"{len(empty)} of {labelled} masks are empty: {listing(empty, SHOWN, str)}")
     if len(turned := cases["case"][cases["turned"]]):
@@ -219,11 +242,17 @@ def _summary_of(cases: pd.DataFrame) -> list[str]:
     parts = pixels / max(1, int(pixels.sum()))
     told = ", ".join(f"{number}: {part:.2%}" for number, part in enumerate(parts))
     channels = ", ".join(map(str, cases["channels"].unique()))
-    return [
+    lines = [
         f"  image shapes: {shapes}{more}; channels: {channels}; "
-        f"values {cases['lowest'].min():g} to {cases['highest'].max():g}",
-        f"  pixels of each class: {told}; empty masks: {cases['empty'].sum()}",
+        f"values {cases['lowest'].min():g} to {cases['highest'].max():g}"
     ]
+    if (images := cases[cases["label channels"] > 0]).size:
+        channels = ", ".join(map(str, images["label channels"].unique()))
+        low, high = images["label lowest"].min(), images["label highest"].max()
+        lines.append(f"  labels are images; channels: {channels}; values {low:g} to {high:g}")
+    if images.empty or cases["labelled"].any():
+        lines.append(f"  pixels of each class: {told}; empty masks: {cases['empty'].sum()}")
+    return lines
 
 
 # One case: image and label, read and checked against each other.
@@ -263,7 +292,8 @@ class VolumeCache:
         """The volume of a path; the one before it in that role is let go first.
 
         Args:
-            role: "image" or "label", of each of which one volume is kept.
+            role: "image", "label" or "mask", of each of which one volume is kept; the latter two
+                are read as labels, any other as an image.
             path: a file that `read_image` takes.
             values: of a label, see `read_label`.
             axis: that the planes are across; None takes a volume as it is kept, else as axial ones.
@@ -274,7 +304,7 @@ class VolumeCache:
         kept = self.holds(role, path) and axis in (None, self._last[role][1].axis)
         if not kept:
             self._last.pop(role, None)
-            if role == "label":
+            if role in ("label", "mask"):
                 image = read_label(path, spatial_dims=3, values=values)
             else:
                 image = read_image(path, spatial_dims=3)
@@ -301,6 +331,7 @@ def load_case(
     volumes: VolumeCache | None = None,
     identify: bool = False,
     lazily: bool = False,
+    target: Target = "mask",
 ) -> LoadedCase:
     """Read the image of an item, and its label where it has one.
 
@@ -314,7 +345,9 @@ def load_case(
             become class 1 while all others become 0, lists of those of class 1, 2 and so on, or
             "instances": all above 0. Without, the label's values are the classes. `mask_values` is
             the `values` of `read_label`. A MetaTensor of three axes brings its affine,
-            and `spatial_shape` in its `meta` tells whether it has a channel.
+            and `spatial_shape` in its `meta` tells whether it has a channel. Of labels that are
+            images a list has a file for each channel, and `mask` may stand beside them, of which
+            the same entries tell the classes.
         channels: see `convert_channels`.
         classes: number of classes, background included; labels lie in 0..classes-1.
         spatial_dims: see `read_image`.
@@ -324,11 +357,15 @@ def load_case(
             space that of the volume that it is a plane of.
         lazily: keep the pixels of a large image as they are stored, and make float32 of a part when
             it is asked for.
+        target: what labels are: a "mask" of classes, or an "image" of any values and channels.
 
     Raises:
         DataError: a file cannot be read, pixels are not finite, or the label's shape, affine or
             values do not fit; names case and file.
+        ConfigError: `target` is none of these.
     """
+    if target not in get_args(Target):
+        raise ConfigError(f"target={target!r}: expected {' or '.join(get_args(Target))}")
     if classes < 2:
         raise DataError(f"classes={classes}: expected 2 or more, background included")
     case = str(item.get("case", ""))
@@ -338,16 +375,21 @@ def load_case(
         remarks: list[str] = []
         is_file = isinstance(path, (str, Path))
         planar = "plane" in item and spatial_dims != 3 and is_file
+        roles = _roles(item, target)
+        stored: dict[str, Image] = {}
         if planar and (volumes.holds("image", path) or is_volume_file(path)):
-            image, stored_label = _read_plane(item, volumes, remarks)
+            image, stored = _read_plane(item, volumes, remarks, roles)
         else:
-            image, stored_label = _read(path, spatial_dims, axes, lazily), None
+            image = _read(path, spatial_dims, axes, lazily)
             remarks += _grid_remarks(image)
             if spatial_dims != 3 and is_file and image.array.shape[3:] == (1,):
-                image, stored_label = _read_plane({**item, "plane": 0}, volumes, remarks)
+                image, stored = _read_plane({**item, "plane": 0}, volumes, remarks, roles)
                 image = _as_picture(image)  # as `slice_items` gives it to a prediction
-            elif "label" in item:
-                stored_label = _read_label(item["label"], image, item.get("mask_values"))
+            else:
+                stored = {
+                    key: _read_label(item[key], image, item.get("mask_values"), role)
+                    for key, role in roles.items()
+                }
         where = image.attributes["path"]
         if "plane" in image.attributes:
             where += f", plane {image.attributes['plane']}"
@@ -358,9 +400,12 @@ def load_case(
             pixels = _lazily(image.array, channels, where)
         else:
             pixels = _finite_float32(convert_channels(image.array, channels), where)
-        label = None
-        if stored_label is not None:
-            label = _classes_of(stored_label, classes, item.get("label_values"))
+        made: dict[str, np.ndarray] = {}
+        for key, one in stored.items():
+            if roles[key] == "target":
+                made[key] = _finite_float32(one.array, one.attributes["path"])
+            else:
+                made[key] = _classes_of(one, classes, item.get("label_values"))
     except DataError as error:
         raise DataError(f"case {case!r}: {error}" if case else str(error)) from error
     if "plane" not in image.attributes and pixels.min() == pixels.max():
@@ -374,10 +419,21 @@ def load_case(
         found = [image_digest(image)]
         found += [volumes.digest(path)] if "plane" in image.attributes else []
         attributes["pixels"] = " ".join(found)
-    turned = stored_label is not None and "orientation" in stored_label.attributes
+    turned = any("orientation" in one.attributes for one in stored.values())
     attributes["turned"] = turned or "orientation" in attributes
-    attributes["twofold"] = stored_label and stored_label.attributes.get("twofold")
-    return LoadedCase(pixels, label, attributes, told)
+    twofold = [one.attributes.get("twofold") for one in stored.values()]
+    attributes["twofold"] = next(filter(None, twofold), None)
+    if "label" in stored:
+        attributes["label_stored"] = str(stored["label"].array.dtype)
+    return LoadedCase(pixels, made.get("label"), attributes, told, made.get("mask"))
+
+
+def _roles(item: Mapping[str, Any], target: Target) -> dict[str, str]:
+    """What is read of an item beside its image, and as what: see `VolumeCache.read`."""
+    if target == "mask":
+        return {"label": "label"} if "label" in item else {}
+    asked = {"label": "target", "mask": "mask"}
+    return {key: role for key, role in asked.items() if key in item}
 
 
 def _read(
@@ -453,21 +509,28 @@ def _grid_remarks(image: Image) -> list[str]:
     return [f"{image.attributes['path']}: {told}" for told in axial_volume(image).remarks]
 
 
-def _read_label(given: Any, image: Image, values: Meaning | None) -> Image:
+def _read_label(given: Any, image: Image, values: Meaning | None, role: str) -> Image:
     spatial_dims = len(image.array.shape) - 1
+    of_classes = role != "target"
+    is_array = isinstance(given, (np.ndarray, torch.Tensor))
+    if of_classes and isinstance(given, (list, tuple)):
+        raise DataError(f"{given[0]}: one of {len(given)} files of a mask; save it as one")
     label = (
-        _read(given, spatial_dims)
-        if isinstance(given, (np.ndarray, torch.Tensor))
-        else read_label(given, spatial_dims, values)
+        read_label(given, spatial_dims, values)
+        if of_classes and not is_array
+        else _read(given, spatial_dims)
     )
     path, affine = label.attributes["path"], label.attributes["affine"]
     turn = image.attributes.get("orientation")
     tag = "" if turn is None else f", which its orientation tag {turn} turns upright"
-    if label.array.shape != (1, *image.array.shape[1:]):
+    fits = label.array.shape[1:] == image.array.shape[1:]
+    if not fits or (of_classes and len(label.array) != 1):
+        expected = "one channel and " if of_classes else ""
+        step = "save the classes as one channel" if of_classes else "save it"
         raise DataError(
             f"{path}: label of {label.array.shape[0]} channel(s) and shape "
-            f"{label.array.shape[1:]}, expected one channel and {image.array.shape[1:]} as its "
-            f"image{tag}; save the classes as one channel on the image's grid"
+            f"{label.array.shape[1:]}, expected {expected}{image.array.shape[1:]} as its "
+            f"image{tag}; {step} on the image's grid"
         )
     if spatial_dims == 3 and affine is None and image.attributes["affine"] is not None:
         raise DataError(
@@ -496,9 +559,9 @@ def _check_grid(
 
 
 def _read_plane(
-    item: Mapping[str, Any], volumes: VolumeCache, remarks: list[str]
-) -> tuple[Image, Image | None]:
-    """One plane of an image volume and of its label volume; remarks on the whole volume."""
+    item: Mapping[str, Any], volumes: VolumeCache, remarks: list[str], roles: Mapping[str, str]
+) -> tuple[Image, dict[str, Image]]:
+    """One plane of an image volume and of its label volumes; remarks on the whole volume."""
     path, plane, axis = item["image"], item["plane"], item.get("axis", "axial")
     volume = volumes.read("image", path, axis=axis)
     if not 0 <= plane < len(volume.planes):
@@ -512,18 +575,18 @@ def _read_plane(
         remarks.append(
             f"{path}: every voxel is {volume.planes.flat[0]:g}; an image without contrast"
         )
-    label = None
-    if "label" in item:
-        target = volumes.read("label", item["label"], item.get("mask_values"), axis)
+    found: dict[str, Image] = {}
+    for key, role in roles.items():
+        target = volumes.read(role, item[key], item.get("mask_values"), axis)
         if target.planes.shape != volume.planes.shape:
             raise DataError(
-                f"{item['label']}: label of shape (planes, rows, columns) "
-                f"{target.planes.shape}, expected {volume.planes.shape} as its image; save the "
-                "classes on the image's grid"
+                f"{item[key]}: label of shape (planes, rows, columns) "
+                f"{target.planes.shape}, expected {volume.planes.shape} as its image; save it "
+                "on the image's grid"
             )
-        _check_grid(item["label"], target.affine, path, volume.affine, volume.planes.shape)
-        label = _plane_image(target, item["label"], plane)
-    return _plane_image(volume, path, plane), label
+        _check_grid(item[key], target.affine, path, volume.affine, volume.planes.shape)
+        found[key] = _plane_image(target, item[key], plane)
+    return _plane_image(volume, path, plane), found
 
 
 def _as_picture(image: Image) -> Image:
@@ -571,6 +634,9 @@ def _classes_of(label: Image, classes: int, foreground: LabelValues | None) -> n
                 f"background; set classes to {len(foreground) + 1}"
             )
         return np.ascontiguousarray(classes_of_values(array, foreground))
-    step = "set classes, or list the values that are foreground as label_values in the column map"
+    step = (
+        "set classes, or list the values that are foreground as label_values in the column map; "
+        "labels that are images to be predicted need a bundle, or --target, of images"
+    )
     refuse_values_beyond(counts, classes, path, step)
     return np.ascontiguousarray(array, dtype=np.uint8 if classes <= 256 else np.int64)

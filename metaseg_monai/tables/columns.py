@@ -12,8 +12,9 @@ from metaseg_monai.files import read_json, write_json
 from metaseg_monai.images.image import Meaning
 from metaseg_monai.naming import composed
 
-Split = Literal["train", "val", "test"]
+Split = Literal["train", "val", "test", "calibration"]
 SPLITS = ("train", "val", "test")
+EVERY_SPLIT = (*SPLITS, "calibration")  # set apart, as for `conformal`: neither seen nor a test
 ROOT = "root.json"  # beside a table whose images lie elsewhere
 Place = Literal["volume", "plane", "planes", "spacing_z_mm", "spacing_y_mm", "spacing_x_mm"]
 Values = dict[str, list[int]]  # the pixel values that are foreground, by a field's value
@@ -32,6 +33,11 @@ class ColumnMap(BaseModel):
         image: column of image paths, relative to the folder of the table, or to the one that
             `folder_of` reads beside it; several planes joined by `separator`.
         label: column of label paths; None where there is none.
+        mask: column of paths of masks, where labels are images that are to be predicted and the
+            training looks at masks, too; None where it does not.
+        label_channels: {column: values}, where rows of one image have a label each: their labels
+            are joined into one, in the order of these values of that column, which is no field of
+            the schema; rows of other values are left out. Empty where each row is a case.
         group: column of the group (patient, plate + well) that stays in one split; None makes
             every image its own group.
         split: column of the split.
@@ -68,6 +74,10 @@ class ColumnMap(BaseModel):
     table: str = "table.csv"
     image: str = "image"
     label: str | None = "label"
+    mask: str | None = None
+    label_channels: Annotated[
+        dict[str, Annotated[list[str], Setting(min_length=1)]], Setting(max_length=1)
+    ] = {}
     group: str | None = "group"
     split: str = "split"
     case: str | None = None
@@ -92,6 +102,13 @@ class ColumnMap(BaseModel):
             super().__init__(**_composed(settings))
         except ValidationError as error:
             raise ConfigError(f"column map: {_explain(error)}") from error
+
+    @field_validator("label_channels")
+    @classmethod
+    def _no_value_twice(cls, value: dict[str, list[str]]) -> dict[str, list[str]]:
+        if any(len(set(names)) < len(names) for names in value.values()):
+            raise ValueError("a value stands there twice")
+        return value
 
     @field_validator("label_values")
     @classmethod

@@ -37,13 +37,16 @@ def statement(data: str, license_id: str | None = None) -> Statement:
 
     Args:
         data: key of the table, or the name of other data.
-        license_id: of the table; None takes that of a data set of the table.
+        license_id: of the table; None takes that of a data set of the table, whose owners may have
+            stated none: then it is None, and nothing that is made of the data may be shared.
 
     Raises:
         ConfigError: the licence is none of the table, or is not the data set's own.
 
     >>> statement("kits")
     {'data': 'kits', 'license': 'cc-by-nc-sa-4.0'}
+    >>> statement("deepcrack")
+    {'data': 'deepcrack', 'license': None}
     >>> statement("KiTS 23, our slices", "apache-2.0")
     Traceback (most recent call last):
     ...
@@ -57,6 +60,8 @@ apache-2.0; leave the licence out, or name other data
         raise ConfigError(
             f"{data} is under {own}, not {given}; leave the licence out, or name other data"
         )
+    if given is None and data in known["data"]:
+        return {"data": data, "license": None}
     if given is None or given not in known["licenses"]:
         raise ConfigError(
             f"licence {given!r} of {data}: {did_you_mean(given, known['licenses'])} "

@@ -14,7 +14,7 @@ from metaseg_monai.images.geometry import Axis
 from metaseg_monai.images.read import slice_items
 from metaseg_monai.metadata.fields import read_number, said
 from metaseg_monai.rows import read_lines
-from metaseg_monai.tables.columns import SPLITS
+from metaseg_monai.tables.columns import EVERY_SPLIT
 from metaseg_monai.tables.table import CaseTable
 
 Item = dict[str, Any]
@@ -27,7 +27,7 @@ def select_cases(
     only: Mapping[str, Sequence[str]] | None = None,
     share: Mapping[str, Mapping[str, Mapping[str, Any]]] | None = None,
     seed: int = 0,
-    splits: Sequence[str] = SPLITS,
+    splits: Sequence[str] = EVERY_SPLIT,
 ) -> CaseTable:
     """Return the table with the rows of some metadata values only, and with thinned values.
 

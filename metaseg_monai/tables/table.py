@@ -27,8 +27,8 @@ from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.naming import Folder, composed, likened
 from metaseg_monai.rows import read_lines
 from metaseg_monai.tables.columns import (
+    EVERY_SPLIT,
     ROOT,
-    SPLITS,
     ColumnMap,
     Columns,
     LabelValues,
@@ -43,7 +43,7 @@ SPACING_COLUMNS = PLACE_COLUMNS[3:]
 GENERATED = "generated.json"  # in a folder that a simulator filled: the settings it had
 CLASSES = "classes.json"  # beside a table, and in a run's folder: the names of its classes
 DECATHLON = "dataset.json"  # where the Decathlon and nnU-Net name them, under "labels"
-OF_LABELS = ("label", "label_values", "mask_values")  # of an item, for whoever has labels
+OF_LABELS = ("label", "mask", "label_values", "mask_values")  # of an item, for whoever has labels
 SHOWN_PROBLEMS = 30
 MOST_VALUES = 12
 
@@ -59,7 +59,8 @@ class CaseTable:
     Attributes:
         path: the table's file.
         rows: every item, in the table's order: `image` (path, or list of plane paths), `label`
-            (path; absent where the table has none), `case`, `group`, `split`, `metadata` (raw
+            (path, or list of paths of its channels; absent where the table has none), `mask` (path;
+            where the column map names the column), `case`, `group`, `split`, `metadata` (raw
             values by schema field), `label_values` and `mask_values` where the column map gives
             them, `volume`, `plane`, `planes` and `spacing_mm` (z, y, x) where the table has their
             columns, and `columns` (every cell as text).
@@ -86,9 +87,9 @@ class CaseTable:
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """The splits that have rows, in the order train, val, test."""
+        """The splits that have rows, in the order train, val, test, calibration."""
         present = {row.get("split") for row in self.rows}
-        return tuple(split for split in SPLITS if split in present)
+        return tuple(split for split in EVERY_SPLIT if split in present)
 
     def items(self, split: str) -> list[dict[str, Any]]:
         """The items of a split, copied.
@@ -109,7 +110,7 @@ class CaseTable:
     def digest(self) -> str:
         """SHA-256 of what the rows say (not of files, folders, and columns that nothing reads)."""
         rows = [
-            {k: v for k, v in row.items() if k not in ("image", "label", "columns")}
+            {k: v for k, v in row.items() if k not in ("image", "label", "mask", "columns")}
             for row in self.rows
         ]
         return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
@@ -410,8 +411,10 @@ def scan_table(
             row
             for number, cells in lines
             if composed(cells[columns.image]) not in excluded
+            if not reading.is_other_channel(cells)
             for row in reading.rows(number, cells)
         ]
+    rows = _joined(rows, columns, inference)
     _name_cases(rows)
     between = _problems_between(rows)
     for row in rows:
@@ -419,7 +422,7 @@ def scan_table(
         problems += [Wrong.of_row(problem, *told) for problem in row.problems]
     problems += map(Wrong, between)
     right = [row for row in rows if not row.problems]
-    labelled = all(row.label for row in right)
+    labelled = all(row.labels for row in right)
     items = tuple(_as_item(row, root.resolve(), labelled, columns) for row in right)
     remarks = []
     if count := sum("\\" in cells[name] for _, cells in lines for name in reading.of_paths):
@@ -522,7 +525,7 @@ def set_aside(
         split: see above.
     """
     for problem, of_split in wrong:
-        if split is not None and of_split in {*SPLITS} - {split}:
+        if split is not None and of_split in {*EVERY_SPLIT} - {split}:
             logger.warning("%s; left aside, as it is not of %s", problem, split)
         else:
             problems.append(problem)
@@ -568,7 +571,8 @@ class _Row:
 
     number: int
     images: tuple[str, ...]
-    label: str | None
+    labels: tuple[str, ...]
+    mask: str | None
     metadata: dict[str, Any]
     group: str
     split: str | None
@@ -597,8 +601,8 @@ class _Reading:
     @property
     def of_paths(self) -> list[str]:
         """The columns of paths."""
-        names = (self.columns.image, None if self.inference else self.columns.label)
-        return [name for name in names if name is not None]
+        of_training = () if self.inference else (self.columns.label, self.columns.mask)
+        return [name for name in (self.columns.image, *of_training) if name is not None]
 
     @property
     def place(self) -> str:
@@ -617,10 +621,16 @@ class _Reading:
                 f"{self.file}: the column map names {', '.join(strangers)}, but the fields of the "
                 f"schema are {', '.join(names) or 'none'}; mend the one or the other"
             )
+        if both := sorted(set(columns.label_channels) & {*map(columns.column_of, names)}):
+            raise ConfigError(
+                f"{self.file}: label_channels of the column map joins rows by {both[0]}, which is "
+                "a field of the schema, so that each row is a case; leave one of both out"
+            )
         of_field = {name: columns.column_of(name) for name in names if name not in self.fixed}
         needed: list[str | None] = [columns.image, *of_field.values()]
         if not self.inference:
-            needed += [columns.label, columns.group, columns.split]
+            needed += [columns.label, columns.mask, columns.group, columns.split]
+            needed += columns.label_channels
         needed.append(columns.case)
         absent = {name: column for name, column in of_field.items() if column not in header}
         known = {*columns.place.values(), *PLACE_COLUMNS, columns.split, *needed}
@@ -653,6 +663,13 @@ class _Reading:
                 "%s: no column %r; taken from %s of DICOM series, missing in other images",
                 *(self.file, name, tag),
             )
+
+    def is_other_channel(self, cells: Mapping[str, str]) -> bool:
+        """Whether a line is of a label that is none of `label_channels`."""
+        return any(
+            column in cells and composed(cells[column].strip()) not in values
+            for column, values in self.columns.label_channels.items()
+        )
 
     def _may_lack(self, name: str) -> bool:
         """Whether a table may do without the column of a field."""
@@ -708,21 +725,26 @@ class _Reading:
         if len(planes) > 1 and self.files.holds(cells[columns.image].strip()):
             planes = [cells[columns.image]]  # one file, in whose name the separator stands
         images = tuple(self._found(path, columns.image, problems) for path in planes)
-        label = None
-        if columns.label is not None and said(cells.get(columns.label)):
-            label = self._found(cells[columns.label], columns.label, problems)
-            if label in images:
-                problems.append(f"column {columns.label!r}: its image {label!r}; name its mask")
+        named = (columns.label, columns.mask)
+        label, mask = (
+            self._found(cells[column], column, problems)
+            if column is not None and said(cells.get(column))
+            else None
+            for column in named
+        )
+        for column, path in zip(named, (label, mask), strict=True):
+            if path is not None and path in images:
+                problems.append(f"column {column!r}: its image {path!r}; name its mask")
         group = composed(said(cells.get(columns.group or "", "")))
         group = images[0] if columns.group is None else group
         split = None
         if columns.split in cells:
             given = cells[columns.split].strip()
             split = columns.split_names.get(given, given)
-            if split not in SPLITS:
+            if split not in EVERY_SPLIT:
                 problems.append(
                     f"column {columns.split!r}: unknown split {given!r}, expected "
-                    f"{', '.join(SPLITS)} or a name in the column map's split_names"
+                    f"{', '.join(EVERY_SPLIT)} or a name in the column map's split_names"
                 )
         case = composed(cells[columns.case].strip()) if columns.case is not None else ""
         if columns.case is not None and not _NAMES_A_FILE.fullmatch(case):
@@ -748,12 +770,15 @@ class _Reading:
             }
         if not self.inference and columns.label is not None and label is None:
             problems.append(f"column {columns.label!r}: no label; give one, or remove the row")
+        if not self.inference and columns.mask is not None and mask is None:
+            problems.append(f"column {columns.mask!r}: no mask; give one, or remove the row")
         if not self.inference and not group:
             problems.append(f"column {columns.group!r}: no group; name the patient or well")
         if self.schema is not None:
             problems += self.schema.problems(metadata, "")
         told = foreground, problems, cells, place, doubts
-        return _Row(number, images, label, metadata, group, split, case, *told)
+        labels = () if label is None else (label,)
+        return _Row(number, images, labels, mask, metadata, group, split, case, *told)
 
     def _found(self, path: str, column: str, problems: list[str]) -> str:
         """The file inside the table's folder that a cell means; anything else is a problem."""
@@ -912,6 +937,38 @@ def _name_cases(rows: Sequence[_Row]) -> None:
             row.case = "__".join([stem, *values])
 
 
+def _joined(rows: Sequence[_Row], columns: ColumnMap, inference: bool) -> list[_Row]:
+    """The rows, of which those of one image are one where the column map joins their labels."""
+    if not columns.label_channels:
+        return list(rows)
+    ((column, values),) = columns.label_channels.items()
+    of_image: dict[tuple[str, ...], list[_Row]] = defaultdict(list)
+    for row in rows:
+        of_image[row.images].append(row)
+    joined = []
+    for same in of_image.values():
+        told = [composed(row.cells.get(column, "").strip()) for row in same]
+        first, problems = same[0], [text for row in same for text in row.problems]
+        complete = sorted(told) == sorted(values)
+        if not complete and not inference:
+            problems.append(
+                f"{column} of the rows of its image: {', '.join(told)}, expected "
+                f"{', '.join(values)} once each; give the image all of them, or remove its rows"
+            )
+        for what in ("metadata", "group", "split", "mask"):
+            if any(getattr(row, what) != getattr(first, what) for row in same):
+                problems.append(
+                    f"the rows of its image differ in {what}; mend them, as all are one"
+                )
+        of_value = dict(zip(told, same, strict=True))
+        in_order = [of_value[value] for value in values] if complete else []
+        labels = tuple(label for row in in_order for label in row.labels)
+        cells = {**first.cells, column: ";".join(values)}
+        told_once = list(dict.fromkeys(problems))
+        joined.append(replace(first, labels=labels, problems=told_once, cells=cells))
+    return joined
+
+
 def _problems_between(rows: Sequence[_Row]) -> list[str]:
     """Problems that no row shows alone: groups and images in two splits, volumes in two ways.
 
@@ -984,8 +1041,11 @@ def _several(told: Iterable[tuple[Any, Any, int]]) -> dict[Any, str]:
 def _as_item(row: _Row, folder: Path, labelled: bool, columns: ColumnMap) -> dict[str, Any]:
     images = [str(folder / image) for image in row.images]
     item: dict[str, Any] = {"image": images[0] if len(images) == 1 else images}
-    if labelled and row.label is not None:
-        item["label"] = str(folder / row.label)
+    if labelled and row.labels:
+        labels = [str(folder / label) for label in row.labels]
+        item["label"] = labels[0] if len(labels) == 1 else labels
+        if row.mask is not None:
+            item["mask"] = str(folder / row.mask)
         if row.label_values is not None:
             item["label_values"] = row.label_values
         if columns.mask_values is not None:

@@ -1,17 +1,21 @@
 """Training with MONAI's and Ignite's engines: loaders, exact resume, weights, handlers."""
 
+from metaseg_monai.training.adversarial import ConditionalAdversarialTrainer
 from metaseg_monai.training.average import MovingAverage
 from metaseg_monai.training.checkpoints import BestWeights, RunCheckpoint
 from metaseg_monai.training.collate import (
+    EstimateLoss,
     FieldTarget,
     JoinHeadsd,
     PrepareBatchHeads,
     PrepareBatchMeta,
     SiftedDataset,
+    Told,
     VolumeBatches,
     collate_cases,
-    continuous_field,
+    estimated_field,
     join_heads,
+    outputs_of,
     skip_empty,
 )
 from metaseg_monai.training.handlers import (
@@ -32,7 +36,7 @@ from metaseg_monai.training.loader import (
 )
 from metaseg_monai.training.processes import end_processes, mean_over_processes
 from metaseg_monai.training.sampling import EpochDraw
-from metaseg_monai.training.schedules import StepOnPlateau, cyclic_schedule
+from metaseg_monai.training.schedules import StepOnPlateau, cyclic_schedule, warm_restarts
 from metaseg_monai.training.trained_on import RecordTrained, RefuseTrained
 from metaseg_monai.training.weights import (
     LoadWeights,
@@ -44,8 +48,10 @@ from metaseg_monai.training.weights import (
 
 __all__ = [
     "BestWeights",
+    "ConditionalAdversarialTrainer",
     "EpochDraw",
     "EpochLog",
+    "EstimateLoss",
     "FieldTarget",
     "JoinHeadsd",
     "ListProblems",
@@ -62,22 +68,25 @@ __all__ = [
     "SiftedDataset",
     "StepOnPlateau",
     "StopOnNonFinite",
+    "Told",
     "TryBatches",
     "VolumeBatches",
     "collate_cases",
-    "continuous_field",
     "cyclic_schedule",
     "end_processes",
+    "estimated_field",
     "higher_is_better",
     "join_heads",
     "joined_dataset",
     "lower_is_better",
     "mean_over_processes",
+    "outputs_of",
     "read_checkpoint",
     "read_weights",
     "skip_empty",
     "training_loader",
     "validation_dataset",
+    "warm_restarts",
     "write_checkpoint",
     "write_weights",
 ]

@@ -320,7 +320,7 @@ class RunCheckpoint:
         for name, value in self.objects.items():
             try:
                 _bare(value).load_state_dict(states[name])
-            except (RuntimeError, ValueError, KeyError, TypeError) as error:
+            except (RuntimeError, ValueError, KeyError, TypeError, CheckpointError) as error:
                 raise CheckpointError(
                     f"The {name} in {self.path} does not fit this run's: {error}"
                 ) from error

@@ -24,7 +24,8 @@ from metaseg_monai.errors import (
     root_cause,
 )
 from metaseg_monai.images.lazy import LazyTensor
-from metaseg_monai.metadata.fields import Continuous
+from metaseg_monai.inferers.steered import AS_SET
+from metaseg_monai.metadata.fields import Categorical, Continuous, Ordinal
 from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.networks.meta_input import reads_meta
 from metaseg_monai.tables.check import image_files
@@ -69,6 +70,23 @@ def batchable(item: Mapping[Any, Any]) -> dict[Any, Any]:
     return kept
 
 
+def as_rows(meta: Tensor, count: int) -> Tensor:
+    """Encoded metadata as that of other cases of a batch, see `SteeredInferer`.
+
+    Args:
+        meta: (M,) of a value, (2, M) both ends of a range, (3, M) with a guidance of its own.
+        count: rows of the result.
+
+    >>> as_rows(torch.ones(2), 3).tolist()
+    [[1.0, 1.0], [1.0, 1.0], [-1.0, -1.0]]
+    """
+    if meta.ndim == 1:  # both ends of one value are the same
+        meta = meta.expand(2, -1)
+    if len(meta) < count:
+        meta = torch.cat([meta, torch.full_like(meta[:1], AS_SET)])
+    return meta
+
+
 def collate_cases(batch: Sequence[Mapping[str, Any] | list[Mapping[str, Any]]]) -> dict[str, Any]:
     """Join what is `batchable` of items into a batch, and refuse items that differ.
 
@@ -98,10 +116,10 @@ def collate_cases(batch: Sequence[Mapping[str, Any] | list[Mapping[str, Any]]]) 
         return {"case": [], PROBLEM: problems}
     cases = [str(sample.get("case", f"item {place}")) for place, sample in enumerate(raw)]
     samples = [batchable(sample) for sample in raw]
-    ranges = [np.ndim(sample.get("meta", 0)) == 2 for sample in samples]
-    for sample, is_range in zip(samples, ranges, strict=True):
-        if any(ranges) and not is_range and "meta" in sample:  # both ends of one value are the same
-            sample["meta"] = sample["meta"].expand(2, -1)
+    most = max(len(s["meta"]) if np.ndim(s.get("meta", 0)) == 2 else 1 for s in samples)
+    for sample in samples:
+        if most > 1 and "meta" in sample:
+            sample["meta"] = as_rows(sample["meta"], most)
     for key in dict.fromkeys(key for sample in samples for key in sample):
         (first, shape), *others = [
             (case, tuple(np.shape(sample[key])))
@@ -189,8 +207,9 @@ def _files_of(item: Mapping[str, Any]) -> tuple[str, ...]:
     """Paths of an item's image and label; none of what is given as arrays."""
     if not isinstance(item["image"], str | Path | list | tuple):
         return ()
-    label = item.get("label")
-    return (*image_files(item), *([str(label)] if isinstance(label, str | Path) else []))
+    labels = [item[key] for key in ("label", "mask") if key in item]
+    named = [one for one in labels if isinstance(one, str | Path | list | tuple)]
+    return (*image_files(item), *(file for one in named for file in image_files({"image": one})))
 
 
 def skip_empty(engine: Engine, batch: Mapping[str, Any]) -> Any:
@@ -409,28 +428,59 @@ def _check_meta(batchdata: Mapping[str, Any], purpose: str) -> None:
         )
 
 
-def continuous_field(schema: MetadataSchema, name: str | None = None) -> Continuous:
-    """The field that a regressor estimates: that of the name, or the first continuous one.
+Told = Continuous | Categorical | Ordinal  # fields of which an image may show the value
+
+
+def estimated_field(schema: MetadataSchema, name: str | None = None) -> Told:
+    """The field that a network estimates from the image, a quantity or one of several names.
+
+    Args:
+        schema: of the metadata.
+        name: of the field; None for the first quantity, else the first field of names.
 
     Raises:
-        MetadataError: The named field is not in the schema or not continuous, or none is.
+        MetadataError: The named field is not in the schema or of another kind, or there is none.
     """
-    numbers = [field for field in schema.fields if isinstance(field, Continuous)]
+    fitting = [field for field in schema.fields if isinstance(field, Told)]
+    fitting.sort(key=lambda field: not isinstance(field, Continuous))
     if name is None:
-        if not numbers:
+        if not fitting:
             raise MetadataError(
-                "Only a continuous field can be estimated from the image; the schema has "
-                f"{', '.join(f'{field.name} ({field.kind})' for field in schema.fields)}. Use a "
-                "bundle or schema_file with a size, a magnification or the like."
+                "Only a quantity, a category or a step can be estimated from the image; the schema "
+                f"has {', '.join(f'{field.name} ({field.kind})' for field in schema.fields)}. Use "
+                "a bundle or schema_file with a size, a magnification, a cell line or the like."
             )
-        return numbers[0]
+        return fitting[0]
     field = schema.field(name)
-    if not isinstance(field, Continuous):
+    if not isinstance(field, Told):
         raise MetadataError(
-            f"estimate_field {name!r} is {field.kind}, but only a continuous field can be "
-            f"estimated: {', '.join(number.name for number in numbers) or 'this schema has none'}."
+            f"estimate_field {name!r} is {field.kind}, but only a field with one value a case can "
+            f"be estimated: {', '.join(one.name for one in fitting) or 'this schema has none'}."
         )
     return field
+
+
+def outputs_of(field: Told) -> int:
+    """Numbers that a network gives to estimate a field: 1, or as many as it has names."""
+    return 1 if isinstance(field, Continuous) else len(field.values)
+
+
+class EstimateLoss(nn.Module):
+    """Smooth L1 of codes, or cross-entropy of names, as the network gives one number or several.
+
+    Args:
+        beta: of `SmoothL1Loss`.
+    """
+
+    def __init__(self, beta: float = 0.1) -> None:
+        super().__init__()
+        self.beta = beta
+
+    def forward(self, pred: Tensor, target: Tensor) -> Tensor:
+        """The mean loss of `pred` (B, outputs) and `target` (B, 1): codes, or places of names."""
+        if pred.shape[1] == 1:
+            return nn.functional.smooth_l1_loss(pred, target, beta=self.beta)
+        return nn.functional.cross_entropy(pred, target[:, 0].long())
 
 
 class FieldTarget(PrepareBatch):
@@ -438,15 +488,15 @@ class FieldTarget(PrepareBatch):
 
     Args:
         schema: that `meta` of the batch was encoded with.
-        field: the continuous field, whose code has one entry for the value.
+        field: the quantity, whose code has one entry for the value, or the names.
 
     Raises:
         MetadataError: the schema has no such field.
     """
 
-    def __init__(self, schema: MetadataSchema, field: Continuous) -> None:
+    def __init__(self, schema: MetadataSchema, field: Told) -> None:
         schema.field(field.name)
-        self.name = field.name
+        self.name, self.field = field.name, field
         self.entry = schema.slices[field.name].start
 
     def __call__(
@@ -456,7 +506,7 @@ class FieldTarget(PrepareBatch):
         non_blocking: bool = False,
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor]:
-        """Return images (B, C, *S) and targets (B, 1), 0 to 1 inside the field's range.
+        """Return images (B, C, *S) and targets (B, 1): 0 to 1 inside the range, or a name's place.
 
         A missing value gives 0: leave such items out of training (`known_items`).
 
@@ -466,6 +516,10 @@ class FieldTarget(PrepareBatch):
         _check_meta(batchdata, f"to learn {self.name!r} from")
         meta = batchdata["meta"]
         meta = meta[:, 0] if meta.ndim == 3 else meta  # of another field: `known_items` are single
-        target = meta[:, self.entry : self.entry + 1]
+        target = meta[:, self.entry : self.entry + outputs_of(self.field)]
+        if isinstance(self.field, Categorical):
+            target = target.argmax(1, keepdim=True).to(meta)
+        elif isinstance(self.field, Ordinal):  # a thermometer
+            target = target.sum(1, keepdim=True) - 1
         move = {"device": device, "non_blocking": non_blocking, **kwargs}
         return batchdata["image"].to(**move), target.to(**move)

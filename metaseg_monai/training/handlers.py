@@ -12,8 +12,9 @@ from typing import Any
 import pandas as pd
 import torch
 from ignite.engine import Engine, Events, State
-from monai.engines import Evaluator, IterationEvents
+from monai.engines import AdversarialTrainer, Evaluator, IterationEvents
 from monai.handlers import from_engine
+from monai.utils.enums import AdversarialIterationEvents, AdversarialKeys, CommonKeys
 from torch import Tensor
 from torch.nn.modules.dropout import _DropoutNd
 from torch.optim import Optimizer
@@ -236,8 +237,9 @@ class StopOnNonFinite:
 
     On a trainer the loss is checked, and then the gradients, before a weight is touched: a step
     whose gradients no optimiser can take, as of a batch of constant crops, is left out, which the
-    log tells once an epoch; an epoch of such steps only is refused. On an evaluator the predictions
-    are checked, of which MONAI's Dice would score a NaN as perfect.
+    log tells once an epoch; an epoch of such steps only is refused. Of an adversarial training the
+    discriminator's loss is checked, too. On an evaluator the predictions are checked, of which
+    MONAI's Dice would score a NaN as perfect.
     """
 
     def __init__(self) -> None:
@@ -249,17 +251,21 @@ class StopOnNonFinite:
             engine.add_event_handler(IterationEvents.FORWARD_COMPLETED, self.check_prediction)
         else:
             engine.add_event_handler(IterationEvents.LOSS_COMPLETED, self.check_loss)
+            if isinstance(engine, AdversarialTrainer):
+                of_d = AdversarialKeys.DISCRIMINATOR_LOSS
+                event = AdversarialIterationEvents.DISCRIMINATOR_LOSS_COMPLETED
+                engine.add_event_handler(event, self.check_loss, key=of_d)
             engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self.check_step)
             engine.add_event_handler(Events.EPOCH_STARTED, lambda: self._left_out.clear())
             engine.add_event_handler(Events.EPOCH_COMPLETED, self._tell)
 
-    def check_loss(self, engine: Engine) -> None:
+    def check_loss(self, engine: Engine, key: str = CommonKeys.LOSS) -> None:
         """Check the loss of a training iteration.
 
         Raises:
             TrainingError: It is not finite; names epoch, iteration and the cases of the batch.
         """
-        loss = engine.state.output["loss"].detach()
+        loss = engine.state.output[key].detach()
         if bool(torch.isfinite(loss).all()):
             return
         images = engine.state.output["image"]
@@ -271,9 +277,9 @@ class StopOnNonFinite:
             else "Their images are finite: lower the learning rate, or look at their labels."
         )
         raise TrainingError(
-            f"The loss is {float(loss)} in epoch {engine.state.epoch}, iteration "
-            f"{engine.state.iteration}, on the cases {', '.join(names)}. {advice} The checkpoint "
-            "on disk is that of the last save before."
+            f"The {key.replace('_', ' ')} is {float(loss)} in epoch {engine.state.epoch}, "
+            f"iteration {engine.state.iteration}, on the cases {', '.join(names)}. {advice} The "
+            "checkpoint on disk is that of the last save before."
         )
 
     def check_step(self, engine: Any) -> None:
@@ -358,9 +364,9 @@ def _rows_not_finite(values: Tensor) -> list[int]:
     return torch.nonzero(~finite).flatten().tolist()
 
 
-def loss_of(output: Any) -> float:
+def loss_of(output: Any, key: str = CommonKeys.LOSS) -> float:
     """Return the loss in a MONAI trainer's output, decollated or not."""
-    loss: Any = from_engine("loss", first=True)(output)
+    loss: Any = from_engine(key, first=True)(output)
     value = loss[0] if isinstance(loss, tuple) else loss
     return float(value.detach() if isinstance(value, Tensor) else value)
 
@@ -377,8 +383,10 @@ class EpochLog:
         optimizer: its first group's learning rate at the epoch's end is written.
         evaluator: whose metrics are written, where it ran in that epoch; None for none.
         metrics: names among the evaluator's metrics, in column order.
+        parts: names in the trainer's output whose means are written beside the loss's, such as
+            "discriminator_loss" of an adversarial training.
 
-    The loss is the mean over the epoch's iterations, of a distributed run over all its processes.
+    A loss is the mean over the epoch's iterations, of a distributed run over all its processes.
     """
 
     def __init__(
@@ -387,18 +395,23 @@ class EpochLog:
         optimizer: Optimizer,
         evaluator: Engine | None = None,
         metrics: Sequence[str] = ("val_loss",),
+        parts: Sequence[str] = (),
     ) -> None:
         self.path = Path(path)
         self.optimizer = optimizer
         self.evaluator = evaluator
         self.metrics = () if evaluator is None else tuple(metrics)
-        self.columns = ["epoch", "train_loss", *self.metrics, "lr", "seconds"]
+        self.parts = tuple(parts)
+        self.columns = ["epoch", "train_loss", *self.parts, *self.metrics, "lr", "seconds"]
         self._rows: list[dict[str, Any]] = []
         self._since = 0.0
         self._begin(0.0, 0, 0.0)
 
-    def _begin(self, loss: float, iterations: int, seconds: float) -> None:
+    def _begin(
+        self, loss: float, iterations: int, seconds: float, parts: Sequence[float] = ()
+    ) -> None:
         self._sum, self._iterations, self._seconds = loss, iterations, seconds
+        self._sums = list(parts) or [0.0] * len(self.parts)
 
     def attach(self, engine: Engine) -> None:
         """Attach to the trainer, behind the ValidationHandler."""
@@ -434,6 +447,9 @@ class EpochLog:
 
     def _add_loss(self, engine: Engine) -> None:
         self._sum += processes.mean_over_processes(loss_of(engine.state.output))
+        for place, part in enumerate(self.parts):
+            own = loss_of(engine.state.output, part)
+            self._sums[place] += processes.mean_over_processes(own)
         self._iterations += 1
 
     def _write_epoch(self, engine: Engine) -> None:
@@ -441,6 +457,10 @@ class EpochLog:
         row = {
             "epoch": epoch,
             "train_loss": self._sum / self._iterations,
+            **{
+                part: own / self._iterations
+                for part, own in zip(self.parts, self._sums, strict=True)
+            },
             **self._metrics_of(epoch),
             "lr": self.optimizer.param_groups[0]["lr"],
             "seconds": f"{self._seconds + monotonic() - self._since:.3f}",
@@ -466,12 +486,14 @@ class EpochLog:
     def state_dict(self) -> dict[str, Any]:
         """Return the sums of the epoch so far."""
         running = monotonic() - self._since if self._iterations else 0.0
-        sums = {"sum": self._sum, "iterations": self._iterations}
+        sums: dict[str, Any] = {"sum": self._sum, "iterations": self._iterations}
+        if self.parts:
+            sums["parts"] = list(self._sums)
         return {**sums, "seconds": self._seconds + running}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up the sums of an epoch's beginning."""
-        self._begin(state["sum"], state["iterations"], state["seconds"])
+        self._begin(state["sum"], state["iterations"], state["seconds"], state.get("parts", ()))
 
 
 class RunProgress:

@@ -5,6 +5,7 @@ import hashlib
 import logging
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,7 @@ from metaseg_monai.training.weights import (
     weights_sha256,
 )
 from metaseg_monai.transforms.load import LoadCased, intensity_of, tally_intensity
+from metaseg_monai.transforms.preprocessing import scalings_of
 
 SHOWN = 5
 MOST_READ = 256  # images read for their values where the training does not keep what it reads
@@ -94,7 +96,9 @@ class RecordTrained:
         stacked = answer.dim() > output["image"].dim()  # of several depths (deep supervision)
         outputs = answer.shape[2 if stacked else 1]
         heads = getattr(processes.bare_network(engine.network), "tasks", ("one",))  # side by side
-        if load is not None and outputs not in (load.classes, load.classes * len(heads)):
+        if load is None or load.target == "image":  # of as many channels as the loss asks for
+            return
+        if outputs not in (load.classes, load.classes * len(heads)):
             raise ConfigError(
                 f"The network has {outputs} outputs, and classes is {load.classes} with the "
                 "background; set classes, or the network's out_channels, to one number"
@@ -126,6 +130,9 @@ class RecordTrained:
         before = self.weights.facts.get("intensity")  # of an earlier round: all is read by now
         if intensity := before or measured(self.dataset):
             self.weights.facts["intensity"] = intensity
+        scaled = scalings_of(_steps_of(self.dataset))
+        if ranges := {one.key: asdict(one.statistics) for one in scaled if one.statistics}:
+            self.weights.facts["scaling"] = ranges
         if processes.rank() != 0:
             return
         of_image = {image_files(item): item for item in self.items}

@@ -47,6 +47,7 @@ from metaseg_monai.networks.variants import without_effect
 from metaseg_monai.rows import of_cell
 from metaseg_monai.training import processes
 from metaseg_monai.transforms.load import LoadCased
+from metaseg_monai.transforms.preprocessing import IntensityStatistics, scalings_of
 
 logger = logging.getLogger(__name__)
 KEY = "metaseg"  # of the facts in `state_dict._metadata[""]`
@@ -56,7 +57,8 @@ NAME, OWN = "metaseg_monai", __name__.partition(".")[0]
 _PLAIN = (int, float, bool, str, bytes, type(None), Tensor, nn.Parameter)
 # Facts that an evaluation may have otherwise, or that only the training knows.
 NOT_COMPARED = {
-    *("window", "class_names", "intensity", "trained_on", "best", "versions", "average", "data")
+    *("window", "class_names", "intensity", "scaling", "trained_on", "best", "versions"),
+    *("average", "data"),
 }
 
 
@@ -68,7 +70,8 @@ CHECKPOINT, TRAINED_ON = "checkpoint.pt", "trained_on.csv"
 EVALUATION, MASKS = "evaluation.json", "predicted.sha256"
 RESULTS = (  # of an evaluation
     *("counts.csv", "calibration.csv", "cases.csv", "schema.json", "classes.json"),
-    *("objects_scores.csv", "volumes.csv", "samples.npz"),
+    *("objects_scores.csv", "volumes.csv", "samples.npz", "conformal.csv"),
+    *("image_objects.csv", "image_samples.npz"),
 )
 
 
@@ -403,7 +406,8 @@ class LoadWeights:
             class names (see `class_names`) and intensity statistics.
         bundle_root: folder of the bundle, whose training command is told where weights are missing.
         preprocessing: of the images to come, whose `LoadCased` refuses from then on what has other
-            values than the images of the training.
+            values than the images of the training, and whose `ScaleIntensityBy` with "trained"
+            statistics get those of the training.
         force: go on with such images, telling it.
         members: files of further weights of this network, such as those of other folds and seeds;
             each must have been trained for the same as the first.
@@ -442,6 +446,7 @@ class LoadWeights:
             for member in members
         ]
         self.preprocessing = [one for one in preprocessing if isinstance(one, LoadCased)]
+        self.scalings = [one for one in scalings_of(preprocessing) if one.of_weights]
         self.force = force
         self.path = Path(path)
         self.network = network
@@ -502,7 +507,7 @@ class LoadWeights:
         state = self.check()
         try:
             processes.bare_network(self.network).load_state_dict(state)
-        except RuntimeError as error:
+        except (RuntimeError, CheckpointError) as error:
             raise CheckpointError(
                 f"The weights in {self.path} do not fit this network: {error} Set the network's "
                 "sizes to those it was trained with."
@@ -515,6 +520,10 @@ class LoadWeights:
                 self.path,
             )
         self._load_members()
+        for scaling in self.scalings:
+            if told := self.recorded.get("scaling", {}).get(scaling.key):
+                percentiles = (*told["percentiles"],)
+                scaling.know(IntensityStatistics(**{**told, "percentiles": percentiles}))
         intensity = self.recorded.get("intensity")
         for load in self.preprocessing:
             load.expect(intensity, self.force)
@@ -543,6 +552,7 @@ class LoadWeights:
         chosen = [one.recorded.get("clean_up") or {} for one in (self, *self.members)]
         rules = [one.get("rules") for one in chosen]
         own = dict(self.recorded)
+        own.pop("conformal", None)  # of each member alone
         if any(one != rules[0] for one in rules):
             own.pop("clean_up", None)
             told = "; ".join(

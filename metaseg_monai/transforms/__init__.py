@@ -4,17 +4,19 @@ from metaseg_monai.transforms.augmentation import CropAtCentred, falsified_by, s
 from metaseg_monai.transforms.axial import AxialVolumed
 from metaseg_monai.transforms.load import LoadCased
 from metaseg_monai.transforms.metadata import DropMetadatad, EncodeMetadatad
-from metaseg_monai.transforms.postprocessing import AsMaskd, clean_up
+from metaseg_monai.transforms.postprocessing import AsImaged, AsMaskd, clean_up
 from metaseg_monai.transforms.preprocessing import (
     FlatFieldd,
     IntensityStatistics,
     ResampleToSpacingd,
     ScaleIntensityBy,
     ScaleIntensityCased,
+    beside,
     intensity_statistics,
 )
 
 __all__ = [
+    "AsImaged",
     "AsMaskd",
     "AxialVolumed",
     "CropAtCentred",
@@ -26,6 +28,7 @@ __all__ = [
     "ResampleToSpacingd",
     "ScaleIntensityBy",
     "ScaleIntensityCased",
+    "beside",
     "clean_up",
     "falsified_by",
     "intensity_statistics",

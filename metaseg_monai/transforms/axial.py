@@ -24,7 +24,8 @@ class AxialVolumed(MapTransform):
     """Turn and resample volumes for 3D networks: rows to the back, columns left, planes down.
 
     The grid of planes, rows and columns keeps the extent of the stored one, so that a mask comes
-    back by the same resizing. The image is resampled linearly, the label by the nearest voxel.
+    back by the same resizing. Images, also a label that is one, are resampled linearly, classes by
+    the nearest voxel.
 
     Args:
         spacing_mm: distance of planes, rows and columns (z, y, x), as everywhere in this project.
@@ -36,7 +37,7 @@ class AxialVolumed(MapTransform):
     """
 
     def __init__(self, spacing_mm: Sequence[float]) -> None:
-        super().__init__(["image", "label"], allow_missing_keys=True)
+        super().__init__(["image", "label", "mask"], allow_missing_keys=True)
         if len(spacing_mm) != 3 or not all(step > 0 for step in spacing_mm):
             raise ConfigError(f"spacing_mm={spacing_mm!r}: expected mm of planes, rows, columns")
         self.spacing_mm = tuple(float(step) for step in spacing_mm)
@@ -47,9 +48,9 @@ class AxialVolumed(MapTransform):
         `spacing_mm` (z, y, x) becomes that of the new voxels, `native_shape` the stored (H, W, D).
         """
         item = dict(data)
-        for key, resize in (("image", resize_image), ("label", resize_label)):
-            if key not in item:
-                continue
+        for key in self.key_iterator(item):
+            floats = torch.as_tensor(item[key]).is_floating_point()
+            resize = resize_image if key == "image" or floats else resize_label
             try:
                 view, shape = self._grid(item[key])
             except DataError as error:

@@ -6,22 +6,23 @@ import warnings
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
-from metaseg_monai.errors import DataError, DataWarning
+from metaseg_monai.errors import ConfigError, DataError, DataWarning
 from metaseg_monai.images.geometry import AxialVolume, Axis, axial_volume
 from metaseg_monai.images.image import Channels, Image
 from metaseg_monai.images.lazy import LazyTensor, every_nth
-from metaseg_monai.tables.check import VolumeCache, load_case
+from metaseg_monai.tables.check import Target, VolumeCache, load_case
 
 logger = logging.getLogger(__name__)
 
 STORED = "stored"  # in `meta`; the type of the pixels in the file, which are float32 here
+LABEL_STORED = "label_stored"  # in `meta`; likewise of the pixels of the label
 HAS_AFFINE = "has_affine"  # in `meta`; a MetaTensor itself takes the identity where there is none
 ORIGINAL_AFFINE = "original_affine"  # in `meta`, as MONAI's: of the file, before any turn
 VIEW = "axial_view"  # in the item of a whole volume: how its planes lie in the stored array
@@ -50,6 +51,11 @@ class LoadCased(MapTransform):
     volume gives all its axial planes, (1, H, W, D), for an inferer that runs them one by one; how
     they lie in the file is kept under `axial_view`, so that a mask comes back into its place.
 
+    Where labels are images that are to be predicted (`target`), a label becomes a float32
+    MetaTensor (C, *S) of the values in its file, of any number of channels, and a `mask` beside it
+    one of classes (1, *S); the `meta` of both tells the type of the pixels in the label's file as
+    `label_stored`.
+
     Instead of a path an image, and a label, may be an array or tensor: (C, *S), or (H, W) of one
     channel; a MetaTensor of three axes is turned by its affine as a file is.
 
@@ -60,6 +66,7 @@ class LoadCased(MapTransform):
         axes: see `metaseg_monai.images.read_image`; for the image only.
         in_channels: channels that the network takes; None takes any number.
         axis: that the planes of volumes are across; items with planes across another are refused.
+        target: what labels are, "mask" or "image".
 
     Attributes:
         lazily: whether a large image becomes a `LazyTensor`, which keeps its pixels as they are
@@ -81,8 +88,12 @@ class LoadCased(MapTransform):
         axes: str | None = None,
         in_channels: int | None = None,
         axis: Axis = "axial",
+        target: Target = "mask",
     ) -> None:
-        super().__init__(["image", "label"], allow_missing_keys=True)
+        super().__init__(["image", "label", "mask"], allow_missing_keys=True)
+        if target not in get_args(Target):
+            raise ConfigError(f"target={target!r}: expected {' or '.join(get_args(Target))}")
+        self.target: Target = target
         self.channels = channels
         self.classes = classes
         self.spatial_dims = spatial_dims
@@ -124,9 +135,12 @@ class LoadCased(MapTransform):
             volumes=self.volumes,
             identify=self.identify,
             lazily=self.lazily,
+            target=self.target,
         )
         values = item.pop("mask_values", None)
         item.pop("label_values", None)
+        if self.target == "mask":
+            item.pop("mask", None)
         found = loaded.image.shape[0]
         if self.in_channels not in (None, found):
             to = {1: "grey", 3: "rgb"}.get(self.in_channels or 0) if found <= 4 else None
@@ -153,7 +167,7 @@ class LoadCased(MapTransform):
             self.watch(loaded.image, attributes[STORED])
         if self.expected is not None:
             self._judge(item, loaded.image, attributes)
-        arrays = {"image": loaded.image, "label": loaded.label}
+        arrays = {"image": loaded.image, "label": loaded.label, "mask": loaded.mask}
         attributes[ORIGINAL_AFFINE] = attributes["affine"]
         if "plane" in attributes:
             item["spacing_mm"] = attributes["spacing_mm"]
@@ -223,6 +237,8 @@ def _tensor(array: Any, given: Any, attributes: Mapping[str, Any]) -> torch.Tens
         HAS_AFFINE: affine is not None,
         ORIGINAL_AFFINE: attributes[ORIGINAL_AFFINE],
     }
+    if LABEL_STORED in attributes:
+        meta[LABEL_STORED] = attributes[LABEL_STORED]
     if isinstance(array, LazyTensor):
         return array.known(meta, array.ends)
     of_file = None if affine is None else torch.from_numpy(affine)

@@ -243,7 +243,8 @@ class DropMetadatad(RandomizableTransform, MapTransform):
 def _checked(vector: Any, schema: MetadataSchema, place: str) -> Tensor:
     """The vector as a float32 tensor, if it is finite and as wide as the schema."""
     meta = torch.as_tensor(vector, dtype=torch.float32)
-    shapes = ((schema.width,), (2, schema.width))  # of a value, or of both ends of a range
+    # of a value, of both ends of a range, and with a guidance of its own
+    shapes = ((schema.width,), (2, schema.width), (3, schema.width))
     if meta.shape not in shapes or not bool(torch.isfinite(meta).all()):
         raise MetadataError(
             f"{place}: expected a finite meta of shape ({schema.width},), got shape "

@@ -18,6 +18,7 @@ from metaseg_monai.images.image import row_blocks
 from metaseg_monai.images.lazy import at_hand
 from metaseg_monai.metrics.objects import Objects, ObjectSettings, number_objects
 from metaseg_monai.transforms.load import ORIGINAL_AFFINE, VIEW
+from metaseg_monai.transforms.preprocessing import ScaleIntensityBy
 
 PIXELS_AT_ONCE = 1 << 20  # of which classes are found; a block of them stays in the cache
 Mask = npt.NDArray[Any]
@@ -92,6 +93,56 @@ class AsMaskd(MapTransform):
         """
         maps = [torch.from_numpy(class_map(one, self.background + shift)) for one in logits]
         return torch.stack(maps)[:, None]
+
+
+class AsImaged(MapTransform):
+    """Turn an answer `pred` of 0 to 1 into the image that it stands for, in the values of files.
+
+    It is resized to the grid of the image's file where the preprocessing resampled that, scaled
+    back, and in types of whole numbers rounded and cut to what the type holds.
+
+    Args:
+        scaling: which scaled the labels of the training; None takes the answer as it is.
+        kind: type of the values, such as "uint16" or "float32".
+        channels: how many of the answer's are images, the first ones: 1 of `NucleiLupiUnet`, behind
+            which logits stand. None for all.
+
+    Raises:
+        ConfigError: there is no such type, or number of channels.
+
+    >>> answer = torch.tensor([[[0.25, -2.0]]])
+    >>> AsImaged(kind="uint8")({"pred": 200 * answer})["pred"]
+    tensor([[[50,  0]]], dtype=torch.uint8)
+    """
+
+    def __init__(
+        self,
+        scaling: ScaleIntensityBy | None = None,
+        kind: str = "uint16",
+        channels: int | None = None,
+    ) -> None:
+        super().__init__("pred")
+        if channels is not None and (not isinstance(channels, int) or channels < 1):
+            raise ConfigError(f"channels={channels!r}: expected a whole number from 1, or null")
+        self.channels = channels
+        if kind not in ("uint8", "uint16", "float32"):
+            raise ConfigError(f"kind={kind!r}: expected uint8, uint16 or float32")
+        self.scaling = scaling
+        self.kind = getattr(torch, kind)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return the item with `pred` (K, *S).
+
+        Raises:
+            DataError: the item does not say of which group it is, or of one that is not known.
+        """
+        image = at_hand(_native(data)).detach().cpu()[: self.channels]
+        if self.scaling is not None:
+            image = self.scaling.back(data, image)
+        if not self.kind.is_floating_point:
+            ends = torch.iinfo(self.kind)
+            image = image.round().clamp(ends.min, ends.max)
+        return {**data, "pred": image.to(self.kind)}
 
 
 def _native(data: Mapping[Any, Any]) -> Tensor:

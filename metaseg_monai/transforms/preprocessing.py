@@ -8,6 +8,7 @@ Each is a component of a bundle's `preprocessing` list. In it `ResampleToSpacing
 import warnings
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,7 +27,7 @@ from metaseg_monai.images.image import Channels
 from metaseg_monai.images.lazy import LazyTensor
 from metaseg_monai.images.read import read_image
 from metaseg_monai.tables.check import load_case
-from metaseg_monai.tables.table import OF_LABELS
+from metaseg_monai.tables.table import OF_LABELS, CaseTable
 from metaseg_monai.transforms.load import STORED, named, on_grid
 
 Data = Mapping[Hashable, Any]
@@ -34,6 +35,7 @@ Ranges = list[list[float]]
 
 ESTIMATE = "estimate"
 IMAGE = "image"
+TRAINED = "trained"  # statistics that come with the weights
 PERCENTILES = (0.5, 99.5)
 PIXELS_OF_AN_IMAGE = 1 << 18  # read of each for the percentiles of its group
 
@@ -123,9 +125,9 @@ class ResampleToSpacingd(MapTransform):
     """Resample the planes of an item, image and label, to square pixels of one size.
 
     A size in mm, given as metadata, then means the same number of pixels in every image. The image
-    is resampled linearly, with averaging where pixels become larger, the label by the nearest
-    pixel. Of a volume that `LoadCased` turned each plane is resampled, as if it had come alone;
-    volumes of a 3D network pass `AxialVolumed` instead.
+    is resampled linearly, with averaging where pixels become larger, and so is a label that is an
+    image; classes are, by the nearest pixel. Of a volume that `LoadCased` turned each plane is
+    resampled, as if it had come alone; volumes of a 3D network pass `AxialVolumed` instead.
 
     Args:
         spacing_mm: side of a pixel; None leaves every image as it is.
@@ -137,7 +139,7 @@ class ResampleToSpacingd(MapTransform):
     """
 
     def __init__(self, spacing_mm: float | None) -> None:
-        super().__init__(["image", "label"], allow_missing_keys=True)
+        super().__init__(["image", "label", "mask"], allow_missing_keys=True)
         if spacing_mm is not None and not spacing_mm > 0:
             raise ConfigError(f"spacing_mm={spacing_mm!r}: expected mm above 0, or null for none")
         self.spacing_mm = spacing_mm
@@ -167,15 +169,15 @@ class ResampleToSpacingd(MapTransform):
         item["native_shape"] = stored
         if shape != stored:
             item["spacing_mm"] = (z, y * stored[0] / shape[0], x * stored[1] / shape[1])
-        for key, resize in (("image", resize_image), ("label", resize_label)):
-            if key in item:
-                given = torch.as_tensor(item[key])
-                batch = given[None] if given.ndim == 3 else given.movedim(-1, 0)  # of planes
-                resized = resize(batch, shape)
-                resized = resized[0] if given.ndim == 3 else resized.movedim(0, -1)
-                meta = item[key].meta if isinstance(item[key], MetaTensor) else None
-                plain = resized.as_tensor() if isinstance(resized, MetaTensor) else resized
-                item[key] = plain if meta is None else MetaTensor(plain, meta=meta)
+        for key in self.key_iterator(item):
+            given = torch.as_tensor(item[key])
+            resize = resize_image if key == "image" or given.is_floating_point() else resize_label
+            batch = given[None] if given.ndim == 3 else given.movedim(-1, 0)  # of planes
+            resized = resize(batch, shape)
+            resized = resized[0] if given.ndim == 3 else resized.movedim(0, -1)
+            meta = item[key].meta if isinstance(item[key], MetaTensor) else None
+            plain = resized.as_tensor() if isinstance(resized, MetaTensor) else resized
+            item[key] = plain if meta is None else MetaTensor(plain, meta=meta)
         return item
 
 
@@ -292,6 +294,15 @@ class IntensityStatistics:
         return read
 
 
+def beside(table: CaseTable, file: str) -> IntensityStatistics:
+    """Read the statistics that `prepare` or `generate` has written beside a table.
+
+    Raises:
+        DataError: as `IntensityStatistics.load`.
+    """
+    return IntensityStatistics.load(table.path.with_name(file))
+
+
 def intensity_statistics(
     items: Iterable[Mapping[str, Any]],
     by: str,
@@ -352,8 +363,12 @@ class ScaleIntensityBy(MapTransform):
         by: "image", or the column of the table whose values are the groups, such as plate; several
             columns are joined by "/", as their values are.
         percentiles: low and high in 0..100; those of the statistics must be the same.
-        statistics: of the groups, or their JSON file; None with "image".
+        statistics: of the groups, or their JSON file; "trained" for those of the training, which
+            the weights bring (`LoadWeights`); None with "image".
         key: of what is scaled: "image", or "label" where that is an image, too.
+        default: values of columns that an item may lack, such as {"channel": "nuclei"} of a network
+            that predicts nothing else. A value of several, joined by ";", stands for the channels
+            one after the other (`label_channels` of a column map).
 
     Raises:
         ConfigError: percentiles are not ordered, or the statistics are missing or of another
@@ -368,11 +383,17 @@ class ScaleIntensityBy(MapTransform):
         percentiles: Sequence[float] = PERCENTILES,
         statistics: IntensityStatistics | str | Path | None = None,
         key: Literal["image", "label"] = "image",
+        default: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(key)
         self.key = key
         self.by = by
+        self.default = dict(default or {})
         self.percentiles = _check_percentiles(percentiles)
+        self.statistics: IntensityStatistics | None = None
+        self.of_weights = statistics == TRAINED
+        if self.of_weights and by != IMAGE:
+            return
         if isinstance(statistics, (str, Path)):
             statistics = IntensityStatistics.load(statistics)
         if by == IMAGE and statistics is not None:
@@ -384,12 +405,23 @@ class ScaleIntensityBy(MapTransform):
                 f"by={by!r}: expected the statistics of its groups; compute them with "
                 "intensity_statistics"
             )
-        if statistics is not None and (statistics.by, statistics.percentiles) != (
-            by,
-            self.percentiles,
-        ):
+        if statistics is not None:
+            self.know(statistics)
+
+    @staticmethod
+    def without_effect(arguments: Mapping[str, Any]) -> list[str]:
+        """The arguments that say nothing of how it scales: where the statistics are kept."""
+        return ["statistics", "default"]
+
+    def know(self, statistics: IntensityStatistics) -> None:
+        """Scale by these statistics from now on.
+
+        Raises:
+            ConfigError: they are of another column or percentiles.
+        """
+        if (statistics.by, statistics.percentiles) != (self.by, self.percentiles):
             raise ConfigError(
-                f"by={by!r} with percentiles {self.percentiles}, but the statistics are "
+                f"by={self.by!r} with percentiles {self.percentiles}, but the statistics are "
                 f"of {statistics.by!r} with {statistics.percentiles}; compute them anew"
             )
         self.statistics = statistics
@@ -398,25 +430,57 @@ class ScaleIntensityBy(MapTransform):
         """Return the item with the image, or the label, (C, *S) in 0..1."""
         image = data[self.key]
         scaled = image.clone()
-        for channel, (low, high) in enumerate(self._ranges(data)):
+        for channel, (low, high) in enumerate(self._ranges(data, image)):
             width = high - low if high > low else float("inf")
             scaled[channel] = ((image[channel] - low) / width).clip(0.0, 1.0)
         return {**data, self.key: scaled}
 
-    def _ranges(self, data: Data) -> Ranges:
-        image = data[self.key]
+    def back(self, data: Data, scaled: torch.Tensor) -> torch.Tensor:
+        """Values in 0..1 as those that they are of: 0 becomes dark, 1 bright.
+
+        Args:
+            data: the item, which tells its group.
+            scaled: (C, *S).
+
+        Raises:
+            ConfigError: each image has a scale of its own.
+            DataError: as when an item is scaled.
+        """
+        if self.by == IMAGE:
+            raise ConfigError(
+                f"{named(data)}: an image that is yet to be predicted has no percentiles of its "
+                "own; scale labels by a column, such as magnification"
+            )
+        ends = torch.tensor(self._ranges(data, scaled), dtype=torch.float64, device=scaled.device)
+        low, high = (end.reshape(-1, *[1] * (scaled.ndim - 1)) for end in ends.unbind(1))
+        return scaled.to(torch.float64) * (high - low) + low
+
+    def _ranges(self, data: Data, image: torch.Tensor) -> Ranges:
+        if self.statistics is None and self.of_weights:
+            raise DataError(
+                f"{named(data)}: the weights do not tell how the training scaled its {self.key}s; "
+                "train anew, or give the statistics"
+            )
         if self.statistics is None:
             pixels = np.asarray(image).reshape(len(image), -1)
             found: Ranges = np.percentile(pixels, self.percentiles, axis=1).T.tolist()
             return found
-        value = _value({str(key): entry for key, entry in data.items()}, self.by)
-        if value not in self.statistics.ranges:
-            known = ", ".join(sorted(self.statistics.ranges))
-            raise DataError(
-                f"{named(data)}: no intensity statistics of {self.by} {value!r}; those at hand are "
-                f"of {known}. Compute them from this {self.by}'s own images (no labels are needed)"
+        item = {str(key): entry for key, entry in data.items()}
+        value = _value(item, self.by, self.default)
+        known = self.statistics.ranges
+        parts = [value] if value in known else _each(value)
+        if strange := [one for one in parts if one not in known]:
+            told = ", ".join(sorted(known))
+            step = (
+                "the weights know no others; train on such images, too"
+                if self.of_weights
+                else f"Compute them from this {self.by}'s own images (no labels are needed)"
             )
-        ranges = self.statistics.ranges[value]
+            raise DataError(
+                f"{named(data)}: no intensity statistics of {self.by} {strange[0]!r}; those at "
+                f"hand are of {told}. {step}"
+            )
+        ranges = [ends for one in parts for ends in known[one]]
         if len(ranges) != len(image):
             raise DataError(
                 f"{named(data)}: {len(image)} channels, but the statistics of {self.by} {value!r} "
@@ -425,14 +489,31 @@ class ScaleIntensityBy(MapTransform):
         return ranges
 
 
+def scalings_of(steps: Iterable[Any]) -> list[ScaleIntensityBy]:
+    """The steps that scale by statistics of groups."""
+    return [one for one in steps if isinstance(one, ScaleIntensityBy) and one.by != IMAGE]
+
+
 def _check_percentiles(percentiles: Sequence[float]) -> tuple[float, float]:
     if len(percentiles) != 2 or not 0 <= percentiles[0] < percentiles[1] <= 100:
         raise ConfigError(f"percentiles={percentiles!r}: expected low, high in 0..100")
     return float(percentiles[0]), float(percentiles[1])
 
 
-def _value(item: Mapping[str, Any], by: str) -> str:
-    columns = item.get("columns", {})
+def _each(value: str) -> list[str]:
+    """The values of which one of several, joined by ";", is made.
+
+    >>> _each("20/nuclei;lipids")
+    ['20/nuclei', '20/lipids']
+    """
+    return ["/".join(one) for one in product(*(part.split(";") for part in value.split("/")))]
+
+
+def _value(item: Mapping[str, Any], by: str, default: Mapping[str, str] | None = None) -> str:
+    """What an item says of the columns, or else its metadata, or else is taken for it."""
+    metadata = {name: _plain(value) for name, value in item.get("metadata", {}).items()}
+    given = {name: cell for name, cell in item.get("columns", {}).items() if cell.strip()}
+    columns = {**(default or {}), **metadata, **given}
     names = [by] if by in columns else by.split("/")
     values = {name: str(columns.get(name, "")).strip() for name in names}
     if lacking := [name for name, value in values.items() if not value]:
@@ -441,6 +522,11 @@ def _value(item: Mapping[str, Any], by: str) -> str:
             "intensities are scaled; give it in the table, or scale by image"
         )
     return "/".join(values.values())
+
+
+def _plain(value: Any) -> Any:
+    """A number as a table has it."""
+    return f"{value:g}" if isinstance(value, float) else value
 
 
 def _sample(item: Mapping[str, Any], channels: Channels, flat_field: Any) -> np.ndarray:

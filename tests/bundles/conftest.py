@@ -17,6 +17,10 @@ TINY = {  # what makes a bundle train in seconds; the network stays as it is
         "data": {"train": 24, "val": 6, "test": 6, "size": 32},
         "train#augmentation#0#spatial_size": [36, 36],
     },
+    "adipocyte_fluorescence_translation": {
+        "data": {"train": 1, "val": 1, "test": 1, "fields": 1, "size": 48},
+        "modes": ["normal", "missing", "shuffle", "fixed:magnification=20"],
+    },
     "kits21_tumour_slices_segmentation": {
         "data": {"train": 2, "val": 1, "test": 1, "matrix": 32},
         "estimate_channels": [4, 4],

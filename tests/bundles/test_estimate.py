@@ -114,7 +114,9 @@ def estimate(bundle, discs, output, **overrides):
     run_bundle(bundle, CONFIGS, settings(discs, output, **overrides))
     scores = json.loads((output / "estimate_scores.json").read_text())
     assert scores["weights_sha256"] == read_weights(output / "estimate.pt")[1]["weights_sha256"]
-    assert scores["files"] == {"predicted.csv": file_sha256(output / "predicted.csv")}
+    assert scores["files"] == {
+        name: file_sha256(output / name) for name in ("predicted.csv", "alarm.csv")
+    }
     assert json.loads((output / "estimate.json").read_text())["network"]  # the copy of the facts
     return scores
 
@@ -200,8 +202,8 @@ def test_it_leaves_a_segmentation_in_the_same_folder_alone(bundle, discs, tmp_pa
 
 
 def test_wrong_fields_and_values_are_refused_before_training(bundle, discs, tmp_path):
-    with pytest.raises(MetadataError, match=r"'site' is categorical.*width_px"):
-        estimate(bundle, discs, tmp_path / "a", estimate_field="site")
+    with pytest.raises(MetadataError, match="'width' is no field"):
+        estimate(bundle, discs, tmp_path / "a", estimate_field="width")
     other = shutil.copytree(discs, tmp_path / "discs")
     table = pd.read_csv(other / "table.csv")
     table.loc[table["group"] == "test_3", "width_px"] = [5.0, 6.0]

@@ -75,8 +75,16 @@ def test_files_of_the_zoo(bundle):
             assert not re.search(r"/(home|root|Users|mnt)/", path.read_text("utf-8")), path
 
 
+def predicts_images(bundle):
+    return bundle.read("train").get("target") == "image"
+
+
 def test_all_that_makes_masks_is_given_the_threshold(bundle):
     settings = bundle.read("inference")
+    if predicts_images(bundle):
+        (step,) = settings["postprocessing"]
+        assert (step["scaling"], step["kind"]) == ("@label_scaling", "uint16")
+        return
     steps = {
         step["_target_"].rpartition(".")[2]: step.get("threshold")
         for step in (*settings["postprocessing"], *settings["handlers"])
@@ -163,7 +171,12 @@ def test_training_leaves_weights_log_and_checkpoint(trained):
     network = trained.read("train")["network_def"]
     assert facts["network"]["_target_"] == network["_target_"]
     assert facts["network"]["channels"] == network["channels"]
-    classes = trained.read("metadata")["network_data_format"]["outputs"]["pred"]["channel_def"]
+    pred = trained.read("metadata")["network_data_format"]["outputs"]["pred"]
+    classes = pred["channel_def"]
+    if predicts_images(trained):
+        assert (pred["type"], pred["value_range"]) == ("image", [0, 1])
+        assert {"image", "label"} == facts["scaling"].keys()
+        return
     assert list(facts["class_names"].values()) == list(classes.values())
 
 

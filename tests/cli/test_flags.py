@@ -41,7 +41,7 @@ def check(arguments):
         (["fit_schema", "t.csv", "a", "o", "error"], "'error' is one value too many"),
         (["generate", "cels", "--output", "x"], "'cels' is no command of generate; did you mean c"),
         (["trian", "bundle"], "'trian' is no command; did you mean train"),
-        (["--output", "x"], "is one of card, check, check-bundle, clean-up, demo"),
+        (["--output", "x"], "is one of card, check, check-bundle, clean-up, conformal, demo"),
         (
             ["prepare", "--source", "x"],
             "'--source' is no command of prepare; is one of adipocyte, cells",

@@ -231,7 +231,7 @@ def test_estimates_of_other_cases_are_refused(tmp_path, rows, message):
 @pytest.mark.parametrize("changed", [{"field": "age"}, {"field": "line"}, {"unit": "cm"}])
 def test_estimates_of_another_field_or_unit_are_refused(tmp_path, changed):
     path = write_table([row("a", 1.0, **changed), row("b", 1.0, **changed)], tmp_path / "p.csv")
-    with pytest.raises(MetadataError, match=r"no continuous field of the schema \(line, size\)"):
+    with pytest.raises(MetadataError, match=r"no field of the schema \(line, size\)"):
         cross_modes(ITEMS, ["predicted"], BOTH, predicted=path)
 
 
@@ -287,3 +287,33 @@ def test_distributions_are_changed_as_their_values_are():
     )
     assert found["perturb:1.5", "a"].tolist() == schema.span({**raw, "size_mm": "30..60"}).tolist()
     assert found["fixed:line=HeLa", "b"].tolist() == [1, 0, 0, 0.5, 0]
+
+
+def test_guidance_of_a_mode_stands_in_a_third_row():
+    schema = MetadataSchema([LINE])
+    true, wrong = (
+        vectors(schema, mode, HELA, {"line": "MDCK"}) for mode in ("guided:0.5", "guided:2:shuffle")
+    )
+    assert true[:, :2].tolist() == [[[1, 0, 0]] * 2, [[0, 1, 0]] * 2]
+    assert wrong[:, :2].tolist() == [[[0, 1, 0]] * 2, [[0, 0, 1]] * 2]
+    assert (set(true[:, 2].ravel()), set(wrong[:, 2].ravel())) == ({0.5}, {2.0})
+    for mode in ("guided:3", "guided:much", "guided:1:zeros", "guided:"):
+        with pytest.raises(MetadataError, match="guided"):
+            cross_modes(items(HELA), [mode], schema)
+    with pytest.raises(MetadataError, match="c0 has a range"):
+        cross_modes(items({"size": "5..20"}), ["guided:0.5"], MetadataSchema([SIZE]))
+    crossed = cross_modes(items(HELA), ["normal", "guided:0.5"], schema, unknown=False)
+    assert [one["mode"] for one in crossed] == ["normal"]  # the network knows no unknown
+
+
+def test_soft_metadata_are_what_an_estimate_is_sure_of(tmp_path):
+    names = {"group": "a", "volume": "", "split": "test", "field": "line", "unit": ""}
+    told = {"predicted": "MDCK", "true": "HeLa", "clipped": 0, "slices": 1}
+    soft = "HeLa:0.25|MDCK:0.75"
+    path = write_table([{**names, **told, "soft": soft}], tmp_path / "predicted.csv")
+    cases = [{"case": "a0", "group": "a", "split": "test", "metadata": HELA}]
+    found = cross_modes(cases, ["predicted", "soft"], MetadataSchema([LINE]), predicted=path)
+    assert [one["meta"].tolist() for one in found] == [[0, 1, 0], [0.25, 0.75, 0]]
+    path = write_table([{**names, **told, "soft": ""}], tmp_path / "old.csv")
+    with pytest.raises(MetadataError, match="says nothing of how sure"):
+        cross_modes(cases, ["soft"], MetadataSchema([LINE]), predicted=path)

@@ -427,3 +427,42 @@ def test_bands_of_large_images_give_what_the_whole_image_gives(
         inferer.reduce = lambda logits: logits.argmax(1, keepdim=True)
         assert torch.equal(inferer(pixels, network, meta), whole.argmax(1, keepdim=True))
         inferer.reduce = None
+
+
+def steps_at_joints(blend, **settings):
+    """Steps across the borders of tiles by those elsewhere, of a network that feels the border."""
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(1, 4, 5, padding=2), nn.Softplus(), nn.Conv2d(4, 1, 5, padding=2)]
+    network = nn.Sequential(*layers)
+    nn.init.constant_(layers[0].bias, 2.0)  # so that zeros beyond a tile are felt
+    image = torch.rand(1, 1, 96, 128)
+    with torch.no_grad():
+        inferer = SlidingWindowMetadataInferer((32, 32), 4, 0.5, blend, **settings)
+        pred = inferer(image, network)[0, 0]
+    steps = pred.diff(dim=1).abs().mean(dim=0)  # across each border of columns
+    at = [place - 1 for place in range(16, 128, 16)]  # where tiles begin and end
+    inside = [place for place in range(len(steps)) if place not in at]
+    return float(steps[at].mean() / steps[inside].mean())
+
+
+def test_pyramid_weights_leave_no_steps_at_the_borders_of_tiles():
+    assert steps_at_joints("pyramid") <= 1.2
+    assert steps_at_joints("constant") > 1.2
+
+
+def test_an_image_is_continued_by_its_reflection_and_cut_again():
+    image = torch.rand(2, 1, 9, 7)
+    seen = []
+
+    def network(windows):
+        seen.append(windows.clone())  # what is returned is weighted in place
+        return windows
+
+    whole = SlidingWindowMetadataInferer((-1, -1), reflect_px=3)
+    torch.testing.assert_close(whole(image, network), image)
+    assert seen[0].shape == (2, 1, 15, 13)
+    torch.testing.assert_close(seen[0][..., 2, 3:-3], image[..., 1, :])
+    tiled = SlidingWindowMetadataInferer((8, 8), overlap=0.5, blend="pyramid", reflect_px=20)
+    torch.testing.assert_close(tiled(image, network), image)  # by 8 and 6, as it has no more
+    with pytest.raises(ConfigError, match="reflect_px must be whole numbers"):
+        SlidingWindowMetadataInferer((8, 8), reflect_px=-1)

@@ -11,7 +11,7 @@ from metaseg_monai.inferers import (
     SlidingWindowMetadataInferer,
     SteeredInferer,
 )
-from metaseg_monai.inferers.steered import spread
+from metaseg_monai.inferers.steered import AS_SET, spread
 from metaseg_monai.metadata import Categorical, Continuous, MetadataSchema
 from metaseg_monai.networks import Unet3
 
@@ -223,3 +223,21 @@ def test_the_network_runs_twice_only_between_and_beyond(network, w, runs):
     network.register_forward_hook(lambda *_: calls.append(1))
     SteeredInferer(SimpleInferer(), network, guidance=w)(torch.rand(2, 1, 9, 7), network, META)
     assert len(calls) == runs
+
+
+@each_inferer
+@torch.no_grad()
+def test_images_of_a_batch_may_have_a_guidance_of_their_own(network, name):
+    make, size = INFERERS[name]
+    image, rows = torch.rand(3, 1, *size), META[[0, 1, 0]]
+    strength = torch.tensor([0.5, AS_SET, 2.0])[:, None].expand_as(rows)
+    own = SteeredInferer(make(), network)(
+        image, network, meta=torch.stack([rows, rows, strength], 1)
+    )
+    for place, w in enumerate((0.5, None, 2.0)):
+        alone = SteeredInferer(make(), network, w)
+        one = slice(place, place + 1)
+        expected = alone(image[one], network, meta=rows[one])
+        torch.testing.assert_close(own[one], expected, rtol=0, atol=3e-6)
+    off = own[0] - make()(image, network, meta=rows)[0]
+    assert off.abs().max() > 2e-5

@@ -13,6 +13,7 @@ from metaseg_monai.losses import (
     LupiLoss,
     MedianMeanAbsoluteLoss,
     RelativisticAverageLeastSquares,
+    ScorePool,
     WeightedSum,
 )
 from metaseg_monai.networks import NucleiLupiUnet
@@ -107,6 +108,30 @@ def test_the_discriminators_loss_is_0_where_scores_are_one_apart():
     assert float(RelativisticAverageLeastSquares("generator")(fake, real)) < 1e-12
 
 
+def test_with_a_pool_the_means_are_those_of_the_last_images():
+    pool = ScorePool(size=3)
+    of_d = RelativisticAverageLeastSquares("discriminator", pool)
+    of_g = RelativisticAverageLeastSquares("generator", pool)
+    real, fake = torch.tensor([[1.0], [3.0]]), torch.tensor([[0.0], [2.0]]).requires_grad_()
+    alone = RelativisticAverageLeastSquares("generator")
+    assert float(of_g(real, fake).detach()) == float(alone(real, fake).detach())  # it is empty
+    of_d(real, fake)
+    of_d(real + 4, fake + 4)  # of the four the first has gone
+    means = [float(one) for one in pool.means()]
+    assert means == pytest.approx([(3 + 5 + 7) / 3, (2 + 4 + 6) / 3])
+    # real - 4 is -3 and -1, fake - 5 is -5 and -3
+    loss = of_g(real, fake)
+    assert float(loss.detach()) == pytest.approx(((4 + 0) / 2 + (36 + 16) / 2) / 2)
+    loss.backward()
+    assert fake.grad.flatten().tolist() == [-3.0, -2.0]  # 2 (f - mean - 1) / 2 / 2: no mean's
+    assert len(pool) == 3  # the generator's loss adds nothing
+    other = ScorePool(size=3)
+    other.load_state_dict(pool.state_dict())
+    assert torch.equal(other.scores, pool.scores)
+    with pytest.raises(ConfigError, match="size must be a whole number from 1, got 0"):
+        ScorePool(0)
+
+
 class ByHand:
     """Two by two pixels of which one is misclassified: logits, mask, and one lower level."""
 
@@ -115,6 +140,7 @@ class ByHand:
     given = image([0.3, 0.4], [0.2, 0.8])
     logits = torch.tensor([[[[1.0, 0.0], [0.0, 0.0]], [[0.0, 2.0], [3.0, 2.0]]]])
     joined = torch.cat([given, logits], dim=1)
+    label = torch.cat([fluorescence, mask], dim=1)
     lower = image([0.65])
     # cross-entropies log(1 + exp(-margin)), of the third pixel the wrong way
     entropies = (log(1 + 2.718281828**-m) for m in (1, 2, -3, 2))
@@ -124,7 +150,7 @@ class ByHand:
 def test_the_nuclei_loss_is_equation_6():
     hand = ByHand
     found = LupiLoss(module_weight=0.1, median_weight=0.5, entropy_weight=1.5, misclassified=3)(
-        [hand.joined, hand.lower], (hand.fluorescence, hand.mask)
+        [hand.joined, hand.lower], hand.label
     )
     a, b, c, d = hand.of_pixels
     entropy = (a + b + c + d) / 4 + (a + b + 3 * c + d) / 4
@@ -138,10 +164,7 @@ def test_the_nuclei_loss_is_equation_6():
 
 def test_modules_weigh_what_the_segmentation_has_wrong():
     hand = ByHand
-    loss, target = (
-        LupiLoss(median_weight=0, entropy_weight=0, module_weight=1),
-        (hand.fluorescence, hand.mask),
-    )
+    loss, target = LupiLoss(median_weight=0, entropy_weight=0, module_weight=1), hand.label
     plain = float(loss([hand.joined, hand.lower], target))
     assert plain == pytest.approx(0.2 / 0.45, rel=1e-5)
     turned = torch.cat([hand.given, hand.logits.flip(1)], dim=1)  # the last pixel is wrong
@@ -152,7 +175,7 @@ def test_modules_weigh_what_the_segmentation_has_wrong():
 
 def test_an_answer_of_evaluation_has_no_modules():
     hand, loss = ByHand, LupiLoss()
-    target = (hand.fluorescence, hand.mask)
+    target = hand.label
     alone = float(loss(hand.joined, target))
     more = float(loss([hand.joined, hand.lower], target))
     assert more - alone == pytest.approx(0.1 * 0.2 / 0.45, rel=1e-4)
@@ -164,7 +187,7 @@ def test_the_nuclei_model_learns_by_its_loss():
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-2)
     stack = torch.rand(2, 2, 16, 16)
     mask = (stack[:, :1] > 0.5).long()
-    target, loss, losses = (0.2 + 0.6 * mask, mask), LupiLoss(), []
+    target, loss, losses = torch.cat([0.2 + 0.6 * mask, mask], dim=1), LupiLoss(), []
     for _ in range(15):
         optimizer.zero_grad()
         value = loss(network(stack), target)
@@ -181,9 +204,13 @@ def test_shapes_and_values_that_do_not_fit_are_refused():
         with pytest.raises(ValueError, match="labels of one shape, got"):
             loss(x, y)
     with pytest.raises(ValueError, match="two logits side by side"):
-        LupiLoss()(x, (x, x))
+        LupiLoss()(x, y[:, :2])
+    with pytest.raises(
+        ValueError, match=r"fluorescence and mask side by side .* got \(2, 1, 4, 4\)"
+    ):
+        LupiLoss()(y, x)
     with pytest.raises(DataError, match="the label holds 2, but the classes are 0 to 1"):
-        LupiLoss()(y, (x, torch.full((2, 1, 4, 4), 2)))
+        LupiLoss()(y, torch.cat([x, torch.full((2, 1, 4, 4), 2.0)], dim=1))
     with pytest.raises(ConfigError, match="floor must be above 0"):
         MedianMeanAbsoluteLoss(floor=0)
     with pytest.raises(ConfigError, match="absolute must be true or false"):

@@ -11,16 +11,24 @@ from scipy import stats
 from metaseg_monai.errors import DataError
 from metaseg_monai.metrics import statistics
 from metaseg_monai.metrics.statistics import (
+    MeanSquares,
     bootstrap_interval,
     compare_cases,
     compare_subgroups,
     group_differences,
     group_interval,
     holm,
+    joint_freedom,
+    joint_half,
+    joint_interval,
+    mean_squares,
     paired_t,
-    ratio_interval,
+    rate_interval,
+    score_interval,
     seed_differences,
     seed_interval,
+    seed_table,
+    share_interval,
     sign_flips,
     signed_rank,
     worst_subgroup,
@@ -87,7 +95,10 @@ def test_below_five_groups_there_is_no_interval(groups):
         group_interval(mean(VALUES[:groups]), groups, 99, 0),
         bootstrap_interval(VALUES[:groups], 99, 0),
         bootstrap_interval(np.full(groups, 0.1), 99, 0),  # alike or not
-        ratio_interval(VALUES[:groups], np.ones(groups), 99, 0),
+        share_interval(np.ones(groups), np.ones(groups)),
+        rate_interval(np.ones(groups), np.ones(groups)),
+        score_interval(np.full(groups, 0.5)),
+        joint_interval(0.1, np.ones((groups, 3))),
     ):
         assert np.isnan(ends).all()
 
@@ -106,22 +117,77 @@ def test_what_is_undefined_in_a_sample_is_left_out():
 def test_a_share_is_that_of_sums_and_of_the_groups_that_have_any():
     found, lesions = np.array([1.0, 0, 2, 3, 0, 1]), np.array([1.0, 1, 4, 3, 0, 2])
     held = lesions > 0
-    shares = [
-        found[held][list(drawn)].sum() / lesions[held][list(drawn)].sum()
-        for drawn in product(range(5), repeat=5)
-    ]
-    beyond = math.floor(5**5 * stats.norm.sf(2.776445 * math.sqrt(5 / 4)))
-    low, high = ratio_interval(found, lesions, 99, 0)
-    assert (low, high) == pytest.approx((np.sort(shares)[beyond], np.sort(shares)[-1 - beyond]))
+    off = found[held] - 7 / 11 * lesions[held]
+    variance = (off**2).sum() * 5 / 4 / 11**2
+    trials = min(11, 7 / 11 * 4 / 11 / variance) * (1.959964 / 2.776445) ** 2  # t of a table
+    expected = stats.binomtest  # of whole numbers only: the beta distribution says the same
+    low, high = stats.beta.ppf(
+        [0.025, 0.975], [7 / 11 * trials, 7 / 11 * trials + 1],
+        [4 / 11 * trials + 1, 4 / 11 * trials],
+    )  # fmt: skip
+    assert share_interval(found, lesions) == pytest.approx((low, high), rel=1e-5)
+    exact = expected(20, 20).proportion_ci()
+    alike = share_interval(np.ones(20), np.ones(20))
+    assert alike[1] == 1
+    assert 0.78 < alike[0] < exact.low  # the t of 20 groups counts them as fewer
+    assert share_interval(np.zeros(9), np.ones(9))[0] == 0
     four = np.array([1.0, 1, 1, 1, 0, 0])  # lesions in four of six patients
-    assert np.isnan(ratio_interval(four, four, 99, 0)).all()
+    assert np.isnan(share_interval(four, four)).all()
+
+
+def test_a_rate_of_counts_is_about_that_of_poisson():
+    counts = np.random.default_rng(0).poisson(2, 400).astype(float)
+    total = counts.sum()
+    low, high = (stats.chi2.ppf([0.025, 0.975], [2 * total, 2 * total + 2]) / 2 / 400).tolist()
+    assert rate_interval(counts, np.ones(400)) == pytest.approx((low, high), rel=0.02)
+    assert rate_interval(np.zeros(10), np.full(10, 2.0)) == (0, pytest.approx(3.689 / 20, rel=1e-3))
+    assert rate_interval(np.full(6, 3.0), np.ones(6)) == (3, 3)
+
+
+def test_scores_stay_between_0_and_1_and_lean_to_where_there_is_room():
+    scores = np.array([0.99, 0.98, 1.0, 0.97, 0.6])
+    low, high = score_interval(scores)
+    assert 0 < low < scores.mean() < high <= 1
+    assert scores.mean() - low > high - scores.mean()
+    assert score_interval(np.full(5, 0.8)) == (0.8, 0.8)
+    assert score_interval(scores, np.full(5, 7.0)) == pytest.approx((low, high))
+
+
+def test_patients_and_trainings_by_hand():
+    table = np.array([[1.0, 2], [3, 8], [5, 2]])  # mean 3.5, of rows 1.5 5.5 3.5, of columns 3 4
+    squares = mean_squares(table)
+    assert squares == pytest.approx((2 * 4.0, 3 * 0.5, 16 / 2))
+    of_tables = 12.7062, 4.30265  # t of 1 and 2 degrees of freedom
+    wide = of_tables[0] ** 2 * 2 + of_tables[1] ** 2 * 8
+    assert float(joint_half((9.0, 2.0, 1.0), 3, 2)) == pytest.approx(math.sqrt(wide / 6), rel=1e-4)
+    assert joint_freedom(MeanSquares(9.0, 2.0, 1.0), 2) == pytest.approx(10**2 / 2**2)
+    assert joint_freedom(MeanSquares(9.0, 0.0, 0.0), 2) == math.inf
+
+
+def test_where_trainings_are_alike_the_joint_interval_is_that_of_patients():
+    alike = np.repeat(MIXED[:, None], 3, axis=1)
+    expected = stats.ttest_1samp(MIXED, 0).confidence_interval()
+    ends = joint_interval(MIXED.mean(), alike)
+    assert ends == pytest.approx((expected.low, expected.high))
+
+
+def test_where_patients_are_alike_the_joint_interval_is_that_of_trainings():
+    trainings = {0: 0.02, 1: 0.05, 2: 0.03}
+    table = np.tile(list(trainings.values()), (8, 1))
+    assert joint_interval(0.1 / 3, table) == pytest.approx(seed_interval(trainings)[2:])
+
+
+def test_a_seed_table_has_the_groups_that_all_trainings_know():
+    first = {0: single([0.5, 0.7, 0.9]), 1: single([0.6, math.nan, 0.4])}
+    second = {0: single([0.4, 0.4, 0.4]), 1: single([0.4, 0.4, 0.4])}
+    assert seed_table(first, second) == pytest.approx(np.array([[0.1, 0.2], [0.5, 0.0]]))
 
 
 def test_the_interval_holds_the_truth_of_few_groups_about_as_often_as_it_says():
     rng = np.random.default_rng(1)
     for groups in (5, 6, 9):
         ends = [bootstrap_interval(rng.normal(size=groups), 99, 0) for _ in range(600)]
-        assert 0.92 < np.mean([low <= 0 <= high for low, high in ends]) < 0.985
+        assert 0.93 < np.mean([low <= 0 <= high for low, high in ends]) < 0.985
 
 
 def test_the_three_tests_by_hand():
@@ -232,7 +298,9 @@ def test_a_comparison_is_what_scipy_gives_for_the_two_lists_of_scores():
     tail = stats.norm.sf(2.364624 * np.sqrt(8 / 7))  # t of 7 degrees of freedom, from a table
     draw = np.random.default_rng(1).integers(8, size=(50_000, 8))
     ends = np.quantile(MIXED[draw].mean(axis=1), [tail, 1 - tail])
-    assert (made.low, made.high) == pytest.approx(tuple(ends), abs=0.001)
+    student = stats.ttest_1samp(MIXED, 0).confidence_interval()  # the wider at each end
+    wide = min(ends[0], student.low), max(ends[1], student.high)
+    assert (made.low, made.high) == pytest.approx(wide, abs=0.001)
 
 
 NOTHING = pytest.approx(math.nan, nan_ok=True)

@@ -9,6 +9,7 @@ from metaseg_monai.prepare import prepare_cracks
 from metaseg_monai.prepare.cracks import LAYOUTS
 from metaseg_monai.prepare.found import FoundCase
 from metaseg_monai.prepare.splits import with_splits
+from metaseg_monai.tables.licenses import data_license, may_share, statement, weights_license
 from metaseg_monai.tables.table import read_table
 
 
@@ -29,6 +30,7 @@ def test_mendeley_in_grey_with_masks_that_jpeg_blurred(lab, tmp_path):
     assert len(np.unique(np.asarray(PIL.Image.open(root / "BW" / "000.jpg")))) > 2
     made = prepare_cracks(tmp_path / "download", tmp_path / "out")
     assert made.problems == []
+    assert data_license(tmp_path / "out") == [statement("concrete-cracks", "cc-by-4.0")]
     table = read_table(made.table, None)
     assert {row["columns"]["domain"] for row in table.rows} == {"CRACK"}
     assert [row["group"] for row in table.rows] == ["000", "001", "002", "003"]
@@ -63,6 +65,8 @@ def test_crackforest_reads_matlab_and_takes_values_above_1(lab, tmp_path):
     jpg(root / "image" / "118.jpg", colours(5))  # as 37 of the download
     made = prepare_cracks(root, tmp_path / "out", layout="crackforest")
     assert len(made.problems) == 2
+    said = data_license(tmp_path / "out")
+    assert (weights_license(said), may_share(said)) == ("other", False)
     assert "1 photographs without a mask, left out: 118.jpg" in made.summary
     assert ["groundTruth/003.mat" in made.problems[0], "004.mat" in made.problems[1]] == [True] * 2
     assert "no groundTruth.Segmentation" in made.problems[1]

@@ -3,6 +3,7 @@
 import json
 import math
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -143,7 +144,8 @@ def compared(p=0.01, mean=0.1, seeds=(0.1, 0.1), trainings=(0.05, 0.15), cases=9
     overall = Comparison(cases, groups, 0, mean, mean - 0.05, mean + 0.05, 1, 1, p, p, p)
     by_seed = {Replicate(0, seed): value for seed, value in enumerate(seeds)}
     interval = SeedInterval(len(seeds), mean, *trainings)
-    return Compared("sme", "se", overall, p, by_seed, interval, None, (cases, cases))
+    alone = np.empty((0, len(seeds)))  # trainings on data of their own, each a sample of both
+    return Compared("sme", "se", overall, p, by_seed, interval, None, (cases, cases), alone)
 
 
 @pytest.mark.parametrize(
@@ -158,7 +160,7 @@ def compared(p=0.01, mean=0.1, seeds=(0.1, 0.1), trainings=(0.05, 0.15), cases=9
         (
             compared(trainings=(-0.1, 0.3)),
             "sme had a higher Dice of tumour than se in each of these trainings (seed 0: +0.100, "
-            "seed 1: +0.100; over trainings [-0.100, +0.300]; over cases [+0.050",
+            "seed 1: +0.100; over cases [+0.050, +0.150], over these and trainings [-0.100, +0.300",
         ),
         (
             compared(seeds=(0.3, -0.1), trainings=(-2.0, 2.2)),

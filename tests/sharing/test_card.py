@@ -137,7 +137,9 @@ def test_images_of_which_nobody_knows_are_told(model):
         (["generated", "kits"], "cc-by-nc-sa-4.0"),
         (["kits", {"data": "ours", "license": "gpl-3.0"}], "other"),
         ([{"data": "ours", "license": "mit"}, "generated"], "apache-2.0"),
+        (["concrete-cracks"], "cc-by-4.0"),
         (["generated", {"data": "ours", "license": None}], None),
+        (["deepcrack"], None),
         ([], None),
     ],
 )
@@ -171,6 +173,16 @@ def test_kits_is_never_apache(model, tmp_path):
     assert read_weights(weights)[0].keys() == state.keys()
 
 
+def test_data_whose_owners_state_no_licence_stay_named(model):
+    folder = model(["deepcrack"], tested=False)
+    text = model_card(read_model(folder))
+    assert "state no licence (https://github.com/yhlleo/DeepCrack): **no licence is stated" in text
+    with pytest.raises(ConfigError, match="deepcrack, whose owners state no licence"):
+        card(folder, data="ours", data_license="mit")
+    card(folder, data="deepcrack", data_license="other")
+    assert read_model(folder).data == [{"data": "deepcrack", "license": "other"}]
+
+
 def test_a_statement_is_kept_in_the_weights_and_never_changed(model):
     folder = model([], tested=True)
     card(folder, data="Our cohort", data_license="CC-BY-4.0")
@@ -180,6 +192,13 @@ def test_a_statement_is_kept_in_the_weights_and_never_changed(model):
         card(folder, data="Our cohort", data_license="mit")
     with pytest.raises(ConfigError, match=r"did you mean 'cc-by-4.0'"):
         statement("ours", "cc-by-4")
+
+
+def test_for_research_only_is_not_pushed(model):
+    folder = model(["crackforest"], tested=False)
+    assert "**may not be shared**; commercial use: no" in model_card(read_model(folder))
+    with pytest.raises(ConfigError, match=r"crackforest \(research-only\), which lets nothing"):
+        push(folder, "lab/x")
 
 
 def test_what_may_not_be_shared_is_not_pushed(model):
@@ -339,7 +358,7 @@ def test_every_bundle_says_of_its_data_what_the_table_says():
         assert ("CC BY-NC-SA 4.0" in about) == ("kits" in named)
     for key, facts in known["data"].items():
         assert statement(key)["license"] == facts["license"]
-        assert may_share([statement(key)])
+        assert may_share([statement(key)]) == (key not in ("crackforest", "deepcrack"))
     assert weights_license([statement("kits")]) == "cc-by-nc-sa-4.0"
 
 

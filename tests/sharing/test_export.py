@@ -21,9 +21,10 @@ from metaseg_monai.inferers import Runner
 from metaseg_monai.inferers.engines import Calibrated, choose, is_installed
 from metaseg_monai.inferers.exports import Exportable, codes_of, measured, write_export
 from metaseg_monai.metadata import Categorical, Continuous, MetadataSchema
-from metaseg_monai.networks import MultiHeadUnet3, Unet3
+from metaseg_monai.networks import DynamicUnet3, MultiHeadUnet3, Unet3
 from metaseg_monai.sharing.export import export
 from metaseg_monai.sharing.grow import grow
+from metaseg_monai.training import read_weights, write_weights
 
 pytestmark = pytest.mark.filterwarnings(
     # MONAI 1.6.1 and Ignite 0.5.5 themselves, while they read or run a bundle; the exporters
@@ -184,6 +185,19 @@ def test_two_heads(tmp_path):
         runner(image, torch.full((2, 2), 0.5))
 
 
+@pytest.mark.parametrize("kind", ["torchscript", "onnx"])
+def test_weights_made_from_metadata(kind, tmp_path):
+    """Its batches mix metadata, so that every image has weights of its own."""
+    pytest.importorskip("onnxruntime")
+    schema = schema_of_two()
+    sizes = {"channels": 4, "levels": 2}
+    network = DynamicUnet3(schema=schema, unknown_trained=True, **sizes).eval()
+    told = write_export(Exportable(network, schema, "0", 1, 2, True), kind, tmp_path)
+    assert told["largest"] <= 1e-5
+    assert len(told["sizes"]) == 3
+    assert "unknown" in told["values"]
+
+
 def test_one_value(model, tmp_path):
     pytest.importorskip("onnxruntime")
     made = export(model, "onnx", tmp_path / "disc", "task=disc")
@@ -327,6 +341,36 @@ def test_predict_by_a_kept_export(model, images, tmp_path, monkeypatch):
         predict(copied, images, tmp_path / "b", meta, engine="onnxruntime")
     with pytest.raises(ConfigError, match=r"no export in int8|is not installed"):
         predict(copied, images, tmp_path / "b", meta, engine="openvino", precision="int8")
+
+
+def test_an_ensemble_by_an_engine(model, images, tmp_path):
+    pytest.importorskip("onnxruntime")
+    other = shutil.copytree(model, tmp_path / "other")
+    record = other / "training.json"
+    state, facts = read_weights(other / "model.pt")
+    del facts["weights_sha256"]
+    schema = MetadataSchema.from_dict(facts["schema"])
+    network = Unet3(schema, "sme", channels=4, levels=2, reduction=1, unknown_trained=True)
+    network.load_state_dict(
+        {name: -30 * one if "head" in name else one for name, one in state.items()}
+    )
+    write_weights(other / "model.pt", network, facts)
+    digest = read_weights(other / "model.pt")[1]["weights_sha256"]
+    record.write_text(json.dumps({**json.loads(record.read_text()), "weights_sha256": digest}))
+    meta, both = {"task": "disc"}, [model, other]
+    asked = {"meta": meta, "save_probabilities": True}
+    plain = predict(both, images, tmp_path / "float", precision="float32", **asked)
+    made = predict(both, images, tmp_path / "ort", engine="onnxruntime", **asked)
+    alone = predict(model, images, tmp_path / "one", engine="onnxruntime", **asked)
+    of_both, of_ort, of_one = (
+        np.load(min(one.folder.glob("*_probabilities.npz")))["probabilities"]
+        for one in (plain, made, alone)
+    )
+    np.testing.assert_allclose(of_both, of_ort, atol=2e-3)
+    assert np.abs(of_one.astype(float) - of_ort).max() > 0.05  # both members count
+    assert {line["engine"] for line in lines_of(tmp_path / "ort")} == {"onnxruntime"}
+    with pytest.raises(ConfigError, match="--exported is of one model, and there are 2"):
+        predict(both, images, tmp_path / "no", engine="onnxruntime", exported=tmp_path, **asked)
 
 
 def test_a_value_that_was_not_calibrated():

@@ -9,14 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import tifffile
-import torch
 
 from metaseg_monai import train
-from metaseg_monai.errors import ConfigError, DataError
+from metaseg_monai.errors import CheckpointError, ConfigError, DataError
 from metaseg_monai.files import write_json
 from metaseg_monai.metrics.scores import COUNT_COLUMNS
+from metaseg_monai.sharing.export import export
 from metaseg_monai.sharing.package import package
-from metaseg_monai.training import read_weights
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning"
@@ -105,30 +104,40 @@ def test_settings_of_the_training_are_in_their_places(model, packed):
     assert (folder / "models/model.pt").read_bytes() == (model / "model.pt").read_bytes()
 
 
-def test_exports_take_both_inputs(model, packed):
-    _, folder = packed
-    extra = {"metaseg_schema": ""}
-    script = torch.jit.load(folder / "models/model.ts", _extra_files=extra)
-    facts = read_weights(model / "model.pt")[1]
-    assert json.loads(extra["metaseg_schema"]) == facts["schema"]
-    image, meta = torch.rand(3, 1, 40, 48), torch.eye(3, 7)
-    assert script(image, meta).shape == (3, 2, 40, 48)
-    assert not torch.equal(script(image, meta), script(image, meta.roll(1, 1)))
+def test_exports_are_those_of_export(model, packed, tmp_path):
+    pytest.importorskip("onnxruntime")
+    made, folder = packed
+    assert "exports: model.ts (parity" in str(made)
+    for kind, name in (("torchscript", "model.ts"), ("onnx", "model.onnx")):
+        exported = export(model, kind, tmp_path / kind)
+        assert exported.file.read_bytes() == (folder / "models" / name).read_bytes()
+    assert not (folder / "models/parity.json").exists()
 
 
-def test_onnx_is_the_same(model, tmp_path):
-    pytest.importorskip("onnx")
-    runtime = pytest.importorskip("onnxruntime")
+def test_a_package_has_no_export_that_strays_or_cannot_be(model, tmp_path, monkeypatch):
+    def strays(given, kind, folder):
+        raise CheckpointError(f"{kind} differs")
+
+    monkeypatch.setattr("metaseg_monai.sharing.package.write_export", strays)
+    needs = "metaseg_monai.sharing.package.lacking_for"
+    monkeypatch.setattr(needs, lambda kind: "--to onnx needs onnx" if kind == "onnx" else "")
     made = pack(model, tmp_path)
+    assert "exports: none" in made.remarks
+    assert "model.ts is left out: torchscript differs" in made.remarks
+    assert "model.onnx is left out: --to onnx needs onnx" in made.remarks
     with zipfile.ZipFile(made.archive) as archive:
-        script = torch.jit.load(archive.open(f"{NAME}/models/model.ts"))
-        session = runtime.InferenceSession(archive.read(f"{NAME}/models/model.onnx"))
-    assert [one.name for one in session.get_inputs()] == ["image", "meta"]
-    assert "metaseg_schema" in session.get_modelmeta().custom_metadata_map
-    for size in ((2, 1, 32, 32), (1, 1, 48, 64)):
-        image, meta = torch.rand(*size), torch.eye(size[0], 7)
-        (logits,) = session.run(None, {"image": image.numpy(), "meta": meta.numpy()})
-        np.testing.assert_allclose(logits, script(image, meta).detach(), atol=1e-5)
+        assert not [one for one in archive.namelist() if one.endswith((".ts", ".onnx"))]
+
+
+def test_its_page_is_the_card(packed):
+    _, folder = packed
+    page = (folder / "docs/README.md").read_text()
+    front = page.split("---\n")[1]
+    assert 'license: "apache-2.0"' in front
+    for part in ("## Intended use", "## Metadata", "Not tested: no evaluation", "## The bundle"):
+        assert part in page
+    assert "pip install -r requirements.txt" in page
+    assert "from_pretrained" not in page  # which is of this package
 
 
 def test_samples_are_none_of_the_training(model, packed):
@@ -140,8 +149,8 @@ def test_samples_are_none_of_the_training(model, packed):
     assert not trained & {(folder / "samples" / name).read_bytes() for name in table["image"]}
 
 
-def test_cases_of_the_user_are_packed_under_neutral_names(model, tmp_path):
-    pack(model, tmp_path, samples=model.parent / "data")
+def test_cases_of_the_user_are_packed_under_neutral_names(root, model, tmp_path):
+    pack(root, tmp_path, samples=model.parent / "data")
     with zipfile.ZipFile(tmp_path / f"{NAME}_v0.1.0.zip") as archive:
         names = [name for name in archive.namelist() if "/samples/" in name]
         assert [name.rpartition("/")[2] for name in names] == [
@@ -165,7 +174,7 @@ def test_scores_are_those_of_these_weights(model, bind, tmp_path):
     ]
     pd.DataFrame(rows, columns=COUNT_COLUMNS).to_csv(tested / "counts.csv", index=False)
     bind(tested)
-    made = pack(tested, tmp_path / "out")
+    made = pack(tested, tmp_path)
     with zipfile.ZipFile(made.archive) as archive:
         metadata = json.loads(archive.read(f"{NAME}/configs/metadata.json"))
     scores = metadata["eval_metrics"]
@@ -173,10 +182,8 @@ def test_scores_are_those_of_these_weights(model, bind, tmp_path):
     low, high = scores["test_case_mean_f1_interval_95"]
     assert low < scores["test_case_mean_f1"] < high
     bind(tested, weights_sha256="of others")
-    with zipfile.ZipFile(pack(tested, tmp_path / "other").archive) as archive:
-        assert json.loads(archive.read(f"{NAME}/configs/metadata.json"))["eval_metrics"] == {}
-    with pytest.raises(DataError, match="another package of this name and version"):
-        pack(tested, tmp_path / "out")
+    with pytest.raises(DataError, match="Evaluate anew: python -m metaseg_monai evaluate"):
+        pack(tested, tmp_path / "other")
 
 
 @pytest.fixture
@@ -201,41 +208,57 @@ def test_of_own_data_noise_is_packed(other, tmp_path):
     assert image.std() > 50
 
 
+def test_the_column_map_of_a_table_stays(other, tmp_path):
+    root, _ = other
+    for name in ("train", "inference"):
+        file = root / f"configs/{name}.json"
+        own = {"columns_file": "$@bundle_root + '/configs/columns.json'"}  # as of new-bundle
+        write_json(file, {**json.loads(file.read_text()), **own})
+    write_json(root / "configs/columns.json", {"image": "scan of Dr. A"})
+    made = pack(root, tmp_path / "out")
+    assert "the column map of your table is not packed" in str(made)
+    with zipfile.ZipFile(made.archive) as archive:
+        assert not [one for one in archive.namelist() if one.endswith("columns.json")]
+        for name in ("train", "inference"):
+            config = json.loads(archive.read(f"{NAME}/configs/{name}.json"))
+            assert config["columns_file"] is None
+
+
 def change(root, **changes):
     file = root / "configs/metadata.json"
     write_json(file, {**json.loads(file.read_text()), **changes})
 
 
 def test_what_nobody_could_use_is_refused(other, tmp_path):
-    root, folder = other
+    root, _ = other
     pins = json.loads((root / "configs/metadata.json").read_text())["required_packages_version"]
     change(root, required_packages_version={k: v for k, v in pins.items() if k != "scipy"})
     with pytest.raises(ConfigError, match="required_packages_version has no scipy"):
-        pack(folder, tmp_path / "out")
+        pack(root, tmp_path / "out")
     change(root, required_packages_version=pins)
     train_file = root / "configs/train.json"
     config = json.loads(train_file.read_text())
     write_json(train_file, {**config, "loss": {"_target_": "mine.losses.Loss"}})
     with pytest.raises(ConfigError, match=r"train.json, loss: mine.losses.Loss is of no package"):
-        pack(folder, tmp_path / "out")
+        pack(root, tmp_path / "out")
     write_json(train_file, config)
     (root / "docs/data_license.txt").write_text("To be filled in: under which licence\n")
     with pytest.raises(ConfigError, match="says nothing on the licence of the data"):
-        pack(folder, tmp_path / "out")
+        pack(root, tmp_path / "out")
     given = tmp_path / "licence.txt"
     given.write_text("CC0\n")
-    made = pack(folder, tmp_path / "out", data_license=given)
+    made = pack(root, tmp_path / "out", data_license=given)
     with zipfile.ZipFile(made.archive) as archive:
         assert archive.read(f"{NAME}/docs/data_license.txt") == b"CC0\n"
 
 
 @pytest.mark.parametrize("path", ["{root}/data", "/home/anna/data"])
 def test_a_path_of_a_machine_is_refused(other, tmp_path, path):
-    root, folder = other
+    root, _ = other
     page = root / "docs/README.md"
     page.write_text(f"{page.read_text()}\nData lie in {path.format(root=root)}.\n")
     with pytest.raises(DataError, match=r"docs/README.md of the package would hold a path of this"):
-        pack(folder, tmp_path / "out")
+        pack(root, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -254,6 +277,12 @@ def test_a_bundle_without_weights_is_packed(root, tmp_path):
     made = pack(root, tmp_path)
     with zipfile.ZipFile(made.archive) as archive:
         assert not [name for name in archive.namelist() if "/models/" in name]
+        page = archive.read(f"{NAME}/docs/README.md").decode()
+    assert "## How to use it" in page
+    made.archive.write_bytes(b"of another author")
+    with pytest.raises(DataError, match="another package of this name and version"):
+        pack(root, tmp_path)
+    assert made.archive.read_bytes() == b"of another author"
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from metaseg_monai.errors import ConfigError
-from metaseg_monai.sharing.vendored import _renamed_source, renamed, vendored
+from metaseg_monai.sharing.vendored import SOURCES, _renamed_source, renamed, vendored
 
 SOURCE = '''"""Of metaseg_monai.files."""
 
@@ -63,6 +63,20 @@ def test_it_is_complete_and_runs(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "metaseg_monai", None)
     module = importlib.import_module(f"{code.name}.metadata")
     assert module.MetadataSchema.__module__ == f"{code.name}.metadata.schema"
+
+
+def test_a_table_that_a_module_reads_goes_along(tmp_path, monkeypatch):
+    config = {"said": {"_target_": "metaseg_monai.tables.licenses.statement", "data": "kits"}}
+    code = vendored([config], "b")
+    table = f"{code.name}/tables/licenses.json"
+    assert code.files[table] == SOURCES.joinpath("tables/licenses.json").read_bytes()
+    for place, content in code.files.items():
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / place).write_bytes(content)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(sys.modules, "metaseg_monai", None)
+    module = importlib.import_module(f"{code.name}.tables.licenses")
+    assert module.statement("kits")["license"] == "cc-by-nc-sa-4.0"
 
 
 def test_other_code_has_another_name(monkeypatch):

@@ -4,7 +4,7 @@ import pytest
 
 from metaseg_monai.errors import ConfigError
 from metaseg_monai.study import Study
-from metaseg_monai.study.design import fill_data_seed, nothing_compared
+from metaseg_monai.study.design import fill_data_seed, nothing_compared, smallest_planned
 
 PLAIN = {"name": "two", "bundle": "b", "conditions": ["se", "sme", "sme-dummy"]}
 
@@ -108,3 +108,22 @@ def test_data_seed_is_filled_in():
 def test_a_list_of_conditions_holds_names():
     with pytest.raises(ConfigError, match="conditions: expected names, or settings by name"):
         Study(name="s", bundle="b", seeds=[0], conditions=[{"me": {}}])
+
+
+def test_a_pilot_says_before_what_can_be_found():
+    pilot = {"patients": 0.05, "trainings": 0.01, "residual": 0.02, "source": "an earlier study"}
+    study = Study(
+        name="s", bundle="b", conditions=["se", "sme"],
+        protocol={"sample_size": 30, "pilot": pilot},
+    )  # fmt: skip
+    told = smallest_planned(study)
+    assert told.startswith("30 patients (groups) and 3 trainings find a difference of 0.0")
+    assert told.endswith(
+        "power 0.8 at alpha 0.05, by the spread that was stated (an earlier study)"
+    )
+    few = study.model_copy(update={"seeds": [0]})
+    assert smallest_planned(few).startswith("with 30 patients (groups) and 1 trainings no effect")
+    without = study.protocol.model_copy(update={"pilot": None})
+    assert smallest_planned(study.model_copy(update={"protocol": without})) == ""
+    with pytest.raises(ConfigError, match=r"unknown key 'protocol\.pilot\.patient'"):
+        Study(name="s", bundle="b", conditions=["se"], protocol={"pilot": {"patient": 1}})

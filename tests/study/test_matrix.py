@@ -194,7 +194,7 @@ def test_a_schema_that_the_bundle_names_itself_is_in_the_key(study, bundle, tmp_
         ({"modes": ["normal", "fixed:circel"]}, {}, "fixed:circel"),
         ({"modes": ["normal", "perturb:2"]}, {}, "needs a continuous field"),
         ({"modes": ["normal", "inverse"]}, {}, "needs a schema of one field with two labels"),
-        ({"modes": ["normal", "predicted"]}, {}, "needs estimates"),
+        ({"modes": ["normal", "predicted"]}, {}, "need estimates"),
         ({"shuffle": {"task": {"disc": "ring"}}}, {}, "shuffle mapping of field 'task'"),
         ({"regions": {"all": {"classes": [0], "tolerance_mm": 1}}}, {}, "region 'all'"),
         ({"regions": {"all": [1]}}, {}, "region 'all'"),

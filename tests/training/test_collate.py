@@ -5,14 +5,16 @@ from monai.data import MetaTensor, decollate_batch
 from torch import nn
 
 from metaseg_monai.errors import ConfigError, DataError, MetadataError
-from metaseg_monai.metadata import Categorical, Continuous, MetadataSchema
+from metaseg_monai.metadata import Categorical, Continuous, MetadataSchema, Ordinal
 from metaseg_monai.networks import Unet3
 from metaseg_monai.training import (
+    EstimateLoss,
     FieldTarget,
     PrepareBatchMeta,
     VolumeBatches,
     collate_cases,
-    continuous_field,
+    estimated_field,
+    outputs_of,
 )
 
 
@@ -124,18 +126,23 @@ ZOOM = Continuous(name="zoom", unit="x", range=(10, 40), scale="log2", **KNOWN)
 SCHEMA = MetadataSchema([SITE, SIZE, ZOOM])
 
 
-def test_the_field_is_the_first_continuous_one_or_the_named_one():
-    assert continuous_field(SCHEMA) == SIZE
-    assert continuous_field(SCHEMA, "zoom") == ZOOM
+def test_the_field_is_the_first_quantity_or_the_named_one():
+    assert estimated_field(SCHEMA) == SIZE
+    assert estimated_field(SCHEMA, "zoom") == ZOOM
 
 
 def test_other_fields_are_refused():
-    with pytest.raises(MetadataError, match=r"'site' is categorical.*size, zoom"):
-        continuous_field(SCHEMA, "site")
+    stain = {"kind": "multilabel", "name": "stain", "values": ["a", "b"]}
+    several = MetadataSchema(
+        [{**stain, "provenance": "acquisition", "availability": "acquisition"}]
+    )
+    with pytest.raises(MetadataError, match="'stain' is multilabel"):
+        estimated_field(several, "stain")
     with pytest.raises(MetadataError, match="did you mean 'size'"):
-        continuous_field(SCHEMA, "sise")
-    with pytest.raises(MetadataError, match=r"schema has site \(categorical\)"):
-        continuous_field(MetadataSchema([SITE]))
+        estimated_field(SCHEMA, "sise")
+    with pytest.raises(MetadataError, match=r"schema has stain \(multilabel\)"):
+        estimated_field(several)
+    assert estimated_field(SCHEMA, "site") == estimated_field(MetadataSchema([SITE])) == SITE
 
 
 @pytest.mark.parametrize(("field", "codes"), [(SIZE, [0.2, 0.7]), (ZOOM, [0.5, 1.0])])
@@ -147,6 +154,24 @@ def test_the_target_is_the_code_of_the_field(field, codes):
     torch.testing.assert_close(target[:, 0], torch.tensor(codes).double())
     assert image.shape == (2, 1, 4, 4)
     assert image.dtype == torch.float64
+
+
+def test_the_target_of_names_is_their_place():
+    grade = Ordinal(name="grade", values=("I", "II", "III"), **KNOWN)
+    schema = MetadataSchema([SIZE, SITE, grade])
+    raws = [{"size": 1, "site": "right", "grade": "I"}, {"size": 2, "site": "left", "grade": "III"}]
+    meta = torch.stack([torch.from_numpy(schema.encode(raw)) for raw in raws])
+    batch = {"image": torch.rand(2, 1, 4, 4), "meta": meta}
+    for field, places in (
+        (SITE, [SITE.values.index(n) for n in ("right", "left")]),
+        (grade, [0, 2]),
+    ):
+        assert FieldTarget(schema, field)(batch)[1][:, 0].tolist() == places
+        logits = torch.full((2, outputs_of(field)), -9.0)
+        logits[[0, 1], places] = 9.0
+        assert EstimateLoss()(logits, FieldTarget(schema, field)(batch)[1]) < 1e-3
+    assert outputs_of(SIZE) == 1
+    assert EstimateLoss()(torch.tensor([[0.5]]), torch.tensor([[0.5]])) == 0
 
 
 def test_a_batch_without_metadata_is_refused():

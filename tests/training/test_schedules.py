@@ -2,9 +2,10 @@ import pytest
 import torch
 from ignite.engine import Engine, Events
 from monai.handlers import LrScheduleHandler
+from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts
 
 from metaseg_monai.errors import ConfigError, TrainingError
-from metaseg_monai.training import StepOnPlateau, cyclic_schedule
+from metaseg_monai.training import StepOnPlateau, cyclic_schedule, warm_restarts
 
 
 def make(iterations, cycles=8, base=2e-4, top=8e-4, **more):
@@ -112,3 +113,32 @@ def test_a_metric_that_there_is_not_is_named():
     StepOnPlateau(schedule, evaluator, metric="val_dice").attach(Engine(lambda *_: None))
     with pytest.raises(TrainingError, match=r"'val_dice', which the validation does not compute"):
         evaluator.run([0])
+
+
+def test_warm_restarts_are_those_of_pytorch_with_a_low_rate_behind():
+    def optimizer():
+        return torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=1e-3)
+
+    own, theirs, length = optimizer(), optimizer(), 3
+    schedule = warm_restarts(own, epochs=18, epoch_length=length)  # the last cosine is cut off
+    reference = CosineAnnealingWarmRestarts(theirs, T_0=2, T_mult=2)
+    for step in range(18 * length):
+        reference.step(step / length)
+        expected = theirs.param_groups[0]["lr"] if step < 8 * length else 1e-5
+        assert own.param_groups[0]["lr"] == pytest.approx(expected, rel=1e-9), step
+        own.step()
+        schedule.step()
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"epochs": 10}, "last_epochs=10 of 10"),
+        ({"first": 0}, "first must be a whole number from 1, got 0"),
+        ({"last_lr": 0}, "a last_lr above 0"),
+    ],
+)
+def test_warm_restarts_that_cannot_be_are_refused(changed, message):
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1e-3)
+    with pytest.raises(ConfigError, match=message):
+        warm_restarts(optimizer, **{"epochs": 20, "epoch_length": 1, **changed})

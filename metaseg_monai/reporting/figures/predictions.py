@@ -8,7 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from skimage.segmentation import find_boundaries
 
+from metaseg_monai.evaluation.image_scores import ImageSample
 from metaseg_monai.evaluation.samples import Sample
 from metaseg_monai.explain.figure_style import (
     INK,
@@ -68,6 +70,46 @@ def label_grid(shown: Mapping[str, Sample]) -> bytes:
         for one in shown.values()
     ]
     return _grid(lines, ["image", *mode_labels(modes)], list(shown), False)
+
+
+def translation_grid(samples: Sequence[ImageSample]) -> bytes:
+    """One row a case and channel: planes, real and generated image, difference, outlines.
+
+    Of more than three planes the first, the middle and the last are shown.
+
+    Args:
+        samples: with planes of one number.
+
+    Returns:
+        PNG. Difference: generated less real, orange where too bright, blue where too dark, half of
+        the real image's scale being the full colour. Outlines: blue of objects of the real image,
+        orange of the generated one, white where both are.
+    """
+    lines: list[list[Panel]] = []
+    count = max(len(one.planes) for one in samples)
+    chosen = sorted({0, count // 2, count - 1})
+    for one in samples:
+        drawn = None if one.objects is None else outlines(one.real, *one.objects)
+        planes: list[Panel] = [one.planes[p] if p < len(one.planes) else None for p in chosen]
+        lines.append([*planes, one.real, one.generated, difference(one), drawn])
+    heads = [f"plane {place + 1}" for place in chosen]
+    names = [f"{one.channel} {one.domain}" for one in samples]
+    return _grid(lines, [*heads, "real", "generated", "difference", "objects"], names, False)
+
+
+def difference(sample: ImageSample) -> np.ndarray:
+    """Colours (H, W, 3) of how a generated image differs from the real one, black where not."""
+    gap = 2 * (sample.generated.astype(float) - sample.real.astype(float))[..., None]
+    return np.asarray(gap.clip(0, 1) * FALSE + (-gap).clip(0, 1) * MISSED)
+
+
+def outlines(picture: np.ndarray, real: np.ndarray, generated: np.ndarray) -> np.ndarray:
+    """Colours (H, W, 3) of a picture (H, W) in 0..1 with the outlines of both kinds of objects."""
+    drawn = np.repeat(0.7 * picture.astype(float)[..., None], 3, axis=2)
+    one, other = (find_boundaries(objects, mode="inner") for objects in (real, generated))
+    for where, colour in ((one, MISSED), (other, FALSE), (one & other, HIT)):
+        drawn[where] = colour
+    return drawn
 
 
 def overlay(pred: np.ndarray, label: np.ndarray) -> np.ndarray:

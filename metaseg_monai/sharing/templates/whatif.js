@@ -1,5 +1,4 @@
 "use strict";
-(() => {
 const $ = (id) => document.getElementById(id);
 const model = JSON.parse($("model").textContent);
 const foreground = model.classes.slice(1);
@@ -18,6 +17,7 @@ let current = null;    // the control that is moved away from the given value, a
 let active = null;     // the control whose curve is drawn
 let drawn = null;      // the place of the class whose curve is drawn
 let opening = 0;
+let complete = () => true;  // whether what is to be seen is there; on the live page it may have to be asked for
 
 // ---- reading: run lengths, pictures
 
@@ -60,11 +60,10 @@ function beginnings(runs, pixels) {
   return found;
 }
 
-/** The classes of a mask's pixels, of which `before` is that of the state before. */
-function decoded(place, before) {
-  const at = shown.starts[place], change = shown.runs[at] === 1;
-  const mask = change ? before.slice() : new Uint8Array(shown.pixels);
-  runsOf(shown.runs, at + 1, shown.pixels, (number, from, to) => {
+/** The classes of a mask's pixels, whose runs begin there; `before` is that of the state before. */
+function decoded(runs, at, pixels, before) {
+  const change = runs[at] === 1, mask = change ? before.slice() : new Uint8Array(pixels);
+  runsOf(runs, at + 1, pixels, (number, from, to) => {
     if (!number) return;
     if (change) for (let one = from; one < to; one++) mask[one] ^= number;
     else mask.fill(number, from, to);
@@ -72,16 +71,17 @@ function decoded(place, before) {
   return mask;
 }
 
-/** The masks of all states in a plane; those of the last plane are kept. */
+/** The masks of all states in a plane, as far as they are there; those of the last plane are kept. */
 function masksOf(plane) {
-  if (shown.kept !== plane) {
+  if (shown.runs && shown.kept !== plane) {
     shown.masks = [];
     for (let state = 0; state < shown.told.areas.length; state++) {
-      shown.masks.push(decoded(state * shown.told.planes.length + plane, shown.masks[state - 1]));
+      const at = shown.starts[state * shown.told.planes.length + plane];
+      shown.masks.push(decoded(shown.runs, at, shown.pixels, shown.masks[state - 1]));
     }
     shown.kept = plane;
   }
-  return shown.masks;
+  return shown.runs ? shown.masks : (shown.masks[plane] ??= []);
 }
 
 /** The edges between different classes, as a path in pixels. */
@@ -105,16 +105,7 @@ async function open(number) {
   const [runs, gates, ...pictures] = await Promise.all(
     [inflate(told.masks), told.gates ? inflate(told.gates) : null, ...told.pictures.map(picture)]);
   if (token !== opening) return;
-  const [high, wide] = told.size;
-  const layer = new OffscreenCanvas(wide, high);
-  shown = { number, told, runs, gates, pictures, high, wide, pixels: high * wide, layer,
-            paint: layer.getContext("2d"), starts: beginnings(runs, high * wide), plane: 0, kept: null, masks: [] };
-  shown.data = shown.paint.createImageData(wide, high);
-  const states = told.areas.length * told.planes.length;
-  shown.truth = shown.starts.length > states ? states : null;
-  const sizes = told.planes.map((_, plane) => sum((told.true_areas || told.areas[0])[plane]));
-  shown.plane = sizes.indexOf(Math.max(...sizes));
-  current = null;
+  present({ number, told, name: model.cases[number].name, runs, gates, pictures });
   $("case").value = String(number);
   $("previous").disabled = number === 0;
   $("next").disabled = number === model.cases.length - 1;
@@ -122,6 +113,19 @@ async function open(number) {
   $("trained").hidden = !split;
   $("trained").textContent = split === "train" ? "The network was trained on this case or its group: its masks are no test."
     : split ? "The weights were chosen by this case or its group: its masks are no test." : "";
+}
+
+/** Put a case on the page. */
+function present(found) {
+  const { told, runs } = found, [high, wide] = told.size, layer = new OffscreenCanvas(wide, high);
+  shown = { ...found, high, wide, pixels: high * wide, layer, paint: layer.getContext("2d"),
+            starts: runs ? beginnings(runs, high * wide) : [], plane: 0, kept: null, masks: [] };
+  shown.data = shown.paint.createImageData(wide, high);
+  const states = told.areas.length * told.planes.length;
+  shown.truth = shown.starts.length > states ? states : null;
+  const sizes = told.planes.map((_, plane) => sum((told.true_areas || told.areas[0])[plane] || [0]));
+  shown.plane = runs ? sizes.indexOf(Math.max(...sizes)) : Math.floor(told.planes.length / 2);
+  current = null;
   $("notes").replaceChildren(...told.notes.map((text) => make("li", text)));
   $("of-truth").hidden = shown.truth === null;
   $("slices").hidden = told.planes.length < 2;
@@ -197,6 +201,9 @@ function box(control) {
   return own;
 }
 
+/** The values of a quantity that were trained; without knowledge of a training, those of the schema. */
+const trainedWords = (field) => `${field.cases ? "trained" : "schema"}: ${format(field.trained[0])} to ${format(field.trained[1])}${field.unit ? ` ${field.unit}` : ""}`;
+
 function slider(control, own) {
   const stops = control.stops, last = stops.length - 1, value = make("div", null, { class: "value" });
   control.output = make("output", "", { for: control.id });
@@ -214,7 +221,7 @@ function slider(control, own) {
     marks.append(mark);
   }
   const ends = make("div", null, { class: "ends" });
-  const middle = control.field ? `trained: ${format(control.field.trained[0])} to ${format(control.field.trained[1])}${control.unit}` : "";
+  const middle = control.field ? trainedWords(control.field) : "";
   ends.append(make("span", stops[0].text), make("span", middle), make("span", stops[last].text));
   own.append(value, range, marks, ends);
 }
@@ -267,10 +274,10 @@ function measure() {
 function show() {
   const told = shown.told;
   for (const control of controls) sync(control);
-  const given = controls.map((one) => `${one.guidance ? "guidance" : one.name} ${one.value ? said(one, one.value) : told.given[one.name].text}`);
-  $("now").textContent = current
-    ? `${current.control.guidance ? "guidance" : current.control.name}: ${said(current.control, current.entry)} instead of ${said(current.control, current.control.value)}`
-    : `As given: ${given.filter((text) => !text.startsWith("guidance")).join(", ")}`;
+  const words = (one) => `${one.guidance ? "guidance" : one.name} ${one.value ? said(one, one.value) : told.given[one.name].text}`;
+  const others = controls.filter((one) => !one.guidance && !(current && one === current.control)).map(words);
+  const moved = current && `${current.control.guidance ? "guidance" : current.control.name} ${said(current.control, current.entry)} instead of ${said(current.control, current.control.value)}`;
+  $("now").textContent = `The network is told: ${[...(moved ? [moved] : []), ...others].join("; ")}${moved ? "" : " (as given)"}`;
   $("as-given").disabled = current === null;
   warn();
   if (told.planes.length > 1) {
@@ -278,6 +285,7 @@ function show() {
     $("slice-now").textContent = `${told.planes[shown.plane] + 1} of ${told.of}`;
     $("slice").setAttribute("aria-valuetext", $("slice-now").textContent);
   }
+  if (!complete()) return;
   draw();
   tellArea();
   curve();
@@ -296,6 +304,7 @@ function sync(control) {
   if (!control.range) return;
   const at = control.stops.indexOf(own);
   control.range.value = String(at >= 0 ? at : Math.floor(control.stops.length / 2));
+  control.range.classList.toggle("aside", at < 0);
   const text = own ? said(control, own) : "";
   control.output.textContent = text;
   control.beside.textContent = own && own.given ? "as given" : `given: ${said(control, control.value)}`;
@@ -349,7 +358,7 @@ function still(width, height, scale, truth) {
   under.drawImage(shown.pictures[shown.plane], 0, 0, width, height);
   if (!truth) return;
   shown.over = new OffscreenCanvas(width, height);
-  const over = shown.over.getContext("2d"), path = outline(decoded(shown.truth + shown.plane), shown.high, shown.wide);
+  const over = shown.over.getContext("2d"), path = outline(decoded(shown.runs, shown.starts[shown.truth + shown.plane], shown.pixels), shown.high, shown.wide);
   over.setTransform(width / shown.wide, 0, 0, height / shown.high, 0, 0);
   over.lineCap = "square";
   const line = width / shown.wide / Math.max(1, width / 600);
@@ -384,10 +393,10 @@ let legendOf = "";
 function legend(truth) {
   const whole = $("show-mask").checked, difference = $("show-difference").checked, several = foreground.length > 1;
   const parts = [];
-  const mask = difference ? "mask, as for the given value" : "mask";
+  const mask = difference ? "mask, with both values" : "mask";
   if (whole) foreground.forEach((name, at) => parts.push([several ? name : mask, classColour(at + 1), ALPHA]));
-  if (difference) parts.push(["only now", ADDED, STRONG], ["only for the given value", REMOVED, "striped"]);
-  if (difference && several) parts.push(["another class now", CHANGED, STRONG]);
+  if (difference) parts.push(["only with the chosen value", ADDED, STRONG], ["only with the given value", REMOVED, "striped"]);
+  if (difference && several) parts.push(["another class with the chosen value", CHANGED, STRONG]);
   if (truth) parts.push([givenWords(), null, "line"]);
   const key = JSON.stringify(parts);
   if (key === legendOf) return;
@@ -434,16 +443,19 @@ function tellArea() {
   foreground.forEach((name, at) => {
     const truth = told.true_areas ? told.true_areas[shown.plane][at] : null;
     line(foreground.length > 1 ? name : "Area of the mask", told.areas[state()][shown.plane][at], told.areas[0][shown.plane][at], truth, factor, unit);
+    const ends = intervalOf(state(), at);
+    if (ends) lines[lines.length - 1].append(`; ${intervalWords(ends, unit)}`);
   });
-  const whole = told.volumes || (told.planes.length > 1 && told.planes.length === told.of
-    ? told.areas.map((planes) => foreground.map((_, at) => sum(planes.map((one) => one[at])))) : null);
+  const every = (at) => told.areas[at].every((one) => one !== null);
+  const whole = told.volumes || (told.planes.length > 1 && told.planes.length === told.of && every(0) && every(state())
+    ? told.areas.map((planes) => foreground.map((_, at) => sum(planes.map((one) => (one ? one[at] : 0))))) : null);
   if (whole) {
     const [how, what] = told.voxel_ml === null ? [1, "voxels"] : [told.voxel_ml, "ml"];
     foreground.forEach((name, at) => line(`${foreground.length > 1 ? name : "Mask"}, whole volume`, whole[state()][at], whole[0][at], null, how, what));
   }
   $("area").replaceChildren(...lines);
   const text = lines.map((one) => one.textContent).join(". ");
-  $("image").setAttribute("aria-label", `Case ${model.cases[shown.number].name}, ${$("now").textContent}. ${text}`);
+  $("image").setAttribute("aria-label", `Case ${shown.name}, ${$("now").textContent}. ${text}`);
 }
 
 // ---- the curve of areas
@@ -457,13 +469,24 @@ function svg(tag, of, text) {
   return element;
 }
 
-const areaOf = (entry, at) => shown.told.areas[entry.state][shown.plane][at] * measure()[0];
+/** The area for an entry; null where it was not asked for yet. */
+function areaOf(entry, at) {
+  const areas = shown.told.areas[entry.state][shown.plane];
+  return areas === null ? null : areas[at] * measure()[0];
+}
+const isThere = (area) => area !== null;
+/** The interval of a state's area in this slice, as [low, high] in the unit; null where none is known. */
+function intervalOf(place, at) {
+  const of = shown.told.intervals && shown.told.intervals[place] && shown.told.intervals[place][shown.plane];
+  return of && of[at] ? of[at].map((end) => end * measure()[0]) : null;
+}
+const intervalWords = (ends, unit) => `${format(100 * model.coverage)} % interval ${format(ends[0])} to ${format(ends[1])} ${unit}`;
 
 /** The class that the curve is of: the one chosen, at first the one that changes most. */
 function chosenClass() {
   if (drawn === null && active) {
     const changes = foreground.map((_, at) => {
-      const areas = [...active.stops, ...active.choices].map((one) => areaOf(one, at)), most = Math.max(...areas);
+      const areas = [...active.stops, ...active.choices].map((one) => areaOf(one, at)).filter(isThere), most = Math.max(...areas);
       return most ? (most - Math.min(...areas)) / most : 0;
     });
     drawn = changes.indexOf(Math.max(...changes));
@@ -480,19 +503,26 @@ function curve() {
   $("area-title").textContent = `Area${foreground.length > 1 ? ` of ${foreground[at]}` : ""} by ${name}${control.unit ? ` (${control.unit.trim()})` : ""}${slice}`;
   const wide = Math.max(240, $("curve").clientWidth);
   const picture = control.stops.length ? lines(control, wide, unit, at) : bars(control, wide, unit, at);
-  const entries = [...control.stops, ...control.choices], totals = entries.map((one) => areaOf(one, at));
+  const entries = [...control.stops, ...control.choices].filter((one) => isThere(areaOf(one, at)));
+  const totals = entries.map((one) => areaOf(one, at));
   const least = totals.indexOf(Math.min(...totals)), most = totals.indexOf(Math.max(...totals));
   picture.setAttribute("role", "img");
   picture.setAttribute("aria-label", `${$("area-title").textContent}: from ${format(totals[least])} ${unit} at ${entries[least].text} to ${format(totals[most])} ${unit} at ${entries[most].text}`);
   $("curve").replaceChildren(picture);
+  const trained = entries.filter((one) => one.at !== null || one.text !== "unknown").filter((one) => !one.beyond).map((one) => areaOf(one, at));
+  const known = control.guidance ? "guidance 0 to 1" : control.field.cases ? `the trained values of ${name}` : `the values of ${name} in the schema`;
+  const every = entries.length === control.stops.length + control.choices.length;
+  $("spread").textContent = every && trained.length ? `Over ${known} the area goes from ${format(Math.min(...trained))} to ${format(Math.max(...trained))} ${unit}. ` : "";
+  $("spread").append(intervalOf(0, at) ? "" : "How sure the mask is, this page cannot say: no interval of the area is known for this model.");
   if (!$("of-numbers").open) return;
   const head = make("tr");
   head.append(make("th", name, { scope: "col" }), ...foreground.map((one) => make("th", `${one} (${unit})`, { scope: "col" })));
+  const told = (one, at) => format(areaOf(one, at)) + (intervalOf(one.state, at) ? ` (${intervalOf(one.state, at).map(format).join(" to ")})` : "");
   const own = current && current.control === control ? current.entry : entries.find((one) => one.given);
   $("numbers").replaceChildren(head, ...entries.map((one) => {
     const row = make("tr", null, one === own ? { class: "now" } : {});
     row.append(make("th", one.text + (one.given ? " (given)" : "") + (one.beyond ? " ⚠" : ""), { scope: "row" }),
-               ...foreground.map((_, at) => make("td", format(areaOf(one, at)))));
+               ...foreground.map((_, at) => make("td", told(one, at))));
     return row;
   }));
 }
@@ -509,13 +539,13 @@ function lines(control, wide, unit, at) {
   const low = place(stops[0].at), end = place(stops[stops.length - 1].at);
   const x = (at) => left + ((place(at) - low) / (end - low || 1)) * (wide - left - right);
   const truth = shown.told.true_areas ? shown.told.true_areas[shown.plane][at] * measure()[0] : null;
-  const most = Math.max(1e-9, truth || 0, ...[...stops, ...control.choices].map((one) => areaOf(one, at)));
+  const most = Math.max(1e-9, truth || 0, ...[...stops, ...control.choices].flatMap((one) => [areaOf(one, at) || 0, ...(intervalOf(one.state, at) || [])]));
   const y = (value) => high - bottom - (value / most) * (high - top - bottom);
   const root = svg("svg", { width: wide, height: high, viewBox: `0 0 ${wide} ${high}` });
   if (control.field) {
     const [from, to] = control.field.trained.map((one) => Math.min(wide - right, Math.max(left, x(one))));
     root.append(svg("rect", { x: from, y: top, width: Math.max(0, to - from), height: high - top - bottom, fill: "#eef3f7" }),
-                svg("text", { x: (from + to) / 2, y: 13, "text-anchor": "middle", fill: "#545e68" }, "trained values"));
+                svg("text", { x: (from + to) / 2, y: 13, "text-anchor": "middle", fill: "#545e68" }, control.field.cases ? "trained values" : "values of the schema"));
   }
   for (const value of ticks(most)) {
     root.append(svg("line", { x1: left, x2: wide - right, y1: y(value), y2: y(value), stroke: "#dfe4e8" }),
@@ -529,12 +559,17 @@ function lines(control, wide, unit, at) {
     const anchor = value === stops[stops.length - 1] ? "end" : "middle";
     root.append(svg("text", { x: x(value.at) + (anchor === "end" ? right : 0), y: high - 8, "text-anchor": anchor, fill: "#1c2126" }, format(value.at)));
   }
+  const sure = stops.filter((one) => intervalOf(one.state, at)).map((one) => [x(one.at), ...intervalOf(one.state, at).map(y)]);
+  if (sure.length) {
+    const ends = [...sure.map(([to, low]) => `${to},${low}`), ...sure.reverse().map(([to, , upper]) => `${to},${upper}`)];
+    root.append(svg("polygon", { points: ends.join(" "), fill: css(classColour(at + 1)), "fill-opacity": 0.25, class: "interval" }));
+  }
   const given = stops.find((one) => one.given);
   if (given) root.append(svg("line", { x1: x(given.at), x2: x(given.at), y1: top, y2: high - bottom, stroke: "#1c2126", "stroke-width": 1.4, "stroke-dasharray": "5 4" }));
   const own = current && current.control === control ? current.entry : [...stops, ...control.choices].find((one) => one.given);
   const colour = dark(classColour(at + 1));
   if (truth !== null) root.append(svg("line", { x1: left, x2: wide - right, y1: y(truth), y2: y(truth), stroke: "#1c2126", "stroke-width": 1.4, "stroke-dasharray": "2 3" }));
-  root.append(svg("polyline", { points: stops.map((one) => `${x(one.at)},${y(areaOf(one, at))}`).join(" "), fill: "none", stroke: colour, "stroke-width": 2.4 }));
+  root.append(svg("polyline", { points: stops.filter((one) => isThere(areaOf(one, at))).map((one) => `${x(one.at)},${y(areaOf(one, at))}`).join(" "), fill: "none", stroke: colour, "stroke-width": 2.4 }));
   if (own && own.at === null) {  // of what is no number: a level
     const level = y(areaOf(own, at));
     root.append(svg("line", { x1: left, x2: wide - right, y1: level, y2: level, stroke: "#b2420a", "stroke-width": 2 }),
@@ -549,17 +584,20 @@ function lines(control, wide, unit, at) {
 }
 
 function bars(control, wide, unit, at) {
-  const entries = control.choices, row = 27, left = Math.min(150, wide * 0.38), right = 74;
-  const totals = entries.map((one) => areaOf(one, at)), most = Math.max(1e-9, ...totals);
+  const entries = control.choices.filter((one) => isThere(areaOf(one, at))), row = 27, left = Math.min(150, wide * 0.38), right = 74;
+  const totals = entries.map((one) => areaOf(one, at));
+  const most = Math.max(1e-9, ...totals, ...entries.flatMap((one) => intervalOf(one.state, at) || []));
   const root = svg("svg", { width: wide, height: entries.length * row + 20, viewBox: `0 0 ${wide} ${entries.length * row + 20}` });
   const own = current && current.control === control ? current.entry : entries.find((one) => one.given);
   entries.forEach((entry, place) => {
     const y = place * row, isOwn = entry === own, text = { fill: isOwn ? "#b2420a" : "#1c2126", "font-weight": isOwn ? 700 : 400 };
-    const words = entry.text + (entry.given ? " (given)" : ""), most_letters = Math.floor(left / 7);
+    const words = entry.text + (entry.given ? " (given)" : "") + (entry.beyond ? " ⚠" : ""), most_letters = Math.floor(left / 7);
     root.append(svg("text", { x: 0, y: y + 18, ...text }, words.length > most_letters ? `${words.slice(0, most_letters - 1)}…` : words));
     const width = Math.max((totals[place] / most) * (wide - left - right), 0.5), x = left + width;
     root.append(svg("rect", { x: left, y: y + 5, width, height: row - 10, fill: dark(classColour(at + 1)), stroke: isOwn ? "#b2420a" : "none", "stroke-width": 2 }));
-    root.append(svg("text", { x: x + 6, y: y + 18, ...text }, format(totals[place])));
+    const ends = intervalOf(entry.state, at), to = (value) => left + (value / most) * (wide - left - right);
+    if (ends) root.append(svg("path", { d: `M${to(ends[0])} ${y + row / 2}H${to(ends[1])}M${to(ends[0])} ${y + 9}v9M${to(ends[1])} ${y + 9}v9`, stroke: "#1c2126", "stroke-width": 1.6, class: "interval" }));
+    root.append(svg("text", { x: Math.max(x, ends ? to(ends[1]) : 0) + 6, y: y + 18, ...text }, format(totals[place])));
   });
   root.append(svg("text", { x: left, y: entries.length * row + 14, fill: "#545e68" }, unit));
   return root;
@@ -601,19 +639,14 @@ function showGates() {
 
 // ---- events
 
-model.cases.forEach((one, at) => $("case").append(make("option", one.name, { value: at })));
 if (foreground.length > 1) {
   foreground.forEach((name, at) => $("class").append(make("option", name, { value: at })));
   $("of-class").hidden = false;
   $("class").addEventListener("change", () => { drawn = Number($("class").value); curve(); });
 }
 const fail = (error) => { $("warning").hidden = false; $("warning").textContent = `⚠ ${error.message}`; };
-const go = (number) => open(number).catch(fail);
-$("case").addEventListener("change", () => go(Number($("case").value)));
-$("previous").addEventListener("click", () => go(shown.number - 1));
-$("next").addEventListener("click", () => go(shown.number + 1));
 $("as-given").addEventListener("click", () => { current = null; show(); });
-for (const id of ["show-mask", "show-difference", "show-truth"]) $(id).addEventListener("change", draw);
+for (const id of ["show-mask", "show-difference", "show-truth"]) $(id).addEventListener("change", show);
 const toPlane = (plane) => { shown.plane = Math.max(0, Math.min(shown.told.planes.length - 1, plane)); show(); };
 $("slice").addEventListener("input", () => toPlane(Number($("slice").value)));
 $("image").addEventListener("wheel", (event) => {
@@ -622,10 +655,17 @@ $("image").addEventListener("wheel", (event) => {
   if (event.deltaY) toPlane(shown.plane + Math.sign(event.deltaY));
 }, { passive: false });
 $("of-gates").addEventListener("toggle", () => shown && showGates());
-$("of-numbers").addEventListener("toggle", () => shown && curve());
+$("of-numbers").addEventListener("toggle", () => shown && complete() && curve());
 let wide = 0;
+$("untold").hidden = model.fields.some((field) => field.cases);
 new ResizeObserver(() => {
-  if (shown && Math.round($("curve").clientWidth) !== wide) { wide = Math.round($("curve").clientWidth); draw(); curve(); }
+  if (shown && Math.round($("curve").clientWidth) !== wide) { wide = Math.round($("curve").clientWidth); show(); }
 }).observe($("curve"));
-go(0);
-})();
+if (model.cases.length) {
+  const go = (number) => open(number).catch(fail);
+  model.cases.forEach((one, at) => $("case").append(make("option", one.name, { value: at })));
+  $("case").addEventListener("change", () => go(Number($("case").value)));
+  $("previous").addEventListener("click", () => go(shown.number - 1));
+  $("next").addEventListener("click", () => go(shown.number + 1));
+  go(0);
+}

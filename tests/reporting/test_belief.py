@@ -1,0 +1,114 @@
+"""What the report says of intervals, of an alarm, and of a table that is wrong."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from metaseg_monai.errors import DataError
+from metaseg_monai.evaluation.intervals import COVERAGE
+from metaseg_monai.files import file_sha256
+from metaseg_monai.reporting.belief import belief_section, coverage_parts, told_as, wrong_parts
+from metaseg_monai.reporting.page import tables_of
+
+
+def covered(run, inside, value="HeLa", width=40):
+    """Write a conformal.csv in which so many of a hundred cases lie within their interval."""
+    rows = []
+    for number in range(100):
+        names = {"case": f"c{number}", "group": f"g{number}", "split": "test", "mode": "normal"}
+        ends = {"low": 80, "high": 80 + width, "low_all": 50, "high_all": 150}
+        true = 100 if number < inside else 140
+        numbers = {"class": 1, "cases": 60, "groups": 60, "true": true, "predicted": 99}
+        told = {"domain": "all", "value": value, "interval_of": value, **numbers, **ends}
+        rows.append({**names, **told, "found": 0.93, "threshold": 0.4, "level": 0.9})
+    COVERAGE.write(run.folder / "conformal.csv", rows)
+    return run
+
+
+def test_coverage_is_told_by_value_with_its_band(volumes):
+    run = covered(volumes.run("sme"), 91)
+    told, table = coverage_parts(volumes.results(sme=[run]))
+    assert told.startswith("Every interval keeps its promise")
+    row = table.values.loc["sme, HeLa"]
+    assert (row["covered"], row["width"], row["width for all"]) == (0.91, 0.4, 1.0)
+    assert row["band low"] < 0.85 < 0.95 < row["band high"]
+    assert (row["calibrated with"], row["interval of"]) == (60, "own cases")
+    covered(run, 60)
+    told, _ = coverage_parts(volumes.results(sme=[run]))
+    assert told == "Outside of the band, so that the promise is not kept: sme, HeLa."
+
+
+def test_without_anything_there_is_no_section(volumes, tmp_path):
+    run = volumes.run("sme", modes=("normal",))
+    assert belief_section(volumes.results(sme=[run]), tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("auc", "words"),
+    [
+        (0.97, "The images show cell_line: a wrong value is noticed."),
+        (0.52, "The images do not show cell_line: no alarm can notice a wrong value"),
+        (0.8, "many wrong values stay unnoticed"),
+        (0.3, "many wrong values stay unnoticed"),
+    ],
+)
+def test_an_alarm_says_whether_the_images_show_the_field(volumes, tmp_path, auc, words):
+    folder = tmp_path / "line"
+    folder.mkdir()
+    (folder / "predicted.csv").write_text("a")
+    alarm = {"level": 0.05, "calibrated_with": 90, "cases": 200, "false_alarms": 0.045}
+    alarm |= {"low": 0.02, "high": 0.08, "found": 0.7, "auc": auc}
+    scores = {"field": "cell_line", "alarm": alarm}
+    scores["files"] = {"predicted.csv": file_sha256(folder / "predicted.csv")}
+    (folder / "estimate_scores.json").write_text(json.dumps(scores))
+    run = volumes.run("sme", modes=("normal",))
+    section = belief_section(volumes.results(sme=[run]), tmp_path)
+    assert words in section.parts[0]
+    assert "4.5 % were alarms (stated: 5 %; 95 % interval 2.0 to 8.0)" in section.parts[0]
+    (folder / "predicted.csv").write_text("b")
+    with pytest.raises(DataError, match=r"predicted\.csv is not the file that it tells of"):
+        belief_section(volumes.results(sme=[run]), tmp_path)
+
+
+def scored(volumes, **lost):
+    """A run that loses so many of a hundred pixels in each mode."""
+    modes = {"normal": 0, **{name.replace("_", ":"): loss for name, loss in lost.items()}}
+    run = volumes.run("sme", modes=tuple(modes))
+    counts = run.counts
+    counts["tp"] = 100 - counts["mode"].map(modes)
+    counts["fp"] = counts["fn"] = counts["mode"].map(modes)
+    return volumes.results(sme=[run])
+
+
+def test_what_to_do_when_the_table_is_wrong_is_told_by_the_numbers(volumes):
+    results = scored(
+        volumes,
+        **{"shuffle": 40, "missing": 10, "predicted": 4, "soft": 50},
+        **{"guided:0.5": 1, "guided:0.5:shuffle": 21, "zeros": 9},
+    )
+    words, table, _ = wrong_parts(results)
+    assert words.startswith("When the table is wrong: sme loses 0.400 of F1")
+    assert "Leaving the value unknown costs 0.100 in every case" in words
+    assert "more than 25 % of the table is wrong" in words
+    assert "Taking it from the image costs 0.040" in words
+    assert "more than 10 % of the table is wrong" in words
+    assert "Taking a distribution from the image costs 0.500, more than a wrong value." in words
+    # 0.01 / (0.01 + 0.4 - 0.21)
+    assert "Guidance 0.5 saves 0.190 in a wrong case and costs 0.010 in a right one" in words
+    assert "it pays where more than 5 % of the table is wrong" in words
+    rows = table.values
+    assert rows.loc["sme, wrong", "lost"] == pytest.approx(0.4)
+    assert rows.loc["sme, wrong", "cases worse"] == 1
+    assert rows.loc["sme, true, guidance 0.5", "cases worse"] == 0
+    assert "sme, zeros" not in rows.index
+    each = tables_of([belief_section(results, volumes.folder)])["told_cases"].values
+    assert isinstance(each, pd.DataFrame)
+    assert each.shape[0] == 10
+    assert list(tables_of([belief_section(results, volumes.folder)])) == ["told", "told_cases"]
+
+
+def test_where_wrong_metadata_change_nothing_nothing_need_be_done(volumes):
+    words, *_ = wrong_parts(scored(volumes, shuffle=0, missing=3))
+    assert words.endswith("which nobody would notice; nothing need be done.")
+    assert told_as("fixed:HeLa") is None
