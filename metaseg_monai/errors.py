@@ -150,7 +150,10 @@ def listing(names: Iterable[Any], most: int = 30, word: Callable[[Any], str] = r
 
 
 def did_you_mean(name: object, allowed: Iterable[str], *, told: bool = False) -> str:
-    """The next step for a name that is not among the allowed ones.
+    """The next step for a name that is not among the allowed ones, by the distance of spelling.
+
+    For names of fields, options and files; values of patients, which may be opposite (male,
+    female), are told by `metaseg_monai.metadata.fields.same_name`.
 
     Args:
         name: that was given.

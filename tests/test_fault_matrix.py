@@ -143,7 +143,10 @@ FAULTS = {
     "14 -1": (label_of(-1, np.int16), r"case 'images_P1_A01': .*label values -1 \(2 px\)"),
     "14 object 700": (label_of(700, np.uint16), r"case 'images_P1_A01': .*label values 700 \(2 px"),
     "15": (label_of(0.5, np.float32), r"case 'images_P1_A01': .*label value 0\.5, expected whole"),
-    "19": (cell("cell_line", "Hela"), r"row 2 \(images_P1_A01\).*'HeLa', 'MDCK', got 'Hela'.*mean"),
+    "19": (
+        cell("cell_line", "HeLo"),
+        r"row 2 \(images_P1_A01\).*'HeLa', 'MDCK', got 'HeLo'.*use one",
+    ),
     "20": (cell("cell_line", ""), r"row 2 \(images_P1_A01\).*'cell_line'.*got nothing \(''\)"),
     "21 NaN": (cell("magnification", "NaN"), r"row 2 \(images_P1_A01\).*'magnification'.*5 to 60"),
     "21 None": (
@@ -174,6 +177,14 @@ def test_each_fault_is_one_problem_that_names_its_place(folder, fault):
     problems = folder.check().problems
     assert len(problems) == 1
     assert re.search(message, problems[0]), problems[0]
+
+
+def test_19_another_writing_of_a_category_is_that_category_and_told(folder):
+    cell("cell_line", "Hela")(folder)
+    check = folder.check()
+    assert check.problems == []
+    (told,) = check.warnings
+    assert "field 'cell_line': 'Hela' is read as 'HeLa' in 1 case(s)" in told
 
 
 def test_9_numbers_of_every_width_arrive_as_they_are_stored(folder):

@@ -6,7 +6,7 @@ import math
 import numbers
 import re
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import Annotated, Any, ClassVar, Literal, final, get_args
 
@@ -43,6 +43,8 @@ _END = r"\s*([+-]?(?:[0-9]+(?:\.[0-9]+)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)\s*"
 _BETWEEN = re.compile(rf"{_END}\.\.{_END}")
 _WEIGHED = re.compile(r":\s*[+-]?\.?[0-9]")  # a text that means to be a distribution
 _LARGEST = float(np.finfo(np.float32).max)
+# punctuation and blanks between two letters, or a letter and a digit: never a sign at an end (ER-)
+_JOINTS = re.compile(r"(?<=[^\W\d_])[\s_\-./,]+(?=\w)|(?<=\d)[\s_\-./,]+(?=[^\W\d_])")
 _SLIPS = {  # (declared unit, factor that would bring the value inside) -> the unit it was given in
     ("mm", 10.0): "cm",
     ("mm", 0.001): "um",
@@ -91,6 +93,35 @@ def read_number(value: Any) -> float | None:
     except OverflowError:  # an integer beyond every float
         return None
     return number if math.isfinite(number) else None
+
+
+def spelled(text: str) -> str:
+    """Text without what one value is written in several ways by: case, blanks, number format.
+
+    >>> [spelled(text) for text in (" Siemens", "SIEMENS ", "3", "3.0", "5-6", "GE  Signa")]
+    ['siemens', 'siemens', '3.0', '3.0', '5-6', 'ge signa']
+    """
+    number = read_number(text)
+    return " ".join(composed(text).casefold().split()) if number is None else repr(number + 0.0)
+
+
+def same_name(text: str, names: Iterable[str]) -> str | None:
+    """The one of the names that a text is but for letter case, blanks and punctuation, or None.
+
+    No name is guessed by its spelling: among values of patients it may be the opposite.
+
+    >>> same_name("non contrast", ["Non-Contrast", "contrast"]), same_name("male", ["female", "m"])
+    ('Non-Contrast', None)
+    >>> same_name("ER+", ["ER-", "unclear"]), same_name("1.5", ["15"])
+    (None, None)
+    """
+    plain = _unpunctuated(text)
+    same = [name for name in names if _unpunctuated(name) == plain]
+    return same[0] if len(same) == 1 else None
+
+
+def _unpunctuated(text: str) -> str:
+    return _JOINTS.sub("", spelled(text).rstrip(".,;:!?"))
 
 
 class MetadataField(BaseModel):
@@ -230,6 +261,10 @@ class MetadataField(BaseModel):
             )
         return _MOMENTS.index(self.availability) <= _MOMENTS.index(moment)
 
+    def as_declared(self, value: Any) -> Any:
+        """A raw value in the writing that the field declares; only names may have another."""
+        return value
+
     def flags(self, value: Any) -> list[str]:
         """Doubts about a value that is allowed all the same, in words; only some kinds have any."""
         return []
@@ -334,8 +369,8 @@ class _NamedValues(MetadataField):
             raise ValueError("tag_values: say which element has these words: tag")
         for word, value in (self.tag_values or {}).items():
             if composed(value) not in self.values:
-                told = did_you_mean(value, self.values, told=True)
-                raise ValueError(f"tag_values: {word!r} means {value!r}, no value; {told}")
+                step = self._meant(value)
+                raise ValueError(f"tag_values: {word!r} means {value!r}, no value; {step}")
         return self
 
     @property
@@ -352,12 +387,31 @@ class _NamedValues(MetadataField):
         listed = listing(self.values)
         return f"{listed} (or {UNKNOWN!r})" if self.missing == "unknown" else listed
 
+    def as_declared(self, value: Any) -> Any:
+        """A name in the declared writing, where only that differs (`spelled`) and one is so."""
+        if not isinstance(value, str) or self.is_missing(value):
+            return value
+        joint = getattr(self, "separator", None)
+        names = [] if joint is None else [self._declared(one) for one in value.split(joint)]
+        return self._declared(value) if joint is None else joint.join(names)
+
+    def _declared(self, name: str) -> str:
+        if composed(name.strip()) in self.values:
+            return name
+        same = [one for one in self.values if spelled(one) == spelled(name)]
+        return same[0] if len(same) == 1 else name
+
+    def _meant(self, name: str) -> str:
+        """The next step for a name that is no value; the values stand in the message already."""
+        same = same_name(name, self.values)
+        return f"did you mean {same!r}?" if same else "use one of these names"
+
     def _index(self, name: Any, value: Any) -> int:
         """Position of one name; `value` is the whole raw value, for the message."""
         if not isinstance(name, str):
             raise self.refusal(value, "give the value's name as text")
         if (text := composed(name.strip())) not in self.values:
-            step = did_you_mean(text, self.values, told=True)
+            step = self._meant(text)
             if self.missing == "unknown" and getattr(self, "out_of_range", "flag") == "error":
                 step += ", or take such values as unknown (--out_of_range flag)"
             raise self.refusal(value, step)
@@ -456,14 +510,13 @@ class _OneOfValues(_NamedValues):
         return (self.shares(value) or {}).get(UNKNOWN, 0.0) > 0
 
     def flags(self, value: Any) -> list[str]:
-        """Says that a value is none of the declared ones, and which of them it may be."""
+        """Says that a value is none of the declared ones, and which of them it is but for case."""
         if not self._is_strange(value):
             return []
-        step = did_you_mean(value, self.values)
-        meant = f"; {step}" if step.endswith("?") else ""
+        same = same_name(value, self.values)
         return [
             f"field {self.name!r}: expected {self.expected()}, got {value!r}, which is taken as "
-            f"unknown{meant}"
+            f"unknown" + (f"; did you mean {same!r}?" if same else "")
         ]
 
     def _is_strange(self, value: Any) -> bool:
@@ -707,12 +760,12 @@ class Continuous(MetadataField):
             raise self.refusal(
                 value, f"write the number alone, in {self.unit}, or a range as low..high"
             )
-        doubt = self._doubt(number)
-        if doubt and self.out_of_range == "error":
+        beyond = self._beyond(number)
+        if beyond and self.out_of_range == "error":
             raise self.refusal(
                 value,
-                f"{doubt}; or use it as it is, outside of the range (--out_of_range flag), or fit "
-                "a wider range (fit-schema --margin 0.2) and train anew",
+                f"{beyond}; use it as it is (--out_of_range flag), correct it, or fit a wider "
+                "range (fit-schema --margin 0.2) and train anew",
             )
         if self.scale != "linear" and number <= 0:
             raise self.refusal(value, f"the scale {self.scale} needs a value above 0")
@@ -765,27 +818,29 @@ class Continuous(MetadataField):
     def flags(self, value: Any) -> list[str]:
         """Says that a value lies outside the range, and which unit it may have been given in."""
         found = self.ends(value) or (read_number(value),)
-        doubt = next(filter(None, (self._doubt(end) for end in found if end is not None)), None)
-        if doubt is None or self.out_of_range == "error":
+        beyond = next(filter(None, (self._beyond(end) for end in found if end is not None)), None)
+        if beyond is None or self.out_of_range == "error":
             return []
         return [
             f"field {self.name!r}: expected {self.expected()}, got {value!r}, which is used as it "
-            f"is, outside of what the range promises; {doubt}"
+            f"is, {beyond}; --out_of_range error leaves such cases out"
         ]
 
     def _scaled(self, number: float) -> float:
         return number if self.scale == "linear" else math.log(number)
 
-    def _doubt(self, number: float) -> str | None:
-        """What may be wrong with a number outside the range; None inside it."""
+    def _beyond(self, number: float) -> str | None:
+        """That a number is outside the range, and the unit that it may be in; None inside it."""
         low, high = self.range
         if low <= number <= high:
             return None
+        told = "beyond what was trained"
         for factor in (10.0, 0.1, 1000.0, 0.001):
             if low <= number * factor <= high:
                 given = _SLIPS.get((self.unit, factor), "another unit")
-                return f"is it in {given}? In {self.unit} {number * factor:g} would be inside"
-        return "correct the value"
+                inside = f"In {self.unit} {number * factor:g} would be inside"
+                return f"{told}; is it in {given}? {inside}"
+        return told
 
 
 @final

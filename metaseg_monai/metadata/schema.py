@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, final
@@ -136,6 +137,35 @@ class MetadataSchema:
         """How each value that is a distribution is taken, by field: ``mixed`` or ``drawn``."""
         found = {field.name: field.softness(raw.get(field.name)) for field in self.fields}
         return {name: how for name, how in found.items() if how is not None}
+
+    def as_declared(
+        self, raw: Mapping[str, Any], joined: Counter[tuple[str, str, str]]
+    ) -> dict[str, Any]:
+        """Raw values in the writing of the schema, where only letter case, blanks or zeros differ.
+
+        Whoever reads metadata calls it once, so that one value is one in every score.
+
+        Args:
+            raw: values by field; other names stay.
+            joined: counts what is read as what, for `told_as`.
+        """
+        made = dict(raw)
+        for field in self.fields:
+            value = raw.get(field.name)
+            declared = field.as_declared(value)
+            if declared is not value and declared != value:
+                made[field.name] = declared
+                joined[field.name, str(value), declared] += 1
+        return made
+
+    @staticmethod
+    def told_as(joined: Counter[tuple[str, str, str]]) -> list[str]:
+        """What `as_declared` has counted, one message a writing."""
+        return [
+            f"field {name!r}: {text!r} is read as {value!r} in {count} case(s), from which it "
+            "differs in letter case, blanks or how a number is written alone"
+            for (name, text, value), count in joined.items()
+        ]
 
     def problems(self, raw: Mapping[str, Any], case: str = "") -> list[str]:
         """What `span` would refuse, one message each; empty where the values are all right."""

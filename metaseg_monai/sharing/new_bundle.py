@@ -1,5 +1,6 @@
 """A bundle for a table of one's own: what was inferred, each with its reason, and what follows."""
 
+import inspect
 import os
 import re
 import shlex
@@ -26,6 +27,7 @@ from metaseg_monai.sharing.own_metadata import (
     NO_UNIT,
     OF_CODE,
     infer_schema,
+    mend_cells,
     names_alike,
     not_in_training,
 )
@@ -33,6 +35,7 @@ from metaseg_monai.sharing.own_table import DRAWN, OwnTable, parse_labels
 from metaseg_monai.sharing.plan import (
     Fact,
     Fingerprint,
+    MixedChannelsError,
     Modality,
     Network,
     Plan,
@@ -151,6 +154,7 @@ def new_bundle(
         ConfigError: a name or setting is wrong, or a choice is yours to make; says which.
         DataError: the table or a file in it cannot be used, or the bundle is there already.
     """
+    asked = dict(locals())
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name):
         raise ConfigError(f"{name!r} cannot name a bundle; use letters, digits and underscores")
     target = Path(bundles) / name
@@ -172,6 +176,7 @@ def new_bundle(
         given = parse_class_names(class_names) or known_class_names(found.file.parent)
     found.scan_labels(meant, named=len({*given} - {0}) > 1)
     names = _names(found, given)
+    mend_cells(found, fields)
     made = _split(found, folds, seed)
     splits = made.of_group
     training = {
@@ -191,16 +196,26 @@ def new_bundle(
         told["ranges"] = ("of all folds", "kinds, ranges and names; a fixed test set not")
     strange = not_in_training(found, schema, names_of, training)
     if strange:
-        said_there = {f"{column} {cell!r}" for (_, column), cell in strange.items()}
-        told["not in training"] = (
-            listing(sorted(said_there), 8, str),
-            f"in {len(strange)} cell(s) of val and test alone: unknown in the copy of the table",
+        there = [
+            f"{column} {cell!r} in row {found.numbers[row]}"
+            for (row, column), cell in strange.items()
+        ]
+        told["unknown"] = (
+            listing(there, 8, str),
+            f"in {len(strange)} cell(s) of val and test alone, which no training row says: the "
+            "network is told nothing there, in the copy of the table as well; another --seed deals "
+            "otherwise",
         )
     copied = _Copy(found, made, schema, names_of, names, strange)
     read = copied.read()
-    known = fingerprint(read, 3 if volumes else 2, modality, channels)
-    known = _with_classes(known, found.classes)
-    found.check_images(read.rows, known, channels)
+    try:
+        known = fingerprint(read, 3 if volumes else 2, modality, channels)
+        known = _with_classes(known, found.classes)
+        found.check_images(read.rows, known, channels)
+    except MixedChannelsError as error:
+        if error.choice is None:
+            raise
+        raise DataError(f"{error}:\n{_again(asked, channels=error.choice)}") from error
     planned = plan(_of_planes(known) if planar else known, network, memory_gb, schema)
     planned = _scheduled(planned, known)
     planned = _told_more(planned, schema, names, made)
@@ -239,6 +254,17 @@ def new_bundle(
     if unnamed := [f.name for f in schema.fields if getattr(f, "unit", "") == NO_UNIT]:
         steps.append(f"units to name in schema.json, or in --fields: {', '.join(unnamed)}")
     return NewBundle(target, told, left_out, schema, planned, tuple(steps))
+
+
+def _again(asked: Mapping[str, Any], **otherwise: Any) -> str:
+    """The command that asks the same with some settings otherwise, as a shell takes it."""
+    words = ["python", "-m", "metaseg_monai", "new-bundle", str(asked["name"])]
+    for name, setting in inspect.signature(new_bundle).parameters.items():
+        value = {**asked, **otherwise}[name]
+        if name != "name" and value != setting.default:
+            several = not isinstance(value, str) and isinstance(value, Sequence)
+            words += [f"--{name}", ",".join(value) if several else str(value)]
+    return shlex.join(words)
 
 
 def _names(found: OwnTable, given: Mapping[int, str]) -> dict[int, str]:
@@ -378,7 +404,7 @@ def _scheduled(planned: Plan, known: Fingerprint) -> Plan:
     taken = float(sizes.sum()) * grown * (4 * len(known.values) + 1) / 1e9
     taking = ""
     if "step_seconds" in planned.facts:
-        taking = f", some {_hours(epochs * steps * planned['step_seconds'])} a training here"
+        taking = f", about {_hours(epochs * steps * planned['step_seconds'])} a training here"
     facts = {
         "epochs": Fact(
             epochs,

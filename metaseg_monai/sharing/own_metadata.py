@@ -13,15 +13,24 @@ from scipy.stats import mannwhitneyu, spearmanr
 
 from metaseg_monai.errors import ConfigError, did_you_mean, listing
 from metaseg_monai.metadata import MetadataSchema
-from metaseg_monai.metadata.fields import KINDS, read_number, said, says_nothing
+from metaseg_monai.metadata.fields import (
+    KINDS,
+    UNKNOWN,
+    read_number,
+    said,
+    same_name,
+    says_nothing,
+    spelled,
+)
 from metaseg_monai.metadata.fit import doubts, field_parts, widened
-from metaseg_monai.naming import likened
 from metaseg_monai.sharing.own_table import MOST_TOLD, NONE, OwnTable, plain_name, refuse_empty
 from metaseg_monai.tables.find import THRESHOLD
 
 UNITS = ("mm", "cm", "um", "years", "months", "days", "kg", "g", "ms", "s", "hz", "kvp", "ma", "t")
 FEW_NUMBERS = 6  # whole numbers of so few values are taken as names
 MOST_NAMES = 30  # of a category
+ODD_SHARE = 5  # a quantity has one cell in so many, at most, that is no number
+MOST_SHORT = 3  # letters of a name that is short for another
 ASSOCIATED = 0.8  # rank correlation with what the label says from which a column is left out
 BY_CHANCE = 1e-4  # probability above which an association may be
 PERHAPS_CHANCE = 1e-3  # above which nothing is told of names that divide a measure
@@ -43,6 +52,7 @@ _DOUBTFUL = re.compile(  # at the end of a name: stage_x and reader_software are
     r"(^|_)(diagnos[ei]s|(?<!microscope_)(?<!motor_)stage|radiologist|reader|rater|annotator|"
     r"(?<!injected_)(?<!contrast_)(?<!bolus_)volume)(_(id|ml|cc|cm3|mm3))?$"
 )
+_PLACE = re.compile(r"(^|_)(location|laterality|side|lobe|quadrant|hemisphere)(_|$)")
 _OF_IMAGE = re.compile(r"(^|_)(stain\w*|image|img|scan|quality|artefacts?|artifacts?|motion)(_|$)")
 _OF_SLICES = re.compile(r"(^|_)(slice_?)?(thickness|spacing)(_|$)|^slice_mm$")
 _TISSUE = re.compile(  # what a laboratory finds in tissue that was taken out
@@ -51,6 +61,78 @@ _TISSUE = re.compile(  # what a laboratory finds in tissue that was taken out
     r"(?![a-z])|^who$",
     re.I,
 )
+
+
+def mend_cells(found: OwnTable, fields: str | Sequence[str] | None) -> None:
+    """Make one of what a column writes in several ways, in the table as it is read and copied.
+
+    Of a quantity the few cells that are no numbers become unknown. Names, and numbers taken as
+    names, that differ in letter case, blanks or how a number is written alone become the most
+    frequent of them, but where a column is given as categorical. Both are told.
+
+    Args:
+        found: the table, whose `rows` are changed; the user's file is not.
+        fields: as of `infer_schema`.
+    """
+    given, beside = _given(found, fields)
+    taken = _taken(found)
+    for column in found.header if beside or fields is None else given:
+        kind = given.get(column, ("", ""))[0]
+        if column in taken:
+            continue
+        cells = [said(one[column]) for one in found.rows]
+        odd = _no_numbers(column, kind, cells)
+        few = 0 < ODD_SHARE * len(odd) <= sum(map(bool, cells))
+        if kind in ("", "continuous") and few:
+            told = [f"row {found.numbers[row]}: {cells[row]!r}" for row in odd]
+            found.inferred[f"no number in {column}"] = (
+                listing(told, 8, str),
+                f"unknown in the copy of the table, as the other {_others(cells, odd)} cells are "
+                "numbers; write numbers, or take all as names: --fields "
+                + shlex.quote(f"+{column}:categorical"),
+            )
+            for row in odd:
+                found.rows[row][column] = UNKNOWN
+        elif kind in ("", "ordinal") and not odd:
+            _join_writings(found, column)
+
+
+def _given(
+    found: OwnTable, fields: str | Sequence[str] | None
+) -> tuple[dict[str, tuple[str, str]], bool]:
+    """Kind and unit by column, as they are given, and whether they stand beside what is inferred.
+
+    Raises:
+        ConfigError: a column is not there, is no metadata, or cannot be named.
+    """
+    refuse_empty("fields", fields)
+    taken = _taken(found)
+    specs = fields.split(",") if isinstance(fields, str) else list(fields or ())
+    specs = [] if specs == [NONE] else [one.strip() for one in specs]
+    more = [one.removeprefix("+") for one in specs if one.startswith("+")]
+    if more and len(more) < len(specs):
+        raise ConfigError(
+            f"fields={','.join(specs)}: a + before each takes them beside what is inferred, before "
+            "none takes them alone; write one or the other"
+        )
+    raw = fields if isinstance(fields, str) else ",".join(fields or ())
+    if divided := [one for one in found.header if _divided(one) and one in raw]:
+        raise ConfigError(
+            f"{found.file}: column {divided[0]!r} cannot be named, as --fields divides at , and :; "
+            "rename it in the table"
+        )
+    given = {column: (kind, unit) for column, kind, unit in map(field_parts, more or specs)}
+    for column in given:
+        if column not in found.header:
+            raise ConfigError(
+                f"{found.file}: no column {column!r}; {did_you_mean(column, found.header)}"
+            )
+        if column in taken:
+            raise ConfigError(
+                f"{found.file}: column {column!r} cannot be metadata: {taken[column]}; leave it "
+                "out of --fields, or copy it under another name"
+            )
+    return given, bool(more)
 
 
 def names_alike(found: OwnTable) -> list[str]:
@@ -80,33 +162,8 @@ def infer_schema(
     Returns:
         The schema, the column of each field, and why others are left out.
     """
-    refuse_empty("fields", fields)
+    given, beside = _given(found, fields)
     taken = _taken(found)
-    specs = fields.split(",") if isinstance(fields, str) else list(fields or ())
-    specs = [] if specs == [NONE] else [one.strip() for one in specs]
-    more = [one.removeprefix("+") for one in specs if one.startswith("+")]
-    if more and len(more) < len(specs):
-        raise ConfigError(
-            f"fields={','.join(specs)}: a + before each takes them beside what is inferred, before "
-            "none takes them alone; write one or the other"
-        )
-    raw = fields if isinstance(fields, str) else ",".join(fields or ())
-    if divided := [one for one in found.header if _divided(one) and one in raw]:
-        raise ConfigError(
-            f"{found.file}: column {divided[0]!r} cannot be named, as --fields divides at , and :; "
-            "rename it in the table"
-        )
-    given = {column: (kind, unit) for column, kind, unit in map(field_parts, more or specs)}
-    for column in given:
-        if column not in found.header:
-            raise ConfigError(
-                f"{found.file}: no column {column!r}; {did_you_mean(column, found.header)}"
-            )
-        if column in taken:
-            raise ConfigError(
-                f"{found.file}: column {column!r} cannot be metadata: {taken[column]}; leave it "
-                "out of --fields, or copy it under another name"
-            )
     rows = [{**found.rows[row], "group": found.groups[row]} for row in sorted(training)]
     unused = [one for one in found.of_splits if one not in (found.split_column, found.fold_column)]
     left_out = {
@@ -114,11 +171,11 @@ def infer_schema(
         for one in unused
     }
     settings, names_of, alike, late = [], {}, [], list[str]()
-    for column in found.header if more or fields is None else given:
+    for column in found.header if beside or fields is None else given:
         kind, unit = given.get(column, ("", ""))
         if column in taken:
             continue
-        mixed = None if kind else _no_numbers(found, column)
+        mixed = None if kind else _mixed(found, column)
         if mixed and column in given:
             raise ConfigError(f"{found.file}: column {column!r}: {mixed}")
         if mixed:
@@ -138,6 +195,8 @@ def infer_schema(
             alike.append(f"{column} ({goes.told})")
         elif _DOUBTFUL.search(plain_name(column)) and not _known_late(column):
             alike.append(f"{column} (by its name)")
+        elif _PLACE.search(plain_name(column)) and not _known_late(column):
+            alike.append(f"{column} (says where the label is; fine if known before)")
         computed = goes is not None and goes.computed
         settings.append(_field(rows, column, kind, unit, computed))
         if _known_late(column):
@@ -179,11 +238,11 @@ def infer_schema(
             "images are resampled by their headers, the network is told the column: right where "
             "slices overlap or have gaps, else mend the cells or the files, or --fields without it",
         )
-    if same := [told for column in names_of.values() if (told := _written_alike(found, column))]:
-        found.inferred["written alike"] = (
+    named = [names_of[one["name"]] for one in settings if one["kind"] == "categorical"]
+    if same := [told for column in named for told in _look_like_one(found, column)]:
+        found.inferred["look like one value"] = (
             "; ".join(same),
-            "letter case and what stands within count, so that each is a value of its own, blanks "
-            "around do not; where several mean one, write one of them in the table",
+            "if they are; each is a value of its own as long as the table writes both",
         )
     if THRESHOLD in names_of:
         raise ConfigError(
@@ -255,33 +314,92 @@ def _no_metadata(found: OwnTable, rows: Sequence[Mapping[str, str]], column: str
     return goes.told if goes is not None and goes.computed else None
 
 
-def _no_numbers(found: OwnTable, column: str) -> str | None:
-    """That a few cells of a column of numbers are none, and which; or None."""
-    cells = {
-        number: text
-        for number, one in zip(found.numbers, found.rows, strict=True)
-        if (text := said(one[column]))
-    }
-    odd = {number: text for number, text in cells.items() if read_number(text) is None}
-    values = {cells[number] for number in cells.keys() - odd.keys()}
-    if not odd or 4 * len(odd) > len(cells) or len(values) <= FEW_NUMBERS:
+def _no_numbers(column: str, kind: str, cells: Sequence[str]) -> list[int]:
+    """The rows whose cells are no numbers, where the numbers alone would be a quantity."""
+    numbers = [text for text in cells if read_number(text) is not None]
+    unit = _unit(column) not in (NO_UNIT, COUNT) or kind == "continuous"
+    if not numbers or not (unit or _kind(column, numbers) == "continuous"):
+        return []
+    return [row for row, text in enumerate(cells) if text and read_number(text) is None]
+
+
+def _others(cells: Sequence[str], odd: Collection[int]) -> str:
+    known = sum(map(bool, cells))
+    return f"{known - len(odd)} of {known}"
+
+
+def _mixed(found: OwnTable, column: str) -> str | None:
+    """That many cells of a column of numbers are none, and which; or None."""
+    cells = [said(one[column]) for one in found.rows]
+    odd = _no_numbers(column, "", cells)
+    if not odd or 2 * len(odd) > sum(map(bool, cells)):
         return None
-    told = listing([f"row {number}: {text!r}" for number, text in odd.items()], 5, str)
+    told = listing([f"row {found.numbers[row]}: {cells[row]!r}" for row in odd], 5, str)
     step = shlex.quote(f"+{column}:categorical")
     return (
-        f"{len(cells) - len(odd)} of {len(cells)} cells are numbers, and {told} is none; mend or "
+        f"{_others(cells, odd)} cells are numbers, and {told} is none; mend or "
         f"empty these cells, or take all as names: --fields {step}"
     )
 
 
-def _written_alike(found: OwnTable, column: str) -> str:
-    """Names of a column that differ only in how they are written, in words."""
-    alike: dict[str, set[str]] = defaultdict(set)
+def _join_writings(found: OwnTable, column: str) -> None:
+    """Write each name of a column as it is written most often, and tell the others."""
+    ways: dict[str, Counter[str]] = defaultdict(Counter)
+    present = _present(found.rows, column)
+    if not present or _kind(column, present) == "continuous":
+        return
+    for text in present:
+        ways[spelled(text)][text] += 1
+    if len(ways) > MOST_NAMES:
+        return
+    kept = {key: ways_of.most_common(1)[0][0] for key, ways_of in ways.items()}
+    others: dict[str, Counter[str]] = defaultdict(Counter)
     for cells in found.rows:
-        if not says_nothing(cells[column]) and read_number(cells[column]) is None:
-            alike[likened(cells[column])].add(cells[column])
-    told = [listing(sorted(one), 5) for one in alike.values() if len(one) > 1]
-    return f"{column} {', '.join(told)}" if told else ""
+        if says_nothing(raw := cells[column]) or raw == (name := kept[spelled(raw)]):
+            continue
+        others[name][raw] += 1
+        cells[column] = name
+    if others:
+        told = []
+        for name, counts in others.items():
+            ways_of = listing([f"{raw!r} ({n})" for raw, n in counts.items()], 8, str)
+            told.append(f"{ways_of} -> {name!r}")
+        step = f"; --fields {shlex.quote(f'+{column}:categorical')} keeps them apart"
+        found.inferred[f"joined in {column}"] = (
+            "; ".join(told),
+            "they differ in letter case, blanks around or how a number is written alone; in the "
+            f"copy of the table, and read so by predict{'' if _divided(column) else step}",
+        )
+
+
+def _look_like_one(found: OwnTable, column: str) -> list[str]:
+    """Names of a column that may mean one value, each with the edit that makes them one."""
+    rows: dict[str, list[int]] = defaultdict(list)
+    for number, cells in zip(found.numbers, found.rows, strict=True):
+        if not says_nothing(cells[column]):
+            rows[cells[column].strip()].append(number)
+    pairs = [
+        (one, same) for one in rows if (same := same_name(one, [two for two in rows if two != one]))
+    ]
+    for short in rows:
+        whole = [one for one in rows if _begins(short, one)]
+        pairs += [(short, whole[0])] if len(whole) == 1 else []
+    told = []
+    for pair in dict.fromkeys(tuple(sorted(pair)) for pair in pairs):
+        kept, other = sorted(pair, key=lambda one: -len(rows[one]))
+        at = listing(rows[other], 5, str)
+        told.append(f"{column} {other!r} and {kept!r} (write {kept!r} in row {at} of the file)")
+    return told
+
+
+def _begins(short: str, name: str) -> bool:
+    """Whether a name may be shortened so.
+
+    >>> _begins("f", "female"), _begins("Art", "arterial"), _begins("CT", "CTA"), _begins("I", "II")
+    (True, True, False, False)
+    """
+    longer = len(short) <= MOST_SHORT and len(name) >= len(short) + 3
+    return longer and short.isalpha() and name.casefold().startswith(short.casefold())
 
 
 def _beside_header(found: OwnTable, column: str) -> str:
@@ -337,15 +455,16 @@ def _field(
             f"column {column!r}: {code[0]!r} begins as MONAI's language does, so that bundles "
             "would run it; write it otherwise"
         )
-    proposed = KINDS[kind].propose(column, present)
+    proposed, told = KINDS[kind].propose(column, present), ""
     numbers = kind == "categorical" and all(read_number(one) is not None for one in present)
     if kind == "continuous":
-        proposed["range"] = widened(proposed["range"], MARGIN, "linear")
         proposed |= {"unit": unit or _unit(column), "out_of_range": "flag"}
+        proposed["range"], told = _ranged(present, proposed["range"], proposed["unit"])
     return {
         "kind": kind,
         "name": re.sub(r"[\s_]*[^\w .\-]+[\s_]*", "_", column).strip(" _.-") or "field",
-        "description": f"of {len(rows)} training rows {len(rows) - len(present)} say nothing; "
+        "description": f"{told}of {len(rows)} training rows {len(rows) - len(present)} say "
+        "nothing; "
         + ("its few numbers are taken as names; " if numbers else "")
         + "review provenance and availability",
         "provenance": "label-derived" if computed else "acquisition",
@@ -353,6 +472,26 @@ def _field(
         "missing": "unknown",
         **proposed,
     }
+
+
+def _ranged(
+    present: Sequence[str], proposed: tuple[float, float], unit: str
+) -> tuple[tuple[float, float], str]:
+    """The range of a quantity with its margin, and what of it was seen, in words.
+
+    What is whole in every row stays so, and fractions stay between 0 and 1. What was seen is told
+    as rounded as it was proposed: a schema goes with the model, and its ends are single patients.
+    """
+    seen = [float(one) for one in present]
+    low, high = widened(proposed, MARGIN, "linear")
+    least, most = proposed
+    if all(one.is_integer() for one in seen):
+        low, high = float(math.floor(low)), float(math.ceil(high))
+    if unit == "fraction" and least >= 0 and most <= 1:
+        low, high = max(low, 0.0), min(high, 1.0)
+    return (low, high), (
+        f"{least:g} to {most:g} seen in training rows, the rest is a margin for others; "
+    )
 
 
 def _unit(column: str) -> str:

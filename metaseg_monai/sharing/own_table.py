@@ -10,7 +10,6 @@ from typing import Any, Literal, cast
 
 import numpy as np
 from scipy import ndimage
-from tqdm import tqdm
 
 from metaseg_monai.errors import ConfigError, DataError, did_you_mean, listing
 from metaseg_monai.images.identity import file_digests
@@ -25,7 +24,7 @@ from metaseg_monai.images.read import read_label
 from metaseg_monai.metadata.fields import read_number, said, says_nothing
 from metaseg_monai.naming import Folder, composed, likened
 from metaseg_monai.rows import read_lines, separator_of
-from metaseg_monai.sharing.plan import Fingerprint
+from metaseg_monai.sharing.plan import Fingerprint, MixedChannelsError, bar
 from metaseg_monai.tables.check import classes_of_values, load_case
 from metaseg_monai.tables.columns import ROOT, LabelValues
 from metaseg_monai.tables.table import PLACE_COLUMNS, SPACING_COLUMNS
@@ -44,6 +43,7 @@ OF_SPLITS = {
 NONE, DRAWN = "none", "new"  # instead of a column of groups, of splits
 MOST_CLASSES = 32
 MOST_TOLD = 20
+ROW_IS = "row numbers are those of the file, its header is row 1"
 _SPLITS = re.compile(
     r"((data|cv|k|train_?test|train_?val_?test)_?)?(split|fold|subset|partition)s?"
     r"(_?(id|no|nr|number|index|name))?|set|cv|kfold"
@@ -73,11 +73,12 @@ class OwnTable:
         self.file = file
         self.header, lines, broken = read_lines(file)
         if broken:
-            raise DataError(f"{file}: {'; '.join(broken)}; mend these rows")
+            raise DataError(f"{file}: {'; '.join(broken)}; mend these rows ({ROW_IS})")
         self.rows = [cells for _, cells in lines]
         self.numbers = [number for number, _ in lines]
         self.files = Folder(file.parent)
         self.inferred: dict[str, tuple[Any, str]] = {}
+        self.inferred["rows"] = len(self.rows), f"those with text; {ROW_IS}"
         if told := {";": "semicolons", "\t": "tabs"}.get(separator_of(file)):
             self.inferred["cells"] = (
                 f"separated by {told}",
@@ -168,27 +169,29 @@ class OwnTable:
             like: what the images of train have in common.
             channels: that images are converted to.
         """
-        problems = []
+        problems, images, cases = [], Counter[int](), dict[int, str]()
         others = [row for row in rows if row.get("split") != "train"]
-        for item in tqdm(others, desc="val, test", unit="case", disable=None):
+        for item in bar(others, desc="val, test", unit="case"):
             try:
                 loaded = load_case(item, channels, like.classes, like.spatial_dims)
             except DataError as error:
                 problems.append(str(error))
                 continue
-            if len(loaded.image) != like.channels:
-                problems.append(
-                    f"case {item['case']!r}: {len(loaded.image)} channels, those of train have "
-                    f"{like.channels}; --channels grey, or rgb, makes them alike"
-                )
+            images[len(loaded.image)] += 1
+            cases.setdefault(len(loaded.image), item["case"])
         self._refuse(problems, "cases of val and test", "mend the files, or remove the rows")
+        if {*images} - {like.channels}:
+            images[like.channels] += len(like.shapes)
+            cases.setdefault(like.channels, "those of train")
+            raise MixedChannelsError(self.file, images, cases)
 
     def _refuse(self, problems: Sequence[str], what: str, step: str) -> None:
         if problems:
             more = len(problems) - MOST_TOLD
             shown = [f"  {one}" for one in problems[:MOST_TOLD]]
             shown += [f"  and {more} more"] if more > 0 else []
-            raise DataError("\n".join([f"{self.file}: {len(problems)} {what}", *shown, step]))
+            first = f"{self.file}: {len(problems)} {what} ({ROW_IS})"
+            raise DataError("\n".join([first, *shown, step]))
 
     def _path(self, text: str) -> Path | None:
         path = self.file.parent / text.strip()
@@ -374,7 +377,7 @@ class OwnTable:
         if lacking := [n for n, one in zip(self.numbers, parts, strict=True) if not all(one)]:
             raise DataError(
                 f"{self.file}: row {listing(lacking, 5, str)}: no {self.group}, which keeps rows "
-                "of one group in one split; fill it in, or name another --group"
+                f"of one group in one split; fill it in, or name another --group ({ROW_IS})"
             )
         groups = ["_".join(one) for one in parts]
         of_image: dict[tuple[str, ...], str] = {}
@@ -382,7 +385,8 @@ class OwnTable:
             if of_image.setdefault(image, group) != group:
                 raise DataError(
                     f"{self.file}: row {number}: its image is that of row {first[image]}, but not "
-                    f"its {self.group} ({group!r}, {of_image[image]!r}); mend one of them"
+                    f"its {self.group} ({group!r}, {of_image[image]!r}); mend one of them "
+                    f"({ROW_IS})"
                 )
         return groups
 
@@ -455,7 +459,7 @@ class OwnTable:
         problems, whole = [], []
         chosen = list(labels.values()) if isinstance(labels, Mapping) else []
         stored: set[int] = set()
-        for row in tqdm(range(len(self.rows)), desc="labels", unit="file", disable=None):
+        for row in bar(range(len(self.rows)), desc="labels", unit="file"):
             path = self.paths(row, self.label)[0]
             try:
                 image = read_label(path)

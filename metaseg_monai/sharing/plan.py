@@ -15,7 +15,8 @@ import subprocess
 import sys
 import time
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -66,7 +67,7 @@ HOUNSFIELD = (-200, 100)  # air lies below, bone and contrast above
 
 
 class Step(NamedTuple):
-    """What a training step takes: the most bytes, and seconds."""
+    """What a training step takes: the most bytes, and seconds where nothing else is running."""
 
     bytes: int
     seconds: float
@@ -168,6 +169,29 @@ class Fingerprint:
         }
 
 
+class MixedChannelsError(DataError):
+    """Images differ in their number of channels.
+
+    Attributes:
+        choice: grey or rgb, by which most of them stay as they are; None where neither helps.
+    """
+
+    def __init__(self, file: Path, images: Mapping[int, int], cases: Mapping[int, str]) -> None:
+        told = ", ".join(f"{n} have {one} (as {cases[one]!r})" for one, n in sorted(images.items()))
+        self.choice: Channels | None = None
+        step = "give images of one kind"
+        if {*images} == {1, 3}:
+            self.choice = "rgb" if images[3] > images[1] else "grey"
+            step = (
+                "--channels rgb leaves most as they are, with three alike channels for the grey; "
+                "grey if colour says nothing"
+                if self.choice == "rgb"
+                else "--channels grey leaves most as they are, with the brightness of the others; "
+                "rgb if colour matters"
+            )
+        super().__init__(f"{file}: not all images have as many channels: {told}; {step}")
+
+
 def fingerprint(
     table: CaseTable,
     spatial_dims: int | None = None,
@@ -189,16 +213,17 @@ def fingerprint(
     if not rows:
         raise DataError(f"{table.path}: no rows of the split 'train', of which a plan is made")
     found = []
-    for item in tqdm(rows, desc="fingerprint", unit="case", disable=None):
+    for item in bar(rows, desc="fingerprint", unit="case"):
         found.append(_case(item, spatial_dims, len(rows), channels))
-        sizes = [(len(one.shape), len(one.ends)) for one in (found[0], found[-1])]
-        for what, first, new in zip(("axes", "channels"), *sizes, strict=True):
-            if new != first:
-                raise DataError(
-                    f"{table.path}: case {item.get('case')!r} has {new} {what}, "
-                    f"{rows[0].get('case')!r} has {first}; give images of one kind, "
-                    "or convert their channels (--channels grey, or rgb)"
-                )
+        first, new = len(found[0].shape), len(found[-1].shape)
+        if new != first:
+            raise DataError(
+                f"{table.path}: case {item.get('case')!r} has {new} axes, "
+                f"{rows[0].get('case')!r} has {first}; give images of one kind"
+            )
+    cases = {len(one.ends): str(row.get("case")) for one, row in zip(found, rows, strict=True)}
+    if len(cases) > 1:
+        raise MixedChannelsError(table.path, Counter(len(one.ends) for one in found), cases)
     spacings = [one.spacing_mm for one in found]
     known = tuple(one for one in spacings if one is not None)
     values = []
@@ -230,6 +255,12 @@ def fingerprint(
         stored=tuple(sorted({one.stored for one in found})),
         class_voxels={n: tuple(one.voxels.get(n, 0) for one in found) for n in numbers},
     )
+
+
+def bar(each: Iterable[Any] | None = None, **told: Any) -> Any:
+    """A progress bar on stderr, of few lines where that is a file."""
+    every = 0.2 if sys.stderr.isatty() else 20
+    return tqdm(each, mininterval=every, dynamic_ncols=True, **told)
 
 
 class _Case(NamedTuple):
@@ -289,7 +320,10 @@ def _case(
 def _modality(cases: Sequence[_Case], values: Sequence[Values]) -> tuple[Modality, str]:
     formats, stored = {one.format for one in cases}, {one.stored for one in cases}
     if len(values) == 3 and stored == {"uint8"}:
-        return "RGB", "three channels of 8 bits, taken as colours (else: --modality other)"
+        return "RGB", (
+            "three channels of 8 bits, taken as colours; where they are something else, as MR "
+            "sequences or stains, --modality other"
+        )
     if len(values) != 1 or not formats <= {"nifti", "dicom"}:
         return "other", f"{len(values)} channel(s) of {', '.join(sorted(formats))}"
     air, dense = HOUNSFIELD
@@ -436,7 +470,10 @@ def plan(
         "foreground_share": Fact(_short(FOREGROUND_SHARE), _why_share(found)),
     }
     if step is not None:
-        facts["step_seconds"] = Fact(_short(step.seconds), "measured here, as busy as it was")
+        facts["step_seconds"] = Fact(
+            _short(step.seconds),
+            "about, of the second step here, without what other programs took meanwhile",
+        )
     return Plan(facts, made)
 
 
@@ -713,7 +750,9 @@ def measured_step(
     """Measure what training steps on random images take, above Python and its libraries.
 
     A fresh process takes two steps of the trainer that bundles have, with the strong recipe, puts
-    a checkpoint of them together, and reads its own peak. It runs in this process' environment, so
+    a checkpoint of them together, and reads its own peak. The first step warms up; the seconds are
+    those that the main thread was running in the second: it takes part in all of it, and does not
+    count while others have the processor. It runs in this process' environment, so
     with as many threads. What a loader keeps of images is not in it.
 
     Args:
@@ -734,12 +773,26 @@ def measured_step(
         return None
     asked = {"settings": dict(settings), "schema": schema.to_dict(), "shape": [batch, *patch]}
     words = [sys.executable, "-W", "ignore", "-c", STEP]
-    done = subprocess.run(words, input=json.dumps(asked), text=True, capture_output=True)
-    if done.returncode < 0 or "allocate memory" in done.stderr:
+    pipe = subprocess.PIPE
+    started = subprocess.Popen(words, text=True, stdin=pipe, stdout=pipe, stderr=pipe)
+    how = {"bar_format": "{desc}: {elapsed}", "miniters": 0}
+    with started as process, bar(None, desc="measuring training steps", **how) as shown:
+        given: str | None = json.dumps(asked)
+        while True:
+            try:
+                output, errors = process.communicate(given, timeout=0.5)
+                break
+            except subprocess.TimeoutExpired:
+                given = None
+                shown.update(0)
+            except BaseException:
+                process.kill()
+                raise
+    if process.returncode < 0 or "allocate memory" in errors:
         return None
-    if done.returncode:
-        raise RuntimeError(f"a training step failed:\n{done.stderr[-4000:]}")
-    taken, seconds = done.stdout.split()[-2:]
+    if process.returncode:
+        raise RuntimeError(f"a training step failed:\n{errors[-4000:]}")
+    taken, seconds = output.split()[-2:]
     return Step(int(taken), float(seconds))
 
 
@@ -789,7 +842,7 @@ def counted_bytes(settings: Mapping[str, Any], patch: Sequence[int], batch: int)
 
 
 def _train(settings: Mapping[str, Any], schema: MetadataSchema, shape: Sequence[int]) -> float:
-    """Take `STEPS` steps on random images (B, *S); the seconds of the last."""
+    """Take `STEPS` steps on random images (B, *S); the seconds that this thread ran in the last."""
     batch, *patch = shape
     batches = _Batches(batch, patch, settings["in_channels"], settings["classes"], schema.width)
     given: dict[str, Any] = {
@@ -807,14 +860,14 @@ def _train(settings: Mapping[str, Any], schema: MetadataSchema, shape: Sequence[
     for name, value in given.items():
         parser[name] = value
     parser.get_parsed_content("train#trainer").run()
-    seconds = time.perf_counter() - batches.given
+    seconds = time.thread_time() - batches.given
     kept = {name: parser.get_parsed_content(name).state_dict() for name in KEPT}
     torch.save(kept, io.BytesIO())  # as `write_checkpoint` does
     return seconds
 
 
 class _Batches:
-    """Random batches, of which one is held at a time, and when the last one was given."""
+    """Random batches, of which one is held at a time; how long this thread had run at the last."""
 
     def __init__(
         self, batch: int, patch: Sequence[int], channels: int, classes: int, width: int
@@ -828,7 +881,7 @@ class _Batches:
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         for _ in range(STEPS):
-            self.given = time.perf_counter()
+            self.given = time.thread_time()
             yield {
                 "image": torch.rand(self.batch, self.channels, *self.patch),
                 "label": torch.randint(self.classes, (self.batch, 1, *self.patch)).float(),

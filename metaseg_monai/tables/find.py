@@ -494,8 +494,10 @@ def _attach_values(
     default: Mapping[str, Any],
     left_out: list[Problem] | None,
 ) -> None:
+    joined: Counter[tuple[str, str, str]] = Counter()
     for item in items:
-        item["metadata"] = dict(values)
+        item["metadata"] = schema.as_declared(values, joined)
+    _tell_joined(source, joined)
     _add_tags(items, source, schema, left_out)
     for item in items:
         item["metadata"] = {**default, **item["metadata"]}
@@ -532,6 +534,11 @@ def _attach_values(
                 MetadataWarning,
                 stacklevel=2,
             )
+
+
+def _tell_joined(place: Path, joined: Counter[tuple[str, str, str]]) -> None:
+    for told in MetadataSchema.told_as(joined):
+        warnings.warn(f"{place}: {told}", MetadataWarning, stacklevel=3)
 
 
 def _add_tags(
@@ -605,9 +612,12 @@ def _attach_rows(
             + _as_written(schema)
         )
     unknown: dict[str, list[str]] = defaultdict(list)
+    joined: Counter[tuple[str, str, str]] = Counter()
     for item in items:
-        row = row_of[item["case"]]
-        item["metadata"] = {name: row[name] for name in schema.names if name in row} if row else {}
+        cells = row_of[item["case"]] or {}
+        given = {name: cells[name] for name in schema.names if name in cells}
+        item["metadata"] = schema.as_declared(given, joined)
+    _tell_joined(file, joined)
     _add_tags(items, file, schema, left_out)
     there = {item["case"] for item in items}
     problems = {case: told for case, told in problems.items() if case in there}

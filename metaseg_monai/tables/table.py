@@ -432,6 +432,7 @@ def scan_table(
     if columns.group is not None:
         remarks += _near_groups(rows)
     remarks += [f"case {row.case!r}: {doubt}" for row in rows for doubt in row.doubts]
+    remarks += MetadataSchema.told_as(reading.joined)
     return CaseTable(file, items, tuple(remarks), root=root), problems
 
 
@@ -595,6 +596,7 @@ class _Reading:
     files: Folder
     unknown_trained: bool
     default: Mapping[str, Any]
+    joined: Counter[tuple[str, str, str]] = field(default_factory=Counter)  # writings, by field
 
     @property
     def of_paths(self) -> list[str]:
@@ -653,6 +655,9 @@ class _Reading:
                 MetadataWarning,
                 stacklevel=2,
             )
+        if self.inference and names and unread:
+            told = "%s: the network is told nothing of column(s) %s, which it was not trained with"
+            logger.warning(told, self.file, listing(unread, 8))
         for name, tag in tags.items():
             logger.warning(
                 "%s: no column %r; taken from %s of DICOM series, missing in other images",
@@ -714,6 +719,8 @@ class _Reading:
 
     def _row(self, number: int, cells: Mapping[str, str], metadata: dict[str, Any]) -> _Row:
         columns, problems = self.columns, list[str]()
+        if self.schema is not None:
+            metadata = self.schema.as_declared(metadata, self.joined)
         planes = cells[columns.image].split(columns.separator)
         if len(planes) > 1 and self.files.holds(cells[columns.image].strip()):
             planes = [cells[columns.image]]  # one file, in whose name the separator stands

@@ -94,7 +94,9 @@ class EncodeMetadatad(MapTransform):
             meta = _checked(data["meta"], self.schema, place)
         else:
             raw = self._raw(data, place)
-            low, high = torch.from_numpy(self.schema.span(raw, case=str(data.get("case", ""))))
+            whole = data.get("volume") if "plane" in data else None  # its planes say the same
+            case = str(data.get("case", "") if whole is None else whole)
+            low, high = torch.from_numpy(self.schema.span(raw, case=case))
             meta = low if torch.equal(low, high) else torch.stack([low, high])
         if self.calibrated is not None:
             self.calibrated.check(meta, str(data.get("case", "")))

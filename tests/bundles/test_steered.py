@@ -106,7 +106,7 @@ def test_values_known_as_a_distribution_are_taken_and_told(model, tmp_path):
     assert [one["soft"] for one in told(tmp_path / "mixed")] == [{"task": "mixed"}] * 4
     for meta, message in (
         ("task=disc:0.7|ring:0.2", r"sum to 0\.9"),
-        ("task=disc:0.7|disk:0.3", "did you mean 'disc'"),
+        ("task=disc:0.7|disk:0.3", "use one of these names"),
     ):
         with pytest.raises(MetadataError, match=message):
             run.predict(folder, images, tmp_path / "out", meta=meta)

@@ -155,7 +155,7 @@ def test_a_row_with_a_wrong_value_leaves_out_its_case(tmp_path):
     _, found, record = predict(tmp_path / "in", tmp_path / "out", schema=schema)
     assert record.cases_done == ["a", "c"]
     assert [problem.case for problem in found] == ["b", "missing"]
-    assert "did you mean 'disc'" in found[0].next_step
+    assert "use one of these names" in found[0].next_step
     (tmp_path / "meta.csv").write_text("case_id,task\na,disc\nb,dsic\n")  # c has no row
     (tmp_path / "in" / "table.csv").unlink()
     found: list[Problem] = []

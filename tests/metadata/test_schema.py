@@ -1,5 +1,6 @@
 import json
 import pickle
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -78,7 +79,7 @@ def test_all_problems_of_a_case_in_one_message():
         every_kind().encode(raw, case="img_7")
     assert str(caught.value) == "\n".join(problems)
     assert "'taks' is no field" in problems[0]
-    assert "did you mean 'disc'?" in problems[1]
+    assert "'disc', 'ring', got 'dsic' (str); use one of these names" in problems[1]
     assert every_kind().problems(RAW) == []
 
 
@@ -212,14 +213,43 @@ def test_the_policy_out_of_range_can_be_given_without_another_schema(tmp_path):
     settings = {"provenance": "clinical prior", "availability": "pre-operative"}
     size = Continuous(name="size", unit="mm", range=(0, 100), missing="unknown", **settings)
     MetadataSchema([size]).save(tmp_path / "schema.json")
-    told = "correct the value.*--out_of_range flag.*fit-schema --margin 0.2.*leave it empty for unk"
+    told = (
+        "; beyond what was trained; .*--out_of_range flag.*fit-schema --margin 0.2.*empty for unk"
+    )
     with pytest.raises(MetadataError, match=told):
         MetadataSchema.load(tmp_path / "schema.json").encode({"size": "-50"})
     flagged = MetadataSchema.load(tmp_path / "schema.json", out_of_range="flag")
-    with pytest.warns(MetadataWarning, match="'150', which is used as it is, outside of"):
+    with pytest.warns(
+        MetadataWarning, match="'150', .* as it is, beyond what was trained; .*--out"
+    ):
         assert flagged.encode({"size": "150"}).tolist() == [1.5, 0.0]
     with pytest.raises(MetadataError, match="expected error or flag"):
         MetadataSchema.load(tmp_path / "schema.json", out_of_range="clamp")
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "given", "read"),
+    [
+        ("categorical", ("Siemens", "GE"), " SIEMENS", "Siemens"),
+        ("categorical", ("F", "M", "f"), "f", "f"),
+        ("categorical", ("Aa", "aa"), "AA", "AA"),  # which of them?
+        ("categorical", ("3", "6"), "3.0", "3"),
+        ("categorical", ("female", "M"), "f", "f"),
+        ("categorical", ("None", "GE"), "none", "none"),  # nothing is said
+        ("ordinal", ("I", "II"), "ii", "II"),
+        ("multilabel", ("DAPI", "actin"), "dapi;Actin;x", "DAPI;actin;x"),
+        ("multilabel", ("DAPI", "actin"), ["dapi"], ["dapi"]),
+    ],
+)
+def test_another_writing_of_a_value_is_read_as_declared(kind, values, given, read):
+    schema = MetadataSchema([field(kind, "a", values=values), field("vector", "b", entries=2)])
+    joined = Counter()
+    raw = {"a": given, "b": np.ones(2), "c": "x"}
+    assert schema.as_declared(raw, joined)["a"] == read
+    assert schema.as_declared(raw, Counter()).keys() == raw.keys()
+    told = [] if read == given else [("a", str(given), read)]
+    assert list(joined) == told
+    assert len(schema.told_as(joined)) == len(told)
 
 
 def scanners(**settings):
@@ -246,10 +276,30 @@ def test_a_name_that_training_never_had_is_flagged_as_unknown():
         "case 'p7', field 'scanner': expected one of 'GE', 'Siemens' (or 'unknown'), got 'Canon', "
         "which is taken as unknown",
         "case 'p7', field 'grade': expected one of 'I', 'II' (or 'unknown'), got 'III', which is "
-        "taken as unknown; did you mean 'II'?",
+        "taken as unknown",
     ]
     assert flagged.field("scanner").needs_unknown("Canon")
     assert not flagged.field("scanner").needs_unknown(" GE ")
+
+
+@pytest.mark.parametrize(
+    ("values", "given", "step"),
+    [
+        (("F", "M", "female"), "male", None),  # the nearest is its opposite
+        (("ER-", "unclear"), "ER+", None),
+        (("I", "II"), "III", None),
+        (("Non-Contrast", "contrast"), "non contrast", "Non-Contrast"),
+        (("Aa", "aa"), "AA", None),  # two would do
+    ],
+)
+@pytest.mark.parametrize("policy", ["error", "flag"])
+def test_a_value_is_suggested_only_where_it_is_the_same(values, given, step, policy):
+    one = field("categorical", "sex", values=values, missing="unknown")
+    schema = MetadataSchema([one]).with_policy(policy)
+    (told,) = [*schema.problems({"sex": given}), *schema.flags({"sex": given})]
+    assert repr(values[0]) in told
+    assert ("did you mean" in told) == (step is not None)
+    assert step is None or f"did you mean {step!r}?" in told
 
 
 @pytest.mark.parametrize(

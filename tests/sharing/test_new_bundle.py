@@ -117,13 +117,17 @@ def test_inverted_masks_are_told_and_the_check_can_be_run(pictures, tmp_path, ca
     assert "24 of 24 masks have more foreground" in capsys.readouterr().out
 
 
-def test_what_is_inferred_is_told_with_its_reason(pictures, tmp_path):
+def test_what_is_inferred_is_told_with_its_reason(pictures, tmp_path, capfd):
     before = pictures.read_bytes()
     made = new_bundle("mine", pictures, tmp_path / "b", dry_run=True, **SMALL)
     assert not (tmp_path / "b").exists()
+    shown = capfd.readouterr().err
+    assert all(f"{what}: 100%" in shown for what in ("labels", "fingerprint", "val, test"))
     assert pictures.read_bytes() == before
     values = {name: value for name, (value, _) in made.inferred.items()}
     assert (values["image"], values["label"], values["group"]) == ("img", "mask", "patient")
+    assert values["rows"] == 24
+    assert "row numbers are those of the file, its header is row 1" in str(made).splitlines()[0]
     assert "12 values in 24 rows" in made.inferred["group"][1]
     assert made.schema.names == ("age", "scanner")
     assert made.schema.field("age").unit == "years"
@@ -201,7 +205,8 @@ def test_what_is_doubtful_is_a_named_choice(pictures, tmp_path):
     with pytest.raises(ConfigError, match="dims=3"):
         new_bundle("mine", pictures, tmp_path / "b", label="mask", dims=3, **SMALL)
     (pictures.parent / "raw" / "3.png").unlink()
-    with pytest.raises(DataError, match=r"row 5, column 'img': no such file 'raw/3.png'"):
+    told = r"1 files \(row numbers are those of .* header is row 1\)\n  row 5, column 'img': no"
+    with pytest.raises(DataError, match=told):
         new_bundle("mine", pictures, tmp_path / "b", label="mask", **SMALL)
     assert not (tmp_path / "b" / "mine").exists()
 
@@ -255,6 +260,24 @@ def test_columns_of_images_become_channels(pictures, tmp_path):
     columns = made.folder / "configs" / "columns.json"
     (first, *_) = read_table(made.folder / "data", made.schema, columns).rows
     assert [one[-9:] for one in first["image"]] == ["raw/0.png"] * 2
+
+
+def test_images_of_several_channel_counts_are_told_with_the_command_that_takes_them(
+    pictures, tmp_path
+):
+    for number in (2, 5):
+        image = np.full((20, 24, 3), 7 * number, np.uint8)
+        imsave(pictures.parent / "raw" / f"{number}.png", image, check_contrast=False)
+    with pytest.raises(DataError) as refused:
+        new_bundle("mine", pictures, tmp_path / "a b", fields=["age"], **SMALL)
+    told, command = str(refused.value).splitlines()
+    assert "--channels grey leaves most as they are" in told
+    words = shlex.split(command)
+    assert words[:4] == ["python", "-m", "metaseg_monai", "new-bundle"]
+    assert words[-2:] == ["--memory_gb", "0.4"]
+    assert run_command(words[3:]) == 0
+    config = json.loads((tmp_path / "a b" / "mine" / "configs" / "train.json").read_text())
+    assert config["preprocessing"][0]["channels"] == "grey"
 
 
 SPLITS = ("Training", "Training", "validation", "test")
@@ -427,7 +450,8 @@ def test_what_only_val_and_test_have_is_known_and_told(pictures, tmp_path):
     assert made.plan["classes"] == 3
     assert "class 2 (lesion) is in no training case" in made.inferred["classes"][1]
     assert made.schema.field("scanner").values == ("A", "B")
-    assert "scanner 'Z'" in made.inferred["not in training"][0]
+    assert "scanner 'Z' in row" in made.inferred["unknown"][0]
+    assert "\nunknown: scanner 'Z'" in str(made)
     assert rows_of(made.folder / "data" / "table.csv")[-1]["scanner"] == "unknown"
     page = (made.folder / "docs" / "README.md").read_text()
     assert "evaluate runs/mine --split val" in page  # there is no test

@@ -91,7 +91,7 @@ def listed(folder):
 @pytest.mark.parametrize(
     ("cells", "told"),
     [
-        ({"task": "dics"}, "did you mean 'disc'"),
+        ({"task": "dics"}, "use one of these names"),
         ({"size_mm": "400"}, "from 1 to 50"),
         ({"size_mm": "4 mm", "task": ""}, "size_mm"),
         ({"label": "labels/none.tif"}, "no such file"),

@@ -6,7 +6,12 @@ import pytest
 
 from metaseg_monai.errors import ConfigError
 from metaseg_monai.rows import write_table
-from metaseg_monai.sharing.own_metadata import infer_schema, names_alike, not_in_training
+from metaseg_monai.sharing.own_metadata import (
+    infer_schema,
+    mend_cells,
+    names_alike,
+    not_in_training,
+)
 from metaseg_monai.sharing.own_table import OwnTable
 from tests.sharing.test_own_table import HALVES, table_of
 
@@ -22,6 +27,7 @@ def with_objects(count, number=0):
 def inferred(table, fields=None, training=None, **settings):
     found = OwnTable(table, **settings)
     found.scan_labels()
+    mend_cells(found, fields)
     rows = range(len(found.rows)) if training is None else training
     return infer_schema(found, fields, rows)
 
@@ -89,6 +95,23 @@ def test_kinds_ranges_and_names_are_of_training_rows(tmp_path):
     assert names_alike(found) == ["scanner"]
 
 
+def test_ranges_tell_what_was_seen_and_keep_counts_whole_and_fractions_below_one(tmp_path):
+    columns = {
+        "age": [25, 27, 31, 36, 40, 44, 50, 55, 60, 66, 70, 73],
+        "z_fraction": [0.05, 0.1, 0.2, 0.31, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.9, 0.97],
+        "n_slices": [11, 13, 14, 17, 20, 21, 22, 25, 27, 30, 31, 31],
+        "signal_ratio": [0.2, 0.4, 0.9, 1.1, 1.7, 2.2, 2.4, 2.5, 2.6, 2.7, 2.8, 2.9],
+    }
+    schema, _, _ = inferred(table_of(tmp_path, columns))
+    ranges = {one.name: one.range for one in schema.fields}
+    assert ranges["age"] == (15, 83)
+    assert ranges["z_fraction"] == (0, 1)
+    assert all(end.is_integer() for end in ranges["n_slices"])
+    assert ranges["signal_ratio"][1] > 3
+    told = schema.field("age").description
+    assert told.startswith("25 to 73 seen in training rows, the rest is a margin for others; of 12")
+
+
 def test_kinds_of_images_are_metadata_though_labels_differ_among_them(tmp_path):
     masks = []
     for number in range(40):
@@ -131,16 +154,37 @@ def test_columns_that_fields_would_divide_cannot_be_named(tmp_path):
     assert "rename it to take it" in infer_schema(found, None, range(12))[2]["a:b"]
 
 
-def test_numbers_with_a_few_other_cells_are_told_with_their_rows(tmp_path):
+def test_odd_cells_of_a_quantity_are_unknown_and_told_with_their_rows(tmp_path):
     ages = [20 + 3 * n for n in range(11)]
-    table = table_of(tmp_path, {"age (years)": [*ages, "65+"], "dose": [*ages, 70]})
+    thick = [3, 3, 6, 6, 3, 6, 3, "5-6", 6, 3, 6, 3]
+    columns = {"age (years)": [*ages, "65+"], "slice_thickness_mm": thick, "dose": [*ages, 70]}
+    found = OwnTable(table_of(tmp_path, columns))
+    found.scan_labels()
+    mend_cells(found, None)
+    schema, names_of, left_out = infer_schema(found, None, range(12))
+    assert [one.kind for one in schema.fields] == ["continuous"] * 3
+    assert left_out == {}
+    told, step = found.inferred["no number in age (years)"]
+    assert told == "row 13: '65+'"
+    assert "unknown in the copy of the table, as the other 11 of 12 cells are numbers" in step
+    assert "--fields '+age (years):categorical'" in step
+    assert found.inferred["no number in slice_thickness_mm"][0] == "row 9: '5-6'"
+    assert [found.rows[11]["age (years)"], found.rows[7]["slice_thickness_mm"]] == ["unknown"] * 2
+    assert not_in_training(found, schema, names_of, range(12)) == {}
+    assert "65+" in found.file.read_text()
+    assert inferred(found.file, fields="age (years):categorical")[0].names == ("age_years",)
+
+
+def test_many_odd_cells_of_a_quantity_leave_it_out(tmp_path):
+    ages = [20 + 3 * n for n in range(8)]
+    table = table_of(
+        tmp_path, {"age": [*ages, "65+", "70+", "75+", "old"], "stage_x": [*"12X"] * 4}
+    )
     schema, _, left_out = inferred(table)
-    assert schema.names == ("dose",)
-    assert "11 of 12 cells are numbers, and row 13: '65+' is none" in left_out["age (years)"]
-    assert "--fields '+age (years):categorical'" in left_out["age (years)"]
-    with pytest.raises(ConfigError, match=r"row 13: '65\+' is none; mend or empty"):
-        inferred(table, fields="age (years)")
-    assert inferred(table, fields="age (years):categorical")[0].names == ("age_years",)
+    assert schema.names == ("stage_x",)
+    assert "8 of 12 cells are numbers, and row 10: '65+', row 11: '70+'" in left_out["age"]
+    with pytest.raises(ConfigError, match=r"row 10: '65\+', .* is none; mend or empty"):
+        inferred(table, fields="age")
     for empty in ("", " ", ","):
         with pytest.raises(ConfigError, match="--fields is empty"):
             inferred(table, fields=empty)
@@ -151,15 +195,19 @@ def test_numbers_with_a_few_other_cells_are_told_with_their_rows(tmp_path):
 def test_outcomes_are_left_out_and_doubtful_names_are_told(tmp_path):
     late = ("treatment_response", "vital_status", "OS", "followup_months", "recist", "WHO")
     late += ("biopsy_result",)
+    place = ("tumor_location", "laterality", "side")
     doubtful = ("diagnosis", "stage", "T_stage", "volume_ml", "radiologist")
-    plain = ("stage_x", "reader_software", "scanner_os", "contrast_volume_ml")
-    cells = np.random.default_rng(0).choice(["A", "B", "C"], (16, 12))
-    names = (*late, *doubtful, *plain)
+    plain = ("residence", "stage_x", "reader_software", "scanner_os", "contrast_volume_ml")
+    cells = np.random.default_rng(0).choice(["A", "B", "C"], (20, 12))
+    names = (*late, *doubtful, *place, *plain)
     found = OwnTable(table_of(tmp_path, dict(zip(names, cells, strict=True))))
     found.scan_labels()
     schema, _, left_out = infer_schema(found, None, range(12))
     assert set(left_out) == set(late)
-    assert schema.names == (*doubtful, *plain)
+    assert schema.names == (*doubtful, *place, *plain)
+    where = "(says where the label is; fine if known before)"
+    assert all(f"{one} {where}" in found.inferred["to look at"][0] for one in place)
+    assert found.inferred["to look at"][0].count(where) == len(place)
     assert all(f"{one} (by its name)" in found.inferred["to look at"][0] for one in doubtful)
     assert found.inferred["to look at"][0].count("by its name") == len(doubtful)
 
@@ -241,20 +289,53 @@ def test_fields_are_added_to_what_is_inferred_or_stand_alone(tmp_path):
         inferred(table, fields="+grade,site")
 
 
-def test_names_that_differ_in_case_or_blanks_are_told(tmp_path):
-    columns = {"sex": [*"FfMMFFMMFFMM"], "kind": [*["CT ", "CT", "MR"] * 4], "site": list("ab") * 6}
+def test_writings_of_one_value_are_joined_in_the_copy_and_told(tmp_path):
+    columns = {
+        "sex": ["F", "M", "f", "female", "m", "F", "M", "F", "M", "F", "M", "N/A"],
+        "scanner": ["SIEMENS", "Siemens ", "siemens", "Siemens", "GE", "GE"] * 2,
+        "phases": ["3", "3.0", "6", "6.0", "3", "6"] * 2,
+        "genotype": [*["AA", "Aa", "aa"] * 4],
+        "site": list("ab") * 6,
+    }
+    found = OwnTable(table_of(tmp_path, columns))
+    before = found.file.read_bytes()
+    found.scan_labels()
+    mend_cells(found, "+genotype:categorical")
+    schema, _, _ = infer_schema(found, "+genotype:categorical", range(12))
+    assert [one.values for one in schema.fields] == [
+        ("F", "M", "female"), ("GE", "Siemens"), ("3", "6"), ("AA", "Aa", "aa"), ("a", "b")
+    ]  # fmt: skip
+    told = {name: value for name, (value, _) in found.inferred.items() if "joined" in name}
+    assert told == {
+        "joined in sex": "'f' (1) -> 'F'; 'm' (1) -> 'M'",
+        "joined in scanner": "'SIEMENS' (2), 'Siemens ' (2), 'siemens' (2) -> 'Siemens'",
+        "joined in phases": "'3.0' (2) -> '3'; '6.0' (2) -> '6'",
+    }
+    assert "--fields +sex:categorical keeps them apart" in found.inferred["joined in sex"][1]
+    assert [one["scanner"] for one in found.rows[:3]] == ["Siemens"] * 3
+    assert found.rows[11]["sex"] == "N/A"
+    assert found.file.read_bytes() == before
+
+
+def test_names_that_look_like_one_are_told_with_the_edit(tmp_path):
+    columns = {
+        "sex": ["F", "M"] * 4 + ["female", "M", "F", "female"],
+        "phase": ["non contrast", "non-contrast", "venous", "ven"] * 3,
+        "kind": ["CT", "CTA", "I", "II"] * 3,
+        "receptor": ["ER+", "ER-", "ER"] * 4,
+    }
     found = OwnTable(table_of(tmp_path, columns))
     found.scan_labels()
+    mend_cells(found, None)
     schema, _, _ = infer_schema(found, None, range(12))
-    assert schema.field("sex").values == ("F", "M", "f")
-    assert schema.field("kind").values == ("CT", "MR")
-    told, step = found.inferred["written alike"]
-    assert told == "sex 'F', 'f'; kind 'CT', 'CT '"
-    assert "write one of them in the table" in step
-    plain = OwnTable(table_of(tmp_path, {"sex": list("FM") * 6, "steps": ["1", "1.0"] * 6}))
-    plain.scan_labels()
-    infer_schema(plain, None, range(12))
-    assert "written alike" not in plain.inferred
+    assert schema.field("sex").values == ("F", "M", "female")
+    told, step = found.inferred["look like one value"]
+    assert told == (
+        "sex 'female' and 'F' (write 'F' in row 10, 13 of the file); "
+        "phase 'non-contrast' and 'non contrast' (write 'non contrast' in row 3, 7, 11 of the "
+        "file); phase 'venous' and 'ven' (write 'ven' in row 4, 8, 12 of the file)"
+    )
+    assert "each is a value of its own" in step
 
 
 def of_size(pixels):

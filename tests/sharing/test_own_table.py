@@ -87,7 +87,9 @@ def test_all_unreadable_and_wrong_labels_are_told_at_once(tmp_path):
     table = table_of(tmp_path, {"age": range(4)})
     for number in (0, 2):
         (tmp_path / f"{number}_m.png").write_bytes(b"no image")
-    with pytest.raises(DataError, match=r"2 labels\n  row 2: .*\n  row 4: .*\nmend the files"):
+    with pytest.raises(
+        DataError, match=r"2 labels \(.*row 1\)\n  row 2: .*\n  row 4: .*\nmend the files"
+    ):
         OwnTable(table).scan_labels()
     with pytest.raises(DataError, match=r"every label of column 'mask' is empty.*--label"):
         OwnTable(table_of(tmp_path, {"a": "xy"}, [np.zeros((8, 8))] * 2)).scan_labels()
@@ -185,7 +187,10 @@ def test_images_of_val_and_test_are_looked_at(tmp_path):
         | {"split": ("train", "val", "test")[n]}
         for n in range(3)
     ]
-    like = SimpleNamespace(classes=2, spatial_dims=2, channels=1)
-    with warnings.catch_warnings(), pytest.raises(DataError, match=r"2 cases of val and test") as e:
+    like = SimpleNamespace(classes=2, spatial_dims=2, channels=1, shapes=((8, 8),))
+    with warnings.catch_warnings(), pytest.raises(DataError, match=r"1 cases of val and test"):
         OwnTable(table).check_images(rows, like, "stored")
-    assert "case '2': 3 channels, those of train have 1" in str(e.value)
+    told = r"2 have 1 \(as '1'\), 1 have 3 \(as '2'\); --channels grey leaves most as they are"
+    imsave(tmp_path / "1_m.png", np.zeros((8, 8), np.uint8), check_contrast=False)
+    with warnings.catch_warnings(), pytest.raises(DataError, match=told):
+        OwnTable(table).check_images(rows, like, "stored")

@@ -4,6 +4,7 @@ import json
 import math
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from statistics import median
 
@@ -13,12 +14,21 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 from skimage.io import imsave
+from torch import nn
 
 from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.metadata import MetadataSchema
 from metaseg_monai.rows import write_table
 from metaseg_monai.sharing.new_bundle import new_bundle
-from metaseg_monai.sharing.plan import Fingerprint, Step, Values, fingerprint, measured_step, plan
+from metaseg_monai.sharing.plan import (
+    Fingerprint,
+    Step,
+    Values,
+    _train,
+    fingerprint,
+    measured_step,
+    plan,
+)
 from metaseg_monai.tables import read_table
 
 HU = Values(-1024, 2400, 40, 60, (-79.4, 303.6))
@@ -289,8 +299,19 @@ def test_the_fingerprint_of_pictures_and_of_cases_that_differ(tmp_path):
     write_table(rows[:1], tmp_path / "table.csv")
     found = fingerprint(read_table(tmp_path))
     assert (found.modality, found.spacings_mm, found.shapes) == ("RGB", None, ((12, 16),))
+    assert "as MR sequences or stains, --modality other" in found.why_modality
     write_table(rows, tmp_path / "table.csv")
-    with pytest.raises(DataError, match="'b' has 1 channels, 'a' has 3"):
+    told = (
+        r"1 have 1 \(as 'b'\), 1 have 3 \(as 'a'\); --channels grey leaves most as .*; rgb if col"
+    )
+    with pytest.raises(DataError, match=told):
+        fingerprint(read_table(tmp_path))
+    write_table([*rows, {**rows[0], "image": "c.png", "group": "c"}], tmp_path / "table.csv")
+    imsave(tmp_path / "c.png", np.full((12, 16, 3), 8, np.uint8), check_contrast=False)
+    with pytest.raises(DataError, match=r"2 have 3 .*; --channels rgb leaves most as they are"):
+        fingerprint(read_table(tmp_path))
+    imsave(tmp_path / "c.png", np.full((12, 16, 4), 8, np.uint8), check_contrast=False)
+    with pytest.raises(DataError, match=r"1 have 4 \(as 'c'\); give images of one kind"):
         fingerprint(read_table(tmp_path))
 
 
@@ -341,8 +362,8 @@ def test_training_takes_what_was_planned(tmp_path, network, shape):
     if network == "dynunet":
         small = {"network_def#network#filters": [4 for _ in made.plan.network["filters"]]}
     taken = []
-    for time in range(3):
-        words = [made.folder, tmp_path / f"run{time}", json.dumps(small)]
+    for number in range(3):
+        words = [made.folder, tmp_path / f"run{number}", json.dumps(small)]
         words = [sys.executable, "-W", "ignore", "-c", TRAIN, *map(str, words)]
         done = subprocess.run(words, text=True, capture_output=True)
         assert done.returncode == 0, done.stderr
@@ -352,7 +373,7 @@ def test_training_takes_what_was_planned(tmp_path, network, shape):
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads what Linux tells")
-def test_what_a_plan_takes_is_measured_and_said_to_be():
+def test_what_a_plan_takes_is_measured_and_said_to_be(capfd):
     told = {"provenance": "acquisition", "availability": "acquisition"}
     field = {"kind": "categorical", "name": "side", "values": ["a", "b"], **told}
     schema = MetadataSchema([field])
@@ -360,6 +381,29 @@ def test_what_a_plan_takes_is_measured_and_said_to_be():
     assert made.facts["memory_gb"].reason.endswith("measured on this machine")
     assert 0.001 < made["memory_gb"] < 0.2
     assert 0 < made["step_seconds"] < 60
+    assert made.facts["step_seconds"].reason.startswith("about")
+    assert "measuring training steps: " in capfd.readouterr().err
+
+
+class Waiting(nn.Module):
+    """A network during whose every step others have the processor for a second."""
+
+    def __init__(self, classes):
+        super().__init__()
+        self.convolution = nn.Conv2d(1, classes, 1)
+
+    def forward(self, image):
+        time.sleep(1)
+        return self.convolution(image)
+
+
+def test_a_busy_machine_makes_no_step_longer():
+    network = {"_target_": f"{__name__}.Waiting", "classes": "@classes"}
+    settings = {"in_channels": 1, "classes": 2, "network_def": network, "metadata_dropout": 0.0}
+    started = time.perf_counter()
+    seconds = _train(settings | {"variant": "none"}, MetadataSchema([]), [2, 8, 8])
+    assert time.perf_counter() - started > 2
+    assert 0 < seconds < 0.8
 
 
 def test_a_plan_that_takes_more_than_it_may_is_made_smaller(by_voxels, monkeypatch):

@@ -51,6 +51,46 @@ def test_given_metadata_take_the_place_of_the_table(folder, task_schema, write_c
         find_cases(path, task_schema)
 
 
+@pytest.mark.parametrize("door", ["table", "values", "file"])
+def test_another_writing_of_a_value_is_that_value_and_told(
+    folder, task_schema, write_csv, caplog, door
+):
+    path, rows = folder
+    rows[0]["task"] = "DISC"
+    (path / "images" / "2.tif").unlink()
+    told = "field 'task': 'DISC' is read as 'disc' in {} case(s), from which it differs in letter"
+    if door == "table":
+        write_csv(path / "table.csv", rows[:2])
+        items = find_cases(path, task_schema)
+        assert told.format(1) in caplog.text
+        assert [row["metadata"]["task"] for row in read_table(path, task_schema).rows] == [
+            "disc", "ring"
+        ]  # fmt: skip
+    else:
+        given = {"task": "DISC"}
+        if door == "file":
+            cells = [{"case_id": one, "task": task} for one, task in (("0", "DISC"), ("1", "ring"))]
+            given = write_csv(path / "clinical.csv", cells)
+        with pytest.warns(MetadataWarning) as heard:
+            items = find_cases(path / "images", task_schema, metadata=given)
+        assert told.format(1 if door == "file" else 2) in str(heard[0].message)
+    expected = ["disc", "disc"] if door == "values" else ["disc", "ring"]
+    assert [item["metadata"]["task"] for item in items] == expected
+
+
+def test_columns_that_the_network_does_not_read_are_told(folder, task_schema, write_csv, caplog):
+    path, rows = folder
+    write_csv(path / "table.csv", [{**row, "kvp": "120", "age": "7"} for row in rows])
+    find_cases(path, task_schema)
+    assert caplog.messages == [
+        f"{path / 'table.csv'}: the network is told nothing of column(s) 'kvp', 'age', which it "
+        "was not trained with"
+    ]
+    caplog.clear()
+    read_table(path, task_schema)
+    assert caplog.messages == []
+
+
 def test_an_application_sets_what_metadata_do_not_name(folder, task_schema):
     path, _ = folder
     settings = {"task": "ring", "threshold": 0.4}

@@ -8,7 +8,7 @@ from monai.transforms import Compose
 from monai.transforms.transform import Randomizable
 
 from metaseg_monai.errors import ConfigError, MetadataError
-from metaseg_monai.metadata import Categorical, Continuous, MetadataSchema
+from metaseg_monai.metadata import Categorical, Continuous, MetadataSchema, MetadataWarning
 from metaseg_monai.transforms.metadata import DropMetadatad, EncodeMetadatad
 
 KNOWN = {"provenance": "acquisition", "availability": "acquisition"}
@@ -64,7 +64,7 @@ def test_fields_that_an_item_does_not_name_may_have_a_default():
     assert EncodeMetadatad(schema(), default=other)({"image": "a"})["meta"].tolist()[3] == 0.5
     with pytest.raises(ConfigError, match="names 'tusk'; expected fields of the schema"):
         EncodeMetadatad(schema(), default={"tusk": "ring"})
-    with pytest.raises(MetadataError, match="mean 'ring'"):
+    with pytest.raises(MetadataError, match="use one of these names"):
         EncodeMetadatad(schema(), default={"task": "rign"})({"image": "a.png"})
 
 
@@ -83,7 +83,10 @@ def test_the_normal_mode_encodes():
     ("item", "reason"),
     [
         ({"case": "img_7"}, r"'img_7' \(mode normal\): expected raw metadata under 'metadata'"),
-        ({**ITEM, "metadata": {"task": "rign"}}, "case 'img_7', field 'task'.*mean 'ring'"),
+        (
+            {**ITEM, "metadata": {"task": "rign"}},
+            "case 'img_7', field 'task'.*use one of these names",
+        ),
         ({**ITEM, "mode": "ones", "meta": np.ones(4)}, r"mode ones\): .*\(5,\), got shape \(4,\)"),
         ({**ITEM, "mode": "ones", "meta": np.full(5, np.nan)}, "expected a finite meta"),
         ({**ITEM, "mode": "ones"}, "expected an encoded 'meta'"),
@@ -93,6 +96,18 @@ def test_the_normal_mode_encodes():
 def test_encode_refuses(item, reason):
     with pytest.raises(MetadataError, match=reason):
         EncodeMetadatad(schema())(item)
+
+
+def test_planes_of_one_scan_say_one_thing():
+    encode = EncodeMetadatad(schema().with_policy("flag"))
+    raw = {"task": "Disk", "size": 140}
+    item = {"volume": "p7", "metadata": raw}
+    planes = [{**item, "case": f"p7_{plane:04d}", "plane": plane} for plane in range(3)]
+    with pytest.warns(MetadataWarning) as heard:
+        list(map(encode, planes))
+    told = {str(one.message) for one in heard}
+    assert len(told) == 2  # a line for each field, which the command line tells once
+    assert all(one.startswith("case 'p7', field") for one in told)
 
 
 def test_a_batch_keeps_each_case_with_its_metadata():
