@@ -167,8 +167,8 @@ def evidence_of(results: Results, folder: Path) -> dict[str, Evidence]:
     if record.get("versions"):
         versions = ", ".join(f"{name} {number}" for name, number in record["versions"].items())
         add("software", first / "run.json", versions)
-        settings = f"settings and seeds of each run; {record['seconds']:.0f} s"
-        add("training", first / "run.json", f"{settings}; losses in log.csv")
+        told = "settings and seeds of each run; losses in log.csv"
+        add("training", first / "run.json", told)
     if evaluation:
         members = len(evaluation.get("members") or ())
         add(
