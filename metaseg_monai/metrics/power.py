@@ -61,7 +61,7 @@ def smallest_effect(
 
     >>> squares = expected_squares(Spread(0.1, 0.02, 0.05), groups=30, seeds=3)
     >>> round(smallest_effect(squares, groups=30, seeds=3), 2)
-    0.08
+    0.09
     """
     if seeds < 2 or groups < FEWEST or not _can_find(groups, test, level):
         return math.inf
