@@ -353,7 +353,7 @@ class MaskRecord:
         with self.writing():
             self.folder.mkdir(parents=True, exist_ok=True)
             if not self.shard.is_whole:
-                sweep_parts([*paths.values(), *beside])
+                sweep_parts([*paths.values(), *self.files.values(), *beside])
                 return
             _sweep(paths.values())
 
