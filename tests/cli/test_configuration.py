@@ -1,5 +1,6 @@
 """A further configuration of a bundle reaches every command that takes one, and is merged last."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,9 @@ def test_commands_merge_it_last(merged, command, configs):
 
 def test_a_study_takes_its_bundle_from_the_folder_that_is_named(bundle, tmp_path, monkeypatch):
     seen = []
+    # the folder that all tests share may hold data that others of them made, of other settings
+    ignored = shutil.ignore_patterns("data")
+    bundle = Path(shutil.copytree(bundle, tmp_path / "there" / bundle.name, ignore=ignored))
 
     def record(study, *_):
         seen.append(study.bundle)
