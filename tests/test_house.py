@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "metaseg_monai"
-AT_MOST, FILES = 21, 191
+AT_MOST, FILES = 18, 188
 SUBJECTS = ("networks", "losses", "prepare", "simulate")  # a file a network, loss or data set
 
 

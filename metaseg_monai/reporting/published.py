@@ -1,4 +1,4 @@
-"""The published figures of the texts, and what our own say beside them."""
+"""What publications ask: the figures of the texts beside ours, and items of guidelines."""
 
 import math
 from collections.abc import Mapping
@@ -9,13 +9,17 @@ import pandas as pd
 from pydantic import BaseModel, ValidationError
 
 from metaseg_monai.errors import ConfigError, DataError
+from metaseg_monai.evaluation.provenance import left_out, read_evaluation
 from metaseg_monai.files import read_json
+from metaseg_monai.metadata.fields import AnyField
 from metaseg_monai.reporting import scores
-from metaseg_monai.reporting.comparisons import compare_pair
-from metaseg_monai.reporting.page import Part, Section
-from metaseg_monai.reporting.runs import Results
+from metaseg_monai.reporting.comparisons import TESTS, compare_pair
+from metaseg_monai.reporting.page import Details, Part, Section
+from metaseg_monai.reporting.runs import CASES, COUNTS, SCHEMA, VOLUMES, Results, listed
+from metaseg_monai.reporting.scores import rows_of
 from metaseg_monai.reporting.tables import Table
 from metaseg_monai.study.design import Protocol, Study
+from metaseg_monai.study.record import HISTORY, STUDY, read_history, read_record
 
 EQUAL = 0.02  # F1; what counts as no difference beside a published difference of 0
 Verdict = Literal["agrees", "disagrees", "cannot tell"]
@@ -275,3 +279,261 @@ def _verdicts(
         "have, with its 95 % interval over cases. Published differences up to 0.001 count as 0."
     )
     return [Table(f"verdict-{reference.id}", title, note, scores.rows_of(rows), first="difference")]
+
+
+# CLAIM and TRIPOD+AI: which items the files of the runs answer, and which the author must.
+#
+# Items are numbered as in CLAIM's update of 2024 (Tejani et al., Radiology: Artificial Intelligence
+# 6:e240300) and in TRIPOD+AI (Collins et al., BMJ 385:e078378, 2024), and named in words of
+# our own. An item is answered only by a file that holds the answer; nothing is guessed from others.
+
+AUTHOR = "for the author"
+Evidence = tuple[str, str]  # file, and what stands there
+CLAIM: Mapping[str, tuple[str, str]] = {  # item: its subject, and the evidence that answers it
+    "1": ("title names the method as AI, and its kind", ""),
+    "2": ("structured abstract", ""),
+    "3": ("background; role that the method is meant for", ""),
+    "4": ("aims and hypotheses", "aims"),
+    "5": ("looking forward or back in time", ""),
+    "6": ("purpose of the study", "aims"),
+    "7": ("where the data come from", ""),
+    "8": ("who or what was included and excluded", ""),
+    "9": ("what was done to images before the network", "preprocessing"),
+    "10": ("parts of the data that were chosen", "left_out"),
+    "11": ("removal of personal data", ""),
+    "12": ("what was done where data are missing", "missing"),
+    "13": ("how images were taken", ""),
+    "14": ("what counts as the truth", "classes"),
+    "15": ("why that is the truth", ""),
+    "16": ("who annotated", ""),
+    "17": ("annotation of the test set", ""),
+    "18": ("agreement within and between annotators", ""),
+    "19": ("how cases were put into the splits", "splits"),
+    "20": ("what no two splits share", "disjoint"),
+    "21": ("planned number of cases", "sample_size"),
+    "22": ("the network, in full", "network"),
+    "23": ("software", "software"),
+    "24": ("weights at the start", ""),
+    "25": ("training", "training"),
+    "26": ("how the final weights were chosen", "best"),
+    "27": ("several networks together", "ensemble"),
+    "28": ("scores", "scores"),
+    "29": ("tests and uncertainty", "tests"),
+    "30": ("robustness", "modes"),
+    "31": ("explanation of the network", "explained"),
+    "32": ("test on data of the same source", "internal"),
+    "33": ("test on data of another source", ""),
+    "34": ("registration as a trial", ""),
+    "35": ("how many cases were included and left out", "flow"),
+    "36": ("who the cases are, in each split", "characteristics"),
+    "37": ("scores and their uncertainty", "performance"),
+    "38": ("estimates and their precision", "performance"),
+    "39": ("failures", ""),
+    "40": ("limits", ""),
+    "41": ("what it means for practice", ""),
+    "42": ("the full protocol", "protocol"),
+    "43": ("where code, weights and data are", ""),
+    "44": ("funding", ""),
+}
+TRIPOD: Mapping[str, tuple[str, str]] = {
+    "1": ("title", ""),
+    "2": ("abstract", ""),
+    "3a": ("clinical context", ""),
+    "3b": ("for whom, and when in the care", ""),
+    "3c": ("known inequalities", ""),
+    "4": ("aims", "aims"),
+    "5a": ("where the data come from", ""),
+    "5b": ("when they were collected", ""),
+    "6a": ("places and centres", ""),
+    "6b": ("who was eligible", ""),
+    "6c": ("treatments", ""),
+    "7": ("preparation of the data", "preprocessing"),
+    "8a": ("what is predicted", "classes"),
+    "8b": ("who judged the outcome", ""),
+    "8c": ("blinding of those", ""),
+    "9a": ("why these predictors", ""),
+    "9b": ("predictors: what they are, units, when known", "fields"),
+    "9c": ("who measured predictors", ""),
+    "10": ("number of cases", "sample_size"),
+    "11": ("missing data", "missing"),
+    "12a": ("which data served for what", "splits"),
+    "12b": ("how predictors enter the model", "fields"),
+    "12c": ("kind of model, and how it was built", "network"),
+    "12d": ("differences between clusters of cases", "domains"),
+    "12e": ("scores", "scores"),
+    "12f": ("later changes of the model", ""),
+    "12g": ("how a prediction is made", "network"),
+    "13": ("imbalance of classes", ""),
+    "14": ("fairness", ""),
+    "15": ("output of the model", "classes"),
+    "16": ("differences of development and test data", ""),
+    "17": ("ethics", ""),
+    "18a": ("funding", ""),
+    "18b": ("interests", ""),
+    "18c": ("protocol", "protocol"),
+    "18d": ("registration", ""),
+    "18e": ("access to data", ""),
+    "18f": ("access to code", ""),
+    "19": ("part that patients took in the study", ""),
+    "20a": ("flow of cases", "flow"),
+    "20b": ("characteristics of cases", "characteristics"),
+    "20c": ("development beside test cases", "characteristics"),
+    "21": ("cases in each analysis", "splits"),
+    "22": ("the model in full, so that others can use it", "weights"),
+    "23a": ("scores with intervals", "performance"),
+    "23b": ("differences between clusters", "domains"),
+    "24": ("results of changed models", ""),
+    "25": ("interpretation", ""),
+    "26": ("limits", ""),
+    "27a": ("input that is poor or lacking, in use", "missing"),
+    "27b": ("what users must do and know", ""),
+    "27c": ("next steps", ""),
+}
+GUIDES = {"claim": ("CLAIM 2024", CLAIM), "tripod_ai": ("TRIPOD+AI", TRIPOD)}
+
+
+def checklist_section(results: Results, folder: Path) -> Section:
+    """Both checklists with the files that answer them.
+
+    Args:
+        results: of the runs.
+        folder: of the study or of the runs, to which files are told.
+    """
+    known = evidence_of(results, folder)
+    parts = []
+    for name, (title, items) in GUIDES.items():
+        rows = {}
+        for number, (subject, key) in items.items():
+            file, text = known.get(key, (AUTHOR, ""))
+            rows[number] = {"subject": subject, "file": file, "what stands there": text}
+        answered = sum(key in known for _, key in items.values())
+        note = "Subjects in our own words; see the guideline for what each item asks."
+        table = Table(name, f"{title}, item by item", note, rows_of(rows), first="item")
+        summary = f"{title}: {answered} of {len(items)} items are answered by files"
+        parts.append(Details(summary, [table]))
+    intro = (
+        "Which items of two reporting guidelines the files of these runs answer. All others are "
+        f"{AUTHOR}; a file that answers may still need a sentence in the text."
+    )
+    return Section("Reporting guidelines", intro, parts)
+
+
+def evidence_of(results: Results, folder: Path) -> dict[str, Evidence]:
+    """What the files answer, by the names in `CLAIM` and `TRIPOD`."""
+    first = results.runs[0].folder
+    found: dict[str, Evidence] = {}
+
+    def add(key: str, file: Path, text: str) -> None:
+        if text and file.is_file():
+            shown = file.relative_to(folder) if file.is_relative_to(folder) else file
+            found[key] = shown.as_posix(), text
+
+    _of_study(results, folder, add)
+    _of_model(first, add)
+    _of_cases(results, first, add)
+    record, evaluation = read_record(first) or {}, read_evaluation(first)
+    if record.get("versions"):
+        versions = ", ".join(f"{name} {number}" for name, number in record["versions"].items())
+        add("software", first / "run.json", versions)
+        told = "settings and seeds of each run; losses in log.csv"
+        add("training", first / "run.json", told)
+    if evaluation:
+        members = len(evaluation.get("members") or ())
+        add(
+            "ensemble", first / "evaluation.json",
+            f"ensemble of {members}" if members else "none: one network tested alone",
+        )  # fmt: skip
+        if evaluation.get("images") == "unseen":
+            text = f"split {evaluation.get('split')}, no image of which the training saw"
+            add("internal", first / "evaluation.json", text)
+    for condition, runs in results.first_runs.items():
+        modes = sorted({mode.partition(":")[0] for mode in results.modes(condition)} - {"normal"})
+        if modes and "modes" not in found:
+            told = f"tested with other metadata: {', '.join(modes)}"
+            add("modes", runs[0].folder / COUNTS, told)
+    add("performance", first / COUNTS, "counts of every case, from which all scores are computed")
+    domains = results.normal["domain"].nunique()
+    add("domains", first / COUNTS, f"scores of each of {domains} domains" if domains > 1 else "")
+    scored = {
+        "overlap of pixels": COUNTS, "surface Dice": "surfaces.csv",
+        "objects": "objects_scores.csv", "volumes": VOLUMES, "calibration": "calibration.csv",
+    }  # fmt: skip
+    there = [name for name, file in scored.items() if (first / file).is_file()]
+    add("scores", first / COUNTS, f"{listed(there)}, case by case")
+    shown = sorted((first / "explain").glob("*")) if (first / "explain").is_dir() else []
+    if files := [one for one in shown if one.is_file()]:
+        add("explained", files[0], "what the gates do for each metadata value")
+    return found
+
+
+def _of_study(results: Results, folder: Path, add: Any) -> None:
+    """What the study's own files answer."""
+    study = results.study
+    if study is None:
+        return
+    protocol, file = study.protocol, folder / STUDY
+    pairs = [" against ".join(pair) for pair in protocol.comparisons]
+    add("aims", file, study.question or ("compared: " + listed(pairs) if pairs else ""))
+    size = protocol.sample_size
+    add("sample_size", file, "" if size is None else f"{size} groups were planned")
+    if pairs:
+        text = f"{TESTS[protocol.test]}, alpha {protocol.alpha:g}, Holm over {len(pairs)}"
+        add("tests", file, text)
+    if history := read_history(folder):
+        text = (
+            f"fixed on {history[0]['at'][:10]} when {history[0]['finished_runs']} runs had results"
+        )
+        add("protocol", folder / HISTORY, text)
+
+
+def _of_model(first: Path, add: Any) -> None:
+    """What the facts of the weights answer."""
+    file = first / "model.json"
+    facts = read_json(file) if file.is_file() else {}
+    if not facts:
+        return
+    steps = facts.get("preprocessing") or ()
+    add("preprocessing", file, f"{len(steps)} steps with their settings" if steps else "")
+    if facts.get("network"):
+        add("network", file, "class and arguments, window and metadata's code")
+    if facts.get("weights_sha256"):
+        text = f"SHA-256 {facts['weights_sha256'][:12]}..., with network, schema and preprocessing"
+        add("weights", first / "model.pt", text)
+    if best := facts.get("best"):
+        add("best", file, f"{best['metric']} {best['value']:.4g}, epoch {best['epoch']}")
+
+
+def _of_cases(results: Results, first: Path, add: Any) -> None:
+    """What the tables of cases, classes and fields answer."""
+    fields, cases = list(results.fields.values()), results.cases
+    add("missing", first / SCHEMA, listed([_missing(field) for field in fields]) if fields else "")
+    add("fields", first / SCHEMA, listed([_field(field) for field in fields]) if fields else "")
+    if results.class_names:
+        names = listed([f"{n} {name}" for n, name in sorted(results.class_names.items())])
+        add("classes", first / "classes.json", f"a mask of the classes {names}")
+    lacking = left_out(first)
+    text = f"{len(lacking)} cases could not be read" if lacking else "no case was left out"
+    add("left_out", first / "evaluation.json", text)
+    own = cases.drop_duplicates("case")
+    if own.empty or not (own["split"] != "").all():
+        return
+    by_split = own.groupby("split", sort=True)
+    told = [
+        f"{split} {len(rows)} cases of {rows['group'].nunique()} groups" for split, rows in by_split
+    ]
+    add("splits", first / CASES, listed(told))
+    add("flow", first / CASES, f"{listed(told)}; {text}")
+    if own.groupby("group")["split"].nunique().max() == 1:
+        add("disjoint", first / CASES, "groups (patients, wells): each is in one split only")
+    if fields:
+        add("characteristics", first / CASES, f"{listed([f.name for f in fields])} of every case")
+
+
+def _missing(field: AnyField) -> str:
+    policy = "marked as unknown" if field.missing == "unknown" else "refused"
+    return f"{field.name}: {policy}"
+
+
+def _field(field: AnyField) -> str:
+    unit = getattr(field, "unit", "")
+    return f"{field.name} ({field.kind}{f' in {unit}' if unit else ''}; {field.provenance})"

@@ -13,12 +13,14 @@ from metaseg_monai.files import replacing, writable
 from metaseg_monai.metadata.fields import Categorical, Ordinal
 from metaseg_monai.metrics.scores import MEDMAE, summarise
 from metaseg_monai.reporting import pictures, scores, words
-from metaseg_monai.reporting.audit import audit_section, calibration_section, source_section
-from metaseg_monai.reporting.belief import belief_section
-from metaseg_monai.reporting.checklists import checklist_section
+from metaseg_monai.reporting.audit import (
+    audit_section,
+    belief_section,
+    calibration_section,
+    source_section,
+)
 from metaseg_monai.reporting.comparisons import TESTS, compared_row, p_text, primary_not_made
-from metaseg_monai.reporting.images import image_section
-from metaseg_monai.reporting.objects import objects_section, patient_section
+from metaseg_monai.reporting.objects import image_section, objects_section, patient_section
 from metaseg_monai.reporting.page import (
     Details,
     Lead,
@@ -31,7 +33,7 @@ from metaseg_monai.reporting.page import (
     to_latex,
     to_markdown,
 )
-from metaseg_monai.reporting.published import published_section
+from metaseg_monai.reporting.published import checklist_section, published_section
 from metaseg_monai.reporting.response import encoding_section, requested_section, response_section
 from metaseg_monai.reporting.runs import (
     TRAINING,
@@ -254,15 +256,7 @@ def score_section(asked: Asked) -> Section:
     figure = None if asked.reasons else pictures.ranking(results, protocol.aggregate, score)
     if figure is not None:
         parts.append(figure)
-    learned = scores.learned_table(results, protocol)
-    if learned is not None and protocol.learned is not None:
-        low, high = protocol.learned
-        note = (
-            f"learned: F1 of at least {high:g} with every training; not learned: below {low:g} "
-            "with every training; else unstable."
-        )
-        title = "Which conditions learned the task"
-        parts.append(Table("learned", title, note, learned, first="condition"))
+    parts += _learned(asked)
     classes = scores.class_table(asked.every, asked.every.class_names)
     if classes is not None:
         title = "F1 of each label class"
@@ -305,6 +299,24 @@ def score_section(asked: Asked) -> Section:
     return Section("Scores", "", [*parts, details])
 
 
+def _learned(asked: Asked) -> list[Part]:
+    """Which conditions learned the task, where the protocol says what that is."""
+    results, protocol = asked.results, asked.protocol
+    learned = scores.learned_table(results, protocol)
+    if learned is None or protocol.learned is None:
+        return []
+    low, high = protocol.learned
+    ends = f"F1 of at least {high:g}", f"below {low:g}"
+    if results.score.best == "low":
+        ends = f"{asked.score} of at most {low:g}", f"above {high:g}"
+    note = (
+        f"learned: {ends[0]} with every training; not learned: {ends[1]} with every training; "
+        "else unstable."
+    )
+    title = "Which conditions learned the task"
+    return [Table("learned", title, note, learned, first="condition")]
+
+
 def _error_section(asked: Asked) -> Section:
     """The medMAE of each condition, by domain, where labels are images."""
     results, protocol, score = asked.results, asked.protocol, asked.score
@@ -321,15 +333,7 @@ def _error_section(asked: Asked) -> Section:
     figure = None if asked.reasons else pictures.ranking(results, protocol.aggregate, score)
     if figure is not None:
         parts.append(figure)
-    learned = scores.learned_table(results, protocol)
-    if learned is not None and protocol.learned is not None:
-        low, high = protocol.learned
-        told = (
-            f"learned: {score} of at most {low:g} with every training; not learned: above {high:g} "
-            "with every training; else unstable."
-        )
-        title = "Which conditions learned the task"
-        parts.append(Table("learned", title, told, learned, first="condition"))
+    parts += _learned(asked)
     told = "Seeds averaged within a case, channels before. Labels with a median of 0 have no score."
     title = f"{score} case by case"
     more: list[Part] = [Table("cases", title, told, scores.case_table(results), first="condition")]

@@ -42,6 +42,10 @@ class BundleCopy:
     def read(self, name: str) -> dict:
         return json.loads((self.root / "configs" / f"{name}.json").read_text())
 
+    @property
+    def predicts_images(self) -> bool:
+        return self.read("train").get("target") == "image"
+
     def configs(self, *names: str) -> list[str]:
         return [str(self.root / "configs" / f"{name}.json") for name in names]
 

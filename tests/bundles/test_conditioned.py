@@ -31,8 +31,9 @@ def made(bundle, *names, **settings):
 @every_network
 @pytest.mark.parametrize("variant", ["none", "se", "sme", "low-rank", "sme-dummy"])
 def test_every_bundle_takes_them_by_ten_lines(bundle, name, variant):
-    if bundle.read("train").get("target") == "image":
-        pytest.skip("networks of MONAI's are deltas of bundles whose labels are masks")
+    if bundle.predicts_images:  # whose answers are no classes: it has no such delta
+        assert not (bundle.root / "configs" / f"{name}.json").exists()
+        return
     text = (bundle.root / "configs" / f"{name}.json").read_text()
     assert len(text.splitlines()) <= 10
     network = made(bundle, "train", name, variant=variant)

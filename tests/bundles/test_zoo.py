@@ -75,13 +75,9 @@ def test_files_of_the_zoo(bundle):
             assert not re.search(r"/(home|root|Users|mnt)/", path.read_text("utf-8")), path
 
 
-def predicts_images(bundle):
-    return bundle.read("train").get("target") == "image"
-
-
 def test_all_that_makes_masks_is_given_the_threshold(bundle):
     settings = bundle.read("inference")
-    if predicts_images(bundle):
+    if bundle.predicts_images:
         (step,) = settings["postprocessing"]
         assert (step["scaling"], step["kind"]) == ("@label_scaling", "uint16")
         return
@@ -173,7 +169,7 @@ def test_training_leaves_weights_log_and_checkpoint(trained):
     assert facts["network"]["channels"] == network["channels"]
     pred = trained.read("metadata")["network_data_format"]["outputs"]["pred"]
     classes = pred["channel_def"]
-    if predicts_images(trained):
+    if trained.predicts_images:
         assert (pred["type"], pred["value_range"]) == ("image", [0, 1])
         assert {"image", "label"} == facts["scaling"].keys()
         return

@@ -8,7 +8,7 @@ import pytest
 from metaseg_monai.errors import DataError
 from metaseg_monai.evaluation.intervals import COVERAGE
 from metaseg_monai.files import file_sha256
-from metaseg_monai.reporting.belief import belief_section, coverage_parts, told_as, wrong_parts
+from metaseg_monai.reporting.audit import belief_section, coverage_parts, told_as, wrong_parts
 from metaseg_monai.reporting.page import tables_of
 
 

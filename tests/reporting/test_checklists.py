@@ -4,14 +4,14 @@ import json
 
 import pytest
 
-from metaseg_monai.reporting.checklists import (
+from metaseg_monai.reporting.page import tables_of
+from metaseg_monai.reporting.published import (
     AUTHOR,
     CLAIM,
     TRIPOD,
     checklist_section,
     evidence_of,
 )
-from metaseg_monai.reporting.page import tables_of
 from metaseg_monai.reporting.runs import read_results
 
 

@@ -15,7 +15,7 @@ from metaseg_monai.evaluation.image_scores import ImageObjects, ImageSamples, Im
 from metaseg_monai.metadata import Categorical, MetadataSchema
 from metaseg_monai.metrics.scores import average_score, case_scores, pooled_score, score_of
 from metaseg_monai.reporting.figures.predictions import difference, outlines
-from metaseg_monai.reporting.images import count_row, feature_row
+from metaseg_monai.reporting.objects import count_row, feature_row
 from metaseg_monai.reporting.runs import Results, read_single_runs
 from metaseg_monai.reporting.scores import reliance, share_curve
 from metaseg_monai.reporting.words import Asked, found

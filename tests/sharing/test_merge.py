@@ -313,6 +313,11 @@ def test_a_killed_shard_goes_on(bundle, tmp_path):
     assert len(part(bundle, source, output, "1/2").cases) == 4
     assert {name: (output / name).stat().st_mtime_ns for name in done} == done
     assert [path.name for path in output.glob(".part-*")] == [f"{part_name}002.nii.gz"]
+    first, *others = sorted(path.name for path in output.glob("scan*"))  # killed beside a whole one
+    (output / first).unlink()
+    (output / f".part-{'2' * 32}-{others[-1]}").write_bytes(b"half")
+    part(bundle, source, output, "1/2")
+    assert [path.name for path in output.glob(".part-*")] == [f"{part_name}002.nii.gz"]
     part(bundle, source, output, "0/2")
     assert len(merge(output).cases) == 8
     assert not list(output.glob(".part-*"))
