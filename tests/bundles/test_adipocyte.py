@@ -1,19 +1,27 @@
 """The adipocyte bundle: its three trainings, killed and resumed, and what they learn."""
 
 import copy
+import json
 import random
+import zipfile
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+import tifffile
 import torch
 from ignite.engine import Events
 from monai.bundle import ConfigWorkflow
 from monai.engines import IterationEvents
 from monai.utils.enums import AdversarialIterationEvents
 
-from metaseg_monai.errors import CheckpointError
+from metaseg_monai import evaluate, predict, train
+from metaseg_monai.errors import CheckpointError, ConfigError
+from metaseg_monai.sharing.card import card
+from metaseg_monai.sharing.export import export
+from metaseg_monai.sharing.package import package
 from metaseg_monai.simulate import generate_adipocyte
 from metaseg_monai.training import ConditionalAdversarialTrainer, read_checkpoint, read_weights
 from tests.training.killed_run import die, equal, in_child
@@ -219,3 +227,98 @@ def test_the_nuclei_model_trains_against_a_discriminator(data, whole, tmp_path):
     trainer.run()
     assert type(trainer.loss_function).__name__ == "LupiLoss"
     assert pd.read_csv(tmp_path / "log.csv").notna().all(axis=None)
+
+
+# The nuclei model as a model: tested, predicting, told of, and given on.
+
+
+@pytest.fixture(scope="module")
+def nuclei(tmp_path_factory):
+    """The nuclei model, trained for a moment and evaluated, and its data: a well of each split."""
+    folder = tmp_path_factory.mktemp("runs") / "nuclei"
+    data = folder.with_name("data")
+    few = {"train": 1, "val": 1, "test": 1, "fields": 1, "magnifications": (20,), "size": 56}
+    generate_adipocyte(data, **few, seed=3)
+    settings = {**SMALL, **OF_PHASE[NUCLEI], "epochs": 1, "last_epochs": 0}
+    train(CONFIGS.parent, folder, NUCLEI, dataset_dir=str(data), **settings)
+    found = evaluate(folder, modes=["normal", "missing"])
+    return folder, found, data
+
+
+def test_the_nuclei_model_is_tested_on_the_fluorescence_of_nuclei(nuclei):
+    _, found, _ = nuclei
+    assert set(found.counts["channel"]) == {"nuclei"}
+    assert set(found.counts["class"]) == {1}  # of the network's three channels the first
+    assert found.counts["case"].nunique() == 1
+    assert (found.scores["medmae"] > 0).all()
+    assert found.scores["case_mean_medmae"].tolist() == found.scores["medmae"].tolist()
+    assert not found.problems
+
+
+def test_the_nuclei_model_predicts_no_other_stain(nuclei, tmp_path):
+    folder, _, data = nuclei
+    made = predict(folder, data, tmp_path / "all")
+    assert "images: " in str(made)
+    assert {one.name.rpartition("__")[2] for one in made.masks} == {"nuclei.ome.tif"}
+    assert len(made.masks) == 3
+    assert len(made.problems) == 6
+    assert "'20/lipids'; those at hand are of 20/nuclei" in made.problems[0].problem
+    table = pd.read_csv(data / "table.csv")[["image", "magnification"]].drop_duplicates()
+    table.to_csv(data / "bare.csv", index=False)
+    unknown = {"channel": "unknown"}  # the network has one stain, whatever a table says of it
+    alone = predict(folder, data / "bare.csv", tmp_path / "alone", meta=unknown)
+    assert len(alone.masks) == 3
+    assert not alone.problems
+    first = tifffile.imread(alone.masks[0])
+    assert (first.dtype, first.shape) == (np.uint16, (56, 56))
+
+
+def test_the_card_of_a_model_of_images_names_its_scores(nuclei, tmp_path):
+    folder, found, _ = nuclei
+    card(folder, tmp_path / "card.md")
+    text = (tmp_path / "card.md").read_text()
+    assert 'pipeline_tag: "image-to-image"' in text
+    (told,) = [line for line in text.splitlines() if line.startswith("model-index: ")]
+    (scores,) = json.loads(told.partition(": ")[2])[0]["results"]
+    assert [one["type"] for one in scores["metrics"]] == ["medmae", "psnr", "ssim"]
+    assert scores["metrics"][0]["value"] == round(found.scores.loc["normal", "medmae"], 4)
+    assert "| test mode | medMAE | mean of domains | mean of cases |" in text
+    assert "Measured medMAE (lower is better) with true metadata" in text
+    assert "F1" not in text
+    assert "mask" not in text.partition("## Intended use")[2]
+
+
+@pytest.mark.slow
+def test_a_package_of_a_model_of_images_works_alone(nuclei, tmp_path):
+    made = package(nuclei[0], tmp_path)
+    assert not made.problems
+    assert "inference runs without metaseg_monai" in [rule.rule for rule in made.rules]
+
+
+def test_a_package_of_a_model_of_images_tells_its_scores_and_answers(nuclei, tmp_path, monkeypatch):
+    folder, found, data = nuclei
+    exports = "metaseg_monai.sharing.package._Source._exports"
+    monkeypatch.setattr(exports, lambda *_: [])  # tried in the test above
+    made = package(folder, tmp_path, samples=data / "table.csv", verify="no")
+    assert made.scores["test_case_mean_medmae"] == round(found.scores.loc["normal", "medmae"], 4)
+    assert not [name for name in made.scores if "f1" in name]
+    with zipfile.ZipFile(made.archive) as archive:
+        root = "adipocyte_fluorescence_translation"
+        about = json.loads(archive.read(f"{root}/configs/metadata.json"))
+        evaluating = json.loads(archive.read(f"{root}/configs/evaluate.json"))
+        samples = archive.read(f"{root}/samples/table.csv").decode().splitlines()[1:]
+    answer = about["network_data_format"]["outputs"]["pred"]
+    assert answer["num_channels"] == 3
+    assert answer["channel_def"]["0"] == "fluorescence"
+    assert samples
+    assert all("nuclei" in row.split(",") for row in samples)
+    assert "validate" not in evaluating  # a delta keeps its ids as they are
+
+
+def test_int8_is_refused_where_images_are_predicted(nuclei, tmp_path, monkeypatch):
+    of_export = "metaseg_monai.sharing.export."
+    for name in ("choose", "is_installed"):
+        monkeypatch.setattr(f"{of_export}{name}", lambda *_: "openvino")
+    with pytest.raises(ConfigError, match="predicts images, and int8 is kept only where no mask"):
+        export(nuclei[0], "openvino", tmp_path / "int8", precision="int8")
+    assert not (tmp_path / "int8").exists()

@@ -13,7 +13,13 @@ from ignite.engine import Engine
 from metaseg_monai.evaluation import PerCase
 from metaseg_monai.evaluation.image_scores import ImageObjects, ImageSamples, ImageScores
 from metaseg_monai.metadata import Categorical, MetadataSchema
-from metaseg_monai.metrics.scores import average_score, case_scores, pooled_score, score_of
+from metaseg_monai.metrics.scores import (
+    average_score,
+    case_mean_medmae,
+    case_scores,
+    pooled_score,
+    score_of,
+)
 from metaseg_monai.reporting.figures.predictions import difference, outlines
 from metaseg_monai.reporting.objects import count_row, feature_row
 from metaseg_monai.reporting.runs import Results, read_single_runs
@@ -59,6 +65,18 @@ def test_an_evaluation_tells_the_mean_scores_of_each_mode():
     scores = scores_by_mode(both)
     assert scores["medmae"].to_dict() == pytest.approx({"normal": 0.3, "shuffle": 0.6})
     assert scores.loc["normal", ["psnr", "ssim", "pearson", "cases"]].tolist() == [20, 0.9, 0.8, 4]
+
+
+def test_the_interval_of_the_mean_medmae_is_over_wells():
+    one = counts_of("se", [0.2, 0.4, 0.6, 0.8, 1.0, 1.2])
+    mean = case_mean_medmae(pd.concat([one, one.assign(case="again" + one["case"])]))
+    assert mean[0] == pytest.approx(0.7)
+    assert (mean.cases, mean.empty) == (12, 0)
+    assert (mean.low, mean.high) == pytest.approx((0.2667, 1.1333), abs=0.07)
+    assert mean[1:3] == pytest.approx(case_mean_medmae(one)[1:3])  # as wide as of six
+    few = case_mean_medmae(counts_of("se", [0.2, np.nan, 0.4]))
+    assert (few.mean, few.cases, few.empty) == (pytest.approx(0.3), 2, 1)
+    assert np.isnan(few.low)
 
 
 def test_what_foreign_metadata_cost_is_what_the_error_rises_by():
