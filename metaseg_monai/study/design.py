@@ -1,6 +1,7 @@
 """What a study is: its JSON, checked, with everything that must be fixed before it is run."""
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,7 +25,9 @@ NAME_ELSEWHERE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9 ._+-]*[A-Za-z0-9_+-])?")  #
 
 
 class Pilot(BaseModel):
-    """What is known before of how much a difference of two conditions varies, in F1 (Dice).
+    """What is known before of how much a difference of two conditions varies.
+
+    In the unit of the score: F1 (Dice) of masks, medMAE of images that are predicted.
 
     Attributes:
         patients: standard deviation between groups (patients, wells).
@@ -35,9 +38,9 @@ class Pilot(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    patients: float = Field(ge=0, le=1)
-    trainings: float = Field(ge=0, le=1)
-    residual: float = Field(ge=0, le=1)
+    patients: float = Field(ge=0)
+    trainings: float = Field(ge=0)
+    residual: float = Field(ge=0)
     source: str = ""
 
 
@@ -297,8 +300,13 @@ def nothing_compared(study: Study) -> str:
     )
 
 
-def smallest_planned(study: Study) -> str:
+def smallest_planned(study: Study, bounded: bool = True) -> str:
     """Say how small an effect the primary comparison can find, by what was known before.
+
+    Args:
+        study: with its `pilot`.
+        bounded: whether scores are from 0 to 1, as F1 is, so that no difference is larger; of an
+            error, as medMAE, it may be.
 
     Returns:
         A sentence without its end; "" where no spread, size or comparison was stated.
@@ -316,7 +324,7 @@ def smallest_planned(study: Study) -> str:
     effect = smallest_effect(squares, groups, seeds, protocol.test, level)
     source = f" ({known.source})" if known.source else ""
     sizes = f"{groups} patients (groups) and {seeds} trainings"
-    if effect > 1:
+    if math.isinf(effect) or (bounded and effect > 1):
         return f"with {sizes} no effect can be found, by the spread that was stated{source}"
     return (
         f"{sizes} find a difference of {effect:.3f} with power {POWER:g} at alpha {level:.3g}, by "

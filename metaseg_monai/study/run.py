@@ -11,6 +11,7 @@ from typing import Protocol as Interface
 
 from tqdm import tqdm
 
+from metaseg_monai.bundle.overrides import load_config
 from metaseg_monai.bundle.run import resolve_bundle
 from metaseg_monai.errors import ConfigError
 from metaseg_monai.owners import owned
@@ -156,7 +157,8 @@ def run_study(
         fix(study, runs, folder)
         if told := nothing_compared(study):
             logger.warning("%s", told)
-        if told := smallest_planned(study):
+        of_images = load_config([bundle / "configs" / "train.json"]).get("target") == "image"
+        if told := smallest_planned(study, bounded=not of_images):
             logger.warning("%s", told)
         logger.warning(
             "runs: %d, to do: %d, beside each other: %d", len(runs), len(missing), len(places)
