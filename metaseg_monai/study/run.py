@@ -70,8 +70,9 @@ def run_all(
         shown = time.monotonic()
         try:
             while waiting or active:
-                while waiting and free:
-                    run, slot = waiting.pop(0), free.pop(0)
+                while free and (run := _next(waiting, [one for one, _, _ in active.values()])):
+                    waiting.remove(run)
+                    slot = free.pop(0)
                     folder, threads = plan(output, run, bundle, slot.threads)
                     active[run.folder] = (run, slot, start(folder, slot, threads))
                 time.sleep(PAUSE)
@@ -97,6 +98,12 @@ def run_all(
             for _, _, started in active.values():
                 started.stop()
     return failed
+
+
+def _next(waiting: Sequence[Run], active: Sequence[Run]) -> Run | None:
+    """The first run that does not begin with the weights of one that is still to be done."""
+    to_do = {run.folder for run in (*waiting, *active)}
+    return next((run for run in waiting if run.pretrained not in to_do), None)
 
 
 def _failure(folder: Path, status: int) -> str | None:
