@@ -214,11 +214,23 @@ def evaluated(tmp_path, measured, bind):
             batch = {key: [item[key]] for key in ("case", "group", "split")}
             batch |= {"mode": ["normal"], "domain": [item["metadata"]["magnification"]]}
             pairs.append((batch, {"image": image, "label": label, "pred": factor * label}))
+            if name == "sme":  # told another magnification it is darker
+                wrong = {"image": image, "label": label, "pred": 0.7 * label}
+                pairs.append(({**batch, "mode": ["shuffle"]}, wrong))
         finder = ImageObjects(table, {"nuclei": "nuclei"})
         measured(ImageScores(table), folder / "counts.csv", pairs)
         measured(finder, folder / "objects_scores.csv", pairs)
         measured(ImageSamples(finder), folder / "image_samples.npz", pairs)
-        bind(folder)
+        told = [
+            {**{key: item[key] for key in ("case", "group", "split")}, **item["metadata"]}
+            for item in table.rows
+        ]
+        places = ["volume", "plane", "spacing_z_mm", "spacing_y_mm", "spacing_x_mm"]
+        pd.DataFrame(told).assign(**dict.fromkeys(places, "")).to_csv(
+            folder / "cases.csv", index=False
+        )
+        schema.save(folder / "schema.json")
+        bind(folder, modes=("normal", "shuffle") if name == "sme" else ("normal",))
     return tmp_path / "runs"
 
 
@@ -230,6 +242,13 @@ def test_the_report_of_images_says_and_draws_them(evaluated):
     assert "The lowest mean medMAE over all cases is" in text
     assert "no overlap" not in text
     assert "foreground pixel" not in text
+    assert "When the table is wrong: sme loses 0." in text
+    assert "by a higher medMAE on average" in text
+    told = pd.read_csv(page.parent / "tables" / "told.csv", index_col=0).loc["sme, wrong"]
+    assert told["lost"] == pytest.approx(told["medMAE"] * 2 / 3, rel=0.02)  # of 0.3, it was 0.1
+    assert told["cases worse"] == 1
+    assert "Leakage audit" in text
+    assert "size of the label" not in text
     for table in ("f1", "images", "images_domain", "images_objects", "images_features", "objects"):
         assert (page.parent / "tables" / f"{table}.csv").is_file(), table
     objects = pd.read_csv(page.parent / "tables" / "images_objects.csv", index_col=0)
