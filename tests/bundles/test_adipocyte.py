@@ -288,6 +288,34 @@ def test_the_card_of_a_model_of_images_names_its_scores(nuclei, tmp_path):
     assert "mask" not in text.partition("## Intended use")[2]
 
 
+def test_an_ensemble_predicts_the_mean_of_its_images(nuclei, tmp_path):
+    folder, found, data = nuclei
+    other = folder.with_name("other")
+    settings = {**SMALL, **OF_PHASE[NUCLEI], "epochs": 1, "last_epochs": 0, "seed": 7}
+    train(CONFIGS.parent, other, NUCLEI, dataset_dir=str(data), **settings)
+    both = evaluate([folder, other], output_dir=tmp_path / "both", modes=["normal"])
+    assert both.scores.loc["normal", "medmae"] > 0
+    assert both.counts["case"].tolist() == found.counts["case"].unique().tolist()
+    bare = data / "bare.csv"
+    pd.read_csv(data / "table.csv").drop_duplicates("image")[["image", "magnification"]].to_csv(
+        bare, index=False
+    )
+    ways = {"one": folder, "two": other, "mean": [folder, other]}
+    given = {"meta": {"channel": "nuclei"}}
+    made = {name: predict(one, bare, tmp_path / name, **given) for name, one in ways.items()}
+    one, two, mean = (
+        np.stack([tifffile.imread(file) for file in made[name].masks]).astype(float)
+        for name in ways
+    )
+    assert np.abs(one - two).max() > 100
+    np.testing.assert_allclose(mean, (one + two) / 2, atol=1)  # each is rounded
+    cut = predict(folder, bare, tmp_path / "cut", clip=True, **given)
+    low, high = read_weights(folder / "model.pt")[1]["scaling"]["label"]["ranges"]["20/nuclei"][0]
+    clipped = np.stack([tifffile.imread(file) for file in cut.masks]).astype(float)
+    np.testing.assert_allclose(clipped, one.clip(low, high), atol=1)
+    assert len(np.unique(one)) > 1000  # not of bfloat16, which has 256 values in an octave
+
+
 @pytest.mark.slow
 def test_a_package_of_a_model_of_images_works_alone(nuclei, tmp_path):
     made = package(nuclei[0], tmp_path)
