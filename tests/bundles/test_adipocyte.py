@@ -21,7 +21,7 @@ from metaseg_monai import evaluate, predict, train
 from metaseg_monai.errors import CheckpointError, ConfigError
 from metaseg_monai.sharing.card import card
 from metaseg_monai.sharing.export import export
-from metaseg_monai.sharing.package import package
+from metaseg_monai.sharing.package import _Source, package
 from metaseg_monai.simulate import generate_adipocyte
 from metaseg_monai.training import ConditionalAdversarialTrainer, read_checkpoint, read_weights
 from tests.training.killed_run import die, equal, in_child
@@ -118,16 +118,21 @@ def same(one, other):
 
 @pytest.fixture(scope="module")
 def whole(data, tmp_path_factory):
-    """The run of each phase that nobody kills; the last begins with the weights of the second."""
+    """The run of a phase that nobody kills, made when it is first asked for."""
     folder = tmp_path_factory.mktemp("whole")
-    for phase in (PRETRAIN, NUCLEI, GAN):
-        assert in_child(partial(trained, phase, data, folder / phase, **start(phase, folder))) == 0
-    return folder
+
+    def run(phase):
+        if not (folder / phase).exists():
+            work = partial(trained, phase, data, folder / phase, **start(phase, run))
+            assert in_child(work) == 0
+        return folder / phase
+
+    return run
 
 
 def start(phase, whole):
     """The weights that an adversarial training begins with; and it saves after every step."""
-    begun = {"pretrained_file": str(whole / PRETRAIN / "model.pt")} if phase == GAN else {}
+    begun = {"pretrained_file": str(whole(PRETRAIN) / "model.pt")} if phase == GAN else {}
     return {"train#checkpoint#every": 1, **begun}
 
 
@@ -138,10 +143,12 @@ def killed_at(phase, data, whole, folder, deaths):
         work = partial(trained, phase, data, folder, death=death, resume=number > 0, **given)
         assert in_child(work) == -9, death
     assert in_child(partial(trained, phase, data, folder, resume=True, **given)) == 0
-    return same(whole / phase, folder)
+    return same(whole(phase), folder)
 
 
-@pytest.mark.parametrize("phase", [NUCLEI, PRETRAIN, GAN])
+@pytest.mark.parametrize(
+    "phase", [GAN, *(pytest.param(one, marks=pytest.mark.slow) for one in (NUCLEI, PRETRAIN))]
+)
 def test_a_phase_that_is_killed_twice_ends_in_the_same_bits(phase, data, whole, tmp_path):
     events = OF_GAN if phase == GAN else EVENTS[2:]
     deaths = [(events[0], 2), (events[1], 4)]
@@ -161,17 +168,17 @@ def test_ten_kills_at_random_in_all_phases_end_in_the_same_bits(data, whole, tmp
 
 
 def test_an_adversarial_run_keeps_all_that_it_is_resumed_from(data, whole):
-    kept = read_checkpoint(whole / GAN / "checkpoint.pt")
+    kept = read_checkpoint(whole(GAN) / "checkpoint.pt")
     learned = {"network", "discriminator", "optimizer", "discriminator_optimizer"}
     assert set(kept["objects"]) >= {*learned, "lr_scheduler", "discriminator_lr_scheduler", "pool"}
     assert 0 < kept["objects"]["pool"]["scores"].shape[1] <= 50
     assert kept["settings"]["adversary"]["network_def"]["field"] == 70
     with pytest.raises(CheckpointError, match=r"adversary.*lr.*3e-06"):
-        trained(GAN, data, whole / GAN, resume=True, discriminator_lr=1e-3, **start(GAN, whole))
-    log = pd.read_csv(whole / GAN / "log.csv")
+        trained(GAN, data, whole(GAN), resume=True, discriminator_lr=1e-3, **start(GAN, whole))
+    log = pd.read_csv(whole(GAN) / "log.csv")
     losses = ["train_loss", "reconstruction_loss", "generator_loss", "discriminator_loss"]
     assert log[[*losses, "val_loss"]].notna().all(axis=None)
-    begun = read_weights(whole / GAN / "model.pt")[1]["trained_on"]
+    begun = read_weights(whole(GAN) / "model.pt")[1]["trained_on"]
     assert "incomplete" not in begun
 
 
@@ -219,8 +226,9 @@ def test_every_variant_trains_without_other_settings(variant, data, tmp_path):
     assert facts["variant"] == variant
 
 
+@pytest.mark.slow
 def test_the_nuclei_model_trains_against_a_discriminator(data, whole, tmp_path):
-    given = {**OF_PHASE[NUCLEI], "pretrained_file": str(whole / NUCLEI / "model.pt")}
+    given = {**OF_PHASE[NUCLEI], "pretrained_file": str(whole(NUCLEI) / "model.pt")}
     workflow = made(GAN, data, tmp_path, NUCLEI, **given, epochs=2)
     trainer = workflow.parser.get_parsed_content("train#trainer")
     assert isinstance(trainer, ConditionalAdversarialTrainer)
@@ -317,30 +325,31 @@ def test_an_ensemble_predicts_the_mean_of_its_images(nuclei, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_package_of_a_model_of_images_works_alone(nuclei, tmp_path):
+def test_a_package_of_a_model_of_images_works_alone_and_tells_its_answers(nuclei, tmp_path):
     made = package(nuclei[0], tmp_path)
     assert not made.problems
     assert "inference runs without metaseg_monai" in [rule.rule for rule in made.rules]
-
-
-def test_a_package_of_a_model_of_images_tells_its_scores_and_answers(nuclei, tmp_path, monkeypatch):
-    folder, found, data = nuclei
-    exports = "metaseg_monai.sharing.package._Source._exports"
-    monkeypatch.setattr(exports, lambda *_: [])  # tried in the test above
-    made = package(folder, tmp_path, samples=data / "table.csv", verify="no")
-    assert made.scores["test_case_mean_medmae"] == round(found.scores.loc["normal", "medmae"], 4)
-    assert not [name for name in made.scores if "f1" in name]
     with zipfile.ZipFile(made.archive) as archive:
         root = "adipocyte_fluorescence_translation"
         about = json.loads(archive.read(f"{root}/configs/metadata.json"))
-        evaluating = json.loads(archive.read(f"{root}/configs/evaluate.json"))
         samples = archive.read(f"{root}/samples/table.csv").decode().splitlines()[1:]
     answer = about["network_data_format"]["outputs"]["pred"]
     assert answer["num_channels"] == 3
     assert answer["channel_def"]["0"] == "fluorescence"
     assert samples
     assert all("nuclei" in row.split(",") for row in samples)
-    assert "validate" not in evaluating  # a delta keeps its ids as they are
+
+
+def test_a_package_of_a_model_of_images_has_its_configurations_and_scores(nuclei):
+    folder, found, _ = nuclei
+    recorded = json.loads((folder / "training.json").read_text())["settings"]
+    source = _Source(CONFIGS.parent, folder, recorded, [NUCLEI], trust=False)
+    scores = source.scores()
+    assert scores["test_case_mean_medmae"] == round(found.scores.loc["normal", "medmae"], 4)
+    assert not [name for name in scores if "f1" in name]
+    configs = source.configs()
+    assert "validate" not in configs["evaluate"]  # a delta keeps its ids as they are
+    assert configs["train"]["network_def"]["_target_"].endswith("NucleiLupiUnet")
 
 
 def test_int8_is_refused_where_images_are_predicted(nuclei, tmp_path, monkeypatch):
