@@ -170,7 +170,7 @@ class Claim(NamedTuple):
             "effect": NAN if one is None else one.overall.mean,
             "low": low,
             "high": high,
-            "patients": 0 if one is None else one.overall.groups,
+            "groups": 0 if one is None else one.overall.groups,
             "seeds": 0 if one is None else len(one.seeds),
             "smallest_effect": self.smallest if math.isfinite(self.smallest) else NAN,
             "alpha": self.level,
@@ -326,7 +326,7 @@ def sentence(claim: Claim, score: str = "Dice") -> str:
     tell = _of_outlines if claim.score.best == "high" else _of_images
     words = tell(claim, wording, score)
     if one is None or claim.answer == "not tested":
-        why = claim.why.rstrip(".") or f"too few {words.units} have a score in both"
+        why = claim.why.rstrip(".") or "too few groups have a score in both"
         return f"Not tested: {why}."
     if claim.why:
         return f"Nothing is concluded: {claim.why}."
@@ -338,9 +338,7 @@ def sentence(claim: Claim, score: str = "Dice") -> str:
     if claim.answer == "not shown":
         return f"Not shown: {change}{'' if math.isnan(low) else f' ({others})'}. {could}"
     if len(one.seeds) == 1:
-        return (
-            f"In this one training only: {change}. Other trainings may come out otherwise. {could}"
-        )
+        return f"In this one training only: {change}. {could}"
     if claim.answer == "these trainings only":
         return (
             f"In these {len(one.seeds)} trainings only: {change}, but they differ so much that "
@@ -353,9 +351,8 @@ def sentence(claim: Claim, score: str = "Dice") -> str:
 
 
 class _Words(NamedTuple):
-    """A claim's numbers in words: whom it is about, the ends, the change, what a find says."""
+    """A claim's numbers in words: the ends, the change, what a find says."""
 
-    units: str
     others: str
     change: str
     found: str
@@ -369,12 +366,11 @@ def _of_outlines(claim: Claim, wording: Wording, score: str) -> _Words:
     (low, high), mean = (NAN, NAN) if one is None else one.joint, abs(100 * claim.gain)
     better = claim.gain >= 0
     return _Words(
-        "patients",
-        f"{100 * low:+.1f} to {100 * high:+.1f} for other patients and trainings",
+        f"{100 * low:+.1f} to {100 * high:+.1f} for other groups and trainings",
         f"{wording.first} {'gained' if better else 'lost'} {mean:.1f} {points} against "
         f"{wording.second}",
         f"{wording.first} draws outlines {'closer to' if better else 'farther from'} the reference "
-        f"than {wording.second}, for the average patient by {mean:.1f} {points}",
+        f"than {wording.second}, for the average group by {mean:.1f} {points}",
         f"{100 * claim.smallest:.1f} {points}",
     )
 
@@ -386,7 +382,6 @@ def _of_images(claim: Claim, wording: Wording, score: str) -> _Words:
     better = claim.gain >= 0
     less = "lower" if better else "higher"
     return _Words(
-        "groups",
         f"{low:+.3f} to {high:+.3f} for other groups and trainings",
         f"the {score} of {wording.first} was {less} by {mean:.3f} than that of {wording.second}",
         f"{wording.first} predicts images {'closer to' if better else 'farther from'} the true "
@@ -400,9 +395,9 @@ def _could(claim: Claim, words: _Words) -> str:
     if math.isnan(claim.smallest):
         return "How small an effect it could have found is not known."
     if math.isinf(claim.smallest) or (claim.score.best == "high" and claim.smallest > 1):
-        fewer = claim.compared is not None and len(claim.compared.seeds) < 2
-        why = "one training" if fewer else f"so few {words.units} and trainings"
-        return f"With {why} this study could not have found any effect."
+        if claim.compared is not None and len(claim.compared.seeds) < 2:
+            return "Whether other trainings come out alike takes two seeds at least."
+        return "So few groups and trainings could not have shown any effect, however large."
     return (
         f"This study would have found an effect of {words.smallest} or more in about "
         f"{100 * POWER:.0f} of 100 such studies; a smaller one may exist."
@@ -432,12 +427,12 @@ def verdict_parts(asked: Asked, claims: Sequence[Claim]) -> list[Part]:
     score = score_name(asked)
     where = f" on {asked.protocol.domain}" if asked.protocol.domain else ""
     errors = asked.results.score.best == "low"
-    unit = "group" if errors else "patient"
     note = (
-        f"Effect: difference of the {score} of a {unit}, first minus second (mean of a {unit}'s "
-        f"cases, seeds averaged){'; less is better: below 0 the first is' * errors}. low, high: "
-        f"95 % interval for other {unit}s and other trainings at once. smallest: the effect, "
-        f"either way, that a study of these {unit}s, trainings and spread finds "
+        f"Effect: difference of the {score} of a group, first minus second (mean of a group's "
+        "cases, seeds averaged; a group: a patient, a well)"
+        f"{'; less is better: below 0 the first is' * errors}. low, high: 95 % interval for other "
+        "groups and other trainings at once. smallest: the effect, either way, that a study of "
+        "these groups, trainings and spread finds "
         f"with power {POWER:g} at its alpha, by simulation; - where no effect could be found. "
         "Claims that the protocol did not plan are corrected among themselves (Holm)."
     )
@@ -452,7 +447,7 @@ def verdict_parts(asked: Asked, claims: Sequence[Claim]) -> list[Part]:
         for number, one in enumerate(claims, 1)
     }
     told = (
-        f"Standard deviations of the difference between {unit}s, between trainings, and of the "
+        "Standard deviations of the difference between groups, between trainings, and of the "
         "rest: what the smallest effect is computed from, and what `pilot` in the protocol of a "
         "next study may state."
     )
@@ -467,7 +462,7 @@ def _name(claim: Claim) -> str:
 
 def _shown(name: str, title: str, note: str, claims: Mapping[int, Claim], score: str) -> list[Part]:
     """A table of numbered claims, and below it what each says."""
-    columns = ("answer", "effect", "low", "high", "patients", "seeds", "smallest_effect")
+    columns = ("answer", "effect", "low", "high", "groups", "seeds", "smallest_effect")
     rows, said = {}, []
     for number, one in claims.items():
         cells = {key.removesuffix("_effect"): one.row[key] for key in columns}
