@@ -93,7 +93,8 @@ def source_section(results: Results, label_class: int | None = None) -> Section 
     of = "mean of the classes'" if label_class is None else class_text(names, label_class)
     head = f"Pooled F1, {of}: " if len(numbers) > 1 else "Pooled F1: "
     about = spread(of_trainings(results.of_class(label_class).counts, of_modes))
-    if words := _words(about.mean, head):
+    learned = about.mean.drop(index=results.hardly_begun, errors="ignore")
+    if words := _words(learned, head):
         parts.insert(0, words)
     intro = "The same trained networks; only where their metadata comes from differs."
     return Section("Where the metadata comes from", intro, [*parts, *volumes])
@@ -535,8 +536,10 @@ def wrong_parts(results: Results) -> list[Part]:
                 "cases": len(loss),
             }
         cases |= {f"{name}, {told_as(mode)}": one for mode, one in scores.items() if len(one)}
-        if words := _advice(name, {mode: float(one.mean()) for mode, one in lost.items()}, score):
-            advice.append(words)
+        words = _advice(name, {mode: float(one.mean()) for mode, one in lost.items()}, score)
+        if words and name in results.hardly_begun:
+            words = f"What wrong metadata cost {name} is not known: its training has hardly begun."
+        advice += [words] if words else []
     if not rows:
         return []
     note = (

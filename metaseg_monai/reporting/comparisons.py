@@ -402,7 +402,7 @@ def compared_row(one: Compared, cases: str = "cases", groups: str = "groups") ->
         "difference": one.overall.mean,
         "low": one.overall.low,
         "high": one.overall.high,
-        "d_z": one.overall.effect,
+        "d_z": math.nan if math.isnan(one.overall.low) else one.overall.effect,
         "p corrected": p_text(one.p_holm),
         "by training": seeds_text(one),
         "with trainings, low": one.joint[0],
@@ -448,8 +448,16 @@ def compared_again(
         names = (f"{case}s", f"{group}s")
         table = rows_of({one.name: compared_row(one, *names) for one in made})
         title = f"Planned comparisons on the {score}"
+        begun = {name for one in made for name in (one.first, one.second)} & {*results.hardly_begun}
+        told = [
+            compared_text(one, protocol, spoken or score)
+            for one in made
+            if not {one.first, one.second} & begun
+        ]
+        if begun:
+            told.append(f"The training of {listed(sorted(begun))} has hardly begun.")
         parts = [
-            " ".join(compared_text(one, protocol, spoken or score) for one in made),
+            " ".join(told),
             Table(f"{of}_comparisons", title, note, table, first="comparison"),
         ]
     return parts + [f"Planned but not made on {of}: {n} ({why})" for n, why in not_made.items()]

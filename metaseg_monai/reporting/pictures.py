@@ -187,6 +187,8 @@ def training(results: Results) -> list[Figure]:
     if not logs:
         return []
     first = next(iter(logs.values()))[0]
+    if max(len(log) for of_name in logs.values() for log in of_name) < 2:
+        return []  # one point is no curve
     caption = "Loss over epochs; dashed: training, solid: validation; a line for each seed."
     return [
         Figure("learning_curves", caption, curves.learning_curves(logs)),

@@ -32,6 +32,7 @@ REPLICATE = ["data_seed", "seed"]
 TRAINING = ["condition", *REPLICATE]
 NAMED_FOLD = re.compile(r"(?P<before>.*)fold(?P<fold>\d+)(?P<after>.*)")  # the last one
 Training = tuple[str, int, int]
+HARDLY = 0.25  # of the planned steps; trainings of fewer have hardly begun
 COUNTS, CASES, SCHEMA, VOLUMES = "counts.csv", "cases.csv", "schema.json", "volumes.csv"
 
 
@@ -100,6 +101,17 @@ class Results:
         It is called f1 whatever `score` is.
         """
         return each_training(self.normal, case_scores)
+
+    @cached_property
+    def hardly_begun(self) -> list[str]:
+        """The conditions of whose trainings nothing is concluded, as they have hardly begun."""
+        short = self.short
+        return [n for n in self.conditions if n in short and short[n][0] < HARDLY * short[n][1]]
+
+    @property
+    def only_begun(self) -> bool:
+        """Whether those are all."""
+        return len(self.hardly_begun) == len(self.conditions)
 
     @cached_property
     def domain_field(self) -> str:

@@ -31,7 +31,7 @@ from metaseg_monai.reporting.page import Details, Part
 from metaseg_monai.reporting.runs import Results, each_training
 from metaseg_monai.reporting.scores import rows_of
 from metaseg_monai.reporting.tables import Table
-from metaseg_monai.reporting.words import Asked, hardly_begun
+from metaseg_monai.reporting.words import Asked
 from metaseg_monai.study.design import EXPERTS, Protocol, Study, smallest_planned
 
 Kind = Literal[
@@ -205,7 +205,7 @@ def claims_of(asked: Asked) -> list[Claim]:
                 found[pair] = None, str(error)
     for pair, p in zip(extra, holm([one.p_holm for one in extra.values()]), strict=True):
         found[pair] = extra[pair]._replace(p_holm=p), ""
-    hardly = set(hardly_begun(results))
+    hardly = set(results.hardly_begun)
     claims = []
     for pair, (compared, why) in found.items():
         begun = [name for name in (pair.first, pair.second) if name in hardly]
@@ -276,15 +276,15 @@ def network_of(results: Results, name: str) -> str:
     for run in results.first_runs.get(name, []):
         file = run.folder / "model.json"
         if file.is_file():
-            return _class(read_json(file).get("network")) or OF_BUNDLE
+            return network_class(read_json(file).get("network")) or OF_BUNDLE
     return OF_BUNDLE
 
 
-def _class(network: Any) -> str:
+def network_class(network: Any) -> str:
     """The class of a network as its facts write it: the inner one where it is wrapped."""
     if not isinstance(network, Mapping):
         return ""
-    return _class(network.get("network")) or str(network.get("_target_", "")).split(".")[-1]
+    return network_class(network.get("network")) or str(network.get("_target_", "")).split(".")[-1]
 
 
 def _compare(pair: Pair, results: Results, protocol: Protocol) -> Compared:

@@ -31,7 +31,6 @@ from metaseg_monai.reporting.tables import Table, signed
 from metaseg_monai.study.design import Protocol
 
 LITTLE = 0.005  # F1, or medMAE; what nobody would notice
-HARDLY = 0.25  # of the planned steps; trainings of fewer have hardly begun
 PLAIN = {  # conditions without metadata: what is larger in those that have them, and its name
     "se": ("the larger gates", "SE"),
     "none": ("the larger network", "the U-Net without gates"),
@@ -171,7 +170,7 @@ def trained_text(results: Results) -> str:
         told.append(f"{who} trained for {epochs} of the {planned} planned epochs")
     if not told:
         return ""
-    if hardly := hardly_begun(results):
+    if hardly := results.hardly_begun:
         if len(hardly) < len(results.conditions):
             return f"{'; '.join(told)}: nothing is concluded of {listed(hardly)}."
         return (
@@ -179,15 +178,6 @@ def trained_text(results: Results) -> str:
             "The numbers below only show that everything runs."
         )
     return f"{'; '.join(told)}: what follows holds of trainings of that length."
-
-
-def hardly_begun(results: Results) -> list[str]:
-    """The conditions of whose trainings nothing is concluded, because they have hardly begun."""
-    return [
-        name
-        for name in results.conditions
-        if name in results.short and results.short[name][0] < HARDLY * results.short[name][1]
-    ]
 
 
 def _after(results: Results, *names: str) -> str:
@@ -228,7 +218,7 @@ def found(asked: Asked) -> list[str]:
     trained = trained_text(asked.results)
     said = [trained] if trained else []
     said += [_scores_text(scores, measure, asked.every.score, ranked=not reasons), *reasons]
-    if _only_begun(asked.results):
+    if asked.results.only_begun:
         return said
     if lacking := primary_not_made(protocol, not_made):
         said.append(lacking + (" The others are secondary." if compared else ""))
@@ -250,11 +240,7 @@ def found(asked: Asked) -> list[str]:
 
 def heading(results: Results) -> str:
     """What stands over that which was found: nothing is, where all trainings have hardly begun."""
-    return "Nothing yet" if _only_begun(results) else "Found"
-
-
-def _only_begun(results: Results) -> bool:
-    return len(hardly_begun(results)) == len(results.conditions)
+    return "Nothing yet" if results.only_begun else "Found"
 
 
 def reliance_words(asked: Asked) -> list[str]:
@@ -264,9 +250,9 @@ def reliance_words(asked: Asked) -> list[str]:
         return []
     losses, spreads = (frame["normal - shuffle"] for frame in reliance)
     losses = losses.dropna()  # a condition may have been tested without foreign metadata
-    if _only_begun(asked.results):
+    if asked.results.only_begun:
         return []
-    hardly = hardly_begun(asked.results)
+    hardly = asked.results.hardly_begun
     told = [
         f"{name} loses {loss:.3f}{_half_range(spread, ' (', ')')}"
         if loss > LITTLE and not loss <= spread  # the spread of one training is unknown
@@ -322,7 +308,7 @@ def _about_metadata(
 ) -> list[str]:
     """Say of each metadata variant whether metadata helped, or whether a dummy explains it."""
     by_name = {(one.first, one.second): one for one in compared}
-    sentences, hardly = [], hardly_begun(results)
+    sentences, hardly = [], results.hardly_begun
     better = "higher" if results.score.best == "high" else "better"
     for name in METADATA_VARIANTS:
         plain = next((other for other in PLAIN if (name, other) in by_name), None)

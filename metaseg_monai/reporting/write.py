@@ -1,6 +1,7 @@
 """The report of a folder of runs: computed from their files, written as HTML, Markdown and more."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from metaseg_monai.evaluation.provenance import left_out
 from metaseg_monai.files import replacing, writable
 from metaseg_monai.metadata.fields import Categorical, Ordinal
 from metaseg_monai.metrics.scores import MEDMAE, summarise
+from metaseg_monai.metrics.statistics import NAN
 from metaseg_monai.reporting import pictures, scores, words
 from metaseg_monai.reporting.audit import (
     audit_section,
@@ -109,7 +111,8 @@ def write_report(
         facts=words.facts(results),
         verdict=verdict_parts(asked, claims),
     )
-    ranked, volumes = not asked.reasons, len(results.normal_volumes) > 0
+    ranked = not asked.reasons and not results.only_begun
+    volumes = len(results.normal_volumes) > 0
     of_images = results.score.best == "low"
     body = [
         section
@@ -378,8 +381,8 @@ def comparison_section(asked: Asked) -> Section | None:
         overall = one.overall
         rows[one.name] = compared_row(one)
         tests[one.name] = {
-            "t": overall.t,
-            "p t": p_text(overall.p_t),
+            "t": NAN if math.isnan(overall.low) else overall.t,
+            "p t": "-" if math.isnan(overall.low) else p_text(overall.p_t),
             "p Wilcoxon": p_text(overall.p_wilcoxon),
             "p permutation": p_text(overall.p_permutation),
             "groups": overall.groups,

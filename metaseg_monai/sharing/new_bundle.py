@@ -83,8 +83,8 @@ class NewBundle:
     def __str__(self) -> str:
         lines = [f"{name}: {value} ({why})" for name, (value, why) in self.inferred.items()]
         for one in self.schema.fields:
-            gaps = one.description.removesuffix("; review provenance and availability")
-            lines.append(f"metadata {one.name}: {one.kind}, {one.expected()}, {gaps}")
+            told = [one.kind, one.expected(), *filter(None, [one.description])]
+            lines.append(f"metadata {one.name}: {', '.join(told)}")
         lines += [f"left out {name}: {why}" for name, why in self.left_out.items()]
         lines.append(str(self.plan))
         return "\n".join([*lines, *self.next_steps])
@@ -330,7 +330,11 @@ def _of_classes(found: OwnTable, names: Mapping[int, str], made: GroupSplits) ->
         elif "fold" not in made.told and having and "train" not in {one for one, _ in having}:
             why += (
                 f"; class {number} ({name}) is in no training case, so that nothing learns it: "
-                "another --seed deals otherwise"
+                + (
+                    f"--split new deals otherwise than column {found.split_column!r}"
+                    if found.split_column is not None
+                    else "another --seed deals otherwise"
+                )
             )
     return ", ".join(f"{number} {one}" for number, one in names.items()), why
 
@@ -382,7 +386,8 @@ def _hours(seconds: float) -> str:
     hours = seconds / 3600
     if hours < 1:
         return f"{max(1, seconds / 60):.0f} min"
-    return f"{hours:.1g} hours" if hours < 10 else f"{hours:.0f} hours"
+    told = f"{hours:.1g}" if hours < 10 else f"{hours:.0f}"
+    return f"{told} hour" if told == "1" else f"{told} hours"
 
 
 def _scheduled(planned: Plan, known: Fingerprint) -> Plan:

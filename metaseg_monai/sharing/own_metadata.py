@@ -463,10 +463,18 @@ def _field(
     return {
         "kind": kind,
         "name": re.sub(r"[\s_]*[^\w .\-]+[\s_]*", "_", column).strip(" _.-") or "field",
-        "description": f"{told}of {len(rows)} training rows {len(rows) - len(present)} say "
-        "nothing; "
-        + ("its few numbers are taken as names; " if numbers else "")
-        + "review provenance and availability",
+        "description": "; ".join(
+            filter(
+                None,
+                [
+                    told,
+                    f"{len(rows) - len(present)} of {len(rows)} training rows say nothing"
+                    if len(present) < len(rows)
+                    else "",
+                    "its few numbers are taken as names" if numbers else "",
+                ],
+            )
+        ),
         "provenance": "label-derived" if computed else "acquisition",
         "availability": "post-operative" if _known_late(column) else "acquisition",
         "missing": "unknown",
@@ -490,7 +498,7 @@ def _ranged(
     if unit == "fraction" and least >= 0 and most <= 1:
         low, high = max(low, 0.0), min(high, 1.0)
     return (low, high), (
-        f"{least:g} to {most:g} seen in training rows, the rest is a margin for others; "
+        f"{least:g} to {most:g} seen in training rows, the rest is a margin for others"
     )
 
 

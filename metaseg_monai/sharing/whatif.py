@@ -42,8 +42,10 @@ from metaseg_monai.images import slice_items
 from metaseg_monai.images.read import volumes_of
 from metaseg_monai.metadata.fields import UNKNOWN, AnyField, Continuous, read_number
 from metaseg_monai.naming import likened
+from metaseg_monai.reporting.verdict import network_class
 from metaseg_monai.rows import write_problems
 from metaseg_monai.sharing.asking import AskedModel, Planes, State, asking
+from metaseg_monai.sharing.own_metadata import COUNT, NO_UNIT
 from metaseg_monai.tables.table import CaseTable, scan_table, sift, tell
 from metaseg_monai.training.collate import problem_of
 from metaseg_monai.training.weights import LoadWeights
@@ -452,11 +454,10 @@ def window(sizes: np.ndarray, most: int) -> slice:
 def told_of(model: AskedModel) -> dict[str, Any]:
     """What a page says of a model."""
     facts = model.weights.recorded
-    network = facts.get("network") or {}
     return {
         "weights_sha256": facts["weights_sha256"],
         "variant": model.variant,
-        "network": str(network.get("_target_", "")).rpartition(".")[2],
+        "network": network_class(facts.get("network")),
     }
 
 
@@ -519,7 +520,8 @@ def _field(model: AskedModel, known: AnyField) -> dict[str, Any]:
     }
     if isinstance(known, Continuous):
         low, high = model.trained[known.name].ends(known)
-        told |= {"unit": known.unit, "log": known.scale != "linear", "trained": [low, high]}
+        unit = "" if known.unit in (NO_UNIT, COUNT) else known.unit
+        told |= {"unit": unit, "log": known.scale != "linear", "trained": [low, high]}
     return told
 
 

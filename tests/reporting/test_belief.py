@@ -1,6 +1,7 @@
 """What the report says of intervals, of an alarm, and of a table that is wrong."""
 
 import json
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -9,7 +10,9 @@ from metaseg_monai.errors import DataError
 from metaseg_monai.evaluation.intervals import COVERAGE
 from metaseg_monai.files import file_sha256
 from metaseg_monai.reporting.audit import belief_section, coverage_parts, told_as, wrong_parts
+from metaseg_monai.reporting.comparisons import compared_again
 from metaseg_monai.reporting.page import tables_of
+from metaseg_monai.study.design import Protocol
 
 
 def covered(run, inside, value="HeLa", width=40):
@@ -112,3 +115,24 @@ def test_where_wrong_metadata_change_nothing_nothing_need_be_done(volumes):
     words, *_ = wrong_parts(scored(volumes, shuffle=0, missing=3))
     assert words.endswith("which nobody would notice; nothing need be done.")
     assert told_as("fixed:HeLa") is None
+
+
+def test_of_a_training_that_has_hardly_begun_no_advice_is_given(volumes):
+    """Nobody may read "nothing need be done" of a network that has not learned what values mean."""
+    results = volumes.results(sme=[volumes.run("sme")])
+    begun = replace(results, short={"sme": (1, 109)})
+    advice = [part for part in wrong_parts(begun) if isinstance(part, str)]
+    assert advice == ["What wrong metadata cost sme is not known: its training has hardly begun."]
+    assert advice != [part for part in wrong_parts(results) if isinstance(part, str)]
+
+
+def test_secondary_scores_conclude_nothing_of_a_training_that_has_hardly_begun(volumes):
+    results = volumes.results(se=[volumes.run("se")], sme=[volumes.run("sme")])
+    protocol = Protocol(comparisons=[["sme", "se"]])
+    (said, *_), (begun, *_) = (
+        compared_again(of, protocol, None, "objects", "object F1")
+        for of in (results, replace(results, short={"sme": (1, 109)}))
+    )
+    assert "sme" in said
+    assert "hardly begun" not in said
+    assert begun == "The training of sme has hardly begun."

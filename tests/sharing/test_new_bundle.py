@@ -424,7 +424,7 @@ def test_names_and_columns_are_data_whatever_is_in_them(pictures, tmp_path):
     assert "the table's column 'fold' is not used" in made.inferred["fold"][1]
     assert made.plan["scaling"] is False  # by the name volume
     assert "volume" in made.plan.facts["scaling"].reason
-    assert re.search(r"metadata age: .*rows 2 say nothing", str(made))
+    assert re.search(r"metadata age: .*2 of [0-9]+ training rows say nothing", str(made))
     told = json.loads((made.folder / "configs" / "plan.json").read_text())
     assert told["fingerprint"]["value"]["cases"]
     columns = json.loads((made.folder / "configs" / "columns.json").read_text())

@@ -240,7 +240,7 @@ def learning_rate(log: pd.DataFrame) -> bytes:
         axes = figure.add_subplot()
         axes.plot(known["epoch"], known["lr"], color="#1b7fbd", lw=1.8)
         axes.set(xlabel="epoch", ylabel="learning rate", ylim=(0, 1.08 * known["lr"].max() or 1.0))
-        axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3), useMathText=True)
+        axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3), useMathText=False)
         axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, steps=[1, 2, 5, 10]))
         axes.grid()
         return png(figure)
