@@ -27,7 +27,12 @@ from metaseg_monai.tables.licenses import (
     statement,
     weights_license,
 )
-from metaseg_monai.training.weights import EVALUATION, TRAINED_ON, read_weights, write_fact
+from metaseg_monai.training.weights import (
+    EVALUATION,
+    read_trained_on,
+    read_weights,
+    write_fact,
+)
 
 CARD = "README.md"
 MARK = "<!-- of metaseg_monai: made anew by the command card -->"
@@ -36,6 +41,18 @@ SHOWN_MODES = {  # test modes on a card, in words
     "missing": "metadata unknown",
     "shuffle": "metadata of another value (shuffled)",
     "zeros": "a vector of zeros instead of metadata",
+}
+OF_MASKS = {  # scores of a row of `scores_by_mode`, in words
+    "pooled_f1": "F1 pooled",
+    "average_f1": "mean of domains",
+    "case_mean_f1": "mean of cases",
+}
+OF_IMAGES = {  # where labels are images
+    "medmae": "medMAE, mean of cases",
+    "average_medmae": "medMAE, mean of domains",
+    "psnr": "PSNR",
+    "ssim": "SSIM",
+    "pearson": "Pearson's r",
 }
 KINDS = {  # of provenance, and what a reader must know of it
     "acquisition": "told by the acquisition",
@@ -86,11 +103,12 @@ class Model:
 
     @property
     def cases(self) -> pd.DataFrame | None:
-        """The record of the images that were trained on; None without one."""
-        file = self.weights.with_name(TRAINED_ON)
-        if not file.is_file():
-            return None
-        return pd.read_csv(file, dtype=str, keep_default_na=False)
+        """The record of the images that were trained on; None without one.
+
+        Raises:
+            DataError: it is another training's, or damaged.
+        """
+        return read_trained_on(self.weights, self.facts)
 
     def __str__(self) -> str:
         return str(self.about.get("name") or self.folder.resolve().name)
@@ -270,6 +288,11 @@ class Results:
     record: Mapping[str, Any]
     groups: int
 
+    @property
+    def of_images(self) -> bool:
+        """Whether images are predicted, not masks."""
+        return "medmae" in self.scores.columns
+
     def row(self, mode: str) -> dict[str, Any]:
         """The scores of a mode."""
         told = self.scores.to_dict("index")[mode]  # not .loc, which makes whole numbers fractions
@@ -307,11 +330,16 @@ def _front_matter(model: Model, results: Results | None) -> str:
     content["tags"] = ["monai", "segmentation", "metadata", "metaseg_monai"]
     if names:
         content["datasets"] = names
-    content["metrics"] = ["f1"]
+    of_images = results is not None and results.of_images
+    content["metrics"] = ["psnr", "ssim"] if of_images else ["f1"]
     if results is not None and "normal" in results.scores.index:
         row = results.row("normal")
         name = names[0] if names else "not-stated"
         scores = [
+            {"type": one, "name": f"{words}, mean of cases", "value": _number(row[one])}
+            for one, words in OF_IMAGES.items()
+            if of_images and one in content["metrics"]
+        ] or [
             {"type": "f1", "name": "F1 pooled over all cases", "value": _number(row["pooled_f1"])},
             {
                 "type": "f1",
@@ -441,7 +469,8 @@ def _effect(results: Results | None) -> str:
     """What missing and wrong metadata do, as it was measured."""
     if results is None or "normal" not in results.scores.index:
         return "- What missing or wrong metadata do to the masks was not measured."
-    scores = results.scores["pooled_f1"]
+    kind, words = ("medmae", "mean medMAE") if results.of_images else ("pooled_f1", "pooled F1")
+    scores = results.scores[kind]
     found = [
         f"{SHOWN_MODES[mode]}: {scores[mode]:.3f}"
         for mode in ("missing", "shuffle")
@@ -449,7 +478,8 @@ def _effect(results: Results | None) -> str:
     ]
     if not found:
         return "- What missing or wrong metadata do to the masks was not measured."
-    return f"- Measured pooled F1 with true metadata: {scores['normal']:.3f}; {'; '.join(found)}."
+    known = f"{scores['normal']:.3f}"
+    return f"- Measured {words} with true metadata: {known}; {'; '.join(found)}."
 
 
 def _values(one: AnyField) -> str:
@@ -465,17 +495,18 @@ def _values(one: AnyField) -> str:
 def _tests(model: Model, results: Results | None) -> str:
     if results is None:
         return "Not tested: no evaluation of these weights lies beside them.\n"
+    shown = OF_IMAGES if results.of_images else OF_MASKS
+    intervals = ["95 % interval"] if not results.of_images else []
     rows = [
-        "| test mode | F1 pooled | mean of domains | mean of cases | 95 % interval | cases |",
-        "|---|---:|---:|---:|---|---:|",
+        "| " + " | ".join(["test mode", *shown.values(), *intervals, "cases"]) + " |",
+        "|---|" + "---:|" * len(shown) + "---|" * len(intervals) + "---:|",
     ]
     for mode, words in SHOWN_MODES.items():
         if mode in results.scores.index:
             row = results.row(mode)
-            numbers = [row["pooled_f1"], row["average_f1"], row["case_mean_f1"]]
-            cells = ["-" if pd.isna(one) else f"{one:.3f}" for one in numbers]
-            cells += [_interval(row), f"{int(row['cases'])}"]
-            rows.append(f"| {words} | {' | '.join(cells)} |")
+            cells = ["-" if pd.isna(row[one]) else f"{row[one]:.3f}" for one in shown]
+            cells += [_interval(row) for _ in intervals]
+            rows.append(f"| {words} | {' | '.join(cells)} | {int(row['cases'])} |")
     images = results.record.get("images")
     seen = (
         "none of their images was trained on"
@@ -483,11 +514,15 @@ def _tests(model: Model, results: Results | None) -> str:
         else "**whether their images were trained on is not known**"
     )
     left = len(results.record.get("left_out") or {})
+    measured = (
+        "Of better images medMAE is lower and the others are higher."
+        if results.of_images
+        else "Pixels of all foreground classes; the interval takes the cases of a group together."
+    )
     return (
         "\n".join(rows)
         + f"\n\nSplit `{results.record['split']}`, {results.groups} groups; {seen}; {left} cases "
-        "were left out. Pixels of all foreground classes; the interval takes the cases of a group "
-        "together. Scores elsewhere will differ.\n"
+        f"were left out. {measured} Scores elsewhere will differ.\n"
     )
 
 

@@ -1,10 +1,12 @@
 """A package: what is in it, what is not, and that it runs without this package."""
 
+import gzip
 import hashlib
 import json
 import shutil
 import zipfile
 
+import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,6 +14,7 @@ import tifffile
 
 from metaseg_monai import train
 from metaseg_monai.errors import CheckpointError, ConfigError, DataError
+from metaseg_monai.evaluation.per_case import IMAGES
 from metaseg_monai.files import write_json
 from metaseg_monai.metrics.scores import COUNT_COLUMNS
 from metaseg_monai.sharing.export import export
@@ -159,6 +162,54 @@ def test_cases_of_the_user_are_packed_under_neutral_names(root, model, tmp_path)
         ]
 
 
+def test_series_of_patients_are_packed_without_their_names(root, model, tmp_path):
+    pytest.importorskip("pydicom", reason="needs the extra [dicom]")
+    from tests.images.test_dicom import AFFINE, SECRETS, VOLUME, saved, series
+
+    saved(tmp_path / "scans" / "1.2.840.1", series())
+    made = pack(root, tmp_path / "out", samples=tmp_path / "scans")
+    with zipfile.ZipFile(made.archive) as archive:
+        names = [one for one in archive.namelist() if "/samples/images/" in one]
+        content = archive.read(names[0])
+    assert [name.rpartition("/")[2] for name in names] == ["sample_1.nii.gz"]
+    image = nib.Nifti1Image.from_bytes(gzip.decompress(content))
+    np.testing.assert_array_equal(np.asarray(image.dataobj), VOLUME)
+    np.testing.assert_allclose(image.affine, AFFINE, atol=1e-6)
+    assert not any(secret.encode() in gzip.decompress(content) for secret in SECRETS)
+    again = pack(root, tmp_path / "again", samples=tmp_path / "scans")
+    assert again.archive.read_bytes() == made.archive.read_bytes()
+
+
+def test_a_package_is_no_bundle_of_our_commands(packed, tmp_path):
+    _, folder = packed
+    for command in (lambda: pack(folder, tmp_path / "out"), lambda: train(folder, tmp_path / "x")):
+        with pytest.raises(ConfigError, match=r"is a package.*python -m monai.bundle run"):
+            command()
+
+
+def test_scores_of_images_are_packed_and_the_facts_written_anew(model, bind, packed, tmp_path):
+    tested = shutil.copytree(model, tmp_path / "tested")
+    rows = [
+        (f"c{n}", f"c{n}", "test", mode, "x", 1, "nuclei", 9, medmae, 20.0, 0.5, 0.6, 1, 2, 3, 4)
+        for mode, medmae in (("normal", 0.25), ("missing", 0.5))
+        for n in range(4)
+    ]
+    pd.DataFrame(rows, columns=list(IMAGES.columns)).to_csv(tested / "counts.csv", index=False)
+    bind(tested, modes=("normal", "missing"))
+    (tested / "model.json").write_text("{}")  # only a copy
+    made = pack(tested, tmp_path)
+    assert made.scores["test_medmae"] == 0.25
+    assert made.scores["test_medmae_missing_metadata"] == 0.5
+    assert made.scores["test_psnr"] == 20
+    with zipfile.ZipFile(made.archive) as archive:
+        page = archive.read(f"{NAME}/docs/README.md").decode()
+        facts = archive.read(f"{NAME}/models/model.json")
+    assert facts == (packed[1] / "models/model.json").read_bytes()
+    assert "| true metadata | 0.250 | 0.250 | 20.000 | 0.500 | 0.600 | 4 |" in page
+    assert "Measured mean medMAE with true metadata: 0.250; metadata unknown: 0.500" in page
+    assert 'metrics: ["psnr", "ssim"]' in page
+
+
 def test_the_list_of_the_training_goes_along_only_if_asked(model, tmp_path):
     made = pack(model, tmp_path, training_list=True)
     with zipfile.ZipFile(made.archive) as archive:
@@ -246,6 +297,9 @@ def test_what_nobody_could_use_is_refused(other, tmp_path):
     with pytest.raises(ConfigError, match="says nothing on the licence of the data"):
         pack(root, tmp_path / "out")
     given = tmp_path / "licence.txt"
+    given.write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match=r"licence.txt: no text in UTF-8"):
+        pack(root, tmp_path / "out", data_license=given)
     given.write_text("CC0\n")
     made = pack(root, tmp_path / "out", data_license=given)
     with zipfile.ZipFile(made.archive) as archive:
