@@ -1013,7 +1013,7 @@ def _own_bundle(bundle: str | Path, bundles: str | Path | None) -> Path:
         raise ConfigError(
             f"{root} is a package, which runs by its own code ({code}), not by this command; in "
             "its folder: python -m monai.bundle run --config_file configs/inference.json "
-            "--dataset_dir IMAGES --output_dir MASKS; or run training --config_file configs/train.json"
+            "--dataset_dir IMAGES --output_dir MASKS, or run training with configs/train.json"
         )
     return root
 
