@@ -137,7 +137,7 @@ LISTED = {
         SteeredInferer ToldInferer channels_last each_tensor""",
     "metaseg_monai.training": """
         BestWeights ConditionalAdversarialTrainer EpochDraw EpochLog FieldTarget ListProblems
-        LoadWeights MovingAverage PrepareBatchHeads PrepareBatchMeta
+        LoadWeights MovingAverage PixelF1 PrepareBatchHeads PrepareBatchMeta
         ReadAhead RecordTrained RefuseTrained ReplayDataset RunCheckpoint RunProgress SiftedDataset
         StepOnPlateau StopOnNonFinite TryBatches VolumeBatches
         EstimateLoss cyclic_schedule estimated_field joined_dataset outputs_of training_loader

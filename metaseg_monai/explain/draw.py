@@ -113,7 +113,9 @@ def gate_activations(activations: Activations, part: Part = "scale") -> bytes:
         places = list(grid.T.flat)  # down the first column, then down the second
         for axes, (gate, table) in zip(places, tables.items(), strict=False):
             values = table.to_numpy()
-            picture = axes.imshow(values, vmin=low, vmax=high, cmap=colours, aspect="auto")
+            picture = axes.imshow(
+                values, vmin=low, vmax=high, cmap=colours, aspect="auto", interpolation="nearest"
+            )
             _bare(axes)
             _channel_axis(axes, values.shape[1], size=6.5)
             axes.tick_params(axis="x", pad=1)
@@ -145,7 +147,9 @@ def gate_differences(activations: Activations, first: str, second: str) -> bytes
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 0.24 * len(found) + 1.5), layout="constrained")
         left, right = figure.subplots(1, 2, width_ratios=(5, 1), sharey=True)
-        picture = left.imshow(matrix, vmin=0, cmap="magma_r", aspect="auto")
+        picture = left.imshow(
+            matrix, vmin=0, cmap="magma_r", aspect="auto", interpolation="nearest"
+        )
         _bare(left)
         left.set_yticks(range(len(found)), list(found))
         _channel_axis(left, widest)

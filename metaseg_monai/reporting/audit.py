@@ -187,15 +187,19 @@ def audit_section(results: Results) -> Section | None:
     ]
     described = [f"{n}: {f.description}" for n, f in fields.items() if f.description]
     if described:
-        parts.append("\n\n".join(described))
+        parts.append(Details("What the schema says of each field", ["\n\n".join(described)]))
     told, units = list[str](), set[str]()
     table, kinds = dict[str, dict[str, Any]](), dict[str, dict[str, Any]]()
+    few = list[str]()
     for name, field in fields.items():
         given = given_values(results, name)
         warned, found, unit = _audited(results, field, given)
         told += [*warned, *_who(results, field, given)]
-        (table if isinstance(field, Continuous) else kinds).update(found)
-        units |= unit
+        # a number of so few that there is no interval is chance
+        shown = {row: of for row, of in found.items() if not np.isnan(of["low"])}
+        (table if isinstance(field, Continuous) else kinds).update(shown)
+        units |= unit if shown else set()
+        few += [name] if found and not shown else []
     if table:
         note = (
             f"Size of the label: {listed(sorted(units))}. R2: of a straight line, of the "
@@ -214,6 +218,8 @@ def audit_section(results: Results) -> Section | None:
         )
         title = "Categories against the size of the label"
         parts.append(Table("leakage_names", title, note, rows_of(kinds), first="field, class"))
+    if few:
+        parts.append(f"Too few groups have a label and a value to tell anything of {listed(few)}.")
     return Section("Leakage audit", "What the metadata tells of the answer.", [*told, *parts])
 
 
@@ -554,10 +560,15 @@ def _advice(name: str, lost: dict[str, float]) -> str:
     wrong = lost.get(WRONG)
     if wrong is None:
         return ""
+    if wrong < -LITTLE:
+        return (
+            f"When the table is wrong: {name} gains {-wrong:.3f} of F1 with wrong metadata. It has "
+            "not learned what they mean."
+        )
     if wrong <= LITTLE:
         return (
-            f"When the table is wrong: {name} loses {wrong:.3f} of F1 with wrong metadata, which "
-            "nobody would notice; nothing need be done."
+            f"When the table is wrong: {name} loses {max(0.0, wrong):.3f} of F1 with wrong "
+            "metadata, which nobody would notice; nothing need be done."
         )
     told = [
         f"When the table is wrong: {name} loses {wrong:.3f} of F1 on average in a case whose "

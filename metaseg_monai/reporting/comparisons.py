@@ -33,7 +33,7 @@ from metaseg_monai.reporting.runs import (
     listed,
 )
 from metaseg_monai.reporting.scores import rows_of
-from metaseg_monai.reporting.tables import Table
+from metaseg_monai.reporting.tables import Table, signed
 from metaseg_monai.study.design import Protocol
 
 Strength = Literal["found", "these trainings", "mixed", "none", "untested"]
@@ -158,10 +158,10 @@ class Compared(NamedTuple):
 
     @property
     def joint(self) -> tuple[float, float]:
-        """95 % interval for other patients and other trainings at once.
+        """95 % interval for other groups and other trainings at once.
 
-        The wider, at each end, of `joint_interval` and the interval over patients, which knows of
-        skew. Where trainings have no patients in common, as on data of their own, each is a sample
+        The wider, at each end, of `joint_interval` and the interval over groups, which knows of
+        skew. Where trainings have no groups in common, as on data of their own, each is a sample
         of both, and the interval over trainings is it. NaN for one training.
         """
         if len(self.table):
@@ -180,7 +180,7 @@ class Compared(NamedTuple):
         """Tell how much may be claimed.
 
         A test over cases says nothing about other trainings of the same networks. So a difference
-        is *found* where the corrected p is below alpha and the interval over patients and trainings
+        is *found* where the corrected p is below alpha and the interval over groups and trainings
         (`joint`) lies on one side of 0 as well; it is one of *these trainings* where all of them
         have the same sign but that interval holds 0, and *mixed* where they do not.
         """
@@ -323,9 +323,9 @@ def compared_text(one: Compared, protocol: Protocol, score: str = "F1") -> str:
         why = {0: "no case has a score in both", 1: "there is only one group"}
         reason = why.get(overall.groups, "the test gives no p-value")
         return f"{pair} cannot be compared in the {score}{where}: {reason}."
-    ends = f"[{overall.low:+.3f}, {overall.high:+.3f}]"
+    ends = f"[{signed(overall.low)}, {signed(overall.high)}]"
     interval = "(too few groups for an interval)" if math.isnan(overall.low) else ends
-    interval = f"{overall.mean:+.3f} {interval}"
+    interval = f"{signed(overall.mean)} {interval}"
     p = f"p {p_text(one.p_holm)}" if one.p_holm < 0.001 else f"p = {p_text(one.p_holm)}"
     if strength == "none":
         return f"No difference of {pair} in the {score}{where} was shown: {interval}, {p}."
@@ -340,9 +340,8 @@ def compared_text(one: Compared, protocol: Protocol, score: str = "F1") -> str:
         )
     low, high = one.joint
     kind = drawn_over(overall.cases, overall.groups)
-    over = (
-        f"{seeds}; over {kind} {interval}, over these and trainings [{low:+.3f}, {high:+.3f}], {p}"
-    )
+    both = f"[{signed(low)}, {signed(high)}]"
+    over = f"{seeds}; over {kind} {interval}, over these and trainings {both}, {p}"
     if strength == "these trainings":
         return (
             f"{one.first} had {higher} in each of these trainings ({over}), but they differ too "
@@ -358,9 +357,9 @@ def drawn_over(cases: int, groups: int) -> str:
     """Name what tests and intervals are made over.
 
     >>> drawn_over(437, 32), drawn_over(8, 8)
-    ('groups (patients, wells)', 'cases')
+    ('groups', 'cases')
     """
-    return "groups (patients, wells)" if cases > groups else "cases"
+    return "groups" if cases > groups else "cases"
 
 
 def primary_not_made(protocol: Protocol, not_made: Mapping[str, str]) -> str:
@@ -386,7 +385,7 @@ def seeds_text(one: Compared) -> str:
     """Write the difference of each training, with its seed."""
     several = len({key.data_seed for key in one.seeds}) > 1
     return ", ".join(
-        f"seed {key.seed}{f' on data {key.data_seed}' if several else ''}: {value:+.3f}"
+        f"seed {key.seed}{f' on data {key.data_seed}' if several else ''}: {signed(value)}"
         for key, value in one.seeds.items()
     )
 

@@ -29,12 +29,17 @@ from metaseg_monai.reporting.scores import (
     with_modes,
 )
 
+ABSENT = {"missing": "metadata marked as unknown", "zeros": "zeros"}
 LOGGED = ("epoch", "train_loss", "val_loss", "lr")
 GATES = {
-    "scale": "Scale of every channel of every gate for each metadata value",
-    "shift": "Shift of every channel of every gate for each metadata value",
-    "difference": "Absolute difference of the two most different metadata values",
-    "gate_": "One gate: activations for two metadata values and their difference",
+    "scale": "Scale by which every gate multiplies each channel: a strip for each gate, in it a "
+    "row for each metadata value and a column for each channel. Rows alike: metadata change "
+    "nothing there",
+    "shift": "Shift that every gate adds to each channel, in the same order",
+    "difference": "How far the scales lie apart under the two most different metadata values: a "
+    "row for each gate, a column for each channel, on the right the mean. Light: metadata change "
+    "nothing there",
+    "gate_": "One gate: scales for two metadata values and their difference",
     "features_": "Feature maps at the explained gate for each metadata value",
 }
 
@@ -73,7 +78,7 @@ def differences(compared: Sequence[Compared], level: float, score: str = "F1") -
     over = _drawn_over(compared)
     caption = (
         f"Mean difference of the {score} with its 95 % interval over {over}; a dot for each "
-        "training seed. Right of zero: the first one scores higher."
+        "training. Right of zero: the first one scores higher."
     )
     return Figure("differences", caption, ranks.differences(rows, level, over))
 
@@ -143,9 +148,10 @@ def robustness(results: Results) -> list[Figure]:
         png = curves.robustness_curves(wrong)
         drawn.append(Figure("robustness_wrong", caption, png))
     if missing:
-        absent = ", ".join(sorted({str(curve["mode"].iloc[0]) for curve in missing.values()}))
-        caption = f"The same for cases that get mode {absent} in place of their metadata."
-        png = curves.robustness_curves(missing, xlabel=f"cases with mode {absent}")
+        absent = sorted({str(curve["mode"].iloc[0]) for curve in missing.values()})
+        told = " or ".join(ABSENT[mode] for mode in absent)
+        caption = f"The same for cases with {told} in place of their metadata."
+        png = curves.robustness_curves(missing, xlabel=f"cases with {told}")
         drawn.append(Figure("robustness_missing", caption, png))
     if perturbed:
         caption = f"Pooled {results.score.name} when continuous metadata is multiplied by a factor."
@@ -237,10 +243,13 @@ def predictions(results: Results) -> list[Figure]:
     drawn = []
     names = _most_telling(list(samples))
     if names:
-        png = grids.prediction_grid({name: samples[name] for name in names}, rows=CASES)
+        png = grids.prediction_grid(
+            {name: samples[name] for name in names}, CASES, results.class_names
+        )
+        several = len(results.class_names) > 2
         caption = (
-            f"Predictions of the first seed{shown(samples, names)}. White: right, blue: missed, "
-            "orange: false."
+            f"Predictions of the first training{shown(samples, names)}. White: right, blue: missed"
+            f"{', or of another class' if several else ''}, orange: false."
         )
         sizes = pixel_sizes(results.counted_cases())
         if sizes is not None and sizes.dims == 3:

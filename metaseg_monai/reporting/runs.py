@@ -101,6 +101,13 @@ class Results:
         """
         return each_training(self.normal, case_scores)
 
+    @cached_property
+    def domain_field(self) -> str:
+        """The metadata field whose values are the domains; "" where there is none."""
+        told = read_evaluation(self.runs[0].folder) if self.runs else {}
+        items = told.get("settings", {}).get("items") or {}
+        return str(items.get("domain") or "") if isinstance(items, Mapping) else ""
+
     @property
     def score(self) -> Score:
         """What conditions are ranked by."""

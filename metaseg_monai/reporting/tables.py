@@ -222,6 +222,16 @@ def _known(value: Any) -> float | int | str | None:
     return float(value) if isinstance(value, Real) else str(value)
 
 
+def signed(value: float) -> str:
+    """A difference with three digits and its sign, of which 0 has none.
+
+    >>> signed(0.0312), signed(-0.0002)
+    ('+0.031', '0.000')
+    """
+    text = f"{value:+.3f}"
+    return text[1:] if float(text) == 0 else text
+
+
 def _text(value: float | int | str | None, digits: int) -> str:
     if value is None:
         return MISSING

@@ -158,7 +158,7 @@ class Claim(NamedTuple):
             "effect": NAN if one is None else one.overall.mean,
             "low": low,
             "high": high,
-            "patients": 0 if one is None else one.overall.groups,
+            "groups": 0 if one is None else one.overall.groups,
             "seeds": 0 if one is None else len(one.seeds),
             "smallest_effect": self.smallest if math.isfinite(self.smallest) else NAN,
             "alpha": self.level,
@@ -314,17 +314,17 @@ def sentence(claim: Claim, score: str = "Dice") -> str:
     """
     wording, one = WORDINGS[claim.pair.kind], claim.compared
     if one is None or claim.answer == "not tested":
-        return f"Not tested: {claim.why.rstrip('.') or 'too few patients have a score in both'}."
+        return f"Not tested: {claim.why.rstrip('.') or 'too few groups have a score in both'}."
     if claim.why:
         return f"Nothing is concluded: {claim.why}."
     points = f"of 100 points of {score}"
     mean, (low, high) = one.overall.mean, one.joint
-    others = f"{100 * low:+.1f} to {100 * high:+.1f} for other patients and trainings"
+    others = f"{100 * low:+.1f} to {100 * high:+.1f} for other groups and trainings"
     if claim.answer in ("yes", "the opposite"):
         start, how = ("Yes", "closer to") if mean > 0 else ("No, the opposite", "farther from")
         return (
             f"{start}: {wording.first} draws outlines {how} the reference than {wording.second}, "
-            f"for the average patient by {abs(100 * mean):.1f} {points} ({others})."
+            f"for the average group by {abs(100 * mean):.1f} {points} ({others})."
         )
     could = _could(claim, points)
     change = (
@@ -334,9 +334,7 @@ def sentence(claim: Claim, score: str = "Dice") -> str:
     if claim.answer == "not shown":
         return f"Not shown: {change}{'' if math.isnan(low) else f' ({others})'}. {could}"
     if len(one.seeds) == 1:
-        return (
-            f"In this one training only: {change}. Other trainings may come out otherwise. {could}"
-        )
+        return f"In this one training only: {change}. {could}"
     if claim.answer == "these trainings only":
         return (
             f"In these {len(one.seeds)} trainings only: {change}, but they differ so much that "
@@ -353,9 +351,9 @@ def _could(claim: Claim, points: str) -> str:
     if math.isnan(claim.smallest):
         return "How small an effect it could have found is not known."
     if claim.smallest > 1:
-        fewer = claim.compared is not None and len(claim.compared.seeds) < 2
-        why = "one training" if fewer else "so few patients and trainings"
-        return f"With {why} this study could not have found any effect."
+        if claim.compared is not None and len(claim.compared.seeds) < 2:
+            return "Whether other trainings come out alike takes two seeds at least."
+        return "So few groups and trainings could not have shown any effect, however large."
     return (
         f"This study would have found an effect of {100 * claim.smallest:.1f} {points} or more in "
         f"about {100 * POWER:.0f} of 100 such studies; a smaller one may exist."
@@ -385,9 +383,10 @@ def verdict_parts(asked: Asked, claims: Sequence[Claim]) -> list[Part]:
     score = score_name(asked)
     where = f" on {asked.protocol.domain}" if asked.protocol.domain else ""
     note = (
-        f"Effect: difference of the {score} of a patient, first minus second (mean of a patient's "
-        "cases, seeds averaged). low, high: 95 % interval for other patients and other trainings "
-        "at once. smallest: the effect that a study of these patients, trainings and spread finds "
+        f"Effect: difference of the {score} of a group, first minus second (mean of a group's "
+        "cases, seeds averaged; a group: a patient, a well). low, high: 95 % interval for other "
+        "groups and other trainings at once. smallest: the effect that a study of these groups, "
+        "trainings and spread finds "
         f"with power {POWER:g} at its alpha, by simulation; - where no effect could be found. "
         "Claims that the protocol did not plan are corrected among themselves (Holm)."
     )
@@ -402,7 +401,7 @@ def verdict_parts(asked: Asked, claims: Sequence[Claim]) -> list[Part]:
         for number, one in enumerate(claims, 1)
     }
     told = (
-        "Standard deviations of the difference between patients, between trainings, and of the "
+        "Standard deviations of the difference between groups, between trainings, and of the "
         "rest: what the smallest effect is computed from, and what `pilot` in the protocol of a "
         "next study may state."
     )
@@ -417,7 +416,7 @@ def _name(claim: Claim) -> str:
 
 def _shown(name: str, title: str, note: str, claims: Mapping[int, Claim], score: str) -> list[Part]:
     """A table of numbered claims, and below it what each says."""
-    columns = ("answer", "effect", "low", "high", "patients", "seeds", "smallest_effect")
+    columns = ("answer", "effect", "low", "high", "groups", "seeds", "smallest_effect")
     rows, said = {}, []
     for number, one in claims.items():
         cells = {key.removesuffix("_effect"): one.row[key] for key in columns}

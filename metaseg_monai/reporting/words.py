@@ -1,6 +1,7 @@
 """What a study found, how sure it is and what it does not show, in sentences for a reader."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,8 +24,10 @@ from metaseg_monai.reporting.comparisons import (
     tested_on,
     why_not_comparable,
 )
+from metaseg_monai.reporting.page import Details, Lead, Section, markdown_page
 from metaseg_monai.reporting.runs import Results, class_text, listed
 from metaseg_monai.reporting.scores import Spread, f1_table, reliance_table
+from metaseg_monai.reporting.tables import Table, signed
 from metaseg_monai.study.design import Protocol
 
 LITTLE = 0.005  # F1, or medMAE; what nobody would notice
@@ -55,6 +58,42 @@ CONDITIONS = {
     "experts": "one SE network for each domain, trained for as many epochs",
     "experts-steps": "one SE network for each domain, trained for as many steps",
 }
+
+TERMS = {  # words of a report that a reader of images may not know, as patterns
+    "Bland-Altman": "differences of two measurements over their means: bias, limits of agreement",
+    "calibration": "whether of pixels told 0.8 sure, 8 of 10 are right",
+    "case": "one row of the table: an image, or a volume, with its mask",
+    "condition": "one way to train: a network with its settings, with or without metadata",
+    "Dice": "2 x overlap / (predicted + true area), of one case or group; 0 none, 1 perfect",
+    "domain": "the cases of one value of a metadata field, such as one scanner",
+    "dummy": "the same network fed zeros: as many parameters, but no metadata",
+    "ECE": "expected calibration error: mean distance of told and observed probability",
+    "F1": "the same as Dice, of pixels; pooled: of the pixels of all cases together",
+    "foreign": "metadata of another case in place of its own (test mode shuffle)",
+    "gate": "part of a network that weights its channels, by the image, the metadata or both",
+    "group": "cases that belong together, as of one patient or well, and stay in one split",
+    "HD95": "distance between both outlines below which 95 % of them lie",
+    "Holm": "correction of p-values for how many comparisons were made",
+    "IoU": "overlap / area of both together; lower than F1, in the same order",
+    "medMAE": "mean absolute error by the median of the true image; 0 is perfect",
+    "NSD": "share of both outlines that lies within a tolerance of the other",
+    "permutation test": "how often chance alone gives such a difference, by swapping pairs",
+    "pooled": "counted over all pixels of all cases at once; large masks count more",
+    "seed": "number that fixes all chance of a training: another seed, another training",
+    "unknown": "metadata marked as not known (test mode missing)",
+}
+
+
+def terms_section(lead: Lead, body: Sequence[Section]) -> Section:
+    """What the words of a report mean, of those that it has."""
+    text = markdown_page("", lead, body)
+    used = {
+        term: {"meaning": told}
+        for term, told in sorted(TERMS.items(), key=lambda one: one[0].casefold())
+        if re.search(rf"\b{term}(s|ies)?\b", text, re.IGNORECASE)
+    }
+    table = Table("words", "Words", "", pd.DataFrame.from_dict(used, orient="index"), first="word")
+    return Section("Words", "", [Details("What the words of this page mean", [table])])
 
 
 def glossary(conditions: Sequence[str]) -> dict[str, str]:
@@ -189,6 +228,8 @@ def found(asked: Asked) -> list[str]:
     trained = trained_text(asked.results)
     said = [trained] if trained else []
     said += [_scores_text(scores, measure, asked.every.score, ranked=not reasons), *reasons]
+    if _only_begun(asked.results):
+        return said
     if lacking := primary_not_made(protocol, not_made):
         said.append(lacking + (" The others are secondary." if compared else ""))
     for one in compared:
@@ -207,6 +248,15 @@ def found(asked: Asked) -> list[str]:
     return said
 
 
+def heading(results: Results) -> str:
+    """What stands over that which was found: nothing is, where all trainings have hardly begun."""
+    return "Nothing yet" if _only_begun(results) else "Found"
+
+
+def _only_begun(results: Results) -> bool:
+    return len(hardly_begun(results)) == len(results.conditions)
+
+
 def reliance_words(asked: Asked) -> list[str]:
     """Say how far each condition depends on its metadata, where there are not too many."""
     reliance = reliance_table(asked.results)
@@ -214,13 +264,15 @@ def reliance_words(asked: Asked) -> list[str]:
         return []
     losses, spreads = (frame["normal - shuffle"] for frame in reliance)
     losses = losses.dropna()  # a condition may have been tested without foreign metadata
+    if _only_begun(asked.results):
+        return []
     hardly = hardly_begun(asked.results)
     told = [
         f"{name} loses {loss:.3f}{_half_range(spread, ' (', ')')}"
         if loss > LITTLE and not loss <= spread  # the spread of one training is unknown
-        else f"{name} changes by {0 - loss:+.3f}, which is nothing to conclude from"
+        else f"{name} changes by {signed(-loss)}, which is nothing to conclude from"
         if name in hardly
-        else f"{name} hardly depends on it ({0 - loss:+.3f})"
+        else f"{name} hardly depends on it ({signed(-loss)})"
         for name, loss, spread in zip(losses.index, losses, spreads[losses.index], strict=True)
     ]
     after = _after(asked.results, *map(str, losses.index))
@@ -379,8 +431,7 @@ def how_sure(asked: Asked) -> str:
     groups_of = {one.overall.groups for one in compared}
     if protocol.sample_size is not None and groups_of and groups_of != {protocol.sample_size}:
         sentences.append(
-            f"Planned were comparisons of {protocol.sample_size} groups (patients, wells, or "
-            "images where each is its own); they are made of "
+            f"Planned were comparisons of {protocol.sample_size} groups; they are made of "
             f"{', '.join(map(str, sorted(groups_of)))}."
         )
     if results.missing:
@@ -395,11 +446,10 @@ def not_shown(asked: Asked) -> str:
     """Say what nobody should conclude from the report."""
     results, (compared, _), sentences = asked.results, asked.comparisons, list[str]()
     replicates = min(results.trainings.values())
-    over = drawn_over(*_sizes(results))
-    kind = over.partition(" ")[0]
+    kind = drawn_over(*_sizes(results))
     if compared:
         sentences.append(
-            f"Intervals over {over} and p-values are about other {kind} like these, for the "
+            f"Intervals over {kind} and p-values are about other {kind} like these, for the "
             "networks that were trained. "
             + (
                 "One training says nothing about other trainings of the same networks."
@@ -429,6 +479,8 @@ def facts(results: Results) -> dict[str, str]:
         "Tested on": _fact(results),
         "Domains": str(first["domain"].nunique()),
     }
+    if field := results.domain_field:
+        told["Domains"] += f" of {field}"
     if "val" in set(results.normal["split"]):
         told["No test"] = "the split val chose the weights of each training; it is for settings"
     short = set(results.short.values())
@@ -437,9 +489,18 @@ def facts(results: Results) -> dict[str, str]:
         epochs = f"{fewest[0]}" if len(short) == 1 else f"{fewest[0]} to {most[0]}"
         told["Epochs"] = f"{epochs} of {most[1]} that the bundle plans"
     if results.study is not None:
-        told["Training seeds"] = ", ".join(map(str, sorted(set(results.counts["seed"]))))
+        told["Trainings"] = _trainings(results)
         told["Bundle"] = Path(results.study.bundle).name
     return told
+
+
+def _trainings(results: Results) -> str:
+    """How many there are of each condition, with their seeds."""
+    fewest, most = min(results.trainings.values()), max(results.trainings.values())
+    seeds = sorted(set(results.counts["seed"]))
+    number = f"{most}" if fewest == most else f"{fewest} to {most}"
+    named = f"{'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))}"
+    return f"{number} of each condition ({named})"
 
 
 def _tested(results: Results) -> str:

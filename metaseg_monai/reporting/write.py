@@ -56,6 +56,9 @@ REFERENCES = (  # the package's own: of the repository, or of an installed packa
     Path(__file__).resolve().parents[2] / "docs" / "references.json",
     Path(__file__).with_name("references.json"),
 )
+LOST = {
+    "normal - shuffle": "foreign", "normal - missing": "unknown", "normal - zeros": "zeros",
+}  # fmt: skip
 GIVEN = {
     "normal - shuffle": "foreign metadata (shuffle)",
     "normal - missing": "metadata marked as unknown (missing)",
@@ -99,7 +102,7 @@ def write_report(
     lead = Lead(
         question="" if study is None else study.question,
         found={
-            "Found": "\n\n".join(found),
+            words.heading(results): "\n\n".join(found),
             "How sure": words.how_sure(asked),
             "Not shown": words.not_shown(asked),
         },
@@ -129,6 +132,7 @@ def write_report(
         )
         if section is not None
     ]
+    body.insert(-1, words.terms_section(lead, body))
     if not ranked:
         body = [replace(section, parts=unranked(section.parts)) for section in body]
     with writable(target):
@@ -236,11 +240,14 @@ def score_section(asked: Asked) -> Section:
     if len(values.columns) == 3:  # the average and the only domain say the same
         values, spread, average = values[["combined"]], spread[["combined"]], ""
     seeds = scores.seeds_note(results)
+    of_field = ""
+    if results.domain_field and average:
+        of_field = f"Further columns: values of {results.domain_field}. "
     several = results.counts["class"].nunique()
     of = f"mean of the {several} classes, each with its " if several > 1 else ""
     note = (
         f"Pixel F1 with true metadata. combined: {of}counts pooled over all cases{average}. F1 "
-        f"measures overlap: 0 none, 1 perfect. {seeds}"
+        f"measures overlap: 0 none, 1 perfect. {of_field}{seeds}"
     )
     if protocol.label_class is not None:
         note = f"The protocol is about label class {protocol.label_class}. {note}"
@@ -356,7 +363,7 @@ def comparison_section(asked: Asked) -> Section | None:
         return None
     intro = (
         f"A difference counts as found where the corrected p is below {protocol.alpha:g} and the "
-        "interval over patients and trainings at once lies on one side of 0 as well. "
+        "interval over groups and trainings at once lies on one side of 0 as well. "
     ) + (
         primary_not_made(protocol, not_made)
         or f"The primary comparison is {' - '.join(protocol.comparisons[0])}."
@@ -432,7 +439,8 @@ def metadata_section(asked: Asked) -> Section | None:
     if reliance is not None:
         given = ", or ".join(GIVEN[str(column)] for column in reliance.mean.columns)
         note = f"Pooled {asked.score} lost when each case gets {given}. {seeds}"
-        parts.append(Table("reliance", "Reliance on metadata", note, *reliance, first="condition"))
+        shown = scores.Spread(*(table.rename(columns=LOST) for table in reliance))
+        parts.append(Table("reliance", "Reliance on metadata", note, *shown, first="condition"))
     parts += pictures.robustness(results)
     units = {name: field.unit for name, field in results.continuous.items()}
     parts += pictures.mode_maps(tested, units)
@@ -462,7 +470,9 @@ def picture_sections(results: Results) -> list[Section]:
         sections.append(Section("Predictions", "", predictions))
     gates = pictures.gates(results)
     if gates:
-        intro = "What the gates do for each metadata value, in the first training."
+        intro = (
+            "What the gates do to channels of the network, in the first training of each condition."
+        )
         whole = [figure for figure in gates if figure.name.endswith(("_scale", "_difference"))]
         rest: list[Part] = [figure for figure in gates if figure not in whole]
         more: list[Part] = [Details("Single gates and feature maps", rest)] if rest else []

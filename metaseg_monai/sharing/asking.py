@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,13 +23,14 @@ from metaseg_monai.bundle.overrides import SHORT, load_config
 from metaseg_monai.bundle.run import configs_of, configuration_file, running
 from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.evaluation.clean_up import CleanUpPredictions
+from metaseg_monai.evaluation.intervals import TellAreas
 from metaseg_monai.evaluation.samples import to_unit
 from metaseg_monai.explain import gates_of, record_gates
 from metaseg_monai.files import absolute
 from metaseg_monai.images.geometry import Axis, axial_volume, resize_image
 from metaseg_monai.images.image import Image
 from metaseg_monai.images.lazy import LARGE_PIXELS
-from metaseg_monai.images.read import read_header, volume_header
+from metaseg_monai.images.read import read_header, volume_header, volumes_of
 from metaseg_monai.inferers.steered import STRONGEST, SteeredInferer
 from metaseg_monai.metadata.fields import (
     UNKNOWN,
@@ -181,10 +183,12 @@ class State(NamedTuple):
     Attributes:
         meta: (M,), or (2, M) for both ends of a range; None as given.
         guidance: see `SteeredInferer`.
+        told: metadata that it stands for, raw.
     """
 
     meta: Tensor | None
     guidance: float
+    told: Mapping[str, Any] = MappingProxyType({})
 
 
 class AskedModel:
@@ -198,9 +202,11 @@ class AskedModel:
         trained: what is known of the values of each in the training.
         guidance: the strengths that are asked; none of a model that has no guidance.
         given: the guidance of a mask as given.
+        calibrated: the intervals of areas that the weights hold; None for none.
 
     Raises:
-        ConfigError: the network reads no metadata.
+        ConfigError: the network reads no metadata, or the weights hold intervals of masks that are
+            made in another way.
         MetadataError: a field is known only after an operation, and nothing is forced.
     """
 
@@ -225,6 +231,9 @@ class AskedModel:
         limit = settings["threshold"]
         self.cleaning = CleanUpPredictions(parts("clean_up"), limit, self.weights)
         self.cleaning.take_up()
+        areas: TellAreas = parts("areas")
+        areas.begin()
+        self.calibrated = areas.known
         self.default, self.unknown = encode.default or {}, encode.unknown_trained
         self.columns = parts("columns_file")
         self.axis: Axis = getattr(self.load, "axis", "axial")
@@ -277,26 +286,27 @@ class AskedModel:
         """
         lenient = self.schema.with_policy("flag")
         own = self.schema.span(raw, case)
-        states = [State(None, self.given)]
+        states = [State(None, self.given, raw)]
         seen = {own.tobytes(): 0}
         places: dict[str, list[int]] = {}
         for known in self.schema.fields:
             places[known.name] = []
             for option in self.options[known.name]:
+                told = {**raw, known.name: option.raw}
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore", MetadataWarning)  # the page says it
-                    code = lenient.span({**raw, known.name: option.raw}, case)
+                    code = lenient.span(told, case)
                 if code.tobytes() not in seen:
                     seen[code.tobytes()] = len(states)
                     both = torch.from_numpy(code)
                     meta = both[0] if torch.equal(*both) else both
-                    states.append(State(meta, self.given))
+                    states.append(State(meta, self.given, told))
                 places[known.name].append(seen[code.tobytes()])
         places["guidance"] = []
         for weight in self.guidance:
             places["guidance"].append(0 if weight == self.given else len(states))
             if weight != self.given:
-                states.append(State(None, weight))
+                states.append(State(None, weight, raw))
         return states, places
 
     def read(self, item: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -406,6 +416,34 @@ class AskedModel:
         mask = np.asarray(self.postprocessing(told)["pred"][0]).astype(np.uint8)
         calls = {} if record is None else record.scale
         return mask, {gate: torch.cat(one).mean(0).numpy() for gate, one in calls.items()}
+
+    def intervals(self, planes: Planes, state: State, area: np.ndarray) -> list[Any] | None:
+        """In which interval the area of each class lies, if what the network is told is true.
+
+        Args:
+            planes: of `read_planes`.
+            state: that was asked for.
+            area: pixels of each foreground class (K - 1,) in its mask.
+
+        Returns:
+            [low, high] by class, in pixels of the picture. None where nothing is known: weights
+            without a calibration, another guidance than theirs, and planes of volumes, whose
+            calibration is of whole volumes.
+        """
+        item, known = planes.item, self.calibrated
+        whole = len(planes.pictures) > 1 or self.spatial_dims == 3 or volumes_of([item])
+        if known is None or whole or state.guidance != self.given:
+            return None
+        found = known.of(state.told)
+        if not found.bounds:
+            return None
+        frame = math.prod(planes.samples[0]["image"].shape[1:])
+        size = math.prod(planes.pictures[0].shape[:2]) / frame  # of a pixel that the network sees
+        ends = [found.of(n, of / size, frame) for n, of in enumerate(area.tolist(), 1)]
+        return [
+            None if math.isnan(low) else [round(low * size, 1), round(high * size, 1)]
+            for low, high in ends
+        ]
 
     def counts(self, masks: np.ndarray) -> np.ndarray:
         """Pixels of each foreground class in masks (..., H, W): (..., K - 1)."""

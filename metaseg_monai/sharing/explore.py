@@ -5,7 +5,8 @@ they are to be seen. What answers is this process, by HTTP under a secret path:
 
 - ``POST case?metadata=JSON&kind=SUFFIX``, the body an image: its frame, as `frame_of` tells it, or
   422 with the refusal of the same door that a prediction has.
-- ``GET picture?case=N&plane=P`` and ``GET mask?case=N&state=S&plane=P``: WebP; `masks` and `areas`.
+- ``GET picture?case=N&plane=P`` and ``GET mask?case=N&state=S&plane=P``: WebP; `masks`, `areas`
+  and `intervals`.
 
 Nothing that a client sends is ever a path. One image is held, in memory, until the next one.
 """
@@ -265,7 +266,7 @@ class Explorer:
         return file.getvalue()
 
     def mask(self, case: int, state: int, plane: int) -> dict[str, Any]:
-        """The mask of a state in a plane, packed, and the areas of its classes in pixels.
+        """The mask of a state in a plane, packed, the areas of its classes, and their intervals.
 
         Raises:
             GoneError: it is of another image.
@@ -283,7 +284,9 @@ class Explorer:
                     held.whole = (state, masks)
         shown = mask[:: held.step, :: held.step]
         packed = packed_masks(shown[None, None], None, self.model.classes)
-        return {"masks": packed, "areas": self.model.counts(mask).tolist()}
+        areas = self.model.counts(mask)
+        known = self.model.intervals(held.planes, held.states[state], areas)
+        return {"masks": packed, "areas": areas.tolist(), "intervals": known}
 
     def plain(self, text: object) -> str:
         """A message without the folder in which the image lay."""
@@ -353,6 +356,7 @@ class Explorer:
             "notes": notes,
             "pictures": [f"picture?case={number}&plane={plane}" for plane in range(many)],
             "areas": [[None] * many for _ in states],
+            "intervals": [[None] * many for _ in states],
             **dict.fromkeys(("masks", "true_areas", "volumes", "gates")),
         }
 

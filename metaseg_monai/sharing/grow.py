@@ -157,7 +157,7 @@ def grow(
             "best": "@best",
         },
         "+train#handlers": ["@start_from"],
-        "train#log#metrics": ["val_loss", "old_f1", "new_f1"],
+        "train#log#metrics": ["val_loss", "val_f1", "old_f1", "new_f1"],
         **({"shuffle": as_data(shuffle)} if foreign else {}),
     }
     settings = _lasting(settings, OF_RUN) | {"output_dir": recorded["output_dir"]}

@@ -141,7 +141,8 @@ def study(
         bundles: folder in which a bundle's name is looked for; by default ./bundles, then those
             installed with the package.
         trust: run a study, or a bundle, that holds more than what is known to be harmless.
-        settings: of the bundle for all runs.
+        settings: of the bundle for all runs, those of its train.json and evaluate.json: as
+            --epochs 50 --batch_size 4 --domain scanner.
 
     Returns:
         The report.

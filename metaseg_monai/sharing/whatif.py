@@ -25,7 +25,7 @@ import math
 import re
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -172,7 +172,7 @@ class _Shown:
         volumes: voxels (S, K - 1) of the whole volume, where all of it was predicted.
         gates: scales (C,) of every gate, of every mask.
         notes: what is to be known of the masks.
-        intervals: [low, high] by state, plane and class, in pixels; None where none are known.
+        intervals: [low, high] by state, plane and class, in pixels, or None where none is known.
     """
 
     name: str
@@ -190,8 +190,8 @@ class _Shown:
     true_areas: np.ndarray | None
     volumes: np.ndarray | None
     gates: list[dict[str, np.ndarray]]
-    notes: list[str] = field(default_factory=list)
-    intervals: list[Any] | None = None
+    notes: list[str]
+    intervals: list[list[Any] | None] | None
 
 
 class _Maker:
@@ -307,7 +307,17 @@ class _Maker:
             volumes,
             gates,
             notes,
+            self._intervals(read, states, masks),
         )
+
+    def _intervals(
+        self, read: Planes, states: Sequence[State], masks: np.ndarray
+    ) -> list[list[Any] | None] | None:
+        """Intervals of the areas of masks (S, D, H, W), one of each state and plane."""
+        areas = self.model.counts(masks)
+        found = [self.model.intervals(read, *one) for one in zip(states, areas[:, 0], strict=True)]
+        every = [None if one is None else [one] for one in found]
+        return every if any(every) else None
 
     def _answers(
         self, read: Planes, states: Sequence[State]
@@ -477,6 +487,7 @@ def page_of(
         "fields": [_field(model, known) for known in model.schema.fields],
         "guidance": [{"text": f"{weight:g}", "at": weight} for weight in model.guidance],
         "guided": model.given,
+        "coverage": None if model.calibrated is None else model.calibrated.fact["level"],
         **own,
     }
     return _rendered(

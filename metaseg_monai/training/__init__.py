@@ -21,6 +21,7 @@ from metaseg_monai.training.collate import (
 from metaseg_monai.training.handlers import (
     EpochLog,
     ListProblems,
+    PixelF1,
     RunProgress,
     StopOnNonFinite,
     TryBatches,
@@ -57,6 +58,7 @@ __all__ = [
     "ListProblems",
     "LoadWeights",
     "MovingAverage",
+    "PixelF1",
     "PrepareBatchHeads",
     "PrepareBatchMeta",
     "ReadAhead",

@@ -3,7 +3,7 @@
 import logging
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from time import monotonic
@@ -12,6 +12,8 @@ from typing import Any
 import pandas as pd
 import torch
 from ignite.engine import Engine, Events, State
+from ignite.metrics import Metric
+from ignite.metrics.metric import reinit__is_reduced, sync_all_reduce
 from monai.engines import AdversarialTrainer, Evaluator, IterationEvents
 from monai.handlers import from_engine
 from monai.utils.enums import AdversarialIterationEvents, AdversarialKeys, CommonKeys
@@ -34,6 +36,7 @@ from metaseg_monai.images.image import row_blocks
 from metaseg_monai.images.lazy import at_hand
 from metaseg_monai.images.read import read_header
 from metaseg_monai.inferers import each_tensor
+from metaseg_monai.metrics.scores import f1
 from metaseg_monai.networks.sizes import sizes_of
 from metaseg_monai.rows import write_problems
 from metaseg_monai.training import processes
@@ -371,6 +374,52 @@ def loss_of(output: Any, key: str = CommonKeys.LOSS) -> float:
     return float(value.detach() if isinstance(value, Tensor) else value)
 
 
+class PixelF1(Metric):
+    """F1 (Dice) of the pixels of all images together, mean over the foreground classes.
+
+    The rule of `pooled_f1`: a class that is neither in label nor prediction has none, and without
+    any the metric is NaN. For Ignite engines; of a distributed run over all processes.
+
+    Args:
+        classes: number of classes K with the background.
+        output_transform: of the engine's output to logits (B, K, *S), or those of several scales,
+            of which the first counts, and classes (B, 1, *S); pixels of other classes than 0 to
+            K - 1 are left out.
+        device: of the counts.
+    """
+
+    def __init__(
+        self, classes: int, output_transform: Callable[[Any], Any], device: Any = "cpu"
+    ) -> None:
+        self.classes = classes
+        super().__init__(output_transform, device=device)
+
+    @reinit__is_reduced
+    def reset(self) -> None:
+        """Forget what was counted."""
+        self._counts = torch.zeros(3, self.classes - 1, dtype=torch.long, device=self._device)
+
+    @reinit__is_reduced
+    def update(self, output: Any) -> None:
+        """Count a batch: true positives, false positives and false negatives of each class."""
+        pred, label = output
+        logits = next(iter(each_tensor(pred))).as_subclass(Tensor)
+        found, true = logits.argmax(1).flatten(), label.as_subclass(Tensor).flatten().long()
+        known = (true >= 0) & (true < self.classes)
+        pairs = true[known] * self.classes + found[known]
+        table = torch.bincount(pairs, minlength=self.classes**2).reshape(self.classes, -1)
+        hits = table.diagonal()
+        counts = torch.stack([hits, table.sum(0) - hits, table.sum(1) - hits])
+        self._counts = self._counts + counts[:, 1:].to(self._device)
+
+    @sync_all_reduce("_counts")
+    def compute(self) -> float:
+        """The score."""
+        of_class = self._counts.T.tolist()
+        known = [one for one in (f1(*counts) for counts in of_class) if not math.isnan(one)]
+        return sum(known) / len(known) if known else math.nan
+
+
 class EpochLog:
     """Write a CSV row per epoch: epoch, train_loss, validation metrics, lr, seconds.
 
@@ -506,8 +555,8 @@ class RunProgress:
 
     Args:
         title: what the bar is for.
-        evaluator: whose `metric` is shown; None for that of the engine itself.
-        metric: name among the metrics.
+        evaluator: whose `metrics` are shown; None for those of the engine itself.
+        metrics: names; those that it does not compute are left out.
         unit: what is counted: "step" counts iterations, any other word ("image") the
             items of each batch: images, or the slices of volumes.
     """
@@ -516,12 +565,12 @@ class RunProgress:
         self,
         title: str = "training",
         evaluator: Engine | None = None,
-        metric: str = "val_loss",
+        metrics: Sequence[str] = ("val_loss", "val_f1"),
         unit: str = "step",
     ) -> None:
         self.title = title
         self.evaluator = evaluator
-        self.metric = metric
+        self.metrics = tuple(metrics)
         self.unit = unit
         self._bar: Any = None
         self._shown: dict[str, str] = {}
@@ -563,9 +612,10 @@ class RunProgress:
         self._bar.update(seen)
 
     def _show_validation(self, engine: Engine) -> None:
-        metrics = (self.evaluator or engine).state.metrics
-        if self.metric in metrics:
-            self._shown[self.metric] = f"{float(metrics[self.metric]):.4f}"
+        known = (self.evaluator or engine).state.metrics
+        found = {name: f"{float(known[name]):.4f}" for name in self.metrics if name in known}
+        if found:
+            self._shown |= found
             self._bar.set_postfix(self._shown)
 
     def _close(self, engine: Engine, error: BaseException | None = None) -> None:

@@ -188,7 +188,7 @@ def test_every_strength_of_any_score(one, told):
 
 def test_intervals_are_over_groups_where_these_hold_several_cases():
     one = compared(trainings=(-0.1, 0.3), cases=20, groups=9)
-    assert "over groups (patients, wells) +0.100 [+0.050, +0.150]" in compared_text(one, PROTOCOL)
+    assert "over groups +0.100 [+0.050, +0.150]" in compared_text(one, PROTOCOL)
 
 
 def test_the_domain_of_the_protocol_is_named():

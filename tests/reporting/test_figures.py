@@ -122,7 +122,7 @@ def test_differences_take_groups_and_are_written_without_an_interval_or_score(un
     row = DifferenceRow("sme - se", 0.1, NAN, NAN, (0.1,), 0.5)
     rows = [row, row._replace(low=0.0, high=0.2), DifferenceRow("a - b", NAN, NAN, NAN, group="x")]
     (axes,) = drawn_differences(*rows).axes
-    told = ["+0.100 p=0.500", "+0.100 [+0.000, +0.200] p=0.500", "no score"]
+    told = ["+0.100 p=0.500", "+0.100 [0.000, +0.200] p=0.500", "no score"]
     assert words(axes.texts) == told
     assert words(axes.get_yticklabels()) == ["sme - se", "sme - se", "x", "a - b"]
 
@@ -266,15 +266,15 @@ def test_overlay_colours_hits_misses_and_false_pixels():
 
 def test_prediction_grid_gives_every_domain_its_turn_and_stops_at_its_rows():
     cases = [sample("1", "a"), sample("2", "a"), sample("3", "b")]
-    two = predictions.prediction_grid({"sme": cases}, 2)
-    assert two == predictions.prediction_grid({"sme": [cases[0], cases[2]]}, 8)
+    two = predictions.prediction_grid({"sme": cases}, 2, {})
+    assert two == predictions.prediction_grid({"sme": [cases[0], cases[2]]}, 8, {})
     assert area(two, MISSED)
     assert area(two, FALSE)
 
 
 def test_prediction_grid_leaves_a_place_empty_where_a_prediction_is_absent():
     def beside(other):
-        return predictions.prediction_grid({"se": [sample("1")], "sme": [other]}, 8)
+        return predictions.prediction_grid({"se": [sample("1")], "sme": [other]}, 8, {})
 
     others = sample("1"), sample("2"), sample("1", modes=["zeros"])
     whole, other_case, no_mode = map(beside, others)
@@ -293,7 +293,7 @@ def test_label_grid_has_a_row_for_each_condition(undrawn):
 
 def test_long_names_and_many_conditions_stay_within_the_page():
     names = [f"film-ivadomed-dummy-{number}" for number in range(13)]
-    png = predictions.prediction_grid({name: [sample("1", "a")] for name in names}, 8)
+    png = predictions.prediction_grid({name: [sample("1", "a")] for name in names}, 8, {})
     edge = pixels(png)[:, -3:]
     assert (edge == 255).all()
 
@@ -309,7 +309,7 @@ def test_images_of_any_shape_stand_under_their_heads(undrawn):
     stored = [sample(f"case_{n}") for n in range(3)]
     wide = np.zeros((12, 20))
     stored[2] = Sample("case_2", "all", wide, wide.astype(np.uint8), {"normal": wide})
-    figure = predictions.prediction_grid({"se": stored, "sme": stored}, 8)
+    figure = predictions.prediction_grid({"se": stored, "sme": stored}, 8, {})
     first, *others = boxes(figure)
     assert len(first) == 4
     for row in others:
@@ -321,7 +321,7 @@ def test_images_of_any_shape_stand_under_their_heads(undrawn):
     assert 1 - sum(last) < 0.1  # no empty strip on the right
     two = [sample("case_0", "x"), sample("case_1", "y")]
     assert [
-        axes.get_ylabel() for axes in predictions.prediction_grid({"se": two}, 8).axes[::3]
+        axes.get_ylabel() for axes in predictions.prediction_grid({"se": two}, 8, {}).axes[::3]
     ] == ["x", "y"]
 
 

@@ -103,7 +103,7 @@ def test_what_is_found_is_said_in_points_with_the_range_and_the_claims_are_marke
     of = asked({"se": 0.7, "sme": 0.8, "sme-dummy": 0.7}, comparisons=[["sme", "sme-dummy"]])
     claims = by_kind(claims_of(of))
     dummy = claims["dummy"]
-    assert (dummy.answer, dummy.planned, dummy.row["patients"], dummy.row["seeds"]) == (
+    assert (dummy.answer, dummy.planned, dummy.row["groups"], dummy.row["seeds"]) == (
         "yes", True, 12, 3
     )  # fmt: skip
     assert dummy.row["effect"] == pytest.approx(0.1, abs=0.01)
@@ -111,7 +111,7 @@ def test_what_is_found_is_said_in_points_with_the_range_and_the_claims_are_marke
     told = sentence(dummy)
     assert told.startswith("Yes: the network that is told the metadata draws outlines closer to")
     assert "by 10." in told or "by 9." in told
-    assert "for other patients and trainings" in told
+    assert "for other groups and trainings" in told
     plain = claims["plain"]
     assert (plain.planned, plain.answer) == (False, "yes")
     assert plain.level == pytest.approx(0.05 / 3)  # with foreign and unknown metadata
@@ -150,7 +150,7 @@ def test_one_training_shows_nothing_of_others_and_could_not(asked):
     claim = by_kind(claims_of(asked({"se": 0.7, "sme": 0.8}, seeds=1)))["plain"]
     told = sentence(claim)
     assert told.startswith("In this one training only: ")
-    assert told.endswith("With one training this study could not have found any effect.")
+    assert told.endswith("Whether other trainings come out alike takes two seeds at least.")
 
 
 def test_a_claim_whose_comparison_could_not_be_made_says_why(asked):
@@ -188,7 +188,7 @@ def test_a_report_leads_with_the_verdict_and_other_programs_read_it(studied, one
     places = [page.index(one) for one in order]
     assert places[1] < places[0] < places[2] < places[3]
     claims = json.loads((folder / "summary.json").read_text(), parse_constant=pytest.fail)
-    wanted = {"claim", "network", "effect", "low", "high", "patients", "seeds", "smallest_effect"}
+    wanted = {"claim", "network", "effect", "low", "high", "groups", "seeds", "smallest_effect"}
     assert all(wanted | {"sentence"} <= one.keys() for one in claims["verdict"])
     assert {one["first"] for one in claims["verdict"]} == {"sme", "me"}
     text = (folder / "report.md").read_text(encoding="utf-8")

@@ -21,8 +21,9 @@ from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.images import read_image
 from metaseg_monai.sharing import study as studies
 from metaseg_monai.sharing.asking import GUIDANCE_STEPS, STEPS
-from metaseg_monai.sharing.run import predict, train
+from metaseg_monai.sharing.run import predict, rewriting, train
 from metaseg_monai.sharing.whatif import as_data, packed_masks, picture_url, whatif
+from metaseg_monai.training.weights import write_fact
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundles/synthetic_shapes_segmentation"
 
@@ -457,6 +458,43 @@ def test_an_interval_of_the_area_is_shown_where_it_is_known(browser, page, tmp_p
     assert " to 3,000 pixels" in browser.find_element("id", "area").text
     browser.execute_script("document.getElementById('of-numbers').open = true")
     wait_for(browser, "return document.getElementById('numbers').textContent.includes('to 3,000)')")
+
+
+def test_the_intervals_are_those_that_the_weights_hold_for_each_value(model, tmp_path):
+    """Of each value its own calibration, of a guidance that was not calibrated none."""
+    folder = tmp_path / "model"
+    shutil.copytree(model / "model", folder)
+
+    def of(bound, pooled=False):
+        told = {"cases": 30, "groups": 30, "threshold": 0.4, "pooled": pooled}
+        return {**told, "bounds": {"1": bound}}
+
+    normal = {"all": of(0.3, True), "dark": of(0.1), "bright": of(0.2)}
+    fact = {
+        **{"by": "task", "edges": [], "level": 0.9, "cases": 60, "groups": 60, "split": "val"},
+        **{"settings": {}, "modes": {"normal": normal}},
+    }
+    with rewriting(folder):
+        write_fact(folder / "model.pt", "conformal", fact)
+    html = whatif(folder, model / "data", tmp_path / "page.html", cases=1).html
+    told = contents(html.read_text(encoding="utf-8"))
+    assert told["model"]["coverage"] == 0.9
+    case = told["case-0"]
+    options = next(one for one in told["model"]["fields"] if one["name"] == "task")["options"]
+    seen = set()
+    for option, place in zip(options, case["states"]["task"], strict=True):
+        bound = {"dark": 0.1, "bright": 0.2}.get(option["text"])
+        if bound is None:
+            continue
+        (area,), ((ends,),) = case["areas"][place][0], case["intervals"][place]
+        pair = (area + 1) / np.exp(bound) - 1, min(32 * 32, (area + 1) * np.exp(bound) - 1)
+        assert ends == pytest.approx([max(0, pair[0]), pair[1]], abs=0.051)
+        seen.add(option["text"])
+    assert seen == {"dark", "bright"}
+    places = {place for place in case["states"]["guidance"] if place}
+    assert all(case["intervals"][place] is None for place in places)
+    with pytest.raises(ConfigError, match="intervals of areas in these weights hold for mirror"):
+        whatif(folder, model / "data", tmp_path / "other.html", cases=1, mirror=[0])
 
 
 def test_the_wheel_goes_through_slices(browser, page, tmp_path):

@@ -20,6 +20,7 @@ from torch import nn
 from metaseg_monai.errors import ConfigError, DataError, TrainingError
 from metaseg_monai.training import (
     EpochLog,
+    PixelF1,
     RunProgress,
     StopOnNonFinite,
     TryBatches,
@@ -239,11 +240,11 @@ def shown(capsys, output=None, unit="step", evaluator=None, data=range(4), epoch
 
 def test_one_bar_spans_the_run_with_the_last_losses(capsys):
     evaluator = Engine(lambda engine, batch: None)
-    evaluator.state = State(metrics={"val_loss": 0.75})
+    evaluator.state = State(metrics={"val_loss": 0.75, "val_f1": 0.5, "other": 0.1})
     text = shown(capsys, {"loss": 0.25}, evaluator=evaluator)
     last = text.split("\r")[-1]
     assert last.startswith("sme: ")
-    for part in ("12/12", "loss=0.2500", "val_loss=0.7500"):
+    for part in ("12/12", "loss=0.2500", "val_loss=0.7500", "val_f1=0.5000"):
         assert part in last
     assert text.count("\n") == 1
 
@@ -490,3 +491,27 @@ def test_of_the_validation_one_batch_of_each_combination_of_sizes_is_read(tmp_pa
     with pytest.raises(DataError, match="differ in the shape of 'image'"):
         TryBatches(SimpleNamespace(data_loader=loaded))(engine)
     assert read == [0, 1, 4, 5, 8, 9]
+
+
+@pytest.mark.parametrize("several", [False, True], ids=["one output", "several scales"])
+def test_the_f1_of_validation_is_that_of_all_pixels_and_the_mean_of_classes(several):
+    """Also with an image without foreground, pixels without annotation, and a class never seen."""
+    generator = torch.Generator().manual_seed(0)
+    label = torch.randint(0, 3, (4, 1, 6, 5), generator=generator)
+    pred = torch.randint(0, 3, (4, 6, 5), generator=generator)
+    label[2], pred[2] = 0, 0
+    logits = torch.nn.functional.one_hot(pred, 4).movedim(-1, 1).float()
+    label[0, 0, 0] = 255  # not annotated
+    metric = PixelF1(4, lambda output: output)
+    for place in range(0, 4, 2):
+        of = logits[place : place + 2]
+        metric.update(
+            ([of, of[..., ::2, ::2]] if several else of, label[place : place + 2].float())
+        )
+    known, wanted = label[:, 0] < 4, []
+    for number in (1, 2):
+        found, true = (pred == number) & known, (label[:, 0] == number) & known
+        wanted.append(2 * (found & true).sum() / (found.sum() + true.sum()))
+    assert metric.compute() == pytest.approx(float(sum(wanted) / 2))
+    metric.reset()
+    assert math.isnan(metric.compute())

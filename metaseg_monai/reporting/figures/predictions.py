@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -27,10 +28,14 @@ from metaseg_monai.reporting.figures.values import hollow_key
 # white, blue and orange differ in lightness as well, so that they stay apart without colour vision
 HIT, MISSED, FALSE = (0.95, 0.95, 0.95), (0.16, 0.47, 0.86), (0.98, 0.45, 0.14)
 WIDEST, GAP = 1.6, 0.05  # inches: a panel, and what lies between two
+KEYS = 6  # side by side in a legend
 Panel = np.ndarray | None
+Colour = str | tuple[float, float, float]
 
 
-def prediction_grid(samples: Mapping[str, Sequence[Sample]], rows: int) -> bytes:
+def prediction_grid(
+    samples: Mapping[str, Sequence[Sample]], rows: int, classes: Mapping[int, str]
+) -> bytes:
     """One row a case: image, target and the prediction of each condition with true metadata.
 
     Rows are named by their domain, or by their case where there is only one domain.
@@ -39,22 +44,34 @@ def prediction_grid(samples: Mapping[str, Sequence[Sample]], rows: int) -> bytes
         samples: samples of each condition; the cases are those of the first one, and a condition
             that lacks a case or its prediction leaves the place empty.
         rows: most cases; where there are more, every domain has its turn.
+        classes: names of the classes; "class 1" where not known.
 
     Returns:
         PNG with hits white, missed pixels blue and false ones orange. A pixel that was given the
-        wrong one of several classes counts as missed.
+        wrong one of several classes counts as missed. A target of several classes is coloured.
     """
     known = {name: {one.case: one for one in some} for name, some in samples.items()}
     lines: list[list[Panel]] = []
     chosen = _spread_over_domains(next(iter(samples.values())), rows)
+    numbers = _classes([one.label for one in chosen])
+    several = len(numbers) > 1 or max(numbers, default=1) > 1
     for sample in chosen:
-        line: list[Panel] = [sample.image, sample.label / max(1, sample.label.max())]
+        target = coloured(sample.label) if several else sample.label > 0
+        line: list[Panel] = [sample.image, target]
         for of_name in known.values():
             line.append(_overlaid(of_name.get(sample.case)))
         lines.append(line)
-    several = len({one.domain for one in chosen}) > 1
-    names = [one.domain if several else one.case for one in chosen]
-    return _grid(lines, ["image", "target", *samples], names, True)
+    domains = len({one.domain for one in chosen}) > 1
+    names = [one.domain if domains else one.case for one in chosen]
+    key: dict[str, Colour] = {
+        classes.get(n, f"class {n}"): _of_class(n) for n in numbers if several
+    }
+    key |= {
+        "hit": HIT,
+        "missed or of another class" if several else "missed": MISSED,
+        "false": FALSE,
+    }
+    return _grid(lines, ["image", "target", *samples], names, key)
 
 
 def label_grid(shown: Mapping[str, Sample]) -> bytes:
@@ -69,7 +86,7 @@ def label_grid(shown: Mapping[str, Sample]) -> bytes:
         [one.image, *(one.preds[mode] > 0 if mode in one.preds else None for mode in modes)]
         for one in shown.values()
     ]
-    return _grid(lines, ["image", *mode_labels(modes)], list(shown), False)
+    return _grid(lines, ["image", *mode_labels(modes)], list(shown))
 
 
 def translation_grid(samples: Sequence[ImageSample]) -> bytes:
@@ -94,7 +111,7 @@ def translation_grid(samples: Sequence[ImageSample]) -> bytes:
         lines.append([*planes, one.real, one.generated, difference(one), drawn])
     heads = [f"plane {place + 1}" for place in chosen]
     names = [f"{one.channel} {one.domain}" for one in samples]
-    return _grid(lines, [*heads, "real", "generated", "difference", "objects"], names, False)
+    return _grid(lines, [*heads, "real", "generated", "difference", "objects"], names)
 
 
 def difference(sample: ImageSample) -> np.ndarray:
@@ -110,6 +127,14 @@ def outlines(picture: np.ndarray, real: np.ndarray, generated: np.ndarray) -> np
     for where, colour in ((one, MISSED), (other, FALSE), (one & other, HIT)):
         drawn[where] = colour
     return drawn
+
+
+def coloured(label: np.ndarray) -> np.ndarray:
+    """Colours (H, W, 3) in 0..1 of classes (H, W), of which 0 is black."""
+    picture = np.zeros((*label.shape, 3))
+    for number in _classes([label]):
+        picture[label == number] = to_rgb(_of_class(number))
+    return picture
 
 
 def overlay(pred: np.ndarray, label: np.ndarray) -> np.ndarray:
@@ -146,7 +171,10 @@ def _spread_over_domains(samples: Sequence[Sample], most: int) -> list[Sample]:
 
 
 def _grid(
-    lines: Sequence[Sequence[Panel]], heads: Sequence[str], names: Sequence[str], key: bool
+    lines: Sequence[Sequence[Panel]],
+    heads: Sequence[str],
+    names: Sequence[str],
+    key: Mapping[str, Colour] | None = None,
 ) -> bytes:
     """Draw panels in columns of one width, each row as high as its first panel asks for."""
     labels = [folded(name, 14) for name in names]
@@ -157,7 +185,7 @@ def _grid(
     over = max(0.055 * len(head) - side * place for place, head in enumerate(reversed(heads)))
     margin = max(0.0, over) if turned else 0.0
     above = 0.05 * max(map(len, heads)) + 0.2 if turned else 0.36
-    below = 0.4 if key else 0.1
+    below = 0.1 + 0.3 * -(-len(key or ()) // KEYS)
     heights = [(side - GAP) * _aspect(line) + GAP for line in lines]
     used = beside + side * len(heads) + margin
     size = (max(used, WIDTH), above + sum(heights) + below)
@@ -176,9 +204,11 @@ def _grid(
                 if place == 0:
                     _draw_head(axes, head, side, turned)
         if key:
-            colours = {"hit": HIT, "missed": MISSED, "false": FALSE}
-            handles = [Patch(fc=c, ec=SOFT, lw=0.6, label=name) for name, c in colours.items()]
-            figure.legend(handles=handles, loc="lower center", ncols=3)
+            handles = [
+                Patch(fc=colour, ec=SOFT, lw=0.6, label=legend_text(name))
+                for name, colour in key.items()
+            ]
+            figure.legend(handles=handles, loc="lower center", ncols=min(KEYS, len(handles)))
         return png(figure)
 
 
@@ -223,7 +253,7 @@ def _draw_head(axes: Axes, head: str, side: float, turned: bool) -> None:
 
 # Contours of predictions on the same images under several values of a field, side by side.
 
-CLASSES = ("#ffb000", "#ff4f79", "#35d0ff", "#9dff57", "#c79bff")  # readable on a grey image
+CLASSES = ("#9dff57", "#c79bff", "#ff4f79", "#35d0ff", "#ffb000")  # readable on a grey image
 MARGIN = 0.12  # of the side of what is shown of an image, around all contours
 SMALLEST = 24  # pixels of the side of what is shown
 HOLLOW = "\u25cb"

@@ -10,7 +10,9 @@ from matplotlib.figure import Figure
 
 from metaseg_monai.explain.figure_style import INK, SOFT, STYLE, WIDTH, Look, looks, panels, png
 from metaseg_monai.metrics.agreement import Limits
+from metaseg_monai.reporting.tables import signed
 
+LEAST = 0.01  # to both sides of a difference of 0, so that a trifle does not look large
 BETTER, WORSE, UNCLEAR = "#1b7fbd", "#d9632a", "#8a8f94"
 
 
@@ -67,7 +69,7 @@ def ranking(errors: Mapping[str, Sequence[float]], title: str) -> bytes:
             axes.axvline(means["se"], color=INK, lw=0.9, ls=(0, (4, 3)), zorder=0.9)
         axes.set_yticks(range(len(order)), order)
         axes.set(ylim=(len(order) - 0.4, -0.6), xlim=(0, highest * 1.12 or 1.0))
-        axes.set_xlabel("F1 error (1 - F1, lower is better); bar: mean, dot: one training seed")
+        axes.set_xlabel("F1 error (1 - F1, lower is better); bar: mean, dot: one training")
         axes.set_title(title)
         axes.grid(axis="x")
         axes.tick_params(axis="y", length=0)
@@ -91,8 +93,8 @@ def differences(rows: Sequence[DifferenceRow], level: float, over: str) -> bytes
         lines += [group] if group else []
         lines += [row for row in rows if row.group == group]
     shown = [x for row in rows for x in (row.mean, row.low, row.high, *row.seeds) if np.isfinite(x)]
-    low, high = min([0.0, *shown]), max([0.0, *shown])
-    margin = 0.06 * ((high - low) or 1.0)
+    low, high = min([-LEAST, *shown]), max([LEAST, *shown])
+    margin = 0.06 * (high - low)
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 1.05 + 0.3 * len(lines)), layout="constrained")
         axes = figure.add_subplot()
@@ -122,7 +124,7 @@ def differences(rows: Sequence[DifferenceRow], level: float, over: str) -> bytes
         axes.set(ylim=(len(lines) - 0.3, -0.7), xlim=(low - margin, high + margin))
         axes.set_xlabel("difference of F1 (right of 0: the first is better)")
         figure.supxlabel(
-            f"square and line: mean and 95 % interval over {over}; dots: training seeds"
+            f"square and line: mean and 95 % interval over {over}; dots: trainings"
             + (";\n" if len(over) > len("cases") else "; ")
             + (
                 f"filled and *: found, over {over.partition(' ')[0]} and over trainings"
@@ -141,9 +143,9 @@ def differences(rows: Sequence[DifferenceRow], level: float, over: str) -> bytes
 def _numbers(row: DifferenceRow, clear: bool) -> str:
     if not np.isfinite(row.mean):
         return "no score"
-    text = f"{row.mean:+.3f}"
+    text = signed(row.mean)
     if np.isfinite([row.low, row.high]).all():
-        text += f" [{row.low:+.3f}, {row.high:+.3f}]"
+        text += f" [{signed(row.low)}, {signed(row.high)}]"
     if row.p is None or not np.isfinite(row.p):
         return text
     p = "p<0.001" if row.p < 0.001 else f"p={row.p:.3f}"

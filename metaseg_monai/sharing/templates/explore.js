@@ -130,6 +130,7 @@ async function work() {
       const runs = await inflate(told.masks);
       (own.masks[plane] ??= [])[next] = decoded(runs, 0, own.pixels);
       own.told.areas[next][plane] = told.areas;
+      own.told.intervals[next][plane] = told.intervals;
       if (own !== shown) continue;
       if (seen || next === state()) show();
       else if (plane === own.plane && own.masks[plane][state()]) curve();

@@ -480,7 +480,7 @@ function intervalOf(place, at) {
   const of = shown.told.intervals && shown.told.intervals[place] && shown.told.intervals[place][shown.plane];
   return of && of[at] ? of[at].map((end) => end * measure()[0]) : null;
 }
-const intervalWords = (ends, unit) => `${format(100 * model.coverage)} % interval ${format(ends[0])} to ${format(ends[1])} ${unit}`;
+const intervalWords = (ends, unit) => `${format(100 * model.coverage)} % interval ${format(ends[0])} to ${format(ends[1])} ${unit}, if these metadata are true`;
 
 /** The class that the curve is of: the one chosen, at first the one that changes most. */
 function chosenClass() {
@@ -513,7 +513,7 @@ function curve() {
   const known = control.guidance ? "guidance 0 to 1" : control.field.cases ? `the trained values of ${name}` : `the values of ${name} in the schema`;
   const every = entries.length === control.stops.length + control.choices.length;
   $("spread").textContent = every && trained.length ? `Over ${known} the area goes from ${format(Math.min(...trained))} to ${format(Math.max(...trained))} ${unit}. ` : "";
-  $("spread").append(intervalOf(0, at) ? "" : "How sure the mask is, this page cannot say: no interval of the area is known for this model.");
+  $("spread").append(intervalOf(0, at) ? "" : "How sure the mask is, this page cannot say: no interval of the area is known here.");
   if (!$("of-numbers").open) return;
   const head = make("tr");
   head.append(make("th", name, { scope: "col" }), ...foreground.map((one) => make("th", `${one} (${unit})`, { scope: "col" })));
