@@ -548,8 +548,8 @@ class MaskRecord:
         if self._twins:
             told = (f"{case} is {name}" for case, name in self._twins.items())
             logger.warning(
-                "%s: %d cases have the pixels of an image of the training (%s): their masks are no "
-                "test",
+                "%s: %d cases have the pixels of an image of the training (%s): what is predicted "
+                "for them is no test",
                 *(self.folder, len(self._twins), listing(told, 5, str)),
             )
         with self.writing(), replacing(self.path) as part:

@@ -1,17 +1,15 @@
 """One prediction of several networks, and of an image seen in mirrors."""
 
-import math
 from collections.abc import Iterator, Sequence
 from itertools import chain, combinations
 from typing import Any
 
-import torch
 from monai.inferers import Inferer
 from torch import Tensor, nn
 
 from metaseg_monai.errors import ConfigError
 from metaseg_monai.inferers.sliding import map_tensors
-from metaseg_monai.inferers.steered import combined, log_probabilities
+from metaseg_monai.inferers.steered import Average, Mean, combined
 
 
 class EnsembleInferer(Inferer):
@@ -27,6 +25,8 @@ class EnsembleInferer(Inferer):
         mirror: axes of the image to mirror, as [0, 1] for rows and columns, and all their
             combinations: as many runs as 2 to their number. Leave out an axis along which the
             classes, or the body, are not symmetric (left and right kidney). None: no mirrors.
+        average: "probabilities"; or "values" of images that are predicted, whose mean is the
+            output.
 
     Attributes:
         networks: beside the one that the engine runs; of its form, given the same metadata.
@@ -35,6 +35,7 @@ class EnsembleInferer(Inferer):
     Raises:
         ConfigError: `mirror` is no list of different axes, or (when called) images have no such.
 
+    >>> import torch
     >>> from monai.inferers import SimpleInferer
     >>> image = torch.rand(1, 1, 4, 4)
     >>> rising = EnsembleInferer(SimpleInferer(), mirror=[1])(
@@ -44,8 +45,14 @@ class EnsembleInferer(Inferer):
     True
     """
 
-    def __init__(self, inferer: Inferer, mirror: Sequence[int] | None = None) -> None:
+    def __init__(
+        self,
+        inferer: Inferer,
+        mirror: Sequence[int] | None = None,
+        average: Average = "probabilities",
+    ) -> None:
         super().__init__()
+        self.mean = Mean.of(average)
         axes = list(mirror or ())
         whole = all(isinstance(axis, int) and not isinstance(axis, bool) for axis in axes)
         if not whole or len(set(axes)) < len(axes) or any(not 0 <= axis < 3 for axis in axes):
@@ -85,10 +92,10 @@ class EnsembleInferer(Inferer):
             for axes in self._flips():
                 found = _flipped(network(_flipped(images, axes), **metadata), axes)
                 plain = found if plain is None else plain
-                found = map_tensors(log_probabilities, found)
-                total = found if total is None else combined(torch.logaddexp, total, found)
+                found = map_tensors(self.mean.into, found)
+                total = found if total is None else combined(self.mean.add, total, found)
                 count += 1
-        return combined(lambda one, sums: _as_logits(one, sums - math.log(count)), plain, total)
+        return combined(lambda one, sums: self.mean.back(one, sums, count), plain, total)
 
     def _flips(self) -> Iterator[list[int]]:
         """The axes of each mirror, of tensors (B, C, *S); first none."""
@@ -99,9 +106,3 @@ class EnsembleInferer(Inferer):
 
 def _flipped(output: Any, axes: Sequence[int]) -> Any:
     return map_tensors(lambda one: one.flip(tuple(axes)) if axes else one, output)
-
-
-def _as_logits(plain: Tensor, mean: Tensor) -> Tensor:
-    """The logarithms of probabilities in the form of the network's own output."""
-    mean = mean[:, 1:] - mean[:, :1] if plain.shape[1] == 1 else mean
-    return mean.to(plain.dtype)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 from monai.inferers import Inferer
@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from metaseg_monai.errors import ConfigError
 from metaseg_monai.inferers.sliding import each_tensor, map_tensors
 from metaseg_monai.networks.meta_input import MetaInput
+
+Average = Literal["probabilities", "values"]
 
 STRONGEST = 2.0  # guidance
 AS_SET = -1.0  # in a row of guidance: that of the inferer
@@ -29,7 +31,8 @@ class SteeredInferer(Inferer):
     Metadata known to lie between two vectors only come as both ends. The network is then run on
     draws from between them, of which every equal part of a range gets one, and the output is the
     logarithm of the mean of their probabilities (softmax over the K channels, sigmoid where K is
-    1). Images whose ends are equal are run once, as they are.
+    1), or of images that are predicted the mean. Images whose ends are equal are run once, as they
+    are.
 
     Images may have a guidance of their own, as a third row of their metadata, which is that number
     in each entry, or -1 for that of the inferer: so test modes of several strengths are one run.
@@ -40,6 +43,7 @@ class SteeredInferer(Inferer):
         guidance: w, from 0 to 2; None is the plain prediction of any network.
         draws: how many, for each image with a range.
         seed: of the draws, which are the same for all images.
+        average: what is averaged over draws: "probabilities", or "values" of predicted images.
 
     Raises:
         ConfigError: a setting is out of range, or the network knows no unknown metadata.
@@ -52,8 +56,10 @@ class SteeredInferer(Inferer):
         guidance: float | None = None,
         draws: int = 16,
         seed: int = 0,
+        average: Average = "probabilities",
     ) -> None:
         super().__init__()
+        self.mean = Mean.of(average)
         if isinstance(draws, bool) or not isinstance(draws, int) or draws < 1:
             raise ConfigError(f"draws must be a whole number from 1, got {draws!r}; correct it")
         self.inferer, self.draws, self.seed = inferer, draws, seed
@@ -100,16 +106,14 @@ class SteeredInferer(Inferer):
             return guided(images, meta=low)
         places = spread(self.draws, low.shape[1], self.seed).to(low)
         whole = guided(images, meta=low + places[0] * (high - low))
-        total = map_tensors(lambda one: log_probabilities(one[rows]), whole)
+        total = map_tensors(lambda one: self.mean.into(one[rows]), whole)
         for place in places[1:]:
             drawn = low[rows] + place * (high - low)[rows]
-            found = map_tensors(log_probabilities, guided(images[rows], meta=drawn))
-            total = combined(torch.logaddexp, total, found)
+            found = map_tensors(self.mean.into, guided(images[rows], meta=drawn))
+            total = combined(self.mean.add, total, found)
 
-        def with_means(logits: Tensor, total: Tensor) -> Tensor:
-            mean = total - math.log(self.draws)
-            mean = mean[:, 1:] - mean[:, :1] if logits.shape[1] == 1 else mean
-            return logits.index_copy(0, rows, mean.to(logits.dtype))
+        def with_means(plain: Tensor, total: Tensor) -> Tensor:
+            return plain.index_copy(0, rows, self.mean.back(plain, total, self.draws))
 
         return combined(with_means, whole, total)
 
@@ -234,6 +238,45 @@ def spread(draws: int, entries: int, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     order = torch.rand(draws, entries, generator=generator).argsort(0)
     return (order + torch.rand(draws, entries, generator=generator)) / draws
+
+
+class Mean(NamedTuple):
+    """How outputs are averaged.
+
+    Attributes:
+        into: what of an output is added.
+        add: two of these.
+        back: their mean in the form of an output, given one, their sum and their number.
+    """
+
+    into: Callable[[Tensor], Tensor]
+    add: Callable[[Tensor, Tensor], Tensor]
+    back: Callable[[Tensor, Tensor, int], Tensor]
+
+    @classmethod
+    def of(cls, average: Average) -> "Mean":
+        """Of probabilities, whose logarithms are given back, or of the values as they are.
+
+        Raises:
+            ConfigError: it is neither.
+
+        >>> mean = Mean.of("values")
+        >>> one, other = torch.tensor([[0.25]]), torch.tensor([[0.75]])
+        >>> mean.back(one, mean.add(mean.into(one), mean.into(other)), 2).item()
+        0.5
+        """
+        if average == "values":
+            return cls(Tensor.float, torch.add, lambda one, sums, n: (sums / n).to(one.dtype))
+        if average != "probabilities":
+            raise ConfigError(f"average={average!r}: expected probabilities or values")
+        return cls(log_probabilities, torch.logaddexp, _as_logits)
+
+
+def _as_logits(plain: Tensor, total: Tensor, count: int) -> Tensor:
+    """The logarithms of mean probabilities in the form of the network's own output."""
+    mean = total - math.log(count)
+    mean = mean[:, 1:] - mean[:, :1] if plain.shape[1] == 1 else mean
+    return mean.to(plain.dtype)
 
 
 def log_probabilities(logits: Tensor) -> Tensor:

@@ -12,8 +12,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
-from metaseg_monai.metrics.statistics import score_interval
+from metaseg_monai.metrics.statistics import group_interval, score_interval
 
+DRAWS = 2000  # bootstrap samples of an interval
 AGGREGATES = {"combined", "average"}  # which no domain may be named as
 COUNT_COLUMNS = ["case", "group", "split", "mode", "domain", "class", "tp", "fp", "fn", "tn"]
 
@@ -162,6 +163,27 @@ def case_mean_f1(counts: pd.DataFrame) -> CaseMean:
         return CaseMean(math.nan, math.nan, math.nan, 0, empty)
     sums, sizes = scored.groupby("group")["f1"].agg(["sum", "size"]).to_numpy(float).T
     low, high = score_interval(sums / sizes, sizes)
+    return CaseMean(float(scored["f1"].mean()), low, high, len(scored), empty)
+
+
+def case_mean_medmae(counts: pd.DataFrame) -> CaseMean:
+    """Mean of the cases' medMAE with its 95 % `group_interval`, the unit of which is the group.
+
+    Args:
+        counts: scores of predicted images of one model, one seed and one test mode.
+
+    Returns:
+        As `case_mean_f1`; empty are the cases whose label has a median of 0, which have no medMAE.
+    """
+    cases = case_scores(counts)
+    scored = cases.dropna(subset="f1")
+    empty = len(cases) - len(scored)
+    if scored.empty:
+        return CaseMean(math.nan, math.nan, math.nan, 0, empty)
+    sums, sizes = scored.groupby("group")["f1"].agg(["sum", "size"]).to_numpy(float).T
+    low, high = group_interval(
+        lambda times: (times @ sums) / (times @ sizes), len(sums), DRAWS, seed=0
+    )
     return CaseMean(float(scored["f1"].mean()), low, high, len(scored), empty)
 
 

@@ -30,7 +30,7 @@ from metaseg_monai.metrics.leakage import (
     volume_names,
     volume_values,
 )
-from metaseg_monai.metrics.scores import case_f1, pooled_f1
+from metaseg_monai.metrics.scores import Score, case_scores, pooled_f1
 from metaseg_monai.naming import composed
 from metaseg_monai.reporting.comparisons import lacking
 from metaseg_monai.reporting.figures.curves import reliability as draw_reliability
@@ -246,7 +246,8 @@ def _audited(
     heads = ASSOCIATED if isinstance(field, Continuous) else OF_KINDS
     for place, one in enumerate(given):
         found: dict[int, Association | Kinds] = {}
-        if isinstance(field, Continuous | Categorical | Ordinal):
+        of_masks = results.score.best == "high"  # labels that are images have no size
+        if of_masks and isinstance(field, Continuous | Categorical | Ordinal):
             sizes, told = label_sizes(results, one.conditions)
             for number in map(int, sizes.columns.tolist()):
                 association = _associated(field, one.cases, sizes[number])
@@ -389,7 +390,7 @@ def diagrams(tables: Mapping[str, pd.DataFrame]) -> list[Figure]:
 
 # Is a mask to be believed: intervals, alarm, and what wrong metadata cost.
 
-MUCH = 0.05  # F1; a case that loses more is worse off
+MUCH = 0.05  # F1, or medMAE; a case that loses more is worse off
 
 
 def belief_section(results: Results, folder: Path) -> Section | None:
@@ -506,6 +507,8 @@ def wrong_parts(results: Results) -> list[Part]:
         return []
     rows, advice = {}, list[str]()
     cases: dict[str, pd.Series] = {}
+    score = results.score
+    sign = 1 if score.best == "high" else -1  # what is lost of an error is what it rises by
     for name in results.conditions:
         if not results.reads_metadata(name):
             continue
@@ -514,7 +517,7 @@ def wrong_parts(results: Results) -> list[Part]:
         true = scores.get("normal")
         if true is None or true.empty:
             continue
-        lost = {mode: (true - one).dropna() for mode, one in scores.items() if len(one)}
+        lost = {mode: sign * (true - one).dropna() for mode, one in scores.items() if len(one)}
         for mode, loss in lost.items():
             if mode == "normal":
                 continue
@@ -522,7 +525,7 @@ def wrong_parts(results: Results) -> list[Part]:
             of_groups.index = pd.MultiIndex.from_product([[name], of_groups.index])
             ends = over_groups(of_groups).iloc[0]
             rows[f"{name}, {told_as(mode)}"] = {
-                "F1": float(scores[mode].mean()),
+                score.name: float(scores[mode].mean()),
                 "lost": float(ends["mean"]),
                 "low": float(ends["low"]),
                 "high": float(ends["high"]),
@@ -532,46 +535,48 @@ def wrong_parts(results: Results) -> list[Part]:
                 "cases": len(loss),
             }
         cases |= {f"{name}, {told_as(mode)}": one for mode, one in scores.items() if len(one)}
-        if words := _advice(name, {mode: float(one.mean()) for mode, one in lost.items()}):
+        if words := _advice(name, {mode: float(one.mean()) for mode, one in lost.items()}, score):
             advice.append(words)
     if not rows:
         return []
     note = (
-        "Mean case F1, seeds averaged within a case; lost: true minus this, mean over groups with "
+        f"Mean case {score.name}, seeds averaged within a case; lost: "
+        f"{'true minus this' if sign > 0 else 'this minus true'}, mean over groups with "
         f"its 95 % interval; worse, better: share of the cases that change by more than {MUCH:g}."
     )
     title = "Told true, wrong, unknown, predicted and guided metadata"
     table = Table("told", title, note, rows_of(rows), first="condition, told")
     each = pd.DataFrame(cases).reset_index("group", drop=True)
-    by_case = Table("told_cases", "Case by case", "F1 of each case.", each, first="case")
+    by_case = Table("told_cases", "Case by case", f"{score.name} of each case.", each, first="case")
     return [*advice, table, Details("Case by case", [by_case])]
 
 
 def _by_case(counts: pd.DataFrame) -> pd.Series:
-    """F1 of each case, seeds averaged, by ``case, group``."""
+    """The score of each case, seeds averaged, by ``case, group``."""
     if counts.empty:
         return pd.Series(dtype=float)
-    scored = pd.concat([case_f1(rows) for _, rows in counts.groupby(TRAINING, sort=False)])
+    scored = pd.concat([case_scores(rows) for _, rows in counts.groupby(TRAINING, sort=False)])
     return scored.groupby(["case", "group"], sort=False)["f1"].mean()
 
 
-def _advice(name: str, lost: dict[str, float]) -> str:
-    """What to do when the table is wrong, by what this study lost (F1 by mode)."""
+def _advice(name: str, lost: dict[str, float], score: Score) -> str:
+    """What to do when the table is wrong, by what this study lost of the score by mode."""
+    of = f"of {score.name}" if score.best == "high" else f"in {score.name}"
     wrong = lost.get(WRONG)
     if wrong is None:
         return ""
     if wrong < -LITTLE:
         return (
-            f"When the table is wrong: {name} gains {-wrong:.3f} of F1 with wrong metadata. It has "
+            f"When the table is wrong: {name} gains {-wrong:.3f} {of} with wrong metadata. It has "
             "not learned what they mean."
         )
     if wrong <= LITTLE:
         return (
-            f"When the table is wrong: {name} loses {max(0.0, wrong):.3f} of F1 with wrong "
+            f"When the table is wrong: {name} loses {max(0.0, wrong):.3f} {of} with wrong "
             "metadata, which nobody would notice; nothing need be done."
         )
     told = [
-        f"When the table is wrong: {name} loses {wrong:.3f} of F1 on average in a case whose "
+        f"When the table is wrong: {name} loses {wrong:.3f} {of} on average in a case whose "
         "metadata are wrong."
     ]
     ways: Sequence[tuple[str, str]] = [

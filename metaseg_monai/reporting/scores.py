@@ -11,6 +11,7 @@ from scipy.spatial.distance import squareform
 from metaseg_monai.errors import DataError
 from metaseg_monai.evaluation import read_counts
 from metaseg_monai.metrics.scores import (
+    DRAWS,
     average_score,
     mode_matrix,
     pooled_iou,
@@ -35,7 +36,6 @@ from metaseg_monai.reporting.runs import (
 )
 from metaseg_monai.study.design import Protocol
 
-DRAWS = 2000
 ENDS = ("mean", "low", "high")
 
 

@@ -16,7 +16,7 @@ import pandas as pd
 from metaseg_monai.errors import DataError
 from metaseg_monai.files import read_json
 from metaseg_monai.metrics.power import POWER, smallest_effect
-from metaseg_monai.metrics.scores import case_f1
+from metaseg_monai.metrics.scores import F1, Score, case_scores
 from metaseg_monai.metrics.statistics import (
     NAN,
     Spread,
@@ -113,6 +113,7 @@ class Claim(NamedTuple):
         smallest: effect that the study would have found with power `POWER`; infinite where none.
         level: that its p had to be below, in the worst case of Holm's correction.
         alpha: of the protocol.
+        score: that is compared: F1, called Dice here, or an error of which less is better.
     """
 
     pair: Pair
@@ -124,6 +125,15 @@ class Claim(NamedTuple):
     smallest: float
     level: float
     alpha: float
+    score: Score = F1
+
+    @property
+    def gain(self) -> float:
+        """By how much the first of both is better, whichever way the score goes."""
+        if self.compared is None:
+            return NAN
+        mean = self.compared.overall.mean
+        return mean if self.score.best == "high" else -mean
 
     @property
     def answer(self) -> Answer:
@@ -134,7 +144,7 @@ class Claim(NamedTuple):
             return "not concluded"
         strength = self.compared.strength(self.alpha)
         if strength == "found":
-            return "yes" if self.compared.overall.mean > 0 else "the opposite"
+            return "yes" if self.gain > 0 else "the opposite"
         answers: dict[str, Answer] = {
             "none": "not shown",
             "these trainings": "these trainings only",
@@ -155,6 +165,8 @@ class Claim(NamedTuple):
             "second": self.pair.second,
             "planned": self.planned,
             "answer": self.answer,
+            "score": self.score.name,
+            "better": "higher" if self.score.best == "high" else "lower",
             "effect": NAN if one is None else one.overall.mean,
             "low": low,
             "high": high,
@@ -170,11 +182,10 @@ class Claim(NamedTuple):
 def claims_of(asked: Asked) -> list[Claim]:
     """Every claim of a study about metadata, those of its first comparison first.
 
-    Without a study nothing was fixed, and nothing is claimed; nor where images are predicted,
-    whose errors are no shares of outlines: their comparisons stand in their own table.
+    Without a study nothing was fixed, and nothing is claimed.
     """
     results, protocol = asked.results, asked.protocol
-    if results.study is None or results.score.best == "low":
+    if results.study is None:
         return []
     made, not_made = asked.comparisons
     by_name = {(one.first, one.second): one for one in made}
@@ -204,9 +215,8 @@ def claims_of(asked: Asked) -> list[Claim]:
         level = protocol.alpha / (len(protocol.comparisons) if planned else len(extra))
         spread, smallest = _power(compared, protocol, level)
         network = network_of(results, pair.first)
-        claims.append(
-            Claim(pair, network, planned, compared, why, spread, smallest, level, protocol.alpha)
-        )
+        found_out = (compared, why, spread, smallest, level, protocol.alpha)
+        claims.append(Claim(pair, network, planned, *found_out, results.score))
     return claims
 
 
@@ -284,7 +294,7 @@ def _compare(pair: Pair, results: Results, protocol: Protocol) -> Compared:
     counts = results.counts[results.counts["condition"] == pair.first]
     modes = {"normal": pair.first, MODES[pair.kind]: pair.second}
     scores = [
-        each_training(counts[counts["mode"] == mode], case_f1).assign(condition=name)
+        each_training(counts[counts["mode"] == mode], case_scores).assign(condition=name)
         for mode, name in modes.items()
     ]
     return compare_scores(pair.first, pair.second, pd.concat(scores), protocol)
@@ -310,27 +320,21 @@ def sentence(claim: Claim, score: str = "Dice") -> str:
 
     Args:
         claim: of `claims_of`.
-        score: what was compared, from 0 to 1.
+        score: what was compared, as it is called: from 0 to 1, or an error.
     """
     wording, one = WORDINGS[claim.pair.kind], claim.compared
+    tell = _of_outlines if claim.score.best == "high" else _of_images
+    words = tell(claim, wording, score)
     if one is None or claim.answer == "not tested":
-        return f"Not tested: {claim.why.rstrip('.') or 'too few groups have a score in both'}."
+        why = claim.why.rstrip(".") or "too few groups have a score in both"
+        return f"Not tested: {why}."
     if claim.why:
         return f"Nothing is concluded: {claim.why}."
-    points = f"of 100 points of {score}"
-    mean, (low, high) = one.overall.mean, one.joint
-    others = f"{100 * low:+.1f} to {100 * high:+.1f} for other groups and trainings"
+    others, (low, _) = words.others, one.joint
     if claim.answer in ("yes", "the opposite"):
-        start, how = ("Yes", "closer to") if mean > 0 else ("No, the opposite", "farther from")
-        return (
-            f"{start}: {wording.first} draws outlines {how} the reference than {wording.second}, "
-            f"for the average group by {abs(100 * mean):.1f} {points} ({others})."
-        )
-    could = _could(claim, points)
-    change = (
-        f"{wording.first} {'lost' if mean < 0 else 'gained'} {abs(100 * mean):.1f} {points} "
-        f"against {wording.second}"
-    )
+        start = "Yes" if claim.answer == "yes" else "No, the opposite"
+        return f"{start}: {words.found} ({others})."
+    change, could = words.change, _could(claim, words)
     if claim.answer == "not shown":
         return f"Not shown: {change}{'' if math.isnan(low) else f' ({others})'}. {could}"
     if len(one.seeds) == 1:
@@ -346,17 +350,57 @@ def sentence(claim: Claim, score: str = "Dice") -> str:
     )
 
 
-def _could(claim: Claim, points: str) -> str:
+class _Words(NamedTuple):
+    """A claim's numbers in words: the ends, the change, what a find says."""
+
+    others: str
+    change: str
+    found: str
+    smallest: str
+
+
+def _of_outlines(claim: Claim, wording: Wording, score: str) -> _Words:
+    """Of masks, in points of 100."""
+    points = f"of 100 points of {score}"
+    one = claim.compared
+    (low, high), mean = (NAN, NAN) if one is None else one.joint, abs(100 * claim.gain)
+    better = claim.gain >= 0
+    return _Words(
+        f"{100 * low:+.1f} to {100 * high:+.1f} for other groups and trainings",
+        f"{wording.first} {'gained' if better else 'lost'} {mean:.1f} {points} against "
+        f"{wording.second}",
+        f"{wording.first} draws outlines {'closer to' if better else 'farther from'} the reference "
+        f"than {wording.second}, for the average group by {mean:.1f} {points}",
+        f"{100 * claim.smallest:.1f} {points}",
+    )
+
+
+def _of_images(claim: Claim, wording: Wording, score: str) -> _Words:
+    """Of predicted images, by an error, of which less is better."""
+    one = claim.compared
+    (low, high), mean = (NAN, NAN) if one is None else one.joint, abs(claim.gain)
+    better = claim.gain >= 0
+    less = "lower" if better else "higher"
+    return _Words(
+        f"{low:+.3f} to {high:+.3f} for other groups and trainings",
+        f"the {score} of {wording.first} was {less} by {mean:.3f} than that of {wording.second}",
+        f"{wording.first} predicts images {'closer to' if better else 'farther from'} the true "
+        f"ones than {wording.second}: for the average group their {score} is {less} by {mean:.3f}",
+        f"{claim.smallest:.3f} of {score}",
+    )
+
+
+def _could(claim: Claim, words: _Words) -> str:
     """Say how small an effect the study would have found."""
     if math.isnan(claim.smallest):
         return "How small an effect it could have found is not known."
-    if claim.smallest > 1:
+    if math.isinf(claim.smallest) or (claim.score.best == "high" and claim.smallest > 1):
         if claim.compared is not None and len(claim.compared.seeds) < 2:
             return "Whether other trainings come out alike takes two seeds at least."
         return "So few groups and trainings could not have shown any effect, however large."
     return (
-        f"This study would have found an effect of {100 * claim.smallest:.1f} {points} or more in "
-        f"about {100 * POWER:.0f} of 100 such studies; a smaller one may exist."
+        f"This study would have found an effect of {words.smallest} or more in about "
+        f"{100 * POWER:.0f} of 100 such studies; a smaller one may exist."
     )
 
 
@@ -382,15 +426,17 @@ def verdict_parts(asked: Asked, claims: Sequence[Claim]) -> list[Part]:
         (lead if _variant(study, one.pair.first) == variant else rest)[number] = one
     score = score_name(asked)
     where = f" on {asked.protocol.domain}" if asked.protocol.domain else ""
+    errors = asked.results.score.best == "low"
     note = (
         f"Effect: difference of the {score} of a group, first minus second (mean of a group's "
-        "cases, seeds averaged; a group: a patient, a well). low, high: 95 % interval for other "
-        "groups and other trainings at once. smallest: the effect that a study of these groups, "
-        "trainings and spread finds "
+        "cases, seeds averaged; a group: a patient, a well)"
+        f"{'; less is better: below 0 the first is' * errors}. low, high: 95 % interval for other "
+        "groups and other trainings at once. smallest: the effect, either way, that a study of "
+        "these groups, trainings and spread finds "
         f"with power {POWER:g} at its alpha, by simulation; - where no effect could be found. "
         "Claims that the protocol did not plan are corrected among themselves (Holm)."
     )
-    if before := smallest_planned(study):
+    if before := smallest_planned(study, bounded=not errors):
         note += f" Before the study: {before}."
     parts = _shown("verdict", f"Does metadata help{where}?", note, lead, score)
     if rest:

@@ -9,6 +9,7 @@ import pandas as pd
 from metaseg_monai.evaluation.per_case import SPACING
 from metaseg_monai.metrics.agreement import Limits, bland_altman
 from metaseg_monai.metrics.leakage import volume_values
+from metaseg_monai.metrics.scores import DRAWS
 from metaseg_monai.metrics.statistics import rate_interval, share_interval
 from metaseg_monai.metrics.volumes import FOUND_SHARE, KITS_REGIONS, TOLERANCE_MM
 from metaseg_monai.reporting.comparisons import compared_again, lacking
@@ -22,7 +23,7 @@ from metaseg_monai.reporting.runs import (
     listed,
     other_values,
 )
-from metaseg_monai.reporting.scores import DRAWS, ENDS, over_groups, rows_of
+from metaseg_monai.reporting.scores import ENDS, over_groups, rows_of
 from metaseg_monai.reporting.tables import Table
 from metaseg_monai.study.design import Protocol
 

@@ -42,17 +42,22 @@ SHOWN_MODES = {  # test modes on a card, in words
     "shuffle": "metadata of another value (shuffled)",
     "zeros": "a vector of zeros instead of metadata",
 }
-OF_MASKS = {  # scores of a row of `scores_by_mode`, in words
-    "pooled_f1": "F1 pooled",
-    "average_f1": "mean of domains",
-    "case_mean_f1": "mean of cases",
+INTERVAL = "95 % interval"
+SCORES = {  # of results on a card, by the column of `scores_by_mode`; the interval is of the cases
+    False: {
+        **{"pooled_f1": "F1 pooled", "average_f1": "mean of domains"},
+        **{"case_mean_f1": "mean of cases", "low": INTERVAL},
+    },
+    True: {  # of a network that predicts images
+        **{"medmae": "medMAE", "average_medmae": "mean of domains"},
+        **{"case_mean_medmae": "mean of cases", "low": INTERVAL},
+        **{"psnr": "PSNR, dB", "ssim": "SSIM", "pearson": "Pearson's r"},
+    },
 }
-OF_IMAGES = {  # where labels are images
-    "medmae": "medMAE, mean of cases",
-    "average_medmae": "medMAE, mean of domains",
-    "psnr": "PSNR",
-    "ssim": "SSIM",
-    "pearson": "Pearson's r",
+MEASURED = {
+    False: "Pixels of all foreground classes; the interval takes the cases of a group together.",
+    True: "medMAE: mean absolute error over the median of the true image, in the values of files; "
+    "0 is perfect, lower is better. The interval takes the cases of a group together.",
 }
 KINDS = {  # of provenance, and what a reader must know of it
     "acquisition": "told by the acquisition",
@@ -90,6 +95,12 @@ class Model:
         told, network = self.facts.get("schema"), self.facts.get("network") or {}
         reads = network.get("variant", "") not in ("none", "se")
         return MetadataSchema.from_dict(told) if told and reads else None
+
+    @property
+    def predicts_images(self) -> bool:
+        """Whether its labels were images, no masks."""
+        steps = self.facts.get("preprocessing") or []
+        return any(isinstance(one, Mapping) and one.get("target") == "image" for one in steps)
 
     @property
     def data(self) -> list[Statement]:
@@ -254,11 +265,12 @@ def model_card(model: Model, use: str | None = None) -> str:
         CheckpointError: the weights beside the evaluation cannot be read.
     """
     results = results_of(model)
+    what = "images to be predicted" if model.predicts_images else "segmentation"
     parts = [
         f"---\n{_front_matter(model, results)}---\n",
         MARK,
         f"# {model}\n",
-        f"{model.about.get('description') or 'A segmentation network that reads metadata.'}\n",
+        f"{model.about.get('description') or f'A network for {what} that reads metadata.'}\n",
         "## Intended use\n",
         _use(model),
         "## Data and licences\n",
@@ -290,8 +302,8 @@ class Results:
 
     @property
     def of_images(self) -> bool:
-        """Whether images are predicted, not masks."""
-        return "medmae" in self.scores.columns
+        """Whether images were predicted, no masks."""
+        return "medmae" in self.scores
 
     def row(self, mode: str) -> dict[str, Any]:
         """The scores of a mode."""
@@ -321,34 +333,44 @@ def results_of(model: Model) -> Results | None:
 def _front_matter(model: Model, results: Results | None) -> str:
     """YAML whose every value is JSON, which YAML is a superset of."""
     names = [_slug(one["data"]) for one in model.data]
-    content: dict[str, Any] = {"library_name": "monai", "pipeline_tag": "image-segmentation"}
+    task = "image-to-image" if model.predicts_images else "image-segmentation"
+    content: dict[str, Any] = {"library_name": "monai", "pipeline_tag": task}
     if model.license is not None:
         content["license"] = model.license
     if model.license == "other":
         terms = " and ".join(dict.fromkeys(str(one["license"]) for one in model.data))
         content |= {"license_name": _slug(f"data-{terms}"), "license_link": CARD}
-    content["tags"] = ["monai", "segmentation", "metadata", "metaseg_monai"]
+    kind = "image-to-image" if model.predicts_images else "segmentation"
+    content["tags"] = ["monai", kind, "metadata", "metaseg_monai"]
     if names:
         content["datasets"] = names
-    of_images = results is not None and results.of_images
-    content["metrics"] = ["psnr", "ssim"] if of_images else ["f1"]
+    content["metrics"] = ["medmae", "psnr", "ssim"] if model.predicts_images else ["f1"]
     if results is not None and "normal" in results.scores.index:
         row = results.row("normal")
         name = names[0] if names else "not-stated"
+        told = {
+            "f1": {
+                "F1 pooled over all cases": "pooled_f1",
+                f"mean F1 of cases (95 % interval {_interval(row)})": "case_mean_f1",
+            }
+        }
+        if model.predicts_images:
+            told = {
+                "medmae": {
+                    f"mean medMAE of cases, lower is better (95 % interval {_interval(row)})": (
+                        "case_mean_medmae"
+                    )
+                },
+                "psnr": {"mean PSNR in dB": "psnr"},
+                "ssim": {"mean SSIM": "ssim"},
+            }
         scores = [
-            {"type": one, "name": f"{words}, mean of cases", "value": _number(row[one])}
-            for one, words in OF_IMAGES.items()
-            if of_images and one in content["metrics"]
-        ] or [
-            {"type": "f1", "name": "F1 pooled over all cases", "value": _number(row["pooled_f1"])},
-            {
-                "type": "f1",
-                "name": f"mean F1 of cases (95 % interval {_interval(row)})",
-                "value": _number(row["case_mean_f1"]),
-            },
+            {"type": kind, "name": name, "value": _number(row[column])}
+            for kind, columns in told.items()
+            for name, column in columns.items()
         ]
         found = {
-            "task": {"type": "image-segmentation", "name": "Image segmentation"},
+            "task": {"type": task, "name": task.replace("-", " ").capitalize()},
             "dataset": {
                 "type": name,
                 "name": model.data[0]["data"] if names else "not stated",
@@ -389,6 +411,8 @@ def _use(model: Model) -> str:
             f"Values of the training's images: {channel['lowest']:g} to {channel['highest']:g} "
             f"({', '.join(intensity['stored'])}); scans of another scale are refused."
         )
+    if model.predicts_images and (labels := model.about.get("label_classes")):
+        lines.append(f"What is predicted: {labels}.")
     if classes := model.facts.get("class_names"):
         lines.append(f"Classes: {', '.join(f'{n} {name}' for n, name in classes.items())}.")
     return " ".join(lines) + "\n"
@@ -467,19 +491,20 @@ def _metadata(model: Model, results: Results | None) -> str:
 
 def _effect(results: Results | None) -> str:
     """What missing and wrong metadata do, as it was measured."""
+    unknown = "- What missing or wrong metadata do to what is predicted was not measured."
     if results is None or "normal" not in results.scores.index:
-        return "- What missing or wrong metadata do to the masks was not measured."
-    kind, words = ("medmae", "mean medMAE") if results.of_images else ("pooled_f1", "pooled F1")
-    scores = results.scores[kind]
+        return unknown
+    of_images = results.of_images
+    scores = results.scores["medmae" if of_images else "pooled_f1"]
     found = [
         f"{SHOWN_MODES[mode]}: {scores[mode]:.3f}"
         for mode in ("missing", "shuffle")
         if mode in scores.index and pd.notna(scores[mode])
     ]
     if not found:
-        return "- What missing or wrong metadata do to the masks was not measured."
-    known = f"{scores['normal']:.3f}"
-    return f"- Measured {words} with true metadata: {known}; {'; '.join(found)}."
+        return unknown
+    name = "medMAE (lower is better)" if of_images else "pooled F1"
+    return f"- Measured {name} with true metadata: {scores['normal']:.3f}; {'; '.join(found)}."
 
 
 def _values(one: AnyField) -> str:
@@ -495,17 +520,18 @@ def _values(one: AnyField) -> str:
 def _tests(model: Model, results: Results | None) -> str:
     if results is None:
         return "Not tested: no evaluation of these weights lies beside them.\n"
-    shown = OF_IMAGES if results.of_images else OF_MASKS
-    intervals = ["95 % interval"] if not results.of_images else []
+    columns = SCORES[results.of_images]
     rows = [
-        "| " + " | ".join(["test mode", *shown.values(), *intervals, "cases"]) + " |",
-        "|---|" + "---:|" * len(shown) + "---|" * len(intervals) + "---:|",
+        f"| test mode | {' | '.join(columns.values())} | cases |",
+        f"|---|{''.join('---|' if name == 'low' else '---:|' for name in columns)}---:|",
     ]
     for mode, words in SHOWN_MODES.items():
         if mode in results.scores.index:
             row = results.row(mode)
-            cells = ["-" if pd.isna(row[one]) else f"{row[one]:.3f}" for one in shown]
-            cells += [_interval(row) for _ in intervals]
+            cells = [
+                _interval(row) if name == "low" else "-" if pd.isna(one) else f"{one:.3f}"
+                for name, one in ((name, row[name]) for name in columns)
+            ]
             rows.append(f"| {words} | {' | '.join(cells)} | {int(row['cases'])} |")
     images = results.record.get("images")
     seen = (
@@ -514,15 +540,10 @@ def _tests(model: Model, results: Results | None) -> str:
         else "**whether their images were trained on is not known**"
     )
     left = len(results.record.get("left_out") or {})
-    measured = (
-        "Of better images medMAE is lower and the others are higher."
-        if results.of_images
-        else "Pixels of all foreground classes; the interval takes the cases of a group together."
-    )
     return (
         "\n".join(rows)
         + f"\n\nSplit `{results.record['split']}`, {results.groups} groups; {seen}; {left} cases "
-        f"were left out. {measured} Scores elsewhere will differ.\n"
+        f"were left out. {MEASURED[results.of_images]} Scores elsewhere will differ.\n"
     )
 
 
@@ -534,10 +555,17 @@ def _how(model: Model) -> str:
     if schema:
         told = {one.name: _example(one) for one in schema.fields}
         lines.append(f"meta = torch.from_numpy(model.schema.encode({told!r}))[None]  # (1, M)")
-    lines.append(f"logits = model.network(image{meta})  # image (1, C, *S), scaled as in training")
+    answer, output = ("pred", "predicted") if model.predicts_images else ("logits", "masks")
+    lines.append(
+        f"{answer} = model.network(image{meta})  # image (1, C, *S), scaled as in training"
+    )
+    if model.predicts_images:
+        lines.append(
+            "# pred (1, K, *S), scaled as the labels of the training: see scaling in facts"
+        )
     return "\n".join([*lines, "```", ""]) + (
         "\nWhole images and volumes, with their preprocessing and windows: "
-        "`python -m metaseg_monai predict FOLDER --source images --output masks`.\n"
+        f"`python -m metaseg_monai predict FOLDER --source images --output {output}`.\n"
     )
 
 

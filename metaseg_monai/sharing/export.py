@@ -166,6 +166,11 @@ def export(
     place = export_folder(model, to, precision) if output is None else Path(output)
     source = Source.of(model, configuration, trust)
     given, weights = source.exportable(fixed)
+    if precision == "int8" and _predicts_images(weights):
+        raise ConfigError(
+            f"{model} predicts images, and int8 is kept only where no mask loses F1; export it in "
+            "float32, which predict --engine openvino also runs in bf16"
+        )
     with new_folder(place, replace=_is_export(place)) as part:
         if to == "bioimageio":
             about = read_json(source.bundle / "configs" / "metadata.json")
@@ -247,6 +252,10 @@ def lacking_for(to: str) -> str:
     return ""
 
 
+def _predicts_images(weights: Any) -> bool:
+    return any(one.target == "image" for one in weights.preprocessing)
+
+
 def _is_export(folder: Path) -> bool:
     """Whether a folder holds an export and nothing else, so that a new one may replace it."""
     try:
@@ -284,7 +293,7 @@ def _bioimageio(
     content |= {f: (parts / kind / f).read_bytes() for kind in told for f in [FILES[kind]]}
     content[f"{SCHEMA}.json"] = (str(given.schema) + "\n").encode()
     content["data_license.txt"] = licence.encode()
-    content["README.md"] = _page(given, about).encode()
+    content["README.md"] = _page(given, about, _predicts_images(weights)).encode()
     rdf = _description(given, about, weights, tensors, told)
     content["rdf.yaml"] = (json.dumps(rdf, indent=1) + "\n").encode()  # JSON is YAML
     with zipfile.ZipFile(folder / ZIP, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -345,7 +354,10 @@ def _description(
     names = ("y", "x") if len(least) == 2 else ("z", "y", "x")
     classes = {int(k): v for k, v in (weights.recorded.get("class_names") or {}).items()}
     logits = [classes.get(one, f"class {one}") for one in range(tensors["logits"].shape[1])]
-    if tensors["logits"].shape[1] > 1 and 0 not in classes:
+    of_images = _predicts_images(weights)
+    if of_images:
+        logits = [f"channel {one}" for one in range(len(logits))]
+    elif len(logits) > 1 and 0 not in classes:
         logits[0] = "background"
 
     def axes(channels: Sequence[str], sizes: Sequence[Any] = ()) -> list[dict[str, Any]]:
@@ -390,13 +402,14 @@ def _description(
             for one in about.get("references", ["metaseg_monai"])
         ],
         "documentation": {"source": "README.md"},
-        "tags": ["segmentation", "metadata", "pytorch", "unet"],
+        "tags": ["image-to-image" if of_images else "segmentation", "metadata", "pytorch", "unet"],
         "attachments": [{"source": f"{SCHEMA}.json"}, {"source": "data_license.txt"}],
         "config": {
             "metaseg": {
                 "weights_sha256": given.weights_sha256,
                 SCHEMA: given.schema.to_dict(),
                 "value": None if given.value is None else dict(given.value),
+                **({"scaling": weights.recorded.get("scaling")} if of_images else {}),
             }
         },
         "inputs": inputs,
@@ -449,7 +462,7 @@ def _identifiers(names: Sequence[str]) -> list[str]:
     return made
 
 
-def _page(given: Exportable, about: Mapping[str, Any]) -> str:
+def _page(given: Exportable, about: Mapping[str, Any], of_images: bool = False) -> str:
     """The documentation of a BioImage.IO model."""
     entries = [f"{place}. `{name}`" for place, name in enumerate(given.schema.entry_names)]
     meta = (
@@ -470,7 +483,9 @@ def _page(given: Exportable, about: Mapping[str, Any]) -> str:
         "",
         "## Output",
         "",
-        f"`logits`: {about.get('pred_classes', 'a channel a class')}.",
+        f"`logits`: {about.get('pred_classes', 'a channel a class')}."
+        + " An image in 0 to 1, which `config.metaseg.scaling` in `rdf.yaml` takes back to the "
+        "values of files." * of_images,
         "",
         "## Licence of the training data",
         "",

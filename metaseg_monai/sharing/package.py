@@ -27,6 +27,7 @@ from typing import Any, Literal
 import nibabel as nib
 import numpy as np
 import tifffile
+import torch
 from monai.bundle import ConfigParser
 from monai.bundle.utils import merge_kv
 
@@ -38,9 +39,10 @@ from metaseg_monai.evaluation.per_case import SPACING
 from metaseg_monai.files import absolute, file_sha256, replacing, writable
 from metaseg_monai.images.image import image_format
 from metaseg_monai.images.read import read_image
-from metaseg_monai.inferers.exports import FILES, MOMENT, write_export
+from metaseg_monai.inferers import each_tensor
+from metaseg_monai.inferers.exports import FILES, MOMENT, Exportable, write_export
 from metaseg_monai.metadata import Categorical, Continuous, MetadataSchema, Ordinal
-from metaseg_monai.sharing.card import OF_IMAGES, Model, model_card, results_of
+from metaseg_monai.sharing.card import Model, model_card, results_of
 from metaseg_monai.sharing.check_bundle import (
     LARGEST,
     METADATA,
@@ -62,6 +64,7 @@ from metaseg_monai.training.weights import (
     target_of,
     text_of,
 )
+from metaseg_monai.transforms import IntensityStatistics, ScaleIntensityBy
 
 logger = logging.getLogger(__name__)
 Verify = Literal["quick", "full", "no"]
@@ -285,7 +288,9 @@ class _Source:
             parser = ConfigParser(config)
             for name, value in changes.items():
                 top = name.lstrip("+").partition("#")[0]
-                if name in config or (top in config and (is_whole or "#" in name)):
+                if "#" in name and name in config:  # of a delta, which MONAI merges by its ids
+                    config[name] = value
+                elif name in config or (top in config and (is_whole or "#" in name)):
                     merge_kv(parser, name, value)
             found[stage] = parser.get()
         return found
@@ -325,13 +330,13 @@ class _Source:
         told = metadata["network_data_format"]
         for one, channels in (
             (told["inputs"]["image"], train.get("in_channels")),
-            (told["outputs"]["pred"], train.get("classes")),
+            (told["outputs"]["pred"], train.get("classes") or self._answers()),
         ):
             if isinstance(channels, int) and channels != one["num_channels"]:
                 one["num_channels"] = channels
-                one["channel_def"] = {
-                    str(number): f"channel {number}" for number in range(channels)
-                }
+                names = {str(number): f"channel {number}" for number in range(channels)}
+                first = one["channel_def"] if train.get("target") == "image" else {}
+                one["channel_def"] = {name: first.get(name, names[name]) for name in names}
             if isinstance(train.get("roi_size"), list):
                 one["spatial_shape"] = train["roi_size"]
         names = self.facts.get("class_names") or {}
@@ -346,23 +351,44 @@ class _Source:
             metadata["eval_metrics"] = scores
         return metadata
 
+    @functools.cached_property
+    def _exportable(self) -> Exportable:
+        """What can be exported of the weights.
+
+        Raises:
+            ConfigError: nothing can, as of a control of studies.
+        """
+        source = Source(self.model, self.root, self.further, self.recorded, self.trust)
+        with tempfile.TemporaryDirectory() as place:
+            return source.exportable(dataset_dir=place, output_dir=f"{place}/out")[0]
+
+    def _answers(self) -> int | None:
+        """How many channels the network answers with; None without weights, or if none tells."""
+        try:
+            given = self._exportable if self.has_weights else None
+        except ConfigError:
+            return None
+        if given is None:
+            return None
+        with torch.no_grad():
+            answer = given.module(*given.given(given.sizes()[0], 1))
+        return int(next(iter(each_tensor(answer))).shape[1])
+
     def scores(self) -> dict[str, Any]:
         """What the test of these very weights gave; nothing where there is none."""
         results = None if self.card is None else results_of(self.card)
         if results is None or results.record["split"] != "test" or results.record.get("members"):
             return {}
         found: dict[str, Any] = {}
+        name = "case_mean_medmae" if results.of_images else "case_mean_f1"
+        others = ("psnr", "ssim", "pearson") if results.of_images else ("pooled_f1",)
         for mode, end in (("normal", ""), ("missing", "_missing_metadata")):
-            if mode in results.scores.index and results.of_images:
+            if mode in results.scores.index:
                 row = results.row(mode)
-                found |= {f"test_{name}{end}": row[name] for name in (*OF_IMAGES, "cases")}
-            elif mode in results.scores.index:
-                row = results.row(mode)
-                interval = [row["low"], row["high"]]
                 found |= {
-                    f"test_case_mean_f1{end}": row["case_mean_f1"],
-                    f"test_case_mean_f1{end}_interval_95": interval,
-                    f"test_pooled_f1{end}": row["pooled_f1"],
+                    f"test_{name}{end}": row[name],
+                    f"test_{name}{end}_interval_95": [row["low"], row["high"]],
+                    **{f"test_{other}{end}": row[other] for other in others},
                     f"test_cases{end}": row["cases"],
                 }
         finite = {name: one for name, one in found.items() if np.isfinite(one).all()}
@@ -395,13 +421,11 @@ class _Source:
     def _exports(self, folder: Path) -> list[str]:
         """Write model.ts, and model.onnx where ONNX is installed; return remarks."""
         remarks, told = [], []
-        source = Source(self.model, self.root, self.further, self.recorded, self.trust)
+        try:
+            given = self._exportable
+        except ConfigError as error:  # of a control of studies, for one
+            return [f"exports are left out: {error}"]
         with tempfile.TemporaryDirectory() as place:
-            elsewhere: dict[str, Any] = {"dataset_dir": place, "output_dir": f"{place}/out"}
-            try:
-                given, _ = source.exportable(**elsewhere)
-            except ConfigError as error:  # of a control of studies, for one
-                return [f"exports are left out: {error}"]
             for kind in ("torchscript", "onnx"):
                 part = Path(place) / kind
                 part.mkdir()
@@ -435,10 +459,11 @@ class _Source:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 cases = find_cases(given, schema, unknown_trained=True)
-            _copy_cases(folder, cases[:SAMPLES], schema)
-            return f"{len(cases[:SAMPLES])} cases of {Path(given).name}, as given"
+            chosen = _predictable(cases, self.facts)[:SAMPLES]
+            _copy_cases(folder, chosen, schema)
+            return f"{len(chosen)} cases of {Path(given).name}, as given"
         if "simulate" in configs:
-            return _simulated(folder, configs["simulate"], schema)
+            return _simulated(folder, configs["simulate"], schema, self.facts)
         return _noise(folder, self.facts, configs["train"], schema)
 
 
@@ -489,7 +514,7 @@ def _use(code: Code, samples: str, has_weights: bool) -> str:
         "```",
         "pip install -r requirements.txt",
         inference,
-        f"{inference} --dataset_dir images --output_dir masks",
+        f"{inference} --dataset_dir images --output_dir predicted",
         "python -m monai.bundle run training --config_file configs/train.json --dataset_dir data",
         "```",
         "",
@@ -568,7 +593,21 @@ def _write_table(folder: Path, rows: Sequence[Mapping[str, str]]) -> None:
     _write(folder / "table.csv", stream.getvalue().encode())
 
 
-def _simulated(folder: Path, recipe: Mapping[str, Any], schema: MetadataSchema) -> str:
+def _predictable(
+    cases: Sequence[Mapping[str, Any]], facts: Mapping[str, Any]
+) -> list[Mapping[str, Any]]:
+    """The cases that weights answer: images are predicted of the groups they were trained on."""
+    told = (facts.get("scaling") or {}).get("label")
+    if told is None:
+        return list(cases)
+    known = IntensityStatistics(**{**told, "percentiles": (*told["percentiles"],)})
+    scaling = ScaleIntensityBy(known.by, known.percentiles, known, "label")
+    return [one for one in cases if getattr(scaling.learned([one]), "ranges", None)]
+
+
+def _simulated(
+    folder: Path, recipe: Mapping[str, Any], schema: MetadataSchema, facts: Mapping[str, Any]
+) -> str:
     """Draw images as the training's were, with another seed: none of them was trained on."""
     arguments = {name: one for name, one in recipe.items() if name not in ("_target_", "output")}
     few = min(int(arguments.get(split, 0)) for split in ("train", "val", "test"))
@@ -580,7 +619,8 @@ def _simulated(folder: Path, recipe: Mapping[str, Any], schema: MetadataSchema) 
             warnings.simplefilter("ignore")
             cases = find_cases(f"{place}/drawn", schema, unknown_trained=True)
         told: list[Mapping[str, Any]] = []
-        for case in (one for one in cases if one.get("split") == "test"):
+        tested = [one for one in cases if one.get("split") == "test"]
+        for case in _predictable(tested, facts):
             if case["metadata"] not in [other["metadata"] for other in told]:
                 told.append(case)
         _copy_cases(folder, told[:SAMPLES], schema)

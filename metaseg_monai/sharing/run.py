@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from shlex import quote
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 import torch
@@ -47,6 +47,7 @@ from metaseg_monai.metrics.scores import (
     average_f1,
     average_score,
     case_mean_f1,
+    case_mean_medmae,
     pooled_f1,
     pooled_iou,
     pooled_score,
@@ -128,6 +129,7 @@ class Predicted:
         shard: that was predicted, such as 3/16; None for all cases.
         problems_in: folder of ``problems.csv``, where it is that of a shard.
         unknown: the cases of which the network was not told a field, by field.
+        told: what was predicted.
     """
 
     folder: Path
@@ -136,6 +138,7 @@ class Predicted:
     shard: str | None = None
     problems_in: Path | None = None
     unknown: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    told: Literal["masks", "images"] = "masks"
 
     @property
     def masks(self) -> list[Path]:
@@ -150,9 +153,9 @@ class Predicted:
         )
         unknown = f"\nunknown to the network: {', '.join(told)}" if self.unknown else ""
         if self.shard is None:
-            return f"masks: {self.folder}{unknown}"
+            return f"{self.told}: {self.folder}{unknown}"
         return (
-            f"{count} masks of shard {self.shard}: {self.folder}; when all shards are "
+            f"{count} {self.told} of shard {self.shard}: {self.folder}; when all shards are "
             f"done: python -m metaseg_monai merge {quote(str(self.folder))}{unknown}"
         )
 
@@ -328,7 +331,8 @@ def evaluate(
 def scores_by_mode(counts: pd.DataFrame) -> pd.DataFrame:
     """Scores of each test mode of one model (contract of aggregates: pooled, average, case mean).
 
-    Where labels are images, mean medMAE, PSNR, SSIM and Pearson's correlation.
+    Where labels are images, medMAE so, of which less is better, and mean PSNR, SSIM and Pearson's
+    correlation.
 
     Args:
         counts: of `metaseg_monai.evaluation.read_counts`.
@@ -337,8 +341,16 @@ def scores_by_mode(counts: pd.DataFrame) -> pd.DataFrame:
     for mode, part in counts.groupby("mode", sort=False):
         if score_of(part).best == "low":
             means = {name: float(part[name].mean()) for name in ("psnr", "ssim", "pearson")}
-            medmae = {"medmae": pooled_score(part), "average_medmae": average_score(part)}
-            rows[mode] = {**medmae, **means, "cases": part["case"].nunique()}
+            mean = case_mean_medmae(part)
+            rows[mode] = {
+                "medmae": pooled_score(part),
+                "average_medmae": average_score(part),
+                "case_mean_medmae": mean.mean,
+                "low": mean.low,
+                "high": mean.high,
+                **means,
+                "cases": part["case"].nunique(),
+            }
             continue
         mean = case_mean_f1(part)
         rows[mode] = {
@@ -772,7 +784,8 @@ def predict(
     for case in record.cases_done:
         for name in record.unknown(case):
             unknown.setdefault(name, []).append(case)
-    return Predicted(absolute(output), cases, problems.found, shard, problems_in, unknown)
+    what: Literal["masks", "images"] = "images" if parts.get("target") == "image" else "masks"
+    return Predicted(absolute(output), cases, problems.found, shard, problems_in, unknown, what)
 
 
 def export_folder(model: str | Path, to: str, precision: str | None) -> Path:

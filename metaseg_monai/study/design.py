@@ -1,6 +1,7 @@
 """What a study is: its JSON, checked, with everything that must be fixed before it is run."""
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,12 +20,15 @@ ELSEWHERE = "elsewhere"  # in a study's folder: conditions that others' tools tr
 RESERVED = ("figures", "tables", "previous", "jobs", ELSEWHERE)  # folders beside the conditions'
 FILES = (".json", ".html", ".md", ".lock", ".db")  # endings of files beside them
 MATRIX = {"seed", "output_dir", "resume"}  # settings that the matrix itself makes
+OF_CONDITION = ("configuration", "pretrained")  # what a condition says beside its settings
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 NAME_ELSEWHERE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9 ._+-]*[A-Za-z0-9_+-])?")  # "nnU-Net 2D"
 
 
 class Pilot(BaseModel):
-    """What is known before of how much a difference of two conditions varies, in F1 (Dice).
+    """What is known before of how much a difference of two conditions varies.
+
+    In the unit of the score: F1 (Dice) of masks, medMAE of images that are predicted.
 
     Attributes:
         patients: standard deviation between groups (patients, wells).
@@ -35,9 +39,9 @@ class Pilot(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    patients: float = Field(ge=0, le=1)
-    trainings: float = Field(ge=0, le=1)
-    residual: float = Field(ge=0, le=1)
+    patients: float = Field(ge=0)
+    trainings: float = Field(ge=0)
+    residual: float = Field(ge=0)
     source: str = ""
 
 
@@ -104,9 +108,13 @@ class Study(BaseModel):
         question: what the study is to answer, in one sentence.
         bundle: name under ./bundles, or a folder.
         settings: overrides of the bundle for all runs.
+        configuration: further configurations of the bundle for all runs, such as "recipe", or
+            files, merged last in that order; names, or comma-separated.
         conditions: rows of the tables: name -> overrides. The names of the variants, ``experts``
             (one SE network for each domain, at equal epochs) and ``experts-steps`` (at equal
-            steps) need none.
+            steps) need none. Beside them ``configuration``, behind that of the study, and
+            ``pretrained``, the name of another condition of the same variant: each training
+            begins with the weights of that one's with the same seeds and fold.
         elsewhere: names of conditions that others' tools train, such as ``["nnU-Net 2D"]``, so that
             comparisons may name them; their results are put into ``elsewhere/NAME`` of the study's
             folder (scripts/beside_nnunet.py back), and stand beside the first seed.
@@ -138,6 +146,7 @@ class Study(BaseModel):
     question: str = ""
     bundle: str
     settings: dict[str, Any] = {}
+    configuration: list[str] = []
     conditions: dict[str, dict[str, Any]]
     elsewhere: list[str] = []
     seeds: list[int] = [0, 1, 2]
@@ -153,6 +162,11 @@ class Study(BaseModel):
             super().__init__(**content)
         except ValidationError as error:
             raise ConfigError(f"study: {_explain(error)}") from error
+
+    @field_validator("configuration", mode="before")
+    @classmethod
+    def _configurations(cls, value: Any) -> Any:
+        return _listed(value)
 
     @field_validator("conditions", "references", mode="before")
     @classmethod
@@ -185,6 +199,9 @@ class Study(BaseModel):
                 )
             if clash := MATRIX & set(settings):
                 raise ValueError(f"{name}: {', '.join(sorted(clash))} belong to the matrix")
+            _listed(settings.get("configuration", []), f"{name}: ")
+        for name, settings in value.items():
+            _check_pretrained(name, settings, value)
         if len({name.lower() for name in value}) < len(value):
             raise ValueError("two names differ in upper and lower case only; folders may not")
         return value
@@ -237,6 +254,29 @@ class Study(BaseModel):
             )
         return self
 
+    def own(self, condition: str) -> dict[str, Any]:
+        """The overrides of a condition."""
+        given = self.conditions[condition]
+        return {name: value for name, value in given.items() if name not in OF_CONDITION}
+
+    def configurations(self, condition: str) -> list[str]:
+        """The further configurations of a condition, in the order in which they are merged."""
+        return [*self.configuration, *_listed(self.conditions[condition].get("configuration", []))]
+
+    def in_order(self) -> list[str]:
+        """The conditions, each behind that whose weights it begins with.
+
+        >>> conditions = {"gan": {"variant": "se", "pretrained": "se"}, "se": {}, "none": {}}
+        >>> Study(name="two", bundle="b", conditions=conditions).in_order()
+        ['se', 'none', 'gan']
+        """
+
+        def depth(name: str) -> int:
+            before = self.conditions[name].get("pretrained")
+            return 0 if before not in self.conditions else 1 + depth(before)
+
+        return sorted(self.conditions, key=depth)
+
     @classmethod
     def load(cls, path: str | Path) -> "Study":
         """Read a study from JSON.
@@ -251,6 +291,44 @@ class Study(BaseModel):
             return cls(**content)
         except (OSError, ValueError) as error:
             raise ConfigError(f"{path}: no study: {error}. Mend the file.") from error
+
+
+def variant_of(condition: str, settings: Mapping[str, Any]) -> str:
+    """The variant of a condition's networks; of experts that of each."""
+    return "se" if condition in EXPERTS else str(settings.get("variant", condition))
+
+
+def _listed(value: Any, of: str = "") -> list[str]:
+    names = [one.strip() for one in value.split(",")] if isinstance(value, str) else value
+    if not isinstance(names, list) or not all(isinstance(one, str) and one for one in names):
+        raise ValueError(f"{of}configuration is {value!r:.200}; expected names or files")
+    return names
+
+
+def _check_pretrained(
+    name: str, settings: Mapping[str, Any], conditions: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Refuse to begin with weights that there are not, or that another network has."""
+    if "pretrained" not in settings:
+        return
+    before = settings["pretrained"]
+    if (
+        not isinstance(before, str)
+        or before not in conditions
+        or name in EXPERTS
+        or before in EXPERTS
+    ):
+        raise ValueError(
+            f"{name}: pretrained is {before!r}; expected the name of another condition, no experts"
+        )
+    if variant_of(name, settings) != variant_of(before, conditions[before]):
+        raise ValueError(f"{name}: pretrained is {before}, which has another variant; give it one")
+    way = [name]
+    while before is not None:
+        if before in way:
+            raise ValueError(f"{name}: its weights would begin with themselves ({before})")
+        way.append(before)
+        before = conditions[before].get("pretrained")
 
 
 def default_comparisons(conditions: Sequence[str]) -> list[list[str]]:
@@ -297,8 +375,13 @@ def nothing_compared(study: Study) -> str:
     )
 
 
-def smallest_planned(study: Study) -> str:
+def smallest_planned(study: Study, bounded: bool = True) -> str:
     """Say how small an effect the primary comparison can find, by what was known before.
+
+    Args:
+        study: with its `pilot`.
+        bounded: whether scores are from 0 to 1, as F1 is, so that no difference is larger; of an
+            error, as medMAE, it may be.
 
     Returns:
         A sentence without its end; "" where no spread, size or comparison was stated.
@@ -316,7 +399,7 @@ def smallest_planned(study: Study) -> str:
     effect = smallest_effect(squares, groups, seeds, protocol.test, level)
     source = f" ({known.source})" if known.source else ""
     sizes = f"{groups} patients (groups) and {seeds} trainings"
-    if effect > 1:
+    if math.isinf(effect) or (bounded and effect > 1):
         return f"with {sizes} no effect can be found, by the spread that was stated{source}"
     return (
         f"{sizes} find a difference of {effect:.3f} with power {POWER:g} at alpha {level:.3g}, by "

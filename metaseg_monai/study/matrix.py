@@ -7,7 +7,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from monai.bundle import ConfigParser
@@ -24,7 +24,13 @@ from metaseg_monai.bundle.overrides import (
     meant,
     read_back,
 )
-from metaseg_monai.bundle.run import places_of, read_workflow, resolve_bundle, with_files_of
+from metaseg_monai.bundle.run import (
+    configuration_file,
+    places_of,
+    read_workflow,
+    resolve_bundle,
+    with_files_of,
+)
 from metaseg_monai.bundle.trust import Finding
 from metaseg_monai.errors import ConfigError, root_refusal
 from metaseg_monai.evaluation.clean_up import CleanUpPredictions
@@ -73,6 +79,8 @@ class Run:
             studies of a release before.
         explain: whether to record what its gates do, or with which settings.
         table: file of the cases; it need not exist yet where the data are generated.
+        configuration: further ones of the bundle, or files, that are merged behind its own.
+        pretrained: folder of the run whose weights it begins with, relative to the study's output.
     """
 
     condition: str
@@ -89,6 +97,33 @@ class Run:
     modes: Sequence[str] = ("normal",)
     fold: int | None = None
     planned_epochs: int | None = None
+    configuration: Sequence[str] = ()
+    pretrained: str | None = None
+
+
+class _Configured(NamedTuple):
+    """The configurations of a condition.
+
+    Attributes:
+        files: that are merged, in order.
+        names: of the further ones, those of the user's own by their paths.
+        config: of training and evaluation.
+        only_training: of the training.
+    """
+
+    files: list[Path]
+    names: list[str]
+    config: dict[str, Any]
+    only_training: dict[str, Any]
+
+    @classmethod
+    def of(cls, bundle: Path, further: Sequence[str]) -> "_Configured":
+        more = [configuration_file(bundle, name) for name in further]
+        files = [*(bundle / "configs" / name for name in CONFIGS), *more]
+        own = bundle / "configs"
+        names = [file.stem if file.parent == own else str(file) for file in more]
+        of_training = load_config([files[0], *more], bundle)
+        return cls(files, names, load_config(files, bundle), of_training)
 
 
 # Arguments that components of a study take from their bundle where they name none themselves.
@@ -123,15 +158,20 @@ def expand(study: Study, trust: bool = False) -> list[Run]:
             may not be run without trust.
     """
     bundle = resolve_bundle(study.bundle)
-    files = [bundle / "configs" / name for name in CONFIGS]
-    config = load_config(files)
-    for own in ({**study.settings, **study.data_settings}, *study.conditions.values()):
-        read_workflow(bundle, files, own, own, trust)
-    if isinstance(study.explain, dict):
-        explaining = [*files, bundle / "configs" / "explain.json"]
-        read_workflow(bundle, explaining, study.explain, (), trust)
-        check_overrides(load_config(explaining), study.explain)
-    only_training = load_config(files[:1])
+    of_all = {**study.settings, **study.data_settings}
+    configured: dict[tuple[str, ...], _Configured] = {}
+    for condition in study.conditions:
+        further = (*study.configurations(condition),)
+        if further not in configured:
+            configured[further] = one = _Configured.of(bundle, further)
+            read_workflow(bundle, one.files, of_all, of_all, trust)
+            if isinstance(study.explain, dict):
+                explaining = [*one.files, bundle / "configs" / "explain.json"]
+                read_workflow(bundle, explaining, study.explain, (), trust)
+                check_overrides(load_config(explaining, bundle), study.explain)
+        own = study.own(condition)
+        read_workflow(bundle, configured[further].files, own, own, trust)
+    keys: dict[str, str] = {}  # of the runs by their folders
     first = study.data_seeds[0], study.seeds[0]
     runs = []
     folds: Sequence[int | None] = [None] if study.folds is None else study.folds
@@ -139,8 +179,11 @@ def expand(study: Study, trust: bool = False) -> list[Run]:
         common = {**study.settings, **fill_data_seed(study.data_settings, data_seed)}
         place = f"seed{seed}" if len(study.data_seeds) == 1 else f"data{data_seed}-seed{seed}"
         place += "" if fold is None else f"-fold{fold}"
-        for condition, own in study.conditions.items():
-            of_condition = fill_data_seed(own, data_seed)
+        for condition in study.in_order():
+            _, names, config, only_training = configured[(*study.configurations(condition),)]
+            of_condition = fill_data_seed(study.own(condition), data_seed)
+            before = study.conditions[condition].get("pretrained")
+            pretrained = None if before is None else f"{before}/{place}"
             variant = "se" if condition in EXPERTS else condition
             settings = {**common, "variant": variant, **of_condition, "seed": seed}
             if fold is not None:
@@ -163,10 +206,12 @@ def expand(study: Study, trust: bool = False) -> list[Run]:
                 epochs = _epochs(checked.get("epochs", config["epochs"]))
                 table = str(_table_file(named))
                 gates = checked["variant"] in EXPLAINED
-                training = training_settings(bundle, checked)
+                training = training_settings(bundle, checked, names)
+                if pretrained is not None:
+                    training |= {"pretrained": keys[pretrained]}
+                keys[folder] = key = _key(only_training, training, named)
                 run = Run(
-                    *(condition, seed, data_seed, domain, checked, epochs, folder),
-                    key=_key(only_training, training, named),
+                    *(condition, seed, data_seed, domain, checked, epochs, folder, key),
                     tested=_key(_without_modes(config), _without_modes(checked), named),
                     modes=modes,
                     explain=study.explain
@@ -175,6 +220,8 @@ def expand(study: Study, trust: bool = False) -> list[Run]:
                     table=table,
                     fold=fold,
                     planned_epochs=_planned_epochs(config, checked),
+                    configuration=names,
+                    pretrained=pretrained,
                 )
                 runs.append(run)
     return runs
@@ -195,10 +242,11 @@ def folds_of_study(study: Study, trust: bool = False) -> tuple[str, list[int]]:
         DataError: the table cannot be read, or its column of folds is wrong.
     """
     name = next(iter(study.conditions))
-    one = {"conditions": {name: study.conditions[name]}, "seeds": study.seeds[:1], "explain": False}
+    alone = {key: one for key, one in study.conditions[name].items() if key != "pretrained"}
+    one = {"conditions": {name: alone}, "seeds": study.seeds[:1], "explain": False}
     run = expand(study.model_copy(update=one), trust)[0]
     bundle = resolve_bundle(study.bundle)
-    config = load_config([bundle / "configs" / file for file in CONFIGS])
+    config = _Configured.of(bundle, run.configuration).config
     parsed = _parsed(config, run.settings, bundle)
     cases = {**config, **run.settings}["cases"]
     if not Path(run.table).is_file() or fold_of(cases) is not None or parsed("split") != "test":

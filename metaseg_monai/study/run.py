@@ -11,6 +11,7 @@ from typing import Protocol as Interface
 
 from tqdm import tqdm
 
+from metaseg_monai.bundle.overrides import load_config
 from metaseg_monai.bundle.run import resolve_bundle
 from metaseg_monai.errors import ConfigError
 from metaseg_monai.owners import owned
@@ -69,8 +70,9 @@ def run_all(
         shown = time.monotonic()
         try:
             while waiting or active:
-                while waiting and free:
-                    run, slot = waiting.pop(0), free.pop(0)
+                while free and (run := _next(waiting, [one for one, _, _ in active.values()])):
+                    waiting.remove(run)
+                    slot = free.pop(0)
                     folder, threads = plan(output, run, bundle, slot.threads)
                     active[run.folder] = (run, slot, start(folder, slot, threads))
                 time.sleep(PAUSE)
@@ -96,6 +98,12 @@ def run_all(
             for _, _, started in active.values():
                 started.stop()
     return failed
+
+
+def _next(waiting: Sequence[Run], active: Sequence[Run]) -> Run | None:
+    """The first run that does not begin with the weights of one that is still to be done."""
+    to_do = {run.folder for run in (*waiting, *active)}
+    return next((run for run in waiting if run.pretrained not in to_do), None)
 
 
 def _failure(folder: Path, status: int) -> str | None:
@@ -156,7 +164,8 @@ def run_study(
         fix(study, runs, folder)
         if told := nothing_compared(study):
             logger.warning("%s", told)
-        if told := smallest_planned(study):
+        of_images = load_config([bundle / "configs" / "train.json"]).get("target") == "image"
+        if told := smallest_planned(study, bounded=not of_images):
             logger.warning("%s", told)
         logger.warning(
             "runs: %d, to do: %d, beside each other: %d", len(runs), len(missing), len(places)

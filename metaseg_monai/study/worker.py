@@ -5,7 +5,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +79,8 @@ def _explain(folder: Path, record: dict[str, Any], trust: bool) -> str:
     from metaseg_monai.study.matrix import CONFIGS
 
     asked = record["explain"] if isinstance(record["explain"], dict) else {}
-    names, place = [*CONFIGS, "explain.json"], {**asked, "output_dir": folder.resolve()}
+    names = [*CONFIGS, "explain.json", *record.get("configuration", ())]
+    place = {**asked, "output_dir": folder.resolve()}
     try:
         run_bundle(Path(record["bundle"]), names, place, record["settings"], trust)
         draw(folder)
@@ -98,11 +99,14 @@ def _train_and_evaluate(folder: Path, record: dict[str, Any], trust: bool) -> No
     from metaseg_monai.training.weights import CHECKPOINT
 
     bundle, settings = Path(record["bundle"]), record["settings"]
+    further = record.get("configuration") or []
     place = {"output_dir": folder.resolve()}
     if not record.get("weights_sha256"):
         begun = {"resume": (folder / CHECKPOINT).is_file()}
-        of_training = training_settings(bundle, settings)
-        run_bundle(bundle, ["train.json"], {**place, **begun}, of_training, trust)
+        of_training = training_settings(bundle, settings, further)
+        if record.get("pretrained"):
+            of_training |= starting(bundle, of_training, further, Path(record["pretrained"]))
+        run_bundle(bundle, ["train.json", *further], {**place, **begun}, of_training, trust)
         record["weights_sha256"] = weights_in(folder)
         write_record(folder, record)
     # the modes that are missing; all of them, where these could not be added to the others
@@ -110,28 +114,61 @@ def _train_and_evaluate(folder: Path, record: dict[str, Any], trust: bool) -> No
     place["results_dir"] = folder.resolve()  # also where a study tests on val, to choose settings
     for _ in range(2):
         if modes := missing_modes(folder, record):
-            run_bundle(bundle, CONFIGS, {**place, "modes": modes}, of_test, trust)
+            given = {**place, "modes": modes}
+            run_bundle(bundle, [*CONFIGS, *further], given, of_test, trust)
             record["evaluated"] = record["tested"]
             write_record(folder, record)
     if modes := missing_modes(folder, record):
         raise DataError(f"{folder}: the evaluation left out the modes {', '.join(modes)}.")
 
 
-def training_settings(bundle: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+def training_settings(
+    bundle: Path, settings: Mapping[str, Any], further: Sequence[str] = ()
+) -> dict[str, Any]:
     """Return the settings without those of the evaluation alone, which a training would refuse.
 
     Args:
         bundle: its folder.
         settings: of training and evaluation, by id; one such as ``objects#method`` goes where
             ``objects`` does.
+        further: configurations that are merged behind those of the bundle.
     """
     from metaseg_monai.bundle.overrides import load_config
+    from metaseg_monai.bundle.run import configuration_file
     from metaseg_monai.study.matrix import CONFIGS
 
-    files = [bundle / "configs" / name for name in CONFIGS]
-    only_testing = load_config(files).keys() - load_config(files[:1]).keys()
+    files = [configuration_file(bundle, name) for name in (*CONFIGS, *further)]
+    of_training = load_config([files[0], *files[len(CONFIGS) :]], bundle)
+    only_testing = load_config(files, bundle).keys() - of_training.keys()
     roots = {key: key.lstrip("+").replace("::", "#").partition("#")[0] for key in settings}
     return {key: value for key, value in settings.items() if roots[key] not in only_testing}
+
+
+def starting(
+    bundle: Path, settings: Mapping[str, Any], further: Sequence[str], weights: Path
+) -> dict[str, Any]:
+    """Return the settings by which a training begins with other weights.
+
+    Args:
+        bundle: its folder.
+        settings: of the training.
+        further: its further configurations; where one of them begins with a `pretrained_file`, as
+            an adversarial training does, that is the one; else a `StartFrom` joins the handlers.
+        weights: that it begins with.
+    """
+    from metaseg_monai.bundle.overrides import as_data, load_config
+    from metaseg_monai.bundle.run import configuration_file
+
+    files = [configuration_file(bundle, name) for name in ("train.json", *further)]
+    if "pretrained_file" in load_config(files, bundle):
+        return {"pretrained_file": as_data(str(weights))}
+    start = {
+        "_target_": "metaseg_monai.sharing.grow.StartFrom",
+        "path": as_data(str(weights)),
+        **{name: f"@{name}" for name in ("network", "schema", "best")},
+        "facts": "$bundle.facts()",
+    }
+    return {"+train#handlers": [*settings.get("+train#handlers", []), start]}
 
 
 def _end_with_parent() -> None:

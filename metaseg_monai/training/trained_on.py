@@ -131,7 +131,11 @@ class RecordTrained:
         if intensity := before or measured(self.dataset):
             self.weights.facts["intensity"] = intensity
         scaled = scalings_of(_steps_of(self.dataset))
-        if ranges := {one.key: asdict(one.statistics) for one in scaled if one.statistics}:
+        begun = self.weights.begun_with
+        told = {} if begun is None else begun.recorded.get("scaling", {})
+        earlier = {key: of_key["ranges"] for key, of_key in told.items()}
+        learned = {one.key: one.learned(self.items, earlier.get(one.key, ())) for one in scaled}
+        if ranges := {key: asdict(known) for key, known in learned.items() if known}:
             self.weights.facts["scaling"] = ranges
         if processes.rank() != 0:
             return

@@ -398,6 +398,14 @@ def _train(bundle: Path) -> str:
     return f"python -m monai.bundle run training --config_file {bundle}/configs/train.json"
 
 
+def _shared(first: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """The ranges of groups that two trainings scaled by; none where they differ in one."""
+    if any(first[name] != other[name] for name in ("by", "percentiles")):
+        return {}
+    kept = {name: one for name, one in first["ranges"].items() if name in other["ranges"]}
+    return kept if all(other["ranges"][name] == one for name, one in kept.items()) else {}
+
+
 class LoadWeights:
     """Load weights into a network they were trained for, and into no other.
 
@@ -526,9 +534,9 @@ class LoadWeights:
             )
         self._load_members()
         for scaling in self.scalings:
-            if told := self.recorded.get("scaling", {}).get(scaling.key):
-                percentiles = (*told["percentiles"],)
-                scaling.know(IntensityStatistics(**{**told, "percentiles": percentiles}))
+            if known := self._scaled(scaling.key):
+                percentiles = (*known["percentiles"],)
+                scaling.know(IntensityStatistics(**{**known, "percentiles": percentiles}))
         intensity = self.recorded.get("intensity")
         for load in self.preprocessing:
             load.expect(intensity, self.force)
@@ -538,6 +546,25 @@ class LoadWeights:
                     "to come fit is not known.",
                     self.path,
                 )
+
+    def _scaled(self, key: str) -> dict[str, Any] | None:
+        """How the training scaled images or labels: of an ensemble, what all members know.
+
+        Raises:
+            CheckpointError: members scaled them otherwise, so that they mean other values.
+        """
+        every = [self, *self.members]
+        first, *others = [one.recorded.get("scaling", {}).get(key) for one in every]
+        for member, told in zip(self.members, others, strict=True):
+            shared = {} if None in (first, told) else _shared(first, told)
+            if shared != {} or first is told is None:
+                first = {**first, "ranges": shared} if first else None
+                continue
+            raise CheckpointError(
+                f"{member.path} scaled its {key}s otherwise than {self.path}, so that their "
+                "answers mean other values; take models that were trained by one table"
+            )
+        return first
 
     def _load_members(self) -> None:
         """Load the further weights, and know all of them by one digest."""

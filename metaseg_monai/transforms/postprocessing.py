@@ -106,9 +106,10 @@ class AsImaged(MapTransform):
         kind: type of the values, such as "uint16" or "float32".
         channels: how many of the answer's are images, the first ones: 1 of `NucleiLupiUnet`, behind
             which logits stand. None for all.
+        clip: cut answers to 0..1 first, the range of the training's labels; needs `scaling`.
 
     Raises:
-        ConfigError: there is no such type, or number of channels.
+        ConfigError: there is no such type, or number of channels, or nothing tells the range.
 
     >>> answer = torch.tensor([[[0.25, -2.0]]])
     >>> AsImaged(kind="uint8")({"pred": 200 * answer})["pred"]
@@ -120,8 +121,12 @@ class AsImaged(MapTransform):
         scaling: ScaleIntensityBy | None = None,
         kind: str = "uint16",
         channels: int | None = None,
+        clip: bool = False,
     ) -> None:
         super().__init__("pred")
+        if clip and scaling is None:
+            raise ConfigError("clip without a scaling, which tells the range; give it, or no clip")
+        self.clip = clip
         if channels is not None and (not isinstance(channels, int) or channels < 1):
             raise ConfigError(f"channels={channels!r}: expected a whole number from 1, or null")
         self.channels = channels
@@ -138,7 +143,7 @@ class AsImaged(MapTransform):
         """
         image = at_hand(_native(data)).detach().cpu()[: self.channels]
         if self.scaling is not None:
-            image = self.scaling.back(data, image)
+            image = self.scaling.back(data, image.clamp(0, 1) if self.clip else image)
         if not self.kind.is_floating_point:
             ends = torch.iinfo(self.kind)
             image = image.round().clamp(ends.min, ends.max)

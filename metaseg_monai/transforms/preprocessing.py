@@ -7,7 +7,7 @@ Each is a component of a bundle's `preprocessing` list. In it `ResampleToSpacing
 
 import warnings
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +26,7 @@ from metaseg_monai.images.geometry import resampled_shape, resize_image, resize_
 from metaseg_monai.images.image import Channels
 from metaseg_monai.images.lazy import LazyTensor
 from metaseg_monai.images.read import read_image
+from metaseg_monai.metadata.fields import says_nothing
 from metaseg_monai.tables.check import load_case
 from metaseg_monai.tables.table import OF_LABELS, CaseTable
 from metaseg_monai.transforms.load import STORED, named, on_grid
@@ -435,6 +436,28 @@ class ScaleIntensityBy(MapTransform):
             scaled[channel] = ((image[channel] - low) / width).clip(0.0, 1.0)
         return {**data, self.key: scaled}
 
+    def learned(
+        self, items: Iterable[Mapping[str, Any]], earlier: Iterable[str] = ()
+    ) -> IntensityStatistics | None:
+        """The statistics that weights bring, which a training on some items has learned.
+
+        Of images all: one of another group can be scaled by what its own images tell. Of labels
+        only those of the items' groups: nothing else was learned to be predicted.
+
+        Args:
+            items: of the training.
+            earlier: groups that weights which it began with had learned.
+        """
+        told = self.statistics
+        if told is None or self.key == "image":
+            return told
+        groups = {_value(one, self.by, self.default) for one in items}
+        parts = {part for one in groups for part in ([one] if one in told.ranges else _each(one))}
+        kept = [name for name in told.ranges if name in parts | set(earlier)]
+        ranges = {name: told.ranges[name] for name in kept}
+        images = {name: told.images[name] for name in kept if name in told.images}
+        return replace(told, ranges=ranges, images=images)
+
     def back(self, data: Data, scaled: torch.Tensor) -> torch.Tensor:
         """Values in 0..1 as those that they are of: 0 becomes dark, 1 bright.
 
@@ -472,7 +495,7 @@ class ScaleIntensityBy(MapTransform):
         if strange := [one for one in parts if one not in known]:
             told = ", ".join(sorted(known))
             step = (
-                "the weights know no others; train on such images, too"
+                "The weights know no others; train on such images, too"
                 if self.of_weights
                 else f"Compute them from this {self.by}'s own images (no labels are needed)"
             )
@@ -511,9 +534,9 @@ def _each(value: str) -> list[str]:
 
 def _value(item: Mapping[str, Any], by: str, default: Mapping[str, str] | None = None) -> str:
     """What an item says of the columns, or else its metadata, or else is taken for it."""
-    metadata = {name: _plain(value) for name, value in item.get("metadata", {}).items()}
-    given = {name: cell for name, cell in item.get("columns", {}).items() if cell.strip()}
-    columns = {**(default or {}), **metadata, **given}
+    columns = dict(default or {})
+    for told in (item.get("metadata", {}), item.get("columns", {})):
+        columns |= {name: _plain(cell) for name, cell in told.items() if not says_nothing(cell)}
     names = [by] if by in columns else by.split("/")
     values = {name: str(columns.get(name, "")).strip() for name in names}
     if lacking := [name for name, value in values.items() if not value]:

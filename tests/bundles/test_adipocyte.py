@@ -1,19 +1,27 @@
 """The adipocyte bundle: its three trainings, killed and resumed, and what they learn."""
 
 import copy
+import json
 import random
+import zipfile
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+import tifffile
 import torch
 from ignite.engine import Events
 from monai.bundle import ConfigWorkflow
 from monai.engines import IterationEvents
 from monai.utils.enums import AdversarialIterationEvents
 
-from metaseg_monai.errors import CheckpointError
+from metaseg_monai import evaluate, predict, train
+from metaseg_monai.errors import CheckpointError, ConfigError
+from metaseg_monai.sharing.card import card
+from metaseg_monai.sharing.export import export
+from metaseg_monai.sharing.package import _Source, package
 from metaseg_monai.simulate import generate_adipocyte
 from metaseg_monai.training import ConditionalAdversarialTrainer, read_checkpoint, read_weights
 from tests.training.killed_run import die, equal, in_child
@@ -110,16 +118,21 @@ def same(one, other):
 
 @pytest.fixture(scope="module")
 def whole(data, tmp_path_factory):
-    """The run of each phase that nobody kills; the last begins with the weights of the second."""
+    """The run of a phase that nobody kills, made when it is first asked for."""
     folder = tmp_path_factory.mktemp("whole")
-    for phase in (PRETRAIN, NUCLEI, GAN):
-        assert in_child(partial(trained, phase, data, folder / phase, **start(phase, folder))) == 0
-    return folder
+
+    def run(phase):
+        if not (folder / phase).exists():
+            work = partial(trained, phase, data, folder / phase, **start(phase, run))
+            assert in_child(work) == 0
+        return folder / phase
+
+    return run
 
 
 def start(phase, whole):
     """The weights that an adversarial training begins with; and it saves after every step."""
-    begun = {"pretrained_file": str(whole / PRETRAIN / "model.pt")} if phase == GAN else {}
+    begun = {"pretrained_file": str(whole(PRETRAIN) / "model.pt")} if phase == GAN else {}
     return {"train#checkpoint#every": 1, **begun}
 
 
@@ -130,10 +143,12 @@ def killed_at(phase, data, whole, folder, deaths):
         work = partial(trained, phase, data, folder, death=death, resume=number > 0, **given)
         assert in_child(work) == -9, death
     assert in_child(partial(trained, phase, data, folder, resume=True, **given)) == 0
-    return same(whole / phase, folder)
+    return same(whole(phase), folder)
 
 
-@pytest.mark.parametrize("phase", [NUCLEI, PRETRAIN, GAN])
+@pytest.mark.parametrize(
+    "phase", [GAN, *(pytest.param(one, marks=pytest.mark.slow) for one in (NUCLEI, PRETRAIN))]
+)
 def test_a_phase_that_is_killed_twice_ends_in_the_same_bits(phase, data, whole, tmp_path):
     events = OF_GAN if phase == GAN else EVENTS[2:]
     deaths = [(events[0], 2), (events[1], 4)]
@@ -153,17 +168,17 @@ def test_ten_kills_at_random_in_all_phases_end_in_the_same_bits(data, whole, tmp
 
 
 def test_an_adversarial_run_keeps_all_that_it_is_resumed_from(data, whole):
-    kept = read_checkpoint(whole / GAN / "checkpoint.pt")
+    kept = read_checkpoint(whole(GAN) / "checkpoint.pt")
     learned = {"network", "discriminator", "optimizer", "discriminator_optimizer"}
     assert set(kept["objects"]) >= {*learned, "lr_scheduler", "discriminator_lr_scheduler", "pool"}
     assert 0 < kept["objects"]["pool"]["scores"].shape[1] <= 50
     assert kept["settings"]["adversary"]["network_def"]["field"] == 70
     with pytest.raises(CheckpointError, match=r"adversary.*lr.*3e-06"):
-        trained(GAN, data, whole / GAN, resume=True, discriminator_lr=1e-3, **start(GAN, whole))
-    log = pd.read_csv(whole / GAN / "log.csv")
+        trained(GAN, data, whole(GAN), resume=True, discriminator_lr=1e-3, **start(GAN, whole))
+    log = pd.read_csv(whole(GAN) / "log.csv")
     losses = ["train_loss", "reconstruction_loss", "generator_loss", "discriminator_loss"]
     assert log[[*losses, "val_loss"]].notna().all(axis=None)
-    begun = read_weights(whole / GAN / "model.pt")[1]["trained_on"]
+    begun = read_weights(whole(GAN) / "model.pt")[1]["trained_on"]
     assert "incomplete" not in begun
 
 
@@ -211,11 +226,136 @@ def test_every_variant_trains_without_other_settings(variant, data, tmp_path):
     assert facts["variant"] == variant
 
 
+@pytest.mark.slow
 def test_the_nuclei_model_trains_against_a_discriminator(data, whole, tmp_path):
-    given = {**OF_PHASE[NUCLEI], "pretrained_file": str(whole / NUCLEI / "model.pt")}
+    given = {**OF_PHASE[NUCLEI], "pretrained_file": str(whole(NUCLEI) / "model.pt")}
     workflow = made(GAN, data, tmp_path, NUCLEI, **given, epochs=2)
     trainer = workflow.parser.get_parsed_content("train#trainer")
     assert isinstance(trainer, ConditionalAdversarialTrainer)
     trainer.run()
     assert type(trainer.loss_function).__name__ == "LupiLoss"
     assert pd.read_csv(tmp_path / "log.csv").notna().all(axis=None)
+
+
+# The nuclei model as a model: tested, predicting, told of, and given on.
+
+
+@pytest.fixture(scope="module")
+def nuclei(tmp_path_factory):
+    """The nuclei model, trained for a moment and evaluated, and its data: a well of each split."""
+    folder = tmp_path_factory.mktemp("runs") / "nuclei"
+    data = folder.with_name("data")
+    few = {"train": 1, "val": 1, "test": 1, "fields": 1, "magnifications": (20,), "size": 56}
+    generate_adipocyte(data, **few, seed=3)
+    settings = {**SMALL, **OF_PHASE[NUCLEI], "epochs": 1, "last_epochs": 0}
+    train(CONFIGS.parent, folder, NUCLEI, dataset_dir=str(data), **settings)
+    found = evaluate(folder, modes=["normal", "missing"])
+    return folder, found, data
+
+
+def test_the_nuclei_model_is_tested_on_the_fluorescence_of_nuclei(nuclei):
+    _, found, _ = nuclei
+    assert set(found.counts["channel"]) == {"nuclei"}
+    assert set(found.counts["class"]) == {1}  # of the network's three channels the first
+    assert found.counts["case"].nunique() == 1
+    assert (found.scores["medmae"] > 0).all()
+    assert found.scores["case_mean_medmae"].tolist() == found.scores["medmae"].tolist()
+    assert not found.problems
+
+
+def test_the_nuclei_model_predicts_no_other_stain(nuclei, tmp_path):
+    folder, _, data = nuclei
+    made = predict(folder, data, tmp_path / "all")
+    assert "images: " in str(made)
+    assert {one.name.rpartition("__")[2] for one in made.masks} == {"nuclei.ome.tif"}
+    assert len(made.masks) == 3
+    assert len(made.problems) == 6
+    assert "'20/lipids'; those at hand are of 20/nuclei" in made.problems[0].problem
+    table = pd.read_csv(data / "table.csv")[["image", "magnification"]].drop_duplicates()
+    table.to_csv(data / "bare.csv", index=False)
+    unknown = {"channel": "unknown"}  # the network has one stain, whatever a table says of it
+    alone = predict(folder, data / "bare.csv", tmp_path / "alone", meta=unknown)
+    assert len(alone.masks) == 3
+    assert not alone.problems
+    first = tifffile.imread(alone.masks[0])
+    assert (first.dtype, first.shape) == (np.uint16, (56, 56))
+
+
+def test_the_card_of_a_model_of_images_names_its_scores(nuclei, tmp_path):
+    folder, found, _ = nuclei
+    card(folder, tmp_path / "card.md")
+    text = (tmp_path / "card.md").read_text()
+    assert 'pipeline_tag: "image-to-image"' in text
+    (told,) = [line for line in text.splitlines() if line.startswith("model-index: ")]
+    (scores,) = json.loads(told.partition(": ")[2])[0]["results"]
+    assert [one["type"] for one in scores["metrics"]] == ["medmae", "psnr", "ssim"]
+    assert scores["metrics"][0]["value"] == round(found.scores.loc["normal", "medmae"], 4)
+    assert "| test mode | medMAE | mean of domains | mean of cases |" in text
+    assert "Measured medMAE (lower is better) with true metadata" in text
+    assert "F1" not in text
+    assert "mask" not in text.partition("## Intended use")[2]
+
+
+def test_an_ensemble_predicts_the_mean_of_its_images(nuclei, tmp_path):
+    folder, found, data = nuclei
+    other = folder.with_name("other")
+    settings = {**SMALL, **OF_PHASE[NUCLEI], "epochs": 1, "last_epochs": 0, "seed": 7}
+    train(CONFIGS.parent, other, NUCLEI, dataset_dir=str(data), **settings)
+    both = evaluate([folder, other], output_dir=tmp_path / "both", modes=["normal"])
+    assert both.scores.loc["normal", "medmae"] > 0
+    assert both.counts["case"].tolist() == found.counts["case"].unique().tolist()
+    bare = data / "bare.csv"
+    pd.read_csv(data / "table.csv").drop_duplicates("image")[["image", "magnification"]].to_csv(
+        bare, index=False
+    )
+    ways = {"one": folder, "two": other, "mean": [folder, other]}
+    given = {"meta": {"channel": "nuclei"}}
+    made = {name: predict(one, bare, tmp_path / name, **given) for name, one in ways.items()}
+    one, two, mean = (
+        np.stack([tifffile.imread(file) for file in made[name].masks]).astype(float)
+        for name in ways
+    )
+    assert np.abs(one - two).max() > 100
+    np.testing.assert_allclose(mean, (one + two) / 2, atol=1)  # each is rounded
+    cut = predict(folder, bare, tmp_path / "cut", clip=True, **given)
+    low, high = read_weights(folder / "model.pt")[1]["scaling"]["label"]["ranges"]["20/nuclei"][0]
+    clipped = np.stack([tifffile.imread(file) for file in cut.masks]).astype(float)
+    np.testing.assert_allclose(clipped, one.clip(low, high), atol=1)
+    assert len(np.unique(one)) > 1000  # not of bfloat16, which has 256 values in an octave
+
+
+@pytest.mark.slow
+def test_a_package_of_a_model_of_images_works_alone_and_tells_its_answers(nuclei, tmp_path):
+    made = package(nuclei[0], tmp_path)
+    assert not made.problems
+    assert "inference runs without metaseg_monai" in [rule.rule for rule in made.rules]
+    with zipfile.ZipFile(made.archive) as archive:
+        root = "adipocyte_fluorescence_translation"
+        about = json.loads(archive.read(f"{root}/configs/metadata.json"))
+        samples = archive.read(f"{root}/samples/table.csv").decode().splitlines()[1:]
+    answer = about["network_data_format"]["outputs"]["pred"]
+    assert answer["num_channels"] == 3
+    assert answer["channel_def"]["0"] == "fluorescence"
+    assert samples
+    assert all("nuclei" in row.split(",") for row in samples)
+
+
+def test_a_package_of_a_model_of_images_has_its_configurations_and_scores(nuclei):
+    folder, found, _ = nuclei
+    recorded = json.loads((folder / "training.json").read_text())["settings"]
+    source = _Source(CONFIGS.parent, folder, recorded, [NUCLEI], trust=False)
+    scores = source.scores()
+    assert scores["test_case_mean_medmae"] == round(found.scores.loc["normal", "medmae"], 4)
+    assert not [name for name in scores if "f1" in name]
+    configs = source.configs()
+    assert "validate" not in configs["evaluate"]  # a delta keeps its ids as they are
+    assert configs["train"]["network_def"]["_target_"].endswith("NucleiLupiUnet")
+
+
+def test_int8_is_refused_where_images_are_predicted(nuclei, tmp_path, monkeypatch):
+    of_export = "metaseg_monai.sharing.export."
+    for name in ("choose", "is_installed"):
+        monkeypatch.setattr(f"{of_export}{name}", lambda *_: "openvino")
+    with pytest.raises(ConfigError, match="predicts images, and int8 is kept only where no mask"):
+        export(nuclei[0], "openvino", tmp_path / "int8", precision="int8")
+    assert not (tmp_path / "int8").exists()

@@ -47,6 +47,19 @@ def test_one_channel_stays_a_logit():
     assert torch.allclose(found.sigmoid(), mean, atol=1e-6)
 
 
+@pytest.mark.parametrize("classes", [1, 3])
+def test_of_images_the_values_are_averaged(classes):
+    inferer = EnsembleInferer(SimpleInferer(), average="values", mirror=[1])
+    inferer.networks = [Told(3.0, classes=classes)]
+    mean = sum(
+        (Told(w, classes)(IMAGES, META) + Told(w, classes)(IMAGES.flip(3), META).flip(3)) / 4
+        for w in (1.0, 3.0)
+    )
+    assert torch.allclose(inferer(IMAGES, Told(1.0, classes), META), mean, atol=1e-6)
+    with pytest.raises(ConfigError, match="expected probabilities or values"):
+        EnsembleInferer(SimpleInferer(), average="mean")
+
+
 @pytest.mark.parametrize(("mirror", "runs"), [([1], 2), ([1, 0], 4)])
 def test_mirrors_are_mirrored_back_with_their_metadata(mirror, runs):
     seen = []

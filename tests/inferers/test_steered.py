@@ -3,6 +3,7 @@
 import pytest
 import torch
 from monai.inferers import SimpleInferer
+from torch import nn
 
 from metaseg_monai.errors import ConfigError
 from metaseg_monai.inferers import (
@@ -200,6 +201,18 @@ def test_ranges_and_guidance_go_together(network):
 
 
 @torch.no_grad()
+def test_images_that_are_predicted_are_averaged_as_they_are():
+    def square(images, meta):
+        return images[:, :1] + meta[:, :1, None, None] ** 2
+
+    images = torch.zeros(2, 1, 4, 4)
+    meta = torch.tensor([[[0.0], [1.0]], [[0.5], [0.5]]])
+    inferer = SteeredInferer(SimpleInferer(), nn.Identity(), draws=200, average="values")
+    found = inferer(images, square, meta=meta)
+    assert found[0].mean().item() == pytest.approx(1 / 3, abs=0.005)  # of x^2 from 0 to 1
+    assert torch.equal(found[1], torch.full((1, 4, 4), 0.25))
+
+
 def test_one_channel_is_averaged_as_a_sigmoid():
     network = Unet3(variant="me", schema=SCHEMA, channels=4, levels=1, out_channels=1).eval()
     image = torch.rand(1, 1, 8, 8)

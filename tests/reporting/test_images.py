@@ -13,7 +13,13 @@ from ignite.engine import Engine
 from metaseg_monai.evaluation import PerCase
 from metaseg_monai.evaluation.image_scores import ImageObjects, ImageSamples, ImageScores
 from metaseg_monai.metadata import Categorical, MetadataSchema
-from metaseg_monai.metrics.scores import average_score, case_scores, pooled_score, score_of
+from metaseg_monai.metrics.scores import (
+    average_score,
+    case_mean_medmae,
+    case_scores,
+    pooled_score,
+    score_of,
+)
 from metaseg_monai.reporting.figures.predictions import difference, outlines
 from metaseg_monai.reporting.objects import count_row, feature_row
 from metaseg_monai.reporting.runs import Results, read_single_runs
@@ -59,6 +65,18 @@ def test_an_evaluation_tells_the_mean_scores_of_each_mode():
     scores = scores_by_mode(both)
     assert scores["medmae"].to_dict() == pytest.approx({"normal": 0.3, "shuffle": 0.6})
     assert scores.loc["normal", ["psnr", "ssim", "pearson", "cases"]].tolist() == [20, 0.9, 0.8, 4]
+
+
+def test_the_interval_of_the_mean_medmae_is_over_wells():
+    one = counts_of("se", [0.2, 0.4, 0.6, 0.8, 1.0, 1.2])
+    mean = case_mean_medmae(pd.concat([one, one.assign(case="again" + one["case"])]))
+    assert mean[0] == pytest.approx(0.7)
+    assert (mean.cases, mean.empty) == (12, 0)
+    assert (mean.low, mean.high) == pytest.approx((0.2667, 1.1333), abs=0.07)
+    assert mean[1:3] == pytest.approx(case_mean_medmae(one)[1:3])  # as wide as of six
+    few = case_mean_medmae(counts_of("se", [0.2, np.nan, 0.4]))
+    assert (few.mean, few.cases, few.empty) == (pytest.approx(0.3), 2, 1)
+    assert np.isnan(few.low)
 
 
 def test_what_foreign_metadata_cost_is_what_the_error_rises_by():
@@ -196,11 +214,23 @@ def evaluated(tmp_path, measured, bind):
             batch = {key: [item[key]] for key in ("case", "group", "split")}
             batch |= {"mode": ["normal"], "domain": [item["metadata"]["magnification"]]}
             pairs.append((batch, {"image": image, "label": label, "pred": factor * label}))
+            if name == "sme":  # told another magnification it is darker
+                wrong = {"image": image, "label": label, "pred": 0.7 * label}
+                pairs.append(({**batch, "mode": ["shuffle"]}, wrong))
         finder = ImageObjects(table, {"nuclei": "nuclei"})
         measured(ImageScores(table), folder / "counts.csv", pairs)
         measured(finder, folder / "objects_scores.csv", pairs)
         measured(ImageSamples(finder), folder / "image_samples.npz", pairs)
-        bind(folder)
+        told = [
+            {**{key: item[key] for key in ("case", "group", "split")}, **item["metadata"]}
+            for item in table.rows
+        ]
+        places = ["volume", "plane", "spacing_z_mm", "spacing_y_mm", "spacing_x_mm"]
+        pd.DataFrame(told).assign(**dict.fromkeys(places, "")).to_csv(
+            folder / "cases.csv", index=False
+        )
+        schema.save(folder / "schema.json")
+        bind(folder, modes=("normal", "shuffle") if name == "sme" else ("normal",))
     return tmp_path / "runs"
 
 
@@ -212,6 +242,13 @@ def test_the_report_of_images_says_and_draws_them(evaluated):
     assert "The lowest mean medMAE over all cases is" in text
     assert "no overlap" not in text
     assert "foreground pixel" not in text
+    assert "When the table is wrong: sme loses 0." in text
+    assert "in medMAE on average" in text
+    told = pd.read_csv(page.parent / "tables" / "told.csv", index_col=0).loc["sme, wrong"]
+    assert told["lost"] == pytest.approx(told["medMAE"] * 2 / 3, rel=0.02)  # of 0.3, it was 0.1
+    assert told["cases worse"] == 1
+    assert "Leakage audit" in text
+    assert "size of the label" not in text
     for table in ("f1", "images", "images_domain", "images_objects", "images_features", "objects"):
         assert (page.parent / "tables" / f"{table}.csv").is_file(), table
     objects = pd.read_csv(page.parent / "tables" / "images_objects.csv", index_col=0)

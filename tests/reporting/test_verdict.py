@@ -146,6 +146,75 @@ def test_trainings_that_differ_count_in_the_interval_and_in_the_smallest_effect(
     assert "in some trainings and worse in others" in sentence(by_kind(claims_of(far))["plain"])
 
 
+def medmae(level, seed, wells=12, mode="normal"):
+    """One training that predicts images: a case of each well, with this error."""
+    noise = np.random.default_rng(seed).normal(size=wells) * 0.01
+    rows = {
+        "case": [f"c{n}" for n in range(wells)], "group": [f"w{n}" for n in range(wells)],
+        "split": "test", "mode": mode, "domain": "20", "class": 1, "channel": "nuclei",
+        "pixels": 100, "medmae": level + noise, "psnr": 20.0, "ssim": 0.9, "pearson": 0.8,
+    }  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+@pytest.fixture
+def asked_of_images(results_of, made):
+    """What a study of images asked, with the mean error of each condition."""
+
+    def make(means, foreign=2.5, **protocol):
+        study = Study(name="s", bundle="b", conditions=list(means), protocol=protocol)
+        trainings = {}
+        for place, (name, level) in enumerate(means.items()):
+            of_name = []
+            for seed in range(3):
+                parts = [medmae(level, 10 * seed + place)]
+                if name == "sme":
+                    parts.append(medmae(foreign, 50 + seed, mode="shuffle"))
+                of_name.append(made(pd.concat(parts)))
+            trainings[name.replace("-", "_")] = of_name
+        return Asked(results_of(study, **trainings), study.protocol)
+
+    return make
+
+
+def test_where_images_are_predicted_the_lower_error_is_the_better_one(asked_of_images):
+    means = {"se": 1.8, "sme": 1.5, "sme-dummy": 1.8}
+    of = asked_of_images(means, comparisons=[["sme", "sme-dummy"]])
+    claims = by_kind(claims_of(of))
+    dummy = claims["dummy"]
+    assert (dummy.answer, dummy.planned) == ("yes", True)
+    assert (dummy.row["score"], dummy.row["better"]) == ("medMAE", "lower")
+    assert dummy.row["effect"] == pytest.approx(-0.3, abs=0.02)
+    assert dummy.row["low"] < -0.3 < dummy.row["high"] < 0 < dummy.row["smallest_effect"] < 0.1
+    told = sentence(dummy, "medMAE")
+    assert told.startswith(
+        "Yes: the network that is told the metadata predicts images closer to the true ones than "
+        "the same network told nothing: for the average group their medMAE is lower by 0."
+    )
+    assert "(-0.3" in told
+    assert "Dice" not in told
+    assert claims["foreign"].answer == "yes"
+    assert claims["foreign"].row["effect"] == pytest.approx(-1.0, abs=0.02)
+    worse = by_kind(claims_of(asked_of_images({"se": 1.5, "sme": 1.8})))["plain"]
+    assert worse.answer == "the opposite"
+    told = sentence(worse, "medMAE")
+    assert told.startswith("No, the opposite: ")
+    assert "farther from the true ones" in told
+    assert "is higher by 0.3" in told or "is higher by 0.29" in told
+
+
+def test_an_error_that_is_not_shown_to_differ_says_what_could_have_been_found(asked_of_images):
+    of = asked_of_images({"se": 1.5, "sme": 1.5}, pilot={
+        "patients": 2.0, "trainings": 0.1, "residual": 0.1}, sample_size=12)  # fmt: skip
+    claim = by_kind(claims_of(of))["plain"]
+    told = sentence(claim, "medMAE")
+    assert told.startswith("Not shown: the medMAE of the network that is told the metadata was ")
+    assert f"an effect of {claim.smallest:.3f} of medMAE or more" in told
+    whole = str(verdict_parts(of, claims_of(of)))
+    assert "less is better: below 0 the first is" in whole
+    assert "find a difference of 1." in whole or "find a difference of 2." in whole  # above 1
+
+
 def test_one_training_shows_nothing_of_others_and_could_not(asked):
     claim = by_kind(claims_of(asked({"se": 0.7, "sme": 0.8}, seeds=1)))["plain"]
     told = sentence(claim)
