@@ -277,7 +277,13 @@ def new_folder(output: str | Path, replace: bool = False) -> Iterator[Path]:
     (['table.csv'], ['cells'])
     """
     output = Path(output).resolve()  # "." has no name to write beside
+    if output.exists() and not output.is_dir():
+        raise DataError(f"{output}: is a file; name a folder, which is made")
     with owned(output, "is filling this folder"):
+        if not replace and _holds_files(output):
+            raise FolderFilledError(
+                f"{output}: is filled already; give another folder, or empty it"
+            )
         removed, kept = remove_leftovers(output)
         for path in removed:
             logger.warning("%s: was left half-written by a run that was killed; removed", path)

@@ -18,7 +18,7 @@ from metaseg_monai.cli.commands import run_script
 from metaseg_monai.errors import ConfigError, listing
 from metaseg_monai.files import check_settings, read_json, write_json
 from metaseg_monai.inferers.exports import PARITY
-from metaseg_monai.sharing.export import export
+from metaseg_monai.sharing.export import FORMATS, export, lacking_for
 from metaseg_monai.sharing.package import Verify, package
 from metaseg_monai.sharing.run import export_folder
 from metaseg_monai.training import read_weights
@@ -58,6 +58,11 @@ def release(
     chosen, kinds = _names(only) or generated, _names(exports)
     if strange := sorted({*chosen} - {*known}):
         raise ConfigError(f"{bundles}: no bundle {strange[0]!r}; there are {listing(known)}")
+    for kind in kinds:
+        if kind not in FORMATS:
+            raise ConfigError(f"--exports {kind}: expected some of {', '.join(FORMATS)}")
+        if lacking := lacking_for(kind):
+            raise ConfigError(lacking)
     print("bundle,epochs,train_seconds,case_mean_f1,low,high,cases,package,sha256", flush=True)
     parity: list[dict[str, Any]] = []
     for name in chosen:

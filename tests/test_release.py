@@ -68,3 +68,13 @@ def test_it_trains_tests_and_packs_and_goes_on(release, bundles, tmp_path, capsy
 def test_a_bundle_that_there_is_none_of_is_refused(release, bundles, tmp_path):
     with pytest.raises(ConfigError, match="no bundle 'shapes'"):
         release(str(tmp_path), only="shapes", bundles=str(bundles))
+
+
+def test_formats_are_looked_at_before_anything_is_trained(release, bundles, tmp_path, monkeypatch):
+    settings = {"epochs": 1, "verify": "no", "bundles": str(bundles)}
+    with pytest.raises(ConfigError, match="--exports onxx: expected some of torchscript"):
+        release(str(tmp_path / "out"), **settings, exports="torchscript,onxx")
+    monkeypatch.setattr("metaseg_monai.sharing.export.is_installed", lambda name: False)
+    with pytest.raises(ConfigError, match=r"--to onnx needs onnx; pip install"):
+        release(str(tmp_path / "out"), **settings, exports="onnx")
+    assert not (tmp_path / "out").exists()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from metaseg_monai.errors import CheckpointError, ConfigError, MetadataError, listing
 from metaseg_monai.files import file_sha256, read_json
-from metaseg_monai.inferers.exports import FILES, PARITY, Run, exportable, write_export
+from metaseg_monai.inferers.exports import FILES, PARITY, WEIGHTS, Run, exportable, write_export
 from metaseg_monai.networks.meta_input import MetaInput
 from metaseg_monai.networks.multi_head import MultiHeadUnet3
 
@@ -204,15 +204,22 @@ class Runner(nn.Module):
         kind = FORMATS[self.engine]
         if self._folder is not None:
             self._check(weights.recorded["weights_sha256"])
-            self._open(self._folder / FILES[kind])
+            self._open(self._folder / FILES[kind], weights.recorded["weights_sha256"])
             return
         with tempfile.TemporaryDirectory() as folder:
             given = exportable(weights, self.in_channels, self.spatial_dims)
             write_export(given, kind, Path(folder))
-            self._open(Path(folder) / FILES[kind])
+            self._open(Path(folder) / FILES[kind], given.weights_sha256)
 
-    def _open(self, file: Path) -> None:
-        self._run = open_export(file, self.engine, str(self.told["precision"]))
+    def _open(self, file: Path, weights_sha256: str) -> None:
+        try:
+            self._run = open_export(file, self.engine, str(self.told["precision"]), weights_sha256)
+        except CheckpointError:
+            raise
+        except Exception as error:  # whatever an engine says of a file that is none of its kind
+            raise CheckpointError(
+                f"{file}: {self.engine} cannot open it ({_told(error)}); export the model anew"
+            ) from error
 
     def _check(self, weights_sha256: str) -> None:
         folder: Any = self._folder
@@ -247,7 +254,19 @@ class Runner(nn.Module):
         rows = checked_rows(self.network, image, meta)
         if self.calibrated is not None and rows is not None:
             self.calibrated.check(rows)
-        return self._run(image, rows).to(image.device)
+        try:
+            logits = self._run(image, rows)
+        except Exception as error:  # whatever an engine says of its input, or of memory
+            raise CheckpointError(
+                f"{self.engine} does not run the export on {len(image)} image(s) of "
+                f"{tuple(image.shape[1:])} ({_told(error)}); export the model anew, or take "
+                "--engine torch"
+            ) from error
+        return logits.to(image.device)
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 def _own(inferer: Any) -> str:
@@ -323,7 +342,8 @@ def read_parity(folder: Path, engine: str, precision: str) -> dict[str, Any]:
     try:
         told = read_json(file)
         made, value = str(told["precision"]), told["value"]
-        _ = told["format"], told["weights_sha256"], told["files"]
+        _ = told["format"], told["weights_sha256"]
+        files = {str(name): str(digest) for name, digest in dict(told["files"]).items()}
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{file}: damaged ({error}); export the model anew") from error
     is_int8 = precision == "int8"
@@ -334,10 +354,17 @@ def read_parity(folder: Path, engine: str, precision: str) -> dict[str, Any]:
             f"{precision} takes one to {kind}{' in int8' if is_int8 else ' in float32'}; name that "
             "with --exported, or leave it out"
         )
+    needed = {FILES[kind]} | ({"model.bin"} if kind == "openvino" else set())
+    if not needed <= files.keys() or any("/" in name or "\\" in name for name in files):
+        raise ConfigError(
+            f"{file}: damaged (its list of files is not that of an export); export the model anew"
+        )
     return told
 
 
-def open_export(path: Path, engine: str, precision: str = "float32") -> Run:
+def open_export(
+    path: Path, engine: str, precision: str = "float32", weights_sha256: str | None = None
+) -> Run:
     """A function of images (B, C, *S) and metadata (B, M) that runs an exported file on the CPU.
 
     It takes as many threads as PyTorch.
@@ -347,13 +374,32 @@ def open_export(path: Path, engine: str, precision: str = "float32") -> Run:
         engine: onnxruntime or openvino.
         precision: see `choose`; what is not int8 in an export in int8 is bf16 where the processor
             has that, else float32.
+        weights_sha256: of the weights that the file must say it is of; None takes any.
+
+    Raises:
+        CheckpointError: it says that it is of others, or nothing.
+        Exception: whatever the engine says of a file that it cannot open.
     """
     if engine == "onnxruntime":
-        return _onnxruntime(path)
+        return _onnxruntime(path, weights_sha256)
     hint = HINTS.get(precision) or ("bf16" if has_bf16() else "f32")
     settings = {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": torch.get_num_threads()}
     core = core_of_openvino()
-    return run_compiled(core.compile_model(core.read_model(path), "CPU", settings))
+    model = core.read_model(path)
+    if weights_sha256 is not None:
+        inside = model.get_rt_info(WEIGHTS).astype(str) if model.has_rt_info(WEIGHTS) else None
+        _check_inside(path, inside, weights_sha256)
+    return run_compiled(core.compile_model(model, "CPU", settings))
+
+
+def _check_inside(path: Path, inside: str | None, weights_sha256: str) -> None:
+    """Refuse an export that holds other weights than the list beside it says."""
+    if inside != weights_sha256:
+        raise CheckpointError(
+            f"{path}: says that it is of {'no' if inside is None else 'other'} weights"
+            f"{'' if inside is None else f' ({inside[:12]})'}, and those that are to predict are "
+            f"{weights_sha256[:12]}; export the model anew"
+        )
 
 
 def run_compiled(compiled: Any) -> Run:
@@ -365,11 +411,14 @@ def run_compiled(compiled: Any) -> Run:
     return run
 
 
-def _onnxruntime(path: Path) -> Run:
+def _onnxruntime(path: Path, weights_sha256: str | None) -> Run:
     onnxruntime: Any = importlib.import_module("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    if weights_sha256 is not None:
+        inside = session.get_modelmeta().custom_metadata_map.get(WEIGHTS)
+        _check_inside(path, inside, weights_sha256)
 
     def run(image: Tensor, meta: Tensor | None) -> Tensor:
         return torch.from_numpy(session.run(["logits"], _feed(image, meta))[0])

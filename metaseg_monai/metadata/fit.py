@@ -11,6 +11,7 @@ from pathlib import Path
 from metaseg_monai.errors import ConfigError, DataError, MetadataError, did_you_mean, listing
 from metaseg_monai.metadata.fields import KINDS, read_field, read_number, says_nothing
 from metaseg_monai.metadata.schema import MetadataSchema
+from metaseg_monai.metadata.tags import UNITS
 from metaseg_monai.rows import read_lines
 
 logger = logging.getLogger(__name__)
@@ -48,7 +49,9 @@ def fit_schema(
         fields: One ``column[:kind[:unit]]`` a field, in the order wanted. The kind is categorical,
             multilabel, ordinal (numbers only), continuous (needs a unit) or vector; without one
             it is categorical, unless all values are numbers, which is refused as unclear. One
-            text with commas between the fields will do.
+            text with commas between the fields will do. ``column=Element`` names the DICOM element
+            that tells the value of a series where nobody gives one, as ``age=PatientAge``; a number
+            is in DICOM's unit (years) unless another one is given.
         output: JSON file to write; nothing is written without it.
         missing: Policy for missing values, ``error`` or ``unknown``. This and the following four
             are one setting for all fields, or a mapping from columns to settings.
@@ -74,7 +77,7 @@ def fit_schema(
     rows, numbers, source = _training_rows(Path(table), split_column, train_split)
     specs = fields.split(",") if isinstance(fields, str) else fields
     parts = [field_parts(spec.strip()) for spec in specs]
-    columns = [column for column, _, _ in parts]
+    columns = [column for column, _, _, _ in parts]
     given = {
         "missing": missing,
         "provenance": provenance,
@@ -90,7 +93,7 @@ def fit_schema(
                     f"{did_you_mean(key, columns, told=True)}"
                 )
     proposals = []
-    for place, (column, kind, unit) in enumerate(parts):
+    for place, (column, kind, unit, tag) in enumerate(parts):
         names = [*given] if kind == "continuous" else ["missing", "provenance", "availability"]
         settings = {
             name: setting if isinstance(setting, str) else setting[column]
@@ -113,6 +116,7 @@ def fit_schema(
             "kind": kind,
             "name": column,
             **({"unit": unit} if unit else {}),
+            **({"tag": tag} if tag else {}),
             **settings,
             "description": f"proposed from {source}; review provenance and availability",
             **proposed,
@@ -148,11 +152,20 @@ def _training_rows(
     return [row for _, row in chosen], [number for number, _ in chosen], source
 
 
-def field_parts(spec: str) -> tuple[str, str, str]:
-    """Column, kind and unit of ``column[:kind[:unit]]``, blank where left out."""
+def field_parts(spec: str) -> tuple[str, str, str, str]:
+    """Column, kind, unit and DICOM element of ``column[=Element][:kind[:unit]]``.
+
+    They are blank where left out; kind and unit of an element in numbers are DICOM's own then.
+
+    >>> field_parts("age=PatientAge"), field_parts("site")
+    (('age', 'continuous', 'years', 'PatientAge'), ('site', '', '', ''))
+    """
     column, kind, unit, *rest = (*spec.split(":"), "", "")
-    if any(rest) or not column:
-        raise ConfigError(f"field {spec!r}: expected column[:kind[:unit]]")
+    column, equals, tag = (part.strip() for part in column.partition("="))
+    if any(rest) or not column or bool(equals) != bool(tag):
+        raise ConfigError(f"field {spec!r}: expected column[=Element][:kind[:unit]]")
+    if tag in UNITS and kind in ("", "continuous"):
+        kind, unit = "continuous", unit or UNITS[tag]
     if kind and kind not in KINDS:
         raise ConfigError(
             f"field {spec!r}: expected a kind among {listing(KINDS)}, got {kind!r}; "
@@ -163,7 +176,7 @@ def field_parts(spec: str) -> tuple[str, str, str]:
             f"field {spec!r}: expected a unit for a continuous field and for no other; "
             f"write for instance {column}:continuous:mm"
         )
-    return column, kind, unit
+    return column, kind, unit, tag
 
 
 def widened(range_: tuple[float, float], margin: float, scale: str | None) -> tuple[float, float]:

@@ -41,11 +41,13 @@ SCALES: Sequence[Mapping[str, float]] = (
     {"ml": 1, "l": 1e-3},
 )
 AGES: Mapping[str, str] = {"Y": "years", "M": "months", "W": "weeks", "D": "days"}
-# Elements that tell who somebody is, beside those whose kind says it (names, dates, times, UIDs).
-IDENTIFYING = (
-    *("AccessionNumber", "AdditionalPatientHistory", "IssuerOfPatientID", "MedicalRecordLocator"),
-    *("OtherPatientIDs", "PatientAddress", "PatientBirthDate", "PatientBirthName"),
-    *("PatientComments", "PatientID", "PatientName", "PatientTelephoneNumbers", "StudyID"),
+# Elements that tell who somebody is, beside those whose kind says it (names, dates, times, UIDs),
+# by how their keywords end (PS3.15, table E.1-1, has all of them): numbers and places of people,
+# visits, orders, trials and devices, remarks, and what a person is beside a patient.
+IDENTIFYING = re.compile(
+    r"(IDs?|Identification|Locator|(Accession|Serial|Phone|Telephone|Approval|Registration)Numbers?"
+    r"|Address|Residence|(?<!Slice)Location|Comments|History|BirthDate|BirthName|PatientName"
+    r"|MilitaryRank|BranchOfService|Occupation|ReligiousPreference|EthnicGroup|Calendar)$"
 )
 
 
@@ -65,8 +67,8 @@ converted to 'mm'; expected one of 'years', 'months', 'weeks', 'days'
     if field.tag is None:
         return
     place = f"field {field.name!r}: {field.tag}"
-    if field.tag in IDENTIFYING:
-        raise MetadataError(f"{place} tells who the patient is, which is no metadata; leave it out")
+    if IDENTIFYING.search(field.tag):
+        raise MetadataError(f"{place} tells who somebody is, which is no metadata; leave it out")
     if not isinstance(field, Continuous):
         return
     if field.tag not in UNITS:

@@ -27,7 +27,12 @@ from metaseg_monai.tables.licenses import (
     statement,
     weights_license,
 )
-from metaseg_monai.training.weights import EVALUATION, TRAINED_ON, read_weights, write_fact
+from metaseg_monai.training.weights import (
+    EVALUATION,
+    read_trained_on,
+    read_weights,
+    write_fact,
+)
 
 CARD = "README.md"
 MARK = "<!-- of metaseg_monai: made anew by the command card -->"
@@ -109,11 +114,12 @@ class Model:
 
     @property
     def cases(self) -> pd.DataFrame | None:
-        """The record of the images that were trained on; None without one."""
-        file = self.weights.with_name(TRAINED_ON)
-        if not file.is_file():
-            return None
-        return pd.read_csv(file, dtype=str, keep_default_na=False)
+        """The record of the images that were trained on; None without one.
+
+        Raises:
+            DataError: it is another training's, or damaged.
+        """
+        return read_trained_on(self.weights, self.facts)
 
     def __str__(self) -> str:
         return str(self.about.get("name") or self.folder.resolve().name)

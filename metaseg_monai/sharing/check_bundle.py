@@ -166,13 +166,18 @@ def read_foreign(folder: Path) -> list[Finding]:
     return [Finding(f"{name}/", "", "own code", text, WHY["own code"]), *found]
 
 
-def allow_foreign(folder: Path, trust: bool) -> str | None:
+def allow_foreign(folder: Path, trust: bool, name: str) -> str | None:
     """Refuse a bundle with findings, unless it is trusted; then return what it would run.
+
+    Args:
+        folder: of the bundle, which may not be in its place yet.
+        trust: run it all the same.
+        name: of the bundle, for messages.
 
     Raises:
         ConfigError: listing the findings.
     """
-    return refuse_untrusted(read_foreign(folder), trust, f"The bundle {folder.name}")
+    return refuse_untrusted(read_foreign(folder), trust, f"The bundle {name}")
 
 
 # The rules of the zoo: what its CI and its page for contributors ask.
@@ -247,12 +252,13 @@ def _read_rules(folder: Path) -> list[Rule]:
     version, changelog = metadata.get("version"), metadata.get("changelog")
     listed = isinstance(changelog, dict) and version in changelog
     rules.append(_rule("version is in changelog", listed, f"version is {version!r}"))
-    pins = metadata.get("required_packages_version")
-    pins = {**pins} if isinstance(pins, dict) else {}
+    pins = metadata.get("required_packages_version", {})
+    pins = {**pins} if isinstance(pins, dict) else {"required_packages_version": pins}
     pins |= {name: metadata.get(f"{name}_version") for name in ("monai", "pytorch", "numpy")}
     loose = [f"{name} {one!r}" for name, one in pins.items() if not EXACT.fullmatch(str(one))]
     rules.append(_rule("versions of packages are exact", not loose, ", ".join(loose)))
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    every = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    files = [path for path in every if not path.is_symlink()]  # what a link leads to is no part
     rules += [_large_files(folder, files), _no_personal_path(folder, files)]
     if (folder / SUMS).is_file():
         wrong = differing(folder)
@@ -263,8 +269,11 @@ def _read_rules(folder: Path) -> list[Rule]:
 def differing(folder: Path) -> list[str]:
     """What in a bundle is not as its list of checksums says: altered, missing, or not listed."""
     listed = {}
-    for line in (folder / SUMS).read_text(encoding="utf-8").splitlines():
+    text = (folder / SUMS).read_text(encoding="utf-8", errors="replace")
+    for number, line in enumerate(text.splitlines(), 1):
         digest, _, name = line.partition("  ")
+        if not re.fullmatch("[0-9a-f]{64}", digest) or not name:
+            return [f"{SUMS}: line {number} is no checksum with a name"]
         listed[name] = digest
     there = {
         path.relative_to(folder).as_posix(): path

@@ -156,6 +156,8 @@ def export(
         )
     if lacking := lacking_for(to):
         raise ConfigError(lacking)
+    if value is not None and not value.strip(" ,"):
+        raise ConfigError("--value is empty; is a variable of the shell not set?")
     fixed = None if value is None else parse_metadata(value)
     if fixed is not None and precision == "int8":
         raise ConfigError("--value with int8: fix metadata of an export in float32")

@@ -15,7 +15,7 @@ import numpy as np
 from metaseg_monai.bundle.compose import compose, format_config, shared_folder
 from metaseg_monai.errors import ConfigError, DataError, listing, typed
 from metaseg_monai.files import absolute, new_folder, writable, write_json
-from metaseg_monai.images.image import Channels, image_suffix
+from metaseg_monai.images.image import Channels, image_format, image_suffix
 from metaseg_monai.images.read import is_volume_file
 from metaseg_monai.metadata import MetadataSchema
 from metaseg_monai.metadata.fields import Categorical, said
@@ -30,6 +30,7 @@ from metaseg_monai.sharing.own_metadata import (
     mend_cells,
     names_alike,
     not_in_training,
+    read_elements,
 )
 from metaseg_monai.sharing.own_table import DRAWN, OwnTable, parse_labels
 from metaseg_monai.sharing.plan import (
@@ -130,7 +131,9 @@ def new_bundle(
             commas, as plate,well; "none" where each row is by itself.
         fields: metadata to take, as column[:kind[:unit]], separated by commas; by default all
             columns that can be metadata; with a + before each, such as +grade:continuous:steps,
-            beside or instead of what is inferred of them; "none" for a bundle without.
+            beside or instead of what is inferred of them; "none" for a bundle without. Of DICOM
+            series column=Element, as kernel=ConvolutionKernel or tube=KVP: what the series says
+            where the table has no such column, or nothing in it.
         dims: 2 or 3, of the network; by default that of the files. With 2 the axial planes of
             volumes are read from them, and masks are volumes again.
         network: dynunet, segresnet, unet3 or ppunet.
@@ -162,6 +165,7 @@ def new_bundle(
         raise DataError(f"{target}: exists already; delete it, or choose another name")
     found = OwnTable(Path(table), image, label, group, split)
     found.check_files()
+    read_elements(found, fields)
     found.join_copies()
     volumes = is_volume_file(found.image_paths(0)[0])
     if dims not in (None, 2, 3) or (dims == 3 and not volumes):
@@ -611,7 +615,8 @@ def _told(name: str, found: OwnTable, planned: Plan, names: Mapping[int, str]) -
     """What metadata.json tells."""
     label = ", ".join(f"{number} {one}" for number, one in names.items())
     scaled = planned.facts["normalisation"].reason
-    kinds = sorted({image_suffix(str(found.image_paths(0)[0])).lstrip(".") or "dicom"})
+    first = found.image_paths(0)[0]
+    kinds = [image_format(first) if first.is_dir() else image_suffix(first).lstrip(".")]
     plain = {number: one.replace(",", " ") for number, one in names.items()}
     return {
         "name": name.replace("_", " ").capitalize(),

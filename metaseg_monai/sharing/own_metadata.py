@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.stats import mannwhitneyu, spearmanr
 
-from metaseg_monai.errors import ConfigError, did_you_mean, listing
+from metaseg_monai.errors import ConfigError, DataError, did_you_mean, listing
+from metaseg_monai.images.dicom import is_dicom_folder
 from metaseg_monai.metadata import MetadataSchema
 from metaseg_monai.metadata.fields import (
     KINDS,
@@ -23,8 +24,10 @@ from metaseg_monai.metadata.fields import (
     spelled,
 )
 from metaseg_monai.metadata.fit import doubts, field_parts, widened
+from metaseg_monai.metadata.tags import JOINED
 from metaseg_monai.sharing.own_table import MOST_TOLD, NONE, OwnTable, plain_name, refuse_empty
 from metaseg_monai.tables.find import THRESHOLD
+from metaseg_monai.tables.tags import told_by_series
 
 UNITS = ("mm", "cm", "um", "years", "months", "days", "kg", "g", "ms", "s", "hz", "kvp", "ma", "t")
 FEW_NUMBERS = 6  # whole numbers of so few values are taken as names
@@ -97,6 +100,65 @@ def mend_cells(found: OwnTable, fields: str | Sequence[str] | None) -> None:
             _join_writings(found, column)
 
 
+def read_elements(found: OwnTable, fields: str | Sequence[str] | None) -> None:
+    """Fill the empty cells of columns whose field names a DICOM element, as the series tell it.
+
+    A column that the table lacks is made. The user's file is not changed.
+
+    Args:
+        found: the table, whose `rows` are changed.
+        fields: as of `infer_schema`.
+
+    Raises:
+        ConfigError: an element is none, or cannot be metadata.
+        MetadataError: likewise.
+        DataError: no image is a series, or one cannot be read.
+    """
+    given, _ = _given(found, fields)
+    if not found.tags:
+        return
+    for column, tag in found.tags.items():
+        if given[column][0] not in ("", "categorical", "continuous"):
+            raise ConfigError(
+                f"--fields {column}={tag}: elements are read as categorical or continuous, not as "
+                f"{given[column][0]}; write such a field into schema.json"
+            )
+    series = [
+        paths[0] if len(paths := found.image_paths(row)) == 1 and is_dicom_folder(paths[0]) else ""
+        for row in range(len(found.rows))
+    ]
+    if not any(series):
+        raise DataError(
+            f"{found.file}: no image of column {listing(found.images)} is a folder with a DICOM "
+            f"series, so that {listing([f'{c}={t}' for c, t in found.tags.items()], word=str)} has "
+            "nothing to be read of; name columns alone in --fields"
+        )
+    told: list[str] = []
+    for column, one in told_by_series(series, found.tags, given).items():
+        if column not in found.header:
+            found.header.append(column)
+            found.others.append(column)
+        empty = [row for row, cells in enumerate(found.rows) if says_nothing(cells.get(column, ""))]
+        for row in empty:
+            found.rows[row][column] = one.cells[row]
+        filled = sum(one.cells[row] != "" for row in empty)
+        found.inferred[f"{column} of series"] = (
+            f"{filled} of {len(found.rows)} cells by {found.tags[column]}",
+            "the table says nothing there; in the copy of the table, and read by predict, too",
+        )
+        told += [f"row {found.numbers[row]}: {why}" for row, why in one.doubts if row in empty]
+    if told:
+        found.inferred["odd elements"] = listing(told, MOST_TOLD, str), "of DICOM series"
+
+
+def _of_tag(found: OwnTable, column: str) -> dict[str, Any]:
+    """The settings of a field by which predict finds its value in a DICOM series."""
+    if column not in found.tags:
+        return {}
+    words = {cell: cell for cell in _present(found.rows, column) if JOINED in cell}
+    return {"tag": found.tags[column], **({"tag_values": words} if words else {})}
+
+
 def _given(
     found: OwnTable, fields: str | Sequence[str] | None
 ) -> tuple[dict[str, tuple[str, str]], bool]:
@@ -118,12 +180,14 @@ def _given(
     raw = fields if isinstance(fields, str) else ",".join(fields or ())
     if divided := [one for one in found.header if _divided(one) and one in raw]:
         raise ConfigError(
-            f"{found.file}: column {divided[0]!r} cannot be named, as --fields divides at , and :; "
-            "rename it in the table"
+            f"{found.file}: column {divided[0]!r} cannot be named, as --fields divides at , : and "
+            "=; rename it in the table"
         )
-    given = {column: (kind, unit) for column, kind, unit in map(field_parts, more or specs)}
+    parts = [field_parts(one) for one in more or specs]
+    given = {column: (kind, unit) for column, kind, unit, _ in parts}
+    found.tags = {column: tag for column, _, _, tag in parts if tag}
     for column in given:
-        if column not in found.header:
+        if column not in found.header and column not in found.tags:
             raise ConfigError(
                 f"{found.file}: no column {column!r}; {did_you_mean(column, found.header)}"
             )
@@ -185,7 +249,7 @@ def infer_schema(
         if why:
             why = re.sub("[;,] leave (it|the field) out.*$", "", why)
             if _divided(column):
-                step = "; rename it to take it all the same: --fields divides at , and :"
+                step = "; rename it to take it all the same: --fields divides at , : and ="
             else:
                 step = f"; --fields {shlex.quote(f'+{column}')} takes it all the same"
             left_out[column] = why + ("" if why.endswith("otherwise") else step)
@@ -198,7 +262,7 @@ def infer_schema(
         elif _PLACE.search(plain_name(column)) and not _known_late(column):
             alike.append(f"{column} (says where the label is; fine if known before)")
         computed = goes is not None and goes.computed
-        settings.append(_field(rows, column, kind, unit, computed))
+        settings.append(_field(rows, column, kind, unit, computed) | _of_tag(found, column))
         if _known_late(column):
             late.append(column)
         names_of[settings[-1]["name"]] = column
@@ -257,7 +321,7 @@ def infer_schema(
 
 def _divided(column: str) -> bool:
     """Whether a name would be taken apart in --fields."""
-    return bool({",", ":"} & {*column})
+    return bool({",", ":", "="} & {*column})
 
 
 def not_in_training(

@@ -12,6 +12,7 @@ import numpy as np
 from scipy import ndimage
 
 from metaseg_monai.errors import ConfigError, DataError, did_you_mean, listing
+from metaseg_monai.images.dicom import is_dicom_folder
 from metaseg_monai.images.identity import file_digests
 from metaseg_monai.images.image import (
     FORMAT_OF_SUFFIX,
@@ -20,6 +21,7 @@ from metaseg_monai.images.image import (
     value_counts,
     whole_numbers,
 )
+from metaseg_monai.images.ome_zarr import is_zarr
 from metaseg_monai.images.read import read_label
 from metaseg_monai.metadata.fields import read_number, said, says_nothing
 from metaseg_monai.naming import Folder, composed, likened
@@ -106,6 +108,7 @@ class OwnTable:
         self.group_columns = [] if group == NONE else groups or self._group()
         if group is not None:
             self.inferred["group"] = (self.group, "as given")
+        self.tags: dict[str, str] = {}  # the DICOM element that tells a column's empty cells
         self.joined: list[str] = []  # why groups of several names are one, in words
         self.groups = self._groups()
         self._join_likely()
@@ -206,13 +209,20 @@ class OwnTable:
     def _holds_files(self, column: str) -> bool:
         cells = [one[column].strip() for one in self.rows if not says_nothing(one[column])][:20]
         first = [cell.split(";")[0] for cell in cells]
-        of_images = [one for one in first if image_suffix(one) in FORMAT_OF_SUFFIX]
+        of_images = [one for one in first if self._names_image(one)]
         if len(of_images) <= 0.5 * len(cells):
             return False
         there = any(self._path(one) for one in of_images)
         if of_images and not there:
             self.not_there[column] = of_images[0]
         return there
+
+    def _names_image(self, text: str) -> bool:
+        """Whether a cell names an image file, or a folder that is an image."""
+        if image_suffix(text) in FORMAT_OF_SUFFIX:
+            return True
+        folder = self._path(text)
+        return folder is not None and (is_dicom_folder(folder) or is_zarr(folder))
 
     def _refuse_not_there(self) -> None:
         """Refuse a table whose paths are looked for in a wrong place, where nothing else is."""

@@ -2,6 +2,7 @@
 
 import csv
 import functools
+import gzip
 import hashlib
 import http.server
 import io
@@ -23,6 +24,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Any, Literal
 
+import nibabel as nib
 import numpy as np
 import tifffile
 import torch
@@ -35,6 +37,8 @@ from metaseg_monai.bundle.run import configs_of, configuration_file
 from metaseg_monai.errors import CheckpointError, ConfigError, DataError, typed
 from metaseg_monai.evaluation.per_case import SPACING
 from metaseg_monai.files import absolute, file_sha256, replacing, writable
+from metaseg_monai.images.image import image_format
+from metaseg_monai.images.read import read_image
 from metaseg_monai.inferers import each_tensor
 from metaseg_monai.inferers.exports import FILES, MOMENT, Exportable, write_export
 from metaseg_monai.metadata import Categorical, Continuous, MetadataSchema, Ordinal
@@ -58,6 +62,7 @@ from metaseg_monai.training.weights import (
     TRAINED_ON,
     read_weights,
     target_of,
+    text_of,
 )
 from metaseg_monai.transforms import IntensityStatistics, ScaleIntensityBy
 
@@ -391,7 +396,10 @@ class _Source:
 
     def _data_license(self, given: str | Path | None) -> bytes:
         file = self.root / "docs" / "data_license.txt" if given is None else Path(given)
-        text = file.read_text(encoding="utf-8") if file.is_file() else ""
+        try:
+            text = file.read_text(encoding="utf-8") if file.is_file() else ""
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"{file}: no text in UTF-8 ({error}); save it as such") from error
         if not text.strip() or text.startswith(UNSTATED):
             raise ConfigError(
                 f"{file}: says nothing on the licence of the data; write there who may use the "
@@ -401,8 +409,8 @@ class _Source:
 
     def _models(self, folder: Path, training_list: bool) -> list[str]:
         """Write weights, facts and exports; return remarks."""
-        for name in ("model.pt", "model.json"):
-            _write(folder / name, (self.model / name).read_bytes())
+        _write(folder / "model.pt", (self.model / "model.pt").read_bytes())
+        _write(folder / "model.json", text_of(self.facts).encode())
         remarks = [f"weights: {self.facts['weights_sha256']}"]
         listed = self.model / TRAINED_ON
         if training_list and listed.is_file():
@@ -546,12 +554,17 @@ def _copy_cases(folder: Path, cases: Sequence[Mapping[str, Any]], schema: Metada
         files = case["image"] if isinstance(case["image"], list) else [case["image"]]
         names = []
         for plane, file in enumerate(map(Path, files)):
+            kind = image_format(file)
             suffix = "".join(re.findall(r"\.(?:nii|ome|gz|\w{2,4})", file.name)[-2:])
+            suffix = {"dicom": ".nii.gz", "ome-zarr": ".zarr"}.get(kind, suffix)
             part = f"_{plane}" if len(files) > 1 else ""
-            name = f"sample_{number}{part}{'' if file.is_dir() else suffix}"
+            name = f"sample_{number}{part}{suffix}"
             (folder / "images").mkdir(parents=True, exist_ok=True)
-            copy: Any = shutil.copytree if file.is_dir() else shutil.copyfile
-            copy(file, folder / "images" / name)
+            if kind == "dicom":  # every plane of which names the patient
+                _write(folder / "images" / name, _as_nifti(file))
+            else:
+                copy: Any = shutil.copytree if file.is_dir() else shutil.copyfile
+                copy(file, folder / "images" / name)
             names.append(f"images/{name}")
         metadata = case.get("metadata") or {}
         values = {name: _cell(metadata.get(name)) for name in schema.names}
@@ -559,6 +572,13 @@ def _copy_cases(folder: Path, cases: Sequence[Mapping[str, Any]], schema: Metada
         sizes = {name: told[name] for name in SPACING if told.get(name)}  # a TIFF may not tell
         rows.append({"image": ";".join(names), **sizes, **values})
     _write_table(folder, rows)
+
+
+def _as_nifti(series: Path) -> bytes:
+    """The voxels of a DICOM series and their place, and nothing else of it."""
+    array, told = read_image(series)
+    content: bytes = nib.Nifti1Image(array[0], told["affine"]).to_bytes()
+    return gzip.compress(content, mtime=0)
 
 
 def _cell(value: Any) -> str:
@@ -628,8 +648,6 @@ def _noise(
             name = f"images/sample_{number}.tif"
             tifffile.imwrite(folder / name, pixels, photometric="minisblack", metadata=None)
         else:
-            import nibabel as nib
-
             name = f"images/sample_{number}.nii"
             nib.save(nib.Nifti1Image(pixels, np.eye(4)), folder / name)
         rows.append({"image": name, **{one.name: _some_value(one) for one in schema.fields}})

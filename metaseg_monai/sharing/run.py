@@ -54,9 +54,15 @@ from metaseg_monai.metrics.scores import (
     score_of,
 )
 from metaseg_monai.owners import owned
+from metaseg_monai.sharing.vendored import code_name
 from metaseg_monai.tables.select import dealt_folds
 from metaseg_monai.tables.table import CaseTable
-from metaseg_monai.training.weights import ensemble_sha256, read_weights, write_fact
+from metaseg_monai.training.weights import (
+    CHECKPOINT,
+    ensemble_sha256,
+    read_weights,
+    write_fact,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -206,7 +212,7 @@ def train(
         TrainingError: the loss is not finite, or no epoch was validated.
     """
     given = dict(settings) if output_dir is None else {**settings, "output_dir": output_dir}
-    root, further = resolve_bundle(bundle, bundles), configs_of(more=configuration)
+    root, further = _own_bundle(bundle, bundles), configs_of(more=configuration)
     names, doing = ["train.json", *further], "is training here"
     files = [configuration_file(root, name) for name in names]
     named = [file.stem if file.parent == root / "configs" else str(file) for file in files[1:]]
@@ -972,6 +978,24 @@ def _known(
     bundles: str | Path | None,
 ) -> tuple[Path, Any, dict[str, Any]]:
     """Bundle, further configurations and recorded settings of a model's folder, or of a bundle."""
+    home = Path(folder)
+    if home.is_file():
+        raise ConfigError(f"{folder} is a file; give the folder that it is in: {home.parent}")
+    if "," in str(folder) and not home.exists():
+        raise ConfigError(f"{folder} names several models, and one is taken here; give one of them")
+    if (home / ENSEMBLE).is_file():
+        raise ConfigError(
+            f"{folder} lists the models of an ensemble ({ENSEMBLE}) and holds none itself; give "
+            "the folder of one of them"
+        )
+    finish = (
+        f"python -m metaseg_monai train BUNDLE --output_dir {quote(str(folder))} --resume True, "
+        "with the settings that it began with"
+    )
+    if (home / CHECKPOINT).is_file() and not (home / "model.pt").is_file():
+        raise ConfigError(
+            f"{folder} holds a training that has kept no weights yet; go on: {finish}"
+        )
     for file in (Path(folder) / name for name in RECORDS):
         if file.is_file():
             try:
@@ -989,9 +1013,22 @@ def _known(
     if (Path(folder) / "model.pt").is_file() and not (Path(folder) / "configs").is_dir():
         raise ConfigError(
             f"{folder} does not say how it was trained ({' or '.join(RECORDS)}); give the bundle "
-            f"and the settings of the training, with --output_dir {folder}."
+            f"and the settings of the training, with --output_dir {folder}; or, where the training "
+            f"was stopped, finish it: {finish}"
         )
-    return resolve_bundle(folder, bundles), configuration, {}
+    return _own_bundle(folder, bundles), configuration, {}
+
+
+def _own_bundle(bundle: str | Path, bundles: str | Path | None) -> Path:
+    """The folder of a bundle that runs by this package, as packages do not."""
+    root = resolve_bundle(bundle, bundles)
+    if (code := code_name(root)) is not None:
+        raise ConfigError(
+            f"{root} is a package, which runs by its own code ({code}), not by this command; in "
+            "its folder: python -m monai.bundle run --config_file configs/inference.json "
+            "--dataset_dir IMAGES --output_dir MASKS, or run training with configs/train.json"
+        )
+    return root
 
 
 def _check_unchanged(

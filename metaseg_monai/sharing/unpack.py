@@ -1,21 +1,30 @@
 """A package unpacked only if all of it is as it was packed, and nothing in it runs unseen."""
 
+import lzma
 import re
 import shutil
 import stat
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from metaseg_monai.errors import CheckpointError, DataError, typed
-from metaseg_monai.files import absolute, file_sha256, new_folder, writable
-from metaseg_monai.sharing.check_bundle import SUMS, allow_foreign, differing
-from metaseg_monai.training.weights import read_checkpoint, read_weights
+from metaseg_monai.files import absolute, file_sha256, new_folder, readable, writable
+from metaseg_monai.naming import composed
+from metaseg_monai.sharing.check_bundle import METADATA, SUMS, allow_foreign, differing
+from metaseg_monai.training.weights import is_copy, read_checkpoint, read_weights
 
-WEIGHTS = "models/model.pt"
+WEIGHTS, FACTS = "models/model.pt", "models/model.json"
+EXPORTS = ("models/model.ts", "models/model.onnx")
 PICKLES = (".pkl", ".pickle", ".joblib", ".dill")
 STATES = (".pt", ".pth", ".ckpt", ".bin", ".tar")  # of PyTorch, read as plain tensors only
 MOST_FILES, MOST_BYTES = 20_000, 20 << 30  # in an archive
+NAMES_BUNDLE = re.compile(r"\w([\w .+-]*\w)?")  # no hidden folder, option, or code of MONAI
+DAMAGED = (
+    *(zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, NotImplementedError),
+    *(zlib.error, lzma.LZMAError),
+)
 
 
 @dataclass(frozen=True)
@@ -32,8 +41,11 @@ class Unpacked:
 
     def __str__(self) -> str:
         told = [] if self.trusted is None else [self.trusted]
-        inference = "python -m monai.bundle run --config_file configs/inference.json"
-        return "\n".join([*told, f"bundle: {self.folder}", f"try it there: {inference}"])
+        told.append(f"bundle: {self.folder}")
+        if (self.folder / "configs" / "inference.json").is_file():
+            inference = "python -m monai.bundle run --config_file configs/inference.json"
+            told.append(f"try it there: {inference}")
+        return "\n".join(told)
 
 
 @typed
@@ -73,14 +85,14 @@ def unpack(
             "and use nothing of this one"
         )
     try:
-        with zipfile.ZipFile(source) as packed:
+        with readable(source), zipfile.ZipFile(source) as packed:
             name, entries = _entries(source, packed)
             target = absolute(output) / name
             with writable(target), new_folder(target) as part:
                 for inside, one in entries.items():
                     _extract(packed, one, part / inside)
                 trusted = _refuse_altered(source, part, name, trust)
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, NotImplementedError) as error:
+    except DAMAGED as error:
         raise DataError(f"{source}: damaged ({error}); get it anew") from error
     return Unpacked(target, trusted)
 
@@ -106,23 +118,37 @@ def _entries(source: Path, packed: zipfile.ZipFile) -> tuple[str, dict[str, zipf
             )
         if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
             raise DataError(f"{source}: {one.filename!a} is a link or device; do not use it")
+        if one.flag_bits & 1:
+            raise DataError(f"{source}: is encrypted; ask for a package without a password")
         tops.add(parts[0])
         if one.is_dir():
             continue
         inside = "/".join(parts[1:])
-        if inside.casefold() in folded:
+        if (same := composed(inside).casefold()) in folded:
             raise DataError(f"{source}: holds {inside!a} twice; do not use it")
-        folded.add(inside.casefold())
+        folded.add(same)
         entries[inside] = one
+    for inside in entries:
+        above = composed(inside).casefold()
+        while (above := above.rpartition("/")[0]) != "":
+            if above in folded:
+                raise DataError(f"{source}: {above!a} is a file and a folder; do not use it")
     if len(tops) != 1 or not entries:
         raise DataError(f"{source}: holds {len(tops)} folders; expected one, that of a bundle")
-    return tops.pop(), entries
+    if not NAMES_BUNDLE.fullmatch(name := tops.pop()):
+        raise DataError(f"{source}: its folder {name!a} cannot name a bundle; do not use it")
+    return name, entries
 
 
 def _extract(packed: zipfile.ZipFile, one: zipfile.ZipInfo, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with packed.open(one) as stream, path.open("wb") as file:
-        shutil.copyfileobj(stream, file)  # zipfile ends at the size that it announces
+    try:
+        with packed.open(one) as stream, path.open("wb") as file:
+            shutil.copyfileobj(stream, file)  # zipfile ends at the size that it announces
+    except OSError as error:
+        if error.errno is not None:  # of the disk
+            raise
+        raise zipfile.BadZipFile(f"{one.filename!a}: {error}") from error
 
 
 def _refuse_altered(source: Path, folder: Path, name: str, trust: bool) -> str | None:
@@ -134,17 +160,39 @@ def _refuse_altered(source: Path, folder: Path, name: str, trust: bool) -> str |
         raise DataError(
             f"{source}: not as its {SUMS} says: {', '.join(wrong[:3])}{more}; get it anew"
         )
-    for path in sorted(folder.rglob("*")):
-        inside = path.relative_to(folder).as_posix()
-        if path.suffix in PICKLES:
+    if not (folder / METADATA).is_file():
+        raise DataError(
+            f"{source}: has no {METADATA}, so that it is no bundle; ask for the package"
+        )
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        inside, suffix = path.relative_to(folder).as_posix(), path.suffix.lower()
+        if suffix in STATES:
+            _refuse_code(source, inside, path)
+        elif suffix in PICKLES or _begins_as_pickle(path):
             raise CheckpointError(
                 f"{source}: {inside} is a pickle, which may run anything; refused"
             )
-        if path.suffix in STATES:
-            _refuse_code(source, inside, path)
     if (folder / WEIGHTS).is_file():
-        read_weights(folder / WEIGHTS)
-    return allow_foreign(folder, trust)
+        facts = read_weights(folder / WEIGHTS)[1]
+        if (copy := folder / FACTS).is_file() and not is_copy(copy, facts):
+            raise CheckpointError(
+                f"{source}: {FACTS} tells other facts than the weights in {WEIGHTS} hold; do not "
+                "use it"
+            )
+        for export in EXPORTS:  # the digest stands in both as it is
+            there = (folder / export).is_file()
+            if there and facts["weights_sha256"].encode() not in (folder / export).read_bytes():
+                raise CheckpointError(
+                    f"{source}: {export} is no export of the weights in {WEIGHTS}; do not use it"
+                )
+    return allow_foreign(folder, trust, name)
+
+
+def _begins_as_pickle(path: Path) -> bool:
+    """Whether a file of any name begins as pickles do (protocol 2 and later)."""
+    with path.open("rb") as stream:
+        start = stream.read(2)
+    return len(start) == 2 and start[0] == 0x80 and 2 <= start[1] <= 5
 
 
 def _refuse_code(source: Path, inside: str, path: Path) -> None:

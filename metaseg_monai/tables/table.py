@@ -925,7 +925,8 @@ def _name_cases(rows: Sequence[_Row]) -> None:
     of_stem: dict[str, list[_Row]] = defaultdict(list)
     for row in rows:
         if not row.case:
-            of_stem[case_name(row.images[0])].append(row)
+            is_folder = image_suffix(row.images[0]) not in FORMAT_OF_SUFFIX  # as 1.2.840.1
+            of_stem[case_name(row.images[0], is_folder)].append(row)
     for stem, sharing in of_stem.items():
         differing = [
             name

@@ -279,11 +279,16 @@ def write_fact(path: Path, name: str, fact: Any) -> None:
 
 def write_copy(path: Path, facts: Mapping[str, Any]) -> None:
     """Write the facts of weights as JSON beside them, for readers."""
-    text = json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
-    replace_file(path.with_suffix(".json"), text.encode())
+    replace_file(path.with_suffix(".json"), text_of(facts).encode())
 
 
-def _is_copy(path: Path, facts: Mapping[str, Any]) -> bool:
+def text_of(facts: Mapping[str, Any]) -> str:
+    """What model.json beside weights holds."""
+    return json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
+
+
+def is_copy(path: Path, facts: Mapping[str, Any]) -> bool:
+    """Whether a file of JSON holds the facts of weights."""
     try:
         return bool(json.loads(path.read_text(encoding="utf-8")) == facts)
     except (OSError, ValueError):
@@ -521,7 +526,7 @@ class LoadWeights:
                 "sizes to those it was trained with."
             ) from error
         told = self.path.with_suffix(".json")
-        if told.is_file() and not _is_copy(told, self.recorded):
+        if told.is_file() and not is_copy(told, self.recorded):
             logger.warning(
                 "%s is not the copy of the facts in %s, which alone count; nothing reads it",
                 told,
@@ -631,22 +636,9 @@ class LoadWeights:
             DataError: it is another training's, or damaged.
         """
         others = [member.trained_on() for member in self.members]
-        path, recorded = self.path.with_name(TRAINED_ON), self.recorded.get("trained_on")
-        if not path.is_file():
+        known = read_trained_on(self.path, self.recorded)
+        if known is None:
             return None
-        advice = "remove the file to go on without knowing what was trained on"
-        if recorded and file_sha256(path) != recorded["sha256"]:
-            raise DataError(
-                f"{path}: not the record of the images that {self.path} was trained on; put back "
-                f"the file that this training wrote, or {advice}"
-            )
-        known = pd.read_csv(path, dtype=str, keep_default_na=False).map(of_cell)
-        columns = TRAINED_COLUMNS
-        if known.empty or list(known.columns) not in (columns, [OF_FILES, *columns[1:]]):
-            raise DataError(
-                f"{path}: damaged, expected the columns {', '.join(columns)}; train anew, or "
-                f"{advice}"
-            )
         tables = [known, *(other for other in others if other is not None)]
         if len(tables) <= len(others) or any(list(t) != list(known) for t in tables):
             return None
@@ -662,6 +654,40 @@ class LoadWeights:
             raise CheckpointError(
                 f"The metadata schema in {self.path} cannot be read ({error}); train anew."
             ) from error
+
+
+def read_trained_on(weights: Path, facts: Mapping[str, Any]) -> pd.DataFrame | None:
+    """The images that weights were trained on, a row each, of the record beside them.
+
+    Args:
+        weights: their file.
+        facts: in it.
+
+    Returns:
+        None without a record.
+
+    Raises:
+        DataError: it is another training's, or damaged.
+    """
+    path, recorded = weights.with_name(TRAINED_ON), facts.get("trained_on")
+    if not path.is_file():
+        return None
+    advice = "remove the file to go on without knowing what was trained on"
+    if recorded and file_sha256(path) != recorded["sha256"]:
+        raise DataError(
+            f"{path}: not the record of the images that {weights} was trained on; put back the "
+            f"file that this training wrote, or {advice}"
+        )
+    columns = TRAINED_COLUMNS
+    try:
+        known = pd.read_csv(path, dtype=str, keep_default_na=False).map(of_cell)
+    except ValueError:  # of what is no text, or no table
+        known = pd.DataFrame()
+    if known.empty or list(known.columns) not in (columns, [OF_FILES, *columns[1:]]):
+        raise DataError(
+            f"{path}: damaged, expected the columns {', '.join(columns)}; train anew, or {advice}"
+        )
+    return known
 
 
 def _without_unknown(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:

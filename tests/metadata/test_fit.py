@@ -78,12 +78,22 @@ def test_an_existing_file_is_kept(table, tmp_path):
         ("size:continous:mm", "did you mean 'continuous'"),
         ("task:continuous:mm", "'task': expected plain numbers, got 'ring'"),
         ("task:ordinal", "order of 'disc', 'ring' cannot be read"),
-        ("size:continuous:mm:log", r"expected column\[:kind\[:unit\]\]"),
+        ("size:continuous:mm:log", r"expected column\[=Element\]\[:kind\[:unit\]\]"),
+        ("size=PatientID:continuous:mm", "PatientID tells who somebody is"),
+        ("size=SliceThickness:continuous:kg", "in mm, which cannot be converted to 'kg'"),
     ],
 )
 def test_wrong_fields(table, field, reason):
     with pytest.raises((ConfigError, MetadataError), match=reason):
         fit_schema(table, [field])
+
+
+def test_the_element_that_tells_a_value(table):
+    schema = fit_schema(table, "task=SeriesDescription,size=SliceThickness")
+    assert [field.tag for field in schema.fields] == ["SeriesDescription", "SliceThickness"]
+    assert schema.field("size").unit == "mm"
+    plain = fit_schema(table, "task,size:continuous:mm")
+    assert schema.entry_names == plain.entry_names
 
 
 def test_wrong_settings(table):

@@ -102,7 +102,7 @@ def test_several_values_of_labels_and_vectors():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"tag": "PatientID"}, "PatientID tells who the patient is"),
+        ({"tag": "PatientID"}, "PatientID tells who somebody is"),
         ({"tag_values": {"a": "softt"}}, "'a' means 'softt', no value; use one of these names"),
         ({"tag": None}, "say which element has these words"),
         ({"tag": "0018,1210"}, "tag: String should match pattern"),

@@ -31,6 +31,7 @@ from metaseg_monai.tables.licenses import (
     weights_license,
 )
 from metaseg_monai.training import read_weights, write_weights
+from metaseg_monai.training.weights import write_fact
 
 BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
 PLACES = re.compile(r"/(home|work|tmp|root|Users)/")
@@ -121,6 +122,23 @@ def _without_results(folder):
     for name in ("evaluation.json", "counts.csv"):
         (folder / name).unlink()
     return folder
+
+
+@pytest.mark.parametrize("content", [b"a,b\n1,2\n", b"\xff\xfe\0", b""])
+def test_a_damaged_record_of_images_is_refused(model, content):
+    folder = model()
+    (folder / "trained_on.csv").write_bytes(content)
+    with pytest.raises(DataError, match=r"trained_on.csv: damaged, expected the columns"):
+        card(folder)
+    assert not (folder / "README.md").exists()
+
+
+def test_a_record_of_other_images_than_the_training_saw_is_refused(model):
+    folder = model(data=(), tested=False)
+    told = {"file": "trained_on.csv", "sha256": "0" * 64, "images": 3}
+    write_fact(folder / "model.pt", "trained_on", told)
+    with pytest.raises(DataError, match=r"trained_on.csv: not the record of the images"):
+        card(folder, data="Our cohort", data_license="cc-by-4.0")
 
 
 def test_images_of_which_nobody_knows_are_told(model):

@@ -177,7 +177,7 @@ def test_two_heads(tmp_path):
     given = Exportable(network, schema, "0", 1, 2)
     assert write_export(given, "onnx", tmp_path)["largest"] <= 1e-5
     runner = Runner(network, "onnxruntime", exported=tmp_path)
-    runner._open(tmp_path / "model.onnx")
+    runner._open(tmp_path / "model.onnx", "0")
     image = torch.rand(2, 1, 16, 16)
     rows = torch.eye(2)
     assert (runner(image, rows) - network(image, rows)).abs().max() < 1e-4
@@ -229,6 +229,7 @@ def test_a_grown_model(model, tmp_path):
     ("given", "told"),
     [
         ({"to": "tflite"}, "expected one of torchscript, onnx"),
+        ({"to": "onnx", "value": " "}, "--value is empty"),
         ({"to": "onnx", "precision": "int8"}, "those to openvino also in int8"),
         ({"to": "onnx", "num_workers": 2}, "export takes --num_workers with --precision int8 only"),
     ],
@@ -236,6 +237,37 @@ def test_a_grown_model(model, tmp_path):
 def test_what_export_does_not_take(model, given, told):
     with pytest.raises(ConfigError, match=told):
         export(model, **given)
+
+
+def test_what_is_no_model_of_export(model, tmp_path):
+    with pytest.raises(ConfigError, match=r"model.pt is a file; give the folder that it is in"):
+        export(model / "model.pt", "onnx")
+    with pytest.raises(ConfigError, match="names several models, and one is taken"):
+        export(f"{model},{model}", "onnx")
+    folder = tmp_path / "ensemble"
+    folder.mkdir()
+    (folder / "ensemble.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"lists the models of an ensemble .*give the folder of"):
+        export(folder, "onnx")
+    begun = tmp_path / "begun"
+    begun.mkdir()
+    shutil.copy(model / "checkpoint.pt", begun)
+    with pytest.raises(ConfigError, match=r"has kept no weights yet; go on: .*--resume True"):
+        export(begun, "onnx")
+    shutil.copy(model / "model.pt", begun)
+    with pytest.raises(ConfigError, match=r"does not say how it was trained.*--resume True"):
+        export(begun, "onnx")
+
+
+def test_a_folder_of_somebody_is_left_as_it_is(model, tmp_path):
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "notes.txt").write_text("mine")
+    with pytest.raises(DataError, match="mine: is filled already; give another folder"):
+        export(model, "torchscript", mine)
+    with pytest.raises(DataError, match=r"notes.txt: is a file; name a folder"):
+        export(model, "torchscript", mine / "notes.txt")
+    assert [path.name for path in mine.iterdir()] == ["notes.txt"]
 
 
 def test_bioimageio(model, tmp_path, monkeypatch):
@@ -341,6 +373,53 @@ def test_predict_by_a_kept_export(model, images, tmp_path, monkeypatch):
         predict(copied, images, tmp_path / "b", meta, engine="onnxruntime")
     with pytest.raises(ConfigError, match=r"no export in int8|is not installed"):
         predict(copied, images, tmp_path / "b", meta, engine="openvino", precision="int8")
+
+
+@pytest.mark.parametrize(
+    ("files", "told"),
+    [
+        ({}, "its list of files is not that of an export"),
+        (["model.onnx"], "parity.json: damaged"),
+        ({"model.onnx": "0", "../model.onnx": "0"}, "its list of files is not that of an export"),
+    ],
+)
+def test_a_list_beside_an_export_that_binds_nothing_is_refused(tmp_path, files, told):
+    pytest.importorskip("onnxruntime")
+    network = small()
+    write_export(network, "onnx", tmp_path)
+    file = tmp_path / "parity.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "files": files}))
+    with pytest.raises(ConfigError, match=told):
+        Runner(network.network, "onnxruntime", exported=tmp_path)
+
+
+def test_an_export_says_itself_of_which_weights_it_is(tmp_path):
+    pytest.importorskip("onnxruntime")
+    network = small()
+    write_export(network, "onnx", tmp_path)
+    runner = Runner(network.network, "onnxruntime", exported=tmp_path)
+    with pytest.raises(CheckpointError, match=r"other weights \(000000000000\).*are 111111111111"):
+        runner._open(tmp_path / "model.onnx", "1" * 64)
+    runner._open(tmp_path / "model.onnx", "0" * 64)
+    image, meta = torch.rand(1, 1, 16, 16), torch.zeros(1, 5)
+    assert runner(image, meta).shape == (1, 2, 16, 16)
+    with pytest.raises(CheckpointError, match=r"does not run the export on 1 image.*engine torch"):
+        runner(torch.rand(1, 2, 16, 16), meta)
+    (tmp_path / "model.onnx").write_bytes(b"junk")
+    with pytest.raises(
+        CheckpointError, match=r"onnxruntime cannot open it .*export the model anew"
+    ):
+        runner._open(tmp_path / "model.onnx", "0" * 64)
+
+
+@needs_openvino
+def test_an_export_to_openvino_says_it_too(tmp_path):
+    network = small()
+    write_export(network, "openvino", tmp_path)
+    runner = Runner(network.network, "openvino", "float32", exported=tmp_path)
+    runner._open(tmp_path / "model.xml", "0" * 64)
+    with pytest.raises(CheckpointError, match=r"other weights \(000000000000\)"):
+        runner._open(tmp_path / "model.xml", "1" * 64)
 
 
 def test_an_ensemble_by_an_engine(model, images, tmp_path):

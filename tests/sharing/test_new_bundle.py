@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import shlex
+import warnings
 from pathlib import Path
 
 import nibabel as nib
@@ -13,7 +14,7 @@ from monai.bundle import ConfigParser
 from skimage.io import imread, imsave
 
 from metaseg_monai.cli.commands import run as run_command
-from metaseg_monai.errors import ConfigError, DataError
+from metaseg_monai.errors import ConfigError, DataError, MetadataError
 from metaseg_monai.metadata import MetadataSchema
 from metaseg_monai.rows import read_lines, write_table
 from metaseg_monai.sharing.check_bundle import check_bundle
@@ -21,7 +22,7 @@ from metaseg_monai.sharing.new_bundle import new_bundle
 from metaseg_monai.sharing.own_metadata import infer_schema
 from metaseg_monai.sharing.own_table import OwnTable
 from metaseg_monai.sharing.run import evaluate, predict, train
-from metaseg_monai.tables import fold_cases, read_table
+from metaseg_monai.tables import find_cases, fold_cases, read_table
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "own_data.md"
 SMALL = {"memory_gb": 0.4, "network": "unet3"}
@@ -586,3 +587,112 @@ def test_the_tutorial_of_ct(tmp_path, monkeypatch):
     assert told == [0] * 6
     assert len(list(Path("masks").glob("*.nii.gz"))) == 2
     assert Path("runs/organs-study/report.html").is_file()
+
+
+# DICOM series: folders as images, and what their elements say as metadata.
+
+ELEMENTS = "+thick=SliceThickness,+vendor=Manufacturer,+kernel=ConvolutionKernel"
+
+
+@pytest.fixture
+def cohort(tmp_path):
+    """A table of 6 DICOM series of CT in folders named as their UIDs, and their NIfTI twins."""
+    pytest.importorskip("pydicom", reason="needs the extra [dicom]")
+    from tests.images.test_dicom import saved, series
+
+    rng, affine = np.random.default_rng(0), np.diag([-1.0, -1.0, 2.0, 1.0])
+    (tmp_path / "twins").mkdir()
+    rows = []
+    for number in range(6):
+        image = rng.integers(-1000, 900, (24, 20, 6)).astype(np.int16)
+        label = np.zeros(image.shape, np.uint8)
+        label[4 : 8 + number, 4:8, 2:5] = 1
+        planes = series(image, affine)
+        for plane in planes:
+            plane.Manufacturer = ("SIEMENS", "GE")[number % 2]
+            plane.ConvolutionKernel = (["Br40d", "3"], "STANDARD")[number % 2]
+            plane.SliceThickness = str(2 + number)
+        if number == 2:
+            planes[0].SliceThickness = "9"
+        rng.shuffle(planes)
+        saved(tmp_path / "scans" / f"1.2.840.{number}", planes)
+        for name, array in (("image", image), ("label", label)):
+            nib.save(nib.Nifti1Image(array, affine), tmp_path / "twins" / f"{name}{number}.nii.gz")
+        mask = f"twins/label{number}.nii.gz"
+        vendor = "Philips" if number == 4 else ""
+        scan = {"scan": f"scans/1.2.840.{number}", "mask": mask, "vendor": vendor}
+        rows.append({**scan, "patient": f"p{number}", "split": "test" if number == 5 else "train"})
+    return write_table(rows, tmp_path / "cohort.csv")
+
+
+def test_series_are_images_and_their_elements_metadata(cohort, tmp_path):
+    made = new_bundle("mine", cohort, tmp_path / "b", fields=ELEMENTS, split="new", **SMALL)
+    assert made.inferred["image"][0] == "scan"
+    told = made.inferred["odd elements"][0]
+    assert "row 4: SliceThickness is not the same in all planes" in told
+    copy = {row["patient"]: row for row in rows_of(made.folder / "data" / "table.csv")}
+    cells = [(copy[f"p{n}"]["thick"], copy[f"p{n}"]["vendor"]) for n in range(6)]
+    assert cells == [("2", "SIEMENS"), ("3", "GE"), ("", "SIEMENS"), ("5", "GE"),
+                     ("6", "Philips"), ("7", "GE")]  # fmt: skip
+    assert {row["kernel"] for row in copy.values()} == {"Br40d\\3", "STANDARD"}
+    tags = {field.name: field.tag for field in made.schema.fields}
+    assert tags == {"vendor": "Manufacturer", "thick": "SliceThickness",
+                    "kernel": "ConvolutionKernel"}  # fmt: skip
+    assert made.schema.field("thick").unit == "mm"
+    about = json.loads((made.folder / "configs" / "metadata.json").read_text())
+    assert about["data_type"] == "dicom"
+    texts = b"".join(file.read_bytes() for file in made.folder.rglob("*") if file.is_file())
+    from tests.images.test_dicom import SECRETS
+
+    assert not any(secret.encode() in texts for secret in SECRETS)
+
+
+def test_series_are_read_alike_in_training_and_prediction(cohort, tmp_path):
+    made = new_bundle("mine", cohort, tmp_path / "b", fields=ELEMENTS, split="new", **SMALL)
+    schema = MetadataSchema.load(made.folder / "configs" / "schema.json")
+    columns = json.loads((made.folder / "configs" / "columns.json").read_text())
+    trained = read_table(made.folder / "data" / "table.csv", schema, columns).rows
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the series whose planes disagree
+        predicted = find_cases(tmp_path / "scans", schema, unknown_trained=True)
+    parser = ConfigParser()
+    parser.read_config(made.folder / "configs" / "train.json")
+    parser["bundle_root"] = str(made.folder)
+    load, axial = (parser.get_parsed_content(f"preprocessing#{n}") for n in range(2))
+    assert len(trained) == len(predicted) == 6
+    by_case = {row["case"]: row for row in trained}
+    for number, item in enumerate(predicted):
+        assert item["case"] == f"1.2.840.{number}"
+        other = next(row for case, row in by_case.items() if f"_{item['case']}__" in f"{case}__")
+        if number != 4:  # whose vendor the table says otherwise
+            given = {name: cell for name, cell in other["metadata"].items() if cell != ""}
+            assert schema.encode(given).tolist() == schema.encode(item["metadata"]).tolist()
+        twin = {"case": "twin", "image": str(tmp_path / "twins" / f"image{number}.nii.gz")}
+        images = [axial(load(dict(one)))["image"] for one in (other, item, twin)]
+        for image in images[1:]:
+            assert image.shape[1:] == (20, 24, 6)
+            np.testing.assert_array_equal(image.numpy(), images[0].numpy())
+            np.testing.assert_allclose(image.affine, images[0].affine)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ("+who=PatientName", "PatientName tells who somebody is"),
+        ("+device=DeviceSerialNumber", "DeviceSerialNumber tells who somebody is"),
+        ("+day=StudyDate", "is of the kind DA, which tells who"),
+        ("+thick=SliceThicknes", "DICOM has no such element; did you mean 'SliceThickness'"),
+        ("+thick=SliceThickness:continuous:kg", "is in mm, which cannot be converted to 'kg'"),
+        ("+thick=SliceThickness:ordinal", "read as categorical or continuous, not as ordinal"),
+        ("+thick=", r"expected column\[=Element\]"),
+    ],
+)
+def test_elements_that_can_be_no_metadata_are_refused(cohort, tmp_path, fields, message):
+    with pytest.raises((ConfigError, MetadataError), match=message):
+        new_bundle("mine", cohort, tmp_path / "b", fields=fields, split="new", **SMALL)
+    assert not (tmp_path / "b").exists()
+
+
+def test_elements_of_images_that_are_no_series(pictures, tmp_path):
+    with pytest.raises(DataError, match=r"'img' is a folder with a DICOM series, so that thick="):
+        new_bundle("mine", pictures, tmp_path / "b", fields="+thick=SliceThickness", **SMALL)

@@ -1,10 +1,12 @@
 """A package: what is in it, what is not, and that it runs without this package."""
 
+import gzip
 import hashlib
 import json
 import shutil
 import zipfile
 
+import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
@@ -159,6 +161,40 @@ def test_cases_of_the_user_are_packed_under_neutral_names(root, model, tmp_path)
         ]
 
 
+def test_series_of_patients_are_packed_without_their_names(root, model, tmp_path):
+    pytest.importorskip("pydicom", reason="needs the extra [dicom]")
+    from tests.images.test_dicom import AFFINE, SECRETS, VOLUME, saved, series
+
+    saved(tmp_path / "scans" / "1.2.840.1", series())
+    made = pack(root, tmp_path / "out", samples=tmp_path / "scans")
+    with zipfile.ZipFile(made.archive) as archive:
+        names = [one for one in archive.namelist() if "/samples/images/" in one]
+        content = archive.read(names[0])
+    assert [name.rpartition("/")[2] for name in names] == ["sample_1.nii.gz"]
+    image = nib.Nifti1Image.from_bytes(gzip.decompress(content))
+    np.testing.assert_array_equal(np.asarray(image.dataobj), VOLUME)
+    np.testing.assert_allclose(image.affine, AFFINE, atol=1e-6)
+    assert not any(secret.encode() in gzip.decompress(content) for secret in SECRETS)
+    again = pack(root, tmp_path / "again", samples=tmp_path / "scans")
+    assert again.archive.read_bytes() == made.archive.read_bytes()
+
+
+def test_a_package_is_no_bundle_of_our_commands(packed, tmp_path):
+    _, folder = packed
+    for command in (lambda: pack(folder, tmp_path / "out"), lambda: train(folder, tmp_path / "x")):
+        with pytest.raises(ConfigError, match=r"is a package.*python -m monai.bundle run"):
+            command()
+
+
+def test_the_copy_of_the_facts_is_written_anew(model, packed, tmp_path):
+    copied = shutil.copytree(model, tmp_path / "model")
+    (copied / "model.json").write_text("{}")  # only a copy
+    made = pack(copied, tmp_path / "out")
+    with zipfile.ZipFile(made.archive) as archive:
+        facts = archive.read(f"{NAME}/models/model.json")
+    assert facts == (packed[1] / "models/model.json").read_bytes()
+
+
 def test_the_list_of_the_training_goes_along_only_if_asked(model, tmp_path):
     made = pack(model, tmp_path, training_list=True)
     with zipfile.ZipFile(made.archive) as archive:
@@ -246,6 +282,9 @@ def test_what_nobody_could_use_is_refused(other, tmp_path):
     with pytest.raises(ConfigError, match="says nothing on the licence of the data"):
         pack(root, tmp_path / "out")
     given = tmp_path / "licence.txt"
+    given.write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match=r"licence.txt: no text in UTF-8"):
+        pack(root, tmp_path / "out", data_license=given)
     given.write_text("CC0\n")
     made = pack(root, tmp_path / "out", data_license=given)
     with zipfile.ZipFile(made.archive) as archive:

@@ -62,7 +62,7 @@ def test_a_whole_package_is_unpacked_and_known(archive, tmp_path):
     assert check_bundle(made.folder).verdict == "clean"
     there = {path.relative_to(made.folder).as_posix() for path in made.folder.rglob("*.*")}
     assert {"configs/train.json", code_in(archive)} <= there
-    with pytest.raises(DataError, match="fill"):
+    with pytest.raises(DataError, match="is filled already; give another folder"):
         unpack(archive, tmp_path)
 
 
@@ -106,6 +106,58 @@ def test_paths_that_lead_elsewhere_are_refused(archive, tmp_path, name, told):
         packed.writestr(zipfile.ZipInfo(name), "import os")
     refused(changed, tmp_path, DataError, told, trust=True)
     assert {path.name for path in tmp_path.iterdir()} <= {"changed.zip", "out"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"LICENSE/x": b"1"}, "'license' is a file and a folder"),
+        ({"docs/\u00e9": b"1", "docs/e\u0301": b"2"}, "holds 'docs/e.u0301' twice"),
+        ({"configs/metadata.json": None}, "has no configs/metadata.json, so that it is no bundle"),
+    ],
+)
+def test_archives_that_are_no_bundle_on_every_disk_are_refused(archive, tmp_path, changes, told):
+    changed = rewritten(archive, tmp_path / "changed.zip", changes)
+    refused(changed, tmp_path, DataError, told, trust=True)
+
+
+@pytest.mark.parametrize("name", [".ssh", "--force", " ", "$x", "a@b"])
+def test_folders_that_cannot_name_a_bundle_are_refused(archive, tmp_path, name):
+    changed = tmp_path / "changed.zip"
+    with zipfile.ZipFile(changed, "w") as packed:
+        for inside, content in contents(archive).items():
+            packed.writestr(f"{name}/{inside}", content)
+    refused(changed, tmp_path, DataError, "cannot name a bundle", trust=True)
+
+
+@pytest.mark.parametrize("sums", [b"\xff\xfe", b"abc  LICENSE\n", b"\0"])
+def test_a_damaged_list_of_checksums_is_refused(archive, tmp_path, sums):
+    changed = rewritten(archive, tmp_path / "changed.zip", {PLACE: sums}, listed=False)
+    refused(changed, tmp_path, DataError, "line 1 is no checksum with a name", trust=True)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_damage_in_every_compression_is_told(archive, tmp_path, method):
+    changed = tmp_path / "changed.zip"
+    with zipfile.ZipFile(changed, "w", method) as packed:
+        for inside, content in contents(archive).items():
+            packed.writestr(f"{NAME}/{inside}", content)
+        one = packed.getinfo(f"{NAME}/LICENSE")
+    content = bytearray(changed.read_bytes())
+    start = one.header_offset + 30 + len(one.filename)
+    for place in range(start + 12, start + 40):
+        content[place] ^= 0x55
+    changed.write_bytes(content)
+    refused(changed, tmp_path, DataError, r"changed.zip: damaged \(")
+
+
+def test_an_encrypted_archive_is_refused(archive, tmp_path):
+    changed = rewritten(archive, tmp_path / "changed.zip", {})
+    content = bytearray(changed.read_bytes())
+    with zipfile.ZipFile(changed) as packed:
+        content[packed.start_dir + 8] |= 1
+    changed.write_bytes(content)
+    refused(changed, tmp_path, DataError, "is encrypted; ask for a package without a password")
 
 
 @pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFIFO, stat.S_IFCHR])
@@ -155,6 +207,12 @@ def saved(content):
         ("models/model.pt", saved({"weight": torch.zeros(1)}), "weights without facts"),
         ("extra/state.pth", pickle.dumps(Evil()), "extra/state.pth .*nothing of it was run"),
         ("extra/state.pkl", pickle.dumps(Evil()), "state.pkl is a pickle"),
+        ("extra/STATE.PKL", b"", "STATE.PKL is a pickle"),
+        ("extra/STATE.PTH", b"", "extra/STATE.PTH .*nothing of it was run"),
+        ("extra/state", pickle.dumps(Evil()), "extra/state is a pickle"),
+        ("models/model.json", b"{}", "tells other facts than the weights"),
+        ("models/model.ts", b"PK", "model.ts is no export of the weights"),
+        ("models/model.onnx", b"0" * 64, "model.onnx is no export of the weights"),
     ],
 )
 def test_pickles_with_code_are_refused(archive, tmp_path, capsys, name, content, told):

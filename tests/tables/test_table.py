@@ -356,6 +356,17 @@ def test_a_folder_with_a_dicom_series_is_an_image(edited, task_schema):
         read_table(edited({0: {"image": "other"}}), task_schema)
 
 
+def test_series_in_folders_named_as_uids_are_cases_of_their_own(edited, task_schema):
+    path = edited()
+    for name in ("1.2.840.1", "1.2.840.2"):
+        (path / name).mkdir()
+        (path / name / "1").write_bytes(b"\0" * 128 + b"DICM")
+    same = {"task": "disc", "group": "a", "split": "train"}
+    rows = {row: {"image": f"1.2.840.{row + 1}", **same} for row in range(2)}
+    table = read_table(edited(rows), task_schema)
+    assert [row["case"] for row in table.rows[:2]] == ["1.2.840.1", "1.2.840.2"]
+
+
 def test_column_map_of_another_schema_is_refused(folder, task_schema):
     with pytest.raises(DataError, match="the column map names colour"):
         read_table(folder[0], task_schema, {"metadata": {"colour": "task"}})
