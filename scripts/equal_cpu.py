@@ -131,10 +131,10 @@ def compare(output: str) -> str:
             limits.append("ours took more CPU time")
         if fixed["dry_run"]:
             limits.append("a dry run")
-        told = {**found, "form": form, "cpu_seconds": spent, "limits": limits}
-        write_json(place / VERDICT, told)
         minutes = ", ".join(f"{who} {sum(s) / 60:.1f}" for who, s in spent.items())
         verdict = f"no verdict ({'; '.join(limits)})" if limits else found["verdict"]
+        told = {**found, "verdict": verdict, "form": form, "cpu_seconds": spent, "limits": limits}
+        write_json(place / VERDICT, told)
         lines.append(f"{name}: {verdict}. {found['text']}; CPU-minutes {minutes}; form {form}")
     return "\n".join(lines)
 
