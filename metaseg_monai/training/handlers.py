@@ -384,15 +384,19 @@ class PixelF1(Metric):
         classes: number of classes K with the background.
         output_transform: of the engine's output to logits (B, K, *S), or those of several scales,
             of which the first counts, and classes (B, 1, *S); pixels of other classes than 0 to
-            K - 1 are left out.
+            K - 1 are left out. By default prediction and label of MONAI's engines.
         device: of the counts.
     """
 
     def __init__(
-        self, classes: int, output_transform: Callable[[Any], Any], device: Any = "cpu"
+        self,
+        classes: int,
+        output_transform: Callable[[Any], Any] | None = None,
+        device: Any = "cpu",
     ) -> None:
         self.classes = classes
-        super().__init__(output_transform, device=device)
+        both = from_engine([CommonKeys.PRED, CommonKeys.LABEL])
+        super().__init__(output_transform or both, device=device)
 
     @reinit__is_reduced
     def reset(self) -> None:
