@@ -29,6 +29,7 @@ from metaseg_monai.tables.licenses import (
 )
 from metaseg_monai.training.weights import (
     EVALUATION,
+    predicts_images,
     read_trained_on,
     read_weights,
     write_fact,
@@ -99,8 +100,7 @@ class Model:
     @property
     def predicts_images(self) -> bool:
         """Whether its labels were images, no masks."""
-        steps = self.facts.get("preprocessing") or []
-        return any(isinstance(one, Mapping) and one.get("target") == "image" for one in steps)
+        return predicts_images(self.facts)
 
     @property
     def data(self) -> list[Statement]:

@@ -49,6 +49,7 @@ from metaseg_monai.metadata.fields import UNKNOWN, Continuous, Ordinal, read_num
 from metaseg_monai.metrics.scores import pooled_f1
 from metaseg_monai.sharing.run import RECORDS, _known, export_folder, parse_metadata
 from metaseg_monai.training import collate_cases
+from metaseg_monai.training.weights import predicts_images
 from metaseg_monai.transforms.metadata import NORMAL
 from metaseg_monai.transforms.postprocessing import class_map
 
@@ -166,7 +167,7 @@ def export(
     place = export_folder(model, to, precision) if output is None else Path(output)
     source = Source.of(model, configuration, trust)
     given, weights = source.exportable(fixed)
-    if precision == "int8" and _predicts_images(weights):
+    if precision == "int8" and predicts_images(weights.recorded):
         raise ConfigError(
             f"{model} predicts images, and int8 is kept only where no mask loses F1; export it in "
             "float32, which predict --engine openvino also runs in bf16"
@@ -252,10 +253,6 @@ def lacking_for(to: str) -> str:
     return ""
 
 
-def _predicts_images(weights: Any) -> bool:
-    return any(one.target == "image" for one in weights.preprocessing)
-
-
 def _is_export(folder: Path) -> bool:
     """Whether a folder holds an export and nothing else, so that a new one may replace it."""
     try:
@@ -293,7 +290,7 @@ def _bioimageio(
     content |= {f: (parts / kind / f).read_bytes() for kind in told for f in [FILES[kind]]}
     content[f"{SCHEMA}.json"] = (str(given.schema) + "\n").encode()
     content["data_license.txt"] = licence.encode()
-    content["README.md"] = _page(given, about, _predicts_images(weights)).encode()
+    content["README.md"] = _page(given, about, predicts_images(weights.recorded)).encode()
     rdf = _description(given, about, weights, tensors, told)
     content["rdf.yaml"] = (json.dumps(rdf, indent=1) + "\n").encode()  # JSON is YAML
     with zipfile.ZipFile(folder / ZIP, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -354,7 +351,7 @@ def _description(
     names = ("y", "x") if len(least) == 2 else ("z", "y", "x")
     classes = {int(k): v for k, v in (weights.recorded.get("class_names") or {}).items()}
     logits = [classes.get(one, f"class {one}") for one in range(tensors["logits"].shape[1])]
-    of_images = _predicts_images(weights)
+    of_images = predicts_images(weights.recorded)
     if of_images:
         logits = [f"channel {one}" for one in range(len(logits))]
     elif len(logits) > 1 and 0 not in classes:

@@ -386,6 +386,9 @@ def smallest_planned(study: Study, bounded: bool = True) -> str:
     Returns:
         A sentence without its end; "" where no spread, size or comparison was stated.
 
+    Raises:
+        ConfigError: a spread that was stated is above 1, which scores from 0 to 1 cannot have.
+
     >>> smallest_planned(Study(name="two", bundle="b", conditions=["none", "sme"]))
     ''
     """
@@ -394,6 +397,11 @@ def smallest_planned(study: Study, bounded: bool = True) -> str:
         return ""
     known, groups = protocol.pilot, protocol.sample_size
     spread = Spread(known.patients, known.trainings, known.residual)
+    if bounded and (beyond := [f"{n} is {s:g}" for n, s in spread._asdict().items() if s > 1]):
+        raise ConfigError(
+            f"protocol: pilot: {beyond[0]}, and scores are from 0 to 1; give standard deviations "
+            "of their differences, such as 0.05"
+        )
     level = protocol.alpha / len(protocol.comparisons)
     squares = expected_squares(spread, groups, seeds)
     effect = smallest_effect(squares, groups, seeds, protocol.test, level)

@@ -398,6 +398,16 @@ def _train(bundle: Path) -> str:
     return f"python -m monai.bundle run training --config_file {bundle}/configs/train.json"
 
 
+def predicts_images(facts: Mapping[str, Any]) -> bool:
+    """Whether the labels that weights were trained with are images, no masks.
+
+    Args:
+        facts: in the weights.
+    """
+    steps = facts.get("preprocessing") or []
+    return any(isinstance(one, Mapping) and one.get("target") == "image" for one in steps)
+
+
 def _shared(first: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
     """The ranges of groups that two trainings scaled by; none where they differ in one."""
     if any(first[name] != other[name] for name in ("by", "percentiles")):

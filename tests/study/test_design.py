@@ -125,5 +125,9 @@ def test_a_pilot_says_before_what_can_be_found():
     assert smallest_planned(few).startswith("with 30 patients (groups) and 1 trainings no effect")
     without = study.protocol.model_copy(update={"pilot": None})
     assert smallest_planned(study.model_copy(update={"protocol": without})) == ""
+    pilot = study.protocol.pilot.model_copy(update={"trainings": 1.5})
+    wide = study.protocol.model_copy(update={"pilot": pilot})
+    with pytest.raises(ConfigError, match=r"pilot: trainings is 1\.5, and scores are from 0 to 1"):
+        smallest_planned(study.model_copy(update={"protocol": wide}))
     with pytest.raises(ConfigError, match=r"unknown key 'protocol\.pilot\.patient'"):
         Study(name="s", bundle="b", conditions=["se"], protocol={"pilot": {"patient": 1}})
