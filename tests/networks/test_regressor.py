@@ -93,6 +93,8 @@ def test_statistics_are_learned_by_the_linear_layers(dims, channels):
         optimizer.zero_grad()
         torch.nn.functional.cross_entropy(network(images), names).backward()
         optimizer.step()
+    told = image_statistics(images, (1, 2)).shape[1]  # they stand behind the convolutions
+    assert (network.head[0].weight.grad[:, -told:].abs().amax(0) > 0).sum() > told / 2
     assert (network.eval()(images).argmax(1) == names).all()
     assert network(images[:1]).shape == (1, 2)
     network.train()
