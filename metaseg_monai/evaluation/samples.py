@@ -23,7 +23,8 @@ MOST_STRETCHED = 16  # voxels of a picture's side by those of the other
 class Sample(NamedTuple):
     """One case: image (H, W) in 0..1, label (H, W), predicted classes (H, W) for each test mode.
 
-    Of a volume these are three planes side by side: axial, coronal and sagittal.
+    Of a volume these are three planes side by side: axial, coronal and sagittal. Of an image of
+    several `channels` it is their mean.
     """
 
     case: str
@@ -31,6 +32,7 @@ class Sample(NamedTuple):
     image: np.ndarray
     label: np.ndarray
     preds: dict[str, np.ndarray]
+    channels: int = 1
 
 
 class PredictionSamples:
@@ -68,7 +70,9 @@ class PredictionSamples:
                 planes = [one.float() for one in _planes(case, "image")]
                 grey = [one[0] if len(one) == 1 else one.mean(0) for one in planes]
                 unit = to_unit(_side_by_side(case, grey))
-                self.samples[place] = Sample(case["case"], case["domain"], unit, label, {})
+                self.samples[place] = Sample(
+                    case["case"], case["domain"], unit, label, {}, len(planes[0])
+                )
                 self.shown[place] = shown
         if place in self.samples and self.samples[place].case == case["case"]:
             classes = [torch.from_numpy(class_map(one)) for one in _planes(case, "pred")]
@@ -106,7 +110,12 @@ def write_samples(path: Path, samples: Iterable[Sample]) -> list[Path]:
         arrays |= {f"image_{number}": sample.image, f"label_{number}": sample.label}
         for position, pred in enumerate(sample.preds.values()):
             arrays[f"pred_{number}_{position}"] = pred
-        told = {"case": sample.case, "domain": sample.domain, "modes": list(sample.preds)}
+        told = {
+            "case": sample.case,
+            "domain": sample.domain,
+            "modes": list(sample.preds),
+            "channels": sample.channels,
+        }
         index.append(told)
     return write_arrays(path, index, arrays)
 
@@ -125,6 +134,7 @@ def read_samples(path: str | Path) -> list[Sample]:
             arrays[f"image_{number}"],
             arrays[f"label_{number}"],
             {mode: arrays[f"pred_{number}_{place}"] for place, mode in enumerate(told["modes"])},
+            told.get("channels", 1),
         )
         for number, told in enumerate(index)
     ]

@@ -32,6 +32,7 @@ Softness = Literal["mixed", "drawn"]  # one code of all values; or many, whose r
 Code = NDArray[np.float32]
 
 UNKNOWN = "unknown"
+MOST_SHORT = 3  # letters of a name that is short for another
 # What a cell may say instead of nothing, in any case; the same words in every command.
 MISSING_WORDS = ("", "nan", "na", "n/a", "null", "none", "-", ".")
 SEPARATOR = ";"  # joins several names or numbers in one cell
@@ -44,6 +45,7 @@ _BETWEEN = re.compile(rf"{_END}\.\.{_END}")
 _WEIGHED = re.compile(r":\s*[+-]?\.?[0-9]")  # a text that means to be a distribution
 _LARGEST = float(np.finfo(np.float32).max)
 # punctuation and blanks between two letters, or a letter and a digit: never a sign at an end (ER-)
+_ROMAN = re.compile("[ivx]+[a-d]?", re.I)  # numerals of grades and stages
 _JOINTS = re.compile(r"(?<=[^\W\d_])[\s_\-./,]+(?=\w)|(?<=\d)[\s_\-./,]+(?=[^\W\d_])")
 _SLIPS = {  # (declared unit, factor that would bring the value inside) -> the unit it was given in
     ("mm", 10.0): "cm",
@@ -118,6 +120,19 @@ def same_name(text: str, names: Iterable[str]) -> str | None:
     plain = _unpunctuated(text)
     same = [name for name in names if _unpunctuated(name) == plain]
     return same[0] if len(same) == 1 else None
+
+
+def shortens(short: str, name: str) -> bool:
+    """Whether a name may be shortened so.
+
+    >>> shortens("f", "female"), shortens("Art", "arterial")
+    (True, True)
+    >>> shortens("CT", "CTA"), shortens("I", "IIIa")
+    (False, False)
+    """
+    longer = len(short) <= MOST_SHORT and len(name) >= len(short) + 3
+    word = short.isalpha() and not _ROMAN.fullmatch(name)
+    return longer and word and name.casefold().startswith(short.casefold())
 
 
 def _unpunctuated(text: str) -> str:
@@ -290,9 +305,9 @@ class MetadataField(BaseModel):
         """The error for a value that is not allowed; `step` says what to do next."""
         if self.missing == "unknown":
             step += ", or leave it empty for unknown"
+        kind = "" if isinstance(value, str) else f" ({type(value).__name__})"
         return MetadataError(
-            f"field {self.name!r}: expected {self.expected()}, "
-            f"got {value!r} ({type(value).__name__}); {step}"
+            f"field {self.name!r}: expected {self.expected()}, got {value!r}{kind}; {step}"
         )
 
     def not_a_code(self, code: Code) -> MetadataError:
@@ -403,7 +418,8 @@ class _NamedValues(MetadataField):
 
     def _meant(self, name: str) -> str:
         """The next step for a name that is no value; the values stand in the message already."""
-        same = same_name(name, self.values)
+        short = [one for one in self.values if shortens(one, name) or shortens(name, one)]
+        same = same_name(name, self.values) or (short[0] if len(short) == 1 else None)
         return f"did you mean {same!r}?" if same else "use one of these names"
 
     def _index(self, name: Any, value: Any) -> int:

@@ -259,6 +259,9 @@ def predictions(results: Results) -> list[Figure]:
                 " Of volumes, side by side: the axial, coronal and sagittal plane through the "
                 "middle of the truth."
             )
+        most = max(one.channels for one in samples[names[0]])
+        if most > 1:
+            caption += f" An image of {most} channels is drawn as their mean."
         drawn.append(Figure("predictions", caption, png))
     first = {name: stored[0] for name, stored in samples.items()}
     asked = {n: s for n, s in first.items() if any(m.startswith("fixed:") for m in s.preds)}

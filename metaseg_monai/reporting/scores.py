@@ -183,6 +183,16 @@ def class_table(results: Results, names: Mapping[int, str]) -> Spread | None:
     return spread(scores)
 
 
+def class_shares(results: Results, names: Mapping[int, str]) -> str:
+    """How much of the foreground of the truth each label class is, in words.
+
+    A class of few pixels has an F1 that few pixels decide.
+    """
+    held = (results.normal["tp"] + results.normal["fn"]).groupby(results.normal["class"]).sum()
+    told = [f"{class_text(names, int(n))} {pixels / held.sum():.1%}" for n, pixels in held.items()]
+    return f"Of the foreground's pixels in the truth: {', '.join(told)}." if held.sum() else ""
+
+
 def case_table(results: Results) -> pd.DataFrame:
     """Mean over cases with seeds averaged within each, and how many cases were left out as empty.
 

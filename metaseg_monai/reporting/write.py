@@ -270,7 +270,8 @@ def score_section(asked: Asked) -> Section:
     classes = scores.class_table(asked.every, asked.every.class_names)
     if classes is not None:
         title = "F1 of each label class"
-        parts.append(Table("classes", title, seeds, *classes, best="high", first="condition"))
+        note = f"{scores.class_shares(asked.every, asked.every.class_names)} {seeds}".strip()
+        parts.append(Table("classes", title, note, *classes, best="high", first="condition"))
     more: list[Part] = [
         Table(
             "cases",

@@ -21,6 +21,7 @@ from metaseg_monai.metadata.fields import (
     said,
     same_name,
     says_nothing,
+    shortens,
     spelled,
 )
 from metaseg_monai.metadata.fit import doubts, field_parts, widened
@@ -33,7 +34,6 @@ UNITS = ("mm", "cm", "um", "years", "months", "days", "kg", "g", "ms", "s", "hz"
 FEW_NUMBERS = 6  # whole numbers of so few values are taken as names
 MOST_NAMES = 30  # of a category
 ODD_SHARE = 5  # a quantity has one cell in so many, at most, that is no number
-MOST_SHORT = 3  # letters of a name that is short for another
 ASSOCIATED = 0.8  # rank correlation with what the label says from which a column is left out
 BY_CHANCE = 1e-4  # probability above which an association may be
 PERHAPS_CHANCE = 1e-3  # above which nothing is told of names that divide a measure
@@ -446,7 +446,7 @@ def _look_like_one(found: OwnTable, column: str) -> list[str]:
         (one, same) for one in rows if (same := same_name(one, [two for two in rows if two != one]))
     ]
     for short in rows:
-        whole = [one for one in rows if _begins(short, one)]
+        whole = [one for one in rows if shortens(short, one)]
         pairs += [(short, whole[0])] if len(whole) == 1 else []
     told = []
     for pair in dict.fromkeys(tuple(sorted(pair)) for pair in pairs):
@@ -454,16 +454,6 @@ def _look_like_one(found: OwnTable, column: str) -> list[str]:
         at = listing(rows[other], 5, str)
         told.append(f"{column} {other!r} and {kept!r} (write {kept!r} in row {at} of the file)")
     return told
-
-
-def _begins(short: str, name: str) -> bool:
-    """Whether a name may be shortened so.
-
-    >>> _begins("f", "female"), _begins("Art", "arterial"), _begins("CT", "CTA"), _begins("I", "II")
-    (True, True, False, False)
-    """
-    longer = len(short) <= MOST_SHORT and len(name) >= len(short) + 3
-    return longer and short.isalpha() and name.casefold().startswith(short.casefold())
 
 
 def _beside_header(found: OwnTable, column: str) -> str:

@@ -156,8 +156,8 @@ def _native(data: Mapping[Any, Any]) -> Tensor:
     if "native_shape" not in data or not logits.is_floating_point():
         return logits
     native = [int(size) for size in data["native_shape"]]
-    if logits.ndim - 1 > len(native):  # planes, each by itself
-        return resize_image(logits.movedim(-1, 0), native).movedim(0, -1)
+    if logits.ndim - 1 > len(native):  # planes as channels, which lie beside each other in memory
+        return resize_image(logits.movedim(-1, 1), native).movedim(1, -1)
     return resize_image(logits[None], native)[0]
 
 

@@ -39,6 +39,20 @@ def test_one_case_of_each_patient_with_the_most_to_see(sampled):
     assert 0 <= samples[0].image.min() <= samples[0].image.max() <= 1
 
 
+def test_an_image_of_several_channels_is_drawn_as_their_mean(tmp_path, measured):
+    image = torch.zeros(1, 2, 4, 4)
+    image[0, 0, 0], image[0, 1, 0, 0] = 1, 1
+    label = torch.ones(1, 1, 4, 4)
+    names = {"case": "c", "group": "g", "domain": "x", "mode": "normal"}
+    output = {"image": image, "label": label, "pred": torch.cat([1 - label, label], dim=1)}
+    pair = ({key: [value] for key, value in names.items()}, output)
+    (sample,) = read_samples(measured(PredictionSamples(1), tmp_path / "s.npz", [pair]))
+    assert sample.channels == 2
+    np.testing.assert_allclose(
+        sample.image[0], [1, 0.5, 0.5, 0.5], atol=0.05
+    )  # to_unit cuts the ends
+
+
 def test_every_domain_has_its_cases(sampled):
     cases = [("a", "x", 1), ("b", "x", 2), ("a", "y", 3)]
     assert [one.domain for one in sampled(cases, per_domain=1)] == ["x", "y"]

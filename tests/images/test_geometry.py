@@ -325,6 +325,14 @@ def test_halving_averages_and_ramps_stay_ramps():
     assert resize_image(image, (4, 4)) is image
 
 
+@pytest.mark.parametrize("shape", [(11, 14, 5), (11, 14, 8), (5, 4, 8), (7, 9, 3), (9, 4, 5)])
+def test_volumes_are_resized_trilinearly(shape):
+    volumes = torch.rand(2, 3, 9, 7, 5, generator=torch.Generator().manual_seed(0))
+    for stored in (volumes, volumes.transpose(2, 4)):
+        expected = torch.nn.functional.interpolate(stored, shape, mode="trilinear")
+        torch.testing.assert_close(resize_image(stored, shape), expected, atol=1e-6, rtol=0)
+
+
 def test_labels_take_the_nearest_pixel():
     label = torch.tensor([[[[0, 1], [2, 3]]]], dtype=torch.uint8)
     finer = resize_label(label, (4, 4))[0, 0]

@@ -69,6 +69,15 @@ def test_wrong_categories(value, reason):
         LINE.encode(value)
 
 
+def test_what_a_value_may_be_short_for_is_proposed_where_it_is_plain():
+    sex = Categorical(name="sex", values=("F", "M"), **KNOWN)
+    with pytest.raises(MetadataError, match="got 'male'; did you mean 'M'"):
+        sex.encode("male")
+    phase = Categorical(name="phase", values=("arterial", "artefact"), **KNOWN)
+    with pytest.raises(MetadataError, match="got 'art'; use one of these names"):
+        phase.encode("art")
+
+
 def test_a_misspelt_category_is_not_missing():
     line = Categorical(name="line", values=LINES, missing="unknown", **KNOWN)
     with pytest.raises(MetadataError, match=r"\(or 'unknown'\).*use one of these names"):

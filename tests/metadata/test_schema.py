@@ -79,7 +79,7 @@ def test_all_problems_of_a_case_in_one_message():
         every_kind().encode(raw, case="img_7")
     assert str(caught.value) == "\n".join(problems)
     assert "'taks' is no field" in problems[0]
-    assert "'disc', 'ring', got 'dsic' (str); use one of these names" in problems[1]
+    assert "'disc', 'ring', got 'dsic'; use one of these names" in problems[1]
     assert every_kind().problems(RAW) == []
 
 
@@ -265,7 +265,7 @@ def scanners(**settings):
 
 def test_a_name_that_training_never_had_is_flagged_as_unknown():
     raw = {"scanner": "Canon", "grade": "III", "stain": "actin", "phase": "venous"}
-    told = "'scanner': .*got 'Canon' .*--out_of_range flag.*leave it empty.*\n.*'grade'"
+    told = "'scanner': .*got 'Canon'; .*--out_of_range flag.*leave it empty.*\n.*'grade'"
     with pytest.raises(MetadataError, match=told):
         scanners().encode(raw)
     flagged = scanners().with_policy("flag")
@@ -285,7 +285,9 @@ def test_a_name_that_training_never_had_is_flagged_as_unknown():
 @pytest.mark.parametrize(
     ("values", "given", "step"),
     [
-        (("F", "M", "female"), "male", None),  # the nearest is its opposite
+        (("female", "other"), "male", None),  # the nearest is its opposite
+        (("M", "F", "female"), "male", "M"),
+        (("I", "II"), "IIIa", None),
         (("ER-", "unclear"), "ER+", None),
         (("I", "II"), "III", None),
         (("Non-Contrast", "contrast"), "non contrast", "Non-Contrast"),
