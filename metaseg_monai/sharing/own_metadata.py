@@ -38,6 +38,8 @@ ASSOCIATED = 0.8  # rank correlation with what the label says from which a colum
 BY_CHANCE = 1e-4  # probability above which an association may be
 PERHAPS_CHANCE = 1e-3  # above which nothing is told of names that divide a measure
 ENOUGH = 10  # rows, or groups, that an association is judged by
+FEW_ALIKE = 4  # different values that it takes to say that a column of fewer is a measure
+FEW_IN_ORDER, IN_ORDER = 6, 0.95  # rows, and rank correlation, from which fewer are looked at
 FEW_EMPTY = 3  # empty labels, and others, that it takes to say that a column tells them apart
 SPACING_TOLERANCE = 0.02  # of the thickness of a slice, as tables round it
 MARGIN = 0.2  # of a range at either end, for cases beyond those of the table
@@ -234,7 +236,7 @@ def infer_schema(
         one: f"tells splits, which are others; --split {shlex.quote(one)} takes it"
         for one in unused
     }
-    settings, names_of, alike, late = [], {}, [], list[str]()
+    settings, names_of, alike, late, few = [], {}, [], list[str](), list[str]()
     for column in found.header if beside or fields is None else given:
         kind, unit = given.get(column, ("", ""))
         if column in taken:
@@ -255,6 +257,8 @@ def infer_schema(
             left_out[column] = why + ("" if why.endswith("otherwise") else step)
             continue
         goes = _goes_along(found, column, range(len(found.rows)))
+        if goes is None and len(_present(found.rows, column)) < ENOUGH:
+            few.append(column)
         if goes is not None and not goes.computed:
             alike.append(f"{column} ({goes.told})")
         elif _DOUBTFUL.search(plain_name(column)) and not _known_late(column):
@@ -274,6 +278,12 @@ def infer_schema(
         found.inferred["to look at"] = (
             ", ".join(alike),
             "known before anybody drew a mask, as a scanner is? else leave it out: --fields",
+        )
+    if few:
+        found.inferred["not judged"] = (
+            listing(few, MOST_TOLD, str),
+            f"fewer than {ENOUGH} rows say something there, too few to tell whether it "
+            "goes with the labels: is it known before anybody draws a mask?",
         )
     if late:
         found.inferred["known late"] = (
@@ -593,8 +603,10 @@ def _goes_along(found: OwnTable, column: str, training: Collection[int]) -> Link
         }
         empty, unit = np.array([empty[one].all() for one in places]), "groups"
         texts = [texts[one[0]] for one in places]
-    if len(texts) < ENOUGH or len(set(texts)) < 2:
+    if len(set(texts)) < 2:
         return None
+    if len(texts) < ENOUGH:
+        return _few_go_along(texts, measures, unit)
     both = min(int(empty.sum()), int((~empty).sum())) >= FEW_EMPTY
     kinds: dict[str, set[bool]] = defaultdict(set)
     for text, one in zip(texts, empty.tolist(), strict=True):
@@ -611,6 +623,32 @@ def _goes_along(found: OwnTable, column: str, training: Collection[int]) -> Link
             return Link(f"{told}, as if computed from it: at prediction nobody knows it", True)
         weaker = weaker or Link(told, False)
     return weaker
+
+
+def _few_go_along(
+    texts: Sequence[str], measures: Mapping[str, np.ndarray], unit: str
+) -> Link | None:
+    """What can be told of a column of fewer than `ENOUGH` values: whether it is the measure itself.
+
+    A measure in another unit is as if computed from it; one in the same order is to be looked at.
+    """
+    told = [read_number(text) for text in texts]
+    numbers = np.array([math.nan if one is None else one for one in told])
+    if np.isnan(numbers).any() or len(set(numbers.tolist())) < FEW_ALIKE:
+        return None
+    for what, known in measures.items():
+        if (known <= 0).any() or (numbers <= 0).any():
+            continue
+        if np.ptp(np.log(numbers / known)) < SPACING_TOLERANCE < np.ptp(np.log(known)):
+            why = f"is {what} times a constant in {len(texts)} {unit}, as if computed from it"
+            return Link(f"{why}: at prediction nobody knows it", True)
+    for what, known in measures.items():
+        if len(texts) < FEW_IN_ORDER or len(set(known.tolist())) < FEW_ALIKE:
+            continue
+        rank = float(spearmanr(numbers, known).statistic)
+        if abs(rank) >= IN_ORDER:
+            return Link(f"goes with {what}, rank {rank:.2f} in {len(texts)} {unit}", False)
+    return None
 
 
 def _goes_with(texts: Sequence[str], known: np.ndarray) -> tuple[float, bool] | None:

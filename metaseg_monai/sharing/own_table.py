@@ -1,8 +1,9 @@
 """Which columns of a user's own table hold what, and what its labels hold, each with a reason."""
 
+import hashlib
 import re
 import shlex
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -466,7 +467,7 @@ class OwnTable:
             DataError: labels cannot be read, or none has any foreground.
             ConfigError: what they mean is not plain, or a given value is in no label.
         """
-        problems, whole = [], []
+        problems, whole, digests = [], [], list[bytes]()
         chosen = list(labels.values()) if isinstance(labels, Mapping) else []
         stored: set[int] = set()
         for row in bar(range(len(self.rows)), desc="labels", unit="file"):
@@ -491,6 +492,7 @@ class OwnTable:
             self.shapes.append(array.shape[1:])
             self.spacings.append(spacing)
             self.objects.append(_objects(array, spacing))
+            digests.append(hashlib.blake2b(array.tobytes() + repr(array.shape).encode()).digest())
             if labels is None and not named and 1 < len(set(counts) - {0}) <= MOST_CLASSES:
                 whole.append(_in_one_part(array))
         self._refuse(problems, "labels", "mend the files, or remove the rows")
@@ -556,6 +558,36 @@ class OwnTable:
         self.numbered = self.label_values == "instances" and counted
         self.by_class = not self.label_values or bool(chosen)
         self.classes = max(2, max(values) + 1) if self.by_class else 2
+        self._join_masks(digests)
+
+    def _join_masks(self, digests: Sequence[bytes]) -> None:
+        """Join groups whose rows have the same file of a mask, and tell those of equal masks.
+
+        They are several images of one subject, as the sequences of an examination. An empty mask
+        ties nothing together.
+
+        Args:
+            digests: of the pixels of every row's label.
+        """
+        filled = [row for row, size in enumerate(self.sizes().tolist()) if size]
+        shared: list[list[str]] = [[] for _ in self.rows]
+        for row in filled:
+            shared[row] = [*map(str, self.paths(row, self.label))]
+        self._join(shared, "rows {2} and {3} share the mask {4!r}")
+        alike: dict[bytes, list[int]] = defaultdict(list)
+        for row in filled:
+            alike[digests[row]].append(row)
+        pairs = [
+            f"rows {listing([self.numbers[row] for row in one], 4, str)}"
+            for one in alike.values()
+            if len({self.groups[row] for row in one}) > 1
+        ]
+        if 1 < len(alike) and pairs:
+            self.inferred["equal masks"] = (
+                listing(pairs, 5, str),
+                "the same mask under several names: where these are images of one patient, a "
+                "column that says so keeps them in one split, --group",
+            )
 
     def _spacing(self, row: int, dims: int) -> tuple[float, ...] | None:
         """The size of pixels as the table's own columns have it."""

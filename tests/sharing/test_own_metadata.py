@@ -222,6 +222,25 @@ def test_what_goes_with_labels_is_judged_by_all_rows(tmp_path):
     assert "in 18 rows, as if computed from it" in left_out["score"]
 
 
+def test_of_few_rows_a_measure_of_the_label_is_found_all_the_same(tmp_path):
+    sizes = [1, 2, 3, 5, 6, 8, 9, 11, 12]
+    masks = [with_objects(n) for n in sizes]
+    columns = {
+        "tumor_px": sizes,
+        "lesion_mm2": [0.64 * n for n in sizes],
+        "burden": [0.6 * n + 0.02 * n * n for n in sizes],
+        "age": [50, 41, 77, 62, 38, 55, 49, 70, 66],
+    }
+    found = OwnTable(table_of(tmp_path, columns, masks))
+    found.scan_labels()
+    schema, _, left_out = infer_schema(found, None, range(9))
+    assert schema.names == ("burden", "age")
+    assert "label's size times a constant in 9 rows" in left_out["tumor_px"]
+    assert "times a constant" in left_out["lesion_mm2"]
+    assert found.inferred["to look at"][0].startswith("burden (goes with the label's size, rank 1")
+    assert found.inferred["not judged"][0] == "age"
+
+
 def test_a_group_is_no_guess(tmp_path):
     slices = [n // 4 for n in range(12)]
     with pytest.raises(ConfigError, match=r"--group case_id if so, .* --group none"):

@@ -106,6 +106,20 @@ def test_rows_of_one_image_or_patient_stay_together(tmp_path):
         OwnTable(table)
 
 
+def test_rows_that_share_a_mask_stay_together_unless_it_is_empty(tmp_path):
+    masks = [np.eye(8, k=n) for n in range(6)]
+    masks[2], masks[3], masks[5] = np.zeros((8, 8)), np.zeros((8, 8)), masks[4]
+    table = table_of(tmp_path, {"sequence": ["T1", "FLAIR"] * 3}, masks)
+    rows = [{**cells} for cells in OwnTable(table).rows]
+    rows[1]["mask"], rows[3]["mask"] = rows[0]["mask"], rows[2]["mask"]
+    found = OwnTable(write_table(rows, table))
+    found.scan_labels()
+    assert found.groups == ["row 2", "row 2", "row 4", "row 5", "row 6", "row 7"]
+    assert "rows 2 and 3 share the mask" in found.inferred["group"][1]
+    assert found.inferred["equal masks"][0] == "rows 6, 7"
+    assert "--group" in found.inferred["equal masks"][1]
+
+
 def test_groups_of_one_name_image_or_file_become_one(tmp_path):
     table = table_of(tmp_path, {"plate": ["P1", "p 1", "P2", "P3", "P4", "P5"], "n": range(6)})
     (tmp_path / "5.png").write_bytes((tmp_path / "0.png").read_bytes())  # of no contrast: no copy
