@@ -130,8 +130,8 @@ LISTED = {
         select_cases slices""",
     "metaseg_monai.transforms": """
         AsImaged AsMaskd AxialVolumed CropAtCentred DropMetadatad EncodeMetadatad FlatFieldd
-        LoadCased ResampleToSpacingd ScaleIntensityBy ScaleIntensityCased intensity_statistics
-        beside""",
+        LoadCased NormalizeVolumed ResampleToSpacingd ScaleIntensityBy ScaleIntensityCased
+        intensity_statistics beside""",
     "metaseg_monai.inferers": """
         AutocastInferer EnsembleInferer PlaneInferer Runner SlidingWindowMetadataInferer
         SteeredInferer ToldInferer channels_last each_tensor""",

@@ -189,7 +189,8 @@ def class_shares(results: Results, names: Mapping[int, str]) -> str:
     A class of few pixels has an F1 that few pixels decide.
     """
     held = (results.normal["tp"] + results.normal["fn"]).groupby(results.normal["class"]).sum()
-    told = [f"{class_text(names, int(n))} {pixels / held.sum():.1%}" for n, pixels in held.items()]
+    shares = zip(held.index.tolist(), held / held.sum(), strict=True)
+    told = [f"{class_text(names, number)} {share:.1%}" for number, share in shares]
     return f"Of the foreground's pixels in the truth: {', '.join(told)}." if held.sum() else ""
 
 

@@ -41,10 +41,12 @@ from metaseg_monai.sharing.plan import (
     Network,
     Plan,
     fingerprint,
+    of_planes,
     plan,
     steering,
 )
 from metaseg_monai.tables.columns import ROOT
+from metaseg_monai.tables.select import FOREGROUND
 from metaseg_monai.tables.table import (
     CaseTable,
     known_class_names,
@@ -210,7 +212,7 @@ def new_bundle(
             "network is told nothing there, in the copy of the table as well; another --seed deals "
             "otherwise",
         )
-    copied = _Copy(found, made, schema, names_of, names, strange)
+    copied = _Copy(found, made, schema, names_of, names, strange, planar)
     read = copied.read()
     try:
         known = fingerprint(read, 3 if volumes else 2, modality, channels)
@@ -220,7 +222,12 @@ def new_bundle(
         if error.choice is None:
             raise
         raise DataError(f"{error}:\n{_again(asked, channels=error.choice)}") from error
-    planned = plan(_of_planes(known) if planar else known, network, memory_gb, schema)
+    planned = plan(of_planes(known) if planar else known, network, memory_gb, schema)
+    if "foreground_drawn" in planned.facts and not all(found.planes):
+        raise DataError(
+            f"{found.file}: the axial planes of {found.label!r} are not told by its files, as "
+            "their headers have no affine; save the labels with that of the image"
+        )
     planned = _scheduled(planned, known)
     planned = _told_more(planned, schema, names, made)
     if planar:
@@ -367,24 +374,6 @@ def _told_more(
     return replace(planned, facts=facts)
 
 
-def _of_planes(known: Fingerprint) -> Fingerprint:
-    """What the axial planes of volumes have in common: as many as there are."""
-    shapes, spacings = known.shapes, known.spacings_mm
-    if len(known.values) != 1:
-        raise ConfigError(
-            f"dims=2: the volumes have {len(known.values)} channels, and planes are read from "
-            "volumes of one; leave dims out"
-        )
-    planes = [shape[2] for shape in shapes]
-    return replace(
-        known,
-        spatial_dims=2,
-        shapes=tuple(shape[:2] for shape, n in zip(shapes, planes, strict=True) for _ in range(n)),
-        spacings_mm=spacings
-        and tuple(one[:2] for one, n in zip(spacings, planes, strict=True) for _ in range(n)),
-    )
-
-
 def _hours(seconds: float) -> str:
     """A duration that nobody takes for exact."""
     hours = seconds / 3600
@@ -444,6 +433,7 @@ class _Copy:
         names_of: Mapping[str, str],
         names: Mapping[int, str],
         unknown: Mapping[tuple[int, str], str],
+        planar: bool,
     ) -> None:
         self.found, self.schema = found, schema
         several = len(found.images) > 1
@@ -480,6 +470,9 @@ class _Copy:
                 row[column] = ";".join(one.relative_to(self.root).as_posix() for one in paths)
             own_split = {group: found.groups[number], "split": split, "fold": fold}
             self.rows.append({**row, **own_split})
+        if planar and all(found.planes):
+            for row, planes in zip(self.rows, found.planes, strict=True):
+                row[FOREGROUND] = planes
 
     def read(self) -> CaseTable:
         """The copy as other commands read it; what they refuse is refused here."""
@@ -559,6 +552,8 @@ def _settings(
     }
     if channels != "stored":
         load["channels"] = channels
+    if scale["_target_"].endswith("NormalizeVolumed"):
+        load["moments"] = True
     steps: list[Any] = [load]
     if dims == 3:
         load["spatial_dims"] = 3
@@ -590,6 +585,9 @@ def _settings(
         settings["domain"] = domain
     if numbered:
         settings["objects"] = {"method": "components"}
+    if "foreground_drawn" in planned.facts:
+        draw = {"_target_": "metaseg_monai.training.EpochDraw"}
+        settings["train#dataloader#draw"] = {**draw, "foreground": planned["foreground_drawn"]}
     if planar:
         settings["cases"] = {"_target_": "metaseg_monai.tables.slices", "table": "@table"}
     if not planned["cached"]:

@@ -28,6 +28,7 @@ from metaseg_monai.metadata.fit import doubts, field_parts, widened
 from metaseg_monai.metadata.tags import JOINED
 from metaseg_monai.sharing.own_table import MOST_TOLD, NONE, OwnTable, plain_name, refuse_empty
 from metaseg_monai.tables.find import THRESHOLD
+from metaseg_monai.tables.select import FOREGROUND
 from metaseg_monai.tables.tags import told_by_series
 
 UNITS = ("mm", "cm", "um", "years", "months", "days", "kg", "g", "ms", "s", "hz", "kvp", "ma", "t")
@@ -358,6 +359,7 @@ def _taken(found: OwnTable) -> dict[str, str]:
     taken |= dict.fromkeys(found.of_place, "the size of pixels, or the place in a volume")
     taken |= dict.fromkeys(found.group_columns, "the group, which tells patients apart")
     taken |= dict.fromkeys(found.of_splits, "it is not used")
+    taken[FOREGROUND] = "which planes of a volume have foreground"
     for column, what in ((found.split_column, "splits"), (found.fold_column, "folds")):
         if column is not None:
             taken[column] = f"the {what} as the table has them"

@@ -14,10 +14,12 @@ from scipy import ndimage
 
 from metaseg_monai.errors import ConfigError, DataError, did_you_mean, listing
 from metaseg_monai.images.dicom import is_dicom_folder
+from metaseg_monai.images.geometry import axial_volume
 from metaseg_monai.images.identity import file_digests
 from metaseg_monai.images.image import (
     FORMAT_OF_SUFFIX,
     Channels,
+    Image,
     image_suffix,
     value_counts,
     whole_numbers,
@@ -30,6 +32,7 @@ from metaseg_monai.rows import read_lines, separator_of
 from metaseg_monai.sharing.plan import Fingerprint, MixedChannelsError, bar
 from metaseg_monai.tables.check import classes_of_values, load_case
 from metaseg_monai.tables.columns import ROOT, LabelValues
+from metaseg_monai.tables.select import planes_text
 from metaseg_monai.tables.table import PLACE_COLUMNS, SPACING_COLUMNS
 
 Labels = Literal["classes", "instances"]
@@ -117,6 +120,7 @@ class OwnTable:
         self.shapes: list[tuple[int, ...]] = []
         self.spacings: list[tuple[float, ...] | None] = []  # of each label, as its axes
         self.objects: list[tuple[int, int, float]] = []  # see `_objects`
+        self.planes: list[str] = []  # of volumes, the axial planes with foreground, as `slices` has
         self.label_values: LabelValues = []
         self.numbered = False  # whether each label counts its objects from 1
         self.by_class = True  # whether `counts` are by class, else by the label's own values
@@ -492,6 +496,7 @@ class OwnTable:
             self.shapes.append(array.shape[1:])
             self.spacings.append(spacing)
             self.objects.append(_objects(array, spacing))
+            self.planes.append(_full_planes(Image(array, image.attributes)))
             digests.append(hashlib.blake2b(array.tobytes() + repr(array.shape).encode()).digest())
             if labels is None and not named and 1 < len(set(counts) - {0}) <= MOST_CLASSES:
                 whole.append(_in_one_part(array))
@@ -582,7 +587,7 @@ class OwnTable:
             for one in alike.values()
             if len({self.groups[row] for row in one}) > 1
         ]
-        if 1 < len(alike) and pairs:
+        if len(alike) > 1 and pairs:
             self.inferred["equal masks"] = (
                 listing(pairs, 5, str),
                 "the same mask under several names: where these are images of one patient, a "
@@ -688,6 +693,17 @@ def _objects(label: np.ndarray, spacing: Sequence[float] | None) -> tuple[int, i
     steps = spacing or (1.0,) * len(sides)
     longest = max(side * step for side, step in zip(sides, steps, strict=False))
     return int(ndimage.label(inside)[1]), max(sides), longest
+
+
+def _full_planes(label: Image) -> str:
+    """Which axial planes of a volume have foreground; nothing where they cannot be told."""
+    if label.array.ndim != 4:
+        return ""
+    try:
+        planes = axial_volume(label).planes
+    except DataError:  # which reading it with its image tells
+        return ""
+    return planes_text(np.flatnonzero((planes > 0).any((1, 2))).tolist())
 
 
 def _in_one_part(label: np.ndarray) -> list[bool]:

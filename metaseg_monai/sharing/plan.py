@@ -17,7 +17,7 @@ import time
 import weakref
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal, NamedTuple, get_args
@@ -105,6 +105,8 @@ class Fingerprint:
         why_modality: the reason, in words.
         stored: types of the pixels in the files.
         class_voxels: of every class, background included, its voxels in each case.
+        class_pixels: the same in each axial plane of volumes, case after case; else nothing.
+        planar: whether cases are planes of volumes.
     """
 
     spatial_dims: int
@@ -115,6 +117,8 @@ class Fingerprint:
     why_modality: str
     stored: tuple[str, ...]
     class_voxels: Mapping[int, tuple[int, ...]]
+    class_pixels: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    planar: bool = False
 
     @property
     def classes(self) -> int:
@@ -254,6 +258,37 @@ def fingerprint(
         why_modality=why,
         stored=tuple(sorted({one.stored for one in found})),
         class_voxels={n: tuple(one.voxels.get(n, 0) for one in found) for n in numbers},
+        class_pixels={
+            n: tuple(int(k) for one in found for k in one.pixels.get(n, np.zeros(one.shape[2])))
+            for n in numbers
+            if len(found[0].shape) == 3
+        },
+    )
+
+
+def of_planes(known: Fingerprint) -> Fingerprint:
+    """What the axial planes of volumes have in common: as many as there are.
+
+    Raises:
+        ConfigError: the volumes have several channels.
+    """
+    shapes, spacings = known.shapes, known.spacings_mm
+    if len(known.values) != 1:
+        raise ConfigError(
+            f"dims=2: the volumes have {len(known.values)} channels, and planes are read from "
+            "volumes of one; leave dims out"
+        )
+    planes = [shape[2] for shape in shapes]
+    none = (0,) * sum(planes)
+    return replace(
+        known,
+        spatial_dims=2,
+        shapes=tuple(shape[:2] for shape, n in zip(shapes, planes, strict=True) for _ in range(n)),
+        spacings_mm=spacings
+        and tuple(one[:2] for one, n in zip(spacings, planes, strict=True) for _ in range(n)),
+        class_voxels={n: known.class_pixels.get(n, none) for n in known.class_voxels},
+        class_pixels={},
+        planar=True,
     )
 
 
@@ -272,6 +307,7 @@ class _Case(NamedTuple):
     stored: str
     format: str
     voxels: dict[int, int]  # of each class
+    pixels: dict[int, np.ndarray]  # of each class in each axial plane of a volume
 
 
 def _case(
@@ -297,10 +333,12 @@ def _case(
             raise DataError(f"case {item.get('case')!r}: {error}") from error
         planes, rows, columns = view.planes.shape
         shape, spacing = (rows, columns, planes), view.spacing_mm
+        stack = axial_volume(Image(loaded.label, loaded.attributes)).planes
     if spacing is not None:
         z, y, x = spacing
         spacing = (y, x, z)[: len(shape)]
     numbers, counts = np.unique(label, return_counts=True)
+    pixels = {int(n): (stack == n).sum((1, 2)) for n in numbers if image.ndim == 4}
     inside = np.flatnonzero(label)
     most = max(1 << 8, min(VOXELS_OF_A_CASE, (1 << 24) // cases))
     inside = inside[:: -(-len(inside) // most) or 1]
@@ -314,6 +352,7 @@ def _case(
         stored=str(loaded.attributes["stored"]),
         format=str(loaded.attributes["format"]),
         voxels=dict(zip(numbers.tolist(), counts.tolist(), strict=True)),
+        pixels=pixels,
     )
 
 
@@ -350,8 +389,8 @@ class Plan:
             `classes`, `spacing_mm` (of rows and columns, and of planes; None leaves pixels as they
             are) and `shape` (the median after that); of the network `network`, `patch`, `levels`
             (how often features are halved along each axis) and `filters`; of the training
-            `batch_size`, `memory_gb`, `normalisation`, `foreground_share` and, where it was
-            measured, `step_seconds`. `new-bundle` adds
+            `batch_size`, `memory_gb`, `normalisation`, `foreground_share`, of planes of volumes
+            `foreground_drawn`, and, where it was measured, `step_seconds`. `new-bundle` adds
             `epochs`, `cached`, `scaling`, `mirroring`, and with folds `planned_from`.
         network: the bare network as a component of a configuration.
     """
@@ -467,7 +506,7 @@ def plan(
         "batch_size": batch,
         "memory_gb": memory,
         "normalisation": _normalisation(found),
-        "foreground_share": Fact(_short(FOREGROUND_SHARE), _why_share(found)),
+        **_foreground(found),
     }
     if step is not None:
         facts["step_seconds"] = Fact(
@@ -490,11 +529,32 @@ def _why_classes(found: Fingerprint) -> str:
     return f"label values in {cases} training cases, background too"
 
 
-def _why_share(found: Fingerprint) -> str:
-    told, empty = "of patches laid over foreground, as in nnU-Net", _empty(found)
-    if empty:
-        told += f"; {empty} of {len(found.shapes)} cases have none, of which any patch is taken"
-    return told
+def _foreground(found: Fingerprint) -> dict[str, Fact]:
+    """How often patches lie over foreground.
+
+    Of planes a third is drawn from those with foreground, and the rest from all, so that the
+    share among the former is larger where they are rare: nnU-Net lays every patch of that third,
+    and no other, over foreground.
+    """
+    cases, empty = len(found.shapes), _empty(found)
+    told = "of patches laid over foreground, as in nnU-Net"
+    if not found.planar or not 0 < empty < cases:
+        if empty:
+            told += f"; {empty} of {cases} cases have none, of which any patch is taken"
+        return {"foreground_share": Fact(_short(FOREGROUND_SHARE), told)}
+    full = FOREGROUND_SHARE + (1 - FOREGROUND_SHARE) * (cases - empty) / cases
+    return {
+        "foreground_drawn": Fact(
+            _short(FOREGROUND_SHARE),
+            f"of planes are drawn from the {cases - empty} of {cases} with foreground, the rest "
+            "from all",
+        ),
+        "foreground_share": Fact(
+            _short(FOREGROUND_SHARE / full),
+            f"of patches of a plane with foreground are laid over it, so that "
+            f"{FOREGROUND_SHARE:.0%} of all are, as in nnU-Net",
+        ),
+    }
 
 
 def _short(value: Any) -> float:
@@ -734,6 +794,11 @@ def _normalisation(found: Fingerprint) -> Fact:
         scale = "metaseg_monai.transforms.ScaleIntensityCased"
         return Fact(
             {"_target_": scale, "intensity_range": [0, 255]}, "colours of 8 bits, to [0, 1]"
+        )
+    if found.planar:
+        return Fact(
+            {"_target_": "metaseg_monai.transforms.NormalizeVolumed"},
+            "each plane by mean and deviation of its whole volume: its values have no unit",
         )
     return Fact(
         {"_target_": "NormalizeIntensityd", "keys": "image", "channel_wise": True},

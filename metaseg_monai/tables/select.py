@@ -2,7 +2,7 @@
 
 import logging
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from math import floor
 from typing import Any
@@ -72,6 +72,38 @@ def select_cases(
     return selected
 
 
+FOREGROUND = "foreground_planes"  # column: which axial planes of a volume have any, see `slices`
+
+
+def planes_text(planes: Iterable[int]) -> str:
+    """Numbers of planes as a cell has them.
+
+    >>> planes_text([3, 4, 5, 9]), planes_text([])
+    ('3-5;9', 'none')
+    """
+    runs: list[list[int]] = []
+    for plane in sorted(planes):
+        if runs and runs[-1][1] == plane - 1:
+            runs[-1][1] = plane
+        else:
+            runs.append([plane, plane])
+    return ";".join(f"{a}-{b}" if b > a else f"{a}" for a, b in runs) or "none"
+
+
+def _planes_of_text(cell: str, where: str) -> set[int]:
+    """What `planes_text` wrote."""
+    found: set[int] = set()
+    for part in cell.split(";") if cell != "none" else ():
+        ends = part.split("-")
+        if len(ends) > 2 or not all(one.isascii() and one.isdecimal() for one in ends):
+            raise DataError(
+                f"{where}: {FOREGROUND} {cell!r}, expected planes from 0 such as 3-5;9, or none; "
+                "mend it, or remove the column"
+            )
+        found |= {*range(int(ends[0]), int(ends[-1]) + 1)}
+    return found
+
+
 def slices(
     table: CaseTable, axis: Axis = "axial", problems: list[Problem] | None = None
 ) -> CaseTable:
@@ -95,6 +127,15 @@ def slices(
             f"{table.path}: no row is a whole volume (a NIfTI file of three axes, or a DICOM "
             "series), of which slices could be made; leave slices out of the configuration"
         )
+    told = {row["case"]: said(row.get("columns", {}).get(FOREGROUND)) for row in table.rows}
+    full = {
+        case: _planes_of_text(cell, f"{table.path}: case {case!r}")
+        for case, cell in told.items()
+        if cell and axis == "axial"
+    }
+    for row in rows:
+        if row.get("volume") in full:
+            row["foreground"] = row["plane"] in full[row["volume"]]
     return replace(table, rows=tuple(rows))
 
 

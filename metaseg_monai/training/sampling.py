@@ -7,6 +7,7 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import count
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from metaseg_monai.errors import ConfigError, DataError
 
 Numbers = NDArray[np.int64]
+MOST_TURNS = 100  # of a round in which planes with foreground take their share
 
 
 def seed_for(*numbers: int) -> int:
@@ -156,28 +158,39 @@ class EpochDraw:
     A configuration puts it into the loader:
     `"train#dataloader#draw": {"_target_": "metaseg_monai.training.EpochDraw", "balance": "task"}`.
 
+    Planes of volumes: a share of the draws is from those with foreground, the rest from all (so
+    nnU-Net v2 draws for its 2D networks).
+
     Args:
         balance: field whose values are balanced; None balances nothing.
         homogeneous: field of which a batch has one value; None mixes them. With another field than
             `balance`, that one is balanced within the batches of each value.
+        foreground: share of draws from planes with foreground, above 0 and below 1; without the
+            other two.
     """
 
     balance: str | None = None
     homogeneous: str | None = None
+    foreground: float | None = None
 
     def order(self, items: Sequence[Mapping[str, Any]], seed: int) -> Order:
         """Return the order of a training over these items.
 
         Args:
-            items: of the dataset, each with its raw ``metadata``.
+            items: of the dataset, each with its raw ``metadata``, or with `foreground`, see
+                `metaseg_monai.tables.slices`.
             seed: of the order, from 0.
 
         Raises:
-            ConfigError: no field is given, or one of them cannot be used.
-            DataError: a case has no value of a field.
+            ConfigError: nothing is given, or it cannot be used.
+            DataError: a case has no value of a field, or no plane has foreground.
         """
         if self.balance is None and self.homogeneous is None:
+            if self.foreground is not None:
+                return self._of_foreground(items, self.foreground, seed)
             raise ConfigError("EpochDraw needs a field: give `balance` or `homogeneous`.")
+        if self.foreground is not None:
+            raise ConfigError("EpochDraw: give `foreground`, or fields, and not both.")
         balance = _values(items, self.balance, "balance")
         homogeneous = _values(items, self.homogeneous, "homogeneous")
         number = count()
@@ -189,6 +202,23 @@ class EpochDraw:
         weights = [1 if equal else part.size for part in parts]
         row = Mix(parts, weights) if homogeneous else parts[0]
         return Order(row, seed, by_batch=homogeneous is not None)
+
+    @staticmethod
+    def _of_foreground(items: Sequence[Mapping[str, Any]], share: float, seed: int) -> Order:
+        if isinstance(share, bool) or not 0 < share < 1:
+            raise ConfigError(f"foreground={share!r}: expected a share above 0 and below 1")
+        if not all("foreground" in item for item in items):
+            raise ConfigError(
+                "foreground needs planes of volumes whose table has a column foreground_planes, as "
+                "new-bundle writes it; add it, or leave the draw out"
+            )
+        full = [number for number, item in enumerate(items) if item["foreground"]]
+        if not full:
+            raise DataError("No plane of the training has foreground; give it other cases.")
+        part = Fraction(share).limit_denominator(MOST_TURNS)
+        weights = [max(1, part.numerator), max(1, part.denominator - part.numerator)]
+        decks = [Deck(full, seed, 0), Deck(range(len(items)), seed, 1)]
+        return Order(Mix(decks, weights), seed, by_batch=False)
 
 
 def _values(items: Any, field: str | None, setting: str) -> list[str] | None:

@@ -8,6 +8,7 @@ from metaseg_monai.transforms.postprocessing import AsImaged, AsMaskd, clean_up
 from metaseg_monai.transforms.preprocessing import (
     FlatFieldd,
     IntensityStatistics,
+    NormalizeVolumed,
     ResampleToSpacingd,
     ScaleIntensityBy,
     ScaleIntensityCased,
@@ -25,6 +26,7 @@ __all__ = [
     "FlatFieldd",
     "IntensityStatistics",
     "LoadCased",
+    "NormalizeVolumed",
     "ResampleToSpacingd",
     "ScaleIntensityBy",
     "ScaleIntensityCased",

@@ -25,6 +25,7 @@ STORED = "stored"  # in `meta`; the type of the pixels in the file, which are fl
 LABEL_STORED = "label_stored"  # in `meta`; likewise of the pixels of the label
 HAS_AFFINE = "has_affine"  # in `meta`; a MetaTensor itself takes the identity where there is none
 ORIGINAL_AFFINE = "original_affine"  # in `meta`, as MONAI's: of the file, before any turn
+MOMENTS = "moments"  # in `meta`: mean and deviation of each channel, of the whole volume
 VIEW = "axial_view"  # in the item of a whole volume: how its planes lie in the stored array
 
 
@@ -67,6 +68,8 @@ class LoadCased(MapTransform):
         in_channels: channels that the network takes; None takes any number.
         axis: that the planes of volumes are across; items with planes across another are refused.
         target: what labels are, "mask" or "image".
+        moments: tell mean and deviation of each channel in the image's `meta`, of planes those of
+            the whole volume, for `NormalizeVolumed`.
 
     Attributes:
         lazily: whether a large image becomes a `LazyTensor`, which keeps its pixels as they are
@@ -89,6 +92,7 @@ class LoadCased(MapTransform):
         in_channels: int | None = None,
         axis: Axis = "axial",
         target: Target = "mask",
+        moments: bool = False,
     ) -> None:
         super().__init__(["image", "label", "mask"], allow_missing_keys=True)
         if target not in get_args(Target):
@@ -107,6 +111,8 @@ class LoadCased(MapTransform):
         self.identify = False  # put the digest of an image into its item, as `pixels`
         self._judged: dict[str, str | None] = {}
         self.lazily = False
+        self.moments = moments
+        self._moments: dict[str, list[list[float]]] = {}  # of the last volume
 
     def expect(self, intensity: Mapping[str, Any] | None, force: bool = False) -> None:
         """Refuse from now on images whose values are none of those that a network was trained on.
@@ -167,6 +173,8 @@ class LoadCased(MapTransform):
             self.watch(loaded.image, attributes[STORED])
         if self.expected is not None:
             self._judge(item, loaded.image, attributes)
+        if self.moments:
+            attributes[MOMENTS] = self._moments_of(item, loaded.image, attributes)
         arrays = {"image": loaded.image, "label": loaded.label, "mask": loaded.mask}
         attributes[ORIGINAL_AFFINE] = attributes["affine"]
         if "plane" in attributes:
@@ -180,6 +188,24 @@ class LoadCased(MapTransform):
             if array is not None:
                 item[key] = _tensor(array, item[key], attributes)
         return item
+
+    def _moments_of(
+        self, item: Mapping[Hashable, Any], image: np.ndarray, attributes: Mapping[str, Any]
+    ) -> list[list[float]]:
+        """Mean and deviation of each channel, of a plane those of its volume, counted once."""
+        if "plane" not in attributes:
+            return [_moments(channel) for channel in image]
+        path = str(attributes["path"])
+        if path not in self._moments:
+            voxels = self.volumes.read("image", item["image"]).planes
+            self._moments = {path: [_moments(voxels)]}
+        found = self._moments[path]
+        if not np.isfinite(found).all():
+            raise DataError(
+                f"{named(item)}: {path}: values that are not finite in other planes of the volume, "
+                "by whose mean each is scaled; mend the file"
+            )
+        return found
 
     def _judge(
         self, item: Mapping[Hashable, Any], image: Any, attributes: Mapping[str, Any]
@@ -220,6 +246,13 @@ def _planes(
     return np.ascontiguousarray(np.moveaxis(view.planes, 0, -1))[None]
 
 
+def _moments(voxels: np.ndarray) -> list[float]:
+    """Mean and standard deviation of (N, *S), plane by plane, in little memory."""
+    mean = float(np.mean(voxels, dtype=np.float64))
+    square = sum(float(np.square(plane.astype(np.float64) - mean).sum()) for plane in voxels)
+    return [mean, math.sqrt(square / voxels.size)]
+
+
 def without_voxels(view: AxialVolume) -> AxialVolume:
     """How a volume lies, in no memory."""
     return replace(view, planes=np.broadcast_to(np.uint8(0), view.planes.shape))
@@ -237,6 +270,8 @@ def _tensor(array: Any, given: Any, attributes: Mapping[str, Any]) -> torch.Tens
         HAS_AFFINE: affine is not None,
         ORIGINAL_AFFINE: attributes[ORIGINAL_AFFINE],
     }
+    if MOMENTS in attributes:
+        meta[MOMENTS] = attributes[MOMENTS]
     if LABEL_STORED in attributes:
         meta[LABEL_STORED] = attributes[LABEL_STORED]
     if isinstance(array, LazyTensor):

@@ -29,7 +29,7 @@ from metaseg_monai.images.read import read_image
 from metaseg_monai.metadata.fields import says_nothing
 from metaseg_monai.tables.check import load_case
 from metaseg_monai.tables.table import OF_LABELS, CaseTable
-from metaseg_monai.transforms.load import STORED, named, on_grid
+from metaseg_monai.transforms.load import MOMENTS, STORED, named, on_grid
 
 Data = Mapping[Hashable, Any]
 Ranges = list[list[float]]
@@ -254,6 +254,36 @@ class ScaleIntensityCased(MapTransform):
         scaled = image.to(torch.float32) - self.low  # in one new tensor: images may be large
         scaled /= self.high - self.low
         return scaled.clamp_(0.0, 1.0) if self.clip else scaled
+
+
+class NormalizeVolumed(MapTransform):
+    """Give an image mean 0 and deviation 1, each channel by those of the whole volume.
+
+    A plane is scaled as the volume that it is of would be, so that air stays dark in it, and the
+    same comes of planes one by one and of a volume at once. `LoadCased(moments=True)` stands before
+    it and tells both numbers. A channel without contrast becomes 0.
+
+    Raises:
+        ConfigError: (when called) nothing tells the moments of the image.
+    """
+
+    own_scale = True
+
+    def __init__(self) -> None:
+        super().__init__("image")
+
+    def __call__(self, data: Data) -> dict[Hashable, Any]:
+        """Return the item with the scaled image (C, *S), float32."""
+        image = data["image"]
+        told = getattr(image, "meta", {}).get(MOMENTS)
+        if told is None:
+            raise ConfigError(
+                f"{named(data)}: NormalizeVolumed needs LoadCased with moments=True before it"
+            )
+        scaled = image.to(torch.float32)
+        for channel, (mean, deviation) in enumerate(told):
+            scaled[channel] = (scaled[channel] - mean) / (deviation or 1.0)
+        return {**data, "image": scaled}
 
 
 @dataclass(frozen=True)

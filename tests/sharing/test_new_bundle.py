@@ -22,7 +22,7 @@ from metaseg_monai.sharing.new_bundle import new_bundle
 from metaseg_monai.sharing.own_metadata import infer_schema
 from metaseg_monai.sharing.own_table import OwnTable
 from metaseg_monai.sharing.run import evaluate, predict, train
-from metaseg_monai.tables import find_cases, fold_cases, read_table
+from metaseg_monai.tables import find_cases, fold_cases, read_table, slices
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "own_data.md"
 SMALL = {"memory_gb": 0.4, "network": "unet3"}
@@ -462,6 +462,14 @@ def test_it_trains_at_once_on_planes_and_predicts_volumes(volumes, tmp_path):
     made = new_bundle("flat", volumes, tmp_path / "b", dims=2, network="unet3", memory_gb=0.4)
     assert made.plan["patch"] == [20, 24]
     assert made.inferred["dims"][0] == "2, axial planes of volumes"
+    full, train_planes = 3 * 7, 8 * 7  # planes 3 to 5 of 8, counted from the top, of 7 volumes
+    told = f"from the {full} of {train_planes} with foreground"
+    assert told in made.plan.facts["foreground_drawn"].reason
+    drawn = (1 + 2 * full / train_planes) / 3
+    assert made.plan["foreground_share"] == pytest.approx(1 / 3 / drawn, abs=1e-3)
+    configs = made.folder / "configs"
+    flat = slices(read_table(made.folder / "data", made.schema, configs / "columns.json")).rows
+    assert {row["plane"] for row in flat if row["foreground"]} == {3, 4, 5}
     assert check_bundle(made.folder).verdict == "clean"
     model = train(made.folder, tmp_path / "run", epochs=1).folder
     assert evaluate(model, modes=["normal"]).scores["cases"].tolist() == [1]
@@ -469,6 +477,17 @@ def test_it_trains_at_once_on_planes_and_predicts_volumes(volumes, tmp_path):
     asked = write_table(new, volumes.parent / "new.csv")  # of images that lie beside it
     masks = predict(model, asked, tmp_path / "masks").masks
     assert [nib.load(path).shape for path in masks] == [(24, 20, 8)] * 2
+
+
+def test_planes_of_volumes_without_units_are_scaled_by_their_volume(volumes, tmp_path):
+    made = new_bundle("mr", volumes, tmp_path / "b", dims=2, modality="other", **SMALL)
+    assert made.plan["normalisation"] == {"_target_": "metaseg_monai.transforms.NormalizeVolumed"}
+    assert check_bundle(made.folder).verdict == "clean"
+    model = train(made.folder, tmp_path / "run", epochs=1).folder
+    asked = {"output": tmp_path / "masks", "meta": {"contrast_phase": "venous"}}
+    assert len(predict(model, volumes.parent / "ct" / "0.nii.gz", **asked).masks) == 1
+    intensity = json.loads((model / "model.json").read_text())["intensity"]
+    assert intensity["indifferent"]
 
 
 def test_structures_are_chosen_of_many(volumes, tmp_path):

@@ -185,3 +185,21 @@ def test_a_field_that_cannot_be_used_is_refused(setting):
         training_loader(ReplayDataset(items_of(TASKS)), 1, -1, draw=draw)
     with pytest.raises(ConfigError, match="needs a field"):
         training_loader(ReplayDataset(items_of(TASKS)), 1, 0, draw=EpochDraw())
+
+
+def test_a_share_of_planes_is_drawn_from_those_with_foreground():
+    planes = [{"foreground": n in (3, 7)} for n in range(40)]
+    order = EpochDraw(foreground=1 / 3).order(planes, 0)
+    drawn = [item for epoch in range(1, 31) for item in order.epoch(epoch, 10, 4, 40)]
+    counts = Counter(drawn)
+    assert len(counts) == 40
+    share = sum(counts[n] for n in (3, 7)) / len(drawn)
+    assert share == pytest.approx(1 / 3 + 2 / 3 * 2 / 40, abs=0.005)
+    for settings, items, kind in (
+        ({"foreground": 1.0}, planes, ConfigError),
+        ({"foreground": 0.3, "balance": "task"}, planes, ConfigError),
+        ({"foreground": 0.3}, [{}], ConfigError),
+        ({"foreground": 0.3}, planes[:2], DataError),
+    ):
+        with pytest.raises(kind):
+            EpochDraw(**settings).order(items, 0)

@@ -9,10 +9,10 @@ import torch
 from monai.data import MetaTensor, decollate_batch, list_data_collate
 from monai.transforms import Compose
 
-from metaseg_monai.errors import DataError
+from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.images import write_mask
 from metaseg_monai.tables import DataWarning, check
-from metaseg_monai.transforms import LoadCased
+from metaseg_monai.transforms import LoadCased, NormalizeVolumed
 from metaseg_monai.transforms.load import VIEW
 
 PIXELS = np.arange(600, dtype=np.uint8).reshape(20, 30)
@@ -162,6 +162,17 @@ def test_a_whole_volume_gives_its_planes_as_each_alone(plane_item):
             np.testing.assert_array_equal(loaded[key][..., plane], alone[key])
     stored = loaded[VIEW].restore(np.moveaxis(loaded["label"][0].numpy(), -1, 0))
     np.testing.assert_array_equal(stored, nib.load(whole["label"]).dataobj)
+
+
+def test_planes_are_scaled_as_the_volume_that_they_are_of(plane_item):
+    steps = Compose([LoadCased(classes=3, moments=True), NormalizeVolumed()])
+    whole = steps({key: one for key, one in plane_item.items() if key != "plane"})["image"]
+    assert (float(whole.mean()), float(whole.std(correction=0))) == pytest.approx((0, 1), abs=1e-5)
+    for plane in range(whole.shape[-1]):
+        alone = steps({**plane_item, "plane": plane})["image"]
+        torch.testing.assert_close(alone.as_tensor(), whole[..., plane].as_tensor())
+    with pytest.raises(ConfigError, match="moments=True"):
+        NormalizeVolumed()(LoadCased(classes=3)(plane_item))
 
 
 def test_arrays_and_tensors_are_images_too(volume_item):
