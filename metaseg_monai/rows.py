@@ -118,7 +118,7 @@ NO_CSV: Mapping[bytes, str] = {
 
 SEPARATORS = ",;\t"
 MOST_LINES = 50  # that tell which one
-_COMMA = re.compile(r"[+-]?\d+,\d+")
+WITH_COMMA = re.compile(r"[+-]?\d+,\d+")
 
 
 def separator_of(path: str | Path) -> str:
@@ -138,13 +138,17 @@ def separator_of(path: str | Path) -> str:
 
 
 def _points(header: Sequence[str], rows: Sequence[dict[str, str]]) -> None:
-    """Write 1,5 as 1.5 in columns of such numbers; thousands (1,234) stay what they are."""
+    """Write 1,5 as 1.5 in columns of such numbers; thousands (1,234) stay what they are.
+
+    Three digits behind every comma are thousands, unless 0 stands before one (0,625).
+    """
     for column in header:
         present = [cell for row in rows if (cell := row[column].strip())]
-        commas = [cell for cell in present if _COMMA.fullmatch(cell)]
-        thousands = all(len(cell.partition(",")[2]) == 3 for cell in commas)
+        commas = [cell for cell in present if WITH_COMMA.fullmatch(cell)]
+        parts = [cell.lstrip("+-").split(",") for cell in commas]
+        thousands = all(len(after) == 3 and before[0] != "0" for before, after in parts)
         for row in rows if commas and not thousands else ():
-            if _COMMA.fullmatch(row[column].strip()):
+            if WITH_COMMA.fullmatch(row[column].strip()):
                 row[column] = row[column].strip().replace(",", ".")
 
 

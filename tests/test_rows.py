@@ -111,6 +111,7 @@ def test_what_may_have_no_end_is_no_table(tmp_path):
         ("a;dose (Gy, abs);b\nx;1,5;1,000\ny;2;2,000\n", ["x", "1.5", "1,000"]),
         ("a\tb\nx\t-1,25\n", ["x", "-1.25"]),
         ('a,b\nx,"1,5"\n', ["x", "1,5"]),  # commas divide it: it may be a list
+        ("a;mm\nx;0,625\ny;1,250\n", ["x", "0.625"]),
         ("a,b;c\n1;2,3\n", ["1;2", "3"]),
         ("image\nx.png;y.png\n", ["x.png;y.png"]),
     ],

@@ -14,6 +14,7 @@ from metaseg_monai.naming import composed
 from metaseg_monai.prepare.found import FoundCase, listed
 from metaseg_monai.rows import read_lines
 from metaseg_monai.tables.columns import SPLITS
+from metaseg_monai.tables.select import chosen_by
 
 CASE_COLUMNS = ("case", "case_id", "volume", "group")
 Shares = tuple[float, float, float]
@@ -171,7 +172,7 @@ def split_groups(own: OwnSplits, folds: int | None, keep_test: bool, seed: int) 
         fixed = {one for one in groups if keep_test and split_of.get(one) == "test"}
         return _in_folds(own, [one for one in groups if one not in fixed], fixed, folds, seed)
     if own.fold_column is not None:
-        return _as_folds(own, groups, split_of, own.fold_column, seed)
+        return _as_folds(own, groups, split_of, own.fold_column)
     if split_of:
         return _as_split(own, split_of, seed)
     if len(groups) < len(SPLITS):
@@ -238,24 +239,22 @@ def _in_folds(
         told += f"; the table's column {column!r} is not used"
         told += " (--split names it)" if column == own.column else ""
     found = dict.fromkeys(fixed, ("test", ""))
-    found |= _first_fold(own, {group: str(fold) for group, fold in fold_of.items()}, "0", seed)
+    found |= _first_fold({group: str(fold) for group, fold in fold_of.items()}, "0")
     return GroupSplits(found, {"fold": (f"{folds} folds", f"{why}; {told}")})
 
 
-def _first_fold(
-    own: OwnSplits, fold_of: Mapping[str, str], first: str, seed: int
-) -> dict[str, tuple[str, str]]:
-    """The splits of the first fold: its cases are test, part of the others val."""
+def _first_fold(fold_of: Mapping[str, str], first: str) -> dict[str, tuple[str, str]]:
+    """The splits of the first fold, as `fold_cases` makes them: its cases are test."""
     rest = [group for group, fold in fold_of.items() if fold != first]
-    val, _ = _drawn_alike(own, rest, WITH_VAL, seed)
+    val = chosen_by(rest, int(first))
     return {
-        group: (("train", "val")[val[group]] if group in val else "test", fold)
+        group: ("test" if fold == first else "val" if group in val else "train", fold)
         for group, fold in fold_of.items()
     }
 
 
 def _as_folds(
-    own: OwnSplits, groups: Sequence[str], split_of: Mapping[str, str], column: str, seed: int
+    own: OwnSplits, groups: Sequence[str], split_of: Mapping[str, str], column: str
 ) -> GroupSplits:
     """The folds of the table itself."""
     right = all(one == "" or (one.isascii() and one.isdecimal()) for one in own.folds)
@@ -275,7 +274,7 @@ def _as_folds(
         return GroupSplits({group: (split_of[group], known[group]) for group in groups}, told)
     found = {group: ("test", "") for group in groups if not known[group]}
     tested = {group: fold for group, fold in known.items() if fold}
-    return GroupSplits(found | _first_fold(own, tested, min(numbers, key=int), seed), told)
+    return GroupSplits(found | _first_fold(tested, min(numbers, key=int)), told)
 
 
 def _as_split(own: OwnSplits, split_of: dict[str, str], seed: int) -> GroupSplits:

@@ -4,6 +4,7 @@ import inspect
 import os
 import re
 import shlex
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from metaseg_monai.files import absolute, new_folder, writable, write_json
 from metaseg_monai.images.image import Channels, image_format, image_suffix
 from metaseg_monai.images.read import is_volume_file
 from metaseg_monai.metadata import MetadataSchema
-from metaseg_monai.metadata.fields import Categorical, said
+from metaseg_monai.metadata.fields import Categorical, said, says_nothing
 from metaseg_monai.metrics.scores import AGGREGATES
 from metaseg_monai.prepare.splits import GroupSplits, OwnSplits, split_groups
 from metaseg_monai.reporting.page import escape_markdown
@@ -200,6 +201,12 @@ def new_bundle(
         )
     if "fold" in made.told and schema.fields:
         told["ranges"] = ("of all folds", "kinds, ranges and names; a fixed test set not")
+        if alone := _in_one_fold(found, made, schema, names_of):
+            told["in one fold alone"] = (
+                listing(alone, 8, str),
+                "the network that is tested on it was trained without it, and answers untrained: "
+                "give such cells no value, or look at these cases apart",
+            )
     strange = not_in_training(found, schema, names_of, training)
     if strange:
         there = [
@@ -325,6 +332,20 @@ def _split(found: OwnTable, folds: int | None, seed: int) -> GroupSplits:
         found.joined,
     )
     return split_groups(own, folds, found.split_named not in (None, DRAWN), seed)
+
+
+def _in_one_fold(
+    found: OwnTable, made: GroupSplits, schema: MetadataSchema, names_of: Mapping[str, str]
+) -> list[str]:
+    """Names of categories that all cases of which are in one fold, so that it trains on none."""
+    folds: dict[str, set[str]] = defaultdict(set)
+    for cells, group in zip(found.rows, found.groups, strict=True):
+        fold = made.of_group[group][1]
+        for one in schema.fields:
+            cell = cells[names_of[one.name]]
+            if fold and isinstance(one, Categorical) and not says_nothing(cell):
+                folds[f"{names_of[one.name]} {cell.strip()!r} in fold"].add(fold)
+    return [f"{what} {next(iter(those))}" for what, those in folds.items() if len(those) == 1]
 
 
 def _of_classes(found: OwnTable, names: Mapping[int, str], made: GroupSplits) -> tuple[str, str]:

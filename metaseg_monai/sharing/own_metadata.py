@@ -26,6 +26,7 @@ from metaseg_monai.metadata.fields import (
 )
 from metaseg_monai.metadata.fit import doubts, field_parts, widened
 from metaseg_monai.metadata.tags import JOINED
+from metaseg_monai.rows import WITH_COMMA
 from metaseg_monai.sharing.own_table import MOST_TOLD, NONE, OwnTable, plain_name, refuse_empty
 from metaseg_monai.tables.find import THRESHOLD
 from metaseg_monai.tables.select import FOREGROUND
@@ -249,6 +250,9 @@ def infer_schema(
             left_out[column] = mixed
             continue
         why = None if column in given else _no_metadata(found, rows, column)
+        present = _present(rows, column)
+        if why and present and all(map(WITH_COMMA.fullmatch, present)):
+            why = f"numbers with commas, such as {present[0]!r}: write points, or no thousands"
         if why:
             why = re.sub("[;,] leave (it|the field) out.*$", "", why)
             if _divided(column):
@@ -314,6 +318,12 @@ def infer_schema(
             "slices overlap or have gaps, else mend the cells or the files, or --fields without it",
         )
     named = [names_of[one["name"]] for one in settings if one["kind"] == "categorical"]
+    if commas := [one for one in named if all(map(WITH_COMMA.fullmatch, cells[one]))]:
+        found.inferred["numbers with commas"] = (
+            listing([f"{one} ({cells[one][0]})" for one in commas], MOST_TOLD, str),
+            "taken as names: where they are quantities, write points for decimals and no commas "
+            "for thousands",
+        )
     if same := [told for column in named for told in _look_like_one(found, column)]:
         found.inferred["look like one value"] = (
             "; ".join(same),

@@ -246,9 +246,7 @@ def fold_cases(
             f"{table.path}: {len(others)} group(s) outside of fold {fold}, expected two at least, "
             "one to train on and one to choose the weights by; give more folds"
         )
-    count = min(max(1, floor(validation * len(others) + 0.5)), len(others) - 1)
-    drawn = np.random.default_rng([seed, fold]).permutation(len(others))[:count]
-    chosen = {others[place] for place in drawn}
+    chosen = chosen_by(others, fold, validation, seed)
     rows = [
         {
             **row,
@@ -260,6 +258,23 @@ def fold_cases(
         if row["group"] in folds
     ]
     return replace(table, rows=tuple(rows), fold=fold, folds=tuple(known))
+
+
+def chosen_by(
+    groups: Sequence[str], fold: int, validation: float = 0.15, seed: int = 0
+) -> set[str]:
+    """The groups, of all that a fold does not test, on which its weights are chosen.
+
+    Args:
+        groups: two at least.
+        fold: that is tested.
+        validation: share of the groups; one at least.
+        seed: draws which they are; another fold draws anew.
+    """
+    others = sorted(groups)
+    count = min(max(1, floor(validation * len(others) + 0.5)), len(others) - 1)
+    drawn = np.random.default_rng([seed, fold]).permutation(len(others))[:count]
+    return {others[place] for place in drawn}
 
 
 def dealt_folds(table: CaseTable, column: str = "fold") -> list[int]:

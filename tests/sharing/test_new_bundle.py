@@ -244,7 +244,7 @@ def test_a_table_as_a_german_spreadsheet_writes_it(pictures, tmp_path):
     assert made.schema.field("dose_Gy").range[0] == 0
     assert 7.5 < made.schema.field("dose_Gy").range[1] <= 10.1
     assert "an outcome by its name" in made.left_out["death01"]
-    assert "price" in made.left_out  # thousands or decimals: nobody knows
+    assert made.left_out["price"].startswith("numbers with commas, such as '1,000': write points")
     columns = made.folder / "configs" / "columns.json"
     table = read_table(made.folder / "data", made.schema, columns)
     assert table.rows[1]["metadata"]["dose_Gy"] == "1.5"
@@ -335,6 +335,10 @@ def test_a_tables_own_folds_are_kept_and_a_test_set_may_stay(pictures, tmp_path)
     files = made.folder / "data", made.schema, made.folder / "configs" / "columns.json"
     tested = [row["group"] for row in fold_cases(read_table(*files), 3).items("test")]
     assert sorted(set(tested)) == ["p11", "p2", "p5", "p8"]
+    whole = read_table(*files)
+    split_of = {row["case"]: row["split"] for row in fold_cases(whole, 1).rows}
+    assert {row["case"]: row["split"] for row in whole.rows} == split_of
+    assert made.inferred["in one fold alone"][0] == "scanner 'A' in fold 1, scanner 'B' in fold 2"
     write_table([{**r, "set": ("dev", "test")[n > 19]} for n, r in enumerate(rows)], pictures)
     with pytest.raises(ConfigError, match="train and val are needed"):
         new_bundle("other", pictures, tmp_path / "b", split="set", **SMALL)

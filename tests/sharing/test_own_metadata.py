@@ -241,6 +241,14 @@ def test_of_few_rows_a_measure_of_the_label_is_found_all_the_same(tmp_path):
     assert found.inferred["not judged"][0] == "age"
 
 
+def test_numbers_with_commas_that_become_names_are_told(tmp_path):
+    found = OwnTable(table_of(tmp_path, {"dose": ["0,8", "1,6"] * 6}))  # quoted, in a comma file
+    found.scan_labels()
+    schema, _, _ = infer_schema(found, None, range(12))
+    assert schema.field("dose").kind == "categorical"
+    assert found.inferred["numbers with commas"][0] == "dose (0,8)"
+
+
 def test_a_group_is_no_guess(tmp_path):
     slices = [n // 4 for n in range(12)]
     with pytest.raises(ConfigError, match=r"--group case_id if so, .* --group none"):
