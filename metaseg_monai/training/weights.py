@@ -37,6 +37,7 @@ from metaseg_monai.errors import (
     DataError,
     MetadataError,
     as_refusal,
+    listing,
     system_refusal,
 )
 from metaseg_monai.files import differences, file_sha256, plain, replacing, sweep_temporaries
@@ -46,6 +47,7 @@ from metaseg_monai.networks.meta_input import MetaInput
 from metaseg_monai.networks.variants import without_effect
 from metaseg_monai.rows import of_cell
 from metaseg_monai.training import processes
+from metaseg_monai.transforms.augmentation import falsified_by
 from metaseg_monai.transforms.load import LoadCased
 from metaseg_monai.transforms.preprocessing import IntensityStatistics, scalings_of
 
@@ -542,6 +544,7 @@ class LoadWeights:
                 told,
                 self.path,
             )
+        self._refuse_mirrors()
         self._load_members()
         for scaling in self.scalings:
             if known := self._scaled(scaling.key):
@@ -556,6 +559,26 @@ class LoadWeights:
                     "to come fit is not known.",
                     self.path,
                 )
+
+    def _refuse_mirrors(self) -> None:
+        """Refuse an average over mirrored images where a mirror changes what is asked for.
+
+        Raises:
+            ConfigError: classes or fields tell sides, so that nothing was trained on mirrored
+                images; where it is forced, that is logged.
+        """
+        if self.ensemble is None or not self.ensemble.mirror:
+            return
+        names = [str(name) for name in (self.recorded.get("class_names") or {}).values()]
+        sided = falsified_by(self.schema or MetadataSchema([]), names)["mirroring"]
+        if not sided:
+            return
+        told = f"mirror={self.ensemble.mirror}: a mirrored image makes {listing(sided)} wrong"
+        if not self.force:
+            raise ConfigError(
+                f"{told}, so that training leaves mirrors out; leave it out, or --force True"
+            )
+        logger.warning("%s. Going on, as it is forced.", told)
 
     def _scaled(self, key: str) -> dict[str, Any] | None:
         """How the training scaled images or labels: of an ensemble, what all members know.

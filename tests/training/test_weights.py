@@ -124,6 +124,18 @@ def test_a_network_tells_whether_unknown_was_trained(tmp_path):
         LoadWeights(tmp_path / "model.pt", network(True)).load()
 
 
+def test_mirrors_that_change_sides_are_refused(tmp_path):
+    path = tmp_path / "model.pt"
+    names = {"class_names": {"1": "left kidney", "2": "right kidney"}}
+    validate(BestWeights(path, nn.Linear(1, 1), SCHEMA, {**FACTS, **names}), [1.0])
+    asked = {"network": nn.Linear(1, 1), "schema": SCHEMA, "facts": {**FACTS, **names}}
+    mirrored = EnsembleInferer(SimpleInferer(), mirror=[1])
+    with pytest.raises(ConfigError, match=r"'?left kidney.* wrong.*--force True"):
+        LoadWeights(path, ensemble=mirrored, **asked).load()
+    LoadWeights(path, ensemble=mirrored, force=True, **asked).load()
+    LoadWeights(path, ensemble=EnsembleInferer(SimpleInferer()), **asked).load()
+
+
 def test_facts_that_are_not_plain_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="facts of weights must be plain"):
         BestWeights(tmp_path / "model.pt", nn.Linear(1, 1), facts={"path": tmp_path})
