@@ -24,7 +24,7 @@ from metaseg_monai.evaluation import KnownOfCases, count_pixels, read_counts
 from metaseg_monai.evaluation.per_case import COUNTS, NAMES
 from metaseg_monai.evaluation.provenance import SEEN, check_results, data_sha256
 from metaseg_monai.files import absolute, file_sha256, new_folder, read_json, write_json
-from metaseg_monai.images.geometry import axial_volume
+from metaseg_monai.images.geometry import axial_volume, same_grid
 from metaseg_monai.images.image import Channels, Image
 from metaseg_monai.images.read import read_label
 from metaseg_monai.metadata import MetadataSchema
@@ -488,9 +488,15 @@ def _dataset(
 
 def _mask(file: Path, loaded: LoadedCase, classes: int) -> list[list[int]]:
     label: Any = loaded.label
-    mask = read_label(file).array[0]
+    read = read_label(file)
+    mask = read.array[0]
     if mask.shape != label.shape[1:]:
         raise DataError(f"{file}: of shape {mask.shape}, the label of {label.shape[1:]}")
+    if not same_grid(read.attributes["affine"], loaded.attributes["affine"], mask.shape):
+        raise DataError(
+            f"{file}: its affine is not that of the label, so that it lies elsewhere; give the "
+            "masks that nnU-Net wrote of the images of `to`"
+        )
     if mask.min() < 0 or mask.max() >= classes:
         raise DataError(f"{file}: value {mask.max()}, expected classes 0 to {classes - 1}")
     pred, true = (torch.from_numpy(one.astype(np.int64))[None] for one in (mask, label[0]))

@@ -42,6 +42,7 @@ from metaseg_monai.sharing.plan import (
     Network,
     Plan,
     fingerprint,
+    free_bytes,
     of_planes,
     plan,
     steering,
@@ -59,7 +60,7 @@ from metaseg_monai.transforms import falsified_by
 
 STEPS = 2500  # of a training as planned: ten of nnU-Net's epochs of 250
 VALIDATIONS = 50
-KEPT_GB = 8.0  # of preprocessed images in memory
+KEPT_GB = 8.0  # of preprocessed images in memory, and no more than half of what is free
 FEW_FOLDS = 5  # of which all commands are told
 FEW_TESTED = 5  # groups
 
@@ -421,6 +422,7 @@ def _scheduled(planned: Plan, known: Fingerprint) -> Plan:
             np.prod(np.median(known.spacings_mm, axis=0)[: len(wanted)]) / np.prod(wanted)
         )
     taken = float(sizes.sum()) * grown * (4 * len(known.values) + 1) / 1e9
+    kept = min(KEPT_GB, free_bytes() / 2e9 or KEPT_GB)
     taking = ""
     if "step_seconds" in planned.facts:
         taking = f", about {_hours(epochs * steps * planned['step_seconds'])} a training here"
@@ -432,8 +434,8 @@ def _scheduled(planned: Plan, known: Fingerprint) -> Plan:
             "250,000",
         ),
         "cached": Fact(
-            taken <= KEPT_GB,
-            f"preprocessed training images take {taken:.3g} GB of memory; up to {KEPT_GB:g} they "
+            taken <= kept,
+            f"preprocessed training images take {taken:.3g} GB of memory; up to {kept:.2g} they "
             "are kept",
         ),
     }

@@ -688,6 +688,11 @@ def _folds(home: Path, folds: Any, checkpoint: str) -> tuple[int | str, ...]:
         used = tuple(sorted(int(name[5:]) for name in there if name[5:].isdigit()))
     names = [f"fold_{fold}" for fold in used]
     lacking = [name for name in names if not (home / name / checkpoint).is_file()]
+    if not used and (home / "fold_all" / checkpoint).is_file():
+        raise ConfigError(
+            f"{home}: no {checkpoint} of any fold but fold_all, which was trained on all cases; "
+            "give --folds all"
+        )
     if lacking or not used:
         raise ConfigError(
             f"{home}: no {checkpoint} in {listing(lacking or ['fold_*'])}; train it, or name "

@@ -33,6 +33,12 @@ from metaseg_monai.tables.select import FOREGROUND
 from metaseg_monai.tables.tags import told_by_series
 
 UNITS = ("mm", "cm", "um", "years", "months", "days", "kg", "g", "ms", "s", "hz", "kvp", "ma", "t")
+MEASURED = {  # units that may be something else: which quantities have them
+    "t": {"field", "strength", "magnet", "b0"},
+    "g": {"weight", "mass"},
+    "s": {"time", "duration", "delay", "exposure"},
+    "ma": {"current", "tube"},
+}
 FEW_NUMBERS = 6  # whole numbers of so few values are taken as names
 MOST_NAMES = 30  # of a category
 ODD_SHARE = 5  # a quantity has one cell in so many, at most, that is no number
@@ -579,10 +585,18 @@ def _ranged(
 
 
 def _unit(column: str) -> str:
+    """The unit that the name of a quantity ends with.
+
+    >>> _unit("slice_thickness_mm"), _unit("field_strength_t"), _unit("clinical_t") == NO_UNIT
+    ('mm', 't', True)
+    """
     words = [one for one in re.split(r"[\W_]+", column.lower()) if one]
     if told := [UNIT_OF[one] for one in words if one in UNIT_OF]:
         return told[0]
-    return words[-1] if len(words) > 1 and words[-1] in UNITS else NO_UNIT
+    if len(words) < 2 or words[-1] not in UNITS:
+        return NO_UNIT
+    plain = words[-1] not in MEASURED or MEASURED[words[-1]] & {*words[:-1]}
+    return words[-1] if plain else NO_UNIT
 
 
 class Link(NamedTuple):

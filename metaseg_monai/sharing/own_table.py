@@ -213,7 +213,7 @@ class OwnTable:
 
     def _holds_files(self, column: str) -> bool:
         cells = [one[column].strip() for one in self.rows if not says_nothing(one[column])][:20]
-        first = [cell.split(";")[0] for cell in cells]
+        first = [cell if self._path(cell) else cell.split(";")[0] for cell in cells]
         of_images = [one for one in first if self._names_image(one)]
         if len(of_images) <= 0.5 * len(cells):
             return False

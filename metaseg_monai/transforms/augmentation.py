@@ -44,8 +44,9 @@ def strong_augmentation(
     Its order, probabilities and ranges: rotation (.2), scaling (.2), noise (.1), blur (.2),
     brightness (.15), contrast (.15), low resolution (.25), gamma of the inverted image (.1), gamma
     (.3), mirroring (.5 an axis). They stand behind the crop; what a rotation brings in from outside
-    of it is its reflection, where nnU-Net reads a wider crop. Labels stay what they are: their
-    nearest pixel. `ReplayDataset` seeds all draws from (seed, epoch, index).
+    of it is its reflection, where nnU-Net reads a wider crop. Thick slices are turned in plane, but
+    scaled, blurred and coarsened along all axes, where nnU-Net leaves them alone. Labels stay what
+    they are: their nearest pixel. `ReplayDataset` seeds all draws from (seed, epoch, index).
 
     Args:
         spatial_dims: 2 or 3.
