@@ -184,6 +184,12 @@ def test_volumes_become_nifti(data, write_csv):
     spacing = read_cases(root / "out" / "cases.csv").iloc[2]
     sides = spacing[["spacing_z_mm", "spacing_y_mm", "spacing_x_mm"]].astype(float)
     assert list(sides) == [5, 2, 1]
+    (mask,) = (raw / "labelsTs").iterdir()  # of the same shape, turned left and right
+    turned = nib.Nifti1Image(np.asarray(nib.load(mask).dataobj), np.diag([-1, 2, 5, 1.0]))
+    (root / "turned").mkdir()
+    nib.save(turned, root / "turned" / mask.name)
+    with pytest.raises(DataError, match="its affine is not that of the label"):
+        beside.back(str(raw), str(root / "turned"), str(weights), str(root / "other"))
 
 
 def test_each_fold_is_tested_by_weights_of_its_own(data, write_csv):
