@@ -280,7 +280,7 @@ class NormalizeVolumed(MapTransform):
             raise ConfigError(
                 f"{named(data)}: NormalizeVolumed needs LoadCased with moments=True before it"
             )
-        scaled = image.to(torch.float32)
+        scaled = image.to(torch.float32, copy=True)  # else maybe of a kept volume
         for channel, (mean, deviation) in enumerate(told):
             scaled[channel] = (scaled[channel] - mean) / (deviation or 1.0)
         return {**data, "image": scaled}

@@ -164,11 +164,15 @@ def test_a_whole_volume_gives_its_planes_as_each_alone(plane_item):
     np.testing.assert_array_equal(stored, nib.load(whole["label"]).dataobj)
 
 
-def test_planes_are_scaled_as_the_volume_that_they_are_of(plane_item):
+@pytest.mark.parametrize("kind", [np.int16, np.float32])
+def test_planes_are_scaled_as_the_volume_that_they_are_of(plane_item, kind):
+    stored = nib.load(plane_item["image"])
+    voxels = np.asarray(stored.dataobj).astype(kind)
+    nib.save(nib.Nifti1Image(voxels, stored.affine), plane_item["image"])
     steps = Compose([LoadCased(classes=3, moments=True), NormalizeVolumed()])
     whole = steps({key: one for key, one in plane_item.items() if key != "plane"})["image"]
     assert (float(whole.mean()), float(whole.std(correction=0))) == pytest.approx((0, 1), abs=1e-5)
-    for plane in range(whole.shape[-1]):
+    for plane in [*range(whole.shape[-1]), 0]:
         alone = steps({**plane_item, "plane": plane})["image"]
         torch.testing.assert_close(alone.as_tensor(), whole[..., plane].as_tensor())
     with pytest.raises(ConfigError, match="moments=True"):
