@@ -1,7 +1,7 @@
 """What is wrong with the files of a case, and of a whole table before any training."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -271,12 +271,37 @@ def image_files(item: Mapping[str, Any]) -> tuple[str, ...]:
 class VolumeCache:
     """The last volume read in each role, seen as planes, so that its file is read once.
 
+    So it is of images that several rows have in turn (tasks, objects), unless they are large.
     Copies, also those in worker processes, start empty.
     """
 
     def __init__(self) -> None:
         self._last: dict[str, tuple[str, AxialVolume]] = {}
         self._digest: tuple[str, str] | None = None
+        self._images: dict[str, tuple[Any, Image]] = {}
+
+    def image(self, role: str, given: Any, how: Any, read: Callable[[], Image]) -> Image:
+        """An image of its own, from its files only where they are not the last ones read so.
+
+        Args:
+            role: of what is read, of each of which one image is kept.
+            given: path or paths; an array is nothing that is kept.
+            how: what else decides what is read.
+            read: the file.
+        """
+        paths = given if isinstance(given, (list, tuple)) else [given]
+        if not all(isinstance(path, (str, Path)) for path in paths):
+            return read()
+        key = (*map(str, paths), how, *map(_state, paths))
+        if role not in self._images or self._images[role][0] != key:
+            self._images.pop(role, None)
+            found = read()
+            small = math.prod(found.array.shape[1:]) <= LARGE_PIXELS
+            if not small or not isinstance(found.array, np.ndarray):
+                return found
+            self._images[role] = key, found
+        kept = self._images[role][1]
+        return Image(kept.array.copy(), dict(kept.attributes))
 
     def holds(self, role: str, path: str | Path) -> bool:
         """Whether `read` would not touch the disk."""
@@ -320,6 +345,15 @@ class VolumeCache:
 
     def __reduce__(self) -> tuple[type["VolumeCache"], tuple[()]]:
         return VolumeCache, ()
+
+
+def _state(path: str | Path) -> tuple[int, int] | None:
+    """By which a file is seen to have changed; None where it cannot be read."""
+    try:
+        told = Path(path).stat()
+    except OSError:  # which reading it tells
+        return None
+    return told.st_mtime_ns, told.st_size
 
 
 def load_case(
@@ -380,14 +414,15 @@ def load_case(
         if planar and (volumes.holds("image", path) or is_volume_file(path)):
             image, stored = _read_plane(item, volumes, remarks, roles)
         else:
-            image = _read(path, spatial_dims, axes, lazily)
+            how = spatial_dims, axes, lazily
+            image = volumes.image("image", path, how, lambda: _read(path, *how))
             remarks += _grid_remarks(image)
             if spatial_dims != 3 and is_file and image.array.shape[3:] == (1,):
                 image, stored = _read_plane({**item, "plane": 0}, volumes, remarks, roles)
                 image = _as_picture(image)  # as `slice_items` gives it to a prediction
             else:
                 stored = {
-                    key: _read_label(item[key], image, item.get("mask_values"), role)
+                    key: _read_label(item[key], image, item.get("mask_values"), role, volumes)
                     for key, role in roles.items()
                 }
         where = image.attributes["path"]
@@ -509,17 +544,20 @@ def _grid_remarks(image: Image) -> list[str]:
     return [f"{image.attributes['path']}: {told}" for told in axial_volume(image).remarks]
 
 
-def _read_label(given: Any, image: Image, values: Meaning | None, role: str) -> Image:
+def _read_label(
+    given: Any, image: Image, values: Meaning | None, role: str, volumes: VolumeCache
+) -> Image:
     spatial_dims = len(image.array.shape) - 1
     of_classes = role != "target"
     is_array = isinstance(given, (np.ndarray, torch.Tensor))
     if of_classes and isinstance(given, (list, tuple)):
         raise DataError(f"{given[0]}: one of {len(given)} files of a mask; save it as one")
-    label = (
-        read_label(given, spatial_dims, values)
-        if of_classes and not is_array
-        else _read(given, spatial_dims)
-    )
+    as_classes = of_classes and not is_array
+
+    def read() -> Image:
+        return read_label(given, spatial_dims, values) if as_classes else _read(given, spatial_dims)
+
+    label = volumes.image(role, given, (spatial_dims, values), read)
     path, affine = label.attributes["path"], label.attributes["affine"]
     turn = image.attributes.get("orientation")
     tag = "" if turn is None else f", which its orientation tag {turn} turns upright"

@@ -1,5 +1,8 @@
+import os
 import pickle
 from functools import partial
+from pathlib import Path
+from unittest.mock import Mock
 
 import nibabel as nib
 import numpy as np
@@ -205,6 +208,25 @@ def test_the_volume_of_the_planes_is_read_once(plane_item, monkeypatch):
     assert paths == [plane_item["image"], plane_item["label"]]
     pickle.loads(pickle.dumps(load))(plane_item)
     assert len(paths) == 4  # a worker process reads for itself
+
+
+def test_an_image_of_several_rows_in_turn_is_read_once(item, monkeypatch):
+    read, label = Mock(side_effect=check.read_image), Mock(side_effect=check.read_label)
+    monkeypatch.setattr(check, "read_image", read)
+    monkeypatch.setattr(check, "read_label", label)
+    load = LoadCased()
+    first = load(item)
+    first["image"] *= 0
+    first["label"] *= 0
+    again, other = load({**item, "case": "b"}), load({**item, "label_values": [1]})
+    assert (read.call_count, label.call_count) == (1, 1)
+    assert again["image"].max() > 0
+    assert again["label"].max() > 0
+    assert other["image"].meta["filename_or_obj"] == again["image"].meta["filename_or_obj"]
+    stamp = Path(item["image"]).stat().st_mtime_ns + 10**9
+    os.utime(item["image"], ns=(stamp, stamp))
+    load(item)
+    assert (read.call_count, label.call_count) == (2, 1)
 
 
 def test_plane_is_but_information_on_a_stored_slice(item):
