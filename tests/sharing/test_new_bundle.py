@@ -529,7 +529,10 @@ def test_without_metadata_it_trains_and_predicts_all_the_same(pictures, tmp_path
     assert asked.schema.names == ()
 
 
-@pytest.mark.parametrize(("table", "network"), [("pictures", "unet3"), ("volumes", "dynunet")])
+@pytest.mark.parametrize(
+    ("table", "network"),
+    [("pictures", "unet3"), ("volumes", "dynunet_res"), ("volumes", "segresnet_ds")],
+)
 def test_it_trains_at_once(table, network, tmp_path, request):
     file = request.getfixturevalue(table)
     made = new_bundle("mine", file, tmp_path / "b", network=network, memory_gb=0.4)
