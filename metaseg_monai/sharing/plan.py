@@ -316,6 +316,7 @@ class _Case(NamedTuple):
     sample: np.ndarray  # (C, P) of all voxels
     stored: str
     format: str
+    modality: str  # as the header of a DICOM series says; "" of other files
     voxels: dict[int, int]  # of each class
     pixels: dict[int, np.ndarray]  # of each class in each axial plane of a volume
 
@@ -361,6 +362,7 @@ def _case(
         sample=on_grid(image, most).astype(np.float64),
         stored=str(loaded.attributes["stored"]),
         format=str(loaded.attributes["format"]),
+        modality=str(loaded.attributes.get("modality", "")),
         voxels=dict(zip(numbers.tolist(), counts.tolist(), strict=True)),
         pixels=pixels,
     )
@@ -368,6 +370,10 @@ def _case(
 
 def _modality(cases: Sequence[_Case], values: Sequence[Values]) -> tuple[Modality, str]:
     formats, stored = {one.format for one in cases}, {one.stored for one in cases}
+    if (headers := {one.modality for one in cases}) in ({"CT"}, {"MR"}):
+        (said,) = headers
+        of_units = "Hounsfield units" if said == "CT" else "values without a unit"
+        return ("CT" if said == "CT" else "other"), f"{said} by the DICOM headers: {of_units}"
     if len(values) == 3 and stored == {"uint8"}:
         return "RGB", (
             "three channels of 8 bits, taken as colours; where they are something else, as MR "

@@ -667,6 +667,7 @@ def test_series_are_images_and_their_elements_metadata(cohort, tmp_path):
     assert made.schema.field("thick").unit == "mm"
     about = json.loads((made.folder / "configs" / "metadata.json").read_text())
     assert about["data_type"] == "dicom"
+    assert made.plan.facts["modality"] == ("CT", "CT by the DICOM headers: Hounsfield units")
     texts = b"".join(file.read_bytes() for file in made.folder.rglob("*") if file.is_file())
     from tests.images.test_dicom import SECRETS
 
