@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -31,7 +32,7 @@ from metaseg_monai.training.collate import JoinHeadsd, batchable, collate_cases,
 from metaseg_monai.training.sampling import EpochDraw, Order, check_seed, seed_for, seeded
 from metaseg_monai.transforms.metadata import DropMetadatad
 
-Key = tuple[int, int]  # (epoch, index)
+Key = tuple[int, ...]  # (epoch, index), and how often the epoch has had the item if it has
 OF_CLASSES = "_cls_indices"  # the postfix of ClassesToIndicesd
 CROPS = (
     *(RandCropByLabelClassesd, RandCropByPosNegLabeld),
@@ -100,8 +101,11 @@ class ReplayDataset(Dataset[Any]):
         return len(self.data)
 
     def __getitem__(self, key: int | Key) -> Any:
-        """Return an item by (epoch, index), or by its index alone as of epoch 0."""
-        epoch, index = key if isinstance(key, tuple) else (0, key)
+        """Return an item by (epoch, index), or by its index alone as of epoch 0.
+
+        An item that an epoch draws again, (epoch, index, times before), is drawn otherwise.
+        """
+        epoch, index, *again = key if isinstance(key, tuple) else (0, key)
         if not -len(self) <= index < len(self):
             raise IndexError(f"Item {index} of {len(self)} was asked for.")
         index %= len(self)
@@ -114,7 +118,7 @@ class ReplayDataset(Dataset[Any]):
         first = chain.transforms[:1] if type(chain) is Compose else ()
         crops = any(isinstance(one, CROPS) for one in first)
         item = dict(item) if crops else _copied(item)
-        seed = seed_for(self.seed, epoch, index)
+        seed = seed_for(self.seed, epoch, index, *(again and (*again, 0)))  # a Deck has 4 numbers
         if isinstance(chain, Randomizable):
             chain.set_random_state(seed=seed)
         with seeded(seed), _untracked():
@@ -280,7 +284,7 @@ class EpochBatchSampler(Sampler[list[Key]]):
         >>> [len(batch) for batch in sampler]
         [3, 1]
         >>> sampler.begin_epoch(7, skip=1)
-        >>> [[epoch for epoch, _ in batch] for batch in sampler]
+        >>> [[epoch for epoch, *_ in batch] for batch in sampler]
         [[7]]
     """
 
@@ -317,10 +321,14 @@ class EpochBatchSampler(Sampler[list[Key]]):
 
     def __iter__(self) -> Iterator[list[Key]]:
         epoch, skip = self._position
-        own = self._items(epoch)[self.rank :: self.world_size]
+        had: Counter[int] = Counter()
+        keys: list[Key] = []
+        for index in self._items(epoch):
+            keys.append((epoch, index, had[index]) if had[index] else (epoch, index))
+            had[index] += 1
+        own = keys[self.rank :: self.world_size]
         for batch in range(skip, len(self)):
-            items = own[batch * self.batch_size : (batch + 1) * self.batch_size]
-            yield [(epoch, index) for index in items]
+            yield own[batch * self.batch_size : (batch + 1) * self.batch_size]
         self._position = (epoch + 1, 0)
 
     def _items(self, epoch: int) -> list[int]:

@@ -35,7 +35,7 @@ def draws():
 
 
 def seen(batches):
-    return [index for batch in batches for _, index in batch]
+    return [index for batch in batches for _, index, *_ in batch]
 
 
 def test_planes_of_a_volume_are_read_together_in_whatever_order_they_are_drawn():

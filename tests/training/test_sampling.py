@@ -2,6 +2,8 @@ from collections import Counter
 from itertools import pairwise
 
 import pytest
+import torch
+from monai.transforms import RandGaussianNoised
 
 from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.training import (
@@ -31,7 +33,7 @@ def loader(batch=4, tasks=TASKS, **fields):
 def epochs(count, **settings):
     """Item numbers of each batch of each epoch."""
     sampler = loader(**settings).batch_sampler
-    return [[[index for _, index in batch] for batch in sampler] for _ in range(count)]
+    return [[[key[1] for key in batch] for batch in sampler] for _ in range(count)]
 
 
 def shares(world, count, **settings):
@@ -141,8 +143,8 @@ def test_any_epoch_is_drawn_without_those_before_it():
         whole = epochs(9, **settings)
         sampler = loader(**settings).batch_sampler
         sampler.begin_epoch(8, skip=2)
-        assert [[i for _, i in batch] for batch in sampler] == whole[7][2:]
-        assert {epoch for batch in sampler for epoch, _ in batch} == {9}
+        assert [[i for _, i, *_ in batch] for batch in sampler] == whole[7][2:]
+        assert {epoch for batch in sampler for epoch, *_ in batch} == {9}
 
 
 @pytest.mark.parametrize("world", [1, 2, 3])
@@ -203,3 +205,17 @@ def test_a_share_of_planes_is_drawn_from_those_with_foreground():
     ):
         with pytest.raises(kind):
             EpochDraw(**settings).order(items, 0)
+
+
+def test_an_item_that_comes_again_in_an_epoch_is_changed_otherwise():
+    noise = RandGaussianNoised("image", prob=1.0)
+    items = [{"image": torch.zeros(1, 4, 4), "foreground": n == 0, "case": str(n)} for n in (0, 1)]
+    dataset = ReplayDataset(items * 3, augment=[noise])
+    made = training_loader(dataset, 6, 0, draw=EpochDraw(foreground=0.5))
+    keys = [key for batch in made.batch_sampler for key in batch]
+    again = [key for key in keys if len(key) == 3]
+    assert again
+    assert len(set(keys)) == len(keys)
+    first, other = (dataset[key]["image"] for key in (again[0][:2], again[0]))
+    assert not torch.equal(first, other)
+    assert torch.equal(other, dataset[again[0]]["image"])
