@@ -12,12 +12,16 @@ from metaseg_monai.bundle.overrides import check_overrides, load_config
 from metaseg_monai.bundle.run import configuration_file, resolve_bundle
 from metaseg_monai.cli.commands import COMMANDS, check_flags, find, load
 from metaseg_monai.networks.variants import ALL_VARIANTS
+from metaseg_monai.reporting.published import load_references, verdict
 from metaseg_monai.simulate.cells.plan import make_plan
 from metaseg_monai.study.design import EXPERTS
 
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCES = json.loads((ROOT / "docs/references.json").read_text(encoding="utf-8"))
 COVERAGE = (ROOT / "docs/coverage.md").read_text(encoding="utf-8")
+RESULTS = (ROOT / "docs/results.md").read_text(encoding="utf-8")
+PUBLISHED = load_references(ROOT / "docs/references.json")
+FIGURE = re.compile(r"(?<![\w.])[+-]?\d+\.\d+(?:e-\d+)?")
 OF_SHAPES = "synthetic_shapes_segmentation"  # whose models the page calls runs/sme
 
 
@@ -113,3 +117,59 @@ def test_a_command_of_the_page_is_real(words, monkeypatch):
             configuration_file(bundle, name) for name in (*(f"{s}.json" for s in stages), *further)
         ]
         check_overrides(load_config(files), settings)
+
+
+def beside():
+    """Rows of the page's last table: text, compared, theirs, ours, verdict, where."""
+    table = COVERAGE.partition("## Their figures beside ours")[2]
+    lines = [line for line in table.splitlines() if line.startswith("| ")][2:]
+    return [[cell.strip() for cell in line[1:-1].split("|")] for line in lines]
+
+
+def sections():
+    """Sections of the results, by the anchor of their heading."""
+    found = {}
+    for part in re.split(r"^#+ (?=.)", RESULTS, flags=re.MULTILINE):
+        heading, _, text = part.partition("\n")
+        found[re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")] = text
+    return found
+
+
+def test_every_published_table_stands_beside_ours():
+    named = set(re.findall(r"`([^`]+)`", " ".join(row[0] for row in beside())))
+    assert named == set(PUBLISHED)
+
+
+@pytest.mark.parametrize("row", beside(), ids=lambda row: f"{row[0]}, {row[1]}")
+def test_figures_beside_ours_are_those_of_their_sources(row):
+    text, _, theirs, ours, said, where = row
+    ids = re.findall(r"`([^`]+)`", text)
+    frames = [PUBLISHED[id].frame() for id in ids]
+    words = " ".join(str(frame.select_dtypes(exclude="number").to_numpy()) for frame in frames)
+    lines = [
+        line
+        for frame in frames
+        for table in (frame.select_dtypes("number"), frame.select_dtypes("number").T)
+        for line in table.to_numpy()
+    ]
+    printed = {number for line in lines for number in line} | set(map(float, FIGURE.findall(words)))
+    differences = {round(one - two, 4) for line in lines for one in line for two in line}
+    for figure in FIGURE.findall(theirs):
+        assert float(figure) in (differences if figure[0] in "+-" else printed), figure
+    number = FIGURE.pattern
+    for difference, one, two in re.findall(
+        rf"({number}) \((?:\w+, )?({number}) - ({number})\)", theirs
+    ):
+        assert float(difference) == round(float(one) - float(two), 4)
+    if said == "not run yet":
+        assert (ours, where) == ("", "")
+        return
+    assert said in ("agrees", "disagrees", "cannot tell")
+    anchors = re.findall(r"\(results\.md#([^)]+)\)", where)
+    assert anchors
+    measured = {figure for anchor in anchors for figure in FIGURE.findall(sections()[anchor])}
+    assert [figure for figure in FIGURE.findall(ours) if figure not in measured] == []
+    signed = [float(figure) for figure in FIGURE.findall(theirs) if figure[0] in "+-"]
+    intervals = re.findall(rf"\[({number}), ({number})\]", ours)
+    if len(signed) == 1 and intervals and said != "cannot tell":
+        assert verdict(signed[0], *map(float, intervals[0])) == said
