@@ -58,6 +58,8 @@ WHY = {
     "file": "takes in another file, or writes one, beside the configurations that are read here",
     "unreadable": "cannot be read for certain without running it",
     "logging": "is evaluated when the log is set up",
+    "program": "is a program; what it computes was not compared with the weights",
+    "unknown": "is no file that a package has; nobody has read it",
 }
 KINDS = (  # of what is not listed, by what its name holds
     ("pickle", ("pickle", "joblib", "dill", "marshal", "shelve", "torch.load", "numpy.load")),
@@ -84,7 +86,8 @@ class Finding(NamedTuple):
     Attributes:
         file: relative to the bundle, or where a setting was given.
         id: of the value, such as "train#dataset#data".
-        kind: call | module | pickle | download | compiler | own code | file | unreadable | logging.
+        kind: call | module | pickle | download | compiler | own code | file | unreadable | logging
+            | program | unknown.
         text: the value.
         why: what is said against it.
     """
