@@ -17,7 +17,7 @@ import threading
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from shlex import quote
@@ -45,6 +45,7 @@ from metaseg_monai.images.write import TIFF
 from metaseg_monai.inferers import each_tensor
 from metaseg_monai.inferers.exports import FILES, MOMENT, Exportable, write_export
 from metaseg_monai.metadata import Categorical, Continuous, MetadataSchema, Ordinal
+from metaseg_monai.owners import owned
 from metaseg_monai.sharing.card import Model, model_card, results_of
 from metaseg_monai.sharing.check_bundle import (
     LARGEST,
@@ -158,15 +159,18 @@ def package(
             no version, or it names Python that cannot be packed.
         DataError: another package of this name and version is there, a path of this machine would
             be in it, or it does not run by itself.
-        CheckpointError: the weights are damaged, or of something else.
+        CheckpointError: the weights are damaged, of something else, or were exchanged meanwhile.
     """
     root, further, recorded = _known(bundle, None, bundles)
     model = Path(bundle) if recorded else root / "models"
-    source = _Source(root, model, recorded, configs_of(more=further), trust)
-    archive = absolute(output) / f"{root.name}_v{source.metadata['version']}.zip"
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as place, ExitStack() as stack:
+        if (model / "model.pt").is_file():
+            stack.enter_context(owned(model, "is packing the model in this folder"))
+        source = _Source(root, model, recorded, configs_of(more=further), trust)
+        archive = absolute(output) / f"{root.name}_v{source.metadata['version']}.zip"
         folder = Path(place) / root.name
         remarks = source.write(folder, samples, data_license, training_list)
+        source.refuse_exchanged(folder)
         _refuse_paths(folder, source.places)
         _write_sums(folder)
         content = _zipped(folder)
@@ -270,6 +274,22 @@ class _Source:
         if large := [path for path in large if path.is_file()]:
             _write(folder / "large_files.yml", _large_files(folder, large).encode())
         return remarks
+
+    def refuse_exchanged(self, folder: Path) -> None:
+        """Refuse a package whose weights, facts and exports are not of one model.
+
+        Raises:
+            CheckpointError: another program exchanged the weights meanwhile.
+        """
+        if not self.has_weights:
+            return
+        exported = self.__dict__.get("_exportable")  # where they were made
+        digests = {self.facts["weights_sha256"], *([exported.weights_sha256] if exported else [])}
+        if read_weights(folder / "models" / "model.pt")[1] != self.facts or len(digests) > 1:
+            raise CheckpointError(
+                f"{self.model / 'model.pt'}: the weights were exchanged while they were packed; "
+                "nothing was written. Pack again once nothing writes there"
+            )
 
     def configs(self) -> dict[str, dict[str, Any]]:
         """The workflows of the bundle with the settings of the training in their places."""

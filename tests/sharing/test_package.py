@@ -4,7 +4,10 @@ import gzip
 import hashlib
 import json
 import shutil
+import sys
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import nibabel as nib
 import numpy as np
@@ -13,6 +16,7 @@ import PIL.Image
 import PIL.PngImagePlugin
 import pytest
 import tifffile
+import torch
 
 from metaseg_monai import train
 from metaseg_monai.errors import CheckpointError, ConfigError, DataError
@@ -20,14 +24,17 @@ from metaseg_monai.files import write_json
 from metaseg_monai.images.read import read_image
 from metaseg_monai.images.tiff import tiff_pixel_um
 from metaseg_monai.metrics.scores import COUNT_COLUMNS
+from metaseg_monai.owners import owned
 from metaseg_monai.sharing.export import export
 from metaseg_monai.sharing.package import _without_texts, package
 from metaseg_monai.sharing.unpack import OURS
+from metaseg_monai.training import read_weights, write_weights
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning"
 )
 NAME = "synthetic_shapes_segmentation"
+packing = sys.modules[package.__module__]  # the function has the module's name
 
 
 @pytest.fixture(scope="module")
@@ -299,6 +306,35 @@ def test_the_copy_of_the_facts_is_written_anew(model, packed, tmp_path):
     with zipfile.ZipFile(made.archive) as archive:
         facts = archive.read(f"{NAME}/models/model.json")
     assert facts == (packed[1] / "models/model.json").read_bytes()
+
+
+@pytest.mark.parametrize("moment", ["_samples", "_exports"])
+def test_weights_that_are_exchanged_meanwhile_are_refused(model, tmp_path, monkeypatch, moment):
+    copied = shutil.copytree(model, tmp_path / "model")
+    made = getattr(packing._Source, moment)
+
+    def exchanged(self, *given):
+        state, facts = read_weights(copied / "model.pt")
+        del facts["weights_sha256"]
+        for values in state.values():
+            values += 1
+        network = torch.nn.Module()
+        monkeypatch.setattr(network, "state_dict", lambda: state)
+        write_weights(copied / "model.pt", network, facts)
+        return made(self, *given)
+
+    monkeypatch.setattr(packing._Source, moment, exchanged)
+    with pytest.raises(CheckpointError, match="exchanged while they were packed"):
+        pack(copied, tmp_path / "out")
+    assert not list((tmp_path / "out").glob("*"))
+
+
+def test_a_model_at_which_another_is_at_work_is_not_packed(model, tmp_path):
+    with ThreadPoolExecutor(1) as other, ExitStack() as stack:
+        other.submit(stack.enter_context, owned(model, "trains here")).result()
+        with pytest.raises(DataError, match="another thread"):
+            pack(model, tmp_path)
+        other.submit(stack.close).result()
 
 
 def test_the_list_of_the_training_goes_along_only_if_asked(model, tmp_path):

@@ -253,6 +253,14 @@ def test_a_damaged_image_is_left_out_and_told(model, tmp_path):
     front, _, text = (tmp_path / "space/README.md").read_text()[4:].partition("---\n")
     assert "sdk: static\n" in front
     assert contents(made.html.read_text())["model"]["weights_sha256"] in text
+    other = "case,file,problem,next_step\nz,z,of a prediction,\n"
+    (tmp_path / "problems.csv").write_text(other)
+    made = whatif(model / "model", tmp_path, tmp_path / "page.html")
+    assert made.problems_file == tmp_path / "page.problems.csv"
+    assert "29.tif" in made.problems_file.read_text()
+    whatif(model / "model", model / "data", tmp_path / "page.html", cases=1)
+    assert not made.problems_file.exists()
+    assert (tmp_path / "problems.csv").read_text() == other  # of another command
     pd.DataFrame(rows[1:]).to_csv(tmp_path / "table.csv", index=False)
     with pytest.raises(DataError, match="no case can be shown"):
         whatif(model / "model", tmp_path, tmp_path / "no.html")
