@@ -11,6 +11,7 @@ from metaseg_monai.bundle.run import configuration_file, read_workflow, resolve_
 from metaseg_monai.bundle.trust import birth_of, read_bundle, read_contents
 from metaseg_monai.errors import ConfigError
 from metaseg_monai.sharing.check_bundle import check_bundle
+from tests.extras import needed
 
 BUNDLES = sorted((Path(__file__).resolve().parents[2] / "bundles").glob("*/configs"))
 # fmt: off
@@ -318,7 +319,7 @@ def test_what_ordinary_bundles_hold_is_clean(value):
 @pytest.mark.parametrize("suffix", ["json", "yaml"])
 def test_a_bundle_in_the_manner_of_the_model_zoo_is_clean(tmp_path, suffix):
     if suffix == "yaml":
-        pytest.importorskip("yaml")
+        needed("yaml")
     (tmp_path / "configs").mkdir()
     (tmp_path / f"configs/train.{suffix}").write_text(json.dumps(SPLEEN))
     assert read_bundle(tmp_path) == []
@@ -345,7 +346,7 @@ LOGGING = "[handler_a]\nclass=StreamHandler\nargs=(sys.stdout,)\n"
 )
 def test_other_files_of_a_bundle_are_read_too(tmp_path, file, text, kind):
     if file.endswith("yaml"):
-        pytest.importorskip("yaml")
+        needed("yaml")
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs/train.json").write_text("{}")
     (tmp_path / "configs/logging.conf").write_text(LOGGING)

@@ -19,13 +19,14 @@ from torch import nn
 from metaseg_monai import predict, train
 from metaseg_monai.errors import CheckpointError, ConfigError, DataError, MetadataError
 from metaseg_monai.inferers import Runner
-from metaseg_monai.inferers.engines import CalibratedCodes, choose, is_installed
+from metaseg_monai.inferers.engines import CalibratedCodes, choose
 from metaseg_monai.inferers.exports import Exportable, codes_of, measured, write_export
 from metaseg_monai.metadata import Categorical, Continuous, MetadataSchema
 from metaseg_monai.networks import DynamicUnet3, MultiHeadUnet3, Unet3
 from metaseg_monai.sharing.export import export
 from metaseg_monai.sharing.grow import grow
 from metaseg_monai.training import read_weights, write_weights
+from tests.extras import needed, needs
 
 pytestmark = pytest.mark.filterwarnings(
     # MONAI 1.6.1 and Ignite 0.5.5 themselves, while they read or run a bundle; the exporters
@@ -35,13 +36,7 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore:No value of:metaseg_monai.metadata.fields.MetadataWarning",
 )
 WHEN = {"provenance": "acquisition", "availability": "acquisition"}
-needs_openvino = pytest.mark.skipif(
-    not is_installed("openvino"), reason='openvino is not installed (pip install ".[engines]")'
-)
-needs_nncf = pytest.mark.skipif(
-    not (is_installed("nncf") and is_installed("openvino")),
-    reason='nncf is not installed (pip install ".[engines]")',
-)
+needs_openvino, needs_nncf = needs("openvino"), needs("nncf", "openvino")
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +94,7 @@ def test_metadata_that_are_tried():
 
 @pytest.mark.parametrize("kind", ["torchscript", "onnx", "torch-export"])
 def test_parity_and_the_schema_inside(kind, tmp_path):
-    pytest.importorskip("onnxruntime")
+    needed("onnxruntime")
     given = small()
     told = write_export(given, kind, tmp_path)
     assert told["inputs"] == ["image", "meta"]
@@ -172,7 +167,7 @@ def test_a_network_of_one_size_is_refused_by_name(tmp_path):
 
 
 def test_two_heads(tmp_path):
-    pytest.importorskip("onnxruntime")
+    needed("onnxruntime")
     schema = MetadataSchema([Categorical(name="task", values=("disc", "ring"), **WHEN)])
     network = MultiHeadUnet3("task", schema=schema, channels=4, levels=2).eval()
     given = Exportable(network, schema, "0", 1, 2)
@@ -189,7 +184,7 @@ def test_two_heads(tmp_path):
 @pytest.mark.parametrize("kind", ["torchscript", "onnx"])
 def test_weights_made_from_metadata(kind, tmp_path):
     """Its batches mix metadata, so that every image has weights of its own."""
-    pytest.importorskip("onnxruntime")
+    needed("onnxruntime")
     schema = schema_of_two()
     sizes = {"channels": 4, "levels": 2}
     network = DynamicUnet3(schema=schema, unknown_trained=True, **sizes).eval()
@@ -225,7 +220,7 @@ def test_int8_is_refused_where_no_case_has_foreground(monkeypatch, tmp_path):
 
 
 def test_one_value(model, tmp_path):
-    pytest.importorskip("onnxruntime")
+    needed("onnxruntime")
     made = export(model, "onnx", tmp_path / "disc", "task=disc")
     assert made.parity["inputs"] == ["image"]
     assert made.parity["value"] == {"task": "disc"}
@@ -241,7 +236,7 @@ def test_one_value(model, tmp_path):
 
 
 def test_a_grown_model(model, tmp_path):
-    pytest.importorskip("onnxruntime")
+    needed("onnxruntime")
     grow(model, "task", tmp_path / "grown", value="bean")
     made = export(tmp_path / "grown", "onnx", tmp_path / "out")
     assert "task=bean" in made.parity["values"]
@@ -297,7 +292,7 @@ def test_a_folder_of_somebody_is_left_as_it_is(model, tmp_path):
 
 
 def test_bioimageio(model, tmp_path, monkeypatch):
-    pytest.importorskip("onnxruntime")
+    needed("onnxruntime")
     found = "metaseg_monai.sharing.export.is_installed"  # its own test takes long
     monkeypatch.setattr(found, lambda name: name != "bioimageio.core")
     made = export(model, "bioimageio", tmp_path / "out")
@@ -319,7 +314,7 @@ def test_bioimageio(model, tmp_path, monkeypatch):
     "ignore:unclosed file:ResourceWarning",
     "ignore::pytest.PytestUnraisableExceptionWarning",
 )
-@pytest.mark.skipif(not is_installed("bioimageio.core"), reason="bioimageio.core is not installed")
+@needs("bioimageio.core")
 @pytest.mark.parametrize("value", [None, "task=disc"])
 def test_bioimageio_passes_its_own_test(model, tmp_path, value):
     from bioimageio.core import test_model
@@ -362,7 +357,7 @@ def test_which_engine(monkeypatch):
 
 
 def test_predict_by_an_engine(model, images, tmp_path):
-    pytest.importorskip("onnxruntime")
+    needed("onnxruntime")
     meta = {"task": "disc"}
     plain = predict(model, images, tmp_path / "float", meta, precision="float32")
     made = predict(model, images, tmp_path / "ort", meta, engine="onnxruntime")
@@ -382,7 +377,7 @@ def test_predict_by_an_engine(model, images, tmp_path):
 
 
 def test_predict_by_a_kept_export(model, images, tmp_path, monkeypatch):
-    pytest.importorskip("onnxruntime")
+    needed("onnxruntime")
     copied = tmp_path / "model"
     shutil.copytree(model, copied)
     export(copied, "onnx")
@@ -413,7 +408,7 @@ def test_predict_by_a_kept_export(model, images, tmp_path, monkeypatch):
     ],
 )
 def test_a_list_beside_an_export_that_binds_nothing_is_refused(tmp_path, files, told):
-    pytest.importorskip("onnxruntime")
+    needed("onnxruntime")
     network = small()
     write_export(network, "onnx", tmp_path)
     file = tmp_path / "parity.json"
@@ -423,7 +418,7 @@ def test_a_list_beside_an_export_that_binds_nothing_is_refused(tmp_path, files, 
 
 
 def test_an_export_says_itself_of_which_weights_it_is(tmp_path):
-    pytest.importorskip("onnxruntime")
+    needed("onnxruntime")
     network = small()
     write_export(network, "onnx", tmp_path)
     runner = Runner(network.network, "onnxruntime", exported=tmp_path)
@@ -452,7 +447,7 @@ def test_an_export_to_openvino_says_it_too(tmp_path):
 
 
 def test_an_ensemble_by_an_engine(model, images, tmp_path):
-    pytest.importorskip("onnxruntime")
+    needed("onnxruntime")
     other = shutil.copytree(model, tmp_path / "other")
     record = other / "training.json"
     state, facts = read_weights(other / "model.pt")

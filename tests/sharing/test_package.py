@@ -27,8 +27,9 @@ from metaseg_monai.metrics.scores import COUNT_COLUMNS
 from metaseg_monai.owners import owned
 from metaseg_monai.sharing.export import export
 from metaseg_monai.sharing.package import _without_texts, package
-from metaseg_monai.sharing.unpack import OURS
+from metaseg_monai.sharing.unpack import OURS, unpack
 from metaseg_monai.training import read_weights, write_weights
+from tests.extras import needed
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning"
@@ -93,6 +94,15 @@ def test_the_layout_is_that_of_the_zoo(packed):
     assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest
 
 
+def test_it_is_unpacked_without_trust_and_tells_of_its_programs(packed, tmp_path):
+    made, folder = packed
+    told = unpack(made.archive, tmp_path, made.sha256)
+    assert told.trusted is None
+    exports = [name for name in ("model.onnx", "model.ts") if (folder / "models" / name).is_file()]
+    assert [one.file for one in told.programs] == [f"models/{name}" for name in exports]
+    assert "models/model.ts is a program" in str(told)
+
+
 def test_the_same_makes_the_same_bytes(model, packed, tmp_path):
     made, _ = packed
     again = pack(model, tmp_path)
@@ -119,7 +129,7 @@ def test_settings_of_the_training_are_in_their_places(model, packed):
 
 
 def test_exports_are_those_of_export(model, packed, tmp_path):
-    pytest.importorskip("onnxruntime")
+    needed("onnxruntime")
     made, folder = packed
     assert "exports: model.ts (parity" in str(made)
     for kind, name in (("torchscript", "model.ts"), ("onnx", "model.onnx")):
@@ -176,7 +186,7 @@ def test_cases_of_the_user_are_packed_under_neutral_names(root, model, tmp_path)
 
 
 def test_series_of_patients_are_packed_without_their_names(root, model, tmp_path):
-    pytest.importorskip("pydicom", reason="needs the extra [dicom]")
+    needed("pydicom", reason="needs the extra [dicom]")
     from tests.images.test_dicom import AFFINE, SECRETS, VOLUME, saved, series
 
     saved(tmp_path / "scans" / "1.2.840.1", series())
@@ -271,7 +281,7 @@ def opened(file):
 
 
 def test_a_zarr_image_is_packed_as_tiff_with_the_size_of_its_pixels(tmp_path):
-    pytest.importorskip("zarr", reason="needs the extra [zarr]")
+    needed("zarr", reason="needs the extra [zarr]")
     from tests.images.test_ome_zarr import image
 
     values = np.random.default_rng(3).integers(0, 200, (2, 3, 6, 5)).astype("uint16")

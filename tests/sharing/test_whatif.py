@@ -24,6 +24,7 @@ from metaseg_monai.sharing.asking import GUIDANCE_STEPS, STEPS
 from metaseg_monai.sharing.run import predict, rewriting, train
 from metaseg_monai.sharing.whatif import as_data, packed_masks, picture_url, whatif
 from metaseg_monai.training.weights import write_fact
+from tests.extras import needed
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundles/synthetic_shapes_segmentation"
 
@@ -384,7 +385,7 @@ def test_a_slider_moves_the_mask_and_nothing_leaves(opened, page):
 
 
 def test_buttons_keys_and_warnings(opened):
-    keys = pytest.importorskip("selenium.webdriver.common.keys").Keys
+    keys = needed("selenium.webdriver.common.keys").Keys
     warning = opened.find_element("id", "warning")
     assert not warning.is_displayed()
     choices = opened.find_elements("css selector", "#field-task input")
@@ -426,7 +427,7 @@ def test_it_can_be_read_by_everybody(browser, poor, page, width):
 
 
 def test_everything_is_reached_by_tab_and_seen(opened):
-    keys = pytest.importorskip("selenium.webdriver.common.keys").Keys
+    keys = needed("selenium.webdriver.common.keys").Keys
     opened.execute_script("document.querySelectorAll('details').forEach((one) => one.open = true)")
     seen = []
     for _ in range(25):
