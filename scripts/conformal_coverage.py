@@ -25,6 +25,7 @@ from metaseg_monai.metrics.conformal import (
     area_scores,
     bin_edges,
     bin_name,
+    coverage,
     coverage_band,
     cutoff,
     mondrian,
@@ -139,12 +140,12 @@ def divided(
         seed: of the divisions.
 
     Returns:
-        `cases`, `groups`; `coverage`, the mean over divisions; `one`, that of the first division,
-        with the ends `low` and `high` of the band in which it lies 99 times of 100 if the promise
-        is kept, and `kept`; `width`, the median over test cases of the interval's width by the
-        predicted area, and both of the interval of all values, `coverage of all`, `width of all`;
-        `pooled`, whether a value had too few groups of its own; `found` and `threshold` where bins
-        are known.
+        `cases`, `groups`; `coverage`, each group counted once, the mean over divisions; `one`, that
+        of the first division, with the ends `low` and `high` of the band in which it lies 99 times
+        of 100 if the promise is kept, and `kept`; `width`, the median over test cases of the
+        interval's width by the predicted area, and both of the interval of all values, `coverage of
+        all`, `width of all`; `pooled`, whether a value had too few groups of its own; `found` and
+        `threshold` where bins are known.
     """
     rng, told = np.random.default_rng(seed), list[pd.DataFrame]()
     names = rows["group"].unique()
@@ -206,7 +207,7 @@ def _inside(part: pd.DataFrame, of_value: float) -> tuple[float, float]:
     low, high = area_interval(part["predicted"], of_value)
     true = part["true"].to_numpy(float)
     relative = (high - low) / (part["predicted"].to_numpy(float) + 1)
-    return float(((low <= true) & (true <= high)).mean()), float(np.median(relative))
+    return coverage((low <= true) & (true <= high), part["group"]), float(np.median(relative))
 
 
 def _risk(

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import torch
 from ignite.engine import Engine, Events
-from scipy import stats
 from torch import Tensor, nn
 
 from metaseg_monai.errors import ConfigError, DataError
@@ -24,6 +23,7 @@ from metaseg_monai.metadata.fields import Continuous
 from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.metrics.agreement import agreement
 from metaseg_monai.metrics.conformal import FEWEST, POOLED, bound, p_values
+from metaseg_monai.metrics.statistics import auc_interval, share_interval
 from metaseg_monai.networks.regressor import ImageRegressor
 from metaseg_monai.rows import write_table
 from metaseg_monai.training.collate import Told
@@ -384,25 +384,30 @@ def _records(rows: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _alarm_scores(rows: pd.DataFrame, fact: Mapping[str, Any]) -> dict[str, Any]:
-    """False alarms among right values with their exact 95 % interval, and what wrong ones show."""
+    """False alarms among right values, and what wrong ones show, with 95 % intervals over groups.
+
+    Ends are None of fewer than five groups.
+    """
     right, wrong = rows[rows["right"] == 1], rows[rows["right"] == 0]
-    false = int((right["p"] <= fact["level"]).sum())
-    exact = stats.binomtest(false, len(right)).proportion_ci(0.95)
+    alarms = (right["p"] <= fact["level"]).groupby(right["group"])
+    low, high = share_interval(alarms.sum().to_numpy(float), alarms.size().to_numpy(float))
     told: dict[str, Any] = {
         "level": fact["level"],
         "calibrated_with": fact["cases"],
         "cases": len(right),
-        "false_alarms": false / len(right),
-        "low": float(exact.low),
-        "high": float(exact.high),
+        "groups": int(right["group"].nunique()),
+        "false_alarms": float((right["p"] <= fact["level"]).mean()),
+        "low": low,
+        "high": high,
         "found": None,
         "auc": None,
     }
     if len(wrong):
-        ranks = stats.mannwhitneyu(right["p"], wrong["p"]).statistic
-        told["auc"] = float(ranks / (len(right) * len(wrong)))
+        values = [one["p"].to_numpy(float) for one in (wrong, right)]
+        groups = [one["group"].to_numpy(str) for one in (wrong, right)]
+        told["auc"], told["auc_low"], told["auc_high"] = auc_interval(*values, *groups)
         told["found"] = float((wrong["p"] <= fact["level"]).mean())
-    return told
+    return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in told.items()}
 
 
 def alarm_words(field: str, alarm: Mapping[str, Any]) -> str:
@@ -410,20 +415,33 @@ def alarm_words(field: str, alarm: Mapping[str, Any]) -> str:
     auc, rate = alarm["auc"], f"{100 * alarm['level']:g} %"
     if auc is None:
         return f"{field}: no wrong value was tried."
+
+    def ends(low: str, high: str, factor: int, digits: int) -> str:
+        if alarm.get(low) is None:
+            return "no interval, of fewer than five groups"
+        both = (f"{factor * alarm[end]:.{digits}f}" for end in (low, high))
+        return f"95 % interval over groups {' to '.join(both)}"
+
     told = (
         f"Of {alarm['cases']} test cases with their true {field} {100 * alarm['false_alarms']:.1f} "
-        f"% were alarms (stated: {rate}; 95 % interval {100 * alarm['low']:.1f} to "
-        f"{100 * alarm['high']:.1f}); of wrong values {100 * alarm['found']:.0f} % were (area "
-        f"under the curve {auc:.3f})."
+        f"% were alarms (stated: {rate}; {ends('low', 'high', 100, 1)}); of wrong values "
+        f"{100 * alarm['found']:.0f} % were (area under the curve {auc:.3f}, "
+        f"{ends('auc_low', 'auc_high', 1, 3)})."
     )
-    if auc >= SHOWN:
-        return f"The images show {field}: a wrong value is noticed. {told}"
-    if abs(auc - 0.5) <= HIDDEN:
+    low, high = (alarm.get(end) for end in ("auc_low", "auc_high"))
+    wide = low is None or high is None or max(0.5 - low, high - 0.5) > 2 * HIDDEN
+    if low is None or high is None or (low <= 0.5 <= high and wide):
+        return f"Whether the images show {field} is not known from these cases. {told}"
+    if low <= 0.5 <= high:
         return (
-            f"The images do not show {field}: no alarm can notice a wrong value, and "
-            f"silence means nothing. {told}"
+            f"This estimate does not see {field} in the images: it can notice no wrong value, and "
+            f"its silence means nothing. {told}"
         )
-    return f"The images show something of {field}: many wrong values stay unnoticed. {told}"
+    if high < 0.5:
+        return f"This estimate takes wrong values of {field} for right ones: use no alarm. {told}"
+    noticed = f"at the level of the alarm {100 * alarm['found']:.0f} % of wrong values are noticed"
+    seen = "show" if auc >= SHOWN else "show something of"
+    return f"The images {seen} {field}; {noticed}. {told}"
 
 
 class TellFit:

@@ -287,7 +287,7 @@ class CalibrateAreas:
                 for mode in MODES
                 if any(mode == one for one, _ in self._cases.sums)
             },
-            "settings": {"clean_up": self.cleaning.rules.plain},
+            "settings": _made_with(self.weights, self.cleaning),
             "split": self.split,
             "cases": len(every),
             "groups": len({sums.names["group"] for sums in every}),
@@ -378,13 +378,21 @@ class Interval(NamedTuple):
 NOTHING = Interval("", 0, 0, None, {})
 
 
+def _made_with(weights: LoadWeights, cleaning: CleanUpPredictions) -> dict[str, Any]:
+    """What masks are made with, besides `AS_THEN`: their cleaning, and the windows."""
+    window = weights.facts.get("window")
+    if isinstance(window, Mapping):  # how many run at once changes nothing
+        window = {name: one for name, one in window.items() if name != "sw_batch_size"}
+    return {"clean_up": cleaning.rules.plain, "window": window}
+
+
 class Calibrated:
     """The calibration that weights hold, seen to be for what runs now.
 
     Args:
         fact: of the weights.
         schema: of their metadata.
-        settings: of `AS_THEN` and `clean_up` (rules as plain values), as they are now.
+        settings: of `AS_THEN`, `clean_up` (rules as plain values) and `window`, as they are now.
 
     Raises:
         ConfigError: masks are made in another way than then; names the setting and the ways out.
@@ -426,6 +434,8 @@ class Calibrated:
             return NOTHING
         value = POOLED if mode == "missing" else self.values.of(metadata)
         if value is None:
+            return NOTHING
+        if value == UNKNOWN and value not in known:  # those with a value say nothing of it
             return NOTHING
         found = known.get(value) or known[POOLED]
         return _interval(POOLED if found["pooled"] else value, found)
@@ -495,7 +505,7 @@ class TellAreas:
             )
         if isinstance(fact, Mapping) and self.use is not False:
             self.cleaning.take_up()
-            now = {**self.settings, "clean_up": self.cleaning.rules.plain}
+            now = {**self.settings, **_made_with(self.weights, self.cleaning)}
             self.known = Calibrated(fact, self.schema, now)
             self.record.marks["conformal"] = fact
 
@@ -628,7 +638,7 @@ class AreaCoverage:
         fact, self.known = self.weights.recorded.get(FACT), None
         if isinstance(fact, Mapping) and self.use is not False:
             self.cleaning.take_up()
-            now = {**self.settings, "clean_up": self.cleaning.rules.plain}
+            now = {**self.settings, **_made_with(self.weights, self.cleaning)}
             try:
                 self.known = Calibrated(fact, self.schema, now)
             except ConfigError as error:

@@ -240,6 +240,7 @@ def _series(pydicom: Any, folder: Path) -> tuple[list[DicomPlane], dict[str, Any
     )
     if any(header.get("LossyImageCompression") == "01" for header in headers.values()):
         told |= {"lossy": "DICOM's lossy compression"}
+    told["modality"] = str(next(iter(headers.values())).get("Modality", ""))
     attributes = image_attributes(str(folder), "dicom", "ijk", shape, affine, spacing_mm, **told)
     return planes, attributes
 

@@ -24,6 +24,7 @@ Names = Sequence[Hashable] | Array | pd.Series
 FEWEST = 20  # groups; a value with fewer takes the bound of all
 POOLED = "all"  # the name of all values together
 ROUNDING = 1e-9
+DIGITS = 9
 
 
 class Weights(NamedTuple):
@@ -94,7 +95,8 @@ def p_values(found: Numbers, scores: Numbers, groups: Names) -> Array:
     order = np.argsort(values, kind="stable")
     below = np.concatenate([[0.0], np.cumsum(weights.cases[order])])
     before = np.searchsorted(values[order], np.asarray(found, dtype=float), side="left")
-    return np.asarray(np.minimum(1.0, below[-1] - below[before] + weights.rest))
+    strange = np.minimum(1.0, below[-1] - below[before] + weights.rest)
+    return np.asarray(strange.round(DIGITS))  # sums of weights, to be held against a level
 
 
 def cutoff(losses: Array, groups: Names, allowed: float) -> int | None:
@@ -162,6 +164,16 @@ def coverage_band(
     covered = stats.betabinom(cases, rank, calibration + 1 - rank)
     low, high = covered.ppf([(1 - sure) / 2, (1 + sure) / 2])
     return float(low) / cases, float(high) / cases
+
+
+def coverage(inside: Names, groups: Names) -> float:
+    """The share of cases within their bounds, each group counted once, as `bound` promises it.
+
+    >>> coverage([True, True, False], ["a", "a", "b"])
+    0.5
+    """
+    held = pd.Series(np.asarray(inside, dtype=float)).groupby(np.asarray(groups, dtype=object))
+    return float(held.mean().mean())
 
 
 # The area of a case, or its volume: how far off the predicted one may be.

@@ -178,6 +178,49 @@ def score_interval(scores: np.ndarray, weights: np.ndarray | None = None) -> tup
     return _exact_share(mean, mean * (1 - mean) / variance * fewer)
 
 
+def auc_interval(
+    low: np.ndarray, high: np.ndarray, of_low: np.ndarray, of_high: np.ndarray
+) -> tuple[float, float, float]:
+    """Area under the curve with its 95 % interval, of values that lie in groups.
+
+    The share of pairs in which a value of `high` is above one of `low`, ties half. Its variance is
+    Obuchowski's (1997) for clustered values; the interval is that of a share of such a variance.
+
+    Args:
+        low: values (n,).
+        high: values (m,).
+        of_low: the group of each (n,).
+        of_high: the group of each (m,); groups may have values of both.
+
+    Returns:
+        The area, and NaN for the ends below 5 groups.
+
+    >>> found = auc_interval(np.arange(9), np.arange(9) + 4.5, np.arange(9), np.arange(9))
+    >>> [round(one, 2) for one in found]
+    [0.88, 0.7, 0.97]
+    """
+
+    def above(own: np.ndarray, others: np.ndarray) -> np.ndarray:
+        ends = (np.searchsorted(np.sort(others), own, side) for side in ("left", "right"))
+        return np.asarray(sum(ends) / 2 / len(others))
+
+    placed = above(high, low), 1 - above(low, high)
+    area = float(placed[0].mean())
+    names = np.unique(np.concatenate([of_low, of_high]))
+    if len(names) < FEWEST:
+        return area, NAN, NAN
+    off = np.zeros((2, len(names)))
+    for row, (values, groups) in enumerate(zip(placed, (of_high, of_low), strict=True)):
+        np.add.at(off[row], np.searchsorted(names, groups), (values - area) / len(values))
+    held = [len(np.unique(groups)) for groups in (of_high, of_low)]
+    freed = [count / max(1, count - 1) for count in held]
+    variance = freed[0] * off[0] @ off[0] + freed[1] * off[1] @ off[1]
+    variance += 2 * len(names) / (len(names) - 1) * off[0] @ off[1]
+    _, _, fewer = _variance(np.ones(len(names)), np.ones(len(names)))
+    trials = area * (1 - area) / variance if variance > ROUNDED else min(held)
+    return area, *_exact_share(area, float(trials) * fewer)
+
+
 def _variance(parts: np.ndarray, wholes: np.ndarray) -> tuple[float, float, float]:
     """A ratio of sums, its variance over groups, and the share of trials that few groups count."""
     groups, whole = len(parts), float(wholes.sum())

@@ -1,9 +1,10 @@
 """What scores rest on: whence metadata come, what they give away, and whether a mask is sure."""
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -20,7 +21,7 @@ from metaseg_monai.metrics.calibration import (
     foreground_calibration_error,
     reliability,
 )
-from metaseg_monai.metrics.conformal import POOLED, coverage_band
+from metaseg_monai.metrics.conformal import POOLED, coverage, coverage_band
 from metaseg_monai.metrics.leakage import (
     Association,
     Kinds,
@@ -401,7 +402,7 @@ def belief_section(results: Results, folder: Path) -> Section | None:
         results: of all classes.
         folder: of the runs, in or below which estimates may lie.
     """
-    parts = [*coverage_parts(results), *alarm_parts(folder), *wrong_parts(results)]
+    parts = [*coverage_parts(results), *alarm_parts(results, folder), *wrong_parts(results)]
     intro = "How far off areas may be, whether metadata fit their image, and what wrong ones cost."
     return Section("Is this mask to be believed?", intro, parts) if parts else None
 
@@ -418,25 +419,32 @@ def coverage_parts(results: Results) -> list[Part]:
     several = found["class"].nunique() > 1
     keys = ["condition", "mode", "class", "value"]
     grouped: Any = found.groupby(keys, sort=False)
+    # a value of too few groups takes the bound of all, which promises nothing of it alone
+    own_promise = (found["interval_of"] != POOLED) | (found["value"] == POOLED)
+    judged = found[own_promise].groupby([*dict.fromkeys([*keys, *TRAINING])], sort=False).ngroups
     for (condition, mode, number, value), part in grouped:
         what = "unknown" if mode == "missing" else value
         name = f"{condition}, {what}"
         if several:
             name += f", {class_text(results.class_names, int(number))}"
         level = float(part["level"].iloc[0])
-        one = part.groupby([*TRAINING], sort=False)
-        inside = part["low"].le(part["true"]) & part["true"].le(part["high"])
-        share = inside.groupby([part[n] for n in TRAINING], sort=False).mean()
-        first = one.get_group(next(iter(one.groups)))
-        own, groups = int(first["groups"].iloc[0]), int(first["group"].nunique())
-        low, high = coverage_band(groups, own, level)
-        kept = bool(share.between(low - 1e-9, high + 1e-9).all())
+        shares, ends = [], []
+        for _, one in part.groupby([*TRAINING], sort=False):
+            inside = one["low"].le(one["true"]) & one["true"].le(one["high"])
+            shares.append(coverage(inside, one["group"]))
+            groups = int(one["group"].nunique())
+            own = int(one["groups"].iloc[0])
+            ends.append(coverage_band(groups, own, level, 1 - 0.01 / max(1, judged)))
+        pooled = not own_promise[part.index].all()
+        bands = zip(shares, ends, strict=True)
+        kept = pooled or all(low - 1e-9 <= one <= high + 1e-9 for one, (low, high) in bands)
         missed += [] if kept else [name]
+        low, high = (math.nan, math.nan) if pooled else ends[0]
         width = (part["high"] - part["low"]) / (part["predicted"] + 1)
         of_every = (part["high_all"] - part["low_all"]) / (part["predicted"] + 1)
         rows[name] = {
             "promised": level,
-            "covered": float(share.mean()),
+            "covered": float(np.mean(shares)),
             "band low": low,
             "band high": high,
             "width": float(width.median()),
@@ -452,9 +460,11 @@ def coverage_parts(results: Results) -> list[Part]:
         else f"Outside of the band, so that the promise is not kept: {listed(missed)}."
     )
     note = (
-        "covered: share of test cases whose true area lies in its interval, mean over trainings; "
-        "band: where that share of one division lies 99 times of 100 if the promise is kept, by "
-        "the numbers of groups (exact where each group is one case); width: median of the "
+        "covered: share of test cases whose true area lies in its interval, each group counted "
+        "once, mean over trainings; band: where that share of one division lies if the promise is "
+        "kept, all rows and trainings together 99 times of 100, by the numbers of groups (exact "
+        "where each group is one case, else too wide); none where a value of too few groups takes "
+        "the interval of all, which promises nothing of it alone; width: median of the "
         "interval's width by the predicted area, and that of one interval for all values; "
         "foreground found: mean share at the calibrated threshold."
     )
@@ -465,8 +475,13 @@ def coverage_parts(results: Results) -> list[Part]:
 # Do metadata fit the image?
 
 
-def alarm_parts(folder: Path) -> list[Part]:
-    """What estimates say of an alarm, each in its own words."""
+def alarm_parts(results: Results, folder: Path) -> list[Part]:
+    """What estimates say of an alarm, each in its own words.
+
+    Raises:
+        DataError: one is damaged, or was tested on none of the cases of these runs.
+    """
+    tested = {*results.counts["case"].astype(str)}
     parts: list[Part] = []
     for file in sorted({*folder.glob(SCORES), *folder.glob(f"*/{SCORES}")}):
         try:
@@ -477,6 +492,14 @@ def alarm_parts(folder: Path) -> list[Part]:
         for name, digest in files.items():
             if not (file.parent / name).is_file() or file_sha256(file.parent / name) != digest:
                 raise DataError(f"{file}: {name} is not the file that it tells of; estimate again")
+        of_cases = f"{ALARM}.csv"
+        if of_cases in files and tested.isdisjoint(
+            pd.read_csv(file.with_name(of_cases), dtype=str)["case"]
+        ):
+            raise DataError(
+                f"{file}: was tested on none of the cases of these runs, so that it is of other "
+                "data; move it out of the folder of the report"
+            )
         if alarm:
             parts.append(alarm_words(str(told["field"]), alarm))
     return parts
@@ -519,12 +542,14 @@ def wrong_parts(results: Results) -> list[Part]:
         if true is None or true.empty:
             continue
         lost = {mode: sign * (true - one).dropna() for mode, one in scores.items() if len(one)}
+        costs = {}
         for mode, loss in lost.items():
             if mode == "normal":
                 continue
             of_groups = loss.groupby(level=["group"]).mean()
             of_groups.index = pd.MultiIndex.from_product([[name], of_groups.index])
             ends = over_groups(of_groups).iloc[0]
+            costs[mode] = Lost(*(float(ends[one]) for one in ("mean", "low", "high")))
             rows[f"{name}, {told_as(mode)}"] = {
                 score.name: float(scores[mode].mean()),
                 "lost": float(ends["mean"]),
@@ -536,7 +561,7 @@ def wrong_parts(results: Results) -> list[Part]:
                 "cases": len(loss),
             }
         cases |= {f"{name}, {told_as(mode)}": one for mode, one in scores.items() if len(one)}
-        words = _advice(name, {mode: float(one.mean()) for mode, one in lost.items()}, score)
+        words = _advice(name, costs, score)
         if words and name in results.hardly_begun:
             words = f"What wrong metadata cost {name} is not known: its training has hardly begun."
         advice += [words] if words else []
@@ -562,49 +587,73 @@ def _by_case(counts: pd.DataFrame) -> pd.Series:
     return scored.groupby(["case", "group"], sort=False)["f1"].mean()
 
 
-def _advice(name: str, lost: dict[str, float], score: Score) -> str:
+class Lost(NamedTuple):
+    """What a mode costs: the mean over groups, with the ends of its 95 % interval.
+
+    Attributes:
+        mean: of the groups.
+        low: NaN of fewer than five groups, as `high`.
+        high: likewise.
+    """
+
+    mean: float
+    low: float
+    high: float
+
+    @property
+    def shown(self) -> bool:
+        """Whether it differs from 0 by more than chance."""
+        return self.low > 0 or self.high < 0
+
+    def __str__(self) -> str:
+        if math.isnan(self.low):
+            return f"{self.mean:.3f} (of too few groups for an interval)"
+        return f"{self.mean:.3f} (95 % interval {self.low:.3f} to {self.high:.3f})"
+
+
+def _advice(name: str, lost: Mapping[str, Lost], score: Score) -> str:
     """What to do when the table is wrong, by what this study lost of the score by mode."""
     of = f"of {score.name}" if score.best == "high" else f"in {score.name}"
     wrong = lost.get(WRONG)
     if wrong is None:
         return ""
-    if wrong < -LITTLE:
+    start = f"When the table is wrong: {name}"
+    if wrong.high < -LITTLE:
         return (
-            f"When the table is wrong: {name} gains {-wrong:.3f} {of} with wrong metadata. It has "
-            "not learned what they mean."
+            f"{start} gains {Lost(-wrong.mean, -wrong.high, -wrong.low)} {of} with wrong metadata. "
+            "It has not learned what they mean."
         )
-    if wrong <= LITTLE:
-        return (
-            f"When the table is wrong: {name} loses {max(0.0, wrong):.3f} {of} with wrong "
-            "metadata, which nobody would notice; nothing need be done."
-        )
-    told = [
-        f"When the table is wrong: {name} loses {wrong:.3f} {of} on average in a case whose "
-        "metadata are wrong."
-    ]
+    if abs(wrong.low) <= LITTLE and abs(wrong.high) <= LITTLE:
+        return f"{start} loses {wrong} {of}, which nobody would notice; nothing need be done."
+    if not wrong.low > 0:
+        return f"{start} loses {wrong} {of}: whether that costs anything is not known."
+    told = [f"{start} loses {wrong} {of} on average in a case whose metadata are wrong."]
     ways: Sequence[tuple[str, str]] = [
         ("missing", "leaving the value unknown"),
         ("predicted", "taking it from the image"),
         ("soft", "taking a distribution from the image"),
     ]
-    better = []
     for mode, way in ways:
-        if mode not in lost:
+        cost = lost.get(mode)
+        if cost is None:
             continue
-        even = max(0.0, lost[mode]) / wrong
-        if even < 1:
-            better.append(
-                f"{way} costs {lost[mode]:.3f} in every case, and is the better choice where more "
-                f"than {100 * even:.0f} % of the table is wrong"
+        costs = f"{way.capitalize()} costs {cost}"
+        if not cost.shown:
+            told.append(f"{costs} in every case: nothing that this study could see.")
+        elif cost.mean >= wrong.mean:
+            told.append(f"{costs}, more than a wrong value.")
+        elif cost.low > 0:
+            told.append(
+                f"{costs} in every case, and is the better choice where more than about "
+                f"{100 * cost.mean / wrong.mean:.0f} % of the table is wrong."
             )
         else:
-            told.append(f"{way.capitalize()} costs {lost[mode]:.3f}, more than a wrong value.")
-    told += [f"{one[:1].upper()}{one[1:]}." for one in better]
+            told.append(f"{costs}: less than nothing, it is the better choice.")
     told += _guided(lost, wrong)
     return " ".join(told)
 
 
-def _guided(lost: dict[str, float], wrong: float) -> list[str]:
+def _guided(lost: Mapping[str, Lost], wrong: Lost) -> list[str]:
     """What a weaker guidance saves in wrong cases, and costs in right ones."""
     told = []
     for mode, of_wrong in lost.items():
@@ -613,14 +662,16 @@ def _guided(lost: dict[str, float], wrong: float) -> list[str]:
         right = mode.removesuffix(f":{WRONG}")
         if right not in lost:
             continue
-        saved, cost = wrong - of_wrong, lost[right]
+        saved, cost = wrong.mean - of_wrong.mean, lost[right]
         strength = right.partition(":")[2]
         if saved <= 0:
             told.append(f"Guidance {strength} saves nothing in wrong cases.")
             continue
-        even = max(0.0, cost) / (max(0.0, cost) + saved)
-        told.append(
-            f"Guidance {strength} saves {saved:.3f} in a wrong case and costs {cost:.3f} in a "
-            f"right one: it pays where more than {100 * even:.0f} % of the table is wrong."
+        said = (
+            f"Guidance {strength} saves {saved:.3f} in a wrong case and costs {cost} in a right one"
         )
+        if cost.low > 0 and of_wrong.high < wrong.low:
+            even = cost.mean / (cost.mean + saved)
+            said += f": it pays where more than about {100 * even:.0f} % of the table is wrong"
+        told.append(f"{said}.")
     return told

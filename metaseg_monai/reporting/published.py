@@ -308,7 +308,7 @@ CLAIM: Mapping[str, tuple[str, str]] = {  # item: its subject, and the evidence 
     "16": ("who annotated", ""),
     "17": ("annotation of the test set", ""),
     "18": ("agreement within and between annotators", ""),
-    "19": ("how cases were put into the splits", "splits"),
+    "19": ("how cases were put into the splits", ""),
     "20": ("what no two splits share", "disjoint"),
     "21": ("planned number of cases", "sample_size"),
     "22": ("the network, in full", "network"),
@@ -321,11 +321,11 @@ CLAIM: Mapping[str, tuple[str, str]] = {  # item: its subject, and the evidence 
     "29": ("tests and uncertainty", "tests"),
     "30": ("robustness", "modes"),
     "31": ("explanation of the network", "explained"),
-    "32": ("test on data of the same source", "internal"),
+    "32": ("test on data of the same source", ""),
     "33": ("test on data of another source", ""),
     "34": ("registration as a trial", ""),
     "35": ("how many cases were included and left out", "flow"),
-    "36": ("who the cases are, in each split", "characteristics"),
+    "36": ("who the cases are, in each split", ""),
     "37": ("scores and their uncertainty", "performance"),
     "38": ("estimates and their precision", "performance"),
     "39": ("failures", ""),
@@ -376,8 +376,8 @@ TRIPOD: Mapping[str, tuple[str, str]] = {
     "18f": ("access to code", ""),
     "19": ("part that patients took in the study", ""),
     "20a": ("flow of cases", "flow"),
-    "20b": ("characteristics of cases", "characteristics"),
-    "20c": ("development beside test cases", "characteristics"),
+    "20b": ("characteristics of cases", ""),
+    "20c": ("development beside test cases", ""),
     "21": ("cases in each analysis", "splits"),
     "22": ("the model in full, so that others can use it", "weights"),
     "23a": ("scores with intervals", "performance"),
@@ -443,9 +443,6 @@ def evidence_of(results: Results, folder: Path) -> dict[str, Evidence]:
             "ensemble", first / "evaluation.json",
             f"ensemble of {members}" if members else "none: one network tested alone",
         )  # fmt: skip
-        if evaluation.get("images") == "unseen":
-            text = f"split {evaluation.get('split')}, no image of which the training saw"
-            add("internal", first / "evaluation.json", text)
     for condition, runs in results.first_runs.items():
         modes = sorted({mode.partition(":")[0] for mode in results.modes(condition)} - {"normal"})
         if modes and "modes" not in found:
@@ -525,8 +522,6 @@ def _of_cases(results: Results, first: Path, add: Any) -> None:
     add("flow", first / CASES, f"{listed(told)}; {text}")
     if own.groupby("group")["split"].nunique().max() == 1:
         add("disjoint", first / CASES, "groups (patients, wells): each is in one split only")
-    if fields:
-        add("characteristics", first / CASES, f"{listed([f.name for f in fields])} of every case")
 
 
 def _missing(field: AnyField) -> str:

@@ -399,8 +399,9 @@ def _could(claim: Claim, words: _Words) -> str:
             return "Whether other trainings come out alike takes two seeds at least."
         return "So few groups and trainings could not have shown any effect, however large."
     return (
-        f"This study would have found an effect of {words.smallest} or more in about "
-        f"{100 * POWER:.0f} of 100 such studies; a smaller one may exist."
+        f"Such a study finds an effect of {words.smallest} or more in about {100 * POWER:.0f} of "
+        "100 repetitions, as far as its few trainings tell that (within a factor of about two); a "
+        "smaller one may exist."
     )
 
 

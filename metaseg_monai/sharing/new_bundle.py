@@ -140,7 +140,7 @@ def new_bundle(
             where the table has no such column, or nothing in it.
         dims: 2 or 3, of the network; by default that of the files. With 2 the axial planes of
             volumes are read from them, and masks are volumes again.
-        network: dynunet, segresnet, unet3 or ppunet.
+        network: dynunet, dynunet_res, segresnet, segresnet_ds, unet3 or ppunet.
         split: column of splits, or of folds 0, 1, ...; by default `split` and `fold` where they
             are; "new" has splits drawn.
         folds: so many folds instead of fixed splits; every case is then tested once, but those

@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from ignite.engine import Engine
 from monai.bundle import ConfigParser
+from monai.networks.nets.segresnet_ds import scales_for_resolution
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -41,7 +42,8 @@ from metaseg_monai.tables.check import load_case
 from metaseg_monai.tables.table import CaseTable
 from metaseg_monai.transforms.load import on_grid
 
-Network = Literal["dynunet", "segresnet", "unet3", "ppunet"]
+Network = Literal["dynunet", "dynunet_res", "segresnet", "segresnet_ds", "unet3", "ppunet"]
+NNUNET: tuple[Network, ...] = ("dynunet", "dynunet_res")  # each axis halved as nnU-Net does
 Modality = Literal["CT", "RGB", "other"]
 
 MOST_CLASSES = 1 << 16  # while nothing is known of a label
@@ -62,6 +64,14 @@ SPARED = 0.8  # of the free memory, that a measurement may take
 STEPS = 2  # the moments of the optimizer exist from the second on
 STEP = "from metaseg_monai.sharing.plan import _tell_step; _tell_step()"
 _LEVELS = {"kernel_size": [3] * 3, "strides": [1, 2, 2], "upsample_kernel_size": [2, 2]}
+RESIDUALS = (
+    1,
+    2,
+    2,
+    4,
+    4,
+    4,
+)  # blocks of SegResNetDS by level: MONAI's, and on as Auto3DSeg has it
 TINY = {"_target_": "DynUNet", "in_channels": "@in_channels", "out_channels": "@classes", **_LEVELS}
 HOUNSFIELD = (-200, 100)  # air lies below, bone and contrast above
 
@@ -306,6 +316,7 @@ class _Case(NamedTuple):
     sample: np.ndarray  # (C, P) of all voxels
     stored: str
     format: str
+    modality: str  # as the header of a DICOM series says; "" of other files
     voxels: dict[int, int]  # of each class
     pixels: dict[int, np.ndarray]  # of each class in each axial plane of a volume
 
@@ -351,6 +362,7 @@ def _case(
         sample=on_grid(image, most).astype(np.float64),
         stored=str(loaded.attributes["stored"]),
         format=str(loaded.attributes["format"]),
+        modality=str(loaded.attributes.get("modality", "")),
         voxels=dict(zip(numbers.tolist(), counts.tolist(), strict=True)),
         pixels=pixels,
     )
@@ -358,6 +370,10 @@ def _case(
 
 def _modality(cases: Sequence[_Case], values: Sequence[Values]) -> tuple[Modality, str]:
     formats, stored = {one.format for one in cases}, {one.stored for one in cases}
+    if (headers := {one.modality for one in cases}) in ({"CT"}, {"MR"}):
+        (said,) = headers
+        of_units = "Hounsfield units" if said == "CT" else "values without a unit"
+        return ("CT" if said == "CT" else "other"), f"{said} by the DICOM headers: {of_units}"
     if len(values) == 3 and stored == {"uint8"}:
         return "RGB", (
             "three channels of 8 bits, taken as colours; where they are something else, as MR "
@@ -422,7 +438,8 @@ def plan(
 
     Args:
         found: what the training files have in common.
-        network: dynunet, segresnet, unet3 or ppunet.
+        network: dynunet, with residual blocks dynunet_res, segresnet, segresnet_ds (deep
+            supervision, anisotropic levels), unet3 or ppunet.
         memory_gb: that training may take on the CPU: of a step, with weights, optimizer and the
             checkpoint of them; what is kept of images comes on top.
         schema: of the metadata, which steer the network; None for none.
@@ -461,7 +478,7 @@ def plan(
 
     while True:
         patch, poolings, kernels = _poolings(grid, patch, network)
-        made = _network(network, found, filters.value, poolings, kernels)
+        made = _network(network, found, filters.value, poolings, kernels, grid)
         two = share * counted(2)
         if two > memory_gb:
             one_voxel = two / math.prod(patch)
@@ -605,12 +622,23 @@ def _poolings(
     """Patch, strides of the levels (the first 1) and their kernels, as nnU-Net finds them.
 
     An axis is halved while its voxels are less than twice as long as the shortest of those that
-    can be, and its features stay at 4 or more; a kernel spans an axis once that is so. Networks
-    other than DynUNet halve all axes alike, and DynUNet twice at least, for which small patches
+    can be, and its features stay at 4 or more; a kernel spans an axis once that is so. SegResNetDS
+    halves by MONAI's own rule, which leaves thick slices alone until voxels are alike; networks
+    other than these halve all axes alike. All are halved twice at least, for which small patches
     are padded.
     """
-    dims, alike = len(grid), network != "dynunet"
+    dims, alike = len(grid), network not in NNUNET
     spacing, least = [float(one) for one in grid], LEAST_FEATURES << LEAST_POOLINGS
+    if network == "segresnet_ds":
+        size, strides = list(patch), [[1] * dims]
+        for scale in scales_for_resolution(_resolution(grid) or [1.0] * dims, len(RESIDUALS) - 1):
+            steps = [int(one) for one in scale]
+            size = [-(-one // step) for one, step in zip(size, steps, strict=True)]
+            small = any(n < LEAST_FEATURES for n, step in zip(size, steps, strict=True) if step > 1)
+            if small and len(strides) > LEAST_POOLINGS:
+                break
+            strides.append(steps)
+        return _padded(patch, strides), strides, [[3] * dims] * len(strides)
     if alike:
         deep = {"segresnet": 3}.get(network)  # MONAI's default of three halvings
         most = max(LEAST_POOLINGS, int(math.log2(max(1, min(patch) / LEAST_FEATURES))))
@@ -635,6 +663,11 @@ def _poolings(
             size[axis] = -(-size[axis] // 2)
     kernels.append([3] * dims)
     return _padded(patch, strides), strides, kernels
+
+
+def _resolution(grid: Sequence[float]) -> list[float] | None:
+    """The spacing that MONAI's SegResNetDS plans its levels by; None where all axes are alike."""
+    return [float(one) for one in grid] if max(grid) >= 2 * min(grid) else None
 
 
 def _padded(patch: Sequence[int], strides: Sequence[Sequence[int]]) -> list[int]:
@@ -677,13 +710,25 @@ def _network(
     filters: int,
     strides: Sequence[Sequence[int]],
     kernels: Sequence[Sequence[int]],
+    grid: Sequence[float],
 ) -> dict[str, Any]:
     """The bare network as a component."""
     dims = found.spatial_dims
     sizes = {"spatial_dims": dims, "in_channels": found.channels, "out_channels": found.classes}
-    if network == "dynunet":
+    if network == "segresnet_ds":
+        resolution = _resolution(grid)
+        return {
+            "_target_": "SegResNetDS",
+            **sizes,
+            "init_filters": filters,
+            "blocks_down": list(RESIDUALS[: len(strides)]),
+            "norm": "instance",
+            **({} if resolution is None else {"resolution": resolution}),
+        }
+    if network in NNUNET:
         return {
             "_target_": "DynUNet",
+            **({"res_block": True} if network == "dynunet_res" else {}),
             **sizes,
             "kernel_size": [list(one) for one in kernels],
             "strides": [list(one) for one in strides],
@@ -707,7 +752,7 @@ def steering(network: Mapping[str, Any], name: Network, schema: MetadataSchema) 
 
     Args:
         network: the bare one, as of `Plan`.
-        name: dynunet, segresnet, unet3 or ppunet.
+        name: as of `plan`.
         schema: of the metadata; without fields the network stays bare, or takes gates that read
             the image alone.
     """
@@ -723,7 +768,9 @@ def steering(network: Mapping[str, Any], name: Network, schema: MetadataSchema) 
         settings = {"variant": "se" if own_gates else "none", "metadata_dropout": 0.0}
     if own_gates:
         return {"network_def": {**bare, **steered, "start": "neutral"}, **settings}
-    if name == "dynunet":
+    if name == "segresnet_ds":
+        bare |= {"dsdepth": min(3, len(bare["blocks_down"]) - 1)}
+    if name in NNUNET:
         bare |= {"deep_supervision": True, "deep_supr_num": min(2, len(bare["strides"]) - 2)}
     component = {"_target_": "metaseg_monai.networks.condition", "network": bare, **steered}
     return {"network_def": component, **settings}
@@ -769,8 +816,10 @@ def _batch(found: Fingerprint, patch: Sequence[int], shape: Sequence[int], fit: 
 
 
 def _why_levels(network: Network) -> str:
-    if network == "dynunet":
+    if network in NNUNET:
         return f"halved along each axis while voxels are alike in mm and {LEAST_FEATURES} remain"
+    if network == "segresnet_ds":
+        return f"by MONAI's scales_for_resolution, while {LEAST_FEATURES} remain of each axis"
     if network == "segresnet":
         return "MONAI's own depth; the network halves all axes alike"
     return f"while {LEAST_FEATURES} remain of the shortest axis; the network halves all axes alike"
@@ -891,13 +940,19 @@ def counted_bytes(settings: Mapping[str, Any], patch: Sequence[int], batch: int)
         optimizer.step()  # makes the moments, which live on in the next step
         optimizer.zero_grad()
         average = [weight.detach().clone() for weight in network.parameters()]
-        image, label = torch.empty(batch, channels, *patch), torch.zeros(batch, *patch).long()
+        image = torch.empty(batch, channels, *patch)
         with torch.autocast("cpu", torch.bfloat16, enabled=len(patch) == 2):
             pred = network(image)
-        deep = pred.dim() > image.dim()
-        one_hot = torch.zeros(batch, *patch, classes).long().movedim(-1, 1).float()
+        if isinstance(pred, Tensor):
+            pred = pred.unbind(1) if pred.dim() > image.dim() else [pred]
+        labels: dict[torch.Size, tuple[Tensor, Tensor]] = {}
         loss = torch.zeros(())
-        for answer in pred.float().unbind(1) if deep else [pred.float()]:
+        for answer in pred:  # at several depths, where the network has them
+            if (size := answer.shape[2:]) not in labels:
+                one_hot = torch.zeros(batch, *size, classes).long().movedim(-1, 1).float()
+                labels[size] = torch.zeros(batch, *size).long(), one_hot
+            label, one_hot = labels[size]
+            answer = answer.float()
             overlap = (answer.softmax(1) * one_hot).sum()
             loss = loss + nn.functional.cross_entropy(answer, label) - overlap
         loss.backward()

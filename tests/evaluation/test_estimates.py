@@ -172,11 +172,11 @@ def test_an_alarm_keeps_its_rate_and_tells_whether_images_show_the_field(tmp_pat
     if shown:
         assert alarm["auc"] >= 0.95
         assert right > 0.9
-        assert words.startswith("The images show line: a wrong value is noticed.")
+        assert words.startswith("The images show line; at the level of the alarm")
     else:
         assert abs(alarm["auc"] - 0.5) <= 0.05
         assert right < 0.45
-        assert words.startswith("The images do not show line: no alarm can notice a wrong value")
+        assert words.startswith("This estimate does not see line in the images")
     assert words in tell_estimate(tmp_path)
     table = pd.read_csv(tmp_path / "alarm.csv")
     assert len(table) == 3 * 240

@@ -34,10 +34,14 @@ SCHEMA = MetadataSchema(
 )
 
 
+WINDOW = {"window": {"roi_size": [8, 8]}}
+
+
 class Facts:
     """Weights that are known by their file."""
 
     def __init__(self, path):
+        self.facts = {"window": {"roi_size": [8, 8], "sw_batch_size": 4}}
         self.path, self.recorded = path, read_weights(path)[1]
         self.knows_all_trained = True
 
@@ -133,7 +137,7 @@ def test_quantities_are_binned_and_few_are_pooled(weights):
 
 def test_what_a_case_is_told_with(weights):
     fact = calibrated(weights, cases=images(50, modes=("normal", "missing")))
-    known = Calibrated(fact, SCHEMA, {})
+    known = Calibrated(fact, SCHEMA, WINDOW)
     own = known.of({"line": "MDCK", "size": 3})
     assert (own.value, own.cases) == ("MDCK", 25)
     low, high = own.of(1, 100, 400)
@@ -142,8 +146,9 @@ def test_what_a_case_is_told_with(weights):
     unknown = known.of({"line": "unknown", "size": ""})
     assert (unknown.value, unknown.cases) == ("all", 50)
     assert known.of({"line": "HeLa:0.5|MDCK:0.5"}).bounds == {}
+    assert known.of({"line": "unknown", "size": 3}).bounds == {}  # none such calibrated it
     assert Values(SCHEMA.field("size"), [10.0]).of({"size": "5..20"}) is None
-    absent = Calibrated(calibrated(weights, cases=images(50)[::2]), SCHEMA, {})
+    absent = Calibrated(calibrated(weights, cases=images(50)[::2]), SCHEMA, WINDOW)
     assert absent.of({"line": "MDCK"}).value == "all"
 
 
@@ -155,13 +160,15 @@ def test_what_a_case_is_told_with(weights):
         ({"precision": "int8"}, "precision null"),
         ({"members": ["a.pt"]}, "members"),
         ({"threshold": 0.4}, "threshold 0.5"),
+        ({"window": {"roi_size": [9, 9]}}, "window .*roi_size.* 8"),
     ],
 )
 def test_other_masks_are_refused(weights, settings, told):
     fact = calibrated(weights)
     with pytest.raises(ConfigError, match=f"{told}.*--conformal False"):
-        Calibrated(fact, SCHEMA, settings)
-    Calibrated(fact, SCHEMA, {"guidance": 1, "mirror": [], "precision": "bf16"})  # as plain
+        Calibrated(fact, SCHEMA, {**WINDOW, **settings})
+    plain = {"guidance": 1, "mirror": [], "precision": "bf16", "window": {"roi_size": [8, 8]}}
+    Calibrated(fact, SCHEMA, plain)
 
 
 @pytest.mark.parametrize("split", ["train", "test"])

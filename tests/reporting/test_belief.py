@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -42,33 +43,74 @@ def test_coverage_is_told_by_value_with_its_band(volumes):
     assert told == "Outside of the band, so that the promise is not kept: sme, HeLa."
 
 
+def test_coverage_counts_each_group_once_and_judges_no_value_that_took_the_bound_of_all(volumes):
+    run = covered(volumes.run("sme"), 50)  # of one large group the first half lies outside
+    rows = pd.read_csv(run.folder / "conformal.csv")
+    rows["true"] = [140] * 50 + [100] * 50
+    rows["group"] = ["g0"] * 50 + [f"g{n}" for n in range(50)]
+    rows.loc[50, "group"] = "g50"
+    rows.to_csv(run.folder / "conformal.csv", index=False)
+    told, table = coverage_parts(volumes.results(sme=[run]))
+    assert table.values.loc["sme, HeLa", "covered"] == pytest.approx(50 / 51)
+    assert told.startswith("Every interval keeps its promise")
+    rows["interval_of"], rows["true"] = "all", 140
+    rows.to_csv(run.folder / "conformal.csv", index=False)
+    told, table = coverage_parts(volumes.results(sme=[run]))
+    assert told.startswith("Every interval")
+    assert table.values.loc["sme, HeLa", ["band low", "band high"]].isna().all()
+
+
+def test_bands_hold_for_all_rows_together(volumes):
+    alone = covered(volumes.run("sme"), 91)
+    (_, one) = coverage_parts(volumes.results(sme=[alone]))
+    several = pd.concat(
+        pd.read_csv(alone.folder / "conformal.csv").assign(value=name, interval_of=name)
+        for name in "ABCDEFG"
+    )
+    several.to_csv(alone.folder / "conformal.csv", index=False)
+    (_, seven) = coverage_parts(volumes.results(sme=[alone]))
+    assert seven.values["band low"].max() < one.values["band low"].min()
+
+
 def test_without_anything_there_is_no_section(volumes, tmp_path):
     run = volumes.run("sme", modes=("normal",))
     assert belief_section(volumes.results(sme=[run]), tmp_path) is None
 
 
 @pytest.mark.parametrize(
-    ("auc", "words"),
+    ("auc", "half", "words"),
     [
-        (0.97, "The images show cell_line: a wrong value is noticed."),
-        (0.52, "The images do not show cell_line: no alarm can notice a wrong value"),
-        (0.8, "many wrong values stay unnoticed"),
-        (0.3, "many wrong values stay unnoticed"),
+        (0.97, 0.02, "The images show cell_line; at the level of the alarm 70 % of wrong values"),
+        (0.52, 0.04, "This estimate does not see cell_line in the images: it can notice no wrong"),
+        (0.52, 0.2, "Whether the images show cell_line is not known"),
+        (0.8, 0.1, "The images show something of cell_line; at the level of the alarm 70 %"),
+        (0.3, 0.1, "This estimate takes wrong values of cell_line for right ones: use no alarm"),
+        (0.3, 0.3, "Whether the images show cell_line is not known"),
+        (0.97, None, "Whether the images show cell_line is not known"),
     ],
 )
-def test_an_alarm_says_whether_the_images_show_the_field(volumes, tmp_path, auc, words):
+def test_an_alarm_says_whether_the_images_show_the_field(volumes, tmp_path, auc, half, words):
     folder = tmp_path / "line"
     folder.mkdir()
     (folder / "predicted.csv").write_text("a")
     alarm = {"level": 0.05, "calibrated_with": 90, "cases": 200, "false_alarms": 0.045}
     alarm |= {"low": 0.02, "high": 0.08, "found": 0.7, "auc": auc}
+    ends = (None, None) if half is None else (auc - half, auc + half)
+    alarm |= dict(zip(("auc_low", "auc_high"), ends, strict=True))
     scores = {"field": "cell_line", "alarm": alarm}
     scores["files"] = {"predicted.csv": file_sha256(folder / "predicted.csv")}
     (folder / "estimate_scores.json").write_text(json.dumps(scores))
     run = volumes.run("sme", modes=("normal",))
     section = belief_section(volumes.results(sme=[run]), tmp_path)
     assert words in section.parts[0]
-    assert "4.5 % were alarms (stated: 5 %; 95 % interval 2.0 to 8.0)" in section.parts[0]
+    assert (
+        "4.5 % were alarms (stated: 5 %; 95 % interval over groups 2.0 to 8.0)" in section.parts[0]
+    )
+    (folder / "alarm.csv").write_text("case,p\nelsewhere,0.5\n")
+    scores["files"]["alarm.csv"] = file_sha256(folder / "alarm.csv")
+    (folder / "estimate_scores.json").write_text(json.dumps(scores))
+    with pytest.raises(DataError, match="was tested on none of the cases of these runs"):
+        belief_section(volumes.results(sme=[run]), tmp_path)
     (folder / "predicted.csv").write_text("b")
     with pytest.raises(DataError, match=r"predicted\.csv is not the file that it tells of"):
         belief_section(volumes.results(sme=[run]), tmp_path)
@@ -91,15 +133,16 @@ def test_what_to_do_when_the_table_is_wrong_is_told_by_the_numbers(volumes):
         **{"guided:0.5": 1, "guided:0.5:shuffle": 21, "zeros": 9},
     )
     words, table, _ = wrong_parts(results)
-    assert words.startswith("When the table is wrong: sme loses 0.400 of F1")
-    assert "Leaving the value unknown costs 0.100 in every case" in words
-    assert "more than 25 % of the table is wrong" in words
+    assert words.startswith("When the table is wrong: sme loses 0.400 (95 % interval 0.400 to")
+    assert "Leaving the value unknown costs 0.100 (95 %" in words
+    assert "more than about 25 % of the table is wrong" in words
     assert "Taking it from the image costs 0.040" in words
-    assert "more than 10 % of the table is wrong" in words
-    assert "Taking a distribution from the image costs 0.500, more than a wrong value." in words
+    assert "more than about 10 % of the table is wrong" in words
+    assert "Taking a distribution from the image costs 0.500" in words
+    assert "more than a wrong value." in words
     # 0.01 / (0.01 + 0.4 - 0.21)
-    assert "Guidance 0.5 saves 0.190 in a wrong case and costs 0.010 in a right one" in words
-    assert "it pays where more than 5 % of the table is wrong" in words
+    assert "Guidance 0.5 saves 0.190 in a wrong case and costs 0.010" in words
+    assert "it pays where more than about 5 % of the table is wrong" in words
     rows = table.values
     assert rows.loc["sme, wrong", "lost"] == pytest.approx(0.4)
     assert rows.loc["sme, wrong", "cases worse"] == 1
@@ -109,6 +152,20 @@ def test_what_to_do_when_the_table_is_wrong_is_told_by_the_numbers(volumes):
     assert isinstance(each, pd.DataFrame)
     assert each.shape[0] == 10
     assert list(tables_of([belief_section(results, volumes.folder)])) == ["told", "told_cases"]
+
+
+def test_what_chance_may_explain_is_no_advice(volumes):
+    results = scored(volumes, shuffle=0, missing=0)
+    counts = results.counts
+    for mode, steps in (("shuffle", (12, -9, 10, -8, 3)), ("missing", (3, -2, 3, -2, 0))):
+        own = counts["mode"] == mode
+        moved = np.resize(steps, own.sum())
+        counts.loc[own, "tp"] = 80 - moved
+        counts.loc[own, ["fp", "fn"]] = np.stack([20 + moved] * 2, 1)
+    counts.loc[counts["mode"] == "normal", "tp"] = 80
+    counts.loc[counts["mode"] == "normal", ["fp", "fn"]] = 20
+    words, *_ = wrong_parts(results)
+    assert words.endswith("whether that costs anything is not known.")
 
 
 def test_where_wrong_metadata_change_nothing_nothing_need_be_done(volumes):

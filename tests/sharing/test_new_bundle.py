@@ -530,7 +530,10 @@ def test_without_metadata_it_trains_and_predicts_all_the_same(pictures, tmp_path
     assert asked.schema.names == ()
 
 
-@pytest.mark.parametrize(("table", "network"), [("pictures", "unet3"), ("volumes", "dynunet")])
+@pytest.mark.parametrize(
+    ("table", "network"),
+    [("pictures", "unet3"), ("volumes", "dynunet_res"), ("volumes", "segresnet_ds")],
+)
 def test_it_trains_at_once(table, network, tmp_path, request):
     file = request.getfixturevalue(table)
     made = new_bundle("mine", file, tmp_path / "b", network=network, memory_gb=0.4)
@@ -665,6 +668,7 @@ def test_series_are_images_and_their_elements_metadata(cohort, tmp_path):
     assert made.schema.field("thick").unit == "mm"
     about = json.loads((made.folder / "configs" / "metadata.json").read_text())
     assert about["data_type"] == "dicom"
+    assert made.plan.facts["modality"] == ("CT", "CT by the DICOM headers: Hounsfield units")
     texts = b"".join(file.read_bytes() for file in made.folder.rglob("*") if file.is_file())
     from tests.images.test_dicom import SECRETS
 

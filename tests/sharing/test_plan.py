@@ -7,6 +7,7 @@ import sys
 import time
 from dataclasses import replace
 from statistics import median
+from typing import get_args
 
 import nibabel as nib
 import numpy as np
@@ -22,6 +23,7 @@ from metaseg_monai.rows import write_table
 from metaseg_monai.sharing.new_bundle import new_bundle
 from metaseg_monai.sharing.plan import (
     Fingerprint,
+    Network,
     Step,
     Values,
     _train,
@@ -130,7 +132,7 @@ def test_a_patch_shrinks_along_its_longest_axis_and_skips_no_size(by_voxels):
     assert 0.8 * 0.5e6 < made["batch_size"] * math.prod(made["patch"]) <= 0.5e6
 
 
-@pytest.mark.parametrize("network", ["dynunet", "segresnet", "unet3", "ppunet"])
+@pytest.mark.parametrize("network", get_args(Network))
 @pytest.mark.parametrize("shape", [(20_000, 30_000), (2000, 2000, 1500)])
 def test_huge_images_are_cut_to_windows(by_voxels, network, shape):
     dims = len(shape)
@@ -138,6 +140,17 @@ def test_huge_images_are_cut_to_windows(by_voxels, network, shape):
     assert made["patch"] == [{2: 512, 3: 128}[dims]] * dims
     assert made["batch_size"] == {2: 30, 3: 3}[dims]  # 1.9 and 3.8 of the memory a patch
     assert made.facts["batch_size"].reason == "as many patches as fit the memory"
+
+
+def test_thick_slices_are_halved_late_by_segresnet_ds_and_blocks_are_residual(by_voxels):
+    found = made_up([(512, 512, 40)] * 9, THICK, (HU,), "CT")
+    made = plan(found, "segresnet_ds", memory_gb=8)
+    assert made.network["resolution"] == made["spacing_mm"]
+    assert made["levels"][2] < made["levels"][0] == made["levels"][1]
+    network = ConfigParser({"network": dict(made.network)}).get_parsed_content("network")
+    assert all(n % int(f) == 0 for n, f in zip(made["patch"], network.shape_factor(), strict=True))
+    assert "resolution" not in plan(made_up([(64, 64)] * 5, None), "segresnet_ds").network
+    assert plan(found, "dynunet_res", memory_gb=8).network["res_block"] is True
 
 
 def test_a_batch_is_a_twentieth_of_the_voxels_and_two_at_least(by_voxels):
@@ -196,7 +209,7 @@ def test_colours_of_8_bits_have_no_spacing_and_are_divided_by_255(unmeasured):
     assert len(made["patch"]) == 2
 
 
-@pytest.mark.parametrize("network", ["dynunet", "segresnet", "unet3", "ppunet"])
+@pytest.mark.parametrize("network", get_args(Network))
 @pytest.mark.parametrize(
     ("shape", "spacing"),
     [((10, 13), (1.0, 1.0)), ((9, 12, 5), (1.0, 1.0, 1.0)), ((10, 5, 5), (1.0, 3.0, 3.0))],
@@ -210,7 +223,7 @@ def test_tiny_images_are_padded_to_what_the_network_halves(by_voxels, network, s
     pred.sum().backward()
 
 
-@pytest.mark.parametrize("network", ["dynunet", "segresnet", "unet3", "ppunet"])
+@pytest.mark.parametrize("network", get_args(Network))
 @pytest.mark.parametrize(
     "found",
     [
