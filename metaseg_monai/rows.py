@@ -82,12 +82,24 @@ def frame_csv(frame: "pd.DataFrame", index: bool = False, **settings: Any) -> st
 PROBLEMS = "problems.csv"
 
 
-def write_problems(folder: str | Path, problems: Sequence[Problem]) -> list[Path]:
+def problems_of(file: Path) -> Path:
+    """Where the problems of one file are told, whose folder may have a problems.csv of another.
+
+    >>> problems_of(Path("masks/page.html")).as_posix()
+    'masks/page.problems.csv'
+    """
+    return file.with_name(f"{file.stem}.{PROBLEMS}")
+
+
+def write_problems(
+    folder: str | Path, problems: Sequence[Problem], name: str = PROBLEMS
+) -> list[Path]:
     """Write ``problems.csv`` into a folder of results; without problems, remove an earlier one.
 
     Args:
         folder: of the results.
         problems: one a row, with the columns case, file, problem, next_step.
+        name: in the place of problems.csv, where the folder is not the result's; see `problems_of`.
 
     Returns:
         The file, if there is one.
@@ -95,7 +107,7 @@ def write_problems(folder: str | Path, problems: Sequence[Problem]) -> list[Path
     Raises:
         OSError: it cannot be written.
     """
-    path = Path(folder) / PROBLEMS
+    path = Path(folder) / name
     if problems:
         rows = [{k: one_line(v) for k, v in one._asdict().items()} for one in problems]
         return [write_table(rows, path)]

@@ -27,6 +27,7 @@ from metaseg_monai import (
 from metaseg_monai.errors import ConfigError, DataError, MetadataError
 from metaseg_monai.metadata.fields import MetadataWarning
 from metaseg_monai.transforms import DropMetadatad
+from tests.extras import lacking
 
 pytestmark = pytest.mark.filterwarnings(
     # MONAI 1.6.1 and Ignite 0.5.5 themselves, while they read or run a bundle
@@ -173,7 +174,7 @@ def test_openvino_finds_nobody_to_tell_its_maker_by(tmp_path):
 
 def test_onnxruntime_tells_its_maker_nothing(tmp_path):
     if importlib.util.find_spec("onnxruntime") is None:
-        pytest.skip("onnxruntime is not installed")
+        lacking("onnxruntime is not installed")
     program = "import metaseg_monai, onnxruntime"
     kept = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
     subprocess.run(

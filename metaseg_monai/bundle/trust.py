@@ -58,6 +58,8 @@ WHY = {
     "file": "takes in another file, or writes one, beside the configurations that are read here",
     "unreadable": "cannot be read for certain without running it",
     "logging": "is evaluated when the log is set up",
+    "program": "is a program; what it computes was not compared with the weights",
+    "unknown": "is no file that a package has; nobody has read it",
 }
 KINDS = (  # of what is not listed, by what its name holds
     ("pickle", ("pickle", "joblib", "dill", "marshal", "shelve", "torch.load", "numpy.load")),
@@ -84,7 +86,8 @@ class Finding(NamedTuple):
     Attributes:
         file: relative to the bundle, or where a setting was given.
         id: of the value, such as "train#dataset#data".
-        kind: call | module | pickle | download | compiler | own code | file | unreadable | logging.
+        kind: call | module | pickle | download | compiler | own code | file | unreadable | logging
+            | program | unknown.
         text: the value.
         why: what is said against it.
     """
@@ -391,7 +394,7 @@ class _Reading:
                 self._import(name, value)
 
     def _import(self, name: str, value: str) -> None:
-        statement = _import_in(value)
+        statement = import_in(value)
         if statement is None:
             return
         parts = name.split("::")
@@ -492,7 +495,7 @@ class _Reading:
         return [value]
 
     def _expression(self, place: str, value: str) -> Iterator[tuple[str, str]]:
-        statement = _import_in(value)
+        statement = import_in(value)
         if statement is not None:
             yield from self._imported(statement)
             if "::" in place and place.partition("::")[0] not in IMPORTING:
@@ -567,6 +570,8 @@ class _Expression:
         elif isinstance(node, ast.BinOp):
             if isinstance(node.op, ast.Pow) and not _is_small(node.right):
                 self.tell("unreadable", "a power that may take for ever")
+            if _length(node) > LARGEST:
+                self.tell("unreadable", "a repetition that may take all memory")
             self.read(node.left, bound)
             self.read(node.right, bound)
         elif isinstance(
@@ -661,6 +666,8 @@ class _Expression:
                 self.read(argument, bound)
         is_named = isinstance(function, ast.Name | ast.Attribute)
         paths = self._paths(function, bound) if is_named else None
+        if paths == ["builtins.range"] and max(map(_number, node.args), default=0) > LARGEST:
+            self.tell("unreadable", "a range that may take for ever")
         if paths is not None:
             self._judge(paths, node)
         elif _is_format(function) or (isinstance(function, ast.Name) and function.id in bound):
@@ -736,8 +743,10 @@ def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         yield from _flat(child, name)
 
 
-def _import_in(value: str) -> ast.Import | ast.ImportFrom | None:
-    """The import that MONAI takes an expression for, by its first statement."""
+def import_in(value: Any) -> ast.Import | ast.ImportFrom | None:
+    """The import that MONAI takes a value of a configuration for, by its first statement."""
+    if not isinstance(value, str) or value[:1] != "$" or "import" not in value:
+        return None
     try:
         statements = ast.parse(value[1:]).body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -791,6 +800,41 @@ def _is_small(node: ast.AST) -> bool:
     return not isinstance(value, ast.Constant) or (
         isinstance(value.value, int | float) and value.value <= 64
     )
+
+
+def _number(node: ast.AST) -> float:
+    """How large constants make a number, or a bound of it; what else is in it counts as 1."""
+    if isinstance(node, ast.UnaryOp):
+        return _number(node.operand)
+    try:
+        if isinstance(node, ast.Constant) and isinstance(node.value, int | float):
+            return abs(float(node.value))
+        if not isinstance(node, ast.BinOp):
+            return 1.0
+        left, right = _number(node.left), _number(node.right)
+        if isinstance(node.op, ast.Add | ast.Sub):
+            return left + right
+        if isinstance(node.op, ast.Mult):
+            return left * right
+        if isinstance(node.op, ast.Pow | ast.LShift):
+            return float((left if isinstance(node.op, ast.Pow) else 2 * left) ** right)
+        return left
+    except OverflowError:
+        return math.inf
+
+
+def _length(node: ast.AST) -> float:
+    """How long constants make a text or list, or a bound of it; 0 where it is none."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str | bytes):
+        return len(node.value)
+    if isinstance(node, ast.List | ast.Tuple):
+        return len(node.elts)
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+        return _length(node.left) + _length(node.right)
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
+        left, right = _length(node.left), _length(node.right)
+        return left * _number(node.right) if left else right * _number(node.left)
+    return 0
 
 
 @cache

@@ -274,9 +274,10 @@ def call(function: Callable[..., Any], words: Sequence[str], arguments: Sequence
     printed = _text(result)
     told = [f"problem: {one}" for one in problems[:SHOWN_PROBLEMS] if str(one) not in printed]
     folder = getattr(result, "problems_in", None) or result.folder
-    if not told and not (folder and (folder / PROBLEMS).is_file()):
+    file = getattr(result, "problems_file", None) or (folder and folder / PROBLEMS)
+    if not told and not (file and file.is_file()):
         return WITH_PROBLEMS  # all is said, and nothing was to be made
-    where = f"all in {folder / PROBLEMS}" if folder else "nothing was written"
+    where = f"all in {file}" if file else "nothing was written"
     told.append(f"done with {len(problems)} problem(s), {where}; what they name was left out")
     sys.stderr.write("\n".join(told) + "\n")
     return WITH_PROBLEMS

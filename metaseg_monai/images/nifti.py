@@ -77,6 +77,7 @@ def nifti_attributes(path: Path, mask: bool = False) -> dict[str, Any]:
 
 # Free text of a header, in which converters put names, dates and numbers of patients.
 TEXT_ENTRIES = ("descrip", "aux_file", "intent_name", "db_name", "data_type", "unused_str")
+NO_EXTENSION = bytes(4)  # which stands between header and voxels
 
 
 def mask_header(header: Any, dtype: np.dtype[Any]) -> Any:
@@ -91,6 +92,19 @@ def mask_header(header: Any, dtype: np.dtype[Any]) -> Any:
     header.extensions = nib.nifti1.Nifti1Extensions()  # such as whole DICOM headers
     header["vox_offset"] = 0  # nibabel's word for right behind the header
     return header
+
+
+def nifti_without_texts(path: Path) -> bytes:
+    """A file's voxels as they are stored, its grid and scaling, and no text or extension.
+
+    Raises:
+        DataError: the file is damaged, or no NIfTI.
+    """
+    with _opened(path) as (stream, header):
+        voxels = _read_voxels(path, stream, header)[int(header["vox_offset"]) :]
+        bare = mask_header(header, header.get_data_dtype())
+        bare["vox_offset"] = len(bare.binaryblock) + len(NO_EXTENSION)
+        return b"".join((bare.binaryblock, NO_EXTENSION, voxels.tobytes()))
 
 
 @contextmanager

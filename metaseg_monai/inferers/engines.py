@@ -34,10 +34,10 @@ def choose(
 ) -> tuple[str, str | None]:
     """The engine and precision that are meant, once they can be had here.
 
-    ``auto`` is PyTorch on a GPU; on a CPU the first that is installed of OpenVINO, in bf16 if the
-    processor has such instructions, ONNX Runtime and PyTorch: the order of speed that
-    `scripts/benchmark_engines.py` found. It is not measured anew, as a folder of masks must have
-    one engine, also where its prediction goes on later.
+    ``auto`` is PyTorch on a GPU; on a CPU the first that is installed of OpenVINO in bf16, if the
+    processor has such instructions, ONNX Runtime, OpenVINO in float32 and PyTorch: the order of
+    speed that `scripts/benchmark_engines.py` found. It is not measured anew, as a folder of masks
+    must have one engine, also where its prediction goes on later.
 
     Args:
         engine: torch, onnxruntime, openvino or auto.
@@ -62,8 +62,10 @@ def choose(
             there = [one for one in there if precision in PRECISIONS[one]]
         if torch.device(device).type != "cpu" or not is_installed("onnx") or not there:
             return choose("torch", precision)
-        if there[0] == "openvino" and precision is None and not has_bf16():
+        if precision is None and "openvino" in there and not has_bf16():
             precision = "float32"
+        if precision == "float32":
+            there.reverse()
         return choose(there[0], precision)
     if precision is not None and precision not in PRECISIONS[engine]:
         raise ConfigError(
@@ -149,7 +151,7 @@ class Runner(nn.Module):
         self.is_plain = engine == "torch" and precision is None
         self.told: dict[str, Any] = {"engine": engine, "precision": precision or _own(inferer)}
         self.network = network
-        self.calibrated: Calibrated | None = None
+        self.calibrated: CalibratedCodes | None = None
         self.in_channels, self.spatial_dims = in_channels, spatial_dims
         self._run: Run | None = None
         self._folder = None if exported is None else Path(exported)
@@ -166,7 +168,7 @@ class Runner(nn.Module):
         if self._folder is not None and precision == "int8":
             self.told["exported_sha256"] = self._parity["files"][FILES["openvino"]]
             if "calibrated" in self._parity:  # of a network that reads metadata
-                self.calibrated = Calibrated(self._parity["calibrated"], self._folder)
+                self.calibrated = CalibratedCodes(self._parity["calibrated"], self._folder)
             if encode is not None:
                 encode.calibrated = self.calibrated
 
@@ -294,7 +296,7 @@ def checked_rows(network: nn.Module, image: Tensor, meta: Tensor | None) -> Tens
     return plain
 
 
-class Calibrated:
+class CalibratedCodes:
     """Which metadata an export in int8 was calibrated and tested for.
 
     Args:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from metaseg_monai.errors import CheckpointError, ConfigError, DataError
+from metaseg_monai.errors import CheckpointError, ConfigError, DataError, MetadataError
 from metaseg_monai.files import file_sha256, write_json
 from metaseg_monai.inferers.sliding import each_tensor
 from metaseg_monai.metadata.fields import (
@@ -68,6 +68,7 @@ class Exportable:
         spatial_dims: axes of images.
         unknown_trained: whether it knows unknown metadata.
         value: raw metadata that are fixed in the export, which then has the image alone as input.
+        force: fix metadata that are known only after an operation.
 
     Attributes:
         module: what is exported.
@@ -76,7 +77,8 @@ class Exportable:
 
     Raises:
         ConfigError: the network answers with several tensors.
-        MetadataError: `value` is not what the schema says.
+        MetadataError: `value` is not what the schema says, is unknown where the network was not
+            trained for that, or has a field that is known only after an operation.
     """
 
     network: nn.Module
@@ -86,6 +88,7 @@ class Exportable:
     spatial_dims: int
     unknown_trained: bool = False
     value: Mapping[str, Any] | None = None
+    force: bool = False
     module: nn.Module = field(init=False)
     codes: dict[str, Tensor | None] = field(init=False)
 
@@ -99,6 +102,15 @@ class Exportable:
         if self.value is None:
             self.codes = dict(codes_of(self.schema, self.unknown_trained))
         else:
+            self.schema.check_availability(force=self.force)
+            fields = self.schema.fields
+            missing = [one.name for one in fields if one.needs_unknown(self.value.get(one.name))]
+            if missing and not self.unknown_trained:
+                raise MetadataError(
+                    f"--value has no value of {', '.join(missing)}, and this network was trained "
+                    "without metadata dropout; fix every field, or train with --metadata_dropout "
+                    "0.1"
+                )
             fixed = torch.from_numpy(self.schema.encode(self.value))
             self.module = OneInput(bare, fixed).eval()
 
@@ -147,6 +159,7 @@ def exportable(
     in_channels: int,
     spatial_dims: int,
     value: Mapping[str, Any] | None = None,
+    force: bool = False,
 ) -> Exportable:
     """What can be exported of weights that were loaded.
 
@@ -155,6 +168,7 @@ def exportable(
         in_channels: of images.
         spatial_dims: axes of images.
         value: raw metadata to fix.
+        force: see `Exportable`.
 
     Raises:
         ConfigError: the network is a control that was trained with zeros for metadata, or reads
@@ -184,6 +198,7 @@ def exportable(
         spatial_dims,
         bool(told.get("unknown_trained")),
         value,
+        force,
     )
 
 

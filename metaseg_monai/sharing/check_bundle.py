@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from metaseg_monai.bundle.overrides import read_config
-from metaseg_monai.bundle.trust import PYTHON, SUFFIXES, WHY, Finding, read_bundle, refuse_untrusted
+from metaseg_monai.bundle.trust import PYTHON, SUFFIXES, WHY, Finding, read_bundle
 from metaseg_monai.errors import ConfigError, one_line
 from metaseg_monai.files import absolute, file_sha256, writable, write_json, written_at
 from metaseg_monai.sharing import alone
@@ -27,6 +27,7 @@ LARGE_FILES = tuple(f"large_files.{suffix}" for suffix in ("yml", "yaml", "json"
 PERSONAL = re.compile(r"(?:^|[\s\"'=(:,])((?:/(?:home|root|Users|mnt)/|[A-Z]:\\Users\\)[\w.-]+)")
 TEXT = (".json", ".yaml", ".yml", ".py", ".md", ".txt", ".conf", ".csv")
 EXACT = re.compile(r"\d[\w.!+]*")
+PROGRAMS = (".ts", ".torchscript", ".pt2", ".onnx", ".xml")  # networks as files that compute
 
 
 class Rule(NamedTuple):
@@ -135,10 +136,19 @@ def read_foreign(folder: Path) -> list[Finding]:
     """Read what a bundle would run; the code that a package brings along is known if it is ours.
 
     It is where it is byte by byte what this release puts into a package. Else it is one finding.
+    So is each network that lies there as a program, such as model.ts.
 
     Args:
         folder: of the bundle.
     """
+    every = (path for path in sorted(folder.rglob("*")) if path.suffix.lower() in PROGRAMS)
+    names = [path.relative_to(folder).as_posix() for path in every]
+    programs = [Finding(name, "", "program", name, WHY["program"]) for name in names]
+    return [*_read_code(folder), *programs]
+
+
+def _read_code(folder: Path) -> list[Finding]:
+    """What configurations and Python of a bundle would run that is not on the list."""
     name = code_name(folder)
     if name is None:
         return read_bundle(folder)
@@ -164,20 +174,6 @@ def read_foreign(folder: Path) -> list[Finding]:
     python = [path for path in (folder / name).rglob("*") if path.is_file()]
     text = f"{len(python)} files, not those that this release puts into a package"
     return [Finding(f"{name}/", "", "own code", text, WHY["own code"]), *found]
-
-
-def allow_foreign(folder: Path, trust: bool, name: str) -> str | None:
-    """Refuse a bundle with findings, unless it is trusted; then return what it would run.
-
-    Args:
-        folder: of the bundle, which may not be in its place yet.
-        trust: run it all the same.
-        name: of the bundle, for messages.
-
-    Raises:
-        ConfigError: listing the findings.
-    """
-    return refuse_untrusted(read_foreign(folder), trust, f"The bundle {name}")
 
 
 # The rules of the zoo: what its CI and its page for contributors ask.

@@ -34,6 +34,7 @@ from metaseg_monai.inferers.engines import (
 from metaseg_monai.inferers.exports import (
     FILES,
     MOMENT,
+    OPSET,
     PARITY,
     SCHEMA,
     WEIGHTS,
@@ -103,6 +104,7 @@ def export(
     *,
     precision: str = "float32",
     configuration: Any = None,
+    force: bool = False,
     trust: bool = False,
     **settings: Any,
 ) -> Exported:
@@ -128,6 +130,8 @@ def export(
         precision: float32; or int8, of openvino: quantized with the model's validation cases, and
             refused where it loses more than 0.002 of F1 for any metadata value.
         configuration: that of the training, where it changed since.
+        force: let --value fix metadata that are known only after an operation, for a retrospective
+            study.
         trust: as for train.
         settings: of int8, where the data of the training lie now: dataset_dir, num_workers.
 
@@ -139,6 +143,8 @@ def export(
             does not take the other; names it.
         CheckpointError: the export is not near enough to the network; nothing is written.
         DataError: the folder holds files, or the validation cases cannot be used.
+        MetadataError: --value leaves out what the network was not trained to do without, or fixes
+            what is known only after an operation.
     """
     if to not in FORMATS:
         raise ConfigError(f"--to {to}: expected one of {', '.join(FORMATS)}")
@@ -166,7 +172,7 @@ def export(
         raise ConfigError("--value without --output; name a folder for the export of this value")
     place = export_folder(model, to, precision) if output is None else Path(output)
     source = Source.of(model, configuration, trust)
-    given, weights = source.exportable(fixed)
+    given, weights = source.exportable(fixed, force)
     if precision == "int8" and predicts_images(weights.recorded):
         raise ConfigError(
             f"{model} predicts images, and int8 is kept only where no mask loses F1; export it in "
@@ -216,12 +222,13 @@ class Source:
         return cls(absolute(model), root, further, recorded, trust)
 
     def exportable(
-        self, value: Mapping[str, Any] | None = None, **settings: Any
+        self, value: Mapping[str, Any] | None = None, force: bool = False, **settings: Any
     ) -> tuple[Exportable, Any]:
         """What can be exported of it, with its weights (`LoadWeights`).
 
         Args:
             value: raw metadata to fix.
+            force: see `Exportable`.
             settings: in the place of those that are recorded.
         """
         names = configs_of("inference", more=self.further)
@@ -236,7 +243,7 @@ class Source:
             weights.load()
             channels = parser.get_parsed_content("in_channels")
             axes = len(parser.get_parsed_content("roi_size"))
-            return exportable(weights, channels, axes, value), weights
+            return exportable(weights, channels, axes, value, force), weights
 
 
 def lacking_for(to: str) -> str:
@@ -427,7 +434,7 @@ def _description(
             "onnx": {
                 "source": FILES["onnx"],
                 "sha256": parity["onnx"]["files"][FILES["onnx"]],
-                "opset_version": 17,
+                "opset_version": OPSET,
                 "parent": "torchscript",
             },
         },
@@ -697,13 +704,20 @@ def quantized(
         What parity.json says: with `gate`, a row for each value, and `calibrated`.
 
     Raises:
+        DataError: no validation case has foreground.
         CheckpointError: a value loses more than `MOST_LOSS`; the folder is left to the caller.
     """
+    cases = Cases(source, given, settings)
+    if not any(bool((case.label > 0).any()) for case in cases.scored):
+        raise DataError(
+            f"no label of the {len(cases.scored)} validation cases has foreground, so that their "
+            "F1 cannot tell what int8 loses; give --dataset_dir with validation cases that have "
+            "some, or take float32"
+        )
     os.environ.setdefault("NNCF_CI", "1")  # NNCF tells nobody of its use
     import nncf
 
     nncf.set_log_level(logging.ERROR)
-    cases = Cases(source, given, settings)
     file = folder / FILES["openvino"]
     before = cases.counts(open_export(file, "openvino", "float32"), cases.scored)
     in_float = cases.by_value(before, cases.scored)

@@ -9,7 +9,6 @@ import io
 import json
 import logging
 import re
-import shutil
 import stat
 import subprocess
 import sys
@@ -18,7 +17,7 @@ import threading
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from shlex import quote
@@ -26,6 +25,7 @@ from typing import Any, Literal
 
 import nibabel as nib
 import numpy as np
+import PIL.Image
 import tifffile
 import torch
 from monai.bundle import ConfigParser
@@ -37,11 +37,15 @@ from metaseg_monai.bundle.run import configs_of, configuration_file
 from metaseg_monai.errors import CheckpointError, ConfigError, DataError, typed
 from metaseg_monai.evaluation.per_case import SPACING
 from metaseg_monai.files import absolute, file_sha256, replacing, writable
-from metaseg_monai.images.image import image_format
+from metaseg_monai.images.image import image_format, image_suffix
+from metaseg_monai.images.nifti import nifti_without_texts
 from metaseg_monai.images.read import read_image
+from metaseg_monai.images.tiff import Resolution, tiff_pixel_um, tiff_resolution
+from metaseg_monai.images.write import TIFF
 from metaseg_monai.inferers import each_tensor
 from metaseg_monai.inferers.exports import FILES, MOMENT, Exportable, write_export
 from metaseg_monai.metadata import Categorical, Continuous, MetadataSchema, Ordinal
+from metaseg_monai.owners import owned
 from metaseg_monai.sharing.card import Model, model_card, results_of
 from metaseg_monai.sharing.check_bundle import (
     LARGEST,
@@ -134,7 +138,8 @@ def package(
         bundle: folder of a trained model; or name or folder of a bundle, whose models/model.pt is
             packed if it is there.
         output: folder for NAME_vVERSION.zip.
-        samples: table or folder whose first cases are packed as sample inputs, with their metadata;
+        samples: table or folder whose first cases are packed as sample inputs, with their metadata,
+            written anew without the texts in their files;
             by default images that the bundle's simulator draws with another seed, or noise.
         data_license: text file on the licence of the data, in place of the bundle's own.
         training_list: also pack trained_on.csv: digest, group and case of each training image. It
@@ -154,15 +159,18 @@ def package(
             no version, or it names Python that cannot be packed.
         DataError: another package of this name and version is there, a path of this machine would
             be in it, or it does not run by itself.
-        CheckpointError: the weights are damaged, or of something else.
+        CheckpointError: the weights are damaged, of something else, or were exchanged meanwhile.
     """
     root, further, recorded = _known(bundle, None, bundles)
     model = Path(bundle) if recorded else root / "models"
-    source = _Source(root, model, recorded, configs_of(more=further), trust)
-    archive = absolute(output) / f"{root.name}_v{source.metadata['version']}.zip"
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as place, ExitStack() as stack:
+        if (model / "model.pt").is_file():
+            stack.enter_context(owned(model, "is packing the model in this folder"))
+        source = _Source(root, model, recorded, configs_of(more=further), trust)
+        archive = absolute(output) / f"{root.name}_v{source.metadata['version']}.zip"
         folder = Path(place) / root.name
         remarks = source.write(folder, samples, data_license, training_list)
+        source.refuse_exchanged(folder)
         _refuse_paths(folder, source.places)
         _write_sums(folder)
         content = _zipped(folder)
@@ -266,6 +274,22 @@ class _Source:
         if large := [path for path in large if path.is_file()]:
             _write(folder / "large_files.yml", _large_files(folder, large).encode())
         return remarks
+
+    def refuse_exchanged(self, folder: Path) -> None:
+        """Refuse a package whose weights, facts and exports are not of one model.
+
+        Raises:
+            CheckpointError: another program exchanged the weights meanwhile.
+        """
+        if not self.has_weights:
+            return
+        exported = self.__dict__.get("_exportable")  # where they were made
+        digests = {self.facts["weights_sha256"], *([exported.weights_sha256] if exported else [])}
+        if read_weights(folder / "models" / "model.pt")[1] != self.facts or len(digests) > 1:
+            raise CheckpointError(
+                f"{self.model / 'model.pt'}: the weights were exchanged while they were packed; "
+                "nothing was written. Pack again once nothing writes there"
+            )
 
     def configs(self) -> dict[str, dict[str, Any]]:
         """The workflows of the bundle with the settings of the training in their places."""
@@ -455,15 +479,16 @@ class _Source:
         given: str | Path | None,
     ) -> str:
         """Write sample inputs with a table; return what they are, "" where there are none."""
+        axes = len(configs["train"]["roi_size"])
         if given is not None:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 cases = find_cases(given, schema, unknown_trained=True)
             chosen = _predictable(cases, self.facts)[:SAMPLES]
-            _copy_cases(folder, chosen, schema)
-            return f"{len(chosen)} cases of {Path(given).name}, as given"
+            _write_cases(folder, chosen, schema, axes)
+            return f"{len(chosen)} cases of {Path(given).name}, their values and place alone"
         if "simulate" in configs:
-            return _simulated(folder, configs["simulate"], schema, self.facts)
+            return _simulated(folder, configs["simulate"], schema, self.facts, axes)
         return _noise(folder, self.facts, configs["train"], schema)
 
 
@@ -547,25 +572,19 @@ def _demoted(page: Path) -> str:
 # Samples.
 
 
-def _copy_cases(folder: Path, cases: Sequence[Mapping[str, Any]], schema: MetadataSchema) -> None:
-    """Copy images under neutral names, with a table of their metadata."""
+def _write_cases(
+    folder: Path, cases: Sequence[Mapping[str, Any]], schema: MetadataSchema, axes: int
+) -> None:
+    """Write images of 2 or 3 axes anew, under neutral names, with a table of their metadata."""
     rows = []
+    (folder / "images").mkdir(parents=True)
     for number, case in enumerate(cases, 1):
         files = case["image"] if isinstance(case["image"], list) else [case["image"]]
         names = []
         for plane, file in enumerate(map(Path, files)):
-            kind = image_format(file)
-            suffix = "".join(re.findall(r"\.(?:nii|ome|gz|\w{2,4})", file.name)[-2:])
-            suffix = {"dicom": ".nii.gz", "ome-zarr": ".zarr"}.get(kind, suffix)
             part = f"_{plane}" if len(files) > 1 else ""
-            name = f"sample_{number}{part}{suffix}"
-            (folder / "images").mkdir(parents=True, exist_ok=True)
-            if kind == "dicom":  # every plane of which names the patient
-                _write(folder / "images" / name, _as_nifti(file))
-            else:
-                copy: Any = shutil.copytree if file.is_dir() else shutil.copyfile
-                copy(file, folder / "images" / name)
-            names.append(f"images/{name}")
+            written = _without_texts(file, folder / "images", f"sample_{number}{part}", axes)
+            names.append(f"images/{written.name}")
         metadata = case.get("metadata") or {}
         values = {name: _cell(metadata.get(name)) for name in schema.names}
         told = case.get("columns") or {}
@@ -574,11 +593,70 @@ def _copy_cases(folder: Path, cases: Sequence[Mapping[str, Any]], schema: Metada
     _write_table(folder, rows)
 
 
-def _as_nifti(series: Path) -> bytes:
-    """The voxels of a DICOM series and their place, and nothing else of it."""
-    array, told = read_image(series)
-    content: bytes = nib.Nifti1Image(array[0], told["affine"]).to_bytes()
-    return gzip.compress(content, mtime=0)
+def _without_texts(file: Path, folder: Path, name: str, axes: int) -> Path:
+    """Write an image's values and their place, and nothing else that its file says.
+
+    Free texts (of NIfTI, EXIF, OME, TIFF, PNG, and every plane of a DICOM series) may name people.
+
+    Raises:
+        DataError: the file that was written would be read as another image.
+    """
+    kind = image_format(file)
+    dims = axes if kind in ("tiff", "ome-zarr") else None  # the others tell their own
+    array, told = read_image(file, dims)
+    spacing, is_stack = told["spacing_mm"], array.ndim == 4
+    if kind == "nifti":
+        path = folder / f"{name}{image_suffix(file)}"
+        content = nifti_without_texts(file)
+    elif kind == "dicom" or (kind == "ome-zarr" and is_stack and spacing is not None):
+        path = folder / f"{name}.nii.gz"
+        affine = told["affine"] if kind == "dicom" else np.diag([*(spacing or ()), 1.0])
+        content = nib.Nifti1Image(array[0], affine).to_bytes()
+    elif kind in ("png", "jpeg"):
+        path, stream = folder / f"{name}.png", io.BytesIO()
+        pixels = array[0] if len(array) == 1 else np.moveaxis(array, 0, -1)
+        PIL.Image.fromarray(np.ascontiguousarray(pixels)).save(stream, "png")
+        content = stream.getvalue()
+    else:
+        path, stream = folder / f"{name}.tif", io.BytesIO()
+        resolution = tiff_resolution(file)
+        if kind == "ome-zarr" and spacing is not None:
+            per_cm = (10 / spacing[1], 10 / spacing[0])
+            resolution = Resolution(per_cm, tifffile.RESUNIT.CENTIMETER)
+        pixels, order = (np.moveaxis(array, -1, 1), "CZYX") if is_stack else (array, "CYX")
+        tifffile.imwrite(
+            stream,
+            pixels[0] if len(pixels) == 1 else pixels,
+            resolution=resolution and resolution.per_unit,
+            resolutionunit=resolution and resolution.unit,
+            metadata={"axes": order[1:] if len(pixels) == 1 else order},
+            software=False,
+            **TIFF,
+        )
+        content = stream.getvalue()
+    if path.name.endswith(".gz"):
+        content = gzip.compress(content, mtime=0)
+    _write(path, content)
+    again, place = read_image(path, dims if path.suffix == ".tif" else None), told
+    if path.suffix == ".tif":  # whose reader leaves the size of pixels to others
+        place = {**told, "spacing_mm": None}
+        side = tiff_pixel_um(file) if kind == "tiff" else spacing and 1000 * spacing[0]
+    if not (
+        again.array.dtype == array.dtype
+        and np.array_equal(again.array, array, equal_nan=array.dtype.kind == "f")
+        and all(_is_near(again.attributes[one], place[one]) for one in ("affine", "spacing_mm"))
+        and (path.suffix != ".tif" or _is_near(tiff_pixel_um(path), side))
+    ):
+        raise DataError(
+            f"{file}: cannot be packed without the texts in its file, as {path.suffix} does not "
+            "hold its values or their place; give other samples"
+        )
+    return path
+
+
+def _is_near(one: Any, other: Any) -> bool:
+    """Whether two places are the same, as float32 rounds; one that only the copy knows is none."""
+    return other is None or (one is not None and np.allclose(one, other, rtol=1e-5, atol=1e-6))
 
 
 def _cell(value: Any) -> str:
@@ -606,7 +684,11 @@ def _predictable(
 
 
 def _simulated(
-    folder: Path, recipe: Mapping[str, Any], schema: MetadataSchema, facts: Mapping[str, Any]
+    folder: Path,
+    recipe: Mapping[str, Any],
+    schema: MetadataSchema,
+    facts: Mapping[str, Any],
+    axes: int,
 ) -> str:
     """Draw images as the training's were, with another seed: none of them was trained on."""
     arguments = {name: one for name, one in recipe.items() if name not in ("_target_", "output")}
@@ -623,7 +705,7 @@ def _simulated(
         for case in _predictable(tested, facts):
             if case["metadata"] not in [other["metadata"] for other in told]:
                 told.append(case)
-        _copy_cases(folder, told[:SAMPLES], schema)
+        _write_cases(folder, told[:SAMPLES], schema, axes)
     return f"{len(told[:SAMPLES])} images drawn by the bundle's simulator, seed {arguments['seed']}"
 
 

@@ -51,7 +51,7 @@ from metaseg_monai.prepare.kits_source import (
     LABEL_NAMES,
     find_kits,
 )
-from metaseg_monai.rows import write_problems
+from metaseg_monai.rows import PROBLEMS, problems_of, write_problems
 from metaseg_monai.tables.table import known_class_names, parse_class_names
 from metaseg_monai.training.weights import EVALUATION
 
@@ -227,11 +227,14 @@ class Scored(str):
 
     Attributes:
         folder: of the table.
-        problems: of what could not be scored, all in ``problems.csv`` beside the table.
+        problems: of what could not be scored, all in `problems_file`.
+        problems_file: ``problems.csv`` in a folder of scores, ``scores.problems.csv`` beside
+            a table scores.csv.
     """
 
     folder: Path
     problems: list[Problem]
+    problems_file: Path
 
 
 def score(
@@ -289,6 +292,7 @@ def score(
     folder = Path(predictions) if Path(predictions).is_dir() else Path(predictions).parent
     predicted = predicted_masks(folder)
     highest = max([number for region in made for number in region.classes] + list(named))
+    told_in = problems_of(path) if path == Path(output) else path.parent / PROBLEMS
     with owned(output, "is writing scores here"):
         rows: list[dict[str, Any]] = []
         problems = list(found.unlabelled)
@@ -311,8 +315,7 @@ def score(
             rows += [{**names, **one._asdict()} for one in scores]
         try:
             SCORES.write(path, rows)
-            if problems or path != Path(output):  # a table's folder may have problems of its own
-                write_problems(path.parent, problems)
+            write_problems(told_in.parent, problems, told_in.name)
         except OSError as error:  # a full disk, say
             raise system_refusal(error, f"--output {output}") from error
     lines = [*_by_seen(read_volumes(path)), f"all cases: {path}"]
@@ -334,7 +337,7 @@ def score(
             f"not scored: {len(missing)} labels without a prediction, such as {missing[0]}"
         )
     told = Scored("\n".join(lines))
-    told.folder, told.problems = path.parent, problems
+    told.folder, told.problems, told.problems_file = path.parent, problems, told_in
     return told
 
 

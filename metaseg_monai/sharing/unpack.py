@@ -1,24 +1,35 @@
 """A package unpacked only if all of it is as it was packed, and nothing in it runs unseen."""
 
 import lzma
+import pickletools
 import re
 import shutil
 import stat
 import zipfile
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from metaseg_monai.bundle.trust import WHY, Finding, refuse_untrusted
 from metaseg_monai.errors import CheckpointError, DataError, typed
 from metaseg_monai.files import absolute, file_sha256, new_folder, readable, writable
 from metaseg_monai.naming import composed
-from metaseg_monai.sharing.check_bundle import METADATA, SUMS, allow_foreign, differing
+from metaseg_monai.sharing.check_bundle import METADATA, SUMS, differing, read_foreign
+from metaseg_monai.sharing.vendored import code_name
 from metaseg_monai.training.weights import is_copy, read_checkpoint, read_weights
 
 WEIGHTS, FACTS = "models/model.pt", "models/model.json"
 EXPORTS = ("models/model.ts", "models/model.onnx")
 PICKLES = (".pkl", ".pickle", ".joblib", ".dill")
 STATES = (".pt", ".pth", ".ckpt", ".bin", ".tar")  # of PyTorch, read as plain tensors only
+RUNS = ("REDUCE", "OBJ", "NEWOBJ", "NEWOBJ_EX", "BUILD", "STOP")  # of a pickle, what it has named
+OURS = re.compile(  # all that `package` writes, beside the code
+    r"LICENSE|SHA256SUMS|requirements\.txt|large_files\.yml|configs/\w+\.json"
+    r"|configs/logging\.conf|docs/(README\.md|data_license\.txt)"
+    r"|models/(model\.(pt|json|ts|onnx)|trained_on\.csv)|samples/table\.csv"
+    r"|samples/images/sample_\d+(_\d+)?\.(tif|png|nii|nii\.gz)"
+)
 MOST_FILES, MOST_BYTES = 20_000, 20 << 30  # in an archive
 NAMES_BUNDLE = re.compile(r"\w([\w .+-]*\w)?")  # no hidden folder, option, or code of MONAI
 DAMAGED = (
@@ -34,13 +45,16 @@ class Unpacked:
     Attributes:
         folder: of the bundle.
         trusted: what it would run that is not on the list, where that was confirmed.
+        programs: its exports, which name the weights and were not run.
     """
 
     folder: Path
     trusted: str | None = None
+    programs: Sequence[Finding] = ()
 
     def __str__(self) -> str:
         told = [] if self.trusted is None else [self.trusted]
+        told += [f"{one.file} {one.why}" for one in self.programs]
         told.append(f"bundle: {self.folder}")
         if (self.folder / "configs" / "inference.json").is_file():
             inference = "python -m monai.bundle run --config_file configs/inference.json"
@@ -55,8 +69,10 @@ def unpack(
     """Unpack a package, if all of it is as its list says, and nothing in it runs unseen.
 
     Refused are files that were altered, are missing or not listed, paths that lead outside, links,
-    pickles that hold code, and configurations or code that are not on the list of harmless parts,
-    unless you say --trust True. Of a refused package nothing is left.
+    and pickles that hold code. Configurations or code that are not on the list of harmless parts,
+    and files that no package has, are shown and refused, unless you say --trust True. Of a refused
+    package nothing is left. Exports (model.ts, model.onnx) are programs, which are told of: they
+    name the weights, but nobody has compared what they compute.
 
     Example:
         python -m metaseg_monai unpack synthetic_shapes_segmentation_v0.1.0.zip --output bundles
@@ -91,10 +107,10 @@ def unpack(
             with writable(target), new_folder(target) as part:
                 for inside, one in entries.items():
                     _extract(packed, one, part / inside)
-                trusted = _refuse_altered(source, part, name, trust)
+                trusted, programs = _refuse_altered(source, part, name, trust)
     except DAMAGED as error:
         raise DataError(f"{source}: damaged ({error}); get it anew") from error
-    return Unpacked(target, trusted)
+    return Unpacked(target, trusted, programs)
 
 
 def _entries(source: Path, packed: zipfile.ZipFile) -> tuple[str, dict[str, zipfile.ZipInfo]]:
@@ -151,8 +167,10 @@ def _extract(packed: zipfile.ZipFile, one: zipfile.ZipInfo, path: Path) -> None:
         raise zipfile.BadZipFile(f"{one.filename!a}: {error}") from error
 
 
-def _refuse_altered(source: Path, folder: Path, name: str, trust: bool) -> str | None:
-    """Refuse what is not as listed, or runs unseen; return what is trusted."""
+def _refuse_altered(
+    source: Path, folder: Path, name: str, trust: bool
+) -> tuple[str | None, list[Finding]]:
+    """Refuse what is not as listed, or runs unseen; return what is trusted, and its exports."""
     if not (folder / SUMS).is_file():
         raise DataError(f"{source}: has no {SUMS}, so that nobody can tell whether it is whole")
     if wrong := differing(folder):
@@ -166,9 +184,9 @@ def _refuse_altered(source: Path, folder: Path, name: str, trust: bool) -> str |
         )
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         inside, suffix = path.relative_to(folder).as_posix(), path.suffix.lower()
-        if suffix in STATES:
+        if suffix in STATES or _is_archive_of_pickles(path):
             _refuse_code(source, inside, path)
-        elif suffix in PICKLES or _begins_as_pickle(path):
+        elif suffix in PICKLES or _is_pickle(path):
             raise CheckpointError(
                 f"{source}: {inside} is a pickle, which may run anything; refused"
             )
@@ -185,14 +203,47 @@ def _refuse_altered(source: Path, folder: Path, name: str, trust: bool) -> str |
                 raise CheckpointError(
                     f"{source}: {export} is no export of the weights in {WEIGHTS}; do not use it"
                 )
-    return allow_foreign(folder, trust, name)
+    findings = read_foreign(folder)
+    exports = [one for one in findings if one.kind == "program" and one.file in EXPORTS]
+    findings = [one for one in findings if one not in exports]
+    read = {one.file for one in (*findings, *exports)}
+    code = f"{code_name(folder)}/"  # compared byte by byte, or a finding
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        inside = path.relative_to(folder).as_posix()
+        if not (OURS.fullmatch(inside) or inside in read or inside.startswith(code)):
+            findings.append(Finding(inside, "", "unknown", inside, WHY["unknown"]))
+    return refuse_untrusted(findings, trust, f"The bundle {name}"), exports
 
 
-def _begins_as_pickle(path: Path) -> bool:
-    """Whether a file of any name begins as pickles do (protocol 2 and later)."""
+def _is_pickle(path: Path) -> bool:
+    """Whether a file of any name is a pickle, or one that runs something before it breaks off."""
     with path.open("rb") as stream:
         start = stream.read(2)
-    return len(start) == 2 and start[0] == 0x80 and 2 <= start[1] <= 5
+        if len(start) == 2 and start[0] == 0x80 and 2 <= start[1] <= 5:
+            return True
+        stream.seek(0)
+        named = False
+        try:  # protocols 0 and 1 have no beginning of their own
+            for operation, value, _ in pickletools.genops(stream):
+                words = isinstance(value, str) and re.fullmatch(r"[\w.]+ [\w.]+", value)
+                named |= operation.name in ("GLOBAL", "INST") and bool(words)
+                named |= operation.name == "STACK_GLOBAL" or operation.name.startswith("EXT")
+                if named and (operation.name in RUNS or operation.name == "INST"):
+                    return True
+        except Exception:  # whatever a file of another kind raises there
+            return False
+    return False
+
+
+def _is_archive_of_pickles(path: Path) -> bool:
+    """Whether `torch.load` would unpickle what is in a file of any name, as it does no program."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+    top = names[0].partition("/")[0] if names else ""
+    is_script = f"{top}/constants.pkl" in names  # by which PyTorch tells TorchScript
+    return not is_script and any(one.lower().endswith(PICKLES) for one in names)
 
 
 def _refuse_code(source: Path, inside: str, path: Path) -> None:

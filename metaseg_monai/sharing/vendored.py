@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import metaseg_monai
 from metaseg_monai.bundle.overrides import flatten
+from metaseg_monai.bundle.trust import import_in
 from metaseg_monai.errors import ConfigError
 from metaseg_monai.training.weights import NAME, retargeted
 
@@ -92,7 +93,7 @@ def renamed(config: Any, name: str, other: str) -> Any:
             return {key: imported(inner) for key, inner in value.items()}
         if isinstance(value, list):
             return [imported(inner) for inner in value]
-        statement = _import_in(value)
+        statement = import_in(value)
         if statement is None:
             return value
         if isinstance(statement, ast.ImportFrom):
@@ -157,24 +158,13 @@ def _moved(module: str, name: str, other: str) -> str:
     return module if top != name else ".".join(filter(None, (other, rest)))
 
 
-def _import_in(value: Any) -> ast.Import | ast.ImportFrom | None:
-    """The import that a value of a configuration is."""
-    if not isinstance(value, str) or value[:1] != "$" or "import" not in value:
-        return None
-    try:
-        first = next(iter(ast.parse(value[1:]).body), None)
-    except (SyntaxError, ValueError, RecursionError):
-        return None
-    return first if isinstance(first, ast.Import | ast.ImportFrom) else None
-
-
 def _named(config: Any) -> Iterator[tuple[str, str]]:
     """Dotted names of this package in a configuration, with the id that has them."""
     for place, value in flatten(config, "config"):
         names: list[str] = []
         if isinstance(value, Mapping) and isinstance(value.get("_target_"), str):
             names = [value["_target_"]]
-        elif (statement := _import_in(value)) is not None:
+        elif (statement := import_in(value)) is not None:
             names = _modules_of(statement)
         for name in names:
             if name.partition(".")[0] == NAME:

@@ -43,7 +43,7 @@ from metaseg_monai.images.read import volumes_of
 from metaseg_monai.metadata.fields import UNKNOWN, AnyField, Continuous, read_number
 from metaseg_monai.naming import likened
 from metaseg_monai.reporting.verdict import network_class
-from metaseg_monai.rows import write_problems
+from metaseg_monai.rows import PROBLEMS, problems_of, write_problems
 from metaseg_monai.sharing.asking import AskedModel, Planes, State, asking
 from metaseg_monai.sharing.own_metadata import COUNT, NO_UNIT
 from metaseg_monai.tables.table import CaseTable, scan_table, sift, tell
@@ -65,13 +65,15 @@ class WhatIf:
         html: its file.
         cases: the names of those it shows.
         masks: how many it holds.
-        problems: of the cases that were left out, all in ``problems.csv`` beside the page.
+        problems: of the cases that were left out, all in `problems_file`.
+        problems_file: ``page.problems.csv`` beside page.html, ``problems.csv`` of a Space.
     """
 
     html: Path
     cases: Sequence[str]
     masks: int
     problems: Sequence[Problem] = ()
+    problems_file: Path | None = None
 
     @property
     def folder(self) -> Path:
@@ -142,15 +144,16 @@ def whatif(
     if output is not None:
         with replacing(place) as part:
             part.write_text(text, "utf-8", newline="\n")
-        write_problems(place.parent, made.problems)
+        told = problems_of(place)
+        write_problems(place.parent, made.problems, told.name)
     else:
         with new_folder(place) as part:
             (part / "index.html").write_text(text, "utf-8", newline="\n")
             readme = _rendered(SPACE, title=place.name, **made.told)
             (part / SPACE).write_text(readme, "utf-8", newline="\n")
             write_problems(part, made.problems)
-        place = place / "index.html"
-    return WhatIf(place, [one.name for one in made.shown], made.masks, made.problems)
+        told, place = place / PROBLEMS, place / "index.html"
+    return WhatIf(place, [one.name for one in made.shown], made.masks, made.problems, told)
 
 
 # What is shown: cases with their pictures, masks and areas.

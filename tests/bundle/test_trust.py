@@ -11,6 +11,7 @@ from metaseg_monai.bundle.run import configuration_file, read_workflow, resolve_
 from metaseg_monai.bundle.trust import birth_of, read_bundle, read_contents
 from metaseg_monai.errors import ConfigError
 from metaseg_monai.sharing.check_bundle import check_bundle
+from tests.extras import needed
 
 BUNDLES = sorted((Path(__file__).resolve().parents[2] / "bundles").glob("*/configs"))
 # fmt: off
@@ -58,6 +59,12 @@ EXPRESSIONS = [
     "$pandas.read_pickle('x')",
     "$print.__self__.eval('1')",
     '$(x:=torch.os)',
+    "$'a'*10**10",
+    "$10**9*[0]",
+    "$'a'*3000*3000",
+    "$([0] + [1]*2)*(1<<30)",
+    "$[i for i in range(10**12)]",
+    "$sum(range(0, -10000000000, -1))",
     '$torch.multiprocessing.spawn(print)',
     "$@imports#0.system('id')",
     '$@',
@@ -208,6 +215,9 @@ ORDINARY = [
     '$(np.float32, np.int32)',
     '$monai.utils.InterpolateMode.BICUBIC',
     '$int(@epochs * 0.5)',
+    "$['image'] * 100 + [0.5] * @count",
+    "$[10 * i for i in range(1000)]",
+    "$'%s' * 2",
     '$len(@label_names) + 1',
     '$@train#handlers[: -2 if dist.get_rank() > 0 else None]',
     "$dist.is_initialized() or dist.init_process_group(backend='nccl')",
@@ -309,7 +319,7 @@ def test_what_ordinary_bundles_hold_is_clean(value):
 @pytest.mark.parametrize("suffix", ["json", "yaml"])
 def test_a_bundle_in_the_manner_of_the_model_zoo_is_clean(tmp_path, suffix):
     if suffix == "yaml":
-        pytest.importorskip("yaml")
+        needed("yaml")
     (tmp_path / "configs").mkdir()
     (tmp_path / f"configs/train.{suffix}").write_text(json.dumps(SPLEEN))
     assert read_bundle(tmp_path) == []
@@ -336,7 +346,7 @@ LOGGING = "[handler_a]\nclass=StreamHandler\nargs=(sys.stdout,)\n"
 )
 def test_other_files_of_a_bundle_are_read_too(tmp_path, file, text, kind):
     if file.endswith("yaml"):
-        pytest.importorskip("yaml")
+        needed("yaml")
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs/train.json").write_text("{}")
     (tmp_path / "configs/logging.conf").write_text(LOGGING)

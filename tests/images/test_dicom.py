@@ -22,8 +22,9 @@ from metaseg_monai.images.dicom import (
 )
 from metaseg_monai.images.geometry import axial_volume, shear_degrees
 from metaseg_monai.tables import find_cases, load_case
+from tests.extras import needed
 
-pydicom = pytest.importorskip("pydicom", reason="needs the extra [dicom]")
+pydicom = needed("pydicom", reason="needs the extra [dicom]")
 
 CT_CLASS = "1.2.840.10008.5.1.4.1.1.2"
 SECRETS = ("Doe^Jane", "PID-4711", "19700131", "Saint Elsewhere")

@@ -9,10 +9,11 @@ from metaseg_monai.errors import ConfigError, DataError
 from metaseg_monai.images import dicom_seg
 from metaseg_monai.images.dicom import read_dicom_series
 from metaseg_monai.images.dicom_seg import MadeBy, SegmentCodes, segmentation
+from tests.extras import needed
 from tests.images.test_dicom import AFFINE, SECRETS, saved, series
 
-pydicom = pytest.importorskip("pydicom", reason="needs the extra [dicom]")
-pytest.importorskip("highdicom", reason="needs the extra [dicom]")
+pydicom = needed("pydicom", reason="needs the extra [dicom]")
+needed("highdicom", reason="needs the extra [dicom]")
 SHA = "0123456789abcdef" * 4
 NAMES = {1: "kidney", 2: "Läsion links"}
 CODES = SegmentCodes({"kidney": {"type": ["64033007", "SCT", "Kidney"]}})

@@ -1,6 +1,5 @@
 """OME-Zarr as plates and images, written here as the format's versions lay them out."""
 
-import importlib.util
 import json
 import sys
 import zlib
@@ -14,8 +13,9 @@ from metaseg_monai.files import content_sha256
 from metaseg_monai.images import read_image, write_mask
 from metaseg_monai.images.read import read_header
 from metaseg_monai.tables import find_cases
+from tests.extras import needs
 
-needs_zarr = pytest.mark.skipif(not importlib.util.find_spec("zarr"), reason="zarr is an extra")
+needs_zarr = needs("zarr")
 CZYX = [
     {"name": "c", "type": "channel"},
     *({"name": name, "type": "space", "unit": "micrometer"} for name in "zyx"),

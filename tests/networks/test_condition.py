@@ -20,6 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from metaseg_monai.errors import ConfigError
 from metaseg_monai.networks import Conditioned, Unet3, condition
 from metaseg_monai.networks.places import find_places
+from tests.extras import needed
 from tests.networks.conditioned import NEEDS_EINOPS, NETWORKS
 from tests.networks.conformance import KNOWS_UNKNOWN, batch, stirred
 
@@ -58,7 +59,7 @@ PLACES = {
 @pytest.mark.parametrize("name", PLACES)
 def test_the_groups_are_found_in_the_order_of_an_image(name):
     if name in NEEDS_EINOPS:
-        pytest.importorskip("einops")
+        needed("einops")
     network = NETWORKS[name](2)
     encoder, decoder = PLACES[name]
     found = [place.name for place in find_places(network, "encoder")]
@@ -169,7 +170,7 @@ def test_a_network_that_reads_metadata_or_whose_parts_are_not_known_is_refused()
 
 
 def test_tokens_are_no_features():
-    pytest.importorskip("einops")
+    needed("einops")
     with pytest.raises(ConfigError, match=r"'vit.blocks.0' gives no features.*\(1, 4, 24\)"):
         condition(NETWORKS["UNETR"](2), meta_features=3, at=["vit.blocks.0"])
 

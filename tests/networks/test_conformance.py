@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from metaseg_monai.networks import TABLE, VARIANTS, Unet3, condition, reads_metadata
+from tests.extras import needed
 from tests.networks import conformance
 from tests.networks.conditioned import NEEDS_EINOPS, NETWORKS
 
@@ -90,7 +91,7 @@ def every(cases, rest=REST, where=lambda case: True):
 def _has_what_it_needs(request):
     case = request.getfixturevalue("case")
     if case.network in NEEDS_EINOPS:
-        pytest.importorskip("einops")
+        needed("einops")
 
 
 @every([*UNET3, *OF_MONAI])
@@ -156,7 +157,7 @@ def test_compiled(case):
 
 @every([*UNET3, *OF_MONAI])
 def test_onnx(case):
-    pytest.importorskip("onnxruntime")
+    needed("onnxruntime")
     conformance.check_onnx(case.build, case.size, case.other)
 
 

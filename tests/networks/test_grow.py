@@ -18,6 +18,7 @@ from metaseg_monai.networks import (
     condition,
     grow,
 )
+from tests.extras import needed
 
 KNOWN = {"provenance": "acquisition", "availability": "acquisition", "missing": "unknown"}
 SIZE = Continuous(name="size", unit="mm", range=(0, 10), **KNOWN)
@@ -181,7 +182,7 @@ def test_exports_of_a_grown_network_agree(variant):
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
 def test_a_grown_network_goes_through_onnx():
-    onnxruntime = pytest.importorskip("onnxruntime")
+    onnxruntime = needed("onnxruntime")
     after, image = AFTER["value"][0], random_images()
     network, meta, file = grow(unet3("sme"), BEFORE, after), encoded(OLD, after), io.BytesIO()
     torch.onnx.export(network, (image, meta), file, input_names=["image", "meta"], dynamo=False)

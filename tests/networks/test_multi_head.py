@@ -20,6 +20,7 @@ from metaseg_monai.training import (
     joined_dataset,
 )
 from metaseg_monai.transforms import DropMetadatad, LoadCased
+from tests.extras import needed
 
 SMALL = {"channels": 4, "levels": 3, "reduction": 1}
 OF_FIELD = {"provenance": "acquisition", "availability": "acquisition"}
@@ -157,7 +158,7 @@ def test_a_field_that_the_schema_lacks_is_refused():
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_an_export_without_metadata_gives_all_heads():
-    runtime = pytest.importorskip("onnxruntime")
+    runtime = needed("onnxruntime")
     network = small("high", 3).eval()
     image, file = torch.rand(2, 1, 9, 14), io.BytesIO()
     axes = {"image": {0: "batch", 2: "height", 3: "width"}}
@@ -260,7 +261,7 @@ def test_state_and_meta_tensors(bifurcation, heads, dims):
 @script_is_old
 @every_network
 def test_scripted_and_exported_with_metadata(bifurcation, heads, dims):
-    runtime = pytest.importorskip("onnxruntime")
+    runtime = needed("onnxruntime")
     network, image, meta = of_dims(bifurcation, heads, dims)
     scripted = torch.jit.script(network.eval())
     file = io.BytesIO()

@@ -16,6 +16,7 @@ from metaseg_monai.networks import (
     authors_unet3,
     reads_metadata,
 )
+from tests.extras import needed
 from tests.networks import conformance
 
 DENSE = {"in_channels": 1, "growth": 3, "layers": 2, "dropout": 0.0, "start": "paper"}
@@ -146,7 +147,7 @@ def test_compiled(name, dims):
 
 @every()
 def test_onnx(name, dims):
-    pytest.importorskip("onnxruntime")
+    needed("onnxruntime")
     conformance.check_onnx(building(name, dims), SIZES[dims], OTHER[dims])
 
 

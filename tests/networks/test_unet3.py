@@ -15,6 +15,7 @@ from metaseg_monai.networks import (
     reads_metadata,
 )
 from metaseg_monai.networks.meta_input import MetaInput
+from tests.extras import needed
 from tests.networks.conformance import stirred
 
 NAKED = 1_371_010  # thesis 3.3
@@ -269,7 +270,7 @@ def test_scripted_keeps_the_unknown_vector_and_shift_through_a_file():
     ids=["trace", "export", "monai-trace", "monai-onnx", "onnx"],
 )
 def test_no_export_leaves_the_metadata_out(export):
-    pytest.importorskip("onnxscript")
+    needed("onnxscript")
     network = small("sme", levels=1, **OF_THREE).eval()
     with pytest.raises(Exception, match=r"give both inputs, image and meta \(B, 3\), such as"):
         export(network, batch("sme")[0])
@@ -278,7 +279,7 @@ def test_no_export_leaves_the_metadata_out(export):
 
 @script_is_old
 def test_exports_with_metadata_and_compiling_without_pass():
-    pytest.importorskip("onnxscript")
+    needed("onnxscript")
     network = small("sme", levels=1, **OF_THREE).eval()
     image, meta = batch("sme")
     exported = torch.export.export(network, (image, meta)).module()

@@ -10,6 +10,7 @@ import tifffile
 
 from metaseg_monai.metadata import Categorical, Continuous, MetadataSchema
 from metaseg_monai.sharing.run import train
+from tests.extras import lacking, needed
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundles/synthetic_shapes_segmentation"
 AT_ALL_TIMES = {
@@ -73,11 +74,11 @@ def asked(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def browser(tmp_path_factory):
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+    webdriver = needed("selenium.webdriver", reason="selenium is not installed")
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     driver = shutil.which("chromedriver")
     if not chromium or not driver:
-        pytest.skip("no Chromium with its driver (apt-get install chromium chromium-driver)")
+        lacking("no Chromium with its driver (apt-get install chromium chromium-driver)")
     options = webdriver.ChromeOptions()
     options.binary_location = chromium
     quiet = ("quic", "gpu", "background-networking", "component-update", "sync")

@@ -32,6 +32,7 @@ from metaseg_monai.tables.licenses import (
 )
 from metaseg_monai.training import read_weights, write_weights
 from metaseg_monai.training.weights import write_fact
+from tests.extras import needed
 
 BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
 PLACES = re.compile(r"/(home|work|tmp|root|Users)/")
@@ -320,7 +321,7 @@ def test_without_the_client_of_the_hub_the_extra_is_named(model, monkeypatch, tm
 
 
 def test_the_stand_in_is_called_as_the_real_client_is(model, tmp_path):
-    real = pytest.importorskip("huggingface_hub")
+    real = needed("huggingface_hub")
     for name in ("create_repo", "upload_folder"):
         own = inspect.signature(getattr(Hub, name)).parameters
         theirs = inspect.signature(getattr(real.HfApi, name)).parameters

@@ -29,6 +29,7 @@ from metaseg_monai.images import read_image
 from metaseg_monai.sharing import explore as explored
 from metaseg_monai.sharing.explore import serving
 from metaseg_monai.sharing.run import predict
+from tests.extras import needed
 
 pytestmark = pytest.mark.filterwarnings(
     # MONAI 1.6.1 and Ignite 0.5.5 themselves, while they read or run a bundle
@@ -196,7 +197,7 @@ def test_only_pages_of_this_machine_are_answered(asked, server, monkeypatch):
 
 def as_dicom(voxels):
     """A series of planes (D, H, W) as an archive, with what else archives have in them."""
-    pydicom = pytest.importorskip("pydicom", reason="pydicom is not installed")
+    pydicom = needed("pydicom", reason="pydicom is not installed")
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as packed:
         packed.writestr("DICOMDIR", b"no plane")

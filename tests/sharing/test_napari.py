@@ -10,6 +10,7 @@ import tifffile
 import metaseg_monai
 from metaseg_monai.files import file_sha256
 from metaseg_monai.sharing.napari import napari_get_reader
+from tests.extras import needed
 
 MANIFEST = Path(metaseg_monai.__file__).parent / "napari.yaml"
 
@@ -56,7 +57,7 @@ def test_images_of_others_are_left_to_others(masks, tmp_path):
 
 @pytest.mark.filterwarnings("ignore")  # of npe2 itself
 def test_npe2_takes_the_manifest_and_reads_by_it(masks):
-    npe2 = pytest.importorskip("npe2")
+    npe2 = needed("npe2")
     manifest = npe2.PluginManifest.from_file(MANIFEST)
     manifest.validate_imports()
     manager = npe2.PluginManager.instance()

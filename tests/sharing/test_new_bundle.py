@@ -23,6 +23,7 @@ from metaseg_monai.sharing.own_metadata import infer_schema
 from metaseg_monai.sharing.own_table import OwnTable
 from metaseg_monai.sharing.run import evaluate, predict, train
 from metaseg_monai.tables import find_cases, fold_cases, read_table, slices
+from tests.extras import needed
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "own_data.md"
 SMALL = {"memory_gb": 0.4, "network": "unet3"}
@@ -623,7 +624,7 @@ ELEMENTS = "+thick=SliceThickness,+vendor=Manufacturer,+kernel=ConvolutionKernel
 @pytest.fixture
 def cohort(tmp_path):
     """A table of 6 DICOM series of CT in folders named as their UIDs, and their NIfTI twins."""
-    pytest.importorskip("pydicom", reason="needs the extra [dicom]")
+    needed("pydicom", reason="needs the extra [dicom]")
     from tests.images.test_dicom import saved, series
 
     rng, affine = np.random.default_rng(0), np.diag([-1.0, -1.0, 2.0, 1.0])

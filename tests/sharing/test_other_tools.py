@@ -30,6 +30,7 @@ from metaseg_monai.errors import ConfigError, MetadataError, root_refusal
 from metaseg_monai.metadata import MetadataSchema
 from metaseg_monai.simulate.phantoms import generate_phantoms
 from metaseg_monai.training import read_weights
+from tests.extras import needed
 
 BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
 SHAPES, KITS = "synthetic_shapes_segmentation", "kits21_tumour_slices_segmentation"
@@ -133,7 +134,7 @@ class RealLabel(Label):
     """MONAI Label's own classes."""
 
     def infer(self, **request):
-        tasks = pytest.importorskip("monailabel.tasks.infer.bundle")
+        tasks = needed("monailabel.tasks.infer.bundle")
         task = tasks.BundleInferTask(str(self.path), {"preload": "false"})
         assert task.is_valid()
         file, result = task({"device": "cpu", "model": self.path.name, **request})
@@ -142,7 +143,7 @@ class RealLabel(Label):
         return (tifffile.imread(file), None), result
 
     def train(self, datalist, max_epochs, val_split):
-        tasks = pytest.importorskip("monailabel.tasks.train.bundle")
+        tasks = needed("monailabel.tasks.train.bundle")
 
         class Store:
             def datalist(self, full_path=True):

@@ -4,25 +4,38 @@ import gzip
 import hashlib
 import json
 import shutil
+import sys
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import nibabel as nib
 import numpy as np
 import pandas as pd
+import PIL.Image
+import PIL.PngImagePlugin
 import pytest
 import tifffile
+import torch
 
 from metaseg_monai import train
 from metaseg_monai.errors import CheckpointError, ConfigError, DataError
 from metaseg_monai.files import write_json
+from metaseg_monai.images.read import read_image
+from metaseg_monai.images.tiff import tiff_pixel_um
 from metaseg_monai.metrics.scores import COUNT_COLUMNS
+from metaseg_monai.owners import owned
 from metaseg_monai.sharing.export import export
-from metaseg_monai.sharing.package import package
+from metaseg_monai.sharing.package import _without_texts, package
+from metaseg_monai.sharing.unpack import OURS, unpack
+from metaseg_monai.training import read_weights, write_weights
+from tests.extras import needed
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning"
 )
 NAME = "synthetic_shapes_segmentation"
+packing = sys.modules[package.__module__]  # the function has the module's name
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +94,15 @@ def test_the_layout_is_that_of_the_zoo(packed):
     assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest
 
 
+def test_it_is_unpacked_without_trust_and_tells_of_its_programs(packed, tmp_path):
+    made, folder = packed
+    told = unpack(made.archive, tmp_path, made.sha256)
+    assert told.trusted is None
+    exports = [name for name in ("model.onnx", "model.ts") if (folder / "models" / name).is_file()]
+    assert [one.file for one in told.programs] == [f"models/{name}" for name in exports]
+    assert "models/model.ts is a program" in str(told)
+
+
 def test_the_same_makes_the_same_bytes(model, packed, tmp_path):
     made, _ = packed
     again = pack(model, tmp_path)
@@ -107,7 +129,7 @@ def test_settings_of_the_training_are_in_their_places(model, packed):
 
 
 def test_exports_are_those_of_export(model, packed, tmp_path):
-    pytest.importorskip("onnxruntime")
+    needed("onnxruntime")
     made, folder = packed
     assert "exports: model.ts (parity" in str(made)
     for kind, name in (("torchscript", "model.ts"), ("onnx", "model.onnx")):
@@ -147,8 +169,10 @@ def test_samples_are_none_of_the_training(model, packed):
     table = pd.read_csv(folder / "samples/table.csv")
     assert len(table) == 3
     assert table["task"].is_unique
-    trained = {path.read_bytes() for path in (model.parent / "data/images").iterdir()}
-    assert not trained & {(folder / "samples" / name).read_bytes() for name in table["image"]}
+    trained = [tifffile.imread(path) for path in (model.parent / "data/images").iterdir()]
+    for name in table["image"]:
+        sample = tifffile.imread(folder / "samples" / name)
+        assert not any(np.array_equal(sample, image) for image in trained)
 
 
 def test_cases_of_the_user_are_packed_under_neutral_names(root, model, tmp_path):
@@ -162,7 +186,7 @@ def test_cases_of_the_user_are_packed_under_neutral_names(root, model, tmp_path)
 
 
 def test_series_of_patients_are_packed_without_their_names(root, model, tmp_path):
-    pytest.importorskip("pydicom", reason="needs the extra [dicom]")
+    needed("pydicom", reason="needs the extra [dicom]")
     from tests.images.test_dicom import AFFINE, SECRETS, VOLUME, saved, series
 
     saved(tmp_path / "scans" / "1.2.840.1", series())
@@ -179,6 +203,105 @@ def test_series_of_patients_are_packed_without_their_names(root, model, tmp_path
     assert again.archive.read_bytes() == made.archive.read_bytes()
 
 
+SECRET = "Jane Roe 1970-01-01"
+
+
+def nifti(folder, values):
+    """A volume that is scaled, off the origin, and named in each text and an extension."""
+    affine = np.array([[0, 2, 0, 5], [1.5, 0, 0, 6], [0, 0, 3, 7], [0, 0, 0, 1.0]])
+    image = nib.Nifti1Image(values, affine)
+    image.header.set_slope_inter(0.5, -10)
+    for entry in ("descrip", "aux_file", "db_name", "intent_name"):
+        image.header[entry] = SECRET[: image.header[entry].dtype.itemsize].encode()
+    image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", SECRET.encode()))
+    nib.save(image, folder / "a.nii.gz")
+    return folder / "a.nii.gz"
+
+
+def tiff(folder, values):
+    """Planes of fluorescence, whose OME metadata name somebody and tell the size of a pixel."""
+    sizes = {f"PhysicalSize{axis}": 0.3 for axis in "XY"}
+    described = {"axes": "CYX", "Description": SECRET, **sizes}
+    tifffile.imwrite(
+        folder / "a.ome.tif", values, ome=True, metadata=described, photometric="minisblack"
+    )
+    return folder / "a.ome.tif"
+
+
+def stack(folder, values):
+    texts = [(270, "s", 0, SECRET, True), (315, "s", 0, SECRET, True)]  # description, artist
+    given = {"extratags": texts, "photometric": "minisblack", "metadata": None}
+    tifffile.imwrite(folder / "a.tif", values, **given)
+    return folder / "a.tif"
+
+
+def picture(folder, values, kind):
+    exif, told = PIL.Image.Exif(), PIL.PngImagePlugin.PngInfo()
+    exif[0x013B], exif[0x0112] = SECRET, 6  # artist; turned
+    told.add_text("Comment", SECRET)
+    more = {"pnginfo": told} if kind == "png" else {"comment": SECRET.encode()}
+    PIL.Image.fromarray(values).save(folder / f"a.{kind}", exif=exif, **more)
+    return folder / f"a.{kind}"
+
+
+@pytest.mark.parametrize(
+    ("made", "shape", "dtype", "axes", "suffix"),
+    [
+        (nifti, (6, 5, 4), "int16", 3, ".nii.gz"),
+        (tiff, (4, 6, 5), "uint16", 2, ".tif"),
+        (stack, (4, 6, 5), "float32", 3, ".tif"),
+        (lambda *given: picture(*given, "png"), (6, 5, 4), "uint8", 2, ".png"),
+        (lambda *given: picture(*given, "png"), (6, 5), "uint16", 2, ".png"),
+        (lambda *given: picture(*given, "jpg"), (16, 8, 3), "uint8", 2, ".png"),
+    ],
+)
+def test_samples_hold_values_and_place_and_no_text(tmp_path, made, shape, dtype, axes, suffix):
+    values = np.random.default_rng(3).integers(0, 200, shape).astype(dtype)
+    file = made(tmp_path, values)
+    assert SECRET.encode()[:9] in opened(file)
+    written = _without_texts(file, tmp_path, "sample_1", axes)
+    assert written.name == f"sample_1{suffix}"
+    assert SECRET.encode()[:9] not in opened(written)
+    dims = axes if made in (tiff, stack) else None
+    was, now = (read_image(one, dims) for one in (file, written))
+    assert now.array.dtype == was.array.dtype
+    np.testing.assert_array_equal(now.array, was.array)
+    assert now.attributes["spacing_mm"] == was.attributes["spacing_mm"]
+    np.testing.assert_array_equal(now.attributes["affine"], was.attributes["affine"])
+    assert OURS.fullmatch(f"samples/images/{written.name}")
+    if made is tiff:
+        assert tiff_pixel_um(written) == pytest.approx(0.3)
+    first = written.read_bytes()
+    assert _without_texts(file, tmp_path, "sample_1", axes).read_bytes() == first
+
+
+def opened(file):
+    content = file.read_bytes()
+    return gzip.decompress(content) if file.name.endswith(".gz") else content
+
+
+def test_a_zarr_image_is_packed_as_tiff_with_the_size_of_its_pixels(tmp_path):
+    needed("zarr", reason="needs the extra [zarr]")
+    from tests.images.test_ome_zarr import image
+
+    values = np.random.default_rng(3).integers(0, 200, (2, 3, 6, 5)).astype("uint16")
+    file = image(tmp_path / "a.zarr", values[:, :1])
+    written = _without_texts(file, tmp_path, "sample_1", 2)
+    np.testing.assert_array_equal(read_image(written, 2).array, values[:, 0])
+    assert tiff_pixel_um(written) == pytest.approx(0.5)
+    file = image(tmp_path / "b.zarr", values[:1])
+    written = _without_texts(file, tmp_path, "sample_2", 3)
+    assert written.name == "sample_2.nii.gz"
+    assert read_image(written).attributes["spacing_mm"] == pytest.approx((5e-4, 5e-4, 2e-3))
+
+
+def test_a_sample_that_a_plain_file_cannot_hold_is_refused(tmp_path, monkeypatch):
+    file = tiff(tmp_path, np.zeros((4, 6, 5), np.uint16))
+    monkeypatch.setattr("metaseg_monai.sharing.package.tiff_resolution", lambda path: None)
+    with pytest.raises(DataError, match=r"a.ome.tif: cannot be packed without the texts"):
+        _without_texts(file, tmp_path, "sample_1", 2)
+
+
 def test_a_package_is_no_bundle_of_our_commands(packed, tmp_path):
     _, folder = packed
     for command in (lambda: pack(folder, tmp_path / "out"), lambda: train(folder, tmp_path / "x")):
@@ -193,6 +316,35 @@ def test_the_copy_of_the_facts_is_written_anew(model, packed, tmp_path):
     with zipfile.ZipFile(made.archive) as archive:
         facts = archive.read(f"{NAME}/models/model.json")
     assert facts == (packed[1] / "models/model.json").read_bytes()
+
+
+@pytest.mark.parametrize("moment", ["_samples", "_exports"])
+def test_weights_that_are_exchanged_meanwhile_are_refused(model, tmp_path, monkeypatch, moment):
+    copied = shutil.copytree(model, tmp_path / "model")
+    made = getattr(packing._Source, moment)
+
+    def exchanged(self, *given):
+        state, facts = read_weights(copied / "model.pt")
+        del facts["weights_sha256"]
+        for values in state.values():
+            values += 1
+        network = torch.nn.Module()
+        monkeypatch.setattr(network, "state_dict", lambda: state)
+        write_weights(copied / "model.pt", network, facts)
+        return made(self, *given)
+
+    monkeypatch.setattr(packing._Source, moment, exchanged)
+    with pytest.raises(CheckpointError, match="exchanged while they were packed"):
+        pack(copied, tmp_path / "out")
+    assert not list((tmp_path / "out").glob("*"))
+
+
+def test_a_model_at_which_another_is_at_work_is_not_packed(model, tmp_path):
+    with ThreadPoolExecutor(1) as other, ExitStack() as stack:
+        other.submit(stack.enter_context, owned(model, "trains here")).result()
+        with pytest.raises(DataError, match="another thread"):
+            pack(model, tmp_path)
+        other.submit(stack.close).result()
 
 
 def test_the_list_of_the_training_goes_along_only_if_asked(model, tmp_path):

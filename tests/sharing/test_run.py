@@ -16,6 +16,7 @@ from metaseg_monai.metadata.fields import MetadataWarning
 from metaseg_monai.sharing import run as running
 from metaseg_monai.sharing.run import evaluate, predict
 from metaseg_monai.training import read_weights, write_weights
+from tests.extras import needed
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundles/kits21_tumour_slices_segmentation"
 AFFINE = np.array([[0, 0, -0.75, 40], [0, -0.75, 0, 30], [-4.0, 0, 0, 7], [0, 0, 0, 1]])
@@ -111,7 +112,7 @@ def test_volumes_come_back_as_they_were(tiny, kits, tmp_path):
 @pytest.fixture
 def series(tmp_path):
     """Two DICOM series, their tags, and a NIfTI volume beside them."""
-    pytest.importorskip("highdicom", reason="needs the extra [dicom]")
+    needed("highdicom", reason="needs the extra [dicom]")
     dicom, seg = (import_module(f"tests.images.test_{name}") for name in ("dicom", "dicom_seg"))
     source = tmp_path / "scans"
     for number, shape in enumerate([(24, 20, 4), (20, 24, 3)]):

@@ -1,5 +1,6 @@
 """Where scores may be written: seen before any scoring, and nobody's own file is replaced."""
 
+import shutil
 from pathlib import Path
 
 import nibabel as nib
@@ -70,6 +71,24 @@ def test_a_disk_that_fills_up_is_told(mask, tmp_path, monkeypatch):
     monkeypatch.setattr(per_case, "write_table", full)
     with pytest.raises(DataError, match=r"No space left on device; free"):
         score(mask, mask, tmp_path / "out")
+
+
+def test_problems_beside_a_table_are_its_own(mask, tmp_path):
+    other = "case,file,problem,next_step\nz,z,of a prediction,\n"
+    masks, labels = tmp_path / "masks", tmp_path / "labels"
+    for folder in (masks, labels):
+        folder.mkdir()
+        for name in ("a", "b"):
+            shutil.copy(mask, folder / f"{name}.nii.gz")
+    (masks / "b.nii.gz").write_bytes(b"damaged")
+    (tmp_path / "problems.csv").write_text(other)
+    told = score(masks, labels, tmp_path / "scores.csv", "kits")
+    assert told.problems_file == tmp_path / "scores.problems.csv"
+    assert "b.nii.gz" in told.problems_file.read_text()
+    shutil.copy(mask, masks / "b.nii.gz")
+    score(masks, labels, tmp_path / "scores.csv", "kits")
+    assert not told.problems_file.exists()
+    assert (tmp_path / "problems.csv").read_text() == other
 
 
 def test_earlier_scores_are_replaced(mask, tmp_path):

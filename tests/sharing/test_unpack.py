@@ -200,6 +200,19 @@ def saved(content):
     return stream.getvalue()
 
 
+def script(digest=""):
+    """A program that answers with zeros, and says that it is of some weights."""
+
+    class Zeros(torch.nn.Module):
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            return torch.zeros_like(image)
+
+    stream = io.BytesIO()
+    texts = {"metaseg_weights_sha256": digest}
+    torch.jit.save(torch.jit.script(Zeros()), stream, _extra_files=texts)
+    return stream.getvalue()
+
+
 @pytest.mark.parametrize(
     ("name", "content", "told"),
     [
@@ -210,6 +223,12 @@ def saved(content):
         ("extra/STATE.PKL", b"", "STATE.PKL is a pickle"),
         ("extra/STATE.PTH", b"", "extra/STATE.PTH .*nothing of it was run"),
         ("extra/state", pickle.dumps(Evil()), "extra/state is a pickle"),
+        ("extra/state", pickle.dumps(Evil(), 0), "extra/state is a pickle"),
+        ("extra/state1.dat", pickle.dumps(Evil(), 1), "extra/state1.dat is a pickle"),
+        ("extra/x", b"cbuiltins\nprint\n(S'run'\ntR\xff", "extra/x is a pickle"),  # then broken
+        ("models/other.weights", saved(Evil()), "other.weights .*nothing of it was run"),
+        ("models/model.pt2", saved(Evil()), "model.pt2 .*nothing of it was run"),
+        ("models/model.ts", saved(Evil()), "model.ts .*nothing of it was run"),
         ("models/model.json", b"{}", "tells other facts than the weights"),
         ("models/model.ts", b"PK", "model.ts is no export of the weights"),
         ("models/model.onnx", b"0" * 64, "model.onnx is no export of the weights"),
@@ -243,3 +262,38 @@ def test_code_of_a_stranger_is_shown_and_confirmed_first(archive, tmp_path):
     refused(changed, tmp_path / "more", ConfigError, "not those that this release puts")
     changed = rewritten(archive, tmp_path / "changed.zip", {"monai.py": b"import os"})
     refused(changed, tmp_path / "more", ConfigError, "monai.py.*own code")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("models/Model2.ts", script(), "Model2.ts .*program: is a program; what it computes"),
+        ("models/model.pt2", b"PK", "model.pt2 .*program: is a program"),
+        ("models/model.bin.xml", b"<net/>", "model.bin.xml .*program"),
+        ("extra/state", b"anything", r"extra/state .*unknown: is no file that a package has"),
+        ("extra/case.csv", b"case\nos\n1\n", "extra/case.csv .*unknown"),  # no pickle, though near
+        ("samples/images/evil.npz", saved({"a": torch.ones(1)}), "evil.npz .*unknown"),
+        ("configs/train.py.txt", b"x", "configs/train.py.txt .*unknown"),
+    ],
+)
+def test_files_that_no_package_has_are_shown_and_confirmed_first(
+    archive, tmp_path, name, content, told
+):
+    changed = rewritten(archive, tmp_path / "changed.zip", {name: content})
+    refused(changed, tmp_path, ConfigError, rf"{told}[\s\S]*--trust True")
+    made = unpack(changed, tmp_path / "out", trust=True)
+    assert name in made.trusted
+    assert (made.folder / name).read_bytes() == content
+
+
+def test_exports_are_told_and_no_rule_of_the_zoo_loads_them(archive, some_weights, tmp_path):
+    """That they name the weights says nothing of what they compute: these answer with zeros."""
+    forged = {"models/model.ts": script(some_weights[1])}
+    changed = rewritten(archive, tmp_path / "changed.zip", forged)
+    made = unpack(changed, tmp_path / "out")
+    assert made.trusted is None
+    assert "models/model.ts is a program; what it computes was not compared" in str(made)
+    read = check_bundle(made.folder, zoo=True)
+    assert [(one.file, one.kind) for one in read.findings] == [("models/model.ts", "program")]
+    rules = {rule.rule: rule.verdict for rule in read.rules}
+    assert rules["models/model.ts can be loaded (torch.jit.load)"] == "not checked"

@@ -24,6 +24,7 @@ from metaseg_monai.sharing.asking import GUIDANCE_STEPS, STEPS
 from metaseg_monai.sharing.run import predict, rewriting, train
 from metaseg_monai.sharing.whatif import as_data, packed_masks, picture_url, whatif
 from metaseg_monai.training.weights import write_fact
+from tests.extras import needed
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundles/synthetic_shapes_segmentation"
 
@@ -253,6 +254,14 @@ def test_a_damaged_image_is_left_out_and_told(model, tmp_path):
     front, _, text = (tmp_path / "space/README.md").read_text()[4:].partition("---\n")
     assert "sdk: static\n" in front
     assert contents(made.html.read_text())["model"]["weights_sha256"] in text
+    other = "case,file,problem,next_step\nz,z,of a prediction,\n"
+    (tmp_path / "problems.csv").write_text(other)
+    made = whatif(model / "model", tmp_path, tmp_path / "page.html")
+    assert made.problems_file == tmp_path / "page.problems.csv"
+    assert "29.tif" in made.problems_file.read_text()
+    whatif(model / "model", model / "data", tmp_path / "page.html", cases=1)
+    assert not made.problems_file.exists()
+    assert (tmp_path / "problems.csv").read_text() == other  # of another command
     pd.DataFrame(rows[1:]).to_csv(tmp_path / "table.csv", index=False)
     with pytest.raises(DataError, match="no case can be shown"):
         whatif(model / "model", tmp_path, tmp_path / "no.html")
@@ -376,7 +385,7 @@ def test_a_slider_moves_the_mask_and_nothing_leaves(opened, page):
 
 
 def test_buttons_keys_and_warnings(opened):
-    keys = pytest.importorskip("selenium.webdriver.common.keys").Keys
+    keys = needed("selenium.webdriver.common.keys").Keys
     warning = opened.find_element("id", "warning")
     assert not warning.is_displayed()
     choices = opened.find_elements("css selector", "#field-task input")
@@ -418,7 +427,7 @@ def test_it_can_be_read_by_everybody(browser, poor, page, width):
 
 
 def test_everything_is_reached_by_tab_and_seen(opened):
-    keys = pytest.importorskip("selenium.webdriver.common.keys").Keys
+    keys = needed("selenium.webdriver.common.keys").Keys
     opened.execute_script("document.querySelectorAll('details').forEach((one) => one.open = true)")
     seen = []
     for _ in range(25):

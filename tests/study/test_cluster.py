@@ -9,6 +9,7 @@ import pytest
 from metaseg_monai.errors import ConfigError
 from metaseg_monai.study import workers as cluster
 from metaseg_monai.study.workers import Cluster, Job, Slot
+from tests.extras import needed
 
 SHOW = "import os, sys; print(os.getcwd(), os.environ['OMP_NUM_THREADS']); sys.exit({status})"
 SBATCH = """#!/bin/sh
@@ -35,7 +36,7 @@ echo "7|$(cat {folder}/state)|node1"
 @pytest.fixture
 def submit(tmp_path, monkeypatch):
     """Submits a run, `se/seed3`, that is the given Python code."""
-    pytest.importorskip("submitit")
+    needed("submitit")
     monkeypatch.chdir(tmp_path)
 
     def start(code, *settings):
@@ -57,7 +58,7 @@ def wait(job, seconds=20.0):
 @pytest.fixture
 def slurm(tmp_path, monkeypatch):
     """A folder that plays the cluster: programs that take a job and tell its state."""
-    pytest.importorskip("submitit")
+    needed("submitit")
     folder = tmp_path / "slurm"
     folder.mkdir()
     (folder / "state").write_text("RUNNING")
@@ -185,7 +186,7 @@ def test_a_missing_package_is_named(tmp_path, monkeypatch):
 
 
 def test_no_slurm_here_is_told(tmp_path, monkeypatch):
-    pytest.importorskip("submitit")
+    needed("submitit")
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ConfigError, match=r'--cluster slurm: .*"srun"'):
         Cluster(tmp_path)
@@ -202,6 +203,6 @@ def test_no_slurm_here_is_told(tmp_path, monkeypatch):
     ],
 )
 def test_wrong_settings_are_refused_in_submitits_words(tmp_path, name, settings, words):
-    pytest.importorskip("submitit")
+    needed("submitit")
     with pytest.raises(ConfigError, match=words):
         Cluster(tmp_path, name, settings)

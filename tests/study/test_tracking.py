@@ -7,6 +7,7 @@ import pytest
 
 from metaseg_monai.errors import ConfigError
 from metaseg_monai.study.tracking import log_run
+from tests.extras import needed
 
 SETTINGS = {"variant": "sme", "table#train": 12, "roi_size": [32, 32], "domain": None}
 
@@ -15,7 +16,7 @@ SETTINGS = {"variant": "sme", "table#train": 12, "roi_size": [32, 32], "domain":
 def uri(tmp_path_factory):
     """One database for all tests, since making one takes seconds; each test has its own study."""
     for name in ("mlflow", "sqlalchemy", "alembic"):
-        pytest.importorskip(name)
+        needed(name)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     return f"sqlite:///{tmp_path_factory.mktemp('store')}/new/mlflow.db"
 

@@ -10,6 +10,7 @@ from metaseg_monai.metadata import Categorical, Continuous, MetadataSchema
 from metaseg_monai.metadata.fields import MetadataWarning
 from metaseg_monai.tables import DataWarning, find_cases, read_table
 from metaseg_monai.tables.find import Layout, image_paths
+from tests.extras import needed
 
 WHEN = {"provenance": "clinical prior", "availability": "pre-operative"}
 SIZE = Continuous(name="tumour_size_mm", unit="mm", range=(5, 250), missing="unknown", **WHEN)
@@ -200,7 +201,7 @@ def test_linked_folders_are_searched_but_never_in_a_circle(tmp_path, save_volume
 
 
 def dicom_series(folder, frames=1, files=1):
-    pydicom = pytest.importorskip("pydicom", reason="needs the extra [dicom]")
+    pydicom = needed("pydicom", reason="needs the extra [dicom]")
     folder.mkdir(parents=True)
     for number in range(files):
         plane = pydicom.Dataset()

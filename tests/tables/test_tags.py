@@ -9,9 +9,10 @@ from metaseg_monai.errors import ConfigError, MetadataError
 from metaseg_monai.metadata import Categorical, Continuous, MetadataSchema
 from metaseg_monai.metadata.fields import MetadataWarning
 from metaseg_monai.tables import find_cases, read_table
+from tests.extras import needed
 from tests.images.test_dicom import SECRETS, saved, series
 
-pytest.importorskip("pydicom", reason="needs the extra [dicom]")
+needed("pydicom", reason="needs the extra [dicom]")
 WHEN = {"provenance": "acquisition", "availability": "acquisition"}
 AGE = Continuous(name="age", unit="years", range=(0, 100), tag="PatientAge", **WHEN)
 THICK = Continuous(name="thickness_mm", unit="mm", range=(0.1, 20), tag="SliceThickness",
