@@ -418,9 +418,13 @@ class _NamedValues(MetadataField):
 
     def _meant(self, name: str) -> str:
         """The next step for a name that is no value; the values stand in the message already."""
+        like = self._like(name)
+        return f"did you mean {like!r}?" if like else "use one of these names"
+
+    def _like(self, name: str) -> str | None:
+        """The value that a name is but for its writing, or plainly is short for, or the reverse."""
         short = [one for one in self.values if shortens(one, name) or shortens(name, one)]
-        same = same_name(name, self.values) or (short[0] if len(short) == 1 else None)
-        return f"did you mean {same!r}?" if same else "use one of these names"
+        return same_name(name, self.values) or (short[0] if len(short) == 1 else None)
 
     def _index(self, name: Any, value: Any) -> int:
         """Position of one name; `value` is the whole raw value, for the message."""
@@ -526,13 +530,13 @@ class _OneOfValues(_NamedValues):
         return (self.shares(value) or {}).get(UNKNOWN, 0.0) > 0
 
     def flags(self, value: Any) -> list[str]:
-        """Says that a value is none of the declared ones, and which of them it is but for case."""
+        """Says that a value is none of the declared ones, and which of them may be meant."""
         if not self._is_strange(value):
             return []
-        same = same_name(value, self.values)
+        like = self._like(value)
         return [
             f"field {self.name!r}: expected {self.expected()}, got {value!r}, which is taken as "
-            f"unknown" + (f"; did you mean {same!r}?" if same else "")
+            f"unknown" + (f"; did you mean {like!r}?" if like else "")
         ]
 
     def _is_strange(self, value: Any) -> bool:

@@ -605,10 +605,12 @@ class Lost(NamedTuple):
         """Whether it differs from 0 by more than chance."""
         return self.low > 0 or self.high < 0
 
-    def __str__(self) -> str:
+    def told(self, of: str = "") -> str:
+        """In words, with what is lost."""
+        lost = f"{self.mean:.3f} {of}".strip()
         if math.isnan(self.low):
-            return f"{self.mean:.3f} (of too few groups for an interval)"
-        return f"{self.mean:.3f} (95 % interval {self.low:.3f} to {self.high:.3f})"
+            return f"{lost} (of too few groups for an interval)"
+        return f"{lost} (95 % interval {self.low:.3f} to {self.high:.3f})"
 
 
 def _advice(name: str, lost: Mapping[str, Lost], score: Score) -> str:
@@ -620,14 +622,14 @@ def _advice(name: str, lost: Mapping[str, Lost], score: Score) -> str:
     start = f"When the table is wrong: {name}"
     if wrong.high < -LITTLE:
         return (
-            f"{start} gains {Lost(-wrong.mean, -wrong.high, -wrong.low)} {of} with wrong metadata. "
-            "It has not learned what they mean."
+            f"{start} gains {Lost(-wrong.mean, -wrong.high, -wrong.low).told(of)} with wrong "
+            "metadata. It has not learned what they mean."
         )
     if abs(wrong.low) <= LITTLE and abs(wrong.high) <= LITTLE:
-        return f"{start} loses {wrong} {of}, which nobody would notice; nothing need be done."
+        return f"{start} loses {wrong.told(of)}, which nobody would notice; nothing need be done."
     if not wrong.low > 0:
-        return f"{start} loses {wrong} {of}: whether that costs anything is not known."
-    told = [f"{start} loses {wrong} {of} on average in a case whose metadata are wrong."]
+        return f"{start} loses {wrong.told(of)}: whether that costs anything is not known."
+    told = [f"{start} loses {wrong.told(of)} on average in a case whose metadata are wrong."]
     ways: Sequence[tuple[str, str]] = [
         ("missing", "leaving the value unknown"),
         ("predicted", "taking it from the image"),
@@ -637,7 +639,7 @@ def _advice(name: str, lost: Mapping[str, Lost], score: Score) -> str:
         cost = lost.get(mode)
         if cost is None:
             continue
-        costs = f"{way.capitalize()} costs {cost}"
+        costs = f"{way.capitalize()} costs {cost.told()}"
         if not cost.shown:
             told.append(f"{costs} in every case: nothing that this study could see.")
         elif cost.mean >= wrong.mean:
@@ -668,7 +670,8 @@ def _guided(lost: Mapping[str, Lost], wrong: Lost) -> list[str]:
             told.append(f"Guidance {strength} saves nothing in wrong cases.")
             continue
         said = (
-            f"Guidance {strength} saves {saved:.3f} in a wrong case and costs {cost} in a right one"
+            f"Guidance {strength} saves {saved:.3f} in a wrong case and costs {cost.told()} in a "
+            "right one"
         )
         if cost.low > 0 and of_wrong.high < wrong.low:
             even = cost.mean / (cost.mean + saved)

@@ -567,13 +567,14 @@ class LoadWeights:
             ConfigError: classes or fields tell sides, so that nothing was trained on mirrored
                 images; where it is forced, that is logged.
         """
-        if self.ensemble is None or not self.ensemble.mirror:
+        mirror = getattr(self.ensemble, "mirror", None)  # what draws gates has windows alone
+        if not mirror:
             return
         names = [str(name) for name in (self.recorded.get("class_names") or {}).values()]
         sided = falsified_by(self.schema or MetadataSchema([]), names)["mirroring"]
         if not sided:
             return
-        told = f"mirror={self.ensemble.mirror}: a mirrored image makes {listing(sided)} wrong"
+        told = f"mirror={mirror}: a mirrored image makes {listing(sided)} wrong"
         if not self.force:
             raise ConfigError(
                 f"{told}, so that training leaves mirrors out; leave it out, or --force True"

@@ -133,7 +133,9 @@ def test_what_to_do_when_the_table_is_wrong_is_told_by_the_numbers(volumes):
         **{"guided:0.5": 1, "guided:0.5:shuffle": 21, "zeros": 9},
     )
     words, table, _ = wrong_parts(results)
-    assert words.startswith("When the table is wrong: sme loses 0.400 (95 % interval 0.400 to")
+    assert words.startswith(
+        "When the table is wrong: sme loses 0.400 of F1 (95 % interval 0.400 to"
+    )
     assert "Leaving the value unknown costs 0.100 (95 %" in words
     assert "more than about 25 % of the table is wrong" in words
     assert "Taking it from the image costs 0.040" in words
