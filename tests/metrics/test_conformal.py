@@ -264,3 +264,9 @@ def test_the_band_of_one_division_is_exact():
         outside += not low <= inside <= high
     assert 0.004 < outside / 2000 < 0.017
     assert coverage_band(10, 5, 0.9) == (0, 1)  # infinite intervals
+
+
+@pytest.mark.parametrize("groups", [19, 39, 59, 79, 99])
+def test_p_values_reach_a_level_whatever_sums_of_weights_round_to(groups):
+    found = p_values(range(groups), range(groups), range(groups))
+    assert (found <= 0.05).sum() == (groups + 1) // 20 - 1

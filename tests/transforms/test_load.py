@@ -170,7 +170,7 @@ def test_a_whole_volume_gives_its_planes_as_each_alone(plane_item):
 @pytest.mark.parametrize("kind", [np.int16, np.float32])
 def test_planes_are_scaled_as_the_volume_that_they_are_of(plane_item, kind):
     stored = nib.load(plane_item["image"])
-    voxels = np.asarray(stored.dataobj).astype(kind)
+    voxels = (np.asarray(stored.dataobj) + 3 * np.arange(5)).astype(kind)  # brighter by plane
     nib.save(nib.Nifti1Image(voxels, stored.affine), plane_item["image"])
     steps = Compose([LoadCased(classes=3, moments=True), NormalizeVolumed()])
     whole = steps({key: one for key, one in plane_item.items() if key != "plane"})["image"]
@@ -211,6 +211,7 @@ def test_the_volume_of_the_planes_is_read_once(plane_item, monkeypatch):
 
 
 def test_an_image_of_several_rows_in_turn_is_read_once(item, monkeypatch):
+    tifffile.imwrite(item["image"], PIXELS.astype(np.float32))  # as the network takes them
     read, label = Mock(side_effect=check.read_image), Mock(side_effect=check.read_label)
     monkeypatch.setattr(check, "read_image", read)
     monkeypatch.setattr(check, "read_label", label)
