@@ -223,3 +223,25 @@ def test_memory_grows_by_what_a_network_makes_of_metadata(script):
         network = subject.build(subject, name)
         held[name] = script.held(network, script.inputs_of(network, image, meta), "float32")
     assert held["none"] < held["dynamic"] < held["dynamic-joint"]
+
+
+def test_loading_is_timed_beside_the_network(bundle, tiny, tmp_path, capsys):
+    path = ROOT / "scripts" / "benchmark_loading.py"
+    spec = importlib.util.spec_from_file_location("benchmark_loading", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    settings = {**tiny, "dataset_dir": str(tmp_path / "data")}
+    module.benchmark(str(bundle), **{**settings, "epochs": 2})
+    told = re.findall(
+        r"epoch (\d): a step: data ([\d.]+) ms, network ([\d.]+) ms; waits for data ([\d.]+)%",
+        capsys.readouterr().out,
+    )
+    assert [epoch for epoch, *_ in told] == ["1", "2"]
+    for _, data, network, share in told:
+        assert float(data) > 0
+        assert float(network) > 0
+        assert float(share) == pytest.approx(
+            100 * float(data) / (float(data) + float(network)), abs=1
+        )
+    with pytest.raises(ConfigError, match="give 2 or more"):
+        module.benchmark(str(bundle), **{**settings, "epochs": 1})
