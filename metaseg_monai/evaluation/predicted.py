@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -254,9 +254,15 @@ class MaskRecord:
 
     def unknown(self, case: str) -> list[str]:
         """The fields whose value the network is not told, or the planes of a volume are not."""
-        items = self._items.get(case, []) if self.encode is not None else []
-        told = [self.encode.unknown(item) for item in items] if self.encode is not None else []
-        return list(dict.fromkeys(name for names in told for name in names))
+        return [] if self.encode is None else self._of_planes(case, self.encode.unknown)
+
+    def never_trained(self, case: str) -> list[str]:
+        """The values that a case has, or a plane of a volume, and no image of the training had."""
+        return [] if self.encode is None else self._of_planes(case, self.encode.never_trained)
+
+    def _of_planes(self, case: str, told: Callable[[Mapping[str, Any]], list[str]]) -> list[str]:
+        named = (name for item in self._items.get(case, []) for name in told(item))
+        return list(dict.fromkeys(named))
 
     def _made_of(self, parts: Sequence[Mapping[str, Any]]) -> str | None:
         """A digest of all that a mask depends on; None where the weights are not known."""
@@ -467,6 +473,8 @@ class MaskRecord:
                     told["members"] = members
                 if unknown := self.unknown(case):
                     told["unknown"] = unknown
+                if never := self.never_trained(case):
+                    told["untrained"] = never
                 if soft := self._soft(case):
                     told["soft"] = soft
                     told["draws"] = self.settings.get("draws") if "drawn" in soft.values() else None

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from metaseg_monai.bundle.run import resolve_bundle
-from metaseg_monai.errors import ConfigError, DataError, MetasegError, typed
+from metaseg_monai.errors import ConfigError, DataError, MetasegError, listing, typed
 from metaseg_monai.evaluation import read_counts
 from metaseg_monai.evaluation.provenance import check_results
 from metaseg_monai.files import absolute, read_json, replacing, writable
@@ -484,6 +484,11 @@ def _metadata(model: Model, results: Results | None) -> str:
     else:
         told.append(
             "- It was not trained for missing values: without a value it refuses the image."
+        )
+    if never := model.facts.get("untrained"):
+        values = listing([f"{name}={one}" for name, of in never.items() for one in of])
+        told.append(
+            f"- No training image had {values}: asked for it, the network answers untrained."
         )
     told.append(_effect(results))
     return "\n".join([*rows, "", *told]) + "\n"

@@ -129,6 +129,7 @@ class Predicted:
         shard: that was predicted, such as 3/16; None for all cases.
         problems_in: folder of ``problems.csv``, where it is that of a shard.
         unknown: the cases of which the network was not told a field, by field.
+        untrained: the cases with a value that no image of the training had, by field=value.
         told: what was predicted.
     """
 
@@ -138,6 +139,7 @@ class Predicted:
     shard: str | None = None
     problems_in: Path | None = None
     unknown: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    untrained: Mapping[str, Sequence[str]] = field(default_factory=dict)
     told: Literal["masks", "images"] = "masks"
 
     @property
@@ -147,16 +149,21 @@ class Predicted:
 
     def __str__(self) -> str:
         count = len(self.cases)
-        told = (
-            f"{name} (in {f'all {count}' if len(cases) == count else f'{len(cases)} of {count}'})"
-            for name, cases in self.unknown.items()
-        )
-        unknown = f"\nunknown to the network: {', '.join(told)}" if self.unknown else ""
+
+        def said(what: str, cases_of: Mapping[str, Sequence[str]]) -> str:
+            told = (
+                f"{name} (in {f'all {count}' if len(of) == count else f'{len(of)} of {count}'})"
+                for name, of in cases_of.items()
+            )
+            return f"\n{what}: {', '.join(told)}" if cases_of else ""
+
+        more = said("unknown to the network", self.unknown)
+        more += said("in no image of its training", self.untrained)
         if self.shard is None:
-            return f"{self.told}: {self.folder}{unknown}"
+            return f"{self.told}: {self.folder}{more}"
         return (
             f"{count} {self.told} of shard {self.shard}: {self.folder}; when all shards are "
-            f"done: python -m metaseg_monai merge {quote(str(self.folder))}{unknown}"
+            f"done: python -m metaseg_monai merge {quote(str(self.folder))}{more}"
         )
 
 
@@ -781,11 +788,16 @@ def predict(
     cases = pd.DataFrame(rows, columns=["case", "mask"])
     problems_in = None if shard is None else record.home
     unknown: dict[str, list[str]] = {}
+    untrained: dict[str, list[str]] = {}
     for case in record.cases_done:
         for name in record.unknown(case):
             unknown.setdefault(name, []).append(case)
+        for value in record.never_trained(case):
+            untrained.setdefault(value, []).append(case)
     what: Literal["masks", "images"] = "images" if parts.get("target") == "image" else "masks"
-    return Predicted(absolute(output), cases, problems.found, shard, problems_in, unknown, what)
+    return Predicted(
+        absolute(output), cases, problems.found, shard, problems_in, unknown, untrained, what
+    )
 
 
 def export_folder(model: str | Path, to: str, precision: str | None) -> Path:

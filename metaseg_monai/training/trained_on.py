@@ -115,23 +115,31 @@ class RecordTrained:
         if self.weights.begun_with is None and not engine.state.iteration:
             self.weights.begun_with = self._loaded(network)
         schema = self.weights.schema if getattr(network, "meta_features", 0) else None
-        is_first = self.weights.begun_with is None  # else others may have been trained before
-        if is_first and (never := _never_trained(schema, self.items)):
+        begun = self.weights.begun_with
+        never = _never_trained(schema, self.items)
+        if begun is not None:  # with which others may have been trained before
+            known = begun.recorded.get("untrained", {})
+            never = {
+                name: [one for one in of if one in known.get(name, ())]
+                for name, of in never.items()
+            }
+        if said := [f"{name}={one}" for name, of in never.items() for one in of]:
+            values = listing(said)
             if hasattr(network, "tasks"):
                 raise DataError(
-                    f"No training image has {listing(never)}, so that a head would never learn: "
+                    f"No training image has {values}, so that a head would never learn: "
                     "give cases of it the split train, or leave the value out of the schema"
                 )
             logger.warning(
                 "no training image has %s: asked for it, the network answers untrained; give cases "
                 "of it the split train, or leave the value out of the schema",
-                listing(never),
+                values,
             )
+            self.weights.facts["untrained"] = {name: of for name, of in never.items() if of}
         before = self.weights.facts.get("intensity")  # of an earlier round: all is read by now
         if intensity := before or measured(self.dataset):
             self.weights.facts["intensity"] = intensity
         scaled = scalings_of(_steps_of(self.dataset))
-        begun = self.weights.begun_with
         told = {} if begun is None else begun.recorded.get("scaling", {})
         earlier = {key: of_key["ranges"] for key, of_key in told.items()}
         learned = {one.key: one.learned(self.items, earlier.get(one.key, ())) for one in scaled}
@@ -166,7 +174,9 @@ class RecordTrained:
         if told != weights_sha256(network.state_dict()):
             return None
         logger.warning("the training begins with the weights in %s", path)
-        return LoadWeights(path, network, self.weights.schema)
+        begun = LoadWeights(path, network, self.weights.schema)
+        begun.check()  # reads what they record
+        return begun
 
     def write(self, engine: Engine) -> None:
         """Write the file, once a run.
@@ -179,19 +189,22 @@ class RecordTrained:
             self._content = None
 
 
-def _never_trained(schema: MetadataSchema | None, items: Iterable[Mapping[str, Any]]) -> list[str]:
-    """The values of categorical fields that no case of the split train has."""
-    never = []
+def _never_trained(
+    schema: MetadataSchema | None, items: Iterable[Mapping[str, Any]]
+) -> dict[str, list[str]]:
+    """The values of categorical fields that no case of the split train has, by field."""
+    never: dict[str, list[str]] = {}
     for field in schema.fields if schema is not None else ():
         if isinstance(field, Categorical):
             given = [item["metadata"].get(field.name) for item in items if item["split"] == "train"]
             codes = [field.encode(raw) for raw in given if not field.is_missing(raw)]
-            learned = np.any(codes, axis=0) if codes else np.ones(field.width)
-            never += [
-                f"{field.name}={value}"
+            learned = np.any(codes, axis=0) if codes else np.zeros(field.width)
+            of_field = [
+                value
                 for value, is_learned in zip(field.values, learned, strict=False)
                 if not is_learned
             ]
+            never |= {field.name: of_field} if of_field else {}
     return never
 
 

@@ -49,6 +49,7 @@ from metaseg_monai.rows import of_cell
 from metaseg_monai.training import processes
 from metaseg_monai.transforms.augmentation import falsified_by
 from metaseg_monai.transforms.load import LoadCased
+from metaseg_monai.transforms.metadata import EncodeMetadatad
 from metaseg_monai.transforms.preprocessing import IntensityStatistics, scalings_of
 
 logger = logging.getLogger(__name__)
@@ -60,7 +61,7 @@ _PLAIN = (int, float, bool, str, bytes, type(None), Tensor, nn.Parameter)
 # Facts that an evaluation may have otherwise, or that only the training knows.
 NOT_COMPARED = {
     *("window", "class_names", "intensity", "scaling", "trained_on", "best", "versions"),
-    *("average", "data"),
+    *("average", "data", "untrained"),
 }
 
 
@@ -431,8 +432,9 @@ class LoadWeights:
             class names (see `class_names`) and intensity statistics.
         bundle_root: folder of the bundle, whose training command is told where weights are missing.
         preprocessing: of the images to come, whose `LoadCased` refuses from then on what has other
-            values than the images of the training, and whose `ScaleIntensityBy` with "trained"
-            statistics get those of the training.
+            values than the images of the training, whose `ScaleIntensityBy` with "trained"
+            statistics get those of the training, and whose `EncodeMetadatad` tells of values that
+            no image of the training had.
         force: go on with such images, telling it.
         members: files of further weights of this network, such as those of other folds and seeds;
             each must have been trained for the same as the first.
@@ -471,6 +473,7 @@ class LoadWeights:
             for member in members
         ]
         self.preprocessing = [one for one in preprocessing if isinstance(one, LoadCased)]
+        self.encoders = [one for one in preprocessing if isinstance(one, EncodeMetadatad)]
         self.scalings = [one for one in scalings_of(preprocessing) if one.of_weights]
         self.force = force
         self.path = Path(path)
@@ -550,6 +553,11 @@ class LoadWeights:
             if known := self._scaled(scaling.key):
                 percentiles = (*known["percentiles"],)
                 scaling.know(IntensityStatistics(**{**known, "percentiles": percentiles}))
+        for encode in self.encoders:
+            for one in (self, *self.members):
+                for field in encode.schema.fields:
+                    if never := one.recorded.get("untrained", {}).get(field.name):
+                        encode.untrained.setdefault(field.name, set()).update(never)
         intensity = self.recorded.get("intensity")
         for load in self.preprocessing:
             load.expect(intensity, self.force)

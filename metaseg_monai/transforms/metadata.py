@@ -1,6 +1,7 @@
 """How an item's raw metadata becomes `meta`, and how training hides some of it."""
 
-from collections.abc import Hashable, Mapping
+import logging
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,11 +10,13 @@ from monai.transforms import MapTransform, RandomizableTransform
 from torch import Tensor
 
 from metaseg_monai.errors import MetadataError
-from metaseg_monai.metadata.fields import UNKNOWN
+from metaseg_monai.metadata.fields import UNKNOWN, Categorical
 from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.networks.variants import base_variant, reads_metadata
 from metaseg_monai.tables.find import field_values
 from metaseg_monai.transforms.load import named
+
+logger = logging.getLogger(__name__)
 
 NORMAL = "normal"  # the test mode with the case's own metadata
 
@@ -44,6 +47,8 @@ class EncodeMetadatad(MapTransform):
     Attributes:
         calibrated: which metadata an engine was calibrated for (`metaseg_monai.inferers.Runner`);
             items with others are refused. None for all.
+        untrained: the values by field that no training image of the weights had
+            (`metaseg_monai.training.LoadWeights`), of which the log tells once where one is given.
 
     Raises:
         ConfigError: There is no such variant, or a default is no field.
@@ -74,6 +79,8 @@ class EncodeMetadatad(MapTransform):
         self.unknown_trained = unknown_trained
         self.default = None if default is None else field_values(default, schema)
         self.calibrated: Any = None
+        self.untrained: dict[str, set[str]] = {}
+        self._told: set[str] = set()
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return the item with `meta`; the given item stays as it is."""
@@ -97,6 +104,7 @@ class EncodeMetadatad(MapTransform):
             whole = data.get("volume") if "plane" in data else None  # its planes say the same
             case = str(data.get("case", "") if whole is None else whole)
             low, high = torch.from_numpy(self.schema.span(raw, case=case))
+            self._tell(self.never_trained(data), case)
             meta = low if torch.equal(low, high) else torch.stack([low, high])
         if self.calibrated is not None:
             self.calibrated.check(meta, str(data.get("case", "")))
@@ -139,6 +147,33 @@ class EncodeMetadatad(MapTransform):
             return []
         raw = {**(self.default or {}), **(item.get("metadata") or {})}
         return [one.name for one in self.schema.fields if one.needs_unknown(raw.get(one.name))]
+
+    def never_trained(self, item: Mapping[Any, Any]) -> list[str]:
+        """The values of an item, as ``field=value``, that no training image had."""
+        if not self.reads or self.dummy:
+            return []
+        raw = {**(self.default or {}), **(item.get("metadata") or {})}
+        fields = [self.schema.field(name) for name in self.untrained]
+        return [
+            f"{field.name}={value}"
+            for field in fields
+            if isinstance(field, Categorical)
+            if not field.is_missing(raw.get(field.name))
+            for value, share in zip(field.values, field.encode(raw[field.name]), strict=False)
+            if share > 0 and value in self.untrained[field.name]
+        ]
+
+    def _tell(self, values: Sequence[str], case: str) -> None:
+        """Log values that were never trained, each once."""
+        for value in set(values) - self._told:
+            self._told.add(value)
+            logger.warning(
+                "%s: no training image of these weights had %s, so the network answers untrained; "
+                "%suse a model that was trained on it",
+                case,
+                value,
+                "leave the value empty, which is taken as unknown, or " * self.unknown_trained,
+            )
 
     def _raw(self, data: Mapping[Hashable, Any], place: str) -> Mapping[str, Any]:
         raw = data.get("metadata")

@@ -16,6 +16,7 @@ from metaseg_monai.metadata.fields import MetadataWarning
 from metaseg_monai.sharing import run as running
 from metaseg_monai.sharing.run import evaluate, predict
 from metaseg_monai.training import read_weights, write_weights
+from metaseg_monai.training.weights import write_fact
 from tests.extras import needed
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundles/kits21_tumour_slices_segmentation"
@@ -214,6 +215,35 @@ def test_a_table_without_a_column_says_which_field_was_unknown(tiny, kits, tmp_p
     give_weights(bundle, **settings)
     with pytest.raises(DataError, match=r"no column 'tumour_size_mm'.*--meta tumour_size_mm=VALUE"):
         predict(*arguments, **settings)
+
+
+def test_a_scanner_that_no_training_image_had_is_told_with_its_cases(tiny, kits, tmp_path, capsys):
+    bundle, settings = tiny
+    scanner = {"kind": "categorical", "name": "scanner", "values": ["GE", "Siemens", "Canon"]}
+    scanner |= {"provenance": "acquisition", "availability": "acquisition", "missing": "unknown"}
+    (tmp_path / "schema.json").write_text(json.dumps({"fields": [scanner]}))
+    settings = {**settings, "schema_file": str(tmp_path / "schema.json")}
+    give_weights(bundle, **settings)
+    write_fact(bundle / "models" / "model.pt", "untrained", {"scanner": ["Canon", "Siemens"]})
+    rows = "case_00000/imaging.nii.gz,GE\ncase_00001/imaging.nii.gz,Canon\n"
+    (kits / "new.csv").write_text(f"image,scanner\n{rows}")
+    made = predict(str(bundle), str(kits / "new.csv"), str(tmp_path / "out"), **settings)
+    assert made.untrained == {"scanner=Canon": ["case_00001_imaging"]}
+    assert str(made).endswith("\nin no image of its training: scanner=Canon (in 1 of 2)")
+    (told,) = [one for one in capsys.readouterr().out.splitlines() if "answers untrained" in one]
+    assert told.startswith("case_00001_imaging: no training image of these weights had scanner=Can")
+    assert "leave the value empty, which is taken as unknown" in told
+    lines = (tmp_path / "out" / "predicted.sha256").read_text().splitlines()
+    known = [json.loads(line.removeprefix("# ")) for line in lines if line.startswith("# ")]
+    assert [one.get("untrained") for one in known] == [None, ["scanner=Canon"]]
+    (kits / "plain.csv").write_text("image\ncase_00000/imaging.nii.gz\n")
+
+    def untrained(scanner):
+        source, output = str(kits / "plain.csv"), str(tmp_path / scanner[:3])
+        return [*predict(str(bundle), source, output, f"scanner={scanner}", **settings).untrained]
+
+    assert untrained("GE:0.5|Siemens:0.5") == ["scanner=Siemens"]
+    assert untrained("unknown") == []
 
 
 def test_a_scanner_that_training_never_had_is_unknown_where_that_is_asked_for(tiny, kits, tmp_path):

@@ -608,6 +608,25 @@ def test_values_that_no_training_image_has_are_told(path, items, values, told, h
         return
     start(RecordTrained(best, known))
     assert ("no training image has" in caplog.text) == bool(told)
+    name, _, value = told.partition("=")
+    assert best.facts.get("untrained") == ({name: [value]} if told else None)
+
+
+@pytest.mark.parametrize("second", [("disc", "disc"), ("ring", "ring")])
+def test_a_value_is_untrained_as_long_as_no_round_had_it(path, items, second, caplog):
+    schema = task("disc", "ring", "cross", missing="unknown")
+    facts = []
+    for values in (("disc", "disc"), second):
+        known = [{**items[at], "metadata": {"task": one}} for at, one in enumerate(values)]
+        network = Told(1, 1)
+        nn.init.ones_(network.weight)  # as the first round leaves it
+        nn.init.zeros_(network.bias)
+        best = BestWeights(path.parent / "round.pt", network, schema, FACTS)
+        start(RecordTrained(best, known))
+        facts.append(best.facts["untrained"])
+        validate(best, [1.0])
+    left = ["ring", "cross"] if second == ("disc", "disc") else ["cross"]
+    assert facts == [{"task": ["ring", "cross"]}, {"task": left}]
 
 
 @pytest.mark.parametrize("same", [True, False])
