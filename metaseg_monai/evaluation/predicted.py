@@ -554,11 +554,12 @@ class MaskRecord:
         if not self._last:
             return []
         if self._twins:
-            told = (f"{case} is {name}" for case, name in self._twins.items())
+            told = (
+                case if case == name else f"{case} is {name}" for case, name in self._twins.items()
+            )
             logger.warning(
-                "%s: %d cases have the pixels of an image of the training (%s): what is predicted "
-                "for them is no test",
-                *(self.folder, len(self._twins), listing(told, 5, str)),
+                "%s: what is predicted for %s is no test: the pixels are of images of the training",
+                *(self.folder, listing(told, 5, str)),
             )
         with self.writing(), replacing(self.path) as part:
             lines = [

@@ -152,7 +152,8 @@ def new_bundle(
         modality: CT, RGB or other; by default as the format and values of the files say.
         channels: stored, or grey or rgb, to which images of one and three are converted.
         memory_gb: that training may take, beside what it keeps of images; measured by two steps.
-        dry_run: tell what would be made, and write nothing.
+        dry_run: tell what would be made, and write nothing. Memory is an estimate then, so that the
+            plan itself may come out a little smaller.
 
     Returns:
         What was inferred and planned, and the folder.
@@ -230,7 +231,8 @@ def new_bundle(
         if error.choice is None:
             raise
         raise DataError(f"{error}:\n{_again(asked, channels=error.choice)}") from error
-    planned = plan(of_planes(known) if planar else known, network, memory_gb, schema)
+    flat = of_planes(known) if planar else known
+    planned = plan(flat, network, memory_gb, schema, measure=not dry_run)
     if "foreground_drawn" in planned.facts and not all(found.planes):
         raise DataError(
             f"{found.file}: the axial planes of {found.label!r} are not told by its files, as "
@@ -253,7 +255,7 @@ def new_bundle(
         value, why = told["split"]
         few = f"{len(tested)} to test on are few: with --folds {most} every case is tested once"
         told["split"] = value, f"{why}; {few}"
-    nothing = "nothing was written (dry run)"
+    nothing = "nothing was written, nor a training step measured (dry run)"
     bundle = NewBundle(None, told, left_out, schema, planned, (nothing,))
     if dry_run:
         return bundle
@@ -267,6 +269,8 @@ def new_bundle(
         f"bundle: {target}",
         f"check: {_check(target)}",
         f"next: {commands[0]}",
+        f"or, with and without {'metadata' if schema.fields else 'gates'}, and a report: "
+        f"{commands[-1]}",
         f"review: {target / 'configs' / 'schema.json'}, and fill in {target / 'docs' / 'README.md'}"
         f" and {target / 'docs' / 'data_license.txt'}",
     ]

@@ -27,7 +27,14 @@ from metaseg_monai.metadata.fields import (
 from metaseg_monai.metadata.fit import doubts, field_parts, widened
 from metaseg_monai.metadata.tags import JOINED
 from metaseg_monai.rows import WITH_COMMA
-from metaseg_monai.sharing.own_table import MOST_TOLD, NONE, OwnTable, plain_name, refuse_empty
+from metaseg_monai.sharing.own_table import (
+    IN_MM,
+    MOST_TOLD,
+    NONE,
+    OwnTable,
+    plain_name,
+    refuse_empty,
+)
 from metaseg_monai.tables.find import THRESHOLD
 from metaseg_monai.tables.select import FOREGROUND
 from metaseg_monai.tables.tags import told_by_series
@@ -54,6 +61,9 @@ MARGIN = 0.2  # of a range at either end, for cases beyond those of the table
 COUNT, NO_UNIT = "count", "unit to be named"
 UNIT_OF = {"age": "years", "index": COUNT, "count": COUNT, "number": COUNT}
 UNIT_OF |= {"fraction": "fraction", "ratio": "fraction", "share": "fraction"}
+OF_PERSON, YEARS_APART = {"sex", "gender", "race", "ethnicity"}, 15  # what a person has one of
+OF_GRID = "the size of a voxel"
+_CHANNELS = re.compile(r"(^|_)channels?$|^channel_count$", re.IGNORECASE)
 OF_CODE = ("$", "@", "%")  # text that begins so MONAI takes as its language
 _OUTCOME = re.compile(
     r"(^|[\W_])(death|dead|died|deceased|survival|outcome|recurrence|relapse|follow_?up|recist|"
@@ -288,7 +298,8 @@ def infer_schema(
     if alike:
         found.inferred["to look at"] = (
             ", ".join(alike),
-            "known before anybody drew a mask, as a scanner is? else leave it out: --fields",
+            "known before anybody drew a mask, as a scanner is? else leave it out: name the "
+            "others, --fields a,b",
         )
     if few:
         found.inferred["not judged"] = (
@@ -335,6 +346,11 @@ def infer_schema(
             "; ".join(same),
             "if they are; each is a value of its own as long as the table writes both",
         )
+    if apart := [told for column in names_of.values() if (told := _differ(found, column))]:
+        found.inferred["differs within a group"] = (
+            "; ".join(apart),
+            "a person has one: were rows mixed up, or is the group of several?",
+        )
     if THRESHOLD in names_of:
         raise ConfigError(
             f"{found.file}: column {names_of[THRESHOLD]!r}: applications set the mask's threshold "
@@ -344,6 +360,29 @@ def infer_schema(
         why = "as asked for" if fields is not None else "no column can be metadata"
         found.inferred["metadata"] = (None, f"{why}: the variants none and se, no others")
     return MetadataSchema(settings), names_of, left_out
+
+
+def _differ(found: OwnTable, column: str) -> str:
+    """The rows of groups that say different things of a person; nothing where none does."""
+    words = plain_name(column).split("_")
+    far = YEARS_APART if "age" in words else 0.0 if OF_PERSON & {*words} else None
+    if far is None or found.group is None:
+        return ""
+    of_group: dict[str, list[int]] = defaultdict(list)
+    for row, cells in enumerate(found.rows):
+        if not says_nothing(cells[column]):
+            of_group[found.groups[row]].append(row)
+    told = []
+    for group, rows in of_group.items():
+        texts = [found.rows[row][column].strip() for row in rows]
+        numbers = [read_number(text) for text in texts]
+        known = [one for one in numbers if one is not None]
+        several = len({text.casefold() for text in texts}) > 1
+        if several and (not far or max(known, default=0) - min(known, default=0) > far):
+            places = listing([found.numbers[row] for row in rows], MOST_TOLD, str)
+            values = listing(dict.fromkeys(texts), MOST_TOLD, str)
+            told.append(f"{column} {values} in rows {places} of {group}")
+    return listing(told, MOST_TOLD, str)
 
 
 def _divided(column: str) -> bool:
@@ -402,6 +441,8 @@ def _no_metadata(found: OwnTable, rows: Sequence[Mapping[str, str]], column: str
         sides = [shape[axis] for shape in found.shapes]
         if [read_number(cells[column]) for cells in found.rows] == sides:
             return "the size of the image in pixels, which it shows by itself"
+    if _CHANNELS.search(column) and {*present} <= {"1", "2", "3", "4"}:
+        return "the number of the image's channels by its name, which it shows by itself"
     goes = _goes_along(found, column, range(len(found.rows)))
     return goes.told if goes is not None and goes.computed else None
 
@@ -618,6 +659,8 @@ def _goes_along(found: OwnTable, column: str, training: Collection[int]) -> Link
     for place, row in enumerate(rows):
         of_group[found.groups[row]].append(place)
     measures = {what: values[rows] for what, values in found.said_by_labels.items()}
+    if (sizes := found.voxel_sizes) is not None:
+        measures[OF_GRID] = sizes[rows]
     empty, unit = found.sizes()[rows] == 0, "rows"
     once = all(len({texts[place] for place in one}) == 1 for one in of_group.values())
     if once and len(of_group) < len(rows):
@@ -631,8 +674,10 @@ def _goes_along(found: OwnTable, column: str, training: Collection[int]) -> Link
         texts = [texts[one[0]] for one in places]
     if len(set(texts)) < 2:
         return None
+    grid = [measures.pop(what) for what in [*measures] if what.startswith(OF_GRID)]
+    with_grid = max((_rank(texts, one) for one in grid), default=0.0)
     if len(texts) < ENOUGH:
-        return _few_go_along(texts, measures, unit)
+        return _few_go_along(texts, measures, unit, with_grid)
     both = min(int(empty.sum()), int((~empty).sum())) >= FEW_EMPTY
     kinds: dict[str, set[bool]] = defaultdict(set)
     for text, one in zip(texts, empty.tolist(), strict=True):
@@ -644,6 +689,8 @@ def _goes_along(found: OwnTable, column: str, training: Collection[int]) -> Link
         if len(set(known.tolist())) < 2 or (goes := _goes_with(texts, known)) is None:
             continue
         rank, computed = goes
+        if not (computed and IN_MM in what) and abs(rank) <= with_grid:
+            continue  # thick slices have fewer voxels, which says nothing of the label
         told = f"goes with {what}, rank correlation {rank:.2f} in {len(known)} {unit}"
         if computed:
             return Link(f"{told}, as if computed from it: at prediction nobody knows it", True)
@@ -651,8 +698,19 @@ def _goes_along(found: OwnTable, column: str, training: Collection[int]) -> Link
     return weaker
 
 
+def _rank(texts: Sequence[str], known: np.ndarray) -> float:
+    """How closely a column goes with a measure, from 0 to 1; 0 where that may be chance."""
+    if len(texts) >= ENOUGH:
+        goes = _goes_with(texts, known)
+        return 0.0 if goes is None else abs(goes[0])
+    numbers = [read_number(one) for one in texts]
+    if None in numbers or len(set(known.tolist())) < 2:
+        return 0.0
+    return abs(float(spearmanr(numbers, known).statistic))
+
+
 def _few_go_along(
-    texts: Sequence[str], measures: Mapping[str, np.ndarray], unit: str
+    texts: Sequence[str], measures: Mapping[str, np.ndarray], unit: str, with_grid: float
 ) -> Link | None:
     """What can be told of a column of fewer than `ENOUGH` values: whether it is the measure itself.
 
@@ -672,7 +730,7 @@ def _few_go_along(
         if len(texts) < FEW_IN_ORDER or len(set(known.tolist())) < FEW_ALIKE:
             continue
         rank = float(spearmanr(numbers, known).statistic)
-        if abs(rank) >= IN_ORDER:
+        if abs(rank) >= IN_ORDER and (IN_MM in what or abs(rank) > with_grid):
             return Link(f"goes with {what}, rank {rank:.2f} in {len(texts)} {unit}", False)
     return None
 
@@ -685,11 +743,11 @@ def _goes_with(texts: Sequence[str], known: np.ndarray) -> tuple[float, bool] | 
     well go with a measure, as kinds of images do; they are as if computed from it where they divide
     it into ranges, also where some of them have too few rows to be held against the rest.
     """
+    numbers = [read_number(one) for one in texts]
     if _divide(texts, known) and (chance := _chance_to_divide(texts)) < PERHAPS_CHANCE:
         order = {text: at for at, text in enumerate(texts[one] for one in np.argsort(known))}
-        rank = spearmanr([order[one] for one in texts], known).statistic
-        return float(rank), chance < BY_CHANCE
-    numbers = [read_number(one) for one in texts]
+        places = [order[one] for one in texts] if None in numbers else numbers
+        return float(spearmanr(places, known).statistic), chance < BY_CHANCE
     if None not in numbers and len(set(numbers)) > 1:
         tested = spearmanr(numbers, known)
         if abs(tested.statistic) >= ASSOCIATED and tested.pvalue < BY_CHANCE:

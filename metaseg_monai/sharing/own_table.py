@@ -48,6 +48,7 @@ OF_SPLITS = {
 }
 NONE, DRAWN = "none", "new"  # instead of a column of groups, of splits
 MOST_CLASSES = 32
+IN_MM = "in mm"
 MOST_TOLD = 20
 ROW_IS = "row numbers are those of the file, its header is row 1"
 _SPLITS = re.compile(
@@ -541,7 +542,7 @@ class OwnTable:
         elif few:
             absent = sorted({*range(1, objects[-1])} - {*objects})
             if absent and labels is None and not named:
-                ready = ",".join(f"{one}=class_{number}" for number, one in enumerate(objects, 1))
+                ready = ",".join(f"{one}=class_{one}" for one in objects)
                 raise ConfigError(
                     f"{self.file}: label values {shown}: {listing(absent, 8, str)} in no label; "
                     f'name the classes, --labels "{ready}", or have the absent ones as empty '
@@ -631,11 +632,17 @@ class OwnTable:
             "the number of the label's objects": parts,
             "the extent of the label": sides,
         }
-        if len(set(self.spacings)) > 1 and None not in self.spacings:
-            voxels = np.array([np.prod(one) for one in self.spacings if one is not None])
-            found |= {f"{what} in mm": values * voxels for what, values in measured.items()}
-            found["the extent of the label in mm"] = extents
+        if (voxels := self.voxel_sizes) is not None:
+            found |= {f"{what} {IN_MM}": values * voxels for what, values in measured.items()}
+            found[f"the extent of the label {IN_MM}"] = extents
         return found
+
+    @property
+    def voxel_sizes(self) -> np.ndarray | None:
+        """The size of a voxel of every row, in mm; None where they are alike, or not known."""
+        if len(set(self.spacings)) < 2 or None in self.spacings:
+            return None
+        return np.array([np.prod(one) for one in self.spacings if one is not None])
 
 
 def parse_labels(given: str | None) -> Labels | dict[str, list[int]] | None:

@@ -203,7 +203,10 @@ class MixedChannelsError(DataError):
                 else "--channels grey leaves most as they are, with the brightness of the others; "
                 "rgb if colour matters"
             )
-        super().__init__(f"{file}: not all images have as many channels: {told}; {step}")
+        read = sum(images.values())
+        super().__init__(
+            f"{file}: not all images have as many channels: of {read} read, {told}; {step}"
+        )
 
 
 def fingerprint(
@@ -430,11 +433,12 @@ def plan(
     network: Network = "dynunet",
     memory_gb: float = 4.0,
     schema: MetadataSchema | None = None,
+    measure: bool = True,
 ) -> Plan:
     """Decide how a data set is trained on.
 
     What a step takes is measured on this machine (`measured_step`), once or a few times, until
-    the plan fits; where it cannot be, it is an estimate, and the plan says so.
+    the plan fits; where it cannot be, or is not to be, it is an estimate, and the plan says so.
 
     Args:
         found: what the training files have in common.
@@ -443,6 +447,7 @@ def plan(
         memory_gb: that training may take on the CPU: of a step, with weights, optimizer and the
             checkpoint of them; what is kept of images comes on top.
         schema: of the metadata, which steer the network; None for none.
+        measure: False estimates, in seconds.
 
     Raises:
         ConfigError: the network is none of these, or not even the smallest patch fits.
@@ -495,7 +500,7 @@ def plan(
         batch = _batch(found, patch, shape, 2 + int((memory_gb - two) / one_more))
         expected = two + (batch.value - 2) * one_more
         settings = _of_training(found, made, network, schema)
-        memory, step = _memory(settings, schema, patch, batch.value, expected, memory_gb)
+        memory, step = _memory(settings, schema, patch, batch.value, expected, memory_gb, measure)
         if memory.value <= memory_gb:
             break
         share *= MISSED * memory.value / expected
@@ -790,9 +795,12 @@ def _memory(
     batch: int,
     estimate: float,
     memory_gb: float,
+    measure: bool,
 ) -> tuple[Fact, Step | None]:
     """Gigabytes that training takes, and the step that was measured where that can be."""
     told = f"of {memory_gb:g} GB, training steps and a checkpoint on the CPU"
+    if not measure:
+        return Fact(_short(estimate), f"{told}: an estimate, nothing was measured"), None
     if estimate > free_bytes() / 1e9:
         why = f"{told}: an estimate, as less is free on this machine"
         return Fact(_short(estimate), why), None

@@ -86,7 +86,14 @@ class Trained:
     log: pd.DataFrame
 
     def __str__(self) -> str:
-        return f"trained {len(self.log)} epochs; {self.folder / 'model.pt'}"
+        epochs = f"{len(self.log)} epoch{'s' * (len(self.log) != 1)}"
+        f1 = self.log.get("val_f1", pd.Series(dtype=float)).dropna()
+        nothing = (
+            "; no validation found any foreground (val_f1 0), so these weights are of no use yet"
+        )
+        return f"trained {epochs}; {self.folder / 'model.pt'}" + nothing * bool(
+            len(f1) and (f1 == 0).all()
+        )
 
 
 @dataclass(frozen=True)

@@ -168,7 +168,9 @@ def run_study(
         if told := smallest_planned(study, bounded=not of_images):
             logger.warning("%s", told)
         logger.warning(
-            "runs: %d, to do: %d, beside each other: %d", len(runs), len(missing), len(places)
+            "runs: %d, to do: %d, beside each other: %d (--workers); each tells its steps in its "
+            "run.log below %s",
+            *(len(runs), len(missing), len(places), folder),
         )
         return run_all(missing, folder, bundle, places, start)
 

@@ -83,6 +83,47 @@ def test_volumes_in_ml_are_found_whatever_the_spacing(tmp_path):
     assert "size in mm" in left_out["tumour_ml"]
 
 
+@pytest.mark.parametrize("scans", [20, 8])
+def test_a_slice_thickness_is_not_taken_for_a_size_in_voxels(tmp_path, scans):
+    rng, rows = np.random.default_rng(3), []
+    for number in range(scans):
+        thick = [1.5, 3.0, 5.0, 2.0][number % 4]
+        label = np.zeros((12, 12, round(60 / thick)), np.uint8)
+        label[2:10, 2 : 7 + int(rng.integers(0, 4)), label.shape[2] // 4 : -label.shape[2] // 4] = 1
+        for name in ("ct", "mask"):
+            file = tmp_path / f"{number}_{name}.nii.gz"
+            nib.save(nib.Nifti1Image(label, np.diag([3, 3, thick, 1])), file)
+        row = {name: f"{number}_{name}.nii.gz" for name in ("ct", "mask")}
+        rows.append({**row, "slice_thickness_mm": thick, "tumour_px": int(label.sum())})
+    found = OwnTable(write_table(rows, tmp_path / "t.csv"))
+    found.scan_labels()
+    schema, _, left_out = infer_schema(found, None, range(scans))
+    assert schema.names[:1] == ("slice_thickness_mm",)
+    assert "slice_thickness_mm" not in str(found.inferred.get("to look at"))
+    assert "the label's size" in left_out["tumour_px"]
+
+
+def test_what_a_person_has_one_of_is_told_where_rows_of_a_patient_differ(tmp_path):
+    columns = {
+        "patient": ["p1", "p1", "p2", "p2", "p3", "p3", *"abcdef"],
+        "sex": ["F", "f", "F", "M", "", "M", *"FMFMFM"],
+        "age": [30, 31, 44, 81, "", 60, *range(50, 56)],
+        "scanner": [*"ABABABABABAB"],
+    }
+    found = OwnTable(table_of(tmp_path, columns))
+    found.scan_labels()
+    infer_schema(found, None, range(12))
+    told, _ = found.inferred["differs within a group"]
+    assert told == "sex F, M in rows 4, 5 of p2; age 44, 81 in rows 4, 5 of p2"
+
+
+def test_the_number_of_channels_is_left_out(tmp_path):
+    columns = {"channels": [1, 3] * 6, "channel_nm": [405, 488] * 6, "site": [*"aabb"] * 3}
+    schema, _, left_out = inferred(table_of(tmp_path, columns))
+    assert schema.names == ("channel_nm", "site")
+    assert "which it shows by itself" in left_out["channels"]
+
+
 def test_kinds_ranges_and_names_are_of_training_rows(tmp_path):
     columns = {"age": [*range(20, 40, 2), 95, 40], "scanner": [*"ABABABABAB", "Z", "A"]}
     found = OwnTable(table_of(tmp_path, columns))

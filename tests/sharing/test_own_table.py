@@ -173,13 +173,13 @@ def test_values_with_gaps_are_no_empty_classes_unasked(tmp_path):
     for mask in masks:
         mask[0], mask[2, :3] = 1, 7
     table = table_of(tmp_path, {"age": range(4)}, masks)
-    with pytest.raises(ConfigError, match=r'6 in no label; .*--labels "1=class_1,7=class_2"'):
+    with pytest.raises(ConfigError, match=r'6 in no label; .*--labels "1=class_1,7=class_7"'):
         OwnTable(table).scan_labels()
     found = OwnTable(table)
     found.scan_labels("classes")
     assert (found.classes, found.why_classes[-27:]) == (8, "; 2, 3, 4, 5, 6 in no label")
     found = OwnTable(table)
-    found.scan_labels(parse_labels("1=class_1,7=class_2"))
+    found.scan_labels(parse_labels("1=class_1,7=class_7"))
     assert found.classes == 3
 
 
