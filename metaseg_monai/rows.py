@@ -164,6 +164,16 @@ def _points(header: Sequence[str], rows: Sequence[dict[str, str]]) -> None:
                 row[column] = row[column].strip().replace(",", ".")
 
 
+def has_decimal_commas(path: str | Path) -> bool:
+    """Whether a table writes decimals with commas, so that a point may stand for thousands."""
+    separator = separator_of(path)
+    if separator == ",":
+        return False
+    with readable(path), Path(path).open(encoding="utf-8-sig", newline="") as stream:
+        lines = csv.reader(stream, delimiter=separator)
+        return any(WITH_COMMA.fullmatch(cell.strip()) for line in lines for cell in line)
+
+
 def read_lines(
     path: str | Path,
 ) -> tuple[list[str], list[tuple[int, dict[str, str]]], list[str]]:

@@ -35,6 +35,10 @@ UNKNOWN = "unknown"
 MOST_SHORT = 3  # letters of a name that is short for another
 # What a cell may say instead of nothing, in any case; the same words in every command.
 MISSING_WORDS = ("", "nan", "na", "n/a", "null", "none", "-", ".")
+RESERVED = (  # no names of fields: the columns by which results tell cases
+    *("case", "group", "split", "volume", "plane"),
+    *("spacing_z_mm", "spacing_y_mm", "spacing_x_mm"),
+)
 SEPARATOR = ";"  # joins several names or numbers in one cell
 FRACTION_TOLERANCE = 1e-5  # float32 fractions still sum to 1 after a round trip
 WRITTEN_TOLERANCE = 1e-6  # of fractions in a text

@@ -107,7 +107,7 @@ def fit_schema(
                 f"are quantities, {column}:categorical if they are names"
             )
         kind = kind or "categorical"
-        for doubt in doubts(rows, column, kind, present):
+        for doubt in doubts(rows, column, kind, present, [row.get("group", "") for row in rows]):
             logger.warning("field %r: %s", column, doubt)
         proposed = KINDS[kind].propose(column, present)
         if kind == "continuous":
@@ -203,15 +203,20 @@ FEW = 5  # rows, below which every column may look like an identifier
 
 
 def doubts(
-    rows: Sequence[Mapping[str, str]], column: str, kind: str, present: Sequence[str]
+    rows: Sequence[Mapping[str, str]],
+    column: str,
+    kind: str,
+    present: Sequence[str],
+    groups: Sequence[str],
 ) -> list[str]:
     """What speaks against a column as metadata, in words.
 
     Args:
-        rows: of the table, with their `group` where it is known.
+        rows: of the table.
         column: of them.
         kind: of the field that it would become.
         present: its values without the missing ones.
+        groups: of the rows, alike where none is known.
     """
     distinct = set(present)
     if len(distinct) == 1:
@@ -229,8 +234,8 @@ def doubts(
     each = len(distinct) > 0.9 * len(present)
     named = kind != "continuous" or counted or _IDENTIFIER.search(column)
     of_group: dict[str, set[str]] = {}
-    for row in rows:
-        of_group.setdefault(row.get("group", ""), set()).add(row[column].strip())
+    for row, group in zip(rows, groups, strict=True):
+        of_group.setdefault(group, set()).add(row[column].strip())
     of_groups = len(of_group) == len(distinct) and all(len(one) == 1 for one in of_group.values())
     names_groups = of_groups and len(distinct) >= FEW and kind != "continuous"
     if len(present) >= FEW and kind != "vector" and ((each and named) or names_groups):

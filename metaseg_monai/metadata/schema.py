@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 from metaseg_monai.errors import MetadataError, did_you_mean, listing
 from metaseg_monai.files import read_json, replacing
 from metaseg_monai.metadata.fields import (
+    RESERVED,
     AnyField,
     Availability,
     Categorical,
@@ -65,6 +66,12 @@ class MetadataSchema:
             )
         for field in self.fields:
             check_tag(field)
+            if field.name in RESERVED:
+                raise MetadataError(
+                    f"field {field.name!r}: results tell cases by a column of this name; name the "
+                    f"field otherwise, and the column in the column map: "
+                    f'"metadata": {{"{field.name}_value": "{field.name}"}}'
+                )
         self.slices: dict[str, slice] = {}
         start = 0
         for field in self.fields:

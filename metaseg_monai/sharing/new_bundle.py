@@ -16,7 +16,7 @@ import numpy as np
 from metaseg_monai.bundle.compose import compose, format_config, shared_folder
 from metaseg_monai.errors import ConfigError, DataError, listing, typed
 from metaseg_monai.files import absolute, new_folder, writable, write_json
-from metaseg_monai.images.image import Channels, image_format, image_suffix
+from metaseg_monai.images.image import Channels, Meaning, image_format, image_suffix
 from metaseg_monai.images.read import is_volume_file
 from metaseg_monai.metadata import MetadataSchema
 from metaseg_monai.metadata.fields import Categorical, said, says_nothing
@@ -111,6 +111,7 @@ def new_bundle(
     seed: int = 0,
     class_names: str | None = None,
     labels: str | None = None,
+    mask_values: Meaning | None = None,
     modality: Modality | None = None,
     channels: Channels = "stored",
     memory_gb: float = 4.0,
@@ -149,6 +150,8 @@ def new_bundle(
         class_names: as "1=kidney,2=tumour".
         labels: classes or instances, what different values above 0 are; or the values of each
             class with its name, as "1=spleen,2+3=kidneys", and all others become background.
+        mask_values: stored or shown, which of both counts where masks can be read in two ways
+            (min-is-white, as tifffile writes Boolean ones; palettes from white).
         modality: CT, RGB or other; by default as the format and values of the files say.
         channels: stored, or grey or rgb, to which images of one and three are converted.
         memory_gb: that training may take, beside what it keeps of images; measured by two steps.
@@ -183,7 +186,7 @@ def new_bundle(
         given = dict(enumerate(meant, 1))
     else:
         given = parse_class_names(class_names) or known_class_names(found.file.parent)
-    found.scan_labels(meant, named=len({*given} - {0}) > 1)
+    found.scan_labels(meant, len({*given} - {0}) > 1, mask_values)
     names = _names(found, given)
     mend_cells(found, fields)
     made = _split(found, folds, seed)
@@ -221,7 +224,7 @@ def new_bundle(
             "network is told nothing there, in the copy of the table as well; another --seed deals "
             "otherwise",
         )
-    copied = _Copy(found, made, schema, names_of, names, strange, planar)
+    copied = _Copy(found, made, schema, names_of, names, strange, planar, mask_values)
     read = copied.read()
     try:
         known = fingerprint(read, 3 if volumes else 2, modality, channels)
@@ -461,6 +464,7 @@ class _Copy:
         names: Mapping[int, str],
         unknown: Mapping[tuple[int, str], str],
         planar: bool,
+        mask_values: Meaning | None,
     ) -> None:
         self.found, self.schema = found, schema
         several = len(found.images) > 1
@@ -472,6 +476,10 @@ class _Copy:
             self.columns["group"] = group
         if {"volume", "plane"} <= {*found.header} and "plane" not in found.of_place:
             self.columns["place"] = {"plane": _free("plane", found.header)}  # it is no plane's
+        if several:
+            self.columns["channels"] = [*found.images]
+        if mask_values is not None:
+            self.columns["mask_values"] = mask_values
         if found.label_values:
             self.columns["label_values"] = found.label_values
         if renamed := {name: column for name, column in names_of.items() if name != column}:

@@ -16,6 +16,7 @@ from metaseg_monai.images.dicom import is_dicom_folder
 from metaseg_monai.metadata import MetadataSchema
 from metaseg_monai.metadata.fields import (
     KINDS,
+    RESERVED,
     UNKNOWN,
     read_number,
     said,
@@ -24,7 +25,7 @@ from metaseg_monai.metadata.fields import (
     shortens,
     spelled,
 )
-from metaseg_monai.metadata.fit import doubts, field_parts, widened
+from metaseg_monai.metadata.fit import FEW, doubts, field_parts, widened
 from metaseg_monai.metadata.tags import JOINED
 from metaseg_monai.rows import WITH_COMMA
 from metaseg_monai.sharing.own_table import (
@@ -34,6 +35,7 @@ from metaseg_monai.sharing.own_table import (
     OwnTable,
     plain_name,
     refuse_empty,
+    tells_individuals,
 )
 from metaseg_monai.tables.find import THRESHOLD
 from metaseg_monai.tables.select import FOREGROUND
@@ -62,7 +64,14 @@ COUNT, NO_UNIT = "count", "unit to be named"
 UNIT_OF = {"age": "years", "index": COUNT, "count": COUNT, "number": COUNT}
 UNIT_OF |= {"fraction": "fraction", "ratio": "fraction", "share": "fraction"}
 OF_PERSON, YEARS_APART = {"sex", "gender", "race", "ethnicity"}, 15  # what a person has one of
+NOTHING = {  # what stands for no value in tables of others, beside what every command takes so
+    *("?", "??", "#n/a", "#na", "#nv", "#value!", "#wert!", "#ref!", "#bezug!", "#div/0!"),
+    *("unknown", "unk", "missing", "not available", "not known", "not recorded", "no data"),
+    *("n.a.", "n. a.", "k.a.", "k. a.", "n.d.", "n/d", "unbekannt", "inconnu", "tbd"),
+}
+SENTINELS = {float("9" * digits) for digits in range(1, 7)}  # with either sign, far from others
 OF_GRID = "the size of a voxel"
+_THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(\.\d{3})+(,\d+)?")
 _CHANNELS = re.compile(r"(^|_)channels?$|^channel_count$", re.IGNORECASE)
 OF_CODE = ("$", "@", "%")  # text that begins so MONAI takes as its language
 _OUTCOME = re.compile(
@@ -103,6 +112,7 @@ def mend_cells(found: OwnTable, fields: str | Sequence[str] | None) -> None:
         kind = given.get(column, ("", ""))[0]
         if column in taken:
             continue
+        _clear_codes(found, column, kind)
         cells = [said(one[column]) for one in found.rows]
         odd = _no_numbers(column, kind, cells)
         few = 0 < ODD_SHARE * len(odd) <= sum(map(bool, cells))
@@ -118,6 +128,32 @@ def mend_cells(found: OwnTable, fields: str | Sequence[str] | None) -> None:
                 found.rows[row][column] = UNKNOWN
         elif kind in ("", "ordinal") and not odd:
             _join_writings(found, column)
+
+
+def _clear_codes(found: OwnTable, column: str, kind: str) -> None:
+    """Make unknown what stands for nothing: words such as ?, and numbers far from all others."""
+    if kind in ("categorical", "multilabel", "vector"):
+        return
+    cells = [said(one[column]) for one in found.rows]
+    codes = [row for row, cell in enumerate(cells) if cell.casefold() in NOTHING]
+    numbers = {
+        row: number for row, one in enumerate(cells) if (number := read_number(one)) is not None
+    }
+    plain = [one for one in numbers.values() if abs(one) not in SENTINELS]
+    if len({*plain}) > FEW_NUMBERS and 2 * len(plain) > len(numbers):
+        low, high = min(plain), max(plain)
+        far = high - low
+        codes += [row for row, one in numbers.items() if not low - far <= one <= high + far]
+    if not codes or len(codes) == sum(map(bool, cells)):
+        return
+    told = [f"row {found.numbers[row]}: {cells[row]!r}" for row in sorted(codes)]
+    found.inferred[f"nothing said in {column}"] = (
+        listing(told, 8, str),
+        "taken as missing, and unknown in the copy of the table; leave such cells empty, as "
+        f"predict asks for, or keep them: --fields {shlex.quote(f'+{column}:categorical')}",
+    )
+    for row in codes:
+        found.rows[row][column] = UNKNOWN
 
 
 def read_elements(found: OwnTable, fields: str | Sequence[str] | None) -> None:
@@ -222,13 +258,13 @@ def _given(
 def names_alike(found: OwnTable) -> list[str]:
     """Columns of few names that may be metadata, by which splits are made alike."""
     taken = _taken(found)
-    rows = [{**cells, "group": one} for cells, one in zip(found.rows, found.groups, strict=True)]
+    every = range(len(found.rows))
     return [
         column
         for column in found.header
         if column not in taken
-        and _kind(column, _present(rows, column)) == "categorical"
-        and _no_metadata(found, rows, column) is None
+        and _kind(column, _present(found.rows, column)) == "categorical"
+        and _no_metadata(found, every, column) is None
     ]
 
 
@@ -248,7 +284,7 @@ def infer_schema(
     """
     given, beside = _given(found, fields)
     taken = _taken(found)
-    rows = [{**found.rows[row], "group": found.groups[row]} for row in sorted(training)]
+    rows = [found.rows[row] for row in sorted(training)]
     unused = [one for one in found.of_splits if one not in (found.split_column, found.fold_column)]
     left_out = {
         one: f"tells splits, which are others; --split {shlex.quote(one)} takes it"
@@ -265,7 +301,7 @@ def infer_schema(
         if mixed:
             left_out[column] = mixed
             continue
-        why = None if column in given else _no_metadata(found, rows, column)
+        why = None if column in given else _no_metadata(found, sorted(training), column)
         present = _present(rows, column)
         if why and present and all(map(WITH_COMMA.fullmatch, present)):
             why = f"numbers with commas, such as {present[0]!r}: write points, or no thousands"
@@ -421,17 +457,28 @@ def _taken(found: OwnTable) -> dict[str, str]:
     return taken
 
 
-def _no_metadata(found: OwnTable, rows: Sequence[Mapping[str, str]], column: str) -> str | None:
+def _no_metadata(found: OwnTable, training: Sequence[int], column: str) -> str | None:
     """Why a column is left out, or None."""
+    rows, groups = [found.rows[row] for row in training], [found.groups[row] for row in training]
     present = _present(rows, column)
     if not present:
         return "no value at all"
+    if re.fullmatch(r"\W*|Unnamed: \d+", column):
+        return "has no name, as a counter of rows that was saved along; name it if it is none"
+    if tells_individuals(column):
+        return "tells individuals, by its name, so that a network would learn them by heart"
     if column.strip().casefold() == THRESHOLD:
         return "applications set the mask's threshold by this name; rename it"
+    dotted = [one for one in present if "." in one]
+    if found.decimal_commas and dotted and all(map(_THOUSANDS.fullmatch, dotted)):
+        return (
+            f"thousands or decimals, such as {dotted[0]!r}, in a table of decimal commas: write "
+            "1250 or 1,25"
+        )
     kind = _kind(column, present)
     if kind == "categorical" and (code := [one for one in present if one.startswith(OF_CODE)]):
         return f"{code[0]!r} begins as MONAI's language does; write it otherwise"
-    if told := doubts(rows, column, kind, present):
+    if told := doubts(rows, column, kind, present, groups) or _counts(found, column):
         return told[0]
     if kind == "categorical" and len(set(present)) > MOST_NAMES:
         return f"{len(set(present))} different texts, which nobody has seen often enough"
@@ -445,6 +492,17 @@ def _no_metadata(found: OwnTable, rows: Sequence[Mapping[str, str]], column: str
         return "the number of the image's channels by its name, which it shows by itself"
     goes = _goes_along(found, column, range(len(found.rows)))
     return goes.told if goes is not None and goes.computed else None
+
+
+def _counts(found: OwnTable, column: str) -> list[str]:
+    """Whether a column counts the rows of the whole table, of which training rows have a part."""
+    numbers = [read_number(cells[column]) for cells in found.rows]
+    known = [one for one in numbers if one is not None and one.is_integer()]
+    if len(known) < FEW or len({*known}) < len(numbers):
+        return []
+    if max(known) - min(known) != len(numbers) - 1:
+        return []
+    return [f"counts the rows, from {min(known):.0f} to {max(known):.0f}"]
 
 
 def _no_numbers(column: str, kind: str, cells: Sequence[str]) -> list[int]:
@@ -583,9 +641,10 @@ def _field(
     if kind == "continuous":
         proposed |= {"unit": unit or _unit(column), "out_of_range": "flag"}
         proposed["range"], told = _ranged(present, proposed["range"], proposed["unit"])
+    name = re.sub(r"[\s_]*[^\w .\-]+[\s_]*", "_", column).strip(" _.-") or "field"
     return {
         "kind": kind,
-        "name": re.sub(r"[\s_]*[^\w .\-]+[\s_]*", "_", column).strip(" _.-") or "field",
+        "name": f"{name}_value" if name in RESERVED else name,
         "description": "; ".join(
             filter(
                 None,
@@ -653,7 +712,12 @@ def _goes_along(found: OwnTable, column: str, training: Collection[int]) -> Link
     Its values are held against what the label of each row says. A column that says one thing in
     each group is held against the largest and the sum in the group, which counts once.
     """
-    rows = [row for row in sorted(training) if not says_nothing(found.rows[row][column])]
+    every = sorted(training)
+    without = [says_nothing(found.rows[row][column]) for row in every]
+    blank = [size == 0 for size in found.sizes()[every].tolist()]
+    if without == blank and min(sum(blank), len(blank) - sum(blank)) >= FEW_EMPTY:
+        return Link("says nothing just where labels are empty, as if computed from them", True)
+    rows = [row for row in every if not says_nothing(found.rows[row][column])]
     texts = [found.rows[row][column].strip() for row in rows]
     of_group: dict[str, list[int]] = defaultdict(list)
     for place, row in enumerate(rows):
@@ -684,6 +748,8 @@ def _goes_along(found: OwnTable, column: str, training: Collection[int]) -> Link
         kinds[text].add(one)
     if both and 3 * len(kinds) <= len(texts) and all(len(one) == 1 for one in kinds.values()):
         return Link("tells which labels are empty, as if computed from them", True)
+    if (by_place := _goes_with_place(found, column, rows)) is not None:
+        return by_place
     weaker = None
     for what, known in measures.items():
         if len(set(known.tolist())) < 2 or (goes := _goes_with(texts, known)) is None:
@@ -696,6 +762,24 @@ def _goes_along(found: OwnTable, column: str, training: Collection[int]) -> Link
             return Link(f"{told}, as if computed from it: at prediction nobody knows it", True)
         weaker = weaker or Link(told, False)
     return weaker
+
+
+def _goes_with_place(found: OwnTable, column: str, rows: Sequence[int]) -> Link | None:
+    """Whether a quantity goes with where the label lies, of rows whose label is not empty."""
+    holding = [row for row in rows if found.places[row] is not None]
+    numbers = [read_number(found.rows[row][column]) for row in holding]
+    if len(holding) < ENOUGH or None in numbers or len({*numbers}) <= FEW_NUMBERS:
+        return None
+    for axis in range(len(found.places[holding[0]] or ())):
+        known = [(found.places[row] or ())[axis] for row in holding]
+        if len({*known}) < 2:
+            continue
+        tested = spearmanr(numbers, known)
+        if abs(tested.statistic) >= IN_ORDER and tested.pvalue < BY_CHANCE:
+            rank = f"rank correlation {tested.statistic:.2f} in {len(holding)} rows"
+            told = f"goes with where the label lies, {rank}, as if computed from it"
+            return Link(f"{told}: at prediction nobody knows it", True)
+    return None
 
 
 def _rank(texts: Sequence[str], known: np.ndarray) -> float:

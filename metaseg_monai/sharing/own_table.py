@@ -20,6 +20,7 @@ from metaseg_monai.images.image import (
     FORMAT_OF_SUFFIX,
     Channels,
     Image,
+    Meaning,
     image_suffix,
     value_counts,
     whole_numbers,
@@ -28,7 +29,7 @@ from metaseg_monai.images.ome_zarr import is_zarr
 from metaseg_monai.images.read import read_label
 from metaseg_monai.metadata.fields import read_number, said, says_nothing
 from metaseg_monai.naming import Folder, composed, likened
-from metaseg_monai.rows import read_lines, separator_of
+from metaseg_monai.rows import has_decimal_commas, read_lines, separator_of
 from metaseg_monai.sharing.plan import Fingerprint, MixedChannelsError, bar
 from metaseg_monai.tables.check import classes_of_values, load_case
 from metaseg_monai.tables.columns import ROOT, LabelValues
@@ -39,8 +40,19 @@ Labels = Literal["classes", "instances"]
 
 OF_IMAGES = ("image", "img", "ct", "mr", "mri", "scan", "volume", "slide", "file", "path")
 OF_LABELS = ("label", "mask", "seg", "segmentation", "annotation", "gt", "truth", "roi")
-OF_GROUPS = ("patient", "subject", "person", "donor", "animal", "plate", "well")
-PERHAPS_GROUPS = ("case", "study", "series", "volume", "group")  # or a kind, a file, an arm
+OF_PERSONS = (
+    *("patient", "pat", "pid", "mrn", "subject", "subj", "participant", "person", "donor"),
+    *("mouse", "animal"),  # or a strain, a species: few of many rows are asked about
+)
+OF_GROUPS = (*OF_PERSONS, "plate", "well")
+PERHAPS_GROUPS = (  # or a kind, a file, an arm
+    *("case", "study", "series", "volume", "group", "slide", "section", "specimen", "block"),
+)
+OF_KINDS = (  # whose numbers are no individuals
+    *("scanner", "device", "machine", "microscope", "camera", "site", "center", "centre"),
+    *("hospital", "protocol", "sequence", "reader", "rater", "annotator", "class", "type"),
+)
+FEW_KINDS = 5  # values of a column of animals, at most, that may be strains or species
 OF_SPLITS = {
     "train": ("train", "training", "tr"),
     "val": ("val", "valid", "validation", "dev"),
@@ -83,6 +95,7 @@ class OwnTable:
             raise DataError(f"{file}: {'; '.join(broken)}; mend these rows ({ROW_IS})")
         self.rows = [cells for _, cells in lines]
         self.numbers = [number for number, _ in lines]
+        self.decimal_commas = has_decimal_commas(file)
         self.files = Folder(file.parent)
         self.inferred: dict[str, tuple[Any, str]] = {}
         self.inferred["rows"] = len(self.rows), f"those with text; {ROW_IS}"
@@ -121,6 +134,7 @@ class OwnTable:
         self.shapes: list[tuple[int, ...]] = []
         self.spacings: list[tuple[float, ...] | None] = []  # of each label, as its axes
         self.objects: list[tuple[int, int, float]] = []  # see `_objects`
+        self.places: list[tuple[float, ...] | None] = []  # the foreground's middle; None if empty
         self.planes: list[str] = []  # of volumes, the axial planes with foreground, as `slices` has
         self.label_values: LabelValues = []
         self.numbered = False  # whether each label counts its objects from 1
@@ -343,6 +357,8 @@ class OwnTable:
                 values = {said(cells[one]) for cells in self.rows}
                 if len(values) < 2:
                     continue
+                if word in ("mouse", "animal") and len(values) <= FEW_KINDS <= len(self.rows) / 3:
+                    raise self._perhaps(one)
                 told, found = f"its name, and {self._repeated(one)}", [one]
                 if word == "plate" and named["well"]:  # A01 is a well of every plate
                     found, told = [one, named["well"][0]], "their names: a well of a plate"
@@ -359,15 +375,18 @@ class OwnTable:
         for word in PERHAPS_GROUPS:
             for one in self.others:
                 values = {said(cells[one]) for cells in self.rows}
-                alike = re.fullmatch(rf"{word}{_ID}", plain_name(one))
+                alike = re.fullmatch(rf"{word}{_ID}", plain_name(one)) or tells_individuals(one)
                 if alike and 1 < len(values - {""}) < len(self.rows):
-                    raise ConfigError(
-                        f"{self.file}: {one!r} ({self._repeated(one)}) may tell which rows belong "
-                        "together, as those of one patient, and must be in one split: "
-                        f"--group {shlex.quote(one)} if so, another column, or --group {NONE}"
-                    )
+                    raise self._perhaps(one)
         self.inferred["group"] = (None, "no column of patients or the like: each row by itself")
         return []
+
+    def _perhaps(self, column: str) -> ConfigError:
+        return ConfigError(
+            f"{self.file}: {column!r} ({self._repeated(column)}) may tell which rows belong "
+            "together, as those of one patient, and must be in one split: "
+            f"--group {shlex.quote(column)} if so, another column, or --group {NONE}"
+        )
 
     def _repeated(self, column: str) -> str:
         times = Counter(said(cells[column]) for cells in self.rows)
@@ -460,13 +479,17 @@ class OwnTable:
     # Labels.
 
     def scan_labels(
-        self, labels: Labels | Mapping[str, list[int]] | None = None, named: bool = False
+        self,
+        labels: Labels | Mapping[str, list[int]] | None = None,
+        named: bool = False,
+        mask_values: Meaning | None = None,
     ) -> None:
         """Count the values of every label, and decide what they mean.
 
         Args:
             labels: what they mean, where it is given; or values by the name of their class.
             named: whether somebody gives names to several classes.
+            mask_values: see `ColumnMap`.
 
         Raises:
             DataError: labels cannot be read, or none has any foreground.
@@ -478,7 +501,7 @@ class OwnTable:
         for row in bar(range(len(self.rows)), desc="labels", unit="file"):
             path = self.paths(row, self.label)[0]
             try:
-                image = read_label(path)
+                image = read_label(path, values=mask_values)
                 array = whole_numbers(image.array, str(path))
                 if chosen:
                     stored |= {*value_counts(array)}
@@ -497,6 +520,7 @@ class OwnTable:
             self.shapes.append(array.shape[1:])
             self.spacings.append(spacing)
             self.objects.append(_objects(array, spacing))
+            self.places.append(_middle(array))
             self.planes.append(_full_planes(Image(array, image.attributes)))
             digests.append(hashlib.blake2b(array.tobytes() + repr(array.shape).encode()).digest())
             if labels is None and not named and 1 < len(set(counts) - {0}) <= MOST_CLASSES:
@@ -555,11 +579,14 @@ class OwnTable:
             self.label_values = "instances"
             self.why_classes = "each label counts its objects from 1: one foreground"
         else:
+            ready = f"{objects[0]}=liver,{objects[1]}+{objects[-1]}=kidneys"
+            if len(objects) == 2:  # as of masks of 0 and 1 beside others of 0 and 255
+                ready = f"{objects[0]}+{objects[1]}=liver"
             raise ConfigError(
                 f"{self.file}: label values {shown}: neither classes from 1 to {MOST_CLASSES} nor "
                 "objects counted from 1; name the values that are to be classes, --labels "
-                f'"{objects[0]}=liver,{objects[1]}+{objects[-1]}=kidneys" (all others become '
-                "background), or take all above 0 as one foreground: --labels instances"
+                f'"{ready}" (all others become background), or take all above 0 as one '
+                "foreground: --labels instances"
             )
         self.numbered = self.label_values == "instances" and counted
         self.by_class = not self.label_values or bool(chosen)
@@ -683,6 +710,19 @@ def _split_names() -> dict[str, str]:
     return {name: one for one, known in OF_SPLITS.items() for name in known}
 
 
+def tells_individuals(column: str) -> bool:
+    """Whether a column names patients, samples or the like, by its own name.
+
+    >>> [tells_individuals(one) for one in ("MRN", "mouse_id", "slide ID", "scanner_id", "mouse")]
+    [True, True, True, False, False]
+    """
+    name = plain_name(column)
+    words = name.split("_")
+    persons = any(re.fullmatch(rf"(\w+_)?{one}{_ID}", name) for one in OF_PERSONS[:-2])
+    named = {*words} & {"id", "ids", "uid", "uuid", "accession", "barcode"}
+    return persons or bool(named and not {*words} & {*OF_KINDS})
+
+
 def plain_name(column: str) -> str:
     """A name in small letters, its words joined by underscores."""
     words = re.split(r"[\W_]+|(?<=[a-z])(?=[A-Z])", column)
@@ -700,6 +740,16 @@ def _objects(label: np.ndarray, spacing: Sequence[float] | None) -> tuple[int, i
     steps = spacing or (1.0,) * len(sides)
     longest = max(side * step for side, step in zip(sides, steps, strict=False))
     return int(ndimage.label(inside)[1]), max(sides), longest
+
+
+def _middle(label: np.ndarray) -> tuple[float, ...] | None:
+    """Where the foreground lies: the mean of its pixels' places along each axis."""
+    inside = np.greater(label[0], 0)
+    if not inside.any():
+        return None
+    axes = range(inside.ndim)
+    along = [inside.sum(tuple(other for other in axes if other != axis)) for axis in axes]
+    return tuple(float(np.average(np.arange(len(one)), weights=one)) for one in along)
 
 
 def _full_planes(label: Image) -> str:

@@ -32,6 +32,8 @@ class ColumnMap(BaseModel):
         table: file name of the table in its folder.
         image: column of image paths, relative to the folder of the table, or to the one that
             `folder_of` reads beside it; several planes joined by `separator`.
+        channels: columns of one file each, which together are the planes of an image in this
+            order, of tables that have no column `image`.
         label: column of label paths; None where there is none.
         mask: column of paths of masks, where labels are images that are to be predicted and the
             training looks at masks, too; None where it does not.
@@ -73,6 +75,7 @@ class ColumnMap(BaseModel):
 
     table: str = "table.csv"
     image: str = "image"
+    channels: list[str] = []
     label: str | None = "label"
     mask: str | None = None
     label_channels: Annotated[

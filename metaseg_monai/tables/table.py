@@ -390,6 +390,16 @@ def scan_table(
     columns = as_column_map(columns)
     file = find_table(path, columns)
     header, lines, broken = read_lines(file)
+    if columns.image not in header and {*columns.channels} & {*header}:
+        if absent := [name for name in columns.channels if name not in header]:
+            raise DataError(
+                f"{file}: no column {listing(absent)}; the images that the model knows have the "
+                f"channels {listing(columns.channels)}, in this order: add it"
+            )
+        header = [columns.image, *(name for name in header if name not in columns.channels)]
+        for _, cells in lines:
+            planes = [cells.pop(name).strip() for name in columns.channels]
+            cells[columns.image] = columns.separator.join(planes)
     root = folder_of(file)
     reading = _Reading(
         *(file, schema, columns, metadata or {}, inference, Folder(root), unknown_trained),

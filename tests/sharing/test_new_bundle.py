@@ -4,12 +4,14 @@ import csv
 import json
 import re
 import shlex
+import shutil
 import warnings
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
+import tifffile
 from monai.bundle import ConfigParser
 from skimage.io import imread, imsave
 
@@ -93,6 +95,43 @@ def volumes(tmp_path):
             }
         )
     return write_table(rows, tmp_path / "cohort.csv")
+
+
+def test_channels_of_several_columns_are_read_from_new_tables_by_their_names(pictures, tmp_path):
+    rows = rows_of(pictures)
+    for row in rows:
+        row["actin"] = row.pop("img")
+        row["dapi"] = row["actin"].replace("raw", "dapi")
+        (pictures.parent / "dapi").mkdir(exist_ok=True)
+        shutil.copy(pictures.parent / row["mask"], pictures.parent / row["dapi"])
+    table = write_table(rows, pictures.parent / "two.csv")
+    asked = {"image": "dapi,actin", "label": "mask", "group": "patient"}
+    bundle = new_bundle("two", table, tmp_path / "b", **asked, **SMALL).folder
+    columns = bundle / "configs" / "columns.json"
+    new = [{name: row[name] for name in ("actin", "dapi", "age")} for row in rows[:2]]
+    cases = find_cases(write_table(new, pictures.parent / "new.csv"), columns=columns)
+    for case in cases:
+        assert [Path(one).parent.name for one in case["image"]] == ["dapi", "raw"]
+    table = write_table([{"actin": row["actin"]} for row in new], pictures.parent / "one.csv")
+    with pytest.raises(DataError, match=r"no column 'dapi'; .*channels 'dapi', 'actin', in this"):
+        find_cases(table, columns=columns)
+
+
+def test_boolean_masks_are_read_as_it_is_said(pictures, tmp_path):
+    rows = rows_of(pictures)
+    for row in rows:
+        mask = imread(pictures.parent / row["mask"]) > 0
+        row["mask"] = row["mask"].replace(".png", ".tif")
+        tifffile.imwrite(pictures.parent / row["mask"], mask)
+    table = write_table(rows, pictures.parent / "bool.csv")
+    asked = {"label": "mask", "group": "patient", **SMALL}
+    with pytest.raises(DataError, match="--mask_values stored, or shown"):
+        new_bundle("mine", table, tmp_path / "b", **asked)
+    made = new_bundle("mine", table, tmp_path / "b", mask_values="stored", **asked)
+    columns = made.folder / "configs" / "columns.json"
+    assert json.loads(columns.read_text())["mask_values"] == "stored"
+    read = read_table(made.folder / "data", columns=columns)
+    assert all(item["mask_values"] == "stored" for item in read.items("train"))
 
 
 def test_scores_are_told_by_the_first_names_that_no_score_has(pictures, tmp_path):

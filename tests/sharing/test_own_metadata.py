@@ -1,5 +1,7 @@
 """Which columns of a user's own table are metadata: inferred, asked, or left out with a reason."""
 
+import csv
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -122,6 +124,103 @@ def test_the_number_of_channels_is_left_out(tmp_path):
     schema, _, left_out = inferred(table_of(tmp_path, columns))
     assert schema.names == ("channel_nm", "site")
     assert "which it shows by itself" in left_out["channels"]
+
+
+@pytest.mark.parametrize("column", ["MRN", "PatID", "pat_id", "subj", "participant id"])
+def test_columns_of_persons_are_the_group_by_their_names(tmp_path, column):
+    found = OwnTable(table_of(tmp_path, {column: [4710 + n // 2 for n in range(12)]}))
+    assert found.group == column
+
+
+@pytest.mark.parametrize("column", ["slide_id", "accession", "section_no", "sample barcode"])
+def test_columns_that_may_tell_individuals_are_asked_about_and_are_no_metadata(tmp_path, column):
+    table = table_of(tmp_path, {column: [n // 3 for n in range(12)], "site": list("ab") * 6})
+    with pytest.raises(ConfigError, match=f"--group '?{column}'? if so"):
+        OwnTable(table)
+    schema, _, left_out = inferred(table, group="none")
+    assert "site" in schema.names
+    assert ("tells individuals, by its name" in left_out.get(column, "")) == (column[-2:] != "no")
+
+
+def test_kinds_of_animals_are_no_group_unasked(tmp_path):
+    table = table_of(tmp_path, {"animal": ["rat", "pig"] * 9, "mouse": [n // 2 for n in range(18)]})
+    assert OwnTable(table).group == "mouse"
+    table = table_of(tmp_path, {"animal": ["rat", "pig"] * 9})
+    with pytest.raises(ConfigError, match="--group animal if so"):
+        OwnTable(table)
+
+
+def test_counters_of_rows_and_columns_without_a_name_are_no_metadata(tmp_path):
+    columns = {
+        "": range(20),
+        "Unnamed: 0": range(20),
+        "count": range(5, 25),
+        "age": range(30, 70, 2),
+    }
+    _, _, left_out = inferred(table_of(tmp_path, columns), training=range(0, 20, 3))
+    assert "has no name" in left_out[""]
+    assert "has no name" in left_out["Unnamed: 0"]
+    assert "counts the rows, from 5 to 24" in left_out["count"]
+    assert "age" not in left_out
+
+
+def test_a_column_named_group_beside_patients_keeps_its_own_cells(tmp_path):
+    columns = {"patient": [n // 2 for n in range(12)], "group": ["control", "treated"] * 6}
+    table = table_of(tmp_path, {**columns, "plane": ["axial", "coronal"] * 6})
+    for fields in (None, "+group"):
+        schema, names_of, _ = inferred(table, fields)
+        assert names_of == {"group_value": "group", "plane_value": "plane"}
+        assert schema.field("group_value").values == ("control", "treated")
+
+
+def test_places_and_gaps_that_are_the_labels_own_are_found(tmp_path):
+    rng, masks, columns = np.random.default_rng(0), [], {"centre_x": [], "texture": [], "age": []}
+    for number in range(24):
+        mask, left = np.zeros((8, 40)), int(rng.integers(0, 30))
+        if number % 4:
+            mask[3:6, left : left + 4] = 1
+        masks.append(mask)
+        columns["centre_x"].append(left + 1.5 if number % 4 else "")
+        columns["texture"].append(["solid", "cystic"][number % 3 % 2] if number % 4 else "")
+        columns["age"].append(int(rng.integers(20, 90)))
+    images = table_of(tmp_path, columns, masks)
+    schema, _, left_out = inferred(images)
+    assert schema.names == ("age",)
+    assert "says nothing just where labels are empty" in left_out["texture"]
+    columns["centre_x"] = [one or 15 for one in columns["centre_x"]]
+    assert (
+        "goes with where the label lies"
+        in inferred(table_of(tmp_path, columns, masks))[2]["centre_x"]
+    )
+
+
+def test_what_stands_for_nothing_is_no_value(tmp_path):
+    columns = {
+        "age": [31, 44, -999, 52, 67, 78, 80, 35, 9999, 60, 47, 71],
+        "site": ["A", "B", "?", "A", "Unknown", "#N/A", *"ABABAB"],
+        "score": [1, 2, 9, 3, 1, 2, 9, 3, 1, 2, 3, 1],
+    }
+    found = OwnTable(table_of(tmp_path, columns))
+    found.scan_labels()
+    mend_cells(found, None)
+    schema, _, _ = infer_schema(found, None, range(12))
+    assert schema.field("age").range == (21, 90)
+    assert schema.field("site").values == ("A", "B")
+    assert "9" in schema.field("score").values
+    assert found.inferred["nothing said in age"][0] == "row 4: '-999', row 10: '9999'"
+    assert found.inferred["nothing said in site"][0].startswith("row 4: '?', row 6: 'Unknown'")
+    kept, _, _ = inferred(found.file, "+site:categorical")
+    assert {"?", "Unknown"} <= {*kept.field("site").values}
+
+
+def test_thousands_in_a_table_of_decimal_commas_are_not_divided(tmp_path):
+    columns = {"dose": ["1,5", "2,5"] * 6, "ms": ["1.250", "850", "2.000", "1.500"] * 3}
+    table = table_of(tmp_path, {**columns, "b0": ["1.5", "3.0"] * 6})
+    lines = csv.reader(table.read_text().splitlines())
+    table.write_text("\n".join(";".join(line) for line in lines))
+    schema, _, left_out = inferred(table)
+    assert schema.names == ("dose", "b0")
+    assert "thousands or decimals, such as '1.250'" in left_out["ms"]
 
 
 def test_kinds_ranges_and_names_are_of_training_rows(tmp_path):
@@ -296,7 +395,7 @@ def test_a_group_is_no_guess(tmp_path):
         OwnTable(table_of(tmp_path, {"case_id": slices}))
     table = table_of(tmp_path, {"group": ["control", "treated"] * 6, "patient": slices})
     schema, _, _ = inferred(table)
-    assert schema.names == ("group",)
+    assert schema.names == ("group_value",)
     with pytest.raises(ConfigError, match="'patient' cannot be metadata"):
         inferred(table, fields="patient")
     with pytest.raises(ConfigError, match="'mask' cannot be metadata"):

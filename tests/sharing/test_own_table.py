@@ -208,3 +208,13 @@ def test_images_of_val_and_test_are_looked_at(tmp_path):
     imsave(tmp_path / "1_m.png", np.zeros((8, 8), np.uint8), check_contrast=False)
     with warnings.catch_warnings(), pytest.raises(DataError, match=told):
         OwnTable(table).check_images(rows, like, "stored")
+
+
+def test_masks_of_one_and_of_255_are_offered_as_one_class(tmp_path):
+    masks = [np.eye(8) * (255 if number % 2 else 1) for number in range(6)]
+    table = table_of(tmp_path, {"age": range(6)}, masks)
+    with pytest.raises(ConfigError, match=r'--labels "1\+255=liver"'):
+        OwnTable(table).scan_labels()
+    found = OwnTable(table)
+    found.scan_labels(parse_labels("1+255=liver"))
+    assert found.classes == 2
