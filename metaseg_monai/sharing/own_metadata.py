@@ -465,8 +465,6 @@ def _no_metadata(found: OwnTable, training: Sequence[int], column: str) -> str |
         return "no value at all"
     if re.fullmatch(r"\W*|Unnamed: \d+", column):
         return "has no name, as a counter of rows that was saved along; name it if it is none"
-    if tells_individuals(column):
-        return "tells individuals, by its name, so that a network would learn them by heart"
     if column.strip().casefold() == THRESHOLD:
         return "applications set the mask's threshold by this name; rename it"
     dotted = [one for one in present if "." in one]
@@ -480,6 +478,8 @@ def _no_metadata(found: OwnTable, training: Sequence[int], column: str) -> str |
         return f"{code[0]!r} begins as MONAI's language does; write it otherwise"
     if told := doubts(rows, column, kind, present, groups) or _counts(found, column):
         return told[0]
+    if tells_individuals(column):
+        return "tells individuals, by its name, so that a network would learn them by heart"
     if kind == "categorical" and len(set(present)) > MOST_NAMES:
         return f"{len(set(present))} different texts, which nobody has seen often enough"
     if late := _known_late(column):
@@ -748,8 +748,6 @@ def _goes_along(found: OwnTable, column: str, training: Collection[int]) -> Link
         kinds[text].add(one)
     if both and 3 * len(kinds) <= len(texts) and all(len(one) == 1 for one in kinds.values()):
         return Link("tells which labels are empty, as if computed from them", True)
-    if (by_place := _goes_with_place(found, column, rows)) is not None:
-        return by_place
     weaker = None
     for what, known in measures.items():
         if len(set(known.tolist())) < 2 or (goes := _goes_with(texts, known)) is None:
@@ -761,7 +759,7 @@ def _goes_along(found: OwnTable, column: str, training: Collection[int]) -> Link
         if computed:
             return Link(f"{told}, as if computed from it: at prediction nobody knows it", True)
         weaker = weaker or Link(told, False)
-    return weaker
+    return _goes_with_place(found, column, rows) or weaker
 
 
 def _goes_with_place(found: OwnTable, column: str, rows: Sequence[int]) -> Link | None:

@@ -477,7 +477,7 @@ def test_names_and_columns_are_data_whatever_is_in_them(pictures, tmp_path):
     table = read_table(made.folder / "data", made.schema, made.folder / "configs" / "columns.json")
     assert {row["columns"]["group"] for row in table.rows} == {"A", "B"}
     assert {row["group"] for row in table.rows} == {f"p{n}" for n in range(12)}
-    assert table.rows[1]["metadata"]["plane"] == "coronal"
+    assert table.rows[1]["metadata"]["plane_value"] == "coronal"
 
 
 def test_what_only_val_and_test_have_is_known_and_told(pictures, tmp_path):
