@@ -370,6 +370,12 @@ class MaskRecord:
             DataError: names them.
         """
         foreign = [self._name(path) for path in paths if path.exists() and not self._wrote(path)]
+        if changed := [name for name in foreign if name in self._digests]:
+            raise DataError(
+                f"{self.folder}: {len(changed)} file(s) were changed since they were predicted "
+                f"({NAME}): {listing(changed, 10)}; move them away or delete them, then run this "
+                "command again"
+            )
         if foreign:
             raise DataError(
                 f"{self.folder}: {len(foreign)} file(s) would be replaced that are no masks as "
@@ -390,6 +396,21 @@ class MaskRecord:
             for told in [_told(comment)]
             if "case" in told and self._whole(self.folder / name, digest, told)
         }
+
+    def changed_of(self, home: Path) -> dict[str, list[str]]:
+        """The files of a folder's list that are there and not as they were written, by case.
+
+        Args:
+            home: the folder of all masks, or that of a shard.
+        """
+        last = {name: (digest, _told(comment)) for name, digest, comment in _lines(home / NAME)}
+        found: dict[str, list[str]] = {}
+        for name, (digest, told) in last.items():
+            files = {name: digest, **{one: of_file for one, (of_file, _) in _beside(told).items()}}
+            for one, of_file in files.items() if "case" in told else ():
+                if (self.folder / one).exists() and not self._is(self.folder / one, of_file):
+                    found.setdefault(str(told["case"]), []).append(one)
+        return found
 
     def take(self, masks: Mapping[str, Listed], files: Sequence[str] = ()) -> None:
         """Make one list of the masks of shards, for whoever calls `finish`.

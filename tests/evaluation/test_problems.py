@@ -288,7 +288,7 @@ def test_a_mask_corrected_by_hand_is_kept(tmp_path):
     picture(source / "a.png")
     predict(source, out)
     picture(out / "a.png", 5)
-    with pytest.raises(DataError, match=r"no masks as predicted before.*'a.png'"):
+    with pytest.raises(DataError, match=r"1 file.* changed since .*'a.png'; move them away"):
         predict(source, out)
 
 

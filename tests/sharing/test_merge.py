@@ -215,6 +215,22 @@ def test_other_numbers_of_shards_and_a_whole_prediction_go_on(bundle, tmp_path, 
     assert (output / "predicted.sha256").read_text().count("scan_00") == 12
 
 
+def test_a_mask_that_was_cut_since_is_told_with_the_way_out(bundle, tmp_path):
+    source, output = scans(tmp_path / "scans", 3), tmp_path / "masks"
+    for number in range(2):
+        part(bundle, source, output, f"{number}/2")
+    mask = output / "scan_001.nii.gz"
+    mask.write_bytes(mask.read_bytes()[:40])
+    told = r"1 file\(s\) were changed since they were predicted \(scan_001.nii.gz\): move them away"
+    with pytest.raises(DataError, match=rf"{told} or delete them, then: python .*--shard 1/2"):
+        merge(output)
+    with pytest.raises(DataError, match=r"changed since .*'scan_001.nii.gz'; move them away"):
+        part(bundle, source, output, "1/2")
+    mask.unlink()
+    part(bundle, source, output, "1/2")
+    assert len(merge(output).cases) == 3
+
+
 def test_a_shard_may_be_empty_or_of_damaged_scans_alone(bundle, tmp_path):
     source, output = scans(tmp_path / "scans", 2, damaged=(1,)), tmp_path / "masks"
     made = [part(bundle, source, output, f"{number}/3") for number in range(3)]
