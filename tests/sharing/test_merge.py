@@ -117,7 +117,7 @@ def test_what_is_missing_is_named_with_its_command(bundle, tmp_path, monkeypatch
     assert told[3].endswith("--shard 2/3")
     assert not (output / "predicted.sha256").exists()
     called = []
-    monkeypatch.setattr(sharing.run, "run_bundle", lambda *given: called.append(given) or 1 / 0)
+    monkeypatch.setattr(sharing.run, "running", lambda *given, **_: called.append(given) or 1 / 0)
     words = told[1].split(": python -m metaseg_monai ")[1]
     with pytest.raises(ZeroDivisionError):
         run(shlex.split(words))
@@ -136,7 +136,7 @@ def test_the_command_of_a_shard_does_not_depend_on_what_lies_around(
     (tmp_path / "paper_size").mkdir()
     called = []
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sharing.run, "run_bundle", lambda *given: called.append(given) or 1 / 0)
+    monkeypatch.setattr(sharing.run, "running", lambda *given, **_: called.append(given) or 1 / 0)
     monkeypatch.setattr(sharing.run, "parse_metadata", lambda text: {"long": text})
     with pytest.raises(ZeroDivisionError):
         predict(bundle, "scans", "masks", meta, "paper_size", shard="0/2", ckpt_path="m.pt")
