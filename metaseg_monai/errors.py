@@ -220,8 +220,11 @@ NO_DEVICE = re.compile(
 UNFIT_SIZE = re.compile(
     "Sizes of tensors must match|more than 1 spatial element|spatial dim.* must be divisible by"
 )
+# and on a size of other axes than an image's, in a transform
+UNFIT_AXES = re.compile(r"Sequence must have length (\d), got (\d)")
 # how MONAI wraps an error
-WRAPPED = re.compile(r"Failed to (instantiate component '(.+?)'|evaluate )|applying transform ")
+APPLYING = "applying transform "
+WRAPPED = re.compile(rf"Failed to (instantiate component '(.+?)'|evaluate )|{APPLYING}")
 
 
 def root_refusal(error: BaseException | None) -> MetasegError | None:
@@ -261,7 +264,8 @@ another name
     if found := root_refusal(error):
         return found
     for one in chain(error):
-        told = _of_system(one, error) or _of_memory(one) or _of_file(one, error) or _of_size(one)
+        told = _of_system(one, error) or _of_memory(one) or _of_file(one, error)
+        told = told or _of_size(one, error)
         if told:
             return told
     return _of_component(error)
@@ -304,7 +308,13 @@ def _of_memory(error: BaseException) -> MetasegError | None:
     return None
 
 
-def _of_size(error: BaseException) -> MetasegError | None:
+def _of_size(error: BaseException, whole: BaseException) -> MetasegError | None:
+    axes = UNFIT_AXES.match(str(error))
+    if axes and any(str(one).startswith(APPLYING) for one in chain(whole)):
+        return ConfigError(
+            f"images have {axes[1]} axes, and a size has {axes[2]} numbers; give roi_size, and "
+            "each size in train#augmentation, one whole number per axis"
+        )
     if isinstance(error, RuntimeError | ValueError) and UNFIT_SIZE.search(_one_line(error)):
         return ConfigError(
             f"a network cannot take an image or window of this size ({_one_line(error)}); give "

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from monai.bundle import ConfigParser
 from monai.bundle.config_item import ConfigComponent
+from monai.bundle.properties import InferProperties, TrainProperties
 from monai.bundle.utils import merge_kv
 
 from metaseg_monai.errors import ConfigError
@@ -37,9 +38,12 @@ VALUES = {
         "variant",
     ),
 }
+BY_FIELD = VALUES | {"metadata_dropout"}  # what is in these may have the name of any field
 PLACE = re.compile(r"\w+_(dir|file|path)|bundle_root|predicted_metadata")
 SIZES = ("roi_size", "spatial_size")  # pixels along each axis
 LARGEST = 1 << 20  # of these
+COUNTS = ("epochs", "max_epochs", "batch_size", "val_batch_size", "sw_batch_size", "val_interval")
+SHARE = re.compile(r"\w+_share")
 STEPS = ("preprocessing", "augmentation", "postprocessing")  # lists of components
 PLAIN = (str, int, float, Path, Mapping, list, type(None))
 NULL = "null"  # messages and files write None so; the command line passes it as text
@@ -298,6 +302,46 @@ def check_overrides(
     return to_parser(merged, overrides, in_monai)
 
 
+# What MONAI reads by itself, and our commands in whatever bundle, though nothing refers to it.
+READ = {
+    *("imports", "initialize", "run", "finalize", "composed"),
+    *(str(one["id"]).partition("::")[0] for one in {**TrainProperties, **InferProperties}.values()),
+    *("classes", "in_channels", "metadata_dropout", "pretrained_file", "target"),
+    # shared by all bundles, whether their networks, recipes and labels have a use of them or not
+    *("base_lr", "intensity_range", "sample_cases", "estimate_channels", "estimate_scales"),
+}
+
+
+def refuse_unused(own: Mapping[str, Mapping[str, Any]], used: Collection[str]) -> None:
+    """Refuse what stands in a bundle's own configurations and nothing there uses.
+
+    An expression may be run by its name alone, and a name that begins with ``_`` is a remark.
+
+    Args:
+        own: what `read_config` gives, by file.
+        used: ids that references name, in whatever configuration of the bundle.
+
+    Raises:
+        ConfigError: naming every such key with its nearest neighbours.
+    """
+    names = READ | {one.partition("#")[0] for one in used}
+    known = sorted(names & {key for config in own.values() for key in config})
+    problems = []
+    for file, config in own.items():
+        for key, value in config.items():
+            name = key.lstrip("+").partition("#")[0]
+            runs = any(
+                _is_reference(one) for one in (value if isinstance(value, list) else [value])
+            )
+            if name not in names and not name.startswith("_") and not runs:
+                problems.append(f"{file}: {key!r} ({_suggest(name, {}, known, ())})")
+    if problems:
+        raise ConfigError(
+            f"Nothing in the configuration uses {'; '.join(problems)}. Correct the name, or remove "
+            "it."
+        )
+
+
 def to_parser(
     config: Mapping[str, Any], overrides: Mapping[str, Any], written: Collection[str] = ()
 ) -> dict[str, Any]:
@@ -423,7 +467,8 @@ def read_config(file: str | Path) -> dict[str, Any]:
     """Read one configuration file.
 
     Raises:
-        ConfigError: it is missing or broken, or steps of the processing are no components.
+        ConfigError: it is missing or broken, steps of the processing are no components, or a size,
+            number or share is none.
     """
     if not Path(file).is_file():
         raise ConfigError(f"There is no configuration file {file}.")
@@ -435,9 +480,30 @@ def read_config(file: str | Path) -> dict[str, Any]:
         raise ConfigError(f'{file}: expected {{"id": value, ...}}, got a {type(content).__name__}')
     content = {key.replace("::", "#"): value for key, value in content.items()}
     for name, value in flatten(content):
-        if name.rpartition("#")[2] in STEPS:
-            _check_steps(f"{file}: {name}", value)
+        _check_value(f"{file}: {name}", name, value)
     return content
+
+
+def _check_value(place: str, name: str, value: Any) -> None:
+    """Refuse what is no list of steps, size, number or share where the setting's name says one."""
+    *parents, last = name.replace("::", "#").split("#")
+    if BY_FIELD.intersection(parents):
+        return
+    if last in STEPS:
+        _check_steps(place, value)
+    if _is_reference(value):
+        return
+    expected = None
+    if last in SIZES and _is_beyond(value):
+        expected = f"at most {LARGEST} pixels along an axis"
+    elif last in SIZES and not _are_sizes(value):
+        expected = "whole numbers, one per axis, such as [64, 64]"
+    elif last in COUNTS and (type(value) is not int or value < 1):
+        expected = "a whole number from 1"
+    elif SHARE.fullmatch(last) and not _is_share(value):
+        expected = "a share from 0 to 1"
+    if expected is not None:
+        raise ConfigError(f"{place} is {value!r:.80}; expected {expected}.")
 
 
 def _check_steps(place: str, value: Any) -> None:
@@ -448,6 +514,15 @@ def _check_steps(place: str, value: Any) -> None:
             f"{place} is {value!r:.80}; expected a list of components such as "
             '[{"_target_": "metaseg_monai.transforms.LoadCased"}]'
         )
+
+
+def _are_sizes(sizes: Any) -> bool:
+    numbers = sizes if isinstance(sizes, list) else [sizes]
+    return bool(numbers) and all(type(one) is int or _is_reference(one) for one in numbers)
+
+
+def _is_share(value: Any) -> bool:
+    return isinstance(value, int | float) and type(value) is not bool and 0 <= value <= 1
 
 
 def _is_beyond(sizes: Any) -> bool:
@@ -480,19 +555,14 @@ def _typed(key: str, default: Any, value: Any, is_data: bool = False) -> Any:
         value = TRUTH[value.lower()]
     if value == NULL:
         value = None
-    if last in SIZES and _is_beyond(value):
-        raise ConfigError(
-            f"The override {key!r} is {value!r:.80}; expected at most {LARGEST} pixels along "
-            "an axis."
-        )
-    if last in STEPS:
-        _check_steps(f"The override {key!r}", value)
+    if type(default) is int and isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if value is not None or last in STEPS:
+        _check_value(f"The override {key!r}", key, value)
     if default is None or (_is_reference(value) and not is_data) or _is_reference(default):
         return value
     if value is None and (is_text or last in OFF_BY_NULL):
         return value
-    if type(default) is int and isinstance(value, float) and value.is_integer():
-        value = int(value)
     if isinstance(default, list) and default and type(default[0]) is type(value) is int:
         value = [value] * len(default)
     if isinstance(default, list) and default and type(default[0]) is type(value) is str:

@@ -19,18 +19,21 @@ from metaseg_monai.bundle.overrides import (
     flatten,
     literal,
     load_config,
+    names_in,
     read_back,
     read_config,
+    refuse_unused,
     to_parser,
 )
 from metaseg_monai.bundle.trust import YAML, Own, normal, read_beside, read_parser, refuse_untrusted
 from metaseg_monai.errors import ConfigError, as_refusal, root_refusal
-from metaseg_monai.files import written_at
+from metaseg_monai.files import text_file, written_at
 from metaseg_monai.owners import owned
 
 logger = logging.getLogger(__name__)
 
 WORKFLOWS = {"train", "evaluate", "explain", "estimate", "inference", "multi_gpu_train"}
+META = "configs/metadata.json"
 AS_JSON = "is YAML, and the commands take JSON; save it as JSON"
 NO_CONFIGURATION = ("facts", "metadata", "schema", "columns", "simulate")
 
@@ -242,15 +245,16 @@ def read_workflow(
         model: folder of a trained model where the settings and files are recorded.
 
     Raises:
-        ConfigError: listing what would be run; or a setting is not of its default's type.
+        ConfigError: listing what would be run; or a setting is not of its default's type; or the
+            bundle has one that nothing uses.
     """
     stages = [file for file in files if file.stem in WORKFLOWS and _is_own(bundle, file)]
     config, of_stages = load_config(files, bundle), load_config(stages)
-    meta = bundle / "configs" / "metadata.json"
+    meta = bundle / META
     contents = {
         f"configs/{file.name}": read_config(file) for file in files if _is_own(bundle, file)
     }
-    contents["configs/metadata.json"] = {"_meta_": read_config(meta)} if meta.exists() else {}
+    contents[META] = {"_meta_": read_config(meta)} if meta.exists() else {}
     logging.getLogger("monai.bundle.workflows").addFilter(_is_news)
     workflow = ConfigWorkflow(
         config_file=[str(file) for file in stages],
@@ -287,6 +291,10 @@ def read_workflow(
     for findings, what in ((of_bundle, f"The bundle {bundle}"), (of_user, "What is set")):
         if told := refuse_untrusted(findings, trust, what):
             logger.warning("%s", told)
+    own_files = {path for path in (bundle / "configs").glob("*.json") if path.is_file()}
+    texts = [text_file(path).read_text("utf-8", "replace") for path in own_files | {*files}]
+    used = names_in([*texts, *(one for _, one in flatten(entries))])
+    refuse_unused({name: one for name, one in contents.items() if name != META}, used)
     return workflow
 
 

@@ -46,6 +46,7 @@ OF_AREAS = (
     *("class", "name", "area", "area_low", "area_high", "unit", "interval_of"),
     *("calibration_cases", "threshold"),
 )
+LEFT_OUT, OTHERS = "of cases left out now", "by other weights"  # masks that stay from before
 COMMENT = "# "  # sha256sum passes over such lines
 
 
@@ -370,6 +371,12 @@ class MaskRecord:
             DataError: names them.
         """
         foreign = [self._name(path) for path in paths if path.exists() and not self._wrote(path)]
+        if changed := [name for name in foreign if name in self._digests]:
+            raise DataError(
+                f"{self.folder}: {len(changed)} file(s) were changed since they were predicted "
+                f"({NAME}): {listing(changed, 10)}; move them away or delete them, then run this "
+                "command again"
+            )
         if foreign:
             raise DataError(
                 f"{self.folder}: {len(foreign)} file(s) would be replaced that are no masks as "
@@ -390,6 +397,49 @@ class MaskRecord:
             for told in [_told(comment)]
             if "case" in told and self._whole(self.folder / name, digest, told)
         }
+
+    def changed_of(self, home: Path) -> dict[str, list[str]]:
+        """The files of a folder's list that are there and not as they were written, by case.
+
+        Args:
+            home: the folder of all masks, or that of a shard.
+        """
+        last = {name: (digest, _told(comment)) for name, digest, comment in _lines(home / NAME)}
+        found: dict[str, list[str]] = {}
+        for name, (digest, told) in last.items():
+            files = {name: digest, **{one: of_file for one, (of_file, _) in _beside(told).items()}}
+            for one, of_file in files.items() if "case" in told else ():
+                if (self.folder / one).exists() and not self._is(self.folder / one, of_file):
+                    found.setdefault(str(told["case"]), []).append(one)
+        return found
+
+    def earlier(self, left_out: Collection[str]) -> dict[str, dict[str, str]]:
+        """The masks in the folder that this prediction did not make, and does not stand for.
+
+        Args:
+            left_out: cases that it could not do.
+
+        Returns:
+            Files by case: under `LEFT_OUT`, of the image or metadata that such a case had before;
+            under `OTHERS`, those by other weights, of cases that were not asked for now, which
+            `merge` sees of shards.
+        """
+        weights = None if self.weights is None else self.weights.recorded.get("weights_sha256")
+        left = {*left_out}
+        for name, parts in self._items.items():  # planes of a volume
+            left |= {name} if any(str(part["case"]) in left for part in parts) else set()
+        now = {self._name(path) for path in self.files.values()}
+        found: dict[str, dict[str, str]] = {}
+        for name, listed in self._listed():
+            for digest, comment in listed if name not in now else ():
+                told = _told(comment)
+                case, by = str(told.get("case")), told.get("weights_sha256")
+                strange = self.shard.is_whole and None not in (by, weights) and by != weights
+                if "case" not in told or not (case in left or strange):
+                    continue
+                if self._is(self.folder / name, digest):
+                    found.setdefault(LEFT_OUT if case in left else OTHERS, {})[case] = name
+        return found
 
     def take(self, masks: Mapping[str, Listed], files: Sequence[str] = ()) -> None:
         """Make one list of the masks of shards, for whoever calls `finish`.

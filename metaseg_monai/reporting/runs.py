@@ -512,7 +512,7 @@ def read_single_runs(folder: Path) -> Results:
     one condition, ``me``, in which each case was tested once. Folds without a folder are missing.
 
     What holds weights but no results is missing, and so is a second folder of the same evaluation
-    (a copy, a link): it would count one training twice.
+    (a copy, a link) or of the same weights, trained again: it would count one training twice.
 
     Raises:
         DataError: there is none, one was evaluated without true metadata, or has results that are
@@ -531,7 +531,7 @@ def read_single_runs(folder: Path) -> Results:
         )
     known = [name for name in ALL_VARIANTS if name in places]
     order = [*known, *sorted(places.keys() - set(known))]
-    first: dict[str, str] = {}
+    first: dict[str, tuple[str, Any]] = {}  # folder, and the log of its training
     missing = {
         path.parent.name: f"has no {COUNTS}; evaluate it"
         for path in sorted(folder.glob(f"*/{WEIGHTS}"))
@@ -540,8 +540,14 @@ def read_single_runs(folder: Path) -> Results:
     runs: list[Finished] = []
     for name, record in zip(order, _records([places[name] for name in order]), strict=True):
         told = json.dumps([record["files"][COUNTS], *map(record.get, SAME)], sort_keys=True)
-        if (other := first.setdefault(told, name)) != name:
+        other, log = first.setdefault(told, (name, record.get("log_sha256")))
+        if other != name:
             missing[name] = f"is the evaluation of {other}, copied or linked"
+            if log != record.get("log_sha256") and log and record.get("log_sha256"):
+                missing[name] = (
+                    f"was trained apart and has the weights and results of {other} (the same data, "
+                    "network and seed), which would count twice; train it with another --seed"
+                )
             continue
         condition, fold = _of_fold(name, record)
         if condition in places or any(r.fold == fold and r.condition == condition for r in runs):

@@ -116,20 +116,28 @@ class _Part:
             cases = [case for _, cases in units for case in cases]
             self._say(cases, f"were predicted {' and '.join(differs)} than those of the last shard")
             return
-        there = MaskRecord(output).masks_of(folder)
+        there, altered = MaskRecord(output).masks_of(folder), MaskRecord(output).changed_of(folder)
         self.problems = list(_problems_of(folder))
         left_out = {problem.case for problem in self.problems} if note["done"] else set()
-        missing, strange = [], []
+        missing, strange, changed = [], [], []
         for unit, cases in units:
             for case in cases:
                 if case in there and there[case].told.get("plan") == last["plan"]:
                     self.masks[case] = there[case]
                 elif case in there and not {unit, case} & left_out:
                     strange.append(case)
+                elif case in altered:
+                    changed += altered[case]
                 elif not {unit, case} & left_out:
                     missing.append(case)
         self._say(missing, "have no mask, or lack what was written beside it")
         self._say(strange, "have masks by other weights or settings")
+        if changed:
+            self.wrong.append(
+                f"{len(changed)} file(s) were changed since they were predicted "
+                f"({listing(changed, SHOWN, str)}): move them away or delete them, then: "
+                f"{self._command}"
+            )
 
     def _say(self, cases: Sequence[str], what: str) -> None:
         if cases:

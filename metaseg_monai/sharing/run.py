@@ -36,6 +36,7 @@ from metaseg_monai.errors import ConfigError, DataError, MetasegError, Problem, 
 from metaseg_monai.evaluation import read_counts
 from metaseg_monai.evaluation.estimates import tell_estimate
 from metaseg_monai.evaluation.intervals import MODES, tell_calibration
+from metaseg_monai.evaluation.predicted import LEFT_OUT
 from metaseg_monai.evaluation.provenance import home_of, results_folder
 from metaseg_monai.evaluation.shards import Shard, slurm_shard
 from metaseg_monai.explain.draw import draw
@@ -54,6 +55,7 @@ from metaseg_monai.metrics.scores import (
     score_of,
 )
 from metaseg_monai.owners import owned
+from metaseg_monai.rows import write_problems
 from metaseg_monai.sharing.vendored import code_name
 from metaseg_monai.tables.select import dealt_folds
 from metaseg_monai.tables.table import CaseTable
@@ -68,6 +70,7 @@ logger = logging.getLogger(__name__)
 
 RECORDS = (RECORD, "run.json")  # of a training, and of a run of a study
 PLACES = ("_dir", "_file", "_path", "#path", "predicted_metadata")  # ends of settings
+SHOWN = 10  # files of earlier predictions
 EXPORTS = "exports"  # folder in a model's, of what export makes
 ENSEMBLE = "ensemble.json"  # of an evaluation of several models: their folders
 CLINICAL_SUFFIXES = (".json", ".csv")
@@ -137,6 +140,8 @@ class Predicted:
         problems_in: folder of ``problems.csv``, where it is that of a shard.
         unknown: the cases of which the network was not told a field, by field.
         untrained: the cases with a value that no image of the training had, by field=value.
+        earlier: files of the folder that earlier predictions made and this one does not stand for,
+            by what they are: of cases left out now, by other weights.
         told: what was predicted.
     """
 
@@ -147,6 +152,7 @@ class Predicted:
     problems_in: Path | None = None
     unknown: Mapping[str, Sequence[str]] = field(default_factory=dict)
     untrained: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    earlier: Mapping[str, Sequence[str]] = field(default_factory=dict)
     told: Literal["masks", "images"] = "masks"
 
     @property
@@ -166,6 +172,9 @@ class Predicted:
 
         more = said("unknown to the network", self.unknown)
         more += said("in no image of its training", self.untrained)
+        for what, names in self.earlier.items():
+            more += f"\nof earlier predictions {what}, still there: {len(names)} "
+            more += f"({listing(names, SHOWN)})"
         if self.shard is None:
             return f"{self.told}: {self.folder}{more}"
         return (
@@ -789,8 +798,14 @@ def predict(
         told["configuration"] = None if configuration is None else named
         command = _command(models, {**told, "trust": trust or None, **_lasting(asked)})
         given["shard"] = {"part": shard, "command": command}
-    parts = run_bundle(root, names, given, recorded, trust).parser
-    record, problems = (parts.get_parsed_content(name) for name in ("record", "problems"))
+    with running(root, names, given, recorded=recorded, trust=trust) as workflow:
+        parts = workflow.parser
+        record, problems = (parts.get_parsed_content(name) for name in ("record", "problems"))
+        listed: list[Problem] = problems.found
+        earlier = record.earlier({problem.case for problem in listed})
+        if stays := earlier.get(LEFT_OUT):
+            listed = [_with_mask(one, stays.get(one.case)) for one in listed]
+            write_problems(record.home, listed)
     rows = [{"case": case, "mask": str(record.files[case])} for case in record.cases_done]
     cases = pd.DataFrame(rows, columns=["case", "mask"])
     problems_in = None if shard is None else record.home
@@ -802,9 +817,18 @@ def predict(
         for value in record.never_trained(case):
             untrained.setdefault(value, []).append(case)
     what: Literal["masks", "images"] = "images" if parts.get("target") == "image" else "masks"
+    stay = {kind: sorted(of_case.values()) for kind, of_case in earlier.items()}
     return Predicted(
-        absolute(output), cases, problems.found, shard, problems_in, unknown, untrained, what
+        absolute(output), cases, listed, shard, problems_in, unknown, untrained, stay, what
     )
+
+
+def _with_mask(problem: Problem, mask: str | None) -> Problem:
+    """A problem that says so where a mask of its case is there from before."""
+    if mask is None:
+        return problem
+    stays = f"{mask} is the earlier mask of this case, still there"
+    return problem._replace(next_step="; ".join(filter(None, (problem.next_step, stays))))
 
 
 def export_folder(model: str | Path, to: str, precision: str | None) -> Path:

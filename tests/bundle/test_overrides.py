@@ -1,12 +1,16 @@
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 
 from metaseg_monai.bundle import check_overrides, load_config
-from metaseg_monai.bundle.overrides import read_config
+from metaseg_monai.bundle.overrides import names_in, read_config, refuse_unused
 from metaseg_monai.bundle.run import read_workflow, resolve_bundle
 from metaseg_monai.errors import ConfigError
 
+BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
+NO_PART = ("metadata", "facts", "schema", "columns", "simulate")  # of configs/
 CONFIG = {
     "epochs": 3,
     "train": {
@@ -199,3 +203,52 @@ def test_of_a_whole_and_its_part_the_later_holds():
         settings = {name: 64 if name.endswith("size") else dict(whole) for name in names}
         workflow = read_workflow(bundle, [bundle / "configs" / "train.json"], settings)
         assert workflow.parser["table#path"] == {**whole, "size": size}
+
+
+def own_bundle(tmp_path, changed):
+    """A copy of a bundle in whose train.json somebody has written."""
+    shutil.copytree(
+        resolve_bundle("synthetic_shapes_segmentation") / "configs", tmp_path / "configs"
+    )
+    file = tmp_path / "configs" / "train.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changed}))
+    return tmp_path, [file]
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"lerning_rate": 0.1, "epoch": 3}, r"train\.json: 'lerning_rate'.*; .*'epoch'.*epochs"),
+        ({"optimiser": {"_target_": "torch.optim.SGD"}}, "'optimiser' .*did you mean optimizer"),
+        ({"epochs": "20"}, r"train\.json: epochs is '20'; expected a whole number from 1"),
+        ({"epochs": 1.0}, "epochs is 1.0; expected a whole"),
+        ({"epochs": 0}, "epochs is 0; expected a whole"),
+        ({"foreground_share": 3}, "foreground_share is 3; expected a share from 0 to 1"),
+        ({"roi_size": [32.5, "a"]}, r"roi_size is \[32.5, 'a'\]; expected whole numbers"),
+    ],
+)
+def test_what_somebody_wrote_into_a_bundle_is_refused_by_name(tmp_path, changed, told):
+    bundle, files = own_bundle(tmp_path, changed)
+    with pytest.raises(ConfigError, match=told):
+        read_workflow(bundle, files, {})
+
+
+def test_what_may_stand_in_a_bundle_though_nothing_refers_to_it(tmp_path):
+    of_fields = {"metadata_dropout": {"epochs": 0.5}, "displayable_configs": {"epochs": "unknown"}}
+    runs = {"testing": "%run", "more": ["$1 + 1"], "_note": "mine", "mine": 3}
+    bundle, files = own_bundle(tmp_path, {**of_fields, **runs})
+    (bundle / "configs" / "other.json").write_text('{"seed": "@mine"}')
+    read_workflow(bundle, files, {})
+
+
+@pytest.mark.parametrize("name", sorted(path.parent.name for path in BUNDLES.glob("*/configs")))
+def test_every_configuration_of_ours_uses_all_that_it_sets(name):
+    files = sorted((BUNDLES / name / "configs").glob("*.json"))
+    own = {one.name: read_config(one) for one in files if not one.name.startswith(NO_PART)}
+    refuse_unused(own, names_in([one.read_text() for one in files]))
+
+
+@pytest.mark.parametrize(("name", "value"), [("epochs", 0), ("foreground_share", 1.5)])
+def test_numbers_that_can_be_none_are_refused_as_settings(name, value):
+    with pytest.raises(ConfigError, match=f"override '{name}' is {value}; expected"):
+        check_overrides({name: "@other", "other": 1}, {name: value})

@@ -16,6 +16,7 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 from monai.networks.nets import DynUNet
+from monai.transforms import Compose, SpatialPadd
 
 from metaseg_monai.bundle import run_bundle
 from metaseg_monai.cli import commands
@@ -237,6 +238,14 @@ def test_a_window_that_a_network_cannot_halve_names_its_setting(size):
     assert isinstance(told, ConfigError)
     assert "of this size (" in str(told)
     assert "give roi_size, and window_inferer#roi_size, multiples" in str(told)
+
+
+def test_a_size_of_other_axes_than_the_image_names_its_setting():
+    with pytest.raises(RuntimeError) as raised:
+        Compose([SpatialPadd("image", (32, 32, 32))])({"image": torch.zeros(1, 20, 20)})
+    told = as_refusal(raised.value)
+    assert isinstance(told, ConfigError)
+    assert "images have 2 axes, and a size has 3 numbers; give roi_size" in str(told)
 
 
 def test_a_file_that_may_not_be_read_is_never_to_be_deleted(tmp_path):

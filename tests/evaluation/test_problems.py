@@ -24,6 +24,7 @@ from metaseg_monai.evaluation import (
     SaveObjects,
     read_counts,
 )
+from metaseg_monai.evaluation.predicted import LEFT_OUT, OTHERS
 from metaseg_monai.images.read import slice_items
 from metaseg_monai.inferers import SlidingWindowMetadataInferer
 from metaseg_monai.metadata import Categorical, MetadataSchema
@@ -288,8 +289,25 @@ def test_a_mask_corrected_by_hand_is_kept(tmp_path):
     picture(source / "a.png")
     predict(source, out)
     picture(out / "a.png", 5)
-    with pytest.raises(DataError, match=r"no masks as predicted before.*'a.png'"):
+    with pytest.raises(DataError, match=r"1 file.* changed since .*'a.png'; move them away"):
         predict(source, out)
+
+
+def test_masks_that_a_prediction_does_not_stand_for_are_told(tmp_path):
+    source, out = tmp_path / "in", tmp_path / "out"
+    for seed, name in enumerate(("a.png", "b.tif", "v.nii")):
+        picture(source / name, seed)
+    assert not predict(source, out)[2].earlier(set())
+    cut(source / "a.png")
+    _, found, record = predict(source, out)
+    assert record.earlier({one.case for one in found}) == {LEFT_OUT: {"a": "a.png"}}
+    (source / "a.png").unlink()
+    (source / "b.tif").unlink()
+    _, _, record = predict(source, out, weights="w2")
+    assert record.earlier(set()) == {OTHERS: {"a": "a.png", "b": "b.tif"}}
+    (out / "b.tif").unlink()
+    picture(out / "a.png", 5)  # no mask of any prediction any more
+    assert not predict(source, out, weights="w2")[2].earlier(set())
 
 
 def test_a_damaged_list_is_no_crash(tmp_path):

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from metaseg_monai.errors import ConfigError, DataError
+from metaseg_monai.evaluation.provenance import log_sha256
 from metaseg_monai.metrics.scores import COUNT_COLUMNS
 from metaseg_monai.reporting.comparisons import compare_all
 from metaseg_monai.reporting.runs import (
@@ -144,6 +145,22 @@ def test_folders_of_single_runs(tmp_path, bundle, planned, finished):
         "twice": "is the evaluation of se-run, copied or linked",
         "untested": "has no counts.csv; evaluate it",
     }
+
+
+def test_a_training_that_gave_the_same_weights_is_no_copy(tmp_path, bundle, planned, finished):
+    run = planned(["se"], seeds=[0])["se/seed0"]
+    finished(tmp_path / "made", run, bundle)
+    (tmp_path / "made" / "se" / "seed0").rename(tmp_path / "made" / "a")
+    shutil.copytree(tmp_path / "made" / "a", tmp_path / "made" / "b")
+    for name, seconds in (("a", 3), ("b", 4)):
+        home = tmp_path / "made" / name
+        (home / "log.csv").write_text(f"epoch,seconds\n1,{seconds}\n")
+        told = json.loads((home / "evaluation.json").read_text())
+        told["log_sha256"] = log_sha256(home)
+        (home / "evaluation.json").write_text(json.dumps(told))
+    results = read_single_runs(tmp_path / "made")
+    assert results.conditions == ["a"]
+    assert results.missing["b"].startswith("was trained apart and has the weights and results of a")
 
 
 def test_a_changed_protocol_is_added_to_the_history(tmp_path, bundle, planned, finished):

@@ -117,7 +117,7 @@ def test_what_is_missing_is_named_with_its_command(bundle, tmp_path, monkeypatch
     assert told[3].endswith("--shard 2/3")
     assert not (output / "predicted.sha256").exists()
     called = []
-    monkeypatch.setattr(sharing.run, "run_bundle", lambda *given: called.append(given) or 1 / 0)
+    monkeypatch.setattr(sharing.run, "running", lambda *given, **_: called.append(given) or 1 / 0)
     words = told[1].split(": python -m metaseg_monai ")[1]
     with pytest.raises(ZeroDivisionError):
         run(shlex.split(words))
@@ -136,7 +136,7 @@ def test_the_command_of_a_shard_does_not_depend_on_what_lies_around(
     (tmp_path / "paper_size").mkdir()
     called = []
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sharing.run, "run_bundle", lambda *given: called.append(given) or 1 / 0)
+    monkeypatch.setattr(sharing.run, "running", lambda *given, **_: called.append(given) or 1 / 0)
     monkeypatch.setattr(sharing.run, "parse_metadata", lambda text: {"long": text})
     with pytest.raises(ZeroDivisionError):
         predict(bundle, "scans", "masks", meta, "paper_size", shard="0/2", ckpt_path="m.pt")
@@ -213,6 +213,22 @@ def test_other_numbers_of_shards_and_a_whole_prediction_go_on(bundle, tmp_path, 
     assert "3 of 6 are predicted already" in capfd.readouterr().out
     assert not (output / "shards").exists()
     assert (output / "predicted.sha256").read_text().count("scan_00") == 12
+
+
+def test_a_mask_that_was_cut_since_is_told_with_the_way_out(bundle, tmp_path):
+    source, output = scans(tmp_path / "scans", 3), tmp_path / "masks"
+    for number in range(2):
+        part(bundle, source, output, f"{number}/2")
+    mask = output / "scan_001.nii.gz"
+    mask.write_bytes(mask.read_bytes()[:40])
+    told = r"1 file\(s\) were changed since they were predicted \(scan_001.nii.gz\): move them away"
+    with pytest.raises(DataError, match=rf"{told} or delete them, then: python .*--shard 1/2"):
+        merge(output)
+    with pytest.raises(DataError, match=r"changed since .*'scan_001.nii.gz'; move them away"):
+        part(bundle, source, output, "1/2")
+    mask.unlink()
+    part(bundle, source, output, "1/2")
+    assert len(merge(output).cases) == 3
 
 
 def test_a_shard_may_be_empty_or_of_damaged_scans_alone(bundle, tmp_path):

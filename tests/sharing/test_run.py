@@ -321,6 +321,23 @@ def test_a_tilted_volume_is_left_out_and_the_other_predicted(tiny, kits, tmp_pat
     assert not (tmp_path / "out" / "problems.csv").exists()
 
 
+def test_the_earlier_mask_of_a_scan_that_is_left_out_now_is_told(tiny, kits, tmp_path):
+    bundle, settings = tiny
+    give_weights(bundle, **settings)
+    arguments = (str(bundle), str(kits), str(tmp_path / "out"), "tumour_size_mm=41")
+    made = predict(*arguments, **settings)
+    assert len(made.masks) == 2
+    assert "still there" not in str(made)
+    name = made.masks[1].name
+    (kits / "case_00001" / "imaging.nii.gz").write_bytes(b"\x1f\x8b cut")
+    made = predict(*arguments, **settings)
+    assert made.earlier == {"of cases left out now": [name]}
+    assert f"of earlier predictions of cases left out now, still there: 1 ({name!r})" in str(made)
+    told = f"{name} is the earlier mask of this case, still there"
+    assert [problem.next_step.endswith(told) for problem in made.problems] == [True]
+    assert told in (tmp_path / "out" / "problems.csv").read_text()
+
+
 def test_a_variant_without_metadata_refuses_them(tiny, kits, tmp_path):
     bundle, settings = tiny
     settings = {**settings, "variant": "se"}
@@ -355,11 +372,11 @@ def test_an_output_among_the_images_is_refused_through_a_link_too(tmp_path):
 def test_the_source_keeps_the_names_of_links(kits, tmp_path, monkeypatch):
     seen = {}
 
-    def run(bundle, names, settings, *_):
+    def run(bundle, names, settings, **_):
         seen.update(settings)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(running, "run_bundle", run)
+    monkeypatch.setattr(running, "running", run)
     monkeypatch.chdir(tmp_path)
     Path("case_00007").symlink_to(kits / "case_00001")
     with pytest.raises(KeyboardInterrupt):
