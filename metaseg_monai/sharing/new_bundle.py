@@ -251,6 +251,9 @@ def new_bundle(
         "as given" if dims else "the axes of the files",
     )
     tested = {group for group, (one, _) in splits.items() if one == "test"}
+    sizes = zip(found.groups, found.sizes().tolist(), strict=True)
+    if tested and not any(size for group, size in sizes if group in tested):
+        told["test"] = ("no mask has any foreground", "so that no score tells how well it is found")
     if (domain := _domain(schema)) is not None:
         told["domain"] = (domain, "the first column of names; scores are told by its values, too")
     most = min(FEW_TESTED, len(splits))

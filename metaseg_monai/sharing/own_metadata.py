@@ -32,6 +32,7 @@ from metaseg_monai.sharing.own_table import (
     IN_MM,
     MOST_TOLD,
     NONE,
+    NOTHING,
     OwnTable,
     plain_name,
     refuse_empty,
@@ -64,11 +65,6 @@ COUNT, NO_UNIT = "count", "unit to be named"
 UNIT_OF = {"age": "years", "index": COUNT, "count": COUNT, "number": COUNT}
 UNIT_OF |= {"fraction": "fraction", "ratio": "fraction", "share": "fraction"}
 OF_PERSON, YEARS_APART = {"sex", "gender", "race", "ethnicity"}, 15  # what a person has one of
-NOTHING = {  # what stands for no value in tables of others, beside what every command takes so
-    *("?", "??", "#n/a", "#na", "#nv", "#value!", "#wert!", "#ref!", "#bezug!", "#div/0!"),
-    *("unknown", "unk", "missing", "not available", "not known", "not recorded", "no data"),
-    *("n.a.", "n. a.", "k.a.", "k. a.", "n.d.", "n/d", "unbekannt", "inconnu", "tbd"),
-}
 SENTINELS = {float("9" * digits) for digits in range(1, 7)}  # with either sign, far from others
 OF_GRID = "the size of a voxel"
 _THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(\.\d{3})+(,\d+)?")

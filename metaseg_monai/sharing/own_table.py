@@ -52,6 +52,11 @@ OF_KINDS = (  # whose numbers are no individuals
     *("scanner", "device", "machine", "microscope", "camera", "site", "center", "centre"),
     *("hospital", "protocol", "sequence", "reader", "rater", "annotator", "class", "type"),
 )
+NOTHING = {  # what stands for no value in tables of others, beside what every command takes so
+    *("?", "??", "#n/a", "#na", "#nv", "#value!", "#wert!", "#ref!", "#bezug!", "#div/0!"),
+    *("unknown", "unk", "missing", "not available", "not known", "not recorded", "no data"),
+    *("n.a.", "n. a.", "k.a.", "k. a.", "n.d.", "n/d", "unbekannt", "inconnu", "tbd"),
+}
 FEW_KINDS = 5  # values of a column of animals, at most, that may be strains or species
 OF_SPLITS = {
     "train": ("train", "training", "tr"),
@@ -337,10 +342,13 @@ class OwnTable:
         if column is None:
             return None
         told = [cells[column].strip() for cells in self.rows]
-        if strangers := sorted({one for one in told if one.lower() not in names}):
+        strange = [row for row, one in enumerate(told) if one.lower() not in names]
+        if strange:
+            strangers = listing(sorted({told[row] for row in strange}), 5)
+            rows = listing([self.numbers[row] for row in strange], 5, str)
             raise ConfigError(
-                f"{self.file}: column {column!r}: {listing(strangers, 5)}, expected train, val and "
-                "test; mend it, or have splits drawn: --split new"
+                f"{self.file}: column {column!r}: {strangers} in row {rows}, expected train, val "
+                "and test; mend it, or have splits drawn: --split new"
             )
         return {row: names[one.lower()] for row, one in enumerate(told)}
 
@@ -409,7 +417,12 @@ class OwnTable:
         parts = [
             [composed(said(cells[column])) for column in self.group_columns] for cells in self.rows
         ]
-        if lacking := [n for n, one in zip(self.numbers, parts, strict=True) if not all(one)]:
+        lacking = [
+            number
+            for number, one in zip(self.numbers, parts, strict=True)
+            if not all(one) or {name.casefold() for name in one} & NOTHING
+        ]
+        if lacking:
             raise DataError(
                 f"{self.file}: row {listing(lacking, 5, str)}: no {self.group}, which keeps rows "
                 f"of one group in one split; fill it in, or name another --group ({ROW_IS})"

@@ -825,6 +825,8 @@ class _Reading:
 
     def _why_not(self, path: str, column: str) -> str:
         """Why there is no file of a path: it is a link to nothing, say, or not there at all."""
+        if not path:
+            return f"column {column!r}: an empty cell; name a file, or remove the row"
         why = None
         with suppress(OSError):  # of a name too long for any file
             why = unusable(self.files.root / path) or ("is a folder", "name a file in it")

@@ -117,6 +117,14 @@ def test_channels_of_several_columns_are_read_from_new_tables_by_their_names(pic
         find_cases(table, columns=columns)
 
 
+def test_empty_masks_of_a_whole_test_split_are_told(pictures, tmp_path):
+    rows = rows_of(pictures)
+    for number, row in enumerate(rows):  # every fourth mask is empty
+        row |= {"split": "test" if number % 4 == 0 else "train", "patient": f"p{number}"}
+    made = new_bundle("mine", write_table(rows, pictures), tmp_path, dry_run=True, **SMALL)
+    assert made.inferred["test"][0] == "no mask has any foreground"
+
+
 def test_boolean_masks_are_read_as_it_is_said(pictures, tmp_path):
     rows = rows_of(pictures)
     for row in rows:

@@ -218,3 +218,12 @@ def test_masks_of_one_and_of_255_are_offered_as_one_class(tmp_path):
     found = OwnTable(table)
     found.scan_labels(parse_labels("1+255=liver"))
     assert found.classes == 2
+
+
+def test_rows_are_named_whose_split_or_patient_is_not_said(tmp_path):
+    table = table_of(tmp_path, {"split": ["train", "", "test", "train", "val", ""]})
+    with pytest.raises(ConfigError, match="column 'split': '' in row 3, 7, expected train, val"):
+        OwnTable(table)
+    table = table_of(tmp_path, {"patient": ["p0", "Unknown", "p1", "?", "p2", "p2"]})
+    with pytest.raises(DataError, match="row 3, 5: no patient, which keeps rows of one group"):
+        OwnTable(table)
