@@ -248,7 +248,7 @@ def test_only_earlier_predictions_are_replaced(tmp_path, tables):
     for name in ("a_objects.tif", "objects.csv"):
         before = (out / name).read_bytes()
         (out / name).write_bytes(b"corrected by hand")
-        with pytest.raises(DataError, match=f"no masks as predicted before .*{name}"):
+        with pytest.raises(DataError, match=f"changed since they were predicted .*{name}"):
             tables(items, [MASK])
         (out / name).write_bytes(before)
 

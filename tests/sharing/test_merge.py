@@ -165,7 +165,7 @@ def test_probabilities_belong_to_their_masks(bundle, tmp_path):
     shutil.rmtree(output / "shards")
     assert (output / "predicted.sha256").read_text().count("_probabilities.npz\n") == 2
     lost.write_bytes(b"cut short")
-    with pytest.raises(DataError, match=r"1 file.*no masks as predicted before.*_probabilities"):
+    with pytest.raises(DataError, match=r"1 file.* changed since .*_probabilities"):
         predict(bundle, source, output, META, **SETTINGS, **soft)
     lost.unlink()
     assert len(predict(bundle, source, output, META, **SETTINGS, **soft).cases) == 2
