@@ -374,8 +374,8 @@ class MaskRecord:
         if changed := [name for name in foreign if name in self._digests]:
             raise DataError(
                 f"{self.folder}: {len(changed)} file(s) were changed since they were predicted "
-                f"({NAME}): {listing(changed, 10)}; move them away or delete them, then run this "
-                "command again"
+                f"({NAME}): {listing(changed, 10)}; choose another output, or move them away or "
+                "delete them, then run this command again"
             )
         if foreign:
             raise DataError(

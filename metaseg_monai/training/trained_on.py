@@ -118,6 +118,7 @@ class RecordTrained:
         begun = self.weights.begun_with
         never = _never_trained(schema, self.items)
         if begun is not None:  # with which others may have been trained before
+            begun.check()  # reads what they record
             known = begun.recorded.get("untrained", {})
             never = {
                 name: [one for one in of if one in known.get(name, ())]
@@ -174,9 +175,7 @@ class RecordTrained:
         if told != weights_sha256(network.state_dict()):
             return None
         logger.warning("the training begins with the weights in %s", path)
-        begun = LoadWeights(path, network, self.weights.schema)
-        begun.check()  # reads what they record
-        return begun
+        return LoadWeights(path, network, self.weights.schema)
 
     def write(self, engine: Engine) -> None:
         """Write the file, once a run.

@@ -329,7 +329,7 @@ def test_only_unchanged_masks_of_before_are_replaced(tmp_path):
     before = (out / "sub" / "w.nii").read_bytes()
     save(out / "v.nii", phantom(seed=1))  # a scan, or a mask corrected by hand
     scan = (out / "v.nii").read_bytes()
-    with pytest.raises(DataError, match=r"1 file\(s\) would be replaced .*'v\.nii'; choose"):
+    with pytest.raises(DataError, match=r"1 file\(s\) were changed since .*'v\.nii'; choose"):
         predict(tmp_path)[0].run()
     assert (out / "v.nii").read_bytes() == scan
     assert (out / "sub" / "w.nii").read_bytes() == before
