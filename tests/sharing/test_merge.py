@@ -224,7 +224,9 @@ def test_a_mask_that_was_cut_since_is_told_with_the_way_out(bundle, tmp_path):
     told = r"1 file\(s\) were changed since they were predicted \(scan_001.nii.gz\): move them away"
     with pytest.raises(DataError, match=rf"{told} or delete them, then: python .*--shard 1/2"):
         merge(output)
-    with pytest.raises(DataError, match=r"changed since .*'scan_001.nii.gz'; choose another output, or move"):
+    with pytest.raises(
+        DataError, match=r"changed since .*'scan_001.nii.gz'; choose another output, or move"
+    ):
         part(bundle, source, output, "1/2")
     mask.unlink()
     part(bundle, source, output, "1/2")
