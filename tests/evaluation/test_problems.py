@@ -289,7 +289,7 @@ def test_a_mask_corrected_by_hand_is_kept(tmp_path):
     picture(source / "a.png")
     predict(source, out)
     picture(out / "a.png", 5)
-    with pytest.raises(DataError, match=r"1 file.* changed since .*'a.png'; move them away"):
+    with pytest.raises(DataError, match=r"1 file.* changed since .*'a.png'; choose another output"):
         predict(source, out)
 
 
