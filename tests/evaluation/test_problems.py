@@ -419,7 +419,7 @@ def test_an_image_that_goes_while_it_is_predicted_ends_no_batch(tmp_path, monkey
         val_handlers=[SaveMasks(tmp_path / "out", problems=problems.found), problems],
         decollate=False,
     )
-    engine.logger.disabled = True
+    monkeypatch.setattr(engine.logger, "disabled", True)  # of all engines of this class
     engine.run()
     (problem,) = problems.finish()
     assert (problem.case, problem.file) == ("a", str(tmp_path / "a.tif"))

@@ -58,11 +58,11 @@ def test_it_is_the_average_that_is_validated_and_kept_and_the_weights_that_go_on
     assert average.state_dict()["average"]["one.weight"].item() == seen[1][0]
 
 
-def test_an_error_in_the_validation_leaves_the_weights_in_their_place(tmp_path):
+def test_an_error_in_the_validation_leaves_the_weights_in_their_place(tmp_path, monkeypatch):
     network = Twice()
     nn.init.constant_(network.one.weight, 1.0)
     evaluator = Engine(lambda engine, batch: 1 / 0)
-    evaluator.logger.disabled = True
+    monkeypatch.setattr(evaluator.logger, "disabled", True)  # of all engines of this class
     average = MovingAverage(network, evaluator, BestWeights(tmp_path / "model.pt", network), 0.0)
     trainer = Engine(lambda engine, batch: nn.init.constant_(network.one.weight, batch))
     average.attach(trainer)
