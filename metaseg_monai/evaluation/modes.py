@@ -87,11 +87,19 @@ def evaluation_items(
         raise MetadataError("No test mode is named; give one or more, such as normal.")
     known = modes if unknown else _without_missing(modes, schema)
     check_modes(known, schema, shuffle, predicted)
-    return [
-        changed
-        for mode in expand_modes(known, schema)
-        for changed in _in_mode(mode, named, schema, shuffle or {}, seed, predicted)
-    ]
+    made: list[dict[str, Any]] = []
+    alone: list[str] = []
+    why = None
+    for mode in expand_modes(known, schema):
+        try:
+            made += _in_mode(mode, named, schema, shuffle or {}, seed, predicted)
+        except AloneError as error:
+            alone, why = [*alone, mode], error
+    if why is not None and not made:
+        raise why
+    if why is not None:
+        logger.warning("Mode %s is left out: %s", listing(alone, 5), why)
+    return made
 
 
 def _domain(metadata: Mapping[str, Any], field: MetadataField | None) -> str:
@@ -364,6 +372,10 @@ def _foreign(
     return [foreign[unit] for unit in units]
 
 
+class AloneError(MetadataError):
+    """There is nobody whose metadata a case could be given."""
+
+
 def _derangement(values: Sequence[str], seed: int, field: str) -> list[int]:
     """Draw one cycle through all units: none gets its own value back.
 
@@ -372,7 +384,7 @@ def _derangement(values: Sequence[str], seed: int, field: str) -> list[int]:
     """
     count = len(values)
     if count < 2:
-        raise MetadataError(
+        raise AloneError(
             f"Mode 'shuffle' of field {field!r} needs at least two cases of different groups; "
             f"there is {count}."
         )

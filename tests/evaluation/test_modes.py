@@ -137,6 +137,13 @@ def test_domain_is_the_true_label_in_every_mode():
         evaluation_items([], schema, "lines")
 
 
+def test_shuffle_is_left_out_and_told_where_a_case_is_alone(caplog):
+    schema = MetadataSchema([SIZE])
+    made = evaluation_items(items({"size": 10}), schema, None, ["normal", "shuffle"])
+    assert [item["mode"] for item in made] == ["normal"]
+    assert "Mode 'shuffle' is left out: Mode 'shuffle' of field 'size' needs" in caplog.text
+
+
 def test_missing_is_not_tested_on_a_network_that_never_saw_an_unknown(caplog):
     schema, cases = MetadataSchema([SIZE]), items({"size": 10}, {"size": 20})
     modes = ["normal", "missing", "zeros"]

@@ -659,7 +659,7 @@ def test_the_tutorial_of_ct(tmp_path, monkeypatch):
     write_table([{k: v for k, v in row.items() if k != "mask"} for row in rows[:2]], "new.csv")
     told = [run_command(words) for words in commands_of("CT")]
     assert told == [0] * 6
-    assert len(list(Path("masks").glob("*.nii.gz"))) == 2
+    assert len(list(Path("masks").rglob("*.nii.gz"))) == 2
     assert Path("runs/organs-study/report.html").is_file()
 
 
