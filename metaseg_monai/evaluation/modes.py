@@ -70,6 +70,8 @@ def evaluation_items(
         Copies of the items with ``mode`` and ``domain``, and with an encoded ``meta`` (M,) in
         every mode but ``normal``; it is (2, M), both ends, where a value is a range.
 
+    Modes that take another case's metadata are left out, and told, where there is no other group.
+
     Raises:
         MetadataError: if ``domain`` is no field of the schema, a mode cannot be applied to this
             schema or these items, or none is asked for, or ``missing`` alone without `unknown`.

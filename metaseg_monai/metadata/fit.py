@@ -198,7 +198,7 @@ _DATE = re.compile(
     r"(\d{4}([-/.])\d{1,2}\2\d{1,2}|\d{1,2}([-/.])\d{1,2}\3(\d{4}|\d{2})|(19|20)\d{2}[01]\d[0-3]\d)"
     r"([T ]\d{1,2}:\d{2}.*)?"
 )
-_IDENTIFIER = re.compile(r"(^|[\W_])(id|ids|uid|uuid|mrn|accession|barcode)($|[\W_])", re.I)
+IDENTIFIER = re.compile(r"(^|[\W_])(id|ids|uid|uuid|mrn|accession|barcode)($|[\W_])", re.I)
 FEW = 5  # rows, below which every column may look like an identifier
 
 
@@ -232,7 +232,7 @@ def doubts(
     steps = len(numbers) == len(distinct) and all(number.is_integer() for number in numbers)
     counted = steps and max(numbers) - min(numbers) == len(numbers) - 1
     each = len(distinct) > 0.9 * len(present)
-    named = kind != "continuous" or counted or _IDENTIFIER.search(column)
+    named = kind != "continuous" or counted or IDENTIFIER.search(column)
     of_group: dict[str, set[str]] = {}
     for row, group in zip(rows, groups, strict=True):
         of_group.setdefault(group, set()).add(row[column].strip())

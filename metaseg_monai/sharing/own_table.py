@@ -28,6 +28,7 @@ from metaseg_monai.images.image import (
 from metaseg_monai.images.ome_zarr import is_zarr
 from metaseg_monai.images.read import read_label
 from metaseg_monai.metadata.fields import read_number, said, says_nothing
+from metaseg_monai.metadata.fit import IDENTIFIER
 from metaseg_monai.naming import Folder, composed, likened
 from metaseg_monai.rows import has_decimal_commas, read_lines, separator_of
 from metaseg_monai.sharing.plan import Fingerprint, MixedChannelsError, bar
@@ -365,7 +366,8 @@ class OwnTable:
                 values = {said(cells[one]) for cells in self.rows}
                 if len(values) < 2:
                     continue
-                if word in ("mouse", "animal") and len(values) <= FEW_KINDS <= len(self.rows) / 3:
+                few = len(values) <= FEW_KINDS and 3 * len(values) <= len(self.rows)
+                if few and word in ("mouse", "animal"):
                     raise self._perhaps(one)
                 told, found = f"its name, and {self._repeated(one)}", [one]
                 if word == "plate" and named["well"]:  # A01 is a well of every plate
@@ -732,8 +734,7 @@ def tells_individuals(column: str) -> bool:
     name = plain_name(column)
     words = name.split("_")
     persons = any(re.fullmatch(rf"(\w+_)?{one}{_ID}", name) for one in OF_PERSONS[:-2])
-    named = {*words} & {"id", "ids", "uid", "uuid", "accession", "barcode"}
-    return persons or bool(named and not {*words} & {*OF_KINDS})
+    return persons or bool(IDENTIFIER.search(name) and not {*words} & {*OF_KINDS})
 
 
 def plain_name(column: str) -> str:

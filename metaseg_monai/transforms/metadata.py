@@ -165,7 +165,7 @@ class EncodeMetadatad(MapTransform):
 
     def _tell(self, values: Sequence[str], case: str) -> None:
         """Log values that were never trained, each once."""
-        for value in set(values) - self._told:
+        for value in (one for one in values if one not in self._told):
             self._told.add(value)
             logger.warning(
                 "%s: no training image of these weights had %s, so the network answers untrained; "
