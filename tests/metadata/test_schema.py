@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metaseg_monai.errors import MetadataError
+from metaseg_monai.evaluation.per_case import PLACE, SPACING
 from metaseg_monai.metadata import Continuous, MetadataSchema, MetadataWarning
 
 
@@ -340,3 +341,10 @@ def test_a_schema_without_fields_has_empty_vectors():
     assert schema.unknown().shape == (0,)
     with pytest.raises(MetadataError, match="'task' is no field"):
         schema.encode({"task": "disc"})
+
+
+@pytest.mark.parametrize("name", PLACE + SPACING)
+def test_fields_are_not_named_as_results_name_cases(name):
+    named = field("categorical", name, values=("a", "b"))
+    with pytest.raises(MetadataError, match=f'"{name}_value": "{name}"'):
+        MetadataSchema.from_dict({"fields": [named]})

@@ -109,6 +109,13 @@ def test_a_card_says_what_facts_and_bound_results_say(model):
         card(folder)
 
 
+def test_a_card_names_values_that_no_training_image_had(model):
+    folder = model(tested=False)
+    assert "No training image had" not in model_card(read_model(folder))
+    write_fact(folder / "model.pt", "untrained", {"task": ["ring", "cross"]})
+    assert "No training image had 'task=ring', 'task=cross'" in model_card(read_model(folder))
+
+
 def test_results_of_other_weights_never_stand_on_a_card(model):
     folder = model(tested=True)
     write_weights(folder / "model.pt", nn.Linear(1, 1), {"data": [statement("generated")]})

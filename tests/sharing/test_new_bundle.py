@@ -117,6 +117,16 @@ def test_channels_of_several_columns_are_read_from_new_tables_by_their_names(pic
         find_cases(table, columns=columns)
 
 
+def test_only_a_bundle_that_is_made_measures_training_steps(pictures, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("metaseg_monai.sharing.plan.measured_step", lambda *one: asked.append(one))
+    told = new_bundle("mine", pictures, tmp_path / "b", dry_run=True, **SMALL)
+    assert "nothing was measured" in told.plan.facts["memory_gb"].reason
+    assert not asked
+    new_bundle("mine", pictures, tmp_path / "b", **SMALL)
+    assert asked
+
+
 def test_empty_masks_of_a_whole_test_split_are_told(pictures, tmp_path):
     rows = rows_of(pictures)
     for number, row in enumerate(rows):  # every fourth mask is empty

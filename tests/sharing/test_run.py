@@ -1,12 +1,14 @@
 """Volumes through the KiTS bundle's own configuration, with random weights."""
 
 import json
+import math
 import shutil
 from importlib import import_module
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from monai.bundle import ConfigParser
@@ -14,7 +16,7 @@ from monai.bundle import ConfigParser
 from metaseg_monai.errors import CheckpointError, ConfigError, DataError, MetadataError
 from metaseg_monai.metadata.fields import MetadataWarning
 from metaseg_monai.sharing import run as running
-from metaseg_monai.sharing.run import evaluate, predict
+from metaseg_monai.sharing.run import Trained, evaluate, predict
 from metaseg_monai.training import read_weights, write_weights
 from metaseg_monai.training.weights import write_fact
 from tests.extras import needed
@@ -215,6 +217,16 @@ def test_a_table_without_a_column_says_which_field_was_unknown(tiny, kits, tmp_p
     give_weights(bundle, **settings)
     with pytest.raises(DataError, match=r"no column 'tumour_size_mm'.*--meta tumour_size_mm=VALUE"):
         predict(*arguments, **settings)
+
+
+def test_a_training_that_finds_nothing_says_so(tmp_path):
+    def said(*f1):
+        return str(Trained(tmp_path, pd.DataFrame({"epoch": range(1, 1 + len(f1)), "val_f1": f1})))
+
+    assert said(0.0).startswith("trained 1 epoch; ")
+    assert said(math.nan, 0.0).endswith("(val_f1 0), so these weights are of no use yet")
+    assert "of no use" not in said(0.0, 0.1)
+    assert "of no use" not in said(math.nan)
 
 
 def test_a_scanner_that_no_training_image_had_is_told_with_its_cases(tiny, kits, tmp_path, capsys):
