@@ -92,6 +92,10 @@ def compose(bundle: Path, shared: Path | None = None) -> dict[str, str]:
             raise ConfigError(f"{bundle.name}: nothing uses the fact {name}")
         for config in having:
             ConfigParser(config).set(copy.deepcopy(value), name)
+    if "recipe" in facts:  # whose schedule and normalisation may have no use of them
+        for name in {"base_lr", "intensity_range"} & {*configs["train"]}:
+            if name not in _named(configs["train"]):
+                del configs["train"][name]
     schema = MetadataSchema.load(bundle / "configs" / "schema.json")
     train, inference = configs["train"], configs["inference"]
     shown = dict.fromkeys(schema.names, "unknown")  # what an application lets its user set

@@ -308,7 +308,7 @@ READ = {
     *(str(one["id"]).partition("::")[0] for one in {**TrainProperties, **InferProperties}.values()),
     *("classes", "in_channels", "metadata_dropout", "pretrained_file", "target"),
     # shared by all bundles, whether their networks, recipes and labels have a use of them or not
-    *("base_lr", "intensity_range", "sample_cases", "estimate_channels", "estimate_scales"),
+    *("sample_cases", "estimate_channels", "estimate_scales"),
 }
 
 

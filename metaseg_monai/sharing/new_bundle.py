@@ -581,8 +581,8 @@ def _settings(
     spacing, dims = planned["spacing_mm"], planned["spatial_dims"]
     scale = dict(planned["normalisation"])
     intensity_range = scale.get("intensity_range")
-    if intensity_range is not None:
-        scale["intensity_range"] = "@intensity_range"
+    scaled = {} if intensity_range is None else {"intensity_range": intensity_range}
+    scale |= {name: f"@{name}" for name in scaled}
     load: dict[str, Any] = {
         "_target_": "metaseg_monai.transforms.LoadCased",
         "classes": "@classes",
@@ -613,7 +613,7 @@ def _settings(
         "epochs": planned["epochs"],
         "val_interval": f"$-(-@epochs // {VALIDATIONS})",
         "foreground_share": planned["foreground_share"],
-        "intensity_range": intensity_range,
+        **scaled,
         **steering(planned.network, planned["network"], schema),
         "preprocessing": [*steps, scale, "@encode"],
         "window_inferer": {"_target_": inferer, "roi_size": "@roi_size"},

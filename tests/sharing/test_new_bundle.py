@@ -287,6 +287,14 @@ def test_volumes_are_planned_in_three_dimensions(volumes, tmp_path):
     assert 2500 <= steps < 2520
 
 
+@pytest.mark.parametrize("name", ["base_lr", "intensity_range"])
+def test_settings_that_the_plan_has_no_use_of_are_none_of_the_bundle(name, volumes, tmp_path):
+    asked = {"modality": "other", "network": "unet3", "memory_gb": 0.4}
+    made = new_bundle("mine", volumes, tmp_path / "b", **asked)
+    with pytest.raises(ConfigError, match=f"Nothing in the configuration uses .*{name}"):
+        train(made.folder, tmp_path / "run", **{name: 0.1})
+
+
 def test_a_table_as_a_german_spreadsheet_writes_it(pictures, tmp_path):
     rows = rows_of(pictures)
     for number, row in enumerate(rows):
