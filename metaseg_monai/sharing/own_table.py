@@ -31,8 +31,8 @@ from metaseg_monai.metadata.fields import read_number, said, says_nothing
 from metaseg_monai.metadata.fit import IDENTIFIER
 from metaseg_monai.naming import Folder, composed, likened
 from metaseg_monai.rows import has_decimal_commas, read_lines, separator_of
-from metaseg_monai.sharing.plan import Fingerprint, MixedChannelsError, bar
-from metaseg_monai.tables.check import classes_of_values, load_case
+from metaseg_monai.sharing.plan import Fingerprint, MixedChannelsError, bar, read_case
+from metaseg_monai.tables.check import classes_of_values
 from metaseg_monai.tables.columns import ROOT, LabelValues
 from metaseg_monai.tables.select import planes_text
 from metaseg_monai.tables.table import PLACE_COLUMNS, SPACING_COLUMNS
@@ -202,7 +202,7 @@ class OwnTable:
         others = [row for row in rows if row.get("split") != "train"]
         for item in bar(others, desc="val, test", unit="case"):
             try:
-                loaded = load_case(item, channels, like.classes, like.spatial_dims)
+                loaded, _ = read_case(item, channels, like.classes, like.spatial_dims)
             except DataError as error:
                 problems.append(str(error))
                 continue

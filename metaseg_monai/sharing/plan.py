@@ -35,11 +35,11 @@ from tqdm import tqdm
 
 from metaseg_monai.bundle.compose import shared_training
 from metaseg_monai.errors import ConfigError, DataError, did_you_mean
-from metaseg_monai.images.geometry import axial_volume
+from metaseg_monai.images.geometry import AxialVolume, axial_volume
 from metaseg_monai.images.image import Channels, Image
 from metaseg_monai.metadata import MetadataSchema
-from metaseg_monai.tables.check import load_case
-from metaseg_monai.tables.table import CaseTable
+from metaseg_monai.tables.check import LoadedCase, load_case
+from metaseg_monai.tables.table import CaseTable, refuse
 from metaseg_monai.transforms.load import on_grid
 
 Network = Literal["dynunet", "dynunet_res", "segresnet", "segresnet_ds", "unet3", "ppunet"]
@@ -224,20 +224,26 @@ def fingerprint(
         channels: that images are converted to, see `convert_channels`.
 
     Raises:
-        DataError: a file cannot be read, has no label, or cases differ in axes or channels.
+        DataError: listing every file that cannot be read or has no label; or cases differ in axes
+            or channels.
     """
     rows = [row for row in table.rows if row.get("split", "train") == "train"]
     if not rows:
         raise DataError(f"{table.path}: no rows of the split 'train', of which a plan is made")
-    found = []
+    found, problems = [], []
     for item in bar(rows, desc="fingerprint", unit="case"):
-        found.append(_case(item, spatial_dims, len(rows), channels))
+        try:
+            found.append(_case(item, spatial_dims, len(rows), channels))
+        except DataError as error:
+            problems.append(str(error))
+            continue
         first, new = len(found[0].shape), len(found[-1].shape)
         if new != first:
             raise DataError(
                 f"{table.path}: case {item.get('case')!r} has {new} axes, "
                 f"{rows[0].get('case')!r} has {first}; give images of one kind"
             )
+    refuse(table.path, problems)
     cases = {len(one.ends): str(row.get("case")) for one, row in zip(found, rows, strict=True)}
     if len(cases) > 1:
         raise MixedChannelsError(table.path, Counter(len(one.ends) for one in found), cases)
@@ -324,10 +330,39 @@ class _Case(NamedTuple):
     pixels: dict[int, np.ndarray]  # of each class in each axial plane of a volume
 
 
+def read_case(
+    item: Mapping[str, Any], channels: Channels, classes: int, spatial_dims: int | None
+) -> tuple[LoadedCase, AxialVolume | None]:
+    """Read a case as a planned bundle trains on it: volumes are seen from their axial axis.
+
+    Args:
+        item: a row of a `CaseTable`.
+        channels: that its image is converted to, see `convert_channels`.
+        classes: of its label, background too.
+        spatial_dims: 2 or 3; None takes the file's own.
+
+    Raises:
+        DataError: naming the case; a file cannot be read, or a volume has several channels, no
+            affine or tilted planes.
+    """
+    loaded = load_case(item, channels, classes, spatial_dims)
+    if loaded.image.ndim < 4:
+        return loaded, None
+    if len(loaded.image) != 1:
+        raise DataError(
+            f"case {item.get('case')!r}: a volume of {len(loaded.image)} channels; networks of "
+            "volumes are wired for one: give one sequence a row"
+        )
+    try:  # the axes in the order in which `AxialVolumed` gives them
+        return loaded, axial_volume(Image(loaded.image, loaded.attributes))
+    except DataError as error:
+        raise DataError(f"case {item.get('case')!r}: {error}") from error
+
+
 def _case(
     item: Mapping[str, Any], spatial_dims: int | None, cases: int, channels: Channels
 ) -> _Case:
-    loaded = load_case(item, channels, MOST_CLASSES, spatial_dims)
+    loaded, view = read_case(item, channels, MOST_CLASSES, spatial_dims)
     if loaded.label is None:
         raise DataError(
             f"case {item.get('case')!r}: no label, of which a plan is made; give one, or leave the "
@@ -335,16 +370,7 @@ def _case(
         )
     image, label = loaded.image, loaded.label[0]
     shape, spacing = image.shape[1:], item.get("spacing_mm")
-    if image.ndim == 4:
-        if len(image) != 1:
-            raise DataError(
-                f"case {item.get('case')!r}: a volume of {len(image)} channels; networks of "
-                "volumes are wired for one: give one sequence a row"
-            )
-        try:  # the axes in the order in which `AxialVolumed` gives them
-            view = axial_volume(Image(image, loaded.attributes))
-        except DataError as error:
-            raise DataError(f"case {item.get('case')!r}: {error}") from error
+    if view is not None:
         planes, rows, columns = view.planes.shape
         shape, spacing = (rows, columns, planes), view.spacing_mm
         stack = axial_volume(Image(loaded.label, loaded.attributes)).planes

@@ -287,6 +287,24 @@ def test_volumes_are_planned_in_three_dimensions(volumes, tmp_path):
     assert 2500 <= steps < 2520
 
 
+@pytest.mark.parametrize("splits", [{"train"}, {"val", "test"}])
+def test_scans_that_no_training_could_read_are_all_listed(splits, volumes, tmp_path):
+    """A volume without an affine, and one that breaks off."""
+    new_bundle("mine", volumes, tmp_path / "b", memory_gb=0.4, network="unet3")
+    of_split = [row for row in rows_of(tmp_path / "b/mine/data/table.csv") if row["split"] in splits]
+    homeless, cut = (tmp_path / row["ct"] for row in (of_split[0], of_split[-1]))
+    image = nib.load(homeless)
+    image = nib.Nifti1Image(np.asarray(image.dataobj), None)
+    nib.save(image, homeless)
+    cut.write_bytes(cut.read_bytes()[:500])
+    with pytest.raises(DataError) as error:
+        new_bundle("again", volumes, tmp_path / "b", memory_gb=0.4, network="unet3")
+    told = str(error.value)
+    assert re.search(rf"case '.*{homeless}: has no affine", told)
+    assert re.search(rf"case '.*{cut}: ", told)
+    assert not (tmp_path / "b" / "again").exists()
+
+
 @pytest.mark.parametrize("name", ["base_lr", "intensity_range"])
 def test_settings_that_the_plan_has_no_use_of_are_none_of_the_bundle(name, volumes, tmp_path):
     asked = {"modality": "other", "network": "unet3", "memory_gb": 0.4}
