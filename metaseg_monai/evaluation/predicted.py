@@ -46,7 +46,7 @@ OF_AREAS = (
     *("class", "name", "area", "area_low", "area_high", "unit", "interval_of"),
     *("calibration_cases", "threshold"),
 )
-LEFT_OUT, OTHERS = "of cases left out now", "by other weights"  # masks that stay from before
+LEFT_OUT, OTHERS = "of cases left out now", "by other weights or settings"  # that stay
 COMMENT = "# "  # sha256sum passes over such lines
 
 
@@ -57,8 +57,9 @@ class Listed(NamedTuple):
         name: of its file in the folder of masks.
         digest: of its content.
         comment: the line before it.
-        told: what that says: `case`, `weights_sha256`, `plan` of a shard, `rows`, `beside` (the
-            digests by name of what belongs to the mask, such as probabilities).
+        told: what that says: `case`, `weights_sha256`, `settings` (a digest), `plan` of a shard,
+            `rows`, `beside` (the digests by name of what belongs to the mask, such as
+            probabilities).
     """
 
     name: str
@@ -288,6 +289,12 @@ class MaskRecord:
         text = json.dumps(told, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()
 
+    @property
+    def _set(self) -> str:
+        """All that makes a mask beside weights, metadata and image, as one digest."""
+        text = json.dumps([self.settings, self.marks, self._chosen()], sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
     def _read(self) -> None:
         """Read the lists: one's own, that of the whole, and those of all shards."""
         self._digests, self._last, self._others = {}, {}, {}
@@ -421,10 +428,11 @@ class MaskRecord:
 
         Returns:
             Files by case: under `LEFT_OUT`, of the image or metadata that such a case had before;
-            under `OTHERS`, those by other weights, of cases that were not asked for now, which
-            `merge` sees of shards.
+            under `OTHERS`, those by other weights or settings, of cases that were not asked for
+            now, which `merge` sees of shards.
         """
         weights = None if self.weights is None else self.weights.recorded.get("weights_sha256")
+        mine = {"weights_sha256": weights, "settings": self._set}
         left = {*left_out}
         for name, parts in self._items.items():  # planes of a volume
             left |= {name} if any(str(part["case"]) in left for part in parts) else set()
@@ -433,8 +441,10 @@ class MaskRecord:
         for name, listed in self._listed():
             for digest, comment in listed if name not in now else ():
                 told = _told(comment)
-                case, by = str(told.get("case")), told.get("weights_sha256")
-                strange = self.shard.is_whole and None not in (by, weights) and by != weights
+                case = str(told.get("case"))
+                both = [(told.get(what), one) for what, one in mine.items()]
+                differ = any(None not in pair and pair[0] != pair[1] for pair in both)
+                strange = self.shard.is_whole and differ
                 if "case" not in told or not (case in left or strange):
                     continue
                 if self._is(self.folder / name, digest):
@@ -509,6 +519,7 @@ class MaskRecord:
                 weights = None if self.weights is None else self.weights.recorded
                 told = {"case": case, "of": self._made_of(self._items.get(case, [{"image": []}]))}
                 told |= {"weights_sha256": (weights or {}).get("weights_sha256"), "rows": rows}
+                told |= {"settings": self._set}
                 told |= {"trained": self._trained(case), "guidance": self.settings.get("guidance")}
                 told |= {"plan": self.shard.plan, **self.engine}
                 if beside:

@@ -141,7 +141,7 @@ class Predicted:
         unknown: the cases of which the network was not told a field, by field.
         untrained: the cases with a value that no image of the training had, by field=value.
         earlier: files of the folder that earlier predictions made and this one does not stand for,
-            by what they are: of cases left out now, by other weights.
+            by what they are: of cases left out now, by other weights or settings.
         told: what was predicted.
     """
 

@@ -305,6 +305,8 @@ def test_masks_that_a_prediction_does_not_stand_for_are_told(tmp_path):
     (source / "b.tif").unlink()
     _, _, record = predict(source, out, weights="w2")
     assert record.earlier(set()) == {OTHERS: {"a": "a.png", "b": "b.tif"}}
+    _, _, record = predict(source, out, settings={"guidance": 0.5})
+    assert record.earlier(set()) == {OTHERS: {"a": "a.png", "b": "b.tif"}}
     (out / "b.tif").unlink()
     picture(out / "a.png", 5)  # no mask of any prediction any more
     assert not predict(source, out, weights="w2")[2].earlier(set())
