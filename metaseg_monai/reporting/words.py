@@ -33,10 +33,10 @@ from metaseg_monai.study.design import Protocol
 LITTLE = 0.005  # F1, or medMAE; what nobody would notice
 PLAIN = {  # conditions without metadata: what is larger in those that have them, and its name
     "se": ("the larger gates", "SE"),
-    "none": ("the larger network", "the U-Net without gates"),
+    "none": ("the larger network", "the network without gates"),
 }
 CONDITIONS = {
-    "none": "U-Net without gates and without metadata",
+    "none": "the network without gates and without metadata",
     "se": "channels weighted by the image alone (squeeze-and-excitation)",
     "me": "channels weighted by the metadata alone",
     "sme": "channels weighted by image and metadata together",

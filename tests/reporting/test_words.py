@@ -81,7 +81,7 @@ SAID = {  # hits of each training, the protocol, what is said, and what is not
     ),
     "metadata did not help against a plain network": (
         {"none": (6, 6, 6), "sme": (6, 6, 6)}, {},
-        ["Metadata was not shown to help sme against the U-Net without gates"], [],
+        ["Metadata was not shown to help sme against the network without gates"], [],
     ),
     "trainings that have hardly begun": (
         HELPED, {"short": dict.fromkeys(HELPED, (2, 358))},
