@@ -181,8 +181,9 @@ class Compared(NamedTuple):
 
         A test over cases says nothing about other trainings of the same networks. So a difference
         is *found* where the corrected p is below alpha and the interval over groups and trainings
-        (`joint`) lies on one side of 0 as well; it is one of *these trainings* where all of them
-        have the same sign but that interval holds 0, and *mixed* where they do not.
+        (`joint`) lies on one side of 0 as well. *none* was shown where already the interval over
+        groups holds 0, whatever the test says. Else it is one of *these trainings* where all of
+        them have the same sign, and *mixed* where they do not.
         """
         if self.overall.groups < 2 or math.isnan(self.p_holm):
             return "untested"
@@ -191,6 +192,8 @@ class Compared(NamedTuple):
         low, high = self.joint
         if low > 0 or high < 0:
             return "found"
+        if self.overall.low <= 0 <= self.overall.high:
+            return "none"
         differences = self.seeds.values()
         one_sign = all(d > 0 for d in differences) or all(d < 0 for d in differences)
         return "these trainings" if one_sign else "mixed"
@@ -328,7 +331,8 @@ def compared_text(one: Compared, protocol: Protocol, score: str = "F1") -> str:
     interval = f"{signed(overall.mean)} {interval}"
     p = f"p {p_text(one.p_holm)}" if one.p_holm < 0.001 else f"p = {p_text(one.p_holm)}"
     if strength == "none":
-        return f"No difference of {pair} in the {score}{where} was shown: {interval}, {p}."
+        though = ", but the interval holds 0" if one.p_holm < protocol.alpha else ""
+        return f"No difference of {pair} in the {score}{where} was shown: {interval}, {p}{though}."
     seeds = seeds_text(one)
     higher = f"a {'higher' if overall.mean > 0 else 'lower'} {score} than {one.second}{where}"
     if strength == "found":

@@ -158,6 +158,11 @@ def compared(p=0.01, mean=0.1, seeds=(0.1, 0.1), trainings=(0.05, 0.15), cases=9
         ),
         (compared(p=0.2), "No difference of sme and se in the Dice of tumour was shown: +0.100"),
         (
+            compared(mean=0.04, seeds=(0.04, 0.04)),  # the trainings agree
+            "No difference of sme and se in the Dice of tumour was shown: +0.040 [-0.010, +0.090], "
+            "p = 0.010, but the interval holds 0.",
+        ),
+        (
             compared(trainings=(-0.1, 0.3)),
             "sme had a higher Dice of tumour than se in each of these trainings (seed 0: +0.100, "
             "seed 1: +0.100; over cases [+0.050, +0.150], over these and trainings [-0.100, +0.300",
