@@ -48,8 +48,11 @@ _END = r"\s*([+-]?(?:[0-9]+(?:\.[0-9]+)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)\s*"
 _BETWEEN = re.compile(rf"{_END}\.\.{_END}")
 _WEIGHED = re.compile(r":\s*[+-]?\.?[0-9]")  # a text that means to be a distribution
 _LARGEST = float(np.finfo(np.float32).max)
-# punctuation and blanks between two letters, or a letter and a digit: never a sign at an end (ER-)
+_MEASURE = re.compile(  # a number and its unit, in one cell
+    r"(\S+?)\s*(%|x|[nuµμmck]?m|[mu]?l|m?s|min|h|k?g|mg|k?v|kvp|mas?|m?t|[mg]?hz|y|yrs?|years?)"
+)
 _ROMAN = re.compile("[ivx]+[a-d]?", re.I)  # numerals of grades and stages
+# punctuation and blanks between two letters, or a letter and a digit: never a sign at an end (ER-)
 _JOINTS = re.compile(r"(?<=[^\W\d_])[\s_\-./,]+(?=\w)|(?<=\d)[\s_\-./,]+(?=[^\W\d_])")
 _SLIPS = {  # (declared unit, factor that would bring the value inside) -> the unit it was given in
     ("mm", 10.0): "cm",
@@ -106,9 +109,14 @@ def spelled(text: str) -> str:
 
     >>> [spelled(text) for text in (" Siemens", "SIEMENS ", "3", "3.0", "5-6", "GE  Signa")]
     ['siemens', 'siemens', '3.0', '3.0', '5-6', 'ge signa']
+    >>> [spelled(text) for text in ("5 mm", "5.0MM", "1.5T", "1.50 T", "1.10b")]
+    ['5.0 mm', '5.0 mm', '1.5 t', '1.5 t', '1.10b']
     """
-    number = read_number(text)
-    return " ".join(composed(text).casefold().split()) if number is None else repr(number + 0.0)
+    plain = " ".join(composed(text).casefold().split())
+    measure = _MEASURE.fullmatch(plain)
+    number = read_number(measure[1] if measure else plain)
+    unit = f" {measure[2]}" if measure else ""
+    return plain if number is None else f"{number + 0.0!r}{unit}"
 
 
 def same_name(text: str, names: Iterable[str]) -> str | None:

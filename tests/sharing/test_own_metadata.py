@@ -462,6 +462,7 @@ def test_writings_of_one_value_are_joined_in_the_copy_and_told(tmp_path):
         "scanner": ["SIEMENS", "Siemens ", "siemens", "Siemens", "GE", "GE"] * 2,
         "phases": ["3", "3.0", "6", "6.0", "3", "6"] * 2,
         "genotype": [*["AA", "Aa", "aa"] * 4],
+        "field": ["1.5T", "3 T", "1.5 T", "3.0T", "15T", "3 T"] * 2,
         "site": list("ab") * 6,
     }
     found = OwnTable(table_of(tmp_path, columns))
@@ -470,13 +471,15 @@ def test_writings_of_one_value_are_joined_in_the_copy_and_told(tmp_path):
     mend_cells(found, "+genotype:categorical")
     schema, _, _ = infer_schema(found, "+genotype:categorical", range(12))
     assert [one.values for one in schema.fields] == [
-        ("F", "M", "female"), ("GE", "Siemens"), ("3", "6"), ("AA", "Aa", "aa"), ("a", "b")
+        ("F", "M", "female"), ("GE", "Siemens"), ("3", "6"), ("AA", "Aa", "aa"),
+        ("1.5T", "15T", "3 T"), ("a", "b"),
     ]  # fmt: skip
     told = {name: value for name, (value, _) in found.inferred.items() if "joined" in name}
     assert told == {
         "joined in sex": "'f' (1) -> 'F'; 'm' (1) -> 'M'",
         "joined in scanner": "'SIEMENS' (2), 'Siemens ' (2), 'siemens' (2) -> 'Siemens'",
         "joined in phases": "'3.0' (2) -> '3'; '6.0' (2) -> '6'",
+        "joined in field": "'1.5 T' (2) -> '1.5T'; '3.0T' (2) -> '3 T'",
     }
     assert "--fields +sex:categorical keeps them apart" in found.inferred["joined in sex"][1]
     assert [one["scanner"] for one in found.rows[:3]] == ["Siemens"] * 3
