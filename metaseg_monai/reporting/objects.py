@@ -24,7 +24,7 @@ from metaseg_monai.reporting import scores
 from metaseg_monai.reporting.comparisons import compared_again, lacking
 from metaseg_monai.reporting.figures.predictions import translation_grid
 from metaseg_monai.reporting.page import Details, Figure, Part, Section
-from metaseg_monai.reporting.runs import TRAINING, Results, by_condition, class_text
+from metaseg_monai.reporting.runs import REPLICATE, TRAINING, Results, by_condition, class_text
 from metaseg_monai.reporting.scores import (
     ENDS,
     Spread,
@@ -264,8 +264,22 @@ def _tolerance(surfaces: pd.DataFrame) -> str:
 def _empty(results: Results) -> str:
     """How many scores do not exist, of all trainings."""
     scores = _dice(results.normal)
-    left = int(scores["score"].isna().sum())
-    return f"Left out as empty in label and prediction: {left} of {len(scores)}." if left else ""
+    missing = scores[scores["score"].isna()]
+    if missing.empty:
+        return ""
+    told = f"Left out as empty in label and prediction: {len(missing)} of {len(scores)}"
+    place = [*REPLICATE, "case", "class"]
+    which = {
+        name: set(missing.loc[missing["condition"] == name, place].itertuples(index=False))
+        for name in results.conditions
+    }
+    if all(one == which[results.conditions[0]] for one in which.values()):
+        return f"{told}."
+    counts = ", ".join(f"{name} {len(one)}" for name, one in which.items())
+    return (
+        f"{told} ({counts}), so that these means are of different cases; differences on the same "
+        "cases stand among the comparisons."
+    )
 
 
 # Images that were predicted, and the objects in them beside those in the real ones.

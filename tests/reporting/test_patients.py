@@ -20,8 +20,9 @@ def run(tmp_path, made):
         rows, surfaces = [], []
         for case, share in enumerate(dice):
             place = (f"c{case}", f"p{max(0, case - 1)}", "test", "normal", "all")
-            tp = int(100 * share)
-            rows += [(*place, 1, tp, 100 - tp, 100 - tp, 9), (*place, 2, 0, 0, 0, 9)]
+            tp = int(100 * share) if share is not None else 0
+            wrong = 100 - tp if share is not None else 0  # None: right that there is nothing
+            rows += [(*place, 1, tp, wrong, wrong, 9), (*place, 2, 0, 0, 0, 9)]
             if nsd:
                 surfaces += [(*place, 1, nsd[case], 2.0, "px"), (*place, 2, "", 2.0, "px")]
         names = ["case", "group", "split", "mode", "domain", "class", "tp", "fp", "fn", "tn"]
@@ -52,6 +53,16 @@ def test_a_patient_counts_once_and_empty_classes_are_left_out_and_counted(run, r
     assert pd.isna(table.loc["se, class 2"]["Dice", "mean"])
     assert "Left out as empty in label and prediction: 6 of 12." in told
     assert NO_TOLERANCE in told
+
+
+def test_means_of_different_cases_are_told(run, results_of):
+    """A condition that rightly finds nothing in a case has no score of it."""
+    of = results_of(se=[run("se", DICE)], sme=[run("sme", (None, *DICE[1:]))])
+    _, told = shown(patient_section(of, Protocol()))
+    assert (
+        "Left out as empty in label and prediction: 13 of 24 (se 6, sme 7), so that these means "
+        "are of different cases; differences on the same cases stand among the comparisons."
+    ) in told
 
 
 def test_outlines_are_scored_and_compared(run, results_of):

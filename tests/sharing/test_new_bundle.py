@@ -291,7 +291,9 @@ def test_volumes_are_planned_in_three_dimensions(volumes, tmp_path):
 def test_scans_that_no_training_could_read_are_all_listed(splits, volumes, tmp_path):
     """A volume without an affine, and one that breaks off."""
     new_bundle("mine", volumes, tmp_path / "b", memory_gb=0.4, network="unet3")
-    of_split = [row for row in rows_of(tmp_path / "b/mine/data/table.csv") if row["split"] in splits]
+    of_split = [
+        row for row in rows_of(tmp_path / "b/mine/data/table.csv") if row["split"] in splits
+    ]
     homeless, cut = (tmp_path / row["ct"] for row in (of_split[0], of_split[-1]))
     image = nib.load(homeless)
     image = nib.Nifti1Image(np.asarray(image.dataobj), None)
