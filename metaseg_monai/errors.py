@@ -118,7 +118,8 @@ def typed(function: Callable[P, R]) -> Callable[P, R]:
                 takes()[name].validate_python(plain, strict=True)
             except pydantic.ValidationError as error:
                 kind = inspect.formatannotation(signature.parameters[name].annotation)
-                kind = re.sub(r"Literal\[(.*?)\]", r"\1", kind)
+                for wrapped in ("Literal", "Optional"):
+                    kind = re.sub(rf"{wrapped}\[([^\[\]]*)\]", r"\1", kind)
                 raise ConfigError(
                     f"{function.__name__}: {name} is {' '.join(repr(value).split())[:200]} "
                     f"({type(value).__name__}); "

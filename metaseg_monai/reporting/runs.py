@@ -1,6 +1,7 @@
 """The results of finished runs as tidy frames; every number of a report is a groupby of them."""
 
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -24,7 +25,7 @@ from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.metrics.scores import Score, case_scores, label_sizes, score_of
 from metaseg_monai.networks.variants import ALL_VARIANTS, METADATA_VARIANTS
 from metaseg_monai.study.design import ELSEWHERE, EXPERTS, Study
-from metaseg_monai.study.matrix import Run
+from metaseg_monai.study.matrix import HARDLY, Run
 from metaseg_monai.study.record import read_plan, read_record, read_study
 from metaseg_monai.tables.table import CLASSES
 
@@ -32,7 +33,6 @@ REPLICATE = ["data_seed", "seed"]
 TRAINING = ["condition", *REPLICATE]
 NAMED_FOLD = re.compile(r"(?P<before>.*)fold(?P<fold>\d+)(?P<after>.*)")  # the last one
 Training = tuple[str, int, int]
-HARDLY = 0.25  # of the planned steps; trainings of fewer have hardly begun
 COUNTS, CASES, SCHEMA, VOLUMES = "counts.csv", "cases.csv", "schema.json", "volumes.csv"
 
 
@@ -107,6 +107,14 @@ class Results:
         """The conditions of whose trainings nothing is concluded, as they have hardly begun."""
         short = self.short
         return [n for n in self.conditions if n in short and short[n][0] < HARDLY * short[n][1]]
+
+    def begun_text(self, name: str) -> str:
+        """How short the training of a condition was, of which nothing is concluded."""
+        epochs, planned = self.short[name]
+        return (
+            f"{epochs} of {planned} planned epochs; conclusions begin at "
+            f"{math.ceil(HARDLY * planned)}"
+        )
 
     @property
     def only_begun(self) -> bool:

@@ -210,7 +210,7 @@ def claims_of(asked: Asked) -> list[Claim]:
     for pair, (compared, why) in found.items():
         begun = [name for name in (pair.first, pair.second) if name in hardly]
         if compared is not None and begun:
-            why = f"the training of {begun[0]} has hardly begun"
+            why = f"the training of {begun[0]} has hardly begun ({results.begun_text(begun[0])})"
         planned = pair not in extra
         level = protocol.alpha / (len(protocol.comparisons) if planned else len(extra))
         spread, smallest = _power(compared, protocol, level)

@@ -275,6 +275,8 @@ def _scores_text(scores: pd.Series, measure: str, score: Score, ranked: bool) ->
     if not ranked:
         told = ", ".join(f"{value:.3f} of {name}" for name, value in scores.items())
         return f"The {measure} is {told} ({ends})."
+    if scores[highest] == scores[lowest]:
+        return f"The {measure} of all {len(scores)} conditions is {scores[highest]:.3f} ({ends})."
     if score.best == "low":
         return (
             f"The lowest {measure} is {scores[lowest]:.3f}, of {lowest}; the highest "
@@ -420,10 +422,13 @@ def how_sure(asked: Asked) -> str:
             f"Planned were comparisons of {protocol.sample_size} groups; they are made of "
             f"{', '.join(map(str, sorted(groups_of)))}."
         )
-    if results.missing:
+    folds = [name for name in results.missing if name.startswith("fold ")]
+    if folds:
+        sentences.append(f"Not tested, as the study has other folds: {listed(folds)}.")
+    if runs := [name for name in results.missing if name not in folds]:
         sentences.append(
-            f"Without result and left out are {len(results.missing)} of the planned runs: "
-            f"{', '.join(list(results.missing)[:6])}{' ...' if len(results.missing) > 6 else ''}."
+            f"Without result and left out are {len(runs)} of the planned runs: "
+            f"{', '.join(runs[:6])}{' ...' if len(runs) > 6 else ''}."
         )
     return " ".join(sentences)
 

@@ -536,6 +536,8 @@ def training_counts(results: Results) -> list[Part]:
         if not isinstance(field, Categorical | Ordinal) or name not in train:
             continue
         by = train.groupby([*TRAINING, name], sort=False).size().rename("n").reset_index()
+        if by.empty:  # of folds, whose cases are all told as tested
+            continue
         first = by[TRAINING].drop_duplicates("condition")
         counts = by.merge(first, on=TRAINING).pivot(index="condition", columns=name, values="n")
         counts = counts.reindex(index=results.conditions).fillna(0).astype(int)
@@ -566,6 +568,7 @@ def _run_table(results: Results) -> list[Part]:
 def _label(run: Finished) -> str:
     """A run by what it differs in from all others."""
     label = f"{run.condition}, seed {run.seed}" + (f", {run.domain}" if run.domain else "")
+    label += "" if run.fold is None else f", fold {run.fold}"
     return label + (f", data {run.data_seed}" if run.data_seed else "")
 
 

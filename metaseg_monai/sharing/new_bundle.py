@@ -1,6 +1,7 @@
 """A bundle for a table of one's own: what was inferred, each with its reason, and what follows."""
 
 import inspect
+import math
 import os
 import re
 import shlex
@@ -47,6 +48,7 @@ from metaseg_monai.sharing.plan import (
     plan,
     steering,
 )
+from metaseg_monai.study.matrix import HARDLY
 from metaseg_monai.tables.columns import ROOT
 from metaseg_monai.tables.select import FOREGROUND
 from metaseg_monai.tables.table import (
@@ -152,7 +154,7 @@ def new_bundle(
             class with its name, as "1=spleen,2+3=kidneys", and all others become background.
         mask_values: stored or shown, which of both counts where masks can be read in two ways
             (min-is-white, as tifffile writes Boolean ones; palettes from white).
-        modality: CT, RGB or other; by default as the format and values of the files say.
+        modality: CT, MR, RGB or other; by default as the format and values of the files say.
         channels: stored, or grey or rgb, to which images of one and three are converted.
         memory_gb: that training may take, beside what it keeps of images; measured by two steps.
         dry_run: tell what would be made, and write nothing. Memory is an estimate then, so that the
@@ -221,8 +223,7 @@ def new_bundle(
         told["unknown"] = (
             listing(there, 8, str),
             f"in {len(strange)} cell(s) of val and test alone, which no training row says: the "
-            "network is told nothing there, in the copy of the table as well; another --seed deals "
-            "otherwise",
+            f"network is told nothing there, in the copy of the table as well; {_dealt(found)}",
         )
     copied = _Copy(found, made, schema, names_of, names, strange, planar, mask_values)
     read = copied.read()
@@ -275,8 +276,8 @@ def new_bundle(
         f"bundle: {target}",
         f"check: {_check(target)}",
         f"next: {commands[0]}",
-        f"or, with and without {'metadata' if schema.fields else 'gates'}, and a report: "
-        f"{commands[-1]}",
+        f"or, with and without {'metadata' if schema.fields else 'gates'}, and a report "
+        f"({_of_study(planned, known, schema, made)}): {commands[-1]}",
         f"review: {target / 'configs' / 'schema.json'}, and fill in {target / 'docs' / 'README.md'}"
         f" and {target / 'docs' / 'data_license.txt'}",
     ]
@@ -373,13 +374,18 @@ def _of_classes(found: OwnTable, names: Mapping[int, str], made: GroupSplits) ->
         elif "fold" not in made.told and having and "train" not in {one for one, _ in having}:
             why += (
                 f"; class {number} ({name}) is in no training case, so that nothing learns it: "
-                + (
-                    f"--split new deals otherwise than column {found.split_column!r}"
-                    if found.split_column is not None
-                    else "another --seed deals otherwise"
-                )
+                f"{_dealt(found)}"
             )
     return ", ".join(f"{number} {one}" for number, one in names.items()), why
+
+
+def _dealt(found: OwnTable) -> str:
+    """What deals cases out to splits otherwise."""
+    if found.split_column is not None:
+        return f"--split new deals otherwise than column {found.split_column!r}"
+    if found.fold_column is not None:
+        return f"--folds deals otherwise than column {found.fold_column!r}"
+    return "another --seed deals otherwise"
 
 
 def _with_classes(known: Fingerprint, classes: int) -> Fingerprint:
@@ -415,14 +421,29 @@ def _hours(seconds: float) -> str:
     return f"{told} hour" if told == "1" else f"{told} hours"
 
 
+def _items(planned: Plan, known: Fingerprint) -> int:
+    """How many images, or planes of volumes, an epoch has."""
+    if len(known.shapes[0]) > planned["spatial_dims"]:
+        return sum(shape[2] for shape in known.shapes)
+    return len(known.shapes)
+
+
+def _of_study(planned: Plan, known: Fingerprint, schema: MetadataSchema, made: GroupSplits) -> str:
+    """What the study that is proposed takes, and what a first look does."""
+    folds = len({fold for _, fold in made.of_group.values() if fold}) or 1
+    trainings = (3 if schema.fields else 2) * 3 * folds
+    cost = ""
+    if "step_seconds" in planned.facts:
+        steps = planned["epochs"] * -(-_items(planned, known) // planned["batch_size"])
+        cost = f", about {_hours(trainings * steps * planned['step_seconds'])} here"
+    least = math.ceil(HARDLY * planned["epochs"])
+    return f"{trainings} trainings{cost}; for a first look --seeds 1 --epochs {least}"
+
+
 def _scheduled(planned: Plan, known: Fingerprint) -> Plan:
     """The plan with how long is trained, and whether images stay in memory."""
     cases, sizes = len(known.shapes), np.prod(known.shapes, axis=1)
-    items = (
-        sum(shape[2] for shape in known.shapes)
-        if len(known.shapes[0]) > planned["spatial_dims"]
-        else cases
-    )
+    items = _items(planned, known)
     steps = -(-items // planned["batch_size"])
     epochs = -(-STEPS // steps)
     grown = 1.0

@@ -44,7 +44,7 @@ from metaseg_monai.transforms.load import on_grid
 
 Network = Literal["dynunet", "dynunet_res", "segresnet", "segresnet_ds", "unet3", "ppunet"]
 NNUNET: tuple[Network, ...] = ("dynunet", "dynunet_res")  # each axis halved as nnU-Net does
-Modality = Literal["CT", "RGB", "other"]
+Modality = Literal["CT", "MR", "RGB", "other"]  # MR has no unit, and is scaled as others are
 
 MOST_CLASSES = 1 << 16  # while nothing is known of a label
 VOXELS_OF_A_CASE = 1 << 14  # of the foreground, that tell its values
@@ -547,7 +547,9 @@ def plan(
         "classes": Fact(found.classes, _why_classes(found)),
         "spacing_mm": spacing,
         "shape": Fact(shape, "median of the training images after resampling"),
-        "network": Fact(network, "as asked for"),
+        "network": Fact(
+            network, "of --network, which is dynunet by default; unet3 takes less time"
+        ),
         "patch": Fact(patch, why_patch),
         "levels": Fact(levels, _why_levels(network)),
         "filters": filters,

@@ -176,7 +176,7 @@ class Predicted:
             more += f"\nof earlier predictions {what}, still there: {len(names)} "
             more += f"({listing(names, SHOWN)})"
         if self.shard is None:
-            return f"{self.told}: {self.folder}{more}"
+            return f"{count} {self.told}: {self.folder}{more}"
         return (
             f"{count} {self.told} of shard {self.shard}: {self.folder}; when all shards are "
             f"done: python -m metaseg_monai merge {quote(str(self.folder))}{more}"

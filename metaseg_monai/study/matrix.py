@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -422,6 +423,23 @@ def _epochs(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ConfigError(f"epochs is {value!r}; a study needs a whole number from 1.")
     return value
+
+
+HARDLY = 0.25  # of the planned steps; trainings of fewer have hardly begun
+
+
+def few_epochs(runs: Sequence[Run]) -> str | None:
+    """That trainings are too short for a report to conclude anything, and how long is enough."""
+    short = [run for run in runs if run.epochs < HARDLY * (run.planned_epochs or 0)]
+    if not short:
+        return None
+    least = max(short, key=lambda run: run.planned_epochs or 0)
+    enough = math.ceil(HARDLY * (least.planned_epochs or 0))
+    return (
+        f"{len(short)} of {len(runs)} trainings have {least.epochs} epochs, of "
+        f"{least.planned_epochs} that the bundle plans: they only show that everything runs, and "
+        f"the report concludes nothing of them; it does from {enough} epochs on"
+    )
 
 
 def _planned_epochs(config: Mapping[str, Any], settings: Mapping[str, Any]) -> int | None:

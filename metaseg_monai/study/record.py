@@ -144,6 +144,7 @@ def is_finished(folder: Path, run: Run) -> bool:
         and record["state"] == "finished"
         and is_trained(folder, run)
         and not missing_modes(folder, asdict(run))
+        and not (run.explain and "explained" not in record)  # stopped in between
     )
 
 

@@ -43,6 +43,8 @@ def _run(folder: Path, trust: bool) -> int:
     if record is None:
         sys.stderr.write(f"{folder} holds no run.json; start a study instead.\n")
         return 1
+    # what killed starts computed is in the log only, and counts where it is more
+    spent = max(record["seconds"], sum(float(epoch["seconds"]) for epoch in read_log(folder)))
     record |= {"state": "running", "started": now(), "versions": _versions()}
     # a table that is generated does not exist before the first run
     record["table_sha256"] = sha256(Path(record["table"])) or record["table_sha256"]
@@ -61,10 +63,7 @@ def _run(folder: Path, trust: bool) -> int:
         told = as_refusal(error) or f"{type(error).__name__}: {error}"
         record |= {"state": "failed", "error": str(told)}
         traceback.print_exc()
-    # what killed starts computed is in the log only, and counts where it is more
-    logged = sum(float(epoch["seconds"]) for epoch in read_log(folder))
-    spent = max(record["seconds"] + time.monotonic() - started, logged)
-    record |= {"ended": now(), "seconds": spent}
+    record |= {"ended": now(), "seconds": spent + time.monotonic() - started}
     write_record(folder, record)
     if record["state"] == "finished" and record["explain"] and record.get("explained") != "done":
         write_record(folder, {**record, "explained": _explain(folder, record, trust)})

@@ -236,7 +236,10 @@ def test_of_trainings_that_have_hardly_begun_nothing_is_concluded(asked):
     of = asked({"se": 0.7, "sme": 0.8})
     short = Asked(replace(of.results, short={"sme": (2, 14)}), of.protocol)
     told = sentence(by_kind(claims_of(short))["plain"])
-    assert told == "Nothing is concluded: the training of sme has hardly begun."
+    assert told == (
+        "Nothing is concluded: the training of sme has hardly begun (2 of 14 planned epochs; "
+        "conclusions begin at 4)."
+    )
 
 
 def test_without_a_study_or_metadata_nothing_is_claimed(asked):

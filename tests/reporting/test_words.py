@@ -69,6 +69,10 @@ SAID = {  # hits of each training, the protocol, what is said, and what is not
          "so the metadata helped, not the larger gates", "before any run had a result"],
         ["Not compared by plan"],
     ),
+    "scores that are all the same have no highest": (
+        {"se": (0, 0, 0), "sme": (0, 0, 0)}, {},
+        ["The F1 pooled over all cases of all 2 conditions is 0.000 ("], ["The highest F1"],
+    ),
     "a dummy explains the gain": (
         {**HELPED, "sme-dummy": (9, 8, 9)}, {},
         ["sme has a higher F1 than se", "the dummy may explain its gain over SE"], [],
@@ -184,11 +188,12 @@ SAID = {  # hits of each training, the protocol, what is said, and what is not
     ),
     "what departs from the protocol": (
         {"se": (5, 5, 6), "sme": (8, None, 9)},
-        {"sample_size": 20, "missing": {"sme/seed1": "interrupted"},
+        {"sample_size": 20, "missing": {"sme/seed1": "interrupted", "fold 2": "is none"},
          "history": [{**BEFORE, "finished_runs": 2}]},
         ["when 2 runs had results", "read the comparisons as exploratory",
          "Planned were comparisons of 20 groups", "they are made of 8",
-         "2 to 3 trainings of each condition", "left out are 1 of the planned runs: sme/seed1"],
+         "2 to 3 trainings of each condition", "left out are 1 of the planned runs: sme/seed1.",
+         "Not tested, as the study has other folds: fold 2."],
         [],
     ),
 }

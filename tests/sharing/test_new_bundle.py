@@ -259,6 +259,8 @@ def test_what_is_doubtful_is_a_named_choice(pictures, tmp_path):
         new_bundle("mine", pictures, tmp_path / "b", label="mask", group="patien", **SMALL)
     with pytest.raises(ConfigError, match="cannot name a bundle"):
         new_bundle("../mine", pictures, tmp_path / "b", label="mask", **SMALL)
+    with pytest.raises(ConfigError, match=r"modality is 'US' .*'CT', 'MR', 'RGB', 'other'"):
+        new_bundle("mine", pictures, tmp_path / "b", label="mask", modality="US", **SMALL)
     with pytest.raises(ConfigError, match="folds=1"):
         new_bundle("mine", pictures, tmp_path / "b", label="mask", folds=1, **SMALL)
     with pytest.raises(ConfigError, match="dims=3"):
@@ -309,7 +311,7 @@ def test_scans_that_no_training_could_read_are_all_listed(splits, volumes, tmp_p
 
 @pytest.mark.parametrize("name", ["base_lr", "intensity_range"])
 def test_settings_that_the_plan_has_no_use_of_are_none_of_the_bundle(name, volumes, tmp_path):
-    asked = {"modality": "other", "network": "unet3", "memory_gb": 0.4}
+    asked = {"modality": "MR", "network": "unet3", "memory_gb": 0.4}
     made = new_bundle("mine", volumes, tmp_path / "b", **asked)
     with pytest.raises(ConfigError, match=f"Nothing in the configuration uses .*{name}"):
         train(made.folder, tmp_path / "run", **{name: 0.1})

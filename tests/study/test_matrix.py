@@ -1,5 +1,6 @@
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from monai.bundle import ConfigParser
 from metaseg_monai.bundle.overrides import check_overrides
 from metaseg_monai.errors import ConfigError, MetasegError
 from metaseg_monai.study import Study
-from metaseg_monai.study.matrix import expand
+from metaseg_monai.study.matrix import expand, few_epochs
 from metaseg_monai.study.worker import training_settings
 
 BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
@@ -79,6 +80,14 @@ def test_gates_are_explained_once_for_each_condition_that_takes_metadata(study, 
     runs = expand(study(bundle, ["se", "sme", "sme-dummy", "experts"], seeds=[4, 5]))
     assert [run.folder for run in runs if run.explain] == ["sme/seed4"]
     assert not any(run.explain for run in expand(study(bundle, ["sme"], explain=False)))
+
+
+@pytest.mark.parametrize(("epochs", "told"), [(3, None), (2, "from 3 epochs on")])
+def test_trainings_too_short_for_any_conclusion_are_told(study, bundle, epochs, told):
+    runs = expand(study(bundle, ["sme"], seeds=[4, 5], settings={"epochs": epochs}))
+    runs = [replace(run, planned_epochs=8 + 4 * (run.seed - 4)) for run in runs]  # 8 and 12
+    said = few_epochs(runs)
+    assert said is None if told is None else told in said
 
 
 def test_explaining_takes_settings_that_are_checked_before_anything_runs(study, bundle):

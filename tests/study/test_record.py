@@ -63,6 +63,18 @@ def test_a_run_is_finished_once(tmp_path, data, complete):
     assert not is_finished(folder, run(data, key="other"))
 
 
+def test_a_run_that_was_stopped_before_its_gates_were_drawn_is_not_finished(
+    tmp_path, data, complete
+):
+    asked = run(data, explain=True)
+    folder, _ = plan(tmp_path / "out", asked, tmp_path, threads=1)
+    complete(folder, data)
+    assert not is_finished(folder, asked)
+    for told in ("done", "failed: no gate"):  # which is told once, and not tried again
+        write_record(folder, {**read_record(folder), "explained": told})
+        assert is_finished(folder, asked)
+
+
 @pytest.mark.parametrize("name", ["counts.csv", "log.csv", "model.pt"])
 def test_a_run_whose_results_are_gone_is_not_finished(tmp_path, data, name, complete):
     folder, _ = plan(tmp_path / "out", run(data), tmp_path, threads=1)
