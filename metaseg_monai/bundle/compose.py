@@ -17,7 +17,7 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
-from metaseg_monai.bundle.overrides import as_data, flatten, names_in
+from metaseg_monai.bundle.overrides import as_data, flatten, names_in, unused_in
 from metaseg_monai.errors import ConfigError
 from metaseg_monai.files import INSTALLED, read_json
 from metaseg_monai.metadata import MetadataSchema
@@ -92,10 +92,10 @@ def compose(bundle: Path, shared: Path | None = None) -> dict[str, str]:
             raise ConfigError(f"{bundle.name}: nothing uses the fact {name}")
         for config in having:
             ConfigParser(config).set(copy.deepcopy(value), name)
-    if "recipe" in facts:  # whose schedule and normalisation may have no use of them
-        for name in {"base_lr", "intensity_range"} & {*configs["train"]}:
-            if name not in _named(configs["train"]):
-                del configs["train"][name]
+    if "recipe" in facts:  # which has no use of what its parts took the place of
+        used = {name for config in configs.values() for name in _named(config)}
+        for name in unused_in(configs["train"], used):
+            del configs["train"][name]
     schema = MetadataSchema.load(bundle / "configs" / "schema.json")
     train, inference = configs["train"], configs["inference"]
     shown = dict.fromkeys(schema.names, "unknown")  # what an application lets its user set

@@ -312,6 +312,29 @@ READ = {
 }
 
 
+def _top(key: str) -> str:
+    return key.lstrip("+").partition("#")[0]
+
+
+def unused_in(config: Mapping[str, Any], used: Collection[str]) -> list[str]:
+    """The keys of a configuration that nothing reads: no reference, MONAI or command of ours.
+
+    Args:
+        config: as it is written.
+        used: as of `refuse_unused`.
+    """
+    names = READ | {_top(one) for one in used}
+
+    def runs(value: Any) -> bool:
+        return any(_is_reference(one) for one in (value if isinstance(value, list) else [value]))
+
+    return [
+        key
+        for key, value in config.items()
+        if _top(key) not in names and not key.startswith("_") and not runs(value)
+    ]
+
+
 def refuse_unused(own: Mapping[str, Mapping[str, Any]], used: Collection[str]) -> None:
     """Refuse what stands in a bundle's own configurations and nothing there uses.
 
@@ -326,15 +349,11 @@ def refuse_unused(own: Mapping[str, Mapping[str, Any]], used: Collection[str]) -
     """
     names = READ | {one.partition("#")[0] for one in used}
     known = sorted(names & {key for config in own.values() for key in config})
-    problems = []
-    for file, config in own.items():
-        for key, value in config.items():
-            name = key.lstrip("+").partition("#")[0]
-            runs = any(
-                _is_reference(one) for one in (value if isinstance(value, list) else [value])
-            )
-            if name not in names and not name.startswith("_") and not runs:
-                problems.append(f"{file}: {key!r} ({_suggest(name, {}, known, ())})")
+    problems = [
+        f"{file}: {key!r} ({_suggest(_top(key), {}, known, ())})"
+        for file, config in own.items()
+        for key in unused_in(config, used)
+    ]
     if problems:
         raise ConfigError(
             f"Nothing in the configuration uses {'; '.join(problems)}. Correct the name, or remove "

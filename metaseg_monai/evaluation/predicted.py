@@ -3,7 +3,6 @@
 So no other file is replaced, and a prediction goes on where it was stopped.
 """
 
-import hashlib
 import json
 import logging
 import os
@@ -20,7 +19,7 @@ import pandas as pd
 from torch import Tensor
 
 from metaseg_monai.errors import DataError, listing
-from metaseg_monai.evaluation.shards import SHARDS, Shard, shard_folders
+from metaseg_monai.evaluation.shards import SHARDS, Shard, shard_folders, values_sha256
 from metaseg_monai.files import (
     PREFIX,
     content_sha256,
@@ -286,14 +285,12 @@ class MaskRecord:
             told["clean_up"] = chosen
         if self.marks:
             told["marks"] = self.marks
-        text = json.dumps(told, sort_keys=True, default=str)
-        return hashlib.sha256(text.encode()).hexdigest()
+        return values_sha256(told)
 
     @property
-    def _set(self) -> str:
-        """All that makes a mask beside weights, metadata and image, as one digest."""
-        text = json.dumps([self.settings, self.marks, self._chosen()], sort_keys=True, default=str)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+    def _settings_sha256(self) -> str:
+        """Of all that makes a mask beside weights, metadata and image; its beginning."""
+        return values_sha256([self.settings, self.marks, self._chosen()])[:16]
 
     def _read(self) -> None:
         """Read the lists: one's own, that of the whole, and those of all shards."""
@@ -432,7 +429,7 @@ class MaskRecord:
             now, which `merge` sees of shards.
         """
         weights = None if self.weights is None else self.weights.recorded.get("weights_sha256")
-        mine = {"weights_sha256": weights, "settings": self._set}
+        mine = {"weights_sha256": weights, "settings": self._settings_sha256}
         left = {*left_out}
         for name, parts in self._items.items():  # planes of a volume
             left |= {name} if any(str(part["case"]) in left for part in parts) else set()
@@ -519,7 +516,7 @@ class MaskRecord:
                 weights = None if self.weights is None else self.weights.recorded
                 told = {"case": case, "of": self._made_of(self._items.get(case, [{"image": []}]))}
                 told |= {"weights_sha256": (weights or {}).get("weights_sha256"), "rows": rows}
-                told |= {"settings": self._set}
+                told |= {"settings": self._settings_sha256}
                 told |= {"trained": self._trained(case), "guidance": self.settings.get("guidance")}
                 told |= {"plan": self.shard.plan, **self.engine}
                 if beside:

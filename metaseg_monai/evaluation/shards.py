@@ -88,7 +88,7 @@ class Shard:
         if self.number is None:
             return [dict(item) for item in items]
         self.cases = {name: _masks_of(unit) for name, unit in units.items()}
-        self._metadata = digest([item.get("metadata") for item in items])
+        self._metadata = values_sha256([item.get("metadata") for item in items])
         mine = list(units)[self.number :: self.of]
         return [dict(item) for name in mine for item in units[name]]
 
@@ -106,7 +106,7 @@ class Shard:
         for part in self.folder.glob(f"{PREFIX}*"):
             part.unlink(missing_ok=True)
         (self.folder / PROBLEMS).unlink(missing_ok=True)  # of a run before this one
-        cases = f"cases-{digest(list(self.cases.items()))[:12]}.json"
+        cases = f"cases-{values_sha256(list(self.cases.items()))[:12]}.json"
         if not (self.folder.parent / cases).is_file():
             write_json(self.folder.parent / cases, self.cases, indent=None)
         shared = {
@@ -116,7 +116,7 @@ class Shard:
             "weights_sha256": weights_sha256,
             "settings": json.loads(json.dumps(settings, default=str)),
         }
-        self.plan = digest(shared)[:16]
+        self.plan = values_sha256(shared)[:16]
         self._note = {"shard": self.number, **shared, "plan": self.plan, "command": self.command}
         self._note |= {"began": time.time(), "done": False}
         write_json(self.folder / RECORD, self._note)
@@ -162,7 +162,7 @@ def slurm_shard(environment: Mapping[str, str] = os.environ) -> str | None:
     return f"{number}/{count}"
 
 
-def digest(content: Any) -> str:
+def values_sha256(content: Any) -> str:
     """The SHA-256 of values, as text where JSON has none of their kind."""
     text = json.dumps(content, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -1,7 +1,6 @@
 """The results of finished runs as tidy frames; every number of a report is a groupby of them."""
 
 import json
-import math
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -25,7 +24,7 @@ from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.metrics.scores import Score, case_scores, label_sizes, score_of
 from metaseg_monai.networks.variants import ALL_VARIANTS, METADATA_VARIANTS
 from metaseg_monai.study.design import ELSEWHERE, EXPERTS, Study
-from metaseg_monai.study.matrix import HARDLY, Run
+from metaseg_monai.study.matrix import Run, enough_epochs
 from metaseg_monai.study.record import read_plan, read_record, read_study
 from metaseg_monai.tables.table import CLASSES
 
@@ -106,15 +105,20 @@ class Results:
     def hardly_begun(self) -> list[str]:
         """The conditions of whose trainings nothing is concluded, as they have hardly begun."""
         short = self.short
-        return [n for n in self.conditions if n in short and short[n][0] < HARDLY * short[n][1]]
+        return [
+            n for n in self.conditions if n in short and short[n][0] < enough_epochs(short[n][1])
+        ]
+
+    @property
+    def untested_folds(self) -> list[str]:
+        """Those of `missing` that are folds of the table, and none of the study's."""
+        return [name for name in self.missing if re.fullmatch(r"fold \d+", name)]
 
     def begun_text(self, name: str) -> str:
         """How short the training of a condition was, of which nothing is concluded."""
         epochs, planned = self.short[name]
-        return (
-            f"{epochs} of {planned} planned epochs; conclusions begin at "
-            f"{math.ceil(HARDLY * planned)}"
-        )
+        enough = enough_epochs(planned)
+        return f"{epochs} of {planned} planned epochs; conclusions begin at {enough}"
 
     @property
     def only_begun(self) -> bool:

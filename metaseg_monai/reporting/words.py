@@ -422,8 +422,7 @@ def how_sure(asked: Asked) -> str:
             f"Planned were comparisons of {protocol.sample_size} groups; they are made of "
             f"{', '.join(map(str, sorted(groups_of)))}."
         )
-    folds = [name for name in results.missing if name.startswith("fold ")]
-    if folds:
+    if folds := results.untested_folds:
         sentences.append(f"Not tested, as the study has other folds: {listed(folds)}.")
     if runs := [name for name in results.missing if name not in folds]:
         sentences.append(

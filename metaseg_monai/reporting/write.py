@@ -514,7 +514,7 @@ def record_section(results: Results, history: Sequence[Mapping[str, Any]]) -> Se
         parts.append(Table("left_out", "Cases left out", note, rows_of(lacking)))
     if results.missing:
         reasons = {name: {"reason": reason} for name, reason in results.missing.items()}
-        title = "Runs without results"
+        title = "Without results"
         table = Table("missing", title, "Left out of everything above.", rows_of(reasons))
         parts.append(table)
     parts.append(

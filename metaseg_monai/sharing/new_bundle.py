@@ -1,7 +1,6 @@
 """A bundle for a table of one's own: what was inferred, each with its reason, and what follows."""
 
 import inspect
-import math
 import os
 import re
 import shlex
@@ -48,7 +47,7 @@ from metaseg_monai.sharing.plan import (
     plan,
     steering,
 )
-from metaseg_monai.study.matrix import HARDLY
+from metaseg_monai.study.matrix import enough_epochs
 from metaseg_monai.tables.columns import ROOT
 from metaseg_monai.tables.select import FOREGROUND
 from metaseg_monai.tables.table import (
@@ -62,6 +61,7 @@ from metaseg_monai.transforms import falsified_by
 
 STEPS = 2500  # of a training as planned: ten of nnU-Net's epochs of 250
 VALIDATIONS = 50
+SEEDS = 3  # of the study that is proposed
 KEPT_GB = 8.0  # of preprocessed images in memory, and no more than half of what is free
 FEW_FOLDS = 5  # of which all commands are told
 FEW_TESTED = 5  # groups
@@ -428,16 +428,21 @@ def _items(planned: Plan, known: Fingerprint) -> int:
     return len(known.shapes)
 
 
+def _compared(schema: MetadataSchema) -> list[str]:
+    """The variants of the study that is proposed."""
+    return ["none", "sme", "sme-dummy"] if schema.fields else ["none", "se"]
+
+
 def _of_study(planned: Plan, known: Fingerprint, schema: MetadataSchema, made: GroupSplits) -> str:
     """What the study that is proposed takes, and what a first look does."""
     folds = len({fold for _, fold in made.of_group.values() if fold}) or 1
-    trainings = (3 if schema.fields else 2) * 3 * folds
+    trainings = len(_compared(schema)) * SEEDS * folds
     cost = ""
     if "step_seconds" in planned.facts:
         steps = planned["epochs"] * -(-_items(planned, known) // planned["batch_size"])
         cost = f", about {_hours(trainings * steps * planned['step_seconds'])} here"
-    least = math.ceil(HARDLY * planned["epochs"])
-    return f"{trainings} trainings{cost}; for a first look --seeds 1 --epochs {least}"
+    enough = enough_epochs(planned["epochs"])
+    return f"{trainings} trainings{cost}; for a first look --seeds 1 --epochs {enough}"
 
 
 def _scheduled(planned: Plan, known: Fingerprint) -> Plan:
@@ -697,8 +702,8 @@ them inherit the question.
 def _commands(bundle: Path, made: GroupSplits, schema: MetadataSchema) -> list[str]:
     """Train, evaluate, compare and predict."""
     start, place, run = "python -m metaseg_monai", shlex.quote(str(bundle)), f"runs/{bundle.name}"
-    variants = "none,sme,sme-dummy" if schema.fields else "none,se"
-    study = f"{start} study {place} --variants {variants} --seeds 3 --output {run}-study"
+    variants = ",".join(_compared(schema))
+    study = f"{start} study {place} --variants {variants} --seeds {SEEDS} --output {run}-study"
     study += " --folds all" if any(fold for _, fold in made.of_group.values()) else ""
     folds = sorted({int(fold) for _, fold in made.of_group.values() if fold})
     runs, commands = [f"{run}-fold{fold}" for fold in folds] or [run], []

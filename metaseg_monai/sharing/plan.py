@@ -230,18 +230,19 @@ def fingerprint(
     rows = [row for row in table.rows if row.get("split", "train") == "train"]
     if not rows:
         raise DataError(f"{table.path}: no rows of the split 'train', of which a plan is made")
-    found, problems = [], []
+    found, problems, first_case = [], [], None
     for item in bar(rows, desc="fingerprint", unit="case"):
         try:
             found.append(_case(item, spatial_dims, len(rows), channels))
         except DataError as error:
             problems.append(str(error))
             continue
+        first_case = first_case or item.get("case")
         first, new = len(found[0].shape), len(found[-1].shape)
         if new != first:
             raise DataError(
                 f"{table.path}: case {item.get('case')!r} has {new} axes, "
-                f"{rows[0].get('case')!r} has {first}; give images of one kind"
+                f"{first_case!r} has {first}; give images of one kind"
             )
     refuse(table.path, problems)
     cases = {len(one.ends): str(row.get("case")) for one, row in zip(found, rows, strict=True)}

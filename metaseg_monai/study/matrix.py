@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -425,20 +424,27 @@ def _epochs(value: Any) -> int:
     return value
 
 
-HARDLY = 0.25  # of the planned steps; trainings of fewer have hardly begun
+def enough_epochs(planned: int) -> int:
+    """The fewest of the planned epochs of which anything is concluded: a quarter.
+
+    >>> enough_epochs(14)
+    4
+    """
+    return -(-planned // 4)
 
 
 def few_epochs(runs: Sequence[Run]) -> str | None:
     """That trainings are too short for a report to conclude anything, and how long is enough."""
-    short = [run for run in runs if run.epochs < HARDLY * (run.planned_epochs or 0)]
+    planned = {run.folder: run.planned_epochs or 0 for run in runs}
+    short = [run for run in runs if run.epochs < enough_epochs(planned[run.folder])]
     if not short:
         return None
-    least = max(short, key=lambda run: run.planned_epochs or 0)
-    enough = math.ceil(HARDLY * (least.planned_epochs or 0))
+    longest = max(short, key=lambda run: planned[run.folder])
     return (
-        f"{len(short)} of {len(runs)} trainings have {least.epochs} epochs, of "
-        f"{least.planned_epochs} that the bundle plans: they only show that everything runs, and "
-        f"the report concludes nothing of them; it does from {enough} epochs on"
+        f"{len(short)} of {len(runs)} trainings, such as {longest.folder}, have hardly begun when "
+        f"they end: {longest.epochs} of {longest.planned_epochs} epochs that the bundle plans. The "
+        f"report concludes nothing of them; it does from {enough_epochs(planned[longest.folder])} "
+        "epochs on"
     )
 
 

@@ -17,6 +17,7 @@ from metaseg_monai.reporting.runs import (
     read_results,
     read_single_runs,
 )
+from metaseg_monai.reporting.write import write_report
 from metaseg_monai.study.design import Protocol, Study
 from metaseg_monai.study.matrix import expand
 from metaseg_monai.study.record import fix, read_history
@@ -288,6 +289,11 @@ def test_a_run_of_another_fold_than_planned_and_folds_of_nobody_are_told(
     results = read_results(tmp_path)
     assert len(results.f1) == 16
     assert list(results.missing) == ["fold 2"]
+    write_report(tmp_path)
+    text = " ".join((tmp_path / "report.md").read_text().split())
+    assert "Not tested, as the study has other folds: fold 2." in text
+    assert "of the planned runs" not in text
+    assert all(f"| se, seed 0, fold {fold} |" in text for fold in (0, 1))
     bind(folders[1], fold=0, folds=[0, 1, 2])
     with pytest.raises(DataError, match="se/seed0-fold1 tested fold 0 in the place of 1"):
         read_results(tmp_path)

@@ -225,3 +225,5 @@ def test_counts_of_training_cases_are_told_where_conditions_differ():
     assert part.values.to_dict("index") == {"all": {"a": 2, "b": 1}, "few": {"a": 2, "b": 0}}
     alike = results.cases[results.cases["condition"] == "all"]
     assert training_counts(SimpleNamespace(cases=alike, fields={}, conditions=["all"])) == []
+    results.cases = results.cases.assign(split="test")  # as of folds
+    assert training_counts(results) == []

@@ -23,6 +23,7 @@ from metaseg_monai.sharing.check_bundle import check_bundle
 from metaseg_monai.sharing.new_bundle import new_bundle
 from metaseg_monai.sharing.own_metadata import infer_schema
 from metaseg_monai.sharing.own_table import OwnTable
+from metaseg_monai.sharing.plan import Step
 from metaseg_monai.sharing.run import evaluate, predict, train
 from metaseg_monai.tables import find_cases, fold_cases, read_table, slices
 from tests.extras import needed
@@ -240,6 +241,19 @@ def test_the_same_seed_gives_the_same_bundle_and_folds_test_every_case_once(pict
     assert all(folds[row["group"]] == row["fold"] for row in rows)
     scanners = {fold: {r["scanner"] for r in rows if r["fold"] == fold} for fold in "012"}
     assert all({"A", "B"} <= found for found in scanners.values())  # stratified
+
+
+@pytest.mark.parametrize(("folds", "trainings"), [(None, 9), (3, 27)])
+def test_what_the_proposed_study_takes_is_told(folds, trainings, pictures, tmp_path, monkeypatch):
+    asked = {**SMALL, "folds": folds}
+    made = new_bundle("mine", pictures, tmp_path / "b", **asked)
+    enough = -(-made.plan["epochs"] // 4)
+    assert f"({trainings} trainings; for a first look --seeds 1 --epochs {enough}): " in str(made)
+    step = Step(100_000_000, 4.0)  # 2,500 of them take 2.8 hours
+    monkeypatch.setattr("metaseg_monai.sharing.plan.measured_step", lambda *one: step)
+    again = str(new_bundle("again", pictures, tmp_path / "b", **asked))
+    hours = int(re.search(rf"{trainings} trainings, about (\d+) hours here", again)[1])
+    assert hours == pytest.approx(trainings * 2.78, abs=1)
 
 
 def test_columns_that_were_left_out_can_be_given(pictures, tmp_path):
@@ -544,6 +558,7 @@ def test_what_only_val_and_test_have_is_known_and_told(pictures, tmp_path):
     assert "class 2 (lesion) is in no training case" in made.inferred["classes"][1]
     assert made.schema.field("scanner").values == ("A", "B")
     assert "scanner 'Z' in row" in made.inferred["unknown"][0]
+    assert made.inferred["unknown"][1].endswith("--split new deals otherwise than column 'split'")
     assert "\nunknown: scanner 'Z'" in str(made)
     assert rows_of(made.folder / "data" / "table.csv")[-1]["scanner"] == "unknown"
     page = (made.folder / "docs" / "README.md").read_text()

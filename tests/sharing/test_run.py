@@ -207,6 +207,7 @@ def test_a_table_without_a_column_says_which_field_was_unknown(tiny, kits, tmp_p
     with pytest.warns(MetadataWarning, match="no column 'tumour_size_mm'; taken as unknown"):
         made = predict(*arguments, **settings)
     assert made.unknown == {"tumour_size_mm": ["case_00001_imaging"]}
+    assert str(made).startswith(f"1 masks: {tmp_path / 'out'}\n")
     assert str(made).endswith("\nunknown to the network: tumour_size_mm (in all 1)")
     told = (tmp_path / "out" / "predicted.sha256").read_text().splitlines()[0]
     assert json.loads(told.removeprefix("# "))["unknown"] == ["tumour_size_mm"]

@@ -10,6 +10,7 @@ from metaseg_monai.bundle.overrides import check_overrides
 from metaseg_monai.errors import ConfigError, MetasegError
 from metaseg_monai.study import Study
 from metaseg_monai.study.matrix import expand, few_epochs
+from metaseg_monai.study.run import run_study
 from metaseg_monai.study.worker import training_settings
 
 BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
@@ -88,6 +89,13 @@ def test_trainings_too_short_for_any_conclusion_are_told(study, bundle, epochs, 
     runs = [replace(run, planned_epochs=8 + 4 * (run.seed - 4)) for run in runs]  # 8 and 12
     said = few_epochs(runs)
     assert said is None if told is None else told in said
+
+
+def test_a_study_says_so_before_it_trains(study, bundle, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("metaseg_monai.study.run.run_all", lambda *asked: {})
+    run_study(study(bundle, ["sme"], seeds=[4]), tmp_path / "out", workers=1)
+    assert "sme/seed4, have hardly begun when they end: 2 of 14 epochs" in caplog.text
+    assert "it does from 4 epochs on" in caplog.text
 
 
 def test_explaining_takes_settings_that_are_checked_before_anything_runs(study, bundle):

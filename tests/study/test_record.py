@@ -75,6 +75,15 @@ def test_a_run_that_was_stopped_before_its_gates_were_drawn_is_not_finished(
         assert is_finished(folder, asked)
 
 
+def test_the_seconds_of_a_killed_start_count_beside_those_after_it(tmp_path, data, monkeypatch):
+    folder, _ = plan(tmp_path / "out", run(data), tmp_path, threads=1)
+    (folder / "log.csv").write_text("epoch,val_loss,seconds\n1,0.7,100\n2,0.6,100\n")
+    monkeypatch.setattr(worker, "_train_and_evaluate", lambda *asked: None)
+    monkeypatch.setattr(worker.time, "monotonic", iter([5.0, 55.0]).__next__)
+    assert worker._run(folder, False) == 0
+    assert read_record(folder)["seconds"] == 250
+
+
 @pytest.mark.parametrize("name", ["counts.csv", "log.csv", "model.pt"])
 def test_a_run_whose_results_are_gone_is_not_finished(tmp_path, data, name, complete):
     folder, _ = plan(tmp_path / "out", run(data), tmp_path, threads=1)
