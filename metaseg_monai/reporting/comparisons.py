@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -231,6 +231,24 @@ def compare_all(
     return [one._replace(p_holm=p) for one, p in zip(made, corrected, strict=True)], not_made
 
 
+def concluded(
+    results: Results, made: Sequence[Compared], not_made: Mapping[str, str]
+) -> tuple[list[Compared], dict[str, str]]:
+    """Leave out comparisons of trainings that have hardly begun, of which nothing is concluded.
+
+    Args:
+        results: of the study.
+        made: as of `compare_all`.
+        not_made: as of `compare_all`.
+
+    Returns:
+        Both again, each that is left out among those not made, with the reason.
+    """
+    begun = {one.name: results.begun(one.first, one.second) for one in made}
+    kept = [one for one in made if not begun[one.name]]
+    return kept, {**not_made, **{name: why for name, why in begun.items() if why}}
+
+
 def compare_pair(first: str, second: str, results: Results, protocol: Protocol) -> Compared:
     """Compare the F1 of two conditions, see `compare_scores`.
 
@@ -440,7 +458,7 @@ def compared_again(
     """
     if not protocol.comparisons:
         return []
-    made, not_made = compare_all(results, protocol, scores)
+    made, not_made = concluded(results, *compare_all(results, protocol, scores))
     parts: list[Part] = []
     if made:
         note = (
@@ -452,16 +470,8 @@ def compared_again(
         names = (f"{case}s", f"{group}s")
         table = rows_of({one.name: compared_row(one, *names) for one in made})
         title = f"Planned comparisons on the {score}"
-        begun = {name for one in made for name in (one.first, one.second)} & {*results.hardly_begun}
-        told = [
-            compared_text(one, protocol, spoken or score)
-            for one in made
-            if not {one.first, one.second} & begun
-        ]
-        if begun:
-            told.append(f"The training of {listed(sorted(begun))} has hardly begun.")
         parts = [
-            " ".join(told),
+            " ".join(compared_text(one, protocol, spoken or score) for one in made),
             Table(f"{of}_comparisons", title, note, table, first="comparison"),
         ]
     return parts + [f"Planned but not made on {of}: {n} ({why})" for n, why in not_made.items()]

@@ -114,11 +114,16 @@ class Results:
         """Those of `missing` that are folds of the table, and none of the study's."""
         return [name for name in self.missing if re.fullmatch(r"fold \d+", name)]
 
-    def begun_text(self, name: str) -> str:
-        """How short the training of a condition was, of which nothing is concluded."""
+    def begun(self, *names: str) -> str:
+        """Why nothing is concluded of some conditions: one has hardly begun; "" where none has."""
+        name = next((name for name in names if name in self.hardly_begun), None)
+        if name is None:
+            return ""
         epochs, planned = self.short[name]
-        enough = enough_epochs(planned)
-        return f"{epochs} of {planned} planned epochs; conclusions begin at {enough}"
+        return (
+            f"the training of {name} had hardly begun after {epochs} of {planned} planned epochs; "
+            f"conclusions begin at {enough_epochs(planned)}"
+        )
 
     @property
     def only_begun(self) -> bool:

@@ -187,7 +187,7 @@ def claims_of(asked: Asked) -> list[Claim]:
     results, protocol = asked.results, asked.protocol
     if results.study is None:
         return []
-    made, not_made = asked.comparisons
+    made, not_made = asked.computed
     by_name = {(one.first, one.second): one for one in made}
     found: dict[Pair, tuple[Compared | None, str]] = {}
     extra: dict[Pair, Compared] = {}
@@ -205,12 +205,10 @@ def claims_of(asked: Asked) -> list[Claim]:
                 found[pair] = None, str(error)
     for pair, p in zip(extra, holm([one.p_holm for one in extra.values()]), strict=True):
         found[pair] = extra[pair]._replace(p_holm=p), ""
-    hardly = set(results.hardly_begun)
     claims = []
     for pair, (compared, why) in found.items():
-        begun = [name for name in (pair.first, pair.second) if name in hardly]
-        if compared is not None and begun:
-            why = f"the training of {begun[0]} has hardly begun ({results.begun_text(begun[0])})"
+        if compared is not None:
+            why = results.begun(pair.first, pair.second)
         planned = pair not in extra
         level = protocol.alpha / (len(protocol.comparisons) if planned else len(extra))
         spread, smallest = _power(compared, protocol, level)

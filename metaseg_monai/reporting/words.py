@@ -17,6 +17,7 @@ from metaseg_monai.reporting.comparisons import (
     Compared,
     compare_all,
     compared_text,
+    concluded,
     counted,
     drawn_over,
     primary_not_made,
@@ -142,9 +143,14 @@ class Asked:
         return f1_table(self.results)
 
     @cached_property
-    def comparisons(self) -> tuple[list[Compared], dict[str, str]]:
-        """Those that were made, and why the others were not."""
+    def computed(self) -> tuple[list[Compared], dict[str, str]]:
+        """The planned comparisons that could be made, and why the others could not."""
         return compare_all(self.results, self.protocol)
+
+    @cached_property
+    def comparisons(self) -> tuple[list[Compared], dict[str, str]]:
+        """Those of `computed` of which something is concluded, and why nothing of the others."""
+        return concluded(self.results, *self.computed)
 
     @cached_property
     def reasons(self) -> list[str]:
@@ -310,7 +316,7 @@ def _about_metadata(
 ) -> list[str]:
     """Say of each metadata variant whether metadata helped, or whether a dummy explains it."""
     by_name = {(one.first, one.second): one for one in compared}
-    sentences, hardly = [], results.hardly_begun
+    sentences = []
     better = "higher" if results.score.best == "high" else "better"
     for name in METADATA_VARIANTS:
         plain = next((other for other in PLAIN if (name, other) in by_name), None)
@@ -319,13 +325,7 @@ def _about_metadata(
         against_plain = by_name[name, plain]
         against_dummy = by_name.get((name, f"{name}-dummy"))
         larger, spoken = PLAIN[plain]
-        begun = [one for one in (name, plain, f"{name}-dummy") if one in hardly]
-        if begun:
-            sentences.append(
-                f"Whether metadata help {name} is not concluded: the training of "
-                f"{listed(begun)} has hardly begun."
-            )
-        elif not _better(against_plain, protocol, results):
+        if not _better(against_plain, protocol, results):
             sentences.append(_not_found(name, against_plain, protocol, results))
         elif against_dummy is None:
             sentences.append(

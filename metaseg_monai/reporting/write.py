@@ -170,7 +170,7 @@ def _write_parts(target: Path, body: list[Section]) -> None:
 
 def _summary(asked: Asked, claims: Sequence[Claim]) -> dict[str, Any]:
     """All main numbers, by condition and seed, for other programs."""
-    results, (compared, _) = asked.every, asked.comparisons
+    results, (computed, _) = asked.every, asked.computed
     return {
         "verdict": verdict_rows(asked, claims),
         "conditions": {
@@ -186,14 +186,16 @@ def _summary(asked: Asked, claims: Sequence[Claim]) -> dict[str, Any]:
                 "second": one.second,
                 **one.overall._asdict(),
                 "p_holm": one.p_holm,
-                "strength": one.strength(asked.protocol.alpha),
+                "strength": "not concluded"
+                if results.begun(one.first, one.second)
+                else one.strength(asked.protocol.alpha),
                 "trainings": one.trainings._asdict(),
                 "joint": {"low": one.joint[0], "high": one.joint[1]},
                 "seeds": {
                     f"data{key.data_seed}-seed{key.seed}": value for key, value in one.seeds.items()
                 },
             }
-            for one in compared
+            for one in computed
         ],
         "not_comparable": asked.reasons,
         "missing": dict(results.missing),

@@ -194,4 +194,7 @@ def test_secondary_scores_conclude_nothing_of_a_training_that_has_hardly_begun(v
     )
     assert "sme" in said
     assert "hardly begun" not in said
-    assert begun == "The training of sme has hardly begun."
+    assert begun == (
+        "Planned but not made on objects: sme - se (the training of sme had hardly begun after 1 of 109 "
+        "planned epochs; conclusions begin at 28)"
+    )

@@ -237,8 +237,8 @@ def test_of_trainings_that_have_hardly_begun_nothing_is_concluded(asked):
     short = Asked(replace(of.results, short={"sme": (2, 14)}), of.protocol)
     told = sentence(by_kind(claims_of(short))["plain"])
     assert told == (
-        "Nothing is concluded: the training of sme has hardly begun (2 of 14 planned epochs; "
-        "conclusions begin at 4)."
+        "Nothing is concluded: the training of sme had hardly begun after 2 of 14 planned epochs; "
+        "conclusions begin at 4."
     )
 
 

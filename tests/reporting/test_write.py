@@ -33,6 +33,15 @@ def table(folder, name):
     return pd.read_csv(folder / "tables" / f"{name}.csv", index_col=0)
 
 
+def unplanned(folder):
+    """The study as of a release before, which did not tell how many epochs are planned."""
+    plan = json.loads((folder / "plan.json").read_text())
+    for run in plan:
+        del run["planned_epochs"]
+    (folder / "plan.json").write_text(json.dumps(plan))
+    return folder
+
+
 def test_report_is_self_contained_and_can_be_recomputed(studied):
     folder = studied({"se": (5, 5, 6), "sme": (8, 9, 9), "sme-dummy": (5, 6, 5)})
     page = write_report(folder).read_text(encoding="utf-8")
@@ -52,14 +61,19 @@ def test_a_report_says_first_that_trainings_were_shorter_than_planned(studied, o
     told = (folder / "report.md").read_text(encoding="utf-8")
     assert "All networks were trained for 2 of the 14 planned epochs: " in told
     assert told.index("All networks were trained") < told.index("The highest F1")
+    tables = {path.stem for path in (folder / "tables").glob("*.csv")}
+    figures = {path.stem for path in (folder / "figures").glob("*.png")}
+    tested = {"comparisons", "tests", "subgroups_sme_se"}
+    assert not tested & tables
+    assert "differences" not in figures
+    assert "sme - se (the training of sme had hardly begun after 2 of 14 planned epochs; " in told
     summary = json.loads((folder / "summary.json").read_text())
     short = {"epochs": 2, "planned": 14}
     assert summary["fewer_epochs_than_planned"] == {"se": short, "sme": short}
-    plan = json.loads((folder / "plan.json").read_text())
-    for run in plan:
-        del run["planned_epochs"]  # of a release before
-    (folder / "plan.json").write_text(json.dumps(plan))
-    write_report(folder)
+    assert [one["strength"] for one in summary["comparisons"]] == ["not concluded"]
+    write_report(unplanned(folder))
+    assert tested <= {path.stem for path in (folder / "tables").glob("*.csv")}
+    assert "differences" in {path.stem for path in (folder / "figures").glob("*.png")}
     assert "planned epochs" not in (folder / "report.md").read_text(encoding="utf-8")
 
 
@@ -67,10 +81,7 @@ def test_tables_hold_mean_and_spread_over_seeds(studied, one_pixel):
     folder = studied({"se": (5, 5, 5), "sme": (8, 9, 7)})
     write_report(folder)
     assert r"\textbf{" not in (folder / "tables" / "f1.tex").read_text()  # hardly begun: no best
-    plan = json.loads((folder / "plan.json").read_text())
-    unplanned = [{k: v for k, v in run.items() if k != "planned_epochs"} for run in plan]
-    (folder / "plan.json").write_text(json.dumps(unplanned))
-    write_report(folder)
+    write_report(unplanned(folder))
     row = table(folder, "f1").loc["sme"]
     # tp 4 x 8 + 4 x 7 of 8 x 10, fp 8, for 8 hits, and so on
     f1 = [2 * tp / (tp + 8 + 80) for tp in (4 * 8 + 4 * 7, 4 * 9 + 4 * 8, 4 * 7 + 4 * 6)]
@@ -137,7 +148,7 @@ def test_learned_or_not(studied, one_pixel):
 
 def test_comparisons_use_the_seeds_that_both_have(studied, one_pixel):
     folder = studied({"se": (9, 5, 5), "sme": (None, 8, 8)})
-    write_report(folder)
+    write_report(unplanned(folder))
     row = table(folder, "comparisons").loc["sme - se"]
     assert row["by training"].count("seed ") == 2
     f1 = {tp: 2 * tp / (tp + 11) for tp in (4, 5, 7, 8)}
@@ -159,7 +170,7 @@ def test_empty_cases_are_counted_not_scored(studied, one_pixel, changed):
         counts.loc[counts["case"] == "case3", ["tp", "fp", "fn"]] = 0
         return counts
 
-    write_report(changed(folder, empty))
+    write_report(unplanned(changed(folder, empty)))
     row = table(folder, "cases").loc["sme"]
     assert (row["cases"], row["empty, over all seeds"], row["empty targets"]) == (7, 3, 1)
     assert row["with false pixels"] == 0
