@@ -24,7 +24,7 @@ from metaseg_monai.images.dicom_seg import (
     segmentation,
 )
 from metaseg_monai.images.geometry import AxialVolume
-from metaseg_monai.images.image import image_format, image_suffix
+from metaseg_monai.images.image import image_format, image_suffix, row_blocks
 from metaseg_monai.images.lazy import LazyTensor
 from metaseg_monai.images.read import is_volume_file, read_header, volume_header
 from metaseg_monai.images.write import mask_suffix, write_mask
@@ -301,6 +301,8 @@ class SaveMasks:
         soft: np.ndarray | None,
     ) -> None:
         beside = [] if soft is None else [soft_path(self._path(item))]
+        if not any(np.asarray(mask[rows]).any() for rows in row_blocks((1, *mask.shape))):
+            self._record.note(self._name(item), empty=True)
         made: Any = None
         if self.codes is not None:
             try:

@@ -203,7 +203,7 @@ class MaskRecord:
         self.shard.end()
 
     def note(self, case: str, **told: Any) -> None:
-        """Note plain values of a case, before its mask is written: `areas`, `fit`."""
+        """Note plain values of a case, before its mask is written: `areas`, `fit`, `empty`."""
         self._notes.setdefault(case, {}).update(told)
 
     def noted(self, case: str) -> Mapping[str, Any]:
@@ -212,7 +212,7 @@ class MaskRecord:
         return dict(_told(self._last[name][1]).get("noted") or {}) if name in self._last else {}
 
     def write_table(self) -> list[Path]:
-        """Write ``predictions.csv``: a row for each case and class, where anything was noted.
+        """Write ``predictions.csv``: a row for each case and class, where areas or fit were noted.
 
         `area` with `area_low` and `area_high` (empty: no bound) in `unit`; `interval_of`, the value
         whose `calibration_cases` that rests on ("all": of all values, as the value has too few
@@ -234,7 +234,7 @@ class MaskRecord:
 
     def _rows(self, case: str) -> Iterator[dict[str, Any]]:
         noted = self.noted(case)
-        if not noted:
+        if not noted.keys() & {"areas", "fit"}:
             return
         fit = noted.get("fit") or {}
         for of_class in noted.get("areas") or [{}]:

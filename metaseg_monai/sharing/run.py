@@ -143,6 +143,7 @@ class Predicted:
         earlier: files of the folder that earlier predictions made and this one does not stand for,
             by what they are: of cases left out now, by other weights or settings.
         told: what was predicted.
+        empty: the cases whose mask has no foreground.
     """
 
     folder: Path
@@ -154,6 +155,7 @@ class Predicted:
     untrained: Mapping[str, Sequence[str]] = field(default_factory=dict)
     earlier: Mapping[str, Sequence[str]] = field(default_factory=dict)
     told: Literal["masks", "images"] = "masks"
+    empty: Sequence[str] = ()
 
     @property
     def masks(self) -> list[Path]:
@@ -170,7 +172,11 @@ class Predicted:
             )
             return f"\n{what}: {', '.join(told)}" if cases_of else ""
 
-        more = said("unknown to the network", self.unknown)
+        more = ""
+        if self.empty:
+            named = listing(self.empty, SHOWN, str)
+            more = f"\nno foreground in {len(self.empty)} of {count} {self.told}: {named}"
+        more += said("unknown to the network", self.unknown)
         more += said("in no image of its training", self.untrained)
         for what, names in self.earlier.items():
             more += f"\nof earlier predictions {what}, still there: {len(names)} "
@@ -816,10 +822,11 @@ def predict(
             unknown.setdefault(name, []).append(case)
         for value in record.never_trained(case):
             untrained.setdefault(value, []).append(case)
+    empty = [case for case in record.cases_done if record.noted(case).get("empty")]
     what: Literal["masks", "images"] = "images" if parts.get("target") == "image" else "masks"
     stay = {kind: sorted(of_case.values()) for kind, of_case in earlier.items()}
     return Predicted(
-        absolute(output), cases, listed, shard, problems_in, unknown, untrained, stay, what
+        absolute(output), cases, listed, shard, problems_in, unknown, untrained, stay, what, empty
     )
 
 

@@ -195,6 +195,6 @@ def test_secondary_scores_conclude_nothing_of_a_training_that_has_hardly_begun(v
     assert "sme" in said
     assert "hardly begun" not in said
     assert begun == (
-        "Planned but not made on objects: sme - se (the training of sme had hardly begun after 1 of 109 "
-        "planned epochs; conclusions begin at 28)"
+        "Planned but not made on objects: sme - se (the training of sme had hardly begun after 1 "
+        "of 109 planned epochs; conclusions begin at 28)"
     )

@@ -220,6 +220,25 @@ def test_a_table_without_a_column_says_which_field_was_unknown(tiny, kits, tmp_p
         predict(*arguments, **settings)
 
 
+def test_masks_without_foreground_are_told(tiny, kits, tmp_path):
+    bundle, settings = tiny
+    give_weights(bundle, **settings)
+    arguments = (str(bundle), str(kits), str(tmp_path / "out"), "tumour_size_mm=41")
+    settings["clean_up"] = {"object_px": 10**9}  # what is left is nothing
+    made = predict(*arguments, **settings)
+    every = list(made.cases["case"])
+    assert (len(every), list(made.empty)) == (2, every)
+    assert not any(np.asarray(nib.load(mask).dataobj).any() for mask in made.masks)
+    assert f"no foreground in 2 of 2 masks: {every[0]}, {every[1]}" in str(made)
+    assert not (tmp_path / "out" / "predictions.csv").exists()
+    again = predict(*arguments, **settings)  # nothing is predicted anew, and as much is known
+    assert list(again.empty) == every
+    settings["clean_up"] = {"threshold": 0.01}
+    made = predict(*arguments, **settings)
+    assert all(np.asarray(nib.load(mask).dataobj).any() for mask in made.masks)
+    assert (list(made.empty), "no foreground" in str(made)) == ([], False)
+
+
 def test_a_training_that_finds_nothing_says_so(tmp_path):
     def said(*f1):
         return str(Trained(tmp_path, pd.DataFrame({"epoch": range(1, 1 + len(f1)), "val_f1": f1})))
