@@ -11,7 +11,7 @@ import torch
 from monai.data import MetaTensor
 from tqdm import tqdm
 
-from metaseg_monai.errors import ConfigError, DataError, listing
+from metaseg_monai.errors import ConfigError, DataError, MetasegError, listing
 from metaseg_monai.images.geometry import AxialVolume, Axis, axial_volume, same_grid, voxels_apart
 from metaseg_monai.images.identity import image_digest
 from metaseg_monai.images.image import (
@@ -29,7 +29,8 @@ from metaseg_monai.images.lazy import LARGE_PIXELS, LazyTensor, Place
 from metaseg_monai.images.read import is_volume_file, read_image, read_label
 from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.tables.columns import SPLITS, Columns, LabelValues
-from metaseg_monai.tables.table import scan_table
+from metaseg_monai.tables.select import dealt_folds, fold_cases
+from metaseg_monai.tables.table import CaseTable, scan_table
 
 SHOWN = 5
 FEWEST_VALUES = 3  # of an image that is to be predicted; a mask saved by mistake has fewer
@@ -84,6 +85,7 @@ def check_table(
     channels: Channels = "stored",
     spatial_dims: int | None = None,
     target: Target = "mask",
+    several: bool = True,
 ) -> TableCheck:
     """Read every file of a table and compare contents across splits.
 
@@ -95,6 +97,7 @@ def check_table(
         channels: see `convert_channels`.
         spatial_dims: see `load_case`.
         target: see `load_case`.
+        several: whether validation may take several images at once, which must be of one size.
 
     Raises:
         DataError: the table is missing or unreadable, or lacks columns.
@@ -127,11 +130,11 @@ def check_table(
             problems.append(f"the same image content in several splits: {told}; keep one")
         else:
             remarks.append(f"the same image content under several paths: {', '.join(same.index)}")
-    summary = [table.summary()]
+    summary = [table.summary(), *_folds_told(table, remarks)]
     if cases:
         found = pd.DataFrame(cases)
         problems += _problems_of(found)
-        remarks += _remarks_on(found)
+        remarks += _remarks_on(found, spatial_dims, several)
         summary += _summary_of(found)
     else:
         summary.append("  no case could be read")
@@ -141,6 +144,20 @@ def check_table(
         for split in lacking
     ]
     return TableCheck(problems, remarks, "\n".join(summary), table.splits)
+
+
+def _folds_told(table: CaseTable, remarks: list[str]) -> list[str]:
+    """A line on the folds that a table deals, which the splits above it do not tell."""
+    try:
+        tested = [
+            f"{fold} tests {len(fold_cases(table, fold).items('test'))}"
+            for fold in dealt_folds(table)
+        ]
+    except MetasegError as error:
+        remarks.append(f"no training takes --fold: {error}")
+        return []
+    told = f"  cases by fold: {', '.join(tested)}; the splits above are those without --fold"
+    return [told] if tested else []
 
 
 def _content(item: Mapping[str, Any], loaded: LoadedCase, volumes: "VolumeCache") -> str:
@@ -192,14 +209,14 @@ def _problems_of(cases: pd.DataFrame) -> list[str]:
     return found
 
 
-def _remarks_on(cases: pd.DataFrame) -> list[str]:
+def _remarks_on(cases: pd.DataFrame, spatial_dims: int | None, several: bool) -> list[str]:
     found = []
-    if (cases["shape"].str.count("x") == 2).all():
+    if spatial_dims != 3 and (cases["shape"].str.count("x") == 2).all():
         found.append(
             "the images are volumes: they need a network of three dimensions, or, for one of "
             "planes, a row a plane (columns volume, plane and planes, as prepare writes them)"
         )
-    if (sizes := cases["shape"].nunique()) > 1:
+    if several and (sizes := cases["shape"].nunique()) > 1:
         found.append(
             f"the images have {sizes} sizes: validation and tests see whole images and need "
             "val_batch_size 1; training crops them (roi_size)"

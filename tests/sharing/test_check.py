@@ -143,7 +143,10 @@ def test_the_last_batch_counts_in_three_dimensions_too(tmp_path, write_csv):
     given["batch_size"], mine["network_def#levels"] = 3, 1
     mine |= {"train#augmentation#1#roi_size": [8, 8, 7], "window_inferer#roi_size": [8, 8, 7]}
     (tmp_path / "mine.json").write_text(json.dumps(mine))
-    assert "can be trained" in check(files["dataset_dir"], files["schema_file"], **where, **given)
+    found = check(files["dataset_dir"], files["schema_file"], **where, **given)
+    assert "can be trained" in found
+    assert "three dimensions" not in found  # it has them
+    assert "need a network of three" in check(files["dataset_dir"], files["schema_file"])
     assert len(train(**where, output_dir=tmp_path / "run", **files, **given).log) == 2
 
 

@@ -244,6 +244,25 @@ def test_images_of_several_sizes_are_told(folder, task_schema):
     found = check_table(path, task_schema)
     assert found.problems == []
     assert "the images have 2 sizes: validation and tests see whole images" in found.warnings[0]
+    found = check_table(path, task_schema, several=False)
+    assert not any("sizes" in text for text in found.warnings)
+
+
+def test_folds_are_told_beside_the_splits(folder, task_schema, write_csv):
+    path, rows = folder
+    assert "by fold" not in check_table(path, task_schema).summary
+    for row, fold in zip(rows, (0, 1, 4), strict=True):
+        row |= {"split": "train", "group": f"of {fold}", "fold": fold}
+    write_csv(path / "table.csv", rows)
+    lines = check_table(path, task_schema).summary.splitlines()
+    told = "  cases by fold: 0 tests 1, 1 tests 1, 4 tests 1; the splits above are those without "
+    assert f"{told}--fold" in lines
+    rows[0]["fold"] = "one"
+    write_csv(path / "table.csv", rows)
+    found = check_table(path, task_schema)
+    assert "cases by fold" not in found.summary
+    (warning,) = [text for text in found.warnings if "--fold" in text]
+    assert "fold 'one', expected 0, 1, ..." in warning
 
 
 @pytest.mark.real_data
