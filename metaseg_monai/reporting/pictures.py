@@ -189,7 +189,7 @@ def training(results: Results) -> list[Figure]:
     first = next(iter(logs.values()))[0]
     if max(len(log) for of_name in logs.values() for log in of_name) < 2:
         return []  # one point is no curve
-    caption = "Loss over epochs; dashed: training, solid: validation; a line for each seed."
+    caption = "Loss over epochs; dashed: training, solid: validation; a line for each training."
     return [
         Figure("learning_curves", caption, curves.learning_curves(logs)),
         Figure(

@@ -429,7 +429,7 @@ def evidence_of(results: Results, folder: Path) -> dict[str, Evidence]:
             found[key] = shown.as_posix(), text
 
     _of_study(results, folder, add)
-    _of_model(first, add)
+    _of_model(first, len(results.runs), add)
     _of_cases(results, first, add)
     record, evaluation = read_record(first) or {}, read_evaluation(first)
     if record.get("versions"):
@@ -477,14 +477,16 @@ def _of_study(results: Results, folder: Path, add: Any) -> None:
         text = f"{TESTS[protocol.test]}, alpha {protocol.alpha:g}, Holm over {len(pairs)}"
         add("tests", file, text)
     if history := read_history(folder):
-        text = (
-            f"fixed on {history[0]['at'][:10]} when {history[0]['finished_runs']} runs had results"
+        text, *changes = (
+            f"{one['at'][:10]} when {one['finished_runs']} runs had results" for one in history
         )
+        text = "; ".join([f"fixed on {text}", *(f"changed on {change}" for change in changes)])
         add("protocol", folder / HISTORY, text)
 
 
-def _of_model(first: Path, add: Any) -> None:
-    """What the facts of the weights answer."""
+def _of_model(first: Path, trained: int, add: Any) -> None:
+    """What the facts of the first weights answer, of so many that were trained."""
+    of = f" (first of {trained} trainings)" if trained > 1 else ""
     file = first / "model.json"
     facts = read_json(file) if file.is_file() else {}
     if not facts:
@@ -495,9 +497,9 @@ def _of_model(first: Path, add: Any) -> None:
         add("network", file, "class and arguments, window and metadata's code")
     if facts.get("weights_sha256"):
         text = f"SHA-256 {facts['weights_sha256'][:12]}..., with network, schema and preprocessing"
-        add("weights", first / "model.pt", text)
+        add("weights", first / "model.pt", text + of)
     if best := facts.get("best"):
-        add("best", file, f"{best['metric']} {best['value']:.4g}, epoch {best['epoch']}")
+        add("best", file, f"{best['metric']} {best['value']:.4g}, epoch {best['epoch']}{of}")
 
 
 def _of_cases(results: Results, first: Path, add: Any) -> None:
@@ -508,7 +510,7 @@ def _of_cases(results: Results, first: Path, add: Any) -> None:
     if results.class_names:
         names = listed([f"{n} {name}" for n, name in sorted(results.class_names.items())])
         add("classes", first / "classes.json", f"a mask of the classes {names}")
-    lacking = left_out(first)
+    lacking = {case for run in results.runs for case in left_out(run.folder)}
     text = f"{len(lacking)} cases could not be read" if lacking else "no case was left out"
     add("left_out", first / "evaluation.json", text)
     own = cases.drop_duplicates("case")

@@ -69,6 +69,25 @@ def test_what_a_file_does_not_say_is_not_answered(studied):
     assert shown.loc["26", "file"] == AUTHOR  # its best epoch is not among them
 
 
+def test_what_one_run_of_several_says_is_told_as_such(studied):
+    folder = studied({"se": (5, 5, 5), "sme": (8, 9, 9)})
+    for seed, case in ((0, "p1"), (1, "p1"), (2, "p2")):
+        file = folder / "sme" / f"seed{seed}" / "evaluation.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), "left_out": {case: "cut"}}))
+    model = folder / "se" / "seed0" / "model.json"
+    model.write_text(json.dumps({"weights_sha256": "ab" * 32}))
+    (model.parent / "model.pt").touch()
+    history = json.loads((folder / "protocol.json").read_text())
+    later = {**history[0], "at": "2031-02-03T04:05:06+00:00", "finished_runs": 4}
+    (folder / "protocol.json").write_text(json.dumps([*history, later]))
+    known = evidence_of(read_results(folder), folder)
+    assert known["left_out"][1] == "2 cases could not be read"
+    assert known["weights"][1].endswith("preprocessing (first of 6 trainings)")
+    first, change = known["protocol"][1].split("; ")
+    assert first.startswith("fixed on ")
+    assert change == "changed on 2031-02-03 when 4 runs had results"
+
+
 @pytest.mark.parametrize("shared", [False, True])
 def test_splits_are_disjoint_only_where_the_groups_are(volumes, shared):
     run = volumes.run("sme")
