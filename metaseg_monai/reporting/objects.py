@@ -173,11 +173,11 @@ def _ignored(results: Results) -> str:
     return f"True objects ignored, as they are below the smallest size: {most}." if most else ""
 
 
-# Scores of each patient and class, as of one who reads a single patient's scan.
+# Scores of each group (a patient, a well) and class.
 
 
-def patient_section(results: Results, protocol: Protocol) -> Section:
-    """Scores of each patient and class, and the planned comparisons on the surface Dice.
+def group_section(results: Results, protocol: Protocol) -> Section:
+    """Scores of each group and class, and the planned comparisons on the surface Dice.
 
     Args:
         results: of all classes.
@@ -190,11 +190,12 @@ def patient_section(results: Results, protocol: Protocol) -> Section:
         measures["NSD"] = surfaces.assign(score=surfaces["nsd"])
     if found is not None:
         measures["object F1"] = _dice(found.normal)
-    table = patient_table(results, measures)
+    table = group_table(results, measures)
     empty = _empty(results)
     note = (
-        "With true metadata. Mean over patients (groups) of the mean of their cases, seeds "
-        "averaged within a case, with its 95 % interval over patients, none below five. A case "
+        "With true metadata. A group is what belongs together: a patient, a well. Mean over groups "
+        "of the mean of their cases, seeds averaged within a case, with its 95 % interval over "
+        "groups, none below five. A case "
         "whose class is empty in label and prediction has no score (left out: how many, over all "
         "trainings); one where it is empty in one of them has 0. Dice: overlap. NSD: share of both "
         "outlines that lies within the tolerance of the other. object F1: objects found at IoU 0.5."
@@ -202,9 +203,9 @@ def patient_section(results: Results, protocol: Protocol) -> Section:
     about = [_tolerance(surfaces) if not surfaces.empty else NO_TOLERANCE, empty]
     if not surfaces.empty:
         about.append(lacking(results, surfaces, "surfaces"))
-    title = "Scores of a patient, by class"
+    title = "Scores of a group, by class"
     parts: list[Part] = [
-        Table("patients", title, note, table, first="condition, class"),
+        Table("groups", title, note, table, first="condition, class"),
         *filter(None, about),
     ]
     if not surfaces.empty:
@@ -214,11 +215,11 @@ def patient_section(results: Results, protocol: Protocol) -> Section:
         place = [*TRAINING, "case", "group", "domain"]
         of_case = scores.groupby(place, sort=False)["f1"].mean().reset_index()
         parts += compared_again(results, protocol, of_case, "surfaces", "NSD")
-    return Section("Patients", "Scores of each patient, as a reader of one patient's scan.", parts)
+    return Section("Groups", "Each group counts once, whatever cases it has.", parts)
 
 
-def patient_table(results: Results, measures: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Conditions and classes x (measure; mean, low, high) and the number of patients.
+def group_table(results: Results, measures: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Conditions and classes x (measure; mean, low, high) and the number of groups.
 
     Args:
         results: whose conditions and classes are rows.
@@ -230,7 +231,7 @@ def patient_table(results: Results, measures: Mapping[str, pd.DataFrame]) -> pd.
         of_group = of_case.groupby(["condition", "class", "group"], sort=False).mean()
         means = over_groups(of_group, bounded=True)
         columns |= {(name, end): means[end] for end in ENDS}
-        columns[name, "patients"] = means["groups"]
+        columns[name, "groups"] = means["groups"]
     table = pd.DataFrame(columns)
     order = [
         (name, number)
@@ -240,7 +241,7 @@ def patient_table(results: Results, measures: Mapping[str, pd.DataFrame]) -> pd.
     ]
     table = table.loc[order]
     for name in measures:
-        table[name, "patients"] = table[name, "patients"].fillna(0).astype(int)
+        table[name, "groups"] = table[name, "groups"].fillna(0).astype(int)
     several = results.counts["class"].nunique() > 1
     names = results.class_names
     heads = [f"{name}, {class_text(names, n)}" if several else str(name) for name, n in order]

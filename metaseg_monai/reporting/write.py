@@ -22,7 +22,7 @@ from metaseg_monai.reporting.audit import (
     source_section,
 )
 from metaseg_monai.reporting.comparisons import TESTS, compared_row, p_text, primary_not_made
-from metaseg_monai.reporting.objects import image_section, objects_section, patient_section
+from metaseg_monai.reporting.objects import group_section, image_section, objects_section
 from metaseg_monai.reporting.page import (
     Details,
     Lead,
@@ -118,7 +118,7 @@ def write_report(
         section
         for section in (
             score_section(asked),
-            *([] if of_images else [patient_section(results, protocol)]),
+            *([] if of_images else [group_section(results, protocol)]),
             comparison_section(asked),
             published_section(results, study, published) if study and study.references else None,
             *([image_section(results)] if of_images else []),

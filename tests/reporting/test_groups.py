@@ -1,11 +1,11 @@
-"""Scores of patients by class: by hand, with outlines and without."""
+"""Scores of groups (patients, wells) by class: by hand, with outlines and without."""
 
 import pandas as pd
 import pytest
 
 from metaseg_monai.evaluation.surface_table import SURFACES
 from metaseg_monai.metrics.statistics import score_interval
-from metaseg_monai.reporting.objects import NO_TOLERANCE, patient_section
+from metaseg_monai.reporting.objects import NO_TOLERANCE, group_section
 from metaseg_monai.reporting.page import tables_of
 from metaseg_monai.study.design import Protocol
 
@@ -39,17 +39,17 @@ DICE = (0.2, 0.6, 0.8, 0.9, 0.7, 0.5)
 
 
 def shown(section):
-    return tables_of([section])["patients"].values, [p for p in section.parts if isinstance(p, str)]
+    return tables_of([section])["groups"].values, [p for p in section.parts if isinstance(p, str)]
 
 
 def test_a_patient_counts_once_and_empty_classes_are_left_out_and_counted(run, results_of):
-    table, told = shown(patient_section(results_of(se=[run("se", DICE)]), Protocol()))
+    table, told = shown(group_section(results_of(se=[run("se", DICE)]), Protocol()))
     row = table.loc["se, class 1"]
     patients = [0.4, 0.8, 0.9, 0.7, 0.5]  # the first is the mean of two cases
     assert row["Dice", "mean"] == pytest.approx(sum(patients) / 5)
     ends = score_interval(pd.Series(patients).to_numpy())
     assert (row["Dice", "low"], row["Dice", "high"]) == pytest.approx(ends)
-    assert row["Dice", "patients"] == 5
+    assert row["Dice", "groups"] == 5
     assert pd.isna(table.loc["se, class 2"]["Dice", "mean"])
     assert "Left out as empty in label and prediction: 6 of 12." in told
     assert NO_TOLERANCE in told
@@ -58,7 +58,7 @@ def test_a_patient_counts_once_and_empty_classes_are_left_out_and_counted(run, r
 def test_means_of_different_cases_are_told(run, results_of):
     """A condition that rightly finds nothing in a case has no score of it."""
     of = results_of(se=[run("se", DICE)], sme=[run("sme", (None, *DICE[1:]))])
-    _, told = shown(patient_section(of, Protocol()))
+    _, told = shown(group_section(of, Protocol()))
     assert (
         "Left out as empty in label and prediction: 13 of 24 (se 6, sme 7), so that these means "
         "are of different cases; differences on the same cases stand among the comparisons."
@@ -69,7 +69,7 @@ def test_outlines_are_scored_and_compared(run, results_of):
     nsd = [0.5, 0.7, 0.8, 0.9, 0.6, 0.4]
     better = [one + 0.1 for one in nsd]
     results = results_of(se=[run("se", DICE, nsd)], sme=[run("sme", DICE, better)])
-    section = patient_section(results, Protocol(comparisons=[["sme", "se"]]))
+    section = group_section(results, Protocol(comparisons=[["sme", "se"]]))
     table, told = shown(section)
     assert table.loc["se, class 1"]["NSD", "mean"] == pytest.approx(
         (0.6 + 0.8 + 0.9 + 0.6 + 0.4) / 5
