@@ -424,7 +424,6 @@ def compared_row(one: Compared, cases: str = "cases", groups: str = "groups") ->
         "difference": one.overall.mean,
         "low": one.overall.low,
         "high": one.overall.high,
-        "d_z": math.nan if math.isnan(one.overall.low) else one.overall.effect,
         "p corrected": p_text(one.p_holm),
         "by training": seeds_text(one),
         "with trainings, low": one.joint[0],

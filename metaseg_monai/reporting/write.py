@@ -384,6 +384,7 @@ def comparison_section(asked: Asked) -> Section | None:
         overall = one.overall
         rows[one.name] = compared_row(one)
         tests[one.name] = {
+            "d_z": NAN if math.isnan(overall.low) else overall.effect,
             "t": NAN if math.isnan(overall.low) else overall.t,
             "p t": "-" if math.isnan(overall.low) else p_text(overall.p_t),
             "p Wilcoxon": p_text(overall.p_wilcoxon),
@@ -395,17 +396,18 @@ def comparison_section(asked: Asked) -> Section | None:
         }
     note = (
         f"Difference of the {score}, first minus second, averaged over seeds within a case and "
-        "over cases within a group; 95 % bootstrap interval over groups; d_z: mean over standard "
-        f"deviation of the groups' differences; p: {TESTS[protocol.test]}, corrected by Holm for "
-        f"{len(protocol.comparisons)}; with trainings: 95 % interval for other groups and other "
-        "trainings at once, both taken as samples, never narrower than that over groups."
+        "over cases within a group; 95 % bootstrap interval over groups; p: "
+        f"{TESTS[protocol.test]}, corrected by Holm for {len(protocol.comparisons)}; "
+        "with trainings: 95 % interval for other groups and other trainings at once, both taken as "
+        "samples, never narrower than that over groups."
     )
     where = f" on {protocol.domain}" if protocol.domain else ""
     title = f"Planned comparisons{where}"
     every = Table(
         "tests",
         f"All tests{where}",
-        "Two-sided and not corrected. The protocol names the one that counts. empty: cases without "
+        "Two-sided and not corrected. The protocol names the one that counts. d_z: mean over "
+        "standard deviation of the groups' differences. empty: cases without "
         "a score in one of the two, left out; in both: cases that both were tested on.",
         scores.rows_of(tests),
         first="comparison",
