@@ -93,7 +93,9 @@ def compose(bundle: Path, shared: Path | None = None) -> dict[str, str]:
         for config in having:
             ConfigParser(config).set(copy.deepcopy(value), name)
     if "recipe" in facts:  # which has no use of what its parts took the place of
-        used = {name for config in configs.values() for name in _named(config)}
+        sizes = facts.get("sizes", {})
+        deltas = [_read(shared / f"{name}.json") for name in (*DELTAS, *sizes)] + [*sizes.values()]
+        used = {name for config in (*configs.values(), *deltas) for name in _named(config)}
         for name in unused_in(configs["train"], used):
             del configs["train"][name]
     schema = MetadataSchema.load(bundle / "configs" / "schema.json")

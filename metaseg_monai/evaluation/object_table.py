@@ -242,6 +242,8 @@ class SaveObjects:
         size = {"imaged_px": height * width, "pixel_um": pixel_um or math.nan}
         images = [{**names, "class": number, **size} for number in range(1, len(logits))]
         rows = {"objects": measured.to_dict("split", index=False), "images": images}
+        if not objects.labels.any():
+            self._record.note(item["case"], empty=True)
         turn = read_header(item["image"]).get("orientation", 1)
         with self._record.listed(self._path(item["case"]), item["case"], rows) as part:
             write_labels(part, objects.labels, pixel_um, turn)

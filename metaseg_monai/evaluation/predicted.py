@@ -67,6 +67,15 @@ class Listed(NamedTuple):
     told: Mapping[str, Any]
 
 
+def told_empty(cases: Sequence[str], of: int) -> str:
+    r"""Say which masks have no foreground, as a line of its own; "" where all have some.
+
+    >>> told_empty(["p1", "p2"], 5)
+    '\nno foreground in 2 of 5 masks: p1, p2'
+    """
+    return f"\nno foreground in {len(cases)} of {of} masks: {listing(cases, 10, str)}" * bool(cases)
+
+
 class MaskRecord:
     """The list ``predicted.sha256`` in a folder of masks, in the form of `sha256sum`.
 
@@ -210,6 +219,11 @@ class MaskRecord:
         """What is noted of a case that has a mask, now or by an earlier prediction."""
         name = self._name(self.files[case])
         return dict(_told(self._last[name][1]).get("noted") or {}) if name in self._last else {}
+
+    @property
+    def empty(self) -> list[str]:
+        """The cases whose mask has no foreground, as far as that was noted."""
+        return [case for case in self.cases_done if self.noted(case).get("empty")]
 
     def write_table(self) -> list[Path]:
         """Write ``predictions.csv``: a row for each case and class, where areas or fit were noted.

@@ -244,7 +244,7 @@ def concluded(
     Returns:
         Both again, each that is left out among those not made, with the reason.
     """
-    begun = {one.name: results.begun(one.first, one.second) for one in made}
+    begun = {one.name: results.not_concluded(one.first, one.second) for one in made}
     kept = [one for one in made if not begun[one.name]]
     return kept, {**not_made, **{name: why for name, why in begun.items() if why}}
 

@@ -278,8 +278,8 @@ def _empty(results: Results) -> str:
         return f"{told}."
     counts = ", ".join(f"{name} {len(one)}" for name, one in which.items())
     return (
-        f"{told} ({counts}), so that these means are of different cases; differences on the same "
-        "cases stand among the comparisons."
+        f"{told} ({counts}), so that these means are of different cases; comparisons are made on "
+        "the same cases."
     )
 
 

@@ -269,7 +269,8 @@ def _verdicts(
         ours, difference = pair.overall, round(printed[one] - printed[two], 4)
         row = {"published": difference, "ours": ours.mean, "low": ours.low, "high": ours.high}
         contradict = pair.strength(protocol.alpha) not in ("found", "none")  # trainings
-        said = "cannot tell" if contradict else verdict(difference, ours.low, ours.high)
+        open_ = contradict or results.not_concluded(first, second)
+        said = "cannot tell" if open_ else verdict(difference, ours.low, ours.high)
         rows[pair.name] = {**row, "verdict": said}
     if not rows:
         return []
@@ -429,7 +430,7 @@ def evidence_of(results: Results, folder: Path) -> dict[str, Evidence]:
             found[key] = shown.as_posix(), text
 
     _of_study(results, folder, add)
-    _of_model(first, len(results.runs), add)
+    _of_model(first, sum(results.trainings.values()), add)
     _of_cases(results, first, add)
     record, evaluation = read_record(first) or {}, read_evaluation(first)
     if record.get("versions"):
@@ -492,9 +493,9 @@ def _of_model(first: Path, trained: int, add: Any) -> None:
     if not facts:
         return
     steps = facts.get("preprocessing") or ()
-    add("preprocessing", file, f"{len(steps)} steps with their settings" if steps else "")
+    add("preprocessing", file, f"{len(steps)} steps with their settings{of}" if steps else "")
     if facts.get("network"):
-        add("network", file, "class and arguments, window and metadata's code")
+        add("network", file, f"class and arguments, window and metadata's code{of}")
     if facts.get("weights_sha256"):
         text = f"SHA-256 {facts['weights_sha256'][:12]}..., with network, schema and preprocessing"
         add("weights", first / "model.pt", text + of)
@@ -510,9 +511,11 @@ def _of_cases(results: Results, first: Path, add: Any) -> None:
     if results.class_names:
         names = listed([f"{n} {name}" for n, name in sorted(results.class_names.items())])
         add("classes", first / "classes.json", f"a mask of the classes {names}")
-    lacking = {case for run in results.runs for case in left_out(run.folder)}
+    of_runs = {run.folder: left_out(run.folder) for run in results.runs}
+    lacking = {case for cases in of_runs.values() for case in cases}
+    one = next((folder for folder, cases in of_runs.items() if cases), first)
     text = f"{len(lacking)} cases could not be read" if lacking else "no case was left out"
-    add("left_out", first / "evaluation.json", text)
+    add("left_out", one / "evaluation.json", text)
     own = cases.drop_duplicates("case")
     if own.empty or not (own["split"] != "").all():
         return

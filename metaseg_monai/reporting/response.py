@@ -616,7 +616,7 @@ def _at_values(results: Results, field: str, score: str) -> list[Part]:
     pairs = [] if results.study is None else results.study.protocol.comparisons
     differences = {}
     for first, second in pairs:
-        if first in scores and second in scores:
+        if {first, second} <= scores.keys() and not results.not_concluded(first, second):
             both = scores[first].merge(scores[second][["case", "f1"]], on="case")
             both["difference"] = both["f1_x"] - both["f1_y"]
             curve = curve_by_value(both, values, "difference")

@@ -114,8 +114,8 @@ class Results:
         """Those of `missing` that are folds of the table, and none of the study's."""
         return [name for name in self.missing if re.fullmatch(r"fold \d+", name)]
 
-    def begun(self, *names: str) -> str:
-        """Why nothing is concluded of some conditions: one has hardly begun; "" where none has."""
+    def not_concluded(self, *names: str) -> str:
+        """Why nothing is concluded of some conditions: one had hardly begun; "" where none had."""
         name = next((name for name in names if name in self.hardly_begun), None)
         if name is None:
             return ""

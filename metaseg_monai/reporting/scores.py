@@ -142,8 +142,11 @@ def iou_table(results: Results) -> Spread:
 
 
 def learned_table(results: Results, protocol: Protocol) -> pd.DataFrame | None:
-    """Whether each condition learned its task with every seed, by the protocol's limits."""
-    if protocol.learned is None:
+    """Whether each condition learned its task with every seed, by the protocol's limits.
+
+    Those that have hardly begun are left out: nothing is concluded of them.
+    """
+    if protocol.learned is None or results.only_begun:
         return None
     low, high = protocol.learned
     name_of, lower_is_better = results.score.name, results.score.best == "low"
@@ -152,6 +155,8 @@ def learned_table(results: Results, protocol: Protocol) -> pd.DataFrame | None:
     lost = of_trainings(results.counts, reliance).reindex(columns=["normal - shuffle"])
     rows: dict[str, dict[str, Any]] = {}
     for name in results.conditions:
+        if name in results.hardly_begun:
+            continue
         of_name = scores.loc[[name], column]
         outcome = "unstable"
         if (of_name <= low if lower_is_better else of_name >= high).all():

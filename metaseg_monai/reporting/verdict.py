@@ -208,10 +208,10 @@ def claims_of(asked: Asked) -> list[Claim]:
     claims = []
     for pair, (compared, why) in found.items():
         if compared is not None:
-            why = results.begun(pair.first, pair.second)
+            why = results.not_concluded(pair.first, pair.second)
         planned = pair not in extra
         level = protocol.alpha / (len(protocol.comparisons) if planned else len(extra))
-        spread, smallest = _power(compared, protocol, level)
+        spread, smallest = _power(None if why else compared, protocol, level)
         network = network_of(results, pair.first)
         found_out = (compared, why, spread, smallest, level, protocol.alpha)
         claims.append(Claim(pair, network, planned, *found_out, results.score))
@@ -444,6 +444,7 @@ def verdict_parts(asked: Asked, claims: Sequence[Claim]) -> list[Part]:
     spreads = {
         f"{number}. {_name(one)}": {**one.spread._asdict(), "alpha of the claim": one.level}
         for number, one in enumerate(claims, 1)
+        if one.answer != "not concluded"
     }
     told = (
         "Standard deviations of the difference between groups, between trainings, and of the "
@@ -451,7 +452,10 @@ def verdict_parts(asked: Asked, claims: Sequence[Claim]) -> list[Part]:
         "next study may state."
     )
     table = Table("verdict_spread", "Spread of the differences", told, rows_of(spreads), digits=4)
-    return [*parts, Details("Where the smallest effect comes from", [table])]
+    return [
+        *parts,
+        *([Details("Where the smallest effect comes from", [table])] if spreads else []),
+    ]
 
 
 def _name(claim: Claim) -> str:
@@ -464,7 +468,8 @@ def _shown(name: str, title: str, note: str, claims: Mapping[int, Claim], score:
     columns = ("answer", "effect", "low", "high", "groups", "seeds", "smallest_effect")
     rows, said = {}, []
     for number, one in claims.items():
-        cells = {key.removesuffix("_effect"): one.row[key] for key in columns}
+        row = one.row | ({"low": NAN, "high": NAN} if one.answer == "not concluded" else {})
+        cells = {key.removesuffix("_effect"): row[key] for key in columns}
         rows[f"{number}. {_name(one)}"] = {"network": one.network, **cells}
         planned = "" if one.planned else ", not planned"
         claim = WORDINGS[one.pair.kind].claim

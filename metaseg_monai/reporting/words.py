@@ -232,7 +232,7 @@ def found(asked: Asked) -> list[str]:
         primary = [one.first, one.second] == first and len(protocol.comparisons) > 1
         told = compared_text(one, protocol, score) + _after(asked.results, one.first, one.second)
         said.append(f"Primary comparison: {told}" if primary else told)
-    if others := [name for name in not_made if name not in lacking]:
+    if others := [name for name in not_made if name != " - ".join(first)]:
         said.append(f"Planned but not made: {', '.join(others)}.")
     if about := " ".join(_about_metadata(protocol, compared, asked.results)):
         said.append(about)

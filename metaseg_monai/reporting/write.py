@@ -139,8 +139,10 @@ def write_report(
     if not ranked:
         body = [replace(section, parts=unranked(section.parts)) for section in body]
     with writable(target):
-        _write_parts(target, [Section("Verdict", "", lead.verdict), *body])
-        _write(target / "summary.json", _json(_summary(asked, claims)))
+        written = _write_parts(target, [Section("Verdict", "", lead.verdict), *body])
+        summary = {**_summary(asked, claims), "files": written}
+        _remove_earlier(target, written)
+        _write(target / "summary.json", _json(summary))
         _write(target / "report.md", markdown_page(heading, lead, body))
         _write(target / "report.html", page(heading, lead, body))
     return target / "report.html"
@@ -157,15 +159,35 @@ def _sections_of_masks(asked: Asked) -> list[Section | None]:
     ]
 
 
-def _write_parts(target: Path, body: list[Section]) -> None:
-    tables, figures = tables_of(body), figures_of(body)
-    for name, table in tables.items():
-        _write(target / "tables" / f"{name}.csv", to_csv(table))
-        _write(target / "tables" / f"{name}.md", to_markdown(table) + "\n")
-        _write(target / "tables" / f"{name}.tex", to_latex(table))
-    for name, figure in figures.items():
-        with replacing(target / "figures" / f"{name}.png") as part:
-            part.write_bytes(figure.png)
+def _write_parts(target: Path, body: list[Section]) -> list[str]:
+    """Write tables and figures; return their files."""
+    texts: dict[str, str] = {}
+    for name, table in tables_of(body).items():
+        texts[f"tables/{name}.csv"] = to_csv(table)
+        texts[f"tables/{name}.md"] = to_markdown(table) + "\n"
+        texts[f"tables/{name}.tex"] = to_latex(table)
+    for file, text in texts.items():
+        _write(target / file, text)
+    figures = {f"figures/{name}.png": figure.png for name, figure in figures_of(body).items()}
+    for file, png in figures.items():
+        with replacing(target / file) as part:
+            part.write_bytes(png)
+    return sorted([*texts, *figures])
+
+
+def _remove_earlier(target: Path, written: Sequence[str]) -> None:
+    """Remove tables and figures of the report before, as its summary lists them, that none has now.
+
+    They may be of other weights.
+    """
+    try:
+        before = json.loads((target / "summary.json").read_text(encoding="utf-8"))["files"]
+    except (OSError, ValueError, KeyError, TypeError):  # no report, or of a release before
+        return
+    for file in {*map(str, before)} - {*written} if isinstance(before, list) else ():
+        path = target / file
+        if path.parent in (target / "tables", target / "figures"):
+            path.unlink(missing_ok=True)
 
 
 def _summary(asked: Asked, claims: Sequence[Claim]) -> dict[str, Any]:
@@ -187,7 +209,7 @@ def _summary(asked: Asked, claims: Sequence[Claim]) -> dict[str, Any]:
                 **one.overall._asdict(),
                 "p_holm": one.p_holm,
                 "strength": "not concluded"
-                if results.begun(one.first, one.second)
+                if results.not_concluded(one.first, one.second)
                 else one.strength(asked.protocol.alpha),
                 "trainings": one.trainings._asdict(),
                 "joint": {"low": one.joint[0], "high": one.joint[1]},
@@ -367,16 +389,16 @@ def comparison_section(asked: Asked) -> Section | None:
     results = asked.results
     if not compared and not not_made:
         return None
+    primary = " - ".join(protocol.comparisons[0])
     intro = (
         f"A difference counts as found where the corrected p is below {protocol.alpha:g} and the "
         "interval over groups and trainings at once lies on one side of 0 as well. "
-    ) + (
-        primary_not_made(protocol, not_made)
-        or f"The primary comparison is {' - '.join(protocol.comparisons[0])}."
-    )
+    ) + (primary_not_made(protocol, not_made) or f"The primary comparison is {primary}.")
     if trained := words.trained_text(results):
         intro = f"{trained} {intro}"
-    undone: list[Part] = [f"Planned but not made: {n} ({why})" for n, why in not_made.items()]
+    undone: list[Part] = [
+        f"Planned but not made: {name} ({why})" for name, why in not_made.items() if name != primary
+    ]
     if not compared:
         return Section("Comparisons", intro, undone)
     rows, tests = {}, {}

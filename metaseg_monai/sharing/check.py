@@ -116,7 +116,8 @@ def _try_training(
         parsed = workflow.parser.get_parsed_content
         steps = parsed("preprocessing")
         load = next((step for step in steps if isinstance(step, LoadCased)), LoadCased())
-        several = parsed("validate#dataloader#batch_size") > 1
+        size = "validate#dataloader#batch_size"
+        several = size in workflow.parser and parsed(size) > 1
         how = load.classes, load.channels, load.spatial_dims, load.target, several
         given_values = "table#mask_values" in workflow.parser and parsed("table#mask_values")
         columns = as_column_map(parsed("columns_file"), given_values or None)

@@ -10,7 +10,7 @@ import pandas as pd
 from metaseg_monai.errors import DataError, Problem, listing, typed
 from metaseg_monai.evaluation import SaveObjects
 from metaseg_monai.evaluation.object_table import OBJECTS, WELLS
-from metaseg_monai.evaluation.predicted import Listed, MaskRecord
+from metaseg_monai.evaluation.predicted import Listed, MaskRecord, told_empty
 from metaseg_monai.evaluation.shards import SHARDS, refuse_owned, shard_folders, shard_note
 from metaseg_monai.owners import owned
 from metaseg_monai.rows import PROBLEMS, read_lines, write_problems
@@ -32,14 +32,17 @@ class Merged:
         folder: of the masks, with the one list of them.
         cases: a row for each case: its name and the file of its mask.
         problems: of the cases that were left out, all in ``problems.csv``.
+        empty: the cases whose mask has no foreground.
     """
 
     folder: Path
     cases: pd.DataFrame
     problems: Sequence[Problem] = ()
+    empty: Sequence[str] = ()
 
     def __str__(self) -> str:
-        return f"{len(self.cases)} masks, each once: {self.folder}"
+        told = told_empty(self.empty, len(self.cases))
+        return f"{len(self.cases)} masks, each once: {self.folder}{told}"
 
 
 @typed
@@ -178,7 +181,8 @@ def _merged(output: Path, parts: Sequence[_Part], last: Mapping[str, Any]) -> Me
         record.write_table()
         write_problems(output, problems)
     rows = [{"case": case, "mask": str(record.files[case])} for case in order]
-    return Merged(output, pd.DataFrame(rows, columns=["case", "mask"]), problems)
+    empty = record.empty
+    return Merged(output, pd.DataFrame(rows, columns=["case", "mask"]), problems, empty)
 
 
 def _twice(parts: Sequence[_Part]) -> list[str]:

@@ -36,7 +36,7 @@ from metaseg_monai.errors import ConfigError, DataError, MetasegError, Problem, 
 from metaseg_monai.evaluation import read_counts
 from metaseg_monai.evaluation.estimates import tell_estimate
 from metaseg_monai.evaluation.intervals import MODES, tell_calibration
-from metaseg_monai.evaluation.predicted import LEFT_OUT
+from metaseg_monai.evaluation.predicted import LEFT_OUT, told_empty
 from metaseg_monai.evaluation.provenance import home_of, results_folder
 from metaseg_monai.evaluation.shards import Shard, slurm_shard
 from metaseg_monai.explain.draw import draw
@@ -143,7 +143,7 @@ class Predicted:
         earlier: files of the folder that earlier predictions made and this one does not stand for,
             by what they are: of cases left out now, by other weights or settings.
         told: what was predicted.
-        empty: the cases whose mask has no foreground.
+        empty: the cases whose mask has no foreground; masks of a release before do not tell.
     """
 
     folder: Path
@@ -174,8 +174,7 @@ class Predicted:
 
         more = ""
         if self.empty:
-            named = listing(self.empty, SHOWN, str)
-            more = f"\nno foreground in {len(self.empty)} of {count} {self.told}: {named}"
+            more = told_empty(self.empty, count)
         more += said("unknown to the network", self.unknown)
         more += said("in no image of its training", self.untrained)
         for what, names in self.earlier.items():
@@ -822,11 +821,19 @@ def predict(
             unknown.setdefault(name, []).append(case)
         for value in record.never_trained(case):
             untrained.setdefault(value, []).append(case)
-    empty = [case for case in record.cases_done if record.noted(case).get("empty")]
     what: Literal["masks", "images"] = "images" if parts.get("target") == "image" else "masks"
     stay = {kind: sorted(of_case.values()) for kind, of_case in earlier.items()}
     return Predicted(
-        absolute(output), cases, listed, shard, problems_in, unknown, untrained, stay, what, empty
+        absolute(output),
+        cases,
+        listed,
+        shard,
+        problems_in,
+        unknown,
+        untrained,
+        stay,
+        what,
+        record.empty,
     )
 
 

@@ -1,6 +1,7 @@
 """What is wrong with the files of a case, and of a whole table before any training."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
@@ -29,10 +30,11 @@ from metaseg_monai.images.lazy import LARGE_PIXELS, LazyTensor, Place
 from metaseg_monai.images.read import is_volume_file, read_image, read_label
 from metaseg_monai.metadata.schema import MetadataSchema
 from metaseg_monai.tables.columns import SPLITS, Columns, LabelValues
-from metaseg_monai.tables.select import dealt_folds, fold_cases
+from metaseg_monai.tables.select import dealt_folds, fold_cases, folds_of
 from metaseg_monai.tables.table import CaseTable, scan_table
 
 SHOWN = 5
+MOST_FOLDS = 10  # that are told
 FEWEST_VALUES = 3  # of an image that is to be predicted; a mask saved by mistake has fewer
 Target = Literal["mask", "image"]
 
@@ -149,15 +151,17 @@ def check_table(
 def _folds_told(table: CaseTable, remarks: list[str]) -> list[str]:
     """A line on the folds that a table deals, which the splits above it do not tell."""
     try:
-        tested = [
-            f"{fold} tests {len(fold_cases(table, fold).items('test'))}"
-            for fold in dealt_folds(table)
-        ]
+        folds = dealt_folds(table)
+        if not folds:
+            return []
+        fold_cases(table, folds[0])
     except MetasegError as error:
         remarks.append(f"no training takes --fold: {error}")
         return []
-    told = f"  cases by fold: {', '.join(tested)}; the splits above are those without --fold"
-    return [told] if tested else []
+    of_group = folds_of(table)
+    tested = Counter(of_group.get(row["group"]) for row in table.rows)
+    told = listing([f"{fold} tests {tested[fold]}" for fold in folds], MOST_FOLDS, str)
+    return [f"  cases by fold: {told}; the splits above are those without --fold"]
 
 
 def _content(item: Mapping[str, Any], loaded: LoadedCase, volumes: "VolumeCache") -> str:

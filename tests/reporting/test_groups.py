@@ -61,7 +61,7 @@ def test_means_of_different_cases_are_told(run, results_of):
     _, told = shown(group_section(of, Protocol()))
     assert (
         "Left out as empty in label and prediction: 13 of 24 (se 6, sme 7), so that these means "
-        "are of different cases; differences on the same cases stand among the comparisons."
+        "are of different cases; comparisons are made on the same cases."
     ) in told
 
 

@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -221,6 +222,9 @@ def test_differences_that_are_printed_and_made_have_a_verdict(tmp_path, results_
     _, table = published_section(results_of(study, **tested), study, path).parts
     assert table.values["published"].to_dict() == {"me - se": pytest.approx(0.1)}
     assert table.values.loc["me - se", "verdict"] == "agrees"
+    begun = replace(results_of(study, **tested), short={"me": (1, 100)})
+    _, table = published_section(begun, study, path).parts
+    assert table.values.loc["me - se", "verdict"] == "cannot tell"
 
 
 def test_another_condition_stands_for_a_published_row_of_a_name_that_we_have_too(

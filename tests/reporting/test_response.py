@@ -513,10 +513,13 @@ def test_a_code_that_was_told_the_nearest_stands_at_its_true_value(run, results_
 def test_planned_comparisons_are_paired_within_their_cases(run, results_of):
     study = Study(name="s", bundle="b", conditions={"se": {}, "sme": {}})
     better = {value: hits + 1 for value, hits in HITS.items()}
-    section = encoding_section(results_of(study, se=[run("se")], sme=[run("sme", hits=better)]))
+    results = results_of(study, se=[run("se")], sme=[run("sme", hits=better)])
+    section = encoding_section(results)
     table = tables_of([section])["differences_by_magnification"].values
     by_hand = (f1(7) - f1(6) + f1(6) - f1(5)) / 2
     assert table.loc["15", ("sme - se", "difference")] == pytest.approx(by_hand)
+    begun = encoding_section(replace(results, short={"se": (1, 9)}))
+    assert "differences_by_magnification" not in tables_of([begun])
 
 
 def test_nothing_is_told_where_every_value_was_trained(run, results_of):

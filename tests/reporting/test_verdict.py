@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from metaseg_monai.metrics.scores import COUNT_COLUMNS
+from metaseg_monai.reporting.page import Section, tables_of
 from metaseg_monai.reporting.verdict import Pair, claims_of, pairs_of, sentence, verdict_parts
 from metaseg_monai.reporting.words import Asked
 from metaseg_monai.reporting.write import write_report
@@ -240,6 +241,11 @@ def test_of_trainings_that_have_hardly_begun_nothing_is_concluded(asked):
         "Nothing is concluded: the training of sme had hardly begun after 2 of 14 planned epochs; "
         "conclusions begin at 4."
     )
+    claims = claims_of(short)
+    table, *rest = verdict_parts(short, claims)
+    assert table.values[["low", "high", "smallest"]].isna().all(axis=None)
+    assert table.values["effect"].notna().all()
+    assert "verdict_spread" not in tables_of([Section("Verdict", "", [table, *rest])])
 
 
 def test_without_a_study_or_metadata_nothing_is_claimed(asked):

@@ -157,6 +157,14 @@ SAID = {  # hits of each training, the protocol, what is said, and what is not
          "Planned but not made: me - sme."],
         ["Primary comparison: "],
     ),
+    "a secondary comparison whose name is part of the primary's": (
+        {"se": (5, 5, 5), "sme": (8, 8, 8), "me": (8, 8, 8)},
+        {"comparisons": THREE, "short": {"se": (1, 100)}},
+        ["The primary comparison, sme - se, was not made: the training of se had hardly begun "
+         "after 1 of 100 planned epochs; conclusions begin at 25. The others are secondary.",
+         "Planned but not made: me - se."],
+        ["Primary comparison: "],
+    ),
     "a wrong domain does not lose the report": (
         {"se": (5, 5, 5), "sme": (8, 8, 8)}, {"domain": "cross"},
         ["The primary comparison, sme - se, was not made: The protocol's domain 'cross'"], [],

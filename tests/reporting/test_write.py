@@ -66,7 +66,7 @@ def test_a_report_says_first_that_trainings_were_shorter_than_planned(studied, o
     tested = {"comparisons", "tests", "subgroups_sme_se"}
     assert not tested & tables
     assert "differences" not in figures
-    assert "sme - se (the training of sme had hardly begun after 2 of 14 planned epochs; " in told
+    assert "sme - se, was not made: the training of sme had hardly begun after 2 of 14 " in told
     summary = json.loads((folder / "summary.json").read_text())
     short = {"epochs": 2, "planned": 14}
     assert summary["fewer_epochs_than_planned"] == {"se": short, "sme": short}
@@ -75,6 +75,16 @@ def test_a_report_says_first_that_trainings_were_shorter_than_planned(studied, o
     assert tested <= {path.stem for path in (folder / "tables").glob("*.csv")}
     assert "differences" in {path.stem for path in (folder / "figures").glob("*.png")}
     assert "planned epochs" not in (folder / "report.md").read_text(encoding="utf-8")
+    own = folder / "tables" / "mine.csv"
+    own.write_text("a\n")
+    for file in folder.rglob("counts.csv"):
+        if file.is_relative_to(folder / "sme"):
+            file.unlink()
+    write_report(folder)  # tables of the report before would be of what is gone
+    there = {path.stem for path in (folder / "tables").glob("*.csv")}
+    assert not tested & there
+    assert {"f1", "mine"} <= there
+    assert "differences" not in {path.stem for path in (folder / "figures").glob("*.png")}
 
 
 def test_tables_hold_mean_and_spread_over_seeds(studied, one_pixel):
@@ -142,6 +152,8 @@ def test_learned_or_not(studied, one_pixel):
     hits = {"se": (0, 0, 0), "me": (9, 9, 9), "sme": (9, 9, 0)}
     folder = studied(hits, comparisons=[], learned=[0.2, 0.7])
     write_report(folder)
+    assert not (folder / "tables" / "learned.csv").exists()  # nothing is concluded after 2 epochs
+    write_report(unplanned(folder))
     outcomes = table(folder, "learned")["outcome"].to_dict()
     assert outcomes == {"se": "not learned", "me": "learned", "sme": "unstable"}
 

@@ -146,6 +146,10 @@ def test_the_last_batch_counts_in_three_dimensions_too(tmp_path, write_csv):
     found = check(files["dataset_dir"], files["schema_file"], **where, **given)
     assert "can be trained" in found
     assert "three dimensions" not in found  # it has them
+    alone = {"_target_": "DataLoader", "dataset": "@validate#dataset"}
+    (tmp_path / "mine.json").write_text(json.dumps({**mine, "validate#dataloader": alone}))
+    assert "can be trained" in check(files["dataset_dir"], files["schema_file"], **where, **given)
+    (tmp_path / "mine.json").write_text(json.dumps(mine))
     assert "need a network of three" in check(files["dataset_dir"], files["schema_file"])
     assert len(train(**where, output_dir=tmp_path / "run", **files, **given).log) == 2
 

@@ -101,6 +101,17 @@ def test_four_shards_make_what_one_prediction_makes(bundle, tmp_path):
     assert list(again.cases["mask"]) == list(merged.cases["mask"])
 
 
+def test_masks_without_foreground_are_told_of_all_shards(bundle, tmp_path):
+    source, output = scans(tmp_path / "scans", 3), tmp_path / "masks"
+    nothing = {"clean_up": {"object_px": 10**9}}
+    for number in range(2):
+        made = part(bundle, source, output, f"{number}/2", **nothing)
+        assert list(made.empty) == list(made.cases["case"])
+    merged = merge(output)
+    assert list(merged.empty) == ["scan_000", "scan_001", "scan_002"]
+    assert str(merged).endswith("no foreground in 3 of 3 masks: scan_000, scan_001, scan_002")
+
+
 def test_what_is_missing_is_named_with_its_command(bundle, tmp_path, monkeypatch):
     source, output = scans(tmp_path / "scans", 5), tmp_path / "masks"
     with pytest.raises(DataError, match="holds nothing that shards predicted"):

@@ -195,6 +195,12 @@ def test_objects_and_gates_are_made_of_the_others(model, tmp_path):
         made = predict(folder, tmp_path / "new", tmp_path / "out", meta, **form)
         assert [problem.case for problem in made.problems] == ["v"]
         assert len(list(made.folder.glob("*_objects.tif"))) == 4
+        none = [file for file in made.masks if not tifffile.imread(file).any()]
+        assert [f"{case}_objects.tif" for case in made.empty] == [file.name for file in none]
+    nothing = {"smallest_px": 10**6}
+    made = predict(folder, tmp_path / "new", tmp_path / "no", meta, **form, objects=nothing)
+    assert list(made.empty) == ["0", "1", "2", "3"]
+    assert "no foreground in 4 of 4 masks: 0, 1, 2, 3" in str(made)
     (data / "labels/6.tif").unlink()
     (data / "labels/6.tif").mkdir()
     drawn = explain(folder, dataset_dir=str(data))
