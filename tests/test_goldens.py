@@ -46,7 +46,7 @@ HASHES = {
     "opera": "359a313af17472b2",
     "dsb2018": "082d46c124684331",
     "magnified": "db5aeb99ffb6f347",
-    "report": "8173428604c997fb",
+    "report": "2deac222284f0805",
 }
 
 
