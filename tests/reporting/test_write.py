@@ -156,6 +156,11 @@ def test_learned_or_not(studied, one_pixel):
     write_report(unplanned(folder))
     outcomes = table(folder, "learned")["outcome"].to_dict()
     assert outcomes == {"se": "not learned", "me": "learned", "sme": "unstable"}
+    plan = json.loads((folder / "plan.json").read_text())
+    of_one = [run | ({"planned_epochs": 14} if run["condition"] == "me" else {}) for run in plan]
+    (folder / "plan.json").write_text(json.dumps(of_one))
+    write_report(folder)
+    assert list(table(folder, "learned").index) == ["se", "sme"]
 
 
 def test_comparisons_use_the_seeds_that_both_have(studied, one_pixel):

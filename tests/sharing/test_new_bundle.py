@@ -15,6 +15,7 @@ import tifffile
 from monai.bundle import ConfigParser
 from skimage.io import imread, imsave
 
+from metaseg_monai.bundle.compose import compose
 from metaseg_monai.cli.commands import run as run_command
 from metaseg_monai.errors import ConfigError, DataError, MetadataError
 from metaseg_monai.metadata import MetadataSchema
@@ -329,6 +330,10 @@ def test_settings_that_the_plan_has_no_use_of_are_none_of_the_bundle(name, volum
     made = new_bundle("mine", volumes, tmp_path / "b", **asked)
     with pytest.raises(ConfigError, match=f"Nothing in the configuration uses .*{name}"):
         train(made.folder, tmp_path / "run", **{name: 0.1})
+    facts = made.folder / "configs" / "facts.json"  # what a full size names is of use
+    sizes = {"paper_size": {"lr_scheduler": f"@{name}"}}
+    facts.write_text(json.dumps({**json.loads(facts.read_text()), "sizes": sizes}))
+    assert name in json.loads(compose(made.folder)["configs/train.json"])
 
 
 def test_a_table_as_a_german_spreadsheet_writes_it(pictures, tmp_path):

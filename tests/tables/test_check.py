@@ -257,6 +257,9 @@ def test_folds_are_told_beside_the_splits(folder, task_schema, write_csv):
     lines = check_table(path, task_schema).summary.splitlines()
     told = "  cases by fold: 0 tests 1, 1 tests 1, 4 tests 1; the splits above are those without "
     assert f"{told}--fold" in lines
+    write_csv(path / "table.csv", [*rows[:2], rows[2] | {"fold": 1, "group": "of 1"}])
+    (warning,) = [text for text in check_table(path, task_schema).warnings if "--fold" in text]
+    assert warning.startswith("no training takes --fold: ")  # one group is left for two splits
     rows[0]["fold"] = "one"
     write_csv(path / "table.csv", rows)
     found = check_table(path, task_schema)
