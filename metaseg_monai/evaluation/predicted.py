@@ -133,6 +133,7 @@ class MaskRecord:
         self._known: pd.DataFrame | None = None  # what the weights were trained on
         self._names = pd.DataFrame()  # of its cases and groups, likened
         self._seen: dict[str, set[str]] = {}  # digests of the images of each case, or of its planes
+        self._strange: set[str] = set()  # cases that had a mask by other weights
         self._twins: dict[str, str] = {}  # cases whose image was trained on, and as which case
         self.kept: dict[str, Any] = {}  # cases of an earlier prediction, with what is known of each
         self._items: dict[str, list[Mapping[str, Any]]] = {}
@@ -175,6 +176,8 @@ class MaskRecord:
                         if self._last.get(one) != line:  # of another list, or plan
                             self._add(one, *line)
                     break
+                if told.get("weights_sha256") != weights and self._is(path, digest):
+                    self._strange.add(case)
         names = [case for case in self._items if case not in self.files]
         if not names and items and not all(self._wrote(self.folder / one) for one in self.tables):
             names = [list(self._items)[-1]]
@@ -217,13 +220,27 @@ class MaskRecord:
 
     def noted(self, case: str) -> Mapping[str, Any]:
         """What is noted of a case that has a mask, now or by an earlier prediction."""
-        name = self._name(self.files[case])
-        return dict(_told(self._last[name][1]).get("noted") or {}) if name in self._last else {}
+        return dict(self._line(case).get("noted") or {})
+
+    def _line(self, case: str) -> Mapping[str, Any]:
+        """What the list says of a case that has a mask."""
+        _, comment = self._last.get(self._name(self.files[case]), ("", ""))
+        return _told(comment)
 
     @property
     def empty(self) -> list[str]:
         """The cases whose mask has no foreground, as far as that was noted."""
         return [case for case in self.cases_done if self.noted(case).get("empty")]
+
+    @property
+    def replaced(self) -> list[str]:
+        """The cases whose mask took the place of one by other weights."""
+        return [one for one in self.cases_done if one in self._strange and one not in self.kept]
+
+    @property
+    def trained(self) -> list[str]:
+        """The cases whose image, name or group was in the training, as far as the weights tell."""
+        return [case for case in self.cases_done if self._line(case).get("trained")]
 
     def write_table(self) -> list[Path]:
         """Write ``predictions.csv``: a row for each case and class, where areas or fit were noted.
@@ -630,7 +647,7 @@ class MaskRecord:
                 case if case == name else f"{case} is {name}" for case, name in self._twins.items()
             )
             logger.warning(
-                "%s: what is predicted for %s is no test: the pixels are of images of the training",
+                "%s: no test, as these masks are of images of the training: %s",
                 *(self.folder, listing(told, 5, str)),
             )
         with self.writing(), replacing(self.path) as part:

@@ -62,6 +62,9 @@ _SLIPS = {  # (declared unit, factor that would bring the value inside) -> the u
 }
 
 
+_NO_SLIPS = ("years", "year", "months", "weeks", "days", "fraction", "%")  # others are no tenth
+
+
 class MetadataWarning(DataWarning):
     """A metadata value was used as it is but looks wrong, for instance out of its range."""
 
@@ -867,7 +870,7 @@ class Continuous(MetadataField):
         if low <= number <= high:
             return None
         told = "beyond what was trained"
-        for factor in (10.0, 0.1, 1000.0, 0.001):
+        for factor in () if self.unit in _NO_SLIPS else (10.0, 0.1, 1000.0, 0.001):
             if low <= number * factor <= high:
                 given = _SLIPS.get((self.unit, factor), "another unit")
                 inside = f"In {self.unit} {number * factor:g} would be inside"

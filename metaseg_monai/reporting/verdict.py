@@ -393,6 +393,12 @@ def _could(claim: Claim, words: _Words) -> str:
     if math.isnan(claim.smallest):
         return "How small an effect it could have found is not known."
     if math.isinf(claim.smallest) or (claim.score.best == "high" and claim.smallest > 1):
+        groups = 0 if claim.compared is None else claim.compared.overall.groups
+        if groups > 0 and 2.0 ** (1 - groups) > claim.level:  # the least p of swapped pairs
+            return (
+                f"With {groups} groups no p falls below its alpha of {claim.level:.3g}, whatever "
+                "the effect: test more of them, as by folds (new-bundle --folds)."
+            )
         if claim.compared is not None and len(claim.compared.seeds) < 2:
             return "Whether other trainings come out alike takes two seeds at least."
         return "So few groups and trainings could not have shown any effect, however large."

@@ -62,6 +62,7 @@ from metaseg_monai.transforms import falsified_by
 STEPS = 2500  # of a training as planned: ten of nnU-Net's epochs of 250
 VALIDATIONS = 50
 SEEDS = 3  # of the study that is proposed
+FIRST_SEEDS = 2  # of a first look: one training says nothing of others
 KEPT_GB = 8.0  # of preprocessed images in memory, and no more than half of what is free
 FEW_FOLDS = 5  # of which all commands are told
 FEW_TESTED = 5  # groups
@@ -436,13 +437,20 @@ def _compared(schema: MetadataSchema) -> list[str]:
 def _of_study(planned: Plan, known: Fingerprint, schema: MetadataSchema, made: GroupSplits) -> str:
     """What the study that is proposed takes, and what a first look does."""
     folds = len({fold for _, fold in made.of_group.values() if fold}) or 1
-    trainings = len(_compared(schema)) * SEEDS * folds
-    cost = ""
-    if "step_seconds" in planned.facts:
-        steps = planned["epochs"] * -(-_items(planned, known) // planned["batch_size"])
-        cost = f", about {_hours(trainings * steps * planned['step_seconds'])} here"
+    steps = -(-_items(planned, known) // planned["batch_size"])
+
+    def taking(seeds: int, epochs: int) -> str:
+        trainings = len(_compared(schema)) * seeds * folds
+        told = f"{trainings} trainings"
+        if "step_seconds" in planned.facts:
+            told += f", about {_hours(trainings * epochs * steps * planned['step_seconds'])} here"
+        return told
+
     enough = enough_epochs(planned["epochs"])
-    return f"{trainings} trainings{cost}; for a first look --seeds 1 --epochs {enough}"
+    return (
+        f"{taking(SEEDS, planned['epochs'])}; for a first look --seeds {FIRST_SEEDS} --epochs "
+        f"{enough}: {taking(FIRST_SEEDS, enough)}"
+    )
 
 
 def _scheduled(planned: Plan, known: Fingerprint) -> Plan:

@@ -653,7 +653,11 @@ def _field(
                 ],
             )
         ),
-        "provenance": "label-derived" if computed else "acquisition",
+        "provenance": "label-derived"
+        if computed
+        else "clinical prior"  # whoever says where it is has seen it
+        if _PLACE.search(plain_name(column))
+        else "acquisition",
         "availability": "post-operative" if _known_late(column) else "acquisition",
         "missing": "unknown",
         **proposed,

@@ -562,7 +562,13 @@ class OwnTable:
             self.label_values = chosen if len(chosen) > 1 else chosen[0]
             rest = sorted(stored - {0, *(value for one in chosen for value in one)})
             told = f"; {listing(rest, 8, str)} become background" if rest else ""
-            self.why_classes = f"label values as given{told}"
+            others = [
+                f"{'+'.join(map(str, given))} becomes {number}"
+                for number, given in enumerate(chosen, 1)
+                if list(given) != [number]
+            ]
+            mapped = f": {listing(others, 8, str)}" if others else ""
+            self.why_classes = f"label values as given{mapped}{told}"
         elif len(objects) == 1:
             self.label_values = [] if objects == [1] else objects
             self.why_classes = f"label values {shown}: one foreground"

@@ -562,7 +562,7 @@ def plan(
     if step is not None:
         facts["step_seconds"] = Fact(
             _short(step.seconds),
-            "about, of the second step here, without what other programs took meanwhile",
+            "about, of the second step here; too long where other programs ran beside it",
         )
     return Plan(facts, made)
 

@@ -57,6 +57,7 @@ from metaseg_monai.metrics.scores import (
 from metaseg_monai.owners import owned
 from metaseg_monai.rows import write_problems
 from metaseg_monai.sharing.vendored import code_name
+from metaseg_monai.study.record import STUDY
 from metaseg_monai.tables.select import dealt_folds
 from metaseg_monai.tables.table import CaseTable
 from metaseg_monai.training.weights import (
@@ -144,6 +145,8 @@ class Predicted:
             by what they are: of cases left out now, by other weights or settings.
         told: what was predicted.
         empty: the cases whose mask has no foreground; masks of a release before do not tell.
+        trained: the cases whose image, name or group was in the training.
+        replaced: the cases whose mask took the place of one by other weights.
     """
 
     folder: Path
@@ -156,6 +159,8 @@ class Predicted:
     earlier: Mapping[str, Sequence[str]] = field(default_factory=dict)
     told: Literal["masks", "images"] = "masks"
     empty: Sequence[str] = ()
+    trained: Sequence[str] = ()
+    replaced: Sequence[str] = ()
 
     @property
     def masks(self) -> list[Path]:
@@ -177,6 +182,11 @@ class Predicted:
             more = told_empty(self.empty, count)
         more += said("unknown to the network", self.unknown)
         more += said("in no image of its training", self.untrained)
+        if self.trained:
+            shown = listing(self.trained, SHOWN, str)
+            more += f"\nno test, as they were in the training: {len(self.trained)} ({shown})"
+        if self.replaced:
+            more += f"\nin the place of masks by other weights: {len(self.replaced)}"
         for what, names in self.earlier.items():
             more += f"\nof earlier predictions {what}, still there: {len(names)} "
             more += f"({listing(names, SHOWN)})"
@@ -834,6 +844,8 @@ def predict(
         stay,
         what,
         record.empty,
+        record.trained,
+        record.replaced,
     )
 
 
@@ -1045,6 +1057,10 @@ def _known(
             f"{folder} lists the models of an ensemble ({ENSEMBLE}) and holds none itself; give "
             "the folder of one of them"
         )
+    if (home / STUDY).is_file():
+        models = sorted(file.parent for file in home.glob("**/model.pt"))
+        such = f", such as {models[0]}" if models else ""
+        raise ConfigError(f"{folder} is a study of several models; give the folder of one{such}")
     finish = (
         f"python -m metaseg_monai train BUNDLE --output_dir {quote(str(folder))} --resume True, "
         "with the settings that it began with"

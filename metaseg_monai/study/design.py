@@ -375,6 +375,20 @@ def nothing_compared(study: Study) -> str:
     )
 
 
+def trained_once(study: Study) -> str:
+    """Say that one training of a condition says nothing of others; empty where there are more.
+
+    >>> trained_once(Study(name="two", bundle="b", conditions=["none", "sme"], seeds=[0, 1]))
+    ''
+    """
+    if len(study.seeds) * len(study.data_seeds) > 1 or not study.protocol.comparisons:
+        return ""
+    return (
+        "each condition is trained once: the report will not say whether other trainings come out "
+        "alike, and claim no difference; give two seeds at least, now: later ones are exploratory"
+    )
+
+
 def smallest_planned(study: Study, bounded: bool = True) -> str:
     """Say how small an effect the primary comparison can find, by what was known before.
 

@@ -15,7 +15,7 @@ from metaseg_monai.bundle.overrides import load_config
 from metaseg_monai.bundle.run import resolve_bundle
 from metaseg_monai.errors import ConfigError
 from metaseg_monai.owners import owned
-from metaseg_monai.study.design import Study, nothing_compared, smallest_planned
+from metaseg_monai.study.design import Study, nothing_compared, smallest_planned, trained_once
 from metaseg_monai.study.matrix import Run, expand, few_epochs
 from metaseg_monai.study.record import fix, is_finished, plan, read_log, read_record, restore
 from metaseg_monai.study.tracking import check_store
@@ -162,7 +162,7 @@ def run_study(
             restore(folder, run)
         missing = [run for run in runs if not is_finished(folder / run.folder, run)]
         fix(study, runs, folder)
-        for told in (nothing_compared(study), few_epochs(runs)):
+        for told in (nothing_compared(study), trained_once(study), few_epochs(runs)):
             if told:
                 logger.warning("%s", told)
         of_images = load_config([bundle / "configs" / "train.json"]).get("target") == "image"

@@ -179,6 +179,7 @@ def test_missing_size():
         ("cm", 900, r"is it in mm\? In cm 90 would be inside"),
         ("mm", 90000, r"is it in um\? In mm 90 would be inside"),
         ("s", 900, r"is it in another unit\? In s 90 would be inside"),
+        ("years", 900, "beyond what was trained; use it as it is"),  # in no other unit
         ("mm", -1, "beyond what was trained; .*--out_of_range flag.*--margin"),
     ],
 )

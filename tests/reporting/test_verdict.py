@@ -223,6 +223,17 @@ def test_one_training_shows_nothing_of_others_and_could_not(asked):
     assert told.endswith("Whether other trainings come out alike takes two seeds at least.")
 
 
+def test_too_few_groups_are_told_before_too_few_trainings(asked):
+    of = asked({"se": 0.7, "sme": 0.8}, seeds=1)
+    groups = of.results.counts["group"]
+    few = of.results.counts[groups.isin(groups.unique()[:2])]
+    claim = by_kind(claims_of(Asked(replace(of.results, counts=few), of.protocol)))["plain"]
+    assert claim.compared.overall.groups == 2
+    told = sentence(claim)
+    assert "With 2 groups no p falls below its alpha of 0.05, whatever the effect" in told
+    assert told.endswith("test more of them, as by folds (new-bundle --folds).")
+
+
 def test_a_claim_whose_comparison_could_not_be_made_says_why(asked):
     of = asked({"se": 0.7, "sme": 0.8}, comparisons=[["sme", "se"]])
     other = of.results.counts["condition"] == "se"

@@ -249,12 +249,15 @@ def test_what_the_proposed_study_takes_is_told(folds, trainings, pictures, tmp_p
     asked = {**SMALL, "folds": folds}
     made = new_bundle("mine", pictures, tmp_path / "b", **asked)
     enough = -(-made.plan["epochs"] // 4)
-    assert f"({trainings} trainings; for a first look --seeds 1 --epochs {enough}): " in str(made)
+    first = f"for a first look --seeds 2 --epochs {enough}: {trainings * 2 // 3} trainings"
+    assert f"({trainings} trainings; {first}): " in str(made)
     step = Step(100_000_000, 4.0)  # 2,500 of them take 2.8 hours
     monkeypatch.setattr("metaseg_monai.sharing.plan.measured_step", lambda *one: step)
     again = str(new_bundle("again", pictures, tmp_path / "b", **asked))
     hours = int(re.search(rf"{trainings} trainings, about (\d+) hours here", again)[1])
     assert hours == pytest.approx(trainings * 2.78, abs=1)
+    hours = int(re.search(rf"{trainings * 2 // 3} trainings, about (\d+) hours here", again)[1])
+    assert hours == pytest.approx(trainings * 2 / 3 * 2.78 / 4, abs=1)
 
 
 def test_columns_that_were_left_out_can_be_given(pictures, tmp_path):

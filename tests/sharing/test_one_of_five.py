@@ -179,7 +179,10 @@ def test_copies_of_training_images_are_told_in_whatever_file_they_are(model, tmp
         made = predict(folder, source, tmp_path / "masks", meta)
         known = {name: one.trained for name, one in predicted_masks(made.folder).items()}
         assert known == {"copy.png": "train", "scan.nii.gz": "val", "new.tif": "", "9.tif": ""}
-    assert "copy is images_1, scan is images_3" in capsys.readouterr().out
+        assert sorted(made.trained) == ["copy", "scan"]
+        assert "no test, as they were in the training: 2 (copy, scan)" in str(made)
+    told = "no test, as these masks are of images of the training: copy is images_1, scan is images"
+    assert told in capsys.readouterr().out
     (folder / "trained_on.csv").unlink()
     predict(folder, source, tmp_path / "other", meta)
     assert {one.trained for one in predicted_masks(tmp_path / "other").values()} == {None}

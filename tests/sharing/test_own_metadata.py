@@ -348,6 +348,8 @@ def test_outcomes_are_left_out_and_doubtful_names_are_told(tmp_path):
     where = "(says where the label is; fine if known before)"
     assert all(f"{one} {where}" in found.inferred["to look at"][0] for one in place)
     assert found.inferred["to look at"][0].count(where) == len(place)
+    provenance = {field.name: field.provenance for field in schema.fields}
+    assert {name for name, one in provenance.items() if one == "clinical prior"} == {*place}
     assert all(f"{one} (by its name)" in found.inferred["to look at"][0] for one in doubtful)
     assert found.inferred["to look at"][0].count("by its name") == len(doubtful)
 

@@ -67,7 +67,8 @@ def test_of_many_structures_those_that_are_named_become_classes(tmp_path):
     found.scan_labels(parse_labels("117=spleen, 5+52=rest"))
     assert (found.label_values, found.classes) == ([[117], [5, 52]], 3)
     assert found.counts[2] == {0: 64 - 12 - 3, 1: 3, 2: 12}
-    assert found.why_classes == "label values as given; 90 become background"
+    why = "label values as given: 117 becomes 1, 5+52 becomes 2; 90 become background"
+    assert found.why_classes == why
     found = OwnTable(table)
     found.scan_labels(parse_labels("117=spleen"))
     assert (found.label_values, found.classes, found.holding(1)) == ([117], 2, [True] * 4)

@@ -239,6 +239,29 @@ def test_masks_without_foreground_are_told(tiny, kits, tmp_path):
     assert (list(made.empty), "no foreground" in str(made)) == ([], False)
 
 
+def test_masks_in_the_place_of_those_by_other_weights_are_told(tiny, kits, tmp_path):
+    bundle, settings = tiny
+    arguments = (str(bundle), str(kits), str(tmp_path / "out"), "tumour_size_mm=41")
+    for times in range(2):
+        give_weights(bundle, **settings)
+        made = predict(*arguments, **settings)
+        assert list(made.replaced) == (list(made.cases["case"]) if times else [])
+        assert ("in the place of masks by other weights: 2" in str(made)) == bool(times)
+    made = predict(*arguments, **settings)  # of the same
+    assert not made.replaced
+
+
+def test_a_study_is_no_model_and_names_one(tmp_path):
+    (tmp_path / "study" / "sme" / "seed0").mkdir(parents=True)
+    (tmp_path / "study" / "study.json").write_text("{}")
+    told = "is a study of several models; give the folder of one"
+    with pytest.raises(ConfigError, match=f"{told}$"):
+        predict(tmp_path / "study", tmp_path / "study", tmp_path / "out")
+    (tmp_path / "study" / "sme" / "seed0" / "model.pt").touch()
+    with pytest.raises(ConfigError, match=rf"{told}, such as .*study/sme/seed0$"):
+        evaluate(tmp_path / "study")
+
+
 def test_a_training_that_finds_nothing_says_so(tmp_path):
     def said(*f1):
         return str(Trained(tmp_path, pd.DataFrame({"epoch": range(1, 1 + len(f1)), "val_f1": f1})))

@@ -96,6 +96,12 @@ def test_a_study_says_so_before_it_trains(study, bundle, tmp_path, monkeypatch, 
     run_study(study(bundle, ["sme"], seeds=[4]), tmp_path / "out", workers=1)
     assert "sme/seed4, have hardly begun when they end: 2 of 14 epochs" in caplog.text
     assert "it does from 4 epochs on" in caplog.text
+    assert "trained once" not in caplog.text  # nothing is compared
+    run_study(study(bundle, ["se", "sme"], seeds=[4]), tmp_path / "two", workers=1)
+    assert "each condition is trained once: the report will not say" in caplog.text
+    caplog.clear()
+    run_study(study(bundle, ["se", "sme"], seeds=[4, 5]), tmp_path / "three", workers=1)
+    assert "trained once" not in caplog.text
 
 
 def test_explaining_takes_settings_that_are_checked_before_anything_runs(study, bundle):

@@ -7,6 +7,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from metaseg_monai.explain.figure_style import INK, SOFT, STYLE, WIDTH, Look, looks, panels, png
 from metaseg_monai.metrics.agreement import Limits
@@ -122,6 +123,7 @@ def differences(rows: Sequence[DifferenceRow], level: float, over: str) -> bytes
         for label, line in zip(axes.get_yticklabels(), lines, strict=True):
             label.set_fontweight("bold" if isinstance(line, str) else "normal")
         axes.set(ylim=(len(lines) - 0.3, -0.7), xlim=(low - margin, high + margin))
+        axes.xaxis.set_major_locator(MaxNLocator(6))
         axes.set_xlabel("difference of F1 (right of 0: the first is better)")
         figure.supxlabel(
             f"square and line: mean and 95 % interval over {over}; dots: trainings"
