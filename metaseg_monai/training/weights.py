@@ -614,6 +614,12 @@ class LoadWeights:
             return
         digests = [self.recorded["weights_sha256"]]
         for member in self.members:
+            variant, own = read_weights(member.path)[1].get("variant"), self.recorded.get("variant")
+            if variant != own:
+                raise CheckpointError(
+                    f"{member.path} is of the variant {variant}, and {self.path} of {own}; the "
+                    "models of an ensemble are trainings of one network: leave one out"
+                )
             member.load()
             member.network.eval()
             digests.append(member.recorded["weights_sha256"])

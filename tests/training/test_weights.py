@@ -644,3 +644,17 @@ def test_an_ensemble_is_cleaned_as_all_its_members_or_says_so(path, tmp_path, ca
     loaded.load()
     assert ("clean_up" in loaded.recorded) == same
     assert ("masks of their mean are not cleaned" in caplog.text) != same
+
+
+def test_models_of_several_variants_are_no_ensemble(path, tmp_path):
+    (tmp_path / "other").mkdir()
+    validate(make(tmp_path / "other" / "model.pt"), [1.0], first_epoch=2)
+    other = tmp_path / "other" / "model.pt"
+    write_fact(other, "variant", "none")
+    loaded = LoadWeights(
+        *(path, nn.Linear(1, 1), SCHEMA, FACTS),
+        members=[other],
+        ensemble=EnsembleInferer(SimpleInferer()),
+    )
+    with pytest.raises(CheckpointError, match=r"is of the variant none, and .* of sme; the models"):
+        loaded.load()
