@@ -653,7 +653,7 @@ class _Reading:
         lacking = [name for name in missing if name not in {absent[one] for one in spared}]
         if lacking:
             steps = [f"did you mean {one!r}?" for one in near.values() if one and self.inference]
-            steps.append("Add it, or name the table's own columns in a column map")
+            steps.append("Add it, rename the one that has it, or name the table's in a column map")
             text = f"{self.file}: no column {', '.join(map(repr, lacking))}; the table has "
             by_flag = self._by_flag([name for name in absent if absent[name] in lacking])
             raise DataError(f"{text}{', '.join(header)}. {' '.join(steps)}{by_flag}")
