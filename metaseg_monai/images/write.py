@@ -1,6 +1,5 @@
 """Writing a mask in the format and on the grid of its image, whole or not at all."""
 
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -91,8 +90,9 @@ def write_mask(mask: Any, path: str | Path, like: Image | Mapping[str, Any] | st
     with replacing(path) as partial:
         if by_rows:
             rows = max(1, STRIP_BYTES // shape[1])  # as tifffile has it
+            compress = tifffile.TIFF.COMPRESSORS[tifffile.COMPRESSION.ADOBE_DEFLATE]  # its own
             strips = (
-                zlib.compress(np.ascontiguousarray(pixels[row : row + rows]).data)
+                compress(np.ascontiguousarray(pixels[row : row + rows]).tobytes())
                 for row in range(0, shape[0], rows)
             )
             tifffile.imwrite(

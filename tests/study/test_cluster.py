@@ -40,7 +40,7 @@ def submit(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     def start(code, *settings):
-        monkeypatch.setattr(cluster, "command", lambda folder: [sys.executable, "-c", code])
+        monkeypatch.setattr(cluster, "command", lambda *_: [sys.executable, "-c", code])
         folder = tmp_path / "se" / "seed3"
         folder.mkdir(parents=True)
         return Cluster(tmp_path, *settings)(folder, Slot(None, 1), 3)
