@@ -114,6 +114,7 @@ class Claim(NamedTuple):
         level: that its p had to be below, in the worst case of Holm's correction.
         alpha: of the protocol.
         score: that is compared: F1, called Dice here, or an error of which less is better.
+        test: of the protocol.
     """
 
     pair: Pair
@@ -126,6 +127,7 @@ class Claim(NamedTuple):
     level: float
     alpha: float
     score: Score = F1
+    test: str = "permutation"
 
     @property
     def gain(self) -> float:
@@ -214,7 +216,7 @@ def claims_of(asked: Asked) -> list[Claim]:
         spread, smallest = _power(None if why else compared, protocol, level)
         network = network_of(results, pair.first)
         found_out = (compared, why, spread, smallest, level, protocol.alpha)
-        claims.append(Claim(pair, network, planned, *found_out, results.score))
+        claims.append(Claim(pair, network, planned, *found_out, results.score, protocol.test))
     return claims
 
 
@@ -394,7 +396,8 @@ def _could(claim: Claim, words: _Words) -> str:
         return "How small an effect it could have found is not known."
     if math.isinf(claim.smallest) or (claim.score.best == "high" and claim.smallest > 1):
         groups = 0 if claim.compared is None else claim.compared.overall.groups
-        if groups > 0 and 2.0 ** (1 - groups) > claim.level:  # the least p of swapped pairs
+        least = 0.0 if claim.test == "t" else 2.0 ** (1 - groups)  # p, of swapped pairs or ranks
+        if groups > 0 and least > claim.level:
             return (
                 f"With {groups} groups no p falls below its alpha of {claim.level:.3g}, whatever "
                 "the effect: test more of them, as by folds (new-bundle --folds)."
@@ -458,10 +461,8 @@ def verdict_parts(asked: Asked, claims: Sequence[Claim]) -> list[Part]:
         "next study may state."
     )
     table = Table("verdict_spread", "Spread of the differences", told, rows_of(spreads), digits=4)
-    return [
-        *parts,
-        *([Details("Where the smallest effect comes from", [table])] if spreads else []),
-    ]
+    where = [Details("Where the smallest effect comes from", [table])]
+    return [*parts, *(where if spreads else [])]
 
 
 def _name(claim: Claim) -> str:

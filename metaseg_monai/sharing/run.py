@@ -177,9 +177,7 @@ class Predicted:
             )
             return f"\n{what}: {', '.join(told)}" if cases_of else ""
 
-        more = ""
-        if self.empty:
-            more = told_empty(self.empty, count)
+        more = told_empty(self.empty, count)
         more += said("unknown to the network", self.unknown)
         more += said("in no image of its training", self.untrained)
         if self.trained:

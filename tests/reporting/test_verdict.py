@@ -232,6 +232,7 @@ def test_too_few_groups_are_told_before_too_few_trainings(asked):
     told = sentence(claim)
     assert "With 2 groups no p falls below its alpha of 0.05, whatever the effect" in told
     assert told.endswith("test more of them, as by folds (new-bundle --folds).")
+    assert "no p falls below" not in sentence(claim._replace(test="t"))  # whose p has no least
 
 
 def test_a_claim_whose_comparison_could_not_be_made_says_why(asked):
