@@ -461,8 +461,8 @@ def verdict_parts(asked: Asked, claims: Sequence[Claim]) -> list[Part]:
         "next study may state."
     )
     table = Table("verdict_spread", "Spread of the differences", told, rows_of(spreads), digits=4)
-    where = [Details("Where the smallest effect comes from", [table])]
-    return [*parts, *(where if spreads else [])]
+    last: list[Part] = [Details("Where the smallest effect comes from", [table])]
+    return [*parts, *(last if spreads else [])]
 
 
 def _name(claim: Claim) -> str:
