@@ -7,6 +7,7 @@ for CT and z-scores for what has no unit.
 """
 
 import ctypes
+import gc
 import io
 import json
 import math
@@ -16,7 +17,7 @@ import sys
 import time
 import weakref
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,13 +25,15 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
-from ignite.engine import Engine
+from ignite.engine import Engine, Events
 from monai.bundle import ConfigParser
 from monai.networks.nets.segresnet_ds import scales_for_resolution
+from monai.transforms import Compose
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.data import default_collate
 from tqdm import tqdm
 
 from metaseg_monai.bundle.compose import shared_training
@@ -40,6 +43,7 @@ from metaseg_monai.images.image import Channels, Image
 from metaseg_monai.metadata import MetadataSchema
 from metaseg_monai.tables.check import LoadedCase, load_case
 from metaseg_monai.tables.table import CaseTable, refuse
+from metaseg_monai.transforms.augmentation import strong_augmentation
 from metaseg_monai.transforms.load import on_grid
 
 Network = Literal["dynunet", "dynunet_res", "segresnet", "segresnet_ds", "unet3", "ppunet"]
@@ -61,7 +65,8 @@ GAPS = 1.3  # of the memory that tensors take: what a process takes, before it i
 MISSED = 1.05  # how much smaller than measured the next try is
 KEPT = ("network", "optimizer", "train#average")  # the large ones of a checkpoint
 SPARED = 0.8  # of the free memory, that a measurement may take
-STEPS = 2  # the moments of the optimizer exist from the second on
+EPOCHS, STEPS = 2, 5  # measured: after validating, steps take more memory than before
+LONGEST = 10.0  # seconds of them; of longer steps there are fewer
 STEP = "from metaseg_monai.sharing.plan import _tell_step; _tell_step()"
 _LEVELS = {"kernel_size": [3] * 3, "strides": [1, 2, 2], "upsample_kernel_size": [2, 2]}
 RESIDUALS = (
@@ -900,11 +905,13 @@ def measured_step(
 ) -> Step | None:
     """Measure what training steps on random images take, above Python and its libraries.
 
-    A fresh process takes two steps of the trainer that bundles have, with the strong recipe, puts
-    a checkpoint of them together, and reads its own peak. The first step warms up; the seconds are
-    those that the main thread was running in the second: it takes part in all of it, and does not
-    count while others have the processor. It runs in this process' environment, so
-    with as many threads. What a loader keeps of images is not in it.
+    A fresh process trains with the trainer and evaluator that bundles have and the strong recipe,
+    and reads its own peak: `EPOCHS` of `STEPS` steps, fewer where they take longer than `LONGEST`
+    seconds, one at least, each with a checkpoint. Shorter ones run twice, as the C library keeps
+    gaps that differ from training to training. The seconds are those that the main thread was
+    running in the last step: it takes part in all of it, and does not count while others have the
+    processor. It runs in this process' environment, so with as many threads. What a loader keeps
+    of images is not in it.
 
     Args:
         settings: where a bundle's training is set otherwise than the shared one: network,
@@ -999,51 +1006,87 @@ def counted_bytes(settings: Mapping[str, Any], patch: Sequence[int], batch: int)
 
 
 def _train(settings: Mapping[str, Any], schema: MetadataSchema, shape: Sequence[int]) -> float:
-    """Take `STEPS` steps on random images (B, *S); the seconds that this thread ran in the last."""
-    batch, *patch = shape
-    batches = _Batches(batch, patch, settings["in_channels"], settings["classes"], schema.width)
+    """Train on random images (B, *S); the seconds that this thread ran in the last step."""
+    patch = list(shape[1:])
+    channels, classes = settings["in_channels"], settings["classes"]
+    validation = {"_target_": "ValidationHandler", "interval": 1}
     given: dict[str, Any] = {
         **settings,
         "roi_size": patch,
+        "window_inferer#roi_size": patch,
         "schema": schema,
         "device": torch.device("cpu"),
         "best": SimpleNamespace(facts={}),
-        "validate": {"evaluator": Engine(lambda *_: None)},
-        "train#trainer#train_data_loader": batches,
-        "train#trainer#train_handlers": ["@train#average"],
-        "train#trainer#max_epochs": 1,
+        "validate#dataloader": _Batches([1, *patch], 1, channels, classes, schema.width),
+        "validate#handlers": [],
+        "train#augmentation": strong_augmentation(len(patch), patch),
+        "train#trainer#train_handlers": [
+            "@train#average",
+            validation | {"validator": "@validate#evaluator"},
+        ],
+        "train#trainer#max_epochs": EPOCHS,
     }
     parser = ConfigParser(shared_training())
     for name, value in given.items():
         parser[name] = value
-    parser.get_parsed_content("train#trainer").run()
-    seconds = time.thread_time() - batches.given
-    kept = {name: parser.get_parsed_content(name).state_dict() for name in KEPT}
-    torch.save(kept, io.BytesIO())  # as `write_checkpoint` does
+    augment = Compose(parser.get_parsed_content("train#augmentation"))
+    batches = _Batches(shape, STEPS, channels, classes, schema.width, augment)
+    parser["train#trainer#train_data_loader"] = batches
+    trainer: Engine = parser.get_parsed_content("train#trainer")
+    began, started, seconds = time.monotonic(), 0.0, 0.0
+
+    @trainer.on(Events.ITERATION_STARTED)
+    def start() -> None:
+        nonlocal started
+        started = time.thread_time()
+
+    @trainer.on(Events.ITERATION_COMPLETED)
+    def end() -> None:
+        nonlocal seconds
+        seconds = time.thread_time() - started
+        epoch, passed = trainer.state.epoch, time.monotonic() - began
+        if epoch > 1 and passed > LONGEST:
+            trainer.terminate()
+        elif passed > LONGEST * epoch / EPOCHS:
+            trainer.terminate_epoch()
+
+    @trainer.on(Events.EPOCH_COMPLETED | Events.COMPLETED)
+    def write() -> None:  # as `write_checkpoint` does
+        kept = {name: parser.get_parsed_content(name).state_dict() for name in KEPT}
+        torch.save(kept, io.BytesIO())
+
+    trainer.run()
     return seconds
 
 
 class _Batches:
-    """Random batches, of which one is held at a time; how long this thread had run at the last."""
+    """Random batches (B, *S), `count` of them, of which one is held at a time."""
 
     def __init__(
-        self, batch: int, patch: Sequence[int], channels: int, classes: int, width: int
+        self,
+        shape: Sequence[int],
+        count: int,
+        channels: int,
+        classes: int,
+        width: int,
+        augment: Callable[[Any], Any] = lambda case: case,
     ) -> None:
-        self.batch, self.patch = batch, patch
+        self.shape, self.count, self.augment = shape, count, augment
         self.channels, self.classes, self.width = channels, classes, width
-        self.given = 0.0
 
     def __len__(self) -> int:
-        return STEPS
+        return self.count
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
-        for _ in range(STEPS):
-            self.given = time.thread_time()
-            yield {
-                "image": torch.rand(self.batch, self.channels, *self.patch),
-                "label": torch.randint(self.classes, (self.batch, 1, *self.patch)).float(),
-                "meta": torch.zeros(self.batch, self.width),
-            }
+        for _ in range(self.count):
+            yield default_collate([self._case() for _ in range(self.shape[0])])
+
+    def _case(self) -> dict[str, Tensor]:
+        patch = self.shape[1:]
+        image = torch.rand(self.channels, *patch)
+        label = torch.randint(self.classes, (1, *patch)).float()
+        drawn: dict[str, Tensor] = self.augment({"image": image, "label": label})
+        return {**drawn, "meta": torch.zeros(self.width)}
 
 
 class _Live(TorchDispatchMode):
@@ -1095,5 +1138,9 @@ def _tell_step() -> None:
     ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak of so far
     before = _told("/proc/self/status", "VmRSS")
+    ends = time.monotonic() + LONGEST
     seconds = _train(asked["settings"], schema, asked["shape"])
+    if time.monotonic() < ends:  # else of large tensors, which leave no gaps
+        gc.collect()  # the first one's objects refer to each other
+        seconds = _train(asked["settings"], schema, asked["shape"])
     sys.stdout.write(f"{_told('/proc/self/status', 'VmHWM') - before} {seconds}")

@@ -399,24 +399,32 @@ def test_what_a_plan_takes_is_measured_and_said_to_be(capfd):
 
 
 class Waiting(nn.Module):
-    """A network during whose every step others have the processor for a second."""
+    """A network during whose every step others have the processor for half a second."""
+
+    calls = 0
 
     def __init__(self, classes):
         super().__init__()
         self.convolution = nn.Conv2d(1, classes, 1)
 
     def forward(self, image):
-        time.sleep(1)
+        if self.training:
+            time.sleep(0.5)
+            Waiting.calls += 1
         return self.convolution(image)
 
 
-def test_a_busy_machine_makes_no_step_longer():
+@pytest.mark.parametrize(("longest", "steps"), [(0.0, 2), (2.25, 5), (600.0, 6)])
+def test_a_busy_machine_makes_no_step_longer_and_slow_steps_are_few(monkeypatch, longest, steps):
+    monkeypatch.setattr("metaseg_monai.sharing.plan.EPOCHS", 3)
+    monkeypatch.setattr("metaseg_monai.sharing.plan.STEPS", 2)
+    monkeypatch.setattr("metaseg_monai.sharing.plan.LONGEST", longest)
     network = {"_target_": f"{__name__}.Waiting", "classes": "@classes"}
     settings = {"in_channels": 1, "classes": 2, "network_def": network, "metadata_dropout": 0.0}
-    started = time.perf_counter()
+    Waiting.calls = 0
     seconds = _train(settings | {"variant": "none"}, MetadataSchema([]), [2, 8, 8])
-    assert time.perf_counter() - started > 2
-    assert 0 < seconds < 0.8
+    assert Waiting.calls == steps
+    assert 0 < seconds < 0.4
 
 
 def test_a_plan_that_takes_more_than_it_may_is_made_smaller(by_voxels, monkeypatch):
