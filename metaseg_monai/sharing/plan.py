@@ -33,7 +33,6 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.data import default_collate
 from tqdm import tqdm
 
 from metaseg_monai.bundle.compose import shared_training
@@ -43,6 +42,7 @@ from metaseg_monai.images.image import Channels, Image
 from metaseg_monai.metadata import MetadataSchema
 from metaseg_monai.tables.check import LoadedCase, load_case
 from metaseg_monai.tables.table import CaseTable, refuse
+from metaseg_monai.training.collate import collate_cases
 from metaseg_monai.transforms.augmentation import strong_augmentation
 from metaseg_monai.transforms.load import on_grid
 
@@ -1079,7 +1079,7 @@ class _Batches:
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         for _ in range(self.count):
-            yield default_collate([self._case() for _ in range(self.shape[0])])
+            yield collate_cases([self._case() for _ in range(self.shape[0])])
 
     def _case(self) -> dict[str, Tensor]:
         patch = self.shape[1:]
