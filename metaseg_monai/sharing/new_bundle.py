@@ -157,7 +157,7 @@ def new_bundle(
             (min-is-white, as tifffile writes Boolean ones; palettes from white).
         modality: CT, MR, RGB or other; by default as the format and values of the files say.
         channels: stored, or grey or rgb, to which images of one and three are converted.
-        memory_gb: that training may take, beside what it keeps of images; measured by two steps.
+        memory_gb: that training may take, beside what it keeps of images; measured by a short one.
         dry_run: tell what would be made, and write nothing. Memory is an estimate then, so that the
             plan itself may come out a little smaller.
 

@@ -17,7 +17,7 @@ import sys
 import time
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,7 +28,6 @@ import torch
 from ignite.engine import Engine, Events
 from monai.bundle import ConfigParser
 from monai.networks.nets.segresnet_ds import scales_for_resolution
-from monai.transforms import Compose
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -42,8 +41,6 @@ from metaseg_monai.images.image import Channels, Image
 from metaseg_monai.metadata import MetadataSchema
 from metaseg_monai.tables.check import LoadedCase, load_case
 from metaseg_monai.tables.table import CaseTable, refuse
-from metaseg_monai.training.collate import collate_cases
-from metaseg_monai.transforms.augmentation import strong_augmentation
 from metaseg_monai.transforms.load import on_grid
 
 Network = Literal["dynunet", "dynunet_res", "segresnet", "segresnet_ds", "unet3", "ppunet"]
@@ -567,7 +564,7 @@ def plan(
     if step is not None:
         facts["step_seconds"] = Fact(
             _short(step.seconds),
-            "about, of the second step here; too long where other programs ran beside it",
+            "about, of the last step measured here; too long where other programs ran beside it",
         )
     return Plan(facts, made)
 
@@ -832,7 +829,7 @@ def _memory(
     measure: bool,
 ) -> tuple[Fact, Step | None]:
     """Gigabytes that training takes, and the step that was measured where that can be."""
-    told = f"of {memory_gb:g} GB, training steps and a checkpoint on the CPU"
+    told = f"of {memory_gb:g} GB, training steps, validation and a checkpoint on the CPU"
     if not measure:
         return Fact(_short(estimate), f"{told}: an estimate, nothing was measured"), None
     if estimate > free_bytes() / 1e9:
@@ -911,7 +908,7 @@ def measured_step(
     gaps that differ from training to training. The seconds are those that the main thread was
     running in the last step: it takes part in all of it, and does not count while others have the
     processor. It runs in this process' environment, so with as many threads. What a loader keeps
-    of images is not in it.
+    of images is not in it, nor what validating images larger than a window takes.
 
     Args:
         settings: where a bundle's training is set otherwise than the shared one: network,
@@ -1019,7 +1016,7 @@ def _train(settings: Mapping[str, Any], schema: MetadataSchema, shape: Sequence[
         "best": SimpleNamespace(facts={}),
         "validate#dataloader": _Batches([1, *patch], 1, channels, classes, schema.width),
         "validate#handlers": [],
-        "train#augmentation": strong_augmentation(len(patch), patch),
+        "train#trainer#train_data_loader": _Batches(shape, STEPS, channels, classes, schema.width),
         "train#trainer#train_handlers": [
             "@train#average",
             validation | {"validator": "@validate#evaluator"},
@@ -1029,9 +1026,6 @@ def _train(settings: Mapping[str, Any], schema: MetadataSchema, shape: Sequence[
     parser = ConfigParser(shared_training())
     for name, value in given.items():
         parser[name] = value
-    augment = Compose(parser.get_parsed_content("train#augmentation"))
-    batches = _Batches(shape, STEPS, channels, classes, schema.width, augment)
-    parser["train#trainer#train_data_loader"] = batches
     trainer: Engine = parser.get_parsed_content("train#trainer")
     began, started, seconds = time.monotonic(), 0.0, 0.0
 
@@ -1063,30 +1057,22 @@ class _Batches:
     """Random batches (B, *S), `count` of them, of which one is held at a time."""
 
     def __init__(
-        self,
-        shape: Sequence[int],
-        count: int,
-        channels: int,
-        classes: int,
-        width: int,
-        augment: Callable[[Any], Any] = lambda case: case,
+        self, shape: Sequence[int], count: int, channels: int, classes: int, width: int
     ) -> None:
-        self.shape, self.count, self.augment = shape, count, augment
+        self.shape, self.count = shape, count
         self.channels, self.classes, self.width = channels, classes, width
 
     def __len__(self) -> int:
         return self.count
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        batch, *patch = self.shape
         for _ in range(self.count):
-            yield collate_cases([self._case() for _ in range(self.shape[0])])
-
-    def _case(self) -> dict[str, Tensor]:
-        patch = self.shape[1:]
-        image = torch.rand(self.channels, *patch)
-        label = torch.randint(self.classes, (1, *patch)).float()
-        drawn: dict[str, Tensor] = self.augment({"image": image, "label": label})
-        return {**drawn, "meta": torch.zeros(self.width)}
+            yield {
+                "image": torch.rand(batch, self.channels, *patch),
+                "label": torch.randint(self.classes, (batch, 1, *patch)).float(),
+                "meta": torch.zeros(batch, self.width),
+            }
 
 
 class _Live(TorchDispatchMode):
@@ -1135,12 +1121,13 @@ def _tell_step() -> None:
     tiny = {**TINY, "spatial_dims": len(patch), "filters": [4] * 3}
     _train(asked["settings"] | {"network_def": tiny}, schema, [2, *[16] * len(patch)])
 
+    gc.collect()  # objects of a training refer to each other
     ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak of so far
     before = _told("/proc/self/status", "VmRSS")
     ends = time.monotonic() + LONGEST
     seconds = _train(asked["settings"], schema, asked["shape"])
-    if time.monotonic() < ends:  # else of large tensors, which leave no gaps
-        gc.collect()  # the first one's objects refer to each other
+    if time.monotonic() < ends:
+        gc.collect()
         seconds = _train(asked["settings"], schema, asked["shape"])
     sys.stdout.write(f"{_told('/proc/self/status', 'VmHWM') - before} {seconds}")
