@@ -1127,7 +1127,7 @@ def _tell_step() -> None:
     before = _told("/proc/self/status", "VmRSS")
     ends = time.monotonic() + LONGEST
     seconds = _train(asked["settings"], schema, asked["shape"])
-    if time.monotonic() < ends:
+    if time.monotonic() < ends:  # the C library's gaps differ from one to the next
         gc.collect()
         seconds = _train(asked["settings"], schema, asked["shape"])
     sys.stdout.write(f"{_told('/proc/self/status', 'VmHWM') - before} {seconds}")

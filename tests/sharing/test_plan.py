@@ -400,7 +400,7 @@ def test_what_a_plan_takes_is_measured_and_said_to_be(capfd):
 class Waiting(nn.Module):
     """A network during whose every step others have the processor for half a second."""
 
-    calls = 0
+    calls = validated = 0
 
     def __init__(self, classes):
         super().__init__()
@@ -410,6 +410,8 @@ class Waiting(nn.Module):
         if self.training:
             time.sleep(0.5)
             Waiting.calls += 1
+        else:
+            Waiting.validated += 1
         return self.convolution(image)
 
 
@@ -422,9 +424,10 @@ def test_a_busy_machine_makes_no_step_longer_and_slow_steps_are_few(monkeypatch,
     monkeypatch.setattr("metaseg_monai.sharing.plan.time", clock)
     network = {"_target_": f"{__name__}.Waiting", "classes": "@classes"}
     settings = {"in_channels": 1, "classes": 2, "network_def": network, "metadata_dropout": 0.0}
-    Waiting.calls = 0
+    Waiting.calls = Waiting.validated = 0
     seconds = _train(settings | {"variant": "none"}, MetadataSchema([]), [2, 8, 8])
     assert Waiting.calls == steps
+    assert Waiting.validated > 0  # between steps, which take more after it
     assert 0 < seconds < 0.4
 
 
