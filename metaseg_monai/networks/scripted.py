@@ -9,6 +9,7 @@ import inspect
 from typing import TYPE_CHECKING, Any, Optional, no_type_check
 
 import torch
+from monai.networks.nets.dynunet import DynUNet, DynUNetSkipLayer
 from torch import Tensor, nn
 
 from metaseg_monai.networks.gates import ChannelGate
@@ -21,11 +22,19 @@ if TYPE_CHECKING:
 def scriptable(conditioned: "Conditioned") -> nn.Module:
     """Return a copy that `torch.jit.script` takes, wherever it takes the bare network.
 
+    MONAI's DynUNet with deep supervision, too: it is refused bare (1.6.1 sets an item of an
+    optional list), and answers here with its output alone, in training as well.
+
     Args:
         conditioned: stays as it is.
     """
     copied = copy.deepcopy(conditioned)
     network = copied.network
+    for module in network.modules():
+        if isinstance(module, DynUNet):
+            module.deep_supervision = False
+        if isinstance(module, DynUNetSkipLayer):
+            module.super_head = None
     places = {place: network.get_submodule(place) for place in copied.places}
     for (place, module), gate in zip(places.items(), copied.gates.values(), strict=True):
         for number, hook in list(module._forward_hooks.items()):

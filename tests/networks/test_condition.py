@@ -364,6 +364,16 @@ def test_no_export_leaves_the_metadata_out():
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_scripted_without_the_heads_of_deep_supervision():
+    network = condition(NETWORKS["DynUNet deep"](2), None, "sme", meta_features=2)
+    image, meta = batch(network, SIZE)
+    scripted = torch.jit.script(network)
+    assert network.train()(image, meta).shape == (2, 2, 2, 16, 16)  # the network keeps its heads
+    assert scripted.train()(image, meta).shape == (2, 2, 16, 16)
+    assert torch.equal(scripted.eval()(image, meta), network.eval()(image, meta))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_scripted_twice_and_without_metadata_where_unknown_was_trained():
     settings = {"schema": KNOWS_UNKNOWN, "unknown_trained": True, "meta_features": None}
     first, second = steered(**settings), steered("sme", **settings)

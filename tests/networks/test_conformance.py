@@ -13,8 +13,8 @@ from tests.networks.conditioned import NEEDS_EINOPS, NETWORKS
 
 FAST = ("BasicUNet", "DynUNet", "SegResNet")
 SCRIPTED = (  # of the others MONAI's own code is none that TorchScript takes
-    *("AttentionUnet", "BasicUNet", "DynUNet", "DynUNet residual", "FlexibleUNet", "HighResNet"),
-    *("SegResNet", "SegResNetDS", "UNETR", "UNet", "UNet residual", "VNet"),
+    *("AttentionUnet", "BasicUNet", "DynUNet", "DynUNet deep", "DynUNet residual", "FlexibleUNet"),
+    *("HighResNet", "SegResNet", "SegResNetDS", "UNETR", "UNet", "UNet residual", "VNet"),
 )
 IN_PARTS = (
     "BasicUNet",
