@@ -129,6 +129,16 @@ def test_answers_lie_between_0_and_1():
     assert 0 <= pred.min() < pred.max() <= 1
 
 
+def test_dark_answers_keep_their_values_and_gradients_in_half_precision():
+    x = torch.tensor([-6.0, -4.0, -2.5, 0.0, 2.5], dtype=torch.bfloat16, requires_grad=True)
+    answer = ScaledTanh()(x)
+    expected = (x.detach().double().tanh() + 1) / 2
+    torch.testing.assert_close(answer.detach().double(), expected, rtol=1e-5, atol=0)
+    answer.log().sum().backward()
+    torch.testing.assert_close(x.grad.double(), 2 * (1 - expected), rtol=0.01, atol=0)
+    assert ScaledTanh()(torch.zeros(1, dtype=torch.float64)).dtype == torch.float64
+
+
 def test_segmentation_is_multiplied_into_the_regression_or_added():
     """Nothing of the segmentation decoder is needed at one level, where both are the middle."""
     settings = {**SMALL, "levels": 1, "in_channels": 1}
