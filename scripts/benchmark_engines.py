@@ -1,4 +1,6 @@
-"""Measure the engines that run a model's network, side by side: time, and F1 of the test cases.
+"""Measure the engines that run a model's network, side by side: time, and scores of the test cases.
+
+The score is pooled F1, and of models that predict images medMAE in the range 0 to 1, lower better.
 
 In each round every engine runs the same windows once, in an order that turns from round to round,
 so that what else the machine does meets all alike; ratios are those within a round.
@@ -21,9 +23,11 @@ from metaseg_monai.files import write_json
 from metaseg_monai.inferers import Runner, channels_last
 from metaseg_monai.inferers.engines import FORMATS, PRECISIONS, choose
 from metaseg_monai.inferers.exports import PARITY
+from metaseg_monai.losses import MedianMeanAbsoluteLoss
 from metaseg_monai.metrics.scores import pooled_f1
 from metaseg_monai.sharing.export import Cases, Source
 from metaseg_monai.sharing.run import export_folder
+from metaseg_monai.training.weights import predicts_images
 
 BASE = ("torch", "bf16")  # what bundles do, and ratios are to
 WINDOWS = 8  # at once
@@ -36,7 +40,7 @@ def benchmark(
     threads: int | None = None,
     output: str | None = None,
 ) -> None:
-    """Print a row for each model and engine: time of a batch of windows, ratio and F1.
+    """Print a row for each model and engine: time of a batch of windows, ratio and score.
 
     Example:
         python scripts/benchmark_engines.py runs/shapes/sme runs/lines/sme --rounds 25
@@ -47,7 +51,7 @@ def benchmark(
     Args:
         models: folders of trained models, whose data are where they were trained on.
         rounds: of all engines.
-        split: whose cases give the F1.
+        split: whose cases give the score.
         threads: of the CPU; by default PyTorch's own choice.
         output: JSON file for the rows.
     """
@@ -65,6 +69,7 @@ def benchmark(
 def _rows(model: str, rounds: int, split: str) -> list[dict[str, Any]]:
     source = Source.of(model)
     given, weights = source.exportable()
+    of_images = predicts_images(weights.recorded)
     cases = Cases(source, given, {}, split)
     windows = _batched(cases.windows())
     network = channels_last(weights.network.eval())
@@ -75,15 +80,14 @@ def _rows(model: str, rounds: int, split: str) -> list[dict[str, Any]]:
                 runs[engine, precision] = runner
     times = _times(runs, windows, rounds)
     plain = [one for one in cases.scored if one.mode == "normal"]
+    score = _error if of_images else _f1
+    scores = {name: score(cases, run, plain) for name, run in tqdm(runs.items(), "scores")}
+    total, by_value = scores["torch", "float32"]
     rows: list[dict[str, Any]] = []
-    scores = {}
-    for name, run in tqdm(runs.items(), "F1", unit="engine"):
-        counts = cases.counts(run, plain)
-        scores[name] = pooled_f1(counts), cases.by_value(counts, plain)
-    for name, (score, by_value) in scores.items():
+    for name, (found, of) in scores.items():
         ratio = times[BASE] / times[name]
-        reference = scores["torch", "float32"]
         low, high = np.quantile(ratio, [0.25, 0.75])
+        changes = [of[value] - by_value[value] for value in of]
         rows.append(
             {
                 "model": Path(model).name,
@@ -93,12 +97,33 @@ def _rows(model: str, rounds: int, split: str) -> list[dict[str, Any]]:
                 "speed": float(np.median(ratio)),
                 "speed_q1": float(low),
                 "speed_q3": float(high),
-                "f1": score,
-                "f1_minus_float32": score - reference[0],
-                "worst_value": min(by_value[one] - reference[1][one] for one in by_value),
+                "score": "medmae" if of_images else "pooled_f1",
+                "value": found,
+                "minus_float32": found - total,
+                "worst_value": max(changes) if of_images else min(changes),
             }
         )
     return rows
+
+
+def _f1(cases: Cases, run: Callable[..., Tensor], of: list[Any]) -> tuple[float, dict[str, float]]:
+    """Pooled F1, and that of each metadata value."""
+    counts = cases.counts(run, of)
+    return pooled_f1(counts), cases.by_value(counts, of)
+
+
+def _error(
+    cases: Cases, run: Callable[..., Tensor], of: list[Any]
+) -> tuple[float, dict[str, float]]:
+    """Mean medMAE, and that of each metadata value."""
+    loss = MedianMeanAbsoluteLoss()
+    found = [(case, float(loss(cases.answer(run, case), case.label))) for case in of]
+    values: dict[str, list[float]] = {}
+    for case, error in found:
+        for value in case.values:
+            values.setdefault(value, []).append(error)
+    by_value = {value: float(np.mean(errors)) for value, errors in values.items()}
+    return float(np.mean([error for _, error in found])), by_value
 
 
 def _runner(

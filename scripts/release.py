@@ -63,7 +63,7 @@ def release(
             raise ConfigError(f"--exports {kind}: expected some of {', '.join(FORMATS)}")
         if lacking := lacking_for(kind):
             raise ConfigError(lacking)
-    print("bundle,epochs,train_seconds,case_mean_f1,low,high,cases,package,sha256", flush=True)
+    print("bundle,epochs,train_seconds,score,value,low,high,cases,package,sha256", flush=True)
     parity: list[dict[str, Any]] = []
     for name in chosen:
         folder = Path(output) / "models" / name
@@ -82,10 +82,11 @@ def release(
             evaluate(folder)
         made = package(folder, output, verify=verify, schema=schema)
         scores = made.scores
-        interval = scores.get("test_case_mean_f1_interval_95", ["", ""])
+        score = "case_mean_medmae" if "test_case_mean_medmae" in scores else "case_mean_f1"
+        interval = scores.get(f"test_{score}_interval_95", ["", ""])
         told = [
             *(name, epochs or "default", read_json(folder / RECORD)["seconds"]),
-            *(scores.get("test_case_mean_f1", ""), *interval, scores.get("test_cases", "")),
+            *(score, scores.get(f"test_{score}", ""), *interval, scores.get("test_cases", "")),
             *(made.archive.name, made.sha256),
         ]
         print(",".join(map(str, told)), flush=True)

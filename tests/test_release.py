@@ -50,7 +50,10 @@ def test_it_trains_tests_and_packs_and_goes_on(release, bundles, tmp_path, capsy
     name = next(bundles.iterdir()).name
     assert row[:2] == [name, "1"]
     assert float(row[2]) > 0
-    assert row[6] == "6"  # cases that were tested
+    score, value, low, high, cases = row[3:8]
+    assert score == "case_mean_f1"
+    assert 0 <= float(low) <= float(value) <= float(high) <= 1
+    assert cases == "6"  # that were tested
     (archive,) = (tmp_path / "out").glob("*.zip")
     model = tmp_path / "out/models" / name / "model.pt"
     before = archive.read_bytes(), model.stat().st_mtime_ns

@@ -553,7 +553,8 @@ class Cases:
         ) as workflow:
             parser = workflow.parser
             self.inferer = parser.get_parsed_content("validate#inferer")
-            self.classes = int(parser.get_parsed_content("classes"))
+            of_images = "classes" not in parser  # then of one channel or more, scored elsewhere
+            self.classes = 1 if of_images else int(parser.get_parsed_content("classes"))
             read = Compose(parser.get_parsed_content("preprocessing"))
             prepare = parser.get_parsed_content("prepare_batch")
             validation = list(parser.get_parsed_content("items"))
@@ -641,11 +642,15 @@ class Cases:
         with torch.no_grad():
             return each_tensor(self.inferer(case.image, network, **metadata))[0]
 
+    def answer(self, run: Run, case: Case) -> Tensor:
+        """What the network as `run` answers of a case, by the bundle's inferer (1, K, *S)."""
+        return self._infer(case, lambda image, meta=None: run(image, meta))
+
     def counts(self, run: Run, cases: Sequence[Case]) -> pd.DataFrame:
         """True and false positives and false negatives of each case, mode and class."""
         rows = []
         for case in cases:
-            logits = self._infer(case, lambda image, meta=None: run(image, meta))
+            logits = self.answer(run, case)
             pred = torch.from_numpy(class_map(logits[0]))[None]
             found = count_pixels(pred, case.label[0], self.classes)[0].tolist()
             for number, (tp, fp, fn, _) in enumerate(found, 1):
