@@ -549,9 +549,9 @@ class KnownOfCases:
             row = {name: item.get(name, "") for name in PLACE}
             if item["case"] in self.volumes:
                 row |= {"case": self.volumes[item["case"]], "volume": "", "plane": ""}
-                if row["case"] in told:
-                    continue
-                told.add(row["case"])
+            if row["case"] in told:  # another plane of a volume, or object of an image
+                continue
+            told.add(row["case"])
             for name, mm in zip(SPACING, spacing.get(row["case"], [math.nan] * 3), strict=True):
                 row[name] = "" if math.isnan(mm) else f"{mm:.9g}"
             for known in self.schema.fields:

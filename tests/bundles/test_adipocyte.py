@@ -3,6 +3,7 @@
 import copy
 import json
 import random
+import shutil
 import zipfile
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ from monai.bundle import ConfigWorkflow
 from monai.engines import IterationEvents
 from monai.utils.enums import AdversarialIterationEvents
 
-from metaseg_monai import evaluate, predict, train
+from metaseg_monai import evaluate, predict, report, train
 from metaseg_monai.errors import CheckpointError, ConfigError
 from metaseg_monai.sharing.card import card
 from metaseg_monai.sharing.export import export
@@ -294,6 +295,16 @@ def test_the_card_of_a_model_of_images_names_its_scores(nuclei, tmp_path):
     assert "Measured medMAE (lower is better) with true metadata" in text
     assert "F1" not in text
     assert "mask" not in text.partition("## Intended use")[2]
+
+
+def test_a_model_that_learned_of_crops_is_reported(nuclei, tmp_path):
+    folder, found, _ = nuclei
+    runs = shutil.copytree(folder, tmp_path / "runs" / folder.name).parent
+    made = report(runs)
+    assert "medMAE" in made.html.read_text(encoding="utf-8")
+    cases = pd.read_csv(runs / folder.name / "cases.csv")
+    assert cases["case"].is_unique
+    assert set(cases["split"]) == {"train", "val", "test"}
 
 
 def test_an_ensemble_predicts_the_mean_of_its_images(nuclei, tmp_path):

@@ -157,6 +157,14 @@ def test_every_case_with_its_metadata_and_place(tmp_path, run):
     assert sorted(state.written) == sorted(tmp_path.iterdir())
 
 
+def test_an_image_of_many_objects_is_one_case(tmp_path, measured):
+    image = {"case": "a", "group": "g", "split": "train", "metadata": {}}
+    rows = ({**image, "centre_px": (1, 2)}, {**image, "centre_px": (3, 4)}, {**image, "case": "b"})
+    known = KnownOfCases(CaseTable("table.csv", rows), SCHEMA)
+    table = read_cases(measured(known, tmp_path / "cases.csv", []))
+    assert table["case"].tolist() == ["a", "b"]
+
+
 @pytest.mark.parametrize(("dims", "planes_mm"), [(2, math.nan), (3, 5.0)])
 def test_only_planes_of_volumes_have_a_distance(tmp_path, measured, dims, planes_mm):
     rows = ({"case": "a", "group": "a", "split": "test", "metadata": {}},)
