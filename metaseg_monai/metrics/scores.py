@@ -26,6 +26,11 @@ class Score(NamedTuple):
     best: Literal["high", "low"]
     ends: str
 
+    @property
+    def pooled(self) -> str:
+        """What `pooled_score` is called; an error is averaged, as nothing of it can be pooled."""
+        return f"{'pooled' if self.best == 'high' else 'mean'} {self.name}"
+
 
 F1 = Score("F1", "high", "0: no overlap, 1: perfect")
 MEDMAE = Score("medMAE", "low", "0: perfect; lower is better")

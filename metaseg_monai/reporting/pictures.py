@@ -11,6 +11,7 @@ import pandas as pd
 from metaseg_monai.errors import DataError
 from metaseg_monai.evaluation.provenance import check_results
 from metaseg_monai.evaluation.samples import Sample, read_samples
+from metaseg_monai.metrics.scores import F1, Score
 from metaseg_monai.reporting.comparisons import Compared, drawn_over
 from metaseg_monai.reporting.figures import curves, values
 from metaseg_monai.reporting.figures import predictions as grids
@@ -55,14 +56,16 @@ def ranking(results: Results, aggregate: str, score: str = "F1") -> Figure | Non
     if all(math.isnan(error) for of_seeds in errors.values() for error in of_seeds):
         return None
     title = f"{score}, {aggregate}" if of_images else f"Error of the {score}, {aggregate}"
-    png = ranks.ranking(errors, title)
+    png = ranks.ranking(errors, title, results.score)
     what = f"{score}, which is an error" if of_images else f"Error of the {score} (1 - F1)"
     caption = f"{what}, lowest first; a dot for each training."
     return Figure("ranking", caption, png)
 
 
-def differences(compared: Sequence[Compared], level: float, score: str = "F1") -> Figure:
-    """The planned comparisons as a forest plot."""
+def differences(
+    compared: Sequence[Compared], level: float, named: str = "F1", score: Score = F1
+) -> Figure:
+    """The planned comparisons as a forest plot; `named` as the protocol calls the score."""
     rows = [
         DifferenceRow(
             one.name,
@@ -77,13 +80,17 @@ def differences(compared: Sequence[Compared], level: float, score: str = "F1") -
     ]
     over = _drawn_over(compared)
     caption = (
-        f"Mean difference of the {score} with its 95 % interval over {over}; a dot for each "
-        "training. Right of zero: the first one scores higher."
+        f"Mean difference of the {named} with its 95 % interval over {over}; a dot for each "
+        "training. "
+        + ("Right" if score.best == "high" else "Left")
+        + " of zero: the first one is better."
     )
-    return Figure("differences", caption, ranks.differences(rows, level, over))
+    return Figure("differences", caption, ranks.differences(rows, level, over, score))
 
 
-def subgroup_differences(compared: Sequence[Compared], level: float) -> Figure | None:
+def subgroup_differences(
+    compared: Sequence[Compared], level: float, score: Score = F1
+) -> Figure | None:
     """The planned comparisons in each domain."""
     rows = [
         DifferenceRow(
@@ -96,17 +103,18 @@ def subgroup_differences(compared: Sequence[Compared], level: float) -> Figure |
     if not rows:
         return None
     caption = "The same in each domain; p-values corrected over the domains of a comparison."
-    png = ranks.differences(rows, level, _drawn_over(compared))
+    png = ranks.differences(rows, level, _drawn_over(compared), score)
     return Figure("subgroups", caption, png)
 
 
-def mode_maps(tables: Mapping[str, Spread], units: Mapping[str, str]) -> list[Figure]:
+def mode_maps(tables: Mapping[str, Spread], units: Mapping[str, str], score: Score) -> list[Figure]:
     """Test-mode matrix of each condition that has one, mean over seeds; units by field."""
     drawn = []
     for name, (matrix, _) in tables.items():
         rows = "rows are the true domain, columns" if len(matrix) > 1 else "all cases; columns are"
         caption = f"Test modes of {name}, mean over seeds: {rows} the metadata given."
-        drawn.append(Figure(f"modes_{name}", caption, values.mode_heatmap(matrix, name, units)))
+        png = values.mode_heatmap(matrix, name, units, score)
+        drawn.append(Figure(f"modes_{name}", caption, png))
     return drawn
 
 
@@ -142,22 +150,28 @@ def robustness(results: Results) -> list[Figure]:
     drawn = []
     if wrong:
         caption = (
-            f"Pooled {results.score.name} when a share of the cases comes with foreign metadata, "
+            f"{_pooled(results)} when a share of the cases comes with foreign metadata, "
             "computed from the counts of the modes normal and shuffle."
         )
-        png = curves.robustness_curves(wrong)
+        png = curves.robustness_curves(wrong, score=results.score)
         drawn.append(Figure("robustness_wrong", caption, png))
     if missing:
         absent = sorted({str(curve["mode"].iloc[0]) for curve in missing.values()})
         told = " or ".join(ABSENT[mode] for mode in absent)
         caption = f"The same for cases with {told} in place of their metadata."
-        png = curves.robustness_curves(missing, xlabel=f"cases with {told}")
+        xlabel = f"cases with {told}"
+        png = curves.robustness_curves(missing, xlabel, results.score)
         drawn.append(Figure("robustness_missing", caption, png))
     if perturbed:
-        caption = f"Pooled {results.score.name} when continuous metadata is multiplied by a factor."
-        png = curves.perturbation_curves(perturbed)
+        caption = f"{_pooled(results)} when continuous metadata is multiplied by a factor."
+        png = curves.perturbation_curves(perturbed, results.score)
         drawn.append(Figure("robustness_perturbed", caption, png))
     return drawn
+
+
+def _pooled(results: Results) -> str:
+    pooled = results.score.pooled
+    return pooled[0].upper() + pooled[1:]
 
 
 def gates(results: Results) -> list[Figure]:

@@ -436,7 +436,7 @@ def comparison_section(asked: Asked) -> Section | None:
     )
     parts: list[Part] = [
         Table("comparisons", title, note, scores.rows_of(rows), first="comparison"),
-        pictures.differences(compared, protocol.alpha, score),
+        pictures.differences(compared, protocol.alpha, score, results.score),
         Details("All tests", [every]),
         *undone,
     ]
@@ -451,7 +451,7 @@ def comparison_section(asked: Asked) -> Section | None:
         for one in compared
         if one.subgroups is not None
     ]
-    figure = pictures.subgroup_differences(compared, protocol.alpha)
+    figure = pictures.subgroup_differences(compared, protocol.alpha, results.score)
     if figure is not None:
         parts.append(Details("In each domain", [figure, *by_domain]))
     return Section("Comparisons", intro, parts)
@@ -473,7 +473,7 @@ def metadata_section(asked: Asked) -> Section | None:
         parts.append(Table("reliance", "Reliance on metadata", note, *shown, first="condition"))
     parts += pictures.robustness(results)
     units = {name: field.unit for name, field in results.continuous.items()}
-    parts += pictures.mode_maps(tested, units)
+    parts += pictures.mode_maps(tested, units, results.score)
     tables: list[Part] = []
     for name, table in tested.items():
         title = f"Test modes of {name}"

@@ -298,7 +298,7 @@ def test_the_card_of_a_model_of_images_names_its_scores(nuclei, tmp_path):
 
 
 def test_a_model_that_learned_of_crops_is_reported(nuclei, tmp_path):
-    folder, found, _ = nuclei
+    folder, _, _ = nuclei
     runs = shutil.copytree(folder, tmp_path / "runs" / folder.name).parent
     made = report(runs)
     assert "medMAE" in made.html.read_text(encoding="utf-8")

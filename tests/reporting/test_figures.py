@@ -12,6 +12,7 @@ from metaseg_monai.errors import DataError
 from metaseg_monai.evaluation.samples import Sample
 from metaseg_monai.explain.figure_style import CONDITIONS, ink_on, looks
 from metaseg_monai.metrics.agreement import Limits, bland_altman
+from metaseg_monai.metrics.scores import MEDMAE
 from metaseg_monai.reporting.figures import curves, predictions, ranking, values
 from metaseg_monai.reporting.figures.predictions import CLASSES, FALSE, HIT, HOLLOW, MISSED
 from metaseg_monai.reporting.figures.ranking import DifferenceRow, Panel
@@ -208,6 +209,33 @@ def test_reliability_shows_the_calibration_error():
     assert curves.reliability({"se": off}) == curves.reliability({"se": empty})
     many = curves.reliability({f"domain {n}": off for n in range(7)})
     assert pixels(many).shape[0] > 500
+
+
+# Scores of which less is better.
+
+
+def test_an_error_is_named_and_is_not_cut_at_1(undrawn):
+    curve = pd.DataFrame({"share": [0, 1], "factor": [0.5, 2], "f1": [1.5, 2.5], "seed": 0})
+    table = pd.DataFrame([[1.5, 2.5]], index=["combined"], columns=["normal", "shuffle"])
+    (shares,) = curves.robustness_curves({"sme": curve}, score=MEDMAE).axes
+    (factors,) = curves.perturbation_curves({"sme": curve}, score=MEDMAE).axes
+    heat, bar = values.mode_heatmap(table, "", {}, MEDMAE).axes
+    (ranked,) = ranking.ranking({"sme": [1.5], "se": [2.5]}, "title", MEDMAE).axes
+    named = "mean medMAE (lower is better)"
+    assert {shares.get_ylabel(), factors.get_ylabel(), bar.get_ylabel()} == {named}
+    assert ranked.get_xlabel().startswith(named)
+    assert shares.get_ylim() == factors.get_ylim() == (0, 2.75)
+    dark, light = heat.images[0].to_rgba([1.5, 2.5])[:, :3].sum(axis=1)
+    assert heat.images[0].get_clim() == (0, 2.5)
+    assert dark < light
+
+
+def test_a_difference_of_errors_is_better_left_of_zero(undrawn):
+    rows = [DifferenceRow("sme - se", mean, mean, mean, (), 0.01) for mean in (-0.2, 0.2)]
+    (axes,) = ranking.differences(rows, 0.05, "cases", MEDMAE).axes
+    colours = [line.get_color() for line in axes.lines if line.get_marker() == "s"]
+    assert colours == [ranking.BETTER, ranking.WORSE]
+    assert axes.get_xlabel() == "difference of medMAE (left of 0: the first is better)"
 
 
 # Maps.

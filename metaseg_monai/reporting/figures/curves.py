@@ -30,36 +30,39 @@ from metaseg_monai.explain.figure_style import (
     panels,
     png,
 )
-from metaseg_monai.reporting.figures.values import number_ticks
+from metaseg_monai.metrics.scores import F1, Score
+from metaseg_monai.reporting.figures.values import axis_of, number_ticks
 
 TOGETHER = 4  # more curves than this get a panel each
 
 
 def robustness_curves(
-    curves: Mapping[str, pd.DataFrame], xlabel: str = "cases with wrong metadata"
+    curves: Mapping[str, pd.DataFrame], xlabel: str = "cases with wrong metadata", score: Score = F1
 ) -> bytes:
-    """F1 against the share of cases with wrong or missing metadata.
+    """Score against the share of cases with wrong or missing metadata.
 
     Args:
         curves: `reporting.scores.share_curve` of every training, numbered in a column ``seed``, by
             condition; each is drawn thinly, and their mean.
         xlabel: what the share is a share of.
+        score: of the curves.
     """
     with mpl.rc_context(STYLE):
-        figure, axes = _curves(curves, "share")
+        figure, axes = _curves(curves, "share", score)
         axes.set(xlim=(0, 1), xlabel=xlabel)
         axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         return png(figure)
 
 
-def perturbation_curves(curves: Mapping[str, pd.DataFrame]) -> bytes:
-    """F1 against the factor by which continuous metadata is wrong, on a logarithmic axis.
+def perturbation_curves(curves: Mapping[str, pd.DataFrame], score: Score = F1) -> bytes:
+    """Score against the factor by which continuous metadata is wrong, on a logarithmic axis.
 
     Args:
         curves: `reporting.scores.perturbation_curve`, as in `robustness_curves`.
+        score: of the curves.
     """
     with mpl.rc_context(STYLE):
-        figure, axes = _curves(curves, "factor")
+        figure, axes = _curves(curves, "factor", score)
         axes.axvline(1, color=SOFT, lw=0.9, ls=(0, (4, 3)), zorder=0.9)
         axes.set(xscale="log", xlabel="metadata multiplied by")
         factors = sorted({float(f) for curve in curves.values() for f in curve["factor"]})
@@ -108,7 +111,7 @@ def reliability(curves: Mapping[str, pd.DataFrame], title: str = "") -> bytes:
         return png(figure)
 
 
-def _curves(curves: Mapping[str, pd.DataFrame], column: str) -> tuple[Figure, Axes]:
+def _curves(curves: Mapping[str, pd.DataFrame], column: str, score: Score) -> tuple[Figure, Axes]:
     """Draw one line a condition over a column, from 0 up so that a drop keeps its proportion."""
     figure = Figure(figsize=(WIDTH, 3.4), layout="constrained")
     axes = figure.add_subplot()
@@ -133,7 +136,8 @@ def _curves(curves: Mapping[str, pd.DataFrame], column: str) -> tuple[Figure, Ax
             clip_on=False,
         )
         top = max(top, float(np.nanmax(curve["f1"], initial=0.0)))
-    axes.set(ylabel="pooled F1", ylim=(0, min(1.0, 1.1 * top) or 1.0))
+    highest = min(1.0, 1.1 * top) if score.best == "high" else 1.1 * top
+    axes.set(ylabel=axis_of(score), ylim=(0, highest or 1.0))
     axes.grid()
     figure.legend(loc="outside right upper")
     return figure, axes

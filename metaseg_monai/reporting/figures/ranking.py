@@ -11,6 +11,8 @@ from matplotlib.ticker import MaxNLocator
 
 from metaseg_monai.explain.figure_style import INK, SOFT, STYLE, WIDTH, Look, looks, panels, png
 from metaseg_monai.metrics.agreement import Limits
+from metaseg_monai.metrics.scores import F1, Score
+from metaseg_monai.reporting.figures.values import axis_of
 from metaseg_monai.reporting.tables import signed
 
 LEAST = 0.01  # to both sides of a difference of 0, so that a trifle does not look large
@@ -37,13 +39,15 @@ class DifferenceRow(NamedTuple):
     found: bool | None = None
 
 
-def ranking(errors: Mapping[str, Sequence[float]], title: str) -> bytes:
-    """Mean F1 error of each condition as a bar, best on top, one dot a seed (thesis figure 4.8).
+def ranking(errors: Mapping[str, Sequence[float]], title: str, score: Score = F1) -> bytes:
+    """Mean error of each condition as a bar, best on top, one dot a seed (thesis figure 4.8).
 
     Args:
-        errors: F1 error (1 - F1, 0..1) of each training seed, by condition; NaN is left out, and
-            a condition without any score stands last. The mean of ``se`` is drawn through all bars.
+        errors: F1 error (1 - F1, 0..1) of each training seed, by condition, or a score that is an
+            error; NaN is left out, and a condition without any score stands last. The mean of
+            ``se`` is drawn through all bars.
         title: heading, which should name the aggregate and the data.
+        score: that the errors are of.
 
     Returns:
         PNG; the axis starts at 0, because the length of a bar is read as its value.
@@ -70,7 +74,9 @@ def ranking(errors: Mapping[str, Sequence[float]], title: str) -> bytes:
             axes.axvline(means["se"], color=INK, lw=0.9, ls=(0, (4, 3)), zorder=0.9)
         axes.set_yticks(range(len(order)), order)
         axes.set(ylim=(len(order) - 0.4, -0.6), xlim=(0, highest * 1.12 or 1.0))
-        axes.set_xlabel("F1 error (1 - F1, lower is better); bar: mean, dot: one training")
+        of_error = score.best == "low"
+        what = axis_of(score) if of_error else f"{score.name} error (1 - F1, lower is better)"
+        axes.set_xlabel(f"{what}; bar: mean, dot: one training")
         axes.set_title(title)
         axes.grid(axis="x")
         axes.tick_params(axis="y", length=0)
@@ -78,13 +84,14 @@ def ranking(errors: Mapping[str, Sequence[float]], title: str) -> bytes:
         return png(figure)
 
 
-def differences(rows: Sequence[DifferenceRow], level: float, over: str) -> bytes:
+def differences(rows: Sequence[DifferenceRow], level: float, over: str, score: Score = F1) -> bytes:
     """Forest plot: each difference with its interval, its seeds and its adjusted p-value.
 
     Args:
         rows: lines in the order in which they are shown, within each group.
         level: an adjusted p below it is marked by a star and a filled square.
         over: what the intervals are drawn over.
+        score: that differs.
 
     Returns:
         PNG. Blue: significantly better, orange: significantly worse, grey: cannot tell.
@@ -104,7 +111,8 @@ def differences(rows: Sequence[DifferenceRow], level: float, over: str) -> bytes
             if isinstance(line, str):
                 continue
             clear = line.p is not None and line.p < level if line.found is None else line.found
-            colour = UNCLEAR if not clear else BETTER if line.mean > 0 else WORSE
+            is_better = (line.mean > 0) == (score.best == "high")
+            colour = UNCLEAR if not clear else BETTER if is_better else WORSE
             axes.plot([line.low, line.high], [place, place], color=colour, lw=2.2, zorder=2)
             axes.plot(
                 line.mean, place, "s", ms=7, mec=colour, mew=1.5, color=colour if clear else "white"
@@ -124,7 +132,8 @@ def differences(rows: Sequence[DifferenceRow], level: float, over: str) -> bytes
             label.set_fontweight("bold" if isinstance(line, str) else "normal")
         axes.set(ylim=(len(lines) - 0.3, -0.7), xlim=(low - margin, high + margin))
         axes.xaxis.set_major_locator(MaxNLocator(6))
-        axes.set_xlabel("difference of F1 (right of 0: the first is better)")
+        side = "right" if score.best == "high" else "left"
+        axes.set_xlabel(f"difference of {score.name} ({side} of 0: the first is better)")
         figure.supxlabel(
             f"square and line: mean and 95 % interval over {over}; dots: trainings"
             + (";\n" if len(over) > len("cases") else "; ")

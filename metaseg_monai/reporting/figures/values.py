@@ -31,6 +31,7 @@ from metaseg_monai.explain.figure_style import (
     mode_labels,
     png,
 )
+from metaseg_monai.metrics.scores import F1, Score
 
 LETTER = 0.08  # inches, the width of a digit
 BEYOND = "#f3efe6"  # ground of the values that no training case had
@@ -311,17 +312,25 @@ def _key_requested(known: Mapping[str, pd.DataFrame], style: Mapping[str, Look])
     ]
 
 
-def mode_heatmap(matrix: pd.DataFrame, title: str, units: Mapping[str, str]) -> bytes:
+def axis_of(score: Score) -> str:
+    """What an axis of pooled scores is called."""
+    return score.pooled + " (lower is better)" * (score.best == "low")
+
+
+def mode_heatmap(
+    matrix: pd.DataFrame, title: str, units: Mapping[str, str], score: Score = F1
+) -> bytes:
     """Scores of each domain under each test mode, with their numbers (thesis table 4.13).
 
     Args:
         matrix: rows ``combined`` and the domains, columns the modes (`metrics.scores.mode_matrix`),
-            values 0..1; NaN stays blank.
+            values 0..1, of an error from 0 on; NaN stays blank.
         title: heading.
         units: of the fields that are fixed to numbers.
+        score: whose matrix it is.
 
     Returns:
-        PNG; a frame marks each domain under its own label.
+        PNG, the better the darker; a frame marks each domain under its own label.
     """
     modes, rows = [str(mode) for mode in matrix.columns], [str(row) for row in matrix.index]
     fixed = [mode.startswith("fixed:") for mode in modes]
@@ -332,7 +341,7 @@ def mode_heatmap(matrix: pd.DataFrame, title: str, units: Mapping[str, str]) -> 
         width = min(left + across, 8.4)
         figure = Figure(figsize=(width, 1.75 + 0.34 * len(rows)), layout="constrained")
         axes = figure.add_subplot()
-        picture = _heat(axes, matrix)
+        picture = _heat(axes, matrix, score)
         axes.set_xticks(range(len(modes)), [folded(label, 13) for label in labels])
         _turn_labels(axes, rotate=len(modes) > 5 or max(map(len, labels)) > 9)
         axes.set_yticks(range(len(rows)), rows)
@@ -350,7 +359,7 @@ def mode_heatmap(matrix: pd.DataFrame, title: str, units: Mapping[str, str]) -> 
             _head_group(axes, heading, fixed)
         axes.set_title(title, pad=21 if heading else 8)
         axes.set_xlabel("metadata given to the network", color=SOFT)
-        figure.colorbar(picture, ax=axes, label="pooled F1", fraction=0.03, pad=0.02, aspect=30)
+        figure.colorbar(picture, ax=axes, label=axis_of(score), fraction=0.03, pad=0.02, aspect=30)
         return png(figure)
 
 
@@ -413,14 +422,15 @@ def _tree(axes: Axes, tree: Mapping[str, Any]) -> None:
     axes.set_axis_off()
 
 
-def _heat(axes: Axes, table: pd.DataFrame) -> AxesImage:
-    """Colours of a table of values in 0..1 with each value written in its cell."""
+def _heat(axes: Axes, table: pd.DataFrame, score: Score = F1) -> AxesImage:
+    """Colours of a table of values in 0..1, or of errors, with each value written in its cell."""
     values = table.to_numpy(float)
-    colours = mpl.colormaps["YlGnBu"]
-    picture = axes.imshow(values, vmin=0, vmax=1, cmap=colours, aspect="auto")
+    colours = mpl.colormaps["YlGnBu" if score.best == "high" else "YlGnBu_r"]
+    highest = 1.0 if score.best == "high" else float(np.nanmax(values, initial=0.0)) or 1.0
+    picture = axes.imshow(values, vmin=0, vmax=highest, cmap=colours, aspect="auto")
     for (row, column), value in np.ndenumerate(values):
         if not np.isnan(value):
-            ink = ink_on(colours(float(np.clip(value, 0, 1))))
+            ink = ink_on(colours(float(np.clip(value / highest, 0, 1))))
             axes.text(column, row, f"{value:.2f}", ha="center", va="center", color=ink, size=8.5)
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
