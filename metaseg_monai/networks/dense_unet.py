@@ -160,9 +160,10 @@ class ShuffledUp(nn.Module):
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         """Return x (B, C, ...), of half its size, in the size of skip (B, any, *S)."""
         x = self.blur(self.pad(_shuffled(F.relu(self.conv(x)))))
-        for axis in range(2, x.dim()):
-            x = x.narrow(axis, 0, skip.shape[axis])
-        return x
+        beyond: list[int] = []
+        for axis in range(x.dim() - 1, 1, -1):
+            beyond += [0, skip.shape[axis] - x.shape[axis]]
+        return F.pad(x, beyond)  # not narrowed: torch.export guards the strides of such views
 
 
 def _shuffled(x: Tensor) -> Tensor:
