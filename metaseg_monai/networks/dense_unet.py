@@ -15,7 +15,13 @@ from metaseg_monai.networks.gates import HiddenFrom, NoGate, Start
 from metaseg_monai.networks.loading import refuse_strange_weights
 from metaseg_monai.networks.mechanisms import NoMechanism
 from metaseg_monai.networks.meta_input import MetaInput
-from metaseg_monai.networks.unet3 import GatesAtPlaces, check_axes, check_sizes, gate_places
+from metaseg_monai.networks.unet3 import (
+    GatesAtPlaces,
+    check_axes,
+    check_sizes,
+    cut,
+    gate_places,
+)
 from metaseg_monai.networks.variants import meta_input_of, without_effect
 
 
@@ -159,11 +165,7 @@ class ShuffledUp(nn.Module):
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         """Return x (B, C, ...), of half its size, in the size of skip (B, any, *S)."""
-        x = self.blur(self.pad(_shuffled(F.relu(self.conv(x)))))
-        beyond: list[int] = []
-        for axis in range(x.dim() - 1, 1, -1):
-            beyond += [0, skip.shape[axis] - x.shape[axis]]
-        return F.pad(x, beyond)  # not narrowed: torch.export guards the strides of such views
+        return cut(self.blur(self.pad(_shuffled(F.relu(self.conv(x))))), skip)
 
 
 def _shuffled(x: Tensor) -> Tensor:

@@ -99,10 +99,18 @@ class Transposed(nn.Module):
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         """Return x (B, C, ...), of half its size, in the size of skip (B, C, *S)."""
-        x = self.convolution(x)
-        for axis in range(2, x.dim()):
-            x = x.narrow(axis, 0, skip.shape[axis])
-        return x
+        return cut(self.convolution(x), skip)
+
+
+def cut(x: Tensor, like: Tensor) -> Tensor:
+    """Return x (B, C, ...) without what lies beyond the size of another (B, any, *S).
+
+    Not as a view: `torch.export` guards the strides of one, and takes no other size then.
+    """
+    beyond: list[int] = []
+    for axis in range(x.dim() - 1, 1, -1):
+        beyond += [0, like.shape[axis] - x.shape[axis]]
+    return F.pad(x, beyond)
 
 
 def check_sizes(

@@ -183,6 +183,19 @@ def check_state_round_trip(build, size, path):
         assert torch.equal(first(image, meta), expected)
 
 
+def check_exported(build, sizes):
+    """`torch.export` of images of the first size gives the same for those of others."""
+    network = stirred(build()).eval()
+    inputs = [one for one in batch(network, sizes[0]) if one is not None]
+    auto = torch.export.Dim.AUTO
+    free = (dict.fromkeys((0, *range(2, len(sizes[0]))), auto), {0: auto})[: len(inputs)]
+    exported = torch.export.export(network, tuple(inputs), dynamic_shapes=free, strict=False)
+    for size in sizes:
+        inputs = [one for one in batch(network, size, seed=1) if one is not None]
+        with torch.no_grad():
+            torch.testing.assert_close(exported.module()(*inputs), network(*inputs))
+
+
 def check_scripted(build, size):
     """TorchScript gives the same, also after a file, and for another batch."""
     network = stirred(build()).eval()

@@ -151,6 +151,17 @@ def test_onnx(name, dims):
     conformance.check_onnx(building(name, dims), SIZES[dims], OTHER[dims])
 
 
+EXPORTED = {  # of levels that are halved without a rest, and of others
+    2: [(2, 1, 32, 48), (3, 1, 33, 33), (1, 1, 17, 30), (2, 1, 64, 16)],
+    3: [(2, 1, 16, 8, 24), (3, 1, 9, 9, 9), (1, 1, 8, 11, 10)],
+}
+
+
+@every()
+def test_exported_for_images_of_any_size(name, dims):
+    conformance.check_exported(building(name, dims), EXPORTED[dims])
+
+
 @pytest.mark.parametrize("size", [(1, 1), (2, 7), (17, 31), (33, 48), (1, 1, 1), (5, 7, 9)])
 @pytest.mark.parametrize("name", FAST)
 def test_any_size_is_kept(name, size):
