@@ -59,6 +59,8 @@ WHY = {
     "unreadable": "cannot be read for certain without running it",
     "logging": "is evaluated when the log is set up",
     "program": "is a program; what it computes was not compared with the weights",
+    "package": "is no exact version of a package that bundles are known to need, and may be "
+    "installed",
     "unknown": "is no file that a package has; nobody has read it",
 }
 KINDS = (  # of what is not listed, by what its name holds
@@ -87,7 +89,7 @@ class Finding(NamedTuple):
         file: relative to the bundle, or where a setting was given.
         id: of the value, such as "train#dataset#data".
         kind: call | module | pickle | download | compiler | own code | file | unreadable | logging
-            | program | unknown.
+            | program | package | unknown.
         text: the value.
         why: what is said against it.
     """

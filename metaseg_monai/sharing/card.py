@@ -11,7 +11,14 @@ from typing import Any
 import pandas as pd
 
 from metaseg_monai.bundle.run import resolve_bundle
-from metaseg_monai.errors import ConfigError, DataError, MetasegError, listing, typed
+from metaseg_monai.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    MetasegError,
+    listing,
+    typed,
+)
 from metaseg_monai.evaluation import read_counts
 from metaseg_monai.evaluation.provenance import check_results
 from metaseg_monai.files import absolute, read_json, replacing, writable
@@ -141,6 +148,11 @@ def read_model(folder: str | Path) -> Model:
             "of a bundle with its weights"
         )
     facts = read_weights(found)[1]
+    stated = facts.get("data") or []
+    if not isinstance(stated, list) or not all(
+        isinstance(one, dict) and {"data", "license"} <= one.keys() for one in stated
+    ):
+        raise CheckpointError(f"{found}: damaged facts (data); get it anew")
     root = home if (home / "configs").is_dir() else _bundle_of(home)
     try:
         about = read_json(root / "configs" / "metadata.json") if root else {}
@@ -219,6 +231,8 @@ def _stated(model: Model, data: str | None, license_id: str | None) -> Model:
     """The model with a statement in its facts; what is known stands."""
     if data is None:
         raise ConfigError("--data_license without --data: name the data, such as 'Our cohort'")
+    if not data.strip() or not data.isprintable():
+        raise ConfigError(f"--data {data!r}: expected a name of the data, such as 'Our cohort'")
     said = statement(data, license_id)
     known = [one for one in model.data if one["license"] is not None]
     if known and said not in known:

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from metaseg_monai.bundle.listed import PACKAGES
 from metaseg_monai.bundle.overrides import read_config
-from metaseg_monai.bundle.trust import PYTHON, SUFFIXES, WHY, Finding, read_bundle
+from metaseg_monai.bundle.trust import PYTHON, SHOWN, SUFFIXES, WHY, Finding, read_bundle
 from metaseg_monai.errors import ConfigError, one_line
 from metaseg_monai.files import absolute, file_sha256, writable, write_json, written_at
 from metaseg_monai.sharing import alone
@@ -27,6 +28,14 @@ LARGE_FILES = tuple(f"large_files.{suffix}" for suffix in ("yml", "yaml", "json"
 PERSONAL = re.compile(r"(?:^|[\s\"'=(:,])((?:/(?:home|root|Users|mnt)/|[A-Z]:\\Users\\)[\w.-]+)")
 TEXT = (".json", ".yaml", ".yml", ".py", ".md", ".txt", ".conf", ".csv")
 EXACT = re.compile(r"\d[\w.!+]*")
+REQUIREMENT = re.compile(  # a name, extras, and versions alone: no address, option or marker
+    r"([A-Za-z0-9][\w.-]*)(?:\[[\w,-]*\])?(?:[<>=!~]=?=?[\w.*+]+(?:,[<>=!~]=?=?[\w.*+]+)*)?"
+)
+LARGE_ENTRY = re.compile(
+    r"\s*(- *)?(path|url|hash_val|hash_type)\s*:\s*"
+    r"(\"[^\"\\]*\"|'[^']*'|[\w./:?=%+-]*)\s*(?:#.*)?"
+)
+FETCHED = re.compile(r"models/[\w./ -]+\.(pt|pth|ts|onnx|ckpt|bin|xml|safetensors)")
 PROGRAMS = (".ts", ".torchscript", ".pt2", ".onnx", ".xml")  # networks as files that compute
 
 
@@ -136,7 +145,8 @@ def read_foreign(folder: Path) -> list[Finding]:
     """Read what a bundle would run; the code that a package brings along is known if it is ours.
 
     It is where it is byte by byte what this release puts into a package. Else it is one finding.
-    So is each network that lies there as a program, such as model.ts.
+    So is each network that lies there as a program, such as model.ts, and what would be installed
+    or fetched by its lists and is neither a known package nor a file of weights with its digest.
 
     Args:
         folder: of the bundle.
@@ -144,7 +154,75 @@ def read_foreign(folder: Path) -> list[Finding]:
     every = (path for path in sorted(folder.rglob("*")) if path.suffix.lower() in PROGRAMS)
     names = [path.relative_to(folder).as_posix() for path in every]
     programs = [Finding(name, "", "program", name, WHY["program"]) for name in names]
-    return [*_read_code(folder), *programs]
+    return [*_read_code(folder), *programs, *_read_packages(folder), *_read_fetched(folder)]
+
+
+def _read_packages(folder: Path) -> list[Finding]:
+    """What would be installed by lines of requirements.txt and the versions in metadata.json."""
+    found: list[tuple[str, str, str]] = []
+    for path in sorted(folder.rglob("*requirements*.txt")):
+        text = path.read_text(encoding="utf-8-sig", errors="replace")
+        for number, line in enumerate(text.splitlines(), 1):
+            asked = re.sub(r"(^|\s)#.*", "", line).strip()
+            spec = REQUIREMENT.fullmatch(re.sub(r"\s", "", asked))
+            if asked and not (spec and _is_known(spec[1])):
+                found.append((path.relative_to(folder).as_posix(), f"line {number}", asked))
+    for key in ("required_packages_version", "optional_packages_version"):
+        pins = _metadata(folder).get(key, {})
+        for name, version in pins.items() if isinstance(pins, dict) else [("", pins)]:
+            if not (_is_known(str(name)) and re.fullmatch(r"[\w.!+*<>=~, -]*", str(version))):
+                found.append((METADATA, f"{key}#{name}", f"{name}=={version}"))
+    return [
+        Finding(file, place, "package", text[:SHOWN], WHY["package"]) for file, place, text in found
+    ]
+
+
+def _is_known(name: str) -> bool:
+    return re.sub(r"[-_.]+", "-", name).lower() in PACKAGES.split()
+
+
+def _read_fetched(folder: Path) -> list[Finding]:
+    """What MONAI would fetch by large_files: weights into models, each with its digest, are known.
+
+    YAML is read line by line, as it may hold what its reader runs.
+    """
+    found = []
+    for name in LARGE_FILES:
+        if not (folder / name).is_file():
+            continue
+        entries = _large_entries((folder / name).read_text(encoding="utf-8", errors="replace"))
+        if entries is None:
+            found.append(Finding(name, "", "unreadable", name, WHY["unreadable"]))
+        for number, entry in enumerate(entries or []):
+            path, url = entry.get("path", ""), entry.get("url", "")
+            inside = re.fullmatch(r"(?!.*\.\.)\w[\w./ -]*", path)
+            hashed = re.fullmatch("[0-9a-fA-F]{32,128}", entry.get("hash_val", ""))
+            if not inside or (url and not (FETCHED.fullmatch(path) and hashed)):
+                text = f"{path} from {url}" if url else path
+                where = f"large_files#{number}"
+                found.append(Finding(name, where, "download", text[:SHOWN], WHY["download"]))
+    return found
+
+
+def _large_entries(text: str) -> list[dict[str, str]] | None:
+    """The entries of a list of large files; None where it holds anything else."""
+    if text.lstrip()[:1] == "{":
+        try:
+            files = json.loads(text)["large_files"]
+            return [{str(name): str(value) for name, value in one.items()} for one in files]
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            return None
+    entries: list[dict[str, str]] = []
+    for line in text.splitlines():
+        if re.fullmatch(r"\s*(#.*|---\s*|large_files\s*:\s*(#.*)?)?", line):
+            continue
+        told = LARGE_ENTRY.fullmatch(line)
+        if told is None or (not told[1] and not entries):
+            return None
+        if told[1]:
+            entries.append({})
+        entries[-1][told[2]] = told[3].strip().strip("\"'")
+    return entries
 
 
 def _read_code(folder: Path) -> list[Finding]:

@@ -20,8 +20,10 @@ from metaseg_monai.training.weights import read_weights
 
 REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 OF_MODEL = ("model.pt", "model.json")
-OF_BUNDLE = (  # neither data nor results, records of runs or lists of training images
-    *("LICENSE", "large_files.yml", "configs/*", "docs/**/*", "scripts/**/*.py", "samples/**/*"),
+OF_BUNDLE = (  # no images, samples neither, results, records of runs or lists of training images
+    *("LICENSE", "requirements.txt", "large_files.yml", "configs/logging.conf"),
+    *(f"configs/*.{suffix}" for suffix in ("json", "yaml", "yml")),
+    *("docs/*.md", "docs/data_license.txt", "scripts/**/*.py"),
     *("models/model.pt", "models/model.json", "models/model.ts", "models/model.onnx"),
 )
 FETCHED = ["model.pt", "model.json", "models/model.pt", "models/model.json", CARD]
@@ -63,14 +65,16 @@ def push(folder: str | Path, to: str, *, upload: bool = False, private: bool = T
         python -m metaseg_monai push runs/me --to lab/shapes-me --upload True
 
     Of a model's folder go the weights with their facts and the card, which is made anew; of a
-    bundle also its configurations, docs and code. Data, results and lists of training images stay.
+    bundle also its configurations, docs and code. Data and samples, results and lists of training
+    images stay; files of an earlier model are taken away there.
     The licence on the card is the one that the data demand. Log in first with `hf auth login`.
 
     Args:
         folder: of the model, or of a bundle with weights in models.
         to: OWNER/NAME on the hub.
         upload: send it; without, nothing leaves this machine.
-        private: make a new repository a private one, which you may open on its page.
+        private: make a new repository a private one, which you may open on its page; one that
+            is public already is refused.
 
     Returns:
         Files with their sizes, and the licence.
@@ -95,10 +99,21 @@ def push(folder: str | Path, to: str, *, upload: bool = False, private: bool = T
         api, title = hub.HfApi(), f"{model}: weights {model.facts['weights_sha256'][:12]}"
         try:
             api.create_repo(repo_id=to, repo_type="model", private=private, exist_ok=True)
+            if private and api.repo_info(repo_id=to, repo_type="model").private is False:
+                raise ConfigError(
+                    f"{to} is there, and public: everybody would see the model; give --private "
+                    "False if they may, or another name"
+                )
             done = api.upload_folder(
-                repo_id=to, folder_path=place, repo_type="model", commit_message=title
+                repo_id=to,
+                folder_path=place,
+                repo_type="model",
+                commit_message=title,
+                delete_patterns=[*OF_MODEL, *OF_BUNDLE],  # of other weights, which are not sent
             )
-        except (OSError, ValueError, RuntimeError) as error:  # its own are children of these
+        except ConfigError:
+            raise
+        except Exception as error:  # its own, or those of what it sends with: httpx, requests
             raise ConfigError(_refused(to, error)) from error
     return Pushed(to, files, told.license, data, str(done.commit_url))
 
@@ -113,7 +128,8 @@ def _staged(model: Model, place: Path) -> Iterator[tuple[str, int]]:
         names = {one.relative_to(model.folder).as_posix() for one in found}
     for name in sorted(names):
         source = model.folder / name
-        is_hidden = any(part.startswith((".", "__")) for part in Path(name).parts[:-1])
+        *folders, own = Path(name).parts
+        is_hidden = own.startswith(".") or any(part.startswith((".", "__")) for part in folders)
         if is_hidden or not source.is_file():
             continue
         if source.is_symlink() or not source.resolve().is_relative_to(model.folder.resolve()):
@@ -183,12 +199,21 @@ def from_pretrained(
     state, facts = read_weights(weights)
     if not isinstance(facts.get("network"), dict):
         raise CheckpointError(f"{weights} does not tell which network it is of; train anew")
-    described = {**dict(facts.get("refers_to") or {}), "network_def": facts["network"]}
-    told = {"schema": None, **described}
+    refers = facts.get("refers_to") or {}
+    if not isinstance(refers, dict):
+        raise CheckpointError(f"{weights}: damaged facts (refers_to); get it anew")
+    told = {"schema": None, **refers, "network_def": facts["network"]}
     findings = read_contents({f"the facts of {weights.name}": told})
     refuse_untrusted(findings, trust, f"the network in {weights}")
     schema = MetadataSchema.from_dict(facts["schema"]) if facts.get("schema") else None
-    network = ConfigParser({**told, "schema": schema}).get_parsed_content("network_def")
+    try:
+        network = ConfigParser({**told, "schema": schema}).get_parsed_content("network_def")
+    except Exception as error:  # of any component that the facts name
+        why = " ".join(str(error.__cause__ or error).split())[:300]
+        raise CheckpointError(
+            f"The network that the facts of {weights} name cannot be built ({why}); they may be of "
+            "another release (see versions in model.json), or damaged"
+        ) from error
     try:
         network.load_state_dict(state)
     except (RuntimeError, AttributeError, CheckpointError) as error:
@@ -206,7 +231,7 @@ def _fetched(name: str, revision: str | None) -> Path:
     hub = _hub()
     try:
         found = hub.snapshot_download(repo_id=name, revision=revision, allow_patterns=FETCHED)
-    except (OSError, ValueError, RuntimeError) as error:
+    except Exception as error:  # as above
         raise ConfigError(f"there is no folder {name}, and {_refused(name, error)}") from error
     return Path(found)
 

@@ -269,10 +269,11 @@ def new_bundle(
         return bundle
     numbered = found.numbered and not volumes
     settings = _settings(planned, schema, planar, channels, numbered)
-    commands = _commands(target, made, schema)
+    commands = _commands(str(target), made, schema)
     with writable(target), new_folder(target) as part:
         copied.write(part / "data", target / "data", part / "configs")
-        _write(part, target, found, bundle, known, settings, names, commands)
+        beside = _commands(target.name, made, schema)  # of a page that tells no machine's paths
+        _write(part, target, found, bundle, known, settings, names, beside)
     steps = [
         f"bundle: {target}",
         f"check: {_check(target)}",
@@ -707,9 +708,10 @@ them inherit the question.
 """
 
 
-def _commands(bundle: Path, made: GroupSplits, schema: MetadataSchema) -> list[str]:
+def _commands(bundle: str, made: GroupSplits, schema: MetadataSchema) -> list[str]:
     """Train, evaluate, compare and predict."""
-    start, place, run = "python -m metaseg_monai", shlex.quote(str(bundle)), f"runs/{bundle.name}"
+    start, place = "python -m metaseg_monai", shlex.quote(bundle)
+    run = f"runs/{Path(bundle).name}"
     variants = ",".join(_compared(schema))
     study = f"{start} study {place} --variants {variants} --seeds {SEEDS} --output {run}-study"
     study += " --folds all" if any(fold for _, fold in made.of_group.values()) else ""
@@ -789,6 +791,8 @@ def _page(
         ),
         "",
         "## Commands",
+        "",
+        "In the folder that holds this one:",
         "",
         "```",
         *commands,

@@ -62,7 +62,12 @@ apache-2.0; leave the licence out, or name other data
         )
     if given is None and data in known["data"]:
         return {"data": data, "license": None}
-    if given is None or given not in known["licenses"]:
+    if given is None:
+        raise ConfigError(
+            f"the licence of {data} is not stated; give it (--data_license, or license in "
+            "license.json) as the Hugging Face hub calls it, such as cc-by-4.0"
+        )
+    if given not in known["licenses"]:
         raise ConfigError(
             f"licence {given!r} of {data}: {did_you_mean(given, known['licenses'])} "
             "(as the Hugging Face hub calls them; other, if the owner gave terms of his own)"

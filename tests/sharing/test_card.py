@@ -1,5 +1,6 @@
 """What a model's card says, under which licence weights go, and how they come back."""
 
+import fnmatch
 import inspect
 import json
 import re
@@ -237,13 +238,18 @@ class Hub:
     """Stands in for huggingface_hub 2.4: the signatures are its own, the hub is a folder."""
 
     def __init__(self, place):
-        self.place, self.made = place, []
+        self.place, self.made, self.is_private, self.fails = place, [], True, None
         self.HfApi = lambda: self
 
     def create_repo(
         self, repo_id: str, *, token=None, private=None, repo_type=None, exist_ok=False
     ):
+        if self.fails is not None:
+            raise self.fails
         self.made.append((repo_id, private, repo_type, exist_ok))
+
+    def repo_info(self, repo_id: str, *, revision=None, repo_type=None):
+        return SimpleNamespace(private=self.is_private)
 
     def upload_folder(
         self,
@@ -254,7 +260,13 @@ class Hub:
         commit_message=None,
         repo_type=None,
         revision=None,
+        delete_patterns=None,
     ):
+        root = self.place / repo_id
+        for file in [one for one in root.rglob("*") if one.is_file()]:
+            name = file.relative_to(root).as_posix()
+            if any(fnmatch.fnmatch(name, pattern) for pattern in delete_patterns):
+                file.unlink()
         for file in Path(folder_path).rglob("*"):
             if file.is_file():
                 copy = self.place / repo_id / file.relative_to(folder_path)
@@ -300,10 +312,45 @@ def test_a_model_goes_to_the_hub_and_comes_back(model, hub, tmp_path, monkeypatc
         push(folder, "x")
 
 
+def test_files_of_an_earlier_model_do_not_stay_on_the_hub(model, hub):
+    old = hub.place / "lab/x"
+    for name in ("models/model.ts", "model.json", ".gitattributes"):
+        (old / name).parent.mkdir(parents=True, exist_ok=True)
+        (old / name).write_text("old")
+    push(model(), "lab/x", upload=True)
+    assert not (old / "models/model.ts").exists()
+    assert (old / "model.json").read_text() != "old"
+    assert (old / ".gitattributes").read_text() == "old"
+
+
+def test_a_public_repository_is_not_taken_for_a_private_one(model, hub):
+    folder, hub.is_private = model(), False
+    with pytest.raises(ConfigError, match=r"lab/x is there, and public.*--private False"):
+        push(folder, "lab/x", upload=True)
+    assert not hub.place.exists()
+    assert push(folder, "lab/x", upload=True, private=False).url
+
+
+def test_a_hub_that_is_not_reached_refuses(model, hub):
+    class TransportError(Exception):
+        """As httpx raises it: of no kind that Python has."""
+
+    hub.fails = TransportError("Name or service not known")
+    with pytest.raises(
+        ConfigError, match=r"TransportError: Name or service.*check the name, the n"
+    ):
+        push(model(), "lab/x", upload=True)
+
+
 def test_a_bundle_goes_without_data_results_and_names_of_images(model, hub):
     source = model()
     home = source.parent / "bundle"
-    for name in ("configs/metadata.json", "docs/README.md", "data/table.csv", "eval/counts.csv"):
+    own = ("configs/metadata.json", "docs/README.md", "requirements.txt")
+    private = (
+        *("data/table.csv", "eval/counts.csv", "samples/table.csv", "samples/images/1.tif"),
+        *("configs/.env", "docs/private/patients.csv", "docs/patients.csv"),
+    )
+    for name in (*own, *private):
         (home / name).parent.mkdir(parents=True, exist_ok=True)
         (home / name).write_text("{}")
     (home / "models").mkdir()
@@ -312,7 +359,7 @@ def test_a_bundle_goes_without_data_results_and_names_of_images(model, hub):
     (home / "models/train.json").write_text("{}")  # tells where things lay on this machine
     assert sorted(push(home, "lab/x").files) == [
         *("README.md", "configs/metadata.json", "docs/README.md"),
-        *("models/model.json", "models/model.pt"),
+        *("models/model.json", "models/model.pt", "requirements.txt"),
     ]
     (home / "docs/other.md").symlink_to(source / "counts.csv")
     with pytest.raises(ConfigError, match="is a link"):
@@ -329,7 +376,7 @@ def test_without_the_client_of_the_hub_the_extra_is_named(model, monkeypatch, tm
 
 def test_the_stand_in_is_called_as_the_real_client_is(model, tmp_path):
     real = needed("huggingface_hub")
-    for name in ("create_repo", "upload_folder"):
+    for name in ("create_repo", "repo_info", "upload_folder"):
         own = inspect.signature(getattr(Hub, name)).parameters
         theirs = inspect.signature(getattr(real.HfApi, name)).parameters
         assert set(own) <= set(theirs)
@@ -354,6 +401,35 @@ def test_a_network_that_would_run_code_is_refused(model, tmp_path):
     write_weights(tmp_path / "model.pt", nn.Linear(1, 1), {"network": "$print(1)"})
     with pytest.raises(CheckpointError, match="does not tell which network"):
         from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("facts", "told"),
+    [
+        (
+            {"network": {"_target_": "torch.nn.Linear", "in_features": "x", "out_features": 1}},
+            "built",
+        ),
+        ({"network": {"_target_": "torch.nn.Linear", "wide": 1}}, "unexpected keyword"),
+        ({"network": {"_target_": "torch.nn.Linear"}, "refers_to": [1]}, "refers_to"),
+        ({"network": {"_target_": "torch.nn.Linear"}, "data": "x"}, r"damaged facts \(data\)"),
+    ],
+)
+def test_facts_that_no_network_can_be_built_of_are_refused(tmp_path, facts, told):
+    write_weights(tmp_path / "model.pt", nn.Linear(1, 1), facts)
+    with pytest.raises(CheckpointError, match=told):
+        from_pretrained(tmp_path, trust=True)
+
+
+def test_data_without_a_name_or_licence_are_refused(model):
+    folder = model([], tested=False)
+    for name in ("", " ", "a\nb"):
+        with pytest.raises(ConfigError, match="expected a name of the data"):
+            card(folder, data=name, data_license="mit")
+    with pytest.raises(
+        ConfigError, match=r"licence of ours is not stated; give it \(--data_license"
+    ):
+        card(folder, data="ours")
 
 
 def test_weights_that_are_not_those_of_the_facts_are_refused(model):

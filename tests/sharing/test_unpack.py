@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import pickle
+import re
 import shutil
 import stat
 import zipfile
@@ -248,6 +249,54 @@ def test_a_configuration_of_a_stranger_is_shown_and_confirmed_first(archive, tmp
     refused(changed, tmp_path, ConfigError, r"run#0: .*os.*system[\s\S]*--trust True")
     made = unpack(changed, tmp_path / "out", trust=True)
     assert "system('id')" in str(made)
+
+
+LIST, URL = "large_files:\n- path: ", "https://example.org/x"
+HASHED = f'  hash_val: "{64 * "0"}"\n  hash_type: "sha256"\n'
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("requirements.txt", "evil @ git+https://example.org/e.git", "evil @ git"),
+        ("requirements.txt", "monai==1.6.1\n--index-url http://example.org", "line 2"),
+        ("requirements.txt", "monai==1.6.1\n-r other.txt", "line 2"),
+        ("requirements.txt", "numpyy==2.0.0", "numpyy==2.0.0"),
+        ("requirements.txt", "https://example.org/numpy.whl", "numpy.whl"),
+        ("docs/requirements-dev.txt", "evil", "requirements-dev.txt"),
+        ("large_files.yml", f"large_files:\n- path: ../../x.py\n  url: {URL}\n{HASHED}", "x.py"),
+        (
+            "large_files.yml",
+            f"large_files:\n- path: configs/x.json\n  url: {URL}\n{HASHED}",
+            "fetch",
+        ),
+        ("large_files.yml", f"{LIST}models/model.pt\n  url: {URL}\n", "fetches"),
+        ("large_files.yml", "large_files: !!python/object/apply:os.system [id]", "for certain"),
+        ("large_files.json", '{"large_files": [{"path": "/x.pt", "url": "a"}]}', "fetches"),
+        ("large_files.json", "{", "for certain"),
+    ],
+)
+def test_what_would_be_installed_or_fetched_is_shown_and_confirmed_first(
+    archive, tmp_path, name, content, told
+):
+    changed = rewritten(archive, tmp_path / "changed.zip", {name: content.encode()})
+    refused(changed, tmp_path, ConfigError, re.escape(told))
+    made = unpack(changed, tmp_path, trust=True)
+    assert any(one.file == name for one in check_bundle(made.folder).findings)
+
+
+def test_known_packages_and_weights_with_their_digests_are_no_findings(archive, tmp_path):
+    lists = {
+        "requirements.txt": b"# pinned\nmonai[fire, ignite]==1.6.1\nscikit_image>=0.22,<1  # any\n",
+        "large_files.yml": f"{LIST}models/m.pt\n  url: {URL}\n{HASHED}".encode(),
+    }
+    changed = rewritten(archive, tmp_path / "changed.zip", lists)
+    assert check_bundle(unpack(changed, tmp_path).folder).verdict == "clean"
+    metadata = json.loads(contents(archive)["configs/metadata.json"])
+    metadata["required_packages_version"]["evil"] = "1.0"
+    named = {"configs/metadata.json": json.dumps(metadata).encode()}
+    changed = rewritten(archive, tmp_path / "named.zip", named)
+    refused(changed, tmp_path, ConfigError, "evil==1.0")
 
 
 def test_code_of_a_stranger_is_shown_and_confirmed_first(archive, tmp_path):
