@@ -3,12 +3,13 @@
 import json
 import logging
 import os
+import re
 import zipfile
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -92,6 +93,11 @@ class Exported:
             )
         if note := told.get("tested_by"):
             lines.append(note)
+        if (prepared := told.get("preparation")) and not prepared["described"]:
+            lines.append(
+                "a program must prepare images itself, as its README says: "
+                + "; ".join(prepared["steps"])[:200]
+            )
         return "\n".join(lines)
 
 
@@ -286,10 +292,12 @@ def _bioimageio(
     for kind in ("torchscript", "onnx"):
         (parts / kind).mkdir(parents=True)
         told[kind] = write_export(given, kind, parts / kind, show=True)
-    size = given.sizes()[1]
+    size, prepared = given.sizes()[1], preparation(given, weights.recorded)
     tensors = dict(zip(given.inputs, given.given(size, 2, seed=3), strict=True))
+    tensors["image"] = torch.from_numpy(prepared.stored(tensors["image"].numpy()))
+    ready = {**tensors, "image": torch.from_numpy(prepared(tensors["image"].numpy()))}
     with torch.no_grad():
-        tensors["logits"] = given.module(*tensors.values())
+        tensors["logits"] = given.module(*ready.values())
     content: dict[str, bytes] = {}
     for name, tensor in tensors.items():
         np.save(parts / "tensor.npy", tensor.numpy())
@@ -297,8 +305,9 @@ def _bioimageio(
     content |= {f: (parts / kind / f).read_bytes() for kind in told for f in [FILES[kind]]}
     content[f"{SCHEMA}.json"] = (str(given.schema) + "\n").encode()
     content["data_license.txt"] = licence.encode()
-    content["README.md"] = _page(given, about, predicts_images(weights.recorded)).encode()
-    rdf = _description(given, about, weights, tensors, told)
+    of_images = predicts_images(weights.recorded)
+    content["README.md"] = _page(given, about, prepared, of_images).encode()
+    rdf = _description(given, about, weights, tensors, told, prepared)
     content["rdf.yaml"] = (json.dumps(rdf, indent=1) + "\n").encode()  # JSON is YAML
     with zipfile.ZipFile(folder / ZIP, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in sorted(content.items()):
@@ -309,6 +318,7 @@ def _bioimageio(
     parts.rmdir()
     worst = max(told.values(), key=lambda one: one["largest"])
     whole = {**worst, "format": "bioimageio", "weights": told, "tested_by": note}
+    whole["preparation"] = {"described": prepared.is_whole, "steps": prepared.words}
     del whole["made_by"]
     for one in told.values():
         one.pop("versions")
@@ -350,6 +360,7 @@ def _description(
     weights: Any,
     tensors: Mapping[str, torch.Tensor],
     parity: Mapping[str, Mapping[str, Any]],
+    prepared: "Preparation",
 ) -> dict[str, Any]:
     """The resource description (rdf.yaml) of a model."""
     by = [b - a for a, b in zip(*sorted(given.sizes()[:2]), strict=True)]
@@ -364,10 +375,15 @@ def _description(
     elif len(logits) > 1 and 0 not in classes:
         logits[0] = "background"
 
+    sides: Sequence[float | None] = prepared.spacing_mm or [None] * len(names)
+
     def axes(channels: Sequence[str], sizes: Sequence[Any] = ()) -> list[dict[str, Any]]:
         space = [
-            {"type": "space", "id": name, "size": size}
-            for name, size in zip(names, sizes, strict=False)
+            {
+                **{"type": "space", "id": name, "size": size},
+                **({} if side is None else {"scale": side, "unit": "millimeter"}),
+            }
+            for name, size, side in zip(names, sizes, sides, strict=False)
         ]
         channel = {"type": "channel", "channel_names": _identifiers(channels)}
         return [{"type": "batch"}, channel, *space]
@@ -377,10 +393,13 @@ def _description(
     inputs = [
         {
             "id": "image",
-            "description": "the image as the model's preprocessing gives it, see README.md",
+            "description": "the values that are stored"
+            if prepared.is_whole
+            else "the image as the model's preprocessing gives it, see README.md",
             "axes": axes([f"channel {n}" for n in range(given.in_channels)], free),
             "test_tensor": {"source": "test_image.npy"},
             "data": {"type": "float32"},
+            **({"preprocessing": prepared.steps} if prepared.steps else {}),
         }
     ]
     if "meta" in tensors:
@@ -397,13 +416,13 @@ def _description(
     return {
         "format_version": RDF_VERSION,
         "type": "model",
-        "name": _plain_name(f"{about.get('name', 'Segmentation')} {_fixed(given)}".strip()),
+        "name": _plain_name(str(about.get("name", "Segmentation")), _fixed(given)),
         "description": str(about.get("description", about.get("task", "")))[:1000],
         "version": str(about.get("version", "0.1.0")),
         "authors": [{"name": str(about.get("authors", "metaseg_monai contributors"))}],
         "cite": [
-            {"text": str(one), "url": "https://github.com/Project-MONAI/MONAI"}
-            for one in about.get("references", ["metaseg_monai"])
+            {"text": "MONAI", "url": "https://github.com/Project-MONAI/MONAI"},
+            *_cited(map(str, about.get("references", []))),
         ],
         "documentation": {"source": "README.md"},
         "tags": ["image-to-image" if of_images else "segmentation", "metadata", "pytorch", "unet"],
@@ -441,15 +460,33 @@ def _description(
     }
 
 
+def _cited(references: Iterable[str]) -> Iterator[dict[str, str]]:
+    """Those references that tell where they are, as a description must; README.md has all.
+
+    >>> list(_cited(["Hu et al., doi:10.1109/CVPR.2018.00745", "Perez et al., 2018"]))
+    [{'text': 'Hu et al., doi:10.1109/CVPR.2018.00745', 'doi': '10.1109/CVPR.2018.00745'}]
+    """
+    for text in references:
+        if found := re.search(r"\b10\.\d{4,}/[^\s,;]+", text):
+            yield {"text": text, "doi": found[0]}
+        elif found := re.search(r"https?://[^\s,;]+", text):
+            yield {"text": text, "url": found[0]}
+
+
 def _fixed(given: Exportable) -> str:
     if given.value is None:
         return ""
     return "for " + ", ".join(f"{name} {one}" for name, one in given.value.items())
 
 
-def _plain_name(text: str) -> str:
-    """A name of letters, digits and the few signs that the description allows."""
-    return "".join(one if one.isalnum() or one in " _-()+" else " " for one in text)[:128].strip()
+def _plain_name(name: str, more: str = "") -> str:
+    """A name of letters, digits and the few signs that the description allows, 5 to 128 of them.
+
+    >>> _plain_name("own"), _plain_name("shapes.v2", "for task=disc")
+    ('own network', 'shapes v2 for task disc')
+    """
+    named = f"{name if len(name) >= 5 else f'{name} network'} {more}".strip()
+    return "".join(one if one.isalnum() or one in " _-()+" else " " for one in named)[:128].strip()
 
 
 def _identifiers(names: Sequence[str]) -> list[str]:
@@ -466,7 +503,115 @@ def _identifiers(names: Sequence[str]) -> list[str]:
     return made
 
 
-def _page(given: Exportable, about: Mapping[str, Any], of_images: bool = False) -> str:
+class Preparation(NamedTuple):
+    """What a model's preprocessing does to the values of an image.
+
+    Attributes:
+        steps: as a BioImage.IO description has them; empty where it cannot say them all.
+        words: the same for people, a line each.
+        spacing_mm: side of a pixel by axis, which the image must have; None for any.
+        is_whole: whether the steps say all that is done to the values.
+    """
+
+    steps: list[dict[str, Any]]
+    words: list[str]
+    spacing_mm: list[float] | None = None
+    is_whole: bool = True
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        """Return stored values (B, C, *S) as the network takes them, float32."""
+        for step in self.steps:
+            told = {name: _along(one, image) for name, one in step["kwargs"].items()}
+            if step["id"] == "clip":
+                image = image.clip(told["min"], told["max"])
+            elif step["id"] == "scale_linear":
+                image = image * told["gain"] + told["offset"]
+            else:
+                axes = tuple(range(1 if "channel" in told["axes"] else 2, image.ndim))
+                mean, deviation = (of(image, axis=axes, keepdims=True) for of in (np.mean, np.std))
+                image = (image - mean) / (deviation + told["eps"])
+        return image.astype(np.float32)
+
+    def stored(self, image: np.ndarray) -> np.ndarray:
+        """Return values that the preparation takes to 0 to 1, or to some of that contrast."""
+        for step in self.steps[::-1]:
+            if step["id"] == "scale_linear":
+                told = {name: _along(one, image) for name, one in step["kwargs"].items()}
+                image = (image - told["offset"]) / told["gain"]
+        return image.astype(np.float32)
+
+
+def _along(value: Any, image: np.ndarray) -> Any:
+    """Numbers by channel in the shape of images (B, C, *S); others as they are."""
+    by_channel = isinstance(value, list) and not isinstance(value[0], str)
+    return np.reshape(value, (-1, *[1] * (image.ndim - 2))) if by_channel else value
+
+
+def preparation(given: Exportable, facts: Mapping[str, Any]) -> Preparation:
+    """What the preprocessing in a model's facts does to values, as far as it can be described."""
+    space = ["z", "y", "x"][3 - given.spatial_dims :]
+    steps: list[dict[str, Any]] = []
+    words: list[str] = []
+    spacing, is_whole = None, True
+    for step in facts.get("preprocessing") or []:
+        if not isinstance(step, Mapping):
+            continue  # of metadata
+        kind = str(step["_target_"]).rpartition(".")[2].removesuffix("d")
+        if kind == "LoadCase":
+            continue
+        told = {name: one for name, one in step.items() if name != "_target_"}
+        if kind == "ResampleToSpacing":
+            spacing = [float(told["spacing_mm"])] * given.spatial_dims
+            words.append(f"resampled to pixels of {told['spacing_mm']:g} mm")
+        elif kind == "ScaleIntensityCase":
+            low, high = map(float, told["intensity_range"])
+            steps += [_step("clip", min=low, max=high)] * bool(told["clip"])
+            steps.append(_linear([(low, high)]))
+            words.append(
+                f"values from {low:g} to {high:g} are scaled to 0 to 1"
+                + (", those beyond are cut" if told["clip"] else "")
+            )
+        elif kind == "NormalizeIntensity" and not (
+            told["nonzero"] or told["subtrahend"] is not None or told["divisor"] is not None
+        ):
+            axes = space if told["channel_wise"] else ["channel", *space]
+            steps.append(_step("zero_mean_unit_variance", axes=axes, eps=1e-6))
+            each = "image and channel" if told["channel_wise"] else "image"
+            words.append(f"each {each} is given mean 0 and deviation 1")
+        elif kind == "ScaleIntensityBy" and facts.get("scaling"):
+            ranges = facts["scaling"]["image"]["ranges"]
+            group = "/".join(str((given.value or {}).get(one)) for one in told["by"].split("/"))
+            for name, of in ranges.items():
+                ends = ", ".join(f"{low:g} to {high:g}" for low, high in of)
+                words.append(f"values of {told['by']} {name}, by channel, to 0 to 1: {ends}")
+            is_whole &= group in ranges
+            if group in ranges:
+                steps += [_linear(ranges[group]), _step("clip", min=0.0, max=1.0)]
+        else:
+            is_whole = False
+            words.append(f"{kind} {json.dumps(told)}")
+    return Preparation(steps if is_whole else [], words, spacing, is_whole)
+
+
+def _step(kind: str, **kwargs: Any) -> dict[str, Any]:
+    return {"id": kind, "kwargs": kwargs}
+
+
+def _linear(ranges: Sequence[Sequence[float]]) -> dict[str, Any]:
+    """The step that scales ranges, one for all or one a channel, to 0 to 1."""
+    gain = [1 / (high - low) if high > low else 1.0 for low, high in ranges]
+    offset = [-low * one for (low, _), one in zip(ranges, gain, strict=True)]
+    if len(ranges) == 1:
+        return _step("scale_linear", gain=gain[0], offset=offset[0])
+    return _step("scale_linear", axis="channel", gain=gain, offset=offset)
+
+
+def _page(
+    given: Exportable,
+    about: Mapping[str, Any],
+    prepared: Preparation,
+    of_images: bool = False,
+) -> str:
     """The documentation of a BioImage.IO model."""
     entries = [f"{place}. `{name}`" for place, name in enumerate(given.schema.entry_names)]
     meta = (
@@ -481,7 +626,14 @@ def _page(given: Exportable, about: Mapping[str, Any], of_images: bool = False) 
         "",
         "## Inputs",
         "",
-        f"`image` (batch, {given.in_channels}, ...): {about.get('image_classes', 'float32')}.",
+        f"`image` (batch, {given.in_channels}, ...), float32. "
+        + (
+            "Give the stored values; programs that follow `rdf.yaml` prepare them:"
+            if prepared.is_whole
+            else "**Prepare the values before**, as `rdf.yaml` cannot say it all:"
+        ),
+        "",
+        *(f"- {one}" for one in prepared.words),
         "",
         *meta,
         "",
@@ -490,6 +642,10 @@ def _page(given: Exportable, about: Mapping[str, Any], of_images: bool = False) 
         f"`logits`: {about.get('pred_classes', 'a channel a class')}."
         + " An image in 0 to 1, which `config.metaseg.scaling` in `rdf.yaml` takes back to the "
         "values of files." * of_images,
+        "",
+        "## References",
+        "",
+        *(f"- {one}" for one in about.get("references", [])),
         "",
         "## Licence of the training data",
         "",
@@ -553,9 +709,12 @@ class Cases:
         ) as workflow:
             parser = workflow.parser
             self.inferer = parser.get_parsed_content("validate#inferer")
-            of_images = "classes" not in parser  # then of one channel or more, scored elsewhere
+            of_images = "classes" not in parser
             self.classes = 1 if of_images else int(parser.get_parsed_content("classes"))
             read = Compose(parser.get_parsed_content("preprocessing"))
+            if of_images:  # by the ranges that the weights know
+                parser.get_parsed_content("weights").load()
+                read = Compose([*read.transforms, parser.get_parsed_content("label_scaling")])
             prepare = parser.get_parsed_content("prepare_batch")
             validation = list(parser.get_parsed_content("items"))
             training = list(parser.get_parsed_content("cases").items("train"))

@@ -1,5 +1,6 @@
 """Exports give what the network gives, for every metadata value, and carry their schema."""
 
+import io
 import json
 import os
 import shutil
@@ -16,14 +17,14 @@ import tifffile
 import torch
 from torch import nn
 
-from metaseg_monai import predict, train
+from metaseg_monai import from_pretrained, predict, train
 from metaseg_monai.errors import CheckpointError, ConfigError, DataError, MetadataError
 from metaseg_monai.inferers import Runner
 from metaseg_monai.inferers.engines import CalibratedCodes, choose
 from metaseg_monai.inferers.exports import Exportable, codes_of, measured, write_export
 from metaseg_monai.metadata import Categorical, Continuous, MetadataSchema
 from metaseg_monai.networks import DynamicUnet3, MultiHeadUnet3, Unet3
-from metaseg_monai.sharing.export import export
+from metaseg_monai.sharing.export import export, preparation
 from metaseg_monai.sharing.grow import grow
 from metaseg_monai.training import read_weights, write_weights
 from tests.extras import needed, needs
@@ -307,6 +308,76 @@ def test_bioimageio(model, tmp_path, monkeypatch):
     assert rdf["attachments"][0] == {"source": "metaseg_schema.json"}
     assert [one["name"] for one in schema["fields"]] == ["task"]
     assert sorted(path.name for path in made.folder.iterdir()) == ["bioimageio.zip", "parity.json"]
+    (step,) = image["preprocessing"]
+    assert step == {"id": "scale_linear", "kwargs": {"gain": 1 / 255, "offset": 0.0}}
+    with zipfile.ZipFile(made.file) as archive:
+        names = ("image", "meta", "logits")
+        stored, told, logits = (
+            np.load(io.BytesIO(archive.read(f"test_{one}.npy"))) for one in names
+        )
+    assert 200 < stored.max() <= 255
+    network = from_pretrained(model).network
+    with torch.no_grad():
+        expected = network(torch.from_numpy(stored / 255), torch.from_numpy(told))
+    np.testing.assert_allclose(logits, expected.numpy(), rtol=1e-4, atol=1e-5)
+
+
+def prepared(*steps, value=None, **facts):
+    given = SimpleNamespace(spatial_dims=2, value=value)
+    return preparation(given, {"preprocessing": [*steps, "@encode"], **facts})
+
+
+RANGES = {"20": [[100, 300], [0, 1000]], "40": [[50, 60], [0, 10]]}
+
+
+@pytest.mark.parametrize(
+    ("steps", "image", "expected"),
+    [
+        (
+            [{"_target_": "x.ScaleIntensityCased", "clip": True, "intensity_range": [-100, 300]}],
+            [[-1000.0, -100], [100, 900]],
+            [[0, 0], [0.5, 1]],
+        ),
+        (
+            [
+                {
+                    **{"_target_": "NormalizeIntensityd", "nonzero": False, "channel_wise": True},
+                    **{"subtrahend": None, "divisor": None},
+                }
+            ],
+            [[1.0, 1], [3, 3]],
+            [[-1, -1], [1, 1]],
+        ),
+        (
+            [{"_target_": "x.ScaleIntensityBy", "by": "mag", "percentiles": [0, 100]}],
+            [[100.0, 200], [250, 900]],
+            [[0, 0.5], [0.75, 1]],
+        ),
+    ],
+)
+def test_what_is_done_to_values_is_described(steps, image, expected):
+    value = {"mag": "20"}
+    found = prepared(*steps, value=value, scaling={"image": {"ranges": {"20": RANGES["20"][:1]}}})
+    assert found.is_whole
+    np.testing.assert_allclose(found(np.array([[image]])), [[expected]], atol=1e-5)
+    noise = np.random.default_rng(0).random((2, 1, 5, 5))
+    again = found(found.stored(noise))
+    assert again.dtype == np.float32
+    if "Normalize" not in steps[0]["_target_"]:
+        np.testing.assert_allclose(again, noise, atol=1e-5)
+
+
+def test_what_cannot_be_described_is_told_in_words():
+    by = {"_target_": "x.ScaleIntensityBy", "by": "mag", "percentiles": [0, 100]}
+    found = prepared(by, scaling={"image": {"ranges": RANGES}})
+    assert (found.steps, found.is_whole) == ([], False)
+    assert "values of mag 20, by channel, to 0 to 1: 100 to 300, 0 to 1000" in found.words
+    two = prepared(by, scaling={"image": {"ranges": RANGES}}, value={"mag": "40"})
+    assert two.steps[0]["kwargs"]["gain"] == pytest.approx([0.1, 0.1])
+    other = prepared({"_target_": "x.NormalizeVolumed"}, {"_target_": "x.LoadCased"})
+    assert (other.steps, other.words) == ([], ["NormalizeVolume {}"])
+    spaced = prepared({"_target_": "x.ResampleToSpacingd", "spacing_mm": 5.0})
+    assert (spaced.spacing_mm, spaced.is_whole) == ([5.0, 5.0], True)
 
 
 @pytest.mark.slow
